@@ -1,0 +1,48 @@
+package actors
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Errors of the runtime. Those marked "not executed" are certain: the command left no trace and never
+// will; it may be sent again, also with the same id.
+var (
+	// ErrNotOwner: this process does not hold the aggregate's shard (any more). Not executed.
+	ErrNotOwner = errors.New("not the owner of the aggregate")
+	// ErrOverloaded: the queue of the aggregate or of the node is full. Not executed.
+	ErrOverloaded = errors.New("overloaded")
+	// ErrExpired: the deadline passed before the command was decided. Not executed.
+	ErrExpired = errors.New("deadline passed before execution")
+	// ErrUnavailable: the aggregate could not be read from the store. Not executed.
+	ErrUnavailable = errors.New("aggregate unavailable")
+	// ErrUnknownOutcome: the command may or may not have been executed. Sending it again with the
+	// same id is safe and tells.
+	ErrUnknownOutcome = errors.New("outcome unknown")
+	// ErrIDReused: the id was used before with other content. Not executed.
+	ErrIDReused = errors.New("command id was used with other content")
+	// ErrTooOld: the command was issued before the window of remembered commands. Not executed by
+	// this request; whether an earlier one executed it, history tells.
+	ErrTooOld = errors.New("command is too old")
+	// ErrIssuedAhead: the command's issue time lies too far in the future. Not executed.
+	ErrIssuedAhead = errors.New("command is issued in the future")
+	// ErrCorrupt: the aggregate's history cannot be read back. Not executed.
+	ErrCorrupt = errors.New("aggregate is corrupt")
+	// ErrPanic: the handler of the command panicked, a bug. Not executed.
+	ErrPanic = errors.New("command handler panicked")
+	// ErrRejected: the store does not take the command's events (too large). Not executed.
+	ErrRejected = errors.New("events rejected by the store")
+)
+
+// RateLimitedError says that the aggregate takes no such command for a while. Not executed.
+type RateLimitedError struct {
+	// Reason in words: too many commands remembered, or too many refusals.
+	Reason string
+	// RetryAfter is when it makes sense to try again, counted from now.
+	RetryAfter time.Duration
+}
+
+func (e *RateLimitedError) Error() string {
+	return fmt.Sprintf("rate limited: %s, retry after %v", e.Reason, e.RetryAfter)
+}

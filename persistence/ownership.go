@@ -1,0 +1,58 @@
+package persistence
+
+import "context"
+
+// ClusterInfo is fixed when a cluster is created.
+type ClusterInfo struct {
+	// Name of the cluster.
+	Name string
+	// Shards is the number of shards that aggregates are hashed to.
+	Shards uint32
+}
+
+// Lease is one row per incarnation. A node keeps itself alive by raising Counter; a challenger that
+// saw Counter unchanged for long enough sets Dead, after which the incarnation never comes back.
+type Lease struct {
+	Incarnation Incarnation
+	// Node is the configured name of the node, for people.
+	Node    string
+	Counter uint64
+	Dead    bool
+}
+
+// Shard is one row per shard: its owner and the epoch, raised by one whenever the owner changes.
+type Shard struct {
+	ID    uint32
+	Epoch uint64
+	// Owner is zero before the first claim and after an orderly release.
+	Owner Incarnation
+	// Successor is whom an orderly release named; zero otherwise.
+	Successor Incarnation
+}
+
+// Ownership keeps the rows that decide who may write: the only compare-and-set of the protocol. It is
+// safe for concurrent use.
+//
+// A compare-and-set whose outcome is unknown (ErrUnknownOutcome) must not be repeated blindly: read
+// the row and see. Every read here is linearizable with the compare-and-sets (SERIAL in Cassandra's
+// words).
+type Ownership interface {
+	// CreateCluster writes info unless the store has one already, and returns what the store then has.
+	CreateCluster(ctx context.Context, info ClusterInfo) (ClusterInfo, error)
+
+	// Leases returns all leases, dead ones included, in no order.
+	Leases(ctx context.Context) ([]Lease, error)
+	// Lease returns one lease. Errors: ErrNotFound.
+	Lease(ctx context.Context, i Incarnation) (Lease, error)
+	// CompareAndSetLease replaces old by next if the row equals old; a zero old means that there must
+	// be no row. It returns whether it did and the row as it then is.
+	CompareAndSetLease(ctx context.Context, old, next Lease) (applied bool, now Lease, err error)
+
+	// Shards returns all shard rows that exist, in no order.
+	Shards(ctx context.Context) ([]Shard, error)
+	// Shard returns one shard row. Errors: ErrNotFound.
+	Shard(ctx context.Context, id uint32) (Shard, error)
+	// CompareAndSetShard replaces old by next if the row equals old; an old with Epoch 0 means that
+	// there must be no row. It returns whether it did and the row as it then is.
+	CompareAndSetShard(ctx context.Context, old, next Shard) (applied bool, now Shard, err error)
+}

@@ -1,0 +1,226 @@
+// Package persistence is the contract between the runtime of event-sourced aggregates and the stores
+// that keep their history: opaque bytes under ordered keys, no protobuf, no domain.
+//
+// # The model
+//
+// An aggregate's history is a chain of partitions. A partition is what one activation of the
+// aggregate (or one stretch of it between two snapshots) appended:
+//
+//	root       (aggregate, epoch, version) → base, parent, incarnation, snapshot at base
+//	partition  (aggregate, epoch, version, incarnation) → records base+1, base+2, …
+//
+// A root is written before anything that was decided on it is acknowledged, by a plain insert under a
+// key that no other write ever uses; the partition below it is written by its own activation only.
+// So no append needs a compare-and-set: a writer that lost its shard goes on writing into a partition
+// that no later root continues, and what it wrote past the base of the next root does not exist.
+// Reading therefore starts at the root with the highest (epoch, version) and follows parents back,
+// taking from each partition exactly the records up to the base of its child. docs/write-path.md
+// gives the rules and why each is needed.
+//
+// Ownership of shards (leases, shard rows) is the only place where a store compares and sets; see
+// [Ownership].
+package persistence
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// Errors of a store. Stores wrap them with the operation and key; test with errors.Is.
+var (
+	// ErrNotFound says that the row asked for does not exist.
+	ErrNotFound = errors.New("not found")
+	// ErrUnknownOutcome says that a write may or may not have happened, or may yet happen: a timeout,
+	// a lost connection, a partial failure. The identical write may be repeated, except a
+	// compare-and-set, whose outcome must be read.
+	ErrUnknownOutcome = errors.New("outcome unknown")
+	// ErrRejected says that a write certainly did not and will not happen: it is invalid or too large.
+	ErrRejected = errors.New("rejected")
+	// ErrUnavailable says that a read could not be served now.
+	ErrUnavailable = errors.New("store unavailable")
+	// ErrCorrupt says that stored bytes fail their checksum or cannot be decoded.
+	ErrCorrupt = errors.New("corrupt record")
+	// ErrLocked says that another process holds the store's directory.
+	ErrLocked = errors.New("store is locked by another process")
+	// ErrClosed says that the store was closed, or stopped itself after a disk error; a write that
+	// was under way then has an unknown outcome and reports ErrUnknownOutcome as well.
+	ErrClosed = errors.New("store is closed")
+)
+
+// Incarnation identifies one run of one node process. It is never reused: a restarted process is a
+// stranger to its former one.
+type Incarnation [16]byte
+
+// NewIncarnation returns a random incarnation.
+func NewIncarnation() Incarnation { return Incarnation(uuid.New()) }
+
+// ParseIncarnation reads the form that String writes.
+func ParseIncarnation(s string) (Incarnation, error) {
+	u, err := uuid.Parse(s)
+	if err != nil {
+		return Incarnation{}, fmt.Errorf("incarnation %q: %w", s, err)
+	}
+	return Incarnation(u), nil
+}
+
+// String returns the incarnation as a UUID.
+func (i Incarnation) String() string { return uuid.UUID(i).String() }
+
+// IsZero reports whether i is the zero incarnation, which no process has.
+func (i Incarnation) IsZero() bool { return i == Incarnation{} }
+
+// RootKey names a root. The keys of one aggregate are ordered by (Epoch, Version).
+type RootKey struct {
+	// Aggregate is the aggregate's id with its kind, "Bayley:LicenseAggregate".
+	Aggregate string
+	// Epoch is the epoch of the aggregate's shard under which the root was written, at least 1.
+	Epoch uint64
+	// Version is at least 1 and rises within an aggregate from root to child.
+	Version uint64
+}
+
+// RowID returns the row id of the root's partition, "Bayley:LicenseAggregate:3".
+func (k RootKey) RowID() string { return k.Aggregate + ":" + strconv.FormatUint(k.Version, 10) }
+
+// IsZero reports whether k is the zero key: no root.
+func (k RootKey) IsZero() bool { return k == RootKey{} }
+
+// Less orders keys of one aggregate by epoch, then version.
+func (k RootKey) Less(o RootKey) bool {
+	if k.Epoch != o.Epoch {
+		return k.Epoch < o.Epoch
+	}
+	return k.Version < o.Version
+}
+
+// String returns the row id with the epoch, "Bayley:LicenseAggregate:3@e7".
+func (k RootKey) String() string { return k.RowID() + "@e" + strconv.FormatUint(k.Epoch, 10) }
+
+// Header tells how the bytes beside it were made, so that another codec, compression or encryption
+// needs no migration.
+type Header struct {
+	// Codec of the bytes; 0 is protobuf.
+	Codec uint8
+	// Compression of the bytes; 0 is none.
+	Compression uint8
+	// KeyID names the encryption key; empty means not encrypted.
+	KeyID string
+	// PolicyVersion names the policy in force when the bytes were made.
+	PolicyVersion string
+}
+
+// Root is the head of a partition: a snapshot of the aggregate and the way back.
+type Root struct {
+	Key         RootKey
+	Incarnation Incarnation
+	// Base is the sequence of the last event contained in Snapshot; 0 before the first.
+	Base uint64
+	// Parent is the root continued by this one (same aggregate); zero for the first. Its partition
+	// ends at Base.
+	Parent RootKey
+	// ParentIncarnation completes the name of the parent's partition.
+	ParentIncarnation Incarnation
+	// Time is when the root was written, by its writer's clock, in milliseconds precision.
+	Time time.Time
+	// Mapper names type and version of the snapshot, "LicenseSnapshot/1".
+	Mapper   string
+	Header   Header
+	Snapshot []byte
+}
+
+// Partition returns the name of the root's partition.
+func (r *Root) Partition() Partition {
+	return Partition{RootKey: r.Key, Incarnation: r.Incarnation}
+}
+
+// ParentPartition returns the name of the parent's partition; meaningless if Parent is zero.
+func (r *Root) ParentPartition() Partition {
+	return Partition{RootKey: r.Parent, Incarnation: r.ParentIncarnation}
+}
+
+// Partition names the records below one root.
+type Partition struct {
+	RootKey
+	Incarnation Incarnation
+}
+
+// Record is one event of an aggregate.
+type Record struct {
+	// Sequence is the event's position in the aggregate's history, from 1, without a gap.
+	Sequence uint64
+	// Index and Count place the record among the records of its command: Index from 0, Count at
+	// least 1. The command's records are Sequence-Index … Sequence-Index+Count-1.
+	Index, Count uint32
+	// CommandID is the client's id of the command.
+	CommandID string
+	// Fingerprint and IssuedAt (milliseconds) belong to the command; set on its first record only.
+	Fingerprint uint64
+	IssuedAt    time.Time
+	// AggregateID is the part of the aggregate that the event is about, "iphone/GlowS01E01".
+	AggregateID string
+	// Order is the eventOrderNumber, from 0 per AggregateID.
+	Order uint64
+	// Time of the event, milliseconds, never before that of the record before it.
+	Time time.Time
+	// Mapper names type and version of Data, "LicenseAcquired/1".
+	Mapper string
+	Header Header
+	Data   []byte
+}
+
+// Mutation is what one append writes: the records of one or several commands, in sequence, into one
+// partition, all or nothing once acknowledged. While its outcome is unknown a reader may see any part
+// of it.
+type Mutation struct {
+	Partition Partition
+	Records   []Record
+}
+
+// Journal keeps roots and records. It is safe for concurrent use.
+//
+// Plain writes are durable when they are acknowledged, and a read that starts after that sees them;
+// what one read saw, later reads see too. Nothing is compared: the caller never writes two contents
+// under one key.
+type Journal interface {
+	// TopRoot returns the root with the highest key of the aggregate. Errors: ErrNotFound if it has
+	// none, ErrUnavailable, ErrCorrupt.
+	TopRoot(ctx context.Context, aggregate string) (Root, error)
+
+	// ReadRoot returns one root. Errors: as TopRoot.
+	ReadRoot(ctx context.Context, key RootKey) (Root, error)
+
+	// ReadRoots returns up to limit roots of the aggregate with keys below the given one, or all
+	// if it is zero, highest first. Also leftovers of fenced writers are among them.
+	ReadRoots(ctx context.Context, aggregate string, below RootKey, limit int) ([]Root, error)
+
+	// ReadRecords returns up to limit records of the partition with sequences above after, in order.
+	// There may be gaps and torn commands where a mutation's outcome is or was unknown; fewer than
+	// limit records mean that there were no more. The records belong to the caller.
+	ReadRecords(ctx context.Context, p Partition, after uint64, limit int) ([]Record, error)
+
+	// PutRoot writes a root and calls done exactly once, from any goroutine, possibly before PutRoot
+	// returns: with nil when it is durable, ErrRejected when it certainly will never be, and any
+	// other error when the outcome is unknown. The root must not change until then.
+	PutRoot(ctx context.Context, r *Root, done func(error))
+
+	// Append writes a mutation; otherwise as PutRoot.
+	Append(ctx context.Context, m *Mutation, done func(error))
+
+	// Aggregates returns up to limit ids of aggregates that have a root, above after in an order of
+	// the store's own ("" starts); after is the last id of the former page. An aggregate made
+	// meanwhile may be missing.
+	Aggregates(ctx context.Context, after string, limit int) ([]string, error)
+}
+
+// Store is a journal with ownership, as a node uses it.
+type Store interface {
+	Journal
+	Ownership
+	// Close waits for writes under way and releases the store. Later calls fail with ErrClosed.
+	Close() error
+}
