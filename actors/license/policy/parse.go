@@ -1,0 +1,472 @@
+package policy
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Bounds of the file's numbers and words, beside MaxYearlyLimit.
+const (
+	maxDevices     = 1000
+	maxStudioLimit = 1_000_000
+	maxDays        = 3650
+	maxIDBytes     = 128
+	maxVersion     = 32
+)
+
+// Error is one mistake in a policy file.
+type Error struct {
+	// File as it was named to Parse.
+	File string
+	// Line from 1; 0 if the mistake is at no particular line.
+	Line int
+	// Field, "titles.GlowS01E01.yearly_limit"; empty if the mistake is in no particular field.
+	Field string
+	// Message says what is wrong.
+	Message string
+}
+
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString(e.File)
+	if e.Line > 0 {
+		fmt.Fprintf(&b, ":%d", e.Line)
+	}
+	b.WriteString(": ")
+	if e.Field != "" {
+		b.WriteString(e.Field + ": ")
+	}
+	b.WriteString(e.Message)
+	return b.String()
+}
+
+// Errors are all mistakes in a policy file, in the order of their lines.
+type Errors []*Error
+
+// maxShown is how many errors Errors.Error spells out.
+const maxShown = 20
+
+// Error returns the mistakes, one a line, at most 20 of them.
+func (e Errors) Error() string {
+	var b strings.Builder
+	for i, err := range e {
+		if i == maxShown {
+			fmt.Fprintf(&b, "\nand %d more", len(e)-i)
+			break
+		}
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		b.WriteString(err.Error())
+	}
+	return b.String()
+}
+
+// Unwrap returns the mistakes.
+func (e Errors) Unwrap() []error {
+	errs := make([]error, len(e))
+	for i, err := range e {
+		errs[i] = err
+	}
+	return errs
+}
+
+// Parse reads a policy from the content of a YAML file (deploy/policy.example.yaml describes it). The
+// name of the file is for errors only. An error is of type Errors and names every mistake; after a
+// mistake in the YAML syntax nothing further is looked at.
+func Parse(name string, data []byte) (*Policy, error) {
+	f := &file{name: name}
+	sum := sha256.Sum256(data)
+	p := &Policy{
+		version:       hex.EncodeToString(sum[:4]),
+		sum:           sum,
+		plans:         map[string]uint32{},
+		studios:       map[string]Limit{},
+		studioDefault: Unlimited,
+		unlisted:      Title{Studio: "unlisted", YearlyLimit: Unlimited},
+		deactivations: Unlimited,
+		period:        30 * 24 * time.Hour,
+		counts:        Downloads,
+	}
+	if root := f.document(data); root != nil {
+		f.policy(p, root)
+	}
+	if len(f.errs) > 0 {
+		slices.SortStableFunc(f.errs, func(a, b *Error) int { return cmp.Compare(a.Line, b.Line) })
+		return nil, f.errs
+	}
+	return p, nil
+}
+
+// file is a policy file being read. Its methods report mistakes to errs and go on.
+type file struct {
+	name string
+	errs Errors
+}
+
+// fail reports a mistake at a node; the path is the field's, from the top.
+func (f *file) fail(n *yaml.Node, message string, path ...string) {
+	e := &Error{File: f.name, Field: strings.Join(path, "."), Message: message}
+	if n != nil {
+		e.Line = n.Line
+	}
+	f.errs = append(f.errs, e)
+}
+
+var syntaxError = regexp.MustCompile(`(?s)^yaml: (?:line (\d+): )?(.*)$`)
+
+// document returns the root of the one document of the file, or nil.
+func (f *file) document(data []byte) *yaml.Node {
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	var doc, second yaml.Node
+	err := dec.Decode(&doc)
+	if errors.Is(err, io.EOF) {
+		f.fail(nil, "the file is empty")
+		return nil
+	}
+	if err == nil {
+		if err = dec.Decode(&second); err == nil {
+			f.fail(&second, "a second document; a policy is one")
+			return nil
+		}
+	}
+	if !errors.Is(err, io.EOF) {
+		e := &Error{File: f.name, Message: err.Error()}
+		if m := syntaxError.FindStringSubmatch(err.Error()); m != nil {
+			e.Line, _ = strconv.Atoi(m[1]) // no line: 0
+			e.Message = m[2]
+		}
+		f.errs = append(f.errs, e)
+		return nil
+	}
+	return doc.Content[0]
+}
+
+// policy reads the top of the file.
+func (f *file) policy(p *Policy, root *yaml.Node) {
+	var titles, defaultPlan *yaml.Node
+	plans := false
+	f.each(root, func(key string, k, v *yaml.Node) {
+		switch key {
+		case "version":
+			f.version(&p.version, v)
+		case "licence_days":
+			if n, ok := f.number(v, 1, maxDays, key); ok {
+				p.period = time.Duration(n) * 24 * time.Hour
+			}
+		case "yearly_counts":
+			f.counts(&p.counts, v)
+		case "deactivations_per_year":
+			f.limit(&p.deactivations, v, MaxYearlyLimit, key)
+		case "default_plan":
+			defaultPlan = v
+			f.id(&p.defaultPlan, v, key)
+		case "plans":
+			plans = true
+			f.plans(p, v)
+		case "studios":
+			f.studios(p, v)
+		case "titles":
+			titles = v
+		case "defaults":
+			f.defaults(p, v)
+		default:
+			f.unknown(k, "version, licence_days, yearly_counts, deactivations_per_year, default_plan, plans, "+
+				"studios, titles or defaults", key)
+		}
+	})
+	f.checkDefaultPlan(p, root, defaultPlan, plans)
+	// The titles come last, wherever they stand: they refer to the defaults.
+	f.titles(p, titles)
+}
+
+func (f *file) checkDefaultPlan(p *Policy, root, n *yaml.Node, plans bool) {
+	if !plans {
+		f.fail(root, "is required", "plans")
+	}
+	if n == nil {
+		f.fail(root, "is required", "default_plan")
+		return
+	}
+	if _, ok := p.plans[p.defaultPlan]; plans && p.defaultPlan != "" && !ok {
+		f.fail(n, fmt.Sprintf("there is no plan %q, want one of %s", p.defaultPlan,
+			strings.Join(slices.Sorted(maps.Keys(p.plans)), ", ")), "default_plan")
+	}
+}
+
+func (f *file) plans(p *Policy, n *yaml.Node) {
+	f.each(n, func(id string, k, v *yaml.Node) {
+		f.checkID(k, id, "plans", id)
+		found := false
+		f.each(v, func(key string, k, v *yaml.Node) {
+			if key != "devices" {
+				f.unknown(k, "devices", "plans", id, key)
+				return
+			}
+			found = true
+			if d, ok := f.number(v, 0, maxDevices, "plans", id, key); ok {
+				p.plans[id] = uint32(d)
+			}
+		}, "plans", id)
+		if !found {
+			f.fail(k, "is required", "plans", id, "devices")
+		}
+		if _, ok := p.plans[id]; !ok {
+			p.plans[id] = 0 // so that the default plan is not reported missing as well
+		}
+	}, "plans")
+}
+
+func (f *file) studios(p *Policy, n *yaml.Node) {
+	f.each(n, func(id string, k, v *yaml.Node) {
+		f.checkID(k, id, "studios", id)
+		limit, found := Unlimited, false
+		f.each(v, func(key string, k, v *yaml.Node) {
+			if key != "downloads" {
+				f.unknown(k, "downloads", "studios", id, key)
+				return
+			}
+			found = true
+			f.limit(&limit, v, maxStudioLimit, "studios", id, key)
+		}, "studios", id)
+		if !found {
+			f.fail(k, "is required", "studios", id, "downloads")
+		}
+		p.studios[id] = limit
+	}, "studios")
+}
+
+func (f *file) defaults(p *Policy, n *yaml.Node) {
+	f.each(n, func(key string, k, v *yaml.Node) {
+		switch key {
+		case "studio":
+			f.id(&p.unlisted.Studio, v, "defaults", key)
+		case "studio_downloads":
+			f.limit(&p.studioDefault, v, maxStudioLimit, "defaults", key)
+		case "yearly_limit":
+			f.limit(&p.unlisted.YearlyLimit, v, MaxYearlyLimit, "defaults", key)
+		default:
+			f.unknown(k, "studio, studio_downloads or yearly_limit", "defaults", key)
+		}
+	}, "defaults")
+}
+
+func (f *file) titles(p *Policy, n *yaml.Node) {
+	titles := Titles{}
+	p.catalogue = titles
+	if n == nil {
+		return
+	}
+	titles = make(Titles, len(resolve(n).Content)/2)
+	p.catalogue = titles
+	studios := map[string]string{} // one string for the titles of a studio
+	f.each(n, func(id string, k, v *yaml.Node) {
+		f.checkID(k, id, "titles", id)
+		title := p.unlisted
+		f.each(v, func(key string, k, v *yaml.Node) {
+			switch key {
+			case "studio":
+				f.id(&title.Studio, v, "titles", id, key)
+			case "yearly_limit":
+				f.limit(&title.YearlyLimit, v, MaxYearlyLimit, "titles", id, key)
+			case "available_until":
+				f.time(&title.AvailableUntil, v, "titles", id, key)
+			default:
+				f.unknown(k, "studio, yearly_limit or available_until", "titles", id, key)
+			}
+		}, "titles", id)
+		if s, ok := studios[title.Studio]; ok {
+			title.Studio = s
+		} else {
+			studios[title.Studio] = title.Studio
+		}
+		titles[id] = title
+	}, "titles")
+}
+
+// resolve follows an alias to its anchor. YAML allows no alias of an alias.
+func resolve(n *yaml.Node) *yaml.Node {
+	if n.Kind == yaml.AliasNode {
+		return n.Alias
+	}
+	return n
+}
+
+// each calls fn for the entries of a mapping; keys given twice are mistakes.
+func (f *file) each(n *yaml.Node, fn func(key string, k, v *yaml.Node), path ...string) {
+	n = resolve(n)
+	if n.Kind != yaml.MappingNode {
+		f.fail(n, "must be a mapping, not "+describe(n), path...)
+		return
+	}
+	var lines map[string]int // a few keys are compared, many are looked up
+	if len(n.Content) > 16 {
+		lines = make(map[string]int, len(n.Content)/2)
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		k := n.Content[i]
+		if k.Kind != yaml.ScalarNode || k.ShortTag() == "!!merge" {
+			f.fail(k, "a key must be a plain word", path...)
+			continue
+		}
+		if line := firstLine(n, lines, i); line > 0 {
+			f.fail(k, fmt.Sprintf("is given twice, first in line %d", line), append(slices.Clone(path), k.Value)...)
+			continue
+		}
+		fn(k.Value, k, n.Content[i+1])
+	}
+}
+
+// firstLine returns the line of an earlier key equal to that at i, or 0, and notes the key in lines.
+func firstLine(n *yaml.Node, lines map[string]int, i int) int {
+	key := n.Content[i]
+	if lines != nil {
+		line := lines[key.Value]
+		if line == 0 {
+			lines[key.Value] = key.Line
+		}
+		return line
+	}
+	for j := 0; j < i; j += 2 {
+		if n.Content[j].Kind == yaml.ScalarNode && n.Content[j].Value == key.Value {
+			return n.Content[j].Line
+		}
+	}
+	return 0
+}
+
+func (f *file) unknown(k *yaml.Node, known string, path ...string) {
+	f.fail(k, "unknown field, want "+known, path...)
+}
+
+// scalar returns the text of a plain value.
+func (f *file) scalar(n *yaml.Node, want string, path []string) (string, bool) {
+	n = resolve(n)
+	if n.Kind != yaml.ScalarNode || n.ShortTag() == "!!null" {
+		f.fail(n, "must be "+want+", not "+describe(n), path...)
+		return "", false
+	}
+	return n.Value, true
+}
+
+func (f *file) number(n *yaml.Node, low, high uint64, path ...string) (uint64, bool) {
+	want := fmt.Sprintf("a whole number from %d to %d", low, high)
+	s, ok := f.scalar(n, want, path)
+	if !ok {
+		return 0, false
+	}
+	v, err := strconv.ParseUint(s, 10, 32)
+	if err != nil || v < low || v > high {
+		f.fail(n, fmt.Sprintf("must be %s, not %q", want, s), path...)
+		return 0, false
+	}
+	return v, true
+}
+
+func (f *file) limit(to *Limit, n *yaml.Node, high uint64, path ...string) {
+	s, ok := f.scalar(n, fmt.Sprintf("a whole number from 0 to %d or unlimited", high), path)
+	if !ok {
+		return
+	}
+	v, err := strconv.ParseUint(s, 10, 32)
+	switch {
+	case s == Unlimited.String():
+		*to = Unlimited
+	case err != nil || v > high:
+		f.fail(n, fmt.Sprintf("must be a whole number from 0 to %d or unlimited, not %q", high, s), path...)
+	default:
+		*to = Limit(v)
+	}
+}
+
+func (f *file) id(to *string, n *yaml.Node, path ...string) {
+	if s, ok := f.scalar(n, "an id", path); ok && f.checkID(n, s, path...) {
+		*to = s
+	}
+}
+
+// checkID reports an id that a request could not carry.
+func (f *file) checkID(n *yaml.Node, id string, path ...string) bool {
+	bad := func(r rune) bool { return r == ':' || r == '/' || unicode.IsControl(r) }
+	if id == "" || len(id) > maxIDBytes || !utf8.ValidString(id) || strings.ContainsFunc(id, bad) {
+		f.fail(n, fmt.Sprintf("must be an id of 1 to %d bytes without control characters, ':' or '/', not %q",
+			maxIDBytes, id), path...)
+		return false
+	}
+	return true
+}
+
+func (f *file) version(to *string, n *yaml.Node) {
+	s, ok := f.scalar(n, "a word", []string{"version"})
+	if !ok {
+		return
+	}
+	bad := func(r rune) bool {
+		return !(r < unicode.MaxASCII && (unicode.IsLetter(r) || unicode.IsDigit(r))) && !strings.ContainsRune("._-", r)
+	}
+	if s == "" || len(s) > maxVersion || strings.ContainsFunc(s, bad) {
+		f.fail(n, fmt.Sprintf("must be 1 to %d letters, digits, '.', '_' or '-', not %q", maxVersion, s), "version")
+		return
+	}
+	*to = s
+}
+
+func (f *file) counts(to *Counts, n *yaml.Node) {
+	s, ok := f.scalar(n, "downloads, playbacks or both", []string{"yearly_counts"})
+	if !ok {
+		return
+	}
+	for _, c := range []Counts{Downloads, Playbacks, Both} {
+		if s == c.String() {
+			*to = c
+			return
+		}
+	}
+	f.fail(n, fmt.Sprintf("must be downloads, playbacks or both, not %q", s), "yearly_counts")
+}
+
+func (f *file) time(to *time.Time, n *yaml.Node, path ...string) {
+	const want = "a date (2027-01-01) or a time (2027-01-01T06:00:00Z)"
+	s, ok := f.scalar(n, want, path)
+	if !ok {
+		return
+	}
+	t, err := time.Parse(time.DateOnly, s)
+	if err != nil {
+		t, err = time.Parse(time.RFC3339, s)
+	}
+	if err != nil || t.Year() < 1970 || t.Year() > 9999 {
+		f.fail(n, fmt.Sprintf("must be %s, not %q", want, s), path...)
+		return
+	}
+	*to = t.UTC().Truncate(time.Millisecond)
+}
+
+// describe names what a node is, for errors.
+func describe(n *yaml.Node) string {
+	switch {
+	case n.Kind == yaml.MappingNode:
+		return "a mapping"
+	case n.Kind == yaml.SequenceNode:
+		return "a list"
+	case n.ShortTag() == "!!null":
+		return "nothing"
+	default:
+		return strconv.Quote(n.Value)
+	}
+}

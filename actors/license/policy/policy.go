@@ -1,0 +1,198 @@
+// Package policy holds the numbers that the rules of the license aggregate work with: how many
+// devices a plan allows, how many active licences a studio, how many downloads a title, for how long
+// a licence is valid.
+//
+// # The model
+//
+// A [Policy] is immutable. It is read from a YAML file as a whole, replaced as a whole, and names
+// itself by a version that every event decided under it records:
+//
+//	plans      plan  → devices that may hold active licences at the same time
+//	studios    studio → licences that may be active at the same time
+//	catalogue  title → studio, downloads in 365 days, the end of its availability
+//	defaults   what holds for studios and titles that are listed nowhere
+//
+// The catalogue of titles is an interface: the file implements it with a map in memory, another
+// source may take its place ([Policy.WithCatalogue]).
+//
+// The package does no I/O. Package policyfile reads and watches the file.
+package policy
+
+import (
+	_ "embed"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// Window is how far back the yearly rules count: an event at t counts until t + Window, exclusively.
+const Window = 365 * 24 * time.Hour
+
+// MaxYearlyLimit is the highest limit of a rule that counts over the Window, other than [Unlimited].
+// The aggregate keeps no more of the counted events than this.
+const MaxYearlyLimit = 250
+
+// Limit is the highest count that a rule allows.
+type Limit uint32
+
+// Unlimited is the limit of a rule that does not apply.
+const Unlimited Limit = 1<<32 - 1
+
+// Met reports whether a further one would exceed the limit.
+func (l Limit) Met(count int) bool {
+	return l != Unlimited && count >= 0 && uint64(count) >= uint64(l)
+}
+
+// String returns the limit as the policy file writes it.
+func (l Limit) String() string {
+	if l == Unlimited {
+		return "unlimited"
+	}
+	return strconv.FormatUint(uint64(l), 10)
+}
+
+// Counts tells what counts against the yearly limit of a title. Its values are those of
+// licensedv1.YearlyCounts.
+type Counts uint8
+
+// What may count; Both is the union of the others.
+const (
+	Downloads Counts = 1
+	Playbacks Counts = 2
+	Both             = Downloads | Playbacks
+)
+
+// String returns the name that the policy file uses.
+func (c Counts) String() string {
+	switch c {
+	case Downloads:
+		return "downloads"
+	case Playbacks:
+		return "playbacks"
+	case Both:
+		return "both"
+	default:
+		return "Counts(" + strconv.Itoa(int(c)) + ")"
+	}
+}
+
+// Title is what the rules need to know about a title.
+type Title struct {
+	// Studio whose limit the title's licences count against.
+	Studio string
+	// YearlyLimit of downloads (or what Policy.YearlyCounts says) within Window.
+	YearlyLimit Limit
+	// AvailableUntil is when the title can no longer be acquired and all its licences end; zero if
+	// it stays.
+	AvailableUntil time.Time
+}
+
+// Catalogue knows titles. It is safe for concurrent use, answers without waiting and without I/O, and
+// answers alike for as long as a policy refers to it.
+type Catalogue interface {
+	// Title returns what is known about a title, complete, or false if it is not listed.
+	Title(id string) (Title, bool)
+}
+
+// Titles is a catalogue in memory. It must not be changed once a policy refers to it.
+type Titles map[string]Title
+
+// Title implements Catalogue.
+func (t Titles) Title(id string) (Title, bool) {
+	title, ok := t[id]
+	return title, ok
+}
+
+// Policy is a set of limits. It is immutable and safe for concurrent use; [Parse] and [Default] make it.
+type Policy struct {
+	version       string
+	sum           [32]byte
+	defaultPlan   string
+	plans         map[string]uint32
+	studios       map[string]Limit
+	studioDefault Limit
+	catalogue     Catalogue
+	unlisted      Title
+	deactivations Limit
+	period        time.Duration
+	counts        Counts
+}
+
+// Version names the policy in events: the file's own version, or the first 8 hexadecimal digits of
+// the SHA-256 sum of its content. At most 32 bytes.
+func (p *Policy) Version() string { return p.version }
+
+// SameContent reports whether both policies were read from equal bytes.
+func (p *Policy) SameContent(o *Policy) bool { return p.sum == o.sum }
+
+// Plan returns how many devices of a customer on that plan may hold active licences at the same time,
+// or false if there is no such plan.
+func (p *Policy) Plan(id string) (devices uint32, ok bool) {
+	devices, ok = p.plans[id]
+	return devices, ok
+}
+
+// InForce returns the plan that holds for a customer whose plan is id, and its limit of devices. It
+// is the default plan where id is empty, or names a plan that the policy does not have any more.
+func (p *Policy) InForce(id string) (plan string, devices uint32) {
+	if d, ok := p.plans[id]; ok {
+		return id, d
+	}
+	return p.defaultPlan, p.plans[p.defaultPlan]
+}
+
+// Studio returns how many licences for titles of that studio a customer may hold at the same time.
+func (p *Policy) Studio(id string) Limit {
+	if l, ok := p.studios[id]; ok {
+		return l
+	}
+	return p.studioDefault
+}
+
+// Title returns what holds for a title: its entry in the catalogue, or the policy's defaults.
+func (p *Policy) Title(id string) Title {
+	if t, ok := p.catalogue.Title(id); ok {
+		return t
+	}
+	return p.unlisted
+}
+
+// Deactivations returns how many devices a customer may deactivate within Window.
+func (p *Policy) Deactivations() Limit { return p.deactivations }
+
+// Period returns for how long a licence is valid, a whole number of days.
+func (p *Policy) Period() time.Duration { return p.period }
+
+// Counts returns what counts against the yearly limit of a title.
+func (p *Policy) Counts() Counts { return p.counts }
+
+// WithCatalogue returns the policy with another catalogue of titles.
+func (p *Policy) WithCatalogue(c Catalogue) *Policy {
+	q := *p
+	q.catalogue = c
+	return &q
+}
+
+// String describes the policy in a line, for logs.
+func (p *Policy) String() string {
+	s := fmt.Sprintf("policy %s: %d plans, %d studios", p.version, len(p.plans), len(p.studios))
+	if t, ok := p.catalogue.(Titles); ok {
+		s += fmt.Sprintf(", %d titles", len(t))
+	}
+	return s
+}
+
+//go:embed default.yaml
+var defaultFile []byte
+
+var defaultPolicy = sync.OnceValue(func() *Policy {
+	p, err := Parse("default policy", defaultFile)
+	if err != nil {
+		panic(err) // the file is part of the program, and tested
+	}
+	return p
+})
+
+// Default returns the policy that is in force where no file is given.
+func Default() *Policy { return defaultPolicy() }
