@@ -1,0 +1,200 @@
+package messages
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"licensed/messages/licensedv1"
+)
+
+var rewrite = flag.Bool("rewrite", false, "write golden files that are missing; never change one that was released")
+
+var terms = &licensedv1.LicenseTerms{
+	StudioId: "netflix", AcquiredAtMs: 1767225600000, ExpiresAtMs: 1769817600000, Renewals: 2, Released: true,
+}
+
+// samples has an event of each type as it is stored today, with every field set.
+var samples = []proto.Message{
+	&licensedv1.LicenseCreated{},
+	&licensedv1.LicenseAcquired{StudioId: "netflix", ExpiresAtMs: 1769817600000},
+	&licensedv1.LicenseRenewed{License: terms},
+	&licensedv1.LicenseReleased{License: terms},
+	&licensedv1.TitleDownloaded{License: terms},
+	&licensedv1.TitlePlayed{License: terms, Counted: true},
+	&licensedv1.DeviceActivated{},
+	&licensedv1.DeviceDeactivated{},
+	&licensedv1.PlanChanged{PlanId: "premium", DeviceLimit: 4},
+	&licensedv1.CommandAccepted{
+		Command:  licensedv1.CommandKind_COMMAND_KIND_RELEASE_LICENSE,
+		DeviceId: "iphone", TitleId: "GlowS01E01", PlanId: "premium", License: terms, DeviceLimit: 4,
+	},
+	&licensedv1.CommandRefused{
+		Command:  licensedv1.CommandKind_COMMAND_KIND_ACQUIRE_LICENSE,
+		DeviceId: "iphone", TitleId: "GlowS01E01", PlanId: "basic",
+		Rule: licensedv1.Rule_RULE_STUDIO_LIMIT, Limit: 3, Current: 4, NextAllowedAtMs: 1769817600000,
+		StudioId: "netflix", YearlyCounts: licensedv1.YearlyCounts_YEARLY_COUNTS_BOTH,
+	},
+}
+
+func goldenFile(mapper string) string {
+	return filepath.Join("testdata", "golden", strings.ReplaceAll(mapper, "/", ".")+".txt")
+}
+
+// golden is a file with the stored bytes of an event, in hexadecimal, and with what they mean.
+func golden(t *testing.T, mapper string) (data []byte, event proto.Message) {
+	t.Helper()
+	text, err := os.ReadFile(goldenFile(mapper))
+	if err != nil {
+		t.Fatalf("an event mapper without a golden file (go test ./messages -rewrite makes it): %v", err)
+	}
+	digits, meaning, _ := strings.Cut(string(text), "\n")
+	if data, err = hex.DecodeString(digits); err != nil {
+		t.Fatal(err)
+	}
+	event, err = DecodeEvent(mapper, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := protojson.Unmarshal([]byte(meaning), event); err != nil {
+		t.Fatal(err)
+	}
+	return data, event
+}
+
+// TestGolden reads the bytes that every release stored, and writes those of this one.
+func TestGolden(t *testing.T) {
+	if *rewrite {
+		writeGolden(t)
+	}
+	current := map[string]proto.Message{}
+	for _, m := range samples {
+		current[EventMapper(m)] = m
+	}
+	for _, mapper := range EventMappers() {
+		t.Run(mapper, func(t *testing.T) {
+			data, want := golden(t, mapper)
+			got, err := DecodeEvent(mapper, data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !proto.Equal(got, want) {
+				t.Errorf("read %v\nwant %v", got, want)
+			}
+			sample, ok := current[mapper]
+			if !ok {
+				return // a former version is read, but not written
+			}
+			if written, err := AppendEvent(nil, sample); err != nil || !bytes.Equal(written, data) {
+				t.Errorf("written %x (%v)\nwant    %x", written, err, data)
+			}
+		})
+	}
+	for mapper := range current {
+		if _, ok := mappers[mapper]; !ok {
+			t.Errorf("events are written as %q and cannot be read", mapper)
+		}
+	}
+}
+
+func writeGolden(t *testing.T) {
+	for _, m := range samples {
+		name := goldenFile(EventMapper(m))
+		if _, err := os.Stat(name); err == nil {
+			continue
+		}
+		data, err := AppendEvent(nil, m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// protojson varies its spacing on purpose; the meaning is compared, not the text.
+		text := hex.EncodeToString(data) + "\n" + protojson.Format(m) + "\n"
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestSamplesAreFull keeps the golden files meaningful: a field that no sample sets is not tested.
+func TestSamplesAreFull(t *testing.T) {
+	var full func(m protoreflect.Message)
+	full = func(m protoreflect.Message) {
+		fields := m.Descriptor().Fields()
+		for i := range fields.Len() {
+			field := fields.Get(i)
+			if !m.Has(field) {
+				t.Errorf("%s is not set", field.FullName())
+			} else if field.Message() != nil {
+				full(m.Get(field).Message())
+			}
+		}
+	}
+	for _, m := range samples {
+		full(m.ProtoReflect())
+	}
+}
+
+// TestEveryEventIsMapped finds messages of events.proto that have no event mapper.
+func TestEveryEventIsMapped(t *testing.T) {
+	messages := licensedv1.File_licensed_v1_events_proto.Messages()
+	for i := range messages.Len() {
+		name := string(messages.Get(i).Name())
+		if name == "LicenseTerms" {
+			continue // a part of events
+		}
+		if _, ok := mappers[name+"/1"]; !ok {
+			t.Errorf("%s has no event mapper", name)
+		}
+	}
+}
+
+func TestEventMapperOfOthers(t *testing.T) {
+	if got := EventMapper(terms); got != "" {
+		t.Errorf("LicenseTerms is stored as %q", got)
+	}
+}
+
+func TestDecodeEventErrors(t *testing.T) {
+	if _, err := DecodeEvent("LicenseAcquired/2", nil); !errors.Is(err, ErrUnknownMapper) {
+		t.Errorf("a mapper of the future: %v", err)
+	}
+	if _, err := DecodeEvent("LicenseAcquired/1", []byte{0xff}); err == nil {
+		t.Error("malformed data was read")
+	}
+	if _, err := AppendEvent(nil, &licensedv1.PlanChanged{PlanId: "\xff"}); err == nil {
+		t.Error("a string that is not UTF-8 was written")
+	}
+}
+
+func FuzzDecodeEvent(f *testing.F) {
+	for _, m := range samples {
+		data, err := AppendEvent(nil, m)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(EventMapper(m), data)
+	}
+	f.Fuzz(func(t *testing.T, mapper string, data []byte) {
+		event, err := DecodeEvent(mapper, data)
+		if err != nil {
+			return
+		}
+		again, err := AppendEvent(nil, event)
+		if err != nil {
+			t.Fatal(err)
+		}
+		second, err := DecodeEvent(EventMapper(event), again)
+		if err != nil || !proto.Equal(event, second) {
+			t.Fatalf("%v became %v (%v)", event, second, err)
+		}
+	})
+}
