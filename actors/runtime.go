@@ -2,38 +2,250 @@ package actors
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
 
 	"licensed/persistence"
 )
 
-// Authority tells for which aggregates this process may speak. Safe for concurrent use; Holds is on
-// the path of every reply and must be cheap.
-type Authority interface {
-	// Epoch returns the epoch under which this process holds the shard of the aggregate, or false.
-	Epoch(aggregate string) (epoch uint64, ok bool)
-	// Holds says whether that is so at this very moment, by the clock itself ([R9]).
-	Holds(aggregate string, epoch uint64) bool
-	// Incarnation of this process.
-	Incarnation() persistence.Incarnation
+// Options of a runtime. Kind, Journal, Authority and Config must be given.
+type Options struct {
+	Kind      Kind
+	Journal   persistence.Journal
+	Authority Authority
+	Config    Config
+	// System is the actor system to spawn in; nil makes one, which Close shuts down.
+	System *actor.ActorSystem
+	// Now is the wall clock (default time.Now).
+	Now func() time.Time
+	// Listener hears what happens.
+	Listener Listener
 }
 
-// Config of a runtime. DefaultConfig gives sensible values.
-type Config struct {
-	SnapshotEvery int           // placeholder
-	IdleAfter     time.Duration // placeholder
+// Runtime keeps the aggregates of one kind in memory, each an actor. It is safe for concurrent use.
+type Runtime struct {
+	env       *Environment
+	journal   persistence.Journal
+	authority Authority
+	system    *actor.ActorSystem
+	ownSystem bool
+	now       func() time.Time
+	listener  Listener
+
+	registry registry
+	inFlight atomic.Int64
+	floor    atomic.Uint64 // highest version of a root with unresolved outcome ([R6])
+	closed   atomic.Bool
+	done     sync.Pool // of chan struct{}
+
+	spawning sync.Mutex
+	spawned  *activation // the one that props' producer returns; it does so while spawning is locked
+	props    *actor.Props
+
+	context context.Context // of reads and writes
+	cancel  context.CancelFunc
+	sweeper sync.WaitGroup
+	closing sync.Once
 }
 
-// Runtime keeps the aggregates of one kind in memory, each an actor.
-type Runtime struct{}
+// New starts a runtime. Close it after use.
+func New(o Options) (*Runtime, error) {
+	if err := o.Config.Validate(); err != nil {
+		return nil, err
+	}
+	r := &Runtime{
+		env:       &Environment{Kind: o.Kind, Config: o.Config, Incarnation: o.Authority.Incarnation()},
+		journal:   o.Journal,
+		authority: o.Authority,
+		system:    o.System,
+		now:       o.Now,
+		listener:  o.Listener.withDefaults(),
+		done:      sync.Pool{New: func() any { return make(chan struct{}, 1) }},
+	}
+	if r.system == nil {
+		r.system = NewActorSystem(slog.Default())
+		r.ownSystem = true
+	}
+	if r.now == nil {
+		r.now = time.Now
+	}
+	r.props = actor.PropsFromProducer(func() actor.Actor { return r.spawned }, actor.WithMailbox(newMailbox))
+	r.registry.init()
+	r.context, r.cancel = context.WithCancel(context.Background())
+	r.sweeper.Add(1)
+	go r.sweep()
+	return r, nil
+}
 
-// Execute runs a command on the aggregate of that id ("Bayley", without the kind) and returns its first outcome. Errors are those of
-// this package; when ctx ends first, its error: the outcome is then unknown.
+// NewActorSystem returns an actor system that logs to l.
+func NewActorSystem(l *slog.Logger) *actor.ActorSystem {
+	return actor.NewActorSystem(actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return l }))
+}
+
+// Execute runs a command on the aggregate of that id ("Bayley", without the kind) and returns its
+// first outcome. Errors are those of this package; if ctx ends first, ErrUnknownOutcome joined with
+// the context's error.
 func (r *Runtime) Execute(ctx context.Context, id string, c Command) (Reply, error) {
-	panic("unwritten")
+	if len(c.ID) > maxIDLength || len(c.ID) == 0 && !c.ValidateOnly {
+		return Reply{}, fmt.Errorf("command id of %d bytes, want 1 to %d", len(c.ID), maxIDLength)
+	}
+	q := &Request{Command: c}
+	if err := r.ask(ctx, id, q); err != nil {
+		return Reply{}, err
+	}
+	return q.Reply, q.Err
 }
 
-// Query asks the aggregate of that id. The answer is linearizable: it reflects every command acknowledged before the call.
+// Query asks the aggregate of that id. The answer is linearizable: it reflects every command that was
+// acknowledged before the call. Errors are those of this package; none leaves an unknown outcome.
 func (r *Runtime) Query(ctx context.Context, id string, query any) (Answer, error) {
-	panic("unwritten")
+	q := &Request{Query: query}
+	if err := r.ask(ctx, id, q); err != nil {
+		if cause := ctx.Err(); cause != nil {
+			err = cause
+		}
+		return Answer{}, err
+	}
+	return q.Answer, q.Err
+}
+
+// ask sends a request to the aggregate's actor and waits for the answer.
+func (r *Runtime) ask(ctx context.Context, id string, q *Request) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%w: %w", ErrExpired, err)
+	}
+	q.Deadline, _ = ctx.Deadline()
+	if r.closed.Load() {
+		return ErrNotOwner
+	}
+	if r.inFlight.Add(1) > int64(r.env.Config.MaxInFlight) {
+		r.inFlight.Add(-1)
+		return fmt.Errorf("%w: %d requests are waiting in this node", ErrOverloaded, r.env.Config.MaxInFlight)
+	}
+	q.done = r.done.Get().(chan struct{})
+	e := r.registry.acquire(id, r.now().UnixNano(), r.env.Config.MaxQueue, r.start)
+	if e == nil {
+		r.inFlight.Add(-1)
+		r.done.Put(q.done)
+		return fmt.Errorf("%w: %d requests are waiting for this aggregate", ErrOverloaded, r.env.Config.MaxQueue)
+	}
+	r.system.Root.Send(e.act.pid, q)
+	select {
+	case <-q.done:
+		r.done.Put(q.done)
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", ErrUnknownOutcome, ctx.Err())
+	}
+}
+
+// start spawns the actor of a new entry. The name is new each time: the former actor of the aggregate
+// may not have left protoactor's registry yet. Props are shared, since each takes as much memory as an
+// idle aggregate, so the producer is told which activation it is to return.
+func (r *Runtime) start(e *entry) {
+	a := &activation{rt: r, entry: e}
+	e.act = a
+	r.spawning.Lock()
+	defer r.spawning.Unlock()
+	r.spawned = a
+	a.pid = r.system.Root.Spawn(r.props)
+}
+
+func (r *Runtime) raiseFloor(version uint64) {
+	for {
+		f := r.floor.Load()
+		if version <= f || r.floor.CompareAndSwap(f, version) {
+			return
+		}
+	}
+}
+
+// Drop ends the activations for which the function says so, at once: what they have under way has an
+// unknown outcome. For shards that were lost.
+func (r *Runtime) Drop(of func(id string) bool) {
+	r.registry.each(func(e *entry) {
+		if of(e.id) {
+			e.act.post(halt{})
+		}
+	})
+}
+
+// Stats are counts at a moment.
+type Stats struct {
+	// Resident aggregates in memory, and their estimated size in bytes.
+	Resident, ResidentBytes int64
+	// InFlight requests that are not answered.
+	InFlight int64
+}
+
+// Stats returns the counts of now.
+func (r *Runtime) Stats() Stats {
+	return Stats{
+		Resident: r.registry.resident.Load(), ResidentBytes: r.registry.bytes.Load(),
+		InFlight: r.inFlight.Load(),
+	}
+}
+
+// Close takes no more requests, waits for those under way, and drops all aggregates. If ctx ends
+// first, the requests that are left get ErrUnknownOutcome or ErrNotOwner, and Close returns an error
+// that says how many.
+func (r *Runtime) Close(ctx context.Context) error {
+	var err error
+	r.closing.Do(func() {
+		r.closed.Store(true)
+		err = r.drain(ctx)
+		r.Drop(func(string) bool { return true })
+		for r.registry.resident.Load() > 0 && ctx.Err() == nil {
+			time.Sleep(time.Millisecond)
+		}
+		r.cancel()
+		r.sweeper.Wait()
+		if r.ownSystem {
+			r.system.Shutdown()
+		}
+	})
+	return err
+}
+
+func (r *Runtime) drain(ctx context.Context) error {
+	for r.inFlight.Load() > 0 {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%d requests were under way when the time to stop was over: %w", r.inFlight.Load(), ctx.Err())
+		case <-time.After(time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// sweep packs and passivates idle aggregates until the runtime closes.
+func (r *Runtime) sweep() {
+	defer r.sweeper.Done()
+	t := time.NewTicker(r.env.Config.SweepEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-r.context.Done():
+			return
+		case <-t.C:
+			c := &r.env.Config
+			now := r.now().UnixNano()
+			r.registry.sweepIdle(now-c.CompactAfter.Nanoseconds(), now-c.IdleAfter.Nanoseconds())
+			if c.MaxResidentBytes > 0 {
+				r.registry.sweepBytes(c.MaxResidentBytes)
+			}
+		}
+	}
+}
+
+// IsRetryable reports whether an error is certain to mean "not executed" for a reason that another
+// attempt, perhaps elsewhere, may not meet.
+func IsRetryable(err error) bool {
+	return errors.Is(err, ErrNotOwner)
 }

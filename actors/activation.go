@@ -1,0 +1,255 @@
+package actors
+
+import (
+	"fmt"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"licensed/persistence"
+)
+
+// activation is the protoactor shell of a machine: it feeds it what happens and does what it asks
+// for. All of it but the callbacks runs in the actor, one message at a time.
+type activation struct {
+	rt      *Runtime
+	entry   *entry
+	pid     *actor.PID
+	machine *Machine
+	shard   uint32
+	cause   error       // why the activation ended
+	ended   atomic.Bool // read by callbacks, to spare the dead letters
+	wakeAt  time.Time
+	began   time.Time // of the recovery under way
+
+	// The callbacks of writes, made once.
+	appended    func(error)
+	rootWritten func(error)
+}
+
+// What is posted to an activation, beside *Request.
+type (
+	topResult struct {
+		root *persistence.Root
+		err  error
+	}
+	rowsResult struct {
+		records []persistence.Record
+		err     error
+	}
+	appendedResult    struct{ err error }
+	rootWrittenResult struct{ err error }
+	tick              struct{}
+	pack              struct{} // pack the state if nothing is under way
+	retire            struct{} // leave memory if nothing is under way
+	halt              struct{} // leave memory at once
+)
+
+// Receive implements actor.Actor.
+func (a *activation) Receive(c actor.Context) {
+	defer func() {
+		// The machine guards the domain's code; this is a bug of ours. Nothing in memory can be trusted.
+		if p := recover(); p != nil {
+			a.crash(c, fmt.Errorf("%w: %v\n%s", ErrPanic, p, debug.Stack()))
+		}
+	}()
+	switch m := c.Message().(type) {
+	case *Request:
+		a.step(c, Input{Kind: InputRequest, Request: m})
+	case appendedResult:
+		a.step(c, Input{Kind: InputAppended, Err: m.err})
+	case rootWrittenResult:
+		a.step(c, Input{Kind: InputRootWritten, Err: m.err})
+	case topResult:
+		a.step(c, Input{Kind: InputTop, Root: m.root, Err: m.err})
+	case rowsResult:
+		a.step(c, Input{Kind: InputRows, Records: m.records, Err: m.err})
+	case tick:
+		a.wakeAt = time.Time{}
+		a.step(c, Input{Kind: InputTick})
+	case pack:
+		a.pack()
+	case retire:
+		a.retire(c)
+	case halt:
+		if a.cause == nil {
+			a.finish(c, ErrNotOwner)
+		}
+	}
+}
+
+// step runs the machine and does what it asks for.
+func (a *activation) step(c actor.Context, in Input) {
+	if a.machine == nil && a.cause == nil {
+		a.begin(c)
+	}
+	if a.cause != nil {
+		if in.Kind == InputRequest {
+			in.Request.Err = a.cause
+			a.reply(in.Request)
+			a.stopIfDone(c)
+		}
+		return
+	}
+	packed := a.machine.packed != nil
+	in.Now = a.rt.now()
+	in.Held = a.rt.authority.Holds(a.shard, a.machine.epoch)
+	out := a.machine.Step(in)
+	if packed {
+		a.rt.registry.resize(a.entry, a.size())
+	}
+	a.do(c, out)
+}
+
+// begin makes the machine, if the shard is held.
+func (a *activation) begin(c actor.Context) {
+	aggregate := AggregateID(a.entry.id, a.rt.env.Kind)
+	a.shard = a.rt.authority.Shard(aggregate)
+	epoch, ok := a.rt.authority.Epoch(a.shard)
+	if !ok {
+		a.finish(c, ErrNotOwner)
+		return
+	}
+	a.machine = NewMachine(a.rt.env, a.entry.id, epoch, a.rt.floor.Load())
+	a.appended = func(err error) { a.post(appendedResult{err}) }
+	a.rootWritten = func(err error) { a.post(rootWrittenResult{err}) }
+}
+
+func (a *activation) do(c actor.Context, out *Outputs) {
+	for _, r := range out.Replies {
+		a.reply(r)
+	}
+	if out.Ended {
+		a.ends(c, out)
+		return
+	}
+	if out.Append != nil {
+		a.rt.journal.Append(a.rt.context, out.Append, a.appended)
+	}
+	if out.PutRoot != nil {
+		a.rt.journal.PutRoot(a.rt.context, out.PutRoot, a.rootWritten)
+	}
+	if out.ReadTop {
+		a.began = a.rt.now()
+		go a.readTop(a.machine.aggregate)
+	}
+	if out.ReadRows != nil {
+		go a.readRows(*out.ReadRows)
+	}
+	if out.Recovered != nil {
+		a.rt.registry.resize(a.entry, a.size())
+		a.rt.listener.Activated(ActivatedInfo{
+			ID: a.entry.id, Records: out.Recovered.Records, Duration: a.rt.now().Sub(a.began),
+		})
+	}
+	if !out.Wake.IsZero() && (a.wakeAt.IsZero() || out.Wake.Before(a.wakeAt)) {
+		a.wakeAt = out.Wake
+		time.AfterFunc(max(0, out.Wake.Sub(a.rt.now())), func() { a.post(tick{}) })
+	}
+}
+
+func (a *activation) readTop(aggregate string) {
+	root, err := a.rt.journal.TopRoot(a.rt.context, aggregate)
+	a.post(topResult{&root, err})
+}
+
+func (a *activation) readRows(r RowsRead) {
+	records, err := a.rt.journal.ReadRecords(a.rt.context, r.Partition, r.After, r.Limit)
+	a.post(rowsResult{records, err})
+}
+
+// post sends a message to the actor, from any goroutine.
+func (a *activation) post(message any) {
+	if !a.ended.Load() {
+		a.rt.system.Root.Send(a.pid, message)
+	}
+}
+
+func (a *activation) reply(r *Request) {
+	a.entry.pending.Add(-1)
+	a.rt.inFlight.Add(-1)
+	r.done <- struct{}{}
+}
+
+// ends takes in that the machine gave up.
+func (a *activation) ends(c actor.Context, out *Outputs) {
+	a.rt.raiseFloor(out.Unresolved)
+	if out.StaleEpoch > 0 {
+		a.rt.authority.StaleEpoch(a.shard, a.machine.aggregate, out.StaleEpoch)
+	}
+	a.rt.listener.Ended(EndedInfo{ID: a.entry.id, Cause: out.Cause})
+	a.finish(c, out.Cause)
+}
+
+// finish takes the actor out of the registry: the next request makes another. Requests already on
+// their way here are answered with the cause, then the actor stops.
+func (a *activation) finish(c actor.Context, cause error) {
+	if a.machine != nil {
+		out := a.machine.Halt(cause)
+		for _, r := range out.Replies {
+			a.reply(r)
+		}
+		a.rt.raiseFloor(out.Unresolved)
+	}
+	a.cause = cause
+	a.ended.Store(true)
+	a.rt.registry.remove(a.entry, false)
+	a.stopIfDone(c)
+}
+
+// crash gives up after a panic in the runtime itself: whatever was under way has an unknown outcome.
+func (a *activation) crash(c actor.Context, cause error) {
+	cause = fmt.Errorf("%w: %w", ErrUnknownOutcome, cause)
+	a.rt.listener.Ended(EndedInfo{ID: a.entry.id, Cause: cause})
+	if m := a.machine; m != nil {
+		a.rt.raiseFloor(m.root.Version)
+		if m.hot != nil {
+			for _, w := range m.hot.waiting {
+				w.request.Err = cause
+				a.reply(w.request)
+			}
+			for _, r := range m.hot.backlog {
+				r.Err = cause
+				a.reply(r)
+			}
+		}
+	}
+	a.machine = nil
+	a.finish(c, cause)
+}
+
+func (a *activation) stopIfDone(c actor.Context) {
+	if a.entry.pending.Load() == 0 {
+		c.Stop(c.Self())
+	}
+}
+
+func (a *activation) pack() {
+	if a.machine == nil || a.cause != nil || a.machine.packed != nil {
+		return
+	}
+	a.machine.Pack()
+	a.rt.registry.resize(a.entry, a.size())
+}
+
+// retire leaves memory unless a request is on its way: then this goes on, and no request ever meets a
+// stopping actor.
+func (a *activation) retire(c actor.Context) {
+	if a.cause != nil || a.machine != nil && !a.machine.Quiescent() || !a.rt.registry.remove(a.entry, true) {
+		return
+	}
+	a.cause = ErrNotOwner
+	a.ended.Store(true)
+	a.rt.listener.Passivated(PassivatedInfo{ID: a.entry.id})
+	c.Stop(c.Self())
+}
+
+// size estimates the memory of the aggregate with its actor.
+func (a *activation) size() int64 {
+	const shell = 900
+	return shell + int64(a.machine.Size())
+}
+
+var _ actor.Actor = (*activation)(nil)

@@ -1,0 +1,170 @@
+// Package actorstest has a tiny aggregate kind, a ledger of amounts under a limit, that tests and
+// benchmarks of the runtime, the simulator and the stores use. It has all that a kind can have, and
+// nothing of licences: what passes with it shows that the runtime knows no domain.
+package actorstest
+
+import (
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"licensed/actors"
+	"licensed/persistence"
+)
+
+// Add asks to add an amount to the ledger; it is refused if the total would exceed the limit.
+type Add struct {
+	Amount uint64
+	// Split records the amount as that many events of the command (at least 1).
+	Split int
+	// Pad adds so many bytes to each event.
+	Pad int
+	// Panic makes Decide panic; PanicEvolve makes Evolve do so.
+	Panic, PanicEvolve bool
+}
+
+// Added is the event of an accepted Add.
+type Added struct{ Amount uint64 }
+
+// Refused is the event of a refused Add.
+type Refused struct{ Amount, Total uint64 }
+
+// Total asks for the total.
+type Total struct{}
+
+// Ledger is the kind. Limit bounds the total of each aggregate; 0 means none.
+type Ledger struct{ Limit uint64 }
+
+type ledger struct {
+	limit uint64
+	total uint64
+	order uint64
+}
+
+const (
+	mapperAdded    = "Added/1"
+	mapperRefused  = "Refused/1"
+	mapperSnapshot = "LedgerSnapshot/1"
+	poison         = 1 << 62 // an amount that makes Evolve panic
+)
+
+var _ actors.Kind = Ledger{}
+
+// Name implements actors.Kind.
+func (Ledger) Name() string { return "Ledger" }
+
+// New implements actors.Kind.
+func (k Ledger) New(string) actors.Aggregate { return &ledger{limit: k.Limit} }
+
+// Restore implements actors.Kind.
+func (k Ledger) Restore(_ string, s actors.Snapshot) (actors.Aggregate, error) {
+	n, err := numbers(s.Data, 2)
+	if err != nil || s.Mapper != mapperSnapshot {
+		return nil, fmt.Errorf("ledger snapshot %s: %w", s.Mapper, persistence.ErrCorrupt)
+	}
+	return &ledger{limit: k.Limit, total: n[0], order: n[1]}, nil
+}
+
+// DecodeEvent implements actors.Kind.
+func (Ledger) DecodeEvent(mapper string, _ persistence.Header, data []byte) (any, error) {
+	switch mapper {
+	case mapperAdded:
+		n, err := numbers(data, 1)
+		if err != nil {
+			return nil, err
+		}
+		return Added{n[0]}, nil
+	case mapperRefused:
+		n, err := numbers(data, 2)
+		if err != nil {
+			return nil, err
+		}
+		return Refused{n[0], n[1]}, nil
+	default:
+		return nil, fmt.Errorf("ledger event %s: %w", mapper, persistence.ErrCorrupt)
+	}
+}
+
+// Outcome implements actors.Kind: the amount added by the command, or "refused".
+func (Ledger) Outcome(events []actors.Event) []byte {
+	var sum uint64
+	for _, e := range events {
+		switch v := e.Value.(type) {
+		case Added:
+			sum += v.Amount
+		case Refused:
+			return []byte("refused")
+		}
+	}
+	return binary.AppendUvarint(nil, sum)
+}
+
+func (l *ledger) Decide(_ time.Time, command any) actors.Decision {
+	c := command.(Add)
+	if c.Panic {
+		panic("asked to")
+	}
+	if l.limit > 0 && l.total+c.Amount > l.limit {
+		return actors.Decision{Refused: true, Events: []actors.Event{{
+			AggregateID: "ledger", Order: l.order, Mapper: mapperRefused,
+			Data: encode(0, c.Amount, l.total), Value: Refused{c.Amount, l.total},
+		}}}
+	}
+	split := max(c.Split, 1)
+	events := make([]actors.Event, split)
+	for i := range events {
+		amount := c.Amount / uint64(split)
+		if i == 0 {
+			amount += c.Amount % uint64(split)
+		}
+		if c.PanicEvolve {
+			amount = poison
+		}
+		events[i] = actors.Event{
+			AggregateID: "ledger", Order: l.order + uint64(i), Mapper: mapperAdded,
+			Data: encode(c.Pad, amount), Value: Added{amount},
+		}
+	}
+	return actors.Decision{Events: events}
+}
+
+func (l *ledger) Evolve(e actors.Event) {
+	l.order++
+	if a, ok := e.Value.(Added); ok {
+		l.total += a.Amount
+		if a.Amount == poison {
+			panic("poisoned")
+		}
+	}
+}
+
+func (l *ledger) Query(_ time.Time, query any) (any, error) {
+	if _, ok := query.(Total); !ok {
+		return nil, fmt.Errorf("ledger: unknown query %T", query)
+	}
+	return l.total, nil
+}
+
+func (l *ledger) Snapshot(time.Time) actors.Snapshot {
+	return actors.Snapshot{Mapper: mapperSnapshot, Data: encode(0, l.total, l.order)}
+}
+
+func encode(pad int, n ...uint64) []byte {
+	b := make([]byte, 0, 10*len(n)+pad)
+	for _, v := range n {
+		b = binary.AppendUvarint(b, v)
+	}
+	return append(b, make([]byte, pad)...)
+}
+
+func numbers(b []byte, count int) ([2]uint64, error) {
+	var n [2]uint64
+	for i := range count {
+		v, size := binary.Uvarint(b)
+		if size <= 0 {
+			return n, fmt.Errorf("ledger: number %d: %w", i, persistence.ErrCorrupt)
+		}
+		n[i], b = v, b[size:]
+	}
+	return n, nil
+}

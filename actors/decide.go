@@ -1,0 +1,196 @@
+package actors
+
+import (
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"licensed/persistence"
+)
+
+// decide answers a request on the optimistic state.
+func (m *Machine) decide(r *Request, in Input) {
+	switch {
+	case !r.Deadline.IsZero() && in.Now.After(r.Deadline):
+		m.refuse(r, ErrExpired)
+	case r.Query != nil:
+		m.query(r, in)
+	case r.Command.ValidateOnly:
+		m.validate(r, in)
+	default:
+		m.execute(r, in)
+	}
+}
+
+// now is the time of the next event: never before the last one's.
+func (m *Machine) now(in Input) time.Time {
+	return time.UnixMilli(max(in.Now.UnixMilli(), m.lastTime)).UTC()
+}
+
+func (m *Machine) query(r *Request, in Input) {
+	err := m.guard(func() error {
+		v, err := m.hot.state.Query(m.now(in), r.Query)
+		r.Answer = Answer{Value: v, Head: m.head()}
+		return err
+	})
+	if err != nil {
+		m.refuse(r, err)
+		return
+	}
+	m.wait(r, false)
+}
+
+func (m *Machine) validate(r *Request, in Input) {
+	now := m.now(in)
+	err := m.guard(func() error {
+		d, err := m.decision(&r.Command, now)
+		if err == nil {
+			r.Reply = Reply{Outcome: m.env.Kind.Outcome(d.Events), Time: now}
+		}
+		return err
+	})
+	if err != nil {
+		m.refuse(r, err)
+		return
+	}
+	m.wait(r, false)
+}
+
+// execute decides a command, records its events and evolves the optimistic state.
+func (m *Machine) execute(r *Request, in Input) {
+	h, c, now := m.hot, &r.Command, m.now(in)
+	if first, ok := h.window.find(c.ID); ok {
+		m.repeat(r, first)
+		return
+	}
+	if err := m.admit(c, in, now); err != nil {
+		m.refuse(r, err)
+		return
+	}
+	err := m.guard(func() error {
+		d, err := m.decision(c, now)
+		if err != nil {
+			return err
+		}
+		if d.Refused && !m.countRefusal(now) {
+			return &RateLimitedError{Reason: "too many refusals in a second", RetryAfter: time.Second}
+		}
+		return m.record(r, d.Events, now)
+	})
+	if err != nil {
+		m.refuse(r, err)
+		return
+	}
+	m.wait(r, true)
+	if m.sequence-m.base >= uint64(m.env.Config.SnapshotEvery) {
+		h.drain = drainRollover
+	}
+}
+
+// repeat answers a command that was executed before.
+func (m *Machine) repeat(r *Request, first remembered) {
+	if first.fingerprint != uint32(r.Command.Fingerprint) {
+		m.refuse(r, ErrIDReused)
+		return
+	}
+	r.Reply = Reply{
+		Outcome: first.outcome, Sequence: first.sequence,
+		Time: time.UnixMilli(first.executedAt).UTC(), Duplicate: true,
+	}
+	m.wait(r, false)
+}
+
+// admit says whether a command that is not in the window may be executed.
+func (m *Machine) admit(c *Command, in Input, now time.Time) error {
+	w, config := &m.hot.window, &m.env.Config.Window
+	issued := c.IssuedAt.UnixMilli()
+	if c.IssuedAt.After(in.Now.Add(config.MaxAhead)) {
+		return fmt.Errorf("%w: issued at %s, the server's time is %s", ErrIssuedAhead,
+			c.IssuedAt.UTC().Format(time.RFC3339Nano), in.Now.UTC().Format(time.RFC3339Nano))
+	}
+	if w.tooOld(issued, now.UnixMilli(), config) {
+		return ErrTooOld
+	}
+	if wait := w.full(now.UnixMilli(), config); wait > 0 {
+		return &RateLimitedError{
+			Reason:     fmt.Sprintf("%d commands within %v", w.count, config.MinAge),
+			RetryAfter: wait,
+		}
+	}
+	return nil
+}
+
+// decision asks the domain and checks what it says.
+func (m *Machine) decision(c *Command, now time.Time) (Decision, error) {
+	d := m.hot.state.Decide(now, c.Payload)
+	if len(d.Events) == 0 {
+		return d, fmt.Errorf("%w: %T came to no event", ErrPanic, c.Payload)
+	}
+	for i := range d.Events {
+		e := &d.Events[i]
+		e.Time = now
+		if len(e.Data) > m.env.Config.MaxEventBytes {
+			return d, fmt.Errorf("%w: %s has %d bytes, the limit is %d", ErrRejected, e.Mapper, len(e.Data), m.env.Config.MaxEventBytes)
+		}
+	}
+	return d, nil
+}
+
+// countRefusal reports whether another refusal may be recorded in this second.
+func (m *Machine) countRefusal(now time.Time) bool {
+	h := m.hot
+	if s := now.Unix(); s != h.refusalSecond {
+		h.refusalSecond, h.refusals = s, 0
+	}
+	h.refusals++
+	return h.refusals <= m.env.Config.RefusalsPerSecond
+}
+
+// record evolves the state and adds the command to the window and to the next mutation.
+func (m *Machine) record(r *Request, events []Event, now time.Time) error {
+	h, c := m.hot, &r.Command
+	outcome := m.env.Kind.Outcome(events)
+	for i := range events {
+		h.state.Evolve(events[i])
+	}
+	for i := range events {
+		e := &events[i]
+		m.sequence++
+		rec := persistence.Record{
+			Sequence: m.sequence, Index: uint32(i), Count: uint32(len(events)),
+			CommandID: c.ID, AggregateID: e.AggregateID, Order: e.Order, Time: now,
+			Mapper: e.Mapper, Header: e.Header, Data: e.Data,
+		}
+		if i == 0 {
+			rec.Fingerprint, rec.IssuedAt = c.Fingerprint, time.UnixMilli(c.IssuedAt.UnixMilli()).UTC()
+		}
+		h.group.Records = append(h.group.Records, rec)
+	}
+	m.lastTime = now.UnixMilli()
+	if m.oldest == 0 {
+		m.oldest = m.lastTime
+	}
+	h.remember(c.ID, uint32(c.Fingerprint), c.IssuedAt.UnixMilli(), m.lastTime, m.sequence, outcome, &m.env.Config.Window)
+	r.Reply = Reply{Outcome: outcome, Sequence: m.sequence, Time: now}
+	return nil
+}
+
+func (h *hot) remember(id string, fingerprint uint32, issued, executed int64, sequence uint64, outcome []byte, c *WindowConfig) {
+	var space [1 + maxIDLength]byte
+	h.window.add(remembered{
+		id: packID(space[:0], id), fingerprint: fingerprint, issuedAt: issued,
+		executedAt: executed, sequence: sequence, outcome: outcome,
+	}, c)
+}
+
+// guard runs the domain's code. A panic fails the request alone; since the state may be half changed,
+// what was decided before is finished and then the aggregate recovers from the store.
+func (m *Machine) guard(f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			m.hot.drain = drainRestart
+			err = fmt.Errorf("%w: %v\n%s", ErrPanic, p, debug.Stack())
+		}
+	}()
+	return f()
+}

@@ -1,0 +1,42 @@
+package actors
+
+import "time"
+
+// Listener hears what happens in a runtime, for logs, metrics and tests. The functions are called
+// from the actors: they must be quick and safe for concurrent use. Those that are nil are not called.
+type Listener struct {
+	Activated  func(ActivatedInfo)
+	Passivated func(PassivatedInfo)
+	Ended      func(EndedInfo)
+}
+
+// ActivatedInfo says that an aggregate was read from the store.
+type ActivatedInfo struct {
+	ID string
+	// Records that were replayed after the snapshot.
+	Records int
+	// Duration of the reads and the replay.
+	Duration time.Duration
+}
+
+// PassivatedInfo says that an idle aggregate left memory.
+type PassivatedInfo struct{ ID string }
+
+// EndedInfo says that an activation gave up, and why.
+type EndedInfo struct {
+	ID    string
+	Cause error
+}
+
+func (l Listener) withDefaults() Listener {
+	if l.Activated == nil {
+		l.Activated = func(ActivatedInfo) {}
+	}
+	if l.Passivated == nil {
+		l.Passivated = func(PassivatedInfo) {}
+	}
+	if l.Ended == nil {
+		l.Ended = func(EndedInfo) {}
+	}
+	return l
+}

@@ -1,0 +1,491 @@
+package actors
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"licensed/persistence"
+)
+
+// Environment is what the machines of one process share. It does not change.
+type Environment struct {
+	Kind        Kind
+	Config      Config
+	Incarnation persistence.Incarnation
+}
+
+// Request is a command or a query on its way through a machine, and its answer on the way back.
+type Request struct {
+	// Command is executed, unless Query is set.
+	Command Command
+	// Query, if not nil, is answered from memory.
+	Query any
+	// Deadline after which the request is dropped if it was not decided; zero for none.
+	Deadline time.Time
+
+	// Reply or Answer, or Err, once the request is among Outputs.Replies.
+	Reply  Reply
+	Answer Answer
+	Err    error
+
+	done chan struct{} // the shell's; nil in simulation
+}
+
+// InputKind says which input a machine gets.
+type InputKind uint8
+
+// The inputs of a machine.
+const (
+	// InputRequest brings a command or query: Request.
+	InputRequest InputKind = iota
+	// InputTop answers Outputs.ReadTop: Root or Err.
+	InputTop
+	// InputRows answers Outputs.ReadRows: Records or Err.
+	InputRows
+	// InputRootWritten answers Outputs.PutRoot: Err.
+	InputRootWritten
+	// InputAppended answers Outputs.Append: Err.
+	InputAppended
+	// InputTick says that Outputs.Wake has come. A tick too many does no harm.
+	InputTick
+)
+
+// Input is what happens to a machine.
+type Input struct {
+	Kind InputKind
+	// Now is the wall clock.
+	Now time.Time
+	// Held is the authority's answer, asked after what the input reports had happened ([R9]).
+	Held bool
+
+	Request *Request
+	Root    *persistence.Root
+	Records []persistence.Record
+	Err     error
+}
+
+// Outputs is what a step asks for. It belongs to the machine and is valid until the next step; what
+// it points to is valid until the matching input came.
+type Outputs struct {
+	// Replies are requests that are answered now, in order.
+	Replies []*Request
+	// ReadTop asks for the top root of the aggregate.
+	ReadTop bool
+	// ReadRows asks for a page of records.
+	ReadRows *RowsRead
+	// PutRoot and Append ask for a write. The same pointer again is a repeat of an unknown outcome.
+	PutRoot *persistence.Root
+	Append  *persistence.Mutation
+	// Wake asks for a tick at that time; zero for none.
+	Wake time.Time
+	// Ended says that the activation is over, with Cause. The machine takes no more steps; requests
+	// that still come are answered with Cause by whoever drives it.
+	Ended bool
+	Cause error
+	// Unresolved is the highest version of a root that was sent and whose outcome the ended
+	// activation does not know; 0 for none. Later activations in the process go above it ([R6]).
+	Unresolved uint64
+	// StaleEpoch is the epoch of a root above the machine's own, 0 for none: another process owns the
+	// aggregate, or ownership was restored from a backup.
+	StaleEpoch uint64
+	// Recovered is set when the aggregate was brought to memory: how many records were read for it.
+	Recovered *Recovery
+}
+
+// RowsRead asks for up to Limit records of a partition above After.
+type RowsRead struct {
+	Partition persistence.Partition
+	After     uint64
+	Limit     int
+}
+
+// Recovery says what an activation cost.
+type Recovery struct {
+	Records int
+	Pages   int
+}
+
+type phase uint8
+
+const (
+	phaseNew phase = iota
+	phaseReadingTop
+	phaseReadingRows
+	phaseActive
+	phaseEnded
+)
+
+// drain is why no further command is decided until all that was decided is durable.
+type drain uint8
+
+const (
+	drainNone     drain = iota
+	drainRollover       // a new root is due
+	drainRestart        // the state in memory cannot be trusted: recover anew
+)
+
+// Machine is one activation of one aggregate, a pure state machine: no goroutine, clock or I/O. It is
+// not safe for concurrent use.
+type Machine struct {
+	env       *Environment
+	id        string
+	aggregate string
+	epoch     uint64
+	floor     uint64
+
+	phase    phase
+	root     persistence.RootKey // current root, perhaps not durable yet
+	parent   persistence.RootKey
+	parentBy persistence.Incarnation
+	base     uint64
+	rootTime int64  // Unix milliseconds
+	lastTime int64  // time of the last event or root, Unix milliseconds
+	oldest   int64  // time of the first event after base; 0 for none
+	sequence uint64 // of the optimistic state
+	durable  uint64 // of the durable history
+
+	hot    *hot      // nil while packed
+	packed *Snapshot // framed with the window, while packed
+}
+
+// hot is what only a machine at work needs.
+type hot struct {
+	state  Aggregate
+	window window
+
+	waiting []waiting  // decided, in order
+	backlog []*Request // not decided
+	drain   drain
+
+	rootFlight *persistence.Root // sent, not known to be durable
+	flight     *persistence.Mutation
+	group      *persistence.Mutation // decided, not sent
+	rootTry    retry
+	flightTry  retry
+	readTry    retry
+
+	top  *persistence.Root // while recovering
+	rows []persistence.Record
+	read RowsRead
+	seen Recovery
+
+	refusalSecond int64
+	refusals      int
+
+	out Outputs
+}
+
+// waiting is a decided request that waits for durability.
+type waiting struct {
+	request *Request
+	needs   uint64 // sequence that must be durable
+	writes  bool   // executed a command: unknown, not unexecuted, if the activation ends
+}
+
+// retry counts the attempts of one read or write.
+type retry struct {
+	attempts int
+	at       time.Time // when to repeat; zero while under way
+}
+
+// NewMachine returns the machine of an aggregate, to be driven under one epoch. Floor is the highest
+// version of any root with unresolved outcome of this process.
+func NewMachine(env *Environment, id string, epoch, floor uint64) *Machine {
+	return &Machine{env: env, id: id, aggregate: AggregateID(id, env.Kind), epoch: epoch, floor: floor}
+}
+
+// AggregateID returns the id of an aggregate with its kind, as stores know it.
+func AggregateID(id string, k Kind) string { return id + ":" + k.Name() }
+
+// Epoch returns the epoch the machine is driven under.
+func (m *Machine) Epoch() uint64 { return m.epoch }
+
+// Step handles one input.
+func (m *Machine) Step(in Input) *Outputs {
+	m.unpack()
+	h := m.hot
+	out := &h.out
+	*out = Outputs{Replies: out.Replies[:0]}
+	if in.Kind == InputRequest {
+		h.backlog = append(h.backlog, in.Request)
+	}
+	if m.phase == phaseEnded {
+		m.end(ErrNotOwner)
+		return out
+	}
+	if !in.Held {
+		m.end(ErrNotOwner)
+		return out
+	}
+	m.apply(in)
+	m.advance(in)
+	if m.phase != phaseEnded {
+		out.Wake = m.wake()
+	}
+	return out
+}
+
+// apply takes in what the input reports.
+func (m *Machine) apply(in Input) {
+	switch in.Kind {
+	case InputRequest, InputTick:
+	case InputTop:
+		m.topRead(in)
+	case InputRows:
+		m.rowsRead(in)
+	case InputRootWritten:
+		m.rootWritten(in)
+	case InputAppended:
+		m.appended(in)
+	}
+}
+
+// advance does all that can be done now.
+func (m *Machine) advance(in Input) {
+	if m.phase == phaseNew {
+		m.startRecovery()
+	}
+	if m.phase != phaseActive {
+		m.repeatRead(in)
+		return
+	}
+	h := m.hot
+	for {
+		m.decideBacklog(in)
+		if h.flight == nil && len(h.group.Records) > 0 {
+			h.flight, h.group = h.group, &persistence.Mutation{}
+			h.flightTry = retry{}
+			h.flight.Partition = m.partition()
+			h.out.Append = h.flight
+		}
+		m.release()
+		if !m.rolloverDue(in) || h.flight != nil || h.rootFlight != nil {
+			break
+		}
+		// [R10]: nothing is in flight, the state in memory is the durable one.
+		if h.drain == drainRestart {
+			m.startRecovery()
+			return
+		}
+		h.drain = drainNone
+		m.writeRoot(in, m.root, m.env.Incarnation)
+	}
+	m.repeatWrites(in)
+}
+
+// rolloverDue reports whether commands wait for a new root, or for a recovery.
+func (m *Machine) rolloverDue(in Input) bool {
+	h := m.hot
+	if h.drain == drainNone && m.intervalOver(in) {
+		h.drain = drainRollover
+	}
+	return h.drain != drainNone
+}
+
+func (m *Machine) intervalOver(in Input) bool {
+	every := m.env.Config.SnapshotInterval
+	return every > 0 && m.oldest != 0 && in.Now.UnixMilli()-m.oldest >= every.Milliseconds()
+}
+
+// decideBacklog decides the requests that may be decided now. While a rollover drains, queries are
+// answered (the state is sound) and commands wait; while a restart drains, all wait.
+func (m *Machine) decideBacklog(in Input) {
+	h := m.hot
+	if len(h.backlog) == 0 || h.drain == drainRestart {
+		return
+	}
+	kept := h.backlog[:0]
+	for _, r := range h.backlog {
+		if h.drain == drainNone || h.drain == drainRollover && r.Query != nil {
+			m.decide(r, in)
+		} else {
+			kept = append(kept, r)
+		}
+	}
+	clear(h.backlog[len(kept):])
+	h.backlog = kept
+}
+
+// wait queues an answered request until all that it was decided on is durable ([R8]).
+func (m *Machine) wait(r *Request, writes bool) {
+	m.hot.waiting = append(m.hot.waiting, waiting{request: r, needs: m.sequence, writes: writes})
+}
+
+func (m *Machine) refuse(r *Request, err error) {
+	r.Err = err
+	m.wait(r, false)
+}
+
+// release answers what is durable. The caller checked that the shard is held ([R9]).
+func (m *Machine) release() {
+	h := m.hot
+	if h.rootFlight != nil { // [R5]
+		return
+	}
+	n := 0
+	for n < len(h.waiting) && h.waiting[n].needs <= m.durable {
+		h.out.Replies = append(h.out.Replies, h.waiting[n].request)
+		n++
+	}
+	if n > 0 {
+		left := copy(h.waiting, h.waiting[n:])
+		clear(h.waiting[left:])
+		h.waiting = h.waiting[:left]
+	}
+}
+
+// Halt gives up the activation from outside: the outputs are those of a step that ended.
+func (m *Machine) Halt(cause error) *Outputs {
+	m.unpack()
+	out := &m.hot.out
+	*out = Outputs{Replies: out.Replies[:0]}
+	if m.phase != phaseEnded {
+		m.end(cause)
+	}
+	return out
+}
+
+// end gives up the activation. Commands that were decided may or may not become part of the history;
+// all others certainly do not.
+func (m *Machine) end(cause error) {
+	h := m.hot
+	for _, w := range h.waiting {
+		if w.writes {
+			w.request.Err = fmt.Errorf("%w: the activation of %s ended: %w", ErrUnknownOutcome, m.aggregate, cause)
+		} else {
+			w.request.Err = cause
+		}
+		h.out.Replies = append(h.out.Replies, w.request)
+	}
+	for _, r := range h.backlog {
+		r.Err = cause
+		h.out.Replies = append(h.out.Replies, r)
+	}
+	if h.rootFlight != nil {
+		h.out.Unresolved = h.rootFlight.Key.Version
+	}
+	h.waiting, h.backlog = nil, nil
+	h.out.Ended, h.out.Cause = true, cause
+	h.out.PutRoot, h.out.Append, h.out.ReadTop, h.out.ReadRows = nil, nil, false, nil
+	m.phase = phaseEnded
+}
+
+// appended takes in the outcome of an append.
+func (m *Machine) appended(in Input) {
+	h := m.hot
+	if h.flight == nil {
+		return
+	}
+	records := h.flight.Records
+	switch {
+	case in.Err == nil:
+		m.durable = records[len(records)-1].Sequence
+		clear(records)
+		h.flight.Records = records[:0]
+		if len(h.group.Records) == 0 {
+			h.group = h.flight // its space is used again
+		}
+		h.flight = nil
+	case errors.Is(in.Err, persistence.ErrRejected) && h.flightTry.attempts == 0:
+		m.failFlight(in.Err)
+	case errors.Is(in.Err, persistence.ErrRejected):
+		m.end(fmt.Errorf("append: %w", in.Err))
+	default:
+		h.flightTry.failed(in.Now, &m.env.Config)
+	}
+}
+
+// failFlight fails a mutation that certainly did not happen, and all that was decided on it.
+func (m *Machine) failFlight(err error) {
+	h := m.hot
+	kept := h.waiting[:0]
+	for _, w := range h.waiting {
+		if w.needs <= m.durable {
+			kept = append(kept, w)
+			continue
+		}
+		w.request.Reply, w.request.Answer = Reply{}, Answer{}
+		w.request.Err = fmt.Errorf("%w: %w", ErrRejected, err)
+		h.out.Replies = append(h.out.Replies, w.request)
+	}
+	clear(h.waiting[len(kept):])
+	h.waiting = kept
+	h.flight, h.group = nil, &persistence.Mutation{}
+	m.sequence = m.durable
+	h.drain = drainRestart
+}
+
+// rootWritten takes in the outcome of a root.
+func (m *Machine) rootWritten(in Input) {
+	h := m.hot
+	if h.rootFlight == nil {
+		return
+	}
+	switch {
+	case in.Err == nil:
+		h.rootFlight = nil
+	case errors.Is(in.Err, persistence.ErrRejected):
+		m.end(fmt.Errorf("%w: root: %w", ErrRejected, in.Err))
+	default:
+		h.rootTry.failed(in.Now, &m.env.Config)
+	}
+}
+
+// repeatWrites sends writes of unknown outcome again, identical.
+func (m *Machine) repeatWrites(in Input) {
+	h := m.hot
+	if h.rootFlight != nil && h.rootTry.due(in.Now) {
+		h.out.PutRoot = h.rootFlight
+	}
+	if h.flight != nil && h.flightTry.due(in.Now) {
+		h.out.Append = h.flight
+	}
+}
+
+// failed plans the next attempt.
+func (t *retry) failed(now time.Time, c *Config) {
+	pause := c.RetryMin << min(t.attempts, 20)
+	if pause <= 0 || pause > c.RetryMax {
+		pause = c.RetryMax
+	}
+	t.attempts++
+	t.at = now.Add(pause)
+}
+
+// due reports whether the next attempt is to be made now, and marks it as under way.
+func (t *retry) due(now time.Time) bool {
+	if t.at.IsZero() || now.Before(t.at) {
+		return false
+	}
+	t.at = time.Time{}
+	return true
+}
+
+// wake returns when the machine has something to do by itself.
+func (m *Machine) wake() time.Time {
+	h := m.hot
+	var first time.Time
+	for _, t := range [...]time.Time{h.rootTry.at, h.flightTry.at, h.readTry.at} {
+		if !t.IsZero() && (first.IsZero() || t.Before(first)) {
+			first = t
+		}
+	}
+	if every := m.env.Config.SnapshotInterval; every > 0 && m.oldest != 0 && h.drain == drainNone {
+		if t := time.UnixMilli(m.oldest).Add(every); first.IsZero() || t.Before(first) {
+			first = t
+		}
+	}
+	return first
+}
+
+func (m *Machine) partition() persistence.Partition {
+	return persistence.Partition{RootKey: m.root, Incarnation: m.env.Incarnation}
+}
+
+func (m *Machine) head() Head {
+	return Head{
+		Aggregate: m.aggregate, Partition: m.partition(), Base: m.base,
+		Parent: m.parent, ParentIncarnation: m.parentBy, Sequence: m.sequence,
+	}
+}

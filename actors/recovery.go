@@ -1,0 +1,318 @@
+package actors
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"licensed/persistence"
+)
+
+// startRecovery starts reading the aggregate from the store.
+func (m *Machine) startRecovery() {
+	h := m.hot
+	m.phase = phaseReadingTop
+	h.drain = drainNone
+	h.state, h.window = nil, window{}
+	h.group, h.flight = &persistence.Mutation{}, nil
+	h.top, h.rows, h.seen = nil, nil, Recovery{}
+	h.readTry = retry{}
+	h.out.ReadTop = true
+}
+
+// topRead takes in the top root.
+func (m *Machine) topRead(in Input) {
+	if m.phase != phaseReadingTop {
+		return
+	}
+	h := m.hot
+	if errors.Is(in.Err, persistence.ErrNotFound) {
+		h.state = m.env.Kind.New(m.id)
+		m.sequence, m.durable, m.lastTime = 0, 0, 0
+		m.activate(in, &persistence.Root{})
+		return
+	}
+	if in.Err != nil {
+		m.readFailed(in)
+		return
+	}
+	top := in.Root
+	if top.Key.Epoch > m.epoch || top.Key.Epoch == m.epoch && top.Incarnation != m.env.Incarnation {
+		m.hot.out.StaleEpoch = top.Key.Epoch
+		m.end(ErrNotOwner)
+		return
+	}
+	if err := m.restore(top); err != nil {
+		m.end(err)
+		return
+	}
+	h.top = top
+	m.sequence, m.lastTime = top.Base, top.Time.UnixMilli()
+	m.phase = phaseReadingRows
+	h.readTry = retry{}
+	m.readPage(top.Base)
+}
+
+// restore makes state and window of a root's snapshot.
+func (m *Machine) restore(r *persistence.Root) error {
+	return m.guardCorrupt(r.Key.String(), func() error {
+		w, data, err := openFrame(r.Snapshot)
+		if err != nil {
+			return err
+		}
+		m.hot.window = w
+		m.hot.state, err = m.env.Kind.Restore(m.id, Snapshot{Mapper: r.Mapper, Header: r.Header, Data: data})
+		return err
+	})
+}
+
+func (m *Machine) readPage(after uint64) {
+	h := m.hot
+	h.read = RowsRead{Partition: h.top.Partition(), After: after, Limit: m.env.Config.ReadPage}
+	h.out.ReadRows = &h.read
+}
+
+// rowsRead takes in a page of records.
+func (m *Machine) rowsRead(in Input) {
+	if m.phase != phaseReadingRows {
+		return
+	}
+	h := m.hot
+	if in.Err != nil {
+		m.readFailed(in)
+		return
+	}
+	h.rows = append(h.rows, in.Records...)
+	h.seen.Pages++
+	h.readTry = retry{}
+	if len(in.Records) >= h.read.Limit {
+		m.readPage(in.Records[len(in.Records)-1].Sequence)
+		return
+	}
+	whole, err := wholeCommands(h.rows, h.top.Base)
+	if err == nil {
+		err = m.replay(whole)
+	}
+	if err != nil {
+		m.end(err)
+		return
+	}
+	h.seen.Records = len(whole)
+	top := h.top
+	h.top, h.rows = nil, nil
+	m.durable = m.sequence
+	m.activate(in, top)
+}
+
+// wholeCommands returns the records base+1, base+2, … up to the first gap, without the records of an
+// incomplete command at the end ([R4]): a page boundary can tear a mutation that was never
+// acknowledged.
+func wholeCommands(rows []persistence.Record, base uint64) ([]persistence.Record, error) {
+	whole := 0
+	for i := range rows {
+		r := &rows[i]
+		if r.Sequence != base+uint64(i)+1 {
+			break
+		}
+		first := i == whole
+		if first != (r.Index == 0) || r.Count == 0 || !first && (r.Index != rows[i-1].Index+1 || r.Count != rows[i-1].Count) {
+			return nil, fmt.Errorf("%w: record %d is number %d of %d of its command", ErrCorrupt, r.Sequence, r.Index, r.Count)
+		}
+		if r.Index == r.Count-1 {
+			whole = i + 1
+		}
+	}
+	return rows[:whole], nil
+}
+
+// replay applies recorded commands to state and window, as executing them did.
+func (m *Machine) replay(rows []persistence.Record) error {
+	h := m.hot
+	var events []Event
+	var first *persistence.Record
+	for i := range rows {
+		r := &rows[i]
+		if r.Index == 0 {
+			first, events = r, events[:0]
+		}
+		err := m.guardCorrupt(fmt.Sprintf("%s record %d", m.aggregate, r.Sequence), func() error {
+			v, err := m.env.Kind.DecodeEvent(r.Mapper, r.Header, r.Data)
+			if err != nil {
+				return err
+			}
+			e := eventOf(r, v)
+			h.state.Evolve(e)
+			events = append(events, e)
+			if r.Index == r.Count-1 {
+				h.remember(first.CommandID, uint32(first.Fingerprint), first.IssuedAt.UnixMilli(), r.Time.UnixMilli(),
+					r.Sequence, m.env.Kind.Outcome(events), &m.env.Config.Window)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		m.sequence, m.lastTime = r.Sequence, max(m.lastTime, r.Time.UnixMilli())
+	}
+	return nil
+}
+
+func eventOf(r *persistence.Record, value any) Event {
+	return Event{
+		AggregateID: r.AggregateID, Order: r.Order, Time: r.Time,
+		Mapper: r.Mapper, Header: r.Header, Data: r.Data, Value: value,
+	}
+}
+
+// activate writes the activation's own root ([R5]) on what was read; commands are decided from now on.
+func (m *Machine) activate(in Input, top *persistence.Root) {
+	h := m.hot
+	h.group = &persistence.Mutation{}
+	m.phase = phaseActive
+	seen := h.seen
+	h.out.Recovered = &seen
+	m.root = persistence.RootKey{Aggregate: m.aggregate, Version: max(top.Key.Version, m.floor)} // [R6]
+	m.writeRoot(in, top.Key, top.Incarnation)
+}
+
+// writeRoot continues the history under a new root. The state in memory is the durable one.
+func (m *Machine) writeRoot(in Input, parent persistence.RootKey, by persistence.Incarnation) {
+	h := m.hot
+	now := m.now(in)
+	var s Snapshot
+	if err := m.guard(func() error { s = h.state.Snapshot(now); return nil }); err != nil {
+		m.end(err)
+		return
+	}
+	m.root = persistence.RootKey{Aggregate: m.aggregate, Epoch: m.epoch, Version: m.root.Version + 1}
+	m.parent, m.parentBy = parent, by
+	m.base, m.oldest = m.sequence, 0
+	m.rootTime, m.lastTime = now.UnixMilli(), now.UnixMilli()
+	h.rootTry = retry{}
+	h.rootFlight = &persistence.Root{
+		Key: m.root, Incarnation: m.env.Incarnation, Base: m.base, Parent: parent, ParentIncarnation: by,
+		Time: now, Mapper: s.Mapper, Header: s.Header, Snapshot: frame(&h.window, s.Data),
+	}
+	h.out.PutRoot = h.rootFlight
+}
+
+// readFailed plans another attempt, or gives up.
+func (m *Machine) readFailed(in Input) {
+	h := m.hot
+	if errors.Is(in.Err, persistence.ErrCorrupt) {
+		m.end(fmt.Errorf("%w: %w", ErrCorrupt, in.Err))
+		return
+	}
+	h.readTry.failed(in.Now, &m.env.Config)
+	if h.readTry.attempts >= m.env.Config.ReadAttempts {
+		m.end(fmt.Errorf("%w: %w", ErrUnavailable, in.Err))
+	}
+}
+
+func (m *Machine) repeatRead(in Input) {
+	h := m.hot
+	if m.phase == phaseEnded || !h.readTry.due(in.Now) {
+		return
+	}
+	if m.phase == phaseReadingTop {
+		h.out.ReadTop = true
+	} else {
+		h.out.ReadRows = &h.read
+	}
+}
+
+// guardCorrupt runs the domain's decoding; a panic there is a corrupt record.
+func (m *Machine) guardCorrupt(what string, f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: %s: %v", ErrCorrupt, what, p)
+		}
+	}()
+	if err := f(); err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrCorrupt, what, err)
+	}
+	return nil
+}
+
+// Quiescent reports whether the machine has nothing under way: it may be packed, or dropped without a
+// write (passivation).
+func (m *Machine) Quiescent() bool {
+	if m.phase == phaseNew || m.packed != nil {
+		return true
+	}
+	h := m.hot
+	return m.phase == phaseActive && h.rootFlight == nil && h.flight == nil && len(h.group.Records) == 0 &&
+		len(h.waiting) == 0 && len(h.backlog) == 0 && h.drain == drainNone
+}
+
+// Pack replaces the state of a quiescent machine by its snapshot bytes; the next step unpacks them.
+func (m *Machine) Pack() {
+	if m.phase != phaseActive || m.packed != nil || !m.Quiescent() {
+		return
+	}
+	h := m.hot
+	// What a snapshot at the root's time drops was dropped then: the state stays as a replay makes it.
+	var s Snapshot
+	if m.guard(func() error { s = h.state.Snapshot(time.UnixMilli(m.rootTime).UTC()); return nil }) != nil {
+		return
+	}
+	s.Data = frame(&h.window, s.Data)
+	m.packed, m.hot = &s, nil
+}
+
+func (m *Machine) unpack() {
+	if m.hot != nil {
+		return
+	}
+	m.hot = &hot{group: &persistence.Mutation{}}
+	if m.packed == nil {
+		return
+	}
+	w, data, err := openFrame(m.packed.Data)
+	if err == nil {
+		m.hot.window = w
+		m.hot.state, err = m.env.Kind.Restore(m.id, Snapshot{Mapper: m.packed.Mapper, Header: m.packed.Header, Data: data})
+	}
+	m.packed = nil
+	if err != nil {
+		// What Snapshot gave cannot be restored, a bug of the kind; the store has the same history.
+		m.hot.drain = drainRestart
+	}
+}
+
+// Size estimates the memory of the machine in bytes.
+func (m *Machine) Size() int {
+	const fixed, atWork = 300, 2500
+	if m.packed != nil {
+		return fixed + len(m.id) + len(m.packed.Data)
+	}
+	if m.hot == nil {
+		return fixed
+	}
+	return fixed + atWork + len(m.hot.window.buf)*2
+}
+
+// frame joins the window and an encoded state: version | length of the window | window | state.
+func frame(w *window, state []byte) []byte {
+	packed := w.encode(make([]byte, 0, 32+len(w.buf)-w.head))
+	b := make([]byte, 0, 1+binary.MaxVarintLen32+len(packed)+len(state))
+	b = append(b, 1)
+	b = binary.AppendUvarint(b, uint64(len(packed)))
+	b = append(b, packed...)
+	return append(b, state...)
+}
+
+// openFrame splits what frame joined; both parts share b.
+func openFrame(b []byte) (window, []byte, error) {
+	if len(b) == 0 || b[0] != 1 {
+		return window{}, nil, fmt.Errorf("snapshot of unknown version: %w", persistence.ErrCorrupt)
+	}
+	size, n := binary.Uvarint(b[1:])
+	if n <= 0 || size > uint64(len(b)-1-n) {
+		return window{}, nil, fmt.Errorf("snapshot cut short: %w", persistence.ErrCorrupt)
+	}
+	rest := b[1+n:]
+	w, err := decodeWindow(rest[:size:size])
+	return w, rest[size:], err
+}

@@ -1,0 +1,213 @@
+package actors
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"github.com/cespare/xxhash/v2"
+)
+
+// entry is an aggregate that is in memory, or on its way there or out.
+type entry struct {
+	id   string
+	act  *activation
+	lru  *lru // the list it is in, nil once it left the registry
+	prev *entry
+	next *entry
+	used int64 // coarse time of the last request, Unix nanoseconds
+	size int64 // estimated bytes, as last counted
+	// pending counts requests that were handed to the actor and not answered.
+	pending atomic.Int32
+}
+
+// lru is an intrusive list, least recently used first.
+type lru struct{ head entry }
+
+func (l *lru) init() { l.head.prev, l.head.next = &l.head, &l.head }
+
+func (l *lru) first() *entry {
+	if l.head.next == &l.head {
+		return nil
+	}
+	return l.head.next
+}
+
+func (e *entry) unlink() {
+	if e.lru != nil {
+		e.prev.next, e.next.prev = e.next, e.prev
+		e.prev, e.next, e.lru = nil, nil, nil
+	}
+}
+
+func (l *lru) pushBack(e *entry) {
+	e.unlink()
+	e.lru, e.prev, e.next = l, l.head.prev, &l.head
+	e.prev.next, l.head.prev = e, e
+}
+
+const stripes = 64
+
+// stripe is a part of the registry. Its lists are in order of use: work holds the aggregates whose
+// state is unpacked, packed those that were asked to pack, leaving those asked to leave.
+type stripe struct {
+	sync.Mutex
+	entries map[string]*entry
+	work    lru
+	packed  lru
+	leaving lru
+}
+
+// oldest returns the entry used least recently among those not yet asked to leave.
+func (s *stripe) oldest() *entry {
+	if e := s.packed.first(); e != nil {
+		return e
+	}
+	return s.work.first()
+}
+
+// registry holds the aggregates in memory, striped by id.
+type registry struct {
+	stripe   [stripes]stripe
+	resident atomic.Int64
+	bytes    atomic.Int64
+}
+
+func (g *registry) init() {
+	for i := range g.stripe {
+		s := &g.stripe[i]
+		s.entries = map[string]*entry{}
+		s.work.init()
+		s.packed.init()
+		s.leaving.init()
+	}
+}
+
+func stripeOf(id string) int { return int(xxhash.Sum64String(id) % stripes) }
+
+// acquire returns the entry of that id with one more request pending, or nil if limit are. Start
+// makes the actor of an entry that is new.
+func (g *registry) acquire(id string, now int64, limit int, start func(*entry)) *entry {
+	s := &g.stripe[stripeOf(id)]
+	s.Lock()
+	defer s.Unlock()
+	e := s.entries[id]
+	if e == nil {
+		e = &entry{id: id}
+		start(e)
+		s.entries[id] = e
+		g.resident.Add(1)
+	}
+	if int(e.pending.Load()) >= limit {
+		return nil
+	}
+	e.pending.Add(1)
+	e.used = now
+	s.work.pushBack(e)
+	return e
+}
+
+// remove takes the entry out if it is in, so that the next request makes a new one. With idle set it
+// does so only if no request is pending. It reports whether the entry is out.
+func (g *registry) remove(e *entry, idle bool) bool {
+	s := &g.stripe[stripeOf(e.id)]
+	s.Lock()
+	defer s.Unlock()
+	if s.entries[e.id] != e {
+		return true
+	}
+	if idle && e.pending.Load() > 0 {
+		return false
+	}
+	delete(s.entries, e.id)
+	e.unlink()
+	g.resident.Add(-1)
+	g.bytes.Add(-e.size)
+	e.size = 0
+	return true
+}
+
+// resize notes the estimated size of an entry.
+func (g *registry) resize(e *entry, size int64) {
+	s := &g.stripe[stripeOf(e.id)]
+	s.Lock()
+	defer s.Unlock()
+	if e.lru != nil {
+		g.bytes.Add(size - e.size)
+		e.size = size
+	}
+}
+
+// each calls f with every entry that is in memory when its stripe is looked at.
+func (g *registry) each(f func(*entry)) {
+	for i := range g.stripe {
+		s := &g.stripe[i]
+		s.Lock()
+		entries := make([]*entry, 0, len(s.entries))
+		for _, e := range s.entries {
+			entries = append(entries, e)
+		}
+		s.Unlock()
+		for _, e := range entries {
+			f(e)
+		}
+	}
+}
+
+// sweepIdle asks aggregates unused since packBefore to pack, and those unused since retireBefore to
+// leave. Both are Unix nanoseconds.
+func (g *registry) sweepIdle(packBefore, retireBefore int64) {
+	for i := range g.stripe {
+		s := &g.stripe[i]
+		s.Lock()
+		for e := s.leaving.first(); e != nil; e = s.leaving.first() {
+			s.packed.pushBack(e) // it could not leave; ask again in its turn
+		}
+		for e := s.work.first(); e != nil && e.used < packBefore; e = s.work.first() {
+			s.packed.pushBack(e)
+			e.act.post(pack{})
+		}
+		for e := s.packed.first(); e != nil && e.used < retireBefore; e = s.packed.first() {
+			s.leaving.pushBack(e)
+			e.act.post(retire{})
+		}
+		s.Unlock()
+	}
+}
+
+// sweepBytes asks the least recently used aggregates to leave until the rest is within the bound.
+func (g *registry) sweepBytes(bound int64) {
+	for excess := g.bytes.Load() - bound; excess > 0; {
+		size := g.retireOldest()
+		if size == 0 {
+			return
+		}
+		excess -= size
+	}
+}
+
+// retireOldest asks the least recently used aggregate to leave and returns its size, or 0 if there is none.
+func (g *registry) retireOldest() int64 {
+	oldest, used := -1, int64(0)
+	for i := range g.stripe {
+		s := &g.stripe[i]
+		s.Lock()
+		if e := s.oldest(); e != nil && (oldest < 0 || e.used < used) {
+			oldest, used = i, e.used
+		}
+		s.Unlock()
+	}
+	if oldest < 0 {
+		return 0
+	}
+	s := &g.stripe[oldest]
+	s.Lock()
+	defer s.Unlock()
+	e := s.oldest()
+	if e == nil {
+		return 0
+	}
+	size := max(e.size, 1)
+	s.leaving.pushBack(e)
+	e.act.post(retire{})
+	return size
+}

@@ -1,0 +1,315 @@
+package actors
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+
+	"licensed/persistence"
+)
+
+// window remembers the commands of an aggregate that were executed lately, so that a repeated id gets
+// its first outcome. It is bounded by age and number; what leaves it moves the horizon, and a command
+// issued at or before the horizon is never executed, because it could be the repeat of a forgotten
+// one.
+//
+// Entries are packed one after the other, oldest first, times and sequences as differences to the
+// entry before: about 40 bytes for an id that is a UUID. A lookup scans; above scanLimit entries a
+// set of hashes answers first. The packed bytes are what snapshots carry.
+type window struct {
+	buf   []byte // packed entries; those before head are evicted
+	head  int
+	count int
+
+	// What the first entry's differences count from, and the next entry's.
+	firstTime, lastTime int64 // Unix milliseconds
+	firstSeq, lastSeq   uint64
+
+	// horizon is the latest issue time among evicted entries, Unix milliseconds; 0 for none.
+	horizon int64
+
+	// hashes counts the entries by hash of their id; nil while there are few.
+	hashes map[uint64]uint16
+}
+
+// WindowConfig bounds the window of remembered commands.
+type WindowConfig struct {
+	// MaxAge is how long a command is remembered (default 24 h). Longer costs memory: about 40 bytes a
+	// command.
+	MaxAge time.Duration
+	// MaxCommands is how many are remembered at most (default 1024).
+	MaxCommands int
+	// MinAge is how long a command is remembered at least (default 10 min): an aggregate whose window
+	// is full of younger ones is rate-limited. Shorter lets a hot aggregate go faster, and makes late
+	// repeats of its commands "too old" sooner.
+	MinAge time.Duration
+	// MaxAhead is how far in the future a command may be issued (default 5 min). Must be below MinAge
+	// if the horizon shall never reach fresh commands.
+	MaxAhead time.Duration
+}
+
+// remembered is one entry of the window. Its slices are shared with the window's bytes, which are
+// never overwritten.
+type remembered struct {
+	id          []byte // packed, see packID
+	fingerprint uint32
+	issuedAt    int64 // Unix milliseconds
+	executedAt  int64 // Unix milliseconds
+	sequence    uint64
+	outcome     []byte
+}
+
+const (
+	scanLimit   = 32   // entries up to which a scan beats keeping a set
+	packedUUID  = 0x80 // length byte of an id that is a UUID in its canonical form
+	maxIDLength = 64
+)
+
+// find returns the entry of that id.
+func (w *window) find(id string) (remembered, bool) {
+	if w.count == 0 {
+		return remembered{}, false
+	}
+	var space [1 + maxIDLength]byte
+	key := packID(space[:0], id)
+	if w.count > scanLimit {
+		if w.hashes == nil {
+			w.index()
+		}
+		if w.hashes[xxhash.Sum64(key)] == 0 {
+			return remembered{}, false
+		}
+	}
+	rest, t, seq := w.buf[w.head:], w.firstTime, w.firstSeq
+	for range w.count {
+		e, n := unpackEntry(rest, t, seq)
+		if bytes.Equal(e.id, key) {
+			return e, true
+		}
+		rest, t, seq = rest[n:], e.executedAt, e.sequence
+	}
+	return remembered{}, false
+}
+
+func (w *window) index() {
+	w.hashes = make(map[uint64]uint16, w.count)
+	rest, t, seq := w.buf[w.head:], w.firstTime, w.firstSeq
+	for range w.count {
+		e, n := unpackEntry(rest, t, seq)
+		w.hashes[xxhash.Sum64(e.id)]++
+		rest, t, seq = rest[n:], e.executedAt, e.sequence
+	}
+}
+
+// oldest returns the entry that would be evicted first.
+func (w *window) oldest() (remembered, bool) {
+	if w.count == 0 {
+		return remembered{}, false
+	}
+	e, _ := unpackEntry(w.buf[w.head:], w.firstTime, w.firstSeq)
+	return e, true
+}
+
+// tooOld reports whether a command issued then may be the repeat of a forgotten one.
+func (w *window) tooOld(issuedAt, now int64, c *WindowConfig) bool {
+	return issuedAt <= w.horizon || issuedAt < now-c.MaxAge.Milliseconds()
+}
+
+// full returns how long until there is room for another command; 0 if there is.
+func (w *window) full(now int64, c *WindowConfig) time.Duration {
+	if w.count < c.MaxCommands {
+		return 0
+	}
+	e, _ := w.oldest()
+	return max(0, time.Duration(e.executedAt-now)*time.Millisecond+c.MinAge)
+}
+
+// add remembers a command and forgets what is over age or number.
+func (w *window) add(e remembered, c *WindowConfig) {
+	for {
+		old, ok := w.oldest()
+		if !ok || w.count < c.MaxCommands && old.executedAt >= e.executedAt-c.MaxAge.Milliseconds() {
+			break
+		}
+		w.evict(old)
+	}
+	if w.count == 0 {
+		w.firstTime, w.firstSeq = e.executedAt, e.sequence
+		w.lastTime, w.lastSeq = e.executedAt, e.sequence
+	}
+	w.buf = packEntry(w.buf, &e, w.lastTime, w.lastSeq)
+	w.lastTime, w.lastSeq = e.executedAt, e.sequence
+	w.count++
+	if w.hashes != nil {
+		w.hashes[xxhash.Sum64(e.id)]++
+	}
+}
+
+func (w *window) evict(old remembered) {
+	_, n := unpackEntry(w.buf[w.head:], w.firstTime, w.firstSeq)
+	w.head += n
+	w.count--
+	w.firstTime, w.firstSeq = old.executedAt, old.sequence
+	w.horizon = max(w.horizon, old.issuedAt)
+	if w.hashes != nil {
+		h := xxhash.Sum64(old.id)
+		if w.hashes[h]--; w.hashes[h] == 0 {
+			delete(w.hashes, h)
+		}
+	}
+	if w.count == 0 || w.head > 4096 && w.head > len(w.buf)/2 {
+		w.buf, w.head = append([]byte(nil), w.buf[w.head:]...), 0
+	}
+}
+
+// shrink gives back memory that is only there for speed.
+func (w *window) shrink() {
+	w.hashes = nil
+	if w.head > 0 || cap(w.buf) > len(w.buf) {
+		w.buf, w.head = append(make([]byte, 0, len(w.buf)-w.head), w.buf[w.head:]...), 0
+	}
+}
+
+// packID appends the packed form of an id: its length and bytes, or packedUUID and 16 bytes.
+func packID(dst []byte, id string) []byte {
+	if u, ok := uuidBytes(id); ok {
+		return append(append(dst, packedUUID), u[:]...)
+	}
+	return append(append(dst, byte(len(id))), id...)
+}
+
+// packEntry appends an entry:
+//
+//	id (packID) | fingerprint (4) | time − former time | time − issue time (zigzag) |
+//	sequence − former sequence | length of the outcome | outcome
+func packEntry(dst []byte, e *remembered, formerTime int64, formerSeq uint64) []byte {
+	dst = append(dst, e.id...)
+	dst = binary.LittleEndian.AppendUint32(dst, e.fingerprint)
+	dst = binary.AppendUvarint(dst, uint64(e.executedAt-formerTime))
+	dst = binary.AppendVarint(dst, e.executedAt-e.issuedAt)
+	dst = binary.AppendUvarint(dst, e.sequence-formerSeq)
+	dst = binary.AppendUvarint(dst, uint64(len(e.outcome)))
+	return append(dst, e.outcome...)
+}
+
+// unpackEntry returns the first entry of b and its length, or a length of 0 if b is not one.
+func unpackEntry(b []byte, formerTime int64, formerSeq uint64) (remembered, int) {
+	var e remembered
+	if len(b) == 0 {
+		return e, 0
+	}
+	at := 1
+	switch l := int(b[0]); {
+	case l == packedUUID:
+		at += 16
+	case l > 0 && l <= maxIDLength:
+		at += l
+	default:
+		return e, 0
+	}
+	if at+4 > len(b) {
+		return e, 0
+	}
+	e.id = b[:at:at]
+	e.fingerprint = binary.LittleEndian.Uint32(b[at:])
+	at += 4
+	var n int
+	next := func(read func([]byte) int) bool {
+		if at > len(b) {
+			return false
+		}
+		n = read(b[at:])
+		at += n
+		return n > 0
+	}
+	var di int64
+	var dt, ds, size uint64
+	ok := next(func(b []byte) (n int) { dt, n = binary.Uvarint(b); return n }) &&
+		next(func(b []byte) (n int) { di, n = binary.Varint(b); return n }) &&
+		next(func(b []byte) (n int) { ds, n = binary.Uvarint(b); return n }) &&
+		next(func(b []byte) (n int) { size, n = binary.Uvarint(b); return n })
+	if !ok || size > uint64(len(b)-at) {
+		return e, 0
+	}
+	e.executedAt = formerTime + int64(dt)
+	e.issuedAt = e.executedAt - di
+	e.sequence = formerSeq + ds
+	end := at + int(size)
+	e.outcome = b[at:end:end]
+	return e, end
+}
+
+// encode appends the window: version | horizon | first time | first sequence | count | entries.
+func (w *window) encode(dst []byte) []byte {
+	dst = append(dst, 1)
+	dst = binary.AppendVarint(dst, w.horizon)
+	dst = binary.AppendVarint(dst, w.firstTime)
+	dst = binary.AppendUvarint(dst, w.firstSeq)
+	dst = binary.AppendUvarint(dst, uint64(w.count))
+	return append(dst, w.buf[w.head:]...)
+}
+
+// decodeWindow reads what encode wrote. It keeps b.
+func decodeWindow(b []byte) (window, error) {
+	var w window
+	corrupt := func(what string) (window, error) {
+		return window{}, fmt.Errorf("window of remembered commands: %s: %w", what, persistence.ErrCorrupt)
+	}
+	if len(b) == 0 || b[0] != 1 {
+		return corrupt("unknown version")
+	}
+	b = b[1:]
+	var n [4]int
+	var count uint64
+	w.horizon, n[0] = binary.Varint(b)
+	b = b[max(0, n[0]):]
+	w.firstTime, n[1] = binary.Varint(b)
+	b = b[max(0, n[1]):]
+	w.firstSeq, n[2] = binary.Uvarint(b)
+	b = b[max(0, n[2]):]
+	count, n[3] = binary.Uvarint(b)
+	b = b[max(0, n[3]):]
+	if min(n[0], n[1], n[2], n[3]) <= 0 || count > uint64(len(b)) {
+		return corrupt("short header")
+	}
+	w.buf, w.count = b[:len(b):len(b)], int(count)
+	w.lastTime, w.lastSeq = w.firstTime, w.firstSeq
+	size := 0
+	for range w.count {
+		e, n := unpackEntry(b[size:], w.lastTime, w.lastSeq)
+		if n == 0 {
+			return corrupt("broken entry")
+		}
+		size += n
+		w.lastTime, w.lastSeq = e.executedAt, e.sequence
+	}
+	if size != len(b) {
+		return corrupt("bytes after the last entry")
+	}
+	return w, nil
+}
+
+// uuidBytes packs a UUID in its canonical lower-case form; no other form, since it must read back the same.
+func uuidBytes(s string) (u [16]byte, ok bool) {
+	if len(s) != 36 || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
+		return u, false
+	}
+	var digits [32]byte
+	n := 0
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c == '-' && (i == 8 || i == 13 || i == 18 || i == 23):
+		case c >= '0' && c <= '9', c >= 'a' && c <= 'f':
+			digits[n] = c
+			n++
+		default:
+			return u, false
+		}
+	}
+	_, err := hex.Decode(u[:], digits[:])
+	return u, err == nil
+}

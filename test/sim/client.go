@@ -1,0 +1,200 @@
+package sim
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"licensed/actors"
+	"licensed/actors/actorstest"
+)
+
+type opKind uint8
+
+const (
+	opAdd opKind = iota
+	opValidate
+	opRead
+)
+
+// op is one thing that a client wants, with all its attempts.
+type op struct {
+	kind      opKind
+	aggregate string
+	id        string
+	add       actorstest.Add
+	issuedAt  time.Time
+	began     micros
+	ended     micros // 0 while it is open
+
+	// What the client was told.
+	acked   bool
+	reply   actors.Reply
+	answer  actors.Answer
+	refusal error // a certain "no" of the runtime (too old, rate limited, …)
+
+	unsettled int  // attempts that may yet be or may have been executed
+	executed  bool // an attempt was told an outcome
+}
+
+// client does one op after the other.
+type client struct {
+	w    *world
+	id   int
+	next int
+	done int
+	past []*op // own ops, to be repeated late
+}
+
+func (c *client) loop() {
+	w := c.w
+	if c.done >= w.params.OpsPerClient {
+		return
+	}
+	c.done++
+	if len(c.past) > 0 && w.chance(w.params.RepeatOld) {
+		c.repeat(c.past[w.IntN(len(c.past))])
+		return
+	}
+	c.next++
+	o := &op{
+		aggregate: string(rune('a' + w.IntN(w.params.Aggregates))),
+		id:        fmt.Sprintf("c%d-%d", c.id, c.next),
+		issuedAt:  epochStart.Add(time.Duration(w.now) * time.Microsecond),
+		began:     w.now,
+	}
+	switch {
+	case w.Float64() < 0.15:
+		o.kind = opRead
+	case w.Float64() < 0.05:
+		o.kind = opValidate
+		fallthrough
+	default:
+		o.add = actorstest.Add{Amount: uint64(1 + w.IntN(4)), Split: 1 + w.IntN(3)}
+		o.add.Panic = o.kind == opAdd && w.chance(w.params.PanicDecide)
+	}
+	w.ops = append(w.ops, o)
+	if o.kind == opAdd {
+		c.past = append(c.past, o)
+	}
+	c.attempt(o, 1)
+}
+
+// repeat sends an old command once more and checks nothing yet: whatever it is told must agree with
+// the history in the end.
+func (c *client) repeat(o *op) {
+	again := &op{kind: opAdd, aggregate: o.aggregate, id: o.id, add: o.add, issuedAt: o.issuedAt, began: c.w.now}
+	c.w.ops = append(c.w.ops, again)
+	c.w.counts.Repeats++
+	c.attempt(again, 3)
+}
+
+// attempt sends the op to a node and waits for an answer, for a time.
+func (c *client) attempt(o *op, number int) {
+	w := c.w
+	settled := false
+	o.unsettled++
+	c.send(o, func(r *actors.Request) {
+		if settled {
+			return
+		}
+		settled = true
+		c.told(o, r, number)
+	})
+	if w.chance(w.params.DuplicateMessage) {
+		o.unsettled++
+		c.send(o, func(*actors.Request) {})
+	}
+	w.after(w.params.ClientTimeout, "client timeout "+o.id, func() {
+		if !settled {
+			settled = true
+			c.again(o, number)
+		}
+	})
+}
+
+// send brings a request to a node, usually the owner, and its answer back; either may be lost.
+func (c *client) send(o *op, reply func(*actors.Request)) {
+	w := c.w
+	n := w.oracle.shards[w.oracle.shardOf(o.aggregate)].node
+	if n == nil || w.chance(0.1) {
+		n = w.nodes[w.IntN(len(w.nodes))]
+	}
+	if w.chance(w.params.LoseMessage) {
+		return
+	}
+	d := w.latency()
+	w.after(d, fmt.Sprintf("request %s to node %d", o.id, n.id), func() {
+		if !n.up {
+			return
+		}
+		n.later(0, "handle "+o.id, func() {
+			n.request(o.aggregate, c.request(o, n), func(r *actors.Request) {
+				if w.chance(w.params.LoseMessage) {
+					return
+				}
+				w.after(w.latency(), "reply "+o.id, func() { reply(r) })
+			})
+		})
+	})
+}
+
+func (c *client) request(o *op, n *node) *actors.Request {
+	if o.kind == opRead {
+		return &actors.Request{Query: actorstest.Total{}}
+	}
+	return &actors.Request{
+		Command: actors.Command{
+			ID: o.id, Fingerprint: o.add.Amount<<8 | uint64(o.add.Split), IssuedAt: o.issuedAt,
+			ValidateOnly: o.kind == opValidate, Payload: o.add,
+		},
+		Deadline: n.clock().Add(time.Duration(c.w.params.ClientTimeout) * time.Microsecond),
+	}
+}
+
+// told takes in an answer.
+func (c *client) told(o *op, r *actors.Request, number int) {
+	w := c.w
+	err := r.Err
+	var limited *actors.RateLimitedError
+	switch {
+	case err == nil:
+		o.acked, o.reply, o.answer = true, r.Reply, r.Answer
+		w.counts.Acked++
+		c.finish(o)
+	case errors.Is(err, actors.ErrUnknownOutcome):
+		c.again(o, number)
+	case errors.Is(err, actors.ErrIDReused):
+		w.fail("%s was told that its id was used with other content", o.id)
+	case errors.Is(err, actors.ErrTooOld), errors.As(err, &limited), errors.Is(err, actors.ErrPanic), errors.Is(err, actors.ErrRejected):
+		o.unsettled--
+		o.refusal = err
+		if errors.Is(err, actors.ErrTooOld) {
+			w.counts.TooOld++
+		}
+		c.finish(o)
+	default: // not executed
+		o.unsettled--
+		c.again(o, number)
+	}
+}
+
+func (c *client) again(o *op, number int) {
+	w := c.w
+	if number >= 4 {
+		c.finish(o)
+		return
+	}
+	w.after(w.between(millisecond, 60*millisecond), "retry "+o.id, func() { c.attempt(o, number+1) })
+}
+
+func (c *client) finish(o *op) {
+	if o.ended != 0 {
+		return
+	}
+	o.ended = c.w.now
+	if o.acked && o.kind == opRead {
+		c.w.heads = append(c.w.heads, readHead{o})
+	}
+	c.w.after(c.w.between(100, 20*millisecond), "next op", c.loop)
+}

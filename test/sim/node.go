@@ -1,0 +1,242 @@
+package sim
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"licensed/actors"
+	"licensed/persistence"
+)
+
+// oracle grants shards: to one node at a time, under rising epochs, and to another only when the
+// former owner's lease is over. It stands for leases and shard rows, which have a protocol of their own.
+type oracle struct {
+	w      *world
+	shards []grant
+}
+
+type grant struct {
+	owner persistence.Incarnation
+	node  *node
+	epoch uint64
+	until micros // end of the lease that the owner believes in
+}
+
+func (o *oracle) shardOf(aggregate string) int { return int(aggregate[0]) % len(o.shards) }
+
+// holds is what a node believes: [R1] makes it true only while no other can be granted the shard.
+func (o *oracle) holds(n *node, shard int, epoch uint64) bool {
+	g := &o.shards[shard]
+	return g.owner == n.incarnation && g.epoch == epoch && o.w.now < g.until
+}
+
+// tick renews leases and grants shards whose lease is over.
+func (o *oracle) tick() {
+	w := o.w
+	for i := range o.shards {
+		g := &o.shards[i]
+		alive := g.node != nil && g.node.up && g.node.incarnation == g.owner && w.now >= g.node.pausedUntil
+		switch {
+		case alive && !w.chance(w.params.MissRenewal):
+			g.until = w.now + w.params.Lease
+		case w.now >= g.until+w.params.Lease/4 && (!alive || w.chance(0.5)):
+			n := w.nodes[w.IntN(len(w.nodes))]
+			if !n.up || w.now < n.pausedUntil {
+				continue
+			}
+			*g = grant{owner: n.incarnation, node: n, epoch: g.epoch + 1, until: w.now + w.params.Lease}
+			w.counts.Takeovers++
+			w.trace("shard %d goes to node %d, epoch %d", i, n.id, g.epoch)
+		}
+	}
+	w.after(w.params.Lease/4, "oracle", o.tick)
+}
+
+// node is one process and its successors.
+type node struct {
+	w           *world
+	id          int
+	incarnation persistence.Incarnation
+	up          bool
+	pausedUntil micros
+	skew        time.Duration
+	floor       uint64
+	env         *actors.Environment
+	hosted      map[string]*host
+}
+
+// host drives the machine of one aggregate, as the product's shell does.
+type host struct {
+	node    *node
+	id      string
+	shard   int
+	machine *actors.Machine
+	ended   bool
+	pending int // requests handed in and not answered
+	replyTo map[*actors.Request]func(*actors.Request)
+}
+
+func (n *node) start() {
+	var inc [16]byte
+	binary.BigEndian.PutUint64(inc[:], n.w.Uint64())
+	binary.BigEndian.PutUint64(inc[8:], n.w.Uint64())
+	n.incarnation = inc
+	n.up, n.pausedUntil, n.floor = true, 0, 0
+	n.skew = time.Duration(n.w.between(-20*millisecond, 20*millisecond)) * time.Microsecond
+	n.hosted = map[string]*host{}
+	n.env = &actors.Environment{Kind: n.w.params.Kind, Config: n.w.params.Config, Incarnation: n.incarnation}
+}
+
+func (n *node) crash() {
+	n.up = false
+	n.hosted = nil
+	n.w.counts.Crashes++
+}
+
+func (n *node) clock() time.Time {
+	return epochStart.Add(time.Duration(n.w.now) * time.Microsecond).Add(n.skew)
+}
+
+// later runs f in the process as it is now, at that time or when it goes on after a pause.
+func (n *node) later(d micros, what string, f func()) {
+	inc := n.incarnation
+	var run func()
+	run = func() {
+		switch {
+		case !n.up || n.incarnation != inc:
+		case n.w.now < n.pausedUntil:
+			n.w.at(n.pausedUntil, what, run)
+		default:
+			f()
+		}
+	}
+	n.w.after(d, what, run)
+}
+
+// request hands a request to the aggregate's machine.
+func (n *node) request(id string, r *actors.Request, reply func(*actors.Request)) {
+	h := n.hosted[id]
+	if h == nil || h.ended {
+		shard := n.w.oracle.shardOf(id)
+		g := n.w.oracle.shards[shard]
+		if g.owner != n.incarnation {
+			r.Err = actors.ErrNotOwner
+			reply(r)
+			return
+		}
+		h = &host{node: n, id: id, shard: shard, replyTo: map[*actors.Request]func(*actors.Request){}}
+		h.machine = actors.NewMachine(n.env, id, g.epoch, n.floor)
+		n.hosted[id] = h
+	}
+	h.pending++
+	h.replyTo[r] = reply
+	h.step(actors.Input{Kind: actors.InputRequest, Request: r})
+}
+
+func (h *host) step(in actors.Input) {
+	if h.ended {
+		return
+	}
+	in.Now = h.node.clock()
+	in.Held = h.node.w.oracle.holds(h.node, h.shard, h.machine.Epoch())
+	h.do(h.machine.Step(in))
+}
+
+// do carries out what the machine asks for.
+func (h *host) do(out *actors.Outputs) {
+	n, w := h.node, h.node.w
+	for _, r := range out.Replies {
+		reply := h.replyTo[r]
+		delete(h.replyTo, r)
+		h.pending--
+		reply(r)
+	}
+	if out.Ended {
+		w.counts.Ended++
+		n.floor = max(n.floor, out.Unresolved)
+		h.ended = true
+		if out.Cause != nil && errors.Is(out.Cause, actors.ErrCorrupt) {
+			w.fail("node %d: activation of %s ended: %v", n.id, h.id, out.Cause)
+		}
+		return
+	}
+	if out.Recovered != nil {
+		w.counts.Activations++
+	}
+	if out.Append != nil {
+		w.store.append(*out.Append, func(err error) {
+			n.later(0, "appended", func() { h.step(actors.Input{Kind: actors.InputAppended, Err: err}) })
+		})
+	}
+	if out.PutRoot != nil {
+		w.counts.Roots++
+		w.store.putRoot(*out.PutRoot, func(err error) {
+			n.later(0, "root written", func() { h.step(actors.Input{Kind: actors.InputRootWritten, Err: err}) })
+		})
+	}
+	if out.ReadTop {
+		w.store.topRoot(actors.AggregateID(h.id, n.env.Kind), func(root persistence.Root, err error) {
+			n.later(0, "top read", func() { h.step(actors.Input{Kind: actors.InputTop, Root: &root, Err: err}) })
+		})
+	}
+	if out.ReadRows != nil {
+		rr := *out.ReadRows
+		w.store.readRecords(rr.Partition, rr.After, rr.Limit, func(records []persistence.Record, err error) {
+			n.later(0, "rows read", func() { h.step(actors.Input{Kind: actors.InputRows, Records: records, Err: err}) })
+		})
+	}
+	if !out.Wake.IsZero() {
+		d := micros(out.Wake.Sub(n.clock()) / time.Microsecond)
+		n.later(max(0, d)+1, "tick", func() { h.step(actors.Input{Kind: actors.InputTick}) })
+	}
+}
+
+// disturb does to the node what happens to processes.
+func (n *node) disturb() {
+	w := n.w
+	p := &w.params
+	switch {
+	case !n.up:
+		n.start()
+		w.trace("node %d starts as %s", n.id, n.incarnation)
+	case w.chance(p.Crash):
+		n.crash()
+		w.trace("node %d crashes", n.id)
+	case w.chance(p.Pause):
+		n.pausedUntil = w.now + w.between(p.Lease/4, 4*p.Lease)
+		w.counts.Pauses++
+		w.trace("node %d is paused until %d", n.id, n.pausedUntil)
+	}
+	if n.up && w.now >= n.pausedUntil {
+		n.disturbHosts()
+	}
+	w.after(w.between(20*millisecond, 120*millisecond), fmt.Sprintf("disturb node %d", n.id), n.disturb)
+}
+
+// disturbHosts restarts, packs and passivates actors.
+func (n *node) disturbHosts() {
+	w := n.w
+	ids := make([]string, 0, len(n.hosted))
+	for id := range n.hosted {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	for _, id := range ids {
+		h := n.hosted[id]
+		switch {
+		case h.ended:
+		case w.chance(w.params.RestartActor):
+			w.trace("node %d restarts %s", n.id, id)
+			h.do(h.machine.Halt(actors.ErrNotOwner))
+		case h.pending == 0 && h.machine.Quiescent() && w.chance(w.params.Passivate):
+			w.trace("node %d passivates %s", n.id, id)
+			w.counts.Passivations++
+			h.ended = true
+		case h.machine.Quiescent() && w.chance(0.3):
+			h.machine.Pack()
+		}
+	}
+}

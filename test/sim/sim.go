@@ -1,0 +1,143 @@
+package sim
+
+import (
+	"io"
+	"math/rand/v2"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+
+	"licensed/actors"
+	"licensed/actors/actorstest"
+)
+
+// Params of a run. Probabilities are per message, write, or look at a node.
+type Params struct {
+	Nodes, Aggregates, Shards     int
+	Clients, OpsPerClient         int
+	Lease                         micros
+	WriteTimeout, ClientTimeout   micros
+	Late, VeryLate                float64
+	LoseWrite, LoseReply, Reject  float64
+	FailRead                      float64
+	LoseMessage, DuplicateMessage float64
+	RepeatOld                     float64
+	Crash, Pause, MissRenewal     float64
+	RestartActor, Passivate       float64
+	PanicDecide                   float64
+	Limit                         uint64
+	Kind                          actors.Kind
+	Config                        actors.Config
+}
+
+// Counts say what a run met, so that a run that met nothing is not taken for a proof.
+type Counts struct {
+	Acked, Repeats, TooOld                 int
+	Unknown, Rejected                      int
+	Crashes, Pauses, Takeovers, StoreDowns int
+	Ended, Activations, Roots              int
+	Passivations                           int
+	Violation                              string // the first one; empty if all is well
+	Hash                                   uint64 // of the trace
+}
+
+// add sums counts of several runs.
+func (c *Counts) add(o Counts) {
+	c.Acked += o.Acked
+	c.Repeats += o.Repeats
+	c.TooOld += o.TooOld
+	c.Unknown += o.Unknown
+	c.Rejected += o.Rejected
+	c.Crashes += o.Crashes
+	c.Pauses += o.Pauses
+	c.Takeovers += o.Takeovers
+	c.StoreDowns += o.StoreDowns
+	c.Ended += o.Ended
+	c.Activations += o.Activations
+	c.Roots += o.Roots
+	c.Passivations += o.Passivations
+}
+
+// paramsOf draws the parameters of a seed: calm and wild runs, so that rare combinations meet.
+func paramsOf(r *rand.Rand) Params {
+	some := func(p float64) float64 { // often none at all
+		if r.Float64() < 0.3 {
+			return 0
+		}
+		return p * r.Float64()
+	}
+	config := actors.DefaultConfig()
+	config.SnapshotEvery = 2 + r.IntN(8)
+	config.ReadPage = 1 + r.IntN(5)
+	config.RetryMin, config.RetryMax = 5*time.Millisecond, 80*time.Millisecond
+	config.RefusalsPerSecond = 1000
+	config.Window = actors.WindowConfig{
+		MaxAge: 3 * time.Second, MaxCommands: 8 + r.IntN(60),
+		MinAge: 150 * time.Millisecond, MaxAhead: 50 * time.Millisecond,
+	}
+	limit := uint64(20 + r.IntN(200))
+	return Params{
+		Nodes: 1 + r.IntN(3), Aggregates: 1 + r.IntN(3), Shards: 1 + r.IntN(2),
+		Clients: 2 + r.IntN(5), OpsPerClient: 10 + r.IntN(25),
+		Lease: 100 * millisecond, WriteTimeout: 25 * millisecond, ClientTimeout: 150 * millisecond,
+		Late: some(0.3), VeryLate: some(0.1),
+		LoseWrite: some(0.3), LoseReply: some(0.3), Reject: some(0.03), FailRead: some(0.2),
+		LoseMessage: some(0.2), DuplicateMessage: some(0.2), RepeatOld: some(0.3),
+		Crash: some(0.1), Pause: some(0.2), MissRenewal: some(0.4),
+		RestartActor: some(0.3), Passivate: some(0.4), PanicDecide: some(0.05),
+		Limit: limit, Kind: actorstest.Ledger{Limit: limit}, Config: config,
+	}
+}
+
+// Run runs one seed. With a log, the trace is written to it.
+func Run(seed uint64, log io.Writer) Counts {
+	r := rand.New(rand.NewPCG(seed, 0x6c6963656e736564))
+	w := &world{Rand: r, params: paramsOf(r), digest: xxhash.New(), log: log}
+	w.store = newStore(w)
+	w.oracle = &oracle{w: w, shards: make([]grant, w.params.Shards)}
+	for i := range w.params.Nodes {
+		n := &node{w: w, id: i}
+		n.start()
+		w.nodes = append(w.nodes, n)
+		w.after(w.between(0, 100*millisecond), "disturb", n.disturb)
+	}
+	w.oracle.tick()
+	w.disturbStore()
+	for i := range w.params.Clients {
+		c := &client{w: w, id: i}
+		w.clients = append(w.clients, c)
+		w.after(w.between(0, 20*millisecond), "first op", c.loop)
+	}
+	for w.now < 20*second && !w.idle() {
+		w.run(w.now + 100*millisecond)
+	}
+	w.healed, w.store.down = true, false
+	w.run(w.now + 5*second) // what is late arrives
+	w.check()
+	w.counts.Hash = w.digest.Sum64()
+	return w.counts
+}
+
+// idle reports whether all clients are done.
+func (w *world) idle() bool {
+	for _, c := range w.clients {
+		if c.done < w.params.OpsPerClient {
+			return false
+		}
+	}
+	for _, o := range w.ops {
+		if o.ended == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// disturbStore takes the store away for a while, now and then.
+func (w *world) disturbStore() {
+	w.store.down = !w.store.down && w.chance(w.params.FailRead/2)
+	if w.store.down {
+		w.counts.StoreDowns++
+	}
+	w.after(w.between(50*millisecond, 300*millisecond), "disturb store", w.disturbStore)
+}
