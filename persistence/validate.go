@@ -77,3 +77,27 @@ func validNames(names ...string) bool {
 	}
 	return true
 }
+
+// Validate returns an error wrapping ErrRejected if there can be no such cluster.
+func (c ClusterInfo) Validate() error {
+	if c.Shards == 0 || !validNames(c.Name) {
+		return fmt.Errorf("%w: cluster %q with %d shards", ErrRejected, c.Name, c.Shards)
+	}
+	return nil
+}
+
+// ValidateLeaseSwap returns an error wrapping ErrRejected if old and next are not rows of one lease.
+func ValidateLeaseSwap(old, next Lease) error {
+	if next.Incarnation.IsZero() || !validNames(next.Node) || old != (Lease{}) && old.Incarnation != next.Incarnation {
+		return fmt.Errorf("%w: lease %v cannot become %v", ErrRejected, old.Incarnation, next.Incarnation)
+	}
+	return nil
+}
+
+// ValidateShardSwap returns an error wrapping ErrRejected if old and next are not rows of one shard.
+func ValidateShardSwap(old, next Shard) error {
+	if next.Epoch == 0 || old.Epoch != 0 && old.ID != next.ID {
+		return fmt.Errorf("%w: shard %d cannot become %d at epoch %d", ErrRejected, old.ID, next.ID, next.Epoch)
+	}
+	return nil
+}

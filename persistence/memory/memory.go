@@ -1,0 +1,288 @@
+// Package memory is a store in the memory of one process, for tests, and the baseline that the
+// simulation and the other stores are held against.
+//
+// Rows are kept in the encoding of package persistence, so what is read never shares memory with
+// what was written, and damaged rows behave as on a disk. A write is there when its done is called,
+// which is before PutRoot and Append return. Rows outlive Close: a Store is a handle, and Reopen
+// gives another one on the same rows, as a restarted process would open its directory again. Several
+// handles may be open at a time, as the nodes of a cluster share one store.
+package memory
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sort"
+	"sync"
+	"sync/atomic"
+
+	"licensed/persistence"
+	"licensed/persistence/internal/ownership"
+)
+
+// Store is a handle on rows in memory. It is safe for concurrent use.
+type Store struct {
+	rows   *rows
+	closed atomic.Bool
+}
+
+var _ persistence.Store = (*Store)(nil)
+
+// rows is what the handles share.
+type rows struct {
+	mu         sync.RWMutex
+	aggregates map[string][]root // ascending by key
+	partitions map[persistence.Partition][]record
+	ownership  ownership.Table
+}
+
+type root struct {
+	key   persistence.RootKey
+	bytes []byte // never changed in place: readers decode after they released the lock
+}
+
+type record struct {
+	sequence uint64
+	bytes    []byte
+}
+
+// New returns an empty store.
+func New() *Store {
+	return &Store{rows: &rows{
+		aggregates: make(map[string][]root),
+		partitions: make(map[persistence.Partition][]record),
+	}}
+}
+
+// Reopen returns another handle on the same rows.
+func (s *Store) Reopen() *Store { return &Store{rows: s.rows} }
+
+// Close closes this handle.
+func (s *Store) Close() error {
+	if s.closed.Swap(true) {
+		return fmt.Errorf("close: %w", persistence.ErrClosed)
+	}
+	return nil
+}
+
+// usable returns why a read cannot be served, if so.
+func (s *Store) usable(ctx context.Context) error {
+	if s.closed.Load() {
+		return persistence.ErrClosed
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%w: %w", persistence.ErrUnavailable, err)
+	}
+	return nil
+}
+
+// writable returns why a write is not done, if so.
+func (s *Store) writable(ctx context.Context) error {
+	if s.closed.Load() {
+		return persistence.ErrClosed
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%w: %w", persistence.ErrUnknownOutcome, err)
+	}
+	return nil
+}
+
+// TopRoot implements persistence.Journal.
+func (s *Store) TopRoot(ctx context.Context, aggregate string) (persistence.Root, error) {
+	roots, err := s.ReadRoots(ctx, aggregate, persistence.RootKey{}, 1)
+	if err != nil {
+		return persistence.Root{}, err
+	}
+	if len(roots) == 0 {
+		return persistence.Root{}, fmt.Errorf("top root of %s: %w", aggregate, persistence.ErrNotFound)
+	}
+	return roots[0], nil
+}
+
+// ReadRoot implements persistence.Journal.
+func (s *Store) ReadRoot(ctx context.Context, key persistence.RootKey) (persistence.Root, error) {
+	if err := s.usable(ctx); err != nil {
+		return persistence.Root{}, fmt.Errorf("root %v: %w", key, err)
+	}
+	s.rows.mu.RLock()
+	row, ok := s.rows.root(key)
+	s.rows.mu.RUnlock()
+	if !ok {
+		return persistence.Root{}, fmt.Errorf("root %v: %w", key, persistence.ErrNotFound)
+	}
+	return row.decode()
+}
+
+// ReadRoots implements persistence.Journal.
+func (s *Store) ReadRoots(ctx context.Context, aggregate string, below persistence.RootKey, limit int) ([]persistence.Root, error) {
+	if err := s.usable(ctx); err != nil {
+		return nil, fmt.Errorf("roots of %s: %w", aggregate, err)
+	}
+	s.rows.mu.RLock()
+	stored := s.rows.aggregates[aggregate]
+	end := len(stored)
+	if !below.IsZero() {
+		end = searchRoot(stored, below)
+	}
+	stored = slices.Clone(stored[end-max(0, min(limit, end)) : end])
+	s.rows.mu.RUnlock()
+
+	roots := make([]persistence.Root, 0, len(stored))
+	for _, row := range slices.Backward(stored) {
+		r, err := row.decode()
+		if err != nil {
+			return nil, err
+		}
+		roots = append(roots, r)
+	}
+	return roots, nil
+}
+
+// ReadRecords implements persistence.Journal.
+func (s *Store) ReadRecords(ctx context.Context, p persistence.Partition, after uint64, limit int) ([]persistence.Record, error) {
+	if err := s.usable(ctx); err != nil {
+		return nil, fmt.Errorf("records of %v: %w", p, err)
+	}
+	s.rows.mu.RLock()
+	stored := s.rows.partitions[p]
+	start := sort.Search(len(stored), func(i int) bool { return stored[i].sequence > after })
+	stored = firstN(stored[start:], limit)
+	s.rows.mu.RUnlock()
+
+	records := make([]persistence.Record, 0, len(stored))
+	for _, row := range stored {
+		r, err := persistence.DecodeRecord(slices.Clone(row.bytes))
+		if err != nil {
+			return nil, fmt.Errorf("record %d of %v: %w", row.sequence, p, err)
+		}
+		records = append(records, r)
+	}
+	return records, nil
+}
+
+// PutRoot implements persistence.Journal.
+func (s *Store) PutRoot(ctx context.Context, r *persistence.Root, done func(error)) {
+	err := s.writable(ctx)
+	if err == nil {
+		err = r.Validate()
+	}
+	if err != nil {
+		done(fmt.Errorf("put root %v: %w", r.Key, err))
+		return
+	}
+	s.rows.mu.Lock()
+	s.rows.setRoot(root{key: r.Key, bytes: persistence.AppendRoot(nil, r)})
+	s.rows.mu.Unlock()
+	done(nil)
+}
+
+// Append implements persistence.Journal.
+func (s *Store) Append(ctx context.Context, m *persistence.Mutation, done func(error)) {
+	err := s.writable(ctx)
+	if err == nil {
+		err = m.Validate()
+	}
+	if err != nil {
+		done(fmt.Errorf("append to %v: %w", m.Partition, err))
+		return
+	}
+	s.rows.mu.Lock()
+	for i := range m.Records {
+		r := &m.Records[i]
+		s.rows.setRecord(m.Partition, record{sequence: r.Sequence, bytes: persistence.AppendRecord(nil, r)})
+	}
+	s.rows.mu.Unlock()
+	done(nil)
+}
+
+// Aggregates implements persistence.Journal, in the order of the ids' bytes.
+func (s *Store) Aggregates(ctx context.Context, after string, limit int) ([]string, error) {
+	if err := s.usable(ctx); err != nil {
+		return nil, fmt.Errorf("aggregates: %w", err)
+	}
+	s.rows.mu.RLock()
+	defer s.rows.mu.RUnlock()
+	ids := slices.Sorted(maps.Keys(s.rows.aggregates))
+	start := sort.Search(len(ids), func(i int) bool { return ids[i] > after })
+	return firstN(ids[start:], limit), nil
+}
+
+// CorruptRoot damages a stored root, which must exist, for tests.
+func (s *Store) CorruptRoot(key persistence.RootKey) {
+	s.rows.mu.Lock()
+	defer s.rows.mu.Unlock()
+	row, ok := s.rows.root(key)
+	if !ok {
+		panic(fmt.Sprintf("memory: no root %v", key))
+	}
+	s.rows.setRoot(root{key: key, bytes: damaged(row.bytes)})
+}
+
+// CorruptRecord damages a stored record, which must exist, for tests.
+func (s *Store) CorruptRecord(p persistence.Partition, sequence uint64) {
+	s.rows.mu.Lock()
+	defer s.rows.mu.Unlock()
+	stored := s.rows.partitions[p]
+	i := searchRecord(stored, sequence)
+	if i == len(stored) || stored[i].sequence != sequence {
+		panic(fmt.Sprintf("memory: no record %d in %v", sequence, p))
+	}
+	s.rows.setRecord(p, record{sequence: sequence, bytes: damaged(stored[i].bytes)})
+}
+
+func damaged(b []byte) []byte {
+	b = slices.Clone(b)
+	b[len(b)/2] ^= 0x10
+	return b
+}
+
+func (r *root) decode() (persistence.Root, error) {
+	decoded, err := persistence.DecodeRoot(slices.Clone(r.bytes))
+	if err != nil {
+		return persistence.Root{}, fmt.Errorf("root %v: %w", r.key, err)
+	}
+	return decoded, nil
+}
+
+func (r *rows) root(key persistence.RootKey) (root, bool) {
+	stored := r.aggregates[key.Aggregate]
+	i := searchRoot(stored, key)
+	if i == len(stored) || stored[i].key != key {
+		return root{}, false
+	}
+	return stored[i], true
+}
+
+func (r *rows) setRoot(row root) {
+	stored := r.aggregates[row.key.Aggregate]
+	i := searchRoot(stored, row.key)
+	if i < len(stored) && stored[i].key == row.key {
+		stored[i] = row
+		return
+	}
+	r.aggregates[row.key.Aggregate] = slices.Insert(stored, i, row)
+}
+
+func (r *rows) setRecord(p persistence.Partition, row record) {
+	stored := r.partitions[p]
+	i := searchRecord(stored, row.sequence)
+	if i < len(stored) && stored[i].sequence == row.sequence {
+		stored[i] = row
+		return
+	}
+	r.partitions[p] = slices.Insert(stored, i, row)
+}
+
+// firstN returns a copy of up to n first elements.
+func firstN[E any](s []E, n int) []E { return slices.Clone(s[:max(0, min(n, len(s)))]) }
+
+// searchRoot returns the index of the first root not below key.
+func searchRoot(stored []root, key persistence.RootKey) int {
+	return sort.Search(len(stored), func(i int) bool { return !stored[i].key.Less(key) })
+}
+
+// searchRecord returns the index of the first record not below sequence.
+func searchRecord(stored []record, sequence uint64) int {
+	return sort.Search(len(stored), func(i int) bool { return stored[i].sequence >= sequence })
+}

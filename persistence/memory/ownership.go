@@ -1,0 +1,101 @@
+package memory
+
+import (
+	"context"
+	"fmt"
+
+	"licensed/persistence"
+)
+
+// CreateCluster implements persistence.Ownership.
+func (s *Store) CreateCluster(ctx context.Context, info persistence.ClusterInfo) (persistence.ClusterInfo, error) {
+	err := s.writable(ctx)
+	if err == nil {
+		err = info.Validate()
+	}
+	if err != nil {
+		return persistence.ClusterInfo{}, fmt.Errorf("create cluster: %w", err)
+	}
+	s.rows.mu.Lock()
+	defer s.rows.mu.Unlock()
+	now, _ := s.rows.ownership.CreateCluster(info)
+	return now, nil
+}
+
+// Leases implements persistence.Ownership.
+func (s *Store) Leases(ctx context.Context) ([]persistence.Lease, error) {
+	if err := s.usable(ctx); err != nil {
+		return nil, fmt.Errorf("leases: %w", err)
+	}
+	s.rows.mu.RLock()
+	defer s.rows.mu.RUnlock()
+	return s.rows.ownership.Leases(), nil
+}
+
+// Lease implements persistence.Ownership.
+func (s *Store) Lease(ctx context.Context, i persistence.Incarnation) (persistence.Lease, error) {
+	if err := s.usable(ctx); err != nil {
+		return persistence.Lease{}, fmt.Errorf("lease %v: %w", i, err)
+	}
+	s.rows.mu.RLock()
+	defer s.rows.mu.RUnlock()
+	l, ok := s.rows.ownership.Lease(i)
+	if !ok {
+		return persistence.Lease{}, fmt.Errorf("lease %v: %w", i, persistence.ErrNotFound)
+	}
+	return l, nil
+}
+
+// CompareAndSetLease implements persistence.Ownership.
+func (s *Store) CompareAndSetLease(ctx context.Context, old, next persistence.Lease) (bool, persistence.Lease, error) {
+	err := s.writable(ctx)
+	if err == nil {
+		err = persistence.ValidateLeaseSwap(old, next)
+	}
+	if err != nil {
+		return false, persistence.Lease{}, fmt.Errorf("set lease %v: %w", next.Incarnation, err)
+	}
+	s.rows.mu.Lock()
+	defer s.rows.mu.Unlock()
+	applied, now := s.rows.ownership.SwapLease(old, next)
+	return applied, now, nil
+}
+
+// Shards implements persistence.Ownership.
+func (s *Store) Shards(ctx context.Context) ([]persistence.Shard, error) {
+	if err := s.usable(ctx); err != nil {
+		return nil, fmt.Errorf("shards: %w", err)
+	}
+	s.rows.mu.RLock()
+	defer s.rows.mu.RUnlock()
+	return s.rows.ownership.Shards(), nil
+}
+
+// Shard implements persistence.Ownership.
+func (s *Store) Shard(ctx context.Context, id uint32) (persistence.Shard, error) {
+	if err := s.usable(ctx); err != nil {
+		return persistence.Shard{}, fmt.Errorf("shard %d: %w", id, err)
+	}
+	s.rows.mu.RLock()
+	defer s.rows.mu.RUnlock()
+	row, ok := s.rows.ownership.Shard(id)
+	if !ok {
+		return persistence.Shard{}, fmt.Errorf("shard %d: %w", id, persistence.ErrNotFound)
+	}
+	return row, nil
+}
+
+// CompareAndSetShard implements persistence.Ownership.
+func (s *Store) CompareAndSetShard(ctx context.Context, old, next persistence.Shard) (bool, persistence.Shard, error) {
+	err := s.writable(ctx)
+	if err == nil {
+		err = persistence.ValidateShardSwap(old, next)
+	}
+	if err != nil {
+		return false, persistence.Shard{}, fmt.Errorf("set shard %d: %w", next.ID, err)
+	}
+	s.rows.mu.Lock()
+	defer s.rows.mu.Unlock()
+	applied, now := s.rows.ownership.SwapShard(old, next)
+	return applied, now, nil
+}
