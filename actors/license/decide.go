@@ -1,0 +1,296 @@
+package license
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"google.golang.org/protobuf/proto"
+
+	"licensed/actors"
+	"licensed/actors/license/policy"
+	"licensed/messages/licensedv1"
+)
+
+// customer is the aggregate id of events that are about neither a device nor a licence.
+const customer = "customer"
+
+// Decide tells what a command comes to at a time, under a policy. It changes nothing and depends on
+// nothing else. Of the events it sets aggregate id, order number and value. It panics on a command
+// that no API lets through: none, or one with an id that is empty, is not UTF-8 or contains a '/'.
+func Decide(now time.Time, p *policy.Policy, s *State, c *licensedv1.Command) actors.Decision {
+	d := decider{view: view{now: now.UnixMilli(), policy: p, state: s}}
+	switch c := c.GetCommand().(type) {
+	case *licensedv1.Command_AcquireLicense:
+		d.acquire(c.AcquireLicense.GetDeviceId(), c.AcquireLicense.GetTitleId(), c.AcquireLicense.GetNewDownload())
+	case *licensedv1.Command_RenewLicense:
+		d.renew(c.RenewLicense.GetDeviceId(), c.RenewLicense.GetTitleId())
+	case *licensedv1.Command_ReleaseLicense:
+		d.release(c.ReleaseLicense.GetDeviceId(), c.ReleaseLicense.GetTitleId())
+	case *licensedv1.Command_RecordPlayback:
+		d.play(c.RecordPlayback.GetDeviceId(), c.RecordPlayback.GetTitleId())
+	case *licensedv1.Command_DeactivateDevice:
+		d.deactivate(c.DeactivateDevice.GetDeviceId())
+	case *licensedv1.Command_ChangePlan:
+		d.changePlan(c.ChangePlan.GetPlanId())
+	default:
+		panic(fmt.Sprintf("license: no command, but %T", c))
+	}
+	return d.decision
+}
+
+// decider collects the events of one command.
+type decider struct {
+	view
+	decision actors.Decision
+}
+
+func (d *decider) add(aggregateID string, order uint64, value proto.Message) {
+	d.decision.Events = append(d.decision.Events, actors.Event{AggregateID: aggregateID, Order: order, Value: value})
+}
+
+// target finds what a command names.
+func (d *decider) target(deviceID, titleID string) target {
+	mustBeID("device", deviceID)
+	mustBeID("title", titleID)
+	return d.find(deviceID, titleID)
+}
+
+func mustBeID(what, id string) {
+	if id == "" || strings.IndexByte(id, '/') >= 0 || !utf8.ValidString(id) {
+		panic(fmt.Sprintf("license: %s %q is no id", what, id))
+	}
+}
+
+func (t *target) aggregateID() string { return t.deviceID + "/" + t.titleID }
+
+func (d *decider) acquire(deviceID, titleID string, newDownload bool) {
+	t := d.target(deviceID, titleID)
+	if r := d.mayAcquire(t, newDownload); !r.ok() {
+		d.refuse(r, &licensedv1.CommandRefused{
+			Command: licensedv1.CommandKind_COMMAND_KIND_ACQUIRE_LICENSE, DeviceId: deviceID, TitleId: titleID,
+		}, func(v view) refusal { return v.mayAcquire(v.find(deviceID, titleID), newDownload) })
+		return
+	}
+	l := d.license(t)
+	if l != nil && l.active(d.now) {
+		if newDownload {
+			d.add(t.aggregateID(), l.order, &licensedv1.TitleDownloaded{License: d.terms(l)})
+		} else {
+			d.unchanged(licensedv1.CommandKind_COMMAND_KIND_ACQUIRE_LICENSE, t, l)
+		}
+		return
+	}
+	d.decision.Events = make([]actors.Event, 0, 4)
+	if t.device < 0 {
+		d.add(deviceID, 0, &licensedv1.DeviceActivated{})
+	} else if dev := &d.state.devices[t.device]; dev.deactivated {
+		d.add(deviceID, dev.order, &licensedv1.DeviceActivated{})
+	}
+	id, order := t.aggregateID(), uint64(0)
+	if l == nil {
+		d.add(id, order, &licensedv1.LicenseCreated{})
+		order++
+	} else {
+		order = l.order
+	}
+	title := d.policy.Title(titleID)
+	d.add(id, order, &licensedv1.LicenseAcquired{StudioId: title.Studio, ExpiresAtMs: d.expiry(&title)})
+	d.add(id, order+1, &licensedv1.TitleDownloaded{})
+}
+
+func (d *decider) renew(deviceID, titleID string) {
+	t := d.target(deviceID, titleID)
+	if r := d.mayRenew(t); !r.ok() {
+		d.refuse(r, &licensedv1.CommandRefused{
+			Command: licensedv1.CommandKind_COMMAND_KIND_RENEW_LICENSE, DeviceId: deviceID, TitleId: titleID,
+		}, func(v view) refusal { return v.mayRenew(v.find(deviceID, titleID)) })
+		return
+	}
+	l, title := d.license(t), d.policy.Title(titleID)
+	terms := d.terms(l)
+	terms.ExpiresAtMs = d.expiry(&title)
+	terms.Renewals++
+	d.add(t.aggregateID(), l.order, &licensedv1.LicenseRenewed{License: terms})
+}
+
+func (d *decider) release(deviceID, titleID string) {
+	t := d.target(deviceID, titleID)
+	if r := d.mayRelease(t); !r.ok() {
+		d.refuse(r, &licensedv1.CommandRefused{
+			Command: licensedv1.CommandKind_COMMAND_KIND_RELEASE_LICENSE, DeviceId: deviceID, TitleId: titleID,
+		}, nil)
+		return
+	}
+	l := d.license(t)
+	if l.released != 0 {
+		d.unchanged(licensedv1.CommandKind_COMMAND_KIND_RELEASE_LICENSE, t, l)
+		return
+	}
+	d.released(t.aggregateID(), l)
+}
+
+func (d *decider) released(id string, l *license) {
+	terms := d.terms(l)
+	terms.Released = true
+	d.add(id, l.order, &licensedv1.LicenseReleased{License: terms})
+}
+
+func (d *decider) play(deviceID, titleID string) {
+	t := d.target(deviceID, titleID)
+	if r := d.mayPlay(t); !r.ok() {
+		d.refuse(r, &licensedv1.CommandRefused{
+			Command: licensedv1.CommandKind_COMMAND_KIND_RECORD_PLAYBACK, DeviceId: deviceID, TitleId: titleID,
+		}, func(v view) refusal { return v.mayPlay(v.find(deviceID, titleID)) })
+		return
+	}
+	l := d.license(t)
+	counts := d.policy.Counts()&policy.Playbacks != 0 && d.policy.Title(titleID).YearlyLimit != policy.Unlimited
+	d.add(t.aggregateID(), l.order, &licensedv1.TitlePlayed{License: d.terms(l), Counted: counts})
+}
+
+func (d *decider) deactivate(deviceID string) {
+	mustBeID("device", deviceID)
+	find := func(v view) int {
+		i := v.state.device(deviceID)
+		if i >= 0 && v.state.forgottenDevice(i, v.now) {
+			return -1
+		}
+		return i
+	}
+	i := find(d.view)
+	if r := d.mayDeactivate(i); !r.ok() {
+		d.refuse(r, &licensedv1.CommandRefused{
+			Command: licensedv1.CommandKind_COMMAND_KIND_DEACTIVATE_DEVICE, DeviceId: deviceID,
+		}, func(v view) refusal { return v.mayDeactivate(find(v)) })
+		return
+	}
+	if d.state.devices[i].deactivated {
+		d.add(customer, d.state.order, &licensedv1.CommandAccepted{
+			Command: licensedv1.CommandKind_COMMAND_KIND_DEACTIVATE_DEVICE, DeviceId: deviceID,
+		})
+		return
+	}
+	d.add(deviceID, d.state.devices[i].order, &licensedv1.DeviceDeactivated{})
+	first := len(d.decision.Events)
+	for j := range d.state.licenses {
+		if l := &d.state.licenses[j]; l.device == uint32(i) && l.active(d.now) {
+			d.released(deviceID+"/"+d.state.titles[l.title], l)
+		}
+	}
+	// The order of the table depends on what snapshots dropped; that of the events must not.
+	slices.SortFunc(d.decision.Events[first:], func(a, b actors.Event) int {
+		return strings.Compare(a.AggregateID, b.AggregateID)
+	})
+}
+
+func (d *decider) changePlan(plan string) {
+	mustBeID("plan", plan)
+	if r := d.mayChangePlan(plan); !r.ok() {
+		d.refuse(r, &licensedv1.CommandRefused{
+			Command: licensedv1.CommandKind_COMMAND_KIND_CHANGE_PLAN, PlanId: plan,
+		}, nil)
+		return
+	}
+	limit, _ := d.policy.Plan(plan)
+	if plan == d.state.plan {
+		d.add(customer, d.state.order, &licensedv1.CommandAccepted{
+			Command: licensedv1.CommandKind_COMMAND_KIND_CHANGE_PLAN, PlanId: plan, DeviceLimit: limit,
+		})
+		return
+	}
+	d.add(customer, d.state.order, &licensedv1.PlanChanged{PlanId: plan, DeviceLimit: limit})
+}
+
+// license returns the licence of a target, or nil.
+func (d *decider) license(t target) *license {
+	if t.license < 0 {
+		return nil
+	}
+	return &d.state.licenses[t.license]
+}
+
+// terms returns the licence as events carry it.
+func (d *decider) terms(l *license) *licensedv1.LicenseTerms {
+	return &licensedv1.LicenseTerms{
+		StudioId:     d.state.studios[l.studio],
+		AcquiredAtMs: l.acquired,
+		ExpiresAtMs:  l.expires,
+		Renewals:     l.renewals,
+		Released:     l.released != 0,
+	}
+}
+
+// expiry is that of a licence acquired or renewed now.
+func (d *decider) expiry(t *policy.Title) int64 {
+	at := d.now + d.policy.Period().Milliseconds()
+	if !t.AvailableUntil.IsZero() {
+		at = min(at, t.AvailableUntil.UnixMilli())
+	}
+	return at
+}
+
+// unchanged records that a command about a licence had nothing to change.
+func (d *decider) unchanged(kind licensedv1.CommandKind, t target, l *license) {
+	d.add(customer, d.state.order, &licensedv1.CommandAccepted{
+		Command: kind, DeviceId: t.deviceID, TitleId: t.titleID, License: d.terms(l),
+	})
+}
+
+// refuse records a refusal in an event that names the command. The check is nil where time changes
+// nothing.
+func (d *decider) refuse(r refusal, e *licensedv1.CommandRefused, check func(view) refusal) {
+	e.Rule, e.Limit, e.Current = r.rule, r.limit, r.current
+	e.StudioId, e.YearlyCounts = r.studio, licensedv1.YearlyCounts(r.counts)
+	if r.plan != "" {
+		e.PlanId = r.plan
+	}
+	if check != nil && timely(r.rule) {
+		e.NextAllowedAtMs = d.nextAllowed(e, check)
+	}
+	d.add(customer, d.state.order, e)
+	d.decision.Refused = true
+}
+
+// timely reports whether a rule's refusal may end by the passing of time.
+func timely(rule licensedv1.Rule) bool {
+	switch rule {
+	case licensedv1.Rule_RULE_DEVICE_LIMIT, licensedv1.Rule_RULE_STUDIO_LIMIT,
+		licensedv1.Rule_RULE_YEARLY_LIMIT, licensedv1.Rule_RULE_DEACTIVATION_LIMIT:
+		return true
+	default:
+		return false
+	}
+}
+
+// nextAllowed returns the earliest time after now at which no rule refuses the command if nothing
+// happens meanwhile, or 0. Answers change for the better only when a licence expires or something
+// counted leaves the window, so it tries these times in their order.
+func (d *decider) nextAllowed(e *licensedv1.CommandRefused, check func(view) refusal) int64 {
+	var times []int64
+	if e.Command == licensedv1.CommandKind_COMMAND_KIND_DEACTIVATE_DEVICE {
+		for _, at := range d.state.deactivations {
+			times = append(times, at+window)
+		}
+	} else {
+		for i := range d.state.licenses {
+			if l := &d.state.licenses[i]; l.active(d.now) {
+				times = append(times, l.expires)
+			}
+		}
+		d.eachUse(d.state.title(e.TitleId), func(_ *license, u use) { times = append(times, u.at()+window) })
+	}
+	slices.Sort(times)
+	for _, at := range slices.Compact(times) {
+		later := view{now: at, policy: d.policy, state: d.state}
+		if at <= d.now {
+			continue
+		}
+		if r := check(later); r.ok() {
+			return at
+		}
+	}
+	return 0
+}

@@ -1,0 +1,129 @@
+package license
+
+import (
+	"slices"
+	"strings"
+
+	"licensed/actors"
+	"licensed/messages/licensedv1"
+)
+
+// Evolve makes the state what it is after an event, decided now or read from history. Values of other
+// types than the events of this package count as the last event and change nothing else. The state
+// keeps strings of the event, and nothing else of it.
+func Evolve(s *State, e actors.Event) {
+	at := e.Time.UnixMilli()
+	s.last = max(s.last, at)
+	switch v := e.Value.(type) {
+	case *licensedv1.DeviceActivated:
+		s.activate(e.AggregateID, e.Order, at)
+	case *licensedv1.DeviceDeactivated:
+		d := s.see(e.AggregateID, at)
+		d.deactivated, d.order = true, e.Order+1
+		if s.deactivations = append(s.deactivations, at); len(s.deactivations) > maxCounted {
+			s.deactivations = s.deactivations[1:]
+		}
+	case *licensedv1.PlanChanged:
+		s.plan, s.order = v.GetPlanId(), e.Order+1
+	case *licensedv1.CommandAccepted, *licensedv1.CommandRefused:
+		s.order = e.Order + 1
+	default:
+		s.evolveLicense(e, at)
+	}
+}
+
+func (s *State) evolveLicense(e actors.Event, at int64) {
+	deviceID, titleID, ok := strings.Cut(e.AggregateID, "/")
+	if !ok {
+		return
+	}
+	var l *license
+	switch v := e.Value.(type) {
+	case *licensedv1.LicenseCreated:
+		l = s.hold(deviceID, titleID)
+		*l = license{device: l.device, title: l.title, studio: l.studio}
+	case *licensedv1.LicenseAcquired:
+		l = s.hold(deviceID, titleID)
+		l.studio = intern(&s.studios, v.GetStudioId())
+		l.acquired, l.expires, l.released, l.renewals = at, v.GetExpiresAtMs(), 0, 0
+		s.see(deviceID, at)
+	case *licensedv1.LicenseRenewed:
+		l = s.hold(deviceID, titleID)
+		l.expires, l.renewals = v.GetLicense().GetExpiresAtMs(), v.GetLicense().GetRenewals()
+		s.see(deviceID, at)
+	case *licensedv1.LicenseReleased:
+		l = s.hold(deviceID, titleID)
+		l.released = at
+	case *licensedv1.TitleDownloaded:
+		l = s.hold(deviceID, titleID)
+		l.use(newUse(at, false))
+		s.see(deviceID, at).downloaded = at
+	case *licensedv1.TitlePlayed:
+		l = s.hold(deviceID, titleID)
+		if v.GetCounted() {
+			l.use(newUse(at, true))
+		}
+		s.see(deviceID, at)
+	default:
+		return
+	}
+	l.order = e.Order + 1
+}
+
+// activate makes a device take part. Its first order number says that it was never seen, or forgotten.
+func (s *State) activate(id string, order uint64, at int64) {
+	d := s.see(id, at)
+	if order == 0 {
+		*d = device{id: d.id, seen: at}
+	}
+	d.deactivated, d.order = false, order+1
+}
+
+// see returns a device, used now.
+func (s *State) see(id string, at int64) *device {
+	i := s.device(id)
+	if i < 0 {
+		i = len(s.devices)
+		s.devices = append(s.devices, device{id: id})
+	}
+	s.devices[i].seen = at
+	return &s.devices[i]
+}
+
+// hold returns the licence of a device for a title, and makes one if there is none.
+func (s *State) hold(deviceID, titleID string) *license {
+	device := s.device(deviceID)
+	if device < 0 {
+		s.see(deviceID, s.last)
+		device = len(s.devices) - 1
+	}
+	title := intern(&s.titles, titleID)
+	i := s.license(device, int(title))
+	if i < 0 {
+		i = len(s.licenses)
+		s.licenses = append(s.licenses, license{device: uint32(device), title: title})
+		if len(s.studios) == 0 {
+			s.studios = append(s.studios, "") // what a licence refers to exists; LicenseAcquired names it
+		}
+	}
+	return &s.licenses[i]
+}
+
+// use adds a download or a counted playback, and drops the oldest of its sort if there are too many.
+func (l *license) use(u use) {
+	l.uses = append(l.uses, u)
+	if len(l.uses) <= maxCounted {
+		return
+	}
+	n, oldest := 0, 0
+	for i := len(l.uses) - 1; i >= 0; i-- {
+		if l.uses[i].playback() == u.playback() {
+			n++
+			oldest = i
+		}
+	}
+	if n > maxCounted {
+		// Nothing else refers to these bytes: a snapshot copies, and restored uses have no room to grow in.
+		l.uses = slices.Delete(l.uses, oldest, oldest+1)
+	}
+}

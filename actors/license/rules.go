@@ -1,0 +1,257 @@
+package license
+
+import (
+	"licensed/actors/license/policy"
+	"licensed/messages/licensedv1"
+)
+
+// view is a state as the rules see it at a time. Refusals ask it about later times, too: nothing
+// happens meanwhile, but licences expire and what was counted leaves the window.
+type view struct {
+	now    int64
+	policy *policy.Policy
+	state  *State
+}
+
+// refusal is the rule that says no; the zero value says yes.
+type refusal struct {
+	rule           licensedv1.Rule
+	limit, current uint32
+	// plan, studio and counts complete the rules of the device, the studio and the yearly limit.
+	plan, studio string
+	counts       policy.Counts
+}
+
+func (r *refusal) ok() bool { return r.rule == licensedv1.Rule_RULE_UNSPECIFIED }
+
+func refusedBy(rule licensedv1.Rule) refusal { return refusal{rule: rule} }
+
+// target is what a command is about: positions in the tables of the state, -1 for what was never seen
+// or is forgotten.
+type target struct {
+	deviceID, titleID      string
+	device, title, license int
+}
+
+// find looks up a device and a title.
+func (v view) find(deviceID, titleID string) target {
+	s := v.state
+	t := target{deviceID: deviceID, titleID: titleID, device: s.device(deviceID), title: s.title(titleID)}
+	t.license = s.license(t.device, t.title)
+	if t.license >= 0 && s.licenses[t.license].forgotten(v.now) {
+		t.license = -1
+	}
+	if t.device >= 0 && s.forgottenDevice(t.device, v.now) {
+		t.device = -1
+	}
+	return t
+}
+
+func (v view) deactivated(device int) bool { return device >= 0 && v.state.devices[device].deactivated }
+
+// mayAcquire asks the rules of AcquireLicense, in the order in which they are documented.
+func (v view) mayAcquire(t target, newDownload bool) refusal {
+	active := t.license >= 0 && v.state.licenses[t.license].active(v.now)
+	if active && !newDownload {
+		return refusal{}
+	}
+	title := v.policy.Title(t.titleID)
+	if r := v.available(&title); !r.ok() {
+		return r
+	}
+	if !active {
+		if r := v.deviceLimit(t.device); !r.ok() {
+			return r
+		}
+		if r := v.studioLimit(title.Studio); !r.ok() {
+			return r
+		}
+	}
+	return v.yearlyLimit(t.title, title.YearlyLimit)
+}
+
+// mayRenew asks the rules of RenewLicense.
+func (v view) mayRenew(t target) refusal {
+	if t.license < 0 {
+		return refusedBy(licensedv1.Rule_RULE_NO_LICENSE)
+	}
+	l := &v.state.licenses[t.license]
+	if l.released != 0 {
+		return refusedBy(licensedv1.Rule_RULE_RELEASED)
+	}
+	if v.deactivated(t.device) {
+		return refusedBy(licensedv1.Rule_RULE_DEVICE_DEACTIVATED)
+	}
+	title := v.policy.Title(t.titleID)
+	if r := v.available(&title); !r.ok() {
+		return r
+	}
+	if r := v.deviceLimit(t.device); !r.ok() || l.active(v.now) {
+		return r
+	}
+	return v.studioLimit(v.state.studios[l.studio])
+}
+
+// mayRelease asks the rules of ReleaseLicense.
+func (v view) mayRelease(t target) refusal {
+	if t.license < 0 {
+		return refusedBy(licensedv1.Rule_RULE_NO_LICENSE)
+	}
+	return refusal{}
+}
+
+// mayPlay asks the rules of RecordPlayback.
+func (v view) mayPlay(t target) refusal {
+	if t.license < 0 {
+		return refusedBy(licensedv1.Rule_RULE_NO_LICENSE)
+	}
+	l := &v.state.licenses[t.license]
+	if l.released != 0 {
+		return refusedBy(licensedv1.Rule_RULE_RELEASED)
+	}
+	if !l.active(v.now) {
+		return refusedBy(licensedv1.Rule_RULE_NOT_ACTIVE)
+	}
+	if v.policy.Counts()&policy.Playbacks == 0 {
+		return refusal{}
+	}
+	return v.yearlyLimit(t.title, v.policy.Title(t.titleID).YearlyLimit)
+}
+
+// mayDeactivate asks the rules of DeactivateDevice.
+func (v view) mayDeactivate(device int) refusal {
+	if device < 0 {
+		return refusedBy(licensedv1.Rule_RULE_UNKNOWN_DEVICE)
+	}
+	if v.deactivated(device) {
+		return refusal{}
+	}
+	limit, n := v.policy.Deactivations(), 0
+	for _, at := range v.state.deactivations {
+		if at > v.now-window {
+			n++
+		}
+	}
+	if limit.Met(n) {
+		return refusal{rule: licensedv1.Rule_RULE_DEACTIVATION_LIMIT, limit: uint32(limit), current: uint32(n)}
+	}
+	return refusal{}
+}
+
+// mayChangePlan asks the rules of ChangePlan.
+func (v view) mayChangePlan(plan string) refusal {
+	if _, ok := v.policy.Plan(plan); !ok {
+		return refusedBy(licensedv1.Rule_RULE_UNKNOWN_PLAN)
+	}
+	return refusal{}
+}
+
+// available refuses a title from the end of its availability on.
+func (v view) available(t *policy.Title) refusal {
+	if !t.AvailableUntil.IsZero() && v.now >= t.AvailableUntil.UnixMilli() {
+		return refusedBy(licensedv1.Rule_RULE_TITLE_UNAVAILABLE)
+	}
+	return refusal{}
+}
+
+// deviceLimit says whether a device may be among those with active licences. While they are below
+// the plan's limit, any may; at the limit, those that are among them already; and above it, because
+// the plan shrank, the most recently used of these up to the limit.
+func (v view) deviceLimit(device int) refusal {
+	s := v.state
+	plan, limit := v.policy.InForce(s.plan)
+	var few [32]bool
+	inUse, n := few[:], 0
+	if len(s.devices) > len(few) {
+		inUse = make([]bool, len(s.devices))
+	}
+	for i := range s.licenses {
+		if l := &s.licenses[i]; l.active(v.now) && !inUse[l.device] {
+			inUse[l.device] = true
+			n++
+		}
+	}
+	before := n // devices that come before this one
+	if device >= 0 && inUse[device] {
+		before = 0
+		for i := range s.devices {
+			if inUse[i] && s.usedAfter(i, device) {
+				before++
+			}
+		}
+	}
+	if uint64(before) < uint64(limit) {
+		return refusal{}
+	}
+	return refusal{rule: licensedv1.Rule_RULE_DEVICE_LIMIT, limit: limit, current: uint32(n), plan: plan}
+}
+
+// usedAfter orders devices by their last use, and by id where that is the same.
+func (s *State) usedAfter(i, j int) bool {
+	a, b := &s.devices[i], &s.devices[j]
+	if a.seen != b.seen {
+		return a.seen > b.seen
+	}
+	return a.id < b.id
+}
+
+// studioLimit says whether another licence of the studio may be active.
+func (v view) studioLimit(studio string) refusal {
+	limit := v.policy.Studio(studio)
+	if limit == policy.Unlimited {
+		return refusal{}
+	}
+	s, n := v.state, 0
+	for i := range s.licenses {
+		if l := &s.licenses[i]; l.active(v.now) && s.studios[l.studio] == studio {
+			n++
+		}
+	}
+	if limit.Met(n) {
+		return refusal{rule: licensedv1.Rule_RULE_STUDIO_LIMIT, limit: uint32(limit), current: uint32(n), studio: studio}
+	}
+	return refusal{}
+}
+
+// yearlyLimit says whether the title may be used once more.
+func (v view) yearlyLimit(title int, limit policy.Limit) refusal {
+	if limit == policy.Unlimited {
+		return refusal{}
+	}
+	counts := v.policy.Counts()
+	n := 0
+	v.eachUse(title, func(_ *license, u use) {
+		if counted(u, counts) {
+			n++
+		}
+	})
+	if limit.Met(n) {
+		return refusal{rule: licensedv1.Rule_RULE_YEARLY_LIMIT, limit: uint32(limit), current: uint32(n), counts: counts}
+	}
+	return refusal{}
+}
+
+// eachUse calls fn for the uses of a title in the window, on whatever device.
+func (v view) eachUse(title int, fn func(l *license, u use)) {
+	if title < 0 {
+		return
+	}
+	for i := range v.state.licenses {
+		l := &v.state.licenses[i]
+		if l.title != uint32(title) {
+			continue
+		}
+		for _, u := range l.uses {
+			if u.at() > v.now-window {
+				fn(l, u)
+			}
+		}
+	}
+}
+
+func counted(u use, counts policy.Counts) bool {
+	if u.playback() {
+		return counts&policy.Playbacks != 0
+	}
+	return counts&policy.Downloads != 0
+}

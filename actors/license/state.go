@@ -1,0 +1,202 @@
+package license
+
+import (
+	"licensed/actors/license/policy"
+)
+
+// Times of the state are milliseconds since 1970 in UTC.
+const (
+	day = 24 * 60 * 60 * 1000
+	// window is how far back yearly rules count, and how long inactive licences are remembered.
+	window = int64(policy.Window / 1e6)
+	// maxCounted is how many downloads of a licence, how many counted playbacks of a licence and how many
+	// deactivations are kept, the newest: as many as the highest limit needs.
+	maxCounted = policy.MaxYearlyLimit
+)
+
+// State is what decisions about one customer need. The zero value is a customer before the first
+// event. It is not safe for concurrent use.
+//
+// Licences refer to devices, studios and titles by their position in the tables of those; a customer
+// has few of each, and they are found by looking at all.
+type State struct {
+	// plan is what the customer changed to, empty for the default.
+	plan string
+	// last is the time of the last event.
+	last int64
+	// order is the next eventOrderNumber of the aggregate id "customer".
+	order uint64
+
+	devices  []device
+	studios  []string
+	titles   []string
+	licenses []license
+	// deactivations of devices, in the order of time, at most maxCounted.
+	deactivations []int64
+}
+
+type device struct {
+	id string
+	// order is the next eventOrderNumber of the aggregate id that is the device's.
+	order       uint64
+	deactivated bool
+	// seen is the last acquisition, renewal, download, playback, activation or deactivation.
+	seen int64
+	// downloaded is the last download, 0 if there was none.
+	downloaded int64
+}
+
+type license struct {
+	device, title, studio uint32
+	renewals              uint32
+	// order is the next eventOrderNumber of the aggregate id that is the licence's.
+	order    uint64
+	acquired int64
+	expires  int64
+	released int64 // 0 if not released
+	// uses are the downloads and the counted playbacks, in the order of time, at most maxCounted of each.
+	uses []use
+}
+
+// use is a download or a counted playback: its time, and in the lowest bit which of them.
+type use int64
+
+func newUse(at int64, playback bool) use {
+	u := use(at << 1)
+	if playback {
+		u |= 1
+	}
+	return u
+}
+
+func (u use) at() int64      { return int64(u >> 1) }
+func (u use) playback() bool { return u&1 != 0 }
+
+func (l *license) active(now int64) bool { return l.released == 0 && now < l.expires }
+
+// end is when the licence became or becomes inactive.
+func (l *license) end() int64 {
+	if l.released != 0 {
+		return min(l.released, l.expires)
+	}
+	return l.expires
+}
+
+// forgotten reports whether rules treat the licence as never held.
+func (l *license) forgotten(now int64) bool { return now-l.end() > window }
+
+func (s *State) device(id string) int {
+	for i := range s.devices {
+		if s.devices[i].id == id {
+			return i
+		}
+	}
+	return -1
+}
+
+func (s *State) title(id string) int {
+	for i := range s.titles {
+		if s.titles[i] == id {
+			return i
+		}
+	}
+	return -1
+}
+
+func (s *State) license(device, title int) int {
+	if device < 0 || title < 0 {
+		return -1
+	}
+	for i := range s.licenses {
+		if l := &s.licenses[i]; l.device == uint32(device) && l.title == uint32(title) {
+			return i
+		}
+	}
+	return -1
+}
+
+// intern returns the position of a name in a table, and adds it if it is new.
+func intern(table *[]string, name string) uint32 {
+	for i, s := range *table {
+		if s == name {
+			return uint32(i)
+		}
+	}
+	*table = append(*table, name)
+	return uint32(len(*table) - 1)
+}
+
+// forgottenDevice reports whether rules treat the device as never seen.
+func (s *State) forgottenDevice(i int, now int64) bool {
+	if now-s.devices[i].seen <= window {
+		return false
+	}
+	for j := range s.licenses {
+		if s.licenses[j].device == uint32(i) && !s.licenses[j].forgotten(now) {
+			return false
+		}
+	}
+	return true
+}
+
+// prune drops what no decision from now on can need. Decisions are the same with and without it.
+func (s *State) prune(now int64) {
+	for len(s.deactivations) > 0 && s.deactivations[0] <= now-window {
+		s.deactivations = s.deactivations[1:]
+	}
+	forgotten := false
+	for i := range s.licenses {
+		l := &s.licenses[i]
+		forgotten = forgotten || l.forgotten(now)
+		for len(l.uses) > 0 && l.uses[0].at() <= now-window {
+			l.uses = l.uses[1:]
+		}
+	}
+	for i := range s.devices {
+		forgotten = forgotten || s.forgottenDevice(i, now)
+	}
+	if forgotten {
+		s.rebuild(now)
+	}
+}
+
+// rebuild makes the tables anew from what is not forgotten.
+func (s *State) rebuild(now int64) {
+	old := *s
+	s.devices, s.studios, s.titles, s.licenses = nil, nil, nil, nil
+	positions := make([]uint32, len(old.devices))
+	for i := range old.devices {
+		if !old.forgottenDevice(i, now) {
+			positions[i] = uint32(len(s.devices))
+			s.devices = append(s.devices, old.devices[i])
+		}
+	}
+	titles, studios := newTable(&s.titles, old.titles), newTable(&s.studios, old.studios)
+	for _, l := range old.licenses {
+		if l.forgotten(now) {
+			continue
+		}
+		l.device, l.title, l.studio = positions[l.device], titles.move(l.title), studios.move(l.studio)
+		s.licenses = append(s.licenses, l)
+	}
+}
+
+// table moves names from an old table to a new one, each once.
+type table struct {
+	to    *[]string
+	from  []string
+	moved []uint32 // position in to, plus 1
+}
+
+func newTable(to *[]string, from []string) *table {
+	return &table{to: to, from: from, moved: make([]uint32, len(from))}
+}
+
+// move returns the new position of the name that was at i.
+func (t *table) move(i uint32) uint32 {
+	if t.moved[i] == 0 {
+		*t.to = append(*t.to, t.from[i])
+		t.moved[i] = uint32(len(*t.to))
+	}
+	return t.moved[i] - 1
+}

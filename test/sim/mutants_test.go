@@ -1,0 +1,146 @@
+package sim
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// mutant is a bug planted in the product, to show that the simulation would notice it.
+type mutant struct {
+	name  string
+	rule  string // of docs/write-path.md
+	edits []edit
+}
+
+// edit replaces the one occurrence of a text in a file of the module.
+type edit struct{ file, from, to string }
+
+var mutants = []mutant{
+	{"torn command counts", "R4", []edit{{
+		"actors/recovery.go", "if r.Index == r.Count-1 {\n\t\t\twhole", "if true {\n\t\t\twhole",
+	}}},
+	{"serve before the root is durable", "R5", []edit{{
+		"actors/machine.go", "if h.rootFlight != nil { // [R5]", "if false {",
+	}}},
+	{"activate without a root of its own", "R5", []edit{{
+		"actors/recovery.go", "\tm.writeRoot(in, top.Key, top.Incarnation)\n",
+		"\tif top.Key.Version > 0 {\n\t\tm.root, m.base = top.Key, top.Base\n\t\treturn\n\t}\n\tm.writeRoot(in, top.Key, top.Incarnation)\n",
+	}}},
+	{"version of an unresolved root is used again", "R6", []edit{{
+		"actors/recovery.go", "max(top.Key.Version, m.floor)", "top.Key.Version",
+	}}},
+	{"partitions are shared between epochs", "R7", []edit{
+		{"actors/machine.go", "RootKey: m.root, Incarnation: m.env.Incarnation}", "RootKey: persistence.RootKey{Aggregate: m.root.Aggregate, Version: m.root.Version}}"},
+		{"persistence/persistence.go", "RootKey: r.Key, Incarnation: r.Incarnation}", "RootKey: RootKey{Aggregate: r.Key.Aggregate, Version: r.Key.Version}}"},
+	}},
+	{"acknowledge before durable", "R8", []edit{{
+		"actors/machine.go", "h.waiting[n].needs <= m.durable {\n\t\th.out", "true {\n\t\th.out",
+	}}},
+	{"answer a repeat before its first is durable", "R8", []edit{{
+		"actors/decide.go", "Duplicate: true,\n\t}\n\tm.wait(r, false)", "Duplicate: true,\n\t}\n\tm.hot.out.Replies = append(m.hot.out.Replies, r)",
+	}}},
+	{"answer a query from the optimistic state", "R8", []edit{{
+		"actors/decide.go", "\t\tm.refuse(r, err)\n\t\treturn\n\t}\n\tm.wait(r, false)\n}\n\nfunc (m *Machine) validate",
+		"\t\tm.refuse(r, err)\n\t\treturn\n\t}\n\tm.hot.out.Replies = append(m.hot.out.Replies, r)\n}\n\nfunc (m *Machine) validate",
+	}}},
+	{"skip the lease check", "R9", []edit{{
+		"actors/machine.go", "if !in.Held {", "if false {",
+	}}},
+	{"roll over with a mutation in flight", "R10", []edit{{
+		"actors/machine.go", "|| h.flight != nil || h.rootFlight != nil {", "|| h.rootFlight != nil {",
+	}}},
+	{"history takes records past a base", "R11", []edit{{
+		"actors/history.go", "int(min(historyPage, s.through-s.after))", "historyPage",
+	}}},
+	{"forget the window at rollover", "commands", []edit{{
+		"actors/recovery.go", "Snapshot: frame(&h.window, s.Data),", "Snapshot: frame(&window{}, s.Data),",
+	}}},
+	{"forget the horizon", "commands", []edit{{
+		"actors/window.go", "w.horizon = max(w.horizon, old.issuedAt)", "_ = old",
+	}}},
+	{"take an unknown outcome for success", "commands", []edit{{
+		"actors/machine.go", "\tcase in.Err == nil:\n\t\tm.durable", "\tcase !errors.Is(in.Err, persistence.ErrRejected):\n\t\tm.durable",
+	}}},
+	{"take a rejection after an unknown outcome for certain", "commands", []edit{{
+		"actors/machine.go", "persistence.ErrRejected) && h.flightTry.attempts == 0:", "persistence.ErrRejected):",
+	}}},
+	{"refuse without a record", "outcome", []edit{{
+		"actors/decide.go", "\t\treturn m.record(r, d.Events, now)", "\t\tif d.Refused {\n\t\t\tr.Reply = Reply{Outcome: m.env.Kind.Outcome(d.Events), Sequence: m.sequence, Time: now}\n\t\t\treturn nil\n\t\t}\n\t\treturn m.record(r, d.Events, now)",
+	}}},
+}
+
+// TestMutants plants each bug in a copy of the code and demands that the simulation finds it.
+func TestMutants(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds the simulation once per planted bug")
+	}
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range mutants {
+		t.Run(strings.ReplaceAll(m.rule+" "+m.name, " ", "_"), func(t *testing.T) {
+			binary := buildMutant(t, root, m)
+			out, err := exec.Command(binary, "-test.run=TestSeeds", "-seeds=3000").CombinedOutput()
+			var exit *exec.ExitError
+			if !errors.As(err, &exit) {
+				t.Fatalf("3000 seeds did not notice (%v):\n%s", err, out)
+			}
+			if !strings.Contains(string(out), "sim_test.go") {
+				t.Fatalf("failed for another reason: %v\n%s", err, out)
+			}
+			t.Logf("%s", firstFailure(string(out)))
+		})
+	}
+}
+
+func firstFailure(out string) string {
+	for _, line := range strings.Split(out, "\n") {
+		if strings.Contains(line, "sim_test.go") {
+			return strings.TrimSpace(line)
+		}
+	}
+	return out
+}
+
+// buildMutant builds this test with the edits laid over the module's files.
+func buildMutant(t *testing.T, root string, m mutant) string {
+	t.Helper()
+	dir := t.TempDir()
+	replace := map[string]string{}
+	for i, e := range m.edits {
+		path := filepath.Join(root, e.file)
+		source, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := strings.Count(string(source), e.from); n != 1 {
+			t.Fatalf("%s has %d places like %q, want 1: adapt the mutant to the code", e.file, n, e.from)
+		}
+		changed := filepath.Join(dir, string(rune('a'+i))+".go")
+		if err := os.WriteFile(changed, []byte(strings.Replace(string(source), e.from, e.to, 1)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		replace[path] = changed
+	}
+	overlay, err := json.Marshal(map[string]any{"Replace": replace})
+	if err != nil {
+		t.Fatal(err)
+	}
+	overlayFile := filepath.Join(dir, "overlay.json")
+	if err := os.WriteFile(overlayFile, overlay, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	binary := filepath.Join(dir, "sim.test")
+	cmd := exec.Command("go", "test", "-c", "-overlay", overlayFile, "-o", binary, "./test/sim")
+	cmd.Dir = root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("building the mutant: %v\n%s", err, out)
+	}
+	return binary
+}
