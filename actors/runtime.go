@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,11 +43,13 @@ type Runtime struct {
 	inFlight atomic.Int64
 	floor    atomic.Uint64 // highest version of a root with unresolved outcome ([R6])
 	closed   atomic.Bool
-	done     sync.Pool // of chan struct{}
+	requests sync.Pool // of *Request with a done channel
 
 	spawning sync.Mutex
 	spawned  *activation // the one that props' producer returns; it does so while spawning is locked
 	props    *actor.Props
+
+	dispatcher *dispatcher
 
 	context context.Context // of reads and writes
 	cancel  context.CancelFunc
@@ -66,7 +69,7 @@ func New(o Options) (*Runtime, error) {
 		system:    o.System,
 		now:       o.Now,
 		listener:  o.Listener.withDefaults(),
-		done:      sync.Pool{New: func() any { return make(chan struct{}, 1) }},
+		requests:  sync.Pool{New: func() any { return &Request{done: make(chan struct{}, 1)} }},
 	}
 	if r.system == nil {
 		r.system = NewActorSystem(slog.Default())
@@ -75,7 +78,9 @@ func New(o Options) (*Runtime, error) {
 	if r.now == nil {
 		r.now = time.Now
 	}
-	r.props = actor.PropsFromProducer(func() actor.Actor { return r.spawned }, actor.WithMailbox(newMailbox))
+	r.dispatcher = newDispatcher(16 * runtime.GOMAXPROCS(0))
+	r.props = actor.PropsFromProducer(func() actor.Actor { return r.spawned },
+		actor.WithMailbox(newMailbox), actor.WithDispatcher(r.dispatcher))
 	r.registry.init()
 	r.context, r.cancel = context.WithCancel(context.Background())
 	r.sweeper.Add(1)
@@ -95,24 +100,36 @@ func (r *Runtime) Execute(ctx context.Context, id string, c Command) (Reply, err
 	if len(c.ID) > maxIDLength || len(c.ID) == 0 && !c.ValidateOnly {
 		return Reply{}, fmt.Errorf("command id of %d bytes, want 1 to %d", len(c.ID), maxIDLength)
 	}
-	q := &Request{Command: c}
+	q := r.requests.Get().(*Request)
+	q.Command = c
 	if err := r.ask(ctx, id, q); err != nil {
 		return Reply{}, err
 	}
-	return q.Reply, q.Err
+	reply, err := q.Reply, q.Err
+	r.recycle(q)
+	return reply, err
+}
+
+// recycle keeps an answered request for another use.
+func (r *Runtime) recycle(q *Request) {
+	*q = Request{done: q.done}
+	r.requests.Put(q)
 }
 
 // Query asks the aggregate of that id. The answer is linearizable: it reflects every command that was
 // acknowledged before the call. Errors are those of this package; none leaves an unknown outcome.
 func (r *Runtime) Query(ctx context.Context, id string, query any) (Answer, error) {
-	q := &Request{Query: query}
+	q := r.requests.Get().(*Request)
+	q.Query = query
 	if err := r.ask(ctx, id, q); err != nil {
 		if cause := ctx.Err(); cause != nil {
 			err = cause
 		}
 		return Answer{}, err
 	}
-	return q.Answer, q.Err
+	answer, err := q.Answer, q.Err
+	r.recycle(q)
+	return answer, err
 }
 
 // ask sends a request to the aggregate's actor and waits for the answer.
@@ -128,17 +145,14 @@ func (r *Runtime) ask(ctx context.Context, id string, q *Request) error {
 		r.inFlight.Add(-1)
 		return fmt.Errorf("%w: %d requests are waiting in this node", ErrOverloaded, r.env.Config.MaxInFlight)
 	}
-	q.done = r.done.Get().(chan struct{})
 	e := r.registry.acquire(id, r.now().UnixNano(), r.env.Config.MaxQueue, r.start)
 	if e == nil {
 		r.inFlight.Add(-1)
-		r.done.Put(q.done)
 		return fmt.Errorf("%w: %d requests are waiting for this aggregate", ErrOverloaded, r.env.Config.MaxQueue)
 	}
 	r.system.Root.Send(e.act.pid, q)
 	select {
 	case <-q.done:
-		r.done.Put(q.done)
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("%w: %w", ErrUnknownOutcome, ctx.Err())
@@ -209,6 +223,7 @@ func (r *Runtime) Close(ctx context.Context) error {
 		if r.ownSystem {
 			r.system.Shutdown()
 		}
+		r.dispatcher.close()
 	})
 	return err
 }

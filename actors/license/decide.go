@@ -215,7 +215,7 @@ func (d *decider) license(t target) *license {
 // terms returns the licence as events carry it.
 func (d *decider) terms(l *license) *licensedv1.LicenseTerms {
 	return &licensedv1.LicenseTerms{
-		StudioId:     d.state.studios[l.studio],
+		StudioId:     d.state.studioOf(l),
 		AcquiredAtMs: l.acquired,
 		ExpiresAtMs:  l.expires,
 		Renewals:     l.renewals,

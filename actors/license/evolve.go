@@ -12,8 +12,8 @@ import (
 // types than the events of this package count as the last event and change nothing else. The state
 // keeps strings of the event, and nothing else of it.
 func Evolve(s *State, e actors.Event) {
-	at := e.Time.UnixMilli()
-	s.last = max(s.last, at)
+	at := max(e.Time.UnixMilli(), s.last) // the runtime's clock of an aggregate never goes back
+	s.last = at
 	switch v := e.Value.(type) {
 	case *licensedv1.DeviceActivated:
 		s.activate(e.AggregateID, e.Order, at)
@@ -41,10 +41,10 @@ func (s *State) evolveLicense(e actors.Event, at int64) {
 	switch v := e.Value.(type) {
 	case *licensedv1.LicenseCreated:
 		l = s.hold(deviceID, titleID)
-		*l = license{device: l.device, title: l.title, studio: l.studio}
+		*l = license{device: l.device, title: l.title}
 	case *licensedv1.LicenseAcquired:
 		l = s.hold(deviceID, titleID)
-		l.studio = intern(&s.studios, v.GetStudioId())
+		l.studio = intern(&s.studios, v.GetStudioId()) + 1
 		l.acquired, l.expires, l.released, l.renewals = at, v.GetExpiresAtMs(), 0, 0
 		s.see(deviceID, at)
 	case *licensedv1.LicenseRenewed:
@@ -102,9 +102,6 @@ func (s *State) hold(deviceID, titleID string) *license {
 	if i < 0 {
 		i = len(s.licenses)
 		s.licenses = append(s.licenses, license{device: uint32(device), title: title})
-		if len(s.studios) == 0 {
-			s.studios = append(s.studios, "") // what a licence refers to exists; LicenseAcquired names it
-		}
 	}
 	return &s.licenses[i]
 }
@@ -123,7 +120,6 @@ func (l *license) use(u use) {
 		}
 	}
 	if n > maxCounted {
-		// Nothing else refers to these bytes: a snapshot copies, and restored uses have no room to grow in.
 		l.uses = slices.Delete(l.uses, oldest, oldest+1)
 	}
 }

@@ -89,7 +89,7 @@ func (v view) mayRenew(t target) refusal {
 	if r := v.deviceLimit(t.device); !r.ok() || l.active(v.now) {
 		return r
 	}
-	return v.studioLimit(v.state.studios[l.studio])
+	return v.studioLimit(v.state.studioOf(l))
 }
 
 // mayRelease asks the rules of ReleaseLicense.
@@ -203,7 +203,7 @@ func (v view) studioLimit(studio string) refusal {
 	}
 	s, n := v.state, 0
 	for i := range s.licenses {
-		if l := &s.licenses[i]; l.active(v.now) && s.studios[l.studio] == studio {
+		if l := &s.licenses[i]; l.active(v.now) && s.studioOf(l) == studio {
 			n++
 		}
 	}

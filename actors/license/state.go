@@ -47,8 +47,9 @@ type device struct {
 }
 
 type license struct {
-	device, title, studio uint32
-	renewals              uint32
+	device, title uint32
+	studio        uint32 // position plus 1; 0 before LicenseAcquired names it
+	renewals      uint32
 	// order is the next eventOrderNumber of the aggregate id that is the licence's.
 	order    uint64
 	acquired int64
@@ -115,6 +116,14 @@ func (s *State) license(device, title int) int {
 	return -1
 }
 
+// studioOf returns the studio of a licence.
+func (s *State) studioOf(l *license) string {
+	if l.studio == 0 {
+		return ""
+	}
+	return s.studios[l.studio-1]
+}
+
 // intern returns the position of a name in a table, and adds it if it is new.
 func intern(table *[]string, name string) uint32 {
 	for i, s := range *table {
@@ -176,7 +185,10 @@ func (s *State) rebuild(now int64) {
 		if l.forgotten(now) {
 			continue
 		}
-		l.device, l.title, l.studio = positions[l.device], titles.move(l.title), studios.move(l.studio)
+		l.device, l.title = positions[l.device], titles.move(l.title)
+		if l.studio > 0 {
+			l.studio = studios.move(l.studio-1) + 1
+		}
 		s.licenses = append(s.licenses, l)
 	}
 }

@@ -1,0 +1,369 @@
+package license
+
+import (
+	"encoding/binary"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"licensed/actors"
+	"licensed/actors/license/policy"
+	"licensed/messages/licensedv1"
+	"licensed/persistence"
+)
+
+// Outcome is what a command came to. Of its fields those that belong to the command are set, or
+// Refusal alone.
+type Outcome struct {
+	// Refusal is set where a rule said no. Sequence and duplicate are the caller's to set.
+	Refusal *licensedv1.Refusal
+	// License is the licence after a command about one.
+	License *licensedv1.License
+	// ReleasedTitles are those whose licences DeactivateDevice ended, in alphabetical order.
+	ReleasedTitles []string
+	// PlanID and DeviceLimit are those of ChangePlan.
+	PlanID      string
+	DeviceLimit uint32
+}
+
+// The packed form of an outcome starts with a byte that holds its kind and flags. Numbers are
+// varints, times are durations (packDuration) from the time of the events. What the command names is
+// not repeated.
+const (
+	// License: expiry; acquisition unless it is now; renewals; the rest is the studio.
+	outcomeLicense = 1
+	// Refusal: rule, limit, current; next_allowed_at if there is one; the rest is the studio or plan.
+	outcomeRefusal = 2
+	// Titles: for each the number of bytes it begins with in common with the one before, the number of
+	// those that differ, these.
+	outcomeTitles = 3
+	// Plan: the device limit.
+	outcomePlan = 4
+
+	outcomeKind = 0x07
+	// Of a licence.
+	outcomeReleased    = 0x08
+	outcomeAcquiredNow = 0x10
+	// Of a refusal; two bits hold the policy.Counts of the yearly limit.
+	outcomeHasNext     = 0x08
+	outcomeCountsShift = 4
+	outcomeCounts      = 0x30
+)
+
+// appendOutcome packs what events say about the command that they came of: 10 to 20 bytes beside
+// a studio's or plan's id.
+func appendOutcome(b []byte, events []actors.Event) []byte {
+	for i := range events {
+		e := &events[i]
+		at := e.Time.UnixMilli()
+		switch v := e.Value.(type) {
+		case *licensedv1.LicenseAcquired:
+			return appendLicense(b, at, &licensedv1.LicenseTerms{
+				StudioId: v.GetStudioId(), AcquiredAtMs: at, ExpiresAtMs: v.GetExpiresAtMs(),
+			})
+		case *licensedv1.LicenseRenewed:
+			return appendLicense(b, at, v.GetLicense())
+		case *licensedv1.LicenseReleased:
+			return appendLicense(b, at, v.GetLicense())
+		case *licensedv1.TitleDownloaded:
+			return appendLicense(b, at, v.GetLicense())
+		case *licensedv1.TitlePlayed:
+			return appendLicense(b, at, v.GetLicense())
+		case *licensedv1.DeviceDeactivated:
+			return appendTitles(b, events[i+1:])
+		case *licensedv1.PlanChanged:
+			return appendPlan(b, v.GetDeviceLimit())
+		case *licensedv1.CommandRefused:
+			return appendRefusal(b, at, v)
+		case *licensedv1.CommandAccepted:
+			return appendAccepted(b, at, v)
+		}
+	}
+	return b
+}
+
+func appendAccepted(b []byte, at int64, v *licensedv1.CommandAccepted) []byte {
+	switch v.GetCommand() {
+	case licensedv1.CommandKind_COMMAND_KIND_DEACTIVATE_DEVICE:
+		return appendTitles(b, nil)
+	case licensedv1.CommandKind_COMMAND_KIND_CHANGE_PLAN:
+		return appendPlan(b, v.GetDeviceLimit())
+	default:
+		return appendLicense(b, at, v.GetLicense())
+	}
+}
+
+func appendLicense(b []byte, at int64, l *licensedv1.LicenseTerms) []byte {
+	kind := byte(outcomeLicense)
+	if l.GetReleased() {
+		kind |= outcomeReleased
+	}
+	if l.GetAcquiredAtMs() == at {
+		kind |= outcomeAcquiredNow
+	}
+	b = append(b, kind)
+	b = binary.AppendUvarint(b, packDuration(l.GetExpiresAtMs()-at))
+	if kind&outcomeAcquiredNow == 0 {
+		b = binary.AppendUvarint(b, packDuration(l.GetAcquiredAtMs()-at))
+	}
+	b = binary.AppendUvarint(b, uint64(l.GetRenewals()))
+	return append(b, l.GetStudioId()...)
+}
+
+func appendRefusal(b []byte, at int64, v *licensedv1.CommandRefused) []byte {
+	kind := byte(outcomeRefusal) | byte(v.GetYearlyCounts())<<outcomeCountsShift&outcomeCounts
+	if v.GetNextAllowedAtMs() != 0 {
+		kind |= outcomeHasNext
+	}
+	b = append(b, kind)
+	b = binary.AppendUvarint(b, uint64(v.GetRule()))
+	b = binary.AppendUvarint(b, uint64(v.GetLimit()))
+	b = binary.AppendUvarint(b, uint64(v.GetCurrent()))
+	if v.GetNextAllowedAtMs() != 0 {
+		b = binary.AppendUvarint(b, packDuration(v.GetNextAllowedAtMs()-at))
+	}
+	switch v.GetRule() {
+	case licensedv1.Rule_RULE_STUDIO_LIMIT:
+		b = append(b, v.GetStudioId()...)
+	case licensedv1.Rule_RULE_DEVICE_LIMIT:
+		b = append(b, v.GetPlanId()...)
+	}
+	return b
+}
+
+func appendTitles(b []byte, events []actors.Event) []byte {
+	b = append(b, outcomeTitles)
+	former := ""
+	for i := range events {
+		_, title, ok := strings.Cut(events[i].AggregateID, "/")
+		if _, released := events[i].Value.(*licensedv1.LicenseReleased); !released || !ok {
+			continue
+		}
+		n := 0
+		for n < len(former) && n < len(title) && former[n] == title[n] {
+			n++
+		}
+		b = binary.AppendUvarint(b, uint64(n))
+		b = binary.AppendUvarint(b, uint64(len(title)-n))
+		b = append(b, title[n:]...)
+		former = title
+	}
+	return b
+}
+
+func appendPlan(b []byte, limit uint32) []byte {
+	return binary.AppendUvarint(append(b, outcomePlan), uint64(limit))
+}
+
+// DecodeOutcome returns what Kind.Outcome packed: the outcome of that command of that customer, whose
+// events are of the time at (actors.Reply.Time). Errors: persistence.ErrCorrupt.
+func DecodeOutcome(customer string, c *licensedv1.Command, at time.Time, outcome []byte) (Outcome, error) {
+	o, ok := decodeOutcome(customer, subjectOf(c), at.UnixMilli(), outcome)
+	if !ok {
+		return Outcome{}, fmt.Errorf("outcome of %v: %w", subjectOf(c).kind, persistence.ErrCorrupt)
+	}
+	return o, nil
+}
+
+func decodeOutcome(customer string, c subject, at int64, outcome []byte) (Outcome, bool) {
+	if len(outcome) == 0 {
+		return Outcome{}, false
+	}
+	var o Outcome
+	r := &reader{data: outcome[1:]}
+	kind := outcome[0]
+	switch kind & outcomeKind {
+	case outcomeLicense:
+		o.License = readLicense(r, kind, at)
+		o.License.CustomerId, o.License.DeviceId, o.License.TitleId = customer, c.device, c.title
+		if c.title == "" {
+			return Outcome{}, false
+		}
+	case outcomeRefusal:
+		o.Refusal = readRefusal(r, kind, at, c)
+	case outcomeTitles:
+		o.ReleasedTitles = readTitles(r)
+		r.bad = r.bad || c.kind != licensedv1.CommandKind_COMMAND_KIND_DEACTIVATE_DEVICE
+	case outcomePlan:
+		o.PlanID, o.DeviceLimit = c.plan, r.small()
+		r.bad = r.bad || c.kind != licensedv1.CommandKind_COMMAND_KIND_CHANGE_PLAN
+	default:
+		return Outcome{}, false
+	}
+	return o, !r.bad && len(r.data) == 0
+}
+
+func readLicense(r *reader, kind byte, at int64) *licensedv1.License {
+	l := &licensedv1.License{AcquiredAt: timestamp(at), Released: kind&outcomeReleased != 0}
+	l.ExpiresAt = r.timestamp(at)
+	if kind&outcomeAcquiredNow == 0 {
+		l.AcquiredAt = r.timestamp(at)
+	}
+	l.Renewals = r.small()
+	l.StudioId = r.rest()
+	return l
+}
+
+func readRefusal(r *reader, kind byte, at int64, c subject) *licensedv1.Refusal {
+	e := &licensedv1.CommandRefused{
+		Command: c.kind, DeviceId: c.device, TitleId: c.title, PlanId: c.plan,
+		Rule: licensedv1.Rule(r.index(1 << 16)), Limit: r.small(), Current: r.small(),
+		YearlyCounts: licensedv1.YearlyCounts(kind & outcomeCounts >> outcomeCountsShift),
+	}
+	if kind&outcomeHasNext != 0 {
+		e.NextAllowedAtMs = r.timestamp(at).AsTime().UnixMilli()
+	}
+	switch e.Rule {
+	case licensedv1.Rule_RULE_STUDIO_LIMIT:
+		e.StudioId = r.rest()
+	case licensedv1.Rule_RULE_DEVICE_LIMIT:
+		e.PlanId = r.rest()
+	}
+	return RefusalOf(e)
+}
+
+func readTitles(r *reader) []string {
+	var titles []string
+	former := ""
+	for len(r.data) > 0 {
+		n, rest := r.uvarint(), r.take(r.uvarint())
+		if r.bad || n > uint64(len(former)) {
+			r.bad = true
+			return nil
+		}
+		former = former[:n] + string(rest)
+		r.bad = !utf8.ValidString(former)
+		titles = append(titles, former)
+	}
+	return titles
+}
+
+// timestamp takes a duration from at.
+func (r *reader) timestamp(at int64) *timestamppb.Timestamp {
+	ms := at + unpackDuration(r.uvarint())
+	if ms < -maxTime || ms > maxTime {
+		r.bad = true
+		return nil
+	}
+	return timestamp(ms)
+}
+
+// rest takes all that is left as a name.
+func (r *reader) rest() string {
+	s := string(r.take(uint64(len(r.data))))
+	r.bad = r.bad || !utf8.ValidString(s)
+	return s
+}
+
+func timestamp(ms int64) *timestamppb.Timestamp { return timestamppb.New(time.UnixMilli(ms)) }
+
+// subject is what a command names.
+type subject struct {
+	kind                licensedv1.CommandKind
+	device, title, plan string
+}
+
+func subjectOf(c *licensedv1.Command) subject {
+	switch c := c.GetCommand().(type) {
+	case *licensedv1.Command_AcquireLicense:
+		return subject{
+			kind:   licensedv1.CommandKind_COMMAND_KIND_ACQUIRE_LICENSE,
+			device: c.AcquireLicense.GetDeviceId(), title: c.AcquireLicense.GetTitleId(),
+		}
+	case *licensedv1.Command_RenewLicense:
+		return subject{
+			kind:   licensedv1.CommandKind_COMMAND_KIND_RENEW_LICENSE,
+			device: c.RenewLicense.GetDeviceId(), title: c.RenewLicense.GetTitleId(),
+		}
+	case *licensedv1.Command_ReleaseLicense:
+		return subject{
+			kind:   licensedv1.CommandKind_COMMAND_KIND_RELEASE_LICENSE,
+			device: c.ReleaseLicense.GetDeviceId(), title: c.ReleaseLicense.GetTitleId(),
+		}
+	case *licensedv1.Command_RecordPlayback:
+		return subject{
+			kind:   licensedv1.CommandKind_COMMAND_KIND_RECORD_PLAYBACK,
+			device: c.RecordPlayback.GetDeviceId(), title: c.RecordPlayback.GetTitleId(),
+		}
+	case *licensedv1.Command_DeactivateDevice:
+		return subject{
+			kind:   licensedv1.CommandKind_COMMAND_KIND_DEACTIVATE_DEVICE,
+			device: c.DeactivateDevice.GetDeviceId(),
+		}
+	case *licensedv1.Command_ChangePlan:
+		return subject{kind: licensedv1.CommandKind_COMMAND_KIND_CHANGE_PLAN, plan: c.ChangePlan.GetPlanId()}
+	default:
+		return subject{}
+	}
+}
+
+// RefusalOf returns a recorded refusal in the API's words, without sequence.
+func RefusalOf(e *licensedv1.CommandRefused) *licensedv1.Refusal {
+	r := &licensedv1.Refusal{Rule: e.GetRule(), Limit: e.GetLimit(), Current: e.GetCurrent(), Message: message(e)}
+	if e.GetNextAllowedAtMs() != 0 {
+		r.NextAllowedAt = timestamp(e.GetNextAllowedAtMs())
+	}
+	return r
+}
+
+// message says in words which rule refused a command, and why.
+func message(e *licensedv1.CommandRefused) string {
+	why := reason(e)
+	if at := e.GetNextAllowedAtMs(); at != 0 {
+		why += "; possible again from " + time.UnixMilli(at).UTC().Format("2006-01-02T15:04:05.999Z")
+	}
+	return why
+}
+
+func reason(e *licensedv1.CommandRefused) string {
+	device, title := e.GetDeviceId(), e.GetTitleId()
+	limit, current := e.GetLimit(), e.GetCurrent()
+	switch e.GetRule() {
+	case licensedv1.Rule_RULE_DEVICE_LIMIT:
+		return fmt.Sprintf("%s active licences, plan %s allows %d", count(current, "device has", "devices have"), e.GetPlanId(), limit)
+	case licensedv1.Rule_RULE_STUDIO_LIMIT:
+		return fmt.Sprintf("%s of studio %s active, %d allowed", count(current, "licence", "licences"), e.GetStudioId(), limit)
+	case licensedv1.Rule_RULE_YEARLY_LIMIT:
+		return fmt.Sprintf("%s of title %s in the last 365 days, %d allowed", uses(e), title, limit)
+	case licensedv1.Rule_RULE_DEACTIVATION_LIMIT:
+		return fmt.Sprintf("%s deactivated in the last 365 days, %d allowed", count(current, "device", "devices"), limit)
+	case licensedv1.Rule_RULE_NO_LICENSE:
+		return fmt.Sprintf("device %s has no licence for title %s", device, title)
+	case licensedv1.Rule_RULE_RELEASED:
+		return fmt.Sprintf("the licence of device %s for title %s is released", device, title)
+	case licensedv1.Rule_RULE_NOT_ACTIVE:
+		return fmt.Sprintf("the licence of device %s for title %s has expired", device, title)
+	case licensedv1.Rule_RULE_DEVICE_DEACTIVATED:
+		return fmt.Sprintf("device %s is deactivated", device)
+	case licensedv1.Rule_RULE_UNKNOWN_DEVICE:
+		return fmt.Sprintf("device %s is unknown", device)
+	case licensedv1.Rule_RULE_UNKNOWN_PLAN:
+		return fmt.Sprintf("plan %s is unknown", e.GetPlanId())
+	case licensedv1.Rule_RULE_TITLE_UNAVAILABLE:
+		return fmt.Sprintf("title %s is no longer available", title)
+	default:
+		return fmt.Sprintf("refused by rule %v", e.GetRule())
+	}
+}
+
+func uses(e *licensedv1.CommandRefused) string {
+	n := e.GetCurrent()
+	switch policy.Counts(e.GetYearlyCounts()) {
+	case policy.Playbacks:
+		return count(n, "playback", "playbacks")
+	case policy.Both:
+		return count(n, "download or playback", "downloads and playbacks")
+	default:
+		return count(n, "download", "downloads")
+	}
+}
+
+func count(n uint32, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}

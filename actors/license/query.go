@@ -1,0 +1,194 @@
+package license
+
+import (
+	"cmp"
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"licensed/actors"
+	"licensed/actors/license/policy"
+	"licensed/messages/licensedv1"
+)
+
+// Downloads is the answer to ListDownloads.
+type Downloads struct {
+	// Response without customer id and sequence.
+	Response *licensedv1.ListDownloadsResponse
+	// Older says that the question goes further back than the state: there may be downloads that are not
+	// listed, and the list is to be taken from history instead ([DownloadsFromHistory]), from Since on.
+	// Whether another download is allowed, and when, is right all the same.
+	Older bool
+	// Since is the time from which downloads were asked for.
+	Since time.Time
+}
+
+// Query answers *licensedv1.ListLicenses with *licensedv1.ListLicensesResponse, ListDevices with
+// *licensedv1.ListDevicesResponse, and ListDownloads with *Downloads, as of a time and under a policy.
+// Answers are without customer ids and sequence and share no memory with the state.
+func Query(now time.Time, p *policy.Policy, s *State, q *licensedv1.Query) (any, error) {
+	v := view{now: now.UnixMilli(), policy: p, state: s}
+	switch q := q.GetQuery().(type) {
+	case *licensedv1.Query_ListLicenses:
+		return v.listLicenses(q.ListLicenses), nil
+	case *licensedv1.Query_ListDownloads:
+		return v.listDownloads(q.ListDownloads), nil
+	case *licensedv1.Query_ListDevices:
+		return v.listDevices(), nil
+	default:
+		return nil, fmt.Errorf("license: no query, but %T", q)
+	}
+}
+
+// listLicenses lists licences by device and title.
+func (v view) listLicenses(q *licensedv1.ListLicenses) *licensedv1.ListLicensesResponse {
+	res := &licensedv1.ListLicensesResponse{}
+	for i := range v.state.licenses {
+		l := &v.state.licenses[i]
+		if l.forgotten(v.now) || !l.active(v.now) && !q.GetIncludeInactive() {
+			continue
+		}
+		res.Licenses = append(res.Licenses, &licensedv1.License{
+			DeviceId:   v.state.devices[l.device].id,
+			TitleId:    v.state.titles[l.title],
+			StudioId:   v.state.studioOf(l),
+			AcquiredAt: timestamp(l.acquired),
+			ExpiresAt:  timestamp(l.expires),
+			Released:   l.released != 0,
+			Renewals:   l.renewals,
+		})
+	}
+	slices.SortFunc(res.Licenses, func(a, b *licensedv1.License) int {
+		return cmp.Or(strings.Compare(a.DeviceId, b.DeviceId), strings.Compare(a.TitleId, b.TitleId))
+	})
+	return res
+}
+
+// listDevices lists devices by id.
+func (v view) listDevices() *licensedv1.ListDevicesResponse {
+	res := &licensedv1.ListDevicesResponse{}
+	res.PlanId, res.DeviceLimit = v.policy.InForce(v.state.plan)
+	for i := range v.state.devices {
+		if v.state.forgottenDevice(i, v.now) {
+			continue
+		}
+		d := &v.state.devices[i]
+		out := &licensedv1.Device{DeviceId: d.id, Active: !d.deactivated}
+		if d.downloaded != 0 {
+			out.LastDownloadAt = timestamp(d.downloaded)
+		}
+		for j := range v.state.licenses {
+			if l := &v.state.licenses[j]; l.device == uint32(i) && l.active(v.now) {
+				out.ActiveLicenses++
+			}
+		}
+		res.Devices = append(res.Devices, out)
+	}
+	slices.SortFunc(res.Devices, func(a, b *licensedv1.Device) int { return strings.Compare(a.DeviceId, b.DeviceId) })
+	return res
+}
+
+func (v view) listDownloads(q *licensedv1.ListDownloads) *Downloads {
+	since := v.now - window + 1
+	if q.GetSince() != nil {
+		since = ceilMilli(q.GetSince())
+	}
+	res := &licensedv1.ListDownloadsResponse{TitleId: q.GetTitleId()}
+	out := &Downloads{Response: res, Older: since <= v.now-window, Since: time.UnixMilli(since).UTC()}
+	title := v.state.title(q.GetTitleId())
+	v.eachUse(title, func(l *license, u use) {
+		if !u.playback() && u.at() >= since {
+			res.Downloads = append(res.Downloads, &licensedv1.Download{
+				DeviceId: v.state.devices[l.device].id, At: timestamp(u.at()),
+			})
+		}
+	})
+	sortDownloads(res.Downloads)
+	out.Older = out.Older || v.dropped(title, since)
+	limit := v.policy.Title(q.GetTitleId()).YearlyLimit
+	if limit != policy.Unlimited {
+		n := uint32(limit)
+		res.Limit = &n
+	}
+	r := v.yearlyLimit(title, limit)
+	if res.Allowed = r.ok(); !res.Allowed {
+		res.NextAllowedAt = v.nextUse(title, limit)
+	}
+	return out
+}
+
+// dropped says whether downloads of the title since then may have left the state because they were
+// too many.
+func (v view) dropped(title int, since int64) bool {
+	for i := range v.state.licenses {
+		l := &v.state.licenses[i]
+		if title < 0 || l.title != uint32(title) {
+			continue
+		}
+		n, oldest := 0, int64(0)
+		for j := len(l.uses) - 1; j >= 0; j-- {
+			if !l.uses[j].playback() {
+				n++
+				oldest = l.uses[j].at()
+			}
+		}
+		if n >= maxCounted && since <= oldest {
+			return true
+		}
+	}
+	return false
+}
+
+// nextUse returns when so many uses have left the window that the yearly limit allows another, or nil.
+func (v view) nextUse(title int, limit policy.Limit) *timestamppb.Timestamp {
+	var times []int64
+	v.eachUse(title, func(_ *license, u use) {
+		if counted(u, v.policy.Counts()) {
+			times = append(times, u.at())
+		}
+	})
+	if limit == 0 {
+		return nil
+	}
+	slices.Sort(times)
+	return timestamp(times[len(times)-int(limit)] + window)
+}
+
+// ceilMilli returns the first millisecond that is not before t.
+func ceilMilli(t *timestamppb.Timestamp) int64 {
+	at := t.AsTime()
+	ms := at.UnixMilli()
+	if at.After(time.UnixMilli(ms)) {
+		ms++
+	}
+	return ms
+}
+
+func sortDownloads(d []*licensedv1.Download) {
+	slices.SortStableFunc(d, func(a, b *licensedv1.Download) int {
+		return cmp.Or(a.At.AsTime().Compare(b.At.AsTime()), strings.Compare(a.DeviceId, b.DeviceId))
+	})
+}
+
+// DownloadsFromHistory returns the downloads of a title since a time, oldest first, from the events of
+// a customer's history, decoded. Errors: the first of the iteration.
+func DownloadsFromHistory(title string, since time.Time, events iter.Seq2[actors.Event, error]) ([]*licensedv1.Download, error) {
+	var downloads []*licensedv1.Download
+	for e, err := range events {
+		if err != nil {
+			return nil, err
+		}
+		if _, ok := e.Value.(*licensedv1.TitleDownloaded); !ok || e.Time.Before(since) {
+			continue
+		}
+		if device, of, _ := strings.Cut(e.AggregateID, "/"); of == title {
+			downloads = append(downloads, &licensedv1.Download{DeviceId: device, At: timestamppb.New(e.Time)})
+		}
+	}
+	sortDownloads(downloads)
+	return downloads, nil
+}
