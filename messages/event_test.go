@@ -17,7 +17,7 @@ import (
 	"licensed/messages/licensedv1"
 )
 
-var rewrite = flag.Bool("rewrite", false, "write golden files that are missing; never change one that was released")
+var writeGoldenFiles = flag.Bool("write-golden", false, "write golden files that are missing; never change one that was released")
 
 var terms = &licensedv1.LicenseTerms{
 	StudioId: "netflix", AcquiredAtMs: 1767225600000, ExpiresAtMs: 1769817600000, Renewals: 2, Released: true,
@@ -55,7 +55,7 @@ func golden(t *testing.T, mapper string) (data []byte, event proto.Message) {
 	t.Helper()
 	text, err := os.ReadFile(goldenFile(mapper))
 	if err != nil {
-		t.Fatalf("an event mapper without a golden file (go test ./messages -rewrite makes it): %v", err)
+		t.Fatalf("an event mapper without a golden file (go test ./messages -write-golden makes it): %v", err)
 	}
 	digits, meaning, _ := strings.Cut(string(text), "\n")
 	if data, err = hex.DecodeString(digits); err != nil {
@@ -73,7 +73,7 @@ func golden(t *testing.T, mapper string) (data []byte, event proto.Message) {
 
 // TestGolden reads the bytes that every release stored, and writes those of this one.
 func TestGolden(t *testing.T) {
-	if *rewrite {
+	if *writeGoldenFiles {
 		writeGolden(t)
 	}
 	current := map[string]proto.Message{}

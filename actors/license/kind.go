@@ -1,6 +1,7 @@
 package license
 
 import (
+	"bytes"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -83,8 +84,7 @@ func checkHeader(h persistence.Header) error {
 // Outcome implements actors.Kind. DecodeOutcome reads it.
 func (k *Kind) Outcome(events []actors.Event) []byte {
 	var space [64]byte
-	packed := appendOutcome(space[:0], events)
-	return append(make([]byte, 0, len(packed)), packed...)
+	return bytes.Clone(appendOutcome(space[:0], events))
 }
 
 // aggregate is the state of one customer in the runtime.

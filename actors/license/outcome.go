@@ -323,13 +323,16 @@ func reason(e *licensedv1.CommandRefused) string {
 	limit, current := e.GetLimit(), e.GetCurrent()
 	switch e.GetRule() {
 	case licensedv1.Rule_RULE_DEVICE_LIMIT:
-		return fmt.Sprintf("%s active licences, plan %s allows %d", count(current, "device has", "devices have"), e.GetPlanId(), limit)
+		return fmt.Sprintf("%s active licences, the limit of plan %s is %d",
+			count(current, "device has", "devices have"), e.GetPlanId(), limit)
 	case licensedv1.Rule_RULE_STUDIO_LIMIT:
-		return fmt.Sprintf("%s of studio %s active, %d allowed", count(current, "licence", "licences"), e.GetStudioId(), limit)
+		return fmt.Sprintf("%s of studio %s, the limit is %d",
+			count(current, "active licence", "active licences"), e.GetStudioId(), limit)
 	case licensedv1.Rule_RULE_YEARLY_LIMIT:
-		return fmt.Sprintf("%s of title %s in the last 365 days, %d allowed", uses(e), title, limit)
+		return fmt.Sprintf("%s of title %s in the last 365 days, the limit is %d", uses(e), title, limit)
 	case licensedv1.Rule_RULE_DEACTIVATION_LIMIT:
-		return fmt.Sprintf("%s deactivated in the last 365 days, %d allowed", count(current, "device", "devices"), limit)
+		return fmt.Sprintf("%s in the last 365 days, the limit is %d",
+			count(current, "device was deactivated", "devices were deactivated"), limit)
 	case licensedv1.Rule_RULE_NO_LICENSE:
 		return fmt.Sprintf("device %s has no licence for title %s", device, title)
 	case licensedv1.Rule_RULE_RELEASED:

@@ -33,27 +33,30 @@ const (
 // z is the zigzag code of sint64.
 type LicenseSnapshot struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// All ids, joined by '/': the plan (empty: the default plan), the devices, the studios, the titles.
+	// All ids, one after the other: the plan (empty: the default plan), the devices, the studios, the
+	// titles.
 	Names string `protobuf:"bytes,1,opt,name=names,proto3" json:"names,omitempty"`
+	// The number of bytes of each.
+	NameLengths []uint32 `protobuf:"varint,2,rep,packed,name=name_lengths,json=nameLengths,proto3" json:"name_lengths,omitempty"`
 	// The time of the last event, milliseconds since 1970 in UTC.
-	TimeMs uint64 `protobuf:"varint,2,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
+	TimeMs uint64 `protobuf:"varint,3,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
 	// The next eventOrderNumber of the aggregate id "customer".
-	Order uint64 `protobuf:"varint,3,opt,name=order,proto3" json:"order,omitempty"`
+	Order uint64 `protobuf:"varint,4,opt,name=order,proto3" json:"order,omitempty"`
 	// How many of the names are studios.
-	StudioCount uint32 `protobuf:"varint,4,opt,name=studio_count,json=studioCount,proto3" json:"studio_count,omitempty"`
+	StudioCount uint32 `protobuf:"varint,5,opt,name=studio_count,json=studioCount,proto3" json:"studio_count,omitempty"`
 	// Columns: 2·(next eventOrderNumber) + deactivated, time_ms − last used,
 	// 0 if never downloaded to, or 1 + (last used − last download).
-	Devices []uint64 `protobuf:"varint,5,rep,packed,name=devices,proto3" json:"devices,omitempty"`
-	// Columns: device, title, studio, next eventOrderNumber, time_ms − acquired at,
+	Devices []uint64 `protobuf:"varint,6,rep,packed,name=devices,proto3" json:"devices,omitempty"`
+	// Columns: device, title, 0 or 1 + studio, next eventOrderNumber, time_ms − acquired at,
 	// duration from acquired to expiry, 0 if not released, or 1 + (released at − acquired at),
 	// renewals, number of rows in uses.
-	Licenses []uint64 `protobuf:"varint,6,rep,packed,name=licenses,proto3" json:"licenses,omitempty"`
+	Licenses []uint64 `protobuf:"varint,7,rep,packed,name=licenses,proto3" json:"licenses,omitempty"`
 	// Downloads and counted playbacks, in the order of the licences and then of time. One column:
 	// 2·distance + is playback, where the first distance of a licence is the zigzag code of
 	// (use − acquired at), and each further one is that from the use before it.
-	Uses []uint64 `protobuf:"varint,7,rep,packed,name=uses,proto3" json:"uses,omitempty"`
+	Uses []uint64 `protobuf:"varint,8,rep,packed,name=uses,proto3" json:"uses,omitempty"`
 	// Device deactivations in the order of time. One column: time_ms − deactivated at.
-	Deactivations []uint64 `protobuf:"varint,8,rep,packed,name=deactivations,proto3" json:"deactivations,omitempty"`
+	Deactivations []uint64 `protobuf:"varint,9,rep,packed,name=deactivations,proto3" json:"deactivations,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -93,6 +96,13 @@ func (x *LicenseSnapshot) GetNames() string {
 		return x.Names
 	}
 	return ""
+}
+
+func (x *LicenseSnapshot) GetNameLengths() []uint32 {
+	if x != nil {
+		return x.NameLengths
+	}
+	return nil
 }
 
 func (x *LicenseSnapshot) GetTimeMs() uint64 {
@@ -148,16 +158,17 @@ var File_licensed_v1_snapshot_proto protoreflect.FileDescriptor
 
 const file_licensed_v1_snapshot_proto_rawDesc = "" +
 	"\n" +
-	"\x1alicensed/v1/snapshot.proto\x12\vlicensed.v1\"\xe9\x01\n" +
+	"\x1alicensed/v1/snapshot.proto\x12\vlicensed.v1\"\x8c\x02\n" +
 	"\x0fLicenseSnapshot\x12\x14\n" +
-	"\x05names\x18\x01 \x01(\tR\x05names\x12\x17\n" +
-	"\atime_ms\x18\x02 \x01(\x04R\x06timeMs\x12\x14\n" +
-	"\x05order\x18\x03 \x01(\x04R\x05order\x12!\n" +
-	"\fstudio_count\x18\x04 \x01(\rR\vstudioCount\x12\x18\n" +
-	"\adevices\x18\x05 \x03(\x04R\adevices\x12\x1a\n" +
-	"\blicenses\x18\x06 \x03(\x04R\blicenses\x12\x12\n" +
-	"\x04uses\x18\a \x03(\x04R\x04uses\x12$\n" +
-	"\rdeactivations\x18\b \x03(\x04R\rdeactivationsB\x1eZ\x1clicensed/messages/licensedv1b\x06proto3"
+	"\x05names\x18\x01 \x01(\tR\x05names\x12!\n" +
+	"\fname_lengths\x18\x02 \x03(\rR\vnameLengths\x12\x17\n" +
+	"\atime_ms\x18\x03 \x01(\x04R\x06timeMs\x12\x14\n" +
+	"\x05order\x18\x04 \x01(\x04R\x05order\x12!\n" +
+	"\fstudio_count\x18\x05 \x01(\rR\vstudioCount\x12\x18\n" +
+	"\adevices\x18\x06 \x03(\x04R\adevices\x12\x1a\n" +
+	"\blicenses\x18\a \x03(\x04R\blicenses\x12\x12\n" +
+	"\x04uses\x18\b \x03(\x04R\x04uses\x12$\n" +
+	"\rdeactivations\x18\t \x03(\x04R\rdeactivationsB\x1eZ\x1clicensed/messages/licensedv1b\x06proto3"
 
 var (
 	file_licensed_v1_snapshot_proto_rawDescOnce sync.Once

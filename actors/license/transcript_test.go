@@ -1,0 +1,213 @@
+package license
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/datadriven"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"licensed/actors/license/policy"
+	"licensed/messages/licensedv1"
+)
+
+// TestTranscripts runs testdata/*.txt, which tell the rules by example; -rewrite writes what is
+// answered now into them.
+//
+//	policy                            put the policy below in force
+//	at TIME                           set the clock
+//	after 30d 1ms                     move the clock
+//	acquire DEVICE TITLE [new-download] [validate-only]
+//	renew, release, play DEVICE TITLE [validate-only]
+//	deactivate DEVICE [validate-only]
+//	plan PLAN [validate-only]
+//	licenses [all]
+//	devices
+//	downloads TITLE [since=TIME]
+//	snapshot                          what a snapshot keeps
+//
+// A command is answered with its events (aggregate id, order number, name, data), and after "=" with
+// the reply that a client gets.
+func TestTranscripts(t *testing.T) {
+	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+		if !strings.HasSuffix(path, ".txt") {
+			return
+		}
+		r := newTrial(t, policy.Default(), time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
+		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
+			r.t = t
+			return r.directive(d)
+		})
+	})
+}
+
+func (r *trial) directive(d *datadriven.TestData) string {
+	switch d.Cmd {
+	case "policy":
+		p, err := policy.Parse("policy", []byte(d.Input))
+		if err != nil {
+			return err.Error()
+		}
+		r.kind.SetPolicy(p)
+		return "in force"
+	case "at", "after":
+		return r.clock(d)
+	case "licenses", "devices", "downloads":
+		return r.ask(d)
+	case "snapshot":
+		r.repack()
+		s := r.packed.(*aggregate).state
+		uses := 0
+		for i := range s.licenses {
+			uses += len(s.licenses[i].uses)
+		}
+		return fmt.Sprintf("devices: %d, licences: %d, downloads and playbacks: %d, deactivations: %d",
+			len(s.devices), len(s.licenses), uses, len(s.deactivations))
+	default:
+		return r.command(d)
+	}
+}
+
+func (r *trial) clock(d *datadriven.TestData) string {
+	for _, arg := range d.CmdArgs {
+		if d.Cmd == "at" {
+			r.now = parseTime(r.t, arg.Key)
+			break
+		}
+		days, isDays := strings.CutSuffix(arg.Key, "d")
+		if n, err := strconv.Atoi(days); isDays && err == nil {
+			r.now = r.now.Add(time.Duration(n) * 24 * time.Hour)
+			continue
+		}
+		duration, err := time.ParseDuration(arg.Key)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		r.now = r.now.Add(duration)
+	}
+	return clock(r.now)
+}
+
+func parseTime(t testing.TB, s string) time.Time {
+	t.Helper()
+	at, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return at
+}
+
+func (r *trial) command(d *datadriven.TestData) string {
+	var names []string
+	for _, arg := range d.CmdArgs {
+		names = append(names, arg.Key)
+	}
+	names = append(names, "", "")
+	var c *licensedv1.Command
+	switch d.Cmd {
+	case "acquire":
+		c = acquire(names[0], names[1])
+		c.GetAcquireLicense().NewDownload = d.HasArg("new-download")
+	case "renew":
+		c = renew(names[0], names[1])
+	case "release":
+		c = release(names[0], names[1])
+	case "play":
+		c = play(names[0], names[1])
+	case "deactivate":
+		c = deactivate(names[0])
+	case "plan":
+		c = changePlan(names[0])
+	default:
+		r.t.Fatalf("unknown directive %s", d.Cmd)
+	}
+	if d.HasArg("validate-only") {
+		decision := r.decide(c)
+		return reply(r.outcome(c, decision))
+	}
+	decision := r.execute(c)
+	return describe(decision) + reply(r.outcome(c, decision))
+}
+
+func reply(o Outcome) string {
+	switch {
+	case o.Refusal != nil:
+		rule := strings.TrimPrefix(o.Refusal.Rule.String(), "RULE_")
+		return fmt.Sprintf("= refused, %s: %s", rule, o.Refusal.Message)
+	case o.License != nil:
+		return "= " + licence(o.License)
+	case o.PlanID != "":
+		return fmt.Sprintf("= plan %s, devices: %d", o.PlanID, o.DeviceLimit)
+	default:
+		return fmt.Sprintf("= released %v", o.ReleasedTitles)
+	}
+}
+
+func licence(l *licensedv1.License) string {
+	s := fmt.Sprintf("%s/%s of %s, acquired %s, expires %s", l.DeviceId, l.TitleId, l.StudioId,
+		clock(l.AcquiredAt.AsTime()), clock(l.ExpiresAt.AsTime()))
+	if l.Renewals > 0 {
+		s += fmt.Sprintf(", renewals: %d", l.Renewals)
+	}
+	if l.Released {
+		s += ", released"
+	}
+	return s
+}
+
+func (r *trial) ask(d *datadriven.TestData) string {
+	var b strings.Builder
+	switch d.Cmd {
+	case "licenses":
+		res := r.query(&licensedv1.Query{Query: &licensedv1.Query_ListLicenses{
+			ListLicenses: &licensedv1.ListLicenses{IncludeInactive: d.HasArg("all")},
+		}}).(*licensedv1.ListLicensesResponse)
+		for _, l := range res.Licenses {
+			fmt.Fprintln(&b, licence(l))
+		}
+	case "devices":
+		res := r.query(&licensedv1.Query{Query: &licensedv1.Query_ListDevices{
+			ListDevices: &licensedv1.ListDevices{},
+		}}).(*licensedv1.ListDevicesResponse)
+		fmt.Fprintf(&b, "plan %s, devices: %d\n", res.PlanId, res.DeviceLimit)
+		for _, dev := range res.Devices {
+			fmt.Fprintf(&b, "%s: %s, active licences: %d, last download %s\n", dev.DeviceId,
+				map[bool]string{true: "active", false: "deactivated"}[dev.Active], dev.ActiveLicenses,
+				clock(dev.LastDownloadAt.AsTime()))
+		}
+	case "downloads":
+		q := &licensedv1.ListDownloads{TitleId: d.CmdArgs[0].Key}
+		if len(d.CmdArgs) > 1 {
+			q.Since = timestamppb.New(parseTime(r.t, d.CmdArgs[1].Vals[0]))
+		}
+		r.describeDownloads(&b, r.query(&licensedv1.Query{Query: &licensedv1.Query_ListDownloads{ListDownloads: q}}).(*Downloads))
+	}
+	return b.String()
+}
+
+func (r *trial) describeDownloads(b *strings.Builder, a *Downloads) {
+	list, res := a.Response.Downloads, a.Response
+	if a.Older {
+		fmt.Fprintln(b, "(from history)")
+		var err error
+		list, err = DownloadsFromHistory(res.TitleId, a.Since, r.events)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	for _, download := range list {
+		fmt.Fprintf(b, "%s %s\n", clock(download.At.AsTime()), download.DeviceId)
+	}
+	limit := "no limit"
+	if res.Limit != nil {
+		limit = fmt.Sprintf("limit %d", *res.Limit)
+	}
+	fmt.Fprintf(b, "%s, another is allowed: %v", limit, res.Allowed)
+	if res.NextAllowedAt != nil {
+		fmt.Fprintf(b, ", from %s", clock(res.NextAllowedAt.AsTime()))
+	}
+	fmt.Fprintln(b)
+}
