@@ -1,0 +1,140 @@
+# The targets of the project. A comment of two hashes behind a target is what `make help` prints.
+
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+GO ?= go
+
+# The race detector needs a C compiler; go switches cgo off by itself where there is none.
+RACE := $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race)
+
+# make sim: the first seed, and how many.
+SEED  ?= 1
+SEEDS ?= 20000
+# make fuzz: how long for each fuzzer.
+FUZZTIME ?= 10s
+# make bench: which benchmarks, and how often: each measures for a time of its own, so once is enough.
+BENCH     ?= .
+BENCHTIME ?= 1x
+# make test-all, bench and cover: which packages.
+PKG ?= ./...
+
+# Tools are pinned in tools/go.mod and built from source, once for each version.
+TOOLS    := tools/go.mod tools/go.sum
+BUF      := bin/buf
+GOLANGCI := bin/golangci-lint
+
+##@ Every day
+
+.PHONY: check
+check: fmt-check vet ## The quick loop: formatting, vet, build, short tests with -race. Needs only Go
+	$(GO) build ./...
+	$(GO) test -short $(RACE) ./...
+
+.PHONY: test
+test: ## Everything that must pass; installs what it needs
+	@scripts/install-needs.sh
+	@$(MAKE) fmt-check tidy-check vet lint proto-check
+	@$(MAKE) test-all test-sim
+
+.PHONY: build
+build: ## Build the programs into bin/
+	$(GO) build -trimpath -o bin/ ./cmd/...
+
+.PHONY: fmt
+fmt: ## Format all Go files
+	gofmt -s -w .
+
+.PHONY: cover
+cover: ## Test coverage by package, and as a page in bin/cover.html
+	@mkdir -p bin
+	$(GO) test -short -coverpkg=./... -coverprofile=bin/cover.all $(PKG) >/dev/null
+	@grep -v -e '\.pb\.go:' -e '\.connect\.go:' bin/cover.all >bin/cover.out
+	@$(GO) tool cover -html=bin/cover.out -o bin/cover.html
+	@scripts/coverage.sh bin/cover.out
+
+##@ Looking closer
+
+.PHONY: sim
+sim: ## Simulate SEEDS=20000 schedules from SEED=1 on
+	$(GO) test ./test/sim -run '^TestSeeds$$' -count=1 -timeout 0 -v -seed=$(SEED) -seeds=$(SEEDS)
+
+.PHONY: mutants
+mutants: ## Plant each known bug and see that the simulation catches it
+	$(GO) test ./test/sim -run '^TestMutants$$' -count=1 -v
+
+.PHONY: fuzz
+fuzz: ## Run every fuzzer for FUZZTIME=10s
+	@scripts/fuzz.sh $(FUZZTIME)
+
+.PHONY: bench
+bench: ## Benchmarks; BENCH=regexp picks some. docs/benchmarks.md explains the figures
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -timeout 60m $(PKG)
+
+##@ Generated code and tools
+
+.PHONY: proto
+proto: $(BUF) ## Generate Go from the .proto files
+	$(BUF) generate
+
+.PHONY: proto-check
+proto-check: $(BUF) ## Lint the .proto files, compare with proto/baseline.binpb, see that generated code is fresh
+	$(BUF) format --diff --exit-code
+	$(BUF) lint
+	$(BUF) breaking --against proto/baseline.binpb
+	@scripts/generated-is-fresh.sh
+
+.PHONY: proto-baseline
+proto-baseline: $(BUF) ## At a release: make today's .proto files what later ones must stay compatible with
+	$(BUF) build --as-file-descriptor-set --exclude-source-info -o proto/baseline.binpb
+
+.PHONY: lint
+lint: $(GOLANGCI) ## Run the linters of .golangci.yml
+	$(GOLANGCI) run ./...
+
+.PHONY: tools
+tools: $(BUF) $(GOLANGCI) ## Build the pinned tools into bin/ (the linter takes minutes, once)
+
+$(BUF): $(TOOLS)
+	$(GO) build -C tools -o ../bin/ github.com/bufbuild/buf/cmd/buf
+
+$(GOLANGCI): $(TOOLS)
+	@echo 'building golangci-lint from source; this takes some minutes, once'
+	$(GO) build -C tools -o ../bin/ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+.PHONY: tidy
+tidy: ## Tidy go.mod and tools/go.mod
+	$(GO) mod tidy
+	$(GO) mod -C tools tidy
+
+##@ Parts of test
+
+.PHONY: fmt-check
+fmt-check: ## See that all Go files are formatted
+	@out=$$(gofmt -s -l .); if [[ -n $$out ]]; then \
+		echo "not formatted, run make fmt:"; echo "$$out"; exit 1; fi
+
+.PHONY: vet
+vet: ## go vet
+	$(GO) vet ./...
+
+.PHONY: tidy-check
+tidy-check: ## See that go.mod and tools/go.mod are tidy
+	$(GO) mod tidy -diff
+	cd tools && $(GO) mod tidy -diff
+
+.PHONY: test-all
+test-all: ## All tests with -race: unit, conformance, end to end, import rules, fuzz corpora, planted bugs
+	$(GO) test $(RACE) -timeout 30m $(PKG)
+
+.PHONY: test-sim
+test-sim: ## 2,000 simulated schedules with -race
+	$(GO) test $(RACE) ./test/sim -run '^TestSeeds$$' -count=1 -timeout 30m -v -seeds=2000
+
+.PHONY: help
+help: ## This list
+	@awk 'BEGIN { FS = ":.*## " } \
+		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

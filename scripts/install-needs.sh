@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Sees that `make test` has what it needs, and installs with apt-get what is missing where that is
+# possible. Go itself must be there; modules and tools come through it.
+set -euo pipefail
+
+if ! command -v go >/dev/null; then
+  echo "Go is not installed or not on the PATH; see https://go.dev/doc/install" >&2
+  exit 1
+fi
+
+missing=()
+command -v git >/dev/null || missing+=(git)
+# The race detector is built with cgo.
+command -v "$(go env CC)" >/dev/null || missing+=(gcc libc6-dev)
+if [[ ${#missing[@]} -eq 0 ]]; then
+  exit 0
+fi
+
+sudo=()
+if [[ $(id -u) -ne 0 ]]; then
+  sudo=(sudo -n)
+fi
+if ! command -v apt-get >/dev/null || { [[ ${#sudo[@]} -gt 0 ]] && ! command -v sudo >/dev/null; }; then
+  echo "make test needs: ${missing[*]}. Install them with your system's package manager and run it again." >&2
+  exit 1
+fi
+echo "installing ${missing[*]}"
+"${sudo[@]}" apt-get update -qq
+"${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
