@@ -36,16 +36,5 @@ type Reply struct {
 type Answer struct {
 	Value any
 	// Head is where the aggregate's history ended when the query was answered.
-	Head Head
-}
-
-// Head is the end of an aggregate's history, as its owner vouches for it: all up to Sequence is durable.
-type Head struct {
-	Aggregate string
-	Partition persistence.Partition
-	// Base, Parent and ParentIncarnation are those of the partition's root.
-	Base              uint64
-	Parent            persistence.RootKey
-	ParentIncarnation persistence.Incarnation
-	Sequence          uint64
+	Head persistence.Head
 }

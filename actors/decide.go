@@ -27,7 +27,15 @@ func (m *Machine) now(in Input) time.Time {
 	return time.UnixMilli(max(in.Now.UnixMilli(), m.lastTime)).UTC()
 }
 
+// HeadQuery asks where the history ends, and nothing of the domain.
+type HeadQuery struct{}
+
 func (m *Machine) query(r *Request, in Input) {
+	if _, ok := r.Query.(HeadQuery); ok {
+		r.Answer = Answer{Head: m.head()}
+		m.wait(r, false)
+		return
+	}
 	err := m.guard(func() error {
 		v, err := m.hot.state.Query(m.now(in), r.Query)
 		r.Answer = Answer{Value: v, Head: m.head()}

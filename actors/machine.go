@@ -483,9 +483,8 @@ func (m *Machine) partition() persistence.Partition {
 	return persistence.Partition{RootKey: m.root, Incarnation: m.env.Incarnation}
 }
 
-func (m *Machine) head() Head {
-	return Head{
-		Aggregate: m.aggregate, Partition: m.partition(), Base: m.base,
-		Parent: m.parent, ParentIncarnation: m.parentBy, Sequence: m.sequence,
+func (m *Machine) head() persistence.Head {
+	return persistence.Head{
+		Partition: m.partition(), Base: m.base, Parent: m.parent, ParentIncarnation: m.parentBy, Sequence: m.sequence,
 	}
 }

@@ -26,7 +26,8 @@ const (
 	flagKeyID                // header: KeyID
 	flagPolicy               // header: PolicyVersion
 
-	headerFlags = flagEncoding | flagKeyID | flagPolicy
+	headerFlags  = flagEncoding | flagKeyID | flagPolicy
+	flagArchived = flagFirst // root: ArchivedThrough
 )
 
 // AppendRecord appends the encoding of r to dst and returns the extended slice. Times are kept in
@@ -111,12 +112,17 @@ func DecodeRecord(b []byte) (Record, error) {
 // milliseconds. The root must be valid, see [Root.Validate]. Layout, as in AppendRecord:
 //
 //	0x21, flags, aggregate, epoch, version, incarnation (16 bytes), base, [parent's epoch, version and
-//	incarnation (16 bytes)], time, mapper, [header], snapshot, CRC-32C (4 bytes)
+//	incarnation (16 bytes)], time, mapper, [header], snapshot, [archived through], CRC-32C (4 bytes)
+//
+// What Housekeeping adds to a root is not part of it.
 func AppendRoot(dst []byte, r *Root) []byte {
 	start := len(dst)
 	flags := r.Header.flags()
 	if !r.Parent.IsZero() {
 		flags |= flagParent
+	}
+	if r.ArchivedThrough != 0 {
+		flags |= flagArchived
 	}
 	dst = append(dst, layoutRoot, flags)
 	dst = wire.AppendString(dst, r.Key.Aggregate)
@@ -133,13 +139,16 @@ func AppendRoot(dst []byte, r *Root) []byte {
 	dst = wire.AppendString(dst, r.Mapper)
 	dst = r.Header.append(dst)
 	dst = wire.AppendBytes(dst, r.Snapshot)
+	if r.ArchivedThrough != 0 {
+		dst = binary.AppendUvarint(dst, r.ArchivedThrough)
+	}
 	return wire.Seal(dst, start)
 }
 
 // DecodeRoot returns the root that AppendRoot wrote; Snapshot shares memory with b. Errors:
 // ErrCorrupt.
 func DecodeRoot(b []byte) (Root, error) {
-	rd, flags, err := open(b, layoutRoot, flagParent|headerFlags)
+	rd, flags, err := open(b, layoutRoot, flagParent|flagArchived|headerFlags)
 	if err != nil {
 		return Root{}, fmt.Errorf("root: %w", err)
 	}
@@ -157,6 +166,11 @@ func DecodeRoot(b []byte) (Root, error) {
 	r.Mapper = rd.String()
 	r.Header = readHeader(&rd, flags)
 	r.Snapshot = rd.Bytes()
+	if flags&flagArchived != 0 {
+		if r.ArchivedThrough = rd.Uvarint(); r.ArchivedThrough == 0 {
+			rd.Fail()
+		}
+	}
 	if err := rd.Close(); err != nil {
 		return Root{}, corrupt("root", err)
 	}

@@ -131,6 +131,21 @@ type Root struct {
 	Mapper   string
 	Header   Header
 	Snapshot []byte
+	// ArchivedThrough is a hint for the archiver: the history up to that sequence was in the archive
+	// when the root was written.
+	ArchivedThrough uint64
+
+	// The rest is not written by PutRoot: see Housekeeping.
+
+	// Archive, if not nil, says that the root's partition is in the archive, and its records in the
+	// hot tier, if any are left, must not be read any more.
+	Archive *ArchiveMark
+	// Stripped says that only the fields that hold the chain together are left: Key, Incarnation,
+	// Base, Parent, ParentIncarnation, Time and those above.
+	Stripped bool
+	// SnapshotAt names where the archive has the root as it was before it was stripped; empty for a
+	// root that nothing will be recovered from.
+	SnapshotAt string
 }
 
 // Partition returns the name of the root's partition.
@@ -147,6 +162,17 @@ func (r *Root) ParentPartition() Partition {
 type Partition struct {
 	RootKey
 	Incarnation Incarnation
+}
+
+// Head is the end of an aggregate's history as its owner vouches for it: all up to Sequence is
+// durable, and every root that leads there from Root is final.
+type Head struct {
+	Partition Partition
+	// Base, Parent and ParentIncarnation are those of the partition's root.
+	Base              uint64
+	Parent            RootKey
+	ParentIncarnation Incarnation
+	Sequence          uint64
 }
 
 // Record is one event of an aggregate.

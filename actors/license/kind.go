@@ -106,13 +106,9 @@ func (a *aggregate) Decide(now time.Time, command any) actors.Decision {
 	return d
 }
 
-// seal completes events with their stored form.
+// seal completes events with their stored form, all in one allocation if they are not unusually long.
 func seal(events []actors.Event, now time.Time, version string) {
-	size := 0
-	for i := range events {
-		size += proto.Size(events[i].Value.(proto.Message))
-	}
-	data := make([]byte, 0, size)
+	data := make([]byte, 0, 64)
 	for i := range events {
 		e := &events[i]
 		event := e.Value.(proto.Message)

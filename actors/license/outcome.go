@@ -193,7 +193,7 @@ func decodeOutcome(customer string, c subject, at int64, outcome []byte) (Outcom
 	default:
 		return Outcome{}, false
 	}
-	return o, !r.bad && len(r.data) == 0
+	return o, !r.bad && r.left() == 0
 }
 
 func readLicense(r *reader, kind byte, at int64) *licensedv1.License {
@@ -228,14 +228,15 @@ func readRefusal(r *reader, kind byte, at int64, c subject) *licensedv1.Refusal 
 func readTitles(r *reader) []string {
 	var titles []string
 	former := ""
-	for len(r.data) > 0 {
+	for r.left() > 0 {
 		n, rest := r.uvarint(), r.take(r.uvarint())
 		if r.bad || n > uint64(len(former)) {
-			r.bad = true
+			r.fail()
 			return nil
 		}
-		former = former[:n] + string(rest)
-		r.bad = !utf8.ValidString(former)
+		if former = former[:n] + string(rest); !utf8.ValidString(former) {
+			r.fail()
+		}
 		titles = append(titles, former)
 	}
 	return titles
@@ -253,7 +254,7 @@ func (r *reader) timestamp(at int64) *timestamppb.Timestamp {
 
 // rest takes all that is left as a name.
 func (r *reader) rest() string {
-	s := string(r.take(uint64(len(r.data))))
+	s := string(r.take(uint64(r.left())))
 	r.bad = r.bad || !utf8.ValidString(s)
 	return s
 }

@@ -35,120 +35,119 @@ const maxTime = 253_402_300_800_000
 // encode returns the state as a licensedv1.LicenseSnapshot.
 func (s *State) encode() []byte {
 	var space [1024]byte
-	w := writer{data: space[:0]}
-	w.names(s)
-	w.number(fieldTime, uint64(s.last))
-	w.number(fieldOrder, s.order)
-	w.number(fieldStudioCount, uint64(len(s.studios)))
-	w.packed(fieldDevices, func() {
-		for i := range s.devices {
-			w.device(&s.devices[i], s.last)
-		}
-	})
-	w.packed(fieldLicenses, func() {
-		for i := range s.licenses {
-			w.license(&s.licenses[i], s.last)
-		}
-	})
-	w.packed(fieldUses, func() {
-		for i := range s.licenses {
-			w.uses(&s.licenses[i])
-		}
-	})
-	w.packed(fieldDeactivations, func() {
-		for _, at := range s.deactivations {
-			w.uvarint(uint64(s.last - at))
-		}
-	})
-	return bytes.Clone(w.data)
-}
+	b := appendNames(space[:0], s)
+	b = appendNumber(b, fieldTime, uint64(s.last))
+	b = appendNumber(b, fieldOrder, s.order)
+	b = appendNumber(b, fieldStudioCount, uint64(len(s.studios)))
 
-// writer appends the fields of a protobuf message.
-type writer struct{ data []byte }
-
-func (w *writer) uvarint(v uint64) { w.data = binary.AppendUvarint(w.data, v) }
-
-// number writes a field unless it is 0.
-func (w *writer) number(field protowire.Number, v uint64) {
-	if v != 0 {
-		w.data = protowire.AppendTag(w.data, field, protowire.VarintType)
-		w.uvarint(v)
+	b, start := begin(b, fieldDevices)
+	for i := range s.devices {
+		b = appendDevice(b, &s.devices[i], s.last)
 	}
+	b, start = begin(end(b, start), fieldLicenses)
+	for i := range s.licenses {
+		b = appendLicenseRow(b, &s.licenses[i], s.last)
+	}
+	b, start = begin(end(b, start), fieldUses)
+	for i := range s.licenses {
+		b = appendUses(b, &s.licenses[i])
+	}
+	b, start = begin(end(b, start), fieldDeactivations)
+	for _, at := range s.deactivations {
+		b = binary.AppendUvarint(b, uint64(s.last-at))
+	}
+	return bytes.Clone(end(b, start))
 }
 
-// packed writes a field of bytes or packed numbers unless fill appends nothing.
-func (w *writer) packed(field protowire.Number, fill func()) {
-	start := len(w.data)
-	w.data = protowire.AppendTag(w.data, field, protowire.BytesType)
-	// The length takes a byte up to 127, else two up to 16383; room for two is made good afterwards.
-	w.data = append(w.data, 0, 0)
-	body := len(w.data)
-	fill()
-	n := len(w.data) - body
+// appendNumber writes a field unless it is 0.
+func appendNumber(b []byte, field protowire.Number, v uint64) []byte {
+	if v == 0 {
+		return b
+	}
+	return binary.AppendUvarint(protowire.AppendTag(b, field, protowire.VarintType), v)
+}
+
+// begin starts a field of bytes or packed numbers, whose content is appended until end.
+func begin(b []byte, field protowire.Number) (_ []byte, content int) {
+	b = protowire.AppendTag(b, field, protowire.BytesType)
+	b = append(b, 0, 0) // room for a length up to 16383; end makes good what that is wrong by
+	return b, len(b)
+}
+
+// end writes the length of the content, or takes the field back if there is none.
+func end(b []byte, content int) []byte {
+	n := len(b) - content
 	if n == 0 {
-		w.data = w.data[:start]
-		return
+		return b[:content-3] // the tag has one byte
 	}
-	size := protowire.SizeVarint(uint64(n))
-	switch {
+	switch size := protowire.SizeVarint(uint64(n)); {
 	case size < 2:
-		copy(w.data[body-1:], w.data[body:])
-		w.data = w.data[:len(w.data)-1]
+		copy(b[content-1:], b[content:])
+		b = b[:len(b)-1]
 	case size > 2:
-		w.data = append(w.data, make([]byte, size-2)...)
-		copy(w.data[body+size-2:], w.data[body:body+n])
+		b = append(b, make([]byte, size-2)...)
+		copy(b[content+size-2:], b[content:content+n])
 	}
-	binary.PutUvarint(w.data[body-2:], uint64(n))
+	binary.PutUvarint(b[content-2:], uint64(n))
+	return b
 }
 
-func (w *writer) names(s *State) {
-	each := func(fn func(name string)) {
-		fn(s.plan)
-		for i := range s.devices {
-			fn(s.devices[i].id)
-		}
-		for _, name := range s.studios {
-			fn(name)
-		}
-		for _, name := range s.titles {
-			fn(name)
-		}
+func appendNames(b []byte, s *State) []byte {
+	b, start := begin(b, fieldNames)
+	b = append(b, s.plan...)
+	for i := range s.devices {
+		b = append(b, s.devices[i].id...)
 	}
-	w.packed(fieldNames, func() { each(func(name string) { w.data = append(w.data, name...) }) })
-	w.packed(fieldNameLengths, func() { each(func(name string) { w.uvarint(uint64(len(name))) }) })
+	for _, name := range s.studios {
+		b = append(b, name...)
+	}
+	for _, name := range s.titles {
+		b = append(b, name...)
+	}
+	b, start = begin(end(b, start), fieldNameLengths)
+	b = binary.AppendUvarint(b, uint64(len(s.plan)))
+	for i := range s.devices {
+		b = binary.AppendUvarint(b, uint64(len(s.devices[i].id)))
+	}
+	for _, name := range s.studios {
+		b = binary.AppendUvarint(b, uint64(len(name)))
+	}
+	for _, name := range s.titles {
+		b = binary.AppendUvarint(b, uint64(len(name)))
+	}
+	return end(b, start)
 }
 
-func (w *writer) device(d *device, last int64) {
+func appendDevice(b []byte, d *device, last int64) []byte {
 	flags := d.order << 1
 	if d.deactivated {
 		flags |= 1
 	}
-	w.uvarint(flags)
-	w.uvarint(uint64(last - d.seen))
+	b = binary.AppendUvarint(b, flags)
+	b = binary.AppendUvarint(b, uint64(last-d.seen))
 	if d.downloaded == 0 {
-		w.uvarint(0)
-	} else {
-		w.uvarint(1 + uint64(d.seen-d.downloaded))
+		return append(b, 0)
 	}
+	return binary.AppendUvarint(b, 1+uint64(d.seen-d.downloaded))
 }
 
-func (w *writer) license(l *license, last int64) {
-	w.uvarint(uint64(l.device))
-	w.uvarint(uint64(l.title))
-	w.uvarint(uint64(l.studio))
-	w.uvarint(l.order)
-	w.uvarint(uint64(last - l.acquired))
-	w.uvarint(packDuration(l.expires - l.acquired))
+func appendLicenseRow(b []byte, l *license, last int64) []byte {
+	b = binary.AppendUvarint(b, uint64(l.device))
+	b = binary.AppendUvarint(b, uint64(l.title))
+	b = binary.AppendUvarint(b, uint64(l.studio))
+	b = binary.AppendUvarint(b, l.order)
+	b = binary.AppendUvarint(b, uint64(last-l.acquired))
+	b = binary.AppendUvarint(b, packDuration(l.expires-l.acquired))
 	if l.released == 0 {
-		w.uvarint(0)
+		b = append(b, 0)
 	} else {
-		w.uvarint(1 + uint64(l.released-l.acquired))
+		b = binary.AppendUvarint(b, 1+uint64(l.released-l.acquired))
 	}
-	w.uvarint(uint64(l.renewals))
-	w.uvarint(uint64(len(l.uses)))
+	b = binary.AppendUvarint(b, uint64(l.renewals))
+	return binary.AppendUvarint(b, uint64(len(l.uses)))
 }
 
-func (w *writer) uses(l *license) {
+func appendUses(b []byte, l *license) []byte {
 	for i, u := range l.uses {
 		distance := zigzag(u.at() - l.acquired)
 		if i > 0 {
@@ -158,26 +157,31 @@ func (w *writer) uses(l *license) {
 		if u.playback() {
 			distance |= 1
 		}
-		w.uvarint(distance)
+		b = binary.AppendUvarint(b, distance)
 	}
+	return b
 }
+
+// spare is room for what the command may add for which a customer was woken.
+const spare = 1
 
 // fields are the parts of a stored snapshot.
 type fields struct {
-	names, lengths, devices, licenses, uses, deactivations reader
-	last                                                   int64
-	order                                                  uint64
-	studios                                                int
+	names                                           []byte
+	lengths, devices, licenses, uses, deactivations reader
+	last                                            int64
+	order                                           uint64
+	studios                                         int
 }
 
 // decode returns the state that encode wrote. The state does not refer to data.
 func decode(data []byte) (*State, error) {
-	f, err := split(data)
-	if err != nil {
+	var f fields
+	if err := f.split(data); err != nil {
 		return nil, err
 	}
 	s := &State{last: f.last, order: f.order}
-	if n := varints(f.devices.data); n > 0 {
+	if n := f.devices.varints(); n > 0 {
 		s.devices = make([]device, n/deviceColumns)
 	}
 	if err := f.readNames(s); err != nil {
@@ -186,10 +190,10 @@ func decode(data []byte) (*State, error) {
 	for i := range s.devices {
 		f.readDevice(&s.devices[i])
 	}
-	if n := varints(f.licenses.data); n > 0 {
-		s.licenses = make([]license, n/licenseColumns)
+	if n := f.licenses.varints(); n > 0 {
+		s.licenses = make([]license, n/licenseColumns, n/licenseColumns+spare)
 	}
-	uses := make([]use, varints(f.uses.data))
+	uses := make([]use, f.uses.varints())
 	for i := range s.licenses {
 		n := f.readLicense(s, &s.licenses[i])
 		if n > uint64(len(uses)) {
@@ -198,7 +202,7 @@ func decode(data []byte) (*State, error) {
 		s.licenses[i].uses, uses = uses[:n:n], uses[n:]
 		f.readUses(&s.licenses[i])
 	}
-	if n := varints(f.deactivations.data); n > 0 {
+	if n := f.deactivations.varints(); n > 0 {
 		s.deactivations = make([]int64, n)
 	}
 	for i := range s.deactivations {
@@ -212,8 +216,8 @@ func decode(data []byte) (*State, error) {
 
 // malformed reports whether any field was, or has bytes that nothing read.
 func (f *fields) malformed() bool {
-	for _, r := range []*reader{&f.names, &f.lengths, &f.devices, &f.licenses, &f.uses, &f.deactivations} {
-		if r.bad || len(r.data) > 0 {
+	for _, r := range [...]*reader{&f.lengths, &f.devices, &f.licenses, &f.uses, &f.deactivations} {
+		if r.bad || r.left() > 0 {
 			return true
 		}
 	}
@@ -221,28 +225,26 @@ func (f *fields) malformed() bool {
 }
 
 // split finds the fields of the message, each at most once and packed, as encode writes them.
-func split(data []byte) (*fields, error) {
-	f := &fields{}
-	for last := uint64(0); len(data) > 0; {
-		r := reader{data: data}
+func (f *fields) split(data []byte) error {
+	r := reader{data: data}
+	for last := uint64(0); r.left() > 0; {
 		tag := r.uvarint()
 		field, number := tag>>3, r.uvarint()
-		if r.bad || field <= last {
-			return nil, fmt.Errorf("field %d: %w", field, errMalformed)
-		}
+		ok := field > last
 		last = field
-		var ok bool
-		if protowire.Type(tag&7) == protowire.VarintType {
-			ok = f.setNumber(field, number)
-		} else if protowire.Type(tag&7) == protowire.BytesType {
-			ok = f.setBytes(field, r.take(number))
+		switch protowire.Type(tag & 7) {
+		case protowire.VarintType:
+			ok = ok && f.setNumber(field, number)
+		case protowire.BytesType:
+			ok = ok && f.setBytes(field, r.take(number))
+		default:
+			ok = false
 		}
 		if !ok || r.bad {
-			return nil, fmt.Errorf("field %d: %w", field, errMalformed)
+			return fmt.Errorf("field %d: %w", field, errMalformed)
 		}
-		data = r.data
 	}
-	return f, nil
+	return nil
 }
 
 func (f *fields) setNumber(field, v uint64) bool {
@@ -264,7 +266,7 @@ func (f *fields) setNumber(field, v uint64) bool {
 func (f *fields) setBytes(field uint64, data []byte) bool {
 	switch field {
 	case fieldNames:
-		f.names.data = data
+		f.names = data
 	case fieldNameLengths:
 		f.lengths.data = data
 	case fieldDevices:
@@ -283,9 +285,8 @@ func (f *fields) setBytes(field uint64, data []byte) bool {
 
 // readNames fills in the names; all are parts of one string.
 func (f *fields) readNames(s *State) error {
-	all := string(f.names.data)
-	f.names.data = nil
-	count := varints(f.lengths.data)
+	all := string(f.names)
+	count := f.lengths.varints()
 	titles := count - 1 - len(s.devices) - f.studios
 	if count == 0 && len(s.devices) == 0 && f.studios == 0 {
 		return nil
@@ -296,7 +297,7 @@ func (f *fields) readNames(s *State) error {
 	next := func() string {
 		n := f.lengths.uvarint()
 		if n > uint64(len(all)) {
-			f.lengths.bad = true
+			f.lengths.fail()
 			return ""
 		}
 		name := all[:n]
@@ -307,7 +308,7 @@ func (f *fields) readNames(s *State) error {
 	for i := range s.devices {
 		s.devices[i].id = next()
 	}
-	names := make([]string, f.studios+titles)
+	names := make([]string, f.studios+titles, f.studios+titles+spare)
 	for i := range names {
 		names[i] = next()
 	}
@@ -321,7 +322,7 @@ func (f *fields) readNames(s *State) error {
 // time returns a time that was read, if it is one.
 func (f *fields) time(r *reader, ms int64) int64 {
 	if ms < 0 || ms > maxTime {
-		r.bad = true
+		r.fail()
 		return 0
 	}
 	return ms

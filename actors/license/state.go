@@ -95,9 +95,13 @@ func (s *State) device(id string) int {
 	return -1
 }
 
-func (s *State) title(id string) int {
-	for i := range s.titles {
-		if s.titles[i] == id {
+func (s *State) title(id string) int { return position(s.titles, id) }
+
+// position returns where a name is in a table, or -1. It looks at the newest first, which most
+// commands and events are about.
+func position(table []string, name string) int {
+	for i := len(table) - 1; i >= 0; i-- {
+		if table[i] == name {
 			return i
 		}
 	}
@@ -108,7 +112,7 @@ func (s *State) license(device, title int) int {
 	if device < 0 || title < 0 {
 		return -1
 	}
-	for i := range s.licenses {
+	for i := len(s.licenses) - 1; i >= 0; i-- {
 		if l := &s.licenses[i]; l.device == uint32(device) && l.title == uint32(title) {
 			return i
 		}
@@ -126,10 +130,8 @@ func (s *State) studioOf(l *license) string {
 
 // intern returns the position of a name in a table, and adds it if it is new.
 func intern(table *[]string, name string) uint32 {
-	for i, s := range *table {
-		if s == name {
-			return uint32(i)
-		}
+	if i := position(*table, name); i >= 0 {
+		return uint32(i)
 	}
 	*table = append(*table, name)
 	return uint32(len(*table) - 1)

@@ -26,36 +26,44 @@ func unpackDuration(u uint64) int64 {
 	return unzigzag(u >> 1)
 }
 
-// reader takes varints off bytes. After the first that is malformed it yields zeros and remembers.
+// reader takes varints off bytes. After the first that is malformed it is at the end, yields zeros and
+// remembers.
 type reader struct {
 	data []byte
+	at   int // moving a number is cheaper than moving the slice
 	bad  bool
 }
 
 func (r *reader) uvarint() uint64 {
-	if len(r.data) > 0 && r.data[0] < 0x80 {
-		v := r.data[0]
-		r.data = r.data[1:]
-		return uint64(v)
+	if r.at < len(r.data) {
+		if b := r.data[r.at]; b < 0x80 {
+			r.at++
+			return uint64(b)
+		}
 	}
 	return r.long()
 }
 
 func (r *reader) long() uint64 {
-	v, n := binary.Uvarint(r.data)
+	v, n := binary.Uvarint(r.data[r.at:])
 	if n <= 0 {
-		r.data, r.bad = nil, true
+		r.fail()
 		return 0
 	}
-	r.data = r.data[n:]
+	r.at += n
 	return v
 }
+
+func (r *reader) fail() { r.at, r.bad = len(r.data), true }
+
+// left returns how many bytes are left.
+func (r *reader) left() int { return len(r.data) - r.at }
 
 // index returns a number below n.
 func (r *reader) index(n int) uint32 {
 	v := r.uvarint()
 	if v >= uint64(n) {
-		r.bad = true
+		r.fail()
 		return 0
 	}
 	return uint32(v)
@@ -66,19 +74,19 @@ func (r *reader) small() uint32 { return r.index(1 << 32) }
 
 // take returns the next n bytes.
 func (r *reader) take(n uint64) []byte {
-	if n > uint64(len(r.data)) {
-		r.data, r.bad = nil, true
+	if n > uint64(r.left()) {
+		r.fail()
 		return nil
 	}
-	b := r.data[:n]
-	r.data = r.data[n:]
+	b := r.data[r.at : r.at+int(n)]
+	r.at += int(n)
 	return b
 }
 
-// varints counts the varints in bytes.
-func varints(data []byte) int {
+// varints counts the varints in the data.
+func (r *reader) varints() int {
 	n := 0
-	for _, b := range data {
+	for _, b := range r.data {
 		if b < 0x80 {
 			n++
 		}

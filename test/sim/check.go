@@ -8,6 +8,7 @@ import (
 	"licensed/actors"
 	"licensed/actors/actorstest"
 	"licensed/persistence"
+	"licensed/persistence/tiered"
 )
 
 // readHead is a query that was answered; the history up to its head must be a prefix of the final one.
@@ -75,7 +76,7 @@ func (w *world) finalHistory(id string) (*history, error) {
 		return nil, fmt.Errorf("no answer after the world was healed")
 	}
 	h := &history{commands: map[string]*command{}}
-	err := actors.ReadHistory(context.Background(), final{w.store}, answer.Head, 0, func(r *persistence.Record) error {
+	err := w.reader().ReadAll(context.Background(), answer.Head, tiered.Range{}, func(r *persistence.Record) error {
 		return h.add(r, w.params.Limit)
 	})
 	if err != nil {
@@ -203,10 +204,13 @@ func (w *world) checkOrder() {
 	}
 }
 
+// reader reads what all replicas have together.
+func (w *world) reader() *tiered.Reader { return tiered.NewReader(final{w.store}, nil, nil) }
+
 // checkHead reads the history up to an answered head, whose roots may be long gone from the top.
 func (w *world) checkHead(o *op, h *history) {
 	n := 0
-	err := actors.ReadHistory(context.Background(), final{w.store}, o.answer.Head, 0, func(r *persistence.Record) error {
+	err := w.reader().ReadAll(context.Background(), o.answer.Head, tiered.Range{}, func(r *persistence.Record) error {
 		if n >= len(h.records) || h.records[n].CommandID != r.CommandID || h.records[n].Sequence != r.Sequence {
 			return fmt.Errorf("record %d is not that of the final history", r.Sequence)
 		}

@@ -55,7 +55,7 @@ var mutants = []mutant{
 		"actors/machine.go", "|| h.flight != nil || h.rootFlight != nil {", "|| h.rootFlight != nil {",
 	}}},
 	{"history takes records past a base", "R11", []edit{{
-		"actors/history.go", "int(min(historyPage, s.through-s.after))", "historyPage",
+		"persistence/tiered/history.go", "int(min(page, s.through-at))", "page",
 	}}},
 	{"forget the window at rollover", "commands", []edit{{
 		"actors/recovery.go", "Snapshot: frame(&h.window, s.Data),", "Snapshot: frame(&window{}, s.Data),",

@@ -1,0 +1,27 @@
+package main
+
+import "github.com/spf13/cobra"
+
+func (p *program) configCommand() *cobra.Command {
+	o := newOptions()
+	c := &cobra.Command{
+		Use:   "config [flags of dev]",
+		Short: "Print the settings in effect, and where each comes from",
+		Long: "config takes the flags, environment and settings file that dev takes and prints what dev would\n" +
+			"run with, as a settings file. Secrets are masked.",
+		Example: "  licensed config --config licensed.yaml\n  LICENSED_LISTEN=:8080 licensed config",
+		Args:    noArguments,
+	}
+	o.bind(c.Flags())
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		s, err := loadSettings(c.Flags(), p.getenv)
+		if err != nil {
+			return usageError{err}
+		}
+		if _, err := o.nodeConfig(nil); err != nil {
+			return usageError{err}
+		}
+		return s.print(p.stdout)
+	}
+	return c
+}

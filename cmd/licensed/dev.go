@@ -1,0 +1,244 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"licensed/internal/demo"
+	"licensed/internal/node"
+	"licensed/messages/licensedv1/licensedv1connect"
+)
+
+func (p *program) devCommand() *cobra.Command {
+	o := newOptions()
+	c := &cobra.Command{
+		Use:   "dev",
+		Short: "Run everything in one process on an embedded store",
+		Long: "dev runs the whole service in one process: API, aggregates, and an embedded store in a directory.\n" +
+			"What it acknowledged survives kill -9. Stop it with SIGTERM or Ctrl-C; a second one stops it at once.\n" +
+			"SIGHUP reads the policy file again.",
+		Example: "  licensed dev\n  licensed dev --demo\n  licensed dev --data /var/lib/licensed --policy policy.yaml",
+		Args:    noArguments,
+	}
+	o.bind(c.Flags())
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		if _, err := loadSettings(c.Flags(), p.getenv); err != nil {
+			return usageError{err}
+		}
+		log, err := newLogger(p.stderr, o.logLevel, o.logFormat)
+		if err != nil {
+			return usageError{err}
+		}
+		config, err := o.nodeConfig(log)
+		if err != nil {
+			return usageError{err}
+		}
+		return p.dev(c.Context(), o, config)
+	}
+	return c
+}
+
+// errSecondSignal ends the program without waiting for anything.
+var errSecondSignal = errors.New("stopped at once by a second signal; what was acknowledged is safe")
+
+// sameSignal is how long signals after the first are taken for echoes of it: shells and supervisors
+// send one to the process and another to its group.
+const sameSignal = 250 * time.Millisecond
+
+// dev runs a node until a signal or a failure.
+func (p *program) dev(ctx context.Context, o *options, c node.Config) error {
+	log := c.Logger
+	starting, cancel := context.WithCancel(ctx)
+	defer cancel()
+	n, err := p.start(starting, cancel, c)
+	if err != nil {
+		return explain(err, c)
+	}
+	if err := p.announce(n, o, log); err != nil {
+		return errors.Join(err, n.Stop(ctx))
+	}
+	stopDemo := func() {}
+	if o.demo {
+		stopDemo = simulate(ctx, n, o, log)
+	}
+	failure := p.wait(n, log)
+	stopping, stopped := time.Now(), make(chan error, 1)
+	go func() {
+		stopDemo()
+		stopped <- n.Stop(ctx)
+	}()
+	for {
+		select {
+		case err := <-stopped:
+			if failure == nil && err == nil {
+				log.Info("stopped")
+			}
+			return errors.Join(failure, err)
+		case s := <-p.signals:
+			if s != syscall.SIGHUP && time.Since(stopping) > sameSignal {
+				return errSecondSignal
+			}
+		}
+	}
+}
+
+// start starts the node; a signal meanwhile gives up.
+func (p *program) start(ctx context.Context, cancel context.CancelFunc, c node.Config) (*node.Node, error) {
+	type result struct {
+		node *node.Node
+		err  error
+	}
+	started := make(chan result, 1)
+	go func() {
+		n, err := node.Start(ctx, c)
+		started <- result{n, err}
+	}()
+	var signaled time.Time
+	for {
+		select {
+		case r := <-started:
+			if !signaled.IsZero() && r.err == nil {
+				r.err = errors.Join(context.Canceled, r.node.Stop(context.WithoutCancel(ctx)))
+			}
+			return r.node, r.err
+		case s := <-p.signals:
+			switch {
+			case s == syscall.SIGHUP:
+			case signaled.IsZero():
+				signaled = time.Now()
+				cancel()
+			case time.Since(signaled) > sameSignal:
+				return nil, errSecondSignal
+			}
+		}
+	}
+}
+
+// wait returns nil when the node is asked to stop, or why it must.
+func (p *program) wait(n *node.Node, log *slog.Logger) error {
+	for {
+		select {
+		case err := <-n.Failed():
+			log.Error("stopping after a failure", "error", err)
+			return err
+		case s := <-p.signals:
+			if s == syscall.SIGHUP {
+				n.ReloadPolicy()
+				continue
+			}
+			log.Info("stopping", "signal", s.String())
+			return nil
+		}
+	}
+}
+
+// explain adds what to do to the errors that operators meet when starting.
+func explain(err error, c node.Config) error {
+	switch {
+	case errors.Is(err, context.Canceled):
+		return errors.New("stopped before it was ready")
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("%w: another program listens there; stop it, or choose other addresses with --listen and --admin", err)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return fmt.Errorf("%w: this machine has no such address", err)
+	case errors.Is(err, node.ErrLocked):
+		return fmt.Errorf("%w: another licensed runs on %s; stop it, or choose another directory with --data", err, c.Data)
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("%w: the user of this process may not do that", err)
+	}
+	return err
+}
+
+// announce tells people and programs where the service is.
+func (p *program) announce(n *node.Node, o *options, log *slog.Logger) error {
+	api, admin, source := n.API().String(), "", "built in"
+	if o.config.Policy != "" {
+		source = o.config.Policy
+	}
+	fmt.Fprintf(p.stdout, "licensed %s, policy %s (%s), data in %s\n\n", node.Version(), n.PolicyVersion(), source, o.config.Data)
+	fmt.Fprintf(p.stdout, "  API    http://%s  (gRPC, gRPC-Web, JSON)\n", dialable(n.API()))
+	if a := n.Admin(); a != nil {
+		admin = a.String()
+		fmt.Fprintf(p.stdout, "  Admin  http://%s  (/metrics /debug/pprof/ /healthz /readyz)\n", dialable(a))
+	}
+	fmt.Fprintf(p.stdout, `
+Try:
+  curl -d '{"customerId":"Bayley","deviceId":"iphone","titleId":"GlowS01E01","commandId":"c1"}' \
+    -H 'content-type: application/json' %s/licensed.v1.LicenseService/AcquireLicense
+
+`, dialable(n.API()))
+	log.Info("ready", "api", api, "admin", admin, "data", o.config.Data, "policy", n.PolicyVersion(), "pid", os.Getpid())
+	for _, a := range []net.Addr{n.API(), n.Admin()} {
+		if t, ok := a.(*net.TCPAddr); ok && !t.IP.IsLoopback() {
+			log.Warn("others can reach this address, and there is no authentication yet", "address", t.String())
+		}
+	}
+	return writeReadyFile(o.readyFile, api, admin)
+}
+
+// writeReadyFile writes the addresses for programs that chose port 0. The file appears as a whole.
+func writeReadyFile(path, api, admin string) error {
+	if path == "" {
+		return nil
+	}
+	content, err := json.Marshal(struct {
+		PID   int    `json:"pid"`
+		API   string `json:"api"`
+		Admin string `json:"admin,omitempty"`
+	}{os.Getpid(), api, admin})
+	if err != nil {
+		return fmt.Errorf("ready file: %w", err)
+	}
+	temporary, err := os.CreateTemp(filepath.Dir(path), ".ready-*")
+	if err != nil {
+		return fmt.Errorf("ready file: %w", err)
+	}
+	_, err = temporary.Write(append(content, '\n'))
+	if err := errors.Join(err, temporary.Close()); err != nil {
+		return fmt.Errorf("ready file: %w", err)
+	}
+	if err := os.Rename(temporary.Name(), path); err != nil {
+		return fmt.Errorf("ready file: %w", err)
+	}
+	return nil
+}
+
+// simulate starts the demo against the node's own API; the function returned stops it.
+func simulate(ctx context.Context, n *node.Node, o *options, log *slog.Logger) (stop func()) {
+	c := o.demoConfig
+	c.Logger = log
+	transport := &http.Transport{Protocols: new(http.Protocols)}
+	transport.Protocols.SetUnencryptedHTTP2(true)
+	client := licensedv1connect.NewLicenseServiceClient(&http.Client{Transport: transport}, "http://"+dialable(n.API()))
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		demo.New(c, client).Run(ctx)
+	}()
+	log.Info("demo: simulating customers", "customers", c.Customers, "rate", c.Rate)
+	return func() {
+		cancel()
+		<-done
+		transport.CloseIdleConnections()
+	}
+}
+
+// dialable returns an address that reaches a listener, also one on all interfaces.
+func dialable(a net.Addr) string {
+	if t, ok := a.(*net.TCPAddr); ok && t.IP.IsUnspecified() {
+		return net.JoinHostPort("localhost", fmt.Sprint(t.Port))
+	}
+	return a.String()
+}

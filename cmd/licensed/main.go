@@ -1,0 +1,87 @@
+// Command licensed is the daemon of the licence accounting service.
+//
+//	licensed dev      everything in one process on an embedded store
+//	licensed config   the settings in effect, and where each comes from
+//	licensed version  what was built
+//
+// Every setting is a flag, an environment variable (LICENSED_ and the name of the flag) and a line of
+// a YAML file (--config); the former wins. The program exits with 0 after an orderly stop, 2 if it was
+// called wrongly or set wrongly, 1 if anything else went wrong.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit codes.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+func main() {
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	p := &program{stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, signals: signals}
+	os.Exit(p.run(context.Background(), os.Args[1:]))
+}
+
+// program is the command line with all that it touches, so that tests run the real one.
+type program struct {
+	stdout, stderr io.Writer
+	getenv         func(string) string
+	signals        <-chan os.Signal
+}
+
+// usageError is an error of whoever called or configured the program.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+// noArguments is cobra.NoArgs as a usage error.
+func noArguments(c *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usageError{fmt.Errorf("%s takes no argument %q (see %s --help)", c.CommandPath(), args[0], c.CommandPath())}
+	}
+	return nil
+}
+
+// run executes a command line and returns the exit code.
+func (p *program) run(ctx context.Context, args []string) int {
+	root := &cobra.Command{
+		Use:   "licensed",
+		Short: "Licence accounting with event-sourced aggregates in memory",
+		Long: "licensed accounts for download licences: who holds which title on which device, until when,\n" +
+			"and whether the rules of plan, studio and title allow another. Every acknowledged command survives.",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          noArguments,
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	root.SetOut(p.stdout)
+	root.SetErr(p.stderr)
+	root.SetArgs(args)
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return usageError{fmt.Errorf("%w (see %s --help)", err, c.CommandPath())}
+	})
+	root.AddCommand(p.devCommand(), p.configCommand(), p.versionCommand())
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	fmt.Fprintf(p.stderr, "licensed: %v\n", err)
+	var usage usageError
+	if errors.As(err, &usage) {
+		return exitUsage
+	}
+	return exitFailed
+}

@@ -1,0 +1,134 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/KimMachineGun/automemlimit/memlimit"
+	"github.com/spf13/pflag"
+
+	"licensed/internal/demo"
+	"licensed/internal/node"
+)
+
+// options are what the flags of dev set.
+type options struct {
+	config      node.Config
+	maxResident memorySize
+	logLevel    string
+	logFormat   string
+	readyFile   string
+	demo        bool
+	demoConfig  demo.Config
+}
+
+// newOptions returns the defaults.
+func newOptions() *options {
+	return &options{
+		config:      node.DefaultConfig(),
+		maxResident: memorySize{text: "25%", percent: 25},
+		logLevel:    "info",
+		logFormat:   "auto",
+		demoConfig:  demo.DefaultConfig(),
+	}
+}
+
+// bind declares the flags.
+func (o *options) bind(f *pflag.FlagSet) {
+	f.SortFlags = false
+	c := &o.config
+	f.String(configFlag, "", "settings file (YAML: names of flags and values)")
+	f.StringVar(&c.Data, "data", c.Data, "directory of the embedded store, made if missing")
+	f.StringVar(&c.Listen, "listen", c.Listen, "address of the API (gRPC, gRPC-Web, JSON); port 0 chooses one")
+	f.StringVar(&c.Admin, "admin", c.Admin, "address of metrics, profiles and health checks; empty for none")
+	f.StringVar(&c.Policy, "policy", c.Policy, "policy file; without one the built-in policy holds")
+
+	f.IntVar(&c.Runtime.SnapshotEvery, "snapshot-every", c.Runtime.SnapshotEvery,
+		"events after which a customer's state is written")
+	f.DurationVar(&c.Runtime.SnapshotInterval, "snapshot-interval", c.Runtime.SnapshotInterval,
+		"also write it when the oldest event since the last is older than this; 0 for never")
+	f.DurationVar(&c.Runtime.IdleAfter, "passivate-after", c.Runtime.IdleAfter,
+		"idle time after which a customer leaves memory")
+	f.Var(&o.maxResident, "max-resident",
+		"memory for customers, as bytes (512MiB) or share of the memory; the least recently used leave first")
+
+	f.DurationVar(&c.MaxDeadline, "max-deadline", c.MaxDeadline, "longest time a request may take")
+	f.IntVar(&c.MaxInFlight, "max-in-flight", c.MaxInFlight, "requests handled at once; more are turned away")
+	f.DurationVar(&c.DrainTimeout, "drain-timeout", c.DrainTimeout,
+		"time for requests under way when stopping; then they are cut off")
+	f.DurationVar(&c.DrainDelay, "drain-delay", c.DrainDelay,
+		"time between failing the readiness check and refusing connections, for load balancers to notice")
+
+	f.StringVar(&o.logLevel, "log-level", o.logLevel, "debug, info, warn or error")
+	f.StringVar(&o.logFormat, "log-format", o.logFormat, "text, json or auto: text on a terminal")
+	f.StringVar(&o.readyFile, "ready-file", o.readyFile,
+		"file to write addresses and process id to, as JSON, when the service is ready")
+
+	f.BoolVar(&o.demo, "demo", o.demo, "simulate customers")
+	f.Float64Var(&o.demoConfig.Rate, "demo-rate", o.demoConfig.Rate, "commands per second of the simulated customers")
+	f.IntVar(&o.demoConfig.Customers, "demo-customers", o.demoConfig.Customers, "number of simulated customers")
+}
+
+// nodeConfig checks the options and returns the node's part of them.
+func (o *options) nodeConfig(log *slog.Logger) (node.Config, error) {
+	c := o.config
+	c.Logger = log
+	memory, err := availableMemory()
+	if err != nil && o.maxResident.percent > 0 {
+		return c, fmt.Errorf("max-resident: cannot tell the memory of this machine, give bytes: %w", err)
+	}
+	c.Runtime.MaxResidentBytes = o.maxResident.of(memory)
+	for _, a := range []struct{ flag, value string }{{"listen", c.Listen}, {"admin", c.Admin}} {
+		if a.value == "" && a.flag == "admin" {
+			continue
+		}
+		if err := checkAddress(a.value); err != nil {
+			return c, fmt.Errorf("%s: %w", a.flag, err)
+		}
+	}
+	if c.Data == "" {
+		return c, errors.New("data: is required")
+	}
+	return c, errors.Join(
+		atLeast("snapshot-every", c.Runtime.SnapshotEvery, 1),
+		atLeast("snapshot-interval", c.Runtime.SnapshotInterval, 0),
+		atLeast("passivate-after", c.Runtime.IdleAfter, time.Millisecond),
+		atLeast("max-deadline", c.MaxDeadline, time.Millisecond),
+		atLeast("max-in-flight", c.MaxInFlight, 1),
+		atLeast("drain-timeout", c.DrainTimeout, 0),
+		atLeast("drain-delay", c.DrainDelay, 0),
+		atLeast("demo-rate", o.demoConfig.Rate, 0.01),
+		atLeast("demo-customers", o.demoConfig.Customers, 1),
+	)
+}
+
+func atLeast[T int | float64 | time.Duration](flag string, value, low T) error {
+	if value < low {
+		return fmt.Errorf("%s: is %v, must be at least %v", flag, value, low)
+	}
+	return nil
+}
+
+// checkAddress says what is wrong with a HOST:PORT.
+func checkAddress(address string) error {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("%q is not HOST:PORT, like 127.0.0.1:8080", address)
+	}
+	if _, err := net.LookupPort("tcp", port); err != nil {
+		return fmt.Errorf("%q has no port between 0 and 65535", address)
+	}
+	if strings.ContainsAny(host, " /") {
+		return fmt.Errorf("%q has no valid host", address)
+	}
+	return nil
+}
+
+// availableMemory returns what the process may use, in bytes: that of its cgroup, or the machine's.
+func availableMemory() (uint64, error) {
+	return memlimit.ApplyFallback(memlimit.FromCgroup, memlimit.FromSystem)()
+}

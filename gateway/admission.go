@@ -1,0 +1,89 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"runtime/debug"
+	"time"
+
+	"connectrpc.com/connect"
+)
+
+// call is what is known about a request on its way through.
+type call struct {
+	method *methodMetrics
+	// decoded says that the request was read and understood as a call.
+	decoded bool
+	// code of the reply; 0 is success.
+	code connect.Code
+}
+
+type callKey struct{}
+
+// admit bounds the requests in flight, reading their bodies included, and measures them.
+func (g *Gateway) admit(next http.Handler, errors *connect.ErrorWriter) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		method, ok := g.metrics.methods[r.URL.Path]
+		if !ok {
+			next.ServeHTTP(w, r) // Not found.
+			return
+		}
+		start := time.Now()
+		defer g.inFlight.Add(-1)
+		if g.inFlight.Add(1) > int64(g.config.MaxInFlight) {
+			method.observe(connect.CodeResourceExhausted, time.Since(start))
+			turnAway(w, r, errors)
+			return
+		}
+		c := call{method: method}
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callKey{}, &c)))
+		if !c.decoded {
+			method.malformed.Inc()
+			return
+		}
+		method.observe(c.code, time.Since(start))
+	})
+}
+
+func turnAway(w http.ResponseWriter, r *http.Request, errors *connect.ErrorWriter) {
+	if !errors.IsSupported(r) {
+		http.Error(w, "overloaded, retry later", http.StatusTooManyRequests)
+		return
+	}
+	// A client that cannot be written to has gone; there is nobody to tell.
+	_ = errors.Write(w, r, retryError(connect.CodeResourceExhausted, ReasonOverloaded,
+		"too many requests in flight; not executed, retry later", overloadRetry))
+}
+
+// intercept surrounds every decoded call: it caps the deadline, and a panic fails that call alone.
+func (g *Gateway) intercept(next connect.UnaryFunc) connect.UnaryFunc {
+	return func(ctx context.Context, req connect.AnyRequest) (res connect.AnyResponse, err error) {
+		c := ctx.Value(callKey{}).(*call)
+		c.decoded = true
+		if deadline, ok := ctx.Deadline(); !ok || time.Until(deadline) > g.config.MaxDeadline {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, g.config.MaxDeadline)
+			defer cancel()
+		}
+		defer func() {
+			if p := recover(); p != nil {
+				res, err = nil, g.panicked(c, p)
+			}
+			if err != nil {
+				c.code = connect.CodeOf(err)
+			}
+		}()
+		return next(ctx, req)
+	}
+}
+
+// panicked reports a panic in a handler. What the aggregate did is not known here, so neither is the
+// outcome of a command.
+func (g *Gateway) panicked(c *call, p any) error {
+	g.metrics.panics.Inc()
+	g.config.Logger.Error("panic while handling a request",
+		"method", c.method.name, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+	return apiError(connect.CodeInternal, ReasonBug,
+		"internal error; outcome unknown, retry with the same command_id to learn it")
+}

@@ -1,0 +1,161 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"licensed/actors"
+	"licensed/messages/licensedv1"
+	"licensed/persistence"
+)
+
+// ErrorDomain is the domain of the google.rpc.ErrorInfo that every error of the gateway carries.
+const ErrorDomain = "licensed"
+
+// Reasons in the google.rpc.ErrorInfo of errors: what a program needs to know beyond the code.
+const (
+	// ReasonInvalid: the request is malformed; the google.rpc.BadRequest beside it names the fields.
+	ReasonInvalid = "INVALID_REQUEST"
+	// ReasonRefused: a rule of the policy said no; the Refusal beside it tells which. Recorded.
+	ReasonRefused = "REFUSED"
+	// ReasonIDReused: the command id was used before, with other content.
+	ReasonIDReused = "COMMAND_ID_REUSED"
+	// ReasonTooOld: issued before the window of remembered commands.
+	ReasonTooOld = "COMMAND_TOO_OLD"
+	// ReasonOutcomeUnknown: the command was executed or was not; the same id tells.
+	ReasonOutcomeUnknown = "OUTCOME_UNKNOWN"
+	// ReasonNotExecuted: the command certainly left no trace.
+	ReasonNotExecuted = "NOT_EXECUTED"
+	// ReasonOverloaded: a queue or the gateway is full. Not executed.
+	ReasonOverloaded = "OVERLOADED"
+	// ReasonRateLimited: too many commands or refusals of this customer. Not executed.
+	ReasonRateLimited = "RATE_LIMITED"
+	// ReasonCorrupt: the customer's stored history cannot be read. Not executed.
+	ReasonCorrupt = "CORRUPT_HISTORY"
+	// ReasonBug: a defect of the server. Not executed, unless the message says otherwise.
+	ReasonBug = "BUG"
+)
+
+// overloadRetry is how long to stay away from an overloaded node. Queues hold milliseconds of work;
+// the client is expected to add jitter.
+const overloadRetry = 100 * time.Millisecond
+
+// apiError makes an error of the API: every one has an ErrorInfo and says in its message what to do.
+func apiError(code connect.Code, reason, message string, details ...proto.Message) *connect.Error {
+	e := connect.NewError(code, errors.New(message))
+	addDetail(e, &errdetails.ErrorInfo{Reason: reason, Domain: ErrorDomain})
+	for _, d := range details {
+		addDetail(e, d)
+	}
+	return e
+}
+
+func addDetail(e *connect.Error, m proto.Message) {
+	d, err := connect.NewErrorDetail(m)
+	if err != nil {
+		panic(err) // Only a message that cannot be marshalled; all of these can.
+	}
+	e.AddDetail(d)
+}
+
+// retryError is an error that goes away by waiting. It says so as detail and as HTTP header (a
+// trailer in gRPC).
+func retryError(code connect.Code, reason, message string, after time.Duration) *connect.Error {
+	e := apiError(code, reason, message, &errdetails.RetryInfo{RetryDelay: durationpb.New(after)})
+	e.Meta().Set("Retry-After", strconv.Itoa(int(math.Ceil(after.Seconds()))))
+	return e
+}
+
+// invalid makes the error for a malformed request; nil if there are no violations.
+func invalid(v violations) error {
+	if len(v) == 0 {
+		return nil
+	}
+	words := make([]string, len(v))
+	for i, f := range v {
+		words[i] = f.Field + " " + f.Description
+	}
+	return apiError(connect.CodeInvalidArgument, ReasonInvalid, strings.Join(words, "; "),
+		&errdetails.BadRequest{FieldViolations: v})
+}
+
+// refused makes the error for a command that a rule said no to.
+func refused(r *licensedv1.Refusal) error {
+	code := connect.CodeFailedPrecondition
+	switch r.Rule {
+	case licensedv1.Rule_RULE_NO_LICENSE, licensedv1.Rule_RULE_UNKNOWN_DEVICE, licensedv1.Rule_RULE_UNKNOWN_PLAN:
+		code = connect.CodeNotFound
+	}
+	return apiError(code, ReasonRefused, r.Message, r)
+}
+
+// runtimeError says what an error of the aggregates means for the client. command tells whether the
+// request could have changed anything.
+func runtimeError(err error, command bool, now time.Time) *connect.Error {
+	var limited *actors.RateLimitedError
+	switch {
+	case errors.As(err, &limited):
+		return retryError(connect.CodeResourceExhausted, ReasonRateLimited, limited.Error(), limited.RetryAfter)
+	case errors.Is(err, actors.ErrIDReused):
+		return apiError(connect.CodeAlreadyExists, ReasonIDReused,
+			"this command_id was used before with other content; use a new one for a new command")
+	case errors.Is(err, actors.ErrTooOld):
+		return apiError(connect.CodeOutOfRange, ReasonTooOld,
+			"the command was issued too long ago to know whether it was executed; not executed now, look in the history")
+	case errors.Is(err, actors.ErrIssuedAhead):
+		return issuedAhead(now)
+	case errors.Is(err, actors.ErrOverloaded):
+		return retryError(connect.CodeResourceExhausted, ReasonOverloaded,
+			"overloaded; not executed, retry later", overloadRetry)
+	case errors.Is(err, actors.ErrCorrupt), errors.Is(err, persistence.ErrCorrupt):
+		return apiError(connect.CodeDataLoss, ReasonCorrupt,
+			"the stored history of this customer cannot be read; not executed, an operator must look at it")
+	}
+	return outcomeError(err, command)
+}
+
+// outcomeError maps the errors where it matters whether the command was executed.
+func outcomeError(err error, command bool) *connect.Error {
+	unknown, retry := ReasonOutcomeUnknown, "outcome unknown; retry with the same command_id to learn it"
+	if !command {
+		unknown, retry = ReasonNotExecuted, "not answered; retry"
+	}
+	switch {
+	case errors.Is(err, actors.ErrExpired):
+		return apiError(connect.CodeDeadlineExceeded, ReasonNotExecuted, "the deadline passed before execution; not executed")
+	case errors.Is(err, actors.ErrNotOwner), errors.Is(err, actors.ErrUnavailable):
+		return apiError(connect.CodeUnavailable, ReasonNotExecuted, "the customer's aggregate is not available now; not executed, retry")
+	// Before the next: the runtime joins these two with the unknown outcome that they leave.
+	case errors.Is(err, context.DeadlineExceeded):
+		return apiError(connect.CodeDeadlineExceeded, unknown, "deadline exceeded, "+retry)
+	case errors.Is(err, context.Canceled):
+		return apiError(connect.CodeCanceled, unknown, "canceled, "+retry)
+	case errors.Is(err, actors.ErrUnknownOutcome):
+		return apiError(connect.CodeUnavailable, unknown, retry)
+	case errors.Is(err, actors.ErrPanic), errors.Is(err, actors.ErrRejected):
+		return apiError(connect.CodeInternal, ReasonBug, "internal error; not executed")
+	}
+	return apiError(connect.CodeInternal, ReasonBug, "internal error; outcome unknown")
+}
+
+// issuedAhead tells a client whose clock is fast what time it is here.
+func issuedAhead(now time.Time) *connect.Error {
+	server := now.UTC().Format(time.RFC3339Nano)
+	var v violations
+	v.add("issued_at", "lies more than 5 minutes in the future; the server's time is "+server)
+	e := connect.NewError(connect.CodeInvalidArgument, errors.New("issued_at "+v[0].Description))
+	addDetail(e, &errdetails.ErrorInfo{
+		Reason: ReasonInvalid, Domain: ErrorDomain, Metadata: map[string]string{"server_time": server},
+	})
+	addDetail(e, &errdetails.BadRequest{FieldViolations: v})
+	return e
+}

@@ -1,0 +1,248 @@
+package gateway_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+
+	"licensed/actors"
+	"licensed/gateway"
+	"licensed/messages/licensedv1"
+	"licensed/persistence"
+)
+
+// TestErrors holds the table of docs/api.md: code, reason, and what the client is told.
+func TestErrors(t *testing.T) {
+	for _, test := range []struct {
+		err    error
+		code   connect.Code
+		reason string
+		status int
+		says   string
+		retry  time.Duration
+	}{
+		{err: actors.ErrIDReused, code: connect.CodeAlreadyExists, reason: gateway.ReasonIDReused, status: 409, says: "other content"},
+		{err: actors.ErrTooOld, code: connect.CodeOutOfRange, reason: gateway.ReasonTooOld, status: 400, says: "look in the history"},
+		{err: actors.ErrIssuedAhead, code: connect.CodeInvalidArgument, reason: gateway.ReasonInvalid, status: 400, says: "2026-03-01T12:00:00.123456789Z"},
+		{err: actors.ErrOverloaded, code: connect.CodeResourceExhausted, reason: gateway.ReasonOverloaded, status: 429, says: "not executed", retry: 100 * time.Millisecond},
+		{
+			err:  fmt.Errorf("x: %w", &actors.RateLimitedError{Reason: "too many refusals", RetryAfter: 1500 * time.Millisecond}),
+			code: connect.CodeResourceExhausted, reason: gateway.ReasonRateLimited, status: 429, says: "too many refusals", retry: 1500 * time.Millisecond,
+		},
+		{err: actors.ErrExpired, code: connect.CodeDeadlineExceeded, reason: gateway.ReasonNotExecuted, status: 504, says: "not executed"},
+		{err: fmt.Errorf("%w: %w", actors.ErrUnknownOutcome, context.DeadlineExceeded), code: connect.CodeDeadlineExceeded, reason: gateway.ReasonOutcomeUnknown, status: 504, says: "same command_id"},
+		{err: fmt.Errorf("%w: %w", actors.ErrExpired, context.DeadlineExceeded), code: connect.CodeDeadlineExceeded, reason: gateway.ReasonNotExecuted, status: 504, says: "not executed"},
+		{err: fmt.Errorf("%w: %w", actors.ErrUnknownOutcome, context.Canceled), code: connect.CodeCanceled, reason: gateway.ReasonOutcomeUnknown, status: 499, says: "same command_id"},
+		{err: actors.ErrNotOwner, code: connect.CodeUnavailable, reason: gateway.ReasonNotExecuted, status: 503, says: "not executed"},
+		{err: actors.ErrUnavailable, code: connect.CodeUnavailable, reason: gateway.ReasonNotExecuted, status: 503, says: "not executed"},
+		{err: actors.ErrUnknownOutcome, code: connect.CodeUnavailable, reason: gateway.ReasonOutcomeUnknown, status: 503, says: "same command_id"},
+		{err: actors.ErrCorrupt, code: connect.CodeDataLoss, reason: gateway.ReasonCorrupt, status: 500, says: "cannot be read"},
+		{err: persistence.ErrCorrupt, code: connect.CodeDataLoss, reason: gateway.ReasonCorrupt, status: 500, says: "cannot be read"},
+		{err: actors.ErrPanic, code: connect.CodeInternal, reason: gateway.ReasonBug, status: 500, says: "not executed"},
+		{err: actors.ErrRejected, code: connect.CodeInternal, reason: gateway.ReasonBug, status: 500, says: "not executed"},
+		{err: errors.New("secret internals"), code: connect.CodeInternal, reason: gateway.ReasonBug, status: 500, says: "outcome unknown"},
+	} {
+		t.Run(test.err.Error(), func(t *testing.T) {
+			g := start(t, failing(fmt.Errorf("execute Bayley: %w", test.err)))
+			for name, client := range protocols(t, g.url) {
+				_, err := client.AcquireLicense(t.Context(), connect.NewRequest(acquire()))
+				checkError(t, name, err, test.code, test.reason, test.says)
+				checkRetry(t, name, err, test.retry)
+				if strings.Contains(err.Error(), "secret") {
+					t.Errorf("%s: %v leaks an internal error", name, err)
+				}
+			}
+			status, header, body := post(t, g.url, "AcquireLicense",
+				`{"customerId":"Bayley","deviceId":"iphone","titleId":"GlowS01E01","commandId":"c1"}`)
+			if status != test.status {
+				t.Errorf("HTTP status %d, want %d: %s", status, test.status, body)
+			}
+			if got := header.Get("Retry-After"); (got != "") != (test.retry != 0) {
+				t.Errorf("Retry-After %q, want one: %v", got, test.retry != 0)
+			}
+			logged := test.code == connect.CodeInternal || test.code == connect.CodeDataLoss
+			if got := strings.Contains(g.logged(), "request failed"); got != logged {
+				t.Errorf("logged %v, want %v: %s", got, logged, g.logged())
+			}
+		})
+	}
+}
+
+func checkError(t *testing.T, name string, err error, code connect.Code, reason, says string) {
+	t.Helper()
+	if got := connect.CodeOf(err); got != code {
+		t.Errorf("%s: code %v, want %v: %v", name, got, code, err)
+	}
+	if info, ok := detail[*errdetails.ErrorInfo](t, err); !ok || info.Reason != reason || info.Domain != gateway.ErrorDomain {
+		t.Errorf("%s: ErrorInfo %v, want reason %s", name, info, reason)
+	}
+	if !strings.Contains(err.Error(), says) {
+		t.Errorf("%s: %q does not say %q", name, err, says)
+	}
+}
+
+func checkRetry(t *testing.T, name string, err error, want time.Duration) {
+	t.Helper()
+	info, ok := detail[*errdetails.RetryInfo](t, err)
+	if ok != (want != 0) || ok && info.RetryDelay.AsDuration() != want {
+		t.Errorf("%s: RetryInfo %v, want %v", name, info, want)
+	}
+}
+
+func TestErrorOfQuerySpeaksOfNoCommand(t *testing.T) {
+	for _, cause := range []error{context.DeadlineExceeded, actors.ErrUnknownOutcome} {
+		g := start(t, failing(cause))
+		for name, client := range protocols(t, g.url) {
+			_, err := client.ListDevices(t.Context(), connect.NewRequest(&licensedv1.ListDevicesRequest{CustomerId: "Bayley"}))
+			if info, _ := detail[*errdetails.ErrorInfo](t, err); info.GetReason() != gateway.ReasonNotExecuted {
+				t.Errorf("%s: %v has reason %q", name, err, info.GetReason())
+			}
+			if strings.Contains(err.Error(), "command_id") {
+				t.Errorf("%s: %v speaks of a command", name, err)
+			}
+		}
+	}
+}
+
+func TestPanicFailsOneRequest(t *testing.T) {
+	f := failing(nil)
+	f.execute = func(_ context.Context, id string, _ actors.Command) (actors.Reply, error) {
+		if id == "Bayley" {
+			panic("no such luck")
+		}
+		return actors.Reply{}, actors.ErrOverloaded
+	}
+	g := start(t, f)
+	for name, client := range protocols(t, g.url) {
+		_, err := client.AcquireLicense(t.Context(), connect.NewRequest(acquire()))
+		checkError(t, name, err, connect.CodeInternal, gateway.ReasonBug, "outcome unknown")
+		other := acquire()
+		other.CustomerId = "Matt"
+		_, err = client.AcquireLicense(t.Context(), connect.NewRequest(other))
+		checkError(t, name, err, connect.CodeResourceExhausted, gateway.ReasonOverloaded, "")
+	}
+	if log := g.logged(); !strings.Contains(log, "no such luck") || !strings.Contains(log, "gateway_test.go") && !strings.Contains(log, "errors_test.go") {
+		t.Errorf("the log lacks the panic or its stack: %s", log)
+	}
+}
+
+func TestDeadline(t *testing.T) {
+	var limit time.Duration
+	f := failing(nil)
+	f.execute = func(ctx context.Context, _ string, _ actors.Command) (actors.Reply, error) {
+		deadline, ok := ctx.Deadline()
+		if !ok {
+			return actors.Reply{}, errors.New("no deadline")
+		}
+		limit = time.Until(deadline)
+		return actors.Reply{}, actors.ErrOverloaded
+	}
+	g := start(t, f, func(c *gateway.Config) { c.MaxDeadline = time.Minute })
+	for name, client := range protocols(t, g.url) {
+		for _, asked := range []time.Duration{0, time.Hour, 20 * time.Second} {
+			ctx, cancel := t.Context(), context.CancelFunc(func() {})
+			want := time.Minute
+			if asked > 0 {
+				ctx, cancel = context.WithTimeout(ctx, asked)
+				want = min(want, asked)
+			}
+			limit = 0
+			_, err := client.AcquireLicense(ctx, connect.NewRequest(acquire()))
+			cancel()
+			// The bounds are far apart: what counts is whose deadline it is.
+			if limit > want || limit < want/2 {
+				t.Errorf("%s: asked for %v, the aggregate has %v, want about %v (%v)", name, asked, limit, want, err)
+			}
+		}
+	}
+}
+
+func TestExpiredDeadlineIsAnswered(t *testing.T) {
+	f := failing(nil)
+	f.execute = func(ctx context.Context, _ string, _ actors.Command) (actors.Reply, error) {
+		<-ctx.Done()
+		return actors.Reply{}, ctx.Err()
+	}
+	g := start(t, f, func(c *gateway.Config) { c.MaxDeadline = time.Millisecond })
+	for name, client := range protocols(t, g.url) {
+		_, err := client.AcquireLicense(t.Context(), connect.NewRequest(acquire()))
+		checkError(t, name, err, connect.CodeDeadlineExceeded, gateway.ReasonOutcomeUnknown, "same command_id")
+	}
+}
+
+func TestInFlightLimit(t *testing.T) {
+	entered, leave := make(chan struct{}), make(chan struct{})
+	f := failing(nil)
+	f.execute = func(context.Context, string, actors.Command) (actors.Reply, error) {
+		entered <- struct{}{}
+		<-leave
+		return actors.Reply{}, actors.ErrNotOwner
+	}
+	g := start(t, f, func(c *gateway.Config) { c.MaxInFlight = 1 })
+	first := make(chan error)
+	go func() {
+		_, err := protocols(t, g.url)["grpc"].AcquireLicense(t.Context(), connect.NewRequest(acquire()))
+		first <- err
+	}()
+	<-entered
+	for name, client := range protocols(t, g.url) {
+		_, err := client.AcquireLicense(t.Context(), connect.NewRequest(acquire()))
+		checkError(t, name, err, connect.CodeResourceExhausted, gateway.ReasonOverloaded, "in flight")
+		checkRetry(t, name, err, 100*time.Millisecond)
+	}
+	res, err := http.Get(g.url + "/readyz")
+	if err != nil || res.StatusCode != http.StatusOK {
+		t.Errorf("a busy gateway is not ready: %v %v", res, err)
+	}
+	res.Body.Close()
+	close(leave)
+	if err := <-first; connect.CodeOf(err) != connect.CodeUnavailable {
+		t.Errorf("the first request: %v", err)
+	}
+}
+
+func TestBodyLimit(t *testing.T) {
+	f := failing(actors.ErrNotOwner)
+	g := start(t, f)
+	long := acquire()
+	long.CustomerId = strings.Repeat("x", gateway.MaxBodyBytes+1)
+	for name, client := range protocols(t, g.url) {
+		_, err := client.AcquireLicense(t.Context(), connect.NewRequest(long))
+		if connect.CodeOf(err) != connect.CodeResourceExhausted || !strings.Contains(err.Error(), "65536") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, ok := detail[*errdetails.RetryInfo](t, err); ok {
+			t.Errorf("%s: %v invites to retry", name, err)
+		}
+	}
+	if len(f.commands) > 0 {
+		t.Error("a request that is too large reached the aggregates")
+	}
+	if got := g.metric(t, `licensed_gateway_malformed_requests_total{method="AcquireLicense"}`); got != "7" {
+		t.Errorf("malformed requests counted: %s, want 7", got)
+	}
+}
+
+func TestBadJSON(t *testing.T) {
+	g := start(t, failing(actors.ErrNotOwner))
+	for body, says := range map[string]string{
+		``:                    "zero-length payload",
+		`{}`:                  "customer_id is required",
+		`{`:                   "unexpected",
+		`{"customerId":3}`:    "customerId",
+		`{"issuedAt":"noon"}`: `(line 1:13): invalid google.protobuf.Timestamp value \"noon\"`,
+		`[]`:                  "unexpected",
+	} {
+		status, _, reply := post(t, g.url, "AcquireLicense", body)
+		if status != http.StatusBadRequest || !strings.Contains(reply, "invalid_argument") || !strings.Contains(reply, says) {
+			t.Errorf("%q: %d %s, want it to say %q", body, status, reply, says)
+		}
+	}
+}

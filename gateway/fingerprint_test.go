@@ -1,0 +1,85 @@
+package gateway_test
+
+import (
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"licensed/gateway"
+	"licensed/messages/licensedv1"
+)
+
+// commands returns one of each command, with all its fields as set makes them.
+func commands(set func(m protoreflect.Message, f protoreflect.FieldDescriptor)) []*licensedv1.Command {
+	var all []*licensedv1.Command
+	oneof := (&licensedv1.Command{}).ProtoReflect().Descriptor().Oneofs().ByName("command").Fields()
+	for i := range oneof.Len() {
+		c := &licensedv1.Command{}
+		m := c.ProtoReflect().Mutable(oneof.Get(i)).Message()
+		for j := range m.Descriptor().Fields().Len() {
+			set(m, m.Descriptor().Fields().Get(j))
+		}
+		all = append(all, c)
+	}
+	return all
+}
+
+func value(t testing.TB, f protoreflect.FieldDescriptor, s string) protoreflect.Value {
+	switch f.Kind() {
+	case protoreflect.StringKind:
+		return protoreflect.ValueOfString(s)
+	case protoreflect.BoolKind:
+		return protoreflect.ValueOfBool(true)
+	default:
+		t.Fatalf("%s has a kind that the fingerprint does not know", f.FullName())
+		panic("unreachable")
+	}
+}
+
+// TestFingerprintCoversEveryField fails when a command or field is added and the fingerprint forgets it.
+func TestFingerprintCoversEveryField(t *testing.T) {
+	seen := map[uint64]string{}
+	note := func(what string, c *licensedv1.Command, at *timestamppb.Timestamp) {
+		t.Helper()
+		f := gateway.Fingerprint(c, at)
+		if other, ok := seen[f]; ok {
+			t.Errorf("%s has the fingerprint of %s", what, other)
+		}
+		seen[f] = what
+	}
+	full := commands(func(m protoreflect.Message, f protoreflect.FieldDescriptor) { m.Set(f, value(t, f, "x")) })
+	for _, c := range full {
+		note(c.String(), c, nil)
+		note(c.String()+" at 0", c, &timestamppb.Timestamp{})
+		note(c.String()+" at 1 s", c, &timestamppb.Timestamp{Seconds: 1})
+		note(c.String()+" at 1 ns", c, &timestamppb.Timestamp{Nanos: 1})
+		field := c.ProtoReflect().WhichOneof(c.ProtoReflect().Descriptor().Oneofs().ByName("command"))
+		fields := c.ProtoReflect().Get(field).Message().Descriptor().Fields()
+		for i := range fields.Len() {
+			without := proto.Clone(c).(*licensedv1.Command)
+			without.ProtoReflect().Mutable(field).Message().Clear(fields.Get(i))
+			note(c.String()+" without "+string(fields.Get(i).Name()), without, nil)
+		}
+	}
+	if len(full) != 6 {
+		t.Errorf("%d commands, this test knows 6: give the new one a number in fingerprint and a line in TestFingerprintIsStable", len(full))
+	}
+}
+
+// TestFingerprintIsStable holds what is stored in journals for ever.
+func TestFingerprintIsStable(t *testing.T) {
+	at := &timestamppb.Timestamp{Seconds: 1_700_000_000, Nanos: 5}
+	want := []uint64{
+		0x5f30eec9536182cc, 0xe72ed216f38ea1cc, 0x2278d87b48a189f7,
+		0x8352e0cf1f243440, 0xe8d31fba156563d0, 0x445ccff9975de750,
+	}
+	for i, c := range commands(func(m protoreflect.Message, f protoreflect.FieldDescriptor) {
+		m.Set(f, value(t, f, string(f.Name())))
+	}) {
+		if got := gateway.Fingerprint(c, at); got != want[i] {
+			t.Errorf("%v: %#x, want %#x", c, got, want[i])
+		}
+	}
+}

@@ -1,0 +1,118 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"log/slog"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"connectrpc.com/connect"
+	"connectrpc.com/grpchealth"
+	"connectrpc.com/grpcreflect"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"licensed/actors"
+	"licensed/messages/licensedv1/licensedv1connect"
+)
+
+// MaxBodyBytes is the largest message a request may carry.
+const MaxBodyBytes = 64 << 10
+
+// compressFrom is the size of a reply from which compression, where the client offers it, is worth its
+// time; replies to commands are a few hundred bytes.
+const compressFrom = 4 << 10
+
+// Aggregates executes commands and answers queries of customers; *actors.Runtime does. Safe for
+// concurrent use.
+type Aggregates interface {
+	// Execute runs a command whose payload is a *licensedv1.Command.
+	Execute(ctx context.Context, id string, c actors.Command) (actors.Reply, error)
+	// Query answers a *licensedv1.Query with what license.Query answers.
+	Query(ctx context.Context, id string, query any) (actors.Answer, error)
+}
+
+// History reads the events of customers. Safe for concurrent use.
+type History interface {
+	// Events returns the events of the history that ends at head, decoded, oldest first. After an
+	// error, which comes last, the history is not complete. Errors: those of actors.ReadHistory.
+	Events(ctx context.Context, head actors.Head) iter.Seq2[actors.Event, error]
+}
+
+// Config of a gateway. DefaultConfig gives sensible values.
+type Config struct {
+	// MaxDeadline caps the time a request may take and is what a request without a deadline gets.
+	// Higher: clients wait longer for an aggregate in trouble; lower: a cold aggregate on a slow
+	// store may not answer in time, and its client must ask again.
+	MaxDeadline time.Duration
+	// MaxInFlight requests are handled at once; more are turned away at the door. Each holds a
+	// goroutine and a message, some 20 KB, so this bounds the memory a flood can take.
+	MaxInFlight int
+	// History answers what the aggregate's state no longer knows: downloads before the last year.
+	History History
+	// Now is the clock for arrival times.
+	Now func() time.Time
+	// Logger takes what an operator must know (bugs, corrupt histories); requests are not logged.
+	Logger *slog.Logger
+	// Registry takes the metrics.
+	Registry prometheus.Registerer
+	// Health is what health checks are answered with; whoever runs the gateway sets it.
+	Health *Health
+}
+
+// DefaultConfig returns the configuration that a node runs with unless told otherwise.
+func DefaultConfig() Config {
+	return Config{
+		MaxDeadline: 10 * time.Second,
+		MaxInFlight: 10_000,
+		Now:         time.Now,
+		Logger:      slog.Default(),
+		Registry:    prometheus.NewRegistry(),
+		Health:      new(Health),
+	}
+}
+
+// Gateway serves the API. Safe for concurrent use.
+type Gateway struct {
+	config     Config
+	aggregates Aggregates
+	metrics    *metrics
+	inFlight   atomic.Int64
+}
+
+// New returns a gateway before the aggregates. It panics if the registry has a gateway's metrics already.
+func New(c Config, a Aggregates) *Gateway {
+	g := &Gateway{config: c, aggregates: a, metrics: newMetrics()}
+	c.Registry.MustRegister(g.metrics.collectors(func() float64 { return float64(g.inFlight.Load()) })...)
+	return g
+}
+
+// Handler returns the handler of the public port: the API, health checks and server reflection.
+func (g *Gateway) Handler() http.Handler {
+	options := HandlerOptions()
+	withInterceptor := append(options, connect.WithInterceptors(connect.UnaryInterceptorFunc(g.intercept)))
+	path, api := licensedv1connect.NewLicenseServiceHandler(&service{g}, withInterceptor...)
+
+	mux := http.NewServeMux()
+	mux.Handle(path, g.admit(api, connect.NewErrorWriter(options...)))
+	mux.Handle(grpchealth.NewHandler(g.config.Health, options...))
+	reflector := grpcreflect.NewStaticReflector(licensedv1connect.LicenseServiceName, grpchealth.HealthV1ServiceName)
+	mux.Handle(grpcreflect.NewHandlerV1(reflector, options...))
+	mux.Handle(grpcreflect.NewHandlerV1Alpha(reflector, options...))
+	g.config.Health.mount(mux)
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, "licensed: POST JSON to /%s/METHOD, or use gRPC (server reflection is on).\n",
+			licensedv1connect.LicenseServiceName)
+	})
+	return mux
+}
+
+// HandlerOptions returns the options of the API's handlers, for others that must behave alike.
+func HandlerOptions() []connect.HandlerOption {
+	return []connect.HandlerOption{
+		connect.WithReadMaxBytes(MaxBodyBytes),
+		connect.WithCompressMinBytes(compressFrom),
+	}
+}

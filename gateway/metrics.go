@@ -1,0 +1,113 @@
+package gateway
+
+import (
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"licensed/messages/licensedv1"
+	"licensed/messages/licensedv1/licensedv1connect"
+)
+
+// latencyBuckets reach from a command on a warm aggregate without fsync to the longest deadline.
+var latencyBuckets = []float64{
+	.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30,
+}
+
+// metrics of the gateway. Labels come from closed sets only (methods, codes and rules of the API), so
+// that no client can make series.
+type metrics struct {
+	duration   *prometheus.HistogramVec
+	malformed  *prometheus.CounterVec
+	duplicates *prometheus.CounterVec
+	refusals   *prometheus.CounterVec
+	panics     prometheus.Counter
+	methods    map[string]*methodMetrics
+	rules      map[licensedv1.Rule]prometheus.Counter
+}
+
+// methodMetrics are the children of one method, found once rather than per request.
+type methodMetrics struct {
+	name      string
+	all       *metrics
+	succeeded prometheus.Observer
+	duplicate prometheus.Counter
+	malformed prometheus.Counter
+}
+
+func newMetrics() *metrics {
+	m := &metrics{
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "licensed_gateway_request_duration_seconds",
+			Help:    "Time from the headers of a request to the end of its reply, by method and code.",
+			Buckets: latencyBuckets,
+		}, []string{"method", "code"}),
+		malformed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "licensed_gateway_malformed_requests_total",
+			Help: "Requests that could not be read as a call: undecodable, too large, cut off, of an unknown content type.",
+		}, []string{"method"}),
+		duplicates: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "licensed_gateway_duplicate_commands_total",
+			Help: "Commands answered with the outcome of an earlier request.",
+		}, []string{"method"}),
+		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "licensed_gateway_refusals_total",
+			Help: "Commands refused, by the rule that said no.",
+		}, []string{"rule"}),
+		panics: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "licensed_gateway_panics_total",
+			Help: "Panics while a request was handled.",
+		}),
+		methods: make(map[string]*methodMetrics),
+		rules:   make(map[licensedv1.Rule]prometheus.Counter),
+	}
+	m.resolve()
+	return m
+}
+
+// resolve makes the children of all methods and rules.
+func (m *metrics) resolve() {
+	methods := licensedv1.File_licensed_v1_license_service_proto.Services().ByName("LicenseService").Methods()
+	for i := range methods.Len() {
+		name := string(methods.Get(i).Name())
+		m.methods["/"+licensedv1connect.LicenseServiceName+"/"+name] = &methodMetrics{
+			name:      name,
+			all:       m,
+			succeeded: m.duration.WithLabelValues(name, "ok"),
+			duplicate: m.duplicates.WithLabelValues(name),
+			malformed: m.malformed.WithLabelValues(name),
+		}
+	}
+	for number, name := range licensedv1.Rule_name {
+		m.rules[licensedv1.Rule(number)] = m.refusals.WithLabelValues(name)
+	}
+}
+
+func (m *metrics) collectors(inFlight func() float64) []prometheus.Collector {
+	return []prometheus.Collector{
+		m.duration, m.malformed, m.duplicates, m.refusals, m.panics,
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "licensed_gateway_requests_in_flight",
+			Help: "Requests that were admitted and not yet replied to.",
+		}, inFlight),
+	}
+}
+
+// refused counts a refusal. A rule that this version does not know counts as unspecified.
+func (m *metrics) refused(rule licensedv1.Rule) {
+	c, ok := m.rules[rule]
+	if !ok {
+		c = m.rules[licensedv1.Rule_RULE_UNSPECIFIED]
+	}
+	c.Inc()
+}
+
+// observe records a finished call; code 0 is success.
+func (m *methodMetrics) observe(code connect.Code, took time.Duration) {
+	if code == 0 {
+		m.succeeded.Observe(took.Seconds())
+		return
+	}
+	m.all.duration.WithLabelValues(m.name, code.String()).Observe(took.Seconds())
+}

@@ -1,0 +1,268 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"licensed/actors"
+	"licensed/actors/license"
+	"licensed/messages/licensedv1"
+)
+
+// service implements licensedv1connect.LicenseServiceHandler.
+type service struct{ *Gateway }
+
+// header has the fields that all commands share.
+type header interface {
+	GetCustomerId() string
+	GetCommandId() string
+	GetIssuedAt() *timestamppb.Timestamp
+	GetValidateOnly() bool
+}
+
+// result of a command that was not refused.
+type result struct {
+	license.Outcome
+	sequence  uint64
+	duplicate bool
+}
+
+func (s *service) AcquireLicense(
+	ctx context.Context, r *connect.Request[licensedv1.AcquireLicenseRequest],
+) (*connect.Response[licensedv1.AcquireLicenseResponse], error) {
+	m := r.Msg
+	res, err := s.execute(ctx, m, onTitle(m), &licensedv1.Command{Command: &licensedv1.Command_AcquireLicense{
+		AcquireLicense: &licensedv1.AcquireLicense{
+			DeviceId: m.DeviceId, TitleId: m.TitleId, NewDownload: m.NewDownload,
+		},
+	}})
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&licensedv1.AcquireLicenseResponse{
+		License: res.License, Sequence: res.sequence, Duplicate: res.duplicate,
+	}), nil
+}
+
+func (s *service) RenewLicense(
+	ctx context.Context, r *connect.Request[licensedv1.RenewLicenseRequest],
+) (*connect.Response[licensedv1.RenewLicenseResponse], error) {
+	m := r.Msg
+	res, err := s.execute(ctx, m, onTitle(m), &licensedv1.Command{Command: &licensedv1.Command_RenewLicense{
+		RenewLicense: &licensedv1.RenewLicense{DeviceId: m.DeviceId, TitleId: m.TitleId},
+	}})
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&licensedv1.RenewLicenseResponse{
+		License: res.License, Sequence: res.sequence, Duplicate: res.duplicate,
+	}), nil
+}
+
+func (s *service) ReleaseLicense(
+	ctx context.Context, r *connect.Request[licensedv1.ReleaseLicenseRequest],
+) (*connect.Response[licensedv1.ReleaseLicenseResponse], error) {
+	m := r.Msg
+	res, err := s.execute(ctx, m, onTitle(m), &licensedv1.Command{Command: &licensedv1.Command_ReleaseLicense{
+		ReleaseLicense: &licensedv1.ReleaseLicense{DeviceId: m.DeviceId, TitleId: m.TitleId},
+	}})
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&licensedv1.ReleaseLicenseResponse{
+		License: res.License, Sequence: res.sequence, Duplicate: res.duplicate,
+	}), nil
+}
+
+func (s *service) RecordPlayback(
+	ctx context.Context, r *connect.Request[licensedv1.RecordPlaybackRequest],
+) (*connect.Response[licensedv1.RecordPlaybackResponse], error) {
+	m := r.Msg
+	res, err := s.execute(ctx, m, onTitle(m), &licensedv1.Command{Command: &licensedv1.Command_RecordPlayback{
+		RecordPlayback: &licensedv1.RecordPlayback{DeviceId: m.DeviceId, TitleId: m.TitleId},
+	}})
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&licensedv1.RecordPlaybackResponse{
+		License: res.License, Sequence: res.sequence, Duplicate: res.duplicate,
+	}), nil
+}
+
+func (s *service) DeactivateDevice(
+	ctx context.Context, r *connect.Request[licensedv1.DeactivateDeviceRequest],
+) (*connect.Response[licensedv1.DeactivateDeviceResponse], error) {
+	m := r.Msg
+	var v violations
+	v.id("device_id", m.DeviceId)
+	res, err := s.execute(ctx, m, v, &licensedv1.Command{Command: &licensedv1.Command_DeactivateDevice{
+		DeactivateDevice: &licensedv1.DeactivateDevice{DeviceId: m.DeviceId},
+	}})
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&licensedv1.DeactivateDeviceResponse{
+		CustomerId: m.CustomerId, DeviceId: m.DeviceId, ReleasedTitleIds: res.ReleasedTitles,
+		Sequence: res.sequence, Duplicate: res.duplicate,
+	}), nil
+}
+
+func (s *service) ChangePlan(
+	ctx context.Context, r *connect.Request[licensedv1.ChangePlanRequest],
+) (*connect.Response[licensedv1.ChangePlanResponse], error) {
+	m := r.Msg
+	var v violations
+	v.id("plan_id", m.PlanId)
+	res, err := s.execute(ctx, m, v, &licensedv1.Command{Command: &licensedv1.Command_ChangePlan{
+		ChangePlan: &licensedv1.ChangePlan{PlanId: m.PlanId},
+	}})
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&licensedv1.ChangePlanResponse{
+		CustomerId: m.CustomerId, PlanId: res.PlanID, DeviceLimit: res.DeviceLimit,
+		Sequence: res.sequence, Duplicate: res.duplicate,
+	}), nil
+}
+
+// onTitle checks the fields of the commands about a title on a device.
+func onTitle(m interface {
+	GetDeviceId() string
+	GetTitleId() string
+}) (v violations) {
+	v.id("device_id", m.GetDeviceId())
+	v.id("title_id", m.GetTitleId())
+	return v
+}
+
+// execute runs a command whose own fields have been checked with the violations v.
+func (s *service) execute(
+	ctx context.Context, h header, v violations, payload *licensedv1.Command,
+) (result, error) {
+	v.id("customer_id", h.GetCustomerId())
+	v.commandID(h.GetCommandId(), h.GetValidateOnly())
+	issuedAt := v.timestamp("issued_at", h.GetIssuedAt())
+	if err := invalid(v); err != nil {
+		return result{}, err
+	}
+	if issuedAt.IsZero() {
+		issuedAt = s.config.Now()
+	}
+	reply, err := s.aggregates.Execute(ctx, h.GetCustomerId(), actors.Command{
+		ID:           h.GetCommandId(),
+		Fingerprint:  fingerprint(payload, h.GetIssuedAt()),
+		IssuedAt:     issuedAt.Truncate(time.Millisecond),
+		ValidateOnly: h.GetValidateOnly(),
+		Payload:      payload,
+	})
+	if err != nil {
+		return result{}, s.failed(ctx, h.GetCustomerId(), err, true)
+	}
+	return s.outcome(ctx, h, payload, reply)
+}
+
+// outcome turns a recorded outcome into the API's words.
+func (s *service) outcome(
+	ctx context.Context, h header, payload *licensedv1.Command, reply actors.Reply,
+) (result, error) {
+	c := ctx.Value(callKey{}).(*call)
+	if reply.Duplicate {
+		c.method.duplicate.Inc()
+	}
+	o, err := license.DecodeOutcome(h.GetCustomerId(), payload, reply.Time, reply.Outcome)
+	if err != nil {
+		return result{}, s.failed(ctx, h.GetCustomerId(), err, true)
+	}
+	if o.Refusal != nil {
+		s.metrics.refused(o.Refusal.Rule)
+		o.Refusal.Sequence, o.Refusal.Duplicate = reply.Sequence, reply.Duplicate
+		return result{}, refused(o.Refusal)
+	}
+	return result{Outcome: o, sequence: reply.Sequence, duplicate: reply.Duplicate}, nil
+}
+
+// failed maps an error of the aggregates, and logs it where an operator must act.
+func (s *service) failed(ctx context.Context, customer string, err error, command bool) error {
+	e := runtimeError(err, command, s.config.Now())
+	if code := e.Code(); code == connect.CodeInternal || code == connect.CodeDataLoss {
+		s.config.Logger.ErrorContext(ctx, "request failed",
+			"method", ctx.Value(callKey{}).(*call).method.name, "customer", customer, "code", code, "error", err)
+	}
+	return e
+}
+
+func (s *service) ListLicenses(
+	ctx context.Context, r *connect.Request[licensedv1.ListLicensesRequest],
+) (*connect.Response[licensedv1.ListLicensesResponse], error) {
+	res, head, err := query[*licensedv1.ListLicensesResponse](ctx, s, r.Msg.CustomerId, nil, &licensedv1.Query{
+		Query: &licensedv1.Query_ListLicenses{ListLicenses: &licensedv1.ListLicenses{
+			IncludeInactive: r.Msg.IncludeInactive,
+		}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	res.Sequence = head.Sequence
+	return connect.NewResponse(res), nil
+}
+
+func (s *service) ListDevices(
+	ctx context.Context, r *connect.Request[licensedv1.ListDevicesRequest],
+) (*connect.Response[licensedv1.ListDevicesResponse], error) {
+	res, head, err := query[*licensedv1.ListDevicesResponse](ctx, s, r.Msg.CustomerId, nil, &licensedv1.Query{
+		Query: &licensedv1.Query_ListDevices{ListDevices: &licensedv1.ListDevices{}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	res.Sequence = head.Sequence
+	return connect.NewResponse(res), nil
+}
+
+func (s *service) ListDownloads(
+	ctx context.Context, r *connect.Request[licensedv1.ListDownloadsRequest],
+) (*connect.Response[licensedv1.ListDownloadsResponse], error) {
+	var v violations
+	v.id("title_id", r.Msg.TitleId)
+	v.timestamp("since", r.Msg.Since)
+	d, head, err := query[*license.Downloads](ctx, s, r.Msg.CustomerId, v, &licensedv1.Query{
+		Query: &licensedv1.Query_ListDownloads{ListDownloads: &licensedv1.ListDownloads{
+			TitleId: r.Msg.TitleId, Since: r.Msg.Since,
+		}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	if d.Older {
+		// Whether another is allowed stands; the list comes from history, as of the same position.
+		d.Response.Downloads, err = license.DownloadsFromHistory(r.Msg.TitleId, d.Since, s.config.History.Events(ctx, head))
+		if err != nil {
+			return nil, s.failed(ctx, r.Msg.CustomerId, err, false)
+		}
+	}
+	d.Response.Sequence = head.Sequence
+	return connect.NewResponse(d.Response), nil
+}
+
+// query asks the customer's aggregate.
+func query[R any](
+	ctx context.Context, s *service, customer string, v violations, q *licensedv1.Query,
+) (res R, head actors.Head, err error) {
+	v.id("customer_id", customer)
+	if err := invalid(v); err != nil {
+		return res, head, err
+	}
+	answer, err := s.aggregates.Query(ctx, customer, q)
+	if err != nil {
+		return res, head, s.failed(ctx, customer, err, false)
+	}
+	res, ok := answer.Value.(R)
+	if !ok {
+		return res, head, s.failed(ctx, customer, errors.New("aggregate answered another question"), false)
+	}
+	return res, answer.Head, nil
+}

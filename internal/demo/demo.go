@@ -1,0 +1,313 @@
+// Package demo simulates customers of a licence service, through its public API only, so that a new
+// operator has something to look at.
+//
+// # The model
+//
+// A fixed number of customers with a few devices each go about their evenings: they acquire licences,
+// play, renew and release them, now and then remove a device, and sometimes send a command twice, as
+// phones on bad networks do. They know no rules: what the policy forbids is refused, and they go on.
+// Commands start at a steady rate, whatever the answers' pace (an open loop); when too many are under
+// way the simulation falls behind and says so rather than adding to the trouble.
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/HdrHistogram/hdrhistogram-go"
+	"github.com/google/uuid"
+
+	"licensed/messages/licensedv1"
+	"licensed/messages/licensedv1/licensedv1connect"
+)
+
+// Config of a simulation.
+type Config struct {
+	// Rate of commands per second.
+	Rate float64
+	// Customers is how many there are.
+	Customers int
+	// MaxInFlight commands are under way at once.
+	MaxInFlight int
+	// Summary is how often a line about the last period is logged.
+	Summary time.Duration
+	// Seed makes the choices repeatable.
+	Seed uint64
+	// Logger takes the summary.
+	Logger *slog.Logger
+}
+
+// DefaultConfig returns 20 commands/s of 100 customers.
+func DefaultConfig() Config {
+	return Config{Rate: 20, Customers: 100, MaxInFlight: 64, Summary: 10 * time.Second, Logger: slog.Default()}
+}
+
+// Simulation of customers.
+type Simulation struct {
+	config Config
+	client licensedv1connect.LicenseServiceClient
+	random *rand.Rand // used by Run only
+	slots  chan struct{}
+
+	mu     sync.Mutex
+	period tally
+	held   map[string][]download // what each customer acquired of late, newest last
+}
+
+// download is a title on a device.
+type download struct{ device, title string }
+
+// remembered downloads per customer.
+const remembered = 8
+
+// tally is what happened in a period.
+type tally struct {
+	accepted, repeated, skipped int
+	refused, failed             map[string]int
+	latency                     *hdrhistogram.Histogram
+}
+
+func newTally() tally {
+	return tally{
+		refused: make(map[string]int), failed: make(map[string]int),
+		latency: hdrhistogram.New(1, time.Minute.Microseconds(), 2),
+	}
+}
+
+// New returns a simulation of the customers of the service behind the client.
+func New(c Config, client licensedv1connect.LicenseServiceClient) *Simulation {
+	return &Simulation{
+		config: c, client: client,
+		random: rand.New(rand.NewPCG(c.Seed, c.Seed)),
+		slots:  make(chan struct{}, c.MaxInFlight),
+		period: newTally(),
+		held:   make(map[string][]download),
+	}
+}
+
+// tick is how often commands are started.
+const tick = 10 * time.Millisecond
+
+// Run simulates until ctx ends and the commands under way are answered.
+func (s *Simulation) Run(ctx context.Context) {
+	var running sync.WaitGroup
+	defer running.Wait()
+	ticks, summaries := time.NewTicker(tick), time.NewTicker(s.config.Summary)
+	defer ticks.Stop()
+	defer summaries.Stop()
+	last, due := time.Now(), 0.0
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-summaries.C:
+			s.summarize()
+		case now := <-ticks.C:
+			due += s.config.Rate * now.Sub(last).Seconds()
+			last = now
+			for ; due >= 1; due-- {
+				s.start(ctx, &running)
+			}
+		}
+	}
+}
+
+// start sends one command in the background, or skips it if too many are under way.
+func (s *Simulation) start(ctx context.Context, running *sync.WaitGroup) {
+	send, repeats := s.choose(), 1
+	if s.random.IntN(20) == 0 {
+		repeats = 2
+	}
+	select {
+	case s.slots <- struct{}{}:
+	default:
+		s.mu.Lock()
+		s.period.skipped++
+		s.mu.Unlock()
+		return
+	}
+	running.Go(func() {
+		defer func() { <-s.slots }()
+		for range repeats {
+			began := time.Now()
+			duplicate, err := send(ctx)
+			s.note(time.Since(began), duplicate, err)
+		}
+	})
+}
+
+// titles that customers watch: some few much, most seldom.
+func (s *Simulation) title() string {
+	if s.random.IntN(2) == 0 {
+		return fmt.Sprintf("GlowS01E%02d", 1+s.random.IntN(10))
+	}
+	return fmt.Sprintf("DarkS%02dE%02d", 1+s.random.IntN(3), 1+s.random.IntN(10))
+}
+
+// devices that customers have; more than most plans allow.
+var devices = []string{"iphone", "ipad", "android-tv"}
+
+// choose picks the next command and returns how to send it; sent again, it is a repeat.
+func (s *Simulation) choose() func(context.Context) (duplicate bool, err error) {
+	customer, id := fmt.Sprintf("demo-%04d", s.random.IntN(s.config.Customers)), uuid.NewString()
+	n := s.random.IntN(100)
+	if n < 50 {
+		return s.acquire(customer, id)
+	}
+	d := s.download(customer)
+	switch {
+	case n < 75:
+		return sender(s.client.RecordPlayback, &licensedv1.RecordPlaybackRequest{
+			CustomerId: customer, DeviceId: d.device, TitleId: d.title, CommandId: id,
+		})
+	case n < 82:
+		return sender(s.client.RenewLicense, &licensedv1.RenewLicenseRequest{
+			CustomerId: customer, DeviceId: d.device, TitleId: d.title, CommandId: id,
+		})
+	case n < 99:
+		return sender(s.client.ReleaseLicense, &licensedv1.ReleaseLicenseRequest{
+			CustomerId: customer, DeviceId: d.device, TitleId: d.title, CommandId: id,
+		})
+	default:
+		return sender(s.client.DeactivateDevice, &licensedv1.DeactivateDeviceRequest{
+			CustomerId: customer, DeviceId: d.device, CommandId: id,
+		})
+	}
+}
+
+// acquire downloads a title, and remembers it if that is allowed.
+func (s *Simulation) acquire(customer, id string) func(context.Context) (bool, error) {
+	d := download{devices[min(s.random.IntN(6), s.random.IntN(len(devices)))], s.title()}
+	send := sender(s.client.AcquireLicense, &licensedv1.AcquireLicenseRequest{
+		CustomerId: customer, DeviceId: d.device, TitleId: d.title, CommandId: id, NewDownload: s.random.IntN(4) == 0,
+	})
+	return func(ctx context.Context) (bool, error) {
+		duplicate, err := send(ctx)
+		if err == nil && !duplicate {
+			s.mu.Lock()
+			held := append(s.held[customer], d)
+			s.held[customer] = held[max(0, len(held)-remembered):]
+			s.mu.Unlock()
+		}
+		return duplicate, err
+	}
+}
+
+// download picks one that the customer remembers, which it may have released since, or a wrong one.
+func (s *Simulation) download(customer string) download {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if held := s.held[customer]; len(held) > 0 && s.random.IntN(50) > 0 {
+		return held[s.random.IntN(len(held))]
+	}
+	return download{devices[0], s.title()}
+}
+
+// sender returns a function that makes the call.
+func sender[Q, A any](
+	call func(context.Context, *connect.Request[Q]) (*connect.Response[A], error), message *Q,
+) func(context.Context) (bool, error) {
+	return func(ctx context.Context) (bool, error) {
+		res, err := call(ctx, connect.NewRequest(message))
+		if err != nil {
+			return false, err
+		}
+		d, ok := any(res.Msg).(interface{ GetDuplicate() bool })
+		return ok && d.GetDuplicate(), nil
+	}
+}
+
+// note counts an answer.
+func (s *Simulation) note(took time.Duration, duplicate bool, err error) {
+	if connect.CodeOf(err) == connect.CodeCanceled {
+		return // The simulation is being stopped.
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := &s.period
+	// Longer than a minute does not fit, and no request lasts that long.
+	_ = p.latency.RecordValue(took.Microseconds())
+	switch r := Refusal(err); {
+	case err == nil && duplicate, r.GetDuplicate():
+		p.repeated++
+	case err == nil:
+		p.accepted++
+	case r != nil:
+		p.refused[strings.ToLower(strings.TrimPrefix(r.Rule.String(), "RULE_"))]++
+	default:
+		p.failed[connect.CodeOf(err).String()]++
+	}
+}
+
+// Refusal returns the refusal that an error of the API carries, or nil.
+func Refusal(err error) *licensedv1.Refusal {
+	var e *connect.Error
+	if !errors.As(err, &e) {
+		return nil
+	}
+	for _, d := range e.Details() {
+		if v, err := d.Value(); err == nil {
+			if r, ok := v.(*licensedv1.Refusal); ok {
+				return r
+			}
+		}
+	}
+	return nil
+}
+
+// summarize logs the last period and begins another.
+func (s *Simulation) summarize() {
+	s.mu.Lock()
+	p := s.period
+	s.period = newTally()
+	s.mu.Unlock()
+	log, level := s.config.Logger, slog.LevelInfo
+	attributes := []any{
+		"accepted", p.accepted, "refused", list(p.refused), "repeated", p.repeated,
+		"p50", time.Duration(p.latency.ValueAtQuantile(50)) * time.Microsecond,
+		"p99", time.Duration(p.latency.ValueAtQuantile(99)) * time.Microsecond,
+	}
+	if len(p.failed) > 0 {
+		level = slog.LevelWarn
+		attributes = append(attributes, "failed", list(p.failed))
+	}
+	if p.skipped > 0 {
+		level = slog.LevelWarn
+		attributes = append(attributes, "skipped", p.skipped)
+	}
+	log.Log(context.Background(), level, "demo", attributes...)
+}
+
+// list renders counts by name, the largest first.
+func list(counts map[string]int) string {
+	names := make([]string, 0, len(counts))
+	total := 0
+	for name, n := range counts {
+		names = append(names, name)
+		total += n
+	}
+	slices.SortFunc(names, func(a, b string) int {
+		if d := counts[b] - counts[a]; d != 0 {
+			return d
+		}
+		return strings.Compare(a, b)
+	})
+	var b strings.Builder
+	fmt.Fprint(&b, total)
+	for i, name := range names {
+		b.WriteString([]string{" (", ", "}[min(i, 1)])
+		fmt.Fprintf(&b, "%s %d", name, counts[name])
+	}
+	if len(names) > 0 {
+		b.WriteString(")")
+	}
+	return b.String()
+}

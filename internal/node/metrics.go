@@ -1,0 +1,96 @@
+package node
+
+import (
+	"runtime"
+	"runtime/debug"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"licensed/actors"
+)
+
+// Version returns the version of the program: that of the module, or the commit it was built from.
+func Version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		return v
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			return "devel-" + s.Value[:min(12, len(s.Value))]
+		}
+	}
+	return "devel"
+}
+
+// newRegistry returns a registry with what is known of every process.
+func newRegistry() *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name:        "licensed_build_info",
+		Help:        "Always 1; the labels tell what was built.",
+		ConstLabels: prometheus.Labels{"version": Version(), "goversion": runtime.Version()},
+	})
+	build.Set(1)
+	r.MustRegister(build, collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return r
+}
+
+// recoveryBuckets reach from an aggregate in the block cache to a store in trouble.
+var recoveryBuckets = []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
+
+// runtimeMetrics hears what happens in the runtime.
+type runtimeMetrics struct {
+	activations prometheus.Histogram
+	replayed    prometheus.Counter
+	passivated  prometheus.Counter
+	ended       *prometheus.CounterVec
+}
+
+func newRuntimeMetrics(r prometheus.Registerer) *runtimeMetrics {
+	m := &runtimeMetrics{
+		activations: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "licensed_activation_duration_seconds",
+			Help:    "Time to read an aggregate from the store and replay its events.",
+			Buckets: recoveryBuckets,
+		}),
+		replayed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "licensed_replayed_events_total",
+			Help: "Events replayed when aggregates were read from the store.",
+		}),
+		passivated: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "licensed_passivations_total",
+			Help: "Idle aggregates that left memory.",
+		}),
+		ended: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "licensed_activations_failed_total",
+			Help: "Activations that gave up, by cause; the next request reads the aggregate anew.",
+		}, []string{"cause"}),
+	}
+	r.MustRegister(m.activations, m.replayed, m.passivated, m.ended)
+	return m
+}
+
+func (m *runtimeMetrics) activated(i actors.ActivatedInfo) {
+	m.activations.Observe(i.Duration.Seconds())
+	m.replayed.Add(float64(i.Records))
+}
+
+// observe adds gauges of the runtime's state.
+func observe(r prometheus.Registerer, rt *actors.Runtime) {
+	gauge := func(name, help string, value func(actors.Stats) int64) {
+		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help},
+			func() float64 { return float64(value(rt.Stats())) }))
+	}
+	gauge("licensed_resident_aggregates", "Aggregates in memory.",
+		func(s actors.Stats) int64 { return s.Resident })
+	gauge("licensed_resident_bytes", "Estimated memory of the aggregates.",
+		func(s actors.Stats) int64 { return s.ResidentBytes })
+	gauge("licensed_requests_waiting", "Requests that the runtime has not answered.",
+		func(s actors.Stats) int64 { return s.InFlight })
+}

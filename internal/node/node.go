@@ -1,0 +1,278 @@
+// Package node is the composition root: it builds a running service from a [Config], and takes it
+// down again.
+//
+// # The model
+//
+// A node is a stack of parts. Each is started on top of those it needs and stopped before them:
+//
+//	admin port     health checks and metrics, there from the first moment to the last
+//	store          the embedded store, which locks its directory
+//	ownership      the shards that this process may speak for
+//	policy         the numbers of the rules, read again when the file changes
+//	runtime        the aggregates
+//	API port       the gateway
+//
+// The way of a request goes up to down in the reverse order: gateway, runtime, ownership, store. So a
+// stop first fails the readiness check, then takes no more requests and waits for those under way,
+// then writes what is pending, and closes the store last. A part is stopped once, also when the start
+// of one above it failed.
+//
+// A part that fails while running (the disk, a listener) fails the node: it turns unhealthy, reports
+// the reason on Failed, and is to be stopped; it never repairs itself by guessing.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"licensed/actors"
+	"licensed/cluster"
+	"licensed/gateway"
+	"licensed/persistence"
+)
+
+// ErrLocked says that another process has the data directory.
+var ErrLocked = persistence.ErrLocked
+
+// Node is a running service.
+type Node struct {
+	config   Config
+	log      *slog.Logger
+	health   *gateway.Health
+	registry *prometheus.Registry
+
+	api, admin *gateway.Server
+	store      persistence.Store
+	policy     *policySource
+	runtime    *actors.Runtime
+
+	parts    []part
+	failed   chan error
+	done     chan struct{} // closed by Stop
+	stopping sync.Once
+	stopped  error
+
+	mu   sync.Mutex
+	solo *cluster.Solo // the authority, once there is one
+}
+
+// part is something to be stopped.
+type part struct {
+	name string
+	stop func(context.Context) error
+}
+
+// Start starts a node. When it returns without an error the node is ready; with one, all that was
+// started has been stopped.
+func Start(ctx context.Context, c Config) (*Node, error) {
+	n := &Node{
+		config: c, log: c.Logger, health: new(gateway.Health), registry: newRegistry(),
+		failed: make(chan error, 1), done: make(chan struct{}),
+	}
+	for _, step := range []func(context.Context) error{
+		n.bind, n.startAdmin, n.openStore, n.takeOwnership, n.openPolicy, n.startRuntime, n.startAPI,
+	} {
+		err := ctx.Err()
+		if err == nil {
+			err = step(ctx)
+		}
+		if err != nil {
+			return nil, errors.Join(err, n.Stop(context.WithoutCancel(ctx)))
+		}
+	}
+	n.health.Set(gateway.Ready)
+	return n, nil
+}
+
+// push notes how to stop a part that was started.
+func (n *Node) push(name string, stop func(context.Context) error) {
+	n.parts = append(n.parts, part{name, stop})
+}
+
+// bind takes the addresses, before anything slow or exclusive.
+func (n *Node) bind(context.Context) (err error) {
+	if n.config.Admin != "" {
+		if n.admin, err = gateway.Listen(n.config.Admin, n.log); err != nil {
+			return fmt.Errorf("admin port: %w", err)
+		}
+		n.push("admin port", n.admin.Shutdown)
+	}
+	if n.api, err = gateway.Listen(n.config.Listen, n.log); err != nil {
+		return fmt.Errorf("API port: %w", err)
+	}
+	n.push("API address", func(context.Context) error { n.api.Close(); return nil })
+	return nil
+}
+
+func (n *Node) startAdmin(context.Context) error {
+	if n.admin != nil {
+		go n.watch(n.admin.Start(gateway.AdminHandler(n.health, n.registry, n.log)))
+	}
+	return nil
+}
+
+func (n *Node) startRuntime(context.Context) error {
+	system := actors.NewActorSystem(slog.New(fromWarn{n.log.Handler()}))
+	n.push("actor system", func(context.Context) error { system.Shutdown(); return nil })
+	m := newRuntimeMetrics(n.registry)
+	rt, err := actors.New(actors.Options{
+		Kind: n.policy.kind, Journal: n.store, Authority: n.solo, Config: n.config.Runtime, System: system,
+		Listener: actors.Listener{
+			Activated:  m.activated,
+			Passivated: func(actors.PassivatedInfo) { m.passivated.Inc() },
+			Ended:      n.activationEnded(m),
+		},
+	})
+	if err != nil {
+		return err
+	}
+	n.runtime = rt
+	observe(n.registry, rt)
+	n.push("runtime", rt.Close)
+	return nil
+}
+
+// fromWarn leaves out what a library thinks worth telling about its normal life.
+type fromWarn struct{ slog.Handler }
+
+func (h fromWarn) Enabled(ctx context.Context, l slog.Level) bool {
+	return l >= slog.LevelWarn && h.Handler.Enabled(ctx, l)
+}
+
+func (h fromWarn) WithAttrs(a []slog.Attr) slog.Handler { return fromWarn{h.Handler.WithAttrs(a)} }
+func (h fromWarn) WithGroup(name string) slog.Handler   { return fromWarn{h.Handler.WithGroup(name)} }
+
+// activationEnded reports an activation that gave up. Its cause matters to operators where it is the
+// store's; that a shard moved is normal.
+func (n *Node) activationEnded(m *runtimeMetrics) func(actors.EndedInfo) {
+	return func(i actors.EndedInfo) {
+		cause := endCause(i.Cause)
+		m.ended.WithLabelValues(cause).Inc()
+		level := slog.LevelWarn
+		switch {
+		case cause == "not_owner":
+			level = slog.LevelDebug
+		case errors.Is(i.Cause, actors.ErrCorrupt):
+			level = slog.LevelError
+		}
+		n.log.Log(context.Background(), level, "activation gave up", "customer", i.ID, "cause", cause, "error", i.Cause)
+	}
+}
+
+// endCause names a cause, from a small set.
+func endCause(err error) string {
+	for _, c := range []struct {
+		err  error
+		name string
+	}{
+		{actors.ErrNotOwner, "not_owner"},
+		{actors.ErrCorrupt, "corrupt"},
+		{persistence.ErrCorrupt, "corrupt"},
+		{actors.ErrPanic, "panic"},
+		{actors.ErrUnavailable, "store_unavailable"},
+		{persistence.ErrUnavailable, "store_unavailable"},
+		{actors.ErrRejected, "rejected"},
+		{persistence.ErrRejected, "rejected"},
+		{persistence.ErrClosed, "store_closed"},
+		{actors.ErrUnknownOutcome, "unknown_outcome"},
+	} {
+		if errors.Is(err, c.err) {
+			return c.name
+		}
+	}
+	return "other"
+}
+
+func (n *Node) startAPI(context.Context) error {
+	c := gateway.DefaultConfig()
+	c.MaxDeadline, c.MaxInFlight = n.config.MaxDeadline, n.config.MaxInFlight
+	c.History = &history{journal: n.store, kind: n.policy.kind}
+	c.Logger, c.Registry, c.Health = n.log, n.registry, n.health
+	g := gateway.New(c, n.runtime)
+	go n.watch(n.api.Start(g.Handler()))
+	n.push("API port", n.api.Shutdown)
+	n.push("readiness", n.drain)
+	return nil
+}
+
+// drain fails the readiness check and gives load balancers time to notice.
+func (n *Node) drain(ctx context.Context) error {
+	n.health.Set(gateway.Draining)
+	select {
+	case <-time.After(n.config.DrainDelay):
+	case <-ctx.Done():
+	}
+	return nil
+}
+
+// watch fails the node if a server does.
+func (n *Node) watch(failed <-chan error) {
+	select {
+	case err := <-failed:
+		n.fail(err)
+	case <-n.done:
+	}
+}
+
+// fail turns the node unhealthy and ends its authority to answer; the first reason is reported.
+func (n *Node) fail(err error) {
+	n.health.Fail(err)
+	n.mu.Lock()
+	if n.solo != nil {
+		n.solo.Lose()
+	}
+	n.mu.Unlock()
+	select {
+	case n.failed <- err:
+	default:
+	}
+}
+
+// API returns the address of the API.
+func (n *Node) API() net.Addr { return n.api.Addr() }
+
+// Admin returns the address of the admin port, nil if there is none.
+func (n *Node) Admin() net.Addr {
+	if n.admin == nil {
+		return nil
+	}
+	return n.admin.Addr()
+}
+
+// PolicyVersion returns the version of the policy in force.
+func (n *Node) PolicyVersion() string { return n.policy.version() }
+
+// ReloadPolicy reads the policy file again now, changed or not. What comes of it is logged; a file
+// with mistakes changes nothing.
+func (n *Node) ReloadPolicy() { n.policy.reload() }
+
+// Failed receives the reason when the node can no longer serve. It must then be stopped.
+func (n *Node) Failed() <-chan error { return n.failed }
+
+// Stop stops the node in order: no more requests, those under way are answered, everything is written.
+// What takes longer than the drain timeout, or than ctx, is cut off; that is an error, and loses
+// nothing that was acknowledged. Further calls wait for the first and return its result.
+func (n *Node) Stop(ctx context.Context) error {
+	n.stopping.Do(func() {
+		ctx, cancel := context.WithTimeout(ctx, n.config.DrainDelay+n.config.DrainTimeout)
+		defer cancel()
+		close(n.done)
+		var errs []error
+		for i := len(n.parts) - 1; i >= 0; i-- {
+			p := n.parts[i]
+			n.log.Debug("stopping", "part", p.name)
+			if err := p.stop(ctx); err != nil {
+				errs = append(errs, fmt.Errorf("stop %s: %w", p.name, err))
+			}
+		}
+		n.stopped = errors.Join(errs...)
+	})
+	return n.stopped
+}

@@ -1,0 +1,88 @@
+package node
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"licensed/actors/license"
+	"licensed/actors/license/policy"
+	"licensed/actors/license/policy/policyfile"
+)
+
+// policySource keeps the kind of the license aggregates supplied with the policy in force.
+type policySource struct {
+	kind    *license.Kind
+	log     *slog.Logger
+	reloads chan struct{}
+	stopped chan struct{}
+}
+
+// openPolicy reads the policy and, if it comes from a file, begins to watch it.
+func (n *Node) openPolicy(context.Context) error {
+	s := &policySource{log: n.log, reloads: make(chan struct{}, 1), stopped: make(chan struct{})}
+	n.policy = s
+	if n.config.Policy == "" {
+		s.kind = license.NewKind(policy.Default())
+		close(s.stopped)
+		return nil
+	}
+	file, err := policyfile.Open(n.config.Policy)
+	if err != nil {
+		return err
+	}
+	s.kind = license.NewKind(file.Policy())
+	ctx, cancel := context.WithCancel(context.Background())
+	go s.watch(ctx, file, n.config.PolicyPoll)
+	n.push("policy", func(context.Context) error {
+		cancel()
+		<-s.stopped
+		return nil
+	})
+	return nil
+}
+
+// watch takes over changed files until ctx ends.
+func (s *policySource) watch(ctx context.Context, file *policyfile.File, every time.Duration) {
+	defer close(s.stopped)
+	polls := time.NewTicker(every)
+	defer polls.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-polls.C:
+			s.take(file.Poll())
+		case <-s.reloads:
+			p, err := file.Reload()
+			if p == nil && err == nil {
+				s.log.Info("the policy file is unchanged", "version", file.Policy().Version())
+			}
+			s.take(p, err)
+		}
+	}
+}
+
+// take puts a policy into force, if there is one.
+func (s *policySource) take(p *policy.Policy, err error) {
+	switch {
+	case err != nil:
+		s.log.Error("the policy file cannot be used, the former policy stays in force", "version", s.version(), "error", err)
+	case p != nil:
+		s.kind.SetPolicy(p)
+		s.log.Info("new policy in force", "version", p.Version())
+	}
+}
+
+// version returns that of the policy in force.
+func (s *policySource) version() string { return s.kind.Policy().Version() }
+
+// reload reads the file again soon.
+func (s *policySource) reload() {
+	select {
+	case <-s.stopped:
+		s.log.Warn("there is no policy file to read again")
+	case s.reloads <- struct{}{}:
+	default: // One is under way already.
+	}
+}

@@ -1,0 +1,44 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"licensed/cluster"
+	"licensed/persistence/pebble"
+)
+
+// soloCluster is the name that a node with a store of its own gives its cluster of one.
+const soloCluster = "licensed"
+
+// openStore opens the embedded store, which locks its directory. A disk error stops the node: it can
+// no longer tell what is durable.
+func (n *Node) openStore(context.Context) error {
+	store, err := pebble.Open(n.config.Data, pebble.Options{
+		Logger:  n.log,
+		OnFatal: func(err error) { n.fail(fmt.Errorf("the store stopped: %w", err)) },
+	})
+	if err != nil {
+		return err
+	}
+	n.store = store
+	n.push("store", func(context.Context) error { return store.Close() })
+	return nil
+}
+
+// takeOwnership takes all shards: the lock on the directory proves that nobody else has them.
+func (n *Node) takeOwnership(ctx context.Context) error {
+	name, err := os.Hostname()
+	if err != nil {
+		name = "localhost" // For people only.
+	}
+	solo, err := cluster.OpenSolo(ctx, n.store, cluster.SoloConfig{Cluster: soloCluster, Node: name, Log: n.log})
+	if err != nil {
+		return fmt.Errorf("take ownership: %w", err)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.solo = solo
+	return nil
+}

@@ -1,0 +1,320 @@
+package archive
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"licensed/persistence"
+)
+
+// Errors of an archiver.
+var (
+	// ErrShortfall says that a closed partition does not have exactly the records that it must have:
+	// another archiver is at work, or the store lost some. Nothing was changed.
+	ErrShortfall = errors.New("closed partition is not whole")
+	// ErrMismatch says that the archive gave back other bytes than it was given. Nothing was changed.
+	ErrMismatch = errors.New("archive returned other bytes than were written")
+	// ErrNotHeld says that the shard is not held any more. Nothing was changed.
+	ErrNotHeld = errors.New("shard is not held")
+)
+
+// Config of an archiver.
+type Config struct {
+	// SegmentBytes is what a segment should have before compression (default 256 KiB, which zstd
+	// brings to about 64 KiB). Larger ones are read with fewer requests; a reader of one event reads a
+	// whole segment.
+	SegmentBytes int
+	// After is the age from which closed partitions are archived though they are less than a
+	// segment (default 7 days).
+	After time.Duration
+	// Retention is how long the archive keeps events (default 0: for ever).
+	Retention time.Duration
+	// Page is how many roots or records are read at once (default 256).
+	Page int
+}
+
+// DefaultConfig returns the defaults.
+func DefaultConfig() Config {
+	return Config{SegmentBytes: 256 << 10, After: 7 * 24 * time.Hour, Page: 256}
+}
+
+// HotTier is what an archiver needs of the hot tier.
+type HotTier interface {
+	ReadRoot(ctx context.Context, key persistence.RootKey) (persistence.Root, error)
+	ReadRoots(ctx context.Context, aggregate string, below persistence.RootKey, limit int) ([]persistence.Root, error)
+	ReadRecords(ctx context.Context, p persistence.Partition, after uint64, limit int) ([]persistence.Record, error)
+	persistence.Housekeeping
+}
+
+// Archiver archives aggregates, one call at a time each. It is safe for concurrent use.
+type Archiver struct {
+	hot    HotTier
+	cold   persistence.Archive
+	config Config
+	now    func() time.Time
+	name   func() string
+	limit  func(ctx context.Context, bytes int) error
+}
+
+// Options of an archiver; Hot and Cold must be given.
+type Options struct {
+	Hot    HotTier
+	Cold   persistence.Archive
+	Config Config
+	// Now is the clock (default time.Now).
+	Now func() time.Time
+	// Name returns a name that was never used before (default: a random UUID).
+	Name func() string
+	// Limit waits until so many bytes may be copied (default: at once).
+	Limit func(ctx context.Context, bytes int) error
+}
+
+// New returns an archiver.
+func New(o Options) *Archiver {
+	a := &Archiver{hot: o.Hot, cold: o.Cold, config: o.Config, now: o.Now, name: o.Name, limit: o.Limit}
+	if a.now == nil {
+		a.now = time.Now
+	}
+	if a.name == nil {
+		a.name = uuid.NewString
+	}
+	if a.limit == nil {
+		a.limit = func(context.Context, int) error { return nil }
+	}
+	return a
+}
+
+// Result says what a run did.
+type Result struct {
+	// Partitions and Records that were moved, in Segments of Bytes (compressed) altogether.
+	Partitions, Records, Segments, Bytes int
+	// Through is the sequence up to which the history is archived now.
+	Through uint64
+}
+
+// Archive moves what is closed below the head, as far as it is worth segments, or all of it if all is
+// set. The head comes from the owner, whose hold on the shard held tells, by the clock, at any moment.
+// The result is valid also with an error.
+func (a *Archiver) Archive(ctx context.Context, head persistence.Head, all bool, held func() bool) (Result, error) {
+	var res Result
+	open, through, err := a.closed(ctx, head)
+	res.Through = through
+	if err != nil {
+		return res, err
+	}
+	for len(open) > 0 {
+		group, err := a.group(ctx, open, all)
+		if err != nil || len(group) == 0 {
+			return res, err
+		}
+		if err := a.move(ctx, group, held, &res); err != nil {
+			return res, err
+		}
+		open = open[len(group):]
+	}
+	return res, nil
+}
+
+// closed is a closed partition that is not yet trimmed.
+type closed struct {
+	root    persistence.Root
+	through uint64
+	rows    []persistence.Record
+}
+
+// closed returns the closed partitions that still need work, oldest first, and the sequence below them.
+func (a *Archiver) closed(ctx context.Context, head persistence.Head) ([]closed, uint64, error) {
+	var found []closed
+	base, parent, below := head.Base, head.Parent, head.Partition.RootKey
+	for !parent.IsZero() {
+		page, err := a.hot.ReadRoots(ctx, below.Aggregate, below, a.config.Page)
+		if err != nil {
+			return nil, 0, fmt.Errorf("read roots of %s: %w", below.Aggregate, err)
+		}
+		for _, r := range page {
+			below = r.Key
+			if r.Key != parent {
+				continue
+			}
+			if r.Archive != nil && r.Stripped {
+				// Roots are marked and stripped oldest first: below this one all is done.
+				return reversed(found), base, nil
+			}
+			found = append(found, closed{root: r, through: base})
+			base, parent = r.Base, r.Parent
+		}
+		if len(page) < a.config.Page && !parent.IsZero() {
+			return nil, 0, fmt.Errorf("root %s is missing: %w", parent, ErrShortfall)
+		}
+	}
+	return reversed(found), base, nil
+}
+
+func reversed(c []closed) []closed {
+	for i, j := 0, len(c)-1; i < j; i, j = i+1, j-1 {
+		c[i], c[j] = c[j], c[i]
+	}
+	return c
+}
+
+// group reads the oldest partitions that go into one segment together: none if they are not worth one
+// yet. Partitions that are marked already need no segment.
+func (a *Archiver) group(ctx context.Context, open []closed, all bool) ([]closed, error) {
+	size, old := 0, a.now().Add(-a.config.After)
+	for i := range open {
+		c := &open[i]
+		if c.root.Archive != nil {
+			if i == 0 {
+				return open[:1], nil
+			}
+			return open[:i], nil
+		}
+		if err := a.read(ctx, c); err != nil {
+			return nil, err
+		}
+		for j := range c.rows {
+			size += recordSize(&c.rows[j])
+		}
+		if size >= a.config.SegmentBytes {
+			return open[:i+1], nil
+		}
+	}
+	if all || open[0].root.Time.Before(old) {
+		return open, nil
+	}
+	return nil, nil
+}
+
+func recordSize(r *persistence.Record) int {
+	return 32 + len(r.CommandID) + len(r.AggregateID) + len(r.Mapper) + len(r.Data)
+}
+
+// read reads exactly the records of a closed partition.
+func (a *Archiver) read(ctx context.Context, c *closed) error {
+	p := c.root.Partition()
+	for at := c.root.Base; at < c.through; {
+		page, err := a.hot.ReadRecords(ctx, p, at, int(min(uint64(a.config.Page), c.through-at)))
+		if err != nil {
+			return fmt.Errorf("read %s: %w", p.RootKey, err)
+		}
+		for _, r := range page {
+			if at++; r.Sequence != at {
+				return fmt.Errorf("%s has no record %d: %w", p.RootKey, at, ErrShortfall)
+			}
+			c.rows = append(c.rows, r)
+		}
+		if len(page) == 0 {
+			return fmt.Errorf("%s has no record %d: %w", p.RootKey, at+1, ErrShortfall)
+		}
+	}
+	return nil
+}
+
+// move copies, verifies, marks, trims and strips a group.
+func (a *Archiver) move(ctx context.Context, group []closed, held func() bool, res *Result) error {
+	if group[0].root.Archive == nil {
+		mark, err := a.copy(ctx, group, res)
+		if err != nil {
+			return err
+		}
+		if !held() {
+			return ErrNotHeld
+		}
+		for _, c := range group {
+			m := mark
+			m.Through = c.through
+			if c.through == c.root.Base {
+				m.Segment = ""
+			}
+			if err := a.hot.MarkArchived(ctx, c.root.Key, m); err != nil {
+				return fmt.Errorf("mark %s: %w", c.root.Key, err)
+			}
+		}
+	}
+	for _, c := range group {
+		if err := a.hot.DeleteRecords(ctx, c.root.Partition()); err != nil {
+			return fmt.Errorf("trim %s: %w", c.root.Key, err)
+		}
+		if err := a.hot.StripRoot(ctx, c.root.Key, ""); err != nil {
+			return fmt.Errorf("strip %s: %w", c.root.Key, err)
+		}
+		res.Partitions++
+		res.Records += len(c.rows)
+		res.Through = c.through
+	}
+	return nil
+}
+
+// copy writes the group's segment and verifies it; the mark has the segment's name.
+func (a *Archiver) copy(ctx context.Context, group []closed, res *Result) (persistence.ArchiveMark, error) {
+	mark := persistence.ArchiveMark{Time: a.now().UTC().Truncate(time.Millisecond)}
+	if a.config.Retention > 0 {
+		mark.Expires = mark.Time.Add(a.config.Retention)
+	}
+	aggregate := group[0].root.Key.Aggregate
+	var stretches []Stretch
+	for _, c := range group {
+		if len(c.rows) > 0 {
+			stretches = append(stretches, Stretch{c.root.Partition(), c.root.Base, c.through, c.rows})
+		}
+	}
+	if len(stretches) == 0 {
+		return mark, nil
+	}
+	data := EncodeSegment(aggregate, stretches)
+	if err := a.put(ctx, aggregate, data, mark.Expires, &mark.Segment); err != nil {
+		return mark, err
+	}
+	res.Segments++
+	res.Bytes += len(data)
+	return mark, nil
+}
+
+// put writes data under a new name and reads it back.
+func (a *Archiver) put(ctx context.Context, aggregate string, data []byte, expires time.Time, name *string) error {
+	if err := a.limit(ctx, len(data)); err != nil {
+		return err
+	}
+	*name = aggregate + "/" + a.name()
+	if err := a.cold.PutSegment(ctx, *name, data, expires); err != nil {
+		return fmt.Errorf("write segment %s: %w", *name, err)
+	}
+	back, err := a.cold.ReadSegment(ctx, *name)
+	if err != nil {
+		return fmt.Errorf("read back segment %s: %w", *name, err)
+	}
+	if !bytes.Equal(back, data) {
+		return fmt.Errorf("segment %s: %w", *name, ErrMismatch)
+	}
+	return nil
+}
+
+// ArchiveSnapshot moves the head's root to the archive but for the fields of the chain: for an
+// aggregate that was idle for long. It is recovered from there as if never away. The root must be the
+// owner's current one.
+func (a *Archiver) ArchiveSnapshot(ctx context.Context, head persistence.Head, held func() bool) error {
+	r, err := a.hot.ReadRoot(ctx, head.Partition.RootKey)
+	if err != nil {
+		return fmt.Errorf("read root %s: %w", head.Partition.RootKey, err)
+	}
+	if r.Stripped {
+		return nil
+	}
+	r.Archive = nil
+	var name string
+	if err := a.put(ctx, r.Key.Aggregate, EncodeSnapshot(&r), time.Time{}, &name); err != nil {
+		return err
+	}
+	if !held() {
+		return ErrNotHeld
+	}
+	if err := a.hot.StripRoot(ctx, r.Key, name); err != nil {
+		return fmt.Errorf("strip %s: %w", r.Key, err)
+	}
+	return nil
+}

@@ -1,0 +1,185 @@
+package pebble
+
+import (
+	"fmt"
+	"runtime/debug"
+
+	pebbledb "github.com/cockroachdb/pebble/v2"
+
+	"licensed/persistence"
+)
+
+// Group commit works as follows. Callers encode their rows into the group that is open, under s.mu,
+// and go on. The committer takes the group and hands its batch to the engine, which writes it to the
+// log's buffer and makes it visible; the acknowledger waits until the log is synced, and calls the
+// callbacks. The channel between them has no buffer: so one group is being synced, one is in the log
+// and waits for the next sync, and a third one collects what comes meanwhile. It grows as the sync
+// takes, so no timer is needed to make groups large, nor does a lone write wait for others.
+
+// maxGroup is the size of a batch, in bytes, from which on a new group is opened. Beyond the engine's
+// limit for keeping the memory of a batch, there is nothing to gain.
+const maxGroup = 512 << 10
+
+// maxIdle bounds the groups kept for use again: one for each stage, and one.
+const maxIdle = 4
+
+// group is writes that share one batch and one sync. All fields but batch are guarded by Store.mu;
+// batch too, until the committer took the group.
+type group struct {
+	batch   *pebbledb.Batch
+	waiters []waiter
+	// durable, if anyone waits for it, is closed when the group is durable.
+	durable chan struct{}
+}
+
+// waiter is who is told the outcome of a write.
+type waiter struct {
+	done func(error)
+	// One of these names the write in errors.
+	mutation *persistence.Mutation
+	root     *persistence.Root
+}
+
+func (w waiter) tell(err error) {
+	switch {
+	case err == nil:
+	case w.mutation != nil:
+		err = appendError(w.mutation, err)
+	case w.root != nil:
+		err = putRootError(w.root, err)
+	}
+	w.done(err)
+}
+
+// openGroup returns the group that collects writes. Requires s.mu.
+func (s *Store) openGroup() *group {
+	if n := len(s.pending); n > 0 && s.pending[n-1].batch.Len() < maxGroup {
+		return s.pending[n-1]
+	}
+	g := &group{}
+	if n := len(s.idle); n > 0 {
+		g, s.idle = s.idle[n-1], s.idle[:n-1]
+	}
+	g.batch = s.db.NewBatch()
+	s.pending = append(s.pending, g)
+	return g
+}
+
+// put adds a row to a group. Requires s.mu.
+func (s *Store) put(g *group, key, value []byte) {
+	if err := g.batch.Set(key, value, nil); err != nil {
+		panic(fmt.Sprintf("pebble: plain batch refused a row: %v", err)) // it never does
+	}
+}
+
+// commit hands groups to the engine until the store is closed or stopped.
+func (s *Store) commit() {
+	defer close(s.syncing)
+	for {
+		g := s.nextGroup()
+		if g == nil {
+			return
+		}
+		if err := s.apply(g.batch); err != nil {
+			s.stop(err)
+			return
+		}
+		select {
+		case s.syncing <- g:
+		case <-s.stopped:
+			return
+		}
+	}
+}
+
+// nextGroup waits for a group and moves it to flying; nil means that none will come.
+func (s *Store) nextGroup() *group {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.pending) == 0 && s.err == nil {
+		s.work.Wait()
+	}
+	if len(s.pending) == 0 {
+		return nil
+	}
+	g := s.pending[0]
+	s.pending = append(s.pending[:0], s.pending[1:]...)
+	s.flying = append(s.flying, g)
+	return g
+}
+
+// apply gives a batch to the engine, which panics on some errors of its log.
+func (s *Store) apply(b *pebbledb.Batch) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			cause, ok := p.(error)
+			if !ok {
+				cause = fmt.Errorf("%v\n%s", p, debug.Stack())
+			}
+			err = fmt.Errorf("write-ahead log: %w", cause)
+		}
+	}()
+	return s.db.ApplyNoSyncWait(b, pebbledb.Sync)
+}
+
+// acknowledge waits for the sync of each group and tells its writers.
+func (s *Store) acknowledge() {
+	for g := range s.syncing {
+		if err := g.batch.SyncWait(); err != nil {
+			s.stop(fmt.Errorf("sync of the write-ahead log: %w", err))
+			return
+		}
+		waiters, ok := s.landed(g)
+		if !ok {
+			return
+		}
+		for i := range waiters {
+			waiters[i].done(nil)
+		}
+		if err := g.batch.Close(); err != nil {
+			s.stop(fmt.Errorf("batch: %w", err))
+			return
+		}
+		clear(waiters)
+		s.recycle(g, waiters[:0])
+	}
+}
+
+// landed takes a durable group, the first one flying, out of the books and returns whom to tell. It
+// returns false if the store stopped meanwhile: they are then being told otherwise.
+func (s *Store) landed(g *group) ([]waiter, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failed {
+		return nil, false
+	}
+	s.flying = append(s.flying[:0], s.flying[1:]...)
+	if s.rowsIn == g {
+		s.rowsIn = nil
+	}
+	if g.durable != nil {
+		close(g.durable)
+	}
+	waiters := g.waiters
+	g.waiters, g.durable = nil, nil
+	s.stats.Writes += uint64(len(waiters))
+	s.stats.Groups++
+	return waiters, true
+}
+
+func (s *Store) recycle(g *group, waiters []waiter) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.idle) < maxIdle {
+		g.waiters, g.batch = waiters, nil
+		s.idle = append(s.idle, g)
+	}
+}
+
+// landing returns a channel that is closed when the group is durable. Requires s.mu.
+func (g *group) landing() <-chan struct{} {
+	if g.durable == nil {
+		g.durable = make(chan struct{})
+	}
+	return g.durable
+}

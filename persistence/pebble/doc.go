@@ -1,0 +1,43 @@
+// Package pebble is the embedded store: roots, records and ownership rows in one directory, kept by
+// the LSM engine github.com/cockroachdb/pebble.
+//
+// # Layout
+//
+// Keys start with a letter that tells the kind of row. An aggregate's id ends with a zero byte, which
+// no id contains; so ids sort by their bytes, and none is a prefix of another. Numbers are written
+// as their length in bytes and then the bytes, big-endian, so they sort as numbers and small ones
+// take two bytes. A tilde marks numbers whose bits are all inverted, so that they sort downwards.
+//
+//	!                                                  marker: format of the store
+//	c                                                  cluster
+//	e aggregate 0 epoch version incarnation sequence   record
+//	l incarnation                                      lease
+//	r aggregate 0 ~epoch ~version                      root
+//	s id                                               shard
+//
+// So the top root of an aggregate is found by one seek, the records of a partition lie side by side
+// in order, and neither scan meets another aggregate's rows. Values are the encodings of package
+// persistence, or of rows.go here: each with its layout number and a checksum of its own, so also a
+// bit that flips above the engine's checksums is found when the row is read. Records and roots are
+// written once and never changed; what a fenced writer left stays.
+//
+// # Durability
+//
+// A write is acknowledged when the write-ahead log that has it was synced to the disk. Writes of all
+// aggregates that come in while a sync is under way go into one batch and share the next sync; see
+// commit.go. What a read returns is durable too: it waits for the syncs of what it may have seen.
+//
+// # Lock
+//
+// Open takes an exclusive lock on the directory, which the operating system releases when the process
+// that holds it ends, and not before. So whoever holds the lock knows that no other process writes
+// there any more. Lease rows are kept all the same, so that the protocol above needs no special case.
+//
+// # Failure
+//
+// The first error of a write, a sync or a background flush or compaction stops the store: which
+// pages a failed sync wrote is unknown, and trying again may wrongly succeed. From then on nothing
+// is acknowledged, every call fails with ErrClosed and the cause, and Options.OnFatal is told, so
+// that the process can end and be started again. A row that cannot be decoded is that row's matter
+// alone (ErrCorrupt).
+package pebble

@@ -1,0 +1,122 @@
+package pebble
+
+import (
+	"errors"
+	"fmt"
+
+	pebbledb "github.com/cockroachdb/pebble/v2"
+
+	"licensed/persistence"
+)
+
+// stop makes the store refuse all calls from now on, tells the writes under way that their outcome is
+// unknown, and then OnFatal. Only the first call counts. It may be called with the engine's locks
+// held: it neither calls the engine nor waits.
+func (s *Store) stop(cause error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failed {
+		return
+	}
+	s.failed = true
+	s.err = fmt.Errorf("%w: %s stopped itself: %w", persistence.ErrClosed, s.dir, cause)
+	var waiters []waiter
+	for _, g := range append(s.flying, s.pending...) {
+		waiters = append(waiters, g.waiters...)
+		g.waiters = nil
+	}
+	s.flying, s.pending = nil, nil
+	close(s.stopped)
+	s.work.Signal()
+	err, opened := s.err, s.opened
+	go func() {
+		unknown := fmt.Errorf("%w: %w", persistence.ErrUnknownOutcome, err)
+		for _, w := range waiters {
+			w.tell(unknown)
+		}
+		if opened {
+			s.opts.OnFatal(err)
+		}
+	}()
+}
+
+func (s *Store) isFailed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failed
+}
+
+// refusal returns why calls are refused, nil if they are not.
+func (s *Store) refusal() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
+// classify turns an error of the engine's reads into one of package persistence.
+func classify(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case pebbledb.IsCorruptionError(err):
+		return fmt.Errorf("%w: %w", persistence.ErrCorrupt, err)
+	default:
+		return fmt.Errorf("%w: %w", persistence.ErrUnavailable, err)
+	}
+}
+
+// engineLogger gets the engine's messages.
+type engineLogger struct{ s *Store }
+
+func (engineLogger) Infof(string, ...any) {}
+
+func (l engineLogger) Errorf(format string, args ...any) {
+	l.s.opts.Logger.Warn("store: "+fmt.Sprintf(format, args...), "dir", l.s.dir)
+}
+
+// Fatalf must not return: the engine calls it where it cannot go on, with its state half changed and
+// locks held. It stops the store and parks the goroutine for good. Nothing here waits for an engine's
+// goroutine after that.
+func (l engineLogger) Fatalf(format string, args ...any) {
+	l.s.stop(fmt.Errorf("engine: %w", fatalError(format, args)))
+	select {}
+}
+
+// fatalError formats the message and keeps the errors among args in the chain.
+func fatalError(format string, args []any) error {
+	message := fmt.Sprintf(format, args...)
+	for _, a := range args {
+		if cause, ok := a.(error); ok {
+			return &engineError{message: message, cause: cause}
+		}
+	}
+	return errors.New(message)
+}
+
+type engineError struct {
+	message string
+	cause   error
+}
+
+func (e *engineError) Error() string { return e.message }
+func (e *engineError) Unwrap() error { return e.cause }
+
+func (s *Store) engineEvents() *pebbledb.EventListener {
+	return &pebbledb.EventListener{
+		BackgroundError: func(err error) { s.stop(fmt.Errorf("in the background: %w", err)) },
+		// Told again by whoever read the row; a damaged file that is compacted is a background error.
+		DataCorruption: func(i pebbledb.DataCorruptionInfo) {
+			s.opts.Logger.Error("store: damaged file", "dir", s.dir, "file", i.Path, "details", i.Details)
+		},
+		DiskSlow: func(i pebbledb.DiskSlowInfo) {
+			// A goroutine of its own: this one watches the disk and must not wait for a logger on it.
+			go s.opts.Logger.Warn("store: slow disk", "dir", s.dir, "file", i.Path, "operation", i.OpType.String(), "duration", i.Duration)
+		},
+		LowDiskSpace: func(i pebbledb.LowDiskSpaceInfo) {
+			s.opts.Logger.Warn("store: disk nearly full", "dir", s.dir, "available", i.AvailBytes, "total", i.TotalBytes)
+		},
+		WriteStallBegin: func(i pebbledb.WriteStallBeginInfo) {
+			s.opts.Logger.Warn("store: writes wait for the disk", "dir", s.dir, "reason", i.Reason)
+		},
+	}
+}

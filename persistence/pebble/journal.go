@@ -1,0 +1,329 @@
+package pebble
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	pebbledb "github.com/cockroachdb/pebble/v2"
+
+	"licensed/persistence"
+)
+
+// rowOverhead is what a record or root takes beside its strings and data, roughly, for the limit.
+const rowOverhead = 64
+
+// PutRoot implements persistence.Journal. The context is looked at once: a write that began is
+// carried out. The callback runs on the goroutine that acknowledges all writes and must not block.
+func (s *Store) PutRoot(ctx context.Context, r *persistence.Root, done func(error)) {
+	if err := s.putRoot(ctx, r, done); err != nil {
+		done(putRootError(r, err))
+	}
+}
+
+func (s *Store) putRoot(ctx context.Context, r *persistence.Root, done func(error)) error {
+	if err := r.Validate(); err != nil {
+		return err
+	}
+	if size := rowOverhead + len(r.Key.Aggregate) + len(r.Mapper) + len(r.Snapshot); size > s.opts.MaxMutation {
+		return s.tooLarge(size)
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%w: %w", persistence.ErrUnknownOutcome, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return s.err
+	}
+	g := s.openGroup()
+	s.key = appendRootKey(s.key[:0], r.Key)
+	s.value = persistence.AppendRoot(s.value[:0], r)
+	s.put(g, s.key, s.value)
+	g.waiters = append(g.waiters, waiter{done: done, root: r})
+	s.work.Signal()
+	return nil
+}
+
+// Append implements persistence.Journal; otherwise as PutRoot.
+func (s *Store) Append(ctx context.Context, m *persistence.Mutation, done func(error)) {
+	if err := s.append(ctx, m, done); err != nil {
+		done(appendError(m, err))
+	}
+}
+
+func (s *Store) append(ctx context.Context, m *persistence.Mutation, done func(error)) error {
+	if err := m.Validate(); err != nil {
+		return err
+	}
+	if size := mutationSize(m); size > s.opts.MaxMutation {
+		return s.tooLarge(size)
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%w: %w", persistence.ErrUnknownOutcome, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return s.err
+	}
+	g := s.openGroup()
+	s.key = appendPartition(s.key[:0], &m.Partition)
+	prefix := len(s.key)
+	for i := range m.Records {
+		s.key = appendNumber(s.key[:prefix], m.Records[i].Sequence)
+		s.value = persistence.AppendRecord(s.value[:0], &m.Records[i])
+		s.put(g, s.key, s.value)
+	}
+	g.waiters = append(g.waiters, waiter{done: done, mutation: m})
+	s.work.Signal()
+	return nil
+}
+
+func mutationSize(m *persistence.Mutation) int {
+	size := 0
+	for i := range m.Records {
+		r := &m.Records[i]
+		size += rowOverhead + len(m.Partition.Aggregate) + len(r.CommandID) + len(r.AggregateID) + len(r.Mapper) + len(r.Data)
+	}
+	return size
+}
+
+func (s *Store) tooLarge(size int) error {
+	return fmt.Errorf("%w: %d bytes, more than %d", persistence.ErrRejected, size, s.opts.MaxMutation)
+}
+
+func appendError(m *persistence.Mutation, err error) error {
+	return fmt.Errorf("append to %v: %w", m.Partition, err)
+}
+
+func putRootError(r *persistence.Root, err error) error {
+	return fmt.Errorf("put root %v: %w", r.Key, err)
+}
+
+// TopRoot implements persistence.Journal.
+func (s *Store) TopRoot(ctx context.Context, aggregate string) (persistence.Root, error) {
+	return s.readRoot(ctx, aggregate, appendAggregate(nil, kindRoot, aggregate))
+}
+
+// ReadRoot implements persistence.Journal.
+func (s *Store) ReadRoot(ctx context.Context, key persistence.RootKey) (persistence.Root, error) {
+	return s.readRoot(ctx, key, appendRootKey(nil, key))
+}
+
+// readRoot returns the first root whose key starts with prefix; name is what to call it in errors.
+func (s *Store) readRoot(ctx context.Context, name any, prefix []byte) (persistence.Root, error) {
+	roots, err := read(ctx, s, func() ([]persistence.Root, error) {
+		return s.scanRoots(prefix, append(slices.Clone(prefix), 0xff), 1)
+	})
+	if err != nil {
+		return persistence.Root{}, fmt.Errorf("root %v: %w", name, err)
+	}
+	if len(roots) == 0 {
+		return persistence.Root{}, fmt.Errorf("root %v: %w", name, persistence.ErrNotFound)
+	}
+	return roots[0], nil
+}
+
+// ReadRoots implements persistence.Journal.
+func (s *Store) ReadRoots(ctx context.Context, aggregate string, below persistence.RootKey, limit int) ([]persistence.Root, error) {
+	lower := appendAggregate(nil, kindRoot, aggregate)
+	upper := append(slices.Clone(lower), 0xff)
+	if !below.IsZero() {
+		below.Aggregate = aggregate
+		lower = append(appendRootKey(nil, below), 0) // just above that key
+	}
+	roots, err := read(ctx, s, func() ([]persistence.Root, error) { return s.scanRoots(lower, upper, limit) })
+	if err != nil {
+		return nil, fmt.Errorf("roots of %s: %w", aggregate, err)
+	}
+	return roots, nil
+}
+
+func (s *Store) scanRoots(lower, upper []byte, limit int) ([]persistence.Root, error) {
+	var roots []persistence.Root
+	err := s.scan(lower, upper, limit, func(key, value []byte) error {
+		r, err := persistence.DecodeRoot(value)
+		if err == nil && string(appendRootKey(nil, r.Key)) != string(key) {
+			err = fmt.Errorf("%w: root %v under another's key", persistence.ErrCorrupt, r.Key)
+		}
+		roots = append(roots, r)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return roots, nil
+}
+
+// ReadRecords implements persistence.Journal.
+func (s *Store) ReadRecords(ctx context.Context, p persistence.Partition, after uint64, limit int) ([]persistence.Record, error) {
+	prefix := appendPartition(nil, &p)
+	lower := append(appendNumber(slices.Clone(prefix), after), 0) // just above that key
+	upper := partitionEnd(slices.Clone(prefix))
+	records, err := read(ctx, s, func() ([]persistence.Record, error) {
+		return s.scanRecords(prefix, lower, upper, limit)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("records of %v after %d: %w", p, after, err)
+	}
+	return records, nil
+}
+
+func (s *Store) scanRecords(prefix, lower, upper []byte, limit int) ([]persistence.Record, error) {
+	var records []persistence.Record
+	err := s.scan(lower, upper, limit, func(key, value []byte) error {
+		sequence, _, ok := takeNumber(key[len(prefix):])
+		r, err := persistence.DecodeRecord(value)
+		if err == nil && (!ok || sequence != r.Sequence) {
+			err = fmt.Errorf("%w: record %d under another's key", persistence.ErrCorrupt, r.Sequence)
+		}
+		if err != nil {
+			return fmt.Errorf("record %d: %w", sequence, err)
+		}
+		records = append(records, r)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return records, nil
+}
+
+// Aggregates implements persistence.Journal, in the order of the ids' bytes.
+func (s *Store) Aggregates(ctx context.Context, after string, limit int) ([]string, error) {
+	ids, err := read(ctx, s, func() ([]string, error) { return s.scanAggregates(after, limit) })
+	if err != nil {
+		return nil, fmt.Errorf("aggregates: %w", err)
+	}
+	return ids, nil
+}
+
+func (s *Store) scanAggregates(after string, limit int) ([]string, error) {
+	iter, err := s.db.NewIter(&pebbledb.IterOptions{LowerBound: []byte{kindRoot}, UpperBound: []byte{kindRoot + 1}})
+	if err != nil {
+		return nil, classify(err)
+	}
+	var ids []string
+	for len(ids) < limit {
+		seek := append(append([]byte{kindRoot}, after...), afterAggregate)
+		if after == "" {
+			seek = seek[:1]
+		}
+		if !iter.SeekGE(seek) {
+			break
+		}
+		id, ok := rootAggregate(iter.Key())
+		if !ok {
+			err = fmt.Errorf("%w: key %x", persistence.ErrCorrupt, iter.Key())
+			break
+		}
+		ids = append(ids, id)
+		after = id
+	}
+	if err := firstError(err, classify(iter.Error()), classify(iter.Close())); err != nil {
+		return nil, err
+	}
+	return ids, nil
+}
+
+// scan calls row for up to limit rows from lower to below upper, until it returns an error. The key
+// is valid during the call, the value for good.
+func (s *Store) scan(lower, upper []byte, limit int, row func(key, value []byte) error) error {
+	iter, err := s.db.NewIter(&pebbledb.IterOptions{LowerBound: lower, UpperBound: upper})
+	if err != nil {
+		return classify(err)
+	}
+	n := 0
+	for ok := n < limit && iter.First(); ok && err == nil; ok = n < limit && iter.Next() {
+		n++
+		value, valueErr := iter.ValueAndErr()
+		if err = classify(valueErr); err == nil {
+			err = row(iter.Key(), slices.Clone(value))
+		}
+	}
+	return firstError(err, classify(iter.Error()), classify(iter.Close()))
+}
+
+func firstError(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// read runs f on a goroutine of its own, so that the caller need not wait longer than its context for
+// a disk that hangs, and returns f's value when all that f may have seen is durable: what one read
+// saw, later reads must see, also after a power loss.
+func read[T any](ctx context.Context, s *Store, f func() (T, error)) (T, error) {
+	var zero T
+	if err := ctx.Err(); err != nil {
+		return zero, fmt.Errorf("%w: %w", persistence.ErrUnavailable, err)
+	}
+	s.mu.Lock()
+	if s.err != nil {
+		defer s.mu.Unlock()
+		return zero, s.err
+	}
+	s.reads.Add(1)
+	s.mu.Unlock()
+
+	type result struct {
+		value T
+		err   error
+	}
+	results := make(chan result, 1)
+	go func() {
+		defer s.reads.Done()
+		v, err := f()
+		results <- result{v, err}
+	}()
+	select {
+	case r := <-results:
+		if r.err == nil {
+			r.err = s.awaitFlying(ctx)
+		}
+		if r.err != nil {
+			return zero, r.err
+		}
+		return r.value, nil
+	case <-ctx.Done():
+		return zero, fmt.Errorf("%w: %w", persistence.ErrUnavailable, ctx.Err())
+	case <-s.stopped:
+		return zero, s.refusal()
+	}
+}
+
+// awaitFlying waits until all that the engine was given so far is durable.
+func (s *Store) awaitFlying(ctx context.Context) error {
+	s.mu.Lock()
+	if len(s.flying) == 0 || s.failed {
+		defer s.mu.Unlock()
+		return s.failure()
+	}
+	landing := s.flying[len(s.flying)-1].landing()
+	s.mu.Unlock()
+	return s.await(ctx, landing, persistence.ErrUnavailable)
+}
+
+// failure returns why the store stopped itself, if it did. Requires s.mu.
+func (s *Store) failure() error {
+	if s.failed {
+		return s.err
+	}
+	return nil
+}
+
+// await waits for a landing. If ctx ends first, the error wraps verdict and ctx's error.
+func (s *Store) await(ctx context.Context, landing <-chan struct{}, verdict error) error {
+	select {
+	case <-landing:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", verdict, ctx.Err())
+	case <-s.stopped:
+		return s.refusal()
+	}
+}

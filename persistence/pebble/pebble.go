@@ -1,0 +1,337 @@
+package pebble
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"sync"
+
+	pebbledb "github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"licensed/persistence"
+	"licensed/persistence/internal/ownership"
+)
+
+// ErrFormat says that a directory holds something else than a store, or a store of a format that this
+// program does not know.
+var ErrFormat = errors.New("not a store of a known format")
+
+// Options of a store. The zero Options are the defaults.
+type Options struct {
+	// CacheSize is the memory for blocks read from disk, in bytes, 64 MiB if zero. More makes waking
+	// aggregates and reading history faster; writing needs none.
+	CacheSize int64
+
+	// MemTableSize is the memory that writes fill before they are sorted onto the disk, in bytes, 64 MiB
+	// if zero. Up to three times as much is in use while the disk is behind. More means fewer, larger
+	// files and less rewriting, and a longer replay when a process that was killed starts again.
+	MemTableSize int64
+
+	// MaxMutation is the size of a mutation or root, in bytes, from which on it is rejected, 8 MiB if
+	// zero. It must stay below a quarter of MemTableSize.
+	MaxMutation int
+
+	// MaxOpenFiles bounds the files open at a time, 1,000 if zero.
+	MaxOpenFiles int
+
+	// OnFatal is told once, from a goroutine of its own, why the store stopped itself, after the writes
+	// under way were told. The process should end: it holds the directory's lock until then.
+	OnFatal func(error)
+
+	// Logger gets warnings: a slow or nearly full disk, damaged files. Nil means slog.Default().
+	Logger *slog.Logger
+
+	// FS is the file system, for tests; nil is the operating system's, watched for slowness.
+	FS vfs.FS
+}
+
+const (
+	defaultCacheSize    = 64 << 20
+	defaultMemTableSize = 64 << 20
+	defaultMaxMutation  = 8 << 20
+	defaultMaxOpenFiles = 1000
+
+	memTables = 3
+)
+
+func (o Options) withDefaults() (Options, error) {
+	o.CacheSize = cmp.Or(o.CacheSize, defaultCacheSize)
+	o.MemTableSize = cmp.Or(o.MemTableSize, defaultMemTableSize)
+	o.MaxMutation = cmp.Or(o.MaxMutation, min(defaultMaxMutation, int(o.MemTableSize/4)-1))
+	o.MaxOpenFiles = cmp.Or(o.MaxOpenFiles, defaultMaxOpenFiles)
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	if o.OnFatal == nil {
+		o.OnFatal = func(error) {}
+	}
+	if o.CacheSize < 0 || o.MemTableSize < 1<<20 || o.MaxMutation < 0 || int64(o.MaxMutation) >= o.MemTableSize/4 {
+		return o, fmt.Errorf("cache of %d, memtable of %d, mutations of %d bytes are no sensible sizes",
+			o.CacheSize, o.MemTableSize, o.MaxMutation)
+	}
+	return o, nil
+}
+
+// Store is an embedded store. It is safe for concurrent use.
+type Store struct {
+	dir   string
+	opts  Options
+	lock  *pebbledb.Lock
+	cache *pebbledb.Cache
+	db    *pebbledb.DB
+
+	// stopped is closed when the store stopped itself.
+	stopped chan struct{}
+	// syncing carries groups from the committer to the acknowledger.
+	syncing chan *group
+	// workers are those two, reads are the reads under way.
+	workers, reads sync.WaitGroup
+
+	mu sync.Mutex
+	// work tells the committer that pending or err changed.
+	work *sync.Cond
+	// err is why calls are refused: closed, or stopped by an error (then failed is set).
+	err    error
+	failed bool
+	// opened is set when Open succeeded; before, it reports failures itself.
+	opened bool
+	// pending are groups to commit, the last one open for more writes. flying are those that the
+	// engine was given and that are not known to be durable, first come first.
+	pending, flying []*group
+	// rows has leases and shards as they will be once rowsIn, if any, is durable.
+	rows   ownership.Table
+	rowsIn *group
+	// key and value are where rows are encoded, idle are groups to use again.
+	key, value []byte
+	idle       []*group
+	stats      Stats
+}
+
+var _ persistence.Store = (*Store)(nil)
+
+// Open opens the store in dir, which is created if need be. Errors: ErrLocked if another process (or
+// another Store of this one) has it open, ErrCorrupt if the store's files or ownership rows are
+// damaged, ErrFormat.
+func Open(dir string, o Options) (*Store, error) {
+	s, err := openStore(dir, o)
+	if err != nil {
+		return nil, fmt.Errorf("open store %s: %w", dir, err)
+	}
+	return s, nil
+}
+
+func openStore(dir string, o Options) (*Store, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{dir: dir, opts: o, stopped: make(chan struct{}), syncing: make(chan *group)}
+	s.work = sync.NewCond(&s.mu)
+	if s.lock, err = lockDirectory(dir, o.FS); err != nil {
+		return nil, err
+	}
+	// The engine takes its memtables off the cache's size.
+	s.cache = pebbledb.NewCache(o.CacheSize + memTables*o.MemTableSize)
+	if err := s.guard(s.openEngine); err != nil {
+		if !s.isFailed() { // else the engine's goroutines may still be at it
+			err = firstError(err, s.guard(s.release))
+		}
+		return nil, err
+	}
+	s.mu.Lock()
+	s.opened = true
+	s.mu.Unlock()
+	s.workers.Go(s.commit)
+	s.workers.Go(s.acknowledge)
+	return s, nil
+}
+
+// guard runs f on a goroutine of its own and returns its error, or why the store stopped itself: the
+// engine's fatal errors park the goroutine that meets them.
+func (s *Store) guard(f func() error) error {
+	result := make(chan error, 1)
+	go func() { result <- f() }()
+	select {
+	case err := <-result:
+		return err
+	case <-s.stopped:
+		return s.refusal()
+	}
+}
+
+// lockDirectory creates the directory and locks it.
+func lockDirectory(dir string, fsys vfs.FS) (*pebbledb.Lock, error) {
+	if fsys == nil {
+		fsys = vfs.Default
+	}
+	if err := makeDirectory(dir, fsys); err != nil {
+		return nil, err
+	}
+	lock, err := pebbledb.LockDirectory(dir, fsys)
+	if pathErr := (*fs.PathError)(nil); err != nil && !errors.As(err, &pathErr) {
+		return nil, fmt.Errorf("%w: is another licensed running on this directory? (%w)", persistence.ErrLocked, err)
+	}
+	return lock, err
+}
+
+// makeDirectory creates dir and its missing parents so that they survive a power loss.
+func makeDirectory(dir string, fsys vfs.FS) error {
+	parent := fsys.PathDir(dir)
+	if parent == dir {
+		return nil
+	}
+	if _, err := fsys.Stat(parent); errors.Is(err, fs.ErrNotExist) {
+		if err := makeDirectory(parent, fsys); err != nil {
+			return err
+		}
+	}
+	if err := fsys.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	f, err := fsys.OpenDir(parent)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// engineOptions returns the options of the engine. Also the benchmark's raw engine has them.
+func (o Options) engineOptions() *pebbledb.Options {
+	eo := &pebbledb.Options{
+		FS:           o.FS,
+		MaxOpenFiles: o.MaxOpenFiles,
+		// Pinned, since a store never goes back: a newer engine must not raise it by itself.
+		FormatMajorVersion: pebbledb.FormatTableFormatV6,
+		MemTableSize:       uint64(o.MemTableSize),
+		// One memtable is filled while the others are flushed.
+		MemTableStopWritesThreshold: memTables,
+		L0CompactionThreshold:       2,
+		L0StopWritesThreshold:       32,
+		LBaseMaxBytes:               o.MemTableSize,
+		BytesPerSync:                1 << 20,
+	}
+	eo.Levels[0].BlockSize = 16 << 10
+	return eo
+}
+
+// openEngine opens the engine and reads what Store keeps in memory.
+func (s *Store) openEngine() (err error) {
+	eo := s.opts.engineOptions()
+	eo.Cache, eo.Lock = s.cache, s.lock
+	eo.Logger, eo.EventListener = engineLogger{s}, s.engineEvents()
+	if s.db, err = pebbledb.Open(s.dir, eo); err != nil {
+		return classify(err)
+	}
+	return firstError(s.checkFormat(), s.loadOwnership())
+}
+
+// release closes the engine, if it is open, and gives back the directory.
+func (s *Store) release() error {
+	var err error
+	if s.db != nil {
+		err = classify(s.db.Close())
+	}
+	s.cache.Unref()
+	return firstError(err, s.lock.Close())
+}
+
+// checkFormat reads the format marker, and writes it into an empty store.
+func (s *Store) checkFormat() error {
+	value, closer, err := s.db.Get([]byte{kindMarker})
+	if errors.Is(err, pebbledb.ErrNotFound) {
+		return s.markFormat()
+	}
+	if err != nil {
+		return classify(err)
+	}
+	got, err := decodeMarker(value)
+	if err := errors.Join(err, closer.Close()); err != nil {
+		return fmt.Errorf("format marker: %w", err)
+	}
+	if got != format {
+		return fmt.Errorf("%w: it has format %d, this program knows %d", ErrFormat, got, format)
+	}
+	return nil
+}
+
+func (s *Store) markFormat() error {
+	iter, err := s.db.NewIter(nil)
+	if err != nil {
+		return classify(err)
+	}
+	foreign := iter.First()
+	if err := errors.Join(iter.Error(), iter.Close()); err != nil {
+		return classify(err)
+	}
+	if foreign {
+		return fmt.Errorf("%w: it has rows but no marker", ErrFormat)
+	}
+	return s.db.Set([]byte{kindMarker}, encodeMarker(format), pebbledb.Sync)
+}
+
+// Close waits for writes and reads under way and releases the directory. If the store stopped
+// itself, it returns why, and the directory stays locked until the process ends.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	if s.err != nil {
+		defer s.mu.Unlock()
+		return fmt.Errorf("close: %w", s.err)
+	}
+	s.err = fmt.Errorf("%w: %s", persistence.ErrClosed, s.dir)
+	s.work.Signal()
+	s.mu.Unlock()
+
+	err := s.guard(func() error {
+		s.workers.Wait()
+		s.reads.Wait()
+		if s.isFailed() {
+			return s.refusal()
+		}
+		return s.release()
+	})
+	if err != nil {
+		return fmt.Errorf("close: %w", err)
+	}
+	return nil
+}
+
+// Checkpoint writes a consistent copy of the store, with all that was acknowledged before the call,
+// to a directory that does not exist yet, while the store goes on. On the same file system it mostly
+// takes hard links, and no space until compactions remove what they link to. Open opens a checkpoint
+// like any store. Errors: ErrUnavailable.
+func (s *Store) Checkpoint(ctx context.Context, dir string) error {
+	_, err := read(ctx, s, func() (struct{}, error) {
+		return struct{}{}, s.db.Checkpoint(dir, pebbledb.WithFlushedWAL())
+	})
+	if err != nil {
+		return fmt.Errorf("checkpoint to %s: %w", dir, err)
+	}
+	return nil
+}
+
+// Stats counts what was committed since the store was opened.
+type Stats struct {
+	// Writes were acknowledged in Groups, each one batch and one sync.
+	Writes, Groups uint64
+}
+
+// Metrics are the store's figures.
+type Metrics struct {
+	Stats
+	Engine *pebbledb.Metrics
+}
+
+// Metrics returns the figures of the store and its engine.
+func (s *Store) Metrics(ctx context.Context) (Metrics, error) {
+	m, err := read(ctx, s, func() (*pebbledb.Metrics, error) { return s.db.Metrics(), nil })
+	if err != nil {
+		return Metrics{}, fmt.Errorf("metrics: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return Metrics{Stats: s.stats, Engine: m}, nil
+}

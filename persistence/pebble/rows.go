@@ -1,0 +1,118 @@
+package pebble
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"licensed/persistence"
+	"licensed/persistence/internal/wire"
+)
+
+// First bytes of values; those of records and roots are in package persistence. A layout never
+// changes; a new one gets a new number.
+const (
+	layoutMarker  = 0x41
+	layoutCluster = 0x51
+	layoutLease   = 0x61
+	layoutShard   = 0x71
+)
+
+// format is the version of the store's layout as a whole: keys and values. It is raised when an
+// older program must not open the store any more.
+const format = 1
+
+// encodeMarker returns layout, format, checksum.
+func encodeMarker(format uint64) []byte {
+	return wire.Seal(binary.AppendUvarint([]byte{layoutMarker}, format), 0)
+}
+
+func decodeMarker(b []byte) (format uint64, err error) {
+	rd, err := openRow(b, layoutMarker)
+	if err != nil {
+		return 0, err
+	}
+	// What follows the number is left to later formats.
+	format = rd.Uvarint()
+	rd.Rest()
+	return format, closeRow(&rd)
+}
+
+// encodeCluster returns layout, name, shards, checksum.
+func encodeCluster(c persistence.ClusterInfo) []byte {
+	b := wire.AppendString([]byte{layoutCluster}, c.Name)
+	return wire.Seal(binary.AppendUvarint(b, uint64(c.Shards)), 0)
+}
+
+func decodeCluster(b []byte) (c persistence.ClusterInfo, err error) {
+	rd, err := openRow(b, layoutCluster)
+	if err != nil {
+		return c, err
+	}
+	c.Name, c.Shards = rd.String(), rd.Uint32()
+	return c, closeRow(&rd)
+}
+
+// encodeLease returns layout, incarnation, node, counter, dead, checksum.
+func encodeLease(l persistence.Lease) []byte {
+	b := append([]byte{layoutLease}, l.Incarnation[:]...)
+	b = wire.AppendString(b, l.Node)
+	b = binary.AppendUvarint(b, l.Counter)
+	dead := byte(0)
+	if l.Dead {
+		dead = 1
+	}
+	return wire.Seal(append(b, dead), 0)
+}
+
+func decodeLease(b []byte) (l persistence.Lease, err error) {
+	rd, err := openRow(b, layoutLease)
+	if err != nil {
+		return l, err
+	}
+	copy(l.Incarnation[:], rd.Take(len(l.Incarnation)))
+	l.Node, l.Counter = rd.String(), rd.Uvarint()
+	dead := rd.Byte()
+	if dead > 1 {
+		rd.Fail()
+	}
+	l.Dead = dead == 1
+	return l, closeRow(&rd)
+}
+
+// encodeShard returns layout, id, epoch, owner, successor, checksum.
+func encodeShard(s persistence.Shard) []byte {
+	b := binary.AppendUvarint([]byte{layoutShard}, uint64(s.ID))
+	b = binary.AppendUvarint(b, s.Epoch)
+	b = append(append(b, s.Owner[:]...), s.Successor[:]...)
+	return wire.Seal(b, 0)
+}
+
+func decodeShard(b []byte) (s persistence.Shard, err error) {
+	rd, err := openRow(b, layoutShard)
+	if err != nil {
+		return s, err
+	}
+	s.ID, s.Epoch = rd.Uint32(), rd.Uvarint()
+	copy(s.Owner[:], rd.Take(len(s.Owner)))
+	copy(s.Successor[:], rd.Take(len(s.Successor)))
+	return s, closeRow(&rd)
+}
+
+func openRow(b []byte, layout byte) (wire.Reader, error) {
+	body, err := wire.Unseal(b)
+	if err != nil {
+		return wire.Reader{}, fmt.Errorf("%w: %w", persistence.ErrCorrupt, err)
+	}
+	rd := wire.NewReader(body)
+	if got := rd.Byte(); got != layout {
+		return wire.Reader{}, fmt.Errorf("%w: unknown layout %#x", persistence.ErrCorrupt, got)
+	}
+	return rd, nil
+}
+
+func closeRow(rd *wire.Reader) error {
+	if err := rd.Close(); err != nil {
+		return fmt.Errorf("%w: %w", persistence.ErrCorrupt, err)
+	}
+	return nil
+}

@@ -1,0 +1,292 @@
+package tiered
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"licensed/persistence"
+	"licensed/persistence/archive"
+)
+
+// Tier is where an event is kept.
+type Tier uint8
+
+// The tiers. TierBoth is for selecting.
+const (
+	TierBoth Tier = iota
+	TierHot
+	TierArchive
+)
+
+// String returns "hot", "archive" or "both".
+func (t Tier) String() string { return [...]string{"both", "hot", "archive"}[t] }
+
+// Range selects a part of a history.
+type Range struct {
+	// After < sequence ≤ Through; Through 0 means up to the head.
+	After, Through uint64
+	// Newest first, instead of oldest.
+	Newest bool
+	// Tier leaves out the events of the other tier.
+	Tier Tier
+}
+
+// Item is an event of a history, or a gap in it.
+type Item struct {
+	Record    persistence.Record
+	Partition persistence.Partition
+	Tier      Tier
+	// Gap, if not nil, says that there are events that cannot be read.
+	Gap *Gap
+}
+
+// Gap is a part of a history that cannot be read: After < sequence ≤ Through.
+type Gap struct {
+	After, Through uint64
+	// Expired is when the archive dropped the events by its retention; zero if that is not why.
+	Expired time.Time
+	// Err is why, otherwise. It wraps persistence.ErrCorrupt or persistence.ErrUnavailable.
+	Err error
+}
+
+// Error makes a gap an error, for those who need the whole history.
+func (g *Gap) Error() string {
+	if !g.Expired.IsZero() {
+		return fmt.Sprintf("events %d to %d expired before %s", g.After+1, g.Through, g.Expired.Format(time.DateOnly))
+	}
+	return fmt.Sprintf("events %d to %d cannot be read: %v", g.After+1, g.Through, g.Err)
+}
+
+// Unwrap returns Err.
+func (g *Gap) Unwrap() error { return g.Err }
+
+// HotTier is the part of a journal that history is read from.
+type HotTier interface {
+	ReadRoot(ctx context.Context, key persistence.RootKey) (persistence.Root, error)
+	ReadRoots(ctx context.Context, aggregate string, below persistence.RootKey, limit int) ([]persistence.Root, error)
+	ReadRecords(ctx context.Context, p persistence.Partition, after uint64, limit int) ([]persistence.Record, error)
+}
+
+// Reader reads history of both tiers. It is safe for concurrent use.
+type Reader struct {
+	hot  HotTier
+	cold persistence.Archive // nil: nothing was ever archived
+	now  func() time.Time
+}
+
+// NewReader returns a reader. Cold is nil where there is no archive; now is the clock (nil: time.Now).
+func NewReader(hot HotTier, cold persistence.Archive, now func() time.Time) *Reader {
+	if now == nil {
+		now = time.Now
+	}
+	return &Reader{hot: hot, cold: cold, now: now}
+}
+
+const page = 512
+
+// Read calls yield with the items of a range of the history that ends at the head, until yield
+// returns an error, which is returned. Items belong to the caller. The head comes from the owner, so
+// what it covers is durable. Errors: persistence.ErrUnavailable if the chain of roots cannot be read.
+func (r *Reader) Read(ctx context.Context, head persistence.Head, rng Range, yield func(*Item) error) error {
+	if rng.Through == 0 || rng.Through > head.Sequence {
+		rng.Through = head.Sequence
+	}
+	if rng.After >= rng.Through {
+		return nil
+	}
+	chain, err := r.chain(ctx, head, rng)
+	if err != nil {
+		return err
+	}
+	if !rng.Newest {
+		slices.Reverse(chain)
+	}
+	run := run{Reader: r, rng: rng, yield: yield}
+	for i := range chain {
+		if err := run.stretch(ctx, &chain[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ReadAll is Read for those who need every event: a gap is returned as an error.
+func (r *Reader) ReadAll(ctx context.Context, head persistence.Head, rng Range, yield func(*persistence.Record) error) error {
+	return r.Read(ctx, head, rng, func(i *Item) error {
+		if i.Gap != nil {
+			return i.Gap
+		}
+		return yield(&i.Record)
+	})
+}
+
+// stretch is the part of a partition that belongs to the history and the range.
+type stretch struct {
+	partition      persistence.Partition
+	after, through uint64
+	mark           *persistence.ArchiveMark
+	gap            error // the chain is broken here
+}
+
+// chain returns the stretches of a range, newest first.
+func (r *Reader) chain(ctx context.Context, head persistence.Head, rng Range) ([]stretch, error) {
+	var chain []stretch
+	add := func(s stretch) {
+		s.after, s.through = max(s.after, rng.After), min(s.through, rng.Through)
+		if s.after < s.through {
+			chain = append(chain, s)
+		}
+	}
+	add(stretch{partition: head.Partition, after: head.Base, through: head.Sequence})
+	base, parent, below := head.Base, head.Parent, head.Partition.RootKey
+	for base > rng.After {
+		var roots []persistence.Root
+		if !parent.IsZero() {
+			var err error
+			if roots, err = r.hot.ReadRoots(ctx, below.Aggregate, below, page); err != nil {
+				return nil, fmt.Errorf("roots of %s: %w", below.Aggregate, err)
+			}
+		}
+		for i := range roots {
+			root := &roots[i]
+			below = root.Key
+			if root.Key == parent && root.Base <= base {
+				add(stretch{partition: root.Partition(), after: root.Base, through: base, mark: root.Archive})
+				base, parent = root.Base, root.Parent
+			}
+		}
+		if len(roots) < page && base > rng.After {
+			add(stretch{through: base, gap: fmt.Errorf("root %s is missing: %w", parent, persistence.ErrCorrupt)})
+			return chain, nil
+		}
+	}
+	return chain, nil
+}
+
+// run is one reading; it keeps the last segment, since neighbouring partitions share segments.
+type run struct {
+	*Reader
+	rng     Range
+	yield   func(*Item) error
+	segment string
+	held    []archive.Stretch
+}
+
+// stretch yields the records of a stretch, or a gap.
+func (r *run) stretch(ctx context.Context, s *stretch) error {
+	if s.gap != nil {
+		return r.missing(s, s.after, &Gap{Err: s.gap})
+	}
+	if s.mark == nil {
+		rows, err := r.readHot(ctx, s)
+		if err == nil {
+			return r.rows(s, rows, TierHot)
+		}
+		// The archiver may have been here since the root was read.
+		again, rerr := r.hot.ReadRoot(ctx, s.partition.RootKey)
+		if rerr != nil || again.Archive == nil {
+			return r.partly(s, rows, err)
+		}
+		s.mark = again.Archive
+	}
+	if s.mark.Through < s.through {
+		return r.missing(s, s.after, &Gap{Err: fmt.Errorf("the archive mark of %s ends at %d: %w", s.partition.RootKey, s.mark.Through, persistence.ErrCorrupt)})
+	}
+	rows, gap := r.readCold(ctx, s)
+	if gap != nil {
+		return r.missing(s, s.after, gap)
+	}
+	return r.rows(s, rows, TierArchive)
+}
+
+// readHot reads exactly the records of a stretch; with an error, those before the first missing one.
+func (r *run) readHot(ctx context.Context, s *stretch) ([]persistence.Record, error) {
+	var rows []persistence.Record
+	for at := s.after; at < s.through; {
+		got, err := r.hot.ReadRecords(ctx, s.partition, at, int(min(page, s.through-at)))
+		if err != nil {
+			return rows, err
+		}
+		for i := range got {
+			if got[i].Sequence != at+1 {
+				break
+			}
+			rows = append(rows, got[i])
+			at++
+		}
+		if len(got) == 0 || got[len(got)-1].Sequence != at {
+			return rows, fmt.Errorf("%s has no record %d: %w", s.partition.RootKey, at+1, persistence.ErrCorrupt)
+		}
+	}
+	return rows, nil
+}
+
+// readCold reads a stretch from its segment.
+func (r *run) readCold(ctx context.Context, s *stretch) ([]persistence.Record, *Gap) {
+	if r.cold == nil {
+		return nil, &Gap{Err: fmt.Errorf("segment %s: there is no archive: %w", s.mark.Segment, persistence.ErrUnavailable)}
+	}
+	if s.mark.Segment != r.segment {
+		data, err := r.cold.ReadSegment(ctx, s.mark.Segment)
+		if errors.Is(err, persistence.ErrNotFound) && !s.mark.Expires.IsZero() && !r.now().Before(s.mark.Expires) {
+			return nil, &Gap{Expired: s.mark.Expires}
+		}
+		if errors.Is(err, persistence.ErrNotFound) {
+			err = fmt.Errorf("%w: %w", persistence.ErrCorrupt, err)
+		}
+		if err != nil {
+			return nil, &Gap{Err: fmt.Errorf("segment %s: %w", s.mark.Segment, err)}
+		}
+		_, held, err := archive.DecodeSegment(data)
+		if err != nil {
+			return nil, &Gap{Err: fmt.Errorf("segment %s: %w", s.mark.Segment, err)}
+		}
+		r.segment, r.held = s.mark.Segment, held
+	}
+	for i := range r.held {
+		h := &r.held[i]
+		if h.Partition == s.partition && h.Base <= s.after && h.Through >= s.through {
+			return h.Records[s.after-h.Base : s.through-h.Base], nil
+		}
+	}
+	return nil, &Gap{Err: fmt.Errorf("segment %s does not hold %s: %w", s.mark.Segment, s.partition.RootKey, persistence.ErrCorrupt)}
+}
+
+// rows yields records in the order of the range.
+func (r *run) rows(s *stretch, rows []persistence.Record, tier Tier) error {
+	if r.rng.Tier != TierBoth && r.rng.Tier != tier {
+		return nil
+	}
+	for i := range rows {
+		if r.rng.Newest {
+			i = len(rows) - 1 - i
+		}
+		if err := r.yield(&Item{Record: rows[i], Partition: s.partition, Tier: tier}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// partly yields what could be read of a stretch and the gap after it.
+func (r *run) partly(s *stretch, rows []persistence.Record, err error) error {
+	gap := func() error { return r.missing(s, s.after+uint64(len(rows)), &Gap{Err: err}) }
+	if r.rng.Newest {
+		if err := gap(); err != nil {
+			return err
+		}
+		return r.rows(s, rows, TierHot)
+	}
+	if err := r.rows(s, rows, TierHot); err != nil {
+		return err
+	}
+	return gap()
+}
+
+func (r *run) missing(s *stretch, after uint64, g *Gap) error {
+	g.After, g.Through = after, s.through
+	return r.yield(&Item{Partition: s.partition, Gap: g})
+}

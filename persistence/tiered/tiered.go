@@ -1,0 +1,58 @@
+// Package tiered presents the hot tier and the archive tier as one: roots whose snapshots moved to
+// the archive are read from there, and history is one uninterrupted stream.
+//
+// # The model
+//
+// History follows parents back from the owner's current root; of each partition it takes exactly the
+// records up to the base of its child ([R11]). A root that has an archive mark sends the reader to a
+// segment of the archive; its records in the hot tier, if there are any, are never looked at again.
+// What cannot be read is a gap with a reason and a range, never silence.
+package tiered
+
+import (
+	"context"
+	"fmt"
+
+	"licensed/persistence"
+	"licensed/persistence/archive"
+)
+
+// Journal is a hot journal whose stripped roots are completed from the archive. It is safe for
+// concurrent use.
+type Journal struct {
+	persistence.Journal
+	archive persistence.Archive
+}
+
+// NewJournal returns a journal on both tiers.
+func NewJournal(hot persistence.Journal, cold persistence.Archive) *Journal {
+	return &Journal{Journal: hot, archive: cold}
+}
+
+// TopRoot implements persistence.Journal.
+func (j *Journal) TopRoot(ctx context.Context, aggregate string) (persistence.Root, error) {
+	r, err := j.Journal.TopRoot(ctx, aggregate)
+	if err != nil || !r.Stripped {
+		return r, err
+	}
+	return j.complete(ctx, r)
+}
+
+// complete returns the root as it was before it was stripped.
+func (j *Journal) complete(ctx context.Context, r persistence.Root) (persistence.Root, error) {
+	if r.SnapshotAt == "" {
+		return r, fmt.Errorf("root %s has no snapshot: %w", r.Key, persistence.ErrCorrupt)
+	}
+	data, err := j.archive.ReadSegment(ctx, r.SnapshotAt)
+	if err != nil {
+		return r, fmt.Errorf("snapshot of root %s: %w", r.Key, err)
+	}
+	whole, err := archive.DecodeSnapshot(data)
+	if err != nil {
+		return r, fmt.Errorf("snapshot of root %s: %w", r.Key, err)
+	}
+	if whole.Key != r.Key || whole.Incarnation != r.Incarnation || whole.Base != r.Base {
+		return r, fmt.Errorf("snapshot of root %s is that of %s: %w", r.Key, whole.Key, persistence.ErrCorrupt)
+	}
+	return whole, nil
+}
