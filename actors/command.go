@@ -38,3 +38,6 @@ type Answer struct {
 	// Head is where the aggregate's history ended when the query was answered.
 	Head persistence.Head
 }
+
+// Head is persistence.Head.
+type Head = persistence.Head
