@@ -1,0 +1,164 @@
+package archtest
+
+// rule takes something away from a set of packages.
+type rule struct {
+	// name of the rule, and the reason: what would break if it did not hold.
+	name, why string
+
+	// from are the packages whose files must keep the rule, except those of except. "x/..." is x and
+	// all below it.
+	from, except []string
+	// files, if set, narrows from to files of these names.
+	files []string
+	// tests says that test files must keep the rule too.
+	tests bool
+
+	// deny are import paths that must not appear, unless they are among allow.
+	deny, allow []string
+	// pure forbids the clock, goroutines and channels.
+	pure bool
+	// word, if set, must not be part of any identifier, in any case.
+	word string
+}
+
+// Packages of the module by their place in the picture.
+var (
+	everything = []string{"licensed/..."}
+	stores     = []string{"licensed/persistence/memory/...", "licensed/persistence/pebble/...", "licensed/persistence/cassandra/..."}
+	// What is laid over stores.
+	layers = []string{"licensed/persistence/archive/...", "licensed/persistence/tiered/...", "licensed/persistence/faulty/..."}
+
+	generic     = []string{"licensed/actors", "licensed/actors/actorstest", "licensed/persistence/...", "licensed/cluster/..."}
+	testSupport = []string{"licensed/actors/actorstest", "licensed/persistence/persistencetest", "licensed/internal/archtest", "licensed/test/..."}
+	clockAndIO  = []string{
+		"os/...", "net/...", "io/ioutil", "path/filepath", "syscall", "log/...", "database/...",
+		"math/rand/...", "crypto/rand", "context", "runtime", "golang.org/x/sys/...",
+	}
+)
+
+var rules = []rule{
+	// The runtime, the stores and the cluster are generic.
+	{
+		name: "runtime knows only the contract of stores",
+		why: "package actors serves every kind of aggregate on every store; what it imported of the domain, the API or a " +
+			"store would be in the way of the next one",
+		from: []string{"licensed/actors", "licensed/actors/actorstest"},
+		deny: everything, allow: []string{"licensed/actors", "licensed/actors/actorstest", "licensed/persistence"},
+	},
+	{
+		name: "stores know nothing above them",
+		why:  "a store keeps opaque bytes; one that knew the runtime or the domain could not be checked by the conformance suite alone",
+		from: []string{"licensed/persistence/..."}, tests: true,
+		deny: everything, allow: []string{"licensed/persistence/..."},
+	},
+	{
+		name: "cluster knows no domain",
+		why:  "ownership of shards is the same for every kind of aggregate",
+		from: []string{"licensed/cluster/..."},
+		deny: everything, allow: []string{"licensed/cluster/...", "licensed/actors", "licensed/persistence", "licensed/messages"},
+	},
+	{
+		name: "generic code does not speak of licences",
+		why:  "an identifier that names the domain is where the domain leaks in, even without an import",
+		from: generic, tests: true, word: "licen",
+	},
+	{
+		name: "no protobuf below the domain",
+		why:  "runtime and stores pass bytes on; another codec must need no change there",
+		from: []string{"licensed/actors", "licensed/actors/actorstest", "licensed/persistence/..."}, tests: true,
+		deny: []string{"google.golang.org/protobuf/...", "github.com/golang/protobuf/..."},
+	},
+
+	// The domain.
+	{
+		name: "domain knows only runtime and messages",
+		why:  "what a licence is must not depend on how it is stored, routed or served",
+		from: []string{"licensed/actors/license/..."},
+		deny: everything, allow: []string{"licensed/actors", "licensed/actors/license/...", "licensed/messages/...", "licensed/persistence"},
+	},
+	{
+		name: "domain has no clock and no I/O",
+		why:  "the same history must come to the same state, and the same command to the same outcome, in a replay years later",
+		from: []string{"licensed/actors/license/..."}, except: []string{"licensed/actors/license/policy/policyfile"},
+		deny: clockAndIO, pure: true,
+	},
+	{
+		name: "state machine has no clock and no I/O",
+		why:  "the simulator drives the machine itself; what it did behind the simulator's back would not be repeatable by seed",
+		from: []string{"licensed/actors"}, files: []string{"machine.go", "decide.go", "recovery.go", "window.go"},
+		deny: append([]string{"sync/...", "github.com/asynkron/protoactor-go/..."}, clockAndIO...), pure: true,
+	},
+	{
+		name: "messages know nothing",
+		why:  "they are the vocabulary of all others; an import of theirs would be everybody's",
+		from: []string{"licensed/messages/..."}, tests: true,
+		deny: everything, allow: []string{"licensed/messages/..."},
+	},
+
+	// Above.
+	{
+		name: "gateway asks aggregates",
+		why:  "it reaches state through the aggregate's owner only; a gateway that read a store or decided ownership would answer without a lease",
+		from: []string{"licensed/gateway/..."},
+		deny: everything,
+		allow: []string{
+			"licensed/gateway/...", "licensed/actors", "licensed/actors/license/...", "licensed/messages/...", "licensed/persistence",
+		},
+	},
+	{
+		name: "one place puts it together",
+		why:  "which store and which cluster a process uses is decided in internal/node and nowhere else",
+		from: everything, except: []string{"licensed/internal/node/...", "licensed/persistence/...", "licensed/test/..."},
+		deny: append(append([]string{}, stores...), layers...),
+	},
+	{
+		name: "stores are strangers to each other",
+		why:  "each is complete, what they share is below persistence/internal, and what is laid over them takes the contract",
+		from: []string{"licensed/persistence/..."}, deny: stores,
+	},
+	{
+		name: "programs are flags and signals",
+		why:  "what they start is assembled in internal/node, where tests can start it too",
+		from: []string{"licensed/cmd/..."},
+		deny: everything, allow: []string{"licensed/cmd/...", "licensed/internal/...", "licensed/messages/..."},
+	},
+	{
+		name: "nothing imports a program",
+		why:  "what is worth sharing does not belong below cmd",
+		from: everything, except: []string{"licensed/cmd/..."}, tests: true,
+		deny: []string{"licensed/cmd/..."},
+	},
+
+	// Libraries that have one home.
+	{
+		name: "gocql has one home", why: "its retries and timestamps must be tamed in one place",
+		from: everything, except: []string{"licensed/persistence/cassandra/..."}, tests: true,
+		deny: []string{"github.com/gocql/gocql/...", "github.com/apache/cassandra-gocql-driver/..."},
+	},
+	{
+		name: "the engine has one home", why: "a disk error must stop the store, which needs one place that hears of it",
+		from: everything, except: []string{"licensed/persistence/pebble/..."}, tests: true,
+		deny: []string{"github.com/cockroachdb/pebble/..."},
+	},
+	{
+		name: "protoactor has two homes",
+		why:  "its actor core is sound, much of the rest is not; who uses it must know which is which",
+		from: everything, except: []string{"licensed/actors", "licensed/cluster/..."}, tests: true,
+		deny: []string{"github.com/asynkron/protoactor-go/..."},
+	},
+	{
+		name: "gossip has one home", why: "it is a hint for speed, and nobody else may take it for the truth about ownership",
+		from: everything, except: []string{"licensed/cluster/..."}, tests: true,
+		deny: []string{"github.com/hashicorp/memberlist/..."},
+	},
+
+	// Tests.
+	{
+		name: "production code brings no tests along",
+		why:  "package testing registers flags, and test doubles have no place in a daemon",
+		from: everything, except: testSupport,
+		deny: append([]string{
+			"testing/...", "net/http/httptest", "github.com/anishathalye/porcupine/...", "github.com/cockroachdb/datadriven/...",
+		}, testSupport...),
+	},
+}

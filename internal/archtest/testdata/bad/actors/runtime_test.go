@@ -1,0 +1,8 @@
+package actors_test
+
+import (
+	"testing"
+
+	"licensed/actors/actorstest"
+	"licensed/persistence/memory"
+)

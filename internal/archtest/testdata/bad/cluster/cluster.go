@@ -1,0 +1,9 @@
+package cluster
+
+import (
+	"github.com/asynkron/protoactor-go/remote"
+	"github.com/hashicorp/memberlist"
+
+	"licensed/actors/license"      // want "cluster knows no domain"
+	"licensed/messages/licensedv1" // want "cluster knows no domain"
+)

@@ -1,0 +1,11 @@
+package gateway
+
+import (
+	"net/http"
+
+	"github.com/asynkron/protoactor-go/actor" // want "protoactor has two homes"
+
+	"licensed/actors/license"
+	"licensed/cluster"        // want "gateway asks aggregates"
+	"licensed/cmd/licensed/x" // want "gateway asks aggregates" "nothing imports a program"
+)

@@ -1,0 +1,6 @@
+package messages
+
+import (
+	"licensed/actors" // want "messages know nothing"
+	"licensed/messages/licensedv1"
+)
