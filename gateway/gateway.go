@@ -16,6 +16,7 @@ import (
 
 	"licensed/actors"
 	"licensed/messages/licensedv1/licensedv1connect"
+	"licensed/persistence"
 )
 
 // MaxBodyBytes is the largest message a request may carry.
@@ -37,8 +38,9 @@ type Aggregates interface {
 // History reads the events of customers. Safe for concurrent use.
 type History interface {
 	// Events returns the events of the history that ends at head, decoded, oldest first. After an
-	// error, which comes last, the history is not complete. Errors: those of actors.ReadHistory.
-	Events(ctx context.Context, head actors.Head) iter.Seq2[actors.Event, error]
+	// error, which comes last, the history is not complete. Errors: persistence.ErrCorrupt and
+	// persistence.ErrUnavailable.
+	Events(ctx context.Context, head persistence.Head) iter.Seq2[actors.Event, error]
 }
 
 // Config of a gateway. DefaultConfig gives sensible values.

@@ -11,6 +11,7 @@ import (
 	"licensed/actors"
 	"licensed/actors/license"
 	"licensed/messages/licensedv1"
+	"licensed/persistence"
 )
 
 // service implements licensedv1connect.LicenseServiceHandler.
@@ -251,7 +252,7 @@ func (s *service) ListDownloads(
 // query asks the customer's aggregate.
 func query[R any](
 	ctx context.Context, s *service, customer string, v violations, q *licensedv1.Query,
-) (res R, head actors.Head, err error) {
+) (res R, head persistence.Head, err error) {
 	v.id("customer_id", customer)
 	if err := invalid(v); err != nil {
 		return res, head, err
