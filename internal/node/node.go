@@ -36,6 +36,7 @@ import (
 	"licensed/cluster"
 	"licensed/gateway"
 	"licensed/persistence"
+	"licensed/persistence/tiered"
 )
 
 // ErrLocked says that another process has the data directory.
@@ -193,7 +194,7 @@ func endCause(err error) string {
 func (n *Node) startAPI(context.Context) error {
 	c := gateway.DefaultConfig()
 	c.MaxDeadline, c.MaxInFlight = n.config.MaxDeadline, n.config.MaxInFlight
-	c.History = &history{journal: n.store, kind: n.policy.kind}
+	c.History = &history{reader: tiered.NewReader(n.store, nil, nil), kind: n.policy.kind}
 	c.Logger, c.Registry, c.Health = n.log, n.registry, n.health
 	g := gateway.New(c, n.runtime)
 	go n.watch(n.api.Start(g.Handler()))
