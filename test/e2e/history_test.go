@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"licensed/actors"
 	"licensed/persistence"
+	"licensed/persistence/tiered"
 )
 
 // executed is what the history has of one command.
@@ -73,8 +73,8 @@ func readCommands(ctx context.Context, j persistence.Journal, aggregate string) 
 	if err != nil {
 		return nil, fmt.Errorf("top root of %s: %w", aggregate, err)
 	}
-	head := actors.Head{
-		Aggregate: aggregate, Partition: root.Partition(), Base: root.Base,
+	head := persistence.Head{
+		Partition: root.Partition(), Base: root.Base,
 		Parent: root.Parent, ParentIncarnation: root.ParentIncarnation, Sequence: root.Base,
 	}
 	tail, err := j.ReadRecords(ctx, root.Partition(), root.Base, 1<<20)
@@ -86,7 +86,7 @@ func readCommands(ctx context.Context, j persistence.Journal, aggregate string) 
 	}
 	commands := make(map[string]*executed)
 	var sequence uint64
-	err = actors.ReadHistory(ctx, j, head, 0, func(r *persistence.Record) error {
+	err = tiered.NewReader(j, nil, nil).ReadAll(ctx, head, tiered.Range{}, func(r *persistence.Record) error {
 		if sequence++; r.Sequence != sequence {
 			return errors.New("the history has a gap")
 		}

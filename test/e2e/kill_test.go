@@ -39,6 +39,9 @@ func TestKillUnderLoad(t *testing.T) {
 		"--snapshot-every", "7", "--passivate-after", "20ms",
 	}
 	l := newLoad()
+	if testing.Short() {
+		*kills = min(*kills, 4)
+	}
 	for round := range *kills {
 		d := start(t, data, arguments...)
 		l.resolve(t, d)
@@ -96,6 +99,13 @@ type answer struct {
 
 func (a *answer) equal(b *answer) bool {
 	return a.code == b.code && a.sequence == b.sequence && proto.Equal(a.message, b.message)
+}
+
+func (a *answer) String() string {
+	if a.code == 0 {
+		return fmt.Sprint(a.message)
+	}
+	return fmt.Sprintf("%v: %v", a.code, a.message)
 }
 
 // choose makes the next command.
@@ -171,7 +181,7 @@ func (c *command) ask(t *testing.T, client licensedv1connect.LicenseServiceClien
 	case c.first == nil:
 		c.first = a
 	case !c.first.equal(a):
-		t.Errorf("%s of %s was answered\n%v %v, and before\n%v %v", c.id, c.customer, a.code, a.message, c.first.code, c.first.message)
+		t.Errorf("%s of %s was answered\n%v\nand before\n%v", c.id, c.customer, a, c.first)
 	}
 	if c.fresh > 1 {
 		t.Errorf("%s of %s was executed %d times", c.id, c.customer, c.fresh)
