@@ -1,0 +1,71 @@
+package lease
+
+import (
+	"fmt"
+	"math"
+	"time"
+)
+
+// Instant is a reading of a [Clock]: nanoseconds since a start of the clock's own. Instants of different
+// machines or processes have nothing to do with each other.
+type Instant int64
+
+// Never is after all other instants.
+const Never Instant = math.MaxInt64
+
+// Add returns the instant d later.
+func (i Instant) Add(d time.Duration) Instant { return i + Instant(d) }
+
+// Sub returns the time from j to i.
+func (i Instant) Sub(j Instant) time.Duration { return time.Duration(i - j) }
+
+// Clock measures time that passes, also while the machine sleeps. It is safe for concurrent use.
+type Clock interface {
+	// Now returns the current reading, or Never if the clock cannot be read: a lease is then not valid.
+	Now() Instant
+}
+
+// Timing is how long leases last and how far clocks are trusted.
+type Timing struct {
+	// TTL is how long after its last sign of life an incarnation may be marked dead (default 2.5 s).
+	// Less makes failover faster, and a slow store or a starved process lose its lease more easily.
+	TTL time.Duration
+	// Allowance is what the holder's clock may lose against a challenger's within a TTL, taken off on
+	// the one side and added on the other (default 100 ms, a rate error of 4 %).
+	Allowance time.Duration
+}
+
+// DefaultTiming returns the defaults.
+func DefaultTiming() Timing {
+	return Timing{TTL: 2500 * time.Millisecond, Allowance: 100 * time.Millisecond}
+}
+
+// Validate returns an error that names what cannot work.
+func (t Timing) Validate() error {
+	if t.TTL <= 0 {
+		return fmt.Errorf("lease TTL is %v, must be positive", t.TTL)
+	}
+	if t.Allowance <= 0 || t.Allowance > t.TTL/4 {
+		return fmt.Errorf("lease allowance is %v, must be positive and at most a quarter of the TTL", t.Allowance)
+	}
+	return nil
+}
+
+// validity is how long a sign of life lasts for the holder.
+func (t Timing) validity() time.Duration { return t.TTL - t.Allowance }
+
+// patience is how long a counter must stand still for a challenger.
+func (t Timing) patience() time.Duration { return t.TTL + t.Allowance }
+
+// renewEvery is the time between the starts of renewals.
+func (t Timing) renewEvery() time.Duration { return t.TTL / 4 }
+
+// retryAfter is the pause before a failed read or write is tried again.
+func (t Timing) retryAfter() time.Duration { return t.TTL / 50 }
+
+// pollEvery is the time between looks at another's lease: part of every failover, so a fraction of the TTL.
+func (t Timing) pollEvery() time.Duration { return t.TTL / 8 }
+
+// OpTimeout is how long one operation on the store is given: several fit into what is left of a lease
+// after a renewal failed.
+func (t Timing) OpTimeout() time.Duration { return t.TTL / 5 }

@@ -1,0 +1,30 @@
+package lease
+
+// Confirmer holds back what is to be said until a read of the own lease row, begun after it was decided,
+// showed that the incarnation is not dead ([R9] without a clock). One read serves all that waits when it
+// begins; what comes while it is under way waits for the next.
+type Confirmer[T any] struct {
+	waiting []T // for a read that is yet to begin
+	covered []T // by the read under way
+	reading bool
+}
+
+// Add queues something to be said.
+func (c *Confirmer[T]) Add(t T) { c.waiting = append(c.waiting, t) }
+
+// Begin reports whether a read is to be sent now; not before this call.
+func (c *Confirmer[T]) Begin() bool {
+	if c.reading || len(c.waiting) == 0 {
+		return false
+	}
+	c.reading = true
+	c.covered, c.waiting = c.waiting, c.covered[:0]
+	return true
+}
+
+// Done takes in that the read ended and returns what it covered: to be said if the row was read and is
+// not dead, never to be said otherwise. The slice is valid until the next call of Begin.
+func (c *Confirmer[T]) Done() []T {
+	c.reading = false
+	return c.covered
+}

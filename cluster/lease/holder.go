@@ -1,0 +1,149 @@
+package lease
+
+import (
+	"errors"
+	"fmt"
+
+	"licensed/persistence"
+)
+
+// Holder keeps the lease of one incarnation valid, without a gap from its first moment to its end. A
+// lease that ran out does not come back: the process goes on as a new incarnation.
+type Holder struct {
+	timing Timing
+	row    persistence.Lease // as last known; zero before it is known to exist
+	valid  bool              // until is set
+	until  Instant           // end of validity
+	flight flight
+	due    Instant // of the next operation while none is under way
+
+	// Attempts to move the counter on from row that may yet turn out to have done it: a reply that was
+	// lost may be of any of them.
+	open   bool
+	eldest Instant // start of the first
+	latest Instant // start of the last
+	look   bool    // the last one's reply was lost: read the row before another
+
+	cause error // why it ended
+}
+
+// NewHolder returns the holder of a lease that is yet to be created; node is its name for people.
+func NewHolder(t Timing, i persistence.Incarnation, node string) *Holder {
+	return &Holder{timing: t, row: persistence.Lease{Incarnation: i, Node: node}}
+}
+
+// Until returns the instant before which the lease is valid, and false if it never was or is over.
+func (h *Holder) Until() (Instant, bool) { return h.until, h.valid && h.cause == nil }
+
+// Ended returns why the incarnation is over, or nil.
+func (h *Holder) Ended() error { return h.cause }
+
+// Row returns the row as last known; its counter is 0 before it is known to exist.
+func (h *Holder) Row() persistence.Lease { return h.row }
+
+// Step handles one input.
+func (h *Holder) Step(in Input) Outputs {
+	if in.Kind != InputTick {
+		h.flight = flightNone
+	}
+	if h.cause == nil && h.valid && in.Now >= h.until {
+		h.end(fmt.Errorf("%w: not renewed for %v", ErrEnded, h.timing.validity()))
+	}
+	if h.cause != nil {
+		return Outputs{Wake: Never}
+	}
+	switch in.Kind {
+	case InputSwapped:
+		h.swapped(in)
+	case InputRead:
+		h.read(in)
+	}
+	out := Outputs{Wake: Never}
+	if h.cause != nil {
+		return out
+	}
+	if h.flight == flightNone {
+		h.start(in.Now, &out)
+	}
+	if h.flight == flightNone {
+		out.Wake = h.due
+	}
+	if h.valid {
+		out.Wake = min(out.Wake, h.until)
+	}
+	return out
+}
+
+// start begins the operation that is due.
+func (h *Holder) start(now Instant, out *Outputs) {
+	switch {
+	case now < h.due:
+	case h.look:
+		h.flight, out.Read = flightRead, true
+	default:
+		h.flight, out.Swap = flightSwap, h.attempt(now)
+	}
+}
+
+// attempt returns the compare-and-set that raises the counter.
+func (h *Holder) attempt(now Instant) *Swap {
+	h.latest = now
+	if !h.open {
+		h.open, h.eldest = true, now
+	}
+	s := &Swap{Old: h.row, Next: h.row}
+	s.Next.Counter++
+	if h.row.Counter == 0 {
+		s.Old = persistence.Lease{}
+	}
+	return s
+}
+
+func (h *Holder) swapped(in Input) {
+	switch {
+	case in.Err == nil && in.Applied:
+		h.moved(h.latest, in.Now)
+	case in.Err == nil:
+		h.shown(in)
+	case errors.Is(in.Err, persistence.ErrRejected):
+		h.open = h.eldest != h.latest // this one certainly did nothing
+		h.due = in.Now.Add(h.timing.retryAfter())
+	default:
+		h.look, h.due = true, in.Now
+	}
+}
+
+func (h *Holder) read(in Input) {
+	if in.Err != nil {
+		h.due = in.Now.Add(h.timing.retryAfter())
+		return
+	}
+	h.shown(in)
+}
+
+// shown takes in the row as it is.
+func (h *Holder) shown(in Input) {
+	h.look = false
+	row := in.Row
+	switch {
+	case row.Dead:
+		h.end(fmt.Errorf("%w: marked dead at counter %d", ErrEnded, row.Counter))
+	case row.Counter == h.row.Counter+1 && h.open:
+		h.moved(h.eldest, in.Now) // [R1]: any of the attempts may have done it
+	case row.Counter == h.row.Counter:
+		h.due = in.Now // none has done it, yet; each still may
+	default:
+		h.end(fmt.Errorf("%w: counter is %d where %d was written", ErrEnded, row.Counter, h.row.Counter))
+	}
+}
+
+// moved takes in that an attempt begun at that instant raised the counter.
+func (h *Holder) moved(began, now Instant) {
+	h.row.Counter++
+	h.open, h.look = false, false
+	h.due = began.Add(h.timing.renewEvery())
+	h.until = began.Add(h.timing.validity())
+	h.valid = now < h.until // false at most for the first: see Step
+}
+
+func (h *Holder) end(cause error) { h.cause = cause }

@@ -1,0 +1,111 @@
+package lease
+
+import (
+	"errors"
+
+	"licensed/persistence"
+)
+
+// Watch looks at the lease of one other incarnation until it is dead, and marks it so when it has shown
+// no sign of life for long enough.
+type Watch struct {
+	timing Timing
+	seen   bool
+	row    persistence.Lease // as last seen; zero if there was no row
+	since  Instant           // arrival of the reply that first showed row
+	over   bool              // its process says itself that it ended: no need to wait
+	dead   bool
+	flight flight
+	look   bool // read before marking
+	due    Instant
+
+	incarnation persistence.Incarnation
+}
+
+// NewWatch returns the watch of an incarnation. Over says that its process is known to have stopped for
+// good, other than by its silence: it is the former self of the process that watches.
+func NewWatch(t Timing, i persistence.Incarnation, over bool) *Watch {
+	return &Watch{timing: t, incarnation: i, over: over}
+}
+
+// Dead reports whether the incarnation was seen to be marked dead. It stays so.
+func (w *Watch) Dead() bool { return w.dead }
+
+// Silent returns since when the counter was seen unchanged; false before the first look.
+func (w *Watch) Silent() (Instant, bool) { return w.since, w.seen }
+
+// Step handles one input.
+func (w *Watch) Step(in Input) Outputs {
+	switch in.Kind {
+	case InputSwapped:
+		w.flight = flightNone
+		w.swapped(in)
+	case InputRead:
+		w.flight = flightNone
+		w.read(in)
+	}
+	out := Outputs{Wake: Never}
+	if w.dead || w.flight != flightNone {
+		return out
+	}
+	if w.expired(in.Now) && !w.look {
+		w.flight, out.Swap = flightSwap, w.mark()
+		return out
+	}
+	if in.Now >= w.due {
+		w.flight, out.Read = flightRead, true
+		return out
+	}
+	out.Wake = w.due
+	if w.seen && !w.look {
+		out.Wake = min(out.Wake, w.since.Add(w.timing.patience()))
+	}
+	return out
+}
+
+// expired reports whether the incarnation may be marked dead ([R2]).
+func (w *Watch) expired(now Instant) bool {
+	return w.seen && (w.over || now.Sub(w.since) >= w.timing.patience())
+}
+
+// mark returns the compare-and-set that ends the incarnation, provided that its counter still stands.
+// An owner without a row, which only a hand in the store can bring about, gets a dead one.
+func (w *Watch) mark() *Swap {
+	s := &Swap{Old: w.row, Next: w.row}
+	s.Next.Incarnation, s.Next.Dead = w.incarnation, true
+	return s
+}
+
+func (w *Watch) swapped(in Input) {
+	switch {
+	case in.Err == nil && in.Applied:
+		w.dead = true
+	case in.Err == nil:
+		w.shown(in)
+	case errors.Is(in.Err, persistence.ErrRejected):
+		w.look, w.due = true, in.Now.Add(w.timing.pollEvery())
+	default:
+		w.look, w.due = true, in.Now
+	}
+}
+
+func (w *Watch) read(in Input) {
+	if in.Err != nil {
+		w.due = in.Now.Add(w.timing.retryAfter())
+		return
+	}
+	w.shown(in)
+}
+
+// shown takes in the row as it was at some moment before now. Rows older than one seen before, from a
+// reply that was long under way, tell nothing.
+func (w *Watch) shown(in Input) {
+	w.look = false
+	w.due = in.Now.Add(w.timing.pollEvery())
+	switch {
+	case in.Row.Dead:
+		w.dead = true
+	case !w.seen || in.Row.Counter > w.row.Counter:
+		w.seen, w.row, w.since = true, in.Row, in.Now
+	}
+}

@@ -1,0 +1,153 @@
+package lease_test
+
+import (
+	"testing"
+
+	"licensed/cluster/lease"
+	"licensed/persistence"
+)
+
+const patience = lease.Instant(1040)
+
+// watching returns a watch that saw counter 7 arrive at 100, having asked at 50.
+func watching(t *testing.T) *lease.Watch {
+	t.Helper()
+	w := lease.NewWatch(timing, self, false)
+	if out := w.Step(lease.Input{Now: 50}); !out.Read {
+		t.Fatalf("first step: %+v", out)
+	}
+	w.Step(lease.Input{Kind: lease.InputRead, Now: 100, Row: row(7)})
+	if since, ok := w.Silent(); !ok || since != 100 {
+		t.Fatalf("silent since %d (%t)", since, ok)
+	}
+	return w
+}
+
+// look has the watch read until an instant, seeing the same row, and returns what it then wants.
+func look(w *lease.Watch, from, until lease.Instant, row persistence.Lease) lease.Outputs {
+	now := from
+	for out := w.Step(lease.Input{Now: now}); ; {
+		switch {
+		case out.Read:
+			out = w.Step(lease.Input{Kind: lease.InputRead, Now: now, Row: row})
+		case out.Swap != nil || out.Wake > until:
+			return out
+		default:
+			now = out.Wake
+			out = w.Step(lease.Input{Now: now})
+		}
+	}
+}
+
+func TestMarksAfterPatience(t *testing.T) {
+	w := watching(t)
+	if out := look(w, 100, 100+patience-1, row(7)); out.Swap != nil {
+		t.Fatalf("marked too early: %+v", out)
+	}
+	out := w.Step(lease.Input{Now: 100 + patience})
+	dead := row(7)
+	dead.Dead = true
+	if out.Swap == nil || out.Swap.Old != row(7) || out.Swap.Next != dead {
+		t.Fatalf("at the end of patience: %+v", out)
+	}
+	if w.Dead() {
+		t.Fatal("dead before the mark is known")
+	}
+	w.Step(lease.Input{Kind: lease.InputSwapped, Now: 1200, Applied: true, Row: dead})
+	if !w.Dead() {
+		t.Fatal("not dead after the mark")
+	}
+}
+
+func TestSignOfLifeStartsAnew(t *testing.T) {
+	w := watching(t)
+	look(w, 100, 900, row(7))
+	look(w, 900, 1100, row(8))
+	since, _ := w.Silent()
+	if since <= 100 {
+		t.Fatalf("silent since %d", since)
+	}
+	if out := look(w, 1100, since+patience-1, row(8)); out.Swap != nil {
+		t.Fatalf("marked too early: %+v", out)
+	}
+	// A reply that was long under way shows what is known to be over.
+	if out := look(w, since+patience-1, since+patience-1, row(7)); out.Swap != nil {
+		t.Fatalf("marked too early: %+v", out)
+	}
+	if out := w.Step(lease.Input{Now: since + patience}); out.Swap == nil || out.Swap.Old != row(8) {
+		t.Fatalf("at the end of patience: %+v", out)
+	}
+}
+
+func TestMarkLosesToARenewal(t *testing.T) {
+	w := watching(t)
+	if out := w.Step(lease.Input{Now: 100 + patience}); out.Swap == nil {
+		t.Fatalf("at the end of patience: %+v", out)
+	}
+	w.Step(lease.Input{Kind: lease.InputSwapped, Now: 1200, Row: row(8)})
+	if since, _ := w.Silent(); w.Dead() || since != 1200 {
+		t.Fatalf("dead: %t, silent since %d", w.Dead(), since)
+	}
+}
+
+func TestLostMark(t *testing.T) {
+	dead := row(7)
+	dead.Dead = true
+	for name, c := range map[string]struct {
+		row  persistence.Lease
+		dead bool
+	}{"applied": {dead, true}, "not applied": {row(7), false}} {
+		t.Run(name, func(t *testing.T) {
+			w := watching(t)
+			w.Step(lease.Input{Now: 100 + patience})
+			out := w.Step(lease.Input{Kind: lease.InputSwapped, Now: 1200, Err: errLost})
+			if !out.Read || w.Dead() {
+				t.Fatalf("after a lost reply: %+v, dead: %t", out, w.Dead())
+			}
+			out = w.Step(lease.Input{Kind: lease.InputRead, Now: 1300, Row: c.row})
+			if w.Dead() != c.dead || (out.Swap != nil) == c.dead {
+				t.Fatalf("after the read: dead: %t, %+v", w.Dead(), out)
+			}
+		})
+	}
+}
+
+func TestFormerSelfNeedsNoWait(t *testing.T) {
+	w := lease.NewWatch(timing, self, true)
+	w.Step(lease.Input{Now: 50})
+	if out := w.Step(lease.Input{Kind: lease.InputRead, Now: 60, Row: row(7)}); out.Swap == nil {
+		t.Fatalf("after the first look: %+v", out)
+	}
+}
+
+func TestOwnerWithoutRow(t *testing.T) {
+	w := lease.NewWatch(timing, self, false)
+	w.Step(lease.Input{Now: 50})
+	w.Step(lease.Input{Kind: lease.InputRead, Now: 100})
+	out := look(w, 100, 100+patience, persistence.Lease{})
+	if out.Swap == nil || out.Swap.Old != (persistence.Lease{}) || out.Swap.Next != (persistence.Lease{Incarnation: self, Dead: true}) {
+		t.Fatalf("at the end of patience: %+v", out)
+	}
+}
+
+func TestConfirmer(t *testing.T) {
+	var c lease.Confirmer[int]
+	if c.Begin() {
+		t.Fatal("a read for nothing")
+	}
+	c.Add(1)
+	c.Add(2)
+	if !c.Begin() || c.Begin() {
+		t.Fatal("want one read")
+	}
+	c.Add(3) // decided after the read began: not covered
+	if got := c.Done(); len(got) != 2 || got[0] != 1 || got[1] != 2 {
+		t.Fatalf("covered %v", got)
+	}
+	if !c.Begin() {
+		t.Fatal("no read for what came meanwhile")
+	}
+	if got := c.Done(); len(got) != 1 || got[0] != 3 {
+		t.Fatalf("covered %v", got)
+	}
+}
