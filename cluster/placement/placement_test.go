@@ -1,0 +1,175 @@
+package placement_test
+
+import (
+	"fmt"
+	"math"
+	"testing"
+
+	"licensed/cluster/placement"
+)
+
+func nodes(n int) []placement.Node {
+	all := make([]placement.Node, n)
+	for i := range all {
+		all[i] = placement.Node{Name: fmt.Sprintf("node-%d", i+1)}
+	}
+	return all
+}
+
+func owners(p *placement.Placement, shards uint32) []string {
+	all := make([]string, shards)
+	for s := range shards {
+		all[s], _ = p.Owner(s)
+	}
+	return all
+}
+
+func counts(owners []string) map[string]int {
+	c := map[string]int{}
+	for _, o := range owners {
+		c[o]++
+	}
+	return c
+}
+
+func TestNoNodes(t *testing.T) {
+	if name, ok := placement.New(nil).Owner(3); ok {
+		t.Errorf("owner %q", name)
+	}
+}
+
+// TestBalance holds the spread against that of throwing shards at random: no worse than chance.
+func TestBalance(t *testing.T) {
+	for _, n := range []int{2, 3, 5, 12} {
+		const shards = 512
+		mean := shards / float64(n)
+		sigma := math.Sqrt(mean * (1 - 1/float64(n)))
+		for name, c := range counts(owners(placement.New(nodes(n)), shards)) {
+			if math.Abs(float64(c)-mean) > 4*sigma {
+				t.Errorf("%d nodes: %s has %d shards, the mean is %.0f", n, name, c, mean)
+			}
+		}
+	}
+}
+
+func TestOnlyTheLeaversShardsMove(t *testing.T) {
+	const shards = 4096
+	all := nodes(7)
+	before := owners(placement.New(all), shards)
+	after := owners(placement.New(all[:6]), shards)
+	moved := 0
+	for s := range before {
+		if before[s] == after[s] {
+			continue
+		}
+		if moved++; before[s] != "node-7" {
+			t.Fatalf("shard %d moved from %s to %s though node-7 left", s, before[s], after[s])
+		}
+	}
+	if moved != counts(before)["node-7"] {
+		t.Errorf("%d shards moved, node-7 had %d", moved, counts(before)["node-7"])
+	}
+}
+
+func TestCapacity(t *testing.T) {
+	all := nodes(3)
+	all[0].Capacity, all[1].Capacity, all[2].Capacity = 2, 1, 1
+	const shards = 40_000
+	c := counts(owners(placement.New(all), shards))
+	for name, share := range map[string]float64{"node-1": 0.5, "node-2": 0.25, "node-3": 0.25} {
+		if got := float64(c[name]) / shards; math.Abs(got-share) > 0.01 {
+			t.Errorf("%s has %.3f of the shards, want %.2f", name, got, share)
+		}
+	}
+	// More capacity takes shards from others, and gives none away.
+	before := owners(placement.New(all), shards)
+	all[0].Capacity = 3
+	for s, name := range owners(placement.New(all), shards) {
+		if name != before[s] && name != "node-1" {
+			t.Fatalf("shard %d moved from %s to %s", s, before[s], name)
+		}
+	}
+}
+
+func TestOrderDoesNotMatter(t *testing.T) {
+	all := nodes(5)
+	a := owners(placement.New(all), 512)
+	all[0], all[4] = all[4], all[0]
+	for s, name := range owners(placement.New(all), 512) {
+		if a[s] != name {
+			t.Fatalf("shard %d: %s or %s", s, a[s], name)
+		}
+	}
+}
+
+// TestEqualCapacities shows that the short cut for equal capacities changes no owner.
+func TestEqualCapacities(t *testing.T) {
+	all := nodes(4)
+	plain := owners(placement.New(all), 512)
+	all[3].Capacity = 1 + 1e-15
+	for s, name := range owners(placement.New(all), 512) {
+		if plain[s] != name {
+			t.Fatalf("shard %d: %s or %s", s, plain[s], name)
+		}
+	}
+}
+
+func TestAmong(t *testing.T) {
+	p := placement.New(nodes(20))
+	for key := range uint64(200) {
+		chosen := 0
+		for _, n := range nodes(20) {
+			if p.Among(n.Name, key, 3) {
+				chosen++
+			}
+		}
+		if chosen != 3 {
+			t.Fatalf("key %d: %d nodes chosen", key, chosen)
+		}
+	}
+	if p.Among("stranger", 1, 3) {
+		t.Error("a stranger is chosen")
+	}
+	if small := placement.New(nodes(2)); !small.Among("node-1", 1, 3) || small.Among("stranger", 1, 3) {
+		t.Error("few nodes: want all of them and no other")
+	}
+}
+
+// TestThousandNodes gives the figures of docs/cluster.md: balance of 1,000 nodes at 50 shards each, and
+// what moves on a failure.
+func TestThousandNodes(t *testing.T) {
+	const n, shards = 1000, 50_000
+	all := nodes(n)
+	before := owners(placement.New(all), shards)
+	most := 0
+	for _, c := range counts(before) {
+		most = max(most, c)
+	}
+	after := owners(placement.New(all[1:]), shards)
+	moved := 0
+	for s := range before {
+		if before[s] != after[s] {
+			if moved++; before[s] != "node-1" {
+				t.Fatalf("shard %d of %s moved", s, before[s])
+			}
+		}
+	}
+	ratio := float64(most) / (shards / n)
+	t.Logf("max/mean %.2f; %d shards of 50,000 moved on a failure", ratio, moved)
+	if ratio > 1.6 {
+		t.Errorf("max/mean %.2f", ratio)
+	}
+	bounded, extra := boundedLoad(before, n, 1.1)
+	t.Logf("bounded loads at 1.10 × mean: max/mean %.2f, %d shards (%.1f %%) away from their first choice",
+		float64(bounded)/(shards/n), extra, 100*float64(extra)/shards)
+}
+
+// boundedLoad counts what a bound on the load of each node would push away from its first choice.
+func boundedLoad(owners []string, n int, bound float64) (most, pushed int) {
+	limit := int(math.Ceil(bound * float64(len(owners)) / float64(n)))
+	for _, c := range counts(owners) {
+		most = max(most, min(c, limit))
+		pushed += max(0, c-limit)
+	}
+	return most, pushed
+}
