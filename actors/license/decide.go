@@ -83,11 +83,11 @@ func (d *decider) acquire(deviceID, titleID string, newDownload bool) {
 		}
 		return
 	}
-	d.decision.Events = make([]actors.Event, 0, 4)
+	d.decision.Events = make([]actors.Event, 0, 3)
 	if t.device < 0 {
 		d.add(deviceID, 0, &licensedv1.DeviceActivated{})
-	} else if dev := &d.state.devices[t.device]; dev.deactivated {
-		d.add(deviceID, dev.order, &licensedv1.DeviceActivated{})
+	} else if d.deactivated(t.device) {
+		d.add(deviceID, d.state.devices[t.device].order, &licensedv1.DeviceActivated{})
 	}
 	id, order := t.aggregateID(), uint64(0)
 	if l == nil {
@@ -167,7 +167,7 @@ func (d *decider) deactivate(deviceID string) {
 		}, func(v view) refusal { return v.mayDeactivate(find(v)) })
 		return
 	}
-	if d.state.devices[i].deactivated {
+	if d.deactivated(i) {
 		d.add(customer, d.state.order, &licensedv1.CommandAccepted{
 			Command: licensedv1.CommandKind_COMMAND_KIND_DEACTIVATE_DEVICE, DeviceId: deviceID,
 		})

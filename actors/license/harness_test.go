@@ -70,6 +70,7 @@ func (r *trial) decide(c *licensedv1.Command) actors.Decision {
 func (r *trial) execute(c *licensedv1.Command) actors.Decision {
 	r.t.Helper()
 	d := r.decide(c)
+	from := len(r.history)
 	for _, e := range d.Events {
 		r.live.Evolve(e)
 		r.packed.Evolve(e)
@@ -83,6 +84,9 @@ func (r *trial) execute(c *licensedv1.Command) actors.Decision {
 		}
 		r.replayed.Evolve(stored)
 		r.history = append(r.history, stored)
+	}
+	if live, stored := r.kind.Outcome(d.Events), r.kind.Outcome(r.history[from:]); !bytes.Equal(live, stored) {
+		r.t.Fatalf("%v: outcome %x before and %x after a recovery", c, live, stored)
 	}
 	return d
 }

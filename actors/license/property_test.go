@@ -1,0 +1,422 @@
+package license
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"licensed/actors"
+	"licensed/actors/license/policy"
+	"licensed/messages/licensedv1"
+)
+
+var (
+	someDevices = []string{"iphone", "ipad", "laptop", "tv"}
+	someTitles  = []string{"a1", "a2", "a3", "b1", "b2", "x"}
+	somePlans   = []string{"one", "two", "three", "gone"}
+)
+
+// somePolicies are reloaded one for the other while customers act.
+var somePolicies = func() []*policy.Policy {
+	const rest = `
+plans: {one: {devices: 1}, two: {devices: 2}, three: {devices: 3}}
+studios: {a: {downloads: 2}, b: {downloads: 1}}
+titles:
+  a1: {studio: a, yearly_limit: 2}
+  a2: {studio: a, yearly_limit: 4, available_until: 2026-05-01}
+  a3: {studio: a}
+  b1: {studio: b, yearly_limit: 1}
+  b2: {studio: b, yearly_limit: 0}
+`
+	var all []*policy.Policy
+	for _, top := range []string{
+		"default_plan: two\n",
+		"default_plan: one\nyearly_counts: both\ndeactivations_per_year: 1\n",
+		"default_plan: three\nyearly_counts: playbacks\ndeactivations_per_year: 2\nlicence_days: 3\n",
+		"default_plan: two\ndefaults: {yearly_limit: 1, studio_downloads: 2}\nlicence_days: 200\ndeactivations_per_year: 0\n",
+	} {
+		all = append(all, must(policy.Parse("some", []byte(top+rest))))
+	}
+	return all
+}()
+
+func pick[T any](rng *rand.Rand, from []T) T { return from[rng.IntN(len(from))] }
+
+func someCommand(rng *rand.Rand) *licensedv1.Command {
+	device, title := pick(rng, someDevices), pick(rng, someTitles)
+	switch rng.IntN(16) {
+	case 0, 1, 2, 3, 4:
+		return acquire(device, title)
+	case 5, 6:
+		return download(device, title)
+	case 7, 8, 9:
+		return renew(device, title)
+	case 10, 11:
+		return release(device, title)
+	case 12, 13:
+		return play(device, title)
+	case 14:
+		return deactivate(device)
+	default:
+		return changePlan(pick(rng, somePlans))
+	}
+}
+
+// edges are the times at which the rules may come to answer otherwise.
+func edges(s *State) []int64 {
+	var times []int64
+	for i := range s.licenses {
+		l := &s.licenses[i]
+		times = append(times, l.expires, l.end()+window+1)
+		for _, u := range l.uses {
+			times = append(times, u.at()+window)
+		}
+	}
+	for _, at := range s.deactivations {
+		times = append(times, at+window)
+	}
+	return times
+}
+
+// wait moves the clock: not at all, somewhat, or to just before, at or after an edge.
+func (r *trial) wait(rng *rand.Rand) {
+	now := r.now.UnixMilli()
+	switch rng.IntN(6) {
+	case 0, 1:
+	case 2:
+		now += rng.Int64N(day)
+	case 3:
+		now += rng.Int64N(40 * day)
+	default:
+		if times := edges(r.live.(*aggregate).state); len(times) > 0 {
+			now = max(now, pick(rng, times)+rng.Int64N(3)-1)
+		}
+	}
+	r.now = time.UnixMilli(now).UTC()
+}
+
+// copyState returns the state without what every event changes.
+func copyState(t testing.TB, s *State) *State {
+	t.Helper()
+	c, err := decode(s.encode())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.last, c.order = 0, 0
+	return c
+}
+
+// TestRandomCustomers runs random commands at random times under changing policies, and holds every
+// answer against an independent reading of the history.
+func TestRandomCustomers(t *testing.T) {
+	customers, commands := 100, 120
+	if testing.Short() {
+		customers = 50
+	}
+	seen := map[licensedv1.Rule]int{}
+	for seed := range customers {
+		rng := rand.New(rand.NewPCG(uint64(seed), 1))
+		r := newTrial(t, pick(rng, somePolicies), epoch)
+		books := &ledger{licenses: map[string]*ledgerLicense{}, refused: seen}
+		for range commands {
+			if rng.IntN(20) == 0 {
+				r.kind.SetPolicy(pick(rng, somePolicies))
+			}
+			r.wait(rng)
+			r.step(books, someCommand(rng))
+			if t.Failed() {
+				t.Fatalf("seed %d", seed)
+			}
+		}
+		for _, title := range someTitles {
+			r.checkDownloads(title, rng)
+		}
+	}
+	for n, name := range licensedv1.Rule_name {
+		if rule := licensedv1.Rule(n); rule != licensedv1.Rule_RULE_UNSPECIFIED && seen[rule] < 5 {
+			t.Errorf("%s refused %d times: the commands are not random enough", name, seen[rule])
+		}
+	}
+}
+
+// step executes a command and checks everything that can be told about it.
+func (r *trial) step(books *ledger, c *licensedv1.Command) {
+	r.t.Helper()
+	state := r.live.(*aggregate).state
+	p := r.kind.Policy()
+	before, countsBefore := copyState(r.t, state), books.counts(r.now, p, c)
+	d := r.execute(c)
+	o := r.outcome(c, d)
+	if d.Refused != (o.Refusal != nil) {
+		r.t.Fatalf("%v: refused %v, outcome %v", c, d.Refused, o)
+	}
+	if d.Refused {
+		if after := copyState(r.t, state); !reflect.DeepEqual(before, after) {
+			r.t.Fatalf("%v was refused and changed the state\nfrom %+v\nto   %+v", c, before, after)
+		}
+		books.refused[o.Refusal.Rule]++
+		r.checkRefusal(c, o.Refusal, countsBefore)
+		return
+	}
+	books.record(d.Events, r.now, p)
+	for name, after := range books.counts(r.now, p, c) {
+		if was := countsBefore[name]; after.n > was.n && after.n > int(after.limit) {
+			r.t.Fatalf("%v raised %s from %d to %d, the limit is %d", c, name, was.n, after.n, after.limit)
+		}
+	}
+	r.checkLicense(o)
+}
+
+// checkRefusal holds a refusal against an independent count, and its next_allowed_at against what is
+// decided at other times.
+func (r *trial) checkRefusal(c *licensedv1.Command, refusal *licensedv1.Refusal, counts map[string]tally) {
+	r.t.Helper()
+	name := map[licensedv1.Rule]string{
+		licensedv1.Rule_RULE_DEVICE_LIMIT:       "devices",
+		licensedv1.Rule_RULE_STUDIO_LIMIT:       "studio",
+		licensedv1.Rule_RULE_YEARLY_LIMIT:       "year",
+		licensedv1.Rule_RULE_DEACTIVATION_LIMIT: "deactivations",
+	}[refusal.Rule]
+	if name != "" {
+		n := counts[name]
+		if n.n != int(refusal.Current) || n.limit != refusal.Limit || n.n < int(n.limit) {
+			r.t.Fatalf("%v at %v: %v, counted %+v", c, r.now, refusal, n)
+		}
+	}
+	s, p := r.live.(*aggregate).state, r.kind.Policy()
+	refused := func(at int64) bool { return Decide(time.UnixMilli(at), p, s, c).Refused }
+	next := int64(1 << 62)
+	if refusal.NextAllowedAt != nil {
+		next = refusal.NextAllowedAt.AsTime().UnixMilli()
+		if next <= r.now.UnixMilli() || refused(next) {
+			r.t.Fatalf("%v at %v: allowed again at %v, and refused then", c, r.now, refusal.NextAllowedAt.AsTime())
+		}
+	}
+	for _, edge := range append(edges(s), next, next-1_000_000) {
+		for at := edge - 1; at <= edge+1; at++ {
+			if at > r.now.UnixMilli() && at < min(next, maxTime) && !refused(at) {
+				r.t.Fatalf("%v at %v: %v, and allowed already at %v", c, r.now, refusal, time.UnixMilli(at).UTC())
+			}
+		}
+	}
+}
+
+// checkLicense holds the licence in a reply against the list of licences.
+func (r *trial) checkLicense(o Outcome) {
+	r.t.Helper()
+	if o.License == nil {
+		return
+	}
+	list := r.query(&licensedv1.Query{Query: &licensedv1.Query_ListLicenses{
+		ListLicenses: &licensedv1.ListLicenses{IncludeInactive: true},
+	}}).(*licensedv1.ListLicensesResponse)
+	if !slices.ContainsFunc(list.Licenses, func(l *licensedv1.License) bool { return proto.Equal(l, o.License) }) {
+		r.t.Fatalf("replied %v, which is not among %v", o.License, list.Licenses)
+	}
+}
+
+// checkDownloads holds the state's list of downloads against the history's.
+func (r *trial) checkDownloads(title string, rng *rand.Rand) {
+	r.t.Helper()
+	q := &licensedv1.ListDownloads{TitleId: title}
+	if rng.IntN(2) == 0 {
+		q.Since = timestamppb.New(r.now.Add(-time.Duration(rng.Int64N(370*24)) * time.Hour))
+	}
+	a := r.query(&licensedv1.Query{Query: &licensedv1.Query_ListDownloads{ListDownloads: q}}).(*Downloads)
+	want, err := DownloadsFromHistory(title, a.Since, r.events)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	same := slices.EqualFunc(a.Response.Downloads, want, func(a, b *licensedv1.Download) bool { return proto.Equal(a, b) })
+	if !same && !a.Older {
+		r.t.Fatalf("downloads of %s since %v: %v, in history %v", title, a.Since, a.Response.Downloads, want)
+	}
+	if a.Older != (r.now.Sub(a.Since) >= policy.Window) {
+		r.t.Fatalf("since %v is older: %v", a.Since, a.Older)
+	}
+	refused := Decide(r.now, r.kind.Policy(), r.live.(*aggregate).state, download("another", title))
+	limited := refused.Refused && refused.Events[0].Value.(*licensedv1.CommandRefused).Rule == licensedv1.Rule_RULE_YEARLY_LIMIT
+	if limited && a.Response.Allowed {
+		r.t.Fatalf("another download of %s is allowed, and refused", title)
+	}
+}
+
+// ledger is an independent reading of the history, as simple as can be: it forgets nothing.
+type ledger struct {
+	plan          string
+	licenses      map[string]*ledgerLicense
+	uses          []ledgerUse
+	deactivations []time.Time
+	refused       map[licensedv1.Rule]int
+}
+
+type ledgerLicense struct {
+	device, studio string
+	expires        time.Time
+	released       bool
+}
+
+type ledgerUse struct {
+	title    string
+	playback bool
+	at       time.Time
+}
+
+// tally is what a rule counts, and its limit.
+type tally struct {
+	n     int
+	limit uint32
+}
+
+func (b *ledger) record(events []actors.Event, now time.Time, p *policy.Policy) {
+	for _, e := range events {
+		device, title, _ := strings.Cut(e.AggregateID, "/")
+		switch v := e.Value.(type) {
+		case *licensedv1.LicenseAcquired:
+			b.licenses[e.AggregateID] = &ledgerLicense{device: device, studio: v.StudioId, expires: time.UnixMilli(v.ExpiresAtMs)}
+		case *licensedv1.LicenseRenewed:
+			b.licenses[e.AggregateID].expires = time.UnixMilli(v.License.ExpiresAtMs)
+		case *licensedv1.LicenseReleased:
+			b.licenses[e.AggregateID].released = true
+		case *licensedv1.TitleDownloaded:
+			b.uses = append(b.uses, ledgerUse{title: title, at: now})
+		case *licensedv1.TitlePlayed:
+			if p.Counts() != policy.Downloads && p.Title(title).YearlyLimit != policy.Unlimited {
+				b.uses = append(b.uses, ledgerUse{title: title, playback: true, at: now})
+			}
+		case *licensedv1.DeviceDeactivated:
+			b.deactivations = append(b.deactivations, now)
+		case *licensedv1.PlanChanged:
+			b.plan = v.PlanId
+		}
+	}
+}
+
+// counts returns what the rules count that a command is about.
+func (b *ledger) counts(now time.Time, p *policy.Policy, c *licensedv1.Command) map[string]tally {
+	about := subjectOf(c)
+	title := p.Title(about.title)
+	studio := title.Studio
+	if held := b.licenses[about.device+"/"+about.title]; held != nil && about.kind == licensedv1.CommandKind_COMMAND_KIND_RENEW_LICENSE {
+		studio = held.studio
+	}
+	devices, ofStudio := map[string]bool{}, 0
+	for _, l := range b.licenses {
+		if !l.released && now.Before(l.expires) {
+			devices[l.device] = true
+			if l.studio == studio {
+				ofStudio++
+			}
+		}
+	}
+	year := now.Add(-365 * 24 * time.Hour)
+	uses, deactivations := 0, 0
+	for _, u := range b.uses {
+		if u.title == about.title && u.at.After(year) &&
+			(u.playback && p.Counts() != policy.Downloads || !u.playback && p.Counts() != policy.Playbacks) {
+			uses++
+		}
+	}
+	for _, at := range b.deactivations {
+		if at.After(year) {
+			deactivations++
+		}
+	}
+	_, limit := p.InForce(b.plan)
+	return map[string]tally{
+		"devices":       {len(devices), limit},
+		"studio":        {ofStudio, uint32(p.Studio(studio))},
+		"year":          {uses, uint32(title.YearlyLimit)},
+		"deactivations": {deactivations, uint32(p.Deactivations())},
+	}
+}
+
+// TestStateStaysBounded keeps a customer busy for years with ever new titles and devices.
+func TestStateStaysBounded(t *testing.T) {
+	r := newTrial(t, must(policy.Parse("p", []byte("default_plan: p\nplans: {p: {devices: 2}}\n"))), epoch)
+	const everyDays, days = 3, 365 * 3
+	most := 0
+	for i := range days / everyDays {
+		device, title := fmt.Sprintf("device%d", i/10), fmt.Sprintf("title%d", i)
+		for _, c := range []*licensedv1.Command{acquire(device, title), release(device, title)} {
+			if d := r.execute(c); d.Refused {
+				t.Fatal(describe(d))
+			}
+		}
+		if i%10 == 9 {
+			r.execute(deactivate(device))
+		}
+		r.now = r.now.Add(everyDays * 24 * time.Hour)
+		r.repack()
+		s := r.packed.(*aggregate).state
+		most = max(most, len(s.licenses))
+		if len(s.licenses) > 365/everyDays+1 || len(s.titles) != len(s.licenses) ||
+			len(s.devices) > 365/everyDays/10+2 || len(s.deactivations) > 365/everyDays/10+1 {
+			t.Fatalf("after %d days: %d licences, %d titles, %d devices, %d deactivations", i*everyDays,
+				len(s.licenses), len(s.titles), len(s.devices), len(s.deactivations))
+		}
+	}
+	if most < 365/everyDays {
+		t.Errorf("at most %d licences were kept: not those of the last 365 days", most)
+	}
+}
+
+// TestManyDownloads exceeds what the state keeps of a title without a limit.
+func TestManyDownloads(t *testing.T) {
+	unlimited := must(policy.Parse("p", []byte("default_plan: p\nplans: {p: {devices: 2}}\n")))
+	r := newTrial(t, unlimited, epoch)
+	r.execute(acquire("iphone", "x"))
+	for range 2 * maxCounted {
+		r.now = r.now.Add(time.Hour)
+		r.execute(download("iphone", "x"))
+	}
+	s := r.live.(*aggregate).state
+	if n := len(s.licenses[0].uses); n != maxCounted {
+		t.Fatalf("%d downloads in the state, want %d", n, maxCounted)
+	}
+	list := func(since time.Time) *Downloads {
+		q := &licensedv1.ListDownloads{TitleId: "x", Since: timestamppb.New(since)}
+		return r.query(&licensedv1.Query{Query: &licensedv1.Query_ListDownloads{ListDownloads: q}}).(*Downloads)
+	}
+	oldest := time.UnixMilli(s.licenses[0].uses[0].at())
+	if a := list(oldest); !a.Older {
+		t.Error("the state answers for a time of which it may have dropped downloads")
+	}
+	if a := list(oldest.Add(1)); a.Older || len(a.Response.Downloads) != maxCounted-1 {
+		t.Errorf("older %v, %d downloads, want those that are kept", a.Older, len(a.Response.Downloads))
+	}
+	// A limit as high as any counts all that matter.
+	r.kind.SetPolicy(must(policy.Parse("p", []byte(fmt.Sprintf(
+		"default_plan: p\nplans: {p: {devices: 2}}\ndefaults: {yearly_limit: %d}\n", policy.MaxYearlyLimit)))))
+	if d := r.execute(download("iphone", "x")); !d.Refused {
+		t.Errorf("above the limit: %s", describe(d))
+	}
+}
+
+// TestUsesOfEachSort keeps playbacks from displacing the downloads that a limit needs.
+func TestUsesOfEachSort(t *testing.T) {
+	l := &license{}
+	for i := range int64(3 * maxCounted) {
+		l.use(newUse(2*i, false))
+		l.use(newUse(2*i+1, true))
+	}
+	downloads := 0
+	for i, u := range l.uses {
+		if i > 0 && u.at() <= l.uses[i-1].at() {
+			t.Fatal("out of order")
+		}
+		if !u.playback() {
+			downloads++
+		}
+	}
+	if downloads != maxCounted || len(l.uses) != 2*maxCounted {
+		t.Errorf("%d downloads of %d uses", downloads, len(l.uses))
+	}
+}

@@ -1,0 +1,232 @@
+package license
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"licensed/actors"
+	"licensed/messages/licensedv1"
+	"licensed/persistence"
+)
+
+var writeGoldenFiles = flag.Bool("write-golden", false, "write golden files that are missing; never change one that was released")
+
+// golden returns the stored bytes of a golden file, which has them in hexadecimal in its first line
+// and a description below.
+func golden(t *testing.T, name string, data []byte, description string) (stored []byte, described string) {
+	t.Helper()
+	file := filepath.Join("testdata", "golden", name)
+	if _, err := os.Stat(file); err != nil && *writeGoldenFiles {
+		if err := os.WriteFile(file, []byte(hex.EncodeToString(data)+"\n"+description), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatalf("stored bytes without a golden file (go test ./actors/license -write-golden makes it): %v", err)
+	}
+	digits, described, _ := strings.Cut(string(text), "\n")
+	if stored, err = hex.DecodeString(digits); err != nil {
+		t.Fatal(err)
+	}
+	return stored, described
+}
+
+// busy is a customer with a bit of everything.
+func busy(t testing.TB) *trial {
+	r := newTrial(t, somePolicies[1], epoch)
+	for _, c := range []*licensedv1.Command{
+		changePlan("three"), acquire("iphone", "a1"), play("iphone", "a1"), acquire("ipad", "a2"),
+		acquire("ipad", "x"), download("ipad", "x"), renew("ipad", "a2"), release("iphone", "a1"),
+		acquire("laptop", "b1"), deactivate("laptop"), renew("tv", "x"),
+	} {
+		r.execute(c)
+		r.now = r.now.Add(36*time.Hour + time.Millisecond)
+	}
+	return r
+}
+
+// dump writes a state for comparison by eye.
+func dump(s *State) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "plan %s, order %d, last %s\n", s.plan, s.order, clock(time.UnixMilli(s.last)))
+	for i := range s.devices {
+		d := &s.devices[i]
+		fmt.Fprintf(&b, "device %s, order %d, deactivated %v, seen %s, downloaded %s\n",
+			d.id, d.order, d.deactivated, clock(time.UnixMilli(d.seen)), clock(time.UnixMilli(d.downloaded)))
+	}
+	for i := range s.licenses {
+		l := &s.licenses[i]
+		fmt.Fprintf(&b, "licence %s/%s of %s, order %d, acquired %s, expires %s, released %s, renewals %d\n",
+			s.devices[l.device].id, s.titles[l.title], s.studioOf(l), l.order, clock(time.UnixMilli(l.acquired)),
+			clock(time.UnixMilli(l.expires)), clock(time.UnixMilli(l.released)), l.renewals)
+		for _, u := range l.uses {
+			fmt.Fprintf(&b, "  use %s, playback %v\n", clock(time.UnixMilli(u.at())), u.playback())
+		}
+	}
+	for _, at := range s.deactivations {
+		fmt.Fprintf(&b, "deactivation %s\n", clock(time.UnixMilli(at)))
+	}
+	return b.String()
+}
+
+func TestSnapshotGolden(t *testing.T) {
+	s := busy(t).live.(*aggregate).state
+	stored, described := golden(t, "LicenseSnapshot.1.golden", s.encode(), dump(s))
+	read, err := decode(stored)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := dump(read); got != described {
+		t.Errorf("read\n%swant\n%s", got, described)
+	}
+	if got := s.encode(); !bytes.Equal(got, stored) {
+		t.Errorf("written %x\nwant    %x", got, stored)
+	}
+}
+
+// TestSnapshotIsTheMessage holds the hand-written codec against the generated one.
+func TestSnapshotIsTheMessage(t *testing.T) {
+	for seed := range uint64(50) {
+		rng := rand.New(rand.NewPCG(seed, 2))
+		r := newTrial(t, somePolicies[0], epoch)
+		for range rng.IntN(200) {
+			r.wait(rng)
+			r.execute(someCommand(rng))
+		}
+		s := r.live.(*aggregate).state
+		data := s.encode()
+		var m licensedv1.LicenseSnapshot
+		if err := proto.Unmarshal(data, &m); err != nil {
+			t.Fatal(err)
+		}
+		if len(m.ProtoReflect().GetUnknown()) > 0 {
+			t.Fatalf("fields that the message does not have: %v", &m)
+		}
+		again, err := proto.MarshalOptions{Deterministic: true}.Marshal(&m)
+		if err != nil || !bytes.Equal(again, data) {
+			t.Fatalf("seed %d: generated code writes %x (%v), want %x", seed, again, err, data)
+		}
+		if len(m.Devices) != len(s.devices)*deviceColumns || len(m.Licenses) != len(s.licenses)*licenseColumns ||
+			m.TimeMs != uint64(s.last) || m.Order != s.order || int(m.StudioCount) != len(s.studios) ||
+			len(m.Deactivations) != len(s.deactivations) ||
+			len(m.NameLengths) != 1+len(s.devices)+len(s.studios)+len(s.titles) {
+			t.Fatalf("seed %d: %v of %s", seed, &m, dump(s))
+		}
+		read, err := decode(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if dump(read) != dump(s) {
+			t.Fatalf("seed %d: read\n%swant\n%s", seed, dump(read), dump(s))
+		}
+	}
+}
+
+// TestSnapshotSize holds the packed state of a household against what idle customers may cost.
+func TestSnapshotSize(t *testing.T) {
+	if n := len(household(NewKind(roomy), 10).Snapshot(epoch).Data); n > 300 {
+		t.Errorf("10 licences take %d bytes, want at most 300", n)
+	}
+	if n := len(NewKind(roomy).New(customerID).Snapshot(epoch).Data); n > 8 {
+		t.Errorf("an unknown customer takes %d bytes", n)
+	}
+}
+
+// TestLongFields writes fields whose length takes one, two and three bytes.
+func TestLongFields(t *testing.T) {
+	for _, n := range []int{0, 1, 127, 128, 16383, 16384, 70000} {
+		s := &State{plan: strings.Repeat("p", n), last: 1}
+		read, err := decode(s.encode())
+		if err != nil || read.plan != s.plan {
+			t.Errorf("a plan of %d bytes: read %d bytes, %v", n, len(read.plan), err)
+		}
+	}
+}
+
+// TestSnapshotIsACopy keeps what happens later out of a snapshot.
+func TestSnapshotIsACopy(t *testing.T) {
+	r := busy(t)
+	s := r.live.Snapshot(r.now)
+	want := bytes.Clone(s.Data)
+	restored := restore(t, r.kind, s)
+	for _, c := range []*licensedv1.Command{download("ipad", "x"), acquire("tv", "a1")} {
+		evolve(r.live, r.now, c)
+		evolve(restored, r.now, c)
+	}
+	if !bytes.Equal(s.Data, want) {
+		t.Error("the snapshot changed")
+	}
+}
+
+func TestRestoreErrors(t *testing.T) {
+	k := NewKind(roomy)
+	good := busy(t).live.Snapshot(epoch)
+	for name, change := range map[string]func(s *actors.Snapshot){
+		"mapper":      func(s *actors.Snapshot) { s.Mapper = "LicenseSnapshot/2" },
+		"codec":       func(s *actors.Snapshot) { s.Header.Codec = 1 },
+		"compression": func(s *actors.Snapshot) { s.Header.Compression = 1 },
+		"key":         func(s *actors.Snapshot) { s.Header.KeyID = "k" },
+		"cut":         func(s *actors.Snapshot) { s.Data = s.Data[:len(s.Data)-1] },
+		"field":       func(s *actors.Snapshot) { s.Data = append(bytes.Clone(s.Data), 0x70, 1) },
+		"twice":       func(s *actors.Snapshot) { s.Data = append(bytes.Clone(s.Data), s.Data...) },
+	} {
+		s := good
+		change(&s)
+		if _, err := k.Restore(customerID, s); !errors.Is(err, persistence.ErrCorrupt) {
+			t.Errorf("%s: %v, want ErrCorrupt", name, err)
+		}
+	}
+	for n := range good.Data {
+		if _, err := decode(good.Data[:n]); err == nil {
+			// A cut between fields can be a smaller state, but never one that refers to what is missing.
+			s, _ := decode(good.Data[:n])
+			if len(s.licenses) > 0 && len(s.titles) == 0 {
+				t.Errorf("%d bytes of %d were read", n, len(good.Data))
+			}
+		}
+	}
+}
+
+// FuzzRestore reads arbitrary bytes. What is read is written and read back alike, and can be used.
+func FuzzRestore(f *testing.F) {
+	f.Add([]byte{}, int64(0))
+	f.Add(busy(f).live.Snapshot(epoch).Data, epoch.UnixMilli())
+	f.Add(household(NewKind(roomy), 3).Snapshot(epoch).Data, epoch.UnixMilli())
+	f.Fuzz(func(t *testing.T, data []byte, now int64) {
+		s, err := decode(data)
+		if err != nil {
+			return
+		}
+		again, err := decode(s.encode())
+		if err != nil || !reflect.DeepEqual(dump(s), dump(again)) {
+			t.Fatalf("read\n%sread back\n%s%v", dump(s), dump(again), err)
+		}
+		at := time.UnixMilli(max(s.last, min(now, maxTime)))
+		for _, p := range somePolicies {
+			for _, c := range []*licensedv1.Command{
+				acquire("iphone", "a1"), download("iphone", "a1"), renew("ipad", "a2"), play("ipad", "x"),
+				release("ipad", "x"), deactivate("ipad"), changePlan("one"),
+			} {
+				d := Decide(at, p, s, c)
+				for _, e := range d.Events {
+					e.Time = at
+					Evolve(s, e)
+				}
+			}
+			s.prune(at.UnixMilli())
+		}
+	})
+}
