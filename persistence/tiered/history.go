@@ -187,7 +187,10 @@ func (r *run) stretch(ctx context.Context, s *stretch) error {
 		}
 		// The archiver may have been here since the root was read.
 		again, rerr := r.hot.ReadRoot(ctx, s.partition.RootKey)
-		if rerr != nil || again.Archive == nil {
+		switch {
+		case rerr != nil:
+			return r.partly(s, rows, fmt.Errorf("root %s: %w", s.partition.RootKey, rerr))
+		case again.Archive == nil:
 			return r.partly(s, rows, err)
 		}
 		s.mark = again.Archive

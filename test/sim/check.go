@@ -56,6 +56,9 @@ func (w *world) check() {
 	for _, h := range w.heads {
 		w.checkHead(h.op, histories[h.op.aggregate])
 	}
+	for _, r := range w.readings {
+		r.check(w, histories[r.aggregate])
+	}
 }
 
 // finalHistory asks the owner for the head, as a reader does, and folds the history independently.
@@ -205,7 +208,7 @@ func (w *world) checkOrder() {
 }
 
 // reader reads what all replicas have together.
-func (w *world) reader() *tiered.Reader { return tiered.NewReader(final{w.store}, nil, nil) }
+func (w *world) reader() *tiered.Reader { return tiered.NewReader(final{w: w}, final{w: w}, nil) }
 
 // checkHead reads the history up to an answered head, whose roots may be long gone from the top.
 func (w *world) checkHead(o *op, h *history) {

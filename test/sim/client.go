@@ -195,6 +195,9 @@ func (c *client) finish(o *op) {
 	o.ended = c.w.now
 	if o.acked && o.kind == opRead {
 		c.w.heads = append(c.w.heads, readHead{o})
+		if c.w.chance(0.5) {
+			c.w.readHistory(o.aggregate, o.answer.Head)
+		}
 	}
 	c.w.after(c.w.between(100, 20*millisecond), "next op", c.loop)
 }

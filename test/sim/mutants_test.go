@@ -57,6 +57,32 @@ var mutants = []mutant{
 	{"history takes records past a base", "R11", []edit{{
 		"persistence/tiered/history.go", "int(min(page, s.through-at))", "page",
 	}}},
+	{"reader does not look at the mark again", "R12", []edit{{
+		"persistence/tiered/history.go", "\t\tcase again.Archive == nil:", "\t\tcase true:",
+	}}},
+	{"archive without reading back", "R12", []edit{{
+		"persistence/archive/archiver.go", "if !bytes.Equal(back, data) {", "if false && !bytes.Equal(back, data) {",
+	}}},
+	{"archive under a name used before", "R12", []edit{{
+		"persistence/archive/archiver.go", "*name = aggregate + \"/\" + a.name()", "*name = aggregate + \"/\" + a.name()[:1]",
+	}}},
+	{"archive without the exact count", "R12", []edit{{
+		"persistence/archive/archiver.go", "\t\t\tif at++; r.Sequence != at {", "\t\t\tif at++; false {",
+	}, {
+		"persistence/archive/archiver.go", "if len(page) == 0 {", "if at = max(at, c.through); false {",
+	}}},
+	{"trim before the mark", "R12", []edit{{
+		"persistence/archive/archiver.go", "\t\t\tif err := a.hot.MarkArchived(", "\t\t\t_ = a.hot.DeleteRecords(ctx, c.root.Partition())\n\t\t\tif err := a.hot.MarkArchived(",
+	}}},
+	{"take an unknown mark for made", "R12", []edit{{
+		"persistence/archive/archiver.go", "a.hot.MarkArchived(ctx, c.root.Key, m); err != nil", "a.hot.MarkArchived(ctx, c.root.Key, m); false && err != nil",
+	}}},
+	{"strip the current root", "R12", []edit{{
+		"persistence/archive/archiver.go", "\tif err := a.hot.StripRoot(ctx, r.Key, name); err", "\tif err := a.hot.StripRoot(ctx, r.Key, \"\"); err",
+	}}},
+	{"archive below a head that is not durable", "R11", []edit{{
+		"actors/decide.go", "r.Answer = Answer{Head: m.head()}\n\t\tm.wait(r, false)", "r.Answer = Answer{Head: m.head()}\n\t\tm.hot.out.Replies = append(m.hot.out.Replies, r)",
+	}}},
 	{"forget the window at rollover", "commands", []edit{{
 		"actors/recovery.go", "Snapshot: frame(&h.window, s.Data),", "Snapshot: frame(&window{}, s.Data),",
 	}}},

@@ -173,12 +173,19 @@ func (h *host) do(out *actors.Outputs) {
 	}
 	if out.PutRoot != nil {
 		w.counts.Roots++
+		if w.chance(w.params.Archive) { // ask for the head while the root is on its way
+			n.later(0, "archive", func() {
+				if !h.ended {
+					h.archive()
+				}
+			})
+		}
 		w.store.putRoot(*out.PutRoot, func(err error) {
 			n.later(0, "root written", func() { h.step(actors.Input{Kind: actors.InputRootWritten, Err: err}) })
 		})
 	}
 	if out.ReadTop {
-		w.store.topRoot(actors.AggregateID(h.id, n.env.Kind), func(root persistence.Root, err error) {
+		h.readTop(func(root persistence.Root, err error) {
 			n.later(0, "top read", func() { h.step(actors.Input{Kind: actors.InputTop, Root: &root, Err: err}) })
 		})
 	}
@@ -231,6 +238,8 @@ func (n *node) disturbHosts() {
 		case w.chance(w.params.RestartActor):
 			w.trace("node %d restarts %s", n.id, id)
 			h.do(h.machine.Halt(actors.ErrNotOwner))
+		case w.chance(w.params.Archive):
+			h.archive()
 		case h.pending == 0 && h.machine.Quiescent() && w.chance(w.params.Passivate):
 			w.trace("node %d passivates %s", n.id, id)
 			w.counts.Passivations++

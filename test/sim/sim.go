@@ -25,6 +25,7 @@ type Params struct {
 	Crash, Pause, MissRenewal     float64
 	RestartActor, Passivate       float64
 	PanicDecide                   float64
+	Archive, FailArchive          float64
 	Limit                         uint64
 	Kind                          actors.Kind
 	Config                        actors.Config
@@ -37,6 +38,7 @@ type Counts struct {
 	Crashes, Pauses, Takeovers, StoreDowns int
 	Ended, Activations, Roots              int
 	Passivations                           int
+	Segments, Stripped, Stubs, Readings    int
 	Violation                              string // the first one; empty if all is well
 	Hash                                   uint64 // of the trace
 }
@@ -56,6 +58,10 @@ func (c *Counts) add(o Counts) {
 	c.Activations += o.Activations
 	c.Roots += o.Roots
 	c.Passivations += o.Passivations
+	c.Segments += o.Segments
+	c.Stripped += o.Stripped
+	c.Stubs += o.Stubs
+	c.Readings += o.Readings
 }
 
 // paramsOf draws the parameters of a seed: calm and wild runs, so that rare combinations meet.
@@ -85,6 +91,7 @@ func paramsOf(r *rand.Rand) Params {
 		LoseMessage: some(0.2), DuplicateMessage: some(0.2), RepeatOld: some(0.3),
 		Crash: some(0.1), Pause: some(0.2), MissRenewal: some(0.4),
 		RestartActor: some(0.3), Passivate: some(0.4), PanicDecide: some(0.05),
+		Archive: some(0.3), FailArchive: some(0.2),
 		Limit: limit, Kind: actorstest.Ledger{Limit: limit}, Config: config,
 	}
 }
@@ -94,6 +101,8 @@ func Run(seed uint64, log io.Writer) Counts {
 	r := rand.New(rand.NewPCG(seed, 0x6c6963656e736564))
 	w := &world{Rand: r, params: paramsOf(r), digest: xxhash.New(), log: log}
 	w.store = newStore(w)
+	w.cold = &cold{w: w, segments: map[string][]byte{}}
+	defer w.stopTasks()
 	w.oracle = &oracle{w: w, shards: make([]grant, w.params.Shards)}
 	for i := range w.params.Nodes {
 		n := &node{w: w, id: i}
@@ -135,7 +144,7 @@ func (w *world) idle() bool {
 
 // disturbStore takes the store away for a while, now and then.
 func (w *world) disturbStore() {
-	w.store.down = !w.store.down && w.chance(w.params.FailRead/2)
+	w.store.down = w.chance(w.params.FailRead * 2)
 	if w.store.down {
 		w.counts.StoreDowns++
 	}

@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"sort"
@@ -11,7 +10,8 @@ import (
 
 // store is a quorum store: writes go to three replicas and are acknowledged by two; reads ask two and
 // bring both up to date before they answer, so that what was seen once is seen for ever. What differs
-// under one key is settled by the time of the attempt, as Cassandra does.
+// under one key is settled by the time of the attempt, as Cassandra does. Deleted records leave no
+// trace, so that late writes and repairs bring some back.
 type store struct {
 	w        *world
 	replicas [3]*replica
@@ -20,7 +20,7 @@ type store struct {
 }
 
 type replica struct {
-	roots map[persistence.RootKey]stamped[persistence.Root]
+	roots map[persistence.RootKey]rootRow
 	rows  map[persistence.Partition]map[uint64]stamped[persistence.Record]
 }
 
@@ -29,37 +29,82 @@ type stamped[T any] struct {
 	stamp uint64
 }
 
+func (a stamped[T]) later(b stamped[T]) stamped[T] {
+	if b.stamp > a.stamp {
+		return b
+	}
+	return a
+}
+
+// rootRow has the columns that are written separately.
+type rootRow struct {
+	root  stamped[persistence.Root]
+	mark  stamped[persistence.ArchiveMark]
+	strip stamped[string]
+}
+
+func (r rootRow) merge(o rootRow) rootRow {
+	return rootRow{root: r.root.later(o.root), mark: r.mark.later(o.mark), strip: r.strip.later(o.strip)}
+}
+
+// view returns the root as a reader sees it.
+func (r rootRow) view() persistence.Root {
+	root := r.root.value
+	if r.strip.stamp > 0 {
+		root = root.Strip(r.strip.value)
+	}
+	if r.mark.stamp > 0 {
+		m := r.mark.value
+		root.Archive = &m
+	}
+	return root
+}
+
 func newStore(w *world) *store {
 	s := &store{w: w}
 	for i := range s.replicas {
 		s.replicas[i] = &replica{
-			roots: map[persistence.RootKey]stamped[persistence.Root]{},
+			roots: map[persistence.RootKey]rootRow{},
 			rows:  map[persistence.Partition]map[uint64]stamped[persistence.Record]{},
 		}
 	}
 	return s
 }
 
-func (r *replica) putRoot(root persistence.Root, stamp uint64) {
-	if old, ok := r.roots[root.Key]; !ok || old.stamp < stamp {
-		r.roots[root.Key] = stamped[persistence.Root]{root, stamp}
-	}
+func (r *replica) mergeRoot(key persistence.RootKey, row rootRow) {
+	r.roots[key] = r.roots[key].merge(row)
 }
 
-func (r *replica) putRow(p persistence.Partition, rec persistence.Record, stamp uint64) {
+func (r *replica) putRow(p persistence.Partition, row stamped[persistence.Record]) {
 	rows := r.rows[p]
 	if rows == nil {
 		rows = map[uint64]stamped[persistence.Record]{}
 		r.rows[p] = rows
 	}
-	if old, ok := rows[rec.Sequence]; !ok || old.stamp < stamp {
-		rows[rec.Sequence] = stamped[persistence.Record]{rec, stamp}
-	}
+	rows[row.value.Sequence] = rows[row.value.Sequence].later(row)
 }
 
 // putRoot writes a root; done is called once.
 func (s *store) putRoot(root persistence.Root, done func(error)) {
-	s.write(fmt.Sprintf("root %v", root.Key), func(r *replica, stamp uint64) { r.putRoot(root, stamp) }, done)
+	s.write(fmt.Sprintf("root %v", root.Key), func(r *replica, stamp uint64) {
+		r.mergeRoot(root.Key, rootRow{root: stamped[persistence.Root]{root, stamp}})
+	}, done)
+}
+
+func (s *store) mark(key persistence.RootKey, m persistence.ArchiveMark, done func(error)) {
+	s.write(fmt.Sprintf("mark %v", key), func(r *replica, stamp uint64) {
+		r.mergeRoot(key, rootRow{mark: stamped[persistence.ArchiveMark]{m, stamp}})
+	}, done)
+}
+
+func (s *store) strip(key persistence.RootKey, snapshotAt string, done func(error)) {
+	s.write(fmt.Sprintf("strip %v", key), func(r *replica, stamp uint64) {
+		r.mergeRoot(key, rootRow{strip: stamped[string]{snapshotAt, stamp}})
+	}, done)
+}
+
+func (s *store) deleteRecords(p persistence.Partition, done func(error)) {
+	s.write(fmt.Sprintf("trim %v", p.RootKey), func(r *replica, _ uint64) { delete(r.rows, p) }, done)
 }
 
 // append writes the records of a mutation; done is called once. A replica takes all of it or none.
@@ -68,7 +113,7 @@ func (s *store) append(m persistence.Mutation, done func(error)) {
 	what := fmt.Sprintf("append %v %d+%d", m.Partition.RootKey, records[0].Sequence, len(records))
 	s.write(what, func(r *replica, stamp uint64) {
 		for _, rec := range records {
-			r.putRow(m.Partition, rec, stamp)
+			r.putRow(m.Partition, stamped[persistence.Record]{rec, stamp})
 		}
 	}, done)
 }
@@ -88,8 +133,9 @@ func (s *store) write(what string, apply func(*replica, uint64), done func(error
 			done(err)
 		}
 	}
+	lost := s.down && w.chance(0.5) // altogether: what is decided on it must not be told
 	for i, r := range s.replicas {
-		if w.chance(w.params.LoseWrite) || s.down && w.chance(0.8) {
+		if lost || w.chance(w.params.LoseWrite) || s.down && w.chance(0.8) {
 			continue
 		}
 		w.after(w.latency(), fmt.Sprintf("replica %d: %s", i, what), func() {
@@ -132,26 +178,36 @@ func (s *store) quorum(what string, read func(*replica), repair func(*replica), 
 	})
 }
 
-func (s *store) topRoot(aggregate string, done func(persistence.Root, error)) {
-	var top stamped[persistence.Root]
+// readRoots reads up to limit roots below a key, highest first; all if the key is zero.
+func (s *store) readRoots(aggregate string, below persistence.RootKey, limit int, done func([]persistence.Root, error)) {
+	merged := map[persistence.RootKey]rootRow{}
 	read := func(r *replica) {
-		for k, v := range r.roots {
-			if k.Aggregate == aggregate && (top.value.Key.Less(k) || k == top.value.Key && top.stamp < v.stamp) {
-				top = v
+		for k, row := range r.roots {
+			if k.Aggregate == aggregate && (below.IsZero() || k.Less(below)) {
+				merged[k] = merged[k].merge(row)
 			}
 		}
 	}
 	repair := func(r *replica) {
-		if top.stamp > 0 {
-			r.putRoot(top.value, top.stamp)
+		for k, row := range merged {
+			r.mergeRoot(k, row)
 		}
 	}
-	s.quorum("read top of "+aggregate, read, repair, func(err error) {
-		if err == nil && top.stamp == 0 {
-			err = persistence.ErrNotFound
-		}
-		done(top.value, err)
+	s.quorum(fmt.Sprintf("read roots of %s below %v", aggregate, below), read, repair, func(err error) {
+		done(views(merged, limit), err)
 	})
+}
+
+// views returns the rows that have a root, highest key first.
+func views(rows map[persistence.RootKey]rootRow, limit int) []persistence.Root {
+	var all []persistence.Root
+	for _, row := range rows {
+		if row.root.stamp > 0 {
+			all = append(all, row.view())
+		}
+	}
+	sort.Slice(all, func(i, j int) bool { return all[j].Key.Less(all[i].Key) })
+	return all[:min(limit, len(all))]
 }
 
 func (s *store) readRecords(p persistence.Partition, after uint64, limit int, done func([]persistence.Record, error)) {
@@ -165,15 +221,15 @@ func (s *store) readRecords(p persistence.Partition, after uint64, limit int, do
 		return seqs[:min(limit, len(seqs))]
 	}
 	read := func(r *replica) {
-		for seq, v := range r.rows[p] {
-			if old, ok := merged[seq]; seq > after && (!ok || old.stamp < v.stamp) {
-				merged[seq] = v
+		for seq, row := range r.rows[p] {
+			if seq > after {
+				merged[seq] = merged[seq].later(row)
 			}
 		}
 	}
 	repair := func(r *replica) {
 		for _, seq := range page() {
-			r.putRow(p, merged[seq].value, merged[seq].stamp)
+			r.putRow(p, merged[seq])
 		}
 	}
 	s.quorum(fmt.Sprintf("read %v after %d", p.RootKey, after), read, repair, func(err error) {
@@ -183,69 +239,4 @@ func (s *store) readRecords(p persistence.Partition, after uint64, limit int, do
 		}
 		done(records, err)
 	})
-}
-
-// final reads what all replicas have together, at once: the journal of the checker.
-type final struct{ s *store }
-
-func (f final) roots(aggregate string) []persistence.Root {
-	latest := map[persistence.RootKey]stamped[persistence.Root]{}
-	for _, r := range f.s.replicas {
-		for k, v := range r.roots {
-			if k.Aggregate == aggregate && latest[k].stamp < v.stamp {
-				latest[k] = v
-			}
-		}
-	}
-	var all []persistence.Root
-	for _, v := range latest {
-		all = append(all, v.value)
-	}
-	sort.Slice(all, func(i, j int) bool { return all[j].Key.Less(all[i].Key) })
-	return all
-}
-
-func (f final) TopRoot(_ context.Context, aggregate string) (persistence.Root, error) {
-	if all := f.roots(aggregate); len(all) > 0 {
-		return all[0], nil
-	}
-	return persistence.Root{}, persistence.ErrNotFound
-}
-
-func (f final) ReadRoot(_ context.Context, key persistence.RootKey) (persistence.Root, error) {
-	for _, r := range f.roots(key.Aggregate) {
-		if r.Key == key {
-			return r, nil
-		}
-	}
-	return persistence.Root{}, persistence.ErrNotFound
-}
-
-func (f final) ReadRoots(_ context.Context, aggregate string, below persistence.RootKey, limit int) ([]persistence.Root, error) {
-	var page []persistence.Root
-	for _, r := range f.roots(aggregate) {
-		if (below.IsZero() || r.Key.Less(below)) && len(page) < limit {
-			page = append(page, r)
-		}
-	}
-	return page, nil
-}
-
-func (f final) ReadRecords(_ context.Context, p persistence.Partition, after uint64, limit int) ([]persistence.Record, error) {
-	latest := map[uint64]stamped[persistence.Record]{}
-	for _, r := range f.s.replicas {
-		for seq, v := range r.rows[p] {
-			if latest[seq].stamp < v.stamp {
-				latest[seq] = v
-			}
-		}
-	}
-	var page []persistence.Record
-	for seq, v := range latest {
-		if seq > after {
-			page = append(page, v.value)
-		}
-	}
-	sort.Slice(page, func(i, j int) bool { return page[i].Sequence < page[j].Sequence })
-	return page[:min(limit, len(page))], nil
 }

@@ -12,6 +12,7 @@
 //	nodes    each a process with an incarnation, driving actors.Machine as the protoactor shell does
 //	oracle   grants shards under rising epochs, never before the former owner's lease is over
 //	store    three replicas, plain writes acknowledged by two, reads of two with repair
+//	archive  overwrites, fails, damages; archivers and readers of history are at work all the time
 //
 // The machines are the product's own; the store's quorum behaviour is Cassandra's, which is weaker
 // than the embedded store's.
@@ -68,14 +69,17 @@ type world struct {
 	digest *xxhash.Digest
 	log    io.Writer // nil for none
 
-	store   *store
-	oracle  *oracle
-	nodes   []*node
-	clients []*client
-	ops     []*op
-	heads   []readHead
-	healed  bool
-	counts  Counts
+	store    *store
+	cold     *cold
+	oracle   *oracle
+	nodes    []*node
+	clients  []*client
+	tasks    []*task
+	ops      []*op
+	heads    []readHead
+	readings []*reading
+	healed   bool
+	counts   Counts
 }
 
 // epochStart is the wall clock at virtual time 0.
