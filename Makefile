@@ -15,9 +15,9 @@ SEED  ?= 1
 SEEDS ?= 20000
 # make fuzz: how long for each fuzzer.
 FUZZTIME ?= 10s
-# make bench: which benchmarks, and how often: each measures for a time of its own, so once is enough.
+# make bench: which benchmarks, and how long for each that does not say so itself.
 BENCH     ?= .
-BENCHTIME ?= 1x
+BENCHTIME ?= 1s
 # make test-all, bench and cover: which packages.
 PKG ?= ./...
 
