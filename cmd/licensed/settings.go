@@ -86,6 +86,9 @@ func (s *settings) fromYAML(name string, r io.Reader) error {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	root := document.Content[0]
+	if root.Tag == "!!null" {
+		return nil
+	}
 	if root.Kind != yaml.MappingNode {
 		return fmt.Errorf("%s:%d: settings must be lines of NAME: VALUE", name, root.Line)
 	}

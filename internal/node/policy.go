@@ -14,17 +14,16 @@ import (
 type policySource struct {
 	kind    *license.Kind
 	log     *slog.Logger
-	reloads chan struct{}
+	reloads chan struct{} // nil if there is no file
 	stopped chan struct{}
 }
 
 // openPolicy reads the policy and, if it comes from a file, begins to watch it.
 func (n *Node) openPolicy(context.Context) error {
-	s := &policySource{log: n.log, reloads: make(chan struct{}, 1), stopped: make(chan struct{})}
+	s := &policySource{log: n.log}
 	n.policy = s
 	if n.config.Policy == "" {
 		s.kind = license.NewKind(policy.Default())
-		close(s.stopped)
 		return nil
 	}
 	file, err := policyfile.Open(n.config.Policy)
@@ -32,6 +31,7 @@ func (n *Node) openPolicy(context.Context) error {
 		return err
 	}
 	s.kind = license.NewKind(file.Policy())
+	s.reloads, s.stopped = make(chan struct{}, 1), make(chan struct{})
 	ctx, cancel := context.WithCancel(context.Background())
 	go s.watch(ctx, file, n.config.PolicyPoll)
 	n.push("policy", func(context.Context) error {
@@ -79,9 +79,11 @@ func (s *policySource) version() string { return s.kind.Policy().Version() }
 
 // reload reads the file again soon.
 func (s *policySource) reload() {
-	select {
-	case <-s.stopped:
+	if s.reloads == nil {
 		s.log.Warn("there is no policy file to read again")
+		return
+	}
+	select {
 	case s.reloads <- struct{}{}:
 	default: // One is under way already.
 	}

@@ -275,8 +275,6 @@ func (l *load) resolve(t *testing.T, d *daemon) {
 				case <-d.exited:
 					t.Errorf("the daemon ended by itself: %v", d.cmd.ProcessState)
 					return
-				case <-t.Context().Done():
-					return
 				case <-time.After(20 * time.Millisecond): // A rate limit, perhaps.
 				}
 			}

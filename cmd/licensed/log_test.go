@@ -1,0 +1,32 @@
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+)
+
+func TestLogger(t *testing.T) {
+	for _, test := range []struct{ level, format, says string }{
+		{"info", "auto", `{"time":`}, // Not a terminal.
+		{"debug", "text", "time="},
+		{"warn", "json", ""},
+		{"ERROR", "text", ""},
+	} {
+		var out bytes.Buffer
+		log, err := newLogger(&out, test.level, test.format)
+		if err != nil {
+			t.Errorf("%+v: %v", test, err)
+			continue
+		}
+		log.Info("hello")
+		if got := out.String(); !strings.HasPrefix(got, test.says) || (got == "") != (test.says == "") {
+			t.Errorf("%+v: %q", test, got)
+		}
+	}
+	for _, bad := range [][2]string{{"loud", "text"}, {"info", "xml"}} {
+		if _, err := newLogger(new(bytes.Buffer), bad[0], bad[1]); err == nil {
+			t.Errorf("%v is accepted", bad)
+		}
+	}
+}
