@@ -1,0 +1,114 @@
+package cassandra_test
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"testing"
+
+	"licensed/persistence"
+	"licensed/persistence/cassandra"
+	"licensed/persistence/cassandra/cassandratest"
+	"licensed/persistence/persistencetest"
+)
+
+// shared is the node that most tests use, started when the first needs it.
+var shared struct {
+	once    sync.Once
+	hosts   []string
+	cluster *cassandratest.Cluster
+	err     error
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if shared.cluster != nil {
+		if err := shared.cluster.Destroy(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+// hosts returns contact points of a Cassandra with at least one node.
+func hosts(t testing.TB) []string {
+	t.Helper()
+	cassandratest.SkipIfShort(t)
+	shared.once.Do(func() {
+		if shared.hosts = cassandratest.AddressFromEnvironment(); shared.hosts != nil {
+			return
+		}
+		dir, err := os.MkdirTemp("", "licensed-cassandra-")
+		if err != nil {
+			shared.err = err
+			return
+		}
+		if shared.cluster, shared.err = cassandratest.Launch(dir, cassandratest.Config{}); shared.err == nil {
+			shared.hosts = shared.cluster.Hosts()
+		}
+	})
+	if shared.err != nil {
+		t.Fatal(shared.err)
+	}
+	return shared.hosts
+}
+
+// keyspace returns options for a keyspace of the test's own.
+func keyspace(t testing.TB) cassandra.Options {
+	t.Helper()
+	return quiet(t, cassandratest.Keyspace(t, hosts(t), 1))
+}
+
+// quiet returns options whose warnings go to the test's log.
+func quiet(t testing.TB, o cassandra.Options) cassandra.Options {
+	o.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
+	return o
+}
+
+// open opens a store that t.Cleanup closes.
+func open(t testing.TB, o cassandra.Options) *cassandra.Store {
+	t.Helper()
+	s, err := cassandra.Open(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+func TestConformance(t *testing.T) {
+	hosts(t)
+	persistencetest.Run(t, driver(t, keyspace(t)))
+}
+
+// driver keeps all places in one keyspace, emptied before each, which is faster than creating tables.
+func driver(t *testing.T, o cassandra.Options) persistencetest.Driver {
+	check := func(t testing.TB, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return persistencetest.Driver{
+		MaxMutationBytes: o.MaxMutationBytes,
+		New: func(t testing.TB) *persistencetest.Place {
+			o := quiet(t, o)
+			check(t, cassandra.Truncate(t.Context(), o))
+			return &persistencetest.Place{
+				Open: func() (persistence.Store, error) { return cassandra.Open(t.Context(), o) },
+				CorruptRoot: func(t testing.TB, key persistence.RootKey) {
+					check(t, cassandra.CorruptRoot(t.Context(), o, key))
+				},
+				CorruptRecord: func(t testing.TB, p persistence.Partition, sequence uint64) {
+					check(t, cassandra.CorruptRecord(t.Context(), o, p, sequence))
+				},
+			}
+		},
+	}
+}

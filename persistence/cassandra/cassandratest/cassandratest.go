@@ -1,0 +1,162 @@
+// Package cassandratest gives tests and benchmarks a real Cassandra: the one that the environment
+// variable LICENSED_CASSANDRA names (contact points, "host:port,host:port"), or nodes of their own,
+// started by scripts/cassandra.sh on loopback addresses that nobody else uses.
+//
+// There is no way to go without: if there is neither an address nor a JDK 17, the test fails and says
+// so. Only `go test -short` skips.
+package cassandratest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+
+	"licensed/persistence/cassandra"
+)
+
+// AddressVariable names contact points to use instead of starting nodes.
+const AddressVariable = "LICENSED_CASSANDRA"
+
+// Cluster is Cassandra nodes that this process started. Its methods fail the test that they are called
+// with.
+type Cluster struct {
+	env   []string
+	hosts []string
+}
+
+// Config is for nodes; see scripts/cassandra.sh for what the values mean.
+type Config struct {
+	Nodes int
+	// Env is settings of scripts/cassandra.sh, "SYNC=batch".
+	Env []string
+}
+
+// Start starts nodes of their own, which t.Cleanup stops and removes.
+func Start(t testing.TB, c Config) *Cluster {
+	t.Helper()
+	SkipIfShort(t)
+	cluster, err := Launch(t.TempDir(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := cluster.Destroy(); err != nil {
+			t.Error(err)
+		}
+	})
+	return cluster
+}
+
+// SkipIfShort skips the test with a message if `go test -short` was asked for.
+func SkipIfShort(t testing.TB) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("needs Cassandra: not run with -short")
+	}
+}
+
+// Launch is Start without a test, for TestMain; the caller calls Destroy.
+func Launch(dir string, c Config) (*Cluster, error) {
+	network := freeNetwork()
+	cluster := &Cluster{env: append([]string{"DIR=" + filepath.Join(dir, "cassandra"), "NET=" + network, "FIRST=1", "PORT=9042"}, c.Env...)}
+	nodes := max(1, c.Nodes)
+	for i := range nodes {
+		cluster.hosts = append(cluster.hosts, fmt.Sprintf("%s.%d:9042", network, i+1))
+	}
+	if _, err := cluster.script("up", strconv.Itoa(nodes)); err != nil {
+		_ = cluster.Destroy()
+		return nil, fmt.Errorf("%w\nThese tests need a Cassandra: set %s to its host:port, or install JDK 17 and Maven, or run go test -short to leave them out", err, AddressVariable)
+	}
+	return cluster, nil
+}
+
+// freeNetwork returns the first three bytes of loopback addresses that nobody listens on.
+func freeNetwork() string {
+	for {
+		network := fmt.Sprintf("127.%d.%d", 1+rand.IntN(254), rand.IntN(256))
+		conn, err := net.Dial("tcp", network+".1:9042")
+		if err != nil {
+			return network
+		}
+		_ = conn.Close()
+	}
+}
+
+// Hosts returns the nodes' addresses.
+func (c *Cluster) Hosts() []string { return c.hosts }
+
+// Destroy stops the nodes and removes their data.
+func (c *Cluster) Destroy() error {
+	_, err := c.script("destroy")
+	return err
+}
+
+// Do runs scripts/cassandra.sh for these nodes: kill, pause, resume, start, stop and a node from 1, or
+// nodetool.
+func (c *Cluster) Do(t testing.TB, args ...string) string {
+	t.Helper()
+	out, err := c.script(args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func (c *Cluster) script(args ...string) (string, error) {
+	_, file, _, _ := runtime.Caller(0)
+	script := filepath.Join(filepath.Dir(file), "..", "..", "..", "scripts", "cassandra.sh")
+	cmd := exec.Command(script, args...)
+	cmd.Env = append(os.Environ(), c.env...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("cassandra.sh %s: %w\n%s", strings.Join(args, " "), err, stderr.String())
+	}
+	return stdout.String(), nil
+}
+
+// Keyspace returns options for a new keyspace with a schema and that many copies, which t.Cleanup
+// drops.
+func Keyspace(t testing.TB, hosts []string, copies int) cassandra.Options {
+	t.Helper()
+	o := NewKeyspace(hosts)
+	o.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
+	if _, err := cassandra.ApplySchema(context.Background(), o, cassandra.ApplyOptions{CreateKeyspace: copies}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := cassandra.DropTestKeyspace(context.Background(), o); err != nil {
+			t.Error(err)
+		}
+	})
+	return o
+}
+
+// NewKeyspace returns options for a keyspace that does not exist yet. The risk of a single copy is
+// accepted.
+func NewKeyspace(hosts []string) cassandra.Options {
+	o := cassandra.DefaultOptions()
+	o.Hosts = hosts
+	o.Keyspace = cassandra.TestKeyspacePrefix + strconv.FormatUint(rand.Uint64(), 36)
+	o.AcceptRisks = []string{cassandra.RiskReplication1}
+	return o
+}
+
+// AddressFromEnvironment returns the contact points in LICENSED_CASSANDRA, or none.
+func AddressFromEnvironment() []string {
+	v := os.Getenv(AddressVariable)
+	if v == "" {
+		return nil
+	}
+	return strings.Split(v, ",")
+}

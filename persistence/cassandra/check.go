@@ -1,0 +1,289 @@
+package cassandra
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gocql/gocql"
+
+	"licensed/persistence"
+)
+
+// Risk is something about the keyspace or the Cassandra cluster that endangers the promise that an
+// acknowledged event is never lost, or the service.
+type Risk struct {
+	// Name to accept it by, in Options.AcceptRisks.
+	Name string
+	// Severe risks make Open fail unless they are accepted.
+	Severe bool
+	// Detail says what was found and what follows from it.
+	Detail string
+}
+
+// String returns name and detail.
+func (r Risk) String() string { return r.Name + ": " + r.Detail }
+
+// The names of risks. docs/cassandra.md tells what to do about each.
+const (
+	RiskReplication1  = "replication-1"      // severe: one copy of everything
+	RiskReplication2  = "replication-2"      // no node may be down
+	RiskNoReplicas    = "no-replicas"        // severe: the data centre that is used has none
+	RiskDataCenter    = "data-center-unset"  // severe: LOCAL levels, several data centres, none named
+	RiskSimple        = "simple-strategy"    // severe: LOCAL levels need NetworkTopologyStrategy
+	RiskSerial        = "serial-consistency" // severe: the cluster was created with other levels
+	RiskReadRepair    = "read-repair"        // severe: reads are not monotonic
+	RiskTimeToLive    = "time-to-live"       // severe: rows would expire
+	RiskCommitLog     = "commitlog-periodic" // an acknowledged write can be lost to a power failure
+	RiskPaxosVariant  = "paxos-v1"           // compare-and-set is unsafe when nodes come and go
+	RiskMutationLimit = "mutation-limit"     // Cassandra's limit is below Options.MaxMutationBytes
+	RiskClock         = "clock-skew"         // event times and deletions follow clocks
+	RiskUnchecked     = "unchecked"          // settings could not be read
+)
+
+// maxSkew is the difference between clocks that is reported, beyond what the question took.
+const maxSkew = time.Second
+
+// Cassandra's defaults of what it warns about, for when its settings cannot be read.
+const (
+	defaultBatchBytes      = 5 << 10
+	defaultBatchPartitions = 10
+)
+
+// findings is what inspect found.
+type findings struct {
+	dataCenters []string // of all nodes
+	dataCenter  string   // the one that is used
+	strategy    string
+	replicas    int // of each partition among the nodes that are asked
+	tables      map[string]tableOptions
+	cluster     clusterRow
+	unreadable  error
+	// Of the nodes that were asked: the worst of each.
+	commitLog, paxosVariant     map[string]bool
+	mutationBytes               int
+	batchBytes, batchPartitions int
+	skew                        time.Duration
+}
+
+type tableOptions struct {
+	readRepair string
+	timeToLive int
+}
+
+// inspect reads what the promise depends on.
+func inspect(ctx context.Context, s *session, o *Options) (*findings, error) {
+	f := &findings{
+		tables:    make(map[string]tableOptions),
+		commitLog: make(map[string]bool), paxosVariant: make(map[string]bool),
+		batchBytes: defaultBatchBytes, batchPartitions: defaultBatchPartitions,
+	}
+	if err := f.readTopology(ctx, s, o); err != nil {
+		return nil, err
+	}
+	if err := f.readTables(ctx, s, o.Keyspace); err != nil {
+		return nil, err
+	}
+	var err error
+	if f.cluster, err = s.readCluster(ctx); err != nil && !errors.Is(err, persistence.ErrNotFound) {
+		return nil, err
+	}
+	first := true
+	for _, id := range s.policy.hostIDs() {
+		one := context.WithValue(ctx, onlyHost{}, id)
+		if f.readClock(one, s) != nil {
+			continue // down, which is no reason not to start
+		}
+		if err := f.readSettings(one, s, first); err != nil {
+			f.unreadable = err
+		}
+		first = false
+	}
+	return f, nil
+}
+
+func (f *findings) readTopology(ctx context.Context, s *session, o *Options) error {
+	dcs := make(map[string]bool)
+	f.dataCenter = o.DataCenter
+	iter := s.read(ctx, `SELECT data_center FROM system.peers_v2`).Consistency(gocql.One).Iter()
+	var dc string
+	for iter.Scan(&dc) {
+		dcs[dc] = true
+	}
+	if err := iter.Close(); err != nil {
+		return readError(err)
+	}
+	if err := s.read(ctx, `SELECT data_center FROM system.local`).Consistency(gocql.One).Scan(&dc); err != nil {
+		return readError(err)
+	}
+	dcs[dc] = true
+	if f.dataCenter == "" && o.Consistency == LocalQuorum {
+		f.dataCenter = dc // the driver asks no node of another
+	}
+	f.dataCenters = slices.Sorted(maps.Keys(dcs))
+
+	var replication map[string]string
+	err := s.read(ctx, `SELECT replication FROM system_schema.keyspaces WHERE keyspace_name = ?`, o.Keyspace).
+		Consistency(gocql.One).Scan(&replication)
+	if err != nil {
+		return readError(err)
+	}
+	f.strategy = replication["class"][strings.LastIndexByte(replication["class"], '.')+1:]
+	f.replicas = replicas(replication, f.dataCenter)
+	return nil
+}
+
+// replicas returns the copies of each partition in a data centre, or in all of them.
+func replicas(replication map[string]string, dataCenter string) int {
+	sum := 0
+	for name, value := range replication {
+		full, _, _ := strings.Cut(value, "/") // "3/1" is three replicas, one of them transient
+		n, err := strconv.Atoi(full)
+		if err == nil && (name == "replication_factor" || dataCenter == "" || name == dataCenter) {
+			sum += n
+		}
+	}
+	return sum
+}
+
+func (f *findings) readTables(ctx context.Context, s *session, keyspace string) error {
+	iter := s.read(ctx, `SELECT table_name, read_repair, default_time_to_live FROM system_schema.tables WHERE keyspace_name = ?`, keyspace).
+		Consistency(gocql.One).Iter()
+	var name string
+	var t tableOptions
+	for iter.Scan(&name, &t.readRepair, &t.timeToLive) {
+		f.tables[name] = t
+	}
+	if err := iter.Close(); err != nil {
+		return readError(err)
+	}
+	return nil
+}
+
+// readClock asks a node for its time.
+func (f *findings) readClock(ctx context.Context, s *session) error {
+	var theirs time.Time
+	before := time.Now()
+	err := s.Query(`SELECT toTimestamp(now()) FROM system.local`).WithContext(ctx).Consistency(gocql.One).Scan(&theirs)
+	if err != nil {
+		return err
+	}
+	after := time.Now()
+	// Whatever moment of the question it was, the difference is at least this.
+	skew := max(before.Sub(theirs)-time.Millisecond, theirs.Sub(after))
+	f.skew = max(f.skew, skew)
+	return nil
+}
+
+// readSettings reads a node's cassandra.yaml as it is in force.
+func (f *findings) readSettings(ctx context.Context, s *session, first bool) error {
+	settings := make(map[string]string)
+	iter := s.Query(`SELECT name, value FROM system_views.settings`).WithContext(ctx).Consistency(gocql.One).PageSize(5000).Iter()
+	var name, value string
+	for iter.Scan(&name, &value) {
+		settings[name] = value
+	}
+	if err := iter.Close(); err != nil {
+		return err
+	}
+	f.commitLog[settings["commitlog_sync"]] = true
+	f.paxosVariant[settings["paxos_variant"]] = true
+	least := func(have *int, name string) {
+		if n, ok := parseSize(settings[name]); ok && (first || n < *have) {
+			*have = n
+		}
+	}
+	least(&f.mutationBytes, "max_mutation_size")
+	least(&f.batchBytes, "batch_size_warn_threshold")
+	least(&f.batchPartitions, "unlogged_batch_across_partitions_warn_threshold")
+	return nil
+}
+
+// parseSize reads "5KiB", "16MiB" or a plain number.
+func parseSize(s string) (int, bool) {
+	unit := 1
+	for suffix, size := range map[string]int{"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30} {
+		if number, ok := strings.CutSuffix(s, suffix); ok {
+			s, unit = number, size
+			break
+		}
+	}
+	n, err := strconv.Atoi(strings.TrimSuffix(s, "B"))
+	return n * unit, err == nil && n >= 0
+}
+
+// risks says what the findings mean.
+func (f *findings) risks(o *Options) []Risk {
+	var found []Risk
+	add := func(wrong, severe bool, name, format string, args ...any) {
+		if wrong {
+			found = append(found, Risk{Name: name, Severe: severe, Detail: fmt.Sprintf(format, args...)})
+		}
+	}
+	local := o.Consistency == LocalQuorum
+	where := "the cluster"
+	if f.dataCenter != "" {
+		where = "data centre " + f.dataCenter
+	}
+	add(f.replicas == 0, true, RiskNoReplicas, "keyspace %s has no replicas in %s: every read and write will fail", o.Keyspace, where)
+	add(f.replicas == 1, true, RiskReplication1, "keyspace %s has one copy in %s: a lost disk loses acknowledged events, and a node that is down stops its customers", o.Keyspace, where)
+	add(f.replicas == 2, false, RiskReplication2, "keyspace %s has two copies in %s: a quorum is both, so a node that is down stops its customers", o.Keyspace, where)
+	several := len(f.dataCenters) > 1
+	add(local && several && o.DataCenter == "", true, RiskDataCenter,
+		"Cassandra has the data centres %s and this node is told none: with %s all nodes must name the same", strings.Join(f.dataCenters, ", "), o.Consistency)
+	add(local && several && f.strategy == "SimpleStrategy", true, RiskSimple,
+		"keyspace %s is replicated by SimpleStrategy, which knows no data centres: %s needs NetworkTopologyStrategy", o.Keyspace, o.Consistency)
+	f.addTableRisks(add)
+	f.addClusterRisks(o, add)
+	add(f.commitLog["periodic"], false, RiskCommitLog,
+		"commitlog_sync is periodic: Cassandra acknowledges before its disk has the write, so a power failure can lose acknowledged events; batch or group cannot")
+	add(f.paxosVariant["v1"], false, RiskPaxosVariant,
+		"paxos_variant is v1: ownership of shards is not safe while nodes join, leave or are replaced; set v2 on every node")
+	add(f.mutationBytes > 0 && f.mutationBytes <= o.MaxMutationBytes+o.MaxMutationBytes/8, true, RiskMutationLimit,
+		"max_mutation_size is %d: mutations up to max-mutation-bytes (%d) with their keys do not fit", f.mutationBytes, o.MaxMutationBytes)
+	add(f.skew > maxSkew, false, RiskClock, "the clocks of this machine and of a Cassandra node differ by %v or more", f.skew.Round(time.Millisecond))
+	add(f.unreadable != nil, false, RiskUnchecked, "commitlog_sync, paxos_variant and limits could not be checked: %v", f.unreadable)
+	return found
+}
+
+type addRisk func(wrong, severe bool, name, format string, args ...any)
+
+func (f *findings) addTableRisks(add addRisk) {
+	for _, name := range slices.Sorted(maps.Keys(f.tables)) {
+		t := f.tables[name]
+		journal := name == "events" || name == "snapshots"
+		add(journal && !strings.EqualFold(t.readRepair, "BLOCKING"), true, RiskReadRepair,
+			"table %s has read_repair %s: an activation may see a write that the next one does not; it must be BLOCKING", name, t.readRepair)
+		add(t.timeToLive != 0, true, RiskTimeToLive, "table %s has default_time_to_live %d: its rows would expire", name, t.timeToLive)
+	}
+}
+
+func (f *findings) addClusterRisks(o *Options, add addRisk) {
+	if f.cluster.Shards == 0 {
+		return // not created yet
+	}
+	serial := o.levels().serial.String()
+	add(f.cluster.serial != serial, true, RiskSerial,
+		"the cluster was created with %s and this node would use %s (consistency %s): the two do not exclude each other", f.cluster.serial, serial, o.Consistency)
+	add(f.cluster.dataCenter != "" && f.cluster.serial == serial && f.cluster.dataCenter != f.dataCenter, true, RiskSerial,
+		"the cluster was created in data centre %s and this node would use %s: LOCAL levels in two do not exclude each other", f.cluster.dataCenter, f.dataCenter)
+}
+
+// judge logs the risks and returns ErrUnsafe for the severe ones that are not accepted.
+func judge(risks []Risk, o *Options) error {
+	var errs []error
+	for _, r := range risks {
+		accepted := slices.Contains(o.AcceptRisks, r.Name) || slices.Contains(o.AcceptRisks, "all")
+		if r.Severe && !accepted {
+			errs = append(errs, fmt.Errorf("%w: %s (accept it by the name %s)", ErrUnsafe, r.Detail, r.Name))
+			continue
+		}
+		o.logger().Warn("cassandra risk: "+r.Detail, "risk", r.Name)
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,72 @@
+package cassandra
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/gocql/gocql"
+
+	"licensed/persistence"
+)
+
+// Exec runs statements on the keyspace as nobody but a test may.
+func Exec(ctx context.Context, o Options, statements ...string) error {
+	return withSession(ctx, o, o.Keyspace, func(s *session) error {
+		for _, statement := range statements {
+			if err := s.change(ctx, statement); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// ExecBare is Exec on no keyspace.
+func ExecBare(ctx context.Context, o Options, statement string, values ...any) error {
+	return withSession(ctx, o, "", func(s *session) error { return s.Query(statement, values...).WithContext(ctx).Exec() })
+}
+
+func withSession(ctx context.Context, o Options, keyspace string, run func(*session) error) error {
+	o.Timeout = schemaTimeout
+	s, err := connect(ctx, &o, keyspace)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	return run(s)
+}
+
+// Tables are all tables but schema_migrations.
+var Tables = []string{"events", "snapshots", "leases", "shards", "cluster"}
+
+// Truncate empties the tables.
+func Truncate(ctx context.Context, o Options) error {
+	statements := make([]string, 0, len(Tables))
+	for _, table := range Tables {
+		statements = append(statements, "TRUNCATE "+table)
+	}
+	return Exec(ctx, o, statements...)
+}
+
+// CorruptRoot damages snapshot_data of a root.
+func CorruptRoot(ctx context.Context, o Options, key persistence.RootKey) error {
+	return corruptColumn(ctx, o, "snapshot_data", "snapshots", "aggregate = ? AND epoch = ? AND version = ?",
+		key.Aggregate, int64(key.Epoch), int64(key.Version))
+}
+
+// CorruptRecord damages event_data of a record.
+func CorruptRecord(ctx context.Context, o Options, p persistence.Partition, sequence uint64) error {
+	return corruptColumn(ctx, o, "event_data", "events", "row_id = ? AND epoch = ? AND incarnation = ? AND sequence = ?",
+		p.RowID(), int64(p.Epoch), gocql.UUID(p.Incarnation), int64(sequence))
+}
+
+func corruptColumn(ctx context.Context, o Options, column, table, where string, key ...any) error {
+	return withSession(ctx, o, o.Keyspace, func(s *session) error {
+		var data []byte
+		if err := s.Query(fmt.Sprintf("SELECT %s FROM %s WHERE %s", column, table, where), key...).WithContext(ctx).Scan(&data); err != nil {
+			return err
+		}
+		data[len(data)/2] ^= 0x10
+		return s.Query(fmt.Sprintf("UPDATE %s SET %s = ? WHERE %s", table, column, where), append([]any{data}, key...)...).WithContext(ctx).Exec()
+	})
+}

@@ -1,0 +1,192 @@
+package cassandra
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/gocql/gocql"
+
+	"licensed/persistence"
+)
+
+// write is one partition's rows on their way. It is owned by whoever sends it.
+type write struct {
+	what      persistence.RootKey // for errors
+	statement string
+	rows      [][]any
+	key       []byte // of the partition, as the driver hashes it
+	bytes     int    // estimated as Cassandra counts a batch
+	deadline  time.Time
+	done      func(error)
+	ended     func() // after done
+}
+
+// cellBytes is what Cassandra counts for each value beside its bytes: timestamps and the like.
+const cellBytes = 24
+
+// add adds a row.
+func (w *write) add(values []any) {
+	w.rows = append(w.rows, values)
+	for _, v := range values {
+		w.bytes += cellBytes
+		switch v := v.(type) {
+		case string:
+			w.bytes += len(v)
+		case []byte:
+			w.bytes += len(v)
+		default:
+			w.bytes += 8
+		}
+	}
+}
+
+// groups sends writes: alone while few are under way, together with others of the same replicas when
+// more are.
+type groups struct {
+	store         *Store
+	maxPartitions int
+	maxBytes      int
+
+	mu    sync.RWMutex
+	lanes map[uint64]*lane // by hostPolicy.replicaSet
+}
+
+func (g *groups) init(s *Store, found *findings) {
+	g.store = s
+	g.lanes = make(map[uint64]*lane)
+	g.maxPartitions, g.maxBytes = s.opts.GroupPartitions, s.opts.GroupBytes
+	if g.maxPartitions == 0 {
+		g.maxPartitions = found.batchPartitions
+	}
+	if g.maxBytes == 0 {
+		g.maxBytes = found.batchBytes
+	}
+}
+
+func (g *groups) submit(w *write) {
+	w.deadline = time.Now().Add(g.store.opts.Timeout)
+	g.lane(g.store.session.policy.replicaSet(w.key)).submit(w)
+}
+
+func (g *groups) lane(set uint64) *lane {
+	g.mu.RLock()
+	l := g.lanes[set]
+	g.mu.RUnlock()
+	if l != nil {
+		return l
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if l = g.lanes[set]; l == nil {
+		l = &lane{groups: g}
+		g.lanes[set] = l
+	}
+	return l
+}
+
+// lane is the writes of one set of replicas.
+type lane struct {
+	groups *groups
+
+	mu      sync.Mutex
+	sending int      // requests under way
+	queue   []*write // waiting, first in first out, while sending is at its limit
+}
+
+func (l *lane) submit(w *write) {
+	l.mu.Lock()
+	if l.sending == l.groups.store.opts.BatchesInFlight {
+		l.queue = append(l.queue, w)
+		l.mu.Unlock()
+		return
+	}
+	l.sending++
+	l.mu.Unlock()
+	go l.send([]*write{w})
+}
+
+// send sends a group, then what waits, until nothing does.
+func (l *lane) send(group []*write) {
+	for group != nil {
+		l.groups.store.send(group)
+		group = l.next()
+	}
+}
+
+// next takes the next group off the queue, or nil. Writes that waited too long are not sent: while
+// nothing is answered their callers should hear so.
+func (l *lane) next() []*write {
+	for {
+		l.mu.Lock()
+		if len(l.queue) == 0 {
+			l.sending--
+			l.mu.Unlock()
+			return nil
+		}
+		n := l.groups.fill(l.queue)
+		group := append(make([]*write, 0, n), l.queue[:n]...)
+		clear(l.queue[:n])
+		l.queue = l.queue[n:]
+		l.mu.Unlock()
+
+		if now := time.Now(); now.Before(group[0].deadline) {
+			return group
+		}
+		for _, w := range group {
+			l.groups.store.finish(w, fmt.Errorf("%w: not sent in %v", persistence.ErrUnknownOutcome, l.groups.store.opts.Timeout))
+		}
+	}
+}
+
+// fill returns how many writes from the front of the queue make a group.
+func (g *groups) fill(queue []*write) int {
+	size := queue[0].bytes
+	n := 1
+	for n < len(queue) && n < g.maxPartitions {
+		if size += queue[n].bytes; size > g.maxBytes {
+			break
+		}
+		n++
+	}
+	return n
+}
+
+// send sends the writes in one request and tells each its outcome.
+func (s *Store) send(group []*write) {
+	s.stats.requests.Add(1)
+	err := s.execute(group)
+	if err != nil && isInvalid(err) && len(group) > 1 {
+		// Nothing was applied, and one of them, or their number, is why.
+		for _, w := range group {
+			s.send([]*write{w})
+		}
+		return
+	}
+	if err != nil {
+		err = writeError(err)
+	}
+	for _, w := range group {
+		s.stats.writes.Add(1)
+		s.stats.rows.Add(uint64(len(w.rows)))
+		s.finish(w, err)
+	}
+}
+
+func (s *Store) execute(group []*write) error {
+	first := group[0]
+	if len(group) == 1 && len(first.rows) == 1 {
+		q := s.session.Query(first.statement, first.rows[0]...).Idempotent(true).RoutingKey(first.key)
+		err := q.Exec()
+		q.Release()
+		return err
+	}
+	b := s.session.NewBatch(gocql.UnloggedBatch)
+	b.Entries = make([]gocql.BatchEntry, 0, len(group)*len(first.rows))
+	for _, w := range group {
+		for _, row := range w.rows {
+			b.Entries = append(b.Entries, gocql.BatchEntry{Stmt: w.statement, Args: row, Idempotent: true})
+		}
+	}
+	return s.session.ExecuteBatch(b)
+}

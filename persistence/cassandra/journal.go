@@ -1,0 +1,251 @@
+package cassandra
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/gocql/gocql"
+
+	"licensed/persistence"
+)
+
+// pageRows bounds the rows of one answer, so that a large request is several small ones.
+const pageRows = 1000
+
+// TopRoot implements persistence.Journal.
+func (s *Store) TopRoot(ctx context.Context, aggregate string) (persistence.Root, error) {
+	roots, err := s.readRoots(ctx, aggregate, 1, selectRoots, aggregate, 1)
+	if err == nil && len(roots) == 0 {
+		err = persistence.ErrNotFound
+	}
+	if err != nil {
+		return persistence.Root{}, fmt.Errorf("top root of %s: %w", aggregate, err)
+	}
+	return roots[0], nil
+}
+
+// ReadRoot implements persistence.Journal.
+func (s *Store) ReadRoot(ctx context.Context, key persistence.RootKey) (persistence.Root, error) {
+	var roots []persistence.Root
+	var err error
+	if fits(key.Epoch, key.Version) {
+		roots, err = s.readRoots(ctx, key.Aggregate, 1, selectRoot, key.Aggregate, int64(key.Epoch), int64(key.Version))
+	}
+	if err == nil && len(roots) == 0 {
+		err = persistence.ErrNotFound
+	}
+	if err != nil {
+		return persistence.Root{}, fmt.Errorf("root %v: %w", key, err)
+	}
+	return roots[0], nil
+}
+
+// ReadRoots implements persistence.Journal.
+func (s *Store) ReadRoots(ctx context.Context, aggregate string, below persistence.RootKey, limit int) ([]persistence.Root, error) {
+	statement, values := selectRoots, []any{aggregate, limit}
+	if !below.IsZero() && fits(below.Epoch) {
+		if !fits(below.Version) {
+			below.Epoch, below.Version = below.Epoch+1, 0
+		}
+		statement, values = selectBelow, []any{aggregate, int64(below.Epoch), int64(below.Version), limit}
+	}
+	roots, err := s.readRoots(ctx, aggregate, limit, statement, values...)
+	if err != nil {
+		return nil, fmt.Errorf("roots of %s: %w", aggregate, err)
+	}
+	return roots, nil
+}
+
+func (s *Store) readRoots(ctx context.Context, aggregate string, limit int, statement string, values ...any) ([]persistence.Root, error) {
+	var roots []persistence.Root
+	err := s.scan(limit, s.query(ctx, statement, values...), func(iter *gocql.Iter) (bool, error) {
+		var row rootRow
+		if !row.scan(iter) {
+			return false, nil
+		}
+		r, err := row.root(aggregate)
+		roots = append(roots, r)
+		return true, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return roots, nil
+}
+
+// ReadRecords implements persistence.Journal.
+func (s *Store) ReadRecords(ctx context.Context, p persistence.Partition, after uint64, limit int) ([]persistence.Record, error) {
+	if !fits(p.Epoch, p.Version, after) {
+		limit = 0 // there can be none
+	}
+	values := []any{p.RowID(), int64(p.Epoch), gocql.UUID(p.Incarnation), int64(after), min(limit, 1<<30)}
+	var records []persistence.Record
+	err := s.scan(limit, s.query(ctx, selectEvents, values...), func(iter *gocql.Iter) (bool, error) {
+		var row eventRow
+		if !row.scan(iter) {
+			return false, nil
+		}
+		r, err := row.record(&p)
+		records = append(records, r)
+		return true, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("records of %v: %w", p, err)
+	}
+	return records, nil
+}
+
+// Aggregates implements persistence.Journal, in the order of Cassandra's tokens.
+func (s *Store) Aggregates(ctx context.Context, after string, limit int) ([]string, error) {
+	query := s.query(ctx, selectAggregates)
+	if after != "" {
+		query = s.query(ctx, selectAggregatesAfter, after)
+	}
+	query = query.PageSize(max(1, min(limit, pageRows-1)) + 1)
+	var ids []string
+	var first int64
+	seen := 0
+	err := s.scan(limit, query, func(iter *gocql.Iter) (bool, error) {
+		var id string
+		var token int64
+		if len(ids) == limit || !iter.Scan(&id, &token) {
+			return false, nil
+		}
+		if seen++; seen == 1 {
+			first = token
+		}
+		// The first token is that of after; ids that share it come in the order of their bytes.
+		if after == "" || token != first || id > after {
+			ids = append(ids, id)
+		}
+		return true, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("aggregates: %w", err)
+	}
+	return ids, nil
+}
+
+// query returns a read of up to pageRows rows per answer.
+func (s *Store) query(ctx context.Context, statement string, values ...any) *gocql.Query {
+	return s.session.read(ctx, statement, values...).PageSize(pageRows)
+}
+
+// scan runs a read, calling next until it says false or fails.
+func (s *Store) scan(limit int, query *gocql.Query, next func(*gocql.Iter) (more bool, err error)) error {
+	if err := s.begin(); err != nil {
+		return err
+	}
+	defer s.end()
+	if err := query.Context().Err(); err != nil {
+		return readError(err)
+	}
+	if limit <= 0 {
+		return nil
+	}
+	iter := query.Iter()
+	for {
+		more, err := next(iter)
+		if err != nil {
+			_ = iter.Close()
+			return err
+		}
+		if !more {
+			break
+		}
+	}
+	if err := iter.Close(); err != nil {
+		s.stats.readErrors.Add(1)
+		return readError(err)
+	}
+	return nil
+}
+
+// PutRoot implements persistence.Journal.
+func (s *Store) PutRoot(ctx context.Context, r *persistence.Root, done func(error)) {
+	w := &write{what: r.Key, statement: insertRoot, done: done}
+	err := r.Validate()
+	switch {
+	case err != nil:
+	case !fits(r.Key.Epoch, r.Key.Version, r.Base):
+		err = fmt.Errorf("%w: a number above 2^63", persistence.ErrRejected)
+	case len(r.Snapshot) > s.opts.MaxMutationBytes:
+		err = fmt.Errorf("%w: snapshot of %d bytes, the limit is %d", persistence.ErrRejected, len(r.Snapshot), s.opts.MaxMutationBytes)
+	default:
+		w.key = []byte(r.Key.Aggregate)
+		w.add(rootValues(r))
+	}
+	s.start(ctx, w, err)
+}
+
+// Append implements persistence.Journal.
+func (s *Store) Append(ctx context.Context, m *persistence.Mutation, done func(error)) {
+	w := &write{what: m.Partition.RootKey, statement: insertEvent, done: done}
+	err := s.validate(m)
+	if err == nil {
+		rowID := m.Partition.RowID()
+		w.key = eventsKey(&m.Partition, rowID)
+		w.rows = make([][]any, 0, len(m.Records))
+		for i := range m.Records {
+			w.add(eventValues(&m.Partition, rowID, &m.Records[i]))
+		}
+	}
+	s.start(ctx, w, err)
+}
+
+func (s *Store) validate(m *persistence.Mutation) error {
+	if err := m.Validate(); err != nil {
+		return err
+	}
+	size := 0
+	for i := range m.Records {
+		r := &m.Records[i]
+		if !fits(r.Sequence, r.Order) {
+			return fmt.Errorf("%w: record %d: a number above 2^63", persistence.ErrRejected, r.Sequence)
+		}
+		size += len(r.Data)
+	}
+	if !fits(m.Partition.Epoch, m.Partition.Version) {
+		return fmt.Errorf("%w: a number above 2^63", persistence.ErrRejected)
+	}
+	if size > s.opts.MaxMutationBytes {
+		return fmt.Errorf("%w: %d bytes of data, the limit is %d", persistence.ErrRejected, size, s.opts.MaxMutationBytes)
+	}
+	return nil
+}
+
+// start sends a valid write on its way, or says why not.
+func (s *Store) start(ctx context.Context, w *write, err error) {
+	if closed := s.begin(); closed != nil {
+		w.done(fmt.Errorf("write %v: %w", w.what, closed))
+		return
+	}
+	w.ended = s.end
+	if err == nil {
+		if cause := ctx.Err(); cause != nil {
+			err = fmt.Errorf("%w: %w", persistence.ErrUnknownOutcome, cause)
+		}
+	}
+	if err != nil {
+		s.finish(w, err)
+		return
+	}
+	s.groups.submit(w)
+}
+
+// finish tells a write its outcome. An error must be one of package persistence already.
+func (s *Store) finish(w *write, err error) {
+	switch {
+	case err == nil:
+	case errors.Is(err, persistence.ErrRejected):
+		s.stats.rejected.Add(1)
+	default:
+		s.stats.unknown.Add(1)
+	}
+	if err != nil {
+		err = fmt.Errorf("write %v: %w", w.what, err)
+	}
+	w.done(err)
+	w.ended()
+}

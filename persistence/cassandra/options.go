@@ -1,0 +1,302 @@
+package cassandra
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gocql/gocql"
+)
+
+// Consistency is the level of plain reads and writes.
+type Consistency string
+
+// The levels whose reads and writes overlap, which is what the protocol needs.
+const (
+	// LocalQuorum is a majority of the replicas in the data centre of the node that is asked.
+	LocalQuorum Consistency = "LOCAL_QUORUM"
+	// Quorum is a majority of all replicas.
+	Quorum Consistency = "QUORUM"
+	// All is every replica: one that is down stops everything.
+	All Consistency = "ALL"
+)
+
+// Options say where the store is and how to use it. Start from [DefaultOptions] or [ParseURL].
+type Options struct {
+	// Hosts are contact points, "host" or "host:port"; the others are found from them. With a LOCAL
+	// consistency they are of one data centre.
+	Hosts []string
+	// Port of contact points that name none.
+	Port int
+	// Keyspace, which [ApplySchema] fills: lower-case letters, digits and _, at most 48.
+	Keyspace string
+	// Username and Password; empty means no authentication.
+	Username, Password string
+	// TLS is used if not nil.
+	TLS *tls.Config
+
+	// Consistency of plain reads and writes.
+	Consistency Consistency
+	// DataCenter that all nodes of this cluster use; empty means that of the contact points. Others
+	// are never asked: a LOCAL level there would be another quorum.
+	DataCenter string
+
+	// Timeout of one request. Above Cassandra's own (2 s for writes), its answer says more than none;
+	// below, a stalled node is noticed sooner.
+	Timeout time.Duration
+	// ConnectTimeout of one attempt to connect, and of its handshake.
+	ConnectTimeout time.Duration
+	// ReconnectInterval is how often nodes that are down are tried.
+	ReconnectInterval time.Duration
+	// Connections per Cassandra node. More spread the work over more cores; fewer make larger writes
+	// to the network.
+	Connections int
+
+	// MaxMutationBytes is the size of the data of one mutation or root above which it is refused. It
+	// must stay below Cassandra's max_mutation_size (half a commit log segment: 16 MiB).
+	MaxMutationBytes int
+
+	// GroupPartitions is how many partitions one group commit may touch; 1 turns grouping of
+	// different customers off, 0 means what Cassandra does not warn about
+	// (unlogged_batch_across_partitions_warn_threshold).
+	GroupPartitions int
+	// GroupBytes bounds a group; 0 means what Cassandra does not warn about
+	// (batch_size_warn_threshold). A write above it goes alone.
+	GroupBytes int
+	// BatchesInFlight is how many requests per set of replicas are under way before writes are grouped.
+	// More means smaller groups: less latency while Cassandra is idle, less throughput when it is not.
+	BatchesInFlight int
+
+	// AcceptRisks names risks that Open must not fail for, see [Risk]; "all" accepts all.
+	AcceptRisks []string
+	// Logger gets the risks and the driver's complaints; nil means slog.Default().
+	Logger *slog.Logger
+}
+
+// DefaultOptions returns options for a Cassandra on this machine.
+func DefaultOptions() Options {
+	return Options{
+		Hosts:             []string{"127.0.0.1"},
+		Port:              9042,
+		Keyspace:          "licensed",
+		Consistency:       LocalQuorum,
+		Timeout:           3 * time.Second,
+		ConnectTimeout:    5 * time.Second,
+		ReconnectInterval: time.Second,
+		Connections:       2,
+		MaxMutationBytes:  8 << 20,
+		BatchesInFlight:   8,
+	}
+}
+
+// ParseURL returns the default options changed by a URL:
+//
+//	cassandra://user:password@host:port,host2/keyspace?consistency=QUORUM&dc=eu-1&tls=true
+//
+// Parameters: consistency, dc, timeout, connect_timeout, connections, group_partitions, group_bytes,
+// batches_in_flight, accept_risk (repeatable), tls (true), tls_ca, tls_cert, tls_key (files).
+func ParseURL(s string) (Options, error) {
+	o, err := parseURL(s)
+	if err == nil {
+		err = o.Validate()
+	}
+	if err != nil {
+		return Options{}, fmt.Errorf("cassandra URL %s: %w", redacted(s), err)
+	}
+	return o, nil
+}
+
+func parseURL(s string) (Options, error) {
+	o := DefaultOptions()
+	rest, ok := strings.CutPrefix(s, "cassandra://")
+	if !ok {
+		return o, errors.New("it does not start with cassandra://")
+	}
+	// net/url takes one host only, so the list is parsed here and the rest there.
+	authority, path := rest, ""
+	if i := strings.IndexAny(rest, "/?#"); i >= 0 {
+		authority, path = rest[:i], rest[i:]
+	}
+	hosts := authority
+	user := ""
+	if i := strings.LastIndexByte(authority, '@'); i >= 0 {
+		user, hosts = authority[:i+1], authority[i+1:]
+	}
+	u, err := url.Parse("cassandra://" + user + "host" + path)
+	if err != nil {
+		return o, errors.New("malformed") // the error would show the password
+	}
+	o.Hosts = strings.Split(hosts, ",")
+	o.Username = u.User.Username()
+	o.Password, _ = u.User.Password()
+	if ks := strings.Trim(u.Path, "/"); ks != "" {
+		o.Keyspace = ks
+	}
+	return o, o.setAll(u.Query())
+}
+
+func (o *Options) setAll(params url.Values) error {
+	var files tlsFiles
+	for name, values := range params {
+		for _, v := range values {
+			if err := o.set(name, v, &files); err != nil {
+				return fmt.Errorf("%s=%s: %w", name, v, err)
+			}
+		}
+	}
+	var err error
+	o.TLS, err = files.config()
+	return err
+}
+
+func (o *Options) set(name, value string, files *tlsFiles) (err error) {
+	switch name {
+	case "consistency":
+		o.Consistency = Consistency(strings.ToUpper(value))
+	case "dc":
+		o.DataCenter = value
+	case "timeout":
+		o.Timeout, err = time.ParseDuration(value)
+	case "connect_timeout":
+		o.ConnectTimeout, err = time.ParseDuration(value)
+	case "connections":
+		o.Connections, err = strconv.Atoi(value)
+	case "group_partitions":
+		o.GroupPartitions, err = strconv.Atoi(value)
+	case "group_bytes":
+		o.GroupBytes, err = strconv.Atoi(value)
+	case "batches_in_flight":
+		o.BatchesInFlight, err = strconv.Atoi(value)
+	case "accept_risk":
+		o.AcceptRisks = append(o.AcceptRisks, value)
+	case "tls":
+		files.on, err = strconv.ParseBool(value)
+	case "tls_ca":
+		files.ca = value
+	case "tls_cert":
+		files.cert = value
+	case "tls_key":
+		files.key = value
+	default:
+		err = errors.New("no such parameter")
+	}
+	return err
+}
+
+type tlsFiles struct {
+	on            bool
+	ca, cert, key string
+}
+
+func (f *tlsFiles) config() (*tls.Config, error) {
+	if !f.on && *f == (tlsFiles{}) {
+		return nil, nil
+	}
+	c := &tls.Config{MinVersion: tls.VersionTLS12}
+	if f.ca != "" {
+		pem, err := os.ReadFile(f.ca)
+		if err != nil {
+			return nil, err
+		}
+		c.RootCAs = x509.NewCertPool()
+		if !c.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("%s: no certificate in it", f.ca)
+		}
+	}
+	if f.cert != "" || f.key != "" {
+		pair, err := tls.LoadX509KeyPair(f.cert, f.key)
+		if err != nil {
+			return nil, err
+		}
+		c.Certificates = []tls.Certificate{pair}
+	}
+	return c, nil
+}
+
+// redacted returns the URL without its password, for errors.
+func redacted(s string) string {
+	at := strings.LastIndexByte(s, '@')
+	if at < 0 {
+		return s
+	}
+	scheme := strings.Index(s, "://") + len("://")
+	if scheme > at || scheme < len("://") {
+		return "(hidden)"
+	}
+	user, _, found := strings.Cut(s[scheme:at], ":")
+	if !found {
+		return s
+	}
+	return s[:scheme] + user + ":xxxxx" + s[at:]
+}
+
+var validKeyspace = regexp.MustCompile(`^[a-z][a-z0-9_]{0,47}$`)
+
+// Validate returns what is wrong with the options, or nil.
+func (o *Options) Validate() error {
+	var errs []error
+	complain := func(wrong bool, format string, args ...any) {
+		if wrong {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	complain(len(o.Hosts) == 0, "no contact points")
+	for _, h := range o.Hosts {
+		complain(!validHost(h), "contact point %q is not host or host:port", h)
+	}
+	complain(o.Port < 1 || o.Port > 65535, "port %d", o.Port)
+	complain(!validKeyspace.MatchString(o.Keyspace), "keyspace %q is not 1 to 48 lower-case letters, digits and _, a letter first", o.Keyspace)
+	_, known := consistencies[o.Consistency]
+	complain(!known, "consistency %q: only LOCAL_QUORUM, QUORUM and ALL make reads and writes overlap", o.Consistency)
+	complain(o.Username == "" && o.Password != "", "a password without a user name")
+	complain(o.Timeout <= 0 || o.ConnectTimeout <= 0 || o.ReconnectInterval <= 0, "timeouts and intervals must be above 0")
+	complain(o.Connections < 1, "connections %d", o.Connections)
+	complain(o.MaxMutationBytes < 1, "max mutation bytes %d", o.MaxMutationBytes)
+	complain(o.BatchesInFlight < 1, "batches in flight %d", o.BatchesInFlight)
+	complain(o.GroupPartitions < 0 || o.GroupBytes < 0, "group limits below 0")
+	return errors.Join(errs...)
+}
+
+func validHost(h string) bool {
+	if h == "" {
+		return false
+	}
+	host, port, err := net.SplitHostPort(h)
+	if err != nil {
+		return !strings.ContainsAny(h, ":/ ")
+	}
+	n, err := strconv.Atoi(port)
+	return host != "" && err == nil && n > 0 && n < 65536
+}
+
+// levels are the driver's names of a consistency and of the serial consistency that goes with it. The
+// pairs are fixed: conditional updates at SERIAL and LOCAL_SERIAL do not exclude each other, so all
+// nodes must use the same one, and with LOCAL_SERIAL the same data centre.
+type levels struct {
+	plain  gocql.Consistency
+	serial gocql.SerialConsistency
+}
+
+var consistencies = map[Consistency]levels{
+	LocalQuorum: {gocql.LocalQuorum, gocql.LocalSerial},
+	Quorum:      {gocql.Quorum, gocql.Serial},
+	All:         {gocql.All, gocql.Serial},
+}
+
+func (o *Options) levels() levels { return consistencies[o.Consistency] }
+
+func (o *Options) logger() *slog.Logger {
+	if o.Logger != nil {
+		return o.Logger
+	}
+	return slog.Default()
+}

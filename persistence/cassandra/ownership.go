@@ -1,0 +1,331 @@
+package cassandra
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/gocql/gocql"
+	"golang.org/x/sync/errgroup"
+
+	"licensed/persistence"
+)
+
+const (
+	insertLease  = `INSERT INTO leases (bucket, incarnation, node, counter, dead) VALUES (?, ?, ?, ?, ?) IF NOT EXISTS`
+	updateLease  = `UPDATE leases SET node = ?, counter = ?, dead = ? WHERE bucket = ? AND incarnation = ? IF node = ? AND counter = ? AND dead = ?`
+	selectLeases = `SELECT incarnation, node, counter, dead FROM leases WHERE bucket = ?`
+	selectLease  = selectLeases + ` AND incarnation = ?`
+
+	insertShard  = `INSERT INTO shards (bucket, shard, epoch, owner, successor) VALUES (?, ?, ?, ?, ?) IF NOT EXISTS`
+	updateShard  = `UPDATE shards SET epoch = ?, owner = ?, successor = ? WHERE bucket = ? AND shard = ? IF epoch = ? AND owner = ? AND successor = ?`
+	selectShards = `SELECT shard, epoch, owner, successor FROM shards WHERE bucket = ?`
+	selectShard  = selectShards + ` AND shard = ?`
+
+	insertCluster = `INSERT INTO cluster (id, name, shards, serial_consistency, data_center, created_at) VALUES ('cluster', ?, ?, ?, ?, ?) IF NOT EXISTS`
+	selectCluster = `SELECT name, shards, serial_consistency, data_center FROM cluster WHERE id = 'cluster'`
+)
+
+// buckets is the number of partitions that leases, and shards, are spread over. It is part of the
+// schema: rows are looked for where it says.
+const buckets = 16
+
+// bucketLocks let this process have one serial operation per bucket under way. Conditional updates of
+// one partition exclude each other in Cassandra too, but there by trying, failing and trying again.
+type bucketLocks struct{ leases, shards [buckets]chan struct{} }
+
+func newBucketLocks() bucketLocks {
+	var l bucketLocks
+	for i := range buckets {
+		l.leases[i] = make(chan struct{}, 1)
+		l.shards[i] = make(chan struct{}, 1)
+	}
+	return l
+}
+
+func leaseBucket(i persistence.Incarnation) int { return int(i[len(i)-1]) % buckets }
+func shardBucket(id uint32) int                 { return int(id % buckets) }
+
+// serial runs an operation that has a bucket to itself.
+func (s *Store) serial(ctx context.Context, bucket chan struct{}, op func() error) error {
+	if err := s.begin(); err != nil {
+		return err
+	}
+	defer s.end()
+	err := ctx.Err()
+	if err == nil {
+		select {
+		case bucket <- struct{}{}:
+			defer func() { <-bucket }()
+			return s.count(op())
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+	}
+	return s.count(fmt.Errorf("%w: %w", errNotSent, err))
+}
+
+// errNotSent marks an operation that did not begin. Callers turn it into the error of their kind.
+var errNotSent = errors.New("not sent")
+
+func (s *Store) count(err error) error {
+	switch {
+	case errors.Is(err, persistence.ErrUnknownOutcome):
+		s.stats.unknown.Add(1)
+	case errors.Is(err, persistence.ErrUnavailable):
+		s.stats.readErrors.Add(1)
+	}
+	return err
+}
+
+// serialRead reads rows of one bucket at the serial consistency.
+func (s *Store) serialRead(ctx context.Context, bucket chan struct{}, scan func(*gocql.Iter) bool, statement string, values ...any) error {
+	err := s.serial(ctx, bucket, func() error {
+		iter := s.session.readSerial(ctx, statement, values...).Iter()
+		for scan(iter) {
+		}
+		if err := iter.Close(); err != nil {
+			return readError(err)
+		}
+		return nil
+	})
+	if errors.Is(err, errNotSent) {
+		return readError(err)
+	}
+	return err
+}
+
+// swap is a compare-and-set of one row of a bucket.
+func (s *Store) swap(ctx context.Context, bucket chan struct{}, statement string, values ...any) (applied bool, row map[string]any, err error) {
+	err = s.serial(ctx, bucket, func() error {
+		var err error
+		applied, row, err = s.session.compareAndSet(ctx, statement, values...)
+		return err
+	})
+	if errors.Is(err, errNotSent) {
+		err = writeError(err)
+	}
+	return applied, row, err
+}
+
+// CreateCluster implements persistence.Ownership.
+func (s *Store) CreateCluster(ctx context.Context, info persistence.ClusterInfo) (persistence.ClusterInfo, error) {
+	err := info.Validate()
+	var now clusterRow
+	if err == nil {
+		now, err = s.createCluster(ctx, info)
+	}
+	if err != nil {
+		return persistence.ClusterInfo{}, fmt.Errorf("create cluster %q: %w", info.Name, err)
+	}
+	return now.ClusterInfo, nil
+}
+
+func (s *Store) createCluster(ctx context.Context, info persistence.ClusterInfo) (clusterRow, error) {
+	if err := s.begin(); err != nil {
+		return clusterRow{}, err
+	}
+	defer s.end()
+	if now, err := s.session.readCluster(ctx); err == nil || !errors.Is(err, persistence.ErrNotFound) {
+		return now, err
+	}
+	want := clusterRow{ClusterInfo: info, serial: s.opts.levels().serial.String()}
+	if s.opts.Consistency == LocalQuorum {
+		want.dataCenter = s.dataCenter
+	}
+	applied, row, err := s.session.compareAndSet(ctx, insertCluster, info.Name, int64(info.Shards), want.serial, want.dataCenter, time.Now())
+	if err != nil || applied {
+		return want, err
+	}
+	name, _ := row["name"].(string)
+	shards, _ := row["shards"].(int64)
+	return clusterRow{ClusterInfo: persistence.ClusterInfo{Name: name, Shards: uint32(shards)}}, nil
+}
+
+// clusterRow is the row of table cluster.
+type clusterRow struct {
+	persistence.ClusterInfo
+	serial, dataCenter string
+}
+
+func (s *session) readCluster(ctx context.Context) (clusterRow, error) {
+	var c clusterRow
+	var shards int64
+	if err := s.readSerial(ctx, selectCluster).Scan(&c.Name, &shards, &c.serial, &c.dataCenter); err != nil {
+		return clusterRow{}, readError(err)
+	}
+	c.Shards = uint32(shards)
+	return c, nil
+}
+
+// Leases implements persistence.Ownership.
+func (s *Store) Leases(ctx context.Context) ([]persistence.Lease, error) {
+	return inBuckets(ctx, "leases", func(ctx context.Context, bucket int) ([]persistence.Lease, error) {
+		return s.readLeases(ctx, bucket, selectLeases, bucket)
+	})
+}
+
+// Lease implements persistence.Ownership.
+func (s *Store) Lease(ctx context.Context, i persistence.Incarnation) (persistence.Lease, error) {
+	bucket := leaseBucket(i)
+	return one("lease", i, func() ([]persistence.Lease, error) {
+		return s.readLeases(ctx, bucket, selectLease, bucket, gocql.UUID(i))
+	})
+}
+
+func (s *Store) readLeases(ctx context.Context, bucket int, statement string, values ...any) ([]persistence.Lease, error) {
+	var leases []persistence.Lease
+	err := s.serialRead(ctx, s.buckets.leases[bucket], func(iter *gocql.Iter) bool {
+		var l persistence.Lease
+		var i gocql.UUID
+		var counter int64
+		if !iter.Scan(&i, &l.Node, &counter, &l.Dead) {
+			return false
+		}
+		l.Incarnation, l.Counter = persistence.Incarnation(i), uint64(counter)
+		leases = append(leases, l)
+		return true
+	}, statement, values...)
+	return leases, err
+}
+
+// CompareAndSetLease implements persistence.Ownership.
+func (s *Store) CompareAndSetLease(ctx context.Context, old, next persistence.Lease) (applied bool, now persistence.Lease, err error) {
+	applied, now, err = s.swapLease(ctx, old, next)
+	if err != nil {
+		return false, persistence.Lease{}, fmt.Errorf("lease %v: %w", next.Incarnation, err)
+	}
+	return applied, now, nil
+}
+
+func (s *Store) swapLease(ctx context.Context, old, next persistence.Lease) (bool, persistence.Lease, error) {
+	if err := persistence.ValidateLeaseSwap(old, next); err != nil {
+		return false, persistence.Lease{}, err
+	}
+	if !fits(old.Counter, next.Counter) {
+		return false, persistence.Lease{}, fmt.Errorf("%w: a counter above 2^63", persistence.ErrRejected)
+	}
+	bucket, id := leaseBucket(next.Incarnation), gocql.UUID(next.Incarnation)
+	statement, values := insertLease, []any{bucket, id, next.Node, int64(next.Counter), next.Dead}
+	if old != (persistence.Lease{}) {
+		statement = updateLease
+		values = []any{next.Node, int64(next.Counter), next.Dead, bucket, id, old.Node, int64(old.Counter), old.Dead}
+	}
+	applied, row, err := s.swap(ctx, s.buckets.leases[bucket], statement, values...)
+	if err != nil || applied {
+		return applied, next, err
+	}
+	if len(row) == 0 {
+		return false, persistence.Lease{}, nil
+	}
+	now := persistence.Lease{Incarnation: next.Incarnation}
+	counter, _ := row["counter"].(int64)
+	now.Node, _ = row["node"].(string)
+	now.Dead, _ = row["dead"].(bool)
+	now.Counter = uint64(counter)
+	return false, now, nil
+}
+
+// Shards implements persistence.Ownership.
+func (s *Store) Shards(ctx context.Context) ([]persistence.Shard, error) {
+	return inBuckets(ctx, "shards", func(ctx context.Context, bucket int) ([]persistence.Shard, error) {
+		return s.readShards(ctx, bucket, selectShards, bucket)
+	})
+}
+
+// Shard implements persistence.Ownership.
+func (s *Store) Shard(ctx context.Context, id uint32) (persistence.Shard, error) {
+	bucket := shardBucket(id)
+	return one("shard", id, func() ([]persistence.Shard, error) {
+		return s.readShards(ctx, bucket, selectShard, bucket, int64(id))
+	})
+}
+
+func (s *Store) readShards(ctx context.Context, bucket int, statement string, values ...any) ([]persistence.Shard, error) {
+	var shards []persistence.Shard
+	err := s.serialRead(ctx, s.buckets.shards[bucket], func(iter *gocql.Iter) bool {
+		var id, epoch int64
+		var owner, successor gocql.UUID
+		if !iter.Scan(&id, &epoch, &owner, &successor) {
+			return false
+		}
+		shards = append(shards, persistence.Shard{
+			ID: uint32(id), Epoch: uint64(epoch),
+			Owner: persistence.Incarnation(owner), Successor: persistence.Incarnation(successor),
+		})
+		return true
+	}, statement, values...)
+	return shards, err
+}
+
+// CompareAndSetShard implements persistence.Ownership.
+func (s *Store) CompareAndSetShard(ctx context.Context, old, next persistence.Shard) (applied bool, now persistence.Shard, err error) {
+	applied, now, err = s.swapShard(ctx, old, next)
+	if err != nil {
+		return false, persistence.Shard{}, fmt.Errorf("shard %d: %w", next.ID, err)
+	}
+	return applied, now, nil
+}
+
+func (s *Store) swapShard(ctx context.Context, old, next persistence.Shard) (bool, persistence.Shard, error) {
+	if err := persistence.ValidateShardSwap(old, next); err != nil {
+		return false, persistence.Shard{}, err
+	}
+	if !fits(old.Epoch, next.Epoch) {
+		return false, persistence.Shard{}, fmt.Errorf("%w: an epoch above 2^63", persistence.ErrRejected)
+	}
+	bucket, id := shardBucket(next.ID), int64(next.ID)
+	owner, successor := gocql.UUID(next.Owner), gocql.UUID(next.Successor)
+	statement, values := insertShard, []any{bucket, id, int64(next.Epoch), owner, successor}
+	if old.Epoch != 0 {
+		statement = updateShard
+		values = []any{int64(next.Epoch), owner, successor, bucket, id, int64(old.Epoch), gocql.UUID(old.Owner), gocql.UUID(old.Successor)}
+	}
+	applied, row, err := s.swap(ctx, s.buckets.shards[bucket], statement, values...)
+	if err != nil || applied {
+		return applied, next, err
+	}
+	if len(row) == 0 {
+		return false, persistence.Shard{}, nil
+	}
+	epoch, _ := row["epoch"].(int64)
+	owner, _ = row["owner"].(gocql.UUID)
+	successor, _ = row["successor"].(gocql.UUID)
+	return false, persistence.Shard{
+		ID: next.ID, Epoch: uint64(epoch), Owner: persistence.Incarnation(owner), Successor: persistence.Incarnation(successor),
+	}, nil
+}
+
+// inBuckets reads all buckets at once and joins what they hold.
+func inBuckets[T any](ctx context.Context, what string, read func(ctx context.Context, bucket int) ([]T, error)) ([]T, error) {
+	var found [buckets][]T
+	g, ctx := errgroup.WithContext(ctx)
+	for b := range buckets {
+		g.Go(func() (err error) {
+			found[b], err = read(ctx, b)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, fmt.Errorf("%s: %w", what, err)
+	}
+	var all []T
+	for _, rows := range found {
+		all = append(all, rows...)
+	}
+	return all, nil
+}
+
+// one reads the only row that there can be.
+func one[T any](what string, id any, read func() ([]T, error)) (T, error) {
+	rows, err := read()
+	if err == nil && len(rows) == 0 {
+		err = persistence.ErrNotFound
+	}
+	if err != nil {
+		var none T
+		return none, fmt.Errorf("%s %v: %w", what, id, err)
+	}
+	return rows[0], nil
+}

@@ -1,0 +1,256 @@
+package cassandra
+
+import (
+	"context"
+	"errors"
+	"hash/maphash"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gocql/gocql"
+)
+
+// hostPolicy sends requests to replicas (the driver's token-aware policy), avoids nodes that stopped
+// answering, and tells which writes share a set of replicas.
+//
+// The driver itself notices a node that is gone at once, but one that stalls (a stopped process, a
+// dead disk, a long collection) only after many seconds, in which every request sent to it waits out
+// its timeout. So a node that let a request time out goes to the end of every choice, for one timeout
+// and then, while the single request that tries it again times out too, longer and longer.
+type hostPolicy struct {
+	gocql.HostSelectionPolicy
+	seed maphash.Seed
+
+	keyspace string
+	log      *slog.Logger
+	now      func() time.Time          // the clock, for tests
+	delay    func(n int) time.Duration // how long a host that stalled n times in a row is avoided
+
+	avoid    atomic.Int32 // hosts with stalls; changed under mu
+	mu       sync.RWMutex
+	replicas int              // of each partition, among the nodes this process may ask
+	hosts    map[string]*host // by host id
+}
+
+type host struct {
+	hash    uint64 // identifies the host within a set of replicas
+	stalls  int    // in a row
+	retryAt time.Time
+}
+
+func newHostPolicy(keyspace string, timeout time.Duration) *hostPolicy {
+	return &hostPolicy{
+		HostSelectionPolicy: gocql.TokenAwareHostPolicy(gocql.RoundRobinHostPolicy()),
+		seed:                maphash.MakeSeed(),
+		keyspace:            keyspace,
+		log:                 slog.Default(),
+		replicas:            1,
+		hosts:               make(map[string]*host),
+		now:                 time.Now,
+		delay:               func(n int) time.Duration { return timeout << min(n-1, 4) },
+	}
+}
+
+// AddHost implements gocql.HostStateNotifier.
+func (p *hostPolicy) AddHost(h *gocql.HostInfo) {
+	p.mu.Lock()
+	if p.hosts[h.HostID()] == nil {
+		p.hosts[h.HostID()] = &host{hash: maphash.String(p.seed, h.HostID())}
+	}
+	p.mu.Unlock()
+	p.HostSelectionPolicy.AddHost(h)
+}
+
+// RemoveHost implements gocql.HostStateNotifier.
+func (p *hostPolicy) RemoveHost(h *gocql.HostInfo) {
+	p.mu.Lock()
+	p.clear(p.hosts[h.HostID()])
+	delete(p.hosts, h.HostID())
+	p.mu.Unlock()
+	p.HostSelectionPolicy.RemoveHost(h)
+}
+
+// HostUp implements gocql.HostStateNotifier.
+func (p *hostPolicy) HostUp(h *gocql.HostInfo) {
+	p.log.Info("cassandra node is up", "address", h.ConnectAddress())
+	p.mu.Lock()
+	p.clear(p.hosts[h.HostID()])
+	p.mu.Unlock()
+	p.HostSelectionPolicy.HostUp(h)
+}
+
+// HostDown implements gocql.HostStateNotifier.
+func (p *hostPolicy) HostDown(h *gocql.HostInfo) {
+	p.log.Warn("cassandra node is down", "address", h.ConnectAddress())
+	p.HostSelectionPolicy.HostDown(h)
+}
+
+// hostIDs returns the nodes that may be asked.
+func (p *hostPolicy) hostIDs() []string {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return slices.Sorted(maps.Keys(p.hosts))
+}
+
+func (p *hostPolicy) setReplicas(n int) {
+	p.mu.Lock()
+	p.replicas = n
+	p.mu.Unlock()
+}
+
+// clear forgets that a host stalled. The caller holds mu.
+func (p *hostPolicy) clear(h *host) {
+	if h != nil && h.stalls > 0 {
+		h.stalls = 0
+		p.avoid.Add(-1)
+	}
+}
+
+// mark notes how a request to a host went.
+func (p *hostPolicy) mark(id string, err error) {
+	stalled := errors.Is(err, gocql.ErrTimeoutNoResponse)
+	if !stalled && (p.avoid.Load() == 0 || !isAnswer(err)) {
+		return // nothing to clear, or the connection broke, which the driver sees to
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	h := p.hosts[id]
+	if h == nil {
+		return
+	}
+	if !stalled {
+		p.clear(h)
+		return
+	}
+	if h.stalls > 0 && p.now().Before(h.retryAt) {
+		return // sent before the others timed out
+	}
+	if h.stalls == 0 {
+		p.avoid.Add(1)
+	}
+	h.stalls++
+	p.log.Warn("cassandra node does not answer, others are asked first", "host", id, "times", h.stalls)
+	h.retryAt = p.now().Add(p.delay(h.stalls))
+}
+
+// avoided reports whether a host should be asked last. When its time has come it lets one request
+// through, whose outcome decides.
+func (p *hostPolicy) avoided(id string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	h := p.hosts[id]
+	if h == nil || h.stalls == 0 {
+		return false
+	}
+	if p.now().Before(h.retryAt) {
+		return true
+	}
+	h.retryAt = p.now().Add(p.delay(1))
+	return false
+}
+
+// onlyHost in a context makes requests go to one host, by its id, or fail.
+type onlyHost struct{}
+
+// Pick implements gocql.HostSelectionPolicy.
+func (p *hostPolicy) Pick(q gocql.ExecutableQuery) gocql.NextHost {
+	next := p.HostSelectionPolicy.Pick(q)
+	if q == nil {
+		return next
+	}
+	ctx := q.Context()
+	if id, ok := ctx.Value(onlyHost{}).(string); ok {
+		return only(next, id)
+	}
+	if p.avoid.Load() == 0 {
+		return func() gocql.SelectedHost { return p.marking(ctx, next()) }
+	}
+	var last []gocql.SelectedHost
+	return func() gocql.SelectedHost {
+		for h := next(); h != nil; h = next() {
+			if !p.avoided(h.Info().HostID()) {
+				return p.marking(ctx, h)
+			}
+			last = append(last, h)
+		}
+		if len(last) == 0 {
+			return nil
+		}
+		h := last[0]
+		last = last[1:]
+		return p.marking(ctx, h)
+	}
+}
+
+func only(next gocql.NextHost, id string) gocql.NextHost {
+	return func() gocql.SelectedHost {
+		for h := next(); h != nil; h = next() {
+			if h.Info().HostID() == id {
+				return h
+			}
+		}
+		return nil
+	}
+}
+
+func (p *hostPolicy) marking(ctx context.Context, h gocql.SelectedHost) gocql.SelectedHost {
+	if h == nil {
+		return nil
+	}
+	return markedHost{h, p, ctx}
+}
+
+type markedHost struct {
+	gocql.SelectedHost
+	policy *hostPolicy
+	ctx    context.Context
+}
+
+// Mark implements gocql.SelectedHost. The driver says nil also when the caller gave up waiting.
+func (h markedHost) Mark(err error) {
+	if h.ctx.Err() == nil {
+		h.policy.mark(h.Info().HostID(), err)
+	}
+	h.SelectedHost.Mark(err)
+}
+
+// replicaSet returns a number that is equal for partitions with equal sets of live replicas. It is a
+// hint: what is wrong with it costs speed only.
+func (p *hostPolicy) replicaSet(partitionKey []byte) uint64 {
+	p.mu.RLock()
+	all, n := len(p.hosts) <= p.replicas, p.replicas
+	p.mu.RUnlock()
+	if all {
+		return 0
+	}
+	next := p.HostSelectionPolicy.Pick(keyOnly{key: partitionKey, keyspace: p.keyspace})
+	var set uint64
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	for range n {
+		h := next()
+		if h == nil {
+			break
+		}
+		if known := p.hosts[h.Info().HostID()]; known != nil {
+			set += known.hash // in any order
+		}
+	}
+	return set
+}
+
+// keyOnly is a request that is never sent: it asks the driver's policy for the replicas of a key. The
+// embedded interface is nil; the policy calls no other method.
+type keyOnly struct {
+	gocql.ExecutableQuery
+	key      []byte
+	keyspace string
+}
+
+func (k keyOnly) GetRoutingKey() ([]byte, error) { return k.key, nil }
+func (k keyOnly) Keyspace() string               { return k.keyspace }
+func (k keyOnly) Context() context.Context       { return context.Background() }

@@ -1,0 +1,157 @@
+package cassandra
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/gocql/gocql"
+
+	"licensed/persistence"
+)
+
+const schemaAgreementTimeout = 30 * time.Second
+
+// session is a connected driver.
+type session struct {
+	*gocql.Session
+	policy *hostPolicy
+	levels levels
+}
+
+// connect opens a session on a keyspace, or on none. Errors: ErrCredentials, persistence.ErrUnavailable.
+func connect(ctx context.Context, o *Options, keyspace string) (*session, error) {
+	cfg := gocql.NewCluster(o.Hosts...)
+	cfg.Port = o.Port
+	cfg.Keyspace = keyspace
+	cfg.ProtoVersion = 4
+	cfg.Timeout = o.Timeout
+	cfg.ConnectTimeout = o.ConnectTimeout
+	cfg.ReconnectInterval = o.ReconnectInterval
+	cfg.ReconnectionPolicy = &gocql.ConstantReconnectionPolicy{MaxRetries: 1, Interval: o.ReconnectInterval}
+	cfg.SocketKeepalive = 15 * time.Second
+	cfg.NumConns = o.Connections
+	cfg.Consistency = o.levels().plain
+	cfg.SerialConsistency = o.levels().serial
+	cfg.DefaultTimestamp = true // see the package comment
+	cfg.RetryPolicy = nil       // a write is repeated by who knows whether it may be
+	cfg.MaxWaitSchemaAgreement = schemaAgreementTimeout
+	cfg.Logger = driverLog{o.logger()}
+	cfg.HostFilter = sameDataCenter(o)
+	if o.Username != "" {
+		cfg.Authenticator = gocql.PasswordAuthenticator{Username: o.Username, Password: o.Password}
+	}
+	if o.TLS != nil {
+		cfg.SslOpts = &gocql.SslOptions{Config: o.TLS, EnableHostVerification: !o.TLS.InsecureSkipVerify}
+	}
+	policy := newHostPolicy(keyspace, o.Timeout)
+	policy.log = o.logger()
+	cfg.PoolConfig.HostSelectionPolicy = policy
+	var last lastConnectError
+	cfg.ConnectObserver = &last
+
+	type result struct {
+		session *gocql.Session
+		err     error
+	}
+	created := make(chan result, 1)
+	go func() {
+		s, err := cfg.CreateSession() // takes no context
+		created <- result{s, err}
+	}()
+	select {
+	case r := <-created:
+		if r.err != nil {
+			return nil, fmt.Errorf("connect to %s: %w", strings.Join(o.Hosts, ","), connectError(r.err, last.get()))
+		}
+		return &session{Session: r.session, policy: policy, levels: o.levels()}, nil
+	case <-ctx.Done():
+		go func() {
+			if r := <-created; r.err == nil {
+				r.session.Close()
+			}
+		}()
+		return nil, fmt.Errorf("connect to %s: %w: %w", strings.Join(o.Hosts, ","), persistence.ErrUnavailable, ctx.Err())
+	}
+}
+
+// sameDataCenter lets only the nodes of one data centre be asked: the configured one or, with a LOCAL
+// consistency, the one that the first connection is made in.
+func sameDataCenter(o *Options) gocql.HostFilter {
+	var mu sync.Mutex
+	dc := o.DataCenter
+	return gocql.HostFilterFunc(func(h *gocql.HostInfo) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		if dc == "" && o.Consistency == LocalQuorum {
+			dc = h.DataCenter()
+		}
+		return dc == "" || h.DataCenter() == dc
+	})
+}
+
+// lastConnectError keeps why the last connection failed, which the driver's own error says only in
+// words.
+type lastConnectError struct {
+	mu  sync.Mutex
+	err error
+}
+
+// ObserveConnect implements gocql.ConnectObserver.
+func (l *lastConnectError) ObserveConnect(o gocql.ObservedConnect) {
+	if o.Err != nil {
+		l.mu.Lock()
+		l.err = o.Err
+		l.mu.Unlock()
+	}
+}
+
+func (l *lastConnectError) get() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.err
+}
+
+func connectError(err, last error) error {
+	var answer gocql.RequestError
+	if errors.As(last, &answer) && answer.Code() == gocql.ErrCodeCredentials ||
+		last != nil && strings.HasPrefix(last.Error(), "authentication required") {
+		return fmt.Errorf("%w: %w", ErrCredentials, last)
+	}
+	if last != nil && !strings.Contains(err.Error(), last.Error()) {
+		err = fmt.Errorf("%w (%w)", err, last)
+	}
+	return fmt.Errorf("%w: %w", persistence.ErrUnavailable, err)
+}
+
+// read returns a query that may be repeated at another node.
+func (s *session) read(ctx context.Context, statement string, values ...any) *gocql.Query {
+	return s.Query(statement, values...).WithContext(ctx).Idempotent(true).RetryPolicy(readRetry{})
+}
+
+// readSerial returns a read that is linearizable with conditional updates. It takes one partition.
+func (s *session) readSerial(ctx context.Context, statement string, values ...any) *gocql.Query {
+	return s.read(ctx, statement, values...).Consistency(gocql.Consistency(s.levels.serial))
+}
+
+// compareAndSet executes a conditional update, at most once. If it was not applied, row holds the
+// columns that there are; it is empty if there is no row.
+func (s *session) compareAndSet(ctx context.Context, statement string, values ...any) (applied bool, row map[string]any, err error) {
+	row = make(map[string]any)
+	applied, err = s.Query(statement, values...).WithContext(ctx).Idempotent(false).MapScanCAS(row)
+	if err != nil {
+		return false, nil, writeError(err)
+	}
+	return applied, row, nil
+}
+
+// driverLog takes the driver's complaints, most of which its errors say again.
+type driverLog struct{ log *slog.Logger }
+
+func (d driverLog) Print(v ...any)            { d.log.Debug(strings.TrimSpace(fmt.Sprint(v...))) }
+func (d driverLog) Printf(f string, v ...any) { d.log.Debug(strings.TrimSpace(fmt.Sprintf(f, v...))) }
+func (d driverLog) Println(v ...any)          { d.log.Debug(strings.TrimSpace(fmt.Sprintln(v...))) }
