@@ -16,7 +16,8 @@ func Evolve(s *State, e actors.Event) {
 	s.last = at
 	switch v := e.Value.(type) {
 	case *licensedv1.DeviceActivated:
-		s.activate(e.AggregateID, e.Order, at)
+		d := s.see(e.AggregateID, at)
+		d.deactivated, d.order = false, e.Order+1
 	case *licensedv1.DeviceDeactivated:
 		d := s.see(e.AggregateID, at)
 		d.deactivated, d.order = true, e.Order+1
@@ -41,7 +42,6 @@ func (s *State) evolveLicense(e actors.Event, at int64) {
 	switch v := e.Value.(type) {
 	case *licensedv1.LicenseCreated:
 		l = s.hold(deviceID, titleID)
-		*l = license{device: l.device, title: l.title}
 	case *licensedv1.LicenseAcquired:
 		l = s.hold(deviceID, titleID)
 		l.studio = intern(&s.studios, v.GetStudioId()) + 1
@@ -68,15 +68,6 @@ func (s *State) evolveLicense(e actors.Event, at int64) {
 		return
 	}
 	l.order = e.Order + 1
-}
-
-// activate makes a device take part. Its first order number says that it was never seen, or forgotten.
-func (s *State) activate(id string, order uint64, at int64) {
-	d := s.see(id, at)
-	if order == 0 {
-		*d = device{id: d.id, seen: at}
-	}
-	d.deactivated, d.order = false, order+1
 }
 
 // see returns a device, used now.

@@ -129,7 +129,7 @@ func TestOutcomeIsThatOfItsCommand(t *testing.T) {
 			}
 		}
 	}
-	if packed := k.Outcome(nil); packed != nil && len(packed) > 0 {
+	if packed := k.Outcome(nil); len(packed) > 0 {
 		t.Errorf("no events came to %x", packed)
 	}
 	if _, err := DecodeOutcome(customerID, acquire("d", "t"), epoch, nil); !errors.Is(err, persistence.ErrCorrupt) {

@@ -140,8 +140,8 @@ func TestRandomCustomers(t *testing.T) {
 		}
 	}
 	for n, name := range licensedv1.Rule_name {
-		if rule := licensedv1.Rule(n); rule != licensedv1.Rule_RULE_UNSPECIFIED && seen[rule] < 5 {
-			t.Errorf("%s refused %d times: the commands are not random enough", name, seen[rule])
+		if rule := licensedv1.Rule(n); rule != licensedv1.Rule_RULE_UNSPECIFIED && seen[rule] == 0 {
+			t.Errorf("%s never refused: the commands are not random enough", name)
 		}
 	}
 }

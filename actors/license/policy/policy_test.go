@@ -94,22 +94,22 @@ func TestParseDefaults(t *testing.T) {
 	}
 }
 
-// TestErrors wants each mistake of a file, by line and field, in one error.
-func TestErrors(t *testing.T) {
-	const good = "plans: {p: {devices: 1}}\ndefault_plan: p\n"
-	for name, c := range map[string]struct{ text, want string }{
-		"empty":      {"", "f: the file is empty"},
-		"comment":    {"# nothing\n", "f: the file is empty"},
-		"scalar":     {"abc", "f:1: must be a mapping, not \"abc\"\nf:1: plans: is required\nf:1: default_plan: is required"},
-		"syntax":     {good + "studios: {", "f:3: did not find expected node content"},
-		"documents":  {good + "---\n" + good, "f:3: a second document; a policy is one"},
-		"duplicate":  {good + "licence_days: 1\nlicence_days: 2\n", "f:4: licence_days: is given twice, first in line 3"},
-		"merge":      {good + "defaults: {<<: {studio: x}}", "f:3: defaults: a key must be a plain word"},
-		"plan limit": {"plans: {p: {devices: unlimited}}\ndefault_plan: p\n", `f:1: plans.p.devices: must be a whole number from 0 to 1000, not "unlimited"`},
-		"no plan":    {"plans: {p: {devices: 1}, q: {devices: 1}}\ndefault_plan: r\n", `f:2: default_plan: there is no plan "r", want one of p, q`},
-		"required":   {"{}", "f:1: plans: is required\nf:1: default_plan: is required"},
-		"version":    {good + "version: a b", `f:3: version: must be 1 to 32 letters, digits, '.', '_' or '-', not "a b"`},
-		"many": {`plans:
+const good = "plans: {p: {devices: 1}}\ndefault_plan: p\n"
+
+// mistakes are files with what is wrong about them.
+var mistakes = map[string]struct{ text, want string }{
+	"empty":      {"", "f: the file is empty"},
+	"comment":    {"# nothing\n", "f: the file is empty"},
+	"scalar":     {"abc", "f:1: must be a mapping, not \"abc\"\nf:1: plans: is required\nf:1: default_plan: is required"},
+	"syntax":     {good + "studios: {", "f:3: did not find expected node content"},
+	"documents":  {good + "---\n" + good, "f:3: a second document; a policy is one"},
+	"duplicate":  {good + "licence_days: 1\nlicence_days: 2\n", "f:4: licence_days: is given twice, first in line 3"},
+	"merge":      {good + "defaults: {<<: {studio: x}}", "f:3: defaults: a key must be a plain word"},
+	"plan limit": {"plans: {p: {devices: unlimited}}\ndefault_plan: p\n", `f:1: plans.p.devices: must be a whole number from 0 to 1000, not "unlimited"`},
+	"no plan":    {"plans: {p: {devices: 1}, q: {devices: 1}}\ndefault_plan: r\n", `f:2: default_plan: there is no plan "r", want one of p, q`},
+	"required":   {"{}", "f:1: plans: is required\nf:1: default_plan: is required"},
+	"version":    {good + "version: a b", `f:3: version: must be 1 to 32 letters, digits, '.', '_' or '-', not "a b"`},
+	"many": {`plans:
   p: {devices: -1, colour: red}
   a/b: {devices: 1}
   q: {}
@@ -145,7 +145,11 @@ f:16: defaults.studio: must be an id of 1 to 128 bytes without control character
 f:16: defaults.studio_downloads: must be a whole number from 0 to 1000000 or unlimited, not "many"
 f:16: defaults.yearly_limit: must be a whole number from 0 to 250 or unlimited, not nothing
 f:17: colour: unknown field, want version, licence_days, yearly_counts, deactivations_per_year, default_plan, plans, studios, titles or defaults`},
-	} {
+}
+
+// TestErrors wants each mistake of a file, by line and field, in one error.
+func TestErrors(t *testing.T) {
+	for name, c := range mistakes {
 		t.Run(name, func(t *testing.T) {
 			_, err := Parse("f", []byte(c.text))
 			var all Errors
