@@ -24,7 +24,8 @@ type Holder struct {
 	latest Instant // start of the last
 	look   bool    // the last one's reply was lost: read the row before another
 
-	cause error // why it ended
+	retiring bool
+	cause    error // why it ended
 }
 
 // NewHolder returns the holder of a lease that is yet to be created; node is its name for people.
@@ -40,6 +41,14 @@ func (h *Holder) Ended() error { return h.cause }
 
 // Row returns the row as last known; its counter is 0 before it is known to exist.
 func (h *Holder) Row() persistence.Lease { return h.row }
+
+// Retire asks to mark the own lease dead at the next step with nothing under way: the caller speaks for
+// nothing any more. The holder then ends with ErrRetired.
+func (h *Holder) Retire() {
+	if !h.retiring {
+		h.retiring, h.due = true, 0
+	}
+}
 
 // Step handles one input.
 func (h *Holder) Step(in Input) Outputs {
@@ -80,6 +89,12 @@ func (h *Holder) start(now Instant, out *Outputs) {
 	case now < h.due:
 	case h.look:
 		h.flight, out.Read = flightRead, true
+	case h.retiring && h.row.Counter == 0 && !h.open:
+		h.end(ErrRetired)
+	case h.retiring && h.row.Counter > 0:
+		s := &Swap{Old: h.row, Next: h.row}
+		s.Next.Dead = true
+		h.flight, out.Swap = flightSwap, s
 	default:
 		h.flight, out.Swap = flightSwap, h.attempt(now)
 	}
@@ -101,12 +116,14 @@ func (h *Holder) attempt(now Instant) *Swap {
 
 func (h *Holder) swapped(in Input) {
 	switch {
+	case in.Err == nil && in.Applied && in.Row.Dead:
+		h.end(ErrRetired)
 	case in.Err == nil && in.Applied:
 		h.moved(h.latest, in.Now)
 	case in.Err == nil:
 		h.shown(in)
 	case errors.Is(in.Err, persistence.ErrRejected):
-		h.open = h.eldest != h.latest // this one certainly did nothing
+		h.open = h.open && h.eldest != h.latest // this one certainly did nothing
 		h.due = in.Now.Add(h.timing.retryAfter())
 	default:
 		h.look, h.due = true, in.Now
@@ -126,6 +143,8 @@ func (h *Holder) shown(in Input) {
 	h.look = false
 	row := in.Row
 	switch {
+	case row.Dead && h.retiring:
+		h.end(ErrRetired)
 	case row.Dead:
 		h.end(fmt.Errorf("%w: marked dead at counter %d", ErrEnded, row.Counter))
 	case row.Counter == h.row.Counter+1 && h.open:
@@ -141,7 +160,9 @@ func (h *Holder) shown(in Input) {
 func (h *Holder) moved(began, now Instant) {
 	h.row.Counter++
 	h.open, h.look = false, false
-	h.due = began.Add(h.timing.renewEvery())
+	if h.due = began.Add(h.timing.renewEvery()); h.retiring {
+		h.due = now
+	}
 	h.until = began.Add(h.timing.validity())
 	h.valid = now < h.until // false at most for the first: see Step
 }

@@ -215,3 +215,39 @@ func BenchmarkSystemClock(b *testing.B) {
 		c.Now()
 	}
 }
+
+// TestRetire gives a lease up: no renewal any more, the row is marked dead by its own holder.
+func TestRetire(t *testing.T) {
+	dead := row(1)
+	dead.Dead = true
+	for name, answer := range map[string]func(h *lease.Holder){
+		"applied": func(h *lease.Holder) {
+			h.Step(lease.Input{Kind: lease.InputSwapped, Now: 210, Applied: true, Row: dead})
+		},
+		"reply lost": func(h *lease.Holder) {
+			if out := h.Step(lease.Input{Kind: lease.InputSwapped, Now: 300, Err: errLost}); !out.Read {
+				t.Fatalf("after a lost reply: %+v", out)
+			}
+			h.Step(lease.Input{Kind: lease.InputRead, Now: 310, Row: dead})
+		},
+		"request lost": func(h *lease.Holder) {
+			h.Step(lease.Input{Kind: lease.InputSwapped, Now: 300, Err: errLost})
+			if out := h.Step(lease.Input{Kind: lease.InputRead, Now: 310, Row: row(1)}); out.Swap == nil || out.Swap.Next != dead {
+				t.Fatalf("after the read: %+v", out)
+			}
+			h.Step(lease.Input{Kind: lease.InputSwapped, Now: 320, Applied: true, Row: dead})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := holding(t)
+			h.Retire()
+			if out := h.Step(lease.Input{Now: 200}); out.Swap == nil || out.Swap.Old != row(1) || out.Swap.Next != dead {
+				t.Fatalf("retiring: %+v", out)
+			}
+			answer(h)
+			if !errors.Is(h.Ended(), lease.ErrRetired) {
+				t.Fatalf("ended: %v", h.Ended())
+			}
+		})
+	}
+}

@@ -49,6 +49,9 @@ type Swap struct{ Old, Next persistence.Lease }
 // ErrEnded says that an incarnation is over: it was marked dead, or its lease ran out.
 var ErrEnded = errors.New("lease has ended")
 
+// ErrRetired says that an incarnation marked itself dead, having been asked to.
+var ErrRetired = errors.New("lease was given up")
+
 // flight is what is under way.
 type flight uint8
 

@@ -34,6 +34,9 @@ func (w *Watch) Dead() bool { return w.dead }
 // Silent returns since when the counter was seen unchanged; false before the first look.
 func (w *Watch) Silent() (Instant, bool) { return w.since, w.seen }
 
+// Poke has the next step look at the row, whenever the next look was due.
+func (w *Watch) Poke() { w.due = 0 }
+
 // Step handles one input.
 func (w *Watch) Step(in Input) Outputs {
 	switch in.Kind {

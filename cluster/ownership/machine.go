@@ -1,0 +1,327 @@
+package ownership
+
+import (
+	"bytes"
+	"encoding/binary"
+	"slices"
+
+	"licensed/cluster/lease"
+	"licensed/cluster/placement"
+	"licensed/persistence"
+)
+
+// ErrRetired says that an incarnation ended because it was asked to.
+var ErrRetired = lease.ErrRetired
+
+// Machine is the part of one incarnation in the protocol of ownership. It is not safe for concurrent use.
+type Machine struct {
+	config  Config
+	self    persistence.Incarnation
+	holder  *lease.Holder
+	wakeAt  lease.Instant // of the holder
+	watches []*watched    // by incarnation
+	dead    map[persistence.Incarnation]bool
+
+	shards   []shard
+	queue    []uint32 // shards to be looked at
+	kept     []uint32 // shards that were looked at and wait for something
+	claims   int      // under way
+	moves    int      // under way
+	tokens   float64  // hand-overs that may begin
+	tokensAt lease.Instant
+	later    lease.Instant // when the queue is to be looked at again
+
+	members []Member                                  // by name, one each; the dead left out
+	since   map[persistence.Incarnation]lease.Instant // when each member was first seen
+	// departed are members that are no longer seen and whose shards the next scan shows; departing
+	// those who left while a scan was under way, which may have begun too early.
+	departed, departing []persistence.Incarnation
+	placement           *placement.Placement // of eligible members
+
+	scanning bool
+	scanned  bool // once
+	scanDue  lease.Instant
+
+	rewatch  bool // owners or members changed
+	draining bool
+	ended    bool
+	out      Outputs
+}
+
+// watched is the watch of another incarnation's lease.
+type watched struct {
+	incarnation persistence.Incarnation
+	watch       *lease.Watch
+	wake        lease.Instant
+}
+
+// New returns the machine of a new incarnation.
+func New(c Config) (*Machine, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	m := &Machine{
+		config: c, self: c.Incarnation,
+		holder: lease.NewHolder(c.Timing, c.Incarnation, c.Node),
+		dead:   map[persistence.Incarnation]bool{},
+		since:  map[persistence.Incarnation]lease.Instant{},
+		shards: make([]shard, c.Shards), tokens: 1, later: lease.Never,
+		placement: placement.New(nil),
+	}
+	for id := range m.shards {
+		m.shards[id].row.ID = uint32(id)
+	}
+	for _, former := range c.Former {
+		m.watch(former, true)
+	}
+	return m, nil
+}
+
+// Step handles one input.
+func (m *Machine) Step(in Input) *Outputs {
+	out := &m.out
+	*out = Outputs{
+		Gates: out.Gates[:0], Ops: out.Ops[:0], Changed: out.Changed[:0], Dead: out.Dead[:0], Raised: out.Raised[:0],
+		Wake: lease.Never,
+	}
+	if m.ended {
+		out.Ended, out.Cause = true, m.holder.Ended()
+		return out
+	}
+	if in.Kind == InputDone && in.Op.ofHolder(m.self) {
+		m.stepHolder(in.Now, leaseInput(in))
+	} else {
+		m.stepHolder(in.Now, lease.Input{Now: in.Now})
+		if m.holder.Ended() == nil {
+			m.apply(in)
+		}
+	}
+	if m.holder.Ended() == nil {
+		m.stepWatches(in.Now)
+		m.scan(in.Now)
+		m.plan(in.Now)
+		m.retire(in.Now)
+	}
+	if m.holder.Ended() != nil {
+		m.end()
+		return out
+	}
+	if until, ok := m.holder.Until(); ok {
+		out.Until = until
+	}
+	out.Wake = m.wake()
+	return out
+}
+
+// end gives up all shards: the lease is over.
+func (m *Machine) end() {
+	m.ended = true
+	m.out.Gates = m.out.Gates[:0]
+	for id := range m.shards {
+		m.out.Gates = append(m.out.Gates, Gate{Shard: uint32(id)})
+	}
+	m.out.Ops, m.out.Changed = m.out.Ops[:0], m.out.Changed[:0]
+	m.out.Ended, m.out.Cause = true, m.holder.Ended()
+}
+
+// apply takes in what the input reports.
+func (m *Machine) apply(in Input) {
+	switch in.Kind {
+	case InputTick:
+	case InputDone:
+		m.done(in)
+	case InputMembers:
+		m.setMembers(in.Now, in.Members)
+	case InputQuiet:
+		if s := m.shard(in.Shard); s != nil && s.state == stateClosing {
+			m.release(in.Now, s)
+		}
+	case InputRow:
+		m.hinted(in.Row)
+	case InputSuspect:
+		m.suspected(in.Now, in.Suspect)
+	case InputStale:
+		m.stale(in.Now, in.Shard, in.Epoch)
+	case InputDrain:
+		m.draining = true
+		m.place()
+	}
+}
+
+// done takes in the result of an operation that is not the holder's.
+func (m *Machine) done(in Input) {
+	switch in.Op.Kind {
+	case OpSwapLease, OpReadLease:
+		i := in.Op.Incarnation
+		if in.Op.Kind == OpSwapLease {
+			i = in.Op.Lease.Next.Incarnation
+		}
+		if at, ok := m.findWatch(i); ok {
+			m.stepWatch(m.watches[at], leaseInput(in))
+		}
+	case OpSwapShard:
+		m.swapped(in)
+	case OpReadShard:
+		m.readOne(in)
+	case OpReadShards:
+		m.readAll(in)
+	}
+}
+
+// leaseInput is an answer in the words of package lease.
+func leaseInput(in Input) lease.Input {
+	l := lease.Input{Kind: lease.InputRead, Now: in.Now, Applied: in.Applied, Row: in.Lease, Err: in.Err}
+	if in.Op.Kind == OpSwapLease {
+		l.Kind = lease.InputSwapped
+	}
+	return l
+}
+
+// ofHolder reports whether the operation is on the machine's own lease.
+func (o *Op) ofHolder(self persistence.Incarnation) bool {
+	return o.Kind == OpSwapLease && o.Lease.Next.Incarnation == self || o.Kind == OpReadLease && o.Incarnation == self
+}
+
+func (m *Machine) stepHolder(now lease.Instant, in lease.Input) {
+	if in.Kind == lease.InputTick && now < m.wakeAt {
+		return
+	}
+	l := m.holder.Step(in)
+	m.ask(l, m.self)
+	m.wakeAt = l.Wake
+}
+
+// ask passes on what a machine of package lease asks for.
+func (m *Machine) ask(l lease.Outputs, i persistence.Incarnation) {
+	if l.Swap != nil {
+		m.out.Ops = append(m.out.Ops, Op{Kind: OpSwapLease, Lease: *l.Swap})
+	}
+	if l.Read {
+		m.out.Ops = append(m.out.Ops, Op{Kind: OpReadLease, Incarnation: i})
+	}
+}
+
+// retire ends the lease once a draining node has nothing left.
+func (m *Machine) retire(now lease.Instant) {
+	if !m.draining {
+		return
+	}
+	for i := range m.shards {
+		if m.shards[i].state != stateIdle {
+			return
+		}
+	}
+	m.holder.Retire()
+	m.wakeAt = now
+	m.stepHolder(now, lease.Input{Now: now})
+}
+
+// Held returns the number of shards that are held.
+func (m *Machine) Held() int {
+	n := 0
+	for i := range m.shards {
+		if m.shards[i].holds() {
+			n++
+		}
+	}
+	return n
+}
+
+// Row returns the row of a shard as last known.
+func (m *Machine) Row(id uint32) persistence.Shard { return m.shards[id].row }
+
+// Moving returns the number of shards that are on their way to another node.
+func (m *Machine) Moving() int { return m.moves }
+
+// Silent returns the owners of shards whose lease shows no sign of life, and since when.
+func (m *Machine) Silent(now lease.Instant) map[persistence.Incarnation]lease.Instant {
+	silent := map[persistence.Incarnation]lease.Instant{}
+	for _, w := range m.watches {
+		if since, ok := w.watch.Silent(); ok && now.Sub(since) > m.config.Timing.TTL/2 {
+			silent[w.incarnation] = since
+		}
+	}
+	return silent
+}
+
+// watch begins to watch an incarnation unless it is watched or known to be dead.
+func (m *Machine) watch(i persistence.Incarnation, over bool) {
+	at, ok := m.findWatch(i)
+	if ok || m.dead[i] || i == m.self || i.IsZero() {
+		return
+	}
+	m.watches = slices.Insert(m.watches, at, &watched{incarnation: i, watch: lease.NewWatch(m.config.Timing, i, over)})
+}
+
+func (m *Machine) findWatch(i persistence.Incarnation) (int, bool) {
+	return slices.BinarySearchFunc(m.watches, i, func(w *watched, i persistence.Incarnation) int {
+		return bytes.Compare(w.incarnation[:], i[:])
+	})
+}
+
+// stepWatches looks at the leases whose turn it is.
+func (m *Machine) stepWatches(now lease.Instant) {
+	if m.rewatch {
+		m.chooseWatches()
+	}
+	for _, w := range m.watches {
+		if w.wake <= now {
+			m.stepWatch(w, lease.Input{Now: now})
+		}
+	}
+	m.watches = slices.DeleteFunc(m.watches, func(w *watched) bool { return w.watch.Dead() })
+}
+
+func (m *Machine) stepWatch(w *watched, in lease.Input) {
+	l := w.watch.Step(in)
+	m.ask(l, w.incarnation)
+	w.wake = l.Wake
+	if w.watch.Dead() && !m.dead[w.incarnation] {
+		m.dead[w.incarnation] = true
+		m.out.Dead = append(m.out.Dead, w.incarnation)
+		m.scanDue = in.Now // it may have owned more than was known
+		m.place()
+	}
+}
+
+// suspected looks at once at a lease that is said to be dead.
+func (m *Machine) suspected(now lease.Instant, i persistence.Incarnation) {
+	m.watch(i, false)
+	if at, ok := m.findWatch(i); ok {
+		m.watches[at].watch.Poke()
+		m.watches[at].wake = now
+	}
+}
+
+// chooseWatches makes the watches those of today's owners that are this node's to watch.
+func (m *Machine) chooseWatches() {
+	m.rewatch = false
+	wanted := map[persistence.Incarnation]bool{}
+	for _, f := range m.config.Former {
+		wanted[f] = true
+	}
+	consider := func(owner persistence.Incarnation) {
+		if _, known := wanted[owner]; !known && !owner.IsZero() && owner != m.self && !m.dead[owner] {
+			wanted[owner] = m.mineToWatch(owner)
+			if wanted[owner] {
+				m.watch(owner, false)
+			}
+		}
+	}
+	for i := range m.shards {
+		consider(m.shards[i].row.Owner)
+	}
+	for _, o := range m.members {
+		consider(o.Incarnation)
+	}
+	for _, i := range slices.Concat(m.departed, m.departing) {
+		consider(i)
+	}
+	m.watches = slices.DeleteFunc(m.watches, func(w *watched) bool { return !wanted[w.incarnation] })
+}
+
+// mineToWatch reports whether this node is to watch that owner: few watch one that seems to be there.
+func (m *Machine) mineToWatch(owner persistence.Incarnation) bool {
+	present := slices.ContainsFunc(m.members, func(o Member) bool { return o.Incarnation == owner })
+	return !present || m.placement.Among(m.config.Node, binary.BigEndian.Uint64(owner[:]), m.config.Watchers)
+}

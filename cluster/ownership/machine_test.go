@@ -1,0 +1,462 @@
+package ownership_test
+
+import (
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"licensed/cluster/lease"
+	"licensed/cluster/ownership"
+	"licensed/persistence"
+)
+
+func TestOneNodeTakesAll(t *testing.T) {
+	h := newHarness(t)
+	a := h.start("a", nil)
+	h.see(a)
+	h.run(100 * time.Millisecond)
+	h.settled(a)
+	for _, row := range h.rows() {
+		if row.Epoch != 1 {
+			t.Fatalf("row %+v", row)
+		}
+	}
+	h.run(time.Minute)
+	h.settled(a)
+}
+
+func TestNobodyClaimsBeforeItsTurn(t *testing.T) {
+	h := newHarness(t)
+	a := h.start("a", nil)
+	h.run(time.Minute) // nobody told it that it is a member
+	if n := len(a.open()); n != 0 {
+		t.Fatalf("%d shards are open", n)
+	}
+}
+
+// TestJoin has a second node come: shards are handed over one by one, each released with its successor
+// named, and no other shard moves.
+func TestJoin(t *testing.T) {
+	h := newHarness(t)
+	a := h.start("a", nil)
+	h.see(a)
+	h.run(100 * time.Millisecond)
+	b := h.start("b", nil)
+	h.see(a, b)
+	h.run(2 * time.Second)
+	h.settled(a, b)
+	if n := len(b.open()); n < 6 || n > 18 {
+		t.Fatalf("b has %d of 24 shards", n)
+	}
+	if len(a.closed) != len(b.open()) {
+		t.Errorf("%d shards were closed for %d that moved", len(a.closed), len(b.open()))
+	}
+	for _, row := range h.rows() {
+		want := uint64(1)
+		if row.Owner == b.incarnation {
+			want = 2
+		}
+		if row.Epoch != want {
+			t.Errorf("row %+v, want epoch %d", row, want)
+		}
+	}
+}
+
+func TestMovesAreLimited(t *testing.T) {
+	h := newHarness(t)
+	slow := func(c *ownership.Config) { c.MovesPerSecond, c.MaxMoves = 2, 1 }
+	a := h.start("a", slow)
+	h.see(a)
+	h.run(time.Second)
+	b := h.start("b", slow)
+	h.see(a, b)
+	h.run(2 * time.Second)
+	if n := len(a.closed); n < 3 || n > 6 {
+		t.Fatalf("%d shards were moved in 2 s at 2 a second", n)
+	}
+}
+
+// TestTakeOver kills a node: its shards, and no others, go to the rest, not before the TTL and the
+// allowance have passed since its last sign of life.
+func TestTakeOver(t *testing.T) {
+	h := newHarness(t)
+	a, b, c := h.start("a", nil), h.start("b", nil), h.start("c", nil)
+	h.see(a, b, c)
+	h.run(4 * time.Second)
+	h.settled(a, b, c)
+	before := len(a.open()) + len(b.open())
+	c.stopped = true
+	lost := len(c.open())
+	timing := lease.DefaultTiming()
+	h.run(timing.TTL + timing.Allowance - timing.TTL/4 - 10*time.Millisecond)
+	if got := len(a.open()) + len(b.open()); got != before {
+		t.Fatalf("%d shards were taken while the lease may be valid", got-before)
+	}
+	h.run(time.Second)
+	h.settled(a, b)
+	if got := len(a.open()) + len(b.open()); got != before+lost || len(a.closed)+len(b.closed) != 0 {
+		t.Fatalf("%d shards are open, %d were closed", got, len(a.closed)+len(b.closed))
+	}
+	// Gossip notices later: nothing moves any more.
+	h.see(a, b)
+	h.run(2 * time.Second)
+	h.settled(a, b)
+}
+
+// TestGossipGoneButAlive has gossip lose sight of a node that goes on renewing: it keeps its shards.
+func TestGossipGoneButAlive(t *testing.T) {
+	h := newHarness(t)
+	a, b := h.start("a", nil), h.start("b", nil)
+	h.see(a, b)
+	h.run(4 * time.Second)
+	mine := len(a.open())
+	members := []ownership.Member{{Name: "a", Incarnation: a.incarnation, Eligible: true}}
+	a.step(ownership.Input{Kind: ownership.InputMembers, Members: members})
+	h.run(20 * time.Second)
+	if len(a.open()) != mine {
+		t.Fatalf("a took %d shards of a node that is alive", len(a.open())-mine)
+	}
+	h.settled(a, b)
+}
+
+func TestPausedNodeFindsItselfOver(t *testing.T) {
+	h := newHarness(t)
+	a, b := h.start("a", nil), h.start("b", nil)
+	h.see(a, b)
+	h.run(4 * time.Second)
+	b.stopped = true
+	h.run(10 * time.Second)
+	b.stopped = false
+	b.step(ownership.Input{})
+	if !errors.Is(b.ended, lease.ErrEnded) || len(b.open()) != 0 {
+		t.Fatalf("ended: %v, %d shards open", b.ended, len(b.open()))
+	}
+}
+
+// TestStoreOutage has all leases run out; the processes go on as new incarnations, which need not wait for
+// their former selves.
+func TestStoreOutage(t *testing.T) {
+	h := newHarness(t)
+	a := h.start("a", nil)
+	h.see(a)
+	h.run(time.Second)
+	h.lose = func(*node, ownership.Op) (bool, bool) { return true, false }
+	h.run(5 * time.Second)
+	if !errors.Is(a.ended, lease.ErrEnded) || len(a.open()) != 0 {
+		t.Fatalf("ended: %v, %d shards open", a.ended, len(a.open()))
+	}
+	again := h.start("a", func(c *ownership.Config) { c.Former = []persistence.Incarnation{a.incarnation} })
+	h.see(again)
+	h.run(3 * time.Second)
+	h.lose = func(*node, ownership.Op) (bool, bool) { return false, false }
+	h.run(300 * time.Millisecond)
+	h.settled(again)
+}
+
+// TestRestart has a new process find the shards of its former one, about which it knows nothing.
+func TestRestart(t *testing.T) {
+	h := newHarness(t)
+	a := h.start("a", nil)
+	h.see(a)
+	h.run(time.Second)
+	a.stopped = true
+	again := h.start("a", nil)
+	h.see(again)
+	h.run(2600 * time.Millisecond)
+	if n := len(again.open()); n != 0 {
+		t.Fatalf("%d shards were taken too early", n)
+	}
+	h.run(300 * time.Millisecond)
+	h.settled(again)
+}
+
+func TestLostRelease(t *testing.T) {
+	for name, request := range map[string]bool{"request": true, "reply": false} {
+		t.Run(name, func(t *testing.T) {
+			h := newHarness(t)
+			a := h.start("a", nil)
+			h.see(a)
+			h.run(time.Second)
+			lost := 0
+			h.lose = func(n *node, op ownership.Op) (bool, bool) {
+				if op.Kind == ownership.OpSwapShard && op.NextShard.Owner.IsZero() && lost < 3 {
+					lost++
+					return request, true
+				}
+				return false, false
+			}
+			b := h.start("b", nil)
+			h.see(a, b)
+			h.run(3 * time.Second)
+			h.settled(a, b)
+			if lost != 3 || len(b.open()) == 0 {
+				t.Fatalf("lost %d, b has %d", lost, len(b.open()))
+			}
+		})
+	}
+}
+
+// TestSuccessorGoesAway has the successor leave while a release is unresolved: the shard stays, at a
+// higher epoch.
+func TestSuccessorGoesAway(t *testing.T) {
+	h := newHarness(t)
+	a := h.start("a", nil)
+	h.see(a)
+	h.run(time.Second)
+	h.lose = func(n *node, op ownership.Op) (bool, bool) {
+		return op.Kind == ownership.OpSwapShard && op.NextShard.Owner.IsZero(), false
+	}
+	b := h.start("b", nil)
+	h.see(a, b)
+	h.run(50 * time.Millisecond)
+	if n := a.machine.Moving(); n == 0 {
+		t.Fatal("nothing moves")
+	}
+	b.stopped = true
+	h.see(a)
+	h.run(5 * time.Second)
+	h.settled(a)
+	raised := 0
+	for _, row := range h.rows() {
+		if row.Epoch == 2 {
+			raised++
+		}
+	}
+	if raised == 0 {
+		t.Error("no epoch was raised")
+	}
+}
+
+func TestSuccessorGoesAwayWhileClosing(t *testing.T) {
+	h := newHarness(t)
+	a := h.start("a", nil)
+	a.busy = true
+	h.see(a)
+	h.run(time.Second)
+	b := h.start("b", nil)
+	h.see(a, b)
+	h.run(500 * time.Millisecond)
+	if n := a.machine.Moving(); n == 0 || len(a.open())+n != 24 {
+		t.Fatalf("%d are closing, %d open", n, len(a.open()))
+	}
+	h.see(a)
+	h.run(0)
+	h.settled(a)
+}
+
+// TestCloseTimeout hands over though requests do not end.
+func TestCloseTimeout(t *testing.T) {
+	h := newHarness(t)
+	a := h.start("a", nil)
+	a.busy = true
+	h.see(a)
+	h.run(time.Second)
+	b := h.start("b", nil)
+	h.see(a, b)
+	h.run(5 * time.Second)
+	h.settled(a, b)
+	if len(b.open()) == 0 {
+		t.Fatal("nothing moved")
+	}
+}
+
+// TestSuccessorIsNotTold loses the news of releases: the rows tell.
+func TestSuccessorIsNotTold(t *testing.T) {
+	h := newHarness(t)
+	a, b := h.start("a", nil), h.start("b", func(c *ownership.Config) { c.ScanEvery = time.Second })
+	h.see(a, b)
+	h.run(4 * time.Second)
+	c := h.start("c", func(c *ownership.Config) { c.ScanEvery = time.Second })
+	nodes := h.nodes
+	h.nodes = nil // nobody to tell
+	members := []ownership.Member{}
+	for _, n := range nodes {
+		members = append(members, ownership.Member{Name: n.name, Incarnation: n.incarnation, Eligible: true})
+	}
+	for _, n := range nodes {
+		n.step(ownership.Input{Kind: ownership.InputMembers, Members: members})
+	}
+	h.run(3 * time.Second)
+	h.settled(a, b, c)
+	if len(c.open()) == 0 {
+		t.Fatal("nothing moved")
+	}
+}
+
+// TestLateClaim has a claim take effect after the claimer has given it up: its row names an owner that
+// does not know it, until it reads the row.
+func TestLateClaim(t *testing.T) {
+	h := newHarness(t)
+	a := h.start("a", func(c *ownership.Config) { c.ScanEvery = 2 * time.Second })
+	b := h.start("b", nil)
+	h.see(a, b)
+	h.run(4 * time.Second)
+	id := b.open()[0]
+	before, err := h.store.Shard(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	late := persistence.Shard{ID: id, Epoch: before.Epoch + 1, Owner: a.incarnation}
+	b.stopped = true // as if dead; the claim of a was sent and forgotten
+	if ok, _, err := h.store.CompareAndSetShard(t.Context(), before, late); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	h.run(2500 * time.Millisecond)
+	if !slices.Contains(a.changed, late) {
+		t.Fatalf("gate %+v", a.gates[id])
+	}
+}
+
+func TestLostClaim(t *testing.T) {
+	for name, request := range map[string]bool{"request": true, "reply": false} {
+		t.Run(name, func(t *testing.T) {
+			h := newHarness(t)
+			a := h.start("a", nil)
+			lost := 0
+			h.lose = func(n *node, op ownership.Op) (bool, bool) {
+				if op.Kind == ownership.OpSwapShard && lost < 30 {
+					lost++
+					return request, true
+				}
+				return false, false
+			}
+			h.see(a)
+			h.run(80 * time.Millisecond)
+			if n := len(a.open()); n != 0 {
+				t.Fatalf("%d shards are open whose claim is not known to be applied", n)
+			}
+			h.run(2 * time.Second)
+			h.settled(a)
+		})
+	}
+}
+
+// TestStaleOwnership raises the epoch of a shard above that of a history which is newer, as after
+// restoring a backup of the ownership rows.
+func TestStaleOwnership(t *testing.T) {
+	h := newHarness(t)
+	a := h.start("a", nil)
+	h.see(a)
+	h.run(time.Second)
+	a.step(ownership.Input{Kind: ownership.InputStale, Shard: 3, Epoch: 9})
+	if g := a.gates[3]; g.Kind == ownership.GateOpen {
+		t.Fatalf("served under an epoch below the history's: %+v", g)
+	}
+	h.run(100 * time.Millisecond)
+	if g := a.gates[3]; g.Kind != ownership.GateOpen || g.Epoch != 10 || len(a.raised) != 1 {
+		t.Fatalf("gate %+v, raised %v", g, a.raised)
+	}
+	h.settled(a)
+	// The other way round: another node has the shard, and a is about to learn it.
+	row, _ := h.store.Shard(t.Context(), 4)
+	other := persistence.Shard{ID: 4, Epoch: 5, Owner: persistence.Incarnation{9}}
+	if ok, _, err := h.store.CompareAndSetShard(t.Context(), row, other); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	a.step(ownership.Input{Kind: ownership.InputStale, Shard: 4, Epoch: 5})
+	h.run(100 * time.Millisecond)
+	if now, _ := h.store.Shard(t.Context(), 4); now != other || a.gates[4].Kind != ownership.GateShut {
+		t.Fatalf("row %+v, gate %+v", now, a.gates[4])
+	}
+}
+
+func TestDrain(t *testing.T) {
+	h := newHarness(t)
+	a, b := h.start("a", nil), h.start("b", nil)
+	h.see(a, b)
+	h.run(4 * time.Second)
+	b.step(ownership.Input{Kind: ownership.InputDrain})
+	h.run(time.Second)
+	if !errors.Is(b.ended, ownership.ErrRetired) {
+		t.Fatalf("ended: %v, holds %d", b.ended, b.machine.Held())
+	}
+	h.settled(a)
+	if l, err := h.store.Lease(t.Context(), b.incarnation); err != nil || !l.Dead {
+		t.Fatalf("lease %+v, %v", l, err)
+	}
+	// The last one has nobody to hand over to, and leaves nothing to wait for.
+	a.step(ownership.Input{Kind: ownership.InputDrain})
+	h.run(time.Second)
+	if !errors.Is(a.ended, ownership.ErrRetired) {
+		t.Fatalf("ended: %v, holds %d", a.ended, a.machine.Held())
+	}
+	c := h.start("c", nil)
+	h.see(c)
+	h.run(200 * time.Millisecond)
+	h.settled(c)
+}
+
+func TestDrainBeforeAnything(t *testing.T) {
+	h := newHarness(t)
+	h.lose = func(*node, ownership.Op) (bool, bool) { return true, false }
+	a := h.start("a", nil)
+	a.step(ownership.Input{Kind: ownership.InputDrain})
+	h.run(time.Second)
+	h.lose = func(*node, ownership.Op) (bool, bool) { return false, false }
+	h.run(time.Second)
+	if !errors.Is(a.ended, ownership.ErrRetired) {
+		t.Fatalf("ended: %v", a.ended)
+	}
+}
+
+// TestIneligibleNodeTakesNothing is for a node whose clock is wrong.
+func TestIneligibleNodeTakesNothing(t *testing.T) {
+	h := newHarness(t)
+	a, b := h.start("a", nil), h.start("b", nil)
+	members := []ownership.Member{
+		{Name: "a", Incarnation: a.incarnation, Eligible: true},
+		{Name: "b", Incarnation: b.incarnation},
+	}
+	for _, n := range h.nodes {
+		n.step(ownership.Input{Kind: ownership.InputMembers, Members: members})
+	}
+	h.run(20 * time.Second)
+	h.settled(a)
+}
+
+// TestFewWatch counts how many look at one lease in a large cluster, and that a failure is still noticed.
+func TestFewWatch(t *testing.T) {
+	h := newHarness(t)
+	var nodes []*node
+	for _, name := range []string{"a", "b", "c", "d", "e", "f", "g", "h"} {
+		nodes = append(nodes, h.start(name, nil))
+	}
+	h.see(nodes...)
+	h.run(5 * time.Second)
+	h.settled(nodes...)
+	before := 0
+	for _, n := range nodes {
+		before += n.ops[ownership.OpReadLease]
+	}
+	h.run(10 * time.Second)
+	reads := -before
+	for _, n := range nodes {
+		reads += n.ops[ownership.OpReadLease]
+	}
+	// 8 leases × 3 watchers × 3.2 a second × 10 s
+	if want := 8 * 3 * 32; reads > want*11/10 || reads < want/2 {
+		t.Errorf("%d reads of leases in 10 s, want about %d", reads, want)
+	}
+	nodes[3].stopped = true
+	h.run(4 * time.Second)
+	alive := append(nodes[:3:3], nodes[4:]...)
+	h.see(alive...)
+	h.run(time.Second)
+	h.settled(alive...)
+}
+
+func TestConfigValidates(t *testing.T) {
+	c := ownership.DefaultConfig()
+	if c.Validate() == nil {
+		t.Error("a configuration without a node is accepted")
+	}
+	c.Incarnation, c.Node, c.Shards = persistence.Incarnation{1}, "a", 1
+	if err := c.Validate(); err != nil {
+		t.Error(err)
+	}
+	c.MaxMoves = 0
+	if _, err := ownership.New(c); err == nil {
+		t.Error("no moves at all are accepted")
+	}
+}

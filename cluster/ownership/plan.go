@@ -1,0 +1,254 @@
+package ownership
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"licensed/cluster/lease"
+	"licensed/cluster/placement"
+	"licensed/persistence"
+)
+
+// setMembers takes in who seems to be there.
+func (m *Machine) setMembers(now lease.Instant, members []Member) {
+	former := m.members
+	m.members = slices.Clone(members)
+	slices.SortStableFunc(m.members, func(a, b Member) int { return strings.Compare(a.Name, b.Name) })
+	m.members = slices.CompactFunc(m.members, func(a, b Member) bool { return a.Name == b.Name })
+	since := map[persistence.Incarnation]lease.Instant{}
+	for _, o := range m.members {
+		since[o.Incarnation] = now
+		if first, ok := m.since[o.Incarnation]; ok {
+			since[o.Incarnation] = first
+		}
+	}
+	m.since = since
+	for _, o := range former {
+		if _, there := since[o.Incarnation]; !there {
+			m.departs(now, o.Incarnation)
+		}
+	}
+	m.place()
+}
+
+// departs has a node that seems to be gone watched until its shards are known.
+func (m *Machine) departs(now lease.Instant, i persistence.Incarnation) {
+	if i.IsZero() || i == m.self || m.dead[i] {
+		return
+	}
+	if m.scanning {
+		m.departing = append(m.departing, i)
+	} else {
+		m.departed = append(m.departed, i)
+	}
+	m.scanDue = now
+}
+
+// place computes who should own what, and has every shard looked at.
+func (m *Machine) place() {
+	m.members = slices.DeleteFunc(m.members, func(o Member) bool { return m.dead[o.Incarnation] })
+	var nodes []placement.Node
+	for _, o := range m.members {
+		if o.Eligible && !o.Incarnation.IsZero() && (o.Incarnation != m.self || !m.draining) {
+			nodes = append(nodes, placement.Node{Name: o.Name, Capacity: o.Capacity})
+		}
+	}
+	m.placement = placement.New(nodes)
+	m.rewatch = true
+	for id := range m.shards {
+		m.enqueue(&m.shards[id])
+	}
+}
+
+// target returns the member that should own a shard; a zero incarnation if there is none.
+func (m *Machine) target(id uint32) (name string, i persistence.Incarnation) {
+	name, ok := m.placement.Owner(id)
+	if !ok {
+		return "", persistence.Incarnation{}
+	}
+	at, _ := slices.BinarySearchFunc(m.members, name, func(o Member, name string) int { return strings.Compare(o.Name, name) })
+	return name, m.members[at].Incarnation
+}
+
+// mine reports whether this node should own the shard and can.
+func (m *Machine) mine(s *shard) bool {
+	_, i := m.target(s.row.ID)
+	return i == m.self && !m.draining && m.valid()
+}
+
+func (m *Machine) valid() bool {
+	_, ok := m.holder.Until()
+	return ok
+}
+
+// plan looks at the shards that need it. Those that wait for something stay in the queue.
+func (m *Machine) plan(now lease.Instant) {
+	m.later = lease.Never
+	if !m.scanned {
+		return
+	}
+	m.tokens = min(float64(m.config.MaxMoves), m.tokens+now.Sub(m.tokensAt).Seconds()*m.config.MovesPerSecond)
+	m.tokensAt = now
+	for len(m.queue) > 0 {
+		s := &m.shards[m.queue[0]]
+		m.queue = m.queue[1:]
+		s.queued = false
+		m.look(now, s)
+	}
+	m.queue, m.kept = m.kept, m.queue[:0]
+	for _, id := range m.queue {
+		m.shards[id].queued = true
+	}
+}
+
+// keep has the shard looked at again at that instant, and whenever something else happens.
+func (m *Machine) keep(s *shard, at lease.Instant) {
+	m.later = min(m.later, at)
+	m.kept = append(m.kept, s.row.ID)
+}
+
+// look does what is to be done about a shard now.
+func (m *Machine) look(now lease.Instant, s *shard) {
+	switch s.state {
+	case stateIdle:
+		m.lookIdle(now, s)
+	case stateHeld:
+		m.lookHeld(now, s)
+	case stateClosing:
+		switch {
+		case m.mine(s): // the successor went away
+			m.unmove(s)
+			s.state = stateHeld
+			m.setGate(s, Gate{Kind: GateOpen, Epoch: s.epoch})
+		case now >= s.due:
+			m.release(now, s)
+		default:
+			m.keep(s, s.due)
+		}
+	case stateClaiming, stateReleasing:
+		switch {
+		case s.flight: // its result has the shard looked at
+		case now >= s.due:
+			s.flight = true
+			m.out.Ops = append(m.out.Ops, Op{Kind: OpReadShard, Shard: s.row.ID})
+		default:
+			m.keep(s, s.due)
+		}
+	}
+}
+
+// lookIdle takes a shard that is free, or whose row turns out to name this node already.
+func (m *Machine) lookIdle(now lease.Instant, s *shard) {
+	switch {
+	case !m.valid():
+		m.keep(s, lease.Never)
+	case s.row.Owner == m.self && s.row.Epoch > s.released:
+		m.hold(s) // a claim that took effect after it was given up
+	case s.row.Owner == m.self:
+		m.reclaim(now, s)
+	case later(s.row, s.hint):
+		m.tryClaim(now, s, s.hint)
+	case s.row.Owner.IsZero() || m.dead[s.row.Owner]:
+		m.lookFree(now, s)
+	default:
+		s.ownerless = 0
+		m.setGate(s, Gate{})
+	}
+}
+
+// lookFree takes a shard without an owner if it is this node's, or long left by others.
+func (m *Machine) lookFree(now lease.Instant, s *shard) {
+	if s.ownerless == 0 {
+		s.ownerless = now
+	}
+	m.scanDue = min(m.scanDue, now.Add(m.config.Timing.TTL/2)) // see whether another took it
+	wait := m.claimAfter(s)
+	switch at := s.ownerless.Add(wait); {
+	case wait == neverClaim:
+		m.setGate(s, Gate{})
+		m.keep(s, lease.Never)
+	case now < at:
+		m.setGate(s, Gate{})
+		m.keep(s, at)
+	default:
+		m.tryClaim(now, s, s.row)
+	}
+}
+
+// tryClaim claims a shard when there is room for another claim.
+func (m *Machine) tryClaim(now lease.Instant, s *shard, old persistence.Shard) {
+	switch {
+	case m.draining:
+		m.keep(s, lease.Never)
+	case now < s.due:
+		m.keep(s, s.due)
+	case m.claims >= m.config.MaxClaims:
+		m.setGate(s, Gate{Kind: GateExpected})
+		m.keep(s, lease.Never)
+	default:
+		m.claim(now, s, old)
+	}
+}
+
+// reclaim resolves a shard that names this node under an epoch it gave up.
+func (m *Machine) reclaim(now lease.Instant, s *shard) {
+	if m.mine(s) {
+		m.tryClaim(now, s, s.row)
+		return
+	}
+	m.moves++
+	s.state = stateReleasing
+	m.sendRelease(now, s)
+}
+
+const neverClaim = time.Duration(-1)
+
+// claimAfter returns how long a free shard is left to others: not at all if it is this node's, a while if
+// it is another's, for it may have a reason not to take it that this node does not see.
+func (m *Machine) claimAfter(s *shard) time.Duration {
+	ttl := m.config.Timing.TTL
+	self := slices.IndexFunc(m.members, func(o Member) bool { return o.Incarnation == m.self })
+	successor := s.row.Successor
+	_, present := m.since[successor]
+	switch {
+	case m.draining || self < 0 || !m.members[self].Eligible:
+		return neverClaim
+	case successor == m.self:
+		return 0
+	case !successor.IsZero() && present && !m.dead[successor] && m.mine(s):
+		return ttl
+	case m.mine(s):
+		return 0
+	default:
+		return 4 * ttl
+	}
+}
+
+// lookHeld begins the hand-over of a shard that should be another's.
+func (m *Machine) lookHeld(now lease.Instant, s *shard) {
+	_, target := m.target(s.row.ID)
+	switch {
+	case target == m.self, target.IsZero() && !m.draining:
+	case m.moves >= m.config.MaxMoves:
+		m.keep(s, lease.Never)
+	case m.tokens < 1:
+		m.keep(s, now.Add(time.Duration((1-m.tokens)/m.config.MovesPerSecond*float64(time.Second))+1))
+	case !target.IsZero() && now.Sub(m.since[target]) < m.config.Settle:
+		m.keep(s, m.since[target].Add(m.config.Settle))
+	default:
+		m.close(now, s)
+	}
+}
+
+// wake returns when there is something to do by itself.
+func (m *Machine) wake() lease.Instant {
+	at := min(m.wakeAt, m.later)
+	for _, w := range m.watches {
+		at = min(at, w.wake)
+	}
+	if !m.scanning {
+		at = min(at, m.scanDue)
+	}
+	return at
+}

@@ -1,0 +1,275 @@
+package ownership
+
+import (
+	"errors"
+	"time"
+
+	"licensed/cluster/lease"
+	"licensed/persistence"
+)
+
+type state uint8
+
+const (
+	stateIdle      state = iota // nothing is under way
+	stateClaiming               // a compare-and-set from old to next is under way or unresolved
+	stateHeld                   // next was seen to be the row, under a valid lease
+	stateClosing                // held, for requests under way
+	stateReleasing              // a release was sent; whatever its outcome, not held
+)
+
+// shard is what the machine knows of a shard and does about it.
+type shard struct {
+	row   persistence.Shard // as last read or written, which may be long ago
+	state state
+	epoch uint64 // under which it is held
+	// released is the highest epoch for which a release was sent: never again held under it.
+	released uint64
+
+	// old and next are those of the compare-and-set of stateClaiming and stateReleasing.
+	old, next persistence.Shard
+	flight    bool          // an operation is under way
+	due       lease.Instant // stateClosing: when waiting ends; else when to try again
+
+	hint      persistence.Shard // a release to this node, as another says; zero if none
+	above     uint64            // an epoch that history was found to have
+	ownerless lease.Instant     // since when the row was seen to be free to take; 0: it is not
+	gate      Gate              // as last set
+	queued    bool
+}
+
+func (s *shard) holds() bool { return s.state == stateHeld || s.state == stateClosing }
+
+// later reports whether row b of a shard came after row a: epochs rise, and within one there is an owner
+// first and then none.
+func later(a, b persistence.Shard) bool {
+	return b.Epoch > a.Epoch || b.Epoch == a.Epoch && b.Owner.IsZero() && !a.Owner.IsZero()
+}
+
+// shard returns the state of a shard, or nil if there is none.
+func (m *Machine) shard(id uint32) *shard {
+	if uint64(id) >= uint64(len(m.shards)) {
+		return nil
+	}
+	return &m.shards[id]
+}
+
+// enqueue has the shard looked at in this step.
+func (m *Machine) enqueue(s *shard) {
+	if !s.queued {
+		s.queued = true
+		m.queue = append(m.queue, s.row.ID)
+	}
+}
+
+func (m *Machine) setGate(s *shard, g Gate) {
+	g.Shard = s.row.ID
+	if s.gate != g {
+		s.gate = g
+		m.out.Gates = append(m.out.Gates, g)
+	}
+}
+
+// merge takes in a row that the store showed at some moment. Replies may overtake one another, so what
+// is older than the row known already is passed over.
+func (m *Machine) merge(s *shard, row persistence.Shard) {
+	if row.ID != s.row.ID || !later(s.row, row) {
+		return
+	}
+	s.row = row
+	s.ownerless = 0
+	m.rewatch = true
+	m.enqueue(s)
+	if s.holds() && (row.Epoch != s.epoch || row.Owner != m.self) {
+		// Another took it, so this incarnation must have been marked dead: the lease will say so.
+		m.unmove(s)
+		s.state, s.epoch = stateIdle, 0
+		m.setGate(s, Gate{})
+	}
+}
+
+// unmove takes a shard off the moves under way, if it is one.
+func (m *Machine) unmove(s *shard) {
+	if s.state == stateClosing || s.state == stateReleasing {
+		m.moves--
+	}
+}
+
+// claim begins to take a shard whose row is old, to an epoch above all that are known.
+func (m *Machine) claim(now lease.Instant, s *shard, old persistence.Shard) {
+	m.unmove(s)
+	m.claims++
+	s.state, s.epoch, s.hint = stateClaiming, 0, persistence.Shard{}
+	s.old, s.next = old, persistence.Shard{ID: old.ID, Epoch: max(old.Epoch, s.above) + 1, Owner: m.self}
+	m.setGate(s, Gate{Kind: GateExpected})
+	m.swap(now, s)
+}
+
+// swap begins the compare-and-set of the shard.
+func (m *Machine) swap(now lease.Instant, s *shard) {
+	s.flight, s.due = true, now
+	m.out.Ops = append(m.out.Ops, Op{Kind: OpSwapShard, OldShard: s.old, NextShard: s.next})
+}
+
+// hold begins to speak for a shard: its row was seen to name this incarnation ([R3]).
+func (m *Machine) hold(s *shard) {
+	s.state, s.epoch = stateHeld, s.row.Epoch
+	s.ownerless = 0
+	m.setGate(s, Gate{Kind: GateOpen, Epoch: s.epoch})
+	m.out.Changed = append(m.out.Changed, s.row)
+	m.enqueue(s)
+}
+
+// close begins the hand-over of a shard.
+func (m *Machine) close(now lease.Instant, s *shard) {
+	m.moves++
+	m.tokens--
+	s.state, s.due = stateClosing, now.Add(m.config.CloseTimeout)
+	m.setGate(s, Gate{Kind: GateClosing, Epoch: s.epoch})
+	m.enqueue(s)
+}
+
+// release gives a closed shard away. The gate is shut before the compare-and-set is sent: from then on
+// nothing more is said for the shard, whatever comes of it.
+func (m *Machine) release(now lease.Instant, s *shard) {
+	s.state, s.released, s.epoch = stateReleasing, s.row.Epoch, 0
+	m.sendRelease(now, s)
+}
+
+func (m *Machine) sendRelease(now lease.Instant, s *shard) {
+	_, successor := m.target(s.row.ID)
+	if successor == m.self {
+		successor = persistence.Incarnation{}
+	}
+	s.old = s.row
+	s.next = persistence.Shard{ID: s.row.ID, Epoch: s.row.Epoch, Successor: successor}
+	m.setGate(s, Gate{Successor: successor})
+	m.swap(now, s)
+}
+
+// swapped takes in the outcome of a compare-and-set.
+func (m *Machine) swapped(in Input) {
+	s := m.shard(in.Op.NextShard.ID)
+	if s == nil || !s.flight || s.old != in.Op.OldShard || s.next != in.Op.NextShard {
+		return
+	}
+	s.flight = false
+	switch {
+	case in.Err == nil && in.Applied:
+		m.merge(s, s.next)
+		m.resolve(in.Now, s)
+	case in.Err == nil:
+		m.merge(s, in.Row)
+		m.resolve(in.Now, s)
+	case errors.Is(in.Err, persistence.ErrRejected):
+		m.resolve(in.Now, s) // it certainly did nothing
+		s.due = in.Now.Add(m.pause())
+	default:
+		s.due = in.Now
+		m.enqueue(s)
+	}
+}
+
+// readOne takes in a row that was read to resolve a compare-and-set.
+func (m *Machine) readOne(in Input) {
+	s := m.shard(in.Op.Shard)
+	if s == nil || !s.flight {
+		return
+	}
+	s.flight = false
+	m.enqueue(s)
+	if in.Err != nil {
+		s.due = in.Now.Add(m.pause())
+		return
+	}
+	m.merge(s, in.Row)
+	m.resolve(in.Now, s)
+}
+
+// resolve ends a compare-and-set, or tries it again, by what the row was after it was sent.
+func (m *Machine) resolve(now lease.Instant, s *shard) {
+	m.enqueue(s)
+	switch s.state {
+	case stateClaiming:
+		m.claims--
+		s.state = stateIdle
+		if s.row == s.next {
+			m.hold(s)
+		}
+	case stateReleasing:
+		switch {
+		case s.row != s.old: // released, or already another's
+			m.unmove(s)
+			s.state = stateIdle
+			m.out.Changed = append(m.out.Changed, s.row)
+		case m.mine(s):
+			m.claim(now, s, s.row) // superseded: a late release fails on the epoch
+		default:
+			m.sendRelease(now, s)
+		}
+	}
+}
+
+// hinted takes in a row that another node says there is: its release of a shard to this node.
+func (m *Machine) hinted(row persistence.Shard) {
+	s := m.shard(row.ID)
+	if s == nil || !later(s.row, row) || !row.Owner.IsZero() || row.Successor != m.self {
+		return
+	}
+	s.hint = row
+	m.enqueue(s)
+}
+
+// stale takes in that history has an epoch above the one held: either another node took the shard, or
+// ownership was restored from a backup that is older than the history. The compare-and-set tells.
+func (m *Machine) stale(now lease.Instant, id uint32, found uint64) {
+	s := m.shard(id)
+	if s == nil || !s.holds() || s.epoch >= found {
+		return
+	}
+	s.released, s.above = s.epoch, found
+	m.out.Raised = append(m.out.Raised, id)
+	m.claim(now, s, s.row)
+}
+
+// readAll takes in the rows of all shards.
+func (m *Machine) readAll(in Input) {
+	m.scanning = false
+	if in.Err != nil {
+		m.scanDue = in.Now.Add(m.pause())
+		return
+	}
+	m.scanDue = in.Now.Add(m.config.ScanEvery)
+	for _, row := range in.Rows {
+		if s := m.shard(row.ID); s != nil {
+			m.merge(s, row)
+		}
+	}
+	if !m.scanned {
+		m.scanned = true
+		m.place()
+	}
+	// Those who left before the read began are among the owners now, or own nothing.
+	m.departed, m.departing = m.departing, nil
+	if len(m.departed) > 0 {
+		m.scanDue = in.Now
+	}
+	m.rewatch = true
+	for id := range m.shards { // a successor may have missed the news
+		s := &m.shards[id]
+		if s.state == stateIdle && s.row.Owner.IsZero() && !s.row.Successor.IsZero() && s.row.Successor != m.self {
+			m.out.Changed = append(m.out.Changed, s.row)
+		}
+	}
+}
+
+// scan reads all rows when that is due.
+func (m *Machine) scan(now lease.Instant) {
+	if !m.scanning && now >= m.scanDue {
+		m.scanning = true
+		m.out.Ops = append(m.out.Ops, Op{Kind: OpReadShards})
+	}
+}
+
+// pause is the time between attempts.
+func (m *Machine) pause() time.Duration { return m.config.Timing.TTL / 50 }

@@ -1,0 +1,189 @@
+package ownership
+
+import (
+	"fmt"
+	"time"
+
+	"licensed/cluster/lease"
+	"licensed/persistence"
+)
+
+// Config of a machine. DefaultConfig gives all but who it is for.
+type Config struct {
+	// Incarnation of this run, and the name of the node, which stays over restarts.
+	Incarnation persistence.Incarnation
+	Node        string
+	// Former incarnations of this very process, known to be over: marked dead without waiting.
+	Former []persistence.Incarnation
+	// Shards of the cluster.
+	Shards uint32
+	// Timing of leases.
+	Timing lease.Timing
+	// MovesPerSecond bounds planned hand-overs begun by this node (default 100). More: a change of the
+	// members settles faster, and more customers wait a moment at the same time.
+	MovesPerSecond float64
+	// MaxMoves bounds the hand-overs under way at a time (default 8); MaxClaims the claims (default 64).
+	MaxMoves, MaxClaims int
+	// CloseTimeout is how long a shard that is handed over waits for requests under way (default 1 s);
+	// what is then left gets an unknown outcome.
+	CloseTimeout time.Duration
+	// Settle is how long a member must have been seen before shards are handed to it (default 1 s).
+	Settle time.Duration
+	// ScanEvery is the time between reads of all shard rows while nothing is amiss (default 10 s).
+	ScanEvery time.Duration
+	// Watchers is how many members watch the lease of one that seems to be there (default 3); all
+	// watch one that does not.
+	Watchers int
+}
+
+// DefaultConfig returns the defaults.
+func DefaultConfig() Config {
+	return Config{
+		Timing: lease.DefaultTiming(), MovesPerSecond: 100, MaxMoves: 8, MaxClaims: 64,
+		CloseTimeout: time.Second, Settle: time.Second, ScanEvery: 10 * time.Second, Watchers: 3,
+	}
+}
+
+// Validate returns an error that names what cannot work.
+func (c *Config) Validate() error {
+	if err := c.Timing.Validate(); err != nil {
+		return err
+	}
+	for _, f := range []struct {
+		name string
+		ok   bool
+	}{
+		{"Incarnation", !c.Incarnation.IsZero()}, {"Node", c.Node != ""}, {"Shards", c.Shards > 0},
+		{"MovesPerSecond", c.MovesPerSecond > 0}, {"MaxMoves", c.MaxMoves > 0}, {"MaxClaims", c.MaxClaims > 0},
+		{"CloseTimeout", c.CloseTimeout > 0}, {"Settle", c.Settle >= 0}, {"ScanEvery", c.ScanEvery > 0},
+		{"Watchers", c.Watchers > 0},
+	} {
+		if !f.ok {
+			return fmt.Errorf("ownership configuration: %s is missing or out of range", f.name)
+		}
+	}
+	return nil
+}
+
+// Member is a node as gossip shows it.
+type Member struct {
+	Name        string
+	Incarnation persistence.Incarnation
+	Capacity    float64
+	// Eligible says that it can be given shards: it has a lease, is not draining, and its clock is right.
+	Eligible bool
+}
+
+// OpKind says what an operation does.
+type OpKind uint8
+
+// The operations on the store.
+const (
+	OpSwapLease OpKind = iota
+	OpReadLease
+	OpSwapShard
+	OpReadShards // all rows
+	OpReadShard
+)
+
+// Op is an operation on the store. It is begun after the clock reading that the step was given, and
+// answered exactly once, be it by a timeout.
+type Op struct {
+	Kind OpKind
+	// Incarnation of a read, Lease of a compare-and-set.
+	Incarnation persistence.Incarnation
+	Lease       lease.Swap
+	// Shard that is read, OldShard and NextShard of a compare-and-set.
+	Shard               uint32
+	OldShard, NextShard persistence.Shard
+}
+
+// InputKind says which input a machine gets.
+type InputKind uint8
+
+// The inputs of a machine.
+const (
+	// InputTick says that Outputs.Wake has come. A tick too many does no harm.
+	InputTick InputKind = iota
+	// InputDone answers one of Outputs.Ops: Op, and Applied, Lease, Shard, Shards or Err.
+	InputDone
+	// InputMembers says who seems to be there: Members, this node among them.
+	InputMembers
+	// InputQuiet answers GateClosing: no request for Shard is under way.
+	InputQuiet
+	// InputRow brings a row that another node says there is: Row. It is believed only as far as a
+	// compare-and-set on it goes.
+	InputRow
+	// InputSuspect says that an incarnation is said to be dead: Suspect.
+	InputSuspect
+	// InputStale says that the history of an aggregate in Shard has an epoch above the one held: Epoch.
+	InputStale
+	// InputDrain asks to hand over all shards and then to end the lease.
+	InputDrain
+)
+
+// Input is what happens to a machine.
+type Input struct {
+	Kind InputKind
+	// Now is the clock; for an answer, read after it arrived.
+	Now lease.Instant
+
+	Op      Op
+	Applied bool
+	Lease   persistence.Lease // zero if there is no row
+	Row     persistence.Shard // zero if there is no row
+	Rows    []persistence.Shard
+	Err     error
+
+	Members []Member
+	Shard   uint32
+	Epoch   uint64
+	Suspect persistence.Incarnation
+}
+
+// GateKind says what is to be done with requests for a shard.
+type GateKind uint8
+
+// The ways to treat requests.
+const (
+	// GateShut: not held. Requests are turned away, activations end.
+	GateShut GateKind = iota
+	// GateExpected: not held yet; requests wait a moment.
+	GateExpected
+	// GateOpen: held at Epoch.
+	GateOpen
+	// GateClosing: still held at Epoch for requests under way; others wait. InputQuiet is awaited.
+	GateClosing
+)
+
+// Gate is a change of how requests for a shard are treated. Gates are to be set before the operations of
+// the same outputs are begun.
+type Gate struct {
+	Shard uint32
+	Kind  GateKind
+	Epoch uint64
+	// Successor named by the release that follows; zero if there is none.
+	Successor persistence.Incarnation
+}
+
+// Outputs is what a step asks for. It belongs to the machine and is valid until the next step.
+type Outputs struct {
+	// Gates are set first, in order.
+	Gates []Gate
+	// Ops are then begun.
+	Ops []Op
+	// Until is the end of the lease's validity; before the first renewal and after the end it is 0.
+	Until lease.Instant
+	// Wake asks for a tick at that instant; lease.Never for none.
+	Wake lease.Instant
+	// Changed are rows that others should hear of: shards gained, and released with a successor.
+	Changed []persistence.Shard
+	// Dead are incarnations that were found to be marked dead.
+	Dead []persistence.Incarnation
+	// Raised are shards whose epoch had to be raised above that of a history: an alarm.
+	Raised []uint32
+	// Ended says that the incarnation is over, with Cause: ErrRetired after InputDrain. The machine
+	// takes no more steps; operations under way may be forgotten.
+	Ended bool
+	Cause error
+}
