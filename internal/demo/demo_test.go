@@ -126,7 +126,7 @@ func TestSimulation(t *testing.T) {
 func TestFallingBehind(t *testing.T) {
 	c := DefaultConfig()
 	c.MaxInFlight = 1
-	s := New(c, nil)
+	s := New(c, &service{})
 	s.slots <- struct{}{} // Taken.
 	var running sync.WaitGroup
 	s.start(t.Context(), &running)
