@@ -147,7 +147,8 @@ func TestChoicesRepeatBySeed(t *testing.T) {
 		}
 		return b.String()
 	}
-	if names(1) != names(1) || names(1) == names(2) {
+	first, again, other := names(1), names(1), names(2)
+	if first != again || first == other {
 		t.Error("choices do not follow the seed")
 	}
 }
