@@ -14,15 +14,16 @@ import (
 // activation is the protoactor shell of a machine: it feeds it what happens and does what it asks
 // for. All of it but the callbacks runs in the actor, one message at a time.
 type activation struct {
-	rt      *Runtime
-	entry   *entry
-	pid     *actor.PID
-	machine *Machine
-	shard   uint32
-	cause   error       // why the activation ended
-	ended   atomic.Bool // read by callbacks, to spare the dead letters
-	wakeAt  time.Time
-	began   time.Time // of the recovery under way
+	rt       *Runtime
+	entry    *entry
+	pid      *actor.PID
+	machine  *Machine
+	shard    uint32
+	cause    error       // why the activation ended
+	ended    atomic.Bool // read by callbacks, to spare the dead letters
+	wakeAt   time.Time
+	unpacked bool      // as counted by the registry
+	began    time.Time // of the recovery under way
 
 	// The callbacks of writes, made once.
 	appended    func(error)
@@ -98,6 +99,7 @@ func (a *activation) step(c actor.Context, in Input) {
 	in.Held = a.rt.authority.Holds(a.shard, a.machine.epoch)
 	out := a.machine.Step(in)
 	if packed {
+		a.setUnpacked(true)
 		a.rt.registry.resize(a.entry, a.size())
 	}
 	a.do(c, out)
@@ -113,6 +115,7 @@ func (a *activation) begin(c actor.Context) {
 		return
 	}
 	a.machine = NewMachine(a.rt.env, a.entry.id, epoch, a.rt.floor.Load())
+	a.setUnpacked(true)
 	a.appended = func(err error) { a.post(appendedResult{err}) }
 	a.rootWritten = func(err error) { a.post(rootWrittenResult{err}) }
 }
@@ -193,6 +196,7 @@ func (a *activation) finish(c actor.Context, cause error) {
 		}
 		a.rt.raiseFloor(out.Unresolved)
 	}
+	a.leave()
 	a.cause = cause
 	a.ended.Store(true)
 	a.rt.registry.remove(a.entry, false)
@@ -216,7 +220,7 @@ func (a *activation) crash(c actor.Context, cause error) {
 			}
 		}
 	}
-	a.machine = nil
+	a.leave()
 	a.finish(c, cause)
 }
 
@@ -230,7 +234,9 @@ func (a *activation) pack() {
 	if a.machine == nil || a.cause != nil || a.machine.packed != nil {
 		return
 	}
-	a.machine.Pack()
+	if a.machine.Pack() {
+		a.setUnpacked(false)
+	}
 	a.rt.registry.resize(a.entry, a.size())
 }
 
@@ -240,10 +246,28 @@ func (a *activation) retire(c actor.Context) {
 	if a.cause != nil || a.machine != nil && !a.machine.Quiescent() || !a.rt.registry.remove(a.entry, true) {
 		return
 	}
+	a.leave()
 	a.cause = ErrNotOwner
 	a.ended.Store(true)
 	a.rt.listener.Passivated(PassivatedInfo{ID: a.entry.id})
 	c.Stop(c.Self())
+}
+
+// leave lets go of the machine.
+func (a *activation) leave() {
+	a.setUnpacked(false)
+	a.machine = nil
+}
+
+// setUnpacked keeps the count of unpacked aggregates.
+func (a *activation) setUnpacked(unpacked bool) {
+	switch {
+	case unpacked && !a.unpacked:
+		a.rt.registry.unpacked.Add(1)
+	case !unpacked && a.unpacked:
+		a.rt.registry.unpacked.Add(-1)
+	}
+	a.unpacked = unpacked
 }
 
 // size estimates the memory of the aggregate with its actor.

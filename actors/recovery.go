@@ -247,18 +247,20 @@ func (m *Machine) Quiescent() bool {
 }
 
 // Pack replaces the state of a quiescent machine by its snapshot bytes; the next step unpacks them.
-func (m *Machine) Pack() {
+// It reports whether it did.
+func (m *Machine) Pack() bool {
 	if m.phase != phaseActive || m.packed != nil || !m.Quiescent() {
-		return
+		return false
 	}
 	h := m.hot
 	// What a snapshot at the root's time drops was dropped then: the state stays as a replay makes it.
 	var s Snapshot
 	if m.guard(func() error { s = h.state.Snapshot(time.UnixMilli(m.rootTime).UTC()); return nil }) != nil {
-		return
+		return false
 	}
 	s.Data = frame(&h.window, s.Data)
 	m.packed, m.hot = &s, nil
+	return true
 }
 
 func (m *Machine) unpack() {

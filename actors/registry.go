@@ -70,6 +70,7 @@ type registry struct {
 	stripe   [stripes]stripe
 	resident atomic.Int64
 	bytes    atomic.Int64
+	unpacked atomic.Int64
 }
 
 func (g *registry) init() {

@@ -194,6 +194,8 @@ func (r *Runtime) Drop(of func(id string) bool) {
 type Stats struct {
 	// Resident aggregates in memory, and their estimated size in bytes.
 	Resident, ResidentBytes int64
+	// Unpacked aggregates among them: at work, or since a short time not.
+	Unpacked int64
 	// InFlight requests that are not answered.
 	InFlight int64
 }
@@ -202,7 +204,7 @@ type Stats struct {
 func (r *Runtime) Stats() Stats {
 	return Stats{
 		Resident: r.registry.resident.Load(), ResidentBytes: r.registry.bytes.Load(),
-		InFlight: r.inFlight.Load(),
+		Unpacked: r.registry.unpacked.Load(), InFlight: r.inFlight.Load(),
 	}
 }
 

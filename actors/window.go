@@ -166,14 +166,6 @@ func (w *window) evict(old remembered) {
 	}
 }
 
-// shrink gives back memory that is only there for speed.
-func (w *window) shrink() {
-	w.hashes = nil
-	if w.head > 0 || cap(w.buf) > len(w.buf) {
-		w.buf, w.head = append(make([]byte, 0, len(w.buf)-w.head), w.buf[w.head:]...), 0
-	}
-}
-
 // packID appends the packed form of an id: its length and bytes, or packedUUID and 16 bytes.
 func packID(dst []byte, id string) []byte {
 	if u, ok := uuidBytes(id); ok {

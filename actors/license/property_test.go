@@ -116,7 +116,7 @@ func copyState(t testing.TB, s *State) *State {
 // TestRandomCustomers runs random commands at random times under changing policies, and holds every
 // answer against an independent reading of the history.
 func TestRandomCustomers(t *testing.T) {
-	customers, commands := 100, 120
+	customers, commands := 60, 120
 	if testing.Short() {
 		customers = 50
 	}

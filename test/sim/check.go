@@ -65,7 +65,7 @@ func (w *world) check() {
 func (w *world) finalHistory(id string) (*history, error) {
 	var answer *actors.Answer
 	for attempt := 0; attempt < 200 && answer == nil; attempt++ {
-		n := w.oracle.shards[w.oracle.shardOf(id)].node
+		n := w.authority.guess(w.shardOf(id))
 		if n != nil && n.up {
 			n.request(id, &actors.Request{Query: actorstest.Total{}}, func(r *actors.Request) {
 				if r.Err == nil {

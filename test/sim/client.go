@@ -33,8 +33,7 @@ type op struct {
 	answer  actors.Answer
 	refusal error // a certain "no" of the runtime (too old, rate limited, …)
 
-	unsettled int  // attempts that may yet be or may have been executed
-	executed  bool // an attempt was told an outcome
+	unsettled int // attempts that may yet be or may have been executed
 }
 
 // client does one op after the other.
@@ -116,7 +115,7 @@ func (c *client) attempt(o *op, number int) {
 // send brings a request to a node, usually the owner, and its answer back; either may be lost.
 func (c *client) send(o *op, reply func(*actors.Request)) {
 	w := c.w
-	n := w.oracle.shards[w.oracle.shardOf(o.aggregate)].node
+	n := w.authority.guess(w.shardOf(o.aggregate))
 	if n == nil || w.chance(0.1) {
 		n = w.nodes[w.IntN(len(w.nodes))]
 	}

@@ -1,9 +1,9 @@
 package sim
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -25,7 +25,24 @@ type grant struct {
 	until micros // end of the lease that the owner believes in
 }
 
-func (o *oracle) shardOf(aggregate string) int { return int(aggregate[0]) % len(o.shards) }
+func (o *oracle) begin() { o.tick() }
+
+func (o *oracle) guess(shard int) *node { return o.shards[shard].node }
+
+func (o *oracle) epoch(n *node, shard int) (uint64, bool) {
+	g := &o.shards[shard]
+	return g.epoch, g.owner == n.incarnation
+}
+
+func (o *oracle) say(_ *host, _ *actors.Request, reply func()) { reply() }
+
+func (o *oracle) started(*node) {}
+
+func (o *oracle) paused(*node) {}
+
+func (o *oracle) stale(*host, uint64) {}
+
+func (o *oracle) check() {}
 
 // holds is what a node believes: [R1] makes it true only while no other can be granted the shard.
 func (o *oracle) holds(n *node, shard int, epoch uint64) bool {
@@ -61,6 +78,7 @@ type node struct {
 	id          int
 	incarnation persistence.Incarnation
 	up          bool
+	pausedAt    micros
 	pausedUntil micros
 	skew        time.Duration
 	floor       uint64
@@ -80,12 +98,16 @@ type host struct {
 }
 
 func (n *node) start() {
-	var inc [16]byte
-	binary.BigEndian.PutUint64(inc[:], n.w.Uint64())
-	binary.BigEndian.PutUint64(inc[8:], n.w.Uint64())
-	n.incarnation = inc
-	n.up, n.pausedUntil, n.floor = true, 0, 0
+	inc := n.w.newIncarnation()
+	n.up, n.pausedUntil = true, 0
 	n.skew = time.Duration(n.w.between(-20*millisecond, 20*millisecond)) * time.Microsecond
+	n.begin(inc)
+	n.w.authority.started(n)
+}
+
+// begin makes the process speak as that incarnation.
+func (n *node) begin(inc persistence.Incarnation) {
+	n.incarnation, n.floor = inc, 0
 	n.hosted = map[string]*host{}
 	n.env = &actors.Environment{Kind: n.w.params.Kind, Config: n.w.params.Config, Incarnation: n.incarnation}
 }
@@ -120,15 +142,15 @@ func (n *node) later(d micros, what string, f func()) {
 func (n *node) request(id string, r *actors.Request, reply func(*actors.Request)) {
 	h := n.hosted[id]
 	if h == nil || h.ended {
-		shard := n.w.oracle.shardOf(id)
-		g := n.w.oracle.shards[shard]
-		if g.owner != n.incarnation {
+		shard := n.w.shardOf(id)
+		epoch, ok := n.w.authority.epoch(n, shard)
+		if !ok {
 			r.Err = actors.ErrNotOwner
 			reply(r)
 			return
 		}
 		h = &host{node: n, id: id, shard: shard, replyTo: map[*actors.Request]func(*actors.Request){}}
-		h.machine = actors.NewMachine(n.env, id, g.epoch, n.floor)
+		h.machine = actors.NewMachine(n.env, id, epoch, n.floor)
 		n.hosted[id] = h
 	}
 	h.pending++
@@ -141,7 +163,7 @@ func (h *host) step(in actors.Input) {
 		return
 	}
 	in.Now = h.node.clock()
-	in.Held = h.node.w.oracle.holds(h.node, h.shard, h.machine.Epoch())
+	in.Held = h.node.w.authority.holds(h.node, h.shard, h.machine.Epoch())
 	h.do(h.machine.Step(in))
 }
 
@@ -151,13 +173,18 @@ func (h *host) do(out *actors.Outputs) {
 	for _, r := range out.Replies {
 		reply := h.replyTo[r]
 		delete(h.replyTo, r)
-		h.pending--
-		reply(r)
+		w.authority.say(h, r, func() {
+			h.pending--
+			reply(r)
+		})
 	}
 	if out.Ended {
 		w.counts.Ended++
 		n.floor = max(n.floor, out.Unresolved)
 		h.ended = true
+		if out.StaleEpoch > 0 {
+			w.authority.stale(h, out.StaleEpoch)
+		}
 		if out.Cause != nil && errors.Is(out.Cause, actors.ErrCorrupt) {
 			w.fail("node %d: activation of %s ended: %v", n.id, h.id, out.Cause)
 		}
@@ -213,7 +240,8 @@ func (n *node) disturb() {
 		n.crash()
 		w.trace("node %d crashes", n.id)
 	case w.chance(p.Pause):
-		n.pausedUntil = w.now + w.between(p.Lease/4, 4*p.Lease)
+		n.pausedAt, n.pausedUntil = w.now, w.now+w.between(p.Lease/4, 4*p.Lease)
+		w.authority.paused(n)
 		w.counts.Pauses++
 		w.trace("node %d is paused until %d", n.id, n.pausedUntil)
 	}
@@ -223,16 +251,20 @@ func (n *node) disturb() {
 	w.after(w.between(20*millisecond, 120*millisecond), fmt.Sprintf("disturb node %d", n.id), n.disturb)
 }
 
+// hosts returns what the node hosts, in the order of ids.
+func (n *node) hosts() []*host {
+	all := make([]*host, 0, len(n.hosted))
+	for _, id := range slices.Sorted(maps.Keys(n.hosted)) {
+		all = append(all, n.hosted[id])
+	}
+	return all
+}
+
 // disturbHosts restarts, packs and passivates actors.
 func (n *node) disturbHosts() {
 	w := n.w
-	ids := make([]string, 0, len(n.hosted))
-	for id := range n.hosted {
-		ids = append(ids, id)
-	}
-	slices.Sort(ids)
-	for _, id := range ids {
-		h := n.hosted[id]
+	for _, h := range n.hosts() {
+		id := h.id
 		switch {
 		case h.ended:
 		case w.chance(w.params.RestartActor):

@@ -26,6 +26,9 @@ type Params struct {
 	RestartActor, Passivate       float64
 	PanicDecide                   float64
 	Archive, FailArchive          float64
+	Protocol, ConfirmReads        bool
+	Allowance                     micros
+	Drift, MissGossip, Drain      float64
 	Limit                         uint64
 	Kind                          actors.Kind
 	Config                        actors.Config
@@ -39,6 +42,8 @@ type Counts struct {
 	Ended, Activations, Roots              int
 	Passivations                           int
 	Segments, Stripped, Stubs, Readings    int
+	Lapsed, Releases, Drained              int
+	Stale, Confirms                        int
 	Violation                              string // the first one; empty if all is well
 	Hash                                   uint64 // of the trace
 }
@@ -62,6 +67,11 @@ func (c *Counts) add(o Counts) {
 	c.Stripped += o.Stripped
 	c.Stubs += o.Stubs
 	c.Readings += o.Readings
+	c.Lapsed += o.Lapsed
+	c.Releases += o.Releases
+	c.Drained += o.Drained
+	c.Stale += o.Stale
+	c.Confirms += o.Confirms
 }
 
 // paramsOf draws the parameters of a seed: calm and wild runs, so that rare combinations meet.
@@ -96,21 +106,35 @@ func paramsOf(r *rand.Rand) Params {
 	}
 }
 
-// Run runs one seed. With a log, the trace is written to it.
+// Run runs one seed with the oracle. With a log, the trace is written to it.
 func Run(seed uint64, log io.Writer) Counts {
 	r := rand.New(rand.NewPCG(seed, 0x6c6963656e736564))
-	w := &world{Rand: r, params: paramsOf(r), digest: xxhash.New(), log: log}
+	return runWith(r, paramsOf(r), log)
+}
+
+// RunProtocol runs one seed with the protocol of leases and shards.
+func RunProtocol(seed uint64, log io.Writer) Counts {
+	r := rand.New(rand.NewPCG(seed, 0x636c7573746572))
+	return runWith(r, protocolParams(r), log)
+}
+
+func runWith(r *rand.Rand, params Params, log io.Writer) Counts {
+	w := &world{Rand: r, params: params, digest: xxhash.New(), log: log}
 	w.store = newStore(w)
 	w.cold = &cold{w: w, segments: map[string][]byte{}}
 	defer w.stopTasks()
-	w.oracle = &oracle{w: w, shards: make([]grant, w.params.Shards)}
+	if w.params.Protocol {
+		w.authority = newProtocol(w)
+	} else {
+		w.authority = &oracle{w: w, shards: make([]grant, w.params.Shards)}
+	}
 	for i := range w.params.Nodes {
 		n := &node{w: w, id: i}
-		n.start()
 		w.nodes = append(w.nodes, n)
+		n.start()
 		w.after(w.between(0, 100*millisecond), "disturb", n.disturb)
 	}
-	w.oracle.tick()
+	w.authority.begin()
 	w.disturbStore()
 	for i := range w.params.Clients {
 		c := &client{w: w, id: i}
@@ -122,6 +146,7 @@ func Run(seed uint64, log io.Writer) Counts {
 	}
 	w.healed, w.store.down = true, false
 	w.run(w.now + 5*second) // what is late arrives
+	w.authority.check()
 	w.check()
 	w.counts.Hash = w.digest.Sum64()
 	return w.counts

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"flag"
+	"io"
 	"os"
 	"testing"
 )
@@ -37,6 +38,32 @@ func run(seed uint64) Counts {
 func TestSameSeedSameTrace(t *testing.T) {
 	for seed := uint64(1); seed <= 20; seed++ {
 		a, b := Run(seed, nil), Run(seed, nil)
+		if a != b {
+			t.Fatalf("seed %d: two runs differ: %+v and %+v", seed, a, b)
+		}
+	}
+}
+
+// TestProtocolSeeds is TestSeeds with the real leases and shards in place of the oracle, half of the seeds.
+func TestProtocolSeeds(t *testing.T) {
+	var all Counts
+	for seed := *first; seed < *first+uint64(*seeds+1)/2; seed++ {
+		var log io.Writer
+		if *trace && seed == *first {
+			log = os.Stdout
+		}
+		c := RunProtocol(seed, log)
+		if c.Violation != "" {
+			t.Fatalf("seed %d: %s", seed, c.Violation)
+		}
+		all.add(c)
+	}
+	t.Logf("%d seeds: %+v", (*seeds+1)/2, all)
+}
+
+func TestSameProtocolSeedSameTrace(t *testing.T) {
+	for seed := uint64(1); seed <= 20; seed++ {
+		a, b := RunProtocol(seed, nil), RunProtocol(seed, nil)
 		if a != b {
 			t.Fatalf("seed %d: two runs differ: %+v and %+v", seed, a, b)
 		}

@@ -193,7 +193,7 @@ func (h *host) archive() {
 		if r.Err != nil {
 			return
 		}
-		held := func() bool { return w.oracle.holds(n, h.shard, epoch) }
+		held := func() bool { return w.authority.holds(n, h.shard, epoch) }
 		all, snapshot := w.chance(0.5), w.chance(0.3)
 		w.spawn(n, fmt.Sprintf("node %d archives %s", n.id, h.id), func(t *task) {
 			a := archive.New(archive.Options{

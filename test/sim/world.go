@@ -10,7 +10,8 @@
 //
 //	clients  send commands (with repeats of the same id), validations and queries
 //	nodes    each a process with an incarnation, driving actors.Machine as the protoactor shell does
-//	oracle   grants shards under rising epochs, never before the former owner's lease is over
+//	oracle   grants shards under rising epochs, never before the former owner's lease is over; or instead,
+//	         agents, each driving ownership.Machine, with clocks of their own, on rows that compare and set
 //	store    three replicas, plain writes acknowledged by two, reads of two with repair
 //	archive  overwrites, fails, damages; archivers and readers of history are at work all the time
 //
@@ -69,17 +70,17 @@ type world struct {
 	digest *xxhash.Digest
 	log    io.Writer // nil for none
 
-	store    *store
-	cold     *cold
-	oracle   *oracle
-	nodes    []*node
-	clients  []*client
-	tasks    []*task
-	ops      []*op
-	heads    []readHead
-	readings []*reading
-	healed   bool
-	counts   Counts
+	store     *store
+	cold      *cold
+	authority authority
+	nodes     []*node
+	clients   []*client
+	tasks     []*task
+	ops       []*op
+	heads     []readHead
+	readings  []*reading
+	healed    bool
+	counts    Counts
 }
 
 // epochStart is the wall clock at virtual time 0.

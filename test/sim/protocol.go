@@ -1,0 +1,336 @@
+package sim
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"licensed/actors"
+	"licensed/cluster/lease"
+	"licensed/cluster/ownership"
+	"licensed/persistence"
+)
+
+// protocolParams draws the parameters of a run in which nodes find out among themselves who owns what.
+func protocolParams(r *rand.Rand) Params {
+	p := paramsOf(r)
+	p.Protocol = true
+	p.Nodes, p.Shards = 1+r.IntN(4), 1+r.IntN(4)
+	p.ConfirmReads = r.Float64() < 0.3
+	p.Allowance = p.Lease / micros(10+r.IntN(20))
+	p.Drift = float64(p.Allowance) / float64(p.Lease)
+	p.MissGossip = 0.3 * r.Float64()
+	p.Drain = 0.1 * r.Float64()
+	if p.ConfirmReads {
+		p.Archive = 0 // archivers ask the clock
+	}
+	return p
+}
+
+// protocol is the authority made of agents, one in each node.
+type protocol struct {
+	w      *world
+	rows   *rows
+	agents []*agent // by node
+}
+
+// agent drives the product's machine in one process, as the product's shell does.
+type agent struct {
+	p       *protocol
+	n       *node
+	machine *ownership.Machine
+	former  []persistence.Incarnation
+	ended   bool
+
+	rate   float64 // of its clock against true time
+	offset micros
+	frozen micros // time its clock did not see
+
+	until    lease.Instant
+	epochs   []uint64
+	gates    []ownership.GateKind
+	unsaid   []int // answers by shard that wait to be confirmed
+	confirms lease.Confirmer[func(confirmed bool)]
+	seen     persistence.Incarnation // what gossip has of the node
+}
+
+func newProtocol(w *world) *protocol { return &protocol{w: w, rows: newRows(w)} }
+
+func (p *protocol) begin() {}
+
+// paused takes the pause off a clock that stops with its process.
+func (p *protocol) paused(n *node) {
+	if a := p.agents[n.id]; a.freezes() {
+		at, until := p.w.now, n.pausedUntil
+		p.w.at(until, "thaw", func() { a.frozen += until - at })
+	}
+}
+
+// started makes the agent of a process that starts.
+func (p *protocol) started(n *node) {
+	w := p.w
+	if n.id == len(p.agents) {
+		p.agents = append(p.agents, nil)
+	}
+	a := &agent{p: p, n: n, offset: micros(w.IntN(int(second))), rate: 1}
+	switch w.IntN(3) { // the extremes are where it breaks
+	case 0:
+		a.rate -= w.params.Drift
+	case 1:
+		a.rate += w.params.Drift
+	}
+	p.agents[n.id] = a
+	a.begin()
+	a.gossip()
+	if w.params.ConfirmReads {
+		a.confirm()
+	}
+}
+
+// begin starts the incarnation that the node has now.
+func (a *agent) begin() {
+	w := a.p.w
+	c := ownership.DefaultConfig()
+	c.Incarnation, c.Node, c.Former = a.n.incarnation, fmt.Sprint("n", a.n.id), a.former
+	c.Shards = uint32(w.params.Shards)
+	c.Timing = lease.Timing{TTL: duration(w.params.Lease), Allowance: duration(w.params.Allowance)}
+	c.MaxMoves, c.MaxClaims, c.Watchers = 1+w.IntN(3), 1+w.IntN(4), 1+w.IntN(3)
+	c.CloseTimeout, c.Settle, c.ScanEvery = 10*time.Millisecond, 20*time.Millisecond, 400*time.Millisecond
+	c.MovesPerSecond = 500
+	m, err := ownership.New(c)
+	if err != nil {
+		panic(err)
+	}
+	a.machine, a.ended, a.until = m, false, 0
+	a.epochs = make([]uint64, w.params.Shards)
+	a.gates = make([]ownership.GateKind, w.params.Shards)
+	a.unsaid = make([]int, w.params.Shards)
+	a.confirms = lease.Confirmer[func(bool)]{}
+	a.n.later(0, "agent begins", func() { a.step(ownership.Input{}) })
+}
+
+func duration(m micros) time.Duration { return time.Duration(m) * time.Microsecond }
+
+// clock reads the agent's clock as it would be now if its process ran.
+func (a *agent) clock() lease.Instant {
+	elapsed := float64(a.p.w.now-a.frozen) * a.rate
+	if w := a.p.w; a.freezes() && w.now < a.n.pausedUntil {
+		elapsed = float64(a.n.pausedAt-a.frozen) * a.rate
+	}
+	return lease.Instant(1000 * (float64(a.offset) + elapsed))
+}
+
+// freezes says that pauses stop the clock as well, as those of a virtual machine may.
+func (a *agent) freezes() bool { return a.p.w.params.ConfirmReads && a.n.id%2 == 0 }
+
+func (a *agent) step(in ownership.Input) {
+	if a.ended {
+		return
+	}
+	w := a.p.w
+	in.Now = a.clock()
+	out := a.machine.Step(in)
+	if out.Until > 0 || out.Ended {
+		a.until = out.Until
+	}
+	for _, g := range out.Gates {
+		a.setGate(g)
+	}
+	for _, row := range out.Changed {
+		a.tell(row)
+	}
+	for _, op := range out.Ops {
+		a.p.rows.do(op, w.params.Lease/5, func(in ownership.Input) {
+			a.later(0, "answer of rows", func() { a.step(in) })
+		})
+	}
+	if out.Ended {
+		a.end(out.Cause)
+		return
+	}
+	if out.Wake != lease.Never {
+		d := float64(out.Wake-in.Now) / 1000 / a.rate
+		a.later(max(0, micros(d))+1, "agent wakes", func() { a.step(ownership.Input{}) })
+	}
+}
+
+// later runs f in the process unless its incarnation is over.
+func (a *agent) later(d micros, what string, f func()) { a.n.later(d, what, f) }
+
+// setGate follows the machine, and looks for the one thing that must never be.
+func (a *agent) setGate(g ownership.Gate) {
+	w, shard := a.p.w, int(g.Shard)
+	a.gates[shard] = g.Kind
+	a.epochs[shard] = 0
+	switch g.Kind {
+	case ownership.GateOpen:
+		a.epochs[shard] = g.Epoch
+		w.trace("node %d holds shard %d at epoch %d", a.n.id, shard, g.Epoch)
+		for _, o := range a.p.agents {
+			if o != a && o != nil && o.n.up && o.epochs[shard] != 0 && o.clock() < o.until && !w.params.ConfirmReads {
+				w.fail("node %d holds shard %d at epoch %d, and node %d at %d", a.n.id, shard, g.Epoch, o.n.id, o.epochs[shard])
+			}
+		}
+	case ownership.GateClosing:
+		a.epochs[shard] = g.Epoch
+		a.awaitQuiet(shard, g.Epoch)
+	default:
+		a.later(w.between(0, 2*millisecond), "drop actors", func() { a.drop(shard) })
+	}
+}
+
+func (a *agent) awaitQuiet(shard int, epoch uint64) {
+	if a.gates[shard] != ownership.GateClosing || a.epochs[shard] != epoch {
+		return
+	}
+	busy := a.unsaid[shard] > 0
+	for _, h := range a.n.hosts() {
+		busy = busy || h.shard == shard && h.pending > 0 && !h.ended
+	}
+	if !busy {
+		a.step(ownership.Input{Kind: ownership.InputQuiet, Shard: uint32(shard)})
+		return
+	}
+	a.later(millisecond, "quiet?", func() { a.awaitQuiet(shard, epoch) })
+}
+
+// drop ends the activations of a shard that is not held.
+func (a *agent) drop(shard int) {
+	for _, h := range a.n.hosts() {
+		if h.shard == shard && !h.ended && h.machine.Epoch() != a.epochs[shard] {
+			h.do(h.machine.Halt(actors.ErrNotOwner))
+		}
+	}
+}
+
+// tell sends a row to the others, as gossip does: late, or not at all.
+func (a *agent) tell(row persistence.Shard) {
+	w := a.p.w
+	for _, o := range a.p.agents {
+		if o == a || w.chance(w.params.MissGossip) {
+			continue
+		}
+		w.after(w.latency(), "news of a shard", func() {
+			o.later(0, "hear", func() { o.step(ownership.Input{Kind: ownership.InputRow, Row: row}) })
+		})
+	}
+}
+
+// end goes on as a new incarnation, or as none if the node was told to drain.
+func (a *agent) end(cause error) {
+	w, n := a.p.w, a.n
+	a.ended, a.until = true, 0
+	for _, h := range n.hosts() {
+		if !h.ended {
+			h.do(h.machine.Halt(actors.ErrNotOwner))
+		}
+	}
+	w.trace("node %d: %v is over: %v", n.id, n.incarnation, cause)
+	if errors.Is(cause, ownership.ErrRetired) {
+		w.counts.Drained++
+		n.up = false // the process exits
+		return
+	}
+	w.counts.Lapsed++
+	a.former = append(a.former, n.incarnation)
+	n.begin(w.newIncarnation())
+	a.begin()
+	a.gossip()
+}
+
+// gossip looks around every now and then. What it shows may be late and wrong.
+func (a *agent) gossip() {
+	w := a.p.w
+	a.seen = a.n.incarnation
+	var members []ownership.Member
+	for _, o := range a.p.agents {
+		if o == nil || o != a && (!o.n.up || w.now < o.n.pausedUntil || w.chance(w.params.MissGossip)) {
+			continue
+		}
+		members = append(members, ownership.Member{Name: fmt.Sprint("n", o.n.id), Incarnation: o.seen, Eligible: !o.draining()})
+	}
+	a.later(w.between(0, 5*millisecond), "members", func() {
+		a.step(ownership.Input{Kind: ownership.InputMembers, Members: members})
+		if w.chance(w.params.Drain) {
+			w.trace("node %d drains", a.n.id)
+			a.step(ownership.Input{Kind: ownership.InputDrain})
+		}
+	})
+	a.later(w.between(20*millisecond, 100*millisecond), "gossip", a.gossip)
+}
+
+func (a *agent) draining() bool { return a.ended }
+
+func (p *protocol) guess(shard int) *node {
+	for _, a := range p.agents {
+		if a.n.up && a.gates[shard] == ownership.GateOpen {
+			return a.n
+		}
+	}
+	return nil
+}
+
+func (p *protocol) epoch(n *node, shard int) (uint64, bool) {
+	a := p.agents[n.id]
+	return a.epochs[shard], a.gates[shard] == ownership.GateOpen
+}
+
+func (p *protocol) holds(n *node, shard int, epoch uint64) bool {
+	a := p.agents[n.id]
+	return epoch != 0 && a.epochs[shard] == epoch && a.clock() < a.until
+}
+
+func (p *protocol) stale(h *host, epoch uint64) {
+	p.w.counts.Stale++
+	p.agents[h.node.id].step(ownership.Input{Kind: ownership.InputStale, Shard: uint32(h.shard), Epoch: epoch})
+}
+
+// say answers at once, or when a read of the own lease confirmed that the incarnation is alive.
+func (p *protocol) say(h *host, r *actors.Request, reply func()) {
+	if !p.w.params.ConfirmReads || r.Err != nil && (errors.Is(r.Err, actors.ErrNotOwner) ||
+		errors.Is(r.Err, actors.ErrUnknownOutcome) || errors.Is(r.Err, actors.ErrUnavailable) || errors.Is(r.Err, actors.ErrExpired)) {
+		reply()
+		return
+	}
+	a := p.agents[h.node.id]
+	a.unsaid[h.shard]++
+	a.confirms.Add(func(confirmed bool) {
+		a.unsaid[h.shard]--
+		if !confirmed {
+			r.Err = actors.ErrUnknownOutcome
+		}
+		reply()
+	})
+}
+
+// confirm reads the own lease at every tick that has something to say.
+func (a *agent) confirm() {
+	w := a.p.w
+	a.later(2*millisecond, "confirm", a.confirm)
+	if !a.confirms.Begin() {
+		return
+	}
+	op := ownership.Op{Kind: ownership.OpReadLease, Incarnation: a.n.incarnation}
+	a.p.rows.do(op, w.params.Lease/5, func(in ownership.Input) {
+		a.later(0, "confirmed", func() {
+			w.counts.Confirms++
+			for _, f := range slices.Clone(a.confirms.Done()) {
+				f(in.Err == nil && in.Lease.Counter > 0 && !in.Lease.Dead)
+			}
+		})
+	})
+}
+
+// check demands that every shard has found an owner that serves it.
+func (p *protocol) check() {
+	for shard := range p.w.params.Shards {
+		for tries := 0; p.guess(shard) == nil && tries < 200; tries++ {
+			p.w.run(p.w.now + 50*millisecond)
+		}
+		if p.guess(shard) == nil {
+			p.w.fail("shard %d has no owner after the world was healed: %+v", shard, p.rows.shards[shard])
+		}
+	}
+}
