@@ -29,8 +29,7 @@ GOLANGCI := bin/golangci-lint
 ##@ Every day
 
 .PHONY: check
-check: fmt-check vet ## The quick loop: formatting, vet, build, short tests with -race. Needs only Go
-	$(GO) build ./...
+check: fmt-check vet ## The quick loop: formatting, vet, short tests with -race. Needs only Go
 	$(GO) test -short $(RACE) ./...
 
 .PHONY: test
@@ -118,7 +117,7 @@ fmt-check: ## See that all Go files are formatted
 
 .PHONY: vet
 vet: ## go vet
-	$(GO) vet ./...
+	$(GO) vet $(RACE) ./... # as the tests are built, so that nothing is compiled twice
 
 .PHONY: tidy-check
 tidy-check: ## See that go.mod and tools/go.mod are tidy

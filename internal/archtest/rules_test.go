@@ -29,8 +29,11 @@ var (
 	layers = []string{"licensed/persistence/archive/...", "licensed/persistence/tiered/...", "licensed/persistence/faulty/..."}
 
 	generic     = []string{"licensed/actors", "licensed/actors/actorstest", "licensed/persistence/...", "licensed/cluster/..."}
-	testSupport = []string{"licensed/actors/actorstest", "licensed/persistence/persistencetest", "licensed/internal/archtest", "licensed/test/..."}
-	clockAndIO  = []string{
+	testSupport = []string{
+		"licensed/actors/actorstest", "licensed/persistence/persistencetest", "licensed/persistence/cassandra/cassandratest",
+		"licensed/internal/archtest", "licensed/test/...",
+	}
+	clockAndIO = []string{
 		"os/...", "net/...", "io/ioutil", "path/filepath", "syscall", "log/...", "database/...",
 		"math/rand/...", "crypto/rand", "context", "runtime", "golang.org/x/sys/...",
 	}
@@ -89,6 +92,15 @@ var rules = []rule{
 		deny: append([]string{"sync/...", "github.com/asynkron/protoactor-go/..."}, clockAndIO...), pure: true,
 	},
 	{
+		name: "ownership protocol has no clock and no I/O",
+		why:  "its races show only in schedules that a simulation chooses; what it did by itself could not be repeated",
+		from: []string{"licensed/cluster/lease", "licensed/cluster/ownership", "licensed/cluster/placement"},
+		files: []string{
+			"holder.go", "watch.go", "confirm.go", "step.go", "machine.go", "plan.go", "shard.go", "placement.go",
+		},
+		deny: append([]string{"sync/..."}, clockAndIO...), pure: true,
+	},
+	{
 		name: "messages know nothing",
 		why:  "they are the vocabulary of all others; an import of theirs would be everybody's",
 		from: []string{"licensed/messages/..."}, tests: true,
@@ -136,8 +148,8 @@ var rules = []rule{
 		deny: []string{"github.com/gocql/gocql/...", "github.com/apache/cassandra-gocql-driver/..."},
 	},
 	{
-		name: "the engine has one home", why: "a disk error must stop the store, which needs one place that hears of it",
-		from: everything, except: []string{"licensed/persistence/pebble/..."}, tests: true,
+		name: "the engine has one home", why: "a disk error must stop the store, which needs one place that hears of it; benchmarks measure what is below it",
+		from: everything, except: []string{"licensed/persistence/pebble/...", "licensed/test/bench"}, tests: true,
 		deny: []string{"github.com/cockroachdb/pebble/..."},
 	},
 	{
