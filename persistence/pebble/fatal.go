@@ -108,10 +108,6 @@ func (s *Store) engineEvents() *pebbledb.EventListener {
 		DataCorruption: func(i pebbledb.DataCorruptionInfo) {
 			s.opts.Logger.Error("store: damaged file", "dir", s.dir, "file", i.Path, "details", i.Details)
 		},
-		DiskSlow: func(i pebbledb.DiskSlowInfo) {
-			// A goroutine of its own: this one watches the disk and must not wait for a logger on it.
-			go s.opts.Logger.Warn("store: slow disk", "dir", s.dir, "file", i.Path, "operation", i.OpType.String(), "duration", i.Duration)
-		},
 		LowDiskSpace: func(i pebbledb.LowDiskSpaceInfo) {
 			s.opts.Logger.Warn("store: disk nearly full", "dir", s.dir, "available", i.AvailBytes, "total", i.TotalBytes)
 		},

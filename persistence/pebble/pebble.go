@@ -5,9 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
+	"path/filepath"
 	"sync"
+	"time"
 
 	pebbledb "github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -56,6 +59,9 @@ const (
 	defaultMaxOpenFiles = 1000
 
 	memTables = 3
+
+	// slowDisk is how long an operation may take without a warning.
+	slowDisk = 5 * time.Second
 )
 
 func (o Options) withDefaults() (Options, error) {
@@ -83,6 +89,8 @@ type Store struct {
 	lock  *pebbledb.Lock
 	cache *pebbledb.Cache
 	db    *pebbledb.DB
+	// watcher warns of a slow disk until it is closed.
+	watcher io.Closer
 
 	// stopped is closed when the store stopped itself.
 	stopped chan struct{}
@@ -129,14 +137,23 @@ func openStore(dir string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{dir: dir, opts: o, stopped: make(chan struct{}), syncing: make(chan *group)}
+	if o.FS == nil {
+		// One name for each directory: the lock tells other processes by the file, but other stores of
+		// this one by the name.
+		if dir, err = filepath.Abs(dir); err != nil {
+			return nil, err
+		}
+	}
+	s := &Store{dir: dir, opts: o, stopped: make(chan struct{}), syncing: make(chan *group, 4)}
 	s.work = sync.NewCond(&s.mu)
-	if s.lock, err = lockDirectory(dir, o.FS); err != nil {
-		return nil, err
+	disk, watcher := s.disk()
+	s.watcher = watcher
+	if s.lock, err = lockDirectory(dir, disk); err != nil {
+		return nil, errors.Join(err, watcher.Close())
 	}
 	// The engine takes its memtables off the cache's size.
 	s.cache = pebbledb.NewCache(o.CacheSize + memTables*o.MemTableSize)
-	if err := s.guard(s.openEngine); err != nil {
+	if err := s.guard(func() error { return s.openEngine(disk) }); err != nil {
 		if !s.isFailed() { // else the engine's goroutines may still be at it
 			err = firstError(err, s.guard(s.release))
 		}
@@ -163,11 +180,19 @@ func (s *Store) guard(f func() error) error {
 	}
 }
 
+// disk returns the file system, and what stops the watch for its slowness.
+func (s *Store) disk() (vfs.FS, io.Closer) {
+	if s.opts.FS != nil {
+		return s.opts.FS, io.NopCloser(nil)
+	}
+	return vfs.WithDiskHealthChecks(vfs.Default, slowDisk, nil, func(i vfs.DiskSlowInfo) {
+		// A goroutine of its own: this one watches the disk and must not wait for a logger on it.
+		go s.opts.Logger.Warn("store: slow disk", "dir", s.dir, "file", i.Path, "operation", i.OpType.String(), "duration", i.Duration)
+	})
+}
+
 // lockDirectory creates the directory and locks it.
 func lockDirectory(dir string, fsys vfs.FS) (*pebbledb.Lock, error) {
-	if fsys == nil {
-		fsys = vfs.Default
-	}
 	if err := makeDirectory(dir, fsys); err != nil {
 		return nil, err
 	}
@@ -202,7 +227,6 @@ func makeDirectory(dir string, fsys vfs.FS) error {
 // engineOptions returns the options of the engine. Also the benchmark's raw engine has them.
 func (o Options) engineOptions() *pebbledb.Options {
 	eo := &pebbledb.Options{
-		FS:           o.FS,
 		MaxOpenFiles: o.MaxOpenFiles,
 		// Pinned, since a store never goes back: a newer engine must not raise it by itself.
 		FormatMajorVersion: pebbledb.FormatTableFormatV6,
@@ -219,8 +243,9 @@ func (o Options) engineOptions() *pebbledb.Options {
 }
 
 // openEngine opens the engine and reads what Store keeps in memory.
-func (s *Store) openEngine() (err error) {
+func (s *Store) openEngine(disk vfs.FS) (err error) {
 	eo := s.opts.engineOptions()
+	eo.FS = watch(disk, s.dir, s.stop)
 	eo.Cache, eo.Lock = s.cache, s.lock
 	eo.Logger, eo.EventListener = engineLogger{s}, s.engineEvents()
 	if s.db, err = pebbledb.Open(s.dir, eo); err != nil {
@@ -236,7 +261,7 @@ func (s *Store) release() error {
 		err = classify(s.db.Close())
 	}
 	s.cache.Unref()
-	return firstError(err, s.lock.Close())
+	return firstError(err, s.lock.Close(), s.watcher.Close())
 }
 
 // checkFormat reads the format marker, and writes it into an empty store.

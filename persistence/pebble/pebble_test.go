@@ -21,15 +21,15 @@ func testOptions(fsys vfs.FS) Options {
 func memPlace(t testing.TB) *persistencetest.Place {
 	fsys := vfs.NewCrashableMem()
 	rng := rand.New(rand.NewPCG(1, 1))
+	var last *Store
 	return &persistencetest.Place{
-		Open: func() (persistence.Store, error) {
-			s, err := Open(testDir, testOptions(fsys))
-			if err == nil {
-				t.Cleanup(func() { _ = s.Close() }) // also of a store that lost power
-			}
-			return s, err
+		Open: func() (_ persistence.Store, err error) {
+			last, err = Open(testDir, testOptions(fsys))
+			return last, err
 		},
 		PowerLoss: func(testing.TB) {
+			dead := last
+			t.Cleanup(func() { _ = dead.Close() })
 			fsys = fsys.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: []int{0, 30, 70}[rng.IntN(3)], RNG: rng})
 		},
 		CorruptRoot: func(t testing.TB, k persistence.RootKey) { corruptValue(t, fsys, appendRootKey(nil, k)) },
@@ -61,7 +61,9 @@ func corruptValue(t testing.TB, fsys vfs.FS, key []byte) {
 // edit opens the engine below the store.
 func edit(t testing.TB, fsys vfs.FS, change func(*pebbledb.DB)) {
 	t.Helper()
-	db, err := pebbledb.Open(testDir, testOptions(fsys).engineOptions())
+	eo := testOptions(fsys).engineOptions()
+	eo.FS, eo.Logger = fsys, quietLogger{}
+	db, err := pebbledb.Open(testDir, eo)
 	if err != nil {
 		t.Fatal(err)
 	}
