@@ -81,10 +81,14 @@ func (p *program) dev(ctx context.Context, o *options, c node.Config) error {
 	for {
 		select {
 		case err := <-stopped:
-			if failure == nil && err == nil {
+			if failure != nil {
+				log.Debug("stopped after a failure", "error", err) // Its consequences.
+				return failure
+			}
+			if err == nil {
 				log.Info("stopped")
 			}
-			return errors.Join(failure, err)
+			return err
 		case s := <-p.signals:
 			if s != syscall.SIGHUP && time.Since(stopping) > sameSignal {
 				return errSecondSignal

@@ -23,6 +23,7 @@ func (n *Node) openStore(context.Context) error {
 		return err
 	}
 	n.store = store
+	n.registry.MustRegister(newStoreMetrics(store))
 	n.push("store", func(context.Context) error { return store.Close() })
 	return nil
 }

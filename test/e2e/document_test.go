@@ -49,6 +49,24 @@ func TestAPIDocument(t *testing.T) {
 	}
 }
 
+// TestMetricsAreDocumented demands that docs/api.md lists every metric.
+func TestMetricsAreDocumented(t *testing.T) {
+	document, err := os.ReadFile(filepath.Join("..", "..", "docs", "api.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, metrics := get(t, "http://"+start(t, filepath.Join(t.TempDir(), "data")).Admin+"/metrics")
+	names := regexp.MustCompile(`(?m)^# TYPE (licensed_\w+) `).FindAllStringSubmatch(metrics, -1)
+	if len(names) == 0 {
+		t.Fatal("there are none")
+	}
+	for _, name := range names {
+		if !strings.Contains(string(document), "`"+name[1]+"`") {
+			t.Errorf("docs/api.md does not list %s", name[1])
+		}
+	}
+}
+
 // pretty returns JSON as the document shows it: on one line if it is short.
 func pretty(t *testing.T, reply string) string {
 	t.Helper()
