@@ -78,7 +78,7 @@ func New(o Options) (*Runtime, error) {
 	if r.now == nil {
 		r.now = time.Now
 	}
-	r.dispatcher = newDispatcher(16 * runtime.GOMAXPROCS(0))
+	r.dispatcher = newDispatcher(256 * runtime.GOMAXPROCS(0))
 	r.props = actor.PropsFromProducer(func() actor.Actor { return r.spawned },
 		actor.WithMailbox(newMailbox), actor.WithDispatcher(r.dispatcher))
 	r.registry.init()

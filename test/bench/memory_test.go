@@ -57,7 +57,7 @@ func residentBytes(b *testing.B, customers, ids int) float64 {
 	for i := range customers {
 		g.Go(func() error {
 			for n := range ids {
-				if _, err := r.Execute(b.Context(), fmt.Sprintf("customer-%08d", i), command(n)); err != nil {
+				if _, err := r.Execute(b.Context(), fmt.Sprintf("customer-%08d", i), acquire(n)); err != nil {
 					return err
 				}
 			}
@@ -81,8 +81,8 @@ func residentBytes(b *testing.B, customers, ids int) float64 {
 	return float64(after-before) / float64(customers)
 }
 
-// command returns the n-th command of a customer: ten licences, then renewals.
-func command(n int) actors.Command {
+// acquire returns the n-th command of a customer: ten licences, then renewals.
+func acquire(n int) actors.Command {
 	title, device := fmt.Sprintf("GlowS01E%02d", n%10+1), []string{"iphone-6s-1a2b3c4d", "galaxy-tab-5e6f7a8b"}[n%2]
 	c := &licensedv1.Command{Command: &licensedv1.Command_AcquireLicense{
 		AcquireLicense: &licensedv1.AcquireLicense{DeviceId: device, TitleId: title},
