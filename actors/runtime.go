@@ -138,10 +138,10 @@ func (r *Runtime) ask(ctx context.Context, id string, q *Request) error {
 		return fmt.Errorf("%w: %w", ErrExpired, err)
 	}
 	q.Deadline, _ = ctx.Deadline()
-	if r.closed.Load() {
+	if n := r.inFlight.Add(1); r.closed.Load() { // after the count: Close sees it, or it sees Close
+		r.inFlight.Add(-1)
 		return ErrNotOwner
-	}
-	if r.inFlight.Add(1) > int64(r.env.Config.MaxInFlight) {
+	} else if n > int64(r.env.Config.MaxInFlight) {
 		r.inFlight.Add(-1)
 		return fmt.Errorf("%w: %d requests are waiting in this node", ErrOverloaded, r.env.Config.MaxInFlight)
 	}
