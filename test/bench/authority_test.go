@@ -1,6 +1,10 @@
 package bench
 
-import "licensed/persistence"
+import (
+	"log/slog"
+
+	"licensed/persistence"
+)
 
 // held is an authority that holds all under one epoch.
 type held struct{ incarnation persistence.Incarnation }
@@ -12,3 +16,5 @@ func (held) Shard(string) uint32                    { return 0 }
 func (held) Epoch(uint32) (uint64, bool)            { return 1, true }
 func (held) Holds(uint32, uint64) bool              { return true }
 func (held) StaleEpoch(uint32, string, uint64)      {}
+
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }

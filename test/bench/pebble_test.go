@@ -126,7 +126,9 @@ func openRuntime(b *testing.B, j persistence.Journal, change func(*actors.Config
 	if change != nil {
 		change(&c)
 	}
-	r, err := actors.New(actors.Options{Kind: actorstest.Ledger{}, Journal: j, Authority: newHeld(), Config: c})
+	r, err := actors.New(actors.Options{Kind: actorstest.Ledger{}, Journal: j, Authority: newHeld(), Config: c,
+		System: actors.NewActorSystem(quiet()),
+	})
 	if err != nil {
 		b.Fatal(err)
 	}
