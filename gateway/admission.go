@@ -22,7 +22,7 @@ type call struct {
 type callKey struct{}
 
 // admit bounds the requests in flight, reading their bodies included, and measures them.
-func (g *Gateway) admit(next http.Handler, errors *connect.ErrorWriter) http.Handler {
+func (g *Gateway) admit(next http.Handler, reject *connect.ErrorWriter) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		method, ok := g.metrics.methods[r.URL.Path]
 		if !ok {
@@ -33,7 +33,7 @@ func (g *Gateway) admit(next http.Handler, errors *connect.ErrorWriter) http.Han
 		defer g.inFlight.Add(-1)
 		if g.inFlight.Add(1) > int64(g.config.MaxInFlight) {
 			method.observe(connect.CodeResourceExhausted, time.Since(start))
-			turnAway(w, r, errors)
+			turnAway(w, r, reject)
 			return
 		}
 		c := call{method: method}
@@ -46,13 +46,13 @@ func (g *Gateway) admit(next http.Handler, errors *connect.ErrorWriter) http.Han
 	})
 }
 
-func turnAway(w http.ResponseWriter, r *http.Request, errors *connect.ErrorWriter) {
-	if !errors.IsSupported(r) {
+func turnAway(w http.ResponseWriter, r *http.Request, reject *connect.ErrorWriter) {
+	if !reject.IsSupported(r) {
 		http.Error(w, "overloaded, retry later", http.StatusTooManyRequests)
 		return
 	}
 	// A client that cannot be written to has gone; there is nobody to tell.
-	_ = errors.Write(w, r, retryError(connect.CodeResourceExhausted, ReasonOverloaded,
+	_ = reject.Write(w, r, retryError(connect.CodeResourceExhausted, ReasonOverloaded,
 		"too many requests in flight; not executed, retry later", overloadRetry))
 }
 
