@@ -1,6 +1,10 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"io"
+
+	"github.com/spf13/cobra"
+)
 
 func (p *program) configCommand() *cobra.Command {
 	o := newOptions()
@@ -18,7 +22,11 @@ func (p *program) configCommand() *cobra.Command {
 		if err != nil {
 			return usageError{err}
 		}
-		if _, err := o.nodeConfig(nil); err != nil {
+		log, err := newLogger(io.Discard, o.logLevel, o.logFormat)
+		if err != nil {
+			return usageError{err}
+		}
+		if _, err := o.nodeConfig(log); err != nil {
 			return usageError{err}
 		}
 		return s.print(p.stdout)

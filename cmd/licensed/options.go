@@ -41,14 +41,14 @@ func newOptions() *options {
 func (o *options) bind(f *pflag.FlagSet) {
 	f.SortFlags = false
 	c := &o.config
-	f.String(configFlag, "", "settings file (YAML: names of flags and values)")
-	f.StringVar(&c.Data, "data", c.Data, "directory of the embedded store, made if missing")
-	f.StringVar(&c.Listen, "listen", c.Listen, "address of the API (gRPC, gRPC-Web, JSON); port 0 chooses one")
-	f.StringVar(&c.Admin, "admin", c.Admin, "address of metrics, profiles and health checks; empty for none")
-	f.StringVar(&c.Policy, "policy", c.Policy, "policy file; without one the built-in policy holds")
+	f.String(configFlag, "", "settings `file` (YAML: names of flags and values)")
+	f.StringVar(&c.Data, "data", c.Data, "`directory` of the embedded store, made if missing")
+	f.StringVar(&c.Listen, "listen", c.Listen, "`address` of the API (gRPC, gRPC-Web, JSON); port 0 chooses one")
+	f.StringVar(&c.Admin, "admin", c.Admin, "`address` of metrics, profiles and health checks; empty for none")
+	f.StringVar(&c.Policy, "policy", c.Policy, "policy `file`; without one the built-in policy holds")
 
 	f.IntVar(&c.Runtime.SnapshotEvery, "snapshot-every", c.Runtime.SnapshotEvery,
-		"events after which a customer's state is written")
+		"`events` after which a customer's state is written")
 	f.DurationVar(&c.Runtime.SnapshotInterval, "snapshot-interval", c.Runtime.SnapshotInterval,
 		"also write it when the oldest event since the last is older than this; 0 for never")
 	f.DurationVar(&c.Runtime.IdleAfter, "passivate-after", c.Runtime.IdleAfter,
@@ -57,20 +57,20 @@ func (o *options) bind(f *pflag.FlagSet) {
 		"memory for customers, as bytes (512MiB) or share of the memory; the least recently used leave first")
 
 	f.DurationVar(&c.MaxDeadline, "max-deadline", c.MaxDeadline, "longest time a request may take")
-	f.IntVar(&c.MaxInFlight, "max-in-flight", c.MaxInFlight, "requests handled at once; more are turned away")
+	f.IntVar(&c.MaxInFlight, "max-in-flight", c.MaxInFlight, "`requests` handled at once; more are turned away")
 	f.DurationVar(&c.DrainTimeout, "drain-timeout", c.DrainTimeout,
 		"time for requests under way when stopping; then they are cut off")
 	f.DurationVar(&c.DrainDelay, "drain-delay", c.DrainDelay,
 		"time between failing the readiness check and refusing connections, for load balancers to notice")
 
-	f.StringVar(&o.logLevel, "log-level", o.logLevel, "debug, info, warn or error")
-	f.StringVar(&o.logFormat, "log-format", o.logFormat, "text, json or auto: text on a terminal")
+	f.StringVar(&o.logLevel, "log-level", o.logLevel, "lowest `level` that is logged: debug, info, warn or error")
+	f.StringVar(&o.logFormat, "log-format", o.logFormat, "`format` of the log: text, json, or auto, which is text on a terminal")
 	f.StringVar(&o.readyFile, "ready-file", o.readyFile,
-		"file to write addresses and process id to, as JSON, when the service is ready")
+		"`file` to write addresses and process id to, as JSON, when the service is ready")
 
 	f.BoolVar(&o.demo, "demo", o.demo, "simulate customers")
-	f.Float64Var(&o.demoConfig.Rate, "demo-rate", o.demoConfig.Rate, "commands per second of the simulated customers")
-	f.IntVar(&o.demoConfig.Customers, "demo-customers", o.demoConfig.Customers, "number of simulated customers")
+	f.Float64Var(&o.demoConfig.Rate, "demo-rate", o.demoConfig.Rate, "`commands` per second of the simulated customers")
+	f.IntVar(&o.demoConfig.Customers, "demo-customers", o.demoConfig.Customers, "`number` of simulated customers")
 }
 
 // nodeConfig checks the options and returns the node's part of them.
