@@ -28,7 +28,7 @@ type ArchiveMark struct {
 
 // Housekeeping is what the archiver does to closed partitions and their roots, and nobody else does.
 // A partition is closed when a child of its root is durable and known to be final ([Head]); it does
-// not change any more. Every call may be repeated, and two archivers may do the same at the same
+// not change any more; its root exists. Every call may be repeated, and two archivers may do the same at the same
 // time. An error of any kind means that it may or may not have happened. Safe for concurrent use.
 //
 // Neither call writes what PutRoot wrote: a late repeat of that write does not undo them.

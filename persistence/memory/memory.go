@@ -37,9 +37,13 @@ type rows struct {
 	ownership  ownership.Table
 }
 
+// root has apart what is written apart. The slices are never changed in place: readers decode after
+// they released the lock.
 type root struct {
 	key   persistence.RootKey
-	bytes []byte // never changed in place: readers decode after they released the lock
+	bytes []byte
+	mark  []byte // archive mark, nil for none
+	strip *string
 }
 
 type record struct {
@@ -172,7 +176,9 @@ func (s *Store) PutRoot(ctx context.Context, r *persistence.Root, done func(erro
 		return
 	}
 	s.rows.mu.Lock()
-	s.rows.setRoot(root{key: r.Key, bytes: persistence.AppendRoot(nil, r)})
+	row, _ := s.rows.root(r.Key)
+	row.key, row.bytes = r.Key, persistence.AppendRoot(nil, r)
+	s.rows.setRoot(row)
 	s.rows.mu.Unlock()
 	done(nil)
 }
@@ -216,7 +222,8 @@ func (s *Store) CorruptRoot(key persistence.RootKey) {
 	if !ok {
 		panic(fmt.Sprintf("memory: no root %v", key))
 	}
-	s.rows.setRoot(root{key: key, bytes: damaged(row.bytes)})
+	row.bytes = damaged(row.bytes)
+	s.rows.setRoot(row)
 }
 
 // CorruptRecord damages a stored record, which must exist, for tests.
@@ -241,6 +248,16 @@ func (r *root) decode() (persistence.Root, error) {
 	decoded, err := persistence.DecodeRoot(slices.Clone(r.bytes))
 	if err != nil {
 		return persistence.Root{}, fmt.Errorf("root %v: %w", r.key, err)
+	}
+	if r.strip != nil {
+		decoded = decoded.Strip(*r.strip)
+	}
+	if r.mark != nil {
+		m, err := persistence.DecodeArchiveMark(r.mark)
+		if err != nil {
+			return persistence.Root{}, fmt.Errorf("root %v: %w", r.key, err)
+		}
+		decoded.Archive = &m
 	}
 	return decoded, nil
 }

@@ -13,13 +13,17 @@
 //	e aggregate 0 epoch version incarnation sequence   record
 //	l incarnation                                      lease
 //	r aggregate 0 ~epoch ~version                      root
+//	r aggregate 0 ~epoch ~version m                    archive mark of that root
+//	r aggregate 0 ~epoch ~version s                    that root is stripped
 //	s id                                               shard
 //
-// So the top root of an aggregate is found by one seek, the records of a partition lie side by side
-// in order, and neither scan meets another aggregate's rows. Values are the encodings of package
-// persistence, or of rows.go here: each with its layout number and a checksum of its own, so also a
-// bit that flips above the engine's checksums is found when the row is read. Records and roots are
-// written once and never changed; what a fenced writer left stays.
+// So the top root of an aggregate is found by one seek, with the rows that belong to it right behind;
+// the records of a partition lie side by side in order, and neither scan meets another aggregate's
+// rows. Values are the encodings of package persistence, or of rows.go here: each with its layout
+// number and a checksum of its own, so also a bit that flips above the engine's checksums is found
+// when the row is read. Records are written once and never changed until the archiver deletes a
+// partition, by one range; so are roots, but that one that is stripped is written again without its
+// snapshot. What a fenced writer left stays.
 //
 // # Durability
 //

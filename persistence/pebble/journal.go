@@ -131,7 +131,7 @@ func (s *Store) ReadRoots(ctx context.Context, aggregate string, below persisten
 	upper := append(slices.Clone(lower), 0xff)
 	if !below.IsZero() {
 		below.Aggregate = aggregate
-		lower = append(appendRootKey(nil, below), 0) // just above that key
+		lower = append(appendRootKey(nil, below), afterRoot)
 	}
 	roots, err := read(ctx, s, func() ([]persistence.Root, error) { return s.scanRoots(lower, upper, limit) })
 	if err != nil {
@@ -140,20 +140,56 @@ func (s *Store) ReadRoots(ctx context.Context, aggregate string, below persisten
 	return roots, nil
 }
 
+// scanRoots returns up to limit roots, each with what belongs to it.
 func (s *Store) scanRoots(lower, upper []byte, limit int) ([]persistence.Root, error) {
-	var roots []persistence.Root
-	err := s.scan(lower, upper, limit, func(key, value []byte) error {
+	if limit <= 0 {
+		return nil, nil
+	}
+	iter, err := s.db.NewIter(&pebbledb.IterOptions{LowerBound: lower, UpperBound: upper})
+	if err != nil {
+		return nil, classify(err)
+	}
+	var found rootScan
+	for ok := iter.First(); ok && err == nil; ok = iter.Next() {
+		suffix, known := rootSuffix(iter.Key())
+		if known && len(suffix) == 0 && len(found.roots) == limit {
+			break
+		}
+		value, valueErr := iter.ValueAndErr()
+		switch {
+		case valueErr != nil:
+			err = classify(valueErr)
+		case !known:
+			err = fmt.Errorf("%w: key %x", persistence.ErrCorrupt, iter.Key())
+		default:
+			err = found.add(iter.Key(), suffix, slices.Clone(value))
+		}
+	}
+	if err := firstError(err, classify(iter.Error()), classify(iter.Close())); err != nil {
+		return nil, err
+	}
+	return found.roots, nil
+}
+
+// rootScan collects the rows of roots.
+type rootScan struct {
+	roots []persistence.Root
+	key   []byte // of the last root
+}
+
+func (s *rootScan) add(key, suffix, value []byte) error {
+	if len(suffix) == 0 {
 		r, err := persistence.DecodeRoot(value)
 		if err == nil && string(appendRootKey(nil, r.Key)) != string(key) {
 			err = fmt.Errorf("%w: root %v under another's key", persistence.ErrCorrupt, r.Key)
 		}
-		roots = append(roots, r)
+		s.roots, s.key = append(s.roots, r), append(s.key[:0], key...)
 		return err
-	})
-	if err != nil {
-		return nil, err
 	}
-	return roots, nil
+	if len(s.roots) == 0 || string(key[:len(key)-len(suffix)]) != string(s.key) {
+		return nil // of no root
+	}
+	return addToRoot(&s.roots[len(s.roots)-1], suffix, value)
 }
 
 // ReadRecords implements persistence.Journal.

@@ -18,6 +18,13 @@ const (
 	kindShard   = 's'
 )
 
+// Last bytes of the keys of rows that belong to a root.
+const (
+	suffixMark  = "m"
+	suffixStrip = "s"
+	afterRoot   = 0xff // above every row that belongs to a root, below the next root
+)
+
 // aggregateEnd ends an aggregate's id in a key, afterAggregate is above every key of that aggregate
 // and at or below every key of the next.
 const (
@@ -76,6 +83,23 @@ func rootAggregate(key []byte) (string, bool) {
 		return "", false
 	}
 	return string(key[1:end]), true
+}
+
+// rootSuffix returns what follows the key of a root in the key of one of its rows: nothing for the
+// root itself.
+func rootSuffix(key []byte) (suffix []byte, ok bool) {
+	end := bytes.IndexByte(key, aggregateEnd)
+	if end < 0 {
+		return nil, false
+	}
+	rest := key[end+1:]
+	for range 2 { // epoch and version
+		if len(rest) == 0 || int(^rest[0]) >= len(rest) {
+			return nil, false
+		}
+		rest = rest[1+int(^rest[0]):]
+	}
+	return rest, true
 }
 
 // appendPartition appends what the keys of a partition's records start with.

@@ -15,6 +15,7 @@ const (
 	layoutCluster = 0x51
 	layoutLease   = 0x61
 	layoutShard   = 0x71
+	layoutStrip   = 0x81
 )
 
 // format is the version of the store's layout as a whole: keys and values. It is raised when an
@@ -96,6 +97,20 @@ func decodeShard(b []byte) (s persistence.Shard, err error) {
 	copy(s.Owner[:], rd.Take(len(s.Owner)))
 	copy(s.Successor[:], rd.Take(len(s.Successor)))
 	return s, closeRow(&rd)
+}
+
+// encodeStrip returns layout, where the snapshot is, checksum.
+func encodeStrip(snapshotAt string) []byte {
+	return wire.Seal(wire.AppendString([]byte{layoutStrip}, snapshotAt), 0)
+}
+
+func decodeStrip(b []byte) (snapshotAt string, err error) {
+	rd, err := openRow(b, layoutStrip)
+	if err != nil {
+		return "", err
+	}
+	snapshotAt = rd.String()
+	return snapshotAt, closeRow(&rd)
 }
 
 func openRow(b []byte, layout byte) (wire.Reader, error) {

@@ -31,6 +31,9 @@ type Driver struct {
 	// MaxMutationBytes is the size of data above which Append reports ErrRejected; 0 if there is none
 	// that a test should try.
 	MaxMutationBytes int
+
+	// Housekeeping says that the store implements persistence.Housekeeping.
+	Housekeeping bool
 }
 
 // Place is where one store keeps its rows. At most one store is open in a place at a time.
@@ -53,6 +56,7 @@ func Run(t *testing.T, d Driver) {
 	t.Run("Journal", func(t *testing.T) { runJournal(t, d) })
 	t.Run("Durability", func(t *testing.T) { runDurability(t, d) })
 	t.Run("Ownership", func(t *testing.T) { runOwnership(t, d) })
+	t.Run("Housekeeping", func(t *testing.T) { runHousekeeping(t, d) })
 }
 
 // fixture is a place and the store open in it.

@@ -11,6 +11,7 @@ package tiered
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"licensed/persistence"
@@ -24,12 +25,15 @@ type Journal struct {
 	archive persistence.Archive
 }
 
-// NewJournal returns a journal on both tiers.
+// NewJournal returns a journal on both tiers. Cold is nil where there is no archive: a root whose
+// snapshot is there cannot be read then.
 func NewJournal(hot persistence.Journal, cold persistence.Archive) *Journal {
 	return &Journal{Journal: hot, archive: cold}
 }
 
-// TopRoot implements persistence.Journal.
+// TopRoot implements persistence.Journal. ErrNotFound always means that the aggregate has no root: a
+// snapshot that the archive ought to have and has not is ErrCorrupt, or an aggregate whose snapshot
+// was lost would be taken for a new one.
 func (j *Journal) TopRoot(ctx context.Context, aggregate string) (persistence.Root, error) {
 	r, err := j.Journal.TopRoot(ctx, aggregate)
 	if err != nil || !r.Stripped {
@@ -43,7 +47,13 @@ func (j *Journal) complete(ctx context.Context, r persistence.Root) (persistence
 	if r.SnapshotAt == "" {
 		return r, fmt.Errorf("root %s has no snapshot: %w", r.Key, persistence.ErrCorrupt)
 	}
+	if j.archive == nil {
+		return r, fmt.Errorf("snapshot of root %s: there is no archive: %w", r.Key, persistence.ErrUnavailable)
+	}
 	data, err := j.archive.ReadSegment(ctx, r.SnapshotAt)
+	if errors.Is(err, persistence.ErrNotFound) {
+		err = fmt.Errorf("%w: segment %s is missing", persistence.ErrCorrupt, r.SnapshotAt)
+	}
 	if err != nil {
 		return r, fmt.Errorf("snapshot of root %s: %w", r.Key, err)
 	}
