@@ -155,7 +155,7 @@ var rules = []rule{
 	{
 		name: "protoactor has two homes",
 		why:  "its actor core is sound, much of the rest is not; who uses it must know which is which",
-		from: everything, except: []string{"licensed/actors", "licensed/cluster/..."}, tests: true,
+		from: everything, except: []string{"licensed/actors", "licensed/cluster/...", "licensed/test/bench"}, tests: true,
 		deny: []string{"github.com/asynkron/protoactor-go/..."},
 	},
 	{
