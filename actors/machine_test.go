@@ -32,7 +32,7 @@ type session struct {
 	requests map[*actors.Request]string
 	putRoot  *persistence.Root
 	append   *persistence.Mutation
-	roots    []persistence.Root // written and durable, for recovery
+	roots    []persistence.Root                             // written and durable, for recovery
 	rows     map[persistence.Partition][]persistence.Record // landed
 	reading  persistence.Partition                          // asked for last
 }

@@ -84,24 +84,33 @@ func (w *window) find(id string) (remembered, bool) {
 			return remembered{}, false
 		}
 	}
-	rest, t, seq := w.buf[w.head:], w.firstTime, w.firstSeq
-	for range w.count {
-		e, n := unpackEntry(rest, t, seq)
-		if bytes.Equal(e.id, key) {
-			return e, true
+	for i, at := 0, w.head; i < w.count; i++ {
+		if bytes.HasPrefix(w.buf[at:], key) {
+			return w.entry(i), true
 		}
-		rest, t, seq = rest[n:], e.executedAt, e.sequence
+		at += skipEntry(w.buf[at:])
 	}
 	return remembered{}, false
 }
 
+// entry returns the i-th entry.
+func (w *window) entry(i int) remembered {
+	rest, t, seq := w.buf[w.head:], w.firstTime, w.firstSeq
+	for {
+		e, n := unpackEntry(rest, t, seq)
+		if i == 0 {
+			return e
+		}
+		i--
+		rest, t, seq = rest[n:], e.executedAt, e.sequence
+	}
+}
+
 func (w *window) index() {
 	w.hashes = make(map[uint64]uint16, w.count)
-	rest, t, seq := w.buf[w.head:], w.firstTime, w.firstSeq
-	for range w.count {
-		e, n := unpackEntry(rest, t, seq)
-		w.hashes[xxhash.Sum64(e.id)]++
-		rest, t, seq = rest[n:], e.executedAt, e.sequence
+	for i, at := 0, w.head; i < w.count; i++ {
+		w.hashes[xxhash.Sum64(packedID(w.buf[at:]))]++
+		at += skipEntry(w.buf[at:])
 	}
 }
 
@@ -174,6 +183,14 @@ func packID(dst []byte, id string) []byte {
 	return append(append(dst, byte(len(id))), id...)
 }
 
+// packedID returns the id at the start of an entry.
+func packedID(b []byte) []byte {
+	if b[0] == packedUUID {
+		return b[:1+16]
+	}
+	return b[:1+b[0]]
+}
+
 // packEntry appends an entry:
 //
 //	id (packID) | fingerprint (4) | time − former time | time − issue time (zigzag) |
@@ -186,6 +203,24 @@ func packEntry(dst []byte, e *remembered, formerTime int64, formerSeq uint64) []
 	dst = binary.AppendUvarint(dst, e.sequence-formerSeq)
 	dst = binary.AppendUvarint(dst, uint64(len(e.outcome)))
 	return append(dst, e.outcome...)
+}
+
+// skipEntry returns the length of the first entry of b, which is known to be one.
+func skipEntry(b []byte) int {
+	at := 1 + 4
+	if b[0] == packedUUID {
+		at += 16
+	} else {
+		at += int(b[0])
+	}
+	for range 3 {
+		for b[at] >= 0x80 {
+			at++
+		}
+		at++
+	}
+	size, n := binary.Uvarint(b[at:])
+	return at + n + int(size)
 }
 
 // unpackEntry returns the first entry of b and its length, or a length of 0 if b is not one.
