@@ -484,6 +484,7 @@ type Query struct {
 	//	*Query_ListLicenses
 	//	*Query_ListDownloads
 	//	*Query_ListDevices
+	//	*Query_DescribeState
 	Query         isQuery_Query `protobuf_oneof:"query"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -553,6 +554,15 @@ func (x *Query) GetListDevices() *ListDevices {
 	return nil
 }
 
+func (x *Query) GetDescribeState() *DescribeState {
+	if x != nil {
+		if x, ok := x.Query.(*Query_DescribeState); ok {
+			return x.DescribeState
+		}
+	}
+	return nil
+}
+
 type isQuery_Query interface {
 	isQuery_Query()
 }
@@ -569,11 +579,17 @@ type Query_ListDevices struct {
 	ListDevices *ListDevices `protobuf:"bytes,3,opt,name=list_devices,json=listDevices,proto3,oneof"`
 }
 
+type Query_DescribeState struct {
+	DescribeState *DescribeState `protobuf:"bytes,4,opt,name=describe_state,json=describeState,proto3,oneof"`
+}
+
 func (*Query_ListLicenses) isQuery_Query() {}
 
 func (*Query_ListDownloads) isQuery_Query() {}
 
 func (*Query_ListDevices) isQuery_Query() {}
+
+func (*Query_DescribeState) isQuery_Query() {}
 
 type ListLicenses struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
@@ -707,6 +723,43 @@ func (*ListDevices) Descriptor() ([]byte, []int) {
 	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{10}
 }
 
+// DescribeState asks for all that is so: CustomerState.
+type DescribeState struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeState) Reset() {
+	*x = DescribeState{}
+	mi := &file_licensed_v1_commands_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeState) ProtoMessage() {}
+
+func (x *DescribeState) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_commands_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeState.ProtoReflect.Descriptor instead.
+func (*DescribeState) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{11}
+}
+
 var File_licensed_v1_commands_proto protoreflect.FileDescriptor
 
 const file_licensed_v1_commands_proto_rawDesc = "" +
@@ -738,18 +791,20 @@ const file_licensed_v1_commands_proto_rawDesc = "" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\"%\n" +
 	"\n" +
 	"ChangePlan\x12\x17\n" +
-	"\aplan_id\x18\x01 \x01(\tR\x06planId\"\xd6\x01\n" +
+	"\aplan_id\x18\x01 \x01(\tR\x06planId\"\x9b\x02\n" +
 	"\x05Query\x12@\n" +
 	"\rlist_licenses\x18\x01 \x01(\v2\x19.licensed.v1.ListLicensesH\x00R\flistLicenses\x12C\n" +
 	"\x0elist_downloads\x18\x02 \x01(\v2\x1a.licensed.v1.ListDownloadsH\x00R\rlistDownloads\x12=\n" +
-	"\flist_devices\x18\x03 \x01(\v2\x18.licensed.v1.ListDevicesH\x00R\vlistDevicesB\a\n" +
+	"\flist_devices\x18\x03 \x01(\v2\x18.licensed.v1.ListDevicesH\x00R\vlistDevices\x12C\n" +
+	"\x0edescribe_state\x18\x04 \x01(\v2\x1a.licensed.v1.DescribeStateH\x00R\rdescribeStateB\a\n" +
 	"\x05query\"9\n" +
 	"\fListLicenses\x12)\n" +
 	"\x10include_inactive\x18\x01 \x01(\bR\x0fincludeInactive\"\\\n" +
 	"\rListDownloads\x12\x19\n" +
 	"\btitle_id\x18\x01 \x01(\tR\atitleId\x120\n" +
 	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\r\n" +
-	"\vListDevicesB\x1eZ\x1clicensed/messages/licensedv1b\x06proto3"
+	"\vListDevices\"\x0f\n" +
+	"\rDescribeStateB\x1eZ\x1clicensed/messages/licensedv1b\x06proto3"
 
 var (
 	file_licensed_v1_commands_proto_rawDescOnce sync.Once
@@ -763,7 +818,7 @@ func file_licensed_v1_commands_proto_rawDescGZIP() []byte {
 	return file_licensed_v1_commands_proto_rawDescData
 }
 
-var file_licensed_v1_commands_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_licensed_v1_commands_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_licensed_v1_commands_proto_goTypes = []any{
 	(*Command)(nil),               // 0: licensed.v1.Command
 	(*AcquireLicense)(nil),        // 1: licensed.v1.AcquireLicense
@@ -776,7 +831,8 @@ var file_licensed_v1_commands_proto_goTypes = []any{
 	(*ListLicenses)(nil),          // 8: licensed.v1.ListLicenses
 	(*ListDownloads)(nil),         // 9: licensed.v1.ListDownloads
 	(*ListDevices)(nil),           // 10: licensed.v1.ListDevices
-	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
+	(*DescribeState)(nil),         // 11: licensed.v1.DescribeState
+	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
 }
 var file_licensed_v1_commands_proto_depIdxs = []int32{
 	1,  // 0: licensed.v1.Command.acquire_license:type_name -> licensed.v1.AcquireLicense
@@ -788,12 +844,13 @@ var file_licensed_v1_commands_proto_depIdxs = []int32{
 	8,  // 6: licensed.v1.Query.list_licenses:type_name -> licensed.v1.ListLicenses
 	9,  // 7: licensed.v1.Query.list_downloads:type_name -> licensed.v1.ListDownloads
 	10, // 8: licensed.v1.Query.list_devices:type_name -> licensed.v1.ListDevices
-	11, // 9: licensed.v1.ListDownloads.since:type_name -> google.protobuf.Timestamp
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	11, // 9: licensed.v1.Query.describe_state:type_name -> licensed.v1.DescribeState
+	12, // 10: licensed.v1.ListDownloads.since:type_name -> google.protobuf.Timestamp
+	11, // [11:11] is the sub-list for method output_type
+	11, // [11:11] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_commands_proto_init() }
@@ -813,6 +870,7 @@ func file_licensed_v1_commands_proto_init() {
 		(*Query_ListLicenses)(nil),
 		(*Query_ListDownloads)(nil),
 		(*Query_ListDevices)(nil),
+		(*Query_DescribeState)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -820,7 +878,7 @@ func file_licensed_v1_commands_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_licensed_v1_commands_proto_rawDesc), len(file_licensed_v1_commands_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
