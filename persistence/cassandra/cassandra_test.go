@@ -16,7 +16,7 @@ import (
 // shared is the node that most tests use, started when the first needs it.
 var shared struct {
 	once    sync.Once
-	hosts   []string
+	base    cassandra.Options
 	cluster *cassandratest.Cluster
 	err     error
 }
@@ -32,36 +32,36 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// hosts returns contact points of a Cassandra with at least one node.
-func hosts(t testing.TB) []string {
+// base returns how to reach a Cassandra with at least one node.
+func base(t testing.TB) cassandra.Options {
 	t.Helper()
 	cassandratest.SkipIfShort(t)
 	shared.once.Do(func() {
-		if shared.hosts = cassandratest.AddressFromEnvironment(); shared.hosts != nil {
+		var given bool
+		if shared.base, given, shared.err = cassandratest.FromEnvironment(); given || shared.err != nil {
 			return
 		}
-		dir, err := os.MkdirTemp("", "licensed-cassandra-")
-		if err != nil {
-			shared.err = err
+		var dir string
+		if dir, shared.err = os.MkdirTemp("", "licensed-cassandra-"); shared.err != nil {
 			return
 		}
-		if shared.cluster, shared.err = cassandratest.Launch(dir, cassandratest.Config{}); shared.err == nil {
-			shared.hosts = shared.cluster.Hosts()
+		if shared.cluster, shared.err = cassandratest.Launch(dir, cassandratest.Config{Password: true}); shared.err == nil {
+			shared.base = shared.cluster.Options()
 		}
 	})
 	if shared.err != nil {
 		t.Fatal(shared.err)
 	}
-	return shared.hosts
+	return shared.base
 }
 
 // keyspace returns options for a keyspace of the test's own.
 func keyspace(t testing.TB) cassandra.Options {
 	t.Helper()
-	return quiet(t, cassandratest.Keyspace(t, hosts(t), 1))
+	return cassandratest.Keyspace(t, base(t), 1)
 }
 
-// quiet returns options whose warnings go to the test's log.
+// quiet returns options whose log is the test's.
 func quiet(t testing.TB, o cassandra.Options) cassandra.Options {
 	o.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
 	return o
@@ -83,7 +83,6 @@ func open(t testing.TB, o cassandra.Options) *cassandra.Store {
 }
 
 func TestConformance(t *testing.T) {
-	hosts(t)
 	persistencetest.Run(t, driver(t, keyspace(t)))
 }
 

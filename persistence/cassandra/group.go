@@ -2,7 +2,9 @@ package cassandra
 
 import (
 	"fmt"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gocql/gocql"
@@ -44,29 +46,37 @@ func (w *write) add(values []any) {
 // groups sends writes: alone while few are under way, together with others of the same replicas when
 // more are.
 type groups struct {
-	store         *Store
+	execute       func(group []*write) error       // sends one request
+	finish        func(w *write, err error)        // tells a write its outcome
+	replicaSet    func(partitionKey []byte) uint64 // hostPolicy.replicaSet
 	maxPartitions int
 	maxBytes      int
+	maxSending    int
+	timeout       time.Duration // how long a write waits before it is not sent any more
+	requests      atomic.Uint64 // sent
 
 	mu    sync.RWMutex
-	lanes map[uint64]*lane // by hostPolicy.replicaSet
+	lanes map[uint64]*lane // by replicaSet
 }
 
-func (g *groups) init(s *Store, found *findings) {
-	g.store = s
-	g.lanes = make(map[uint64]*lane)
-	g.maxPartitions, g.maxBytes = s.opts.GroupPartitions, s.opts.GroupBytes
+func newGroups(s *Store, found *findings) *groups {
+	g := &groups{
+		execute: s.execute, finish: s.finish, replicaSet: s.session.policy.replicaSet,
+		maxPartitions: s.opts.GroupPartitions, maxBytes: s.opts.GroupBytes, maxSending: s.opts.BatchesInFlight,
+		timeout: s.opts.Timeout, lanes: make(map[uint64]*lane),
+	}
 	if g.maxPartitions == 0 {
 		g.maxPartitions = found.batchPartitions
 	}
 	if g.maxBytes == 0 {
 		g.maxBytes = found.batchBytes
 	}
+	return g
 }
 
 func (g *groups) submit(w *write) {
-	w.deadline = time.Now().Add(g.store.opts.Timeout)
-	g.lane(g.store.session.policy.replicaSet(w.key)).submit(w)
+	w.deadline = time.Now().Add(g.timeout)
+	g.lane(g.replicaSet(w.key)).submit(w)
 }
 
 func (g *groups) lane(set uint64) *lane {
@@ -96,7 +106,7 @@ type lane struct {
 
 func (l *lane) submit(w *write) {
 	l.mu.Lock()
-	if l.sending == l.groups.store.opts.BatchesInFlight {
+	if l.sending == l.groups.maxSending {
 		l.queue = append(l.queue, w)
 		l.mu.Unlock()
 		return
@@ -109,7 +119,7 @@ func (l *lane) submit(w *write) {
 // send sends a group, then what waits, until nothing does.
 func (l *lane) send(group []*write) {
 	for group != nil {
-		l.groups.store.send(group)
+		l.groups.send(group)
 		group = l.next()
 	}
 }
@@ -117,26 +127,33 @@ func (l *lane) send(group []*write) {
 // next takes the next group off the queue, or nil. Writes that waited too long are not sent: while
 // nothing is answered their callers should hear so.
 func (l *lane) next() []*write {
-	for {
-		l.mu.Lock()
-		if len(l.queue) == 0 {
-			l.sending--
-			l.mu.Unlock()
-			return nil
-		}
-		n := l.groups.fill(l.queue)
-		group := append(make([]*write, 0, n), l.queue[:n]...)
-		clear(l.queue[:n])
-		l.queue = l.queue[n:]
-		l.mu.Unlock()
-
-		if now := time.Now(); now.Before(group[0].deadline) {
-			return group
-		}
-		for _, w := range group {
-			l.groups.store.finish(w, fmt.Errorf("%w: not sent in %v", persistence.ErrUnknownOutcome, l.groups.store.opts.Timeout))
-		}
+	l.mu.Lock()
+	now := time.Now()
+	late := slices.IndexFunc(l.queue, func(w *write) bool { return now.Before(w.deadline) })
+	if late < 0 {
+		late = len(l.queue)
 	}
+	expired := l.take(late)
+	var group []*write
+	if len(l.queue) > 0 {
+		group = l.take(l.groups.fill(l.queue))
+	} else {
+		l.sending--
+	}
+	l.mu.Unlock()
+
+	for _, w := range expired {
+		l.groups.finish(w, fmt.Errorf("%w: not sent in %v", persistence.ErrUnknownOutcome, l.groups.timeout))
+	}
+	return group
+}
+
+// take removes the first n writes from the queue. The caller holds mu.
+func (l *lane) take(n int) []*write {
+	taken := slices.Clone(l.queue[:n])
+	clear(l.queue[:n])
+	l.queue = l.queue[n:]
+	return taken
 }
 
 // fill returns how many writes from the front of the queue make a group.
@@ -153,13 +170,13 @@ func (g *groups) fill(queue []*write) int {
 }
 
 // send sends the writes in one request and tells each its outcome.
-func (s *Store) send(group []*write) {
-	s.stats.requests.Add(1)
-	err := s.execute(group)
+func (g *groups) send(group []*write) {
+	g.requests.Add(1)
+	err := g.execute(group)
 	if err != nil && isInvalid(err) && len(group) > 1 {
 		// Nothing was applied, and one of them, or their number, is why.
 		for _, w := range group {
-			s.send([]*write{w})
+			g.send([]*write{w})
 		}
 		return
 	}
@@ -167,9 +184,7 @@ func (s *Store) send(group []*write) {
 		err = writeError(err)
 	}
 	for _, w := range group {
-		s.stats.writes.Add(1)
-		s.stats.rows.Add(uint64(len(w.rows)))
-		s.finish(w, err)
+		g.finish(w, err)
 	}
 }
 

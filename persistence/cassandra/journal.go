@@ -236,6 +236,8 @@ func (s *Store) start(ctx context.Context, w *write, err error) {
 
 // finish tells a write its outcome. An error must be one of package persistence already.
 func (s *Store) finish(w *write, err error) {
+	s.stats.writes.Add(1)
+	s.stats.rows.Add(uint64(len(w.rows)))
 	switch {
 	case err == nil:
 	case errors.Is(err, persistence.ErrRejected):

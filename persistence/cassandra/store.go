@@ -15,14 +15,14 @@ type Store struct {
 	opts       Options
 	risks      []Risk
 	dataCenter string // the one that is used; empty: all
-	groups     groups
+	groups     *groups
 	buckets    bucketLocks
 
 	life    sync.RWMutex // guards closed against pending
 	closed  bool
 	pending sync.WaitGroup
 
-	stats struct{ requests, writes, rows, unknown, rejected, readErrors atomic.Uint64 }
+	stats struct{ writes, rows, unknown, rejected, readErrors atomic.Uint64 }
 }
 
 var _ persistence.Store = (*Store)(nil)
@@ -69,7 +69,7 @@ func (s *Store) prepare(ctx context.Context) error {
 	}
 	s.dataCenter = found.dataCenter
 	s.session.policy.setReplicas(found.replicas)
-	s.groups.init(s, found)
+	s.groups = newGroups(s, found)
 	return nil
 }
 
@@ -89,7 +89,7 @@ type Stats struct {
 // Stats returns the counters.
 func (s *Store) Stats() Stats {
 	return Stats{
-		Requests: s.stats.requests.Load(), Writes: s.stats.writes.Load(), Rows: s.stats.rows.Load(),
+		Requests: s.groups.requests.Load(), Writes: s.stats.writes.Load(), Rows: s.stats.rows.Load(),
 		Unknown: s.stats.unknown.Load(), Rejected: s.stats.rejected.Load(), ReadErrors: s.stats.readErrors.Load(),
 	}
 }

@@ -1,6 +1,6 @@
 // Package cassandratest gives tests and benchmarks a real Cassandra: the one that the environment
-// variable LICENSED_CASSANDRA names (contact points, "host:port,host:port"), or nodes of their own,
-// started by scripts/cassandra.sh on loopback addresses that nobody else uses.
+// variable LICENSED_CASSANDRA names ("host:port,host:port", or a URL as cassandra.ParseURL takes), or
+// nodes of their own, started by scripts/cassandra.sh on loopback addresses that nobody else uses.
 //
 // There is no way to go without: if there is neither an address nor a JDK 17, the test fails and says
 // so. Only `go test -short` skips.
@@ -20,24 +20,43 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"licensed/persistence/cassandra"
 )
 
-// AddressVariable names contact points to use instead of starting nodes.
+// AddressVariable names the Cassandra to use instead of starting nodes.
 const AddressVariable = "LICENSED_CASSANDRA"
+
+// FromEnvironment returns how to reach the Cassandra that LICENSED_CASSANDRA names, or false.
+func FromEnvironment() (cassandra.Options, bool, error) {
+	v := os.Getenv(AddressVariable)
+	if v == "" {
+		return cassandra.Options{}, false, nil
+	}
+	if !strings.Contains(v, "://") {
+		v = "cassandra://" + v
+	}
+	o, err := cassandra.ParseURL(v)
+	if err != nil {
+		return cassandra.Options{}, false, fmt.Errorf("%s: %w", AddressVariable, err)
+	}
+	return o, true, nil
+}
 
 // Cluster is Cassandra nodes that this process started. Its methods fail the test that they are called
 // with.
 type Cluster struct {
-	env   []string
-	hosts []string
+	env     []string
+	options cassandra.Options
 }
 
 // Config is for nodes; see scripts/cassandra.sh for what the values mean.
 type Config struct {
 	Nodes int
-	// Env is settings of scripts/cassandra.sh, "SYNC=batch".
+	// Password makes the nodes ask for one.
+	Password bool
+	// Env is further settings of scripts/cassandra.sh, "SYNC=batch".
 	Env []string
 }
 
@@ -70,14 +89,40 @@ func Launch(dir string, c Config) (*Cluster, error) {
 	network := freeNetwork()
 	cluster := &Cluster{env: append([]string{"DIR=" + filepath.Join(dir, "cassandra"), "NET=" + network, "FIRST=1", "PORT=9042"}, c.Env...)}
 	nodes := max(1, c.Nodes)
+	cluster.options = cassandra.DefaultOptions()
+	cluster.options.Hosts = nil
 	for i := range nodes {
-		cluster.hosts = append(cluster.hosts, fmt.Sprintf("%s.%d:9042", network, i+1))
+		cluster.options.Hosts = append(cluster.options.Hosts, fmt.Sprintf("%s.%d:9042", network, i+1))
+	}
+	if c.Password {
+		cluster.env = append(cluster.env, "AUTH=password")
+		cluster.options.Username, cluster.options.Password = "cassandra", "cassandra"
 	}
 	if _, err := cluster.script("up", strconv.Itoa(nodes)); err != nil {
 		_ = cluster.Destroy()
 		return nil, fmt.Errorf("%w\nThese tests need a Cassandra: set %s to its host:port, or install JDK 17 and Maven, or run go test -short to leave them out", err, AddressVariable)
 	}
+	if err := cluster.awaitLogin(); err != nil {
+		_ = cluster.Destroy()
+		return nil, err
+	}
 	return cluster, nil
+}
+
+// awaitLogin waits until the nodes let clients in: the first user is made some time after the port
+// opens.
+func (c *Cluster) awaitLogin() error {
+	o := c.options
+	o.Keyspace = "system"
+	o.Logger = slog.New(slog.DiscardHandler)
+	var err error
+	for range 60 {
+		if _, err = cassandra.SchemaStatus(context.Background(), o); err == nil {
+			return nil
+		}
+		time.Sleep(500 * time.Millisecond)
+	}
+	return err
 }
 
 // freeNetwork returns the first three bytes of loopback addresses that nobody listens on.
@@ -92,8 +137,8 @@ func freeNetwork() string {
 	}
 }
 
-// Hosts returns the nodes' addresses.
-func (c *Cluster) Hosts() []string { return c.hosts }
+// Options returns how to reach the nodes.
+func (c *Cluster) Options() cassandra.Options { return c.options }
 
 // Destroy stops the nodes and removes their data.
 func (c *Cluster) Destroy() error {
@@ -125,38 +170,29 @@ func (c *Cluster) script(args ...string) (string, error) {
 	return stdout.String(), nil
 }
 
-// Keyspace returns options for a new keyspace with a schema and that many copies, which t.Cleanup
-// drops.
-func Keyspace(t testing.TB, hosts []string, copies int) cassandra.Options {
+// Keyspace returns options for a new keyspace with a schema and that many copies, at the Cassandra that
+// base reaches. t.Cleanup drops it.
+func Keyspace(t testing.TB, base cassandra.Options, copies int) cassandra.Options {
 	t.Helper()
-	o := NewKeyspace(hosts)
-	o.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
+	o := NewKeyspace(t, base)
 	if _, err := cassandra.ApplySchema(context.Background(), o, cassandra.ApplyOptions{CreateKeyspace: copies}); err != nil {
 		t.Fatal(err)
 	}
+	return o
+}
+
+// NewKeyspace returns options for a keyspace that does not exist yet, which t.Cleanup drops. The risk of
+// a single copy is accepted, and what is logged goes to the test's log.
+func NewKeyspace(t testing.TB, base cassandra.Options) cassandra.Options {
+	t.Helper()
+	o := base
+	o.Keyspace = cassandra.TestKeyspacePrefix + strconv.FormatUint(rand.Uint64(), 36)
+	o.AcceptRisks = []string{cassandra.RiskReplication1}
+	o.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
 	t.Cleanup(func() {
 		if err := cassandra.DropTestKeyspace(context.Background(), o); err != nil {
 			t.Error(err)
 		}
 	})
 	return o
-}
-
-// NewKeyspace returns options for a keyspace that does not exist yet. The risk of a single copy is
-// accepted.
-func NewKeyspace(hosts []string) cassandra.Options {
-	o := cassandra.DefaultOptions()
-	o.Hosts = hosts
-	o.Keyspace = cassandra.TestKeyspacePrefix + strconv.FormatUint(rand.Uint64(), 36)
-	o.AcceptRisks = []string{cassandra.RiskReplication1}
-	return o
-}
-
-// AddressFromEnvironment returns the contact points in LICENSED_CASSANDRA, or none.
-func AddressFromEnvironment() []string {
-	v := os.Getenv(AddressVariable)
-	if v == "" {
-		return nil
-	}
-	return strings.Split(v, ",")
 }

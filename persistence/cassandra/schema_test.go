@@ -1,0 +1,105 @@
+package cassandra
+
+import (
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestSplitStatements(t *testing.T) {
+	for text, want := range map[string][]string{
+		"":                                   nil,
+		"-- only a comment":                  nil,
+		"-- a; b\n;\n":                       nil,
+		"A":                                  {"A"},
+		"A;B;":                               {"A", "B"},
+		"A -- x; y\n  B\n\tC;--\nD":          {"A B C", "D"},
+		"A 'b;--c' D; E":                     {"A 'b;--c' D", "E"},
+		"A 'it''s -- one' -- two'\nB;":       {"A 'it''s -- one' B"},
+		"A WITH x = {'a': 'b'} AND y = ';';": {"A WITH x = {'a': 'b'} AND y = ';'"},
+	} {
+		if got := splitStatements([]byte(text)); !reflect.DeepEqual(got, want) {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}
+
+func FuzzSplitStatements(f *testing.F) {
+	f.Add("A -- x; y\n  B 'c;--' ;D--")
+	f.Fuzz(func(t *testing.T, text string) {
+		if strings.Count(text, "'")%2 != 0 {
+			return
+		}
+		once := splitStatements([]byte(text))
+		for _, s := range once {
+			if strings.Contains(s, "'") {
+				continue // within quotes anything goes
+			}
+			if again := splitStatements([]byte(s)); len(again) != 1 || again[0] != s {
+				t.Errorf("%q splits to %q, which splits to %q", text, once, again)
+			}
+		}
+	})
+}
+
+// TestMigrations holds the files to what makes them safe to apply twice and by two nodes at once.
+func TestMigrations(t *testing.T) {
+	all, err := migrations()
+	if err != nil || len(all) == 0 {
+		t.Fatalf("%d migrations, %v", len(all), err)
+	}
+	bootstrap, err := readStatements(bootstrapFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all = append(all, migration{name: "bootstrap", statements: bootstrap})
+	for _, m := range all {
+		if len(m.statements) == 0 {
+			t.Errorf("%s: no statements", m.name)
+		}
+		for _, s := range m.statements {
+			if !strings.HasPrefix(s, "CREATE TABLE IF NOT EXISTS ") {
+				t.Errorf("%s: %.50s…: cannot be applied twice", m.name, s)
+			}
+			if !strings.Contains(s, "read_repair = 'BLOCKING'") {
+				t.Errorf("%s: %.50s…: reads would not be monotonic", m.name, s)
+			}
+		}
+	}
+}
+
+// TestMigrationsNeverChange: a file that was released is what keyspaces have.
+func TestMigrationsNeverChange(t *testing.T) {
+	released := []string{
+		"journal 819aa0fd785ec8dde8f6ff547f672ec86820b00f3b56ec0f3bd9efd9248e7bec",
+		"ownership fe4e38bc3daf8079dc4d9de521ae507ae7b9a826c06de2602ed8139fa380ba7c",
+	}
+	all, err := migrations()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, m := range all {
+		if got := m.name + " " + m.checksum; i >= len(released) || got != released[i] {
+			t.Errorf("version %d is %s; a released file must not change: add another", m.version, got)
+		}
+	}
+}
+
+func TestJudgeSchema(t *testing.T) {
+	applied := SchemaVersion{Version: 1, Name: "one", Known: true, AppliedAt: time.Now()}
+	missing, changed, newer := applied, applied, applied
+	missing.AppliedAt, changed.Changed, newer.Known = time.Time{}, true, false
+	for says, state := range map[string][]SchemaVersion{
+		"":                 {applied},
+		"schema apply":     {applied, missing},
+		"other statements": {changed, missing},
+		"newer":            {applied, newer},
+	} {
+		err := judgeSchema(state)
+		if (err == nil) != (says == "") || err != nil && (!errors.Is(err, ErrSchema) || !strings.Contains(err.Error(), says)) {
+			t.Errorf("%+v: %v, want %q", state, err, says)
+		}
+	}
+}
