@@ -49,7 +49,7 @@ fmt: ## Format all Go files
 .PHONY: cover
 cover: ## Test coverage by package, and as a page in bin/cover.html
 	@mkdir -p bin
-	$(GO) test -short -coverpkg=./... -coverprofile=bin/cover.all $(PKG) >/dev/null
+	$(GO) test -short -coverpkg=./... -coverprofile=bin/cover.all $(PKG) | grep -e '^---' -e '^FAIL' || true
 	@grep -v -e '\.pb\.go:' -e '\.connect\.go:' bin/cover.all >bin/cover.out
 	@$(GO) tool cover -html=bin/cover.out -o bin/cover.html
 	@scripts/coverage.sh bin/cover.out
@@ -58,7 +58,7 @@ cover: ## Test coverage by package, and as a page in bin/cover.html
 
 .PHONY: sim
 sim: ## Simulate SEEDS=20000 schedules from SEED=1 on
-	$(GO) test ./test/sim -run '^TestSeeds$$' -count=1 -timeout 0 -v -seed=$(SEED) -seeds=$(SEEDS)
+	$(GO) test ./test/sim -run 'Seeds$$' -count=1 -timeout 0 -v -seed=$(SEED) -seeds=$(SEEDS)
 
 .PHONY: mutants
 mutants: ## Plant each known bug and see that the simulation catches it
@@ -130,7 +130,7 @@ test-all: ## All tests with -race: unit, conformance, end to end, import rules, 
 
 .PHONY: test-sim
 test-sim: ## 2,000 simulated schedules with -race
-	$(GO) test $(RACE) ./test/sim -run '^TestSeeds$$' -count=1 -timeout 30m -v -seeds=2000
+	$(GO) test $(RACE) ./test/sim -run 'Seeds$$' -count=1 -timeout 30m -v -seeds=2000
 
 .PHONY: help
 help: ## This list
