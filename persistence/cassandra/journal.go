@@ -168,7 +168,7 @@ func (s *Store) PutRoot(ctx context.Context, r *persistence.Root, done func(erro
 	err := r.Validate()
 	switch {
 	case err != nil:
-	case !fits(r.Key.Epoch, r.Key.Version, r.Base):
+	case !fits(r.Key.Epoch, r.Key.Version, r.Base, r.ArchivedThrough):
 		err = fmt.Errorf("%w: a number above 2^63", persistence.ErrRejected)
 	case len(r.Snapshot) > s.opts.MaxMutationBytes:
 		err = fmt.Errorf("%w: snapshot of %d bytes, the limit is %d", persistence.ErrRejected, len(r.Snapshot), s.opts.MaxMutationBytes)

@@ -20,8 +20,9 @@ const (
 		WHERE row_id = ? AND epoch = ? AND incarnation = ? AND sequence > ? LIMIT ?`
 
 	insertRoot = `INSERT INTO snapshots (aggregate, epoch, version, incarnation, base, parent_epoch, parent_version, parent_incarnation,
-		root_time, snapshot_mapper, snapshot_data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
-	rootColumns = `epoch, version, incarnation, base, parent_epoch, parent_version, parent_incarnation, root_time, snapshot_mapper, snapshot_data`
+		root_time, archived_through, checksum, snapshot_mapper, snapshot_data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+	rootColumns = `epoch, version, incarnation, base, parent_epoch, parent_version, parent_incarnation,
+		root_time, archived_through, checksum, snapshot_mapper, snapshot_data, archive_mark, snapshot_at`
 	selectRoots = `SELECT ` + rootColumns + ` FROM snapshots WHERE aggregate = ? LIMIT ?`
 	selectBelow = `SELECT ` + rootColumns + ` FROM snapshots WHERE aggregate = ? AND (epoch, version) < (?, ?) LIMIT ?`
 	selectRoot  = `SELECT ` + rootColumns + ` FROM snapshots WHERE aggregate = ? AND epoch = ? AND version = ?`
@@ -114,7 +115,7 @@ func eventChecksum(p *persistence.Partition, r *persistence.Record) uint32 {
 // the columns (4 bytes) and the snapshot.
 func snapshotData(r *persistence.Root) []byte {
 	b := make([]byte, 0, 4+len(r.Snapshot))
-	b = binary.LittleEndian.AppendUint32(b, rootChecksum(r))
+	b = binary.LittleEndian.AppendUint32(b, snapshotChecksum(r))
 	b = append(b, r.Snapshot...)
 	return persistence.AppendPayload(make([]byte, 0, len(b)+32+len(r.Header.PolicyVersion)), r.Header, b)
 }
@@ -125,13 +126,14 @@ func decodeSnapshotData(r *persistence.Root, data []byte) error {
 	if err != nil {
 		return err
 	}
-	if len(b) < 4 || binary.LittleEndian.Uint32(b) != rootChecksum(r) {
+	if len(b) < 4 || binary.LittleEndian.Uint32(b) != snapshotChecksum(r) {
 		return fmt.Errorf("columns differ from what was written: %w", persistence.ErrCorrupt)
 	}
 	r.Header, r.Snapshot = h, b[4:]
 	return nil
 }
 
+// rootChecksum covers the columns that a stripped root keeps.
 func rootChecksum(r *persistence.Root) uint32 {
 	b := make([]byte, 0, 256)
 	b = wire.AppendString(b, r.Key.Aggregate)
@@ -143,7 +145,15 @@ func rootChecksum(r *persistence.Root) uint32 {
 	b = binary.AppendUvarint(b, r.Parent.Version)
 	b = append(b, r.ParentIncarnation[:]...)
 	b = binary.AppendVarint(b, r.Time.UnixMilli())
-	b = wire.AppendString(b, r.Mapper)
+	b = binary.AppendUvarint(b, r.ArchivedThrough)
+	return crc32.Checksum(b, castagnoli)
+}
+
+// snapshotChecksum covers every column that the insert of a root writes, but snapshot_data.
+func snapshotChecksum(r *persistence.Root) uint32 {
+	b := make([]byte, 0, 64)
+	b = binary.LittleEndian.AppendUint32(b, rootChecksum(r))
+	b = append(b, r.Mapper...)
 	return crc32.Checksum(b, castagnoli)
 }
 
@@ -160,7 +170,7 @@ func rootValues(r *persistence.Root) []any {
 	return []any{
 		r.Key.Aggregate, int64(r.Key.Epoch), int64(r.Key.Version), gocql.UUID(r.Incarnation), int64(r.Base),
 		int64(r.Parent.Epoch), int64(r.Parent.Version), gocql.UUID(r.ParentIncarnation),
-		r.Time.UnixMilli(), r.Mapper, snapshotData(r),
+		r.Time.UnixMilli(), int64(r.ArchivedThrough), int32(rootChecksum(r)), r.Mapper, snapshotData(r),
 	}
 }
 
@@ -202,16 +212,18 @@ func (w *eventRow) record(p *persistence.Partition) (persistence.Record, error) 
 
 // rootRow is one row of rootColumns.
 type rootRow struct {
-	epoch, version, base, parentEpoch, parentVersion, time int64
-	incarnation, parentIncarnation                         gocql.UUID
-	mapper                                                 string
-	data                                                   []byte
+	epoch, version, base, parentEpoch, parentVersion, time, archivedThrough int64
+	incarnation, parentIncarnation                                          gocql.UUID
+	checksum                                                                int32
+	mapper                                                                  string
+	data, mark                                                              []byte
+	snapshotAt                                                              *string
 }
 
 func (w *rootRow) scan(iter *gocql.Iter) bool {
 	*w = rootRow{}
 	return iter.Scan(&w.epoch, &w.version, &w.incarnation, &w.base, &w.parentEpoch, &w.parentVersion,
-		&w.parentIncarnation, &w.time, &w.mapper, &w.data)
+		&w.parentIncarnation, &w.time, &w.archivedThrough, &w.checksum, &w.mapper, &w.data, &w.mark, &w.snapshotAt)
 }
 
 func (w *rootRow) root(aggregate string) (persistence.Root, error) {
@@ -222,14 +234,37 @@ func (w *rootRow) root(aggregate string) (persistence.Root, error) {
 		ParentIncarnation: persistence.Incarnation(w.parentIncarnation),
 		Time:              fromMillis(w.time),
 		Mapper:            w.mapper,
+		ArchivedThrough:   uint64(w.archivedThrough),
 	}
 	if w.parentEpoch != 0 || w.parentVersion != 0 {
 		r.Parent = persistence.RootKey{Aggregate: aggregate, Epoch: uint64(w.parentEpoch), Version: uint64(w.parentVersion)}
 	}
-	if err := decodeSnapshotData(&r, w.data); err != nil {
+	if err := w.complete(&r); err != nil {
 		return persistence.Root{}, fmt.Errorf("root %v: %w", r.Key, err)
 	}
 	return r, nil
+}
+
+// complete adds what is not a plain column.
+func (w *rootRow) complete(r *persistence.Root) error {
+	switch {
+	case uint32(w.checksum) != rootChecksum(r):
+		return fmt.Errorf("columns differ from what was written: %w", persistence.ErrCorrupt)
+	case w.snapshotAt != nil:
+		*r = r.Strip(*w.snapshotAt)
+	default:
+		if err := decodeSnapshotData(r, w.data); err != nil {
+			return err
+		}
+	}
+	if w.mark != nil {
+		m, err := persistence.DecodeArchiveMark(w.mark)
+		if err != nil {
+			return err
+		}
+		r.Archive = &m
+	}
+	return nil
 }
 
 // fits reports whether the numbers can be kept in Cassandra's bigint.

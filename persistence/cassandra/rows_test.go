@@ -29,7 +29,8 @@ func someRoot() persistence.Root {
 		Key: somePartition.RootKey, Incarnation: somePartition.Incarnation, Base: 11,
 		Parent:            persistence.RootKey{Aggregate: "Bayley:LicenseAggregate", Epoch: 2, Version: 6},
 		ParentIncarnation: persistence.Incarnation{0xbb}, Time: time.UnixMilli(1761555600123).UTC(),
-		Mapper: "LicenseSnapshot/1", Header: persistence.Header{PolicyVersion: "p1"}, Snapshot: []byte("snapshot"),
+		ArchivedThrough: 5,
+		Mapper:          "LicenseSnapshot/1", Header: persistence.Header{PolicyVersion: "p1"}, Snapshot: []byte("snapshot"),
 	}
 }
 
@@ -46,6 +47,7 @@ func rootColumnsOf(r *persistence.Root) rootRow {
 		epoch: int64(r.Key.Epoch), version: int64(r.Key.Version), base: int64(r.Base), time: r.Time.UnixMilli(),
 		parentEpoch: int64(r.Parent.Epoch), parentVersion: int64(r.Parent.Version),
 		incarnation: [16]byte(r.Incarnation), parentIncarnation: [16]byte(r.ParentIncarnation),
+		archivedThrough: int64(r.ArchivedThrough), checksum: int32(rootChecksum(r)),
 		mapper: r.Mapper, data: snapshotData(r),
 	}
 }
@@ -68,7 +70,7 @@ func TestGolden(t *testing.T) {
 	record, root := someRecord(), someRoot()
 	for want, got := range map[string][]byte{
 		"31380001016b02703141d2835a0100020807060504030201f601046576656e74af929332": eventData(&somePartition, &record),
-		"3120027031e451d0f8736e617073686f7404e0576b":                               snapshotData(&root),
+		"3120027031e28fd08f736e617073686f749dad805d":                               snapshotData(&root),
 	} {
 		if hex.EncodeToString(got) != want {
 			t.Errorf("%s\nwant %s", hex.EncodeToString(got), want)
@@ -108,6 +110,9 @@ func TestForeignColumns(t *testing.T) {
 		"parent_version":     func(w *rootRow) { w.parentVersion = 0 },
 		"parent_incarnation": func(w *rootRow) { w.parentIncarnation = [16]byte{} },
 		"root_time":          func(w *rootRow) { w.time++ },
+		"archived_through":   func(w *rootRow) { w.archivedThrough++ },
+		"checksum":           func(w *rootRow) { w.checksum++ },
+		"archive_mark":       func(w *rootRow) { w.mark = []byte{0x51} },
 		"snapshot_mapper":    func(w *rootRow) { w.mapper = "" },
 		"snapshot_data":      func(w *rootRow) { w.data = w.data[:len(w.data)-1] },
 		"null":               func(w *rootRow) { w.data = nil },
@@ -119,6 +124,13 @@ func TestForeignColumns(t *testing.T) {
 		change(&row)
 		if _, err := row.root(root.Key.Aggregate); !errors.Is(err, persistence.ErrCorrupt) {
 			t.Errorf("root with another %s: %v, want ErrCorrupt", name, err)
+		}
+		if name == "snapshot_mapper" || name == "snapshot_data" || name == "null" {
+			continue
+		}
+		row.snapshotAt = new(string)
+		if _, err := row.root(root.Key.Aggregate); !errors.Is(err, persistence.ErrCorrupt) {
+			t.Errorf("stripped root with another %s: %v, want ErrCorrupt", name, err)
 		}
 	}
 }
