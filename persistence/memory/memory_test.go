@@ -2,6 +2,7 @@ package memory_test
 
 import (
 	"testing"
+	"time"
 
 	"licensed/persistence"
 	"licensed/persistence/memory"
@@ -26,4 +27,20 @@ func TestConformance(t *testing.T) {
 			}
 		},
 	})
+}
+
+func TestArchiveConformance(t *testing.T) {
+	persistencetest.RunArchive(t, persistencetest.ArchiveDriver{New: func(testing.TB) *persistencetest.ArchivePlace {
+		a := memory.NewArchive()
+		var handle *memory.Archive
+		return &persistencetest.ArchivePlace{
+			Open: func() (persistence.Archive, error) {
+				handle = a.Reopen()
+				return handle, nil
+			},
+			PowerLoss: func(testing.TB) { _ = handle.Close() },
+			Corrupt:   func(_ testing.TB, name string) { a.Corrupt(name) },
+			Expire:    func(_ testing.TB, now time.Time) { a.Expire(now) },
+		}
+	}})
 }

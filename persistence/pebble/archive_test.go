@@ -1,0 +1,360 @@
+package pebble
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"math/rand/v2"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	pebbledb "github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+
+	"licensed/persistence"
+	"licensed/persistence/persistencetest"
+)
+
+const archiveDir = "other-disk/archive"
+
+func archiveOptions(fsys vfs.FS) ArchiveOptions {
+	return ArchiveOptions{
+		FS: fsys, CacheSize: 1 << 20, MemTableSize: 1 << 20, SweepEvery: time.Hour, Logger: discard,
+		RetryMin: time.Millisecond, RetryMax: 5 * time.Millisecond,
+	}
+}
+
+// archiveClock is a clock that tests set.
+type archiveClock struct{ ms atomic.Int64 }
+
+func (c *archiveClock) set(t time.Time) { c.ms.Store(t.UnixMilli()) }
+func (c *archiveClock) now() time.Time  { return time.UnixMilli(c.ms.Load()) }
+
+func memArchivePlace(t testing.TB) *persistencetest.ArchivePlace {
+	fsys := vfs.NewCrashableMem()
+	rng := rand.New(rand.NewPCG(1, 1))
+	clock := new(archiveClock)
+	var last *Archive
+	return &persistencetest.ArchivePlace{
+		Open: func() (_ persistence.Archive, err error) {
+			o := archiveOptions(fsys)
+			o.Now, o.Grace = clock.now, time.Nanosecond
+			last, err = OpenArchive(archiveDir, o)
+			return last, err
+		},
+		PowerLoss: func(testing.TB) {
+			dead := last
+			t.Cleanup(func() { _ = dead.Close() })
+			fsys = fsys.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: []int{0, 30, 70}[rng.IntN(3)], RNG: rng})
+		},
+		Corrupt: func(t testing.TB, name string) { corruptSegment(t, fsys, name) },
+		Expire: func(t testing.TB, now time.Time) {
+			clock.set(now)
+			if _, err := last.Expire(t.Context()); err != nil {
+				t.Error(err)
+			}
+		},
+	}
+}
+
+// corruptSegment flips a bit of a segment below the engine's checksums.
+func corruptSegment(t testing.TB, fsys vfs.FS, name string) {
+	t.Helper()
+	o := archiveOptions(fsys).withDefaults()
+	eo := o.engineOptions()
+	eo.FS, eo.Logger = fsys, quietLogger{}
+	db, err := pebbledb.Open(archiveDir, eo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	value, closer, err := db.Get(segmentKey(name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := bytes.Clone(value)
+	bad[len(bad)/2] ^= 0x20
+	if err := errors.Join(closer.Close(), db.Set(segmentKey(name), bad, pebbledb.Sync), db.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestArchiveConformance(t *testing.T) {
+	persistencetest.RunArchive(t, persistencetest.ArchiveDriver{New: memArchivePlace})
+}
+
+func TestArchiveConformanceOnDisk(t *testing.T) {
+	persistencetest.RunArchive(t, persistencetest.ArchiveDriver{New: func(t testing.TB) *persistencetest.ArchivePlace {
+		dir := t.TempDir()
+		return &persistencetest.ArchivePlace{Open: func() (persistence.Archive, error) {
+			return OpenArchive(dir, ArchiveOptions{Logger: discard})
+		}}
+	}})
+}
+
+func openTestArchive(t testing.TB, o ArchiveOptions) *Archive {
+	t.Helper()
+	a, err := OpenArchive(archiveDir, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = a.Close() })
+	return a
+}
+
+func TestArchiveLock(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "not", "yet", "there")
+	a, err := OpenArchive(dir, ArchiveOptions{Logger: discard})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenArchive(dir, ArchiveOptions{Logger: discard}); !errors.Is(err, persistence.ErrLocked) || !strings.Contains(err.Error(), dir) {
+		t.Errorf("second open: %v, want ErrLocked with the directory", err)
+	}
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := OpenArchive(dir, ArchiveOptions{ID: a.ID(), Logger: discard})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := again.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestArchiveIdentity: a directory that is not the archive wanted is refused, and left as it was.
+func TestArchiveIdentity(t *testing.T) {
+	fsys := vfs.NewMem()
+	first := openTestArchive(t, archiveOptions(fsys))
+	id := first.ID()
+	if id == "" {
+		t.Fatal("no id")
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	o := archiveOptions(fsys)
+	o.ID = "another"
+	for range 2 {
+		if _, err := OpenArchive(archiveDir, o); !errors.Is(err, ErrWrongArchive) {
+			t.Fatalf("another's archive: %v, want ErrWrongArchive", err)
+		}
+		if _, err := OpenArchive("missing-mount", o); !errors.Is(err, ErrWrongArchive) || !strings.Contains(err.Error(), "mounted") {
+			t.Fatalf("empty directory: %v, want ErrWrongArchive", err)
+		}
+	}
+	o.ID = id
+	if again := openTestArchive(t, o); again.ID() != id {
+		t.Errorf("id %s became %s", id, again.ID())
+	}
+}
+
+func TestArchiveIsNoStore(t *testing.T) {
+	fsys := vfs.NewMem()
+	s := openTest(t, fsys)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenArchive(testDir, archiveOptions(fsys)); !errors.Is(err, ErrFormat) {
+		t.Errorf("a store opened as an archive: %v, want ErrFormat", err)
+	}
+}
+
+// brokenDisk fails writes and syncs while it is broken.
+type brokenDisk struct {
+	broken atomic.Bool
+	met    atomic.Int64
+}
+
+func (d *brokenDisk) inject(op errorfs.Op) error {
+	switch op.Kind {
+	case errorfs.OpFileWrite, errorfs.OpFileWriteAt, errorfs.OpFileSync, errorfs.OpFileSyncData, errorfs.OpFileSyncTo, errorfs.OpCreate:
+		if d.broken.Load() {
+			d.met.Add(1)
+			return syscall.ENOSPC
+		}
+	}
+	return nil
+}
+
+// TestArchiveOutlivesItsDisk: while the disk fails, calls fail; when it is well again, so is the
+// archive, with all that it ever acknowledged.
+func TestArchiveOutlivesItsDisk(t *testing.T) {
+	disk := new(brokenDisk)
+	a := openTestArchive(t, archiveOptions(errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(disk.inject))))
+	acked := map[string]bool{}
+	for round := range 5 {
+		for i := range 10 {
+			name := strings.Repeat("n", round+1) + "/" + string(rune('a'+i))
+			if err := a.PutSegment(t.Context(), name, []byte(name), time.Time{}); err != nil {
+				t.Fatalf("round %d: %v", round, err)
+			}
+			acked[name] = true
+		}
+		disk.broken.Store(true)
+		err := a.PutSegment(t.Context(), "lost", nil, time.Time{})
+		if !errors.Is(err, persistence.ErrUnknownOutcome) && !errors.Is(err, persistence.ErrUnavailable) {
+			t.Fatalf("put on a failing disk: %v", err)
+		}
+		waitFor(t, func() bool {
+			_, err := a.ReadSegment(t.Context(), "n/a")
+			return errors.Is(err, persistence.ErrUnavailable)
+		})
+		tries := disk.met.Load()
+		waitFor(t, func() bool { return disk.met.Load() > tries+2 }) // it keeps trying
+		disk.broken.Store(false)
+		waitFor(t, func() bool { _, err := a.ReadSegment(t.Context(), "n/a"); return err == nil })
+		for name := range acked {
+			if got, err := a.ReadSegment(t.Context(), name); err != nil || string(got) != name {
+				t.Fatalf("round %d: segment %s: %q, %v", round, name, got, err)
+			}
+		}
+		if err := a.DeleteSegment(t.Context(), "lost"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestArchiveOnBrokenDiskCloses: closing does not wait for a disk that fails.
+func TestArchiveOnBrokenDiskCloses(t *testing.T) {
+	disk := new(brokenDisk)
+	a := openTestArchive(t, archiveOptions(errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(disk.inject))))
+	disk.broken.Store(true)
+	if err := a.PutSegment(t.Context(), "a", nil, time.Time{}); err == nil {
+		t.Fatal("put on a failing disk succeeded")
+	}
+	if err := a.Close(); err != nil {
+		t.Logf("close: %v", err) // an error or not, it returns
+	}
+	if err := a.PutSegment(t.Context(), "b", nil, time.Time{}); !errors.Is(err, persistence.ErrClosed) {
+		t.Errorf("put after Close: %v", err)
+	}
+}
+
+// TestArchiveStartsOnUnreadableDisk: a disk that cannot be read at the start is no reason to stay down.
+func TestArchiveStartsOnUnreadableDisk(t *testing.T) {
+	disk := new(brokenDisk)
+	mem := vfs.NewMem()
+	a := openTestArchive(t, archiveOptions(mem))
+	if err := a.PutSegment(t.Context(), "a", []byte("x"), time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	id := a.ID()
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	o := archiveOptions(errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Path == archiveDir+"/LOCK" || !strings.HasPrefix(op.Path, archiveDir+"/") { // the directory itself is on a sound disk
+			return nil
+		}
+		return disk.inject(op)
+	})))
+	o.ID = id
+	disk.broken.Store(true)
+	a = openTestArchive(t, o)
+	if _, err := a.ReadSegment(t.Context(), "a"); !errors.Is(err, persistence.ErrUnavailable) {
+		t.Errorf("read: %v, want ErrUnavailable", err)
+	}
+	disk.broken.Store(false)
+	waitFor(t, func() bool { _, err := a.ReadSegment(t.Context(), "a"); return err == nil })
+}
+
+// smallDisk tells how much is left.
+type smallDisk struct {
+	vfs.FS
+	left atomic.Uint64
+}
+
+func (d *smallDisk) GetDiskUsage(string) (vfs.DiskUsage, error) {
+	return vfs.DiskUsage{AvailBytes: d.left.Load()}, nil
+}
+
+// TestArchiveLeavesRoom: on a nearly full disk segments are refused, and all is still readable.
+func TestArchiveLeavesRoom(t *testing.T) {
+	disk := &smallDisk{FS: vfs.NewMem()}
+	disk.left.Store(1 << 30)
+	o := archiveOptions(disk)
+	o.MinFree = 1 << 20
+	a := openTestArchive(t, o)
+	if err := a.PutSegment(t.Context(), "a", []byte("x"), time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	disk.left.Store(1<<20 + 10)
+	if err := a.PutSegment(t.Context(), "b", make([]byte, 11), time.Time{}); !errors.Is(err, persistence.ErrUnavailable) || !strings.Contains(err.Error(), "full") {
+		t.Errorf("put on a full disk: %v", err)
+	}
+	if got, err := a.ReadSegment(t.Context(), "a"); err != nil || string(got) != "x" {
+		t.Errorf("read on a full disk: %q, %v", got, err)
+	}
+	if err := a.PutSegment(t.Context(), "c", make([]byte, 10), time.Time{}); err != nil {
+		t.Errorf("put that fits: %v", err)
+	}
+}
+
+// TestArchiveHangs: a caller waits no longer than its context for a disk that hangs.
+func TestArchiveHangs(t *testing.T) {
+	g := newGate()
+	a := openTestArchive(t, archiveOptions(errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(g.pass))))
+	t.Cleanup(func() { g.set(false) })
+	g.set(true)
+	ctx, cancel := context.WithCancel(t.Context())
+	failed := make(chan error)
+	go func() { failed <- a.PutSegment(ctx, "a", nil, time.Time{}) }()
+	<-g.arrived
+	cancel()
+	if err := <-failed; !errors.Is(err, persistence.ErrUnknownOutcome) || !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, want ErrUnknownOutcome and context.Canceled", err)
+	}
+}
+
+// TestArchiveGrace: what expired stays a while for those whose clocks are behind.
+func TestArchiveGrace(t *testing.T) {
+	clock := new(archiveClock)
+	o := archiveOptions(vfs.NewMem())
+	o.Now, o.Grace = clock.now, time.Hour
+	a := openTestArchive(t, o)
+	expires := time.UnixMilli(1_700_000_000_000)
+	if err := a.PutSegment(t.Context(), "a", nil, expires); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct {
+		at   time.Duration
+		want int
+	}{{-time.Hour, 0}, {59 * time.Minute, 0}, {61 * time.Minute, 1}, {62 * time.Minute, 0}} {
+		clock.set(expires.Add(step.at))
+		if n, err := a.Expire(t.Context()); err != nil || n != step.want {
+			t.Errorf("%v after it expired: %d dropped, %v, want %d", step.at, n, err, step.want)
+		}
+	}
+}
+
+func FuzzArchiveRows(f *testing.F) {
+	f.Add(encodeSegment([]byte("data"), time.UnixMilli(5)))
+	f.Add(encodeSegment(nil, time.Time{}))
+	f.Add(encodeArchiveMarker(1, "id"))
+	f.Add(encodeStrip("somewhere"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if data, expires, err := decodeSegment(b); err == nil && !bytes.Equal(encodeSegment(data, expires), b) {
+			t.Errorf("segment %x has another encoding", b)
+		}
+		if at, err := decodeStrip(b); err == nil && !bytes.Equal(encodeStrip(at), b) {
+			t.Errorf("strip %x has another encoding", b)
+		}
+		_, _, _ = decodeArchiveMarker(b)
+	})
+}
+
+// waitFor waits until a condition holds.
+func waitFor(t *testing.T, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !condition(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("waited in vain")
+		}
+	}
+}
