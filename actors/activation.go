@@ -43,9 +43,10 @@ type (
 	appendedResult    struct{ err error }
 	rootWrittenResult struct{ err error }
 	tick              struct{}
-	pack              struct{} // pack the state if nothing is under way
-	retire            struct{} // leave memory if nothing is under way
-	halt              struct{} // leave memory at once
+	pack              struct{}                     // pack the state if nothing is under way
+	retire            struct{}                     // leave memory if nothing is under way
+	passivate         struct{ answer chan<- bool } // as retire, and say whether it did
+	halt              struct{}                     // leave memory at once
 )
 
 // Receive implements actor.Actor.
@@ -61,6 +62,9 @@ func (a *activation) Receive(c actor.Context) {
 		a.step(c, Input{Kind: InputRequest, Request: m})
 	case appendedResult:
 		a.step(c, Input{Kind: InputAppended, Err: m.err})
+		if m.err == nil {
+			a.rt.listener.Appended(AppendedInfo{ID: a.entry.id})
+		}
 	case rootWrittenResult:
 		a.step(c, Input{Kind: InputRootWritten, Err: m.err})
 	case topResult:
@@ -74,6 +78,9 @@ func (a *activation) Receive(c actor.Context) {
 		a.pack()
 	case retire:
 		a.retire(c)
+	case passivate:
+		a.retire(c)
+		m.answer <- a.cause != nil
 	case halt:
 		if a.cause == nil {
 			a.finish(c, ErrNotOwner)

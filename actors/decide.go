@@ -15,6 +15,10 @@ func (m *Machine) decide(r *Request, in Input) {
 		m.refuse(r, ErrExpired)
 	case r.Query != nil:
 		m.query(r, in)
+	case r.Import != nil:
+		m.imports(r, in)
+	case m.importing:
+		m.refuse(r, ErrImporting)
 	case r.Command.ValidateOnly:
 		m.validate(r, in)
 	default:
@@ -30,15 +34,23 @@ func (m *Machine) now(in Input) time.Time {
 // HeadQuery asks where the history ends, and nothing of the domain.
 type HeadQuery struct{}
 
+// SnapshotQuery asks for all that is in memory, to compare it with a replay. The answer's value is a
+// Snapshot as a root has it, without what was not needed any more at the time of the head's root.
+type SnapshotQuery struct{}
+
 func (m *Machine) query(r *Request, in Input) {
-	if _, ok := r.Query.(HeadQuery); ok {
+	err := m.guard(func() (err error) {
 		r.Answer = Answer{Head: m.head()}
-		m.wait(r, false)
-		return
-	}
-	err := m.guard(func() error {
-		v, err := m.hot.state.Query(m.now(in), r.Query)
-		r.Answer = Answer{Value: v, Head: m.head()}
+		switch r.Query.(type) {
+		case HeadQuery:
+		case SnapshotQuery:
+			r.Answer.Value = m.snapshot()
+		default:
+			if m.importing {
+				return ErrImporting
+			}
+			r.Answer.Value, err = m.hot.state.Query(m.now(in), r.Query)
+		}
 		return err
 	})
 	if err != nil {

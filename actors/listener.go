@@ -8,6 +8,8 @@ type Listener struct {
 	Activated  func(ActivatedInfo)
 	Passivated func(PassivatedInfo)
 	Ended      func(EndedInfo)
+	// Appended is called for every durable append: it costs time on the path of each.
+	Appended func(AppendedInfo)
 }
 
 // ActivatedInfo says that an aggregate was read from the store.
@@ -28,6 +30,10 @@ type EndedInfo struct {
 	Cause error
 }
 
+// AppendedInfo says that an aggregate's history became longer. Where it ends now, its owner tells
+// (HeadQuery).
+type AppendedInfo struct{ ID string }
+
 func (l Listener) withDefaults() Listener {
 	if l.Activated == nil {
 		l.Activated = func(ActivatedInfo) {}
@@ -37,6 +43,9 @@ func (l Listener) withDefaults() Listener {
 	}
 	if l.Ended == nil {
 		l.Ended = func(EndedInfo) {}
+	}
+	if l.Appended == nil {
+		l.Appended = func(AppendedInfo) {}
 	}
 	return l
 }

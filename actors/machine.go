@@ -21,6 +21,8 @@ type Request struct {
 	Command Command
 	// Query, if not nil, is answered from memory.
 	Query any
+	// Import, if not nil, is recorded.
+	Import *Import
 	// Deadline after which the request is dropped if it was not decided; zero for none.
 	Deadline time.Time
 
@@ -144,6 +146,9 @@ type Machine struct {
 	oldest   int64  // time of the first event after base; 0 for none
 	sequence uint64 // of the optimistic state
 	durable  uint64 // of the durable history
+
+	// importing says that the history is being imported: no commands until it is complete.
+	importing bool
 
 	hot    *hot      // nil while packed
 	packed *Snapshot // framed with the window, while packed
@@ -297,7 +302,9 @@ func (m *Machine) decideBacklog(in Input) {
 	}
 	kept := h.backlog[:0]
 	for _, r := range h.backlog {
-		if h.drain == drainNone || h.drain == drainRollover && r.Query != nil {
+		if r.Import != nil && !m.mayImport(r, in) {
+			kept = append(kept, r)
+		} else if h.drain == drainNone || h.drain == drainRollover && r.Query != nil {
 			m.decide(r, in)
 		} else {
 			kept = append(kept, r)

@@ -55,6 +55,8 @@ func (s *session) run(t *testing.T, d *datadriven.TestData) string {
 		return ""
 	case "add", "total":
 		in.Kind, in.Request = actors.InputRequest, s.request(t, d)
+	case "import":
+		in.Kind, in.Request = actors.InputRequest, s.imports(t, d)
 	case "tick":
 		in.Kind = actors.InputTick
 	case "top":
@@ -183,7 +185,7 @@ func (s *session) print(o *actors.Outputs) string {
 		fmt.Fprintf(&b, "read rows of %s after %d\n", r.Partition.RootKey, r.After)
 	}
 	if r := o.PutRoot; r != nil {
-		fmt.Fprintf(&b, "write root %s, base %d, parent %s\n", r.Key, r.Base, parentOf(r))
+		fmt.Fprintf(&b, "write root %s, base %d, parent %s%s\n", r.Key, r.Base, parentOf(r), importing(r))
 		s.putRoot = r
 	}
 	if m := o.Append; m != nil {
@@ -228,6 +230,8 @@ func answer(r *actors.Request) string {
 		return fmt.Sprintf("rate limited: %s", limited.Reason)
 	case r.Err != nil:
 		return "failed: " + r.Err.Error()
+	case r.Import != nil:
+		return fmt.Sprintf("imported, at %d", r.Answer.Head.Sequence)
 	case r.Query != nil:
 		return fmt.Sprintf("%d at %d", r.Answer.Value, r.Answer.Head.Sequence)
 	case string(r.Reply.Outcome) == "refused":

@@ -29,7 +29,7 @@ func (m *Machine) topRead(in Input) {
 	h := m.hot
 	if errors.Is(in.Err, persistence.ErrNotFound) {
 		h.state = m.env.Kind.New(m.id)
-		m.sequence, m.durable, m.lastTime = 0, 0, 0
+		m.sequence, m.durable, m.lastTime, m.importing = 0, 0, 0, false
 		m.activate(in, &persistence.Root{})
 		return
 	}
@@ -57,12 +57,12 @@ func (m *Machine) topRead(in Input) {
 // restore makes state and window of a root's snapshot.
 func (m *Machine) restore(r *persistence.Root) error {
 	return m.guardCorrupt(r.Key.String(), func() error {
-		w, data, err := openFrame(r.Snapshot)
+		f, err := openFrame(r.Snapshot)
 		if err != nil {
 			return err
 		}
-		m.hot.window = w
-		m.hot.state, err = m.env.Kind.Restore(m.id, Snapshot{Mapper: r.Mapper, Header: r.Header, Data: data})
+		m.hot.window, m.importing = f.window, f.importing
+		m.hot.state, err = m.env.Kind.Restore(m.id, Snapshot{Mapper: r.Mapper, Header: r.Header, Data: f.state})
 		return err
 	})
 }
@@ -180,6 +180,9 @@ func (m *Machine) activate(in Input, top *persistence.Root) {
 func (m *Machine) writeRoot(in Input, parent persistence.RootKey, by persistence.Incarnation) {
 	h := m.hot
 	now := m.now(in)
+	if m.importing {
+		now = time.UnixMilli(m.lastTime).UTC()
+	}
 	var s Snapshot
 	if err := m.guard(func() error { s = h.state.Snapshot(now); return nil }); err != nil {
 		m.end(err)
@@ -192,7 +195,7 @@ func (m *Machine) writeRoot(in Input, parent persistence.RootKey, by persistence
 	h.rootTry = retry{}
 	h.rootFlight = &persistence.Root{
 		Key: m.root, Incarnation: m.env.Incarnation, Base: m.base, Parent: parent, ParentIncarnation: by,
-		Time: now, Mapper: s.Mapper, Header: s.Header, Snapshot: frame(&h.window, s.Data),
+		Time: now, Mapper: s.Mapper, Header: s.Header, Snapshot: frame(&h.window, s.Data, m.importing),
 	}
 	h.out.PutRoot = h.rootFlight
 }
@@ -252,15 +255,20 @@ func (m *Machine) Pack() bool {
 	if m.phase != phaseActive || m.packed != nil || !m.Quiescent() {
 		return false
 	}
-	h := m.hot
-	// What a snapshot at the root's time drops was dropped then: the state stays as a replay makes it.
 	var s Snapshot
-	if m.guard(func() error { s = h.state.Snapshot(time.UnixMilli(m.rootTime).UTC()); return nil }) != nil {
+	if m.guard(func() error { s = m.snapshot(); return nil }) != nil {
 		return false
 	}
-	s.Data = frame(&h.window, s.Data)
 	m.packed, m.hot = &s, nil
 	return true
+}
+
+// snapshot returns state and window. What a snapshot at the root's time drops was dropped then: the
+// state stays as a replay makes it.
+func (m *Machine) snapshot() Snapshot {
+	s := m.hot.state.Snapshot(time.UnixMilli(m.rootTime).UTC())
+	s.Data = frame(&m.hot.window, s.Data, m.importing)
+	return s
 }
 
 func (m *Machine) unpack() {
@@ -271,10 +279,10 @@ func (m *Machine) unpack() {
 	if m.packed == nil {
 		return
 	}
-	w, data, err := openFrame(m.packed.Data)
+	f, err := openFrame(m.packed.Data)
 	if err == nil {
-		m.hot.window = w
-		m.hot.state, err = m.env.Kind.Restore(m.id, Snapshot{Mapper: m.packed.Mapper, Header: m.packed.Header, Data: data})
+		m.hot.window = f.window
+		m.hot.state, err = m.env.Kind.Restore(m.id, Snapshot{Mapper: m.packed.Mapper, Header: m.packed.Header, Data: f.state})
 	}
 	m.packed = nil
 	if err != nil {
@@ -295,26 +303,44 @@ func (m *Machine) Size() int {
 	return fixed + atWork + len(m.hot.window.buf)*2
 }
 
+// framed is what the bytes of a snapshot hold.
+type framed struct {
+	window window
+	state  []byte
+	// importing says that the history was not complete.
+	importing bool
+}
+
+// The first byte of a frame.
+const (
+	frameComplete  = 1
+	frameImporting = 2
+)
+
 // frame joins the window and an encoded state: version | length of the window | window | state.
-func frame(w *window, state []byte) []byte {
+func frame(w *window, state []byte, importing bool) []byte {
 	packed := w.encode(make([]byte, 0, 32+len(w.buf)-w.head))
 	b := make([]byte, 0, 1+binary.MaxVarintLen32+len(packed)+len(state))
-	b = append(b, 1)
+	if importing {
+		b = append(b, frameImporting)
+	} else {
+		b = append(b, frameComplete)
+	}
 	b = binary.AppendUvarint(b, uint64(len(packed)))
 	b = append(b, packed...)
 	return append(b, state...)
 }
 
 // openFrame splits what frame joined; both parts share b.
-func openFrame(b []byte) (window, []byte, error) {
-	if len(b) == 0 || b[0] != 1 {
-		return window{}, nil, fmt.Errorf("snapshot of unknown version: %w", persistence.ErrCorrupt)
+func openFrame(b []byte) (framed, error) {
+	if len(b) == 0 || b[0] != frameComplete && b[0] != frameImporting {
+		return framed{}, fmt.Errorf("snapshot of unknown version: %w", persistence.ErrCorrupt)
 	}
 	size, n := binary.Uvarint(b[1:])
 	if n <= 0 || size > uint64(len(b)-1-n) {
-		return window{}, nil, fmt.Errorf("snapshot cut short: %w", persistence.ErrCorrupt)
+		return framed{}, fmt.Errorf("snapshot cut short: %w", persistence.ErrCorrupt)
 	}
 	rest := b[1+n:]
 	w, err := decodeWindow(rest[:size:size])
-	return w, rest[size:], err
+	return framed{window: w, state: rest[size:], importing: b[0] == frameImporting}, err
 }

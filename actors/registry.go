@@ -107,6 +107,14 @@ func (g *registry) acquire(id string, now int64, limit int, start func(*entry)) 
 	return e
 }
 
+// find returns the entry of that id, or nil.
+func (g *registry) find(id string) *entry {
+	s := &g.stripe[stripeOf(id)]
+	s.Lock()
+	defer s.Unlock()
+	return s.entries[id]
+}
+
 // remove takes the entry out if it is in, so that the next request makes a new one. With idle set it
 // does so only if no request is pending. It reports whether the entry is out.
 func (g *registry) remove(e *entry, idle bool) bool {

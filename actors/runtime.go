@@ -190,6 +190,31 @@ func (r *Runtime) Drop(of func(id string) bool) {
 	})
 }
 
+// Passivate takes an aggregate out of memory unless it is at work. It reports whether it was in memory,
+// and whether it is not any more. If ctx ends first it is taken to be at work.
+func (r *Runtime) Passivate(ctx context.Context, id string) (resident, left bool) {
+	e := r.registry.find(id)
+	if e == nil {
+		return false, true
+	}
+	answer := make(chan bool, 1)
+	e.act.post(passivate{answer})
+	look := time.NewTicker(5 * time.Millisecond)
+	defer look.Stop()
+	for {
+		select {
+		case left := <-answer:
+			return true, left
+		case <-look.C: // An activation that ended meanwhile does not answer.
+			if r.registry.find(id) != e {
+				return true, true
+			}
+		case <-ctx.Done():
+			return true, false
+		}
+	}
+}
+
 // Stats are counts at a moment.
 type Stats struct {
 	// Resident aggregates in memory, and their estimated size in bytes.

@@ -117,23 +117,25 @@ func bytesToLower(s string) string { return string(bytes.ToLower([]byte(s))) }
 
 func FuzzOpenFrame(f *testing.F) {
 	var w window
-	f.Add(frame(&w, nil))
+	f.Add(frame(&w, nil, false))
 	c := WindowConfig{MaxAge: time.Hour, MaxCommands: 10}
 	for i := range 3 {
 		w.add(remembered{id: packID(nil, fmt.Sprint(i)), issuedAt: 5, executedAt: int64(10 + i), sequence: uint64(i), outcome: []byte{1}}, &c)
 	}
 	w.add(remembered{id: packID(nil, uuid.NewString()), issuedAt: 20, executedAt: 20, sequence: 9}, &c)
-	f.Add(frame(&w, []byte("state")))
+	f.Add(frame(&w, []byte("state"), true))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		w, state, err := openFrame(b)
+		opened, err := openFrame(b)
 		if err != nil {
 			if !errors.Is(err, persistence.ErrCorrupt) {
 				t.Fatalf("error %v is not ErrCorrupt", err)
 			}
 			return
 		}
-		again, state2, err := openFrame(frame(&w, state))
-		if err != nil || again.count != w.count || again.horizon != w.horizon || !bytes.Equal(state, state2) {
+		w := opened.window
+		again, err := openFrame(frame(&w, opened.state, opened.importing))
+		if err != nil || again.window.count != w.count || again.window.horizon != w.horizon ||
+			!bytes.Equal(opened.state, again.state) || opened.importing != again.importing {
 			t.Fatalf("reads back as %+v, %v", again, err)
 		}
 		w.find("x")
