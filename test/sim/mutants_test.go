@@ -101,7 +101,13 @@ var mutants = []mutant{
 }
 
 // TestMutants plants each bug in a copy of the code and demands that the simulation finds it.
-func TestMutants(t *testing.T) {
+func TestMutants(t *testing.T) { plant(t, mutants, "TestSeeds") }
+
+// TestProtocolMutants does so with those of leases and shards.
+func TestProtocolMutants(t *testing.T) { plant(t, protocolMutants, "TestProtocolSeeds") }
+
+func plant(t *testing.T, mutants []mutant, test string) {
+	t.Helper()
 	if testing.Short() {
 		t.Skip("builds the simulation once per planted bug")
 	}
@@ -112,7 +118,7 @@ func TestMutants(t *testing.T) {
 	for _, m := range mutants {
 		t.Run(strings.ReplaceAll(m.rule+" "+m.name, " ", "_"), func(t *testing.T) {
 			binary := buildMutant(t, root, m)
-			out, err := exec.Command(binary, "-test.run=TestSeeds", "-seeds=3000").CombinedOutput()
+			out, err := exec.Command(binary, "-test.run=^"+test+"$", "-seeds=3000").CombinedOutput()
 			var exit *exec.ExitError
 			if !errors.As(err, &exit) {
 				t.Fatalf("3000 seeds did not notice (%v):\n%s", err, out)

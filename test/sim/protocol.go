@@ -47,7 +47,9 @@ type agent struct {
 	rate   float64 // of its clock against true time
 	offset micros
 	frozen micros // time its clock did not see
+	thaws  micros // end of the last such time
 
+	wakeAt   lease.Instant // when a tick is planned
 	until    lease.Instant
 	epochs   []uint64
 	gates    []ownership.GateKind
@@ -63,8 +65,9 @@ func (p *protocol) begin() {}
 // paused takes the pause off a clock that stops with its process.
 func (p *protocol) paused(n *node) {
 	if a := p.agents[n.id]; a.freezes() {
-		at, until := p.w.now, n.pausedUntil
-		p.w.at(until, "thaw", func() { a.frozen += until - at })
+		at, until := max(p.w.now, a.thaws), n.pausedUntil
+		a.thaws = max(a.thaws, until)
+		p.w.at(until, "thaw", func() { a.frozen += max(0, until-at) })
 	}
 }
 
@@ -83,10 +86,6 @@ func (p *protocol) started(n *node) {
 	}
 	p.agents[n.id] = a
 	a.begin()
-	a.gossip()
-	if w.params.ConfirmReads {
-		a.confirm()
-	}
 }
 
 // begin starts the incarnation that the node has now.
@@ -103,12 +102,16 @@ func (a *agent) begin() {
 	if err != nil {
 		panic(err)
 	}
-	a.machine, a.ended, a.until = m, false, 0
+	a.machine, a.ended, a.until, a.wakeAt = m, false, 0, lease.Never
 	a.epochs = make([]uint64, w.params.Shards)
 	a.gates = make([]ownership.GateKind, w.params.Shards)
 	a.unsaid = make([]int, w.params.Shards)
 	a.confirms = lease.Confirmer[func(bool)]{}
-	a.n.later(0, "agent begins", func() { a.step(ownership.Input{}) })
+	a.later(0, "agent begins", func() { a.step(ownership.Input{}) })
+	a.gossip()
+	if w.params.ConfirmReads {
+		a.confirm()
+	}
 }
 
 func duration(m micros) time.Duration { return time.Duration(m) * time.Microsecond }
@@ -129,7 +132,6 @@ func (a *agent) step(in ownership.Input) {
 	if a.ended {
 		return
 	}
-	w := a.p.w
 	in.Now = a.clock()
 	out := a.machine.Step(in)
 	if out.Until > 0 || out.Ended {
@@ -142,18 +144,32 @@ func (a *agent) step(in ownership.Input) {
 		a.tell(row)
 	}
 	for _, op := range out.Ops {
-		a.p.rows.do(op, w.params.Lease/5, func(in ownership.Input) {
-			a.later(0, "answer of rows", func() { a.step(in) })
-		})
+		a.ask(op, a.step)
 	}
 	if out.Ended {
 		a.end(out.Cause)
 		return
 	}
-	if out.Wake != lease.Never {
-		d := float64(out.Wake-in.Now) / 1000 / a.rate
-		a.later(max(0, micros(d))+1, "agent wakes", func() { a.step(ownership.Input{}) })
+	if out.Wake < a.wakeAt {
+		at := out.Wake
+		a.wakeAt = at
+		a.later(max(0, micros(float64(at-in.Now)/1000/a.rate))+1, "agent wakes", func() {
+			if a.wakeAt == at {
+				a.wakeAt = lease.Never
+				a.step(ownership.Input{})
+			}
+		})
 	}
+}
+
+// ask has an operation done on the rows, for the incarnation that there is now.
+func (a *agent) ask(op ownership.Op, done func(ownership.Input)) {
+	asker := a.machine
+	a.p.rows.do(op, a.p.w.params.Lease/5, func(in ownership.Input) {
+		if a.p.agents[a.n.id] == a && a.machine == asker {
+			a.later(0, "answer of rows", func() { done(in) })
+		}
+	})
 }
 
 // later runs f in the process unless its incarnation is over.
@@ -175,7 +191,7 @@ func (a *agent) setGate(g ownership.Gate) {
 		}
 	case ownership.GateClosing:
 		a.epochs[shard] = g.Epoch
-		a.awaitQuiet(shard, g.Epoch)
+		a.later(0, "quiet?", func() { a.awaitQuiet(shard, g.Epoch) })
 	default:
 		a.later(w.between(0, 2*millisecond), "drop actors", func() { a.drop(shard) })
 	}
@@ -208,11 +224,12 @@ func (a *agent) drop(shard int) {
 // tell sends a row to the others, as gossip does: late, or not at all.
 func (a *agent) tell(row persistence.Shard) {
 	w := a.p.w
-	for _, o := range a.p.agents {
+	for i, o := range a.p.agents {
 		if o == a || w.chance(w.params.MissGossip) {
 			continue
 		}
 		w.after(w.latency(), "news of a shard", func() {
+			o := a.p.agents[i]
 			o.later(0, "hear", func() { o.step(ownership.Input{Kind: ownership.InputRow, Row: row}) })
 		})
 	}
@@ -237,13 +254,15 @@ func (a *agent) end(cause error) {
 	a.former = append(a.former, n.incarnation)
 	n.begin(w.newIncarnation())
 	a.begin()
-	a.gossip()
 }
 
 // gossip looks around every now and then. What it shows may be late and wrong.
 func (a *agent) gossip() {
 	w := a.p.w
-	a.seen = a.n.incarnation
+	a.seen = persistence.Incarnation{}
+	if a.until > 0 { // a node tells who it is when it has a lease
+		a.seen = a.n.incarnation
+	}
 	var members []ownership.Member
 	for _, o := range a.p.agents {
 		if o == nil || o != a && (!o.n.up || w.now < o.n.pausedUntil || w.chance(w.params.MissGossip)) {
@@ -312,14 +331,11 @@ func (a *agent) confirm() {
 	if !a.confirms.Begin() {
 		return
 	}
-	op := ownership.Op{Kind: ownership.OpReadLease, Incarnation: a.n.incarnation}
-	a.p.rows.do(op, w.params.Lease/5, func(in ownership.Input) {
-		a.later(0, "confirmed", func() {
-			w.counts.Confirms++
-			for _, f := range slices.Clone(a.confirms.Done()) {
-				f(in.Err == nil && in.Lease.Counter > 0 && !in.Lease.Dead)
-			}
-		})
+	a.ask(ownership.Op{Kind: ownership.OpReadLease, Incarnation: a.n.incarnation}, func(in ownership.Input) {
+		w.counts.Confirms++
+		for _, f := range slices.Clone(a.confirms.Done()) {
+			f(in.Err == nil && in.Lease.Counter > 0 && !in.Lease.Dead)
+		}
 	})
 }
 

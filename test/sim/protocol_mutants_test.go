@@ -1,0 +1,63 @@
+package sim
+
+// protocolMutants are bugs of leases and shards.
+var protocolMutants = []mutant{
+	{"count a lease from the reply of its renewal", "R1", []edit{{
+		"cluster/lease/holder.go", "h.moved(h.latest, in.Now)", "h.moved(in.Now, in.Now)",
+	}}},
+	{"count a lease from the read that showed its renewal", "R1", []edit{{
+		"cluster/lease/holder.go", "h.moved(h.eldest, in.Now)", "h.moved(in.Now, in.Now)",
+	}}},
+	{"count a lease from the retry of its renewal", "R1", []edit{{
+		"cluster/lease/holder.go", "h.moved(h.eldest, in.Now)", "h.moved(h.latest, in.Now)",
+	}}},
+	{"use a lease to the end of its TTL", "R1", []edit{{
+		"cluster/lease/clock.go", "return t.TTL - t.Allowance", "return t.TTL + t.Allowance",
+	}}},
+	{"take a shard without marking its owner dead", "R2", []edit{{
+		"cluster/ownership/plan.go", "s.row.Owner.IsZero() || m.dead[s.row.Owner]:", "s.row.Owner.IsZero() || m.dead != nil:",
+	}}},
+	{"mark dead without patience", "R2", []edit{{
+		"cluster/lease/watch.go", ">= w.timing.patience()", ">= w.timing.TTL/2",
+	}}},
+	{"mark dead without the allowance", "R2", []edit{{
+		"cluster/lease/clock.go", "return t.TTL + t.Allowance", "return t.TTL - t.Allowance",
+	}}},
+	{"count patience from before a sign of life", "R2", []edit{{
+		"cluster/lease/watch.go", "w.seen, w.row, w.since = true, in.Row, in.Now", "if w.row = in.Row; !w.seen {\n\t\t\tw.seen, w.since = true, in.Now\n\t\t}",
+	}}},
+	{"take a mark of unknown outcome for made", "R2", []edit{{
+		"cluster/lease/watch.go", "\tdefault:\n\t\tw.look, w.due = true, in.Now", "\tdefault:\n\t\tw.dead = true",
+	}}},
+	{"hold a shard before its claim is known", "R3", []edit{{
+		"cluster/ownership/shard.go", "m.setGate(s, Gate{Kind: GateExpected})\n\tm.swap(now, s)", "m.setGate(s, Gate{Kind: GateOpen, Epoch: s.next.Epoch})\n\tm.swap(now, s)",
+	}}},
+	{"take a claim of unknown outcome for made", "R3", []edit{{
+		"cluster/ownership/shard.go", "\tdefault:\n\t\ts.due = in.Now\n\t\tm.enqueue(s)\n", "\tdefault:\n\t\tm.merge(s, s.next)\n\t\tm.resolve(in.Now, s)\n",
+	}}},
+	{"forget a claim of unknown outcome", "R3", []edit{{
+		"cluster/ownership/plan.go", "s.row.Owner == m.self && s.row.Epoch > s.released:\n\t\tm.hold(s)", "s.row.Owner == m.self && s.row.Epoch > s.released:\n\t\t_ = s",
+	}}},
+	{"speak until the release is known", "release", []edit{{
+		"cluster/ownership/shard.go", "\tm.setGate(s, Gate{Successor: successor})\n", "\tif s.gate.Kind != GateClosing {\n\t\tm.setGate(s, Gate{Successor: successor})\n\t}\n",
+	}}},
+	{"go on after a release of unknown outcome", "release", []edit{{
+		"cluster/ownership/shard.go", "m.claim(now, s, s.row) // superseded", "m.unmove(s)\n\t\t\tm.hold(s) // superseded",
+	}}},
+	{"adopt a shard that was released", "release", []edit{{
+		"cluster/ownership/plan.go", "s.row.Owner == m.self && s.row.Epoch > s.released:", "s.row.Owner == m.self:",
+	}, {
+		"cluster/ownership/shard.go", "\tcase stateReleasing:\n\t\tswitch {\n", "\tcase stateReleasing:\n\t\tswitch {\n\t\tcase s.row == s.old:\n\t\t\tm.unmove(s)\n\t\t\ts.state = stateIdle\n",
+	}}},
+	{"leave a release of unknown outcome unresolved", "release", []edit{{
+		"cluster/ownership/shard.go", "\tdefault:\n\t\ts.due = in.Now\n\t\tm.enqueue(s)\n", "\tcase s.state == stateReleasing:\n\t\tm.unmove(s)\n\t\ts.state = stateIdle\n\tdefault:\n\t\ts.due = in.Now\n\t\tm.enqueue(s)\n",
+	}, {
+		"cluster/ownership/plan.go", "\tcase s.row.Owner == m.self:\n\t\tm.reclaim(now, s)\n", "\tcase s.row.Owner == m.self:\n",
+	}}},
+	{"use an epoch again", "epoch", []edit{{
+		"cluster/ownership/shard.go", "Epoch: max(old.Epoch, s.above) + 1,", "Epoch: max(old.Epoch, s.above, 1),",
+	}}},
+	{"say what a read under way does not cover", "R9", []edit{{
+		"cluster/lease/confirm.go", "\treturn c.covered\n", "\tall := append(c.covered, c.waiting...)\n\tc.waiting = nil\n\treturn all\n",
+	}}},
+}
