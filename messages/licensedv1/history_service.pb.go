@@ -11,7 +11,7 @@ package licensedv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
-	structpb "google.golang.org/protobuf/types/known/structpb"
+	anypb "google.golang.org/protobuf/types/known/anypb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -222,8 +222,9 @@ type HistoryEvent struct {
 	Committed bool `protobuf:"varint,7,opt,name=committed,proto3" json:"committed,omitempty"`
 	// Counts the events of aggregate_id from 0.
 	EventOrderNumber uint64 `protobuf:"varint,8,opt,name=event_order_number,json=eventOrderNumber,proto3" json:"event_order_number,omitempty"`
-	// What it says, by today's definition of the event. Absent if it cannot be decoded (problem).
-	Data *structpb.Struct `protobuf:"bytes,9,opt,name=data,proto3" json:"data,omitempty"`
+	// What it says: the event's message of events.proto, as defined today. Absent if the stored data
+	// cannot be decoded (problem).
+	Data *anypb.Any `protobuf:"bytes,9,opt,name=data,proto3" json:"data,omitempty"`
 	// The command that it came of, which recorded command_count events, this being number command_index
 	// from 0.
 	CommandId    string `protobuf:"bytes,10,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
@@ -332,7 +333,7 @@ func (x *HistoryEvent) GetEventOrderNumber() uint64 {
 	return 0
 }
 
-func (x *HistoryEvent) GetData() *structpb.Struct {
+func (x *HistoryEvent) GetData() *anypb.Any {
 	if x != nil {
 		return x.Data
 	}
@@ -2101,7 +2102,7 @@ var File_licensed_v1_history_service_proto protoreflect.FileDescriptor
 
 const file_licensed_v1_history_service_proto_rawDesc = "" +
 	"\n" +
-	"!licensed/v1/history_service.proto\x12\vlicensed.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1alicensed/v1/commands.proto\x1a!licensed/v1/license_service.proto\"\x94\x05\n" +
+	"!licensed/v1/history_service.proto\x12\vlicensed.v1\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1alicensed/v1/commands.proto\x1a!licensed/v1/license_service.proto\"\x91\x05\n" +
 	"\fHistoryEvent\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x15\n" +
@@ -2111,8 +2112,8 @@ const file_licensed_v1_history_service_proto_rawDesc = "" +
 	"\n" +
 	"event_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\teventTime\x12\x1c\n" +
 	"\tcommitted\x18\a \x01(\bR\tcommitted\x12,\n" +
-	"\x12event_order_number\x18\b \x01(\x04R\x10eventOrderNumber\x12+\n" +
-	"\x04data\x18\t \x01(\v2\x17.google.protobuf.StructR\x04data\x12\x1d\n" +
+	"\x12event_order_number\x18\b \x01(\x04R\x10eventOrderNumber\x12(\n" +
+	"\x04data\x18\t \x01(\v2\x14.google.protobuf.AnyR\x04data\x12\x1d\n" +
 	"\n" +
 	"command_id\x18\n" +
 	" \x01(\tR\tcommandId\x12#\n" +
@@ -2338,14 +2339,14 @@ var file_licensed_v1_history_service_proto_goTypes = []any{
 	(*WhyStep)(nil),               // 22: licensed.v1.WhyStep
 	(*WhyResponse)(nil),           // 23: licensed.v1.WhyResponse
 	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),       // 25: google.protobuf.Struct
+	(*anypb.Any)(nil),             // 25: google.protobuf.Any
 	(*Command)(nil),               // 26: licensed.v1.Command
 	(*Refusal)(nil),               // 27: licensed.v1.Refusal
 	(*License)(nil),               // 28: licensed.v1.License
 }
 var file_licensed_v1_history_service_proto_depIdxs = []int32{
 	24, // 0: licensed.v1.HistoryEvent.event_time:type_name -> google.protobuf.Timestamp
-	25, // 1: licensed.v1.HistoryEvent.data:type_name -> google.protobuf.Struct
+	25, // 1: licensed.v1.HistoryEvent.data:type_name -> google.protobuf.Any
 	24, // 2: licensed.v1.HistoryEvent.issued_at:type_name -> google.protobuf.Timestamp
 	0,  // 3: licensed.v1.HistoryEvent.tier:type_name -> licensed.v1.Tier
 	1,  // 4: licensed.v1.HistoryGap.reason:type_name -> licensed.v1.GapReason
