@@ -150,7 +150,7 @@ func benchRaw(b *testing.B, n int) {
 }
 
 // appendWorker makes functions that append the i-th record and wait.
-func appendWorker(b *testing.B, s *Store) func() func(i int) {
+func appendWorker(b testing.TB, s *Store) func() func(i int) {
 	return func() func(i int) {
 		m := &persistence.Mutation{Records: []persistence.Record{benchRecord()}}
 		done := make(chan error, 1)
@@ -167,7 +167,7 @@ func appendWorker(b *testing.B, s *Store) func() func(i int) {
 }
 
 // rawWorker makes functions that write the same as appendWorker's without a store.
-func rawWorker(b *testing.B, db *pebbledb.DB) func() func(i int) {
+func rawWorker(b testing.TB, db *pebbledb.DB) func() func(i int) {
 	rec := benchRecord()
 	value := persistence.AppendRecord(nil, &rec)
 	return func() func(i int) {

@@ -10,24 +10,31 @@ import (
 )
 
 // Group commit works as follows. Callers encode their rows into the group that is open, under s.mu,
-// and go on. The committer takes the group and hands its batch to the engine, which writes it to the
+// and go on. The committer takes the group and hands its batch to the engine, which puts it into the
 // log's buffer and makes it visible; the acknowledger waits until the log is synced, and calls the
-// callbacks. The channel between them has no buffer: so one group is being synced, one is in the log
-// and waits for the next sync, and a third one collects what comes meanwhile. It grows as the sync
-// takes, so no timer is needed to make groups large, nor does a lone write wait for others.
+// callbacks. While one group is being synced the next one is put into the log, to be covered by the
+// sync after, and another one collects writes.
+//
+// A group is taken as soon as it is at least as large as all that is under way. So a lone write goes
+// at once, groups grow with the load and with the time that a sync takes, and a group that just
+// missed a sync still makes it into the next: there is no timer and nothing to set.
 
-// maxGroup is the size of a batch, in bytes, from which on a new group is opened. Beyond the engine's
-// limit for keeping the memory of a batch, there is nothing to gain.
-const maxGroup = 512 << 10
+const (
+	// maxGroup is the size of a batch, in bytes, from which on a new group is opened. Beyond the
+	// engine's limit for keeping the memory of a batch there is nothing to gain.
+	maxGroup = 512 << 10
+	// maxFlying bounds the groups between committer and acknowledger; there are rarely more than two.
+	maxFlying = 4
+	// maxIdle bounds the groups kept for use again.
+	maxIdle = 4
+)
 
-// maxIdle bounds the groups kept for use again: one for each stage, and one.
-const maxIdle = 4
-
-// group is writes that share one batch and one sync. All fields but batch are guarded by Store.mu;
-// batch too, until the committer took the group.
+// group is writes that share one batch and one sync. Store.mu guards it, but for the batch once the
+// committer took the group.
 type group struct {
 	batch   *pebbledb.Batch
 	waiters []waiter
+	writes  int // waiters and compare-and-sets
 	// durable, if anyone waits for it, is closed when the group is durable.
 	durable chan struct{}
 }
@@ -51,8 +58,15 @@ func (w waiter) tell(err error) {
 	w.done(err)
 }
 
-// openGroup returns the group that collects writes. Requires s.mu.
+// openGroup returns the group that collects writes, for one more. Requires s.mu.
 func (s *Store) openGroup() *group {
+	g := s.lastGroup()
+	g.writes++
+	s.pendingWrites++
+	return g
+}
+
+func (s *Store) lastGroup() *group {
 	if n := len(s.pending); n > 0 && s.pending[n-1].batch.Len() < maxGroup {
 		return s.pending[n-1]
 	}
@@ -63,6 +77,18 @@ func (s *Store) openGroup() *group {
 	g.batch = s.db.NewBatch()
 	s.pending = append(s.pending, g)
 	return g
+}
+
+// wakeCommitter tells the committer if there is something to do. Requires s.mu.
+func (s *Store) wakeCommitter() {
+	if s.ready() {
+		s.work.Signal()
+	}
+}
+
+// ready says whether the committer is to take a group, or to end. Requires s.mu.
+func (s *Store) ready() bool {
+	return s.pendingWrites > 0 && s.pendingWrites >= s.flyingWrites || s.err != nil
 }
 
 // put adds a row to a group. Requires s.mu.
@@ -96,7 +122,7 @@ func (s *Store) commit() {
 func (s *Store) nextGroup() *group {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for len(s.pending) == 0 && s.err == nil {
+	for !s.ready() {
 		s.work.Wait()
 	}
 	if len(s.pending) == 0 {
@@ -105,6 +131,8 @@ func (s *Store) nextGroup() *group {
 	g := s.pending[0]
 	s.pending = append(s.pending[:0], s.pending[1:]...)
 	s.flying = append(s.flying, g)
+	s.pendingWrites -= g.writes
+	s.flyingWrites += g.writes
 	return g
 }
 
@@ -160,8 +188,10 @@ func (s *Store) landed(g *group) ([]waiter, bool) {
 	if g.durable != nil {
 		close(g.durable)
 	}
+	s.flyingWrites -= g.writes
+	s.wakeCommitter()
 	waiters := g.waiters
-	g.waiters, g.durable = nil, nil
+	g.waiters, g.durable, g.writes = nil, nil, 0
 	s.stats.Writes += uint64(len(waiters))
 	s.stats.Groups++
 	return waiters, true

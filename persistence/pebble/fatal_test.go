@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -189,7 +190,7 @@ func TestWritesUnderWayAreUnknown(t *testing.T) {
 		swapped <- err
 	}()
 	for !s.rowsUnderWay() {
-		continue
+		runtime.Gosched()
 	}
 	broken.On()
 	g.set(false)

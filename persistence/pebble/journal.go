@@ -41,7 +41,7 @@ func (s *Store) putRoot(ctx context.Context, r *persistence.Root, done func(erro
 	s.value = persistence.AppendRoot(s.value[:0], r)
 	s.put(g, s.key, s.value)
 	g.waiters = append(g.waiters, waiter{done: done, root: r})
-	s.work.Signal()
+	s.wakeCommitter()
 	return nil
 }
 
@@ -76,7 +76,7 @@ func (s *Store) append(ctx context.Context, m *persistence.Mutation, done func(e
 		s.put(g, s.key, s.value)
 	}
 	g.waiters = append(g.waiters, waiter{done: done, mutation: m})
-	s.work.Signal()
+	s.wakeCommitter()
 	return nil
 }
 

@@ -57,7 +57,7 @@ func (s *Store) change(ctx context.Context, swap func() (key, value []byte)) err
 		g := s.openGroup()
 		s.put(g, key, value)
 		s.rowsIn = g
-		s.work.Signal()
+		s.wakeCommitter()
 	}
 	if s.rowsIn == nil {
 		s.mu.Unlock()

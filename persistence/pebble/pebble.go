@@ -109,7 +109,8 @@ type Store struct {
 	opened bool
 	// pending are groups to commit, the last one open for more writes. flying are those that the
 	// engine was given and that are not known to be durable, first come first.
-	pending, flying []*group
+	pending, flying             []*group
+	pendingWrites, flyingWrites int
 	// rows has leases and shards as they will be once rowsIn, if any, is durable.
 	rows   ownership.Table
 	rowsIn *group
@@ -144,7 +145,7 @@ func openStore(dir string, o Options) (*Store, error) {
 			return nil, err
 		}
 	}
-	s := &Store{dir: dir, opts: o, stopped: make(chan struct{}), syncing: make(chan *group, 4)}
+	s := &Store{dir: dir, opts: o, stopped: make(chan struct{}), syncing: make(chan *group, maxFlying)}
 	s.work = sync.NewCond(&s.mu)
 	disk, watcher := s.disk()
 	s.watcher = watcher

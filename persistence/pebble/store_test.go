@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -124,21 +125,22 @@ func TestNothingIsAcknowledgedBeforeTheSync(t *testing.T) {
 		told(fmt.Sprint("compare-and-set: ", applied, err))
 	}()
 	<-swapping
-	ctx, cancel := context.WithCancel(t.Context())
-	cancelled := make(chan error)
-	go func() {
-		for { // the row can be seen once it is in memory
-			if _, err := s.Shard(ctx, 1); !errors.Is(err, persistence.ErrNotFound) {
-				cancelled <- err
-				return
-			}
-		}
-	}()
-	for s.rowsUnderWay() == false {
-		continue
+	for !s.rowsUnderWay() {
+		runtime.Gosched()
 	}
-	cancel()
-	if err := <-cancelled; !errors.Is(err, persistence.ErrUnavailable) || !errors.Is(err, context.Canceled) {
+	ctx := newWaitContext(t.Context())
+	seen := make(chan error, 1)
+	go func() {
+		_, err := s.Shard(ctx, 1)
+		seen <- err
+	}()
+	select {
+	case <-ctx.waited:
+	case err := <-seen:
+		t.Errorf("before the sync: read of a shard: %v", err)
+	}
+	ctx.cancel()
+	if err := <-seen; !errors.Is(err, persistence.ErrUnavailable) || !errors.Is(err, context.Canceled) {
 		t.Errorf("read of a shard under way: %v, want ErrUnavailable", err)
 	}
 	g.set(false)
@@ -147,6 +149,24 @@ func TestNothingIsAcknowledgedBeforeTheSync(t *testing.T) {
 		t.Errorf("before the sync: %v", what)
 		return true
 	})
+}
+
+// waitContext tells when somebody waits for its end.
+type waitContext struct {
+	context.Context
+	cancel context.CancelFunc
+	waited chan struct{}
+	once   sync.Once
+}
+
+func newWaitContext(parent context.Context) *waitContext {
+	ctx, cancel := context.WithCancel(parent)
+	return &waitContext{Context: ctx, cancel: cancel, waited: make(chan struct{})}
+}
+
+func (c *waitContext) Done() <-chan struct{} {
+	c.once.Do(func() { close(c.waited) })
+	return c.Context.Done()
 }
 
 func (s *Store) rowsUnderWay() bool {
@@ -211,13 +231,14 @@ func TestReadGivesUpWithItsContext(t *testing.T) {
 	g.set(true)
 	startAppend(s, testMutation("a", 1))
 	<-g.arrived
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx := newWaitContext(t.Context())
 	failed := make(chan error)
 	go func() {
 		_, err := s.ReadRecords(ctx, testPartition("a"), 0, 1)
 		failed <- err
 	}()
-	cancel()
+	<-ctx.waited
+	ctx.cancel()
 	if err := <-failed; !errors.Is(err, persistence.ErrUnavailable) || !errors.Is(err, context.Canceled) {
 		t.Errorf("%v, want ErrUnavailable and context.Canceled", err)
 	}
