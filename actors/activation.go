@@ -12,12 +12,14 @@ import (
 )
 
 // activation is the protoactor shell of a machine: it feeds it what happens and does what it asks
-// for. All of it but the callbacks runs in the actor, one message at a time.
+// for. All of it but the callbacks runs in the actor, one message at a time. Entry, mailbox and machine
+// lie in it, since a command touches them all: with many aggregates, memory is what it waits for.
 type activation struct {
 	rt       *Runtime
-	entry    *entry
-	pid      *actor.PID
-	machine  *Machine
+	entry    entry
+	mailbox  mailbox
+	space    Machine
+	machine  *Machine // nil, or space
 	shard    uint32
 	cause    error       // why the activation ended
 	ended    atomic.Bool // read by callbacks, to spare the dead letters
@@ -48,6 +50,9 @@ type (
 	passivate         struct{ answer chan<- bool } // as retire, and say whether it did
 	halt              struct{}                     // leave memory at once
 )
+
+// appendedWell is what is posted most, boxed once.
+var appendedWell any = appendedResult{}
 
 // Receive implements actor.Actor.
 func (a *activation) Receive(c actor.Context) {
@@ -107,7 +112,7 @@ func (a *activation) step(c actor.Context, in Input) {
 	out := a.machine.Step(in)
 	if packed {
 		a.setUnpacked(true)
-		a.rt.registry.resize(a.entry, a.size())
+		a.rt.registry.resize(&a.entry, a.size())
 	}
 	a.do(c, out)
 }
@@ -121,9 +126,16 @@ func (a *activation) begin(c actor.Context) {
 		a.finish(c, ErrNotOwner)
 		return
 	}
-	a.machine = NewMachine(a.rt.env, a.entry.id, epoch, a.rt.floor.Load())
+	a.space.init(a.rt.env, a.entry.id, epoch, a.rt.floor.Load())
+	a.machine = &a.space
 	a.setUnpacked(true)
-	a.appended = func(err error) { a.post(appendedResult{err}) }
+	a.appended = func(err error) {
+		if err == nil {
+			a.post(appendedWell)
+			return
+		}
+		a.post(appendedResult{err})
+	}
 	a.rootWritten = func(err error) { a.post(rootWrittenResult{err}) }
 }
 
@@ -149,7 +161,7 @@ func (a *activation) do(c actor.Context, out *Outputs) {
 		go a.readRows(*out.ReadRows)
 	}
 	if out.Recovered != nil {
-		a.rt.registry.resize(a.entry, a.size())
+		a.rt.registry.resize(&a.entry, a.size())
 		a.rt.listener.Activated(ActivatedInfo{
 			ID: a.entry.id, Records: out.Recovered.Records, Duration: a.rt.now().Sub(a.began),
 		})
@@ -173,7 +185,7 @@ func (a *activation) readRows(r RowsRead) {
 // post sends a message to the actor, from any goroutine.
 func (a *activation) post(message any) {
 	if !a.ended.Load() {
-		a.rt.system.Root.Send(a.pid, message)
+		a.mailbox.PostUserMessage(message)
 	}
 }
 
@@ -206,7 +218,7 @@ func (a *activation) finish(c actor.Context, cause error) {
 	a.leave()
 	a.cause = cause
 	a.ended.Store(true)
-	a.rt.registry.remove(a.entry, false)
+	a.rt.registry.remove(&a.entry, false)
 	a.stopIfDone(c)
 }
 
@@ -244,13 +256,13 @@ func (a *activation) pack() {
 	if a.machine.Pack() {
 		a.setUnpacked(false)
 	}
-	a.rt.registry.resize(a.entry, a.size())
+	a.rt.registry.resize(&a.entry, a.size())
 }
 
 // retire leaves memory unless a request is on its way: then this goes on, and no request ever meets a
 // stopping actor.
 func (a *activation) retire(c actor.Context) {
-	if a.cause != nil || a.machine != nil && !a.machine.Quiescent() || !a.rt.registry.remove(a.entry, true) {
+	if a.cause != nil || a.machine != nil && !a.machine.Quiescent() || !a.rt.registry.remove(&a.entry, true) {
 		return
 	}
 	a.leave()

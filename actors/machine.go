@@ -197,7 +197,13 @@ type retry struct {
 // NewMachine returns the machine of an aggregate, to be driven under one epoch. Floor is the highest
 // version of any root with unresolved outcome of this process.
 func NewMachine(env *Environment, id string, epoch, floor uint64) *Machine {
-	return &Machine{env: env, id: id, aggregate: AggregateID(id, env.Kind), epoch: epoch, floor: floor}
+	m := &Machine{}
+	m.init(env, id, epoch, floor)
+	return m
+}
+
+func (m *Machine) init(env *Environment, id string, epoch, floor uint64) {
+	*m = Machine{env: env, id: id, aggregate: AggregateID(id, env.Kind), epoch: epoch, floor: floor}
 }
 
 // AggregateID returns the id of an aggregate with its kind, as stores know it.
@@ -212,14 +218,10 @@ func (m *Machine) Step(in Input) *Outputs {
 	h := m.hot
 	out := &h.out
 	*out = Outputs{Replies: out.Replies[:0]}
-	if in.Kind == InputRequest {
-		h.backlog = append(h.backlog, in.Request)
-	}
-	if m.phase == phaseEnded {
-		m.end(ErrNotOwner)
-		return out
-	}
-	if !in.Held {
+	if m.phase == phaseEnded || !in.Held {
+		if in.Kind == InputRequest {
+			h.backlog = append(h.backlog, in.Request)
+		}
 		m.end(ErrNotOwner)
 		return out
 	}
@@ -234,7 +236,9 @@ func (m *Machine) Step(in Input) *Outputs {
 // apply takes in what the input reports.
 func (m *Machine) apply(in Input) {
 	switch in.Kind {
-	case InputRequest, InputTick:
+	case InputTick:
+	case InputRequest:
+		m.receive(in)
 	case InputTop:
 		m.topRead(in)
 	case InputRows:
@@ -244,6 +248,16 @@ func (m *Machine) apply(in Input) {
 	case InputAppended:
 		m.appended(in)
 	}
+}
+
+// receive decides a request, or queues it behind others.
+func (m *Machine) receive(in Input) {
+	h := m.hot
+	if m.phase == phaseActive && h.drain == drainNone && len(h.backlog) == 0 && in.Request.Import == nil {
+		m.decide(in.Request, in)
+		return
+	}
+	h.backlog = append(h.backlog, in.Request)
 }
 
 // advance does all that can be done now.

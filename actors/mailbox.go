@@ -20,8 +20,6 @@ type mailbox struct {
 	dispatcher actor.Dispatcher
 }
 
-func newMailbox() actor.Mailbox { return &mailbox{} }
-
 func (m *mailbox) PostUserMessage(message any) {
 	m.mu.Lock()
 	m.user = append(m.user, message)

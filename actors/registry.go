@@ -87,14 +87,13 @@ func stripeOf(id string) int { return int(xxhash.Sum64String(id) % stripes) }
 
 // acquire returns the entry of that id with one more request pending, or nil if limit are. Start
 // makes the actor of an entry that is new.
-func (g *registry) acquire(id string, now int64, limit int, start func(*entry)) *entry {
+func (g *registry) acquire(id string, now int64, limit int, start func(id string) *entry) *entry {
 	s := &g.stripe[stripeOf(id)]
 	s.Lock()
 	defer s.Unlock()
 	e := s.entries[id]
 	if e == nil {
-		e = &entry{id: id}
-		start(e)
+		e = start(id)
 		s.entries[id] = e
 		g.resident.Add(1)
 	}

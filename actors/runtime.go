@@ -46,7 +46,7 @@ type Runtime struct {
 	requests sync.Pool // of *Request with a done channel
 
 	spawning sync.Mutex
-	spawned  *activation // the one that props' producer returns; it does so while spawning is locked
+	spawned  *activation // whose parts the producers of props return, while spawning is locked
 	props    *actor.Props
 
 	dispatcher *dispatcher
@@ -80,7 +80,7 @@ func New(o Options) (*Runtime, error) {
 	}
 	r.dispatcher = newDispatcher(256 * runtime.GOMAXPROCS(0))
 	r.props = actor.PropsFromProducer(func() actor.Actor { return r.spawned },
-		actor.WithMailbox(newMailbox), actor.WithDispatcher(r.dispatcher))
+		actor.WithMailbox(func() actor.Mailbox { return &r.spawned.mailbox }), actor.WithDispatcher(r.dispatcher))
 	r.registry.init()
 	r.context, r.cancel = context.WithCancel(context.Background())
 	r.sweeper.Add(1)
@@ -150,7 +150,7 @@ func (r *Runtime) ask(ctx context.Context, id string, q *Request) error {
 		r.inFlight.Add(-1)
 		return fmt.Errorf("%w: %d requests are waiting for this aggregate", ErrOverloaded, r.env.Config.MaxQueue)
 	}
-	r.system.Root.Send(e.act.pid, q)
+	e.act.mailbox.PostUserMessage(q)
 	select {
 	case <-q.done:
 		return nil
@@ -159,16 +159,17 @@ func (r *Runtime) ask(ctx context.Context, id string, q *Request) error {
 	}
 }
 
-// start spawns the actor of a new entry. The name is new each time: the former actor of the aggregate
+// start spawns an actor and returns its entry. The name is new each time: the former actor of the aggregate
 // may not have left protoactor's registry yet. Props are shared, since each takes as much memory as an
-// idle aggregate, so the producer is told which activation it is to return.
-func (r *Runtime) start(e *entry) {
-	a := &activation{rt: r, entry: e}
-	e.act = a
+// idle aggregate, so the producers are told whose activation and mailbox they are to return.
+func (r *Runtime) start(id string) *entry {
+	a := &activation{rt: r}
+	a.entry.id, a.entry.act = id, a
 	r.spawning.Lock()
 	defer r.spawning.Unlock()
 	r.spawned = a
-	a.pid = r.system.Root.Spawn(r.props)
+	r.system.Root.Spawn(r.props)
+	return &a.entry
 }
 
 func (r *Runtime) raiseFloor(version uint64) {

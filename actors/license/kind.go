@@ -142,6 +142,8 @@ func (a *aggregate) Query(now time.Time, query any) (any, error) {
 		}
 	case *Downloads:
 		v.Response.CustomerId = a.id
+	case *licensedv1.CustomerState:
+		v.CustomerId = a.id
 	}
 	return answer, err
 }

@@ -28,7 +28,8 @@ type Downloads struct {
 }
 
 // Query answers *licensedv1.ListLicenses with *licensedv1.ListLicensesResponse, ListDevices with
-// *licensedv1.ListDevicesResponse, and ListDownloads with *Downloads, as of a time and under a policy.
+// *licensedv1.ListDevicesResponse, ListDownloads with *Downloads, and DescribeState with
+// *licensedv1.CustomerState, as of a time and under a policy.
 // Answers are without customer ids and sequence and share no memory with the state.
 func Query(now time.Time, p *policy.Policy, s *State, q *licensedv1.Query) (any, error) {
 	v := view{now: now.UnixMilli(), policy: p, state: s}
@@ -39,6 +40,8 @@ func Query(now time.Time, p *policy.Policy, s *State, q *licensedv1.Query) (any,
 		return v.listDownloads(q.ListDownloads), nil
 	case *licensedv1.Query_ListDevices:
 		return v.listDevices(), nil
+	case *licensedv1.Query_DescribeState:
+		return v.describe(), nil
 	default:
 		return nil, fmt.Errorf("license: no query, but %T", q)
 	}

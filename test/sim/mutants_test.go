@@ -49,7 +49,7 @@ var mutants = []mutant{
 		"\t\tm.refuse(r, err)\n\t\treturn\n\t}\n\tm.hot.out.Replies = append(m.hot.out.Replies, r)\n}\n\nfunc (m *Machine) validate",
 	}}},
 	{"skip the lease check", "R9", []edit{{
-		"actors/machine.go", "if !in.Held {", "if false {",
+		"actors/machine.go", "m.phase == phaseEnded || !in.Held {", "m.phase == phaseEnded {",
 	}}},
 	{"roll over with a mutation in flight", "R10", []edit{{
 		"actors/machine.go", "|| h.flight != nil || h.rootFlight != nil {", "|| h.rootFlight != nil {",
