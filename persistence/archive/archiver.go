@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -70,7 +71,7 @@ type Options struct {
 	Now func() time.Time
 	// Name returns a name that was never used before (default: a random UUID).
 	Name func() string
-	// Limit waits until so many bytes may be copied (default: at once).
+	// Limit waits until so many bytes, before compression, may be copied (default: at once).
 	Limit func(ctx context.Context, bytes int) error
 }
 
@@ -258,28 +259,54 @@ func (a *Archiver) copy(ctx context.Context, group []closed, res *Result) (persi
 	}
 	aggregate := group[0].root.Key.Aggregate
 	var stretches []Stretch
+	size := 0
 	for _, c := range group {
 		if len(c.rows) > 0 {
 			stretches = append(stretches, Stretch{c.root.Partition(), c.root.Base, c.through, c.rows})
+		}
+		for i := range c.rows {
+			size += recordSize(&c.rows[i])
 		}
 	}
 	if len(stretches) == 0 {
 		return mark, nil
 	}
+	if err := a.limit(ctx, size); err != nil {
+		return mark, err
+	}
 	data := EncodeSegment(aggregate, stretches)
 	if err := a.put(ctx, aggregate, data, mark.Expires, &mark.Segment); err != nil {
 		return mark, err
+	}
+	if err := holds(data, aggregate, stretches); err != nil {
+		return mark, fmt.Errorf("segment %s: %w", mark.Segment, err)
 	}
 	res.Segments++
 	res.Bytes += len(data)
 	return mark, nil
 }
 
+// holds decodes a segment, as a reader will when nothing else is left, and compares.
+func holds(data []byte, aggregate string, want []Stretch) error {
+	got, stretches, err := DecodeSegment(data)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrMismatch, err)
+	}
+	same := func(a, b Stretch) bool {
+		return a.Partition == b.Partition && a.Base == b.Base && a.Through == b.Through && slices.EqualFunc(a.Records, b.Records, sameRecord)
+	}
+	if got != aggregate || !slices.EqualFunc(stretches, want, same) {
+		return ErrMismatch
+	}
+	return nil
+}
+
+func sameRecord(a, b persistence.Record) bool {
+	return bytes.Equal(persistence.AppendRecord(nil, &a), persistence.AppendRecord(nil, &b))
+}
+
 // put writes data under a new name and reads it back.
 func (a *Archiver) put(ctx context.Context, aggregate string, data []byte, expires time.Time, name *string) error {
-	if err := a.limit(ctx, len(data)); err != nil {
-		return err
-	}
 	*name = aggregate + "/" + a.name()
 	if err := a.cold.PutSegment(ctx, *name, data, expires); err != nil {
 		return fmt.Errorf("write segment %s: %w", *name, err)
@@ -306,6 +333,9 @@ func (a *Archiver) ArchiveSnapshot(ctx context.Context, head persistence.Head, h
 		return nil
 	}
 	r.Archive = nil
+	if err := a.limit(ctx, len(r.Snapshot)); err != nil {
+		return err
+	}
 	var name string
 	if err := a.put(ctx, r.Key.Aggregate, EncodeSnapshot(&r), time.Time{}, &name); err != nil {
 		return err

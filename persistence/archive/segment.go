@@ -25,18 +25,20 @@ const (
 )
 
 // maxSegment bounds what decoding may allocate: far above what the archiver writes.
-const maxSegment = 1 << 30
+const maxSegment = 64 << 20
 
 var (
 	encoder = sync.OnceValue(func() *zstd.Encoder {
-		e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedBetterCompression), zstd.WithEncoderConcurrency(1))
+		// The window is no larger than segments are, or each encoder would take megabytes.
+		e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedBetterCompression),
+			zstd.WithEncoderConcurrency(2), zstd.WithWindowSize(1<<20), zstd.WithLowerEncoderMem(true))
 		if err != nil {
 			panic(err) // the options are constants
 		}
 		return e
 	})
 	decoder = sync.OnceValue(func() *zstd.Decoder {
-		d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxSegment))
+		d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderMaxMemory(maxSegment))
 		if err != nil {
 			panic(err)
 		}
@@ -46,12 +48,14 @@ var (
 
 // EncodeSegment returns the segment of stretches of one aggregate, in order. Layout:
 //
-//	0x61, zstd(aggregate, number of stretches, stretches…), CRC-32C (4 bytes)
-//	stretch: epoch, version, incarnation (16 bytes), base, through, records (length, AppendRecord)…
+//	0x61, zstd(aggregate, stretches, columns), CRC-32C (4 bytes)
+//
+//	stretches: number, then for each: epoch, version, incarnation (16 bytes), base, through
+//	columns:   those of all records one after the other, see columns.go
 func EncodeSegment(aggregate string, stretches []Stretch) []byte {
 	body := wire.AppendString(nil, aggregate)
 	body = binary.AppendUvarint(body, uint64(len(stretches)))
-	var record []byte
+	c := newColumns()
 	for i := range stretches {
 		s := &stretches[i]
 		body = binary.AppendUvarint(body, s.Partition.Epoch)
@@ -60,11 +64,10 @@ func EncodeSegment(aggregate string, stretches []Stretch) []byte {
 		body = binary.AppendUvarint(body, s.Base)
 		body = binary.AppendUvarint(body, s.Through)
 		for j := range s.Records {
-			record = persistence.AppendRecord(record[:0], &s.Records[j])
-			body = wire.AppendBytes(body, record)
+			c.add(&s.Records[j])
 		}
 	}
-	return seal(layoutSegment, body)
+	return seal(layoutSegment, c.appendTo(body))
 }
 
 // DecodeSegment returns what EncodeSegment was given. Errors: persistence.ErrCorrupt.
@@ -75,37 +78,29 @@ func DecodeSegment(b []byte) (aggregate string, stretches []Stretch, err error) 
 	}
 	rd := wire.NewReader(body)
 	aggregate = rd.String()
-	n := rd.Uvarint()
-	for i := uint64(0); i < n; i++ {
-		s, err := readStretch(&rd, aggregate)
-		if err != nil {
-			return "", nil, err
-		}
+	for n := rd.Uvarint(); n > 0 && rd.Len() > 0; n-- {
+		s := Stretch{Partition: persistence.Partition{
+			RootKey: persistence.RootKey{Aggregate: aggregate, Epoch: rd.Uvarint(), Version: rd.Uvarint()},
+		}}
+		copy(s.Partition.Incarnation[:], rd.Take(len(s.Partition.Incarnation)))
+		s.Base, s.Through = rd.Uvarint(), rd.Uvarint()
 		stretches = append(stretches, s)
 	}
+	c := readColumns(&rd)
 	if err := rd.Close(); err != nil {
 		return "", nil, fmt.Errorf("segment: %w: %w", persistence.ErrCorrupt, err)
 	}
-	return aggregate, stretches, nil
-}
-
-func readStretch(rd *wire.Reader, aggregate string) (Stretch, error) {
-	s := Stretch{Partition: persistence.Partition{
-		RootKey: persistence.RootKey{Aggregate: aggregate, Epoch: rd.Uvarint(), Version: rd.Uvarint()},
-	}}
-	copy(s.Partition.Incarnation[:], rd.Take(len(s.Partition.Incarnation)))
-	s.Base, s.Through = rd.Uvarint(), rd.Uvarint()
-	for seq := s.Base + 1; seq <= s.Through && seq > s.Base; seq++ {
-		r, err := persistence.DecodeRecord(rd.Bytes())
-		if err != nil {
-			return s, fmt.Errorf("segment: %w", err)
+	for i := range stretches {
+		s := &stretches[i]
+		for seq := s.Base; seq < s.Through && !c.failed(); seq++ {
+			s.Records = append(s.Records, c.next(seq+1))
 		}
-		if r.Sequence != seq {
-			return s, fmt.Errorf("segment: record %d in place of %d: %w", r.Sequence, seq, persistence.ErrCorrupt)
-		}
-		s.Records = append(s.Records, r)
+		c.check(s.Base <= s.Through && uint64(len(s.Records)) == s.Through-s.Base)
 	}
-	return s, nil
+	if err := c.close(); err != nil {
+		return "", nil, fmt.Errorf("segment: %w: %w", persistence.ErrCorrupt, err)
+	}
+	return aggregate, stretches, nil
 }
 
 // EncodeSnapshot returns a root, whole, as the archive keeps it: 0x71, zstd(AppendRoot), CRC-32C.

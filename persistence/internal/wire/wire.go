@@ -74,6 +74,9 @@ func (r *Reader) Close() error {
 	return nil
 }
 
+// Len returns the number of bytes that are left.
+func (r *Reader) Len() int { return len(r.rest) }
+
 // Take returns the next n bytes, which share memory with the Reader's slice, or nil.
 func (r *Reader) Take(n int) []byte {
 	if n < 0 || n > len(r.rest) {
