@@ -1,0 +1,342 @@
+package license
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"licensed/actors"
+	"licensed/messages/licensedv1"
+)
+
+// Recorded is an event with its place in the history.
+type Recorded struct {
+	actors.Event
+	Sequence uint64
+	// CommandID is that of the command that it came of.
+	CommandID string
+}
+
+// Explainer tells the life of one licence from the history of its customer: of each event about it,
+// about its device or the plan, and of each refusal, what it did. It is fed the whole history in order;
+// what is missing there makes an explanation incomplete, and it says so. It is not safe for concurrent
+// use.
+type Explainer struct {
+	device, title, id string
+	state             *State
+	steps             []*step
+	missing           bool
+
+	first       bool   // LicenseCreated was told of, LicenseAcquired is next
+	deactivated string // the command that deactivated the device last
+	expiry      int64  // the last one that was told as a step of its own
+	// The last steps of their kind, for the verdict.
+	acquired, renewed, released, refused *step
+}
+
+// step of an explanation before it is shortened.
+type step struct {
+	*licensedv1.WhyStep
+	// kind names steps that are told as one when they follow each other; "" for those never.
+	kind string
+	// what happened and, if it may happen several times in a row, its detail.
+	what, detail string
+	// event is the one that the verdict names.
+	event uint64
+	// was is the expiry before a renewal, and is the one after.
+	was, is int64
+	rule    licensedv1.Rule
+}
+
+// NewExplainer returns an explainer of the licence of a device for a title, before the first event.
+func NewExplainer(deviceID, titleID string) *Explainer {
+	return &Explainer{device: deviceID, title: titleID, id: deviceID + "/" + titleID, state: &State{}}
+}
+
+// Add takes in the next event.
+func (x *Explainer) Add(e Recorded) {
+	if x.concerns(&e.Event) {
+		x.timePasses(e.Time.UnixMilli())
+		x.tell(&e)
+	}
+	Evolve(x.state, e.Event)
+}
+
+// Missing takes in that the next events, from one through another, cannot be read, and why.
+func (x *Explainer) Missing(from, to uint64, why string) {
+	x.missing = true
+	x.steps = append(x.steps, &step{WhyStep: &licensedv1.WhyStep{
+		Sequence: from, ToSequence: to, Count: uint32(to - from + 1), Effect: licensedv1.WhyEffect_WHY_EFFECT_UNKNOWN,
+		Text: "What happened here is not known: " + why + ".",
+	}})
+}
+
+// concerns reports whether an event is about the licence, its device or the plan, or names both in a
+// command that changed nothing.
+func (x *Explainer) concerns(e *actors.Event) bool {
+	if e.AggregateID != customer {
+		return e.AggregateID == x.id || e.AggregateID == x.device
+	}
+	switch v := e.Value.(type) {
+	case *licensedv1.PlanChanged:
+		return true
+	case *licensedv1.CommandRefused:
+		return x.named(v.GetDeviceId(), v.GetTitleId())
+	case *licensedv1.CommandAccepted:
+		return x.named(v.GetDeviceId(), v.GetTitleId())
+	default:
+		return false
+	}
+}
+
+func (x *Explainer) named(device, title string) bool {
+	return device == x.device && (title == x.title || title == "")
+}
+
+// license returns the licence as it stands, or nil.
+func (x *Explainer) license() *license {
+	i := x.state.license(x.state.device(x.device), x.state.title(x.title))
+	if i < 0 || x.state.licenses[i].acquired == 0 {
+		return nil
+	}
+	return &x.state.licenses[i]
+}
+
+// timePasses tells that the licence expired, if it did since the last step.
+func (x *Explainer) timePasses(now int64) {
+	l := x.license()
+	if l == nil || l.released != 0 || l.expires > now || l.expires == x.expiry {
+		return
+	}
+	x.expiry = l.expires
+	x.steps = append(x.steps, &step{WhyStep: &licensedv1.WhyStep{
+		Time: timestamp(l.expires), Count: 1, Effect: licensedv1.WhyEffect_WHY_EFFECT_TIME,
+		Text: "Expired: nothing renewed it in time. That is no event, time passed.",
+	}})
+}
+
+func (x *Explainer) add(e *Recorded, effect licensedv1.WhyEffect, kind, format string, args ...any) *step {
+	_, name, _ := strings.Cut(fmt.Sprintf("%T", e.Value), ".")
+	s := &step{kind: kind, event: e.Sequence, WhyStep: &licensedv1.WhyStep{
+		Sequence: e.Sequence, ToSequence: e.Sequence, Time: timestamp(e.Time.UnixMilli()), ToTime: timestamp(e.Time.UnixMilli()),
+		Count: 1, Event: name, CommandId: e.CommandID, Effect: effect, Text: fmt.Sprintf(format, args...),
+	}}
+	x.steps = append(x.steps, s)
+	return s
+}
+
+// repeatable adds a step of which several in a row are told as one.
+func (x *Explainer) repeatable(e *Recorded, effect licensedv1.WhyEffect, kind, what, detail string) *step {
+	s := x.add(e, effect, kind, "%s: %s.", what, detail)
+	s.what, s.detail = what, detail
+	return s
+}
+
+const (
+	changed   = licensedv1.WhyEffect_WHY_EFFECT_CHANGED
+	unchanged = licensedv1.WhyEffect_WHY_EFFECT_UNCHANGED
+	aside     = licensedv1.WhyEffect_WHY_EFFECT_CONTEXT
+	strange   = licensedv1.WhyEffect_WHY_EFFECT_STRANGE
+)
+
+// tell adds what an event did.
+func (x *Explainer) tell(e *Recorded) {
+	switch v := e.Value.(type) {
+	case *licensedv1.LicenseCreated:
+		x.first = true
+	case *licensedv1.LicenseAcquired:
+		x.tellAcquired(e, v)
+		x.first = false
+	case *licensedv1.LicenseRenewed:
+		x.tellRenewed(e, v.GetLicense().GetExpiresAtMs())
+	case *licensedv1.LicenseReleased:
+		x.tellReleased(e)
+	case *licensedv1.TitleDownloaded:
+		x.tellDownloaded(e)
+	case *licensedv1.TitlePlayed:
+		counts := ""
+		if v.GetCounted() {
+			counts = ", which counts against the title's yearly limit"
+		}
+		x.add(e, unchanged, "Played", "Played%s.", counts)
+	case *licensedv1.DeviceActivated:
+		x.add(e, aside, "", "Device %s takes part from now on.", x.device)
+	case *licensedv1.DeviceDeactivated:
+		x.deactivated = e.CommandID
+		x.add(e, aside, "", "Device %s was deactivated.", x.device)
+	case *licensedv1.PlanChanged:
+		x.add(e, aside, "", "The customer changed to plan %s: %s may hold active licences.",
+			v.GetPlanId(), count(v.GetDeviceLimit(), "device", "devices"))
+	case *licensedv1.CommandAccepted:
+		x.tellUnchanged(e, v)
+	case *licensedv1.CommandRefused:
+		x.tellRefused(e, v)
+	default:
+		x.add(e, strange, "", "An event that this release cannot explain.")
+	}
+}
+
+func (x *Explainer) tellAcquired(e *Recorded, v *licensedv1.LicenseAcquired) {
+	at, l := e.Time.UnixMilli(), x.license()
+	effect, how := changed, "Acquired"
+	switch {
+	case l == nil && x.first:
+		how = "Acquired for the first time"
+	case l == nil:
+	case l.released != 0:
+		how = "Acquired anew after its release"
+	case l.active(at):
+		effect, how = strange, "Acquired anew though it was active"
+	default:
+		how = "Acquired anew after it had expired"
+	}
+	x.acquired = x.add(e, effect, "", "%s: active until %s (%s), counts for studio %s.",
+		how, clockOf(v.GetExpiresAtMs()), spanOf(v.GetExpiresAtMs()-at), v.GetStudioId())
+	x.renewed, x.released = nil, nil
+	if x.first {
+		x.acquired.Sequence--
+	}
+}
+
+func (x *Explainer) tellRenewed(e *Recorded, expires int64) {
+	l, until := x.license(), clockOf(expires)
+	switch {
+	case l == nil && x.missing:
+		x.renewed = x.add(e, changed, "", "Renewed until %s.", until)
+	case l == nil:
+		x.renewed = x.add(e, strange, "", "Renewed until %s, though it was never acquired.", until)
+	case l.released != 0:
+		x.renewed = x.add(e, strange, "", "Renewed though it had been released: the expiry moved from %s to %s, "+
+			"but a released licence stays released. No rule of this release allows that.", clockOf(l.expires), until)
+	case !l.active(e.Time.UnixMilli()):
+		x.renewed = x.add(e, changed, "", "Renewed after it had expired: active again, until %s.", until)
+	case expires == l.expires:
+		x.renewed = x.add(e, changed, "", "Renewed: the expiry stays at %s.", until)
+	default:
+		x.renewed = x.add(e, changed, "Renewed", "Renewed: the expiry moved from %s to %s.", clockOf(l.expires), until)
+		x.renewed.was, x.renewed.is = l.expires, expires
+	}
+}
+
+func (x *Explainer) tellReleased(e *Recorded) {
+	l := x.license()
+	switch {
+	case l == nil:
+		x.released = x.add(e, changed, "", "Released.")
+	case l.released != 0:
+		x.released = x.add(e, strange, "", "Released again; it was released at %s already.", clockOf(l.released))
+	case x.deactivated == e.CommandID && e.CommandID != "":
+		x.released = x.add(e, changed, "", "Released, because its device was deactivated.")
+	case !l.active(e.Time.UnixMilli()):
+		x.released = x.add(e, changed, "", "Released; it had expired at %s already.", clockOf(l.expires))
+	default:
+		x.released = x.add(e, changed, "", "Released, before its expiry at %s.", clockOf(l.expires))
+	}
+}
+
+func (x *Explainer) tellDownloaded(e *Recorded) {
+	if last := x.acquired; last != nil && last.ToSequence+1 == e.Sequence && last.CommandId == e.CommandID {
+		last.ToSequence = e.Sequence
+		last.Text = strings.Replace(last.Text, "Acquired", "Acquired and downloaded", 1)
+		return
+	}
+	n := uint32(1)
+	view{now: e.Time.UnixMilli(), state: x.state}.eachUse(x.state.title(x.title), func(_ *license, u use) {
+		if !u.playback() {
+			n++
+		}
+	})
+	x.repeatable(e, unchanged, "Downloaded", "Downloaded again", fmt.Sprintf("the title has %s in 365 days, on whatever device",
+		count(n, "download", "downloads")))
+}
+
+func (x *Explainer) tellUnchanged(e *Recorded, v *licensedv1.CommandAccepted) {
+	why := "there was nothing to change"
+	switch v.GetCommand() {
+	case licensedv1.CommandKind_COMMAND_KIND_ACQUIRE_LICENSE:
+		why = "it was active already"
+	case licensedv1.CommandKind_COMMAND_KIND_RELEASE_LICENSE:
+		why = "it was released already"
+	case licensedv1.CommandKind_COMMAND_KIND_DEACTIVATE_DEVICE:
+		why = "the device was deactivated already"
+	}
+	x.repeatable(e, unchanged, "Accepted "+why, attempt(v.GetCommand())+" changed nothing", why)
+}
+
+func (x *Explainer) tellRefused(e *Recorded, v *licensedv1.CommandRefused) {
+	x.refused = x.repeatable(e, licensedv1.WhyEffect_WHY_EFFECT_REFUSED, fmt.Sprint("Refused ", v.GetCommand(), v.GetRule()),
+		attempt(v.GetCommand())+" was refused", RefusalOf(v).GetMessage()+x.blockers(e.Time.UnixMilli(), v))
+	x.refused.rule = v.GetRule()
+}
+
+// attempt names a command in a sentence.
+func attempt(k licensedv1.CommandKind) string {
+	switch k {
+	case licensedv1.CommandKind_COMMAND_KIND_ACQUIRE_LICENSE:
+		return "An acquisition"
+	case licensedv1.CommandKind_COMMAND_KIND_RENEW_LICENSE:
+		return "A renewal"
+	case licensedv1.CommandKind_COMMAND_KIND_RELEASE_LICENSE:
+		return "A release"
+	case licensedv1.CommandKind_COMMAND_KIND_RECORD_PLAYBACK:
+		return "A playback"
+	case licensedv1.CommandKind_COMMAND_KIND_DEACTIVATE_DEVICE:
+		return "The deactivation of the device"
+	default:
+		return "A command"
+	}
+}
+
+// blockers names what met the limit that a command was refused for.
+func (x *Explainer) blockers(now int64, v *licensedv1.CommandRefused) string {
+	if x.missing {
+		return "" // The state is not whole.
+	}
+	var names []string
+	s := x.state
+	switch v.GetRule() {
+	case licensedv1.Rule_RULE_DEVICE_LIMIT:
+		for i := range s.devices {
+			n := uint32(0)
+			for j := range s.licenses {
+				if l := &s.licenses[j]; l.device == uint32(i) && l.active(now) {
+					n++
+				}
+			}
+			if n > 0 {
+				names = append(names, fmt.Sprintf("%s (%s)", s.devices[i].id, count(n, "licence", "licences")))
+			}
+		}
+	case licensedv1.Rule_RULE_STUDIO_LIMIT:
+		for i := range s.licenses {
+			if l := &s.licenses[i]; l.active(now) && s.studioOf(l) == v.GetStudioId() {
+				names = append(names, fmt.Sprintf("%s/%s (until %s)", s.devices[l.device].id, s.titles[l.title], clockOf(l.expires)))
+			}
+		}
+	case licensedv1.Rule_RULE_YEARLY_LIMIT:
+		view{now: now, state: s}.eachUse(s.title(x.title), func(l *license, u use) {
+			names = append(names, fmt.Sprintf("%s on %s", clockOf(u.at()), s.devices[l.device].id))
+		})
+	default:
+		return ""
+	}
+	slices.Sort(names)
+	if len(names) > maxNames {
+		names = append(names[:maxNames], fmt.Sprintf("%d more", len(names)-maxNames))
+	}
+	return "; then: " + strings.Join(names, ", ")
+}
+
+// maxNames is how many things a sentence lists.
+const maxNames = 6
+
+func clockOf(ms int64) string { return time.UnixMilli(ms).UTC().Format("2006-01-02 15:04:05 UTC") }
+
+// spanOf says how long a licence is valid.
+func spanOf(ms int64) string {
+	if days := ms / day; days > 0 && ms%day == 0 {
+		return count(uint32(days), "day", "days")
+	}
+	return (time.Duration(ms) * time.Millisecond).Round(time.Second).String()
+}
