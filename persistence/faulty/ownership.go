@@ -1,0 +1,67 @@
+package faulty
+
+import (
+	"context"
+	"strconv"
+
+	"licensed/persistence"
+)
+
+// CreateCluster implements persistence.Ownership.
+func (s *Store) CreateCluster(ctx context.Context, info persistence.ClusterInfo) (persistence.ClusterInfo, error) {
+	return call(ctx, s, Call{Op: CreateCluster}, func(ctx context.Context) (persistence.ClusterInfo, error) {
+		return s.inner.CreateCluster(ctx, info)
+	})
+}
+
+// Leases implements persistence.Ownership.
+func (s *Store) Leases(ctx context.Context) ([]persistence.Lease, error) {
+	return call(ctx, s, Call{Op: Leases}, s.inner.Leases)
+}
+
+// Lease implements persistence.Ownership.
+func (s *Store) Lease(ctx context.Context, i persistence.Incarnation) (persistence.Lease, error) {
+	return call(ctx, s, Call{Op: Lease, Key: i.String()}, func(ctx context.Context) (persistence.Lease, error) {
+		return s.inner.Lease(ctx, i)
+	})
+}
+
+// outcome is what a compare-and-set returns.
+type outcome[Row any] struct {
+	applied bool
+	now     Row
+}
+
+// CompareAndSetLease implements persistence.Ownership.
+func (s *Store) CompareAndSetLease(ctx context.Context, old, next persistence.Lease) (bool, persistence.Lease, error) {
+	c := Call{Op: CompareAndSetLease, Key: next.Incarnation.String()}
+	o, err := call(ctx, s, c, func(ctx context.Context) (o outcome[persistence.Lease], err error) {
+		o.applied, o.now, err = s.inner.CompareAndSetLease(ctx, old, next)
+		return o, err
+	})
+	return o.applied, o.now, err
+}
+
+// Shards implements persistence.Ownership.
+func (s *Store) Shards(ctx context.Context) ([]persistence.Shard, error) {
+	return call(ctx, s, Call{Op: Shards}, s.inner.Shards)
+}
+
+// Shard implements persistence.Ownership.
+func (s *Store) Shard(ctx context.Context, id uint32) (persistence.Shard, error) {
+	return call(ctx, s, Call{Op: Shard, Key: shardKey(id)}, func(ctx context.Context) (persistence.Shard, error) {
+		return s.inner.Shard(ctx, id)
+	})
+}
+
+// CompareAndSetShard implements persistence.Ownership.
+func (s *Store) CompareAndSetShard(ctx context.Context, old, next persistence.Shard) (bool, persistence.Shard, error) {
+	c := Call{Op: CompareAndSetShard, Key: shardKey(next.ID)}
+	o, err := call(ctx, s, c, func(ctx context.Context) (o outcome[persistence.Shard], err error) {
+		o.applied, o.now, err = s.inner.CompareAndSetShard(ctx, old, next)
+		return o, err
+	})
+	return o.applied, o.now, err
+}
+
+func shardKey(id uint32) string { return strconv.FormatUint(uint64(id), 10) }
