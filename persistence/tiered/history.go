@@ -175,23 +175,23 @@ type run struct {
 	held    []archive.Stretch
 }
 
-// stretch yields the records of a stretch, or a gap.
+// stretch yields the records of a stretch, and gaps for those that cannot be read.
 func (r *run) stretch(ctx context.Context, s *stretch) error {
 	if s.gap != nil {
 		return r.missing(s, s.after, &Gap{Err: s.gap})
 	}
 	if s.mark == nil {
-		rows, err := r.readHot(ctx, s)
-		if err == nil {
-			return r.rows(s, rows, TierHot)
+		pieces, whole := r.readHot(ctx, s)
+		if whole {
+			return r.pieces(s, pieces)
 		}
 		// The archiver may have been here since the root was read.
-		again, rerr := r.hot.ReadRoot(ctx, s.partition.RootKey)
-		switch {
-		case rerr != nil:
-			return r.partly(s, rows, fmt.Errorf("root %s: %w", s.partition.RootKey, rerr))
-		case again.Archive == nil:
-			return r.partly(s, rows, err)
+		again, err := r.hot.ReadRoot(ctx, s.partition.RootKey)
+		if err != nil {
+			return r.missing(s, s.after, &Gap{Err: fmt.Errorf("root %s: %w", s.partition.RootKey, err)})
+		}
+		if again.Archive == nil {
+			return r.pieces(s, pieces)
 		}
 		s.mark = again.Archive
 	}
@@ -205,26 +205,57 @@ func (r *run) stretch(ctx context.Context, s *stretch) error {
 	return r.rows(s, rows, TierArchive)
 }
 
-// readHot reads exactly the records of a stretch; with an error, those before the first missing one.
-func (r *run) readHot(ctx context.Context, s *stretch) ([]persistence.Record, error) {
-	var rows []persistence.Record
+// piece is a run of records that could be read, or a gap.
+type piece struct {
+	rows []persistence.Record
+	gap  *Gap
+}
+
+// readHot reads exactly the records of a stretch. Whole says that there is no gap.
+func (r *run) readHot(ctx context.Context, s *stretch) (pieces []piece, whole bool) {
+	gap := func(after, through uint64, err error) {
+		pieces = append(pieces, piece{gap: &Gap{After: after, Through: through, Err: err}})
+	}
+	limit := page
 	for at := s.after; at < s.through; {
-		got, err := r.hot.ReadRecords(ctx, s.partition, at, int(min(page, s.through-at)))
-		if err != nil {
-			return rows, err
-		}
-		for i := range got {
-			if got[i].Sequence != at+1 {
-				break
-			}
-			rows = append(rows, got[i])
+		got, err := r.hot.ReadRecords(ctx, s.partition, at, int(min(uint64(limit), s.through-at)))
+		switch {
+		case errors.Is(err, persistence.ErrCorrupt) && limit > 1:
+			limit /= 2 // read what is before it
+			continue
+		case errors.Is(err, persistence.ErrCorrupt):
+			gap(at, at+1, err)
 			at++
+			limit = page
+			continue
+		case err != nil:
+			gap(at, s.through, err)
+			return pieces, false
 		}
-		if len(got) == 0 || got[len(got)-1].Sequence != at {
-			return rows, fmt.Errorf("%s has no record %d: %w", s.partition.RootKey, at+1, persistence.ErrCorrupt)
+		for first := 0; first < len(got) && at < s.through; {
+			if next := got[first].Sequence; next > at+1 {
+				next = min(next-1, s.through)
+				gap(at, next, s.missing(at+1))
+				at = next
+				continue
+			}
+			n := 1
+			for first+n < len(got) && got[first+n].Sequence == got[first].Sequence+uint64(n) {
+				n++
+			}
+			pieces = append(pieces, piece{rows: got[first : first+n]})
+			at, first = got[first+n-1].Sequence, first+n
+		}
+		if len(got) == 0 {
+			gap(at, s.through, s.missing(at+1))
+			break
 		}
 	}
-	return rows, nil
+	return pieces, !slices.ContainsFunc(pieces, func(p piece) bool { return p.gap != nil })
+}
+
+func (s *stretch) missing(sequence uint64) error {
+	return fmt.Errorf("%s has no record %d: %w", s.partition.RootKey, sequence, persistence.ErrCorrupt)
 }
 
 // readCold reads a stretch from its segment.
@@ -274,19 +305,21 @@ func (r *run) rows(s *stretch, rows []persistence.Record, tier Tier) error {
 	return nil
 }
 
-// partly yields what could be read of a stretch and the gap after it.
-func (r *run) partly(s *stretch, rows []persistence.Record, err error) error {
-	gap := func() error { return r.missing(s, s.after+uint64(len(rows)), &Gap{Err: err}) }
+// pieces yields what was read of the hot tier.
+func (r *run) pieces(s *stretch, pieces []piece) error {
 	if r.rng.Newest {
-		if err := gap(); err != nil {
+		slices.Reverse(pieces)
+	}
+	for _, p := range pieces {
+		if p.gap != nil {
+			if err := r.yield(&Item{Partition: s.partition, Gap: p.gap}); err != nil {
+				return err
+			}
+		} else if err := r.rows(s, p.rows, TierHot); err != nil {
 			return err
 		}
-		return r.rows(s, rows, TierHot)
 	}
-	if err := r.rows(s, rows, TierHot); err != nil {
-		return err
-	}
-	return gap()
+	return nil
 }
 
 func (r *run) missing(s *stretch, after uint64, g *Gap) error {

@@ -55,10 +55,10 @@ var mutants = []mutant{
 		"actors/machine.go", "|| h.flight != nil || h.rootFlight != nil {", "|| h.rootFlight != nil {",
 	}}},
 	{"history takes records past a base", "R11", []edit{{
-		"persistence/tiered/history.go", "int(min(page, s.through-at))", "page",
+		"persistence/tiered/history.go", "int(min(uint64(limit), s.through-at))", "limit",
 	}}},
 	{"reader does not look at the mark again", "R12", []edit{{
-		"persistence/tiered/history.go", "\t\tcase again.Archive == nil:", "\t\tcase true:",
+		"persistence/tiered/history.go", "if again.Archive == nil {", "if true {",
 	}}},
 	{"archive without reading back", "R12", []edit{{
 		"persistence/archive/archiver.go", "if !bytes.Equal(back, data) {", "if false && !bytes.Equal(back, data) {",
