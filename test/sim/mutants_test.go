@@ -81,7 +81,8 @@ var mutants = []mutant{
 		"persistence/archive/archiver.go", "\tif err := a.hot.StripRoot(ctx, r.Key, name); err", "\tif err := a.hot.StripRoot(ctx, r.Key, \"\"); err",
 	}}},
 	{"archive below a head that is not durable", "R11", []edit{{
-		"actors/decide.go", "r.Answer = Answer{Head: m.head()}\n\t\tm.wait(r, false)", "r.Answer = Answer{Head: m.head()}\n\t\tm.hot.out.Replies = append(m.hot.out.Replies, r)",
+		"actors/decide.go", "\tm.wait(r, false)\n}\n\nfunc (m *Machine) validate",
+		"\tif _, ok := r.Query.(HeadQuery); ok {\n\t\tm.hot.out.Replies = append(m.hot.out.Replies, r)\n\t\treturn\n\t}\n\tm.wait(r, false)\n}\n\nfunc (m *Machine) validate",
 	}}},
 	{"forget the window at rollover", "commands", []edit{{
 		"actors/recovery.go", "Snapshot: frame(&h.window, s.Data),", "Snapshot: frame(&window{}, s.Data),",
