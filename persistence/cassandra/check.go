@@ -39,7 +39,7 @@ const (
 	RiskSerial        = "serial-consistency" // severe: the cluster was created with other levels
 	RiskReadRepair    = "read-repair"        // severe: reads are not monotonic
 	RiskTimeToLive    = "time-to-live"       // severe: rows would expire
-	RiskCommitLog     = "commitlog-periodic" // an acknowledged write can be lost to a power failure
+	RiskCommitLog     = "commitlog-periodic" // a replica that crashes forgets what it acknowledged last
 	RiskPaxosVariant  = "paxos-v1"           // compare-and-set is unsafe when nodes come and go
 	RiskMutationLimit = "mutation-limit"     // Cassandra's limit is below Options.MaxMutationBytes
 	RiskClock         = "clock-skew"         // event times and deletions follow clocks
@@ -241,7 +241,7 @@ func (f *findings) risks(o *Options) []Risk {
 	f.addTableRisks(add)
 	f.addClusterRisks(o, add)
 	add(f.commitLog["periodic"], false, RiskCommitLog,
-		"commitlog_sync is periodic: Cassandra acknowledges before its disk has the write, so a power failure can lose acknowledged events; batch or group cannot")
+		"commitlog_sync is periodic: a Cassandra process that is killed forgets what it acknowledged in its last 100 ms, and one whose machine loses power what it did since its last sync; with batch or group neither does")
 	add(f.paxosVariant["v1"], false, RiskPaxosVariant,
 		"paxos_variant is v1: ownership of shards is not safe while nodes join, leave or are replaced; set v2 on every node")
 	add(f.mutationBytes > 0 && f.mutationBytes <= o.MaxMutationBytes+o.MaxMutationBytes/8, true, RiskMutationLimit,

@@ -40,6 +40,7 @@ type host struct {
 	hash    uint64 // identifies the host within a set of replicas
 	stalls  int    // in a row
 	retryAt time.Time
+	down    bool // as the driver sees it; for the log
 }
 
 func newHostPolicy(keyspace string, timeout time.Duration) *hostPolicy {
@@ -76,16 +77,26 @@ func (p *hostPolicy) RemoveHost(h *gocql.HostInfo) {
 
 // HostUp implements gocql.HostStateNotifier.
 func (p *hostPolicy) HostUp(h *gocql.HostInfo) {
-	p.log.Info("cassandra node is up", "address", h.ConnectAddress())
 	p.mu.Lock()
-	p.clear(p.hosts[h.HostID()])
+	if known := p.hosts[h.HostID()]; known != nil {
+		p.clear(known)
+		if known.down {
+			p.log.Info("cassandra node is up", "address", h.ConnectAddress())
+		}
+		known.down = false
+	}
 	p.mu.Unlock()
 	p.HostSelectionPolicy.HostUp(h)
 }
 
 // HostDown implements gocql.HostStateNotifier.
 func (p *hostPolicy) HostDown(h *gocql.HostInfo) {
-	p.log.Warn("cassandra node is down", "address", h.ConnectAddress())
+	p.mu.Lock()
+	if known := p.hosts[h.HostID()]; known != nil && !known.down {
+		p.log.Warn("cassandra node is down", "address", h.ConnectAddress())
+		known.down = true
+	}
+	p.mu.Unlock()
 	p.HostSelectionPolicy.HostDown(h)
 }
 

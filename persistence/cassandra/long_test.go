@@ -1,0 +1,267 @@
+//go:build long
+
+// Tests that take minutes: three Cassandra nodes, and nodes that die. Run them with
+//
+//	go test -tags long -run Long -timeout 30m ./persistence/cassandra
+package cassandra_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"licensed/persistence"
+	"licensed/persistence/cassandra"
+	"licensed/persistence/cassandra/cassandratest"
+	"licensed/persistence/persistencetest"
+)
+
+// threeNodes starts a cluster and returns it with a keyspace that has a copy on each node.
+func threeNodes(t *testing.T) (*cassandratest.Cluster, cassandra.Options) {
+	t.Helper()
+	c := cassandratest.Start(t, cassandratest.Config{Nodes: 3, Env: []string{"HEAP=512M", "SYNC=group"}})
+	o := cassandratest.Keyspace(t, c.Options(), 3)
+	o.AcceptRisks = nil
+	return c, o
+}
+
+func TestLongConformanceOfThreeNodes(t *testing.T) {
+	_, o := threeNodes(t)
+	s := open(t, o)
+	for _, r := range s.Risks() {
+		t.Errorf("risk of three copies: %v", r)
+	}
+	persistencetest.Run(t, driver(t, o))
+}
+
+// load appends to many aggregates, one mutation after the other each, repeating the identical write
+// while its outcome is unknown, as the runtime does.
+type load struct {
+	store   *cassandra.Store
+	writers []writer
+	acked   atomic.Int64
+	unknown atomic.Int64
+	stop    chan struct{}
+	wg      sync.WaitGroup
+	t       *testing.T
+}
+
+type writer struct {
+	partition persistence.Partition
+	acked     uint64
+}
+
+func startLoad(t *testing.T, s *cassandra.Store, name string, writers int) *load {
+	l := &load{store: s, writers: make([]writer, writers), stop: make(chan struct{}), t: t}
+	for i := range l.writers {
+		w := &l.writers[i]
+		w.partition = persistence.Partition{
+			RootKey:     persistence.RootKey{Aggregate: fmt.Sprintf("%s-%d:LicenseAggregate", name, i), Epoch: 1, Version: 1},
+			Incarnation: persistence.Incarnation{1},
+		}
+		l.wg.Go(func() { l.run(w) })
+	}
+	return l
+}
+
+func (l *load) record(w *writer, sequence uint64) persistence.Record {
+	return persistence.Record{
+		Sequence: sequence, Count: 1, CommandID: fmt.Sprint("c", sequence), Fingerprint: sequence,
+		IssuedAt: time.UnixMilli(int64(sequence)).UTC(), AggregateID: "iphone/GlowS01E01", Time: time.UnixMilli(int64(sequence)).UTC(),
+		Mapper: "TestEvent/1", Data: []byte(w.partition.Aggregate),
+	}
+}
+
+func (l *load) run(w *writer) {
+	for {
+		m := &persistence.Mutation{Partition: w.partition, Records: []persistence.Record{l.record(w, w.acked+1)}}
+		if err := l.append(m); err != nil {
+			if !errors.Is(err, persistence.ErrUnknownOutcome) {
+				l.t.Errorf("append to %v: %v, want ErrUnknownOutcome", w.partition, err)
+			}
+			l.unknown.Add(1)
+			time.Sleep(20 * time.Millisecond)
+		} else {
+			w.acked++
+			l.acked.Add(1)
+		}
+		select {
+		case <-l.stop:
+			return
+		default:
+		}
+	}
+}
+
+func (l *load) append(m *persistence.Mutation) error {
+	done := make(chan error, 1)
+	l.store.Append(context.Background(), m, func(err error) { done <- err })
+	return <-done
+}
+
+// await waits until so many more appends were acknowledged.
+func (l *load) await(what string, more int64) {
+	l.t.Helper()
+	start, target := time.Now(), l.acked.Load()+more
+	for l.acked.Load() < target {
+		if time.Since(start) > 3*time.Minute {
+			l.t.Fatalf("%s: %d of %d appends acknowledged in %v", what, more-(target-l.acked.Load()), more, time.Since(start))
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	l.t.Logf("%s: %d appends in %v, %d unknown outcomes so far", what, more, time.Since(start).Round(time.Millisecond), l.unknown.Load())
+}
+
+// finish stops the load and sees that all that was acknowledged is there, as it was written.
+func (l *load) finish() {
+	l.t.Helper()
+	close(l.stop)
+	l.wg.Wait()
+	for i := range l.writers {
+		w := &l.writers[i]
+		var sequence uint64
+		for more := true; more; {
+			got, err := l.store.ReadRecords(context.Background(), w.partition, sequence, 500)
+			if err != nil {
+				l.t.Fatalf("records of %v: %v", w.partition, err)
+			}
+			for _, r := range got {
+				sequence++
+				if want := l.record(w, sequence); !reflect.DeepEqual(r, want) {
+					l.t.Fatalf("%v: got %+v, want %+v", w.partition, r, want)
+				}
+			}
+			more = len(got) == 500
+		}
+		if sequence < w.acked || sequence > w.acked+1 {
+			l.t.Errorf("%v: acknowledged up to %d, there up to %d", w.partition, w.acked, sequence)
+		}
+	}
+}
+
+// TestLongOneOfThreeFails: with one of three nodes killed or stalled, what was acknowledged stays, and
+// after the timeout work goes on.
+func TestLongOneOfThreeFails(t *testing.T) {
+	c, o := threeNodes(t)
+	s := open(t, o)
+	l := startLoad(t, s, "customer", 64)
+	l.await("warm", 20_000)
+	ownership(t, s, "before", 1)
+	for _, node := range []string{"2", "1"} {
+		c.Do(t, "kill", node)
+		l.await("killed "+node, 10_000)
+		ownership(t, s, "without "+node, 1+len(node))
+		c.Do(t, "start", node)
+		l.await("started "+node, 10_000)
+	}
+	c.Do(t, "pause", "3")
+	l.await("paused 3", 10_000)
+	ownership(t, s, "while 3 is paused", 3)
+	c.Do(t, "resume", "3")
+	l.await("resumed 3", 10_000)
+	l.finish()
+}
+
+var shardEpoch atomic.Uint64
+
+// ownership takes a shard, resolving unknown outcomes as the protocol says: by reading.
+func ownership(t *testing.T, s *cassandra.Store, when string, id int) {
+	t.Helper()
+	ctx := t.Context()
+	start := time.Now()
+	var old persistence.Shard
+	for {
+		got, err := s.Shard(ctx, uint32(id))
+		if err == nil {
+			old = got
+		} else if !errors.Is(err, persistence.ErrNotFound) {
+			t.Logf("%s: read shard: %v", when, err)
+			continue
+		}
+		next := persistence.Shard{ID: uint32(id), Epoch: old.Epoch + 1, Owner: persistence.Incarnation{9, byte(shardEpoch.Add(1))}}
+		applied, now, err := s.CompareAndSetShard(ctx, old, next)
+		if errors.Is(err, persistence.ErrUnknownOutcome) {
+			t.Logf("%s: take shard: %v", when, err)
+			continue
+		}
+		if err != nil || !applied && now == old {
+			t.Fatalf("%s: take shard: %v, %+v, %v", when, applied, now, err)
+		}
+		if applied {
+			break
+		}
+	}
+	t.Logf("%s: shard taken in %v", when, time.Since(start).Round(time.Millisecond))
+}
+
+// TestLongOnlyNodeFails: errors are clear while the only node is away, and work goes on by itself when
+// it is back. With commitlog_sync periodic a killed node forgets what it acknowledged last (so there it
+// is stopped in order); with batch and group it does not.
+func TestLongOnlyNodeFails(t *testing.T) {
+	for _, sync := range []string{"periodic", "batch", "group"} {
+		t.Run(sync, func(t *testing.T) {
+			c := cassandratest.Start(t, cassandratest.Config{Env: []string{"SYNC=" + sync}})
+			s := open(t, cassandratest.Keyspace(t, c.Options(), 1))
+			for _, r := range s.Risks() {
+				if (r.Name == cassandra.RiskCommitLog) != (sync == "periodic") && r.Name != cassandra.RiskReplication1 {
+					t.Errorf("risk with commitlog_sync %s: %v", sync, r)
+				}
+			}
+			l := startLoad(t, s, "customer", 64)
+			l.await("warm", 10_000)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			if sync == "periodic" {
+				c.Do(t, "stop", "1")
+			} else {
+				c.Do(t, "kill", "1")
+			}
+			_, err := s.TopRoot(ctx, "nobody")
+			wantUnavailable(t, "killed", err)
+			_, err = s.Shards(ctx)
+			wantUnavailable(t, "killed", err)
+			c.Do(t, "start", "1")
+			l.await("started", 10_000)
+			c.Do(t, "pause", "1")
+			_, err = s.TopRoot(ctx, "nobody")
+			wantUnavailable(t, "paused", err)
+			c.Do(t, "resume", "1")
+			l.await("resumed", 10_000)
+			ownership(t, s, "in the end", 1)
+			l.finish()
+		})
+	}
+}
+
+func wantUnavailable(t *testing.T, when string, err error) {
+	t.Helper()
+	if !errors.Is(err, persistence.ErrUnavailable) {
+		t.Errorf("%s: read: %v, want ErrUnavailable", when, err)
+	}
+	t.Logf("%s: %v", when, err)
+}
+
+// TestLongOpenWhileAway: what Open says when nodes are there but do not answer.
+func TestLongOpenWhileAway(t *testing.T) {
+	c := cassandratest.Start(t, cassandratest.Config{})
+	o := cassandratest.Keyspace(t, c.Options(), 1)
+	c.Do(t, "pause", "1")
+	start := time.Now()
+	wantOpenError(t, o, persistence.ErrUnavailable, strings.Join(o.Hosts, ","))
+	if took := time.Since(start); took > 4*o.ConnectTimeout {
+		t.Errorf("it took %v to notice", took)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := cassandra.Open(ctx, o); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled open: %v", err)
+	}
+	c.Do(t, "resume", "1")
+	open(t, o)
+}
