@@ -48,7 +48,8 @@ type (
 	pack              struct{}                     // pack the state if nothing is under way
 	retire            struct{}                     // leave memory if nothing is under way
 	passivate         struct{ answer chan<- bool } // as retire, and say whether it did
-	halt              struct{}                     // leave memory at once
+	noteArchived      struct{ through uint64 }
+	halt              struct{} // leave memory at once
 )
 
 // appendedWell is what is posted most, boxed once.
@@ -86,6 +87,10 @@ func (a *activation) Receive(c actor.Context) {
 	case passivate:
 		a.retire(c)
 		m.answer <- a.cause != nil
+	case noteArchived:
+		if a.machine != nil {
+			a.machine.NoteArchived(m.through)
+		}
 	case halt:
 		if a.cause == nil {
 			a.finish(c, ErrNotOwner)
@@ -265,11 +270,22 @@ func (a *activation) retire(c actor.Context) {
 	if a.cause != nil || a.machine != nil && !a.machine.Quiescent() || !a.rt.registry.remove(&a.entry, true) {
 		return
 	}
+	info := a.passivated()
 	a.leave()
 	a.cause = ErrNotOwner
 	a.ended.Store(true)
-	a.rt.listener.Passivated(PassivatedInfo{ID: a.entry.id})
+	a.rt.listener.Passivated(info)
 	c.Stop(c.Self())
+}
+
+// passivated tells where the history of a machine that has nothing under way ends.
+func (a *activation) passivated() PassivatedInfo {
+	info := PassivatedInfo{ID: a.entry.id}
+	if m := a.machine; m != nil && m.phase == phaseActive && a.rt.authority.Holds(a.shard, m.epoch) {
+		head := m.head()
+		info.Head, info.ArchivedThrough = &head, m.archived
+	}
+	return info
 }
 
 // leave lets go of the machine.

@@ -1,6 +1,10 @@
 package actors
 
-import "time"
+import (
+	"time"
+
+	"licensed/persistence"
+)
 
 // Listener hears what happens in a runtime, for logs, metrics and tests. The functions are called
 // from the actors: they must be quick and safe for concurrent use. Those that are nil are not called.
@@ -22,7 +26,13 @@ type ActivatedInfo struct {
 }
 
 // PassivatedInfo says that an idle aggregate left memory.
-type PassivatedInfo struct{ ID string }
+type PassivatedInfo struct {
+	ID string
+	// Head is where its history ends, nil if it had none yet or the shard was not held any more.
+	Head *persistence.Head
+	// ArchivedThrough is the sequence up to which the history is known to be in the archive.
+	ArchivedThrough uint64
+}
 
 // EndedInfo says that an activation gave up, and why.
 type EndedInfo struct {

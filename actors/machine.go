@@ -146,6 +146,7 @@ type Machine struct {
 	oldest   int64  // time of the first event after base; 0 for none
 	sequence uint64 // of the optimistic state
 	durable  uint64 // of the durable history
+	archived uint64 // the history up to there is in the archive, as far as is known here
 
 	// importing says that the history is being imported: no commands until it is complete.
 	importing bool
@@ -499,6 +500,10 @@ func (m *Machine) wake() time.Time {
 	}
 	return first
 }
+
+// NoteArchived takes in that the history up to that sequence is in the archive. It is a hint, which goes
+// into the roots to come.
+func (m *Machine) NoteArchived(through uint64) { m.archived = max(m.archived, through) }
 
 func (m *Machine) partition() persistence.Partition {
 	return persistence.Partition{RootKey: m.root, Incarnation: m.env.Incarnation}

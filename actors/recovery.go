@@ -49,6 +49,7 @@ func (m *Machine) topRead(in Input) {
 	}
 	h.top = top
 	m.sequence, m.lastTime = top.Base, top.Time.UnixMilli()
+	m.NoteArchived(top.ArchivedThrough)
 	m.phase = phaseReadingRows
 	h.readTry = retry{}
 	m.readPage(top.Base)
@@ -196,6 +197,7 @@ func (m *Machine) writeRoot(in Input, parent persistence.RootKey, by persistence
 	h.rootFlight = &persistence.Root{
 		Key: m.root, Incarnation: m.env.Incarnation, Base: m.base, Parent: parent, ParentIncarnation: by,
 		Time: now, Mapper: s.Mapper, Header: s.Header, Snapshot: frame(&h.window, s.Data, m.importing),
+		ArchivedThrough: m.archived,
 	}
 	h.out.PutRoot = h.rootFlight
 }

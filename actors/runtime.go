@@ -216,6 +216,17 @@ func (r *Runtime) Passivate(ctx context.Context, id string) (resident, left bool
 	}
 }
 
+// Resident reports whether an aggregate is in memory, or on its way there or out.
+func (r *Runtime) Resident(id string) bool { return r.registry.find(id) != nil }
+
+// NoteArchived tells an aggregate, if it is in memory, that its history up to that sequence is in the
+// archive. Its roots to come say so: see persistence.Root.
+func (r *Runtime) NoteArchived(id string, through uint64) {
+	if e := r.registry.find(id); e != nil {
+		e.act.post(noteArchived{through})
+	}
+}
+
 // Stats are counts at a moment.
 type Stats struct {
 	// Resident aggregates in memory, and their estimated size in bytes.
