@@ -101,10 +101,20 @@ type engineError struct {
 func (e *engineError) Error() string { return e.message }
 func (e *engineError) Unwrap() error { return e.cause }
 
+// backgroundError is told of failures of flushes, compactions and what else the engine does by itself.
+func (s *Store) backgroundError(err error) {
+	if pebbledb.IsCorruptionError(err) {
+		// A table is damaged, and stays as it is. Whoever reads the damaged rows hears ErrCorrupt; for
+		// all others, stopping would be worse than a compaction that cannot be done.
+		s.opts.Logger.Error("store: damaged table", "dir", s.dir, "error", err)
+		return
+	}
+	s.stop(fmt.Errorf("in the background: %w", err))
+}
+
 func (s *Store) engineEvents() *pebbledb.EventListener {
 	return &pebbledb.EventListener{
-		BackgroundError: func(err error) { s.stop(fmt.Errorf("in the background: %w", err)) },
-		// Told again by whoever read the row; a damaged file that is compacted is a background error.
+		BackgroundError: s.backgroundError,
 		DataCorruption: func(i pebbledb.DataCorruptionInfo) {
 			s.opts.Logger.Error("store: damaged file", "dir", s.dir, "file", i.Path, "details", i.Details)
 		},

@@ -292,17 +292,23 @@ func TestReadErrorIsTheReadersAlone(t *testing.T) {
 	}
 }
 
-func TestBackgroundErrorStopsTheStore(t *testing.T) {
+func TestBackgroundErrors(t *testing.T) {
 	fatal := make(chan error, 1)
 	o := testOptions(vfs.NewMem())
+	o.Logger = discard
 	o.OnFatal = func(err error) { fatal <- err }
 	s, err := Open(testDir, o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.engineEvents().BackgroundError(pebbledb.ErrCorruption)
-	if err := <-fatal; !errors.Is(err, pebbledb.ErrCorruption) {
+	events := s.engineEvents()
+	events.BackgroundError(fmt.Errorf("table 5: %w", pebbledb.ErrCorruption))
+	if err := <-startAppend(s, testMutation("a", 1)); err != nil {
+		t.Errorf("append after damage was found: %v", err)
+	}
+	events.BackgroundError(syscall.EIO)
+	if err := <-fatal; !errors.Is(err, syscall.EIO) {
 		t.Errorf("OnFatal(%v)", err)
 	}
-	wantStopped(t, s, pebbledb.ErrCorruption)
+	wantStopped(t, s, syscall.EIO)
 }

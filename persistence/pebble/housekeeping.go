@@ -89,7 +89,7 @@ func (s *Store) write(ctx context.Context, fill func(*group)) error {
 	g := s.openGroup()
 	fill(g)
 	g.waiters = append(g.waiters, waiter{done: func(err error) { outcome <- err }})
-	s.work.Signal()
+	s.wakeCommitter()
 	s.mu.Unlock()
 	select {
 	case err := <-outcome:

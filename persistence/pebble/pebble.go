@@ -296,11 +296,16 @@ func (s *Store) markFormat() error {
 	if foreign {
 		return fmt.Errorf("%w: it has rows but no marker", ErrFormat)
 	}
-	return s.db.Set([]byte{kindMarker}, encodeMarker(format), pebbledb.Sync)
+	if err := s.db.Set([]byte{kindMarker}, encodeMarker(format), pebbledb.Sync); err != nil {
+		return classify(err)
+	}
+	// The first log is in the engine's oldest format, in which damage is taken for its end.
+	return classify(s.db.Flush())
 }
 
-// Close waits for writes and reads under way and releases the directory. If the store stopped
-// itself, it returns why, and the directory stays locked until the process ends.
+// Close waits for writes and reads under way, moves what only the log has into tables and releases the
+// directory. If the store stopped itself, it returns why, and the directory stays locked until the
+// process ends.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	if s.err != nil {
@@ -317,7 +322,9 @@ func (s *Store) Close() error {
 		if s.isFailed() {
 			return s.refusal()
 		}
-		return s.release()
+		// Tables are checked block by block whenever they are read, but damage to the end of a log
+		// looks like a write that a crash cut short.
+		return firstError(classify(s.db.Flush()), s.release())
 	})
 	if err != nil {
 		return fmt.Errorf("close: %w", err)

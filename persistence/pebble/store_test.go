@@ -494,3 +494,78 @@ func checkDamaged(t *testing.T, fsys vfs.FS, ids []string) (whole bool) {
 	}
 	return whole
 }
+
+// TestDamagedLog flips bytes in the log of a store that was not closed. The engine cannot tell damage
+// to the last blocks of a log, of 32 KiB each, from a write that a crash cut short; all before is.
+func TestDamagedLog(t *testing.T) {
+	disk := vfs.NewCrashableMem()
+	s := openTest(t, disk)
+	for i := range uint64(180) {
+		m := testMutation("a", i+1)
+		m.Records[0].Data = make([]byte, 1000)
+		if err := <-startAppend(s, m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tail := 2 * 32 << 10
+	var log string
+	names, err := disk.List(testDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range slices.Sorted(slices.Values(names)) {
+		if strings.HasSuffix(name, ".log") {
+			log = testDir + "/" + name // the last one
+		}
+	}
+	for at := 50; ; at += 10_000 {
+		crashed := disk.CrashClone(vfs.CrashCloneCfg{})
+		data, err := crashed.UnsafeGetFileDataBuffer(log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if at >= len(data)-tail {
+			if at < 100_000 {
+				t.Errorf("the log has only %d bytes", len(data))
+			}
+			return
+		}
+		data[at] ^= 0x10
+		o := testOptions(crashed)
+		o.Logger = discard
+		if s, err := Open(testDir, o); !errors.Is(err, persistence.ErrCorrupt) {
+			t.Errorf("byte %d of %d: Open: %v, want ErrCorrupt", at, len(data), err)
+			if err == nil {
+				_ = s.Close()
+			}
+		}
+	}
+}
+
+// TestCloseLeavesNothingToTheLog: see TestDamagedLog.
+func TestCloseLeavesNothingToTheLog(t *testing.T) {
+	disk := vfs.NewMem()
+	s := openTest(t, disk)
+	if err := <-startAppend(s, testMutation("a", 1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	names, err := disk.List(testDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		if !strings.HasSuffix(name, ".log") {
+			continue
+		}
+		if err := disk.Remove(testDir + "/" + name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s = openTest(t, disk)
+	if got, err := s.ReadRecords(t.Context(), testPartition("a"), 0, 10); err != nil || len(got) != 1 {
+		t.Errorf("%d records, %v", len(got), err)
+	}
+}
