@@ -15,8 +15,12 @@ type call struct {
 	method *methodMetrics
 	// decoded says that the request was read and understood as a call.
 	decoded bool
+	// endless says that its duration is the client's doing, and not worth measuring.
+	endless bool
 	// code of the reply; 0 is success.
 	code connect.Code
+	// writer of the reply, for streams.
+	writer http.ResponseWriter
 }
 
 type callKey struct{}
@@ -36,13 +40,15 @@ func (g *Gateway) admit(next http.Handler, reject *connect.ErrorWriter) http.Han
 			turnAway(w, r, reject)
 			return
 		}
-		c := call{method: method}
+		c := call{method: method, writer: w}
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callKey{}, &c)))
 		if !c.decoded {
 			method.malformed.Inc()
 			return
 		}
-		method.observe(c.code, time.Since(start))
+		if !c.endless {
+			method.observe(c.code, time.Since(start))
+		}
 	})
 }
 

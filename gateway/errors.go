@@ -41,6 +41,20 @@ const (
 	ReasonRateLimited = "RATE_LIMITED"
 	// ReasonCorrupt: the customer's stored history cannot be read. Not executed.
 	ReasonCorrupt = "CORRUPT_HISTORY"
+	// ReasonNoHistory: nothing ever happened to this customer.
+	ReasonNoHistory = "NO_HISTORY"
+	// ReasonPastEnd: the customer's history is not that long.
+	ReasonPastEnd = "PAST_THE_END"
+	// ReasonExpired: the archive dropped the events that the answer needs; the HistoryGap beside it
+	// tells which.
+	ReasonExpired = "HISTORY_EXPIRED"
+	// ReasonImporting: the customer's history is being imported. Not executed.
+	ReasonImporting = "IMPORTING"
+	// ReasonOtherHistory: the customer has a history that the import does not continue. Nothing was
+	// recorded, let alone overwritten.
+	ReasonOtherHistory = "OTHER_HISTORY"
+	// ReasonUnsupported: this node has no such part, an archive for instance.
+	ReasonUnsupported = "UNSUPPORTED"
 	// ReasonBug: a defect of the server. Not executed, unless the message says otherwise.
 	ReasonBug = "BUG"
 )
@@ -48,6 +62,9 @@ const (
 // overloadRetry is how long to stay away from an overloaded node. Queues hold milliseconds of work;
 // the client is expected to add jitter.
 const overloadRetry = 100 * time.Millisecond
+
+// importRetry is how long to stay away from a customer that is being imported.
+const importRetry = time.Second
 
 // apiError makes an error of the API: every one has an ErrorInfo and says in its message what to do.
 func apiError(code connect.Code, reason, message string, details ...proto.Message) *connect.Error {
@@ -116,6 +133,9 @@ func runtimeError(err error, command bool, now time.Time) *connect.Error {
 	case errors.Is(err, actors.ErrOverloaded):
 		return retryError(connect.CodeResourceExhausted, ReasonOverloaded,
 			"overloaded; not executed, retry later", overloadRetry)
+	case errors.Is(err, actors.ErrImporting):
+		return retryError(connect.CodeUnavailable, ReasonImporting,
+			"the customer's history is being imported; not executed, retry when that is done", importRetry)
 	case errors.Is(err, actors.ErrCorrupt), errors.Is(err, persistence.ErrCorrupt):
 		return apiError(connect.CodeDataLoss, ReasonCorrupt,
 			"the stored history of this customer cannot be read; not executed, an operator must look at it")

@@ -54,6 +54,18 @@ type Config struct {
 	MaxInFlight int
 	// History answers what the aggregate's state no longer knows: downloads before the last year.
 	History History
+	// HistoryReader reads what HistoryService tells; nil for a gateway without that service.
+	HistoryReader HistoryReader
+	// Operations are what AdminService offers; nil for a gateway without that service.
+	Operations Operations
+	// Kind of the aggregates, to decode and replay their events. HistoryService needs it.
+	Kind actors.Kind
+	// PolicyVersion names the policy in force. HistoryService needs it.
+	PolicyVersion func() string
+	// FollowPoll is how often the owner is asked for new events of a customer that is followed, where
+	// they were not heard of (Appended). Shorter: events written by other nodes are seen sooner, at
+	// the price of a question to the customer's actor each time.
+	FollowPoll time.Duration
 	// Now is the clock for arrival times.
 	Now func() time.Time
 	// Logger takes what an operator must know (bugs, corrupt histories); requests are not logged.
@@ -69,6 +81,7 @@ func DefaultConfig() Config {
 	return Config{
 		MaxDeadline: 10 * time.Second,
 		MaxInFlight: 10_000,
+		FollowPoll:  2 * time.Second,
 		Now:         time.Now,
 		Logger:      slog.Default(),
 		Registry:    prometheus.NewRegistry(),
@@ -82,25 +95,37 @@ type Gateway struct {
 	aggregates Aggregates
 	metrics    *metrics
 	inFlight   atomic.Int64
+	followed   followed
 }
 
 // New returns a gateway before the aggregates. It panics if the registry has a gateway's metrics already.
 func New(c Config, a Aggregates) *Gateway {
 	g := &Gateway{config: c, aggregates: a, metrics: newMetrics()}
-	c.Registry.MustRegister(g.metrics.collectors(func() float64 { return float64(g.inFlight.Load()) })...)
+	g.followed.init()
+	c.Registry.MustRegister(g.metrics.collectors(
+		func() float64 { return float64(g.inFlight.Load()) }, func() float64 { return float64(g.followed.count()) })...)
 	return g
 }
 
 // Handler returns the handler of the public port: the API, health checks and server reflection.
 func (g *Gateway) Handler() http.Handler {
 	options := HandlerOptions()
-	withInterceptor := append(options, connect.WithInterceptors(connect.UnaryInterceptorFunc(g.intercept)))
-	path, api := licensedv1connect.NewLicenseServiceHandler(&service{g}, withInterceptor...)
-
-	mux := http.NewServeMux()
-	mux.Handle(path, g.admit(api, connect.NewErrorWriter(options...)))
+	withInterceptor := append(options, connect.WithInterceptors(interceptor{g}))
+	mux, names := http.NewServeMux(), []string{licensedv1connect.LicenseServiceName, grpchealth.HealthV1ServiceName}
+	mount := func(path string, api http.Handler) {
+		mux.Handle(path, g.admit(api, connect.NewErrorWriter(options...)))
+	}
+	mount(licensedv1connect.NewLicenseServiceHandler(&service{g}, withInterceptor...))
+	if g.config.HistoryReader != nil {
+		mount(licensedv1connect.NewHistoryServiceHandler(&historyService{g}, withInterceptor...))
+		names = append(names, licensedv1connect.HistoryServiceName)
+	}
+	if g.config.Operations != nil {
+		mount(licensedv1connect.NewAdminServiceHandler(&adminService{g}, append(withInterceptor, connect.WithReadMaxBytes(MaxImportBytes))...))
+		names = append(names, licensedv1connect.AdminServiceName)
+	}
 	mux.Handle(grpchealth.NewHandler(g.config.Health, options...))
-	reflector := grpcreflect.NewStaticReflector(licensedv1connect.LicenseServiceName, grpchealth.HealthV1ServiceName)
+	reflector := grpcreflect.NewStaticReflector(names...)
 	mux.Handle(grpcreflect.NewHandlerV1(reflector, options...))
 	mux.Handle(grpcreflect.NewHandlerV1Alpha(reflector, options...))
 	g.config.Health.mount(mux)

@@ -5,9 +5,9 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"licensed/messages/licensedv1"
-	"licensed/messages/licensedv1/licensedv1connect"
 )
 
 // latencyBuckets reach from a command on a warm aggregate without fsync to the longest deadline.
@@ -68,10 +68,22 @@ func newMetrics() *metrics {
 
 // resolve makes the children of all methods and rules.
 func (m *metrics) resolve() {
-	methods := licensedv1.File_licensed_v1_license_service_proto.Services().ByName("LicenseService").Methods()
+	for _, file := range []protoreflect.FileDescriptor{
+		licensedv1.File_licensed_v1_license_service_proto, licensedv1.File_licensed_v1_history_service_proto,
+		licensedv1.File_licensed_v1_admin_service_proto,
+	} {
+		m.resolveService(file.Services().Get(0))
+	}
+	for number, name := range licensedv1.Rule_name {
+		m.rules[licensedv1.Rule(number)] = m.refusals.WithLabelValues(name)
+	}
+}
+
+func (m *metrics) resolveService(service protoreflect.ServiceDescriptor) {
+	methods := service.Methods()
 	for i := range methods.Len() {
 		name := string(methods.Get(i).Name())
-		m.methods["/"+licensedv1connect.LicenseServiceName+"/"+name] = &methodMetrics{
+		m.methods["/"+string(service.FullName())+"/"+name] = &methodMetrics{
 			name:      name,
 			all:       m,
 			succeeded: m.duration.WithLabelValues(name, "ok"),
@@ -79,18 +91,19 @@ func (m *metrics) resolve() {
 			malformed: m.malformed.WithLabelValues(name),
 		}
 	}
-	for number, name := range licensedv1.Rule_name {
-		m.rules[licensedv1.Rule(number)] = m.refusals.WithLabelValues(name)
-	}
 }
 
-func (m *metrics) collectors(inFlight func() float64) []prometheus.Collector {
+func (m *metrics) collectors(inFlight, followers func() float64) []prometheus.Collector {
 	return []prometheus.Collector{
 		m.duration, m.malformed, m.duplicates, m.refusals, m.panics,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "licensed_gateway_requests_in_flight",
 			Help: "Requests that were admitted and not yet replied to.",
 		}, inFlight),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "licensed_gateway_followers",
+			Help: "Streams that follow a customer's events.",
+		}, followers),
 	}
 }
 

@@ -187,10 +187,10 @@ func (s *service) outcome(
 }
 
 // failed maps an error of the aggregates, and logs it where an operator must act.
-func (s *service) failed(ctx context.Context, customer string, err error, command bool) error {
-	e := runtimeError(err, command, s.config.Now())
+func (g *Gateway) failed(ctx context.Context, customer string, err error, command bool) error {
+	e := runtimeError(err, command, g.config.Now())
 	if code := e.Code(); code == connect.CodeInternal || code == connect.CodeDataLoss {
-		s.config.Logger.ErrorContext(ctx, "request failed",
+		g.config.Logger.ErrorContext(ctx, "request failed",
 			"method", ctx.Value(callKey{}).(*call).method.name, "customer", customer, "code", code, "error", err)
 	}
 	return e

@@ -1,0 +1,190 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"licensed/messages/licensedv1"
+	"licensed/persistence"
+)
+
+// maxFollowers bounds the streams of Follow: each holds a goroutine and keeps its customer in memory.
+const maxFollowers = 1000
+
+// heartbeat is how often a stream of Follow says that it lives.
+const heartbeat = 10 * time.Second
+
+// followed tells the streams of Follow that there may be something new.
+type followed struct {
+	n  atomic.Int64
+	mu sync.Mutex
+	// streams are those of each customer; a token in a channel says that there is news.
+	streams map[string]map[chan struct{}]struct{}
+	closed  chan struct{}
+	closing sync.Once
+}
+
+func (f *followed) init() {
+	f.streams, f.closed = make(map[string]map[chan struct{}]struct{}), make(chan struct{})
+}
+
+func (f *followed) count() int64 { return f.n.Load() }
+
+// watch returns a channel with news of a customer until stop is called; false if there are too many.
+func (f *followed) watch(customer string) (news <-chan struct{}, stop func(), ok bool) {
+	if f.n.Add(1) > maxFollowers {
+		f.n.Add(-1)
+		return nil, nil, false
+	}
+	c := make(chan struct{}, 1)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.streams[customer] == nil {
+		f.streams[customer] = make(map[chan struct{}]struct{})
+	}
+	f.streams[customer][c] = struct{}{}
+	return c, func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if delete(f.streams[customer], c); len(f.streams[customer]) == 0 {
+			delete(f.streams, customer)
+		}
+		f.n.Add(-1)
+	}, true
+}
+
+// Appended tells streams that follow the customer to look for news. It is cheap while there are none.
+func (g *Gateway) Appended(customer string) {
+	f := &g.followed
+	if f.n.Load() == 0 {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for c := range f.streams[customer] {
+		select {
+		case c <- struct{}{}:
+		default: // It has not looked yet.
+		}
+	}
+}
+
+// EndStreams ends the streams that have no end of their own, present and future ones: the server is
+// about to stop, and would wait for them.
+func (g *Gateway) EndStreams() { g.followed.closing.Do(func() { close(g.followed.closed) }) }
+
+// Follow implements licensedv1connect.HistoryServiceHandler.
+func (s *historyService) Follow(
+	ctx context.Context, r *connect.Request[licensedv1.FollowRequest], stream *connect.ServerStream[licensedv1.FollowResponse],
+) error {
+	m := r.Msg
+	if err := invalid(checkSubject(m.CustomerId, m.DeviceId, m.TitleId)); err != nil {
+		return err
+	}
+	ctx.Value(callKey{}).(*call).endless = true
+	// Before the first look, so that nothing falls between.
+	news, stop, ok := s.followed.watch(m.CustomerId)
+	if !ok {
+		return retryError(connect.CodeResourceExhausted, ReasonOverloaded,
+			fmt.Sprintf("%d streams follow customers already, retry later", maxFollowers), time.Second)
+	}
+	defer stop()
+	head, err := s.head(ctx, m.CustomerId)
+	if err != nil {
+		return s.failed(ctx, m.CustomerId, err, false)
+	}
+	after := head.Sequence
+	if m.AfterSequence != nil {
+		if after = *m.AfterSequence; after > head.Sequence {
+			return apiError(connect.CodeOutOfRange, ReasonPastEnd,
+				fmt.Sprintf("the history of customer %s ends at event %d", m.CustomerId, head.Sequence))
+		}
+	}
+	f := &following{historyService: s, request: m, stream: stream, after: after, news: news}
+	if err := f.run(ctx, head); err != nil {
+		return s.failed(ctx, m.CustomerId, err, false)
+	}
+	return nil
+}
+
+// following is a stream of Follow at work.
+type following struct {
+	*historyService
+	request *licensedv1.FollowRequest
+	stream  *connect.ServerStream[licensedv1.FollowResponse]
+	news    <-chan struct{}
+	after   uint64 // sent up to there
+}
+
+// errNodeStops ends the streams of a node that stops.
+var errNodeStops = fmt.Errorf("the node stops: %w", persistence.ErrUnavailable)
+
+// run sends what is new until the client or the node goes.
+func (f *following) run(ctx context.Context, head persistence.Head) error {
+	poll, beat := time.NewTicker(f.config.FollowPoll), time.NewTicker(heartbeat)
+	defer poll.Stop()
+	defer beat.Stop()
+	if err := f.send(ctx, nil); err != nil { // The headers: the client knows that it is heard.
+		return err
+	}
+	for {
+		if err := f.catchUp(ctx, head); err != nil {
+			return err
+		}
+		select {
+		case <-f.news:
+		case <-poll.C:
+		case <-beat.C:
+			if err := f.send(ctx, nil); err != nil {
+				return err
+			}
+			continue
+		case <-f.followed.closed:
+			return errNodeStops
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		var err error
+		if head, err = f.head(ctx, f.request.CustomerId); err != nil {
+			return err
+		}
+	}
+}
+
+// catchUp sends what lies between what was sent and the head.
+func (f *following) catchUp(ctx context.Context, head persistence.Head) error {
+	if head.Sequence <= f.after {
+		return nil
+	}
+	l := &listing{
+		gateway: f.Gateway, customer: f.request.CustomerId, device: f.request.DeviceId, title: f.request.TitleId,
+		end: &licensedv1.HistoryEnd{},
+		send: func(items []*licensedv1.HistoryItem, end *licensedv1.HistoryEnd) error {
+			for _, i := range items {
+				f.after = max(f.after, i.GetEvent().GetSequence(), i.GetGap().GetToSequence())
+			}
+			if end != nil {
+				f.after = head.Sequence
+			}
+			return f.send(ctx, items)
+		},
+	}
+	if err := l.read(ctx, head, HistoryRange{After: f.after}); err != nil {
+		return err
+	}
+	return l.flush(l.end)
+}
+
+func (f *following) send(ctx context.Context, items []*licensedv1.HistoryItem) error {
+	err := sendTo(ctx, f.stream, &licensedv1.FollowResponse{Items: items, Sequence: f.after})
+	if err != nil && !errors.Is(err, context.Canceled) {
+		return fmt.Errorf("%w: %w", context.Canceled, err) // The client has gone.
+	}
+	return err
+}

@@ -1,0 +1,262 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"licensed/actors"
+	"licensed/messages"
+	"licensed/messages/licensedv1"
+	"licensed/persistence"
+)
+
+// HistoryReader reads stored histories. It is safe for concurrent use.
+type HistoryReader interface {
+	// Read calls yield with the items of a range of the history that ends at the head, until yield
+	// returns an error, which is returned. Items belong to the caller. Errors: persistence.ErrUnavailable
+	// if nothing can be read at all.
+	Read(ctx context.Context, head persistence.Head, r HistoryRange, yield func(*HistoryItem) error) error
+	// SnapshotBefore returns the newest root of the history with a base below a sequence whose snapshot
+	// is at hand; false if a replay has to start before the first event.
+	SnapshotBefore(ctx context.Context, head persistence.Head, sequence uint64) (persistence.Root, bool, error)
+	// Between returns a range of sequences, after exclusive and through inclusive, outside of which no
+	// event is at or after from and before to; a zero time bounds nothing.
+	Between(ctx context.Context, head persistence.Head, from, to time.Time) (after, through uint64, err error)
+}
+
+// HistoryRange selects a part of a history.
+type HistoryRange struct {
+	// After < sequence ≤ Through; Through 0 means up to the head.
+	After, Through uint64
+	// Newest first, instead of oldest.
+	Newest bool
+	// Tier leaves out the events of the other tier.
+	Tier licensedv1.Tier
+}
+
+// HistoryItem is a record, or a gap where there should be some.
+type HistoryItem struct {
+	Record    persistence.Record
+	Partition persistence.Partition
+	Tier      licensedv1.Tier
+	Gap       *licensedv1.HistoryGap
+}
+
+// historyService implements licensedv1connect.HistoryServiceHandler.
+type historyService struct{ *Gateway }
+
+// errEnough ends a reading whose reader has enough.
+var errEnough = errors.New("enough")
+
+// head asks the owner where the customer's history ends.
+func (g *Gateway) head(ctx context.Context, customer string) (persistence.Head, error) {
+	ctx, cancel := context.WithTimeout(ctx, g.config.MaxDeadline)
+	defer cancel()
+	answer, err := g.aggregates.Query(ctx, customer, actors.HeadQuery{})
+	return answer.Head, err
+}
+
+// ListEvents implements licensedv1connect.HistoryServiceHandler.
+func (s *historyService) ListEvents(
+	ctx context.Context, r *connect.Request[licensedv1.ListEventsRequest], stream *connect.ServerStream[licensedv1.ListEventsResponse],
+) error {
+	m := r.Msg
+	v := checkSubject(m.CustomerId, m.DeviceId, m.TitleId)
+	from, to := v.timestamp("from_time", m.FromTime), v.timestamp("to_time", m.ToTime)
+	if m.ToSequence != 0 && m.ToSequence < m.FromSequence {
+		v.add("to_sequence", "is before from_sequence")
+	}
+	if !from.IsZero() && !to.IsZero() && to.Before(from) {
+		v.add("to_time", "is before from_time")
+	}
+	if err := invalid(v); err != nil {
+		return err
+	}
+	head, err := s.head(ctx, m.CustomerId)
+	if err == nil && head.Sequence == 0 {
+		return noHistory(m.CustomerId)
+	}
+	var after, through uint64
+	if err == nil {
+		after, through, err = s.config.HistoryReader.Between(ctx, head, from, to)
+	}
+	if err != nil {
+		return s.failed(ctx, m.CustomerId, err, false)
+	}
+	l := &listing{
+		gateway: s.Gateway, customer: m.CustomerId, device: m.DeviceId, title: m.TitleId, from: from, to: to,
+		record: m.IncludeRecord, limit: m.Limit, end: &licensedv1.HistoryEnd{HeadSequence: head.Sequence},
+		send: func(items []*licensedv1.HistoryItem, end *licensedv1.HistoryEnd) error {
+			return sendTo(ctx, stream, &licensedv1.ListEventsResponse{Items: items, End: end})
+		},
+	}
+	if m.FromSequence > 0 {
+		after = max(after, m.FromSequence-1)
+	}
+	if m.ToSequence > 0 {
+		through = min(through, m.ToSequence)
+	}
+	if after < through {
+		err = l.read(ctx, head, HistoryRange{After: after, Through: through, Newest: m.NewestFirst, Tier: m.Tier})
+	}
+	if err != nil {
+		return s.failed(ctx, m.CustomerId, err, false)
+	}
+	return l.flush(l.end)
+}
+
+// checkSubject checks the ids of a customer and, where given, of a device and a title.
+func checkSubject(customer, device, title string) (v violations) {
+	v.id("customer_id", customer)
+	if device != "" {
+		v.id("device_id", device)
+	}
+	if title != "" {
+		v.id("title_id", title)
+	}
+	return v
+}
+
+// noHistory is the answer about customers that nothing ever happened to.
+func noHistory(customer string) error {
+	return apiError(connect.CodeNotFound, ReasonNoHistory, fmt.Sprintf("customer %s has no history", customer))
+}
+
+// listing sends items in batches: a message for each would take several times as long.
+type listing struct {
+	gateway       *Gateway
+	customer      string
+	device, title string
+	from, to      time.Time
+	record        bool
+	limit         uint64
+	send          func([]*licensedv1.HistoryItem, *licensedv1.HistoryEnd) error
+
+	end   *licensedv1.HistoryEnd
+	items []*licensedv1.HistoryItem
+	bytes int
+}
+
+// A batch is sent when it has so many items or bytes.
+const (
+	batchItems = 256
+	batchBytes = 128 << 10
+)
+
+// read adds the items of a range.
+func (l *listing) read(ctx context.Context, head persistence.Head, r HistoryRange) error {
+	err := l.gateway.config.HistoryReader.Read(ctx, head, r, func(i *HistoryItem) error {
+		if i.Gap != nil {
+			l.end.Gaps++
+			l.end.MissingEvents += i.Gap.ToSequence - i.Gap.FromSequence + 1
+			return l.add(&licensedv1.HistoryItem{Item: &licensedv1.HistoryItem_Gap{Gap: i.Gap}}, 100)
+		}
+		return l.event(i)
+	})
+	if errors.Is(err, errEnough) {
+		return nil
+	}
+	return err
+}
+
+// event adds an event, if it is asked for.
+func (l *listing) event(i *HistoryItem) error {
+	t := i.Record.Time
+	if !l.from.IsZero() && t.Before(l.from) || !l.to.IsZero() && !t.Before(l.to) {
+		return nil
+	}
+	value, err := l.gateway.config.Kind.DecodeEvent(i.Record.Mapper, i.Record.Header, i.Record.Data)
+	if !about(&i.Record, value, l.device, l.title) {
+		return nil
+	}
+	if l.limit > 0 && l.end.Events == l.limit {
+		l.end.Limited = true
+		return errEnough
+	}
+	l.end.Events++
+	e := historyEvent(i, value, err)
+	size := 200 + len(i.Record.Data)
+	if l.record {
+		e.Record = persistence.AppendRecord(nil, &i.Record)
+		size += len(e.Record)
+	}
+	return l.add(&licensedv1.HistoryItem{Item: &licensedv1.HistoryItem_Event{Event: e}}, size)
+}
+
+func (l *listing) add(i *licensedv1.HistoryItem, size int) error {
+	l.items = append(l.items, i)
+	l.bytes += size
+	if len(l.items) < batchItems && l.bytes < batchBytes {
+		return nil
+	}
+	return l.flush(nil)
+}
+
+// flush sends what there is, and the end if it is that.
+func (l *listing) flush(end *licensedv1.HistoryEnd) error {
+	err := l.send(l.items, end)
+	l.items, l.bytes = nil, 0
+	return err
+}
+
+// about reports whether an event is about a device and a title; an empty id stands for any.
+func about(r *persistence.Record, value any, device, title string) bool {
+	if device == "" && title == "" {
+		return true
+	}
+	ofDevice, ofTitle, _ := strings.Cut(r.AggregateID, "/")
+	if named, ok := value.(interface {
+		GetDeviceId() string
+		GetTitleId() string
+	}); ok { // An event of the customer that names both itself.
+		ofDevice, ofTitle = named.GetDeviceId(), named.GetTitleId()
+	}
+	return (device == "" || device == ofDevice) && (title == "" || title == ofTitle)
+}
+
+// historyEvent returns a record in the API's words.
+func historyEvent(i *HistoryItem, value any, problem error) *licensedv1.HistoryEvent {
+	r := &i.Record
+	e := &licensedv1.HistoryEvent{
+		Sequence: r.Sequence, Epoch: i.Partition.Epoch, RowId: i.Partition.RowID(), AggregateId: r.AggregateID,
+		EventTime: timestamppb.New(r.Time), Committed: true, EventOrderNumber: r.Order, CommandId: r.CommandID,
+		CommandIndex: r.Index, CommandCount: r.Count, Tier: i.Tier, Bytes: uint32(len(r.Data)), Mapper: r.Mapper,
+		PolicyVersion: r.Header.PolicyVersion,
+	}
+	if r.Index == 0 {
+		e.IssuedAt = timestamppb.New(r.IssuedAt)
+	}
+	e.Event, _, _ = strings.Cut(r.Mapper, "/")
+	event, ok := value.(proto.Message)
+	switch {
+	case problem != nil:
+		e.Problem = problem.Error()
+	case !ok:
+		e.Problem = fmt.Sprintf("%T is no message", value)
+	default:
+		e.Data = eventData(r.Mapper, r.Data, event)
+		e.Event = string(event.ProtoReflect().Descriptor().Name())
+	}
+	return e
+}
+
+// eventData returns an event by today's definition. What is stored by it is passed on as it is.
+func eventData(mapper string, stored []byte, event proto.Message) *anypb.Any {
+	url := "type.googleapis.com/" + string(event.ProtoReflect().Descriptor().FullName())
+	if messages.EventMapper(event) == mapper {
+		return &anypb.Any{TypeUrl: url, Value: stored}
+	}
+	data, err := messages.AppendEvent(nil, event)
+	if err != nil {
+		panic(err) // It was decoded, so its strings are UTF-8.
+	}
+	return &anypb.Any{TypeUrl: url, Value: data}
+}

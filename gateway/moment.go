@@ -1,0 +1,320 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"licensed/actors"
+	"licensed/actors/license"
+	"licensed/messages/licensedv1"
+	"licensed/persistence"
+)
+
+// point is a point of a history: after an event, after all events up to a time, or now.
+type point struct {
+	sequence uint64
+	time     time.Time
+}
+
+// pointOf checks the point that a request names.
+func pointOf(v *violations, sequence *uint64, at *timestamppb.Timestamp) (p point) {
+	if sequence != nil {
+		if p.sequence = *sequence; p.sequence == 0 {
+			v.add("sequence", "must be at least 1")
+		}
+	}
+	p.time = v.timestamp("time", at)
+	return p
+}
+
+// replayed is a customer as of a point.
+type replayed struct {
+	*actors.Replay
+	customer string
+	moment   *licensedv1.Moment
+	asOf     time.Time
+}
+
+// replay brings a customer to a point of its history.
+func (s *historyService) replay(ctx context.Context, customer string, p point) (*replayed, error) {
+	head, err := s.head(ctx, customer)
+	if err != nil {
+		return nil, s.failed(ctx, customer, err, false)
+	}
+	if p.sequence > head.Sequence {
+		return nil, apiError(connect.CodeOutOfRange, ReasonPastEnd,
+			fmt.Sprintf("the history of customer %s ends at event %d", customer, head.Sequence))
+	}
+	r := &replayed{
+		Replay: actors.NewReplay(s.config.Kind, customer), customer: customer,
+		moment: &licensedv1.Moment{HeadSequence: head.Sequence, PolicyVersion: s.config.PolicyVersion()},
+	}
+	if err := s.replayTo(ctx, head, p, r); err != nil {
+		var gap *historyGap
+		if errors.As(err, &gap) {
+			return nil, gap.apiError()
+		}
+		return nil, s.failed(ctx, customer, err, false)
+	}
+	r.moment.Sequence = r.Sequence()
+	switch {
+	case p.sequence > 0:
+		r.asOf = r.Time()
+	case !p.time.IsZero():
+		r.asOf = p.time
+	default:
+		r.asOf = s.config.Now()
+		if r.asOf.Before(r.Time()) {
+			r.asOf = r.Time()
+		}
+	}
+	r.asOf = r.asOf.UTC().Truncate(time.Millisecond)
+	if r.Sequence() > 0 {
+		r.moment.EventTime = timestamppb.New(r.Time())
+	}
+	r.moment.AsOf = timestamppb.New(r.asOf)
+	return r, nil
+}
+
+// replayTo starts at the last snapshot before the point, so that at least one event is applied, which
+// tells time and policy, and applies the events from there.
+func (s *historyService) replayTo(ctx context.Context, head persistence.Head, p point, r *replayed) error {
+	through := head.Sequence
+	if p.sequence > 0 {
+		through = p.sequence
+	}
+	before := through
+	if !p.time.IsZero() {
+		after, _, err := s.config.HistoryReader.Between(ctx, head, p.time, time.Time{})
+		if err != nil {
+			return err
+		}
+		before = after // all up to there are earlier
+	}
+	if err := s.restoreBefore(ctx, head, before, r); err != nil {
+		return err
+	}
+	err := s.config.HistoryReader.Read(ctx, head, HistoryRange{After: r.Sequence(), Through: through}, func(i *HistoryItem) error {
+		if i.Gap != nil {
+			return &historyGap{i.Gap}
+		}
+		if !p.time.IsZero() && i.Record.Time.After(p.time) {
+			return errEnough
+		}
+		r.moment.ReplayedEvents++
+		r.moment.RecordedPolicyVersion = i.Record.Header.PolicyVersion
+		return r.Apply(&i.Record)
+	})
+	if errors.Is(err, errEnough) {
+		return nil
+	}
+	return err
+}
+
+// restoreBefore starts a replay at the last snapshot with a base below a sequence, if there is one.
+func (s *historyService) restoreBefore(ctx context.Context, head persistence.Head, sequence uint64, r *replayed) error {
+	if sequence == 0 {
+		return nil
+	}
+	root, ok, err := s.config.HistoryReader.SnapshotBefore(ctx, head, sequence)
+	if err != nil || !ok {
+		return err
+	}
+	if err := r.Restore(&root); err != nil {
+		s.config.Logger.WarnContext(ctx, "a snapshot cannot be restored; replaying from the first event",
+			"root", root.Key.String(), "error", err)
+		r.Replay = actors.NewReplay(s.config.Kind, r.customer)
+	}
+	r.moment.ReplayedFrom = r.Sequence()
+	return nil
+}
+
+// historyGap is a gap where every event is needed.
+type historyGap struct{ *licensedv1.HistoryGap }
+
+func (g *historyGap) Error() string { return g.Message }
+
+// apiError says what a gap means for a question that needs what is missing.
+func (g *historyGap) apiError() error {
+	switch g.Reason {
+	case licensedv1.GapReason_GAP_REASON_EXPIRED:
+		return apiError(connect.CodeOutOfRange, ReasonExpired, g.Message+"; what was so then cannot be told any more", g.HistoryGap)
+	case licensedv1.GapReason_GAP_REASON_UNAVAILABLE:
+		return apiError(connect.CodeUnavailable, ReasonNotExecuted, g.Message+"; retry", g.HistoryGap)
+	default:
+		return apiError(connect.CodeDataLoss, ReasonCorrupt,
+			g.Message+"; an operator must look at it: licensectl verify", g.HistoryGap)
+	}
+}
+
+// GetState implements licensedv1connect.HistoryServiceHandler.
+func (s *historyService) GetState(
+	ctx context.Context, r *connect.Request[licensedv1.GetStateRequest],
+) (*connect.Response[licensedv1.GetStateResponse], error) {
+	v := checkSubject(r.Msg.CustomerId, "", "")
+	var sequence *uint64
+	if at, ok := r.Msg.At.(*licensedv1.GetStateRequest_Sequence); ok {
+		sequence = &at.Sequence
+	}
+	p := pointOf(&v, sequence, r.Msg.GetTime())
+	if err := invalid(v); err != nil {
+		return nil, err
+	}
+	at, err := s.replay(ctx, r.Msg.CustomerId, p)
+	if err != nil {
+		return nil, err
+	}
+	if at.moment.HeadSequence == 0 {
+		return nil, noHistory(r.Msg.CustomerId)
+	}
+	state, err := at.Aggregate().Query(at.asOf, describeState())
+	if err != nil {
+		return nil, s.failed(ctx, r.Msg.CustomerId, err, false)
+	}
+	return connect.NewResponse(&licensedv1.GetStateResponse{
+		State: state.(*licensedv1.CustomerState), Moment: at.moment,
+	}), nil
+}
+
+func describeState() *licensedv1.Query {
+	return &licensedv1.Query{Query: &licensedv1.Query_DescribeState{DescribeState: &licensedv1.DescribeState{}}}
+}
+
+// TryAt implements licensedv1connect.HistoryServiceHandler.
+func (s *historyService) TryAt(
+	ctx context.Context, r *connect.Request[licensedv1.TryAtRequest],
+) (*connect.Response[licensedv1.TryAtResponse], error) {
+	v := checkSubject(r.Msg.CustomerId, "", "")
+	var sequence *uint64
+	if at, ok := r.Msg.At.(*licensedv1.TryAtRequest_Sequence); ok {
+		sequence = &at.Sequence
+	}
+	p := pointOf(&v, sequence, r.Msg.GetTime())
+	checkCommand(&v, r.Msg.Command)
+	if err := invalid(v); err != nil {
+		return nil, err
+	}
+	at, err := s.replay(ctx, r.Msg.CustomerId, p)
+	if err != nil {
+		return nil, err
+	}
+	decision := at.Aggregate().Decide(at.asOf, r.Msg.Command)
+	o, err := license.DecodeOutcome(r.Msg.CustomerId, r.Msg.Command, at.asOf, s.config.Kind.Outcome(decision.Events))
+	if err != nil {
+		return nil, s.failed(ctx, r.Msg.CustomerId, err, false)
+	}
+	res := &licensedv1.TryAtResponse{
+		Refusal: o.Refusal, License: o.License, ReleasedTitleIds: o.ReleasedTitles, PlanId: o.PlanID, DeviceLimit: o.DeviceLimit,
+		Moment: at.moment,
+	}
+	for i := range decision.Events {
+		e := historyEvent(&HistoryItem{Record: persistence.Record{
+			Sequence: at.Sequence() + uint64(i) + 1, Index: uint32(i), Count: uint32(len(decision.Events)),
+			AggregateID: decision.Events[i].AggregateID, Order: decision.Events[i].Order, Time: at.asOf, IssuedAt: at.asOf,
+			Mapper: decision.Events[i].Mapper, Header: decision.Events[i].Header, Data: decision.Events[i].Data,
+		}}, decision.Events[i].Value, nil)
+		e.Committed, e.RowId = false, ""
+		res.Events = append(res.Events, e)
+	}
+	return connect.NewResponse(res), nil
+}
+
+// checkCommand checks the ids in a command.
+func checkCommand(v *violations, c *licensedv1.Command) {
+	switch c := c.GetCommand().(type) {
+	case *licensedv1.Command_AcquireLicense:
+		v.commandIDs("command.acquire_license", c.AcquireLicense)
+	case *licensedv1.Command_RenewLicense:
+		v.commandIDs("command.renew_license", c.RenewLicense)
+	case *licensedv1.Command_ReleaseLicense:
+		v.commandIDs("command.release_license", c.ReleaseLicense)
+	case *licensedv1.Command_RecordPlayback:
+		v.commandIDs("command.record_playback", c.RecordPlayback)
+	case *licensedv1.Command_DeactivateDevice:
+		v.id("command.deactivate_device.device_id", c.DeactivateDevice.GetDeviceId())
+	case *licensedv1.Command_ChangePlan:
+		v.id("command.change_plan.plan_id", c.ChangePlan.GetPlanId())
+	default:
+		v.add("command", "is required")
+	}
+}
+
+func (v *violations) commandIDs(field string, c interface {
+	GetDeviceId() string
+	GetTitleId() string
+}) {
+	v.id(field+".device_id", c.GetDeviceId())
+	v.id(field+".title_id", c.GetTitleId())
+}
+
+// Why implements licensedv1connect.HistoryServiceHandler.
+func (s *historyService) Why(
+	ctx context.Context, r *connect.Request[licensedv1.WhyRequest],
+) (*connect.Response[licensedv1.WhyResponse], error) {
+	m := r.Msg
+	var v violations
+	v.id("customer_id", m.CustomerId)
+	v.id("device_id", m.DeviceId)
+	v.id("title_id", m.TitleId)
+	if err := invalid(v); err != nil {
+		return nil, err
+	}
+	now := s.config.Now().UTC().Truncate(time.Millisecond)
+	// The owner's state makes the verdict right even if events are missing.
+	answer, err := s.aggregates.Query(ctx, m.CustomerId, describeState())
+	if err != nil {
+		return nil, s.failed(ctx, m.CustomerId, err, false)
+	}
+	if answer.Head.Sequence == 0 {
+		return nil, noHistory(m.CustomerId)
+	}
+	x := license.NewExplainer(m.DeviceId, m.TitleId)
+	moment := &licensedv1.Moment{
+		Sequence: answer.Head.Sequence, HeadSequence: answer.Head.Sequence, PolicyVersion: s.config.PolicyVersion(),
+	}
+	gaps, err := s.explain(ctx, answer.Head, x, moment)
+	if err != nil {
+		return nil, s.failed(ctx, m.CustomerId, err, false)
+	}
+	if last := moment.EventTime; last != nil && now.Before(last.AsTime()) {
+		now = last.AsTime()
+	}
+	moment.AsOf = timestamppb.New(now)
+	res := x.Why(now, answer.Value.(*licensedv1.CustomerState))
+	res.Gaps, res.Moment = gaps, moment
+	return connect.NewResponse(res), nil
+}
+
+// explain feeds a history to an explainer and returns the gaps in it.
+func (s *historyService) explain(
+	ctx context.Context, head persistence.Head, x *license.Explainer, moment *licensedv1.Moment,
+) (gaps []*licensedv1.HistoryGap, err error) {
+	err = s.config.HistoryReader.Read(ctx, head, HistoryRange{}, func(i *HistoryItem) error {
+		r := &i.Record
+		if i.Gap != nil {
+			gaps = append(gaps, i.Gap)
+			x.Missing(i.Gap.FromSequence, i.Gap.ToSequence, i.Gap.Message)
+			return nil
+		}
+		moment.ReplayedEvents++
+		moment.EventTime, moment.RecordedPolicyVersion = timestamppb.New(r.Time), r.Header.PolicyVersion
+		value, err := s.config.Kind.DecodeEvent(r.Mapper, r.Header, r.Data)
+		if err != nil {
+			x.Missing(r.Sequence, r.Sequence, err.Error())
+			return nil
+		}
+		x.Add(license.Recorded{
+			Event: actors.Event{
+				AggregateID: r.AggregateID, Order: r.Order, Time: r.Time, Mapper: r.Mapper, Header: r.Header, Data: r.Data, Value: value,
+			},
+			Sequence: r.Sequence, CommandID: r.CommandID,
+		})
+		return nil
+	})
+	return gaps, err
+}

@@ -1,0 +1,293 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"connectrpc.com/connect"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+
+	"licensed/actors"
+	"licensed/messages/licensedv1"
+	"licensed/persistence"
+)
+
+// ErrUnsupported says that a node has no such part.
+var ErrUnsupported = errors.New("not supported by this node")
+
+// Operations are what an operator may ask of the node behind the gateway. They are safe for concurrent
+// use.
+type Operations interface {
+	// Node tells how the node does; the number of followers is the gateway's to add.
+	Node(ctx context.Context) (*licensedv1.GetNodeResponse, error)
+	// Customers returns up to limit ids of customers with a history, after the last id of the former page.
+	Customers(ctx context.Context, after string, limit int) ([]string, error)
+	// Passivate takes a customer out of memory, unless it is at work.
+	Passivate(ctx context.Context, customer string) (resident, left bool)
+	// Archive moves the closed part of a customer's history to the archive. Errors: ErrUnsupported.
+	Archive(ctx context.Context, customer string, all bool) (*licensedv1.ArchiveCustomerResponse, error)
+	// Verify checks a customer and reports progress now and then.
+	Verify(ctx context.Context, customer string, mend bool, progress func(checked, total uint64) error) (*licensedv1.CustomerReport, error)
+	// Import records a stretch of history, as actors.Runtime does.
+	Import(ctx context.Context, customer string, i actors.Import) (persistence.Head, error)
+	// ReloadPolicy reads the policy file again and returns the version then in force. The error says what
+	// is wrong with the file.
+	ReloadPolicy(ctx context.Context) (version string, changed bool, err error)
+}
+
+// MaxImportBytes is the largest message of ImportCustomer.
+const MaxImportBytes = 4 << 20
+
+// importStretch is how many records are recorded in one write, about.
+const importStretch = 100
+
+// Pages of ListCustomers.
+const (
+	customersPage = 1000
+	customersMax  = 10_000
+)
+
+// adminService implements licensedv1connect.AdminServiceHandler.
+type adminService struct{ *Gateway }
+
+// GetNode implements licensedv1connect.AdminServiceHandler.
+func (s *adminService) GetNode(
+	ctx context.Context, _ *connect.Request[licensedv1.GetNodeRequest],
+) (*connect.Response[licensedv1.GetNodeResponse], error) {
+	res, err := s.config.Operations.Node(ctx)
+	if err != nil {
+		return nil, s.failed(ctx, "", err, false)
+	}
+	res.Followers = uint32(s.followed.count())
+	state, cause := s.config.Health.State()
+	res.State = state.String()
+	if cause != nil {
+		res.State += ": " + cause.Error()
+	}
+	return connect.NewResponse(res), nil
+}
+
+// ListCustomers implements licensedv1connect.AdminServiceHandler.
+func (s *adminService) ListCustomers(
+	ctx context.Context, r *connect.Request[licensedv1.ListCustomersRequest],
+) (*connect.Response[licensedv1.ListCustomersResponse], error) {
+	var v violations
+	if r.Msg.After != "" {
+		v.id("after", r.Msg.After)
+	}
+	if r.Msg.Limit > customersMax {
+		v.add("limit", fmt.Sprintf("is %d, at most %d are allowed", r.Msg.Limit, customersMax))
+	}
+	if err := invalid(v); err != nil {
+		return nil, err
+	}
+	limit := int(r.Msg.Limit)
+	if limit == 0 {
+		limit = customersPage
+	}
+	ids, err := s.config.Operations.Customers(ctx, r.Msg.After, limit)
+	if err != nil {
+		return nil, s.failed(ctx, "", err, false)
+	}
+	return connect.NewResponse(&licensedv1.ListCustomersResponse{CustomerIds: ids}), nil
+}
+
+// PassivateCustomer implements licensedv1connect.AdminServiceHandler.
+func (s *adminService) PassivateCustomer(
+	ctx context.Context, r *connect.Request[licensedv1.PassivateCustomerRequest],
+) (*connect.Response[licensedv1.PassivateCustomerResponse], error) {
+	if err := invalid(checkSubject(r.Msg.CustomerId, "", "")); err != nil {
+		return nil, err
+	}
+	resident, left := s.config.Operations.Passivate(ctx, r.Msg.CustomerId)
+	return connect.NewResponse(&licensedv1.PassivateCustomerResponse{Passivated: resident && left, Busy: !left}), nil
+}
+
+// ArchiveCustomer implements licensedv1connect.AdminServiceHandler.
+func (s *adminService) ArchiveCustomer(
+	ctx context.Context, r *connect.Request[licensedv1.ArchiveCustomerRequest],
+) (*connect.Response[licensedv1.ArchiveCustomerResponse], error) {
+	if err := invalid(checkSubject(r.Msg.CustomerId, "", "")); err != nil {
+		return nil, err
+	}
+	res, err := s.config.Operations.Archive(ctx, r.Msg.CustomerId, r.Msg.All)
+	if errors.Is(err, ErrUnsupported) {
+		return nil, apiError(connect.CodeUnimplemented, ReasonUnsupported, "this node has no archive; nothing was moved")
+	}
+	if err != nil {
+		return nil, s.failed(ctx, r.Msg.CustomerId, err, false)
+	}
+	return connect.NewResponse(res), nil
+}
+
+// VerifyCustomer implements licensedv1connect.AdminServiceHandler.
+func (s *adminService) VerifyCustomer(
+	ctx context.Context, r *connect.Request[licensedv1.VerifyCustomerRequest], stream *connect.ServerStream[licensedv1.VerifyCustomerResponse],
+) error {
+	if err := invalid(checkSubject(r.Msg.CustomerId, "", "")); err != nil {
+		return err
+	}
+	var last licensedv1.VerifyCustomerResponse
+	report, err := s.config.Operations.Verify(ctx, r.Msg.CustomerId, r.Msg.Mend, func(checked, total uint64) error {
+		last.CheckedEvents, last.TotalEvents = checked, total
+		return sendTo(ctx, stream, &licensedv1.VerifyCustomerResponse{CheckedEvents: checked, TotalEvents: total})
+	})
+	if errors.Is(err, persistence.ErrNotFound) {
+		return noHistory(r.Msg.CustomerId)
+	}
+	if err != nil {
+		return s.failed(ctx, r.Msg.CustomerId, err, false)
+	}
+	return sendTo(ctx, stream, &licensedv1.VerifyCustomerResponse{
+		CheckedEvents: report.Events, TotalEvents: report.HeadSequence, Report: report,
+	})
+}
+
+// ReloadPolicy implements licensedv1connect.AdminServiceHandler.
+func (s *adminService) ReloadPolicy(
+	ctx context.Context, _ *connect.Request[licensedv1.ReloadPolicyRequest],
+) (*connect.Response[licensedv1.ReloadPolicyResponse], error) {
+	version, changed, err := s.config.Operations.ReloadPolicy(ctx)
+	switch {
+	case errors.Is(err, ErrUnsupported):
+		return nil, apiError(connect.CodeUnimplemented, ReasonUnsupported, "this node runs on the built-in policy; there is no file to read")
+	case ctx.Err() != nil && err != nil:
+		return nil, s.failed(ctx, "", err, false)
+	case err != nil:
+		return nil, apiError(connect.CodeFailedPrecondition, ReasonInvalid,
+			fmt.Sprintf("the policy file cannot be used, policy %s stays in force: %v", version, err))
+	}
+	return connect.NewResponse(&licensedv1.ReloadPolicyResponse{PolicyVersion: version, Changed: changed}), nil
+}
+
+// ImportCustomer implements licensedv1connect.AdminServiceHandler.
+func (s *adminService) ImportCustomer(
+	ctx context.Context, r *connect.Request[licensedv1.ImportCustomerRequest],
+) (*connect.Response[licensedv1.ImportCustomerResponse], error) {
+	v := checkSubject(r.Msg.CustomerId, "", "")
+	records := decodeRecords(&v, r.Msg.Records)
+	if err := invalid(v); err != nil {
+		return nil, err
+	}
+	i := &importing{adminService: s, customer: r.Msg.CustomerId, res: &licensedv1.ImportCustomerResponse{}}
+	if err := i.run(ctx, records, r.Msg.Last); err != nil {
+		return nil, i.failed(ctx, err)
+	}
+	return connect.NewResponse(i.res), nil
+}
+
+// decodeRecords returns the records of a request, which follow one another.
+func decodeRecords(v *violations, encoded [][]byte) []persistence.Record {
+	records := make([]persistence.Record, 0, len(encoded))
+	for n, b := range encoded {
+		r, err := persistence.DecodeRecord(b)
+		if err != nil {
+			v.add(fmt.Sprintf("records[%d]", n), "is no record: "+err.Error())
+			return nil
+		}
+		if n > 0 && r.Sequence != records[n-1].Sequence+1 {
+			v.add(fmt.Sprintf("records[%d]", n), fmt.Sprintf("is event %d, after event %d", r.Sequence, records[n-1].Sequence))
+			return nil
+		}
+		records = append(records, r)
+	}
+	return records
+}
+
+// importing is a call of ImportCustomer at work.
+type importing struct {
+	*adminService
+	customer string
+	res      *licensedv1.ImportCustomerResponse
+}
+
+// otherHistory is why an import is not the customer's history.
+type otherHistory struct{ why string }
+
+func (e *otherHistory) Error() string { return e.why }
+
+// run compares what the customer has already, and records the rest.
+func (i *importing) run(ctx context.Context, records []persistence.Record, last bool) error {
+	head, err := i.head(ctx, i.customer)
+	if err != nil {
+		return err
+	}
+	i.res.Sequence = head.Sequence
+	end := head.Sequence
+	if len(records) > 0 {
+		first := records[0].Sequence
+		if first == 0 || first > head.Sequence+1 {
+			return &otherHistory{fmt.Sprintf("the history ends at event %d, and the import goes on with event %d; send what is between", head.Sequence, first)}
+		}
+		present := records[:min(uint64(len(records)), head.Sequence+1-first)]
+		if err := i.compare(ctx, head, present); err != nil {
+			return err
+		}
+		if err := i.record(ctx, head.Sequence, records[len(present):]); err != nil {
+			return err
+		}
+		end = records[len(records)-1].Sequence
+	}
+	if !last || end < i.res.Sequence {
+		return nil // A history that went on since its import is past its end.
+	}
+	_, err = i.config.Operations.Import(ctx, i.customer, actors.Import{After: end, End: true})
+	return err
+}
+
+// compare compares records with what is stored in their place.
+func (i *importing) compare(ctx context.Context, head persistence.Head, records []persistence.Record) error {
+	if len(records) == 0 {
+		return nil
+	}
+	r := HistoryRange{After: records[0].Sequence - 1, Through: records[len(records)-1].Sequence}
+	next := records
+	return i.config.HistoryReader.Read(ctx, head, r, func(stored *HistoryItem) error {
+		if stored.Gap != nil {
+			return &otherHistory{"what is stored cannot be compared: " + stored.Gap.Message}
+		}
+		if !bytes.Equal(persistence.AppendRecord(nil, &stored.Record), persistence.AppendRecord(nil, &next[0])) {
+			return &otherHistory{fmt.Sprintf("the customer has another event %d", next[0].Sequence)}
+		}
+		next = next[1:]
+		i.res.Present++
+		return nil
+	})
+}
+
+// record records what comes after the present end, a stretch of whole commands at a time.
+func (i *importing) record(ctx context.Context, after uint64, records []persistence.Record) error {
+	for len(records) > 0 {
+		n := 0
+		for n < len(records) && n < importStretch {
+			n = min(n+int(max(1, records[n].Count)), len(records))
+		}
+		head, err := i.config.Operations.Import(ctx, i.customer, actors.Import{After: after, Records: records[:n]})
+		if err != nil {
+			return err
+		}
+		i.res.Imported += uint64(n)
+		i.res.Sequence, after, records = head.Sequence, head.Sequence, records[n:]
+	}
+	return nil
+}
+
+// failed says what an error means for the import.
+func (i *importing) failed(ctx context.Context, err error) error {
+	var other *otherHistory
+	switch {
+	case errors.As(err, &other):
+		return apiError(connect.CodeFailedPrecondition, ReasonOtherHistory,
+			fmt.Sprintf("customer %s: %s; nothing was overwritten", i.customer, other.why))
+	case errors.Is(err, actors.ErrNotContinued):
+		return apiError(connect.CodeFailedPrecondition, ReasonOtherHistory,
+			fmt.Sprintf("customer %s: %v; nothing was overwritten", i.customer, err))
+	case errors.Is(err, actors.ErrNoHistory):
+		return apiError(connect.CodeInvalidArgument, ReasonInvalid, err.Error(), &errdetails.BadRequest{
+			FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: "records", Description: err.Error()}},
+		})
+	}
+	return i.adminService.failed(ctx, i.customer, err, true)
+}
