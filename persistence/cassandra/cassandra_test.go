@@ -6,6 +6,7 @@ import (
 	"os"
 	"sync"
 	"testing"
+	"time"
 
 	"licensed/persistence"
 	"licensed/persistence/cassandra"
@@ -86,20 +87,59 @@ func TestConformance(t *testing.T) {
 	persistencetest.Run(t, driver(t, keyspace(t)))
 }
 
+func TestArchiveConformance(t *testing.T) {
+	o := keyspace(t)
+	if _, err := cassandra.ApplySchema(t.Context(), o, cassandra.ArchiveSchema, cassandra.ApplyOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	persistencetest.RunArchive(t, persistencetest.ArchiveDriver{
+		New: func(t testing.TB) *persistencetest.ArchivePlace {
+			o := quiet(t, o)
+			check(t, cassandra.Truncate(t.Context(), o, cassandra.ArchiveSchema))
+			return &persistencetest.ArchivePlace{
+				Open:    func() (persistence.Archive, error) { return cassandra.OpenArchive(t.Context(), o) },
+				Corrupt: func(t testing.TB, name string) { check(t, cassandra.CorruptSegment(t.Context(), o, name)) },
+			}
+		},
+	})
+}
+
+// TestExpiry: Cassandra itself drops what expires, name and bytes.
+func TestExpiry(t *testing.T) {
+	o := keyspace(t)
+	ctx := t.Context()
+	_, err := cassandra.ApplySchema(ctx, o, cassandra.ArchiveSchema, cassandra.ApplyOptions{})
+	check(t, err)
+	a, err := cassandra.OpenArchive(ctx, o)
+	check(t, err)
+	defer func() { check(t, a.Close()) }()
+	check(t, a.PutSegment(ctx, "for ever", []byte("x"), time.Time{}))
+	check(t, a.PutSegment(ctx, "a day", []byte("x"), time.Now().Add(24*time.Hour)))
+	name, chunk, err := cassandra.TimesToLive(ctx, o, "for ever")
+	if err != nil || name != 0 || chunk != 0 {
+		t.Errorf("for ever: %d, %d, %v", name, chunk, err)
+	}
+	name, chunk, err = cassandra.TimesToLive(ctx, o, "a day")
+	if day := 86400; err != nil || name < day || chunk < day || name > 2*day || chunk > 2*day {
+		t.Errorf("a day: %d s, %d s, %v", name, chunk, err)
+	}
+}
+
+func check(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // driver keeps all places in one keyspace, emptied before each, which is faster than creating tables.
 func driver(t *testing.T, o cassandra.Options) persistencetest.Driver {
-	check := func(t testing.TB, err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
 	return persistencetest.Driver{
 		MaxMutationBytes: o.MaxMutationBytes,
 		Housekeeping:     true,
 		New: func(t testing.TB) *persistencetest.Place {
 			o := quiet(t, o)
-			check(t, cassandra.Truncate(t.Context(), o))
+			check(t, cassandra.Truncate(t.Context(), o, cassandra.HotSchema))
 			return &persistencetest.Place{
 				Open: func() (persistence.Store, error) { return cassandra.Open(t.Context(), o) },
 				CorruptRoot: func(t testing.TB, key persistence.RootKey) {

@@ -77,7 +77,7 @@ type tableOptions struct {
 }
 
 // inspect reads what the promise depends on.
-func inspect(ctx context.Context, s *session, o *Options) (*findings, error) {
+func inspect(ctx context.Context, s *session, o *Options, which Schema) (*findings, error) {
 	f := &findings{
 		tables:    make(map[string]tableOptions),
 		commitLog: make(map[string]bool), paxosVariant: make(map[string]bool),
@@ -89,9 +89,11 @@ func inspect(ctx context.Context, s *session, o *Options) (*findings, error) {
 	if err := f.readTables(ctx, s, o.Keyspace); err != nil {
 		return nil, err
 	}
-	var err error
-	if f.cluster, err = s.readCluster(ctx); err != nil && !errors.Is(err, persistence.ErrNotFound) {
-		return nil, err
+	if which == HotSchema {
+		var err error
+		if f.cluster, err = s.readCluster(ctx); err != nil && !errors.Is(err, persistence.ErrNotFound) {
+			return nil, err
+		}
 	}
 	first := true
 	for _, id := range s.policy.hostIDs() {
@@ -251,12 +253,15 @@ func (f *findings) risks(o *Options) []Risk {
 	return found
 }
 
+// monotonicTables are those with plain writes: what one read of them saw, later ones must see.
+var monotonicTables = []string{"events", "snapshots", "segment_names", "segment_chunks"}
+
 type addRisk func(wrong, severe bool, name, format string, args ...any)
 
 func (f *findings) addTableRisks(add addRisk) {
 	for _, name := range slices.Sorted(maps.Keys(f.tables)) {
 		t := f.tables[name]
-		journal := name == "events" || name == "snapshots"
+		journal := slices.Contains(monotonicTables, name)
 		add(journal && !strings.EqualFold(t.readRepair, "BLOCKING"), true, RiskReadRepair,
 			"table %s has read_repair %s: an activation may see a write that the next one does not; it must be BLOCKING", name, t.readRepair)
 		add(t.timeToLive != 0, true, RiskTimeToLive, "table %s has default_time_to_live %d: its rows would expire", name, t.timeToLive)

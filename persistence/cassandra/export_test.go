@@ -36,13 +36,14 @@ func withSession(ctx context.Context, o Options, keyspace string, run func(*sess
 	return run(s)
 }
 
-// Tables are all tables but schema_migrations.
-var Tables = []string{"events", "snapshots", "leases", "shards", "cluster"}
-
-// Truncate empties the tables.
-func Truncate(ctx context.Context, o Options) error {
-	statements := make([]string, 0, len(Tables))
-	for _, table := range Tables {
+// Truncate empties the tables of a schema.
+func Truncate(ctx context.Context, o Options, which Schema) error {
+	tables := []string{"events", "snapshots", "leases", "shards", "cluster"}
+	if which == ArchiveSchema {
+		tables = []string{"segment_names", "segment_chunks"}
+	}
+	statements := make([]string, 0, len(tables))
+	for _, table := range tables {
 		statements = append(statements, "TRUNCATE "+table)
 	}
 	return Exec(ctx, o, statements...)
@@ -58,6 +59,18 @@ func CorruptRoot(ctx context.Context, o Options, key persistence.RootKey) error 
 func CorruptRecord(ctx context.Context, o Options, p persistence.Partition, sequence uint64) error {
 	return corruptColumn(ctx, o, "event_data", "events", "row_id = ? AND epoch = ? AND incarnation = ? AND sequence = ?",
 		p.RowID(), int64(p.Epoch), gocql.UUID(p.Incarnation), int64(sequence))
+}
+
+// CorruptSegment damages the first chunk of a segment.
+func CorruptSegment(ctx context.Context, o Options, name string) error {
+	var id gocql.UUID
+	err := withSession(ctx, o, o.Keyspace, func(s *session) error {
+		return s.Query("SELECT id FROM segment_names WHERE bucket = ? AND name = ?", nameBucket(name), name).WithContext(ctx).Scan(&id)
+	})
+	if err != nil {
+		return err
+	}
+	return corruptColumn(ctx, o, "data", "segment_chunks", "id = ? AND chunk = 0", id)
 }
 
 func corruptColumn(ctx context.Context, o Options, column, table, where string, key ...any) error {

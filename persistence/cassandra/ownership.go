@@ -31,39 +31,42 @@ const (
 // schema: rows are looked for where it says.
 const buckets = 16
 
-// bucketLocks let this process have one serial operation per bucket under way. Conditional updates of
-// one partition exclude each other in Cassandra too, but there by trying, failing and trying again.
-type bucketLocks struct{ leases, shards [buckets]chan struct{} }
+// locks let this process have one serial operation per bucket under way. Conditional updates of one
+// partition exclude each other in Cassandra too, but there by trying, failing and trying again.
+type locks []chan struct{}
 
-func newBucketLocks() bucketLocks {
-	var l bucketLocks
-	for i := range buckets {
-		l.leases[i] = make(chan struct{}, 1)
-		l.shards[i] = make(chan struct{}, 1)
+func newLocks(n int) locks {
+	l := make(locks, n)
+	for i := range l {
+		l[i] = make(chan struct{}, 1)
 	}
 	return l
+}
+
+// with runs an operation that has a bucket to itself. Errors that are not op's wrap errNotSent.
+func (l locks) with(ctx context.Context, bucket int, op func() error) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%w: %w", errNotSent, err)
+	}
+	select {
+	case l[bucket] <- struct{}{}:
+		defer func() { <-l[bucket] }()
+		return op()
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", errNotSent, ctx.Err())
+	}
 }
 
 func leaseBucket(i persistence.Incarnation) int { return int(i[len(i)-1]) % buckets }
 func shardBucket(id uint32) int                 { return int(id % buckets) }
 
 // serial runs an operation that has a bucket to itself.
-func (s *Store) serial(ctx context.Context, bucket chan struct{}, op func() error) error {
+func (s *Store) serial(ctx context.Context, l locks, bucket int, op func() error) error {
 	if err := s.begin(); err != nil {
 		return err
 	}
 	defer s.end()
-	err := ctx.Err()
-	if err == nil {
-		select {
-		case bucket <- struct{}{}:
-			defer func() { <-bucket }()
-			return s.count(op())
-		case <-ctx.Done():
-			err = ctx.Err()
-		}
-	}
-	return s.count(fmt.Errorf("%w: %w", errNotSent, err))
+	return s.count(l.with(ctx, bucket, op))
 }
 
 // errNotSent marks an operation that did not begin. Callers turn it into the error of their kind.
@@ -80,9 +83,9 @@ func (s *Store) count(err error) error {
 }
 
 // serialRead reads rows of one bucket at the serial consistency.
-func (s *Store) serialRead(ctx context.Context, bucket chan struct{}, scan func(*gocql.Iter) bool, statement string, values ...any) error {
-	err := s.serial(ctx, bucket, func() error {
-		iter := s.session.readSerial(ctx, statement, values...).Iter()
+func (s *Store) serialRead(ctx context.Context, l locks, bucket int, scan func(*gocql.Iter) bool, query *gocql.Query) error {
+	err := s.serial(ctx, l, bucket, func() error {
+		iter := query.Iter()
 		for scan(iter) {
 		}
 		if err := iter.Close(); err != nil {
@@ -97,8 +100,8 @@ func (s *Store) serialRead(ctx context.Context, bucket chan struct{}, scan func(
 }
 
 // swap is a compare-and-set of one row of a bucket.
-func (s *Store) swap(ctx context.Context, bucket chan struct{}, statement string, values ...any) (applied bool, row map[string]any, err error) {
-	err = s.serial(ctx, bucket, func() error {
+func (s *Store) swap(ctx context.Context, l locks, bucket int, statement string, values ...any) (applied bool, row map[string]any, err error) {
+	err = s.serial(ctx, l, bucket, func() error {
 		var err error
 		applied, row, err = s.session.compareAndSet(ctx, statement, values...)
 		return err
@@ -176,7 +179,7 @@ func (s *Store) Lease(ctx context.Context, i persistence.Incarnation) (persisten
 
 func (s *Store) readLeases(ctx context.Context, bucket int, statement string, values ...any) ([]persistence.Lease, error) {
 	var leases []persistence.Lease
-	err := s.serialRead(ctx, s.buckets.leases[bucket], func(iter *gocql.Iter) bool {
+	err := s.serialRead(ctx, s.leaseLocks, bucket, func(iter *gocql.Iter) bool {
 		var l persistence.Lease
 		var i gocql.UUID
 		var counter int64
@@ -186,7 +189,7 @@ func (s *Store) readLeases(ctx context.Context, bucket int, statement string, va
 		l.Incarnation, l.Counter = persistence.Incarnation(i), uint64(counter)
 		leases = append(leases, l)
 		return true
-	}, statement, values...)
+	}, s.session.readSerial(ctx, statement, values...))
 	return leases, err
 }
 
@@ -212,7 +215,7 @@ func (s *Store) swapLease(ctx context.Context, old, next persistence.Lease) (boo
 		statement = updateLease
 		values = []any{next.Node, int64(next.Counter), next.Dead, bucket, id, old.Node, int64(old.Counter), old.Dead}
 	}
-	applied, row, err := s.swap(ctx, s.buckets.leases[bucket], statement, values...)
+	applied, row, err := s.swap(ctx, s.leaseLocks, bucket, statement, values...)
 	if err != nil || applied {
 		return applied, next, err
 	}
@@ -244,7 +247,7 @@ func (s *Store) Shard(ctx context.Context, id uint32) (persistence.Shard, error)
 
 func (s *Store) readShards(ctx context.Context, bucket int, statement string, values ...any) ([]persistence.Shard, error) {
 	var shards []persistence.Shard
-	err := s.serialRead(ctx, s.buckets.shards[bucket], func(iter *gocql.Iter) bool {
+	err := s.serialRead(ctx, s.shardLocks, bucket, func(iter *gocql.Iter) bool {
 		var id, epoch int64
 		var owner, successor gocql.UUID
 		if !iter.Scan(&id, &epoch, &owner, &successor) {
@@ -255,7 +258,7 @@ func (s *Store) readShards(ctx context.Context, bucket int, statement string, va
 			Owner: persistence.Incarnation(owner), Successor: persistence.Incarnation(successor),
 		})
 		return true
-	}, statement, values...)
+	}, s.session.readSerial(ctx, statement, values...))
 	return shards, err
 }
 
@@ -282,7 +285,7 @@ func (s *Store) swapShard(ctx context.Context, old, next persistence.Shard) (boo
 		statement = updateShard
 		values = []any{int64(next.Epoch), owner, successor, bucket, id, int64(old.Epoch), gocql.UUID(old.Owner), gocql.UUID(old.Successor)}
 	}
-	applied, row, err := s.swap(ctx, s.buckets.shards[bucket], statement, values...)
+	applied, row, err := s.swap(ctx, s.shardLocks, bucket, statement, values...)
 	if err != nil || applied {
 		return applied, next, err
 	}

@@ -21,17 +21,26 @@ import (
 	"licensed/persistence"
 )
 
-//go:embed schema/*.cql
+//go:embed schema/*.cql schema/*/*.cql
 var schemaFiles embed.FS
+
+// Schema names one of the two sets of tables. They may share a keyspace.
+type Schema string
+
+// The sets: of the store, and of the archive.
+const (
+	HotSchema     Schema = "hot"
+	ArchiveSchema Schema = "archive"
+)
 
 const (
 	bootstrapFile = "schema/migrations.cql"
 
-	selectVersions = `SELECT version, name, checksum, applied_at, applied_by FROM schema_migrations WHERE scope = 'schema'`
-	insertVersion  = `INSERT INTO schema_migrations (scope, version, name, checksum, applied_at, applied_by) VALUES ('schema', ?, ?, ?, ?, ?) IF NOT EXISTS`
-	takeLock       = `UPDATE schema_migrations USING TTL 60 SET lock = ? WHERE scope = 'schema' IF lock = null`
-	renewLock      = `UPDATE schema_migrations USING TTL 60 SET lock = ? WHERE scope = 'schema' IF lock = ?`
-	releaseLock    = `DELETE lock FROM schema_migrations WHERE scope = 'schema' IF lock = ?`
+	selectVersions = `SELECT version, name, checksum, applied_at, applied_by FROM schema_migrations WHERE scope = ?`
+	insertVersion  = `INSERT INTO schema_migrations (scope, version, name, checksum, applied_at, applied_by) VALUES (?, ?, ?, ?, ?, ?) IF NOT EXISTS`
+	takeLock       = `UPDATE schema_migrations USING TTL 60 SET lock = ? WHERE scope = ? IF lock = null`
+	renewLock      = `UPDATE schema_migrations USING TTL 60 SET lock = ? WHERE scope = ? IF lock = ?`
+	releaseLock    = `DELETE lock FROM schema_migrations WHERE scope = ? IF lock = ?`
 
 	// A change of the schema waits for all nodes, longer than a read or write does.
 	schemaTimeout = 30 * time.Second
@@ -62,8 +71,8 @@ type ApplyOptions struct {
 // then is. Any number of processes may do so at once: one works and the others wait. It needs the right
 // to create tables, and all Cassandra nodes up. What failed half-way is done again by the next call.
 // Errors: as Open; ErrSchema if the keyspace is newer than this program, or missing.
-func ApplySchema(ctx context.Context, o Options, a ApplyOptions) ([]SchemaVersion, error) {
-	m := migrator{apply: a, lock: gocql.UUID(persistence.NewIncarnation())}
+func ApplySchema(ctx context.Context, o Options, which Schema, a ApplyOptions) ([]SchemaVersion, error) {
+	m := migrator{schema: which, apply: a, lock: gocql.UUID(persistence.NewIncarnation())}
 	err := m.connect(ctx, o)
 	if err != nil {
 		return nil, fmt.Errorf("cassandra schema: %w", err)
@@ -78,7 +87,7 @@ func ApplySchema(ctx context.Context, o Options, a ApplyOptions) ([]SchemaVersio
 
 // SchemaStatus returns all versions, of the keyspace and of this program, in order. Errors: as Open;
 // a keyspace without a schema is no error.
-func SchemaStatus(ctx context.Context, o Options) ([]SchemaVersion, error) {
+func SchemaStatus(ctx context.Context, o Options, which Schema) ([]SchemaVersion, error) {
 	if err := o.Validate(); err != nil {
 		return nil, fmt.Errorf("cassandra schema: %w", err)
 	}
@@ -87,7 +96,7 @@ func SchemaStatus(ctx context.Context, o Options) ([]SchemaVersion, error) {
 		return nil, fmt.Errorf("cassandra schema: %w", err)
 	}
 	defer s.Close()
-	state, err := readSchema(ctx, s)
+	state, err := readSchema(ctx, s, which)
 	if err != nil {
 		return nil, fmt.Errorf("cassandra schema: keyspace %s: %w", o.Keyspace, err)
 	}
@@ -130,10 +139,10 @@ type migration struct {
 	statements []string
 }
 
-func migrations() ([]migration, error) {
-	files, err := fs.Glob(schemaFiles, "schema/[0-9]*.cql")
-	if err != nil {
-		return nil, err
+func migrations(which Schema) ([]migration, error) {
+	files, err := fs.Glob(schemaFiles, "schema/"+string(which)+"/*.cql")
+	if err != nil || len(files) == 0 {
+		return nil, fmt.Errorf("no schema %q: %w", which, err)
 	}
 	slices.Sort(files)
 	var all []migration
@@ -192,8 +201,8 @@ func splitStatements(text []byte) []string {
 }
 
 // readSchema compares the keyspace's versions with this program's.
-func readSchema(ctx context.Context, s *session) ([]SchemaVersion, error) {
-	known, err := migrations()
+func readSchema(ctx context.Context, s *session, which Schema) ([]SchemaVersion, error) {
+	known, err := migrations(which)
 	if err != nil {
 		return nil, err
 	}
@@ -201,7 +210,7 @@ func readSchema(ctx context.Context, s *session) ([]SchemaVersion, error) {
 	for _, m := range known {
 		state = append(state, SchemaVersion{Version: m.version, Name: m.name, Known: true})
 	}
-	iter := s.readSerial(ctx, selectVersions).Iter()
+	iter := s.readSerial(ctx, selectVersions, string(which)).Iter()
 	var v SchemaVersion
 	var checksum string
 	for iter.Scan(&v.Version, &v.Name, &checksum, &v.AppliedAt, &v.AppliedBy) {
@@ -243,8 +252,8 @@ func judgeSchema(state []SchemaVersion) error {
 	return nil
 }
 
-func checkSchema(ctx context.Context, s *session) error {
-	state, err := readSchema(ctx, s)
+func checkSchema(ctx context.Context, s *session, which Schema) error {
+	state, err := readSchema(ctx, s, which)
 	if err != nil {
 		return err
 	}
@@ -253,6 +262,7 @@ func checkSchema(ctx context.Context, s *session) error {
 
 // migrator applies the schema.
 type migrator struct {
+	schema  Schema
 	session *session
 	apply   ApplyOptions
 	lock    gocql.UUID
@@ -318,7 +328,7 @@ func (s *session) change(ctx context.Context, statement string) error {
 }
 
 func (m *migrator) run(ctx context.Context) ([]SchemaVersion, error) {
-	state, err := readSchema(ctx, m.session)
+	state, err := readSchema(ctx, m.session, m.schema)
 	if err != nil {
 		return nil, err
 	}
@@ -338,14 +348,14 @@ func (m *migrator) run(ctx context.Context) ([]SchemaVersion, error) {
 		return nil, err
 	}
 	err = m.applyMissing(ctx)
-	_, _, releaseErr := m.session.compareAndSet(ctx, releaseLock, m.lock)
+	_, _, releaseErr := m.session.compareAndSet(ctx, releaseLock, string(m.schema), m.lock)
 	if err != nil {
 		return nil, err
 	}
 	if releaseErr != nil {
 		return nil, fmt.Errorf("release the lock, which frees itself in a minute: %w", releaseErr)
 	}
-	state, err = readSchema(ctx, m.session)
+	state, err = readSchema(ctx, m.session, m.schema)
 	if err != nil {
 		return nil, err
 	}
@@ -355,9 +365,9 @@ func (m *migrator) run(ctx context.Context) ([]SchemaVersion, error) {
 // acquire waits for the lock. An attempt whose outcome is unknown is seen by the next: it is renewed.
 func (m *migrator) acquire(ctx context.Context) error {
 	for {
-		taken, _, err := m.session.compareAndSet(ctx, takeLock, m.lock)
+		taken, _, err := m.session.compareAndSet(ctx, takeLock, m.lock, string(m.schema))
 		if err == nil && !taken {
-			taken, _, err = m.session.compareAndSet(ctx, renewLock, m.lock, m.lock)
+			taken, _, err = m.session.compareAndSet(ctx, renewLock, m.lock, string(m.schema), m.lock)
 		}
 		if taken {
 			return nil
@@ -375,7 +385,7 @@ func (m *migrator) acquire(ctx context.Context) error {
 
 // renew fails if this process did not keep the lock.
 func (m *migrator) renew(ctx context.Context) error {
-	held, _, err := m.session.compareAndSet(ctx, renewLock, m.lock, m.lock)
+	held, _, err := m.session.compareAndSet(ctx, renewLock, m.lock, string(m.schema), m.lock)
 	if err == nil && !held {
 		err = fmt.Errorf("%w: the lock was lost", persistence.ErrUnavailable)
 	}
@@ -383,11 +393,11 @@ func (m *migrator) renew(ctx context.Context) error {
 }
 
 func (m *migrator) applyMissing(ctx context.Context) error {
-	known, err := migrations()
+	known, err := migrations(m.schema)
 	if err != nil {
 		return err
 	}
-	state, err := readSchema(ctx, m.session)
+	state, err := readSchema(ctx, m.session, m.schema)
 	if err != nil {
 		return err
 	}
@@ -421,6 +431,6 @@ func (m *migrator) applyOne(ctx context.Context, file *migration) error {
 	if err != nil {
 		by = "unknown"
 	}
-	_, _, err = m.session.compareAndSet(ctx, insertVersion, file.version, file.name, file.checksum, time.Now(), by)
+	_, _, err = m.session.compareAndSet(ctx, insertVersion, string(m.schema), file.version, file.name, file.checksum, time.Now(), by)
 	return err
 }

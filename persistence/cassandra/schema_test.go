@@ -46,15 +46,18 @@ func FuzzSplitStatements(f *testing.F) {
 
 // TestMigrations holds the files to what makes them safe to apply twice and by two nodes at once.
 func TestMigrations(t *testing.T) {
-	all, err := migrations()
-	if err != nil || len(all) == 0 {
-		t.Fatalf("%d migrations, %v", len(all), err)
-	}
 	bootstrap, err := readStatements(bootstrapFile)
 	if err != nil {
 		t.Fatal(err)
 	}
-	all = append(all, migration{name: "bootstrap", statements: bootstrap})
+	all := []migration{{name: "bootstrap", statements: bootstrap}}
+	for _, which := range []Schema{HotSchema, ArchiveSchema} {
+		files, err := migrations(which)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, files...)
+	}
 	for _, m := range all {
 		if len(m.statements) == 0 {
 			t.Errorf("%s: no statements", m.name)
@@ -68,21 +71,28 @@ func TestMigrations(t *testing.T) {
 			}
 		}
 	}
+	if _, err := migrations("other"); err == nil {
+		t.Error("a schema that does not exist has files")
+	}
 }
 
 // TestMigrationsNeverChange: a file that was released is what keyspaces have.
 func TestMigrationsNeverChange(t *testing.T) {
-	released := []string{
-		"journal bc97f3cb5d342e7d905fcdd88c96b500a6589828b319ee4a074502ef07b4caf3",
-		"ownership fe4e38bc3daf8079dc4d9de521ae507ae7b9a826c06de2602ed8139fa380ba7c",
-	}
-	all, err := migrations()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i, m := range all {
-		if got := m.name + " " + m.checksum; i >= len(released) || got != released[i] {
-			t.Errorf("version %d is %s; a released file must not change: add another", m.version, got)
+	for which, released := range map[Schema][]string{
+		HotSchema: {
+			"journal bc97f3cb5d342e7d905fcdd88c96b500a6589828b319ee4a074502ef07b4caf3",
+			"ownership fe4e38bc3daf8079dc4d9de521ae507ae7b9a826c06de2602ed8139fa380ba7c",
+		},
+		ArchiveSchema: {"segments 9070b6d980ab81ef935ed320d3b782afb0beeee42b03a814ecf1053bd8dba202"},
+	} {
+		all, err := migrations(which)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, m := range all {
+			if got := m.name + " " + m.checksum; i >= len(released) || got != released[i] {
+				t.Errorf("%s version %d is %s; a released file must not change: add another", which, m.version, got)
+			}
 		}
 	}
 }

@@ -31,7 +31,7 @@ func TestNothingThere(t *testing.T) {
 	o.Hosts = []string{"127.255.255.254:1"}
 	o = quiet(t, o)
 	wantOpenError(t, o, persistence.ErrUnavailable, "127.255.255.254")
-	if _, err := cassandra.SchemaStatus(t.Context(), o); !errors.Is(err, persistence.ErrUnavailable) {
+	if _, err := cassandra.SchemaStatus(t.Context(), o, cassandra.HotSchema); !errors.Is(err, persistence.ErrUnavailable) {
 		t.Errorf("status: %v, want ErrUnavailable", err)
 	}
 	o.Hosts = nil
@@ -44,43 +44,43 @@ func TestSchema(t *testing.T) {
 	o := cassandratest.NewKeyspace(t, base(t))
 	ctx := t.Context()
 	wantOpenError(t, o, cassandra.ErrSchema, "there is no keyspace "+o.Keyspace)
-	if _, err := cassandra.ApplySchema(ctx, o, cassandra.ApplyOptions{}); !errors.Is(err, cassandra.ErrSchema) {
+	if _, err := cassandra.ApplySchema(ctx, o, cassandra.HotSchema, cassandra.ApplyOptions{}); !errors.Is(err, cassandra.ErrSchema) {
 		t.Errorf("apply without a keyspace: %v, want ErrSchema", err)
 	}
 	if err := cassandra.ExecBare(ctx, o, "CREATE KEYSPACE "+o.Keyspace+" WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 1}"); err != nil {
 		t.Fatal(err)
 	}
 	wantOpenError(t, o, cassandra.ErrSchema, "licensed schema apply")
-	state, err := cassandra.SchemaStatus(ctx, o)
+	state, err := cassandra.SchemaStatus(ctx, o, cassandra.HotSchema)
 	if err != nil || len(state) == 0 || slices.ContainsFunc(state, func(v cassandra.SchemaVersion) bool { return !v.AppliedAt.IsZero() || !v.Known }) {
 		t.Errorf("status before: %+v, %v", state, err)
 	}
 
 	var applied []int
-	state, err = cassandra.ApplySchema(ctx, o, cassandra.ApplyOptions{Progress: func(v cassandra.SchemaVersion) { applied = append(applied, v.Version) }})
+	state, err = cassandra.ApplySchema(ctx, o, cassandra.HotSchema, cassandra.ApplyOptions{Progress: func(v cassandra.SchemaVersion) { applied = append(applied, v.Version) }})
 	if err != nil || len(applied) != len(state) {
 		t.Fatalf("applied %v of %+v: %v", applied, state, err)
 	}
-	again, err := cassandra.SchemaStatus(ctx, o)
+	again, err := cassandra.SchemaStatus(ctx, o, cassandra.HotSchema)
 	if err != nil || !slices.Equal(again, state) || slices.ContainsFunc(again, func(v cassandra.SchemaVersion) bool { return v.AppliedAt.IsZero() || v.AppliedBy == "" }) {
 		t.Errorf("status after: %+v, %v", again, err)
 	}
 	open(t, o)
 
 	// A program that is older than the keyspace stops, and does not touch it.
-	newer := fmt.Sprintf("INSERT INTO schema_migrations (scope, version, name, checksum, applied_at, applied_by) VALUES ('schema', %d, 'future', 'x', 1, 'me') IF NOT EXISTS", len(state)+1)
+	newer := fmt.Sprintf("INSERT INTO schema_migrations (scope, version, name, checksum, applied_at, applied_by) VALUES ('hot', %d, 'future', 'x', 1, 'me') IF NOT EXISTS", len(state)+1)
 	if err := cassandra.Exec(ctx, o, newer); err != nil {
 		t.Fatal(err)
 	}
 	wantOpenError(t, o, cassandra.ErrSchema, "newer than this program knows")
-	if _, err := cassandra.ApplySchema(ctx, o, cassandra.ApplyOptions{}); !errors.Is(err, cassandra.ErrSchema) {
+	if _, err := cassandra.ApplySchema(ctx, o, cassandra.HotSchema, cassandra.ApplyOptions{}); !errors.Is(err, cassandra.ErrSchema) {
 		t.Errorf("apply below a newer schema: %v, want ErrSchema", err)
 	}
 }
 
 func TestSchemaChanged(t *testing.T) {
 	o := keyspace(t)
-	if err := cassandra.Exec(t.Context(), o, "UPDATE schema_migrations SET checksum = 'other' WHERE scope = 'schema' AND version = 1 IF EXISTS"); err != nil {
+	if err := cassandra.Exec(t.Context(), o, "UPDATE schema_migrations SET checksum = 'other' WHERE scope = 'hot' AND version = 1 IF EXISTS"); err != nil {
 		t.Fatal(err)
 	}
 	wantOpenError(t, o, cassandra.ErrSchema, "other statements")
@@ -91,13 +91,13 @@ func TestApplyInterrupted(t *testing.T) {
 	o := keyspace(t)
 	ctx := t.Context()
 	if err := cassandra.Exec(ctx, o,
-		"DELETE FROM schema_migrations WHERE scope = 'schema' AND version = 2 IF EXISTS",
-		"UPDATE schema_migrations USING TTL 3 SET lock = 01020304-0506-0708-090a-0b0c0d0e0f10 WHERE scope = 'schema' IF lock = null",
+		"DELETE FROM schema_migrations WHERE scope = 'hot' AND version = 2 IF EXISTS",
+		"UPDATE schema_migrations USING TTL 3 SET lock = 01020304-0506-0708-090a-0b0c0d0e0f10 WHERE scope = 'hot' IF lock = null",
 		"DROP TABLE shards"); err != nil {
 		t.Fatal(err)
 	}
 	wantOpenError(t, o, cassandra.ErrSchema, "2 (ownership)")
-	if _, err := cassandra.ApplySchema(ctx, o, cassandra.ApplyOptions{}); err != nil {
+	if _, err := cassandra.ApplySchema(ctx, o, cassandra.HotSchema, cassandra.ApplyOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	open(t, o)
@@ -107,19 +107,19 @@ func TestApplyInterrupted(t *testing.T) {
 func TestApplyLocked(t *testing.T) {
 	o := keyspace(t)
 	if err := cassandra.Exec(t.Context(), o,
-		"DELETE FROM schema_migrations WHERE scope = 'schema' AND version = 2 IF EXISTS",
-		"UPDATE schema_migrations SET lock = 01020304-0506-0708-090a-0b0c0d0e0f10 WHERE scope = 'schema' IF lock = null"); err != nil {
+		"DELETE FROM schema_migrations WHERE scope = 'hot' AND version = 2 IF EXISTS",
+		"UPDATE schema_migrations SET lock = 01020304-0506-0708-090a-0b0c0d0e0f10 WHERE scope = 'hot' IF lock = null"); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	failed := make(chan error)
 	go func() {
-		_, err := cassandra.ApplySchema(ctx, o, cassandra.ApplyOptions{Progress: func(v cassandra.SchemaVersion) {
+		_, err := cassandra.ApplySchema(ctx, o, cassandra.HotSchema, cassandra.ApplyOptions{Progress: func(v cassandra.SchemaVersion) {
 			t.Errorf("version %d was applied without the lock", v.Version)
 		}})
 		failed <- err
 	}()
-	if _, err := cassandra.SchemaStatus(t.Context(), o); err != nil { // some time passes
+	if _, err := cassandra.SchemaStatus(t.Context(), o, cassandra.HotSchema); err != nil { // some time passes
 		t.Error(err)
 	}
 	cancel()
@@ -138,7 +138,7 @@ func TestConcurrentApply(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range nodes {
 		wg.Go(func() {
-			states[i], errs[i] = cassandra.ApplySchema(t.Context(), o, cassandra.ApplyOptions{CreateKeyspace: 1, Progress: func(v cassandra.SchemaVersion) {
+			states[i], errs[i] = cassandra.ApplySchema(t.Context(), o, cassandra.HotSchema, cassandra.ApplyOptions{CreateKeyspace: 1, Progress: func(v cassandra.SchemaVersion) {
 				mu.Lock()
 				applied[v.Version]++
 				mu.Unlock()

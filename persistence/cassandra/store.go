@@ -3,7 +3,6 @@ package cassandra
 import (
 	"context"
 	"fmt"
-	"sync"
 	"sync/atomic"
 
 	"licensed/persistence"
@@ -11,18 +10,10 @@ import (
 
 // Store is an open store. It is safe for concurrent use.
 type Store struct {
-	session    *session
-	opts       Options
-	risks      []Risk
-	dataCenter string // the one that is used; empty: all
-	groups     *groups
-	buckets    bucketLocks
-
-	life    sync.RWMutex // guards closed against pending
-	closed  bool
-	pending sync.WaitGroup
-
-	stats struct{ writes, rows, unknown, rejected, readErrors atomic.Uint64 }
+	*keyspace
+	groups                 *groups
+	leaseLocks, shardLocks locks
+	stats                  struct{ writes, rows, unknown, rejected, readErrors atomic.Uint64 }
 }
 
 var _ persistence.Store = (*Store)(nil)
@@ -39,42 +30,14 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 }
 
 func open(ctx context.Context, o Options) (*Store, error) {
-	if err := o.Validate(); err != nil {
-		return nil, err
-	}
-	session, err := connectKeyspace(ctx, &o)
+	k, found, err := openKeyspace(ctx, o, HotSchema)
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{session: session, opts: o, buckets: newBucketLocks()}
-	if err := s.prepare(ctx); err != nil {
-		session.Close()
-		return nil, err
-	}
+	s := &Store{keyspace: k, leaseLocks: newLocks(buckets), shardLocks: newLocks(buckets)}
+	s.groups = newGroups(s, found)
 	return s, nil
 }
-
-// prepare checks the keyspace and takes from Cassandra's settings what the options leave open.
-func (s *Store) prepare(ctx context.Context) error {
-	if err := checkSchema(ctx, s.session); err != nil {
-		return err
-	}
-	found, err := inspect(ctx, s.session, &s.opts)
-	if err != nil {
-		return err
-	}
-	s.risks = found.risks(&s.opts)
-	if err := judge(s.risks, &s.opts); err != nil {
-		return err
-	}
-	s.dataCenter = found.dataCenter
-	s.session.policy.setReplicas(found.replicas)
-	s.groups = newGroups(s, found)
-	return nil
-}
-
-// Risks returns what was found at Open to endanger the promise, accepted risks included.
-func (s *Store) Risks() []Risk { return s.risks }
 
 // Stats are counters since Open.
 type Stats struct {
@@ -92,31 +55,4 @@ func (s *Store) Stats() Stats {
 		Requests: s.groups.requests.Load(), Writes: s.stats.writes.Load(), Rows: s.stats.rows.Load(),
 		Unknown: s.stats.unknown.Load(), Rejected: s.stats.rejected.Load(), ReadErrors: s.stats.readErrors.Load(),
 	}
-}
-
-// begin lets an operation start unless the store is closed; end must follow.
-func (s *Store) begin() error {
-	s.life.RLock()
-	defer s.life.RUnlock()
-	if s.closed {
-		return persistence.ErrClosed
-	}
-	s.pending.Add(1)
-	return nil
-}
-
-func (s *Store) end() { s.pending.Done() }
-
-// Close waits for what is under way, at most about two timeouts, and closes the connections.
-func (s *Store) Close() error {
-	s.life.Lock()
-	was := s.closed
-	s.closed = true
-	s.life.Unlock()
-	if was {
-		return fmt.Errorf("close: %w", persistence.ErrClosed)
-	}
-	s.pending.Wait()
-	s.session.Close()
-	return nil
 }

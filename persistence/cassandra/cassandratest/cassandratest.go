@@ -117,7 +117,7 @@ func (c *Cluster) awaitLogin() error {
 	o.Logger = slog.New(slog.DiscardHandler)
 	var err error
 	for range 60 {
-		if _, err = cassandra.SchemaStatus(context.Background(), o); err == nil {
+		if _, err = cassandra.SchemaStatus(context.Background(), o, cassandra.HotSchema); err == nil {
 			return nil
 		}
 		time.Sleep(500 * time.Millisecond)
@@ -175,7 +175,7 @@ func (c *Cluster) script(args ...string) (string, error) {
 func Keyspace(t testing.TB, base cassandra.Options, copies int) cassandra.Options {
 	t.Helper()
 	o := NewKeyspace(t, base)
-	if _, err := cassandra.ApplySchema(context.Background(), o, cassandra.ApplyOptions{CreateKeyspace: copies}); err != nil {
+	if _, err := cassandra.ApplySchema(context.Background(), o, cassandra.HotSchema, cassandra.ApplyOptions{CreateKeyspace: copies}); err != nil {
 		t.Fatal(err)
 	}
 	return o

@@ -1,0 +1,241 @@
+package cassandra
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"hash/fnv"
+	"slices"
+	"time"
+
+	"github.com/gocql/gocql"
+	"golang.org/x/sync/errgroup"
+
+	"licensed/persistence"
+)
+
+const (
+	// A name is taken for good, or for as long as the segment lives: TTL 0 is for ever.
+	insertName  = `INSERT INTO segment_names (bucket, name, id, chunks, size, checksum, expires) VALUES (?, ?, ?, ?, ?, ?, ?) IF NOT EXISTS USING TTL ?`
+	selectName  = `SELECT id, chunks, size, checksum FROM segment_names WHERE bucket = ? AND name = ?`
+	selectNames = `SELECT name FROM segment_names WHERE bucket = ? AND name > ? LIMIT ?`
+	deleteName  = `DELETE FROM segment_names WHERE bucket = ? AND name = ? IF id = ?`
+
+	insertChunk  = `INSERT INTO segment_chunks (id, chunk, data) VALUES (?, ?, ?) USING TTL ?`
+	selectChunks = `SELECT chunk, data FROM segment_chunks WHERE id = ?`
+	deleteChunks = `DELETE FROM segment_chunks USING TIMESTAMP ? WHERE id = ?`
+)
+
+const (
+	// nameBuckets is the number of partitions that names are spread over. It is part of the schema.
+	nameBuckets = 128
+	// chunkBytes is the largest chunk: some of them fit into Cassandra's limits comfortably.
+	chunkBytes = 256 << 10
+	// expiryGrace is how long segments are kept beyond what was asked: clocks differ.
+	expiryGrace = time.Hour
+	// maxTimeToLive is Cassandra's limit, 20 years; what is to be kept longer is kept for ever.
+	maxTimeToLive = 20 * 365 * 24 * time.Hour
+	// archiveReads is how many chunks, or buckets of names, are asked for at a time.
+	archiveReads = 16
+)
+
+// Archive is the archive tier on Cassandra: segments in a keyspace that has the [ArchiveSchema], best of
+// a cluster with large disks. It is safe for concurrent use.
+//
+// A name is taken by compare-and-set before the first byte is written, so it never has two contents, and
+// what a crash leaves behind is listed by Segments. Segments that expire are dropped by Cassandra.
+type Archive struct {
+	*keyspace
+	nameLocks locks
+}
+
+var _ persistence.Archive = (*Archive)(nil)
+
+// OpenArchive opens the archive in the options' keyspace. Errors: as Open.
+func OpenArchive(ctx context.Context, o Options) (*Archive, error) {
+	k, _, err := openKeyspace(ctx, o, ArchiveSchema)
+	if err != nil {
+		return nil, fmt.Errorf("cassandra archive: %w", err)
+	}
+	return &Archive{keyspace: k, nameLocks: newLocks(nameBuckets)}, nil
+}
+
+// segment is a row of segment_names.
+type segment struct {
+	id       gocql.UUID
+	chunks   int
+	size     int64
+	checksum uint32
+}
+
+func nameBucket(name string) int {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(name))
+	return int(h.Sum32() % nameBuckets)
+}
+
+// timeToLive returns the seconds that a segment is kept; 0 is for ever.
+func timeToLive(now, expires time.Time) int {
+	if expires.IsZero() {
+		return 0
+	}
+	d := max(0, expires.Sub(now)) + expiryGrace
+	if d > maxTimeToLive {
+		return 0
+	}
+	return int(d / time.Second)
+}
+
+// PutSegment implements persistence.Archive.
+func (a *Archive) PutSegment(ctx context.Context, name string, data []byte, expires time.Time) error {
+	if err := a.begin(); err != nil {
+		return fmt.Errorf("put segment %s: %w", name, err)
+	}
+	defer a.end()
+	if err := a.putSegment(ctx, name, data, expires); err != nil {
+		return fmt.Errorf("put segment %s: %w", name, err)
+	}
+	return nil
+}
+
+func (a *Archive) putSegment(ctx context.Context, name string, data []byte, expires time.Time) error {
+	chunks := slices.Collect(slices.Chunk(data, chunkBytes))
+	seg := segment{id: gocql.UUID(persistence.NewIncarnation()), chunks: len(chunks), size: int64(len(data)), checksum: crc32.Checksum(data, castagnoli)}
+	ttl := timeToLive(time.Now(), expires)
+	var until any
+	if !expires.IsZero() {
+		until = expires
+	}
+	bucket := nameBucket(name)
+	err := a.nameLocks.with(ctx, bucket, func() error {
+		applied, _, err := a.session.compareAndSet(ctx, insertName, bucket, name, seg.id, seg.chunks, seg.size, int32(seg.checksum), until, ttl)
+		if err == nil && !applied {
+			err = persistence.ErrExists
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(archiveReads)
+	for i, chunk := range chunks {
+		g.Go(func() error {
+			err := a.session.Query(insertChunk, seg.id, i, chunk, ttl).WithContext(ctx).Idempotent(true).RetryPolicy(readRetry{}).Exec()
+			if err != nil {
+				return fmt.Errorf("%w: chunk %d: %w", persistence.ErrUnknownOutcome, i, err)
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// ReadSegment implements persistence.Archive.
+func (a *Archive) ReadSegment(ctx context.Context, name string) ([]byte, error) {
+	if err := a.begin(); err != nil {
+		return nil, fmt.Errorf("read segment %s: %w", name, err)
+	}
+	defer a.end()
+	seg, err := a.segment(ctx, name)
+	var data []byte
+	if err == nil {
+		data, err = a.readChunks(ctx, seg)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read segment %s: %w", name, err)
+	}
+	return data, nil
+}
+
+func (a *Archive) segment(ctx context.Context, name string) (segment, error) {
+	var seg segment
+	var checksum int32
+	err := a.session.read(ctx, selectName, nameBucket(name), name).Scan(&seg.id, &seg.chunks, &seg.size, &checksum)
+	if err != nil {
+		return segment{}, readError(err)
+	}
+	seg.checksum = uint32(checksum)
+	return seg, nil
+}
+
+func (a *Archive) readChunks(ctx context.Context, seg segment) ([]byte, error) {
+	iter := a.session.read(ctx, selectChunks, seg.id).PageSize(archiveReads).Iter()
+	var data []byte
+	count := 0
+	var number int
+	for chunk := []byte(nil); iter.Scan(&number, &chunk); chunk = nil {
+		if number != count {
+			break // one is missing; the checksum will tell
+		}
+		data = append(data, chunk...)
+		count++
+	}
+	if err := iter.Close(); err != nil {
+		return nil, readError(err)
+	}
+	if count != seg.chunks || int64(len(data)) != seg.size || crc32.Checksum(data, castagnoli) != seg.checksum {
+		return nil, fmt.Errorf("%w: %d of %d chunks, %d of %d bytes", persistence.ErrCorrupt, count, seg.chunks, len(data), seg.size)
+	}
+	return data, nil
+}
+
+// DeleteSegment implements persistence.Archive.
+func (a *Archive) DeleteSegment(ctx context.Context, name string) error {
+	if err := a.begin(); err != nil {
+		return fmt.Errorf("delete segment %s: %w", name, err)
+	}
+	defer a.end()
+	seg, err := a.segment(ctx, name)
+	if errors.Is(err, persistence.ErrNotFound) {
+		return nil
+	}
+	if err == nil {
+		// The chunks first: as long as the name is there, this can be done again.
+		err = a.session.Query(deleteChunks, deletionTime(), seg.id).WithContext(ctx).Idempotent(true).Exec()
+	}
+	if err == nil {
+		_, _, err = a.session.compareAndSet(ctx, deleteName, nameBucket(name), name, seg.id)
+	}
+	if err != nil {
+		return fmt.Errorf("delete segment %s: %w", name, err)
+	}
+	return nil
+}
+
+// Segments implements persistence.Archive.
+func (a *Archive) Segments(ctx context.Context, after string, limit int) ([]string, error) {
+	if err := a.begin(); err != nil {
+		return nil, fmt.Errorf("segments: %w", err)
+	}
+	defer a.end()
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("segments: %w", readError(err))
+	}
+	if limit <= 0 {
+		return nil, nil
+	}
+	var found [nameBuckets][]string
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(archiveReads)
+	for bucket := range nameBuckets {
+		g.Go(func() error {
+			iter := a.session.read(ctx, selectNames, bucket, after, limit).PageSize(pageRows).Iter()
+			for name := ""; iter.Scan(&name); {
+				found[bucket] = append(found[bucket], name)
+			}
+			if err := iter.Close(); err != nil {
+				return readError(err)
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, fmt.Errorf("segments: %w", err)
+	}
+	names := slices.Concat(found[:]...)
+	slices.SortFunc(names, cmp.Compare[string])
+	return names[:min(limit, len(names))], nil
+}

@@ -1,0 +1,83 @@
+package cassandra
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"licensed/persistence"
+)
+
+// keyspace is an open keyspace: what store and archive have in common.
+type keyspace struct {
+	session    *session
+	opts       Options
+	risks      []Risk
+	dataCenter string // the one that is used; empty: all
+
+	life    sync.RWMutex // guards closed against pending
+	closed  bool
+	pending sync.WaitGroup
+}
+
+// openKeyspace connects, and checks the schema and what endangers the promise.
+func openKeyspace(ctx context.Context, o Options, which Schema) (*keyspace, *findings, error) {
+	if err := o.Validate(); err != nil {
+		return nil, nil, err
+	}
+	s, err := connectKeyspace(ctx, &o)
+	if err != nil {
+		return nil, nil, err
+	}
+	k := &keyspace{session: s, opts: o}
+	found, err := k.check(ctx, which)
+	if err != nil {
+		s.Close()
+		return nil, nil, err
+	}
+	k.dataCenter = found.dataCenter
+	s.policy.setReplicas(found.replicas)
+	return k, found, nil
+}
+
+func (k *keyspace) check(ctx context.Context, which Schema) (*findings, error) {
+	if err := checkSchema(ctx, k.session, which); err != nil {
+		return nil, err
+	}
+	found, err := inspect(ctx, k.session, &k.opts, which)
+	if err != nil {
+		return nil, err
+	}
+	k.risks = found.risks(&k.opts)
+	return found, judge(k.risks, &k.opts)
+}
+
+// Risks returns what was found at Open to endanger the promise, accepted risks included.
+func (k *keyspace) Risks() []Risk { return k.risks }
+
+// begin lets an operation start unless it is closed; end must follow.
+func (k *keyspace) begin() error {
+	k.life.RLock()
+	defer k.life.RUnlock()
+	if k.closed {
+		return persistence.ErrClosed
+	}
+	k.pending.Add(1)
+	return nil
+}
+
+func (k *keyspace) end() { k.pending.Done() }
+
+// Close waits for what is under way, at most about two timeouts, and closes the connections.
+func (k *keyspace) Close() error {
+	k.life.Lock()
+	was := k.closed
+	k.closed = true
+	k.life.Unlock()
+	if was {
+		return fmt.Errorf("close: %w", persistence.ErrClosed)
+	}
+	k.pending.Wait()
+	k.session.Close()
+	return nil
+}
