@@ -2,6 +2,7 @@ package persistencetest
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -78,9 +79,9 @@ func (h *History) Append(events int) *History {
 // before Roll.
 func (h *History) Stray(events int) *History {
 	h.t.Helper()
-	head, records := h.head, len(h.Records)
+	head, records, order := h.head, len(h.Records), maps.Clone(h.order)
 	h.Append(events)
-	h.head, h.Records = head, h.Records[:records]
+	h.head, h.Records, h.order = head, h.Records[:records], order
 	return h
 }
 

@@ -180,6 +180,9 @@ func (r *run) stretch(ctx context.Context, s *stretch) error {
 	if s.gap != nil {
 		return r.missing(s, s.after, &Gap{Err: s.gap})
 	}
+	if r.rng.Tier == TierHot && s.mark != nil || r.rng.Tier == TierArchive && s.mark == nil {
+		return nil // What is in the other tier is not asked for, not even whether it can be read.
+	}
 	if s.mark == nil {
 		pieces, whole := r.readHot(ctx, s)
 		if whole {
@@ -193,7 +196,9 @@ func (r *run) stretch(ctx context.Context, s *stretch) error {
 		if again.Archive == nil {
 			return r.pieces(s, pieces)
 		}
-		s.mark = again.Archive
+		if s.mark = again.Archive; r.rng.Tier == TierHot {
+			return nil
+		}
 	}
 	if s.mark.Through < s.through {
 		return r.missing(s, s.after, &Gap{Err: fmt.Errorf("the archive mark of %s ends at %d: %w", s.partition.RootKey, s.mark.Through, persistence.ErrCorrupt)})
