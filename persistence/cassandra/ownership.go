@@ -125,11 +125,32 @@ func (s *Store) CreateCluster(ctx context.Context, info persistence.ClusterInfo)
 	return now.ClusterInfo, nil
 }
 
-func (s *Store) createCluster(ctx context.Context, info persistence.ClusterInfo) (clusterRow, error) {
-	if err := s.begin(); err != nil {
-		return clusterRow{}, err
+// createAttempts is how often the creation of the cluster is tried while its outcome is unknown, which it
+// may be when all nodes of a new cluster start at once.
+const createAttempts = 5
+
+func (s *Store) createCluster(ctx context.Context, info persistence.ClusterInfo) (now clusterRow, err error) {
+	err = s.serial(ctx, s.clusterLock, 0, func() error {
+		var unknown error
+		for range createAttempts {
+			// Unlike the other compare-and-sets this one may be repeated: whoever comes first, the
+			// row never changes after that.
+			now, err = s.tryCreateCluster(ctx, info)
+			if errors.Is(err, persistence.ErrUnknownOutcome) {
+				unknown = err
+			} else if unknown == nil || !errors.Is(err, persistence.ErrUnavailable) {
+				return err
+			}
+		}
+		return unknown
+	})
+	if errors.Is(err, errNotSent) {
+		err = writeError(err)
 	}
-	defer s.end()
+	return now, err
+}
+
+func (s *Store) tryCreateCluster(ctx context.Context, info persistence.ClusterInfo) (clusterRow, error) {
 	if now, err := s.session.readCluster(ctx); err == nil || !errors.Is(err, persistence.ErrNotFound) {
 		return now, err
 	}

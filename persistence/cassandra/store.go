@@ -11,9 +11,9 @@ import (
 // Store is an open store. It is safe for concurrent use.
 type Store struct {
 	*keyspace
-	groups                 *groups
-	leaseLocks, shardLocks locks
-	stats                  struct{ writes, rows, unknown, rejected, readErrors atomic.Uint64 }
+	groups                              *groups
+	leaseLocks, shardLocks, clusterLock locks
+	stats                               struct{ writes, rows, unknown, rejected, readErrors atomic.Uint64 }
 }
 
 var _ persistence.Store = (*Store)(nil)
@@ -34,7 +34,7 @@ func open(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{keyspace: k, leaseLocks: newLocks(buckets), shardLocks: newLocks(buckets)}
+	s := &Store{keyspace: k, leaseLocks: newLocks(buckets), shardLocks: newLocks(buckets), clusterLock: newLocks(1)}
 	s.groups = newGroups(s, found)
 	return s, nil
 }
