@@ -262,6 +262,22 @@ func FuzzDecodeRoot(f *testing.F) {
 	})
 }
 
+func FuzzDecodeArchiveMark(f *testing.F) {
+	f.Add(body(AppendArchiveMark(nil, &ArchiveMark{Segment: "a/b", Through: 1000, Time: issued})))
+	f.Add(body(AppendArchiveMark(nil, &ArchiveMark{Time: issued, Expires: issued.Add(time.Hour)})))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		_, _ = DecodeArchiveMark(in)
+		b := wire.Seal(bytes.Clone(in), 0)
+		m, err := DecodeArchiveMark(b)
+		if err == nil && !bytes.Equal(AppendArchiveMark(nil, &m), b) {
+			t.Errorf("%x decodes to %+v, which is written otherwise", b, m)
+		}
+		if err != nil && !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%v, want ErrCorrupt", err)
+		}
+	})
+}
+
 func FuzzDecodePayload(f *testing.F) {
 	rng := rand.New(rand.NewPCG(11, 12))
 	for range 20 {
@@ -352,6 +368,9 @@ func randomRoot(rng *rand.Rand) Root {
 	if rng.IntN(2) == 0 {
 		r.Parent = RootKey{Aggregate: key.Aggregate, Epoch: randomUint(rng), Version: randomUint(rng)}
 		r.ParentIncarnation = NewIncarnation()
+	}
+	if rng.IntN(2) == 0 {
+		r.ArchivedThrough = randomUint(rng)
 	}
 	return r
 }

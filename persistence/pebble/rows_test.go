@@ -15,6 +15,7 @@ var recode = map[string]func(b []byte) ([]byte, error){
 	"marker":  func(b []byte) ([]byte, error) { v, err := decodeMarker(b); return encodeMarker(v), err },
 	"cluster": func(b []byte) ([]byte, error) { v, err := decodeCluster(b); return encodeCluster(v), err },
 	"lease":   func(b []byte) ([]byte, error) { v, err := decodeLease(b); return encodeLease(v), err },
+	"strip":   func(b []byte) ([]byte, error) { v, err := decodeStrip(b); return encodeStrip(v), err },
 	"shard":   func(b []byte) ([]byte, error) { v, err := decodeShard(b); return encodeShard(v), err },
 }
 
@@ -24,6 +25,7 @@ func encodedRows() map[string][]byte {
 		"marker":  encodeMarker(format),
 		"cluster": encodeCluster(persistence.ClusterInfo{Name: "licences", Shards: math.MaxUint32}),
 		"lease":   encodeLease(persistence.Lease{Incarnation: a, Node: "node one", Counter: math.MaxUint64, Dead: true}),
+		"strip":   encodeStrip("archive/segment-7"),
 		"shard":   encodeShard(persistence.Shard{ID: math.MaxUint32, Epoch: math.MaxUint64, Owner: a, Successor: b}),
 	}
 }
