@@ -56,7 +56,6 @@ type outcomes struct {
 	mu    sync.Mutex
 	acked map[string]uint64 // sequence acknowledged last, by aggregate
 	told  int
-	stop  bool // OnFatal was called
 }
 
 func TestDiskErrorStopsTheStore(t *testing.T) {
@@ -194,7 +193,9 @@ func TestWritesUnderWayAreUnknown(t *testing.T) {
 	}
 	broken.On()
 	g.set(false)
-	<-fatal
+	if err := <-fatal; !errors.Is(err, syscall.EIO) {
+		t.Errorf("OnFatal(%v)", err)
+	}
 	if len(told) != 1+more {
 		t.Errorf("OnFatal was called when %d of %d writers were told", len(told), 1+more)
 	}

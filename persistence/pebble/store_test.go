@@ -47,7 +47,6 @@ type gate struct {
 	mu      sync.Mutex
 	opened  *sync.Cond
 	shut    bool
-	waiting int
 	arrived chan struct{} // gets a value from each sync that finds the gate shut
 }
 

@@ -1,8 +1,9 @@
 package pebble
 
 import (
+	"errors"
 	"fmt"
-	"os"
+	"io/fs"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -18,8 +19,8 @@ type watchedFS struct {
 	stop func(error)
 }
 
-func watch(fs vfs.FS, dir string, stop func(error)) *watchedFS {
-	w := &watchedFS{FS: fs, stop: stop}
+func watch(disk vfs.FS, dir string, stop func(error)) *watchedFS {
+	w := &watchedFS{FS: disk, stop: stop}
 	w.dir = w.directory(dir)
 	return w
 }
@@ -32,7 +33,7 @@ func (w *watchedFS) check(operation, name string, err error) {
 	if err == nil || w.PathDir(name) != w.dir && w.directory(name) != w.dir {
 		return
 	}
-	if pathErr, ok := err.(*os.PathError); ok {
+	if pathErr := (*fs.PathError)(nil); errors.As(err, &pathErr) {
 		err = pathErr.Err // the rest is said here
 	}
 	w.stop(fmt.Errorf("%s %s: %w", operation, name, err))

@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"math"
 	"testing"
 )
@@ -71,7 +72,7 @@ func TestReaderRefuses(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := NewReader(tt.in)
 			tt.read(&r)
-			if err := r.Close(); err != ErrMalformed {
+			if err := r.Close(); !errors.Is(err, ErrMalformed) {
 				t.Errorf("Close = %v, want ErrMalformed", err)
 			}
 		})
@@ -87,12 +88,12 @@ func TestSealDetectsEveryFlippedBitAndCut(t *testing.T) {
 	for bit := range len(sealed) * 8 {
 		bad := bytes.Clone(sealed)
 		bad[bit/8] ^= 1 << (bit % 8)
-		if _, err := Unseal(bad); err != ErrChecksum {
+		if _, err := Unseal(bad); !errors.Is(err, ErrChecksum) {
 			t.Errorf("bit %d flipped: %v, want ErrChecksum", bit, err)
 		}
 	}
 	for n := range sealed {
-		if _, err := Unseal(sealed[:n]); err != ErrChecksum {
+		if _, err := Unseal(sealed[:n]); !errors.Is(err, ErrChecksum) {
 			t.Errorf("cut to %d bytes: %v, want ErrChecksum", n, err)
 		}
 	}
