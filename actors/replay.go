@@ -105,6 +105,10 @@ func (r *Replay) horizonOf(n int) int64 {
 	return r.commands[n-1].horizon
 }
 
+// Pass does to the state what writing a root did, where its snapshot is not at hand to be compared: it
+// drops what no decision after the root's time needs.
+func (r *Replay) Pass(root *persistence.Root) { r.state.Snapshot(root.Time) }
+
 // Check compares a root whose base is the last event applied with the replay. Like the writer of the
 // root, it drops from the state what no decision after the root's time needs. Errors:
 // persistence.ErrCorrupt, if they differ or the root cannot be read.

@@ -143,22 +143,30 @@ func (r *Reader) chain(ctx context.Context, head persistence.Head, rng Range) ([
 	add(stretch{partition: head.Partition, after: head.Base, through: head.Sequence})
 	base, parent, below := head.Base, head.Parent, head.Partition.RootKey
 	for base > rng.After {
-		var roots []persistence.Root
+		roots, last, broken := []persistence.Root(nil), true, error(nil)
 		if !parent.IsZero() {
-			var err error
-			if roots, err = r.hot.ReadRoots(ctx, below.Aggregate, below, page); err != nil {
-				return nil, fmt.Errorf("roots of %s: %w", below.Aggregate, err)
-			}
+			roots, last, broken = r.roots(ctx, below, parent, page)
+		}
+		switch {
+		case errors.Is(broken, persistence.ErrCorrupt):
+			add(stretch{through: base, gap: broken})
+			return chain, nil
+		case broken != nil:
+			return nil, broken
 		}
 		for i := range roots {
 			root := &roots[i]
 			below = root.Key
-			if root.Key == parent && root.Base <= base {
+			if root.Key == parent && root.Base > base {
+				add(stretch{through: base, gap: fmt.Errorf("root %s has base %d, above that of its child: %w", parent, root.Base, persistence.ErrCorrupt)})
+				return chain, nil
+			}
+			if root.Key == parent {
 				add(stretch{partition: root.Partition(), after: root.Base, through: base, mark: root.Archive})
 				base, parent = root.Base, root.Parent
 			}
 		}
-		if len(roots) < page && base > rng.After {
+		if last && base > rng.After {
 			add(stretch{through: base, gap: fmt.Errorf("root %s is missing: %w", parent, persistence.ErrCorrupt)})
 			return chain, nil
 		}

@@ -28,9 +28,9 @@ func (r *Reader) Chain(ctx context.Context, head persistence.Head, yield func(*p
 	}
 	parent, below := root.Parent, root.Key
 	for !parent.IsZero() {
-		page, err := r.hot.ReadRoots(ctx, below.Aggregate, below, rootsPage)
+		page, last, err := r.roots(ctx, below, parent, rootsPage)
 		if err != nil {
-			return fmt.Errorf("roots of %s: %w", below.Aggregate, err)
+			return err
 		}
 		for i := range page {
 			if below = page[i].Key; below != parent {
@@ -41,11 +41,31 @@ func (r *Reader) Chain(ctx context.Context, head persistence.Head, yield func(*p
 			}
 			parent = page[i].Parent
 		}
-		if len(page) < rootsPage && !parent.IsZero() {
+		if last && !parent.IsZero() {
 			return fmt.Errorf("root %s is missing: %w", parent, persistence.ErrCorrupt)
 		}
 	}
 	return nil
+}
+
+// roots reads a page of roots below a key, and says whether it is the last; or only the one that the
+// chain goes on with, if one of the page is damaged, which need not be one of the chain.
+func (r *Reader) roots(ctx context.Context, below, parent persistence.RootKey, limit int) (_ []persistence.Root, last bool, _ error) {
+	roots, err := r.hot.ReadRoots(ctx, below.Aggregate, below, limit)
+	if !errors.Is(err, persistence.ErrCorrupt) {
+		if err != nil {
+			err = fmt.Errorf("roots of %s: %w", below.Aggregate, err)
+		}
+		return roots, len(roots) < limit, err
+	}
+	root, err := r.hot.ReadRoot(ctx, parent)
+	if errors.Is(err, persistence.ErrNotFound) {
+		err = fmt.Errorf("it is missing: %w", persistence.ErrCorrupt)
+	}
+	if err != nil {
+		return nil, true, fmt.Errorf("root %s: %w", parent, err)
+	}
+	return []persistence.Root{root}, false, nil
 }
 
 // errFound ends a search in the chain.
