@@ -9,10 +9,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -48,6 +52,7 @@ type load struct {
 	acked   atomic.Int64
 	unknown atomic.Int64
 	stop    chan struct{}
+	once    sync.Once
 	wg      sync.WaitGroup
 	t       *testing.T
 }
@@ -59,6 +64,7 @@ type writer struct {
 
 func startLoad(t *testing.T, s *cassandra.Store, name string, writers int) *load {
 	l := &load{store: s, writers: make([]writer, writers), stop: make(chan struct{}), t: t}
+	t.Cleanup(l.halt) // before the store is closed, also when the test fails
 	for i := range l.writers {
 		w := &l.writers[i]
 		w.partition = persistence.Partition{
@@ -118,11 +124,15 @@ func (l *load) await(what string, more int64) {
 	l.t.Logf("%s: %d appends in %v, %d unknown outcomes so far", what, more, time.Since(start).Round(time.Millisecond), l.unknown.Load())
 }
 
+func (l *load) halt() {
+	l.once.Do(func() { close(l.stop) })
+	l.wg.Wait()
+}
+
 // finish stops the load and sees that all that was acknowledged is there, as it was written.
 func (l *load) finish() {
 	l.t.Helper()
-	close(l.stop)
-	l.wg.Wait()
+	l.halt()
 	for i := range l.writers {
 		w := &l.writers[i]
 		var sequence uint64
@@ -264,4 +274,51 @@ func TestLongOpenWhileAway(t *testing.T) {
 	}
 	c.Do(t, "resume", "1")
 	open(t, o)
+}
+
+// TestLongFullCommitLogDisk: Cassandra stops, or dies, when its commit log finds no space. That is an
+// outage like any other: nothing that was acknowledged is lost, and work goes on when there is space.
+func TestLongFullCommitLogDisk(t *testing.T) {
+	disk := t.TempDir()
+	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=160m", "tmpfs", disk).CombinedOutput(); err != nil {
+		t.Fatalf("this test mounts a small disk, which takes root: %v: %s", err, out)
+	}
+	t.Cleanup(func() {
+		if out, err := exec.Command("umount", "-l", disk).CombinedOutput(); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+	})
+	c := cassandratest.Start(t, cassandratest.Config{Env: []string{"SYNC=batch", "COMMITLOG=" + disk}})
+	s := open(t, cassandratest.Keyspace(t, c.Options(), 1))
+	l := startLoad(t, s, "customer", 64)
+	l.await("warm", 5_000)
+	ballast := filepath.Join(disk, "ballast")
+	fill(t, ballast)
+	for before := l.unknown.Load(); l.unknown.Load() < before+1000; {
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Logf("the disk is full: %d appends acknowledged, %d unknown", l.acked.Load(), l.unknown.Load())
+	check(t, os.Remove(ballast))
+	status := c.Do(t, "status") // it may have stopped serving only, or died of the pages it could not write
+	t.Log(strings.TrimSpace(status))
+	if !strings.Contains(status, " down ") {
+		c.Do(t, "stop", "1")
+	}
+	c.Do(t, "start", "1")
+	l.await("space again", 5_000)
+	l.finish()
+}
+
+// fill writes until the disk is full, and whatever is freed meanwhile.
+func fill(t *testing.T, file string) {
+	t.Helper()
+	f, err := os.Create(file)
+	check(t, err)
+	defer f.Close()
+	for block := make([]byte, 1<<20); err == nil; {
+		_, err = f.Write(block)
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
 }
