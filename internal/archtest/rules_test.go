@@ -26,7 +26,7 @@ var (
 	everything = []string{"licensed/..."}
 	stores     = []string{"licensed/persistence/memory/...", "licensed/persistence/pebble/...", "licensed/persistence/cassandra/..."}
 	// What is laid over stores.
-	layers = []string{"licensed/persistence/archive/...", "licensed/persistence/tiered/...", "licensed/persistence/faulty/..."}
+	layers = []string{"licensed/persistence/archive/...", "licensed/persistence/tiered/...", "licensed/persistence/faulty/...", "licensed/persistence/doctor/..."}
 
 	generic     = []string{"licensed/actors", "licensed/actors/actorstest", "licensed/persistence/...", "licensed/cluster/..."}
 	testSupport = []string{

@@ -37,6 +37,8 @@ type Config struct {
 
 	// Logger of the node.
 	Logger *slog.Logger
+	// Now is the wall clock, for tests; nil is time.Now.
+	Now func() time.Time
 }
 
 // DefaultConfig returns the configuration that a node runs with unless told otherwise.

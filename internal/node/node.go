@@ -28,6 +28,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -35,8 +36,8 @@ import (
 	"licensed/actors"
 	"licensed/cluster"
 	"licensed/gateway"
+	"licensed/messages/licensedv1"
 	"licensed/persistence"
-	"licensed/persistence/tiered"
 )
 
 // ErrLocked says that another process has the data directory.
@@ -53,6 +54,11 @@ type Node struct {
 	store      persistence.Store
 	policy     *policySource
 	runtime    *actors.Runtime
+	gateway    atomic.Pointer[gateway.Gateway]
+
+	started     time.Time
+	name        string // for people
+	storeStatus func(context.Context) *licensedv1.StoreStatus
 
 	parts    []part
 	failed   chan error
@@ -77,6 +83,10 @@ func Start(ctx context.Context, c Config) (*Node, error) {
 		config: c, log: c.Logger, health: new(gateway.Health), registry: newRegistry(),
 		failed: make(chan error, 1), done: make(chan struct{}),
 	}
+	if n.config.Now == nil {
+		n.config.Now = time.Now
+	}
+	n.started = n.config.Now()
 	for _, step := range []func(context.Context) error{
 		n.bind, n.startAdmin, n.openStore, n.takeOwnership, n.openPolicy, n.startRuntime, n.startAPI,
 	} {
@@ -125,7 +135,9 @@ func (n *Node) startRuntime(context.Context) error {
 	m := newRuntimeMetrics(n.registry)
 	rt, err := actors.New(actors.Options{
 		Kind: n.policy.kind, Journal: n.store, Authority: n.solo, Config: n.config.Runtime, System: system,
+		Now: n.config.Now,
 		Listener: actors.Listener{
+			Appended:   n.appended,
 			Activated:  m.activated,
 			Passivated: func(actors.PassivatedInfo) { m.passivated.Inc() },
 			Ended:      n.activationEnded(m),
@@ -191,14 +203,25 @@ func endCause(err error) string {
 	return "other"
 }
 
+// appended tells streams that follow a customer, once there is a gateway.
+func (n *Node) appended(i actors.AppendedInfo) {
+	if g := n.gateway.Load(); g != nil {
+		g.Appended(i.ID)
+	}
+}
+
 func (n *Node) startAPI(context.Context) error {
 	c := gateway.DefaultConfig()
 	c.MaxDeadline, c.MaxInFlight = n.config.MaxDeadline, n.config.MaxInFlight
-	c.History = &history{reader: tiered.NewReader(n.store, nil, nil), kind: n.policy.kind}
-	c.Logger, c.Registry, c.Health = n.log, n.registry, n.health
+	c.History = &history{reader: n.reader(), kind: n.policy.kind}
+	c.Logger, c.Registry, c.Health, c.Now = n.log, n.registry, n.health, n.config.Now
+	c.Kind, c.PolicyVersion = n.policy.kind, n.policy.version
+	c.HistoryReader, c.Operations = past{n.reader()}, &operations{n}
 	g := gateway.New(c, n.runtime)
+	n.gateway.Store(g)
 	go n.watch(n.api.Start(g.Handler()))
 	n.push("API port", n.api.Shutdown)
+	n.push("streams", func(context.Context) error { g.EndStreams(); return nil })
 	n.push("readiness", n.drain)
 	return nil
 }

@@ -2,25 +2,29 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"time"
 
 	"licensed/actors/license"
 	"licensed/actors/license/policy"
 	"licensed/actors/license/policy/policyfile"
+	"licensed/gateway"
+	"licensed/persistence"
 )
 
 // policySource keeps the kind of the license aggregates supplied with the policy in force.
 type policySource struct {
 	kind    *license.Kind
 	log     *slog.Logger
-	reloads chan struct{} // nil if there is no file
+	file    string
+	reloads chan reload // nil if there is no file
 	stopped chan struct{}
 }
 
 // openPolicy reads the policy and, if it comes from a file, begins to watch it.
 func (n *Node) openPolicy(context.Context) error {
-	s := &policySource{log: n.log}
+	s := &policySource{log: n.log, file: n.config.Policy}
 	n.policy = s
 	if n.config.Policy == "" {
 		s.kind = license.NewKind(policy.Default())
@@ -31,7 +35,7 @@ func (n *Node) openPolicy(context.Context) error {
 		return err
 	}
 	s.kind = license.NewKind(file.Policy())
-	s.reloads, s.stopped = make(chan struct{}, 1), make(chan struct{})
+	s.reloads, s.stopped = make(chan reload, 1), make(chan struct{})
 	ctx, cancel := context.WithCancel(context.Background())
 	go s.watch(ctx, file, n.config.PolicyPoll)
 	n.push("policy", func(context.Context) error {
@@ -53,14 +57,25 @@ func (s *policySource) watch(ctx context.Context, file *policyfile.File, every t
 			return
 		case <-polls.C:
 			s.take(file.Poll())
-		case <-s.reloads:
+		case r := <-s.reloads:
 			p, err := file.Reload()
 			if p == nil && err == nil {
 				s.log.Info("the policy file is unchanged", "version", file.Policy().Version())
 			}
 			s.take(p, err)
+			if r.answer != nil {
+				r.answer <- reloaded{changed: p != nil, err: err}
+			}
 		}
 	}
+}
+
+// reload asks for another reading of the file; the answer, if wanted, tells what came of it.
+type reload struct{ answer chan<- reloaded }
+
+type reloaded struct {
+	changed bool
+	err     error // what is wrong with the file
 }
 
 // take puts a policy into force, if there is one.
@@ -84,7 +99,37 @@ func (s *policySource) reload() {
 		return
 	}
 	select {
-	case s.reloads <- struct{}{}:
+	case s.reloads <- reload{}:
 	default: // One is under way already.
 	}
+}
+
+// reloadNow reads the file again and waits for what comes of it. Errors: gateway.ErrUnsupported if there
+// is no file, what is wrong with it, or ctx's.
+func (s *policySource) reloadNow(ctx context.Context) (changed bool, err error) {
+	if s.reloads == nil {
+		return false, gateway.ErrUnsupported
+	}
+	answer := make(chan reloaded, 1)
+	select {
+	case s.reloads <- reload{answer}:
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+	select {
+	case r := <-answer:
+		return r.changed, r.err
+	case <-s.stopped:
+		return false, fmt.Errorf("the node stops: %w", persistence.ErrUnavailable)
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+}
+
+// source says where the policy comes from.
+func (s *policySource) source() string {
+	if s.file == "" {
+		return "built in"
+	}
+	return s.file
 }

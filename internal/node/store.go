@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"licensed/cluster"
+	"licensed/messages/licensedv1"
 	"licensed/persistence/pebble"
 )
 
@@ -23,6 +24,7 @@ func (n *Node) openStore(context.Context) error {
 		return err
 	}
 	n.store = store
+	n.storeStatus = func(ctx context.Context) *licensedv1.StoreStatus { return pebbleStatus(ctx, n.config.Data, store) }
 	n.registry.MustRegister(newStoreMetrics(store))
 	n.push("store", func(context.Context) error { return store.Close() })
 	return nil
@@ -34,6 +36,7 @@ func (n *Node) takeOwnership(ctx context.Context) error {
 	if err != nil {
 		name = "localhost" // For people only.
 	}
+	n.name = name
 	solo, err := cluster.OpenSolo(ctx, n.store, cluster.SoloConfig{Cluster: soloCluster, Node: name, Log: n.log})
 	if err != nil {
 		return fmt.Errorf("take ownership: %w", err)

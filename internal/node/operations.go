@@ -1,0 +1,144 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"strings"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"licensed/actors"
+	"licensed/actors/license"
+	"licensed/gateway"
+	"licensed/messages/licensedv1"
+	"licensed/persistence"
+	"licensed/persistence/doctor"
+	"licensed/persistence/pebble"
+)
+
+// operations is what operators ask of a node. It implements gateway.Operations.
+type operations struct{ n *Node }
+
+// Node implements gateway.Operations.
+func (o *operations) Node(ctx context.Context) (*licensedv1.GetNodeResponse, error) {
+	stats, shards := o.n.runtime.Stats(), o.n.solo.Status()
+	return &licensedv1.GetNodeResponse{
+		Name: o.n.name, Incarnation: o.n.solo.Incarnation().String(), Version: Version(), GoVersion: runtime.Version(),
+		StartedAt: timestamppb.New(o.n.started), Uptime: durationpb.New(o.n.config.Now().Sub(o.n.started)),
+		ResidentCustomers: uint64(stats.Resident), UnpackedCustomers: uint64(stats.Unpacked), ResidentBytes: uint64(stats.ResidentBytes),
+		RequestsInFlight: uint64(stats.InFlight),
+		Shards:           uint32(shards.Shards), ShardsHeld: uint32(shards.Held), LowestEpoch: shards.LowestEpoch, HighestEpoch: shards.HighestEpoch,
+		PolicyVersion: o.n.policy.version(), PolicySource: o.n.policy.source(), Store: o.n.storeStatus(ctx),
+	}, nil
+}
+
+func pebbleStatus(ctx context.Context, dir string, store *pebble.Store) *licensedv1.StoreStatus {
+	s := &licensedv1.StoreStatus{Kind: "pebble", Location: dir}
+	if m, err := store.Metrics(ctx); err == nil { // If it stopped, the node's state tells.
+		s.DiskBytes, s.Writes, s.Syncs = m.Engine.DiskSpaceUsage(), m.Writes, m.Groups
+	}
+	return s
+}
+
+// Customers implements gateway.Operations.
+func (o *operations) Customers(ctx context.Context, after string, limit int) ([]string, error) {
+	return customers(ctx, o.n.store, after, limit)
+}
+
+func customers(ctx context.Context, store persistence.Journal, after string, limit int) ([]string, error) {
+	if after != "" {
+		after += aggregateSuffix
+	}
+	ids, err := store.Aggregates(ctx, after, limit)
+	if err != nil {
+		return nil, err
+	}
+	for i := range ids {
+		ids[i] = strings.TrimSuffix(ids[i], aggregateSuffix)
+	}
+	return ids, nil
+}
+
+// aggregateSuffix makes a customer's id that of the aggregate.
+const aggregateSuffix = ":" + license.Name
+
+// Passivate implements gateway.Operations.
+func (o *operations) Passivate(ctx context.Context, customer string) (resident, left bool) {
+	return o.n.runtime.Passivate(ctx, customer)
+}
+
+// Archive implements gateway.Operations.
+func (o *operations) Archive(context.Context, string, bool) (*licensedv1.ArchiveCustomerResponse, error) {
+	return nil, gateway.ErrUnsupported
+}
+
+// Import implements gateway.Operations.
+func (o *operations) Import(ctx context.Context, customer string, i actors.Import) (persistence.Head, error) {
+	return o.n.runtime.Import(ctx, customer, i)
+}
+
+// ReloadPolicy implements gateway.Operations.
+func (o *operations) ReloadPolicy(ctx context.Context) (version string, changed bool, err error) {
+	changed, err = o.n.policy.reloadNow(ctx)
+	return o.n.policy.version(), changed, err
+}
+
+// Verify implements gateway.Operations.
+func (o *operations) Verify(
+	ctx context.Context, customer string, mend bool, progress func(checked, total uint64) error,
+) (*licensedv1.CustomerReport, error) {
+	answer, err := o.n.runtime.Query(ctx, customer, actors.SnapshotQuery{})
+	if err != nil {
+		return nil, err
+	}
+	if answer.Head.Sequence == 0 {
+		return nil, fmt.Errorf("history of %s: %w", customer, persistence.ErrNotFound)
+	}
+	live := func(r doctor.Replay, root *persistence.Root) error {
+		return r.(*actors.Replay).CheckSnapshot(answer.Value.(actors.Snapshot), root.Time)
+	}
+	d := newDoctor(o.n.store, nil, o.n.policy.kind)
+	d.Now = o.n.config.Now
+	if h, ok := o.n.store.(persistence.Housekeeping); ok && mend {
+		d.Housekeeping = h
+	}
+	report, err := d.Examine(ctx, answer.Head, live, func(checked uint64) error {
+		return progress(checked, answer.Head.Sequence)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return reportOf(customer, &report), nil
+}
+
+// newDoctor returns a doctor of license aggregates.
+func newDoctor(store persistence.Journal, cold persistence.Archive, kind *license.Kind) *doctor.Doctor {
+	return &doctor.Doctor{
+		Hot: store, Cold: cold,
+		NewReplay: func(aggregate string) doctor.Replay {
+			return actors.NewReplay(kind, strings.TrimSuffix(aggregate, aggregateSuffix))
+		},
+	}
+}
+
+var severities = map[doctor.Severity]licensedv1.Severity{
+	doctor.Note: licensedv1.Severity_SEVERITY_NOTE, doctor.Warning: licensedv1.Severity_SEVERITY_WARNING,
+	doctor.Error: licensedv1.Severity_SEVERITY_ERROR,
+}
+
+// reportOf returns a report in the API's words.
+func reportOf(customer string, r *doctor.Report) *licensedv1.CustomerReport {
+	out := &licensedv1.CustomerReport{
+		CustomerId: customer, HeadSequence: r.Head, Events: r.Events, ArchivedEvents: r.Archived, Roots: uint32(r.Roots),
+		Segments: uint32(r.Segments), StrayRoots: uint32(r.Strays), SnapshotsEqual: uint32(r.Snapshots),
+		LiveStateCompared: r.Live, ReplayedFrom: r.ReplayedFrom,
+	}
+	for _, f := range r.Findings {
+		out.Findings = append(out.Findings, &licensedv1.Finding{
+			Severity: severities[f.Severity], Check: f.Check, Message: f.Message, FromSequence: f.From, ToSequence: f.To, Mended: f.Mended,
+		})
+	}
+	return out
+}

@@ -1,0 +1,56 @@
+package node
+
+import (
+	"context"
+	"errors"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"licensed/gateway"
+	"licensed/messages/licensedv1"
+	"licensed/persistence"
+	"licensed/persistence/tiered"
+)
+
+// reader returns a reader of the node's histories.
+func (n *Node) reader() *tiered.Reader { return tiered.NewReader(n.store, nil, n.config.Now) }
+
+// past reads histories for the gateway. It implements gateway.HistoryReader.
+type past struct{ *tiered.Reader }
+
+var tiers = map[licensedv1.Tier]tiered.Tier{
+	licensedv1.Tier_TIER_HOT: tiered.TierHot, licensedv1.Tier_TIER_ARCHIVE: tiered.TierArchive,
+}
+
+// Read implements gateway.HistoryReader.
+func (p past) Read(ctx context.Context, head persistence.Head, r gateway.HistoryRange, yield func(*gateway.HistoryItem) error) error {
+	rng := tiered.Range{After: r.After, Through: r.Through, Newest: r.Newest, Tier: tiers[r.Tier]}
+	var out gateway.HistoryItem // used for one item after the other: a history has many
+	return p.Reader.Read(ctx, head, rng, func(i *tiered.Item) error {
+		out = gateway.HistoryItem{Record: i.Record, Partition: i.Partition, Tier: licensedv1.Tier_TIER_HOT}
+		switch {
+		case i.Gap != nil:
+			out.Gap = gapOf(i)
+		case i.Tier == tiered.TierArchive:
+			out.Tier = licensedv1.Tier_TIER_ARCHIVE
+		}
+		return yield(&out)
+	})
+}
+
+// gapOf returns a gap in the API's words.
+func gapOf(i *tiered.Item) *licensedv1.HistoryGap {
+	g := &licensedv1.HistoryGap{
+		FromSequence: i.Gap.After + 1, ToSequence: i.Gap.Through, Message: i.Gap.Error(), Reason: licensedv1.GapReason_GAP_REASON_CORRUPT,
+	}
+	if !i.Partition.IsZero() {
+		g.RowId = i.Partition.RowID()
+	}
+	switch {
+	case !i.Gap.Expired.IsZero():
+		g.Reason, g.ExpiredBefore = licensedv1.GapReason_GAP_REASON_EXPIRED, timestamppb.New(i.Gap.Expired)
+	case errors.Is(i.Gap.Err, persistence.ErrUnavailable):
+		g.Reason = licensedv1.GapReason_GAP_REASON_UNAVAILABLE
+	}
+	return g
+}
