@@ -31,7 +31,7 @@ type Config struct {
 	// whole segment.
 	SegmentBytes int
 	// After is the age from which closed partitions are archived though they are less than a
-	// segment (default 7 days).
+	// segment (default 30 days).
 	After time.Duration
 	// Retention is how long the archive keeps events (default 0: for ever).
 	Retention time.Duration
@@ -41,7 +41,7 @@ type Config struct {
 
 // DefaultConfig returns the defaults.
 func DefaultConfig() Config {
-	return Config{SegmentBytes: 256 << 10, After: 7 * 24 * time.Hour, Page: 256}
+	return Config{SegmentBytes: 256 << 10, After: 30 * 24 * time.Hour, Page: 256}
 }
 
 // HotTier is what an archiver needs of the hot tier.
