@@ -145,6 +145,9 @@ func (a *activation) begin(c actor.Context) {
 }
 
 func (a *activation) do(c actor.Context, out *Outputs) {
+	if out.Ended {
+		a.rt.registry.remove(&a.entry, false) // before anyone who is answered comes back
+	}
 	for _, r := range out.Replies {
 		a.reply(r)
 	}
@@ -213,6 +216,7 @@ func (a *activation) ends(c actor.Context, out *Outputs) {
 // finish takes the actor out of the registry: the next request makes another. Requests already on
 // their way here are answered with the cause, then the actor stops.
 func (a *activation) finish(c actor.Context, cause error) {
+	a.rt.registry.remove(&a.entry, false)
 	if a.machine != nil {
 		out := a.machine.Halt(cause)
 		for _, r := range out.Replies {
@@ -223,7 +227,6 @@ func (a *activation) finish(c actor.Context, cause error) {
 	a.leave()
 	a.cause = cause
 	a.ended.Store(true)
-	a.rt.registry.remove(&a.entry, false)
 	a.stopIfDone(c)
 }
 
@@ -267,7 +270,11 @@ func (a *activation) pack() {
 // retire leaves memory unless a request is on its way: then this goes on, and no request ever meets a
 // stopping actor.
 func (a *activation) retire(c actor.Context) {
-	if a.cause != nil || a.machine != nil && !a.machine.Quiescent() || !a.rt.registry.remove(&a.entry, true) {
+	if a.cause != nil {
+		return
+	}
+	if a.machine != nil && !a.machine.Quiescent() || !a.rt.registry.remove(&a.entry, true) {
+		a.rt.registry.stay(&a.entry)
 		return
 	}
 	info := a.passivated()

@@ -40,7 +40,6 @@ func (e *entry) unlink() {
 }
 
 func (l *lru) pushBack(e *entry) {
-	e.unlink()
 	e.lru, e.prev, e.next = l, l.head.prev, &l.head
 	e.prev.next, l.head.prev = e, e
 }
@@ -69,6 +68,7 @@ func (s *stripe) oldest() *entry {
 type registry struct {
 	stripe   [stripes]stripe
 	resident atomic.Int64
+	leaving  atomic.Int64 // bytes of those asked to leave to make room
 	bytes    atomic.Int64
 	unpacked atomic.Int64
 }
@@ -102,7 +102,7 @@ func (g *registry) acquire(id string, now int64, limit int, start func(id string
 	}
 	e.pending.Add(1)
 	e.used = now
-	s.work.pushBack(e)
+	g.move(e, &s.work)
 	return e
 }
 
@@ -127,11 +127,35 @@ func (g *registry) remove(e *entry, idle bool) bool {
 		return false
 	}
 	delete(s.entries, e.id)
-	e.unlink()
+	g.move(e, nil)
 	g.resident.Add(-1)
 	g.bytes.Add(-e.size)
 	e.size = 0
 	return true
+}
+
+// move puts the entry at the end of a list of its stripe, whose lock is held; nil takes it out.
+func (g *registry) move(e *entry, to *lru) {
+	s := &g.stripe[stripeOf(e.id)]
+	if e.lru == &s.leaving {
+		g.leaving.Add(-e.size)
+	}
+	if to == &s.leaving {
+		g.leaving.Add(e.size)
+	}
+	if e.unlink(); to != nil {
+		to.pushBack(e)
+	}
+}
+
+// stay takes in that an entry that was asked to leave cannot do so now: it is asked again in its turn.
+func (g *registry) stay(e *entry) {
+	s := &g.stripe[stripeOf(e.id)]
+	s.Lock()
+	defer s.Unlock()
+	if e.lru == &s.leaving {
+		g.move(e, &s.packed)
+	}
 }
 
 // resize notes the estimated size of an entry.
@@ -139,10 +163,14 @@ func (g *registry) resize(e *entry, size int64) {
 	s := &g.stripe[stripeOf(e.id)]
 	s.Lock()
 	defer s.Unlock()
-	if e.lru != nil {
-		g.bytes.Add(size - e.size)
-		e.size = size
+	if e.lru == nil {
+		return
 	}
+	g.bytes.Add(size - e.size)
+	if e.lru == &s.leaving {
+		g.leaving.Add(size - e.size)
+	}
+	e.size = size
 }
 
 // each calls f with every entry that is in memory when its stripe is looked at.
@@ -167,15 +195,12 @@ func (g *registry) sweepIdle(packBefore, retireBefore int64) {
 	for i := range g.stripe {
 		s := &g.stripe[i]
 		s.Lock()
-		for e := s.leaving.first(); e != nil; e = s.leaving.first() {
-			s.packed.pushBack(e) // it could not leave; ask again in its turn
-		}
 		for e := s.work.first(); e != nil && e.used < packBefore; e = s.work.first() {
-			s.packed.pushBack(e)
+			g.move(e, &s.packed)
 			e.act.post(pack{})
 		}
 		for e := s.packed.first(); e != nil && e.used < retireBefore; e = s.packed.first() {
-			s.leaving.pushBack(e)
+			g.move(e, &s.leaving)
 			e.act.post(retire{})
 		}
 		s.Unlock()
@@ -184,7 +209,7 @@ func (g *registry) sweepIdle(packBefore, retireBefore int64) {
 
 // sweepBytes asks the least recently used aggregates to leave until the rest is within the bound.
 func (g *registry) sweepBytes(bound int64) {
-	for excess := g.bytes.Load() - bound; excess > 0; {
+	for excess := g.bytes.Load() - g.leaving.Load() - bound; excess > 0; {
 		size := g.retireOldest()
 		if size == 0 {
 			return
@@ -215,7 +240,7 @@ func (g *registry) retireOldest() int64 {
 		return 0
 	}
 	size := max(e.size, 1)
-	s.leaving.pushBack(e)
+	g.move(e, &s.leaving)
 	e.act.post(retire{})
 	return size
 }

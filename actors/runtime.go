@@ -2,7 +2,6 @@ package actors
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"runtime"
@@ -296,10 +295,4 @@ func (r *Runtime) sweep() {
 			}
 		}
 	}
-}
-
-// IsRetryable reports whether an error is certain to mean "not executed" for a reason that another
-// attempt, perhaps elsewhere, may not meet.
-func IsRetryable(err error) bool {
-	return errors.Is(err, ErrNotOwner)
 }

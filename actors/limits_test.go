@@ -1,0 +1,176 @@
+package actors_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"licensed/actors"
+	"licensed/actors/actorstest"
+	"licensed/persistence"
+	"licensed/persistence/memory"
+)
+
+// gate is a journal whose appends wait until it is opened.
+type gate struct {
+	persistence.Journal
+	mu      sync.Mutex
+	opened  bool
+	waiting []func()
+}
+
+func (g *gate) Append(ctx context.Context, m *persistence.Mutation, done func(error)) {
+	write := func() { g.Journal.Append(ctx, m, done) }
+	g.mu.Lock()
+	if !g.opened {
+		g.waiting = append(g.waiting, write)
+		g.mu.Unlock()
+		return
+	}
+	g.mu.Unlock()
+	write()
+}
+
+func (g *gate) open() {
+	g.mu.Lock()
+	waiting := g.waiting
+	g.opened, g.waiting = true, nil
+	g.mu.Unlock()
+	for _, write := range waiting {
+		write()
+	}
+}
+
+// executing sends commands that cannot finish and returns when so many are under way.
+func executing(t *testing.T, s *setup, ctx context.Context, ids ...string) *sync.WaitGroup {
+	t.Helper()
+	var wg sync.WaitGroup
+	for _, id := range ids {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			_, _ = s.Execute(ctx, "a", add(id, 1))
+		}()
+	}
+	for s.Stats().InFlight < int64(len(ids)) {
+		time.Sleep(time.Millisecond)
+	}
+	return &wg
+}
+
+func TestQueuesAreBounded(t *testing.T) {
+	g := &gate{Journal: memory.New()}
+	s := start(t, g, func(o *actors.Options) { o.Config.MaxQueue, o.Config.MaxInFlight = 2, 3 })
+	wg := executing(t, s, t.Context(), "c1", "c2")
+	if _, err := s.Execute(t.Context(), "a", add("c3", 1)); !errors.Is(err, actors.ErrOverloaded) {
+		t.Errorf("third command of an aggregate that takes two: %v", err)
+	}
+	wg.Add(1)
+	go func() {
+		defer wg.Done()
+		_, _ = s.Execute(t.Context(), "b", add("c1", 1))
+	}()
+	for s.Stats().InFlight < 3 {
+		time.Sleep(time.Millisecond)
+	}
+	if _, err := s.Execute(t.Context(), "c", add("c1", 1)); !errors.Is(err, actors.ErrOverloaded) {
+		t.Errorf("fourth command of a process that takes three: %v", err)
+	}
+	g.open()
+	wg.Wait()
+	if got := s.total(t, "a"); got != 2 {
+		t.Errorf("total %d, the refused command was executed", got)
+	}
+}
+
+func TestContextEndsWhileWaiting(t *testing.T) {
+	g := &gate{Journal: memory.New()}
+	s := start(t, g, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	answer := make(chan error, 1)
+	go func() {
+		_, err := s.Execute(ctx, "a", add("c1", 1))
+		answer <- err
+	}()
+	for s.Stats().InFlight < 1 {
+		time.Sleep(time.Millisecond)
+	}
+	cancel()
+	if err := <-answer; !errors.Is(err, actors.ErrUnknownOutcome) || !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	g.open()
+	r, err := s.Execute(t.Context(), "a", add("c1", 1))
+	if err != nil || !r.Duplicate {
+		t.Errorf("the repeat tells what came of it: %+v, %v", r, err)
+	}
+	if _, err := s.Execute(ctx, "a", add("c2", 1)); !errors.Is(err, actors.ErrExpired) {
+		t.Errorf("with a context that was over: %v", err)
+	}
+}
+
+func TestCloseWhoseTimeIsOver(t *testing.T) {
+	g := &gate{Journal: memory.New()}
+	r, err := actors.New(actors.Options{
+		Kind: actorstest.Ledger{}, Journal: g, Authority: newHeld(), Config: actors.DefaultConfig(),
+		System: actors.NewActorSystem(quiet()),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer := make(chan error, 1)
+	go func() {
+		_, err := r.Execute(context.Background(), "a", add("c1", 1))
+		answer <- err
+	}()
+	for g.held() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := r.Close(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("close: %v", err)
+	}
+	if err := <-answer; !errors.Is(err, actors.ErrUnknownOutcome) {
+		t.Errorf("what was under way: %v", err)
+	}
+	if _, err := r.Execute(t.Context(), "a", add("c2", 1)); !errors.Is(err, actors.ErrNotOwner) {
+		t.Errorf("after close: %v", err)
+	}
+}
+
+func (g *gate) held() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.waiting)
+}
+
+// bomb is an authority that panics when it is asked for the second time: a bug of the runtime's own.
+type bomb struct {
+	*held
+	mu    sync.Mutex
+	asked int
+}
+
+func (b *bomb) Holds(shard uint32, epoch uint64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.asked++; b.asked == 3 {
+		panic("bomb")
+	}
+	return b.held.Holds(shard, epoch)
+}
+
+func TestPanicOfTheRuntimeItself(t *testing.T) {
+	b := &bomb{held: newHeld()}
+	s := start(t, memory.New(), func(o *actors.Options) { o.Authority = b })
+	_, err := s.Execute(t.Context(), "a", add("c1", 1))
+	if !errors.Is(err, actors.ErrUnknownOutcome) || !errors.Is(err, actors.ErrPanic) {
+		t.Fatalf("got %v", err)
+	}
+	if _, err := s.Execute(t.Context(), "a", add("c2", 1)); err != nil {
+		t.Fatalf("the aggregate did not come back: %v", err)
+	}
+}
