@@ -52,7 +52,7 @@ func start(t testing.TB, store persistence.Journal, change func(*actors.Options)
 	s := &setup{store: store, authority: newHeld()}
 	o := actors.Options{
 		Kind: actorstest.Ledger{}, Journal: store, Authority: s.authority, Config: actors.DefaultConfig(),
-		System: actors.NewActorSystem(quiet()),
+		System:   actors.NewActorSystem(quiet()),
 		Listener: actors.Listener{Passivated: func(actors.PassivatedInfo) { s.passed.Add(1) }},
 	}
 	o.Config.Window.MinAge = 0
