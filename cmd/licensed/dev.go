@@ -156,6 +156,8 @@ func explain(err error, c node.Config) error {
 		return fmt.Errorf("%w: another program listens there; stop it, or choose other addresses with --listen and --admin", err)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return fmt.Errorf("%w: this machine has no such address", err)
+	case errors.Is(err, node.ErrWrongArchive):
+		return fmt.Errorf("%w; mount its disk, name its directory with --archive, or start without archived history with --archive off", err)
 	case errors.Is(err, node.ErrLocked):
 		return fmt.Errorf("%w: another licensed runs on %s; stop it, or choose another directory with --data", err, c.Data)
 	case errors.Is(err, os.ErrPermission):

@@ -19,6 +19,8 @@ import (
 type options struct {
 	config      node.Config
 	maxResident memorySize
+	segment     memorySize // of the archive
+	archiveRate memorySize // a second
 	logLevel    string
 	logFormat   string
 	readyFile   string
@@ -31,6 +33,8 @@ func newOptions() *options {
 	return &options{
 		config:      node.DefaultConfig(),
 		maxResident: memorySize{text: "25%", percent: 25},
+		segment:     memorySize{text: "256KiB", bytes: 256 << 10},
+		archiveRate: memorySize{text: "8MiB", bytes: 8 << 20},
 		logLevel:    "info",
 		logFormat:   "auto",
 		demoConfig:  demo.DefaultConfig(),
@@ -56,6 +60,8 @@ func (o *options) bind(f *pflag.FlagSet) {
 	f.Var(&o.maxResident, "max-resident",
 		"memory for customers, as bytes (512MiB) or share of the memory; the least recently used leave first")
 
+	o.bindArchive(f)
+
 	f.DurationVar(&c.MaxDeadline, "max-deadline", c.MaxDeadline, "longest time a request may take")
 	f.IntVar(&c.MaxInFlight, "max-in-flight", c.MaxInFlight, "`requests` handled at once; more are turned away")
 	f.DurationVar(&c.DrainTimeout, "drain-timeout", c.DrainTimeout,
@@ -71,6 +77,45 @@ func (o *options) bind(f *pflag.FlagSet) {
 	f.BoolVar(&o.demo, "demo", o.demo, "simulate customers")
 	f.Float64Var(&o.demoConfig.Rate, "demo-rate", o.demoConfig.Rate, "`commands` per second of the simulated customers")
 	f.IntVar(&o.demoConfig.Customers, "demo-customers", o.demoConfig.Customers, "`number` of simulated customers")
+}
+
+// bindArchive declares the flags of the archive tier.
+func (o *options) bindArchive(f *pflag.FlagSet) {
+	c := &o.config
+	f.StringVar(&c.Archive, "archive", c.Archive,
+		"`directory` of the archive tier, best on another disk, or off; empty for archive/ in the data directory")
+	f.Var(period{&c.Archiver.After}, "archive-after",
+		"age at which closed history is archived though it is less than a segment")
+	f.Var(&o.segment, "archive-segment-bytes", "history that makes a segment, before compression")
+	f.Var(period{&c.Archiver.SnapshotAfter}, "archive-snapshot-after",
+		"idle time after which also a customer's snapshot is archived; 0 for never")
+	f.Var(period{&c.Archiver.Retention}, "archive-retention", "time for which the archive keeps events; 0 for ever")
+	f.Var(&o.archiveRate, "archive-rate", "bytes a second that are archived at most; 0 for no bound")
+}
+
+// archiveConfig checks the options of the archive tier.
+func (o *options) archiveConfig(c *node.Config) error {
+	for _, s := range []struct {
+		flag string
+		size memorySize
+		low  int64
+		to   *int
+	}{
+		{"archive-segment-bytes", o.segment, 1 << 10, &c.Archiver.SegmentBytes},
+		{"archive-rate", o.archiveRate, 0, &c.Archiver.BytesPerSecond},
+	} {
+		const high = 16 << 20
+		switch {
+		case s.size.percent > 0:
+			return fmt.Errorf("%s: is a number of bytes, not a share of the memory", s.flag)
+		case s.size.bytes < s.low:
+			return fmt.Errorf("%s: is %v, must be at least %d", s.flag, &s.size, s.low)
+		case s.size.bytes > high && s.flag == "archive-segment-bytes":
+			return fmt.Errorf("%s: is %v, must be at most %d", s.flag, &s.size, high)
+		}
+		*s.to = int(s.size.bytes)
+	}
+	return nil
 }
 
 // nodeConfig checks the options and returns the node's part of them.
@@ -92,6 +137,9 @@ func (o *options) nodeConfig(log *slog.Logger) (node.Config, error) {
 	}
 	if c.Data == "" {
 		return c, errors.New("data: is required")
+	}
+	if err := o.archiveConfig(&c); err != nil {
+		return c, err
 	}
 	return c, errors.Join(
 		atLeast("snapshot-every", c.Runtime.SnapshotEvery, 1),

@@ -6,7 +6,12 @@ import (
 
 	"licensed/actors"
 	"licensed/gateway"
+	"licensed/persistence/archive"
 )
+
+// ArchiveOff is in place of the archive's directory where there is no archive tier. History stays in the
+// hot tier then; what was archived before cannot be read.
+const ArchiveOff = "off"
 
 // Config of a node. DefaultConfig gives sensible values.
 type Config struct {
@@ -23,6 +28,12 @@ type Config struct {
 
 	// Runtime of the aggregates.
 	Runtime actors.Config
+
+	// Archive is the directory of the archive tier, made if missing, best on another disk; empty for
+	// archive/ in Data, ArchiveOff for none.
+	Archive string
+	// Archiver of closed history.
+	Archiver archive.WorkerConfig
 
 	// MaxDeadline and MaxInFlight are as in gateway.Config.
 	MaxDeadline time.Duration
@@ -50,6 +61,7 @@ func DefaultConfig() Config {
 		Admin:        "127.0.0.1:8081",
 		PolicyPoll:   time.Second,
 		Runtime:      actors.DefaultConfig(),
+		Archiver:     archive.DefaultWorkerConfig(),
 		MaxDeadline:  g.MaxDeadline,
 		MaxInFlight:  g.MaxInFlight,
 		DrainTimeout: 30 * time.Second,

@@ -7,9 +7,11 @@
 //
 //	admin port     health checks and metrics, there from the first moment to the last
 //	store          the embedded store, which locks its directory
+//	archive        the archive tier in a directory of its own
 //	ownership      the shards that this process may speak for
 //	policy         the numbers of the rules, read again when the file changes
 //	runtime        the aggregates
+//	archiver       moves closed history to the archive in the background
 //	API port       the gateway
 //
 // The way of a request goes up to down in the reverse order: gateway, runtime, ownership, store. So a
@@ -38,6 +40,8 @@ import (
 	"licensed/gateway"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
+	"licensed/persistence/archive"
+	"licensed/persistence/tiered"
 )
 
 // ErrLocked says that another process has the data directory.
@@ -52,6 +56,7 @@ type Node struct {
 
 	api, admin *gateway.Server
 	store      persistence.Store
+	cold       persistence.Archive // nil: none
 	policy     *policySource
 	runtime    *actors.Runtime
 	gateway    atomic.Pointer[gateway.Gateway]
@@ -59,6 +64,8 @@ type Node struct {
 	started     time.Time
 	name        string // for people
 	storeStatus func(context.Context) *licensedv1.StoreStatus
+	archive     *archiveSource // nil: none
+	archiver    atomic.Pointer[archive.Worker]
 
 	parts    []part
 	failed   chan error
@@ -88,7 +95,7 @@ func Start(ctx context.Context, c Config) (*Node, error) {
 	}
 	n.started = n.config.Now()
 	for _, step := range []func(context.Context) error{
-		n.bind, n.startAdmin, n.openStore, n.takeOwnership, n.openPolicy, n.startRuntime, n.startAPI,
+		n.bind, n.startAdmin, n.openStore, n.openArchive, n.takeOwnership, n.openPolicy, n.startRuntime, n.startArchiver, n.startAPI,
 	} {
 		err := ctx.Err()
 		if err == nil {
@@ -134,12 +141,12 @@ func (n *Node) startRuntime(context.Context) error {
 	n.push("actor system", func(context.Context) error { system.Shutdown(); return nil })
 	m := newRuntimeMetrics(n.registry)
 	rt, err := actors.New(actors.Options{
-		Kind: n.policy.kind, Journal: n.store, Authority: n.solo, Config: n.config.Runtime, System: system,
+		Kind: n.policy.kind, Journal: tiered.NewJournal(n.store, n.cold), Authority: n.solo, Config: n.config.Runtime, System: system,
 		Now: n.config.Now,
 		Listener: actors.Listener{
 			Appended:   n.appended,
 			Activated:  m.activated,
-			Passivated: func(actors.PassivatedInfo) { m.passivated.Inc() },
+			Passivated: n.passivated(m),
 			Ended:      n.activationEnded(m),
 		},
 	})

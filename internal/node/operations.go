@@ -31,6 +31,7 @@ func (o *operations) Node(ctx context.Context) (*licensedv1.GetNodeResponse, err
 		RequestsInFlight: uint64(stats.InFlight),
 		Shards:           uint32(shards.Shards), ShardsHeld: uint32(shards.Held), LowestEpoch: shards.LowestEpoch, HighestEpoch: shards.HighestEpoch,
 		PolicyVersion: o.n.policy.version(), PolicySource: o.n.policy.source(), Store: o.n.storeStatus(ctx),
+		Archive: o.n.archiveStatus(ctx),
 	}, nil
 }
 
@@ -70,8 +71,19 @@ func (o *operations) Passivate(ctx context.Context, customer string) (resident, 
 }
 
 // Archive implements gateway.Operations.
-func (o *operations) Archive(context.Context, string, bool) (*licensedv1.ArchiveCustomerResponse, error) {
-	return nil, gateway.ErrUnsupported
+func (o *operations) Archive(ctx context.Context, customer string, all bool) (*licensedv1.ArchiveCustomerResponse, error) {
+	w := o.n.archiver.Load()
+	if w == nil {
+		return nil, gateway.ErrUnsupported
+	}
+	res, err := w.Archive(ctx, customer+aggregateSuffix, all)
+	if err != nil {
+		return nil, err
+	}
+	return &licensedv1.ArchiveCustomerResponse{
+		Partitions: uint64(res.Partitions), Events: uint64(res.Records), Segments: uint64(res.Segments),
+		SegmentBytes: uint64(res.Bytes), Through: res.Through,
+	}, nil
 }
 
 // Import implements gateway.Operations.
@@ -99,7 +111,7 @@ func (o *operations) Verify(
 	live := func(r doctor.Replay, root *persistence.Root) error {
 		return r.(*actors.Replay).CheckSnapshot(answer.Value.(actors.Snapshot), root.Time)
 	}
-	d := newDoctor(o.n.store, nil, o.n.policy.kind)
+	d := newDoctor(o.n.store, o.n.cold, o.n.policy.kind)
 	d.Now = o.n.config.Now
 	if h, ok := o.n.store.(persistence.Housekeeping); ok && mend {
 		d.Housekeeping = h

@@ -13,7 +13,7 @@ import (
 )
 
 // reader returns a reader of the node's histories.
-func (n *Node) reader() *tiered.Reader { return tiered.NewReader(n.store, nil, n.config.Now) }
+func (n *Node) reader() *tiered.Reader { return tiered.NewReader(n.store, n.cold, n.config.Now) }
 
 // past reads histories for the gateway. It implements gateway.HistoryReader.
 type past struct{ *tiered.Reader }

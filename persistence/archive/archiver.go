@@ -69,7 +69,8 @@ type Options struct {
 	Config Config
 	// Now is the clock (default time.Now).
 	Now func() time.Time
-	// Name returns a name that was never used before (default: a random UUID).
+	// Name returns a name that was never used before (default: a UUID of version 7, which tells the age of
+	// a segment that no root names).
 	Name func() string
 	// Limit waits until so many bytes, before compression, may be copied (default: at once).
 	Limit func(ctx context.Context, bytes int) error
@@ -82,7 +83,7 @@ func New(o Options) *Archiver {
 		a.now = time.Now
 	}
 	if a.name == nil {
-		a.name = uuid.NewString
+		a.name = func() string { return uuid.Must(uuid.NewV7()).String() }
 	}
 	if a.limit == nil {
 		a.limit = func(context.Context, int) error { return nil }

@@ -182,5 +182,6 @@ func (w *Worker) wake(aggregate string, whole bool) error {
 		w.settle(aggregate, err)
 		return err
 	}
-	return w.archive(w.context, aggregate, head, whole)
+	_, err = w.archive(w.context, aggregate, head, whole, whole)
+	return err
 }

@@ -250,6 +250,15 @@ func (w *Worker) Passivated(aggregate string, head persistence.Head, archivedThr
 	w.signal()
 }
 
+// Archive moves the closed history of an aggregate now, what is not worth a segment too if all is set.
+func (w *Worker) Archive(ctx context.Context, aggregate string, all bool) (Result, error) {
+	head, err := w.o.Owner.Head(ctx, aggregate)
+	if err != nil {
+		return Result{}, fmt.Errorf("%w of %s: %w", errNoHead, aggregate, err)
+	}
+	return w.archive(ctx, aggregate, head, all, false)
+}
+
 // segmentEvents is how many events are worth a look: about a segment.
 func (w *Worker) segmentEvents() uint64 {
 	return max(1, uint64(w.o.Config.SegmentBytes/typicalRecord))
@@ -284,7 +293,7 @@ func (w *Worker) serve() {
 		if !ok {
 			return
 		}
-		err := w.archive(w.context, j.aggregate, j.head, false)
+		_, err := w.archive(w.context, j.aggregate, j.head, false, false)
 		w.mu.Lock()
 		if j.attempts++; err != nil && isRetryable(err) && j.attempts < maxAttempts {
 			w.queue = append(w.queue, j)
@@ -344,25 +353,24 @@ func (w *Worker) sleep(d time.Duration) bool {
 	}
 }
 
-// archive moves what is closed, and the snapshot too if whole is set, and tells whoever wants to know.
-func (w *Worker) archive(ctx context.Context, aggregate string, head persistence.Head, whole bool) error {
+// archive moves what is closed, and the snapshot too if that is set, and tells whoever wants to know.
+func (w *Worker) archive(ctx context.Context, aggregate string, head persistence.Head, all, snapshot bool) (Result, error) {
 	began := time.Now()
 	held := func() bool { return w.o.Owner.Holds(head) }
 	if !held() {
-		return ErrNotHeld
+		return Result{}, ErrNotHeld
 	}
-	res, err := w.archiver.Archive(ctx, head, whole, held)
+	res, err := w.archiver.Archive(ctx, head, all, held)
 	w.learn(aggregate, head, res, err == nil)
-	snapshot := false
-	if err == nil && whole {
+	if err == nil && snapshot {
 		err = w.archiver.ArchiveSnapshot(ctx, head, held)
-		snapshot = err == nil
 	}
+	snapshot = snapshot && err == nil
 	if res.Partitions > 0 || snapshot {
 		w.o.Listener.Archived(ArchivedInfo{Aggregate: aggregate, Result: res, Snapshot: snapshot, Duration: time.Since(began)})
 	}
 	w.settle(aggregate, err)
-	return err
+	return res, err
 }
 
 // learn remembers how far an aggregate is archived, and when to look again: what is left was not worth

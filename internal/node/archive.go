@@ -1,0 +1,253 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"licensed/actors"
+	"licensed/messages/licensedv1"
+	"licensed/persistence"
+	"licensed/persistence/archive"
+	"licensed/persistence/pebble"
+)
+
+// Files beside the embedded store that belong to the archive: the id of the one that the history is in,
+// and where the archiver's scan stood.
+const (
+	archiveIDFile   = "archive.id"
+	archiveScanFile = "archive.scan"
+)
+
+// ErrWrongArchive says that the archive's directory does not hold the archive that the history is in.
+var ErrWrongArchive = pebble.ErrWrongArchive
+
+// archiveSource is the embedded archive and what is told of it.
+type archiveSource struct {
+	dir     string
+	store   *pebble.Archive
+	metrics *archiveMetrics
+
+	mu        sync.Mutex
+	totals    archive.Result // since the start
+	failures  uint64
+	lastError string
+}
+
+// ArchiveDir returns the directory of the archive, "" for none.
+func (c *Config) ArchiveDir() string {
+	switch c.Archive {
+	case "":
+		return filepath.Join(c.Data, "archive")
+	case ArchiveOff:
+		return ""
+	}
+	return c.Archive
+}
+
+// openArchive opens the archive tier. That its disk fails later is no reason for the node to stop; that
+// another archive, or none, is where this history's should be, is one not to start: every archived
+// event would seem lost, and new ones would be written to the wrong place.
+func (n *Node) openArchive(context.Context) error {
+	dir := n.config.ArchiveDir()
+	if dir == "" {
+		return nil
+	}
+	idFile := filepath.Join(n.config.Data, archiveIDFile)
+	id, err := os.ReadFile(idFile)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	store, err := pebble.OpenArchive(dir, pebble.ArchiveOptions{ID: strings.TrimSpace(string(id)), Logger: n.log, Now: n.config.Now})
+	if err != nil {
+		return err
+	}
+	n.push("archive", func(context.Context) error { return store.Close() })
+	if len(id) == 0 && store.ID() != "" {
+		if err := writeDurably(idFile, store.ID()+"\n"); err != nil {
+			return fmt.Errorf("remember the archive: %w", err)
+		}
+	}
+	n.cold, n.archive = store, &archiveSource{dir: dir, store: store}
+	return nil
+}
+
+// writeDurably writes a small file that appears as a whole.
+func writeDurably(path, content string) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(content)
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// startArchiver starts moving closed history to the archive.
+func (n *Node) startArchiver(context.Context) error {
+	hot, ok := n.store.(archive.WorkerHotTier)
+	if n.archive == nil || !ok {
+		return nil
+	}
+	scanFile := filepath.Join(n.config.Data, archiveScanFile)
+	position, err := os.ReadFile(scanFile)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		n.log.Warn("archiver: its scan starts anew", "error", err)
+	}
+	w := archive.NewWorker(archive.WorkerOptions{
+		Hot: hot, Cold: n.cold, Owner: &archiveOwner{n}, Config: n.config.Archiver, Now: n.config.Now,
+		Position: string(position),
+		SavePosition: func(p string) {
+			// A lost position costs a longer way round.
+			if err := os.WriteFile(scanFile, []byte(p), 0o644); err != nil {
+				n.log.Warn("archiver: cannot save where its scan is", "error", err)
+			}
+		},
+		Listener: archive.WorkerListener{Archived: n.archived, Failed: n.archiveFailed, Scanned: n.archiveScanned},
+	})
+	n.archive.metrics = newArchiveMetrics(n.registry, w, n.archive.store)
+	w.Start()
+	n.archiver.Store(w)
+	n.push("archiver", w.Close)
+	return nil
+}
+
+// passivated hears that an aggregate left memory.
+func (n *Node) passivated(m *runtimeMetrics) func(actors.PassivatedInfo) {
+	return func(i actors.PassivatedInfo) {
+		m.passivated.Inc()
+		if w := n.archiver.Load(); w != nil && i.Head != nil {
+			w.Passivated(i.Head.Partition.Aggregate, *i.Head, i.ArchivedThrough)
+		}
+	}
+}
+
+func (n *Node) archived(i archive.ArchivedInfo) {
+	a := n.archive
+	a.metrics.archived(i)
+	a.mu.Lock()
+	a.totals.Partitions += i.Partitions
+	a.totals.Records += i.Records
+	a.totals.Segments += i.Segments
+	a.totals.Bytes += i.Bytes
+	a.lastError = ""
+	a.mu.Unlock()
+	n.log.Debug("archived", "customer", customerOf(i.Aggregate), "events", i.Records, "segments", i.Segments,
+		"bytes", i.Bytes, "through", i.Through, "snapshot", i.Snapshot, "duration", i.Duration)
+}
+
+// archiveFailed reports a failure: of a tier once until it is well again, of a customer each time.
+func (n *Node) archiveFailed(i archive.FailedInfo) {
+	a := n.archive
+	a.metrics.failures.WithLabelValues(archiveCause(i.Err)).Inc()
+	a.mu.Lock()
+	first := a.lastError == ""
+	a.failures++
+	a.lastError = i.Err.Error()
+	a.mu.Unlock()
+	switch {
+	case !i.Retry:
+		n.log.Error("a customer's history could not be archived; it stays in the hot tier", "customer", customerOf(i.Aggregate), "error", i.Err)
+	case first:
+		n.log.Warn("archiving waits; nothing else is affected", "error", i.Err)
+	}
+}
+
+func (n *Node) archiveScanned(i archive.ScannedInfo) {
+	n.archive.metrics.scanned.Add(float64(i.Aggregates))
+	n.log.Debug("archiver: looked through all customers", "customers", i.Aggregates, "due", i.Due, "duration", i.Duration)
+}
+
+// archiveCause names a cause, from a small set.
+func archiveCause(err error) string {
+	for _, c := range []struct {
+		err  error
+		name string
+	}{
+		{archive.ErrShortfall, "shortfall"},
+		{archive.ErrMismatch, "mismatch"},
+		{persistence.ErrCorrupt, "corrupt"},
+		{persistence.ErrClosed, "closed"},
+		{persistence.ErrUnknownOutcome, "unknown_outcome"},
+		{persistence.ErrUnavailable, "unavailable"},
+	} {
+		if errors.Is(err, c.err) {
+			return c.name
+		}
+	}
+	return "other"
+}
+
+// archiveStatus returns what operators want to know of the archive, nil if there is none.
+func (n *Node) archiveStatus(context.Context) *licensedv1.ArchiveStatus {
+	w := n.archiver.Load()
+	if w == nil {
+		return nil
+	}
+	st, a := w.Stats(), n.archive
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	out := &licensedv1.ArchiveStatus{
+		Location: a.dir, WaitingCustomers: uint64(st.Waiting), Lag: durationpb.New(max(st.Lag, st.Failing).Round(time.Millisecond)),
+		ArchivedEvents: uint64(a.totals.Records), Segments: uint64(a.totals.Segments), SegmentBytes: uint64(a.totals.Bytes),
+		Failures: a.failures,
+	}
+	if st.Failing > 0 {
+		out.LastError = a.lastError
+	}
+	return out
+}
+
+// archiveOwner lets the archiver ask the runtime. It implements archive.Owner.
+type archiveOwner struct{ n *Node }
+
+func customerOf(aggregate string) string { return strings.TrimSuffix(aggregate, aggregateSuffix) }
+
+// Owns implements archive.Owner.
+func (o *archiveOwner) Owns(aggregate string) bool {
+	_, held := o.n.solo.Epoch(o.n.solo.Shard(aggregate))
+	return held && strings.HasSuffix(aggregate, aggregateSuffix)
+}
+
+// Resident implements archive.Owner.
+func (o *archiveOwner) Resident(aggregate string) bool {
+	return o.n.runtime.Resident(customerOf(aggregate))
+}
+
+// Head implements archive.Owner.
+func (o *archiveOwner) Head(ctx context.Context, aggregate string) (persistence.Head, error) {
+	a, err := o.n.runtime.Query(ctx, customerOf(aggregate), actors.HeadQuery{})
+	return a.Head, err
+}
+
+// Holds implements archive.Owner.
+func (o *archiveOwner) Holds(h persistence.Head) bool {
+	return o.n.solo.Holds(o.n.solo.Shard(h.Partition.Aggregate), h.Partition.Epoch)
+}
+
+// Archived implements archive.Owner.
+func (o *archiveOwner) Archived(aggregate string, through uint64) {
+	o.n.runtime.NoteArchived(customerOf(aggregate), through)
+}
+
+// Release implements archive.Owner.
+func (o *archiveOwner) Release(ctx context.Context, aggregate string) {
+	o.n.runtime.Passivate(ctx, customerOf(aggregate))
+}

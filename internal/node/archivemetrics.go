@@ -1,0 +1,72 @@
+package node
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"licensed/persistence/archive"
+	"licensed/persistence/pebble"
+)
+
+// archiveMetrics hears what the archiver does.
+type archiveMetrics struct {
+	events, segments, bytes, snapshots, scanned prometheus.Counter
+	failures                                    *prometheus.CounterVec
+}
+
+func newArchiveMetrics(r prometheus.Registerer, w *archive.Worker, store *pebble.Archive) *archiveMetrics {
+	counter := func(name, help string) prometheus.Counter {
+		c := prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+		r.MustRegister(c)
+		return c
+	}
+	gauge := func(name, help string, value func(archive.WorkerStats) float64) {
+		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help},
+			func() float64 { return value(w.Stats()) }))
+	}
+	m := &archiveMetrics{
+		events:    counter("licensed_archive_events_total", "Events moved to the archive."),
+		segments:  counter("licensed_archive_segments_total", "Segments written to the archive."),
+		bytes:     counter("licensed_archive_bytes_total", "Bytes of the segments written."),
+		snapshots: counter("licensed_archive_snapshots_total", "Snapshots of idle customers moved to the archive."),
+		scanned:   counter("licensed_archive_scanned_customers_total", "Customers that complete scans looked at."),
+		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "licensed_archive_failures_total",
+			Help: "Attempts to archive that failed, by cause; all are made again.",
+		}, []string{"cause"}),
+	}
+	r.MustRegister(m.failures)
+	gauge("licensed_archive_waiting_customers", "Customers that wait for the archiver.",
+		func(s archive.WorkerStats) float64 { return float64(s.Waiting) })
+	gauge("licensed_archive_lag_seconds", "How long the customer that waits longest for the archiver has done so.",
+		func(s archive.WorkerStats) float64 { return s.Lag.Seconds() })
+	gauge("licensed_archive_failing_seconds", "For how long nothing could be archived; 0 if the last attempt went well.",
+		func(s archive.WorkerStats) float64 { return s.Failing.Seconds() })
+	r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "licensed_archive_dropped_customers_total",
+		Help: "Customers that found the archiver's queue full and were left to its scan.",
+	}, func() float64 { return float64(w.Stats().Dropped) }))
+	r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "licensed_archive_disk_bytes", Help: "Space that the archive's files take; 0 if it cannot tell.",
+	}, func() float64 {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		size, err := store.Size(ctx)
+		if err != nil {
+			return 0
+		}
+		return float64(size)
+	}))
+	return m
+}
+
+func (m *archiveMetrics) archived(i archive.ArchivedInfo) {
+	m.events.Add(float64(i.Records))
+	m.segments.Add(float64(i.Segments))
+	m.bytes.Add(float64(i.Bytes))
+	if i.Snapshot {
+		m.snapshots.Inc()
+	}
+}
