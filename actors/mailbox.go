@@ -54,41 +54,73 @@ func (m *mailbox) UserMessageCount() int {
 	return len(m.user)
 }
 
-// run hands over what was posted, system messages first, until nothing is left. Only one run is under
-// way at a time.
+// postAndRun is PostUserMessage on a goroutine that has nothing else to do until the answer: if nobody
+// hands messages over, it does so itself, which spares a switch between goroutines. It must not hold
+// locks. After a few messages it leaves the rest, which others posted, to the dispatcher.
+func (m *mailbox) postAndRun(message any) {
+	m.mu.Lock()
+	m.user = append(m.user, message)
+	start := !m.running
+	m.running = true
+	m.mu.Unlock()
+	if start && !m.handOver(guestMessages) {
+		m.dispatcher.Schedule(m.run)
+	}
+}
+
+const (
+	guestMessages = 4 // that postAndRun hands over at most
+	keptSlots     = 4 // for messages, while there is none
+)
+
+// run hands over what was posted until nothing is left. Only one run is under way at a time.
 func (m *mailbox) run() {
-	throughput := m.dispatcher.Throughput()
-	var user []any
-	for n := 0; ; n++ {
-		if n >= throughput {
-			n = 0
-			runtime.Gosched()
-		}
+	for !m.handOver(m.dispatcher.Throughput()) {
+		runtime.Gosched()
+	}
+}
+
+// handOver hands over so many messages, system messages first. It returns true if none is left, and
+// ends the run then.
+func (m *mailbox) handOver(limit int) (done bool) {
+	var batch []any
+	for next := 0; ; limit-- {
 		m.mu.Lock()
-		switch {
-		case len(m.system) > 0:
+		if len(m.system) > 0 {
 			message := m.system[0]
 			m.system = m.system[1:]
 			m.mu.Unlock()
 			m.invokeSystem(message)
 			continue
-		case m.suspended || len(user) == 0 && len(m.user) == 0:
-			m.user = append(user, m.user...)
-			if len(m.user) == 0 {
-				m.user = nil
-			}
-			m.system = nil
-			m.running = false
+		}
+		if next == len(batch) {
+			clear(batch)
+			batch, m.user, next = m.user, batch[:0], 0
+		}
+		if done = m.suspended || len(batch) == 0; done || limit <= 0 {
+			m.keep(batch[next:])
+			m.running = !done
 			m.mu.Unlock()
-			return
-		case len(user) == 0:
-			user, m.user = m.user, nil
+			return done
 		}
 		m.mu.Unlock()
-		message := user[0]
-		user[0] = nil
-		user = user[1:]
-		m.invokeUser(message)
+		next++
+		m.invokeUser(batch[next-1])
+	}
+}
+
+// keep puts back what was not handed over. Requires m.mu.
+func (m *mailbox) keep(rest []any) {
+	if len(rest) > 0 {
+		m.user = append(rest, m.user...)
+	} else if len(m.user) == 0 && cap(rest) > 0 {
+		m.user = rest
+	}
+	if len(m.user) == 0 && cap(m.user) > keptSlots {
+		m.user = nil
+	}
+	if len(m.system) == 0 {
+		m.system = nil
 	}
 }
 

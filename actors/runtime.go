@@ -149,7 +149,7 @@ func (r *Runtime) ask(ctx context.Context, id string, q *Request) error {
 		r.inFlight.Add(-1)
 		return fmt.Errorf("%w: %d requests are waiting for this aggregate", ErrOverloaded, r.env.Config.MaxQueue)
 	}
-	e.act.mailbox.PostUserMessage(q)
+	e.act.mailbox.postAndRun(q)
 	select {
 	case <-q.done:
 		return nil
