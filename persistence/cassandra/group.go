@@ -25,7 +25,7 @@ type write struct {
 }
 
 // cellBytes is what Cassandra counts for each value beside its bytes: timestamps and the like.
-const cellBytes = 24
+const cellBytes = 20
 
 // add adds a row.
 func (w *write) add(values []any) {

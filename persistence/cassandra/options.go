@@ -60,6 +60,10 @@ type Options struct {
 	// Connections per Cassandra node. More spread the work over more cores; fewer make larger writes
 	// to the network.
 	Connections int
+	// CoalesceWait is how long a connection collects requests before it writes them to the network. It
+	// saves system calls while many are under way, but each waits for it, and groups save them too; 0
+	// writes at once.
+	CoalesceWait time.Duration
 
 	// MaxMutationBytes is the size of the data of one mutation or root above which it is refused. It
 	// must stay below Cassandra's max_mutation_size (half a commit log segment: 16 MiB).
@@ -102,8 +106,8 @@ func DefaultOptions() Options {
 //
 //	cassandra://user:password@host:port,host2/keyspace?consistency=QUORUM&dc=eu-1&tls=true
 //
-// Parameters: consistency, dc, timeout, connect_timeout, connections, group_partitions, group_bytes,
-// batches_in_flight, accept_risk (repeatable), tls (true), tls_ca, tls_cert, tls_key (files).
+// Parameters: consistency, dc, timeout, connect_timeout, connections, coalesce_wait, group_partitions,
+// group_bytes, batches_in_flight, accept_risk (repeatable), tls (true), tls_ca, tls_cert, tls_key (files).
 func ParseURL(s string) (Options, error) {
 	o, err := parseURL(s)
 	if err == nil {
@@ -174,6 +178,8 @@ func (o *Options) set(name, value string, files *tlsFiles) (err error) {
 		o.GroupPartitions, err = strconv.Atoi(value)
 	case "group_bytes":
 		o.GroupBytes, err = strconv.Atoi(value)
+	case "coalesce_wait":
+		o.CoalesceWait, err = time.ParseDuration(value)
 	case "batches_in_flight":
 		o.BatchesInFlight, err = strconv.Atoi(value)
 	case "accept_risk":
@@ -258,7 +264,7 @@ func (o *Options) Validate() error {
 	_, known := consistencies[o.Consistency]
 	complain(!known, "consistency %q: only LOCAL_QUORUM, QUORUM and ALL make reads and writes overlap", o.Consistency)
 	complain(o.Username == "" && o.Password != "", "a password without a user name")
-	complain(o.Timeout <= 0 || o.ConnectTimeout <= 0 || o.ReconnectInterval <= 0, "timeouts and intervals must be above 0")
+	complain(o.Timeout <= 0 || o.ConnectTimeout <= 0 || o.ReconnectInterval <= 0 || o.CoalesceWait < 0, "timeouts and intervals must be above 0")
 	complain(o.Connections < 1, "connections %d", o.Connections)
 	complain(o.MaxMutationBytes < 1, "max mutation bytes %d", o.MaxMutationBytes)
 	complain(o.BatchesInFlight < 1, "batches in flight %d", o.BatchesInFlight)

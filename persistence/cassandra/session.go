@@ -35,6 +35,7 @@ func connect(ctx context.Context, o *Options, keyspace string) (*session, error)
 	cfg.ReconnectionPolicy = &gocql.ConstantReconnectionPolicy{MaxRetries: 1, Interval: o.ReconnectInterval}
 	cfg.SocketKeepalive = 15 * time.Second
 	cfg.NumConns = o.Connections
+	cfg.WriteCoalesceWaitTime = o.CoalesceWait
 	cfg.Consistency = o.levels().plain
 	cfg.SerialConsistency = o.levels().serial
 	cfg.DefaultTimestamp = true // see the package comment

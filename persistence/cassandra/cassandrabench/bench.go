@@ -8,10 +8,14 @@
 package cassandrabench
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -31,18 +35,24 @@ type Contender struct {
 type Measure struct {
 	PerSecond float64
 	P50, P99  time.Duration
-	// CPU of this process per operation.
-	CPU time.Duration
+	// CPU per operation of this process, and of Cassandra if the meter knows its processes.
+	CPU, ServerCPU time.Duration
+}
+
+// Meter measures. The zero Meter is ready to use.
+type Meter struct {
+	// ServerPIDs are Cassandra's processes, if they are on this machine.
+	ServerPIDs []int
 }
 
 // Drive runs a contender for a time. It stops at the first error.
-func Drive(ctx context.Context, c Contender, d time.Duration) (Measure, error) {
+func (m *Meter) Drive(ctx context.Context, c Contender, d time.Duration) (Measure, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	latencies := make([][]time.Duration, c.InFlight)
 	var stop atomic.Bool
 	var wg sync.WaitGroup
-	cpu, start := processCPU(), time.Now()
+	cpu, serverCPU, start := processCPU(), m.serverCPU(), time.Now()
 	for w := range c.InFlight {
 		wg.Go(func() {
 			for !stop.Load() {
@@ -76,7 +86,30 @@ func Drive(ctx context.Context, c Contender, d time.Duration) (Measure, error) {
 		P50:       all[len(all)/2],
 		P99:       all[len(all)*99/100],
 		CPU:       (processCPU() - cpu) / time.Duration(len(all)),
+		ServerCPU: (m.serverCPU() - serverCPU) / time.Duration(len(all)),
 	}, nil
+}
+
+// serverCPU is what Cassandra's processes used so far, in the kernel's ticks of 10 ms.
+func (m *Meter) serverCPU() time.Duration {
+	var ticks int64
+	for _, pid := range m.ServerPIDs {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			continue
+		}
+		// The name, in parentheses, may have spaces; after it utime and stime are the 12th and 13th.
+		fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+		if len(fields) < 13 {
+			continue
+		}
+		for _, field := range fields[11:13] {
+			if n, err := strconv.ParseInt(field, 10, 64); err == nil {
+				ticks += n
+			}
+		}
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond
 }
 
 func processCPU() time.Duration {
@@ -89,16 +122,16 @@ func processCPU() time.Duration {
 
 // Rounds gives every contender a turn in each round, in an order that rotates, and returns the medians
 // in the order of the contenders.
-func Rounds(ctx context.Context, rounds int, turn time.Duration, contenders ...Contender) ([]Measure, error) {
+func (m *Meter) Rounds(ctx context.Context, rounds int, turn time.Duration, contenders ...Contender) ([]Measure, error) {
 	turns := make([][]Measure, len(contenders))
 	for r := range rounds {
 		for i := range contenders {
 			i = (i + r) % len(contenders)
-			m, err := Drive(ctx, contenders[i], turn)
+			one, err := m.Drive(ctx, contenders[i], turn)
 			if err != nil {
 				return nil, err
 			}
-			turns[i] = append(turns[i], m)
+			turns[i] = append(turns[i], one)
 		}
 	}
 	medians := make([]Measure, len(contenders))
@@ -115,6 +148,7 @@ func median(ms []Measure) Measure {
 		P50:       middle(ms, func(m Measure) time.Duration { return m.P50 }),
 		P99:       middle(ms, func(m Measure) time.Duration { return m.P99 }),
 		CPU:       middle(ms, func(m Measure) time.Duration { return m.CPU }),
+		ServerCPU: middle(ms, func(m Measure) time.Duration { return m.ServerCPU }),
 	}
 }
 
@@ -129,9 +163,9 @@ func middle[T float64 | time.Duration](ms []Measure, figure func(Measure) T) T {
 
 // Print writes a line per contender, with ratios to the first.
 func Print(w io.Writer, contenders []Contender, measures []Measure) {
-	fmt.Fprintf(w, "%-34s %9s %8s %10s %10s %10s %8s\n", "", "per s", "÷ first", "p50", "p99", "p50 ÷", "our CPU")
+	fmt.Fprintf(w, "%-40s %9s %8s %10s %10s %10s %10s\n", "", "per s", "÷ first", "p50", "p99", "our CPU", "its CPU")
 	for i, m := range measures {
-		fmt.Fprintf(w, "%-34s %9.0f %8.2f %10v %10v %10.2f %8v\n", contenders[i].Name, m.PerSecond, m.PerSecond/measures[0].PerSecond,
-			m.P50.Round(10*time.Microsecond), m.P99.Round(10*time.Microsecond), float64(m.P50)/float64(measures[0].P50), m.CPU.Round(100*time.Nanosecond))
+		fmt.Fprintf(w, "%-40s %9.0f %8.2f %10v %10v %10v %10v\n", contenders[i].Name, m.PerSecond, m.PerSecond/measures[0].PerSecond,
+			m.P50.Round(10*time.Microsecond), m.P99.Round(10*time.Microsecond), m.CPU.Round(100*time.Nanosecond), m.ServerCPU.Round(100*time.Nanosecond))
 	}
 }

@@ -127,6 +127,9 @@ type Driver struct {
 func OpenDriver(o cassandra.Options, connections int, coalesce time.Duration) (*Driver, error) {
 	cfg := gocql.NewCluster(o.Hosts...)
 	cfg.Keyspace = o.Keyspace
+	if o.Username != "" {
+		cfg.Authenticator = gocql.PasswordAuthenticator{Username: o.Username, Password: o.Password}
+	}
 	cfg.ProtoVersion = 4
 	cfg.NumConns = connections
 	cfg.Consistency = gocql.LocalQuorum
@@ -165,7 +168,62 @@ func (d *Driver) CompareAndSet(w Workload, inFlight int) (Contender, error) {
 	return c, nil
 }
 
+// Wake returns a contender that does what the waking of a customer asks of a store, one customer after
+// the other: the top root, its events (there are none), a new root.
+func Wake(name string, s persistence.Store, w Workload, inFlight int) Contender {
+	cs := w.customers(inFlight)
+	outcomes := make([]chan error, inFlight)
+	for i := range outcomes {
+		outcomes[i] = make(chan error, 1)
+	}
+	return Contender{Name: name, InFlight: inFlight, Do: func(ctx context.Context, worker int) error {
+		c := cs.next(worker)
+		if c.root.Key.Version > 1 { // else nobody slept here yet
+			r, err := s.TopRoot(ctx, c.root.Key.Aggregate)
+			if err != nil {
+				return err
+			}
+			if _, err := s.ReadRecords(ctx, r.Partition(), r.Base, 1000); err != nil {
+				return err
+			}
+		}
+		c.root.Key.Version++
+		s.PutRoot(ctx, &c.root, func(err error) { outcomes[worker] <- err })
+		return <-outcomes[worker]
+	}}
+}
+
+// RawWake returns a contender that has the driver read and write the same rows.
+func (d *Driver) RawWake(w Workload, inFlight int) Contender {
+	cs := w.customers(inFlight)
+	const root = `SELECT epoch, version, incarnation, base, snapshot_data FROM snapshots WHERE aggregate = ? LIMIT 1`
+	const events = `SELECT sequence, event_data FROM events WHERE row_id = ? AND epoch = ? AND incarnation = ? AND sequence > ? LIMIT 1000`
+	const insert = `INSERT INTO snapshots (aggregate, epoch, version, incarnation, base, root_time, snapshot_mapper, snapshot_data) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`
+	return Contender{Name: fmt.Sprintf("raw two reads, one insert, %d in flight", inFlight), InFlight: inFlight, Do: func(_ context.Context, worker int) error {
+		c := cs.next(worker)
+		if c.root.Key.Version > 1 {
+			var epoch, version, base int64
+			var incarnation gocql.UUID
+			var snapshot []byte
+			if err := d.session.Query(root, c.root.Key.Aggregate).Scan(&epoch, &version, &incarnation, &base, &snapshot); err != nil {
+				return err
+			}
+			if err := d.session.Query(events, c.root.Key.RowID(), epoch, incarnation, base).Exec(); err != nil {
+				return err
+			}
+		}
+		c.root.Key.Version++
+		return d.session.Query(insert, c.root.Key.Aggregate, int64(1), int64(c.root.Key.Version), gocql.UUID(c.root.Incarnation), int64(0),
+			c.root.Time.UnixMilli(), c.root.Mapper, c.root.Snapshot).Exec()
+	}}
+}
+
+// storeOverhead is what event_data has beside the event of this workload.
+const storeOverhead = 36
+
 func (d *Driver) inserts(statement string, w Workload, inFlight int) Contender {
+	// What a store adds to the event (its place, times, checksums) counts as the event's bytes.
+	w.EventBytes += storeOverhead
 	cs := w.customers(inFlight)
 	return Contender{InFlight: inFlight, Do: func(ctx context.Context, worker int) error {
 		c := cs.next(worker)
@@ -180,7 +238,7 @@ func (d *Driver) inserts(statement string, w Workload, inFlight int) Contender {
 
 // Sweep returns the driver and concurrency with the most raw inserts per second, and that figure. It
 // calls report with each.
-func Sweep(ctx context.Context, o cassandra.Options, w Workload, turn time.Duration, report func(d *Driver, inFlight int, m Measure)) (best *Driver, inFlight int, err error) {
+func (m *Meter) Sweep(ctx context.Context, o cassandra.Options, w Workload, turn time.Duration, report func(d *Driver, inFlight int, m Measure)) (best *Driver, inFlight int, err error) {
 	var most float64
 	for _, connections := range []int{1, 2, 4} {
 		for _, coalesce := range []time.Duration{0, 200 * time.Microsecond} {
@@ -190,16 +248,16 @@ func Sweep(ctx context.Context, o cassandra.Options, w Workload, turn time.Durat
 			}
 			keep := false
 			for _, n := range []int{64, 256, 1024} {
-				m, err := Drive(ctx, d.Raw(w, n), turn)
+				one, err := m.Drive(ctx, d.Raw(w, n), turn)
 				if err != nil {
 					return nil, 0, err
 				}
-				report(d, n, m)
-				if m.PerSecond > most {
+				report(d, n, one)
+				if one.PerSecond > most {
 					if best != nil && best != d {
 						best.Close()
 					}
-					most, best, inFlight, keep = m.PerSecond, d, n, true
+					most, best, inFlight, keep = one.PerSecond, d, n, true
 				}
 			}
 			if !keep {

@@ -47,6 +47,7 @@ func FromEnvironment() (cassandra.Options, bool, error) {
 // Cluster is Cassandra nodes that this process started. Its methods fail the test that they are called
 // with.
 type Cluster struct {
+	dir     string
 	env     []string
 	options cassandra.Options
 }
@@ -87,7 +88,8 @@ func SkipIfShort(t testing.TB) {
 // Launch is Start without a test, for TestMain; the caller calls Destroy.
 func Launch(dir string, c Config) (*Cluster, error) {
 	network := freeNetwork()
-	cluster := &Cluster{env: append([]string{"DIR=" + filepath.Join(dir, "cassandra"), "NET=" + network, "FIRST=1", "PORT=9042"}, c.Env...)}
+	dir = filepath.Join(dir, "cassandra")
+	cluster := &Cluster{dir: dir, env: append([]string{"DIR=" + dir, "NET=" + network, "FIRST=1", "PORT=9042"}, c.Env...)}
 	nodes := max(1, c.Nodes)
 	cluster.options = cassandra.DefaultOptions()
 	cluster.options.Hosts = nil
@@ -139,6 +141,39 @@ func freeNetwork() string {
 
 // Options returns how to reach the nodes.
 func (c *Cluster) Options() cassandra.Options { return c.options }
+
+// PIDs returns the nodes' processes.
+func (c *Cluster) PIDs(t testing.TB) []int {
+	t.Helper()
+	var pids []int
+	for line := range strings.Lines(c.Do(t, "status")) {
+		fields := strings.Fields(line)
+		if pid, err := strconv.Atoi(fields[len(fields)-1]); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// DiskUsage returns the bytes of a table's files on all nodes.
+func (c *Cluster) DiskUsage(t testing.TB, keyspace, table string) int64 {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(c.dir, "n*", "data", keyspace, table+"-*", "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sum int64
+	for _, file := range files {
+		info, err := os.Stat(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Mode().IsRegular() {
+			sum += info.Size()
+		}
+	}
+	return sum
+}
 
 // Destroy stops the nodes and removes their data.
 func (c *Cluster) Destroy() error {
