@@ -232,6 +232,7 @@ func (a *activation) finish(c actor.Context, cause error) {
 
 // crash gives up after a panic in the runtime itself: whatever was under way has an unknown outcome.
 func (a *activation) crash(c actor.Context, cause error) {
+	a.rt.registry.remove(&a.entry, false) // before anyone who is answered comes back
 	cause = fmt.Errorf("%w: %w", ErrUnknownOutcome, cause)
 	a.rt.listener.Ended(EndedInfo{ID: a.entry.id, Cause: cause})
 	if m := a.machine; m != nil {
