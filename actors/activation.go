@@ -93,7 +93,7 @@ func (a *activation) Receive(c actor.Context) {
 		}
 	case halt:
 		if a.cause == nil {
-			a.finish(c, ErrNotOwner)
+			a.halt(c, ErrNotOwner)
 		}
 	}
 }
@@ -128,7 +128,7 @@ func (a *activation) begin(c actor.Context) {
 	a.shard = a.rt.authority.Shard(aggregate)
 	epoch, ok := a.rt.authority.Epoch(a.shard)
 	if !ok {
-		a.finish(c, ErrNotOwner)
+		a.finish(c, ErrNotOwner, 0, nil)
 		return
 	}
 	a.space.init(a.rt.env, a.entry.id, epoch, a.rt.floor.Load())
@@ -146,14 +146,11 @@ func (a *activation) begin(c actor.Context) {
 
 func (a *activation) do(c actor.Context, out *Outputs) {
 	if out.Ended {
-		a.rt.registry.remove(&a.entry, false) // before anyone who is answered comes back
+		a.ends(c, out)
+		return
 	}
 	for _, r := range out.Replies {
 		a.reply(r)
-	}
-	if out.Ended {
-		a.ends(c, out)
-		return
 	}
 	if out.Append != nil {
 		a.rt.journal.Append(a.rt.context, out.Append, a.appended)
@@ -205,51 +202,58 @@ func (a *activation) reply(r *Request) {
 
 // ends takes in that the machine gave up.
 func (a *activation) ends(c actor.Context, out *Outputs) {
-	a.rt.raiseFloor(out.Unresolved)
 	if out.StaleEpoch > 0 {
 		a.rt.authority.StaleEpoch(a.shard, a.machine.aggregate, out.StaleEpoch)
 	}
 	a.rt.listener.Ended(EndedInfo{ID: a.entry.id, Cause: out.Cause})
-	a.finish(c, out.Cause)
+	a.finish(c, out.Cause, out.Unresolved, out.Replies)
 }
 
-// finish takes the actor out of the registry: the next request makes another. Requests already on
-// their way here are answered with the cause, then the actor stops.
-func (a *activation) finish(c actor.Context, cause error) {
-	a.rt.registry.remove(&a.entry, false)
-	if a.machine != nil {
-		out := a.machine.Halt(cause)
-		for _, r := range out.Replies {
-			a.reply(r)
-		}
-		a.rt.raiseFloor(out.Unresolved)
-	}
+// finish takes the actor out of the registry, so that the next request makes another, and answers
+// those who wait. The order matters: the next activation must see the floor ([R6]), and nobody who was
+// answered may meet this one again. Requests already on their way here are answered with the cause, then
+// the actor stops.
+func (a *activation) finish(c actor.Context, cause error, unresolved uint64, answered []*Request) {
+	a.rt.raiseFloor(unresolved)
 	a.leave()
 	a.cause = cause
 	a.ended.Store(true)
+	a.rt.registry.remove(&a.entry, false)
+	for _, r := range answered {
+		a.reply(r)
+	}
 	a.stopIfDone(c)
+}
+
+// halt gives up from outside.
+func (a *activation) halt(c actor.Context, cause error) {
+	if a.machine == nil {
+		a.finish(c, cause, 0, nil)
+		return
+	}
+	out := a.machine.Halt(cause)
+	a.finish(c, cause, out.Unresolved, out.Replies)
 }
 
 // crash gives up after a panic in the runtime itself: whatever was under way has an unknown outcome.
 func (a *activation) crash(c actor.Context, cause error) {
-	a.rt.registry.remove(&a.entry, false) // before anyone who is answered comes back
 	cause = fmt.Errorf("%w: %w", ErrUnknownOutcome, cause)
 	a.rt.listener.Ended(EndedInfo{ID: a.entry.id, Cause: cause})
+	var unresolved uint64
+	var left []*Request
 	if m := a.machine; m != nil {
-		a.rt.raiseFloor(m.root.Version)
+		unresolved = m.root.Version
 		if m.hot != nil {
 			for _, w := range m.hot.waiting {
-				w.request.Err = cause
-				a.reply(w.request)
+				left = append(left, w.request)
 			}
-			for _, r := range m.hot.backlog {
-				r.Err = cause
-				a.reply(r)
-			}
+			left = append(left, m.hot.backlog...)
 		}
 	}
-	a.leave()
-	a.finish(c, cause)
+	for _, r := range left {
+		r.Err = cause
+	}
+	a.finish(c, cause, unresolved, left)
 }
 
 func (a *activation) stopIfDone(c actor.Context) {
