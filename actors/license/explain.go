@@ -214,7 +214,7 @@ func (x *Explainer) tellRenewed(e *Recorded, expires int64) {
 	case expires == l.expires:
 		x.renewed = x.add(e, changed, "", "Renewed: the expiry stays at %s.", until)
 	default:
-		x.renewed = x.add(e, changed, "Renewed", "Renewed: the expiry moved from %s to %s.", clockOf(l.expires), until)
+		x.renewed = x.add(e, changed, "Renewed", "Renewed: the expiry moved from %s to %s.", exactly(l.expires, expires), exactly(expires, l.expires))
 		x.renewed.was, x.renewed.is = l.expires, expires
 	}
 }
@@ -330,6 +330,14 @@ func (x *Explainer) blockers(now int64, v *licensedv1.CommandRefused) string {
 
 // maxNames is how many things a sentence lists.
 const maxNames = 6
+
+// exactly writes a time, with milliseconds if it would read like another one without.
+func exactly(ms, other int64) string {
+	if clockOf(ms) != clockOf(other) {
+		return clockOf(ms)
+	}
+	return time.UnixMilli(ms).UTC().Format("2006-01-02 15:04:05.000 UTC")
+}
 
 func clockOf(ms int64) string { return time.UnixMilli(ms).UTC().Format("2006-01-02 15:04:05 UTC") }
 

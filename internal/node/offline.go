@@ -5,9 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"licensed/actors/license"
 	"licensed/actors/license/policy"
@@ -21,31 +22,64 @@ import (
 // the directory, so no node can start meanwhile. It is safe for concurrent use.
 type Offline struct {
 	store *pebble.Store
+	cold  persistence.Archive // nil if there is none
 	kind  *license.Kind
 }
 
-// ErrNoStore says that a directory holds no store.
-var ErrNoStore = errors.New("there is no store")
+// Errors of offline checks.
+var (
+	// ErrNoStore says that a directory holds no store.
+	ErrNoStore = errors.New("there is no store")
+	// ErrNoHistory says that nothing ever happened to a customer.
+	ErrNoHistory = errors.New("no history")
+)
 
-// OpenOffline opens the data directory of a node that is stopped. Errors: ErrLocked if it is not, ErrNoStore.
-func OpenOffline(dir string, log *slog.Logger) (*Offline, error) {
-	// Opening would make one.
-	found, err := filepath.Glob(filepath.Join(dir, "MANIFEST-*"))
-	if _, statErr := os.Stat(dir); err != nil || len(found) == 0 && (statErr == nil || errors.Is(statErr, fs.ErrNotExist)) {
-		return nil, fmt.Errorf("%s: %w", dir, ErrNoStore)
-	} else if statErr != nil {
-		return nil, statErr
+// OpenOffline opens the data and archive directories of a node that is stopped; of the configuration
+// only these and the logger count. An archive that is not there is none. Errors: ErrLocked if the node
+// is not stopped, ErrNoStore, ErrWrongArchive.
+func OpenOffline(c Config) (*Offline, error) {
+	if ok, err := holdsStore(c.Data); err != nil || !ok { // Opening would make one.
+		return nil, errors.Join(err, fmt.Errorf("%s: %w", c.Data, ErrNoStore))
 	}
-	store, err := pebble.Open(dir, pebble.Options{Logger: log})
+	store, err := pebble.Open(c.Data, pebble.Options{Logger: c.Logger})
 	if err != nil {
 		return nil, err
 	}
 	// What is stored means the same under every policy.
-	return &Offline{store: store, kind: license.NewKind(policy.Default())}, nil
+	o := &Offline{store: store, kind: license.NewKind(policy.Default())}
+	dir := c.ArchiveDir()
+	if ok, err := holdsStore(dir); err != nil || !ok {
+		return o, nil //nolint:nilerr // What was archived is then reported as out of reach.
+	}
+	id, err := os.ReadFile(filepath.Join(c.Data, archiveIDFile))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, errors.Join(err, store.Close())
+	}
+	cold, err := pebble.OpenArchive(dir, pebble.ArchiveOptions{ID: strings.TrimSpace(string(id)), Logger: c.Logger})
+	if err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	o.cold = cold
+	return o, nil
 }
 
-// Close gives the directory back.
-func (o *Offline) Close() error { return o.store.Close() }
+// holdsStore reports whether a directory holds what the engine makes first.
+func holdsStore(dir string) (bool, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return strings.HasPrefix(e.Name(), "MANIFEST-") }), err
+}
+
+// Close gives the directories back.
+func (o *Offline) Close() error {
+	var err error
+	if o.cold != nil {
+		err = o.cold.Close()
+	}
+	return errors.Join(err, o.store.Close())
+}
 
 // Customers returns up to limit ids of customers with a history, after the last id of the former page.
 func (o *Offline) Customers(ctx context.Context, after string, limit int) ([]string, error) {
@@ -53,15 +87,18 @@ func (o *Offline) Customers(ctx context.Context, after string, limit int) ([]str
 }
 
 // Verify checks a customer, and mends what can be mended with certainty if asked to. Errors:
-// persistence.ErrNotFound, and those of a disk that cannot be read.
+// ErrNoHistory, and those of a disk that cannot be read.
 func (o *Offline) Verify(
 	ctx context.Context, customer string, mend bool, progress func(checked, total uint64) error,
 ) (*licensedv1.CustomerReport, error) {
 	head, err := doctor.Recover(ctx, o.store, customer+aggregateSuffix)
+	if errors.Is(err, persistence.ErrNotFound) || err == nil && head.Sequence == 0 {
+		return nil, fmt.Errorf("customer %s: %w", customer, ErrNoHistory)
+	}
 	if err != nil {
 		return nil, err
 	}
-	d := newDoctor(o.store, nil, o.kind)
+	d := newDoctor(o.store, o.cold, o.kind)
 	if h, ok := persistence.Store(o.store).(persistence.Housekeeping); ok && mend {
 		d.Housekeeping = h
 	}

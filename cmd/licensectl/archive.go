@@ -1,0 +1,42 @@
+package main
+
+import (
+	"fmt"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	"licensed/messages/licensedv1"
+)
+
+func (p *program) archiveCommand() *cobra.Command {
+	var all bool
+	c := &cobra.Command{
+		Use: "archive CUSTOMER", Short: "Move the closed part of a customer's history to the archive now",
+		Long: "archive does at once what the archiver would do in its time: it copies the closed partitions of a customer to\n" +
+			"the archive, verifies the copy, and trims the hot tier.",
+		Example: "  licensectl archive Bayley\n  licensectl archive Bayley --all",
+		Args:    exactArgs("CUSTOMER"),
+	}
+	c.Flags().BoolVar(&all, "all", false, "also what is too little for a segment yet")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		conn, err := p.dial()
+		if err != nil {
+			return err
+		}
+		ctx, cancel := p.call(c.Context())
+		defer cancel()
+		res, err := unwrapped(conn.admin.ArchiveCustomer(ctx, connect.NewRequest(&licensedv1.ArchiveCustomerRequest{CustomerId: args[0], All: all})))
+		if err != nil {
+			return err
+		}
+		if p.output == outputJSON {
+			return p.printJSON(res)
+		}
+		_, err = fmt.Fprintf(p.stdout, "%s of %s moved to %s (%s); the archive has the history up to event %d\n",
+			count(res.Events, "event", "events"), count(res.Partitions, "partition", "partitions"),
+			count(res.Segments, "segment", "segments"), size(res.SegmentBytes), res.Through)
+		return err
+	}
+	return p.customerCommand(c)
+}

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	"licensed/messages/licensedv1"
+	"licensed/messages/licensedv1/licensedv1connect"
+)
+
+// connection to a gateway.
+type connection struct {
+	transport *http.Transport
+	licenses  licensedv1connect.LicenseServiceClient
+	history   licensedv1connect.HistoryServiceClient
+	admin     licensedv1connect.AdminServiceClient
+}
+
+// dial returns the connection, which is made with the first request.
+func (p *program) dial() (*connection, error) {
+	if p.loop != nil {
+		return p.loop, nil
+	}
+	base, err := baseURL(p.server)
+	if err != nil {
+		return nil, err
+	}
+	t := &http.Transport{Protocols: new(http.Protocols), MaxIdleConnsPerHost: 16, IdleConnTimeout: time.Minute}
+	t.Protocols.SetHTTP2(true)
+	t.Protocols.SetUnencryptedHTTP2(true)
+	client := &http.Client{Transport: t}
+	// The gateway is near; compressing histories would take longer than sending them.
+	plain := connect.WithAcceptCompression("gzip", nil, nil)
+	p.loop = &connection{
+		transport: t,
+		licenses:  licensedv1connect.NewLicenseServiceClient(client, base, plain),
+		history:   licensedv1connect.NewHistoryServiceClient(client, base, plain),
+		admin:     licensedv1connect.NewAdminServiceClient(client, base, plain),
+	}
+	return p.loop, nil
+}
+
+func (c *connection) close() { c.transport.CloseIdleConnections() }
+
+// baseURL returns the URL of an address.
+func baseURL(server string) (string, error) {
+	if !strings.Contains(server, "://") {
+		server = "http://" + server
+	}
+	u, err := url.Parse(server)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return "", usagef("--server %q is no HOST:PORT or URL", server)
+	}
+	return strings.TrimSuffix(u.String(), "/"), nil
+}
+
+// customersOfServer completes the first argument.
+func (p *program) customersOfServer(c *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 || p.checkFlags() != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	conn, err := p.dial()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	ctx, cancel := context.WithTimeout(c.Context(), time.Second)
+	defer cancel()
+	res, err := conn.admin.ListCustomers(ctx, connect.NewRequest(&licensedv1.ListCustomersRequest{}))
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	var ids []string
+	for _, id := range res.Msg.CustomerIds {
+		if strings.HasPrefix(id, prefix) {
+			ids = append(ids, id)
+		}
+	}
+	return ids, cobra.ShellCompDirectiveNoFileComp
+}
+
+// customerCommand returns a command whose first argument is a customer.
+func (p *program) customerCommand(c *cobra.Command) *cobra.Command {
+	c.ValidArgsFunction = p.customersOfServer
+	return c
+}
+
+// eachCustomer calls f with all customers after an id, in the order of the service.
+func (p *program) eachCustomer(ctx context.Context, after string, f func(id string) error) error {
+	conn, err := p.dial()
+	if err != nil {
+		return err
+	}
+	return pages(after, func(after string) ([]string, error) {
+		ctx, cancel := p.call(ctx)
+		defer cancel()
+		res, err := conn.admin.ListCustomers(ctx, connect.NewRequest(&licensedv1.ListCustomersRequest{After: after}))
+		if err != nil {
+			return nil, fmt.Errorf("list customers: %w", err)
+		}
+		return res.Msg.CustomerIds, nil
+	}, f)
+}
+
+// pages calls f with the ids of all pages.
+func pages(after string, page func(after string) ([]string, error), f func(id string) error) error {
+	for {
+		ids, err := page(after)
+		if err != nil || len(ids) == 0 {
+			return err
+		}
+		for _, id := range ids {
+			if err := f(id); err != nil {
+				return err
+			}
+			after = id
+		}
+	}
+}

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"licensed/messages/licensedv1"
+)
+
+// commandFlags are those of the verbs that give a command.
+type commandFlags struct {
+	commandID    string
+	issuedAt     string
+	validateOnly bool
+}
+
+func (f *commandFlags) bind(c *cobra.Command) {
+	c.Flags().StringVar(&f.commandID, "command-id", "", "`ID` of the command; the same id again answers what the first came to (default: a new UUID, which is shown)")
+	c.Flags().StringVar(&f.issuedAt, "issued-at", "", "`TIME` at which the command was issued (default: its arrival)")
+	c.Flags().BoolVar(&f.validateOnly, "validate-only", false, "only ask whether it would be allowed; record nothing")
+}
+
+// issued is a command about to be given.
+type issued struct {
+	customer     string
+	commandID    string
+	issuedAt     *timestamppb.Timestamp
+	validateOnly bool
+}
+
+// reply is what the replies to commands have in common.
+type reply interface {
+	proto.Message
+	GetSequence() uint64
+	GetDuplicate() bool
+}
+
+// command is a verb that gives a command: words says in a table's place what it came to.
+type command[R reply] struct {
+	use, short, long, example string
+	args                      []string
+	flags                     func(*cobra.Command)
+	send                      func(ctx context.Context, c *connection, i issued, args []string) (R, error)
+	words                     func(R) string
+}
+
+func newCommand[R reply](p *program, v command[R]) *cobra.Command {
+	var f commandFlags
+	c := &cobra.Command{
+		Use: v.use, Short: v.short, Long: v.long, Example: v.example, Args: exactArgs(v.args...),
+		RunE: func(c *cobra.Command, args []string) error { return give(c.Context(), p, &f, v, args) },
+	}
+	if v.flags != nil {
+		v.flags(c)
+	}
+	f.bind(c)
+	return p.customerCommand(c)
+}
+
+func give[R reply](ctx context.Context, p *program, f *commandFlags, v command[R], args []string) error {
+	i := issued{customer: args[0], commandID: f.commandID, validateOnly: f.validateOnly}
+	if i.commandID == "" && !i.validateOnly {
+		i.commandID = p.newID()
+	}
+	if f.issuedAt != "" {
+		at, err := p.parseMoment("--issued-at", f.issuedAt)
+		if err != nil {
+			return err
+		}
+		if at.sequence != 0 {
+			return usagef("--issued-at: %q is no time", f.issuedAt)
+		}
+		if i.issuedAt = at.timestamp(); i.issuedAt == nil {
+			i.issuedAt = timestamppb.New(p.now())
+		}
+	}
+	conn, err := p.dial()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := p.call(ctx)
+	defer cancel()
+	res, err := v.send(ctx, conn, i, args)
+	if err != nil {
+		return p.commandFailed(err, i)
+	}
+	return printReply(p, i, res, v.words)
+}
+
+// commandFailed adds the id under which a command whose outcome is not known may be sent again.
+func (p *program) commandFailed(err error, i issued) error {
+	e := p.explain(err)
+	if e.code == exitNotNow && !i.validateOnly {
+		again := *e
+		again.err = fmt.Errorf("%w; sending it again with --command-id %s is safe", e.err, i.commandID)
+		return &again
+	}
+	return e
+}
+
+func printReply[R reply](p *program, i issued, res R, words func(R) string) error {
+	if p.output == outputJSON {
+		out := struct {
+			CommandID string          `json:"commandId,omitempty"`
+			Reply     json.RawMessage `json:"reply"`
+		}{i.commandID, compactJSON(res)}
+		return p.printJSON(out)
+	}
+	how := fmt.Sprintf("command %s, event %d", i.commandID, res.GetSequence())
+	switch {
+	case i.validateOnly:
+		how = "would be allowed; nothing was recorded"
+	case res.GetDuplicate():
+		how += ", given before: this is what it came to then"
+	}
+	_, err := fmt.Fprintf(p.stdout, "%s\n(%s)\n", words(res), how)
+	return err
+}
+
+// licenceWords describes a licence after a command.
+func licenceWords(done string, l *licensedv1.License) string {
+	s := fmt.Sprintf("%s: %s on %s for %s, expires %s UTC", done, l.GetTitleId(), l.GetDeviceId(), l.GetCustomerId(), clock(l.GetExpiresAt()))
+	if l.GetRenewals() > 0 {
+		s += fmt.Sprintf(", renewed %s", count(l.GetRenewals(), "time", "times"))
+	}
+	if l.GetReleased() {
+		s += ", released"
+	}
+	return s
+}
+
+// unwrapped returns the message of a response.
+func unwrapped[M any](res *connect.Response[M], err error) (*M, error) {
+	if err != nil {
+		return nil, err
+	}
+	return res.Msg, nil
+}
+
+var errNoAnswer = errors.New("the answer ended too early")

@@ -1,0 +1,39 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+)
+
+func (p *program) customersCommand() *cobra.Command {
+	var after string
+	var limit int
+	c := &cobra.Command{
+		Use: "customers", Short: "List the customers that have a history",
+		Example: "  licensectl customers --limit 20\n  licensectl customers --after Bayley",
+		Args:    exactArgs(),
+	}
+	c.Flags().StringVar(&after, "after", "", "begin after that `CUSTOMER`")
+	c.Flags().IntVar(&limit, "limit", 0, "at most so many; 0 for all")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		n := 0
+		err := p.eachCustomer(c.Context(), after, func(id string) error {
+			if limit > 0 && n == limit {
+				return errEnough
+			}
+			n++
+			if p.output == outputJSON {
+				_, err := fmt.Fprintf(p.stdout, "{\"customerId\":%s}\n", quoted(id))
+				return err
+			}
+			_, err := fmt.Fprintln(p.stdout, printable(id))
+			return err
+		})
+		if err == errEnough { //nolint:errorlint // our own, passed through
+			return nil
+		}
+		return err
+	}
+	return c
+}

@@ -1,0 +1,53 @@
+package main
+
+import (
+	"fmt"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	"licensed/messages/licensedv1"
+)
+
+func (p *program) devicesCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use: "devices CUSTOMER", Short: "List a customer's devices and the limit of the plan",
+		Example: "  licensectl devices Bayley",
+		Args:    exactArgs("CUSTOMER"),
+	}
+	c.RunE = func(c *cobra.Command, args []string) error {
+		conn, err := p.dial()
+		if err != nil {
+			return err
+		}
+		ctx, cancel := p.call(c.Context())
+		defer cancel()
+		res, err := unwrapped(conn.licenses.ListDevices(ctx, connect.NewRequest(&licensedv1.ListDevicesRequest{CustomerId: args[0]})))
+		if err != nil {
+			return err
+		}
+		if p.output == outputJSON {
+			return p.printJSON(res)
+		}
+		t := p.newTable("DEVICE", "STATE", ">ACTIVE LICENCES", "LAST DOWNLOAD (UTC)")
+		inUse := 0
+		for _, d := range res.Devices {
+			state := "active"
+			if !d.Active {
+				state = "deactivated"
+			}
+			if d.ActiveLicenses > 0 {
+				inUse++
+			}
+			if err := t.row(d.DeviceId, state, fmt.Sprint(d.ActiveLicenses), clock(d.LastDownloadAt)); err != nil {
+				return err
+			}
+		}
+		if err := t.flush(); err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(p.stdout, "%s in use, plan %s allows %d\n", count(inUse, "device", "devices"), res.PlanId, res.DeviceLimit)
+		return err
+	}
+	return p.customerCommand(c)
+}

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"fmt"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	"licensed/messages/licensedv1"
+)
+
+func (p *program) downloadsCommand() *cobra.Command {
+	var since string
+	c := &cobra.Command{
+		Use: "downloads CUSTOMER TITLE", Short: "List the downloads of a title, and whether another is allowed",
+		Example: "  licensectl downloads Bayley GlowS01E01\n  licensectl downloads Bayley GlowS01E01 --since 2020-01-01",
+		Args:    exactArgs("CUSTOMER", "TITLE"),
+	}
+	c.Flags().StringVar(&since, "since", "", "`TIME` from which on (default: the last 365 days)")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		from, err := p.parseMoment("--since", since)
+		if err == nil && from.sequence != 0 {
+			err = usagef("--since: %q is no time", since)
+		}
+		if err != nil {
+			return err
+		}
+		conn, err := p.dial()
+		if err != nil {
+			return err
+		}
+		ctx, cancel := p.call(c.Context())
+		defer cancel()
+		res, err := unwrapped(conn.licenses.ListDownloads(ctx, connect.NewRequest(&licensedv1.ListDownloadsRequest{
+			CustomerId: args[0], TitleId: args[1], Since: from.timestamp(),
+		})))
+		if err != nil {
+			return err
+		}
+		if p.output == outputJSON {
+			return p.printJSON(res)
+		}
+		t := p.newTable("DOWNLOADED (UTC)", "DEVICE")
+		for _, d := range res.Downloads {
+			if err := t.row(clock(d.At), d.DeviceId); err != nil {
+				return err
+			}
+		}
+		if err := t.flush(); err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(p.stdout, "%s\n", downloadWords(res))
+		return err
+	}
+	return p.customerCommand(c)
+}
+
+func downloadWords(r *licensedv1.ListDownloadsResponse) string {
+	s := count(len(r.Downloads), "download", "downloads")
+	if r.Limit == nil {
+		return s + "; the title has no yearly limit"
+	}
+	s += fmt.Sprintf("; the yearly limit is %d, ", *r.Limit)
+	switch {
+	case r.Allowed:
+		return s + "another is allowed"
+	case r.NextAllowedAt != nil:
+		return s + "another is allowed from " + clock(r.NextAllowedAt) + " UTC"
+	default:
+		return s + "another is not allowed"
+	}
+}

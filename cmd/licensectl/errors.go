@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"connectrpc.com/connect"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/proto"
+
+	"licensed/internal/node"
+	"licensed/messages/licensedv1"
+)
+
+// Exit codes.
+const (
+	exitOK       = 0
+	exitFailed   = 1
+	exitUsage    = 2
+	exitRefused  = 3
+	exitNotFound = 4
+	exitNotNow   = 5
+	exitDamaged  = 6
+	exitConflict = 7
+)
+
+const exitCodes = `Exit codes:
+  0  done
+  1  failed for another reason
+  2  called wrongly
+  3  refused by a rule (with try and --validate-only: it would be)
+  4  not there: no such customer or event, or it expired
+  5  not now: unreachable, overloaded, or the outcome is unknown; the same command id may be sent again
+  6  the history is damaged or can be read only in part; what could be read was shown
+  7  conflict: the command id was used with other content or is too old, or there is another history`
+
+// exitError is an error with its exit code and what programs want to know of it.
+type exitError struct {
+	code   int
+	reason string // of the API, "COMMAND_ID_REUSED"
+	err    error
+	// refusal is set with exitRefused.
+	refusal *licensedv1.Refusal
+}
+
+func (e *exitError) Error() string { return e.err.Error() }
+func (e *exitError) Unwrap() error { return e.err }
+
+func usagef(format string, args ...any) error {
+	return &exitError{code: exitUsage, err: fmt.Errorf(format, args...)}
+}
+
+// report prints an error and returns the exit code.
+func (p *program) report(err error) int {
+	e := p.explain(err)
+	if p.output != outputJSON {
+		fmt.Fprintf(p.stderr, "licensectl: %v\n", e)
+		return e.code
+	}
+	out := struct {
+		ExitCode int             `json:"exitCode"`
+		Reason   string          `json:"reason,omitempty"`
+		Error    string          `json:"error"`
+		Refusal  json.RawMessage `json:"refusal,omitempty"`
+	}{ExitCode: e.code, Reason: e.reason, Error: e.Error()}
+	if e.refusal != nil {
+		out.Refusal = compactJSON(e.refusal)
+	}
+	line, jsonErr := json.Marshal(out)
+	if jsonErr != nil {
+		line = []byte(jsonErr.Error())
+	}
+	fmt.Fprintf(p.stderr, "%s\n", line)
+	return e.code
+}
+
+// explain says what an error means and what to do.
+func (p *program) explain(err error) *exitError {
+	var done *exitError
+	if errors.As(err, &done) {
+		return done
+	}
+	var api *connect.Error
+	switch {
+	case errors.As(err, &api):
+		return p.explainAPI(api)
+	case errors.Is(err, node.ErrLocked):
+		return &exitError{code: exitNotNow, err: fmt.Errorf("%w; stop the node first, or ask it: licensectl verify", err)}
+	case errors.Is(err, node.ErrNoHistory):
+		return &exitError{code: exitNotFound, reason: "NO_HISTORY", err: err}
+	case errors.Is(err, node.ErrNoStore):
+		return &exitError{code: exitNotFound, err: fmt.Errorf("%w; give the --data of a node that ran", err)}
+	case errors.Is(err, errInterrupted), errors.Is(err, context.Canceled):
+		return &exitError{code: exitNotNow, err: err}
+	}
+	return &exitError{code: exitFailed, err: err}
+}
+
+// explainAPI reads the details of an error of the gateway.
+func (p *program) explainAPI(err *connect.Error) *exitError {
+	e := &exitError{code: exitFailed, err: errors.New(err.Message())}
+	for _, d := range err.Details() {
+		v, decodeErr := d.Value()
+		if decodeErr != nil {
+			continue // of a newer release
+		}
+		e.detail(v)
+	}
+	if e.refusal != nil {
+		e.code, e.err = exitRefused, fmt.Errorf("refused by %s: %s", ruleName(e.refusal.Rule), e.refusal.Message)
+		return e
+	}
+	switch err.Code() {
+	case connect.CodeInvalidArgument:
+		e.code = exitUsage
+	case connect.CodeNotFound:
+		e.code = exitNotFound
+	case connect.CodeOutOfRange:
+		if e.code = exitNotFound; e.reason == "COMMAND_TOO_OLD" {
+			e.code = exitConflict
+		}
+	case connect.CodeUnavailable, connect.CodeDeadlineExceeded, connect.CodeResourceExhausted, connect.CodeCanceled:
+		e.code = exitNotNow
+		if e.reason == "" { // Not the gateway's word: it was not reached.
+			e.err = fmt.Errorf("no answer from %s: %s; is licensed running there? --server or LICENSED_SERVER names another", p.server, err.Message())
+		}
+	case connect.CodeDataLoss:
+		e.code = exitDamaged
+	case connect.CodeAlreadyExists, connect.CodeFailedPrecondition:
+		e.code = exitConflict
+	case connect.CodeUnimplemented:
+		if e.reason == "" {
+			e.err = fmt.Errorf("%s does not know this call: %s; it is of another release, or no gateway", p.server, err.Message())
+		}
+	}
+	return e
+}
+
+func (e *exitError) detail(m proto.Message) {
+	switch v := m.(type) {
+	case *errdetails.ErrorInfo:
+		e.reason = v.Reason
+	case *licensedv1.Refusal:
+		e.refusal = v
+	}
+}
+
+// ruleName returns the name of a rule without what all begin with.
+func ruleName(r licensedv1.Rule) string { return strings.TrimPrefix(r.String(), "RULE_") }
+
+// incomplete is the error after a history that could be read only in part.
+func incomplete(format string, args ...any) error {
+	return &exitError{code: exitDamaged, reason: "INCOMPLETE", err: fmt.Errorf(format, args...)}
+}

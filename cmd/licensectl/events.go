@@ -1,0 +1,370 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sort"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"licensed/messages"
+	"licensed/messages/licensedv1"
+)
+
+// eventsFlags are those of events.
+type eventsFlags struct {
+	json, follow, newest bool
+	from, to, tier       string
+	device, title        string
+	limit                uint64
+}
+
+func (p *program) eventsCommand() *cobra.Command {
+	var f eventsFlags
+	c := &cobra.Command{
+		Use: "events CUSTOMER", Short: "List what happened to a customer",
+		Long: "events lists the events of a customer, hot and archived ones as one history. Events that cannot be read\n" +
+			"are named in their place, and the exit code is 6.\n\n" +
+			"With --json each line is an object: Event, Event Time (UTC), aggregateId, committed, eventTimeStamp\n" +
+			"(milliseconds since 1970), eventOrderNumber, sequence, epoch, rowId, commandId, tier, bytes, mapper, data, …",
+		Example: "  licensectl events Bayley\n  licensectl events Bayley --json --device iphone --title GlowS01E01\n" +
+			"  licensectl events Bayley --newest --limit 20\n  licensectl events Bayley --from 2026-03-01 --to 2026-04-01 --tier archive\n" +
+			"  licensectl events Bayley --follow",
+		Args: exactArgs("CUSTOMER"),
+		RunE: func(c *cobra.Command, args []string) error { return p.events(c.Context(), args[0], &f) },
+	}
+	fl := c.Flags()
+	fl.BoolVar(&f.json, "json", false, "as --output json: one object a line")
+	fl.StringVar(&f.from, "from", "", "first `MOMENT`: that event, or at or after that time")
+	fl.StringVar(&f.to, "to", "", "last `MOMENT`: that event, or before that time")
+	fl.StringVar(&f.tier, "tier", "both", "hot, archive or both")
+	fl.BoolVar(&f.newest, "newest", false, "newest first")
+	fl.BoolVarP(&f.follow, "follow", "f", false, "go on with new events as they come, until interrupted")
+	fl.StringVar(&f.device, "device", "", "only events about that device and its licences")
+	fl.StringVar(&f.title, "title", "", "only events about licences for that title")
+	fl.Uint64Var(&f.limit, "limit", 0, "at most so many; 0 for all")
+	return p.customerCommand(c)
+}
+
+// request returns the flags as a request.
+func (p *program) eventsRequest(customer string, f *eventsFlags) (*licensedv1.ListEventsRequest, error) {
+	from, err := p.parseMoment("--from", f.from)
+	if err != nil {
+		return nil, err
+	}
+	to, err := p.parseMoment("--to", f.to)
+	if err != nil {
+		return nil, err
+	}
+	tier, ok := map[string]licensedv1.Tier{
+		"both": licensedv1.Tier_TIER_UNSPECIFIED, "hot": licensedv1.Tier_TIER_HOT, "archive": licensedv1.Tier_TIER_ARCHIVE,
+	}[f.tier]
+	if !ok {
+		return nil, usagef("--tier %q is not hot, archive or both", f.tier)
+	}
+	if f.follow && (f.newest || f.to != "" || f.limit > 0 || tier != licensedv1.Tier_TIER_UNSPECIFIED) {
+		return nil, usagef("--follow goes on for ever, oldest first: it takes no --to, --newest, --tier or --limit")
+	}
+	return &licensedv1.ListEventsRequest{
+		CustomerId: customer, FromSequence: from.sequence, ToSequence: to.sequence, FromTime: from.timestamp(), ToTime: to.timestamp(),
+		NewestFirst: f.newest, Tier: tier, DeviceId: f.device, TitleId: f.title, Limit: f.limit,
+	}, nil
+}
+
+func (p *program) events(ctx context.Context, customer string, f *eventsFlags) error {
+	if f.json {
+		p.output = outputJSON
+	}
+	r, err := p.eventsRequest(customer, f)
+	if err != nil {
+		return err
+	}
+	conn, err := p.dial()
+	if err != nil {
+		return err
+	}
+	w := p.newEventWriter(customer)
+	end, err := listEvents(ctx, conn, r, w.item)
+	if ctx.Err() != nil {
+		err = errInterrupted
+	}
+	missing := f.follow && isReason(err, "NO_HISTORY")
+	if err != nil && !missing {
+		return errors.Join(w.flush(), err)
+	}
+	if err := w.flush(); err != nil {
+		return err
+	}
+	if f.follow {
+		return p.follow(ctx, conn, &licensedv1.FollowRequest{
+			CustomerId: customer, AfterSequence: new(end.GetHeadSequence()), DeviceId: f.device, TitleId: f.title,
+		})
+	}
+	return p.eventsEnd(w, end)
+}
+
+// listEvents calls f with the items of a listing and returns its end.
+func listEvents(ctx context.Context, conn *connection, r *licensedv1.ListEventsRequest, f func(*licensedv1.HistoryItem) error) (*licensedv1.HistoryEnd, error) {
+	ctx, cancel := context.WithCancel(ctx) // also where f has enough
+	defer cancel()
+	stream, err := conn.history.ListEvents(ctx, connect.NewRequest(r))
+	if err != nil {
+		return nil, err
+	}
+	defer stream.Close()
+	var end *licensedv1.HistoryEnd
+	for stream.Receive() {
+		for _, i := range stream.Msg().Items {
+			if err := f(i); err != nil {
+				return nil, err
+			}
+		}
+		end = stream.Msg().End
+	}
+	if err := stream.Err(); err != nil {
+		return nil, err
+	}
+	if end == nil {
+		return nil, fmt.Errorf("events: %w", errNoAnswer)
+	}
+	return end, nil
+}
+
+// isReason reports whether an error is the API's for that reason.
+func isReason(err error, reason string) bool {
+	var api *connect.Error
+	if !errors.As(err, &api) {
+		return false
+	}
+	e := (&program{}).explainAPI(api)
+	return e.reason == reason
+}
+
+// eventsEnd says what a listing came to.
+func (p *program) eventsEnd(w *eventWriter, end *licensedv1.HistoryEnd) error {
+	if p.output == outputTable {
+		s := count(end.Events, "event", "events")
+		if end.Limited {
+			s += ", and there are more: --limit"
+		}
+		if end.HeadSequence != end.Events {
+			s += fmt.Sprintf("; the history has %d", end.HeadSequence)
+		}
+		fmt.Fprintln(p.stdout, s)
+	}
+	if end.Gaps > 0 {
+		return incomplete("%s cannot be read, see above", count(end.MissingEvents, "event", "events"))
+	}
+	return nil
+}
+
+// follow prints new events until interrupted. A stream that breaks off is taken up where it ended.
+func (p *program) follow(ctx context.Context, conn *connection, r *licensedv1.FollowRequest) error {
+	w := p.newEventWriter(r.CustomerId)
+	pause := time.Duration(0)
+	for {
+		err := followOnce(ctx, conn, r, func(res *licensedv1.FollowResponse) error {
+			pause = 0
+			for _, i := range res.Items {
+				if err := w.item(i); err != nil {
+					return err
+				}
+			}
+			r.AfterSequence = &res.Sequence
+			return w.flush()
+		})
+		if ctx.Err() != nil {
+			return nil // Interrupted is how this ends.
+		}
+		if e := p.explain(err); err != nil && e.code != exitNotNow {
+			return err
+		}
+		if pause = min(max(2*pause, 100*time.Millisecond), 5*time.Second); pause > time.Second {
+			fmt.Fprintf(p.stderr, "licensectl: the stream broke off, trying again: %v\n", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+	}
+}
+
+func followOnce(ctx context.Context, conn *connection, r *licensedv1.FollowRequest, f func(*licensedv1.FollowResponse) error) error {
+	stream, err := conn.history.Follow(ctx, connect.NewRequest(r))
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
+	for stream.Receive() {
+		if err := f(stream.Msg()); err != nil {
+			return &exitError{code: exitFailed, err: err}
+		}
+	}
+	return stream.Err()
+}
+
+// eventWriter prints items of a history.
+type eventWriter struct {
+	p        *program
+	customer string
+	table    *table
+}
+
+func (p *program) newEventWriter(customer string) *eventWriter {
+	return &eventWriter{p: p, customer: customer, table: p.newTable(
+		">SEQ", "EVENT TIME (UTC)", "EVENT", "ABOUT", ">ORDER", "TIER", "ROW", "COMMAND", "DATA")}
+}
+
+func (w *eventWriter) item(i *licensedv1.HistoryItem) error {
+	if w.p.output == outputJSON {
+		line, err := json.Marshal(lineOf(w.customer, i))
+		if err != nil {
+			return err
+		}
+		_, err = w.table.out.Write(append(line, '\n'))
+		return err
+	}
+	if g := i.GetGap(); g != nil {
+		return w.table.row(fmt.Sprint(g.FromSequence), "…", "CANNOT BE READ", "", "", "", "", "", g.Message)
+	}
+	e := i.GetEvent()
+	return w.table.row(fmt.Sprint(e.Sequence), clockMilli(e.EventTime), e.Event, e.AggregateId, fmt.Sprint(e.EventOrderNumber),
+		tierName(e.Tier), row(e), w.command(e.CommandId), dataWords(e))
+}
+
+func (w *eventWriter) flush() error { return w.table.flush() }
+
+func tierName(t licensedv1.Tier) string {
+	return strings.ToLower(strings.TrimPrefix(t.String(), "TIER_"))
+}
+
+// row names the partition of an event in short: the part of the row id that differs between the rows of a
+// customer, and the epoch.
+func row(e *licensedv1.HistoryEvent) string {
+	return fmt.Sprintf("%s@e%d", e.RowId[strings.LastIndexByte(e.RowId, ':')+1:], e.Epoch)
+}
+
+// command returns a command's id, on a terminal only so much of a UUID that one knows it again.
+func (w *eventWriter) command(id string) string {
+	if _, err := uuid.Parse(id); err == nil && len(id) == 36 && w.table.limit > 0 {
+		return id[:8] + "…"
+	}
+	return id
+}
+
+// dataOf returns what an event says as JSON's types.
+func dataOf(a *anypb.Any) map[string]any {
+	if a == nil {
+		return nil
+	}
+	m, err := a.UnmarshalNew()
+	if err != nil { // an event of a newer release
+		return map[string]any{"@type": a.TypeUrl, "value": a.Value}
+	}
+	return messages.Data(m).AsMap()
+}
+
+// dataWords tells in a cell what an event says.
+func dataWords(e *licensedv1.HistoryEvent) string {
+	if e.Problem != "" {
+		return "CANNOT BE DECODED: " + e.Problem
+	}
+	return strings.Join(fields("", dataOf(e.Data)), " ")
+}
+
+// fields lists names and values, those of inner objects too.
+func fields(prefix string, data map[string]any) []string {
+	names := make([]string, 0, len(data))
+	for name := range data {
+		names = append(names, name)
+	}
+	sort.Strings(names)
+	var out []string
+	for _, name := range names {
+		if inner, ok := data[name].(map[string]any); ok {
+			out = append(out, fields(prefix, inner)...)
+			continue
+		}
+		value := fmt.Sprint(data[name])
+		if t, err := time.Parse(time.RFC3339, value); err == nil {
+			value = t.UTC().Format("2006-01-02T15:04:05Z")
+		}
+		out = append(out, prefix+name+"="+value)
+	}
+	return out
+}
+
+// talkTime is how event times are written beside their milliseconds.
+const talkTime = "2006-01-02 03:04:05 PM"
+
+// eventLine is an event in JSON.
+type eventLine struct {
+	Event            string         `json:"Event"`
+	EventTime        string         `json:"Event Time"`
+	AggregateID      string         `json:"aggregateId"`
+	Committed        bool           `json:"committed"`
+	EventTimeStamp   int64          `json:"eventTimeStamp"`
+	EventOrderNumber uint64         `json:"eventOrderNumber"`
+	CustomerID       string         `json:"customerId"`
+	Sequence         uint64         `json:"sequence"`
+	Epoch            uint64         `json:"epoch,omitempty"`
+	RowID            string         `json:"rowId,omitempty"`
+	CommandID        string         `json:"commandId"`
+	CommandIndex     uint32         `json:"commandIndex"`
+	CommandCount     uint32         `json:"commandCount"`
+	IssuedAt         int64          `json:"issuedAt,omitempty"`
+	Tier             string         `json:"tier,omitempty"`
+	Bytes            uint32         `json:"bytes"`
+	Mapper           string         `json:"mapper"`
+	PolicyVersion    string         `json:"policyVersion"`
+	Data             map[string]any `json:"data"`
+	Problem          string         `json:"problem,omitempty"`
+	Record           []byte         `json:"record,omitempty"`
+}
+
+// gapLine is a gap in JSON.
+type gapLine struct {
+	CustomerID string `json:"customerId"`
+	Gap        struct {
+		From    uint64 `json:"fromSequence"`
+		To      uint64 `json:"toSequence"`
+		Reason  string `json:"reason"`
+		Message string `json:"message"`
+	} `json:"gap"`
+}
+
+// lineOf returns what a line of JSON says about an item.
+func lineOf(customer string, i *licensedv1.HistoryItem) any {
+	if g := i.GetGap(); g != nil {
+		line := gapLine{CustomerID: customer}
+		line.Gap.From, line.Gap.To, line.Gap.Message = g.FromSequence, g.ToSequence, g.Message
+		line.Gap.Reason = strings.ToLower(strings.TrimPrefix(g.Reason.String(), "GAP_REASON_"))
+		return line
+	}
+	return eventLineOf(customer, i.GetEvent())
+}
+
+func eventLineOf(customer string, e *licensedv1.HistoryEvent) *eventLine {
+	line := &eventLine{
+		Event: e.Event, EventTime: e.EventTime.AsTime().UTC().Format(talkTime), AggregateID: e.AggregateId, Committed: e.Committed,
+		EventTimeStamp: e.EventTime.AsTime().UnixMilli(), EventOrderNumber: e.EventOrderNumber, CustomerID: customer,
+		Sequence: e.Sequence, Epoch: e.Epoch, RowID: e.RowId, CommandID: e.CommandId, CommandIndex: e.CommandIndex,
+		CommandCount: e.CommandCount, Bytes: e.Bytes, Mapper: e.Mapper, PolicyVersion: e.PolicyVersion,
+		Data: dataOf(e.Data), Problem: e.Problem, Record: e.Record,
+	}
+	if e.IssuedAt != nil {
+		line.IssuedAt = e.IssuedAt.AsTime().UnixMilli()
+	}
+	if e.Tier != licensedv1.Tier_TIER_UNSPECIFIED {
+		line.Tier = tierName(e.Tier)
+	}
+	return line
+}

@@ -1,0 +1,207 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"licensed/messages/licensedv1"
+)
+
+// exportVersion is that of the format of exports.
+const exportVersion = 1
+
+// What stands in an export beside eventLine and gapLine.
+type (
+	exportHeader struct {
+		Version    int    `json:"licensedExport"`
+		ExportedAt string `json:"exportedAt"`
+		Server     string `json:"server"`
+	}
+	// customerEnd comes after the events of each customer.
+	customerEnd struct {
+		CustomerID string `json:"customerId"`
+		End        bool   `json:"end"`
+		Events     uint64 `json:"events"`
+		Missing    uint64 `json:"missingEvents"`
+	}
+	// exportEnd is the last line.
+	exportEnd struct {
+		End       bool   `json:"exportEnd"`
+		Customers uint64 `json:"customers"`
+		Events    uint64 `json:"events"`
+	}
+)
+
+func (p *program) exportCommand() *cobra.Command {
+	var out string
+	var resume bool
+	c := &cobra.Command{
+		Use: "export [CUSTOMER]", Short: "Write histories as JSON lines, of one customer or of all",
+		Long: "export writes every event of both tiers, one JSON object a line, as events --json does, with the stored record\n" +
+			"in base64 beside it; import takes such a file. After each customer comes a line with \"end\", at the end of all one\n" +
+			"with \"exportEnd\": a file without it is not complete.\n\n" +
+			"Each customer is as it was when its turn came. What cannot be read is a line with \"gap\", and the exit code is 6.",
+		Example: "  licensectl export --out histories.jsonl\n  licensectl export --out histories.jsonl --resume\n  licensectl export Bayley | jq .Event",
+		Args:    exactArgs("[CUSTOMER]"),
+	}
+	c.Flags().StringVar(&out, "out", "", "`FILE` to write; it must not exist (default: stdout)")
+	c.Flags().BoolVar(&resume, "resume", false, "go on with a file after the last customer that is complete in it")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if resume && (out == "" || len(args) > 0) {
+			return usagef("--resume goes on with an export of all customers to a --out file")
+		}
+		return p.export(c.Context(), args, out, resume)
+	}
+	return p.customerCommand(c)
+}
+
+func (p *program) export(ctx context.Context, args []string, out string, resume bool) (err error) {
+	e := &exporting{program: p, line: p.newProgress()}
+	if e.conn, err = p.dial(); err != nil {
+		return err
+	}
+	w, after := p.stdout, ""
+	if out != "" {
+		f, err := e.open(out, resume, &after)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, f.Close()) }()
+		w = f
+	}
+	e.w = bufio.NewWriterSize(w, 1<<20)
+	if after == "" {
+		header := exportHeader{exportVersion, p.now().UTC().Format(time.RFC3339), p.server}
+		if err := e.write(header); err != nil {
+			return err
+		}
+	}
+	if len(args) == 1 {
+		err = e.customer(ctx, args[0])
+	} else {
+		err = p.eachCustomer(ctx, after, func(id string) error {
+			if err := e.customer(ctx, id); err != nil && !isReason(err, "NO_HISTORY") {
+				return fmt.Errorf("customer %s: %w", id, err)
+			}
+			return nil
+		})
+	}
+	if err == nil {
+		err = e.write(exportEnd{true, e.customers, e.events})
+	}
+	if err := errors.Join(e.line.clear(), e.w.Flush(), err); err != nil {
+		if out != "" && len(args) == 0 {
+			fmt.Fprintf(p.stderr, "licensectl: go on with: licensectl export --out %s --resume\n", out)
+		}
+		return err
+	}
+	fmt.Fprintf(p.stderr, "licensectl: exported %s, %s\n", count(e.customers, "customer", "customers"), count(e.events, "event", "events"))
+	if e.missing > 0 {
+		return incomplete("%s cannot be read", count(e.missing, "event", "events"))
+	}
+	return nil
+}
+
+// exporting is an export at work.
+type exporting struct {
+	*program
+	conn                       *connection
+	w                          *bufio.Writer
+	line                       *progress
+	customers, events, missing uint64
+}
+
+func (e *exporting) write(v any) error {
+	line, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	_, err = e.w.Write(append(line, '\n'))
+	return err
+}
+
+// customer writes the history of one.
+func (e *exporting) customer(ctx context.Context, id string) error {
+	r := &licensedv1.ListEventsRequest{CustomerId: id, IncludeRecord: true}
+	end, err := listEvents(ctx, e.conn, r, func(i *licensedv1.HistoryItem) error {
+		e.line.show("%s, %s", count(e.customers, "customer", "customers"), count(e.events, "event", "events"))
+		if i.GetEvent() != nil {
+			e.events++
+		}
+		return e.write(lineOf(id, i))
+	})
+	if err != nil {
+		return err
+	}
+	e.customers++
+	e.missing += end.MissingEvents
+	return e.write(customerEnd{id, true, end.Events, end.MissingEvents})
+}
+
+// open opens the file to write to. With resume it is cut after the last complete customer.
+func (e *exporting) open(name string, resume bool, after *string) (*os.File, error) {
+	flags := os.O_RDWR | os.O_CREATE
+	if !resume {
+		flags |= os.O_EXCL
+	}
+	f, err := os.OpenFile(name, flags, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil, usagef("%s exists; --resume goes on with it", name)
+	}
+	if err != nil || !resume {
+		return f, err
+	}
+	whole, err := e.complete(f, after)
+	if err == nil {
+		if err = f.Truncate(whole); err == nil {
+			_, err = f.Seek(whole, io.SeekStart)
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// complete returns how much of an export has complete customers, and the last of them.
+func (e *exporting) complete(f io.Reader, after *string) (whole int64, err error) {
+	r, at := bufio.NewReaderSize(f, 1<<20), int64(0)
+	for {
+		line, err := r.ReadBytes('\n')
+		if errors.Is(err, io.EOF) {
+			return whole, nil // A line without its end is not complete.
+		}
+		if err != nil {
+			return 0, err
+		}
+		at += int64(len(line))
+		var header exportHeader
+		if at == int64(len(line)) {
+			if err := json.Unmarshal(line, &header); err != nil || header.Version != exportVersion {
+				return 0, usagef("this is no export of version %d: it begins with %.60s", exportVersion, line)
+			}
+			whole = at
+			continue
+		}
+		if !bytes.Contains(line, []byte(`"end":true`)) && !bytes.Contains(line, []byte(`"exportEnd":true`)) {
+			continue
+		}
+		var end customerEnd
+		if json.Unmarshal(line, &end) == nil && end.End {
+			whole, *after = at, end.CustomerID
+			e.customers++
+			e.events += end.Events
+			e.missing += end.Missing
+		}
+	}
+}

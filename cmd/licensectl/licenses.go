@@ -1,0 +1,59 @@
+package main
+
+import (
+	"fmt"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	"licensed/messages/licensedv1"
+)
+
+func (p *program) licensesCommand() *cobra.Command {
+	var all bool
+	c := &cobra.Command{
+		Use: "licenses CUSTOMER", Short: "List a customer's licences",
+		Example: "  licensectl licenses Bayley\n  licensectl licenses Bayley --all -o json",
+		Args:    exactArgs("CUSTOMER"),
+	}
+	c.Flags().BoolVar(&all, "all", false, "also the released and expired ones that rules still know")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		conn, err := p.dial()
+		if err != nil {
+			return err
+		}
+		ctx, cancel := p.call(c.Context())
+		defer cancel()
+		res, err := unwrapped(conn.licenses.ListLicenses(ctx, connect.NewRequest(&licensedv1.ListLicensesRequest{
+			CustomerId: args[0], IncludeInactive: all,
+		})))
+		if err != nil {
+			return err
+		}
+		if p.output == outputJSON {
+			return p.printJSON(res)
+		}
+		t := p.newTable("DEVICE", "TITLE", "STUDIO", "ACQUIRED (UTC)", "EXPIRES (UTC)", ">RENEWALS", "STATE")
+		now := p.now()
+		for _, l := range res.Licenses {
+			state := "active"
+			switch {
+			case l.Released:
+				state = "released"
+			case !now.Before(l.ExpiresAt.AsTime()):
+				state = "expired"
+			}
+			if err := t.row(l.DeviceId, l.TitleId, l.StudioId, clock(l.AcquiredAt), clock(l.ExpiresAt), fmt.Sprint(l.Renewals), state); err != nil {
+				return err
+			}
+		}
+		if err := t.flush(); err != nil {
+			return err
+		}
+		if t.rows == 0 {
+			_, err = fmt.Fprintf(p.stdout, "customer %s holds no licence\n", args[0])
+		}
+		return err
+	}
+	return p.customerCommand(c)
+}

@@ -1,0 +1,186 @@
+// Command licensectl is the operator's tool of the licence accounting service. It talks to a gateway
+// (--server); only verify --data and nothing else works without one.
+//
+//	acquire renew release play deactivate plan    commands of a customer
+//	licenses devices downloads                    what a customer holds
+//	events state diff why try                     the past: what happened, what was so, and why
+//	verify export import archive passivate        care of what is stored
+//	node customers policy bench                   the service
+//
+// Results go to stdout, as tables or with --output json; progress and errors go to stderr. What the exit
+// codes mean is in exitCodes.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"licensed/internal/node"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	p := &program{
+		stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, now: time.Now, newID: uuid.NewString,
+		width: func() int { return terminalWidth(os.Stdout) }, tells: terminalWidth(os.Stderr) > 0,
+	}
+	os.Exit(p.run(ctx, os.Args[1:]))
+}
+
+// terminalWidth returns the width of a terminal, 0 for anything else.
+func terminalWidth(f *os.File) int {
+	w, _, err := term.GetSize(int(f.Fd()))
+	if err != nil {
+		return 0
+	}
+	return w
+}
+
+// program is the command line with all that it touches, so that tests run the real one.
+type program struct {
+	stdout, stderr io.Writer
+	getenv         func(string) string
+	now            func() time.Time
+	newID          func() string // of commands
+	width          func() int    // of the terminal, 0 if there is none
+	tells          bool          // progress, because somebody watches
+
+	// Flags of all commands.
+	server  string
+	output  string
+	timeout time.Duration
+	loop    *connection // made once it is needed
+}
+
+// Values of --output.
+const (
+	outputTable = "table"
+	outputJSON  = "json"
+)
+
+const defaultServer = "127.0.0.1:8080"
+
+// run executes a command line and returns the exit code.
+func (p *program) run(ctx context.Context, args []string) int {
+	root := p.rootCommand()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if p.loop != nil {
+		p.loop.close()
+	}
+	if err == nil {
+		return exitOK
+	}
+	return p.report(err)
+}
+
+func (p *program) rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "licensectl",
+		Short: "Operate and explain a licence accounting service",
+		Long: "licensectl talks to the gateway of a licence accounting service: it gives commands, shows what customers\n" +
+			"hold, and explains any moment of their history.\n\n" +
+			"A MOMENT is the number of an event, a time (2026-03-01, \"2026-03-01 20:15\", 2026-03-01T20:15:00Z; UTC unless\n" +
+			"it says otherwise), a time ago (-36h, -7d) or now.\n\n" + exitCodes,
+		Example:           "  licensectl acquire Bayley iphone GlowS01E01\n  licensectl events Bayley\n  licensectl why Bayley --device iphone --title GlowS01E01",
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		Args:              exactArgs(),
+		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
+		PersistentPreRunE: func(*cobra.Command, []string) error { return p.checkFlags() },
+	}
+	root.SetOut(p.stdout)
+	root.SetErr(p.stderr)
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return usagef("%w (see %s --help)", err, c.CommandPath())
+	})
+	f := root.PersistentFlags()
+	f.StringVarP(&p.server, "server", "s", "", "`ADDRESS` of a gateway: HOST:PORT or URL (environment LICENSED_SERVER, default "+defaultServer+")")
+	f.StringVarP(&p.output, "output", "o", outputTable, "table or json")
+	f.DurationVar(&p.timeout, "timeout", 10*time.Second, "longest time for one answer; streams have no limit")
+	root.AddGroup(
+		&cobra.Group{ID: "commands", Title: "Commands of a customer:"},
+		&cobra.Group{ID: "holds", Title: "What a customer holds:"},
+		&cobra.Group{ID: "past", Title: "What happened, what was so, and why:"},
+		&cobra.Group{ID: "care", Title: "Care of what is stored:"},
+		&cobra.Group{ID: "service", Title: "The service:"},
+	)
+	add := func(group string, commands ...*cobra.Command) {
+		for _, c := range commands {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
+	add("commands", p.acquireCommand(), p.renewCommand(), p.releaseCommand(), p.playCommand(), p.deactivateCommand(), p.planCommand())
+	add("holds", p.licensesCommand(), p.devicesCommand(), p.downloadsCommand())
+	add("past", p.eventsCommand(), p.stateCommand(), p.diffCommand(), p.whyCommand(), p.tryCommand())
+	add("care", p.verifyCommand(), p.exportCommand(), p.importCommand(), p.archiveCommand(), p.passivateCommand())
+	add("service", p.nodeCommand(), p.customersCommand(), p.policyCommand(), p.benchCommand(), p.versionCommand())
+	return root
+}
+
+// checkFlags completes and checks the flags of all commands.
+func (p *program) checkFlags() error {
+	if p.output != outputTable && p.output != outputJSON {
+		return usagef("--output %q is not table or json", p.output)
+	}
+	if p.timeout <= 0 {
+		return usagef("--timeout must be positive")
+	}
+	if p.server == "" {
+		p.server = p.getenv("LICENSED_SERVER")
+	}
+	if p.server == "" {
+		p.server = defaultServer
+	}
+	return nil
+}
+
+// exactArgs demands these arguments, by their names in the usage line; one in brackets may be left out.
+func exactArgs(names ...string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		required := 0
+		for _, n := range names {
+			if !strings.HasPrefix(n, "[") {
+				required++
+			}
+		}
+		switch {
+		case len(args) < required:
+			return usagef("%s is missing (see %s --help)", names[len(args)], c.CommandPath())
+		case len(args) > len(names):
+			return usagef("%s takes no argument %q (see %s --help)", c.CommandPath(), args[len(names)], c.CommandPath())
+		}
+		return nil
+	}
+}
+
+func (p *program) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version of this program", Example: "  licensectl version",
+		Args: exactArgs(),
+		RunE: func(*cobra.Command, []string) error {
+			_, err := fmt.Fprintln(p.stdout, "licensectl", node.Version())
+			return err
+		},
+	}
+}
+
+// call returns a context for one answer.
+func (p *program) call(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, p.timeout)
+}
+
+var errInterrupted = errors.New("interrupted")

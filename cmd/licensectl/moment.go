@@ -1,0 +1,57 @@
+package main
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// moment is a point of a history as people give it: an event, a time, or now.
+type moment struct {
+	sequence uint64
+	time     time.Time // zero with sequence, and for now
+}
+
+// parseMoment reads a MOMENT as the help describes it.
+func (p *program) parseMoment(what, s string) (moment, error) {
+	switch {
+	case s == "now" || s == "":
+		return moment{}, nil
+	case strings.HasPrefix(s, "-"):
+		ago, err := parseAgo(s[1:])
+		if err != nil {
+			return moment{}, usagef("%s: %q is no time ago, like -36h or -7d", what, s)
+		}
+		return moment{time: p.now().Add(-ago)}, nil
+	}
+	if n, err := strconv.ParseUint(s, 10, 64); err == nil {
+		if n == 0 {
+			return moment{}, usagef("%s: events are counted from 1", what)
+		}
+		return moment{sequence: n}, nil
+	}
+	for _, layout := range []string{time.RFC3339Nano, time.DateTime, "2006-01-02 15:04", time.DateOnly, "2006-01-02T15:04:05", "2006-01-02T15:04"} {
+		if t, err := time.ParseInLocation(layout, s, time.UTC); err == nil {
+			return moment{time: t.UTC()}, nil
+		}
+	}
+	return moment{}, usagef("%s: %q is no moment: give an event's number, a time like 2026-03-01T20:15:00Z, a time ago like -36h, or now", what, s)
+}
+
+func parseAgo(s string) (time.Duration, error) {
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		n, err := strconv.ParseUint(days, 10, 16)
+		return time.Duration(n) * 24 * time.Hour, err
+	}
+	return time.ParseDuration(s)
+}
+
+// timestamp returns the moment's time, nil if it has none.
+func (m moment) timestamp() *timestamppb.Timestamp {
+	if m.time.IsZero() {
+		return nil
+	}
+	return timestamppb.New(m.time)
+}

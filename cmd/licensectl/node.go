@@ -1,0 +1,68 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	"licensed/messages/licensedv1"
+)
+
+func (p *program) nodeCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use: "node", Short: "Show how the node behind the address does",
+		Example: "  licensectl node\n  licensectl node -s 10.0.0.7:8080 -o json",
+		Args:    exactArgs(),
+	}
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		conn, err := p.dial()
+		if err != nil {
+			return err
+		}
+		ctx, cancel := p.call(c.Context())
+		defer cancel()
+		res, err := unwrapped(conn.admin.GetNode(ctx, connect.NewRequest(&licensedv1.GetNodeRequest{})))
+		if err != nil {
+			return err
+		}
+		if p.output == outputJSON {
+			return p.printJSON(res)
+		}
+		for _, line := range nodeLines(res) {
+			fmt.Fprintf(p.stdout, "%-12s %s\n", line[0], line[1])
+		}
+		return nil
+	}
+	return c
+}
+
+func nodeLines(r *licensedv1.GetNodeResponse) [][2]string {
+	lines := [][2]string{
+		{"node", fmt.Sprintf("%s, %s", r.Name, r.State)},
+		{"incarnation", r.Incarnation},
+		{"version", fmt.Sprintf("%s (%s)", r.Version, r.GoVersion)},
+		{"up", fmt.Sprintf("%s, since %s UTC", r.Uptime.AsDuration().Round(time.Second), clock(r.StartedAt))},
+		{"customers", fmt.Sprintf("%d in memory, %d of them unpacked, %s", r.ResidentCustomers, r.UnpackedCustomers, size(r.ResidentBytes))},
+		{"requests", fmt.Sprintf("%d in flight, %s", r.RequestsInFlight, count(r.Followers, "follower", "followers"))},
+		{"shards", fmt.Sprintf("%d of %d held, epochs %d to %d", r.ShardsHeld, r.Shards, r.LowestEpoch, r.HighestEpoch)},
+		{"policy", fmt.Sprintf("%s (%s)", r.PolicyVersion, r.PolicySource)},
+	}
+	if s := r.Store; s != nil {
+		lines = append(lines, [2]string{"store", fmt.Sprintf("%s in %s, %s, %s in %s", s.Kind, s.Location, size(s.DiskBytes),
+			count(s.Writes, "write", "writes"), count(s.Syncs, "sync", "syncs"))})
+	}
+	a := r.Archive
+	if a == nil {
+		return append(lines, [2]string{"archive", "none"})
+	}
+	lines = append(lines, [2]string{"archive", fmt.Sprintf("%s: %s in %s (%s)", a.Location,
+		count(a.ArchivedEvents, "event", "events"), count(a.Segments, "segment", "segments"), size(a.SegmentBytes))})
+	waiting := fmt.Sprintf("%s waiting, the longest for %s", count(a.WaitingCustomers, "customer", "customers"), a.Lag.AsDuration().Round(time.Second))
+	if a.LastError != "" {
+		waiting += fmt.Sprintf("; %s, the last: %s", count(a.Failures, "failure", "failures"), strings.TrimSpace(a.LastError))
+	}
+	return append(lines, [2]string{"archive lag", waiting})
+}

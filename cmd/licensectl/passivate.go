@@ -1,0 +1,45 @@
+package main
+
+import (
+	"fmt"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	"licensed/messages/licensedv1"
+)
+
+func (p *program) passivateCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use: "passivate CUSTOMER", Short: "Take a customer out of memory",
+		Long: "passivate takes a customer out of memory, unless it is at work. Nothing is lost; the next request builds the\n" +
+			"state from the store again.",
+		Example: "  licensectl passivate Bayley",
+		Args:    exactArgs("CUSTOMER"),
+	}
+	c.RunE = func(c *cobra.Command, args []string) error {
+		conn, err := p.dial()
+		if err != nil {
+			return err
+		}
+		ctx, cancel := p.call(c.Context())
+		defer cancel()
+		res, err := unwrapped(conn.admin.PassivateCustomer(ctx, connect.NewRequest(&licensedv1.PassivateCustomerRequest{CustomerId: args[0]})))
+		if err != nil {
+			return err
+		}
+		switch {
+		case p.output == outputJSON:
+			err = p.printJSON(res)
+		case res.Passivated:
+			_, err = fmt.Fprintf(p.stdout, "%s left memory\n", args[0])
+		case !res.Busy:
+			_, err = fmt.Fprintf(p.stdout, "%s was not in memory\n", args[0])
+		}
+		if err == nil && res.Busy {
+			return &exitError{code: exitNotNow, reason: "BUSY", err: fmt.Errorf("%s is at work and stays in memory; try again", args[0])}
+		}
+		return err
+	}
+	return p.customerCommand(c)
+}

@@ -1,0 +1,28 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	"licensed/messages/licensedv1"
+)
+
+func (p *program) planCommand() *cobra.Command {
+	return newCommand(p, command[*licensedv1.ChangePlanResponse]{
+		use: "plan CUSTOMER PLAN", short: "Move a customer to another plan",
+		long:    "plan moves a customer to another plan. A smaller one ends no licence; further devices are refused.",
+		example: "  licensectl plan Bayley premium",
+		args:    []string{"CUSTOMER", "PLAN"},
+		send: func(ctx context.Context, c *connection, i issued, args []string) (*licensedv1.ChangePlanResponse, error) {
+			return unwrapped(c.licenses.ChangePlan(ctx, connect.NewRequest(&licensedv1.ChangePlanRequest{
+				CustomerId: i.customer, PlanId: args[1], CommandId: i.commandID, IssuedAt: i.issuedAt, ValidateOnly: i.validateOnly,
+			})))
+		},
+		words: func(r *licensedv1.ChangePlanResponse) string {
+			return fmt.Sprintf("plan of %s: %s, which allows downloads on %s", r.CustomerId, r.PlanId, count(r.DeviceLimit, "device", "devices"))
+		},
+	})
+}

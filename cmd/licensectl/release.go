@@ -1,0 +1,26 @@
+package main
+
+import (
+	"context"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	"licensed/messages/licensedv1"
+)
+
+func (p *program) releaseCommand() *cobra.Command {
+	return newCommand(p, command[*licensedv1.ReleaseLicenseResponse]{
+		use: "release CUSTOMER DEVICE TITLE", short: "End a licence",
+		long:    "release ends a licence. Releasing it again changes nothing.",
+		example: "  licensectl release Bayley iphone GlowS01E01\n  licensectl release Bayley iphone GlowS01E01 --command-id c7",
+		args:    []string{"CUSTOMER", "DEVICE", "TITLE"},
+		send: func(ctx context.Context, c *connection, i issued, args []string) (*licensedv1.ReleaseLicenseResponse, error) {
+			return unwrapped(c.licenses.ReleaseLicense(ctx, connect.NewRequest(&licensedv1.ReleaseLicenseRequest{
+				CustomerId: i.customer, DeviceId: args[1], TitleId: args[2], CommandId: i.commandID, IssuedAt: i.issuedAt,
+				ValidateOnly: i.validateOnly,
+			})))
+		},
+		words: func(r *licensedv1.ReleaseLicenseResponse) string { return licenceWords("released", r.License) },
+	})
+}

@@ -1,0 +1,134 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	"licensed/messages/licensedv1"
+)
+
+func (p *program) stateCommand() *cobra.Command {
+	var at string
+	c := &cobra.Command{
+		Use: "state CUSTOMER", Short: "Show all that is so about a customer, now or at a moment",
+		Long: "state replays a customer's history up to a moment and shows what was so then: licences, devices, what counts\n" +
+			"against limits. Limits are those of the policy in force now. A time in the future shows what will have expired.",
+		Example: "  licensectl state Bayley\n  licensectl state Bayley --at 12\n  licensectl state Bayley --at 2026-03-01 -o json",
+		Args:    exactArgs("CUSTOMER"),
+	}
+	c.Flags().StringVar(&at, "at", "now", "`MOMENT`: after that event, or at that time")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		m, err := p.parseMoment("--at", at)
+		if err != nil {
+			return err
+		}
+		res, err := p.stateAt(c.Context(), args[0], m)
+		if err != nil {
+			return err
+		}
+		if p.output == outputJSON {
+			return p.printJSON(res)
+		}
+		return p.printState(res)
+	}
+	return p.customerCommand(c)
+}
+
+// stateAt asks for a customer's state.
+func (p *program) stateAt(ctx context.Context, customer string, m moment) (*licensedv1.GetStateResponse, error) {
+	r := &licensedv1.GetStateRequest{CustomerId: customer}
+	switch {
+	case m.sequence > 0:
+		r.At = &licensedv1.GetStateRequest_Sequence{Sequence: m.sequence}
+	case !m.time.IsZero():
+		r.At = &licensedv1.GetStateRequest_Time{Time: m.timestamp()}
+	}
+	conn, err := p.dial()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := p.call(ctx)
+	defer cancel()
+	return unwrapped(conn.history.GetState(ctx, connect.NewRequest(r)))
+}
+
+// momentWords says which moment an answer is about.
+func momentWords(m *licensedv1.Moment) string {
+	s := "before the first event"
+	if m.Sequence > 0 {
+		s = fmt.Sprintf("after event %d of %d (%s UTC)", m.Sequence, m.HeadSequence, clock(m.EventTime))
+	}
+	return fmt.Sprintf("%s, as of %s UTC, policy %s", s, clock(m.AsOf), m.PolicyVersion)
+}
+
+func (p *program) printState(res *licensedv1.GetStateResponse) error {
+	s := res.State
+	plan := s.PlanId
+	if s.DefaultPlan {
+		plan += " (the default)"
+	}
+	fmt.Fprintf(p.stdout, "%s %s\nplan %s, %d of %s in use, %s, %s in 365 days\n", s.CustomerId, momentWords(res.Moment),
+		plan, s.DevicesInUse, count(s.DeviceLimit, "device", "devices"), count(s.ActiveLicenses, "active licence", "active licences"),
+		count(s.Deactivations, "deactivation", "deactivations"))
+	for _, part := range []func(*licensedv1.CustomerState) *table{p.licenceTable, p.deviceTable, p.titleTable, p.studioTable} {
+		if t := part(s); t.rows > 0 {
+			fmt.Fprintln(p.stdout)
+			if err := t.flush(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// The rows of these tables are few, and written by flush.
+
+func (p *program) licenceTable(s *licensedv1.CustomerState) *table {
+	t := p.newTable("LICENCE", "STUDIO", "STATE", "ACQUIRED (UTC)", "EXPIRES (UTC)", "RELEASED (UTC)", ">RENEWALS")
+	for _, l := range s.Licenses {
+		t.few(l.DeviceId+"/"+l.TitleId, l.StudioId, licenceState(l), clock(l.AcquiredAt), clock(l.ExpiresAt), clock(l.ReleasedAt), fmt.Sprint(l.Renewals))
+	}
+	return t
+}
+
+func licenceState(l *licensedv1.LicenseState) string {
+	switch {
+	case l.Active:
+		return "active"
+	case l.ReleasedAt != nil:
+		return "released"
+	default:
+		return "expired"
+	}
+}
+
+func (p *program) deviceTable(s *licensedv1.CustomerState) *table {
+	t := p.newTable("DEVICE", "STATE", ">ACTIVE LICENCES", "LAST USED (UTC)", "LAST DOWNLOAD (UTC)")
+	for _, d := range s.Devices {
+		state := "active"
+		if !d.Active {
+			state = "deactivated"
+		}
+		t.few(d.DeviceId, state, fmt.Sprint(d.ActiveLicenses), clock(d.LastUsedAt), clock(d.LastDownloadAt))
+	}
+	return t
+}
+
+func (p *program) titleTable(s *licensedv1.CustomerState) *table {
+	t := p.newTable("TITLE", ">DOWNLOADS IN 365 DAYS", ">COUNTED PLAYBACKS")
+	for _, x := range s.Titles {
+		t.few(x.TitleId, fmt.Sprint(x.Downloads), fmt.Sprint(x.CountedPlaybacks))
+	}
+	return t
+}
+
+func (p *program) studioTable(s *licensedv1.CustomerState) *table {
+	t := p.newTable("STUDIO", ">ACTIVE LICENCES")
+	for _, x := range s.Studios {
+		t.few(x.StudioId, fmt.Sprint(x.ActiveLicenses))
+	}
+	return t
+}

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	"licensed/messages/licensedv1"
+)
+
+func (p *program) tryCommand() *cobra.Command {
+	var at string
+	var newDownload bool
+	c := &cobra.Command{
+		Use: "try CUSTOMER [--at MOMENT] VERB ARGUMENTS", Short: "Ask what a command would have come to at a moment; save nothing",
+		Long: "try replays a customer's history up to a moment and asks what a command would come to there, under the policy\n" +
+			"in force now. Nothing is recorded. Verbs and arguments are those of acquire, renew, release, play, deactivate\n" +
+			"and plan. The exit code is 3 if the command would be refused.",
+		Example: "  licensectl try Bayley acquire ipad GlowS01E02\n  licensectl try Bayley --at 12 renew iphone GlowS01E01\n" +
+			"  licensectl try Bayley --at 2026-06-01 deactivate iphone",
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) < 2 {
+				return usagef("%s is missing (see %s --help)", []string{"CUSTOMER", "VERB"}[len(args)], c.CommandPath())
+			}
+			return nil
+		},
+	}
+	c.Flags().StringVar(&at, "at", "now", "`MOMENT`: after that event, or at that time")
+	c.Flags().BoolVar(&newDownload, "new-download", false, "with acquire: record another download of an active licence")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		m, err := p.parseMoment("--at", at)
+		if err != nil {
+			return err
+		}
+		command, err := parseVerb(args[1:], newDownload)
+		if err != nil {
+			return err
+		}
+		return p.try(c.Context(), args[0], m, command)
+	}
+	return p.customerCommand(c)
+}
+
+// parseVerb reads "renew iphone GlowS01E01".
+func parseVerb(args []string, newDownload bool) (*licensedv1.Command, error) {
+	verb, args := args[0], args[1:]
+	wants := map[string][]string{
+		"acquire": {"DEVICE", "TITLE"}, "renew": {"DEVICE", "TITLE"}, "release": {"DEVICE", "TITLE"}, "play": {"DEVICE", "TITLE"},
+		"deactivate": {"DEVICE"}, "plan": {"PLAN"},
+	}
+	names, ok := wants[verb]
+	if !ok {
+		return nil, usagef("%q is not acquire, renew, release, play, deactivate or plan", verb)
+	}
+	if len(args) != len(names) {
+		return nil, usagef("%s wants %s", verb, strings.Join(names, " "))
+	}
+	switch verb {
+	case "acquire":
+		return &licensedv1.Command{Command: &licensedv1.Command_AcquireLicense{
+			AcquireLicense: &licensedv1.AcquireLicense{DeviceId: args[0], TitleId: args[1], NewDownload: newDownload},
+		}}, nil
+	case "renew":
+		return &licensedv1.Command{Command: &licensedv1.Command_RenewLicense{
+			RenewLicense: &licensedv1.RenewLicense{DeviceId: args[0], TitleId: args[1]},
+		}}, nil
+	case "release":
+		return &licensedv1.Command{Command: &licensedv1.Command_ReleaseLicense{
+			ReleaseLicense: &licensedv1.ReleaseLicense{DeviceId: args[0], TitleId: args[1]},
+		}}, nil
+	case "play":
+		return &licensedv1.Command{Command: &licensedv1.Command_RecordPlayback{
+			RecordPlayback: &licensedv1.RecordPlayback{DeviceId: args[0], TitleId: args[1]},
+		}}, nil
+	case "deactivate":
+		return &licensedv1.Command{Command: &licensedv1.Command_DeactivateDevice{
+			DeactivateDevice: &licensedv1.DeactivateDevice{DeviceId: args[0]},
+		}}, nil
+	default:
+		return &licensedv1.Command{Command: &licensedv1.Command_ChangePlan{ChangePlan: &licensedv1.ChangePlan{PlanId: args[0]}}}, nil
+	}
+}
+
+func (p *program) try(ctx context.Context, customer string, m moment, command *licensedv1.Command) error {
+	r := &licensedv1.TryAtRequest{CustomerId: customer, Command: command}
+	switch {
+	case m.sequence > 0:
+		r.At = &licensedv1.TryAtRequest_Sequence{Sequence: m.sequence}
+	case !m.time.IsZero():
+		r.At = &licensedv1.TryAtRequest_Time{Time: m.timestamp()}
+	}
+	conn, err := p.dial()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := p.call(ctx)
+	defer cancel()
+	res, err := unwrapped(conn.history.TryAt(ctx, connect.NewRequest(r)))
+	if err != nil {
+		return err
+	}
+	if p.output == outputJSON {
+		err = p.printJSON(res)
+	} else {
+		err = p.printTry(customer, res)
+	}
+	if err == nil && res.Refusal != nil {
+		return &exitError{
+			code: exitRefused, reason: "WOULD_BE_REFUSED", refusal: res.Refusal,
+			err: fmt.Errorf("would be refused by %s: %s", ruleName(res.Refusal.Rule), res.Refusal.Message),
+		}
+	}
+	return err
+}
+
+func (p *program) printTry(customer string, res *licensedv1.TryAtResponse) error {
+	fmt.Fprintf(p.stdout, "%s %s\n", customer, momentWords(res.Moment))
+	switch {
+	case res.Refusal != nil:
+		fmt.Fprintf(p.stdout, "would be refused by %s: %s\n", ruleName(res.Refusal.Rule), res.Refusal.Message)
+	case res.License != nil:
+		fmt.Fprintln(p.stdout, licenceWords("would be accepted", res.License))
+	case res.PlanId != "":
+		fmt.Fprintf(p.stdout, "would be accepted: plan %s, which allows downloads on %s\n", res.PlanId, count(res.DeviceLimit, "device", "devices"))
+	default:
+		fmt.Fprintf(p.stdout, "would be accepted, and release %d: %s\n", len(res.ReleasedTitleIds), strings.Join(res.ReleasedTitleIds, ", "))
+	}
+	fmt.Fprintln(p.stdout, "nothing was recorded; these events would be:")
+	t := p.newTable("  EVENT", "ABOUT", ">ORDER", "DATA")
+	for _, e := range res.Events {
+		t.few("  "+e.Event, e.AggregateId, fmt.Sprint(e.EventOrderNumber), dataWords(e))
+	}
+	return t.flush()
+}

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	"licensed/messages/licensedv1"
+)
+
+func (p *program) whyCommand() *cobra.Command {
+	var device, title string
+	c := &cobra.Command{
+		Use: "why CUSTOMER --device D --title T", Short: "Explain a licence: what led to its state, or to a refusal",
+		Long: "why tells in one screen how a licence stands and what made it so: the events about it, its device and the\n" +
+			"plan, and the refusals, each with what it did.",
+		Example: "  licensectl why Bayley --device iphone --title GlowS01E01",
+		Args:    exactArgs("CUSTOMER"),
+	}
+	c.Flags().StringVar(&device, "device", "", "the device")
+	c.Flags().StringVar(&title, "title", "", "the title")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if device == "" || title == "" {
+			return usagef("--device and --title name the licence to explain (see %s --help)", c.CommandPath())
+		}
+		conn, err := p.dial()
+		if err != nil {
+			return err
+		}
+		ctx, cancel := p.call(c.Context())
+		defer cancel()
+		res, err := unwrapped(conn.history.Why(ctx, connect.NewRequest(&licensedv1.WhyRequest{
+			CustomerId: args[0], DeviceId: device, TitleId: title,
+		})))
+		if err != nil {
+			return err
+		}
+		if p.output == outputJSON {
+			err = p.printJSON(res)
+		} else {
+			p.printWhy(fmt.Sprintf("%s: %s on %s", args[0], title, device), res)
+		}
+		if err == nil && len(res.Gaps) > 0 {
+			return incomplete("the history has %s, so the explanation may lack something", count(len(res.Gaps), "gap", "gaps"))
+		}
+		return err
+	}
+	return p.customerCommand(c)
+}
+
+// marks tell at a glance what a step did.
+var marks = map[licensedv1.WhyEffect]string{
+	licensedv1.WhyEffect_WHY_EFFECT_CHANGED: "*", licensedv1.WhyEffect_WHY_EFFECT_REFUSED: "x",
+	licensedv1.WhyEffect_WHY_EFFECT_TIME: "~", licensedv1.WhyEffect_WHY_EFFECT_STRANGE: "!",
+	licensedv1.WhyEffect_WHY_EFFECT_UNKNOWN: "?",
+}
+
+// printWhy prints an explanation; a long sentence goes on below itself.
+func (p *program) printWhy(subject string, res *licensedv1.WhyResponse) {
+	limit := p.width()
+	for _, line := range append([]string{subject}, wrap(res.Verdict, limit)...) {
+		fmt.Fprintln(p.stdout, printable(line))
+	}
+	fmt.Fprintln(p.stdout)
+	places := make([]string, len(res.Steps))
+	widest := len("EVENT")
+	for i, s := range res.Steps {
+		switch {
+		case s.Sequence == 0:
+		case s.Sequence == s.ToSequence:
+			places[i] = fmt.Sprint(s.Sequence)
+		default:
+			places[i] = fmt.Sprintf("%d-%d", s.Sequence, s.ToSequence)
+		}
+		widest = max(widest, len(places[i]))
+	}
+	indent := strings.Repeat(" ", len("2006-01-02 15:04:05")+2+widest+2+2)
+	fmt.Fprintf(p.stdout, "%-19s  %*s    WHAT IT DID\n", "TIME (UTC)", widest, "EVENT")
+	for i, s := range res.Steps {
+		mark := marks[s.Effect]
+		if mark == "" {
+			mark = " "
+		}
+		room := 0
+		if limit > 0 {
+			room = max(limit-len(indent), 30)
+		}
+		at := "-"
+		if s.Time != nil {
+			at = clock(s.Time)
+		}
+		for j, line := range wrap(s.Text, room) {
+			if j == 0 {
+				fmt.Fprintf(p.stdout, "%-19s  %*s  %s %s\n", at, widest, places[i], mark, printable(line))
+			} else {
+				fmt.Fprintf(p.stdout, "%s%s\n", indent, printable(line))
+			}
+		}
+	}
+	fmt.Fprintf(p.stdout, "\n* changed the licence  x refused  ~ time passed  ! not what the rules lead to  ? not known\n")
+}
