@@ -21,8 +21,7 @@ const someone = "Bayley:LicenseAggregate"
 
 // state is the replay of the histories of persistencetest, whose snapshots say where they were taken.
 type state struct {
-	at    uint64
-	wrong bool // from some event on
+	at uint64
 }
 
 func (s *state) snapshot() string { return fmt.Sprintf("state at %d", s.at) }
