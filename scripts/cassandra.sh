@@ -21,6 +21,7 @@
 #   COMMITLOG  parent of the commit logs             DIR (a small tmpfs shows a full disk)
 #   COMMITLOG_TOTAL  commitlog_total_space           Cassandra's own
 #   AUTH     none|password (cassandra/cassandra)     none
+#   TLS      none|required (clients trust DIR/nI/cert.pem)  none
 #   BATCH_WARN_KIB, BATCH_WARN_PARTITIONS            5, 10: Cassandra's own defaults
 #   WAIT     seconds to wait for a node              180
 set -euo pipefail
@@ -35,6 +36,7 @@ HEAP=${HEAP:-1G}
 SYNC=${SYNC:-periodic}
 COMMITLOG=${COMMITLOG:-$DIR}
 AUTH=${AUTH:-none}
+TLS=${TLS:-none}
 BATCH_WARN_KIB=${BATCH_WARN_KIB:-5}
 BATCH_WARN_PARTITIONS=${BATCH_WARN_PARTITIONS:-10}
 DIR=$(realpath -m "$DIR")
@@ -95,6 +97,15 @@ nodes() {
   for d in "$DIR"/n[0-9]*; do [ -d "$d" ] && echo "${d##*/n}"; done | sort -n
 }
 
+# certificate I: a key for node I, and its certificate for clients to trust.
+certificate() {
+  local d=$DIR/n$1
+  [ -e "$d/cert.pem" ] && return
+  keytool -genkeypair -alias node -keyalg EC -dname CN=cassandra -ext "SAN=ip:$(address "$1")" -validity 365 \
+    -keystore "$d/conf/keystore" -storepass licensed -keypass licensed 2>/dev/null
+  keytool -exportcert -rfc -alias node -keystore "$d/conf/keystore" -storepass licensed -file "$d/cert.pem" 2>/dev/null
+}
+
 configure() {
   local d=$DIR/n$1 sync auth=AllowAllAuthenticator authorizer=AllowAllAuthorizer
   case $SYNC in
@@ -105,6 +116,7 @@ configure() {
   esac
   [ "$AUTH" = password ] && auth=PasswordAuthenticator authorizer=CassandraAuthorizer
   mkdir -p "$d/conf"
+  [ "$TLS" = required ] && certificate "$1"
   cat >"$d/conf/cassandra.yaml" <<YAML
 cluster_name: licensed
 num_tokens: 4
@@ -116,6 +128,7 @@ hints_directory: $d/hints
 cdc_raw_directory: $d/cdc
 $sync
 ${COMMITLOG_TOTAL:+commitlog_total_space: $COMMITLOG_TOTAL}
+client_encryption_options: {enabled: $([ "$TLS" = required ] && echo true || echo false), optional: false, keystore: $d/conf/keystore, keystore_password: licensed}
 disk_access_mode: mmap_index_only
 listen_address: $(address "$1")
 rpc_address: $(address "$1")
@@ -259,5 +272,5 @@ resume) p=$(running "${2:?node}"); kill -CONT "$p" ;;
 status) status ;;
 addresses) addresses ;;
 nodetool) shift; nodetool "$@" ;;
-*) sed -n '2,29s/^# \{0,1\}//p' "$0"; exit 2 ;;
+*) sed -n '2,30s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac

@@ -33,7 +33,7 @@ func BenchmarkStore(b *testing.B) {
 	}
 
 	single := o
-	single.GroupPartitions = 1
+	single.GroupPartitions, single.BatchesInFlight = 1, 4096
 	alone, grouped := open(b, single), open(b, o)
 	driver, err := cassandrabench.OpenDriver(o, 2, 0)
 	check(b, err)

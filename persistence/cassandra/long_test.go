@@ -7,6 +7,7 @@ package cassandra_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"os"
@@ -274,6 +275,27 @@ func TestLongOpenWhileAway(t *testing.T) {
 	}
 	c.Do(t, "resume", "1")
 	open(t, o)
+}
+
+// TestLongTLS connects to a node that takes nothing else, with trust and without.
+func TestLongTLS(t *testing.T) {
+	c := cassandratest.Start(t, cassandratest.Config{TLS: true, Password: true})
+	o := cassandratest.Keyspace(t, c.Options(), 1)
+	s := open(t, o)
+	check(t, appendOne(t, s, []byte("x")))
+	for name, change := range map[string]func(*cassandra.Options){
+		"no TLS":   func(o *cassandra.Options) { o.TLS = nil },
+		"no trust": func(o *cassandra.Options) { o.TLS = &tls.Config{} },
+	} {
+		o := o
+		change(&o)
+		s, err := cassandra.Open(t.Context(), o)
+		if err == nil {
+			t.Errorf("%s: it opens", name)
+			_ = s.Close()
+		}
+		t.Logf("%s: %v", name, err)
+	}
 }
 
 // TestLongFullCommitLogDisk: Cassandra stops, or dies, when its commit log finds no space. That is an

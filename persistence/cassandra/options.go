@@ -151,8 +151,12 @@ func parseURL(s string) (Options, error) {
 func (o *Options) setAll(params url.Values) error {
 	var files tlsFiles
 	for name, values := range params {
+		set := parameters[name]
+		if set == nil {
+			return fmt.Errorf("%s: no such parameter", name)
+		}
 		for _, v := range values {
-			if err := o.set(name, v, &files); err != nil {
+			if err := set(o, &files, v); err != nil {
 				return fmt.Errorf("%s=%s: %w", name, v, err)
 			}
 		}
@@ -162,39 +166,34 @@ func (o *Options) setAll(params url.Values) error {
 	return err
 }
 
-func (o *Options) set(name, value string, files *tlsFiles) (err error) {
-	switch name {
-	case "consistency":
-		o.Consistency = Consistency(strings.ToUpper(value))
-	case "dc":
-		o.DataCenter = value
-	case "timeout":
-		o.Timeout, err = time.ParseDuration(value)
-	case "connect_timeout":
-		o.ConnectTimeout, err = time.ParseDuration(value)
-	case "connections":
-		o.Connections, err = strconv.Atoi(value)
-	case "group_partitions":
-		o.GroupPartitions, err = strconv.Atoi(value)
-	case "group_bytes":
-		o.GroupBytes, err = strconv.Atoi(value)
-	case "coalesce_wait":
-		o.CoalesceWait, err = time.ParseDuration(value)
-	case "batches_in_flight":
-		o.BatchesInFlight, err = strconv.Atoi(value)
-	case "accept_risk":
-		o.AcceptRisks = append(o.AcceptRisks, value)
-	case "tls":
-		files.on, err = strconv.ParseBool(value)
-	case "tls_ca":
-		files.ca = value
-	case "tls_cert":
-		files.cert = value
-	case "tls_key":
-		files.key = value
-	default:
-		err = errors.New("no such parameter")
-	}
+// parameters of a URL.
+var parameters = map[string]func(o *Options, files *tlsFiles, v string) error{
+	"consistency": func(o *Options, _ *tlsFiles, v string) error {
+		o.Consistency = Consistency(strings.ToUpper(v))
+		return nil
+	},
+	"dc":                func(o *Options, _ *tlsFiles, v string) error { o.DataCenter = v; return nil },
+	"accept_risk":       func(o *Options, _ *tlsFiles, v string) error { o.AcceptRisks = append(o.AcceptRisks, v); return nil },
+	"timeout":           func(o *Options, _ *tlsFiles, v string) error { return setDuration(&o.Timeout, v) },
+	"connect_timeout":   func(o *Options, _ *tlsFiles, v string) error { return setDuration(&o.ConnectTimeout, v) },
+	"coalesce_wait":     func(o *Options, _ *tlsFiles, v string) error { return setDuration(&o.CoalesceWait, v) },
+	"connections":       func(o *Options, _ *tlsFiles, v string) error { return setInt(&o.Connections, v) },
+	"group_partitions":  func(o *Options, _ *tlsFiles, v string) error { return setInt(&o.GroupPartitions, v) },
+	"group_bytes":       func(o *Options, _ *tlsFiles, v string) error { return setInt(&o.GroupBytes, v) },
+	"batches_in_flight": func(o *Options, _ *tlsFiles, v string) error { return setInt(&o.BatchesInFlight, v) },
+	"tls":               func(_ *Options, f *tlsFiles, v string) (err error) { f.on, err = strconv.ParseBool(v); return err },
+	"tls_ca":            func(_ *Options, f *tlsFiles, v string) error { f.ca = v; return nil },
+	"tls_cert":          func(_ *Options, f *tlsFiles, v string) error { f.cert = v; return nil },
+	"tls_key":           func(_ *Options, f *tlsFiles, v string) error { f.key = v; return nil },
+}
+
+func setDuration(d *time.Duration, v string) (err error) {
+	*d, err = time.ParseDuration(v)
+	return err
+}
+
+func setInt(i *int, v string) (err error) {
+	*i, err = strconv.Atoi(v)
 	return err
 }
 

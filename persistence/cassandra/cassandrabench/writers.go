@@ -196,16 +196,22 @@ func Wake(name string, s persistence.Store, w Workload, inFlight int) Contender 
 // RawWake returns a contender that has the driver read and write the same rows.
 func (d *Driver) RawWake(w Workload, inFlight int) Contender {
 	cs := w.customers(inFlight)
-	const root = `SELECT epoch, version, incarnation, base, snapshot_data FROM snapshots WHERE aggregate = ? LIMIT 1`
-	const events = `SELECT sequence, event_data FROM events WHERE row_id = ? AND epoch = ? AND incarnation = ? AND sequence > ? LIMIT 1000`
-	const insert = `INSERT INTO snapshots (aggregate, epoch, version, incarnation, base, root_time, snapshot_mapper, snapshot_data) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`
+	const rootColumns = `epoch, version, incarnation, base, parent_epoch, parent_version, parent_incarnation, root_time,
+		archived_through, checksum, snapshot_mapper, snapshot_data`
+	const root = `SELECT ` + rootColumns + ` FROM snapshots WHERE aggregate = ? LIMIT 1`
+	const events = `SELECT sequence, aggregate_id, command_id, event_time, event_mapper, event_data FROM events
+		WHERE row_id = ? AND epoch = ? AND incarnation = ? AND sequence > ? LIMIT 1000`
+	const insert = `INSERT INTO snapshots (aggregate, ` + rootColumns + `) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 	return Contender{Name: fmt.Sprintf("raw two reads, one insert, %d in flight", inFlight), InFlight: inFlight, Do: func(_ context.Context, worker int) error {
 		c := cs.next(worker)
+		var epoch, version, base, parentEpoch, parentVersion, rootTime, archived int64
+		var incarnation, parentIncarnation gocql.UUID
+		var checksum int32
+		var mapper string
+		var snapshot []byte
 		if c.root.Key.Version > 1 {
-			var epoch, version, base int64
-			var incarnation gocql.UUID
-			var snapshot []byte
-			if err := d.session.Query(root, c.root.Key.Aggregate).Scan(&epoch, &version, &incarnation, &base, &snapshot); err != nil {
+			if err := d.session.Query(root, c.root.Key.Aggregate).Scan(&epoch, &version, &incarnation, &base, &parentEpoch, &parentVersion,
+				&parentIncarnation, &rootTime, &archived, &checksum, &mapper, &snapshot); err != nil {
 				return err
 			}
 			if err := d.session.Query(events, c.root.Key.RowID(), epoch, incarnation, base).Exec(); err != nil {
@@ -213,8 +219,8 @@ func (d *Driver) RawWake(w Workload, inFlight int) Contender {
 			}
 		}
 		c.root.Key.Version++
-		return d.session.Query(insert, c.root.Key.Aggregate, int64(1), int64(c.root.Key.Version), gocql.UUID(c.root.Incarnation), int64(0),
-			c.root.Time.UnixMilli(), c.root.Mapper, c.root.Snapshot).Exec()
+		return d.session.Query(insert, c.root.Key.Aggregate, int64(1), int64(c.root.Key.Version), gocql.UUID(c.root.Incarnation), base,
+			parentEpoch, parentVersion, parentIncarnation, c.root.Time.UnixMilli(), archived, checksum, c.root.Mapper, c.root.Snapshot).Exec()
 	}}
 }
 

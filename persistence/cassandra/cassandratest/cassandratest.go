@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -57,6 +58,8 @@ type Config struct {
 	Nodes int
 	// Password makes the nodes ask for one.
 	Password bool
+	// TLS makes the nodes take nothing else.
+	TLS bool
 	// Env is further settings of scripts/cassandra.sh, "SYNC=batch".
 	Env []string
 }
@@ -100,9 +103,22 @@ func Launch(dir string, c Config) (*Cluster, error) {
 		cluster.env = append(cluster.env, "AUTH=password")
 		cluster.options.Username, cluster.options.Password = "cassandra", "cassandra"
 	}
+	var ca string
+	if c.TLS {
+		cluster.env = append(cluster.env, "TLS=required")
+		ca = filepath.Join(dir, "n1", "cert.pem")
+	}
 	if _, err := cluster.script("up", strconv.Itoa(nodes)); err != nil {
 		_ = cluster.Destroy()
 		return nil, fmt.Errorf("%w\nThese tests need a Cassandra: set %s to its host:port, or install JDK 17 and Maven, or run go test -short to leave them out", err, AddressVariable)
+	}
+	if ca != "" {
+		trusting, err := cassandra.ParseURL("cassandra://localhost?tls_ca=" + url.QueryEscape(ca))
+		if err != nil {
+			_ = cluster.Destroy()
+			return nil, err
+		}
+		cluster.options.TLS = trusting.TLS
 	}
 	if err := cluster.awaitLogin(); err != nil {
 		_ = cluster.Destroy()
