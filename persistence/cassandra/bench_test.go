@@ -1,14 +1,18 @@
 package cassandra_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"licensed/persistence/cassandra"
 	"licensed/persistence/cassandra/cassandrabench"
+	"licensed/persistence/cassandra/cassandratest"
 )
 
 // duration reads a duration from the environment, for quick runs and thorough ones.
@@ -19,17 +23,32 @@ func duration(name string, otherwise time.Duration) time.Duration {
 	return otherwise
 }
 
+// bench is the Cassandra of a benchmark: that of the tests or, if LICENSED_BENCH_NODES says how many,
+// nodes of its own, with LICENSED_BENCH_ENV as their settings ("SYNC=group BATCH_WARN_KIB=64").
+func bench(b *testing.B) (cassandra.Options, *cassandratest.Cluster) {
+	b.Helper()
+	nodes, err := strconv.Atoi(cmp.Or(os.Getenv("LICENSED_BENCH_NODES"), "0"))
+	check(b, err)
+	if nodes == 0 {
+		return keyspace(b), shared.cluster
+	}
+	c := cassandratest.Start(b, cassandratest.Config{Nodes: nodes, Env: strings.Fields(os.Getenv("LICENSED_BENCH_ENV"))})
+	return cassandratest.Keyspace(b, c.Options(), min(nodes, 3)), c
+}
+
 // BenchmarkStore compares appends through the store with raw inserts and compare-and-set. It prints a
-// table and reports ratios; LICENSED_BENCH_WARMUP (90s) and LICENSED_BENCH_TURN (5s) set its pace. Run
-// it with -benchtime 1x.
+// table and reports ratios; LICENSED_BENCH_WARMUP (90s), LICENSED_BENCH_TURN (5s) and
+// LICENSED_BENCH_ROUNDS (5) set its pace. Run it with -benchtime 1x.
 func BenchmarkStore(b *testing.B) {
 	ctx := context.WithoutCancel(b.Context())
-	o := keyspace(b)
+	o, cluster := bench(b)
 	warmup, turn := duration("LICENSED_BENCH_WARMUP", 90*time.Second), duration("LICENSED_BENCH_TURN", 5*time.Second)
+	rounds, err := strconv.Atoi(cmp.Or(os.Getenv("LICENSED_BENCH_ROUNDS"), "5"))
+	check(b, err)
 	w := cassandrabench.DefaultWorkload()
 	var meter cassandrabench.Meter
-	if shared.cluster != nil {
-		meter.ServerPIDs = shared.cluster.PIDs(b)
+	if cluster != nil {
+		meter.ServerPIDs = cluster.PIDs(b)
 	}
 
 	single := o
@@ -65,7 +84,7 @@ func BenchmarkStore(b *testing.B) {
 	var ms []cassandrabench.Measure
 	for b.Loop() {
 		before := grouped.Stats()
-		ms, err = meter.Rounds(ctx, 5, turn, contenders...)
+		ms, err = meter.Rounds(ctx, rounds, turn, contenders...)
 		check(b, err)
 		after := grouped.Stats()
 		fmt.Printf("writes per request with grouping: %.1f\n", float64(after.Writes-before.Writes)/float64(after.Requests-before.Requests))
@@ -88,8 +107,8 @@ func report(b *testing.B, ms []cassandrabench.Measure) {
 // BenchmarkDiskBytes reports what an event of 120 bytes takes on the disk of one node, after
 // compaction. The events do not compress; real ones do.
 func BenchmarkDiskBytes(b *testing.B) {
-	o := keyspace(b)
-	if shared.cluster == nil {
+	o, cluster := bench(b)
+	if cluster == nil {
 		b.Skip("the files of the Cassandra that was given cannot be seen")
 	}
 	s := open(b, o)
@@ -99,12 +118,12 @@ func BenchmarkDiskBytes(b *testing.B) {
 		check(b, err)
 	}
 	for _, command := range []string{"flush", "compact"} {
-		shared.cluster.Do(b, "nodetool", "1", command, o.Keyspace)
+		cluster.Do(b, "nodetool", "1", command, o.Keyspace)
 	}
 	stats := s.Stats()
-	events := shared.cluster.DiskUsage(b, o.Keyspace, "events")
+	events := cluster.DiskUsage(b, o.Keyspace, "events")
 	roots, err := cassandra.Rows(b.Context(), o, "snapshots")
 	check(b, err)
 	b.ReportMetric(float64(events)/float64(stats.Rows-uint64(roots)), "bytes/event")
-	b.ReportMetric(float64(shared.cluster.DiskUsage(b, o.Keyspace, "snapshots"))/float64(roots), "bytes/root-of-2000")
+	b.ReportMetric(float64(cluster.DiskUsage(b, o.Keyspace, "snapshots"))/float64(roots), "bytes/root-of-2000")
 }
