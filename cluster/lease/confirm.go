@@ -1,5 +1,7 @@
 package lease
 
+import "licensed/persistence"
+
 // Confirmer holds back what is to be said until a read of the own lease row, begun after it was decided,
 // showed that the incarnation is not dead ([R9] without a clock). One read serves all that waits when it
 // begins; what comes while it is under way waits for the next.
@@ -22,9 +24,9 @@ func (c *Confirmer[T]) Begin() bool {
 	return true
 }
 
-// Done takes in that the read ended and returns what it covered: to be said if the row was read and is
-// not dead, never to be said otherwise. The slice is valid until the next call of Begin.
-func (c *Confirmer[T]) Done() []T {
+// Done takes in the result of the read (a zero row if there is none) and returns what it covered, and
+// whether that may be said. If not, it must never be. The slice is valid until the next call of Begin.
+func (c *Confirmer[T]) Done(row persistence.Lease, err error) (covered []T, alive bool) {
 	c.reading = false
-	return c.covered
+	return c.covered, err == nil && row.Counter > 0 && !row.Dead
 }

@@ -48,8 +48,11 @@ func (r *trial) after(d float64, f func()) {
 }
 
 func (r *trial) latency() float64 {
-	if r.Float64() < 0.15 {
+	switch f := r.Float64(); {
+	case f < 0.05:
 		return r.Float64() * 2000
+	case f < 0.25:
+		return r.Float64() * 400
 	}
 	return 1 + r.Float64()*10
 }
@@ -61,7 +64,11 @@ func (r *trial) feed(p *party, in lease.Input) {
 		return
 	}
 	in.Now = p.clock(r.now)
+	before, _ := r.holder.Until()
 	out := p.step(in)
+	if until, _ := r.holder.Until(); until != before && r.Float64() < 0.1 {
+		p.paused = r.now + r.Float64()*3000 // the worst moment
+	}
 	if out.Swap != nil {
 		r.swap(p, *out.Swap)
 	}

@@ -81,7 +81,7 @@ func (w *Watch) mark() *Swap {
 
 func (w *Watch) swapped(in Input) {
 	switch {
-	case in.Err == nil && in.Applied:
+	case in.Err == nil && in.Applied && in.Row.Dead:
 		w.dead = true
 	case in.Err == nil:
 		w.shown(in)

@@ -141,13 +141,26 @@ func TestConfirmer(t *testing.T) {
 		t.Fatal("want one read")
 	}
 	c.Add(3) // decided after the read began: not covered
-	if got := c.Done(); len(got) != 2 || got[0] != 1 || got[1] != 2 {
-		t.Fatalf("covered %v", got)
+	if got, alive := c.Done(row(1), nil); !alive || len(got) != 2 || got[0] != 1 || got[1] != 2 {
+		t.Fatalf("covered %v, alive: %t", got, alive)
 	}
 	if !c.Begin() {
 		t.Fatal("no read for what came meanwhile")
 	}
-	if got := c.Done(); len(got) != 1 || got[0] != 3 {
-		t.Fatalf("covered %v", got)
+	if got, alive := c.Done(row(1), nil); !alive || len(got) != 1 || got[0] != 3 {
+		t.Fatalf("covered %v, alive: %t", got, alive)
+	}
+	dead := row(1)
+	dead.Dead = true
+	for name, read := range map[string]func() ([]int, bool){
+		"dead":        func() ([]int, bool) { return c.Done(dead, nil) },
+		"no row":      func() ([]int, bool) { return c.Done(persistence.Lease{}, nil) },
+		"failed read": func() ([]int, bool) { return c.Done(row(1), persistence.ErrUnavailable) },
+	} {
+		c.Add(4)
+		c.Begin()
+		if got, alive := read(); alive || len(got) != 1 {
+			t.Errorf("%s: covered %v, alive: %t", name, got, alive)
+		}
 	}
 }

@@ -41,6 +41,7 @@ type node struct {
 	raised      []uint32
 	stopped     bool // crashed or paused
 	busy        bool // requests never end
+	wakeAt      lease.Instant // when a tick is planned
 	ended       error
 	ops         map[ownership.OpKind]int
 }
@@ -65,7 +66,7 @@ func (h *harness) start(name string, change func(*ownership.Config)) *node {
 		h.t.Fatal(err)
 	}
 	n := &node{h: h, name: name, incarnation: c.Incarnation, machine: m,
-		gates: map[uint32]ownership.Gate{}, ops: map[ownership.OpKind]int{}}
+		wakeAt: lease.Never, gates: map[uint32]ownership.Gate{}, ops: map[ownership.OpKind]int{}}
 	h.nodes = append(h.nodes, n)
 	n.step(ownership.Input{})
 	return n
@@ -138,8 +139,14 @@ func (n *node) step(in ownership.Input) {
 		n.ended = out.Cause
 		return
 	}
-	if out.Wake != lease.Never {
-		n.h.after(max(out.Wake-n.h.now, 0), func() { n.step(ownership.Input{}) })
+	if at := out.Wake; at < n.wakeAt {
+		n.wakeAt = at
+		n.h.after(max(at-n.h.now, 0), func() {
+			if n.wakeAt == at {
+				n.wakeAt = lease.Never
+				n.step(ownership.Input{})
+			}
+		})
 	}
 }
 

@@ -122,6 +122,15 @@ func (n *node) clock() time.Time {
 	return epochStart.Add(time.Duration(n.w.now) * time.Microsecond).Add(n.skew)
 }
 
+// pause stops the process for a while, as SIGSTOP does.
+func (n *node) pause() {
+	w := n.w
+	n.pausedAt, n.pausedUntil = w.now, w.now+w.between(w.params.Lease/4, 4*w.params.Lease)
+	w.authority.paused(n)
+	w.counts.Pauses++
+	w.trace("node %d is paused until %d", n.id, n.pausedUntil)
+}
+
 // later runs f in the process as it is now, at that time or when it goes on after a pause.
 func (n *node) later(d micros, what string, f func()) {
 	inc := n.incarnation
@@ -240,10 +249,7 @@ func (n *node) disturb() {
 		n.crash()
 		w.trace("node %d crashes", n.id)
 	case w.chance(p.Pause):
-		n.pausedAt, n.pausedUntil = w.now, w.now+w.between(p.Lease/4, 4*p.Lease)
-		w.authority.paused(n)
-		w.counts.Pauses++
-		w.trace("node %d is paused until %d", n.id, n.pausedUntil)
+		n.pause()
 	}
 	if n.up && w.now >= n.pausedUntil {
 		n.disturbHosts()

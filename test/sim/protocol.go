@@ -18,13 +18,19 @@ func protocolParams(r *rand.Rand) Params {
 	p := paramsOf(r)
 	p.Protocol = true
 	p.Nodes, p.Shards = 1+r.IntN(4), 1+r.IntN(4)
-	p.ConfirmReads = r.Float64() < 0.3
-	p.Allowance = p.Lease / micros(10+r.IntN(20))
-	p.Drift = float64(p.Allowance) / float64(p.Lease)
-	p.MissGossip = 0.3 * r.Float64()
+	p.ConfirmReads = r.Float64() < 0.4
 	p.Drain = 0.1 * r.Float64()
+	if r.Float64() < 0.2 { // a store whose answers are late or missing, and little else
+		p.Late, p.VeryLate, p.LoseWrite, p.LoseReply = 0.6, 0, 0.05, 0.5
+		p.Crash, p.Drain, p.FailRead, p.Lease = 0, 0, 0, 3*p.Lease
+	}
+	p.Allowance = p.Lease / micros(10+r.IntN(60))
+	p.Drift = float64(p.Allowance) / float64(p.Lease)
+	p.PauseRenewed = 0.05 * r.Float64()
+	p.MissGossip = 0.3 * r.Float64()
 	if p.ConfirmReads {
 		p.Archive = 0 // archivers ask the clock
+		p.PauseRenewed = 0.1
 	}
 	return p
 }
@@ -132,11 +138,13 @@ func (a *agent) step(in ownership.Input) {
 	if a.ended {
 		return
 	}
+	w := a.p.w
 	in.Now = a.clock()
 	out := a.machine.Step(in)
-	if out.Until > 0 || out.Ended {
-		a.until = out.Until
+	if out.Until != a.until && w.chance(w.params.PauseRenewed) {
+		a.n.pause() // the worst moment: what was renewed must last no longer than it may
 	}
+	a.until = out.Until
 	for _, g := range out.Gates {
 		a.setGate(g)
 	}
@@ -144,7 +152,7 @@ func (a *agent) step(in ownership.Input) {
 		a.tell(row)
 	}
 	for _, op := range out.Ops {
-		a.ask(op, a.step)
+		a.ask(op, w.between(15*millisecond, w.params.Lease/3), a.step)
 	}
 	if out.Ended {
 		a.end(out.Cause)
@@ -163,9 +171,9 @@ func (a *agent) step(in ownership.Input) {
 }
 
 // ask has an operation done on the rows, for the incarnation that there is now.
-func (a *agent) ask(op ownership.Op, done func(ownership.Input)) {
+func (a *agent) ask(op ownership.Op, timeout micros, done func(ownership.Input)) {
 	asker := a.machine
-	a.p.rows.do(op, a.p.w.params.Lease/5, func(in ownership.Input) {
+	a.p.rows.do(op, timeout, func(in ownership.Input) {
 		if a.p.agents[a.n.id] == a && a.machine == asker {
 			a.later(0, "answer of rows", func() { done(in) })
 		}
@@ -331,10 +339,11 @@ func (a *agent) confirm() {
 	if !a.confirms.Begin() {
 		return
 	}
-	a.ask(ownership.Op{Kind: ownership.OpReadLease, Incarnation: a.n.incarnation}, func(in ownership.Input) {
+	a.ask(ownership.Op{Kind: ownership.OpReadLease, Incarnation: a.n.incarnation}, 5*w.params.Lease, func(in ownership.Input) {
 		w.counts.Confirms++
-		for _, f := range slices.Clone(a.confirms.Done()) {
-			f(in.Err == nil && in.Lease.Counter > 0 && !in.Lease.Dead)
+		covered, alive := a.confirms.Done(in.Lease, in.Err)
+		for _, f := range slices.Clone(covered) {
+			f(alive)
 		}
 	})
 }

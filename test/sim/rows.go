@@ -58,6 +58,7 @@ func (r *rows) apply(op ownership.Op) ownership.Input {
 		i := op.Lease.Next.Incarnation
 		if in.Applied = r.leases[i] == op.Lease.Old; in.Applied {
 			r.leases[i] = op.Lease.Next
+			r.checkDead(op.Lease.Next)
 			r.w.trace("lease %v is %+v", i, op.Lease.Next)
 		}
 		in.Lease = r.leases[i]
@@ -76,6 +77,21 @@ func (r *rows) apply(op ownership.Op) ownership.Input {
 		}
 	}
 	return in
+}
+
+// checkDead demands that nobody is marked dead whose clock says that its lease is valid.
+func (r *rows) checkDead(l persistence.Lease) {
+	w := r.w
+	for _, a := range w.authority.(*protocol).agents {
+		if !l.Dead || !a.n.up || a.ended || a.n.incarnation != l.Incarnation || w.params.ConfirmReads {
+			continue
+		}
+		for shard, epoch := range a.epochs {
+			if w.authority.holds(a.n, shard, epoch) {
+				w.fail("node %d is marked dead while it holds shard %d at epoch %d", a.n.id, shard, epoch)
+			}
+		}
+	}
 }
 
 // swapShard checks what the protocol promises of the rows themselves.

@@ -29,6 +29,7 @@ type Params struct {
 	Protocol, ConfirmReads        bool
 	Allowance                     micros
 	Drift, MissGossip, Drain      float64
+	PauseRenewed                  float64
 	Limit                         uint64
 	Kind                          actors.Kind
 	Config                        actors.Config
