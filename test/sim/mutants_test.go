@@ -49,16 +49,16 @@ var mutants = []mutant{
 		"\t\tm.refuse(r, err)\n\t\treturn\n\t}\n\tm.hot.out.Replies = append(m.hot.out.Replies, r)\n}\n\nfunc (m *Machine) validate",
 	}}},
 	{"skip the lease check", "R9", []edit{{
-		"actors/machine.go", "if !in.Held {", "if false {",
+		"actors/machine.go", "m.phase == phaseEnded || !in.Held {", "m.phase == phaseEnded {",
 	}}},
 	{"roll over with a mutation in flight", "R10", []edit{{
 		"actors/machine.go", "|| h.flight != nil || h.rootFlight != nil {", "|| h.rootFlight != nil {",
 	}}},
 	{"history takes records past a base", "R11", []edit{{
-		"persistence/tiered/history.go", "int(min(page, s.through-at))", "page",
+		"persistence/tiered/history.go", "int(min(uint64(limit), s.through-at))", "limit",
 	}}},
 	{"reader does not look at the mark again", "R12", []edit{{
-		"persistence/tiered/history.go", "\t\tcase again.Archive == nil:", "\t\tcase true:",
+		"persistence/tiered/history.go", "if again.Archive == nil {", "if true {",
 	}}},
 	{"archive without reading back", "R12", []edit{{
 		"persistence/archive/archiver.go", "if !bytes.Equal(back, data) {", "if false && !bytes.Equal(back, data) {",
@@ -81,7 +81,8 @@ var mutants = []mutant{
 		"persistence/archive/archiver.go", "\tif err := a.hot.StripRoot(ctx, r.Key, name); err", "\tif err := a.hot.StripRoot(ctx, r.Key, \"\"); err",
 	}}},
 	{"archive below a head that is not durable", "R11", []edit{{
-		"actors/decide.go", "r.Answer = Answer{Head: m.head()}\n\t\tm.wait(r, false)", "r.Answer = Answer{Head: m.head()}\n\t\tm.hot.out.Replies = append(m.hot.out.Replies, r)",
+		"actors/decide.go", "\tm.wait(r, false)\n}\n\nfunc (m *Machine) validate",
+		"\tif _, ok := r.Query.(HeadQuery); ok {\n\t\tm.hot.out.Replies = append(m.hot.out.Replies, r)\n\t\treturn\n\t}\n\tm.wait(r, false)\n}\n\nfunc (m *Machine) validate",
 	}}},
 	{"forget the window at rollover", "commands", []edit{{
 		"actors/recovery.go", "Snapshot: frame(&h.window, s.Data),", "Snapshot: frame(&window{}, s.Data),",
