@@ -374,7 +374,8 @@ func (m *Machine) end(cause error) {
 	h := m.hot
 	for _, w := range h.waiting {
 		if w.writes {
-			w.request.Err = fmt.Errorf("%w: the activation of %s ended: %w", ErrUnknownOutcome, m.aggregate, cause)
+			// Not the cause as well: most causes say that nothing was executed.
+			w.request.Err = fmt.Errorf("%w: the activation of %s ended: %v", ErrUnknownOutcome, m.aggregate, cause)
 		} else {
 			w.request.Err = cause
 		}
