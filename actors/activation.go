@@ -266,9 +266,11 @@ func (a *activation) pack() {
 	if a.machine == nil || a.cause != nil || a.machine.packed != nil {
 		return
 	}
-	if a.machine.Pack() {
-		a.setUnpacked(false)
+	if !a.machine.Pack() {
+		a.rt.registry.busy(&a.entry)
+		return
 	}
+	a.setUnpacked(false)
 	a.rt.registry.resize(&a.entry, a.size())
 }
 

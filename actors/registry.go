@@ -158,6 +158,16 @@ func (g *registry) stay(e *entry) {
 	}
 }
 
+// busy takes in that an entry that was asked to pack cannot do so now: it is asked again.
+func (g *registry) busy(e *entry) {
+	s := &g.stripe[stripeOf(e.id)]
+	s.Lock()
+	defer s.Unlock()
+	if e.lru == &s.packed {
+		g.move(e, &s.work)
+	}
+}
+
 // resize notes the estimated size of an entry.
 func (g *registry) resize(e *entry, size int64) {
 	s := &g.stripe[stripeOf(e.id)]
