@@ -290,7 +290,7 @@ func firstError(errs ...error) error {
 	return nil
 }
 
-// read runs f on a goroutine of its own, so that the caller need not wait longer than its context for
+// read runs f on another goroutine, so that the caller need not wait longer than its context for
 // a disk that hangs, and returns f's value when all that f may have seen is durable: what one read
 // saw, later reads must see, also after a power loss.
 func read[T any](ctx context.Context, s *Store, f func() (T, error)) (T, error) {
@@ -311,11 +311,11 @@ func read[T any](ctx context.Context, s *Store, f func() (T, error)) (T, error) 
 		err   error
 	}
 	results := make(chan result, 1)
-	go func() {
+	s.readers.run(func() {
 		defer s.reads.Done()
 		v, err := f()
 		results <- result{v, err}
-	}()
+	})
 	select {
 	case r := <-results:
 		if r.err == nil {

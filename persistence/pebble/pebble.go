@@ -98,6 +98,7 @@ type Store struct {
 	syncing chan *group
 	// workers are those two, reads are the reads under way.
 	workers, reads sync.WaitGroup
+	readers        *readers
 
 	mu sync.Mutex
 	// work tells the committer that pending or err changed.
@@ -145,7 +146,7 @@ func openStore(dir string, o Options) (*Store, error) {
 			return nil, err
 		}
 	}
-	s := &Store{dir: dir, opts: o, stopped: make(chan struct{}), syncing: make(chan *group, maxFlying)}
+	s := &Store{dir: dir, opts: o, stopped: make(chan struct{}), syncing: make(chan *group, maxFlying), readers: newReaders()}
 	s.work = sync.NewCond(&s.mu)
 	disk, watcher := s.disk()
 	s.watcher = watcher
@@ -319,6 +320,7 @@ func (s *Store) Close() error {
 	err := s.guard(func() error {
 		s.workers.Wait()
 		s.reads.Wait()
+		s.readers.close()
 		if s.isFailed() {
 			return s.refusal()
 		}
