@@ -38,6 +38,8 @@ type replayed struct {
 	customer string
 	moment   *licensedv1.Moment
 	asOf     time.Time
+	// started is the time of the root whose snapshot the replay began at.
+	started time.Time
 }
 
 // replay brings a customer to a point of its history.
@@ -64,7 +66,9 @@ func (s *historyService) replay(ctx context.Context, customer string, p point) (
 	r.moment.Sequence = r.Sequence()
 	switch {
 	case p.sequence > 0:
-		r.asOf = r.Time()
+		if r.asOf = r.Time(); r.asOf.IsZero() {
+			r.asOf = r.started
+		}
 	case !p.time.IsZero():
 		r.asOf = p.time
 	default:
@@ -74,7 +78,7 @@ func (s *historyService) replay(ctx context.Context, customer string, p point) (
 		}
 	}
 	r.asOf = r.asOf.UTC().Truncate(time.Millisecond)
-	if r.Sequence() > 0 {
+	if !r.Time().IsZero() {
 		r.moment.EventTime = timestamppb.New(r.Time())
 	}
 	r.moment.AsOf = timestamppb.New(r.asOf)
@@ -82,7 +86,8 @@ func (s *historyService) replay(ctx context.Context, customer string, p point) (
 }
 
 // replayTo starts at the last snapshot before the point, so that at least one event is applied, which
-// tells time and policy, and applies the events from there.
+// tells time and policy, and applies the events from there. If these cannot be read, a snapshot at the
+// very point does.
 func (s *historyService) replayTo(ctx context.Context, head persistence.Head, p point, r *replayed) error {
 	through := head.Sequence
 	if p.sequence > 0 {
@@ -96,6 +101,21 @@ func (s *historyService) replayTo(ctx context.Context, head persistence.Head, p 
 		}
 		before = after // all up to there are earlier
 	}
+	err := s.replayFrom(ctx, head, before, through, p, r)
+	var gap *historyGap
+	if !errors.As(err, &gap) {
+		return err
+	}
+	r.Replay, r.moment.ReplayedEvents = actors.NewReplay(s.config.Kind, r.customer), 0
+	again := s.replayFrom(ctx, head, before+1, through, p, r)
+	if errors.As(again, &gap) {
+		return err
+	}
+	return again
+}
+
+// replayFrom starts at the last snapshot with a base below a sequence.
+func (s *historyService) replayFrom(ctx context.Context, head persistence.Head, before, through uint64, p point, r *replayed) error {
 	if err := s.restoreBefore(ctx, head, before, r); err != nil {
 		return err
 	}
@@ -130,7 +150,7 @@ func (s *historyService) restoreBefore(ctx context.Context, head persistence.Hea
 			"root", root.Key.String(), "error", err)
 		r.Replay = actors.NewReplay(s.config.Kind, r.customer)
 	}
-	r.moment.ReplayedFrom = r.Sequence()
+	r.moment.ReplayedFrom, r.started = r.Sequence(), root.Time
 	return nil
 }
 

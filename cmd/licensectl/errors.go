@@ -49,6 +49,14 @@ type exitError struct {
 func (e *exitError) Error() string { return e.err.Error() }
 func (e *exitError) Unwrap() error { return e.err }
 
+// within returns the error with what was said around it.
+func (e *exitError) within(err error) *exitError {
+	if err.Error() == e.Error() {
+		return e
+	}
+	return &exitError{code: e.code, reason: e.reason, refusal: e.refusal, err: err}
+}
+
 func usagef(format string, args ...any) error {
 	return &exitError{code: exitUsage, err: fmt.Errorf(format, args...)}
 }
@@ -81,12 +89,16 @@ func (p *program) report(err error) int {
 func (p *program) explain(err error) *exitError {
 	var done *exitError
 	if errors.As(err, &done) {
-		return done
+		return done.within(err)
 	}
 	var api *connect.Error
 	switch {
 	case errors.As(err, &api):
-		return p.explainAPI(api)
+		e := p.explainAPI(api)
+		if before, ok := strings.CutSuffix(err.Error(), api.Error()); ok && before != "" {
+			e.err = fmt.Errorf("%s%w", before, e.err)
+		}
+		return e
 	case errors.Is(err, node.ErrLocked):
 		return &exitError{code: exitNotNow, err: fmt.Errorf("%w; stop the node first, or ask it: licensectl verify", err)}
 	case errors.Is(err, node.ErrNoHistory):

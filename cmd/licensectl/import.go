@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -108,7 +109,7 @@ func (i *importing) read(ctx context.Context, r *bufio.Reader) error {
 		if n == 1 {
 			var header exportHeader
 			if err := json.Unmarshal(line, &header); err != nil || header.Version != exportVersion {
-				return usagef("this is no export of version %d: it begins with %.60s", exportVersion, line)
+				return noExport(line)
 			}
 			continue
 		}
@@ -116,6 +117,10 @@ func (i *importing) read(ctx context.Context, r *bufio.Reader) error {
 			return fmt.Errorf("line %d: %w", n, err)
 		}
 	}
+}
+
+func noExport(line []byte) error {
+	return usagef("this is no export of version %d: it begins with %.60q", exportVersion, bytes.TrimSpace(line))
 }
 
 // importLine is any line of an export.
@@ -137,7 +142,7 @@ type importLine struct {
 func (i *importing) take(ctx context.Context, line []byte) error {
 	var l importLine
 	if err := json.Unmarshal(line, &l); err != nil {
-		return usagef("no JSON: %w; the file was cut or changed", err)
+		return incomplete("no JSON: %w; the file was cut or changed", err)
 	}
 	if l.exportEnd.End {
 		i.ended = true
@@ -163,7 +168,7 @@ func (i *importing) take(ctx context.Context, line []byte) error {
 	case len(l.Record) == 0:
 		return usagef("it has no record: was the file made by licensectl export?")
 	case l.Sequence != i.expect:
-		return usagef("event %d of customer %s, where event %d belongs; the file was cut or changed", l.Sequence, l.CustomerID, i.expect)
+		return incomplete("event %d of customer %s, where event %d belongs; the file was cut or changed", l.Sequence, l.CustomerID, i.expect)
 	}
 	i.expect++
 	i.records = append(i.records, l.Record)

@@ -1,0 +1,642 @@
+package gateway_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"licensed/actors"
+	"licensed/actors/license"
+	"licensed/actors/license/policy"
+	"licensed/gateway"
+	"licensed/messages"
+	"licensed/messages/licensedv1"
+	"licensed/messages/licensedv1/licensedv1connect"
+	"licensed/persistence"
+)
+
+// past is the real license aggregates whose histories are kept as records, with damage where a test asks
+// for it. It has the gateway's three sides.
+type past struct {
+	t    testing.TB
+	kind *license.Kind
+
+	mu      sync.Mutex
+	now     time.Time
+	state   map[string]actors.Aggregate
+	records map[string][]persistence.Record
+	roots   map[string][]persistence.Root
+	gaps    []*licensedv1.HistoryGap // in place of the events of any customer
+	broken  error                    // of every reading
+	asked   error                    // of every question to an aggregate
+	imports []actors.Import
+	reports map[string]*licensedv1.CustomerReport
+	fails   error // of operations
+	tell    atomic.Pointer[gateway.Gateway]
+}
+
+const historyRules = `
+version: test
+default_plan: all
+plans: {one: {devices: 1}, all: {devices: 9}}
+defaults: {studio: any, studio_downloads: 2, yearly_limit: 50}
+`
+
+func newPast(t testing.TB) *past {
+	t.Helper()
+	p, err := policy.Parse("rules", []byte(historyRules))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &past{
+		t: t, kind: license.NewKind(p), now: noon.Truncate(time.Second), state: map[string]actors.Aggregate{},
+		records: map[string][]persistence.Record{}, roots: map[string][]persistence.Root{}, reports: map[string]*licensedv1.CustomerReport{},
+	}
+}
+
+// give executes a command, an hour after the one before, and returns where the history then ends.
+func (p *past) give(customer string, c *licensedv1.Command) uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.state[customer] == nil {
+		p.state[customer] = p.kind.New(customer)
+	}
+	p.now = p.now.Add(time.Hour)
+	d := p.state[customer].Decide(p.now, c)
+	all := p.records[customer]
+	for i, e := range d.Events {
+		p.state[customer].Evolve(e)
+		all = append(all, persistence.Record{
+			Sequence: uint64(len(all)) + 1, Index: uint32(i), Count: uint32(len(d.Events)), CommandID: fmt.Sprint("c", len(all)+1-i),
+			IssuedAt: p.now, AggregateID: e.AggregateID, Order: e.Order, Time: p.now, Mapper: e.Mapper, Header: e.Header, Data: e.Data,
+		})
+	}
+	p.records[customer] = all
+	if g := p.tell.Load(); g != nil {
+		g.Appended(customer)
+	}
+	return uint64(len(all))
+}
+
+func (p *past) Execute(context.Context, string, actors.Command) (actors.Reply, error) {
+	return actors.Reply{}, actors.ErrImporting
+}
+
+func (p *past) Query(_ context.Context, id string, q any) (actors.Answer, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.asked != nil {
+		return actors.Answer{}, p.asked
+	}
+	a := actors.Answer{Head: persistence.Head{
+		Partition: persistence.Partition{RootKey: persistence.RootKey{Aggregate: id, Epoch: 3, Version: 7}}, Sequence: uint64(len(p.records[id])),
+	}}
+	if _, ok := q.(actors.HeadQuery); ok || p.state[id] == nil {
+		return a, nil
+	}
+	var err error
+	a.Value, err = p.state[id].Query(p.now, q)
+	return a, err
+}
+
+// Read implements gateway.HistoryReader: a gap stands where it begins, or ends.
+func (p *past) Read(_ context.Context, head persistence.Head, r gateway.HistoryRange, yield func(*gateway.HistoryItem) error) error {
+	p.mu.Lock()
+	records, broken := slices.Clone(p.records[head.Partition.Aggregate]), p.broken
+	p.mu.Unlock()
+	if broken != nil {
+		return broken
+	}
+	var items []*gateway.HistoryItem
+	for i := range records[:head.Sequence] {
+		rec := &records[i]
+		if rec.Sequence <= r.After || r.Through > 0 && rec.Sequence > r.Through {
+			continue
+		}
+		item := &gateway.HistoryItem{Record: *rec, Partition: head.Partition, Tier: licensedv1.Tier_TIER_HOT}
+		gap := slices.IndexFunc(p.gaps, func(g *licensedv1.HistoryGap) bool {
+			return g.FromSequence <= rec.Sequence && rec.Sequence <= g.ToSequence
+		})
+		switch {
+		case gap >= 0 && p.gaps[gap].FromSequence < rec.Sequence && len(items) > 0:
+			continue
+		case gap >= 0:
+			g := proto.Clone(p.gaps[gap]).(*licensedv1.HistoryGap)
+			item.Gap = g
+		}
+		items = append(items, item)
+	}
+	if r.Newest {
+		slices.Reverse(items)
+	}
+	for _, i := range items {
+		if err := yield(i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *past) SnapshotBefore(_ context.Context, head persistence.Head, sequence uint64) (persistence.Root, bool, error) {
+	for _, r := range slices.Backward(p.roots[head.Partition.Aggregate]) {
+		if r.Base < sequence {
+			return r, true, nil
+		}
+	}
+	return persistence.Root{}, false, p.broken
+}
+
+func (p *past) Between(_ context.Context, head persistence.Head, _, _ time.Time) (after, through uint64, err error) {
+	return 0, head.Sequence, p.broken
+}
+
+func (p *past) start(change ...func(*gateway.Config)) *rig {
+	return start(p.t, p, append([]func(*gateway.Config){func(c *gateway.Config) {
+		c.HistoryReader, c.Operations, c.Kind = p, p, p.kind
+		c.PolicyVersion = func() string { return p.kind.Policy().Version() }
+		c.Now = func() time.Time { p.mu.Lock(); defer p.mu.Unlock(); return p.now }
+	}}, change...)...)
+}
+
+func historyOf(r *rig) licensedv1connect.HistoryServiceClient {
+	return licensedv1connect.NewHistoryServiceClient(http.DefaultClient, r.url)
+}
+
+func acquires(device, title string) *licensedv1.Command {
+	return &licensedv1.Command{Command: &licensedv1.Command_AcquireLicense{AcquireLicense: &licensedv1.AcquireLicense{DeviceId: device, TitleId: title}}}
+}
+
+func renews(device, title string) *licensedv1.Command {
+	return &licensedv1.Command{Command: &licensedv1.Command_RenewLicense{RenewLicense: &licensedv1.RenewLicense{DeviceId: device, TitleId: title}}}
+}
+
+func releases(device, title string) *licensedv1.Command {
+	return &licensedv1.Command{Command: &licensedv1.Command_ReleaseLicense{ReleaseLicense: &licensedv1.ReleaseLicense{DeviceId: device, TitleId: title}}}
+}
+
+// life gives Bayley a history: 1-4 acquired, 5 renewed, 6 released, 7 a refusal, 8-11 the ipad, 12-14 a
+// second title, 15 another refusal.
+func (p *past) life() *past {
+	for _, c := range []*licensedv1.Command{
+		acquires("iphone", "a"), renews("iphone", "a"), releases("iphone", "a"), renews("iphone", "a"),
+		acquires("ipad", "a"), acquires("ipad", "b"), acquires("tv", "a"),
+	} {
+		p.give("Bayley", c)
+	}
+	return p
+}
+
+// listed is a listing: sequences, and gaps as negative ranges.
+func listed(t *testing.T, r *rig, m *licensedv1.ListEventsRequest) (out []string, end *licensedv1.HistoryEnd, err error) {
+	t.Helper()
+	stream, err := historyOf(r).ListEvents(t.Context(), connect.NewRequest(m))
+	if err != nil {
+		return nil, nil, err
+	}
+	defer stream.Close()
+	for stream.Receive() {
+		for _, i := range stream.Msg().Items {
+			if g := i.GetGap(); g != nil {
+				out = append(out, fmt.Sprintf("gap %d-%d", g.FromSequence, g.ToSequence))
+				continue
+			}
+			out = append(out, fmt.Sprint(i.GetEvent().Sequence))
+		}
+		end = stream.Msg().End
+	}
+	return out, end, stream.Err()
+}
+
+func TestListEvents(t *testing.T) {
+	p := newPast(t).life()
+	r := p.start()
+	at := func(hours int) *timestamppb.Timestamp {
+		return timestamppb.New(noon.Truncate(time.Second).Add(time.Duration(hours) * time.Hour))
+	}
+	for _, c := range []struct {
+		name    string
+		request *licensedv1.ListEventsRequest
+		want    string
+		limited bool
+	}{
+		{"all", &licensedv1.ListEventsRequest{}, "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15", false},
+		{"newest", &licensedv1.ListEventsRequest{NewestFirst: true, Limit: 3}, "15 14 13", true},
+		{"range", &licensedv1.ListEventsRequest{FromSequence: 4, ToSequence: 6}, "4 5 6", false},
+		{"one", &licensedv1.ListEventsRequest{FromSequence: 15}, "15", false},
+		{"past the end", &licensedv1.ListEventsRequest{FromSequence: 16}, "", false},
+		{"from time", &licensedv1.ListEventsRequest{FromTime: at(6)}, "12 13 14 15", false},
+		{"to time", &licensedv1.ListEventsRequest{ToTime: at(2)}, "1 2 3 4", false},
+		{"times", &licensedv1.ListEventsRequest{FromTime: at(2), ToTime: at(4)}, "5 6", false},
+		{"device", &licensedv1.ListEventsRequest{DeviceId: "iphone"}, "1 2 3 4 5 6 7", false},
+		{"title", &licensedv1.ListEventsRequest{TitleId: "b"}, "12 13 14", false},
+		{"licence", &licensedv1.ListEventsRequest{DeviceId: "iphone", TitleId: "a"}, "2 3 4 5 6 7", false},
+		{"refusal names them", &licensedv1.ListEventsRequest{DeviceId: "tv"}, "15", false},
+		{"limit reached exactly", &licensedv1.ListEventsRequest{TitleId: "b", Limit: 3}, "12 13 14", false},
+		{"limit of a filter", &licensedv1.ListEventsRequest{TitleId: "b", Limit: 2}, "12 13", true},
+	} {
+		c.request.CustomerId = "Bayley"
+		got, end, err := listed(t, r, c.request)
+		if err != nil || strings.Join(got, " ") != c.want {
+			t.Errorf("%s: %v, %v, want %s", c.name, got, err, c.want)
+			continue
+		}
+		if end.HeadSequence != 15 || end.Events != uint64(len(got)) || end.Limited != c.limited || end.Gaps != 0 {
+			t.Errorf("%s: end %v", c.name, end)
+		}
+	}
+}
+
+// TestEventInFull has all fields of an event, and its record.
+func TestEventInFull(t *testing.T) {
+	p := newPast(t).life()
+	stream, err := historyOf(p.start()).ListEvents(t.Context(), connect.NewRequest(&licensedv1.ListEventsRequest{
+		CustomerId: "Bayley", FromSequence: 3, ToSequence: 5, IncludeRecord: true,
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	var events []*licensedv1.HistoryEvent
+	for stream.Receive() {
+		for _, i := range stream.Msg().Items {
+			events = append(events, i.GetEvent())
+		}
+	}
+	if len(events) != 3 {
+		t.Fatalf("%d events, %v", len(events), stream.Err())
+	}
+	for _, e := range events {
+		stored := p.records["Bayley"][e.Sequence-1]
+		if string(e.Record) != string(persistence.AppendRecord(nil, &stored)) {
+			t.Errorf("event %d: record %x", e.Sequence, e.Record)
+		}
+		data, err := e.Data.UnmarshalNew()
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := messages.DecodeEvent(stored.Mapper, stored.Data)
+		if err != nil || !proto.Equal(data, want) {
+			t.Errorf("event %d: data %v, %v, want %v", e.Sequence, data, err, want)
+		}
+	}
+	events[1].Record, events[1].Data = nil, nil
+	want := &licensedv1.HistoryEvent{
+		Sequence: 4, Epoch: 3, RowId: "Bayley:7", AggregateId: "iphone/a", Event: "TitleDownloaded",
+		EventTime: timestamppb.New(noon.Truncate(time.Second).Add(time.Hour)), Committed: true, EventOrderNumber: 2,
+		CommandId: "c1", CommandIndex: 3, CommandCount: 4, Tier: licensedv1.Tier_TIER_HOT, Mapper: "TitleDownloaded/1", PolicyVersion: "test",
+	}
+	if !proto.Equal(events[1], want) {
+		t.Errorf("got  %v\nwant %v", events[1], want)
+	}
+	if events[2].IssuedAt == nil || events[0].IssuedAt != nil {
+		t.Errorf("issue times: %v, %v", events[0].IssuedAt, events[2].IssuedAt)
+	}
+}
+
+func TestListEventsErrors(t *testing.T) {
+	p := newPast(t).life()
+	r := p.start()
+	wants := func(name string, m *licensedv1.ListEventsRequest, code connect.Code, says string) {
+		t.Helper()
+		_, end, err := listed(t, r, m)
+		if connect.CodeOf(err) != code || !strings.Contains(err.Error(), says) || end != nil {
+			t.Errorf("%s: %v, end %v", name, err, end)
+		}
+	}
+	wants("no customer", &licensedv1.ListEventsRequest{}, connect.CodeInvalidArgument, "customer_id is required")
+	wants("bad device", &licensedv1.ListEventsRequest{CustomerId: "Bayley", DeviceId: "a/b"}, connect.CodeInvalidArgument, "device_id")
+	wants("backwards", &licensedv1.ListEventsRequest{CustomerId: "Bayley", FromSequence: 5, ToSequence: 4}, connect.CodeInvalidArgument, "to_sequence")
+	wants("times backwards", &licensedv1.ListEventsRequest{
+		CustomerId: "Bayley", FromTime: timestamppb.New(noon), ToTime: timestamppb.New(noon.Add(-time.Hour)),
+	}, connect.CodeInvalidArgument, "to_time")
+	wants("nobody", &licensedv1.ListEventsRequest{CustomerId: "Nobody"}, connect.CodeNotFound, "Nobody has no history")
+	p.broken = fmt.Errorf("disk: %w", persistence.ErrUnavailable)
+	wants("no store", &licensedv1.ListEventsRequest{CustomerId: "Bayley"}, connect.CodeUnavailable, "retry")
+	p.asked = actors.ErrNotOwner
+	wants("no owner", &licensedv1.ListEventsRequest{CustomerId: "Bayley"}, connect.CodeUnavailable, "retry")
+}
+
+var (
+	expired = &licensedv1.HistoryGap{
+		FromSequence: 1, ToSequence: 5, Reason: licensedv1.GapReason_GAP_REASON_EXPIRED, Message: "events 1 to 5 expired before 2026-01-01",
+	}
+	corrupt = &licensedv1.HistoryGap{
+		FromSequence: 9, ToSequence: 10, Reason: licensedv1.GapReason_GAP_REASON_CORRUPT, Message: "events 9 to 10 cannot be read: damage",
+	}
+)
+
+// TestGapsAreNamed: in every answer, what cannot be read is said to be.
+func TestGapsAreNamed(t *testing.T) {
+	p := newPast(t).life()
+	p.gaps = []*licensedv1.HistoryGap{expired, corrupt}
+	r := p.start()
+	got, end, err := listed(t, r, &licensedv1.ListEventsRequest{CustomerId: "Bayley"})
+	if want := "gap 1-5 6 7 8 gap 9-10 11 12 13 14 15"; err != nil || strings.Join(got, " ") != want {
+		t.Errorf("%v, %v, want %s", got, err, want)
+	}
+	if end.Gaps != 2 || end.MissingEvents != 7 || end.Events != 8 {
+		t.Errorf("end %v", end)
+	}
+	h := historyOf(r)
+	for _, c := range []struct {
+		sequence uint64
+		gap      *licensedv1.HistoryGap
+		code     connect.Code
+		reason   string
+	}{
+		{3, expired, connect.CodeOutOfRange, gateway.ReasonExpired},
+		{12, expired, connect.CodeOutOfRange, gateway.ReasonExpired},
+	} {
+		_, err := h.GetState(t.Context(), connect.NewRequest(&licensedv1.GetStateRequest{
+			CustomerId: "Bayley", At: &licensedv1.GetStateRequest_Sequence{Sequence: c.sequence},
+		}))
+		wantGap(t, err, c.code, c.reason, c.gap)
+	}
+	p.gaps = p.gaps[1:]
+	_, err = h.GetState(t.Context(), connect.NewRequest(&licensedv1.GetStateRequest{CustomerId: "Bayley"}))
+	wantGap(t, err, connect.CodeDataLoss, gateway.ReasonCorrupt, corrupt)
+	p.gaps[0] = proto.Clone(corrupt).(*licensedv1.HistoryGap)
+	p.gaps[0].Reason = licensedv1.GapReason_GAP_REASON_UNAVAILABLE
+	_, err = h.TryAt(t.Context(), connect.NewRequest(&licensedv1.TryAtRequest{CustomerId: "Bayley", Command: renews("ipad", "a")}))
+	wantGap(t, err, connect.CodeUnavailable, gateway.ReasonNotExecuted, corrupt)
+	why, err := h.Why(t.Context(), connect.NewRequest(&licensedv1.WhyRequest{CustomerId: "Bayley", DeviceId: "ipad", TitleId: "a"}))
+	if err != nil || len(why.Msg.Gaps) != 1 || !strings.Contains(why.Msg.Verdict, "Not all events can be read") || !why.Msg.License.GetActive() {
+		t.Errorf("why: %v, %v", why, err)
+	}
+}
+
+func wantGap(t *testing.T, err error, code connect.Code, reason string, gap *licensedv1.HistoryGap) {
+	t.Helper()
+	if connect.CodeOf(err) != code || reasonOf(err) != reason || !strings.Contains(err.Error(), gap.Message) {
+		t.Errorf("%v (%s), want %v (%s)", err, reasonOf(err), code, reason)
+	}
+	var e *connect.Error
+	if !errors.As(err, &e) {
+		return
+	}
+	for _, d := range e.Details() {
+		if v, err := d.Value(); err == nil {
+			if got, ok := v.(*licensedv1.HistoryGap); ok && got.FromSequence == gap.FromSequence {
+				return
+			}
+		}
+	}
+	t.Errorf("%v has no detail about the gap", err)
+}
+
+// TestUndecodable: an event of a newer release is listed, and said not to be understood.
+func TestUndecodable(t *testing.T) {
+	p := newPast(t).life()
+	p.records["Bayley"][4].Mapper = "LicensePainted/1"
+	stream, err := historyOf(p.start()).ListEvents(t.Context(), connect.NewRequest(&licensedv1.ListEventsRequest{CustomerId: "Bayley", FromSequence: 5, ToSequence: 5}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	found := false
+	for stream.Receive() {
+		for _, i := range stream.Msg().Items {
+			e := i.GetEvent()
+			found = e.Event == "LicensePainted" && strings.Contains(e.Problem, "unknown event mapper") && e.Data == nil
+		}
+	}
+	if !found {
+		t.Error("not listed as undecodable")
+	}
+}
+
+// TestGetState compares the state at every event, by number and by time, with the one that was live then.
+func TestGetState(t *testing.T) {
+	p := newPast(t)
+	r := p.start()
+	var lives []*licensedv1.CustomerState
+	var ends []uint64
+	var times []time.Time
+	replay := actors.NewReplay(p.kind, "Bayley")
+	for i, c := range []*licensedv1.Command{
+		acquires("iphone", "a"), renews("iphone", "a"), releases("iphone", "a"), renews("iphone", "a"), acquires("ipad", "a"), acquires("ipad", "b"),
+	} {
+		ends = append(ends, p.give("Bayley", c))
+		live, err := p.state["Bayley"].Query(p.now, describe)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lives, times = append(lives, live.(*licensedv1.CustomerState)), append(times, p.now)
+		for replay.Sequence() < ends[i] {
+			if err := replay.Apply(&p.records["Bayley"][replay.Sequence()]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if i == 3 { // from here on there is a snapshot to start at
+			s := replay.Aggregate().Snapshot(p.now)
+			p.roots["Bayley"] = append(p.roots["Bayley"], persistence.Root{
+				Base: ends[i], Mapper: s.Mapper, Header: s.Header, Snapshot: append([]byte{1, 5, 1, 0, 0, 0, 0}, s.Data...), Time: p.now,
+			})
+		}
+	}
+	h := historyOf(r)
+	for i := range lives {
+		bySequence, err := h.GetState(t.Context(), connect.NewRequest(&licensedv1.GetStateRequest{
+			CustomerId: "Bayley", At: &licensedv1.GetStateRequest_Sequence{Sequence: ends[i]},
+		}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		byTime, err := h.GetState(t.Context(), connect.NewRequest(&licensedv1.GetStateRequest{
+			CustomerId: "Bayley", At: &licensedv1.GetStateRequest_Time{Time: timestamppb.New(times[i])},
+		}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for how, res := range map[string]*licensedv1.GetStateResponse{"sequence": bySequence.Msg, "time": byTime.Msg} {
+			if !proto.Equal(res.State, lives[i]) {
+				t.Errorf("by %s at %d: %v\nwant %v", how, ends[i], res.State, lives[i])
+			}
+			m := res.Moment
+			if m.Sequence != ends[i] || !m.EventTime.AsTime().Equal(times[i]) || !m.AsOf.AsTime().Equal(times[i]) || m.HeadSequence != ends[len(ends)-1] ||
+				m.PolicyVersion != "test" || m.RecordedPolicyVersion != "test" {
+				t.Errorf("by %s at %d: %v", how, ends[i], m)
+			}
+			if from := m.ReplayedFrom; how == "sequence" && (from > 0) != (i > 3) {
+				t.Errorf("at %d: replayed from %d", ends[i], from)
+			}
+		}
+	}
+}
+
+var describe = &licensedv1.Query{Query: &licensedv1.Query_DescribeState{DescribeState: &licensedv1.DescribeState{}}}
+
+// TestMoments: before the first event, now, in the future, past the end.
+func TestMoments(t *testing.T) {
+	p := newPast(t).life()
+	h := historyOf(p.start())
+	get := func(at any) (*licensedv1.GetStateResponse, error) {
+		m := &licensedv1.GetStateRequest{CustomerId: "Bayley"}
+		switch at := at.(type) {
+		case uint64:
+			m.At = &licensedv1.GetStateRequest_Sequence{Sequence: at}
+		case time.Time:
+			m.At = &licensedv1.GetStateRequest_Time{Time: timestamppb.New(at)}
+		}
+		res, err := h.GetState(t.Context(), connect.NewRequest(m))
+		if err != nil {
+			return nil, err
+		}
+		return res.Msg, nil
+	}
+	if res, err := get(noon.Add(-time.Hour)); err != nil || res.Moment.Sequence != 0 || res.Moment.EventTime != nil || len(res.State.Devices) != 0 {
+		t.Errorf("before the first event: %v, %v", res, err)
+	}
+	if res, err := get(nil); err != nil || res.Moment.Sequence != 15 || res.State.ActiveLicenses != 2 || !res.Moment.AsOf.AsTime().Equal(p.now) {
+		t.Errorf("now: %v, %v", res, err)
+	}
+	if res, err := get(p.now.AddDate(0, 2, 0)); err != nil || res.Moment.Sequence != 15 || res.State.ActiveLicenses != 0 {
+		t.Errorf("in two months: %v, %v", res, err)
+	}
+	if _, err := get(uint64(16)); connect.CodeOf(err) != connect.CodeOutOfRange || reasonOf(err) != gateway.ReasonPastEnd {
+		t.Errorf("past the end: %v", err)
+	}
+	if _, err := get(uint64(0)); connect.CodeOf(err) != connect.CodeInvalidArgument {
+		t.Errorf("event 0: %v", err)
+	}
+	if _, err := h.GetState(t.Context(), connect.NewRequest(&licensedv1.GetStateRequest{CustomerId: "Nobody"})); connect.CodeOf(err) != connect.CodeNotFound {
+		t.Errorf("nobody: %v", err)
+	}
+}
+
+// TestSnapshotAtThePoint does where the events before it cannot be read.
+func TestSnapshotAtThePoint(t *testing.T) {
+	p := newPast(t).life()
+	replay := actors.NewReplay(p.kind, "Bayley")
+	for i := range p.records["Bayley"][:7] {
+		if err := replay.Apply(&p.records["Bayley"][i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	at := replay.Time()
+	s := replay.Aggregate().Snapshot(at)
+	p.roots["Bayley"] = []persistence.Root{{
+		Base: 7, Mapper: s.Mapper, Header: s.Header, Snapshot: append([]byte{1, 5, 1, 0, 0, 0, 0}, s.Data...), Time: at,
+	}}
+	p.gaps = []*licensedv1.HistoryGap{{FromSequence: 1, ToSequence: 7, Message: "lost"}}
+	h := historyOf(p.start())
+	res, err := h.GetState(t.Context(), connect.NewRequest(&licensedv1.GetStateRequest{
+		CustomerId: "Bayley", At: &licensedv1.GetStateRequest_Sequence{Sequence: 7},
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m := res.Msg.Moment; m.Sequence != 7 || m.ReplayedFrom != 7 || m.ReplayedEvents != 0 || m.EventTime != nil || !m.AsOf.AsTime().Equal(at) || len(res.Msg.State.Licenses) != 1 {
+		t.Errorf("%v", res.Msg)
+	}
+	if _, err := h.GetState(t.Context(), connect.NewRequest(&licensedv1.GetStateRequest{
+		CustomerId: "Bayley", At: &licensedv1.GetStateRequest_Sequence{Sequence: 6},
+	})); err == nil {
+		t.Error("a state in the gap")
+	}
+}
+
+// TestBrokenSnapshot: a snapshot that cannot be restored only takes longer.
+func TestBrokenSnapshot(t *testing.T) {
+	p := newPast(t).life()
+	p.roots["Bayley"] = []persistence.Root{{Base: 10, Mapper: "LicenseSnapshot/1", Snapshot: []byte{99}}}
+	r := p.start()
+	res, err := historyOf(r).GetState(t.Context(), connect.NewRequest(&licensedv1.GetStateRequest{CustomerId: "Bayley"}))
+	if err != nil || res.Msg.Moment.ReplayedFrom != 0 || res.Msg.Moment.ReplayedEvents != 15 {
+		t.Errorf("%v, %v", res, err)
+	}
+	if !strings.Contains(r.logged(), "snapshot cannot be restored") {
+		t.Errorf("log %s", r.logged())
+	}
+}
+
+func TestTryAt(t *testing.T) {
+	p := newPast(t).life()
+	h := historyOf(p.start())
+	try := func(sequence uint64, c *licensedv1.Command) *licensedv1.TryAtResponse {
+		t.Helper()
+		m := &licensedv1.TryAtRequest{CustomerId: "Bayley", Command: c}
+		if sequence > 0 {
+			m.At = &licensedv1.TryAtRequest_Sequence{Sequence: sequence}
+		}
+		res, err := h.TryAt(t.Context(), connect.NewRequest(m))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res.Msg
+	}
+	// What was refused at 7 would have been allowed before the release at 6.
+	if res := try(5, renews("iphone", "a")); res.Refusal != nil || res.License.Renewals != 2 || len(res.Events) != 1 || res.Events[0].Event != "LicenseRenewed" {
+		t.Errorf("at 5: %v", res)
+	}
+	res := try(6, renews("iphone", "a"))
+	if res.Refusal.GetRule() != licensedv1.Rule_RULE_RELEASED || res.Events[0].Committed || res.Events[0].Sequence != 7 || res.Events[0].RowId != "" {
+		t.Errorf("at 6: %v", res)
+	}
+	// What a recorded refusal said, it says again.
+	if res := try(14, acquires("tv", "a")); res.Refusal.GetRule() != licensedv1.Rule_RULE_STUDIO_LIMIT {
+		t.Errorf("at 14: %v", res)
+	}
+	if res := try(0, &licensedv1.Command{Command: &licensedv1.Command_DeactivateDevice{DeactivateDevice: &licensedv1.DeactivateDevice{DeviceId: "ipad"}}}); !slices.Equal(res.ReleasedTitleIds, []string{"a", "b"}) {
+		t.Errorf("deactivate: %v", res)
+	}
+	if res := try(0, &licensedv1.Command{Command: &licensedv1.Command_ChangePlan{ChangePlan: &licensedv1.ChangePlan{PlanId: "one"}}}); res.PlanId != "one" || res.DeviceLimit != 1 {
+		t.Errorf("plan: %v", res)
+	}
+	if n := len(p.records["Bayley"]); n != 15 {
+		t.Errorf("%d events are recorded", n)
+	}
+	for name, c := range map[string]*licensedv1.Command{"none": nil, "empty": {}, "no title": acquires("iphone", ""), "slash": renews("a/b", "c")} {
+		_, err := h.TryAt(t.Context(), connect.NewRequest(&licensedv1.TryAtRequest{CustomerId: "Bayley", Command: c}))
+		if connect.CodeOf(err) != connect.CodeInvalidArgument || !strings.Contains(err.Error(), "command") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	// Somebody new may be asked about.
+	if res, err := h.TryAt(t.Context(), connect.NewRequest(&licensedv1.TryAtRequest{CustomerId: "Nobody", Command: acquires("a", "b")})); err != nil || len(res.Msg.Events) != 4 {
+		t.Errorf("nobody: %v, %v", res, err)
+	}
+}
+
+func TestWhy(t *testing.T) {
+	p := newPast(t).life()
+	h := historyOf(p.start())
+	res, err := h.Why(t.Context(), connect.NewRequest(&licensedv1.WhyRequest{CustomerId: "Bayley", DeviceId: "iphone", TitleId: "a"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := res.Msg
+	if !strings.HasPrefix(w.Verdict, "Not active: it was released at 2026-03-01 15:00:00 UTC (event 6).") || w.License.GetActive() || len(w.Steps) != 5 ||
+		w.Steps[4].Effect != licensedv1.WhyEffect_WHY_EFFECT_REFUSED || w.Steps[4].Sequence != 7 || w.Steps[4].CommandId != "c7" || w.Moment.HeadSequence != 15 {
+		t.Errorf("%v", w)
+	}
+	if _, err := h.Why(t.Context(), connect.NewRequest(&licensedv1.WhyRequest{CustomerId: "Bayley", DeviceId: "iphone"})); connect.CodeOf(err) != connect.CodeInvalidArgument {
+		t.Errorf("no title: %v", err)
+	}
+	if _, err := h.Why(t.Context(), connect.NewRequest(&licensedv1.WhyRequest{CustomerId: "Nobody", DeviceId: "a", TitleId: "b"})); connect.CodeOf(err) != connect.CodeNotFound {
+		t.Errorf("nobody: %v", err)
+	}
+}
+
+// TestImporting: a customer that is being imported takes no commands.
+func TestImporting(t *testing.T) {
+	p := newPast(t)
+	r := p.start()
+	_, err := licensedv1connect.NewLicenseServiceClient(http.DefaultClient, r.url).AcquireLicense(t.Context(), connect.NewRequest(&licensedv1.AcquireLicenseRequest{
+		CustomerId: "Bayley", DeviceId: "iphone", TitleId: "a", CommandId: "c",
+	}))
+	if connect.CodeOf(err) != connect.CodeUnavailable || reasonOf(err) != gateway.ReasonImporting {
+		t.Errorf("%v (%s)", err, reasonOf(err))
+	}
+}
