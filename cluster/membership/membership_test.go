@@ -1,0 +1,408 @@
+package membership
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+	"google.golang.org/protobuf/proto"
+
+	"licensed/messages/clusterv1"
+)
+
+// quick is a configuration for tests on one machine.
+func quick(name string) Config {
+	c := DefaultConfig()
+	c.Name, c.Bind, c.Label = name, "127.0.0.1:0", "test"
+	c.JoinEvery, c.SyncEvery = 20*time.Millisecond, 200*time.Millisecond
+	c.ProbeEvery, c.ProbeTimeout, c.SuspicionMult = 50*time.Millisecond, 25*time.Millisecond, 1
+	c.Log = slog.New(slog.DiscardHandler)
+	return c
+}
+
+func start(t *testing.T, c Config) *Membership {
+	t.Helper()
+	m, err := Start(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = m.Abandon() })
+	return m
+}
+
+// until waits for a condition; the test's own deadline is the only limit.
+func until(what string, t *testing.T, f func() bool) {
+	t.Helper()
+	for !f() {
+		select {
+		case <-t.Context().Done():
+			t.Fatalf("no %s", what)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+func names(m *Membership) string {
+	var all []string
+	for _, o := range m.Members() {
+		all = append(all, o.Name)
+	}
+	return strings.Join(all, " ")
+}
+
+// recorder keeps what a listener hears.
+type recorder struct {
+	mu      sync.Mutex
+	members []Member
+	news    []*clusterv1.News
+}
+
+func (r *recorder) listener() Listener {
+	return Listener{
+		Members: func(m []Member) { r.mu.Lock(); defer r.mu.Unlock(); r.members = m },
+		News:    func(n *clusterv1.News) { r.mu.Lock(); defer r.mu.Unlock(); r.news = append(r.news, n) },
+	}
+}
+
+func (r *recorder) version(name string) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, m := range r.members {
+		if m.Name == name {
+			return m.Meta.Version
+		}
+	}
+	return ""
+}
+
+func (r *recorder) shards() []uint32 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var ids []uint32
+	for _, n := range r.news {
+		for _, s := range n.Shards {
+			if !slices.Contains(ids, s.Id) {
+				ids = append(ids, s.Id)
+			}
+		}
+	}
+	return ids
+}
+
+func TestJoinAndLeave(t *testing.T) {
+	a := start(t, quick("a"))
+	var all []*Membership
+	for _, name := range []string{"b", "c"} {
+		c := quick(name)
+		c.Join = []string{a.Address()}
+		all = append(all, start(t, c))
+	}
+	all = append(all, a)
+	for _, m := range all {
+		until("full list", t, func() bool { return names(m) == "a b c" })
+	}
+	if err := all[0].Leave(t.Context()); err != nil { // b
+		t.Error(err)
+	}
+	until("b has left", t, func() bool { return names(a) == "a c" })
+	a.mu.Lock()
+	lost := len(a.lost)
+	a.mu.Unlock()
+	if lost != 0 {
+		t.Error("a member that said good-bye is taken for lost")
+	}
+	if err := all[1].Abandon(); err != nil { // c
+		t.Error(err)
+	}
+	until("c was missed", t, func() bool { return names(a) == "a" })
+	if err := all[1].Leave(t.Context()); err != nil {
+		t.Error("leaving twice:", err)
+	}
+}
+
+func TestMetaSpreads(t *testing.T) {
+	r := &recorder{}
+	ca := quick("a")
+	ca.Listener = r.listener()
+	a := start(t, ca)
+	cb := quick("b")
+	cb.Join = []string{a.Address()}
+	cb.Meta = &clusterv1.Meta{Version: "1", Incarnation: make([]byte, 16)}
+	b := start(t, cb)
+	until("first meta", t, func() bool { return r.version("b") == "1" })
+	for _, v := range []string{"2", "3"} {
+		if err := b.SetMeta(&clusterv1.Meta{Version: v}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	until("last meta", t, func() bool { return r.version("b") == "3" })
+	if err := b.SetMeta(&clusterv1.Meta{Version: strings.Repeat("x", 600)}); err == nil {
+		t.Error("600 bytes of meta are accepted")
+	}
+}
+
+func TestNews(t *testing.T) {
+	r := &recorder{}
+	ca := quick("a")
+	ca.Listener = r.listener()
+	ca.Join = nil
+	a := start(t, ca)
+	cb := quick("b")
+	cb.Join = []string{a.Address()}
+	owner := make([]byte, 16)
+	missed := &clusterv1.News{Shards: []*clusterv1.Shard{{Id: 1000, Epoch: 1, Owner: owner}}}
+	cb.Listener.State = func() *clusterv1.News { return missed }
+	b := start(t, cb)
+	until("state on joining", t, func() bool { return slices.Contains(r.shards(), 1000) })
+	news := &clusterv1.News{Dead: [][]byte{owner}}
+	for id := range uint32(300) {
+		news.Shards = append(news.Shards, &clusterv1.Shard{Id: id, Epoch: 7, Owner: owner})
+	}
+	b.Spread(news, func(Member) bool { return false })
+	until("news by gossip", t, func() bool { return len(r.shards()) == 301 })
+	b.Spread(&clusterv1.News{Shards: []*clusterv1.Shard{{Id: 2000, Owner: owner}}}, func(Member) bool { return true })
+	until("direct news", t, func() bool { return slices.Contains(r.shards(), 2000) })
+}
+
+func TestSplit(t *testing.T) {
+	if parts := split(&clusterv1.News{}); len(parts) != 0 {
+		t.Errorf("%d parts of nothing", len(parts))
+	}
+	news := &clusterv1.News{Dead: [][]byte{make([]byte, 16)}}
+	for id := range uint32(500) {
+		news.Shards = append(news.Shards, &clusterv1.Shard{Id: id, Epoch: uint64(id), Owner: make([]byte, 16)})
+	}
+	got := &clusterv1.News{}
+	for _, part := range split(news) {
+		if len(part) > maxPart {
+			t.Errorf("a part of %d bytes", len(part))
+		}
+		if err := (proto.UnmarshalOptions{Merge: true}).Unmarshal(part, got); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !proto.Equal(got, news) {
+		t.Error("the parts are not the whole")
+	}
+}
+
+func TestStrangersAreNotHeard(t *testing.T) {
+	key := []byte("0123456789abcdef")
+	for name, change := range map[string]func(*Config){
+		"another label": func(c *Config) { c.Label = "other" },
+		"another key":   func(c *Config) { c.Key = []byte("fedcba9876543210") },
+		"no key":        func(c *Config) { c.Key = nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			ca, cb, cc := quick("a"), quick("b"), quick("c")
+			ca.Key, cb.Key, cc.Key = key, key, key
+			a := start(t, ca)
+			cb.Join, cc.Join = []string{a.Address()}, []string{a.Address()}
+			change(&cb)
+			b, c := start(t, cb), start(t, cc)
+			until("friend", t, func() bool { return names(c) == "a c" && names(a) == "a c" })
+			time.Sleep(10 * cb.JoinEvery)
+			if names(b) != "b" || names(a) != "a c" {
+				t.Errorf("a sees %q, b sees %q", names(a), names(b))
+			}
+		})
+	}
+}
+
+func TestBadConfig(t *testing.T) {
+	for name, change := range map[string]func(*Config){
+		"name": func(c *Config) { c.Name = "" }, "bind": func(c *Config) { c.Bind = "nowhere" },
+		"key": func(c *Config) { c.Key = []byte("short") }, "advertise": func(c *Config) { c.Advertise = "nowhere" },
+		"meta": func(c *Config) { c.Meta = &clusterv1.Meta{Version: strings.Repeat("x", 600)} },
+		"port": func(c *Config) { c.Bind = "127.0.0.1:x" },
+	} {
+		c := quick("a")
+		change(&c)
+		if m, err := Start(c); err == nil {
+			t.Errorf("%s: accepted", name)
+			_ = m.Abandon()
+		}
+	}
+}
+
+// wire is a network that can be cut.
+type wire struct {
+	*memberlist.NetTransport
+	mu  sync.Mutex
+	cut bool
+}
+
+var errCut = errors.New("cut")
+
+func (w *wire) isCut() bool { w.mu.Lock(); defer w.mu.Unlock(); return w.cut }
+
+func (w *wire) set(cut bool) { w.mu.Lock(); defer w.mu.Unlock(); w.cut = cut }
+
+func (w *wire) WriteToAddress(b []byte, a memberlist.Address) (time.Time, error) {
+	if w.isCut() {
+		return time.Now(), nil // lost
+	}
+	return w.NetTransport.WriteToAddress(b, a)
+}
+
+func (w *wire) DialAddressTimeout(a memberlist.Address, d time.Duration) (net.Conn, error) {
+	if w.isCut() {
+		return nil, errCut
+	}
+	return w.NetTransport.DialAddressTimeout(a, d)
+}
+
+// onWire starts a member whose network can be cut.
+func onWire(t *testing.T, name string) (*Membership, *wire) {
+	t.Helper()
+	nt, err := memberlist.NewNetTransport(&memberlist.NetTransportConfig{
+		BindAddrs: []string{"127.0.0.1"}, Logger: log.New(io.Discard, "", 0),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &wire{NetTransport: nt}
+	c := quick(name)
+	c.Transport, c.Bind = w, fmt.Sprintf("127.0.0.1:%d", nt.GetAutoBindPort())
+	return start(t, c), w
+}
+
+// TestPartitionHeals parts two members of which neither has the other among its seeds.
+func TestPartitionHeals(t *testing.T) {
+	a, wa := onWire(t, "a")
+	b, wb := onWire(t, "b")
+	if _, err := b.list.Join([]string{a.Address()}); err != nil {
+		t.Fatal(err)
+	}
+	until("both", t, func() bool { return names(a) == "a b" && names(b) == "a b" })
+	wa.set(true)
+	wb.set(true)
+	until("partition", t, func() bool { return names(a) == "a" && names(b) == "b" })
+	wa.set(false)
+	wb.set(false)
+	until("healed", t, func() bool { return names(a) == "a b" && names(b) == "a b" })
+}
+
+// TestSeedsAreResolvedForEver has a name that means nothing at first.
+func TestSeedsAreResolvedForEver(t *testing.T) {
+	a := start(t, quick("a"))
+	host, port, _ := net.SplitHostPort(a.Address())
+	c := quick("b")
+	c.Join = []string{"seeds.test:" + port}
+	var mu sync.Mutex
+	var hosts []string
+	asked := 0
+	c.Resolve = func(_ context.Context, name string) ([]string, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		asked++
+		if name != "seeds.test" || len(hosts) == 0 {
+			return nil, errors.New("no such host")
+		}
+		return hosts, nil
+	}
+	b := start(t, c)
+	count := func() int { mu.Lock(); defer mu.Unlock(); return asked }
+	until("several attempts", t, func() bool { return count() > 3 })
+	mu.Lock()
+	hosts = []string{host}
+	mu.Unlock()
+	until("joined", t, func() bool { return names(b) == "a b" })
+	before := count()
+	until("asked again", t, func() bool { return count() > before+3 })
+}
+
+// TestRestartUnderTheSameName comes back with another address and another incarnation.
+func TestRestartUnderTheSameName(t *testing.T) {
+	r := &recorder{}
+	ca := quick("a")
+	ca.Listener = r.listener()
+	a := start(t, ca)
+	for i := range 3 {
+		c := quick("b")
+		c.Join = []string{a.Address()}
+		c.Meta = &clusterv1.Meta{Version: fmt.Sprint(i)}
+		b := start(t, c)
+		until("restart", t, func() bool { return r.version("b") == fmt.Sprint(i) })
+		_ = b.Abandon()
+		until("gone", t, func() bool { return names(a) == "a" })
+	}
+}
+
+func TestClocksOfMembers(t *testing.T) {
+	a := start(t, quick("a"))
+	c := quick("b")
+	c.Join = []string{a.Address()}
+	c.Now = func() time.Time { return time.Now().Add(time.Minute) }
+	b := start(t, c)
+	until("offset", t, func() bool {
+		ahead, peers := b.ClockOffset()
+		return peers == 1 && (ahead-time.Minute).Abs() < time.Second
+	})
+	until("offset", t, func() bool {
+		ahead, peers := a.ClockOffset()
+		return peers == 1 && (ahead+time.Minute).Abs() < time.Second
+	})
+}
+
+func TestMedian(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	for _, c := range []struct {
+		ahead []time.Duration // of the own clock against each peer's
+		want  time.Duration
+	}{
+		{nil, 0},
+		{[]time.Duration{time.Hour}, time.Hour},
+		{[]time.Duration{0, -time.Hour}, 0}, // one of three is wrong, and it is not this one
+		{[]time.Duration{time.Hour, time.Hour}, time.Hour},
+		{[]time.Duration{time.Second, 0, -time.Hour}, 0},
+		{[]time.Duration{time.Minute, time.Minute + 1, time.Hour, -time.Hour, time.Minute}, time.Minute},
+	} {
+		var k clocks
+		k.init()
+		for i, d := range c.ahead {
+			k.note(fmt.Sprint(i), now, 0, clockPayload(now.Add(-d)))
+		}
+		k.note("slow", now, time.Second, clockPayload(now.Add(-time.Hour)))
+		k.note("short", now, 0, []byte{1, 2})
+		if got, n := k.ahead(now); got != c.want || n != len(c.ahead) {
+			t.Errorf("%v: ahead %v of %d peers", c.ahead, got, n)
+		}
+		if _, n := k.ahead(now.Add(time.Hour)); n != 0 {
+			t.Errorf("%d old measurements count", n)
+		}
+	}
+}
+
+func FuzzNews(f *testing.F) {
+	b, _ := proto.Marshal(&clusterv1.News{Shards: []*clusterv1.Shard{{Id: 1, Epoch: 2, Owner: make([]byte, 16)}}})
+	f.Add(b)
+	f.Add([]byte{0xff})
+	heard := 0
+	m := &Membership{config: Config{Log: slog.New(slog.DiscardHandler), Listener: Listener{News: func(*clusterv1.News) { heard++ }}}}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		delegate{m}.hear(b)
+		m.clocks.init()
+		m.clocks.note("x", time.Unix(1, 0), 0, b)
+	})
+}
+
+func TestLogLevels(t *testing.T) {
+	var b strings.Builder
+	l := logger(slog.New(slog.NewTextHandler(&b, &slog.HandlerOptions{Level: slog.LevelInfo})))
+	l.Print("[DEBUG] memberlist: noise")
+	l.Print("[ERR] memberlist: trouble")
+	if got := b.String(); strings.Contains(got, "noise") || !strings.Contains(got, "level=WARN msg=\"memberlist: trouble\"") {
+		t.Errorf("logged %q", got)
+	}
+}
