@@ -152,7 +152,8 @@ func outcomeError(err error, command bool) *connect.Error {
 	switch {
 	case errors.Is(err, actors.ErrExpired):
 		return apiError(connect.CodeDeadlineExceeded, ReasonNotExecuted, "the deadline passed before execution; not executed")
-	case errors.Is(err, actors.ErrNotOwner), errors.Is(err, actors.ErrUnavailable), errors.Is(err, persistence.ErrUnavailable):
+	case !errors.Is(err, actors.ErrUnknownOutcome) &&
+		(errors.Is(err, actors.ErrNotOwner) || errors.Is(err, actors.ErrUnavailable) || errors.Is(err, persistence.ErrUnavailable)):
 		return apiError(connect.CodeUnavailable, ReasonNotExecuted, "the customer's aggregate is not available now; not executed, retry")
 	// Before the next: the runtime joins these two with the unknown outcome that they leave.
 	case errors.Is(err, context.DeadlineExceeded):
