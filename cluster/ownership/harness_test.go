@@ -39,8 +39,8 @@ type node struct {
 	closed      []uint32 // shards that were closed, in order
 	changed     []persistence.Shard
 	raised      []uint32
-	stopped     bool // crashed or paused
-	busy        bool // requests never end
+	stopped     bool          // crashed or paused
+	busy        bool          // requests never end
 	wakeAt      lease.Instant // when a tick is planned
 	ended       error
 	ops         map[ownership.OpKind]int
