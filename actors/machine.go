@@ -375,7 +375,7 @@ func (m *Machine) end(cause error) {
 	for _, w := range h.waiting {
 		if w.writes {
 			// Not the cause as well: most causes say that nothing was executed.
-			w.request.Err = fmt.Errorf("%w: the activation of %s ended: %v", ErrUnknownOutcome, m.aggregate, cause)
+			w.request.Err = fmt.Errorf("%w: the activation of %s ended: %v", ErrUnknownOutcome, m.aggregate, cause) //nolint:errorlint // the cause may say "not executed", which must not be found in this error
 		} else {
 			w.request.Err = cause
 		}

@@ -53,14 +53,6 @@ func clockMilli(t *timestamppb.Timestamp) string {
 	return t.AsTime().UTC().Format("2006-01-02 15:04:05.000")
 }
 
-// yes writes a truth in a table.
-func yes(b bool) string {
-	if b {
-		return "yes"
-	}
-	return "no"
-}
-
 // count writes a number with its noun.
 func count[N int | uint32 | uint64 | int64](n N, one, many string) string {
 	if n == 1 {
