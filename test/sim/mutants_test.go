@@ -85,7 +85,7 @@ var mutants = []mutant{
 		"\tif _, ok := r.Query.(HeadQuery); ok {\n\t\tm.hot.out.Replies = append(m.hot.out.Replies, r)\n\t\treturn\n\t}\n\tm.wait(r, false)\n}\n\nfunc (m *Machine) validate",
 	}}},
 	{"forget the window at rollover", "commands", []edit{{
-		"actors/recovery.go", "Snapshot: frame(&h.window, s.Data),", "Snapshot: frame(&window{}, s.Data),",
+		"actors/recovery.go", "Snapshot: frame(&h.window, s.Data, m.importing),", "Snapshot: frame(&window{}, s.Data, m.importing),",
 	}}},
 	{"forget the horizon", "commands", []edit{{
 		"actors/window.go", "w.horizon = max(w.horizon, old.issuedAt)", "_ = old",
