@@ -215,12 +215,22 @@ func followOnce(ctx context.Context, conn *connection, r *licensedv1.FollowReque
 type eventWriter struct {
 	p        *program
 	customer string
+	narrow   bool // leaves out what takes room from the data
 	table    *table
 }
 
+// wideEnough is the width of a terminal from which all columns are shown.
+const wideEnough = 150
+
 func (p *program) newEventWriter(customer string) *eventWriter {
-	return &eventWriter{p: p, customer: customer, table: p.newTable(
-		">SEQ", "EVENT TIME (UTC)", "EVENT", "ABOUT", ">ORDER", "TIER", "ROW", "COMMAND", "DATA")}
+	w := &eventWriter{p: p, customer: customer}
+	if limit := p.width(); limit > 0 && limit < wideEnough {
+		w.narrow = true
+		w.table = p.newTable(">SEQ", "EVENT TIME (UTC)", "EVENT", "ABOUT", "TIER", "DATA")
+	} else {
+		w.table = p.newTable(">SEQ", "EVENT TIME (UTC)", "EVENT", "ABOUT", ">ORDER", "TIER", "ROW", "COMMAND", "DATA")
+	}
+	return w
 }
 
 func (w *eventWriter) item(i *licensedv1.HistoryItem) error {
@@ -233,9 +243,14 @@ func (w *eventWriter) item(i *licensedv1.HistoryItem) error {
 		return err
 	}
 	if g := i.GetGap(); g != nil {
-		return w.table.row(fmt.Sprint(g.FromSequence), "…", "CANNOT BE READ", "", "", "", "", "", g.Message)
+		cells := make([]string, len(w.table.widths))
+		cells[0], cells[1], cells[2], cells[len(cells)-1] = fmt.Sprint(g.FromSequence), "…", "CANNOT BE READ", g.Message
+		return w.table.row(cells...)
 	}
 	e := i.GetEvent()
+	if w.narrow {
+		return w.table.row(fmt.Sprint(e.Sequence), clock(e.EventTime), e.Event, e.AggregateId, tierName(e.Tier), dataWords(e))
+	}
 	return w.table.row(fmt.Sprint(e.Sequence), clockMilli(e.EventTime), e.Event, e.AggregateId, fmt.Sprint(e.EventOrderNumber),
 		tierName(e.Tier), row(e), w.command(e.CommandId), dataWords(e))
 }

@@ -80,7 +80,7 @@ func (p *program) export(ctx context.Context, args []string, out string, resume 
 		w = f
 	}
 	e.w = bufio.NewWriterSize(w, 1<<20)
-	if after == "" {
+	if !e.begun {
 		header := exportHeader{exportVersion, p.now().UTC().Format(time.RFC3339), p.server}
 		if err := e.write(header); err != nil {
 			return err
@@ -118,6 +118,7 @@ type exporting struct {
 	conn                       *connection
 	w                          *bufio.Writer
 	line                       *progress
+	begun                      bool // the file has its first line
 	customers, events, missing uint64
 }
 
@@ -162,6 +163,7 @@ func (e *exporting) open(name string, resume bool, after *string) (*os.File, err
 		return f, err
 	}
 	whole, err := e.complete(f, after)
+	e.begun = whole > 0
 	if err == nil {
 		if err = f.Truncate(whole); err == nil {
 			_, err = f.Seek(whole, io.SeekStart)
@@ -188,7 +190,7 @@ func (e *exporting) complete(f io.Reader, after *string) (whole int64, err error
 		var header exportHeader
 		if at == int64(len(line)) {
 			if err := json.Unmarshal(line, &header); err != nil || header.Version != exportVersion {
-				return 0, usagef("this is no export of version %d: it begins with %.60s", exportVersion, line)
+				return 0, noExport(line)
 			}
 			whole = at
 			continue

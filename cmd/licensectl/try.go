@@ -125,8 +125,10 @@ func (p *program) printTry(customer string, res *licensedv1.TryAtResponse) error
 		fmt.Fprintln(p.stdout, licenceWords("would be accepted", res.License))
 	case res.PlanId != "":
 		fmt.Fprintf(p.stdout, "would be accepted: plan %s, which allows downloads on %s\n", res.PlanId, count(res.DeviceLimit, "device", "devices"))
+	case len(res.ReleasedTitleIds) > 0:
+		fmt.Fprintf(p.stdout, "would be accepted, and release %s\n", strings.Join(res.ReleasedTitleIds, ", "))
 	default:
-		fmt.Fprintf(p.stdout, "would be accepted, and release %d: %s\n", len(res.ReleasedTitleIds), strings.Join(res.ReleasedTitleIds, ", "))
+		fmt.Fprintln(p.stdout, "would be accepted, and release no licence")
 	}
 	fmt.Fprintln(p.stdout, "nothing was recorded; these events would be:")
 	t := p.newTable("  EVENT", "ABOUT", ">ORDER", "DATA")

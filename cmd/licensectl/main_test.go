@@ -1,0 +1,369 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// TestHelp: every verb says what it does and gives an example of itself, and every flag is explained.
+func TestHelp(t *testing.T) {
+	p := &program{stdout: &bytes.Buffer{}, stderr: &bytes.Buffer{}, width: func() int { return 0 }}
+	var walk func(c *cobra.Command)
+	verbs := 0
+	walk = func(c *cobra.Command) {
+		for _, sub := range c.Commands() {
+			if sub.Name() == "help" || sub.Name() == "completion" {
+				continue
+			}
+			verbs++
+			if sub.Short == "" || !strings.Contains(sub.Example, "licensectl "+strings.TrimPrefix(sub.CommandPath(), "licensectl ")) &&
+				!strings.Contains(sub.Example, " "+sub.Name()) {
+				t.Errorf("%s: short %q, example %q", sub.CommandPath(), sub.Short, sub.Example)
+			}
+			walk(sub)
+		}
+	}
+	walk(p.rootCommand())
+	if verbs < 22 {
+		t.Errorf("%d verbs", verbs)
+	}
+	for _, line := range []string{"help", "acquire --help", "completion bash", "completion zsh", "completion fish", "completion powershell", "version", ""} {
+		out := &bytes.Buffer{}
+		p := &program{stdout: out, stderr: out, getenv: func(string) string { return "" }, now: time.Now, width: func() int { return 0 }}
+		if code := p.run(t.Context(), strings.Fields(line)); code != 0 || out.Len() == 0 {
+			t.Errorf("%q: exit %d, %d bytes", line, code, out.Len())
+		}
+	}
+}
+
+// TestExitCodesAreDocumented: the page has what the help says, word by word, and every verb.
+func TestExitCodesAreDocumented(t *testing.T) {
+	page, err := os.ReadFile("../../docs/licensectl.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(exitCodes) {
+		if text := strings.TrimSpace(line); !strings.Contains(string(page), text) {
+			t.Errorf("docs/licensectl.md does not say %q", text)
+		}
+	}
+	p := &program{stdout: &bytes.Buffer{}, stderr: &bytes.Buffer{}, width: func() int { return 0 }}
+	for _, c := range p.rootCommand().Commands() {
+		if !strings.Contains(string(page), "`"+c.Name()) && !strings.Contains(string(page), "licensectl "+c.Name()) {
+			t.Errorf("docs/licensectl.md does not have %s", c.Name())
+		}
+	}
+}
+
+func TestMoments(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	p := &program{now: func() time.Time { return now }}
+	for text, want := range map[string]moment{
+		"now": {}, "": {}, "7": {sequence: 7},
+		"2026-01-02":                {time: time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC)},
+		"2026-01-02 03:04":          {time: time.Date(2026, 1, 2, 3, 4, 0, 0, time.UTC)},
+		"2026-01-02T03:04:05":       {time: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)},
+		"2026-01-02T03:04:05+02:00": {time: time.Date(2026, 1, 2, 1, 4, 5, 0, time.UTC)},
+		"2026-01-02T03:04:05.678Z":  {time: time.Date(2026, 1, 2, 3, 4, 5, 678e6, time.UTC)},
+		"-90m":                      {time: now.Add(-90 * time.Minute)},
+		"-7d":                       {time: now.AddDate(0, 0, -7)},
+	} {
+		if got, err := p.parseMoment("it", text); err != nil || !got.time.Equal(want.time) || got.sequence != want.sequence {
+			t.Errorf("%q: %+v, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"0", "tomorrow", "-", "-d", "2026-13-01", "1.5"} {
+		if m, err := p.parseMoment("it", text); err == nil {
+			t.Errorf("%q is %+v", text, m)
+		}
+	}
+}
+
+func TestTable(t *testing.T) {
+	var b bytes.Buffer
+	tab := newTable(&b, 30, "NAME", ">N", "TEXT")
+	for _, row := range [][]string{{"Zoë", "1", "short"}, {"日本", "1000", "a text that does not fit into the line"}, {"a\x1b[31m", "2", "b\nc"}} {
+		if err := tab.row(row...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := tab.flush(); err != nil {
+		t.Fatal(err)
+	}
+	want := "NAME       N  TEXT\nZoë        1  short\n日本    1000  a text that doe…\na�[31m     2  b�c\n"
+	if b.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", b.String(), want)
+	}
+	for line := range strings.Lines(b.String()) {
+		if textWidth(strings.TrimSuffix(line, "\n")) > 30 {
+			t.Errorf("too long: %s", line)
+		}
+	}
+	b.Reset()
+	if err := newTable(&b, 0, "NOTHING").flush(); err != nil || b.Len() > 0 {
+		t.Errorf("a table without rows: %q, %v", b.String(), err)
+	}
+	// More rows than widths come from.
+	tab = newTable(&b, 0, "N", "X")
+	for i := range settleAfter + 10 {
+		if err := tab.row(fmt.Sprint(i), "x"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := tab.flush(); err != nil || strings.Count(b.String(), "\n") != settleAfter+11 {
+		t.Errorf("%d lines, %v", strings.Count(b.String(), "\n"), err)
+	}
+}
+
+func TestWrapAndCut(t *testing.T) {
+	for _, columns := range []int{0, 5, 12, 80} {
+		lines := wrap("the quick brown fox jumps over the lazy dog", columns)
+		if got := strings.Join(lines, " "); got != "the quick brown fox jumps over the lazy dog" {
+			t.Errorf("%d: %q", columns, got)
+		}
+		for _, l := range lines {
+			if columns > 0 && textWidth(l) > columns {
+				t.Errorf("%d: %q", columns, l)
+			}
+		}
+	}
+	if got := cut("日本語", 5); got != "日本…" {
+		t.Errorf("cut to %q", got)
+	}
+}
+
+// terminal is a buffer that two goroutines share.
+type terminal struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (w *terminal) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.b.Write(p)
+}
+
+func (w *terminal) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.b.String()
+}
+
+// until waits for a condition. One that never comes ends in go test's timeout.
+func until(condition func() bool) {
+	for !condition() {
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// TestFollow sees events as they come, also those that come while the node restarts.
+func TestFollow(t *testing.T) {
+	s := newSession(t)
+	s.config.Listen = freeAddress(t, s)
+	s.run("licensectl acquire Bayley iphone GlowS01E01 --command-id c1")
+	out := new(terminal)
+	ctx, cancel := context.WithCancel(t.Context())
+	code := make(chan int)
+	p := &program{
+		stdout: out, stderr: &terminal{}, now: s.now, width: func() int { return 0 }, newID: func() string { return "x" },
+		getenv: func(string) string { return s.config.Listen },
+	}
+	go func() { code <- p.run(ctx, []string{"events", "Bayley", "--follow", "--json", "--from", "3"}) }()
+	seen := func(sequences ...int) func() bool {
+		return func() bool {
+			lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+			for i, n := range sequences {
+				var e eventLine
+				if i >= len(lines) || json.Unmarshal([]byte(lines[i]), &e) != nil || e.Sequence != uint64(n) {
+					return false
+				}
+			}
+			return true
+		}
+	}
+	until(seen(3, 4))
+	s.run("licensectl renew Bayley iphone GlowS01E01")
+	until(seen(3, 4, 5))
+	s.stop()
+	s.start()
+	s.run("licensectl release Bayley iphone GlowS01E01")
+	until(seen(3, 4, 5, 6))
+	cancel()
+	if c := <-code; c != exitOK {
+		t.Errorf("exit %d", c)
+	}
+}
+
+// freeAddress gives the session's node an address that it keeps.
+func freeAddress(t *testing.T, s *session) string {
+	t.Helper()
+	address := s.node.API().String()
+	s.stop()
+	s.config.Listen = address
+	s.start()
+	return address
+}
+
+// TestBench runs each loop shortly; its figures are not judged, but that they are complete is.
+func TestBench(t *testing.T) {
+	s := newSession(t)
+	s.stop()
+	s.config.Now = nil // Its customers are limited by the node's clock.
+	s.start()
+	for _, flags := range []string{"", "--rate 200"} {
+		out := s.run("licensectl bench --duration 300ms --warmup 50ms --concurrency 4 --customers 20 -o json " + flags)
+		var r struct {
+			Loop      string
+			PerSecond float64
+			Accepted  uint64
+			Failed    map[string]uint64
+			Latency   []benchRow
+		}
+		if err := json.Unmarshal([]byte(out), &r); err != nil {
+			t.Fatalf("%s: %v", out, err)
+		}
+		last := r.Latency[len(r.Latency)-1]
+		if (r.Loop == "open") != (flags != "") || r.Accepted == 0 || len(r.Failed) > 0 || last.Verb != "all" || last.P50 <= 0 || last.P50 > last.P99 || last.P99 > last.Max {
+			t.Errorf("%s", out)
+		}
+	}
+	out := s.run("licensectl bench --duration 100ms --warmup 0s --concurrency 2 --customers 20 --mix renew=1")
+	if !strings.Contains(out, "closed loop, 2 clients") || !strings.Contains(out, "P99.9") || !strings.Contains(out, "renew") {
+		t.Errorf("%s", out)
+	}
+}
+
+// TestExportResume cuts an export anywhere and completes it: the result is the same as without the cut.
+func TestExportResume(t *testing.T) {
+	s := newSession(t)
+	for _, c := range []string{"Ann", "Bayley", "Chris", "Zoë"} {
+		s.run("licensectl acquire " + c + " iphone GlowS01E01")
+		s.run("licensectl renew " + c + " iphone GlowS01E01")
+	}
+	if out := s.run("licensectl export --out $DIR/whole.jsonl"); !strings.Contains(out, "exported 4 customers, 20 events") {
+		t.Fatal(out)
+	}
+	whole, err := os.ReadFile(s.dir + "/whole.jsonl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := bytes.IndexByte(whole, '\n') + 1
+	for at := first; at < len(whole); at += 97 {
+		s.write("cut.jsonl", string(whole[:at]))
+		if out := s.run("licensectl export --out $DIR/cut.jsonl --resume"); !strings.Contains(out, "exported 4 customers, 20 events") {
+			t.Fatalf("cut at %d: %s", at, out)
+		}
+		completed, err := os.ReadFile(s.dir + "/cut.jsonl")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(completed, whole) {
+			t.Fatalf("cut at %d: not the same", at)
+		}
+	}
+}
+
+// TestMoves: what was exported from one cluster and imported by another is exported alike.
+func TestMoves(t *testing.T) {
+	from, to := newSession(t), newSession(t)
+	for i := range 30 {
+		from.run(fmt.Sprintf("licensectl acquire Bayley device%d title%d", i%2, i%5))
+		from.run(fmt.Sprintf("licensectl release Bayley device%d title%d", i%2, i%5))
+		from.clock.Add(time.Hour.Milliseconds())
+	}
+	from.run("licensectl archive Bayley --all")
+	to.clock.Store(from.clock.Load())
+	from.run("licensectl export --out $DIR/a.jsonl")
+	a, err := os.ReadFile(from.dir + "/a.jsonl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	to.write("a.jsonl", string(a))
+	// In two halves: the first ends in the middle of a history.
+	to.write("half.jsonl", string(a[:bytes.LastIndexByte(a[:len(a)/2], '\n')+1]))
+	if out := to.run("licensectl import $DIR/half.jsonl"); !strings.Contains(out, "exit 6") {
+		t.Fatal(out)
+	}
+	if out := to.run("licensectl import $DIR/a.jsonl"); strings.Contains(out, "exit") {
+		t.Fatal(out)
+	}
+	to.run("licensectl export --out $DIR/b.jsonl")
+	b, err := os.ReadFile(to.dir + "/b.jsonl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if recordsIn(t, a) != recordsIn(t, b) || recordsIn(t, a) == "" {
+		t.Error("the records differ")
+	}
+	for _, line := range []string{"licensectl verify", "licensectl acquire Bayley phone other"} {
+		if out := to.run(line); strings.Contains(out, "exit") {
+			t.Error(out)
+		}
+	}
+	if x, y := from.run("licensectl state Bayley --at 40 -o json"), to.run("licensectl state Bayley --at 40 -o json"); stateIn(t, x) != stateIn(t, y) {
+		t.Errorf("%s\nand\n%s", x, y)
+	}
+}
+
+func recordsIn(t *testing.T, export []byte) string {
+	t.Helper()
+	var out strings.Builder
+	for line := range bytes.Lines(export) {
+		var l importLine
+		if err := json.Unmarshal(line, &l); err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&out, "%s %d %x\n", l.CustomerID, l.Sequence, l.Record)
+	}
+	return out.String()
+}
+
+func stateIn(t *testing.T, answer string) string {
+	t.Helper()
+	var a struct{ State json.RawMessage }
+	if err := json.Unmarshal([]byte(answer), &a); err != nil {
+		t.Fatal(err)
+	}
+	return string(a.State)
+}
+
+// TestNode has all lines.
+func TestNode(t *testing.T) {
+	s := newSession(t)
+	s.run("licensectl acquire Bayley iphone GlowS01E01")
+	out := s.normal(s.run("licensectl node"))
+	for _, want := range []string{", ready", "incarnation  UUID", "1 in memory", "512 of 512 held, epochs 1 to 1", "policy       first", "pebble in $DATA", "archive lag"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+	s.stop()
+	s.config.Archive = "off"
+	s.start()
+	if out := s.run("licensectl node"); !strings.Contains(out, "archive      none") {
+		t.Error(out)
+	}
+	if out := s.run("licensectl archive Bayley"); !strings.Contains(out, "no archive") || !strings.Contains(out, "exit 1") {
+		t.Error(out)
+	}
+}
+
+// TestCompletion completes customers.
+func TestCompletion(t *testing.T) {
+	s := newSession(t)
+	s.run("licensectl acquire Bayley iphone GlowS01E01")
+	s.run("licensectl acquire Robin iphone GlowS01E01")
+	if out := s.run("licensectl __complete events B"); !strings.HasPrefix(out, "Bayley\n") || strings.Contains(out, "Robin") {
+		t.Errorf("%s", out)
+	}
+}
