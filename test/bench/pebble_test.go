@@ -98,7 +98,7 @@ func BenchmarkPebble(b *testing.B) {
 
 // BenchmarkPebbleHotCustomer has 512 clients send to one aggregate, on the Pebble store. The defaults
 // would hold it to 1,024 commands in ten minutes, to keep the window of remembered commands small;
-// here the window covers a tenth of a second.
+// here the window covers half a second.
 func BenchmarkPebbleHotCustomer(b *testing.B) {
 	store, err := pebble.Open(filepath.Join(b.TempDir(), "store"), pebble.Options{})
 	if err != nil {
@@ -106,8 +106,8 @@ func BenchmarkPebbleHotCustomer(b *testing.B) {
 	}
 	defer store.Close()
 	r := openRuntime(b, store, func(c *actors.Config) {
-		c.SnapshotEvery = 1000
-		c.Window.MaxCommands = 8192
+		c.SnapshotEvery = 5000
+		c.Window.MaxCommands = 32768
 	})
 	for b.Loop() {
 		b.ReportMetric(rate(b, 512, func(g, i int) error {
