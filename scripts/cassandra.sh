@@ -22,6 +22,7 @@
 #   COMMITLOG_TOTAL  commitlog_total_space           Cassandra's own
 #   AUTH     none|password (cassandra/cassandra)     none
 #   TLS      none|required (clients trust DIR/nI/cert.pem)  none
+#   TIMEOUT  of reads, writes and compare-and-sets   Cassandra's own (2s, 5s)
 #   BATCH_WARN_KIB, BATCH_WARN_PARTITIONS            5, 10: Cassandra's own defaults
 #   WAIT     seconds to wait for a node              180
 set -euo pipefail
@@ -127,6 +128,11 @@ saved_caches_directory: $d/saved_caches
 hints_directory: $d/hints
 cdc_raw_directory: $d/cdc
 $sync
+${TIMEOUT:+read_request_timeout: $TIMEOUT
+write_request_timeout: $TIMEOUT
+range_request_timeout: $TIMEOUT
+truncate_request_timeout: $TIMEOUT
+cas_contention_timeout: $TIMEOUT}
 ${COMMITLOG_TOTAL:+commitlog_total_space: $COMMITLOG_TOTAL}
 client_encryption_options: {enabled: $([ "$TLS" = required ] && echo true || echo false), optional: false, keystore: $d/conf/keystore, keystore_password: licensed}
 disk_access_mode: mmap_index_only
@@ -272,5 +278,5 @@ resume) p=$(running "${2:?node}"); kill -CONT "$p" ;;
 status) status ;;
 addresses) addresses ;;
 nodetool) shift; nodetool "$@" ;;
-*) sed -n '2,30s/^# \{0,1\}//p' "$0"; exit 2 ;;
+*) sed -n '2,31s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac

@@ -46,7 +46,7 @@ func base(t testing.TB) cassandra.Options {
 		if dir, shared.err = os.MkdirTemp("", "licensed-cassandra-"); shared.err != nil {
 			return
 		}
-		if shared.cluster, shared.err = cassandratest.Launch(dir, cassandratest.Config{Password: true}); shared.err == nil {
+		if shared.cluster, shared.err = cassandratest.Launch(dir, cassandratest.Config{Password: true, Env: []string{"TIMEOUT=20s"}}); shared.err == nil {
 			shared.base = shared.cluster.Options()
 		}
 	})

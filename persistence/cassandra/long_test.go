@@ -31,13 +31,22 @@ import (
 func threeNodes(t *testing.T) (*cassandratest.Cluster, cassandra.Options) {
 	t.Helper()
 	c := cassandratest.Start(t, cassandratest.Config{Nodes: 3, Env: []string{"HEAP=512M", "SYNC=group"}})
-	o := cassandratest.Keyspace(t, c.Options(), 3)
+	o := impatient(cassandratest.Keyspace(t, c.Options(), 3))
 	o.AcceptRisks = nil
 	return c, o
 }
 
+// impatient returns the options with the timeouts that operators get.
+func impatient(o cassandra.Options) cassandra.Options {
+	d := cassandra.DefaultOptions()
+	o.Timeout, o.ConnectTimeout = d.Timeout, d.ConnectTimeout
+	return o
+}
+
 func TestLongConformanceOfThreeNodes(t *testing.T) {
-	_, o := threeNodes(t)
+	c := cassandratest.Start(t, cassandratest.Config{Nodes: 3, Env: []string{"HEAP=512M", "SYNC=group", "TIMEOUT=20s"}})
+	o := cassandratest.Keyspace(t, c.Options(), 3)
+	o.AcceptRisks = nil
 	s := open(t, o)
 	for _, r := range s.Risks() {
 		t.Errorf("risk of three copies: %v", r)
@@ -125,8 +134,10 @@ func (l *load) await(what string, more int64) {
 	l.t.Logf("%s: %d appends in %v, %d unknown outcomes so far", what, more, time.Since(start).Round(time.Millisecond), l.unknown.Load())
 }
 
+func (l *load) signal() { l.once.Do(func() { close(l.stop) }) }
+
 func (l *load) halt() {
-	l.once.Do(func() { close(l.stop) })
+	l.signal()
 	l.wg.Wait()
 }
 
@@ -218,7 +229,7 @@ func TestLongOnlyNodeFails(t *testing.T) {
 	for _, sync := range []string{"periodic", "batch", "group"} {
 		t.Run(sync, func(t *testing.T) {
 			c := cassandratest.Start(t, cassandratest.Config{Env: []string{"SYNC=" + sync}})
-			s := open(t, cassandratest.Keyspace(t, c.Options(), 1))
+			s := open(t, impatient(cassandratest.Keyspace(t, c.Options(), 1)))
 			for _, r := range s.Risks() {
 				if (r.Name == cassandra.RiskCommitLog) != (sync == "periodic") && r.Name != cassandra.RiskReplication1 {
 					t.Errorf("risk with commitlog_sync %s: %v", sync, r)
@@ -261,7 +272,7 @@ func wantUnavailable(t *testing.T, when string, err error) {
 // TestLongOpenWhileAway: what Open says when nodes are there but do not answer.
 func TestLongOpenWhileAway(t *testing.T) {
 	c := cassandratest.Start(t, cassandratest.Config{})
-	o := cassandratest.Keyspace(t, c.Options(), 1)
+	o := impatient(cassandratest.Keyspace(t, c.Options(), 1))
 	c.Do(t, "pause", "1")
 	start := time.Now()
 	wantOpenError(t, o, persistence.ErrUnavailable, strings.Join(o.Hosts, ","))
@@ -275,6 +286,25 @@ func TestLongOpenWhileAway(t *testing.T) {
 	}
 	c.Do(t, "resume", "1")
 	open(t, o)
+}
+
+// TestLongCloseWhileAway: a node that stops while Cassandra is stalled does not hang.
+func TestLongCloseWhileAway(t *testing.T) {
+	c := cassandratest.Start(t, cassandratest.Config{})
+	o := impatient(cassandratest.Keyspace(t, c.Options(), 1))
+	s, err := cassandra.Open(t.Context(), o)
+	check(t, err)
+	l := startLoad(t, s, "customer", 64)
+	l.await("warm", 1000)
+	c.Do(t, "pause", "1")
+	for l.unknown.Load() == 0 {
+		time.Sleep(10 * time.Millisecond)
+	}
+	l.signal()
+	start := time.Now()
+	check(t, s.Close())
+	t.Logf("closed in %v", time.Since(start).Round(time.Millisecond))
+	c.Do(t, "resume", "1")
 }
 
 // TestLongTLS connects to a node that takes nothing else, with trust and without.
@@ -311,7 +341,7 @@ func TestLongFullCommitLogDisk(t *testing.T) {
 		}
 	})
 	c := cassandratest.Start(t, cassandratest.Config{Env: []string{"SYNC=batch", "COMMITLOG=" + disk}})
-	s := open(t, cassandratest.Keyspace(t, c.Options(), 1))
+	s := open(t, impatient(cassandratest.Keyspace(t, c.Options(), 1)))
 	l := startLoad(t, s, "customer", 64)
 	l.await("warm", 5_000)
 	ballast := filepath.Join(disk, "ballast")

@@ -26,7 +26,7 @@ type hostPolicy struct {
 	seed maphash.Seed
 
 	keyspace string
-	log      *slog.Logger
+	log      *voice
 	now      func() time.Time          // the clock, for tests
 	delay    func(n int) time.Duration // how long a host that stalled n times in a row is avoided
 
@@ -43,12 +43,12 @@ type host struct {
 	down    bool // as the driver sees it; for the log
 }
 
-func newHostPolicy(keyspace string, timeout time.Duration) *hostPolicy {
+func newHostPolicy(keyspace string, timeout time.Duration, log *voice) *hostPolicy {
 	return &hostPolicy{
 		HostSelectionPolicy: gocql.TokenAwareHostPolicy(gocql.RoundRobinHostPolicy()),
 		seed:                maphash.MakeSeed(),
 		keyspace:            keyspace,
-		log:                 slog.Default(),
+		log:                 log,
 		replicas:            1,
 		hosts:               make(map[string]*host),
 		now:                 time.Now,
@@ -81,7 +81,7 @@ func (p *hostPolicy) HostUp(h *gocql.HostInfo) {
 	if known := p.hosts[h.HostID()]; known != nil {
 		p.clear(known)
 		if known.down {
-			p.log.Info("cassandra node is up", "address", h.ConnectAddress())
+			p.log.say(slog.LevelInfo, "cassandra node is up", "address", h.ConnectAddress())
 		}
 		known.down = false
 	}
@@ -93,7 +93,7 @@ func (p *hostPolicy) HostUp(h *gocql.HostInfo) {
 func (p *hostPolicy) HostDown(h *gocql.HostInfo) {
 	p.mu.Lock()
 	if known := p.hosts[h.HostID()]; known != nil && !known.down {
-		p.log.Warn("cassandra node is down", "address", h.ConnectAddress())
+		p.log.say(slog.LevelWarn, "cassandra node is down", "address", h.ConnectAddress())
 		known.down = true
 	}
 	p.mu.Unlock()
@@ -144,7 +144,7 @@ func (p *hostPolicy) mark(id string, err error) {
 		p.avoid.Add(1)
 	}
 	h.stalls++
-	p.log.Warn("cassandra node does not answer, others are asked first", "host", id, "times", h.stalls)
+	p.log.say(slog.LevelWarn, "cassandra node does not answer, others are asked first", "host", id, "times", h.stalls)
 	h.retryAt = p.now().Add(p.delay(h.stalls))
 }
 

@@ -3,7 +3,6 @@ package cassandra
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net"
 	"slices"
 	"testing"
@@ -42,9 +41,8 @@ func (p picked) Info() *gocql.HostInfo { return p.host }
 func (p picked) Mark(error)            {}
 
 func testPolicy(ids ...string) (*hostPolicy, *time.Time) {
-	p := newHostPolicy("k", time.Second)
+	p := newHostPolicy("k", time.Second, &voice{})
 	p.HostSelectionPolicy = &fakePolicy{}
-	p.log = slog.New(slog.DiscardHandler)
 	now := new(time.Time)
 	p.now = func() time.Time { return *now }
 	for i, id := range ids {

@@ -23,6 +23,12 @@ type session struct {
 	levels levels
 }
 
+// Close closes the session. Its goroutines may outlive that for a while, but not be heard.
+func (s *session) Close() {
+	s.policy.log.silence()
+	s.Session.Close()
+}
+
 // connect opens a session on a keyspace, or on none. Errors: ErrCredentials, persistence.ErrUnavailable.
 func connect(ctx context.Context, o *Options, keyspace string) (*session, error) {
 	cfg := gocql.NewCluster(o.Hosts...)
@@ -41,7 +47,8 @@ func connect(ctx context.Context, o *Options, keyspace string) (*session, error)
 	cfg.DefaultTimestamp = true // see the package comment
 	cfg.RetryPolicy = nil       // a write is repeated by who knows whether it may be
 	cfg.MaxWaitSchemaAgreement = schemaAgreementTimeout
-	cfg.Logger = driverLog{o.logger()}
+	log := &voice{log: o.logger()}
+	cfg.Logger = driverLog{log}
 	cfg.HostFilter = sameDataCenter(o)
 	if o.Username != "" {
 		cfg.Authenticator = gocql.PasswordAuthenticator{Username: o.Username, Password: o.Password}
@@ -49,8 +56,7 @@ func connect(ctx context.Context, o *Options, keyspace string) (*session, error)
 	if o.TLS != nil {
 		cfg.SslOpts = &gocql.SslOptions{Config: o.TLS, EnableHostVerification: !o.TLS.InsecureSkipVerify}
 	}
-	policy := newHostPolicy(keyspace, o.Timeout)
-	policy.log = o.logger()
+	policy := newHostPolicy(keyspace, o.Timeout, log)
 	cfg.PoolConfig.HostSelectionPolicy = policy
 	var last lastConnectError
 	cfg.ConnectObserver = &last
@@ -67,10 +73,12 @@ func connect(ctx context.Context, o *Options, keyspace string) (*session, error)
 	select {
 	case r := <-created:
 		if r.err != nil {
+			log.silence()
 			return nil, fmt.Errorf("connect to %s: %w", strings.Join(o.Hosts, ","), connectError(r.err, last.get()))
 		}
 		return &session{Session: r.session, policy: policy, levels: o.levels()}, nil
 	case <-ctx.Done():
+		log.silence()
 		go func() {
 			if r := <-created; r.err == nil {
 				r.session.Close()
@@ -150,9 +158,31 @@ func (s *session) compareAndSet(ctx context.Context, statement string, values ..
 	return applied, row, nil
 }
 
-// driverLog takes the driver's complaints, most of which its errors say again.
-type driverLog struct{ log *slog.Logger }
+// voice is a logger that can be silenced.
+type voice struct {
+	mu  sync.Mutex
+	log *slog.Logger // nil once silent
+}
 
-func (d driverLog) Print(v ...any)            { d.log.Debug(strings.TrimSpace(fmt.Sprint(v...))) }
-func (d driverLog) Printf(f string, v ...any) { d.log.Debug(strings.TrimSpace(fmt.Sprintf(f, v...))) }
-func (d driverLog) Println(v ...any)          { d.log.Debug(strings.TrimSpace(fmt.Sprintln(v...))) }
+func (v *voice) say(level slog.Level, message string, args ...any) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.log != nil {
+		v.log.Log(context.Background(), level, message, args...)
+	}
+}
+
+func (v *voice) silence() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.log = nil
+}
+
+// driverLog takes the driver's complaints, most of which its errors say again.
+type driverLog struct{ log *voice }
+
+func (d driverLog) Print(v ...any)            { d.debug(fmt.Sprint(v...)) }
+func (d driverLog) Printf(f string, v ...any) { d.debug(fmt.Sprintf(f, v...)) }
+func (d driverLog) Println(v ...any)          { d.debug(fmt.Sprintln(v...)) }
+
+func (d driverLog) debug(message string) { d.log.say(slog.LevelDebug, strings.TrimSpace(message)) }

@@ -233,11 +233,12 @@ func Keyspace(t testing.TB, base cassandra.Options, copies int) cassandra.Option
 }
 
 // NewKeyspace returns options for a keyspace that does not exist yet, which t.Cleanup drops. The risk of
-// a single copy is accepted, and what is logged goes to the test's log.
+// a single copy is accepted, what is logged goes to the test's log, and a slow machine is waited for.
 func NewKeyspace(t testing.TB, base cassandra.Options) cassandra.Options {
 	t.Helper()
 	o := base
 	o.Keyspace = cassandra.TestKeyspacePrefix + strconv.FormatUint(rand.Uint64(), 36)
+	o.Timeout, o.ConnectTimeout = 30*time.Second, 30*time.Second
 	o.AcceptRisks = []string{cassandra.RiskReplication1}
 	o.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
 	t.Cleanup(func() {
