@@ -159,10 +159,10 @@ var devices = []string{"iphone", "ipad", "android-tv"}
 func (s *Simulation) choose() func(context.Context) (duplicate bool, err error) {
 	customer, id := fmt.Sprintf("demo-%04d", s.random.IntN(s.config.Customers)), uuid.NewString()
 	n := s.random.IntN(100)
-	if n < 50 {
+	d, held := s.download(customer)
+	if n < 50 || !held && s.random.IntN(50) > 0 {
 		return s.acquire(customer, id)
 	}
-	d := s.download(customer)
 	switch {
 	case n < 75:
 		return sender(s.client.RecordPlayback, &licensedv1.RecordPlaybackRequest{
@@ -173,10 +173,12 @@ func (s *Simulation) choose() func(context.Context) (duplicate bool, err error) 
 			CustomerId: customer, DeviceId: d.device, TitleId: d.title, CommandId: id,
 		})
 	case n < 99:
+		s.forget(customer, func(other download) bool { return other == d })
 		return sender(s.client.ReleaseLicense, &licensedv1.ReleaseLicenseRequest{
 			CustomerId: customer, DeviceId: d.device, TitleId: d.title, CommandId: id,
 		})
 	default:
+		s.forget(customer, func(other download) bool { return other.device == d.device })
 		return sender(s.client.DeactivateDevice, &licensedv1.DeactivateDeviceRequest{
 			CustomerId: customer, DeviceId: d.device, CommandId: id,
 		})
@@ -193,7 +195,10 @@ func (s *Simulation) acquire(customer, id string) func(context.Context) (bool, e
 		duplicate, err := send(ctx)
 		if err == nil && !duplicate {
 			s.mu.Lock()
-			held := append(s.held[customer], d)
+			held := s.held[customer]
+			if !slices.Contains(held, d) {
+				held = append(held, d)
+			}
 			s.held[customer] = held[max(0, len(held)-remembered):]
 			s.mu.Unlock()
 		}
@@ -201,14 +206,21 @@ func (s *Simulation) acquire(customer, id string) func(context.Context) (bool, e
 	}
 }
 
-// download picks one that the customer remembers, which it may have released since, or a wrong one.
-func (s *Simulation) download(customer string) download {
+// download picks one that the customer holds, or another and false if it holds none.
+func (s *Simulation) download(customer string) (download, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if held := s.held[customer]; len(held) > 0 && s.random.IntN(50) > 0 {
-		return held[s.random.IntN(len(held))]
+	if held := s.held[customer]; len(held) > 0 {
+		return held[s.random.IntN(len(held))], true
 	}
-	return download{devices[0], s.title()}
+	return download{devices[0], s.title()}, false
+}
+
+// forget drops downloads that the customer gives up.
+func (s *Simulation) forget(customer string, which func(download) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held[customer] = slices.DeleteFunc(s.held[customer], which)
 }
 
 // sender returns a function that makes the call.
@@ -272,8 +284,8 @@ func (s *Simulation) summarize() {
 	log, level := s.config.Logger, slog.LevelInfo
 	attributes := []any{
 		"accepted", p.accepted, "refused", list(p.refused), "repeated", p.repeated,
-		"p50", time.Duration(p.latency.ValueAtQuantile(50)) * time.Microsecond,
-		"p99", time.Duration(p.latency.ValueAtQuantile(99)) * time.Microsecond,
+		"p50", time.Duration(p.latency.ValueAtQuantile(50) * int64(time.Microsecond)).String(),
+		"p99", time.Duration(p.latency.ValueAtQuantile(99) * int64(time.Microsecond)).String(),
 	}
 	if len(p.failed) > 0 {
 		level = slog.LevelWarn
