@@ -243,10 +243,11 @@ type Journal interface {
 	Aggregates(ctx context.Context, after string, limit int) ([]string, error)
 }
 
-// Store is a journal with ownership, as a node uses it.
+// Store is the hot tier with ownership, as a node uses it.
 type Store interface {
 	Journal
 	Ownership
+	Housekeeping
 	// Close waits for writes under way and releases the store. Later calls fail with ErrClosed.
 	Close() error
 }

@@ -102,8 +102,7 @@ func writeDurably(path, content string) error {
 
 // startArchiver starts moving closed history to the archive.
 func (n *Node) startArchiver(context.Context) error {
-	hot, ok := n.store.(archive.WorkerHotTier)
-	if n.archive == nil || !ok {
+	if n.archive == nil {
 		return nil
 	}
 	scanFile := filepath.Join(n.config.Data, archiveScanFile)
@@ -112,7 +111,7 @@ func (n *Node) startArchiver(context.Context) error {
 		n.log.Warn("archiver: its scan starts anew", "error", err)
 	}
 	w := archive.NewWorker(archive.WorkerOptions{
-		Hot: hot, Cold: n.cold, Owner: &archiveOwner{n}, Config: n.config.Archiver, Now: n.config.Now,
+		Hot: n.store, Cold: n.cold, Owner: &archiveOwner{n}, Config: n.config.Archiver, Now: n.config.Now,
 		Position: string(position),
 		SavePosition: func(p string) {
 			// A lost position costs a longer way round.

@@ -99,8 +99,8 @@ func (o *Offline) Verify(
 		return nil, err
 	}
 	d := newDoctor(o.store, o.cold, o.kind)
-	if h, ok := persistence.Store(o.store).(persistence.Housekeeping); ok && mend {
-		d.Housekeeping = h
+	if mend {
+		d.Housekeeping = o.store
 	}
 	report, err := d.Examine(ctx, head, nil, func(checked uint64) error { return progress(checked, head.Sequence) })
 	if err != nil {

@@ -113,8 +113,8 @@ func (o *operations) Verify(
 	}
 	d := newDoctor(o.n.store, o.n.cold, o.n.policy.kind)
 	d.Now = o.n.config.Now
-	if h, ok := o.n.store.(persistence.Housekeeping); ok && mend {
-		d.Housekeeping = h
+	if mend {
+		d.Housekeeping = o.n.store
 	}
 	report, err := d.Examine(ctx, answer.Head, live, func(checked uint64) error {
 		return progress(checked, answer.Head.Sequence)

@@ -136,7 +136,6 @@ func check(t testing.TB, err error) {
 func driver(t *testing.T, o cassandra.Options) persistencetest.Driver {
 	return persistencetest.Driver{
 		MaxMutationBytes: o.MaxMutationBytes,
-		Housekeeping:     true,
 		New: func(t testing.TB) *persistencetest.Place {
 			o := quiet(t, o)
 			check(t, cassandra.Truncate(t.Context(), o, cassandra.HotSchema))

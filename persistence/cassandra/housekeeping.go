@@ -22,8 +22,6 @@ const (
 // written again under the keys that are deleted, so it can do no harm.
 const deleteAhead = time.Hour
 
-var _ persistence.Housekeeping = (*Store)(nil)
-
 // MarkArchived implements persistence.Housekeeping.
 func (s *Store) MarkArchived(ctx context.Context, key persistence.RootKey, m persistence.ArchiveMark) error {
 	if err := s.housekeep(ctx, s.session.Query(markArchived, persistence.AppendArchiveMark(nil, &m),

@@ -125,8 +125,7 @@ type Fault struct {
 // ErrInjected is wrapped by every error that this package makes.
 var ErrInjected = errors.New("injected fault")
 
-// Store is a store with faults. It is safe for concurrent use. It implements Housekeeping, which
-// fails with ErrRejected if the store below does not.
+// Store is a store with faults. It is safe for concurrent use.
 type Store struct {
 	inner persistence.Store
 	// AfterFunc calls f after d, time.AfterFunc by default. It may be set before the first call.
@@ -145,10 +144,7 @@ type callKey struct {
 	key string
 }
 
-var (
-	_ persistence.Store        = (*Store)(nil)
-	_ persistence.Housekeeping = (*Store)(nil)
-)
+var _ persistence.Store = (*Store)(nil)
 
 // New returns a store that lays the script's faults over inner, none if script is nil.
 func New(inner persistence.Store, script Script) *Store {

@@ -17,7 +17,6 @@ import (
 func TestConformanceWithoutFaults(t *testing.T) {
 	persistencetest.Run(t, persistencetest.Driver{
 		AtomicMutations: true,
-		Housekeeping:    true,
 		New: func(testing.TB) *persistencetest.Place {
 			inner := memory.New()
 			return &persistencetest.Place{

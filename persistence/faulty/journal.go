@@ -2,7 +2,6 @@ package faulty
 
 import (
 	"context"
-	"fmt"
 	"slices"
 
 	"licensed/persistence"
@@ -80,36 +79,28 @@ func (s *Store) Append(ctx context.Context, m *persistence.Mutation, done func(e
 	})
 }
 
-// housekeeping calls the store below, if it keeps house.
-func (s *Store) housekeeping(ctx context.Context, c Call, do func(context.Context, persistence.Housekeeping) error) error {
-	inner, ok := s.inner.(persistence.Housekeeping)
-	if !ok {
-		return fmt.Errorf("%v: %w: the store below has no housekeeping", c.Op, persistence.ErrRejected)
-	}
-	_, err := call(ctx, s, c, func(ctx context.Context) (struct{}, error) { return struct{}{}, do(ctx, inner) })
-	return err
-}
-
 // MarkArchived implements persistence.Housekeeping.
 func (s *Store) MarkArchived(ctx context.Context, key persistence.RootKey, m persistence.ArchiveMark) error {
-	c := Call{Op: MarkArchived, Key: key.Aggregate, Root: key}
-	return s.housekeeping(ctx, c, func(ctx context.Context, inner persistence.Housekeeping) error {
-		return inner.MarkArchived(ctx, key, m)
+	return s.keepHouse(ctx, Call{Op: MarkArchived, Key: key.Aggregate, Root: key}, func(ctx context.Context) error {
+		return s.inner.MarkArchived(ctx, key, m)
 	})
 }
 
 // DeleteRecords implements persistence.Housekeeping.
 func (s *Store) DeleteRecords(ctx context.Context, p persistence.Partition) error {
-	c := Call{Op: DeleteRecords, Key: p.Aggregate, Root: p.RootKey}
-	return s.housekeeping(ctx, c, func(ctx context.Context, inner persistence.Housekeeping) error {
-		return inner.DeleteRecords(ctx, p)
+	return s.keepHouse(ctx, Call{Op: DeleteRecords, Key: p.Aggregate, Root: p.RootKey}, func(ctx context.Context) error {
+		return s.inner.DeleteRecords(ctx, p)
 	})
 }
 
 // StripRoot implements persistence.Housekeeping.
 func (s *Store) StripRoot(ctx context.Context, key persistence.RootKey, snapshotAt string) error {
-	c := Call{Op: StripRoot, Key: key.Aggregate, Root: key}
-	return s.housekeeping(ctx, c, func(ctx context.Context, inner persistence.Housekeeping) error {
-		return inner.StripRoot(ctx, key, snapshotAt)
+	return s.keepHouse(ctx, Call{Op: StripRoot, Key: key.Aggregate, Root: key}, func(ctx context.Context) error {
+		return s.inner.StripRoot(ctx, key, snapshotAt)
 	})
+}
+
+func (s *Store) keepHouse(ctx context.Context, c Call, do func(context.Context) error) error {
+	_, err := call(ctx, s, c, func(ctx context.Context) (struct{}, error) { return struct{}{}, do(ctx) })
+	return err
 }

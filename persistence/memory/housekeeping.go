@@ -7,8 +7,6 @@ import (
 	"licensed/persistence"
 )
 
-var _ persistence.Housekeeping = (*Store)(nil)
-
 // MarkArchived implements persistence.Housekeeping.
 func (s *Store) MarkArchived(ctx context.Context, key persistence.RootKey, m persistence.ArchiveMark) error {
 	err := s.changeRoot(ctx, key, func(r *root) error {

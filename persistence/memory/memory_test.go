@@ -12,7 +12,6 @@ import (
 func TestConformance(t *testing.T) {
 	persistencetest.Run(t, persistencetest.Driver{
 		AtomicMutations: true,
-		Housekeeping:    true,
 		New: func(testing.TB) *persistencetest.Place {
 			s := memory.New()
 			var handle *memory.Store

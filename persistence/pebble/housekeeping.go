@@ -8,8 +8,6 @@ import (
 	"licensed/persistence"
 )
 
-var _ persistence.Housekeeping = (*Store)(nil)
-
 // MarkArchived implements persistence.Housekeeping.
 func (s *Store) MarkArchived(ctx context.Context, key persistence.RootKey, m persistence.ArchiveMark) error {
 	row := append(appendRootKey(nil, key), suffixMark...)

@@ -78,13 +78,11 @@ func TestConformance(t *testing.T) {
 		New:              memPlace,
 		AtomicMutations:  true,
 		MaxMutationBytes: 512 << 10,
-		Housekeeping:     true,
 	})
 }
 
 func TestConformanceOnDisk(t *testing.T) {
 	persistencetest.Run(t, persistencetest.Driver{
-		Housekeeping: true,
 		New: func(t testing.TB) *persistencetest.Place {
 			dir := t.TempDir()
 			return &persistencetest.Place{

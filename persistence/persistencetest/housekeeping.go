@@ -13,9 +13,6 @@ import (
 )
 
 func runHousekeeping(t *testing.T, d Driver) {
-	if !d.Housekeeping {
-		t.Skip("the store has no housekeeping")
-	}
 	for name, run := range map[string]func(*fixture){
 		"Mark":                      testMark,
 		"Strip":                     testStrip,
@@ -30,15 +27,6 @@ func runHousekeeping(t *testing.T, d Driver) {
 	}
 }
 
-func (f *fixture) housekeeping() persistence.Housekeeping {
-	f.Helper()
-	h, ok := f.store.(persistence.Housekeeping)
-	if !ok {
-		f.Fatalf("%T does not implement persistence.Housekeeping", f.store)
-	}
-	return h
-}
-
 func archiveMark(through uint64) persistence.ArchiveMark {
 	return persistence.ArchiveMark{
 		Segment: fmt.Sprintf("%s/segment-%d", someone, through), Through: through, Time: someTime,
@@ -48,21 +36,21 @@ func archiveMark(through uint64) persistence.ArchiveMark {
 
 func (f *fixture) mark(k persistence.RootKey, m persistence.ArchiveMark) {
 	f.Helper()
-	if err := f.housekeeping().MarkArchived(f.ctx(), k, m); err != nil {
+	if err := f.store.MarkArchived(f.ctx(), k, m); err != nil {
 		f.Fatalf("mark %v: %v", k, err)
 	}
 }
 
 func (f *fixture) strip(k persistence.RootKey, snapshotAt string) {
 	f.Helper()
-	if err := f.housekeeping().StripRoot(f.ctx(), k, snapshotAt); err != nil {
+	if err := f.store.StripRoot(f.ctx(), k, snapshotAt); err != nil {
 		f.Fatalf("strip %v: %v", k, err)
 	}
 }
 
 func (f *fixture) deleteRecords(p persistence.Partition) {
 	f.Helper()
-	if err := f.housekeeping().DeleteRecords(f.ctx(), p); err != nil {
+	if err := f.store.DeleteRecords(f.ctx(), p); err != nil {
 		f.Fatalf("delete records of %v: %v", p, err)
 	}
 }
@@ -222,7 +210,7 @@ func testHousekeepingAtOnce(f *fixture) {
 	r := fullRoot(1, 2)
 	f.putRoot(r)
 	f.append(r.Partition(), records(1, 50)...)
-	h, m := f.housekeeping(), archiveMark(50)
+	h, m := f.store, archiveMark(50)
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
@@ -246,7 +234,7 @@ func testHousekeepingCancelled(f *fixture) {
 	f.putRoot(r)
 	ctx, cancel := context.WithCancel(f.ctx())
 	cancel()
-	h := f.housekeeping()
+	h := f.store
 	for what, err := range map[string]error{
 		"mark": h.MarkArchived(ctx, r.Key, archiveMark(1)), "delete": h.DeleteRecords(ctx, r.Partition()), "strip": h.StripRoot(ctx, r.Key, ""),
 	} {

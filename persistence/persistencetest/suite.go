@@ -31,9 +31,6 @@ type Driver struct {
 	// MaxMutationBytes is the size of data above which Append reports ErrRejected; 0 if there is none
 	// that a test should try.
 	MaxMutationBytes int
-
-	// Housekeeping says that the store implements persistence.Housekeeping.
-	Housekeeping bool
 }
 
 // Place is where one store keeps its rows. At most one store is open in a place at a time.
