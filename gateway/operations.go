@@ -22,6 +22,8 @@ var ErrUnsupported = errors.New("not supported by this node")
 type Operations interface {
 	// Node tells how the node does; the number of followers is the gateway's to add.
 	Node(ctx context.Context) (*licensedv1.GetNodeResponse, error)
+	// Cluster tells how the cluster does, as the node sees it.
+	Cluster(ctx context.Context) (*licensedv1.ClusterStatus, error)
 	// Customers returns up to limit ids of customers with a history, after the last id of the former page.
 	Customers(ctx context.Context, after string, limit int) ([]string, error)
 	// Passivate takes a customer out of memory, unless it is at work.
@@ -67,6 +69,17 @@ func (s *adminService) GetNode(
 		res.State += ": " + cause.Error()
 	}
 	return connect.NewResponse(res), nil
+}
+
+// GetCluster implements licensedv1connect.AdminServiceHandler.
+func (s *adminService) GetCluster(
+	ctx context.Context, _ *connect.Request[licensedv1.GetClusterRequest],
+) (*connect.Response[licensedv1.GetClusterResponse], error) {
+	cluster, err := s.config.Operations.Cluster(ctx)
+	if err != nil {
+		return nil, s.failed(ctx, "", err, false)
+	}
+	return connect.NewResponse(&licensedv1.GetClusterResponse{Cluster: cluster}), nil
 }
 
 // ListCustomers implements licensedv1connect.AdminServiceHandler.

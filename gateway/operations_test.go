@@ -42,6 +42,10 @@ func (p *past) Node(context.Context) (*licensedv1.GetNodeResponse, error) {
 	return &licensedv1.GetNodeResponse{Name: "here"}, p.fails
 }
 
+func (p *past) Cluster(context.Context) (*licensedv1.ClusterStatus, error) {
+	return &licensedv1.ClusterStatus{Name: "test"}, p.fails
+}
+
 func (p *past) Customers(_ context.Context, after string, limit int) ([]string, error) {
 	var ids []string
 	for id := range p.records {
@@ -100,6 +104,10 @@ func TestNodeAndCustomers(t *testing.T) {
 	node, err := a.GetNode(t.Context(), connect.NewRequest(&licensedv1.GetNodeRequest{}))
 	if err != nil || node.Msg.Name != "here" || node.Msg.State != "ready" {
 		t.Errorf("%v, %v", node, err)
+	}
+	cluster, err := a.GetCluster(t.Context(), connect.NewRequest(&licensedv1.GetClusterRequest{}))
+	if err != nil || cluster.Msg.Cluster.GetName() != "test" {
+		t.Errorf("%v, %v", cluster, err)
 	}
 	var all []string
 	for after := ""; ; {

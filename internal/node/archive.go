@@ -17,6 +17,7 @@ import (
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
 	"licensed/persistence/archive"
+	"licensed/persistence/cassandra"
 	"licensed/persistence/pebble"
 )
 
@@ -30,11 +31,11 @@ const (
 // ErrWrongArchive says that the archive's directory does not hold the archive that the history is in.
 var ErrWrongArchive = pebble.ErrWrongArchive
 
-// archiveSource is the embedded archive and what is told of it.
+// archiveSource is the archive and what is told of it.
 type archiveSource struct {
-	dir     string
-	store   *pebble.Archive
-	metrics *archiveMetrics
+	location string
+	size     func(context.Context) (uint64, error) // of its files; nil if that is not known here
+	metrics  *archiveMetrics
 
 	mu        sync.Mutex
 	totals    archive.Result // since the start
@@ -42,28 +43,39 @@ type archiveSource struct {
 	lastError string
 }
 
-// ArchiveDir returns the directory of the archive, "" for none.
-func (c *Config) ArchiveDir() string {
-	switch c.Archive {
-	case "":
-		return filepath.Join(c.Data, "archive")
-	case ArchiveOff:
-		return ""
+// openArchive opens the archive tier, if there is one. That it fails later is no reason for the node to
+// stop.
+func (n *Node) openArchive(ctx context.Context) error {
+	if dir := n.config.ArchiveDir(); dir != "" {
+		return n.openArchiveDir(dir)
 	}
-	return c.Archive
+	o, ok, err := n.config.archiveOptions()
+	if err != nil || !ok {
+		return err
+	}
+	if err := n.develop(ctx, o, cassandra.ArchiveSchema); err != nil {
+		return err
+	}
+	store, err := cassandra.OpenArchive(ctx, o)
+	if err != nil {
+		return err
+	}
+	n.noteRisks("", store.Risks())
+	n.push("archive", func(context.Context) error { return store.Close() })
+	n.cold, n.archive = store, &archiveSource{location: cassandraLocation(&o)}
+	return nil
 }
 
-// openArchive opens the archive tier. That its disk fails later is no reason for the node to stop; that
-// another archive, or none, is where this history's should be, is one not to start: every archived
-// event would seem lost, and new ones would be written to the wrong place.
-func (n *Node) openArchive(context.Context) error {
-	dir := n.config.ArchiveDir()
-	if dir == "" {
-		return nil
-	}
+// openArchiveDir opens an archive in a directory. That another archive, or none, is where this history's
+// should be, is a reason not to start: every archived event would seem lost, and new ones would be
+// written to the wrong place.
+func (n *Node) openArchiveDir(dir string) error {
 	idFile := filepath.Join(n.config.Data, archiveIDFile)
 	id, err := os.ReadFile(idFile)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.MkdirAll(n.config.Data, 0o755); err != nil {
 		return err
 	}
 	store, err := pebble.OpenArchive(dir, pebble.ArchiveOptions{ID: strings.TrimSpace(string(id)), Logger: n.log, Now: n.config.Now})
@@ -76,7 +88,7 @@ func (n *Node) openArchive(context.Context) error {
 			return fmt.Errorf("remember the archive: %w", err)
 		}
 	}
-	n.cold, n.archive = store, &archiveSource{dir: dir, store: store}
+	n.cold, n.archive = store, &archiveSource{location: dir, size: store.Size}
 	return nil
 }
 
@@ -128,10 +140,27 @@ func (n *Node) startArchiver(context.Context) error {
 	return nil
 }
 
+// keepScan keeps where the archiver's scan is in the data directory. A lost position costs a longer way
+// round; with other stores a process has no directory, and each run begins anew.
+func (n *Node) keepScan(o *archive.WorkerOptions) {
+	scanFile := filepath.Join(n.config.Data, archiveScanFile)
+	position, err := os.ReadFile(scanFile)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		n.log.Warn("archiver: its scan starts anew", "error", err)
+	}
+	o.Position = string(position)
+	o.SavePosition = func(p string) {
+		if err := os.WriteFile(scanFile, []byte(p), 0o644); err != nil {
+			n.log.Warn("archiver: cannot save where its scan is", "error", err)
+		}
+	}
+}
+
 // passivated hears that an aggregate left memory.
 func (n *Node) passivated(m *runtimeMetrics) func(actors.PassivatedInfo) {
 	return func(i actors.PassivatedInfo) {
 		m.passivated.Inc()
+		n.counts.passivations.Add(1)
 		if w := n.archiver.Load(); w != nil && i.Head != nil {
 			w.Passivated(i.Head.Partition.Aggregate, *i.Head, i.ArchivedThrough)
 		}
@@ -204,7 +233,7 @@ func (n *Node) archiveStatus(context.Context) *licensedv1.ArchiveStatus {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	out := &licensedv1.ArchiveStatus{
-		Location: a.dir, WaitingCustomers: uint64(st.Waiting), Lag: durationpb.New(max(st.Lag, st.Failing).Round(time.Millisecond)),
+		Location: a.location, WaitingCustomers: uint64(st.Waiting), Lag: durationpb.New(max(st.Lag, st.Failing).Round(time.Millisecond)),
 		ArchivedEvents: uint64(a.totals.Records), Segments: uint64(a.totals.Segments), SegmentBytes: uint64(a.totals.Bytes),
 		Failures: a.failures,
 	}

@@ -3,6 +3,7 @@ package node
 import (
 	"runtime"
 	"runtime/debug"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -76,9 +77,17 @@ func newRuntimeMetrics(r prometheus.Registerer) *runtimeMetrics {
 	return m
 }
 
-func (m *runtimeMetrics) activated(i actors.ActivatedInfo) {
-	m.activations.Observe(i.Duration.Seconds())
-	m.replayed.Add(float64(i.Records))
+// counts are the same for those who ask the node instead of its metrics.
+type counts struct{ activations, replayed, passivations, failed atomic.Uint64 }
+
+// activated hears that an aggregate was read from the store.
+func (n *Node) activated(m *runtimeMetrics) func(actors.ActivatedInfo) {
+	return func(i actors.ActivatedInfo) {
+		m.activations.Observe(i.Duration.Seconds())
+		m.replayed.Add(float64(i.Records))
+		n.counts.activations.Add(1)
+		n.counts.replayed.Add(uint64(i.Records))
+	}
 }
 
 // observe adds gauges of the runtime's state.

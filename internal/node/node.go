@@ -62,10 +62,13 @@ type Node struct {
 	gateway    atomic.Pointer[gateway.Gateway]
 
 	started     time.Time
-	name        string // for people
+	name        string   // for people
+	notes       []string // what people should be told at the start
 	storeStatus func(context.Context) *licensedv1.StoreStatus
 	archive     *archiveSource // nil: none
 	archiver    atomic.Pointer[archive.Worker]
+	counts      counts
+	happenings  happenings
 
 	parts    []part
 	failed   chan error
@@ -106,6 +109,7 @@ func Start(ctx context.Context, c Config) (*Node, error) {
 		}
 	}
 	n.health.Set(gateway.Ready)
+	n.tellReady()
 	return n, nil
 }
 
@@ -145,7 +149,7 @@ func (n *Node) startRuntime(context.Context) error {
 		Now: n.config.Now,
 		Listener: actors.Listener{
 			Appended:   n.appended,
-			Activated:  m.activated,
+			Activated:  n.activated(m),
 			Passivated: n.passivated(m),
 			Ended:      n.activationEnded(m),
 		},
@@ -175,6 +179,7 @@ func (n *Node) activationEnded(m *runtimeMetrics) func(actors.EndedInfo) {
 	return func(i actors.EndedInfo) {
 		cause := endCause(i.Cause)
 		m.ended.WithLabelValues(cause).Inc()
+		n.counts.failed.Add(1)
 		level := slog.LevelWarn
 		switch {
 		case cause == "not_owner":
@@ -255,6 +260,9 @@ func (n *Node) watch(failed <-chan error) {
 // fail turns the node unhealthy and ends its authority to answer; the first reason is reported.
 func (n *Node) fail(err error) {
 	n.health.Fail(err)
+	n.happenings.add(n.config.Now(), &licensedv1.Happening{
+		Kind: licensedv1.HappeningKind_HAPPENING_KIND_FAILED, Node: n.name, Text: fmt.Sprintf("%s cannot serve any more: %v", n.name, err),
+	})
 	n.mu.Lock()
 	if n.solo != nil {
 		n.solo.Lose()
@@ -276,6 +284,19 @@ func (n *Node) Admin() net.Addr {
 	}
 	return n.admin.Addr()
 }
+
+// Store returns where the data is, for people.
+func (n *Node) Store(ctx context.Context) string {
+	s := n.storeStatus(ctx)
+	if s.Kind == "pebble" {
+		return s.Location
+	}
+	return s.Kind + " " + s.Location
+}
+
+// Notes are what people should be told at the start: what was made for development, and what endangers
+// the promise. All of it was logged.
+func (n *Node) Notes() []string { return n.notes }
 
 // PolicyVersion returns the version of the policy in force.
 func (n *Node) PolicyVersion() string { return n.policy.version() }

@@ -10,6 +10,7 @@ import (
 	"licensed/actors/license/policy"
 	"licensed/actors/license/policy/policyfile"
 	"licensed/gateway"
+	"licensed/messages/licensedv1"
 	"licensed/persistence"
 )
 
@@ -18,13 +19,18 @@ type policySource struct {
 	kind    *license.Kind
 	log     *slog.Logger
 	file    string
+	changed func(version string)
 	reloads chan reload // nil if there is no file
 	stopped chan struct{}
 }
 
 // openPolicy reads the policy and, if it comes from a file, begins to watch it.
 func (n *Node) openPolicy(context.Context) error {
-	s := &policySource{log: n.log, file: n.config.Policy}
+	s := &policySource{log: n.log, file: n.config.Policy, changed: func(version string) {
+		n.happenings.add(n.config.Now(), &licensedv1.Happening{
+			Kind: licensedv1.HappeningKind_HAPPENING_KIND_POLICY_CHANGED, Node: n.name, Text: fmt.Sprintf("policy %s is in force on %s", version, n.name),
+		})
+	}}
 	n.policy = s
 	if n.config.Policy == "" {
 		s.kind = license.NewKind(policy.Default())
@@ -86,6 +92,7 @@ func (s *policySource) take(p *policy.Policy, err error) {
 	case p != nil:
 		s.kind.SetPolicy(p)
 		s.log.Info("new policy in force", "version", p.Version())
+		s.changed(p.Version())
 	}
 }
 

@@ -1209,8 +1209,10 @@ type StatusResponse struct {
 	Warnings []string `protobuf:"bytes,14,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	// How far the wall clock is ahead of the peers' median, in microseconds.
 	ClockOffsetMicros int64 `protobuf:"varint,15,opt,name=clock_offset_micros,json=clockOffsetMicros,proto3" json:"clock_offset_micros,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// What the node says of itself, in words that the cluster does not know (licensed.v1.NodeStatus).
+	Self          *Payload `protobuf:"bytes,16,opt,name=self,proto3" json:"self,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StatusResponse) Reset() {
@@ -1346,6 +1348,13 @@ func (x *StatusResponse) GetClockOffsetMicros() int64 {
 		return x.ClockOffsetMicros
 	}
 	return 0
+}
+
+func (x *StatusResponse) GetSelf() *Payload {
+	if x != nil {
+		return x.Self
+	}
+	return nil
 }
 
 // DrainRequest asks a node to hand over all shards and leave.
@@ -1497,7 +1506,7 @@ const file_licensed_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12 \n" +
 	"\vincarnation\x18\x03 \x01(\fR\vincarnation\"\x0f\n" +
-	"\rStatusRequest\"\x9a\x04\n" +
+	"\rStatusRequest\"\xcc\x04\n" +
 	"\x0eStatusResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12-\n" +
 	"\x04meta\x18\x02 \x01(\v2\x19.licensed.cluster.v1.MetaR\x04meta\x12!\n" +
@@ -1516,7 +1525,8 @@ const file_licensed_cluster_v1_cluster_proto_rawDesc = "" +
 	"\bcommands\x18\f \x01(\x04R\bcommands\x122\n" +
 	"\x06shards\x18\r \x03(\v2\x1a.licensed.cluster.v1.ShardR\x06shards\x12\x1a\n" +
 	"\bwarnings\x18\x0e \x03(\tR\bwarnings\x12.\n" +
-	"\x13clock_offset_micros\x18\x0f \x01(\x03R\x11clockOffsetMicros\"\x0e\n" +
+	"\x13clock_offset_micros\x18\x0f \x01(\x03R\x11clockOffsetMicros\x120\n" +
+	"\x04self\x18\x10 \x01(\v2\x1c.licensed.cluster.v1.PayloadR\x04self\"\x0e\n" +
 	"\fDrainRequest\"\x0f\n" +
 	"\rDrainResponse*=\n" +
 	"\x04Role\x12\x14\n" +
@@ -1598,11 +1608,12 @@ var file_licensed_cluster_v1_cluster_proto_depIdxs = []int32{
 	13, // 17: licensed.cluster.v1.Head.parent:type_name -> licensed.cluster.v1.Root
 	2,  // 18: licensed.cluster.v1.StatusResponse.meta:type_name -> licensed.cluster.v1.Meta
 	3,  // 19: licensed.cluster.v1.StatusResponse.shards:type_name -> licensed.cluster.v1.Shard
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	6,  // 20: licensed.cluster.v1.StatusResponse.self:type_name -> licensed.cluster.v1.Payload
+	21, // [21:21] is the sub-list for method output_type
+	21, // [21:21] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_licensed_cluster_v1_cluster_proto_init() }

@@ -322,6 +322,86 @@ func (x *GetNodeResponse) GetArchive() *ArchiveStatus {
 	return nil
 }
 
+type GetClusterRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetClusterRequest) Reset() {
+	*x = GetClusterRequest{}
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetClusterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetClusterRequest) ProtoMessage() {}
+
+func (x *GetClusterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetClusterRequest.ProtoReflect.Descriptor instead.
+func (*GetClusterRequest) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{2}
+}
+
+type GetClusterResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cluster       *ClusterStatus         `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetClusterResponse) Reset() {
+	*x = GetClusterResponse{}
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetClusterResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetClusterResponse) ProtoMessage() {}
+
+func (x *GetClusterResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetClusterResponse.ProtoReflect.Descriptor instead.
+func (*GetClusterResponse) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *GetClusterResponse) GetCluster() *ClusterStatus {
+	if x != nil {
+		return x.Cluster
+	}
+	return nil
+}
+
 type StoreStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "pebble", …
@@ -338,7 +418,7 @@ type StoreStatus struct {
 
 func (x *StoreStatus) Reset() {
 	*x = StoreStatus{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[2]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -350,7 +430,7 @@ func (x *StoreStatus) String() string {
 func (*StoreStatus) ProtoMessage() {}
 
 func (x *StoreStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[2]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -363,7 +443,7 @@ func (x *StoreStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoreStatus.ProtoReflect.Descriptor instead.
 func (*StoreStatus) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{2}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *StoreStatus) GetKind() string {
@@ -421,7 +501,7 @@ type ArchiveStatus struct {
 
 func (x *ArchiveStatus) Reset() {
 	*x = ArchiveStatus{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[3]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -433,7 +513,7 @@ func (x *ArchiveStatus) String() string {
 func (*ArchiveStatus) ProtoMessage() {}
 
 func (x *ArchiveStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[3]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -446,7 +526,7 @@ func (x *ArchiveStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArchiveStatus.ProtoReflect.Descriptor instead.
 func (*ArchiveStatus) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{3}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ArchiveStatus) GetLocation() string {
@@ -517,7 +597,7 @@ type ListCustomersRequest struct {
 
 func (x *ListCustomersRequest) Reset() {
 	*x = ListCustomersRequest{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[4]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -529,7 +609,7 @@ func (x *ListCustomersRequest) String() string {
 func (*ListCustomersRequest) ProtoMessage() {}
 
 func (x *ListCustomersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[4]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -542,7 +622,7 @@ func (x *ListCustomersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCustomersRequest.ProtoReflect.Descriptor instead.
 func (*ListCustomersRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{4}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListCustomersRequest) GetAfter() string {
@@ -569,7 +649,7 @@ type ListCustomersResponse struct {
 
 func (x *ListCustomersResponse) Reset() {
 	*x = ListCustomersResponse{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[5]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -581,7 +661,7 @@ func (x *ListCustomersResponse) String() string {
 func (*ListCustomersResponse) ProtoMessage() {}
 
 func (x *ListCustomersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[5]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -594,7 +674,7 @@ func (x *ListCustomersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCustomersResponse.ProtoReflect.Descriptor instead.
 func (*ListCustomersResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{5}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListCustomersResponse) GetCustomerIds() []string {
@@ -613,7 +693,7 @@ type PassivateCustomerRequest struct {
 
 func (x *PassivateCustomerRequest) Reset() {
 	*x = PassivateCustomerRequest{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[6]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -625,7 +705,7 @@ func (x *PassivateCustomerRequest) String() string {
 func (*PassivateCustomerRequest) ProtoMessage() {}
 
 func (x *PassivateCustomerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[6]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -638,7 +718,7 @@ func (x *PassivateCustomerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PassivateCustomerRequest.ProtoReflect.Descriptor instead.
 func (*PassivateCustomerRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{6}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *PassivateCustomerRequest) GetCustomerId() string {
@@ -660,7 +740,7 @@ type PassivateCustomerResponse struct {
 
 func (x *PassivateCustomerResponse) Reset() {
 	*x = PassivateCustomerResponse{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[7]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -672,7 +752,7 @@ func (x *PassivateCustomerResponse) String() string {
 func (*PassivateCustomerResponse) ProtoMessage() {}
 
 func (x *PassivateCustomerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[7]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -685,7 +765,7 @@ func (x *PassivateCustomerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PassivateCustomerResponse.ProtoReflect.Descriptor instead.
 func (*PassivateCustomerResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{7}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *PassivateCustomerResponse) GetPassivated() bool {
@@ -713,7 +793,7 @@ type ArchiveCustomerRequest struct {
 
 func (x *ArchiveCustomerRequest) Reset() {
 	*x = ArchiveCustomerRequest{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[8]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -725,7 +805,7 @@ func (x *ArchiveCustomerRequest) String() string {
 func (*ArchiveCustomerRequest) ProtoMessage() {}
 
 func (x *ArchiveCustomerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[8]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -738,7 +818,7 @@ func (x *ArchiveCustomerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArchiveCustomerRequest.ProtoReflect.Descriptor instead.
 func (*ArchiveCustomerRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{8}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ArchiveCustomerRequest) GetCustomerId() string {
@@ -770,7 +850,7 @@ type ArchiveCustomerResponse struct {
 
 func (x *ArchiveCustomerResponse) Reset() {
 	*x = ArchiveCustomerResponse{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[9]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -782,7 +862,7 @@ func (x *ArchiveCustomerResponse) String() string {
 func (*ArchiveCustomerResponse) ProtoMessage() {}
 
 func (x *ArchiveCustomerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[9]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -795,7 +875,7 @@ func (x *ArchiveCustomerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArchiveCustomerResponse.ProtoReflect.Descriptor instead.
 func (*ArchiveCustomerResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{9}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ArchiveCustomerResponse) GetPartitions() uint64 {
@@ -844,7 +924,7 @@ type VerifyCustomerRequest struct {
 
 func (x *VerifyCustomerRequest) Reset() {
 	*x = VerifyCustomerRequest{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[10]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -856,7 +936,7 @@ func (x *VerifyCustomerRequest) String() string {
 func (*VerifyCustomerRequest) ProtoMessage() {}
 
 func (x *VerifyCustomerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[10]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -869,7 +949,7 @@ func (x *VerifyCustomerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyCustomerRequest.ProtoReflect.Descriptor instead.
 func (*VerifyCustomerRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{10}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *VerifyCustomerRequest) GetCustomerId() string {
@@ -899,7 +979,7 @@ type VerifyCustomerResponse struct {
 
 func (x *VerifyCustomerResponse) Reset() {
 	*x = VerifyCustomerResponse{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[11]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -911,7 +991,7 @@ func (x *VerifyCustomerResponse) String() string {
 func (*VerifyCustomerResponse) ProtoMessage() {}
 
 func (x *VerifyCustomerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[11]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -924,7 +1004,7 @@ func (x *VerifyCustomerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyCustomerResponse.ProtoReflect.Descriptor instead.
 func (*VerifyCustomerResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{11}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *VerifyCustomerResponse) GetCheckedEvents() uint64 {
@@ -973,7 +1053,7 @@ type CustomerReport struct {
 
 func (x *CustomerReport) Reset() {
 	*x = CustomerReport{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[12]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -985,7 +1065,7 @@ func (x *CustomerReport) String() string {
 func (*CustomerReport) ProtoMessage() {}
 
 func (x *CustomerReport) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[12]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -998,7 +1078,7 @@ func (x *CustomerReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CustomerReport.ProtoReflect.Descriptor instead.
 func (*CustomerReport) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{12}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CustomerReport) GetCustomerId() string {
@@ -1097,7 +1177,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[13]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1109,7 +1189,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[13]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1122,7 +1202,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{13}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Finding) GetSeverity() Severity {
@@ -1181,7 +1261,7 @@ type ImportCustomerRequest struct {
 
 func (x *ImportCustomerRequest) Reset() {
 	*x = ImportCustomerRequest{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[14]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1193,7 +1273,7 @@ func (x *ImportCustomerRequest) String() string {
 func (*ImportCustomerRequest) ProtoMessage() {}
 
 func (x *ImportCustomerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[14]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1206,7 +1286,7 @@ func (x *ImportCustomerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportCustomerRequest.ProtoReflect.Descriptor instead.
 func (*ImportCustomerRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{14}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ImportCustomerRequest) GetCustomerId() string {
@@ -1243,7 +1323,7 @@ type ImportCustomerResponse struct {
 
 func (x *ImportCustomerResponse) Reset() {
 	*x = ImportCustomerResponse{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[15]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1255,7 +1335,7 @@ func (x *ImportCustomerResponse) String() string {
 func (*ImportCustomerResponse) ProtoMessage() {}
 
 func (x *ImportCustomerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[15]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1268,7 +1348,7 @@ func (x *ImportCustomerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportCustomerResponse.ProtoReflect.Descriptor instead.
 func (*ImportCustomerResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{15}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ImportCustomerResponse) GetSequence() uint64 {
@@ -1300,7 +1380,7 @@ type ReloadPolicyRequest struct {
 
 func (x *ReloadPolicyRequest) Reset() {
 	*x = ReloadPolicyRequest{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[16]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1312,7 +1392,7 @@ func (x *ReloadPolicyRequest) String() string {
 func (*ReloadPolicyRequest) ProtoMessage() {}
 
 func (x *ReloadPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[16]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1325,7 +1405,7 @@ func (x *ReloadPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadPolicyRequest.ProtoReflect.Descriptor instead.
 func (*ReloadPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{16}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{18}
 }
 
 type ReloadPolicyResponse struct {
@@ -1339,7 +1419,7 @@ type ReloadPolicyResponse struct {
 
 func (x *ReloadPolicyResponse) Reset() {
 	*x = ReloadPolicyResponse{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[17]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1351,7 +1431,7 @@ func (x *ReloadPolicyResponse) String() string {
 func (*ReloadPolicyResponse) ProtoMessage() {}
 
 func (x *ReloadPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[17]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1364,7 +1444,7 @@ func (x *ReloadPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadPolicyResponse.ProtoReflect.Descriptor instead.
 func (*ReloadPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{17}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ReloadPolicyResponse) GetPolicyVersion() string {
@@ -1385,7 +1465,7 @@ var File_licensed_v1_admin_service_proto protoreflect.FileDescriptor
 
 const file_licensed_v1_admin_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1flicensed/v1/admin_service.proto\x12\vlicensed.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x10\n" +
+	"\x1flicensed/v1/admin_service.proto\x12\vlicensed.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a licensed/v1/cluster_status.proto\"\x10\n" +
 	"\x0eGetNodeRequest\"\x88\x06\n" +
 	"\x0fGetNodeResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
@@ -1411,7 +1491,10 @@ const file_licensed_v1_admin_service_proto_rawDesc = "" +
 	"\x0epolicy_version\x18\x11 \x01(\tR\rpolicyVersion\x12#\n" +
 	"\rpolicy_source\x18\x12 \x01(\tR\fpolicySource\x12.\n" +
 	"\x05store\x18\x13 \x01(\v2\x18.licensed.v1.StoreStatusR\x05store\x124\n" +
-	"\aarchive\x18\x14 \x01(\v2\x1a.licensed.v1.ArchiveStatusR\aarchive\"\x8a\x01\n" +
+	"\aarchive\x18\x14 \x01(\v2\x1a.licensed.v1.ArchiveStatusR\aarchive\"\x13\n" +
+	"\x11GetClusterRequest\"J\n" +
+	"\x12GetClusterResponse\x124\n" +
+	"\acluster\x18\x01 \x01(\v2\x1a.licensed.v1.ClusterStatusR\acluster\"\x8a\x01\n" +
 	"\vStoreStatus\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1a\n" +
 	"\blocation\x18\x02 \x01(\tR\blocation\x12\x1d\n" +
@@ -1502,9 +1585,11 @@ const file_licensed_v1_admin_service_proto_rawDesc = "" +
 	"\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSEVERITY_NOTE\x10\x01\x12\x14\n" +
 	"\x10SEVERITY_WARNING\x10\x02\x12\x12\n" +
-	"\x0eSEVERITY_ERROR\x10\x032\xfb\x04\n" +
+	"\x0eSEVERITY_ERROR\x10\x032\xca\x05\n" +
 	"\fAdminService\x12D\n" +
-	"\aGetNode\x12\x1b.licensed.v1.GetNodeRequest\x1a\x1c.licensed.v1.GetNodeResponse\x12V\n" +
+	"\aGetNode\x12\x1b.licensed.v1.GetNodeRequest\x1a\x1c.licensed.v1.GetNodeResponse\x12M\n" +
+	"\n" +
+	"GetCluster\x12\x1e.licensed.v1.GetClusterRequest\x1a\x1f.licensed.v1.GetClusterResponse\x12V\n" +
 	"\rListCustomers\x12!.licensed.v1.ListCustomersRequest\x1a\".licensed.v1.ListCustomersResponse\x12b\n" +
 	"\x11PassivateCustomer\x12%.licensed.v1.PassivateCustomerRequest\x1a&.licensed.v1.PassivateCustomerResponse\x12\\\n" +
 	"\x0fArchiveCustomer\x12#.licensed.v1.ArchiveCustomerRequest\x1a$.licensed.v1.ArchiveCustomerResponse\x12[\n" +
@@ -1525,58 +1610,64 @@ func file_licensed_v1_admin_service_proto_rawDescGZIP() []byte {
 }
 
 var file_licensed_v1_admin_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_licensed_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_licensed_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_licensed_v1_admin_service_proto_goTypes = []any{
 	(Severity)(0),                     // 0: licensed.v1.Severity
 	(*GetNodeRequest)(nil),            // 1: licensed.v1.GetNodeRequest
 	(*GetNodeResponse)(nil),           // 2: licensed.v1.GetNodeResponse
-	(*StoreStatus)(nil),               // 3: licensed.v1.StoreStatus
-	(*ArchiveStatus)(nil),             // 4: licensed.v1.ArchiveStatus
-	(*ListCustomersRequest)(nil),      // 5: licensed.v1.ListCustomersRequest
-	(*ListCustomersResponse)(nil),     // 6: licensed.v1.ListCustomersResponse
-	(*PassivateCustomerRequest)(nil),  // 7: licensed.v1.PassivateCustomerRequest
-	(*PassivateCustomerResponse)(nil), // 8: licensed.v1.PassivateCustomerResponse
-	(*ArchiveCustomerRequest)(nil),    // 9: licensed.v1.ArchiveCustomerRequest
-	(*ArchiveCustomerResponse)(nil),   // 10: licensed.v1.ArchiveCustomerResponse
-	(*VerifyCustomerRequest)(nil),     // 11: licensed.v1.VerifyCustomerRequest
-	(*VerifyCustomerResponse)(nil),    // 12: licensed.v1.VerifyCustomerResponse
-	(*CustomerReport)(nil),            // 13: licensed.v1.CustomerReport
-	(*Finding)(nil),                   // 14: licensed.v1.Finding
-	(*ImportCustomerRequest)(nil),     // 15: licensed.v1.ImportCustomerRequest
-	(*ImportCustomerResponse)(nil),    // 16: licensed.v1.ImportCustomerResponse
-	(*ReloadPolicyRequest)(nil),       // 17: licensed.v1.ReloadPolicyRequest
-	(*ReloadPolicyResponse)(nil),      // 18: licensed.v1.ReloadPolicyResponse
-	(*timestamppb.Timestamp)(nil),     // 19: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),       // 20: google.protobuf.Duration
+	(*GetClusterRequest)(nil),         // 3: licensed.v1.GetClusterRequest
+	(*GetClusterResponse)(nil),        // 4: licensed.v1.GetClusterResponse
+	(*StoreStatus)(nil),               // 5: licensed.v1.StoreStatus
+	(*ArchiveStatus)(nil),             // 6: licensed.v1.ArchiveStatus
+	(*ListCustomersRequest)(nil),      // 7: licensed.v1.ListCustomersRequest
+	(*ListCustomersResponse)(nil),     // 8: licensed.v1.ListCustomersResponse
+	(*PassivateCustomerRequest)(nil),  // 9: licensed.v1.PassivateCustomerRequest
+	(*PassivateCustomerResponse)(nil), // 10: licensed.v1.PassivateCustomerResponse
+	(*ArchiveCustomerRequest)(nil),    // 11: licensed.v1.ArchiveCustomerRequest
+	(*ArchiveCustomerResponse)(nil),   // 12: licensed.v1.ArchiveCustomerResponse
+	(*VerifyCustomerRequest)(nil),     // 13: licensed.v1.VerifyCustomerRequest
+	(*VerifyCustomerResponse)(nil),    // 14: licensed.v1.VerifyCustomerResponse
+	(*CustomerReport)(nil),            // 15: licensed.v1.CustomerReport
+	(*Finding)(nil),                   // 16: licensed.v1.Finding
+	(*ImportCustomerRequest)(nil),     // 17: licensed.v1.ImportCustomerRequest
+	(*ImportCustomerResponse)(nil),    // 18: licensed.v1.ImportCustomerResponse
+	(*ReloadPolicyRequest)(nil),       // 19: licensed.v1.ReloadPolicyRequest
+	(*ReloadPolicyResponse)(nil),      // 20: licensed.v1.ReloadPolicyResponse
+	(*timestamppb.Timestamp)(nil),     // 21: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),       // 22: google.protobuf.Duration
+	(*ClusterStatus)(nil),             // 23: licensed.v1.ClusterStatus
 }
 var file_licensed_v1_admin_service_proto_depIdxs = []int32{
-	19, // 0: licensed.v1.GetNodeResponse.started_at:type_name -> google.protobuf.Timestamp
-	20, // 1: licensed.v1.GetNodeResponse.uptime:type_name -> google.protobuf.Duration
-	3,  // 2: licensed.v1.GetNodeResponse.store:type_name -> licensed.v1.StoreStatus
-	4,  // 3: licensed.v1.GetNodeResponse.archive:type_name -> licensed.v1.ArchiveStatus
-	20, // 4: licensed.v1.ArchiveStatus.lag:type_name -> google.protobuf.Duration
-	13, // 5: licensed.v1.VerifyCustomerResponse.report:type_name -> licensed.v1.CustomerReport
-	14, // 6: licensed.v1.CustomerReport.findings:type_name -> licensed.v1.Finding
-	0,  // 7: licensed.v1.Finding.severity:type_name -> licensed.v1.Severity
-	1,  // 8: licensed.v1.AdminService.GetNode:input_type -> licensed.v1.GetNodeRequest
-	5,  // 9: licensed.v1.AdminService.ListCustomers:input_type -> licensed.v1.ListCustomersRequest
-	7,  // 10: licensed.v1.AdminService.PassivateCustomer:input_type -> licensed.v1.PassivateCustomerRequest
-	9,  // 11: licensed.v1.AdminService.ArchiveCustomer:input_type -> licensed.v1.ArchiveCustomerRequest
-	11, // 12: licensed.v1.AdminService.VerifyCustomer:input_type -> licensed.v1.VerifyCustomerRequest
-	15, // 13: licensed.v1.AdminService.ImportCustomer:input_type -> licensed.v1.ImportCustomerRequest
-	17, // 14: licensed.v1.AdminService.ReloadPolicy:input_type -> licensed.v1.ReloadPolicyRequest
-	2,  // 15: licensed.v1.AdminService.GetNode:output_type -> licensed.v1.GetNodeResponse
-	6,  // 16: licensed.v1.AdminService.ListCustomers:output_type -> licensed.v1.ListCustomersResponse
-	8,  // 17: licensed.v1.AdminService.PassivateCustomer:output_type -> licensed.v1.PassivateCustomerResponse
-	10, // 18: licensed.v1.AdminService.ArchiveCustomer:output_type -> licensed.v1.ArchiveCustomerResponse
-	12, // 19: licensed.v1.AdminService.VerifyCustomer:output_type -> licensed.v1.VerifyCustomerResponse
-	16, // 20: licensed.v1.AdminService.ImportCustomer:output_type -> licensed.v1.ImportCustomerResponse
-	18, // 21: licensed.v1.AdminService.ReloadPolicy:output_type -> licensed.v1.ReloadPolicyResponse
-	15, // [15:22] is the sub-list for method output_type
-	8,  // [8:15] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	21, // 0: licensed.v1.GetNodeResponse.started_at:type_name -> google.protobuf.Timestamp
+	22, // 1: licensed.v1.GetNodeResponse.uptime:type_name -> google.protobuf.Duration
+	5,  // 2: licensed.v1.GetNodeResponse.store:type_name -> licensed.v1.StoreStatus
+	6,  // 3: licensed.v1.GetNodeResponse.archive:type_name -> licensed.v1.ArchiveStatus
+	23, // 4: licensed.v1.GetClusterResponse.cluster:type_name -> licensed.v1.ClusterStatus
+	22, // 5: licensed.v1.ArchiveStatus.lag:type_name -> google.protobuf.Duration
+	15, // 6: licensed.v1.VerifyCustomerResponse.report:type_name -> licensed.v1.CustomerReport
+	16, // 7: licensed.v1.CustomerReport.findings:type_name -> licensed.v1.Finding
+	0,  // 8: licensed.v1.Finding.severity:type_name -> licensed.v1.Severity
+	1,  // 9: licensed.v1.AdminService.GetNode:input_type -> licensed.v1.GetNodeRequest
+	3,  // 10: licensed.v1.AdminService.GetCluster:input_type -> licensed.v1.GetClusterRequest
+	7,  // 11: licensed.v1.AdminService.ListCustomers:input_type -> licensed.v1.ListCustomersRequest
+	9,  // 12: licensed.v1.AdminService.PassivateCustomer:input_type -> licensed.v1.PassivateCustomerRequest
+	11, // 13: licensed.v1.AdminService.ArchiveCustomer:input_type -> licensed.v1.ArchiveCustomerRequest
+	13, // 14: licensed.v1.AdminService.VerifyCustomer:input_type -> licensed.v1.VerifyCustomerRequest
+	17, // 15: licensed.v1.AdminService.ImportCustomer:input_type -> licensed.v1.ImportCustomerRequest
+	19, // 16: licensed.v1.AdminService.ReloadPolicy:input_type -> licensed.v1.ReloadPolicyRequest
+	2,  // 17: licensed.v1.AdminService.GetNode:output_type -> licensed.v1.GetNodeResponse
+	4,  // 18: licensed.v1.AdminService.GetCluster:output_type -> licensed.v1.GetClusterResponse
+	8,  // 19: licensed.v1.AdminService.ListCustomers:output_type -> licensed.v1.ListCustomersResponse
+	10, // 20: licensed.v1.AdminService.PassivateCustomer:output_type -> licensed.v1.PassivateCustomerResponse
+	12, // 21: licensed.v1.AdminService.ArchiveCustomer:output_type -> licensed.v1.ArchiveCustomerResponse
+	14, // 22: licensed.v1.AdminService.VerifyCustomer:output_type -> licensed.v1.VerifyCustomerResponse
+	18, // 23: licensed.v1.AdminService.ImportCustomer:output_type -> licensed.v1.ImportCustomerResponse
+	20, // 24: licensed.v1.AdminService.ReloadPolicy:output_type -> licensed.v1.ReloadPolicyResponse
+	17, // [17:25] is the sub-list for method output_type
+	9,  // [9:17] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_admin_service_proto_init() }
@@ -1584,13 +1675,14 @@ func file_licensed_v1_admin_service_proto_init() {
 	if File_licensed_v1_admin_service_proto != nil {
 		return
 	}
+	file_licensed_v1_cluster_status_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_licensed_v1_admin_service_proto_rawDesc), len(file_licensed_v1_admin_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   18,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

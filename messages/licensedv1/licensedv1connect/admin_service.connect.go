@@ -37,6 +37,8 @@ const (
 const (
 	// AdminServiceGetNodeProcedure is the fully-qualified name of the AdminService's GetNode RPC.
 	AdminServiceGetNodeProcedure = "/licensed.v1.AdminService/GetNode"
+	// AdminServiceGetClusterProcedure is the fully-qualified name of the AdminService's GetCluster RPC.
+	AdminServiceGetClusterProcedure = "/licensed.v1.AdminService/GetCluster"
 	// AdminServiceListCustomersProcedure is the fully-qualified name of the AdminService's
 	// ListCustomers RPC.
 	AdminServiceListCustomersProcedure = "/licensed.v1.AdminService/ListCustomers"
@@ -61,6 +63,8 @@ const (
 type AdminServiceClient interface {
 	// GetNode tells how the node behind this address does.
 	GetNode(context.Context, *connect.Request[licensedv1.GetNodeRequest]) (*connect.Response[licensedv1.GetNodeResponse], error)
+	// GetCluster tells how the cluster does, as the node behind this address sees it.
+	GetCluster(context.Context, *connect.Request[licensedv1.GetClusterRequest]) (*connect.Response[licensedv1.GetClusterResponse], error)
 	// ListCustomers lists the ids of customers that have a history, page by page.
 	ListCustomers(context.Context, *connect.Request[licensedv1.ListCustomersRequest]) (*connect.Response[licensedv1.ListCustomersResponse], error)
 	// PassivateCustomer takes a customer out of memory, unless commands are under way. Nothing is lost;
@@ -93,6 +97,12 @@ func NewAdminServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			httpClient,
 			baseURL+AdminServiceGetNodeProcedure,
 			connect.WithSchema(adminServiceMethods.ByName("GetNode")),
+			connect.WithClientOptions(opts...),
+		),
+		getCluster: connect.NewClient[licensedv1.GetClusterRequest, licensedv1.GetClusterResponse](
+			httpClient,
+			baseURL+AdminServiceGetClusterProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("GetCluster")),
 			connect.WithClientOptions(opts...),
 		),
 		listCustomers: connect.NewClient[licensedv1.ListCustomersRequest, licensedv1.ListCustomersResponse](
@@ -137,6 +147,7 @@ func NewAdminServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 // adminServiceClient implements AdminServiceClient.
 type adminServiceClient struct {
 	getNode           *connect.Client[licensedv1.GetNodeRequest, licensedv1.GetNodeResponse]
+	getCluster        *connect.Client[licensedv1.GetClusterRequest, licensedv1.GetClusterResponse]
 	listCustomers     *connect.Client[licensedv1.ListCustomersRequest, licensedv1.ListCustomersResponse]
 	passivateCustomer *connect.Client[licensedv1.PassivateCustomerRequest, licensedv1.PassivateCustomerResponse]
 	archiveCustomer   *connect.Client[licensedv1.ArchiveCustomerRequest, licensedv1.ArchiveCustomerResponse]
@@ -148,6 +159,11 @@ type adminServiceClient struct {
 // GetNode calls licensed.v1.AdminService.GetNode.
 func (c *adminServiceClient) GetNode(ctx context.Context, req *connect.Request[licensedv1.GetNodeRequest]) (*connect.Response[licensedv1.GetNodeResponse], error) {
 	return c.getNode.CallUnary(ctx, req)
+}
+
+// GetCluster calls licensed.v1.AdminService.GetCluster.
+func (c *adminServiceClient) GetCluster(ctx context.Context, req *connect.Request[licensedv1.GetClusterRequest]) (*connect.Response[licensedv1.GetClusterResponse], error) {
+	return c.getCluster.CallUnary(ctx, req)
 }
 
 // ListCustomers calls licensed.v1.AdminService.ListCustomers.
@@ -184,6 +200,8 @@ func (c *adminServiceClient) ReloadPolicy(ctx context.Context, req *connect.Requ
 type AdminServiceHandler interface {
 	// GetNode tells how the node behind this address does.
 	GetNode(context.Context, *connect.Request[licensedv1.GetNodeRequest]) (*connect.Response[licensedv1.GetNodeResponse], error)
+	// GetCluster tells how the cluster does, as the node behind this address sees it.
+	GetCluster(context.Context, *connect.Request[licensedv1.GetClusterRequest]) (*connect.Response[licensedv1.GetClusterResponse], error)
 	// ListCustomers lists the ids of customers that have a history, page by page.
 	ListCustomers(context.Context, *connect.Request[licensedv1.ListCustomersRequest]) (*connect.Response[licensedv1.ListCustomersResponse], error)
 	// PassivateCustomer takes a customer out of memory, unless commands are under way. Nothing is lost;
@@ -212,6 +230,12 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 		AdminServiceGetNodeProcedure,
 		svc.GetNode,
 		connect.WithSchema(adminServiceMethods.ByName("GetNode")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceGetClusterHandler := connect.NewUnaryHandler(
+		AdminServiceGetClusterProcedure,
+		svc.GetCluster,
+		connect.WithSchema(adminServiceMethods.ByName("GetCluster")),
 		connect.WithHandlerOptions(opts...),
 	)
 	adminServiceListCustomersHandler := connect.NewUnaryHandler(
@@ -254,6 +278,8 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 		switch r.URL.Path {
 		case AdminServiceGetNodeProcedure:
 			adminServiceGetNodeHandler.ServeHTTP(w, r)
+		case AdminServiceGetClusterProcedure:
+			adminServiceGetClusterHandler.ServeHTTP(w, r)
 		case AdminServiceListCustomersProcedure:
 			adminServiceListCustomersHandler.ServeHTTP(w, r)
 		case AdminServicePassivateCustomerProcedure:
@@ -277,6 +303,10 @@ type UnimplementedAdminServiceHandler struct{}
 
 func (UnimplementedAdminServiceHandler) GetNode(context.Context, *connect.Request[licensedv1.GetNodeRequest]) (*connect.Response[licensedv1.GetNodeResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("licensed.v1.AdminService.GetNode is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) GetCluster(context.Context, *connect.Request[licensedv1.GetClusterRequest]) (*connect.Response[licensedv1.GetClusterResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("licensed.v1.AdminService.GetCluster is not implemented"))
 }
 
 func (UnimplementedAdminServiceHandler) ListCustomers(context.Context, *connect.Request[licensedv1.ListCustomersRequest]) (*connect.Response[licensedv1.ListCustomersResponse], error) {
