@@ -60,7 +60,7 @@ func (n *Node) openArchive(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.noteRisks("", store.Risks())
+	n.noteRisks(store.Risks())
 	n.push("archive", func(context.Context) error { return store.Close() })
 	n.cold, n.archive = store, &archiveSource{location: cassandraLocation(&o)}
 	return nil
@@ -117,23 +117,15 @@ func (n *Node) startArchiver(context.Context) error {
 	if n.archive == nil {
 		return nil
 	}
-	scanFile := filepath.Join(n.config.Data, archiveScanFile)
-	position, err := os.ReadFile(scanFile)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		n.log.Warn("archiver: its scan starts anew", "error", err)
-	}
-	w := archive.NewWorker(archive.WorkerOptions{
+	o := archive.WorkerOptions{
 		Hot: n.store, Cold: n.cold, Owner: &archiveOwner{n}, Config: n.config.Archiver, Now: n.config.Now,
-		Position: string(position),
-		SavePosition: func(p string) {
-			// A lost position costs a longer way round.
-			if err := os.WriteFile(scanFile, []byte(p), 0o644); err != nil {
-				n.log.Warn("archiver: cannot save where its scan is", "error", err)
-			}
-		},
 		Listener: archive.WorkerListener{Archived: n.archived, Failed: n.archiveFailed, Scanned: n.archiveScanned},
-	})
-	n.archive.metrics = newArchiveMetrics(n.registry, w, n.archive.store)
+	}
+	if n.config.Store == "" {
+		n.keepScan(&o)
+	}
+	w := archive.NewWorker(o)
+	n.archive.metrics = newArchiveMetrics(n.registry, w, n.archive.size)
 	w.Start()
 	n.archiver.Store(w)
 	n.push("archiver", w.Close)

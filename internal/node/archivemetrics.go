@@ -7,7 +7,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"licensed/persistence/archive"
-	"licensed/persistence/pebble"
 )
 
 // archiveMetrics hears what the archiver does.
@@ -16,7 +15,8 @@ type archiveMetrics struct {
 	failures                                    *prometheus.CounterVec
 }
 
-func newArchiveMetrics(r prometheus.Registerer, w *archive.Worker, store *pebble.Archive) *archiveMetrics {
+// newArchiveMetrics registers the metrics; size may be nil.
+func newArchiveMetrics(r prometheus.Registerer, w *archive.Worker, size func(context.Context) (uint64, error)) *archiveMetrics {
 	counter := func(name, help string) prometheus.Counter {
 		c := prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 		r.MustRegister(c)
@@ -48,16 +48,19 @@ func newArchiveMetrics(r prometheus.Registerer, w *archive.Worker, store *pebble
 		Name: "licensed_archive_dropped_customers_total",
 		Help: "Customers that found the archiver's queue full and were left to its scan.",
 	}, func() float64 { return float64(w.Stats().Dropped) }))
+	if size == nil {
+		return m
+	}
 	r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "licensed_archive_disk_bytes", Help: "Space that the archive's files take; 0 if it cannot tell.",
 	}, func() float64 {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		size, err := store.Size(ctx)
+		bytes, err := size(ctx)
 		if err != nil {
 			return 0
 		}
-		return float64(size)
+		return float64(bytes)
 	}))
 	return m
 }

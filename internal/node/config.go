@@ -1,7 +1,10 @@
 package node
 
 import (
+	"errors"
+	"fmt"
 	"log/slog"
+	"path/filepath"
 	"time"
 
 	"licensed/actors"
@@ -15,8 +18,16 @@ const ArchiveOff = "off"
 
 // Config of a node. DefaultConfig gives sensible values.
 type Config struct {
+	// Store is the URL of a store on Cassandra (cassandra://HOST,HOST/KEYSPACE?PARAMETERS, see
+	// docs/cassandra.md); empty for the embedded one in Data.
+	Store string
+	// StorePasswordFile has the password for Store, in place of one in the URL.
+	StorePasswordFile string
 	// Data is the directory of the embedded store, made if missing.
 	Data string
+	// Development makes a keyspace and tables that are missing, with one copy of everything, and
+	// accepts that risk.
+	Development bool
 	// Listen is the address of the API, HOST:PORT; port 0 chooses one.
 	Listen string
 	// Admin is the address of metrics, profiles and health checks; empty for none.
@@ -29,9 +40,12 @@ type Config struct {
 	// Runtime of the aggregates.
 	Runtime actors.Config
 
-	// Archive is the directory of the archive tier, made if missing, best on another disk; empty for
-	// archive/ in Data, ArchiveOff for none.
+	// Archive is the archive tier: a directory, made if missing, best on another disk; the URL of a
+	// keyspace on Cassandra, best one with large disks; ArchiveOff for none; empty for archive/ in Data,
+	// or the keyspace of Store.
 	Archive string
+	// ArchivePasswordFile is to Archive what StorePasswordFile is to Store.
+	ArchivePasswordFile string
 	// Archiver of closed history.
 	Archiver archive.WorkerConfig
 
@@ -67,4 +81,33 @@ func DefaultConfig() Config {
 		DrainTimeout: 30 * time.Second,
 		Logger:       slog.Default(),
 	}
+}
+
+// Validate returns what is wrong with the settings of store and archive, or nil.
+func (c *Config) Validate() error {
+	if c.Store == "" && c.Data == "" {
+		return errors.New("data: is required")
+	}
+	if c.Store != "" && !isCassandra(c.Store) {
+		return fmt.Errorf("store: %q is no URL of a store, like cassandra://127.0.0.1:9042/licensed", c.Store)
+	}
+	var err error
+	if c.Store != "" {
+		_, err = c.storeOptions()
+	}
+	if err == nil {
+		_, _, err = c.archiveOptions()
+	}
+	return err
+}
+
+// ArchiveDir returns the directory of the archive, "" if it has none.
+func (c *Config) ArchiveDir() string {
+	switch {
+	case c.Archive == ArchiveOff, isCassandra(c.Archive), c.Archive == "" && c.Store != "":
+		return ""
+	case c.Archive == "":
+		return filepath.Join(c.Data, "archive")
+	}
+	return c.Archive
 }

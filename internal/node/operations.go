@@ -15,7 +15,6 @@ import (
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
 	"licensed/persistence/doctor"
-	"licensed/persistence/pebble"
 )
 
 // operations is what operators ask of a node. It implements gateway.Operations.
@@ -33,14 +32,6 @@ func (o *operations) Node(ctx context.Context) (*licensedv1.GetNodeResponse, err
 		PolicyVersion: o.n.policy.version(), PolicySource: o.n.policy.source(), Store: o.n.storeStatus(ctx),
 		Archive: o.n.archiveStatus(ctx),
 	}, nil
-}
-
-func pebbleStatus(ctx context.Context, dir string, store *pebble.Store) *licensedv1.StoreStatus {
-	s := &licensedv1.StoreStatus{Kind: "pebble", Location: dir}
-	if m, err := store.Metrics(ctx); err == nil { // If it stopped, the node's state tells.
-		s.DiskBytes, s.Writes, s.Syncs = m.Engine.DiskSpaceUsage(), m.Writes, m.Groups
-	}
-	return s
 }
 
 // Customers implements gateway.Operations.

@@ -5,19 +5,20 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"licensed/persistence/cassandra"
 	"licensed/persistence/pebble"
 )
 
-// storeMetrics collects the figures of the embedded store when they are asked for.
-type storeMetrics struct {
+// pebbleMetrics collects the figures of the embedded store when they are asked for.
+type pebbleMetrics struct {
 	store *pebble.Store
 
 	writes, syncs, disk, debt, amplification, hits, misses *prometheus.Desc
 }
 
-func newStoreMetrics(s *pebble.Store) *storeMetrics {
+func newPebbleMetrics(s *pebble.Store) *pebbleMetrics {
 	desc := func(name, help string) *prometheus.Desc { return prometheus.NewDesc(name, help, nil, nil) }
-	return &storeMetrics{
+	return &pebbleMetrics{
 		store:  s,
 		writes: desc("licensed_store_writes_total", "Mutations and roots acknowledged as durable."),
 		syncs:  desc("licensed_store_syncs_total", "Groups of writes made durable by one sync each."),
@@ -31,14 +32,14 @@ func newStoreMetrics(s *pebble.Store) *storeMetrics {
 }
 
 // Describe implements prometheus.Collector.
-func (m *storeMetrics) Describe(to chan<- *prometheus.Desc) {
+func (m *pebbleMetrics) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{m.writes, m.syncs, m.disk, m.debt, m.amplification, m.hits, m.misses} {
 		to <- d
 	}
 }
 
 // Collect implements prometheus.Collector.
-func (m *storeMetrics) Collect(to chan<- prometheus.Metric) {
+func (m *pebbleMetrics) Collect(to chan<- prometheus.Metric) {
 	s, err := m.store.Metrics(context.Background())
 	if err != nil {
 		return // Closed, or stopped by an error; the health check tells.
@@ -57,4 +58,44 @@ func (m *storeMetrics) Collect(to chan<- prometheus.Metric) {
 	gauge(m.amplification, float64(e.ReadAmp()))
 	counter(m.hits, float64(e.BlockCache.Hits))
 	counter(m.misses, float64(e.BlockCache.Misses))
+}
+
+// cassandraMetrics collects the figures of the store on Cassandra when they are asked for.
+type cassandraMetrics struct {
+	store *cassandra.Store
+
+	writes, requests, rows, outcomes, readErrors *prometheus.Desc
+}
+
+func newCassandraMetrics(s *cassandra.Store) *cassandraMetrics {
+	desc := func(name, help string, labels ...string) *prometheus.Desc { return prometheus.NewDesc(name, help, labels, nil) }
+	return &cassandraMetrics{
+		store:      s,
+		writes:     desc("licensed_store_writes_total", "Mutations and roots sent, repeats included."),
+		requests:   desc("licensed_store_requests_total", "Requests to Cassandra that writes shared."),
+		rows:       desc("licensed_store_rows_total", "Rows written."),
+		outcomes:   desc("licensed_store_failed_writes_total", "Writes and compare-and-sets that were not acknowledged; unknown ones are repeated.", "outcome"),
+		readErrors: desc("licensed_store_read_errors_total", "Reads that could not be served."),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (m *cassandraMetrics) Describe(to chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{m.writes, m.requests, m.rows, m.outcomes, m.readErrors} {
+		to <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (m *cassandraMetrics) Collect(to chan<- prometheus.Metric) {
+	s := m.store.Stats()
+	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
+		to <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+	counter(m.writes, s.Writes)
+	counter(m.requests, s.Requests)
+	counter(m.rows, s.Rows)
+	counter(m.outcomes, s.Unknown, "unknown")
+	counter(m.outcomes, s.Rejected, "rejected")
+	counter(m.readErrors, s.ReadErrors)
 }

@@ -1,0 +1,205 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"licensed/messages/licensedv1"
+	"licensed/persistence/cassandra"
+)
+
+// Errors of opening a store on Cassandra.
+var (
+	// ErrUnsafe says that its setup can lose acknowledged events; the error names what it is accepted by.
+	ErrUnsafe = cassandra.ErrUnsafe
+	// ErrSchema says that the keyspace, or its schema, is missing or of another version.
+	ErrSchema = cassandra.ErrSchema
+	// ErrCredentials says that Cassandra refuses user or password.
+	ErrCredentials = cassandra.ErrCredentials
+)
+
+// cassandraScheme begins the URL of a store on Cassandra.
+const cassandraScheme = "cassandra://"
+
+// developmentCopies is how many copies a keyspace has that is made for development: one Cassandra node
+// is enough then, and a lost disk loses everything.
+const developmentCopies = 1
+
+// options returns how to reach Cassandra by a URL, with the password from a file if there is one.
+func (c *Config) options(url, passwordFile string) (cassandra.Options, error) {
+	o, err := cassandra.ParseURL(url)
+	if err != nil {
+		return o, err
+	}
+	if passwordFile != "" {
+		password, err := os.ReadFile(passwordFile)
+		if err != nil {
+			return o, fmt.Errorf("password file: %w", err)
+		}
+		o.Password = strings.TrimRight(string(password), "\r\n")
+	}
+	if err := o.Validate(); err != nil {
+		return o, err
+	}
+	o.Logger = c.Logger
+	if c.Development {
+		o.AcceptRisks = append(o.AcceptRisks, cassandra.RiskReplication1)
+	}
+	return o, nil
+}
+
+// storeOptions returns how to reach the store; the settings name one on Cassandra.
+func (c *Config) storeOptions() (cassandra.Options, error) {
+	o, err := c.options(c.Store, c.StorePasswordFile)
+	if err != nil {
+		return o, fmt.Errorf("store: %w", err)
+	}
+	return o, nil
+}
+
+// archiveOptions returns how to reach the archive, and whether it is on Cassandra at all.
+func (c *Config) archiveOptions() (o cassandra.Options, ok bool, err error) {
+	switch {
+	case c.Archive == "" && c.Store != "": // The store's own keyspace.
+		o, err = c.storeOptions()
+	case isCassandra(c.Archive):
+		if o, err = c.options(c.Archive, c.ArchivePasswordFile); err != nil {
+			err = fmt.Errorf("archive: %w", err)
+		}
+	default:
+		return o, false, nil
+	}
+	return o, true, err
+}
+
+func isCassandra(url string) bool { return strings.HasPrefix(url, cassandraScheme) }
+
+// openCassandra opens the store on Cassandra. In development it makes what is missing.
+func (n *Node) openCassandra(ctx context.Context) error {
+	o, err := n.config.storeOptions()
+	if err == nil {
+		err = n.develop(ctx, o, cassandra.HotSchema)
+	}
+	if err != nil {
+		return err
+	}
+	store, err := cassandra.Open(ctx, o)
+	if err != nil {
+		return err
+	}
+	n.store = store
+	n.noteRisks(store.Risks())
+	location := cassandraLocation(&o)
+	n.storeStatus = func(context.Context) *licensedv1.StoreStatus {
+		s := store.Stats()
+		return &licensedv1.StoreStatus{Kind: "cassandra", Location: location, Writes: s.Writes, Syncs: s.Requests}
+	}
+	n.registry.MustRegister(newCassandraMetrics(store))
+	n.push("store", func(context.Context) error { return store.Close() })
+	return nil
+}
+
+// cassandraLocation returns contact points and keyspace, for people.
+func cassandraLocation(o *cassandra.Options) string {
+	return strings.Join(o.Hosts, ",") + "/" + o.Keyspace
+}
+
+// develop makes keyspace and tables that are missing, in development only: elsewhere an operator says
+// where copies belong, and when tables change.
+func (n *Node) develop(ctx context.Context, o cassandra.Options, which cassandra.Schema) error {
+	if !n.config.Development {
+		return nil
+	}
+	_, err := cassandra.ApplySchema(ctx, o, which, cassandra.ApplyOptions{
+		CreateKeyspace: developmentCopies,
+		Progress: func(v cassandra.SchemaVersion) {
+			n.note(fmt.Sprintf("keyspace %s: making version %d (%s) of the %s schema, because this is for development",
+				o.Keyspace, v.Version, v.Name, which))
+		},
+	})
+	return err
+}
+
+// noteRisks keeps what people should be told of a keyspace.
+func (n *Node) noteRisks(risks []cassandra.Risk) {
+	for _, r := range risks {
+		text := "risk " + r.String()
+		if !slices.Contains(n.notes, text) {
+			n.notes = append(n.notes, text) // The store has logged it.
+		}
+	}
+}
+
+// note keeps something that people should be told at the start.
+func (n *Node) note(text string) {
+	n.log.Warn(text)
+	n.notes = append(n.notes, text)
+}
+
+// SchemaVersion is one version of the tables of a tier.
+type SchemaVersion struct {
+	// Tier is "hot" or "archive", Location contact points and keyspace.
+	Tier, Location string
+	cassandra.SchemaVersion
+}
+
+// ApplySchema brings the tables of the store, and of the archive if it is on Cassandra, to the version
+// that this program needs; the keyspaces must be there. progress hears of each version before it is
+// applied. Any number of processes may do so at once. Errors: ErrSchema, ErrCredentials, and those of a
+// Cassandra that cannot be reached.
+func ApplySchema(ctx context.Context, c Config, progress func(SchemaVersion)) ([]SchemaVersion, error) {
+	return c.eachSchema(func(o cassandra.Options, which cassandra.Schema) ([]cassandra.SchemaVersion, error) {
+		location := cassandraLocation(&o)
+		return cassandra.ApplySchema(ctx, o, which, cassandra.ApplyOptions{Progress: func(v cassandra.SchemaVersion) {
+			progress(SchemaVersion{string(which), location, v})
+		}})
+	})
+}
+
+// SchemaStatus returns the versions that the keyspaces of store and archive have, and those that this
+// program knows. Errors: as ApplySchema.
+func SchemaStatus(ctx context.Context, c Config) ([]SchemaVersion, error) {
+	return c.eachSchema(func(o cassandra.Options, which cassandra.Schema) ([]cassandra.SchemaVersion, error) {
+		return cassandra.SchemaStatus(ctx, o, which)
+	})
+}
+
+// errNoCassandra says that there is nothing with a schema.
+var errNoCassandra = errors.New("neither store nor archive is on Cassandra (--store cassandra://HOST/KEYSPACE), and nothing else has a schema to apply")
+
+// eachSchema calls f for the tiers that are on Cassandra.
+func (c *Config) eachSchema(
+	f func(cassandra.Options, cassandra.Schema) ([]cassandra.SchemaVersion, error),
+) ([]SchemaVersion, error) {
+	var all []SchemaVersion
+	add := func(o cassandra.Options, which cassandra.Schema) error {
+		state, err := f(o, which)
+		for _, v := range state {
+			all = append(all, SchemaVersion{string(which), cassandraLocation(&o), v})
+		}
+		return err
+	}
+	if c.Store != "" {
+		o, err := c.storeOptions()
+		if err == nil {
+			err = add(o, cassandra.HotSchema)
+		}
+		if err != nil {
+			return all, err
+		}
+	}
+	o, ok, err := c.archiveOptions()
+	switch {
+	case err != nil:
+		return all, err
+	case ok:
+		err = add(o, cassandra.ArchiveSchema)
+	case c.Store == "":
+		err = errNoCassandra
+	}
+	return all, err
+}
