@@ -39,7 +39,7 @@ type Housekeeping interface {
 	// DeleteRecords deletes all records of a partition. The mark is durable.
 	DeleteRecords(ctx context.Context, p Partition) error
 
-	// StripRoot drops what the chain does not need from a root. Snapshot names where the archive has
+	// StripRoot drops what the chain does not need from a root. SnapshotAt names where the archive has
 	// the whole root, empty if none is needed: a child is durable.
 	StripRoot(ctx context.Context, key RootKey, snapshotAt string) error
 }
@@ -52,7 +52,8 @@ type Archive interface {
 	PutSegment(ctx context.Context, name string, data []byte, expires time.Time) error
 	// ReadSegment returns the data. Errors: ErrNotFound, ErrUnavailable, ErrCorrupt.
 	ReadSegment(ctx context.Context, name string) ([]byte, error)
-	// DeleteSegment deletes a segment that no mark names. One that does not exist is no error.
+	// DeleteSegment deletes a segment that no mark names, nor a root that anything is recovered from.
+	// One that does not exist is no error.
 	DeleteSegment(ctx context.Context, name string) error
 	// Segments returns up to limit names above after, in order of the names' bytes.
 	Segments(ctx context.Context, after string, limit int) ([]string, error)

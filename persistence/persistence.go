@@ -148,6 +148,9 @@ type Root struct {
 	SnapshotAt string
 }
 
+// IsArchived reports whether nothing is left for an archiver to do for the root and its partition.
+func (r *Root) IsArchived() bool { return r.Archive != nil && r.Stripped && r.SnapshotAt == "" }
+
 // Partition returns the name of the root's partition.
 func (r *Root) Partition() Partition {
 	return Partition{RootKey: r.Key, Incarnation: r.Incarnation}

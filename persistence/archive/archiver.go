@@ -143,8 +143,8 @@ func (a *Archiver) closed(ctx context.Context, head persistence.Head) ([]closed,
 			if r.Key != parent {
 				continue
 			}
-			if r.Archive != nil && r.Stripped {
-				// Roots are marked and stripped oldest first: below this one all is done.
+			if r.IsArchived() {
+				// Roots are archived oldest first: below this one all is done.
 				return reversed(found), base, nil
 			}
 			found = append(found, closed{root: r, through: base})
@@ -242,12 +242,27 @@ func (a *Archiver) move(ctx context.Context, group []closed, held func() bool, r
 		if err := a.hot.DeleteRecords(ctx, c.root.Partition()); err != nil {
 			return fmt.Errorf("trim %s: %w", c.root.Key, err)
 		}
-		if err := a.hot.StripRoot(ctx, c.root.Key, ""); err != nil {
-			return fmt.Errorf("strip %s: %w", c.root.Key, err)
+		if err := a.strip(ctx, &c.root); err != nil {
+			return err
 		}
 		res.Partitions++
 		res.Records += len(c.rows)
 		res.Through = c.through
+	}
+	return nil
+}
+
+// strip leaves of a closed root what the chain needs. Its child is durable, so nothing is recovered from
+// its snapshot any more, also if that is in the archive: then it goes first, or a crash in between would
+// leave a segment that nothing names.
+func (a *Archiver) strip(ctx context.Context, r *persistence.Root) error {
+	if r.SnapshotAt != "" {
+		if err := a.cold.DeleteSegment(ctx, r.SnapshotAt); err != nil {
+			return fmt.Errorf("delete snapshot %s of %s: %w", r.SnapshotAt, r.Key, err)
+		}
+	}
+	if err := a.hot.StripRoot(ctx, r.Key, ""); err != nil {
+		return fmt.Errorf("strip %s: %w", r.Key, err)
 	}
 	return nil
 }

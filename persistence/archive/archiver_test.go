@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -256,13 +257,18 @@ func (b *broken) PutSegment(ctx context.Context, name string, data []byte, expir
 	return b.step(func() error { return b.Archive.PutSegment(ctx, name, data, expires) })
 }
 
+func (b *broken) DeleteSegment(ctx context.Context, name string) error {
+	return b.step(func() error { return b.Archive.DeleteSegment(ctx, name) })
+}
+
 func (b *broken) ReadSegment(ctx context.Context, name string) (data []byte, err error) {
 	err = b.step(func() (err error) { data, err = b.Archive.ReadSegment(ctx, name); return err })
 	return data, err
 }
 
 // TestCrashAfterEachStep gives up at every call there is, before and after it took effect; the history
-// is whole at once, and so after it was archived again.
+// is whole at once, and so after it was archived again. One of its roots is a stub that was woken, whose
+// snapshot is gone in the end.
 func TestCrashAfterEachStep(t *testing.T) {
 	for _, after := range []bool{false, true} {
 		finished := false
@@ -272,7 +278,11 @@ func TestCrashAfterEachStep(t *testing.T) {
 			f.config.Page = 3
 			for i := range 6 {
 				f.Roll(i == 3).Append(7 * (i % 3)).Stray(2)
+				if i == 3 {
+					f.stub()
+				}
 			}
+			stub := f.roots()[2].SnapshotAt
 			b := &broken{HotTier: f.hot, Archive: f.cold, fail: fail, after: after}
 			a := archive.New(f.options(b, b))
 			_, err := a.Archive(t.Context(), f.Head(), true, held)
@@ -297,7 +307,18 @@ func TestCrashAfterEachStep(t *testing.T) {
 			}
 			f.wantWhole(int(f.Head().Base))
 			f.wantSnapshot(fmt.Sprintf("state at %d", f.Head().Base))
+			if stub == "" || slices.Contains(f.segments(), stub) {
+				t.Errorf("call %d: the snapshot of the woken stub, %q, is still there", fail, stub)
+			}
 		}
+	}
+}
+
+// stub moves the snapshot of the top root to the archive.
+func (f *fixture) stub() {
+	f.Helper()
+	if err := f.archiver().ArchiveSnapshot(f.Context(), f.Head(), held); err != nil {
+		f.Fatal(err)
 	}
 }
 
@@ -422,16 +443,15 @@ func TestBudget(t *testing.T) {
 	}
 }
 
-// TestStubIsWokenAndArchivedAgain: an aggregate that goes to the archive and comes back, many times.
+// TestStubIsWokenAndArchivedAgain: an aggregate that goes to the archive and comes back, many times,
+// leaves there its history and one snapshot.
 func TestStubIsWokenAndArchivedAgain(t *testing.T) {
 	f := newFixture(t)
 	for range 5 {
 		f.Roll(false).Append(10).Roll(true)
 		f.archive(true)
 		for range 2 {
-			if err := f.archiver().ArchiveSnapshot(t.Context(), f.Head(), held); err != nil {
-				t.Fatal(err)
-			}
+			f.stub()
 		}
 		top := f.roots()[0]
 		if !top.Stripped || !strings.HasPrefix(top.SnapshotAt, someone+"/") || top.Archive != nil {
@@ -439,5 +459,37 @@ func TestStubIsWokenAndArchivedAgain(t *testing.T) {
 		}
 		f.wantSnapshot(fmt.Sprintf("state at %d", f.Head().Base))
 		f.wantWhole(len(f.Records))
+		f.wantNamed(top.SnapshotAt)
 	}
+}
+
+// wantNamed demands that the archive has the snapshot of that name and the segments that marks name, and
+// nothing else.
+func (f *fixture) wantNamed(snapshot string) {
+	f.Helper()
+	want := []string{snapshot}
+	for _, r := range f.roots() {
+		if r.Archive != nil && r.Archive.Segment != "" {
+			want = append(want, r.Archive.Segment)
+		}
+	}
+	slices.Sort(want)
+	if got := f.segments(); !slices.Equal(got, slices.Compact(want)) {
+		f.Errorf("segments %q, want %q", got, want)
+	}
+}
+
+// TestStubIsKeptWhileItIsTheTop: however often the archiver comes by, the snapshot of the top root stays.
+func TestStubIsKeptWhileItIsTheTop(t *testing.T) {
+	f := newFixture(t)
+	f.Roll(false).Append(10).Roll(false)
+	for range 3 {
+		f.archive(true)
+		f.stub()
+		f.wantSnapshot("state at 10")
+	}
+	f.Append(5) // the actor was still in memory
+	f.archive(true)
+	f.wantSnapshot("state at 10")
+	f.wantWhole(10)
 }

@@ -12,6 +12,11 @@
 //	trim    delete the records from the hot tier
 //	strip   each root to the fields that hold the chain together
 //
+// The top root is what an aggregate is recovered from. Of one that was idle for long its snapshot moves,
+// too; what is left of the root, the stub, says where it is. When the aggregate was woken, by a root on
+// top of the stub, that closes the stub like any other; the snapshot is then deleted before it is stripped
+// of the name.
+//
 // A crash between any two steps leaves a state from which the next run goes on: what is marked is
 // never read in the hot tier again, what is not marked is still there whole. Segments have names that
 // were never used before and are never overwritten, so an archiver that was fenced can do no harm but

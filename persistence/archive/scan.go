@@ -130,7 +130,7 @@ func (w *Worker) look(aggregate string) (due, error) {
 	if c.SnapshotAfter > 0 && now.Sub(top.Time) >= c.SnapshotAfter && !w.o.Owner.Resident(aggregate) {
 		return dueAll, nil
 	}
-	if top.Parent.IsZero() || len(roots) > 1 && isDone(&roots[1]) {
+	if top.Parent.IsZero() || len(roots) > 1 && roots[1].IsArchived() {
 		return dueNothing, nil
 	}
 	return w.lookBack(aggregate, now.Add(-c.After))
@@ -152,7 +152,7 @@ func (w *Worker) lookBack(aggregate string, old time.Time) (due, error) {
 				head = r.Base // the top root is closed by the waking
 				continue
 			}
-			if isDone(r) {
+			if r.IsArchived() {
 				return dueNothing, nil
 			}
 			if r.Time.Before(old) || head >= r.Base+w.segmentEvents() {
@@ -165,8 +165,6 @@ func (w *Worker) lookBack(aggregate string, old time.Time) (due, error) {
 		below = roots[len(roots)-1].Key
 	}
 }
-
-func isDone(r *persistence.Root) bool { return r.Archive != nil && r.Stripped }
 
 // wake asks the owner for the head, which brings the aggregate to memory, and archives.
 func (w *Worker) wake(aggregate string, whole bool) error {

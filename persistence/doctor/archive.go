@@ -23,18 +23,9 @@ func (x *examination) archive(ctx context.Context) error {
 		if err := x.trimmed(ctx, l); err != nil {
 			return err
 		}
-		if l.stripped {
-			continue
+		if err := x.isStripped(ctx, l); err != nil {
+			return err
 		}
-		f := Finding{Severity: Warning, Check: "archive", Message: fmt.Sprintf(
-			"root %s is archived and not stripped yet; the archiver will do it", l.key)}
-		if x.Housekeeping != nil && !l.unread {
-			if err := x.Housekeeping.StripRoot(ctx, l.key, ""); err != nil {
-				return fmt.Errorf("strip root %s: %w", l.key, err)
-			}
-			f.Mended = true
-		}
-		x.find(f)
 	}
 	if x.Cold == nil || x.unread {
 		return nil // Which segments are named is not known.
@@ -61,6 +52,32 @@ func (x *examination) trimmed(ctx context.Context, l *link) error {
 	case x.Housekeeping != nil:
 		if err := x.Housekeeping.DeleteRecords(ctx, l.partition()); err != nil {
 			return fmt.Errorf("trim %s: %w", l.key, err)
+		}
+		f.Mended = true
+	}
+	x.find(f)
+	return nil
+}
+
+// isStripped demands that an archived root has only the fields of the chain, and no snapshot elsewhere.
+func (x *examination) isStripped(ctx context.Context, l *link) error {
+	if l.stripped && l.snapshotAt == "" {
+		return nil
+	}
+	f := Finding{Severity: Warning, Check: "archive", Message: fmt.Sprintf(
+		"root %s is archived and not stripped yet; the archiver will do it", l.key)}
+	if l.snapshotAt != "" {
+		f.Message = fmt.Sprintf("root %s has a snapshot in the archive, %s, that nothing is recovered from any more; "+
+			"the archiver will delete it", l.key, l.snapshotAt)
+	}
+	if x.Housekeeping != nil && !l.unread && (l.snapshotAt == "" || x.Cold != nil) {
+		if l.snapshotAt != "" {
+			if err := x.Cold.DeleteSegment(ctx, l.snapshotAt); err != nil {
+				return fmt.Errorf("delete snapshot %s: %w", l.snapshotAt, err)
+			}
+		}
+		if err := x.Housekeeping.StripRoot(ctx, l.key, ""); err != nil {
+			return fmt.Errorf("strip root %s: %w", l.key, err)
 		}
 		f.Mended = true
 	}

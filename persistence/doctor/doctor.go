@@ -172,6 +172,7 @@ type link struct {
 	time        time.Time
 	mark        *persistence.ArchiveMark
 	stripped    bool
+	snapshotAt  string
 	unread      bool // some of its records could not be read
 }
 

@@ -368,6 +368,48 @@ func TestUnstripped(t *testing.T) {
 	}
 }
 
+// TestWokenStub: the snapshot of a stub that was woken is the archiver's to delete, before it forgets its
+// name; interrupted in between, it is no damage.
+func TestWokenStub(t *testing.T) {
+	p := newPatient(t)
+	p.Roll(false)
+	p.archive()
+	a := archive.New(archive.Options{Hot: p.hot, Cold: p.cold, Config: archive.DefaultConfig(), Now: p.Now})
+	if err := a.ArchiveSnapshot(t.Context(), p.Head(), func() bool { return true }); err != nil {
+		t.Fatal(err)
+	}
+	stub := p.roots()[0]
+	p.Roll(true).Append(10)
+	if r := p.examine(p.doctor()); len(r.Findings) != 0 {
+		t.Errorf("woken: %+v", r.Findings)
+	}
+	if err := p.hot.MarkArchived(t.Context(), stub.Key, persistence.ArchiveMark{Through: stub.Base, Time: p.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	r := p.examine(p.doctor())
+	wantFindings(t, &r, []string{"warning archive 0-0 nothing is recovered from any more"})
+	if err := p.cold.DeleteSegment(t.Context(), stub.SnapshotAt); err != nil {
+		t.Fatal(err)
+	}
+	r = p.examine(p.doctor())
+	wantFindings(t, &r, []string{"warning archive 0-0 nothing is recovered from any more"})
+	d := p.doctor()
+	d.Housekeeping = p.hot
+	p.examine(d)
+	if r := p.examine(d); len(r.Findings) != 0 {
+		t.Errorf("after mending: %+v", r.Findings)
+	}
+	// Of the stub that is the top root it is damage.
+	if err := a.ArchiveSnapshot(t.Context(), p.Head(), func() bool { return true }); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.cold.DeleteSegment(t.Context(), p.roots()[0].SnapshotAt); err != nil {
+		t.Fatal(err)
+	}
+	r = p.examine(p.doctor())
+	wantFindings(t, &r, []string{"error snapshots 0-0 not found"})
+}
+
 func TestExpired(t *testing.T) {
 	p := newPatient(t)
 	d := p.doctor()

@@ -187,7 +187,11 @@ func (r *reading) snapshot(l *link) (*persistence.Root, error) {
 	root, err := r.Hot.ReadRoot(r.ctx, l.key)
 	if err == nil && root.Stripped && root.SnapshotAt != "" && r.Cold != nil {
 		var data []byte
-		if data, err = r.Cold.ReadSegment(r.ctx, root.SnapshotAt); err == nil {
+		data, err = r.Cold.ReadSegment(r.ctx, root.SnapshotAt)
+		if errors.Is(err, persistence.ErrNotFound) && l.key != r.head.Partition.RootKey {
+			return &root, nil // The archiver deletes it now or was interrupted: the customer was woken.
+		}
+		if err == nil {
 			root, err = archive.DecodeSnapshot(data)
 		}
 		if err == nil && (root.Key != l.key || root.Incarnation != l.incarnation || root.Base != l.base) {

@@ -294,17 +294,6 @@ func TestCloseDropsWhatIsHeld(t *testing.T) {
 	}
 }
 
-func TestNoHousekeepingBelow(t *testing.T) {
-	s := faulty.New(struct{ persistence.Store }{memory.New()}, nil)
-	for _, err := range []error{
-		s.MarkArchived(t.Context(), key, persistence.ArchiveMark{}), s.DeleteRecords(t.Context(), partition("a")), s.StripRoot(t.Context(), key, ""),
-	} {
-		if !errors.Is(err, persistence.ErrRejected) {
-			t.Errorf("%v, want ErrRejected", err)
-		}
-	}
-}
-
 func TestRandomDependsOnSeedAndCallAlone(t *testing.T) {
 	rates := faulty.Rates{Refuse: 0.1, LoseRequest: 0.1, LoseReply: 0.1, Late: 0.1, Hold: 0.1, Tear: 0.1, MaxDelay: time.Second}
 	script, again, other := faulty.Random(1, rates), faulty.Random(1, rates), faulty.Random(2, rates)

@@ -36,10 +36,18 @@ func NewJournal(hot persistence.Journal, cold persistence.Archive) *Journal {
 // was lost would be taken for a new one.
 func (j *Journal) TopRoot(ctx context.Context, aggregate string) (persistence.Root, error) {
 	r, err := j.Journal.TopRoot(ctx, aggregate)
-	if err != nil || !r.Stripped {
-		return r, err
+	for err == nil && r.Stripped {
+		whole, completeErr := j.complete(ctx, r)
+		if !errors.Is(completeErr, persistence.ErrCorrupt) {
+			return whole, completeErr
+		}
+		// A snapshot is deleted when another owner has put a root on top of its stub.
+		stub := r
+		if r, err = j.Journal.TopRoot(ctx, aggregate); err == nil && r.Key == stub.Key && r.SnapshotAt == stub.SnapshotAt {
+			return r, completeErr
+		}
 	}
-	return j.complete(ctx, r)
+	return r, err
 }
 
 // complete returns the root as it was before it was stripped.

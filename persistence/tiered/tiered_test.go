@@ -413,6 +413,40 @@ func TestStub(t *testing.T) {
 	}
 }
 
+// waking wakes the aggregate after the top root was read, and has the snapshot of its stub deleted.
+type waking struct {
+	persistence.Journal
+	f     *fixture
+	reads int
+}
+
+func (w *waking) TopRoot(ctx context.Context, aggregate string) (persistence.Root, error) {
+	r, err := w.Journal.TopRoot(ctx, aggregate)
+	if w.reads++; w.reads == 1 {
+		w.f.Roll(true)
+		w.f.archive()
+	}
+	return r, err
+}
+
+// TestWokenMeanwhile: who is late finds the root of the new owner, not a snapshot that is missing.
+func TestWokenMeanwhile(t *testing.T) {
+	f := newFixture(t)
+	f.Roll(false).Append(10).Roll(false)
+	if err := f.archiver(archive.DefaultConfig()).ArchiveSnapshot(t.Context(), f.Head(), held); err != nil {
+		t.Fatal(err)
+	}
+	stub := f.roots()[0]
+	hot := &waking{Journal: f.hot, f: f}
+	got, err := tiered.NewJournal(hot, f.cold).TopRoot(t.Context(), someone)
+	if err != nil || got.Stripped || !stub.Key.Less(got.Key) || !reflect.DeepEqual(got, f.roots()[0]) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	if _, err := f.cold.ReadSegment(t.Context(), stub.SnapshotAt); !errors.Is(err, persistence.ErrNotFound) {
+		t.Errorf("the snapshot of the stub: %v, want ErrNotFound", err)
+	}
+}
+
 // TestStubWithoutSnapshot: an aggregate whose snapshot is not to be had is never taken for a new one.
 func TestStubWithoutSnapshot(t *testing.T) {
 	for what, c := range map[string]struct {

@@ -183,6 +183,27 @@ func (c coldTier) ReadSegment(_ context.Context, name string) (data []byte, err 
 	return data, err
 }
 
+// DeleteSegment may take effect though its caller is told otherwise, and late.
+func (c coldTier) DeleteSegment(_ context.Context, name string) (err error) {
+	w := c.t.w
+	c.t.await(func(done func()) {
+		fails := w.chance(w.params.FailArchive)
+		if !fails || w.chance(0.5) {
+			w.after(w.latency(), "segment deleted "+short(name), func() {
+				delete(w.cold.segments, name)
+				if !fails {
+					done()
+				}
+			})
+		}
+		if fails {
+			err = persistence.ErrUnknownOutcome
+			w.after(w.latency(), "deletion unknown "+short(name), done)
+		}
+	})
+	return err
+}
+
 func short(name string) string { return name[strings.LastIndexByte(name, '/')+1:] }
 
 // archive has the node's archiver look at an aggregate, as the node does when one leaves memory.
