@@ -27,9 +27,12 @@ func (p *program) devCommand() *cobra.Command {
 		Short: "Run everything in one process on an embedded store",
 		Long: "dev runs the whole service in one process: API, aggregates, and an embedded store in a directory.\n" +
 			"What it acknowledged survives kill -9. Stop it with SIGTERM or Ctrl-C; a second one stops it at once.\n" +
-			"SIGHUP reads the policy file again.",
-		Example: "  licensed dev\n  licensed dev --demo\n  licensed dev --data /var/lib/licensed --policy policy.yaml",
-		Args:    noArguments,
+			"SIGHUP reads the policy file again.\n\n" +
+			"With --store it runs on Cassandra, and makes keyspace and tables if they are missing, with one copy of\n" +
+			"everything: that is for development only.",
+		Example: "  licensed dev\n  licensed dev --demo\n  licensed dev --data /var/lib/licensed --policy policy.yaml\n" +
+			"  licensed dev --store cassandra://127.0.0.1:9042/licensed",
+		Args: noArguments,
 	}
 	o.bind(c.Flags())
 	c.RunE = func(c *cobra.Command, _ []string) error {
@@ -44,6 +47,7 @@ func (p *program) devCommand() *cobra.Command {
 		if err != nil {
 			return usageError{err}
 		}
+		config.Development = true
 		return p.dev(c.Context(), o, config)
 	}
 	return c
@@ -65,7 +69,7 @@ func (p *program) dev(ctx context.Context, o *options, c node.Config) error {
 	if err != nil {
 		return explain(err, c)
 	}
-	if err := p.announce(n, o, log); err != nil {
+	if err := p.announce(ctx, n, o, log); err != nil {
 		return errors.Join(err, n.Stop(ctx))
 	}
 	stopDemo := func() {}
@@ -156,6 +160,8 @@ func explain(err error, c node.Config) error {
 		return fmt.Errorf("%w: another program listens there; stop it, or choose other addresses with --listen and --admin", err)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return fmt.Errorf("%w: this machine has no such address", err)
+	case errors.Is(err, node.ErrUnsafe):
+		return fmt.Errorf("%w; to start all the same, add accept_risk=NAME to the URL of the store (docs/cassandra.md tells what to do instead)", err)
 	case errors.Is(err, node.ErrWrongArchive):
 		return fmt.Errorf("%w; mount its disk, name its directory with --archive, or start without archived history with --archive off", err)
 	case errors.Is(err, node.ErrLocked):
@@ -167,12 +173,17 @@ func explain(err error, c node.Config) error {
 }
 
 // announce tells people and programs where the service is.
-func (p *program) announce(n *node.Node, o *options, log *slog.Logger) error {
+func (p *program) announce(ctx context.Context, n *node.Node, o *options, log *slog.Logger) error {
 	api, admin, source := n.API().String(), "", "built in"
 	if o.config.Policy != "" {
 		source = o.config.Policy
 	}
-	fmt.Fprintf(p.stdout, "licensed %s, policy %s (%s), data in %s\n\n", node.Version(), n.PolicyVersion(), source, o.config.Data)
+	store := n.Store(ctx)
+	fmt.Fprintf(p.stdout, "licensed %s, policy %s (%s), data in %s\n", node.Version(), n.PolicyVersion(), source, store)
+	for _, note := range n.Notes() {
+		fmt.Fprintf(p.stdout, "  ! %s\n", note)
+	}
+	fmt.Fprintln(p.stdout)
 	fmt.Fprintf(p.stdout, "  API    http://%s  (gRPC, gRPC-Web, JSON)\n", dialable(n.API()))
 	if a := n.Admin(); a != nil {
 		admin = a.String()
@@ -184,7 +195,7 @@ Try:
     -H 'content-type: application/json' %s/licensed.v1.LicenseService/AcquireLicense
 
 `, dialable(n.API()))
-	log.Info("ready", "api", api, "admin", admin, "data", o.config.Data, "policy", n.PolicyVersion(), "pid", os.Getpid())
+	log.Info("ready", "api", api, "admin", admin, "data", store, "policy", n.PolicyVersion(), "pid", os.Getpid())
 	for _, a := range []net.Addr{n.API(), n.Admin()} {
 		if t, ok := a.(*net.TCPAddr); ok && !t.IP.IsLoopback() {
 			log.Warn("others can reach this address, and there is no authentication yet", "address", t.String())

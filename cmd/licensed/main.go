@@ -1,6 +1,7 @@
 // Command licensed is the daemon of the licence accounting service.
 //
-//	licensed dev      everything in one process on an embedded store
+//	licensed dev      everything in one process, for development
+//	licensed schema   the tables on Cassandra
 //	licensed config   the settings in effect, and where each comes from
 //	licensed version  what was built
 //
@@ -73,7 +74,7 @@ func (p *program) run(ctx context.Context, args []string) int {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w (see %s --help)", err, c.CommandPath())}
 	})
-	root.AddCommand(p.devCommand(), p.configCommand(), p.versionCommand())
+	root.AddCommand(p.devCommand(), p.schemaCommand(), p.configCommand(), p.versionCommand())
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitOK

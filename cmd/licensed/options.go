@@ -46,7 +46,7 @@ func (o *options) bind(f *pflag.FlagSet) {
 	f.SortFlags = false
 	c := &o.config
 	f.String(configFlag, "", "settings `file` (YAML: names of flags and values)")
-	f.StringVar(&c.Data, "data", c.Data, "`directory` of the embedded store, made if missing")
+	o.bindStore(f)
 	f.StringVar(&c.Listen, "listen", c.Listen, "`address` of the API (gRPC, gRPC-Web, JSON); port 0 chooses one")
 	f.StringVar(&c.Admin, "admin", c.Admin, "`address` of metrics, profiles and health checks; empty for none")
 	f.StringVar(&c.Policy, "policy", c.Policy, "policy `file`; without one the built-in policy holds")
@@ -79,11 +79,23 @@ func (o *options) bind(f *pflag.FlagSet) {
 	f.IntVar(&o.demoConfig.Customers, "demo-customers", o.demoConfig.Customers, "`number` of simulated customers")
 }
 
+// bindStore declares the flags that say where the data is.
+func (o *options) bindStore(f *pflag.FlagSet) {
+	c := &o.config
+	f.StringVar(&c.Store, "store", c.Store,
+		"`URL` of a store on Cassandra, like cassandra://HOST,HOST/KEYSPACE?consistency=QUORUM (see docs/cassandra.md); empty for the embedded one")
+	f.StringVar(&c.StorePasswordFile, "store-password-file", c.StorePasswordFile, "`file` with the password for --store, in place of one in the URL")
+	f.StringVar(&c.Data, "data", c.Data, "`directory` of the embedded store, made if missing")
+	hasPassword(f, "store")
+}
+
 // bindArchive declares the flags of the archive tier.
 func (o *options) bindArchive(f *pflag.FlagSet) {
 	c := &o.config
 	f.StringVar(&c.Archive, "archive", c.Archive,
-		"`directory` of the archive tier, best on another disk, or off; empty for archive/ in the data directory")
+		"`place` of the archive tier: a directory, best on another disk; the URL of a keyspace on Cassandra; off; empty for archive/ in the data directory, or the keyspace of --store")
+	f.StringVar(&c.ArchivePasswordFile, "archive-password-file", c.ArchivePasswordFile, "`file` with the password for --archive, in place of one in the URL")
+	hasPassword(f, "archive")
 	f.Var(period{&c.Archiver.After}, "archive-after",
 		"age at which closed history is archived though it is less than a segment")
 	f.Var(&o.segment, "archive-segment-bytes", "history that makes a segment, before compression")
@@ -135,8 +147,8 @@ func (o *options) nodeConfig(log *slog.Logger) (node.Config, error) {
 			return c, fmt.Errorf("%s: %w", a.flag, err)
 		}
 	}
-	if c.Data == "" {
-		return c, errors.New("data: is required")
+	if err := c.Validate(); err != nil {
+		return c, err
 	}
 	if err := o.archiveConfig(&c); err != nil {
 		return c, err

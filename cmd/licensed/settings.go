@@ -16,8 +16,20 @@ import (
 // LICENSED_SNAPSHOT_EVERY.
 const envPrefix = "LICENSED_"
 
-// secretAnnotation marks a flag whose value must not be shown.
-const secretAnnotation = "secret"
+// secretAnnotation marks a flag whose value must not be shown, passwordAnnotation one whose value is a URL
+// that may have a password in it.
+const (
+	secretAnnotation   = "secret"
+	passwordAnnotation = "password"
+)
+
+// hasPassword marks a flag with passwordAnnotation.
+func hasPassword(f *pflag.FlagSet, name string) {
+	f.Lookup(name).Annotations = map[string][]string{passwordAnnotation: nil}
+}
+
+// masked is shown in place of a secret.
+const masked = "********"
 
 // configFlag names the settings file; it cannot itself be set in one.
 const configFlag = "config"
@@ -201,7 +213,10 @@ func (s *settings) print(w io.Writer) error {
 func shown(f *pflag.Flag) string {
 	value := f.Value.String()
 	if _, secret := f.Annotations[secretAnnotation]; secret && value != "" {
-		return `"********"`
+		value = masked
+	}
+	if _, url := f.Annotations[passwordAnnotation]; url {
+		value = maskPassword(value)
 	}
 	if list, ok := f.Value.(pflag.SliceValue); ok {
 		value = strings.Join(list.GetSlice(), ",")
@@ -215,4 +230,18 @@ func shown(f *pflag.Flag) string {
 		return fmt.Sprintf("%q", value)
 	}
 	return strings.TrimSpace(string(out))
+}
+
+// maskPassword hides the password in a URL. Lists of hosts are no URLs to package url.
+func maskPassword(url string) string {
+	scheme, rest, ok := strings.Cut(url, "://")
+	at := strings.LastIndexByte(rest, '@')
+	if !ok || at < 0 {
+		return url
+	}
+	user, _, found := strings.Cut(rest[:at], ":")
+	if !found {
+		return url
+	}
+	return scheme + "://" + user + ":" + masked + rest[at:]
 }

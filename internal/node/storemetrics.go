@@ -68,7 +68,9 @@ type cassandraMetrics struct {
 }
 
 func newCassandraMetrics(s *cassandra.Store) *cassandraMetrics {
-	desc := func(name, help string, labels ...string) *prometheus.Desc { return prometheus.NewDesc(name, help, labels, nil) }
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc(name, help, labels, nil)
+	}
 	return &cassandraMetrics{
 		store:      s,
 		writes:     desc("licensed_store_writes_total", "Mutations and roots sent, repeats included."),

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"licensed/internal/node"
+)
+
+func (p *program) schemaCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "schema",
+		Short: "Show or apply the tables on Cassandra",
+		Long: "schema takes care of the tables of the store (--store) and of the archive (--archive; by default it shares\n" +
+			"the store's keyspace). An operator makes the keyspaces, since only they know where copies belong:\n\n" +
+			"  CREATE KEYSPACE licensed WITH replication = {'class': 'NetworkTopologyStrategy', 'dc1': 3};\n\n" +
+			"Settings come from flags, environment and settings file, as those of all other commands.",
+		Args: noArguments,
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	c.AddCommand(
+		p.schemaVerb("apply", "Bring the tables to the version that this program needs",
+			"apply makes what is missing and changes nothing else. Any number of them may run at once: one works, the\n"+
+				"others wait. All Cassandra nodes must be up. What failed half-way is finished by the next call.",
+			p.applySchema),
+		p.schemaVerb("status", "Show the versions of the tables", "status changes nothing.", p.schemaStatus),
+	)
+	return c
+}
+
+// storeFlags are those that matter to schema; the others may stand in its settings file.
+var storeFlags = map[string]bool{
+	configFlag: true, "store": true, "store-password-file": true, "archive": true, "archive-password-file": true, "log-level": true, "log-format": true,
+}
+
+func (p *program) schemaVerb(use, short, long string, run func(context.Context, node.Config) error) *cobra.Command {
+	o := newOptions()
+	c := &cobra.Command{
+		Use: use, Short: short, Long: long, Args: noArguments,
+		Example: "  licensed schema " + use + " --store cassandra://10.0.0.1,10.0.0.2/licensed\n" +
+			"  licensed schema " + use + " --config licensed.yaml",
+	}
+	o.bind(c.Flags())
+	c.Flags().VisitAll(func(f *pflag.Flag) { f.Hidden = !storeFlags[f.Name] })
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		if _, err := loadSettings(c.Flags(), p.getenv); err != nil {
+			return usageError{err}
+		}
+		log, err := newLogger(p.stderr, o.logLevel, o.logFormat)
+		if err != nil {
+			return usageError{err}
+		}
+		config, err := o.nodeConfig(log)
+		if err != nil {
+			return usageError{err}
+		}
+		return p.interruptible(c.Context(), func(ctx context.Context) error { return run(ctx, config) })
+	}
+	return c
+}
+
+// interruptible runs something that a signal ends.
+func (p *program) interruptible(ctx context.Context, run func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- run(ctx) }()
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-p.signals:
+			cancel()
+		}
+	}
+}
+
+func (p *program) applySchema(ctx context.Context, c node.Config) error {
+	versions, err := node.ApplySchema(ctx, c, func(v node.SchemaVersion) {
+		fmt.Fprintf(p.stderr, "applying version %d (%s) of the %s tier to %s\n", v.Version, v.Name, v.Tier, v.Location)
+	})
+	if err != nil {
+		return err
+	}
+	return p.printSchema(versions)
+}
+
+func (p *program) schemaStatus(ctx context.Context, c node.Config) error {
+	versions, err := node.SchemaStatus(ctx, c)
+	if err != nil {
+		return err
+	}
+	return p.printSchema(versions)
+}
+
+func (p *program) printSchema(versions []node.SchemaVersion) error {
+	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "TIER\tWHERE\tVERSION\tNAME\tSTATE")
+	for _, v := range versions {
+		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\n", v.Tier, v.Location, v.Version, v.Name, schemaState(v))
+	}
+	return w.Flush()
+}
+
+func schemaState(v node.SchemaVersion) string {
+	switch {
+	case v.AppliedAt.IsZero():
+		return "missing: licensed schema apply"
+	case !v.Known:
+		return "newer than this program"
+	case v.Changed:
+		return "applied with other statements than this program has"
+	}
+	return fmt.Sprintf("applied %s UTC by %s", v.AppliedAt.UTC().Format(time.DateTime), v.AppliedBy)
+}
