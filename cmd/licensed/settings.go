@@ -213,7 +213,7 @@ func (s *settings) print(w io.Writer) error {
 func shown(f *pflag.Flag) string {
 	value := f.Value.String()
 	if _, secret := f.Annotations[secretAnnotation]; secret && value != "" {
-		value = masked
+		return `"` + masked + `"`
 	}
 	if _, url := f.Annotations[passwordAnnotation]; url {
 		value = maskPassword(value)
