@@ -113,23 +113,18 @@ func writeDurably(path, content string) error {
 }
 
 // startArchiver starts moving closed history to the archive.
-func (n *Node) startArchiver(context.Context) error {
-	if n.archive == nil {
-		return nil
-	}
+func (h *host) startArchiver() {
+	n := h.node
 	o := archive.WorkerOptions{
-		Hot: n.store, Cold: n.cold, Owner: &archiveOwner{n}, Config: n.config.Archiver, Now: n.config.Now,
+		Hot: n.store, Cold: n.cold, Owner: &archiveOwner{h}, Config: n.config.Archiver, Now: n.config.Now,
 		Listener: archive.WorkerListener{Archived: n.archived, Failed: n.archiveFailed, Scanned: n.archiveScanned},
 	}
 	if n.config.Store == "" {
 		n.keepScan(&o)
 	}
 	w := archive.NewWorker(o)
-	n.archive.metrics = newArchiveMetrics(n.registry, w, n.archive.size)
 	w.Start()
-	n.archiver.Store(w)
-	n.push("archiver", w.Close)
-	return nil
+	h.archiver.Store(w)
 }
 
 // keepScan keeps where the archiver's scan is in the data directory. A lost position costs a longer way
@@ -144,17 +139,6 @@ func (n *Node) keepScan(o *archive.WorkerOptions) {
 	o.SavePosition = func(p string) {
 		if err := os.WriteFile(scanFile, []byte(p), 0o644); err != nil {
 			n.log.Warn("archiver: cannot save where its scan is", "error", err)
-		}
-	}
-}
-
-// passivated hears that an aggregate left memory.
-func (n *Node) passivated(m *runtimeMetrics) func(actors.PassivatedInfo) {
-	return func(i actors.PassivatedInfo) {
-		m.passivated.Inc()
-		n.counts.passivations.Add(1)
-		if w := n.archiver.Load(); w != nil && i.Head != nil {
-			w.Passivated(i.Head.Partition.Aggregate, *i.Head, i.ArchivedThrough)
 		}
 	}
 }
@@ -217,11 +201,10 @@ func archiveCause(err error) string {
 
 // archiveStatus returns what operators want to know of the archive, nil if there is none.
 func (n *Node) archiveStatus(context.Context) *licensedv1.ArchiveStatus {
-	w := n.archiver.Load()
-	if w == nil {
+	if n.archive == nil || n.host.Load() == nil {
 		return nil
 	}
-	st, a := w.Stats(), n.archive
+	st, a := n.archiverStats(), n.archive
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	out := &licensedv1.ArchiveStatus{
@@ -235,39 +218,38 @@ func (n *Node) archiveStatus(context.Context) *licensedv1.ArchiveStatus {
 	return out
 }
 
-// archiveOwner lets the archiver ask the runtime. It implements archive.Owner.
-type archiveOwner struct{ n *Node }
+// archiveOwner lets the archiver ask the host. It implements archive.Owner.
+type archiveOwner struct{ h *host }
 
 func customerOf(aggregate string) string { return strings.TrimSuffix(aggregate, aggregateSuffix) }
 
 // Owns implements archive.Owner.
 func (o *archiveOwner) Owns(aggregate string) bool {
-	_, held := o.n.solo.Epoch(o.n.solo.Shard(aggregate))
-	return held && strings.HasSuffix(aggregate, aggregateSuffix)
+	return o.h.owns(aggregate) && strings.HasSuffix(aggregate, aggregateSuffix)
 }
 
 // Resident implements archive.Owner.
 func (o *archiveOwner) Resident(aggregate string) bool {
-	return o.n.runtime.Resident(customerOf(aggregate))
+	return o.h.Resident(customerOf(aggregate))
 }
 
 // Head implements archive.Owner.
 func (o *archiveOwner) Head(ctx context.Context, aggregate string) (persistence.Head, error) {
-	a, err := o.n.runtime.Query(ctx, customerOf(aggregate), actors.HeadQuery{})
+	a, err := o.h.Query(ctx, customerOf(aggregate), actors.HeadQuery{})
 	return a.Head, err
 }
 
 // Holds implements archive.Owner.
-func (o *archiveOwner) Holds(h persistence.Head) bool {
-	return o.n.solo.Holds(o.n.solo.Shard(h.Partition.Aggregate), h.Partition.Epoch)
+func (o *archiveOwner) Holds(_ context.Context, h persistence.Head) bool {
+	return o.h.holds(h)
 }
 
 // Archived implements archive.Owner.
 func (o *archiveOwner) Archived(aggregate string, through uint64) {
-	o.n.runtime.NoteArchived(customerOf(aggregate), through)
+	o.h.NoteArchived(customerOf(aggregate), through)
 }
 
 // Release implements archive.Owner.
 func (o *archiveOwner) Release(ctx context.Context, aggregate string) {
-	o.n.runtime.Passivate(ctx, customerOf(aggregate))
+	o.h.Passivate(ctx, customerOf(aggregate))
 }

@@ -99,11 +99,19 @@ type Result struct {
 	Through uint64
 }
 
+// Held says whether the shard of a head is held under the head's epoch at a moment after the call began:
+// by the clock, or by a read of the own lease ([R9]). It is false also where that cannot be told.
+type Held func(context.Context) bool
+
 // Archive moves what is closed below the head, as far as it is worth segments, or all of it if all is
-// set. The head comes from the owner, whose hold on the shard held tells, by the clock, at any moment.
+// set. The head comes from the owner; that it was the owner when it told the head, and what is below so is
+// final, is certain only when held says so afterwards.
 // The result is valid also with an error.
-func (a *Archiver) Archive(ctx context.Context, head persistence.Head, all bool, held func() bool) (Result, error) {
+func (a *Archiver) Archive(ctx context.Context, head persistence.Head, all bool, held Held) (Result, error) {
 	var res Result
+	if !held(ctx) {
+		return res, ErrNotHeld
+	}
 	open, through, err := a.closed(ctx, head)
 	res.Through = through
 	if err != nil {
@@ -218,13 +226,13 @@ func (a *Archiver) read(ctx context.Context, c *closed) error {
 }
 
 // move copies, verifies, marks, trims and strips a group.
-func (a *Archiver) move(ctx context.Context, group []closed, held func() bool, res *Result) error {
+func (a *Archiver) move(ctx context.Context, group []closed, held Held, res *Result) error {
 	if group[0].root.Archive == nil {
 		mark, err := a.copy(ctx, group, res)
 		if err != nil {
 			return err
 		}
-		if !held() {
+		if !held(ctx) {
 			return ErrNotHeld
 		}
 		for _, c := range group {
@@ -340,7 +348,7 @@ func (a *Archiver) put(ctx context.Context, aggregate string, data []byte, expir
 // ArchiveSnapshot moves the head's root to the archive but for the fields of the chain: for an
 // aggregate that was idle for long. It is recovered from there as if never away. The root must be the
 // owner's current one.
-func (a *Archiver) ArchiveSnapshot(ctx context.Context, head persistence.Head, held func() bool) error {
+func (a *Archiver) ArchiveSnapshot(ctx context.Context, head persistence.Head, held Held) error {
 	r, err := a.hot.ReadRoot(ctx, head.Partition.RootKey)
 	if err != nil {
 		return fmt.Errorf("read root %s: %w", head.Partition.RootKey, err)
@@ -356,7 +364,7 @@ func (a *Archiver) ArchiveSnapshot(ctx context.Context, head persistence.Head, h
 	if err := a.put(ctx, r.Key.Aggregate, EncodeSnapshot(&r), time.Time{}, &name); err != nil {
 		return err
 	}
-	if !held() {
+	if !held(ctx) {
 		return ErrNotHeld
 	}
 	if err := a.hot.StripRoot(ctx, r.Key, name); err != nil {

@@ -19,7 +19,7 @@ import (
 
 const someone = "Bayley:LicenseAggregate"
 
-func held() bool { return true }
+func held(context.Context) bool { return true }
 
 // fixture is a history and an archiver on both tiers in memory.
 type fixture struct {
@@ -418,7 +418,7 @@ func TestNotHeld(t *testing.T) {
 	f := newFixture(t)
 	f.Roll(false).Append(10).Roll(false)
 	before := f.roots()
-	lost := func() bool { return false }
+	lost := func(context.Context) bool { return false }
 	if _, err := f.archiver().Archive(t.Context(), f.Head(), true, lost); !errors.Is(err, archive.ErrNotHeld) {
 		t.Errorf("%v, want ErrNotHeld", err)
 	}

@@ -52,8 +52,8 @@ type Owner interface {
 	Resident(aggregate string) bool
 	// Head returns where the history of an aggregate ends, of which it brings it to memory.
 	Head(ctx context.Context, aggregate string) (persistence.Head, error)
-	// Holds says whether the shard of a head is held under the head's epoch at this very moment.
-	Holds(head persistence.Head) bool
+	// Holds says whether the shard of a head is held under the head's epoch, as Held does.
+	Holds(ctx context.Context, head persistence.Head) bool
 	// Archived tells an aggregate, if it is in memory, how far its history is in the archive.
 	Archived(aggregate string, through uint64)
 	// Release lets an aggregate leave memory if nothing is under way.
@@ -356,10 +356,7 @@ func (w *Worker) sleep(d time.Duration) bool {
 // archive moves what is closed, and the snapshot too if that is set, and tells whoever wants to know.
 func (w *Worker) archive(ctx context.Context, aggregate string, head persistence.Head, all, snapshot bool) (Result, error) {
 	began := time.Now()
-	held := func() bool { return w.o.Owner.Holds(head) }
-	if !held() {
-		return Result{}, ErrNotHeld
-	}
+	held := func(ctx context.Context) bool { return w.o.Owner.Holds(ctx, head) }
 	res, err := w.archiver.Archive(ctx, head, all, held)
 	w.learn(aggregate, head, res, err == nil)
 	if err == nil && snapshot {

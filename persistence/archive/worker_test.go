@@ -56,7 +56,7 @@ func (o *owner) Head(_ context.Context, aggregate string) (persistence.Head, err
 	return o.ours[aggregate].Head(), nil
 }
 
-func (o *owner) Holds(persistence.Head) bool { return !o.lost.Load() }
+func (o *owner) Holds(context.Context, persistence.Head) bool { return !o.lost.Load() }
 
 func (o *owner) Archived(aggregate string, through uint64) {
 	o.mu.Lock()

@@ -73,7 +73,7 @@ func newPatient(t testing.TB) *patient {
 func (p *patient) archive() {
 	p.Helper()
 	a := archive.New(archive.Options{Hot: p.hot, Cold: p.cold, Config: archive.DefaultConfig(), Now: p.Now})
-	if _, err := a.Archive(p.Context(), p.Head(), true, func() bool { return true }); err != nil {
+	if _, err := a.Archive(p.Context(), p.Head(), true, func(context.Context) bool { return true }); err != nil {
 		p.Fatal(err)
 	}
 }
@@ -375,7 +375,7 @@ func TestWokenStub(t *testing.T) {
 	p.Roll(false)
 	p.archive()
 	a := archive.New(archive.Options{Hot: p.hot, Cold: p.cold, Config: archive.DefaultConfig(), Now: p.Now})
-	if err := a.ArchiveSnapshot(t.Context(), p.Head(), func() bool { return true }); err != nil {
+	if err := a.ArchiveSnapshot(t.Context(), p.Head(), func(context.Context) bool { return true }); err != nil {
 		t.Fatal(err)
 	}
 	stub := p.roots()[0]
@@ -400,7 +400,7 @@ func TestWokenStub(t *testing.T) {
 		t.Errorf("after mending: %+v", r.Findings)
 	}
 	// Of the stub that is the top root it is damage.
-	if err := a.ArchiveSnapshot(t.Context(), p.Head(), func() bool { return true }); err != nil {
+	if err := a.ArchiveSnapshot(t.Context(), p.Head(), func(context.Context) bool { return true }); err != nil {
 		t.Fatal(err)
 	}
 	if err := p.cold.DeleteSegment(t.Context(), p.roots()[0].SnapshotAt); err != nil {

@@ -20,7 +20,7 @@ import (
 
 const someone = "Bayley:LicenseAggregate"
 
-func held() bool { return true }
+func held(context.Context) bool { return true }
 
 // fixture is a history on both tiers in memory.
 type fixture struct {

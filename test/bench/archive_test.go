@@ -93,7 +93,7 @@ func (r *rig) close() {
 
 func (r *rig) now() time.Time { return time.Now().Add(time.Duration(r.offset.Load())) }
 
-func always() bool { return true }
+func always(context.Context) bool { return true }
 
 // do has a customer do one of the things that customers do.
 func (r *rig) do(customer string, n int) {

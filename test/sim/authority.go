@@ -18,6 +18,8 @@ type authority interface {
 	holds(n *node, shard int, epoch uint64) bool
 	// say has a request answered, now, later, or never if the process is gone by then.
 	say(h *host, r *actors.Request, reply func())
+	// held asks for an archiver whether the node holds the shard, as for a reply.
+	held(n *node, shard int, epoch uint64, done func(bool))
 	// stale reports a root above the epoch of the host.
 	stale(h *host, epoch uint64)
 	// check looks at the shards after the world was healed.

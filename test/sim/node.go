@@ -36,6 +36,10 @@ func (o *oracle) epoch(n *node, shard int) (uint64, bool) {
 
 func (o *oracle) say(_ *host, _ *actors.Request, reply func()) { reply() }
 
+func (o *oracle) held(n *node, shard int, epoch uint64, done func(bool)) {
+	o.w.after(0, "held", func() { done(o.holds(n, shard, epoch)) })
+}
+
 func (o *oracle) started(*node) {}
 
 func (o *oracle) paused(*node) {}

@@ -29,7 +29,6 @@ func protocolParams(r *rand.Rand) Params {
 	p.PauseRenewed = 0.05 * r.Float64()
 	p.MissGossip = 0.3 * r.Float64()
 	if p.ConfirmReads {
-		p.Archive = 0 // archivers ask the clock
 		p.PauseRenewed = 0.1
 	}
 	return p
@@ -306,7 +305,8 @@ func (p *protocol) epoch(n *node, shard int) (uint64, bool) {
 
 func (p *protocol) holds(n *node, shard int, epoch uint64) bool {
 	a := p.agents[n.id]
-	return epoch != 0 && a.epochs[shard] == epoch && a.clock() < a.until
+	// Where reads confirm, the clock is not asked at all.
+	return epoch != 0 && a.epochs[shard] == epoch && (p.w.params.ConfirmReads || a.clock() < a.until)
 }
 
 func (p *protocol) stale(h *host, epoch uint64) {
@@ -330,6 +330,15 @@ func (p *protocol) say(h *host, r *actors.Request, reply func()) {
 		}
 		reply()
 	})
+}
+
+// held looks at the gate at the call, and has it confirmed by a read begun afterwards.
+func (p *protocol) held(n *node, shard int, epoch uint64, done func(bool)) {
+	if ok := p.holds(n, shard, epoch); !ok || !p.w.params.ConfirmReads {
+		p.w.after(0, "held", func() { done(ok) })
+		return
+	}
+	p.agents[n.id].confirms.Add(done)
 }
 
 // confirm reads the own lease at every tick that has something to say.

@@ -214,9 +214,14 @@ func (h *host) archive() {
 		if r.Err != nil {
 			return
 		}
-		held := func() bool { return w.authority.holds(n, h.shard, epoch) }
 		all, snapshot := w.chance(0.5), w.chance(0.3)
 		w.spawn(n, fmt.Sprintf("node %d archives %s", n.id, h.id), func(t *task) {
+			held := func(context.Context) (held bool) {
+				t.await(func(done func()) {
+					w.authority.held(n, h.shard, epoch, func(ok bool) { held = ok; done() })
+				})
+				return held
+			}
 			a := archive.New(archive.Options{
 				Hot: hotTier{t: t}, Cold: coldTier{t: t},
 				Config: archive.Config{SegmentBytes: 400, After: time.Hour, Page: 2},
