@@ -16,7 +16,7 @@ type archiveMetrics struct {
 }
 
 // newArchiveMetrics registers the metrics; size may be nil.
-func newArchiveMetrics(r prometheus.Registerer, w *archive.Worker, size func(context.Context) (uint64, error)) *archiveMetrics {
+func newArchiveMetrics(r prometheus.Registerer, stats func() archive.WorkerStats, size func(context.Context) (uint64, error)) *archiveMetrics {
 	counter := func(name, help string) prometheus.Counter {
 		c := prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 		r.MustRegister(c)
@@ -24,7 +24,7 @@ func newArchiveMetrics(r prometheus.Registerer, w *archive.Worker, size func(con
 	}
 	gauge := func(name, help string, value func(archive.WorkerStats) float64) {
 		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help},
-			func() float64 { return value(w.Stats()) }))
+			func() float64 { return value(stats()) }))
 	}
 	m := &archiveMetrics{
 		events:    counter("licensed_archive_events_total", "Events moved to the archive."),
@@ -47,7 +47,7 @@ func newArchiveMetrics(r prometheus.Registerer, w *archive.Worker, size func(con
 	r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
 		Name: "licensed_archive_dropped_customers_total",
 		Help: "Customers that found the archiver's queue full and were left to its scan.",
-	}, func() float64 { return float64(w.Stats().Dropped) }))
+	}, func() float64 { return float64(stats().Dropped) }))
 	if size == nil {
 		return m
 	}

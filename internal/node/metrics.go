@@ -80,21 +80,11 @@ func newRuntimeMetrics(r prometheus.Registerer) *runtimeMetrics {
 // counts are the same for those who ask the node instead of its metrics.
 type counts struct{ activations, replayed, passivations, failed atomic.Uint64 }
 
-// activated hears that an aggregate was read from the store.
-func (n *Node) activated(m *runtimeMetrics) func(actors.ActivatedInfo) {
-	return func(i actors.ActivatedInfo) {
-		m.activations.Observe(i.Duration.Seconds())
-		m.replayed.Add(float64(i.Records))
-		n.counts.activations.Add(1)
-		n.counts.replayed.Add(uint64(i.Records))
-	}
-}
-
 // observe adds gauges of the runtime's state.
-func observe(r prometheus.Registerer, rt *actors.Runtime) {
+func observe(r prometheus.Registerer, stats func() actors.Stats) {
 	gauge := func(name, help string, value func(actors.Stats) int64) {
 		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help},
-			func() float64 { return float64(value(rt.Stats())) }))
+			func() float64 { return float64(value(stats())) }))
 	}
 	gauge("licensed_resident_aggregates", "Aggregates in memory.",
 		func(s actors.Stats) int64 { return s.Resident })

@@ -33,15 +33,13 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/asynkron/protoactor-go/actor"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"licensed/actors"
 	"licensed/cluster"
 	"licensed/gateway"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
-	"licensed/persistence/archive"
-	"licensed/persistence/tiered"
 )
 
 // ErrLocked says that another process has the data directory.
@@ -58,7 +56,10 @@ type Node struct {
 	store      persistence.Store
 	cold       persistence.Archive // nil: none
 	policy     *policySource
-	runtime    *actors.Runtime
+	system     *actor.ActorSystem
+	metrics    *runtimeMetrics
+	host       atomic.Pointer[host] // of the present incarnation
+	aggregates gateway.Aggregates
 	gateway    atomic.Pointer[gateway.Gateway]
 
 	started     time.Time
@@ -66,7 +67,6 @@ type Node struct {
 	notes       []string // what people should be told at the start
 	storeStatus func(context.Context) *licensedv1.StoreStatus
 	archive     *archiveSource // nil: none
-	archiver    atomic.Pointer[archive.Worker]
 	counts      counts
 	happenings  happenings
 
@@ -98,7 +98,7 @@ func Start(ctx context.Context, c Config) (*Node, error) {
 	}
 	n.started = n.config.Now()
 	for _, step := range []func(context.Context) error{
-		n.bind, n.startAdmin, n.openStore, n.openArchive, n.takeOwnership, n.openPolicy, n.startRuntime, n.startArchiver, n.startAPI,
+		n.bind, n.startAdmin, n.openStore, n.openArchive, n.takeOwnership, n.openPolicy, n.startSystem, n.startSolo, n.startAPI,
 	} {
 		err := ctx.Err()
 		if err == nil {
@@ -140,86 +140,15 @@ func (n *Node) startAdmin(context.Context) error {
 	return nil
 }
 
-func (n *Node) startRuntime(context.Context) error {
-	system := actors.NewActorSystem(slog.New(fromWarn{n.log.Handler()}))
-	n.push("actor system", func(context.Context) error { system.Shutdown(); return nil })
-	m := newRuntimeMetrics(n.registry)
-	rt, err := actors.New(actors.Options{
-		Kind: n.policy.kind, Journal: tiered.NewJournal(n.store, n.cold), Authority: n.solo, Config: n.config.Runtime, System: system,
-		Now: n.config.Now,
-		Listener: actors.Listener{
-			Appended:   n.appended,
-			Activated:  n.activated(m),
-			Passivated: n.passivated(m),
-			Ended:      n.activationEnded(m),
-		},
-	})
+// startSolo starts the host of a node that has its store to itself.
+func (n *Node) startSolo(context.Context) error {
+	h, err := n.newHost(n.solo)
 	if err != nil {
 		return err
 	}
-	n.runtime = rt
-	observe(n.registry, rt)
-	n.push("runtime", rt.Close)
+	n.aggregates = h
+	n.push("runtime", h.Close)
 	return nil
-}
-
-// fromWarn leaves out what a library thinks worth telling about its normal life.
-type fromWarn struct{ slog.Handler }
-
-func (h fromWarn) Enabled(ctx context.Context, l slog.Level) bool {
-	return l >= slog.LevelWarn && h.Handler.Enabled(ctx, l)
-}
-
-func (h fromWarn) WithAttrs(a []slog.Attr) slog.Handler { return fromWarn{h.Handler.WithAttrs(a)} }
-func (h fromWarn) WithGroup(name string) slog.Handler   { return fromWarn{h.Handler.WithGroup(name)} }
-
-// activationEnded reports an activation that gave up. Its cause matters to operators where it is the
-// store's; that a shard moved is normal.
-func (n *Node) activationEnded(m *runtimeMetrics) func(actors.EndedInfo) {
-	return func(i actors.EndedInfo) {
-		cause := endCause(i.Cause)
-		m.ended.WithLabelValues(cause).Inc()
-		n.counts.failed.Add(1)
-		level := slog.LevelWarn
-		switch {
-		case cause == "not_owner":
-			level = slog.LevelDebug
-		case errors.Is(i.Cause, actors.ErrCorrupt):
-			level = slog.LevelError
-		}
-		n.log.Log(context.Background(), level, "activation gave up", "customer", i.ID, "cause", cause, "error", i.Cause)
-	}
-}
-
-// endCause names a cause, from a small set.
-func endCause(err error) string {
-	for _, c := range []struct {
-		err  error
-		name string
-	}{
-		{actors.ErrNotOwner, "not_owner"},
-		{actors.ErrCorrupt, "corrupt"},
-		{persistence.ErrCorrupt, "corrupt"},
-		{actors.ErrPanic, "panic"},
-		{actors.ErrUnavailable, "store_unavailable"},
-		{persistence.ErrUnavailable, "store_unavailable"},
-		{actors.ErrRejected, "rejected"},
-		{persistence.ErrRejected, "rejected"},
-		{persistence.ErrClosed, "store_closed"},
-		{actors.ErrUnknownOutcome, "unknown_outcome"},
-	} {
-		if errors.Is(err, c.err) {
-			return c.name
-		}
-	}
-	return "other"
-}
-
-// appended tells streams that follow a customer, once there is a gateway.
-func (n *Node) appended(i actors.AppendedInfo) {
-	if g := n.gateway.Load(); g != nil {
-		g.Appended(i.ID)
-	}
 }
 
 func (n *Node) startAPI(context.Context) error {
@@ -229,7 +158,7 @@ func (n *Node) startAPI(context.Context) error {
 	c.Logger, c.Registry, c.Health, c.Now = n.log, n.registry, n.health, n.config.Now
 	c.Kind, c.PolicyVersion = n.policy.kind, n.policy.version
 	c.HistoryReader, c.Operations = past{n.reader()}, &operations{n}
-	g := gateway.New(c, n.runtime)
+	g := gateway.New(c, n.aggregates)
 	n.gateway.Store(g)
 	go n.watch(n.api.Start(g.Handler()))
 	n.push("API port", n.api.Shutdown)

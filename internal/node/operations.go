@@ -22,7 +22,7 @@ type operations struct{ n *Node }
 
 // Node implements gateway.Operations.
 func (o *operations) Node(ctx context.Context) (*licensedv1.GetNodeResponse, error) {
-	stats, shards := o.n.runtime.Stats(), o.n.solo.Status()
+	stats, shards := o.n.runtimeStats(), o.n.solo.Status()
 	return &licensedv1.GetNodeResponse{
 		Name: o.n.name, Incarnation: o.n.solo.Incarnation().String(), Version: Version(), GoVersion: runtime.Version(),
 		StartedAt: timestamppb.New(o.n.started), Uptime: durationpb.New(o.n.config.Now().Sub(o.n.started)),
@@ -58,12 +58,12 @@ const aggregateSuffix = ":" + license.Name
 
 // Passivate implements gateway.Operations.
 func (o *operations) Passivate(ctx context.Context, customer string) (resident, left bool) {
-	return o.n.runtime.Passivate(ctx, customer)
+	return o.n.host.Load().Passivate(ctx, customer)
 }
 
 // Archive implements gateway.Operations.
 func (o *operations) Archive(ctx context.Context, customer string, all bool) (*licensedv1.ArchiveCustomerResponse, error) {
-	w := o.n.archiver.Load()
+	w := o.n.host.Load().archiver.Load()
 	if w == nil {
 		return nil, gateway.ErrUnsupported
 	}
@@ -79,7 +79,7 @@ func (o *operations) Archive(ctx context.Context, customer string, all bool) (*l
 
 // Import implements gateway.Operations.
 func (o *operations) Import(ctx context.Context, customer string, i actors.Import) (persistence.Head, error) {
-	return o.n.runtime.Import(ctx, customer, i)
+	return o.n.host.Load().Import(ctx, customer, i)
 }
 
 // ReloadPolicy implements gateway.Operations.
@@ -92,7 +92,7 @@ func (o *operations) ReloadPolicy(ctx context.Context) (version string, changed 
 func (o *operations) Verify(
 	ctx context.Context, customer string, mend bool, progress func(checked, total uint64) error,
 ) (*licensedv1.CustomerReport, error) {
-	answer, err := o.n.runtime.Query(ctx, customer, actors.SnapshotQuery{})
+	answer, err := o.n.aggregates.Query(ctx, customer, actors.SnapshotQuery{})
 	if err != nil {
 		return nil, err
 	}

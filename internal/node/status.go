@@ -49,10 +49,10 @@ var nodeStates = map[gateway.State]licensedv1.NodeState{
 
 // status returns what the node says of itself.
 func (n *Node) status(ctx context.Context) (*licensedv1.NodeStatus, error) {
-	if n.runtime == nil {
+	if n.host.Load() == nil {
 		return nil, errNotStarted
 	}
-	stats, shards, now := n.runtime.Stats(), n.solo.Status(), n.config.Now()
+	stats, shards, now := n.runtimeStats(), n.solo.Status(), n.config.Now()
 	s := &licensedv1.NodeStatus{
 		Name: n.name, Incarnation: n.solo.Incarnation().String(), Version: Version(),
 		Roles:     []licensedv1.NodeRole{licensedv1.NodeRole_NODE_ROLE_NODE, licensedv1.NodeRole_NODE_ROLE_GATEWAY},

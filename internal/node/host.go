@@ -1,0 +1,167 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync/atomic"
+
+	"licensed/actors"
+	"licensed/persistence"
+	"licensed/persistence/archive"
+	"licensed/persistence/tiered"
+)
+
+// host serves the shards of one incarnation: its aggregates, and the archiver that works for them. A node
+// that has its store to itself has one for as long as it lives, others one after another.
+type host struct {
+	*actors.Runtime
+	node      *Node
+	authority actors.Authority
+	archiver  atomic.Pointer[archive.Worker] // nil: there is no archive
+}
+
+// startSystem starts what all hosts run in.
+func (n *Node) startSystem(context.Context) error {
+	n.system = actors.NewActorSystem(slog.New(fromWarn{n.log.Handler()}))
+	n.push("actor system", func(context.Context) error { n.system.Shutdown(); return nil })
+	n.metrics = newRuntimeMetrics(n.registry)
+	observe(n.registry, n.runtimeStats)
+	if n.archive != nil {
+		n.archive.metrics = newArchiveMetrics(n.registry, n.archiverStats, n.archive.size)
+	}
+	return nil
+}
+
+// newHost starts the runtime, and the archiver if there is an archive, of an incarnation.
+func (n *Node) newHost(a actors.Authority) (*host, error) {
+	h := &host{node: n, authority: a}
+	rt, err := actors.New(actors.Options{
+		Kind: n.policy.kind, Journal: tiered.NewJournal(n.store, n.cold), Authority: a, Config: n.config.Runtime,
+		System: n.system, Now: n.config.Now,
+		Listener: actors.Listener{
+			Appended: n.appended, Activated: n.activated, Passivated: h.passivated, Ended: n.activationEnded,
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	h.Runtime = rt
+	if n.archive != nil {
+		h.startArchiver()
+	}
+	n.host.Store(h)
+	return h, nil
+}
+
+// Close stops the archiver, then takes no more requests, and returns when none is under way or ctx ended.
+func (h *host) Close(ctx context.Context) error {
+	var err error
+	if w := h.archiver.Load(); w != nil {
+		err = w.Close(ctx)
+	}
+	return errors.Join(err, h.Runtime.Close(ctx))
+}
+
+// owns reports whether an aggregate's shard is held, at any epoch.
+func (h *host) owns(aggregate string) bool {
+	_, held := h.authority.Epoch(h.authority.Shard(aggregate))
+	return held
+}
+
+// holds says whether the shard of a head is held under the head's epoch at this very moment.
+func (h *host) holds(head persistence.Head) bool {
+	return h.authority.Holds(h.authority.Shard(head.Partition.Aggregate), head.Partition.Epoch)
+}
+
+// passivated hears that an aggregate left memory.
+func (h *host) passivated(i actors.PassivatedInfo) {
+	h.node.metrics.passivated.Inc()
+	h.node.counts.passivations.Add(1)
+	if w := h.archiver.Load(); w != nil && i.Head != nil {
+		w.Passivated(i.Head.Partition.Aggregate, *i.Head, i.ArchivedThrough)
+	}
+}
+
+// activated hears that an aggregate was read from the store.
+func (n *Node) activated(i actors.ActivatedInfo) {
+	n.metrics.activations.Observe(i.Duration.Seconds())
+	n.metrics.replayed.Add(float64(i.Records))
+	n.counts.activations.Add(1)
+	n.counts.replayed.Add(uint64(i.Records))
+}
+
+// appended tells streams that follow a customer, once there is a gateway.
+func (n *Node) appended(i actors.AppendedInfo) {
+	if g := n.gateway.Load(); g != nil {
+		g.Appended(i.ID)
+	}
+}
+
+// activationEnded reports an activation that gave up. Its cause matters to operators where it is the
+// store's; that a shard moved is normal.
+func (n *Node) activationEnded(i actors.EndedInfo) {
+	cause := endCause(i.Cause)
+	n.metrics.ended.WithLabelValues(cause).Inc()
+	n.counts.failed.Add(1)
+	level := slog.LevelWarn
+	switch {
+	case cause == "not_owner":
+		level = slog.LevelDebug
+	case errors.Is(i.Cause, actors.ErrCorrupt):
+		level = slog.LevelError
+	}
+	n.log.Log(context.Background(), level, "activation gave up", "customer", i.ID, "cause", cause, "error", i.Cause)
+}
+
+// endCause names a cause, from a small set.
+func endCause(err error) string {
+	for _, c := range []struct {
+		err  error
+		name string
+	}{
+		{actors.ErrNotOwner, "not_owner"},
+		{actors.ErrCorrupt, "corrupt"},
+		{persistence.ErrCorrupt, "corrupt"},
+		{actors.ErrPanic, "panic"},
+		{actors.ErrUnavailable, "store_unavailable"},
+		{persistence.ErrUnavailable, "store_unavailable"},
+		{actors.ErrRejected, "rejected"},
+		{persistence.ErrRejected, "rejected"},
+		{persistence.ErrClosed, "store_closed"},
+		{actors.ErrUnknownOutcome, "unknown_outcome"},
+	} {
+		if errors.Is(err, c.err) {
+			return c.name
+		}
+	}
+	return "other"
+}
+
+// fromWarn leaves out what a library thinks worth telling about its normal life.
+type fromWarn struct{ slog.Handler }
+
+func (h fromWarn) Enabled(ctx context.Context, l slog.Level) bool {
+	return l >= slog.LevelWarn && h.Handler.Enabled(ctx, l)
+}
+
+func (h fromWarn) WithAttrs(a []slog.Attr) slog.Handler { return fromWarn{h.Handler.WithAttrs(a)} }
+func (h fromWarn) WithGroup(name string) slog.Handler   { return fromWarn{h.Handler.WithGroup(name)} }
+
+// runtimeStats returns the figures of the present host.
+func (n *Node) runtimeStats() actors.Stats {
+	if h := n.host.Load(); h != nil {
+		return h.Stats()
+	}
+	return actors.Stats{}
+}
+
+// archiverStats returns the figures of the present host's archiver.
+func (n *Node) archiverStats() archive.WorkerStats {
+	if h := n.host.Load(); h != nil {
+		if w := h.archiver.Load(); w != nil {
+			return w.Stats()
+		}
+	}
+	return archive.WorkerStats{}
+}
