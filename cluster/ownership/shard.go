@@ -46,6 +46,10 @@ func later(a, b persistence.Shard) bool {
 	return b.Epoch > a.Epoch || b.Epoch == a.Epoch && b.Owner.IsZero() && !a.Owner.IsZero()
 }
 
+// Later reports whether row b of a shard came after row a. Rows that were heard of in any order are put
+// in theirs by it.
+func Later(a, b persistence.Shard) bool { return later(a, b) }
+
 // shard returns the state of a shard, or nil if there is none.
 func (m *Machine) shard(id uint32) *shard {
 	if uint64(id) >= uint64(len(m.shards)) {

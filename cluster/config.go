@@ -1,0 +1,172 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"licensed/actors"
+	"licensed/cluster/lease"
+	"licensed/cluster/ownership"
+	"licensed/messages/clusterv1"
+	"licensed/persistence"
+)
+
+// Host runs the aggregates of one incarnation; *actors.Runtime is one. It is safe for concurrent use.
+type Host interface {
+	Execute(ctx context.Context, id string, c actors.Command) (actors.Reply, error)
+	Query(ctx context.Context, id string, query any) (actors.Answer, error)
+	// Drop ends the activations for which the function says so, at once.
+	Drop(of func(id string) bool)
+	// Close takes no more requests, and returns when none is under way or ctx ended.
+	Close(ctx context.Context) error
+}
+
+// Confirm says how a node makes sure, before a reply goes out, that it may still speak ([R9]).
+type Confirm uint8
+
+const (
+	// ConfirmLease asks the clock: the lease, as last renewed, is valid.
+	ConfirmLease Confirm = iota
+	// ConfirmRead also waits for a read of the own lease row, begun after the reply was decided. It
+	// holds where a machine can be frozen together with its clock, as a virtual machine that is paused,
+	// and costs a linearizable read per tick and the time of one to two reads per request.
+	ConfirmRead
+)
+
+// ParseConfirm reads "lease" or "read".
+func ParseConfirm(s string) (Confirm, error) {
+	for _, c := range []Confirm{ConfirmLease, ConfirmRead} {
+		if s == c.String() {
+			return c, nil
+		}
+	}
+	return 0, fmt.Errorf("confirm is %q, want lease or read", s)
+}
+
+func (c Confirm) String() string {
+	if c == ConfirmRead {
+		return "read"
+	}
+	return "lease"
+}
+
+// NodeConfig of a node. Ownership, Cluster, Name, Kind and NewHost must be given.
+type NodeConfig struct {
+	// Ownership keeps leases and shards; all nodes of the cluster share it.
+	Ownership persistence.Ownership
+	// Cluster is the name of the cluster, fixed when it is created.
+	Cluster string
+	// Name of the node, the same after a restart: placement goes by it.
+	Name string
+	// Kind is the name of the aggregates' kind, a part of their ids.
+	Kind string
+	// Shards of a cluster that is created now; an existing one keeps its own (default DefaultShards).
+	Shards uint32
+	// Protocol has the knobs of the protocol (without a Timing: ownership.DefaultConfig). Its Incarnation, Node,
+	// Former and Shards are set for each incarnation.
+	Protocol ownership.Config
+	// Confirm is how replies are confirmed (default ConfirmLease).
+	Confirm Confirm
+	// MaxWaiting bounds the requests that wait for shards on their way to or from this node (default
+	// 16384); one more is answered actors.ErrOverloaded.
+	MaxWaiting int
+	// MaxWait bounds the time that a request waits for a shard (default 5 s), whatever its deadline.
+	MaxWait time.Duration
+	// Clock of leases (default lease.SystemClock).
+	Clock lease.Clock
+
+	// NewHost returns what runs the aggregates of a new incarnation, which is their authority. It is
+	// called once for each; the host is closed when the incarnation is over.
+	NewHost func(actors.Authority) (Host, error)
+	// Changed is told what others should hear: rows of shards gained and released, incarnations found
+	// dead. Who is to hear of a release at once is the successor in it.
+	Changed func(*clusterv1.News)
+	// Happened is told what happens, in order. Both functions are called from the node's loop, which
+	// renews the lease: they must not block or call Status.
+	Happened func(Happening)
+	// Log takes what an operator should know (default slog.Default).
+	Log *slog.Logger
+}
+
+// withDefaults returns the configuration with what was left out.
+func (c NodeConfig) withDefaults() (NodeConfig, error) {
+	if c.Shards == 0 {
+		c.Shards = DefaultShards
+	}
+	if c.Protocol.Timing == (lease.Timing{}) {
+		c.Protocol = ownership.DefaultConfig()
+	}
+	if c.MaxWaiting == 0 {
+		c.MaxWaiting = 16384
+	}
+	if c.MaxWait == 0 {
+		c.MaxWait = 5 * time.Second
+	}
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+	if c.Clock == nil {
+		clock, err := lease.SystemClock()
+		if err != nil {
+			return c, err
+		}
+		c.Clock = clock
+	}
+	if c.Changed == nil {
+		c.Changed = func(*clusterv1.News) {}
+	}
+	if c.Happened == nil {
+		c.Happened = func(Happening) {}
+	}
+	return c, c.validate()
+}
+
+func (c *NodeConfig) validate() error {
+	for _, f := range []struct {
+		name string
+		ok   bool
+	}{
+		{"Ownership", c.Ownership != nil}, {"Cluster", c.Cluster != ""}, {"Name", c.Name != ""}, {"Kind", c.Kind != ""},
+		{"NewHost", c.NewHost != nil}, {"MaxWaiting", c.MaxWaiting > 0}, {"MaxWait", c.MaxWait > 0},
+		{"Confirm", c.Confirm <= ConfirmRead},
+	} {
+		if !f.ok {
+			return fmt.Errorf("node configuration: %s is missing or out of range", f.name)
+		}
+	}
+	probe := c.protocol(persistence.NewIncarnation(), nil, c.Shards)
+	return probe.Validate()
+}
+
+// protocol returns the configuration of an incarnation's machine.
+func (c *NodeConfig) protocol(i persistence.Incarnation, former []persistence.Incarnation, shards uint32) ownership.Config {
+	p := c.Protocol
+	p.Incarnation, p.Node, p.Former, p.Shards = i, c.Name, former, shards
+	return p
+}
+
+// NotOwnerError says that this node does not speak for the shard of a request, which was not executed.
+// It matches actors.ErrNotOwner.
+type NotOwnerError struct {
+	// Row of the shard as far as this node knows: who has it, or is to get it. A hint.
+	Row persistence.Shard
+}
+
+func (e *NotOwnerError) Error() string {
+	switch {
+	case !e.Row.Owner.IsZero():
+		return fmt.Sprintf("shard %d is owned by %s at epoch %d", e.Row.ID, e.Row.Owner, e.Row.Epoch)
+	case !e.Row.Successor.IsZero():
+		return fmt.Sprintf("shard %d goes to %s after epoch %d", e.Row.ID, e.Row.Successor, e.Row.Epoch)
+	}
+	return fmt.Sprintf("shard %d is owned by nobody as far as is known", e.Row.ID)
+}
+
+// Is reports whether the target is actors.ErrNotOwner.
+func (e *NotOwnerError) Is(target error) bool { return target == actors.ErrNotOwner }
+
+// ErrOtherCluster says that the store belongs to a cluster of another name.
+var ErrOtherCluster = errors.New("the store belongs to another cluster")

@@ -1,0 +1,59 @@
+package cluster
+
+import (
+	"fmt"
+	"time"
+
+	"licensed/persistence"
+)
+
+// HappeningKind says what happened.
+type HappeningKind uint8
+
+// What happens to a node.
+const (
+	// Began: Incarnation has a lease.
+	Began HappeningKind = iota
+	// Ended: Incarnation is over, for Cause (lease.ErrRetired after a drain).
+	Ended
+	// Claimed: Shard is held at Epoch; it had no owner. Took is the time since it was expected.
+	Claimed
+	// TakenOver: as Claimed, from Other, which is dead.
+	TakenOver
+	// Released: Shard was given away, to Other if not zero. Took is the time since its intake was closed.
+	Released
+	// Lost: Shard is another's, though it was not released.
+	Lost
+	// Raised: the epoch of Shard is raised, since history has a higher one: an alarm.
+	Raised
+	// Died: Other was found to be marked dead.
+	Died
+	// ClockWrong: the wall clock is off its peers' by more than is tolerated. ClockRight: not any more.
+	ClockWrong
+	ClockRight
+)
+
+var happenings = [...]string{
+	"began", "ended", "claimed", "taken over", "released", "lost", "epoch raised", "died", "clock wrong", "clock right",
+}
+
+// String returns the kind in words.
+func (k HappeningKind) String() string {
+	if int(k) < len(happenings) {
+		return happenings[k]
+	}
+	return fmt.Sprintf("happening %d", uint8(k))
+}
+
+// Happening is something that happened to a node.
+type Happening struct {
+	Kind HappeningKind
+	// Incarnation of the node when it happened.
+	Incarnation persistence.Incarnation
+	Shard       uint32
+	Epoch       uint64
+	// Other incarnation it has to do with.
+	Other persistence.Incarnation
+	Took  time.Duration
+	Cause error
+}

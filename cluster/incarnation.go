@@ -1,0 +1,413 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"licensed/actors"
+	"licensed/cluster/lease"
+	"licensed/cluster/ownership"
+	"licensed/persistence"
+)
+
+// incarnation is one incarnation of a node: the machine of package ownership with the goroutine that
+// drives it, and the authority of a host. It ends once and does not come back.
+type incarnation struct {
+	node    *Node
+	id      persistence.Incarnation
+	host    Host
+	began   lease.Instant
+	gates   []gate
+	until   atomic.Int64 // end of the lease's validity, 0 while there is none
+	confirm confirmer
+
+	mu    sync.Mutex
+	inbox []input
+	wake  chan struct{} // capacity 1: there is something in the inbox
+
+	over    chan struct{} // closed when the loop has ended
+	dropper dropper
+
+	// The loop's.
+	machine  *ownership.Machine
+	swaps    []ownership.Op // by shard: the last compare-and-set that was begun
+	scanFrom lease.Instant  // when the last read of all rows was begun
+	hasLease bool
+}
+
+// input is for the loop: an input of the machine, or something to be done between two of them.
+type input struct {
+	ownership.Input
+	do func()
+}
+
+var _ actors.Authority = (*incarnation)(nil)
+
+// newIncarnation returns an incarnation that is yet to run.
+func (n *Node) newIncarnation(former []persistence.Incarnation) (*incarnation, error) {
+	id := persistence.NewIncarnation()
+	machine, err := ownership.New(n.config.protocol(id, former, n.shards))
+	if err != nil {
+		return nil, err
+	}
+	i := &incarnation{
+		node: n, id: id, machine: machine, began: n.config.Clock.Now(),
+		gates: make([]gate, n.shards), swaps: make([]ownership.Op, n.shards),
+		wake: make(chan struct{}, 1), over: make(chan struct{}),
+	}
+	for s := range i.gates {
+		i.gates[s].shard, i.gates[s].since = uint32(s), i.began
+	}
+	i.confirm.i, i.dropper.i = i, i
+	i.host, err = n.config.NewHost(i)
+	return i, err
+}
+
+// Incarnation implements actors.Authority.
+func (i *incarnation) Incarnation() persistence.Incarnation { return i.id }
+
+// Shard implements actors.Authority.
+func (i *incarnation) Shard(aggregate string) uint32 { return ShardOf(aggregate, i.node.shards) }
+
+// Epoch implements actors.Authority. [R3]: the gate has an epoch once the compare-and-set that took the
+// shard is known to be applied.
+func (i *incarnation) Epoch(shard uint32) (uint64, bool) {
+	epoch := i.gates[shard].epoch.Load()
+	return epoch, i.Holds(shard, epoch)
+}
+
+// Holds implements actors.Authority. [R9]: it asks the clock, last. The lease has no gaps, so if it is
+// valid then, it was when the epoch was read.
+func (i *incarnation) Holds(shard uint32, epoch uint64) bool {
+	return epoch != 0 && i.gates[shard].epoch.Load() == epoch && i.valid()
+}
+
+func (i *incarnation) valid() bool {
+	until := lease.Instant(i.until.Load())
+	return until != 0 && i.node.config.Clock.Now() < until
+}
+
+// StaleEpoch implements actors.Authority. The gate is shut before this returns, so that the requests
+// which met the higher epoch wait for the shard to be above it.
+func (i *incarnation) StaleEpoch(shard uint32, aggregate string, epoch uint64) {
+	if i.gates[shard].raise(epoch) {
+		i.node.log.Warn("history has a higher epoch than its shard", "shard", shard, "aggregate", aggregate, "epoch", epoch)
+		i.post(input{Input: ownership.Input{Kind: ownership.InputStale, Shard: shard, Epoch: epoch}})
+	}
+}
+
+// post hands an input to the loop, from any goroutine. An incarnation that is over takes no notice.
+func (i *incarnation) post(in input) {
+	i.mu.Lock()
+	i.inbox = append(i.inbox, in)
+	i.mu.Unlock()
+	select {
+	case i.wake <- struct{}{}:
+	default:
+	}
+}
+
+// ask runs a function between two steps of the loop and waits for it. It returns false, and did nothing,
+// if the loop ended or ctx did first.
+func (i *incarnation) ask(ctx context.Context, f func()) bool {
+	const waiting, running, left = 0, 1, 2
+	var state atomic.Int32
+	done := make(chan struct{})
+	i.post(input{do: func() {
+		if state.CompareAndSwap(waiting, running) {
+			f()
+		}
+		close(done)
+	}})
+	select {
+	case <-done:
+		return true
+	case <-i.over:
+	case <-ctx.Done():
+	}
+	if state.CompareAndSwap(waiting, left) {
+		return false
+	}
+	<-done
+	return true
+}
+
+// leave counts a request out.
+func (i *incarnation) leave(g *gate) {
+	if g.leave() {
+		i.quiet(g)
+	}
+}
+
+func (i *incarnation) quiet(g *gate) {
+	i.post(input{Input: ownership.Input{Kind: ownership.InputQuiet, Shard: g.shard}})
+}
+
+// run drives the machine until the incarnation is over, and returns why; nil if stop was closed first.
+// Then nothing is held any more.
+func (i *incarnation) run(stop <-chan struct{}) (cause error) {
+	defer close(i.over)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	var inputs []input
+	for {
+		select {
+		case <-stop:
+			i.end(nil)
+			return nil
+		case <-i.wake:
+		case <-timer.C:
+			inputs = append(inputs, input{})
+		}
+		i.mu.Lock()
+		inputs, i.inbox = append(inputs, i.inbox...), i.inbox[:0]
+		i.mu.Unlock()
+		wake := lease.Never
+		for k := range inputs {
+			out := i.handle(&inputs[k])
+			if out == nil {
+				continue
+			}
+			if out.Ended {
+				i.end(out.Cause)
+				return out.Cause
+			}
+			wake = out.Wake
+		}
+		clear(inputs)
+		inputs = inputs[:0]
+		if wake != lease.Never {
+			timer.Reset(i.pause(wake))
+		}
+	}
+}
+
+// pause is how long the loop sleeps. Timers stand still while the machine is suspended and the leases'
+// clock goes on, so none is set for long.
+func (i *incarnation) pause(wake lease.Instant) time.Duration {
+	const longest = 100 * time.Millisecond
+	return max(0, min(wake.Sub(i.node.config.Clock.Now()), longest))
+}
+
+// handle takes in one input, and does what the machine asks for. It returns nil if that was not stepped.
+func (i *incarnation) handle(in *input) *ownership.Outputs {
+	if in.do != nil {
+		in.do()
+		return nil
+	}
+	if in.Kind == ownership.InputQuiet && !i.gates[in.Shard].quiet() {
+		return nil // the gate was opened again meanwhile
+	}
+	in.Now = i.node.config.Clock.Now()
+	out := i.machine.Step(in.Input)
+	i.until.Store(int64(out.Until))
+	for k := range out.Ops {
+		if op := &out.Ops[k]; op.Kind == ownership.OpSwapShard {
+			i.swaps[op.NextShard.ID] = *op
+		}
+	}
+	for _, g := range out.Gates {
+		i.setGate(in.Now, g)
+	}
+	for _, op := range out.Ops {
+		i.begin(in.Now, op)
+	}
+	i.learn(in)
+	i.tell(in.Now, out)
+	return out
+}
+
+// setGate sets a gate and says what that means.
+func (i *incarnation) setGate(now lease.Instant, change ownership.Gate) {
+	g, kind := &i.gates[change.Shard], change.Kind
+	former, epoch := g.kind(), g.epoch.Load()
+	swap := &i.swaps[change.Shard]
+	if kind == ownership.GateShut && epoch != 0 && swap.NextShard.Owner.IsZero() && swap.NextShard.Epoch == epoch {
+		kind = gateReleasing
+	}
+	took := now.Sub(g.since)
+	if former != kind && kind != gateReleasing { // a hand-over counts from its beginning
+		g.since = now
+	}
+	g.set(kind, change.Epoch)
+	h := Happening{Incarnation: i.id, Shard: change.Shard, Epoch: change.Epoch}
+	switch kind {
+	case ownership.GateOpen:
+		if former == ownership.GateClosing {
+			return // the successor went away
+		}
+		h.Kind, h.Other, h.Took = Claimed, swap.OldShard.Owner, took
+		if !h.Other.IsZero() && h.Other != i.id {
+			h.Kind = TakenOver
+		}
+		i.node.happened(h)
+	case ownership.GateClosing:
+		if g.quiet() {
+			i.quiet(g)
+		}
+	case ownership.GateShut:
+		if epoch != 0 {
+			h.Kind, h.Epoch = Lost, epoch
+			i.node.happened(h)
+		}
+	}
+	if epoch != 0 && change.Epoch != epoch {
+		i.dropper.drop(change.Shard)
+	}
+}
+
+// begin starts an operation on the store. It is answered once, in time, whatever the store does.
+func (i *incarnation) begin(now lease.Instant, op ownership.Op) {
+	timeout := i.node.config.Protocol.Timing.OpTimeout()
+	if op.Kind == ownership.OpReadShards { // many rows, and nothing waits for it that cannot
+		timeout = i.node.config.Protocol.Timing.TTL
+		i.scanFrom = now
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	var answered atomic.Bool
+	answer := func(in ownership.Input) {
+		if answered.CompareAndSwap(false, true) {
+			i.post(input{Input: in})
+		}
+	}
+	lost := ownership.Input{Kind: ownership.InputDone, Op: op, Err: persistence.ErrUnknownOutcome}
+	late := time.AfterFunc(timeout+timeout/4, func() { answer(lost) })
+	i.node.background.Go(func() {
+		defer cancel()
+		defer late.Stop()
+		answer(i.node.do(ctx, op))
+	})
+}
+
+// do performs an operation.
+func (n *Node) do(ctx context.Context, op ownership.Op) ownership.Input {
+	in := ownership.Input{Kind: ownership.InputDone, Op: op}
+	store := n.config.Ownership
+	switch op.Kind {
+	case ownership.OpSwapLease:
+		in.Applied, in.Lease, in.Err = store.CompareAndSetLease(ctx, op.Lease.Old, op.Lease.Next)
+	case ownership.OpReadLease:
+		in.Lease, in.Err = store.Lease(ctx, op.Incarnation)
+	case ownership.OpSwapShard:
+		in.Applied, in.Row, in.Err = store.CompareAndSetShard(ctx, op.OldShard, op.NextShard)
+	case ownership.OpReadShard:
+		in.Row, in.Err = store.Shard(ctx, op.Shard)
+	case ownership.OpReadShards:
+		in.Rows, in.Err = store.Shards(ctx)
+	}
+	if errors.Is(in.Err, persistence.ErrNotFound) {
+		in.Err = nil
+	}
+	return in
+}
+
+// learn keeps the rows that others are pointed to.
+func (i *incarnation) learn(in *input) {
+	if in.Kind != ownership.InputDone || in.Err != nil {
+		return
+	}
+	switch in.Op.Kind {
+	case ownership.OpSwapShard:
+		i.node.rows.hear(i.machine.Row(in.Op.NextShard.ID), in.Now)
+	case ownership.OpReadShard:
+		i.node.rows.hear(i.machine.Row(in.Op.Shard), in.Now)
+	case ownership.OpReadShards:
+		for s := range i.gates {
+			i.node.rows.read(i.machine.Row(uint32(s)), i.scanFrom)
+		}
+	}
+}
+
+// tell says what the machine found out.
+func (i *incarnation) tell(now lease.Instant, out *ownership.Outputs) {
+	if !i.hasLease && out.Until != 0 {
+		i.hasLease = true
+		i.node.happened(Happening{Kind: Began, Incarnation: i.id})
+	}
+	for _, row := range out.Changed {
+		i.released(now, row)
+	}
+	for _, id := range out.Raised {
+		i.node.happened(Happening{Kind: Raised, Incarnation: i.id, Shard: id, Epoch: i.swaps[id].NextShard.Epoch})
+	}
+	for _, id := range out.Dead {
+		i.node.happened(Happening{Kind: Died, Incarnation: i.id, Other: id})
+	}
+	if len(out.Changed) > 0 || len(out.Dead) > 0 {
+		i.node.config.Changed(newsOf(out.Changed, out.Dead))
+	}
+}
+
+// released turns away those who waited for a release, now that the successor can be told.
+func (i *incarnation) released(now lease.Instant, row persistence.Shard) {
+	g := &i.gates[row.ID]
+	if g.kind() != gateReleasing {
+		return
+	}
+	took := now.Sub(g.since)
+	g.since = now
+	g.set(ownership.GateShut, 0)
+	i.node.happened(Happening{
+		Kind: Released, Incarnation: i.id, Shard: row.ID, Epoch: row.Epoch, Other: row.Successor, Took: took,
+	})
+}
+
+// end shuts all gates for good.
+func (i *incarnation) end(cause error) {
+	i.until.Store(0)
+	for s := range i.gates {
+		i.gates[s].set(ownership.GateShut, 0)
+	}
+	if i.hasLease {
+		i.node.happened(Happening{Kind: Ended, Incarnation: i.id, Cause: cause})
+	}
+}
+
+// dropper has the host drop the aggregates of shards that are not held any more. A pass goes over all
+// aggregates in memory, so shards that go one after the other share passes.
+type dropper struct {
+	i       *incarnation
+	mu      sync.Mutex
+	shards  []bool // nil if there are none
+	running bool
+}
+
+// betweenPasses is what keeps passes over a million aggregates from taking a processor to themselves.
+const betweenPasses = 100 * time.Millisecond
+
+func (d *dropper) drop(shard uint32) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.shards == nil {
+		d.shards = make([]bool, len(d.i.gates))
+	}
+	d.shards[shard] = true
+	if !d.running {
+		d.running = true
+		d.i.node.background.Go(d.run)
+	}
+}
+
+func (d *dropper) run() {
+	for {
+		d.mu.Lock()
+		shards := d.shards
+		d.shards, d.running = nil, shards != nil
+		d.mu.Unlock()
+		if shards == nil {
+			return
+		}
+		d.i.host.Drop(func(id string) bool {
+			s := d.i.node.shardOf(id)
+			return shards[s] && d.i.gates[s].epoch.Load() == 0
+		})
+		select {
+		case <-d.i.over:
+			return
+		case <-time.After(betweenPasses):
+		}
+	}
+}

@@ -1,0 +1,445 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+
+	"licensed/actors"
+	"licensed/cluster/lease"
+	"licensed/cluster/ownership"
+	"licensed/messages/clusterv1"
+	"licensed/persistence"
+)
+
+// Node is one node of a cluster: one incarnation after the other, each with a host of its own. It is
+// safe for concurrent use.
+type Node struct {
+	config NodeConfig
+	log    *slog.Logger
+	shards uint32
+	suffix string // of aggregate ids
+	rows   *rows
+
+	current atomic.Pointer[incarnation]
+	waiting atomic.Int64 // requests at gates
+
+	mu      sync.Mutex
+	members []ownership.Member // as last told
+	clock   clockOffset
+
+	draining   atomic.Bool
+	stop       chan struct{} // closed by Close
+	stopping   sync.Once
+	ended      chan struct{} // closed when no incarnation follows any more
+	cause      error         // of the last incarnation's end; after ended
+	began      chan struct{} // closed when the first incarnation has a lease
+	beginning  sync.Once
+	background sync.WaitGroup
+}
+
+// StartNode makes this process a node of the cluster, and returns when it has a lease. It takes shards
+// once it was told the members. When its incarnation ends, the node goes on as another by itself.
+// Errors: ErrOtherCluster, those of the store, and ctx's if there is no lease before it ends.
+func StartNode(ctx context.Context, c NodeConfig) (*Node, error) {
+	c, err := c.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	info, err := c.Ownership.CreateCluster(ctx, persistence.ClusterInfo{Name: c.Cluster, Shards: c.Shards})
+	if err != nil {
+		return nil, fmt.Errorf("create cluster: %w", err)
+	}
+	if info.Name != c.Cluster {
+		return nil, fmt.Errorf("%w: it is %q, this node is configured for %q", ErrOtherCluster, info.Name, c.Cluster)
+	}
+	n := &Node{
+		config: c, log: c.Log, shards: info.Shards, suffix: ":" + c.Kind, rows: newRows(info.Shards),
+		stop: make(chan struct{}), ended: make(chan struct{}), began: make(chan struct{}),
+	}
+	first, err := n.newIncarnation(nil)
+	if err != nil {
+		return nil, fmt.Errorf("start the host: %w", err)
+	}
+	n.current.Store(first)
+	n.background.Go(func() { n.run(first) })
+	select {
+	case <-n.began:
+		return n, nil
+	case <-ctx.Done():
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeHostTimeout)
+		defer cancel()
+		return nil, errors.Join(fmt.Errorf("no lease: %w", ctx.Err()), n.Close(closing))
+	}
+}
+
+// run runs one incarnation after the other.
+func (n *Node) run(i *incarnation) {
+	defer close(n.ended)
+	var former []persistence.Incarnation
+	for {
+		if n.draining.Load() {
+			i.post(input{Input: ownership.Input{Kind: ownership.InputDrain}})
+		}
+		i.tellMembers()
+		n.cause = i.run(n.stop)
+		n.background.Go(func() { n.closeHost(i) })
+		if n.cause == nil || errors.Is(n.cause, ownership.ErrRetired) || n.draining.Load() {
+			return
+		}
+		former = append(former, i.id)
+		if i = n.next(i, former); i == nil {
+			return
+		}
+	}
+}
+
+// next returns the incarnation after a former one; nil if the node is stopping. One that lived shortly
+// is not followed at once.
+func (n *Node) next(former *incarnation, dead []persistence.Incarnation) *incarnation {
+	ttl := n.config.Protocol.Timing.TTL
+	var pause time.Duration
+	if n.config.Clock.Now().Sub(former.began) < ttl {
+		pause = ttl / 4
+	}
+	for {
+		select {
+		case <-n.stop:
+			return nil
+		case <-time.After(pause):
+		}
+		i, err := n.newIncarnation(dead)
+		if err == nil {
+			n.current.Store(i)
+			return i
+		}
+		n.log.Error("cannot start the host of a new incarnation", "error", err)
+		pause = ttl
+	}
+}
+
+// closeHostTimeout is how long the host of a former incarnation gets to end.
+const closeHostTimeout = 10 * time.Second
+
+// closeHost ends the host of an incarnation that is over: what is under way has an unknown outcome.
+func (n *Node) closeHost(i *incarnation) {
+	i.host.Drop(func(string) bool { return true })
+	ctx, cancel := context.WithTimeout(context.Background(), closeHostTimeout)
+	defer cancel()
+	if err := i.host.Close(ctx); err != nil {
+		n.log.Warn("host of a former incarnation", "incarnation", i.id, "error", err)
+	}
+}
+
+// Execute runs a command on an aggregate of that id (without the kind), if its shard is held; a request
+// for one that is on its way to or from this node waits. Errors: as actors.Runtime's; *NotOwnerError in
+// place of actors.ErrNotOwner.
+func (n *Node) Execute(ctx context.Context, id string, c actors.Command) (actors.Reply, error) {
+	for attempt := 0; ; attempt++ {
+		i, g, err := n.enter(ctx, id)
+		if err != nil {
+			return actors.Reply{}, err
+		}
+		reply, err := i.host.Execute(ctx, id, c)
+		if n.config.Confirm == ConfirmRead && speaks(err) {
+			if e := i.confirm.wait(ctx); e != nil {
+				reply, err = actors.Reply{}, fmt.Errorf("%w: not confirmed by a read of the lease: %w", actors.ErrUnknownOutcome, e)
+			}
+		}
+		i.leave(g)
+		if again, err := n.after(g.shard, attempt, err); !again {
+			return reply, err
+		}
+	}
+}
+
+// Query asks an aggregate of that id, as Execute does. The answer is linearizable.
+func (n *Node) Query(ctx context.Context, id string, query any) (actors.Answer, error) {
+	for attempt := 0; ; attempt++ {
+		i, g, err := n.enter(ctx, id)
+		if err != nil {
+			return actors.Answer{}, err
+		}
+		answer, err := i.host.Query(ctx, id, query)
+		if n.config.Confirm == ConfirmRead && speaks(err) {
+			if e := i.confirm.wait(ctx); e != nil {
+				answer, err = actors.Answer{}, n.queryError(ctx, g.shard, e)
+			}
+		}
+		i.leave(g)
+		if again, err := n.after(g.shard, attempt, err); !again {
+			return answer, err
+		}
+	}
+}
+
+// queryError is the error of a query whose answer must not be given: nothing was executed.
+func (n *Node) queryError(ctx context.Context, shard uint32, unconfirmed error) error {
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.Is(unconfirmed, errDead):
+		return &NotOwnerError{Row: n.rows.get(shard)}
+	}
+	return fmt.Errorf("%w: not confirmed by a read of the lease: %w", actors.ErrUnavailable, unconfirmed)
+}
+
+// Do runs a function with the host of the aggregate's shard, which stays this node's until it returns
+// or takes too long: for what Execute and Query do not do. It is not confirmed by a read: see Confirm.
+func (n *Node) Do(ctx context.Context, id string, f func(Host) error) error {
+	i, g, err := n.enter(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer i.leave(g)
+	_, err = n.after(g.shard, attempts, f(i.host))
+	return err
+}
+
+// attempts is how often a request that meets an activation on its way out is tried.
+const attempts = 4
+
+// after looks at a host's error: whether to try again, and otherwise what to say. A shard that is held
+// may still have an activation of a former epoch, which knows only that it is over.
+func (n *Node) after(shard uint32, attempt int, err error) (again bool, _ error) {
+	var said *NotOwnerError
+	if !errors.Is(err, actors.ErrNotOwner) || errors.As(err, &said) {
+		return false, err
+	}
+	if i := n.current.Load(); attempt < attempts && (i.valid() && i.gates[shard].kind() != ownership.GateShut) {
+		return true, nil
+	}
+	return false, &NotOwnerError{Row: n.rows.get(shard)}
+}
+
+// speaks reports whether a host's answer says something about the aggregate, which must be confirmed.
+func speaks(err error) bool {
+	for _, silent := range []error{
+		actors.ErrNotOwner, actors.ErrOverloaded, actors.ErrExpired, actors.ErrUnknownOutcome, actors.ErrUnavailable,
+	} {
+		if err != nil && errors.Is(err, silent) {
+			return false
+		}
+	}
+	return true
+}
+
+// shardOf returns the shard of an aggregate by its id without the kind.
+func (n *Node) shardOf(id string) uint32 {
+	var space [128]byte
+	b := append(append(space[:0], id...), n.suffix...)
+	return uint32(xxhash.Sum64(b) % uint64(n.shards))
+}
+
+// enter passes the gate of an aggregate's shard. The caller has the incarnation leave it.
+func (n *Node) enter(ctx context.Context, id string) (*incarnation, *gate, error) {
+	shard := n.shardOf(id)
+	i := n.current.Load()
+	g := &i.gates[shard]
+	ok, quiet := g.enter()
+	if ok {
+		return i, g, nil
+	}
+	if quiet {
+		i.quiet(g)
+	}
+	return n.await(ctx, shard)
+}
+
+// await waits for a gate to open.
+func (n *Node) await(ctx context.Context, shard uint32) (*incarnation, *gate, error) {
+	defer n.waiting.Add(-1)
+	if n.waiting.Add(1) > int64(n.config.MaxWaiting) {
+		return nil, nil, fmt.Errorf("%w: %d requests wait for shards", actors.ErrOverloaded, n.config.MaxWaiting)
+	}
+	timeout := time.NewTimer(n.config.MaxWait)
+	defer timeout.Stop()
+	for {
+		i := n.current.Load()
+		g := &i.gates[shard]
+		kind, changed := g.look()
+		switch {
+		case kind == ownership.GateOpen:
+			ok, quiet := g.enter()
+			if ok {
+				return i, g, nil
+			}
+			if quiet {
+				i.quiet(g)
+			}
+			continue
+		case kind == ownership.GateShut && !n.promised(i, shard):
+			return nil, nil, &NotOwnerError{Row: n.rows.get(shard)}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, nil, fmt.Errorf("%w: shard %d is changing hands: %w", actors.ErrExpired, shard, ctx.Err())
+		case <-timeout.C:
+			return nil, nil, &NotOwnerError{Row: n.rows.get(shard)}
+		}
+	}
+}
+
+// promised reports whether a shard that is not held was released to this incarnation, which has only
+// just been told.
+func (n *Node) promised(i *incarnation, shard uint32) bool {
+	row := n.rows.get(shard)
+	return row.Owner.IsZero() && row.Successor == i.id && i.valid()
+}
+
+// SetMembers says who seems to be there, this node among them. Whatever it says of this node's
+// incarnation is replaced by the current one.
+func (n *Node) SetMembers(members []ownership.Member) {
+	n.mu.Lock()
+	n.members = slices.Clone(members)
+	n.mu.Unlock()
+	n.current.Load().tellMembers()
+}
+
+// tellMembers tells the machine who is there.
+func (i *incarnation) tellMembers() {
+	n := i.node
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.members == nil {
+		return
+	}
+	members := slices.Clone(n.members)
+	for k := range members {
+		if m := &members[k]; m.Name == n.config.Name {
+			m.Incarnation = i.id
+			m.Eligible = m.Eligible && !n.clock.wrong
+		}
+	}
+	i.post(input{Input: ownership.Input{Kind: ownership.InputMembers, Members: members}})
+}
+
+// Hear takes in what others say. All of it is a hint; what cannot be is passed over.
+func (n *Node) Hear(news *clusterv1.News) {
+	i := n.current.Load()
+	now := n.config.Clock.Now()
+	for _, m := range news.GetShards() {
+		row, err := ShardRow(m)
+		if err != nil || !n.rows.hear(row, now) {
+			continue
+		}
+		if row.Owner.IsZero() && row.Successor == i.id {
+			i.post(input{Input: ownership.Input{Kind: ownership.InputRow, Row: row}})
+		}
+	}
+	for _, b := range news.GetDead() {
+		if dead, err := IncarnationOf(b); err == nil && !dead.IsZero() {
+			i.post(input{Input: ownership.Input{Kind: ownership.InputSuspect, Suspect: dead}})
+		}
+	}
+}
+
+// Row returns the row of a shard as last heard of: a hint. A shard that is out of range has none.
+func (n *Node) Row(shard uint32) persistence.Shard {
+	if shard >= n.shards {
+		return persistence.Shard{ID: shard}
+	}
+	return n.rows.get(shard)
+}
+
+// Shards returns the number of shards of the cluster.
+func (n *Node) Shards() uint32 { return n.shards }
+
+// Shard returns the shard of an aggregate (its id with the kind).
+func (n *Node) Shard(aggregate string) uint32 { return ShardOf(aggregate, n.shards) }
+
+// Epoch returns the epoch under which a shard is held at this moment, or false.
+func (n *Node) Epoch(shard uint32) (uint64, bool) { return n.current.Load().Epoch(shard) }
+
+// Holds says whether the shard is held under that epoch at this very moment, as actors.Authority does.
+// With ConfirmRead what is said or done because of it needs a call of Confirm after it.
+func (n *Node) Holds(shard uint32, epoch uint64) bool { return n.current.Load().Holds(shard, epoch) }
+
+// Confirm returns nil once it is certain that this node's incarnation was not dead when Confirm was
+// called: at once, or after a read with ConfirmRead.
+func (n *Node) Confirm(ctx context.Context) error {
+	i := n.current.Load()
+	if n.config.Confirm == ConfirmRead {
+		return i.confirm.wait(ctx)
+	}
+	if !i.valid() {
+		return fmt.Errorf("%w: the lease is over", actors.ErrNotOwner)
+	}
+	return nil
+}
+
+// Incarnation returns the incarnation that has a lease at this moment; zero if there is none.
+func (n *Node) Incarnation() persistence.Incarnation {
+	if i := n.current.Load(); i.valid() {
+		return i.id
+	}
+	return persistence.Incarnation{}
+}
+
+// Drain hands over all shards and ends the lease. It returns when that is done; if ctx ends first it goes
+// on in the background. Requests are then answered with the rows of those who have the shards. Close the
+// node after it.
+func (n *Node) Drain(ctx context.Context) error {
+	n.draining.Store(true)
+	n.current.Load().post(input{Input: ownership.Input{Kind: ownership.InputDrain}})
+	select {
+	case <-n.ended:
+		if n.cause != nil && !errors.Is(n.cause, ownership.ErrRetired) {
+			return fmt.Errorf("drain: %w", n.cause)
+		}
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("drain: %w", ctx.Err())
+	}
+}
+
+// Close stops the node. Without a Drain before it, others take the node's shards as those of a crashed
+// one. It waits until hosts and operations on the store have ended, or ctx has.
+func (n *Node) Close(ctx context.Context) error {
+	n.stopping.Do(func() { close(n.stop) })
+	done := make(chan struct{})
+	go func() {
+		n.background.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("close the node: %w", ctx.Err())
+	}
+}
+
+// happened tells of a happening, to people too.
+func (n *Node) happened(h Happening) {
+	switch h.Kind {
+	case Began:
+		n.beginning.Do(func() { close(n.began) })
+		n.log.Info("has a lease", "incarnation", h.Incarnation)
+	case Ended:
+		level := slog.LevelWarn
+		if h.Cause == nil || errors.Is(h.Cause, lease.ErrRetired) {
+			level = slog.LevelInfo
+		}
+		n.log.Log(context.Background(), level, "incarnation is over", "incarnation", h.Incarnation, "cause", h.Cause)
+	case Raised:
+		n.log.Error("ownership is older than history: was it restored from a backup? The epoch is raised", "shard", h.Shard, "epoch", h.Epoch)
+	case Lost:
+		n.log.Warn("shard is another's", "shard", h.Shard, "epoch", h.Epoch)
+	case Died:
+		n.log.Warn("incarnation is dead", "incarnation", h.Other)
+	case ClockWrong, ClockRight:
+		n.log.Warn("wall clock", "state", h.Kind.String(), "ahead", h.Took)
+	default:
+		n.log.Debug("shard", "what", h.Kind.String(), "shard", h.Shard, "epoch", h.Epoch, "other", h.Other, "took", h.Took)
+	}
+	n.config.Happened(h)
+}
