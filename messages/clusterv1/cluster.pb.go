@@ -76,7 +76,7 @@ func (Role) EnumDescriptor() ([]byte, []int) {
 }
 
 // Code says what came of a request. All but UNSPECIFIED, UNKNOWN_OUTCOME and INTERNAL are certain: what
-// is not OK was not executed.
+// is not OK was not executed. A code that is not known says nothing about that.
 type Code int32
 
 const (
@@ -97,6 +97,8 @@ const (
 	// The node does not know what was asked: it is of another release.
 	Code_CODE_NOT_SUPPORTED Code = 14
 	Code_CODE_INTERNAL      Code = 15
+	// The aggregate's history is being imported.
+	Code_CODE_IMPORTING Code = 16
 )
 
 // Enum value maps for Code.
@@ -118,6 +120,7 @@ var (
 		13: "CODE_RATE_LIMITED",
 		14: "CODE_NOT_SUPPORTED",
 		15: "CODE_INTERNAL",
+		16: "CODE_IMPORTING",
 	}
 	Code_value = map[string]int32{
 		"CODE_UNSPECIFIED":     0,
@@ -136,6 +139,7 @@ var (
 		"CODE_RATE_LIMITED":    13,
 		"CODE_NOT_SUPPORTED":   14,
 		"CODE_INTERNAL":        15,
+		"CODE_IMPORTING":       16,
 	}
 )
 
@@ -1148,6 +1152,60 @@ func (x *Root) GetIncarnation() []byte {
 	return nil
 }
 
+// Snapshot is the value of the answer to a query for all that is in memory.
+type Snapshot struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Mapper string                 `protobuf:"bytes,1,opt,name=mapper,proto3" json:"mapper,omitempty"`
+	// Header and data as stores keep them.
+	Payload       []byte `protobuf:"bytes,2,opt,name=payload,proto3" json:"payload,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Snapshot) Reset() {
+	*x = Snapshot{}
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Snapshot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Snapshot) ProtoMessage() {}
+
+func (x *Snapshot) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
+func (*Snapshot) Descriptor() ([]byte, []int) {
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Snapshot) GetMapper() string {
+	if x != nil {
+		return x.Mapper
+	}
+	return ""
+}
+
+func (x *Snapshot) GetPayload() []byte {
+	if x != nil {
+		return x.Payload
+	}
+	return nil
+}
+
 type StatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1156,7 +1214,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[12]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1168,7 +1226,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[12]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1181,7 +1239,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{12}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{13}
 }
 
 // StatusResponse is how a node sees itself and the cluster.
@@ -1217,7 +1275,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[13]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1229,7 +1287,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[13]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1242,7 +1300,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{13}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StatusResponse) GetName() string {
@@ -1366,7 +1424,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[14]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1378,7 +1436,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[14]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1391,7 +1449,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{14}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{15}
 }
 
 type DrainResponse struct {
@@ -1402,7 +1460,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[15]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1414,7 +1472,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[15]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1427,7 +1485,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{15}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{16}
 }
 
 var File_licensed_cluster_v1_cluster_proto protoreflect.FileDescriptor
@@ -1505,7 +1563,10 @@ const file_licensed_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x04Root\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12 \n" +
-	"\vincarnation\x18\x03 \x01(\fR\vincarnation\"\x0f\n" +
+	"\vincarnation\x18\x03 \x01(\fR\vincarnation\"<\n" +
+	"\bSnapshot\x12\x16\n" +
+	"\x06mapper\x18\x01 \x01(\tR\x06mapper\x12\x18\n" +
+	"\apayload\x18\x02 \x01(\fR\apayload\"\x0f\n" +
 	"\rStatusRequest\"\xcc\x04\n" +
 	"\x0eStatusResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12-\n" +
@@ -1532,7 +1593,7 @@ const file_licensed_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tROLE_NODE\x10\x01\x12\x10\n" +
-	"\fROLE_GATEWAY\x10\x02*\xc8\x02\n" +
+	"\fROLE_GATEWAY\x10\x02*\xdc\x02\n" +
 	"\x04Code\x12\x14\n" +
 	"\x10CODE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aCODE_OK\x10\x01\x12\x12\n" +
@@ -1551,7 +1612,8 @@ const file_licensed_cluster_v1_cluster_proto_rawDesc = "" +
 	"\rCODE_REJECTED\x10\f\x12\x15\n" +
 	"\x11CODE_RATE_LIMITED\x10\r\x12\x16\n" +
 	"\x12CODE_NOT_SUPPORTED\x10\x0e\x12\x11\n" +
-	"\rCODE_INTERNAL\x10\x0fB\x1dZ\x1blicensed/messages/clusterv1b\x06proto3"
+	"\rCODE_INTERNAL\x10\x0f\x12\x12\n" +
+	"\x0eCODE_IMPORTING\x10\x10B\x1dZ\x1blicensed/messages/clusterv1b\x06proto3"
 
 var (
 	file_licensed_cluster_v1_cluster_proto_rawDescOnce sync.Once
@@ -1566,7 +1628,7 @@ func file_licensed_cluster_v1_cluster_proto_rawDescGZIP() []byte {
 }
 
 var file_licensed_cluster_v1_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_licensed_cluster_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_licensed_cluster_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_licensed_cluster_v1_cluster_proto_goTypes = []any{
 	(Role)(0),              // 0: licensed.cluster.v1.Role
 	(Code)(0),              // 1: licensed.cluster.v1.Code
@@ -1582,26 +1644,27 @@ var file_licensed_cluster_v1_cluster_proto_goTypes = []any{
 	(*Answer)(nil),         // 11: licensed.cluster.v1.Answer
 	(*Head)(nil),           // 12: licensed.cluster.v1.Head
 	(*Root)(nil),           // 13: licensed.cluster.v1.Root
-	(*StatusRequest)(nil),  // 14: licensed.cluster.v1.StatusRequest
-	(*StatusResponse)(nil), // 15: licensed.cluster.v1.StatusResponse
-	(*DrainRequest)(nil),   // 16: licensed.cluster.v1.DrainRequest
-	(*DrainResponse)(nil),  // 17: licensed.cluster.v1.DrainResponse
+	(*Snapshot)(nil),       // 14: licensed.cluster.v1.Snapshot
+	(*StatusRequest)(nil),  // 15: licensed.cluster.v1.StatusRequest
+	(*StatusResponse)(nil), // 16: licensed.cluster.v1.StatusResponse
+	(*DrainRequest)(nil),   // 17: licensed.cluster.v1.DrainRequest
+	(*DrainResponse)(nil),  // 18: licensed.cluster.v1.DrainResponse
 }
 var file_licensed_cluster_v1_cluster_proto_depIdxs = []int32{
 	0,  // 0: licensed.cluster.v1.Meta.roles:type_name -> licensed.cluster.v1.Role
 	3,  // 1: licensed.cluster.v1.News.shards:type_name -> licensed.cluster.v1.Shard
 	7,  // 2: licensed.cluster.v1.Request.command:type_name -> licensed.cluster.v1.Command
 	8,  // 3: licensed.cluster.v1.Request.query:type_name -> licensed.cluster.v1.Query
-	14, // 4: licensed.cluster.v1.Request.status:type_name -> licensed.cluster.v1.StatusRequest
-	16, // 5: licensed.cluster.v1.Request.drain:type_name -> licensed.cluster.v1.DrainRequest
+	15, // 4: licensed.cluster.v1.Request.status:type_name -> licensed.cluster.v1.StatusRequest
+	17, // 5: licensed.cluster.v1.Request.drain:type_name -> licensed.cluster.v1.DrainRequest
 	6,  // 6: licensed.cluster.v1.Command.payload:type_name -> licensed.cluster.v1.Payload
 	6,  // 7: licensed.cluster.v1.Query.payload:type_name -> licensed.cluster.v1.Payload
 	1,  // 8: licensed.cluster.v1.Response.code:type_name -> licensed.cluster.v1.Code
 	3,  // 9: licensed.cluster.v1.Response.shard:type_name -> licensed.cluster.v1.Shard
 	10, // 10: licensed.cluster.v1.Response.reply:type_name -> licensed.cluster.v1.Reply
 	11, // 11: licensed.cluster.v1.Response.answer:type_name -> licensed.cluster.v1.Answer
-	15, // 12: licensed.cluster.v1.Response.status:type_name -> licensed.cluster.v1.StatusResponse
-	17, // 13: licensed.cluster.v1.Response.drain:type_name -> licensed.cluster.v1.DrainResponse
+	16, // 12: licensed.cluster.v1.Response.status:type_name -> licensed.cluster.v1.StatusResponse
+	18, // 13: licensed.cluster.v1.Response.drain:type_name -> licensed.cluster.v1.DrainResponse
 	6,  // 14: licensed.cluster.v1.Answer.value:type_name -> licensed.cluster.v1.Payload
 	12, // 15: licensed.cluster.v1.Answer.head:type_name -> licensed.cluster.v1.Head
 	13, // 16: licensed.cluster.v1.Head.root:type_name -> licensed.cluster.v1.Root
@@ -1639,7 +1702,7 @@ func file_licensed_cluster_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_licensed_cluster_v1_cluster_proto_rawDesc), len(file_licensed_cluster_v1_cluster_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
