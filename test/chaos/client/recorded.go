@@ -1,0 +1,125 @@
+package client
+
+import (
+	"context"
+	"fmt"
+
+	"connectrpc.com/connect"
+
+	"licensed/messages/licensedv1"
+	"licensed/test/chaos/history"
+)
+
+// Recorded lists a customer's whole history, hot and archived.
+func (c *Client) Recorded(ctx context.Context, customer string) (*history.Customer, error) {
+	stream, err := c.History.ListEvents(ctx, connect.NewRequest(&licensedv1.ListEventsRequest{CustomerId: customer}))
+	if err != nil {
+		return nil, err
+	}
+	defer stream.Close()
+	out := &history.Customer{ID: customer}
+	ended := false
+	for stream.Receive() {
+		for _, item := range stream.Msg().Items {
+			if g := item.GetGap(); g != nil {
+				out.Gaps = append(out.Gaps, fmt.Sprintf("events %d to %d: %s", g.FromSequence, g.ToSequence, g.Message))
+				continue
+			}
+			e, err := event(item.GetEvent())
+			if err != nil {
+				return nil, err
+			}
+			out.Events = append(out.Events, e)
+		}
+		if end := stream.Msg().End; end != nil {
+			out.Head, ended = end.HeadSequence, true
+		}
+	}
+	if err := stream.Err(); err != nil {
+		return nil, err
+	}
+	if !ended {
+		return nil, fmt.Errorf("the history of %s was cut off", customer)
+	}
+	return out, nil
+}
+
+func event(e *licensedv1.HistoryEvent) (history.Event, error) {
+	out := history.Event{
+		Sequence: e.Sequence, Epoch: e.Epoch, Row: e.RowId, Aggregate: e.AggregateId, Name: e.Event, Time: millis(e.EventTime),
+		Order: e.EventOrderNumber, Command: e.CommandId, Index: e.CommandIndex, Count: e.CommandCount, Committed: e.Committed,
+		Archived: e.Tier == licensedv1.Tier_TIER_ARCHIVE, Problem: e.Problem,
+	}
+	if e.Data == nil {
+		return out, nil
+	}
+	m, err := e.Data.UnmarshalNew()
+	if err != nil {
+		return out, fmt.Errorf("event %d: %w", e.Sequence, err)
+	}
+	switch m := m.(type) {
+	case *licensedv1.LicenseAcquired:
+		out.License = &history.License{Studio: m.StudioId, Acquired: out.Time, Expires: m.ExpiresAtMs}
+	case *licensedv1.LicenseRenewed:
+		out.License = terms(m.License)
+	case *licensedv1.LicenseReleased:
+		out.License = terms(m.License)
+	case *licensedv1.TitleDownloaded:
+		out.License = terms(m.License)
+	case *licensedv1.TitlePlayed:
+		out.License, out.Counted = terms(m.License), m.Counted
+	case *licensedv1.PlanChanged:
+		out.Plan, out.Limit = m.PlanId, m.DeviceLimit
+	case *licensedv1.CommandAccepted:
+		out.License, out.Device, out.Title, out.Plan, out.Limit = terms(m.License), m.DeviceId, m.TitleId, m.PlanId, m.DeviceLimit
+	case *licensedv1.CommandRefused:
+		out.Refusal = &history.Refusal{Rule: m.Rule.String(), Limit: m.Limit, Current: m.Current}
+		out.Device, out.Title, out.Plan = m.DeviceId, m.TitleId, m.PlanId
+	}
+	return out, nil
+}
+
+func terms(l *licensedv1.LicenseTerms) *history.License {
+	if l == nil {
+		return nil
+	}
+	return &history.License{
+		Studio: l.StudioId, Acquired: l.AcquiredAtMs, Expires: l.ExpiresAtMs, Renewals: l.Renewals, Released: l.Released,
+	}
+}
+
+// Verify asks the service to check all that is stored of a customer, and returns what it finds wrong.
+func (c *Client) Verify(ctx context.Context, customer string) ([]string, error) {
+	stream, err := c.Admin.VerifyCustomer(ctx, connect.NewRequest(&licensedv1.VerifyCustomerRequest{CustomerId: customer}))
+	if err != nil {
+		return nil, err
+	}
+	defer stream.Close()
+	var findings []string
+	done := false
+	for stream.Receive() {
+		r := stream.Msg().Report
+		if r == nil {
+			continue
+		}
+		done = true
+		for _, f := range r.Findings {
+			if f.Severity == licensedv1.Severity_SEVERITY_ERROR {
+				findings = append(findings, f.Check+": "+f.Message)
+			}
+		}
+	}
+	if err := stream.Err(); err != nil {
+		return nil, err
+	}
+	if !done {
+		return nil, fmt.Errorf("the verification of %s was cut off", customer)
+	}
+	return findings, nil
+}
+
+// Archive moves the closed part of a customer's history to the archive.
+func (c *Client) Archive(ctx context.Context, customer string) error {
+	_, err := c.Admin.ArchiveCustomer(ctx, connect.NewRequest(&licensedv1.ArchiveCustomerRequest{CustomerId: customer, All: true}))
+	return err
+}

@@ -1,0 +1,167 @@
+package model
+
+import (
+	"slices"
+	"strings"
+
+	"licensed/test/chaos/history"
+)
+
+func (a *step) mayAcquire(active bool) *history.Refusal {
+	if a.gone() {
+		return &history.Refusal{Rule: TitleUnavailable}
+	}
+	if !active {
+		if r := a.deviceLimit(); r != nil {
+			return r
+		}
+		if r := a.studioLimit(); r != nil {
+			return r
+		}
+	}
+	return a.yearlyLimit()
+}
+
+func (a *step) mayRenew(l *history.License) *history.Refusal {
+	switch d := a.device(a.in.Device); {
+	case l == nil:
+		return &history.Refusal{Rule: NoLicense}
+	case l.Released:
+		return &history.Refusal{Rule: Released}
+	case d.deactivated:
+		return &history.Refusal{Rule: DeviceDeactivated}
+	case a.gone():
+		return &history.Refusal{Rule: TitleUnavailable}
+	}
+	return a.deviceLimit()
+}
+
+func (a *step) gone() bool {
+	until := a.rules.Titles[a.in.Title].Until
+	return until != 0 && a.at >= until
+}
+
+// inUse returns the devices with active licences, the most recently used first.
+func (s *State) inUse() []*device {
+	var in []*device
+	for i := range s.devices {
+		if d := &s.devices[i]; s.count(func(l *history.License) bool { return l.Device == d.id }) > 0 {
+			in = append(in, d)
+		}
+	}
+	slices.SortFunc(in, func(x, y *device) int {
+		if x.used != y.used {
+			return int(y.used - x.used)
+		}
+		return strings.Compare(x.id, y.id)
+	})
+	return in
+}
+
+// count counts the active licences that match.
+func (s *State) count(match func(*history.License) bool) (n int) {
+	for i := range s.licenses {
+		if l := &s.licenses[i]; !l.Released && match(l) {
+			n++
+		}
+	}
+	return n
+}
+
+func (s *State) planInForce() (string, uint32) {
+	plan := s.plan
+	if plan == "" {
+		plan = s.rules.DefaultPlan
+	}
+	return plan, s.rules.Plans[plan]
+}
+
+func (a *step) deviceLimit() *history.Refusal {
+	_, limit := a.planInForce()
+	in := a.inUse()
+	rank := slices.IndexFunc(in, func(d *device) bool { return d.id == a.in.Device })
+	if rank < 0 {
+		rank = len(in)
+	}
+	if rank < int(limit) {
+		return nil
+	}
+	return &history.Refusal{Rule: DeviceLimit, Limit: limit, Current: uint32(len(in))}
+}
+
+func (a *step) studioLimit() *history.Refusal {
+	studio := a.rules.Titles[a.in.Title].Studio
+	limit := a.rules.Studios[studio]
+	n := a.count(func(l *history.License) bool { return l.Studio == studio })
+	if limit == Unlimited || n < limit {
+		return nil
+	}
+	return &history.Refusal{Rule: StudioLimit, Limit: uint32(limit), Current: uint32(n)}
+}
+
+func (a *step) yearlyLimit() *history.Refusal { return a.yearly(a.in.Title) }
+
+func (s *State) yearly(title string) *history.Refusal {
+	limit, n := s.rules.Titles[title].Yearly, 0
+	for i := range s.uses {
+		if s.uses[i].title == title {
+			n++
+		}
+	}
+	if limit == Unlimited || n < limit {
+		return nil
+	}
+	return &history.Refusal{Rule: YearlyLimit, Limit: uint32(limit), Current: uint32(n)}
+}
+
+// Answer is what a question must be answered in this state.
+func (s *State) Answer(in *history.Input) history.Output {
+	out := history.Output{Outcome: history.Accepted, Sequence: s.Sequence}
+	switch in.Kind {
+	case history.ListLicenses:
+		for _, l := range s.licenses {
+			if !l.Released || in.Inactive {
+				out.Licenses = append(out.Licenses, l)
+			}
+		}
+		slices.SortFunc(out.Licenses, func(x, y history.License) int {
+			if c := strings.Compare(x.Device, y.Device); c != 0 {
+				return c
+			}
+			return strings.Compare(x.Title, y.Title)
+		})
+	case history.ListDevices:
+		out.Plan, out.DeviceLimit = s.planInForce()
+		for _, d := range s.devices {
+			n := s.count(func(l *history.License) bool { return l.Device == d.id })
+			out.Devices = append(out.Devices, history.Device{
+				Device: d.id, Active: !d.deactivated, Licenses: uint32(n), Download: d.download,
+			})
+		}
+		slices.SortFunc(out.Devices, func(x, y history.Device) int { return strings.Compare(x.Device, y.Device) })
+	case history.ListDownloads:
+		s.downloads(in.Title, &out)
+	default:
+		panic("model: " + string(in.Kind) + " is no question")
+	}
+	return out
+}
+
+func (s *State) downloads(title string, out *history.Output) {
+	for _, u := range s.uses {
+		if u.title == title && !u.playback {
+			out.Downloads = append(out.Downloads, history.Download{Device: u.device, At: u.at})
+		}
+	}
+	slices.SortStableFunc(out.Downloads, func(x, y history.Download) int {
+		if x.At != y.At {
+			return int(x.At - y.At)
+		}
+		return strings.Compare(x.Device, y.Device)
+	})
+	if limit := s.rules.Titles[title].Yearly; limit != Unlimited {
+		n := uint32(limit)
+		out.Limit = &n
+	}
+	out.Allowed = s.yearly(title) == nil
+}
