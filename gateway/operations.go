@@ -27,7 +27,7 @@ type Operations interface {
 	// Customers returns up to limit ids of customers with a history, after the last id of the former page.
 	Customers(ctx context.Context, after string, limit int) ([]string, error)
 	// Passivate takes a customer out of memory, unless it is at work.
-	Passivate(ctx context.Context, customer string) (resident, left bool)
+	Passivate(ctx context.Context, customer string) (resident, left bool, err error)
 	// Archive moves the closed part of a customer's history to the archive. Errors: ErrUnsupported.
 	Archive(ctx context.Context, customer string, all bool) (*licensedv1.ArchiveCustomerResponse, error)
 	// Verify checks a customer and reports progress now and then.
@@ -114,7 +114,10 @@ func (s *adminService) PassivateCustomer(
 	if err := invalid(checkSubject(r.Msg.CustomerId, "", "")); err != nil {
 		return nil, err
 	}
-	resident, left := s.config.Operations.Passivate(ctx, r.Msg.CustomerId)
+	resident, left, err := s.config.Operations.Passivate(ctx, r.Msg.CustomerId)
+	if err != nil {
+		return nil, s.failed(ctx, r.Msg.CustomerId, err, false)
+	}
 	return connect.NewResponse(&licensedv1.PassivateCustomerResponse{Passivated: resident && left, Busy: !left}), nil
 }
 

@@ -57,8 +57,8 @@ func (p *past) Customers(_ context.Context, after string, limit int) ([]string, 
 	return ids[:min(limit, len(ids))], p.fails
 }
 
-func (p *past) Passivate(_ context.Context, customer string) (resident, left bool) {
-	return customer != "Absent", customer != "Busy"
+func (p *past) Passivate(_ context.Context, customer string) (resident, left bool, err error) {
+	return customer != "Absent", customer != "Busy", p.fails
 }
 
 func (p *past) Archive(_ context.Context, _ string, all bool) (*licensedv1.ArchiveCustomerResponse, error) {

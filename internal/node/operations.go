@@ -57,29 +57,30 @@ func customers(ctx context.Context, store persistence.Journal, after string, lim
 const aggregateSuffix = ":" + license.Name
 
 // Passivate implements gateway.Operations.
-func (o *operations) Passivate(ctx context.Context, customer string) (resident, left bool) {
-	return o.n.host.Load().Passivate(ctx, customer)
+func (o *operations) Passivate(ctx context.Context, customer string) (resident, left bool, err error) {
+	p, _, err := do[*passivated](ctx, o.n, customer, &passivateErrand{})
+	if err != nil {
+		return false, false, err
+	}
+	return p.Resident, p.Left, nil
 }
 
 // Archive implements gateway.Operations.
 func (o *operations) Archive(ctx context.Context, customer string, all bool) (*licensedv1.ArchiveCustomerResponse, error) {
-	w := o.n.host.Load().archiver.Load()
-	if w == nil {
+	if o.n.archive == nil {
 		return nil, gateway.ErrUnsupported
 	}
-	res, err := w.Archive(ctx, customer+aggregateSuffix, all)
-	if err != nil {
-		return nil, err
-	}
-	return &licensedv1.ArchiveCustomerResponse{
-		Partitions: uint64(res.Partitions), Events: uint64(res.Records), Segments: uint64(res.Segments),
-		SegmentBytes: uint64(res.Bytes), Through: res.Through,
-	}, nil
+	res, _, err := do[*licensedv1.ArchiveCustomerResponse](ctx, o.n, customer, &archiveErrand{All: all})
+	return res, err
 }
 
 // Import implements gateway.Operations.
 func (o *operations) Import(ctx context.Context, customer string, i actors.Import) (persistence.Head, error) {
-	return o.n.host.Load().Import(ctx, customer, i)
+	a, head, err := do[*imported](ctx, o.n, customer, newImportErrand(i))
+	if err == nil {
+		err = a.err()
+	}
+	return head, err
 }
 
 // ReloadPolicy implements gateway.Operations.

@@ -1,0 +1,118 @@
+package node
+
+import (
+	"errors"
+	"reflect"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"licensed/actors"
+	"licensed/actors/license"
+	"licensed/messages/licensedv1"
+	"licensed/persistence"
+)
+
+// travelling are values of all types that travel.
+func travelling() map[string]any {
+	return map[string]any{
+		"licensed.v1.Command": &licensedv1.Command{Command: &licensedv1.Command_ReleaseLicense{
+			ReleaseLicense: &licensedv1.ReleaseLicense{DeviceId: "iphone", TitleId: "GlowS01E01"}}},
+		"licensed.v1.Query":                   &licensedv1.Query{Query: &licensedv1.Query_ListDevices{ListDevices: &licensedv1.ListDevices{}}},
+		"licensed.v1.ListLicensesResponse":    &licensedv1.ListLicensesResponse{Licenses: []*licensedv1.License{{DeviceId: "a"}}, Sequence: 3},
+		"licensed.v1.ListDevicesResponse":     &licensedv1.ListDevicesResponse{PlanId: "standard"},
+		"licensed.v1.CustomerState":           &licensedv1.CustomerState{},
+		"licensed.v1.NodeStatus":              &licensedv1.NodeStatus{Name: "n1"},
+		"licensed.v1.ArchiveCustomerResponse": &licensedv1.ArchiveCustomerResponse{Events: 7},
+		"license.Downloads": &license.Downloads{
+			Response: &licensedv1.ListDownloadsResponse{TitleId: "x", Downloads: []*licensedv1.Download{{DeviceId: "a", At: timestamppb.New(time.UnixMilli(5))}}},
+			Older:    true, Since: time.UnixMilli(1234567).UTC(),
+		},
+		"node.Passivate":  &passivateErrand{},
+		"node.Passivated": &passivated{Resident: true},
+		"node.Archive":    &archiveErrand{All: true},
+		"node.Import": newImportErrand(actors.Import{After: 4, Records: []persistence.Record{{
+			Sequence: 5, Count: 1, CommandID: "c", Mapper: "LicenseCreated/1", Time: time.UnixMilli(9).UTC(), Data: []byte("x"),
+		}}}),
+		"node.Imported": &imported{NotContinued: "no"},
+	}
+}
+
+func same(a, b any) bool {
+	if x, ok := a.(*license.Downloads); ok {
+		y, ok := b.(*license.Downloads)
+		return ok && x.Older == y.Older && x.Since.Equal(y.Since) && proto.Equal(x.Response, y.Response)
+	}
+	if x, ok := a.(proto.Message); ok {
+		y, ok := b.(proto.Message)
+		return ok && proto.Equal(x, y)
+	}
+	return reflect.DeepEqual(a, b)
+}
+
+func TestCodec(t *testing.T) {
+	all := travelling()
+	for want, value := range all {
+		name, data, err := codec{}.Marshal(value)
+		if err != nil || name != want {
+			t.Errorf("%T: %q, %v, want the name %q", value, name, err, want)
+			continue
+		}
+		back, err := codec{}.Unmarshal(name, data)
+		if err != nil || !same(value, back) {
+			t.Errorf("%s: %v came back as %v, %v", name, value, back, err)
+		}
+	}
+	if known := len(messages) + len(errands) + 1; known != len(all) {
+		t.Errorf("the codec knows %d types, the test %d", known, len(all))
+	}
+	for _, value := range []any{nil, 7, "text", &licensedv1.GetNodeRequest{}} {
+		if name, _, err := (codec{}).Marshal(value); !errors.Is(err, errUnknownType) {
+			t.Errorf("%T is marshalled as %q, %v", value, name, err)
+		}
+	}
+	if _, err := (codec{}).Unmarshal("licensed.v1.SomethingNewer", nil); !errors.Is(err, errUnknownType) {
+		t.Errorf("a newer release's type: %v", err)
+	}
+}
+
+// TestImportedErrors: what an import came to is the same error on the other side.
+func TestImportedErrors(t *testing.T) {
+	for _, is := range []error{actors.ErrNotContinued, actors.ErrNoHistory} {
+		for _, i := range []imported{{NotContinued: "the history ends at 4"}, {NoHistory: "a command is torn"}} {
+			matches := (is == actors.ErrNotContinued) == (i.NotContinued != "")
+			if err := i.err(); errors.Is(err, is) != matches || err.Error() != i.NotContinued+i.NoHistory {
+				t.Errorf("%+v: %v", i, err)
+			}
+		}
+	}
+	if err := (&imported{}).err(); err != nil {
+		t.Error(err)
+	}
+}
+
+func FuzzCodec(f *testing.F) {
+	for _, value := range travelling() {
+		name, data, err := codec{}.Marshal(value)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(name, data)
+	}
+	f.Add("license.Downloads", []byte{1})
+	f.Fuzz(func(t *testing.T, name string, data []byte) {
+		value, err := codec{}.Unmarshal(name, data)
+		if err != nil {
+			return
+		}
+		again, b, err := codec{}.Marshal(value)
+		if err != nil || again != name {
+			t.Fatalf("%q came in and cannot go out: %q, %v", name, again, err)
+		}
+		if _, err := (codec{}).Unmarshal(name, b); err != nil {
+			t.Fatalf("%q: %v", name, err)
+		}
+	})
+}
