@@ -71,6 +71,9 @@ func ParseIncarnation(s string) (Incarnation, error) {
 // String returns the incarnation as a UUID.
 func (i Incarnation) String() string { return uuid.UUID(i).String() }
 
+// MarshalText returns what String does.
+func (i Incarnation) MarshalText() ([]byte, error) { return []byte(i.String()), nil }
+
 // IsZero reports whether i is the zero incarnation, which no process has.
 func (i Incarnation) IsZero() bool { return i == Incarnation{} }
 

@@ -47,7 +47,7 @@ func (p *program) devCommand() *cobra.Command {
 		if err != nil {
 			return usageError{err}
 		}
-		config.Development = true
+		config.Development, config.Cluster.Alone = true, true
 		return p.dev(c.Context(), o, config)
 	}
 	return c

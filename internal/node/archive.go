@@ -240,8 +240,8 @@ func (o *archiveOwner) Head(ctx context.Context, aggregate string) (persistence.
 }
 
 // Holds implements archive.Owner.
-func (o *archiveOwner) Holds(_ context.Context, h persistence.Head) bool {
-	return o.h.holds(h)
+func (o *archiveOwner) Holds(ctx context.Context, h persistence.Head) bool {
+	return o.h.holds(h) && o.h.node.confirmed(ctx)
 }
 
 // Archived implements archive.Owner.

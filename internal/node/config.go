@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"licensed/actors"
+	"licensed/cluster"
+	"licensed/cluster/ownership"
 	"licensed/gateway"
 	"licensed/persistence/archive"
 )
@@ -15,6 +17,25 @@ import (
 // ArchiveOff is in place of the archive's directory where there is no archive tier. History stays in the
 // hot tier then; what was archived before cannot be read.
 const ArchiveOff = "off"
+
+// ClusterConfig says how a process takes part in a cluster.
+type ClusterConfig struct {
+	// Name of the cluster, fixed when it is created.
+	Name string
+	// Shards of a cluster that is created now; an existing one keeps its own. More spread better over many
+	// nodes, and cost a compare-and-set each when they move.
+	Shards uint32
+	// Alone says that no other process takes part: all shards are this one's, and nobody is asked.
+	Alone bool
+	// LeaseTTL is how long after its last sign of life a node is declared dead. Less makes failover
+	// faster, and a slow store or a starved process lose its shards more easily.
+	LeaseTTL time.Duration
+	// Confirm is how a node makes sure before each reply that it may still speak: "lease", by its clock,
+	// or "read", by a read of its lease, for machines that can be frozen with their clocks.
+	Confirm string
+	// MovesPerSecond bounds the shards that this node hands over in a planned move.
+	MovesPerSecond float64
+}
 
 // Config of a node. DefaultConfig gives sensible values.
 type Config struct {
@@ -36,6 +57,11 @@ type Config struct {
 	Policy string
 	// PolicyPoll is how often the policy file is looked at.
 	PolicyPoll time.Duration
+
+	// Name of the process, unique in its cluster and the same after a restart; empty for the machine's.
+	Name string
+	// Cluster that it takes part in, if Store is one that several processes share.
+	Cluster ClusterConfig
 
 	// Runtime of the aggregates.
 	Runtime actors.Config
@@ -74,12 +100,21 @@ func DefaultConfig() Config {
 		Listen:       "127.0.0.1:8080",
 		Admin:        "127.0.0.1:8081",
 		PolicyPoll:   time.Second,
+		Cluster:      defaultCluster(),
 		Runtime:      actors.DefaultConfig(),
 		Archiver:     archive.DefaultWorkerConfig(),
 		MaxDeadline:  g.MaxDeadline,
 		MaxInFlight:  g.MaxInFlight,
 		DrainTimeout: 30 * time.Second,
 		Logger:       slog.Default(),
+	}
+}
+
+func defaultCluster() ClusterConfig {
+	p := ownership.DefaultConfig()
+	return ClusterConfig{
+		Name: "licensed", Shards: cluster.DefaultShards, LeaseTTL: p.Timing.TTL, Confirm: cluster.ConfirmLease.String(),
+		MovesPerSecond: p.MovesPerSecond,
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"licensed/cluster"
 	"licensed/messages/licensedv1"
 )
 
@@ -43,13 +44,16 @@ func (h *happenings) newestFirst() []*licensedv1.Happening {
 
 // tellReady remembers the start.
 func (n *Node) tellReady() {
-	incarnation, held := n.solo.Incarnation().String(), n.solo.Status()
+	incarnation, held := n.shards.Incarnation().String(), holding(n.shards)
 	n.happenings.add(n.config.Now(), &licensedv1.Happening{
-		Kind: licensedv1.HappeningKind_HAPPENING_KIND_CLAIMED, Node: n.name, Incarnation: incarnation, Shards: uint32(held.Held),
-		Text: fmt.Sprintf("%s took all %d shards, at epochs up to %d", n.name, held.Held, held.HighestEpoch),
+		Kind: licensedv1.HappeningKind_HAPPENING_KIND_CLAIMED, Node: n.name, Incarnation: incarnation, Shards: uint32(held.count),
+		Text: fmt.Sprintf("%s took all %d shards, at epochs up to %d", n.name, held.count, held.highest),
 	})
 	n.happenings.add(n.config.Now(), &licensedv1.Happening{
 		Kind: licensedv1.HappeningKind_HAPPENING_KIND_JOINED, Node: n.name, Incarnation: incarnation,
 		Text: fmt.Sprintf("%s is ready, version %s, policy %s", n.name, Version(), n.policy.version()),
 	})
 }
+
+// happened hears what happens to this node of a cluster.
+func (n *Node) happened(h cluster.Happening) {}

@@ -24,6 +24,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -76,8 +77,12 @@ type Node struct {
 	stopping sync.Once
 	stopped  error
 
-	mu   sync.Mutex
-	solo *cluster.Solo // the authority, once there is one
+	shards shards        // that this process holds, once there are any
+	member *cluster.Node // nil for a node with a store of its own
+
+	mu      sync.Mutex
+	broken  bool
+	silence []func() // what ends the authority to answer
 }
 
 // part is something to be stopped.
@@ -96,9 +101,9 @@ func Start(ctx context.Context, c Config) (*Node, error) {
 	if n.config.Now == nil {
 		n.config.Now = time.Now
 	}
-	n.started = n.config.Now()
+	n.started, n.name = n.config.Now(), cmp.Or(n.config.Name, hostName())
 	for _, step := range []func(context.Context) error{
-		n.bind, n.startAdmin, n.openStore, n.openArchive, n.takeOwnership, n.openPolicy, n.startSystem, n.startSolo, n.startAPI,
+		n.bind, n.startAdmin, n.openStore, n.openArchive, n.openPolicy, n.startSystem, n.startOwner, n.startAPI,
 	} {
 		err := ctx.Err()
 		if err == nil {
@@ -137,17 +142,6 @@ func (n *Node) startAdmin(context.Context) error {
 	if n.admin != nil {
 		go n.watch(n.admin.Start(gateway.AdminHandler(n.health, n.registry, n.log)))
 	}
-	return nil
-}
-
-// startSolo starts the host of a node that has its store to itself.
-func (n *Node) startSolo(context.Context) error {
-	h, err := n.newHost(n.solo)
-	if err != nil {
-		return err
-	}
-	n.aggregates = h
-	n.push("runtime", h.Close)
 	return nil
 }
 
@@ -193,13 +187,24 @@ func (n *Node) fail(err error) {
 		Kind: licensedv1.HappeningKind_HAPPENING_KIND_FAILED, Node: n.name, Text: fmt.Sprintf("%s cannot serve any more: %v", n.name, err),
 	})
 	n.mu.Lock()
-	if n.solo != nil {
-		n.solo.Lose()
+	n.broken = true
+	for _, end := range n.silence {
+		end()
 	}
 	n.mu.Unlock()
 	select {
 	case n.failed <- err:
 	default:
+	}
+}
+
+// onFail has a function called when the node fails, at once if it has.
+func (n *Node) onFail(silence func()) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.silence = append(n.silence, silence)
+	if n.broken {
+		silence()
 	}
 }
 

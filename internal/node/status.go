@@ -28,12 +28,12 @@ func (n *Node) clusterStatus(ctx context.Context) (*licensedv1.ClusterStatus, er
 		return nil, err
 	}
 	out := &licensedv1.ClusterStatus{
-		Name: soloCluster, Reporter: self.Name, AsOf: timestamppb.New(n.config.Now()), Shards: n.solo.Shards(),
+		Name: soloCluster, Reporter: self.Name, AsOf: timestamppb.New(n.config.Now()), Shards: n.shards.Shards(),
 		Nodes: []*licensedv1.NodeStatus{self}, Happenings: n.happenings.newestFirst(), Warnings: self.Warnings,
 	}
-	for id := range n.solo.Shards() {
+	for id := range n.shards.Shards() {
 		s := &licensedv1.ShardStatus{Id: id, State: licensedv1.ShardState_SHARD_STATE_ORPHANED}
-		if epoch, held := n.solo.Epoch(id); held {
+		if epoch, held := n.shards.Epoch(id); held {
 			s.Epoch, s.Owner, s.State = epoch, self.Incarnation, licensedv1.ShardState_SHARD_STATE_OPEN
 		}
 		out.ShardMap = append(out.ShardMap, s)
@@ -52,12 +52,12 @@ func (n *Node) status(ctx context.Context) (*licensedv1.NodeStatus, error) {
 	if n.host.Load() == nil {
 		return nil, errNotStarted
 	}
-	stats, shards, now := n.runtimeStats(), n.solo.Status(), n.config.Now()
+	stats, held, now := n.runtimeStats(), holding(n.shards), n.config.Now()
 	s := &licensedv1.NodeStatus{
-		Name: n.name, Incarnation: n.solo.Incarnation().String(), Version: Version(),
+		Name: n.name, Incarnation: n.shards.Incarnation().String(), Version: Version(),
 		Roles:     []licensedv1.NodeRole{licensedv1.NodeRole_NODE_ROLE_NODE, licensedv1.NodeRole_NODE_ROLE_GATEWAY},
 		StartedAt: timestamppb.New(n.started), SeenAt: timestamppb.New(now), ApiAddress: n.api.Addr().String(),
-		ShardsOpen: uint32(shards.Held), LowestEpoch: shards.LowestEpoch, HighestEpoch: shards.HighestEpoch,
+		ShardsOpen: uint32(held.count), LowestEpoch: held.lowest, HighestEpoch: held.highest,
 		ResidentCustomers: uint64(stats.Resident), UnpackedCustomers: uint64(stats.Unpacked), ResidentBytes: uint64(stats.ResidentBytes),
 		RequestsWaiting: uint64(stats.InFlight), PolicyVersion: n.policy.version(), Activity: n.activity(),
 	}
@@ -130,8 +130,8 @@ func (n *Node) warnings(ctx context.Context, s *licensedv1.NodeStatus) []*licens
 	if s.State == licensedv1.NodeState_NODE_STATE_FAILED {
 		add(licensedv1.WarningLevel_WARNING_LEVEL_CRITICAL, "%s cannot serve: %s. Nothing that was acknowledged is lost; mend the cause and restart it.", s.Name, s.Reason)
 	}
-	if missing := n.solo.Shards() - s.ShardsOpen; missing > 0 {
-		add(licensedv1.WarningLevel_WARNING_LEVEL_CRITICAL, "%d of %d shards are out of service on %s; their customers are not served. A restart takes them again.", missing, n.solo.Shards(), s.Name)
+	if missing := n.shards.Shards() - s.ShardsOpen; missing > 0 {
+		add(licensedv1.WarningLevel_WARNING_LEVEL_CRITICAL, "%d of %d shards are out of service on %s; their customers are not served. A restart takes them again.", missing, n.shards.Shards(), s.Name)
 	}
 	if a := n.archiveStatus(ctx); a != nil {
 		switch {

@@ -3,9 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
-	"os"
 
-	"licensed/cluster"
 	"licensed/messages/licensedv1"
 	"licensed/persistence/pebble"
 )
@@ -44,21 +42,4 @@ func pebbleStatus(ctx context.Context, dir string, store *pebble.Store) *license
 		s.DiskBytes, s.Writes, s.Syncs = m.Engine.DiskSpaceUsage(), m.Writes, m.Groups
 	}
 	return s
-}
-
-// takeOwnership takes all shards: the lock on the directory proves that nobody else has them.
-func (n *Node) takeOwnership(ctx context.Context) error {
-	name, err := os.Hostname()
-	if err != nil {
-		name = "localhost" // For people only.
-	}
-	n.name = name
-	solo, err := cluster.OpenSolo(ctx, n.store, cluster.SoloConfig{Cluster: soloCluster, Node: name, Log: n.log})
-	if err != nil {
-		return fmt.Errorf("take ownership: %w", err)
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.solo = solo
-	return nil
 }

@@ -1,0 +1,145 @@
+package node
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"licensed/actors"
+	"licensed/actors/license"
+	"licensed/cluster"
+	"licensed/cluster/ownership"
+	"licensed/persistence"
+)
+
+// shards tells which shards this process holds. *cluster.Solo and *cluster.Node do.
+type shards interface {
+	// Incarnation of this process; zero while it has no lease.
+	Incarnation() persistence.Incarnation
+	// Shards of the cluster.
+	Shards() uint32
+	// Epoch under which a shard is held, or false.
+	Epoch(shard uint32) (uint64, bool)
+}
+
+// held are the shards that a process holds at a moment.
+type held struct {
+	count           int
+	lowest, highest uint64 // epochs; 0 if none is held
+}
+
+func holding(s shards) (h held) {
+	for id := range s.Shards() {
+		if epoch, ok := s.Epoch(id); ok {
+			h.count++
+			h.lowest, h.highest = cmp.Or(min(h.lowest, epoch), epoch), max(h.highest, epoch)
+		}
+	}
+	return h
+}
+
+// startOwner starts what owns shards: alone on a store of its own, or as a node of a cluster.
+func (n *Node) startOwner(ctx context.Context) error {
+	if n.config.Store == "" {
+		return n.startSolo(ctx)
+	}
+	return n.startNode(ctx)
+}
+
+// startSolo takes all shards, for the lock on the directory proves that nobody else has them, and starts
+// the one host.
+func (n *Node) startSolo(ctx context.Context) error {
+	solo, err := cluster.OpenSolo(ctx, n.store, cluster.SoloConfig{Cluster: soloCluster, Node: n.name, Log: n.log})
+	if err != nil {
+		return fmt.Errorf("take ownership: %w", err)
+	}
+	n.onFail(solo.Lose)
+	h, err := n.newHost(solo)
+	if err != nil {
+		return err
+	}
+	n.shards, n.aggregates = solo, h
+	n.push("runtime", h.Close)
+	return nil
+}
+
+// startNode makes the process a node of its cluster: it has a lease then, and a host for each of its
+// incarnations. That one ends is no failure of the process.
+func (n *Node) startNode(ctx context.Context) error {
+	c := &n.config.Cluster
+	protocol := ownership.DefaultConfig()
+	protocol.Timing.TTL, protocol.Timing.Allowance = c.LeaseTTL, min(protocol.Timing.Allowance, c.LeaseTTL/4)
+	protocol.MovesPerSecond = c.MovesPerSecond
+	if c.Alone { // Nobody waits while shards move.
+		protocol.MovesPerSecond, protocol.MaxMoves = float64(c.Shards), protocol.MaxClaims
+	}
+	confirm, err := cluster.ParseConfirm(c.Confirm)
+	if err != nil {
+		return err
+	}
+	node, err := cluster.StartNode(ctx, cluster.NodeConfig{
+		Ownership: n.store, Cluster: c.Name, Name: n.name, Kind: license.Name, Shards: c.Shards,
+		Protocol: protocol, Confirm: confirm, Log: n.log,
+		NewHost: func(a actors.Authority) (cluster.Host, error) {
+			h, err := n.newHost(a)
+			if err != nil {
+				return nil, err
+			}
+			return h, nil
+		},
+		Happened: n.happened,
+	})
+	if err != nil {
+		return fmt.Errorf("become a node of cluster %s: %w", c.Name, err)
+	}
+	n.member, n.shards, n.aggregates = node, node, node
+	n.push("runtime", node.Close)
+	if c.Alone {
+		return n.takeAll(ctx)
+	}
+	return nil
+}
+
+// takeAll waits until all shards are held by a process that is alone. If a former one crashed that takes
+// until its lease has run out; if one is there, nothing comes of it.
+func (n *Node) takeAll(ctx context.Context) error {
+	n.member.SetMembers([]ownership.Member{{Name: n.name, Eligible: true}})
+	n.push("shards", n.member.Drain)
+	wait := time.NewTimer(takeAllTimeout + 2*n.config.Cluster.LeaseTTL)
+	defer wait.Stop()
+	poll := time.NewTicker(10 * time.Millisecond)
+	defer poll.Stop()
+	for {
+		h := holding(n.member)
+		if h.count == int(n.member.Shards()) {
+			return nil
+		}
+		select {
+		case <-poll.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-wait.C:
+			return fmt.Errorf("only %d of %d shards could be taken: does another process run on %s?",
+				h.count, n.member.Shards(), n.Store(ctx))
+		}
+	}
+}
+
+// takeAllTimeout is how long taking all shards may take once nobody else has them.
+const takeAllTimeout = 30 * time.Second
+
+// hostName is the default name of a node.
+func hostName() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return "localhost"
+	}
+	return name
+}
+
+// confirmed returns whether what the clock says of a lease is enough, or a read says so too.
+func (n *Node) confirmed(ctx context.Context) bool {
+	return n.member == nil || n.member.Confirm(ctx) == nil
+}
