@@ -23,8 +23,11 @@ type host struct {
 
 // startSystem starts what all hosts run in.
 func (n *Node) startSystem(context.Context) error {
-	n.system = actors.NewActorSystem(slog.New(fromWarn{n.log.Handler()}))
-	n.push("actor system", func(context.Context) error { n.system.Shutdown(); return nil })
+	system := actors.NewActorSystem(slog.New(fromWarn{n.log.Handler()}))
+	n.push("actor system", func(context.Context) error { system.Shutdown(); return nil })
+	n.runtime = actors.Options{
+		Kind: n.policy.kind, Journal: tiered.NewJournal(n.store, n.cold), Config: n.config.Runtime, System: system, Now: n.config.Now,
+	}
 	n.metrics = newRuntimeMetrics(n.registry)
 	observe(n.registry, n.runtimeStats)
 	if n.archive != nil {
@@ -36,13 +39,10 @@ func (n *Node) startSystem(context.Context) error {
 // newHost starts the runtime, and the archiver if there is an archive, of an incarnation.
 func (n *Node) newHost(a actors.Authority) (*host, error) {
 	h := &host{node: n, authority: a}
-	rt, err := actors.New(actors.Options{
-		Kind: n.policy.kind, Journal: tiered.NewJournal(n.store, n.cold), Authority: a, Config: n.config.Runtime,
-		System: n.system, Now: n.config.Now,
-		Listener: actors.Listener{
-			Appended: n.appended, Activated: n.activated, Passivated: h.passivated, Ended: n.activationEnded,
-		},
-	})
+	o := n.runtime
+	o.Authority = a
+	o.Listener = actors.Listener{Appended: n.appended, Activated: n.activated, Passivated: h.passivated, Ended: n.activationEnded}
+	rt, err := actors.New(o)
 	if err != nil {
 		return nil, err
 	}

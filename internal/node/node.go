@@ -34,9 +34,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/asynkron/protoactor-go/actor"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"licensed/actors"
 	"licensed/cluster"
 	"licensed/gateway"
 	"licensed/messages/licensedv1"
@@ -57,7 +57,7 @@ type Node struct {
 	store      persistence.Store
 	cold       persistence.Archive // nil: none
 	policy     *policySource
-	system     *actor.ActorSystem
+	runtime    actors.Options // of each incarnation's, without its authority
 	metrics    *runtimeMetrics
 	host       atomic.Pointer[host] // of the present incarnation
 	aggregates gateway.Aggregates
