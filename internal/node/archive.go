@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"licensed/actors"
+	"licensed/internal/failpoint"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
 	"licensed/persistence/archive"
@@ -62,7 +63,7 @@ func (n *Node) openArchive(ctx context.Context) error {
 	}
 	n.noteRisks(store.Risks())
 	n.push("archive", func(context.Context) error { return store.Close() })
-	n.cold, n.archive = store, &archiveSource{location: cassandraLocation(&o)}
+	n.cold, n.archive = failpoint.Archive(store), &archiveSource{location: cassandraLocation(&o)}
 	return nil
 }
 
@@ -88,7 +89,7 @@ func (n *Node) openArchiveDir(dir string) error {
 			return fmt.Errorf("remember the archive: %w", err)
 		}
 	}
-	n.cold, n.archive = store, &archiveSource{location: dir, size: store.Size}
+	n.cold, n.archive = failpoint.Archive(store), &archiveSource{location: dir, size: store.Size}
 	return nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"licensed/internal/failpoint"
 	"licensed/messages/licensedv1"
 	"licensed/persistence/cassandra"
 )
@@ -91,7 +92,7 @@ func (n *Node) openCassandra(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.store = store
+	n.store = failpoint.Store(store)
 	n.noteRisks(store.Risks())
 	location := cassandraLocation(&o)
 	n.storeStatus = func(context.Context) *licensedv1.StoreStatus {

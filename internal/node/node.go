@@ -39,6 +39,7 @@ import (
 	"licensed/actors"
 	"licensed/cluster"
 	"licensed/gateway"
+	"licensed/internal/failpoint"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
 )
@@ -101,6 +102,7 @@ func Start(ctx context.Context, c Config) (*Node, error) {
 	if n.config.Now == nil {
 		n.config.Now = time.Now
 	}
+	n.config.Now = failpoint.Clock(n.config.Now)
 	n.started, n.name = n.config.Now(), cmp.Or(n.config.Name, hostName())
 	for _, step := range []func(context.Context) error{
 		n.bind, n.startAdmin, n.openStore, n.openArchive, n.openPolicy, n.startSystem, n.startOwner, n.startAPI,

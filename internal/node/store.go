@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"licensed/internal/failpoint"
 	"licensed/messages/licensedv1"
 	"licensed/persistence/pebble"
 )
@@ -29,7 +30,7 @@ func (n *Node) openPebble() error {
 	if err != nil {
 		return err
 	}
-	n.store = store
+	n.store = failpoint.Store(store)
 	n.storeStatus = func(ctx context.Context) *licensedv1.StoreStatus { return pebbleStatus(ctx, n.config.Data, store) }
 	n.registry.MustRegister(newPebbleMetrics(store))
 	n.push("store", func(context.Context) error { return store.Close() })
