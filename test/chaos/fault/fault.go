@@ -1,0 +1,181 @@
+// Package fault plans and injects what goes wrong during a chaos run.
+//
+// # The model
+//
+// A [Kind] is something that can be done to a deployment, "pause a node"; it makes a [Fault], which names
+// its targets, is injected, holds for a while, and is healed. A [Plan] is the faults of a run with the time
+// of each, drawn from a seed: alone or overlapping, but never two at once on the same target. The plan
+// depends on nothing that happens, so that a seed repeats it; what the faults meet differs from run to run.
+package fault
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Fault is one fault. Inject and Heal are called once each, in this order, Heal also if Inject failed.
+type Fault struct {
+	// Kind is the name of its kind, Detail what is particular: "3 × TTL".
+	Kind, Detail string
+	// Targets are what it is done to: names of members, or of links, "n1>n2".
+	Targets []string
+	// Hold is how long it lasts.
+	Hold time.Duration
+
+	Inject, Heal func(context.Context) error
+}
+
+func (f *Fault) String() string {
+	s := f.Kind + " " + strings.Join(f.Targets, ", ")
+	if f.Detail != "" {
+		s += " (" + f.Detail + ")"
+	}
+	return s
+}
+
+// Kind of faults.
+type Kind struct {
+	Name string
+	// Weight says how often it is chosen, in relation to the others.
+	Weight int
+	// Make draws one.
+	Make func(*rand.Rand) *Fault
+}
+
+// Planned is a fault with its time, from the beginning of the plan.
+type Planned struct {
+	*Fault
+	At time.Duration
+}
+
+// Schedule says how dense a plan is.
+type Schedule struct {
+	Seed   uint64
+	Length time.Duration
+	// Gap is the mean time between the beginnings of two faults. Faults overlap where it is shorter than
+	// they hold.
+	Gap time.Duration
+	// Calm is the mean time without any fault, after every few.
+	Calm time.Duration
+}
+
+// burst is how many faults there are, at most, between two calms.
+const burst = 6
+
+// Plan draws the faults of a run. Every kind comes at least once if the time suffices.
+func (s Schedule) Plan(kinds []Kind) []Planned {
+	random := rand.New(rand.NewPCG(s.Seed, 2))
+	order := deck(random, kinds)
+	busy := map[string]time.Duration{}
+	var plan []Planned
+	at, left := time.Duration(0), 1+random.IntN(burst)
+	var ends time.Duration
+	for n := 0; at < s.Length; n++ {
+		kind := order[n%len(order)]
+		if n%len(order) == len(order)-1 {
+			order = deck(random, kinds)
+			n = -1
+		}
+		f := kind.Make(random)
+		if slices.ContainsFunc(f.Targets, func(t string) bool { return busy[t] > at }) {
+			at += s.Gap / 4 // Something else is being done to it.
+			continue
+		}
+		if at+f.Hold > s.Length {
+			break
+		}
+		plan = append(plan, Planned{f, at})
+		for _, t := range f.Targets {
+			busy[t] = at + f.Hold + settle
+		}
+		ends = max(ends, at+f.Hold)
+		at += time.Duration(random.ExpFloat64() * float64(s.Gap))
+		if left--; left == 0 {
+			at = max(at, ends) + time.Duration(random.ExpFloat64()*float64(s.Calm))
+			left = 1 + random.IntN(burst)
+		}
+	}
+	return plan
+}
+
+// settle is left between two faults of one target.
+const settle = time.Second
+
+// deck returns every kind as often as its weight says, shuffled.
+func deck(r *rand.Rand, kinds []Kind) []Kind {
+	var d []Kind
+	for _, k := range kinds {
+		for range max(1, k.Weight) {
+			d = append(d, k)
+		}
+	}
+	r.Shuffle(len(d), func(i, j int) { d[i], d[j] = d[j], d[i] })
+	return d
+}
+
+// Record is what happened to one fault, for the timeline. Times are since the start of the run.
+type Record struct {
+	Kind    string   `json:"kind"`
+	Detail  string   `json:"detail,omitempty"`
+	Targets []string `json:"targets"`
+	// Injected and Healed are when these were done; Healing when healing began.
+	Injected time.Duration `json:"injected"`
+	Healing  time.Duration `json:"healing"`
+	Healed   time.Duration `json:"healed"`
+	Error    string        `json:"error,omitempty"`
+}
+
+// Run injects and heals the faults of a plan. It returns when all are healed; when ctx ends, what is still
+// injected is healed and the rest left out. now is the time of the run, note gets each fault when it
+// is over.
+func Run(ctx context.Context, plan []Planned, now func() time.Duration, note func(Record)) {
+	var wg sync.WaitGroup
+	begin := now()
+	for _, p := range plan {
+		if !sleep(ctx, begin+p.At-now()) {
+			break
+		}
+		wg.Go(func() { note(p.run(ctx, now)) })
+	}
+	wg.Wait()
+}
+
+// grace is the time that injecting or healing may take.
+const grace = 4 * time.Minute
+
+func (p *Planned) run(ctx context.Context, now func() time.Duration) Record {
+	r := Record{Kind: p.Kind, Detail: p.Detail, Targets: p.Targets, Injected: now()}
+	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+	defer cancel()
+	err := p.Inject(work)
+	if err != nil {
+		err = fmt.Errorf("inject: %w", err)
+	} else {
+		sleep(ctx, p.Hold)
+	}
+	r.Healing = now()
+	if healed := p.Heal(work); healed != nil {
+		err = errors.Join(err, fmt.Errorf("heal: %w", healed))
+	}
+	r.Healed = now()
+	if err != nil {
+		r.Error = err.Error()
+	}
+	return r
+}
+
+// sleep waits; false if ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
