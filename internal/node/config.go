@@ -1,14 +1,18 @@
 package node
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"licensed/actors"
 	"licensed/cluster"
+	"licensed/cluster/lease"
 	"licensed/cluster/ownership"
 	"licensed/gateway"
 	"licensed/persistence/archive"
@@ -17,6 +21,20 @@ import (
 // ArchiveOff is in place of the archive's directory where there is no archive tier. History stays in the
 // hot tier then; what was archived before cannot be read.
 const ArchiveOff = "off"
+
+// Roles are what a process does for its cluster.
+type Roles uint8
+
+// The roles. A process has one or both.
+const (
+	// RoleNode holds shards and their customers.
+	RoleNode Roles = 1 << iota
+	// RoleGateway serves the API. It has no customers, and hands each request to the owner.
+	RoleGateway
+)
+
+// Has reports whether all of the given roles are among them.
+func (r Roles) Has(other Roles) bool { return r&other == other }
 
 // ClusterConfig says how a process takes part in a cluster.
 type ClusterConfig struct {
@@ -27,13 +45,32 @@ type ClusterConfig struct {
 	Shards uint32
 	// Alone says that no other process takes part: all shards are this one's, and nobody is asked.
 	Alone bool
+
+	// Join are members to begin with: addresses, or DNS names of many, with or without the port for gossip.
+	Join []string
+	// Bind is the address for gossip, HOST:PORT, TCP and UDP; Advertise is what others reach it under, if
+	// that is another.
+	Bind, Advertise string
+	// Label keeps clusters on one network apart. KeyFile has the key that encrypts gossip, in base64: 16,
+	// 24 or 32 bytes, the same for all members; empty for no encryption.
+	Label, KeyFile string
+
+	// NodeListen is the address for requests between processes, HOST:PORT; NodeAdvertise is what others
+	// reach it under, if that is another.
+	NodeListen, NodeAdvertise string
+	// NodeTLS encrypts requests between processes. With a CA both sides must have a certificate of it.
+	NodeTLS TLSFiles
+
 	// LeaseTTL is how long after its last sign of life a node is declared dead. Less makes failover
 	// faster, and a slow store or a starved process lose its shards more easily.
 	LeaseTTL time.Duration
 	// Confirm is how a node makes sure before each reply that it may still speak: "lease", by its clock,
 	// or "read", by a read of its lease, for machines that can be frozen with their clocks.
 	Confirm string
-	// MovesPerSecond bounds the shards that this node hands over in a planned move.
+	// Capacity is this node's share of the shards in relation to others'.
+	Capacity float64
+	// MovesPerSecond bounds the shards that this node hands over in a planned move. More: a change of the
+	// members is over sooner, and more customers wait a moment at the same time.
 	MovesPerSecond float64
 }
 
@@ -58,6 +95,11 @@ type Config struct {
 	// PolicyPoll is how often the policy file is looked at.
 	PolicyPoll time.Duration
 
+	// APITLS encrypts the API. With a CA, clients must have a certificate of it.
+	APITLS TLSFiles
+
+	// Roles of the process in its cluster; both where there is no cluster.
+	Roles Roles
 	// Name of the process, unique in its cluster and the same after a restart; empty for the machine's.
 	Name string
 	// Cluster that it takes part in, if Store is one that several processes share.
@@ -100,6 +142,7 @@ func DefaultConfig() Config {
 		Listen:       "127.0.0.1:8080",
 		Admin:        "127.0.0.1:8081",
 		PolicyPoll:   time.Second,
+		Roles:        RoleNode | RoleGateway,
 		Cluster:      defaultCluster(),
 		Runtime:      actors.DefaultConfig(),
 		Archiver:     archive.DefaultWorkerConfig(),
@@ -113,17 +156,18 @@ func DefaultConfig() Config {
 func defaultCluster() ClusterConfig {
 	p := ownership.DefaultConfig()
 	return ClusterConfig{
-		Name: "licensed", Shards: cluster.DefaultShards, LeaseTTL: p.Timing.TTL, Confirm: cluster.ConfirmLease.String(),
-		MovesPerSecond: p.MovesPerSecond,
+		Name: "licensed", Shards: cluster.DefaultShards, Bind: "127.0.0.1:7946", NodeListen: "127.0.0.1:7947",
+		LeaseTTL: p.Timing.TTL, Confirm: cluster.ConfirmLease.String(), Capacity: 1, MovesPerSecond: p.MovesPerSecond,
 	}
 }
 
-// Validate returns what is wrong with the settings of store and archive, or nil.
+// Validate returns what is wrong with the settings of store, archive and cluster, or nil. An error begins
+// with the name of the flag.
 func (c *Config) Validate() error {
-	if c.Store == "" && c.Data == "" {
+	switch {
+	case c.Store == "" && c.Data == "":
 		return errors.New("data: is required")
-	}
-	if c.Store != "" && !isCassandra(c.Store) {
+	case c.Store != "" && !isCassandra(c.Store):
 		return fmt.Errorf("store: %q is no URL of a store, like cassandra://127.0.0.1:9042/licensed", c.Store)
 	}
 	var err error
@@ -133,7 +177,71 @@ func (c *Config) Validate() error {
 	if err == nil {
 		_, _, err = c.archiveOptions()
 	}
-	return err
+	if err == nil {
+		_, err = c.APITLS.server("tls")
+	}
+	if err != nil || c.Cluster.Alone {
+		return err
+	}
+	return c.validateMember()
+}
+
+// validateMember returns what is wrong with the settings of a process that is one of several.
+func (c *Config) validateMember() error {
+	m := &c.Cluster
+	timing := lease.DefaultTiming()
+	timing.TTL, timing.Allowance = m.LeaseTTL, min(timing.Allowance, m.LeaseTTL/4)
+	if err := timing.Validate(); err != nil {
+		return fmt.Errorf("lease-ttl: %w", err)
+	}
+	if _, err := cluster.ParseConfirm(m.Confirm); err != nil {
+		return err
+	}
+	if _, err := m.key(); err != nil {
+		return fmt.Errorf("gossip-key-file: %w", err)
+	}
+	if _, _, err := m.NodeTLS.mutual("node-tls"); err != nil {
+		return err
+	}
+	for _, f := range []struct {
+		flag string
+		ok   bool
+		need string
+	}{
+		{"store", c.Store != "", "is required: all processes of a cluster share a store, like cassandra://10.0.0.1,10.0.0.2/licensed"},
+		{"archive", c.ArchiveDir() == "", "is a directory of this machine, which other processes cannot read: name a keyspace on Cassandra, or off"},
+		{"cluster", m.Name != "", "is required"},
+		{"shards", m.Shards > 0 && m.Shards <= maxShards, fmt.Sprintf("must be between 1 and %d", maxShards)},
+		{"capacity", m.Capacity > 0, "must be positive"},
+		{"moves-per-second", m.MovesPerSecond > 0, "must be positive"},
+	} {
+		if !f.ok {
+			return fmt.Errorf("%s: %s", f.flag, f.need)
+		}
+	}
+	return nil
+}
+
+// maxShards is more than any cluster needs; each costs every member some memory.
+const maxShards = 65536
+
+// key returns the key that encrypts gossip; nil for none.
+func (c *ClusterConfig) key() ([]byte, error) {
+	if c.KeyFile == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(c.KeyFile)
+	if err != nil {
+		return nil, err
+	}
+	key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(text)))
+	if err != nil {
+		return nil, fmt.Errorf("%s: its content is not base64: %w", c.KeyFile, err)
+	}
+	if n := len(key); n != 16 && n != 24 && n != 32 {
+		return nil, fmt.Errorf("%s: a key of %d bytes, want 16, 24 or 32", c.KeyFile, n)
+	}
+	return key, nil
 }
 
 // ArchiveDir returns the directory of the archive, "" if it has none.
