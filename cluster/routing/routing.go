@@ -1,0 +1,268 @@
+package routing
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"licensed/actors"
+	"licensed/cluster"
+	"licensed/messages/clusterv1"
+	"licensed/persistence"
+)
+
+// Node is the node in this process; *cluster.Node is one. It is safe for concurrent use.
+type Node interface {
+	Execute(ctx context.Context, id string, c actors.Command) (actors.Reply, error)
+	Query(ctx context.Context, id string, query any) (actors.Answer, error)
+	// Epoch tells whether a shard is held at this moment, Row what is known of it, and Incarnation who
+	// the node is.
+	Epoch(shard uint32) (uint64, bool)
+	Row(shard uint32) persistence.Shard
+	Incarnation() persistence.Incarnation
+}
+
+// Self is what this process tells of itself.
+type Self interface {
+	Status(ctx context.Context) (*clusterv1.StatusResponse, error)
+	Drain(ctx context.Context) error
+}
+
+// Transport carries requests to other processes; *transport.Transport does. It is safe for concurrent use.
+type Transport interface {
+	Execute(ctx context.Context, address, kind, id string, c actors.Command) (actors.Reply, error)
+	Query(ctx context.Context, address, kind, id string, query any) (actors.Answer, error)
+	Status(ctx context.Context, address string) (*clusterv1.StatusResponse, error)
+	Drain(ctx context.Context, address string) error
+	// Fail ends the requests under way to a process that was found to be dead.
+	Fail(address string, cause error)
+}
+
+// Config of a router. DefaultConfig gives all but Name, Kind, Shards and Transport.
+type Config struct {
+	// Name of this process as a member.
+	Name string
+	// Kind is the name of the aggregates' kind, a part of their ids.
+	Kind string
+	// Shards of the cluster.
+	Shards uint32
+	// Transport to other processes.
+	Transport Transport
+	// Node in this process; nil for a gateway.
+	Node Node
+	// Self tells of this process; nil: Statuses leaves it out.
+	Self Self
+	// MaxTime is the time for a request without a deadline (default 10 s).
+	MaxTime time.Duration
+	// MaxAttempts bounds how often a request is tried (default 64). The deadline comes first unless
+	// something is amiss.
+	MaxAttempts int
+	// MaxWaiting bounds the requests that wait between two attempts (default 16384); one more is
+	// answered actors.ErrOverloaded.
+	MaxWaiting int
+	// PauseMin and PauseMax bound the growing pause before an attempt that nothing heard has prompted
+	// (defaults 10 ms and 400 ms). News usually end it sooner. Shorter: lost news cost less time;
+	// longer: requests for shards that are being taken over cost others less.
+	PauseMin, PauseMax time.Duration
+	// StatusTimeout is how long one member may take to tell how it does (default 1 s).
+	StatusTimeout time.Duration
+	// Done, if not nil, is told of each request that is over. It must be quick and safe for concurrent use.
+	Done func(DoneInfo)
+}
+
+// DoneInfo says how a request was brought to its owner.
+type DoneInfo struct {
+	// Command, else a query.
+	Command bool
+	// Attempts, and how many of them followed from a later row at once.
+	Attempts, Redirects int
+	// Remote attempts went over the network.
+	Remote int
+	// Unknown attempts had an unknown outcome.
+	Unknown int
+	// Waited is the time between attempts.
+	Waited time.Duration
+	// Err is the result.
+	Err error
+}
+
+// DefaultConfig returns the defaults.
+func DefaultConfig() Config {
+	return Config{
+		MaxTime: 10 * time.Second, MaxAttempts: 64, MaxWaiting: 16384, PauseMin: 10 * time.Millisecond,
+		PauseMax: 400 * time.Millisecond, StatusTimeout: time.Second,
+	}
+}
+
+func (c *Config) validate() error {
+	for _, f := range []struct {
+		name string
+		ok   bool
+	}{
+		{"Name", c.Name != ""}, {"Kind", c.Kind != ""}, {"Shards", c.Shards > 0}, {"Transport", c.Transport != nil},
+		{"MaxTime", c.MaxTime > 0}, {"MaxAttempts", c.MaxAttempts > 0}, {"MaxWaiting", c.MaxWaiting > 0},
+		{"PauseMin", c.PauseMin > 0}, {"PauseMax", c.PauseMax >= c.PauseMin}, {"StatusTimeout", c.StatusTimeout > 0},
+	} {
+		if !f.ok {
+			return fmt.Errorf("routing configuration: %s is missing or out of range", f.name)
+		}
+	}
+	return nil
+}
+
+// Router brings requests to owners. It is safe for concurrent use.
+type Router struct {
+	config  Config
+	shards  []shard
+	cast    atomic.Pointer[cast]
+	waiting atomic.Int64
+	dead    burials
+}
+
+// New returns a router that has heard nothing yet.
+func New(c Config) (*Router, error) {
+	if err := c.validate(); err != nil {
+		return nil, err
+	}
+	r := &Router{config: c, shards: make([]shard, c.Shards)}
+	for id := range r.shards {
+		r.shards[id].row.ID = uint32(id)
+	}
+	r.cast.Store(newCast(nil))
+	return r, nil
+}
+
+// Execute runs a command on the aggregate of that id (without the kind), as actors.Runtime does. Errors:
+// those of package actors and package transport. If the deadline ends first, it is joined with
+// actors.ErrUnknownOutcome if any attempt may have executed the command, else with actors.ErrExpired.
+func (r *Router) Execute(ctx context.Context, id string, c actors.Command) (reply actors.Reply, err error) {
+	err = r.route(ctx, id, DoneInfo{Command: true}, func(ctx context.Context, to target) (err error) {
+		if to.local {
+			reply, err = r.config.Node.Execute(ctx, id, c)
+		} else {
+			reply, err = r.config.Transport.Execute(ctx, to.address, r.config.Kind, id, c)
+		}
+		return err
+	})
+	return reply, err
+}
+
+// Query asks the aggregate of that id. The answer is linearizable. Errors are as those of Execute, and none
+// leaves anything executed.
+func (r *Router) Query(ctx context.Context, id string, query any) (answer actors.Answer, err error) {
+	err = r.route(ctx, id, DoneInfo{}, func(ctx context.Context, to target) (err error) {
+		if to.local {
+			answer, err = r.config.Node.Query(ctx, id, query)
+		} else {
+			answer, err = r.config.Transport.Query(ctx, to.address, r.config.Kind, id, query)
+		}
+		return err
+	})
+	return answer, err
+}
+
+// route tries a request until it has its answer.
+func (r *Router) route(ctx context.Context, id string, info DoneInfo, try func(context.Context, target) error) error {
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, r.config.MaxTime)
+		defer cancel()
+	}
+	t := &trial{router: r, shard: cluster.ShardOf(id+":"+r.config.Kind, r.config.Shards), info: info, pause: r.config.PauseMin}
+	t.info.Err = t.run(ctx, try)
+	if r.config.Done != nil {
+		r.config.Done(t.info)
+	}
+	return t.info.Err
+}
+
+// trial is one request on its way.
+type trial struct {
+	router *Router
+	shard  uint32
+	info   DoneInfo
+	pause  time.Duration // before the next attempt, if nothing is heard
+	last   error         // of the attempt before
+}
+
+func (t *trial) run(ctx context.Context, try func(context.Context, target) error) error {
+	for {
+		view := t.router.look(t.shard)
+		err := view.none
+		if err == nil {
+			t.info.Attempts++
+			if !view.to.local {
+				t.info.Remote++
+			}
+			if err = try(ctx, view.to); err == nil {
+				return nil
+			}
+		}
+		t.last = err
+		redirected := t.router.learn(view, err)
+		switch v := judge(err); {
+		case v == unknown:
+			t.info.Unknown++
+		case v == final:
+			return t.result(err)
+		}
+		if ctx.Err() != nil || t.info.Attempts >= t.router.config.MaxAttempts {
+			return t.over(ctx)
+		}
+		if redirected {
+			t.info.Redirects++
+			continue
+		}
+		if err := t.wait(ctx, view); err != nil {
+			return t.result(err)
+		}
+		if ctx.Err() != nil {
+			return t.over(ctx)
+		}
+	}
+}
+
+// result returns an error of an attempt, if nothing before it says otherwise.
+func (t *trial) result(err error) error {
+	if t.info.Unknown == 0 || certain(err) {
+		return err
+	}
+	return fmt.Errorf("%w: an earlier attempt may have been executed; the last: %v", actors.ErrUnknownOutcome, err)
+}
+
+// over returns the error of a request that is given up.
+func (t *trial) over(ctx context.Context) error {
+	cause := ctx.Err()
+	switch {
+	case t.info.Unknown > 0 && cause != nil:
+		return fmt.Errorf("%w: %w (%d attempts; the last: %v)", actors.ErrUnknownOutcome, cause, t.info.Attempts, t.last)
+	case t.info.Unknown > 0:
+		return fmt.Errorf("%w: after %d attempts; the last: %v", actors.ErrUnknownOutcome, t.info.Attempts, t.last)
+	case cause != nil:
+		return fmt.Errorf("%w: %w (%d attempts; the last: %v)", actors.ErrExpired, cause, t.info.Attempts, t.last)
+	}
+	return fmt.Errorf("after %d attempts: %w", t.info.Attempts, t.last)
+}
+
+// wait returns when something is heard that may help, after a pause, or when ctx ends.
+func (t *trial) wait(ctx context.Context, view view) error {
+	r := t.router
+	if r.waiting.Add(1) > int64(r.config.MaxWaiting) {
+		r.waiting.Add(-1)
+		return fmt.Errorf("%w: %d requests wait for the owners of their shards", actors.ErrOverloaded, r.config.MaxWaiting)
+	}
+	defer r.waiting.Add(-1)
+	began := time.Now()
+	timer := time.NewTimer(t.pause/2 + rand.N(t.pause/2+1))
+	defer timer.Stop()
+	select {
+	case <-view.changed:
+	case <-timer.C:
+		t.pause = min(2*t.pause, r.config.PauseMax)
+	case <-ctx.Done():
+	}
+	t.info.Waited += time.Since(began)
+	return nil
+}

@@ -1,0 +1,292 @@
+package routing
+
+import (
+	"errors"
+	"sync"
+
+	"licensed/cluster"
+	"licensed/cluster/membership"
+	"licensed/cluster/ownership"
+	"licensed/cluster/placement"
+	"licensed/messages/clusterv1"
+	"licensed/persistence"
+)
+
+// shard is what is known of one.
+type shard struct {
+	mu      sync.Mutex
+	row     persistence.Shard
+	changed chan struct{} // closed when something is heard; nil if nobody waits
+}
+
+// wake ends the waiting for news; the shard is locked.
+func (s *shard) wake() {
+	if s.changed != nil {
+		close(s.changed)
+		s.changed = nil
+	}
+}
+
+// target is whom to ask.
+type target struct {
+	local   bool
+	address string
+}
+
+// view is what was known before an attempt.
+type view struct {
+	row     persistence.Shard
+	owner   bool // who is asked is the owner by the row
+	to      target
+	none    error // there is nobody to ask
+	changed <-chan struct{}
+}
+
+// look says whom to ask now.
+func (r *Router) look(id uint32) view {
+	s := &r.shards[id]
+	s.mu.Lock()
+	if s.changed == nil {
+		s.changed = make(chan struct{})
+	}
+	v := view{row: s.row, changed: s.changed}
+	s.mu.Unlock()
+	node := r.config.Node
+	if node != nil {
+		if _, held := node.Epoch(id); held {
+			v.to.local = true
+			return v
+		}
+		if row := node.Row(id); ownership.Later(v.row, row) {
+			v.row = row
+		}
+	}
+	for _, i := range []persistence.Incarnation{v.row.Owner, v.row.Successor} {
+		if v.to, v.none = r.find(i); v.none == nil {
+			v.owner = i == v.row.Owner
+			return v
+		}
+	}
+	v.to, v.none = r.guess(id)
+	return v
+}
+
+// find returns an incarnation that seems to be there.
+func (r *Router) find(i persistence.Incarnation) (target, error) {
+	switch {
+	case i.IsZero() || r.dead.has(i):
+		return target{}, errNobody
+	case r.config.Node != nil && r.config.Node.Incarnation() == i:
+		return target{local: true}, nil
+	}
+	if address, ok := r.cast.Load().byIncarnation[i]; ok {
+		return target{address: address}, nil
+	}
+	return target{}, errNobody
+}
+
+// guess returns the member that placement wants the shard to have.
+func (r *Router) guess(id uint32) (target, error) {
+	c := r.cast.Load()
+	name, ok := c.placement.Owner(id)
+	switch {
+	case !ok:
+		return target{}, errNobody
+	case name == r.config.Name && r.config.Node != nil:
+		return target{local: true}, nil
+	}
+	return target{address: c.byName[name]}, nil
+}
+
+// Locate returns the address of the process that seems to own an aggregate, also of this one's if known;
+// false if nobody seems to.
+func (r *Router) Locate(kind, id string) (address string, ok bool) {
+	if kind != r.config.Kind {
+		return "", false
+	}
+	v := r.look(cluster.ShardOf(id+":"+kind, r.config.Shards))
+	if v.to.local {
+		address, ok = r.cast.Load().all[r.config.Name]
+		return address, ok
+	}
+	return v.to.address, v.none == nil
+}
+
+// learn takes in what an error tells about the shard. It reports whether there is a later row than that of
+// the view: somebody else to ask at once.
+func (r *Router) learn(v view, err error) (redirected bool) {
+	var other *cluster.NotOwnerError
+	if errors.As(err, &other) && other.Row.ID == v.row.ID {
+		r.correct(v, other.Row)
+	}
+	s := &r.shards[v.row.ID]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return ownership.Later(v.row, s.row)
+}
+
+// correct takes in a row from one that is not the owner. A later one counts; and if the one that was asked
+// because of the known row denies it, then its row counts though it is earlier: rows are heard from many,
+// and one that is wrong must not stay for ever.
+func (r *Router) correct(v view, row persistence.Shard) {
+	s := &r.shards[row.ID]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if ownership.Later(s.row, row) || v.owner && s.row == v.row && row != s.row {
+		s.row = row
+		s.wake()
+	}
+}
+
+// Hear takes in news. Its functions may be called by several goroutines, and do not block.
+func (r *Router) Hear(news *clusterv1.News) {
+	for _, b := range news.GetDead() {
+		if i, err := cluster.IncarnationOf(b); err == nil && r.dead.bury(i) {
+			if address, ok := r.cast.Load().byIncarnation[i]; ok {
+				r.config.Transport.Fail(address, errDead)
+			}
+		}
+	}
+	for _, m := range news.GetShards() {
+		row, err := cluster.ShardRow(m)
+		if err != nil || row.ID >= r.config.Shards {
+			continue
+		}
+		s := &r.shards[row.ID]
+		s.mu.Lock()
+		if ownership.Later(s.row, row) {
+			s.row = row
+			s.wake()
+		}
+		s.mu.Unlock()
+	}
+}
+
+// errDead is why requests to a node fail whose incarnation was marked dead.
+var errDead = errors.New("the node was found to be dead")
+
+// Rows returns the rows of all shards as last heard: hints.
+func (r *Router) Rows() []persistence.Shard {
+	rows := make([]persistence.Shard, len(r.shards))
+	for id := range r.shards {
+		s := &r.shards[id]
+		s.mu.Lock()
+		rows[id] = s.row
+		s.mu.Unlock()
+	}
+	return rows
+}
+
+// News returns all rows that were heard, for one that may have missed some.
+func (r *Router) News() *clusterv1.News {
+	news := &clusterv1.News{}
+	for _, row := range r.Rows() {
+		if row.Epoch > 0 {
+			news.Shards = append(news.Shards, cluster.ShardMessage(row))
+		}
+	}
+	return news
+}
+
+// cast is who is there. It does not change.
+type cast struct {
+	members       []membership.Member
+	all           map[string]string // addresses of all, by name
+	byName        map[string]string // addresses of those that can be given shards
+	byIncarnation map[persistence.Incarnation]string
+	placement     *placement.Placement
+}
+
+func newCast(members []membership.Member) *cast {
+	c := &cast{
+		members: members, all: map[string]string{}, byName: map[string]string{},
+		byIncarnation: map[persistence.Incarnation]string{},
+	}
+	var nodes []placement.Node
+	for _, m := range members {
+		address := m.Meta.GetNodeAddress()
+		if address == "" {
+			continue
+		}
+		c.all[m.Name] = address
+		i, err := cluster.IncarnationOf(m.Meta.GetIncarnation())
+		if err != nil || i.IsZero() {
+			continue
+		}
+		c.byIncarnation[i] = address
+		if !m.Meta.GetDraining() && !m.Meta.GetClockWrong() {
+			c.byName[m.Name] = address
+			nodes = append(nodes, placement.Node{Name: m.Name, Capacity: m.Meta.GetCapacity()})
+		}
+	}
+	c.placement = placement.New(nodes)
+	return c
+}
+
+// same reports whether requests go the same ways.
+func (c *cast) same(o *cast) bool {
+	if len(c.byIncarnation) != len(o.byIncarnation) || len(c.byName) != len(o.byName) {
+		return false
+	}
+	for i, a := range c.byIncarnation {
+		if o.byIncarnation[i] != a {
+			return false
+		}
+	}
+	for n, a := range c.byName {
+		if o.byName[n] != a {
+			return false
+		}
+	}
+	return true
+}
+
+// SetMembers says who seems to be there. It belongs to the router from now on.
+func (r *Router) SetMembers(members []membership.Member) {
+	now := newCast(members)
+	if before := r.cast.Swap(now); before.same(now) {
+		return
+	}
+	for id := range r.shards {
+		s := &r.shards[id]
+		s.mu.Lock()
+		s.wake()
+		s.mu.Unlock()
+	}
+}
+
+// burials are incarnations that were marked dead; the latest of them.
+type burials struct {
+	mu    sync.RWMutex
+	of    map[persistence.Incarnation]struct{}
+	order []persistence.Incarnation
+}
+
+// maxBurials is how many are kept in mind.
+const maxBurials = 1024
+
+// bury notes a death, and reports whether it is news.
+func (b *burials) bury(i persistence.Incarnation) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if _, known := b.of[i]; known || i.IsZero() {
+		return false
+	}
+	if b.of == nil {
+		b.of = map[persistence.Incarnation]struct{}{}
+	}
+	if len(b.order) >= maxBurials {
+		delete(b.of, b.order[0])
+		b.order = b.order[1:]
+	}
+	b.of[i] = struct{}{}
+	b.order = append(b.order, i)
+	return true
+}
+
+func (b *burials) has(i persistence.Incarnation) bool {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	_, ok := b.of[i]
+	return ok
+}

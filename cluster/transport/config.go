@@ -1,0 +1,150 @@
+package transport
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"licensed/actors"
+	"licensed/messages/clusterv1"
+)
+
+// Errors of requests to other processes, besides those of package actors and *cluster.NotOwnerError.
+var (
+	// ErrNotSent: the other process could not be reached, or this one is closing. Not executed.
+	ErrNotSent = errors.New("request was not sent")
+	// ErrTooLarge: the request is larger than may be sent. Not executed.
+	ErrTooLarge = errors.New("request is too large")
+	// ErrNotSupported: the other process, of another release, does not know what was asked. Not executed.
+	ErrNotSupported = errors.New("request is not understood")
+	// ErrInternal: the other process failed, or answered what this one does not understand. Whether it
+	// executed a command is not known, and asking again would hardly help.
+	ErrInternal = errors.New("internal error of another process")
+)
+
+// Handler answers the requests of other processes. It is safe for concurrent use. The context of a
+// request ends with its deadline, and when nobody waits for the answer any more.
+type Handler interface {
+	// Execute and Query are as those of actors.Runtime, for aggregates of a kind. Errors: those of
+	// package actors, also as *cluster.NotOwnerError.
+	Execute(ctx context.Context, kind, id string, c actors.Command) (actors.Reply, error)
+	Query(ctx context.Context, kind, id string, query any) (actors.Answer, error)
+	// Status tells how this process does.
+	Status(ctx context.Context) (*clusterv1.StatusResponse, error)
+	// Drain begins to hand over all shards and to leave. It returns when that is begun.
+	Drain(ctx context.Context) error
+}
+
+// Codec turns commands, queries and their answers into bytes and back. The cluster does not know their
+// types. It is safe for concurrent use.
+type Codec interface {
+	// Marshal returns a name for the value's type, which never changes, and its bytes.
+	Marshal(value any) (name string, data []byte, err error)
+	// Unmarshal returns the value that Marshal was given. It gives an error for what it does not know.
+	Unmarshal(name string, data []byte) (any, error)
+}
+
+// Config of a transport. DefaultConfig gives all but Cluster, Bind, Handler and Codec.
+type Config struct {
+	// Cluster is the name of the cluster.
+	Cluster string
+	// Bind is the address to listen on, host:port; port 0 takes any.
+	Bind string
+	// Advertise is the address that others reach it under, host:port; empty: that of Bind.
+	Advertise string
+	// ServerTLS is for those who connect, ClientTLS for connecting; nil: not encrypted. For mutual TLS
+	// the one demands certificates of clients, and the other has one.
+	ServerTLS, ClientTLS *tls.Config
+
+	// Handler answers; nil: this process answers nothing.
+	Handler Handler
+	// Codec of payloads.
+	Codec Codec
+	// Locate returns the node address of who seems to own an aggregate; false if nobody is known.
+	// protoactor's lookup of identities asks it. Nil: nobody ever is.
+	Locate func(kind, id string) (address string, ok bool)
+
+	// MaxMessageBytes is the largest request or answer (default 4 MiB). All processes of a cluster have
+	// the same; it bounds the memory that one peer can make this process take.
+	MaxMessageBytes int
+	// MaxInFlight bounds the requests to one peer that are not answered, and those of one peer that this
+	// process works on (default 8192). One more is answered actors.ErrOverloaded.
+	MaxInFlight int
+	// MaxPeers bounds the connections that are accepted (default 1024).
+	MaxPeers int
+	// MaxTimeout caps the time for a request that another process asks for (default 1 min).
+	MaxTimeout time.Duration
+	// DialTimeout is how long connecting to a peer may take, with its handshake (default 1 s). Until
+	// then, what is sent to it waits.
+	DialTimeout time.Duration
+	// Silence is how long a peer may be silent while it owes answers (default 2 s). Then the connection
+	// is taken for dead, and the requests on it have an unknown outcome. Shorter finds dead peers
+	// sooner, and takes those for dead that were just slow; membership finds them in its own time.
+	Silence time.Duration
+	// Observer hears what happens.
+	Observer Observer
+	// Log takes what an operator should know (default slog.Default).
+	Log *slog.Logger
+}
+
+// Observer hears what happens, for metrics. The functions must be quick and safe for concurrent use.
+// Those that are nil are not called.
+type Observer struct {
+	// Connected is told of each attempt to connect to a peer; err is nil if it succeeded.
+	Connected func(address string, took time.Duration, err error)
+	// Disconnected is told of each connection to a peer that ended, and why.
+	Disconnected func(address string, cause error)
+	// Rejected is told what peers sent and was turned away, by a few fixed reasons.
+	Rejected func(reason string)
+}
+
+// DefaultConfig returns the defaults.
+func DefaultConfig() Config {
+	return Config{
+		Bind: "0.0.0.0:7947", MaxMessageBytes: 4 << 20, MaxInFlight: 8192, MaxPeers: 1024, MaxTimeout: time.Minute,
+		DialTimeout: time.Second, Silence: 2 * time.Second, Log: slog.Default(),
+	}
+}
+
+func (c *Config) validate() error {
+	for _, f := range []struct {
+		name string
+		ok   bool
+	}{
+		{"Cluster", c.Cluster != ""}, {"Codec", c.Codec != nil}, {"Log", c.Log != nil},
+		{"MaxMessageBytes", c.MaxMessageBytes > 0 && c.MaxMessageBytes <= 1<<30}, {"MaxInFlight", c.MaxInFlight > 0},
+		{"MaxPeers", c.MaxPeers > 0}, {"MaxTimeout", c.MaxTimeout > 0}, {"DialTimeout", c.DialTimeout > 0},
+		{"Silence", c.Silence > 0},
+	} {
+		if !f.ok {
+			return fmt.Errorf("transport configuration: %s is missing or out of range", f.name)
+		}
+	}
+	if _, _, err := net.SplitHostPort(c.Bind); err != nil {
+		return fmt.Errorf("transport configuration: address to bind: %w", err)
+	}
+	if c.Advertise != "" {
+		if _, _, err := net.SplitHostPort(c.Advertise); err != nil {
+			return fmt.Errorf("transport configuration: address to advertise: %w", err)
+		}
+	}
+	return nil
+}
+
+// withDefaults fills in functions that are nil.
+func (o Observer) withDefaults() Observer {
+	if o.Connected == nil {
+		o.Connected = func(string, time.Duration, error) {}
+	}
+	if o.Disconnected == nil {
+		o.Disconnected = func(string, error) {}
+	}
+	if o.Rejected == nil {
+		o.Rejected = func(string) {}
+	}
+	return o
+}

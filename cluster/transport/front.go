@@ -1,0 +1,153 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+	"google.golang.org/protobuf/proto"
+
+	"licensed/actors"
+	"licensed/messages/clusterv1"
+)
+
+// receive is the front: it starts the work on a request and does not wait for it.
+func (t *Transport) receive(ctx actor.Context) {
+	m, ok := ctx.Message().(*clusterv1.Request)
+	sender := ctx.Sender()
+	if !ok || sender == nil {
+		return
+	}
+	s := t.session(sender.GetId())
+	if s == nil {
+		return
+	}
+	id := sender.GetRequestId()
+	t.working.Add(1)
+	go func() {
+		defer t.working.Add(-1)
+		s.post(outgoing{id: id, response: t.answer(s.ctx, m)})
+	}()
+}
+
+// answer does what a request asks for.
+func (t *Transport) answer(ctx context.Context, m *clusterv1.Request) (r *clusterv1.Response) {
+	defer func() {
+		if p := recover(); p != nil {
+			t.config.Log.Error("transport: panic in a request", "panic", p, "stack", string(debug.Stack()))
+			r = failure(fmt.Errorf("%w: panic", ErrInternal))
+		}
+	}()
+	if t.closed.Load() || t.config.Handler == nil {
+		return failure(fmt.Errorf("%w: this process does not answer", actors.ErrNotOwner))
+	}
+	timeout := t.config.MaxTimeout
+	if us := m.GetTimeoutMicros(); us > 0 && us < timeout.Microseconds() {
+		timeout = time.Duration(us) * time.Microsecond
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	r = &clusterv1.Response{Code: clusterv1.Code_CODE_OK}
+	if err := t.handle(ctx, m, r); err != nil {
+		return failure(err)
+	}
+	return r
+}
+
+func (t *Transport) handle(ctx context.Context, m *clusterv1.Request, r *clusterv1.Response) error {
+	h, codec := t.config.Handler, t.config.Codec
+	switch body := m.GetBody().(type) {
+	case *clusterv1.Request_Command:
+		c, err := commandOf(codec, body.Command)
+		if err != nil {
+			return err
+		}
+		reply, err := h.Execute(ctx, m.GetKind(), m.GetAggregate(), c)
+		r.Body = &clusterv1.Response_Reply{Reply: replyMessage(reply)}
+		return err
+	case *clusterv1.Request_Query:
+		query, err := queryOf(codec, body.Query)
+		if err != nil {
+			return err
+		}
+		a, err := h.Query(ctx, m.GetKind(), m.GetAggregate(), query)
+		if err != nil {
+			return err
+		}
+		answer, err := answerMessage(codec, a)
+		r.Body = &clusterv1.Response_Answer{Answer: answer}
+		return err
+	case *clusterv1.Request_Status:
+		s, err := h.Status(ctx)
+		r.Body = &clusterv1.Response_Status{Status: s}
+		return err
+	case *clusterv1.Request_Drain:
+		r.Body = &clusterv1.Response_Drain{Drain: &clusterv1.DrainResponse{}}
+		return h.Drain(ctx)
+	}
+	return fmt.Errorf("%w: it asks for nothing that this release knows", ErrNotSupported)
+}
+
+func overloaded(limit int) *clusterv1.Response {
+	return failure(fmt.Errorf("%w: %d requests of one process are under way", actors.ErrOverloaded, limit))
+}
+
+// readable reports whether bytes are a request, so that protoactor's reader can decode them too.
+func readable(data []byte) bool { return proto.Unmarshal(data, &clusterv1.Request{}) == nil }
+
+// drainTimeout is the time that closing gives to answers if its caller sets none.
+const drainTimeout = 5 * time.Second
+
+// Close takes no more requests, waits until those of others are answered or ctx ends, and leaves. Requests
+// to others that are under way fail. Further calls do nothing.
+//
+// protoactor's own ways to stop panic when they are used twice, race with requests, and wait for seconds:
+// so what it started is stopped here, each part once.
+func (t *Transport) Close(ctx context.Context) error {
+	var err error
+	t.closing.Do(func() {
+		t.mu.Lock()
+		t.closed.Store(true)
+		t.mu.Unlock()
+		err = t.drain(ctx)
+		t.closePeers()
+		t.cancel()
+		t.closeSessions()
+		t.cluster.Remote.Shutdown(false)
+		t.stopActors()
+		t.system.Shutdown()
+		t.running.Wait()
+	})
+	return err
+}
+
+// drain waits for the requests of others.
+func (t *Transport) drain(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
+	defer cancel()
+	for t.owed() > 0 {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("transport: %d requests of others are not answered: %w", t.owed(), ctx.Err())
+		case <-time.After(time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// owed returns how many answers were not written.
+func (t *Transport) owed() int64 {
+	n := t.working.Load()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, s := range t.sessions {
+		n += s.working.Load()
+	}
+	return n
+}
+
+// errLeaving is why requests to others fail when this process closes.
+var errLeaving = errors.New("this process is leaving")

@@ -1,0 +1,242 @@
+package transport
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+	protocluster "github.com/asynkron/protoactor-go/cluster"
+	"github.com/asynkron/protoactor-go/remote"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+
+	"licensed/cluster/membership"
+)
+
+// provider is protoactor's source of members: it has none until the transport is told of them.
+type provider struct{ started chan struct{} }
+
+var _ protocluster.ClusterProvider = (*provider)(nil)
+
+// StartMember implements cluster.ClusterProvider.
+func (p *provider) StartMember(*protocluster.Cluster) error {
+	close(p.started)
+	return nil
+}
+
+// StartClient implements cluster.ClusterProvider. Every process is a member: protoactor's clients panic
+// when they stop.
+func (p *provider) StartClient(*protocluster.Cluster) error { return p.StartMember(nil) }
+
+// Shutdown implements cluster.ClusterProvider.
+func (*provider) Shutdown(bool) error { return nil }
+
+// lookup finds the front of who seems to own an aggregate, for requests that go by protoactor's
+// identities. Nothing is activated and nothing remembered: whether it is the owner, the owner says.
+type lookup struct{ transport *Transport }
+
+var _ protocluster.IdentityLookup = (*lookup)(nil)
+
+// Get implements cluster.IdentityLookup.
+func (l *lookup) Get(i *protocluster.ClusterIdentity) *actor.PID {
+	locate := l.transport.config.Locate
+	if locate == nil {
+		return nil
+	}
+	address, ok := locate(i.GetKind(), i.GetIdentity())
+	if !ok {
+		return nil
+	}
+	return actor.NewPID(address, frontName)
+}
+
+// RemovePid implements cluster.IdentityLookup.
+func (*lookup) RemovePid(*protocluster.ClusterIdentity, *actor.PID) {}
+
+// Setup implements cluster.IdentityLookup.
+func (*lookup) Setup(*protocluster.Cluster, []string, bool) {}
+
+// Shutdown implements cluster.IdentityLookup.
+func (*lookup) Shutdown() {}
+
+// members gives those whom gossip shows ids for protoactor, which blocks for ever the ids of those who
+// left: who returns has a new one.
+type members struct {
+	mu      sync.Mutex
+	id      map[string]string // by name and address
+	returns int
+}
+
+func (m *members) init() { m.id = map[string]string{} }
+
+// SetMembers tells who seems to be there, this process among them or not. Who was there before and is
+// not any more cannot be reached: requests to it fail. To be called when something changed and every few
+// seconds; it may be called concurrently.
+func (t *Transport) SetMembers(all []membership.Member) {
+	m := &t.members
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if t.closed.Load() {
+		return
+	}
+	there, ids := map[string]bool{}, map[string]string{}
+	list := protocluster.Members{t.protoMember(t.system.ID, t.address)}
+	for _, o := range all {
+		address := o.Meta.GetNodeAddress()
+		if address == "" || address == t.address || there[address] {
+			continue
+		}
+		there[address] = true
+		key := o.Name + " " + address
+		if ids[key] = m.id[key]; ids[key] == "" {
+			m.returns++
+			ids[key] = o.Name + "/" + strconv.Itoa(m.returns)
+		}
+		list = append(list, t.protoMember(ids[key], address))
+	}
+	m.id = ids
+	t.cluster.MemberList.UpdateClusterTopology(list)
+	t.forget(there)
+}
+
+// protoMember returns a member as protoactor knows it.
+func (t *Transport) protoMember(id, address string) *protocluster.Member {
+	host, port, _ := net.SplitHostPort(address)
+	number, _ := strconv.ParseInt(port, 10, 32)
+	if ip := net.ParseIP(host); ip != nil && ip.To4() == nil {
+		host = "[" + host + "]"
+	}
+	return &protocluster.Member{Id: id, Host: host, Port: int32(number)}
+}
+
+// forget ends the requests to those who left.
+func (t *Transport) forget(there map[string]bool) {
+	t.mu.Lock()
+	var gone []*peer
+	for address, p := range t.peers {
+		if p.member && !there[address] {
+			gone = append(gone, p)
+		}
+		p.member = there[address]
+	}
+	t.mu.Unlock()
+	for _, p := range gone {
+		p.reset(errLeft)
+	}
+}
+
+// errLeft is why requests to a former member fail.
+var errLeft = fmt.Errorf("the member left")
+
+// remoteOptions returns how protoactor's remote is set up.
+func (t *Transport) remoteOptions() []remote.ConfigOption {
+	largest := t.config.MaxMessageBytes + maxBatchBytes + 64<<10
+	server := []grpc.ServerOption{
+		grpc.StreamInterceptor(t.accept), grpc.UnaryInterceptor(refuseUnary), grpc.MaxRecvMsgSize(largest),
+		grpc.MaxConcurrentStreams(16), grpc.ConnectionTimeout(handshakeTimeout),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveEvery, Timeout: keepaliveTimeout}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveEvery / 2, PermitWithoutStream: true}),
+	}
+	client := insecure.NewCredentials()
+	if c := t.config.ClientTLS; c != nil {
+		client = credentials.NewTLS(c)
+	}
+	if c := t.config.ServerTLS; c != nil {
+		server = append(server, grpc.Creds(credentials.NewTLS(c)))
+	}
+	dial := []grpc.DialOption{
+		grpc.WithTransportCredentials(client), grpc.WithStreamInterceptor(t.openLink), grpc.WithContextDialer(t.dial),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(largest), grpc.MaxCallSendMsgSize(largest)),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveEvery, Timeout: keepaliveTimeout}),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: redialPause, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+			MinConnectTimeout: t.config.DialTimeout,
+		}),
+	}
+	return []remote.ConfigOption{
+		remote.WithServerOptions(server...), remote.WithDialOptions(dial...), remote.WithEndpointWriterBatchSize(64),
+		remote.WithEndpointWriterQueueSize(64), // the first size of a queue that grows
+	}
+}
+
+// Keepalive of connections on which nothing is going on. It also bounds how long data may be on its way
+// without a receipt.
+const (
+	keepaliveEvery   = 10 * time.Second
+	keepaliveTimeout = 3 * time.Second
+)
+
+// closePeers ends what is under way to others, and the actors that protoactor has for them.
+func (t *Transport) closePeers() {
+	t.members.mu.Lock() // no more topologies
+	defer t.members.mu.Unlock()
+	t.mu.Lock()
+	peers := make([]*peer, 0, len(t.peers))
+	for _, p := range t.peers {
+		peers = append(peers, p)
+	}
+	t.mu.Unlock()
+	for _, p := range peers {
+		p.reset(errLeaving)
+		t.system.EventStream.Publish(&remote.EndpointTerminatedEvent{Address: p.address})
+	}
+	for _, p := range peers {
+		p.awaitClosed(5 * time.Second)
+	}
+}
+
+// awaitClosed waits until protoactor is done with the link.
+func (p *peer) awaitClosed(atMost time.Duration) {
+	p.mu.Lock()
+	l := p.link
+	p.mu.Unlock()
+	if l == nil {
+		return
+	}
+	t := time.NewTimer(atMost)
+	defer t.Stop()
+	select {
+	case <-l.ctx.Done():
+	case <-t.C:
+		l.close(errLeaving)
+	}
+}
+
+func (t *Transport) closeSessions() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, s := range t.sessions {
+		s.cancel(context.Canceled)
+	}
+}
+
+// stopActors stops the actors that protoactor and this package started.
+func (t *Transport) stopActors() {
+	t.cluster.Gossip.Shutdown()
+	for _, name := range []string{frontName, protocluster.PubSubDeliveryName, "activator", "EndpointSupervisor"} {
+		_ = t.system.Root.StopFuture(t.system.NewLocalPID(name)).Wait()
+	}
+}
+
+// quiet leaves out of a log what protoactor thinks worth telling about its normal life. What goes wrong
+// with peers is told by this package.
+type quiet struct{ slog.Handler }
+
+// Enabled implements slog.Handler.
+func (h quiet) Enabled(ctx context.Context, l slog.Level) bool {
+	return l >= slog.LevelWarn && h.Handler.Enabled(ctx, l)
+}
+
+// WithAttrs implements slog.Handler.
+func (h quiet) WithAttrs(a []slog.Attr) slog.Handler { return quiet{h.Handler.WithAttrs(a)} }
+
+// WithGroup implements slog.Handler.
+func (h quiet) WithGroup(name string) slog.Handler { return quiet{h.Handler.WithGroup(name)} }

@@ -1,0 +1,199 @@
+package transport
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"licensed/actors"
+	"licensed/messages/clusterv1"
+)
+
+// peer is another process, by its address, and what it owes.
+type peer struct {
+	transport *Transport
+	address   string
+	front     *actor.PID
+	member    bool // as last heard; the transport's lock covers it
+
+	// queued counts the requests that are with protoactor, not yet written or left out. When a link is
+	// closed protoactor forgets what it has, so the count is about right and never negative.
+	queued atomic.Int64
+
+	mu     sync.Mutex
+	lastID uint32
+	calls  map[uint32]*call // that are not over
+	link   *link            // nil: protoactor has none
+	conn   net.Conn         // the last one that was dialed
+}
+
+// callState says how far a call got.
+type callState uint8
+
+const (
+	callQueued  callState = iota // not executed if it ends now
+	callWritten                  // unknown outcome if it ends now
+	callOver
+)
+
+// call is a request to a peer. Its fields but id and done are the peer's, until done is closed.
+type call struct {
+	peer  *peer
+	id    uint32
+	state callState
+	on    *connection // that it was written to
+	done  chan struct{}
+
+	response *clusterv1.Response
+	err      error
+}
+
+// begin makes a call, for a request that is about to be given to protoactor.
+func (p *peer) begin() (*call, error) {
+	limit := p.transport.config.MaxInFlight
+	if p.queued.Load() >= int64(limit) {
+		return nil, fmt.Errorf("%w: %d requests wait to be written to %s", actors.ErrOverloaded, limit, p.address)
+	}
+	c := &call{peer: p, done: make(chan struct{})}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.calls) >= limit {
+		return nil, fmt.Errorf("%w: %s has not answered %d requests", actors.ErrOverloaded, p.address, limit)
+	}
+	for { // 0 means no number
+		p.lastID++
+		if _, used := p.calls[p.lastID]; !used && p.lastID != 0 {
+			break
+		}
+	}
+	c.id = p.lastID
+	p.calls[c.id] = c
+	p.queued.Add(1)
+	return c, nil
+}
+
+// dequeued counts requests that left protoactor's queue.
+func (p *peer) dequeued(n int64) {
+	for {
+		q := p.queued.Load()
+		if p.queued.CompareAndSwap(q, max(q-n, 0)) {
+			return
+		}
+	}
+}
+
+// write notes that a request is about to be written. It returns false if nobody waits for it any more.
+func (p *peer) write(id uint32, on *connection) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c := p.calls[id]
+	if c == nil || c.state != callQueued {
+		return false
+	}
+	c.state, c.on = callWritten, on
+	return true
+}
+
+// answered ends a call that was written to the connection with its response. Others are passed over.
+func (p *peer) answered(id uint32, on *connection, r *clusterv1.Response, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c := p.calls[id]; c != nil && c.state == callWritten && c.on == on {
+		c.over(r, err)
+	}
+}
+
+// over ends the call; its peer is locked.
+func (c *call) over(r *clusterv1.Response, err error) {
+	c.state, c.response, c.err = callOver, r, err
+	delete(c.peer.calls, c.id)
+	close(c.done)
+}
+
+// fail ends a call by what is known of it; its peer is locked.
+func (c *call) fail(cause error) {
+	if c.state == callQueued {
+		c.over(nil, fmt.Errorf("%w to %s: %w", ErrNotSent, c.peer.address, cause))
+		return
+	}
+	c.over(nil, fmt.Errorf("%w: %s: %w", actors.ErrUnknownOutcome, c.peer.address, cause))
+}
+
+// abandon ends a call, unless it is over, because the context of who waits for it ended.
+func (c *call) abandon(cause error) {
+	c.peer.mu.Lock()
+	defer c.peer.mu.Unlock()
+	switch c.state {
+	case callQueued:
+		c.over(nil, fmt.Errorf("%w: it was not sent to %s yet: %w", actors.ErrExpired, c.peer.address, cause))
+	case callWritten:
+		c.fail(cause)
+	}
+}
+
+// failWhere ends the calls for which the function says so.
+func (p *peer) failWhere(of func(*call) bool, cause error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.calls {
+		if of(c) {
+			c.fail(cause)
+		}
+	}
+}
+
+// waiting reports whether the peer owes an answer on a connection.
+func (p *peer) waiting(on *connection) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.calls {
+		if c.on == on {
+			return true
+		}
+	}
+	return false
+}
+
+// reset ends all calls and breaks the connection.
+func (p *peer) reset(cause error) {
+	p.mu.Lock()
+	l := p.link
+	p.mu.Unlock()
+	if l != nil {
+		l.drop(cause)
+	}
+	p.failWhere(func(*call) bool { return true }, cause)
+}
+
+// dial is how gRPC connects to peers. The connection is kept at hand, to be closed when the peer does
+// not react any more: gRPC itself would find out after ten seconds.
+func (t *Transport) dial(ctx context.Context, address string) (net.Conn, error) {
+	conn, err := (&net.Dialer{Timeout: t.config.DialTimeout}).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	t.mu.Lock()
+	p := t.peers[address]
+	t.mu.Unlock()
+	if p != nil {
+		p.mu.Lock()
+		p.conn = conn
+		p.mu.Unlock()
+	}
+	return conn, nil
+}
+
+// hangUp closes the connection that was dialed last.
+func (p *peer) hangUp() {
+	p.mu.Lock()
+	conn := p.conn
+	p.conn = nil
+	p.mu.Unlock()
+	if conn != nil {
+		_ = conn.Close()
+	}
+}

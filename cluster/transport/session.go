@@ -1,0 +1,319 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+	"github.com/asynkron/protoactor-go/remote"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"licensed/messages/clusterv1"
+)
+
+// receiveMethod is the only method of protoactor's service that works: the others panic.
+const receiveMethod = "/remote.Remoting/Receive"
+
+// handshakeTimeout is how long one who connects may take to say something.
+const handshakeTimeout = 5 * time.Second
+
+// maxTogether is how many answers travel in one message.
+const maxTogether = 128
+
+// session is the stream of one who asks, as protoactor's reader knows it.
+type session struct {
+	grpc.ServerStream
+	transport *Transport
+	pid       *actor.PID // of who asks, for requests in this process
+	ctx       context.Context
+	cancel    context.CancelCauseFunc
+
+	in      chan *remote.MessageBatch // checked
+	greeted chan struct{}             // closed when something was heard
+	out     chan outgoing
+	working atomic.Int64 // requests whose answers were not written
+}
+
+// outgoing is an answer to a request, or a message as it is.
+type outgoing struct {
+	id       uint32
+	response *clusterv1.Response
+	message  *remote.RemoteMessage
+}
+
+// refuseUnary is the interceptor of methods that are not streams: all of protoactor's panic.
+func refuseUnary(context.Context, any, *grpc.UnaryServerInfo, grpc.UnaryHandler) (any, error) {
+	return nil, status.Error(codes.Unimplemented, "not offered")
+}
+
+// accept is the interceptor of streams on the answering side.
+func (t *Transport) accept(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
+	if info.FullMethod != receiveMethod {
+		return status.Error(codes.Unimplemented, "not offered")
+	}
+	s, err := t.newSession(stream)
+	if err != nil {
+		return err
+	}
+	defer t.endSession(s)
+	defer func() {
+		if r := recover(); r != nil {
+			t.config.Observer.Rejected("panic")
+			t.config.Log.Error("transport: panic of protoactor's reader, the connection is closed", "panic", r)
+			err = status.Error(codes.Internal, "internal error")
+		}
+	}()
+	t.running.Go(s.pump)
+	t.running.Go(s.write)
+	err = handler(srv, s)
+	if cause := context.Cause(s.ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+		return status.Error(codes.InvalidArgument, cause.Error())
+	}
+	return err
+}
+
+func (t *Transport) newSession(stream grpc.ServerStream) (*session, error) {
+	s := &session{
+		ServerStream: stream, transport: t, in: make(chan *remote.MessageBatch), greeted: make(chan struct{}),
+		out: make(chan outgoing, t.config.MaxInFlight+maxTogether),
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case t.closed.Load():
+		return nil, status.Error(codes.Unavailable, errClosed.Error())
+	case len(t.sessions) >= t.config.MaxPeers:
+		t.config.Observer.Rejected("too many peers")
+		return nil, status.Error(codes.ResourceExhausted, "too many connections")
+	}
+	t.nextID++
+	s.pid = &actor.PID{Address: t.address, Id: "session" + strconv.FormatUint(t.nextID, 36)}
+	s.ctx, s.cancel = context.WithCancelCause(stream.Context())
+	t.sessions[s.pid.Id] = s
+	return s, nil
+}
+
+func (t *Transport) endSession(s *session) {
+	s.cancel(nil)
+	t.mu.Lock()
+	delete(t.sessions, s.pid.Id)
+	t.mu.Unlock()
+}
+
+func (t *Transport) session(id string) *session {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.sessions[id]
+}
+
+// RecvMsg implements grpc.ServerStream for protoactor's reader. It returns io.EOF when the session is to
+// end: after an error the reader would do without goodbye what it then does in order.
+func (s *session) RecvMsg(m any) error {
+	late := time.NewTimer(handshakeTimeout)
+	defer late.Stop()
+	select {
+	case <-s.greeted:
+	case <-s.ctx.Done():
+		return io.EOF
+	case <-late.C:
+		s.reject("no greeting")
+		return io.EOF
+	}
+	select {
+	case b := <-s.in:
+		message, ok := m.(*remote.RemoteMessage)
+		if !ok {
+			return fmt.Errorf("receive a %T", m)
+		}
+		message.MessageType = &remote.RemoteMessage_MessageBatch{MessageBatch: b}
+		return nil
+	case <-s.ctx.Done():
+		return io.EOF
+	}
+}
+
+// reject ends the session for what the peer did.
+func (s *session) reject(reason string) {
+	s.transport.config.Observer.Rejected(reason)
+	s.cancel(errors.New(reason))
+}
+
+// pump receives from the peer, and passes on what may come to protoactor's reader. Greetings are
+// answered here, also those that ask for a sign of life.
+func (s *session) pump() {
+	for first := true; s.ctx.Err() == nil; first = false {
+		m := &remote.RemoteMessage{}
+		if err := s.ServerStream.RecvMsg(m); err != nil {
+			s.cancel(nil)
+			return
+		}
+		if first {
+			close(s.greeted)
+		}
+		switch t := m.GetMessageType().(type) {
+		case *remote.RemoteMessage_ConnectRequest:
+			s.post(outgoing{message: &remote.RemoteMessage{MessageType: &remote.RemoteMessage_ConnectResponse{
+				ConnectResponse: &remote.ConnectResponse{MemberId: s.transport.system.ID},
+			}}})
+		case *remote.RemoteMessage_MessageBatch:
+			b, err := s.admit(t.MessageBatch)
+			if err != nil {
+				s.reject(err.Error())
+				return
+			}
+			if len(b.Envelopes) == 0 {
+				continue
+			}
+			select {
+			case s.in <- b:
+			case <-s.ctx.Done():
+				return
+			}
+		default: // of another release
+			s.transport.config.Observer.Rejected("unknown message")
+		}
+	}
+}
+
+// Reasons to end a session.
+var (
+	errBadIndex  = errors.New("index out of range")
+	errBadTarget = errors.New("message for nobody")
+	errBadSender = errors.New("request without a number")
+	errBadData   = errors.New("message that cannot be read")
+)
+
+// admit returns what of a batch may come to protoactor's reader: requests for the front, from this session.
+// A message of an unknown type is made a request of which nothing is understood, to be answered so.
+func (s *session) admit(b *remote.MessageBatch) (*remote.MessageBatch, error) {
+	t := s.transport
+	admitted := &remote.MessageBatch{
+		TypeNames: []string{requestType}, Targets: []*actor.PID{t.front}, Senders: []*actor.PID{s.pid},
+	}
+	for _, e := range b.GetEnvelopes() {
+		if err := check(b, e); err != nil {
+			return nil, err
+		}
+		data := e.GetMessageData()
+		if b.TypeNames[e.GetTypeId()] != requestType || e.GetSerializerId() != 0 {
+			t.config.Observer.Rejected("unknown type")
+			data = nil
+		}
+		if s.working.Add(1) > int64(t.config.MaxInFlight) {
+			t.config.Observer.Rejected("too many requests")
+			s.post(outgoing{id: e.GetSenderRequestId(), response: overloaded(t.config.MaxInFlight)})
+			continue
+		}
+		admitted.Envelopes = append(admitted.Envelopes, &remote.MessageEnvelope{
+			MessageData: data, Sender: 1, SenderRequestId: e.GetSenderRequestId(),
+		})
+	}
+	return admitted, nil
+}
+
+// check returns an error for an envelope that no process of ours sends.
+func check(b *remote.MessageBatch, e *remote.MessageEnvelope) error {
+	within := func(i int32, n int) bool { return i >= 0 && int(i) < n }
+	switch {
+	case e == nil, !within(e.GetTypeId(), len(b.TypeNames)), !within(e.GetTarget(), len(b.Targets)),
+		!within(e.GetSender(), len(b.Senders)+1):
+		return errBadIndex
+	case b.Targets[e.GetTarget()].GetId() != frontName:
+		return errBadTarget
+	case e.GetSender() == 0, e.GetSenderRequestId() == 0:
+		return errBadSender
+	case b.TypeNames[e.GetTypeId()] == requestType && e.GetSerializerId() == 0 && !readable(e.GetMessageData()):
+		return errBadData
+	}
+	return nil
+}
+
+// SendMsg implements grpc.ServerStream, for what protoactor says.
+func (s *session) SendMsg(m any) error {
+	if message, ok := m.(*remote.RemoteMessage); ok {
+		s.post(outgoing{message: message})
+	}
+	return nil
+}
+
+// post puts something in the queue to the peer. There is room for an answer to each request that is
+// admitted; a peer that asks for more and does not read is not kept.
+func (s *session) post(o outgoing) {
+	select {
+	case s.out <- o:
+	default:
+		s.reject("answers are not read")
+	}
+}
+
+// write sends what is in the queue until the session ends.
+func (s *session) write() {
+	var next *outgoing
+	for {
+		if next == nil {
+			select {
+			case o := <-s.out:
+				next = &o
+			case <-s.ctx.Done():
+				return
+			}
+		}
+		message := next.message
+		if message == nil {
+			message, next = s.together(*next)
+		} else {
+			next = nil
+		}
+		if err := s.ServerStream.SendMsg(message); err != nil {
+			s.cancel(nil)
+			return
+		}
+	}
+}
+
+// together returns a message with an answer and those that wait behind it, and what comes after.
+func (s *session) together(first outgoing) (*remote.RemoteMessage, *outgoing) {
+	b := &remote.MessageBatch{TypeNames: []string{responseType}, Targets: []*actor.PID{{Id: replyName}}}
+	size := 0
+	add := func(o outgoing) {
+		s.working.Add(-1)
+		data := s.transport.encode(o.response)
+		size += len(data)
+		b.Envelopes = append(b.Envelopes, &remote.MessageEnvelope{MessageData: data, TargetRequestId: o.id})
+	}
+	message := &remote.RemoteMessage{MessageType: &remote.RemoteMessage_MessageBatch{MessageBatch: b}}
+	for add(first); size < maxBatchBytes && len(b.Envelopes) < maxTogether; {
+		select {
+		case o := <-s.out:
+			if o.message != nil {
+				return message, &o
+			}
+			add(o)
+		default:
+			return message, nil
+		}
+	}
+	return message, nil
+}
+
+// encode returns a response as it travels, or in its place one that says why it cannot.
+func (t *Transport) encode(r *clusterv1.Response) []byte {
+	b, err := proto.Marshal(r)
+	if err == nil && len(b) > t.config.MaxMessageBytes {
+		err = fmt.Errorf("%w: answer of %d bytes, at most %d", ErrInternal, len(b), t.config.MaxMessageBytes)
+	}
+	if err == nil {
+		return b
+	}
+	t.config.Log.Error("transport: an answer cannot be sent", "error", err)
+	b, _ = proto.Marshal(failure(err)) // its text was made to fit
+	return b
+}
