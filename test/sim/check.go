@@ -41,7 +41,7 @@ func (w *world) fail(format string, args ...any) {
 func (w *world) check() {
 	histories := map[string]*history{}
 	for i := range w.params.Aggregates {
-		id := string(rune('a' + i))
+		id := aggregateName(i)
 		h, err := w.finalHistory(id)
 		if err != nil {
 			w.fail("history of %s: %v", id, err)
@@ -58,6 +58,9 @@ func (w *world) check() {
 	}
 	for _, r := range w.readings {
 		r.check(w, histories[r.aggregate])
+	}
+	for _, i := range w.importers {
+		i.check(histories[i.aggregate])
 	}
 }
 

@@ -57,13 +57,13 @@ func (c *client) loop() {
 	}
 	c.next++
 	o := &op{
-		aggregate: string(rune('a' + w.IntN(w.params.Aggregates))),
+		aggregate: aggregateName(w.IntN(w.params.Aggregates)),
 		id:        fmt.Sprintf("c%d-%d", c.id, c.next),
 		issuedAt:  epochStart.Add(time.Duration(w.now) * time.Microsecond),
 		began:     w.now,
 	}
 	switch {
-	case w.Float64() < 0.15:
+	case w.Float64() < 0.15, w.awaitsImport(o.aggregate):
 		o.kind = opRead
 	case w.Float64() < 0.05:
 		o.kind = opValidate
@@ -112,33 +112,52 @@ func (c *client) attempt(o *op, number int) {
 	})
 }
 
-// send brings a request to a node, usually the owner, and its answer back; either may be lost.
+// send brings a request to a gateway, if there are any, or to a node, and its answer back; either may be
+// lost.
 func (c *client) send(o *op, reply func(*actors.Request)) {
 	w := c.w
-	n := w.authority.guess(w.shardOf(o.aggregate))
+	if len(w.gateways) == 0 {
+		w.deliver(w.owner(o.aggregate), o.aggregate, o.id, o.request, reply)
+		return
+	}
+	g := w.gateways[w.IntN(len(w.gateways))]
+	w.carry("request "+o.id+" to "+g.name, func() {
+		g.handle(o, func(r *actors.Request) { w.carry("reply "+o.id, func() { reply(r) }) })
+	})
+}
+
+// carry brings a message from one place to another, unless it is lost.
+func (w *world) carry(what string, arrive func()) {
+	if !w.chance(w.params.LoseMessage) {
+		w.after(w.latency(), what, arrive)
+	}
+}
+
+// owner returns the node that most would send requests for an aggregate to, or any other.
+func (w *world) owner(aggregate string) *node {
+	n := w.authority.guess(w.shardOf(aggregate))
 	if n == nil || w.chance(0.1) {
 		n = w.nodes[w.IntN(len(w.nodes))]
 	}
-	if w.chance(w.params.LoseMessage) {
-		return
-	}
-	d := w.latency()
-	w.after(d, fmt.Sprintf("request %s to node %d", o.id, n.id), func() {
+	return n
+}
+
+// deliver brings a request to a node and its answer back; either may be lost.
+func (w *world) deliver(n *node, aggregate, what string, request func(*node) *actors.Request, reply func(*actors.Request)) {
+	w.carry("request "+what+" to "+n.name, func() {
 		if !n.up {
 			return
 		}
-		n.later(0, "handle "+o.id, func() {
-			n.request(o.aggregate, c.request(o, n), func(r *actors.Request) {
-				if w.chance(w.params.LoseMessage) {
-					return
-				}
-				w.after(w.latency(), "reply "+o.id, func() { reply(r) })
+		n.later(0, "handle "+what, func() {
+			n.request(aggregate, request(n), func(r *actors.Request) {
+				w.carry("reply "+what, func() { reply(r) })
 			})
 		})
 	})
 }
 
-func (c *client) request(o *op, n *node) *actors.Request {
+// request returns what a node is asked for the op.
+func (o *op) request(n *node) *actors.Request {
 	if o.kind == opRead {
 		return &actors.Request{Query: actorstest.Total{}}
 	}
@@ -147,7 +166,7 @@ func (c *client) request(o *op, n *node) *actors.Request {
 			ID: o.id, Fingerprint: o.add.Amount<<8 | uint64(o.add.Split), IssuedAt: o.issuedAt,
 			ValidateOnly: o.kind == opValidate, Payload: o.add,
 		},
-		Deadline: n.clock().Add(time.Duration(c.w.params.ClientTimeout) * time.Microsecond),
+		Deadline: n.clock().Add(time.Duration(n.w.params.ClientTimeout) * time.Microsecond),
 	}
 }
 

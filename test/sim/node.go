@@ -80,6 +80,7 @@ func (o *oracle) tick() {
 type node struct {
 	w           *world
 	id          int
+	name        string
 	incarnation persistence.Incarnation
 	up          bool
 	pausedAt    micros
@@ -261,6 +262,24 @@ func (n *node) disturb() {
 	w.after(w.between(20*millisecond, 120*millisecond), fmt.Sprintf("disturb node %d", n.id), n.disturb)
 }
 
+// passivate lets go of a machine that has nothing under way. The archiver is told where its history ends,
+// as the product does: by the word of a machine that may have lost its shard long ago.
+func (h *host) passivate() {
+	w := h.node.w
+	w.trace("node %d passivates %s", h.node.id, h.id)
+	w.counts.Passivations++
+	h.ended = true
+	if !w.chance(w.params.Archive) {
+		return
+	}
+	q := &actors.Request{Query: actors.HeadQuery{}}
+	held := w.authority.holds(h.node, h.shard, h.machine.Epoch())
+	out := h.machine.Step(actors.Input{Kind: actors.InputRequest, Request: q, Now: h.node.clock(), Held: held})
+	if held && slices.Contains(out.Replies, q) && q.Err == nil {
+		h.archiveFrom(q.Answer.Head)
+	}
+}
+
 // hosts returns what the node hosts, in the order of ids.
 func (n *node) hosts() []*host {
 	all := make([]*host, 0, len(n.hosted))
@@ -283,9 +302,7 @@ func (n *node) disturbHosts() {
 		case w.chance(w.params.Archive):
 			h.archive()
 		case h.pending == 0 && h.machine.Quiescent() && w.chance(w.params.Passivate):
-			w.trace("node %d passivates %s", n.id, id)
-			w.counts.Passivations++
-			h.ended = true
+			h.passivate()
 		case h.machine.Quiescent() && w.chance(0.3):
 			h.machine.Pack()
 		}

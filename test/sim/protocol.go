@@ -24,6 +24,10 @@ func protocolParams(r *rand.Rand) Params {
 		p.Late, p.VeryLate, p.LoseWrite, p.LoseReply = 0.6, 0, 0.05, 0.5
 		p.Crash, p.Drain, p.FailRead, p.Lease = 0, 0, 0, 3*p.Lease
 	}
+	if r.Float64() < 0.4 { // calm enough for histories to grow
+		p.Crash, p.Pause, p.Drain, p.LoseWrite, p.LoseReply = p.Crash/5, p.Pause/5, p.Drain/5, p.LoseWrite/3, p.LoseReply/3
+		p.Archive += 0.1
+	}
 	p.Allowance = p.Lease / micros(10+r.IntN(60))
 	p.Drift = float64(p.Allowance) / float64(p.Lease)
 	p.PauseRenewed = 0.05 * r.Float64()

@@ -33,13 +33,13 @@ var protocolMutants = []mutant{
 		"cluster/ownership/shard.go", "\tdefault:\n\t\ts.due = in.Now\n\t\tm.enqueue(s)\n", "\tdefault:\n\t\tm.merge(s, s.next)\n\t\tm.resolve(in.Now, s)\n",
 	}}},
 	{"forget a claim of unknown outcome", "R3", []edit{{
-		"cluster/ownership/plan.go", "s.row.Owner == m.self && s.row.Epoch > s.released:\n\t\tm.hold(s)", "s.row.Owner == m.self && s.row.Epoch > s.released:\n\t\t_ = s",
+		"cluster/ownership/plan.go", "s.row.Owner == m.self && s.row.Epoch > s.released:\n\t\tm.hold(now, s)", "s.row.Owner == m.self && s.row.Epoch > s.released:\n\t\t_ = s",
 	}}},
 	{"speak until the release is known", "release", []edit{{
 		"cluster/ownership/shard.go", "\tm.setGate(s, Gate{Successor: successor})\n", "\tif s.gate.Kind != GateClosing {\n\t\tm.setGate(s, Gate{Successor: successor})\n\t}\n",
 	}}},
 	{"go on after a release of unknown outcome", "release", []edit{{
-		"cluster/ownership/shard.go", "m.claim(now, s, s.row) // superseded", "m.unmove(s)\n\t\t\tm.hold(s) // superseded",
+		"cluster/ownership/shard.go", "m.claim(now, s, s.row) // superseded", "m.unmove(s)\n\t\t\tm.hold(now, s) // superseded",
 	}}},
 	{"adopt a shard that was released", "release", []edit{{
 		"cluster/ownership/plan.go", "s.row.Owner == m.self && s.row.Epoch > s.released:", "s.row.Owner == m.self:",

@@ -37,7 +37,7 @@ func (r *rows) do(op ownership.Op, timeout micros, done func(ownership.Input)) {
 		}
 	}
 	lost := ownership.Input{Kind: ownership.InputDone, Op: op, Err: persistence.ErrUnknownOutcome}
-	what := fmt.Sprintf("op %d on shard %d of %v", op.Kind, op.Shard+op.NextShard.ID, op.Incarnation)
+	what := fmt.Sprintf("op %d on shard %d of %x", op.Kind, op.Shard+op.NextShard.ID, op.Incarnation[:2])
 	w.after(timeout, "timeout "+what, func() { answer(lost) })
 	if w.chance(w.params.LoseWrite) || w.store.down && w.chance(0.8) {
 		return

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"time"
@@ -26,6 +27,8 @@ type Params struct {
 	RestartActor, Passivate       float64
 	PanicDecide                   float64
 	Archive, FailArchive          float64
+	Gateways                      int
+	Import                        float64 // for each aggregate, to begin with an import
 	Protocol, ConfirmReads        bool
 	Allowance                     micros
 	Drift, MissGossip, Drain      float64
@@ -42,7 +45,8 @@ type Counts struct {
 	Crashes, Pauses, Takeovers, StoreDowns int
 	Ended, Activations, Roots              int
 	Passivations                           int
-	Segments, Stripped, Stubs, Readings    int
+	Segments, Stripped, Stubs, Deleted     int
+	Readings, Retries, Imports, Stretches  int
 	Lapsed, Releases, Drained              int
 	Stale, Confirms                        int
 	Violation                              string // the first one; empty if all is well
@@ -67,7 +71,11 @@ func (c *Counts) add(o Counts) {
 	c.Segments += o.Segments
 	c.Stripped += o.Stripped
 	c.Stubs += o.Stubs
+	c.Deleted += o.Deleted
 	c.Readings += o.Readings
+	c.Retries += o.Retries
+	c.Imports += o.Imports
+	c.Stretches += o.Stretches
 	c.Lapsed += o.Lapsed
 	c.Releases += o.Releases
 	c.Drained += o.Drained
@@ -102,7 +110,7 @@ func paramsOf(r *rand.Rand) Params {
 		LoseMessage: some(0.2), DuplicateMessage: some(0.2), RepeatOld: some(0.3),
 		Crash: some(0.1), Pause: some(0.2), MissRenewal: some(0.4),
 		RestartActor: some(0.3), Passivate: some(0.4), PanicDecide: some(0.05),
-		Archive: some(0.3), FailArchive: some(0.2),
+		Archive: some(0.3), FailArchive: some(0.2), Gateways: r.IntN(3), Import: some(0.5),
 		Limit: limit, Kind: actorstest.Ledger{Limit: limit}, Config: config,
 	}
 }
@@ -130,13 +138,21 @@ func runWith(r *rand.Rand, params Params, log io.Writer) Counts {
 		w.authority = &oracle{w: w, shards: make([]grant, w.params.Shards)}
 	}
 	for i := range w.params.Nodes {
-		n := &node{w: w, id: i}
+		n := &node{w: w, id: i, name: fmt.Sprint("node ", i)}
 		w.nodes = append(w.nodes, n)
 		n.start()
 		w.after(w.between(0, 100*millisecond), "disturb", n.disturb)
 	}
 	w.authority.begin()
 	w.disturbStore()
+	for i := range w.params.Gateways {
+		w.startGateway(i)
+	}
+	for i := range w.params.Aggregates {
+		if w.chance(w.params.Import) {
+			w.startImport(aggregateName(i))
+		}
+	}
 	for i := range w.params.Clients {
 		c := &client{w: w, id: i}
 		w.clients = append(w.clients, c)
@@ -165,8 +181,16 @@ func (w *world) idle() bool {
 			return false
 		}
 	}
+	for _, i := range w.importers {
+		if !i.done {
+			return false
+		}
+	}
 	return true
 }
+
+// aggregateName returns the name of the aggregate of a number.
+func aggregateName(i int) string { return string(rune('a' + i)) }
 
 // disturbStore takes the store away for a while, now and then.
 func (w *world) disturbStore() {

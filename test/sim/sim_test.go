@@ -3,7 +3,11 @@ package sim
 import (
 	"flag"
 	"io"
+	"math"
 	"os"
+	"runtime"
+	"runtime/debug"
+	"sync"
 	"testing"
 )
 
@@ -13,57 +17,68 @@ var (
 	trace = flag.Bool("trace", false, "print the trace of the first seed")
 )
 
-// TestSeeds runs many schedules and demands that each keeps the promise. A seed that fails is repeated
-// with -seed=N -seeds=1 -trace.
-func TestSeeds(t *testing.T) {
-	var all Counts
-	for seed := *first; seed < *first+uint64(*seeds); seed++ {
-		c := run(seed)
-		if c.Violation != "" {
-			t.Fatalf("seed %d: %s", seed, c.Violation)
-		}
-		all.add(c)
-	}
-	t.Logf("%d seeds: %+v", *seeds, all)
+func TestMain(m *testing.M) {
+	debug.SetGCPercent(400) // runs are short-lived and small
+	os.Exit(m.Run())
 }
 
-func run(seed uint64) Counts {
-	if *trace && seed == *first {
-		return Run(seed, os.Stdout)
+// TestSeeds runs many schedules and demands that each keeps the promise. A seed that fails is repeated
+// with -seed=N -seeds=1 -trace.
+func TestSeeds(t *testing.T) { sweep(t, *seeds, Run) }
+
+// TestProtocolSeeds is TestSeeds with the real leases and shards in place of the oracle, half of the seeds.
+func TestProtocolSeeds(t *testing.T) { sweep(t, (*seeds+1)/2, RunProtocol) }
+
+// sweep runs seeds on all processors. It fails with the lowest of those that fail.
+func sweep(t *testing.T, n int, run func(seed uint64, log io.Writer) Counts) {
+	var (
+		mu      sync.Mutex
+		all     Counts
+		next    = *first
+		failing = uint64(math.MaxUint64)
+		failure string
+		running sync.WaitGroup
+	)
+	take := func() (seed uint64, ok bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		seed = next
+		next++
+		return seed, seed < min(*first+uint64(n), failing)
 	}
-	return Run(seed, nil)
+	work := func() {
+		for seed, ok := take(); ok; seed, ok = take() {
+			var log io.Writer
+			if *trace && seed == *first {
+				log = os.Stdout
+			}
+			c := run(seed, log)
+			mu.Lock()
+			all.add(c)
+			if c.Violation != "" && seed < failing {
+				failing, failure = seed, c.Violation
+			}
+			mu.Unlock()
+		}
+	}
+	for range runtime.GOMAXPROCS(0) {
+		running.Go(work)
+	}
+	running.Wait()
+	if failure != "" {
+		t.Fatalf("seed %d: %s", failing, failure)
+	}
+	t.Logf("%d seeds: %+v", n, all)
 }
 
 // TestSameSeedSameTrace shows that a seed is all that a run depends on.
-func TestSameSeedSameTrace(t *testing.T) {
-	for seed := uint64(1); seed <= 20; seed++ {
-		a, b := Run(seed, nil), Run(seed, nil)
-		if a != b {
-			t.Fatalf("seed %d: two runs differ: %+v and %+v", seed, a, b)
-		}
-	}
-}
+func TestSameSeedSameTrace(t *testing.T) { twice(t, Run) }
 
-// TestProtocolSeeds is TestSeeds with the real leases and shards in place of the oracle, half of the seeds.
-func TestProtocolSeeds(t *testing.T) {
-	var all Counts
-	for seed := *first; seed < *first+uint64(*seeds+1)/2; seed++ {
-		var log io.Writer
-		if *trace && seed == *first {
-			log = os.Stdout
-		}
-		c := RunProtocol(seed, log)
-		if c.Violation != "" {
-			t.Fatalf("seed %d: %s", seed, c.Violation)
-		}
-		all.add(c)
-	}
-	t.Logf("%d seeds: %+v", (*seeds+1)/2, all)
-}
+func TestSameProtocolSeedSameTrace(t *testing.T) { twice(t, RunProtocol) }
 
-func TestSameProtocolSeedSameTrace(t *testing.T) {
+func twice(t *testing.T, run func(seed uint64, log io.Writer) Counts) {
 	for seed := uint64(1); seed <= 20; seed++ {
-		a, b := RunProtocol(seed, nil), RunProtocol(seed, nil)
+		a, b := run(seed, nil), run(seed, nil)
 		if a != b {
 			t.Fatalf("seed %d: two runs differ: %+v and %+v", seed, a, b)
 		}

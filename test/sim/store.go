@@ -60,6 +60,8 @@ func (r rootRow) view() persistence.Root {
 	return root
 }
 
+var replicaNames = [...]string{"replica 0: ", "replica 1: ", "replica 2: "}
+
 func newStore(w *world) *store {
 	s := &store{w: w}
 	for i := range s.replicas {
@@ -86,25 +88,25 @@ func (r *replica) putRow(p persistence.Partition, row stamped[persistence.Record
 
 // putRoot writes a root; done is called once.
 func (s *store) putRoot(root persistence.Root, done func(error)) {
-	s.write(fmt.Sprintf("root %v", root.Key), func(r *replica, stamp uint64) {
+	s.write("root "+root.Key.String(), func(r *replica, stamp uint64) {
 		r.mergeRoot(root.Key, rootRow{root: stamped[persistence.Root]{root, stamp}})
 	}, done)
 }
 
 func (s *store) mark(key persistence.RootKey, m persistence.ArchiveMark, done func(error)) {
-	s.write(fmt.Sprintf("mark %v", key), func(r *replica, stamp uint64) {
+	s.write("mark "+key.String(), func(r *replica, stamp uint64) {
 		r.mergeRoot(key, rootRow{mark: stamped[persistence.ArchiveMark]{m, stamp}})
 	}, done)
 }
 
 func (s *store) strip(key persistence.RootKey, snapshotAt string, done func(error)) {
-	s.write(fmt.Sprintf("strip %v", key), func(r *replica, stamp uint64) {
+	s.write("strip "+key.String(), func(r *replica, stamp uint64) {
 		r.mergeRoot(key, rootRow{strip: stamped[string]{snapshotAt, stamp}})
 	}, done)
 }
 
 func (s *store) deleteRecords(p persistence.Partition, done func(error)) {
-	s.write(fmt.Sprintf("trim %v", p.RootKey), func(r *replica, _ uint64) { delete(r.rows, p) }, done)
+	s.write("trim "+p.RootKey.String(), func(r *replica, _ uint64) { delete(r.rows, p) }, done)
 }
 
 // append writes the records of a mutation; done is called once. A replica takes all of it or none.
@@ -138,7 +140,7 @@ func (s *store) write(what string, apply func(*replica, uint64), done func(error
 		if lost || w.chance(w.params.LoseWrite) || s.down && w.chance(0.8) {
 			continue
 		}
-		w.after(w.latency(), fmt.Sprintf("replica %d: %s", i, what), func() {
+		w.after(w.latency(), replicaNames[i]+what, func() {
 			apply(r, stamp)
 			if w.chance(w.params.LoseReply) {
 				return

@@ -191,6 +191,7 @@ func (c coldTier) DeleteSegment(_ context.Context, name string) (err error) {
 		if !fails || w.chance(0.5) {
 			w.after(w.latency(), "segment deleted "+short(name), func() {
 				delete(w.cold.segments, name)
+				w.counts.Deleted++
 				if !fails {
 					done()
 				}
@@ -206,36 +207,40 @@ func (c coldTier) DeleteSegment(_ context.Context, name string) (err error) {
 
 func short(name string) string { return name[strings.LastIndexByte(name, '/')+1:] }
 
-// archive has the node's archiver look at an aggregate, as the node does when one leaves memory.
+// archive has the node's archiver look at an aggregate, as its scan does.
 func (h *host) archive() {
-	n, w := h.node, h.node.w
-	epoch := h.machine.Epoch()
-	n.request(h.id, &actors.Request{Query: actors.HeadQuery{}}, func(r *actors.Request) {
-		if r.Err != nil {
-			return
+	h.node.request(h.id, &actors.Request{Query: actors.HeadQuery{}}, func(r *actors.Request) {
+		if r.Err == nil {
+			h.archiveFrom(r.Answer.Head)
 		}
-		all, snapshot := w.chance(0.5), w.chance(0.3)
-		w.spawn(n, fmt.Sprintf("node %d archives %s", n.id, h.id), func(t *task) {
-			held := func(context.Context) (held bool) {
-				t.await(func(done func()) {
-					w.authority.held(n, h.shard, epoch, func(ok bool) { held = ok; done() })
-				})
-				return held
-			}
-			a := archive.New(archive.Options{
-				Hot: hotTier{t: t}, Cold: coldTier{t: t},
-				Config: archive.Config{SegmentBytes: 400, After: time.Hour, Page: 2},
-				Now:    n.clock,
-				Name:   func() string { return fmt.Sprintf("%016x", w.Uint64()) },
+	})
+}
+
+// archiveFrom has the node's archiver move what is below the head. It goes on beside whatever else
+// happens: while the aggregate is woken elsewhere, and beside the archivers of other nodes.
+func (h *host) archiveFrom(head persistence.Head) {
+	n, w := h.node, h.node.w
+	all, snapshot := w.chance(0.5), w.chance(0.5)
+	w.spawn(n, fmt.Sprintf("node %d archives %s", n.id, h.id), func(t *task) {
+		held := func(context.Context) (held bool) {
+			t.await(func(done func()) {
+				w.authority.held(n, h.shard, head.Partition.Epoch, func(ok bool) { held = ok; done() })
 			})
-			res, err := a.Archive(context.Background(), r.Answer.Head, all, held)
-			w.counts.Segments += res.Segments
-			w.counts.Stripped += res.Partitions
-			if err == nil && snapshot && a.ArchiveSnapshot(context.Background(), r.Answer.Head, held) == nil {
-				w.counts.Stubs++
-			}
-			w.trace("archived %s: %+v, %v", h.id, res, err)
+			return held
+		}
+		a := archive.New(archive.Options{
+			Hot: hotTier{t: t}, Cold: coldTier{t: t},
+			Config: archive.Config{SegmentBytes: 400, After: time.Hour, Page: 2},
+			Now:    n.clock,
+			Name:   func() string { return fmt.Sprintf("%016x", w.Uint64()) },
 		})
+		res, err := a.Archive(context.Background(), head, all, held)
+		w.counts.Segments += res.Segments
+		w.counts.Stripped += res.Partitions
+		if err == nil && snapshot && a.ArchiveSnapshot(context.Background(), head, held) == nil {
+			w.counts.Stubs++
+		}
+		w.trace("archived %s: %+v, %v", h.id, res, err)
 	})
 }
 

@@ -9,6 +9,9 @@
 // is a function of its seed, and its trace hash tells whether two runs were the same.
 //
 //	clients  send commands (with repeats of the same id), validations and queries
+//	gateways bring them to the owner, as far as they know, and try again with the same id until an
+//	         answer is certain; they forget and restart
+//	import   brings the history of another cluster to an aggregate, in stretches, some more than once
 //	nodes    each a process with an incarnation, driving actors.Machine as the protoactor shell does
 //	oracle   grants shards under rising epochs, never before the former owner's lease is over; or instead,
 //	         agents, each driving ownership.Machine, with clocks of their own, on rows that compare and set
@@ -21,6 +24,7 @@ package sim
 
 import (
 	"container/heap"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -75,6 +79,8 @@ type world struct {
 	authority authority
 	nodes     []*node
 	clients   []*client
+	gateways  []*gateway
+	importers []*importer
 	tasks     []*task
 	ops       []*op
 	heads     []readHead
@@ -99,18 +105,23 @@ func (w *world) run(until micros) {
 	for len(w.agenda) > 0 && w.agenda[0].at <= until {
 		e := heap.Pop(&w.agenda).(*event)
 		w.now = e.at
-		w.trace("%s", e.what)
+		w.note(e.what)
 		e.do()
 	}
 	w.now = max(w.now, until)
 }
 
-// trace adds to the digest of the run, and to the log if there is one.
-func (w *world) trace(format string, args ...any) {
-	line := fmt.Sprintf("%9.3f ms  ", float64(w.now)/1000) + fmt.Sprintf(format, args...) + "\n"
-	_, _ = w.digest.WriteString(line)
+// trace notes what happens.
+func (w *world) trace(format string, args ...any) { w.note(fmt.Sprintf(format, args...)) }
+
+// note adds to the digest of the run, and to the log if there is one.
+func (w *world) note(what string) {
+	var at [8]byte
+	binary.LittleEndian.PutUint64(at[:], uint64(w.now))
+	_, _ = w.digest.Write(at[:])
+	_, _ = w.digest.WriteString(what)
 	if w.log != nil {
-		_, _ = io.WriteString(w.log, line)
+		_, _ = fmt.Fprintf(w.log, "%9.3f ms  %s\n", float64(w.now)/1000, what)
 	}
 }
 
