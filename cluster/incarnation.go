@@ -26,6 +26,7 @@ type incarnation struct {
 
 	mu    sync.Mutex
 	inbox []input
+	deaf  bool          // nothing more is taken in
 	wake  chan struct{} // capacity 1: there is something in the inbox
 
 	over    chan struct{} // closed when the loop has ended
@@ -102,7 +103,9 @@ func (i *incarnation) StaleEpoch(shard uint32, aggregate string, epoch uint64) {
 // post hands an input to the loop, from any goroutine. An incarnation that is over takes no notice.
 func (i *incarnation) post(in input) {
 	i.mu.Lock()
-	i.inbox = append(i.inbox, in)
+	if !i.deaf {
+		i.inbox = append(i.inbox, in)
+	}
 	i.mu.Unlock()
 	select {
 	case i.wake <- struct{}{}:
@@ -225,6 +228,9 @@ func (i *incarnation) setGate(now lease.Instant, change ownership.Gate) {
 	g, kind := &i.gates[change.Shard], change.Kind
 	former, epoch := g.kind(), g.epoch.Load()
 	swap := &i.swaps[change.Shard]
+	if kind == ownership.GateShut && former == gateReleasing {
+		return // see released
+	}
 	if kind == ownership.GateShut && epoch != 0 && swap.NextShard.Owner.IsZero() && swap.NextShard.Epoch == epoch {
 		kind = gateReleasing
 	}
@@ -358,6 +364,9 @@ func (i *incarnation) released(now lease.Instant, row persistence.Shard) {
 // end shuts all gates for good.
 func (i *incarnation) end(cause error) {
 	i.until.Store(0)
+	i.mu.Lock()
+	i.deaf, i.inbox = true, nil
+	i.mu.Unlock()
 	for s := range i.gates {
 		i.gates[s].set(ownership.GateShut, 0)
 	}

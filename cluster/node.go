@@ -90,7 +90,8 @@ func (n *Node) run(i *incarnation) {
 		}
 		i.tellMembers()
 		n.cause = i.run(n.stop)
-		n.background.Go(func() { n.closeHost(i) })
+		over := i
+		n.background.Go(func() { n.closeHost(over) })
 		if n.cause == nil || errors.Is(n.cause, ownership.ErrRetired) || n.draining.Load() {
 			return
 		}
@@ -209,8 +210,7 @@ const attempts = 4
 // after looks at a host's error: whether to try again, and otherwise what to say. A shard that is held
 // may still have an activation of a former epoch, which knows only that it is over.
 func (n *Node) after(shard uint32, attempt int, err error) (again bool, _ error) {
-	var said *NotOwnerError
-	if !errors.Is(err, actors.ErrNotOwner) || errors.As(err, &said) {
+	if _, said := err.(*NotOwnerError); err == nil || said || !errors.Is(err, actors.ErrNotOwner) { //nolint:errorlint // made here, wrapped by nobody
 		return false, err
 	}
 	if i := n.current.Load(); attempt < attempts && (i.valid() && i.gates[shard].kind() != ownership.GateShut) {

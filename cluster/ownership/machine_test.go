@@ -460,3 +460,24 @@ func TestConfigValidates(t *testing.T) {
 		t.Error("no moves at all are accepted")
 	}
 }
+
+// TestShardIsNotHandedBack: a node that leaves gives its shards away before gossip says that it does. Who
+// gets one and still thinks it the other's keeps it for a while.
+func TestShardIsNotHandedBack(t *testing.T) {
+	h := newHarness(t)
+	settle := func(c *ownership.Config) { c.Settle = time.Second }
+	a, b := h.start("a", settle), h.start("b", settle)
+	h.see(a, b)
+	h.run(4 * time.Second)
+	a.step(ownership.Input{Kind: ownership.InputDrain})
+	h.run(800 * time.Millisecond)
+	if len(b.closed) > 0 {
+		t.Fatalf("b handed back %d shards within 800 ms", len(b.closed))
+	}
+	h.see(b)
+	h.run(time.Second)
+	h.settled(b)
+	if len(b.closed) > 0 {
+		t.Errorf("b handed back %d shards", len(b.closed))
+	}
+}

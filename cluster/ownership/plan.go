@@ -144,7 +144,7 @@ func (m *Machine) lookIdle(now lease.Instant, s *shard) {
 	case !m.valid():
 		m.keep(s, lease.Never)
 	case s.row.Owner == m.self && s.row.Epoch > s.released:
-		m.hold(s) // a claim that took effect after it was given up
+		m.hold(now, s) // a claim that took effect after it was given up
 	case s.row.Owner == m.self:
 		m.reclaim(now, s)
 	case later(s.row, s.hint):
@@ -236,6 +236,8 @@ func (m *Machine) lookHeld(now lease.Instant, s *shard) {
 		m.keep(s, now.Add(time.Duration((1-m.tokens)/m.config.MovesPerSecond*float64(time.Second))+1))
 	case !target.IsZero() && now.Sub(m.since[target]) < m.config.Settle:
 		m.keep(s, m.since[target].Add(m.config.Settle))
+	case !m.draining && now.Sub(s.since) < m.config.Settle:
+		m.keep(s, s.since.Add(m.config.Settle)) // its giver may be leaving, which is not yet known here
 	default:
 		m.close(now, s)
 	}

@@ -22,7 +22,8 @@ const (
 type shard struct {
 	row   persistence.Shard // as last read or written, which may be long ago
 	state state
-	epoch uint64 // under which it is held
+	epoch uint64        // under which it is held
+	since lease.Instant // when it began to be held
 	// released is the highest epoch for which a release was sent: never again held under it.
 	released uint64
 
@@ -116,8 +117,8 @@ func (m *Machine) swap(now lease.Instant, s *shard) {
 }
 
 // hold begins to speak for a shard: its row was seen to name this incarnation ([R3]).
-func (m *Machine) hold(s *shard) {
-	s.state, s.epoch = stateHeld, s.row.Epoch
+func (m *Machine) hold(now lease.Instant, s *shard) {
+	s.state, s.epoch, s.since = stateHeld, s.row.Epoch, now
 	s.ownerless = 0
 	m.setGate(s, Gate{Kind: GateOpen, Epoch: s.epoch})
 	m.out.Changed = append(m.out.Changed, s.row)
@@ -198,7 +199,7 @@ func (m *Machine) resolve(now lease.Instant, s *shard) {
 		m.claims--
 		s.state = stateIdle
 		if s.row == s.next {
-			m.hold(s)
+			m.hold(now, s)
 		}
 	case stateReleasing:
 		switch {

@@ -27,7 +27,8 @@ type Config struct {
 	// CloseTimeout is how long a shard that is handed over waits for requests under way (default 1 s);
 	// what is then left gets an unknown outcome.
 	CloseTimeout time.Duration
-	// Settle is how long a member must have been seen before shards are handed to it (default 1 s).
+	// Settle is how long a member must have been seen before shards are handed to it, and how long a shard
+	// is held before it is handed on (default 1 s): time for gossip to tell who is about to leave.
 	Settle time.Duration
 	// ScanEvery is the time between reads of all shard rows while nothing is amiss (default 10 s).
 	ScanEvery time.Duration

@@ -1,0 +1,161 @@
+package cluster
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"time"
+	"unsafe"
+
+	"licensed/actors"
+	"licensed/cluster/ownership"
+	"licensed/messages/clusterv1"
+	"licensed/persistence"
+	"licensed/persistence/memory"
+)
+
+// TestGateFillsACacheLine: counters of different shards must not share one.
+func TestGateFillsACacheLine(t *testing.T) {
+	if size := unsafe.Sizeof(gate{}); size != 64 {
+		t.Errorf("%d bytes", size)
+	}
+}
+
+// TestGateIsQuietOnce: of the requests under way when a gate closes, the last one out says so.
+func TestGateIsQuietOnce(t *testing.T) {
+	g := &gate{}
+	g.set(ownership.GateOpen, 7)
+	for range 3 {
+		if ok, _ := g.enter(); !ok {
+			t.Fatal("open, and does not let in")
+		}
+	}
+	g.set(ownership.GateClosing, 7)
+	if ok, quiet := g.enter(); ok || quiet {
+		t.Error("closing, and lets in")
+	}
+	for range 2 {
+		if g.leave() || g.quiet() {
+			t.Error("quiet with requests under way")
+		}
+	}
+	if !g.leave() || !g.quiet() {
+		t.Error("not quiet without requests")
+	}
+	if ok, quiet := g.enter(); ok || !quiet {
+		t.Error("one that is turned away may be the last out")
+	}
+	g.set(ownership.GateOpen, 7)
+	if g.quiet() || g.raise(7) || g.kind() != ownership.GateOpen {
+		t.Error("raised above an epoch that is not above its own")
+	}
+	if !g.raise(8) || g.kind() != ownership.GateExpected || g.epoch.Load() != 0 || g.raise(9) {
+		t.Error("not raised")
+	}
+}
+
+// idleHost answers at once.
+type idleHost struct{}
+
+func (idleHost) Execute(context.Context, string, actors.Command) (actors.Reply, error) {
+	return actors.Reply{}, nil
+}
+func (idleHost) Query(context.Context, string, any) (actors.Answer, error) {
+	return actors.Answer{}, nil
+}
+func (idleHost) Drop(func(string) bool)      {}
+func (idleHost) Close(context.Context) error { return nil }
+
+// single returns a node that holds all shards.
+func single(tb testing.TB) *Node {
+	n, err := StartNode(tb.Context(), NodeConfig{
+		Ownership: memory.New(), Cluster: "test", Name: "a", Kind: "Ledger",
+		NewHost: func(actors.Authority) (Host, error) { return idleHost{}, nil }, Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := n.Close(context.Background()); err != nil {
+			tb.Error(err)
+		}
+	})
+	n.SetMembers([]ownership.Member{{Name: "a", Eligible: true}})
+	for n.Status(tb.Context()).Open < DefaultShards {
+		time.Sleep(time.Millisecond)
+	}
+	return n
+}
+
+// TestGateCostsNoMemory: passing the gate allocates nothing.
+func TestGateCostsNoMemory(t *testing.T) {
+	n := single(t)
+	ctx := t.Context()
+	if a := testing.AllocsPerRun(100, func() { _, _ = n.Execute(ctx, "Bayley", actors.Command{}) }); a > 0 {
+		t.Errorf("%v allocations", a)
+	}
+}
+
+// BenchmarkGate measures what a node adds to a request, with all processors at it.
+func BenchmarkGate(b *testing.B) {
+	n := single(b)
+	ctx := b.Context()
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if _, err := n.Execute(ctx, "Bayley", actors.Command{}); err != nil {
+				b.Error(err)
+			}
+		}
+	})
+}
+
+// BenchmarkHolds measures what every reply costs to be confirmed by the clock.
+func BenchmarkHolds(b *testing.B) {
+	n := single(b)
+	i := n.current.Load()
+	for b.Loop() {
+		if !i.Holds(3, 1) {
+			b.Fatal("not held")
+		}
+	}
+}
+
+// FuzzHear: what others say may be anything.
+func FuzzHear(f *testing.F) {
+	n := single(f)
+	f.Add(uint32(1), uint64(2), []byte(nil), []byte("0123456789abcdef"), []byte{1})
+	f.Add(uint32(1<<31), uint64(1<<63), []byte("0123456789abcdef"), []byte("0123"), []byte("0123456789abcdef"))
+	f.Fuzz(func(t *testing.T, id uint32, epoch uint64, owner, successor, dead []byte) {
+		held, _ := n.Epoch(id % n.Shards())
+		n.Hear(&clusterv1.News{
+			Shards: []*clusterv1.Shard{{Id: id, Epoch: epoch, Owner: owner, Successor: successor}}, Dead: [][]byte{dead},
+		})
+		n.Hear(&clusterv1.News{Shards: []*clusterv1.Shard{nil}})
+		if now, ok := n.Epoch(id % n.Shards()); !ok || now != held {
+			t.Errorf("shard %d is held at %d, %t after rumours", id, now, ok)
+		}
+		row := n.Row(id)
+		back, err := ShardRow(ShardMessage(row))
+		if err != nil || back != row {
+			t.Errorf("%+v became %+v, %v", row, back, err)
+		}
+	})
+}
+
+// TestRowsAreCorrected: what the store shows replaces a rumour, unless that is younger.
+func TestRowsAreCorrected(t *testing.T) {
+	r := newRows(2)
+	rumour, truth := persistence.Shard{ID: 1, Epoch: 900, Owner: persistence.Incarnation{9}}, persistence.Shard{ID: 1, Epoch: 5}
+	if !r.hear(rumour, 100) || r.hear(truth, 150) || r.hear(persistence.Shard{ID: 2, Epoch: 1}, 1) {
+		t.Error("heard wrong")
+	}
+	r.read(truth, 99)
+	if r.get(1) != rumour {
+		t.Error("a read that began before it was heard corrects it")
+	}
+	r.read(truth, 101)
+	if r.get(1) != truth {
+		t.Error("a read does not correct")
+	}
+}

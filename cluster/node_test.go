@@ -1,0 +1,481 @@
+package cluster_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"licensed/actors"
+	"licensed/actors/actorstest"
+	"licensed/cluster"
+	"licensed/persistence"
+	"licensed/persistence/faulty"
+)
+
+// TestNodesShareShards: every shard has one owner, who answers; the others point to it.
+func TestNodesShareShards(t *testing.T) {
+	ns := newNodes(t)
+	a, b, c := ns.start("a", calm), ns.start("b", calm), ns.start("c", calm)
+	ns.until("shards are spread", settled(a, b, c))
+	for shard := range uint32(shards) {
+		ledger := ledgerOf(a, shard)
+		owners := 0
+		for _, n := range ns.all {
+			err := n.add(t.Context(), ledger, "c1")
+			var not *cluster.NotOwnerError
+			switch {
+			case err == nil:
+				owners++
+			case !errors.As(err, &not) || !errors.Is(err, actors.ErrNotOwner):
+				t.Fatal(err)
+			default:
+				if epoch, held := holder(ns, not.Row.Owner).Epoch(shard); !held || epoch != not.Row.Epoch {
+					t.Errorf("%s says %v", n.name, err)
+				}
+			}
+		}
+		if owners != 1 {
+			t.Errorf("shard %d has %d owners", shard, owners)
+		}
+	}
+}
+
+func holder(ns *nodes, i persistence.Incarnation) *testNode {
+	return (&router{ns: ns}).of(persistence.Shard{Owner: i})
+}
+
+func TestNodeRefusesAnotherCluster(t *testing.T) {
+	ns := newNodes(t)
+	ns.start("a", calm)
+	_, err := cluster.StartNode(t.Context(), cluster.NodeConfig{
+		Ownership: ns.store, Cluster: "other", Name: "b", Kind: "Ledger",
+		NewHost: func(actors.Authority) (cluster.Host, error) { t.Error("made a host"); return nil, nil },
+	})
+	if !errors.Is(err, cluster.ErrOtherCluster) || !strings.Contains(err.Error(), `"test"`) {
+		t.Error(err)
+	}
+}
+
+// TestNodeWithoutAStoreDoesNotStart: who asks for a node learns when there is no lease to be had.
+func TestNodeWithoutAStoreDoesNotStart(t *testing.T) {
+	ns := newNodes(t)
+	store := faulty.New(ns.store, faulty.On(faulty.Always(faulty.Fault{Kind: faulty.LoseRequest}), faulty.CompareAndSetLease))
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	host := &testNode{store: store}
+	_, err := cluster.StartNode(ctx, cluster.NodeConfig{
+		Ownership: store, Cluster: "test", Name: "a", Kind: "Ledger", NewHost: host.newHost,
+	})
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Error(err)
+	}
+}
+
+// TestTakeOver [R2]: the shards of a node that crashed go to the others, once it is marked dead.
+func TestTakeOver(t *testing.T) {
+	ns := newNodes(t)
+	a, b := ns.start("a", hasty), ns.start("b", hasty)
+	ns.until("shards are spread", settled(a, b))
+	dead := a.Incarnation()
+	ledger := ""
+	for shard := range uint32(shards) {
+		if _, held := a.Epoch(shard); held {
+			ledger = ledgerOf(a, shard)
+			break
+		}
+	}
+	if err := a.add(t.Context(), ledger, "c1"); err != nil {
+		t.Fatal(err)
+	}
+	former, _ := a.Epoch(a.Shard(ledger + ":Ledger"))
+	a.kill(t)
+	a.gone = true
+	ns.until("b has all", settled(b))
+	if l, err := ns.store.Lease(t.Context(), dead); err != nil || !l.Dead {
+		t.Errorf("lease of the dead: %+v, %v", l, err)
+	}
+	if epoch, _ := b.Epoch(b.Shard(ledger + ":Ledger")); epoch <= former {
+		t.Errorf("epoch %d after %d", epoch, former)
+	}
+	if err := b.add(t.Context(), ledger, "c1"); err != nil {
+		t.Error(err)
+	}
+	if total, err := b.total(t.Context(), ledger); err != nil || total != 1 {
+		t.Errorf("total %d, %v: the command was lost or doubled", total, err)
+	}
+	if b.count(cluster.TakenOver) == 0 || b.count(cluster.Died) != 1 {
+		t.Errorf("%+v", b.happens)
+	}
+}
+
+// perLedger is how many commands one aggregate gets, fewer than it remembers.
+const perLedger = 200
+
+// TestHandOverUnderLoad: nodes come and go while customers are at work, and nobody hears of it but by
+// being sent elsewhere.
+func TestHandOverUnderLoad(t *testing.T) {
+	ns := newNodes(t)
+	a := ns.start("a", calm)
+	ns.until("a has all", settled(a))
+	r := &router{ns: ns}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var acknowledged [32]atomic.Uint64
+	ledger := func(client, command int) string { return fmt.Sprintf("ledger-%d-%d", client, command/perLedger) }
+	var clients sync.WaitGroup
+	for k := range acknowledged {
+		clients.Go(func() {
+			for id := 0; ctx.Err() == nil; id++ {
+				r.add(context.WithoutCancel(ctx), ledger(k, id), fmt.Sprint("c", id))
+				acknowledged[k].Add(1)
+			}
+		})
+	}
+	work := func() {
+		t.Helper()
+		var before [len(acknowledged)]uint64
+		for k := range before {
+			before[k] = acknowledged[k].Load()
+		}
+		for k := range before {
+			ns.until("every customer is served", func() bool { return acknowledged[k].Load() > before[k] })
+		}
+	}
+	work()
+	b := ns.start("b", calm)
+	ns.until("shards are spread", settled(a, b))
+	work()
+	c := ns.start("c", calm)
+	ns.until("shards are spread", settled(a, b, c))
+	work()
+	a.drains = true
+	ns.see()
+	if err := a.Drain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ns.until("b and c have all", settled(b, c))
+	work()
+	stop()
+	clients.Wait()
+	for _, err := range r.wrong {
+		t.Error(err)
+	}
+	if a.count(cluster.Released) == 0 || a.count(cluster.Lost) > 0 {
+		t.Errorf("%+v", a.happens)
+	}
+	for k := range acknowledged {
+		for id := 0; id < int(acknowledged[k].Load()); id += perLedger {
+			name := ledger(k, id)
+			total, err := holder(ns, b.Row(b.Shard(name+":Ledger")).Owner).total(t.Context(), name)
+			if want := min(perLedger, acknowledged[k].Load()-uint64(id)); err != nil || total != want {
+				t.Errorf("%s: total %d, acknowledged %d, %v", name, total, want, err)
+			}
+		}
+	}
+}
+
+// TestDrain: a drained node has given all away, is dead by its own hand, and says where the shards are.
+func TestDrain(t *testing.T) {
+	ns := newNodes(t)
+	a, b := ns.start("a", calm), ns.start("b", calm)
+	ns.until("shards are spread", settled(a, b))
+	incarnation := a.Incarnation()
+	a.drains = true
+	ns.see()
+	if err := a.Drain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if l, err := ns.store.Lease(t.Context(), incarnation); err != nil || !l.Dead {
+		t.Errorf("%+v, %v", l, err)
+	}
+	ns.until("b has all", settled(b))
+	var not *cluster.NotOwnerError
+	if err := a.add(t.Context(), "x", "c1"); !errors.As(err, &not) {
+		t.Error(err)
+	} else if not.Row.Owner != b.Incarnation() && not.Row.Successor != b.Incarnation() {
+		t.Error(err)
+	}
+	if !a.Incarnation().IsZero() || a.count(cluster.Ended) != 1 {
+		t.Error("goes on after it was drained")
+	}
+}
+
+// TestPausedNodeSaysNothing [R9]: a process that was stopped beyond its lease finds its write durable
+// when it goes on, and acknowledges nothing.
+func TestPausedNodeSaysNothing(t *testing.T) {
+	ns := newNodes(t)
+	a := ns.start("a", calm)
+	ns.until("a has all", settled(a))
+	epoch, _ := a.Epoch(3)
+	ledger := ledgerOf(a, 3)
+	if err := a.add(t.Context(), ledger, "c0"); err != nil {
+		t.Fatal(err)
+	}
+	a.store.SetScript(faulty.On(faulty.Always(faulty.Fault{Kind: faulty.Hold}), faulty.Append))
+	answer := make(chan error)
+	go func() { answer <- a.add(t.Context(), ledger, "c1") }()
+	ns.until("the write is under way", func() bool { return len(a.store.Held()) == 1 })
+	a.clock.jump(time.Hour)
+	if a.Holds(3, epoch) {
+		t.Error("holds a shard under a lease that ran out")
+	}
+	if _, err := a.total(t.Context(), ledger); !errors.Is(err, actors.ErrNotOwner) {
+		t.Errorf("a read after the pause: %v", err)
+	}
+	a.store.ReleaseAll()
+	if err := <-answer; !errors.Is(err, actors.ErrUnknownOutcome) {
+		t.Errorf("a command during the pause: %v", err)
+	}
+	a.store.SetScript(nil)
+	ns.until("the incarnation is over", func() bool { return a.count(cluster.Ended) == 1 })
+	ns.until("it is back", settled(a))
+	if total, err := a.total(t.Context(), ledger); err != nil || total != 2 {
+		t.Errorf("total %d, %v", total, err)
+	}
+	if again, _ := a.Epoch(3); again <= epoch || a.count(cluster.Ended) != 1 || a.hosts != 2 {
+		t.Errorf("epoch %d after %d, %d hosts", again, epoch, a.hosts)
+	}
+}
+
+// TestStoreOutage: a node that cannot renew stops speaking, answers what was under way, and comes back
+// as another incarnation by itself.
+func TestStoreOutage(t *testing.T) {
+	ns := newNodes(t)
+	a := ns.start("a", hasty)
+	ns.until("a has all", settled(a))
+	first := a.Incarnation()
+	ledger := ledgerOf(a, 0)
+	if err := a.add(t.Context(), ledger, "c0"); err != nil {
+		t.Fatal(err)
+	}
+	a.store.SetScript(faulty.Always(faulty.Fault{Kind: faulty.LoseRequest}))
+	if err := a.add(t.Context(), ledger, "c1"); !errors.Is(err, actors.ErrUnknownOutcome) {
+		t.Errorf("a command that was under way: %v", err)
+	}
+	ns.until("the incarnation is over", func() bool { return a.count(cluster.Ended) == 1 })
+	if err := a.add(t.Context(), ledger, "c2"); !errors.Is(err, actors.ErrNotOwner) {
+		t.Errorf("a command without a lease: %v", err)
+	}
+	if s := a.Status(t.Context()); s.Lease != 0 || len(s.Warnings) == 0 || !a.Incarnation().IsZero() {
+		t.Errorf("%+v", s)
+	}
+	a.store.SetScript(nil)
+	ns.until("it is back", settled(a))
+	if a.Incarnation() == first {
+		t.Error("the same incarnation came back")
+	}
+	if err := a.add(t.Context(), ledger, "c1"); err != nil {
+		t.Error(err)
+	}
+	if total, err := a.total(t.Context(), ledger); err != nil || total != 2 {
+		t.Errorf("total %d, %v", total, err)
+	}
+}
+
+// TestStaleEpochIsRaised: history has a higher epoch than its shard, as after restoring the ownership
+// rows from an old backup. The command waits for the epoch to be raised, and succeeds.
+func TestStaleEpochIsRaised(t *testing.T) {
+	ns := newNodes(t)
+	a := ns.start("a", calm)
+	ns.until("a has all", settled(a))
+	history, err := actors.New(actors.Options{
+		Kind: actorstest.Ledger{}, Journal: ns.store, Authority: owner77{a.Node}, Config: actors.DefaultConfig(), System: quiet(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	add := actors.Command{ID: "c0", IssuedAt: time.Now(), Payload: actorstest.Add{Amount: 1}}
+	if _, err := history.Execute(t.Context(), ledgerOf(a, 5), add); err != nil {
+		t.Fatal(err)
+	}
+	if err := history.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.add(t.Context(), ledgerOf(a, 5), "c1"); err != nil {
+		t.Error(err)
+	}
+	if total, err := a.total(t.Context(), ledgerOf(a, 5)); err != nil || total != 2 {
+		t.Errorf("total %d, %v", total, err)
+	}
+	if epoch, _ := a.Epoch(5); epoch != 78 || a.count(cluster.Raised) != 1 {
+		t.Errorf("epoch %d, %+v", epoch, a.happens)
+	}
+	if epoch, _ := a.Epoch(6); epoch != 1 {
+		t.Errorf("another shard is at epoch %d", epoch)
+	}
+}
+
+// owner77 holds all shards at epoch 77.
+type owner77 struct{ *cluster.Node }
+
+func (owner77) Incarnation() persistence.Incarnation { return persistence.Incarnation{77} }
+func (owner77) Epoch(uint32) (uint64, bool)          { return 77, true }
+func (owner77) Holds(_ uint32, epoch uint64) bool    { return epoch == 77 }
+func (owner77) StaleEpoch(uint32, string, uint64)    {}
+
+// TestLeaseCountsFromTheSending [R1]: a renewal whose reply comes late gives no more than the time from
+// before it was sent.
+func TestLeaseCountsFromTheSending(t *testing.T) {
+	ns := newNodes(t)
+	a := ns.start("a", calm)
+	left := func() time.Duration { return a.Status(t.Context()).Lease }
+	a.clock.freeze()
+	before := left()
+	a.store.SetScript(faulty.On(faulty.Always(faulty.Fault{Kind: faulty.Hold}), faulty.CompareAndSetLease))
+	a.clock.frozen.Add(int64(16 * time.Second)) // a quarter of the TTL, and a little
+	ns.until("a renewal is under way", func() bool { return len(a.store.Held()) > 0 })
+	a.clock.frozen.Add(int64(9 * time.Second))
+	if got := left(); got != before-25*time.Second {
+		t.Errorf("%v left of %v after 25 s", got, before)
+	}
+	a.store.ReleaseAll()
+	const validity = 59 * time.Second
+	ns.until("the renewal counts", func() bool { return left() > before-25*time.Second })
+	if got := left(); got != validity-9*time.Second {
+		t.Errorf("%v left, 9 s after the renewal of %v was sent", got, validity)
+	}
+}
+
+// TestShardIsHeldWhenThatIsKnown [R3]: while the reply of a claim is away, the shard has no epoch and
+// requests wait; a lost one is resolved by a read.
+func TestShardIsHeldWhenThatIsKnown(t *testing.T) {
+	ns := newNodes(t)
+	a := ns.start("a", calm)
+	a.store.SetScript(faulty.Sequence(faulty.CompareAndSetShard, faulty.Fault{Kind: faulty.Hold}))
+	ns.until("all are expected", func() bool { return a.Status(t.Context()).Expected == shards })
+	if _, held := a.Epoch(2); held || a.Holds(2, 1) {
+		t.Error("held before the claim was made")
+	}
+	answer := make(chan error)
+	go func() { answer <- a.add(t.Context(), ledgerOf(a, 2), "c1") }()
+	ns.until("the request waits", func() bool { return a.Status(t.Context()).Waiting == 1 })
+	a.store.ReleaseAll()
+	if err := <-answer; err != nil {
+		t.Error(err)
+	}
+
+	b := ns.start("b", calm)
+	b.store.SetScript(faulty.Sequence(faulty.CompareAndSetShard, faulty.Fault{Kind: faulty.LoseReply}))
+	ns.until("shards are spread", settled(a, b))
+	if b.store.Injected(faulty.LoseReply) == 0 {
+		t.Error("no reply was lost")
+	}
+}
+
+// TestConfirmRead: a machine that was frozen with its clock believes in its lease. With confirm: read it
+// says nothing before it has looked.
+func TestConfirmRead(t *testing.T) {
+	ns := newNodes(t)
+	a := ns.start("a", hasty, func(c *cluster.NodeConfig) { c.Confirm = cluster.ConfirmRead })
+	b := ns.start("b", hasty)
+	ns.until("shards are spread", settled(a, b))
+	shard := uint32(0)
+	for ; ; shard++ {
+		if _, held := a.Epoch(shard); held {
+			break
+		}
+	}
+	ledger := ledgerOf(a, shard)
+	if err := a.add(t.Context(), ledger, "c1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Confirm(t.Context()); err != nil {
+		t.Error(err)
+	}
+	epoch, _ := a.Epoch(shard)
+	a.clock.freeze()
+	a.gone = true
+	ns.until("b has taken the shard", func() bool { _, held := b.Epoch(shard); return held })
+	if !a.Holds(shard, epoch) {
+		t.Fatal("the frozen node does not believe in its lease")
+	}
+	if total, err := b.total(t.Context(), ledger); err != nil || total != 1 {
+		t.Errorf("total %d, %v", total, err)
+	}
+	if err := a.add(t.Context(), ledger, "c2"); !errors.Is(err, actors.ErrUnknownOutcome) {
+		t.Errorf("a command at the frozen node: %v", err)
+	}
+	if _, err := a.total(t.Context(), ledger); !errors.Is(err, actors.ErrNotOwner) {
+		t.Errorf("a query at the frozen node: %v", err)
+	}
+	if err := a.Confirm(t.Context()); err == nil {
+		t.Error("the frozen node is confirmed")
+	}
+	if total, err := b.total(t.Context(), ledger); err != nil || total != 1 {
+		t.Errorf("total %d, %v", total, err)
+	}
+}
+
+// TestWaitingIsBounded: requests for a shard on its way wait, but not too many, and not for ever.
+func TestWaitingIsBounded(t *testing.T) {
+	ns := newNodes(t)
+	a := ns.start("a", calm, func(c *cluster.NodeConfig) { c.MaxWaiting, c.MaxWait = 1, time.Hour })
+	a.store.SetScript(faulty.On(faulty.Always(faulty.Fault{Kind: faulty.Hold}), faulty.CompareAndSetShard))
+	ns.until("all are expected", func() bool { return a.Status(t.Context()).Expected == shards })
+	ctx, cancel := context.WithCancel(t.Context())
+	answer := make(chan error)
+	go func() { answer <- a.add(ctx, "x", "c1") }()
+	ns.until("the request waits", func() bool { return a.Status(t.Context()).Waiting == 1 })
+	if err := a.add(t.Context(), "x", "c2"); !errors.Is(err, actors.ErrOverloaded) {
+		t.Errorf("one too many: %v", err)
+	}
+	cancel()
+	if err := <-answer; !errors.Is(err, actors.ErrExpired) || !errors.Is(err, context.Canceled) {
+		t.Errorf("one that gave up: %v", err)
+	}
+
+	b := ns.start("b", calm, func(c *cluster.NodeConfig) { c.MaxWait = time.Millisecond })
+	b.store.SetScript(faulty.On(faulty.Always(faulty.Fault{Kind: faulty.Hold}), faulty.CompareAndSetShard))
+	a.gone = true
+	ns.until("all are expected", func() bool { return b.Status(t.Context()).Expected > 0 })
+	for shard := range uint32(shards) {
+		if err := b.add(t.Context(), ledgerOf(b, shard), "c1"); !errors.Is(err, actors.ErrNotOwner) {
+			t.Errorf("waited too long: %v", err)
+		}
+	}
+}
+
+// TestWrongClock: a node whose clock is off its peers' gives its shards away until it is right.
+func TestWrongClock(t *testing.T) {
+	ns := newNodes(t)
+	a, b, c := ns.start("a", calm), ns.start("b", calm), ns.start("c", calm)
+	ns.until("shards are spread", settled(a, b, c))
+	a.SetClockOffset(2*time.Second, 1) // who knows whose is wrong
+	if a.ClockWrong() {
+		t.Error("one peer is enough to put a clock in the wrong")
+	}
+	a.SetClockOffset(-2*time.Second, 2)
+	ns.until("b and c have all", settled(b, c))
+	if s := a.Status(t.Context()); !a.ClockWrong() || len(s.Warnings) != 1 || !strings.Contains(s.Warnings[0], "-2s") {
+		t.Errorf("%+v", s)
+	}
+	a.SetClockOffset(time.Millisecond, 2)
+	ns.until("shards are spread again", settled(a, b, c))
+	if a.count(cluster.ClockWrong) != 1 || a.count(cluster.ClockRight) != 1 {
+		t.Errorf("%+v", a.happens)
+	}
+}
+
+// TestDoPassesTheGate: what else is done with a host is counted too.
+func TestDoPassesTheGate(t *testing.T) {
+	ns := newNodes(t)
+	a := ns.start("a", calm)
+	if err := a.Do(t.Context(), "x", func(cluster.Host) error { return nil }); !errors.Is(err, actors.ErrNotOwner) {
+		t.Error(err)
+	}
+	ns.until("a has all", settled(a))
+	err := a.Do(t.Context(), "x", func(h cluster.Host) error {
+		if _, ok := h.(*actors.Runtime); !ok || a.Status(t.Context()).InFlight != 1 {
+			t.Errorf("%T, %+v", h, a.Status(t.Context()))
+		}
+		return context.Canceled
+	})
+	if !errors.Is(err, context.Canceled) || a.Status(t.Context()).InFlight != 0 {
+		t.Error(err)
+	}
+}
