@@ -1,0 +1,190 @@
+package dashboard
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// policy allows the dashboard's own files, and nothing inline.
+const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
+	"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+
+// secured sets what holds for every answer, and turns away requests that other sites make browsers send.
+func secured(next http.Handler) http.Handler {
+	protected := new(http.CrossOriginProtection).Handler(next)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", policy)
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("X-Frame-Options", "DENY")
+		h.Set("Referrer-Policy", "same-origin")
+		h.Set("Cross-Origin-Opener-Policy", "same-origin")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		h.Set("Cache-Control", "no-store")
+		protected.ServeHTTP(w, r)
+	})
+}
+
+// sessionAge is how long a browser that knew the token is let in.
+const sessionAge = 12 * time.Hour
+
+const sessionCookie = "licensed_session"
+
+// access decides who may look.
+type access struct {
+	token    string
+	loopback bool
+	now      func() time.Time
+	// tries slows down those who guess tokens.
+	tries *rate.Limiter
+}
+
+func newAccess(c Config) *access {
+	return &access{token: c.Token, loopback: c.Loopback, now: c.Now, tries: rate.NewLimiter(1, 10)}
+}
+
+// admission is what access comes to.
+type admission int
+
+const (
+	admitted admission = iota
+	notLoggedIn
+	wrongHost // a name of another site that leads here
+	closed    // others reach the port, and there is no token
+)
+
+func (a *access) admits(r *http.Request) admission {
+	switch {
+	case a.token == "" && !a.loopback:
+		return closed
+	case a.token == "" && !localHost(r.Host):
+		return wrongHost
+	case a.token == "" || a.known(r):
+		return admitted
+	}
+	return notLoggedIn
+}
+
+// localHost reports whether a Host header names this machine and no site: a page of a site whose name
+// was made to lead to a loopback address still sends that name.
+func localHost(hostport string) bool {
+	host := hostport
+	if h, _, err := net.SplitHostPort(hostport); err == nil {
+		host = h
+	}
+	ip, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	return err == nil && ip.IsLoopback() || strings.EqualFold(host, "localhost")
+}
+
+// known reports whether a request has the token, or a session.
+func (a *access) known(r *http.Request) bool {
+	if bearer, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
+		return a.right(bearer)
+	}
+	c, err := r.Cookie(sessionCookie)
+	if err != nil {
+		return false
+	}
+	until, signature, _ := strings.Cut(c.Value, ".")
+	seconds, err := strconv.ParseInt(until, 10, 64)
+	return err == nil && a.now().Before(time.Unix(seconds, 0)) && hmac.Equal([]byte(signature), []byte(a.sign(until)))
+}
+
+// right compares a token in a time that does not tell how much of it is right.
+func (a *access) right(token string) bool {
+	given, want := sha256.Sum256([]byte(token)), sha256.Sum256([]byte(a.token))
+	return subtle.ConstantTimeCompare(given[:], want[:]) == 1
+}
+
+func (a *access) sign(until string) string {
+	mac := hmac.New(sha256.New, []byte(a.token))
+	mac.Write([]byte("licensed dashboard session until " + until))
+	return hex.EncodeToString(mac.Sum(nil))
+}
+
+// session returns the cookie of a browser that knew the token.
+func (a *access) session(r *http.Request) *http.Cookie {
+	until := a.now().Add(sessionAge)
+	seconds := strconv.FormatInt(until.Unix(), 10)
+	return &http.Cookie{
+		Name: sessionCookie, Value: seconds + "." + a.sign(seconds), Path: "/", MaxAge: int(sessionAge.Seconds()),
+		HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: r.TLS != nil,
+	}
+}
+
+var (
+	errNotLoggedIn = &pageError{status: http.StatusUnauthorized, title: "Not logged in", text: "The session has ended. Log in again with the admin token."}
+	errWrongHost   = &pageError{status: http.StatusForbidden, title: "Not under this name",
+		text: "Without an admin token the dashboard answers only under localhost or a loopback address. Open it there, or start licensed with --admin-token-file."}
+	errClosed = &pageError{status: http.StatusForbidden, title: "The dashboard is closed",
+		text: "Others can reach this port, and there is no admin token. Start licensed with --admin-token-file, or with --admin on a loopback address."}
+)
+
+const (
+	wrongToken   = "This is not the admin token."
+	tooManyTries = "Too many tries; wait some seconds."
+)
+
+// loginPath returns where to log in and come back from.
+func loginPath(r *http.Request) string {
+	return Path + "login?next=" + url.QueryEscape(r.URL.RequestURI())
+}
+
+// backTo returns a path of the dashboard to go on at, whatever was asked for.
+func backTo(next string) string {
+	if u, err := url.Parse(next); err == nil && u.Host == "" && u.Scheme == "" && strings.HasPrefix(u.Path, Path) && !strings.Contains(next, `\`) {
+		return u.RequestURI()
+	}
+	return Path
+}
+
+type loginView struct {
+	Next  string
+	Error string
+}
+
+func (d *Dashboard) login(w http.ResponseWriter, r *http.Request) error {
+	next := backTo(r.FormValue("next"))
+	if d.access.admits(r) == admitted {
+		http.Redirect(w, r, next, http.StatusSeeOther)
+		return nil
+	}
+	if d.access.token == "" {
+		return errClosed
+	}
+	return d.render(w, http.StatusOK, "login", "", view{Title: "Log in", Body: loginView{Next: next}})
+}
+
+func (d *Dashboard) enter(w http.ResponseWriter, r *http.Request) error {
+	next, wrong, status := backTo(r.FormValue("next")), tooManyTries, http.StatusTooManyRequests
+	if d.access.token == "" {
+		return errClosed
+	}
+	if d.access.tries.AllowN(d.access.now(), 1) {
+		if d.access.right(r.FormValue("token")) {
+			http.SetCookie(w, d.access.session(r))
+			http.Redirect(w, r, next, http.StatusSeeOther)
+			return nil
+		}
+		d.config.Logger.Warn("dashboard: somebody gave a wrong admin token", "from", r.RemoteAddr)
+		wrong, status = wrongToken, http.StatusUnauthorized
+	}
+	return d.render(w, status, "login", "", view{Title: "Log in", Body: loginView{Next: next, Error: wrong}})
+}
+
+func (d *Dashboard) logout(w http.ResponseWriter, r *http.Request) error {
+	http.SetCookie(w, &http.Cookie{Name: sessionCookie, Path: "/", MaxAge: -1, HttpOnly: true, SameSite: http.SameSiteStrictMode})
+	http.Redirect(w, r, Path+"login", http.StatusSeeOther)
+	return nil
+}

@@ -1,0 +1,67 @@
+package dashboard
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"io/fs"
+	"mime"
+	"net/http"
+	"path"
+	"strings"
+	"time"
+)
+
+// asset is a static file.
+type asset struct {
+	content     []byte
+	contentType string
+	etag        string
+}
+
+// types of the static files; what is not listed is not served.
+var types = map[string]string{
+	".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml",
+}
+
+func loadAssets() (map[string]asset, error) {
+	assets, root := make(map[string]asset), subtree("static")
+	return assets, fs.WalkDir(root, ".", func(name string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		kind, ok := types[path.Ext(name)]
+		if !ok {
+			return nil
+		}
+		content, err := fs.ReadFile(root, name)
+		if err != nil {
+			return err
+		}
+		sum := sha256.Sum256(content)
+		assets[name] = asset{content, kind, `"` + hex.EncodeToString(sum[:8]) + `"`}
+		return nil
+	})
+}
+
+func (a asset) serve(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Content-Type", a.contentType)
+	h.Set("Etag", a.etag)
+	h.Set("Cache-Control", "no-cache")
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(a.content))
+}
+
+// attachment returns the header of a download with a name that may have any letters.
+func attachment(name string) string {
+	clean := strings.Map(func(r rune) rune {
+		if r == '"' || r == '\\' {
+			return '_'
+		}
+		return r
+	}, name)
+	if v := mime.FormatMediaType("attachment", map[string]string{"filename": clean}); v != "" {
+		return v
+	}
+	return "attachment"
+}

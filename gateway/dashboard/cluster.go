@@ -1,0 +1,338 @@
+package dashboard
+
+import (
+	"cmp"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"licensed/messages/licensedv1"
+)
+
+// boardView is the part of the cluster page that changes every second.
+type boardView struct {
+	// Known says that the cluster answered at least once.
+	Known    bool
+	Name     string
+	Reporter string
+	AsOf     *timestamppb.Timestamp
+	// Verdict is one sentence: how it stands. Level is "good", "warning" or "critical".
+	Verdict    string
+	Level      string
+	Warnings   []warningView
+	Tiles      []tileView
+	Nodes      []nodeView
+	Happenings []happeningView
+}
+
+type warningView struct{ Level, Text string }
+
+// tileView is one figure.
+type tileView struct{ Name, Value, Unit, Note, Level string }
+
+type nodeView struct {
+	*licensedv1.NodeStatus
+	Class, State, Level string
+	Roles               string
+	Age                 string
+	LeaseWords          string
+	LeasePercent        int
+	Commands            string // a second
+	Cores               string
+	Memory              string
+	Offset              string
+	Moving              string
+	Silent              string // for how long it said nothing, if that is long
+}
+
+type happeningView struct {
+	*licensedv1.Happening
+	Kind, Level, Ago string
+}
+
+// mapView is the picture of the shards.
+type mapView struct {
+	Known         bool
+	Total         int
+	Width, Height int
+	Cells         []cellView
+	Owners        []ownerView
+	Moving        int
+	Orphaned      int
+	Words         string
+}
+
+type cellView struct {
+	X, Y         int
+	Class, Title string
+}
+
+type ownerView struct {
+	Class, Name string
+	Shards      int
+	Epochs      string
+}
+
+// clusterView is the whole page.
+type clusterView struct {
+	Board boardView
+	Map   mapView
+}
+
+// cluster shows the cluster.
+func (d *Dashboard) cluster(w http.ResponseWriter, r *http.Request) error {
+	reading := d.sampler.first(r.Context())
+	now := d.config.Now()
+	return d.render(w, http.StatusOK, "cluster", "", view{
+		Title: "Cluster", Section: "cluster", Body: clusterView{Board: boardOf(reading, now), Map: mapOf(reading.Status)},
+	})
+}
+
+// boardOf makes the board of a reading.
+func boardOf(r reading, now time.Time) boardView {
+	b := boardView{Level: "good", Verdict: "All is well."}
+	if r.Err != nil {
+		since := "and never did since this gateway started"
+		if r.Status != nil {
+			since = "since " + duration(now.Sub(r.At).Round(time.Second)) + "; what is shown is from then"
+		}
+		b.Warnings = append(b.Warnings, warningView{"critical", fmt.Sprintf("The cluster does not say how it is, %s: %s", since, sentence(r.Err.Error()))})
+	}
+	if s := r.Status; s != nil {
+		b.Known, b.Name, b.Reporter, b.AsOf = true, s.Name, s.Reporter, s.AsOf
+		for _, w := range s.Warnings {
+			b.Warnings = append(b.Warnings, warningView{level(w.Level), w.Text})
+		}
+		b.Tiles = tilesOf(s, r.Latest)
+		for i, n := range s.Nodes {
+			b.Nodes = append(b.Nodes, nodeOf(n, i, r.Latest, now))
+		}
+		for _, h := range s.Happenings {
+			b.Happenings = append(b.Happenings, happeningOf(h, now))
+		}
+	}
+	for _, w := range b.Warnings {
+		if b.Level != "critical" {
+			b.Level = w.Level
+		}
+	}
+	switch n := len(b.Warnings); {
+	case n == 1:
+		b.Verdict = "One thing is wrong."
+	case n > 1:
+		b.Verdict = fmt.Sprintf("%d things are wrong.", n)
+	}
+	return b
+}
+
+func level(l licensedv1.WarningLevel) string {
+	if l == licensedv1.WarningLevel_WARNING_LEVEL_CRITICAL {
+		return "critical"
+	}
+	return "warning"
+}
+
+// tilesOf returns the figures at the top.
+func tilesOf(s *licensedv1.ClusterStatus, latest *sample) []tileView {
+	if latest == nil {
+		latest = new(sample)
+	}
+	var customers, bytes, waiting uint64
+	for _, n := range s.Nodes {
+		customers += n.ResidentCustomers
+		bytes += n.ResidentBytes
+		waiting += n.RequestsWaiting
+	}
+	errors := ""
+	if latest.Failed > 0 {
+		errors = "critical"
+	}
+	return []tileView{
+		{Name: "Throughput", Value: rateOf(latest.Commands), Unit: "commands/s", Note: rateOf(latest.Queries) + " queries/s"},
+		{Name: "Latency, median", Value: millis(latest.P50), Unit: "ms", Note: "p99 " + millis(latest.P99) + " ms"},
+		{Name: "Refused", Value: rateOf(latest.Refused), Unit: "commands/s", Note: "by rules, see below"},
+		{Name: "Errors", Value: rateOf(latest.Failed), Unit: "requests/s", Note: "the service’s, not refusals", Level: errors},
+		{Name: "Customers in memory", Value: number(customers), Note: size(bytes)},
+		{Name: "Waiting", Value: number(waiting), Unit: "requests", Note: "accepted, not answered yet"},
+	}
+}
+
+var nodeLevels = map[licensedv1.NodeState]string{
+	licensedv1.NodeState_NODE_STATE_READY: "good", licensedv1.NodeState_NODE_STATE_STARTING: "warning",
+	licensedv1.NodeState_NODE_STATE_DRAINING: "warning", licensedv1.NodeState_NODE_STATE_SUSPECT: "critical",
+	licensedv1.NodeState_NODE_STATE_DEAD: "critical", licensedv1.NodeState_NODE_STATE_FAILED: "critical",
+	licensedv1.NodeState_NODE_STATE_LEFT: "gone",
+}
+
+// owners is how many colours tell nodes apart.
+const owners = 8
+
+func ownerClass(i int) string { return fmt.Sprintf("owner-%d", i%owners) }
+
+// silence is when it is worth saying that a node said nothing.
+const silence = 5 * time.Second
+
+func nodeOf(n *licensedv1.NodeStatus, index int, latest *sample, now time.Time) nodeView {
+	v := nodeView{NodeStatus: n, Class: ownerClass(index), State: words(n.State.String(), "NODE_STATE_"), Level: nodeLevels[n.State]}
+	var roles []string
+	for _, r := range n.Roles {
+		roles = append(roles, words(r.String(), "NODE_ROLE_"))
+	}
+	v.Roles = strings.Join(roles, ", ")
+	if n.StartedAt != nil {
+		v.Age = duration(now.Sub(n.StartedAt.AsTime()))
+	}
+	if quiet := now.Sub(n.SeenAt.AsTime()); n.SeenAt != nil && quiet > silence {
+		v.Silent = duration(quiet.Round(time.Second))
+	}
+	if v.LeaseWords = "none needed"; n.Lease != nil {
+		left, ttl := n.Lease.Remaining.AsDuration(), n.Lease.Ttl.AsDuration()
+		if v.LeaseWords = duration(left) + " left"; left <= 0 {
+			v.LeaseWords = "not valid"
+		}
+		if ttl > 0 {
+			v.LeasePercent = int(100 * min(left, ttl) / ttl)
+		}
+	}
+	v.Commands, v.Cores = "–", "–"
+	if latest != nil {
+		if s, ok := latest.Nodes[n.Incarnation]; ok {
+			v.Commands, v.Cores = rateOf(s.Commands)+"/s", fmt.Sprintf("%.2f cores", s.Cores)
+		}
+	}
+	if v.Memory = size(n.MemoryBytes); n.MemoryBytes == 0 {
+		v.Memory = "–"
+	} else if n.MemoryLimitBytes > 0 {
+		v.Memory += " of " + size(n.MemoryLimitBytes)
+	}
+	if o := n.ClockOffset.AsDuration(); n.ClockOffset != nil {
+		v.Offset = duration(o)
+	}
+	v.Moving = movingWords(n)
+	return v
+}
+
+// movingWords says what is on the move at a node.
+func movingWords(n *licensedv1.NodeStatus) string {
+	var parts []string
+	for _, p := range []struct {
+		n    uint32
+		what string
+	}{{n.ShardsExpected, "expected"}, {n.ShardsClosing, "closing"}, {n.ShardsMoving, "moving"}} {
+		if p.n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", p.n, p.what))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+var happeningLevels = map[licensedv1.HappeningKind]string{
+	licensedv1.HappeningKind_HAPPENING_KIND_JOINED: "good", licensedv1.HappeningKind_HAPPENING_KIND_RECOVERED: "good",
+	licensedv1.HappeningKind_HAPPENING_KIND_SUSPECTED: "warning", licensedv1.HappeningKind_HAPPENING_KIND_FENCED: "warning",
+	licensedv1.HappeningKind_HAPPENING_KIND_DECLARED_DEAD:     "critical",
+	licensedv1.HappeningKind_HAPPENING_KIND_INCARNATION_ENDED: "critical", licensedv1.HappeningKind_HAPPENING_KIND_FAILED: "critical",
+}
+
+func happeningOf(h *licensedv1.Happening, now time.Time) happeningView {
+	v := happeningView{Happening: h, Kind: words(h.Kind.String(), "HAPPENING_KIND_"), Level: happeningLevels[h.Kind]}
+	v.Ago = duration(now.Sub(h.At.AsTime()).Round(time.Second)) + " ago"
+	return v
+}
+
+// The picture of the shards: cells of so many units, in rows of so many.
+const (
+	mapColumns = 32
+	mapCell    = 10
+)
+
+// mapOf draws the shards.
+func mapOf(s *licensedv1.ClusterStatus) mapView {
+	if s == nil || s.Shards == 0 {
+		return mapView{}
+	}
+	m := mapView{Known: true, Total: int(s.Shards), Width: mapColumns * mapCell, Height: (int(s.Shards) + mapColumns - 1) / mapColumns * mapCell}
+	type owner struct {
+		ownerView
+		low, high uint64
+	}
+	byIncarnation := make(map[string]*owner)
+	for i, n := range s.Nodes {
+		byIncarnation[n.Incarnation] = &owner{ownerView: ownerView{Class: ownerClass(i), Name: n.Name}}
+	}
+	known := make([]*licensedv1.ShardStatus, s.Shards)
+	for _, shard := range s.ShardMap {
+		if shard.Id < s.Shards {
+			known[shard.Id] = shard
+		}
+	}
+	for id, shard := range known {
+		if shard == nil {
+			shard = &licensedv1.ShardStatus{Id: uint32(id), State: licensedv1.ShardState_SHARD_STATE_ORPHANED}
+		}
+		o := byIncarnation[shard.Owner]
+		if o != nil && shard.State != licensedv1.ShardState_SHARD_STATE_ORPHANED {
+			o.Shards++
+			if o.low == 0 || shard.Epoch < o.low {
+				o.low = shard.Epoch
+			}
+			o.high = max(o.high, shard.Epoch)
+		}
+		cell := cellView{X: id % mapColumns * mapCell, Y: id / mapColumns * mapCell}
+		class, name := "owner-none", "nobody"
+		if o != nil {
+			class, name = o.Class, o.Name
+		} else if shard.Owner != "" {
+			name = "incarnation " + short(shard.Owner)
+		}
+		cell.Class, cell.Title = class, fmt.Sprintf("Shard %d: %s, epoch %d", id, name, shard.Epoch)
+		m.addState(&cell, shard, func(incarnation string) string {
+			if o := byIncarnation[incarnation]; o != nil {
+				return o.Name
+			}
+			return "another node"
+		})
+		m.Cells = append(m.Cells, cell)
+	}
+	for _, o := range byIncarnation {
+		if o.Shards > 0 {
+			o.Epochs = fmt.Sprintf("epochs %d to %d", o.low, o.high)
+			m.Owners = append(m.Owners, o.ownerView)
+		}
+	}
+	slices.SortFunc(m.Owners, func(a, b ownerView) int { return cmp.Compare(a.Name, b.Name) })
+	m.Words = m.words()
+	return m
+}
+
+// addState adds how a shard is, where it is not simply served.
+func (m *mapView) addState(c *cellView, s *licensedv1.ShardStatus, name func(string) string) {
+	switch s.State {
+	case licensedv1.ShardState_SHARD_STATE_MOVING:
+		m.Moving++
+		c.Class += " moving"
+		c.Title += ", on its way to " + name(s.Successor)
+	case licensedv1.ShardState_SHARD_STATE_ORPHANED:
+		m.Orphaned++
+		c.Class = "orphaned"
+		c.Title += ", not served"
+	}
+}
+
+// words says what the picture shows.
+func (m *mapView) words() string {
+	var parts []string
+	for _, o := range m.Owners {
+		parts = append(parts, fmt.Sprintf("%s has %d", o.Name, o.Shards))
+	}
+	if m.Moving > 0 {
+		parts = append(parts, fmt.Sprintf("%d are moving", m.Moving))
+	}
+	if m.Orphaned > 0 {
+		parts = append(parts, fmt.Sprintf("%d are not served", m.Orphaned))
+	}
+	return fmt.Sprintf("%d shards: %s.", m.Total, strings.Join(parts, ", "))
+}

@@ -1,0 +1,147 @@
+package dashboard
+
+import (
+	"context"
+	"embed"
+	"html/template"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"licensed/messages/licensedv1"
+	"licensed/messages/licensedv1/licensedv1connect"
+)
+
+//go:embed templates static
+var files embed.FS
+
+// Path is where the dashboard is mounted.
+const Path = "/dashboard/"
+
+// Cluster tells how the cluster does. It is safe for concurrent use.
+type Cluster interface {
+	// Snapshot returns the cluster as it is known now. The message is the caller's.
+	Snapshot(ctx context.Context) (*licensedv1.ClusterStatus, error)
+}
+
+// Config of a dashboard. All but Token is required.
+type Config struct {
+	// Cluster that is shown.
+	Cluster Cluster
+	// Licenses, History and Admin are the API.
+	Licenses licensedv1connect.LicenseServiceClient
+	History  licensedv1connect.HistoryServiceClient
+	Admin    licensedv1connect.AdminServiceClient
+	// Token that opens the dashboard; empty where only this machine reaches it.
+	Token string
+	// Loopback says that only this machine reaches the dashboard.
+	Loopback bool
+	// Now is the clock.
+	Now func() time.Time
+	// NewID makes ids of commands.
+	NewID func() string
+	// Logger hears of removals of devices, and of bugs.
+	Logger *slog.Logger
+}
+
+// Dashboard serves the pages. Safe for concurrent use.
+type Dashboard struct {
+	config  Config
+	pages   map[string]*template.Template
+	assets  map[string]asset
+	sampler *sampler
+	access  *access
+	handler http.Handler
+}
+
+// New returns a dashboard. Its sampling goes on until Close.
+func New(c Config) (*Dashboard, error) {
+	assets, err := loadAssets()
+	if err != nil {
+		return nil, err
+	}
+	d := &Dashboard{config: c, assets: assets, access: newAccess(c)}
+	if d.pages, err = parsePages(); err != nil {
+		return nil, err
+	}
+	d.handler = d.routes()
+	d.sampler = newSampler(c.Cluster, c.Now)
+	return d, nil
+}
+
+// Close ends the sampling and all streams.
+func (d *Dashboard) Close() { d.sampler.close() }
+
+// Handler returns the handler of everything below Path.
+func (d *Dashboard) Handler() http.Handler { return d.handler }
+
+func (d *Dashboard) routes() http.Handler {
+	open, guarded := http.NewServeMux(), http.NewServeMux()
+	handle := func(pattern string, h func(http.ResponseWriter, *http.Request) error) {
+		guarded.Handle(pattern, d.page(h))
+	}
+	handle("GET /dashboard/{$}", d.cluster)
+	handle("GET /dashboard/live", d.live)
+	handle("GET /dashboard/customers", d.customers)
+	handle("GET /dashboard/customer", d.customer)
+	handle("GET /dashboard/customer/live", d.customerLive)
+	handle("GET /dashboard/customer/events.json", d.download)
+	handle("GET /dashboard/devices", d.devices)
+	handle("GET /dashboard/devices/remove", d.askRemoval)
+	handle("POST /dashboard/devices/remove", d.removeDevice)
+	handle("POST /dashboard/logout", d.logout)
+	handle("/dashboard/", func(http.ResponseWriter, *http.Request) error { return errNoPage })
+	open.HandleFunc("GET /dashboard/static/{file...}", d.static)
+	open.Handle("GET /dashboard/login", d.page(d.login))
+	open.Handle("POST /dashboard/login", d.page(d.enter))
+	open.Handle("/", d.Guard(guarded))
+	return secured(open)
+}
+
+// Guard lets through to h whoever may see the dashboard.
+func (d *Dashboard) Guard(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch d.access.admits(r) {
+		case admitted:
+			h.ServeHTTP(w, r)
+		case wrongHost:
+			d.fail(w, r, errWrongHost)
+		case closed:
+			d.fail(w, r, errClosed)
+		default:
+			if r.Method == http.MethodGet && r.Header.Get("Sec-Fetch-Dest") != "empty" {
+				http.Redirect(w, r, loginPath(r), http.StatusSeeOther)
+				return
+			}
+			d.fail(w, r, errNotLoggedIn)
+		}
+	})
+}
+
+// page runs a handler and shows its error as a page.
+func (d *Dashboard) page(h func(http.ResponseWriter, *http.Request) error) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := h(w, r); err != nil {
+			d.fail(w, r, err)
+		}
+	})
+}
+
+// static files keep their names, so browsers ask each time whether theirs is still the one.
+func (d *Dashboard) static(w http.ResponseWriter, r *http.Request) {
+	a, ok := d.assets[r.PathValue("file")]
+	if !ok {
+		http.NotFound(w, r)
+		return
+	}
+	a.serve(w, r)
+}
+
+func subtree(name string) fs.FS {
+	sub, err := fs.Sub(files, name)
+	if err != nil {
+		panic(err) // The names are constants.
+	}
+	return sub
+}

@@ -1,0 +1,116 @@
+package dashboard
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"connectrpc.com/connect"
+
+	"licensed/messages/licensedv1"
+)
+
+// devicesView is the page of a customer's devices.
+type devicesView struct {
+	Customer    string
+	Plan        string
+	Limit, Used uint32
+	Devices     []deviceView
+	Removed     []deviceView
+	// Done says that a device was removed just now, and Ended what ended by that.
+	Done  string
+	Ended uint64
+}
+
+type deviceView struct {
+	*licensedv1.DeviceState
+	// Downloads are the active licences on it.
+	Downloads []*licensedv1.LicenseState
+}
+
+// devices shows the devices of a customer, as the customer sees them.
+func (d *Dashboard) devices(w http.ResponseWriter, r *http.Request) error {
+	customer := r.FormValue("id")
+	v, err := d.devicesOf(r.Context(), customer)
+	if err != nil {
+		return noHistoryYet(customer, err)
+	}
+	v.Done = r.FormValue("removed")
+	v.Ended, _ = strconv.ParseUint(r.FormValue("ended"), 10, 32) // Absent: none.
+	return d.render(w, http.StatusOK, "devices", "", view{Title: "Devices of " + customer, Customer: customer, Section: "customers", Body: v})
+}
+
+func (d *Dashboard) devicesOf(ctx context.Context, customer string) (v devicesView, err error) {
+	res, err := d.state(ctx, customer, 0)
+	if err != nil {
+		return v, err
+	}
+	s := res.State
+	v = devicesView{Customer: customer, Plan: s.PlanId, Limit: s.DeviceLimit, Used: s.DevicesInUse}
+	for _, device := range s.Devices {
+		view := deviceView{DeviceState: device}
+		for _, l := range s.Licenses {
+			if l.Active && l.DeviceId == device.DeviceId {
+				view.Downloads = append(view.Downloads, l)
+			}
+		}
+		if device.Active {
+			v.Devices = append(v.Devices, view)
+		} else {
+			v.Removed = append(v.Removed, view)
+		}
+	}
+	slices.SortStableFunc(v.Devices, func(a, b deviceView) int {
+		return b.LastDownloadAt.AsTime().Compare(a.LastDownloadAt.AsTime())
+	})
+	return v, nil
+}
+
+// removeView asks whether a device is to be removed.
+type removeView struct {
+	Customer, Device string
+	// Ends are the titles whose licences will end.
+	Ends []string
+	// Refused says why it cannot be removed.
+	Refused string
+	// Command is the id under which it will be removed, so that sending the form twice removes once.
+	Command string
+}
+
+// askRemoval asks the customer's owner what the removal of a device would come to, and then whoever
+// asked for it whether that is meant.
+func (d *Dashboard) askRemoval(w http.ResponseWriter, r *http.Request) error {
+	v := removeView{Customer: r.FormValue("id"), Device: r.FormValue("device"), Command: "dashboard-" + d.config.NewID()}
+	res, err := d.config.Licenses.DeactivateDevice(r.Context(), connect.NewRequest(&licensedv1.DeactivateDeviceRequest{
+		CustomerId: v.Customer, DeviceId: v.Device, ValidateOnly: true,
+	}))
+	switch {
+	case err == nil:
+		v.Ends = res.Msg.ReleasedTitleIds
+	case connect.CodeOf(err) == connect.CodeFailedPrecondition || connect.CodeOf(err) == connect.CodeNotFound:
+		v.Refused, _ = problem(err)
+	default:
+		return err
+	}
+	return d.render(w, http.StatusOK, "remove", "", view{Title: "Remove " + v.Device, Customer: v.Customer, Section: "customers", Body: v})
+}
+
+// removeDevice removes a device.
+func (d *Dashboard) removeDevice(w http.ResponseWriter, r *http.Request) error {
+	customer, device, command := r.PostFormValue("id"), r.PostFormValue("device"), r.PostFormValue("command")
+	res, err := d.config.Licenses.DeactivateDevice(r.Context(), connect.NewRequest(&licensedv1.DeactivateDeviceRequest{
+		CustomerId: customer, DeviceId: device, CommandId: command,
+	}))
+	if err != nil {
+		return err
+	}
+	d.config.Logger.Info("dashboard: a device was removed", "customer", customer, "device", device,
+		"ended", strings.Join(res.Msg.ReleasedTitleIds, " "), "sequence", res.Msg.Sequence, "command", command, "from", r.RemoteAddr)
+	q := url.Values{"id": {customer}, "removed": {device}, "ended": {fmt.Sprint(len(res.Msg.ReleasedTitleIds))}}
+	http.Redirect(w, r, Path+"devices?"+q.Encode(), http.StatusSeeOther)
+	return nil
+}

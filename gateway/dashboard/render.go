@@ -1,0 +1,150 @@
+package dashboard
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"html/template"
+	"net/http"
+	"strings"
+
+	"connectrpc.com/connect"
+)
+
+// view is what every page gets.
+type view struct {
+	// Title of the page.
+	Title string
+	// Customer that the page is about, if it is about one.
+	Customer string
+	// Section is the entry of the navigation that the page belongs to.
+	Section string
+	// CanLogOut says that there is a session.
+	CanLogOut bool
+	// Body is the page's own.
+	Body any
+}
+
+// parsePages parses the templates: each page is the layout with a main part of its own.
+func parsePages() (map[string]*template.Template, error) {
+	root := subtree("templates")
+	layout, err := template.New("layout").Funcs(functions).ParseFS(root, "layout.html", "parts.html")
+	if err != nil {
+		return nil, err
+	}
+	pages := make(map[string]*template.Template)
+	for _, name := range []string{"cluster", "customers", "customer", "devices", "remove", "login", "error"} {
+		page, err := template.Must(layout.Clone()).ParseFS(root, name+".html")
+		if err != nil {
+			return nil, err
+		}
+		pages[name] = page
+	}
+	return pages, nil
+}
+
+// render writes a page, or one of its parts.
+func (d *Dashboard) render(w http.ResponseWriter, status int, page, part string, v view) error {
+	if part == "" {
+		part = "layout"
+	}
+	v.CanLogOut = d.access.token != ""
+	b, err := d.part(page, part, v)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(status)
+	_, _ = w.Write(b) // Nobody is left to tell.
+	return nil
+}
+
+// part returns a part of a page.
+func (d *Dashboard) part(page, part string, v any) ([]byte, error) {
+	var b bytes.Buffer
+	if err := d.pages[page].ExecuteTemplate(&b, part, v); err != nil {
+		return nil, fmt.Errorf("template %s of page %s: %w", part, page, err)
+	}
+	return b.Bytes(), nil
+}
+
+// pageError is an error that people can do something with.
+type pageError struct {
+	status      int
+	title, text string
+	customer    string
+	retry       bool
+}
+
+func (e *pageError) Error() string { return e.title + ": " + e.text }
+
+var errNoPage = &pageError{status: http.StatusNotFound, title: "No such page", text: "The dashboard has no page of that name."}
+
+// errorView is what the page about an error shows.
+type errorView struct {
+	Status      int
+	Title, Text string
+	Customer    string
+	Retry       bool
+}
+
+// fail shows an error.
+func (d *Dashboard) fail(w http.ResponseWriter, r *http.Request, err error) {
+	if r.Context().Err() != nil {
+		return // Whoever asked has gone.
+	}
+	e := d.explain(r, err)
+	body := errorView{Status: e.status, Title: e.title, Text: e.text, Customer: e.customer, Retry: e.retry}
+	if err := d.render(w, e.status, "error", "", view{Title: e.title, Section: "customers", Body: body}); err != nil {
+		d.config.Logger.Error("dashboard: the page about an error cannot be made", "error", err)
+		http.Error(w, e.Error(), e.status)
+	}
+}
+
+// statuses of the API's codes in HTTP, and the titles of pages about them.
+var statuses = map[connect.Code]struct {
+	status int
+	title  string
+}{
+	connect.CodeNotFound:           {http.StatusNotFound, "Nothing there"},
+	connect.CodeInvalidArgument:    {http.StatusBadRequest, "That cannot be asked"},
+	connect.CodeOutOfRange:         {http.StatusNotFound, "Outside of what is known"},
+	connect.CodeFailedPrecondition: {http.StatusConflict, "Refused"},
+	connect.CodeUnimplemented:      {http.StatusNotFound, "This node has no such part"},
+	connect.CodeUnavailable:        {http.StatusServiceUnavailable, "Not available now"},
+	connect.CodeDeadlineExceeded:   {http.StatusGatewayTimeout, "It took too long"},
+	connect.CodeResourceExhausted:  {http.StatusServiceUnavailable, "Too busy now"},
+	connect.CodeDataLoss:           {http.StatusInternalServerError, "The history is damaged"},
+}
+
+// explain finds the words for an error.
+func (d *Dashboard) explain(r *http.Request, err error) *pageError {
+	var known *pageError
+	if errors.As(err, &known) {
+		return known
+	}
+	customer := r.FormValue("id")
+	var api *connect.Error
+	if errors.As(err, &api) {
+		if s, ok := statuses[api.Code()]; ok {
+			retry := s.status >= http.StatusServiceUnavailable
+			return &pageError{status: s.status, title: s.title, text: sentence(api.Message()), customer: customer, retry: retry}
+		}
+	}
+	d.config.Logger.Error("dashboard: a page failed", "path", r.URL.Path, "customer", customer, "error", err)
+	return &pageError{
+		status: http.StatusInternalServerError, title: "Something went wrong", customer: customer, retry: true,
+		text: "This is a defect of the service; its log says more.",
+	}
+}
+
+// sentence begins a text with a capital and ends it with a full stop.
+func sentence(s string) string {
+	if s == "" {
+		return s
+	}
+	if !strings.ContainsAny(s[len(s)-1:], ".!?") {
+		s += "."
+	}
+	return strings.ToUpper(s[:1]) + s[1:]
+}

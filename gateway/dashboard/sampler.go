@@ -1,0 +1,176 @@
+package dashboard
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"licensed/messages/licensedv1"
+)
+
+// How often the cluster is asked: while somebody looks, and while nobody does.
+const (
+	watchedEvery = time.Second
+	idleEvery    = 10 * time.Second
+)
+
+// keptSamples is how many are kept for the charts: ten minutes of those that somebody looked at.
+const keptSamples = 600
+
+// snapshotTimeout is how long the cluster may take to say how it does.
+const snapshotTimeout = 3 * time.Second
+
+// sampler asks the cluster how it does, and keeps the answers of the last minutes. Safe for concurrent
+// use.
+type sampler struct {
+	cluster Cluster
+	now     func() time.Time
+	cancel  context.CancelFunc
+	wake    chan struct{} // somebody began to look
+	stopped chan struct{}
+
+	mu       sync.Mutex
+	samples  []sample                  // oldest first
+	last     *licensedv1.ClusterStatus // nil before the first
+	lastAt   time.Time
+	err      error         // of the last attempt
+	news     chan struct{} // closed at the next attempt
+	watchers int
+	closed   bool
+}
+
+func newSampler(c Cluster, now func() time.Time) *sampler {
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &sampler{
+		cluster: c, now: now, cancel: cancel,
+		wake: make(chan struct{}, 1), stopped: make(chan struct{}), news: make(chan struct{}),
+	}
+	go s.run(ctx)
+	return s
+}
+
+func (s *sampler) close() {
+	s.cancel()
+	<-s.stopped
+}
+
+func (s *sampler) run(ctx context.Context) {
+	defer close(s.stopped)
+	defer s.end()
+	for {
+		s.sample(ctx)
+		timer := time.NewTimer(s.pause())
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		case <-s.wake:
+			timer.Stop()
+		}
+	}
+}
+
+func (s *sampler) pause() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.watchers > 0 {
+		return watchedEvery
+	}
+	return idleEvery
+}
+
+// sample asks once.
+func (s *sampler) sample(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, snapshotTimeout)
+	defer cancel()
+	status, err := s.cluster.Snapshot(ctx)
+	now := s.now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err = err; err == nil {
+		if s.last != nil && now.After(s.lastAt) {
+			s.samples = append(s.samples, difference(s.last, status, now, now.Sub(s.lastAt)))
+			if excess := len(s.samples) - keptSamples; excess > 0 {
+				s.samples = append(s.samples[:0], s.samples[excess:]...)
+			}
+		}
+		s.last, s.lastAt = status, now
+	}
+	close(s.news)
+	s.news = make(chan struct{})
+}
+
+// end tells those who wait that nothing more comes.
+func (s *sampler) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	close(s.news)
+}
+
+// watch makes samples come every second until stop is called.
+func (s *sampler) watch() (stop func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.watchers++; s.watchers == 1 {
+		select {
+		case s.wake <- struct{}{}:
+		default:
+		}
+	}
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.watchers--
+	}
+}
+
+// now is what is known at a moment.
+type reading struct {
+	// Status is nil if the cluster never answered. It is shared, and not to be changed.
+	Status *licensedv1.ClusterStatus
+	// Latest sample; nil before there were two readings.
+	Latest *sample
+	// Err says why the last attempt failed.
+	Err error
+	// At is the time of Status.
+	At time.Time
+	// news is closed when there may be another reading, closed says that there will be none.
+	news   <-chan struct{}
+	closed bool
+}
+
+func (s *sampler) read() reading {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := reading{Status: s.last, Err: s.err, At: s.lastAt, news: s.news, closed: s.closed}
+	if n := len(s.samples); n > 0 {
+		latest := s.samples[n-1]
+		r.Latest = &latest
+	}
+	return r
+}
+
+// history returns the samples that are kept.
+func (s *sampler) history() []sample {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]sample(nil), s.samples...)
+}
+
+// first waits for the first attempt.
+func (s *sampler) first(ctx context.Context) reading {
+	for {
+		r := s.read()
+		if r.Status != nil || r.Err != nil || r.closed {
+			return r
+		}
+		select {
+		case <-r.news:
+		case <-ctx.Done():
+			r.Err = ctx.Err()
+			return r
+		}
+	}
+}

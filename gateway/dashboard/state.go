@@ -1,0 +1,240 @@
+package dashboard
+
+import (
+	"fmt"
+	"slices"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"licensed/messages/licensedv1"
+)
+
+// stateView is what is so about a customer, compared with what was so before.
+type stateView struct {
+	Plan   []cell // plan, its limit, devices in use
+	Tables []table
+	// Changes in words.
+	Changes []string
+	// Compared says that there was something to compare with.
+	Compared bool
+}
+
+// table of a state.
+type table struct {
+	Name, One string
+	Columns   []column
+	Rows      []row
+	// Ended is how many of the rows are of things that ended.
+	Ended int
+	// Empty says what it means that there are none.
+	Empty string
+}
+
+type column struct {
+	Name  string
+	Right bool
+}
+
+// row of a table.
+type row struct {
+	Key   string
+	Cells []cell
+	// Mark is new, changed, gone or nothing.
+	Mark string
+	// Ended says that it is of something that ended.
+	Ended bool
+	// Device and Title name a licence that can be explained.
+	Device, Title string
+}
+
+type cell struct {
+	Name, Text string
+	// Was is what it said before, where that is something else.
+	Was     string
+	Changed bool
+	Right   bool
+}
+
+// compare makes the tables of a state and marks what differs from the one before, if that is known.
+func compare(before, now *licensedv1.CustomerState) stateView {
+	v := stateView{Plan: planOf(now), Tables: tablesOf(now), Compared: before != nil}
+	if before == nil {
+		return v
+	}
+	if before.CustomerId != "" { // Not the nothing before the first event.
+		for i, was := range planOf(before) {
+			if c := &v.Plan[i]; c.Text != was.Text {
+				c.Was, c.Changed = was.Text, true
+				v.Changes = append(v.Changes, fmt.Sprintf("%s: %s, was %s", c.Name, c.Text, was.Text))
+			}
+		}
+	}
+	for i, was := range tablesOf(before) {
+		v.Changes = append(v.Changes, v.Tables[i].mark(was)...)
+	}
+	return v
+}
+
+// mark marks what differs from the same table before, and says so.
+func (t *table) mark(before table) (changes []string) {
+	was := make(map[string]row, len(before.Rows))
+	for _, r := range before.Rows {
+		was[r.Key] = r
+	}
+	for i := range t.Rows {
+		r := &t.Rows[i]
+		former, ok := was[r.Key]
+		delete(was, r.Key)
+		if !ok {
+			r.Mark = "new"
+			changes = append(changes, fmt.Sprintf("%s %s: new", t.One, r.Key))
+			continue
+		}
+		for j := range r.Cells {
+			c := &r.Cells[j]
+			if c.Text == former.Cells[j].Text {
+				continue
+			}
+			r.Mark, c.Changed, c.Was = "changed", true, former.Cells[j].Text
+			changes = append(changes, fmt.Sprintf("%s %s: %s %s, was %s", t.One, r.Key, c.Name, c.Text, c.Was))
+		}
+	}
+	for _, r := range before.Rows {
+		if _, gone := was[r.Key]; gone {
+			r.Mark = "gone"
+			t.Rows = append(t.Rows, r)
+			changes = append(changes, fmt.Sprintf("%s %s: no longer known", t.One, r.Key))
+		}
+	}
+	return changes
+}
+
+func planOf(s *licensedv1.CustomerState) []cell {
+	plan := s.PlanId
+	if s.DefaultPlan {
+		plan += " (default)"
+	}
+	return []cell{
+		{Name: "Plan", Text: plan},
+		{Name: "Devices with downloads", Text: fmt.Sprintf("%d of %d", s.DevicesInUse, s.DeviceLimit)},
+		{Name: "Active licences", Text: fmt.Sprint(s.ActiveLicenses)},
+		{Name: "Devices removed, 365 days", Text: fmt.Sprint(s.Deactivations)},
+	}
+}
+
+func tablesOf(s *licensedv1.CustomerState) []table {
+	return []table{licensesOf(s), devicesOf(s), titlesOf(s), studiosOf(s)}
+}
+
+func columnsOf(names ...string) []column {
+	out := make([]column, len(names))
+	for i, n := range names {
+		if n[0] == '>' {
+			out[i] = column{n[1:], true}
+		} else {
+			out[i] = column{n, false}
+		}
+	}
+	return out
+}
+
+// newRow makes the cells of a row.
+func (t *table) newRow(key string, texts ...string) *row {
+	r := row{Key: key}
+	for i, text := range texts {
+		r.Cells = append(r.Cells, cell{Name: t.Columns[i].Name, Text: text, Right: t.Columns[i].Right})
+	}
+	t.Rows = append(t.Rows, r)
+	return &t.Rows[len(t.Rows)-1]
+}
+
+func licensesOf(s *licensedv1.CustomerState) table {
+	t := table{
+		Name: "Licences", One: "Licence", Empty: "No licences.",
+		Columns: columnsOf("Device", "Title", "Status", "Expires", "Acquired", ">Renewals", "Studio"),
+	}
+	licenses := slices.Clone(s.Licenses)
+	slices.SortStableFunc(licenses, func(a, b *licensedv1.LicenseState) int {
+		switch {
+		case a.Active == b.Active:
+			return 0
+		case a.Active:
+			return -1
+		}
+		return 1
+	})
+	for _, l := range licenses {
+		status := "expired"
+		switch {
+		case l.Active:
+			status = "active"
+		case l.ReleasedAt != nil:
+			status = "released"
+		}
+		r := t.newRow(l.DeviceId+"/"+l.TitleId, l.DeviceId, l.TitleId, status, day(l.ExpiresAt), day(l.AcquiredAt), fmt.Sprint(l.Renewals), l.StudioId)
+		r.Device, r.Title = l.DeviceId, l.TitleId
+		if r.Ended = !l.Active; r.Ended {
+			t.Ended++
+		}
+	}
+	return t
+}
+
+func devicesOf(s *licensedv1.CustomerState) table {
+	t := table{
+		Name: "Devices", One: "Device", Empty: "No devices.",
+		Columns: columnsOf("Device", "Status", ">Active licences", "Last download", "Last used"),
+	}
+	for _, d := range s.Devices {
+		status := "active"
+		if !d.Active {
+			status = "removed"
+		}
+		r := t.newRow(d.DeviceId, d.DeviceId, status, fmt.Sprint(d.ActiveLicenses), never(d.LastDownloadAt), never(d.LastUsedAt))
+		if r.Ended = !d.Active; r.Ended {
+			t.Ended++
+		}
+	}
+	return t
+}
+
+func never(t *timestamppb.Timestamp) string {
+	if t == nil {
+		return "never"
+	}
+	return day(t)
+}
+
+func titlesOf(s *licensedv1.CustomerState) table {
+	t := table{
+		Name: "Titles, last 365 days", One: "Title", Empty: "Nothing that counts against a yearly limit.",
+		Columns: columnsOf("Title", ">Downloads", ">Counted playbacks"),
+	}
+	for _, x := range s.Titles {
+		t.newRow(x.TitleId, x.TitleId, fmt.Sprint(x.Downloads), fmt.Sprint(x.CountedPlaybacks))
+	}
+	return t
+}
+
+func studiosOf(s *licensedv1.CustomerState) table {
+	t := table{
+		Name: "Studios", One: "Studio", Empty: "No active licences of any studio.",
+		Columns: columnsOf("Studio", ">Active licences"),
+	}
+	for _, x := range s.Studios {
+		t.newRow(x.StudioId, x.StudioId, fmt.Sprint(x.ActiveLicenses))
+	}
+	return t
+}
+
+// named returns the devices and titles that a state knows.
+func named(s *licensedv1.CustomerState) (devices, titles []string) {
+	for _, d := range s.Devices {
+		devices = append(devices, d.DeviceId)
+	}
+	for _, l := range s.Licenses {
+		titles = append(titles, l.TitleId)
+	}
+	slices.Sort(titles)
+	return devices, slices.Compact(titles)
+}

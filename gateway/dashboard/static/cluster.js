@@ -1,0 +1,38 @@
+// The cluster page, live.
+import { Chart, keep } from "./charts.js";
+import { patch } from "./patch.js";
+
+const chart = (name, options) => new Chart(document.querySelector(`[data-chart=${name}]`), options);
+const charts = [
+  chart("throughput", { unit: "/s", series: [{ label: "commands", value: (s) => s.commands }, { label: "queries", value: (s) => s.queries }] }),
+  chart("latency", { unit: "ms", log: true, series: [{ label: "median", value: (s) => s.p50 }, { label: "p99", value: (s) => s.p99 }, { label: "p99.9", value: (s) => s.p999 }] }),
+  chart("refusals", { unit: "/s", names: (s) => s.refusals }),
+  chart("errors", { unit: "/s", names: (s) => s.errors }),
+  chart("residency", { unit: "/s", series: [{ label: "read from the store", value: (s) => s.recoveries }, { label: "left, being idle", value: (s) => s.passivations }, { label: "gave up", value: (s) => s.gaveUp }] }),
+  chart("lag", { unit: "s", series: [{ label: "longest waiting customer", value: (s) => s.lag }] }),
+];
+
+let samples = [];
+const connection = document.getElementById("connection");
+const say = (text) => {
+  if (connection.textContent !== text) connection.textContent = text;
+};
+say("Connecting…");
+
+const live = new EventSource("/dashboard/live");
+live.addEventListener("open", () => say("Live, a point each second."));
+live.addEventListener("error", () => say(live.readyState === EventSource.CLOSED ? "Not connected. Load the page again." : "The connection broke; trying again…"));
+live.addEventListener("samples", (e) => {
+  samples = keep(samples, JSON.parse(e.data) ?? []);
+  for (const c of charts) c.show(samples);
+  document.documentElement.dataset.samples = samples.length;
+});
+for (const part of ["board", "map"]) {
+  live.addEventListener(part, (e) => patch(document.getElementById(part), JSON.parse(e.data)));
+}
+
+// What the pointer is at is also said below the picture, where a touch can read it.
+document.getElementById("map").addEventListener("pointerover", (e) => {
+  const title = e.target.closest("rect")?.querySelector("title")?.textContent;
+  if (title) document.getElementById("shard").textContent = title;
+});

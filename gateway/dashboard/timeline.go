@@ -1,0 +1,249 @@
+package dashboard
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+
+	"licensed/messages/licensedv1"
+)
+
+// around is how many events are listed on either side of the moment.
+const around = 100
+
+// timelineView is the list of events around a moment, newest first, and the strip of all.
+type timelineView struct {
+	selection
+	Head  uint64
+	Items []itemView
+	// Later and Earlier are moments from which more can be seen; 0 if there is no more there.
+	Later, Earlier uint64
+	Strip          stripView
+}
+
+// itemView is an event, a gap or the border between the tiers.
+type itemView struct {
+	Event *eventView
+	Gap   *licensedv1.HistoryGap
+	// Chosen marks the moment that is shown.
+	Chosen bool
+	// First marks the last listed event of a command, the others follow.
+	First bool
+	// Border says that from here on, back in time, events are in the archive.
+	Border bool
+}
+
+// timeline lists the events around a moment.
+func (d *Dashboard) timeline(ctx context.Context, s selection) (timelineView, error) {
+	v := timelineView{selection: s}
+	var newer, older []*licensedv1.HistoryItem
+	var newerEnd, olderEnd *licensedv1.HistoryEnd
+	g, ctx := errgroup.WithContext(ctx)
+	collect := func(to *[]*licensedv1.HistoryItem) func(*licensedv1.HistoryItem) error {
+		return func(i *licensedv1.HistoryItem) error {
+			*to = append(*to, i)
+			return nil
+		}
+	}
+	request := func() *licensedv1.ListEventsRequest {
+		return &licensedv1.ListEventsRequest{CustomerId: s.Customer, DeviceId: s.Device, TitleId: s.Title, Limit: around}
+	}
+	if s.At > 0 {
+		g.Go(func() (err error) {
+			r := request()
+			r.FromSequence = s.At + 1
+			newerEnd, err = d.list(ctx, r, collect(&newer))
+			return err
+		})
+	}
+	g.Go(func() (err error) {
+		r := request()
+		r.NewestFirst, r.ToSequence = true, s.At
+		olderEnd, err = d.list(ctx, r, collect(&older))
+		return err
+	})
+	g.Go(func() (err error) {
+		v.Strip, err = d.strip(ctx, s)
+		return err
+	})
+	if err := g.Wait(); err != nil {
+		return v, err
+	}
+	v.Head = olderEnd.HeadSequence
+	slices.Reverse(newer)
+	items := append(newer, older...)
+	if len(items) > 0 {
+		if newerEnd.GetLimited() {
+			v.Later = last(items[0])
+		}
+		if olderEnd.GetLimited() {
+			v.Earlier = first(items[len(items)-1])
+		}
+	}
+	v.Items = itemsOf(items, s.At, v.Head)
+	return v, nil
+}
+
+func first(i *licensedv1.HistoryItem) uint64 {
+	return max(i.GetEvent().GetSequence(), i.GetGap().GetFromSequence())
+}
+
+func last(i *licensedv1.HistoryItem) uint64 {
+	return max(i.GetEvent().GetSequence(), i.GetGap().GetToSequence())
+}
+
+func itemsOf(items []*licensedv1.HistoryItem, at, head uint64) []itemView {
+	if at == 0 {
+		at = head
+	}
+	out := make([]itemView, 0, len(items))
+	command, tier := "", licensedv1.Tier_TIER_HOT
+	for _, i := range items {
+		if g := i.GetGap(); g != nil {
+			out = append(out, itemView{Gap: g, Chosen: g.FromSequence <= at && at <= g.ToSequence})
+			command = ""
+			continue
+		}
+		e := eventOf(i.GetEvent())
+		out = append(out, itemView{
+			Event: &e, Chosen: e.Sequence == at, First: e.CommandId != command,
+			Border: e.Tier == licensedv1.Tier_TIER_ARCHIVE && tier == licensedv1.Tier_TIER_HOT,
+		})
+		command, tier = e.CommandId, e.Tier
+	}
+	return out
+}
+
+// The strip shows the whole history at once: so many bars, and up to so many events are looked at.
+const (
+	stripBars = 120
+	stripMost = 20_000
+)
+
+// stripView is the history as bars.
+type stripView struct {
+	Bars []barView
+	// Width of the picture; its height is 32.
+	Width int
+	// Complete is not set if the history is too long to be drawn.
+	Complete bool
+	// Archived is the last event in the archive, 0 for none.
+	Archived uint64
+}
+
+type barView struct {
+	X      int
+	Y, H   int
+	Class  string // archive, hot or gap
+	Refuse int    // height of the part that was refused
+	RY     int
+}
+
+type bar struct{ events, refused, archived, missing, matching int }
+
+// strip draws a history; what the filter leaves out is left out.
+func (d *Dashboard) strip(ctx context.Context, s selection) (stripView, error) {
+	head, err := d.head(ctx, s.Customer)
+	if err != nil {
+		return stripView{}, err
+	}
+	n := min(stripBars, int(head))
+	v := stripView{Width: n * 6, Complete: head <= stripMost}
+	if !v.Complete {
+		return v, nil
+	}
+	bars := make([]bar, n)
+	at := func(sequence uint64) *bar { return &bars[min(uint64(n-1), (sequence-1)*uint64(n)/head)] }
+	_, err = d.list(ctx, &licensedv1.ListEventsRequest{CustomerId: s.Customer, DeviceId: s.Device, TitleId: s.Title, ToSequence: head},
+		func(i *licensedv1.HistoryItem) error {
+			if g := i.GetGap(); g != nil {
+				for q := g.FromSequence; q <= min(g.ToSequence, head); q++ {
+					at(q).missing++
+				}
+				return nil
+			}
+			e := i.GetEvent()
+			b := at(e.Sequence)
+			b.events++
+			if e.Tier == licensedv1.Tier_TIER_ARCHIVE {
+				b.archived++
+				v.Archived = max(v.Archived, e.Sequence)
+			}
+			if e.Event == "CommandRefused" {
+				b.refused++
+			}
+			return nil
+		})
+	if err != nil {
+		return stripView{}, err
+	}
+	v.Bars = drawn(bars)
+	return v, nil
+}
+
+func drawn(bars []bar) []barView {
+	const height = 32
+	most := 1
+	for _, b := range bars {
+		most = max(most, b.events+b.missing)
+	}
+	out := make([]barView, 0, len(bars))
+	for i, b := range bars {
+		if b.events+b.missing == 0 {
+			continue
+		}
+		h := max(4, height*(b.events+b.missing)/most)
+		v := barView{X: i * 6, Y: height - h, H: h, Class: "hot"}
+		switch {
+		case b.missing > 0:
+			v.Class = "gap"
+		case 2*b.archived > b.events:
+			v.Class = "archive"
+		}
+		if b.refused > 0 {
+			v.Refuse = max(3, h*b.refused/(b.events+b.missing))
+			v.RY = height - v.Refuse
+		}
+		out = append(out, v)
+	}
+	return out
+}
+
+// download sends all events of a customer as JSON: an array, or what came before an error and no end
+// of the array, which no reader takes for whole.
+func (d *Dashboard) download(w http.ResponseWriter, r *http.Request) error {
+	s, err := selectionOf(r)
+	if err != nil {
+		return err
+	}
+	if _, err := d.head(r.Context(), s.Customer); err != nil {
+		return noHistoryYet(s.Customer, err)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Disposition", attachment(s.Customer+".events.json"))
+	out, separator := bufio.NewWriter(w), "[\n"
+	_, err = d.list(r.Context(), &licensedv1.ListEventsRequest{CustomerId: s.Customer, DeviceId: s.Device, TitleId: s.Title},
+		func(i *licensedv1.HistoryItem) error {
+			line, err := itemJSON(s.Customer, i)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(out, "%s%s", separator, line)
+			separator = ",\n"
+			return err
+		})
+	if err != nil {
+		d.config.Logger.Warn("dashboard: a download was cut off", "customer", s.Customer, "error", err)
+		panic(http.ErrAbortHandler)
+	}
+	if separator == "[\n" {
+		_, _ = out.WriteString("[")
+	}
+	_, _ = out.WriteString("\n]\n")
+	_ = out.Flush()
+	return nil
+}
