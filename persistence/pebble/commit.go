@@ -3,7 +3,9 @@ package pebble
 import (
 	"fmt"
 	"runtime/debug"
+	"sync"
 
+	"github.com/cespare/xxhash/v2"
 	pebbledb "github.com/cockroachdb/pebble/v2"
 
 	"licensed/persistence"
@@ -32,6 +34,7 @@ const (
 // group is writes that share one batch and one sync. Store.mu guards it, but for the batch once the
 // committer took the group.
 type group struct {
+	number  uint64 // in the order of the log, from 1
 	batch   *pebbledb.Batch
 	waiters []waiter
 	writes  int // waiters and compare-and-sets
@@ -58,12 +61,24 @@ func (w waiter) tell(err error) {
 	w.done(err)
 }
 
-// openGroup returns the group that collects writes, for one more. Requires s.mu.
-func (s *Store) openGroup() *group {
+// openGroup returns the group that collects writes, for one more, of that aggregate; "" if it is of none.
+// Requires s.mu.
+func (s *Store) openGroup(aggregate string) *group {
 	g := s.lastGroup()
 	g.writes++
 	s.pendingWrites++
+	if aggregate != "" {
+		*s.touched.by(aggregate) = g.number
+	}
 	return g
+}
+
+// touched has the number of the last group that writes something of an aggregate, by hash of its id. A
+// read of another aggregate that shares the place waits for a sync that does not concern it.
+type touched [1 << 13]uint64
+
+func (t *touched) by(aggregate string) *uint64 {
+	return &t[xxhash.Sum64String(aggregate)%uint64(len(t))]
 }
 
 func (s *Store) lastGroup() *group {
@@ -75,6 +90,8 @@ func (s *Store) lastGroup() *group {
 		g, s.idle = s.idle[n-1], s.idle[:n-1]
 	}
 	g.batch = s.db.NewBatch()
+	s.lastNumber++
+	g.number = s.lastNumber
 	s.pending = append(s.pending, g)
 	return g
 }
@@ -161,9 +178,7 @@ func (s *Store) acknowledge() {
 		if !ok {
 			return
 		}
-		for i := range waiters {
-			waiters[i].done(nil)
-		}
+		tell(waiters)
 		if err := g.batch.Close(); err != nil {
 			s.stop(fmt.Errorf("batch: %w", err))
 			return
@@ -171,6 +186,28 @@ func (s *Store) acknowledge() {
 		clear(waiters)
 		s.recycle(g, waiters[:0])
 	}
+}
+
+// share is how many callbacks one goroutine runs: they may do what callers do next, and a large group
+// keeps all processors busy.
+const share = 64
+
+// tell tells writers that all is well.
+func tell(waiters []waiter) {
+	var others sync.WaitGroup
+	for len(waiters) > share {
+		part := waiters[:share]
+		waiters = waiters[share:]
+		others.Go(func() {
+			for i := range part {
+				part[i].done(nil)
+			}
+		})
+	}
+	for i := range waiters {
+		waiters[i].done(nil)
+	}
+	others.Wait()
 }
 
 // landed takes a durable group, the first one flying, out of the books and returns whom to tell. It
@@ -182,6 +219,7 @@ func (s *Store) landed(g *group) ([]waiter, bool) {
 		return nil, false
 	}
 	s.flying = append(s.flying[:0], s.flying[1:]...)
+	s.durable = g.number
 	if s.rowsIn == g {
 		s.rowsIn = nil
 	}

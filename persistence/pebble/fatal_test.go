@@ -10,6 +10,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	pebbledb "github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -283,6 +284,13 @@ func TestReadErrorIsTheReadersAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
+	// The engine itself has nothing to read: no compaction, no statistics of its tables.
+	if err := s.db.Compact(t.Context(), []byte{0}, []byte{0xff}, false); err != nil {
+		t.Fatal(err)
+	}
+	for m := s.db.Metrics(); !m.Table.InitialStatsCollectionComplete || m.Table.PendingStatsCollectionCount > 0; m = s.db.Metrics() {
+		time.Sleep(time.Millisecond)
+	}
 	broken.On()
 	if _, err := s.TopRoot(t.Context(), ids[len(ids)/2]); !errors.Is(err, persistence.ErrUnavailable) || !errors.Is(err, syscall.EIO) {
 		t.Errorf("%v, want ErrUnavailable and EIO", err)

@@ -11,7 +11,7 @@ import (
 // MarkArchived implements persistence.Housekeeping.
 func (s *Store) MarkArchived(ctx context.Context, key persistence.RootKey, m persistence.ArchiveMark) error {
 	row := append(appendRootKey(nil, key), suffixMark...)
-	err := s.write(ctx, func(g *group) { s.put(g, row, persistence.AppendArchiveMark(nil, &m)) })
+	err := s.write(ctx, key.Aggregate, func(g *group) { s.put(g, row, persistence.AppendArchiveMark(nil, &m)) })
 	if err != nil {
 		return fmt.Errorf("mark root %v: %w", key, err)
 	}
@@ -22,7 +22,7 @@ func (s *Store) MarkArchived(ctx context.Context, key persistence.RootKey, m per
 func (s *Store) DeleteRecords(ctx context.Context, p persistence.Partition) error {
 	first := appendPartition(nil, &p)
 	end := partitionEnd(slices.Clone(first))
-	err := s.write(ctx, func(g *group) {
+	err := s.write(ctx, p.Aggregate, func(g *group) {
 		if err := g.batch.DeleteRange(first, end, nil); err != nil {
 			panic(fmt.Sprintf("pebble: plain batch refused a deletion: %v", err)) // it never does
 		}
@@ -42,7 +42,7 @@ func (s *Store) StripRoot(ctx context.Context, key persistence.RootKey, snapshot
 	}
 	bare := r.Strip(snapshotAt)
 	row := appendRootKey(nil, key)
-	err = s.write(ctx, func(g *group) {
+	err = s.write(ctx, key.Aggregate, func(g *group) {
 		s.put(g, row, persistence.AppendRoot(nil, &bare))
 		s.put(g, append(row, suffixStrip...), encodeStrip(snapshotAt))
 	})
@@ -73,8 +73,8 @@ func addToRoot(r *persistence.Root, suffix, value []byte) error {
 	return nil
 }
 
-// write adds rows to the open group and waits until it is durable.
-func (s *Store) write(ctx context.Context, fill func(*group)) error {
+// write adds rows of an aggregate to the open group and waits until it is durable.
+func (s *Store) write(ctx context.Context, aggregate string, fill func(*group)) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("%w: %w", persistence.ErrUnknownOutcome, err)
 	}
@@ -84,7 +84,7 @@ func (s *Store) write(ctx context.Context, fill func(*group)) error {
 		defer s.mu.Unlock()
 		return s.err
 	}
-	g := s.openGroup()
+	g := s.openGroup(aggregate)
 	fill(g)
 	g.waiters = append(g.waiters, waiter{done: func(err error) { outcome <- err }})
 	s.wakeCommitter()

@@ -36,7 +36,7 @@ func (s *Store) putRoot(ctx context.Context, r *persistence.Root, done func(erro
 	if s.err != nil {
 		return s.err
 	}
-	g := s.openGroup()
+	g := s.openGroup(r.Key.Aggregate)
 	s.key = appendRootKey(s.key[:0], r.Key)
 	s.value = persistence.AppendRoot(s.value[:0], r)
 	s.put(g, s.key, s.value)
@@ -67,7 +67,7 @@ func (s *Store) append(ctx context.Context, m *persistence.Mutation, done func(e
 	if s.err != nil {
 		return s.err
 	}
-	g := s.openGroup()
+	g := s.openGroup(m.Partition.Aggregate)
 	s.key = appendPartition(s.key[:0], &m.Partition)
 	prefix := len(s.key)
 	for i := range m.Records {
@@ -103,17 +103,17 @@ func putRootError(r *persistence.Root, err error) error {
 
 // TopRoot implements persistence.Journal.
 func (s *Store) TopRoot(ctx context.Context, aggregate string) (persistence.Root, error) {
-	return s.readRoot(ctx, aggregate, appendAggregate(nil, kindRoot, aggregate))
+	return s.readRoot(ctx, aggregate, aggregate, appendAggregate(nil, kindRoot, aggregate))
 }
 
 // ReadRoot implements persistence.Journal.
 func (s *Store) ReadRoot(ctx context.Context, key persistence.RootKey) (persistence.Root, error) {
-	return s.readRoot(ctx, key, appendRootKey(nil, key))
+	return s.readRoot(ctx, key, key.Aggregate, appendRootKey(nil, key))
 }
 
-// readRoot returns the first root whose key starts with prefix; name is what to call it in errors.
-func (s *Store) readRoot(ctx context.Context, name any, prefix []byte) (persistence.Root, error) {
-	roots, err := read(ctx, s, func() ([]persistence.Root, error) {
+// readRoot returns the aggregate's first root whose key starts with prefix; name is what to call it in errors.
+func (s *Store) readRoot(ctx context.Context, name any, aggregate string, prefix []byte) (persistence.Root, error) {
+	roots, err := read(ctx, s, aggregate, func() ([]persistence.Root, error) {
 		return s.scanRoots(prefix, append(slices.Clone(prefix), 0xff), 1)
 	})
 	if err != nil {
@@ -133,7 +133,7 @@ func (s *Store) ReadRoots(ctx context.Context, aggregate string, below persisten
 		below.Aggregate = aggregate
 		lower = append(appendRootKey(nil, below), afterRoot)
 	}
-	roots, err := read(ctx, s, func() ([]persistence.Root, error) { return s.scanRoots(lower, upper, limit) })
+	roots, err := read(ctx, s, aggregate, func() ([]persistence.Root, error) { return s.scanRoots(lower, upper, limit) })
 	if err != nil {
 		return nil, fmt.Errorf("roots of %s: %w", aggregate, err)
 	}
@@ -197,7 +197,7 @@ func (s *Store) ReadRecords(ctx context.Context, p persistence.Partition, after 
 	prefix := appendPartition(nil, &p)
 	lower := append(appendNumber(slices.Clone(prefix), after), 0) // just above that key
 	upper := partitionEnd(slices.Clone(prefix))
-	records, err := read(ctx, s, func() ([]persistence.Record, error) {
+	records, err := read(ctx, s, p.Aggregate, func() ([]persistence.Record, error) {
 		return s.scanRecords(prefix, lower, upper, limit)
 	})
 	if err != nil {
@@ -228,7 +228,7 @@ func (s *Store) scanRecords(prefix, lower, upper []byte, limit int) ([]persisten
 
 // Aggregates implements persistence.Journal, in the order of the ids' bytes.
 func (s *Store) Aggregates(ctx context.Context, after string, limit int) ([]string, error) {
-	ids, err := read(ctx, s, func() ([]string, error) { return s.scanAggregates(after, limit) })
+	ids, err := read(ctx, s, "", func() ([]string, error) { return s.scanAggregates(after, limit) })
 	if err != nil {
 		return nil, fmt.Errorf("aggregates: %w", err)
 	}
@@ -292,8 +292,8 @@ func firstError(errs ...error) error {
 
 // read runs f on another goroutine, so that the caller need not wait longer than its context for
 // a disk that hangs, and returns f's value when all that f may have seen is durable: what one read
-// saw, later reads must see, also after a power loss.
-func read[T any](ctx context.Context, s *Store, f func() (T, error)) (T, error) {
+// saw, later reads must see, also after a power loss. It sees rows of that aggregate only; "" means any.
+func read[T any](ctx context.Context, s *Store, aggregate string, f func() (T, error)) (T, error) {
 	var zero T
 	if err := ctx.Err(); err != nil {
 		return zero, fmt.Errorf("%w: %w", persistence.ErrUnavailable, err)
@@ -319,7 +319,7 @@ func read[T any](ctx context.Context, s *Store, f func() (T, error)) (T, error) 
 	select {
 	case r := <-results:
 		if r.err == nil {
-			r.err = s.awaitFlying(ctx)
+			r.err = s.awaitSeen(ctx, aggregate)
 		}
 		if r.err != nil {
 			return zero, r.err
@@ -332,10 +332,11 @@ func read[T any](ctx context.Context, s *Store, f func() (T, error)) (T, error) 
 	}
 }
 
-// awaitFlying waits until all that the engine was given so far is durable.
-func (s *Store) awaitFlying(ctx context.Context) error {
+// awaitSeen waits until all that the engine was given of an aggregate is durable.
+func (s *Store) awaitSeen(ctx context.Context, aggregate string) error {
 	s.mu.Lock()
-	if len(s.flying) == 0 || s.failed {
+	untouched := aggregate != "" && *s.touched.by(aggregate) <= s.durable
+	if untouched || len(s.flying) == 0 || s.failed {
 		defer s.mu.Unlock()
 		return s.failure()
 	}

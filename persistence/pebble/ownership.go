@@ -54,7 +54,7 @@ func (s *Store) change(ctx context.Context, swap func() (key, value []byte)) err
 		return s.err
 	}
 	if key, value := swap(); key != nil {
-		g := s.openGroup()
+		g := s.openGroup("")
 		s.put(g, key, value)
 		s.rowsIn = g
 		s.wakeCommitter()

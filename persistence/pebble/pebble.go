@@ -112,6 +112,9 @@ type Store struct {
 	// engine was given and that are not known to be durable, first come first.
 	pending, flying             []*group
 	pendingWrites, flyingWrites int
+	// lastNumber is the number of the last group opened, durable that of the last one known to be durable.
+	lastNumber, durable uint64
+	touched             touched
 	// rows has leases and shards as they will be once rowsIn, if any, is durable.
 	rows   ownership.Table
 	rowsIn *group
@@ -339,7 +342,7 @@ func (s *Store) Close() error {
 // takes hard links, and no space until compactions remove what they link to. Open opens a checkpoint
 // like any store. Errors: ErrUnavailable.
 func (s *Store) Checkpoint(ctx context.Context, dir string) error {
-	_, err := read(ctx, s, func() (struct{}, error) {
+	_, err := read(ctx, s, "", func() (struct{}, error) {
 		return struct{}{}, s.db.Checkpoint(dir, pebbledb.WithFlushedWAL())
 	})
 	if err != nil {
@@ -362,7 +365,7 @@ type Metrics struct {
 
 // Metrics returns the figures of the store and its engine.
 func (s *Store) Metrics(ctx context.Context) (Metrics, error) {
-	m, err := read(ctx, s, func() (*pebbledb.Metrics, error) { return s.db.Metrics(), nil })
+	m, err := read(ctx, s, "", func() (*pebbledb.Metrics, error) { return s.db.Metrics(), nil })
 	if err != nil {
 		return Metrics{}, fmt.Errorf("metrics: %w", err)
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	pebbledb "github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -172,6 +173,41 @@ func (s *Store) rowsUnderWay() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.rowsIn != nil
+}
+
+// A read waits for the sync of what it may have seen, and not for that of others.
+func TestReadWaitsForItsAggregateOnly(t *testing.T) {
+	s, g := openGated(t)
+	g.set(true)
+	done := make(chan error, 1)
+	s.Append(t.Context(), testMutation("a", 1), func(err error) { done <- err })
+	<-g.arrived
+	if _, err := s.ReadRecords(t.Context(), testPartition("b"), 0, 1); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.TopRoot(t.Context(), "b"); !errors.Is(err, persistence.ErrNotFound) {
+		t.Error(err)
+	}
+	for what, read := range map[string]func(context.Context) error{
+		"records of the aggregate": func(ctx context.Context) error {
+			_, err := s.ReadRecords(ctx, testPartition("a"), 0, 1)
+			return err
+		},
+		"all aggregates": func(ctx context.Context) error {
+			_, err := s.Aggregates(ctx, "", 1)
+			return err
+		},
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		if err := read(ctx); !errors.Is(err, persistence.ErrUnavailable) {
+			t.Errorf("read of %s before the sync: %v, want ErrUnavailable", what, err)
+		}
+		cancel()
+	}
+	g.set(false)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
 }
 
 func TestAggregatesShareSyncs(t *testing.T) {
