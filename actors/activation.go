@@ -27,6 +27,9 @@ type activation struct {
 	unpacked bool      // as counted by the registry
 	began    time.Time // of the recovery under way
 
+	reads   atomic.Pointer[RowsRead] // the next read
+	reading atomic.Bool              // whether a goroutine looks for it
+
 	// The callbacks of writes, made once.
 	appended    func(error)
 	rootWritten func(error)
@@ -136,12 +139,12 @@ func (a *activation) begin(c actor.Context) {
 	a.setUnpacked(true)
 	a.appended = func(err error) {
 		if err == nil {
-			a.post(appendedWell)
+			a.deliver(appendedWell)
 			return
 		}
-		a.post(appendedResult{err})
+		a.deliver(appendedResult{err})
 	}
-	a.rootWritten = func(err error) { a.post(rootWrittenResult{err}) }
+	a.rootWritten = func(err error) { a.deliver(rootWrittenResult{err}) }
 }
 
 func (a *activation) do(c actor.Context, out *Outputs) {
@@ -160,10 +163,10 @@ func (a *activation) do(c actor.Context, out *Outputs) {
 	}
 	if out.ReadTop {
 		a.began = a.rt.now()
-		go a.readTop(a.machine.aggregate)
+		a.read(&RowsRead{Partition: persistence.Partition{RootKey: persistence.RootKey{Aggregate: a.machine.aggregate}}})
 	}
 	if out.ReadRows != nil {
-		go a.readRows(*out.ReadRows)
+		a.read(out.ReadRows)
 	}
 	if out.Recovered != nil {
 		a.rt.registry.resize(&a.entry, a.size())
@@ -177,20 +180,50 @@ func (a *activation) do(c actor.Context, out *Outputs) {
 	}
 }
 
-func (a *activation) readTop(aggregate string) {
-	root, err := a.rt.journal.TopRoot(a.rt.context, aggregate)
-	a.post(topResult{&root, err})
+// read starts a read, of records or, with Limit 0, of the top root. What was read may well ask for the
+// next read on the goroutine that read it; that one goes on with it then.
+func (a *activation) read(r *RowsRead) {
+	a.reads.Store(r)
+	if a.reading.CompareAndSwap(false, true) {
+		a.rt.dispatcher.Schedule(a.readAll)
+	}
 }
 
-func (a *activation) readRows(r RowsRead) {
+// readAll reads until nothing is asked for.
+func (a *activation) readAll() {
+	for {
+		if r := a.reads.Swap(nil); r != nil {
+			a.deliver(a.readOne(r))
+			continue
+		}
+		a.reading.Store(false)
+		if a.reads.Load() == nil || !a.reading.CompareAndSwap(false, true) {
+			return
+		}
+	}
+}
+
+func (a *activation) readOne(r *RowsRead) (result any) {
+	if r.Limit == 0 {
+		root, err := a.rt.journal.TopRoot(a.rt.context, r.Partition.Aggregate)
+		return topResult{&root, err}
+	}
 	records, err := a.rt.journal.ReadRecords(a.rt.context, r.Partition, r.After, r.Limit)
-	a.post(rowsResult{records, err})
+	return rowsResult{records, err}
 }
 
 // post sends a message to the actor, from any goroutine.
 func (a *activation) post(message any) {
 	if !a.ended.Load() {
 		a.mailbox.PostUserMessage(message)
+	}
+}
+
+// deliver posts the result of a read or write from a goroutine of the store's, or of ours, that has nothing
+// better to do than to hand it over as well.
+func (a *activation) deliver(result any) {
+	if !a.ended.Load() {
+		a.mailbox.postAndRun(result, 1)
 	}
 }
 

@@ -166,7 +166,9 @@ type hot struct {
 
 	rootFlight *persistence.Root // sent, not known to be durable
 	flight     *persistence.Mutation
+	flightEnd  uint64                // last sequence in flight
 	group      *persistence.Mutation // decided, not sent
+	spare      *persistence.Mutation // empty, or nil: the next group
 	rootTry    retry
 	flightTry  retry
 	readTry    retry
@@ -274,8 +276,7 @@ func (m *Machine) advance(in Input) {
 	for {
 		m.decideBacklog(in)
 		if h.flight == nil && len(h.group.Records) > 0 {
-			h.flight, h.group = h.group, &persistence.Mutation{}
-			h.flightTry = retry{}
+			h.launch(m.sequence)
 			h.flight.Partition = m.partition()
 			h.out.Append = h.flight
 		}
@@ -400,22 +401,39 @@ func (m *Machine) appended(in Input) {
 	if h.flight == nil {
 		return
 	}
-	records := h.flight.Records
 	switch {
 	case in.Err == nil:
-		m.durable = records[len(records)-1].Sequence
-		clear(records)
-		h.flight.Records = records[:0]
-		if len(h.group.Records) == 0 {
-			h.group = h.flight // its space is used again
-		}
-		h.flight = nil
+		m.durable = h.flightEnd
+		h.landed()
 	case errors.Is(in.Err, persistence.ErrRejected) && h.flightTry.attempts == 0:
 		m.failFlight(in.Err)
 	case errors.Is(in.Err, persistence.ErrRejected):
 		m.end(fmt.Errorf("append: %w", in.Err))
 	default:
 		h.flightTry.failed(in.Now, &m.env.Config)
+	}
+}
+
+// launch makes the group, which ends with that sequence, the mutation in flight.
+func (h *hot) launch(end uint64) {
+	h.flight, h.flightEnd, h.flightTry = h.group, end, retry{}
+	if h.group, h.spare = h.spare, nil; h.group == nil {
+		h.group = &persistence.Mutation{}
+	}
+}
+
+// keptRecords is how many records of a durable mutation are left as they are, to be overwritten.
+const keptRecords = 4
+
+// landed takes the durable mutation out of flight, and keeps its space.
+func (h *hot) landed() {
+	f := h.flight
+	if h.flight = nil; len(f.Records) > keptRecords {
+		clear(f.Records)
+	}
+	f.Records = f.Records[:0]
+	if h.spare = f; len(h.group.Records) == 0 {
+		h.group, h.spare = f, h.group
 	}
 }
 

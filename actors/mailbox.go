@@ -54,22 +54,22 @@ func (m *mailbox) UserMessageCount() int {
 	return len(m.user)
 }
 
-// postAndRun is PostUserMessage on a goroutine that has nothing else to do until the answer: if nobody
-// hands messages over, it does so itself, which spares a switch between goroutines. It must not hold
-// locks. After a few messages it leaves the rest, which others posted, to the dispatcher.
-func (m *mailbox) postAndRun(message any) {
+// postAndRun is PostUserMessage on a goroutine that has nothing better to do: if nobody hands messages
+// over, it does so itself, which spares a switch between goroutines. It must not hold locks. After so
+// many messages, the first of which is its own, it leaves the rest, which others posted, to the dispatcher.
+func (m *mailbox) postAndRun(message any, limit int) {
 	m.mu.Lock()
 	m.user = append(m.user, message)
 	start := !m.running
 	m.running = true
 	m.mu.Unlock()
-	if start && !m.handOver(guestMessages) {
+	if start && !m.handOver(limit) {
 		m.dispatcher.Schedule(m.run)
 	}
 }
 
 const (
-	guestMessages = 4 // that postAndRun hands over at most
+	guestMessages = 4 // that a client's goroutine hands over at most
 	keptSlots     = 4 // for messages, while there is none
 )
 

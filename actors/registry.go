@@ -3,6 +3,7 @@ package actors
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cespare/xxhash/v2"
 )
@@ -14,7 +15,7 @@ type entry struct {
 	lru  *lru // the list it is in, nil once it left the registry
 	prev *entry
 	next *entry
-	used int64 // coarse time of the last request, Unix nanoseconds
+	used int64 // time of the last request, Unix nanoseconds, up to registry.grain earlier
 	size int64 // estimated bytes, as last counted
 	// pending counts requests that were handed to the actor and not answered.
 	pending atomic.Int32
@@ -67,13 +68,15 @@ func (s *stripe) oldest() *entry {
 // registry holds the aggregates in memory, striped by id.
 type registry struct {
 	stripe   [stripes]stripe
+	grain    int64 // of times of use, in nanoseconds: a busy entry is not moved for each request
 	resident atomic.Int64
 	leaving  atomic.Int64 // bytes of those asked to leave to make room
 	bytes    atomic.Int64
 	unpacked atomic.Int64
 }
 
-func (g *registry) init() {
+func (g *registry) init(grain time.Duration) {
+	g.grain = grain.Nanoseconds()
 	for i := range g.stripe {
 		s := &g.stripe[i]
 		s.entries = map[string]*entry{}
@@ -101,8 +104,10 @@ func (g *registry) acquire(id string, now int64, limit int, start func(id string
 		return nil
 	}
 	e.pending.Add(1)
-	e.used = now
-	g.move(e, &s.work)
+	if e.lru != &s.work || now-e.used >= g.grain {
+		e.used = now
+		g.move(e, &s.work)
+	}
 	return e
 }
 
@@ -217,19 +222,19 @@ func (g *registry) sweepIdle(packBefore, retireBefore int64) {
 	}
 }
 
-// sweepBytes asks the least recently used aggregates to leave until the rest is within the bound.
+// sweepBytes asks the least recently used aggregates to leave until the rest is within the bound. It looks
+// again after each, since sizes change meanwhile: aggregates are packed.
 func (g *registry) sweepBytes(bound int64) {
-	for excess := g.bytes.Load() - g.leaving.Load() - bound; excess > 0; {
-		size := g.retireOldest()
-		if size == 0 {
+	for {
+		leaving := g.leaving.Load() // before bytes, or those who leave in between would count as staying
+		if g.bytes.Load()-leaving <= bound || !g.retireOldest() {
 			return
 		}
-		excess -= size
 	}
 }
 
-// retireOldest asks the least recently used aggregate to leave and returns its size, or 0 if there is none.
-func (g *registry) retireOldest() int64 {
+// retireOldest asks the least recently used aggregate to leave, or returns false if there is none.
+func (g *registry) retireOldest() bool {
 	oldest, used := -1, int64(0)
 	for i := range g.stripe {
 		s := &g.stripe[i]
@@ -240,17 +245,16 @@ func (g *registry) retireOldest() int64 {
 		s.Unlock()
 	}
 	if oldest < 0 {
-		return 0
+		return false
 	}
 	s := &g.stripe[oldest]
 	s.Lock()
 	defer s.Unlock()
 	e := s.oldest()
 	if e == nil {
-		return 0
+		return true // it is at work again
 	}
-	size := max(e.size, 1)
 	g.move(e, &s.leaving)
 	e.act.post(retire{})
-	return size
+	return true
 }

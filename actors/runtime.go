@@ -80,7 +80,7 @@ func New(o Options) (*Runtime, error) {
 	r.dispatcher = newDispatcher(256 * runtime.GOMAXPROCS(0))
 	r.props = actor.PropsFromProducer(func() actor.Actor { return r.spawned },
 		actor.WithMailbox(func() actor.Mailbox { return &r.spawned.mailbox }), actor.WithDispatcher(r.dispatcher))
-	r.registry.init()
+	r.registry.init(min(o.Config.CompactAfter, o.Config.IdleAfter) / 8)
 	r.context, r.cancel = context.WithCancel(context.Background())
 	r.sweeper.Add(1)
 	go r.sweep()
@@ -149,7 +149,7 @@ func (r *Runtime) ask(ctx context.Context, id string, q *Request) error {
 		r.inFlight.Add(-1)
 		return fmt.Errorf("%w: %d requests are waiting for this aggregate", ErrOverloaded, r.env.Config.MaxQueue)
 	}
-	e.act.mailbox.postAndRun(q)
+	e.act.mailbox.postAndRun(q, guestMessages)
 	select {
 	case <-q.done:
 		return nil

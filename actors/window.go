@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/cespare/xxhash/v2"
-
 	"licensed/persistence"
 )
 
@@ -32,8 +30,8 @@ type window struct {
 	// horizon is the latest issue time among evicted entries, Unix milliseconds; 0 for none.
 	horizon int64
 
-	// hashes counts the entries by hash of their id; nil while there are few.
-	hashes map[uint64]uint16
+	// hashes are those of the ids, empty while there are few.
+	hashes hashSet
 }
 
 // WindowConfig bounds the window of remembered commands.
@@ -77,10 +75,10 @@ func (w *window) find(id string) (remembered, bool) {
 	var space [1 + maxIDLength]byte
 	key := packID(space[:0], id)
 	if w.count > scanLimit {
-		if w.hashes == nil {
+		if w.hashes.count == 0 {
 			w.index()
 		}
-		if w.hashes[xxhash.Sum64(key)] == 0 {
+		if !w.hashes.has(hashOf(key)) {
 			return remembered{}, false
 		}
 	}
@@ -107,9 +105,8 @@ func (w *window) entry(i int) remembered {
 }
 
 func (w *window) index() {
-	w.hashes = make(map[uint64]uint16, w.count)
 	for i, at := 0, w.head; i < w.count; i++ {
-		w.hashes[xxhash.Sum64(packedID(w.buf[at:]))]++
+		w.hashes.add(hashOf(packedID(w.buf[at:])))
 		at += skipEntry(w.buf[at:])
 	}
 }
@@ -153,8 +150,8 @@ func (w *window) add(e remembered, c *WindowConfig) {
 	w.buf = packEntry(w.buf, &e, w.lastTime, w.lastSeq)
 	w.lastTime, w.lastSeq = e.executedAt, e.sequence
 	w.count++
-	if w.hashes != nil {
-		w.hashes[xxhash.Sum64(e.id)]++
+	if w.hashes.count > 0 {
+		w.hashes.add(hashOf(e.id))
 	}
 }
 
@@ -164,11 +161,8 @@ func (w *window) evict(old remembered) {
 	w.count--
 	w.firstTime, w.firstSeq = old.executedAt, old.sequence
 	w.horizon = max(w.horizon, old.issuedAt)
-	if w.hashes != nil {
-		h := xxhash.Sum64(old.id)
-		if w.hashes[h]--; w.hashes[h] == 0 {
-			delete(w.hashes, h)
-		}
+	if w.hashes.count > 0 {
+		w.hashes.remove(hashOf(old.id))
 	}
 	if w.count == 0 || w.head > 4096 && w.head > len(w.buf)/2 {
 		w.buf, w.head = append([]byte(nil), w.buf[w.head:]...), 0
