@@ -55,6 +55,8 @@ const (
 	ReasonOtherHistory = "OTHER_HISTORY"
 	// ReasonUnsupported: this node has no such part, an archive for instance.
 	ReasonUnsupported = "UNSUPPORTED"
+	// ReasonNoMember: the cluster has no member of that name.
+	ReasonNoMember = "NO_MEMBER"
 	// ReasonBug: a defect of the server. Not executed, unless the message says otherwise.
 	ReasonBug = "BUG"
 )

@@ -14,8 +14,13 @@ import (
 	"licensed/persistence"
 )
 
-// ErrUnsupported says that a node has no such part.
-var ErrUnsupported = errors.New("not supported by this node")
+// Errors of operations.
+var (
+	// ErrUnsupported says that a node has no such part.
+	ErrUnsupported = errors.New("not supported by this node")
+	// ErrNoMember says that the cluster has no member of that name.
+	ErrNoMember = errors.New("no such member of the cluster")
+)
 
 // Operations are what an operator may ask of the node behind the gateway. They are safe for concurrent
 // use.
@@ -24,6 +29,9 @@ type Operations interface {
 	Node(ctx context.Context) (*licensedv1.GetNodeResponse, error)
 	// Cluster tells how the cluster does, as the node sees it.
 	Cluster(ctx context.Context) (*licensedv1.ClusterStatus, error)
+	// Drain has the member of that name hand over all its shards. It returns when that is begun. Errors:
+	// ErrUnsupported if there is no cluster, ErrNoMember.
+	Drain(ctx context.Context, name string) error
 	// Customers returns up to limit ids of customers with a history, after the last id of the former page.
 	Customers(ctx context.Context, after string, limit int) ([]string, error)
 	// Passivate takes a customer out of memory, unless it is at work.
@@ -80,6 +88,27 @@ func (s *adminService) GetCluster(
 		return nil, s.failed(ctx, "", err, false)
 	}
 	return connect.NewResponse(&licensedv1.GetClusterResponse{Cluster: cluster}), nil
+}
+
+// DrainNode implements licensedv1connect.AdminServiceHandler.
+func (s *adminService) DrainNode(
+	ctx context.Context, r *connect.Request[licensedv1.DrainNodeRequest],
+) (*connect.Response[licensedv1.DrainNodeResponse], error) {
+	var v violations
+	v.id("name", r.Msg.Name)
+	if err := invalid(v); err != nil {
+		return nil, err
+	}
+	err := s.config.Operations.Drain(ctx, r.Msg.Name)
+	switch {
+	case errors.Is(err, ErrUnsupported):
+		return nil, apiError(connect.CodeUnimplemented, ReasonUnsupported, "this process is alone; there is nobody to hand its customers over to")
+	case errors.Is(err, ErrNoMember):
+		return nil, apiError(connect.CodeNotFound, ReasonNoMember, fmt.Sprintf("the cluster has no member %q", r.Msg.Name))
+	case err != nil:
+		return nil, s.failed(ctx, "", err, false)
+	}
+	return connect.NewResponse(&licensedv1.DrainNodeResponse{}), nil
 }
 
 // ListCustomers implements licensedv1connect.AdminServiceHandler.

@@ -46,6 +46,16 @@ func (p *past) Cluster(context.Context) (*licensedv1.ClusterStatus, error) {
 	return &licensedv1.ClusterStatus{Name: "test"}, p.fails
 }
 
+func (p *past) Drain(_ context.Context, name string) error {
+	switch name {
+	case "alone":
+		return gateway.ErrUnsupported
+	case "stranger":
+		return fmt.Errorf("drain: %w", gateway.ErrNoMember)
+	}
+	return p.fails
+}
+
 func (p *past) Customers(_ context.Context, after string, limit int) ([]string, error) {
 	var ids []string
 	for id := range p.records {
@@ -108,6 +118,14 @@ func TestNodeAndCustomers(t *testing.T) {
 	cluster, err := a.GetCluster(t.Context(), connect.NewRequest(&licensedv1.GetClusterRequest{}))
 	if err != nil || cluster.Msg.Cluster.GetName() != "test" {
 		t.Errorf("%v, %v", cluster, err)
+	}
+	for name, code := range map[string]connect.Code{
+		"n1": 0, "alone": connect.CodeUnimplemented, "stranger": connect.CodeNotFound, "": connect.CodeInvalidArgument, "a/b": connect.CodeInvalidArgument,
+	} {
+		_, err := a.DrainNode(t.Context(), connect.NewRequest(&licensedv1.DrainNodeRequest{Name: name}))
+		if (err == nil) != (code == 0) || err != nil && connect.CodeOf(err) != code {
+			t.Errorf("drain %q: %v, want %v", name, err, code)
+		}
 	}
 	var all []string
 	for after := ""; ; {

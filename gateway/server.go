@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,7 +14,7 @@ import (
 // maxStreams per HTTP/2 connection: one busy client may use a single connection.
 const maxStreams = 1000
 
-// Server serves a handler on one TCP address: HTTP/1.1 and unencrypted HTTP/2.
+// Server serves a handler on one TCP address: HTTP/1.1 and HTTP/2, encrypted or not.
 type Server struct {
 	listener net.Listener
 	http     *http.Server
@@ -21,20 +22,22 @@ type Server struct {
 }
 
 // Listen binds the address ("127.0.0.1:8080"; port 0 chooses one). Clients may connect from then on,
-// and are served from Start on.
-func Listen(address string, log *slog.Logger) (*Server, error) {
+// and are served from Start on. With a TLS configuration, which has a certificate, it speaks nothing else.
+func Listen(address string, encryption *tls.Config, log *slog.Logger) (*Server, error) {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %q: %w", address, err)
 	}
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
-	protocols.SetUnencryptedHTTP2(true)
+	protocols.SetHTTP2(encryption != nil)
+	protocols.SetUnencryptedHTTP2(encryption == nil)
 	return &Server{
 		listener: l,
 		failed:   make(chan error, 1),
 		http: &http.Server{
 			Protocols: &protocols,
+			TLSConfig: encryption,
 			HTTP2:     &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
 			// A client that trickles its request must not hold a connection for ever. Replies have
 			// the deadline of their request instead, since profiles take longer.
@@ -55,7 +58,11 @@ func (s *Server) Addr() net.Addr { return s.listener.Addr() }
 func (s *Server) Start(h http.Handler) <-chan error {
 	s.http.Handler = h
 	go func() {
-		if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+		serve := s.http.Serve
+		if s.http.TLSConfig != nil {
+			serve = func(l net.Listener) error { return s.http.ServeTLS(l, "", "") }
+		}
+		if err := serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
 			s.failed <- fmt.Errorf("serve %v: %w", s.Addr(), err)
 		}
 	}()

@@ -9,10 +9,10 @@ import (
 func (p *program) configCommand() *cobra.Command {
 	o := newOptions()
 	c := &cobra.Command{
-		Use:   "config [flags of dev]",
+		Use:   "config",
 		Short: "Print the settings in effect, and where each comes from",
-		Long: "config takes the flags, environment and settings file that dev takes and prints what dev would\n" +
-			"run with, as a settings file. Secrets are masked.",
+		Long: "config takes the flags, environment and settings file that dev, serve, node and gateway take, and\n" +
+			"prints what they would run with, as a settings file. Secrets are masked.",
 		Example: "  licensed config --config licensed.yaml\n  LICENSED_LISTEN=:8080 licensed config",
 		Args:    noArguments,
 	}
@@ -26,7 +26,7 @@ func (p *program) configCommand() *cobra.Command {
 		if err != nil {
 			return usageError{err}
 		}
-		if _, err := o.nodeConfig(log); err != nil {
+		if _, err := o.aloneConfig(log); err != nil {
 			return usageError{err}
 		}
 		return s.print(p.stdout)

@@ -1,6 +1,10 @@
 // Command licensed is the daemon of the licence accounting service.
 //
 //	licensed dev      everything in one process, for development
+//	licensed serve    a member of a cluster that holds customers and serves the API
+//	licensed node     a member that holds customers
+//	licensed gateway  a member that serves the API
+//	licensed health   whether a process is ready, for containers
 //	licensed schema   the tables on Cassandra
 //	licensed config   the settings in effect, and where each comes from
 //	licensed version  what was built
@@ -74,7 +78,7 @@ func (p *program) run(ctx context.Context, args []string) int {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w (see %s --help)", err, c.CommandPath())}
 	})
-	root.AddCommand(p.devCommand(), p.schemaCommand(), p.configCommand(), p.versionCommand())
+	root.AddCommand(p.devCommand(), p.serveCommand(), p.nodeCommand(), p.gatewayCommand(), p.schemaCommand(), p.healthCommand(), p.configCommand(), p.versionCommand())
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitOK

@@ -24,6 +24,7 @@ type options struct {
 	logLevel    string
 	logFormat   string
 	readyFile   string
+	host        string // of addresses that are not given
 	demo        bool
 	demoConfig  demo.Config
 }
@@ -47,8 +48,10 @@ func (o *options) bind(f *pflag.FlagSet) {
 	c := &o.config
 	f.String(configFlag, "", "settings `file` (YAML: names of flags and values)")
 	o.bindStore(f)
+	f.StringVar(&o.host, "host", "", "`host` of all addresses to listen on that are not given")
 	f.StringVar(&c.Listen, "listen", c.Listen, "`address` of the API (gRPC, gRPC-Web, JSON); port 0 chooses one")
 	f.StringVar(&c.Admin, "admin", c.Admin, "`address` of metrics, profiles and health checks; empty for none")
+	o.bindCluster(f)
 	f.StringVar(&c.Policy, "policy", c.Policy, "policy `file`; without one the built-in policy holds")
 
 	f.IntVar(&c.Runtime.SnapshotEvery, "snapshot-every", c.Runtime.SnapshotEvery,
@@ -87,6 +90,38 @@ func (o *options) bindStore(f *pflag.FlagSet) {
 	f.StringVar(&c.StorePasswordFile, "store-password-file", c.StorePasswordFile, "`file` with the password for --store, in place of one in the URL")
 	f.StringVar(&c.Data, "data", c.Data, "`directory` of the embedded store, made if missing")
 	hasPassword(f, "store")
+}
+
+// bindCluster declares the flags of a process that is one of several.
+func (o *options) bindCluster(f *pflag.FlagSet) {
+	c, m := &o.config, &o.config.Cluster
+	f.StringVar(&c.Name, "name", c.Name, "`name` of this process, unique in the cluster and the same after a restart; empty for that of the machine")
+	f.StringVar(&m.Name, "cluster", m.Name, "`name` of the cluster, fixed when it is created")
+	f.StringSliceVar(&m.Join, "join", m.Join, "`members` to begin with: addresses, or DNS names of many, with or without the port of --bind")
+	f.StringVar(&m.Bind, "bind", m.Bind, "`address` for gossip, TCP and UDP")
+	f.StringVar(&m.Advertise, "advertise", m.Advertise, "`address` that others reach --bind under, if it is another")
+	f.StringVar(&m.NodeListen, "node-listen", m.NodeListen, "`address` for requests between processes of the cluster")
+	f.StringVar(&m.NodeAdvertise, "node-advertise", m.NodeAdvertise, "`address` that others reach --node-listen under, if it is another")
+	f.StringVar(&m.Label, "label", m.Label, "`label` that keeps the gossip of clusters on one network apart")
+	f.StringVar(&m.KeyFile, "gossip-key-file", m.KeyFile, "`file` with the key that encrypts gossip: 16, 24 or 32 bytes in base64, the same for all members")
+	f.StringVar(&m.NodeTLS.Cert, "node-tls-cert", m.NodeTLS.Cert, "`file` with the certificate for requests between processes")
+	f.StringVar(&m.NodeTLS.Key, "node-tls-key", m.NodeTLS.Key, "`file` with its private key")
+	f.StringVar(&m.NodeTLS.CA, "node-tls-ca", m.NodeTLS.CA, "`file` with the certificates that sign those of the others")
+	f.StringVar(&c.APITLS.Cert, "tls-cert", c.APITLS.Cert, "`file` with the certificate of the API; empty for unencrypted")
+	f.StringVar(&c.APITLS.Key, "tls-key", c.APITLS.Key, "`file` with its private key")
+	f.StringVar(&c.APITLS.CA, "tls-ca", c.APITLS.CA, "`file` with the certificates that sign those of clients, which then need one")
+	o.bindNode(f)
+}
+
+// bindNode declares the flags of a node of a cluster.
+func (o *options) bindNode(f *pflag.FlagSet) {
+	m := &o.config.Cluster
+	f.Uint32Var(&m.Shards, "shards", m.Shards, "`number` of shards of a cluster that is created now; an existing one keeps its own")
+	f.DurationVar(&m.LeaseTTL, "lease-ttl", m.LeaseTTL, "time without a sign of life after which a node is declared dead; the same for all nodes")
+	f.StringVar(&m.Confirm, "confirm", m.Confirm,
+		"`how` a node makes sure before each reply that it may still speak: lease, by its clock, or read, by a read of its lease, for machines that can be frozen with their clocks")
+	f.Float64Var(&m.Capacity, "capacity", m.Capacity, "`share` of the shards in relation to other nodes'")
+	f.Float64Var(&m.MovesPerSecond, "moves-per-second", m.MovesPerSecond, "`shards` that this node hands over in a second, at most")
 }
 
 // bindArchive declares the flags of the archive tier.
@@ -130,6 +165,30 @@ func (o *options) archiveConfig(c *node.Config) error {
 	return nil
 }
 
+// spreadHost gives the host to the addresses that nobody gave.
+func (o *options) spreadHost(f *pflag.FlagSet) error {
+	if o.host == "" {
+		return nil
+	}
+	if strings.ContainsAny(o.host, "[]/ ") {
+		return fmt.Errorf("host: %q is no host", o.host)
+	}
+	c := &o.config
+	for flag, address := range map[string]*string{
+		"listen": &c.Listen, "admin": &c.Admin, "bind": &c.Cluster.Bind, "node-listen": &c.Cluster.NodeListen,
+	} {
+		if f.Changed(flag) {
+			continue
+		}
+		_, port, err := net.SplitHostPort(*address)
+		if err != nil {
+			return err
+		}
+		*address = net.JoinHostPort(o.host, port)
+	}
+	return nil
+}
+
 // nodeConfig checks the options and returns the node's part of them.
 func (o *options) nodeConfig(log *slog.Logger) (node.Config, error) {
 	c := o.config
@@ -139,13 +198,8 @@ func (o *options) nodeConfig(log *slog.Logger) (node.Config, error) {
 		return c, fmt.Errorf("max-resident: cannot tell the memory of this machine, give bytes: %w", err)
 	}
 	c.Runtime.MaxResidentBytes = o.maxResident.of(memory)
-	for _, a := range []struct{ flag, value string }{{"listen", c.Listen}, {"admin", c.Admin}} {
-		if a.value == "" && a.flag == "admin" {
-			continue
-		}
-		if err := checkAddress(a.value); err != nil {
-			return c, fmt.Errorf("%s: %w", a.flag, err)
-		}
+	if err := checkAddresses(&c); err != nil {
+		return c, err
 	}
 	if err := c.Validate(); err != nil {
 		return c, err
@@ -166,9 +220,35 @@ func (o *options) nodeConfig(log *slog.Logger) (node.Config, error) {
 	)
 }
 
+// aloneConfig is nodeConfig for commands that become no member of a cluster.
+func (o *options) aloneConfig(log *slog.Logger) (node.Config, error) {
+	o.config.Cluster.Alone = true
+	return o.nodeConfig(log)
+}
+
 func atLeast[T int | float64 | time.Duration](flag string, value, low T) error {
 	if value < low {
 		return fmt.Errorf("%s: is %v, must be at least %v", flag, value, low)
+	}
+	return nil
+}
+
+// checkAddresses says what is wrong with the addresses that the settings have.
+func checkAddresses(c *node.Config) error {
+	m := &c.Cluster
+	for _, a := range []struct {
+		flag, value string
+		optional    bool
+	}{
+		{"listen", c.Listen, false}, {"admin", c.Admin, true}, {"bind", m.Bind, false}, {"advertise", m.Advertise, true},
+		{"node-listen", m.NodeListen, false}, {"node-advertise", m.NodeAdvertise, true},
+	} {
+		if a.value == "" && a.optional {
+			continue
+		}
+		if err := checkAddress(a.value); err != nil {
+			return fmt.Errorf("%s: %w", a.flag, err)
+		}
 	}
 	return nil
 }

@@ -55,7 +55,7 @@ func (p *program) schemaVerb(use, short, long string, run func(context.Context, 
 		if err != nil {
 			return usageError{err}
 		}
-		config, err := o.nodeConfig(log)
+		config, err := o.aloneConfig(log)
 		if err != nil {
 			return usageError{err}
 		}

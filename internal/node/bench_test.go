@@ -34,7 +34,7 @@ func BenchmarkService(b *testing.B) {
 			b.Error(err)
 		}
 	}()
-	empty, err := gateway.Listen("127.0.0.1:0", c.Logger)
+	empty, err := gateway.Listen("127.0.0.1:0", nil, c.Logger)
 	if err != nil {
 		b.Fatal(err)
 	}

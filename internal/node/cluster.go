@@ -40,12 +40,33 @@ func holding(s shards) (h held) {
 	return h
 }
 
-// startOwner starts what owns shards: alone on a store of its own, or as a node of a cluster.
+// unowned are the shards of a gateway: as many, and none of them held.
+type unowned uint32
+
+func (u unowned) Incarnation() persistence.Incarnation { return persistence.Incarnation{} }
+func (u unowned) Shards() uint32                       { return uint32(u) }
+func (u unowned) Epoch(uint32) (uint64, bool)          { return 0, false }
+
+// startOwner starts what owns shards: alone on a store of its own, or as a node of a cluster. A gateway
+// owns none.
 func (n *Node) startOwner(ctx context.Context) error {
 	if n.config.Store == "" {
 		return n.startSolo(ctx)
 	}
-	return n.startNode(ctx)
+	n.clusterMetrics = newClusterMetrics(n)
+	if n.config.Roles.Has(RoleNode) {
+		return n.startNode(ctx)
+	}
+	c := &n.config.Cluster
+	info, err := n.store.CreateCluster(ctx, persistence.ClusterInfo{Name: c.Name, Shards: c.Shards})
+	if err != nil {
+		return fmt.Errorf("find cluster %s: %w", c.Name, err)
+	}
+	if info.Name != c.Name {
+		return fmt.Errorf("%w: it is %q, this gateway is configured for %q", cluster.ErrOtherCluster, info.Name, c.Name)
+	}
+	n.shards = unowned(info.Shards)
+	return nil
 }
 
 // startSolo takes all shards, for the lock on the directory proves that nobody else has them, and starts
@@ -89,31 +110,32 @@ func (n *Node) startNode(ctx context.Context) error {
 			}
 			return h, nil
 		},
+		Changed:  n.changed,
 		Happened: n.happened,
 	})
 	if err != nil {
 		return fmt.Errorf("become a node of cluster %s: %w", c.Name, err)
 	}
-	n.member, n.shards, n.aggregates = node, node, node
+	n.owner.Store(node)
+	n.shards, n.aggregates = node, node
 	n.push("runtime", node.Close)
 	if c.Alone {
-		return n.takeAll(ctx)
+		return n.takeAll(ctx, node)
 	}
 	return nil
 }
 
 // takeAll waits until all shards are held by a process that is alone. If a former one crashed that takes
 // until its lease has run out; if one is there, nothing comes of it.
-func (n *Node) takeAll(ctx context.Context) error {
-	n.member.SetMembers([]ownership.Member{{Name: n.name, Eligible: true}})
-	n.push("shards", n.member.Drain)
+func (n *Node) takeAll(ctx context.Context, node *cluster.Node) error {
+	node.SetMembers([]ownership.Member{{Name: n.name, Eligible: true}})
 	wait := time.NewTimer(takeAllTimeout + 2*n.config.Cluster.LeaseTTL)
 	defer wait.Stop()
 	poll := time.NewTicker(10 * time.Millisecond)
 	defer poll.Stop()
 	for {
-		h := holding(n.member)
-		if h.count == int(n.member.Shards()) {
+		h := holding(node)
+		if h.count == int(node.Shards()) {
 			return nil
 		}
 		select {
@@ -122,7 +144,7 @@ func (n *Node) takeAll(ctx context.Context) error {
 			return ctx.Err()
 		case <-wait.C:
 			return fmt.Errorf("only %d of %d shards could be taken: does another process run on %s?",
-				h.count, n.member.Shards(), n.Store(ctx))
+				h.count, node.Shards(), n.Store(ctx))
 		}
 	}
 }
@@ -141,5 +163,6 @@ func hostName() string {
 
 // confirmed returns whether what the clock says of a lease is enough, or a read says so too.
 func (n *Node) confirmed(ctx context.Context) bool {
-	return n.member == nil || n.member.Confirm(ctx) == nil
+	node := n.owner.Load()
+	return node == nil || node.Confirm(ctx) == nil
 }

@@ -90,6 +90,8 @@ type Config struct {
 	Listen string
 	// Admin is the address of metrics, profiles and health checks; empty for none.
 	Admin string
+	// Dashboard on the admin port.
+	Dashboard DashboardConfig
 	// Policy is the policy file, watched for changes; empty for the built-in policy.
 	Policy string
 	// PolicyPoll is how often the policy file is looked at.

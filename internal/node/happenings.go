@@ -6,19 +6,25 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"licensed/cluster"
+	"licensed/cluster/membership"
 	"licensed/messages/licensedv1"
+	"licensed/persistence"
 )
 
 // keptHappenings is how many a node remembers: what an operator who comes to look may want to know.
 const keptHappenings = 200
 
+// oneMove is for how long shards that change hands alike are told of as one happening.
+const oneMove = 5 * time.Second
+
 // happenings remembers what happened lately. The zero value is empty. It is safe for concurrent use.
 type happenings struct {
 	mu   sync.Mutex
-	list []*licensedv1.Happening // oldest first
+	list []*licensedv1.Happening // oldest first; none is ever changed
 }
 
 // add remembers something, and forgets the oldest if there are too many. The happening is then the
@@ -27,10 +33,36 @@ func (h *happenings) add(at time.Time, what *licensedv1.Happening) {
 	what.At = timestamppb.New(at)
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.append(what)
+}
+
+func (h *happenings) append(what *licensedv1.Happening) {
 	h.list = append(h.list, what)
 	if excess := len(h.list) - keptHappenings; excess > 0 {
 		h.list = slices.Delete(h.list, 0, excess)
 	}
+}
+
+// count remembers something about one shard, together with what happened to others alike just before.
+// text tells of so many.
+func (h *happenings) count(at time.Time, what *licensedv1.Happening, text func(*licensedv1.Happening) string) {
+	what.At = timestamppb.New(at)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i := len(h.list) - 1; i >= 0 && at.Sub(h.list[i].At.AsTime()) < oneMove; i-- {
+		last := h.list[i]
+		if last.Kind != what.Kind || last.Incarnation != what.Incarnation || last.OtherNode != what.OtherNode {
+			continue
+		}
+		more := proto.CloneOf(last)
+		more.Shards, more.Shard = more.Shards+1, nil
+		more.Text = text(more)
+		h.list[i] = more
+		return
+	}
+	what.Shards = 1
+	what.Text = text(what)
+	h.append(what)
 }
 
 // newestFirst returns all.
@@ -44,16 +76,160 @@ func (h *happenings) newestFirst() []*licensedv1.Happening {
 
 // tellReady remembers the start.
 func (n *Node) tellReady() {
-	incarnation, held := n.shards.Incarnation().String(), holding(n.shards)
-	n.happenings.add(n.config.Now(), &licensedv1.Happening{
-		Kind: licensedv1.HappeningKind_HAPPENING_KIND_CLAIMED, Node: n.name, Incarnation: incarnation, Shards: uint32(held.count),
-		Text: fmt.Sprintf("%s took all %d shards, at epochs up to %d", n.name, held.count, held.highest),
-	})
+	incarnation, held := incarnationText(n.shards.Incarnation()), holding(n.shards)
+	if n.owner.Load() == nil && held.count > 0 {
+		n.happenings.add(n.config.Now(), &licensedv1.Happening{
+			Kind: licensedv1.HappeningKind_HAPPENING_KIND_CLAIMED, Node: n.name, Incarnation: incarnation, Shards: uint32(held.count),
+			Text: fmt.Sprintf("%s took all %d shards, at epochs up to %d", n.name, held.count, held.highest),
+		})
+	}
 	n.happenings.add(n.config.Now(), &licensedv1.Happening{
 		Kind: licensedv1.HappeningKind_HAPPENING_KIND_JOINED, Node: n.name, Incarnation: incarnation,
 		Text: fmt.Sprintf("%s is ready, version %s, policy %s", n.name, Version(), n.policy.version()),
 	})
 }
 
-// happened hears what happens to this node of a cluster.
-func (n *Node) happened(h cluster.Happening) {}
+// shardHappenings are those that come shard by shard.
+var shardHappenings = map[cluster.HappeningKind]struct {
+	kind licensedv1.HappeningKind
+	text string // this node, the shards, the other node
+}{
+	cluster.Claimed:   {licensedv1.HappeningKind_HAPPENING_KIND_CLAIMED, "%[1]s took %[2]s"},
+	cluster.TakenOver: {licensedv1.HappeningKind_HAPPENING_KIND_TAKEN_OVER, "%[1]s took %[2]s over from %[3]s, which is dead"},
+	cluster.Released:  {licensedv1.HappeningKind_HAPPENING_KIND_RELEASED, "%[1]s gave %[2]s to %[3]s"},
+	cluster.Lost:      {licensedv1.HappeningKind_HAPPENING_KIND_FENCED, "%[1]s found that %[2]s had become another's"},
+	cluster.Raised:    {licensedv1.HappeningKind_HAPPENING_KIND_FENCED, "%[1]s raised the epoch of %[2]s above that of its history: was ownership restored from a backup?"},
+}
+
+// happened hears what happens to this node of a cluster, from the loop that renews its lease: nothing
+// here waits.
+func (n *Node) happened(h cluster.Happening) {
+	n.clusterMetrics.happened(&h)
+	if h.Kind == cluster.Began || h.Kind == cluster.Ended || h.Kind == cluster.ClockWrong || h.Kind == cluster.ClockRight {
+		n.retell()
+	}
+	what := &licensedv1.Happening{Node: n.name, Incarnation: h.Incarnation.String()}
+	if s, ok := shardHappenings[h.Kind]; ok {
+		what.Kind, what.Shard, what.OtherNode = s.kind, proto.Uint32(h.Shard), n.nameOf(h.Other)
+		n.happenings.count(n.config.Now(), what, func(w *licensedv1.Happening) string {
+			shards, other := fmt.Sprintf("%d shards", w.Shards), w.OtherNode
+			if w.Shard != nil {
+				shards = fmt.Sprintf("shard %d", w.GetShard())
+			}
+			if other == "" {
+				other = "nobody"
+			}
+			return fmt.Sprintf(s.text, n.name, shards, other)
+		})
+		return
+	}
+	switch h.Kind {
+	case cluster.Began:
+		what.Kind, what.Text = licensedv1.HappeningKind_HAPPENING_KIND_JOINED, n.name+" has a lease"
+	case cluster.Ended:
+		what.Kind = licensedv1.HappeningKind_HAPPENING_KIND_INCARNATION_ENDED
+		what.Text = fmt.Sprintf("this run of %s is over: %v", n.name, h.Cause)
+	case cluster.Died:
+		what.Kind, what.OtherNode = licensedv1.HappeningKind_HAPPENING_KIND_DECLARED_DEAD, n.nameOf(h.Other)
+		what.Text = fmt.Sprintf("the lease of %s was marked dead", what.OtherNode)
+	case cluster.ClockWrong:
+		what.Kind = licensedv1.HappeningKind_HAPPENING_KIND_SUSPECTED
+		what.Text = fmt.Sprintf("the clock of %s is %v ahead of the others': it takes no shards", n.name, h.Took.Round(time.Millisecond))
+	case cluster.ClockRight:
+		what.Kind, what.Text = licensedv1.HappeningKind_HAPPENING_KIND_RECOVERED, "the clock of "+n.name+" is right again"
+	}
+	n.happenings.add(n.config.Now(), what)
+}
+
+// acquaintances are the members that were heard of, by incarnation and by name.
+type acquaintances struct {
+	mu    sync.Mutex
+	names map[persistence.Incarnation]string
+	here  map[string]membership.Member // those who seem to be there
+	left  map[string]departure         // those who do not any more
+}
+
+// departure is that of a member.
+type departure struct {
+	membership.Member
+	at time.Time
+}
+
+// rememberLeft is how long a member that left is told of.
+const rememberLeft = time.Hour
+
+// nameOf returns the name of a node by its incarnation, or what is known.
+func (n *Node) nameOf(i persistence.Incarnation) string {
+	if i.IsZero() {
+		return ""
+	}
+	a := &n.acquaintances
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if name := a.names[i]; name != "" {
+		return name
+	}
+	return i.String()
+}
+
+// notice compares who seems to be there with who did before.
+func (n *Node) notice(all []membership.Member) {
+	now := n.config.Now()
+	a := &n.acquaintances
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	before := a.here
+	a.here = make(map[string]membership.Member, len(all))
+	if a.names == nil {
+		a.names, a.left = make(map[persistence.Incarnation]string), make(map[string]departure)
+	}
+	for _, m := range all {
+		a.here[m.Name] = m
+		delete(a.left, m.Name)
+		if i, err := cluster.IncarnationOf(m.Meta.GetIncarnation()); err == nil && !i.IsZero() {
+			a.names[i] = m.Name
+		}
+		if _, known := before[m.Name]; !known && m.Name != n.name {
+			n.happenings.add(now, &licensedv1.Happening{
+				Kind: licensedv1.HappeningKind_HAPPENING_KIND_JOINED, Node: m.Name, Text: m.Name + " is there, version " + m.Meta.GetVersion(),
+			})
+		}
+	}
+	for name, m := range before {
+		if _, there := a.here[name]; there {
+			continue
+		}
+		a.left[name] = departure{m, now}
+		kind, text := licensedv1.HappeningKind_HAPPENING_KIND_SUSPECTED, name+" does not answer"
+		if m.Meta.GetDraining() {
+			kind, text = licensedv1.HappeningKind_HAPPENING_KIND_LEFT, name+" left"
+		}
+		n.happenings.add(now, &licensedv1.Happening{Kind: kind, Node: name, Text: text})
+	}
+	for name, d := range a.left {
+		if now.Sub(d.at) > rememberLeft {
+			delete(a.left, name)
+		}
+	}
+}
+
+// departed returns the members that left lately.
+func (n *Node) departed() []departure {
+	a := &n.acquaintances
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var all []departure
+	for _, d := range a.left {
+		all = append(all, d)
+	}
+	return all
+}
+
+// knows reports whether a member of that name seems to be there.
+func (n *Node) knows(name string) bool {
+	a := &n.acquaintances
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	_, there := a.here[name]
+	return there
+}

@@ -54,6 +54,12 @@ func (n *Node) newHost(a actors.Authority) (*host, error) {
 	return h, nil
 }
 
+// Execute implements cluster.Host.
+func (h *host) Execute(ctx context.Context, customer string, c actors.Command) (actors.Reply, error) {
+	h.node.counts.commands.Add(1)
+	return h.Runtime.Execute(ctx, customer, c)
+}
+
 // Close stops the archiver, then takes no more requests, and returns when none is under way or ctx ended.
 func (h *host) Close(ctx context.Context) error {
 	var err error

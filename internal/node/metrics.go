@@ -3,7 +3,9 @@ package node
 import (
 	"runtime"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -78,7 +80,30 @@ func newRuntimeMetrics(r prometheus.Registerer) *runtimeMetrics {
 }
 
 // counts are the same for those who ask the node instead of its metrics.
-type counts struct{ activations, replayed, passivations, failed atomic.Uint64 }
+type counts struct {
+	activations, replayed, passivations, failed atomic.Uint64
+	commands                                    atomic.Uint64 // that reached the node's customers
+
+	mu     sync.Mutex
+	before uint64 // commands at the time of the last rate
+	at     time.Time
+	last   uint64
+}
+
+// rate returns the commands per second since it was asked before, or what it said then if that was just
+// now.
+func (c *counts) rate(now time.Time) uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	passed := now.Sub(c.at)
+	if passed < time.Second {
+		return c.last
+	}
+	commands := c.commands.Load()
+	c.last = uint64(float64(commands-c.before) / passed.Seconds())
+	c.before, c.at = commands, now
+	return c.last
+}
 
 // observe adds gauges of the runtime's state.
 func observe(r prometheus.Registerer, stats func() actors.Stats) {

@@ -3,23 +3,30 @@
 //
 // # The model
 //
-// A node is a stack of parts. Each is started on top of those it needs and stopped before them:
+// A process is a stack of parts. Each is started on top of those it needs and stopped before them:
 //
 //	admin port     health checks and metrics, there from the first moment to the last
-//	store          the embedded store, which locks its directory
-//	archive        the archive tier in a directory of its own
-//	ownership      the shards that this process may speak for
+//	store          the embedded store, which locks its directory, or the one that a cluster shares
+//	archive        the archive tier: a directory, or a keyspace
 //	policy         the numbers of the rules, read again when the file changes
-//	runtime        the aggregates
-//	archiver       moves closed history to the archive in the background
+//	ownership      the shards that this process may speak for; for each incarnation a host, which is the
+//	               aggregates in memory and the archiver
+//	node port      requests of other processes, and to them
+//	gossip         who else is there
 //	API port       the gateway
 //
-// The way of a request goes up to down in the reverse order: gateway, runtime, ownership, store. So a
-// stop first fails the readiness check, then takes no more requests and waits for those under way,
-// then writes what is pending, and closes the store last. A part is stopped once, also when the start
-// of one above it failed.
+// The way of a request goes up to down in the reverse order: gateway, (another process,) ownership, host,
+// store. So a stop first fails the readiness check, then hands the shards over to others while it goes on
+// to serve, then takes no more requests and waits for those under way, says good-bye, and closes the
+// store last. A part is stopped once, also when the start of one above it failed.
 //
-// A part that fails while running (the disk, a listener) fails the node: it turns unhealthy, reports
+// What a process has of this follows from its settings. With an embedded store it is alone: the lock on
+// the directory proves that no other process has the shards, and there is one host for as long as it
+// lives. With a store that several share it is a node, a gateway, or both ([Roles]): shards are held
+// under a lease, and when that is lost the incarnation ends with its host, and the next one begins. That
+// is no failure of the process.
+//
+// A part that fails while running (the disk, a listener) fails the process: it turns unhealthy, reports
 // the reason on Failed, and is to be stopped; it never repairs itself by guessing.
 package node
 
@@ -39,13 +46,18 @@ import (
 	"licensed/actors"
 	"licensed/cluster"
 	"licensed/gateway"
+	"licensed/gateway/dashboard"
 	"licensed/internal/failpoint"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
 )
 
-// ErrLocked says that another process has the data directory.
-var ErrLocked = persistence.ErrLocked
+// ErrLocked says that another process has the data directory, ErrOtherCluster that the store is that of a
+// cluster of another name.
+var (
+	ErrLocked       = persistence.ErrLocked
+	ErrOtherCluster = cluster.ErrOtherCluster
+)
 
 // Node is a running service.
 type Node struct {
@@ -63,6 +75,7 @@ type Node struct {
 	host       atomic.Pointer[host] // of the present incarnation
 	aggregates gateway.Aggregates
 	gateway    atomic.Pointer[gateway.Gateway]
+	dashboard  atomic.Pointer[dashboard.Dashboard]
 
 	started     time.Time
 	name        string   // for people
@@ -78,8 +91,11 @@ type Node struct {
 	stopping sync.Once
 	stopped  error
 
-	shards shards        // that this process holds, once there are any
-	member *cluster.Node // nil for a node with a store of its own
+	shards         shards                       // that this process holds, once there are any
+	owner          atomic.Pointer[cluster.Node] // nil for a gateway, and a node with a store of its own
+	member         atomic.Pointer[member]       // nil for a process that is alone
+	clusterMetrics *clusterMetrics
+	acquaintances  acquaintances
 
 	mu      sync.Mutex
 	broken  bool
@@ -105,7 +121,7 @@ func Start(ctx context.Context, c Config) (*Node, error) {
 	n.config.Now = failpoint.Clock(n.config.Now)
 	n.started, n.name = n.config.Now(), cmp.Or(n.config.Name, hostName())
 	for _, step := range []func(context.Context) error{
-		n.bind, n.startAdmin, n.openStore, n.openArchive, n.openPolicy, n.startSystem, n.startOwner, n.startAPI,
+		n.bind, n.startAdmin, n.openStore, n.openArchive, n.openPolicy, n.startSystem, n.startOwner, n.startMember, n.startAPI, n.startDrain, n.startDashboard,
 	} {
 		err := ctx.Err()
 		if err == nil {
@@ -128,12 +144,19 @@ func (n *Node) push(name string, stop func(context.Context) error) {
 // bind takes the addresses, before anything slow or exclusive.
 func (n *Node) bind(context.Context) (err error) {
 	if n.config.Admin != "" {
-		if n.admin, err = gateway.Listen(n.config.Admin, n.log); err != nil {
+		if n.admin, err = gateway.Listen(n.config.Admin, nil, n.log); err != nil {
 			return fmt.Errorf("admin port: %w", err)
 		}
 		n.push("admin port", n.admin.Shutdown)
 	}
-	if n.api, err = gateway.Listen(n.config.Listen, n.log); err != nil {
+	if !n.config.Roles.Has(RoleGateway) {
+		return nil
+	}
+	encryption, err := n.config.APITLS.server("tls")
+	if err != nil {
+		return err
+	}
+	if n.api, err = gateway.Listen(n.config.Listen, encryption, n.log); err != nil {
 		return fmt.Errorf("API port: %w", err)
 	}
 	n.push("API address", func(context.Context) error { n.api.Close(); return nil })
@@ -142,12 +165,15 @@ func (n *Node) bind(context.Context) (err error) {
 
 func (n *Node) startAdmin(context.Context) error {
 	if n.admin != nil {
-		go n.watch(n.admin.Start(gateway.AdminHandler(n.health, n.registry, n.log)))
+		go n.watch(n.admin.Start(n.adminHandler()))
 	}
 	return nil
 }
 
 func (n *Node) startAPI(context.Context) error {
+	if n.api == nil {
+		return nil
+	}
 	c := gateway.DefaultConfig()
 	c.MaxDeadline, c.MaxInFlight = n.config.MaxDeadline, n.config.MaxInFlight
 	c.History = &history{reader: n.reader(), kind: n.policy.kind}
@@ -159,6 +185,18 @@ func (n *Node) startAPI(context.Context) error {
 	go n.watch(n.api.Start(g.Handler()))
 	n.push("API port", n.api.Shutdown)
 	n.push("streams", func(context.Context) error { g.EndStreams(); return nil })
+	return nil
+}
+
+// startDrain starts nothing. It is what a stop begins with: the readiness check fails, then other nodes
+// get the shards, while this process goes on to serve.
+func (n *Node) startDrain(context.Context) error {
+	switch m, node := n.member.Load(), n.owner.Load(); {
+	case m != nil:
+		n.push("shards", m.handOver)
+	case node != nil:
+		n.push("shards", node.Drain)
+	}
 	n.push("readiness", n.drain)
 	return nil
 }
@@ -210,8 +248,25 @@ func (n *Node) onFail(silence func()) {
 	}
 }
 
-// API returns the address of the API.
-func (n *Node) API() net.Addr { return n.api.Addr() }
+// API returns the address of the API, nil if there is none.
+func (n *Node) API() net.Addr {
+	if n.api == nil {
+		return nil
+	}
+	return n.api.Addr()
+}
+
+// APIURL returns how clients on this machine reach the API; empty if there is none.
+func (n *Node) APIURL() string {
+	if n.api == nil {
+		return ""
+	}
+	scheme := "http://"
+	if n.config.APITLS != (TLSFiles{}) {
+		scheme = "https://"
+	}
+	return scheme + dialable(n.api.Addr())
+}
 
 // Admin returns the address of the admin port, nil if there is none.
 func (n *Node) Admin() net.Addr {
@@ -219,6 +274,26 @@ func (n *Node) Admin() net.Addr {
 		return nil
 	}
 	return n.admin.Addr()
+}
+
+// Ports returns what there is at which address, for people.
+func (n *Node) Ports() [][2]string {
+	var all [][2]string
+	if n.api != nil {
+		all = append(all, [2]string{"API", n.APIURL() + "  (gRPC, gRPC-Web, JSON)"})
+	}
+	if n.admin != nil {
+		all = append(all, [2]string{"Admin", "http://" + dialable(n.admin.Addr()) + "  (/metrics /debug/pprof/ /healthz /readyz)"})
+	}
+	return all
+}
+
+// dialable returns an address that reaches a listener, also one on all interfaces.
+func dialable(a net.Addr) string {
+	if t, ok := a.(*net.TCPAddr); ok && t.IP.IsUnspecified() {
+		return net.JoinHostPort("localhost", fmt.Sprint(t.Port))
+	}
+	return a.String()
 }
 
 // Store returns where the data is, for people.

@@ -24,7 +24,7 @@ type operations struct{ n *Node }
 func (o *operations) Node(ctx context.Context) (*licensedv1.GetNodeResponse, error) {
 	stats, shards := o.n.runtimeStats(), holding(o.n.shards)
 	return &licensedv1.GetNodeResponse{
-		Name: o.n.name, Incarnation: o.n.shards.Incarnation().String(), Version: Version(), GoVersion: runtime.Version(),
+		Name: o.n.name, Incarnation: incarnationText(o.n.shards.Incarnation()), Version: Version(), GoVersion: runtime.Version(),
 		StartedAt: timestamppb.New(o.n.started), Uptime: durationpb.New(o.n.config.Now().Sub(o.n.started)),
 		ResidentCustomers: uint64(stats.Resident), UnpackedCustomers: uint64(stats.Unpacked), ResidentBytes: uint64(stats.ResidentBytes),
 		RequestsInFlight: uint64(stats.InFlight),
@@ -32,6 +32,18 @@ func (o *operations) Node(ctx context.Context) (*licensedv1.GetNodeResponse, err
 		PolicyVersion: o.n.policy.version(), PolicySource: o.n.policy.source(), Store: o.n.storeStatus(ctx),
 		Archive: o.n.archiveStatus(ctx),
 	}, nil
+}
+
+// Drain implements gateway.Operations.
+func (o *operations) Drain(ctx context.Context, name string) error {
+	m := o.n.member.Load()
+	switch {
+	case m == nil:
+		return gateway.ErrUnsupported
+	case name != o.n.name && !o.n.knows(name):
+		return fmt.Errorf("drain %s: %w", name, gateway.ErrNoMember)
+	}
+	return m.router.Drain(ctx, name)
 }
 
 // Customers implements gateway.Operations.

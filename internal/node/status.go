@@ -21,14 +21,21 @@ func (o *operations) Cluster(ctx context.Context) (*licensedv1.ClusterStatus, er
 	return o.n.clusterStatus(ctx)
 }
 
-// clusterStatus returns the cluster of a node that has its store to itself.
+// clusterStatus returns the cluster as this process sees it.
 func (n *Node) clusterStatus(ctx context.Context) (*licensedv1.ClusterStatus, error) {
+	if m := n.member.Load(); m != nil {
+		return m.clusterStatus(ctx), nil
+	}
 	self, err := n.status(ctx)
 	if err != nil {
 		return nil, err
 	}
+	name := soloCluster
+	if n.config.Store != "" {
+		name = n.config.Cluster.Name
+	}
 	out := &licensedv1.ClusterStatus{
-		Name: soloCluster, Reporter: self.Name, AsOf: timestamppb.New(n.config.Now()), Shards: n.shards.Shards(),
+		Name: name, Reporter: self.Name, AsOf: timestamppb.New(n.config.Now()), Shards: n.shards.Shards(),
 		Nodes: []*licensedv1.NodeStatus{self}, Happenings: n.happenings.newestFirst(), Warnings: self.Warnings,
 	}
 	for id := range n.shards.Shards() {
@@ -49,14 +56,14 @@ var nodeStates = map[gateway.State]licensedv1.NodeState{
 
 // status returns what the node says of itself.
 func (n *Node) status(ctx context.Context) (*licensedv1.NodeStatus, error) {
-	if n.host.Load() == nil {
+	if n.shards == nil {
 		return nil, errNotStarted
 	}
 	stats, held, now := n.runtimeStats(), holding(n.shards), n.config.Now()
 	s := &licensedv1.NodeStatus{
-		Name: n.name, Incarnation: n.shards.Incarnation().String(), Version: Version(),
-		Roles:     []licensedv1.NodeRole{licensedv1.NodeRole_NODE_ROLE_NODE, licensedv1.NodeRole_NODE_ROLE_GATEWAY},
-		StartedAt: timestamppb.New(n.started), SeenAt: timestamppb.New(now), ApiAddress: n.api.Addr().String(),
+		Name: n.name, Incarnation: incarnationText(n.shards.Incarnation()), Version: Version(),
+		Roles:     rolesOf(n.config.Roles),
+		StartedAt: timestamppb.New(n.started), SeenAt: timestamppb.New(now),
 		ShardsOpen: uint32(held.count), LowestEpoch: held.lowest, HighestEpoch: held.highest,
 		ResidentCustomers: uint64(stats.Resident), UnpackedCustomers: uint64(stats.Unpacked), ResidentBytes: uint64(stats.ResidentBytes),
 		RequestsWaiting: uint64(stats.InFlight), PolicyVersion: n.policy.version(), Activity: n.activity(),
@@ -65,6 +72,10 @@ func (n *Node) status(ctx context.Context) (*licensedv1.NodeStatus, error) {
 	if s.State = nodeStates[state]; cause != nil {
 		s.Reason = cause.Error()
 	}
+	if n.api != nil {
+		s.ApiAddress = n.api.Addr().String()
+	}
+	n.addMember(ctx, s)
 	if n.admin != nil {
 		s.AdminAddress = n.admin.Addr().String()
 	}
@@ -130,7 +141,7 @@ func (n *Node) warnings(ctx context.Context, s *licensedv1.NodeStatus) []*licens
 	if s.State == licensedv1.NodeState_NODE_STATE_FAILED {
 		add(licensedv1.WarningLevel_WARNING_LEVEL_CRITICAL, "%s cannot serve: %s. Nothing that was acknowledged is lost; mend the cause and restart it.", s.Name, s.Reason)
 	}
-	if missing := n.shards.Shards() - s.ShardsOpen; missing > 0 {
+	if missing := n.shards.Shards() - s.ShardsOpen; missing > 0 && n.member.Load() == nil {
 		add(licensedv1.WarningLevel_WARNING_LEVEL_CRITICAL, "%d of %d shards are out of service on %s; their customers are not served. A restart takes them again.", missing, n.shards.Shards(), s.Name)
 	}
 	if a := n.archiveStatus(ctx); a != nil {

@@ -81,6 +81,87 @@ func (Severity) EnumDescriptor() ([]byte, []int) {
 	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{0}
 }
 
+type DrainNodeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The configured name of the node.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainNodeRequest) Reset() {
+	*x = DrainNodeRequest{}
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainNodeRequest) ProtoMessage() {}
+
+func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainNodeRequest.ProtoReflect.Descriptor instead.
+func (*DrainNodeRequest) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *DrainNodeRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type DrainNodeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainNodeResponse) Reset() {
+	*x = DrainNodeResponse{}
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainNodeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainNodeResponse) ProtoMessage() {}
+
+func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainNodeResponse.ProtoReflect.Descriptor instead.
+func (*DrainNodeResponse) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{1}
+}
+
 type GetNodeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -89,7 +170,7 @@ type GetNodeRequest struct {
 
 func (x *GetNodeRequest) Reset() {
 	*x = GetNodeRequest{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[0]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -101,7 +182,7 @@ func (x *GetNodeRequest) String() string {
 func (*GetNodeRequest) ProtoMessage() {}
 
 func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[0]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -114,7 +195,7 @@ func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeRequest.ProtoReflect.Descriptor instead.
 func (*GetNodeRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{0}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{2}
 }
 
 type GetNodeResponse struct {
@@ -154,7 +235,7 @@ type GetNodeResponse struct {
 
 func (x *GetNodeResponse) Reset() {
 	*x = GetNodeResponse{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[1]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -166,7 +247,7 @@ func (x *GetNodeResponse) String() string {
 func (*GetNodeResponse) ProtoMessage() {}
 
 func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[1]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -179,7 +260,7 @@ func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeResponse.ProtoReflect.Descriptor instead.
 func (*GetNodeResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{1}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *GetNodeResponse) GetName() string {
@@ -330,7 +411,7 @@ type GetClusterRequest struct {
 
 func (x *GetClusterRequest) Reset() {
 	*x = GetClusterRequest{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[2]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -342,7 +423,7 @@ func (x *GetClusterRequest) String() string {
 func (*GetClusterRequest) ProtoMessage() {}
 
 func (x *GetClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[2]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -355,7 +436,7 @@ func (x *GetClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterRequest.ProtoReflect.Descriptor instead.
 func (*GetClusterRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{2}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{4}
 }
 
 type GetClusterResponse struct {
@@ -367,7 +448,7 @@ type GetClusterResponse struct {
 
 func (x *GetClusterResponse) Reset() {
 	*x = GetClusterResponse{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[3]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -379,7 +460,7 @@ func (x *GetClusterResponse) String() string {
 func (*GetClusterResponse) ProtoMessage() {}
 
 func (x *GetClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[3]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -392,7 +473,7 @@ func (x *GetClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterResponse.ProtoReflect.Descriptor instead.
 func (*GetClusterResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{3}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *GetClusterResponse) GetCluster() *ClusterStatus {
@@ -418,7 +499,7 @@ type StoreStatus struct {
 
 func (x *StoreStatus) Reset() {
 	*x = StoreStatus{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[4]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -430,7 +511,7 @@ func (x *StoreStatus) String() string {
 func (*StoreStatus) ProtoMessage() {}
 
 func (x *StoreStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[4]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -443,7 +524,7 @@ func (x *StoreStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoreStatus.ProtoReflect.Descriptor instead.
 func (*StoreStatus) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{4}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *StoreStatus) GetKind() string {
@@ -501,7 +582,7 @@ type ArchiveStatus struct {
 
 func (x *ArchiveStatus) Reset() {
 	*x = ArchiveStatus{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[5]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -513,7 +594,7 @@ func (x *ArchiveStatus) String() string {
 func (*ArchiveStatus) ProtoMessage() {}
 
 func (x *ArchiveStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[5]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -526,7 +607,7 @@ func (x *ArchiveStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArchiveStatus.ProtoReflect.Descriptor instead.
 func (*ArchiveStatus) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{5}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ArchiveStatus) GetLocation() string {
@@ -597,7 +678,7 @@ type ListCustomersRequest struct {
 
 func (x *ListCustomersRequest) Reset() {
 	*x = ListCustomersRequest{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[6]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -609,7 +690,7 @@ func (x *ListCustomersRequest) String() string {
 func (*ListCustomersRequest) ProtoMessage() {}
 
 func (x *ListCustomersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[6]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -622,7 +703,7 @@ func (x *ListCustomersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCustomersRequest.ProtoReflect.Descriptor instead.
 func (*ListCustomersRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{6}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListCustomersRequest) GetAfter() string {
@@ -649,7 +730,7 @@ type ListCustomersResponse struct {
 
 func (x *ListCustomersResponse) Reset() {
 	*x = ListCustomersResponse{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[7]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -661,7 +742,7 @@ func (x *ListCustomersResponse) String() string {
 func (*ListCustomersResponse) ProtoMessage() {}
 
 func (x *ListCustomersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[7]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -674,7 +755,7 @@ func (x *ListCustomersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCustomersResponse.ProtoReflect.Descriptor instead.
 func (*ListCustomersResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{7}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListCustomersResponse) GetCustomerIds() []string {
@@ -693,7 +774,7 @@ type PassivateCustomerRequest struct {
 
 func (x *PassivateCustomerRequest) Reset() {
 	*x = PassivateCustomerRequest{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[8]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -705,7 +786,7 @@ func (x *PassivateCustomerRequest) String() string {
 func (*PassivateCustomerRequest) ProtoMessage() {}
 
 func (x *PassivateCustomerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[8]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -718,7 +799,7 @@ func (x *PassivateCustomerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PassivateCustomerRequest.ProtoReflect.Descriptor instead.
 func (*PassivateCustomerRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{8}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PassivateCustomerRequest) GetCustomerId() string {
@@ -740,7 +821,7 @@ type PassivateCustomerResponse struct {
 
 func (x *PassivateCustomerResponse) Reset() {
 	*x = PassivateCustomerResponse{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[9]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -752,7 +833,7 @@ func (x *PassivateCustomerResponse) String() string {
 func (*PassivateCustomerResponse) ProtoMessage() {}
 
 func (x *PassivateCustomerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[9]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -765,7 +846,7 @@ func (x *PassivateCustomerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PassivateCustomerResponse.ProtoReflect.Descriptor instead.
 func (*PassivateCustomerResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{9}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PassivateCustomerResponse) GetPassivated() bool {
@@ -793,7 +874,7 @@ type ArchiveCustomerRequest struct {
 
 func (x *ArchiveCustomerRequest) Reset() {
 	*x = ArchiveCustomerRequest{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[10]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -805,7 +886,7 @@ func (x *ArchiveCustomerRequest) String() string {
 func (*ArchiveCustomerRequest) ProtoMessage() {}
 
 func (x *ArchiveCustomerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[10]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -818,7 +899,7 @@ func (x *ArchiveCustomerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArchiveCustomerRequest.ProtoReflect.Descriptor instead.
 func (*ArchiveCustomerRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{10}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ArchiveCustomerRequest) GetCustomerId() string {
@@ -850,7 +931,7 @@ type ArchiveCustomerResponse struct {
 
 func (x *ArchiveCustomerResponse) Reset() {
 	*x = ArchiveCustomerResponse{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[11]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -862,7 +943,7 @@ func (x *ArchiveCustomerResponse) String() string {
 func (*ArchiveCustomerResponse) ProtoMessage() {}
 
 func (x *ArchiveCustomerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[11]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -875,7 +956,7 @@ func (x *ArchiveCustomerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArchiveCustomerResponse.ProtoReflect.Descriptor instead.
 func (*ArchiveCustomerResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{11}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ArchiveCustomerResponse) GetPartitions() uint64 {
@@ -924,7 +1005,7 @@ type VerifyCustomerRequest struct {
 
 func (x *VerifyCustomerRequest) Reset() {
 	*x = VerifyCustomerRequest{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[12]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -936,7 +1017,7 @@ func (x *VerifyCustomerRequest) String() string {
 func (*VerifyCustomerRequest) ProtoMessage() {}
 
 func (x *VerifyCustomerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[12]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -949,7 +1030,7 @@ func (x *VerifyCustomerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyCustomerRequest.ProtoReflect.Descriptor instead.
 func (*VerifyCustomerRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{12}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *VerifyCustomerRequest) GetCustomerId() string {
@@ -979,7 +1060,7 @@ type VerifyCustomerResponse struct {
 
 func (x *VerifyCustomerResponse) Reset() {
 	*x = VerifyCustomerResponse{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[13]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -991,7 +1072,7 @@ func (x *VerifyCustomerResponse) String() string {
 func (*VerifyCustomerResponse) ProtoMessage() {}
 
 func (x *VerifyCustomerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[13]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1004,7 +1085,7 @@ func (x *VerifyCustomerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyCustomerResponse.ProtoReflect.Descriptor instead.
 func (*VerifyCustomerResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{13}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *VerifyCustomerResponse) GetCheckedEvents() uint64 {
@@ -1053,7 +1134,7 @@ type CustomerReport struct {
 
 func (x *CustomerReport) Reset() {
 	*x = CustomerReport{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[14]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1065,7 +1146,7 @@ func (x *CustomerReport) String() string {
 func (*CustomerReport) ProtoMessage() {}
 
 func (x *CustomerReport) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[14]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1078,7 +1159,7 @@ func (x *CustomerReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CustomerReport.ProtoReflect.Descriptor instead.
 func (*CustomerReport) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{14}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CustomerReport) GetCustomerId() string {
@@ -1177,7 +1258,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[15]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1189,7 +1270,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[15]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1202,7 +1283,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{15}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Finding) GetSeverity() Severity {
@@ -1261,7 +1342,7 @@ type ImportCustomerRequest struct {
 
 func (x *ImportCustomerRequest) Reset() {
 	*x = ImportCustomerRequest{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[16]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1273,7 +1354,7 @@ func (x *ImportCustomerRequest) String() string {
 func (*ImportCustomerRequest) ProtoMessage() {}
 
 func (x *ImportCustomerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[16]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1286,7 +1367,7 @@ func (x *ImportCustomerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportCustomerRequest.ProtoReflect.Descriptor instead.
 func (*ImportCustomerRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{16}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ImportCustomerRequest) GetCustomerId() string {
@@ -1323,7 +1404,7 @@ type ImportCustomerResponse struct {
 
 func (x *ImportCustomerResponse) Reset() {
 	*x = ImportCustomerResponse{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[17]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1335,7 +1416,7 @@ func (x *ImportCustomerResponse) String() string {
 func (*ImportCustomerResponse) ProtoMessage() {}
 
 func (x *ImportCustomerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[17]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1348,7 +1429,7 @@ func (x *ImportCustomerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportCustomerResponse.ProtoReflect.Descriptor instead.
 func (*ImportCustomerResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{17}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ImportCustomerResponse) GetSequence() uint64 {
@@ -1380,7 +1461,7 @@ type ReloadPolicyRequest struct {
 
 func (x *ReloadPolicyRequest) Reset() {
 	*x = ReloadPolicyRequest{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[18]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1392,7 +1473,7 @@ func (x *ReloadPolicyRequest) String() string {
 func (*ReloadPolicyRequest) ProtoMessage() {}
 
 func (x *ReloadPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[18]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1405,7 +1486,7 @@ func (x *ReloadPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadPolicyRequest.ProtoReflect.Descriptor instead.
 func (*ReloadPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{18}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{20}
 }
 
 type ReloadPolicyResponse struct {
@@ -1419,7 +1500,7 @@ type ReloadPolicyResponse struct {
 
 func (x *ReloadPolicyResponse) Reset() {
 	*x = ReloadPolicyResponse{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[19]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1431,7 +1512,7 @@ func (x *ReloadPolicyResponse) String() string {
 func (*ReloadPolicyResponse) ProtoMessage() {}
 
 func (x *ReloadPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[19]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1444,7 +1525,7 @@ func (x *ReloadPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadPolicyResponse.ProtoReflect.Descriptor instead.
 func (*ReloadPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{19}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ReloadPolicyResponse) GetPolicyVersion() string {
@@ -1465,7 +1546,10 @@ var File_licensed_v1_admin_service_proto protoreflect.FileDescriptor
 
 const file_licensed_v1_admin_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1flicensed/v1/admin_service.proto\x12\vlicensed.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a licensed/v1/cluster_status.proto\"\x10\n" +
+	"\x1flicensed/v1/admin_service.proto\x12\vlicensed.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a licensed/v1/cluster_status.proto\"&\n" +
+	"\x10DrainNodeRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x13\n" +
+	"\x11DrainNodeResponse\"\x10\n" +
 	"\x0eGetNodeRequest\"\x88\x06\n" +
 	"\x0fGetNodeResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
@@ -1585,11 +1669,12 @@ const file_licensed_v1_admin_service_proto_rawDesc = "" +
 	"\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSEVERITY_NOTE\x10\x01\x12\x14\n" +
 	"\x10SEVERITY_WARNING\x10\x02\x12\x12\n" +
-	"\x0eSEVERITY_ERROR\x10\x032\xca\x05\n" +
+	"\x0eSEVERITY_ERROR\x10\x032\x96\x06\n" +
 	"\fAdminService\x12D\n" +
 	"\aGetNode\x12\x1b.licensed.v1.GetNodeRequest\x1a\x1c.licensed.v1.GetNodeResponse\x12M\n" +
 	"\n" +
-	"GetCluster\x12\x1e.licensed.v1.GetClusterRequest\x1a\x1f.licensed.v1.GetClusterResponse\x12V\n" +
+	"GetCluster\x12\x1e.licensed.v1.GetClusterRequest\x1a\x1f.licensed.v1.GetClusterResponse\x12J\n" +
+	"\tDrainNode\x12\x1d.licensed.v1.DrainNodeRequest\x1a\x1e.licensed.v1.DrainNodeResponse\x12V\n" +
 	"\rListCustomers\x12!.licensed.v1.ListCustomersRequest\x1a\".licensed.v1.ListCustomersResponse\x12b\n" +
 	"\x11PassivateCustomer\x12%.licensed.v1.PassivateCustomerRequest\x1a&.licensed.v1.PassivateCustomerResponse\x12\\\n" +
 	"\x0fArchiveCustomer\x12#.licensed.v1.ArchiveCustomerRequest\x1a$.licensed.v1.ArchiveCustomerResponse\x12[\n" +
@@ -1610,61 +1695,65 @@ func file_licensed_v1_admin_service_proto_rawDescGZIP() []byte {
 }
 
 var file_licensed_v1_admin_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_licensed_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_licensed_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_licensed_v1_admin_service_proto_goTypes = []any{
 	(Severity)(0),                     // 0: licensed.v1.Severity
-	(*GetNodeRequest)(nil),            // 1: licensed.v1.GetNodeRequest
-	(*GetNodeResponse)(nil),           // 2: licensed.v1.GetNodeResponse
-	(*GetClusterRequest)(nil),         // 3: licensed.v1.GetClusterRequest
-	(*GetClusterResponse)(nil),        // 4: licensed.v1.GetClusterResponse
-	(*StoreStatus)(nil),               // 5: licensed.v1.StoreStatus
-	(*ArchiveStatus)(nil),             // 6: licensed.v1.ArchiveStatus
-	(*ListCustomersRequest)(nil),      // 7: licensed.v1.ListCustomersRequest
-	(*ListCustomersResponse)(nil),     // 8: licensed.v1.ListCustomersResponse
-	(*PassivateCustomerRequest)(nil),  // 9: licensed.v1.PassivateCustomerRequest
-	(*PassivateCustomerResponse)(nil), // 10: licensed.v1.PassivateCustomerResponse
-	(*ArchiveCustomerRequest)(nil),    // 11: licensed.v1.ArchiveCustomerRequest
-	(*ArchiveCustomerResponse)(nil),   // 12: licensed.v1.ArchiveCustomerResponse
-	(*VerifyCustomerRequest)(nil),     // 13: licensed.v1.VerifyCustomerRequest
-	(*VerifyCustomerResponse)(nil),    // 14: licensed.v1.VerifyCustomerResponse
-	(*CustomerReport)(nil),            // 15: licensed.v1.CustomerReport
-	(*Finding)(nil),                   // 16: licensed.v1.Finding
-	(*ImportCustomerRequest)(nil),     // 17: licensed.v1.ImportCustomerRequest
-	(*ImportCustomerResponse)(nil),    // 18: licensed.v1.ImportCustomerResponse
-	(*ReloadPolicyRequest)(nil),       // 19: licensed.v1.ReloadPolicyRequest
-	(*ReloadPolicyResponse)(nil),      // 20: licensed.v1.ReloadPolicyResponse
-	(*timestamppb.Timestamp)(nil),     // 21: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),       // 22: google.protobuf.Duration
-	(*ClusterStatus)(nil),             // 23: licensed.v1.ClusterStatus
+	(*DrainNodeRequest)(nil),          // 1: licensed.v1.DrainNodeRequest
+	(*DrainNodeResponse)(nil),         // 2: licensed.v1.DrainNodeResponse
+	(*GetNodeRequest)(nil),            // 3: licensed.v1.GetNodeRequest
+	(*GetNodeResponse)(nil),           // 4: licensed.v1.GetNodeResponse
+	(*GetClusterRequest)(nil),         // 5: licensed.v1.GetClusterRequest
+	(*GetClusterResponse)(nil),        // 6: licensed.v1.GetClusterResponse
+	(*StoreStatus)(nil),               // 7: licensed.v1.StoreStatus
+	(*ArchiveStatus)(nil),             // 8: licensed.v1.ArchiveStatus
+	(*ListCustomersRequest)(nil),      // 9: licensed.v1.ListCustomersRequest
+	(*ListCustomersResponse)(nil),     // 10: licensed.v1.ListCustomersResponse
+	(*PassivateCustomerRequest)(nil),  // 11: licensed.v1.PassivateCustomerRequest
+	(*PassivateCustomerResponse)(nil), // 12: licensed.v1.PassivateCustomerResponse
+	(*ArchiveCustomerRequest)(nil),    // 13: licensed.v1.ArchiveCustomerRequest
+	(*ArchiveCustomerResponse)(nil),   // 14: licensed.v1.ArchiveCustomerResponse
+	(*VerifyCustomerRequest)(nil),     // 15: licensed.v1.VerifyCustomerRequest
+	(*VerifyCustomerResponse)(nil),    // 16: licensed.v1.VerifyCustomerResponse
+	(*CustomerReport)(nil),            // 17: licensed.v1.CustomerReport
+	(*Finding)(nil),                   // 18: licensed.v1.Finding
+	(*ImportCustomerRequest)(nil),     // 19: licensed.v1.ImportCustomerRequest
+	(*ImportCustomerResponse)(nil),    // 20: licensed.v1.ImportCustomerResponse
+	(*ReloadPolicyRequest)(nil),       // 21: licensed.v1.ReloadPolicyRequest
+	(*ReloadPolicyResponse)(nil),      // 22: licensed.v1.ReloadPolicyResponse
+	(*timestamppb.Timestamp)(nil),     // 23: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),       // 24: google.protobuf.Duration
+	(*ClusterStatus)(nil),             // 25: licensed.v1.ClusterStatus
 }
 var file_licensed_v1_admin_service_proto_depIdxs = []int32{
-	21, // 0: licensed.v1.GetNodeResponse.started_at:type_name -> google.protobuf.Timestamp
-	22, // 1: licensed.v1.GetNodeResponse.uptime:type_name -> google.protobuf.Duration
-	5,  // 2: licensed.v1.GetNodeResponse.store:type_name -> licensed.v1.StoreStatus
-	6,  // 3: licensed.v1.GetNodeResponse.archive:type_name -> licensed.v1.ArchiveStatus
-	23, // 4: licensed.v1.GetClusterResponse.cluster:type_name -> licensed.v1.ClusterStatus
-	22, // 5: licensed.v1.ArchiveStatus.lag:type_name -> google.protobuf.Duration
-	15, // 6: licensed.v1.VerifyCustomerResponse.report:type_name -> licensed.v1.CustomerReport
-	16, // 7: licensed.v1.CustomerReport.findings:type_name -> licensed.v1.Finding
+	23, // 0: licensed.v1.GetNodeResponse.started_at:type_name -> google.protobuf.Timestamp
+	24, // 1: licensed.v1.GetNodeResponse.uptime:type_name -> google.protobuf.Duration
+	7,  // 2: licensed.v1.GetNodeResponse.store:type_name -> licensed.v1.StoreStatus
+	8,  // 3: licensed.v1.GetNodeResponse.archive:type_name -> licensed.v1.ArchiveStatus
+	25, // 4: licensed.v1.GetClusterResponse.cluster:type_name -> licensed.v1.ClusterStatus
+	24, // 5: licensed.v1.ArchiveStatus.lag:type_name -> google.protobuf.Duration
+	17, // 6: licensed.v1.VerifyCustomerResponse.report:type_name -> licensed.v1.CustomerReport
+	18, // 7: licensed.v1.CustomerReport.findings:type_name -> licensed.v1.Finding
 	0,  // 8: licensed.v1.Finding.severity:type_name -> licensed.v1.Severity
-	1,  // 9: licensed.v1.AdminService.GetNode:input_type -> licensed.v1.GetNodeRequest
-	3,  // 10: licensed.v1.AdminService.GetCluster:input_type -> licensed.v1.GetClusterRequest
-	7,  // 11: licensed.v1.AdminService.ListCustomers:input_type -> licensed.v1.ListCustomersRequest
-	9,  // 12: licensed.v1.AdminService.PassivateCustomer:input_type -> licensed.v1.PassivateCustomerRequest
-	11, // 13: licensed.v1.AdminService.ArchiveCustomer:input_type -> licensed.v1.ArchiveCustomerRequest
-	13, // 14: licensed.v1.AdminService.VerifyCustomer:input_type -> licensed.v1.VerifyCustomerRequest
-	17, // 15: licensed.v1.AdminService.ImportCustomer:input_type -> licensed.v1.ImportCustomerRequest
-	19, // 16: licensed.v1.AdminService.ReloadPolicy:input_type -> licensed.v1.ReloadPolicyRequest
-	2,  // 17: licensed.v1.AdminService.GetNode:output_type -> licensed.v1.GetNodeResponse
-	4,  // 18: licensed.v1.AdminService.GetCluster:output_type -> licensed.v1.GetClusterResponse
-	8,  // 19: licensed.v1.AdminService.ListCustomers:output_type -> licensed.v1.ListCustomersResponse
-	10, // 20: licensed.v1.AdminService.PassivateCustomer:output_type -> licensed.v1.PassivateCustomerResponse
-	12, // 21: licensed.v1.AdminService.ArchiveCustomer:output_type -> licensed.v1.ArchiveCustomerResponse
-	14, // 22: licensed.v1.AdminService.VerifyCustomer:output_type -> licensed.v1.VerifyCustomerResponse
-	18, // 23: licensed.v1.AdminService.ImportCustomer:output_type -> licensed.v1.ImportCustomerResponse
-	20, // 24: licensed.v1.AdminService.ReloadPolicy:output_type -> licensed.v1.ReloadPolicyResponse
-	17, // [17:25] is the sub-list for method output_type
-	9,  // [9:17] is the sub-list for method input_type
+	3,  // 9: licensed.v1.AdminService.GetNode:input_type -> licensed.v1.GetNodeRequest
+	5,  // 10: licensed.v1.AdminService.GetCluster:input_type -> licensed.v1.GetClusterRequest
+	1,  // 11: licensed.v1.AdminService.DrainNode:input_type -> licensed.v1.DrainNodeRequest
+	9,  // 12: licensed.v1.AdminService.ListCustomers:input_type -> licensed.v1.ListCustomersRequest
+	11, // 13: licensed.v1.AdminService.PassivateCustomer:input_type -> licensed.v1.PassivateCustomerRequest
+	13, // 14: licensed.v1.AdminService.ArchiveCustomer:input_type -> licensed.v1.ArchiveCustomerRequest
+	15, // 15: licensed.v1.AdminService.VerifyCustomer:input_type -> licensed.v1.VerifyCustomerRequest
+	19, // 16: licensed.v1.AdminService.ImportCustomer:input_type -> licensed.v1.ImportCustomerRequest
+	21, // 17: licensed.v1.AdminService.ReloadPolicy:input_type -> licensed.v1.ReloadPolicyRequest
+	4,  // 18: licensed.v1.AdminService.GetNode:output_type -> licensed.v1.GetNodeResponse
+	6,  // 19: licensed.v1.AdminService.GetCluster:output_type -> licensed.v1.GetClusterResponse
+	2,  // 20: licensed.v1.AdminService.DrainNode:output_type -> licensed.v1.DrainNodeResponse
+	10, // 21: licensed.v1.AdminService.ListCustomers:output_type -> licensed.v1.ListCustomersResponse
+	12, // 22: licensed.v1.AdminService.PassivateCustomer:output_type -> licensed.v1.PassivateCustomerResponse
+	14, // 23: licensed.v1.AdminService.ArchiveCustomer:output_type -> licensed.v1.ArchiveCustomerResponse
+	16, // 24: licensed.v1.AdminService.VerifyCustomer:output_type -> licensed.v1.VerifyCustomerResponse
+	20, // 25: licensed.v1.AdminService.ImportCustomer:output_type -> licensed.v1.ImportCustomerResponse
+	22, // 26: licensed.v1.AdminService.ReloadPolicy:output_type -> licensed.v1.ReloadPolicyResponse
+	18, // [18:27] is the sub-list for method output_type
+	9,  // [9:18] is the sub-list for method input_type
 	9,  // [9:9] is the sub-list for extension type_name
 	9,  // [9:9] is the sub-list for extension extendee
 	0,  // [0:9] is the sub-list for field type_name
@@ -1682,7 +1771,7 @@ func file_licensed_v1_admin_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_licensed_v1_admin_service_proto_rawDesc), len(file_licensed_v1_admin_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   20,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

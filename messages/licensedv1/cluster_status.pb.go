@@ -507,9 +507,13 @@ type NodeStatus struct {
 	Store   *StoreFigures   `protobuf:"bytes,30,opt,name=store,proto3" json:"store,omitempty"`
 	Archive *ArchiveFigures `protobuf:"bytes,31,opt,name=archive,proto3" json:"archive,omitempty"`
 	// What is wrong, as the node itself says.
-	Warnings      []*ClusterWarning `protobuf:"bytes,32,rep,name=warnings,proto3" json:"warnings,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Warnings []*ClusterWarning `protobuf:"bytes,32,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// How long this incarnation has been there; absent for members without a lease.
+	IncarnationAge *durationpb.Duration `protobuf:"bytes,33,opt,name=incarnation_age,json=incarnationAge,proto3" json:"incarnation_age,omitempty"`
+	// Commands a second that the customers it holds got lately, through whichever gateway.
+	CommandsPerSecond uint64 `protobuf:"varint,34,opt,name=commands_per_second,json=commandsPerSecond,proto3" json:"commands_per_second,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *NodeStatus) Reset() {
@@ -764,6 +768,20 @@ func (x *NodeStatus) GetWarnings() []*ClusterWarning {
 		return x.Warnings
 	}
 	return nil
+}
+
+func (x *NodeStatus) GetIncarnationAge() *durationpb.Duration {
+	if x != nil {
+		return x.IncarnationAge
+	}
+	return nil
+}
+
+func (x *NodeStatus) GetCommandsPerSecond() uint64 {
+	if x != nil {
+		return x.CommandsPerSecond
+	}
+	return 0
 }
 
 // LeaseStatus is a node's right to speak for its shards.
@@ -1464,8 +1482,7 @@ const file_licensed_v1_cluster_status_proto_rawDesc = "" +
 	"\n" +
 	"happenings\x18\a \x03(\v2\x16.licensed.v1.HappeningR\n" +
 	"happenings\x127\n" +
-	"\bwarnings\x18\b \x03(\v2\x1b.licensed.v1.ClusterWarningR\bwarnings\"\xd8\n" +
-	"\n" +
+	"\bwarnings\x18\b \x03(\v2\x1b.licensed.v1.ClusterWarningR\bwarnings\"\xcc\v\n" +
 	"\n" +
 	"NodeStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
@@ -1503,7 +1520,9 @@ const file_licensed_v1_cluster_status_proto_rawDesc = "" +
 	"\bactivity\x18\x1d \x01(\v2\x19.licensed.v1.NodeActivityR\bactivity\x12/\n" +
 	"\x05store\x18\x1e \x01(\v2\x19.licensed.v1.StoreFiguresR\x05store\x125\n" +
 	"\aarchive\x18\x1f \x01(\v2\x1b.licensed.v1.ArchiveFiguresR\aarchive\x127\n" +
-	"\bwarnings\x18  \x03(\v2\x1b.licensed.v1.ClusterWarningR\bwarnings\"\x8d\x01\n" +
+	"\bwarnings\x18  \x03(\v2\x1b.licensed.v1.ClusterWarningR\bwarnings\x12B\n" +
+	"\x0fincarnation_age\x18! \x01(\v2\x19.google.protobuf.DurationR\x0eincarnationAge\x12.\n" +
+	"\x13commands_per_second\x18\" \x01(\x04R\x11commandsPerSecond\"\x8d\x01\n" +
 	"\vLeaseStatus\x127\n" +
 	"\tremaining\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\tremaining\x12+\n" +
 	"\x03ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x18\n" +
@@ -1649,21 +1668,22 @@ var file_licensed_v1_cluster_status_proto_depIdxs = []int32{
 	11, // 13: licensed.v1.NodeStatus.store:type_name -> licensed.v1.StoreFigures
 	12, // 14: licensed.v1.NodeStatus.archive:type_name -> licensed.v1.ArchiveFigures
 	15, // 15: licensed.v1.NodeStatus.warnings:type_name -> licensed.v1.ClusterWarning
-	17, // 16: licensed.v1.LeaseStatus.remaining:type_name -> google.protobuf.Duration
-	17, // 17: licensed.v1.LeaseStatus.ttl:type_name -> google.protobuf.Duration
-	9,  // 18: licensed.v1.NodeActivity.refusals:type_name -> licensed.v1.RuleCount
-	10, // 19: licensed.v1.NodeActivity.errors:type_name -> licensed.v1.CodeCount
-	18, // 20: licensed.v1.RuleCount.rule:type_name -> licensed.v1.Rule
-	17, // 21: licensed.v1.ArchiveFigures.lag:type_name -> google.protobuf.Duration
-	2,  // 22: licensed.v1.ShardStatus.state:type_name -> licensed.v1.ShardState
-	16, // 23: licensed.v1.Happening.at:type_name -> google.protobuf.Timestamp
-	3,  // 24: licensed.v1.Happening.kind:type_name -> licensed.v1.HappeningKind
-	4,  // 25: licensed.v1.ClusterWarning.level:type_name -> licensed.v1.WarningLevel
-	26, // [26:26] is the sub-list for method output_type
-	26, // [26:26] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	17, // 16: licensed.v1.NodeStatus.incarnation_age:type_name -> google.protobuf.Duration
+	17, // 17: licensed.v1.LeaseStatus.remaining:type_name -> google.protobuf.Duration
+	17, // 18: licensed.v1.LeaseStatus.ttl:type_name -> google.protobuf.Duration
+	9,  // 19: licensed.v1.NodeActivity.refusals:type_name -> licensed.v1.RuleCount
+	10, // 20: licensed.v1.NodeActivity.errors:type_name -> licensed.v1.CodeCount
+	18, // 21: licensed.v1.RuleCount.rule:type_name -> licensed.v1.Rule
+	17, // 22: licensed.v1.ArchiveFigures.lag:type_name -> google.protobuf.Duration
+	2,  // 23: licensed.v1.ShardStatus.state:type_name -> licensed.v1.ShardState
+	16, // 24: licensed.v1.Happening.at:type_name -> google.protobuf.Timestamp
+	3,  // 25: licensed.v1.Happening.kind:type_name -> licensed.v1.HappeningKind
+	4,  // 26: licensed.v1.ClusterWarning.level:type_name -> licensed.v1.WarningLevel
+	27, // [27:27] is the sub-list for method output_type
+	27, // [27:27] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_cluster_status_proto_init() }

@@ -39,6 +39,8 @@ const (
 	AdminServiceGetNodeProcedure = "/licensed.v1.AdminService/GetNode"
 	// AdminServiceGetClusterProcedure is the fully-qualified name of the AdminService's GetCluster RPC.
 	AdminServiceGetClusterProcedure = "/licensed.v1.AdminService/GetCluster"
+	// AdminServiceDrainNodeProcedure is the fully-qualified name of the AdminService's DrainNode RPC.
+	AdminServiceDrainNodeProcedure = "/licensed.v1.AdminService/DrainNode"
 	// AdminServiceListCustomersProcedure is the fully-qualified name of the AdminService's
 	// ListCustomers RPC.
 	AdminServiceListCustomersProcedure = "/licensed.v1.AdminService/ListCustomers"
@@ -65,6 +67,9 @@ type AdminServiceClient interface {
 	GetNode(context.Context, *connect.Request[licensedv1.GetNodeRequest]) (*connect.Response[licensedv1.GetNodeResponse], error)
 	// GetCluster tells how the cluster does, as the node behind this address sees it.
 	GetCluster(context.Context, *connect.Request[licensedv1.GetClusterRequest]) (*connect.Response[licensedv1.GetClusterResponse], error)
+	// DrainNode has a node hand over all its shards to others, one by one, and hold none until it is started
+	// again. It returns when that is begun; GetCluster shows how far it is.
+	DrainNode(context.Context, *connect.Request[licensedv1.DrainNodeRequest]) (*connect.Response[licensedv1.DrainNodeResponse], error)
 	// ListCustomers lists the ids of customers that have a history, page by page.
 	ListCustomers(context.Context, *connect.Request[licensedv1.ListCustomersRequest]) (*connect.Response[licensedv1.ListCustomersResponse], error)
 	// PassivateCustomer takes a customer out of memory, unless commands are under way. Nothing is lost;
@@ -103,6 +108,12 @@ func NewAdminServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			httpClient,
 			baseURL+AdminServiceGetClusterProcedure,
 			connect.WithSchema(adminServiceMethods.ByName("GetCluster")),
+			connect.WithClientOptions(opts...),
+		),
+		drainNode: connect.NewClient[licensedv1.DrainNodeRequest, licensedv1.DrainNodeResponse](
+			httpClient,
+			baseURL+AdminServiceDrainNodeProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("DrainNode")),
 			connect.WithClientOptions(opts...),
 		),
 		listCustomers: connect.NewClient[licensedv1.ListCustomersRequest, licensedv1.ListCustomersResponse](
@@ -148,6 +159,7 @@ func NewAdminServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 type adminServiceClient struct {
 	getNode           *connect.Client[licensedv1.GetNodeRequest, licensedv1.GetNodeResponse]
 	getCluster        *connect.Client[licensedv1.GetClusterRequest, licensedv1.GetClusterResponse]
+	drainNode         *connect.Client[licensedv1.DrainNodeRequest, licensedv1.DrainNodeResponse]
 	listCustomers     *connect.Client[licensedv1.ListCustomersRequest, licensedv1.ListCustomersResponse]
 	passivateCustomer *connect.Client[licensedv1.PassivateCustomerRequest, licensedv1.PassivateCustomerResponse]
 	archiveCustomer   *connect.Client[licensedv1.ArchiveCustomerRequest, licensedv1.ArchiveCustomerResponse]
@@ -164,6 +176,11 @@ func (c *adminServiceClient) GetNode(ctx context.Context, req *connect.Request[l
 // GetCluster calls licensed.v1.AdminService.GetCluster.
 func (c *adminServiceClient) GetCluster(ctx context.Context, req *connect.Request[licensedv1.GetClusterRequest]) (*connect.Response[licensedv1.GetClusterResponse], error) {
 	return c.getCluster.CallUnary(ctx, req)
+}
+
+// DrainNode calls licensed.v1.AdminService.DrainNode.
+func (c *adminServiceClient) DrainNode(ctx context.Context, req *connect.Request[licensedv1.DrainNodeRequest]) (*connect.Response[licensedv1.DrainNodeResponse], error) {
+	return c.drainNode.CallUnary(ctx, req)
 }
 
 // ListCustomers calls licensed.v1.AdminService.ListCustomers.
@@ -202,6 +219,9 @@ type AdminServiceHandler interface {
 	GetNode(context.Context, *connect.Request[licensedv1.GetNodeRequest]) (*connect.Response[licensedv1.GetNodeResponse], error)
 	// GetCluster tells how the cluster does, as the node behind this address sees it.
 	GetCluster(context.Context, *connect.Request[licensedv1.GetClusterRequest]) (*connect.Response[licensedv1.GetClusterResponse], error)
+	// DrainNode has a node hand over all its shards to others, one by one, and hold none until it is started
+	// again. It returns when that is begun; GetCluster shows how far it is.
+	DrainNode(context.Context, *connect.Request[licensedv1.DrainNodeRequest]) (*connect.Response[licensedv1.DrainNodeResponse], error)
 	// ListCustomers lists the ids of customers that have a history, page by page.
 	ListCustomers(context.Context, *connect.Request[licensedv1.ListCustomersRequest]) (*connect.Response[licensedv1.ListCustomersResponse], error)
 	// PassivateCustomer takes a customer out of memory, unless commands are under way. Nothing is lost;
@@ -236,6 +256,12 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 		AdminServiceGetClusterProcedure,
 		svc.GetCluster,
 		connect.WithSchema(adminServiceMethods.ByName("GetCluster")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceDrainNodeHandler := connect.NewUnaryHandler(
+		AdminServiceDrainNodeProcedure,
+		svc.DrainNode,
+		connect.WithSchema(adminServiceMethods.ByName("DrainNode")),
 		connect.WithHandlerOptions(opts...),
 	)
 	adminServiceListCustomersHandler := connect.NewUnaryHandler(
@@ -280,6 +306,8 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 			adminServiceGetNodeHandler.ServeHTTP(w, r)
 		case AdminServiceGetClusterProcedure:
 			adminServiceGetClusterHandler.ServeHTTP(w, r)
+		case AdminServiceDrainNodeProcedure:
+			adminServiceDrainNodeHandler.ServeHTTP(w, r)
 		case AdminServiceListCustomersProcedure:
 			adminServiceListCustomersHandler.ServeHTTP(w, r)
 		case AdminServicePassivateCustomerProcedure:
@@ -307,6 +335,10 @@ func (UnimplementedAdminServiceHandler) GetNode(context.Context, *connect.Reques
 
 func (UnimplementedAdminServiceHandler) GetCluster(context.Context, *connect.Request[licensedv1.GetClusterRequest]) (*connect.Response[licensedv1.GetClusterResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("licensed.v1.AdminService.GetCluster is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) DrainNode(context.Context, *connect.Request[licensedv1.DrainNodeRequest]) (*connect.Response[licensedv1.DrainNodeResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("licensed.v1.AdminService.DrainNode is not implemented"))
 }
 
 func (UnimplementedAdminServiceHandler) ListCustomers(context.Context, *connect.Request[licensedv1.ListCustomersRequest]) (*connect.Response[licensedv1.ListCustomersResponse], error) {

@@ -13,45 +13,10 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/spf13/cobra"
-
 	"licensed/internal/demo"
 	"licensed/internal/node"
 	"licensed/messages/licensedv1/licensedv1connect"
 )
-
-func (p *program) devCommand() *cobra.Command {
-	o := newOptions()
-	c := &cobra.Command{
-		Use:   "dev",
-		Short: "Run everything in one process on an embedded store",
-		Long: "dev runs the whole service in one process: API, aggregates, and an embedded store in a directory.\n" +
-			"What it acknowledged survives kill -9. Stop it with SIGTERM or Ctrl-C; a second one stops it at once.\n" +
-			"SIGHUP reads the policy file again.\n\n" +
-			"With --store it runs on Cassandra, and makes keyspace and tables if they are missing, with one copy of\n" +
-			"everything: that is for development only.",
-		Example: "  licensed dev\n  licensed dev --demo\n  licensed dev --data /var/lib/licensed --policy policy.yaml\n" +
-			"  licensed dev --store cassandra://127.0.0.1:9042/licensed",
-		Args: noArguments,
-	}
-	o.bind(c.Flags())
-	c.RunE = func(c *cobra.Command, _ []string) error {
-		if _, err := loadSettings(c.Flags(), p.getenv); err != nil {
-			return usageError{err}
-		}
-		log, err := newLogger(p.stderr, o.logLevel, o.logFormat)
-		if err != nil {
-			return usageError{err}
-		}
-		config, err := o.nodeConfig(log)
-		if err != nil {
-			return usageError{err}
-		}
-		config.Development, config.Cluster.Alone = true, true
-		return p.dev(c.Context(), o, config)
-	}
-	return c
-}
 
 // errSecondSignal ends the program without waiting for anything.
 var errSecondSignal = errors.New("stopped at once by a second signal; what was acknowledged is safe")
@@ -60,8 +25,8 @@ var errSecondSignal = errors.New("stopped at once by a second signal; what was a
 // send one to the process and another to its group.
 const sameSignal = 250 * time.Millisecond
 
-// dev runs a node until a signal or a failure.
-func (p *program) dev(ctx context.Context, o *options, c node.Config) error {
+// serve runs a node until a signal or a failure.
+func (p *program) serve(ctx context.Context, o *options, c node.Config) error {
 	log := c.Logger
 	starting, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -160,6 +125,8 @@ func explain(err error, c node.Config) error {
 		return fmt.Errorf("%w: another program listens there; stop it, or choose other addresses with --listen and --admin", err)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return fmt.Errorf("%w: this machine has no such address", err)
+	case errors.Is(err, node.ErrOtherCluster):
+		return fmt.Errorf("%w; name it with --cluster, or another keyspace with --store", err)
 	case errors.Is(err, node.ErrUnsafe):
 		return fmt.Errorf("%w; to start all the same, add accept_risk=NAME to the URL of the store (docs/cassandra.md tells what to do instead)", err)
 	case errors.Is(err, node.ErrWrongArchive):
@@ -174,7 +141,7 @@ func explain(err error, c node.Config) error {
 
 // announce tells people and programs where the service is.
 func (p *program) announce(ctx context.Context, n *node.Node, o *options, log *slog.Logger) error {
-	api, admin, source := n.API().String(), "", "built in"
+	api, admin, source := "", "", "built in"
 	if o.config.Policy != "" {
 		source = o.config.Policy
 	}
@@ -184,17 +151,21 @@ func (p *program) announce(ctx context.Context, n *node.Node, o *options, log *s
 		fmt.Fprintf(p.stdout, "  ! %s\n", note)
 	}
 	fmt.Fprintln(p.stdout)
-	fmt.Fprintf(p.stdout, "  API    http://%s  (gRPC, gRPC-Web, JSON)\n", dialable(n.API()))
+	for _, line := range n.Ports() {
+		fmt.Fprintf(p.stdout, "  %-7s %s\n", line[0], line[1])
+	}
 	if a := n.Admin(); a != nil {
 		admin = a.String()
-		fmt.Fprintf(p.stdout, "  Admin  http://%s  (/metrics /debug/pprof/ /healthz /readyz)\n", dialable(a))
 	}
-	fmt.Fprintf(p.stdout, `
+	if a := n.API(); a != nil {
+		api = a.String()
+		fmt.Fprintf(p.stdout, `
 Try:
   curl -d '{"customerId":"Bayley","deviceId":"iphone","titleId":"GlowS01E01","commandId":"c1"}' \
     -H 'content-type: application/json' %s/licensed.v1.LicenseService/AcquireLicense
-
-`, dialable(n.API()))
+`, n.APIURL())
+	}
+	fmt.Fprintln(p.stdout)
 	log.Info("ready", "api", api, "admin", admin, "data", store, "policy", n.PolicyVersion(), "pid", os.Getpid())
 	for _, a := range []net.Addr{n.API(), n.Admin()} {
 		if t, ok := a.(*net.TCPAddr); ok && !t.IP.IsLoopback() {
@@ -237,7 +208,7 @@ func simulate(ctx context.Context, n *node.Node, o *options, log *slog.Logger) (
 	c.Logger = log
 	transport := &http.Transport{Protocols: new(http.Protocols)}
 	transport.Protocols.SetUnencryptedHTTP2(true)
-	client := licensedv1connect.NewLicenseServiceClient(&http.Client{Transport: transport}, "http://"+dialable(n.API()))
+	client := licensedv1connect.NewLicenseServiceClient(&http.Client{Transport: transport}, n.APIURL())
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
@@ -250,12 +221,4 @@ func simulate(ctx context.Context, n *node.Node, o *options, log *slog.Logger) (
 		<-done
 		transport.CloseIdleConnections()
 	}
-}
-
-// dialable returns an address that reaches a listener, also one on all interfaces.
-func dialable(a net.Addr) string {
-	if t, ok := a.(*net.TCPAddr); ok && t.IP.IsUnspecified() {
-		return net.JoinHostPort("localhost", fmt.Sprint(t.Port))
-	}
-	return a.String()
 }

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"licensed/internal/node"
+)
+
+func (p *program) healthCommand() *cobra.Command {
+	address, timeout, live := node.DefaultConfig().Admin, 3*time.Second, false
+	c := &cobra.Command{
+		Use:   "health",
+		Short: "Ask a process whether it is ready",
+		Long: "health asks the admin port of a process whether it is ready to serve, and exits with 0 if it is and with 1\n" +
+			"if not: a health check for containers, which have no other program.",
+		Example: "  licensed health\n  licensed health --admin 127.0.0.2:8081",
+		Args:    noArguments,
+	}
+	c.Flags().StringVar(&address, "admin", address, "`address` of the admin port")
+	c.Flags().DurationVar(&timeout, "timeout", timeout, "longest time to wait for the answer")
+	c.Flags().BoolVar(&live, "live", live, "ask whether it has not failed, rather than whether it is ready")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		if err := checkAddress(address); err != nil {
+			return usageError{fmt.Errorf("admin: %w", err)}
+		}
+		path := "/readyz"
+		if live {
+			path = "/healthz"
+		}
+		ctx, cancel := context.WithTimeout(c.Context(), timeout)
+		defer cancel()
+		return p.health(ctx, "http://"+address+path)
+	}
+	return c
+}
+
+func (p *program) health(ctx context.Context, url string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(res.Body, 1<<10))
+	if err != nil {
+		return err
+	}
+	state := strings.TrimSpace(string(body))
+	if res.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", url, state)
+	}
+	_, err = fmt.Fprintln(p.stdout, state)
+	return err
+}

@@ -1,0 +1,117 @@
+package node
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"licensed/cluster"
+	"licensed/cluster/routing"
+	"licensed/cluster/transport"
+)
+
+// moveBuckets reach from a hand-over between idle nodes to a failover on a slow store, in seconds.
+var moveBuckets = []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2, 3, 4, 5, 7.5, 10, 30}
+
+// clusterMetrics hears what happens between this process and its cluster. A node with a store of its own
+// has none.
+type clusterMetrics struct {
+	members      prometheus.Gauge
+	incarnations prometheus.Counter
+	happenings   *prometheus.CounterVec
+	moves        *prometheus.HistogramVec
+	routed       *prometheus.CounterVec
+	attempts     *prometheus.CounterVec
+	waited       prometheus.Counter
+	connections  *prometheus.CounterVec
+	rejected     *prometheus.CounterVec
+}
+
+func newClusterMetrics(n *Node) *clusterMetrics {
+	counters := func(name, help, label string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})
+	}
+	m := &clusterMetrics{
+		members:      prometheus.NewGauge(prometheus.GaugeOpts{Name: "licensed_cluster_members", Help: "Processes of the cluster that seem to be there, this one among them."}),
+		incarnations: prometheus.NewCounter(prometheus.CounterOpts{Name: "licensed_cluster_incarnations_total", Help: "Incarnations of this node that began: more than one means that it lost its lease."}),
+		happenings:   counters("licensed_cluster_shard_changes_total", "Shards that came or went, by how: claimed, taken_over, released, lost, epoch_raised.", "change"),
+		moves: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "licensed_cluster_shard_change_duration_seconds", Buckets: moveBuckets,
+			Help: "Time for which requests for a shard waited: from when it was expected here until it was held, or from when its intake was closed until it was released.",
+		}, []string{"change"}),
+		routed:      counters("licensed_cluster_requests_total", "Requests brought to owners, by where those were: local or remote.", "to"),
+		attempts:    counters("licensed_cluster_repeated_attempts_total", "Attempts after the first, by cause: redirect, unknown outcome, wait.", "cause"),
+		waited:      prometheus.NewCounter(prometheus.CounterOpts{Name: "licensed_cluster_wait_seconds_total", Help: "Time that requests spent between attempts."}),
+		connections: counters("licensed_cluster_connections_total", "Connections to other processes, by what came of them: made, failed, lost.", "event"),
+		rejected:    counters("licensed_cluster_rejected_messages_total", "What other processes sent and was turned away, by reason.", "reason"),
+	}
+	gauge := func(name, help string, value func(*cluster.Node) float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 {
+			if node := n.owner.Load(); node != nil {
+				return value(node)
+			}
+			return 0
+		})
+	}
+	n.registry.MustRegister(m.members, m.incarnations, m.happenings, m.moves, m.routed, m.attempts, m.waited, m.connections, m.rejected,
+		gauge("licensed_cluster_shards_held", "Shards that this node holds.", func(c *cluster.Node) float64 { return float64(holding(c).count) }),
+		gauge("licensed_cluster_shards", "Shards of the cluster.", func(c *cluster.Node) float64 { return float64(c.Shards()) }),
+		gauge("licensed_cluster_has_lease", "Whether this node has a valid lease: 1 or 0.", func(c *cluster.Node) float64 {
+			if c.Incarnation().IsZero() {
+				return 0
+			}
+			return 1
+		}),
+	)
+	return m
+}
+
+// changes are the happenings that metrics count, by the names that they have there.
+var changes = map[cluster.HappeningKind]string{
+	cluster.Claimed: "claimed", cluster.TakenOver: "taken_over", cluster.Released: "released", cluster.Lost: "lost", cluster.Raised: "epoch_raised",
+}
+
+func (m *clusterMetrics) happened(h *cluster.Happening) {
+	if h.Kind == cluster.Began {
+		m.incarnations.Inc()
+	}
+	change := changes[h.Kind]
+	if change == "" {
+		return
+	}
+	m.happenings.WithLabelValues(change).Inc()
+	if h.Took > 0 {
+		m.moves.WithLabelValues(change).Observe(h.Took.Seconds())
+	}
+}
+
+// hear is told of each request that is over.
+func (m *clusterMetrics) hear(i routing.DoneInfo) {
+	to := "local"
+	if i.Remote > 0 {
+		to = "remote"
+	}
+	m.routed.WithLabelValues(to).Inc()
+	if i.Attempts < 2 {
+		return
+	}
+	m.attempts.WithLabelValues("redirect").Add(float64(i.Redirects))
+	m.attempts.WithLabelValues("unknown_outcome").Add(float64(i.Unknown))
+	m.attempts.WithLabelValues("wait").Add(float64(max(0, i.Attempts-1-i.Redirects)))
+	m.waited.Add(i.Waited.Seconds())
+}
+
+// transport returns what hears of connections.
+func (m *clusterMetrics) transport() transport.Observer {
+	return transport.Observer{
+		Connected: func(_ string, _ time.Duration, err error) {
+			event := "made"
+			if err != nil {
+				event = "failed"
+			}
+			m.connections.WithLabelValues(event).Inc()
+		},
+		Disconnected: func(string, error) { m.connections.WithLabelValues("lost").Inc() },
+		Rejected:     func(reason string) { m.rejected.WithLabelValues(reason).Inc() },
+	}
+}

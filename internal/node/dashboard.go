@@ -1,0 +1,121 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"licensed/gateway"
+	"licensed/gateway/dashboard"
+	"licensed/messages/licensedv1"
+	"licensed/messages/licensedv1/licensedv1connect"
+)
+
+// DashboardConfig of the web page on the admin port.
+type DashboardConfig struct {
+	// Off leaves it out.
+	Off bool
+	// TokenFile has the token that opens the dashboard and the profiles. Without one the dashboard is closed
+	// unless the admin port is on a loopback address.
+	TokenFile string
+}
+
+// adminHandler returns the handler of the admin port. The dashboard is there once there is a gateway.
+func (n *Node) adminHandler() http.Handler {
+	basic := gateway.AdminHandler(n.health, n.registry, n.log)
+	mux := http.NewServeMux()
+	mux.Handle("/", basic)
+	page := func(h func(*dashboard.Dashboard) http.Handler, without http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if d := n.dashboard.Load(); d != nil {
+				h(d).ServeHTTP(w, r)
+				return
+			}
+			without.ServeHTTP(w, r)
+		})
+	}
+	if n.config.Dashboard.Off {
+		return mux
+	}
+	mux.Handle(dashboard.Path, page((*dashboard.Dashboard).Handler, http.HandlerFunc(notYet)))
+	mux.Handle("GET /{$}", page(func(*dashboard.Dashboard) http.Handler {
+		return http.RedirectHandler(dashboard.Path, http.StatusSeeOther)
+	}, basic))
+	if n.config.Dashboard.TokenFile != "" {
+		mux.Handle("/debug/", page(func(d *dashboard.Dashboard) http.Handler { return d.Guard(basic) }, http.HandlerFunc(notYet)))
+	}
+	return mux
+}
+
+func notYet(w http.ResponseWriter, _ *http.Request) {
+	http.Error(w, "this process serves no dashboard, or not yet", http.StatusServiceUnavailable)
+}
+
+// startDashboard puts the dashboard on the admin port of a gateway. It uses the API from within the process.
+func (n *Node) startDashboard(context.Context) error {
+	g := n.gateway.Load()
+	if n.admin == nil || g == nil || n.config.Dashboard.Off {
+		return nil
+	}
+	token, err := readToken(n.config.Dashboard.TokenFile)
+	if err != nil {
+		return err
+	}
+	client, loopback := gateway.InProcess(g.Handler()), isLoopback(n.admin.Addr())
+	const base = "http://in.process"
+	d, err := dashboard.New(dashboard.Config{
+		Cluster:  clusterView{n},
+		Licenses: licensedv1connect.NewLicenseServiceClient(client, base),
+		History:  licensedv1connect.NewHistoryServiceClient(client, base),
+		Admin:    licensedv1connect.NewAdminServiceClient(client, base),
+		Token:    token, Loopback: loopback, Now: n.config.Now, NewID: uuid.NewString, Logger: n.log,
+	})
+	if err != nil {
+		return fmt.Errorf("dashboard: %w", err)
+	}
+	if token == "" && !loopback {
+		n.log.Warn("the dashboard is closed: others can reach the admin port, and there is no admin token", "address", n.admin.Addr().String())
+	}
+	n.dashboard.Store(d)
+	n.push("dashboard", func(context.Context) error { d.Close(); return nil })
+	return nil
+}
+
+// isLoopback reports whether only this machine reaches an address.
+func isLoopback(a net.Addr) bool {
+	t, ok := a.(*net.TCPAddr)
+	return ok && t.IP.IsLoopback()
+}
+
+// shortestToken is how many characters an admin token must have.
+const shortestToken = 16
+
+// readToken reads a file that has a token; no file, no token.
+func readToken(file string) (string, error) {
+	if file == "" {
+		return "", nil
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return "", fmt.Errorf("admin token: %w", err)
+	}
+	token := strings.TrimSpace(string(b))
+	if len(token) < shortestToken {
+		return "", errors.New("admin token: " + file + " has fewer than 16 characters; `openssl rand -hex 32` makes a good one")
+	}
+	return token, nil
+}
+
+// clusterView implements dashboard.Cluster.
+type clusterView struct{ n *Node }
+
+// Snapshot implements dashboard.Cluster.
+func (v clusterView) Snapshot(ctx context.Context) (*licensedv1.ClusterStatus, error) {
+	return (&operations{v.n}).Cluster(ctx)
+}

@@ -1,0 +1,404 @@
+package node
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"licensed/actors"
+	"licensed/actors/license"
+	"licensed/cluster"
+	"licensed/cluster/membership"
+	"licensed/cluster/ownership"
+	"licensed/cluster/routing"
+	"licensed/cluster/transport"
+	"licensed/gateway"
+	"licensed/messages/clusterv1"
+	"licensed/messages/licensedv1"
+	"licensed/persistence"
+)
+
+// member is this process among the others of its cluster: what they know of it, and how requests get from
+// one to the other.
+type member struct {
+	n         *Node
+	transport *transport.Transport
+	router    *routing.Router
+	gossip    *membership.Membership
+	joined    chan struct{} // closed once the fields above are set
+
+	draining atomic.Bool
+	drained  sync.Once
+	told     chan struct{}        // capacity 1: what others know of this process changed
+	news     chan *clusterv1.News // to be spread
+
+	context context.Context
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+}
+
+const (
+	// keptNews is how many pieces of news may wait to be spread. What finds no room comes with the next
+	// exchange of full state.
+	keptNews = 1024
+	// tellEvery is how often what others know of this process is brought up to date.
+	tellEvery = time.Second
+)
+
+// startMember makes the process reachable for the others of its cluster, and joins them.
+func (n *Node) startMember(context.Context) error {
+	if n.config.Store == "" || n.config.Cluster.Alone {
+		return nil
+	}
+	m := &member{n: n, joined: make(chan struct{}), told: make(chan struct{}, 1), news: make(chan *clusterv1.News, keptNews)}
+	m.context, m.cancel = context.WithCancel(context.Background())
+	if err := m.listen(); err != nil {
+		return err
+	}
+	n.push("node port", m.transport.Close)
+	if err := m.route(); err != nil {
+		return err
+	}
+	if err := m.join(); err != nil {
+		return err
+	}
+	close(m.joined)
+	n.push("gossip", m.leave)
+	m.running.Go(m.spread)
+	m.running.Go(m.tell)
+	n.aggregates = m.router
+	n.member.Store(m)
+	return nil
+}
+
+// listen opens the port for requests between processes.
+func (m *member) listen() (err error) {
+	c := &m.n.config.Cluster
+	t := transport.DefaultConfig()
+	t.Cluster, t.Bind, t.Advertise = c.Name, c.NodeListen, c.NodeAdvertise
+	var server, client *tls.Config
+	if server, client, err = c.NodeTLS.mutual("node-tls"); err != nil {
+		return err
+	}
+	t.ServerTLS, t.ClientTLS = server, client
+	t.Handler, t.Codec, t.Locate = m, codec{}, m.locate
+	t.Observer, t.Log = m.n.clusterMetrics.transport(), m.n.log
+	if m.transport, err = transport.Start(t); err != nil {
+		return fmt.Errorf("node port: %w", err)
+	}
+	return nil
+}
+
+// route makes what finds the owners of customers.
+func (m *member) route() (err error) {
+	c := routing.DefaultConfig()
+	c.Name, c.Kind, c.Shards, c.Transport, c.Self = m.n.name, license.Name, m.n.shards.Shards(), m.transport, m
+	if node := m.n.owner.Load(); node != nil {
+		c.Node = node
+	}
+	c.Done = m.n.clusterMetrics.hear
+	m.router, err = routing.New(c)
+	return err
+}
+
+// join makes the process a member.
+func (m *member) join() error {
+	c, g := &m.n.config.Cluster, membership.DefaultConfig()
+	key, err := c.key()
+	if err != nil {
+		return err
+	}
+	g.Name, g.Bind, g.Advertise, g.Join, g.Label, g.Key = m.n.name, c.Bind, c.Advertise, c.Join, c.Label, key
+	g.Meta, g.Now, g.Log = m.meta(), m.n.config.Now, m.n.log
+	g.Listener = membership.Listener{Members: m.members, News: m.hear, State: m.state}
+	if m.gossip, err = membership.Start(g); err != nil {
+		return fmt.Errorf("gossip: %w", err)
+	}
+	return nil
+}
+
+// leave tells the others good-bye.
+func (m *member) leave(ctx context.Context) error {
+	m.cancel()
+	m.running.Wait()
+	return m.gossip.Leave(ctx)
+}
+
+// locate returns who seems to own an aggregate, for protoactor.
+func (m *member) locate(kind, id string) (address string, ok bool) {
+	select {
+	case <-m.joined:
+		return m.router.Locate(kind, id)
+	default:
+		return "", false
+	}
+}
+
+// members hears who seems to be there.
+func (m *member) members(all []membership.Member) {
+	select {
+	case <-m.joined:
+	case <-m.context.Done():
+		return
+	}
+	m.transport.SetMembers(all)
+	m.n.clusterMetrics.members.Set(float64(len(all)))
+	m.n.notice(all)
+	if node := m.n.owner.Load(); node != nil {
+		node.SetMembers(nodesOf(all, m.n.name, m.draining.Load()))
+		node.SetClockOffset(m.gossip.ClockOffset())
+	}
+	m.router.SetMembers(all)
+}
+
+// nodesOf returns the members that hold shards, or will.
+func nodesOf(all []membership.Member, self string, draining bool) []ownership.Member {
+	var nodes []ownership.Member
+	for _, o := range all {
+		i, err := cluster.IncarnationOf(o.Meta.GetIncarnation())
+		if err != nil || i.IsZero() && o.Name != self {
+			continue
+		}
+		leaving := o.Meta.GetDraining() || o.Name == self && draining
+		nodes = append(nodes, ownership.Member{
+			Name: o.Name, Incarnation: i, Capacity: o.Meta.GetCapacity(), Eligible: !leaving && !o.Meta.GetClockWrong(),
+		})
+	}
+	return nodes
+}
+
+// hear takes in what others spread.
+func (m *member) hear(news *clusterv1.News) {
+	select {
+	case <-m.joined:
+	default:
+		return // It comes again with the full state.
+	}
+	m.router.Hear(news)
+	if node := m.n.owner.Load(); node != nil {
+		node.Hear(news)
+	}
+}
+
+// state returns all that a member may have missed.
+func (m *member) state() *clusterv1.News {
+	if node := m.n.owner.Load(); node != nil {
+		return node.News()
+	}
+	select {
+	case <-m.joined:
+		return m.router.News()
+	default:
+		return &clusterv1.News{}
+	}
+}
+
+// changed hears what others should, from the loop that renews the lease: nothing here waits.
+func (n *Node) changed(news *clusterv1.News) {
+	m := n.member.Load()
+	if m == nil {
+		return // Nobody knows this process yet.
+	}
+	m.router.Hear(news)
+	select {
+	case m.news <- news:
+	default:
+	}
+}
+
+// spread passes news on: to gateways and to those who get a shard at once, to all others by gossip.
+func (m *member) spread() {
+	for {
+		select {
+		case <-m.context.Done():
+			return
+		case news := <-m.news:
+			successors := make(map[persistence.Incarnation]bool)
+			for _, s := range news.GetShards() {
+				if i, err := cluster.IncarnationOf(s.GetSuccessor()); err == nil {
+					successors[i] = true
+				}
+			}
+			m.gossip.Spread(news, func(o membership.Member) bool {
+				i, err := cluster.IncarnationOf(o.Meta.GetIncarnation())
+				return err == nil && (i.IsZero() || successors[i])
+			})
+		}
+	}
+}
+
+// retell has what others know of this process brought up to date soon. It does not wait.
+func (n *Node) retell() {
+	if m := n.member.Load(); m != nil {
+		select {
+		case m.told <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// tell keeps what others know of this process up to date.
+func (m *member) tell() {
+	t := time.NewTicker(tellEvery)
+	defer t.Stop()
+	last := m.meta()
+	for {
+		select {
+		case <-m.context.Done():
+			return
+		case <-m.told:
+		case <-t.C:
+		}
+		now := m.meta()
+		if proto.Equal(last, now) {
+			continue
+		}
+		if err := m.gossip.SetMeta(now); err != nil {
+			m.n.log.Error("cannot tell the others of this process", "error", err)
+		}
+		last = now
+	}
+}
+
+// meta returns what others know of this process.
+func (m *member) meta() *clusterv1.Meta {
+	n := m.n
+	meta := &clusterv1.Meta{
+		NodeAddress: m.transport.Address(), Version: Version(), Capacity: n.config.Cluster.Capacity, Draining: m.draining.Load(),
+	}
+	if n.config.Roles.Has(RoleGateway) {
+		meta.Roles = append(meta.Roles, clusterv1.Role_ROLE_GATEWAY)
+		meta.ApiAddress = m.reachable(n.api.Addr())
+	}
+	if node := n.owner.Load(); node != nil {
+		meta.Roles = append(meta.Roles, clusterv1.Role_ROLE_NODE)
+		if i := node.Incarnation(); !i.IsZero() {
+			meta.Incarnation = i[:]
+		}
+		meta.ClockWrong = node.ClockWrong()
+		meta.Shards = uint32(holding(node).count)
+		meta.Resident = coarse(uint64(n.runtimeStats().Resident))
+		meta.CommandsPerSecond = uint32(coarse(n.counts.rate(n.config.Now())))
+	}
+	return meta
+}
+
+// coarse drops digits: gossip is not to be troubled by every customer.
+func coarse(v uint64) uint64 {
+	step := uint64(1)
+	for v/step >= 100 {
+		step *= 10
+	}
+	return v / step * step
+}
+
+// reachable returns an address as others reach it: one on all interfaces has the host of the node port.
+func (m *member) reachable(a net.Addr) string {
+	t, ok := a.(*net.TCPAddr)
+	if !ok || !t.IP.IsUnspecified() {
+		return a.String()
+	}
+	host, _, err := net.SplitHostPort(m.transport.Address())
+	if err != nil {
+		return a.String()
+	}
+	return net.JoinHostPort(host, fmt.Sprint(t.Port))
+}
+
+var errNoNode = fmt.Errorf("%w: this process is a gateway", actors.ErrNotOwner)
+
+// Execute implements transport.Handler.
+func (m *member) Execute(ctx context.Context, kind, id string, c actors.Command) (actors.Reply, error) {
+	node, err := m.of(kind)
+	if err != nil {
+		return actors.Reply{}, err
+	}
+	return node.Execute(ctx, id, c)
+}
+
+// Query implements transport.Handler.
+func (m *member) Query(ctx context.Context, kind, id string, query any) (actors.Answer, error) {
+	node, err := m.of(kind)
+	if err != nil {
+		return actors.Answer{}, err
+	}
+	return node.Query(ctx, id, query)
+}
+
+// of returns the node that holds aggregates of a kind.
+func (m *member) of(kind string) (*cluster.Node, error) {
+	if kind != license.Name {
+		return nil, fmt.Errorf("%w: aggregates of kind %q", transport.ErrNotSupported, kind)
+	}
+	if node := m.n.owner.Load(); node != nil {
+		return node, nil
+	}
+	return nil, errNoNode
+}
+
+// Status implements transport.Handler and routing.Self.
+func (m *member) Status(ctx context.Context) (*clusterv1.StatusResponse, error) {
+	n := m.n
+	self, err := n.status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s := &clusterv1.StatusResponse{
+		Name: n.name, Meta: m.meta(), Resident: self.ResidentCustomers, ResidentBytes: self.ResidentBytes,
+		Commands: n.counts.commands.Load(),
+	}
+	if node := n.owner.Load(); node != nil {
+		st := node.Status(ctx)
+		s.LeaseMicros, s.AgeMicros = st.Lease.Microseconds(), st.Age.Microseconds()
+		s.ShardsOpen, s.ShardsExpected, s.ShardsClosing = uint32(st.Open), uint32(st.Expected), uint32(st.Closing)
+		s.Moving, s.InFlight, s.ClockOffsetMicros = uint32(st.Moving), uint64(st.InFlight), st.ClockAhead.Microseconds()
+		for _, row := range st.Rows {
+			s.Shards = append(s.Shards, cluster.ShardMessage(row))
+		}
+		s.Warnings = st.Warnings
+	}
+	name, data, err := codec{}.Marshal(self)
+	s.Self = &clusterv1.Payload{Type: name, Data: data}
+	return s, err
+}
+
+// Drain implements transport.Handler and routing.Self: the process hands over its shards and holds none
+// until it is started again. What it serves beside that it goes on to serve.
+func (m *member) Drain(context.Context) error {
+	m.running.Go(func() {
+		if err := m.handOver(m.context); err != nil && m.context.Err() == nil {
+			m.n.log.Error("drain", "error", err)
+		}
+	})
+	return nil
+}
+
+// handOver gives all shards to other nodes, one by one.
+func (m *member) handOver(ctx context.Context) error {
+	node := m.n.owner.Load()
+	if node == nil {
+		return nil
+	}
+	m.draining.Store(true)
+	m.n.retell()
+	m.drained.Do(func() {
+		m.n.health.Set(gateway.Draining)
+		m.n.happenings.add(m.n.config.Now(), &licensedv1.Happening{
+			Kind: licensedv1.HappeningKind_HAPPENING_KIND_LEFT, Node: m.n.name, Incarnation: node.Incarnation().String(),
+			Text: fmt.Sprintf("%s hands its shards over, to leave", m.n.name),
+		})
+	})
+	began := time.Now()
+	if err := node.Drain(ctx); err != nil && !errors.Is(err, ownership.ErrRetired) {
+		return err
+	}
+	m.n.log.Info("handed over all shards", "took", time.Since(began))
+	return nil
+}
