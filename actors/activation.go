@@ -170,8 +170,10 @@ func (a *activation) do(c actor.Context, out *Outputs) {
 	}
 	if out.Recovered != nil {
 		a.rt.registry.resize(&a.entry, a.size())
+		now := a.rt.now()
 		a.rt.listener.Activated(ActivatedInfo{
-			ID: a.entry.id, Records: out.Recovered.Records, Duration: a.rt.now().Sub(a.began),
+			ID: a.entry.id, Records: out.Recovered.Records, Duration: now.Sub(a.began),
+			Ahead: max(0, time.UnixMilli(a.machine.lastTime).Sub(now)),
 		})
 	}
 	if !out.Wake.IsZero() && (a.wakeAt.IsZero() || out.Wake.Before(a.wakeAt)) {

@@ -23,6 +23,9 @@ type ActivatedInfo struct {
 	Records int
 	// Duration of the reads and the replay.
 	Duration time.Duration
+	// Ahead is how far the time of its last event lies ahead of the clock, at least 0: a former owner's
+	// clock was fast, or this one's is slow.
+	Ahead time.Duration
 }
 
 // PassivatedInfo says that an idle aggregate left memory.

@@ -323,3 +323,31 @@ func TestHeadLeadsToTheWholeHistory(t *testing.T) {
 }
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+// TestActivationTellsOfEventsAhead: an aggregate whose last event lies in the future says by how much.
+func TestActivationTellsOfEventsAhead(t *testing.T) {
+	store := memory.New()
+	fast := func(o *actors.Options) { o.Now = func() time.Time { return time.Now().Add(time.Hour) } }
+	s := start(t, store, fast)
+	c := add("c1", 1)
+	c.IssuedAt = time.Now().Add(time.Hour)
+	if _, err := s.Execute(t.Context(), "a", c); err != nil {
+		t.Fatal(err)
+	}
+	ahead := make(chan time.Duration, 2)
+	right := start(t, store, func(o *actors.Options) {
+		o.Listener.Activated = func(i actors.ActivatedInfo) { ahead <- i.Ahead }
+	})
+	right.authority.epoch.Store(2)
+	for _, a := range []struct {
+		id        string
+		low, high time.Duration
+	}{{"a", 30 * time.Minute, time.Hour}, {"b", 0, 0}} {
+		if _, err := right.Query(t.Context(), a.id, actorstest.Total{}); err != nil {
+			t.Fatal(err)
+		}
+		if got := <-ahead; got < a.low || got > a.high {
+			t.Errorf("%s is %v ahead", a.id, got)
+		}
+	}
+}
