@@ -95,7 +95,15 @@ func (n *Node) activated(i actors.ActivatedInfo) {
 	n.metrics.replayed.Add(float64(i.Records))
 	n.counts.activations.Add(1)
 	n.counts.replayed.Add(uint64(i.Records))
+	if i.Ahead > maxAhead {
+		n.metrics.ahead.Inc()
+		n.log.Error("the customer's last event lies in the future: some node's clock was wrong; new events get its time until the clock has caught up",
+			"customer", i.ID, "ahead", i.Ahead)
+	}
 }
+
+// maxAhead is from where a customer's last event is an alarm.
+const maxAhead = 5 * time.Minute
 
 // appended tells streams that follow a customer, once there is a gateway.
 func (n *Node) appended(i actors.AppendedInfo) {

@@ -51,6 +51,7 @@ var recoveryBuckets = []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .0
 type runtimeMetrics struct {
 	activations prometheus.Histogram
 	replayed    prometheus.Counter
+	ahead       prometheus.Counter
 	passivated  prometheus.Counter
 	ended       *prometheus.CounterVec
 }
@@ -66,6 +67,10 @@ func newRuntimeMetrics(r prometheus.Registerer) *runtimeMetrics {
 			Name: "licensed_replayed_events_total",
 			Help: "Events replayed when aggregates were read from the store.",
 		}),
+		ahead: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "licensed_customers_ahead_total",
+			Help: "Customers that came to memory with a last event more than 5 minutes ahead of the clock.",
+		}),
 		passivated: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "licensed_passivations_total",
 			Help: "Idle aggregates that left memory.",
@@ -75,7 +80,7 @@ func newRuntimeMetrics(r prometheus.Registerer) *runtimeMetrics {
 			Help: "Activations that gave up, by cause; the next request reads the aggregate anew.",
 		}, []string{"cause"}),
 	}
-	r.MustRegister(m.activations, m.replayed, m.passivated, m.ended)
+	r.MustRegister(m.activations, m.replayed, m.ahead, m.passivated, m.ended)
 	return m
 }
 
