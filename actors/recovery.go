@@ -57,7 +57,7 @@ func (m *Machine) topRead(in Input) {
 
 // restore makes state and window of a root's snapshot.
 func (m *Machine) restore(r *persistence.Root) error {
-	return m.guardCorrupt(r.Key.String(), func() error {
+	return m.guardCorrupt(r.Key.String, func() error {
 		f, err := openFrame(r.Snapshot)
 		if err != nil {
 			return err
@@ -84,7 +84,11 @@ func (m *Machine) rowsRead(in Input) {
 		m.readFailed(in)
 		return
 	}
-	h.rows = append(h.rows, in.Records...)
+	if len(h.rows) == 0 {
+		h.rows = in.Records // mostly, they are all
+	} else {
+		h.rows = append(h.rows, in.Records...)
+	}
 	h.seen.Pages++
 	h.readTry = retry{}
 	if len(in.Records) >= h.read.Limit {
@@ -137,7 +141,8 @@ func (m *Machine) replay(rows []persistence.Record) error {
 		if r.Index == 0 {
 			first, events = r, events[:0]
 		}
-		err := m.guardCorrupt(fmt.Sprintf("%s record %d", m.aggregate, r.Sequence), func() error {
+		what := func() string { return fmt.Sprintf("%s record %d", m.aggregate, r.Sequence) }
+		err := m.guardCorrupt(what, func() error {
 			v, err := m.env.Kind.DecodeEvent(r.Mapper, r.Header, r.Data)
 			if err != nil {
 				return err
@@ -227,15 +232,15 @@ func (m *Machine) repeatRead(in Input) {
 	}
 }
 
-// guardCorrupt runs the domain's decoding; a panic there is a corrupt record.
-func (m *Machine) guardCorrupt(what string, f func() error) (err error) {
+// guardCorrupt runs the domain's decoding; a panic there is a corrupt record. What names it in errors.
+func (m *Machine) guardCorrupt(what func() string, f func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("%w: %s: %v", ErrCorrupt, what, p)
+			err = fmt.Errorf("%w: %s: %v", ErrCorrupt, what(), p)
 		}
 	}()
 	if err := f(); err != nil {
-		return fmt.Errorf("%w: %s: %w", ErrCorrupt, what, err)
+		return fmt.Errorf("%w: %s: %w", ErrCorrupt, what(), err)
 	}
 	return nil
 }
@@ -321,15 +326,17 @@ const (
 
 // frame joins the window and an encoded state: version | length of the window | window | state.
 func frame(w *window, state []byte, importing bool) []byte {
-	packed := w.encode(make([]byte, 0, 32+len(w.buf)-w.head))
-	b := make([]byte, 0, 1+binary.MaxVarintLen32+len(packed)+len(state))
+	var space [maxWindowHeader]byte
+	header, entries := w.encode(space[:0])
+	size := len(header) + len(entries)
+	b := make([]byte, 0, 1+binary.MaxVarintLen32+size+len(state))
 	if importing {
 		b = append(b, frameImporting)
 	} else {
 		b = append(b, frameComplete)
 	}
-	b = binary.AppendUvarint(b, uint64(len(packed)))
-	b = append(b, packed...)
+	b = binary.AppendUvarint(b, uint64(size))
+	b = append(append(b, header...), entries...)
 	return append(b, state...)
 }
 

@@ -264,14 +264,19 @@ func unpackEntry(b []byte, formerTime int64, formerSeq uint64) (remembered, int)
 	return e, end
 }
 
-// encode appends the window: version | horizon | first time | first sequence | count | entries.
-func (w *window) encode(dst []byte) []byte {
+const maxWindowHeader = 1 + 4*binary.MaxVarintLen64
+
+// encode returns the window in two parts, the first of which it appends to dst:
+//
+//	version | horizon | first time | first sequence | count
+//	entries
+func (w *window) encode(dst []byte) (header, entries []byte) {
 	dst = append(dst, 1)
 	dst = binary.AppendVarint(dst, w.horizon)
 	dst = binary.AppendVarint(dst, w.firstTime)
 	dst = binary.AppendUvarint(dst, w.firstSeq)
 	dst = binary.AppendUvarint(dst, uint64(w.count))
-	return append(dst, w.buf[w.head:]...)
+	return dst, w.buf[w.head:]
 }
 
 // decodeWindow reads what encode wrote. It keeps b.

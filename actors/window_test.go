@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -73,7 +74,7 @@ func TestWindowAgainstModel(t *testing.T) {
 			m.add(e, &c)
 			if r.IntN(50) == 0 {
 				var err error
-				if w, err = decodeWindow(w.encode(nil)); err != nil {
+				if w, err = decodeWindow(slices.Concat(w.encode(nil))); err != nil {
 					t.Fatal(err)
 				}
 			}
