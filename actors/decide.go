@@ -92,7 +92,7 @@ func (m *Machine) execute(r *Request, in Input) {
 		if err != nil {
 			return err
 		}
-		if d.Refused && !m.countRefusal(now) {
+		if d.Refused && !m.countRefusal(in.Now) {
 			return &RateLimitedError{Reason: "too many refusals in a second", RetryAfter: time.Second}
 		}
 		return m.record(r, d.Events, now)
@@ -156,7 +156,8 @@ func (m *Machine) decision(c *Command, now time.Time) (Decision, error) {
 	return d, nil
 }
 
-// countRefusal reports whether another refusal may be recorded in this second.
+// countRefusal reports whether another refusal may be recorded in this second of the wall clock. The
+// time of events would not do: once the clock was ahead, it stands still until the clock is there again.
 func (m *Machine) countRefusal(now time.Time) bool {
 	h := m.hot
 	if s := now.Unix(); s != h.refusalSecond {

@@ -173,6 +173,27 @@ func TestRefusalsPerSecond(t *testing.T) {
 	}
 }
 
+// TestRefusalsAfterClockAhead sets the clock back after an event of a later time: a second is a second
+// all the same.
+func TestRefusalsAfterClockAhead(t *testing.T) {
+	var ahead atomic.Int64
+	now := time.Now().Truncate(time.Second)
+	s := start(t, memory.New(), func(o *actors.Options) {
+		o.Kind = actorstest.Ledger{Limit: 1}
+		o.Now = func() time.Time { return now.Add(time.Duration(ahead.Load())) }
+	})
+	for second, d := range []time.Duration{10 * time.Minute, 0, time.Second, 2 * time.Second} {
+		ahead.Store(int64(d))
+		for i := range 5 {
+			c := add(fmt.Sprint(second, "/", i), 2)
+			c.IssuedAt = now
+			if _, err := s.Execute(t.Context(), "a", c); err != nil {
+				t.Fatalf("refusal %d of second %d: %v", i, second, err)
+			}
+		}
+	}
+}
+
 func TestValidateOnlyRecordsNothing(t *testing.T) {
 	s := start(t, memory.New(), nil)
 	c := add("", 5)
