@@ -55,15 +55,16 @@ func Standard(start time.Time) Rules {
 		Deactivations: 6,
 		DefaultPlan:   "two",
 		Plans:         map[string]uint32{"one": 1, "two": 2, "three": 3},
-		Studios:       map[string]int{"few": 2, "some": 4, "many": 50},
+		Studios:       map[string]int{"few": 3, "some": 5, "many": 50},
 		Titles: map[string]Title{
 			"A": {Studio: "few", Yearly: 40},
-			"B": {Studio: "few", Yearly: Unlimited},
+			"B": {Studio: "some", Yearly: Unlimited},
 			"C": {Studio: "few", Yearly: 6},
 			"D": {Studio: "some", Yearly: 25},
 			"E": {Studio: "some", Yearly: Unlimited},
 			"F": {Studio: "many", Yearly: 3},
 			"G": {Studio: "many", Yearly: Unlimited, Until: start.Add(10 * day).UnixMilli()},
+			"I": {Studio: "many", Yearly: Unlimited},
 			"H": {Studio: "many", Yearly: 10, Until: start.Add(-day).UnixMilli()},
 		},
 	}

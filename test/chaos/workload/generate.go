@@ -16,7 +16,9 @@ import (
 type generator struct {
 	config Config
 	titles []string
-	plans  []string
+	// endless are the titles without a yearly limit.
+	endless []string
+	plans   []string
 
 	mu      sync.Mutex
 	random  *rand.Rand
@@ -32,7 +34,14 @@ type customer struct {
 	hot  bool
 	sent int
 	last int // commands after which it is left alone
+	held []download
 }
+
+// download is a title on a device that the customer may have: what was asked for, not what was granted.
+type download struct{ device, title string }
+
+// rememberedDownloads of a customer at most.
+const rememberedDownloads = 4
 
 // Bounds of a customer's life. A customer who sends more than 1,024 commands in ten minutes is
 // rate-limited, and the time to check a customer grows faster than its commands.
@@ -45,6 +54,11 @@ func newGenerator(c Config, r *model.Rules) *generator {
 	g := &generator{
 		config: c, random: rand.New(rand.NewPCG(c.Seed, 1)),
 		titles: slices.Sorted(maps.Keys(r.Titles)), plans: slices.Sorted(maps.Keys(r.Plans)),
+	}
+	for _, id := range g.titles {
+		if r.Titles[id].Yearly == model.Unlimited {
+			g.endless = append(g.endless, id)
+		}
 	}
 	for i := range c.Customers {
 		g.pool = append(g.pool, g.birth(i < c.Hot))
@@ -82,7 +96,7 @@ func (g *generator) next(now func() int64) history.Input {
 	if g.random.IntN(8) == 0 {
 		return g.question(c.id)
 	}
-	in := g.command(c.id)
+	in := g.command(c)
 	if g.random.IntN(12) == 0 {
 		in.ValidateOnly = true
 		return in
@@ -105,30 +119,38 @@ func (g *generator) question(id string) history.Input {
 	return history.Input{Kind: history.ListLicenses, Customer: id, Inactive: g.random.IntN(2) == 0}
 }
 
-func (g *generator) command(id string) history.Input {
-	in := history.Input{Customer: id}
+func (g *generator) command(c *customer) history.Input {
+	in := history.Input{Customer: c.id}
 	switch n := g.random.IntN(100); {
-	case n < 40:
+	case n < 38:
 		in.Kind, in.NewDownload = history.Acquire, g.random.IntN(4) == 0
-	case n < 55:
+		in.Device, in.Title = g.device(), g.title()
+		if len(c.held) >= rememberedDownloads {
+			c.held = c.held[1:]
+		}
+		c.held = append(c.held, download{in.Device, in.Title})
+		return in
+	case n < 53:
 		in.Kind = history.Renew
-	case n < 75:
+	case n < 80:
 		in.Kind = history.Release
-	case n < 88:
+	case n < 94:
 		in.Kind = history.Play
-	case n < 92:
-		in.Kind = history.Deactivate
-		in.Device = g.device()
+	case n < 96:
+		in.Kind, in.Device = history.Deactivate, g.device()
 		return in
 	default:
-		in.Kind = history.ChangePlan
-		in.Plan = g.plans[g.random.IntN(len(g.plans))]
+		in.Kind, in.Plan = history.ChangePlan, g.plans[g.random.IntN(len(g.plans))]
 		if g.random.IntN(20) == 0 {
 			in.Plan = "none-such"
 		}
 		return in
 	}
 	in.Device, in.Title = g.device(), g.title()
+	if n := len(c.held); n > 0 && g.random.IntN(10) > 0 {
+		d := c.held[g.random.IntN(n)]
+		in.Device, in.Title = d.device, d.title
+	}
 	return in
 }
 
@@ -140,8 +162,21 @@ func (g *generator) probe(id string) history.Input {
 	return history.Input{Kind: history.ChangePlan, Customer: id, Plan: g.plans[0], Command: fmt.Sprintf("c%d", g.asked)}
 }
 
-func (g *generator) device() string { return fmt.Sprintf("d%d", g.random.IntN(4)) }
-func (g *generator) title() string  { return g.titles[g.random.IntN(len(g.titles))] }
+// device and title choose mostly what rarely meets a limit: a service that refuses everything is not
+// tested much, and refusals of one customer are rate-limited.
+func (g *generator) device() string {
+	if g.random.IntN(5) > 0 {
+		return "d0"
+	}
+	return fmt.Sprintf("d%d", g.random.IntN(4))
+}
+
+func (g *generator) title() string {
+	if n := len(g.endless); n > 0 && g.random.IntN(6) > 0 {
+		return g.endless[g.random.IntN(n)]
+	}
+	return g.titles[g.random.IntN(len(g.titles))]
+}
 
 // chance is true one time in n.
 func (g *generator) chance(n int) bool {

@@ -138,10 +138,13 @@ const (
 
 // insist sends a command until its outcome is known.
 func (w *Workload) insist(i int, in history.Input) {
-	pause := firstPause
+	pause, certain := firstPause, true // certain: no attempt can have been executed
 	for began := time.Now(); time.Since(began) < w.config.Patience; {
 		out := w.attempt(i, in)
+		certain = certain && out.Outcome == history.NotExecuted
 		switch {
+		case certain && out.Reason == "RATE_LIMITED":
+			return // Not worth insisting: the service keeps this customer from filling it.
 		case out.Known():
 			w.acknowledged.Add(1)
 			w.remember(in)

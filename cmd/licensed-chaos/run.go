@@ -1,0 +1,169 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"licensed/test/chaos"
+	"licensed/test/chaos/deploy"
+)
+
+// options are the flags of run.
+type options struct {
+	deployment string
+	dir        string
+	tree       string
+	binary     string
+	length     time.Duration
+	seed       uint64
+	ttl        time.Duration
+	gap        time.Duration
+	rate       float64
+	clients    int
+	customers  int
+}
+
+func runCommand() *cobra.Command {
+	o := options{}
+	c := &cobra.Command{
+		Use:   "run",
+		Short: "Run a service under load and faults, and judge it",
+		Example: "  licensed-chaos run --deployment embedded --length 2m\n" +
+			"  licensed-chaos run --deployment cluster --length 60m --seed 7",
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return o.run(c) },
+	}
+	f := c.Flags()
+	f.SortFlags = false
+	f.StringVar(&o.deployment, "deployment", "cluster", "`what` to break: embedded or cluster")
+	f.StringVar(&o.dir, "dir", "", "`directory` for all that a run leaves (default chaos-SEED-TIME)")
+	f.DurationVar(&o.length, "length", 10*time.Minute, "time with faults")
+	f.Uint64Var(&o.seed, "seed", 0, "of all choices; 0 takes one from the clock")
+	f.StringVar(&o.tree, "tree", ".", "source `directory` that licensed is built from")
+	f.StringVar(&o.binary, "binary", "", "licensed `program`, built with the tag failpoints, instead of building one")
+	f.DurationVar(&o.ttl, "ttl", 2500*time.Millisecond, "lease TTL; faults last for multiples of it")
+	f.DurationVar(&o.gap, "gap", 3*time.Second, "mean time between two faults")
+	f.Float64Var(&o.rate, "rate", 0, "`requests` per second at most; 0 for as many as are answered")
+	f.IntVar(&o.clients, "clients", 32, "`number` of requests at the same time")
+	f.IntVar(&o.customers, "customers", 200, "`number` of customers at the same time")
+	return c
+}
+
+func (o *options) run(c *cobra.Command) error {
+	if o.seed == 0 {
+		o.seed = uint64(time.Now().Unix())
+	}
+	for _, bad := range []struct {
+		wrong bool
+		says  string
+	}{
+		{o.length < time.Second, "length: must be at least 1s"},
+		{o.ttl < 100*time.Millisecond, "ttl: must be at least 100ms"},
+		{o.gap <= 0, "gap: must be more than 0"},
+		{o.clients < 1, "clients: must be at least 1"},
+		{o.customers < 10, "customers: must be at least 10"},
+		{o.rate < 0, "rate: must not be negative"},
+	} {
+		if bad.wrong {
+			return usageError{errors.New(bad.says)}
+		}
+	}
+	if o.dir == "" {
+		o.dir = fmt.Sprintf("chaos-%d-%s", o.seed, time.Now().Format("150405"))
+	}
+	dir, err := filepath.Abs(o.dir)
+	if err == nil {
+		err = os.MkdirAll(dir, 0o755)
+	}
+	if err != nil {
+		return err
+	}
+	config := chaos.DefaultConfig(dir, o.seed, o.length)
+	config.Log = slog.New(slog.NewTextHandler(c.ErrOrStderr(), nil))
+	config.Schedule.Gap = o.gap
+	config.Workload.Rate, config.Workload.Clients, config.Workload.Customers = o.rate, o.clients, o.customers
+	config.Workload.Prefix = fmt.Sprintf("s%d", o.seed)
+	var accidents chaos.Accidents
+	d, err := o.deploy(c.Context(), &config, &accidents)
+	if err != nil {
+		return err
+	}
+	v, err := chaos.Run(c.Context(), config, d, &accidents)
+	if err != nil {
+		return fmt.Errorf("no verdict: %w", err)
+	}
+	return o.tell(c, dir, v)
+}
+
+func (o *options) tell(c *cobra.Command, dir string, v *chaos.Verdict) error {
+	v.Print(c.OutOrStdout())
+	fmt.Fprintf(c.OutOrStdout(), "  see %s\n", dir)
+	if !v.Pass {
+		return errFailed
+	}
+	return nil
+}
+
+// deploy prepares what is to be broken.
+func (o *options) deploy(ctx context.Context, config *chaos.Config, accidents *chaos.Accidents) (deploy.Deployment, error) {
+	binary := o.binary
+	if binary == "" {
+		var err error
+		if binary, err = deploy.Build(ctx, o.tree, config.Dir); err != nil {
+			return nil, err
+		}
+	}
+	d := deploy.Options{
+		Dir: config.Dir, Binary: binary, Policy: config.Rules.YAML(), TTL: o.ttl,
+		Accident: func(err error) {
+			config.Log.Error("accident", "error", err)
+			accidents.Add(err)
+		},
+	}
+	switch o.deployment {
+	case "embedded":
+		return deploy.NewEmbedded(d)
+	default:
+		return nil, usageError{fmt.Errorf("deployment: %q is none of embedded and cluster", o.deployment)}
+	}
+}
+
+func checkCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "check DIRECTORY",
+		Short: "Judge the directory of a run again",
+		Args: func(c *cobra.Command, args []string) error {
+			if err := cobra.ExactArgs(1)(c, args); err != nil {
+				return usageError{err}
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			v, err := chaos.Recheck(args[0])
+			if err != nil {
+				return err
+			}
+			return new(options).tell(c, args[0], v)
+		},
+	}
+}
+
+func policyCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "policy",
+		Short: "Print the policy that an attached cluster must have",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			rules := chaos.DefaultConfig("", 0, 0).Rules
+			_, err := fmt.Fprint(c.OutOrStdout(), rules.YAML())
+			return err
+		},
+	}
+}

@@ -1,0 +1,205 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"licensed/internal/failpoint"
+	"licensed/test/chaos/fault"
+	"licensed/test/chaos/process"
+)
+
+// killKind is kill -9; the process is started again after up to three TTLs.
+func killKind(role Role, ps []*process.Process, ttl time.Duration) fault.Kind {
+	name := fmt.Sprintf("kill -9 %s", role)
+	return fault.Kind{Name: name, Weight: 3, Make: func(r *rand.Rand) *fault.Fault {
+		p := ps[r.IntN(len(ps))]
+		return &fault.Fault{
+			Kind: name, Targets: []string{p.Name()}, Hold: time.Duration(r.Int64N(int64(3 * ttl))),
+			Inject: func(context.Context) error { return p.Kill() },
+			Heal:   p.Start,
+		}
+	}}
+}
+
+// pauseKind is SIGSTOP for one, three or ten TTLs, then SIGCONT.
+func pauseKind(role Role, ps []*process.Process, ttl time.Duration) fault.Kind {
+	name := fmt.Sprintf("pause %s", role)
+	return fault.Kind{Name: name, Weight: 3, Make: func(r *rand.Rand) *fault.Fault {
+		p := ps[r.IntN(len(ps))]
+		n := []int{1, 1, 1, 3, 3, 10}[r.IntN(6)]
+		return &fault.Fault{
+			Kind: name, Targets: []string{p.Name()}, Detail: fmt.Sprintf("%d × TTL", n), Hold: time.Duration(n) * ttl,
+			Inject: func(context.Context) error { return p.Pause() },
+			Heal:   func(context.Context) error { return p.Resume() },
+		}
+	}}
+}
+
+// starveKind lets a process run for one tenth of the time.
+func starveKind(role Role, ps []*process.Process, ttl time.Duration) fault.Kind {
+	name := fmt.Sprintf("starve %s", role)
+	return fault.Kind{Name: name, Weight: 1, Make: func(r *rand.Rand) *fault.Fault {
+		p := ps[r.IntN(len(ps))]
+		stop, stopped := make(chan struct{}), make(chan error, 1)
+		return &fault.Fault{
+			Kind: name, Targets: []string{p.Name()}, Detail: "10 % of the time", Hold: ttl + time.Duration(r.Int64N(int64(3*ttl))),
+			Inject: func(context.Context) error { go func() { stopped <- starve(p, stop) }(); return nil },
+			Heal:   func(context.Context) error { close(stop); return errors.Join(<-stopped, p.Resume()) },
+		}
+	}}
+}
+
+func starve(p *process.Process, stop <-chan struct{}) error {
+	for {
+		for i, do := range []func() error{p.Pause, p.Resume} {
+			if err := do(); err != nil {
+				return err
+			}
+			select {
+			case <-stop:
+				return nil
+			case <-time.After([]time.Duration{90 * time.Millisecond, 10 * time.Millisecond}[i]):
+			}
+		}
+	}
+}
+
+// restartKind is an orderly stop of all processes of a role, one after the other, each started again
+// before the next is stopped.
+func restartKind(role Role, ps []*process.Process) fault.Kind {
+	name := fmt.Sprintf("rolling restart of %ss", role)
+	if len(ps) == 1 {
+		name = fmt.Sprintf("restart %s", role)
+	}
+	return fault.Kind{Name: name, Weight: 1, Make: func(*rand.Rand) *fault.Fault {
+		f := &fault.Fault{Kind: name, Heal: func(context.Context) error { return nil }}
+		for _, p := range ps {
+			f.Targets = append(f.Targets, p.Name())
+		}
+		f.Inject = func(ctx context.Context) error {
+			for _, p := range ps {
+				if err := errors.Join(p.Stop(ctx), p.Start(ctx)); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+		return f
+	}}
+}
+
+// clockKind lets the wall clock of a process jump, back or forth, by seconds to an hour.
+func clockKind(ss []*server, ttl time.Duration) fault.Kind {
+	return fault.Kind{Name: "clock jump", Weight: 2, Make: func(r *rand.Rand) *fault.Fault {
+		s := ss[r.IntN(len(ss))]
+		by := []time.Duration{time.Second, 10 * time.Second, time.Minute, 10 * time.Minute, time.Hour}[r.IntN(5)]
+		if r.IntN(2) == 0 {
+			by = -by
+		}
+		return &fault.Fault{
+			Kind: "clock jump", Targets: []string{s.Process.Name()}, Detail: by.String(), Hold: ttl + time.Duration(r.Int64N(int64(2*ttl))),
+			Inject: func(ctx context.Context) error { return s.set(ctx, "clock", by.String()) },
+			Heal:   func(ctx context.Context) error { return s.set(ctx, "clock", "0s") },
+		}
+	}}
+}
+
+// slowKind makes every call of a process to its store take longer.
+func slowKind(ss []*server, ttl time.Duration) fault.Kind {
+	return fault.Kind{Name: "slow store", Weight: 1, Make: func(r *rand.Rand) *fault.Fault {
+		s := ss[r.IntN(len(ss))]
+		by := []time.Duration{20 * time.Millisecond, 200 * time.Millisecond, ttl / 2}[r.IntN(3)]
+		all := func(ctx context.Context, action string) error {
+			var errs []error
+			for _, call := range []string{failpoint.Append, failpoint.RootActivation, failpoint.RootRollover, failpoint.ReadTop, failpoint.ReadRecords} {
+				errs = append(errs, s.set(ctx, failpoint.Before(call), action))
+			}
+			return errors.Join(errs...)
+		}
+		return &fault.Fault{
+			Kind: "slow store", Targets: []string{s.Process.Name()}, Detail: "+" + by.String(), Hold: ttl + time.Duration(r.Int64N(int64(2*ttl))),
+			Inject: func(ctx context.Context) error { return all(ctx, "sleep "+by.String()) },
+			Heal:   func(ctx context.Context) error { return all(ctx, "off") },
+		}
+	}}
+}
+
+// crashKind lets a process die at a failpoint, every one in turn. One that is not reached within the time
+// is switched off again.
+func crashKind(ss []*server, points []string, ttl time.Duration) fault.Kind {
+	var left []string
+	return fault.Kind{Name: "crash at point", Weight: 4, Make: func(r *rand.Rand) *fault.Fault {
+		if len(left) == 0 {
+			left = slices.Clone(points)
+			r.Shuffle(len(left), func(i, j int) { left[i], left[j] = left[j], left[i] })
+		}
+		point := left[0]
+		left = left[1:]
+		s := ss[r.IntN(len(ss))]
+		return &fault.Fault{
+			Kind: "crash at point", Targets: []string{s.Process.Name()}, Detail: point, Hold: ttl + time.Duration(r.Int64N(int64(2*ttl))),
+			Inject: func(ctx context.Context) error {
+				s.Expect(true)
+				s.poll(ctx)
+				return s.set(ctx, point, "exit")
+			},
+			Heal: func(ctx context.Context) error {
+				if s.Running() {
+					s.Expect(false)
+					if err := s.set(ctx, point, "off"); err == nil || s.Running() {
+						return err
+					}
+				}
+				s.diedAt(point)
+				return s.Start(ctx)
+			},
+		}
+	}}
+}
+
+// fullDiskKind takes all the space that is left in a directory with a file system of its own. The process
+// may end by that, as documented; it is started again when there is space.
+func fullDiskKind(s *server, dir string, ttl time.Duration) fault.Kind {
+	return fault.Kind{Name: "full disk", Weight: 1, Make: func(r *rand.Rand) *fault.Fault {
+		filler := dir + "/.filler"
+		return &fault.Fault{
+			Kind: "full disk", Targets: []string{s.Process.Name()}, Hold: ttl + time.Duration(r.Int64N(int64(2*ttl))),
+			Inject: func(context.Context) error { s.Expect(true); return fill(filler) },
+			Heal: func(ctx context.Context) error {
+				err := os.Remove(filler)
+				if s.Running() {
+					// It notices at the next write, or has noticed and is about to end.
+					stop, cancel := context.WithTimeout(ctx, time.Minute)
+					defer cancel()
+					err = errors.Join(err, s.Stop(stop))
+				}
+				return errors.Join(err, s.Start(ctx))
+			},
+		}
+	}}
+}
+
+// fill writes a file until there is no space left.
+func fill(path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for block := make([]byte, 1<<20); len(block) > 0; {
+		if _, err := f.Write(block); err != nil {
+			if !strings.Contains(err.Error(), "no space") {
+				return err
+			}
+			block = block[:len(block)/2]
+		}
+	}
+	return nil
+}

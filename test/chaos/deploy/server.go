@@ -1,0 +1,159 @@
+package deploy
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"licensed/internal/failpoint"
+	"licensed/test/chaos/process"
+)
+
+// server is a licensed process with failpoints.
+type server struct {
+	*process.Process
+	Member
+	control *http.Client // of its failpoints
+
+	mu     sync.Mutex
+	before map[string]uint64 // passed by processes that ended
+	last   map[string]uint64 // passed by the present one, as last seen
+	died   map[string]int
+}
+
+// newServer returns a server that does not run yet. Its failpoints listen on the socket.
+func newServer(m Member, s process.Spec, socket string, accident func(error)) *server {
+	out := &server{Member: m, before: map[string]uint64{}, last: map[string]uint64{}, died: map[string]int{}}
+	s.Env = append(s.Env, failpoint.Variable+"="+socket)
+	out.control = &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", socket)
+		},
+		DisableKeepAlives: true,
+	}}
+	if s.Ready == nil {
+		s.Ready = func(ctx context.Context) error { return get(ctx, m.Admin+"/readyz") }
+	}
+	out.Process = process.New(s, func(err error) {
+		accident(err)
+		// As a supervisor would.
+		go func() {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			defer cancel()
+			if err := out.Start(ctx); err != nil {
+				accident(err)
+			}
+		}()
+	})
+	return out
+}
+
+// get returns nil if a page answers 200.
+func get(ctx context.Context, url string) error {
+	_, err := fetch(ctx, http.DefaultClient, url)
+	return err
+}
+
+func fetch(ctx context.Context, c *http.Client, url string) ([]byte, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	res, err := c.Do(r)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s: %s", url, res.Status, b)
+	}
+	return b, err
+}
+
+// set sets a failpoint, or the clock.
+func (s *server) set(ctx context.Context, point, action string) error {
+	r, err := http.NewRequestWithContext(ctx, http.MethodPut, "http://failpoints/"+point, bytes.NewReader([]byte(action)))
+	if err != nil {
+		return err
+	}
+	res, err := s.control.Do(r)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		b, err := io.ReadAll(res.Body)
+		return errors.Join(fmt.Errorf("failpoint %s %q: %s", point, action, b), err)
+	}
+	return nil
+}
+
+// poll notes how often the points were passed. A process that does not answer is asked again later.
+func (s *server) poll(ctx context.Context) {
+	b, err := fetch(ctx, s.control, "http://failpoints/")
+	if err != nil {
+		return
+	}
+	var now map[string]struct{ Hits uint64 }
+	if json.Unmarshal(b, &now) != nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, p := range now {
+		if p.Hits < s.last[name] { // Another process.
+			s.before[name] += s.last[name]
+		}
+		s.last[name] = p.Hits
+	}
+}
+
+// diedAt notes that the process ended at a point, as it was told to.
+func (s *server) diedAt(point string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.died[point]++
+}
+
+// coverage adds up what happened at the points of several servers.
+func coverage(servers []*server) map[string]Point {
+	all := make(map[string]Point)
+	for _, name := range failpoint.Points() {
+		all[name] = Point{}
+	}
+	for _, s := range servers {
+		s.mu.Lock()
+		for name, p := range all {
+			p.Passed += s.before[name] + s.last[name] + uint64(s.died[name])
+			p.Crashes += s.died[name]
+			all[name] = p
+		}
+		s.mu.Unlock()
+	}
+	return all
+}
+
+// watch polls the failpoints of servers until ctx ends.
+func watch(ctx context.Context, servers []*server) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			for _, s := range servers {
+				s.poll(ctx)
+			}
+		}
+	}
+}

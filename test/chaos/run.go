@@ -1,0 +1,243 @@
+package chaos
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"licensed/test/chaos/check"
+	"licensed/test/chaos/client"
+	"licensed/test/chaos/deploy"
+	"licensed/test/chaos/fault"
+	"licensed/test/chaos/history"
+	"licensed/test/chaos/model"
+	"licensed/test/chaos/workload"
+)
+
+// Config of a run.
+type Config struct {
+	// Dir is the run's directory. It exists.
+	Dir string
+	// Rules are those that the deployment's policy file has.
+	Rules model.Rules
+	// Workload and Schedule have the seeds. The schedule's length is that of the phase with faults.
+	Workload workload.Config
+	Schedule fault.Schedule
+	// WarmUp is the time without faults at the beginning.
+	WarmUp time.Duration
+	// Recovery is the time after healing within which every customer must be answered.
+	Recovery time.Duration
+	Log      *slog.Logger
+}
+
+// DefaultConfig of a run of that length, with that seed.
+func DefaultConfig(dir string, seed uint64, length time.Duration) Config {
+	w := workload.Default()
+	w.Seed = seed
+	return Config{
+		Dir: dir, Rules: model.Standard(time.Now()), Workload: w,
+		Schedule: fault.Schedule{Seed: seed, Length: length, Gap: 3 * time.Second, Calm: 5 * time.Second},
+		WarmUp:   8 * time.Second, Recovery: 10 * time.Second, Log: slog.Default(),
+	}
+}
+
+// run is a run on its way.
+type run struct {
+	Config
+	deployment deploy.Deployment
+	recorder   *history.Recorder
+	gateways   []*client.Client
+	load       *workload.Workload
+	verdict    *Verdict
+
+	mu       sync.Mutex
+	faults   []fault.Record
+	samples  []Sample
+	baseline map[string]Resources
+}
+
+// Accidents collects the ends of processes that nobody asked for. The zero value is ready.
+type Accidents struct {
+	mu   sync.Mutex
+	list []string
+}
+
+// Add notes one.
+func (a *Accidents) Add(err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.list = append(a.list, err.Error())
+}
+
+// List returns all so far.
+func (a *Accidents) List() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return append([]string(nil), a.list...)
+}
+
+// Run runs against a deployment, which it starts and stops. An error means that there is no verdict.
+func Run(ctx context.Context, c Config, d deploy.Deployment, accidents *Accidents) (v *Verdict, err error) {
+	if err := c.Rules.Check(c.Schedule.Length); err != nil {
+		return nil, err
+	}
+	r := &run{Config: c, deployment: d, verdict: newVerdict(&c), baseline: map[string]Resources{}}
+	file, err := os.Create(filepath.Join(c.Dir, historyFile))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	c.Log.Info("starting the deployment")
+	defer func() {
+		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+		defer cancel()
+		err = errors.Join(err, d.Stop(stop))
+	}()
+	if err := d.Start(ctx); err != nil {
+		return nil, err
+	}
+	if r.recorder, err = history.NewRecorder(file); err != nil {
+		return nil, err
+	}
+	for _, url := range d.Gateways() {
+		g := client.New(url)
+		defer g.Close()
+		r.gateways = append(r.gateways, g)
+	}
+	r.load = workload.New(c.Workload, &c.Rules, r.recorder, r.gateways)
+	if err := r.phases(ctx); err != nil {
+		return nil, errors.Join(err, r.recorder.Close())
+	}
+	r.verdict.Notes, r.verdict.Points = d.Notes(), d.Coverage()
+	for _, a := range accidents.List() {
+		r.verdict.Accidents = append(r.verdict.Accidents, a)
+		r.fail(check.Violation{Check: check.Health, Text: a})
+	}
+	if err := r.recorder.Close(); err != nil {
+		return nil, err
+	}
+	return r.verdict, r.finish()
+}
+
+// phases are what happens while the service runs.
+func (r *run) phases(ctx context.Context) error {
+	loading, stopLoad := context.WithCancel(ctx)
+	defer stopLoad()
+	var background sync.WaitGroup
+	defer background.Wait()
+	background.Go(func() { r.load.Run(loading) })
+	sampling, stopSampling := context.WithCancel(ctx)
+	defer stopSampling()
+	background.Go(func() { r.sample(sampling) })
+
+	r.Log.Info("warming up", "for", r.WarmUp)
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(r.WarmUp):
+	}
+	r.baseline = r.resources(ctx)
+	plan := r.Schedule.Plan(r.deployment.Kinds())
+	r.Log.Info("injecting faults", "planned", len(plan), "for", r.Schedule.Length, "seed", r.Schedule.Seed)
+	r.verdict.FaultsFrom = r.now()
+	fault.Run(ctx, plan, r.now, r.noteFault)
+	r.verdict.FaultsTo = r.now()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	r.Log.Info("healed; looking for progress")
+	r.progress(ctx)
+	r.Log.Info("waiting for clients")
+	stopLoad()
+	if err := r.drained(&background, stopSampling); err != nil {
+		return err
+	}
+	r.settled(ctx)
+	return errors.Join(r.collect(ctx), ctx.Err())
+}
+
+// now is the time of the run.
+func (r *run) now() time.Duration { return time.Duration(r.recorder.Now()) }
+
+// drained waits until every client has finished.
+func (r *run) drained(background *sync.WaitGroup, stopSampling func()) error {
+	stopSampling()
+	done := make(chan struct{})
+	go func() { background.Wait(); close(done) }()
+	select {
+	case <-done:
+		return nil
+	case <-time.After(2*r.Workload.Patience + time.Minute):
+		return errors.New("the clients do not end: a defect of the tool")
+	}
+}
+
+func (r *run) noteFault(f fault.Record) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.faults = append(r.faults, f)
+	if f.Error != "" {
+		r.Log.Warn("a fault did not go as planned", "fault", f.Kind, "targets", f.Targets, "error", f.Error)
+	} else {
+		r.Log.Info("fault", "kind", f.Kind, "targets", f.Targets, "detail", f.Detail, "lasted", (f.Healed - f.Injected).Round(time.Millisecond))
+	}
+}
+
+func (r *run) fail(v check.Violation) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.verdict.Violations = append(r.verdict.Violations, v)
+}
+
+// progress sends a command for every customer that takes part, and looks for clients that wait.
+func (r *run) progress(ctx context.Context) {
+	_, active := r.load.Customers()
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, 16)
+	var longest time.Duration
+	var mu sync.Mutex
+	deadline := time.Now().Add(r.Recovery)
+	for _, id := range active {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			took, ok := r.load.Probe(ctx, id, max(time.Second, time.Until(deadline)))
+			mu.Lock()
+			longest = max(longest, took)
+			mu.Unlock()
+			if !ok {
+				r.fail(check.Violation{Check: check.Health, Customer: id, Text: fmt.Sprintf("no answer within %v of healing", r.Recovery)})
+			}
+		})
+	}
+	wg.Wait()
+	r.verdict.Recovery = longest
+	for until := deadline; time.Now().Before(until) && r.load.Stuck() > r.Recovery; {
+		time.Sleep(50 * time.Millisecond)
+	}
+	if stuck := r.load.Stuck(); stuck > r.Recovery {
+		r.fail(check.Violation{Check: check.Health, Text: fmt.Sprintf("a client has been waiting for %v, also %v after healing", stuck, r.Recovery)})
+	}
+}
+
+// writeLines writes a file of JSON lines.
+func writeLines[T any](path string, lines []T) (err error) {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	e := json.NewEncoder(f)
+	for i := range lines {
+		if err := e.Encode(&lines[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,177 @@
+package chaos
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"licensed/messages/licensedv1"
+	"licensed/test/chaos/check"
+	"licensed/test/chaos/client"
+	"licensed/test/chaos/deploy"
+)
+
+// Sample is how a member does at a moment.
+type Sample struct {
+	At     time.Duration `json:"at"`
+	Member string        `json:"m"`
+	Up     bool          `json:"up"`
+	State  string        `json:"state,omitempty"`
+	Shards uint32        `json:"shards,omitempty"`
+	// LowEpoch and HighEpoch are those of the shards it holds.
+	LowEpoch  uint64 `json:"lo,omitempty"`
+	HighEpoch uint64 `json:"hi,omitempty"`
+	Resident  uint64 `json:"res,omitempty"`
+}
+
+// Resources of a process.
+type Resources struct {
+	Goroutines float64 `json:"goroutines"`
+	// Heap is what is alive after a collection, in bytes.
+	Heap float64 `json:"heap"`
+}
+
+// sample asks every member each second how it does.
+func (r *run) sample(ctx context.Context) {
+	clients := map[string]*client.Client{}
+	for _, m := range r.deployment.Members() {
+		if m.API != "" {
+			clients[m.Name] = client.New(m.API)
+			defer clients[m.Name].Close()
+		}
+	}
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		for _, m := range r.deployment.Members() {
+			if c := clients[m.Name]; c != nil {
+				s := ask(ctx, m.Name, c)
+				s.At = r.now()
+				r.mu.Lock()
+				r.samples = append(r.samples, s)
+				r.mu.Unlock()
+			}
+		}
+		if err := r.recorder.Flush(); err != nil {
+			r.Log.Error("the history cannot be written", "error", err)
+		}
+	}
+}
+
+func ask(ctx context.Context, name string, c *client.Client) Sample {
+	ctx, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+	defer cancel()
+	res, err := c.Admin.GetNode(ctx, connect.NewRequest(&licensedv1.GetNodeRequest{}))
+	if err != nil {
+		return Sample{Member: name}
+	}
+	n := res.Msg
+	return Sample{
+		Member: name, Up: true, State: n.State, Shards: n.ShardsHeld, LowEpoch: n.LowestEpoch, HighEpoch: n.HighestEpoch, Resident: n.ResidentCustomers,
+	}
+}
+
+// resources measures every process that has an admin port.
+func (r *run) resources(ctx context.Context) map[string]Resources {
+	all := map[string]Resources{}
+	for _, m := range r.deployment.Members() {
+		if m.Admin == "" {
+			continue
+		}
+		if res, err := measure(ctx, m); err == nil {
+			all[m.Name] = res
+		} else {
+			r.Log.Warn("cannot measure", "member", m.Name, "error", err)
+		}
+	}
+	return all
+}
+
+func measure(ctx context.Context, m deploy.Member) (res Resources, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := page(ctx, m.Admin+"/debug/pprof/heap?gc=1", func(string) {}); err != nil {
+		return res, err
+	}
+	return res, page(ctx, m.Admin+"/metrics", func(line string) {
+		name, value, _ := strings.Cut(line, " ")
+		v, err := strconv.ParseFloat(value, 64)
+		if err != nil {
+			return
+		}
+		switch name {
+		case "go_goroutines":
+			res.Goroutines = v
+		case "go_memstats_heap_alloc_bytes":
+			res.Heap = v
+		}
+	})
+}
+
+// page calls fn for each line of a page.
+func page(ctx context.Context, url string, fn func(string)) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		_, err := io.Copy(io.Discard, res.Body)
+		return fmt.Errorf("%s: %s, %w", url, res.Status, err)
+	}
+	for lines := bufio.NewScanner(res.Body); ; fn(lines.Text()) {
+		if !lines.Scan() {
+			return lines.Err()
+		}
+	}
+}
+
+// Allowances above the baseline: what a process keeps of its busiest moment without losing it for good.
+const (
+	moreGoroutines = 64
+	moreHeap       = 64 << 20
+	settleTime     = time.Minute
+)
+
+// settled waits until every process is back at what it had before the faults.
+func (r *run) settled(ctx context.Context) {
+	var excess []string
+	for deadline := time.Now().Add(settleTime); ; {
+		excess = excess[:0]
+		now := r.resources(ctx)
+		r.verdict.Resources = map[string][2]Resources{}
+		for name, before := range r.baseline {
+			after := now[name]
+			r.verdict.Resources[name] = [2]Resources{before, after}
+			if after.Goroutines > 1.5*before.Goroutines+moreGoroutines {
+				excess = append(excess, fmt.Sprintf("%s has %.0f goroutines, before the faults %.0f", name, after.Goroutines, before.Goroutines))
+			}
+			if after.Heap > 1.5*before.Heap+moreHeap {
+				excess = append(excess, fmt.Sprintf("%s has %.0f MiB of heap, before the faults %.0f", name, after.Heap/(1<<20), before.Heap/(1<<20)))
+			}
+		}
+		if len(excess) == 0 || time.Now().After(deadline) {
+			break
+		}
+		time.Sleep(time.Second)
+	}
+	for _, text := range excess {
+		r.fail(check.Violation{Check: check.Health, Text: text})
+	}
+}

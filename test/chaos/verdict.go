@@ -1,0 +1,282 @@
+package chaos
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"licensed/test/chaos/check"
+	"licensed/test/chaos/deploy"
+	"licensed/test/chaos/fault"
+	"licensed/test/chaos/history"
+	"licensed/test/chaos/model"
+)
+
+// Files of a run's directory.
+const (
+	historyFile   = "history.jsonl.zst"
+	customersFile = "customers.jsonl.zst"
+	faultsFile    = "faults.jsonl"
+	samplesFile   = "samples.jsonl"
+	verdictFile   = "verdict.json"
+	reportFile    = "report.html"
+)
+
+// Verdict is what a run came to.
+type Verdict struct {
+	Pass       bool              `json:"pass"`
+	Violations []check.Violation `json:"violations"`
+	// Accidents are ends of processes that nobody asked for.
+	Accidents []string `json:"accidents,omitempty"`
+
+	Seed    uint64        `json:"seed"`
+	Started time.Time     `json:"started"`
+	Length  time.Duration `json:"length"`
+	// FaultsFrom and FaultsTo are the phase with faults.
+	FaultsFrom time.Duration `json:"faults_from"`
+	FaultsTo   time.Duration `json:"faults_to"`
+	// Recovery is the longest that a customer waited for an answer after healing.
+	Recovery time.Duration `json:"recovery"`
+
+	Requests     int `json:"requests"`
+	Acknowledged int `json:"acknowledged"`
+	Accepted     int `json:"accepted"`
+	Refused      int `json:"refused"`
+	// Unresolved commands never got an answer. Resolved ones got theirs after one that told nothing.
+	Unresolved int `json:"unresolved"`
+	Resolved   int `json:"resolved"`
+	Queries    int `json:"queries"`
+	Customers  int `json:"customers"`
+	Events     int `json:"events"`
+	Archived   int `json:"archived"`
+	Epochs     int `json:"epochs"`
+
+	Faults    map[string]int          `json:"faults"`
+	Points    map[string]deploy.Point `json:"points,omitempty"`
+	Missed    []string                `json:"missed,omitempty"`
+	Notes     []string                `json:"notes,omitempty"`
+	Resources map[string][2]Resources `json:"resources,omitempty"`
+	Checked   time.Duration           `json:"checked"`
+
+	Rules model.Rules `json:"rules"`
+}
+
+func newVerdict(c *Config) *Verdict {
+	return &Verdict{Seed: c.Schedule.Seed, Started: time.Now(), Rules: c.Rules, Faults: map[string]int{}}
+}
+
+// finish writes what is left to write, checks, and writes the verdict.
+func (r *run) finish() error {
+	v := r.verdict
+	slices.SortFunc(r.faults, func(a, b fault.Record) int { return int(a.Injected - b.Injected) })
+	for _, f := range r.faults {
+		v.Faults[f.Kind]++
+	}
+	for _, name := range sortedKeys(v.Points) {
+		if p := v.Points[name]; p.Passed == 0 {
+			v.Missed = append(v.Missed, name)
+		}
+	}
+	err := errors.Join(
+		writeLines(filepath.Join(r.Dir, faultsFile), r.faults), writeLines(filepath.Join(r.Dir, samplesFile), r.samples),
+	)
+	if err != nil {
+		return err
+	}
+	r.Log.Info("checking")
+	if err := v.check(r.Dir, r.recorder.Ops()); err != nil {
+		return err
+	}
+	return v.write(r.Dir)
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// check runs the checks on a directory and adds to the verdict what they find.
+func (v *Verdict) check(dir string, ops []*history.Op) error {
+	began := time.Now()
+	byCustomer := v.count(ops)
+	f, err := os.Open(filepath.Join(dir, customersFile))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	config := check.DefaultConfig(v.Started)
+	customers := make(chan *history.Customer)
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for c := range customers {
+				found := check.Customer(config, &v.Rules, byCustomer[c.ID], c)
+				mu.Lock()
+				v.Violations = append(v.Violations, found...)
+				v.recorded(c)
+				mu.Unlock()
+			}
+		})
+	}
+	seen := map[string]bool{}
+	err = history.ReadCustomers(f, func(c *history.Customer) error {
+		seen[c.ID] = true
+		customers <- c
+		return nil
+	})
+	close(customers)
+	wg.Wait()
+	for id := range byCustomer {
+		if !seen[id] {
+			v.Violations = append(v.Violations, check.Violation{Check: check.Acknowledged, Customer: id, Text: "was not collected"})
+		}
+	}
+	slices.SortStableFunc(v.Violations, func(a, b check.Violation) int { return strings.Compare(a.Customer, b.Customer) })
+	v.Checked, v.Pass = time.Since(began), len(v.Violations) == 0
+	return err
+}
+
+// count adds up what clients saw, and sorts it by customer.
+func (v *Verdict) count(ops []*history.Op) map[string][]*history.Op {
+	byCustomer := map[string][]*history.Op{}
+	type fate struct{ unknown, known, refused bool }
+	commands := map[string]fate{}
+	for _, o := range ops {
+		byCustomer[o.Input.Customer] = append(byCustomer[o.Input.Customer], o)
+		v.Length = max(v.Length, time.Duration(max(o.Call, o.Return)))
+		v.Requests++
+		if !o.Input.Records() {
+			v.Queries++
+			continue
+		}
+		id := o.Input.Customer + "/" + o.Input.Command
+		c := commands[id]
+		switch {
+		case o.Output.Known():
+			c.known, c.refused = true, o.Output.Outcome == history.Refused
+		case o.Output.Outcome == history.Unknown:
+			c.unknown = true
+		}
+		commands[id] = c
+	}
+	for _, c := range commands {
+		switch {
+		case c.known && c.refused:
+			v.Refused++
+		case c.known:
+			v.Accepted++
+		case c.unknown:
+			v.Unresolved++
+		}
+		if c.known && c.unknown {
+			v.Resolved++
+		}
+	}
+	v.Acknowledged = v.Accepted + v.Refused
+	return byCustomer
+}
+
+// recorded adds up what is recorded of a customer.
+func (v *Verdict) recorded(c *history.Customer) {
+	v.Customers++
+	v.Events += len(c.Events)
+	epoch := uint64(0)
+	for i := range c.Events {
+		if c.Events[i].Archived {
+			v.Archived++
+		}
+		if c.Events[i].Epoch != epoch {
+			epoch = c.Events[i].Epoch
+			v.Epochs++
+		}
+	}
+}
+
+func (v *Verdict) write(dir string) error {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, verdictFile), append(b, '\n'), 0o644)
+}
+
+// Recheck judges a run's directory again, by today's checks. What only the running service could show
+// is taken from the former verdict.
+func Recheck(dir string) (*Verdict, error) {
+	b, err := os.ReadFile(filepath.Join(dir, verdictFile))
+	if err != nil {
+		return nil, err
+	}
+	var old Verdict
+	if err := json.Unmarshal(b, &old); err != nil {
+		return nil, fmt.Errorf("%s: %w", verdictFile, err)
+	}
+	v := old
+	v.Violations, v.Requests, v.Queries, v.Accepted, v.Refused, v.Unresolved, v.Resolved = nil, 0, 0, 0, 0, 0, 0
+	v.Customers, v.Events, v.Archived, v.Epochs = 0, 0, 0, 0
+	for _, x := range old.Violations {
+		if x.Check == check.Health {
+			v.Violations = append(v.Violations, x)
+		}
+	}
+	f, err := os.Open(filepath.Join(dir, historyFile))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	ops, err := history.Read(f)
+	if err != nil {
+		return nil, err
+	}
+	if err := v.check(dir, ops); err != nil {
+		return nil, err
+	}
+	return &v, v.write(dir)
+}
+
+// Print tells the verdict to people.
+func (v *Verdict) Print(w io.Writer) {
+	word := "PASS"
+	if !v.Pass {
+		word = fmt.Sprintf("FAIL: %d violations", len(v.Violations))
+	}
+	fmt.Fprintf(w, "%s  seed %d, %v\n", word, v.Seed, v.Length.Round(time.Second))
+	fmt.Fprintf(w, "  %d requests of %d customers: %d commands acknowledged (%d accepted, %d refused), %d resolved by repeating, %d never; %d questions\n",
+		v.Requests, v.Customers, v.Acknowledged, v.Accepted, v.Refused, v.Resolved, v.Unresolved, v.Queries)
+	fmt.Fprintf(w, "  %d events, %d of them archived; %d changes of epoch seen by customers\n", v.Events, v.Archived, v.Epochs-v.Customers)
+	total := 0
+	for _, kind := range sortedKeys(v.Faults) {
+		total += v.Faults[kind]
+	}
+	fmt.Fprintf(w, "  %d faults:", total)
+	for _, kind := range sortedKeys(v.Faults) {
+		fmt.Fprintf(w, " %s %d;", kind, v.Faults[kind])
+	}
+	fmt.Fprintf(w, "\n  longest wait after healing %v, checked in %v\n", v.Recovery.Round(time.Millisecond), v.Checked.Round(time.Millisecond))
+	if len(v.Missed) > 0 {
+		fmt.Fprintf(w, "  points that were not passed: %s\n", strings.Join(v.Missed, ", "))
+	}
+	for _, n := range v.Notes {
+		fmt.Fprintf(w, "  note: %s\n", n)
+	}
+	for i, x := range v.Violations {
+		if i == 20 {
+			fmt.Fprintf(w, "  and %d more, see %s\n", len(v.Violations)-i, verdictFile)
+			break
+		}
+		fmt.Fprintf(w, "  %v\n", x)
+	}
+}
