@@ -3,11 +3,17 @@ package sim
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 )
 
 // mutant is a bug planted in the product, to show that the simulation would notice it.
@@ -80,6 +86,17 @@ var mutants = []mutant{
 	{"strip the current root", "R12", []edit{{
 		"persistence/archive/archiver.go", "\tif err := a.hot.StripRoot(ctx, r.Key, name); err", "\tif err := a.hot.StripRoot(ctx, r.Key, \"\"); err",
 	}}},
+	{"trim before verify", "R12", []edit{{
+		"persistence/archive/archiver.go", "\t\tmark, err := a.copy(ctx, group, res)\n",
+		"\t\tfor _, c := range group {\n\t\t\t_ = a.hot.DeleteRecords(ctx, c.root.Partition())\n\t\t}\n\t\tmark, err := a.copy(ctx, group, res)\n",
+	}}},
+	{"leave a stub whose snapshot is not known to be kept", "R12", []edit{{
+		"persistence/archive/archiver.go", "time.Time{}, &name); err != nil {", "time.Time{}, &name); err != nil && name == \"\" {",
+	}}},
+	{"delete a stub's snapshot before the new root is durable", "R12", []edit{{
+		"persistence/tiered/tiered.go", "\t\twhole, completeErr := j.complete(ctx, r)\n",
+		"\t\twhole, completeErr := j.complete(ctx, r)\n\t\tif completeErr == nil {\n\t\t\t_ = j.archive.DeleteSegment(ctx, r.SnapshotAt)\n\t\t}\n",
+	}}},
 	{"archive below a head that is not durable", "R11", []edit{{
 		"actors/decide.go", "\tm.wait(r, false)\n}\n\nfunc (m *Machine) validate",
 		"\tif _, ok := r.Query.(HeadQuery); ok {\n\t\tm.hot.out.Replies = append(m.hot.out.Replies, r)\n\t\treturn\n\t}\n\tm.wait(r, false)\n}\n\nfunc (m *Machine) validate",
@@ -99,6 +116,28 @@ var mutants = []mutant{
 	{"refuse without a record", "outcome", []edit{{
 		"actors/decide.go", "\t\treturn m.record(r, d.Events, now)", "\t\tif d.Refused {\n\t\t\tr.Reply = Reply{Outcome: m.env.Kind.Outcome(d.Events), Sequence: m.sequence, Time: now}\n\t\t\treturn nil\n\t\t}\n\t\treturn m.record(r, d.Events, now)",
 	}}},
+	{"take commands in the middle of an import", "import", []edit{{
+		"actors/decide.go", "\tcase m.importing:\n\t\tm.refuse(r, ErrImporting)\n", "",
+	}}},
+	{"forget in a new root that a history is being imported", "import", []edit{{
+		"actors/recovery.go", "Snapshot: frame(&h.window, s.Data, m.importing),", "Snapshot: frame(&h.window, s.Data, false),",
+	}}},
+	{"import a stretch wherever the history ends", "import", []edit{{
+		"actors/import.go", "\tcase m.sequence != i.After:\n\t\tr.Answer", "\tcase m.sequence < i.After:\n\t\tr.Answer",
+	}}},
+	{"acknowledge a stretch of an import before it is durable", "import", []edit{{
+		"actors/import.go", "\tm.wait(r, true)\n", "\th.out.Replies = append(h.out.Replies, r)\n",
+	}}},
+	{"say that an import has ended before a root says so", "import", []edit{{
+		"actors/import.go", "\tcase i.End && m.importing:\n\t\tm.importing = false\n", "\tcase i.End && m.importing:\n\t\tm.importing = false\n\t\treturn true\n",
+	}}},
+}
+
+// tierMutants are bugs that only a rare coincidence brings out, which a test of its own brings about.
+var tierMutants = []mutant{
+	{"take a snapshot that was deleted for a lost one", "R12", []edit{{
+		"persistence/tiered/tiered.go", "if !errors.Is(completeErr, persistence.ErrCorrupt) {", "if true {",
+	}}},
 }
 
 const simulation = "./test/sim"
@@ -112,6 +151,11 @@ func TestProtocolMutants(t *testing.T) { plant(t, protocolMutants, simulation, "
 // TestLeaseMutants plants what needs a rarer coincidence, which the trials of leases alone go looking for.
 func TestLeaseMutants(t *testing.T) {
 	plant(t, leaseMutants, "./cluster/lease", "TestNeverDeadWhileValid|TestConfirmer")
+}
+
+// TestTierMutants does so with those of the two tiers.
+func TestTierMutants(t *testing.T) {
+	plant(t, tierMutants, "./persistence/tiered", "TestWokenMeanwhile")
 }
 
 // plant demands that a test of a package fails for each mutant.
@@ -129,9 +173,11 @@ func plant(t *testing.T, mutants []mutant, pkg, test string) {
 			binary := buildMutant(t, root, pkg, m)
 			cmd := exec.Command(binary, "-test.run=^("+test+")$")
 			if pkg == simulation {
-				cmd.Args = append(cmd.Args, "-seeds=3000")
+				cmd.Args = append(cmd.Args, "-seeds=6000")
 			}
+			began := time.Now()
 			out, err := cmd.CombinedOutput()
+			took := time.Since(began)
 			var exit *exec.ExitError
 			if !errors.As(err, &exit) {
 				t.Fatalf("%s did not notice (%v):\n%s", test, err, out)
@@ -140,8 +186,63 @@ func plant(t *testing.T, mutants []mutant, pkg, test string) {
 				t.Fatalf("failed for another reason: %v\n%s", err, out)
 			}
 			t.Logf("%s", firstFailure(string(out)))
+			caught(m, string(out), took)
 		})
 	}
+}
+
+var (
+	failedTest = regexp.MustCompile(`(?m)^--- FAIL: (\w+)`)
+	failedSeed = regexp.MustCompile(`seed (\d+):`)
+)
+
+// table has a row for each mutant that was caught: of which rule, which test caught it, at which seed,
+// how fast.
+var table = struct {
+	sync.Mutex
+	rows map[string]string // by name
+}{rows: map[string]string{}}
+
+func caught(m mutant, out string, took time.Duration) {
+	rule := m.rule
+	if strings.HasPrefix(rule, "R") {
+		rule = "[" + rule + "]"
+	}
+	seed, after := "—", "< 0.1 s"
+	if found := failedSeed.FindStringSubmatch(out); found != nil {
+		seed = found[1]
+	}
+	if took >= 100*time.Millisecond {
+		after = fmt.Sprintf("%.1f s", took.Seconds())
+	}
+	table.Lock()
+	defer table.Unlock()
+	table.rows[m.name] = fmt.Sprintf("| %s | %s | %s | %s | %s |", rule, m.name, failedTest.FindStringSubmatch(out)[1], seed, after)
+}
+
+// writeTable brings the rows of a document up to date, and adds those that are new at the end of the table.
+func writeTable(file string) error {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	lines, end := strings.Split(string(b), "\n"), -1
+	for i, line := range lines {
+		cells := strings.Split(line, " | ")
+		if len(cells) != 5 || !strings.HasSuffix(line, " |") || cells[1] == "planted bug" {
+			continue
+		}
+		end = i
+		if row, ok := table.rows[cells[1]]; ok {
+			lines[i] = row
+			delete(table.rows, cells[1])
+		}
+	}
+	if end < 0 {
+		return fmt.Errorf("%s has no table of planted bugs", file)
+	}
+	lines = slices.Insert(lines, end+1, slices.Sorted(maps.Values(table.rows))...)
+	return os.WriteFile(file, []byte(strings.Join(lines, "\n")), 0o644)
 }
 
 func firstFailure(out string) string {
@@ -160,14 +261,17 @@ func buildMutant(t *testing.T, root, pkg string, m mutant) string {
 	replace := map[string]string{}
 	for i, e := range m.edits {
 		path := filepath.Join(root, e.file)
-		source, err := os.ReadFile(path)
+		changed, again := replace[path]
+		if !again {
+			changed = filepath.Join(dir, fmt.Sprint(i, ".go"))
+		}
+		source, err := os.ReadFile(map[bool]string{false: path, true: changed}[again])
 		if err != nil {
 			t.Fatal(err)
 		}
 		if n := strings.Count(string(source), e.from); n != 1 {
 			t.Fatalf("%s has %d places like %q, want 1: adapt the mutant to the code", e.file, n, e.from)
 		}
-		changed := filepath.Join(dir, string(rune('a'+i))+".go")
 		if err := os.WriteFile(changed, []byte(strings.Replace(string(source), e.from, e.to, 1)), 0o600); err != nil {
 			t.Fatal(err)
 		}

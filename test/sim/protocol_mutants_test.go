@@ -54,6 +54,11 @@ var protocolMutants = []mutant{
 	{"use an epoch again", "epoch", []edit{{
 		"cluster/ownership/shard.go", "Epoch: max(old.Epoch, s.above) + 1,", "Epoch: max(old.Epoch, s.above, 1),",
 	}}},
+	{"resend a renewal of unknown outcome and count from there", "R1", []edit{{
+		"cluster/lease/holder.go", "\t\th.look, h.due = true, in.Now\n", "\t\th.due = in.Now\n",
+	}, {
+		"cluster/lease/holder.go", "h.moved(h.eldest, in.Now)", "h.moved(h.latest, in.Now)",
+	}}},
 	{"say what was not confirmed", "R9", []edit{{
 		"cluster/lease/confirm.go", "err == nil && row.Counter > 0 && !row.Dead", "true",
 	}}},

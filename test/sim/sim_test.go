@@ -2,6 +2,7 @@ package sim
 
 import (
 	"flag"
+	"fmt"
 	"io"
 	"math"
 	"os"
@@ -15,11 +16,20 @@ var (
 	seeds = flag.Int("seeds", 200, "how many seeds to run")
 	first = flag.Uint64("seed", 1, "the first seed")
 	trace = flag.Bool("trace", false, "print the trace of the first seed")
+	doc   = flag.String("table", "", "a `document` whose table of planted bugs is to be brought up to date")
 )
 
 func TestMain(m *testing.M) {
+	flag.Parse()
 	debug.SetGCPercent(400) // runs are short-lived and small
-	os.Exit(m.Run())
+	code := m.Run()
+	if *doc != "" {
+		if err := writeTable(*doc); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	os.Exit(code)
 }
 
 // TestSeeds runs many schedules and demands that each keeps the promise. A seed that fails is repeated
