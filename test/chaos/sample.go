@@ -3,9 +3,12 @@ package chaos
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -171,7 +174,26 @@ func (r *run) settled(ctx context.Context) {
 		}
 		time.Sleep(time.Second)
 	}
+	if len(excess) > 0 {
+		r.profiles(ctx)
+	}
 	for _, text := range excess {
 		r.fail(check.Violation{Check: check.Health, Text: text})
+	}
+}
+
+// profiles keeps what every process is doing, for whoever looks for what it does not give back.
+func (r *run) profiles(ctx context.Context) {
+	for _, m := range r.deployment.Members() {
+		for _, kind := range []string{"goroutine", "heap"} {
+			if m.Admin == "" {
+				continue
+			}
+			var b strings.Builder
+			err := page(ctx, m.Admin+"/debug/pprof/"+kind+"?debug=1", func(line string) { b.WriteString(line + "\n") })
+			if err = errors.Join(err, os.WriteFile(filepath.Join(r.Dir, m.Name+"."+kind+".txt"), []byte(b.String()), 0o644)); err != nil {
+				r.Log.Warn("cannot keep a profile", "member", m.Name, "error", err)
+			}
+		}
 	}
 }
