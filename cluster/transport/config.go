@@ -17,6 +17,8 @@ import (
 var (
 	// ErrNotSent: the other process could not be reached, or this one is closing. Not executed.
 	ErrNotSent = errors.New("request was not sent")
+	// ErrInvalid: the request has a text that is none. Not executed.
+	ErrInvalid = errors.New("request is malformed")
 	// ErrTooLarge: the request is larger than may be sent. Not executed.
 	ErrTooLarge = errors.New("request is too large")
 	// ErrNotSupported: the other process, of another release, does not know what was asked. Not executed.

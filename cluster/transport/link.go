@@ -331,8 +331,8 @@ func (c *connection) watch() {
 			continue
 		}
 		if silent++; silent > ticks {
-			c.link.peer.hangUp()
 			c.end(fmt.Errorf("%w for %v", errSilent, c.link.peer.transport.config.Silence))
+			c.link.peer.hangUp()
 			return
 		}
 		if silent == 1 {

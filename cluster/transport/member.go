@@ -2,8 +2,7 @@ package transport
 
 import (
 	"context"
-	"fmt"
-	"log/slog"
+	"errors"
 	"net"
 	"strconv"
 	"sync"
@@ -134,14 +133,14 @@ func (t *Transport) forget(there map[string]bool) {
 }
 
 // errLeft is why requests to a former member fail.
-var errLeft = fmt.Errorf("the member left")
+var errLeft = errors.New("the member left")
 
 // remoteOptions returns how protoactor's remote is set up.
 func (t *Transport) remoteOptions() []remote.ConfigOption {
 	largest := t.config.MaxMessageBytes + maxBatchBytes + 64<<10
 	server := []grpc.ServerOption{
 		grpc.StreamInterceptor(t.accept), grpc.UnaryInterceptor(refuseUnary), grpc.MaxRecvMsgSize(largest),
-		grpc.MaxConcurrentStreams(16), grpc.ConnectionTimeout(handshakeTimeout),
+		grpc.WaitForHandlers(true), grpc.MaxConcurrentStreams(16), grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveEvery, Timeout: keepaliveTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveEvery / 2, PermitWithoutStream: true}),
 	}
@@ -225,18 +224,3 @@ func (t *Transport) stopActors() {
 		_ = t.system.Root.StopFuture(t.system.NewLocalPID(name)).Wait()
 	}
 }
-
-// quiet leaves out of a log what protoactor thinks worth telling about its normal life. What goes wrong
-// with peers is told by this package.
-type quiet struct{ slog.Handler }
-
-// Enabled implements slog.Handler.
-func (h quiet) Enabled(ctx context.Context, l slog.Level) bool {
-	return l >= slog.LevelWarn && h.Handler.Enabled(ctx, l)
-}
-
-// WithAttrs implements slog.Handler.
-func (h quiet) WithAttrs(a []slog.Attr) slog.Handler { return quiet{h.Handler.WithAttrs(a)} }
-
-// WithGroup implements slog.Handler.
-func (h quiet) WithGroup(name string) slog.Handler { return quiet{h.Handler.WithGroup(name)} }

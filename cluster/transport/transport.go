@@ -57,8 +57,9 @@ func Start(c Config) (*Transport, error) {
 	c.Observer = c.Observer.withDefaults()
 	t := &Transport{
 		config: c, peers: map[string]*peer{}, sessions: map[string]*session{},
-		system: actors.NewActorSystem(slog.New(quiet{c.Log.Handler()})),
 	}
+	log := quiet{c.Log.Handler(), new(atomic.Bool)}
+	t.system = actors.NewActorSystem(slog.New(log))
 	t.context, t.cancel = context.WithCancel(context.Background())
 	t.members.init()
 	options := t.remoteOptions()
@@ -70,7 +71,7 @@ func Start(c Config) (*Transport, error) {
 	// Its gossip and its heartbeats would block members by id for ever: they never have their turn.
 	config.GossipInterval, config.HeartbeatExpiration = never, never
 	t.cluster = protocluster.New(t.system, config)
-	if err := t.startMember(provider); err != nil {
+	if err := t.startMember(provider, log.starting); err != nil {
 		t.cancel()
 		return nil, fmt.Errorf("transport: %w", err)
 	}
@@ -83,12 +84,16 @@ const never = 100 * 365 * 24 * time.Hour
 
 // startMember starts the front and protoactor's cluster. The latter panics if it cannot listen, and
 // sleeps for a second at its end, which nobody needs to wait for.
-func (t *Transport) startMember(p *provider) error {
+func (t *Transport) startMember(p *provider, log *atomic.Bool) error {
 	front, err := t.system.Root.SpawnNamed(actor.PropsFromFunc(t.receive), frontName)
 	if err != nil {
 		return err
 	}
 	failed := make(chan error, 1)
+	oneStart.Lock()
+	defer oneStart.Unlock()
+	theGRPCLog.awaitCalm()
+	log.Store(true)
 	go func() {
 		defer func() {
 			if r := recover(); r != nil {

@@ -303,7 +303,7 @@ func checkText(m *clusterv1.Request) error {
 		{"type of the command", m.GetCommand().GetPayload().GetType()}, {"type of the query", m.GetQuery().GetPayload().GetType()},
 	} {
 		if !utf8.ValidString(f.value) {
-			return fmt.Errorf("%w: %s %q is not UTF-8", ErrNotSent, f.name, f.value)
+			return fmt.Errorf("%w: %s %q is not UTF-8", ErrInvalid, f.name, f.value)
 		}
 	}
 	return nil

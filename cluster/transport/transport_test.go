@@ -1,0 +1,408 @@
+package transport
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"licensed/actors"
+	"licensed/cluster"
+	"licensed/cluster/membership"
+	"licensed/persistence"
+)
+
+func TestRequests(t *testing.T) {
+	a, b := start(t, nil), start(t, nil)
+	a.works(t, b.Address())
+	b.works(t, a.Address())
+
+	head := persistence.Head{
+		Partition: persistence.Partition{
+			RootKey: persistence.RootKey{Aggregate: "id:Kind", Epoch: 3, Version: 2}, Incarnation: persistence.NewIncarnation(),
+		},
+		Base: 7, Parent: persistence.RootKey{Aggregate: "id:Kind", Epoch: 1, Version: 1},
+		ParentIncarnation: persistence.NewIncarnation(), Sequence: 9,
+	}
+	b.handler.query = func(_ context.Context, _ string, q any) (actors.Answer, error) {
+		switch q := q.(type) {
+		case actors.HeadQuery:
+			return actors.Answer{Head: head}, nil
+		case actors.SnapshotQuery:
+			return actors.Answer{Head: head, Value: actors.Snapshot{Mapper: "M/1", Header: persistence.Header{Codec: 1}, Data: []byte{1}}}, nil
+		default:
+			return actors.Answer{Head: head, Value: q}, nil
+		}
+	}
+	for _, q := range []any{actors.HeadQuery{}, actors.SnapshotQuery{}, "question"} {
+		want, _ := b.handler.query(t.Context(), "", q)
+		got, err := a.Query(t.Context(), b.Address(), "Kind", "id", q)
+		if err != nil || got.Head != want.Head {
+			t.Errorf("%T: head %+v, %v", q, got.Head, err)
+		}
+		if s, ok := want.Value.(actors.Snapshot); ok {
+			g, _ := got.Value.(actors.Snapshot)
+			if g.Mapper != s.Mapper || g.Header != s.Header || !bytes.Equal(g.Data, s.Data) {
+				t.Errorf("snapshot %+v, want %+v", g, s)
+			}
+		} else if got.Value != want.Value {
+			t.Errorf("%T: value %v, want %v", q, got.Value, want.Value)
+		}
+	}
+	if s, err := a.Status(t.Context(), b.Address()); err != nil || s.GetName() != "echo" {
+		t.Errorf("status %v, %v", s, err)
+	}
+	if err := a.Drain(t.Context(), b.Address()); !errors.Is(err, ErrInternal) || !strings.Contains(err.Error(), "it stays") {
+		t.Errorf("drain: %v", err)
+	}
+}
+
+// TestErrors has every error of the runtime travel, and come out as what it was and nothing else.
+func TestErrors(t *testing.T) {
+	a, b := start(t, nil), start(t, nil)
+	all := []error{
+		actors.ErrNotOwner, actors.ErrOverloaded, actors.ErrExpired, actors.ErrUnavailable, actors.ErrUnknownOutcome,
+		actors.ErrIDReused, actors.ErrTooOld, actors.ErrIssuedAhead, actors.ErrCorrupt, actors.ErrPanic,
+		actors.ErrRejected, actors.ErrImporting, ErrNotSupported, ErrInternal,
+	}
+	row := persistence.Shard{ID: 5, Epoch: 9, Owner: persistence.NewIncarnation(), Successor: persistence.NewIncarnation()}
+	for _, c := range []struct{ there, here error }{
+		{&cluster.NotOwnerError{Row: row}, actors.ErrNotOwner},
+		{errors.Join(actors.ErrUnknownOutcome, actors.ErrOverloaded, actors.ErrNotOwner), actors.ErrUnknownOutcome},
+		{errors.Join(actors.ErrExpired, context.DeadlineExceeded), actors.ErrExpired},
+		{context.DeadlineExceeded, actors.ErrUnknownOutcome},
+		{persistence.ErrCorrupt, actors.ErrCorrupt},
+		{errors.New("of another kind"), ErrInternal},
+		{errors.New("\xff"), ErrInternal},
+	} {
+		b.handler.execute = func(context.Context, string, actors.Command) (actors.Reply, error) {
+			return actors.Reply{}, c.there
+		}
+		_, err := a.execute(t.Context(), b.Address(), "x")
+		for _, e := range all {
+			if errors.Is(err, e) != (e == c.here) {
+				t.Errorf("%v came out as %v, which is (%t) %v", c.there, err, errors.Is(err, e), e)
+			}
+		}
+		var owner, said *cluster.NotOwnerError
+		if errors.As(c.there, &said) && (!errors.As(err, &owner) || owner.Row != said.Row) {
+			t.Errorf("hint came out as %+v", owner)
+		}
+	}
+	for _, e := range all {
+		b.handler.execute = func(context.Context, string, actors.Command) (actors.Reply, error) { return actors.Reply{}, e }
+		_, err := a.execute(t.Context(), b.Address(), "x")
+		for _, o := range all {
+			if errors.Is(err, o) != (o == e) {
+				t.Errorf("%v came out as %v", e, err)
+			}
+		}
+	}
+	b.handler.execute = func(context.Context, string, actors.Command) (actors.Reply, error) {
+		return actors.Reply{}, &actors.RateLimitedError{Reason: "too many", RetryAfter: 3 * time.Second}
+	}
+	var limited *actors.RateLimitedError
+	if _, err := a.execute(t.Context(), b.Address(), "x"); !errors.As(err, &limited) || limited.RetryAfter != 3*time.Second {
+		t.Errorf("rate limit came out as %v", err)
+	}
+}
+
+// TestDeadlines: the time that is left travels, and a request that is given up says what is known of it.
+func TestDeadlines(t *testing.T) {
+	a, b := start(t, nil), start(t, nil)
+	left := make(chan time.Duration, 1)
+	over := make(chan struct{}, 1)
+	b.handler.execute = func(ctx context.Context, _ string, _ actors.Command) (actors.Reply, error) {
+		deadline, _ := ctx.Deadline()
+		left <- time.Until(deadline)
+		<-ctx.Done()
+		over <- struct{}{}
+		return actors.Reply{}, actors.ErrUnknownOutcome
+	}
+	_, err := a.execute(within(t, 100*time.Millisecond), b.Address(), "x")
+	if !errors.Is(err, actors.ErrUnknownOutcome) {
+		t.Errorf("%v", err)
+	}
+	if d := <-left; d > 100*time.Millisecond {
+		t.Errorf("%v were left of 100 ms", d)
+	}
+	<-over
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := a.execute(ctx, b.Address(), "x"); !errors.Is(err, actors.ErrExpired) || !errors.Is(err, context.Canceled) {
+		t.Errorf("with an ended context: %v", err)
+	}
+}
+
+// TestUnreachable: what was not written is certain, and known at once.
+func TestUnreachable(t *testing.T) {
+	a := start(t, nil)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	l.Close()
+	began := time.Now()
+	for range 20 {
+		if _, err := a.execute(t.Context(), address, "x"); !errors.Is(err, ErrNotSent) || errors.Is(err, actors.ErrUnknownOutcome) {
+			t.Fatalf("%v", err)
+		}
+	}
+	if d := time.Since(began); d > 2*time.Second { // protoactor's own pause after one failed attempt
+		t.Errorf("20 requests to nobody took %v", d)
+	}
+	for _, address := range []string{"", a.Address()} {
+		if _, err := a.execute(t.Context(), address, "x"); !errors.Is(err, ErrNotSent) {
+			t.Errorf("to %q: %v", address, err)
+		}
+	}
+	// Who appears there is reached.
+	b := start(t, func(c *Config) { c.Bind = address })
+	until(t, "answer", func() bool { _, err := a.execute(t.Context(), b.Address(), "x"); return err == nil })
+}
+
+// TestKilledPeer: what was written to a peer whose connection breaks has an unknown outcome at once, and a
+// process that starts at its address is reached, though protoactor on both sides has met the old one.
+func TestKilledPeer(t *testing.T) {
+	a, b := start(t, nil), start(t, nil)
+	for round := range 3 {
+		started := make(chan struct{})
+		b.handler.execute = func(ctx context.Context, _ string, _ actors.Command) (actors.Reply, error) {
+			close(started)
+			<-ctx.Done()
+			return actors.Reply{}, ctx.Err()
+		}
+		result := make(chan error, 1)
+		go func() { _, err := a.execute(within(t, time.Minute), b.Address(), "x"); result <- err }()
+		<-started
+		a.SetMembers([]membership.Member{member("b", b.Address())})
+		kill(b)
+		if err := <-result; !errors.Is(err, actors.ErrUnknownOutcome) {
+			t.Fatalf("round %d: %v", round, err)
+		}
+		if round == 1 {
+			a.SetMembers(nil)
+		}
+		address := b.Address()
+		b = start(t, func(c *Config) { c.Bind = address })
+		until(t, "answer of the next process", func() bool { _, err := a.execute(t.Context(), address, "x"); return err == nil })
+	}
+}
+
+// kill ends a process without goodbye.
+func kill(p *process) {
+	p.cluster.Remote.Shutdown(false)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = p.Close(ctx)
+}
+
+// TestMemberLeft: requests to a member that is not there any more fail at once, with an open connection.
+func TestMemberLeft(t *testing.T) {
+	a, b := start(t, nil), start(t, nil)
+	started := make(chan struct{}, 100)
+	b.handler.execute = func(ctx context.Context, _ string, _ actors.Command) (actors.Reply, error) {
+		started <- struct{}{}
+		<-ctx.Done()
+		return actors.Reply{}, ctx.Err()
+	}
+	a.SetMembers([]membership.Member{member("a", a.Address()), member("b", b.Address())})
+	for _, fail := range []func(){
+		func() { a.SetMembers([]membership.Member{member("a", a.Address())}) },
+		func() { a.Fail(b.Address(), errors.New("marked dead")) },
+	} {
+		var waiting sync.WaitGroup
+		for range 10 {
+			waiting.Go(func() {
+				if _, err := a.execute(t.Context(), b.Address(), "x"); !errors.Is(err, actors.ErrUnknownOutcome) {
+					t.Errorf("%v", err)
+				}
+			})
+		}
+		for range 10 {
+			<-started
+		}
+		fail()
+		waiting.Wait()
+	}
+	b.handler.execute = nil
+	// One that returns has another id for protoactor, which would block the old one for ever.
+	a.SetMembers([]membership.Member{member("a", a.Address()), member("b", b.Address())})
+	if n := a.cluster.MemberList.Members().Len(); n != 2 {
+		t.Errorf("protoactor knows %d members", n)
+	}
+	a.works(t, b.Address())
+}
+
+// TestHalfOpen: a connection on which nothing arrives any more is given up when the peer owes an answer.
+func TestHalfOpen(t *testing.T) {
+	a, b := start(t, func(c *Config) { c.Silence = 100 * time.Millisecond }), start(t, nil)
+	p := startProxy(t, b.Address())
+	a.works(t, p.address())
+	p.hold()
+	if _, err := a.execute(within(t, time.Minute), p.address(), "x"); !errors.Is(err, actors.ErrUnknownOutcome) || !errors.Is(err, errSilent) {
+		t.Fatalf("%v", err)
+	}
+	// Not even the handshake gets through now.
+	if _, err := a.execute(within(t, time.Minute), p.address(), "x"); !errors.Is(err, ErrNotSent) {
+		t.Fatalf("%v", err)
+	}
+	p.cut()
+	p.pass()
+	until(t, "answer", func() bool { _, err := a.execute(t.Context(), p.address(), "x"); return err == nil })
+}
+
+// TestSlowHandler: a peer that is only slow to answer gives signs of life, and is not given up.
+func TestSlowHandler(t *testing.T) {
+	a, b := start(t, func(c *Config) { c.Silence = 50 * time.Millisecond }), start(t, nil)
+	b.handler.execute = func(context.Context, string, actors.Command) (actors.Reply, error) {
+		time.Sleep(500 * time.Millisecond)
+		return actors.Reply{Outcome: []byte("late")}, nil
+	}
+	if got, err := a.execute(t.Context(), b.Address(), "x"); got != "late" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	if n := a.journal.count("disconnected"); n != 0 {
+		t.Errorf("%d connections were given up", n)
+	}
+}
+
+func TestLimits(t *testing.T) {
+	small := func(c *Config) { c.MaxMessageBytes, c.MaxInFlight = 4<<10, 4 }
+	a, b := start(t, small), start(t, small)
+	if _, err := a.execute(t.Context(), b.Address(), strings.Repeat("x", 5<<10)); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("large request: %v", err)
+	}
+	if n := a.journal.count("connected"); n != 0 {
+		t.Errorf("it was sent")
+	}
+	if _, err := a.Execute(t.Context(), b.Address(), "Kind", "\xff", actors.Command{ID: "1", Payload: "x"}); !errors.Is(err, ErrInvalid) {
+		t.Errorf("request that is no text: %v", err)
+	}
+	b.handler.query = func(context.Context, string, any) (actors.Answer, error) {
+		return actors.Answer{Value: strings.Repeat("x", 5<<10)}, nil
+	}
+	if _, err := a.Query(t.Context(), b.Address(), "Kind", "id", "x"); !errors.Is(err, ErrInternal) || !strings.Contains(err.Error(), "at most 4096") {
+		t.Errorf("large answer: %v", err)
+	}
+
+	release, started := make(chan struct{}), make(chan struct{}, 8)
+	b.handler.execute = func(context.Context, string, actors.Command) (actors.Reply, error) {
+		started <- struct{}{}
+		<-release
+		return actors.Reply{}, nil
+	}
+	// The other side has its own limit, for those who do not keep theirs.
+	c := start(t, func(c *Config) { c.MaxInFlight = 100 })
+	var waiting sync.WaitGroup
+	for _, p := range []*process{a, c} {
+		for range 4 {
+			waiting.Go(func() {
+				if _, err := p.execute(t.Context(), b.Address(), "x"); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		for range 4 {
+			<-started
+		}
+		if _, err := p.execute(t.Context(), b.Address(), "x"); !errors.Is(err, actors.ErrOverloaded) {
+			t.Errorf("one too many: %v", err)
+		}
+	}
+	close(release)
+	waiting.Wait()
+}
+
+// TestStalledPeer: requests to a peer that does not read wait in a bounded queue and fail by what is known.
+func TestStalledPeer(t *testing.T) {
+	a := start(t, func(c *Config) { c.MaxInFlight = 64; c.Silence = 300 * time.Millisecond })
+	b := start(t, nil)
+	p := startProxy(t, b.Address())
+	a.works(t, p.address())
+	p.hold()
+	large := strings.Repeat("x", 1<<20)
+	var waiting sync.WaitGroup
+	var mu sync.Mutex
+	seen := map[string]int{}
+	for range 100 {
+		waiting.Go(func() {
+			_, err := a.execute(within(t, time.Minute), p.address(), large)
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case errors.Is(err, actors.ErrUnknownOutcome):
+				seen["unknown"]++
+			case errors.Is(err, ErrNotSent), errors.Is(err, actors.ErrOverloaded):
+				seen["certain"]++
+			default:
+				t.Errorf("%v", err)
+			}
+		})
+	}
+	waiting.Wait()
+	if seen["unknown"] == 0 || seen["certain"] < 36 {
+		t.Errorf("%v", seen)
+	}
+}
+
+// TestClose: a close waits for answers, leaves nothing behind, and can be called again.
+func TestClose(t *testing.T) {
+	before := runtime.NumGoroutine()
+	a, b := start(t, nil), start(t, nil)
+	started := make(chan struct{})
+	b.handler.execute = func(context.Context, string, actors.Command) (actors.Reply, error) {
+		close(started)
+		time.Sleep(50 * time.Millisecond)
+		return actors.Reply{Outcome: []byte("done")}, nil
+	}
+	result := make(chan error, 1)
+	go func() { _, err := a.execute(t.Context(), b.Address(), "x"); result <- err }()
+	<-started
+	for range 2 {
+		if err := b.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := <-result; err != nil {
+		t.Errorf("answer during close: %v", err)
+	}
+	until(t, "end of the connection", func() bool {
+		_, err := a.execute(t.Context(), b.Address(), "x")
+		return errors.Is(err, ErrNotSent)
+	})
+	if err := a.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if _, err := a.execute(t.Context(), b.Address(), "x"); !errors.Is(err, ErrNotSent) {
+		t.Errorf("request of a closed process: %v", err)
+	}
+	a.SetMembers(nil)
+	a.Fail(b.Address(), errors.New("dead"))
+	until(t, "end of all goroutines", func() bool { runtime.GC(); return runtime.NumGoroutine() <= before })
+}
+
+func TestStartErrors(t *testing.T) {
+	a := start(t, nil)
+	for name, change := range map[string]func(*Config){
+		"address already in use": func(c *Config) { c.Bind = a.Address() },
+		"address to bind":        func(c *Config) { c.Bind = "nowhere" },
+		"address to advertise":   func(c *Config) { c.Advertise = "nowhere" },
+		"advertise one":          func(c *Config) { c.Bind = "0.0.0.0:0" },
+		"Cluster":                func(c *Config) { c.Cluster = "" },
+		"Silence":                func(c *Config) { c.Silence = 0 },
+	} {
+		c := DefaultConfig()
+		c.Cluster, c.Bind, c.Codec = "test", "127.0.0.1:0", words{}
+		change(&c)
+		if _, err := Start(c); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("want an error about %q, got %v", name, err)
+		}
+	}
+}
