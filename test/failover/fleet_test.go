@@ -1,0 +1,219 @@
+package failover
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"licensed/cluster"
+	"licensed/messages/licensedv1"
+	"licensed/messages/licensedv1/licensedv1connect"
+	"licensed/persistence/cassandra"
+	"licensed/persistence/cassandra/cassandratest"
+	"licensed/test/chaos/process"
+)
+
+// Knobs of a run.
+var (
+	measured  = flag.Bool("failover", false, "run the measurements")
+	kills     = flag.Int("kills", 100, "how many owners are killed")
+	clients   = flag.Int("clients", 200, "customers with a client")
+	residents = flag.Int("residents", 100_000, "customers in memory without one")
+	replicas  = flag.Int("cassandra", 1, "nodes of Cassandra, and copies of everything")
+	keep      = flag.String("logs", "", "directory that keeps the processes' logs")
+	extra     = flag.String("node-flags", "", "further flags of the nodes, separated by spaces")
+)
+
+// fleet is the processes of a cluster.
+type fleet struct {
+	t        *testing.T
+	dir      string
+	binary   string
+	store    string
+	nodes    []*member
+	gateways []*member
+	admin    licensedv1connect.AdminServiceClient
+}
+
+type member struct {
+	*process.Process
+	name, host string
+}
+
+// launch starts Cassandra, so many nodes, and two gateways.
+func launch(t *testing.T, nodes int) *fleet {
+	t.Helper()
+	if !*measured {
+		t.Skip("a measurement, for make bench-failover")
+	}
+	f := &fleet{t: t, dir: *keep}
+	if f.dir == "" {
+		f.dir = t.TempDir()
+	}
+	f.binary = filepath.Join(f.dir, "licensed")
+	if out, err := exec.Command("go", "build", "-o", f.binary, "licensed/cmd/licensed").CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	f.store = keyspace(t)
+	for k := range nodes {
+		f.addNode(k + 1)
+	}
+	for k := range 2 {
+		f.gateways = append(f.gateways, f.member("gateway", fmt.Sprint("g", k+1), fmt.Sprint("127.77.1.", k+1)))
+	}
+	f.admin = licensedv1connect.NewAdminServiceClient(http.DefaultClient, f.gateways[0].url(8080))
+	return f
+}
+
+// keyspace returns the URL of a new keyspace.
+func keyspace(t *testing.T) string {
+	t.Helper()
+	base, given, err := cassandratest.FromEnvironment()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !given {
+		base = cassandratest.Start(t, cassandratest.Config{Nodes: *replicas}).Options()
+	}
+	o := cassandratest.Keyspace(t, base, *replicas)
+	return fmt.Sprintf("cassandra://%s/%s?accept_risk=%s", strings.Join(o.Hosts, ","), o.Keyspace, cassandra.RiskReplication1)
+}
+
+func (m *member) url(port int) string { return fmt.Sprintf("http://%s:%d", m.host, port) }
+
+// addNode starts one more node.
+func (f *fleet) addNode(n int) *member {
+	m := f.member("node", fmt.Sprint("n", n), fmt.Sprint("127.77.0.", n),
+		append(strings.Fields(*extra), "--passivate-after", "24h")...)
+	f.nodes = append(f.nodes, m)
+	return m
+}
+
+func (f *fleet) member(role, name, host string, args ...string) *member {
+	f.t.Helper()
+	m := &member{name: name, host: host}
+	m.Process = process.New(process.Spec{
+		Name: name, Path: f.binary, Log: filepath.Join(f.dir, name+".log"),
+		Args: append([]string{
+			role, "--store", f.store, "--name", name, "--host", host, "--join", "127.77.0.1,127.77.0.2", "--log-format", "json", "--archive", "off",
+		}, args...),
+		Ready: func(ctx context.Context) error { return get(ctx, m.url(8081)+"/readyz") },
+	}, func(err error) { f.t.Errorf("%s: %v\n%s", name, err, m.Tail(2000)) })
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := m.Start(ctx); err != nil {
+		f.t.Fatalf("%v\n%s", err, m.Tail(4000))
+	}
+	f.t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := m.Stop(ctx); err != nil {
+			f.t.Error(err)
+		}
+	})
+	return m
+}
+
+func get(ctx context.Context, url string) error {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	res, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		b, _ := io.ReadAll(res.Body)
+		return fmt.Errorf("%s: %s: %s", url, res.Status, b)
+	}
+	return nil
+}
+
+// owners returns which node holds each shard, by name, and whether all are held by that many nodes with
+// nothing on its way.
+func (f *fleet) owners(nodes int) ([]string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	res, err := f.admin.GetCluster(ctx, connect.NewRequest(&licensedv1.GetClusterRequest{}))
+	if err != nil {
+		return nil, err
+	}
+	c := res.Msg.Cluster
+	names, open, ready := map[string]string{}, uint32(0), 0
+	for _, n := range c.Nodes {
+		if n.State != licensedv1.NodeState_NODE_STATE_READY || n.Incarnation == "" {
+			continue
+		}
+		names[n.Incarnation] = n.Name
+		if n.ShardsMoving > 0 || n.ShardsExpected > 0 {
+			return nil, fmt.Errorf("%s has %d shards moving, %d expected", n.Name, n.ShardsMoving, n.ShardsExpected)
+		}
+		if n.ShardsOpen > 0 {
+			ready++
+		}
+		open += n.ShardsOpen
+	}
+	if ready != nodes || open != c.Shards || uint32(len(c.ShardMap)) != c.Shards {
+		return nil, fmt.Errorf("%d of %d shards at %d of %d nodes", open, c.Shards, ready, nodes)
+	}
+	owners := make([]string, c.Shards)
+	for _, s := range c.ShardMap {
+		if owners[s.Id] = names[s.Owner]; owners[s.Id] == "" {
+			return nil, fmt.Errorf("shard %d is owned by %q", s.Id, s.Owner)
+		}
+	}
+	return owners, nil
+}
+
+// settle waits until all shards are held by that many nodes, and returns by which.
+func (f *fleet) settle(nodes int) []string {
+	f.t.Helper()
+	var last error
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+		owners, err := f.owners(nodes)
+		if err == nil {
+			return owners
+		}
+		last = err
+	}
+	f.t.Fatalf("the cluster does not settle: %v", last)
+	return nil
+}
+
+// holds reports which of the customers were that node's.
+func holds(owners []string, node string) func(customer string) bool {
+	return func(customer string) bool {
+		return owners[cluster.ShardOf(customer+":LicenseAggregate", uint32(len(owners)))] == node
+	}
+}
+
+// start starts a member again.
+func (f *fleet) start(m *member) {
+	f.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := m.Start(ctx); err != nil {
+		f.t.Fatalf("%v\n%s", err, m.Tail(4000))
+	}
+}
+
+// save keeps a text beside the logs.
+func (f *fleet) save(name, text string) {
+	f.t.Helper()
+	if err := os.WriteFile(filepath.Join(f.dir, name), []byte(text), 0o600); err != nil {
+		f.t.Error(errors.Join(err))
+	}
+}
