@@ -207,10 +207,10 @@ func (a *activation) readAll() {
 
 func (a *activation) readOne(r *RowsRead) (result any) {
 	if r.Limit == 0 {
-		root, err := a.rt.journal.TopRoot(a.rt.context, r.Partition.Aggregate)
+		root, err := a.rt.journal.TopRoot(a.rt.reads, r.Partition.Aggregate)
 		return topResult{&root, err}
 	}
-	records, err := a.rt.journal.ReadRecords(a.rt.context, r.Partition, r.After, r.Limit)
+	records, err := a.rt.journal.ReadRecords(a.rt.reads, r.Partition, r.After, r.Limit)
 	return rowsResult{records, err}
 }
 

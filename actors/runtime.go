@@ -50,8 +50,9 @@ type Runtime struct {
 
 	dispatcher *dispatcher
 
-	context context.Context // of reads and writes
+	context context.Context // of writes, and of the sweeper
 	cancel  context.CancelFunc
+	reads   context.Context // never ends: who reads has a goroutine of its own to wait on, and stores are faster then
 	sweeper sync.WaitGroup
 	closing sync.Once
 }
@@ -82,6 +83,7 @@ func New(o Options) (*Runtime, error) {
 		actor.WithMailbox(func() actor.Mailbox { return &r.spawned.mailbox }), actor.WithDispatcher(r.dispatcher))
 	r.registry.init(min(o.Config.CompactAfter, o.Config.IdleAfter) / 8)
 	r.context, r.cancel = context.WithCancel(context.Background())
+	r.reads = context.WithoutCancel(r.context)
 	r.sweeper.Add(1)
 	go r.sweep()
 	return r, nil

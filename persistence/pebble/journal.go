@@ -290,9 +290,9 @@ func firstError(errs ...error) error {
 	return nil
 }
 
-// read runs f on another goroutine, so that the caller need not wait longer than its context for
-// a disk that hangs, and returns f's value when all that f may have seen is durable: what one read
-// saw, later reads must see, also after a power loss. It sees rows of that aggregate only; "" means any.
+// read runs f and returns its value when all that f may have seen is durable: what one read saw, later
+// reads must see, also after a power loss. It sees rows of that aggregate only; "" means any. If ctx can
+// end, f runs on another goroutine, so that the caller need not wait longer for a disk that hangs.
 func read[T any](ctx context.Context, s *Store, aggregate string, f func() (T, error)) (T, error) {
 	var zero T
 	if err := ctx.Err(); err != nil {
@@ -306,29 +306,43 @@ func read[T any](ctx context.Context, s *Store, aggregate string, f func() (T, e
 	s.reads.Add(1)
 	s.mu.Unlock()
 
+	run := func() (T, error) {
+		defer s.reads.Done()
+		return f()
+	}
+	if ctx.Done() != nil {
+		run = elsewhere(ctx, s, run)
+	}
+	value, err := run()
+	if err == nil {
+		err = s.awaitSeen(ctx, aggregate)
+	}
+	if err != nil {
+		return zero, err
+	}
+	return value, nil
+}
+
+// elsewhere returns a function that runs f on another goroutine, and gives up with ctx or the store.
+func elsewhere[T any](ctx context.Context, s *Store, f func() (T, error)) func() (T, error) {
 	type result struct {
 		value T
 		err   error
 	}
-	results := make(chan result, 1)
-	s.readers.run(func() {
-		defer s.reads.Done()
-		v, err := f()
-		results <- result{v, err}
-	})
-	select {
-	case r := <-results:
-		if r.err == nil {
-			r.err = s.awaitSeen(ctx, aggregate)
+	return func() (zero T, err error) {
+		results := make(chan result, 1)
+		s.readers.run(func() {
+			v, err := f()
+			results <- result{v, err}
+		})
+		select {
+		case r := <-results:
+			return r.value, r.err
+		case <-ctx.Done():
+			return zero, fmt.Errorf("%w: %w", persistence.ErrUnavailable, ctx.Err())
+		case <-s.stopped:
+			return zero, s.refusal()
 		}
-		if r.err != nil {
-			return zero, r.err
-		}
-		return r.value, nil
-	case <-ctx.Done():
-		return zero, fmt.Errorf("%w: %w", persistence.ErrUnavailable, ctx.Err())
-	case <-s.stopped:
-		return zero, s.refusal()
 	}
 }
 
