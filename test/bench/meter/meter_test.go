@@ -1,0 +1,71 @@
+package meter
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestRounds(t *testing.T) {
+	var order []string
+	mark := func(name string) Contender {
+		return Contender{Name: name, InFlight: 1, Do: func(context.Context, int) error {
+			if len(order) == 0 || order[len(order)-1] != name {
+				order = append(order, name)
+			}
+			return nil
+		}}
+	}
+	results, err := new(Meter).Rounds(t.Context(), 3, time.Millisecond, mark("a"), mark("b"), mark("c"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(order, ""); got != "abcbcacab" { // who is last in a round is first in none but the next
+		t.Errorf("order %s", got)
+	}
+	for _, r := range results {
+		if m := r.Median(); len(r.Turns) != 3 || m.PerSecond <= 0 || m.P99 < m.P50 {
+			t.Errorf("%s: %+v", r.Name, r.Turns)
+		}
+	}
+	var table strings.Builder
+	Print(&table, results)
+	if got := strings.Count(table.String(), "\n"); got != 4 {
+		t.Errorf("%d lines:\n%s", got, table.String())
+	}
+}
+
+func TestFirstErrorEndsATurn(t *testing.T) {
+	boom := errors.New("boom")
+	cleared := 0
+	c := Contender{Name: "fragile", InFlight: 1, Clear: func(context.Context, int) error { cleared++; return nil }}
+	c.Do = func(context.Context, int) error {
+		if cleared == 3 {
+			return boom
+		}
+		return nil
+	}
+	if _, err := new(Meter).Drive(t.Context(), c, time.Hour); !errors.Is(err, boom) || !strings.Contains(err.Error(), "fragile") {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestRatioIsTakenWithinRounds(t *testing.T) {
+	turns := func(rates ...float64) (r Result) {
+		for _, rate := range rates {
+			r.Turns = append(r.Turns, Measure{PerSecond: rate})
+		}
+		return r
+	}
+	// The machine was slow in two rounds of five; the ratio does not know.
+	a, b := turns(80, 8, 80, 8, 80), turns(100, 10, 100, 10, 100)
+	if got := Over(a, b, Rate); got.Median != 0.8 || got.Low != 0.8 || got.High != 0.8 {
+		t.Errorf("ratio %v", got)
+	}
+	if best := Best(a, b); !slices.Equal(best.Turns, b.Turns) {
+		t.Errorf("best %v", best)
+	}
+}
