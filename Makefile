@@ -55,6 +55,10 @@ cover: ## Test coverage by package, and as a page in bin/cover.html
 	@$(GO) tool cover -html=bin/cover.out -o bin/cover.html
 	@scripts/coverage.sh bin/cover.out
 
+.PHONY: cluster
+cluster: ## A cluster on this machine until Ctrl-C: Cassandra, three nodes, two gateways
+	@scripts/cluster.sh
+
 ##@ Looking closer
 
 .PHONY: sim

@@ -23,13 +23,13 @@ func (p *program) schemaCommand() *cobra.Command {
 		Args: noArguments,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(
-		p.schemaVerb("apply", "Bring the tables to the version that this program needs",
-			"apply makes what is missing and changes nothing else. Any number of them may run at once: one works, the\n"+
-				"others wait. All Cassandra nodes must be up. What failed half-way is finished by the next call.",
-			p.applySchema),
-		p.schemaVerb("status", "Show the versions of the tables", "status changes nothing.", p.schemaStatus),
-	)
+	copies := 0
+	apply := p.schemaVerb("apply", "Bring the tables to the version that this program needs",
+		"apply makes what is missing and changes nothing else. Any number of them may run at once: one works, the\n"+
+			"others wait. All Cassandra nodes must be up. What failed half-way is finished by the next call.",
+		func(ctx context.Context, c node.Config) error { return p.applySchema(ctx, c, copies) })
+	apply.Flags().IntVar(&copies, "create-keyspace", 0, "make keyspaces that are missing, with so many `copies` in each data centre; 0 makes none")
+	c.AddCommand(apply, p.schemaVerb("status", "Show the versions of the tables", "status changes nothing.", p.schemaStatus))
 	return c
 }
 
@@ -80,8 +80,11 @@ func (p *program) interruptible(ctx context.Context, run func(context.Context) e
 	}
 }
 
-func (p *program) applySchema(ctx context.Context, c node.Config) error {
-	versions, err := node.ApplySchema(ctx, c, func(v node.SchemaVersion) {
+func (p *program) applySchema(ctx context.Context, c node.Config, copies int) error {
+	if copies < 0 {
+		return usageError{fmt.Errorf("create-keyspace: is %d, must be at least 0", copies)}
+	}
+	versions, err := node.ApplySchema(ctx, c, copies, func(v node.SchemaVersion) {
 		fmt.Fprintf(p.stderr, "applying version %d (%s) of the %s tier to %s\n", v.Version, v.Name, v.Tier, v.Location)
 	})
 	if err != nil {

@@ -149,15 +149,17 @@ type SchemaVersion struct {
 }
 
 // ApplySchema brings the tables of the store, and of the archive if it is on Cassandra, to the version
-// that this program needs; the keyspaces must be there. progress hears of each version before it is
-// applied. Any number of processes may do so at once. Errors: ErrSchema, ErrCredentials, and those of a
-// Cassandra that cannot be reached.
-func ApplySchema(ctx context.Context, c Config, progress func(SchemaVersion)) ([]SchemaVersion, error) {
+// that this program needs. Keyspaces that are missing are made, with so many copies in each data centre;
+// with 0 copies they must be there. progress hears of each version before it is applied. Any number of
+// processes may do so at once. Errors: ErrSchema, ErrCredentials, and those of a Cassandra that cannot be
+// reached.
+func ApplySchema(ctx context.Context, c Config, copies int, progress func(SchemaVersion)) ([]SchemaVersion, error) {
 	return c.eachSchema(func(o cassandra.Options, which cassandra.Schema) ([]cassandra.SchemaVersion, error) {
 		location := cassandraLocation(&o)
-		return cassandra.ApplySchema(ctx, o, which, cassandra.ApplyOptions{Progress: func(v cassandra.SchemaVersion) {
-			progress(SchemaVersion{string(which), location, v})
-		}})
+		return cassandra.ApplySchema(ctx, o, which, cassandra.ApplyOptions{
+			CreateKeyspace: copies,
+			Progress:       func(v cassandra.SchemaVersion) { progress(SchemaVersion{string(which), location, v}) },
+		})
 	})
 }
 

@@ -213,7 +213,8 @@ func clusterWarnings(c *licensedv1.ClusterStatus) []*licensedv1.ClusterWarning {
 	}
 	nodes, versions := 0, make(map[string]bool)
 	for _, n := range c.Nodes {
-		if n.State == licensedv1.NodeState_NODE_STATE_LEFT || n.State == licensedv1.NodeState_NODE_STATE_DEAD {
+		if n.State == licensedv1.NodeState_NODE_STATE_LEFT || n.State == licensedv1.NodeState_NODE_STATE_DEAD ||
+			n.State == licensedv1.NodeState_NODE_STATE_DRAINING {
 			continue
 		}
 		versions[n.Version] = true

@@ -285,6 +285,9 @@ func (n *Node) Ports() [][2]string {
 	if n.admin != nil {
 		all = append(all, [2]string{"Admin", "http://" + dialable(n.admin.Addr()) + "  (/metrics /debug/pprof/ /healthz /readyz)"})
 	}
+	if m := n.member.Load(); m != nil {
+		all = append(all, [2]string{"Node", m.transport.Address()}, [2]string{"Gossip", m.gossip.Address()})
+	}
 	return all
 }
 

@@ -77,11 +77,17 @@ func (o *output) String() string {
 // launch starts the daemon on free ports, with more arguments, and does not wait.
 func launch(t testing.TB, data string, arguments ...string) (d *daemon, ready string) {
 	t.Helper()
+	return launchRole(t, append([]string{
+		"dev", "--data", data, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0",
+	}, arguments...)...)
+}
+
+// launchRole starts a process with these arguments, and does not wait.
+func launchRole(t testing.TB, arguments ...string) (d *daemon, ready string) {
+	t.Helper()
 	ready = filepath.Join(t.TempDir(), "ready.json")
 	d = &daemon{t: t, exited: make(chan struct{})}
-	d.cmd = exec.Command(binary, append([]string{
-		"dev", "--data", data, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--ready-file", ready,
-	}, arguments...)...)
+	d.cmd = exec.Command(binary, append(arguments, "--ready-file", ready)...)
 	d.cmd.Stdout, d.cmd.Stderr = &d.out, &d.out
 	if err := d.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -94,7 +100,7 @@ func launch(t testing.TB, data string, arguments ...string) (d *daemon, ready st
 	t.Cleanup(func() {
 		d.kill()
 		if t.Failed() {
-			t.Logf("output of the daemon on %s:\n%s", data, tail(d.out.String()))
+			t.Logf("output of licensed %s:\n%s", strings.Join(arguments, " "), tail(d.out.String()))
 		}
 	})
 	return d, ready
@@ -106,20 +112,35 @@ func tail(s string) string { return s[max(0, len(s)-8000):] }
 func start(t testing.TB, data string, arguments ...string) *daemon {
 	t.Helper()
 	d, ready := launch(t, data, arguments...)
+	d.await(ready)
+	return d
+}
+
+// startRole starts a process with these arguments and waits until it is ready.
+func startRole(t testing.TB, arguments ...string) *daemon {
+	t.Helper()
+	d, ready := launchRole(t, arguments...)
+	d.await(ready)
+	return d
+}
+
+// await waits until the process is ready.
+func (d *daemon) await(ready string) {
+	d.t.Helper()
 	for {
 		content, err := os.ReadFile(ready)
 		switch {
 		case err == nil:
 			if err := json.Unmarshal(content, d); err != nil {
-				t.Fatalf("ready file %q: %v", content, err)
+				d.t.Fatalf("ready file %q: %v", content, err)
 			}
-			return d
+			return
 		case !errors.Is(err, os.ErrNotExist):
-			t.Fatal(err)
+			d.t.Fatal(err)
 		}
 		select {
 		case <-d.exited:
-			t.Fatalf("the daemon ended before it was ready: %v\n%s", d.cmd.ProcessState, d.out.String())
+			d.t.Fatalf("the daemon ended before it was ready: %v\n%s", d.cmd.ProcessState, d.out.String())
 		case <-time.After(5 * time.Millisecond):
 		}
 	}

@@ -17,9 +17,9 @@ type executed struct {
 	last  uint64 // sequence of its last event
 }
 
-// compareWithHistory reads the store of the stopped daemon and compares it with what clients were told.
-func (l *load) compareWithHistory(t *testing.T, data string) {
-	store := openStore(t, data)
+// compareWithHistory reads the store of daemons that were stopped and compares it with what clients were told.
+func (l *load) compareWithHistory(t *testing.T, store persistence.Store) {
+	t.Helper()
 	found := make(map[string]map[string]*executed)
 	err := eachAggregate(t.Context(), store, func(aggregate, customer string) error {
 		commands, err := readCommands(t.Context(), store, aggregate)

@@ -59,7 +59,7 @@ func TestKillUnderLoad(t *testing.T) {
 	if code := d.stop(); code != 0 {
 		t.Fatalf("exit code %d after SIGTERM", code)
 	}
-	l.compareWithHistory(t, data)
+	l.compareWithHistory(t, openStore(t, data))
 	t.Logf("%d kills, %d commands, %d had an unknown outcome, %d were refused", *kills, len(l.commands), l.unknown, l.refused())
 }
 

@@ -1,0 +1,219 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"licensed/messages/licensedv1"
+)
+
+func (p *program) clusterCommand() *cobra.Command {
+	var shards bool
+	c := &cobra.Command{
+		Use: "cluster", Short: "Show who is in the cluster, who has which shards, and what is wrong",
+		Long: "cluster asks all members how they do and shows what they say: the incarnation that each runs under and\n" +
+			"how long its lease lasts without a renewal, the shards and customers it holds, and the commands that they\n" +
+			"get. Below stand the shards that move or have no owner, warnings, and what happened lately to the process\n" +
+			"that answers.",
+		Example: "  licensectl cluster\n  licensectl cluster --shards\n  licensectl cluster -o json\n  licensectl cluster drain n1",
+		Args:    exactArgs(),
+	}
+	c.Flags().BoolVar(&shards, "shards", false, "show all shards: owner, epoch, state")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		status, err := p.clusterStatus(c.Context())
+		if err != nil {
+			return err
+		}
+		switch {
+		case p.output == outputJSON:
+			return p.printJSON(status)
+		case shards:
+			return p.printShards(status)
+		}
+		return p.printCluster(status)
+	}
+	c.AddCommand(p.drainCommand())
+	return c
+}
+
+func (p *program) clusterStatus(ctx context.Context) (*licensedv1.ClusterStatus, error) {
+	conn, err := p.dial()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := p.call(ctx)
+	defer cancel()
+	res, err := unwrapped(conn.admin.GetCluster(ctx, connect.NewRequest(&licensedv1.GetClusterRequest{})))
+	if err != nil {
+		return nil, err
+	}
+	return res.Cluster, nil
+}
+
+// shownHappenings is how many of what happened lately are shown.
+const shownHappenings = 10
+
+func (p *program) printCluster(s *licensedv1.ClusterStatus) error {
+	fmt.Fprintf(p.stdout, "cluster %s, %s, as %s sees it at %s UTC\n\n", s.Name, count(s.Shards, "shard", "shards"), s.Reporter, clock(s.AsOf))
+	t := p.newTable("NAME", "ROLES", "STATE", "INCARNATION", ">AGE", ">LEASE", ">SHARDS", ">MOVING", ">CUSTOMERS", ">COMMANDS/S", "VERSION", "ADDRESS")
+	for _, n := range s.Nodes {
+		t.few(nodeRow(n)...)
+	}
+	if err := t.flush(); err != nil {
+		return err
+	}
+	fmt.Fprintf(p.stdout, "\nshards: %s\n", strings.Join(shardCounts(s), ", "))
+	for _, n := range s.Nodes {
+		if n.Reason != "" {
+			fmt.Fprintf(p.stdout, "%s: %s\n", n.Name, printable(n.Reason))
+		}
+	}
+	for _, w := range s.Warnings {
+		mark := "warning"
+		if w.Level == licensedv1.WarningLevel_WARNING_LEVEL_CRITICAL {
+			mark = "CRITICAL"
+		}
+		fmt.Fprintf(p.stdout, "%s: %s\n", mark, printable(w.Text))
+	}
+	if len(s.Happenings) == 0 {
+		return nil
+	}
+	fmt.Fprintf(p.stdout, "\nlately, at %s:\n", s.Reporter)
+	for _, h := range s.Happenings[:min(shownHappenings, len(s.Happenings))] {
+		fmt.Fprintf(p.stdout, "  %s  %s\n", clock(h.At), printable(h.Text))
+	}
+	return nil
+}
+
+func nodeRow(n *licensedv1.NodeStatus) []string {
+	age, lease, customers, commands, shards, moving := "-", "-", "-", "-", "-", "-"
+	if n.Lease != nil {
+		lease = seconds(n.Lease.Remaining)
+	}
+	if n.IncarnationAge != nil {
+		age = n.IncarnationAge.AsDuration().Round(time.Second).String()
+	}
+	if slices.Contains(n.Roles, licensedv1.NodeRole_NODE_ROLE_NODE) {
+		shards, moving = fmt.Sprint(n.ShardsOpen+n.ShardsClosing), fmt.Sprint(n.ShardsMoving)
+		customers, commands = fmt.Sprint(n.ResidentCustomers), fmt.Sprint(n.CommandsPerSecond)
+	}
+	incarnation, _, _ := strings.Cut(n.Incarnation, "-")
+	var roles []string
+	for _, r := range n.Roles {
+		roles = append(roles, enumWord(r.String(), "NODE_ROLE_"))
+	}
+	return []string{
+		n.Name, strings.Join(roles, "+"), enumWord(n.State.String(), "NODE_STATE_"), cmp.Or(incarnation, "-"), age, lease,
+		shards, moving, customers, commands, n.Version, cmp.Or(n.ApiAddress, n.NodeAddress),
+	}
+}
+
+// enumWord returns NODE_STATE_READY as "ready".
+func enumWord(name, prefix string) string {
+	return strings.ToLower(strings.TrimPrefix(name, prefix))
+}
+
+// seconds writes what is left of a lease.
+func seconds(d *durationpb.Duration) string { return fmt.Sprintf("%.1fs", d.AsDuration().Seconds()) }
+
+// shardCounts says how many shards there are of each state.
+func shardCounts(s *licensedv1.ClusterStatus) []string {
+	states := make(map[licensedv1.ShardState]int)
+	for _, shard := range s.ShardMap {
+		states[shard.State]++
+	}
+	orphaned := states[licensedv1.ShardState_SHARD_STATE_ORPHANED] + int(s.Shards) - len(s.ShardMap)
+	return []string{
+		fmt.Sprintf("%d served", states[licensedv1.ShardState_SHARD_STATE_OPEN]),
+		fmt.Sprintf("%d moving", states[licensedv1.ShardState_SHARD_STATE_MOVING]),
+		fmt.Sprintf("%d without an owner", orphaned),
+	}
+}
+
+func (p *program) printShards(s *licensedv1.ClusterStatus) error {
+	names := make(map[string]string)
+	for _, n := range s.Nodes {
+		names[n.Incarnation] = n.Name
+	}
+	name := func(incarnation string) string {
+		if incarnation == "" {
+			return "-"
+		}
+		return cmp.Or(names[incarnation], incarnation)
+	}
+	t := p.newTable(">SHARD", ">EPOCH", "STATE", "OWNER", "SUCCESSOR")
+	for _, shard := range s.ShardMap {
+		if err := t.row(fmt.Sprint(shard.Id), fmt.Sprint(shard.Epoch), enumWord(shard.State.String(), "SHARD_STATE_"),
+			name(shard.Owner), name(shard.Successor)); err != nil {
+			return err
+		}
+	}
+	return t.flush()
+}
+
+func (p *program) drainCommand() *cobra.Command {
+	var wait time.Duration
+	c := &cobra.Command{
+		Use: "drain NODE", Short: "Have a node hand over all its customers, to stop it then",
+		Long: "drain has a node give its shards to the others, one by one, while everything goes on being served, and waits\n" +
+			"until it has none left. The node then holds none until it is started again. Stopping a node (SIGTERM) does\n" +
+			"the same by itself; drain is for when it is to stay up meanwhile.",
+		Example: "  licensectl cluster drain n1",
+		Args:    exactArgs("NODE"),
+	}
+	c.Flags().DurationVar(&wait, "wait", time.Minute, "longest time to wait until the node has no shards; 0 does not wait")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		conn, err := p.dial()
+		if err != nil {
+			return err
+		}
+		ctx, cancel := p.call(c.Context())
+		defer cancel()
+		if _, err := conn.admin.DrainNode(ctx, connect.NewRequest(&licensedv1.DrainNodeRequest{Name: args[0]})); err != nil {
+			return err
+		}
+		if wait == 0 {
+			fmt.Fprintf(p.stdout, "%s began to hand its customers over\n", args[0])
+			return nil
+		}
+		return p.awaitDrained(c.Context(), args[0], wait)
+	}
+	return c
+}
+
+// drainPoll is how often the progress of a drain is looked at.
+const drainPoll = 250 * time.Millisecond
+
+// awaitDrained waits until a node holds nothing.
+func (p *program) awaitDrained(ctx context.Context, name string, wait time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	left := uint32(0)
+	for {
+		status, err := p.clusterStatus(ctx)
+		if err != nil && ctx.Err() == nil {
+			return err
+		}
+		if i := slices.IndexFunc(status.GetNodes(), func(n *licensedv1.NodeStatus) bool { return n.Name == name }); i >= 0 {
+			n := status.Nodes[i]
+			left = n.ShardsOpen + n.ShardsClosing + n.ShardsMoving
+			if left == 0 && n.State != licensedv1.NodeState_NODE_STATE_READY {
+				fmt.Fprintf(p.stdout, "%s holds no customers any more\n", name)
+				return nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%s still holds %s after %v; it goes on handing them over", name, count(left, "shard", "shards"), wait)
+		case <-time.After(drainPoll):
+		}
+	}
+}

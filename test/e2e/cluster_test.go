@@ -1,0 +1,239 @@
+package e2e_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"licensed/messages/licensedv1"
+	"licensed/messages/licensedv1/licensedv1connect"
+	"licensed/persistence/cassandra"
+	"licensed/persistence/cassandra/cassandratest"
+)
+
+// fleet is the processes of a cluster: nodes, each on an address of its own, and a gateway.
+type fleet struct {
+	t       *testing.T
+	store   string
+	options cassandra.Options
+	network string // first three bytes of the nodes' addresses
+	nodes   []*daemon
+	gateway *daemon
+	admin   licensedv1connect.AdminServiceClient
+}
+
+const fleetNodes = 3
+
+// startFleet starts a cluster on a Cassandra.
+func startFleet(t *testing.T) *fleet {
+	t.Helper()
+	cassandratest.SkipIfShort(t)
+	base, given, err := cassandratest.FromEnvironment()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !given {
+		base = cassandratest.Start(t, cassandratest.Config{Env: []string{"HEAP=768M"}}).Options()
+	}
+	f := &fleet{t: t, options: cassandratest.Keyspace(t, base, 1), network: fmt.Sprintf("127.%d.%d", 1+rand.IntN(250), rand.IntN(250))}
+	f.store = fmt.Sprintf("cassandra://%s/%s?accept_risk=%s", strings.Join(f.options.Hosts, ","), f.options.Keyspace, cassandra.RiskReplication1)
+	f.nodes = make([]*daemon, fleetNodes)
+	for i := range f.nodes {
+		f.startNode(i)
+	}
+	f.gateway = startRole(t, f.arguments("gateway", "g1", f.network+".100", "--policy", "testdata/policy.yaml")...)
+	f.admin = licensedv1connect.NewAdminServiceClient(http.DefaultClient, "http://"+f.gateway.API)
+	f.settled()
+	return f
+}
+
+func (f *fleet) arguments(role, name, host string, more ...string) []string {
+	join := make([]string, fleetNodes)
+	for i := range join {
+		join[i] = fmt.Sprintf("%s.%d", f.network, i+1)
+	}
+	return append([]string{
+		role, "--name", name, "--host", host, "--join", strings.Join(join, ","), "--store", f.store, "--archive", "off",
+		"--cluster", "e2e", "--shards", "64", "--log-level", "info",
+	}, more...)
+}
+
+func (f *fleet) startNode(i int) {
+	f.t.Helper()
+	f.nodes[i] = startRole(f.t, f.arguments("node", fmt.Sprint("n", i+1), fmt.Sprintf("%s.%d", f.network, i+1), "--policy", "testdata/policy.yaml")...)
+}
+
+// status returns the cluster as the gateway sees it.
+func (f *fleet) status() *licensedv1.ClusterStatus {
+	res, err := f.admin.GetCluster(f.t.Context(), connect.NewRequest(&licensedv1.GetClusterRequest{}))
+	if err != nil {
+		return nil // Asked again.
+	}
+	return res.Msg.Cluster
+}
+
+// await waits until the cluster is as wanted.
+func (f *fleet) await(wanted func(*licensedv1.ClusterStatus) bool) {
+	f.t.Helper()
+	until(f.t, f.gateway, func() bool {
+		s := f.status()
+		return s != nil && wanted(s)
+	})
+}
+
+// held returns how many shards each node says that it serves.
+func held(s *licensedv1.ClusterStatus) map[string]uint32 {
+	all := make(map[string]uint32)
+	for _, n := range s.Nodes {
+		if n.State == licensedv1.NodeState_NODE_STATE_READY && n.Lease != nil {
+			all[n.Name] = n.ShardsOpen
+		}
+	}
+	return all
+}
+
+// settled waits until every node has shards, and they have all.
+func (f *fleet) settled() {
+	f.t.Helper()
+	f.await(func(s *licensedv1.ClusterStatus) bool {
+		sum := uint32(0)
+		for _, n := range held(s) {
+			if n == 0 {
+				return false
+			}
+			sum += n
+		}
+		return len(held(s)) == fleetNodes && sum == s.Shards
+	})
+}
+
+// traffic is clients at work through the gateway.
+type traffic struct {
+	answered, failed atomic.Int64
+	failure          atomic.Value // the last error
+	stop             context.CancelFunc
+	done             sync.WaitGroup
+}
+
+// send has clients send commands until the traffic is stopped.
+func (f *fleet) send(l *load) *traffic {
+	ctx, stop := context.WithCancel(context.Background())
+	tr := &traffic{stop: stop}
+	clients := f.gateway.clients()
+	for w := range workers / 2 {
+		tr.done.Go(func() {
+			for i := w; ctx.Err() == nil; i++ {
+				c := l.choose()
+				message, err := c.send(context.Background(), clients[i%len(clients)])
+				a := outcome(message, err)
+				switch {
+				case a != nil:
+					tr.answered.Add(1)
+					c.first = a
+				case connect.CodeOf(err) != connect.CodeResourceExhausted: // A customer with many refusals.
+					tr.failed.Add(1)
+					tr.failure.Store(err)
+				}
+				time.Sleep(5 * time.Millisecond) // The machine has others to serve.
+			}
+		})
+	}
+	return tr
+}
+
+// more waits until so many more commands were answered.
+func (tr *traffic) more(f *fleet, n int64) {
+	f.t.Helper()
+	enough := tr.answered.Load() + n
+	until(f.t, f.gateway, func() bool { return tr.answered.Load() >= enough })
+}
+
+func (tr *traffic) end() {
+	tr.stop()
+	tr.done.Wait()
+}
+
+// wantNoFailures checks that nothing failed.
+func (tr *traffic) wantNoFailures(t *testing.T, what string) {
+	t.Helper()
+	if n := tr.failed.Load(); n > 0 {
+		t.Errorf("%s: %d of %d requests failed, the last: %v", what, n, n+tr.answered.Load(), tr.failure.Load())
+	}
+}
+
+// TestCluster restarts, drains and kills nodes while clients go on. What is planned nobody notices; what is
+// not, nobody loses anything by.
+func TestCluster(t *testing.T) {
+	f := startFleet(t)
+	l := newLoad()
+	t.Run("rolling restart", func(t *testing.T) {
+		tr := f.send(l)
+		for i := range f.nodes {
+			tr.more(f, 100)
+			if code := f.nodes[i].stop(); code != 0 {
+				t.Errorf("n%d: exit code %d", i+1, code)
+			}
+			tr.more(f, 50)
+			f.startNode(i)
+			f.settled()
+		}
+		tr.end()
+		tr.wantNoFailures(t, "rolling restart")
+	})
+	t.Run("drain", func(t *testing.T) {
+		tr := f.send(l)
+		tr.more(f, 50)
+		if _, err := f.admin.DrainNode(t.Context(), connect.NewRequest(&licensedv1.DrainNodeRequest{Name: "n2"})); err != nil {
+			t.Fatal(err)
+		}
+		f.await(func(s *licensedv1.ClusterStatus) bool {
+			h := held(s)
+			return len(h) == 2 && h["n1"]+h["n3"] == s.Shards
+		})
+		tr.more(f, 50)
+		tr.end()
+		tr.wantNoFailures(t, "drain")
+		if status, body := get(t, "http://"+f.nodes[1].Admin+"/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(body, "draining") {
+			t.Errorf("readyz of the drained node: %d %s", status, body)
+		}
+		if code := f.nodes[1].stop(); code != 0 {
+			t.Errorf("exit code %d", code)
+		}
+		f.startNode(1)
+		f.settled()
+	})
+	t.Run("kill", func(t *testing.T) {
+		tr := f.send(l)
+		tr.more(f, 100)
+		f.nodes[2].kill()
+		f.await(func(s *licensedv1.ClusterStatus) bool {
+			h := held(s)
+			return len(h) == 2 && h["n1"]+h["n2"] == s.Shards
+		})
+		tr.more(f, 100)
+		tr.end()
+		f.startNode(2)
+		f.settled()
+	})
+	l.resolve(t, f.gateway)
+	for _, d := range append(f.nodes, f.gateway) {
+		if code := d.stop(); code != 0 {
+			t.Errorf("exit code %d", code)
+		}
+	}
+	store, err := cassandra.Open(t.Context(), f.options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	l.compareWithHistory(t, store)
+	t.Logf("%d commands, %d had an unknown outcome, %d were refused", len(l.commands), l.unknown, l.refused())
+}
