@@ -213,11 +213,8 @@ func BenchmarkWakings(b *testing.B) {
 	for b.Loop() {
 		r := newRig(b)
 		var archived uint64
-		f := func(i actors.PassivatedInfo) { // as archive.Worker does it
-			if i.Head.Base >= archived+2048 {
-				archived = r.archive(*i.Head, false).Through
-			}
-		}
+		heads := make(chan persistence.Head, 1)
+		f := func(i actors.PassivatedInfo) { heads <- *i.Head }
 		r.passivated.Store(&f)
 		for i := range wakings {
 			r.offset.Store(int64(i) * int64(4*time.Hour))
@@ -225,6 +222,10 @@ func BenchmarkWakings(b *testing.B) {
 				r.do("Bayley", i*2+n)
 			}
 			r.leave("Bayley")
+			if head := <-heads; head.Base >= archived+2048 { // as archive.Worker does it
+				archived = r.archive(head, false).Through
+				r.NoteArchived("Bayley", archived)
+			}
 		}
 		head := r.head("Bayley")
 		r.archive(head, true) // as when it is old
