@@ -12,6 +12,10 @@ missing=()
 command -v git >/dev/null || missing+=(git)
 # The race detector is built with cgo.
 command -v "$(go env CC)" >/dev/null || missing+=(gcc libc6-dev)
+# The dashboard is tested in a browser; CHROMIUM names one that has another name.
+if [[ -z ${CHROMIUM:-} ]] && ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null && ! command -v google-chrome >/dev/null; then
+  missing+=(chromium fonts-dejavu-core)
+fi
 if [[ ${#missing[@]} -eq 0 ]]; then
   exit 0
 fi

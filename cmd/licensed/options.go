@@ -50,7 +50,8 @@ func (o *options) bind(f *pflag.FlagSet) {
 	o.bindStore(f)
 	f.StringVar(&o.host, "host", "", "`host` of all addresses to listen on that are not given")
 	f.StringVar(&c.Listen, "listen", c.Listen, "`address` of the API (gRPC, gRPC-Web, JSON); port 0 chooses one")
-	f.StringVar(&c.Admin, "admin", c.Admin, "`address` of metrics, profiles and health checks; empty for none")
+	f.StringVar(&c.Admin, "admin", c.Admin, "`address` of the dashboard, metrics, profiles and health checks; empty for none")
+	o.bindDashboard(f)
 	o.bindCluster(f)
 	f.StringVar(&c.Policy, "policy", c.Policy, "policy `file`; without one the built-in policy holds")
 
@@ -122,6 +123,14 @@ func (o *options) bindNode(f *pflag.FlagSet) {
 		"`how` a node makes sure before each reply that it may still speak: lease, by its clock, or read, by a read of its lease, for machines that can be frozen with their clocks")
 	f.Float64Var(&m.Capacity, "capacity", m.Capacity, "`share` of the shards in relation to other nodes'")
 	f.Float64Var(&m.MovesPerSecond, "moves-per-second", m.MovesPerSecond, "`shards` that this node hands over in a second, at most")
+}
+
+// bindDashboard declares the flags of the dashboard.
+func (o *options) bindDashboard(f *pflag.FlagSet) {
+	d := &o.config.Dashboard
+	f.BoolVar(&d.Off, "no-dashboard", d.Off, "no dashboard on the admin port")
+	f.StringVar(&d.TokenFile, "admin-token-file", d.TokenFile,
+		"`file` with the token that opens dashboard and profiles; without one the dashboard is closed unless --admin is a loopback address")
 }
 
 // bindArchive declares the flags of the archive tier.

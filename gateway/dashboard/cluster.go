@@ -46,12 +46,13 @@ type nodeView struct {
 	Memory              string
 	Offset              string
 	Moving              string
+	Epochs              string
 	Silent              string // for how long it said nothing, if that is long
 }
 
 type happeningView struct {
 	*licensedv1.Happening
-	Kind, Level, Ago string
+	Kind, Level string
 }
 
 // mapView is the picture of the shards.
@@ -112,7 +113,7 @@ func boardOf(r reading, now time.Time) boardView {
 			b.Nodes = append(b.Nodes, nodeOf(n, i, r.Latest, now))
 		}
 		for _, h := range s.Happenings {
-			b.Happenings = append(b.Happenings, happeningOf(h, now))
+			b.Happenings = append(b.Happenings, happeningOf(h))
 		}
 	}
 	for _, w := range b.Warnings {
@@ -212,8 +213,19 @@ func nodeOf(n *licensedv1.NodeStatus, index int, latest *sample, now time.Time) 
 	if o := n.ClockOffset.AsDuration(); n.ClockOffset != nil {
 		v.Offset = duration(o)
 	}
-	v.Moving = movingWords(n)
+	v.Moving, v.Epochs = movingWords(n), epochs(n.LowestEpoch, n.HighestEpoch)
 	return v
+}
+
+// epochs says in which range epochs are.
+func epochs(low, high uint64) string {
+	switch {
+	case high == 0:
+		return "none held"
+	case low == high:
+		return fmt.Sprintf("epoch %d", low)
+	}
+	return fmt.Sprintf("epochs %d to %d", low, high)
 }
 
 // movingWords says what is on the move at a node.
@@ -237,10 +249,8 @@ var happeningLevels = map[licensedv1.HappeningKind]string{
 	licensedv1.HappeningKind_HAPPENING_KIND_INCARNATION_ENDED: "critical", licensedv1.HappeningKind_HAPPENING_KIND_FAILED: "critical",
 }
 
-func happeningOf(h *licensedv1.Happening, now time.Time) happeningView {
-	v := happeningView{Happening: h, Kind: words(h.Kind.String(), "HAPPENING_KIND_"), Level: happeningLevels[h.Kind]}
-	v.Ago = duration(now.Sub(h.At.AsTime()).Round(time.Second)) + " ago"
-	return v
+func happeningOf(h *licensedv1.Happening) happeningView {
+	return happeningView{Happening: h, Kind: words(h.Kind.String(), "HAPPENING_KIND_"), Level: happeningLevels[h.Kind]}
 }
 
 // The picture of the shards: cells of so many units, in rows of so many.
@@ -299,7 +309,7 @@ func mapOf(s *licensedv1.ClusterStatus) mapView {
 	}
 	for _, o := range byIncarnation {
 		if o.Shards > 0 {
-			o.Epochs = fmt.Sprintf("epochs %d to %d", o.low, o.high)
+			o.Epochs = epochs(o.low, o.high)
 			m.Owners = append(m.Owners, o.ownerView)
 		}
 	}

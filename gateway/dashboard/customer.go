@@ -14,8 +14,8 @@ import (
 	"licensed/messages/licensedv1"
 )
 
-// selection is what the address of a customer's page says: a moment and what to show of it.
-type selection struct {
+// Selection is what the address of a customer's page says: a moment and what to show of it.
+type Selection struct {
 	Customer string
 	// At is the event whose moment is shown; 0 is now.
 	At uint64
@@ -41,8 +41,8 @@ func sequenceOf(s string) (uint64, error) {
 	return n, nil
 }
 
-func selectionOf(r *http.Request) (s selection, err error) {
-	s = selection{
+func selectionOf(r *http.Request) (s Selection, err error) {
+	s = Selection{
 		Customer: r.FormValue("id"), Device: r.FormValue("device"), Title: r.FormValue("title"),
 		WhyDevice: r.FormValue("whydevice"), WhyTitle: r.FormValue("whytitle"),
 		Try: r.FormValue("try"), TryDevice: r.FormValue("trydevice"), TryTitle: r.FormValue("trytitle"), TryPlan: r.FormValue("tryplan"),
@@ -52,7 +52,7 @@ func selectionOf(r *http.Request) (s selection, err error) {
 }
 
 // link returns the address of the selection.
-func (s selection) link() string {
+func (s Selection) link() string {
 	q := url.Values{"id": {s.Customer}}
 	if s.At > 0 {
 		q.Set("at", strconv.FormatUint(s.At, 10))
@@ -69,33 +69,36 @@ func (s selection) link() string {
 }
 
 // AtLink returns the address of another moment.
-func (s selection) AtLink(at uint64) string {
+func (s Selection) AtLink(at uint64) string {
 	s.At = at
 	return s.link()
 }
 
 // WhyLink returns the address of the explanation of a licence.
-func (s selection) WhyLink(device, title string) string {
+func (s Selection) WhyLink(device, title string) string {
 	s.WhyDevice, s.WhyTitle = device, title
 	return s.link() + "#why"
 }
 
+// Filtered says that the timeline leaves something out.
+func (s Selection) Filtered() bool { return s.Device != "" || s.Title != "" }
+
 // Unfiltered returns the address without the filter.
-func (s selection) Unfiltered() string {
+func (s Selection) Unfiltered() string {
 	s.Device, s.Title = "", ""
 	return s.link()
 }
 
 // customerView is the page of a customer.
 type customerView struct {
-	selection
+	Selection
 	Timeline timelineView
 	Moment   momentView
 }
 
 // momentView is what is shown of one moment.
 type momentView struct {
-	selection
+	Selection
 	// Head is where the history ends, Shown the event whose moment it is: At, or the head if it is now.
 	Head, Shown uint64
 	Now         bool
@@ -125,7 +128,7 @@ func (d *Dashboard) customer(w http.ResponseWriter, r *http.Request) error {
 	}
 	g, ctx := errgroup.WithContext(r.Context())
 	var v customerView
-	v.selection = s
+	v.Selection = s
 	part := r.FormValue("part")
 	if part != "moment" {
 		part = ""
@@ -160,8 +163,8 @@ func noHistoryYet(customer string, err error) error {
 }
 
 // moment gathers what is shown of a moment.
-func (d *Dashboard) moment(ctx context.Context, s selection) (momentView, error) {
-	v := momentView{selection: s, Now: s.At == 0}
+func (d *Dashboard) moment(ctx context.Context, s Selection) (momentView, error) {
+	v := momentView{Selection: s, Now: s.At == 0}
 	now, err := d.state(ctx, s.Customer, s.At)
 	var api *connect.Error
 	switch {

@@ -30,7 +30,7 @@ var effects = map[licensedv1.WhyEffect]string{
 }
 
 // why explains the licence that is selected, if one is.
-func (d *Dashboard) why(ctx context.Context, s selection) (*whyView, error) {
+func (d *Dashboard) why(ctx context.Context, s Selection) (*whyView, error) {
 	if s.WhyDevice == "" || s.WhyTitle == "" {
 		return nil, nil
 	}
@@ -75,7 +75,7 @@ type tryView struct {
 }
 
 // try asks what a command would have come to at the moment, if one is selected.
-func (d *Dashboard) try(ctx context.Context, s selection) (*tryView, error) {
+func (d *Dashboard) try(ctx context.Context, s Selection) (*tryView, error) {
 	if s.Try == "" {
 		return nil, nil
 	}
@@ -116,7 +116,7 @@ func verdictOf(res *licensedv1.TryAtResponse) (accepts bool, verdict string) {
 
 // commandOf makes the command that is selected, and says it in words. One that is not known is nil,
 // which the API explains.
-func commandOf(s selection) (*licensedv1.Command, string) {
+func commandOf(s Selection) (*licensedv1.Command, string) {
 	on := fmt.Sprintf("%s on %s", s.TryTitle, s.TryDevice)
 	switch s.Try {
 	case "acquire":

@@ -50,7 +50,7 @@ func (s *stream) send(event string, data any) error {
 func (d *Dashboard) live(w http.ResponseWriter, r *http.Request) error {
 	defer d.sampler.watch()()
 	out := openStream(w)
-	var lastMap, lastBoard []byte
+	var lastMap, lastBoard, lastHappenings []byte
 	sent := int64(0)
 	reading := d.sampler.first(r.Context())
 	for first := true; !reading.closed; first = false {
@@ -66,10 +66,9 @@ func (d *Dashboard) live(w http.ResponseWriter, r *http.Request) error {
 				return nil // The browser has gone.
 			}
 		}
-		if err := d.sendPart(out, "board", boardOf(reading, d.config.Now()), &lastBoard); err != nil {
-			return nil
-		}
-		if err := d.sendPart(out, "map", mapOf(reading.Status), &lastMap); err != nil {
+		board := boardOf(reading, d.config.Now())
+		if err := errors.Join(d.sendPart(out, "board", board, &lastBoard), d.sendPart(out, "map", mapOf(reading.Status), &lastMap),
+			d.sendPart(out, "happenings", board, &lastHappenings)); err != nil {
 			return nil
 		}
 		select {

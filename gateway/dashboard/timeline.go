@@ -17,7 +17,7 @@ const around = 100
 
 // timelineView is the list of events around a moment, newest first, and the strip of all.
 type timelineView struct {
-	selection
+	Selection
 	Head  uint64
 	Items []itemView
 	// Later and Earlier are moments from which more can be seen; 0 if there is no more there.
@@ -38,8 +38,8 @@ type itemView struct {
 }
 
 // timeline lists the events around a moment.
-func (d *Dashboard) timeline(ctx context.Context, s selection) (timelineView, error) {
-	v := timelineView{selection: s}
+func (d *Dashboard) timeline(ctx context.Context, s Selection) (timelineView, error) {
+	v := timelineView{Selection: s}
 	var newer, older []*licensedv1.HistoryItem
 	var newerEnd, olderEnd *licensedv1.HistoryEnd
 	g, ctx := errgroup.WithContext(ctx)
@@ -146,7 +146,7 @@ type barView struct {
 type bar struct{ events, refused, archived, missing, matching int }
 
 // strip draws a history; what the filter leaves out is left out.
-func (d *Dashboard) strip(ctx context.Context, s selection) (stripView, error) {
+func (d *Dashboard) strip(ctx context.Context, s Selection) (stripView, error) {
 	head, err := d.head(ctx, s.Customer)
 	if err != nil {
 		return stripView{}, err

@@ -6,6 +6,7 @@ const palette = ["--series-1", "--series-2", "--series-3", "--series-4", "--seri
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 const digits = (v) => (v === 0 ? "0" : v >= 100 ? Math.round(v).toLocaleString("en") : v >= 10 ? v.toFixed(1) : v >= 0.01 ? v.toFixed(2) : v.toPrecision(1));
+const tens = (_, splits) => splits.map((v) => (Number.isInteger(Math.round(Math.log10(v) * 1e6) / 1e6) ? v : null));
 const clock = (seconds) => new Date(seconds * 1000).toISOString().slice(11, 19);
 
 /** One chart. series are {label, value(sample)}; names, if given, makes series by name as they come. */
@@ -65,7 +66,7 @@ export class Chart {
         },
         axes: [
           { ...axis, size: 28, space: 90, values: (_, splits) => splits.map(clock) },
-          { ...axis, space: 30, values: (_, splits) => splits.map((v) => (v === null ? "" : digits(v))) },
+          { ...axis, space: 30, ...(this.log ? { filter: tens, grid: { ...grid, filter: tens } } : {}), values: (_, splits) => splits.map((v) => (v === null ? "" : digits(v))) },
         ],
         series: [
           {},

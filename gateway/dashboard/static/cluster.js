@@ -27,7 +27,7 @@ live.addEventListener("samples", (e) => {
   for (const c of charts) c.show(samples);
   document.documentElement.dataset.samples = samples.length;
 });
-for (const part of ["board", "map"]) {
+for (const part of ["board", "map", "happenings"]) {
   live.addEventListener(part, (e) => patch(document.getElementById(part), JSON.parse(e.data)));
 }
 
