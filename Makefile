@@ -19,6 +19,9 @@ FUZZTIME ?= 10s
 BENCH     ?= ^Benchmark(Runtime|Pebble|PebbleHotCustomer|AppendOverRaw|Gateway|Service|ResidentCustomer)$$
 BENCHPKG  ?= ./test/bench ./persistence/pebble ./gateway ./internal/node
 BENCHTIME ?= 1s
+# make bench-failover: how many owners are killed, and the nodes of Cassandra.
+KILLS     ?= 100
+CASSANDRA ?= 1
 # make test-all and cover: which packages.
 PKG ?= ./...
 
@@ -76,6 +79,10 @@ fuzz: ## Run every fuzzer for FUZZTIME=10s
 .PHONY: bench
 bench: ## The ratios of docs/benchmarks.md; BENCH=regexp and BENCHPKG=packages pick others
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -timeout 60m $(BENCHPKG)
+
+.PHONY: bench-failover
+bench-failover: ## What customers notice of crashes, pauses, restarts and growth; about an hour. CASSANDRA=3 for three copies, KILLS=n
+	$(GO) test ./test/failover -failover -kills $(KILLS) -cassandra $(CASSANDRA) -v -count=1 -timeout 120m
 
 ##@ Generated code and tools
 
