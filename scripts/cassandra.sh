@@ -15,6 +15,7 @@
 #   LIB      where the artifacts are cached          ~/.cache/licensed-cassandra/lib-VERSION
 #   VERSION  of org.apache.cassandra:cassandra-all   5.0.5
 #   NET, FIRST  node I listens on NET.(FIRST+I-1)    127.0.0, 1
+#   SEED     address of a node to join               that of node 1
 #   PORT     native protocol                         9042
 #   HEAP     of each node                            1G (512M is enough for each of three)
 #   SYNC     commitlog_sync: periodic|batch|group    periodic
@@ -142,7 +143,7 @@ native_transport_port: $PORT
 endpoint_snitch: SimpleSnitch
 seed_provider:
   - class_name: org.apache.cassandra.locator.SimpleSeedProvider
-    parameters: [{seeds: "$(address 1)"}]
+    parameters: [{seeds: "${SEED:-$(address 1)}"}]
 authenticator: $auth
 authorizer: $authorizer
 paxos_variant: v2
@@ -278,5 +279,5 @@ resume) p=$(running "${2:?node}"); kill -CONT "$p" ;;
 status) status ;;
 addresses) addresses ;;
 nodetool) shift; nodetool "$@" ;;
-*) sed -n '2,31s/^# \{0,1\}//p' "$0"; exit 2 ;;
+*) sed -n '2,32s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac

@@ -1,0 +1,146 @@
+//go:build linux
+
+package network
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestMain plays the part of a process in a port when it is started as one: it echoes lines.
+func TestMain(m *testing.M) {
+	address := os.Getenv("CHAOS_ECHO")
+	if address == "" {
+		os.Exit(m.Run())
+	}
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		os.Exit(1)
+	}
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			os.Exit(1)
+		}
+		go func() { _, _ = io.Copy(c, c) }()
+	}
+}
+
+func TestLinks(t *testing.T) {
+	n, err := New()
+	if err != nil {
+		t.Skip("no rights for namespaces here: ", err)
+	}
+	defer n.Close()
+	p, err := n.Add("echo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "CHAOS_ECHO="+p.Address()+":7777")
+	if err := p.Start(cmd); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	var c net.Conn
+	for {
+		if c, err = net.DialTimeout("tcp", p.Address()+":7777", time.Second); err == nil {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	defer c.Close()
+	lines := bufio.NewReader(c)
+	echo := func() (time.Duration, error) {
+		began := time.Now()
+		if err := c.SetDeadline(began.Add(400 * time.Millisecond)); err != nil {
+			return 0, err
+		}
+		if _, err := c.Write([]byte("x\n")); err != nil {
+			return 0, err
+		}
+		_, err := lines.ReadString('\n')
+		return time.Since(began), err
+	}
+	if _, err := echo(); err != nil {
+		t.Fatal(err)
+	}
+	host := &Port{address: n.Own()}
+	n.Set(host, p, Link{Delay: 100 * time.Millisecond})
+	if d, err := echo(); err != nil || d < 100*time.Millisecond {
+		t.Errorf("over a slow link it took %v, %v", d, err)
+	}
+	// One way: the answer is lost, not the request.
+	n.Set(host, p, Link{})
+	n.Set(p, host, Link{Cut: true})
+	if _, err := echo(); err == nil {
+		t.Error("over a cut link there was an answer")
+	}
+	if _, dropped := n.Packets(); dropped == 0 {
+		t.Error("nothing was dropped")
+	}
+	// The connection lives on when the link is whole again: what was lost is sent again.
+	n.Set(p, host, Link{})
+	for until := time.Now().Add(10 * time.Second); ; {
+		if _, err := echo(); err == nil {
+			break
+		}
+		if time.Now().After(until) {
+			t.Fatal("the link stays cut")
+		}
+	}
+}
+
+type recorder struct{ got []string }
+
+func (r *recorder) Read([]byte) (int, error) { return 0, io.EOF }
+func (r *recorder) Write(p []byte) (int, error) {
+	r.got = append(r.got, string(p[20:]))
+	return len(p), nil
+}
+
+// packet makes an IPv4 packet from 10.0.0.a to 10.0.0.b.
+func packet(a, b byte, body string) []byte {
+	p := make([]byte, 20, 20+len(body))
+	p[0] = 0x45
+	copy(p[12:], []byte{10, 0, 0, a, 10, 0, 0, b})
+	return append(p, body...)
+}
+
+func TestFabric(t *testing.T) {
+	f := newFabric()
+	one, two := &recorder{}, &recorder{}
+	from, _, _ := addresses(packet(1, 2, ""))
+	_, to, _ := addresses(packet(1, 2, ""))
+	f.attach(from, one)
+	f.attach(to, two)
+	f.pass(packet(1, 2, "a"))
+	f.set(from, to, Link{Cut: true})
+	f.pass(packet(1, 2, "b"))
+	f.pass(packet(2, 1, "c")) // The other way is open.
+	f.set(from, to, Link{Loss: 0.5})
+	for range 100 {
+		f.pass(packet(1, 2, "d"))
+	}
+	f.set(from, to, Link{})
+	f.pass(packet(1, 2, "e"))
+	f.pass(packet(1, 9, "nobody is there"))
+	f.pass([]byte("no packet"))
+	got := strings.Join(two.got, "")
+	lost := 100 - strings.Count(got, "d")
+	if strings.ReplaceAll(got, "d", "") != "ae" || lost < 20 || lost > 80 || strings.Join(one.got, "") != "c" {
+		t.Errorf("got %q and %q", got, one.got)
+	}
+}
+
+func FuzzAddresses(f *testing.F) {
+	f.Add(packet(1, 2, "x"))
+	f.Fuzz(func(_ *testing.T, b []byte) { newFabric().pass(b) })
+}

@@ -1,0 +1,136 @@
+package network
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Link is how packets from one port reach another. The zero value is a good one.
+type Link struct {
+	// Cut drops everything.
+	Cut bool
+	// Loss is the share of packets that are dropped, 0 to 1.
+	Loss float64
+	// Delay is added to every packet, and up to Jitter more.
+	Delay, Jitter time.Duration
+}
+
+// route is a direction.
+type route struct{ from, to netip.Addr }
+
+// device is where packets are read and written.
+type device interface {
+	Read([]byte) (int, error)
+	Write([]byte) (int, error)
+}
+
+// fabric passes packets between devices.
+type fabric struct {
+	mu    sync.Mutex
+	ports map[netip.Addr]device
+	links map[route]Link
+
+	// What mu guards, for reading without it.
+	view atomic.Pointer[view]
+
+	passed, dropped atomic.Uint64
+}
+
+type view struct {
+	ports map[netip.Addr]device
+	links map[route]Link
+}
+
+func newFabric() *fabric {
+	f := &fabric{ports: map[netip.Addr]device{}, links: map[route]Link{}}
+	f.publish()
+	return f
+}
+
+// publish makes a change visible. The caller has the lock, or the fabric to itself.
+func (f *fabric) publish() {
+	v := &view{ports: make(map[netip.Addr]device, len(f.ports)), links: make(map[route]Link, len(f.links))}
+	for a, d := range f.ports {
+		v.ports[a] = d
+	}
+	for r, l := range f.links {
+		v.links[r] = l
+	}
+	f.view.Store(v)
+}
+
+func (f *fabric) attach(a netip.Addr, d device) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ports[a] = d
+	f.publish()
+}
+
+// set sets how packets go one way.
+func (f *fabric) set(from, to netip.Addr, l Link) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if l == (Link{}) {
+		delete(f.links, route{from, to})
+	} else {
+		f.links[route{from, to}] = l
+	}
+	f.publish()
+}
+
+// maxPacket is the largest packet that devices carry.
+const maxPacket = 32 << 10
+
+// pump passes on what a device receives, until it is closed.
+func (f *fabric) pump(d device) {
+	buf := make([]byte, maxPacket+64)
+	for {
+		n, err := d.Read(buf)
+		if err != nil {
+			return
+		}
+		f.pass(buf[:n])
+	}
+}
+
+// pass passes on one packet. The memory is the caller's again afterwards.
+func (f *fabric) pass(packet []byte) {
+	from, to, ok := addresses(packet)
+	v := f.view.Load()
+	d := v.ports[to]
+	if !ok || d == nil {
+		f.dropped.Add(1)
+		return
+	}
+	l := v.links[route{from, to}]
+	if l.Cut || l.Loss > 0 && rand.Float64() < l.Loss {
+		f.dropped.Add(1)
+		return
+	}
+	f.passed.Add(1)
+	if l.Delay+l.Jitter <= 0 {
+		write(d, packet)
+		return
+	}
+	later := append([]byte(nil), packet...)
+	delay := l.Delay
+	if l.Jitter > 0 {
+		delay += rand.N(l.Jitter)
+	}
+	time.AfterFunc(delay, func() { write(d, later) })
+}
+
+// write drops what the device does not take, as networks do.
+func write(d device, packet []byte) { _, _ = d.Write(packet) }
+
+// addresses returns source and destination of an IPv4 packet.
+func addresses(p []byte) (from, to netip.Addr, ok bool) {
+	const header = 20
+	if len(p) < header || p[0]>>4 != 4 {
+		return from, to, false
+	}
+	return netip.AddrFrom4([4]byte(p[12:16])), netip.AddrFrom4([4]byte(p[16:20])), true
+}
