@@ -229,21 +229,23 @@ func (t *trial) result(err error) error {
 	if t.info.Unknown == 0 || certain(err) {
 		return err
 	}
-	return fmt.Errorf("%w: an earlier attempt may have been executed; the last: %v", actors.ErrUnknownOutcome, err)
+	return fmt.Errorf("%w: an earlier attempt may have been executed; the last: %s", actors.ErrUnknownOutcome, err.Error())
 }
 
-// over returns the error of a request that is given up.
+// over returns the error of a request that is given up. What the last attempt met is for people only:
+// programs must not take it for what became of all of them.
 func (t *trial) over(ctx context.Context) error {
-	cause := ctx.Err()
-	switch {
-	case t.info.Unknown > 0 && cause != nil:
-		return fmt.Errorf("%w: %w (%d attempts; the last: %v)", actors.ErrUnknownOutcome, cause, t.info.Attempts, t.last)
-	case t.info.Unknown > 0:
-		return fmt.Errorf("%w: after %d attempts; the last: %v", actors.ErrUnknownOutcome, t.info.Attempts, t.last)
-	case cause != nil:
-		return fmt.Errorf("%w: %w (%d attempts; the last: %v)", actors.ErrExpired, cause, t.info.Attempts, t.last)
+	what, cause := actors.ErrExpired, ctx.Err()
+	if t.info.Unknown > 0 {
+		what = actors.ErrUnknownOutcome
+	} else if cause == nil {
+		what = actors.ErrUnavailable
 	}
-	return fmt.Errorf("after %d attempts: %w", t.info.Attempts, t.last)
+	err := fmt.Errorf("%w: after %d attempts; the last: %s", what, t.info.Attempts, t.last.Error())
+	if cause != nil {
+		err = fmt.Errorf("%w: %w", err, cause)
+	}
+	return err
 }
 
 // wait returns when something is heard that may help, after a pause, or when ctx ends.

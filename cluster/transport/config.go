@@ -17,16 +17,25 @@ import (
 var (
 	// ErrNotSent: the other process could not be reached, or this one is closing. Not executed.
 	ErrNotSent = errors.New("request was not sent")
-	// ErrInvalid: the request has a text that is none. Not executed.
-	ErrInvalid = errors.New("request is malformed")
+	// ErrInvalid: the request has a text that is none. Not executed. This one and the next two match
+	// actors.ErrRejected: it is of no use to try again.
+	ErrInvalid error = rejection("request is malformed")
 	// ErrTooLarge: the request is larger than may be sent. Not executed.
-	ErrTooLarge = errors.New("request is too large")
+	ErrTooLarge error = rejection("request is too large")
 	// ErrNotSupported: the other process, of another release, does not know what was asked. Not executed.
-	ErrNotSupported = errors.New("request is not understood")
+	ErrNotSupported error = rejection("request is not understood")
 	// ErrInternal: the other process failed, or answered what this one does not understand. Whether it
 	// executed a command is not known, and asking again would hardly help.
 	ErrInternal = errors.New("internal error of another process")
 )
+
+// rejection is an error of requests that never get anywhere.
+type rejection string
+
+func (r rejection) Error() string { return string(r) }
+
+// Is reports whether the target is actors.ErrRejected.
+func (rejection) Is(target error) bool { return target == actors.ErrRejected }
 
 // Handler answers the requests of other processes. It is safe for concurrent use. The context of a
 // request ends with its deadline, and when nobody waits for the answer any more.
@@ -70,7 +79,7 @@ type Config struct {
 	// protoactor's lookup of identities asks it. Nil: nobody ever is.
 	Locate func(kind, id string) (address string, ok bool)
 
-	// MaxMessageBytes is the largest request or answer (default 4 MiB). All processes of a cluster have
+	// MaxMessageBytes is the largest request or answer (default 8 MiB). All processes of a cluster have
 	// the same; it bounds the memory that one peer can make this process take.
 	MaxMessageBytes int
 	// MaxInFlight bounds the requests to one peer that are not answered, and those of one peer that this
@@ -107,7 +116,7 @@ type Observer struct {
 // DefaultConfig returns the defaults.
 func DefaultConfig() Config {
 	return Config{
-		Bind: "0.0.0.0:7947", MaxMessageBytes: 4 << 20, MaxInFlight: 8192, MaxPeers: 1024, MaxTimeout: time.Minute,
+		Bind: "0.0.0.0:7947", MaxMessageBytes: 8 << 20, MaxInFlight: 8192, MaxPeers: 1024, MaxTimeout: time.Minute,
 		DialTimeout: time.Second, Silence: 2 * time.Second, Log: slog.Default(),
 	}
 }

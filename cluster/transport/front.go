@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/asynkron/protoactor-go/remote"
 	"google.golang.org/protobuf/proto"
 
 	"licensed/actors"
@@ -101,6 +102,9 @@ func readable(data []byte) bool { return proto.Unmarshal(data, &clusterv1.Reques
 // drainTimeout is the time that closing gives to answers if its caller sets none.
 const drainTimeout = 5 * time.Second
 
+// goodbyeTimeout is the time that those who asked have to hang up when this process closes.
+const goodbyeTimeout = time.Second
+
 // Close takes no more requests, waits until those of others are answered or ctx ends, and leaves. Requests
 // to others that are under way fail. Further calls do nothing.
 //
@@ -109,11 +113,10 @@ const drainTimeout = 5 * time.Second
 func (t *Transport) Close(ctx context.Context) error {
 	var err error
 	t.closing.Do(func() {
-		t.mu.Lock()
-		t.closed.Store(true)
-		t.mu.Unlock()
+		t.sayGoodbye()
 		err = t.drain(ctx)
 		t.closePeers()
+		t.awaitHangUp(ctx)
 		t.cancel()
 		t.closeSessions()
 		t.cluster.Remote.Shutdown(false)
@@ -124,18 +127,50 @@ func (t *Transport) Close(ctx context.Context) error {
 	return err
 }
 
+// sayGoodbye tells those who ask to send nothing more. They hang up when they have all their answers,
+// which a server that closes its connections could not be sure of.
+func (t *Transport) sayGoodbye() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.closed.Store(true)
+	for _, s := range t.sessions {
+		s.post(outgoing{message: &remote.RemoteMessage{
+			MessageType: &remote.RemoteMessage_DisconnectRequest{DisconnectRequest: &remote.DisconnectRequest{}},
+		}})
+	}
+}
+
 // drain waits for the requests of others.
 func (t *Transport) drain(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
 	defer cancel()
-	for t.owed() > 0 {
+	if !wait(ctx, func() bool { return t.owed() == 0 }) {
+		return fmt.Errorf("transport: %d requests of others are not answered: %w", t.owed(), ctx.Err())
+	}
+	return nil
+}
+
+// awaitHangUp waits until those who asked are gone, for a moment.
+func (t *Transport) awaitHangUp(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, goodbyeTimeout)
+	defer cancel()
+	wait(ctx, func() bool {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		return len(t.sessions) == 0
+	})
+}
+
+// wait returns true when something is so, or false if ctx ends first.
+func wait(ctx context.Context, is func() bool) bool {
+	for !is() {
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("transport: %d requests of others are not answered: %w", t.owed(), ctx.Err())
+			return false
 		case <-time.After(time.Millisecond):
 		}
 	}
-	return nil
+	return true
 }
 
 // owed returns how many answers were not written.

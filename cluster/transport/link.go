@@ -179,6 +179,15 @@ func (l *link) drop(cause error) {
 	}
 }
 
+// leave has nothing more written to a connection.
+func (l *link) leave(c *connection) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conn == c {
+		l.conn = nil
+	}
+}
+
 // RecvMsg implements grpc.ClientStream: first the answer to protoactor's greeting, then, when the link is
 // closed, its end. What the peer sends is not for protoactor.
 func (l *link) RecvMsg(m any) error {
@@ -228,6 +237,7 @@ type connection struct {
 	cancel context.CancelFunc
 	heard  atomic.Uint64 // messages from the peer
 	ended  atomic.Bool
+	last   bool // the reader's: nothing more is written, it ends with the last answer
 
 	sending sync.Mutex // of the stream: the writer's requests, and signs of life
 }
@@ -267,11 +277,7 @@ func (c *connection) end(cause error) {
 	if c.ended.CompareAndSwap(false, true) {
 		c.cancel()
 		l := c.link
-		l.mu.Lock()
-		if l.conn == c {
-			l.conn = nil
-		}
-		l.mu.Unlock()
+		l.leave(c)
 		l.peer.transport.config.Observer.Disconnected(l.peer.address, cause)
 	}
 	c.failCalls(cause)
@@ -293,8 +299,16 @@ func (c *connection) read() {
 			return
 		}
 		c.heard.Add(1)
-		if b := m.GetMessageBatch(); b != nil {
-			c.answers(b)
+		switch t := m.GetMessageType().(type) {
+		case *remote.RemoteMessage_MessageBatch:
+			c.answers(t.MessageBatch)
+		case *remote.RemoteMessage_DisconnectRequest:
+			c.last = true
+			c.link.leave(c)
+		}
+		if c.last && !c.link.peer.waiting(c) {
+			c.end(errDisconnected)
+			return
 		}
 	}
 }

@@ -276,6 +276,7 @@ func (s *session) write() {
 			s.cancel(nil)
 			return
 		}
+		s.working.Add(-int64(len(message.GetMessageBatch().GetEnvelopes())))
 	}
 }
 
@@ -284,7 +285,6 @@ func (s *session) together(first outgoing) (*remote.RemoteMessage, *outgoing) {
 	b := &remote.MessageBatch{TypeNames: []string{responseType}, Targets: []*actor.PID{{Id: replyName}}}
 	size := 0
 	add := func(o outgoing) {
-		s.working.Add(-1)
 		data := s.transport.encode(o.response)
 		size += len(data)
 		b.Envelopes = append(b.Envelopes, &remote.MessageEnvelope{MessageData: data, TargetRequestId: o.id})

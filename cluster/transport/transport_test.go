@@ -85,7 +85,7 @@ func TestErrors(t *testing.T) {
 		}
 		_, err := a.execute(t.Context(), b.Address(), "x")
 		for _, e := range all {
-			if errors.Is(err, e) != (e == c.here) {
+			if errors.Is(err, e) != errors.Is(c.here, e) {
 				t.Errorf("%v came out as %v, which is (%t) %v", c.there, err, errors.Is(err, e), e)
 			}
 		}
@@ -98,7 +98,7 @@ func TestErrors(t *testing.T) {
 		b.handler.execute = func(context.Context, string, actors.Command) (actors.Reply, error) { return actors.Reply{}, e }
 		_, err := a.execute(t.Context(), b.Address(), "x")
 		for _, o := range all {
-			if errors.Is(err, o) != (o == e) {
+			if errors.Is(err, o) != errors.Is(e, o) {
 				t.Errorf("%v came out as %v", e, err)
 			}
 		}

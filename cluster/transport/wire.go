@@ -38,10 +38,10 @@ var errorCodes = []struct {
 	{clusterv1.Code_CODE_CORRUPT, actors.ErrCorrupt},
 	{clusterv1.Code_CODE_CORRUPT, persistence.ErrCorrupt},
 	{clusterv1.Code_CODE_PANIC, actors.ErrPanic},
+	{clusterv1.Code_CODE_NOT_SUPPORTED, ErrNotSupported},
 	{clusterv1.Code_CODE_REJECTED, actors.ErrRejected},
 	{clusterv1.Code_CODE_IMPORTING, actors.ErrImporting},
 	{clusterv1.Code_CODE_UNAVAILABLE, actors.ErrUnavailable},
-	{clusterv1.Code_CODE_NOT_SUPPORTED, ErrNotSupported},
 	// What is left of these: a query that was not answered.
 	{clusterv1.Code_CODE_UNKNOWN_OUTCOME, context.DeadlineExceeded},
 	{clusterv1.Code_CODE_UNKNOWN_OUTCOME, context.Canceled},

@@ -1,0 +1,472 @@
+package routing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"licensed/actors"
+	"licensed/cluster"
+	"licensed/cluster/membership"
+	"licensed/cluster/transport"
+	"licensed/messages/clusterv1"
+	"licensed/persistence"
+)
+
+const shards = 8
+
+// incarnation returns one for a name.
+func incarnation(name string) (i persistence.Incarnation) {
+	copy(i[:], name)
+	return i
+}
+
+// network stands for all other processes: each answers as a test says. Its addresses are "at" and a name.
+type network struct {
+	mu      sync.Mutex
+	answer  func(name string) error
+	asked   []string
+	failed  []string
+	drained string
+}
+
+func (n *network) ask(address string) error {
+	name := strings.TrimPrefix(address, "at ")
+	n.mu.Lock()
+	n.asked = append(n.asked, name)
+	answer := n.answer
+	n.mu.Unlock()
+	return answer(name)
+}
+
+func (n *network) Execute(_ context.Context, address, _, _ string, _ actors.Command) (actors.Reply, error) {
+	err := n.ask(address)
+	return actors.Reply{Outcome: []byte(address)}, err
+}
+
+func (n *network) Query(_ context.Context, address, _, _ string, _ any) (actors.Answer, error) {
+	err := n.ask(address)
+	return actors.Answer{Value: address}, err
+}
+
+func (n *network) Status(_ context.Context, address string) (*clusterv1.StatusResponse, error) {
+	return &clusterv1.StatusResponse{Name: address}, n.ask(address)
+}
+
+func (n *network) Drain(_ context.Context, address string) error { n.drained = address; return nil }
+
+func (n *network) Fail(address string, _ error) { n.failed = append(n.failed, address) }
+
+func (n *network) took() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	s := strings.Join(n.asked, " ")
+	n.asked = nil
+	return s
+}
+
+// local is the node in the process.
+type local struct {
+	holds bool
+	row   persistence.Shard
+	err   error
+	asked int
+}
+
+func (l *local) Execute(context.Context, string, actors.Command) (actors.Reply, error) {
+	l.asked++
+	return actors.Reply{Outcome: []byte("local")}, l.err
+}
+
+func (l *local) Query(context.Context, string, any) (actors.Answer, error) {
+	l.asked++
+	return actors.Answer{Value: "local"}, l.err
+}
+
+func (l *local) Epoch(uint32) (uint64, bool)          { return 1, l.holds }
+func (l *local) Row(id uint32) persistence.Shard      { l.row.ID = id; return l.row }
+func (l *local) Incarnation() persistence.Incarnation { return incarnation("local") }
+
+// setup is a router in front of a network.
+type setup struct {
+	*Router
+	*network
+	done DoneInfo
+}
+
+func newSetup(t *testing.T, change func(*Config)) *setup {
+	t.Helper()
+	s := &setup{network: &network{answer: func(string) error { return nil }}}
+	c := DefaultConfig()
+	c.Name, c.Kind, c.Shards, c.Transport = "local", "Kind", shards, s.network
+	c.Done = func(i DoneInfo) { s.mu.Lock(); defer s.mu.Unlock(); s.done = i }
+	if change != nil {
+		change(&c)
+	}
+	var err error
+	if s.Router, err = New(c); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// join makes the named the members, each a node.
+func (s *setup) join(names ...string) {
+	var all []membership.Member
+	for _, n := range names {
+		i := incarnation(n)
+		all = append(all, membership.Member{Name: n, Meta: &clusterv1.Meta{Incarnation: i[:], NodeAddress: "at " + n}})
+	}
+	s.SetMembers(all)
+}
+
+// row returns the row of the shard of "id".
+func row(epoch uint64, owner, successor string) persistence.Shard {
+	return persistence.Shard{
+		ID: cluster.ShardOf("id:Kind", shards), Epoch: epoch, Owner: incarnation(owner), Successor: incarnation(successor),
+	}
+}
+
+func news(rows ...persistence.Shard) *clusterv1.News {
+	n := &clusterv1.News{}
+	for _, r := range rows {
+		n.Shards = append(n.Shards, cluster.ShardMessage(r))
+	}
+	return n
+}
+
+func (s *setup) execute(t *testing.T, d time.Duration) (string, error) {
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	defer cancel()
+	r, err := s.Router.Execute(ctx, "id", actors.Command{ID: "1"})
+	return string(r.Outcome), err
+}
+
+// takes runs a request, and fails the test unless it was asked for in this order, in this time.
+func (s *setup) takes(t *testing.T, path string, atMost time.Duration) {
+	t.Helper()
+	began := time.Now()
+	s.took()
+	if _, err := s.execute(t, time.Minute); err != nil {
+		t.Errorf("%v", err)
+	}
+	if took := s.took(); took != path || time.Since(began) > atMost {
+		t.Errorf("asked %s in %v, want %s in %v", took, time.Since(began), path, atMost)
+	}
+}
+
+func TestFindsOwner(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, nil)
+		s.join("a", "b", "c")
+		s.answer = func(name string) error {
+			if name != "b" {
+				return &cluster.NotOwnerError{Row: row(4, "b", "")}
+			}
+			return nil
+		}
+		s.Hear(news(row(3, "a", "")))
+		s.takes(t, "a b", 0) // the owner it heard of sends it on, without a pause
+		s.takes(t, "b", 0)   // that is remembered
+		s.Hear(news(row(3, "c", "")))
+		s.takes(t, "b", 0) // an earlier epoch is no news
+		s.answer = func(name string) error {
+			if name == "b" {
+				return &cluster.NotOwnerError{Row: row(4, "", "c")}
+			}
+			return nil
+		}
+		s.takes(t, "b c", 0) // the successor of a release
+		if got, ok := s.Locate("Kind", "id"); got != "at c" || !ok {
+			t.Errorf("located at %q, %t", got, ok)
+		}
+		if _, ok := s.Locate("Other", "id"); ok {
+			t.Error("aggregates of another kind were located")
+		}
+	})
+}
+
+// TestGuess: where nothing is known, and where the owner is gone, placement tells whom to ask.
+func TestGuess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, nil)
+		go func() { time.Sleep(5 * time.Second); s.join("a") }()
+		s.takes(t, "a", 5*time.Second) // it waited for the first member to appear, and no longer
+		s.Hear(news(row(7, "gone", "")))
+		s.takes(t, "a", 0)
+		s.join("a", "b")
+		s.Hear(news(row(8, "b", "")))
+		s.takes(t, "b", 0)
+		b := incarnation("b")
+		s.Hear(&clusterv1.News{Dead: [][]byte{b[:], {1}, nil}})
+		s.Hear(&clusterv1.News{Dead: [][]byte{b[:]}})
+		if got := strings.Join(s.failed, " "); got != "at b" {
+			t.Errorf("requests to %q were failed, want those to b, once", got)
+		}
+		s.join("a", "b") // still listed
+		s.Hear(news(row(8, "b", "")))
+		for id := range uint32(shards) {
+			if to := s.look(id).to.address; to != "at a" && to != "at b" {
+				t.Errorf("shard %d: %q", id, to)
+			}
+		}
+	})
+}
+
+// TestMembersThatTakeNoShards are not guessed, but asked for what they have.
+func TestMembersThatTakeNoShards(t *testing.T) {
+	s := newSetup(t, nil)
+	a, b, c := incarnation("a"), incarnation("b"), incarnation("c")
+	s.SetMembers([]membership.Member{
+		{Name: "a", Meta: &clusterv1.Meta{Incarnation: a[:], NodeAddress: "at a", Draining: true}},
+		{Name: "b", Meta: &clusterv1.Meta{Incarnation: b[:], NodeAddress: "at b", ClockWrong: true}},
+		{Name: "c", Meta: &clusterv1.Meta{Incarnation: c[:], NodeAddress: "at c"}},
+		{Name: "gateway", Meta: &clusterv1.Meta{NodeAddress: "at gateway"}},
+		{Name: "unreadable", Meta: &clusterv1.Meta{Incarnation: []byte("x"), NodeAddress: "at unreadable"}},
+		{Name: "starting", Meta: nil},
+	})
+	for id := range uint32(shards) {
+		if to := s.look(id).to.address; to != "at c" {
+			t.Errorf("shard %d: guessed %q", id, to)
+		}
+	}
+	s.Hear(news(row(1, "a", "")))
+	s.takes(t, "a", time.Minute)
+}
+
+// TestTakeOver: while nobody has the shard requests wait for news, and do not ask on and on.
+func TestTakeOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, nil)
+		s.join("a", "b")
+		s.Hear(news(row(1, "a", "")))
+		s.answer = func(name string) error {
+			if name == "a" {
+				return fmt.Errorf("%w: refused", transport.ErrNotSent)
+			}
+			return nil
+		}
+		go func() {
+			time.Sleep(3 * time.Second)
+			s.Hear(news(row(2, "b", "")))
+		}()
+		began := time.Now()
+		if got, err := s.execute(t, time.Minute); got != "at b" || err != nil {
+			t.Fatalf("%q, %v", got, err)
+		}
+		if d := time.Since(began); d != 3*time.Second {
+			t.Errorf("it took %v, the news came after 3 s", d)
+		}
+		if s.done.Attempts > 25 || s.done.Attempts < 5 || s.done.Waited != 3*time.Second || s.done.Remote != s.done.Attempts {
+			t.Errorf("%+v", s.done)
+		}
+	})
+}
+
+// TestOutcomes: what a request comes to, by what its attempts came to. After an attempt that may have
+// executed it no later error is certain, but the two that tell of all attempts.
+func TestOutcomes(t *testing.T) {
+	gone := errors.New("the connection broke")
+	unknown := fmt.Errorf("%w: %w", actors.ErrUnknownOutcome, gone)
+	all := []error{
+		actors.ErrNotOwner, actors.ErrOverloaded, actors.ErrExpired, actors.ErrUnavailable, actors.ErrUnknownOutcome,
+		actors.ErrIDReused, actors.ErrTooOld, actors.ErrCorrupt, actors.ErrRejected, transport.ErrNotSent,
+		transport.ErrInternal, context.DeadlineExceeded, gone,
+	}
+	for _, c := range []struct {
+		attempts []error // the last one again and again
+		want     []error // that it matches, and nothing else
+	}{
+		{[]error{nil}, nil},
+		{[]error{unknown, nil}, nil},
+		{[]error{actors.ErrNotOwner, transport.ErrNotSent, unknown, nil}, nil},
+		{[]error{actors.ErrOverloaded}, []error{actors.ErrOverloaded}},
+		{[]error{actors.ErrUnavailable}, []error{actors.ErrUnavailable}},
+		{[]error{transport.ErrInternal}, []error{transport.ErrInternal}},
+		{[]error{transport.ErrTooLarge}, []error{actors.ErrRejected}},
+		{[]error{unknown, actors.ErrOverloaded}, []error{actors.ErrUnknownOutcome}},
+		{[]error{unknown, actors.ErrCorrupt}, []error{actors.ErrUnknownOutcome}},
+		{[]error{unknown, actors.ErrExpired}, []error{actors.ErrUnknownOutcome}},
+		{[]error{unknown, transport.ErrInternal}, []error{actors.ErrUnknownOutcome}},
+		{[]error{unknown, actors.ErrIDReused}, []error{actors.ErrIDReused}},
+		{[]error{unknown, actors.ErrTooOld}, []error{actors.ErrTooOld}},
+		{[]error{actors.ErrNotOwner}, []error{actors.ErrExpired, context.DeadlineExceeded}},
+		{[]error{transport.ErrNotSent}, []error{actors.ErrExpired, context.DeadlineExceeded}},
+		{[]error{unknown}, []error{actors.ErrUnknownOutcome, context.DeadlineExceeded}},
+		{[]error{unknown, actors.ErrNotOwner}, []error{actors.ErrUnknownOutcome, context.DeadlineExceeded}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSetup(t, nil)
+			s.join("a")
+			left := c.attempts
+			s.answer = func(string) error {
+				err := left[0]
+				if len(left) > 1 {
+					left = left[1:]
+				}
+				return err
+			}
+			_, err := s.execute(t, 5*time.Second)
+			if (err == nil) != (c.want == nil) {
+				t.Errorf("%v: %v", c.attempts, err)
+			}
+			for _, e := range all {
+				wanted := false
+				for _, w := range c.want {
+					wanted = wanted || errors.Is(w, e)
+				}
+				if errors.Is(err, e) != wanted {
+					t.Errorf("%v came to %v, which is (%t) %v", c.attempts, err, errors.Is(err, e), e)
+				}
+			}
+		})
+	}
+}
+
+// TestBounds: nothing makes a request go round in circles, or wait without an end.
+func TestBounds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, func(c *Config) { c.MaxAttempts = 10 })
+		s.join("a", "b")
+		s.Hear(news(row(1, "a", "")))
+		s.answer = func(name string) error { // each says that the other is
+			if name == "a" {
+				return &cluster.NotOwnerError{Row: row(1, "b", "")}
+			}
+			return &cluster.NotOwnerError{Row: row(1, "a", "")}
+		}
+		if _, err := s.execute(t, time.Hour); !errors.Is(err, actors.ErrUnavailable) || errors.Is(err, actors.ErrUnknownOutcome) {
+			t.Errorf("%v", err)
+		}
+		if s.done.Attempts != 10 || s.done.Redirects != 0 {
+			t.Errorf("%+v", s.done)
+		}
+		began := time.Now()
+		s.SetMembers(nil) // nobody to ask: no attempts, and only the deadline is an end
+		if _, err := s.Router.Execute(t.Context(), "id", actors.Command{ID: "1"}); !errors.Is(err, actors.ErrExpired) {
+			t.Errorf("%v", err)
+		}
+		if d := time.Since(began); d != DefaultConfig().MaxTime {
+			t.Errorf("a request without a deadline took %v", d)
+		}
+		s.config.MaxWaiting = 1
+		go func() { _, _ = s.execute(t, time.Second) }()
+		synctest.Wait()
+		if _, err := s.execute(t, time.Second); !errors.Is(err, actors.ErrOverloaded) {
+			t.Errorf("one too many waits: %v", err)
+		}
+		time.Sleep(2 * time.Second)
+	})
+}
+
+// TestWrongRow: a row that was heard and is wrong, with an epoch that none comes after, is put right when
+// the one it names as the owner denies it.
+func TestWrongRow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, nil)
+		s.join("a", "b")
+		s.Hear(news(row(math.MaxUint64, "a", ""), persistence.Shard{ID: shards, Epoch: 1}, persistence.Shard{ID: math.MaxUint32, Epoch: 1}))
+		s.answer = func(name string) error {
+			if name == "a" {
+				return &cluster.NotOwnerError{Row: row(5, "b", "")}
+			}
+			return nil
+		}
+		s.takes(t, "a b", DefaultConfig().PauseMin)
+		s.takes(t, "b", 0)
+	})
+}
+
+// TestLocalNode: the node of the process is asked without the network.
+func TestLocalNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		node := &local{holds: true}
+		s := newSetup(t, func(c *Config) { c.Node = node })
+		s.Hear(news(row(9, "a", ""))) // what others say does not count if it holds the shard
+		s.join("a", "local")
+		s.takes(t, "", 0)
+		node.holds = false
+		s.takes(t, "a", 0)
+		node.row = row(10, "local", "") // it knows more than was heard
+		s.takes(t, "", 0)
+		node.err = &cluster.NotOwnerError{Row: row(11, "a", "")}
+		s.takes(t, "a", 0)
+		if node.asked != 3 {
+			t.Errorf("it was asked %d times", node.asked)
+		}
+		if a, err := s.Router.Query(t.Context(), "id", "what"); a.Value != "at a" || err != nil {
+			t.Errorf("query answered by %v, %v", a.Value, err)
+		}
+	})
+}
+
+// itself tells of the process.
+type itself struct{}
+
+func (itself) Status(context.Context) (*clusterv1.StatusResponse, error) {
+	return &clusterv1.StatusResponse{Name: "itself"}, nil
+}
+
+func (itself) Drain(context.Context) error { return errors.New("not now") }
+
+func TestStatuses(t *testing.T) {
+	s := newSetup(t, func(c *Config) { c.Self = itself{} })
+	s.join("b", "local", "a")
+	s.answer = func(name string) error {
+		if name == "b" {
+			return errors.New("it does not answer")
+		}
+		return nil
+	}
+	var got []string
+	for _, st := range s.Statuses(t.Context()) {
+		got = append(got, fmt.Sprint(st.Member.Name, ":", st.Response.GetName(), ":", st.Err))
+	}
+	want := "a:at a:<nil> b:at b:it does not answer local:itself:<nil>"
+	if strings.Join(got, " ") != want {
+		t.Errorf("%v", got)
+	}
+	if err := s.Router.Drain(t.Context(), "local"); err == nil || s.drained != "" {
+		t.Errorf("drain of itself: %v", err)
+	}
+	if err := s.Router.Drain(t.Context(), "a"); err != nil || s.drained != "at a" {
+		t.Errorf("drain of %q: %v", s.drained, err)
+	}
+	if err := s.Router.Drain(t.Context(), "x"); err == nil {
+		t.Error("drain of nobody")
+	}
+}
+
+func TestRows(t *testing.T) {
+	s := newSetup(t, nil)
+	s.Hear(news(row(3, "a", "")))
+	other := newSetup(t, nil)
+	other.Hear(s.News())
+	if got := other.Rows()[row(0, "", "").ID]; got != row(3, "a", "") || len(other.Rows()) != shards || len(other.News().Shards) != 1 {
+		t.Errorf("row %+v", got)
+	}
+}
+
+func TestBurials(t *testing.T) {
+	var b burials
+	for i := range maxBurials + 10 {
+		if who := incarnation(fmt.Sprint("x", i)); !b.bury(who) || b.bury(who) || !b.has(who) {
+			t.Fatalf("burial %d", i)
+		}
+	}
+	if len(b.of) != maxBurials || len(b.order) != maxBurials || b.has(incarnation("x0")) {
+		t.Errorf("%d are kept in mind", len(b.of))
+	}
+}
+
+func TestConfig(t *testing.T) {
+	if _, err := New(Config{}); err == nil {
+		t.Error("a router of nothing")
+	}
+}
