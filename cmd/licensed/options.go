@@ -145,7 +145,7 @@ func (o *options) bindArchive(f *pflag.FlagSet) {
 	f.Var(&o.segment, "archive-segment-bytes", "history that makes a segment, before compression")
 	f.Var(period{&c.Archiver.SnapshotAfter}, "archive-snapshot-after",
 		"idle time after which also a customer's snapshot is archived; 0 for never")
-	f.Var(period{&c.Archiver.Retention}, "archive-retention", "time for which the archive keeps events; 0 for ever")
+	f.Var(period{&c.Archiver.Retention}, "archive-retention", "time for which the archive keeps events where the policy does not say (history_days); 0 for ever")
 	f.Var(&o.archiveRate, "archive-rate", "bytes a second that are archived at most; 0 for no bound")
 }
 

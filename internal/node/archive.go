@@ -118,7 +118,8 @@ func (h *host) startArchiver() {
 	n := h.node
 	o := archive.WorkerOptions{
 		Hot: n.store, Cold: n.cold, Owner: &archiveOwner{h}, Config: n.config.Archiver, Now: n.config.Now,
-		Listener: archive.WorkerListener{Archived: n.archived, Failed: n.archiveFailed, Scanned: n.archiveScanned},
+		Retention: func() (time.Duration, bool) { return n.policy.kind.Policy().History() },
+		Listener:  archive.WorkerListener{Archived: n.archived, Failed: n.archiveFailed, Scanned: n.archiveScanned},
 	}
 	if n.config.Store == "" {
 		n.keepScan(&o)

@@ -33,7 +33,8 @@ type Config struct {
 	// After is the age from which closed partitions are archived though they are less than a
 	// segment (default 30 days).
 	After time.Duration
-	// Retention is how long the archive keeps events (default 0: for ever).
+	// Retention is how long the archive keeps events (default 0: for ever), where Options.Retention does
+	// not say otherwise.
 	Retention time.Duration
 	// Page is how many roots or records are read at once (default 256).
 	Page int
@@ -60,6 +61,8 @@ type Archiver struct {
 	now    func() time.Time
 	name   func() string
 	limit  func(ctx context.Context, bytes int) error
+
+	retention func() (time.Duration, bool)
 }
 
 // Options of an archiver; Hot and Cold must be given.
@@ -67,6 +70,9 @@ type Options struct {
 	Hot    HotTier
 	Cold   persistence.Archive
 	Config Config
+	// Retention returns how long the archive keeps what is written now, 0 for ever, or false where
+	// Config.Retention holds (default: always false). It may change.
+	Retention func() (time.Duration, bool)
 	// Now is the clock (default time.Now).
 	Now func() time.Time
 	// Name returns a name that was never used before (default: a UUID of version 7, which tells the age of
@@ -78,7 +84,10 @@ type Options struct {
 
 // New returns an archiver.
 func New(o Options) *Archiver {
-	a := &Archiver{hot: o.Hot, cold: o.Cold, config: o.Config, now: o.Now, name: o.Name, limit: o.Limit}
+	a := &Archiver{hot: o.Hot, cold: o.Cold, config: o.Config, now: o.Now, name: o.Name, limit: o.Limit, retention: o.Retention}
+	if a.retention == nil {
+		a.retention = func() (time.Duration, bool) { return 0, false }
+	}
 	if a.now == nil {
 		a.now = time.Now
 	}
@@ -278,8 +287,12 @@ func (a *Archiver) strip(ctx context.Context, r *persistence.Root) error {
 // copy writes the group's segment and verifies it; the mark has the segment's name.
 func (a *Archiver) copy(ctx context.Context, group []closed, res *Result) (persistence.ArchiveMark, error) {
 	mark := persistence.ArchiveMark{Time: a.now().UTC().Truncate(time.Millisecond)}
-	if a.config.Retention > 0 {
-		mark.Expires = mark.Time.Add(a.config.Retention)
+	keep, ok := a.retention()
+	if !ok {
+		keep = a.config.Retention
+	}
+	if keep > 0 {
+		mark.Expires = mark.Time.Add(keep)
 	}
 	aggregate := group[0].root.Key.Aggregate
 	var stretches []Stretch

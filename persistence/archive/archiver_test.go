@@ -192,6 +192,33 @@ func TestRetention(t *testing.T) {
 	f.wantExpired(mark.Expires)
 }
 
+// TestRetentionOfTheMoment: the one in force when a segment is written counts, and comes before Config's.
+func TestRetentionOfTheMoment(t *testing.T) {
+	f := newFixture(t)
+	f.config.Retention = 48 * time.Hour
+	o := f.options(f.hot, f.cold)
+	var keep time.Duration
+	var says bool
+	o.Retention = func() (time.Duration, bool) { return keep, says }
+	a := archive.New(o)
+	f.Roll(false)
+	for _, step := range []struct {
+		keep time.Duration
+		says bool
+		want time.Duration // 0: it never expires
+	}{{time.Hour, true, time.Hour}, {0, true, 0}, {0, false, 48 * time.Hour}} {
+		keep, says = step.keep, step.says
+		f.Append(5).Roll(false)
+		if _, err := a.Archive(t.Context(), f.Head(), true, held); err != nil {
+			t.Fatal(err)
+		}
+		m := f.roots()[1].Archive
+		if step.want == 0 && !m.Expires.IsZero() || step.want > 0 && m.Expires.Sub(m.Time) != step.want {
+			t.Errorf("%+v: marked %+v", step, m)
+		}
+	}
+}
+
 func (f *fixture) wantExpired(at time.Time) {
 	f.Helper()
 	var gaps []string

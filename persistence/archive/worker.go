@@ -72,6 +72,8 @@ type WorkerOptions struct {
 	Cold   persistence.Archive
 	Owner  Owner
 	Config WorkerConfig
+	// Retention is that of Options.
+	Retention func() (time.Duration, bool)
 	// Now is the clock (default time.Now).
 	Now func() time.Time
 	// Position and SavePosition keep where the scan is between runs of the process, if given.
@@ -175,7 +177,7 @@ func NewWorker(o WorkerOptions) *Worker {
 		w.bytes = rate.NewLimiter(rate.Limit(n), max(n, 64<<10))
 	}
 	w.scan = rate.NewLimiter(rate.Limit(o.Config.ScanRate), 100)
-	w.archiver = New(Options{Hot: o.Hot, Cold: o.Cold, Config: o.Config.Config, Now: o.Now, Limit: w.limit})
+	w.archiver = New(Options{Hot: o.Hot, Cold: o.Cold, Config: o.Config.Config, Retention: o.Retention, Now: o.Now, Limit: w.limit})
 	w.context, w.cancel = context.WithCancel(context.Background())
 	return w
 }

@@ -25,6 +25,7 @@ const (
 	maxDevices     = 1000
 	maxStudioLimit = 1_000_000
 	maxDays        = 3650
+	maxHistoryDays = 36500
 	maxIDBytes     = 128
 	maxVersion     = 32
 )
@@ -173,6 +174,8 @@ func (f *file) policy(p *Policy, root *yaml.Node) {
 			f.counts(&p.counts, v)
 		case "deactivations_per_year":
 			f.limit(&p.deactivations, v, MaxYearlyLimit, key)
+		case "history_days":
+			f.history(&p.history, v)
 		case "default_plan":
 			defaultPlan = v
 			f.id(&p.defaultPlan, v, key)
@@ -186,8 +189,8 @@ func (f *file) policy(p *Policy, root *yaml.Node) {
 		case "defaults":
 			f.defaults(p, v)
 		default:
-			f.unknown(k, "version, licence_days, yearly_counts, deactivations_per_year, default_plan, plans, "+
-				"studios, titles or defaults", key)
+			f.unknown(k, "version, licence_days, yearly_counts, deactivations_per_year, history_days, "+
+				"default_plan, plans, studios, titles or defaults", key)
 		}
 	})
 	f.checkDefaultPlan(p, root, defaultPlan, plans)
@@ -424,6 +427,23 @@ func (f *file) version(to *string, n *yaml.Node) {
 		return
 	}
 	*to = s
+}
+
+func (f *file) history(to *Limit, n *yaml.Node) {
+	want := fmt.Sprintf("a whole number from 1 to %d or unlimited", maxHistoryDays)
+	s, ok := f.scalar(n, want, []string{"history_days"})
+	if !ok {
+		return
+	}
+	v, err := strconv.ParseUint(s, 10, 32)
+	switch {
+	case s == Unlimited.String():
+		*to = Unlimited
+	case err != nil || v == 0 || v > maxHistoryDays:
+		f.fail(n, fmt.Sprintf("must be %s, not %q", want, s), "history_days")
+	default:
+		*to = Limit(v)
+	}
 }
 
 func (f *file) counts(to *Counts, n *yaml.Node) {

@@ -11,6 +11,7 @@
 //	studios    studio → licences that may be active at the same time
 //	catalogue  title → studio, downloads in 365 days, the end of its availability
 //	defaults   what holds for studios and titles that are listed nowhere
+//	history    how long the archive keeps events; no rule of the aggregate
 //
 // The catalogue of titles is an interface: the file implements it with a map in memory, another
 // source may take its place ([Policy.WithCatalogue]).
@@ -117,6 +118,7 @@ type Policy struct {
 	deactivations Limit
 	period        time.Duration
 	counts        Counts
+	history       Limit // in days; 0 if the policy does not say
 }
 
 // Version names the policy in events: the file's own version, or the first 8 hexadecimal digits of
@@ -166,6 +168,14 @@ func (p *Policy) Period() time.Duration { return p.period }
 
 // Counts returns what counts against the yearly limit of a title.
 func (p *Policy) Counts() Counts { return p.counts }
+
+// History returns for how long the archive keeps events, 0 for ever, or false if the policy does not say.
+func (p *Policy) History() (keep time.Duration, ok bool) {
+	if p.history == Unlimited {
+		return 0, true
+	}
+	return time.Duration(p.history) * 24 * time.Hour, p.history > 0
+}
 
 // WithCatalogue returns the policy with another catalogue of titles.
 func (p *Policy) WithCatalogue(c Catalogue) *Policy {

@@ -108,6 +108,7 @@ var mistakes = map[string]struct{ text, want string }{
 	"plan limit": {"plans: {p: {devices: unlimited}}\ndefault_plan: p\n", `f:1: plans.p.devices: must be a whole number from 0 to 1000, not "unlimited"`},
 	"no plan":    {"plans: {p: {devices: 1}, q: {devices: 1}}\ndefault_plan: r\n", `f:2: default_plan: there is no plan "r", want one of p, q`},
 	"required":   {"{}", "f:1: plans: is required\nf:1: default_plan: is required"},
+	"no history": {good + "history_days: 0", `f:3: history_days: must be a whole number from 1 to 36500 or unlimited, not "0"`},
 	"version":    {good + "version: a b", `f:3: version: must be 1 to 32 letters, digits, '.', '_' or '-', not "a b"`},
 	"many": {`plans:
   p: {devices: -1, colour: red}
@@ -144,7 +145,7 @@ f:15: titles.z: must be a mapping, not nothing
 f:16: defaults.studio: must be an id of 1 to 128 bytes without control characters, ':' or '/', not ""
 f:16: defaults.studio_downloads: must be a whole number from 0 to 1000000 or unlimited, not "many"
 f:16: defaults.yearly_limit: must be a whole number from 0 to 250 or unlimited, not nothing
-f:17: colour: unknown field, want version, licence_days, yearly_counts, deactivations_per_year, default_plan, plans, studios, titles or defaults`},
+f:17: colour: unknown field, want version, licence_days, yearly_counts, deactivations_per_year, history_days, default_plan, plans, studios, titles or defaults`},
 }
 
 // TestErrors wants each mistake of a file, by line and field, in one error.
@@ -160,6 +161,26 @@ func TestErrors(t *testing.T) {
 				t.Errorf("got\n%s\nwant\n%s", err, c.want)
 			}
 		})
+	}
+}
+
+func TestHistory(t *testing.T) {
+	for text, want := range map[string]struct {
+		keep time.Duration
+		ok   bool
+	}{
+		"":                          {0, false},
+		"history_days: 2\n":         {48 * time.Hour, true},
+		"history_days: 36500\n":     {36500 * 24 * time.Hour, true},
+		"history_days: unlimited\n": {0, true},
+	} {
+		p, err := Parse("f", []byte(good+text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if keep, ok := p.History(); keep != want.keep || ok != want.ok {
+			t.Errorf("%q: %v, %t", text, keep, ok)
+		}
 	}
 }
 
