@@ -36,6 +36,7 @@ type tileView struct{ Name, Value, Unit, Note, Level string }
 
 type nodeView struct {
 	*licensedv1.NodeStatus
+	Key                 string
 	Class, State, Level string
 	Roles               string
 	Age                 string
@@ -178,7 +179,7 @@ func ownerClass(i int) string { return fmt.Sprintf("owner-%d", i%owners) }
 const silence = 5 * time.Second
 
 func nodeOf(n *licensedv1.NodeStatus, index int, latest *sample, now time.Time) nodeView {
-	v := nodeView{NodeStatus: n, Class: ownerClass(index), State: words(n.State.String(), "NODE_STATE_"), Level: nodeLevels[n.State]}
+	v := nodeView{NodeStatus: n, Key: nodeKey(n), Class: ownerClass(index), State: words(n.State.String(), "NODE_STATE_"), Level: nodeLevels[n.State]}
 	var roles []string
 	for _, r := range n.Roles {
 		roles = append(roles, words(r.String(), "NODE_ROLE_"))
@@ -201,7 +202,7 @@ func nodeOf(n *licensedv1.NodeStatus, index int, latest *sample, now time.Time) 
 	}
 	v.Commands, v.Cores = "–", "–"
 	if latest != nil {
-		if s, ok := latest.Nodes[n.Incarnation]; ok {
+		if s, ok := latest.Nodes[nodeKey(n)]; ok {
 			v.Commands, v.Cores = rateOf(s.Commands)+"/s", fmt.Sprintf("%.2f cores", s.Cores)
 		}
 	}
@@ -271,6 +272,9 @@ func mapOf(s *licensedv1.ClusterStatus) mapView {
 	}
 	byIncarnation := make(map[string]*owner)
 	for i, n := range s.Nodes {
+		if n.Incarnation == "" {
+			continue
+		}
 		byIncarnation[n.Incarnation] = &owner{ownerView: ownerView{Class: ownerClass(i), Name: n.Name}}
 	}
 	known := make([]*licensedv1.ShardStatus, s.Shards)
@@ -284,7 +288,10 @@ func mapOf(s *licensedv1.ClusterStatus) mapView {
 			shard = &licensedv1.ShardStatus{Id: uint32(id), State: licensedv1.ShardState_SHARD_STATE_ORPHANED}
 		}
 		o := byIncarnation[shard.Owner]
-		if o != nil && shard.State != licensedv1.ShardState_SHARD_STATE_ORPHANED {
+		if shard.Owner == "" { // Released: it is drawn as its successor's.
+			o = byIncarnation[shard.Successor]
+		}
+		if o != nil && shard.State == licensedv1.ShardState_SHARD_STATE_OPEN {
 			o.Shards++
 			if o.low == 0 || shard.Epoch < o.low {
 				o.low = shard.Epoch
@@ -339,10 +346,17 @@ func (m *mapView) words() string {
 		parts = append(parts, fmt.Sprintf("%s has %d", o.Name, o.Shards))
 	}
 	if m.Moving > 0 {
-		parts = append(parts, fmt.Sprintf("%d are moving", m.Moving))
+		parts = append(parts, fmt.Sprintf("%d %s moving", m.Moving, is(m.Moving)))
 	}
 	if m.Orphaned > 0 {
-		parts = append(parts, fmt.Sprintf("%d are not served", m.Orphaned))
+		parts = append(parts, fmt.Sprintf("%d %s not served", m.Orphaned, is(m.Orphaned)))
 	}
 	return fmt.Sprintf("%d shards: %s.", m.Total, strings.Join(parts, ", "))
+}
+
+func is(n int) string {
+	if n == 1 {
+		return "is"
+	}
+	return "are"
 }

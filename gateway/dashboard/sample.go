@@ -29,7 +29,7 @@ type sample struct {
 	GaveUp       float64 `json:"gaveUp"`
 	// Lag of the archiver that is furthest behind, in seconds.
 	Lag float64 `json:"lag"`
-	// Nodes by incarnation.
+	// Nodes by nodeKey.
 	Nodes map[string]nodeSample `json:"-"`
 }
 
@@ -38,6 +38,9 @@ type nodeSample struct {
 	Commands float64 // a second
 	Cores    float64 // busy on average
 }
+
+// nodeKey tells one run of one process from all others; a process without shards has no incarnation.
+func nodeKey(n *licensedv1.NodeStatus) string { return n.Name + "/" + n.Incarnation }
 
 // serverErrors are the codes that are the service's doing, not the client's.
 var serverErrors = map[string]bool{
@@ -52,14 +55,14 @@ func difference(before, after *licensedv1.ClusterStatus, at time.Time, took time
 	}
 	former := make(map[string]*licensedv1.NodeStatus, len(before.GetNodes()))
 	for _, n := range before.GetNodes() {
-		former[n.Incarnation] = n
+		former[nodeKey(n)] = n
 	}
 	seconds := took.Seconds()
 	var bounds []float64
 	var latencies []uint64
 	for _, n := range after.GetNodes() {
 		s.Lag = max(s.Lag, n.GetArchive().GetLag().AsDuration().Seconds())
-		was, ok := former[n.Incarnation]
+		was, ok := former[nodeKey(n)]
 		if !ok || n.Activity == nil || was.Activity == nil {
 			continue // A node that came since has no rate yet.
 		}
@@ -83,7 +86,7 @@ func (s *sample) addNode(n, was *licensedv1.NodeStatus, seconds float64) {
 	}
 	a, b := n.Activity, was.Activity
 	commands := rate(a.Commands, b.Commands)
-	s.Nodes[n.Incarnation] = nodeSample{
+	s.Nodes[nodeKey(n)] = nodeSample{
 		Commands: commands, Cores: max(0, (n.CpuTime.AsDuration()-was.CpuTime.AsDuration()).Seconds()/seconds),
 	}
 	s.Commands += commands

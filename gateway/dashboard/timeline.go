@@ -143,7 +143,7 @@ type barView struct {
 	RY     int
 }
 
-type bar struct{ events, refused, archived, missing, matching int }
+type bar struct{ events, refused, archived, missing int }
 
 // strip draws a history; what the filter leaves out is left out.
 func (d *Dashboard) strip(ctx context.Context, s Selection) (stripView, error) {

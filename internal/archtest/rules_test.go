@@ -120,6 +120,12 @@ var rules = []rule{
 		},
 	},
 	{
+		name: "dashboard is a client of the API",
+		why:  "what people see and do there must be what every client can, and pass the same checks",
+		from: []string{"licensed/gateway/dashboard"}, tests: true,
+		deny: everything, allow: []string{"licensed/gateway/dashboard", "licensed/messages/..."},
+	},
+	{
 		name: "one place puts it together",
 		why:  "which store and which cluster a process uses is decided in internal/node and nowhere else",
 		from: everything, except: []string{"licensed/internal/node/...", "licensed/persistence/...", "licensed/test/..."},
@@ -164,6 +170,12 @@ var rules = []rule{
 		name: "gossip has one home", why: "it is a hint for speed, and nobody else may take it for the truth about ownership",
 		from: everything, except: []string{"licensed/cluster/..."}, tests: true,
 		deny: []string{"github.com/hashicorp/memberlist/..."},
+	},
+
+	{
+		name: "the browser has one home", why: "it is there to test pages, and no program needs one",
+		from: everything, except: []string{"licensed/test/browser"}, tests: true,
+		deny: []string{"github.com/chromedp/..."},
 	},
 
 	// Tests.

@@ -87,6 +87,15 @@ func (n *Node) startDashboard(context.Context) error {
 	return nil
 }
 
+// adminPages names what the admin port has, for people.
+func (n *Node) adminPages() string {
+	const basic = "/metrics /debug/pprof/ /healthz /readyz"
+	if n.dashboard.Load() == nil {
+		return basic
+	}
+	return dashboard.Path + " " + basic
+}
+
 // isLoopback reports whether only this machine reaches an address.
 func isLoopback(a net.Addr) bool {
 	t, ok := a.(*net.TCPAddr)

@@ -283,7 +283,7 @@ func (n *Node) Ports() [][2]string {
 		all = append(all, [2]string{"API", n.APIURL() + "  (gRPC, gRPC-Web, JSON)"})
 	}
 	if n.admin != nil {
-		all = append(all, [2]string{"Admin", "http://" + dialable(n.admin.Addr()) + "  (/metrics /debug/pprof/ /healthz /readyz)"})
+		all = append(all, [2]string{"Admin", "http://" + dialable(n.admin.Addr()) + "  (" + n.adminPages() + ")"})
 	}
 	if m := n.member.Load(); m != nil {
 		all = append(all, [2]string{"Node", m.transport.Address()}, [2]string{"Gossip", m.gossip.Address()})

@@ -1,0 +1,414 @@
+package dashboard
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"licensed/messages/licensedv1"
+	"licensed/messages/licensedv1/licensedv1connect"
+)
+
+// oneNode is a cluster of one. It implements Cluster.
+type oneNode struct{ asked atomic.Uint64 }
+
+func (c *oneNode) Snapshot(context.Context) (*licensedv1.ClusterStatus, error) {
+	n := c.asked.Add(1)
+	return &licensedv1.ClusterStatus{Name: "test", Shards: 4, Nodes: []*licensedv1.NodeStatus{{
+		Name: "n1", Incarnation: "i1", State: licensedv1.NodeState_NODE_STATE_READY, Activity: &licensedv1.NodeActivity{Commands: 100 * n},
+	}}}, nil
+}
+
+// licenses is an API that removes devices, once.
+type licenses struct {
+	licensedv1connect.LicenseServiceClient
+	removed []string
+}
+
+func (l *licenses) DeactivateDevice(
+	_ context.Context, r *connect.Request[licensedv1.DeactivateDeviceRequest],
+) (*connect.Response[licensedv1.DeactivateDeviceResponse], error) {
+	if !r.Msg.ValidateOnly {
+		l.removed = append(l.removed, r.Msg.CustomerId+" "+r.Msg.DeviceId+" "+r.Msg.CommandId)
+	}
+	return connect.NewResponse(&licensedv1.DeactivateDeviceResponse{ReleasedTitleIds: []string{"GlowS01E01"}}), nil
+}
+
+// rig is a dashboard behind a server.
+type rig struct {
+	*testing.T
+	*licenses
+	url    string
+	now    atomic.Int64 // seconds that passed
+	client *http.Client
+}
+
+func newRig(t *testing.T, change func(*Config)) *rig {
+	t.Helper()
+	r := &rig{T: t, licenses: new(licenses)}
+	start := time.Now()
+	c := Config{
+		Cluster: new(oneNode), Licenses: r.licenses, Loopback: true, NewID: func() string { return "1" }, Logger: slog.New(slog.DiscardHandler),
+		Now: func() time.Time { return start.Add(time.Duration(r.now.Load()) * time.Second) },
+	}
+	if change != nil {
+		change(&c)
+	}
+	d, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(d.Handler())
+	t.Cleanup(server.Close)
+	t.Cleanup(d.Close)
+	r.url = server.URL
+	r.client = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	return r
+}
+
+// answer to a request, read to its end.
+type answer struct {
+	status  int
+	header  http.Header
+	cookies []*http.Cookie
+}
+
+// do sends a request and returns the answer and its body.
+func (r *rig) do(method, path string, form url.Values, change func(*http.Request)) (answer, string) {
+	r.Helper()
+	req, err := http.NewRequestWithContext(r.Context(), method, r.url+path, strings.NewReader(form.Encode()))
+	if err != nil {
+		r.Fatal(err)
+	}
+	if method == http.MethodPost {
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	}
+	if change != nil {
+		change(req)
+	}
+	res, err := r.client.Do(req)
+	if err != nil {
+		r.Fatal(err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		r.Fatal(err)
+	}
+	return answer{res.StatusCode, res.Header, res.Cookies()}, string(b)
+}
+
+func (r *rig) expect(method, path string, form url.Values, change func(*http.Request), status int) (answer, string) {
+	r.Helper()
+	res, body := r.do(method, path, form, change)
+	if res.status != status {
+		r.Errorf("%s %s: %d, want %d\n%s", method, path, res.status, status, body)
+	}
+	return res, body
+}
+
+// TestHeaders: nothing inline can run, no other site can embed a page, and nothing is kept.
+func TestHeaders(t *testing.T) {
+	r := newRig(t, nil)
+	for _, path := range []string{"/dashboard/", "/dashboard/nowhere", "/dashboard/static/dashboard.css"} {
+		res, body := r.do(http.MethodGet, path, nil, nil)
+		csp := res.header.Get("Content-Security-Policy")
+		if !strings.Contains(csp, "default-src 'none'") || strings.Contains(csp, "unsafe") || !strings.Contains(csp, "frame-ancestors 'none'") {
+			t.Errorf("%s: policy %q", path, csp)
+		}
+		if res.header.Get("X-Content-Type-Options") != "nosniff" {
+			t.Errorf("%s: %v", path, res.header)
+		}
+		for _, inline := range []string{" style=", "<style", " onclick=", "javascript:"} {
+			if strings.Contains(body, inline) {
+				t.Errorf("%s has %s", path, inline)
+			}
+		}
+	}
+}
+
+// TestStatic files are served by name, and not again if the browser has them.
+func TestStatic(t *testing.T) {
+	r := newRig(t, nil)
+	res, body := r.expect(http.MethodGet, "/dashboard/static/vendor/uPlot.js", nil, nil, http.StatusOK)
+	if !strings.HasPrefix(res.header.Get("Content-Type"), "text/javascript") || !strings.Contains(body, "uPlot") {
+		t.Errorf("%v", res.header)
+	}
+	r.expect(http.MethodGet, "/dashboard/static/vendor/uPlot.js", nil, func(q *http.Request) {
+		q.Header.Set("If-None-Match", res.header.Get("Etag"))
+	}, http.StatusNotModified)
+	for _, path := range []string{"vendor/README.md", "vendor", "", "..%2ftemplates/layout.html", "nothing.js"} {
+		r.expect(http.MethodGet, "/dashboard/static/"+path, nil, nil, http.StatusNotFound)
+	}
+}
+
+// TestNoWaysAround: what changes something is a POST of this very site.
+func TestNoWaysAround(t *testing.T) {
+	r := newRig(t, nil)
+	form := url.Values{"id": {"Bayley"}, "device": {"iphone"}, "command": {"dashboard-1"}}
+	r.expect(http.MethodGet, "/dashboard/devices/remove?"+form.Encode(), nil, nil, http.StatusOK) // asks
+	for name, change := range map[string]func(*http.Request){
+		"another site":   func(q *http.Request) { q.Header.Set("Sec-Fetch-Site", "cross-site") },
+		"another origin": func(q *http.Request) { q.Header.Set("Origin", "https://evil.example") },
+		"a sister site":  func(q *http.Request) { q.Header.Set("Sec-Fetch-Site", "same-site") },
+		"another name":   func(q *http.Request) { q.Host = "evil.example:8081" },
+	} {
+		r.expect(http.MethodPost, "/dashboard/devices/remove", form, change, http.StatusForbidden)
+		if len(r.removed) > 0 {
+			t.Fatalf("%s removed %v", name, r.removed)
+		}
+	}
+	res, _ := r.expect(http.MethodPost, "/dashboard/devices/remove", form, nil, http.StatusSeeOther)
+	if want := "/dashboard/devices?ended=1&id=Bayley&removed=iphone"; res.header.Get("Location") != want {
+		t.Errorf("%s", res.header.Get("Location"))
+	}
+	if len(r.removed) != 1 || r.removed[0] != "Bayley iphone dashboard-1" {
+		t.Errorf("removed %v", r.removed)
+	}
+}
+
+// TestHosts: under a name of another site that leads here nothing is told.
+func TestHosts(t *testing.T) {
+	for host, local := range map[string]bool{
+		"localhost:8081": true, "LOCALHOST": true, "127.0.0.1:8081": true, "[::1]:8081": true, "127.8.8.8": true,
+		"evil.example": false, "localhost.evil.example": false, "10.0.0.1:8081": false, "": false, "[::2]:1": false,
+	} {
+		if localHost(host) != local {
+			t.Errorf("%q is local: %t", host, !local)
+		}
+	}
+	r := newRig(t, nil)
+	_, body := r.expect(http.MethodGet, "/dashboard/", nil, func(q *http.Request) { q.Host = "evil.example" }, http.StatusForbidden)
+	if strings.Contains(body, "n1") {
+		t.Error("it told who is in the cluster")
+	}
+}
+
+const token = "0123456789abcdef"
+
+// TestToken: who has the token gets in, for twelve hours; others get the login page.
+func TestToken(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Token, c.Loopback = token, false })
+	res, _ := r.expect(http.MethodGet, "/dashboard/customer?id=Bayley&at=3", nil, nil, http.StatusSeeOther)
+	if want := "/dashboard/login?next=%2Fdashboard%2Fcustomer%3Fid%3DBayley%26at%3D3"; res.header.Get("Location") != want {
+		t.Errorf("%s", res.header.Get("Location"))
+	}
+	r.expect(http.MethodPost, "/dashboard/devices/remove", url.Values{"id": {"Bayley"}}, nil, http.StatusUnauthorized)
+	r.expect(http.MethodPost, "/dashboard/login", url.Values{"token": {token + "x"}}, nil, http.StatusUnauthorized)
+	r.expect(http.MethodPost, "/dashboard/login", url.Values{"token": {""}}, nil, http.StatusUnauthorized)
+	r.expect(http.MethodGet, "/dashboard/", nil, func(q *http.Request) { q.Header.Set("Authorization", "Bearer "+token) }, http.StatusOK)
+	r.expect(http.MethodGet, "/dashboard/", nil, func(q *http.Request) { q.Header.Set("Authorization", "Bearer wrong") }, http.StatusSeeOther)
+
+	res, _ = r.expect(http.MethodPost, "/dashboard/login", url.Values{"token": {token}, "next": {"/dashboard/customers"}}, nil, http.StatusSeeOther)
+	cookies := res.cookies
+	if len(cookies) != 1 || !cookies[0].HttpOnly || cookies[0].SameSite != http.SameSiteStrictMode || res.header.Get("Location") != "/dashboard/customers" {
+		t.Fatalf("%v, %v", cookies, res.header)
+	}
+	with := func(value string) func(*http.Request) {
+		return func(q *http.Request) { q.AddCookie(&http.Cookie{Name: sessionCookie, Value: value}) }
+	}
+	good := cookies[0].Value
+	r.expect(http.MethodGet, "/dashboard/", nil, with(good), http.StatusOK)
+	until, signature, _ := strings.Cut(good, ".")
+	for _, forged := range []string{"", until, until + ".", "9" + until + "." + signature, until + "." + strings.Repeat("0", len(signature)), "x." + signature} {
+		r.expect(http.MethodGet, "/dashboard/", nil, with(forged), http.StatusSeeOther)
+	}
+	r.now.Add(12*3600 + 1)
+	r.expect(http.MethodGet, "/dashboard/", nil, with(good), http.StatusSeeOther)
+}
+
+// TestGuesses are slowed down.
+func TestGuesses(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Token = token })
+	for range 10 {
+		r.expect(http.MethodPost, "/dashboard/login", url.Values{"token": {"guess"}}, nil, http.StatusUnauthorized)
+	}
+	r.expect(http.MethodPost, "/dashboard/login", url.Values{"token": {token}}, nil, http.StatusTooManyRequests)
+	r.now.Add(2)
+	r.expect(http.MethodPost, "/dashboard/login", url.Values{"token": {token}}, nil, http.StatusSeeOther)
+}
+
+// TestClosed: without a token nothing is told where others reach the port.
+func TestClosed(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Loopback = false })
+	for _, path := range []string{"/dashboard/", "/dashboard/live", "/dashboard/customers", "/dashboard/login"} {
+		r.expect(http.MethodGet, path, nil, nil, http.StatusForbidden)
+	}
+}
+
+func TestBackTo(t *testing.T) {
+	for next, want := range map[string]string{
+		"/dashboard/customer?id=a%20b": "/dashboard/customer?id=a%20b", "": Path, "https://evil.example/dashboard/": Path,
+		"//evil.example/dashboard/": Path, "/elsewhere": Path, `/dashboard/\evil.example`: Path, "%zz": Path,
+	} {
+		if got := backTo(next); got != want {
+			t.Errorf("%q: %q", next, got)
+		}
+	}
+}
+
+func TestPercentile(t *testing.T) {
+	bounds := []float64{.001, .01, .1}
+	for name, c := range map[string]struct {
+		counts []uint64
+		p      float64
+		want   float64
+	}{
+		"none":             {[]uint64{0, 0, 0, 0}, .5, -1},
+		"no counts":        {nil, .5, -1},
+		"first bucket":     {[]uint64{10, 0, 0, 0}, .5, .5},
+		"second bucket":    {[]uint64{10, 10, 0, 0}, .75, 5.5},
+		"end of a bucket":  {[]uint64{10, 10, 0, 0}, .5, 1},
+		"empty in between": {[]uint64{10, 0, 10, 0}, .75, 55},
+		"above all bounds": {[]uint64{1, 0, 0, 99}, .5, 100},
+	} {
+		got := percentile(bounds, c.counts, c.p)
+		if (got == nil) != (c.want < 0) || got != nil && (*got < c.want-1e-9 || *got > c.want+1e-9) {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+// TestDifference takes rates from two readings; who came since, or began anew, has none.
+func TestDifference(t *testing.T) {
+	node := func(name, incarnation string, commands, refused, internal uint64) *licensedv1.NodeStatus {
+		return &licensedv1.NodeStatus{
+			Name: name, Incarnation: incarnation, CpuTime: durationpb.New(time.Duration(commands) * time.Millisecond),
+			Activity: &licensedv1.NodeActivity{
+				Commands: commands, Refusals: []*licensedv1.RuleCount{{Rule: licensedv1.Rule_RULE_DEVICE_LIMIT, Count: refused}},
+				Errors:               []*licensedv1.CodeCount{{Code: "internal", Count: internal}, {Code: "invalid_argument", Count: 9 * internal}},
+				LatencyBoundsSeconds: []float64{.001}, LatencyCounts: []uint64{commands, 0},
+			},
+			Archive: &licensedv1.ArchiveFigures{Lag: durationpb.New(time.Duration(refused) * time.Second)},
+		}
+	}
+	before := &licensedv1.ClusterStatus{Nodes: []*licensedv1.NodeStatus{node("a", "1", 100, 1, 0), node("b", "1", 500, 0, 0), node("g", "", 10, 0, 0)}}
+	after := &licensedv1.ClusterStatus{Nodes: []*licensedv1.NodeStatus{
+		node("a", "1", 300, 7, 4), node("b", "2", 700, 0, 0), node("c", "1", 900, 0, 0), node("g", "", 30, 0, 0), {Name: "silent"},
+	}}
+	s := difference(before, after, time.UnixMilli(5), 2*time.Second)
+	if s.Commands != 110 || s.Refusals["device limit"] != 3 || s.Refused != 3 || s.Failed != 2 || s.Lag != 7 || s.At != 5 {
+		t.Errorf("%+v", s)
+	}
+	if s.Nodes["a/1"].Cores != .1 || s.Nodes["g/"].Commands != 10 || len(s.Nodes) != 2 {
+		t.Errorf("%+v", s.Nodes)
+	}
+	if s.P50 == nil || *s.P50 != .5 {
+		t.Errorf("%v", s.P50)
+	}
+}
+
+// TestSampler shares one sampling among all who look, and ends with the dashboard.
+func TestSampler(t *testing.T) {
+	s := newSampler(new(oneNode), time.Now)
+	first := s.first(t.Context())
+	if first.Status == nil || first.Err != nil {
+		t.Fatalf("%+v", first)
+	}
+	stop := s.watch()
+	<-first.news
+	second := s.read()
+	if second.Latest == nil || second.Latest.Commands <= 0 {
+		t.Errorf("%+v", second)
+	}
+	stop()
+	s.close()
+	if r := s.read(); !r.closed {
+		t.Error("it goes on")
+	}
+}
+
+// TestCompare marks what is new, gone and different.
+func TestCompare(t *testing.T) {
+	before := &licensedv1.CustomerState{
+		CustomerId: "Bayley", PlanId: "standard", DeviceLimit: 2, ActiveLicenses: 1,
+		Devices:  []*licensedv1.DeviceState{{DeviceId: "iphone", Active: true, ActiveLicenses: 1}},
+		Licenses: []*licensedv1.LicenseState{{DeviceId: "iphone", TitleId: "Glow", Active: true}, {DeviceId: "iphone", TitleId: "Old"}},
+	}
+	now := &licensedv1.CustomerState{
+		CustomerId: "Bayley", PlanId: "premium", DeviceLimit: 4, ActiveLicenses: 1,
+		Devices:  []*licensedv1.DeviceState{{DeviceId: "iphone", Active: true, ActiveLicenses: 1}, {DeviceId: "tv", Active: true}},
+		Licenses: []*licensedv1.LicenseState{{DeviceId: "iphone", TitleId: "Glow", Active: true, Renewals: 1}},
+	}
+	v := compare(before, now)
+	got := strings.Join(v.Changes, "\n")
+	const want = `Plan: premium, was standard
+Devices with downloads: 0 of 4, was 0 of 2
+Licence iphone/Glow: Renewals 1, was 0
+Licence iphone/Old: no longer known
+Device tv: new`
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	if v := compare(nil, now); v.Compared || len(v.Changes) > 0 {
+		t.Errorf("%+v", v.Changes)
+	}
+	if v := compare(new(licensedv1.CustomerState), now); len(v.Changes) != 3 {
+		t.Errorf("from nothing: %q", v.Changes)
+	}
+}
+
+// TestMap draws shards that are served, moving, without an owner, and never taken.
+func TestMap(t *testing.T) {
+	s := &licensedv1.ClusterStatus{
+		Shards: 5, Nodes: []*licensedv1.NodeStatus{{Name: "a", Incarnation: "ia"}, {Name: "gateway"}, {Name: "b", Incarnation: "ib"}},
+		ShardMap: []*licensedv1.ShardStatus{
+			{Id: 0, Epoch: 3, Owner: "ia", State: licensedv1.ShardState_SHARD_STATE_OPEN},
+			{Id: 1, Epoch: 4, Owner: "ia", State: licensedv1.ShardState_SHARD_STATE_OPEN},
+			{Id: 2, Epoch: 4, Successor: "ib", State: licensedv1.ShardState_SHARD_STATE_MOVING},
+			{Id: 3, Epoch: 2, Owner: "somebody", State: licensedv1.ShardState_SHARD_STATE_ORPHANED},
+			{Id: 77, Epoch: 2, Owner: "ia"},
+		},
+	}
+	m := mapOf(s)
+	if want := "5 shards: a has 2, 1 is moving, 2 are not served."; m.Words != want {
+		t.Errorf("%s", m.Words)
+	}
+	if len(m.Owners) != 1 || m.Owners[0].Epochs != "epochs 3 to 4" || m.Cells[2].Class != "owner-2 moving" || m.Cells[4].Class != "orphaned" {
+		t.Errorf("%+v", m)
+	}
+	if m := mapOf(nil); m.Known {
+		t.Errorf("%+v", m)
+	}
+}
+
+func TestFormats(t *testing.T) {
+	for got, want := range map[string]string{
+		number(uint64(0)): "0", number(uint64(1234567)): "1,234,567", count(uint64(1), "event", "events"): "1 event",
+		size(1023): "1023 B", size(1536): "1.50 KiB", size(700 << 30): "700 GiB", rateOf(12.34): "12.3", rateOf(4321): "4,321",
+		duration(250 * time.Millisecond): "250 ms", duration(90 * time.Second): "1 min 30 s", duration(-2 * time.Second): "−2.0 s",
+		duration(50 * time.Hour): "2 d 2 h", three(.5): "0.50", short("0123456789"): "01234567", sentence("so it is"): "So it is.",
+	} {
+		if got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+// TestErrors shows what the API says in words, and hides what is nobody's business.
+func TestErrors(t *testing.T) {
+	dash := &Dashboard{config: Config{Logger: slog.New(slog.DiscardHandler)}}
+	r := httptest.NewRequest(http.MethodGet, "/dashboard/customer?id=Bayley", nil)
+	for err, want := range map[error]int{
+		connect.NewError(connect.CodeUnavailable, errors.New("the owner is away")): http.StatusServiceUnavailable,
+		connect.NewError(connect.CodeInternal, errors.New("secret")):               http.StatusInternalServerError,
+		errors.New("secret"): http.StatusInternalServerError,
+		errNoPage:            http.StatusNotFound,
+	} {
+		e := dash.explain(r, err)
+		if e.status != want || strings.Contains(e.text, "secret") {
+			t.Errorf("%v: %d %s", err, e.status, e.text)
+		}
+	}
+}
