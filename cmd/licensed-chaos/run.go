@@ -28,6 +28,7 @@ type options struct {
 	rate       float64
 	clients    int
 	customers  int
+	size       deploy.Size
 }
 
 func runCommand() *cobra.Command {
@@ -53,6 +54,10 @@ func runCommand() *cobra.Command {
 	f.Float64Var(&o.rate, "rate", 0, "`requests` per second at most; 0 for as many as are answered")
 	f.IntVar(&o.clients, "clients", 32, "`number` of requests at the same time")
 	f.IntVar(&o.customers, "customers", 200, "`number` of customers at the same time")
+	f.IntVar(&o.size.Nodes, "nodes", 3, "`number` of nodes")
+	f.IntVar(&o.size.Spares, "spares", 1, "`number` of further nodes that join and leave")
+	f.IntVar(&o.size.Gateways, "gateways", 2, "`number` of gateways")
+	f.IntVar(&o.size.Cassandra, "cassandra", 3, "`number` of Cassandra nodes: 1 or 3")
 	return c
 }
 
@@ -69,6 +74,8 @@ func (o *options) run(c *cobra.Command) error {
 		{o.gap <= 0, "gap: must be more than 0"},
 		{o.clients < 1, "clients: must be at least 1"},
 		{o.customers < 10, "customers: must be at least 10"},
+		{o.size.Nodes < 1 || o.size.Gateways < 1 || o.size.Spares < 0, "nodes, gateways: must be at least 1, spares at least 0"},
+		{o.size.Cassandra != 1 && o.size.Cassandra != 3, "cassandra: must be 1 or 3"},
 		{o.rate < 0, "rate: must not be negative"},
 	} {
 		if bad.wrong {
@@ -130,6 +137,8 @@ func (o *options) deploy(ctx context.Context, config *chaos.Config, accidents *c
 	switch o.deployment {
 	case "embedded":
 		return deploy.NewEmbedded(d)
+	case "cluster":
+		return deploy.NewCluster(d, o.tree, o.size)
 	default:
 		return nil, usageError{fmt.Errorf("deployment: %q is none of embedded and cluster", o.deployment)}
 	}

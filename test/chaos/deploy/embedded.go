@@ -8,8 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"licensed/internal/failpoint"
 	"licensed/test/chaos/fault"
 	"licensed/test/chaos/process"
@@ -25,7 +23,7 @@ type Embedded struct {
 }
 
 // diskSize is the space of the store, enough for some minutes of load.
-const diskSize = "size=1g"
+const diskSize = "1g"
 
 // NewEmbedded prepares a deployment.
 func NewEmbedded(o Options) (*Embedded, error) {
@@ -56,7 +54,7 @@ func NewEmbedded(o Options) (*Embedded, error) {
 // Start implements Deployment.
 func (e *Embedded) Start(ctx context.Context) error {
 	disk := filepath.Join(e.options.Dir, "disk")
-	if err := unix.Mount("chaos", disk, "tmpfs", 0, diskSize); err != nil {
+	if err := mount(disk, diskSize); err != nil {
 		e.notes = append(e.notes, fmt.Sprintf("no full disk: a file system of its own cannot be mounted (%v)", err))
 	} else {
 		e.mounted = disk
@@ -74,7 +72,7 @@ func (e *Embedded) Stop(ctx context.Context) error {
 	}
 	err := e.server.Stop(ctx)
 	if e.mounted != "" {
-		err = errors.Join(err, unix.Unmount(e.mounted, 0))
+		err = errors.Join(err, unmount(e.mounted))
 	}
 	return err
 }

@@ -203,3 +203,16 @@ func fill(path string) error {
 	}
 	return nil
 }
+
+// scaleKind lets a further node join, and leave in good order some time later.
+func scaleKind(spares []*process.Process, ttl time.Duration) fault.Kind {
+	const name = "scale out and in"
+	return fault.Kind{Name: name, Weight: 2, Make: func(r *rand.Rand) *fault.Fault {
+		p := spares[r.IntN(len(spares))]
+		return &fault.Fault{
+			Kind: name, Targets: []string{p.Name()}, Hold: 2*ttl + time.Duration(r.Int64N(int64(4*ttl))),
+			Inject: p.Start,
+			Heal:   p.Stop,
+		}
+	}}
+}

@@ -25,6 +25,8 @@ type Fault struct {
 	Kind, Detail string
 	// Targets are what it is done to: names of members, or of links, "n1>n2".
 	Targets []string
+	// Also are further targets that nothing else may be done to meanwhile; they are not told.
+	Also []string
 	// Hold is how long it lasts.
 	Hold time.Duration
 
@@ -83,7 +85,8 @@ func (s Schedule) Plan(kinds []Kind) []Planned {
 			n = -1
 		}
 		f := kind.Make(random)
-		if slices.ContainsFunc(f.Targets, func(t string) bool { return busy[t] > at }) {
+		touched := slices.Concat(f.Targets, f.Also)
+		if slices.ContainsFunc(touched, func(t string) bool { return busy[t] > at }) {
 			at += s.Gap / 4 // Something else is being done to it.
 			continue
 		}
@@ -91,7 +94,7 @@ func (s Schedule) Plan(kinds []Kind) []Planned {
 			break
 		}
 		plan = append(plan, Planned{f, at})
-		for _, t := range f.Targets {
+		for _, t := range touched {
 			busy[t] = at + f.Hold + settle
 		}
 		ends = max(ends, at+f.Hold)

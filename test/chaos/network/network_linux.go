@@ -49,7 +49,7 @@ func New() (*Network, error) {
 		return nil, errors.Join(err, n.Close())
 	}
 	delete(n.ports, probe.name)
-	return n, nil
+	return n, probe.space.Close()
 }
 
 func (n *Network) at(last byte) netip.Addr {
