@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -29,23 +31,51 @@ func (p *program) importCommand() *cobra.Command {
 		Long: "import records the histories of an export (- is stdin) as they are: sequences, ids, times and data. It only adds\n" +
 			"to customers that have no history. What is there already is compared; where it differs nothing is changed, the\n" +
 			"customer is named, and the exit code is 7. So an import that was interrupted is simply run again. A customer takes\n" +
-			"no commands until its import is complete. Histories with gaps are not imported.",
+			"no commands until its import is complete.\n\n" +
+			"The file is looked through first (stdin by way of a temporary file). Nothing is recorded of a file that was\n" +
+			"changed, nor of a customer whose history has a gap or is cut off: the ranges are named, and the exit code is 6.",
 		Example: "  licensectl import histories.jsonl\n  licensectl -s old:8080 export | licensectl -s new:8080 import -",
 		Args:    exactArgs("FILE"),
 	}
 	c.RunE = func(c *cobra.Command, args []string) (err error) {
-		in := io.Reader(os.Stdin)
+		in := os.Stdin
 		if args[0] != "-" {
-			f, err := os.Open(args[0])
-			if err != nil {
+			if in, err = os.Open(args[0]); err != nil {
 				return usagef("%w", err)
 			}
-			defer f.Close()
-			in = f
+			defer in.Close()
+		}
+		if info, err := in.Stat(); err != nil || !info.Mode().IsRegular() {
+			spooled, remove, err := spool(in)
+			if err != nil {
+				return err
+			}
+			defer remove()
+			in = spooled
 		}
 		return p.importFrom(c.Context(), in)
 	}
 	return c
+}
+
+// spool copies what can be read only once to a temporary file.
+func spool(in io.Reader) (f *os.File, remove func(), err error) {
+	f, err = os.CreateTemp("", "licensectl-import-*.jsonl")
+	if err != nil {
+		return nil, nil, err
+	}
+	remove = func() {
+		_ = f.Close()
+		_ = os.Remove(f.Name())
+	}
+	if _, err = io.Copy(f, in); err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		remove()
+		return nil, nil, err
+	}
+	return f, remove, nil
 }
 
 // importing is an import at work.
@@ -54,25 +84,32 @@ type importing struct {
 	conn *connection
 	line *progress
 
+	survey   *survey
 	customer string // whose lines are being read
 	skip     bool   // the rest of that customer
-	expect   uint64 // the next sequence
 	records  [][]byte
 	bytes    int
 	// Of the present customer, then of all.
 	imported, present      uint64
 	customers, total, same uint64
 	failed                 []string
-	ended                  bool
+	conflicts              int // of those that failed
 }
 
-func (p *program) importFrom(ctx context.Context, in io.Reader) error {
-	i := &importing{program: p, line: p.newProgress()}
+func (p *program) importFrom(ctx context.Context, in io.ReadSeeker) error {
+	i := &importing{program: p, line: p.newProgress(), survey: &survey{refused: map[string][]string{}}}
 	var err error
 	if i.conn, err = p.dial(); err != nil {
 		return err
 	}
-	err = i.read(ctx, bufio.NewReaderSize(in, 1<<20))
+	if err := eachLine(in, i.survey.take); err != nil {
+		return err
+	}
+	i.survey.begin("")
+	if _, err := in.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	err = eachLine(in, func(l *importLine) error { return i.take(ctx, l) })
 	if clearErr := i.line.clear(); clearErr != nil {
 		return clearErr
 	}
@@ -89,15 +126,20 @@ func (p *program) importFrom(ctx context.Context, in io.Reader) error {
 	case err != nil:
 		return err
 	case len(i.failed) > 0:
-		return &exitError{code: exitConflict, reason: "NOT_IMPORTED", err: fmt.Errorf("%s not imported, see above", count(len(i.failed), "customer was", "customers were"))}
-	case !i.ended:
+		e := &exitError{code: exitDamaged, reason: "NOT_IMPORTED", err: fmt.Errorf("%s not imported, see above", count(len(i.failed), "customer was", "customers were"))}
+		if i.conflicts > 0 {
+			e.code = exitConflict
+		}
+		return e
+	case !i.survey.ended:
 		return incomplete("the file is not complete: it ends without an exportEnd line; complete it (licensectl export --resume) and import it again")
 	}
 	return nil
 }
 
-// read reads the file to its end.
-func (i *importing) read(ctx context.Context, r *bufio.Reader) error {
+// eachLine calls f with the lines of an export.
+func eachLine(in io.Reader, f func(*importLine) error) error {
+	r := bufio.NewReaderSize(in, 1<<20)
 	for n := 1; ; n++ {
 		line, err := r.ReadBytes('\n')
 		if errors.Is(err, io.EOF) && len(line) == 0 {
@@ -113,7 +155,13 @@ func (i *importing) read(ctx context.Context, r *bufio.Reader) error {
 			}
 			continue
 		}
-		if err := i.take(ctx, line); err != nil {
+		var l importLine
+		if err = json.Unmarshal(line, &l); err != nil {
+			err = incomplete("no JSON: %w; the file was cut or changed", err)
+		} else {
+			err = f(&l)
+		}
+		if err != nil {
 			return fmt.Errorf("line %d: %w", n, err)
 		}
 	}
@@ -132,24 +180,75 @@ type importLine struct {
 	CommandCount uint32 `json:"commandCount"`
 	Record       []byte `json:"record"`
 	Gap          *struct {
+		To      uint64 `json:"toSequence"`
 		Message string `json:"message"`
 	} `json:"gap"`
 	CustomerEnd bool   `json:"end"`
 	Missing     uint64 `json:"missingEvents"`
 }
 
-// take takes in a line.
-func (i *importing) take(ctx context.Context, line []byte) error {
-	var l importLine
-	if err := json.Unmarshal(line, &l); err != nil {
-		return incomplete("no JSON: %w; the file was cut or changed", err)
+// survey is what was seen when an export was looked through before anything of it is recorded.
+type survey struct {
+	customer string // whose lines are being read; empty between customers
+	expect   uint64 // the next sequence
+	ended    bool   // the last line was there
+	// refused customers, and why: histories that are not whole.
+	refused map[string][]string
+}
+
+// begin takes in that the lines of another customer come, or none.
+func (s *survey) begin(customer string) {
+	if s.customer != "" {
+		s.refused[s.customer] = append(s.refused[s.customer], fmt.Sprintf("the file has no end of it after event %d", s.expect-1))
 	}
+	s.customer, s.expect = customer, 1
+}
+
+// take checks a line and what it comes after.
+func (s *survey) take(l *importLine) error {
 	if l.exportEnd.End {
-		i.ended = true
+		s.ended = true
 		return nil
 	}
 	if l.CustomerID == "" {
 		return usagef("it has no customerId")
+	}
+	if l.CustomerID != s.customer {
+		s.begin(l.CustomerID)
+	}
+	switch {
+	case l.CustomerEnd:
+		s.customer = ""
+	case l.Gap != nil:
+		s.refused[l.CustomerID] = append(s.refused[l.CustomerID], l.Gap.Message)
+		s.expect = max(s.expect, l.Gap.To+1)
+	case len(l.Record) == 0:
+		return usagef("it has no record: was the file made by licensectl export?")
+	case l.Sequence != s.expect:
+		return incomplete("event %d of customer %s, where event %d belongs; the file was cut or changed", l.Sequence, l.CustomerID, s.expect)
+	default:
+		s.expect++
+	}
+	return nil
+}
+
+// why says why a customer is not imported; empty if it is.
+func (s *survey) why(customer string) string {
+	const most = 3
+	gaps := s.refused[customer]
+	switch n := len(gaps); {
+	case n == 0:
+		return ""
+	case n > most:
+		gaps = append(slices.Clone(gaps[:most]), "and "+count(uint64(n-most), "more gap", "more gaps"))
+	}
+	return "its history is not whole: " + strings.Join(gaps, "; ")
+}
+
+// take takes in a line that the survey has seen.
+func (i *importing) take(ctx context.Context, l *importLine) error {
+	if l.exportEnd.End {
+		return nil
 	}
 	if l.CustomerID != i.customer {
 		i.begin(l.CustomerID)
@@ -162,15 +261,7 @@ func (i *importing) take(ctx context.Context, line []byte) error {
 		return i.finish(ctx)
 	case i.skip:
 		return nil
-	case l.Gap != nil:
-		i.fail("its history is not whole: " + l.Gap.Message)
-		return nil
-	case len(l.Record) == 0:
-		return usagef("it has no record: was the file made by licensectl export?")
-	case l.Sequence != i.expect:
-		return incomplete("event %d of customer %s, where event %d belongs; the file was cut or changed", l.Sequence, l.CustomerID, i.expect)
 	}
-	i.expect++
 	i.records = append(i.records, l.Record)
 	i.bytes += len(l.Record)
 	// A request has whole commands.
@@ -181,8 +272,11 @@ func (i *importing) take(ctx context.Context, line []byte) error {
 }
 
 func (i *importing) begin(customer string) {
-	i.customer, i.skip, i.expect, i.records, i.bytes = customer, false, 1, nil, 0
+	i.customer, i.skip, i.records, i.bytes = customer, false, nil, 0
 	i.imported, i.present = 0, 0
+	if why := i.survey.why(customer); why != "" {
+		i.fail(why)
+	}
 }
 
 // fail gives up on the present customer.
@@ -225,6 +319,7 @@ func (i *importing) send(ctx context.Context, last bool) error {
 		switch {
 		case e.code == exitConflict, e.code == exitUsage:
 			i.fail(e.Error())
+			i.conflicts++
 			return nil
 		case e.code != exitNotNow || attempt == importAttempts || ctx.Err() != nil:
 			return fmt.Errorf("customer %s: %w", i.customer, err)
