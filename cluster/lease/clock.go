@@ -63,8 +63,12 @@ func (t Timing) renewEvery() time.Duration { return t.TTL / 4 }
 // retryAfter is the pause before a failed read or write is tried again.
 func (t Timing) retryAfter() time.Duration { return t.TTL / 50 }
 
-// pollEvery is the time between looks at another's lease: part of every failover, so a fraction of the TTL.
+// pollEvery is the time between looks at another's lease that shows no sign of life.
 func (t Timing) pollEvery() time.Duration { return t.TTL / 8 }
+
+// lookEvery is the time between looks when a sign of life is expected. Its last part is how much later
+// than it was given it is seen, which every failover takes longer.
+func (t Timing) lookEvery() time.Duration { return t.TTL / 32 }
 
 // OpTimeout is how long one operation on the store is given: several fit into what is left of a lease
 // after a renewal failed.

@@ -104,11 +104,26 @@ func (w *Watch) read(in Input) {
 // reply that was long under way, tell nothing.
 func (w *Watch) shown(in Input) {
 	w.look = false
-	w.due = in.Now.Add(w.timing.pollEvery())
 	switch {
 	case in.Row.Dead:
 		w.dead = true
 	case !w.seen || in.Row.Counter > w.row.Counter:
 		w.seen, w.row, w.since = true, in.Row, in.Now
+	}
+	w.due = w.next(in.Now)
+}
+
+// next returns when to look again. Renewals come regularly, so the next one is looked for from shortly
+// before its time: seen at once it will be looked for earlier the next time, until it is the second look
+// that shows it. That costs two looks for each renewal, and keeps in step with them.
+func (w *Watch) next(now Instant) Instant {
+	every, expected := w.timing.lookEvery(), w.since.Add(w.timing.renewEvery())
+	switch {
+	case now < expected.Add(-every):
+		return expected.Add(-every)
+	case now < expected.Add(w.timing.renewEvery()):
+		return now.Add(every)
+	default:
+		return now.Add(w.timing.pollEvery())
 	}
 }

@@ -164,3 +164,31 @@ func TestConfirmer(t *testing.T) {
 		}
 	}
 }
+
+// TestWatchKeepsInStep: each renewal is seen soon after it was made, at two looks for each.
+func TestWatchKeepsInStep(t *testing.T) {
+	w := lease.NewWatch(timing, self, false)
+	const period, begun = lease.Instant(250), lease.Instant(123)
+	counter := func(at lease.Instant) uint64 { return uint64((at-begun)/period) + 1 }
+	looks, from, last := 0, 20*period, 400*period
+	for now := begun; now < last; {
+		out := w.Step(lease.Input{Now: now})
+		for out.Read {
+			if now > from {
+				looks++
+			}
+			out = w.Step(lease.Input{Kind: lease.InputRead, Now: now, Row: row(counter(now))})
+			since, _ := w.Silent()
+			if late := (since - begun) % period; now > from && late > lease.Instant(timing.TTL/32)+1 {
+				t.Fatalf("a renewal was seen %d after it was made", late)
+			}
+		}
+		if out.Swap != nil {
+			t.Fatalf("marks one that renews, at %d", now)
+		}
+		now = out.Wake
+	}
+	if most := int(last-from)/int(period)*9/4 + 1; looks > most {
+		t.Errorf("%d looks at %d renewals", looks, int(last-from)/int(period))
+	}
+}
