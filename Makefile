@@ -16,12 +16,14 @@ SEEDS ?= 20000
 # make fuzz: how long for each fuzzer.
 FUZZTIME ?= 10s
 # make bench: which benchmarks, where, and how long for each that does not say so itself.
-BENCH     ?= ^Benchmark(Runtime|Pebble|PebbleHotCustomer|AppendOverRaw|Gateway|Service|ResidentCustomer)$$
+BENCH     ?= ^Benchmark(Runtime|Pebble|PebbleHotCustomer|AppendOverRaw|Gateway|Service|ResidentCustomer|ColdActivation|WakeFromArchive|Wakings|BytesPerEvent)$$
 BENCHPKG  ?= ./test/bench ./persistence/pebble ./gateway ./internal/node
 BENCHTIME ?= 1s
 # make bench-failover: how many owners are killed, and the nodes of Cassandra.
 KILLS     ?= 100
 CASSANDRA ?= 1
+# make bench-cassandra: settings of scripts/cassandra.sh.
+CASSANDRA_ENV ?= TIMEOUT=20s
 # make test-all and cover: which packages.
 PKG ?= ./...
 
@@ -78,7 +80,17 @@ fuzz: ## Run every fuzzer for FUZZTIME=10s
 
 .PHONY: bench
 bench: ## The ratios of docs/benchmarks.md; BENCH=regexp and BENCHPKG=packages pick others
-	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -timeout 60m $(BENCHPKG)
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -timeout 60m -p 1 $(BENCHPKG)
+
+.PHONY: bench-cassandra
+bench-cassandra: ## The ratios on one Cassandra node, with its JDK (about 8 minutes)
+	LICENSED_BENCH_NODES=1 LICENSED_BENCH_ENV='$(CASSANDRA_ENV)' \
+		$(GO) test -run '^$$' -bench '^BenchmarkCassandra(Disk)?$$' -benchtime 1x -timeout 20m ./test/bench
+
+.PHONY: bench-cassandra-three
+bench-cassandra-three: ## The same on three nodes with replication 3 (about 10 minutes)
+	LICENSED_BENCH_NODES=3 LICENSED_BENCH_ENV='HEAP=512M $(CASSANDRA_ENV)' LICENSED_BENCH_WARMUP=120s LICENSED_BENCH_TURN=5s \
+		$(GO) test -run '^$$' -bench '^BenchmarkCassandra$$' -benchtime 1x -timeout 30m ./test/bench
 
 .PHONY: bench-failover
 bench-failover: ## What customers notice of crashes, pauses, restarts and growth; about an hour. CASSANDRA=3 for three copies, KILLS=n

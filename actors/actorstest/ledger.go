@@ -6,6 +6,8 @@ package actorstest
 import (
 	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"time"
 
 	"licensed/actors"
@@ -17,7 +19,7 @@ type Add struct {
 	Amount uint64
 	// Split records the amount as that many events of the command (at least 1).
 	Split int
-	// Pad adds so many bytes to each event.
+	// Pad adds so many bytes to each event, which do not compress.
 	Pad int
 	// Panic makes Decide panic; PanicEvolve makes Evolve do so.
 	Panic, PanicEvolve bool
@@ -107,7 +109,7 @@ func (l *ledger) Decide(_ time.Time, command any) actors.Decision {
 	if l.limit > 0 && l.total+c.Amount > l.limit {
 		return actors.Decision{Refused: true, Events: []actors.Event{{
 			AggregateID: "ledger", Order: l.order, Mapper: mapperRefused,
-			Data: encode(0, c.Amount, l.total), Value: Refused{c.Amount, l.total},
+			Data: encode(c.Amount, l.total), Value: Refused{c.Amount, l.total},
 		}}}
 	}
 	split := max(c.Split, 1)
@@ -122,7 +124,7 @@ func (l *ledger) Decide(_ time.Time, command any) actors.Decision {
 		}
 		events[i] = actors.Event{
 			AggregateID: "ledger", Order: l.order + uint64(i), Mapper: mapperAdded,
-			Data: encode(c.Pad, amount), Value: Added{amount},
+			Data: pad(encode(amount), c.Pad, l.order+uint64(i)), Value: Added{amount},
 		}
 	}
 	return actors.Decision{Events: events}
@@ -146,15 +148,25 @@ func (l *ledger) Query(_ time.Time, query any) (any, error) {
 }
 
 func (l *ledger) Snapshot(time.Time) actors.Snapshot {
-	return actors.Snapshot{Mapper: mapperSnapshot, Data: encode(0, l.total, l.order)}
+	return actors.Snapshot{Mapper: mapperSnapshot, Data: encode(l.total, l.order)}
 }
 
-func encode(pad int, n ...uint64) []byte {
-	b := make([]byte, 0, 10*len(n)+pad)
+func encode(n ...uint64) []byte {
+	b := make([]byte, 0, 10*len(n))
 	for _, v := range n {
 		b = binary.AppendUvarint(b, v)
 	}
-	return append(b, make([]byte, pad)...)
+	return b
+}
+
+// pad appends n bytes that look random.
+func pad(b []byte, n int, seed uint64) []byte {
+	end := len(b) + n
+	b = slices.Grow(b, n+8)
+	for r := rand.NewPCG(seed, uint64(n)); len(b) < end; {
+		b = binary.LittleEndian.AppendUint64(b, r.Uint64())
+	}
+	return b[:end]
 }
 
 func numbers(b []byte, count int) ([2]uint64, error) {

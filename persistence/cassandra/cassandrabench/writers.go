@@ -1,3 +1,5 @@
+// Package cassandrabench writes to Cassandra with the driver alone, what a store writes there and as plainly as can
+// be: the raw limit that benchmarks hold the store against, and the compare-and-set that it does without.
 package cassandrabench
 
 import (
@@ -5,6 +7,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -14,17 +17,19 @@ import (
 	"licensed/persistence/cassandra"
 )
 
+// Operation does one operation; worker is below the number in flight and never used twice at once.
+type Operation func(ctx context.Context, worker int) error
+
 // Workload is what is written: one event per command, customers in turn.
 type Workload struct {
 	Customers     int
 	EventBytes    int
-	SnapshotEvery int // events of a customer between two roots; 0 for none
-	SnapshotBytes int
+	SnapshotBytes int // of the roots that Wake writes
 }
 
-// DefaultWorkload returns 10,000 customers with events of 120 bytes and a root with every 100.
+// DefaultWorkload returns 10,000 customers with events of 120 bytes.
 func DefaultWorkload() Workload {
-	return Workload{Customers: 10_000, EventBytes: 120, SnapshotEvery: 100, SnapshotBytes: 2000}
+	return Workload{Customers: 10_000, EventBytes: 120, SnapshotBytes: 2000}
 }
 
 // customer is written by one worker at a time.
@@ -45,16 +50,11 @@ var runs atomic.Uint64
 func (w Workload) customers(inFlight int) *customers {
 	run := runs.Add(1)
 	c := &customers{workload: w, all: make([]customer, w.Customers), turns: make([]int, inFlight)}
-	now := persistence.NewIncarnation()
+	now, snapshot := persistence.NewIncarnation(), noise(w.SnapshotBytes)
 	for i := range c.all {
 		c.all[i].root = persistence.Root{
-			Key:         persistence.RootKey{Aggregate: fmt.Sprintf("customer-%d-%d:LicenseAggregate", run, i), Epoch: 1, Version: 1},
-			Incarnation: now, Time: time.Now(), Mapper: "LicenseSnapshot/1", Snapshot: noise(w.SnapshotBytes),
-		}
-		// As if each were somewhere between two snapshots.
-		if w.SnapshotEvery > 0 {
-			c.all[i].sequence = uint64(i % w.SnapshotEvery)
-			c.all[i].root.Base = 0
+			Key:         persistence.RootKey{Aggregate: fmt.Sprintf("customer-%d-%d:Ledger", run, i), Epoch: 1, Version: 1},
+			Incarnation: now, Time: time.Now(), Mapper: "LicenseSnapshot/1", Snapshot: snapshot,
 		}
 	}
 	return c
@@ -72,11 +72,9 @@ func (c *customers) next(worker int) *customer {
 
 func (c *customer) record(w Workload) persistence.Record {
 	c.sequence++
-	now := time.Now()
 	return persistence.Record{
-		Sequence: c.sequence, Count: 1, CommandID: commandID(), Fingerprint: rand.Uint64(), IssuedAt: now,
-		AggregateID: "iphone/GlowS01E01", Order: c.sequence, Time: now, Mapper: "LicenseAcquired/1",
-		Header: persistence.Header{PolicyVersion: "2025-10-27"}, Data: noise(w.EventBytes),
+		Sequence: c.sequence, CommandID: strconv.FormatUint(rand.Uint64(), 36), AggregateID: "ledger",
+		Time: time.Now(), Mapper: "Added/1", Data: noise(w.EventBytes),
 	}
 }
 
@@ -87,33 +85,6 @@ func noise(n int) []byte {
 		b = binary.LittleEndian.AppendUint64(b, rand.Uint64())
 	}
 	return b[:n]
-}
-
-func commandID() string { return gocql.UUID(persistence.NewIncarnation()).String() }
-
-// Store returns a contender that appends through a store, with the roots.
-func Store(name string, s persistence.Store, w Workload, inFlight int) Contender {
-	cs := w.customers(inFlight)
-	outcomes := make([]chan error, inFlight)
-	for i := range outcomes {
-		outcomes[i] = make(chan error, 1)
-	}
-	return Contender{Name: name, InFlight: inFlight, Do: func(ctx context.Context, worker int) error {
-		c := cs.next(worker)
-		done := func(err error) { outcomes[worker] <- err }
-		if w.SnapshotEvery > 0 && c.sequence-c.root.Base >= uint64(w.SnapshotEvery) {
-			c.root.Parent, c.root.ParentIncarnation = c.root.Key, c.root.Incarnation
-			c.root.Key.Version++
-			c.root.Base = c.sequence
-			s.PutRoot(ctx, &c.root, done)
-			if err := <-outcomes[worker]; err != nil {
-				return err
-			}
-		}
-		m := persistence.Mutation{Partition: c.root.Partition(), Records: []persistence.Record{c.record(w)}}
-		s.Append(ctx, &m, done)
-		return <-outcomes[worker]
-	}}
 }
 
 // Driver is sessions of the driver alone on a store's keyspace.
@@ -149,52 +120,24 @@ func (d *Driver) Close() { d.session.Close() }
 
 const columns = `(row_id, epoch, incarnation, sequence, aggregate_id, command_id, event_time, event_mapper, event_data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`
 
-// Raw returns a contender that inserts the same rows with prepared statements and nothing else.
-func (d *Driver) Raw(w Workload, inFlight int) Contender {
-	c := d.inserts(`INSERT INTO events `+columns, w, inFlight)
-	c.Name = fmt.Sprintf("raw inserts, %d in flight", inFlight)
-	return c
+// Insert returns an operation that inserts the rows of a store with prepared statements and nothing else.
+func (d *Driver) Insert(w Workload, inFlight int) Operation {
+	return d.inserts(`INSERT INTO events `+columns, w, inFlight)
 }
 
-// CompareAndSet returns a contender that inserts each row on the condition that it is not there.
-func (d *Driver) CompareAndSet(w Workload, inFlight int) (Contender, error) {
+// CompareAndSet returns an operation that inserts each row on the condition that it is not there.
+func (d *Driver) CompareAndSet(w Workload, inFlight int) (Operation, error) {
 	if err := d.session.Query(`CREATE TABLE IF NOT EXISTS bench_conditional (row_id text, epoch bigint, incarnation uuid, sequence bigint,
 		aggregate_id text, command_id text, event_time timestamp, event_mapper text, event_data blob,
 		PRIMARY KEY ((row_id, epoch, incarnation), sequence))`).Exec(); err != nil {
-		return Contender{}, err
+		return nil, err
 	}
-	c := d.inserts(`INSERT INTO bench_conditional `+columns+` IF NOT EXISTS`, w, inFlight)
-	c.Name = fmt.Sprintf("compare-and-set, %d in flight", inFlight)
-	return c, nil
+	return d.inserts(`INSERT INTO bench_conditional `+columns+` IF NOT EXISTS`, w, inFlight), nil
 }
 
-// Wake returns a contender that does what the waking of a customer asks of a store, one customer after
-// the other: the top root, its events (there are none), a new root.
-func Wake(name string, s persistence.Store, w Workload, inFlight int) Contender {
-	cs := w.customers(inFlight)
-	outcomes := make([]chan error, inFlight)
-	for i := range outcomes {
-		outcomes[i] = make(chan error, 1)
-	}
-	return Contender{Name: name, InFlight: inFlight, Do: func(ctx context.Context, worker int) error {
-		c := cs.next(worker)
-		if c.root.Key.Version > 1 { // else nobody slept here yet
-			r, err := s.TopRoot(ctx, c.root.Key.Aggregate)
-			if err != nil {
-				return err
-			}
-			if _, err := s.ReadRecords(ctx, r.Partition(), r.Base, 1000); err != nil {
-				return err
-			}
-		}
-		c.root.Key.Version++
-		s.PutRoot(ctx, &c.root, func(err error) { outcomes[worker] <- err })
-		return <-outcomes[worker]
-	}}
-}
-
-// RawWake returns a contender that has the driver read and write the same rows.
-func (d *Driver) RawWake(w Workload, inFlight int) Contender {
+// Wake returns an operation that has the driver do what the waking of a customer asks of a store, one customer
+// after the other: the top root, its events (there are none), a new root. Who was never awake gets a first root.
+func (d *Driver) Wake(w Workload, inFlight int) Operation {
 	cs := w.customers(inFlight)
 	const rootColumns = `epoch, version, incarnation, base, parent_epoch, parent_version, parent_incarnation, root_time,
 		archived_through, checksum, snapshot_mapper, snapshot_data`
@@ -202,36 +145,42 @@ func (d *Driver) RawWake(w Workload, inFlight int) Contender {
 	const events = `SELECT sequence, aggregate_id, command_id, event_time, event_mapper, event_data FROM events
 		WHERE row_id = ? AND epoch = ? AND incarnation = ? AND sequence > ? LIMIT 1000`
 	const insert = `INSERT INTO snapshots (aggregate, ` + rootColumns + `) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
-	return Contender{Name: fmt.Sprintf("raw two reads, one insert, %d in flight", inFlight), InFlight: inFlight, Do: func(_ context.Context, worker int) error {
+	put := func(c *customer) error {
+		return d.session.Query(insert, c.root.Key.Aggregate, int64(1), int64(c.root.Key.Version), gocql.UUID(c.root.Incarnation), int64(0),
+			int64(0), int64(0), gocql.UUID{}, c.root.Time.UnixMilli(), int64(0), int32(0), c.root.Mapper, c.root.Snapshot).Exec()
+	}
+	return func(_ context.Context, worker int) error {
 		c := cs.next(worker)
+		if c.root.Key.Version == 1 {
+			if err := put(c); err != nil {
+				return err
+			}
+		}
 		var epoch, version, base, parentEpoch, parentVersion, rootTime, archived int64
 		var incarnation, parentIncarnation gocql.UUID
 		var checksum int32
 		var mapper string
 		var snapshot []byte
-		if c.root.Key.Version > 1 {
-			if err := d.session.Query(root, c.root.Key.Aggregate).Scan(&epoch, &version, &incarnation, &base, &parentEpoch, &parentVersion,
-				&parentIncarnation, &rootTime, &archived, &checksum, &mapper, &snapshot); err != nil {
-				return err
-			}
-			if err := d.session.Query(events, c.root.Key.RowID(), epoch, incarnation, base).Exec(); err != nil {
-				return err
-			}
+		if err := d.session.Query(root, c.root.Key.Aggregate).Scan(&epoch, &version, &incarnation, &base, &parentEpoch, &parentVersion,
+			&parentIncarnation, &rootTime, &archived, &checksum, &mapper, &snapshot); err != nil {
+			return err
+		}
+		if err := d.session.Query(events, c.root.Key.RowID(), epoch, incarnation, base).Exec(); err != nil {
+			return err
 		}
 		c.root.Key.Version++
-		return d.session.Query(insert, c.root.Key.Aggregate, int64(1), int64(c.root.Key.Version), gocql.UUID(c.root.Incarnation), base,
-			parentEpoch, parentVersion, parentIncarnation, c.root.Time.UnixMilli(), archived, checksum, c.root.Mapper, c.root.Snapshot).Exec()
-	}}
+		return put(c)
+	}
 }
 
 // storeOverhead is what event_data has beside the event of this workload.
-const storeOverhead = 36
+const storeOverhead = 26
 
-func (d *Driver) inserts(statement string, w Workload, inFlight int) Contender {
+func (d *Driver) inserts(statement string, w Workload, inFlight int) Operation {
 	// What a store adds to the event (its place, times, checksums) counts as the event's bytes.
 	w.EventBytes += storeOverhead
 	cs := w.customers(inFlight)
-	return Contender{InFlight: inFlight, Do: func(ctx context.Context, worker int) error {
+	return func(_ context.Context, worker int) error {
 		c := cs.next(worker)
 		r := c.record(w)
 		q := d.session.Query(statement, c.root.Key.RowID(), int64(1), gocql.UUID(c.root.Incarnation), int64(r.Sequence),
@@ -239,37 +188,15 @@ func (d *Driver) inserts(statement string, w Workload, inFlight int) Contender {
 		err := q.Exec()
 		q.Release()
 		return err
-	}}
+	}
 }
 
-// Sweep returns the driver and concurrency with the most raw inserts per second, and that figure. It
-// calls report with each.
-func (m *Meter) Sweep(ctx context.Context, o cassandra.Options, w Workload, turn time.Duration, report func(d *Driver, inFlight int, m Measure)) (best *Driver, inFlight int, err error) {
-	var most float64
-	for _, connections := range []int{1, 2, 4} {
-		for _, coalesce := range []time.Duration{0, 200 * time.Microsecond} {
-			d, err := OpenDriver(o, connections, coalesce)
-			if err != nil {
-				return nil, 0, err
-			}
-			keep := false
-			for _, n := range []int{64, 256, 1024} {
-				one, err := m.Drive(ctx, d.Raw(w, n), turn)
-				if err != nil {
-					return nil, 0, err
-				}
-				report(d, n, one)
-				if one.PerSecond > most {
-					if best != nil && best != d {
-						best.Close()
-					}
-					most, best, inFlight, keep = one.PerSecond, d, n, true
-				}
-			}
-			if !keep {
-				d.Close()
-			}
-		}
+// Rows returns how many rows a table of the keyspace has, by reading a column of all.
+func (d *Driver) Rows(ctx context.Context, table, column string) (int, error) {
+	iter := d.session.Query(`SELECT ` + column + ` FROM ` + table).WithContext(ctx).PageSize(5000).Iter()
+	n := 0
+	for scanner := iter.Scanner(); scanner.Next(); {
+		n++
 	}
-	return best, inFlight, nil
+	return n, iter.Close()
 }
