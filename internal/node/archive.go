@@ -241,9 +241,10 @@ func (o *archiveOwner) Head(ctx context.Context, aggregate string) (persistence.
 	return a.Head, err
 }
 
-// Holds implements archive.Owner.
+// Holds implements archive.Owner. The confirmation comes first: it is that of whatever incarnation the
+// process has now, and only then is it certain that the host's is still that one.
 func (o *archiveOwner) Holds(ctx context.Context, h persistence.Head) bool {
-	return o.h.holds(h) && o.h.node.confirmed(ctx)
+	return o.h.node.confirmed(ctx) && o.h.holds(h)
 }
 
 // Archived implements archive.Owner.
