@@ -111,7 +111,7 @@ func (o *options) run(c *cobra.Command) error {
 
 func (o *options) tell(c *cobra.Command, dir string, v *chaos.Verdict) error {
 	v.Print(c.OutOrStdout())
-	fmt.Fprintf(c.OutOrStdout(), "  see %s\n", dir)
+	fmt.Fprintf(c.OutOrStdout(), "  see %s\n", filepath.Join(dir, "report.html"))
 	if !v.Pass {
 		return errFailed
 	}
@@ -144,16 +144,19 @@ func (o *options) deploy(ctx context.Context, config *chaos.Config, accidents *c
 	}
 }
 
+// oneDirectory is cobra.ExactArgs(1) as a usage error.
+func oneDirectory(c *cobra.Command, args []string) error {
+	if len(args) != 1 {
+		return usageError{fmt.Errorf("%s takes the directory of a run (see %s --help)", c.CommandPath(), c.CommandPath())}
+	}
+	return nil
+}
+
 func checkCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "check DIRECTORY",
 		Short: "Judge the directory of a run again",
-		Args: func(c *cobra.Command, args []string) error {
-			if err := cobra.ExactArgs(1)(c, args); err != nil {
-				return usageError{err}
-			}
-			return nil
-		},
+		Args:  oneDirectory,
 		RunE: func(c *cobra.Command, args []string) error {
 			v, err := chaos.Recheck(args[0])
 			if err != nil {
@@ -161,6 +164,15 @@ func checkCommand() *cobra.Command {
 			}
 			return new(options).tell(c, args[0], v)
 		},
+	}
+}
+
+func reportCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "report DIRECTORY",
+		Short: "Draw the page of a run again",
+		Args:  oneDirectory,
+		RunE:  func(_ *cobra.Command, args []string) error { return chaos.WriteReport(args[0]) },
 	}
 }
 

@@ -21,17 +21,15 @@ import (
 	"licensed/test/chaos/deploy"
 )
 
-// Sample is how a member does at a moment.
+// Sample is how the service does at a moment, as one member sees it.
 type Sample struct {
 	At     time.Duration `json:"at"`
 	Member string        `json:"m"`
 	Up     bool          `json:"up"`
-	State  string        `json:"state,omitempty"`
-	Shards uint32        `json:"shards,omitempty"`
-	// LowEpoch and HighEpoch are those of the shards it holds.
-	LowEpoch  uint64 `json:"lo,omitempty"`
-	HighEpoch uint64 `json:"hi,omitempty"`
-	Resident  uint64 `json:"res,omitempty"`
+	// Shards is how many shards each node holds, Epoch the sum of their epochs: it rises by one with each
+	// shard that changes hands.
+	Shards map[string]int `json:"shards,omitempty"`
+	Epoch  uint64         `json:"epoch,omitempty"`
 }
 
 // Resources of a process.
@@ -73,17 +71,34 @@ func (r *run) sample(ctx context.Context) {
 	}
 }
 
+// ask asks a member about the cluster, or about itself if it is one of its own.
 func ask(ctx context.Context, name string, c *client.Client) Sample {
 	ctx, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
 	defer cancel()
-	res, err := c.Admin.GetNode(ctx, connect.NewRequest(&licensedv1.GetNodeRequest{}))
+	s := Sample{Member: name}
+	res, err := c.Admin.GetCluster(ctx, connect.NewRequest(&licensedv1.GetClusterRequest{}))
+	if connect.CodeOf(err) == connect.CodeUnimplemented {
+		node, err := c.Admin.GetNode(ctx, connect.NewRequest(&licensedv1.GetNodeRequest{}))
+		if err == nil {
+			s.Up, s.Epoch, s.Shards = true, node.Msg.HighestEpoch, map[string]int{name: int(node.Msg.ShardsHeld)}
+		}
+		return s
+	}
 	if err != nil {
-		return Sample{Member: name}
+		return s
 	}
-	n := res.Msg
-	return Sample{
-		Member: name, Up: true, State: n.State, Shards: n.ShardsHeld, LowEpoch: n.LowestEpoch, HighEpoch: n.HighestEpoch, Resident: n.ResidentCustomers,
+	s.Up, s.Shards = true, map[string]int{}
+	names := map[string]string{}
+	for _, n := range res.Msg.GetCluster().GetNodes() {
+		names[n.Incarnation] = n.Name
 	}
+	for _, shard := range res.Msg.GetCluster().GetShardMap() {
+		s.Epoch += shard.Epoch
+		if owner := names[shard.Owner]; owner != "" {
+			s.Shards[owner]++
+		}
+	}
+	return s
 }
 
 // resources measures every process that has an admin port.

@@ -95,7 +95,7 @@ func (r *run) finish() error {
 	if err := v.check(r.Dir, r.recorder.Ops()); err != nil {
 		return err
 	}
-	return v.write(r.Dir)
+	return errors.Join(v.write(r.Dir), v.report(r.Dir, r.recorder.Ops()))
 }
 
 func sortedKeys[V any](m map[string]V) []string {
@@ -216,13 +216,9 @@ func (v *Verdict) write(dir string) error {
 // Recheck judges a run's directory again, by today's checks. What only the running service could show
 // is taken from the former verdict.
 func Recheck(dir string) (*Verdict, error) {
-	b, err := os.ReadFile(filepath.Join(dir, verdictFile))
-	if err != nil {
-		return nil, err
-	}
 	var old Verdict
-	if err := json.Unmarshal(b, &old); err != nil {
-		return nil, fmt.Errorf("%s: %w", verdictFile, err)
+	if err := readJSON(filepath.Join(dir, verdictFile), &old); err != nil {
+		return nil, err
 	}
 	v := old
 	v.Violations, v.Requests, v.Queries, v.Accepted, v.Refused, v.Unresolved, v.Resolved = nil, 0, 0, 0, 0, 0, 0
@@ -244,7 +240,7 @@ func Recheck(dir string) (*Verdict, error) {
 	if err := v.check(dir, ops); err != nil {
 		return nil, err
 	}
-	return &v, v.write(dir)
+	return &v, errors.Join(v.write(dir), v.report(dir, ops))
 }
 
 // Print tells the verdict to people.
