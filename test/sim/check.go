@@ -8,6 +8,7 @@ import (
 	"licensed/actors"
 	"licensed/actors/actorstest"
 	"licensed/persistence"
+	"licensed/persistence/doctor"
 	"licensed/persistence/tiered"
 )
 
@@ -91,7 +92,27 @@ func (w *world) finalHistory(id string) (*history, error) {
 	if total := h.total(); answer.Value.(uint64) != total {
 		return nil, fmt.Errorf("the owner says %d, its history adds up to %d", answer.Value, total)
 	}
-	return h, nil
+	return h, w.examine(id, answer.Head)
+}
+
+// examine has the product's doctor look at what all replicas have together: the chain of roots, and every
+// snapshot that is left against a replay.
+func (w *world) examine(id string, head persistence.Head) error {
+	d := doctor.Doctor{
+		Hot: final{w: w}, Cold: final{w: w},
+		NewReplay: func(string) doctor.Replay { return actors.NewReplay(w.params.Kind, id) },
+	}
+	report, err := d.Examine(context.Background(), head, nil, nil)
+	if err != nil {
+		return err
+	}
+	for _, f := range report.Findings {
+		if f.Severity == doctor.Error {
+			return fmt.Errorf("doctor: %s: %s", f.Check, f.Message)
+		}
+	}
+	w.counts.Snapshots += report.Snapshots
+	return nil
 }
 
 func (h *history) total() uint64 {

@@ -153,6 +153,11 @@ func TestLeaseMutants(t *testing.T) {
 	plant(t, leaseMutants, "./cluster/lease", "TestNeverDeadWhileValid|TestConfirmer")
 }
 
+// TestRoutingMutants plants what only the tests of routing can find.
+func TestRoutingMutants(t *testing.T) {
+	plant(t, routingMutants, "./cluster/routing", "TestOutcomes")
+}
+
 // TestTierMutants does so with those of the two tiers.
 func TestTierMutants(t *testing.T) {
 	plant(t, tierMutants, "./persistence/tiered", "TestWokenMeanwhile")

@@ -64,6 +64,13 @@ var protocolMutants = []mutant{
 	}}},
 }
 
+// routingMutants are bugs of the way to the owner, which is not part of the simulation.
+var routingMutants = []mutant{
+	{"say not executed after an attempt of unknown outcome", "commands", []edit{{
+		"cluster/routing/routing.go", "if t.info.Unknown == 0 || certain(err) {", "if true {",
+	}}},
+}
+
 // leaseMutants are bugs of leases that only a rare coincidence brings out.
 var leaseMutants = []mutant{
 	{"count a lease from the retry of its renewal", "R1", []edit{{

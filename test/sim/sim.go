@@ -47,6 +47,7 @@ type Counts struct {
 	Passivations                           int
 	Segments, Stripped, Stubs, Deleted     int
 	Readings, Retries, Imports, Stretches  int
+	Snapshots                              int // that a replay came to
 	Lapsed, Releases, Drained              int
 	Stale, Confirms                        int
 	Violation                              string // the first one; empty if all is well
@@ -76,6 +77,7 @@ func (c *Counts) add(o Counts) {
 	c.Retries += o.Retries
 	c.Imports += o.Imports
 	c.Stretches += o.Stretches
+	c.Snapshots += o.Snapshots
 	c.Lapsed += o.Lapsed
 	c.Releases += o.Releases
 	c.Drained += o.Drained

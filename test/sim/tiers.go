@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -363,4 +364,14 @@ func (f final) ReadSegment(_ context.Context, name string) ([]byte, error) {
 		return data, nil
 	}
 	return nil, persistence.ErrNotFound
+}
+
+func (f final) Segments(_ context.Context, after string, limit int) ([]string, error) {
+	var names []string
+	for _, name := range slices.Sorted(maps.Keys(f.w.cold.segments)) {
+		if name > after && len(names) < limit {
+			names = append(names, name)
+		}
+	}
+	return names, nil
 }
