@@ -22,7 +22,8 @@ type Config struct {
 	// MovesPerSecond bounds planned hand-overs begun by this node (default 100). More: a change of the
 	// members settles faster, and more customers wait a moment at the same time.
 	MovesPerSecond float64
-	// MaxMoves bounds the hand-overs under way at a time (default 8); MaxClaims the claims (default 64).
+	// MaxMoves bounds the hand-overs under way at a time (default 8); MaxClaims the claims (default 256:
+	// Cassandra takes those of a bucket together).
 	MaxMoves, MaxClaims int
 	// CloseTimeout is how long a shard that is handed over waits for requests under way (default 1 s);
 	// what is then left gets an unknown outcome.
@@ -40,7 +41,7 @@ type Config struct {
 // DefaultConfig returns the defaults.
 func DefaultConfig() Config {
 	return Config{
-		Timing: lease.DefaultTiming(), MovesPerSecond: 100, MaxMoves: 8, MaxClaims: 64,
+		Timing: lease.DefaultTiming(), MovesPerSecond: 100, MaxMoves: 8, MaxClaims: 256,
 		CloseTimeout: time.Second, Settle: time.Second, ScanEvery: 10 * time.Second, Watchers: 3,
 	}
 }

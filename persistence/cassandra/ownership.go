@@ -299,26 +299,7 @@ func (s *Store) swapShard(ctx context.Context, old, next persistence.Shard) (boo
 	if !fits(old.Epoch, next.Epoch) {
 		return false, persistence.Shard{}, fmt.Errorf("%w: an epoch above 2^63", persistence.ErrRejected)
 	}
-	bucket, id := shardBucket(next.ID), int64(next.ID)
-	owner, successor := gocql.UUID(next.Owner), gocql.UUID(next.Successor)
-	statement, values := insertShard, []any{bucket, id, int64(next.Epoch), owner, successor}
-	if old.Epoch != 0 {
-		statement = updateShard
-		values = []any{int64(next.Epoch), owner, successor, bucket, id, int64(old.Epoch), gocql.UUID(old.Owner), gocql.UUID(old.Successor)}
-	}
-	applied, row, err := s.swap(ctx, s.shardLocks, bucket, statement, values...)
-	if err != nil || applied {
-		return applied, next, err
-	}
-	if len(row) == 0 {
-		return false, persistence.Shard{}, nil
-	}
-	epoch, _ := row["epoch"].(int64)
-	owner, _ = row["owner"].(gocql.UUID)
-	successor, _ = row["successor"].(gocql.UUID)
-	return false, persistence.Shard{
-		ID: next.ID, Epoch: uint64(epoch), Owner: persistence.Incarnation(owner), Successor: persistence.Incarnation(successor),
-	}, nil
+	return s.swaps.do(ctx, old, next)
 }
 
 // inBuckets reads all buckets at once and joins what they hold.

@@ -12,6 +12,7 @@ import (
 type Store struct {
 	*keyspace
 	groups                              *groups
+	swaps                               swaps
 	leaseLocks, shardLocks, clusterLock locks
 	stats                               struct{ writes, rows, unknown, rejected, readErrors atomic.Uint64 }
 }
@@ -36,6 +37,7 @@ func open(ctx context.Context, o Options) (*Store, error) {
 	}
 	s := &Store{keyspace: k, leaseLocks: newLocks(buckets), shardLocks: newLocks(buckets), clusterLock: newLocks(1)}
 	s.groups = newGroups(s, found)
+	s.swaps.store = s
 	return s, nil
 }
 
