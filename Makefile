@@ -13,6 +13,10 @@ RACE := $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race)
 # make sim: the first seed, and how many.
 SEED  ?= 1
 SEEDS ?= 20000
+# make chaos: for how long, and the seed; 0 takes one from the clock. CHAOS=flags adds others.
+MINUTES   ?= 60
+CHAOSSEED ?= 0
+CHAOS     ?=
 # make fuzz: how long for each fuzzer.
 FUZZTIME ?= 10s
 # make bench: which benchmarks, where, and how long for each that does not say so itself.
@@ -73,6 +77,10 @@ sim: ## Simulate SEEDS=20000 schedules from SEED=1 on
 .PHONY: mutants
 mutants: ## Plant each known bug and see that it is caught; brings the table in docs/reliability.md up to date
 	$(GO) test ./test/sim -run 'Mutants$$' -count=1 -timeout 60m -v -table=../../docs/reliability.md
+
+.PHONY: chaos
+chaos: ## Break a cluster on real Cassandra for MINUTES=60 and judge it (root, for faults of the network)
+	$(GO) run ./cmd/licensed-chaos run --length $(MINUTES)m --seed $(CHAOSSEED) --dir bin/chaos-$(shell date +%m%d-%H%M%S) $(CHAOS)
 
 .PHONY: fuzz
 fuzz: ## Run every fuzzer for FUZZTIME=10s

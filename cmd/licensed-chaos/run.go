@@ -13,11 +13,15 @@ import (
 
 	"licensed/test/chaos"
 	"licensed/test/chaos/deploy"
+	"licensed/test/chaos/model"
 )
 
 // options are the flags of run.
 type options struct {
 	deployment string
+	attach     string
+	policy     string
+	kinds      []string
 	dir        string
 	tree       string
 	binary     string
@@ -37,13 +41,17 @@ func runCommand() *cobra.Command {
 		Use:   "run",
 		Short: "Run a service under load and faults, and judge it",
 		Example: "  licensed-chaos run --deployment embedded --length 2m\n" +
-			"  licensed-chaos run --deployment cluster --length 60m --seed 7",
+			"  licensed-chaos run --deployment cluster --length 60m --seed 7\n" +
+			"  licensed-chaos run --attach staging.yaml --policy policy.yaml --length 10m",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return o.run(c) },
 	}
 	f := c.Flags()
 	f.SortFlags = false
 	f.StringVar(&o.deployment, "deployment", "cluster", "`what` to break: embedded or cluster")
+	f.StringVar(&o.attach, "attach", "", "`file` that describes a cluster that is there already, instead of a deployment")
+	f.StringVar(&o.policy, "policy", "", "`file` with the policy of that cluster, as licensed-chaos policy printed it")
+	f.StringSliceVar(&o.kinds, "kinds", nil, "`names` of the kinds of faults that are wanted; all if none is named")
 	f.StringVar(&o.dir, "dir", "", "`directory` for all that a run leaves (default chaos-SEED-TIME)")
 	f.DurationVar(&o.length, "length", 10*time.Minute, "time with faults")
 	f.Uint64Var(&o.seed, "seed", 0, "of all choices; 0 takes one from the clock")
@@ -94,7 +102,7 @@ func (o *options) run(c *cobra.Command) error {
 	}
 	config := chaos.DefaultConfig(dir, o.seed, o.length)
 	config.Log = slog.New(slog.NewTextHandler(c.ErrOrStderr(), nil))
-	config.Schedule.Gap = o.gap
+	config.Schedule.Gap, config.Kinds = o.gap, o.kinds
 	config.Workload.Rate, config.Workload.Clients, config.Workload.Customers = o.rate, o.clients, o.customers
 	config.Workload.Prefix = fmt.Sprintf("s%d", o.seed)
 	var accidents chaos.Accidents
@@ -118,8 +126,34 @@ func (o *options) tell(c *cobra.Command, dir string, v *chaos.Verdict) error {
 	return nil
 }
 
+// attached prepares to break what is there.
+func (o *options) attached(config *chaos.Config) (deploy.Deployment, error) {
+	if o.policy == "" {
+		return nil, usageError{errors.New("attach: needs --policy, the file that the cluster has")}
+	}
+	policy, err := os.ReadFile(o.policy)
+	if err != nil {
+		return nil, err
+	}
+	if config.Rules, err = model.Parse(policy); err != nil {
+		return nil, usageError{fmt.Errorf("%s: %w", o.policy, err)}
+	}
+	description, err := os.ReadFile(o.attach)
+	if err != nil {
+		return nil, err
+	}
+	d, err := deploy.NewAttached(description)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("%s: %w", o.attach, err)}
+	}
+	return d, nil
+}
+
 // deploy prepares what is to be broken.
 func (o *options) deploy(ctx context.Context, config *chaos.Config, accidents *chaos.Accidents) (deploy.Deployment, error) {
+	if o.attach != "" {
+		return o.attached(config)
+	}
 	binary := o.binary
 	if binary == "" {
 		var err error

@@ -8,9 +8,14 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
+	"connectrpc.com/connect"
+
+	"licensed/messages/licensedv1"
 	"licensed/test/chaos/check"
 	"licensed/test/chaos/client"
 	"licensed/test/chaos/deploy"
@@ -29,6 +34,8 @@ type Config struct {
 	// Workload and Schedule have the seeds. The schedule's length is that of the phase with faults.
 	Workload workload.Config
 	Schedule fault.Schedule
+	// Kinds of faults that are wanted, by name; none for all that the deployment offers.
+	Kinds []string
 	// WarmUp is the time without faults at the beginning.
 	WarmUp time.Duration
 	// Recovery is the time after healing within which every customer must be answered.
@@ -110,6 +117,9 @@ func Run(ctx context.Context, c Config, d deploy.Deployment, accidents *Accident
 		defer g.Close()
 		r.gateways = append(r.gateways, g)
 	}
+	if err := r.samePolicy(ctx); err != nil {
+		return nil, errors.Join(err, r.recorder.Close())
+	}
 	r.load = workload.New(c.Workload, &c.Rules, r.recorder, r.gateways)
 	if err := r.phases(ctx); err != nil {
 		return nil, errors.Join(err, r.recorder.Close())
@@ -143,10 +153,14 @@ func (r *run) phases(ctx context.Context) error {
 	case <-time.After(r.WarmUp):
 	}
 	r.baseline = r.resources(ctx)
-	plan := r.Schedule.Plan(r.deployment.Kinds())
+	kinds, err := r.kinds()
+	if err != nil {
+		return err
+	}
+	plan := r.Schedule.Plan(kinds)
 	r.Log.Info("injecting faults", "planned", len(plan), "for", r.Schedule.Length, "seed", r.Schedule.Seed)
 	r.verdict.FaultsFrom = r.now()
-	fault.Run(ctx, plan, r.now, r.noteFault)
+	fault.Run(ctx, r.Schedule.Length, plan, r.now, r.noteFault)
 	r.verdict.FaultsTo = r.now()
 	if err := ctx.Err(); err != nil {
 		return err
@@ -160,6 +174,38 @@ func (r *run) phases(ctx context.Context) error {
 	}
 	r.settled(ctx)
 	return errors.Join(r.collect(ctx), ctx.Err())
+}
+
+// kinds are those of the deployment that are wanted.
+func (r *run) kinds() ([]fault.Kind, error) {
+	all := r.deployment.Kinds()
+	if len(r.Kinds) == 0 {
+		return all, nil
+	}
+	var names []string
+	for _, k := range all {
+		names = append(names, k.Name)
+	}
+	for _, name := range r.Kinds {
+		if !slices.Contains(names, name) {
+			return nil, fmt.Errorf("there is no kind of faults %q here; there are: %s", name, strings.Join(names, ", "))
+		}
+	}
+	return slices.DeleteFunc(all, func(k fault.Kind) bool { return !slices.Contains(r.Kinds, k.Name) }), nil
+}
+
+// samePolicy makes sure that the service decides by the rules of the model.
+func (r *run) samePolicy(ctx context.Context) error {
+	for i, g := range r.gateways {
+		res, err := g.Admin.GetNode(ctx, connect.NewRequest(&licensedv1.GetNodeRequest{}))
+		if err != nil {
+			return fmt.Errorf("gateway %d: %w", i+1, err)
+		}
+		if v := res.Msg.PolicyVersion; v != r.Rules.Version {
+			return fmt.Errorf("gateway %d has policy %q, the run needs %q (licensed-chaos policy prints one)", i+1, v, r.Rules.Version)
+		}
+	}
+	return nil
 }
 
 // now is the time of the run.

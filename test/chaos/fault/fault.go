@@ -72,6 +72,9 @@ const burst = 6
 
 // Plan draws the faults of a run. Every kind comes at least once if the time suffices.
 func (s Schedule) Plan(kinds []Kind) []Planned {
+	if len(kinds) == 0 {
+		return nil
+	}
 	random := rand.New(rand.NewPCG(s.Seed, 2))
 	order := deck(random, kinds)
 	busy := map[string]time.Duration{}
@@ -134,10 +137,10 @@ type Record struct {
 	Error    string        `json:"error,omitempty"`
 }
 
-// Run injects and heals the faults of a plan. It returns when all are healed; when ctx ends, what is still
-// injected is healed and the rest left out. now is the time of the run, note gets each fault when it
+// Run injects and heals the faults of a plan. It returns when the length is over and all are healed; when
+// ctx ends, what is still injected is healed and the rest left out. now is the time of the run, note gets each fault when it
 // is over.
-func Run(ctx context.Context, plan []Planned, now func() time.Duration, note func(Record)) {
+func Run(ctx context.Context, length time.Duration, plan []Planned, now func() time.Duration, note func(Record)) {
 	var wg sync.WaitGroup
 	begin := now()
 	for _, p := range plan {
@@ -146,6 +149,7 @@ func Run(ctx context.Context, plan []Planned, now func() time.Duration, note fun
 		}
 		wg.Go(func() { note(p.run(ctx, now)) })
 	}
+	sleep(ctx, begin+length-now())
 	wg.Wait()
 }
 

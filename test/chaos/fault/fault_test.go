@@ -39,6 +39,9 @@ func TestPlan(t *testing.T) {
 	if !reflect.DeepEqual(describe(plan), describe(s.Plan(kinds()))) {
 		t.Error("a seed gives two plans")
 	}
+	if s.Plan(nil) != nil {
+		t.Error("there are faults of no kind")
+	}
 	seen, overlapping := map[string]bool{}, 0
 	for i, p := range plan {
 		seen[p.Kind] = true
@@ -83,7 +86,7 @@ func TestRun(t *testing.T) {
 	}
 	var records []fault.Record
 	start := time.Now()
-	fault.Run(ctx, plan, func() time.Duration { return time.Since(start) }, func(r fault.Record) {
+	fault.Run(ctx, time.Hour, plan, func() time.Duration { return time.Since(start) }, func(r fault.Record) {
 		mu.Lock()
 		defer mu.Unlock()
 		records = append(records, r)
