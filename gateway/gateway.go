@@ -6,6 +6,7 @@ import (
 	"iter"
 	"log/slog"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -72,6 +73,8 @@ type Config struct {
 	Logger *slog.Logger
 	// Registry takes the metrics.
 	Registry prometheus.Registerer
+	// Interceptors surround all that the gateway does about a call, the first outermost: traces.
+	Interceptors []connect.Interceptor
 	// Health is what health checks are answered with; whoever runs the gateway sets it.
 	Health *Health
 }
@@ -110,7 +113,7 @@ func New(c Config, a Aggregates) *Gateway {
 // Handler returns the handler of the public port: the API, health checks and server reflection.
 func (g *Gateway) Handler() http.Handler {
 	options := HandlerOptions()
-	withInterceptor := append(options, connect.WithInterceptors(interceptor{g}))
+	withInterceptor := append(options, connect.WithInterceptors(append(slices.Clone(g.config.Interceptors), interceptor{g})...))
 	mux, names := http.NewServeMux(), []string{licensedv1connect.LicenseServiceName, grpchealth.HealthV1ServiceName}
 	mount := func(path string, api http.Handler) {
 		mux.Handle(path, g.admit(api, connect.NewErrorWriter(options...)))

@@ -96,6 +96,8 @@ type Config struct {
 	// is taken for dead, and the requests on it have an unknown outcome. Shorter finds dead peers
 	// sooner, and takes those for dead that were just slow; membership finds them in its own time.
 	Silence time.Duration
+	// Tracing carries the traces of requests along; nil: none.
+	Tracing Tracing
 	// Observer hears what happens.
 	Observer Observer
 	// Log takes what an operator should know (default slog.Default).
@@ -158,4 +160,13 @@ func (o Observer) withDefaults() Observer {
 		o.Rejected = func(string) {}
 	}
 	return o
+}
+
+// Tracing carries traces from one process to another. It is safe for concurrent use.
+type Tracing interface {
+	// Inject returns what travels with a request under ctx, at most 64 bytes of ASCII; empty for nothing.
+	Inject(ctx context.Context) string
+	// Extract returns ctx with what travelled along with a request. It comes from another process, and may
+	// be anything.
+	Extract(ctx context.Context, traceparent string) context.Context
 }

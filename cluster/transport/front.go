@@ -51,6 +51,9 @@ func (t *Transport) answer(ctx context.Context, m *clusterv1.Request) (r *cluste
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	if t.config.Tracing != nil {
+		ctx = t.config.Tracing.Extract(ctx, m.GetTraceparent())
+	}
 	r = &clusterv1.Response{Code: clusterv1.Code_CODE_OK}
 	if err := t.handle(ctx, m, r); err != nil {
 		return failure(err)

@@ -237,6 +237,9 @@ func (t *Transport) prepare(ctx context.Context, m *clusterv1.Request) error {
 	if deadline, ok := ctx.Deadline(); ok {
 		m.TimeoutMicros = max(time.Until(deadline).Microseconds(), 1)
 	}
+	if t.config.Tracing != nil {
+		m.Traceparent = t.config.Tracing.Inject(ctx)
+	}
 	if n := proto.Size(m); n > t.config.MaxMessageBytes {
 		return fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, n, t.config.MaxMessageBytes)
 	}

@@ -52,6 +52,9 @@ func (o *options) bind(f *pflag.FlagSet) {
 	f.StringVar(&c.Listen, "listen", c.Listen, "`address` of the API (gRPC, gRPC-Web, JSON); port 0 chooses one")
 	f.StringVar(&c.Admin, "admin", c.Admin, "`address` of the dashboard, metrics, profiles and health checks; empty for none")
 	o.bindDashboard(f)
+	f.StringVar(&c.Traces.Endpoint, "otlp-endpoint", c.Traces.Endpoint,
+		"`URL` of a collector of traces (OTLP over gRPC), like http://127.0.0.1:4317; empty for no traces")
+	f.Float64Var(&c.Traces.Ratio, "trace-ratio", c.Traces.Ratio, "`share` of the requests that are traced, 0 to 1")
 	o.bindCluster(f)
 	f.StringVar(&c.Policy, "policy", c.Policy, "policy `file`; without one the built-in policy holds")
 
@@ -217,6 +220,7 @@ func (o *options) nodeConfig(log *slog.Logger) (node.Config, error) {
 		return c, err
 	}
 	return c, errors.Join(
+		c.Traces.Check(),
 		atLeast("snapshot-every", c.Runtime.SnapshotEvery, 1),
 		atLeast("snapshot-interval", c.Runtime.SnapshotInterval, 0),
 		atLeast("passivate-after", c.Runtime.IdleAfter, time.Millisecond),

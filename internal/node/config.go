@@ -15,6 +15,7 @@ import (
 	"licensed/cluster/lease"
 	"licensed/cluster/ownership"
 	"licensed/gateway"
+	"licensed/internal/tracing"
 	"licensed/persistence/archive"
 )
 
@@ -90,6 +91,8 @@ type Config struct {
 	Listen string
 	// Admin is the address of metrics, profiles and health checks; empty for none.
 	Admin string
+	// Traces of requests; none unless it has an endpoint.
+	Traces tracing.Config
 	// Dashboard on the admin port.
 	Dashboard DashboardConfig
 	// Policy is the policy file, watched for changes; empty for the built-in policy.
@@ -151,6 +154,7 @@ func DefaultConfig() Config {
 		MaxDeadline:  g.MaxDeadline,
 		MaxInFlight:  g.MaxInFlight,
 		DrainTimeout: 30 * time.Second,
+		Traces:       tracing.Config{Ratio: 0.01},
 		Logger:       slog.Default(),
 	}
 }

@@ -22,7 +22,10 @@ func (h *host) Query(ctx context.Context, customer string, query any) (actors.An
 	if e, ok := query.(errand); ok {
 		return e.run(ctx, h, customer)
 	}
-	return h.Runtime.Query(ctx, customer, query)
+	ctx, end := h.node.tracer.Request(ctx, customer+aggregateSuffix, "")
+	answer, err := h.Runtime.Query(ctx, customer, query)
+	end(err)
+	return answer, err
 }
 
 // do has an errand done by the customer's owner.

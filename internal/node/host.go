@@ -27,7 +27,7 @@ func (n *Node) startSystem(context.Context) error {
 	system := actors.NewActorSystem(slog.New(fromWarn{n.log.Handler()}))
 	n.push("actor system", func(context.Context) error { system.Shutdown(); return nil })
 	n.runtime = actors.Options{
-		Kind: n.policy.kind, Journal: tiered.NewJournal(n.store, n.cold), Config: n.config.Runtime, System: system, Now: n.config.Now,
+		Kind: n.policy.kind, Journal: n.tracer.Journal(tiered.NewJournal(n.store, n.cold)), Config: n.config.Runtime, System: system, Now: n.config.Now,
 	}
 	n.metrics = newRuntimeMetrics(n.registry)
 	observe(n.registry, n.runtimeStats)
@@ -58,7 +58,10 @@ func (n *Node) newHost(a actors.Authority) (*host, error) {
 // Execute implements cluster.Host.
 func (h *host) Execute(ctx context.Context, customer string, c actors.Command) (actors.Reply, error) {
 	h.node.counts.commands.Add(1)
-	return h.Runtime.Execute(ctx, customer, c)
+	ctx, end := h.node.tracer.Request(ctx, customer+aggregateSuffix, c.ID)
+	reply, err := h.Runtime.Execute(ctx, customer, c)
+	end(err)
+	return reply, err
 }
 
 // Close stops the archiver, then takes no more requests, and returns when none is under way or ctx ended.

@@ -89,6 +89,9 @@ func (m *member) listen() (err error) {
 	}
 	t.ServerTLS, t.ClientTLS = server, client
 	t.Handler, t.Codec, t.Locate = m, codec{}, m.locate
+	if m.n.tracer != nil {
+		t.Tracing = m.n.tracer
+	}
 	t.Observer, t.Log = m.n.clusterMetrics.transport(), m.n.log
 	if m.transport, err = transport.Start(t); err != nil {
 		return fmt.Errorf("node port: %w", err)

@@ -48,6 +48,7 @@ import (
 	"licensed/gateway"
 	"licensed/gateway/dashboard"
 	"licensed/internal/failpoint"
+	"licensed/internal/tracing"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
 )
@@ -76,6 +77,7 @@ type Node struct {
 	aggregates gateway.Aggregates
 	gateway    atomic.Pointer[gateway.Gateway]
 	dashboard  atomic.Pointer[dashboard.Dashboard]
+	tracer     *tracing.Tracer // nil: none
 
 	started     time.Time
 	name        string   // for people
@@ -121,7 +123,7 @@ func Start(ctx context.Context, c Config) (*Node, error) {
 	n.config.Now = failpoint.Clock(n.config.Now)
 	n.started, n.name = n.config.Now(), cmp.Or(n.config.Name, hostName())
 	for _, step := range []func(context.Context) error{
-		n.bind, n.startAdmin, n.openStore, n.openArchive, n.openPolicy, n.startSystem, n.startOwner, n.startMember, n.startAPI, n.startDrain, n.startDashboard,
+		n.startTraces, n.bind, n.startAdmin, n.openStore, n.openArchive, n.openPolicy, n.startSystem, n.startOwner, n.startMember, n.startAPI, n.startDrain, n.startDashboard,
 	} {
 		err := ctx.Err()
 		if err == nil {
@@ -180,6 +182,10 @@ func (n *Node) startAPI(context.Context) error {
 	c.Logger, c.Registry, c.Health, c.Now = n.log, n.registry, n.health, n.config.Now
 	c.Kind, c.PolicyVersion = n.policy.kind, n.policy.version
 	c.HistoryReader, c.Operations = past{n.reader()}, &operations{n}
+	var err error
+	if c.Interceptors, err = n.tracer.Interceptors(); err != nil {
+		return err
+	}
 	g := gateway.New(c, n.aggregates)
 	n.gateway.Store(g)
 	go n.watch(n.api.Start(g.Handler()))

@@ -442,7 +442,9 @@ type Request struct {
 	//	*Request_Query
 	//	*Request_Status
 	//	*Request_Drain
-	Body          isRequest_Body `protobuf_oneof:"body"`
+	Body isRequest_Body `protobuf_oneof:"body"`
+	// The W3C traceparent of a traced request; empty for others.
+	Traceparent   string `protobuf:"bytes,8,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -539,6 +541,13 @@ func (x *Request) GetDrain() *DrainRequest {
 		}
 	}
 	return nil
+}
+
+func (x *Request) GetTraceparent() string {
+	if x != nil {
+		return x.Traceparent
+	}
+	return ""
 }
 
 type isRequest_Body interface {
@@ -1515,7 +1524,7 @@ const file_licensed_cluster_v1_cluster_proto_rawDesc = "" +
 	"\tsuccessor\x18\x04 \x01(\fR\tsuccessor\"N\n" +
 	"\x04News\x122\n" +
 	"\x06shards\x18\x01 \x03(\v2\x1a.licensed.cluster.v1.ShardR\x06shards\x12\x12\n" +
-	"\x04dead\x18\x02 \x03(\fR\x04dead\"\xd1\x02\n" +
+	"\x04dead\x18\x02 \x03(\fR\x04dead\"\xf3\x02\n" +
 	"\aRequest\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1c\n" +
 	"\taggregate\x18\x02 \x01(\tR\taggregate\x12%\n" +
@@ -1523,7 +1532,8 @@ const file_licensed_cluster_v1_cluster_proto_rawDesc = "" +
 	"\acommand\x18\x04 \x01(\v2\x1c.licensed.cluster.v1.CommandH\x00R\acommand\x122\n" +
 	"\x05query\x18\x05 \x01(\v2\x1a.licensed.cluster.v1.QueryH\x00R\x05query\x12<\n" +
 	"\x06status\x18\x06 \x01(\v2\".licensed.cluster.v1.StatusRequestH\x00R\x06status\x129\n" +
-	"\x05drain\x18\a \x01(\v2!.licensed.cluster.v1.DrainRequestH\x00R\x05drainB\x06\n" +
+	"\x05drain\x18\a \x01(\v2!.licensed.cluster.v1.DrainRequestH\x00R\x05drain\x12 \n" +
+	"\vtraceparent\x18\b \x01(\tR\vtraceparentB\x06\n" +
 	"\x04body\"1\n" +
 	"\aPayload\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x12\n" +

@@ -1,0 +1,35 @@
+package node
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"licensed/internal/tracing"
+)
+
+// startTraces starts exporting traces, if that is configured. A collector that is not there costs traces
+// and nothing else.
+func (n *Node) startTraces(ctx context.Context) (err error) {
+	c := n.config.Traces
+	c.Instance, c.Version = n.name, Version()
+	if n.tracer, err = tracing.Start(ctx, c); err != nil || n.tracer == nil {
+		return err
+	}
+	n.log = slog.New(n.tracer.Log(n.log.Handler()))
+	n.push("traces", n.closeTraces)
+	return nil
+}
+
+// closeTraces sends what is left. That the collector does not take it is no reason for a stop to fail.
+func (n *Node) closeTraces(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, lastTraces)
+	defer cancel()
+	if err := n.tracer.Close(ctx); err != nil {
+		n.log.Warn("the last traces are lost", "error", err)
+	}
+	return nil
+}
+
+// lastTraces is how long a stop waits for a collector.
+const lastTraces = 3 * time.Second
