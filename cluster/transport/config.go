@@ -85,7 +85,7 @@ type Config struct {
 	// MaxInFlight bounds the requests to one peer that are not answered, and those of one peer that this
 	// process works on (default 8192). One more is answered actors.ErrOverloaded.
 	MaxInFlight int
-	// MaxPeers bounds the connections that are accepted (default 1024).
+	// MaxPeers bounds the connections that are accepted, and the streams on them (default 1024).
 	MaxPeers int
 	// MaxTimeout caps the time for a request that another process asks for (default 1 min).
 	MaxTimeout time.Duration

@@ -6,6 +6,7 @@ import (
 	"net"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -144,13 +145,16 @@ func (t *Transport) remoteOptions() []remote.ConfigOption {
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveEvery, Timeout: keepaliveTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveEvery / 2, PermitWithoutStream: true}),
 	}
-	client := insecure.NewCredentials()
+	client, take := insecure.NewCredentials(), guard{
+		insecure.NewCredentials(), new(atomic.Int64), int64(t.config.MaxPeers), func() { t.config.Observer.Rejected(errTooMany.Error()) },
+	}
 	if c := t.config.ClientTLS; c != nil {
 		client = credentials.NewTLS(c)
 	}
 	if c := t.config.ServerTLS; c != nil {
-		server = append(server, grpc.Creds(credentials.NewTLS(c)))
+		take.TransportCredentials = credentials.NewTLS(c)
 	}
+	server = append(server, grpc.Creds(take))
 	dial := []grpc.DialOption{
 		grpc.WithTransportCredentials(client), grpc.WithStreamInterceptor(t.openLink), grpc.WithContextDialer(t.dial),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(largest), grpc.MaxCallSendMsgSize(largest)),

@@ -91,8 +91,8 @@ func (t *Transport) newSession(stream grpc.ServerStream) (*session, error) {
 	case t.closed.Load():
 		return nil, status.Error(codes.Unavailable, errClosed.Error())
 	case len(t.sessions) >= t.config.MaxPeers:
-		t.config.Observer.Rejected("too many peers")
-		return nil, status.Error(codes.ResourceExhausted, "too many connections")
+		t.config.Observer.Rejected("too many streams")
+		return nil, status.Error(codes.ResourceExhausted, "too many streams")
 	}
 	t.nextID++
 	s.pid = &actor.PID{Address: t.address, Id: "session" + strconv.FormatUint(t.nextID, 36)}
@@ -251,6 +251,7 @@ func (s *session) post(o outgoing) {
 	case s.out <- o:
 	default:
 		s.reject("answers are not read")
+		hangUp(s.ServerStream.Context())
 	}
 }
 
