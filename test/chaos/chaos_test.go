@@ -18,7 +18,7 @@ import (
 const tree = "../.."
 
 // start prepares a run and what it runs against. Its directory is kept if the test fails.
-func start(t *testing.T, length time.Duration) (chaos.Config, deploy.Options, *chaos.Accidents) {
+func start(t *testing.T, length time.Duration, build ...string) (chaos.Config, deploy.Options, *chaos.Accidents) {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("takes minutes: not run with -short")
@@ -34,7 +34,7 @@ func start(t *testing.T, length time.Duration) (chaos.Config, deploy.Options, *c
 			t.Error(err)
 		}
 	})
-	binary, err := deploy.Build(t.Context(), tree, dir)
+	binary, err := deploy.Build(t.Context(), tree, dir, build...)
 	if err != nil {
 		t.Fatal(err)
 	}
