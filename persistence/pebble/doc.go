@@ -21,8 +21,8 @@
 // the records of a partition lie side by side in order, and neither scan meets another aggregate's
 // rows. Values are the encodings of package persistence, or of rows.go here: each with its layout
 // number and a checksum of its own, so also a bit that flips above the engine's checksums is found
-// when the row is read. Records are written once and never changed until the archiver deletes a
-// partition, by one range; so are roots, but that one that is stripped is written again without its
+// when the row is read. Records are written once and never changed until the archiver deletes their
+// partition; so are roots, but that one that is stripped is written again without its
 // snapshot. What a fenced writer left stays.
 //
 // # Durability

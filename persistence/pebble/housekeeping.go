@@ -2,6 +2,7 @@ package pebble
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -18,19 +19,43 @@ func (s *Store) MarkArchived(ctx context.Context, key persistence.RootKey, m per
 	return nil
 }
 
+// maxSingleDeletes is how many records of a partition are deleted one by one. The engine sorts all ranges that
+// were deleted lately whenever one is added and something is read, so many small ones are slow.
+const maxSingleDeletes = 1000
+
 // DeleteRecords implements persistence.Housekeeping.
 func (s *Store) DeleteRecords(ctx context.Context, p persistence.Partition) error {
 	first := appendPartition(nil, &p)
 	end := partitionEnd(slices.Clone(first))
-	err := s.write(ctx, p.Aggregate, func(g *group) {
-		if err := g.batch.DeleteRange(first, end, nil); err != nil {
-			panic(fmt.Sprintf("pebble: plain batch refused a deletion: %v", err)) // it never does
-		}
+	keys, err := read(ctx, s, p.Aggregate, func() (keys [][]byte, err error) {
+		err = s.scan(first, end, maxSingleDeletes+1, func(key, _ []byte) error {
+			keys = append(keys, slices.Clone(key))
+			return nil
+		})
+		return keys, err
 	})
+	if err == nil && len(keys) > 0 {
+		err = s.write(ctx, p.Aggregate, func(g *group) { s.delete(g, first, end, keys) })
+	}
 	if err != nil {
 		return fmt.Errorf("delete records of %v: %w", p, err)
 	}
 	return nil
+}
+
+// delete deletes the keys, which are all there are from first to end, unless they are too many. Requires s.mu.
+func (s *Store) delete(g *group, first, end []byte, keys [][]byte) {
+	var err error
+	if len(keys) > maxSingleDeletes {
+		err = g.batch.DeleteRange(first, end, nil)
+	} else {
+		for _, key := range keys {
+			err = errors.Join(err, g.batch.Delete(key, nil))
+		}
+	}
+	if err != nil {
+		panic(fmt.Sprintf("pebble: plain batch refused a deletion: %v", err)) // it never does
+	}
 }
 
 // StripRoot implements persistence.Housekeeping. The root's own row is written again without what is

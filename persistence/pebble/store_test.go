@@ -210,6 +210,31 @@ func TestReadWaitsForItsAggregateOnly(t *testing.T) {
 	}
 }
 
+// Partitions around the number up to which records are deleted one by one leave, and their neighbours stay.
+func TestDeleteRecordsOfAnyNumber(t *testing.T) {
+	s := openTest(t, vfs.NewMem())
+	for _, records := range []uint64{1, maxSingleDeletes, maxSingleDeletes + 1} {
+		for _, id := range []string{"a", "b", "c"} {
+			m := &persistence.Mutation{Partition: testPartition(id)}
+			for i := range records {
+				m.Records = append(m.Records, persistence.Record{Sequence: i + 1, Count: 1, Data: []byte("event")})
+			}
+			if err := <-startAppend(s, m); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.DeleteRecords(t.Context(), testPartition("b")); err != nil {
+			t.Fatal(err)
+		}
+		for id, want := range map[string]uint64{"a": records, "b": 0, "c": records} {
+			left, err := s.ReadRecords(t.Context(), testPartition(id), 0, 1<<20)
+			if err != nil || uint64(len(left)) != want {
+				t.Errorf("%s has %d records, %v, want %d", id, len(left), err, want)
+			}
+		}
+	}
+}
+
 func TestAggregatesShareSyncs(t *testing.T) {
 	s, g := openGated(t)
 	g.set(true)
