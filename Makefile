@@ -46,7 +46,7 @@ check: fmt-check vet ## The quick loop: formatting, vet, short tests with -race.
 test: ## Everything that must pass; installs what it needs
 	@scripts/install-needs.sh
 	@$(MAKE) fmt-check tidy-check vet lint proto-check
-	@$(MAKE) test-all test-sim
+	@$(MAKE) test-all test-sim test-alerts
 
 .PHONY: build
 build: ## Build the programs into bin/
@@ -163,6 +163,10 @@ test-all: ## All tests with -race: unit, conformance, end to end, import rules, 
 .PHONY: test-sim
 test-sim: ## 2,000 simulated schedules with -race
 	$(GO) test $(RACE) ./test/sim -run 'Seeds$$' -count=1 -timeout 30m -v -seeds=2000
+
+.PHONY: test-alerts
+test-alerts: ## The alert rules of deploy/prometheus, by Prometheus' own engine
+	$(GO) -C tools/alerts test ./...
 
 .PHONY: help
 help: ## This list

@@ -1,0 +1,233 @@
+// Package alerts tests the alert rules of deploy/prometheus with Prometheus' own engine: each rule fires
+// on what it is for, and stays quiet a little below that. It also sees that rules and Grafana dashboards
+// ask for metrics that there are. It is a module of its own, since the engine needs much that licensed
+// does not.
+package alerts
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/rulefmt"
+	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/promql/promqltest"
+)
+
+const (
+	rulesFile  = "../../deploy/prometheus/alerts.yml"
+	dashboards = "../../deploy/grafana/dashboards/*.json"
+	document   = "../../docs/dashboard.md"
+	metrics    = "../../docs/api.md"
+)
+
+func load(t *testing.T) map[string]rulefmt.Rule {
+	t.Helper()
+	groups, errs := rulefmt.ParseFile(rulesFile, false, model.UTF8Validation, parser.NewParser(parser.Options{}), slog.New(slog.DiscardHandler))
+	for _, err := range errs {
+		t.Error(err)
+	}
+	if t.Failed() {
+		t.FailNow()
+	}
+	rules := make(map[string]rulefmt.Rule)
+	for _, g := range groups.Groups {
+		for _, r := range g.Rules {
+			rules[r.Alert] = r
+		}
+	}
+	return rules
+}
+
+const errorsOf = `
+	licensed_gateway_request_duration_seconds_count{job="licensed",code="ok"} 0+%dx60
+	licensed_gateway_request_duration_seconds_count{job="licensed",code="unavailable"} 0+%dx60`
+
+const latency = `
+	licensed_gateway_request_duration_seconds_bucket{job="licensed",method="AcquireLicense",le="0.1"} 0+%dx60
+	licensed_gateway_request_duration_seconds_bucket{job="licensed",method="AcquireLicense",le="1"} 0+100x60
+	licensed_gateway_request_duration_seconds_bucket{job="licensed",method="AcquireLicense",le="+Inf"} 0+100x60`
+
+// cases are series, a sample a minute for an hour, on which a rule fires, and some on which it does not.
+var cases = map[string]struct{ fires, quiet string }{
+	"LicensedErrors": {fmt.Sprintf(errorsOf, 970, 30), fmt.Sprintf(errorsOf, 995, 5)},
+	"LicensedSlow":   {fmt.Sprintf(latency, 90), fmt.Sprintf(latency, 100)},
+	"LicensedOverloaded": {
+		`licensed_gateway_request_duration_seconds_count{instance="a",code="resource_exhausted"} 0+120x60`,
+		`licensed_gateway_request_duration_seconds_count{instance="a",code="resource_exhausted"} 0+30x60`,
+	},
+	"LicensedDown": {`up{job="licensed",instance="a"} 1x30 0x30`, `up{job="licensed",instance="a"} 1x60`},
+	"LicensedShardsNotServed": {
+		`licensed_cluster_shards_held{job="licensed",instance="a"} 200x60
+		licensed_cluster_shards_held{job="licensed",instance="b"} 300x60
+		licensed_cluster_shards{job="licensed",instance="a"} 512x60`,
+		`licensed_cluster_shards_held{job="licensed",instance="a"} 256x60
+		licensed_cluster_shards_held{job="licensed",instance="b"} 256x60
+		licensed_cluster_shards{job="licensed",instance="a"} 512x60`,
+	},
+	"LicensedNoLease": {
+		`licensed_cluster_has_lease{instance="a"} 0x60
+		licensed_cluster_shards{instance="a"} 512x60`,
+		`licensed_cluster_has_lease{instance="a"} 1x60
+		licensed_cluster_has_lease{instance="gateway"} 0x60
+		licensed_cluster_shards{instance="a"} 512x60
+		licensed_cluster_shards{instance="gateway"} 0x60`,
+	},
+	"LicensedLeasesLost":      {`licensed_cluster_incarnations_total 0+1x60`, `licensed_cluster_incarnations_total 1x30 2x30`},
+	"LicensedMembersDisagree": {"licensed_cluster_members{instance=\"a\"} 3x60\nlicensed_cluster_members{instance=\"b\"} 2x60", "licensed_cluster_members{instance=\"a\"} 3x60\nlicensed_cluster_members{instance=\"b\"} 3x60"},
+	"LicensedVersionsMixed":   {"licensed_build_info{version=\"1\"} 1x60\nlicensed_build_info{version=\"2\"} 1x60", "licensed_build_info{version=\"2\",instance=\"a\"} 1x60\nlicensed_build_info{version=\"2\",instance=\"b\"} 1x60"},
+	"LicensedHistoryCorrupt":  {`licensed_activations_failed_total{cause="corrupt"} 0x50 1x10`, `licensed_activations_failed_total{cause="not_owner"} 0+5x60`},
+	"LicensedPanics":          {`licensed_gateway_panics_total 0x50 1x10`, `licensed_gateway_panics_total 1x60`},
+	"LicensedCustomersAhead":  {`licensed_customers_ahead_total 0x50 1x10`, `licensed_customers_ahead_total 1x60`},
+	"LicensedWritesFail":      {`licensed_store_failed_writes_total{instance="a"} 0+60x60`, `licensed_store_failed_writes_total{instance="a"} 0+1x60`},
+	"LicensedArchiveFails":    {`licensed_archive_failing_seconds 0+60x60`, `licensed_archive_failing_seconds 60x60`},
+	"LicensedArchiveBehind":   {`licensed_archive_lag_seconds 4000x60`, `licensed_archive_lag_seconds 3000x60`},
+	"LicensedArchiveMismatch": {`licensed_archive_failures_total{cause="shortfall"} 0x50 1x10`, `licensed_archive_failures_total{cause="unavailable"} 0+1x60`},
+	"LicensedDiskBehind":      {`licensed_store_compaction_debt_bytes 2e10x60`, `licensed_store_compaction_debt_bytes 1e9x60`},
+	"LicensedMemory": {
+		"process_resident_memory_bytes{job=\"licensed\"} 98x60\ngo_gc_gomemlimit_bytes{job=\"licensed\"} 100x60",
+		"process_resident_memory_bytes{job=\"licensed\"} 98x60\ngo_gc_gomemlimit_bytes{job=\"licensed\"} 9.2e18x60",
+	},
+}
+
+// fires evaluates a rule after an hour of samples, at the end and for as long before as it waits.
+func fires(t *testing.T, r rulefmt.Rule, series string) bool {
+	t.Helper()
+	lines := strings.Split(strings.TrimSpace(series), "\n")
+	storage := promqltest.LoadedStorage(t, "load 1m\n\t"+strings.Join(lines, "\n\t")+"\n")
+	defer storage.Close()
+	engine := promql.NewEngine(promql.EngineOpts{MaxSamples: 1e6, Timeout: time.Minute})
+	end := time.Unix(0, 0).Add(time.Hour)
+	for at := end.Add(-min(time.Duration(r.For), 20*time.Minute)); !at.After(end); at = at.Add(time.Minute) {
+		q, err := engine.NewInstantQuery(context.Background(), storage, nil, r.Expr, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		result := q.Exec(context.Background())
+		if result.Err != nil {
+			t.Fatal(result.Err)
+		}
+		v, err := result.Vector()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(v) == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// TestRules lets each rule fire, and be quiet.
+func TestRules(t *testing.T) {
+	rules := load(t)
+	for name := range cases {
+		if _, ok := rules[name]; !ok {
+			t.Errorf("there is no rule %s", name)
+		}
+	}
+	text, err := os.ReadFile(document)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, r := range rules {
+		c, ok := cases[name]
+		if !ok {
+			t.Errorf("%s has no case", name)
+			continue
+		}
+		if !fires(t, r, c.fires) {
+			t.Errorf("%s does not fire on\n%s", name, c.fires)
+		}
+		if fires(t, r, c.quiet) {
+			t.Errorf("%s fires on\n%s", name, c.quiet)
+		}
+		if s := r.Labels["severity"]; s != "page" && s != "ticket" {
+			t.Errorf("%s: severity %q", name, s)
+		}
+		if r.Annotations["summary"] == "" || r.Annotations["description"] == "" {
+			t.Errorf("%s does not say what is wrong", name)
+		}
+		if !strings.Contains(string(text), "`"+name+"`") {
+			t.Errorf("%s does not list %s", document, name)
+		}
+	}
+}
+
+var metric = regexp.MustCompile(`licensed_[a-z0-9_]+`)
+
+// known demands that each metric in a text is one that the documentation lists.
+func known(t *testing.T, where, text string) {
+	t.Helper()
+	list, err := os.ReadFile(metrics)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range metric.FindAllString(text, -1) {
+		base := name
+		for _, suffix := range []string{"_bucket", "_count", "_sum"} {
+			base = strings.TrimSuffix(base, suffix)
+		}
+		if !strings.Contains(string(list), "`"+base+"`") && !strings.Contains(string(list), "`"+name+"`") {
+			t.Errorf("%s asks for %s, which %s does not list", where, name, metrics)
+		}
+	}
+}
+
+func TestRulesAskForMetrics(t *testing.T) {
+	for name, r := range load(t) {
+		known(t, name, r.Expr)
+	}
+}
+
+// TestDashboards parses each query of each panel.
+func TestDashboards(t *testing.T) {
+	files, err := filepath.Glob(dashboards)
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no dashboards: %v", err)
+	}
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var d struct {
+			UID, Title string
+			Panels     []struct {
+				Title, Type string
+				FieldConfig struct{ Defaults struct{ Unit string } }
+				Targets     []struct{ Expr string }
+			}
+		}
+		if err := json.Unmarshal(b, &d); err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		if d.UID == "" || d.Title == "" || len(d.Panels) == 0 {
+			t.Errorf("%s: %+v", file, d)
+		}
+		for _, p := range d.Panels {
+			if p.Type == "row" || p.Type == "text" {
+				continue
+			}
+			if p.FieldConfig.Defaults.Unit == "" || len(p.Targets) == 0 {
+				t.Errorf("%s: panel %q has no unit or no query", file, p.Title)
+			}
+			for _, target := range p.Targets {
+				expr := strings.NewReplacer("$__rate_interval", "1m", "$instance", "a").Replace(target.Expr)
+				if _, err := parser.NewParser(parser.Options{}).ParseExpr(expr); err != nil {
+					t.Errorf("%s: panel %q: %v", file, p.Title, err)
+				}
+				known(t, filepath.Base(file)+": "+p.Title, expr)
+			}
+		}
+	}
+}
