@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"licensed/messages/licensedv1"
+	"licensed/messages/rates"
 )
 
 // boardView is the part of the cluster page that changes every second.
@@ -139,9 +140,9 @@ func level(l licensedv1.WarningLevel) string {
 }
 
 // tilesOf returns the figures at the top.
-func tilesOf(s *licensedv1.ClusterStatus, latest *sample) []tileView {
+func tilesOf(s *licensedv1.ClusterStatus, latest *rates.Sample) []tileView {
 	if latest == nil {
-		latest = new(sample)
+		latest = new(rates.Sample)
 	}
 	var customers, bytes, waiting uint64
 	for _, n := range s.Nodes {
@@ -178,8 +179,8 @@ func ownerClass(i int) string { return fmt.Sprintf("owner-%d", i%owners) }
 // silence is when it is worth saying that a node said nothing.
 const silence = 5 * time.Second
 
-func nodeOf(n *licensedv1.NodeStatus, index int, latest *sample, now time.Time) nodeView {
-	v := nodeView{NodeStatus: n, Key: nodeKey(n), Class: ownerClass(index), State: words(n.State.String(), "NODE_STATE_"), Level: nodeLevels[n.State]}
+func nodeOf(n *licensedv1.NodeStatus, index int, latest *rates.Sample, now time.Time) nodeView {
+	v := nodeView{NodeStatus: n, Key: rates.Key(n), Class: ownerClass(index), State: words(n.State.String(), "NODE_STATE_"), Level: nodeLevels[n.State]}
 	var roles []string
 	for _, r := range n.Roles {
 		roles = append(roles, words(r.String(), "NODE_ROLE_"))
@@ -202,7 +203,7 @@ func nodeOf(n *licensedv1.NodeStatus, index int, latest *sample, now time.Time) 
 	}
 	v.Commands, v.Cores = "–", "–"
 	if latest != nil {
-		if s, ok := latest.Nodes[nodeKey(n)]; ok {
+		if s, ok := latest.Nodes[rates.Key(n)]; ok {
 			v.Commands, v.Cores = rateOf(s.Commands)+"/s", fmt.Sprintf("%.2f cores", s.Cores)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 
 	"licensed/messages"
 	"licensed/messages/licensedv1"
+	"licensed/messages/rates"
 )
 
 // eventView is an event for people.
@@ -72,7 +73,7 @@ func tell(m proto.Message) (kind, text string) {
 }
 
 func refusedWords(e *licensedv1.CommandRefused) string {
-	s := commandWords(e.Command) + subject(e.DeviceId, e.TitleId, e.PlanId) + " was refused: " + ruleWords(e.Rule)
+	s := commandWords(e.Command) + subject(e.DeviceId, e.TitleId, e.PlanId) + " was refused: " + rates.RuleWords(e.Rule)
 	if e.Limit > 0 {
 		s += fmt.Sprintf(", %d of %d", e.Current, e.Limit)
 	}

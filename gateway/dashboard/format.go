@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"licensed/messages/licensedv1"
+	"licensed/messages/rates"
 )
 
 // functions of the templates: numbers and times for people, all with their units.
@@ -19,7 +20,7 @@ var functions = template.FuncMap{
 	"number": number[uint64], "number32": number[uint32], "count": count[uint64], "count32": count[uint32],
 	"bytes": size, "rate": rateOf, "millis": millis, "duration": duration, "lasting": lasting,
 	"clock": clock, "stamp": stamp, "day": day, "short": short,
-	"rule": ruleWords, "tier": tierName, "add": func(a uint64, b int) uint64 { return uint64(int64(a) + int64(b)) },
+	"rule": rates.RuleWords, "tier": tierName, "add": func(a uint64, b int) uint64 { return uint64(int64(a) + int64(b)) },
 	"cores": func(f float64) string { return strconv.FormatFloat(f, 'f', 2, 64) },
 }
 
@@ -138,9 +139,6 @@ func short(id string) string {
 	}
 	return id
 }
-
-// ruleWords names a rule: "device limit".
-func ruleWords(r licensedv1.Rule) string { return words(r.String(), "RULE_") }
 
 // tierName names a tier: "archive".
 func tierName(t licensedv1.Tier) string { return words(t.String(), "TIER_") }

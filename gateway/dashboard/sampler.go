@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"licensed/messages/licensedv1"
+	"licensed/messages/rates"
 )
 
 // How often the cluster is asked: while somebody looks, and while nobody does.
@@ -30,7 +31,7 @@ type sampler struct {
 	stopped chan struct{}
 
 	mu       sync.Mutex
-	samples  []sample                  // oldest first
+	samples  []rates.Sample            // oldest first
 	last     *licensedv1.ClusterStatus // nil before the first
 	lastAt   time.Time
 	err      error         // of the last attempt
@@ -90,7 +91,7 @@ func (s *sampler) sample(ctx context.Context) {
 	defer s.mu.Unlock()
 	if s.err = err; err == nil {
 		if s.last != nil && now.After(s.lastAt) {
-			s.samples = append(s.samples, difference(s.last, status, now, now.Sub(s.lastAt)))
+			s.samples = append(s.samples, rates.Between(s.last, status, now, now.Sub(s.lastAt)))
 			if excess := len(s.samples) - keptSamples; excess > 0 {
 				s.samples = append(s.samples[:0], s.samples[excess:]...)
 			}
@@ -131,7 +132,7 @@ type reading struct {
 	// Status is nil if the cluster never answered. It is shared, and not to be changed.
 	Status *licensedv1.ClusterStatus
 	// Latest sample; nil before there were two readings.
-	Latest *sample
+	Latest *rates.Sample
 	// Err says why the last attempt failed.
 	Err error
 	// At is the time of Status.
@@ -153,10 +154,10 @@ func (s *sampler) read() reading {
 }
 
 // history returns the samples that are kept.
-func (s *sampler) history() []sample {
+func (s *sampler) history() []rates.Sample {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return append([]sample(nil), s.samples...)
+	return append([]rates.Sample(nil), s.samples...)
 }
 
 // first waits for the first attempt.

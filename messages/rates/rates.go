@@ -1,4 +1,7 @@
-package dashboard
+// Package rates tells what a cluster did between two readings of its status: rates per second, and
+// percentiles of latencies. What nodes report are counts since their start; a node that came between the
+// readings, or began anew, has no rates yet.
+package rates
 
 import (
 	"slices"
@@ -8,8 +11,8 @@ import (
 	"licensed/messages/licensedv1"
 )
 
-// sample is what the cluster did in a short time: rates per second, and latencies in milliseconds.
-type sample struct {
+// Sample is what a cluster did in a short time: rates per second, and latencies in milliseconds.
+type Sample struct {
 	// At is the end of the time, in milliseconds since 1970.
 	At       int64   `json:"at"`
 	Commands float64 `json:"commands"`
@@ -29,18 +32,18 @@ type sample struct {
 	GaveUp       float64 `json:"gaveUp"`
 	// Lag of the archiver that is furthest behind, in seconds.
 	Lag float64 `json:"lag"`
-	// Nodes by nodeKey.
-	Nodes map[string]nodeSample `json:"-"`
+	// Nodes by Key.
+	Nodes map[string]Node `json:"-"`
 }
 
-// nodeSample is what one node did.
-type nodeSample struct {
+// Node is what one node did.
+type Node struct {
 	Commands float64 // a second
 	Cores    float64 // busy on average
 }
 
-// nodeKey tells one run of one process from all others; a process without shards has no incarnation.
-func nodeKey(n *licensedv1.NodeStatus) string { return n.Name + "/" + n.Incarnation }
+// Key tells one run of one process from all others; a process without shards has no incarnation.
+func Key(n *licensedv1.NodeStatus) string { return n.Name + "/" + n.Incarnation }
 
 // serverErrors are the codes that are the service's doing, not the client's.
 var serverErrors = map[string]bool{
@@ -48,21 +51,22 @@ var serverErrors = map[string]bool{
 	"aborted": true,
 }
 
-// difference returns what was done between two readings.
-func difference(before, after *licensedv1.ClusterStatus, at time.Time, took time.Duration) sample {
-	s := sample{
-		At: at.UnixMilli(), Refusals: make(map[string]float64), Errors: make(map[string]float64), Nodes: make(map[string]nodeSample),
+// Between returns what was done between two readings, the second of which was made at a time and so long
+// after the first.
+func Between(before, after *licensedv1.ClusterStatus, at time.Time, took time.Duration) Sample {
+	s := Sample{
+		At: at.UnixMilli(), Refusals: make(map[string]float64), Errors: make(map[string]float64), Nodes: make(map[string]Node),
 	}
 	former := make(map[string]*licensedv1.NodeStatus, len(before.GetNodes()))
 	for _, n := range before.GetNodes() {
-		former[nodeKey(n)] = n
+		former[Key(n)] = n
 	}
 	seconds := took.Seconds()
 	var bounds []float64
 	var latencies []uint64
 	for _, n := range after.GetNodes() {
 		s.Lag = max(s.Lag, n.GetArchive().GetLag().AsDuration().Seconds())
-		was, ok := former[nodeKey(n)]
+		was, ok := former[Key(n)]
 		if !ok || n.Activity == nil || was.Activity == nil {
 			continue // A node that came since has no rate yet.
 		}
@@ -77,7 +81,7 @@ func difference(before, after *licensedv1.ClusterStatus, at time.Time, took time
 }
 
 // addNode adds the rates of a node.
-func (s *sample) addNode(n, was *licensedv1.NodeStatus, seconds float64) {
+func (s *Sample) addNode(n, was *licensedv1.NodeStatus, seconds float64) {
 	rate := func(now, before uint64) float64 {
 		if now < before {
 			return 0
@@ -86,7 +90,7 @@ func (s *sample) addNode(n, was *licensedv1.NodeStatus, seconds float64) {
 	}
 	a, b := n.Activity, was.Activity
 	commands := rate(a.Commands, b.Commands)
-	s.Nodes[nodeKey(n)] = nodeSample{
+	s.Nodes[Key(n)] = Node{
 		Commands: commands, Cores: max(0, (n.CpuTime.AsDuration()-was.CpuTime.AsDuration()).Seconds()/seconds),
 	}
 	s.Commands += commands
@@ -100,7 +104,7 @@ func (s *sample) addNode(n, was *licensedv1.NodeStatus, seconds float64) {
 	}
 	for _, r := range a.Refusals {
 		if f := rate(r.Count, refused[r.Rule]); f > 0 {
-			s.Refusals[ruleWords(r.Rule)] += f
+			s.Refusals[RuleWords(r.Rule)] += f
 			s.Refused += f
 		}
 	}
@@ -157,4 +161,9 @@ func percentile(bounds []float64, counts []uint64, p float64) *float64 {
 	}
 	ms := 1000 * bounds[len(bounds)-1]
 	return &ms
+}
+
+// RuleWords names a rule for people: "device limit".
+func RuleWords(r licensedv1.Rule) string {
+	return strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(r.String(), "RULE_"), "_", " "))
 }
