@@ -103,7 +103,7 @@ func (f *forwarding) told(n *node, r *actors.Request) {
 func (f *forwarding) again(err error) {
 	w := f.g.w
 	f.attempt++ // answers to the last attempt are too late
-	pause := w.between(millisecond, 20*millisecond)
+	pause := w.between(2*millisecond, 40*millisecond)
 	if w.now+pause >= f.deadline {
 		if f.maybe {
 			err = actors.ErrUnknownOutcome

@@ -16,7 +16,7 @@ import (
 // protocolParams draws the parameters of a run in which nodes find out among themselves who owns what.
 func protocolParams(r *rand.Rand) Params {
 	p := paramsOf(r)
-	p.Protocol = true
+	p.Protocol, p.Time = true, 12*second
 	p.Nodes, p.Shards = 1+r.IntN(4), 1+r.IntN(4)
 	p.ConfirmReads = r.Float64() < 0.4
 	p.Drain = 0.1 * r.Float64()
@@ -64,7 +64,9 @@ type agent struct {
 	gates    []ownership.GateKind
 	unsaid   []int // answers by shard that wait to be confirmed
 	confirms lease.Confirmer[func(confirmed bool)]
-	seen     persistence.Incarnation // what gossip has of the node
+	// confirming says that a tick is planned that will look for what is to be confirmed.
+	confirming bool
+	seen       persistence.Incarnation // what gossip has of the node
 }
 
 func newProtocol(w *world) *protocol { return &protocol{w: w, rows: newRows(w)} }
@@ -115,12 +117,9 @@ func (a *agent) begin() {
 	a.epochs = make([]uint64, w.params.Shards)
 	a.gates = make([]ownership.GateKind, w.params.Shards)
 	a.unsaid = make([]int, w.params.Shards)
-	a.confirms = lease.Confirmer[func(bool)]{}
+	a.confirms, a.confirming = lease.Confirmer[func(bool)]{}, false
 	a.later(0, "agent begins", func() { a.step(ownership.Input{}) })
 	a.gossip()
-	if w.params.ConfirmReads {
-		a.confirm()
-	}
 }
 
 func duration(m micros) time.Duration { return time.Duration(m) * time.Microsecond }
@@ -327,7 +326,7 @@ func (p *protocol) say(h *host, r *actors.Request, reply func()) {
 	}
 	a := p.agents[h.node.id]
 	a.unsaid[h.shard]++
-	a.confirms.Add(func(confirmed bool) {
+	a.confirm(func(confirmed bool) {
 		a.unsaid[h.shard]--
 		if !confirmed {
 			r.Err = actors.ErrUnknownOutcome
@@ -342,13 +341,26 @@ func (p *protocol) held(n *node, shard int, epoch uint64, done func(bool)) {
 		p.w.after(0, "held", func() { done(ok) })
 		return
 	}
-	p.agents[n.id].confirms.Add(done)
+	p.agents[n.id].confirm(done)
 }
 
-// confirm reads the own lease at every tick that has something to say.
-func (a *agent) confirm() {
+// confirm calls f after a read of the own lease, at a tick to come.
+func (a *agent) confirm(f func(confirmed bool)) {
+	a.confirms.Add(f)
+	a.planConfirm()
+}
+
+func (a *agent) planConfirm() {
+	if !a.confirming {
+		a.confirming = true
+		a.later(a.p.w.between(0, 2*millisecond), "confirm", a.readLease)
+	}
+}
+
+// readLease reads the own lease if there is something to say.
+func (a *agent) readLease() {
 	w := a.p.w
-	a.later(2*millisecond, "confirm", a.confirm)
+	a.confirming = false
 	if !a.confirms.Begin() {
 		return
 	}
@@ -358,6 +370,7 @@ func (a *agent) confirm() {
 		for _, f := range slices.Clone(covered) {
 			f(alive)
 		}
+		a.planConfirm()
 	})
 }
 

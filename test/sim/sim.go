@@ -30,7 +30,7 @@ type Params struct {
 	Gateways                      int
 	Import                        float64 // for each aggregate, to begin with an import
 	Protocol, ConfirmReads        bool
-	Allowance                     micros
+	Allowance, Time               micros
 	Drift, MissGossip, Drain      float64
 	PauseRenewed                  float64
 	Limit                         uint64
@@ -106,7 +106,7 @@ func paramsOf(r *rand.Rand) Params {
 	return Params{
 		Nodes: 1 + r.IntN(3), Aggregates: 1 + r.IntN(3), Shards: 1 + r.IntN(2),
 		Clients: 2 + r.IntN(5), OpsPerClient: 10 + r.IntN(25),
-		Lease: 100 * millisecond, WriteTimeout: 25 * millisecond, ClientTimeout: 150 * millisecond,
+		Time: 20 * second, Lease: 100 * millisecond, WriteTimeout: 25 * millisecond, ClientTimeout: 150 * millisecond,
 		Late: some(0.3), VeryLate: some(0.1),
 		LoseWrite: some(0.3), LoseReply: some(0.3), Reject: some(0.03), FailRead: some(0.2),
 		LoseMessage: some(0.2), DuplicateMessage: some(0.2), RepeatOld: some(0.3),
@@ -160,7 +160,7 @@ func runWith(r *rand.Rand, params Params, log io.Writer) Counts {
 		w.clients = append(w.clients, c)
 		w.after(w.between(0, 20*millisecond), "first op", c.loop)
 	}
-	for w.now < 20*second && !w.idle() {
+	for w.now < w.params.Time && !w.idle() {
 		w.run(w.now + 100*millisecond)
 	}
 	w.healed, w.store.down = true, false

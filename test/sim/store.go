@@ -20,7 +20,7 @@ type store struct {
 }
 
 type replica struct {
-	roots map[persistence.RootKey]rootRow
+	roots map[persistence.RootKey]*rootRow
 	rows  map[persistence.Partition]map[uint64]stamped[persistence.Record]
 }
 
@@ -36,19 +36,31 @@ func (a stamped[T]) later(b stamped[T]) stamped[T] {
 	return a
 }
 
-// rootRow has the columns that are written separately.
+// rootRow has the columns that are written separately. It does not change, so replicas share it.
 type rootRow struct {
 	root  stamped[persistence.Root]
 	mark  stamped[persistence.ArchiveMark]
 	strip stamped[string]
 }
 
-func (r rootRow) merge(o rootRow) rootRow {
-	return rootRow{root: r.root.later(o.root), mark: r.mark.later(o.mark), strip: r.strip.later(o.strip)}
+// merge returns the latest of each column. Either may be nil.
+func (r *rootRow) merge(o *rootRow) *rootRow {
+	switch {
+	case o.covers(r):
+		return o
+	case r.covers(o):
+		return r
+	}
+	return &rootRow{root: r.root.later(o.root), mark: r.mark.later(o.mark), strip: r.strip.later(o.strip)}
+}
+
+// covers reports whether no column of o is later.
+func (r *rootRow) covers(o *rootRow) bool {
+	return o == nil || r != nil && r.root.stamp >= o.root.stamp && r.mark.stamp >= o.mark.stamp && r.strip.stamp >= o.strip.stamp
 }
 
 // view returns the root as a reader sees it.
-func (r rootRow) view() persistence.Root {
+func (r *rootRow) view() persistence.Root {
 	root := r.root.value
 	if r.strip.stamp > 0 {
 		root = root.Strip(r.strip.value)
@@ -66,14 +78,14 @@ func newStore(w *world) *store {
 	s := &store{w: w}
 	for i := range s.replicas {
 		s.replicas[i] = &replica{
-			roots: map[persistence.RootKey]rootRow{},
+			roots: map[persistence.RootKey]*rootRow{},
 			rows:  map[persistence.Partition]map[uint64]stamped[persistence.Record]{},
 		}
 	}
 	return s
 }
 
-func (r *replica) mergeRoot(key persistence.RootKey, row rootRow) {
+func (r *replica) mergeRoot(key persistence.RootKey, row *rootRow) {
 	r.roots[key] = r.roots[key].merge(row)
 }
 
@@ -89,19 +101,19 @@ func (r *replica) putRow(p persistence.Partition, row stamped[persistence.Record
 // putRoot writes a root; done is called once.
 func (s *store) putRoot(root persistence.Root, done func(error)) {
 	s.write("root "+root.Key.String(), func(r *replica, stamp uint64) {
-		r.mergeRoot(root.Key, rootRow{root: stamped[persistence.Root]{root, stamp}})
+		r.mergeRoot(root.Key, &rootRow{root: stamped[persistence.Root]{root, stamp}})
 	}, done)
 }
 
 func (s *store) mark(key persistence.RootKey, m persistence.ArchiveMark, done func(error)) {
 	s.write("mark "+key.String(), func(r *replica, stamp uint64) {
-		r.mergeRoot(key, rootRow{mark: stamped[persistence.ArchiveMark]{m, stamp}})
+		r.mergeRoot(key, &rootRow{mark: stamped[persistence.ArchiveMark]{m, stamp}})
 	}, done)
 }
 
 func (s *store) strip(key persistence.RootKey, snapshotAt string, done func(error)) {
 	s.write("strip "+key.String(), func(r *replica, stamp uint64) {
-		r.mergeRoot(key, rootRow{strip: stamped[string]{snapshotAt, stamp}})
+		r.mergeRoot(key, &rootRow{strip: stamped[string]{snapshotAt, stamp}})
 	}, done)
 }
 
@@ -182,7 +194,7 @@ func (s *store) quorum(what string, read func(*replica), repair func(*replica), 
 
 // readRoots reads up to limit roots below a key, highest first; all if the key is zero.
 func (s *store) readRoots(aggregate string, below persistence.RootKey, limit int, done func([]persistence.Root, error)) {
-	merged := map[persistence.RootKey]rootRow{}
+	merged := map[persistence.RootKey]*rootRow{}
 	read := func(r *replica) {
 		for k, row := range r.roots {
 			if k.Aggregate == aggregate && (below.IsZero() || k.Less(below)) {
@@ -201,15 +213,19 @@ func (s *store) readRoots(aggregate string, below persistence.RootKey, limit int
 }
 
 // views returns the rows that have a root, highest key first.
-func views(rows map[persistence.RootKey]rootRow, limit int) []persistence.Root {
-	var all []persistence.Root
-	for _, row := range rows {
+func views(rows map[persistence.RootKey]*rootRow, limit int) []persistence.Root {
+	var keys []persistence.RootKey
+	for k, row := range rows {
 		if row.root.stamp > 0 {
-			all = append(all, row.view())
+			keys = append(keys, k)
 		}
 	}
-	sort.Slice(all, func(i, j int) bool { return all[j].Key.Less(all[i].Key) })
-	return all[:min(limit, len(all))]
+	sort.Slice(keys, func(i, j int) bool { return keys[j].Less(keys[i]) })
+	all := make([]persistence.Root, min(limit, len(keys)))
+	for i := range all {
+		all[i] = rows[keys[i]].view()
+	}
+	return all
 }
 
 func (s *store) readRecords(p persistence.Partition, after uint64, limit int, done func([]persistence.Record, error)) {

@@ -321,7 +321,7 @@ type final struct {
 }
 
 func (f final) ReadRoots(_ context.Context, aggregate string, below persistence.RootKey, limit int) ([]persistence.Root, error) {
-	rows := map[persistence.RootKey]rootRow{}
+	rows := map[persistence.RootKey]*rootRow{}
 	for _, r := range f.w.store.replicas {
 		for k, row := range r.roots {
 			if k.Aggregate == aggregate && (below.IsZero() || k.Less(below)) {
@@ -333,13 +333,14 @@ func (f final) ReadRoots(_ context.Context, aggregate string, below persistence.
 }
 
 func (f final) ReadRoot(_ context.Context, key persistence.RootKey) (persistence.Root, error) {
-	roots, _ := f.ReadRoots(nil, key.Aggregate, persistence.RootKey{}, 1<<30) //nolint:staticcheck // no context in simulation
-	for _, r := range roots {
-		if r.Key == key {
-			return r, nil
-		}
+	var row *rootRow
+	for _, r := range f.w.store.replicas {
+		row = row.merge(r.roots[key])
 	}
-	return persistence.Root{}, persistence.ErrNotFound
+	if row == nil || row.root.stamp == 0 {
+		return persistence.Root{}, persistence.ErrNotFound
+	}
+	return row.view(), nil
 }
 
 func (f final) ReadRecords(_ context.Context, p persistence.Partition, after uint64, limit int) ([]persistence.Record, error) {
