@@ -16,6 +16,7 @@ import (
 	"licensed/cluster/ownership"
 	"licensed/gateway"
 	"licensed/internal/tracing"
+	"licensed/persistence"
 	"licensed/persistence/archive"
 )
 
@@ -132,6 +133,9 @@ type Config struct {
 	DrainDelay time.Duration
 	// DrainTimeout is the time that requests under way get when stopping; then they are cut off.
 	DrainTimeout time.Duration
+
+	// shared is the store of processes that are tests' goroutines, in place of Store.
+	shared persistence.Store
 
 	// Logger of the node.
 	Logger *slog.Logger

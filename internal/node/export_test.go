@@ -1,4 +1,14 @@
 package node
 
+import "licensed/persistence"
+
 // Fail does to a node what a disk error does.
 func (n *Node) Fail(err error) { n.fail(err) }
+
+// Share has nodes of one process use a store as processes use Cassandra. Whoever made it closes it.
+func (c *Config) Share(s persistence.Store) {
+	c.Store, c.shared, c.Archive = "cassandra://shared/test", s, ArchiveOff
+}
+
+// Gossip returns the address that others join.
+func (n *Node) Gossip() string { return n.member.Load().gossip.Address() }

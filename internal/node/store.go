@@ -14,7 +14,12 @@ const soloCluster = "licensed"
 
 // openStore opens the store that the settings name.
 func (n *Node) openStore(ctx context.Context) error {
-	if n.config.Store == "" {
+	switch {
+	case n.config.shared != nil:
+		n.store = n.config.shared
+		n.storeStatus = func(context.Context) *licensedv1.StoreStatus { return &licensedv1.StoreStatus{Kind: "shared"} }
+		return nil
+	case n.config.Store == "":
 		return n.openPebble()
 	}
 	return n.openCassandra(ctx)

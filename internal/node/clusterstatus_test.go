@@ -1,0 +1,123 @@
+package node
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"licensed/cluster/membership"
+	"licensed/cluster/routing"
+	"licensed/messages/clusterv1"
+	"licensed/messages/licensedv1"
+	"licensed/persistence"
+)
+
+func TestShardMap(t *testing.T) {
+	here, gone := persistence.NewIncarnation(), persistence.NewIncarnation()
+	present := map[string]bool{here.String(): true}
+	rows := []persistence.Shard{
+		{ID: 0, Epoch: 3, Owner: here}, {ID: 1, Epoch: 3, Owner: gone}, {ID: 2, Epoch: 4, Successor: here},
+		{ID: 3, Epoch: 4, Successor: gone}, {ID: 4, Epoch: 5}, {ID: 5},
+	}
+	// A member knows better about shard 1, worse about shard 0, and speaks of one that there is not.
+	mergeRows(rows, []*clusterv1.Shard{
+		{Id: 1, Epoch: 4, Owner: here[:]}, {Id: 0, Epoch: 2, Owner: gone[:]}, {Id: 99, Epoch: 9, Owner: here[:]}, {Id: 4, Epoch: 9, Owner: []byte("short")},
+	})
+	var got []string
+	for _, s := range shardMap(rows, present) {
+		got = append(got, fmt.Sprintf("%d@%d %v", s.Id, s.Epoch, s.State))
+	}
+	want := []string{
+		"0@3 SHARD_STATE_OPEN", "1@4 SHARD_STATE_OPEN", "2@4 SHARD_STATE_MOVING", "3@4 SHARD_STATE_ORPHANED", "4@5 SHARD_STATE_ORPHANED",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+func TestClusterWarnings(t *testing.T) {
+	nodes := func(versions ...string) (out []*licensedv1.NodeStatus) {
+		for _, v := range versions {
+			out = append(out, &licensedv1.NodeStatus{Version: v, Roles: []licensedv1.NodeRole{licensedv1.NodeRole_NODE_ROLE_NODE}, State: licensedv1.NodeState_NODE_STATE_READY})
+		}
+		return out
+	}
+	served := []*licensedv1.ShardStatus{{State: licensedv1.ShardState_SHARD_STATE_OPEN}}
+	left := &licensedv1.NodeStatus{Version: "old", State: licensedv1.NodeState_NODE_STATE_LEFT, Roles: []licensedv1.NodeRole{licensedv1.NodeRole_NODE_ROLE_NODE}}
+	for name, test := range map[string]struct {
+		status *licensedv1.ClusterStatus
+		says   []string
+	}{
+		"well":     {&licensedv1.ClusterStatus{Shards: 1, ShardMap: served, Nodes: append(nodes("v1", "v1"), left)}, nil},
+		"orphans":  {&licensedv1.ClusterStatus{Shards: 3, ShardMap: served, Nodes: nodes("v1", "v1")}, []string{"2 of 3 shards"}},
+		"one node": {&licensedv1.ClusterStatus{Shards: 1, ShardMap: served, Nodes: append(nodes("v1"), left)}, []string{"one node only"}},
+		"no node":  {&licensedv1.ClusterStatus{Shards: 1, ShardMap: served}, []string{"no node"}},
+		"upgrade":  {&licensedv1.ClusterStatus{Shards: 1, ShardMap: served, Nodes: nodes("v1", "v2")}, []string{"2 versions"}},
+	} {
+		got := clusterWarnings(test.status)
+		if len(got) != len(test.says) {
+			t.Errorf("%s: %v, want %q", name, got, test.says)
+			continue
+		}
+		for i, w := range got {
+			if !strings.Contains(w.Text, test.says[i]) {
+				t.Errorf("%s: %q does not say %q", name, w.Text, test.says[i])
+			}
+		}
+	}
+}
+
+// TestStatusOfOthers: a member that does not answer, and one of a release that says it in other words.
+func TestStatusOfOthers(t *testing.T) {
+	i := persistence.NewIncarnation()
+	n := &Node{config: Config{Now: time.Now}}
+	m := membership.Member{Name: "n1", Meta: &clusterv1.Meta{
+		Incarnation: i[:], NodeAddress: "10.0.0.1:7947", Version: "v9", Shards: 7, Roles: []clusterv1.Role{clusterv1.Role_ROLE_NODE},
+	}}
+	silent := n.statusOf(&routing.Status{Member: m, Err: fmt.Errorf("no answer")})
+	if silent.State != licensedv1.NodeState_NODE_STATE_SUSPECT || !strings.Contains(silent.Reason, "no answer") || len(silent.Warnings) != 1 ||
+		silent.Incarnation != i.String() || silent.ShardsOpen != 7 || silent.Roles[0] != licensedv1.NodeRole_NODE_ROLE_NODE {
+		t.Errorf("%v", silent)
+	}
+	for _, self := range []*clusterv1.Payload{nil, {Type: "licensed.v2.NodeStatus"}, {Type: "licensed.v1.NodeStatus", Data: []byte{0xff}}} {
+		strange := n.statusOf(&routing.Status{Member: m, Response: &clusterv1.StatusResponse{ShardsOpen: 5, LeaseMicros: 2e6, Resident: 3, Self: self}})
+		if strange.State != licensedv1.NodeState_NODE_STATE_READY || strange.ShardsOpen != 5 || strange.Lease.Remaining.AsDuration() != 2*time.Second || strange.ResidentCustomers != 3 {
+			t.Errorf("%v: %v", self, strange)
+		}
+	}
+}
+
+// TestHappeningsAreCounted: shards that move alike are one happening.
+func TestHappeningsAreCounted(t *testing.T) {
+	var h happenings
+	now := time.Unix(1000, 0)
+	released := func(at time.Time, shard uint32, to string) {
+		h.count(at, &licensedv1.Happening{
+			Kind: licensedv1.HappeningKind_HAPPENING_KIND_RELEASED, OtherNode: to, Shard: proto.Uint32(shard),
+		}, func(w *licensedv1.Happening) string { return fmt.Sprintf("%d to %s", w.Shards, w.OtherNode) })
+	}
+	released(now, 1, "n2")
+	released(now.Add(time.Second), 2, "n3")
+	released(now.Add(2*time.Second), 3, "n2")
+	released(now.Add(time.Minute), 4, "n2")
+	var got []string
+	for _, w := range h.newestFirst() {
+		got = append(got, w.Text)
+		if (w.Shard == nil) != (w.Shards > 1) {
+			t.Errorf("%v names one shard of several", w)
+		}
+	}
+	if want := []string{"1 to n2", "1 to n3", "2 to n2"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	for i := range 3 * keptHappenings {
+		h.add(now, &licensedv1.Happening{Text: fmt.Sprint(i)})
+	}
+	if all := h.newestFirst(); len(all) != keptHappenings || all[0].Text != fmt.Sprint(3*keptHappenings-1) {
+		t.Errorf("%d are kept, the newest is %v", len(all), all[0])
+	}
+}

@@ -1,0 +1,115 @@
+package node
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestValidate(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name, content string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	const url = "cassandra://user@10.0.0.1,10.0.0.2/licensed"
+	member := func() Config {
+		c := DefaultConfig()
+		c.Store = url
+		return c
+	}
+	good := map[string]func(*Config){
+		"as it is":          func(*Config) {},
+		"embedded, alone":   func(c *Config) { c.Store, c.Cluster.Alone = "", true },
+		"another archive":   func(c *Config) { c.Archive = "cassandra://10.0.0.9/archive" },
+		"no archive":        func(c *Config) { c.Archive = ArchiveOff },
+		"alone, a folder":   func(c *Config) { c.Archive, c.Cluster.Alone = dir, true },
+		"a password":        func(c *Config) { c.StorePasswordFile = file("password", "secret\n") },
+		"a key":             func(c *Config) { c.Cluster.KeyFile = file("key", "MDEyMzQ1Njc4OWFiY2RlZg==\n") },
+		"confirmed by read": func(c *Config) { c.Cluster.Confirm = "read" },
+	}
+	for name, change := range good {
+		c := member()
+		change(&c)
+		if err := c.Validate(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for says, change := range map[string]func(*Config){
+		"store: is required":       func(c *Config) { c.Store = "" },
+		"data: is required":        func(c *Config) { c.Store, c.Data, c.Cluster.Alone = "", "", true },
+		"store: \"postgres://x\"":  func(c *Config) { c.Store = "postgres://x" },
+		"store: cassandra URL":     func(c *Config) { c.Store = url + "?speed=high" },
+		"password file":            func(c *Config) { c.StorePasswordFile = filepath.Join(dir, "none") },
+		"archive: cassandra URL":   func(c *Config) { c.Archive = "cassandra://h/UPPER" },
+		"archive: is a directory":  func(c *Config) { c.Archive = dir },
+		"cluster: is required":     func(c *Config) { c.Cluster.Name = "" },
+		"shards: must be":          func(c *Config) { c.Cluster.Shards = 0 },
+		"capacity: must be":        func(c *Config) { c.Cluster.Capacity = 0 },
+		"moves-per-second: must":   func(c *Config) { c.Cluster.MovesPerSecond = -1 },
+		"lease-ttl:":               func(c *Config) { c.Cluster.LeaseTTL = -time.Second },
+		"confirm is \"perhaps\"":   func(c *Config) { c.Cluster.Confirm = "perhaps" },
+		"gossip-key-file: open":    func(c *Config) { c.Cluster.KeyFile = filepath.Join(dir, "none") },
+		"a key of 3 bytes":         func(c *Config) { c.Cluster.KeyFile = file("short", "MDEy") },
+		"is not base64":            func(c *Config) { c.Cluster.KeyFile = file("text", "not base64!") },
+		"tls-cert, tls-key: both":  func(c *Config) { c.APITLS.Cert = "x" },
+		"tls-cert, tls-key: open":  func(c *Config) { c.APITLS = TLSFiles{Cert: "none", Key: "none"} },
+		"node-tls-cert, node-tls-": func(c *Config) { c.Cluster.NodeTLS.CA = "x" },
+	} {
+		c := member()
+		change(&c)
+		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%v, want it to say %q", err, says)
+		}
+	}
+}
+
+func TestPasswordFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(path, []byte(" p@ss/word \r\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := DefaultConfig()
+	c.Store, c.StorePasswordFile = "cassandra://user:other@h/licensed", path
+	o, err := c.storeOptions()
+	if err != nil || o.Username != "user" || o.Password != " p@ss/word " {
+		t.Errorf("%q:%q, %v", o.Username, o.Password, err)
+	}
+	// The archive is in the store's keyspace, with its password.
+	if o, ok, err := c.archiveOptions(); err != nil || !ok || o.Password != " p@ss/word " {
+		t.Errorf("archive: %q, %t, %v", o.Password, ok, err)
+	}
+	c.Archive = "cassandra://archivist:apart@h2/archive"
+	if o, ok, err := c.archiveOptions(); err != nil || !ok || o.Password != "apart" || o.Hosts[0] != "h2" {
+		t.Errorf("archive of its own: %+v, %t, %v", o, ok, err)
+	}
+}
+
+func TestCoarse(t *testing.T) {
+	for v, want := range map[uint64]uint64{0: 0, 99: 99, 100: 100, 101: 100, 1234: 1200, 12345: 12000, 999_999: 990_000} {
+		if got := coarse(v); got != want {
+			t.Errorf("coarse(%d) is %d, want %d", v, got, want)
+		}
+	}
+}
+
+func TestRate(t *testing.T) {
+	var c counts
+	now := time.Unix(1000, 0)
+	c.rate(now)
+	c.commands.Add(500)
+	if got := c.rate(now.Add(500 * time.Millisecond)); got != 0 {
+		t.Errorf("%d after half a second, want what it was", got)
+	}
+	if got := c.rate(now.Add(2 * time.Second)); got != 250 {
+		t.Errorf("%d, want 250", got)
+	}
+	if got := c.rate(now.Add(4 * time.Second)); got != 0 {
+		t.Errorf("%d without commands, want 0", got)
+	}
+}
