@@ -16,6 +16,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -94,15 +95,17 @@ func Build(ctx context.Context, tree, dir string, flags ...string) (string, erro
 	return path, nil
 }
 
-// freePort returns a port of an address that nobody listens on.
+// freePort returns a port of an address that nobody listens on, and that nobody gets by chance while its
+// owner is dead: below those that systems choose from.
 func freePort(address string) (string, error) {
-	l, err := net.Listen("tcp", net.JoinHostPort(address, "0"))
-	if err != nil {
-		return "", err
+	for range 100 {
+		port := fmt.Sprint(15_000 + rand.IntN(15_000))
+		l, err := net.Listen("tcp", net.JoinHostPort(address, port))
+		if err == nil {
+			return port, l.Close()
+		}
 	}
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	return port, err
+	return "", fmt.Errorf("no free port on %s", address)
 }
 
 // writeFile writes a file of a deployment and makes its directory.

@@ -23,7 +23,7 @@ func killKind(role Role, ps []*process.Process, ttl time.Duration) fault.Kind {
 		return &fault.Fault{
 			Kind: name, Targets: []string{p.Name()}, Hold: time.Duration(r.Int64N(int64(3 * ttl))),
 			Inject: func(context.Context) error { return p.Kill() },
-			Heal:   p.Start,
+			Heal:   p.Restart,
 		}
 	}}
 }
@@ -85,7 +85,7 @@ func restartKind(role Role, ps []*process.Process) fault.Kind {
 		}
 		f.Inject = func(ctx context.Context) error {
 			for _, p := range ps {
-				if err := errors.Join(p.Stop(ctx), p.Start(ctx)); err != nil {
+				if err := errors.Join(p.Stop(ctx), p.Restart(ctx)); err != nil {
 					return err
 				}
 			}
@@ -158,7 +158,7 @@ func crashKind(ss []*server, points []string, ttl time.Duration) fault.Kind {
 					}
 				}
 				s.diedAt(point)
-				return s.Start(ctx)
+				return s.Restart(ctx)
 			},
 		}
 	}}
@@ -180,7 +180,7 @@ func fullDiskKind(s *server, dir string, ttl time.Duration) fault.Kind {
 					defer cancel()
 					err = errors.Join(err, s.Stop(stop))
 				}
-				return errors.Join(err, s.Start(ctx))
+				return errors.Join(err, s.Restart(ctx))
 			},
 		}
 	}}

@@ -46,9 +46,9 @@ func newServer(m Member, s process.Spec, socket string, accident func(error)) *s
 		accident(err)
 		// As a supervisor would.
 		go func() {
-			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 			defer cancel()
-			if err := out.Start(ctx); err != nil {
+			if err := out.Restart(ctx); err != nil {
 				accident(err)
 			}
 		}()

@@ -138,19 +138,58 @@ type Record struct {
 }
 
 // Run injects and heals the faults of a plan. It returns when the length is over and all are healed; when
-// ctx ends, what is still injected is healed and the rest left out. now is the time of the run, note gets each fault when it
-// is over.
+// ctx ends, what is still injected is healed and the rest left out. now is the time of the run, note gets
+// each fault when it is over. A fault whose target is still being healed of another is left out: healing
+// may take longer than planned.
 func Run(ctx context.Context, length time.Duration, plan []Planned, now func() time.Duration, note func(Record)) {
 	var wg sync.WaitGroup
+	var busy targets
 	begin := now()
 	for _, p := range plan {
 		if !sleep(ctx, begin+p.At-now()) {
 			break
 		}
-		wg.Go(func() { note(p.run(ctx, now)) })
+		touched := slices.Concat(p.Targets, p.Also)
+		if !busy.take(touched) {
+			continue
+		}
+		wg.Go(func() {
+			defer busy.release(touched)
+			note(p.run(ctx, now))
+		})
 	}
 	sleep(ctx, begin+length-now())
 	wg.Wait()
+}
+
+// targets are those of faults that are not healed yet. The zero value is ready.
+type targets struct {
+	mu   sync.Mutex
+	busy map[string]bool
+}
+
+// take takes all or none.
+func (t *targets) take(names []string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if slices.ContainsFunc(names, func(n string) bool { return t.busy[n] }) {
+		return false
+	}
+	if t.busy == nil {
+		t.busy = map[string]bool{}
+	}
+	for _, n := range names {
+		t.busy[n] = true
+	}
+	return true
+}
+
+func (t *targets) release(names []string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, n := range names {
+		delete(t.busy, n)
+	}
 }
 
 // grace is the time that injecting or healing may take.

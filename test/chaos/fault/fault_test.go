@@ -77,11 +77,12 @@ func TestRun(t *testing.T) {
 		}
 	}
 	plan := []fault.Planned{
-		{Fault: &fault.Fault{Kind: "broken", Inject: step("a", errors.New("no such process")), Heal: step("A", nil)}},
-		{Fault: &fault.Fault{Kind: "long", Hold: time.Hour, Inject: func(ctx context.Context) error {
+		{Fault: &fault.Fault{Kind: "broken", Targets: []string{"n1"}, Inject: step("a", errors.New("no such process")), Heal: step("A", nil)}},
+		{Fault: &fault.Fault{Kind: "long", Targets: []string{"n2"}, Also: []string{"n2>n1"}, Hold: time.Hour, Inject: func(ctx context.Context) error {
 			defer cancel()
 			return step("b", nil)(ctx)
 		}, Heal: step("B", nil)}},
+		{Fault: &fault.Fault{Kind: "busy", Targets: []string{"n2>n1"}, Inject: step("x", nil), Heal: step("X", nil)}},
 		{Fault: &fault.Fault{Kind: "never", Inject: step("c", nil), Heal: step("C", nil)}, At: time.Hour},
 	}
 	var records []fault.Record

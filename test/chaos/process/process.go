@@ -78,6 +78,22 @@ func (p *Process) Start(ctx context.Context) error {
 	}
 }
 
+// Restart is Start as a supervisor does it: again and again while the program ends at once, as where its
+// store does not answer yet.
+func (p *Process) Restart(ctx context.Context) error {
+	for {
+		err := p.Start(ctx)
+		if err == nil || !errors.Is(err, ErrEnded) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(time.Second):
+		}
+	}
+}
+
 func (p *Process) launch() (exited chan struct{}, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
