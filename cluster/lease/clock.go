@@ -70,6 +70,7 @@ func (t Timing) pollEvery() time.Duration { return t.TTL / 8 }
 // than it was given it is seen, which every failover takes longer.
 func (t Timing) lookEvery() time.Duration { return t.TTL / 32 }
 
-// OpTimeout is how long one operation on the store is given: several fit into what is left of a lease
-// after a renewal failed.
-func (t Timing) OpTimeout() time.Duration { return t.TTL / 5 }
+// OpTimeout is how long one operation on the store is given: two fit into what is left of a lease after a
+// renewal failed, so that the second can go to another node of the store. More: a lease survives a slower
+// store; less: one that is stalled more often.
+func (t Timing) OpTimeout() time.Duration { return 3 * t.TTL / 10 }

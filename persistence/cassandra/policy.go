@@ -212,19 +212,28 @@ func (p *hostPolicy) marking(ctx context.Context, h gocql.SelectedHost) gocql.Se
 	if h == nil {
 		return nil
 	}
-	return markedHost{h, p, ctx}
+	return markedHost{h, p, ctx, p.now()}
 }
 
 type markedHost struct {
 	gocql.SelectedHost
 	policy *hostPolicy
 	ctx    context.Context
+	asked  time.Time
 }
+
+// stalledAfter is from when on a request whose deadline passed says that the node stalled, and not that
+// the caller was in a hurry. It is below the time that one operation on a lease is given: the next must
+// go to another node, or the lease is lost.
+const stalledAfter = 400 * time.Millisecond
 
 // Mark implements gocql.SelectedHost. The driver says nil also when the caller gave up waiting.
 func (h markedHost) Mark(err error) {
-	if h.ctx.Err() == nil {
+	switch gaveUp := h.ctx.Err(); {
+	case gaveUp == nil:
 		h.policy.mark(h.Info().HostID(), err)
+	case errors.Is(gaveUp, context.DeadlineExceeded) && h.policy.now().Sub(h.asked) >= stalledAfter:
+		h.policy.mark(h.Info().HostID(), gocql.ErrTimeoutNoResponse)
 	}
 	h.SelectedHost.Mark(err)
 }

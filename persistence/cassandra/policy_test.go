@@ -128,6 +128,25 @@ func TestImpatientCaller(t *testing.T) {
 	}
 }
 
+// TestDeadlineShowsAStall: an operation on a lease has a deadline far below the driver's timeout. The next
+// one must not go to the same node that let it pass.
+func TestDeadlineShowsAStall(t *testing.T) {
+	for _, c := range []struct {
+		waited time.Duration
+		want   []string
+	}{{stalledAfter - 1, []string{"a", "b"}}, {stalledAfter, []string{"b", "a"}}} {
+		p, now := testPolicy("a", "b")
+		ctx, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
+		defer cancel()
+		_, hosts := pick(p, ctx)
+		*now = now.Add(c.waited)
+		hosts[0].Mark(nil)
+		if ids, _ := pick(p, t.Context()); !slices.Equal(ids, c.want) {
+			t.Errorf("asked %q after %v", ids, c.waited)
+		}
+	}
+}
+
 func TestRemovedHostIsForgotten(t *testing.T) {
 	p, _ := testPolicy("a", "b")
 	_, hosts := pick(p, t.Context())
