@@ -5,7 +5,7 @@
 //	licenses devices downloads                    what a customer holds
 //	events state diff why try                     the past: what happened, what was so, and why
 //	verify export import archive passivate        care of what is stored
-//	node cluster customers policy bench           the service
+//	node cluster top customers policy bench           the service
 //
 // Results go to stdout, as tables or with --output json; progress and errors go to stderr. What the exit
 // codes mean is in exitCodes.
@@ -127,7 +127,7 @@ func (p *program) rootCommand() *cobra.Command {
 	add("holds", p.licensesCommand(), p.devicesCommand(), p.downloadsCommand())
 	add("past", p.eventsCommand(), p.stateCommand(), p.diffCommand(), p.whyCommand(), p.tryCommand())
 	add("care", p.verifyCommand(), p.exportCommand(), p.importCommand(), p.archiveCommand(), p.passivateCommand())
-	add("service", p.nodeCommand(), p.clusterCommand(), p.customersCommand(), p.policyCommand(), p.benchCommand(), p.versionCommand())
+	add("service", p.nodeCommand(), p.clusterCommand(), p.topCommand(), p.customersCommand(), p.policyCommand(), p.benchCommand(), p.versionCommand())
 	return root
 }
 

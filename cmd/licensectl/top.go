@@ -1,0 +1,316 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	tea "github.com/charmbracelet/bubbletea"
+	"github.com/charmbracelet/lipgloss"
+	"github.com/spf13/cobra"
+
+	"licensed/messages/licensedv1"
+	"licensed/messages/rates"
+)
+
+func (p *program) topCommand() *cobra.Command {
+	interval := time.Second
+	c := &cobra.Command{
+		Use: "top", Short: "Watch the cluster live",
+		Long: "top shows how the cluster does and goes on showing it: what is wrong, throughput, latencies, refusals and\n" +
+			"errors of the last minutes, the nodes, and what happened lately. q or Ctrl-C ends it.\n\n" +
+			"Where the output is no terminal, one picture is printed, after one interval.",
+		Example: "  licensectl top\n  licensectl top -s 10.0.0.7:8080 --interval 5s",
+		Args:    exactArgs(),
+	}
+	c.Flags().DurationVar(&interval, "interval", interval, "time between two readings")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		if interval < 100*time.Millisecond {
+			return usagef("--interval %v is less than 100ms", interval)
+		}
+		conn, err := p.dial()
+		if err != nil {
+			return err
+		}
+		return p.top(c.Context(), conn, interval)
+	}
+	return c
+}
+
+// top shows the cluster until it is told to stop.
+func (p *program) top(ctx context.Context, conn *connection, interval time.Duration) error {
+	read := func() tea.Msg {
+		ctx, cancel := p.call(ctx)
+		defer cancel()
+		res, err := unwrapped(conn.admin.GetCluster(ctx, connect.NewRequest(&licensedv1.GetClusterRequest{})))
+		return topReading{res.GetCluster(), p.now(), err}
+	}
+	m := &topModel{read: read, interval: interval, server: p.server, width: p.width()}
+	if m.width == 0 {
+		return p.topOnce(ctx, m)
+	}
+	last, err := tea.NewProgram(m, tea.WithAltScreen(), tea.WithContext(ctx), tea.WithOutput(p.stdout)).Run()
+	if ctx.Err() != nil {
+		return nil // Interrupted is how this ends.
+	}
+	if m, ok := last.(*topModel); ok && err == nil && m.status == nil {
+		return m.err // It never answered.
+	}
+	return err
+}
+
+// topOnce prints one picture.
+func (p *program) topOnce(ctx context.Context, m *topModel) error {
+	for i := range 2 {
+		if i > 0 {
+			select {
+			case <-ctx.Done():
+				return errInterrupted
+			case <-time.After(m.interval):
+			}
+		}
+		if m.Update(m.read()); m.err != nil {
+			return m.err
+		}
+	}
+	_, err := fmt.Fprint(p.stdout, m.View())
+	return err
+}
+
+// topReading is an answer of the cluster, and topTick asks for the next.
+type (
+	topReading struct {
+		status *licensedv1.ClusterStatus
+		at     time.Time
+		err    error
+	}
+	topTick struct{}
+)
+
+// keptTop is how many samples are kept: as many as the widest terminal has columns.
+const keptTop = 400
+
+// topModel is what is shown. It implements tea.Model.
+type topModel struct {
+	read     func() tea.Msg
+	interval time.Duration
+	server   string
+
+	width, height int // of the terminal; a width of 0 is no terminal
+	status        *licensedv1.ClusterStatus
+	at            time.Time
+	samples       []rates.Sample
+	err           error // of the last reading
+}
+
+// Init implements tea.Model.
+func (m *topModel) Init() tea.Cmd { return m.read }
+
+// Update implements tea.Model.
+func (m *topModel) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
+	switch msg := msg.(type) {
+	case tea.WindowSizeMsg:
+		m.width, m.height = msg.Width, msg.Height
+	case tea.KeyMsg:
+		switch msg.String() {
+		case "q", "esc", "ctrl+c":
+			return m, tea.Quit
+		}
+	case topReading:
+		m.take(msg)
+		return m, tea.Tick(m.interval, func(time.Time) tea.Msg { return topTick{} })
+	case topTick:
+		return m, m.read
+	}
+	return m, nil
+}
+
+func (m *topModel) take(r topReading) {
+	if m.err = r.err; r.err != nil {
+		return
+	}
+	if m.status != nil && r.at.After(m.at) {
+		m.samples = append(m.samples, rates.Between(m.status, r.status, r.at, r.at.Sub(m.at)))
+		if excess := len(m.samples) - keptTop; excess > 0 {
+			m.samples = append(m.samples[:0], m.samples[excess:]...)
+		}
+	}
+	m.status, m.at = r.status, r.at
+}
+
+var (
+	topBold  = lipgloss.NewStyle().Bold(true)
+	topFaint = lipgloss.NewStyle().Faint(true)
+	topGood  = lipgloss.NewStyle().Foreground(lipgloss.Color("2"))
+	topWarn  = lipgloss.NewStyle().Foreground(lipgloss.Color("3"))
+	topBad   = lipgloss.NewStyle().Bold(true).Foreground(lipgloss.Color("1"))
+)
+
+// View implements tea.Model.
+func (m *topModel) View() string {
+	if m.status == nil {
+		if m.err != nil {
+			return topBad.Render("! "+m.server+" does not say how the cluster does: "+printable(m.err.Error())) + "\n" + topFaint.Render("trying again; q ends this") + "\n"
+		}
+		return topFaint.Render("asking "+m.server+" how the cluster does…") + "\n"
+	}
+	lines := append(m.head(), "")
+	lines = append(lines, m.charts()...)
+	lines = append(lines, "")
+	lines = append(lines, m.nodes()...)
+	lines = append(lines, m.lately(len(lines))...)
+	limit := m.width
+	for i := range lines {
+		if limit > 0 && lipgloss.Width(lines[i]) > limit {
+			lines[i] = lipgloss.NewStyle().MaxWidth(limit).Render(lines[i])
+		}
+	}
+	if m.height > 0 && len(lines) > m.height {
+		lines = lines[:m.height]
+	}
+	return strings.Join(lines, "\n") + "\n"
+}
+
+// head says how it stands.
+func (m *topModel) head() []string {
+	s := m.status
+	lines := []string{topBold.Render("cluster "+printable(s.Name)) + topFaint.Render(fmt.Sprintf("  %s, as %s sees it at %s UTC",
+		count(s.Shards, "shard", "shards"), printable(s.Reporter), clock(s.AsOf)))}
+	if m.err != nil {
+		lines = append(lines, topBad.Render("! no answer since then: "+printable(m.err.Error())))
+	}
+	for _, w := range s.Warnings {
+		style := topWarn
+		if w.Level == licensedv1.WarningLevel_WARNING_LEVEL_CRITICAL {
+			style = topBad
+		}
+		lines = append(lines, style.Render("! "+printable(w.Text)))
+	}
+	if len(lines) == 1 {
+		lines = append(lines, topGood.Render("all is well"))
+	}
+	return append(lines, topFaint.Render("shards: ")+strings.Join(shardCounts(s), ", "))
+}
+
+// charts draws the last minutes.
+func (m *topModel) charts() []string {
+	var latest rates.Sample
+	if n := len(m.samples); n > 0 {
+		latest = m.samples[n-1]
+	}
+	ms := func(v *float64) string {
+		if v == nil {
+			return "-"
+		}
+		return fmt.Sprintf("%.2f ms", *v)
+	}
+	line := func(name, value string, of func(*rates.Sample) float64) string {
+		return fmt.Sprintf("%-10s %-34s %s", name, value, topGood.Render(m.spark(of)))
+	}
+	p99 := func(s *rates.Sample) float64 {
+		if s.P99 == nil {
+			return 0
+		}
+		return *s.P99
+	}
+	return []string{
+		line("commands", fmt.Sprintf("%.1f/s, queries %.1f/s", latest.Commands, latest.Queries), func(s *rates.Sample) float64 { return s.Commands }),
+		line("latency", fmt.Sprintf("p50 %s, p99 %s", ms(latest.P50), ms(latest.P99)), p99),
+		line("refused", fmt.Sprintf("%.1f/s%s", latest.Refused, worst(latest.Refusals)), func(s *rates.Sample) float64 { return s.Refused }),
+		line("errors", fmt.Sprintf("%.1f/s%s", latest.Failed, worst(latest.Errors)), func(s *rates.Sample) float64 { return s.Failed }),
+		line("memory", fmt.Sprintf("%.1f/s read, %.1f/s left", latest.Recoveries, latest.Passivations), func(s *rates.Sample) float64 { return s.Recoveries }),
+	}
+}
+
+// worst names what there is most of.
+func worst(by map[string]float64) string {
+	name := ""
+	for n, v := range by {
+		if name == "" || v > by[name] || v == by[name] && n < name {
+			name = n
+		}
+	}
+	if name == "" {
+		return ""
+	}
+	return ", most by " + name
+}
+
+var sparks = []rune("▁▂▃▄▅▆▇█")
+
+// spark draws samples, the newest to the right, in what is left of the line.
+func (m *topModel) spark(of func(*rates.Sample) float64) string {
+	width := 60
+	if m.width > 0 {
+		width = max(0, m.width-46)
+	}
+	samples := m.samples[max(0, len(m.samples)-width):]
+	most := 0.0
+	for i := range samples {
+		most = max(most, of(&samples[i]))
+	}
+	var b strings.Builder
+	for i := range samples {
+		level := 0
+		if most > 0 {
+			level = int(of(&samples[i]) / most * float64(len(sparks)-1))
+		}
+		b.WriteRune(sparks[level])
+	}
+	return b.String()
+}
+
+// nodes lists who is there.
+func (m *topModel) nodes() []string {
+	var b strings.Builder
+	t := newTable(&b, 0, "NODE", "ROLES", "STATE", ">LEASE", ">SHARDS", ">MOVING", ">CUSTOMERS", ">COMMANDS/S", ">WAITING", ">CORES", ">MEMORY", "VERSION")
+	for _, n := range m.status.Nodes {
+		t.few(m.node(n)...)
+	}
+	if t.flush() != nil || len(m.status.Nodes) == 0 {
+		return []string{topFaint.Render("no nodes are known")}
+	}
+	lines := strings.Split(strings.TrimRight(b.String(), "\n"), "\n")
+	lines[0] = topFaint.Render(lines[0])
+	for i, n := range m.status.Nodes {
+		switch n.State {
+		case licensedv1.NodeState_NODE_STATE_READY, licensedv1.NodeState_NODE_STATE_LEFT:
+		case licensedv1.NodeState_NODE_STATE_STARTING, licensedv1.NodeState_NODE_STATE_DRAINING:
+			lines[i+1] = topWarn.Render(lines[i+1])
+		default:
+			lines[i+1] = topBad.Render(lines[i+1])
+		}
+	}
+	return lines
+}
+
+func (m *topModel) node(n *licensedv1.NodeStatus) []string {
+	row := nodeRow(n)
+	commands, cores := row[9], "-"
+	if k := len(m.samples); k > 0 {
+		if s, ok := m.samples[k-1].Nodes[rates.Key(n)]; ok {
+			commands, cores = fmt.Sprintf("%.1f", s.Commands), fmt.Sprintf("%.2f", s.Cores)
+		}
+	}
+	return []string{
+		n.Name, row[1], row[2], row[5], row[6], row[7], row[8], commands, fmt.Sprint(n.RequestsWaiting), cores, size(n.MemoryBytes), n.Version,
+	}
+}
+
+// lately lists what happened, as far as there is room.
+func (m *topModel) lately(used int) []string {
+	room := shownHappenings
+	if m.height > 0 {
+		room = min(room, m.height-used-2)
+	}
+	if room <= 0 || len(m.status.Happenings) == 0 {
+		return nil
+	}
+	lines := []string{"", topFaint.Render("lately, at " + printable(m.status.Reporter))}
+	for _, h := range m.status.Happenings[:min(room, len(m.status.Happenings))] {
+		lines = append(lines, "  "+clock(h.At)+"  "+printable(h.Text))
+	}
+	return lines
+}

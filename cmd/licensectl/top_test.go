@@ -1,0 +1,116 @@
+package main
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	tea "github.com/charmbracelet/bubbletea"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"licensed/messages/licensedv1"
+)
+
+// busy is a cluster of two after some seconds of work.
+func busy(seconds uint64) *licensedv1.ClusterStatus {
+	at := time.Date(2026, 3, 1, 20, 0, int(seconds), 0, time.UTC)
+	node := func(name string, commands uint64) *licensedv1.NodeStatus {
+		return &licensedv1.NodeStatus{
+			Name: name, Incarnation: name + "-1", Version: "v1.2.0", State: licensedv1.NodeState_NODE_STATE_READY,
+			Roles: []licensedv1.NodeRole{licensedv1.NodeRole_NODE_ROLE_NODE}, ShardsOpen: 32, ResidentCustomers: 1200, MemoryBytes: 64 << 20,
+			Lease: &licensedv1.LeaseStatus{Remaining: durationpb.New(2500 * time.Millisecond)}, CpuTime: durationpb.New(time.Duration(seconds) * 400 * time.Millisecond),
+			Activity: &licensedv1.NodeActivity{
+				Commands: commands * seconds, Queries: 10 * seconds, LatencyBoundsSeconds: []float64{.001, .01},
+				LatencyCounts: []uint64{commands * seconds, 0, 0},
+				Refusals:      []*licensedv1.RuleCount{{Rule: licensedv1.Rule_RULE_DEVICE_LIMIT, Count: 3 * seconds}},
+			},
+		}
+	}
+	s := &licensedv1.ClusterStatus{
+		Name: "production", Reporter: "g1", Shards: 64, AsOf: timestamppb.New(at), Nodes: []*licensedv1.NodeStatus{node("n1", 100), node("n2", 50)},
+		Happenings: []*licensedv1.Happening{{At: timestamppb.New(at.Add(-time.Hour)), Text: "n2 joined"}},
+	}
+	for id := range s.Shards {
+		s.ShardMap = append(s.ShardMap, &licensedv1.ShardStatus{Id: id, Epoch: 2, Owner: "n1-1", State: licensedv1.ShardState_SHARD_STATE_OPEN})
+	}
+	return s
+}
+
+// watching returns a model that took some readings, a second apart.
+func watching(width, height, readings int) *topModel {
+	m := &topModel{read: func() tea.Msg { return nil }, interval: time.Second, server: "127.0.0.1:8080"}
+	m.Update(tea.WindowSizeMsg{Width: width, Height: height})
+	for i := range readings {
+		s := busy(uint64(i))
+		m.Update(topReading{s, s.AsOf.AsTime(), nil})
+	}
+	return m
+}
+
+// TestTop shows what is so, and what changes.
+func TestTop(t *testing.T) {
+	m := watching(140, 30, 4)
+	view := m.View()
+	for _, want := range []string{
+		"cluster production", "64 shards, as g1 sees it at 2026-03-01 20:00:03 UTC", "all is well",
+		"150.0/s, queries 20.0/s", "p50 0.50 ms, p99 0.99 ms", "6.0/s, most by device limit", "0.40", "64.0 MiB", "n2 joined", "███",
+	} {
+		if !strings.Contains(view, want) {
+			t.Errorf("no %q in\n%s", want, view)
+		}
+	}
+	s := busy(4)
+	s.Nodes[1].State = licensedv1.NodeState_NODE_STATE_DEAD
+	s.Warnings = []*licensedv1.ClusterWarning{{Level: licensedv1.WarningLevel_WARNING_LEVEL_CRITICAL, Text: "n2 is\x1b[31m dead"}}
+	m.Update(topReading{s, s.AsOf.AsTime(), nil})
+	if view = m.View(); strings.Contains(view, "all is well") || !strings.Contains(view, "! n2 is\uFFFD[31m dead") || !strings.Contains(view, "dead") {
+		t.Errorf("%s", view)
+	}
+	m.Update(topReading{at: time.Now(), err: errors.New("connection refused")})
+	if view = m.View(); !strings.Contains(view, "! no answer since then: connection refused") || !strings.Contains(view, "n1") {
+		t.Errorf("%s", view)
+	}
+}
+
+// TestTopFits keeps to the terminal, whatever its size.
+func TestTopFits(t *testing.T) {
+	for _, size := range [][2]int{{140, 30}, {80, 24}, {40, 10}, {20, 5}, {1, 1}} {
+		lines := strings.Split(strings.TrimSuffix(watching(size[0], size[1], 500).View(), "\n"), "\n")
+		if len(lines) > size[1] {
+			t.Errorf("%d lines on %v", len(lines), size)
+		}
+		for _, line := range lines {
+			if w := textWidth(line); w > size[0] {
+				t.Errorf("%d columns on %v: %q", w, size, line)
+			}
+		}
+	}
+}
+
+// TestTopBegins shows that it asks, and that nobody answers.
+func TestTopBegins(t *testing.T) {
+	m := watching(80, 24, 0)
+	if v := m.View(); !strings.Contains(v, "asking 127.0.0.1:8080") {
+		t.Errorf("%s", v)
+	}
+	m.Update(topReading{err: errors.New("no route")})
+	if v := m.View(); !strings.Contains(v, "does not say how the cluster does: no route") {
+		t.Errorf("%s", v)
+	}
+	if _, c := m.Update(tea.KeyMsg{Type: tea.KeyRunes, Runes: []rune{'q'}}); c == nil || c() != tea.Quit() {
+		t.Error("q does not end it")
+	}
+	if _, c := m.Update(topTick{}); c == nil {
+		t.Error("it does not ask again")
+	}
+}
+
+// TestTopOnce prints one picture of a real node where there is no terminal.
+func TestTopOnce(t *testing.T) {
+	out := newSession(t).run("licensectl top --interval 100ms")
+	if strings.Contains(out, "exit") || !strings.Contains(out, "all is well") || !strings.Contains(out, "shards: ") || strings.Contains(out, "\x1b[?") {
+		t.Errorf("%s", out)
+	}
+}
