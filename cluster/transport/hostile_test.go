@@ -319,7 +319,7 @@ func TestLyingPeer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, c := range map[string]struct {
+	liars := map[string]struct {
 		say  func(stream, *remote.RemoteMessage) error
 		want error
 	}{
@@ -332,22 +332,19 @@ func TestLyingPeer(t *testing.T) {
 		"garbage":         {answer(func(b *remote.MessageBatch) { b.Envelopes[0].MessageData = []byte{0xff} }), ErrInternal},
 		"type":            {answer(func(b *remote.MessageBatch) { b.TypeNames[0] = "x" }), ErrInternal},
 		"type index":      {answer(func(b *remote.MessageBatch) { b.Envelopes[0].TypeId = -5 }), ErrInternal},
-		"hangs up":        {answer(func(b *remote.MessageBatch) { b.Envelopes = nil }), actors.ErrUnknownOutcome},
+		"no answer":       {answer(func(b *remote.MessageBatch) { b.Envelopes = nil }), actors.ErrUnknownOutcome},
 		"another's":       {answer(func(b *remote.MessageBatch) { b.Envelopes[0].TargetRequestId += 9 }), actors.ErrUnknownOutcome},
 		"not understood ": {answer(func(b *remote.MessageBatch) { b.Envelopes[0].MessageData = []byte{8, 14} }), ErrNotSupported},
-	} {
-		a := start(t, func(c *Config) { c.DialTimeout, c.Silence = 200*time.Millisecond, 100*time.Millisecond })
-		say := c.say
-		if name == "hangs up" {
-			say = func(s stream, m *remote.RemoteMessage) error {
-				if m.GetConnectRequest() != nil {
-					return s.Send(greeting)
-				}
-				return io.ErrUnexpectedEOF
+		"breaks off": {func(s stream, m *remote.RemoteMessage) error {
+			if m.GetConnectRequest() != nil {
+				return s.Send(greeting)
 			}
-		}
-		_, err := a.execute(within(t, 500*time.Millisecond), startLiar(t, say), "x")
-		if !errors.Is(err, c.want) {
+			return io.ErrUnexpectedEOF
+		}, actors.ErrUnknownOutcome},
+	}
+	a := start(t, func(c *Config) { c.DialTimeout, c.Silence = time.Second, 400*time.Millisecond })
+	for name, c := range liars {
+		if _, err := a.execute(within(t, 2*time.Second), startLiar(t, c.say), "x"); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -25,6 +25,10 @@ const receiveMethod = "/remote.Remoting/Receive"
 // handshakeTimeout is how long one who connects may take to say something.
 const handshakeTimeout = 5 * time.Second
 
+// signEvery is how often who asked hears that this process lives while it owes answers. To be asked for it is
+// not enough: the question may wait behind many requests.
+const signEvery = 500 * time.Millisecond
+
 // maxTogether is how many answers travel in one message.
 const maxTogether = 128
 
@@ -40,6 +44,7 @@ type session struct {
 	greeted chan struct{}             // closed when something was heard
 	out     chan outgoing
 	working atomic.Int64 // requests whose answers were not written
+	heard   atomic.Bool  // something, since the last sign of life
 }
 
 // outgoing is an answer to a request, or a message as it is.
@@ -158,11 +163,10 @@ func (s *session) pump() {
 		if first {
 			close(s.greeted)
 		}
+		s.heard.Store(true)
 		switch t := m.GetMessageType().(type) {
 		case *remote.RemoteMessage_ConnectRequest:
-			s.post(outgoing{message: &remote.RemoteMessage{MessageType: &remote.RemoteMessage_ConnectResponse{
-				ConnectResponse: &remote.ConnectResponse{MemberId: s.transport.system.ID},
-			}}})
+			s.post(outgoing{message: s.greeting()})
 		case *remote.RemoteMessage_MessageBatch:
 			b, err := s.admit(t.MessageBatch)
 			if err != nil {
@@ -181,6 +185,13 @@ func (s *session) pump() {
 			s.transport.config.Observer.Rejected("unknown message")
 		}
 	}
+}
+
+// greeting is the answer to a greeting, and a sign of life.
+func (s *session) greeting() *remote.RemoteMessage {
+	return &remote.RemoteMessage{MessageType: &remote.RemoteMessage_ConnectResponse{
+		ConnectResponse: &remote.ConnectResponse{MemberId: s.transport.system.ID},
+	}}
 }
 
 // Reasons to end a session.
@@ -257,12 +268,19 @@ func (s *session) post(o outgoing) {
 
 // write sends what is in the queue until the session ends.
 func (s *session) write() {
+	sign := time.NewTicker(signEvery)
+	defer sign.Stop()
 	var next *outgoing
 	for {
 		if next == nil {
 			select {
 			case o := <-s.out:
 				next = &o
+			case <-sign.C:
+				if heard := s.heard.Swap(false); !heard && s.working.Load() == 0 {
+					continue
+				}
+				next = &outgoing{message: s.greeting()}
 			case <-s.ctx.Done():
 				return
 			}

@@ -70,6 +70,10 @@ func Start(c Config) (*Transport, error) {
 	config := protocluster.Configure(c.Cluster, provider, &lookup{t}, remote.Configure(host, port, options...))
 	// Its gossip and its heartbeats would block members by id for ever: they never have their turn.
 	config.GossipInterval, config.HeartbeatExpiration = never, never
+	// Kinds are built right before the remote starts.
+	calm := protocluster.NewKind(frontName, actor.PropsFromFunc(t.receive))
+	calm.WithMemberStrategy(func(*protocluster.Cluster) protocluster.MemberStrategy { theGRPCLog.awaitCalm(); return nil })
+	config.Kinds[frontName] = calm
 	t.cluster = protocluster.New(t.system, config)
 	if err := t.startMember(provider, log.starting); err != nil {
 		t.cancel()
@@ -92,7 +96,6 @@ func (t *Transport) startMember(p *provider, log *atomic.Bool) error {
 	failed := make(chan error, 1)
 	oneStart.Lock()
 	defer oneStart.Unlock()
-	theGRPCLog.awaitCalm()
 	log.Store(true)
 	go func() {
 		defer func() {

@@ -320,6 +320,26 @@ func TestLimits(t *testing.T) {
 	waiting.Wait()
 }
 
+// TestLargeRequests: as many of the largest as one likes, at once.
+func TestLargeRequests(t *testing.T) {
+	large := func(c *Config) { c.MaxMessageBytes = 1 << 20 }
+	a, b := start(t, large), start(t, large)
+	b.handler.query = func(_ context.Context, _ string, q any) (actors.Answer, error) { return actors.Answer{Value: q}, nil }
+	question := strings.Repeat("x", 1<<20-100)
+	var asking sync.WaitGroup
+	for range 100 {
+		asking.Go(func() {
+			if got, err := a.Query(t.Context(), b.Address(), "Kind", "id", question); err != nil || got.Value != question {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+	asking.Wait()
+	if n := a.journal.count("disconnected"); n != 0 {
+		t.Errorf("%d connections broke", n)
+	}
+}
+
 // TestStalledPeer: requests to a peer that does not read wait in a bounded queue and fail by what is known.
 func TestStalledPeer(t *testing.T) {
 	a := start(t, func(c *Config) { c.MaxInFlight = 64; c.Silence = 300 * time.Millisecond })

@@ -167,6 +167,21 @@ var rules = []rule{
 		deny: []string{"github.com/asynkron/protoactor-go/..."},
 	},
 	{
+		name: "protoactor's remote has one home",
+		why:  "what strangers and dead peers can do to it is kept in check there (docs/transport.md)",
+		from: everything, except: []string{"licensed/cluster/transport", "licensed/test/bench"}, tests: true,
+		deny: []string{"github.com/asynkron/protoactor-go/remote/...", "github.com/asynkron/protoactor-go/cluster/..."},
+	},
+	{
+		name: "unsafe parts of protoactor have none",
+		why:  "they lose errors and messages, or own an aggregate twice (docs/transport.md)",
+		from: everything, tests: true,
+		deny: []string{
+			"github.com/asynkron/protoactor-go/persistence/...", "github.com/asynkron/protoactor-go/plugin/...",
+			"github.com/asynkron/protoactor-go/cluster/identitylookup/...", "github.com/asynkron/protoactor-go/cluster/clusterproviders/...",
+		},
+	},
+	{
 		name: "gossip has one home", why: "it is a hint for speed, and nobody else may take it for the truth about ownership",
 		from: everything, except: []string{"licensed/cluster/..."}, tests: true,
 		deny: []string{"github.com/hashicorp/memberlist/..."},
