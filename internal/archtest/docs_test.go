@@ -88,3 +88,23 @@ func read(t *testing.T, name string) string {
 	}
 	return string(b)
 }
+
+var alert = regexp.MustCompile(`(?m)^ *- alert: (\w+)$`)
+
+// TestAlertsHaveRunbook demands an entry in the runbook for every alert, and none for others.
+func TestAlertsHaveRunbook(t *testing.T) {
+	root := filepath.Join("..", "..")
+	rules, doc := read(t, filepath.Join(root, "deploy", "prometheus", "alerts.yml")), read(t, filepath.Join(root, "docs", "operations.md"))
+	alerts := alert.FindAllStringSubmatch(rules, -1)
+	if len(alerts) == 0 {
+		t.Error("no alerts found")
+	}
+	for _, a := range alerts {
+		if !strings.Contains(doc, "\n### "+a[1]+"\n") {
+			t.Errorf("docs/operations.md has no entry for the alert %s", a[1])
+		}
+	}
+	if n := strings.Count(doc, "\n### Licensed"); n != len(alerts) {
+		t.Errorf("docs/operations.md has %d entries for %d alerts", n, len(alerts))
+	}
+}
