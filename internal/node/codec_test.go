@@ -80,12 +80,16 @@ func TestCodec(t *testing.T) {
 
 // TestImportedErrors: what an import came to is the same error on the other side.
 func TestImportedErrors(t *testing.T) {
-	for _, is := range []error{actors.ErrNotContinued, actors.ErrNoHistory} {
-		for _, i := range []imported{{NotContinued: "the history ends at 4"}, {NoHistory: "a command is torn"}} {
-			matches := (is == actors.ErrNotContinued) == (i.NotContinued != "")
-			if err := i.err(); errors.Is(err, is) != matches || err.Error() != i.NotContinued+i.NoHistory {
-				t.Errorf("%+v: %v", i, err)
-			}
+	for _, test := range []struct {
+		imported
+		is, isNot error
+	}{
+		{imported{NotContinued: "the history ends at 4"}, actors.ErrNotContinued, actors.ErrNoHistory},
+		{imported{NoHistory: "a command is torn"}, actors.ErrNoHistory, actors.ErrNotContinued},
+	} {
+		err := test.err()
+		if !errors.Is(err, test.is) || errors.Is(err, test.isNot) || err.Error() != test.NotContinued+test.NoHistory {
+			t.Errorf("%+v: %v", test.imported, err)
 		}
 	}
 	if err := (&imported{}).err(); err != nil {
