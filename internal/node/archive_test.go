@@ -147,6 +147,31 @@ func TestArchiveTier(t *testing.T) {
 			t.Errorf("metrics lack %s", name)
 		}
 	}
+	// The stub is closed now; nothing is left in the archive that nobody names.
+	passivate(t, n)
+	req := &licensedv1.ArchiveCustomerRequest{CustomerId: "Bayley", All: true}
+	if _, err := admin(n).ArchiveCustomer(t.Context(), connect.NewRequest(req)); err != nil {
+		t.Error(err)
+	}
+	until(func() bool { return len(findings(t, n)) == 0 }) // an archiver at work is a finding, too
+}
+
+// findings examines Bayley.
+func findings(t *testing.T, n *node.Node) []*licensedv1.Finding {
+	t.Helper()
+	stream, err := admin(n).VerifyCustomer(t.Context(), connect.NewRequest(&licensedv1.VerifyCustomerRequest{CustomerId: "Bayley"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	var report *licensedv1.CustomerReport
+	for stream.Receive() {
+		report = stream.Msg().Report
+	}
+	if err := stream.Err(); err != nil || report == nil {
+		t.Fatalf("%v, %v", report, err)
+	}
+	return report.Findings
 }
 
 // TestArchiveOnDemand archives what is closed, though it is little.

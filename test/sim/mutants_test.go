@@ -180,9 +180,7 @@ func plant(t *testing.T, mutants []mutant, pkg, test string) {
 			if pkg == simulation {
 				cmd.Args = append(cmd.Args, "-seeds=6000")
 			}
-			began := time.Now()
 			out, err := cmd.CombinedOutput()
-			took := time.Since(began)
 			var exit *exec.ExitError
 			if !errors.As(err, &exit) {
 				t.Fatalf("%s did not notice (%v):\n%s", test, err, out)
@@ -191,7 +189,7 @@ func plant(t *testing.T, mutants []mutant, pkg, test string) {
 				t.Fatalf("failed for another reason: %v\n%s", err, out)
 			}
 			t.Logf("%s", firstFailure(string(out)))
-			caught(m, string(out), took)
+			caught(m, string(out), cmd.ProcessState.UserTime()+cmd.ProcessState.SystemTime())
 		})
 	}
 }
@@ -202,7 +200,7 @@ var (
 )
 
 // table has a row for each mutant that was caught: of which rule, which test caught it, at which seed,
-// how fast.
+// in how much processor time.
 var table = struct {
 	sync.Mutex
 	rows map[string]string // by name
@@ -225,19 +223,21 @@ func caught(m mutant, out string, took time.Duration) {
 	table.rows[m.name] = fmt.Sprintf("| %s | %s | %s | %s | %s |", rule, m.name, failedTest.FindStringSubmatch(out)[1], seed, after)
 }
 
-// writeTable brings the rows of a document up to date, and adds those that are new at the end of the table.
+// writeTable brings the rows of a document up to date, and adds those that are new behind the others of their
+// rule.
 func writeTable(file string) error {
 	b, err := os.ReadFile(file)
 	if err != nil {
 		return err
 	}
 	lines, end := strings.Split(string(b), "\n"), -1
+	last := map[string]int{} // row of each rule
 	for i, line := range lines {
 		cells := strings.Split(line, " | ")
 		if len(cells) != 5 || !strings.HasSuffix(line, " |") || cells[1] == "planted bug" {
 			continue
 		}
-		end = i
+		end, last[cells[0]] = i, i
 		if row, ok := table.rows[cells[1]]; ok {
 			lines[i] = row
 			delete(table.rows, cells[1])
@@ -246,7 +246,18 @@ func writeTable(file string) error {
 	if end < 0 {
 		return fmt.Errorf("%s has no table of planted bugs", file)
 	}
-	lines = slices.Insert(lines, end+1, slices.Sorted(maps.Values(table.rows))...)
+	news := map[int][]string{}
+	for _, row := range slices.Sorted(maps.Values(table.rows)) {
+		at, ok := last[strings.Split(row, " | ")[0]]
+		if !ok {
+			at = end
+		}
+		news[at] = append(news[at], row)
+	}
+	for at := end; len(news) > 0; at-- {
+		lines = slices.Insert(lines, at+1, news[at]...)
+		delete(news, at)
+	}
 	return os.WriteFile(file, []byte(strings.Join(lines, "\n")), 0o644)
 }
 
