@@ -39,16 +39,17 @@ func (k Kind) Query() bool { return k == ListLicenses || k == ListDevices || k =
 // Outcome of a request.
 type Outcome string
 
+// The outcomes.
 const (
-	// Unknown: the command may have been executed or not, now or later. A question was not answered.
+	// Unknown means that the command may have been executed or not, now or later; a question was not answered.
 	Unknown Outcome = ""
-	// Accepted: executed, or answered.
+	// Accepted means executed, or answered.
 	Accepted Outcome = "accepted"
 	// Refused by a rule of the policy, and recorded so.
 	Refused Outcome = "refused"
-	// NotExecuted: the service promises that this attempt left no trace.
+	// NotExecuted means that the service promises that this attempt left no trace.
 	NotExecuted Outcome = "not_executed"
-	// Broken: the service reported a defect of its own, or answered what makes no sense.
+	// Broken means that the service reported a defect of its own, or answered what makes no sense.
 	Broken Outcome = "broken"
 )
 

@@ -181,12 +181,12 @@ func openTUN(name string, a netip.Addr) (*os.File, error) {
 }
 
 // up switches a device on, with an address if there is one.
-func up(name string, a netip.Addr) error {
+func up(name string, a netip.Addr) (err error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
+	defer func() { err = errors.Join(err, unix.Close(fd)) }()
 	if a.IsValid() {
 		mask := netip.AddrFrom4([4]byte{0xff, 0xff, 0xff, 0})
 		for _, set := range []struct {

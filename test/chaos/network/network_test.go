@@ -47,8 +47,12 @@ func TestLinks(t *testing.T) {
 	if err := p.Start(cmd); err != nil {
 		t.Fatal(err)
 	}
-	defer cmd.Wait()
-	defer cmd.Process.Kill()
+	t.Cleanup(func() {
+		if err := cmd.Process.Kill(); err != nil {
+			t.Error(err)
+		}
+		_ = cmd.Wait() // It was killed.
+	})
 	var c net.Conn
 	for {
 		if c, err = net.DialTimeout("tcp", p.Address()+":7777", time.Second); err == nil {
