@@ -10,6 +10,7 @@ import (
 	"github.com/gocql/gocql"
 
 	"licensed/persistence"
+	"licensed/persistence/internal/spare"
 )
 
 // write is one partition's rows on their way. It is owned by whoever sends it.
@@ -23,6 +24,9 @@ type write struct {
 	done      func(error)
 	ended     func() // after done
 }
+
+// spareSenders is how many goroutines are kept for requests.
+const spareSenders = 64
 
 // cellBytes is what Cassandra counts for each value beside its bytes: timestamps and the like.
 const cellBytes = 20
@@ -54,6 +58,7 @@ type groups struct {
 	maxSending    int
 	timeout       time.Duration // how long a write waits before it is not sent any more
 	requests      atomic.Uint64 // sent
+	senders       *spare.Goroutines
 
 	mu    sync.RWMutex
 	lanes map[uint64]*lane // by replicaSet
@@ -63,7 +68,7 @@ func newGroups(s *Store, found *findings) *groups {
 	g := &groups{
 		execute: s.execute, finish: s.finish, replicaSet: s.session.policy.replicaSet,
 		maxPartitions: s.opts.GroupPartitions, maxBytes: s.opts.GroupBytes, maxSending: s.opts.BatchesInFlight,
-		timeout: s.opts.Timeout, lanes: make(map[uint64]*lane),
+		timeout: s.opts.Timeout, lanes: make(map[uint64]*lane), senders: spare.New(spareSenders),
 	}
 	if g.maxPartitions == 0 {
 		g.maxPartitions = found.batchPartitions
@@ -113,7 +118,7 @@ func (l *lane) submit(w *write) {
 	}
 	l.sending++
 	l.mu.Unlock()
-	go l.send([]*write{w})
+	l.groups.senders.Run(func() { l.send([]*write{w}) })
 }
 
 // send sends a group, then what waits, until nothing does.

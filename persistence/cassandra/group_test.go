@@ -12,6 +12,7 @@ import (
 	"github.com/gocql/gocql"
 
 	"licensed/persistence"
+	"licensed/persistence/internal/spare"
 )
 
 // fakeCassandra executes groups when the test says so.
@@ -29,6 +30,7 @@ func newFakeCassandra(maxSending, maxPartitions, maxBytes int) *fakeCassandra {
 		sent: make(chan []*write, 1000), answer: make(chan error), outcomes: make(map[string]error),
 	}
 	f.groups = &groups{
+		senders:    spare.New(1),
 		maxSending: maxSending, maxPartitions: maxPartitions, maxBytes: maxBytes, timeout: time.Hour,
 		lanes:      make(map[uint64]*lane),
 		replicaSet: func(key []byte) uint64 { return uint64(key[0]) },

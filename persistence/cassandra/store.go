@@ -41,6 +41,15 @@ func open(ctx context.Context, o Options) (*Store, error) {
 	return s, nil
 }
 
+// Close waits for what is under way, at most about two timeouts, and closes the connections.
+func (s *Store) Close() error {
+	err := s.keyspace.Close()
+	if err == nil { // else it was closed before
+		s.groups.senders.Close()
+	}
+	return err
+}
+
 // Stats are counters since Open.
 type Stats struct {
 	// Requests sent for Writes, which had Rows: writes per request tell how well grouping works.

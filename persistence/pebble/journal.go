@@ -331,7 +331,7 @@ func elsewhere[T any](ctx context.Context, s *Store, f func() (T, error)) func()
 	}
 	return func() (zero T, err error) {
 		results := make(chan result, 1)
-		s.readers.run(func() {
+		s.readers.Run(func() {
 			v, err := f()
 			results <- result{v, err}
 		})

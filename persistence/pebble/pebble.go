@@ -17,6 +17,7 @@ import (
 
 	"licensed/persistence"
 	"licensed/persistence/internal/ownership"
+	"licensed/persistence/internal/spare"
 )
 
 // ErrFormat says that a directory holds something else than a store, or a store of a format that this
@@ -60,6 +61,9 @@ const (
 
 	memTables = 3
 
+	// spareReaders is how many goroutines are kept for reads.
+	spareReaders = 128
+
 	// slowDisk is how long an operation may take without a warning.
 	slowDisk = 5 * time.Second
 )
@@ -98,7 +102,7 @@ type Store struct {
 	syncing chan *group
 	// workers are those two, reads are the reads under way.
 	workers, reads sync.WaitGroup
-	readers        *readers
+	readers        *spare.Goroutines
 
 	mu sync.Mutex
 	// work tells the committer that pending or err changed.
@@ -149,7 +153,7 @@ func openStore(dir string, o Options) (*Store, error) {
 			return nil, err
 		}
 	}
-	s := &Store{dir: dir, opts: o, stopped: make(chan struct{}), syncing: make(chan *group, maxFlying), readers: newReaders()}
+	s := &Store{dir: dir, opts: o, stopped: make(chan struct{}), syncing: make(chan *group, maxFlying), readers: spare.New(spareReaders)}
 	s.work = sync.NewCond(&s.mu)
 	disk, watcher := s.disk()
 	s.watcher = watcher
@@ -323,7 +327,7 @@ func (s *Store) Close() error {
 	err := s.guard(func() error {
 		s.workers.Wait()
 		s.reads.Wait()
-		s.readers.close()
+		s.readers.Close()
 		if s.isFailed() {
 			return s.refusal()
 		}
