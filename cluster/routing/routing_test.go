@@ -470,3 +470,21 @@ func TestConfig(t *testing.T) {
 		t.Error("a router of nothing")
 	}
 }
+
+// BenchmarkLocal is what the router adds to a request that stays in the process.
+func BenchmarkLocal(b *testing.B) {
+	c := DefaultConfig()
+	c.Name, c.Kind, c.Shards, c.Transport, c.Node = "local", "Kind", 512, &network{}, &local{holds: true}
+	r, err := New(c)
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(b.Context(), time.Hour)
+	defer cancel()
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := r.Execute(ctx, "id", actors.Command{ID: "1"}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -33,7 +33,8 @@ func FuzzRequest(f *testing.F) {
 		if proto.Unmarshal(data, b) != nil {
 			return
 		}
-		s := &session{transport: a.Transport, pid: &actor.PID{Id: "session"}, out: make(chan outgoing, 1000), cancel: func(error) {}}
+		s := &session{transport: a.Transport, pid: &actor.PID{Id: "session"}, cancel: func(error) {}}
+		s.out = outbox{ready: make(chan struct{}, 1), most: 100_000}
 		admitted, err := s.admit(b)
 		if err != nil {
 			return

@@ -42,16 +42,9 @@ type session struct {
 
 	in      chan *remote.MessageBatch // checked
 	greeted chan struct{}             // closed when something was heard
-	out     chan outgoing
+	out     outbox
 	working atomic.Int64 // requests whose answers were not written
 	heard   atomic.Bool  // something, since the last sign of life
-}
-
-// outgoing is an answer to a request, or a message as it is.
-type outgoing struct {
-	id       uint32
-	response *clusterv1.Response
-	message  *remote.RemoteMessage
 }
 
 // refuseUnary is the interceptor of methods that are not streams: all of protoactor's panic.
@@ -88,7 +81,7 @@ func (t *Transport) accept(srv any, stream grpc.ServerStream, info *grpc.StreamS
 func (t *Transport) newSession(stream grpc.ServerStream) (*session, error) {
 	s := &session{
 		ServerStream: stream, transport: t, in: make(chan *remote.MessageBatch), greeted: make(chan struct{}),
-		out: make(chan outgoing, t.config.MaxInFlight+maxTogether),
+		out: outbox{ready: make(chan struct{}, 1), most: t.config.MaxInFlight + maxTogether},
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -122,14 +115,7 @@ func (t *Transport) session(id string) *session {
 // RecvMsg implements grpc.ServerStream for protoactor's reader. It returns io.EOF when the session is to
 // end: after an error the reader would do without goodbye what it then does in order.
 func (s *session) RecvMsg(m any) error {
-	late := time.NewTimer(handshakeTimeout)
-	defer late.Stop()
-	select {
-	case <-s.greeted:
-	case <-s.ctx.Done():
-		return io.EOF
-	case <-late.C:
-		s.reject("no greeting")
+	if !s.awaitGreeting() {
 		return io.EOF
 	}
 	select {
@@ -142,6 +128,26 @@ func (s *session) RecvMsg(m any) error {
 		return nil
 	case <-s.ctx.Done():
 		return io.EOF
+	}
+}
+
+// awaitGreeting returns true when the peer has said something, and false if the session is over.
+func (s *session) awaitGreeting() bool {
+	select {
+	case <-s.greeted:
+		return true
+	default:
+	}
+	late := time.NewTimer(handshakeTimeout)
+	defer late.Stop()
+	select {
+	case <-s.greeted:
+		return true
+	case <-s.ctx.Done():
+		return false
+	case <-late.C:
+		s.reject("no greeting")
+		return false
 	}
 }
 
@@ -258,9 +264,7 @@ func (s *session) SendMsg(m any) error {
 // post puts something in the queue to the peer. There is room for an answer to each request that is
 // admitted; a peer that asks for more and does not read is not kept.
 func (s *session) post(o outgoing) {
-	select {
-	case s.out <- o:
-	default:
+	if !s.out.put(o) {
 		s.reject("answers are not read")
 		hangUp(s.ServerStream.Context())
 	}
@@ -270,57 +274,42 @@ func (s *session) post(o outgoing) {
 func (s *session) write() {
 	sign := time.NewTicker(signEvery)
 	defer sign.Stop()
-	var next *outgoing
 	for {
-		if next == nil {
-			select {
-			case o := <-s.out:
-				next = &o
-			case <-sign.C:
-				if heard := s.heard.Swap(false); !heard && s.working.Load() == 0 {
-					continue
-				}
-				next = &outgoing{message: s.greeting()}
-			case <-s.ctx.Done():
-				return
+		select {
+		case <-s.out.ready:
+		case <-sign.C:
+			if heard := s.heard.Swap(false); heard || s.working.Load() > 0 {
+				s.post(outgoing{message: s.greeting()})
 			}
-		}
-		message := next.message
-		if message == nil {
-			message, next = s.together(*next)
-		} else {
-			next = nil
-		}
-		if err := s.ServerStream.SendMsg(message); err != nil {
-			s.cancel(nil)
+			continue
+		case <-s.ctx.Done():
 			return
 		}
-		s.working.Add(-int64(len(message.GetMessageBatch().GetEnvelopes())))
+		for left := s.out.take(); len(left) > 0; {
+			var m *remote.RemoteMessage
+			m, left = s.together(left)
+			if err := s.ServerStream.SendMsg(m); err != nil {
+				s.cancel(nil)
+				return
+			}
+			s.working.Add(-int64(len(m.GetMessageBatch().GetEnvelopes())))
+		}
 	}
 }
 
-// together returns a message with an answer and those that wait behind it, and what comes after.
-func (s *session) together(first outgoing) (*remote.RemoteMessage, *outgoing) {
+// together returns the first of what is to be sent as a message, with the answers that follow it if it is
+// one, and what is left.
+func (s *session) together(all []outgoing) (*remote.RemoteMessage, []outgoing) {
+	if m := all[0].message; m != nil {
+		return m, all[1:]
+	}
 	b := &remote.MessageBatch{TypeNames: []string{responseType}, Targets: []*actor.PID{{Id: replyName}}}
-	size := 0
-	add := func(o outgoing) {
-		data := s.transport.encode(o.response)
+	for size := 0; len(all) > 0 && all[0].message == nil && size < maxBatchBytes && len(b.Envelopes) < maxTogether; all = all[1:] {
+		data := s.transport.encode(all[0].response)
 		size += len(data)
-		b.Envelopes = append(b.Envelopes, &remote.MessageEnvelope{MessageData: data, TargetRequestId: o.id})
+		b.Envelopes = append(b.Envelopes, &remote.MessageEnvelope{MessageData: data, TargetRequestId: all[0].id})
 	}
-	message := &remote.RemoteMessage{MessageType: &remote.RemoteMessage_MessageBatch{MessageBatch: b}}
-	for add(first); size < maxBatchBytes && len(b.Envelopes) < maxTogether; {
-		select {
-		case o := <-s.out:
-			if o.message != nil {
-				return message, &o
-			}
-			add(o)
-		default:
-			return message, nil
-		}
-	}
-	return message, nil
+	return &remote.RemoteMessage{MessageType: &remote.RemoteMessage_MessageBatch{MessageBatch: b}}, all
 }
 
 // encode returns a response as it travels, or in its place one that says why it cannot.
