@@ -30,6 +30,7 @@ type Cluster struct {
 	tree    string
 	size    Size
 
+	cages    *cages           // nil where the machine allows none
 	network  *network.Network // nil where the machine allows none
 	prefix   string           // of addresses
 	places   []place
@@ -56,6 +57,9 @@ func NewCluster(o Options, tree string, s Size) (*Cluster, error) {
 		c.prefix = freePrefix()
 	} else {
 		c.prefix = c.network.Prefix()
+	}
+	if c.cages, err = findCages(); err != nil {
+		c.notes = append(c.notes, fmt.Sprintf("no memory pressure: %v", err))
 	}
 	return c, c.plan()
 }
@@ -238,6 +242,9 @@ func (c *Cluster) Kinds() []fault.Kind {
 		killKind(Node, nodes, ttl), pauseKind(Node, nodes, ttl), starveKind(Node, nodes, ttl), restartKind(Node, nodes),
 		killKind(Gateway, gateways, ttl), pauseKind(Gateway, gateways, ttl), restartKind(Gateway, gateways),
 		clockKind(append(append([]*server{}, c.nodes...), c.gateways...), ttl), slowKind(c.nodes, ttl), crashKind(c.nodes, failpoint.Points(), ttl),
+	}
+	if c.cages != nil {
+		kinds = append(kinds, memoryKind(c.cages, c.nodes, ttl))
 	}
 	if len(c.spares) > 0 {
 		kinds = append(kinds, scaleKind(processes(c.spares), ttl))

@@ -17,6 +17,7 @@ import (
 type Embedded struct {
 	options Options
 	server  *server
+	cages   *cages // nil where the machine allows none
 	mounted string // a file system of its own for the data, so that it can be filled
 	notes   []string
 	cancel  context.CancelFunc
@@ -47,6 +48,9 @@ func NewEmbedded(o Options) (*Embedded, error) {
 	e.server = newServer(m, process.Spec{
 		Name: m.Name, Path: o.Binary, Args: args, Log: filepath.Join(o.Dir, m.Name+".log"),
 	}, filepath.Join(o.Dir, "dev.sock"), o.Accident)
+	if e.cages, err = findCages(); err != nil {
+		e.notes = append(e.notes, fmt.Sprintf("no memory pressure: %v", err))
+	}
 	e.notes = append(e.notes, "one process with a store of its own: no leases, no hand-over, no network between members")
 	return e, nil
 }
@@ -110,6 +114,9 @@ func (e *Embedded) Kinds() []fault.Kind {
 		killKind(Node, ps, ttl), pauseKind(Node, ps, ttl), starveKind(Node, ps, ttl), restartKind(Node, ps),
 		clockKind(ss, ttl), slowKind(ss, ttl),
 		crashKind(ss, slices.DeleteFunc(failpoint.Points(), solo), ttl),
+	}
+	if e.cages != nil {
+		kinds = append(kinds, memoryKind(e.cages, ss, ttl))
 	}
 	if e.mounted != "" {
 		kinds = append(kinds, fullDiskKind(e.server, e.mounted, ttl))
