@@ -3,6 +3,7 @@ package failover
 import (
 	"context"
 	"fmt"
+	"maps"
 	"testing"
 	"time"
 )
@@ -79,6 +80,43 @@ func TestPause(t *testing.T) {
 		spread(gaps), failed, why)
 	t.Log(result)
 	f.save("pause.txt", result)
+	l.verify()
+}
+
+// TestStoreNodeStalls stops one of three nodes of Cassandra in its tracks for ten seconds: nobody may lose
+// a lease.
+func TestStoreNodeStalls(t *testing.T) {
+	if *replicas < 3 {
+		t.Skip("needs -cassandra 3")
+	}
+	f := launch(t, 3)
+	if f.cassandra == nil {
+		t.Skip("not with a Cassandra that is not this run's")
+	}
+	f.settle(3)
+	l := newLoad(f)
+	l.run()
+	var gaps []time.Duration
+	before := f.incarnations()
+	for k := range 3 {
+		time.Sleep(3 * time.Second)
+		at := l.now()
+		f.cassandra.Do(t, "pause", fmt.Sprint(k+1))
+		time.Sleep(10 * time.Second)
+		f.cassandra.Do(t, "resume", fmt.Sprint(k+1))
+		l.served(l.now(), everybody)
+		hit := l.gaps(at, l.now(), everybody)
+		gaps = append(gaps, hit...)
+		t.Logf("Cassandra node %d stalled: without success %s", k+1, spread(hit))
+	}
+	if after := f.incarnations(); !maps.Equal(before, after) {
+		t.Errorf("leases were lost: %v, then %v", before, after)
+	}
+	l.end()
+	failed, why := l.failures()
+	result := fmt.Sprintf("a node of Cassandra stalls for 10 s: time without success: %s\nattempts that failed: %d\n%s", spread(gaps), failed, why)
+	t.Log(result)
+	f.save("stall.txt", result)
 	l.verify()
 }
 

@@ -37,13 +37,14 @@ var (
 
 // fleet is the processes of a cluster.
 type fleet struct {
-	t        *testing.T
-	dir      string
-	binary   string
-	store    string
-	nodes    []*member
-	gateways []*member
-	admin    licensedv1connect.AdminServiceClient
+	t         *testing.T
+	dir       string
+	binary    string
+	store     string
+	cassandra *cassandratest.Cluster // nil: not this run's
+	nodes     []*member
+	gateways  []*member
+	admin     licensedv1connect.AdminServiceClient
 }
 
 type member struct {
@@ -65,7 +66,7 @@ func launch(t *testing.T, nodes int) *fleet {
 	if out, err := exec.Command("go", "build", "-o", f.binary, "licensed/cmd/licensed").CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
-	f.store = keyspace(t)
+	f.openStore()
 	for k := range nodes {
 		f.addNode(k + 1)
 	}
@@ -76,18 +77,19 @@ func launch(t *testing.T, nodes int) *fleet {
 	return f
 }
 
-// keyspace returns the URL of a new keyspace.
-func keyspace(t *testing.T) string {
-	t.Helper()
+// openStore makes a keyspace.
+func (f *fleet) openStore() {
+	f.t.Helper()
 	base, given, err := cassandratest.FromEnvironment()
 	if err != nil {
-		t.Fatal(err)
+		f.t.Fatal(err)
 	}
 	if !given {
-		base = cassandratest.Start(t, cassandratest.Config{Nodes: *replicas}).Options()
+		f.cassandra = cassandratest.Start(f.t, cassandratest.Config{Nodes: *replicas, Env: []string{"HEAP=768M"}})
+		base = f.cassandra.Options()
 	}
-	o := cassandratest.Keyspace(t, base, *replicas)
-	return fmt.Sprintf("cassandra://%s/%s?accept_risk=%s", strings.Join(o.Hosts, ","), o.Keyspace, cassandra.RiskReplication1)
+	o := cassandratest.Keyspace(f.t, base, *replicas)
+	f.store = fmt.Sprintf("cassandra://%s/%s?accept_risk=%s", strings.Join(o.Hosts, ","), o.Keyspace, cassandra.RiskReplication1)
 }
 
 func (m *member) url(port int) string { return fmt.Sprintf("http://%s:%d", m.host, port) }
@@ -176,6 +178,22 @@ func (f *fleet) owners(nodes int) ([]string, error) {
 		}
 	}
 	return owners, nil
+}
+
+// incarnations returns those of the nodes, by name.
+func (f *fleet) incarnations() map[string]string {
+	f.t.Helper()
+	res, err := f.admin.GetCluster(f.t.Context(), connect.NewRequest(&licensedv1.GetClusterRequest{}))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	all := map[string]string{}
+	for _, n := range res.Msg.Cluster.Nodes {
+		if n.State == licensedv1.NodeState_NODE_STATE_READY && n.Incarnation != "" {
+			all[n.Name] = n.Incarnation
+		}
+	}
+	return all
 }
 
 // settle waits until all shards are held by that many nodes, and returns by which.
