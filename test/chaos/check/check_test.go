@@ -265,13 +265,6 @@ var controls = []struct {
 		o := x.answered(t, history.Accepted, 3)
 		o.Output = history.Output{Outcome: history.NotExecuted, Reason: "OVERLOADED"}
 	}},
-	{"not executed, and then a repeat", "refused", func(t *testing.T, x *run) {
-		o := x.answered(t, history.Accepted, 3)
-		again := *o
-		again.Call, again.Return, again.Output.Duplicate = o.Return+1, o.Return+2, true
-		o.Output = history.Output{Outcome: history.NotExecuted, Reason: "NOT_EXECUTED"}
-		x.ops = append(x.ops, &again)
-	}},
 	{"nobody sent it", "refused", func(t *testing.T, x *run) {
 		id := x.answered(t, history.Accepted, 3).Input.Command
 		x.ops = slices.DeleteFunc(x.ops, func(o *history.Op) bool { return o.Input.Command == id })

@@ -143,8 +143,10 @@ func (w *Workload) insist(i int, in history.Input) {
 		out := w.attempt(i, in)
 		certain = certain && out.Outcome == history.NotExecuted
 		switch {
-		case certain && out.Reason == "RATE_LIMITED":
-			return // Not worth insisting: the service keeps this customer from filling it.
+		case certain && (out.Reason == "RATE_LIMITED" || w.generate.chance(4)):
+			// The service promised that nothing was executed, and some take its word: then nothing may be
+			// found. Of a customer that it keeps from filling it, all do.
+			return
 		case out.Known():
 			w.acknowledged.Add(1)
 			w.remember(in)
