@@ -51,8 +51,7 @@ func nodeLines(r *licensedv1.GetNodeResponse) [][2]string {
 		{"policy", fmt.Sprintf("%s (%s)", r.PolicyVersion, r.PolicySource)},
 	}
 	if s := r.Store; s != nil {
-		lines = append(lines, [2]string{"store", fmt.Sprintf("%s in %s, %s, %s in %s", s.Kind, s.Location, size(s.DiskBytes),
-			count(s.Writes, "write", "writes"), count(s.Syncs, "sync", "syncs"))})
+		lines = append(lines, [2]string{"store", storeLine(s)})
 	}
 	a := r.Archive
 	if a == nil {
@@ -65,4 +64,14 @@ func nodeLines(r *licensedv1.GetNodeResponse) [][2]string {
 		waiting += fmt.Sprintf("; %s, the last: %s", count(a.Failures, "failure", "failures"), strings.TrimSpace(a.LastError))
 	}
 	return append(lines, [2]string{"archive lag", waiting})
+}
+
+// storeLine describes a store: one on other machines has requests in place of syncs, and a disk that is
+// not known here.
+func storeLine(s *licensedv1.StoreStatus) string {
+	writes := count(s.Writes, "write", "writes")
+	if s.DiskBytes == 0 {
+		return fmt.Sprintf("%s in %s, %s in %s", s.Kind, s.Location, writes, count(s.Syncs, "request", "requests"))
+	}
+	return fmt.Sprintf("%s in %s, %s, %s in %s", s.Kind, s.Location, size(s.DiskBytes), writes, count(s.Syncs, "sync", "syncs"))
 }

@@ -41,6 +41,8 @@ type member struct {
 
 	context context.Context
 	cancel  context.CancelFunc
+	mu      sync.Mutex
+	left    bool // nothing is started any more
 	running sync.WaitGroup
 }
 
@@ -127,8 +129,38 @@ func (m *member) join() error {
 	return nil
 }
 
+// awaitNodes waits until somebody is known who holds customers: before, a gateway is of no use.
+func (n *Node) awaitNodes(ctx context.Context) error {
+	m := n.member.Load()
+	if m == nil || n.config.Roles.Has(RoleNode) {
+		return nil
+	}
+	patience := time.NewTicker(noNodesYet)
+	defer patience.Stop()
+	poll := time.NewTicker(10 * time.Millisecond)
+	defer poll.Stop()
+	for {
+		if len(nodesOf(m.gossip.Members(), "", false)) > 0 {
+			return nil
+		}
+		select {
+		case <-poll.C:
+		case <-patience.C:
+			n.log.Warn("no node of the cluster is known yet: are there any, and does gossip reach them?", "join", n.config.Cluster.Join)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// noNodesYet is how often a gateway that knows no node says so.
+const noNodesYet = 5 * time.Second
+
 // leave tells the others good-bye.
 func (m *member) leave(ctx context.Context) error {
+	m.mu.Lock()
+	m.left = true
+	m.mu.Unlock()
 	m.cancel()
 	m.running.Wait()
 	return m.gossip.Leave(ctx)
@@ -375,6 +407,11 @@ func (m *member) Status(ctx context.Context) (*clusterv1.StatusResponse, error) 
 // Drain implements transport.Handler and routing.Self: the process hands over its shards and holds none
 // until it is started again. What it serves beside that it goes on to serve.
 func (m *member) Drain(context.Context) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.left {
+		return nil // That is what it is doing.
+	}
 	m.running.Go(func() {
 		if err := m.handOver(m.context); err != nil && m.context.Err() == nil {
 			m.n.log.Error("drain", "error", err)

@@ -123,7 +123,8 @@ func Start(ctx context.Context, c Config) (*Node, error) {
 	n.config.Now = failpoint.Clock(n.config.Now)
 	n.started, n.name = n.config.Now(), cmp.Or(n.config.Name, hostName())
 	for _, step := range []func(context.Context) error{
-		n.startTraces, n.bind, n.startAdmin, n.openStore, n.openArchive, n.openPolicy, n.startSystem, n.startOwner, n.startMember, n.startAPI, n.startDrain, n.startDashboard,
+		n.startTraces, n.bind, n.startAdmin, n.openStore, n.openArchive, n.openPolicy, n.startSystem, n.startOwner, n.startMember, n.startAPI,
+		n.startDashboard, n.startDrain, n.awaitNodes,
 	} {
 		err := ctx.Err()
 		if err == nil {

@@ -35,15 +35,7 @@ const fleetNodes = 3
 // startFleet starts a cluster on a Cassandra.
 func startFleet(t *testing.T) *fleet {
 	t.Helper()
-	cassandratest.SkipIfShort(t)
-	base, given, err := cassandratest.FromEnvironment()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !given {
-		base = cassandratest.Start(t, cassandratest.Config{Env: []string{"HEAP=768M"}}).Options()
-	}
-	f := &fleet{t: t, options: cassandratest.Keyspace(t, base, 1), network: fmt.Sprintf("127.%d.%d", 1+rand.IntN(250), rand.IntN(250))}
+	f := &fleet{t: t, options: cassandratest.Keyspace(t, startCassandra(t), 1), network: fmt.Sprintf("127.%d.%d", 1+rand.IntN(250), rand.IntN(250))}
 	f.store = fmt.Sprintf("cassandra://%s/%s?accept_risk=%s", strings.Join(f.options.Hosts, ","), f.options.Keyspace, cassandra.RiskReplication1)
 	f.nodes = make([]*daemon, fleetNodes)
 	for i := range f.nodes {

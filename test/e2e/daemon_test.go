@@ -44,6 +44,7 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "build the daemon:", err)
 		return 1
 	}
+	defer stopCassandra()
 	return m.Run()
 }
 
