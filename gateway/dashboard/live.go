@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"reflect"
 	"time"
 
 	"connectrpc.com/connect"
@@ -50,7 +51,8 @@ func (s *stream) send(event string, data any) error {
 func (d *Dashboard) live(w http.ResponseWriter, r *http.Request) error {
 	defer d.sampler.watch()()
 	out := openStream(w)
-	var lastMap, lastBoard, lastHappenings []byte
+	var lastMap *mapView // Drawing all shards is most of the work, and they rarely move.
+	var lastBoard, lastHappenings []byte
 	sent := int64(0)
 	reading := d.sampler.first(r.Context())
 	for first := true; !reading.closed; first = false {
@@ -67,9 +69,14 @@ func (d *Dashboard) live(w http.ResponseWriter, r *http.Request) error {
 			}
 		}
 		board := boardOf(reading, d.config.Now())
-		if err := errors.Join(d.sendPart(out, "board", board, &lastBoard), d.sendPart(out, "map", mapOf(reading.Status), &lastMap),
-			d.sendPart(out, "happenings", board, &lastHappenings)); err != nil {
+		if err := errors.Join(d.sendPart(out, "board", board, &lastBoard), d.sendPart(out, "happenings", board, &lastHappenings)); err != nil {
 			return nil
+		}
+		if m := mapOf(reading.Status); lastMap == nil || !reflect.DeepEqual(m, *lastMap) {
+			lastMap = &m
+			if err := d.sendPart(out, "map", m, new([]byte)); err != nil {
+				return nil
+			}
 		}
 		select {
 		case <-reading.news:
