@@ -92,6 +92,7 @@ func ask(ctx context.Context, name string, c *client.Client) Sample {
 	for _, n := range res.Msg.GetCluster().GetNodes() {
 		names[n.Incarnation] = n.Name
 	}
+	delete(names, "") // Gateways have none, nor have shards without an owner.
 	for _, shard := range res.Msg.GetCluster().GetShardMap() {
 		s.Epoch += shard.Epoch
 		if owner := names[shard.Owner]; owner != "" {
