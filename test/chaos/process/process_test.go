@@ -1,0 +1,92 @@
+package process_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"licensed/test/chaos/process"
+)
+
+// shell is a program that is ready when it has written a file.
+func shell(t *testing.T, script string, ended func(error)) (*process.Process, string) {
+	t.Helper()
+	dir := t.TempDir()
+	ready := filepath.Join(dir, "ready")
+	p := process.New(process.Spec{
+		Name: "p", Path: "/bin/sh", Args: []string{"-c", script}, Env: []string{"READY=" + ready}, Log: filepath.Join(dir, "log"),
+		Ready: func(context.Context) error { _, err := os.Stat(ready); return err },
+	}, ended)
+	t.Cleanup(func() {
+		if err := p.Kill(); err != nil {
+			t.Error(err)
+		}
+	})
+	return p, ready
+}
+
+func TestLife(t *testing.T) {
+	accidents := make(chan error, 1)
+	p, ready := shell(t, `echo hello; touch "$READY"; exec sleep 60`, func(err error) { accidents <- err })
+	if err := p.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !p.Running() || p.PID() == 0 || !strings.Contains(p.Tail(100), "hello") {
+		t.Errorf("running %t, pid %d, log %q", p.Running(), p.PID(), p.Tail(100))
+	}
+	if err := errors.Join(p.Pause(), p.Resume()); err != nil {
+		t.Error(err)
+	}
+	if err := p.Kill(); err != nil || p.Running() {
+		t.Errorf("killed: %v, running %t", err, p.Running())
+	}
+	if err := os.Remove(ready); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Stop(t.Context()); err != nil || p.Running() {
+		t.Errorf("stopped: %v, running %t", err, p.Running())
+	}
+	select {
+	case err := <-accidents:
+		t.Errorf("taken for an accident: %v", err)
+	default:
+	}
+	if starts, crashes := p.Starts(); starts != 2 || crashes != 0 {
+		t.Errorf("%d starts, %d crashes", starts, crashes)
+	}
+}
+
+func TestAccident(t *testing.T) {
+	accidents := make(chan error, 1)
+	p, _ := shell(t, `touch "$READY"; read -r _ </dev/null; sleep 0.2; exit 3`, func(err error) { accidents <- err })
+	if err := p.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-accidents:
+		if !errors.Is(err, process.ErrUnasked) || !strings.Contains(err.Error(), "exit status 3") {
+			t.Errorf("told %v", err)
+		}
+	case <-time.After(time.Minute):
+		t.Error("nobody was told")
+	}
+}
+
+func TestEndsAtOnce(t *testing.T) {
+	p, _ := shell(t, "exit 1", nil)
+	if err := p.Start(t.Context()); !errors.Is(err, process.ErrEnded) {
+		t.Errorf("started: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := p.Restart(ctx); err == nil {
+		t.Error("restarted for ever")
+	}
+}
