@@ -10,6 +10,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
+
 	"licensed/actors"
 	"licensed/persistence"
 )
@@ -38,6 +40,7 @@ type Total struct{}
 type Ledger struct{ Limit uint64 }
 
 type ledger struct {
+	id    string
 	limit uint64
 	total uint64
 	order uint64
@@ -56,15 +59,15 @@ var _ actors.Kind = Ledger{}
 func (Ledger) Name() string { return "Ledger" }
 
 // New implements actors.Kind.
-func (k Ledger) New(string) actors.Aggregate { return &ledger{limit: k.Limit} }
+func (k Ledger) New(id string) actors.Aggregate { return &ledger{id: id, limit: k.Limit} }
 
 // Restore implements actors.Kind.
-func (k Ledger) Restore(_ string, s actors.Snapshot) (actors.Aggregate, error) {
+func (k Ledger) Restore(id string, s actors.Snapshot) (actors.Aggregate, error) {
 	n, err := numbers(s.Data, 2)
 	if err != nil || s.Mapper != mapperSnapshot {
 		return nil, fmt.Errorf("ledger snapshot %s: %w", s.Mapper, persistence.ErrCorrupt)
 	}
-	return &ledger{limit: k.Limit, total: n[0], order: n[1]}, nil
+	return &ledger{id: id, limit: k.Limit, total: n[0], order: n[1]}, nil
 }
 
 // DecodeEvent implements actors.Kind.
@@ -124,7 +127,7 @@ func (l *ledger) Decide(_ time.Time, command any) actors.Decision {
 		}
 		events[i] = actors.Event{
 			AggregateID: "ledger", Order: l.order + uint64(i), Mapper: mapperAdded,
-			Data: pad(encode(amount), c.Pad, l.order+uint64(i)), Value: Added{amount},
+			Data: pad(encode(amount), c.Pad, l.id, l.order+uint64(i)), Value: Added{amount},
 		}
 	}
 	return actors.Decision{Events: events}
@@ -159,11 +162,11 @@ func encode(n ...uint64) []byte {
 	return b
 }
 
-// pad appends n bytes that look random.
-func pad(b []byte, n int, seed uint64) []byte {
+// pad appends n bytes that look random, others for each event of each ledger.
+func pad(b []byte, n int, id string, order uint64) []byte {
 	end := len(b) + n
 	b = slices.Grow(b, n+8)
-	for r := rand.NewPCG(seed, uint64(n)); len(b) < end; {
+	for r := rand.NewPCG(xxhash.Sum64String(id), order); len(b) < end; {
 		b = binary.LittleEndian.AppendUint64(b, r.Uint64())
 	}
 	return b[:end]
