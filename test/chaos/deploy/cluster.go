@@ -149,7 +149,7 @@ func (c *Cluster) member(name string, role Role) (*server, error) {
 	policy := filepath.Join(c.options.Dir, "policy.yaml")
 	if role == Gateway {
 		m.API = "http://" + address + ":8080"
-		args = append(args, "--listen", address+":8080", "--policy", policy, "--log-format", "text")
+		args = append(args, "--listen", address+":8080", "--max-deadline", maxDeadline, "--policy", policy, "--log-format", "text")
 	} else {
 		args = append(args, append(shared(policy), "--lease-ttl", c.options.TTL.String())...)
 	}

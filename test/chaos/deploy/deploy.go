@@ -113,6 +113,10 @@ func writeFile(path, content string) error {
 	return errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(content), 0o600))
 }
 
+// maxDeadline of a request is a little shorter than the patience of clients, so that it is the service that
+// says what became of a request, and may be wrong about it.
+const maxDeadline = "1500ms"
+
 // shared are the settings that make a short run meet what takes days otherwise: rollovers, passivations,
 // archiving.
 func shared(policy string) []string {

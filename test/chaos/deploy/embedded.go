@@ -43,6 +43,7 @@ func NewEmbedded(o Options) (*Embedded, error) {
 	}
 	args := append([]string{
 		"dev", "--data", filepath.Join(disk, "data"), "--archive", filepath.Join(o.Dir, "archive"), "--listen", "127.0.0.1:" + api, "--admin", "127.0.0.1:" + admin,
+		"--max-deadline", maxDeadline,
 	}, shared(policy)...)
 	m := Member{Name: "dev", Role: Node, API: "http://127.0.0.1:" + api, Admin: "http://127.0.0.1:" + admin}
 	e.server = newServer(m, process.Spec{
