@@ -192,7 +192,13 @@ func nodeOf(n *licensedv1.NodeStatus, index int, latest *rates.Sample, now time.
 	if quiet := now.Sub(n.SeenAt.AsTime()); n.SeenAt != nil && quiet > silence {
 		v.Silent = duration(quiet.Round(time.Second))
 	}
-	if v.LeaseWords = "none needed"; n.Lease != nil {
+	switch n.State {
+	case licensedv1.NodeState_NODE_STATE_DEAD, licensedv1.NodeState_NODE_STATE_LEFT, licensedv1.NodeState_NODE_STATE_SUSPECT:
+		v.LeaseWords = "–"
+	default:
+		v.LeaseWords = "none needed"
+	}
+	if n.Lease != nil {
 		left, ttl := n.Lease.Remaining.AsDuration(), n.Lease.Ttl.AsDuration()
 		if v.LeaseWords = duration(left) + " left"; left <= 0 {
 			v.LeaseWords = "not valid"
@@ -212,7 +218,7 @@ func nodeOf(n *licensedv1.NodeStatus, index int, latest *rates.Sample, now time.
 	} else if n.MemoryLimitBytes > 0 {
 		v.Memory += " of " + size(n.MemoryLimitBytes)
 	}
-	if o := n.ClockOffset.AsDuration(); n.ClockOffset != nil {
+	if o := n.ClockOffset.AsDuration().Round(time.Millisecond); o != 0 {
 		v.Offset = duration(o)
 	}
 	v.Moving, v.Epochs = movingWords(n), epochs(n.LowestEpoch, n.HighestEpoch)
@@ -261,23 +267,30 @@ const (
 	mapCell    = 10
 )
 
+// owner of shards, and the range of their epochs.
+type owner struct {
+	ownerView
+	low, high uint64
+}
+
+// ownersOf returns who may own shards, by incarnation.
+func ownersOf(nodes []*licensedv1.NodeStatus) map[string]*owner {
+	out := make(map[string]*owner)
+	for i, n := range nodes {
+		if n.Incarnation != "" {
+			out[n.Incarnation] = &owner{ownerView: ownerView{Class: ownerClass(i), Name: n.Name}}
+		}
+	}
+	return out
+}
+
 // mapOf draws the shards.
 func mapOf(s *licensedv1.ClusterStatus) mapView {
 	if s == nil || s.Shards == 0 {
 		return mapView{}
 	}
 	m := mapView{Known: true, Total: int(s.Shards), Width: mapColumns * mapCell, Height: (int(s.Shards) + mapColumns - 1) / mapColumns * mapCell}
-	type owner struct {
-		ownerView
-		low, high uint64
-	}
-	byIncarnation := make(map[string]*owner)
-	for i, n := range s.Nodes {
-		if n.Incarnation == "" {
-			continue
-		}
-		byIncarnation[n.Incarnation] = &owner{ownerView: ownerView{Class: ownerClass(i), Name: n.Name}}
-	}
+	byIncarnation := ownersOf(s.Nodes)
 	known := make([]*licensedv1.ShardStatus, s.Shards)
 	for _, shard := range s.ShardMap {
 		if shard.Id < s.Shards {
