@@ -178,7 +178,7 @@ func plant(t *testing.T, mutants []mutant, pkg, test string) {
 			binary := buildMutant(t, root, pkg, m)
 			cmd := exec.Command(binary, "-test.run=^("+test+")$")
 			if pkg == simulation {
-				cmd.Args = append(cmd.Args, "-seeds=6000")
+				cmd.Args = append(cmd.Args, "-seeds=20000")
 			}
 			out, err := cmd.CombinedOutput()
 			var exit *exec.ExitError
