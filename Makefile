@@ -82,6 +82,10 @@ mutants: ## Plant each known bug and see that it is caught; brings the table in 
 chaos: ## Break a cluster on real Cassandra for MINUTES=60 and judge it (root, for faults of the network)
 	$(GO) run ./cmd/licensed-chaos run --length $(MINUTES)m --seed $(CHAOSSEED) --dir bin/chaos-$(shell date +%m%d-%H%M%S) $(CHAOS)
 
+.PHONY: chaos-mutants
+chaos-mutants: ## Plant each bug that only chaos can find, and see that a run of 40 s catches it
+	$(GO) test ./test/chaos -run 'Mutants$$' -count=1 -timeout 60m -v -mutants
+
 .PHONY: fuzz
 fuzz: ## Run every fuzzer for FUZZTIME=10s
 	@scripts/fuzz.sh $(FUZZTIME)
