@@ -8,7 +8,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/asynkron/protoactor-go/persistence" // want "unsafe parts of protoactor have none"
 	"github.com/asynkron/protoactor-go/remote"      // want "protoactor's remote has one home"
-	"github.com/hashicorp/memberlist" // want "gossip has one home"
+	"github.com/hashicorp/memberlist"               // want "gossip has one home"
 
 	"licensed/persistence/pebble" // want "runtime knows only the contract of stores" "one place puts it together"
 )
