@@ -44,6 +44,9 @@ type Machine struct {
 
 	rewatch  bool // owners or members changed
 	draining bool
+	// retiring says that the own lease is being marked dead: nothing is held from then on, not even what
+	// turns out to have been claimed.
+	retiring bool
 	ended    bool
 	out      Outputs
 }
@@ -211,6 +214,7 @@ func (m *Machine) retire(now lease.Instant) {
 			return
 		}
 	}
+	m.retiring = true
 	m.holder.Retire()
 	m.wakeAt = now
 	m.stepHolder(now, lease.Input{Now: now})

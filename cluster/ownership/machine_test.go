@@ -387,6 +387,28 @@ func TestDrain(t *testing.T) {
 	h.settled(c)
 }
 
+// TestRetiringHoldsNothing: a claim that was given up and took effect after all is not held by a machine that
+// is ending its lease; who sees the lease dead may take the shard at once.
+func TestRetiringHoldsNothing(t *testing.T) {
+	h := newHarness(t)
+	a := h.start("a", nil)
+	h.run(100 * time.Millisecond)
+	h.lose = func(_ *node, op ownership.Op) (bool, bool) {
+		return op.Kind == ownership.OpSwapLease && op.Lease.Next.Dead, false
+	}
+	a.step(ownership.Input{Kind: ownership.InputDrain})
+	late := persistence.Shard{ID: 3, Epoch: 9, Owner: a.incarnation}
+	a.step(ownership.Input{Kind: ownership.InputDone, Op: ownership.Op{Kind: ownership.OpReadShards}, Rows: []persistence.Shard{late}})
+	if a.ended != nil || len(a.open()) > 0 || a.machine.Held() > 0 {
+		t.Fatalf("ended %v, holds %v", a.ended, a.open())
+	}
+	h.lose = func(*node, ownership.Op) (bool, bool) { return false, false }
+	h.run(time.Second)
+	if !errors.Is(a.ended, ownership.ErrRetired) {
+		t.Fatalf("ended: %v", a.ended)
+	}
+}
+
 func TestDrainBeforeAnything(t *testing.T) {
 	h := newHarness(t)
 	h.lose = func(*node, ownership.Op) (bool, bool) { return true, false }

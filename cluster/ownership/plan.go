@@ -141,7 +141,7 @@ func (m *Machine) look(now lease.Instant, s *shard) {
 // lookIdle takes a shard that is free, or whose row turns out to name this node already.
 func (m *Machine) lookIdle(now lease.Instant, s *shard) {
 	switch {
-	case !m.valid():
+	case !m.valid(), m.retiring:
 		m.keep(s, lease.Never)
 	case s.row.Owner == m.self && s.row.Epoch > s.released:
 		m.hold(now, s) // a claim that took effect after it was given up
