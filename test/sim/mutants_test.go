@@ -153,6 +153,11 @@ func TestLeaseMutants(t *testing.T) {
 	plant(t, leaseMutants, "./cluster/lease", "TestNeverDeadWhileValid|TestConfirmer")
 }
 
+// TestOwnershipMutants does so with those of shards.
+func TestOwnershipMutants(t *testing.T) {
+	plant(t, ownershipMutants, "./cluster/ownership", "TestRetiringHoldsNothing")
+}
+
 // TestRoutingMutants plants what only the tests of routing can find.
 func TestRoutingMutants(t *testing.T) {
 	plant(t, routingMutants, "./cluster/routing", "TestOutcomes")
