@@ -48,7 +48,7 @@ type Runtime struct {
 	spawned  *activation // whose parts the producers of props return, while spawning is locked
 	props    *actor.Props
 
-	dispatcher *dispatcher
+	dispatcher dispatcher
 
 	context context.Context // of writes, and of the sweeper
 	cancel  context.CancelFunc

@@ -123,6 +123,8 @@ type Membership struct {
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 	closing sync.Once
+
+	updating sync.Mutex // held through memberlist's UpdateNode
 }
 
 // peer is a member and how to reach it.
@@ -323,7 +325,14 @@ func (m *Membership) goodbye(timeout time.Duration) error {
 		m.meta = b
 	}
 	m.mu.Unlock()
-	return errors.Join(err, m.list.UpdateNode(timeout))
+	return errors.Join(err, m.spreadMeta(timeout))
+}
+
+// spreadMeta has memberlist take in m.meta and gossip it. memberlist does not allow for two at a time.
+func (m *Membership) spreadMeta(timeout time.Duration) error {
+	m.updating.Lock()
+	defer m.updating.Unlock()
+	return m.list.UpdateNode(timeout)
 }
 
 // Abandon stops without a word, as a crash does.
@@ -364,7 +373,7 @@ func (m *Membership) update() {
 		case <-m.context.Done():
 			return
 		case <-m.renewed:
-			if err := m.list.UpdateNode(time.Second); err != nil {
+			if err := m.spreadMeta(time.Second); err != nil {
 				m.config.Log.Debug("membership: news about this member are slow to leave", "error", err)
 			}
 		}

@@ -10,7 +10,7 @@ import (
 	"github.com/gocql/gocql"
 
 	"licensed/persistence"
-	"licensed/persistence/internal/spare"
+	"licensed/internal/spare"
 )
 
 // write is one partition's rows on their way. It is owned by whoever sends it.

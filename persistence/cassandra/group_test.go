@@ -12,7 +12,7 @@ import (
 	"github.com/gocql/gocql"
 
 	"licensed/persistence"
-	"licensed/persistence/internal/spare"
+	"licensed/internal/spare"
 )
 
 // fakeCassandra executes groups when the test says so.

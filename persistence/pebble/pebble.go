@@ -17,7 +17,7 @@ import (
 
 	"licensed/persistence"
 	"licensed/persistence/internal/ownership"
-	"licensed/persistence/internal/spare"
+	"licensed/internal/spare"
 )
 
 // ErrFormat says that a directory holds something else than a store, or a store of a format that this

@@ -30,3 +30,24 @@ func TestGoroutinesAreUsedAgain(t *testing.T) {
 	g.Run(func() { ran <- struct{}{} })
 	<-ran
 }
+
+// Goroutines that wait for nothing are let go.
+func TestIdleGoroutinesEnd(t *testing.T) {
+	g := New(8)
+	defer g.Close()
+	meet := make(chan struct{})
+	for range 8 {
+		g.Run(func() { <-meet })
+	}
+	close(meet)
+	for g.idle.Load() != 8 {
+		runtime.Gosched()
+	}
+	for g.idle.Load() > 0 {
+		g.thin()
+		runtime.Gosched()
+	}
+	ran := make(chan struct{})
+	g.Run(func() { close(ran) })
+	<-ran
+}
