@@ -16,6 +16,11 @@ command -v "$(go env CC)" >/dev/null || missing+=(gcc libc6-dev)
 if [[ -z ${CHROMIUM:-} ]] && ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null && ! command -v google-chrome >/dev/null; then
   missing+=(chromium fonts-dejavu-core)
 fi
+# Tests run on a real Cassandra: the one that LICENSED_CASSANDRA names, or one started from Maven artifacts.
+if [[ -z ${LICENSED_CASSANDRA:-} ]]; then
+  [[ -n ${JAVA_HOME:-} ]] || command -v java >/dev/null || missing+=(openjdk-17-jdk-headless)
+  command -v mvn >/dev/null || missing+=(maven)
+fi
 if [[ ${#missing[@]} -eq 0 ]]; then
   exit 0
 fi
