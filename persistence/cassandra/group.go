@@ -9,8 +9,8 @@ import (
 
 	"github.com/gocql/gocql"
 
-	"licensed/persistence"
 	"licensed/internal/spare"
+	"licensed/persistence"
 )
 
 // write is one partition's rows on their way. It is owned by whoever sends it.

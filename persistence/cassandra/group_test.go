@@ -11,8 +11,8 @@ import (
 
 	"github.com/gocql/gocql"
 
-	"licensed/persistence"
 	"licensed/internal/spare"
+	"licensed/persistence"
 )
 
 // fakeCassandra executes groups when the test says so.

@@ -15,9 +15,9 @@ import (
 	pebbledb "github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"licensed/internal/spare"
 	"licensed/persistence"
 	"licensed/persistence/internal/ownership"
-	"licensed/internal/spare"
 )
 
 // ErrFormat says that a directory holds something else than a store, or a store of a format that this
