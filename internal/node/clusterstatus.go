@@ -75,10 +75,14 @@ func (m *member) clusterStatus(ctx context.Context) *licensedv1.ClusterStatus {
 		Name: n.config.Cluster.Name, Reporter: n.name, AsOf: timestamppb.New(n.config.Now()), Shards: n.shards.Shards(),
 		Happenings: n.happenings.newestFirst(),
 	}
+	var told []*licensedv1.Happening
 	present := make(map[string]bool) // incarnations with a lease
 	for _, s := range m.router.Statuses(ctx) {
 		status := n.statusOf(&s)
-		mergeRows(rows, s.Response.GetShards())
+		if mergeRows(rows, s.Response.GetShards()); status.Name != n.name {
+			told = append(told, status.Happenings...)
+		}
+		status.Happenings = nil
 		out.Nodes = append(out.Nodes, status)
 		out.Warnings = append(out.Warnings, status.Warnings...)
 		for _, text := range s.Response.GetWarnings() {
@@ -90,6 +94,7 @@ func (m *member) clusterStatus(ctx context.Context) *licensedv1.ClusterStatus {
 			present[status.Incarnation] = true
 		}
 	}
+	out.Happenings = mergeHappenings(out.Happenings, told)
 	for _, d := range n.departed() {
 		out.Nodes = append(out.Nodes, leftStatus(d))
 	}

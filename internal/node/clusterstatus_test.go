@@ -91,6 +91,33 @@ func TestStatusOfOthers(t *testing.T) {
 	}
 }
 
+// TestHappeningsOfAll: what members tell of themselves is in one list, and nothing twice.
+func TestHappeningsOfAll(t *testing.T) {
+	var n1, n2 happenings
+	at := func(s int64) time.Time { return time.Unix(s, 0) }
+	n1.add(at(1), &licensedv1.Happening{Node: "n1", Text: "n1 is ready"})
+	n1.add(at(4), &licensedv1.Happening{Node: "n3", Text: "n3 does not answer"})
+	n2.add(at(2), &licensedv1.Happening{Node: "n2", Text: "n2 is ready"})
+	n2.add(at(5), &licensedv1.Happening{Node: "n3", Text: "n3 does not answer"})
+	n2.add(at(6), &licensedv1.Happening{Node: "n2", Text: "n2 took 7 shards over from n3"})
+	var got []string
+	for _, h := range mergeHappenings(n1.newestFirst(), firstHand("n2", n2.newestFirst())) {
+		got = append(got, h.Text)
+	}
+	if want := []string{"n2 took 7 shards over from n3", "n3 does not answer", "n2 is ready", "n1 is ready"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	for i := range int64(2 * keptHappenings) {
+		n2.add(at(10+i), &licensedv1.Happening{Node: "n2"})
+	}
+	if told := firstHand("n2", n2.newestFirst()); len(told) != toldHappenings || told[0].At.AsTime().Before(told[1].At.AsTime()) {
+		t.Errorf("%d are told, the newest at %v", len(told), told[0].At.AsTime())
+	}
+	if all := mergeHappenings(n1.newestFirst(), n2.newestFirst()); len(all) != keptHappenings {
+		t.Errorf("%d in all", len(all))
+	}
+}
+
 // TestHappeningsAreCounted: shards that move alike are one happening.
 func TestHappeningsAreCounted(t *testing.T) {
 	var h happenings

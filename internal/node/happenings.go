@@ -74,6 +74,28 @@ func (h *happenings) newestFirst() []*licensedv1.Happening {
 	return out
 }
 
+// toldHappenings is how many a member tells others of.
+const toldHappenings = 50
+
+// firstHand returns what happened to a node itself, newest first: what members notice of each other every
+// one of them does.
+func firstHand(name string, all []*licensedv1.Happening) []*licensedv1.Happening {
+	var out []*licensedv1.Happening
+	for _, h := range all {
+		if h.Node == name && len(out) < toldHappenings {
+			out = append(out, h)
+		}
+	}
+	return out
+}
+
+// mergeHappenings adds what others tell to the own list, newest first.
+func mergeHappenings(own, theirs []*licensedv1.Happening) []*licensedv1.Happening {
+	all := append(own, theirs...)
+	slices.SortStableFunc(all, func(a, b *licensedv1.Happening) int { return b.At.AsTime().Compare(a.At.AsTime()) })
+	return all[:min(len(all), keptHappenings)]
+}
+
 // tellReady remembers the start.
 func (n *Node) tellReady() {
 	incarnation, held := incarnationText(n.shards.Incarnation()), holding(n.shards)

@@ -399,6 +399,7 @@ func (m *member) Status(ctx context.Context) (*clusterv1.StatusResponse, error) 
 		}
 		s.Warnings = st.Warnings
 	}
+	self.Happenings = firstHand(n.name, n.happenings.newestFirst())
 	name, data, err := codec{}.Marshal(self)
 	s.Self = &clusterv1.Payload{Type: name, Data: data}
 	return s, err

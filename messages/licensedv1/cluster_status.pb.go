@@ -512,8 +512,11 @@ type NodeStatus struct {
 	IncarnationAge *durationpb.Duration `protobuf:"bytes,33,opt,name=incarnation_age,json=incarnationAge,proto3" json:"incarnation_age,omitempty"`
 	// Commands a second that the customers it holds got lately, through whichever gateway.
 	CommandsPerSecond uint64 `protobuf:"varint,34,opt,name=commands_per_second,json=commandsPerSecond,proto3" json:"commands_per_second,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// What happened to it lately, newest first, when members tell each other; a reader finds it in
+	// ClusterStatus.happenings.
+	Happenings    []*Happening `protobuf:"bytes,35,rep,name=happenings,proto3" json:"happenings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NodeStatus) Reset() {
@@ -782,6 +785,13 @@ func (x *NodeStatus) GetCommandsPerSecond() uint64 {
 		return x.CommandsPerSecond
 	}
 	return 0
+}
+
+func (x *NodeStatus) GetHappenings() []*Happening {
+	if x != nil {
+		return x.Happenings
+	}
+	return nil
 }
 
 // LeaseStatus is a node's right to speak for its shards.
@@ -1482,7 +1492,7 @@ const file_licensed_v1_cluster_status_proto_rawDesc = "" +
 	"\n" +
 	"happenings\x18\a \x03(\v2\x16.licensed.v1.HappeningR\n" +
 	"happenings\x127\n" +
-	"\bwarnings\x18\b \x03(\v2\x1b.licensed.v1.ClusterWarningR\bwarnings\"\xcc\v\n" +
+	"\bwarnings\x18\b \x03(\v2\x1b.licensed.v1.ClusterWarningR\bwarnings\"\x84\f\n" +
 	"\n" +
 	"NodeStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
@@ -1522,7 +1532,10 @@ const file_licensed_v1_cluster_status_proto_rawDesc = "" +
 	"\aarchive\x18\x1f \x01(\v2\x1b.licensed.v1.ArchiveFiguresR\aarchive\x127\n" +
 	"\bwarnings\x18  \x03(\v2\x1b.licensed.v1.ClusterWarningR\bwarnings\x12B\n" +
 	"\x0fincarnation_age\x18! \x01(\v2\x19.google.protobuf.DurationR\x0eincarnationAge\x12.\n" +
-	"\x13commands_per_second\x18\" \x01(\x04R\x11commandsPerSecond\"\x8d\x01\n" +
+	"\x13commands_per_second\x18\" \x01(\x04R\x11commandsPerSecond\x126\n" +
+	"\n" +
+	"happenings\x18# \x03(\v2\x16.licensed.v1.HappeningR\n" +
+	"happenings\"\x8d\x01\n" +
 	"\vLeaseStatus\x127\n" +
 	"\tremaining\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\tremaining\x12+\n" +
 	"\x03ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x18\n" +
@@ -1669,21 +1682,22 @@ var file_licensed_v1_cluster_status_proto_depIdxs = []int32{
 	12, // 14: licensed.v1.NodeStatus.archive:type_name -> licensed.v1.ArchiveFigures
 	15, // 15: licensed.v1.NodeStatus.warnings:type_name -> licensed.v1.ClusterWarning
 	17, // 16: licensed.v1.NodeStatus.incarnation_age:type_name -> google.protobuf.Duration
-	17, // 17: licensed.v1.LeaseStatus.remaining:type_name -> google.protobuf.Duration
-	17, // 18: licensed.v1.LeaseStatus.ttl:type_name -> google.protobuf.Duration
-	9,  // 19: licensed.v1.NodeActivity.refusals:type_name -> licensed.v1.RuleCount
-	10, // 20: licensed.v1.NodeActivity.errors:type_name -> licensed.v1.CodeCount
-	18, // 21: licensed.v1.RuleCount.rule:type_name -> licensed.v1.Rule
-	17, // 22: licensed.v1.ArchiveFigures.lag:type_name -> google.protobuf.Duration
-	2,  // 23: licensed.v1.ShardStatus.state:type_name -> licensed.v1.ShardState
-	16, // 24: licensed.v1.Happening.at:type_name -> google.protobuf.Timestamp
-	3,  // 25: licensed.v1.Happening.kind:type_name -> licensed.v1.HappeningKind
-	4,  // 26: licensed.v1.ClusterWarning.level:type_name -> licensed.v1.WarningLevel
-	27, // [27:27] is the sub-list for method output_type
-	27, // [27:27] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	14, // 17: licensed.v1.NodeStatus.happenings:type_name -> licensed.v1.Happening
+	17, // 18: licensed.v1.LeaseStatus.remaining:type_name -> google.protobuf.Duration
+	17, // 19: licensed.v1.LeaseStatus.ttl:type_name -> google.protobuf.Duration
+	9,  // 20: licensed.v1.NodeActivity.refusals:type_name -> licensed.v1.RuleCount
+	10, // 21: licensed.v1.NodeActivity.errors:type_name -> licensed.v1.CodeCount
+	18, // 22: licensed.v1.RuleCount.rule:type_name -> licensed.v1.Rule
+	17, // 23: licensed.v1.ArchiveFigures.lag:type_name -> google.protobuf.Duration
+	2,  // 24: licensed.v1.ShardStatus.state:type_name -> licensed.v1.ShardState
+	16, // 25: licensed.v1.Happening.at:type_name -> google.protobuf.Timestamp
+	3,  // 26: licensed.v1.Happening.kind:type_name -> licensed.v1.HappeningKind
+	4,  // 27: licensed.v1.ClusterWarning.level:type_name -> licensed.v1.WarningLevel
+	28, // [28:28] is the sub-list for method output_type
+	28, // [28:28] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_cluster_status_proto_init() }
