@@ -39,19 +39,64 @@ func (c *otlp) Export(_ context.Context, r *collector.ExportTraceServiceRequest)
 	return &collector.ExportTraceServiceResponse{}, nil
 }
 
-// TestTrace follows a command from its client to the store.
-func TestTrace(t *testing.T) {
-	c, log := config(t)
+// startCollector starts a collector and returns its address.
+func startCollector(t *testing.T) (*otlp, string) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	spans := &otlp{spans: make(map[string]*v1.Span)}
+	c := &otlp{spans: make(map[string]*v1.Span)}
 	server := grpc.NewServer()
-	collector.RegisterTraceServiceServer(server, spans)
+	collector.RegisterTraceServiceServer(server, c)
 	go func() { _ = server.Serve(l) }()
-	defer server.Stop()
-	c.Traces.Endpoint, c.Traces.Ratio = "http://"+l.Addr().String(), 1
+	t.Cleanup(server.Stop)
+	return c, "http://" + l.Addr().String()
+}
+
+// path returns the names of a span and all above it, and its trace.
+func (c *otlp) path(name string) (names []string, trace string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	byID := make(map[string]*v1.Span)
+	for _, s := range c.spans {
+		byID[string(s.SpanId)] = s
+	}
+	for s := c.spans[name]; s != nil; s = byID[string(s.ParentSpanId)] {
+		names, trace = append(names, s.Name), hexOf(s.TraceId)
+	}
+	return names, trace
+}
+
+// TestTraceOfTwo: a trace goes on from the gateway's process to the node's.
+func TestTraceOfTwo(t *testing.T) {
+	spans, endpoint := startCollector(t)
+	c := newCompany(t)
+	c.with = func(config *node.Config) { config.Traces.Endpoint, config.Traces.Ratio = endpoint, 1 }
+	n, g := c.start("n", node.RoleNode), c.start("g", node.RoleGateway)
+	settle(t, admin(g), "n")
+	r := connect.NewRequest(&licensedv1.AcquireLicenseRequest{CustomerId: "Bayley", DeviceId: "iphone", TitleId: "GlowS01E01", CommandId: "c1"})
+	const id = "0af7651916cd43dd8448eb211c80319c"
+	r.Header().Set("traceparent", "00-"+id+"-b7ad6b7169203331-01")
+	if _, err := client(g).AcquireLicense(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []*node.Node{g, n} {
+		if err := n.Stop(context.Background()); err != nil { // Sends what is left.
+			t.Fatal(err)
+		}
+	}
+	names, trace := spans.path("store append")
+	if trace != id || len(names) < 3 || names[1] != "actor execute" || names[len(names)-1] != "licensed.v1.LicenseService/AcquireLicense" {
+		t.Errorf("the append lies in trace %s, below %q", trace, names)
+	}
+}
+
+// TestTrace follows a command from its client to the store.
+func TestTrace(t *testing.T) {
+	c, log := config(t)
+	spans, endpoint := startCollector(t)
+	c.Traces.Endpoint, c.Traces.Ratio = endpoint, 1
 	n, err := node.Start(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
