@@ -12,9 +12,8 @@ import (
 	"connectrpc.com/connect"
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/types/known/anypb"
 
-	"licensed/messages"
+	"licensed/messages/historyjson"
 	"licensed/messages/licensedv1"
 )
 
@@ -235,7 +234,7 @@ func (p *program) newEventWriter(customer string) *eventWriter {
 
 func (w *eventWriter) item(i *licensedv1.HistoryItem) error {
 	if w.p.output == outputJSON {
-		line, err := json.Marshal(lineOf(w.customer, i))
+		line, err := json.Marshal(historyjson.Of(w.customer, i))
 		if err != nil {
 			return err
 		}
@@ -275,24 +274,12 @@ func (w *eventWriter) command(id string) string {
 	return id
 }
 
-// dataOf returns what an event says as JSON's types.
-func dataOf(a *anypb.Any) map[string]any {
-	if a == nil {
-		return nil
-	}
-	m, err := a.UnmarshalNew()
-	if err != nil { // an event of a newer release
-		return map[string]any{"@type": a.TypeUrl, "value": a.Value}
-	}
-	return messages.Data(m).AsMap()
-}
-
 // dataWords tells in a cell what an event says.
 func dataWords(e *licensedv1.HistoryEvent) string {
 	if e.Problem != "" {
 		return "CANNOT BE DECODED: " + e.Problem
 	}
-	return strings.Join(fields("", dataOf(e.Data)), " ")
+	return strings.Join(fields("", historyjson.Data(e.Data)), " ")
 }
 
 // fields lists names and values, those of inner objects too.
@@ -315,71 +302,4 @@ func fields(prefix string, data map[string]any) []string {
 		out = append(out, prefix+name+"="+value)
 	}
 	return out
-}
-
-// talkTime is how event times are written beside their milliseconds.
-const talkTime = "2006-01-02 03:04:05 PM"
-
-// eventLine is an event in JSON.
-type eventLine struct {
-	Event            string         `json:"Event"`
-	EventTime        string         `json:"Event Time"`
-	AggregateID      string         `json:"aggregateId"`
-	Committed        bool           `json:"committed"`
-	EventTimeStamp   int64          `json:"eventTimeStamp"`
-	EventOrderNumber uint64         `json:"eventOrderNumber"`
-	CustomerID       string         `json:"customerId"`
-	Sequence         uint64         `json:"sequence"`
-	Epoch            uint64         `json:"epoch,omitempty"`
-	RowID            string         `json:"rowId,omitempty"`
-	CommandID        string         `json:"commandId"`
-	CommandIndex     uint32         `json:"commandIndex"`
-	CommandCount     uint32         `json:"commandCount"`
-	IssuedAt         int64          `json:"issuedAt,omitempty"`
-	Tier             string         `json:"tier,omitempty"`
-	Bytes            uint32         `json:"bytes"`
-	Mapper           string         `json:"mapper"`
-	PolicyVersion    string         `json:"policyVersion"`
-	Data             map[string]any `json:"data"`
-	Problem          string         `json:"problem,omitempty"`
-	Record           []byte         `json:"record,omitempty"`
-}
-
-// gapLine is a gap in JSON.
-type gapLine struct {
-	CustomerID string `json:"customerId"`
-	Gap        struct {
-		From    uint64 `json:"fromSequence"`
-		To      uint64 `json:"toSequence"`
-		Reason  string `json:"reason"`
-		Message string `json:"message"`
-	} `json:"gap"`
-}
-
-// lineOf returns what a line of JSON says about an item.
-func lineOf(customer string, i *licensedv1.HistoryItem) any {
-	if g := i.GetGap(); g != nil {
-		line := gapLine{CustomerID: customer}
-		line.Gap.From, line.Gap.To, line.Gap.Message = g.FromSequence, g.ToSequence, g.Message
-		line.Gap.Reason = strings.ToLower(strings.TrimPrefix(g.Reason.String(), "GAP_REASON_"))
-		return line
-	}
-	return eventLineOf(customer, i.GetEvent())
-}
-
-func eventLineOf(customer string, e *licensedv1.HistoryEvent) *eventLine {
-	line := &eventLine{
-		Event: e.Event, EventTime: e.EventTime.AsTime().UTC().Format(talkTime), AggregateID: e.AggregateId, Committed: e.Committed,
-		EventTimeStamp: e.EventTime.AsTime().UnixMilli(), EventOrderNumber: e.EventOrderNumber, CustomerID: customer,
-		Sequence: e.Sequence, Epoch: e.Epoch, RowID: e.RowId, CommandID: e.CommandId, CommandIndex: e.CommandIndex,
-		CommandCount: e.CommandCount, Bytes: e.Bytes, Mapper: e.Mapper, PolicyVersion: e.PolicyVersion,
-		Data: dataOf(e.Data), Problem: e.Problem, Record: e.Record,
-	}
-	if e.IssuedAt != nil {
-		line.IssuedAt = e.IssuedAt.AsTime().UnixMilli()
-	}
-	if e.Tier != licensedv1.Tier_TIER_UNSPECIFIED {
-		line.Tier = tierName(e.Tier)
-	}
-	return line
 }

@@ -14,13 +14,14 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"licensed/messages/historyjson"
 	"licensed/messages/licensedv1"
 )
 
 // exportVersion is that of the format of exports.
 const exportVersion = 1
 
-// What stands in an export beside eventLine and gapLine.
+// What stands in an export beside historyjson.Event and historyjson.Gap.
 type (
 	exportHeader struct {
 		Version    int    `json:"licensedExport"`
@@ -139,7 +140,7 @@ func (e *exporting) customer(ctx context.Context, id string) error {
 		if i.GetEvent() != nil {
 			e.events++
 		}
-		return e.write(lineOf(id, i))
+		return e.write(historyjson.Of(id, i))
 	})
 	if err != nil {
 		return err

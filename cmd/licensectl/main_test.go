@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"licensed/messages/historyjson"
 )
 
 // TestHelp: every verb says what it does and gives an example of itself, and every flag is explained.
@@ -183,7 +185,7 @@ func TestFollow(t *testing.T) {
 		return func() bool {
 			lines := strings.Split(strings.TrimSpace(out.String()), "\n")
 			for i, n := range sequences {
-				var e eventLine
+				var e historyjson.Event
 				if i >= len(lines) || json.Unmarshal([]byte(lines[i]), &e) != nil || e.Sequence != uint64(n) {
 					return false
 				}

@@ -9,9 +9,8 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/anypb"
 
-	"licensed/messages"
+	"licensed/messages/historyjson"
 	"licensed/messages/licensedv1"
 	"licensed/messages/rates"
 )
@@ -113,7 +112,7 @@ func milliTime(ms int64) string { return time.UnixMilli(ms).UTC().Format("2006-0
 
 // Fields lists what the event says, names and values.
 func (e eventView) Fields() []string {
-	return fields("", dataOf(e.Data))
+	return fields("", historyjson.Data(e.Data))
 }
 
 // Hex returns the stored record as a dump.
@@ -121,18 +120,6 @@ func (e eventView) Hex() string { return strings.TrimRight(hex.Dump(e.Record), "
 
 // RecordBytes is the size of the stored record.
 func (e eventView) RecordBytes() uint64 { return uint64(len(e.Record)) }
-
-// dataOf returns what an event says as JSON's types.
-func dataOf(a *anypb.Any) map[string]any {
-	if a == nil {
-		return nil
-	}
-	m, err := a.UnmarshalNew()
-	if err != nil { // an event of a newer release
-		return map[string]any{"@type": a.TypeUrl, "value": a.Value}
-	}
-	return messages.Data(m).AsMap()
-}
 
 // fields lists names and values, those of inner objects too.
 func fields(prefix string, data map[string]any) []string {
@@ -152,51 +139,7 @@ func fields(prefix string, data map[string]any) []string {
 	return out
 }
 
-// talkTime is how event times are written beside their milliseconds.
-const talkTime = "2006-01-02 03:04:05 PM"
-
-// eventJSON is an event of a download. The first six names are those of the talk that this service
-// follows; licensectl events --json has the same.
-type eventJSON struct {
-	Event            string         `json:"Event"`
-	EventTime        string         `json:"Event Time"`
-	AggregateID      string         `json:"aggregateId"`
-	Committed        bool           `json:"committed"`
-	EventTimeStamp   int64          `json:"eventTimeStamp"`
-	EventOrderNumber uint64         `json:"eventOrderNumber"`
-	CustomerID       string         `json:"customerId"`
-	Sequence         uint64         `json:"sequence"`
-	Epoch            uint64         `json:"epoch"`
-	RowID            string         `json:"rowId"`
-	CommandID        string         `json:"commandId"`
-	CommandIndex     uint32         `json:"commandIndex"`
-	CommandCount     uint32         `json:"commandCount"`
-	IssuedAt         int64          `json:"issuedAt,omitempty"`
-	Tier             string         `json:"tier"`
-	Bytes            uint32         `json:"bytes"`
-	Mapper           string         `json:"mapper"`
-	PolicyVersion    string         `json:"policyVersion"`
-	Data             map[string]any `json:"data"`
-	Problem          string         `json:"problem,omitempty"`
-}
-
 // itemJSON returns an item of a download: an event, or a gap.
 func itemJSON(customer string, i *licensedv1.HistoryItem) ([]byte, error) {
-	if g := i.GetGap(); g != nil {
-		return json.Marshal(map[string]any{"customerId": customer, "gap": map[string]any{
-			"fromSequence": g.FromSequence, "toSequence": g.ToSequence, "reason": words(g.Reason.String(), "GAP_REASON_"), "message": g.Message,
-		}})
-	}
-	e := i.GetEvent()
-	out := eventJSON{
-		Event: e.Event, EventTime: e.EventTime.AsTime().UTC().Format(talkTime), AggregateID: e.AggregateId, Committed: e.Committed,
-		EventTimeStamp: e.EventTime.AsTime().UnixMilli(), EventOrderNumber: e.EventOrderNumber, CustomerID: customer,
-		Sequence: e.Sequence, Epoch: e.Epoch, RowID: e.RowId, CommandID: e.CommandId, CommandIndex: e.CommandIndex,
-		CommandCount: e.CommandCount, Tier: tierName(e.Tier), Bytes: e.Bytes, Mapper: e.Mapper, PolicyVersion: e.PolicyVersion,
-		Data: dataOf(e.Data), Problem: e.Problem,
-	}
-	if e.IssuedAt != nil {
-		out.IssuedAt = e.IssuedAt.AsTime().UnixMilli()
-	}
-	return json.Marshal(out)
+	return json.Marshal(historyjson.Of(customer, i))
 }
