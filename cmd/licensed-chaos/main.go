@@ -3,6 +3,7 @@
 //	licensed-chaos run       start a deployment, or attach to one, and break it
 //	licensed-chaos check     judge the directory of a run again
 //	licensed-chaos report    draw the page of a run again
+//	licensed-chaos sum       add up several runs
 //	licensed-chaos policy    print the policy that an attached cluster must have
 //
 // It is a program of its own, and no verb of licensectl: it carries a model of the rules and a
@@ -64,7 +65,7 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w (see %s --help)", err, c.CommandPath())}
 	})
-	root.AddCommand(runCommand(), checkCommand(), reportCommand(), policyCommand())
+	root.AddCommand(runCommand(), checkCommand(), reportCommand(), sumCommand(), policyCommand())
 	err := root.ExecuteContext(ctx)
 	var usage usageError
 	switch {

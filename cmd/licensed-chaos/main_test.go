@@ -36,6 +36,8 @@ func TestCalledWrongly(t *testing.T) {
 		{run("--attach", staging, "--policy", filepath.Join(dir, "none")), exitNoVerdict, "none"},
 		{[]string{"check"}, exitUsage, "directory"},
 		{[]string{"check", filepath.Join(dir, "none")}, exitNoVerdict, "verdict.json"},
+		{[]string{"sum"}, exitUsage, "director"},
+		{[]string{"sum", filepath.Join(dir, "none")}, exitNoVerdict, "verdict.json"},
 		{[]string{"report", filepath.Join(dir, "none")}, exitNoVerdict, "verdict.json"},
 	} {
 		var out, problems bytes.Buffer

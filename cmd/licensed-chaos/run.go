@@ -105,6 +105,7 @@ func (o *options) run(c *cobra.Command) error {
 	config.Schedule.Gap, config.Kinds = o.gap, o.kinds
 	config.Workload.Rate, config.Workload.Clients, config.Workload.Customers = o.rate, o.clients, o.customers
 	config.Workload.Prefix = fmt.Sprintf("s%d", o.seed)
+	config.Deployment = o.words()
 	var accidents chaos.Accidents
 	d, err := o.deploy(c.Context(), &config, &accidents)
 	if err != nil {
@@ -124,6 +125,17 @@ func (o *options) tell(c *cobra.Command, dir string, v *chaos.Verdict) error {
 		return errFailed
 	}
 	return nil
+}
+
+// words say what is broken.
+func (o *options) words() string {
+	switch {
+	case o.attach != "":
+		return "attached"
+	case o.deployment == "cluster":
+		return fmt.Sprintf("cluster: %d nodes, %d spare, %d gateways, %d Cassandra", o.size.Nodes, o.size.Spares, o.size.Gateways, o.size.Cassandra)
+	}
+	return o.deployment
 }
 
 // attached prepares to break what is there.
@@ -207,6 +219,28 @@ func reportCommand() *cobra.Command {
 		Short: "Draw the page of a run again",
 		Args:  oneDirectory,
 		RunE:  func(_ *cobra.Command, args []string) error { return chaos.WriteReport(args[0]) },
+	}
+}
+
+func sumCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "sum DIRECTORY...",
+		Short:   "Add up several runs: commands, faults by kind and failpoints, as tables of Markdown",
+		Example: "  licensed-chaos sum bin/chaos-*",
+		RunE: func(c *cobra.Command, dirs []string) error {
+			if len(dirs) == 0 {
+				return usageError{fmt.Errorf("%s takes the directories of runs (see %s --help)", c.CommandPath(), c.CommandPath())}
+			}
+			t, err := chaos.Sum(dirs)
+			if err != nil {
+				return err
+			}
+			t.Print(c.OutOrStdout())
+			if !t.Pass() {
+				return errFailed
+			}
+			return nil
+		},
 	}
 }
 

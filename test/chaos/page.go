@@ -58,7 +58,7 @@ func (v *Verdict) report(dir string, ops []*history.Op) error {
 	}
 	d := &report.Data{
 		Title: fmt.Sprintf("Chaos run, seed %d, %s", v.Seed, v.Started.UTC().Format("2006-01-02 15:04 UTC")),
-		Pass:  v.Pass, Facts: v.facts(len(faults)), Checks: v.checks(), Length: v.Length, FaultsFrom: v.FaultsFrom, FaultsTo: v.FaultsTo,
+		Pass:  v.Pass, Facts: v.facts(), Checks: v.checks(), Length: v.Length, FaultsFrom: v.FaultsFrom, FaultsTo: v.FaultsTo,
 		Ops: ops, Faults: faults, Tables: v.tables(), Notes: v.Notes,
 	}
 	last := time.Duration(-1)
@@ -75,28 +75,18 @@ func (v *Verdict) report(dir string, ops []*history.Op) error {
 	return os.WriteFile(filepath.Join(dir, reportFile), page, 0o644)
 }
 
-func (v *Verdict) facts(faults int) []report.Fact {
+func (v *Verdict) facts() []report.Fact {
 	n := func(i int) string { return thousands(i) }
 	return []report.Fact{
 		{Name: "commands acknowledged", Value: n(v.Acknowledged), Detail: fmt.Sprintf("%s accepted, %s refused", n(v.Accepted), n(v.Refused))},
 		{Name: "resolved by repeating", Value: n(v.Resolved), Detail: fmt.Sprintf("%s never answered", n(v.Unresolved))},
-		{Name: "faults", Value: n(faults), Detail: fmt.Sprintf("of %d kinds in %v", len(v.Faults), (v.FaultsTo - v.FaultsFrom).Round(time.Second))},
+		{Name: "faults", Value: n(v.injected()), Detail: fmt.Sprintf("of %d kinds in %v", len(v.Faults), (v.FaultsTo - v.FaultsFrom).Round(time.Second))},
 		{Name: "events", Value: n(v.Events), Detail: fmt.Sprintf("%s archived", n(v.Archived))},
 		{Name: "customers", Value: n(v.Customers), Detail: fmt.Sprintf("%s changes of epoch in their histories", n(v.Epochs-v.Customers))},
 		{Name: "longest wait after healing", Value: v.Recovery.Round(time.Millisecond).String(), Detail: "10s are allowed"},
 		{Name: "questions, validations", Value: n(v.Queries), Detail: fmt.Sprintf("%s requests in all", n(v.Requests))},
 		{Name: "checked in", Value: v.Checked.Round(time.Millisecond).String(), Detail: fmt.Sprintf("violations: %d", len(v.Violations))},
 	}
-}
-
-func thousands(i int) string {
-	if i < 0 {
-		return "-" + thousands(-i)
-	}
-	if i < 1000 {
-		return fmt.Sprint(i)
-	}
-	return thousands(i/1000) + fmt.Sprintf(",%03d", i%1000)
 }
 
 func (v *Verdict) checks() []report.Check {
@@ -118,9 +108,12 @@ func (v *Verdict) checks() []report.Check {
 }
 
 func (v *Verdict) tables() []report.Table {
-	faults := report.Table{Title: "Faults", Head: []string{"kind", "times"}}
-	for _, kind := range sortedKeys(v.Faults) {
-		faults.Rows = append(faults.Rows, []string{kind, fmt.Sprint(v.Faults[kind])})
+	faults := report.Table{
+		Title: "Faults", Head: []string{"kind", "injected", "met nothing", "failed"},
+		Note: "A crash at a point that was not reached and a limit that was not met have met nothing.",
+	}
+	for _, row := range v.faultRows() {
+		faults.Rows = append(faults.Rows, row[:])
 	}
 	resources := report.Table{Title: "Resources", Note: "Before the faults, and after the load ended.", Head: []string{"process", "goroutines", "heap"}}
 	for _, name := range sortedKeys(v.Resources) {

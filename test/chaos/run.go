@@ -29,6 +29,8 @@ import (
 type Config struct {
 	// Dir is the run's directory. It exists.
 	Dir string
+	// Deployment is what is broken, in words, for the verdict.
+	Deployment string
 	// Rules are those that the deployment's policy file has.
 	Rules model.Rules
 	// Workload and Schedule have the seeds. The schedule's length is that of the phase with faults.
@@ -231,7 +233,7 @@ func (r *run) noteFault(f fault.Record) {
 	if f.Error != "" {
 		r.Log.Warn("a fault did not go as planned", "fault", f.Kind, "targets", f.Targets, "error", f.Error)
 	} else {
-		r.Log.Info("fault", "kind", f.Kind, "targets", f.Targets, "detail", f.Detail, "lasted", (f.Healed - f.Injected).Round(time.Millisecond))
+		r.Log.Info("fault", "kind", f.Kind, "targets", f.Targets, "detail", f.Detail, "effect", f.Effect, "lasted", (f.Healed - f.Injected).Round(time.Millisecond))
 	}
 }
 

@@ -3,8 +3,6 @@ package chaos
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -37,9 +35,11 @@ type Verdict struct {
 	// Accidents are ends of processes that nobody asked for.
 	Accidents []string `json:"accidents,omitempty"`
 
-	Seed    uint64        `json:"seed"`
-	Started time.Time     `json:"started"`
-	Length  time.Duration `json:"length"`
+	// Deployment is what was broken, in words.
+	Deployment string        `json:"deployment"`
+	Seed       uint64        `json:"seed"`
+	Started    time.Time     `json:"started"`
+	Length     time.Duration `json:"length"`
 	// FaultsFrom and FaultsTo are the phase with faults.
 	FaultsFrom time.Duration `json:"faults_from"`
 	FaultsTo   time.Duration `json:"faults_to"`
@@ -59,7 +59,7 @@ type Verdict struct {
 	Archived   int `json:"archived"`
 	Epochs     int `json:"epochs"`
 
-	Faults    map[string]int          `json:"faults"`
+	Faults    map[string]fault.Count  `json:"faults"`
 	Points    map[string]deploy.Point `json:"points,omitempty"`
 	Missed    []string                `json:"missed,omitempty"`
 	Notes     []string                `json:"notes,omitempty"`
@@ -70,16 +70,14 @@ type Verdict struct {
 }
 
 func newVerdict(c *Config) *Verdict {
-	return &Verdict{Seed: c.Schedule.Seed, Started: time.Now(), Rules: c.Rules, Faults: map[string]int{}}
+	return &Verdict{Seed: c.Schedule.Seed, Started: time.Now(), Deployment: c.Deployment, Rules: c.Rules}
 }
 
 // finish writes what is left to write, checks, and writes the verdict.
 func (r *run) finish() error {
 	v := r.verdict
 	slices.SortFunc(r.faults, func(a, b fault.Record) int { return int(a.Injected - b.Injected) })
-	for _, f := range r.faults {
-		v.Faults[f.Kind]++
-	}
+	v.countFaults(r.faults)
 	for _, name := range sortedKeys(v.Points) {
 		if p := v.Points[name]; p.Passed == 0 {
 			v.Missed = append(v.Missed, name)
@@ -96,6 +94,16 @@ func (r *run) finish() error {
 		return err
 	}
 	return errors.Join(v.write(r.Dir), v.report(r.Dir, r.recorder.Ops()))
+}
+
+// countFaults counts what became of the faults, by kind.
+func (v *Verdict) countFaults(faults []fault.Record) {
+	v.Faults = map[string]fault.Count{}
+	for i := range faults {
+		c := v.Faults[faults[i].Kind]
+		c.Add(&faults[i])
+		v.Faults[faults[i].Kind] = c
+	}
 }
 
 func sortedKeys[V any](m map[string]V) []string {
@@ -241,38 +249,4 @@ func Recheck(dir string) (*Verdict, error) {
 		return nil, err
 	}
 	return &v, errors.Join(v.write(dir), v.report(dir, ops))
-}
-
-// Print tells the verdict to people.
-func (v *Verdict) Print(w io.Writer) {
-	word := "PASS"
-	if !v.Pass {
-		word = fmt.Sprintf("FAIL: %d violations", len(v.Violations))
-	}
-	fmt.Fprintf(w, "%s  seed %d, %v\n", word, v.Seed, v.Length.Round(time.Second))
-	fmt.Fprintf(w, "  %d requests of %d customers: %d commands acknowledged (%d accepted, %d refused), %d resolved by repeating, %d never; %d questions\n",
-		v.Requests, v.Customers, v.Acknowledged, v.Accepted, v.Refused, v.Resolved, v.Unresolved, v.Queries)
-	fmt.Fprintf(w, "  %d events, %d of them archived; %d changes of epoch seen by customers\n", v.Events, v.Archived, v.Epochs-v.Customers)
-	total := 0
-	for _, kind := range sortedKeys(v.Faults) {
-		total += v.Faults[kind]
-	}
-	fmt.Fprintf(w, "  %d faults:", total)
-	for _, kind := range sortedKeys(v.Faults) {
-		fmt.Fprintf(w, " %s %d;", kind, v.Faults[kind])
-	}
-	fmt.Fprintf(w, "\n  longest wait after healing %v, checked in %v\n", v.Recovery.Round(time.Millisecond), v.Checked.Round(time.Millisecond))
-	if len(v.Missed) > 0 {
-		fmt.Fprintf(w, "  points that were not passed: %s\n", strings.Join(v.Missed, ", "))
-	}
-	for _, n := range v.Notes {
-		fmt.Fprintf(w, "  note: %s\n", n)
-	}
-	for i, x := range v.Violations {
-		if i == 20 {
-			fmt.Fprintf(w, "  and %d more, see %s\n", len(v.Violations)-i, verdictFile)
-			break
-		}
-		fmt.Fprintf(w, "  %v\n", x)
-	}
 }

@@ -143,23 +143,25 @@ func crashKind(ss []*server, points []string, ttl time.Duration) fault.Kind {
 		point := left[0]
 		left = left[1:]
 		s := ss[r.IntN(len(ss))]
+		var came fault.Effect
 		return &fault.Fault{
 			Kind: "crash at point", Targets: []string{s.Process.Name()}, Detail: point, Hold: ttl + time.Duration(r.Int64N(int64(2*ttl))),
 			Inject: func(ctx context.Context) error {
-				s.Expect(true)
+				s.Doom(true)
 				s.poll(ctx)
 				return s.set(ctx, point, "exit")
 			},
 			Heal: func(ctx context.Context) error {
-				if s.Running() {
-					s.Expect(false)
-					if err := s.set(ctx, point, "off"); err == nil || s.Running() {
-						return err
-					}
+				lives, err := s.spare(ctx, point)
+				if lives {
+					came = fault.Effect{Text: "not reached", Idle: true}
+					return err
 				}
+				came.Text = "died there"
 				s.diedAt(point)
-				return s.Restart(ctx)
+				return errors.Join(err, s.Restart(ctx))
 			},
+			Came: func() fault.Effect { return came },
 		}
 	}}
 }

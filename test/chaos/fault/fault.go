@@ -31,6 +31,15 @@ type Fault struct {
 	Hold time.Duration
 
 	Inject, Heal func(context.Context) error
+	// Came, if it is not nil, is asked after healing what came of it.
+	Came func() Effect
+}
+
+// Effect is what came of a fault: "killed by the kernel".
+type Effect struct {
+	Text string
+	// Idle says that nothing did: a point where the process was to die was not reached.
+	Idle bool
 }
 
 func (f *Fault) String() string {
@@ -134,7 +143,32 @@ type Record struct {
 	Injected time.Duration `json:"injected"`
 	Healing  time.Duration `json:"healing"`
 	Healed   time.Duration `json:"healed"`
-	Error    string        `json:"error,omitempty"`
+	// Effect is what came of it, as far as that can be told; Idle says that nothing did.
+	Effect string `json:"effect,omitempty"`
+	Idle   bool   `json:"idle,omitempty"`
+	// Failed says that it could not be injected. Error is about injecting and healing.
+	Failed bool   `json:"failed,omitempty"`
+	Error  string `json:"error,omitempty"`
+}
+
+// Count is what became of the faults of one kind.
+type Count struct {
+	// Injected are those that were done, without those that met nothing and those that failed.
+	Injected int `json:"injected"`
+	Idle     int `json:"idle,omitempty"`
+	Failed   int `json:"failed,omitempty"`
+}
+
+// Add counts a fault.
+func (c *Count) Add(r *Record) {
+	switch {
+	case r.Failed:
+		c.Failed++
+	case r.Idle:
+		c.Idle++
+	default:
+		c.Injected++
+	}
 }
 
 // Run injects and heals the faults of a plan. It returns when the length is over and all are healed; when
@@ -152,6 +186,9 @@ func Run(ctx context.Context, length time.Duration, plan []Planned, now func() t
 		touched := slices.Concat(p.Targets, p.Also)
 		if !busy.take(touched) {
 			continue
+		}
+		if ctx.Err() != nil { // It may have ended since, with what had these targets.
+			break
 		}
 		wg.Go(func() {
 			defer busy.release(touched)
@@ -201,7 +238,7 @@ func (p *Planned) run(ctx context.Context, now func() time.Duration) Record {
 	defer cancel()
 	err := p.Inject(work)
 	if err != nil {
-		err = fmt.Errorf("inject: %w", err)
+		r.Failed, err = true, fmt.Errorf("inject: %w", err)
 	} else {
 		sleep(ctx, p.Hold)
 	}
@@ -210,6 +247,10 @@ func (p *Planned) run(ctx context.Context, now func() time.Duration) Record {
 		err = errors.Join(err, fmt.Errorf("heal: %w", healed))
 	}
 	r.Healed = now()
+	if p.Came != nil {
+		came := p.Came()
+		r.Effect, r.Idle = came.Text, came.Idle
+	}
 	if err != nil {
 		r.Error = err.Error()
 	}

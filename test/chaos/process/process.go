@@ -38,6 +38,7 @@ type Process struct {
 	cmd     *exec.Cmd
 	exited  chan struct{} // closed when cmd has ended
 	wanted  bool          // it is meant to run: an end is an accident
+	doomed  bool          // it may be killed by others: that is none
 	starts  int
 	crashes int
 	ended   func(error)
@@ -118,7 +119,7 @@ func (p *Process) launch() (exited chan struct{}, err error) {
 	if err := start(cmd); err != nil {
 		return nil, err
 	}
-	p.cmd, p.exited, p.wanted = cmd, make(chan struct{}), true
+	p.cmd, p.exited, p.wanted, p.doomed = cmd, make(chan struct{}), true, false
 	p.starts++
 	go p.wait(cmd, p.exited)
 	return p.exited, nil
@@ -128,7 +129,7 @@ func (p *Process) launch() (exited chan struct{}, err error) {
 func (p *Process) wait(cmd *exec.Cmd, exited chan struct{}) {
 	err := cmd.Wait()
 	p.mu.Lock()
-	accident := p.wanted && p.cmd == cmd
+	accident := p.wanted && p.cmd == cmd && !(p.doomed && killed(cmd.ProcessState))
 	if accident {
 		p.crashes++
 	}
@@ -137,6 +138,15 @@ func (p *Process) wait(cmd *exec.Cmd, exited chan struct{}) {
 	if accident && p.ended != nil {
 		p.ended(fmt.Errorf("%s ended by itself: %w", p.spec.Name, errors.Join(err, ErrUnasked)))
 	}
+}
+
+// killed says whether a process was ended by kill -9.
+func killed(s *os.ProcessState) bool {
+	if s == nil {
+		return false
+	}
+	status, ok := s.Sys().(syscall.WaitStatus)
+	return ok && status.Signaled() && status.Signal() == syscall.SIGKILL
 }
 
 // ErrUnasked says that a program ended although nobody asked it to.
@@ -171,7 +181,15 @@ func (p *Process) PID() int {
 	return p.cmd.Process.Pid
 }
 
-// Expect says whether the program may end by itself from now on, as where a failpoint ends it.
+// Doom says whether the program may be killed by others from now on, as by a failpoint or by the kernel.
+// Any other end of it stays an accident.
+func (p *Process) Doom(to bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.doomed = to
+}
+
+// Expect says whether the program may end by itself from now on, in any way: as where its disk is full.
 func (p *Process) Expect(end bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -90,3 +90,25 @@ func TestEndsAtOnce(t *testing.T) {
 		t.Error("restarted for ever")
 	}
 }
+
+// TestDoomed lets a program be killed by others without an accident, and end in no other way.
+func TestDoomed(t *testing.T) {
+	for script, accident := range map[string]bool{"kill -9 $$": false, "exit 3": true} {
+		accidents := make(chan error, 1)
+		p, ready := shell(t, `touch "$READY"; until [ -e "$READY.end" ]; do sleep 0.05; done; `+script, func(err error) { accidents <- err })
+		if err := p.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		p.Doom(true)
+		if err := os.WriteFile(ready+".end", nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for p.Running() {
+			time.Sleep(10 * time.Millisecond)
+		}
+		_, crashes := p.Starts()
+		if got := crashes > 0; got != accident || accident && <-accidents == nil {
+			t.Errorf("%s: an accident %t, want %t", script, got, accident)
+		}
+	}
+}
