@@ -15,7 +15,8 @@ type Authority interface {
 	// Holds says whether the shard is held under that epoch at this very moment, by the clock itself
 	// and not by a flag that a timer keeps ([R9]).
 	Holds(shard uint32, epoch uint64) bool
-	// StaleEpoch reports that a root of an epoch above the held one was read: another process owns
-	// the shard, or ownership was restored from a backup and its epoch must be raised above that.
+	// StaleEpoch reports that a root of an epoch above the held one was read, or of the same one by another
+	// incarnation: another process owns the shard, or ownership was restored from a backup and its epoch must
+	// be raised above that.
 	StaleEpoch(shard uint32, aggregate string, epoch uint64)
 }

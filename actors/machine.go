@@ -88,8 +88,8 @@ type Outputs struct {
 	// Unresolved is the highest version of a root that was sent and whose outcome the ended
 	// activation does not know; 0 for none. Later activations in the process go above it ([R6]).
 	Unresolved uint64
-	// StaleEpoch is the epoch of a root above the machine's own, 0 for none: another process owns the
-	// aggregate, or ownership was restored from a backup.
+	// StaleEpoch is the epoch of a root above the machine's own, or equal to it and of another incarnation; 0
+	// for none: another process owns the aggregate, or ownership was restored from a backup.
 	StaleEpoch uint64
 	// Recovered is set when the aggregate was brought to memory: how many records were read for it.
 	Recovered *Recovery

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"licensed/actors"
@@ -144,7 +145,7 @@ func (c *NodeConfig) validate() error {
 // protocol returns the configuration of an incarnation's machine.
 func (c *NodeConfig) protocol(i persistence.Incarnation, former []persistence.Incarnation, shards uint32) ownership.Config {
 	p := c.Protocol
-	p.Incarnation, p.Node, p.Former, p.Shards = i, c.Name, former, shards
+	p.Incarnation, p.Node, p.Former, p.Shards = i, c.Name, slices.Clone(former), shards
 	return p
 }
 

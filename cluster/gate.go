@@ -80,12 +80,12 @@ func (g *gate) set(k gateKind, epoch uint64) {
 	}
 }
 
-// raise shuts a gate that is held under an epoch below found, until the loop gets to it: the epoch must
+// raise shuts a gate that is held under an epoch not above found, until the loop gets to it: the epoch must
 // be raised. It reports whether it did.
 func (g *gate) raise(found uint64) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if e := g.epoch.Load(); e == 0 || e >= found {
+	if e := g.epoch.Load(); e == 0 || e > found {
 		return false
 	}
 	g.epoch.Store(0)

@@ -46,10 +46,10 @@ func TestGateIsQuietOnce(t *testing.T) {
 		t.Error("one that is turned away may be the last out")
 	}
 	g.set(ownership.GateOpen, 7)
-	if g.quiet() || g.raise(7) || g.kind() != ownership.GateOpen {
-		t.Error("raised above an epoch that is not above its own")
+	if g.quiet() || g.raise(6) || g.kind() != ownership.GateOpen {
+		t.Error("raised above an epoch that is below its own")
 	}
-	if !g.raise(8) || g.kind() != ownership.GateExpected || g.epoch.Load() != 0 || g.raise(9) {
+	if !g.raise(7) || g.kind() != ownership.GateExpected || g.epoch.Load() != 0 || g.raise(9) {
 		t.Error("not raised")
 	}
 }

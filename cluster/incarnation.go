@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -340,6 +341,7 @@ func (i *incarnation) tell(now lease.Instant, out *ownership.Outputs) {
 		i.node.happened(Happening{Kind: Raised, Incarnation: i.id, Shard: id, Epoch: i.swaps[id].NextShard.Epoch})
 	}
 	for _, id := range out.Dead {
+		i.node.former = slices.DeleteFunc(i.node.former, func(f persistence.Incarnation) bool { return f == id })
 		i.node.happened(Happening{Kind: Died, Incarnation: i.id, Other: id})
 	}
 	if len(out.Changed) > 0 || len(out.Dead) > 0 {

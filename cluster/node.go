@@ -38,9 +38,10 @@ type Node struct {
 	draining   atomic.Bool
 	stop       chan struct{} // closed by Close
 	stopping   sync.Once
-	ended      chan struct{} // closed when no incarnation follows any more
-	cause      error         // of the last incarnation's end; after ended
-	began      chan struct{} // closed when the first incarnation has a lease
+	ended      chan struct{}             // closed when no incarnation follows any more
+	former     []persistence.Incarnation // of this process, not seen to be dead; the loop's
+	cause      error                     // of the last incarnation's end; after ended
+	began      chan struct{}             // closed when the first incarnation has a lease
 	beginning  sync.Once
 	background sync.WaitGroup
 }
@@ -83,7 +84,6 @@ func StartNode(ctx context.Context, c NodeConfig) (*Node, error) {
 // run runs one incarnation after the other.
 func (n *Node) run(i *incarnation) {
 	defer close(n.ended)
-	var former []persistence.Incarnation
 	for {
 		if n.draining.Load() {
 			i.post(input{Input: ownership.Input{Kind: ownership.InputDrain}})
@@ -95,8 +95,8 @@ func (n *Node) run(i *incarnation) {
 		if n.cause == nil || errors.Is(n.cause, ownership.ErrRetired) || n.draining.Load() {
 			return
 		}
-		former = append(former, i.id)
-		if i = n.next(i, former); i == nil {
+		n.former = append(n.former, i.id)
+		if i = n.next(i); i == nil {
 			return
 		}
 	}
@@ -104,7 +104,7 @@ func (n *Node) run(i *incarnation) {
 
 // next returns the incarnation after a former one; nil if the node is stopping. One that lived shortly
 // is not followed at once.
-func (n *Node) next(former *incarnation, dead []persistence.Incarnation) *incarnation {
+func (n *Node) next(former *incarnation) *incarnation {
 	ttl := n.config.Protocol.Timing.TTL
 	var pause time.Duration
 	if n.config.Clock.Now().Sub(former.began) < ttl {
@@ -116,7 +116,7 @@ func (n *Node) next(former *incarnation, dead []persistence.Incarnation) *incarn
 			return nil
 		case <-time.After(pause):
 		}
-		i, err := n.newIncarnation(dead)
+		i, err := n.newIncarnation(n.former)
 		if err == nil {
 			n.current.Store(i)
 			return i

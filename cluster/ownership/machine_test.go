@@ -348,6 +348,19 @@ func TestStaleOwnership(t *testing.T) {
 		t.Fatalf("gate %+v, raised %v", g, a.raised)
 	}
 	h.settled(a)
+	// The same epoch, of another incarnation: it was claimed again after the rows had been restored.
+	a.step(ownership.Input{Kind: ownership.InputStale, Shard: 3, Epoch: 10})
+	h.run(100 * time.Millisecond)
+	if g := a.gates[3]; g.Kind != ownership.GateOpen || g.Epoch != 11 || len(a.raised) != 2 {
+		t.Fatalf("gate %+v, raised %v", g, a.raised)
+	}
+	// One below is old news.
+	a.step(ownership.Input{Kind: ownership.InputStale, Shard: 3, Epoch: 10})
+	h.run(100 * time.Millisecond)
+	if g := a.gates[3]; g.Kind != ownership.GateOpen || g.Epoch != 11 || len(a.raised) != 2 {
+		t.Fatalf("gate %+v, raised %v", g, a.raised)
+	}
+	h.settled(a)
 	// The other way round: another node has the shard, and a is about to learn it.
 	row, _ := h.store.Shard(t.Context(), 4)
 	other := persistence.Shard{ID: 4, Epoch: 5, Owner: persistence.Incarnation{9}}

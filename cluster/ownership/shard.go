@@ -225,11 +225,12 @@ func (m *Machine) hinted(row persistence.Shard) {
 	m.enqueue(s)
 }
 
-// stale takes in that history has an epoch above the one held: either another node took the shard, or
-// ownership was restored from a backup that is older than the history. The compare-and-set tells.
+// stale takes in that history has an epoch of another incarnation that is not below the one held: either
+// another node took the shard, or ownership was restored from a backup that is older than the history. The
+// compare-and-set tells. Equal epochs are of the second kind: an epoch is claimed once.
 func (m *Machine) stale(now lease.Instant, id uint32, found uint64) {
 	s := m.shard(id)
-	if s == nil || !s.holds() || s.epoch >= found {
+	if s == nil || !s.holds() || s.epoch > found {
 		return
 	}
 	s.released, s.above = s.epoch, found

@@ -118,7 +118,8 @@ const (
 	InputRow
 	// InputSuspect says that an incarnation is said to be dead: Suspect.
 	InputSuspect
-	// InputStale says that the history of an aggregate in Shard has an epoch above the one held: Epoch.
+	// InputStale says that the history of an aggregate in Shard has an epoch above the one held, or the same
+	// one of another incarnation: Epoch.
 	InputStale
 	// InputDrain asks to hand over all shards and then to end the lease.
 	InputDrain
