@@ -28,7 +28,7 @@ type options struct {
 	length     time.Duration
 	seed       uint64
 	ttl        time.Duration
-	gap        time.Duration
+	gap, calm  time.Duration
 	rate       float64
 	clients    int
 	customers  int
@@ -59,6 +59,7 @@ func runCommand() *cobra.Command {
 	f.StringVar(&o.binary, "binary", "", "licensed `program`, built with the tag failpoints, instead of building one")
 	f.DurationVar(&o.ttl, "ttl", 2500*time.Millisecond, "lease TTL; faults last for multiples of it")
 	f.DurationVar(&o.gap, "gap", 3*time.Second, "mean time between two faults")
+	f.DurationVar(&o.calm, "calm", 5*time.Second, "mean time without any fault, after every few")
 	f.Float64Var(&o.rate, "rate", 0, "`requests` per second at most; 0 for as many as are answered")
 	f.IntVar(&o.clients, "clients", 32, "`number` of requests at the same time")
 	f.IntVar(&o.customers, "customers", 200, "`number` of customers at the same time")
@@ -80,6 +81,7 @@ func (o *options) run(c *cobra.Command) error {
 		{o.length < time.Second, "length: must be at least 1s"},
 		{o.ttl < 100*time.Millisecond, "ttl: must be at least 100ms"},
 		{o.gap <= 0, "gap: must be more than 0"},
+		{o.calm < 0, "calm: must not be negative"},
 		{o.clients < 1, "clients: must be at least 1"},
 		{o.customers < 10, "customers: must be at least 10"},
 		{o.size.Nodes < 1 || o.size.Gateways < 1 || o.size.Spares < 0, "nodes, gateways: must be at least 1, spares at least 0"},
@@ -102,7 +104,7 @@ func (o *options) run(c *cobra.Command) error {
 	}
 	config := chaos.DefaultConfig(dir, o.seed, o.length)
 	config.Log = slog.New(slog.NewTextHandler(c.ErrOrStderr(), nil))
-	config.Schedule.Gap, config.Kinds = o.gap, o.kinds
+	config.Schedule.Gap, config.Schedule.Calm, config.Kinds = o.gap, o.calm, o.kinds
 	config.Workload.Rate, config.Workload.Clients, config.Workload.Customers = o.rate, o.clients, o.customers
 	config.Workload.Prefix = fmt.Sprintf("s%d", o.seed)
 	config.Deployment = o.words()

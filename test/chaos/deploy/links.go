@@ -64,19 +64,31 @@ func (l *links) between(name string, weight int, oneWay bool, draw choose) fault
 		if !oneWay {
 			f.Targets = append(f.Targets, b.name+">"+a.name)
 		}
-		f.Inject, f.Heal = l.set(link, a, b, oneWay), l.set(network.Link{}, a, b, oneWay)
+		directions := [][2]place{{a, b}}
+		if !oneWay {
+			directions = append(directions, [2]place{b, a})
+		}
+		l.impair(f, link, directions)
 		return f
 	}}
 }
 
-func (l *links) set(link network.Link, a, b place, oneWay bool) func(context.Context) error {
-	return func(context.Context) error {
-		l.network.Set(a.port, b.port, link)
-		if !oneWay {
-			l.network.Set(b.port, a.port, link)
+// impair makes a fault of links that are no good.
+func (l *links) impair(f *fault.Fault, link network.Link, directions [][2]place) {
+	var met uint64
+	f.Inject = func(context.Context) error {
+		for _, d := range directions {
+			l.network.Set(d[0].port, d[1].port, link)
 		}
 		return nil
 	}
+	f.Heal = func(context.Context) error {
+		for _, d := range directions {
+			met += l.network.Set(d[0].port, d[1].port, network.Link{})
+		}
+		return nil
+	}
+	f.Came = func() fault.Effect { return fault.Effect{Text: fmt.Sprintf("met %d packets", met), Idle: met == 0} }
 }
 
 // isolate makes a fault of all links between one member and the others.
@@ -87,23 +99,14 @@ func (l *links) isolate(name string, weight int, draw choose) fault.Kind {
 		link, detail := draw(r)
 		f := &fault.Fault{Kind: name, Detail: detail, Hold: l.hold(r)}
 		f.Targets = []string{a.name}
-		var others []place
+		var directions [][2]place
 		for j, b := range l.places {
 			if j != i {
-				others = append(others, b)
+				directions = append(directions, [2]place{a, b}, [2]place{b, a})
 				f.Also = append(f.Also, a.name+">"+b.name, b.name+">"+a.name)
 			}
 		}
-		all := func(link network.Link) func(context.Context) error {
-			return func(context.Context) error {
-				for _, b := range others {
-					l.network.Set(a.port, b.port, link)
-					l.network.Set(b.port, a.port, link)
-				}
-				return nil
-			}
-		}
-		f.Inject, f.Heal = all(link), all(network.Link{})
+		l.impair(f, link, directions)
 		return f
 	}}
 }

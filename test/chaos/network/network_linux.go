@@ -137,8 +137,11 @@ func (p *Port) Start(cmd *exec.Cmd) error {
 	})
 }
 
-// Set sets how packets go from one port to another; the zero Link makes all well.
-func (n *Network) Set(from, to *Port, l Link) { n.fabric.set(from.address, to.address, l) }
+// Set sets how packets go from one port to another; the zero Link makes all well. It returns how many packets
+// came to the link that was there before, if that was no good one.
+func (n *Network) Set(from, to *Port, l Link) (met uint64) {
+	return n.fabric.set(from.address, to.address, l)
+}
 
 // Packets returns how many packets were passed on and dropped.
 func (n *Network) Packets() (passed, dropped uint64) {

@@ -25,7 +25,7 @@ func (*Network) Prefix() string { return "" }
 func (*Network) Add(string) (*Port, error) { return nil, errors.ErrUnsupported }
 
 // Set is for Linux only.
-func (*Network) Set(_, _ *Port, _ Link) {}
+func (*Network) Set(_, _ *Port, _ Link) uint64 { return 0 }
 
 // Packets is for Linux only.
 func (*Network) Packets() (passed, dropped uint64) { return 0, 0 }

@@ -91,7 +91,12 @@ func TestLinks(t *testing.T) {
 		t.Error("nothing was dropped")
 	}
 	// The connection lives on when the link is whole again: what was lost is sent again.
-	n.Set(p, host, Link{})
+	if met := n.Set(p, host, Link{}); met == 0 {
+		t.Error("the cut link met no packet")
+	}
+	if met := n.Set(p, host, Link{}); met != 0 {
+		t.Errorf("a good link met %d packets", met)
+	}
 	for until := time.Now().Add(10 * time.Second); ; {
 		if _, err := echo(); err == nil {
 			break

@@ -27,11 +27,17 @@ type device interface {
 	Write([]byte) (int, error)
 }
 
+// impaired is a link that is not good, with how many packets came to it so far.
+type impaired struct {
+	Link
+	met atomic.Uint64
+}
+
 // fabric passes packets between devices.
 type fabric struct {
 	mu    sync.Mutex
 	ports map[netip.Addr]device
-	links map[route]Link
+	links map[route]*impaired
 
 	// What mu guards, for reading without it.
 	view atomic.Pointer[view]
@@ -41,18 +47,18 @@ type fabric struct {
 
 type view struct {
 	ports map[netip.Addr]device
-	links map[route]Link
+	links map[route]*impaired
 }
 
 func newFabric() *fabric {
-	f := &fabric{ports: map[netip.Addr]device{}, links: map[route]Link{}}
+	f := &fabric{ports: map[netip.Addr]device{}, links: map[route]*impaired{}}
 	f.publish()
 	return f
 }
 
 // publish makes a change visible. The caller has the lock, or the fabric to itself.
 func (f *fabric) publish() {
-	v := &view{ports: make(map[netip.Addr]device, len(f.ports)), links: make(map[route]Link, len(f.links))}
+	v := &view{ports: make(map[netip.Addr]device, len(f.ports)), links: make(map[route]*impaired, len(f.links))}
 	for a, d := range f.ports {
 		v.ports[a] = d
 	}
@@ -69,16 +75,21 @@ func (f *fabric) attach(a netip.Addr, d device) {
 	f.publish()
 }
 
-// set sets how packets go one way.
-func (f *fabric) set(from, to netip.Addr, l Link) {
+// set sets how packets go one way, and returns how many met the link that was there, if that was no good one.
+func (f *fabric) set(from, to netip.Addr, l Link) (met uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	r := route{from, to}
+	if old := f.links[r]; old != nil {
+		met = old.met.Load()
+	}
 	if l == (Link{}) {
-		delete(f.links, route{from, to})
+		delete(f.links, r)
 	} else {
-		f.links[route{from, to}] = l
+		f.links[r] = &impaired{Link: l}
 	}
 	f.publish()
+	return met
 }
 
 // maxPacket is the largest packet that devices carry.
@@ -105,7 +116,11 @@ func (f *fabric) pass(packet []byte) {
 		f.dropped.Add(1)
 		return
 	}
-	l := v.links[route{from, to}]
+	var l Link
+	if bad := v.links[route{from, to}]; bad != nil {
+		bad.met.Add(1)
+		l = bad.Link
+	}
 	if l.Cut || l.Loss > 0 && rand.Float64() < l.Loss {
 		f.dropped.Add(1)
 		return
