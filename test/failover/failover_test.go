@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 )
@@ -16,70 +18,40 @@ func not(of func(string) bool) func(string) bool { return func(c string) bool { 
 func TestKill(t *testing.T) {
 	f := launch(t, 3)
 	f.settle(3)
-	l := newLoad(f)
+	l := newLoad(f, *clients)
 	l.run()
 	var gaps, calm, meanwhile []time.Duration
+	leases := 0
 	for k := range *kills {
 		victim := f.nodes[k%len(f.nodes)]
 		owners := f.settle(3)
-		theirs := holds(owners, victim.name)
+		theirs, incarnations := holds(owners, victim.name), f.incarnations(3)
 		quiet := l.now()
-		time.Sleep(3 * time.Second)
+		time.Sleep(time.Second + rand.N(time.Second)) // at any time between two renewals of its lease
 		at, clock := l.now(), time.Now()
 		if err := victim.Kill(); err != nil {
 			t.Fatal(err)
 		}
 		l.served(at, theirs)
-		time.Sleep(time.Second)
+		time.Sleep(500 * time.Millisecond) // who was served is not left alone again
 		end := l.now()
 		hit := l.gaps(at, end, theirs)
 		before, after := l.latencies(quiet, at, everybody), l.latencies(at, end, not(theirs))
 		gaps, calm, meanwhile = append(gaps, hit...), append(calm, before...), append(meanwhile, after...)
 		t.Logf("kill %d of %s at %s: without success %s; others' p99 %v, before %v",
 			k+1, victim.name, clock.UTC().Format("15:04:05.000"), spread(hit), quantile(after, .99), quantile(before, .99))
+		leases += lost(incarnations, f.incarnations(2), victim.name)
 		f.start(victim)
 	}
 	f.settle(3)
 	l.end()
 	failed, why := l.failures()
 	result := fmt.Sprintf("%d kills: time without success of the customers of the killed node: %s\n"+
-		"latency of the other customers meanwhile: %s\nlatency of all before: %s\nattempts that failed: %d\n%s",
-		*kills, spread(gaps), spread(meanwhile), spread(calm), failed, why)
+		"latency of the other customers meanwhile: %s\nlatency of all before: %s\n"+
+		"leases that nodes which lived lost meanwhile: %d\nattempts that failed: %d\n%s",
+		*kills, spread(gaps), spread(meanwhile), spread(calm), leases, failed, why)
 	t.Log(result)
 	f.save("kill.txt", result)
-	l.verify()
-}
-
-// TestPause stops owners in their tracks for ten seconds.
-func TestPause(t *testing.T) {
-	f := launch(t, 3)
-	f.settle(3)
-	l := newLoad(f)
-	l.run()
-	var gaps []time.Duration
-	for k := range min(*kills, 10) {
-		victim := f.nodes[k%len(f.nodes)]
-		theirs := holds(f.settle(3), victim.name)
-		at := l.now()
-		if err := victim.Pause(); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(10 * time.Second)
-		if err := victim.Resume(); err != nil {
-			t.Fatal(err)
-		}
-		l.served(l.now(), everybody)
-		hit := l.gaps(at, l.now(), theirs)
-		gaps = append(gaps, hit...)
-		t.Logf("pause %d of %s: without success %s", k+1, victim.name, spread(hit))
-	}
-	f.settle(3)
-	l.end()
-	failed, why := l.failures()
-	result := fmt.Sprintf("pauses of 10 s: time without success of the customers of the paused node: %s\nattempts that failed: %d\n%s",
-		spread(gaps), failed, why)
-	t.Log(result)
-	f.save("pause.txt", result)
 	l.verify()
 }
 
@@ -94,10 +66,10 @@ func TestStoreNodeStalls(t *testing.T) {
 		t.Skip("not with a Cassandra that is not this run's")
 	}
 	f.settle(3)
-	l := newLoad(f)
+	l := newLoad(f, *clients)
 	l.run()
 	var gaps []time.Duration
-	before := f.incarnations()
+	before := f.incarnations(3)
 	for k := range 3 {
 		time.Sleep(3 * time.Second)
 		at := l.now()
@@ -109,7 +81,7 @@ func TestStoreNodeStalls(t *testing.T) {
 		gaps = append(gaps, hit...)
 		t.Logf("Cassandra node %d stalled: without success %s", k+1, spread(hit))
 	}
-	if after := f.incarnations(); !maps.Equal(before, after) {
+	if after := f.incarnations(3); !maps.Equal(before, after) {
 		t.Errorf("leases were lost: %v, then %v", before, after)
 	}
 	l.end()
@@ -124,7 +96,7 @@ func TestStoreNodeStalls(t *testing.T) {
 func TestRollingRestart(t *testing.T) {
 	f := launch(t, 3)
 	f.settle(3)
-	l := newLoad(f)
+	l := newLoad(f, *clients)
 	l.run()
 	time.Sleep(3 * time.Second)
 	before, _ := l.failures()
@@ -147,7 +119,7 @@ func TestRollingRestart(t *testing.T) {
 func TestScaleOut(t *testing.T) {
 	f := launch(t, 2)
 	f.settle(2)
-	l := newLoad(f)
+	l := newLoad(f, *clients)
 	l.run()
 	time.Sleep(3 * time.Second)
 	before, _ := l.failures()
@@ -165,15 +137,10 @@ func (l *load) report(f *fleet, what string, from time.Duration, calm []time.Dur
 	to := l.now()
 	l.end()
 	failed, why := l.failures()
-	var slowest []time.Duration
-	for _, c := range l.clients {
-		is := func(customer string) bool { return customer == c.customer }
-		slowest = append(slowest, quantile(l.latencies(from, to, is), 1))
-	}
 	result := fmt.Sprintf("%s in %v: slowest request of each customer: %s\nlatency: %s\nlatency before: %s\nattempts that failed: %d\n%s",
-		what, (to - from).Round(time.Second), spread(slowest), spread(l.latencies(from, to, everybody)), spread(calm), failed-before, why)
+		what, (to - from).Round(time.Second), spread(l.slowest(from, to, everybody)), spread(l.latencies(from, to, everybody)), spread(calm), failed-before, why)
 	l.t.Log(result)
-	f.save("moves.txt", result)
+	f.save(strings.ReplaceAll(what, " ", "-")+".txt", result)
 	if failed > before {
 		l.t.Errorf("%d attempts failed", failed-before)
 	}

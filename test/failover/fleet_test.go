@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -33,6 +34,12 @@ var (
 	replicas  = flag.Int("cassandra", 1, "nodes of Cassandra, and copies of everything")
 	keep      = flag.String("logs", "", "directory that keeps the processes' logs")
 	extra     = flag.String("node-flags", "", "further flags of the nodes, separated by spaces")
+	rounds    = flag.Int("rounds", 20, "how often a node hands all it has to the others and gets it back")
+	movers    = flag.Int("movers", 60, "customers with a client while shards are handed over")
+	every     = flag.Duration("every", 20*time.Millisecond, "pause between the requests of these clients")
+	saturate  = flag.Duration("saturate", 30*time.Minute, "how long all processors are kept busy")
+	workers   = flag.Int("workers", 256, "requests under way then")
+	busyOnes  = flag.Int("busy", 20_000, "customers that they are for; each may give 1,024 commands in ten minutes")
 )
 
 // fleet is the processes of a cluster.
@@ -45,6 +52,8 @@ type fleet struct {
 	nodes     []*member
 	gateways  []*member
 	admin     licensedv1connect.AdminServiceClient
+	role      string   // of nodes
+	flags     []string // of nodes
 }
 
 type member struct {
@@ -55,10 +64,16 @@ type member struct {
 // launch starts Cassandra, so many nodes, and two gateways.
 func launch(t *testing.T, nodes int) *fleet {
 	t.Helper()
+	return launchAs(t, nodes, "node")
+}
+
+// launchAs is launch with nodes of a role, with further flags.
+func launchAs(t *testing.T, nodes int, role string, flags ...string) *fleet {
+	t.Helper()
 	if !*measured {
 		t.Skip("a measurement, for make bench-failover")
 	}
-	f := &fleet{t: t, dir: *keep}
+	f := &fleet{t: t, dir: *keep, role: role, flags: append(strings.Fields(*extra), flags...)}
 	if f.dir == "" {
 		f.dir = t.TempDir()
 	}
@@ -96,8 +111,7 @@ func (m *member) url(port int) string { return fmt.Sprintf("http://%s:%d", m.hos
 
 // addNode starts one more node.
 func (f *fleet) addNode(n int) *member {
-	m := f.member("node", fmt.Sprint("n", n), fmt.Sprint("127.77.0.", n),
-		append(strings.Fields(*extra), "--passivate-after", "24h")...)
+	m := f.member(f.role, fmt.Sprint("n", n), fmt.Sprint("127.77.0.", n), append(slices.Clone(f.flags), "--passivate-after", "24h")...)
 	f.nodes = append(f.nodes, m)
 	return m
 }
@@ -144,8 +158,8 @@ func get(ctx context.Context, url string) error {
 	return nil
 }
 
-// owners returns which node holds each shard, by name, and whether all are held by that many nodes with
-// nothing on its way.
+// owners returns which node holds each shard, by name, if all are held by that many nodes, each has its
+// share, and nothing is on its way.
 func (f *fleet) owners(nodes int) ([]string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
@@ -163,7 +177,7 @@ func (f *fleet) owners(nodes int) ([]string, error) {
 		if n.ShardsMoving > 0 || n.ShardsExpected > 0 {
 			return nil, fmt.Errorf("%s has %d shards moving, %d expected", n.Name, n.ShardsMoving, n.ShardsExpected)
 		}
-		if n.ShardsOpen > 0 {
+		if int(n.ShardsOpen) > int(c.Shards)/(2*nodes) { // between two moves nothing is on its way either
 			ready++
 		}
 		open += n.ShardsOpen
@@ -180,20 +194,35 @@ func (f *fleet) owners(nodes int) ([]string, error) {
 	return owners, nil
 }
 
-// incarnations returns those of the nodes, by name.
-func (f *fleet) incarnations() map[string]string {
+// incarnations returns those of the nodes, by name, of which there are so many. It waits a while for nodes
+// that do not say.
+func (f *fleet) incarnations(nodes int) map[string]string {
 	f.t.Helper()
-	res, err := f.admin.GetCluster(f.t.Context(), connect.NewRequest(&licensedv1.GetClusterRequest{}))
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	all := map[string]string{}
-	for _, n := range res.Msg.Cluster.Nodes {
-		if n.State == licensedv1.NodeState_NODE_STATE_READY && n.Incarnation != "" {
-			all[n.Name] = n.Incarnation
+	for give := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		all := map[string]string{}
+		res, err := f.admin.GetCluster(f.t.Context(), connect.NewRequest(&licensedv1.GetClusterRequest{}))
+		for _, n := range res.Msg.GetCluster().GetNodes() {
+			if n.State == licensedv1.NodeState_NODE_STATE_READY && n.Incarnation != "" {
+				all[n.Name] = n.Incarnation
+			}
+		}
+		if len(all) >= nodes {
+			return all
+		}
+		if time.Now().After(give) {
+			f.t.Fatalf("of %d nodes only these say that they hold a lease: %v; %v", nodes, all, err)
 		}
 	}
-	return all
+}
+
+// lost returns how many nodes have another incarnation than before, but for one of them.
+func lost(before, after map[string]string, but string) (n int) {
+	for name, i := range before {
+		if name != but && after[name] != i {
+			n++
+		}
+	}
+	return n
 }
 
 // settle waits until all shards are held by that many nodes, and returns by which.

@@ -20,7 +20,7 @@ import (
 
 const (
 	pause        = 100 * time.Millisecond // between the requests of a client
-	renewEvery   = 8                      // requests
+	renewEvery   = 800 * time.Millisecond // fewer than the 1,024 commands in ten minutes that a customer has
 	deadline     = 10 * time.Second       // of an attempt
 	titleID      = "GlowS01E01"
 	againAfter   = 20 * time.Millisecond
@@ -31,9 +31,11 @@ const (
 type load struct {
 	t       *testing.T
 	started time.Time
+	pause   time.Duration // between the requests of a client
 	targets []licensedv1connect.LicenseServiceClient
 	history licensedv1connect.HistoryServiceClient
 	clients []*client
+	strays  []*client // further ones of the same customers, whose acknowledgements are verified too
 
 	mu     sync.Mutex
 	errors map[string]int // attempts that failed, by code and message
@@ -55,30 +57,26 @@ type client struct {
 	mu      sync.Mutex
 	answers []answer
 	told    map[string]uint64 // sequence by acknowledged command id
-	expires time.Time         // as last told
+	expires atomic.Int64      // as last told, Unix nanoseconds
 }
 
-// newLoad brings all customers to memory.
-func newLoad(f *fleet) *load {
+func newClient(customer string) *client {
+	return &client{customer: customer, told: map[string]uint64{}}
+}
+
+// newLoad brings all customers to memory, so many of which have a client.
+func newLoad(f *fleet, clients int) *load {
 	f.t.Helper()
-	l := &load{t: f.t, started: time.Now(), errors: map[string]int{}}
-	for _, g := range f.gateways {
-		transport := &http.Transport{Protocols: new(http.Protocols)}
-		transport.Protocols.SetUnencryptedHTTP2(true)
-		h := &http.Client{Transport: transport}
-		f.t.Cleanup(transport.CloseIdleConnections)
-		l.targets = append(l.targets, licensedv1connect.NewLicenseServiceClient(h, g.url(8080), connect.WithGRPC()))
-		l.history = licensedv1connect.NewHistoryServiceClient(h, g.url(8080), connect.WithGRPC())
-	}
-	for k := range *clients {
-		l.clients = append(l.clients, &client{customer: fmt.Sprintf("client-%04d", k), told: map[string]uint64{}})
+	l := dial(f)
+	for k := range clients {
+		l.clients = append(l.clients, newClient(fmt.Sprintf("client-%04d", k)))
 	}
 	var next atomic.Int64
 	var loading sync.WaitGroup
 	for range loadInFlight {
 		loading.Go(func() {
 			for k := int(next.Add(1)) - 1; k < *residents+len(l.clients); k = int(next.Add(1)) - 1 {
-				c := &client{customer: fmt.Sprintf("resident-%06d", k), told: map[string]uint64{}}
+				c := newClient(fmt.Sprintf("resident-%06d", k))
 				if k < len(l.clients) {
 					c = l.clients[k]
 				}
@@ -91,14 +89,34 @@ func newLoad(f *fleet) *load {
 	return l
 }
 
+// dial returns a load without clients.
+func dial(f *fleet) *load {
+	l := &load{t: f.t, started: time.Now(), pause: pause, errors: map[string]int{}}
+	for _, g := range f.gateways {
+		h := f.http()
+		l.targets = append(l.targets, licensedv1connect.NewLicenseServiceClient(h, g.url(8080), connect.WithGRPC()))
+		l.history = licensedv1connect.NewHistoryServiceClient(h, g.url(8080), connect.WithGRPC())
+	}
+	return l
+}
+
+// http returns a client with connections of its own.
+func (f *fleet) http() *http.Client {
+	transport := &http.Transport{Protocols: new(http.Protocols)}
+	transport.Protocols.SetUnencryptedHTTP2(true)
+	f.t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport}
+}
+
 // acquire gives a customer its licence.
 func (l *load) acquire(c *client) {
-	l.ask(context.Background(), c, func(ctx context.Context, to licensedv1connect.LicenseServiceClient) error {
+	l.ask(context.Background(), c, l.targets, func(ctx context.Context, to licensedv1connect.LicenseServiceClient) error {
 		r, err := to.AcquireLicense(ctx, connect.NewRequest(&licensedv1.AcquireLicenseRequest{
 			CustomerId: c.customer, DeviceId: "iphone", TitleId: titleID, CommandId: "first",
 		}))
 		if err == nil {
-			c.told["first"], c.expires = r.Msg.Sequence, r.Msg.License.ExpiresAt.AsTime()
+			c.told["first"] = r.Msg.Sequence
+			c.expires.Store(r.Msg.License.ExpiresAt.AsTime().UnixNano())
 		}
 		return err
 	})
@@ -110,14 +128,16 @@ func (l *load) run() {
 	l.stop = cancel
 	for _, c := range l.clients {
 		l.running.Go(func() {
-			time.Sleep(rand.N(pause))
+			time.Sleep(rand.N(l.pause))
+			renewed := time.Now().Add(-rand.N(renewEvery))
 			for k := 1; ctx.Err() == nil; k++ {
-				if k%renewEvery == 0 {
-					l.renew(context.WithoutCancel(ctx), c, fmt.Sprint("renewal-", k))
+				if time.Since(renewed) >= renewEvery {
+					renewed = time.Now()
+					l.renew(context.WithoutCancel(ctx), c, l.targets, fmt.Sprint("renewal-", k))
 				} else {
-					l.read(context.WithoutCancel(ctx), c)
+					l.read(context.WithoutCancel(ctx), c, l.targets)
 				}
-				time.Sleep(pause)
+				time.Sleep(l.pause)
 			}
 		})
 	}
@@ -128,49 +148,76 @@ func (l *load) end() {
 	l.running.Wait()
 }
 
-func (l *load) renew(ctx context.Context, c *client, id string) {
-	l.ask(ctx, c, func(ctx context.Context, to licensedv1connect.LicenseServiceClient) error {
-		r, err := to.RenewLicense(ctx, connect.NewRequest(&licensedv1.RenewLicenseRequest{
-			CustomerId: c.customer, DeviceId: "iphone", TitleId: titleID, CommandId: id,
-		}))
+type targets = []licensedv1connect.LicenseServiceClient
+
+func (l *load) renew(ctx context.Context, c *client, to targets, id string) {
+	l.ask(ctx, c, to, func(ctx context.Context, to licensedv1connect.LicenseServiceClient) error {
+		sequence, expires, err := renew(ctx, to, c.customer, id)
 		if err == nil {
-			c.told[id], c.expires = r.Msg.Sequence, r.Msg.License.ExpiresAt.AsTime()
+			c.told[id] = sequence
+			c.expires.Store(expires)
 		}
 		return err
 	})
+}
+
+func renew(ctx context.Context, to licensedv1connect.LicenseServiceClient, customer, id string) (sequence uint64, expires int64, err error) {
+	r, err := to.RenewLicense(ctx, connect.NewRequest(&licensedv1.RenewLicenseRequest{
+		CustomerId: customer, DeviceId: "iphone", TitleId: titleID, CommandId: id,
+	}))
+	if err != nil {
+		return 0, 0, err
+	}
+	return r.Msg.Sequence, r.Msg.License.ExpiresAt.AsTime().UnixNano(), nil
 }
 
 // read asks for the licences, which must show the last renewal.
-func (l *load) read(ctx context.Context, c *client) {
-	l.ask(ctx, c, func(ctx context.Context, to licensedv1connect.LicenseServiceClient) error {
-		r, err := to.ListLicenses(ctx, connect.NewRequest(&licensedv1.ListLicensesRequest{CustomerId: c.customer}))
-		if err == nil && (len(r.Msg.Licenses) != 1 || r.Msg.Licenses[0].ExpiresAt.AsTime().Before(c.expires)) {
-			l.t.Errorf("%s was told %v and reads %v", c.customer, c.expires, r.Msg.Licenses)
+func (l *load) read(ctx context.Context, c *client, to targets) {
+	l.ask(ctx, c, to, func(ctx context.Context, to licensedv1connect.LicenseServiceClient) error {
+		shown, err := read(ctx, to, c.customer)
+		if told := c.expires.Load(); err == nil && shown < told {
+			l.t.Errorf("%s was told that its licence ends at %v and reads %v", c.customer, time.Unix(0, told), time.Unix(0, shown))
 		}
 		return err
 	})
 }
 
+// read returns when the customer's licence ends, in Unix nanoseconds; 0 if it has none.
+func read(ctx context.Context, to licensedv1connect.LicenseServiceClient, customer string) (expires int64, err error) {
+	r, err := to.ListLicenses(ctx, connect.NewRequest(&licensedv1.ListLicensesRequest{CustomerId: customer}))
+	if err != nil || len(r.Msg.Licenses) != 1 {
+		return 0, err
+	}
+	return r.Msg.Licenses[0].ExpiresAt.AsTime().UnixNano(), nil
+}
+
 // ask sends a request until it is answered.
-func (l *load) ask(ctx context.Context, c *client, send func(context.Context, licensedv1connect.LicenseServiceClient) error) {
+func (l *load) ask(
+	ctx context.Context, c *client, to targets, send func(context.Context, licensedv1connect.LicenseServiceClient) error,
+) {
+	a := l.insist(ctx, to, send)
+	c.mu.Lock()
+	c.answers = append(c.answers, a)
+	c.mu.Unlock()
+}
+
+// insist sends a request until it is answered, each time to any of the targets.
+func (l *load) insist(ctx context.Context, to targets, send func(context.Context, licensedv1connect.LicenseServiceClient) error) answer {
 	a := answer{began: time.Since(l.started)}
 	for {
 		a.attempts++
 		attempt, cancel := context.WithTimeout(ctx, deadline)
-		err := send(attempt, l.targets[rand.N(len(l.targets))])
+		err := send(attempt, to[rand.N(len(to))])
 		cancel()
 		if err == nil {
-			break
+			a.ended = time.Since(l.started)
+			return a
 		}
 		l.mu.Lock()
 		l.errors[connect.CodeOf(err).String()+": "+shape(err.Error())]++
 		l.mu.Unlock()
 		time.Sleep(againAfter)
 	}
-	a.ended = time.Since(l.started)
-	c.mu.Lock()
-	c.answers = append(c.answers, a)
-	c.mu.Unlock()
 }
 
 // shape makes errors that differ in ids and numbers only alike.
@@ -258,38 +305,44 @@ func (l *load) latencies(from, to time.Duration, of func(string) bool) (all []ti
 func (l *load) verify() {
 	l.t.Helper()
 	commands := 0
-	for _, c := range l.clients {
-		stream, err := l.history.ListEvents(context.Background(), connect.NewRequest(&licensedv1.ListEventsRequest{CustomerId: c.customer}))
-		if err != nil {
-			l.t.Errorf("%s: %v", c.customer, err)
-			continue
-		}
-		last, recorded := uint64(0), map[string]uint64{}
-		for stream.Receive() {
-			for _, item := range stream.Msg().Items {
-				e := item.GetEvent()
-				if e == nil || e.Sequence != last+1 {
-					l.t.Errorf("%s: %v after %d", c.customer, item, last)
-				}
-				if last = e.GetSequence(); e.GetCommandIndex()+1 == e.GetCommandCount() {
-					if before, twice := recorded[e.CommandId]; twice {
-						l.t.Errorf("%s: %s is recorded at %d and %d", c.customer, e.CommandId, before, e.Sequence)
-					}
-					recorded[e.CommandId] = e.Sequence
-				}
-			}
-		}
-		if err := stream.Err(); err != nil {
-			l.t.Errorf("%s: %v", c.customer, err)
-		}
-		for id, sequence := range c.told {
-			if recorded[id] != sequence {
-				l.t.Errorf("%s: %s was acknowledged at %d and is recorded at %d", c.customer, id, sequence, recorded[id])
-			}
-		}
+	for _, c := range slices.Concat(l.clients, l.strays) {
+		l.compare(c.customer, c.told)
 		commands += len(c.told)
 	}
 	l.t.Logf("%d acknowledged commands of %d customers are in the histories, once each, where they were said to be", commands, len(l.clients))
+}
+
+// compare compares what was acknowledged to a customer, by command id, with its history.
+func (l *load) compare(customer string, told map[string]uint64) {
+	stream, err := l.history.ListEvents(context.Background(), connect.NewRequest(&licensedv1.ListEventsRequest{CustomerId: customer}))
+	if err != nil {
+		l.t.Errorf("%s: %v", customer, err)
+		return
+	}
+	defer stream.Close()
+	last, recorded := uint64(0), map[string]uint64{}
+	for stream.Receive() {
+		for _, item := range stream.Msg().Items {
+			e := item.GetEvent()
+			if e == nil || e.Sequence != last+1 {
+				l.t.Errorf("%s: %v after %d", customer, item, last)
+			}
+			if last = e.GetSequence(); e.GetCommandIndex()+1 == e.GetCommandCount() {
+				if before, twice := recorded[e.CommandId]; twice {
+					l.t.Errorf("%s: %s is recorded at %d and %d", customer, e.CommandId, before, e.Sequence)
+				}
+				recorded[e.CommandId] = e.Sequence
+			}
+		}
+	}
+	if err := stream.Err(); err != nil {
+		l.t.Errorf("%s: %v", customer, err)
+	}
+	for id, sequence := range told {
+		if recorded[id] != sequence {
+			l.t.Errorf("%s: %s was acknowledged at %d and is recorded at %d", customer, id, sequence, recorded[id])
+		}
+	}
 }
 
 // spread describes a distribution.
