@@ -2,25 +2,20 @@ package transport
 
 import (
 	"bufio"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
-	"google.golang.org/protobuf/cmd/protoc-gen-go/internal_gengo"
-	"google.golang.org/protobuf/compiler/protogen"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/types/descriptorpb"
-	"google.golang.org/protobuf/types/pluginpb"
 
 	"licensed/actors"
 	"licensed/messages/clusterv1"
+	"licensed/test/plant"
 )
 
 // childEnv is set in a process that a test has started.
@@ -36,7 +31,7 @@ func TestChild(t *testing.T) {
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
 		address, id, _ := strings.Cut(in.Text(), " ")
 		r, err := p.Execute(t.Context(), address, "Kind", id, actors.Command{ID: "1", Payload: "hello"})
-		fmt.Printf("got %q, not supported: %t, error: %t\n", r.Outcome, errors.Is(err, ErrNotSupported), err != nil)
+		fmt.Printf("got %q, not supported: %t, error: %t\n", r.Outcome, errors.Is(err, actors.ErrNotSupported), err != nil)
 	}
 }
 
@@ -68,89 +63,43 @@ func TestNextRelease(t *testing.T) {
 	}
 }
 
-// nextProtocol returns the generated code of the next release's protocol.
-func nextProtocol(t *testing.T) string {
-	file := protodesc.ToFileDescriptorProto((&clusterv1.Request{}).ProtoReflect().Descriptor().ParentFile())
-	text := func(name string, number int32) *descriptorpb.FieldDescriptorProto {
-		return &descriptorpb.FieldDescriptorProto{
-			Name: &name, JsonName: &name, Number: &number,
-			Type: descriptorpb.FieldDescriptorProto_TYPE_STRING.Enum(), Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(),
-		}
-	}
+// nextProtocol changes the protocol as the next release may: fields, a request and a code more.
+func nextProtocol(file *descriptorpb.FileDescriptorProto) {
 	for _, m := range file.MessageType {
-		if m.GetName() == "Request" { // its fields of one kind must follow each other
-			body := text("later", 201)
-			body.OneofIndex = proto.Int32(0)
-			last := slices.IndexFunc(m.Field, func(f *descriptorpb.FieldDescriptorProto) bool { return f.GetName() == "drain" })
-			m.Field = slices.Insert(m.Field, last+1, body)
+		if m.GetName() == "Request" {
+			plant.AddField(m, "body", "string", "later", 201)
 		}
-		m.Field = append(m.Field, text("later_text", 200))
+		plant.AddField(m, "", "string", "later_text", 200)
 	}
 	for _, e := range file.EnumType {
 		if e.GetName() == "Code" {
 			e.Value = append(e.Value, &descriptorpb.EnumValueDescriptorProto{Name: proto.String("CODE_LATER"), Number: proto.Int32(200)})
 		}
 	}
-	plugin, err := protogen.Options{}.New(&pluginpb.CodeGeneratorRequest{
-		FileToGenerate: []string{file.GetName()}, ProtoFile: []*descriptorpb.FileDescriptorProto{file},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	internal_gengo.GenerateFile(plugin, plugin.FilesByPath[file.GetName()])
-	res := plugin.Response()
-	if res.Error != nil || len(res.File) != 1 {
-		t.Fatalf("generated %d files: %s", len(res.File), res.GetError())
-	}
-	return res.File[0].GetContent()
 }
 
 // buildNext returns the name of the tests of this package, built as the next release.
 func buildNext(t *testing.T) string {
-	dir := t.TempDir()
-	overlay := struct{ Replace map[string]string }{map[string]string{}}
-	replace := func(name, text string) {
-		original, err := filepath.Abs(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		overlay.Replace[original] = filepath.Join(dir, filepath.Base(name))
-		if err := os.WriteFile(overlay.Replace[original], []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	edit := func(name, old, with string) {
-		source, err := os.ReadFile(name)
-		if err != nil || strings.Count(string(source), old) != 1 {
-			t.Fatalf("%s: %q is not there once: %v", name, old, err)
-		}
-		replace(name, strings.Replace(string(source), old, with, 1))
-	}
-	replace(filepath.Join("..", "..", "messages", "clusterv1", "cluster.pb.go"), nextProtocol(t))
-	edit("transport.go", "	if deadline, ok := ctx.Deadline(); ok {\n		m.TimeoutMicros", `
+	overlay := plant.Overlay(t, "../..", []plant.Edit{
+		{File: "messages/clusterv1/cluster.pb.go", To: plant.Generate(t, clusterv1.File_licensed_cluster_v1_cluster_proto, nextProtocol)},
+		{File: "cluster/transport/transport.go", From: "	if deadline, ok := ctx.Deadline(); ok {\n		m.TimeoutMicros", To: `
 	m.LaterText = "later"
 	if m.GetAggregate() == "novelty" {
 		m.Body = &clusterv1.Request_Later{Later: "later"}
 	}
 	if deadline, ok := ctx.Deadline(); ok {
-		m.TimeoutMicros`)
-	edit("front.go", "	h, codec := t.config.Handler, t.config.Codec\n", `
+		m.TimeoutMicros`},
+		{File: "cluster/transport/front.go", From: "	h, codec := t.config.Handler, t.config.Codec\n", To: `
 	h, codec := t.config.Handler, t.config.Codec
 	r.LaterText = "later"
 	if m.GetAggregate() == "later code" {
 		r.Code = clusterv1.Code_CODE_LATER
 		return nil
 	}
-`)
-	config, err := json.Marshal(overlay)
-	if err != nil {
-		t.Fatal(err)
-	}
-	name, program := filepath.Join(dir, "overlay.json"), filepath.Join(dir, "next.test")
-	if err := os.WriteFile(name, config, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := exec.CommandContext(t.Context(), "go", "test", "-c", "-overlay", name, "-o", program, ".").CombinedOutput(); err != nil {
+`},
+	})
+	program := filepath.Join(t.TempDir(), "next.test")
+	if out, err := exec.CommandContext(t.Context(), "go", "test", "-c", "-overlay", overlay, "-o", program, ".").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	return program

@@ -1,5 +1,5 @@
-// Package plant lays bugs over the code without touching it, for tests that show that a check would
-// notice them.
+// Package plant lays other code over the module's without touching it: bugs, for tests that show that a
+// check would notice them, and what a next release may bring, for tests that two releases get along.
 package plant
 
 import (
@@ -11,7 +11,8 @@ import (
 	"testing"
 )
 
-// Edit replaces the one occurrence of a text in a file of the module.
+// Edit replaces the one occurrence of a text in a file of the module. An empty From stands for the whole
+// file, which then need not be there.
 type Edit struct{ File, From, To string }
 
 // Overlay returns a file for go build's -overlay that makes the edits to the module at root. A text that
@@ -28,14 +29,7 @@ func Overlay(t testing.TB, root string, edits []Edit) string {
 		if earlier := replace[path]; earlier != "" {
 			from, changed = earlier, earlier
 		}
-		source, err := os.ReadFile(from)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if n := strings.Count(string(source), e.From); n != 1 {
-			t.Fatalf("%s has %d places like %q, want 1: adapt the planted bug to the code", e.File, n, e.From)
-		}
-		if err := os.WriteFile(changed, []byte(strings.Replace(string(source), e.From, e.To, 1)), 0o600); err != nil {
+		if err := os.WriteFile(changed, []byte(e.apply(t, from)), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		replace[path] = changed
@@ -49,4 +43,20 @@ func Overlay(t testing.TB, root string, edits []Edit) string {
 		t.Fatal(err)
 	}
 	return file
+}
+
+// apply returns the content of a file after the edit.
+func (e *Edit) apply(t testing.TB, from string) string {
+	t.Helper()
+	if e.From == "" {
+		return e.To
+	}
+	source, err := os.ReadFile(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(source), e.From); n != 1 {
+		t.Fatalf("%s has %d places like %q, want 1: adapt the planted edit to the code", e.File, n, e.From)
+	}
+	return strings.Replace(string(source), e.From, e.To, 1)
 }
