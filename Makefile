@@ -20,12 +20,18 @@ CHAOS     ?=
 # make fuzz: how long for each fuzzer.
 FUZZTIME ?= 10s
 # make bench: which benchmarks, where, and how long for each that does not say so itself.
-BENCH     ?= ^Benchmark(Runtime|Pebble|PebbleHotCustomer|AppendOverRaw|Gateway|Service|ResidentCustomer|ColdActivation|WakeFromArchive|Wakings|BytesPerEvent)$$
+BENCH     ?= ^Benchmark(Runtime|Pebble|PebbleHotCustomer|AppendOverRaw|Gateway|Service|ResidentCustomer|ColdActivation|WakeFromArchive|Wakings|BytesPerEvent|Cluster)$$
 BENCHPKG  ?= ./test/bench ./persistence/pebble ./gateway ./internal/node
 BENCHTIME ?= 1s
-# make bench-failover: how many owners are killed, and the nodes of Cassandra.
+# make bench-failover: which tests of test/failover (Kill, StoreNodeStalls, RollingRestart, ScaleOut, HandOver,
+# Pause, PauseConfirmedByRead, Saturated), how many owners are killed, how often a node is drained, how long
+# all processors are kept busy, the nodes of Cassandra, and where logs and results stay.
+WHICH     ?= .*
 KILLS     ?= 100
+ROUNDS    ?= 20
+SATURATE  ?= 30m
 CASSANDRA ?= 1
+LOGS      ?=
 # make bench-cassandra: settings of scripts/cassandra.sh.
 CASSANDRA_ENV ?= TIMEOUT=20s
 # make test-all and cover: which packages.
@@ -104,9 +110,15 @@ bench-cassandra-three: ## The same on three nodes with replication 3 (about 10 m
 	LICENSED_BENCH_NODES=3 LICENSED_BENCH_ENV='HEAP=512M $(CASSANDRA_ENV)' LICENSED_BENCH_WARMUP=120s LICENSED_BENCH_TURN=5s \
 		$(GO) test -run '^$$' -bench '^BenchmarkCassandra$$' -benchtime 1x -timeout 30m ./test/bench
 
+.PHONY: bench-confirm
+bench-confirm: ## What it costs to confirm replies by a read of the lease, on Cassandra (about 2 minutes); CASSANDRA=3
+	LICENSED_BENCH_NODES=$(CASSANDRA) LICENSED_BENCH_ENV='HEAP=768M $(CASSANDRA_ENV)' LICENSED_BENCH_TURN=2s \
+		$(GO) test -run '^$$' -bench '^BenchmarkConfirm$$' -benchtime 1x -timeout 20m ./test/bench
+
 .PHONY: bench-failover
-bench-failover: ## What customers notice of crashes, pauses, restarts and growth; about an hour. CASSANDRA=3 for three copies, KILLS=n
-	$(GO) test ./test/failover -failover -kills $(KILLS) -cassandra $(CASSANDRA) -v -count=1 -timeout 120m
+bench-failover: ## What customers notice of crashes, pauses, restarts, moves and saturation; about 70 minutes. WHICH='Kill|Pause', CASSANDRA=3, KILLS=n, LOGS=dir
+	$(GO) test ./test/failover -failover -run '^Test($(WHICH))$$' -kills $(KILLS) -rounds $(ROUNDS) -saturate $(SATURATE) \
+		-cassandra $(CASSANDRA) $(if $(LOGS),-logs $(abspath $(LOGS))) -v -count=1 -timeout 240m
 
 ##@ Generated code and tools
 

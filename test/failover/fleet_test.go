@@ -32,7 +32,7 @@ var (
 	clients   = flag.Int("clients", 200, "customers with a client")
 	residents = flag.Int("residents", 100_000, "customers in memory without one")
 	replicas  = flag.Int("cassandra", 1, "nodes of Cassandra, and copies of everything")
-	keep      = flag.String("logs", "", "directory that keeps the processes' logs")
+	keep      = flag.String("logs", "", "directory that keeps the processes' logs, and the results")
 	extra     = flag.String("node-flags", "", "further flags of the nodes, separated by spaces")
 	rounds    = flag.Int("rounds", 20, "how often a node hands all it has to the others and gets it back")
 	movers    = flag.Int("movers", 60, "customers with a client while shards are handed over")
@@ -73,9 +73,12 @@ func launchAs(t *testing.T, nodes int, role string, flags ...string) *fleet {
 	if !*measured {
 		t.Skip("a measurement, for make bench-failover")
 	}
-	f := &fleet{t: t, dir: *keep, role: role, flags: append(strings.Fields(*extra), flags...)}
-	if f.dir == "" {
+	f := &fleet{t: t, dir: filepath.Join(*keep, t.Name()), role: role, flags: append(strings.Fields(*extra), flags...)}
+	if *keep == "" {
 		f.dir = t.TempDir()
+	}
+	if err := os.MkdirAll(f.dir, 0o700); err != nil {
+		t.Fatal(err)
 	}
 	f.binary = filepath.Join(f.dir, "licensed")
 	if out, err := exec.Command("go", "build", "-o", f.binary, "licensed/cmd/licensed").CombinedOutput(); err != nil {
