@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 
 	"licensed/messages/licensedv1"
 	"licensed/messages/licensedv1/licensedv1connect"
@@ -25,9 +26,36 @@ type fleet struct {
 	store   string
 	options cassandra.Options
 	network string // first three bytes of the nodes' addresses
+	program string // that processes are started from
 	nodes   []*daemon
 	gateway *daemon
 	admin   licensedv1connect.AdminServiceClient
+	clients clients
+}
+
+// clients are those that requests go through. Who sends one holds it for reading, so that a gateway of which
+// the clients are taken away has answered all that they sent.
+type clients struct {
+	sync.RWMutex
+	all []licensedv1connect.LicenseServiceClient
+}
+
+// use has requests go through these gateways, and returns when no other has any.
+func (c *clients) use(gateways ...*daemon) {
+	var all []licensedv1connect.LicenseServiceClient
+	for _, g := range gateways {
+		all = append(all, g.clients()...)
+	}
+	c.Lock()
+	defer c.Unlock()
+	c.all = all
+}
+
+// send sends a command through one of them.
+func (c *clients) send(i int, o *command) (proto.Message, error) {
+	c.RLock()
+	defer c.RUnlock()
+	return o.send(context.Background(), c.all[i%len(c.all)])
 }
 
 const fleetNodes = 3
@@ -35,14 +63,14 @@ const fleetNodes = 3
 // startFleet starts a cluster on a Cassandra.
 func startFleet(t *testing.T) *fleet {
 	t.Helper()
-	f := &fleet{t: t, options: cassandratest.Keyspace(t, startCassandra(t), 1), network: fmt.Sprintf("127.%d.%d", 1+rand.IntN(250), rand.IntN(250))}
+	f := &fleet{t: t, program: binary, options: cassandratest.Keyspace(t, startCassandra(t), 1), network: fmt.Sprintf("127.%d.%d", 1+rand.IntN(250), rand.IntN(250))}
 	f.store = fmt.Sprintf("cassandra://%s/%s?accept_risk=%s", strings.Join(f.options.Hosts, ","), f.options.Keyspace, cassandra.RiskReplication1)
 	f.nodes = make([]*daemon, fleetNodes)
 	for i := range f.nodes {
 		f.startNode(i)
 	}
-	f.gateway = startRole(t, f.arguments("gateway", "g1", f.network+".100", "--policy", "testdata/policy.yaml")...)
-	f.admin = licensedv1connect.NewAdminServiceClient(http.DefaultClient, "http://"+f.gateway.API)
+	f.gateway = f.startGateway(1)
+	f.clients.use(f.gateway)
 	f.settled()
 	return f
 }
@@ -60,10 +88,20 @@ func (f *fleet) arguments(role, name, host string, more ...string) []string {
 
 func (f *fleet) startNode(i int) {
 	f.t.Helper()
-	f.nodes[i] = startRole(f.t, f.arguments("node", fmt.Sprint("n", i+1), fmt.Sprintf("%s.%d", f.network, i+1), "--policy", "testdata/policy.yaml")...)
+	f.nodes[i] = startProgram(f.t, f.program, f.arguments("node", fmt.Sprint("n", i+1), fmt.Sprintf("%s.%d", f.network, i+1), "--policy", "testdata/policy.yaml")...)
 }
 
-// status returns the cluster as the gateway sees it.
+// startGateway starts a gateway, of which the first is the one that is asked about the cluster.
+func (f *fleet) startGateway(number int) *daemon {
+	f.t.Helper()
+	g := startProgram(f.t, f.program, f.arguments("gateway", fmt.Sprint("g", number), fmt.Sprintf("%s.%d", f.network, 99+number), "--policy", "testdata/policy.yaml")...)
+	if number == 1 {
+		f.admin = licensedv1connect.NewAdminServiceClient(http.DefaultClient, "http://"+g.API)
+	}
+	return g
+}
+
+// status returns the cluster as the first gateway sees it.
 func (f *fleet) status() *licensedv1.ClusterStatus {
 	res, err := f.admin.GetCluster(f.t.Context(), connect.NewRequest(&licensedv1.GetClusterRequest{}))
 	if err != nil {
@@ -119,12 +157,11 @@ type traffic struct {
 func (f *fleet) send(l *load) *traffic {
 	ctx, stop := context.WithCancel(context.Background())
 	tr := &traffic{stop: stop}
-	clients := f.gateway.clients()
 	for w := range workers / 2 {
 		tr.done.Go(func() {
 			for i := w; ctx.Err() == nil; i++ {
 				c := l.choose()
-				message, err := c.send(context.Background(), clients[i%len(clients)])
+				message, err := f.clients.send(i, c)
 				a := outcome(message, err)
 				switch {
 				case a != nil:

@@ -86,9 +86,15 @@ func launch(t testing.TB, data string, arguments ...string) (d *daemon, ready st
 // launchRole starts a process with these arguments, and does not wait.
 func launchRole(t testing.TB, arguments ...string) (d *daemon, ready string) {
 	t.Helper()
+	return launchProgram(t, binary, arguments...)
+}
+
+// launchProgram starts a process of a program with these arguments, and does not wait.
+func launchProgram(t testing.TB, program string, arguments ...string) (d *daemon, ready string) {
+	t.Helper()
 	ready = filepath.Join(t.TempDir(), "ready.json")
 	d = &daemon{t: t, exited: make(chan struct{})}
-	d.cmd = exec.Command(binary, append(arguments, "--ready-file", ready)...)
+	d.cmd = exec.Command(program, append(arguments, "--ready-file", ready)...)
 	d.cmd.Stdout, d.cmd.Stderr = &d.out, &d.out
 	if err := d.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -120,7 +126,13 @@ func start(t testing.TB, data string, arguments ...string) *daemon {
 // startRole starts a process with these arguments and waits until it is ready.
 func startRole(t testing.TB, arguments ...string) *daemon {
 	t.Helper()
-	d, ready := launchRole(t, arguments...)
+	return startProgram(t, binary, arguments...)
+}
+
+// startProgram starts a process of a program with these arguments and waits until it is ready.
+func startProgram(t testing.TB, program string, arguments ...string) *daemon {
+	t.Helper()
+	d, ready := launchProgram(t, program, arguments...)
 	d.await(ready)
 	return d
 }

@@ -199,6 +199,7 @@ func outcome(message proto.Message, err error) *answer {
 		}
 		message, code = r, connect.CodeOf(err)
 	}
+	message = known(message)
 	m := message.ProtoReflect()
 	field := m.Descriptor().Fields().ByName("duplicate")
 	a := &answer{
@@ -207,6 +208,19 @@ func outcome(message proto.Message, err error) *answer {
 	}
 	m.Clear(field)
 	return a
+}
+
+// known returns a message without what only another release knows the meaning of.
+func known(m proto.Message) proto.Message {
+	b, err := proto.Marshal(m)
+	if err != nil {
+		panic(err) // It was received.
+	}
+	out := m.ProtoReflect().New().Interface()
+	if err := (proto.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(b, out); err != nil {
+		panic(err)
+	}
+	return out
 }
 
 // refusal returns the refusal that an error carries, or nil.

@@ -1,0 +1,155 @@
+package e2e_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/descriptorpb"
+
+	"licensed/messages/clusterv1"
+	"licensed/messages/licensedv1"
+	"licensed/test/plant"
+)
+
+// nextVersion is what the next release says that it is.
+const nextVersion = "v99.0.0-next"
+
+// nextRelease returns what a release may change while the one before goes on working beside it: a field in
+// every message, a command with its method, event and form of snapshots, questions and news between members.
+func nextRelease(t *testing.T) []plant.Edit {
+	file := func(name string) string {
+		b, err := os.ReadFile(filepath.Join("testdata", "next", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	cluster := plant.Generate(t, clusterv1.File_licensed_cluster_v1_cluster_proto, nextClusterProtocol)
+	commands := plant.Generate(t, licensedv1.File_licensed_v1_commands_proto, nextCommands)
+	events := plant.Generate(t, licensedv1.File_licensed_v1_events_proto, nextEvents)
+	api := plant.Generate(t, licensedv1.File_licensed_v1_license_service_proto, nextAPI)
+	status := plant.Generate(t, licensedv1.File_licensed_v1_cluster_status_proto, addLaterText)
+	return []plant.Edit{
+		{File: "messages/clusterv1/cluster.pb.go", To: cluster},
+		{File: "messages/licensedv1/commands.pb.go", To: commands},
+		{File: "messages/licensedv1/events.pb.go", To: events},
+		{File: "messages/licensedv1/license_service.pb.go", To: api},
+		{File: "messages/licensedv1/cluster_status.pb.go", To: status},
+
+		{File: "internal/node/metrics.go", From: "\tinfo, ok := debug.ReadBuildInfo()\n", To: "\tif runtime.GOOS != \"\" {\n\t\treturn \"" + nextVersion + "\"\n\t}\n\tinfo, ok := debug.ReadBuildInfo()\n"},
+		{File: "internal/node/later.go", To: file("node.go")},
+		{File: "internal/node/member.go", From: "\t\tnow := m.meta()\n", To: "\t\tm.later()\n\t\tnow := m.meta()\n"},
+		{File: "internal/node/member.go", From: "\tif n.config.Roles.Has(RoleGateway) {\n\t\tmeta.Roles", To: "\tmeta.LaterText, meta.Roles = \"later\", append(meta.Roles, clusterv1.Role_ROLE_LATER)\n\tif n.config.Roles.Has(RoleGateway) {\n\t\tmeta.Roles"},
+		{File: "internal/node/member.go", From: "\ts := &clusterv1.StatusResponse{\n", To: "\tself.LaterText = \"later\"\n\ts := &clusterv1.StatusResponse{LaterText: \"later\",\n"},
+		{File: "cluster/transport/later.go", To: file("transport.go")},
+		{File: "cluster/transport/transport.go", From: "\tif deadline, ok := ctx.Deadline(); ok {\n\t\tm.TimeoutMicros", To: "\tm.LaterText = \"later\"\n\tif deadline, ok := ctx.Deadline(); ok {\n\t\tm.TimeoutMicros"},
+		{File: "cluster/transport/front.go", From: "\th, codec := t.config.Handler, t.config.Codec\n", To: "\th, codec := t.config.Handler, t.config.Codec\n\tr.LaterText = \"later\"\n"},
+		{File: "cluster/transport/wire.go", From: "\treturn &clusterv1.Command{\n", To: "\treturn &clusterv1.Command{LaterText: \"later\",\n"},
+		{File: "cluster/news.go", From: "\tm := &clusterv1.Shard{Id", To: "\tm := &clusterv1.Shard{LaterText: \"later\", Id"},
+
+		{File: "gateway/later.go", To: file("gateway.go")},
+		{File: "gateway/gateway.go", From: "\tif g.config.HistoryReader != nil {\n", To: "\tmount(pauseDownloads, connect.NewUnaryHandler(pauseDownloads, (&service{g}).PauseDownloads, withInterceptor...))\n\tif g.config.HistoryReader != nil {\n"},
+		{File: "gateway/fingerprint.go", From: "\t}\n\tif issuedAt != nil {", To: "\tcase *licensedv1.Command_PauseDownloads:\n\t\tb = b.number(7).text(1, c.PauseDownloads.Reason)\n\t}\n\tif issuedAt != nil {"},
+		{File: "gateway/service.go", From: "\treturn result{Outcome: o, sequence", To: "\tif o.License != nil {\n\t\to.License.LaterText = \"later\"\n\t}\n\treturn result{Outcome: o, sequence"},
+
+		{File: "messages/event.go", From: "\t\"PlanChanged/1\":       read[licensedv1.PlanChanged],\n", To: "\t\"PlanChanged/1\":       read[licensedv1.PlanChanged],\n\t\"DownloadsPaused/1\":   read[licensedv1.DownloadsPaused],\n"},
+		{File: "messages/event.go", From: "\tdefault:\n\t\treturn \"\"\n", To: "\tcase *licensedv1.DownloadsPaused:\n\t\treturn \"DownloadsPaused/1\"\n\tdefault:\n\t\treturn \"\"\n"},
+		{File: "actors/license/decide.go", From: "\tdefault:\n\t\tpanic(fmt.Sprintf(\"license: no command, but %T\", c))\n", To: "\tcase *licensedv1.Command_PauseDownloads:\n\t\td.add(customer, d.state.order, &licensedv1.DownloadsPaused{Reason: c.PauseDownloads.GetReason()})\n\tdefault:\n\t\tpanic(fmt.Sprintf(\"license: no command, but %T\", c))\n"},
+		{File: "actors/license/decide.go", From: "&licensedv1.LicenseAcquired{StudioId", To: "&licensedv1.LicenseAcquired{LaterText: \"later\", StudioId"},
+		{File: "actors/license/evolve.go", From: "\tdefault:\n\t\ts.evolveLicense(e, at)\n", To: "\tcase *licensedv1.DownloadsPaused:\n\t\ts.paused, s.order = true, e.Order+1\n\tdefault:\n\t\ts.evolveLicense(e, at)\n"},
+		{File: "actors/license/state.go", From: "\tplan string\n", To: "\tplan string\n\tpaused bool\n"},
+		{File: "actors/license/outcome.go", From: "\t\tcase *licensedv1.PlanChanged:\n", To: "\t\tcase *licensedv1.DownloadsPaused:\n\t\t\treturn append(b, outcomePlan+1)\n\t\tcase *licensedv1.PlanChanged:\n"},
+		{File: "actors/license/outcome.go", From: "\tcase outcomePlan:\n", To: "\tcase outcomePlan + 1:\n\tcase outcomePlan:\n"},
+		{File: "actors/license/kind.go", From: "\tif s.Mapper != snapshotMapper {\n", To: "\tif s.Mapper != snapshotMapper && s.Mapper != \"LicenseSnapshot/2\" {\n"},
+		{File: "actors/license/kind.go", From: "\treturn &aggregate{kind: k, id: id, state: state}, nil\n", To: "\tstate.paused = s.Mapper == \"LicenseSnapshot/2\"\n\treturn &aggregate{kind: k, id: id, state: state}, nil\n"},
+		{File: "actors/license/kind.go", From: "\treturn actors.Snapshot{\n\t\tMapper: snapshotMapper,\n", To: "\tmapper := snapshotMapper\n\tif a.state.paused {\n\t\tmapper = \"LicenseSnapshot/2\"\n\t}\n\treturn actors.Snapshot{\n\t\tMapper: mapper,\n"},
+	}
+}
+
+// laterText is the number of the field that every message has in the next release.
+const laterText = 200
+
+func addLaterText(file *descriptorpb.FileDescriptorProto) {
+	for _, m := range file.MessageType {
+		plant.AddField(m, "", "string", "later_text", laterText)
+	}
+}
+
+// message returns a message by its name.
+func message(file *descriptorpb.FileDescriptorProto, name string) *descriptorpb.DescriptorProto {
+	for _, m := range file.MessageType {
+		if m.GetName() == name {
+			return m
+		}
+	}
+	m := &descriptorpb.DescriptorProto{Name: &name}
+	file.MessageType = append(file.MessageType, m)
+	return m
+}
+
+func nextClusterProtocol(file *descriptorpb.FileDescriptorProto) {
+	addLaterText(file)
+	plant.AddField(message(file, "Request"), "body", "string", "later", 201)
+	for _, e := range file.EnumType {
+		if e.GetName() == "Role" {
+			e.Value = append(e.Value, &descriptorpb.EnumValueDescriptorProto{Name: proto.String("ROLE_LATER"), Number: proto.Int32(200)})
+		}
+	}
+}
+
+func nextCommands(file *descriptorpb.FileDescriptorProto) {
+	addLaterText(file)
+	plant.AddField(message(file, "PauseDownloads"), "", "string", "reason", 1)
+	plant.AddField(message(file, "Command"), "command", ".licensed.v1.PauseDownloads", "pause_downloads", 7)
+}
+
+func nextEvents(file *descriptorpb.FileDescriptorProto) {
+	addLaterText(file)
+	plant.AddField(message(file, "DownloadsPaused"), "", "string", "reason", 1)
+}
+
+func nextAPI(file *descriptorpb.FileDescriptorProto) {
+	addLaterText(file)
+	request, response := message(file, "PauseDownloadsRequest"), message(file, "PauseDownloadsResponse")
+	plant.AddField(request, "", "string", "customer_id", 1)
+	plant.AddField(request, "", "string", "command_id", 2)
+	plant.AddField(request, "", ".google.protobuf.Timestamp", "issued_at", 3)
+	plant.AddField(request, "", "bool", "validate_only", 4)
+	plant.AddField(request, "", "string", "reason", 5)
+	plant.AddField(response, "", "uint64", "sequence", 1)
+	plant.AddField(response, "", "bool", "duplicate", 2)
+	file.Service[0].Method = append(file.Service[0].Method, &descriptorpb.MethodDescriptorProto{
+		Name: proto.String("PauseDownloads"), InputType: proto.String(".licensed.v1.PauseDownloadsRequest"),
+		OutputType: proto.String(".licensed.v1.PauseDownloadsResponse"),
+	})
+}
+
+// buildNext builds the next release of the daemon, in the background, and returns what waits for it and
+// tells where it is.
+func buildNext(t *testing.T) (program func() string) {
+	path := filepath.Join(t.TempDir(), "licensed-next")
+	arguments := []string{"build", "-overlay", plant.Overlay(t, "../..", nextRelease(t)), "-o", path}
+	if raceEnabled {
+		arguments = append(arguments, "-race")
+	}
+	cmd := exec.CommandContext(t.Context(), "go", append(arguments, "licensed/cmd/licensed")...)
+	type result struct {
+		out []byte
+		err error
+	}
+	built := make(chan result, 1)
+	go func() {
+		out, err := cmd.CombinedOutput()
+		built <- result{out, err}
+	}()
+	return func() string {
+		t.Helper()
+		if r := <-built; r.err != nil {
+			t.Fatalf("build the next release: %v\n%s", r.err, r.out)
+		}
+		return path
+	}
+}
