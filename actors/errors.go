@@ -33,6 +33,8 @@ var (
 	ErrPanic = errors.New("command handler panicked")
 	// ErrRejected: the store does not take the command's events (too large). Not executed.
 	ErrRejected = errors.New("events rejected by the store")
+	// ErrNotSupported: the owner, a process of another release, does not know what was asked. Not executed.
+	ErrNotSupported = errors.New("request is not understood")
 )
 
 // RateLimitedError says that the aggregate takes no such command for a while. Not executed.

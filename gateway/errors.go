@@ -53,7 +53,8 @@ const (
 	// ReasonOtherHistory: the customer has a history that the import does not continue. Nothing was
 	// recorded, let alone overwritten.
 	ReasonOtherHistory = "OTHER_HISTORY"
-	// ReasonUnsupported: this node has no such part, an archive for instance.
+	// ReasonUnsupported: this node has no such part, an archive for instance; or the node that holds the
+	// customer is of another release and does not know the request. Not executed.
 	ReasonUnsupported = "UNSUPPORTED"
 	// ReasonNoMember: the cluster has no member of that name.
 	ReasonNoMember = "NO_MEMBER"
@@ -138,11 +139,21 @@ func runtimeError(err error, command bool, now time.Time) *connect.Error {
 	case errors.Is(err, actors.ErrImporting):
 		return retryError(connect.CodeUnavailable, ReasonImporting,
 			"the customer's history is being imported; not executed, retry when that is done", importRetry)
+	case errors.Is(err, actors.ErrNotSupported):
+		return apiError(connect.CodeUnimplemented, ReasonUnsupported,
+			"the node that holds this customer is of a release that does not know this request; not executed, retry when the upgrade is finished")
 	case errors.Is(err, actors.ErrCorrupt), errors.Is(err, persistence.ErrCorrupt):
 		return apiError(connect.CodeDataLoss, ReasonCorrupt,
 			"the stored history of this customer cannot be read; not executed, an operator must look at it")
 	}
 	return outcomeError(err, command)
+}
+
+// unreadable makes the error for a command that was executed, and what it came to cannot be told: it is
+// damaged, or recorded by another release.
+func unreadable() *connect.Error {
+	return apiError(connect.CodeDataLoss, ReasonOutcomeUnknown,
+		"executed, but what it came to cannot be read; the history tells, or another release with the same command_id")
 }
 
 // outcomeError maps the errors where it matters whether the command was executed.

@@ -175,6 +175,9 @@ func (s *service) outcome(
 		c.method.duplicate.Inc()
 	}
 	o, err := license.DecodeOutcome(h.GetCustomerId(), payload, reply.Time, reply.Outcome)
+	if err != nil && !h.GetValidateOnly() {
+		return result{}, s.log(ctx, h.GetCustomerId(), unreadable(), err)
+	}
 	if err != nil {
 		return result{}, s.failed(ctx, h.GetCustomerId(), err, true)
 	}
@@ -188,7 +191,11 @@ func (s *service) outcome(
 
 // failed maps an error of the aggregates, and logs it where an operator must act.
 func (g *Gateway) failed(ctx context.Context, customer string, err error, command bool) error {
-	e := runtimeError(err, command, g.config.Now())
+	return g.log(ctx, customer, runtimeError(err, command, g.config.Now()), err)
+}
+
+// log logs the cause of an error that an operator must act on, and returns the error.
+func (g *Gateway) log(ctx context.Context, customer string, e *connect.Error, err error) error {
 	if code := e.Code(); code == connect.CodeInternal || code == connect.CodeDataLoss {
 		g.config.Logger.ErrorContext(ctx, "request failed",
 			"method", ctx.Value(callKey{}).(*call).method.name, "customer", customer, "code", code, "error", err)

@@ -289,9 +289,12 @@ func TestCorruptOutcome(t *testing.T) {
 	}
 	f.answer = func(*licensedv1.Query) (actors.Answer, error) { return actors.Answer{Value: errors.New("what?")}, nil }
 	client := protocols(t, start(t, f).url)["grpc"]
-	if _, err := client.AcquireLicense(t.Context(), connect.NewRequest(acquire())); connect.CodeOf(err) != connect.CodeDataLoss {
-		t.Errorf("an outcome that cannot be read: %v", err)
-	}
-	_, err := client.ListDevices(t.Context(), connect.NewRequest(&licensedv1.ListDevicesRequest{CustomerId: "Bayley"}))
+	_, err := client.AcquireLicense(t.Context(), connect.NewRequest(acquire()))
+	checkError(t, "grpc", err, connect.CodeDataLoss, gateway.ReasonOutcomeUnknown, "executed, but")
+	_, err = client.AcquireLicense(t.Context(), connect.NewRequest(&licensedv1.AcquireLicenseRequest{
+		CustomerId: "Bayley", DeviceId: "iphone", TitleId: "GlowS01E01", ValidateOnly: true,
+	}))
+	checkError(t, "grpc", err, connect.CodeDataLoss, gateway.ReasonCorrupt, "not executed")
+	_, err = client.ListDevices(t.Context(), connect.NewRequest(&licensedv1.ListDevicesRequest{CustomerId: "Bayley"}))
 	checkError(t, "grpc", err, connect.CodeInternal, gateway.ReasonBug, "")
 }

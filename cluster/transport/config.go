@@ -17,13 +17,11 @@ import (
 var (
 	// ErrNotSent: the other process could not be reached, or this one is closing. Not executed.
 	ErrNotSent = errors.New("request was not sent")
-	// ErrInvalid: the request has a text that is none. Not executed. This one and the next two match
+	// ErrInvalid: the request has a text that is none. Not executed. This one and the next match
 	// actors.ErrRejected: it is of no use to try again.
 	ErrInvalid error = rejection("request is malformed")
 	// ErrTooLarge: the request is larger than may be sent. Not executed.
 	ErrTooLarge error = rejection("request is too large")
-	// ErrNotSupported: the other process, of another release, does not know what was asked. Not executed.
-	ErrNotSupported error = rejection("request is not understood")
 	// ErrInternal: the other process failed, or answered what this one does not understand. Whether it
 	// executed a command is not known, and asking again would hardly help.
 	ErrInternal = errors.New("internal error of another process")
@@ -68,8 +66,10 @@ type Config struct {
 	// Advertise is the address that others reach it under, host:port; empty: that of Bind.
 	Advertise string
 	// ServerTLS is for those who connect, ClientTLS for connecting; nil: not encrypted. For mutual TLS
-	// the one demands certificates of clients, and the other has one.
-	ServerTLS, ClientTLS *tls.Config
+	// the one demands certificates of clients, and the other has one. ClientTLS is asked for each connection,
+	// so that it may change, and belongs to nobody; it must be safe for concurrent use.
+	ServerTLS *tls.Config
+	ClientTLS func() *tls.Config
 
 	// Handler answers; nil: this process answers nothing.
 	Handler Handler

@@ -92,7 +92,7 @@ func (t *Transport) handle(ctx context.Context, m *clusterv1.Request, r *cluster
 		r.Body = &clusterv1.Response_Drain{Drain: &clusterv1.DrainResponse{}}
 		return h.Drain(ctx)
 	}
-	return fmt.Errorf("%w: it asks for nothing that this release knows", ErrNotSupported)
+	return fmt.Errorf("%w: it asks for nothing that this release knows", actors.ErrNotSupported)
 }
 
 func overloaded(limit int) *clusterv1.Response {

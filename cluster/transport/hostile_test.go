@@ -334,7 +334,7 @@ func TestLyingPeer(t *testing.T) {
 		"type index":      {answer(func(b *remote.MessageBatch) { b.Envelopes[0].TypeId = -5 }), ErrInternal},
 		"no answer":       {answer(func(b *remote.MessageBatch) { b.Envelopes = nil }), actors.ErrUnknownOutcome},
 		"another's":       {answer(func(b *remote.MessageBatch) { b.Envelopes[0].TargetRequestId += 9 }), actors.ErrUnknownOutcome},
-		"not understood ": {answer(func(b *remote.MessageBatch) { b.Envelopes[0].MessageData = []byte{8, 14} }), ErrNotSupported},
+		"not understood ": {answer(func(b *remote.MessageBatch) { b.Envelopes[0].MessageData = []byte{8, 14} }), actors.ErrNotSupported},
 		"breaks off": {func(s stream, m *remote.RemoteMessage) error {
 			if m.GetConnectRequest() != nil {
 				return s.Send(greeting)

@@ -68,7 +68,7 @@ func TestErrors(t *testing.T) {
 	all := []error{
 		actors.ErrNotOwner, actors.ErrOverloaded, actors.ErrExpired, actors.ErrUnavailable, actors.ErrUnknownOutcome,
 		actors.ErrIDReused, actors.ErrTooOld, actors.ErrIssuedAhead, actors.ErrCorrupt, actors.ErrPanic,
-		actors.ErrRejected, actors.ErrImporting, ErrNotSupported, ErrInternal,
+		actors.ErrRejected, actors.ErrImporting, actors.ErrNotSupported, ErrInternal,
 	}
 	row := persistence.Shard{ID: 5, Epoch: 9, Owner: persistence.NewIncarnation(), Successor: persistence.NewIncarnation()}
 	for _, c := range []struct{ there, here error }{

@@ -38,7 +38,7 @@ var errorCodes = []struct {
 	{clusterv1.Code_CODE_CORRUPT, actors.ErrCorrupt},
 	{clusterv1.Code_CODE_CORRUPT, persistence.ErrCorrupt},
 	{clusterv1.Code_CODE_PANIC, actors.ErrPanic},
-	{clusterv1.Code_CODE_NOT_SUPPORTED, ErrNotSupported},
+	{clusterv1.Code_CODE_NOT_SUPPORTED, actors.ErrNotSupported},
 	{clusterv1.Code_CODE_REJECTED, actors.ErrRejected},
 	{clusterv1.Code_CODE_IMPORTING, actors.ErrImporting},
 	{clusterv1.Code_CODE_UNAVAILABLE, actors.ErrUnavailable},
@@ -141,7 +141,7 @@ func commandMessage(codec Codec, c actors.Command) (*clusterv1.Command, error) {
 func commandOf(codec Codec, m *clusterv1.Command) (actors.Command, error) {
 	payload, err := codec.Unmarshal(m.GetPayload().GetType(), m.GetPayload().GetData())
 	if err != nil {
-		return actors.Command{}, fmt.Errorf("%w: command: %w", ErrNotSupported, err)
+		return actors.Command{}, fmt.Errorf("%w: command: %w", actors.ErrNotSupported, err)
 	}
 	return actors.Command{
 		ID: m.GetId(), Fingerprint: m.GetFingerprint(), IssuedAt: moment(m.GetIssuedAt()), ValidateOnly: m.GetValidateOnly(),
@@ -200,7 +200,7 @@ func queryOf(codec Codec, m *clusterv1.Query) (any, error) {
 	default:
 		query, err := codec.Unmarshal(name, m.GetPayload().GetData())
 		if err != nil {
-			return nil, fmt.Errorf("%w: query: %w", ErrNotSupported, err)
+			return nil, fmt.Errorf("%w: query: %w", actors.ErrNotSupported, err)
 		}
 		return query, nil
 	}
@@ -239,7 +239,7 @@ func answerOf(codec Codec, m *clusterv1.Answer) (a actors.Answer, err error) {
 		a.Value, err = codec.Unmarshal(p.GetType(), p.GetData())
 	}
 	if err != nil {
-		return actors.Answer{}, fmt.Errorf("%w: answer: %w", ErrNotSupported, err)
+		return actors.Answer{}, fmt.Errorf("%w: answer: %w", actors.ErrNotSupported, err)
 	}
 	return a, nil
 }

@@ -83,7 +83,10 @@ func (codec) Marshal(value any) (name string, data []byte, err error) {
 func (codec) Unmarshal(name string, data []byte) (any, error) {
 	if m := messages[name]; m != nil {
 		out := m.ProtoReflect().New().Interface()
-		return out, proto.Unmarshal(data, out)
+		if err := proto.Unmarshal(data, out); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		return out, understood(out)
 	}
 	if make := errands[name]; make != nil {
 		out := make()
@@ -96,6 +99,22 @@ func (codec) Unmarshal(name string, data []byte) (any, error) {
 		return unmarshalDownloads(data)
 	}
 	return nil, fmt.Errorf("%q: %w", name, errUnknownType)
+}
+
+// understood returns an error for a command or query of a kind that a later release has: to this one it
+// looks as if there were none.
+func understood(m proto.Message) error {
+	known := true
+	switch m := m.(type) {
+	case *licensedv1.Command:
+		known = m.GetCommand() != nil
+	case *licensedv1.Query:
+		known = m.GetQuery() != nil
+	}
+	if !known {
+		return fmt.Errorf("kind of %s: %w", m.ProtoReflect().Descriptor().FullName(), errUnknownType)
+	}
+	return nil
 }
 
 func marshalDownloads(d *license.Downloads) (string, []byte, error) {

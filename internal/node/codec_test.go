@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -75,6 +76,19 @@ func TestCodec(t *testing.T) {
 	}
 	if _, err := (codec{}).Unmarshal("licensed.v1.SomethingNewer", nil); !errors.Is(err, errUnknownType) {
 		t.Errorf("a newer release's type: %v", err)
+	}
+	newer := protowire.AppendBytes(protowire.AppendTag(nil, 99, protowire.BytesType), nil)
+	for _, name := range []string{"licensed.v1.Command", "licensed.v1.Query"} {
+		if v, err := (codec{}).Unmarshal(name, newer); !errors.Is(err, errUnknownType) {
+			t.Errorf("a newer release's kind of %s: %v, %v", name, v, err)
+		}
+		_, data, err := codec{}.Marshal(all[name])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v, err := (codec{}).Unmarshal(name, append(data, newer...)); err != nil {
+			t.Errorf("%s with a newer release's field: %v, %v", name, v, err)
+		}
 	}
 }
 

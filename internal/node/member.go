@@ -370,7 +370,7 @@ func (m *member) Query(ctx context.Context, kind, id string, query any) (actors.
 // of returns the node that holds aggregates of a kind.
 func (m *member) of(kind string) (*cluster.Node, error) {
 	if kind != license.Name {
-		return nil, fmt.Errorf("%w: aggregates of kind %q", transport.ErrNotSupported, kind)
+		return nil, fmt.Errorf("%w: aggregates of kind %q", actors.ErrNotSupported, kind)
 	}
 	if node := m.n.owner.Load(); node != nil {
 		return node, nil
