@@ -51,6 +51,7 @@ type Dashboard struct {
 	pages   map[string]*template.Template
 	assets  map[string]asset
 	sampler *sampler
+	updates *updates
 	access  *access
 	handler http.Handler
 }
@@ -65,6 +66,7 @@ func New(c Config) (*Dashboard, error) {
 	if d.pages, err = parsePages(); err != nil {
 		return nil, err
 	}
+	d.updates = &updates{part: d.part, now: c.Now}
 	d.handler = d.routes()
 	d.sampler = newSampler(c.Cluster, c.Now)
 	return d, nil

@@ -1,105 +1,137 @@
 package dashboard
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
-	"reflect"
 	"time"
 
 	"connectrpc.com/connect"
 
 	"licensed/messages/licensedv1"
+	"licensed/messages/rates"
 )
+
+// event of a stream, encoded.
+type event struct{ bytes []byte }
+
+// newEvent returns an event with data as JSON.
+func newEvent(name string, data any) (*event, error) {
+	b, err := json.Marshal(data)
+	if err != nil {
+		return nil, fmt.Errorf("event %s: %w", name, err)
+	}
+	return &event{fmt.Appendf(nil, "event: %s\ndata: %s\n\n", name, b)}, nil
+}
 
 // stream writes server-sent events.
 type stream struct {
 	w       http.ResponseWriter
 	control *http.ResponseController
+	pending []byte
 }
 
-// streamTimeout is how long a browser may take to take an event.
+// streamTimeout is how long a browser may take to take what was sent.
 const streamTimeout = 10 * time.Second
 
 // openStream starts a stream of events, to which the limits of ordinary requests do not apply.
 func openStream(w http.ResponseWriter) *stream {
 	w.Header().Set("Content-Type", "text/event-stream")
-	s := &stream{w, http.NewResponseController(w)}
+	s := &stream{w: w, control: http.NewResponseController(w)}
 	_ = s.control.SetReadDeadline(time.Time{}) // Where limits cannot be set there are none.
 	return s
 }
 
-// send sends an event with data as JSON.
-func (s *stream) send(event string, data any) error {
-	b, err := json.Marshal(data)
-	if err != nil {
-		return err
+// add has an event sent with the next flush.
+func (s *stream) add(e *event) { s.pending = append(s.pending, e.bytes...) }
+
+// flush sends what was added, if anything was.
+func (s *stream) flush() error {
+	if len(s.pending) == 0 {
+		return nil
 	}
 	if err := s.control.SetWriteDeadline(time.Now().Add(streamTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return err
 	}
-	if _, err := fmt.Fprintf(s.w, "event: %s\ndata: %s\n\n", event, b); err != nil {
+	_, err := s.w.Write(s.pending)
+	s.pending = s.pending[:0]
+	if err != nil {
 		return err
 	}
 	return s.control.Flush()
 }
 
-// live streams the cluster page: all samples first, then each as it comes, the board, and the map when
-// it changed.
+// send sends one event with data as JSON.
+func (s *stream) send(name string, data any) error {
+	e, err := newEvent(name, data)
+	if err != nil {
+		return err
+	}
+	s.add(e)
+	return s.flush()
+}
+
+// live streams the cluster page: all samples and parts first, then each sample as it comes and the parts
+// that changed.
 func (d *Dashboard) live(w http.ResponseWriter, r *http.Request) error {
 	defer d.sampler.watch()()
-	out := openStream(w)
-	var lastMap *mapView // Drawing all shards is most of the work, and they rarely move.
-	var lastBoard, lastHappenings []byte
-	sent := int64(0)
-	reading := d.sampler.first(r.Context())
-	for first := true; !reading.closed; first = false {
-		samples := d.sampler.history()
-		for len(samples) > 0 && samples[0].At <= sent {
-			samples = samples[1:]
-		}
-		if n := len(samples); n > 0 || first {
-			if n > 0 {
-				sent = samples[n-1].At
-			}
-			if err := out.send("samples", samples); err != nil {
-				return nil // The browser has gone.
-			}
-		}
-		board := boardOf(reading, d.config.Now())
-		if err := errors.Join(d.sendPart(out, "board", board, &lastBoard), d.sendPart(out, "happenings", board, &lastHappenings)); err != nil {
+	v := &viewer{out: openStream(w), samples: d.sampler.history}
+	for reading := d.sampler.first(r.Context()); !reading.closed; reading = d.sampler.read() {
+		u, err := d.updates.of(&reading)
+		if err != nil {
+			d.config.Logger.Error("dashboard: the cluster page cannot be made", "error", err)
 			return nil
 		}
-		if m := mapOf(reading.Status); lastMap == nil || !reflect.DeepEqual(m, *lastMap) {
-			lastMap = &m
-			if err := d.sendPart(out, "map", m, new([]byte)); err != nil {
-				return nil
-			}
+		if err := v.show(&u); err != nil {
+			return nil // The browser has gone.
 		}
 		select {
 		case <-reading.news:
 		case <-r.Context().Done():
 			return nil
 		}
-		reading = d.sampler.read()
 	}
 	return nil
 }
 
-// sendPart sends a part of the page, unless it is the one that was sent last.
-func (d *Dashboard) sendPart(out *stream, name string, v any, last *[]byte) error {
-	b, err := d.part("cluster", name, v)
-	if err != nil {
-		d.config.Logger.Error("dashboard: a part cannot be made", "part", name, "error", err)
-		return err
+// viewer is a page that is sent updates.
+type viewer struct {
+	out     *stream
+	samples func() []rates.Sample
+	begun   bool
+	parts   [3]*event // that it has
+	at      int64     // of the last sample that it has
+}
+
+// show sends what an update has that the page has not.
+func (v *viewer) show(u *update) error {
+	switch {
+	case v.begun && u.at <= v.at:
+	case v.begun && u.before == v.at:
+		v.out.add(u.sample)
+		v.at = u.at
+	default: // It came just now, or was too slow.
+		samples := v.samples()
+		for len(samples) > 0 && samples[0].At <= v.at {
+			samples = samples[1:]
+		}
+		e, err := newEvent("samples", samples)
+		if err != nil {
+			return err
+		}
+		v.out.add(e)
+		if n := len(samples); n > 0 {
+			v.at = samples[n-1].At
+		}
 	}
-	if bytes.Equal(b, *last) {
-		return nil
+	for i, part := range u.parts {
+		if part != v.parts[i] {
+			v.out.add(part)
+		}
 	}
-	*last = b
-	return out.send(name, string(b))
+	v.begun, v.parts = true, u.parts
+	return v.out.flush()
 }
 
 // customerLive tells a page about a customer where the history ends now, whenever it grew.

@@ -32,6 +32,7 @@ type sampler struct {
 
 	mu       sync.Mutex
 	samples  []rates.Sample            // oldest first
+	number   uint64                    // of attempts
 	last     *licensedv1.ClusterStatus // nil before the first
 	lastAt   time.Time
 	err      error         // of the last attempt
@@ -89,6 +90,7 @@ func (s *sampler) sample(ctx context.Context) {
 	now := s.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.number++
 	if s.err = err; err == nil {
 		if s.last != nil && now.After(s.lastAt) {
 			s.samples = append(s.samples, rates.Between(s.last, status, now, now.Sub(s.lastAt)))
@@ -127,12 +129,15 @@ func (s *sampler) watch() (stop func()) {
 	}
 }
 
-// now is what is known at a moment.
+// reading is what is known at a moment.
 type reading struct {
+	// number counts readings, successful or not; 0 is before the first.
+	number uint64
 	// Status is nil if the cluster never answered. It is shared, and not to be changed.
 	Status *licensedv1.ClusterStatus
-	// Latest sample; nil before there were two readings.
+	// Latest sample; nil before there were two readings. The one before was taken at a time, if there was one.
 	Latest *rates.Sample
+	before int64
 	// Err says why the last attempt failed.
 	Err error
 	// At is the time of Status.
@@ -145,10 +150,14 @@ type reading struct {
 func (s *sampler) read() reading {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r := reading{Status: s.last, Err: s.err, At: s.lastAt, news: s.news, closed: s.closed}
-	if n := len(s.samples); n > 0 {
+	r := reading{number: s.number, Status: s.last, Err: s.err, At: s.lastAt, news: s.news, closed: s.closed}
+	n := len(s.samples)
+	if n > 0 {
 		latest := s.samples[n-1]
 		r.Latest = &latest
+	}
+	if n > 1 {
+		r.before = s.samples[n-2].At
 	}
 	return r
 }

@@ -111,9 +111,10 @@ export class Chart {
   }
 }
 
-/** Keeps the samples of the last minutes. */
+/** Keeps the samples of the last minutes. A page that connects again is sent those anew that it has. */
 export function keep(samples, fresh) {
-  const all = samples.concat(fresh);
+  const since = fresh[0]?.at ?? Infinity;
+  const all = samples.filter((s) => s.at < since).concat(fresh);
   const from = (all.at(-1)?.at ?? 0) - minutes * 60_000;
   return all.filter((s) => s.at >= from);
 }

@@ -19,17 +19,35 @@ const say = (text) => {
 };
 say("Connecting…");
 
-const live = new EventSource("/dashboard/live");
-live.addEventListener("open", () => say("Live, a point each second."));
-live.addEventListener("error", () => say(live.readyState === EventSource.CLOSED ? "Not connected. Load the page again." : "The connection broke; trying again…"));
-live.addEventListener("samples", (e) => {
-  samples = keep(samples, JSON.parse(e.data) ?? []);
-  for (const c of charts) c.show(samples);
-  document.documentElement.dataset.samples = samples.length;
+let live;
+const connect = () => {
+  live = new EventSource("/dashboard/live");
+  live.addEventListener("open", () => say("Live, a point each second."));
+  live.addEventListener("error", () => say(live.readyState === EventSource.CLOSED ? "Not connected. Load the page again." : "The connection broke; trying again…"));
+  live.addEventListener("samples", (e) => {
+    samples = keep(samples, JSON.parse(e.data) ?? []);
+    for (const c of charts) c.show(samples);
+    document.documentElement.dataset.samples = samples.length;
+  });
+  for (const part of ["board", "map", "happenings"]) {
+    live.addEventListener(part, (e) => patch(document.getElementById(part), JSON.parse(e.data)));
+  }
+};
+connect();
+
+// A page that nobody sees asks for nothing: forgotten tabs are many.
+let leaving;
+document.addEventListener("visibilitychange", () => {
+  clearTimeout(leaving);
+  if (!document.hidden) {
+    if (live.readyState === EventSource.CLOSED) connect();
+    return;
+  }
+  leaving = setTimeout(() => {
+    live.close();
+    say("Paused while out of sight.");
+  }, 30_000);
 });
-for (const part of ["board", "map", "happenings"]) {
-  live.addEventListener(part, (e) => patch(document.getElementById(part), JSON.parse(e.data)));
-}
 
 // What the pointer is at is also said below the picture, where a touch can read it.
 document.getElementById("map").addEventListener("pointerover", (e) => {
