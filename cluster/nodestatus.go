@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -102,6 +103,22 @@ func (n *Node) Status(ctx context.Context) NodeStatus {
 	s.ClockAhead = clock.ahead
 	n.warn(ctx, i, clock, &s)
 	return s
+}
+
+// Held returns how many shards are held at this moment, and the lowest and highest of their epochs; 0 if
+// none is. It asks the clock once, where Epoch does so for each shard.
+func (n *Node) Held() (count int, lowest, highest uint64) {
+	i := n.current.Load()
+	for k := range i.gates {
+		if epoch := i.gates[k].epoch.Load(); epoch != 0 {
+			count++
+			lowest, highest = cmp.Or(min(lowest, epoch), epoch), max(highest, epoch)
+		}
+	}
+	if !i.valid() {
+		return 0, 0, 0
+	}
+	return count, lowest, highest
 }
 
 // warn fills in what is wrong.

@@ -31,6 +31,10 @@ type held struct {
 }
 
 func holding(s shards) (h held) {
+	if c, ok := s.(*cluster.Node); ok {
+		h.count, h.lowest, h.highest = c.Held()
+		return h
+	}
 	for id := range s.Shards() {
 		if epoch, ok := s.Epoch(id); ok {
 			h.count++

@@ -1,6 +1,11 @@
 package node
 
-import "licensed/persistence"
+import (
+	"context"
+
+	"licensed/messages/licensedv1"
+	"licensed/persistence"
+)
 
 // Fail does to a node what a disk error does.
 func (n *Node) Fail(err error) { n.fail(err) }
@@ -12,3 +17,8 @@ func (c *Config) Share(s persistence.Store) {
 
 // Gossip returns the address that others join.
 func (n *Node) Gossip() string { return n.member.Load().gossip.Address() }
+
+// ClusterStatus returns what the dashboard of a node shows.
+func ClusterStatus(ctx context.Context, n *Node) (*licensedv1.ClusterStatus, error) {
+	return n.clusterStatus(ctx)
+}

@@ -31,13 +31,13 @@ import (
 
 // company is a cluster whose processes are goroutines of the test.
 type company struct {
-	t     *testing.T
+	t     testing.TB
 	store persistence.Store
 	join  []string
 	with  func(*node.Config) // settings of all
 }
 
-func newCompany(t *testing.T) *company {
+func newCompany(t testing.TB) *company {
 	return &company{t: t, store: memory.New(), with: func(*node.Config) {}}
 }
 
@@ -57,7 +57,7 @@ func (c *company) start(name string, roles node.Roles) *node.Node {
 }
 
 // status asks a member how the cluster does.
-func status(t *testing.T, a licensedv1connect.AdminServiceClient) *licensedv1.ClusterStatus {
+func status(t testing.TB, a licensedv1connect.AdminServiceClient) *licensedv1.ClusterStatus {
 	t.Helper()
 	res, err := a.GetCluster(t.Context(), connect.NewRequest(&licensedv1.GetClusterRequest{}))
 	if err != nil {
@@ -78,7 +78,7 @@ func open(s *licensedv1.ClusterStatus) map[string]uint32 {
 }
 
 // settle waits until these members serve all shards, each some.
-func settle(t *testing.T, a licensedv1connect.AdminServiceClient, names ...string) {
+func settle(t testing.TB, a licensedv1connect.AdminServiceClient, names ...string) {
 	t.Helper()
 	until(func() bool {
 		s := status(t, a)

@@ -14,7 +14,9 @@ import (
 )
 
 // Version returns the version of the program: that of the module, or the commit it was built from.
-func Version() string {
+func Version() string { return version() }
+
+var version = sync.OnceValue(func() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"
@@ -28,7 +30,7 @@ func Version() string {
 		}
 	}
 	return "devel"
-}
+})
 
 // newRegistry returns a registry with what is known of every process.
 func newRegistry() *prometheus.Registry {

@@ -53,7 +53,7 @@ func config(t *testing.T) (node.Config, *logBuffer) {
 	return c, log
 }
 
-func start(t *testing.T, c node.Config) *node.Node {
+func start(t testing.TB, c node.Config) *node.Node {
 	t.Helper()
 	n, err := node.Start(t.Context(), c)
 	if err != nil {
