@@ -22,7 +22,8 @@ type Server struct {
 }
 
 // Listen binds the address ("127.0.0.1:8080"; port 0 chooses one). Clients may connect from then on,
-// and are served from Start on. With a TLS configuration, which has a certificate, it speaks nothing else.
+// and are served from Start on. With a TLS configuration, which has a certificate
+// or gets one for each client, it speaks nothing else.
 func Listen(address string, encryption *tls.Config, log *slog.Logger) (*Server, error) {
 	l, err := net.Listen("tcp", address)
 	if err != nil {

@@ -149,7 +149,7 @@ func (t *Transport) remoteOptions() []remote.ConfigOption {
 		insecure.NewCredentials(), new(atomic.Int64), int64(t.config.MaxPeers), func() { t.config.Observer.Rejected(errTooMany.Error()) },
 	}
 	if c := t.config.ClientTLS; c != nil {
-		client = credentials.NewTLS(c)
+		client = dialing{c}
 	}
 	if c := t.config.ServerTLS; c != nil {
 		take.TransportCredentials = credentials.NewTLS(c)

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"math/big"
 	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -58,8 +59,11 @@ func (a *authority) sign() tls.Certificate {
 func (a *authority) mutual(c *Config) {
 	own := []tls.Certificate{a.sign()}
 	c.ServerTLS = &tls.Config{Certificates: own, ClientCAs: a.pool(), ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS13}
-	c.ClientTLS = &tls.Config{Certificates: own, RootCAs: a.pool(), MinVersion: tls.VersionTLS13}
+	c.ClientTLS = fixed(&tls.Config{Certificates: own, RootCAs: a.pool(), MinVersion: tls.VersionTLS13})
 }
+
+// fixed is a configuration that does not change.
+func fixed(c *tls.Config) func() *tls.Config { return func() *tls.Config { return c } }
 
 // TestMutualTLS: who has no certificate of the same authority gets nowhere, in either direction.
 func TestMutualTLS(t *testing.T) {
@@ -70,10 +74,10 @@ func TestMutualTLS(t *testing.T) {
 		"plain":                start(t, nil),
 		"of another authority": foreign,
 		"without a certificate": start(t, func(c *Config) {
-			c.ClientTLS = &tls.Config{RootCAs: ours.pool(), MinVersion: tls.VersionTLS13}
+			c.ClientTLS = fixed(&tls.Config{RootCAs: ours.pool(), MinVersion: tls.VersionTLS13})
 		}),
-		"with another's":         start(t, func(c *Config) { ours.mutual(c); c.ClientTLS.Certificates = []tls.Certificate{others.sign()} }),
-		"which trusts another's": start(t, func(c *Config) { ours.mutual(c); c.ClientTLS.RootCAs = others.pool() }),
+		"with another's":         start(t, func(c *Config) { ours.mutual(c); c.ClientTLS().Certificates = []tls.Certificate{others.sign()} }),
+		"which trusts another's": start(t, func(c *Config) { ours.mutual(c); c.ClientTLS().RootCAs = others.pool() }),
 	}
 	a.works(t, b.Address())
 	for name, p := range strangers {
@@ -85,4 +89,27 @@ func TestMutualTLS(t *testing.T) {
 		t.Errorf("to a process of another authority: %v", err)
 	}
 	a.works(t, b.Address())
+}
+
+// TestTLSIsAskedForEachConnection: certificates that were renewed count from the next connection on.
+func TestTLSIsAskedForEachConnection(t *testing.T) {
+	ours, others := newAuthority(t), newAuthority(t)
+	var now atomic.Pointer[tls.Config]
+	now.Store(&tls.Config{Certificates: []tls.Certificate{ours.sign()}, RootCAs: others.pool(), MinVersion: tls.VersionTLS13})
+	b := start(t, ours.mutual)
+	a := start(t, func(c *Config) { ours.mutual(c); c.ClientTLS = now.Load })
+	if _, err := a.execute(t.Context(), b.Address(), "x"); !errors.Is(err, ErrNotSent) {
+		t.Fatalf("by an authority that is not trusted: %v", err)
+	}
+	now.Store(&tls.Config{Certificates: []tls.Certificate{ours.sign()}, RootCAs: ours.pool(), MinVersion: tls.VersionTLS13})
+	for {
+		_, err := a.execute(t.Context(), b.Address(), "x")
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, ErrNotSent) {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 }

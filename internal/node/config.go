@@ -188,7 +188,7 @@ func (c *Config) Validate() error {
 		_, _, err = c.archiveOptions()
 	}
 	if err == nil {
-		_, err = c.APITLS.server("tls")
+		_, err = c.APITLS.open("tls", slog.Default())
 	}
 	if err != nil || c.Cluster.Alone {
 		return err
@@ -210,7 +210,7 @@ func (c *Config) validateMember() error {
 	if _, err := m.key(); err != nil {
 		return fmt.Errorf("gossip-key-file: %w", err)
 	}
-	if _, _, err := m.NodeTLS.mutual("node-tls"); err != nil {
+	if _, err := m.NodeTLS.openMutual("node-tls", slog.Default()); err != nil {
 		return err
 	}
 	for _, f := range []struct {

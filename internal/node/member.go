@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -85,11 +84,13 @@ func (m *member) listen() (err error) {
 	c := &m.n.config.Cluster
 	t := transport.DefaultConfig()
 	t.Cluster, t.Bind, t.Advertise = c.Name, c.NodeListen, c.NodeAdvertise
-	var server, client *tls.Config
-	if server, client, err = c.NodeTLS.mutual("node-tls"); err != nil {
+	encryption, err := c.NodeTLS.openMutual("node-tls", m.n.log)
+	if err != nil {
 		return err
 	}
-	t.ServerTLS, t.ClientTLS = server, client
+	if encryption != nil {
+		t.ServerTLS, t.ClientTLS = encryption.serving(), encryption.connecting
+	}
 	t.Handler, t.Codec, t.Locate = m, codec{}, m.locate
 	if m.n.tracer != nil {
 		t.Tracing = m.n.tracer

@@ -155,11 +155,11 @@ func (n *Node) bind(context.Context) (err error) {
 	if !n.config.Roles.Has(RoleGateway) {
 		return nil
 	}
-	encryption, err := n.config.APITLS.server("tls")
+	encryption, err := n.config.APITLS.open("tls", n.log)
 	if err != nil {
 		return err
 	}
-	if n.api, err = gateway.Listen(n.config.Listen, encryption, n.log); err != nil {
+	if n.api, err = gateway.Listen(n.config.Listen, encryption.serving(), n.log); err != nil {
 		return fmt.Errorf("API port: %w", err)
 	}
 	n.push("API address", func(context.Context) error { n.api.Close(); return nil })
