@@ -81,7 +81,7 @@ func nextProtocol(file *descriptorpb.FileDescriptorProto) {
 // buildNext returns the name of the tests of this package, built as the next release.
 func buildNext(t *testing.T) string {
 	overlay := plant.Overlay(t, "../..", []plant.Edit{
-		{File: "messages/clusterv1/cluster.pb.go", To: plant.Generate(t, clusterv1.File_licensed_cluster_v1_cluster_proto, nextProtocol)},
+		{File: "messages/clusterv1/cluster.pb.go", To: plant.Generate(t, (&clusterv1.Request{}).ProtoReflect().Descriptor().ParentFile(), nextProtocol)},
 		{File: "cluster/transport/transport.go", From: "	if deadline, ok := ctx.Deadline(); ok {\n		m.TimeoutMicros", To: `
 	m.LaterText = "later"
 	if m.GetAggregate() == "novelty" {
