@@ -23,8 +23,8 @@ type Embedded struct {
 	cancel  context.CancelFunc
 }
 
-// diskSize is the space of the store, enough for some minutes of load.
-const diskSize = "1g"
+// diskSize is the space of the store: an hour of load takes a third of it, and writing as much again.
+const diskSize = "2g"
 
 // NewEmbedded prepares a deployment.
 func NewEmbedded(o Options) (*Embedded, error) {

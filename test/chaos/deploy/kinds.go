@@ -131,6 +131,9 @@ func slowKind(ss []*server, ttl time.Duration) fault.Kind {
 	}}
 }
 
+// archiveRound is within what archiving gets to every step of its, under load.
+const archiveRound = 7 * time.Second
+
 // crashKind lets a process die at a failpoint, every one in turn. One that is not reached within the time
 // is switched off again.
 func crashKind(ss []*server, points []string, ttl time.Duration) fault.Kind {
@@ -143,9 +146,13 @@ func crashKind(ss []*server, points []string, ttl time.Duration) fault.Kind {
 		point := left[0]
 		left = left[1:]
 		s := ss[r.IntN(len(ss))]
+		hold := ttl + time.Duration(r.Int64N(int64(2*ttl)))
+		if strings.HasPrefix(point, "archive.") {
+			hold = max(hold, archiveRound)
+		}
 		var came fault.Effect
 		return &fault.Fault{
-			Kind: "crash at point", Targets: []string{s.Process.Name()}, Detail: point, Hold: ttl + time.Duration(r.Int64N(int64(2*ttl))),
+			Kind: "crash at point", Targets: []string{s.Process.Name()}, Detail: point, Hold: hold,
 			Inject: func(ctx context.Context) error {
 				s.Doom(true)
 				s.poll(ctx)
