@@ -194,7 +194,7 @@ launch() {
   mapfile -t options < <(module_options)
   free_port >"$d/jmx"
   CASSANDRA_JMX=$(cat "$d/jmx")
-  setsid nohup "$java" -Xms"$HEAP" -Xmx"$HEAP" -XX:+UseG1GC -Xss256k -XX:+ExitOnOutOfMemoryError "${options[@]}" \
+  setsid nohup "$java" -Xms"$HEAP" -Xmx"$HEAP" -XX:+UseG1GC -Xss256k -XX:+ExitOnOutOfMemoryError -XX:ErrorFile="$d/hs_err_pid%p.log" "${options[@]}" \
     -Djdk.attach.allowAttachSelf=true -Dio.netty.tryReflectionSetAccessible=true \
     -Dcassandra.config="file://$d/conf/cassandra.yaml" -Dlogback.configurationFile="file://$d/conf/logback.xml" \
     -Dcassandra.storagedir="$d" -Dcassandra.logdir="$d" -Dcassandra.jmx.local.port="$CASSANDRA_JMX" \
