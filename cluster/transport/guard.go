@@ -60,7 +60,7 @@ func (d dialing) ServerHandshake(net.Conn) (net.Conn, credentials.AuthInfo, erro
 
 // Info implements credentials.TransportCredentials.
 func (d dialing) Info() credentials.ProtocolInfo {
-	return credentials.ProtocolInfo{SecurityProtocol: "tls", SecurityVersion: "1.2"}
+	return credentials.ProtocolInfo{SecurityProtocol: "tls"}
 }
 
 // Clone implements credentials.TransportCredentials.

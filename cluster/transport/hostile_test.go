@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
@@ -40,7 +41,7 @@ func newStranger(t *testing.T, address string) *stranger {
 }
 
 func (s *stranger) stream() remote.Remoting_ReceiveClient {
-	stream, err := s.client.Receive(s.t.Context())
+	stream, err := s.client.Receive(metadata.AppendToOutgoingContext(s.t.Context(), clusterHeader, "test"))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -102,6 +103,30 @@ func TestUnaryMethods(t *testing.T) {
 	if err := s.conn.Invoke(t.Context(), "/no.Service/Method", &remote.ListProcessesRequest{}, &remote.ListProcessesResponse{}); status.Code(err) != codes.Unimplemented {
 		t.Errorf("unknown method: %v", err)
 	}
+}
+
+// TestOtherCluster: a process of another cluster is not asked, and not answered.
+func TestOtherCluster(t *testing.T) {
+	a, b := start(t, nil), start(t, func(c *Config) { c.Cluster = "other \xff" })
+	b.handler.execute = func(context.Context, string, actors.Command) (actors.Reply, error) {
+		t.Error("executed for another cluster")
+		return actors.Reply{}, nil
+	}
+	if _, err := a.execute(t.Context(), b.Address(), "x"); !errors.Is(err, ErrNotSent) || !strings.Contains(err.Error(), `cluster "other`) {
+		t.Errorf("asking a process of another cluster: %v", err)
+	}
+	if b.journal.count("another cluster") == 0 {
+		t.Error("nobody was told")
+	}
+	unnamed, err := newStranger(t, a.Address()).client.Receive(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := ask(t, unnamed, batch(statusRequest())); status.Code(err) != codes.FailedPrecondition {
+		t.Errorf("who names no cluster is answered %v, %v", r, err)
+	}
+	b.handler.execute = nil
+	start(t, func(c *Config) { c.Cluster = "other \xff" }).works(t, b.Address())
 }
 
 // TestBadBatches: what protoactor's reader would index out of range, or hand to actors that are nobody

@@ -68,7 +68,9 @@ func (t *Transport) openLink(
 	if p == nil { // protoactor sends only what it is given for a peer
 		return nil, fmt.Errorf("%s is no peer", cc.Target())
 	}
-	l := &link{peer: p, open: func(ctx context.Context) (grpc.ClientStream, error) { return streamer(ctx, desc, cc, method, opts...) }}
+	l := &link{peer: p, open: func(ctx context.Context) (grpc.ClientStream, error) {
+		return streamer(metadata.AppendToOutgoingContext(ctx, clusterHeader, t.config.Cluster), desc, cc, method, opts...)
+	}}
 	l.ctx, l.cancel = context.WithCancel(ctx)
 	p.mu.Lock()
 	p.link = l

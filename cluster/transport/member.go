@@ -117,19 +117,33 @@ func (t *Transport) protoMember(id, address string) *protocluster.Member {
 	return &protocluster.Member{Id: id, Host: host, Port: int32(number)}
 }
 
-// forget ends the requests to those who left.
+// forgetAfter is how long nothing must have been asked of an address that is no member's before it is
+// forgotten. Requests that were on their way to one who left may still come.
+const forgetAfter = time.Minute
+
+// forget ends the requests to those who left, and later drops what is kept of them.
 func (t *Transport) forget(there map[string]bool) {
 	t.mu.Lock()
-	var gone []*peer
+	var gone, idle []*peer
+	now := time.Now()
 	for address, p := range t.peers {
-		if p.member && !there[address] {
+		switch left := p.member && !there[address]; {
+		case left:
 			gone = append(gone, p)
+		case there[address] || !p.idle(now, t.forgetAfter):
+		case p.drop():
+			delete(t.peers, address)
+		default:
+			idle = append(idle, p)
 		}
 		p.member = there[address]
 	}
 	t.mu.Unlock()
 	for _, p := range gone {
 		p.reset(errLeft)
+	}
+	for _, p := range idle { // One whom a late request found after it had left: see drop.
+		t.system.EventStream.Publish(&remote.EndpointTerminatedEvent{Address: p.address})
 	}
 }
 

@@ -2,10 +2,12 @@ package transport
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
 
@@ -18,7 +20,10 @@ type peer struct {
 	transport *Transport
 	address   string
 	front     *actor.PID
-	member    bool // as last heard; the transport's lock covers it
+	// As last heard, and what idle goes by; the transport's lock covers them.
+	member    bool
+	askedID   uint32
+	idleSince time.Time
 
 	// queued counts the requests that are with protoactor, not yet written or left out. When a link is
 	// closed protoactor forgets what it has, so the count is about right and never negative.
@@ -29,6 +34,33 @@ type peer struct {
 	calls  map[uint32]*call // that are not over
 	link   *link            // nil: protoactor has none
 	conn   net.Conn         // the last one that was dialed
+
+	dropped bool // nobody finds it any more
+}
+
+// errDropped is that a peer was forgotten after it had been found.
+var errDropped = errors.New("the peer was dropped")
+
+// idle reports whether nothing has been asked of the peer for a time. The transport is locked.
+func (p *peer) idle(now time.Time, atLeast time.Duration) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.calls) > 0 || p.askedID != p.lastID || p.idleSince.IsZero() {
+		p.askedID, p.idleSince = p.lastID, now
+		return false
+	}
+	return now.Sub(p.idleSince) >= atLeast
+}
+
+// drop has no more calls begun, if protoactor is done with the peer: a link of its would lead calls of the
+// next peer at this address to this one.
+func (p *peer) drop() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.link == nil && len(p.calls) == 0 {
+		p.dropped = true
+	}
+	return p.dropped
 }
 
 // callState says how far a call got.
@@ -52,7 +84,8 @@ type call struct {
 	err      error
 }
 
-// begin makes a call, for a request that is about to be given to protoactor.
+// begin makes a call, for a request that is about to be given to protoactor. It returns errDropped if there
+// may be another peer at the address.
 func (p *peer) begin() (*call, error) {
 	limit := p.transport.config.MaxInFlight
 	if p.queued.Load() >= int64(limit) {
@@ -61,6 +94,9 @@ func (p *peer) begin() (*call, error) {
 	c := &call{peer: p, done: make(chan struct{})}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.dropped {
+		return nil, errDropped
+	}
 	if len(p.calls) >= limit {
 		return nil, fmt.Errorf("%w: %s has not answered %d requests", actors.ErrOverloaded, p.address, limit)
 	}

@@ -37,7 +37,8 @@ type Transport struct {
 	running sync.WaitGroup // of links and sessions
 	working atomic.Int64   // requests of others that are not answered
 
-	members members
+	members     members
+	forgetAfter time.Duration // as the constant, but in tests
 
 	mu       sync.Mutex
 	peers    map[string]*peer // by address
@@ -56,7 +57,7 @@ func Start(c Config) (*Transport, error) {
 	}
 	c.Observer = c.Observer.withDefaults()
 	t := &Transport{
-		config: c, peers: map[string]*peer{}, sessions: map[string]*session{},
+		config: c, forgetAfter: forgetAfter, peers: map[string]*peer{}, sessions: map[string]*session{},
 	}
 	log := quiet{c.Log.Handler(), new(atomic.Bool)}
 	t.system = actors.NewActorSystem(slog.New(log))
@@ -207,11 +208,7 @@ func (t *Transport) request(ctx context.Context, address string, m *clusterv1.Re
 	if err := t.prepare(ctx, m); err != nil {
 		return nil, err
 	}
-	p, err := t.peer(address)
-	if err != nil {
-		return nil, err
-	}
-	c, err := p.begin()
+	p, c, err := t.begin(address)
 	if err != nil {
 		return nil, err
 	}
@@ -257,6 +254,19 @@ func (t *Transport) Fail(address string, cause error) {
 	t.mu.Unlock()
 	if p != nil {
 		p.reset(cause)
+	}
+}
+
+// begin makes a call to the peer at an address.
+func (t *Transport) begin(address string) (*peer, *call, error) {
+	for {
+		p, err := t.peer(address)
+		if err != nil {
+			return nil, nil, err
+		}
+		if c, err := p.begin(); !errors.Is(err, errDropped) {
+			return p, c, err
+		}
 	}
 }
 

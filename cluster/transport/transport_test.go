@@ -426,3 +426,51 @@ func TestStartErrors(t *testing.T) {
 		}
 	}
 }
+
+// TestThoseWhoLeftAreForgotten: nothing is kept of an address that is no member's any more, not even if a late
+// request has gone there since. Who comes back to it is found again.
+func TestThoseWhoLeftAreForgotten(t *testing.T) {
+	a, b := start(t, nil), start(t, nil)
+	a.mu.Lock()
+	a.forgetAfter = 0
+	a.mu.Unlock()
+	known := func() int {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return len(a.peers)
+	}
+	for range 3 {
+		a.SetMembers([]membership.Member{member("b", b.Address())})
+		a.works(t, b.Address())
+		a.SetMembers([]membership.Member{member("b", b.Address())})
+		if known() != 1 {
+			t.Fatal("a member was forgotten")
+		}
+		a.SetMembers(nil)
+		until(t, "answer to a late request", func() bool { _, err := a.execute(t.Context(), b.Address(), "x"); return err == nil })
+		until(t, "end of what is kept of it", func() bool { a.SetMembers(nil); return known() == 0 })
+		until(t, "end of its connection", func() bool { b.mu.Lock(); defer b.mu.Unlock(); return len(b.sessions) == 0 })
+	}
+}
+
+// TestForgettingLosesNoRequest: requests that come while a peer is forgotten find the next one.
+func TestForgettingLosesNoRequest(t *testing.T) {
+	a, b := start(t, nil), start(t, nil)
+	p, err := a.peer(b.Address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.mu.Lock()
+	if !p.drop() {
+		t.Error("not dropped")
+	}
+	delete(a.peers, b.Address())
+	a.mu.Unlock()
+	if _, err := p.begin(); !errors.Is(err, errDropped) {
+		t.Errorf("a call to a peer that is forgotten: %v", err)
+	}
+	a.works(t, b.Address())
+	if p, err = a.peer(b.Address()); err != nil || p.drop() {
+		t.Errorf("dropped while there is a link, %v", err)
+	}
+}
