@@ -47,6 +47,22 @@ func (c *cassandra) do(ctx context.Context, args ...string) error {
 	return nil
 }
 
+// revive starts a node, again and again: it may end at once where the others are not there yet, and take
+// long on a machine that has much to do.
+func revive(ctx context.Context, c *cassandra) error {
+	for {
+		err := c.do(ctx, "start", "1")
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(time.Second):
+		}
+	}
+}
+
 // tail returns the last line of a file.
 func tail(f *os.File) string {
 	b, err := os.ReadFile(f.Name())
@@ -98,22 +114,23 @@ func (r *ring) names() (names []string) {
 
 // kinds is what can be done to Cassandra's processes.
 func (r *ring) kinds(ttl time.Duration) []fault.Kind {
-	one := func(name, inject, heal string, hold func(*rand.Rand) (time.Duration, string)) fault.Kind {
+	one := func(name, inject string, heal func(context.Context, *cassandra) error, hold func(*rand.Rand) (time.Duration, string)) fault.Kind {
 		return fault.Kind{Name: name, Weight: 1, Make: func(random *rand.Rand) *fault.Fault {
 			c := r.nodes[random.IntN(len(r.nodes))]
 			d, detail := hold(random)
 			return &fault.Fault{
 				Kind: name, Detail: detail, Targets: []string{c.name}, Hold: d,
 				Inject: func(ctx context.Context) error { return c.do(ctx, inject, "1") },
-				Heal:   func(ctx context.Context) error { return c.do(ctx, heal, "1") },
+				Heal:   func(ctx context.Context) error { return heal(ctx, c) },
 			}
 		}}
 	}
+	resume := func(ctx context.Context, c *cassandra) error { return c.do(ctx, "resume", "1") }
 	kinds := []fault.Kind{
-		one("kill -9 cassandra", "kill", "start", func(random *rand.Rand) (time.Duration, string) {
+		one("kill -9 cassandra", "kill", revive, func(random *rand.Rand) (time.Duration, string) {
 			return time.Duration(random.Int64N(int64(3 * ttl))), ""
 		}),
-		one("pause cassandra", "pause", "resume", func(random *rand.Rand) (time.Duration, string) {
+		one("pause cassandra", "pause", resume, func(random *rand.Rand) (time.Duration, string) {
 			n := []int{1, 1, 3, 10}[random.IntN(4)]
 			return time.Duration(n) * ttl, fmt.Sprintf("%d × TTL", n)
 		}),
@@ -127,11 +144,11 @@ func (r *ring) kinds(ttl time.Duration) []fault.Kind {
 // killAll kills all nodes at once and starts them again.
 func (r *ring) killAll(ttl time.Duration) fault.Kind {
 	const name = "kill -9 all of cassandra"
-	each := func(ctx context.Context, verb string) error {
+	each := func(do func(*cassandra) error) error {
 		errs := make([]error, len(r.nodes))
 		var wg sync.WaitGroup
 		for i, c := range r.nodes {
-			wg.Go(func() { errs[i] = c.do(ctx, verb, "1") })
+			wg.Go(func() { errs[i] = do(c) })
 		}
 		wg.Wait()
 		return errors.Join(errs...)
@@ -139,8 +156,10 @@ func (r *ring) killAll(ttl time.Duration) fault.Kind {
 	return fault.Kind{Name: name, Weight: 1, Make: func(random *rand.Rand) *fault.Fault {
 		return &fault.Fault{
 			Kind: name, Targets: r.names(), Hold: time.Duration(random.Int64N(int64(3 * ttl))),
-			Inject: func(ctx context.Context) error { return each(ctx, "kill") },
-			Heal:   func(ctx context.Context) error { return each(ctx, "start") },
+			Inject: func(ctx context.Context) error {
+				return each(func(c *cassandra) error { return c.do(ctx, "kill", "1") })
+			},
+			Heal: func(ctx context.Context) error { return each(func(c *cassandra) error { return revive(ctx, c) }) },
 		}
 	}}
 }

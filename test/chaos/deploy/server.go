@@ -28,6 +28,9 @@ type server struct {
 	died   map[string]int
 }
 
+// supervised is for how long a process is started again and again: longer than its store may be away.
+const supervised = 10 * time.Minute
+
 // newServer returns a server that does not run yet. Its failpoints listen on the socket.
 func newServer(m Member, s process.Spec, socket string, accident func(error)) *server {
 	out := &server{Member: m, before: map[string]uint64{}, last: map[string]uint64{}, died: map[string]int{}}
@@ -46,7 +49,7 @@ func newServer(m Member, s process.Spec, socket string, accident func(error)) *s
 		accident(err)
 		// As a supervisor would.
 		go func() {
-			ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+			ctx, cancel := context.WithTimeout(context.Background(), supervised)
 			defer cancel()
 			if err := out.Restart(ctx); err != nil {
 				accident(err)

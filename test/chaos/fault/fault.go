@@ -229,8 +229,8 @@ func (t *targets) release(names []string) {
 	}
 }
 
-// grace is the time that injecting or healing may take.
-const grace = 4 * time.Minute
+// grace is the time that injecting and healing may take: a whole Cassandra to start on a busy machine.
+const grace = 8 * time.Minute
 
 func (p *Planned) run(ctx context.Context, now func() time.Duration) Record {
 	r := Record{Kind: p.Kind, Detail: p.Detail, Targets: p.Targets, Injected: now()}

@@ -37,7 +37,7 @@ type Process struct {
 	mu      sync.Mutex
 	cmd     *exec.Cmd
 	exited  chan struct{} // closed when cmd has ended
-	wanted  bool          // it is meant to run: an end is an accident
+	wanted  bool          // it is ready and meant to run: an end is an accident
 	doomed  bool          // it may be killed by others: that is none
 	starts  int
 	crashes int
@@ -67,6 +67,7 @@ func (p *Process) Start(ctx context.Context) error {
 		err = p.spec.Ready(attempt)
 		cancel()
 		if err == nil {
+			p.ready(exited)
 			return nil
 		}
 		select {
@@ -76,6 +77,15 @@ func (p *Process) Start(ctx context.Context) error {
 			return fmt.Errorf("start %s: %w, last %w", p.spec.Name, ctx.Err(), err)
 		case <-time.After(poll):
 		}
+	}
+}
+
+// ready makes every end from now on an accident.
+func (p *Process) ready(exited chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.exited == exited && p.running() {
+		p.wanted = true
 	}
 }
 
@@ -119,7 +129,7 @@ func (p *Process) launch() (exited chan struct{}, err error) {
 	if err := start(cmd); err != nil {
 		return nil, err
 	}
-	p.cmd, p.exited, p.wanted, p.doomed = cmd, make(chan struct{}), true, false
+	p.cmd, p.exited, p.wanted, p.doomed = cmd, make(chan struct{}), false, false
 	p.starts++
 	go p.wait(cmd, p.exited)
 	return p.exited, nil

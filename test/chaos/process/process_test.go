@@ -80,7 +80,7 @@ func TestAccident(t *testing.T) {
 }
 
 func TestEndsAtOnce(t *testing.T) {
-	p, _ := shell(t, "exit 1", nil)
+	p, _ := shell(t, "exit 1", func(err error) { t.Errorf("an end before it was ready is an accident: %v", err) })
 	if err := p.Start(t.Context()); !errors.Is(err, process.ErrEnded) {
 		t.Errorf("started: %v", err)
 	}

@@ -79,7 +79,9 @@ func Render(d *Data) ([]byte, error) {
 		Panels []panel
 		Height int
 		Width  int
-	}{d, t.panels, t.height, width})
+		Left   int
+		Right  int
+	}{d, t.panels, t.height, width, left, right})
 	if err != nil {
 		return nil, fmt.Errorf("report: %w", err)
 	}

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math"
@@ -14,7 +15,7 @@ import (
 // Geometry of the timeline, in units of the drawing.
 const (
 	width  = 1200
-	left   = 70
+	left   = 190
 	right  = 1180
 	gap    = 34
 	lane   = 17
@@ -27,6 +28,7 @@ type panel struct {
 	Top, Height int
 	Lines       []gridline
 	Shapes      []shape
+	Rows        []row
 	Bands       []band
 	Legend      []entry
 	// From and To are where faults begin and end.
@@ -50,10 +52,18 @@ type shape struct {
 
 // band is a fault.
 type band struct {
-	X, Y, W, TextX float64
-	Class, Text    string
-	Title          string
-	End            bool // the text ends at TextX
+	X, Y, W      float64
+	Class, Title string
+	Text         string // beside it; empty where there is no room
+}
+
+// TextX is where the text begins.
+func (b band) TextX() float64 { return b.X + b.W + 3 }
+
+// row is one kind of faults.
+type row struct {
+	Y    float64
+	Text string
 }
 
 // entry of a legend.
@@ -245,59 +255,69 @@ func (t *timeline) latency() {
 	p.legend([]string{"p50", "p99"})
 }
 
-// faults draws a band for each, in as few lanes as do.
+// faults draws a band for each, those of a kind in a row.
 func (t *timeline) faults() {
-	const perLetter = 5.6
-	var ends []float64
-	lanes := make([]int, len(t.data.Faults))
+	byKind := map[string][]*fault.Record{}
 	for i := range t.data.Faults {
 		f := &t.data.Faults[i]
-		from, to := t.x(f.Injected), max(t.x(f.Healed), t.x(f.Injected)+3)
-		until := max(to, from+4+perLetter*float64(len(words(f)))) + 4
-		n := slices.IndexFunc(ends, func(end float64) bool { return end <= from })
-		if n < 0 {
-			n = len(ends)
-			ends = append(ends, 0)
-		}
-		ends[n], lanes[i] = until, n
+		byKind[f.Kind] = append(byKind[f.Kind], f)
 	}
-	const most = 60 // lanes that a page bears
-	p := t.panel("Faults", max(1, min(len(ends), most))*lane+6)
-	for i := range t.data.Faults {
-		f := &t.data.Faults[i]
-		if lanes[i] >= most {
-			continue
+	kinds := slices.SortedFunc(maps.Keys(byKind), func(a, b string) int {
+		return cmp.Or(cmp.Compare(slices.Index(families, family(a)), slices.Index(families, family(b))), cmp.Compare(a, b))
+	})
+	p := t.panel("Faults", max(1, len(kinds))*lane+6)
+	for i, kind := range kinds {
+		y := float64(p.Top + 3 + i*lane)
+		p.Rows = append(p.Rows, row{Y: y, Text: fmt.Sprintf("%s  × %d", kind, len(byKind[kind]))})
+		t.row(p, y, byKind[kind])
+	}
+	p.legend(families)
+}
+
+// row draws the bands of one kind, with words where these do not cover the next.
+func (t *timeline) row(p *panel, y float64, faults []*fault.Record) {
+	const perLetter, thinnest = 5.6, 1.5
+	slices.SortStableFunc(faults, func(a, b *fault.Record) int { return cmp.Compare(a.Injected, b.Injected) })
+	for i, f := range faults {
+		class := strings.ReplaceAll(family(f.Kind), " ", "-")
+		if f.Idle || f.Failed {
+			class += " idle"
 		}
-		b := band{X: t.x(f.Injected), W: max(3, t.x(f.Healed)-t.x(f.Injected)), Y: float64(p.Top + 3 + lanes[i]*lane), Class: family(f), Text: words(f)}
-		b.TextX = b.X + 4
-		if b.TextX+perLetter*float64(len(b.Text)) > right {
-			b.TextX, b.End = b.X+b.W-4, true
+		b := band{X: t.x(f.Injected), W: max(thinnest, t.x(f.Healed)-t.x(f.Injected)), Y: y, Class: class, Text: words(f)}
+		b.Title = fmt.Sprintf("%s %s, from %s for %v; %s %s", f.Kind, b.Text, clock(f.Injected), (f.Healed - f.Injected).Round(time.Millisecond), f.Effect, f.Error)
+		room := float64(right)
+		if i+1 < len(faults) {
+			room = t.x(faults[i+1].Injected)
 		}
-		b.Title = fmt.Sprintf("%s, from %s for %v %s", b.Text, clock(f.Injected), (f.Healed - f.Injected).Round(time.Millisecond), f.Error)
+		if b.TextX()+perLetter*float64(len(b.Text)) > room {
+			b.Text = ""
+		}
 		p.Bands = append(p.Bands, b)
 	}
-	p.legend([]string{"process", "crash point", "network", "store", "clock"})
 }
 
-// words is a fault in short.
+// words is a fault in short, without its kind.
 func words(f *fault.Record) string {
-	s := f.Kind
+	var s []string
 	if len(f.Targets) <= 3 {
-		s += " " + strings.Join(f.Targets, " ")
+		s = f.Targets
 	}
 	if f.Detail != "" {
-		s += " " + f.Detail
+		s = append(slices.Clip(s), f.Detail)
 	}
-	return s
+	return strings.Join(s, " ")
 }
 
-// family of a fault, which has a colour.
-func family(f *fault.Record) string {
+// families of faults, each with a colour.
+var families = []string{"process", "crash point", "network", "store", "clock"}
+
+// family of a kind.
+func family(kind string) string {
 	for _, c := range []struct{ word, family string }{
-		{"cassandra", "store"}, {"disk", "store"}, {"store", "store"}, {"point", "crash-point"}, {"clock", "clock"},
+		{"cassandra", "store"}, {"disk", "store"}, {"store", "store"}, {"point", "crash point"}, {"clock", "clock"},
 		{"cut", "network"}, {"delay", "network"}, {"loss", "network"}, {"isolate", "network"}, {"network", "network"},
 	} {
-		if strings.Contains(f.Kind, c.word) {
+		if strings.Contains(kind, c.word) {
 			return c.family
 		}
 	}
