@@ -144,6 +144,20 @@ func (s *Store) scan(limit int, query *gocql.Query, next func(*gocql.Iter) (more
 	if limit <= 0 {
 		return nil
 	}
+	err := s.reads.with(query.Context(), 0, func() error {
+		if s.isClosed() { // while it waited
+			return persistence.ErrClosed
+		}
+		return s.rows(query, next)
+	})
+	if errors.Is(err, errNotSent) {
+		return readError(err)
+	}
+	return err
+}
+
+// rows reads, calling next for row after row.
+func (s *Store) rows(query *gocql.Query, next func(*gocql.Iter) (more bool, err error)) error {
 	iter := query.Iter()
 	for {
 		more, err := next(iter)

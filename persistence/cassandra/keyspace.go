@@ -68,6 +68,12 @@ func (k *keyspace) begin() error {
 
 func (k *keyspace) end() { k.pending.Done() }
 
+func (k *keyspace) isClosed() bool {
+	k.life.RLock()
+	defer k.life.RUnlock()
+	return k.closed
+}
+
 // Close waits for what is under way, at most about two timeouts, and closes the connections.
 func (k *keyspace) Close() error {
 	k.life.Lock()

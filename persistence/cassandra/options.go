@@ -79,6 +79,10 @@ type Options struct {
 	// BatchesInFlight is how many requests per set of replicas are under way before writes are grouped.
 	// More means smaller groups: less latency while Cassandra is idle, less throughput when it is not.
 	BatchesInFlight int
+	// ReadsInFlight is how many reads of events and roots are under way; others wait for their turn. When a
+	// node dies, the others wake its customers as they are asked for, all at once. Reads that Cassandra
+	// cannot answer within Timeout would be tried again at other nodes, and add to what it cannot do.
+	ReadsInFlight int
 
 	// AcceptRisks names risks that Open must not fail for, see [Risk]; "all" accepts all.
 	AcceptRisks []string
@@ -99,6 +103,7 @@ func DefaultOptions() Options {
 		Connections:       2,
 		MaxMutationBytes:  8 << 20,
 		BatchesInFlight:   8,
+		ReadsInFlight:     256,
 	}
 }
 
@@ -107,7 +112,7 @@ func DefaultOptions() Options {
 //	cassandra://user:password@host:port,host2/keyspace?consistency=QUORUM&dc=eu-1&tls=true
 //
 // Parameters: consistency, dc, timeout, connect_timeout, connections, coalesce_wait, group_partitions,
-// group_bytes, batches_in_flight, accept_risk (repeatable), tls (true), tls_ca, tls_cert, tls_key (files).
+// group_bytes, batches_in_flight, reads_in_flight, accept_risk (repeatable), tls (true), tls_ca, tls_cert, tls_key (files).
 func ParseURL(s string) (Options, error) {
 	o, err := parseURL(s)
 	if err == nil {
@@ -181,6 +186,7 @@ var parameters = map[string]func(o *Options, files *tlsFiles, v string) error{
 	"group_partitions":  func(o *Options, _ *tlsFiles, v string) error { return setInt(&o.GroupPartitions, v) },
 	"group_bytes":       func(o *Options, _ *tlsFiles, v string) error { return setInt(&o.GroupBytes, v) },
 	"batches_in_flight": func(o *Options, _ *tlsFiles, v string) error { return setInt(&o.BatchesInFlight, v) },
+	"reads_in_flight":   func(o *Options, _ *tlsFiles, v string) error { return setInt(&o.ReadsInFlight, v) },
 	"tls":               func(_ *Options, f *tlsFiles, v string) (err error) { f.on, err = strconv.ParseBool(v); return err },
 	"tls_ca":            func(_ *Options, f *tlsFiles, v string) error { f.ca = v; return nil },
 	"tls_cert":          func(_ *Options, f *tlsFiles, v string) error { f.cert = v; return nil },
@@ -267,6 +273,7 @@ func (o *Options) Validate() error {
 	complain(o.Connections < 1, "connections %d", o.Connections)
 	complain(o.MaxMutationBytes < 1, "max mutation bytes %d", o.MaxMutationBytes)
 	complain(o.BatchesInFlight < 1, "batches in flight %d", o.BatchesInFlight)
+	complain(o.ReadsInFlight < 1, "reads in flight %d", o.ReadsInFlight)
 	complain(o.GroupPartitions < 0 || o.GroupBytes < 0, "group limits below 0")
 	return errors.Join(errs...)
 }

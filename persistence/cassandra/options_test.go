@@ -22,8 +22,8 @@ func TestParseURL(t *testing.T) {
 			o.Hosts, o.Keyspace, o.Username, o.Password = []string{"a"}, "k", "me", "p@ss/"
 			o.Consistency, o.DataCenter, o.Timeout, o.Connections = Quorum, "eu-1", 1500*time.Millisecond, 4
 		}),
-		"cassandra://a/?group_partitions=1&group_bytes=99&batches_in_flight=2&accept_risk=x&accept_risk=y&connect_timeout=1s": with(func(o *Options) {
-			o.Hosts, o.GroupPartitions, o.GroupBytes, o.BatchesInFlight = []string{"a"}, 1, 99, 2
+		"cassandra://a/?group_partitions=1&group_bytes=99&batches_in_flight=2&reads_in_flight=3&accept_risk=x&accept_risk=y&connect_timeout=1s": with(func(o *Options) {
+			o.Hosts, o.GroupPartitions, o.GroupBytes, o.BatchesInFlight, o.ReadsInFlight = []string{"a"}, 1, 99, 2, 3
 			o.AcceptRisks, o.ConnectTimeout = []string{"x", "y"}, time.Second
 		}),
 	} {
@@ -52,6 +52,7 @@ func TestParseURLErrors(t *testing.T) {
 		"cassandra://a?connections=0":      "connections",
 		"cassandra://a?group_bytes=-1":     "group limits",
 		"cassandra://a?batches_in_flight=": "batches_in_flight",
+		"cassandra://a?reads_in_flight=0":  "reads in flight 0",
 		"cassandra://a?colour=red":         "no such parameter",
 		"cassandra://a?tls_ca=/nowhere":    "/nowhere",
 		"cassandra://u:secret@a/%zz":       "malformed",
