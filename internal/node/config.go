@@ -53,8 +53,8 @@ type ClusterConfig struct {
 	// Bind is the address for gossip, HOST:PORT, TCP and UDP; Advertise is what others reach it under, if
 	// that is another.
 	Bind, Advertise string
-	// Label keeps clusters on one network apart. KeyFile has the key that encrypts gossip, in base64: 16,
-	// 24 or 32 bytes, the same for all members; empty for no encryption.
+	// Label keeps the gossip of clusters on one network apart; empty: Name does. KeyFile has the key that
+	// encrypts gossip, in base64: 16, 24 or 32 bytes, the same for all members; empty for no encryption.
 	Label, KeyFile string
 
 	// NodeListen is the address for requests between processes, HOST:PORT; NodeAdvertise is what others

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -121,7 +122,7 @@ func (m *member) join() error {
 	if err != nil {
 		return err
 	}
-	g.Name, g.Bind, g.Advertise, g.Join, g.Label, g.Key = m.n.name, c.Bind, c.Advertise, c.Join, c.Label, key
+	g.Name, g.Bind, g.Advertise, g.Join, g.Label, g.Key = m.n.name, c.Bind, c.Advertise, c.Join, cmp.Or(c.Label, c.Name), key
 	g.Meta, g.Now, g.Log = m.meta(), m.n.config.Now, m.n.log
 	g.Listener = membership.Listener{Members: m.members, News: m.hear, State: m.state}
 	if m.gossip, err = membership.Start(g); err != nil {

@@ -307,3 +307,25 @@ func TestOtherCluster(t *testing.T) {
 		}
 	}
 }
+
+// TestClustersStayApart: clusters of different names stay apart, though one is told to join the other, as
+// happens when an address is given to another machine.
+func TestClustersStayApart(t *testing.T) {
+	c, other := newCompany(t), newCompany(t)
+	n1 := c.start("n1", node.RoleNode|node.RoleGateway)
+	var log logBuffer
+	other.join = []string{n1.Gossip()}
+	other.with = func(config *node.Config) {
+		config.Cluster.Name = "other"
+		config.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
+	n2 := other.start("n2", node.RoleNode|node.RoleGateway)
+	until(func() bool {
+		return strings.Contains(log.String(), "membership: join") || len(status(t, admin(n2)).Nodes) > 1
+	})
+	for _, n := range []*node.Node{n1, n2} {
+		if s := status(t, admin(n)); len(s.Nodes) != 1 {
+			t.Errorf("cluster %s has members %v", s.Name, s.Nodes)
+		}
+	}
+}
