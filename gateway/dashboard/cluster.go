@@ -88,14 +88,15 @@ type clusterView struct {
 
 // cluster shows the cluster.
 func (d *Dashboard) cluster(w http.ResponseWriter, r *http.Request) error {
-	reading := d.sampler.first(r.Context())
+	reading := d.sampler.current(r.Context())
 	now := d.config.Now()
 	return d.render(w, http.StatusOK, "cluster", "", view{
 		Title: "Cluster", Section: "cluster", Body: clusterView{Board: boardOf(reading, now), Map: mapOf(reading.Status)},
 	})
 }
 
-// boardOf makes the board of a reading.
+// boardOf makes the board of a reading. What it says of nodes is as of then; how long ago that is, is said
+// if the cluster does not answer any more.
 func boardOf(r reading, now time.Time) boardView {
 	b := boardView{Level: "good", Verdict: "All is well."}
 	if r.Err != nil {
@@ -112,7 +113,7 @@ func boardOf(r reading, now time.Time) boardView {
 		}
 		b.Tiles = tilesOf(s, r.Latest)
 		for i, n := range s.Nodes {
-			b.Nodes = append(b.Nodes, nodeOf(n, i, r.Latest, now))
+			b.Nodes = append(b.Nodes, nodeOf(n, i, r.Latest, r.At))
 		}
 		for _, h := range s.Happenings {
 			b.Happenings = append(b.Happenings, happeningOf(h))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"licensed/messages/licensedv1"
 	"licensed/messages/licensedv1/licensedv1connect"
@@ -336,6 +338,7 @@ func TestFormats(t *testing.T) {
 		number(uint64(0)): "0", number(uint64(1234567)): "1,234,567", count(uint64(1), "event", "events"): "1 event",
 		size(1023): "1023 B", size(1536): "1.50 KiB", size(700 << 30): "700 GiB", rateOf(12.34): "12.3", rateOf(4321): "4,321",
 		duration(250 * time.Millisecond): "250 ms", duration(90 * time.Second): "1 min 30 s", duration(-2 * time.Second): "−2.0 s",
+		duration(math.MinInt64): "−106751 d 23 h", // A difference of times that is as wrong as can be.
 		duration(50 * time.Hour): "2 d 2 h", three(.5): "0.50", short("0123456789"): "01234567", sentence("so it is"): "So it is.",
 	} {
 		if got != want {
@@ -358,5 +361,28 @@ func TestErrors(t *testing.T) {
 		if e.status != want || strings.Contains(e.text, "secret") {
 			t.Errorf("%v: %d %s", err, e.status, e.text)
 		}
+	}
+}
+
+// clockNode is a cluster of one that tells when it was asked. It implements Cluster.
+type clockNode struct{ now func() time.Time }
+
+func (c clockNode) Snapshot(context.Context) (*licensedv1.ClusterStatus, error) {
+	at := timestamppb.New(c.now())
+	return &licensedv1.ClusterStatus{Name: "test", AsOf: at, Nodes: []*licensedv1.NodeStatus{{Name: "n1", SeenAt: at}}}, nil
+}
+
+// TestCurrent: a page that is opened after nobody looked for a while shows the present, not the past.
+func TestCurrent(t *testing.T) {
+	var now func() time.Time
+	r := newRig(t, func(c *Config) {
+		now = c.Now
+		c.Cluster = clockNode{now}
+	})
+	r.expect(http.MethodGet, "/dashboard/", nil, nil, http.StatusOK)
+	r.now.Store(8)
+	_, body := r.expect(http.MethodGet, "/dashboard/", nil, nil, http.StatusOK)
+	if want := clock(timestamppb.New(now())); !strings.Contains(body, want) || strings.Contains(body, "silent for") {
+		t.Errorf("no %s in %s", want, body)
 	}
 }

@@ -90,7 +90,7 @@ func millis(ms *float64) string {
 func duration(d time.Duration) string {
 	switch {
 	case d < 0:
-		return "−" + duration(-d)
+		return "−" + duration(-max(d, -math.MaxInt64)) // The least has no opposite.
 	case d < time.Second:
 		return fmt.Sprintf("%d ms", d.Milliseconds())
 	case d < 10*time.Second:

@@ -77,7 +77,7 @@ func (s *stream) send(name string, data any) error {
 func (d *Dashboard) live(w http.ResponseWriter, r *http.Request) error {
 	defer d.sampler.watch()()
 	v := &viewer{out: openStream(w), samples: d.sampler.history}
-	for reading := d.sampler.first(r.Context()); !reading.closed; reading = d.sampler.read() {
+	for reading := d.sampler.current(r.Context()); !reading.closed; reading = d.sampler.read() {
 		u, err := d.updates.of(&reading)
 		if err != nil {
 			d.config.Logger.Error("dashboard: the cluster page cannot be made", "error", err)

@@ -184,3 +184,19 @@ func (s *sampler) first(ctx context.Context) reading {
 		}
 	}
 }
+
+// current waits for a reading as young as those who look get: while nobody did, the latest may be of some
+// time ago.
+func (s *sampler) current(ctx context.Context) reading {
+	defer s.watch()()
+	r := s.first(ctx)
+	if r.closed || s.now().Sub(r.At) <= watchedEvery {
+		return r
+	}
+	select {
+	case <-r.news:
+		return s.read()
+	case <-ctx.Done():
+		return r
+	}
+}
