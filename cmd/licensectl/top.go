@@ -221,6 +221,7 @@ func (m *topModel) charts() []string {
 		line("refused", fmt.Sprintf("%.1f/s%s", latest.Refused, worst(latest.Refusals)), func(s *rates.Sample) float64 { return s.Refused }),
 		line("errors", fmt.Sprintf("%.1f/s%s", latest.Failed, worst(latest.Errors)), func(s *rates.Sample) float64 { return s.Failed }),
 		line("memory", fmt.Sprintf("%.1f/s read, %.1f/s left", latest.Recoveries, latest.Passivations), func(s *rates.Sample) float64 { return s.Recoveries }),
+		line("archive", fmt.Sprintf("%v behind", time.Duration(latest.Lag*float64(time.Second)).Round(time.Second)), func(s *rates.Sample) float64 { return s.Lag }),
 	}
 }
 
