@@ -111,6 +111,13 @@ func Run(ctx context.Context, c Config, d deploy.Deployment, accidents *Accident
 	if err := d.Start(ctx); err != nil {
 		return nil, err
 	}
+	for _, n := range d.Notes() {
+		c.Log.Warn("note", "text", n)
+	}
+	kinds, err := r.kinds()
+	if err != nil {
+		return nil, err
+	}
 	if r.recorder, err = history.NewRecorder(file); err != nil {
 		return nil, err
 	}
@@ -123,7 +130,7 @@ func Run(ctx context.Context, c Config, d deploy.Deployment, accidents *Accident
 		return nil, errors.Join(err, r.recorder.Close())
 	}
 	r.load = workload.New(c.Workload, &c.Rules, r.recorder, r.gateways)
-	if err := r.phases(ctx); err != nil {
+	if err := r.phases(ctx, kinds); err != nil {
 		return nil, errors.Join(err, r.recorder.Close())
 	}
 	r.verdict.Notes, r.verdict.Points = d.Notes(), d.Coverage()
@@ -138,7 +145,7 @@ func Run(ctx context.Context, c Config, d deploy.Deployment, accidents *Accident
 }
 
 // phases are what happens while the service runs.
-func (r *run) phases(ctx context.Context) error {
+func (r *run) phases(ctx context.Context, kinds []fault.Kind) error {
 	loading, stopLoad := context.WithCancel(ctx)
 	defer stopLoad()
 	var background sync.WaitGroup
@@ -155,10 +162,6 @@ func (r *run) phases(ctx context.Context) error {
 	case <-time.After(r.WarmUp):
 	}
 	r.baseline = r.resources(ctx)
-	kinds, err := r.kinds()
-	if err != nil {
-		return err
-	}
 	plan := r.Schedule.Plan(kinds)
 	r.Log.Info("injecting faults", "planned", len(plan), "for", r.Schedule.Length, "seed", r.Schedule.Seed)
 	r.verdict.FaultsFrom = r.now()

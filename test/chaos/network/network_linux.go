@@ -34,8 +34,18 @@ type Port struct {
 // own is the last byte of the address of this process.
 const own = 254
 
-// New makes a network with a port in the namespace of this process.
-func New() (*Network, error) {
+// New makes a network with a port in the namespace of this process. Its addresses are drawn; others that were
+// drawn alike are no reason to go without.
+func New() (n *Network, err error) {
+	for range 8 {
+		if n, err = draw(); err == nil || !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.EEXIST) {
+			return n, err
+		}
+	}
+	return nil, err
+}
+
+func draw() (*Network, error) {
 	n := &Network{fabric: newFabric(), prefix: [3]byte{10, byte(64 + rand.IntN(64)), byte(rand.IntN(256))}, ports: map[string]*Port{}}
 	address := n.at(own)
 	tun, err := openTUN(fmt.Sprintf("chaos%d", n.prefix[2]), address)
