@@ -338,7 +338,7 @@ func TestFormats(t *testing.T) {
 		number(uint64(0)): "0", number(uint64(1234567)): "1,234,567", count(uint64(1), "event", "events"): "1 event",
 		size(1023): "1023 B", size(1536): "1.50 KiB", size(700 << 30): "700 GiB", rateOf(12.34): "12.3", rateOf(4321): "4,321",
 		duration(250 * time.Millisecond): "250 ms", duration(90 * time.Second): "1 min 30 s", duration(-2 * time.Second): "−2.0 s",
-		duration(math.MinInt64): "−106751 d 23 h", // A difference of times that is as wrong as can be.
+		duration(math.MinInt64):  "−106751 d 23 h", // A difference of times that is as wrong as can be.
 		duration(50 * time.Hour): "2 d 2 h", three(.5): "0.50", short("0123456789"): "01234567", sentence("so it is"): "So it is.",
 	} {
 		if got != want {
