@@ -3,6 +3,7 @@ package report_test
 import (
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -62,6 +63,28 @@ func TestRender(t *testing.T) {
 	for _, not := range []string{"<script", "http://", "https://", "NaN", "ZgotmplZ", "Inf"} {
 		if strings.Contains(text, not) {
 			t.Errorf("the page has %s", not)
+		}
+	}
+}
+
+// TestFaults draws a row for each kind, and tells few faults in words, many without.
+func TestFaults(t *testing.T) {
+	for n, told := range map[int]bool{5: true, 1000: false} {
+		d := &report.Data{Length: time.Hour}
+		for i := range n {
+			at := time.Duration(i) * time.Hour / time.Duration(n)
+			d.Faults = append(d.Faults, fault.Record{Kind: []string{"kill", "cut"}[i%2], Targets: []string{"n7"}, Injected: at, Healed: at + time.Second, Idle: i == 1})
+		}
+		page, err := report.Render(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := string(page)
+		if strings.Contains(text, ">n7</text>") != told || !strings.Contains(text, fmt.Sprintf(">kill  × %d</text>", (n+1)/2)) {
+			t.Errorf("%d faults: words %t, want %t", n, strings.Contains(text, ">n7</text>"), told)
+		}
+		if strings.Count(text, `class="network idle"`) != 1 || strings.Count(text, `class="band"`) != n {
+			t.Errorf("%d faults: %d bands, %d of them idle", n, strings.Count(text, `class="band"`), strings.Count(text, `class="network idle"`))
 		}
 	}
 }

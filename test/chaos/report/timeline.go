@@ -269,13 +269,16 @@ func (t *timeline) faults() {
 	for i, kind := range kinds {
 		y := float64(p.Top + 3 + i*lane)
 		p.Rows = append(p.Rows, row{Y: y, Text: fmt.Sprintf("%s  × %d", kind, len(byKind[kind]))})
-		t.row(p, y, byKind[kind])
+		t.row(p, y, byKind[kind], len(t.data.Faults) <= wordy)
 	}
 	p.legend(families)
 }
 
-// row draws the bands of one kind, with words where these do not cover the next.
-func (t *timeline) row(p *panel, y float64, faults []*fault.Record) {
+// wordy is up to how many faults each is told in words: of more, only a few would find room.
+const wordy = 80
+
+// row draws the bands of one kind, with words where they are wanted and do not cover the next band.
+func (t *timeline) row(p *panel, y float64, faults []*fault.Record, told bool) {
 	const perLetter, thinnest = 5.6, 1.5
 	slices.SortStableFunc(faults, func(a, b *fault.Record) int { return cmp.Compare(a.Injected, b.Injected) })
 	for i, f := range faults {
@@ -285,11 +288,11 @@ func (t *timeline) row(p *panel, y float64, faults []*fault.Record) {
 		}
 		b := band{X: t.x(f.Injected), W: max(thinnest, t.x(f.Healed)-t.x(f.Injected)), Y: y, Class: class, Text: words(f)}
 		b.Title = fmt.Sprintf("%s %s, from %s for %v; %s %s", f.Kind, b.Text, clock(f.Injected), (f.Healed - f.Injected).Round(time.Millisecond), f.Effect, f.Error)
-		room := float64(right)
+		room := float64(width)
 		if i+1 < len(faults) {
 			room = t.x(faults[i+1].Injected)
 		}
-		if b.TextX()+perLetter*float64(len(b.Text)) > room {
+		if !told || b.TextX()+perLetter*float64(len(b.Text)) > room {
 			b.Text = ""
 		}
 		p.Bands = append(p.Bands, b)
