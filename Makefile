@@ -181,8 +181,10 @@ test-sim: ## 2,000 simulated schedules with -race
 	$(GO) test $(RACE) ./test/sim -run 'Seeds$$' -count=1 -timeout 30m -v -seeds=2000
 
 .PHONY: test-alerts
-test-alerts: ## The alert rules of deploy/prometheus, by Prometheus' own engine
-	$(GO) -C tools/alerts test ./...
+test-alerts: ## Alert rules and Grafana's dashboards, by Prometheus' own engine, on what a cluster at work tells
+	@rm -rf bin/scrapes
+	LICENSED_SCRAPES=$(CURDIR)/bin/scrapes $(GO) test ./internal/node -run '^TestScrapes$$' -count=1
+	LICENSED_SCRAPES=$(CURDIR)/bin/scrapes $(GO) -C tools/alerts test ./...
 
 .PHONY: help
 help: ## This list
