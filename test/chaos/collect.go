@@ -19,7 +19,7 @@ import (
 
 // collectors work at the same time, and each request of theirs is repeated for so long.
 const (
-	collectors     = 4
+	collectors     = 8
 	collectPatient = 30 * time.Second
 )
 

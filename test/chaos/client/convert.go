@@ -1,16 +1,21 @@
 package client
 
 import (
+	"unique"
+
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"licensed/messages/licensedv1"
 	"licensed/test/chaos/history"
 )
 
+// same is a name that comes again and again, kept once: a run keeps millions of answers.
+func same(s string) string { return unique.Make(s).Value() }
+
 // License returns a licence as histories have it.
 func License(l *licensedv1.License) history.License {
 	return history.License{
-		Device: l.GetDeviceId(), Title: l.GetTitleId(), Studio: l.GetStudioId(), Acquired: millis(l.GetAcquiredAt()),
+		Device: same(l.GetDeviceId()), Title: same(l.GetTitleId()), Studio: same(l.GetStudioId()), Acquired: millis(l.GetAcquiredAt()),
 		Expires: millis(l.GetExpiresAt()), Renewals: l.GetRenewals(), Released: l.GetReleased(),
 	}
 }
@@ -29,7 +34,7 @@ func Devices(r *licensedv1.ListDevicesResponse) history.Output {
 	out := history.Output{Sequence: r.Sequence, Plan: r.PlanId, DeviceLimit: r.DeviceLimit}
 	for _, d := range r.Devices {
 		out.Devices = append(out.Devices, history.Device{
-			Device: d.DeviceId, Active: d.Active, Licenses: d.ActiveLicenses, Download: millis(d.LastDownloadAt),
+			Device: same(d.DeviceId), Active: d.Active, Licenses: d.ActiveLicenses, Download: millis(d.LastDownloadAt),
 		})
 	}
 	return out
@@ -39,7 +44,7 @@ func Devices(r *licensedv1.ListDevicesResponse) history.Output {
 func Downloads(r *licensedv1.ListDownloadsResponse) history.Output {
 	out := history.Output{Sequence: r.Sequence, Allowed: r.Allowed, Limit: r.Limit}
 	for _, d := range r.Downloads {
-		out.Downloads = append(out.Downloads, history.Download{Device: d.DeviceId, At: millis(d.At)})
+		out.Downloads = append(out.Downloads, history.Download{Device: same(d.DeviceId), At: millis(d.At)})
 	}
 	return out
 }
