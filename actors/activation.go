@@ -3,6 +3,7 @@ package actors
 import (
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -26,6 +27,7 @@ type activation struct {
 	wakeAt   time.Time
 	unpacked bool      // as counted by the registry
 	began    time.Time // of the recovery under way
+	serving  *Request  // the message being received, until it is answered
 
 	reads   atomic.Pointer[RowsRead] // the next read
 	reading atomic.Bool              // whether a goroutine looks for it
@@ -68,7 +70,9 @@ func (a *activation) Receive(c actor.Context) {
 	}()
 	switch m := c.Message().(type) {
 	case *Request:
+		a.serving = m
 		a.step(c, Input{Kind: InputRequest, Request: m})
+		a.serving = nil
 	case appendedResult:
 		a.step(c, Input{Kind: InputAppended, Err: m.err})
 		if m.err == nil {
@@ -155,6 +159,7 @@ func (a *activation) do(c actor.Context, out *Outputs) {
 	for _, r := range out.Replies {
 		a.reply(r)
 	}
+	out.Replies = out.Replies[:0] // they may be others' by now
 	if out.Append != nil {
 		a.rt.journal.Append(a.rt.context, out.Append, a.appended)
 	}
@@ -230,6 +235,9 @@ func (a *activation) deliver(result any) {
 }
 
 func (a *activation) reply(r *Request) {
+	if r == a.serving {
+		a.serving = nil
+	}
 	a.entry.pending.Add(-1)
 	a.rt.inFlight.Add(-1)
 	r.done <- struct{}{}
@@ -283,7 +291,11 @@ func (a *activation) crash(c actor.Context, cause error) {
 				left = append(left, w.request)
 			}
 			left = append(left, m.hot.backlog...)
+			left = append(left, m.hot.out.Replies...) // see do
 		}
+	}
+	if a.serving != nil && !slices.Contains(left, a.serving) { // the machine has not got it
+		left = append(left, a.serving)
 	}
 	for _, r := range left {
 		r.Err = cause
