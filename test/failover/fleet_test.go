@@ -6,6 +6,8 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math/rand/v2"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -54,6 +56,7 @@ type fleet struct {
 	admin     licensedv1connect.AdminServiceClient
 	role      string   // of nodes
 	flags     []string // of nodes
+	network   string   // the first two bytes of all addresses
 }
 
 type member struct {
@@ -85,14 +88,28 @@ func launchAs(t *testing.T, nodes int, role string, flags ...string) *fleet {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
 	f.openStore()
+	f.network = freeNetwork()
 	for k := range nodes {
 		f.addNode(k + 1)
 	}
 	for k := range 2 {
-		f.gateways = append(f.gateways, f.member("gateway", fmt.Sprint("g", k+1), fmt.Sprint("127.77.1.", k+1)))
+		f.gateways = append(f.gateways, f.member("gateway", fmt.Sprint("g", k+1), fmt.Sprint(f.network, ".1.", k+1)))
 	}
 	f.admin = licensedv1connect.NewAdminServiceClient(http.DefaultClient, f.gateways[0].url(8080))
 	return f
+}
+
+// freeNetwork returns loopback addresses that no other run has: a member that finds its address taken would
+// seem to be ready, since the other one there answers.
+func freeNetwork() string {
+	for {
+		network := fmt.Sprint("127.", 1+rand.IntN(254))
+		conn, err := net.Dial("tcp", network+".1.1:8081")
+		if err != nil {
+			return network
+		}
+		_ = conn.Close()
+	}
 }
 
 // openStore makes a keyspace.
@@ -114,7 +131,7 @@ func (m *member) url(port int) string { return fmt.Sprintf("http://%s:%d", m.hos
 
 // addNode starts one more node.
 func (f *fleet) addNode(n int) *member {
-	m := f.member(f.role, fmt.Sprint("n", n), fmt.Sprint("127.77.0.", n), append(slices.Clone(f.flags), "--passivate-after", "24h")...)
+	m := f.member(f.role, fmt.Sprint("n", n), fmt.Sprint(f.network, ".0.", n), append(slices.Clone(f.flags), "--passivate-after", "24h")...)
 	f.nodes = append(f.nodes, m)
 	return m
 }
@@ -125,7 +142,7 @@ func (f *fleet) member(role, name, host string, args ...string) *member {
 	m.Process = process.New(process.Spec{
 		Name: name, Path: f.binary, Log: filepath.Join(f.dir, name+".log"),
 		Args: append([]string{
-			role, "--store", f.store, "--name", name, "--host", host, "--join", "127.77.0.1,127.77.0.2", "--log-format", "json", "--archive", "off",
+			role, "--store", f.store, "--name", name, "--host", host, "--join", f.network + ".0.1," + f.network + ".0.2", "--log-format", "json", "--archive", "off",
 		}, args...),
 		Ready: func(ctx context.Context) error { return get(ctx, m.url(8081)+"/readyz") },
 	}, func(err error) { f.t.Errorf("%s: %v\n%s", name, err, m.Tail(2000)) })
