@@ -92,6 +92,8 @@ func (o *options) bindStore(f *pflag.FlagSet) {
 	f.StringVar(&c.Store, "store", c.Store,
 		"`URL` of a store on Cassandra, like cassandra://HOST,HOST/KEYSPACE?consistency=QUORUM (see docs/cassandra.md); empty for the embedded one")
 	f.StringVar(&c.StorePasswordFile, "store-password-file", c.StorePasswordFile, "`file` with the password for --store, in place of one in the URL")
+	f.DurationVar(&c.StoreWait, "store-wait", c.StoreWait,
+		"time to wait when starting while --store or --archive on Cassandra cannot be reached; 0 to give up at once")
 	f.StringVar(&c.Data, "data", c.Data, "`directory` of the embedded store, made if missing")
 	hasPassword(f, "store")
 }

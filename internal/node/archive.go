@@ -54,10 +54,12 @@ func (n *Node) openArchive(ctx context.Context) error {
 	if err != nil || !ok {
 		return err
 	}
-	if err := n.develop(ctx, o, cassandra.ArchiveSchema); err != nil {
-		return err
-	}
-	store, err := cassandra.OpenArchive(ctx, o)
+	store, err := awaitStore(ctx, n, "archive", func() (*cassandra.Archive, error) {
+		if err := n.develop(ctx, o, cassandra.ArchiveSchema); err != nil {
+			return nil, err
+		}
+		return cassandra.OpenArchive(ctx, o)
+	})
 	if err != nil {
 		return err
 	}

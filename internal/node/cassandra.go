@@ -82,13 +82,15 @@ func isCassandra(url string) bool { return strings.HasPrefix(url, cassandraSchem
 // openCassandra opens the store on Cassandra. In development it makes what is missing.
 func (n *Node) openCassandra(ctx context.Context) error {
 	o, err := n.config.storeOptions()
-	if err == nil {
-		err = n.develop(ctx, o, cassandra.HotSchema)
-	}
 	if err != nil {
 		return err
 	}
-	store, err := cassandra.Open(ctx, o)
+	store, err := awaitStore(ctx, n, "store", func() (*cassandra.Store, error) {
+		if err := n.develop(ctx, o, cassandra.HotSchema); err != nil {
+			return nil, err
+		}
+		return cassandra.Open(ctx, o)
+	})
 	if err != nil {
 		return err
 	}

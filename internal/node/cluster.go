@@ -62,7 +62,9 @@ func (n *Node) startOwner(ctx context.Context) error {
 		return n.startNode(ctx)
 	}
 	c := &n.config.Cluster
-	info, err := n.store.CreateCluster(ctx, persistence.ClusterInfo{Name: c.Name, Shards: c.Shards})
+	info, err := awaitStore(ctx, n, "store", func() (persistence.ClusterInfo, error) {
+		return n.store.CreateCluster(ctx, persistence.ClusterInfo{Name: c.Name, Shards: c.Shards})
+	})
 	if err != nil {
 		return fmt.Errorf("find cluster %s: %w", c.Name, err)
 	}
@@ -104,7 +106,7 @@ func (n *Node) startNode(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	node, err := cluster.StartNode(ctx, cluster.NodeConfig{
+	config := cluster.NodeConfig{
 		Ownership: n.store, Cluster: c.Name, Name: n.name, Kind: license.Name, Shards: c.Shards,
 		Protocol: protocol, Confirm: confirm, Log: n.log,
 		NewHost: func(a actors.Authority) (cluster.Host, error) {
@@ -116,7 +118,8 @@ func (n *Node) startNode(ctx context.Context) error {
 		},
 		Changed:  n.changed,
 		Happened: n.happened,
-	})
+	}
+	node, err := awaitStore(ctx, n, "store", func() (*cluster.Node, error) { return cluster.StartNode(ctx, config) })
 	if err != nil {
 		return fmt.Errorf("become a node of cluster %s: %w", c.Name, err)
 	}

@@ -83,6 +83,9 @@ type Config struct {
 	Store string
 	// StorePasswordFile has the password for Store, in place of one in the URL.
 	StorePasswordFile string
+	// StoreWait is how long a process that starts waits for a store or archive on Cassandra that cannot be
+	// reached; 0 to give up at once.
+	StoreWait time.Duration
 	// Data is the directory of the embedded store, made if missing.
 	Data string
 	// Development makes a keyspace and tables that are missing, with one copy of everything, and
@@ -147,6 +150,7 @@ type Config struct {
 func DefaultConfig() Config {
 	g := gateway.DefaultConfig()
 	return Config{
+		StoreWait:    time.Minute,
 		Data:         "./licensed-data",
 		Listen:       "127.0.0.1:8080",
 		Admin:        "127.0.0.1:8081",

@@ -44,6 +44,13 @@ func newCompany(t testing.TB) *company {
 // start starts a member.
 func (c *company) start(name string, roles node.Roles) *node.Node {
 	c.t.Helper()
+	n := start(c.t, c.config(name, roles))
+	c.join = append(c.join, n.Gossip())
+	return n
+}
+
+// config of a member.
+func (c *company) config(name string, roles node.Roles) node.Config {
 	config := node.DefaultConfig()
 	config.Share(c.store)
 	config.Name, config.Roles, config.Listen, config.Admin = name, roles, "127.0.0.1:0", "127.0.0.1:0"
@@ -51,9 +58,7 @@ func (c *company) start(name string, roles node.Roles) *node.Node {
 	config.Cluster.Shards, config.Cluster.LeaseTTL = 32, 10*time.Second // The machine may be busy.
 	config.Logger = slog.New(slog.NewTextHandler(c.t.Output(), nil)).With("member", name)
 	c.with(&config)
-	n := start(c.t, config)
-	c.join = append(c.join, n.Gossip())
-	return n
+	return config
 }
 
 // status asks a member how the cluster does.
