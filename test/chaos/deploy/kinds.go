@@ -220,7 +220,7 @@ func scaleKind(spares []*process.Process, ttl time.Duration) fault.Kind {
 		p := spares[r.IntN(len(spares))]
 		return &fault.Fault{
 			Kind: name, Targets: []string{p.Name()}, Hold: 2*ttl + time.Duration(r.Int64N(int64(4*ttl))),
-			Inject: p.Start,
+			Inject: p.Restart,
 			Heal:   p.Stop,
 		}
 	}}
