@@ -127,6 +127,7 @@ func (t *Transport) forget(there map[string]bool) {
 	var gone, idle []*peer
 	now := time.Now()
 	for address, p := range t.peers {
+		p.lost(now, t.config.DialTimeout)
 		switch left := p.member && !there[address]; {
 		case left:
 			gone = append(gone, p)

@@ -36,6 +36,11 @@ type peer struct {
 	conn   net.Conn         // the last one that was dialed
 
 	dropped bool // nobody finds it any more
+
+	// What lost goes by: the last number written, and the last one that was there at a moment.
+	wroteID uint32
+	agedID  uint32
+	agedAt  time.Time
 }
 
 // errDropped is that a peer was forgotten after it had been found.
@@ -50,6 +55,30 @@ func (p *peer) idle(now time.Time, atLeast time.Duration) bool {
 		return false
 	}
 	return now.Sub(p.idleSince) >= atLeast
+}
+
+// after reports whether a number was given after another.
+func after(id, other uint32) bool { return int32(id-other) > 0 }
+
+// lost ends the calls that protoactor has forgotten: those that it was given while it closed the link before.
+// They are some time old, and there is no link, or younger ones were written. If one is not lost but slow,
+// that does no harm: it is not written any more.
+func (p *peer) lost(now time.Time, old time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case len(p.calls) == 0:
+		p.agedAt = time.Time{}
+	case p.agedAt.IsZero():
+		p.agedID, p.agedAt = p.lastID, now
+	case now.Sub(p.agedAt) >= old:
+		for _, c := range p.calls {
+			if c.state == callQueued && !after(c.id, p.agedID) && (p.link == nil || after(p.wroteID, c.id)) {
+				c.fail(errClosedLink)
+			}
+		}
+		p.agedID, p.agedAt = p.lastID, now
+	}
 }
 
 // drop has no more calls begun, if protoactor is done with the peer: a link of its would lead calls of the
@@ -131,6 +160,9 @@ func (p *peer) write(id uint32, on *connection) bool {
 		return false
 	}
 	c.state, c.on = callWritten, on
+	if after(id, p.wroteID) {
+		p.wroteID = id
+	}
 	return true
 }
 

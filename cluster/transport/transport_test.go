@@ -474,3 +474,52 @@ func TestForgettingLosesNoRequest(t *testing.T) {
 		t.Errorf("dropped while there is a link, %v", err)
 	}
 }
+
+// TestLostRequestsEnd: a request that protoactor took and forgot, since it was about to close the link, is told
+// that it was not sent, with or without another link since. One that is not old is not.
+func TestLostRequestsEnd(t *testing.T) {
+	a, b := start(t, func(c *Config) { c.DialTimeout = 20 * time.Millisecond }), start(t, nil)
+	p, err := a.peer(b.Address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	lose := func() *call { // begins a call whose request never gets anywhere
+		c, err := p.begin()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	ends := func(c *call) {
+		t.Helper()
+		until(t, "end of a call", func() bool {
+			a.SetMembers([]membership.Member{member("b", b.Address())})
+			select {
+			case <-c.done:
+				return true
+			default:
+				return false
+			}
+		})
+		if !errors.Is(c.err, ErrNotSent) {
+			t.Errorf("it ended with %v", c.err)
+		}
+	}
+	ends(lose())
+	c := lose()
+	until(t, "answer", func() bool { _, err := a.execute(t.Context(), b.Address(), "x"); return err == nil })
+	ends(c)
+	// With a link, and nothing written since, it may be waiting for its turn.
+	now := time.Now()
+	c = lose()
+	for range 5 {
+		now = now.Add(time.Hour)
+		p.lost(now, time.Minute)
+	}
+	select {
+	case <-c.done:
+		t.Errorf("a call that may be waiting ended: %v", c.err)
+	default:
+		c.abandon(context.Canceled)
+	}
+}
