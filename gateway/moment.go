@@ -293,6 +293,10 @@ func (s *historyService) Why(
 	if answer.Head.Sequence == 0 {
 		return nil, noHistory(m.CustomerId)
 	}
+	state, ok := answer.Value.(*licensedv1.CustomerState)
+	if !ok {
+		return nil, s.failed(ctx, m.CustomerId, errOtherAnswer, false)
+	}
 	x := license.NewExplainer(m.DeviceId, m.TitleId)
 	moment := &licensedv1.Moment{
 		Sequence: answer.Head.Sequence, HeadSequence: answer.Head.Sequence, PolicyVersion: s.config.PolicyVersion(),
@@ -305,7 +309,7 @@ func (s *historyService) Why(
 		now = last.AsTime()
 	}
 	moment.AsOf = timestamppb.New(now)
-	res := x.Why(now, answer.Value.(*licensedv1.CustomerState))
+	res := x.Why(now, state)
 	res.Gaps, res.Moment = gaps, moment
 	return connect.NewResponse(res), nil
 }

@@ -270,7 +270,10 @@ func query[R any](
 	}
 	res, ok := answer.Value.(R)
 	if !ok {
-		return res, head, s.failed(ctx, customer, errors.New("aggregate answered another question"), false)
+		return res, head, s.failed(ctx, customer, errOtherAnswer, false)
 	}
 	return res, answer.Head, nil
 }
+
+// errOtherAnswer is an answer of a type that does not belong to the question: another process gave it.
+var errOtherAnswer = errors.New("aggregate answered another question")

@@ -112,8 +112,12 @@ func (o *operations) Verify(
 	if answer.Head.Sequence == 0 {
 		return nil, fmt.Errorf("history of %s: %w", customer, persistence.ErrNotFound)
 	}
+	snapshot, ok := answer.Value.(actors.Snapshot)
+	if !ok {
+		return nil, fmt.Errorf("snapshot of %s: its node answered with a %T", customer, answer.Value)
+	}
 	live := func(r doctor.Replay, root *persistence.Root) error {
-		return r.(*actors.Replay).CheckSnapshot(answer.Value.(actors.Snapshot), root.Time)
+		return r.(*actors.Replay).CheckSnapshot(snapshot, root.Time)
 	}
 	d := newDoctor(o.n.store, o.n.cold, o.n.policy.kind)
 	d.Now = o.n.config.Now
