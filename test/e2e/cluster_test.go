@@ -83,6 +83,7 @@ func (f *fleet) arguments(role, name, host string, more ...string) []string {
 	return append([]string{
 		role, "--name", name, "--host", host, "--join", strings.Join(join, ","), "--store", f.store, "--archive", "off",
 		"--cluster", "e2e", "--shards", "64", "--log-level", "info",
+		"--lease-ttl", "10s", // Nothing here is about how soon a node is missed, and the machine may be busy.
 	}, more...)
 }
 
