@@ -188,7 +188,7 @@ free_port() {
 
 launch() {
   local d=$DIR/n$1 java options
-  pid "$1" >/dev/null && { echo "cassandra node $1 is running"; return; }
+  pid "$1" >/dev/null && { await "$1"; return; }
   accepts "$1" && die "something else listens on $(address "$1"):$PORT; set NET, FIRST or PORT"
   java=$(java_command)
   mapfile -t options < <(module_options)

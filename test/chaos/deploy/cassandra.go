@@ -159,7 +159,13 @@ func (r *ring) killAll(ttl time.Duration) fault.Kind {
 			Inject: func(ctx context.Context) error {
 				return each(func(c *cassandra) error { return c.do(ctx, "kill", "1") })
 			},
-			Heal: func(ctx context.Context) error { return each(func(c *cassandra) error { return revive(ctx, c) }) },
+			Heal: func(ctx context.Context) error {
+				// The first is whom the others ask who is there: without it they end at once.
+				if err := revive(ctx, r.nodes[0]); err != nil {
+					return err
+				}
+				return each(func(c *cassandra) error { return revive(ctx, c) })
+			},
 		}
 	}}
 }

@@ -91,7 +91,7 @@ func (c *Cluster) plan() error {
 		c.ring.nodes = append(c.ring.nodes, &cassandra{
 			name: name, address: address, dir: dir, start: start, script: filepath.Join(c.tree, "scripts", "cassandra.sh"),
 			env: []string{
-				"DIR=" + dir, "NET=" + c.prefix, "FIRST=" + last, "SEED=" + c.prefix + ".1", "HEAP=512M", "PORT=" + cassandraPort, "SYNC=group", "WAIT=120",
+				"DIR=" + dir, "NET=" + c.prefix, "FIRST=" + last, "SEED=" + c.prefix + ".1", "HEAP=512M", "PORT=" + cassandraPort, "SYNC=group", "WAIT=240",
 			},
 		})
 	}
