@@ -87,7 +87,7 @@ func (v *Verdict) printFaults(w io.Writer) {
 	for _, row := range v.faultRows() {
 		fmt.Fprintf(t, "%s\t%s\t%s\t  %s\n", row[1], row[2], row[3], row[0])
 	}
-	t.Flush()
+	_ = t.Flush() // As with the lines around it, nobody could be told.
 }
 
 // printPoints says how many points were passed and died at, and names those that were not.
