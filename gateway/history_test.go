@@ -629,6 +629,19 @@ func TestWhy(t *testing.T) {
 	}
 }
 
+// TestOtherAnswer: an owner of another release that answers something else does no harm.
+func TestOtherAnswer(t *testing.T) {
+	p, f := newPast(t).life(), failing(nil)
+	f.answer = func(*licensedv1.Query) (actors.Answer, error) {
+		return actors.Answer{Value: &licensedv1.ListDevicesResponse{}, Head: persistence.Head{Sequence: 3}}, nil
+	}
+	r := start(t, f, func(c *gateway.Config) { c.HistoryReader, c.Kind = p, p.kind })
+	_, err := historyOf(r).Why(t.Context(), connect.NewRequest(&licensedv1.WhyRequest{CustomerId: "Bayley", DeviceId: "iphone", TitleId: "a"}))
+	if connect.CodeOf(err) != connect.CodeInternal || !strings.Contains(r.logged(), "another question") {
+		t.Errorf("%v", err)
+	}
+}
+
 // TestImporting: a customer that is being imported takes no commands.
 func TestImporting(t *testing.T) {
 	p := newPast(t)
