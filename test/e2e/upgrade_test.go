@@ -193,13 +193,10 @@ func (u *upgrade) compare(l *load, sequence uint64) {
 		u.t.Fatal(err)
 	}
 	defer store.Close()
-	for _, c := range []*command{
-		{customer: "novel", id: "novelty", first: &answer{sequence: sequence}},
-		{customer: "later", id: "old gateway", first: &answer{sequence: 4}},
-		{customer: "later", id: "next gateway", first: &answer{sequence: 5}},
-	} {
-		l.commands = append(l.commands, c)
-	}
+	l.commands = append(l.commands,
+		&command{customer: "novel", id: "novelty", first: &answer{sequence: sequence}},
+		&command{customer: "later", id: "old gateway", first: &answer{sequence: 4}},
+		&command{customer: "later", id: "next gateway", first: &answer{sequence: 5}})
 	l.compareWithHistory(u.t, store)
 	u.t.Logf("%d commands, %d had an unknown outcome, %d were refused", len(l.commands), l.unknown, l.refused())
 }
