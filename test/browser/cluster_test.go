@@ -190,6 +190,30 @@ func TestKilledNode(t *testing.T) {
 	p.look("cluster-silent")
 }
 
+// TestOutOfSight: a page that nobody sees ends its stream, and goes on when it is looked at again.
+func TestOutOfSight(t *testing.T) {
+	p := open(t, serve(t, threeNodes()), wall)
+	p.says("#connection", "Live")
+	p.wait("document.documentElement.dataset.samples >= 2")
+	p.eval(`(() => {
+		window.seen = document.documentElement.dataset.samples;
+		const wait = window.setTimeout;
+		window.setTimeout = (f, ms) => wait(f, Math.min(ms, 50)); // Nobody has half a minute.
+		Object.defineProperty(document, "hidden", { configurable: true, get: () => true });
+		document.dispatchEvent(new Event("visibilitychange"));
+	})()`)
+	p.says("#connection", "Paused")
+	p.eval(`(() => { delete document.hidden; document.dispatchEvent(new Event("visibilitychange")); })()`)
+	p.says("#connection", "Live")
+	p.wait("Number(document.documentElement.dataset.samples) > Number(window.seen)")
+
+	// Being sent again what it has, a page has it once.
+	p.eval(`void import("/dashboard/static/charts.js").then(({ keep }) => {
+		window.kept = keep([{ at: 1 }, { at: 2 }], [{ at: 1 }, { at: 2 }, { at: 3 }]).map((s) => s.at).join();
+	})`)
+	p.wait(`window.kept === "1,2,3"`)
+}
+
 // TestNothingYet looks at a cluster that never answered.
 func TestNothingYet(t *testing.T) {
 	c := threeNodes()
