@@ -82,7 +82,7 @@ func (v *Verdict) facts() []report.Fact {
 		{Name: "resolved by repeating", Value: n(v.Resolved), Detail: fmt.Sprintf("%s never answered", n(v.Unresolved))},
 		{Name: "faults", Value: n(v.injected()), Detail: fmt.Sprintf("of %d kinds in %v", len(v.Faults), (v.FaultsTo - v.FaultsFrom).Round(time.Second))},
 		{Name: "events", Value: n(v.Events), Detail: fmt.Sprintf("%s archived", n(v.Archived))},
-		{Name: "customers", Value: n(v.Customers), Detail: fmt.Sprintf("%s changes of epoch in their histories", n(v.Epochs-v.Customers))},
+		{Name: "customers", Value: n(v.Customers), Detail: fmt.Sprintf("%s changes of epoch in their histories", n(v.Epochs))},
 		{Name: "longest wait after healing", Value: v.Recovery.Round(time.Millisecond).String(), Detail: "10s are allowed"},
 		{Name: "questions, validations", Value: n(v.Queries), Detail: fmt.Sprintf("%s requests in all", n(v.Requests))},
 		{Name: "checked in", Value: v.Checked.Round(time.Millisecond).String(), Detail: fmt.Sprintf("violations: %d", len(v.Violations))},

@@ -65,7 +65,7 @@ func (v *Verdict) Print(w io.Writer) {
 	fmt.Fprintf(w, "  %s requests of %s customers: %s commands acknowledged (%s accepted, %s refused), %s resolved by repeating, %s never; %s questions\n",
 		thousands(v.Requests), thousands(v.Customers), thousands(v.Acknowledged), thousands(v.Accepted), thousands(v.Refused),
 		thousands(v.Resolved), thousands(v.Unresolved), thousands(v.Queries))
-	fmt.Fprintf(w, "  %s events, %s of them archived; %s changes of epoch seen by customers\n", thousands(v.Events), thousands(v.Archived), thousands(v.Epochs-v.Customers))
+	fmt.Fprintf(w, "  %s events, %s of them archived; %s changes of epoch seen by customers\n", thousands(v.Events), thousands(v.Archived), thousands(v.Epochs))
 	fmt.Fprintf(w, "  longest wait after healing %v, checked in %v\n", v.Recovery.Round(time.Millisecond), v.Checked.Round(time.Millisecond))
 	for _, n := range v.Notes {
 		fmt.Fprintf(w, "  note: %s\n", n)

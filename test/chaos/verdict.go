@@ -57,7 +57,8 @@ type Verdict struct {
 	Customers  int `json:"customers"`
 	Events     int `json:"events"`
 	Archived   int `json:"archived"`
-	Epochs     int `json:"epochs"`
+	// Epochs is how often the epoch changes within a history.
+	Epochs int `json:"epochs"`
 
 	Faults    map[string]fault.Count  `json:"faults"`
 	Points    map[string]deploy.Point `json:"points,omitempty"`
@@ -201,13 +202,11 @@ func (v *Verdict) count(ops []*history.Op) map[string][]*history.Op {
 func (v *Verdict) recorded(c *history.Customer) {
 	v.Customers++
 	v.Events += len(c.Events)
-	epoch := uint64(0)
 	for i := range c.Events {
 		if c.Events[i].Archived {
 			v.Archived++
 		}
-		if c.Events[i].Epoch != epoch {
-			epoch = c.Events[i].Epoch
+		if i > 0 && c.Events[i].Epoch != c.Events[i-1].Epoch {
 			v.Epochs++
 		}
 	}
