@@ -69,6 +69,7 @@ type run struct {
 	faults   []fault.Record
 	samples  []Sample
 	baseline map[string]Resources
+	crowded  []string // what to know of the machine
 }
 
 // Accidents collects the ends of processes that nobody asked for. The zero value is ready.
@@ -133,7 +134,7 @@ func Run(ctx context.Context, c Config, d deploy.Deployment, accidents *Accident
 	if err := r.phases(ctx, kinds); err != nil {
 		return nil, errors.Join(err, r.recorder.Close())
 	}
-	r.verdict.Notes, r.verdict.Points = d.Notes(), d.Coverage()
+	r.verdict.Notes, r.verdict.Points = append(d.Notes(), r.crowded...), d.Coverage()
 	for _, a := range accidents.List() {
 		r.verdict.Accidents = append(r.verdict.Accidents, a)
 		r.fail(check.Violation{Check: check.Health, Text: a})
@@ -170,6 +171,7 @@ func (r *run) phases(ctx context.Context, kinds []fault.Kind) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	r.crowded = crowded()
 	r.Log.Info("healed; looking for progress")
 	r.progress(ctx)
 	r.Log.Info("waiting for clients")

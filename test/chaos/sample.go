@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -196,6 +197,23 @@ func (r *run) settled(ctx context.Context) {
 	for _, text := range excess {
 		r.fail(check.Violation{Check: check.Health, Text: text})
 	}
+}
+
+// crowded says so where so much runs on the machine that leases end for want of a processor: then a missed
+// deadline after healing says more about the machine than about the service.
+func crowded() []string {
+	const perProcessor = 8
+	b, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return nil // Not Linux.
+	}
+	_, rest, _ := strings.Cut(string(b), " ")
+	five, _, _ := strings.Cut(rest, " ")
+	load, err := strconv.ParseFloat(five, 64)
+	if err != nil || load < perProcessor*float64(runtime.NumCPU()) {
+		return nil
+	}
+	return []string{fmt.Sprintf("the machine is crowded: a load of %.0f on %d processors over five minutes, so that times say little", load, runtime.NumCPU())}
 }
 
 // profiles keeps what every process is doing, for whoever looks for what it does not give back.
