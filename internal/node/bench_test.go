@@ -1,6 +1,7 @@
 package node_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -84,7 +85,10 @@ func (emptyService) AcquireLicense(
 }
 
 // commands are spread over so many customers that none has more than the service remembers.
-type commands struct{ next atomic.Int64 }
+type commands struct {
+	next      atomic.Int64
+	customers int64 // 5,000 if it is 0
+}
 
 func (l *commands) send(b *testing.B, target licensedv1connect.LicenseServiceClient, inFlight, n int) time.Duration {
 	var left atomic.Int64
@@ -96,7 +100,7 @@ func (l *commands) send(b *testing.B, target licensedv1connect.LicenseServiceCli
 			for left.Add(-1) >= 0 {
 				i := l.next.Add(1)
 				_, err := target.AcquireLicense(b.Context(), connect.NewRequest(&licensedv1.AcquireLicenseRequest{
-					CustomerId: fmt.Sprintf("customer-%04d", i%5000), DeviceId: "iphone", TitleId: "GlowS01E01",
+					CustomerId: fmt.Sprintf("customer-%04d", i%cmp.Or(l.customers, 5000)), DeviceId: "iphone", TitleId: "GlowS01E01",
 					CommandId: fmt.Sprintf("command-%08d", i),
 				}))
 				if err != nil {
