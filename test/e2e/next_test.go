@@ -136,19 +136,18 @@ func buildNext(t *testing.T) (program func() string) {
 		arguments = append(arguments, "-race")
 	}
 	cmd := exec.CommandContext(t.Context(), "go", append(arguments, "licensed/cmd/licensed")...)
-	type result struct {
-		out []byte
-		err error
-	}
-	built := make(chan result, 1)
+	var out []byte
+	var err error
+	built := make(chan struct{})
 	go func() {
-		out, err := cmd.CombinedOutput()
-		built <- result{out, err}
+		out, err = cmd.CombinedOutput()
+		close(built)
 	}()
+	t.Cleanup(func() { <-built })
 	return func() string {
 		t.Helper()
-		if r := <-built; r.err != nil {
-			t.Fatalf("build the next release: %v\n%s", r.err, r.out)
+		if <-built; err != nil {
+			t.Fatalf("build the next release: %v\n%s", err, out)
 		}
 		return path
 	}

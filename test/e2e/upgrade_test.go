@@ -9,6 +9,7 @@ import (
 
 	"licensed/messages/licensedv1"
 	"licensed/persistence/cassandra"
+	"licensed/persistence/cassandra/cassandratest"
 )
 
 // upgrade is a cluster on its way from one release to the next and back.
@@ -123,6 +124,7 @@ func (u *upgrade) want(d *daemon, method, body string, status int, words ...stri
 // TestUpgrade takes a cluster to the next release and back, process by process, while clients go on. No request
 // fails and no process ends by itself. What a release does not understand it says so, and leaves it alone.
 func TestUpgrade(t *testing.T) {
+	cassandratest.SkipIfShort(t)
 	next := buildNext(t)
 	u := &upgrade{fleet: startFleet(t)}
 	u.all = append(u.all, append(u.nodes, u.gateway)...)
