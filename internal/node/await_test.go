@@ -60,7 +60,11 @@ func TestStoreAway(t *testing.T) {
 				config.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
 				n, err := node.Start(t.Context(), config)
 				if err == nil {
-					defer n.Stop(context.Background())
+					defer func() {
+						if err := n.Stop(context.Background()); err != nil {
+							t.Errorf("stop: %v", err)
+						}
+					}()
 				}
 				if (err != nil) != (test.fails != "") || err != nil && !strings.Contains(err.Error(), test.fails) {
 					t.Errorf("error %v, want %q", err, test.fails)
