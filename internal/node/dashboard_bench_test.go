@@ -39,7 +39,7 @@ func BenchmarkDashboardCost(b *testing.B) {
 	client, done := grpcClient(n)
 	defer done()
 	l := &commands{customers: 10_000} // Fewer would be told that they ask for too much.
-	l.send(b, client, 64, 40_000) // Until customers are in memory and have some history.
+	l.send(b, client, 64, 40_000)     // Until customers are in memory and have some history.
 	round := func() (cpu, wall float64) {
 		before, start, sent := cpuTime(b), time.Now(), 0.0
 		for ; time.Since(start) < watchRound; sent += 1000 {
