@@ -20,6 +20,11 @@ type Lease struct {
 	Dead    bool
 }
 
+// ShardGroups is how many groups shards form: of one group are those whose ids are equal modulo it. A store
+// may change rows of one group, that it is asked to change at the same time, at the price of one; who changes
+// many does well to go group by group.
+const ShardGroups = 16
+
 // Shard is one row per shard: its owner and the epoch, raised by one whenever the owner changes.
 type Shard struct {
 	ID    uint32

@@ -15,11 +15,12 @@ import (
 
 // harness drives machines against one store in virtual time. Everything takes a millisecond.
 type harness struct {
-	t     *testing.T
-	store *memory.Store
-	now   lease.Instant
-	todo  []task
-	nodes []*node
+	shards int // of the cluster
+	t      *testing.T
+	store  *memory.Store
+	now    lease.Instant
+	todo   []task
+	nodes  []*node
 	// lose decides what becomes of an operation: not done, or done and its reply lost.
 	lose func(n *node, op ownership.Op) (request, reply bool)
 }
@@ -65,6 +66,7 @@ func (h *harness) start(name string, change func(*ownership.Config)) *node {
 	if err != nil {
 		h.t.Fatal(err)
 	}
+	h.shards = int(c.Shards)
 	n := &node{h: h, name: name, incarnation: c.Incarnation, machine: m,
 		wakeAt: lease.Never, gates: map[uint32]ownership.Gate{}, ops: map[ownership.OpKind]int{}}
 	h.nodes = append(h.nodes, n)
@@ -213,8 +215,8 @@ func (h *harness) settled(nodes ...*node) {
 		total += len(n.open())
 	}
 	rows := h.rows()
-	if total != 24 || len(rows) != 24 {
-		h.t.Fatalf("%d shards are open, %d have rows", total, len(rows))
+	if total != h.shards || len(rows) != h.shards {
+		h.t.Fatalf("%d shards are open, %d have rows, of %d", total, len(rows), h.shards)
 	}
 	for _, row := range rows {
 		for _, n := range nodes {

@@ -27,8 +27,9 @@ type Machine struct {
 	kept     []uint32 // shards that were looked at and wait for something
 	claims   int      // under way
 	moves    int      // under way
-	tokens   float64  // hand-overs that may begin
+	tokens   float64  // one: hand-overs may begin; less than none: those that did are being paid for
 	tokensAt lease.Instant
+	bundle   bundle
 	later    lease.Instant // when the queue is to be looked at again
 
 	members []Member                                  // by name, one each; the dead left out
@@ -49,6 +50,12 @@ type Machine struct {
 	retiring bool
 	ended    bool
 	out      Outputs
+}
+
+// bundle is shards of a group whose hand-over begins in one step.
+type bundle struct {
+	group uint32
+	room  int // how many more may join
 }
 
 // watched is the watch of another incarnation's lease.

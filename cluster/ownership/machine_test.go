@@ -77,6 +77,32 @@ func TestMovesAreLimited(t *testing.T) {
 	}
 }
 
+// TestMovesGoInBundles sees that shards of a group are handed over together, and no faster for it.
+func TestMovesGoInBundles(t *testing.T) {
+	h := newHarness(t)
+	change := func(c *ownership.Config) { c.Shards, c.Groups, c.MovesPerSecond = 96, 4, 50 }
+	a := h.start("a", change)
+	h.see(a)
+	h.run(time.Second)
+	b := h.start("b", change)
+	h.see(a, b)
+	h.run(400 * time.Millisecond)
+	if n := len(a.closed); n < 15 || n > 30 {
+		t.Fatalf("%d shards were moved in 0.4 s at 50 a second", n)
+	}
+	together := 0
+	for i, id := range a.closed[1:] {
+		if id%4 == a.closed[i]%4 {
+			together++
+		}
+	}
+	if together < len(a.closed)*2/3 {
+		t.Errorf("shards were moved in the order %v", a.closed)
+	}
+	h.run(3 * time.Second)
+	h.settled(a, b)
+}
+
 // TestTakeOver kills a node: its shards, and no others, go to the rest, not before the TTL and the
 // allowance have passed since its last sign of life.
 func TestTakeOver(t *testing.T) {

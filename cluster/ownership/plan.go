@@ -88,8 +88,9 @@ func (m *Machine) plan(now lease.Instant) {
 	if !m.scanned {
 		return
 	}
-	m.tokens = min(float64(m.config.MaxMoves), m.tokens+now.Sub(m.tokensAt).Seconds()*m.config.MovesPerSecond)
+	m.tokens = min(1, m.tokens+now.Sub(m.tokensAt).Seconds()*m.config.MovesPerSecond)
 	m.tokensAt = now
+	m.bundle = bundle{}
 	for len(m.queue) > 0 {
 		s := &m.shards[m.queue[0]]
 		m.queue = m.queue[1:]
@@ -230,18 +231,39 @@ func (m *Machine) lookHeld(now lease.Instant, s *shard) {
 	_, target := m.target(s.row.ID)
 	switch {
 	case target == m.self, target.IsZero() && !m.draining:
-	case m.moves >= m.config.MaxMoves:
-		m.keep(s, lease.Never)
-	case m.tokens < 1:
-		m.keep(s, now.Add(time.Duration((1-m.tokens)/m.config.MovesPerSecond*float64(time.Second))+1))
 	case !target.IsZero() && now.Sub(m.since[target]) < m.config.Settle:
 		m.keep(s, m.since[target].Add(m.config.Settle))
 	case !m.draining && now.Sub(s.since) < m.config.Settle:
 		m.keep(s, s.since.Add(m.config.Settle)) // its giver may be leaving, which is not yet known here
 	default:
+		if at := m.moveAt(now, s); at > now {
+			m.keep(s, at)
+			return
+		}
 		m.close(now, s)
 	}
 }
+
+// moveAt returns when the hand-over of a shard may begin. The first that may begins a bundle, which others of
+// its group join in the same step: the store changes their rows at the price of one. What a bundle takes of
+// MovesPerSecond is waited for after it.
+func (m *Machine) moveAt(now lease.Instant, s *shard) lease.Instant {
+	group := s.row.ID % m.config.Groups
+	switch {
+	case m.moves >= m.config.MaxMoves:
+		return lease.Never
+	case m.bundle.room > 0 && m.bundle.group == group:
+		m.bundle.room--
+	case m.tokens < 1:
+		return now.Add(time.Duration((1-m.tokens)/m.config.MovesPerSecond*float64(time.Second)) + 1)
+	default:
+		m.bundle = bundle{group: group, room: int(m.config.MovesPerSecond/bundlesPerSecond) - 1}
+	}
+	return now
+}
+
+// bundlesPerSecond is how many bundles of shards are handed over in a second, if they can be large enough.
+const bundlesPerSecond = 10
 
 // wake returns when there is something to do by itself.
 func (m *Machine) wake() lease.Instant {

@@ -22,9 +22,12 @@ type Config struct {
 	// MovesPerSecond bounds planned hand-overs begun by this node (default 100). More: a change of the
 	// members settles faster, and more customers wait a moment at the same time.
 	MovesPerSecond float64
-	// MaxMoves bounds the hand-overs under way at a time (default 8); MaxClaims the claims (default 256:
-	// Cassandra takes those of a bucket together).
+	// MaxMoves bounds the hand-overs under way at a time (default 16); MaxClaims the claims (default 256:
+	// Cassandra takes those of a group together).
 	MaxMoves, MaxClaims int
+	// Groups of shards, as the store has them (default persistence.ShardGroups): those of one, whose ids are
+	// equal modulo Groups, are handed over together, a tenth of a second's worth of MovesPerSecond at once.
+	Groups uint32
 	// CloseTimeout is how long a shard that is handed over waits for requests under way (default 1 s);
 	// what is then left gets an unknown outcome.
 	CloseTimeout time.Duration
@@ -41,7 +44,7 @@ type Config struct {
 // DefaultConfig returns the defaults.
 func DefaultConfig() Config {
 	return Config{
-		Timing: lease.DefaultTiming(), MovesPerSecond: 100, MaxMoves: 8, MaxClaims: 256,
+		Timing: lease.DefaultTiming(), MovesPerSecond: 100, MaxMoves: 16, MaxClaims: 256, Groups: persistence.ShardGroups,
 		CloseTimeout: time.Second, Settle: time.Second, ScanEvery: 10 * time.Second, Watchers: 3,
 	}
 }
@@ -57,6 +60,7 @@ func (c *Config) Validate() error {
 	}{
 		{"Incarnation", !c.Incarnation.IsZero()}, {"Node", c.Node != ""}, {"Shards", c.Shards > 0},
 		{"MovesPerSecond", c.MovesPerSecond > 0}, {"MaxMoves", c.MaxMoves > 0}, {"MaxClaims", c.MaxClaims > 0},
+		{"Groups", c.Groups > 0},
 		{"CloseTimeout", c.CloseTimeout > 0}, {"Settle", c.Settle >= 0}, {"ScanEvery", c.ScanEvery > 0},
 		{"Watchers", c.Watchers > 0},
 	} {

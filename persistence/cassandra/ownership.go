@@ -27,9 +27,9 @@ const (
 	selectCluster = `SELECT name, shards, serial_consistency, data_center FROM cluster WHERE id = 'cluster'`
 )
 
-// buckets is the number of partitions that leases, and shards, are spread over. It is part of the
-// schema: rows are looked for where it says.
-const buckets = 16
+// buckets is the number of partitions that leases, and shards, are spread over; those of shards are their
+// groups. It is part of the schema: rows are looked for where it says.
+const buckets = persistence.ShardGroups
 
 // locks let this process have one serial operation per bucket under way. Conditional updates of one
 // partition exclude each other in Cassandra too, but there by trying, failing and trying again.

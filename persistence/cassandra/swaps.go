@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/gocql/gocql"
 
@@ -35,8 +36,13 @@ type swapped struct {
 	err     error
 }
 
-// maxSwaps bounds a batch.
-const maxSwaps = 64
+const (
+	// maxSwaps bounds a batch.
+	maxSwaps = 64
+	// gather is how long the first of a batch waits for others: shards of a group that are handed over
+	// together are asked for one after the other, and a round of Paxos takes many times as long.
+	gather = 500 * time.Microsecond
+)
 
 // do has a compare-and-set executed, and waits.
 func (w *swaps) do(ctx context.Context, old, next persistence.Shard) (applied bool, now persistence.Shard, err error) {
@@ -48,7 +54,10 @@ func (w *swaps) do(ctx context.Context, old, next persistence.Shard) (applied bo
 	w.running[bucket] = true
 	w.mu.Unlock()
 	if start {
-		go w.run(bucket)
+		go func() {
+			time.Sleep(gather)
+			w.run(bucket)
+		}()
 	}
 	select {
 	case r := <-s.done:

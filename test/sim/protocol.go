@@ -108,7 +108,7 @@ func (a *agent) begin() {
 	c.Timing = lease.Timing{TTL: duration(w.params.Lease), Allowance: duration(w.params.Allowance)}
 	c.MaxMoves, c.MaxClaims, c.Watchers = 1+w.IntN(3), 1+w.IntN(4), 1+w.IntN(3)
 	c.CloseTimeout, c.Settle, c.ScanEvery = 10*time.Millisecond, 20*time.Millisecond, 400*time.Millisecond
-	c.MovesPerSecond = 500
+	c.MovesPerSecond, c.Groups = 500, uint32(c.MaxMoves)
 	m, err := ownership.New(c)
 	if err != nil {
 		panic(err)
