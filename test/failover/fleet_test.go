@@ -37,6 +37,7 @@ var (
 	keep      = flag.String("logs", "", "directory that keeps the processes' logs, and the results")
 	extra     = flag.String("node-flags", "", "further flags of the nodes, separated by spaces")
 	rounds    = flag.Int("rounds", 20, "how often a node hands all it has to the others and gets it back")
+	warm      = flag.Int("warm", 6, "rounds before those that count: the first of a JVM take many times as long")
 	movers    = flag.Int("movers", 60, "customers with a client while shards are handed over")
 	every     = flag.Duration("every", 20*time.Millisecond, "pause between the requests of these clients")
 	saturate  = flag.Duration("saturate", 30*time.Minute, "how long all processors are kept busy")
