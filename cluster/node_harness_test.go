@@ -20,6 +20,7 @@ import (
 	"licensed/cluster"
 	"licensed/cluster/lease"
 	"licensed/cluster/ownership"
+	"licensed/cluster/placement"
 	"licensed/messages/clusterv1"
 	"licensed/persistence"
 	"licensed/persistence/faulty"
@@ -208,19 +209,27 @@ func (ns *nodes) until(what string, ok func() bool) {
 	}
 }
 
-// settled reports whether each shard is held by exactly one of the nodes, all of which have some, and is
-// expected there.
+// settled reports whether each shard is held by the one of the nodes that should have it, so that none of
+// them has anything more to move.
 func settled(ns ...*testNode) func() bool {
+	var all []placement.Node
+	for _, n := range ns {
+		all = append(all, placement.Node{Name: n.name})
+	}
+	should := placement.New(all)
 	return func() bool {
-		total := 0
 		for _, n := range ns {
-			s := n.Status(context.Background())
-			if s.Open == 0 || s.Moving > 0 || s.Expected > 0 {
+			if s := n.Status(context.Background()); s.Moving > 0 || s.Expected > 0 {
 				return false
 			}
-			total += s.Open
+			for id := range uint32(shards) {
+				owner, _ := should.Owner(id)
+				if _, held := n.Epoch(id); held != (owner == n.name) {
+					return false
+				}
+			}
 		}
-		return total == shards
+		return true
 	}
 }
 

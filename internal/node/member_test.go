@@ -22,6 +22,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"licensed/cluster/placement"
 	"licensed/internal/node"
 	"licensed/messages/licensedv1"
 	"licensed/messages/licensedv1/licensedv1connect"
@@ -82,16 +83,29 @@ func open(s *licensedv1.ClusterStatus) map[string]uint32 {
 	return all
 }
 
-// settle waits until these members serve all shards, each some.
+// settle waits until these members serve all shards, each those that it should have.
 func settle(t testing.TB, a licensedv1connect.AdminServiceClient, names ...string) {
 	t.Helper()
+	var all []placement.Node
+	for _, name := range names {
+		all = append(all, placement.Node{Name: name})
+	}
+	should := placement.New(all)
 	until(func() bool {
 		s := status(t, a)
-		sum, here := uint32(0), open(s)
+		sum, here, nodes := uint32(0), open(s), map[string]string{}
+		for _, n := range s.Nodes {
+			nodes[n.Incarnation] = n.Name
+		}
 		for _, name := range names {
 			sum += here[name]
 		}
-		return len(here) == len(names) && sum == s.Shards
+		for _, shard := range s.ShardMap {
+			if owner, _ := should.Owner(shard.Id); nodes[shard.Owner] != owner {
+				return false // between two moves nothing is on its way either
+			}
+		}
+		return len(here) == len(names) && sum == s.Shards && len(s.ShardMap) == int(s.Shards)
 	})
 }
 
