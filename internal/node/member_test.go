@@ -2,32 +2,26 @@ package node_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/base64"
-	"encoding/pem"
 	"log/slog"
-	"math/big"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"connectrpc.com/connect"
 
-	"licensed/cluster/placement"
 	"licensed/internal/node"
 	"licensed/messages/licensedv1"
 	"licensed/messages/licensedv1/licensedv1connect"
 	"licensed/persistence"
 	"licensed/persistence/memory"
+	"licensed/test/certs"
+	"licensed/test/settled"
 )
 
 // company is a cluster whose processes are goroutines of the test.
@@ -72,40 +66,12 @@ func status(t testing.TB, a licensedv1connect.AdminServiceClient) *licensedv1.Cl
 	return res.Msg.Cluster
 }
 
-// open returns how many shards each ready member serves.
-func open(s *licensedv1.ClusterStatus) map[string]uint32 {
-	all := make(map[string]uint32)
-	for _, n := range s.Nodes {
-		if n.State == licensedv1.NodeState_NODE_STATE_READY && n.ShardsOpen > 0 {
-			all[n.Name] = n.ShardsOpen
-		}
-	}
-	return all
-}
-
 // settle waits until these members serve all shards, each those that it should have.
 func settle(t testing.TB, a licensedv1connect.AdminServiceClient, names ...string) {
 	t.Helper()
-	var all []placement.Node
-	for _, name := range names {
-		all = append(all, placement.Node{Name: name})
-	}
-	should := placement.New(all)
 	until(func() bool {
-		s := status(t, a)
-		sum, here, nodes := uint32(0), open(s), map[string]string{}
-		for _, n := range s.Nodes {
-			nodes[n.Incarnation] = n.Name
-		}
-		for _, name := range names {
-			sum += here[name]
-		}
-		for _, shard := range s.ShardMap {
-			if owner, _ := should.Owner(shard.Id); nodes[shard.Owner] != owner {
-				return false // between two moves nothing is on its way either
-			}
-		}
-		return len(here) == len(names) && sum == s.Shards && len(s.ShardMap) == int(s.Shards)
+		owners, err := settled.Owners(status(t, a), len(names))
+		return err == nil && !slices.ContainsFunc(names, func(name string) bool { return !slices.Contains(owners, name) })
 	})
 }
 
@@ -225,17 +191,21 @@ func wantDrain(t *testing.T, a licensedv1connect.AdminServiceClient, n1 *node.No
 
 // TestEncrypted: with keys and certificates members understand each other, and nobody else.
 func TestEncrypted(t *testing.T) {
-	dir := t.TempDir()
-	ca := newAuthority(t, dir)
-	key := filepath.Join(dir, "gossip.key")
-	if err := os.WriteFile(key, []byte(base64.StdEncoding.EncodeToString(make([]byte, 32))+"\n"), 0o600); err != nil {
-		t.Fatal(err)
+	dir, ca := t.TempDir(), certs.New(t)
+	write := func(name string, content []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
 	}
+	cert, private := ca.SignPEM(2)
+	files := node.TLSFiles{Cert: write("cert.pem", cert), Key: write("key.pem", private), CA: write("ca.pem", ca.PEM())}
+	key := write("gossip.key", []byte(base64.StdEncoding.EncodeToString(make([]byte, 32))+"\n"))
 	c := newCompany(t)
 	c.with = func(config *node.Config) {
 		config.Cluster.KeyFile = key
-		config.Cluster.NodeTLS = node.TLSFiles{Cert: ca.cert, Key: ca.key, CA: ca.file}
-		config.APITLS = config.Cluster.NodeTLS
+		config.Cluster.NodeTLS, config.APITLS = files, files
 		if err := config.Validate(); err != nil {
 			t.Fatal(err)
 		}
@@ -247,7 +217,7 @@ func TestEncrypted(t *testing.T) {
 		t.Errorf("the API is at %s", g.APIURL())
 	}
 	for _, h2 := range []bool{false, true} {
-		transport := &http.Transport{TLSClientConfig: ca.client, ForceAttemptHTTP2: h2}
+		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca.Pool(), Certificates: []tls.Certificate{ca.Sign(3)}}, ForceAttemptHTTP2: h2}
 		defer transport.CloseIdleConnections()
 		a := licensedv1connect.NewAdminServiceClient(&http.Client{Transport: transport}, g.APIURL())
 		settle(t, a, "n1", "n2")
@@ -259,57 +229,12 @@ func TestEncrypted(t *testing.T) {
 		}
 	}
 	// Without a certificate nobody gets in.
-	stranger := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca.client.RootCAs}}
+	stranger := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca.Pool()}}
 	defer stranger.CloseIdleConnections()
 	if res, err := (&http.Client{Transport: stranger}).Get(g.APIURL() + "/readyz"); err == nil {
 		res.Body.Close()
 		t.Errorf("a client without a certificate gets %s", res.Status)
 	}
-}
-
-// authority signs one certificate, for all.
-type authority struct {
-	file, cert, key string
-	client          *tls.Config
-}
-
-func newAuthority(t *testing.T, dir string) *authority {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		IsCA: true, BasicConstraintsValid: true, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	write := func(name, kind string, der []byte) string {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
-	a := &authority{cert: write("cert.pem", "CERTIFICATE", der), key: write("key.pem", "PRIVATE KEY", private)}
-	a.file = a.cert
-	pair, err := tls.LoadX509KeyPair(a.cert, a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	roots := x509.NewCertPool()
-	roots.AddCert(pair.Leaf)
-	a.client = &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{pair}}
-	return a
 }
 
 // TestOtherCluster: a member of a cluster of another name does not start.

@@ -3,68 +3,17 @@ package node
 import (
 	"bytes"
 	"context"
-	"crypto/ed25519"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"log/slog"
-	"math/big"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"licensed/gateway"
+	"licensed/test/certs"
 )
-
-// issuer signs certificates for 127.0.0.1, with serial numbers that tell them apart.
-type issuer struct {
-	t    *testing.T
-	cert *x509.Certificate
-	key  ed25519.PrivateKey
-}
-
-func newIssuer(t *testing.T) *issuer {
-	i := &issuer{t: t, cert: &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "issuer"}, NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}}
-	_, i.key, _ = ed25519.GenerateKey(rand.Reader)
-	der, err := x509.CreateCertificate(rand.Reader, i.cert, i.cert, i.key.Public(), i.key)
-	if err == nil {
-		i.cert, err = x509.ParseCertificate(der)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return i
-}
-
-// sign returns a certificate and its key in PEM.
-func (i *issuer) sign(serial int64) (cert, key []byte) {
-	public, private, _ := ed25519.GenerateKey(rand.Reader)
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: big.NewInt(serial), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, NotAfter: time.Now().Add(time.Hour),
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}, i.cert, public, i.key)
-	if err != nil {
-		i.t.Fatal(err)
-	}
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		i.t.Fatal(err)
-	}
-	return pemOf("CERTIFICATE", der), pemOf("PRIVATE KEY", pkcs8)
-}
-
-func pemOf(kind string, der []byte) []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
-}
 
 // visitor connects to a server, with a certificate of its own.
 type visitor struct {
@@ -73,19 +22,12 @@ type visitor struct {
 	h2   bool
 }
 
-func newVisitor(t *testing.T, trusts, of *issuer) *visitor {
+func newVisitor(trusts, of *certs.Authority) *visitor {
 	v := &visitor{}
-	cert, key := of.sign(100)
-	pair, err := tls.X509KeyPair(cert, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	roots := x509.NewCertPool()
-	roots.AddCert(trusts.cert)
 	v.Client = &http.Client{Transport: &http.Transport{
 		ForceAttemptHTTP2: true,
 		TLSClientConfig: &tls.Config{
-			RootCAs: roots, Certificates: []tls.Certificate{pair}, ClientSessionCache: tls.NewLRUClientSessionCache(4),
+			RootCAs: trusts.Pool(), Certificates: []tls.Certificate{of.Sign(100)}, ClientSessionCache: tls.NewLRUClientSessionCache(4),
 			VerifyConnection: func(s tls.ConnectionState) error {
 				v.seen = s.PeerCertificates[0].SerialNumber.Int64()
 				return nil
@@ -110,17 +52,17 @@ func (v *visitor) visit(url string) error {
 // TestCertificatesAreReadAgain: a connection that begins is secured by what the files hold then. What cannot be
 // used leaves the former in force, and is said once.
 func TestCertificatesAreReadAgain(t *testing.T) {
-	dir, first, second := t.TempDir(), newIssuer(t), newIssuer(t)
+	dir, first, second := t.TempDir(), certs.New(t), certs.New(t)
 	files := TLSFiles{Cert: filepath.Join(dir, "cert"), Key: filepath.Join(dir, "key"), CA: filepath.Join(dir, "ca")}
 	write := func(file string, content []byte) {
 		if err := os.WriteFile(file, content, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	cert, key := first.sign(7)
+	cert, key := first.SignPEM(7)
 	write(files.Cert, cert)
 	write(files.Key, key)
-	write(files.CA, pemOf("CERTIFICATE", first.cert.Raw))
+	write(files.CA, first.PEM())
 	var log bytes.Buffer
 	c, err := files.openMutual("tls", slog.New(slog.NewTextHandler(&log, nil)))
 	if err != nil {
@@ -138,7 +80,7 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 		}
 	}()
 	url := "https://" + s.Addr().String()
-	ours, theirs := newVisitor(t, first, first), newVisitor(t, first, second)
+	ours, theirs := newVisitor(first, first), newVisitor(first, second)
 	sees := func(v *visitor, want int64) {
 		t.Helper()
 		if err := v.visit(url); err != nil || v.seen != want || !v.h2 {
@@ -147,7 +89,7 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 	}
 	sees(ours, 7)
 
-	cert, key = first.sign(8)
+	cert, key = first.SignPEM(8)
 	write(files.Cert, cert) // The key is yet to come.
 	sees(ours, 7)
 	sees(ours, 7)
@@ -164,7 +106,7 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 	if err := theirs.visit(url); err == nil {
 		t.Error("a stranger gets in")
 	}
-	write(files.CA, pemOf("CERTIFICATE", second.cert.Raw))
+	write(files.CA, second.PEM())
 	sees(theirs, 8)
 	if err := ours.visit(url); err == nil {
 		t.Error("a certificate of the former CA gets in")

@@ -18,6 +18,7 @@ import (
 	"licensed/messages/licensedv1/licensedv1connect"
 	"licensed/persistence/cassandra"
 	"licensed/persistence/cassandra/cassandratest"
+	"licensed/test/settled"
 )
 
 // fleet is the processes of a cluster: nodes, each on an address of its own, and a gateway.
@@ -131,18 +132,12 @@ func held(s *licensedv1.ClusterStatus) map[string]uint32 {
 	return all
 }
 
-// settled waits until every node has shards, and they have all.
+// settled waits until every node has the shards that it should have.
 func (f *fleet) settled() {
 	f.t.Helper()
 	f.await(func(s *licensedv1.ClusterStatus) bool {
-		sum := uint32(0)
-		for _, n := range held(s) {
-			if n == 0 {
-				return false
-			}
-			sum += n
-		}
-		return len(held(s)) == fleetNodes && sum == s.Shards
+		_, err := settled.Owners(s, fleetNodes)
+		return err == nil
 	})
 }
 

@@ -25,6 +25,7 @@ import (
 	"licensed/persistence/cassandra"
 	"licensed/persistence/cassandra/cassandratest"
 	"licensed/test/chaos/process"
+	"licensed/test/settled"
 )
 
 // Knobs of a run.
@@ -179,8 +180,7 @@ func get(ctx context.Context, url string) error {
 	return nil
 }
 
-// owners returns which node holds each shard, by name, if all are held by that many nodes, each has its
-// share, and nothing is on its way.
+// owners returns which node holds each shard, by name, if the cluster of that many nodes is settled.
 func (f *fleet) owners(nodes int) ([]string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
@@ -188,31 +188,7 @@ func (f *fleet) owners(nodes int) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := res.Msg.Cluster
-	names, open, ready := map[string]string{}, uint32(0), 0
-	for _, n := range c.Nodes {
-		if n.State != licensedv1.NodeState_NODE_STATE_READY || n.Incarnation == "" {
-			continue
-		}
-		names[n.Incarnation] = n.Name
-		if n.ShardsMoving > 0 || n.ShardsExpected > 0 {
-			return nil, fmt.Errorf("%s has %d shards moving, %d expected", n.Name, n.ShardsMoving, n.ShardsExpected)
-		}
-		if int(n.ShardsOpen) > int(c.Shards)/(2*nodes) { // between two moves nothing is on its way either
-			ready++
-		}
-		open += n.ShardsOpen
-	}
-	if ready != nodes || open != c.Shards || uint32(len(c.ShardMap)) != c.Shards {
-		return nil, fmt.Errorf("%d of %d shards at %d of %d nodes", open, c.Shards, ready, nodes)
-	}
-	owners := make([]string, c.Shards)
-	for _, s := range c.ShardMap {
-		if owners[s.Id] = names[s.Owner]; owners[s.Id] == "" {
-			return nil, fmt.Errorf("shard %d is owned by %q", s.Id, s.Owner)
-		}
-	}
-	return owners, nil
+	return settled.Owners(res.Msg.Cluster, nodes)
 }
 
 // incarnations returns those of the nodes, by name, of which there are so many. It waits a while for nodes

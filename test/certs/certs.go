@@ -1,0 +1,89 @@
+// Package certs issues certificates to tests.
+package certs
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"net"
+	"testing"
+	"time"
+)
+
+// Authority signs certificates for an hour. It ends the test when something fails.
+type Authority struct {
+	t    testing.TB
+	cert *x509.Certificate
+	key  ed25519.PrivateKey
+}
+
+// New returns an authority that nobody else trusts.
+func New(t testing.TB) *Authority {
+	t.Helper()
+	public, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "authority"}, NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, public, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &Authority{t: t, cert: cert, key: key}
+}
+
+// Pool is who trusts this authority alone.
+func (a *Authority) Pool() *x509.CertPool {
+	p := x509.NewCertPool()
+	p.AddCert(a.cert)
+	return p
+}
+
+// PEM returns the authority's own certificate.
+func (a *Authority) PEM() []byte { return block("CERTIFICATE", a.cert.Raw) }
+
+// Sign returns a new certificate of that serial number, for a server at 127.0.0.1 or a client.
+func (a *Authority) Sign(serial int64) tls.Certificate {
+	a.t.Helper()
+	pair, err := tls.X509KeyPair(a.SignPEM(serial))
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return pair
+}
+
+// SignPEM is [Authority.Sign] for files.
+func (a *Authority) SignPEM(serial int64) (cert, key []byte) {
+	a.t.Helper()
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		SerialNumber: big.NewInt(serial), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, NotAfter: time.Now().Add(time.Hour),
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}, a.cert, public, a.key)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return block("CERTIFICATE", der), block("PRIVATE KEY", pkcs8)
+}
+
+func block(kind string, der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
+}
