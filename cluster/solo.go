@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -132,6 +133,17 @@ func (s *Solo) Shard(aggregate string) uint32 { return ShardOf(aggregate, s.shar
 func (s *Solo) Epoch(shard uint32) (uint64, bool) {
 	epoch := s.epochs[shard].Load()
 	return epoch, epoch != 0 && !s.lost.Load()
+}
+
+// Held returns how many shards are held, and the lowest and highest of their epochs; 0 if none is.
+func (s *Solo) Held() (count int, lowest, highest uint64) {
+	for id := range s.shards {
+		if epoch, ok := s.Epoch(id); ok {
+			count++
+			lowest, highest = cmp.Or(min(lowest, epoch), epoch), max(highest, epoch)
+		}
+	}
+	return count, lowest, highest
 }
 
 // Holds implements actors.Authority. The lock on the store is the process's for as long as it lives,

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -14,7 +13,7 @@ import (
 	"licensed/persistence"
 )
 
-// shards tells which shards this process holds. *cluster.Solo and *cluster.Node do.
+// shards tells which shards this process holds.
 type shards interface {
 	// Incarnation of this process; zero while it has no lease.
 	Incarnation() persistence.Incarnation
@@ -22,26 +21,8 @@ type shards interface {
 	Shards() uint32
 	// Epoch under which a shard is held, or false.
 	Epoch(shard uint32) (uint64, bool)
-}
-
-// held are the shards that a process holds at a moment.
-type held struct {
-	count           int
-	lowest, highest uint64 // epochs; 0 if none is held
-}
-
-func holding(s shards) (h held) {
-	if c, ok := s.(*cluster.Node); ok {
-		h.count, h.lowest, h.highest = c.Held()
-		return h
-	}
-	for id := range s.Shards() {
-		if epoch, ok := s.Epoch(id); ok {
-			h.count++
-			h.lowest, h.highest = cmp.Or(min(h.lowest, epoch), epoch), max(h.highest, epoch)
-		}
-	}
-	return h
+	// Held returns how many shards are held, and the lowest and highest of their epochs; 0 if none is.
+	Held() (count int, lowest, highest uint64)
 }
 
 // unowned are the shards of a gateway: as many, and none of them held.
@@ -50,6 +31,7 @@ type unowned uint32
 func (u unowned) Incarnation() persistence.Incarnation { return persistence.Incarnation{} }
 func (u unowned) Shards() uint32                       { return uint32(u) }
 func (u unowned) Epoch(uint32) (uint64, bool)          { return 0, false }
+func (u unowned) Held() (count int, low, high uint64)  { return 0, 0, 0 }
 
 // startOwner starts what owns shards: alone on a store of its own, or as a node of a cluster. A gateway
 // owns none.
@@ -141,8 +123,8 @@ func (n *Node) takeAll(ctx context.Context, node *cluster.Node) error {
 	poll := time.NewTicker(10 * time.Millisecond)
 	defer poll.Stop()
 	for {
-		h := holding(node)
-		if h.count == int(node.Shards()) {
+		held, _, _ := node.Held()
+		if held == int(node.Shards()) {
 			return nil
 		}
 		select {
@@ -151,7 +133,7 @@ func (n *Node) takeAll(ctx context.Context, node *cluster.Node) error {
 			return ctx.Err()
 		case <-wait.C:
 			return fmt.Errorf("only %d of %d shards could be taken: does another process run on %s?",
-				h.count, node.Shards(), n.Store(ctx))
+				held, node.Shards(), n.Store(ctx))
 		}
 	}
 }

@@ -54,7 +54,7 @@ func newClusterMetrics(n *Node) *clusterMetrics {
 		})
 	}
 	n.registry.MustRegister(m.members, m.incarnations, m.happenings, m.moves, m.routed, m.attempts, m.waited, m.connections, m.rejected,
-		gauge("licensed_cluster_shards_held", "Shards that this node holds.", func(c *cluster.Node) float64 { return float64(holding(c).count) }),
+		gauge("licensed_cluster_shards_held", "Shards that this node holds.", func(c *cluster.Node) float64 { held, _, _ := c.Held(); return float64(held) }),
 		gauge("licensed_cluster_shards", "Shards of the cluster.", func(c *cluster.Node) float64 { return float64(c.Shards()) }),
 		gauge("licensed_cluster_has_lease", "Whether this node has a valid lease: 1 or 0.", func(c *cluster.Node) float64 {
 			if c.Incarnation().IsZero() {

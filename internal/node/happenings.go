@@ -98,11 +98,11 @@ func mergeHappenings(own, theirs []*licensedv1.Happening) []*licensedv1.Happenin
 
 // tellReady remembers the start.
 func (n *Node) tellReady() {
-	incarnation, held := incarnationText(n.shards.Incarnation()), holding(n.shards)
-	if n.owner.Load() == nil && held.count > 0 {
+	incarnation := incarnationText(n.shards.Incarnation())
+	if held, _, highest := n.shards.Held(); n.owner.Load() == nil && held > 0 {
 		n.happenings.add(n.config.Now(), &licensedv1.Happening{
-			Kind: licensedv1.HappeningKind_HAPPENING_KIND_CLAIMED, Node: n.name, Incarnation: incarnation, Shards: uint32(held.count),
-			Text: fmt.Sprintf("%s took all %d shards, at epochs up to %d", n.name, held.count, held.highest),
+			Kind: licensedv1.HappeningKind_HAPPENING_KIND_CLAIMED, Node: n.name, Incarnation: incarnation, Shards: uint32(held),
+			Text: fmt.Sprintf("%s took all %d shards, at epochs up to %d", n.name, held, highest),
 		})
 	}
 	n.happenings.add(n.config.Now(), &licensedv1.Happening{

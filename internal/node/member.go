@@ -320,7 +320,8 @@ func (m *member) meta() *clusterv1.Meta {
 			meta.Incarnation = i[:]
 		}
 		meta.ClockWrong = node.ClockWrong()
-		meta.Shards = uint32(holding(node).count)
+		held, _, _ := node.Held()
+		meta.Shards = uint32(held)
 		meta.Resident = coarse(uint64(n.runtimeStats().Resident))
 		meta.CommandsPerSecond = uint32(coarse(n.counts.rate(n.config.Now())))
 	}

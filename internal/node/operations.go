@@ -22,13 +22,14 @@ type operations struct{ n *Node }
 
 // Node implements gateway.Operations.
 func (o *operations) Node(ctx context.Context) (*licensedv1.GetNodeResponse, error) {
-	stats, shards := o.n.runtimeStats(), holding(o.n.shards)
+	stats := o.n.runtimeStats()
+	held, lowest, highest := o.n.shards.Held()
 	return &licensedv1.GetNodeResponse{
 		Name: o.n.name, Incarnation: incarnationText(o.n.shards.Incarnation()), Version: Version(), GoVersion: runtime.Version(),
 		StartedAt: timestamppb.New(o.n.started), Uptime: durationpb.New(o.n.config.Now().Sub(o.n.started)),
 		ResidentCustomers: uint64(stats.Resident), UnpackedCustomers: uint64(stats.Unpacked), ResidentBytes: uint64(stats.ResidentBytes),
 		RequestsInFlight: uint64(stats.InFlight),
-		Shards:           o.n.shards.Shards(), ShardsHeld: uint32(shards.count), LowestEpoch: shards.lowest, HighestEpoch: shards.highest,
+		Shards:           o.n.shards.Shards(), ShardsHeld: uint32(held), LowestEpoch: lowest, HighestEpoch: highest,
 		PolicyVersion: o.n.policy.version(), PolicySource: o.n.policy.source(), Store: o.n.storeStatus(ctx),
 		Archive: o.n.archiveStatus(ctx),
 	}, nil

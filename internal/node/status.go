@@ -59,12 +59,13 @@ func (n *Node) status(ctx context.Context) (*licensedv1.NodeStatus, error) {
 	if n.shards == nil {
 		return nil, errNotStarted
 	}
-	stats, held, now := n.runtimeStats(), holding(n.shards), n.config.Now()
+	stats, now := n.runtimeStats(), n.config.Now()
+	held, lowest, highest := n.shards.Held()
 	s := &licensedv1.NodeStatus{
 		Name: n.name, Incarnation: incarnationText(n.shards.Incarnation()), Version: Version(),
 		Roles:     rolesOf(n.config.Roles),
 		StartedAt: timestamppb.New(n.started), SeenAt: timestamppb.New(now),
-		ShardsOpen: uint32(held.count), LowestEpoch: held.lowest, HighestEpoch: held.highest,
+		ShardsOpen: uint32(held), LowestEpoch: lowest, HighestEpoch: highest,
 		ResidentCustomers: uint64(stats.Resident), UnpackedCustomers: uint64(stats.Unpacked), ResidentBytes: uint64(stats.ResidentBytes),
 		RequestsWaiting: uint64(stats.InFlight), PolicyVersion: n.policy.version(), Activity: n.activity(),
 	}
