@@ -301,7 +301,9 @@ func (m *Membership) ClockOffset() (ahead time.Duration, peers int) {
 	return m.clocks.ahead(m.config.Now())
 }
 
-// Leave tells the others that this member goes, and stops. Further calls do nothing.
+// Leave tells the others that this member goes, for at most a second, and stops. If they could not all be told in
+// that time they find out as if it had crashed, which costs them seconds and nobody anything else: that is
+// logged and is not an error. Further calls do nothing.
 func (m *Membership) Leave(ctx context.Context) error {
 	var err error
 	m.closing.Do(func() {
@@ -309,7 +311,10 @@ func (m *Membership) Leave(ctx context.Context) error {
 		if d, ok := ctx.Deadline(); ok {
 			timeout = min(timeout, max(time.Until(d), time.Millisecond))
 		}
-		err = errors.Join(m.goodbye(timeout/2), m.list.Leave(timeout/2), m.stop())
+		if untold := errors.Join(m.goodbye(timeout/2), m.list.Leave(timeout/2)); untold != nil {
+			m.config.Log.Warn("membership: left before all others were told", "error", untold)
+		}
+		err = m.stop()
 	})
 	return err
 }

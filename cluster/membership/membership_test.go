@@ -130,6 +130,20 @@ func TestJoinAndLeave(t *testing.T) {
 	}
 }
 
+// TestLeaveInAHurry: a member that has no time to tell the others has left in good order all the same.
+func TestLeaveInAHurry(t *testing.T) {
+	a, c := start(t, quick("a")), quick("b")
+	c.Join = []string{a.Address()}
+	b := start(t, c)
+	until("full list", t, func() bool { return names(a) == "a b" && names(b) == "a b" })
+	ctx, cancel := context.WithDeadline(t.Context(), time.Now())
+	defer cancel()
+	if err := b.Leave(ctx); err != nil {
+		t.Error(err)
+	}
+	until("b was missed", t, func() bool { return names(a) == "a" })
+}
+
 func TestMetaSpreads(t *testing.T) {
 	r := &recorder{}
 	ca := quick("a")

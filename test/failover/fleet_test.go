@@ -153,14 +153,17 @@ func (f *fleet) member(role, name, host string, args ...string) *member {
 	if err := m.Start(ctx); err != nil {
 		f.t.Fatalf("%v\n%s", err, m.Tail(4000))
 	}
-	f.t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		defer cancel()
-		if err := m.Stop(ctx); err != nil {
-			f.t.Error(err)
-		}
-	})
+	f.t.Cleanup(func() { f.stop(m) })
 	return m
+}
+
+// stop ends a process in good order.
+func (f *fleet) stop(m *member) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := m.Stop(ctx); err != nil {
+		f.t.Error(err)
+	}
 }
 
 func get(ctx context.Context, url string) error {

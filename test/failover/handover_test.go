@@ -34,11 +34,7 @@ func TestHandOver(t *testing.T) {
 				t.Fatal(err)
 			}
 		})
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		if err := victim.Stop(ctx); err != nil {
-			t.Error(err)
-		}
-		cancel()
+		f.stop(victim)
 		back.round(victim, 2, 3, func() { f.start(victim) })
 		t.Logf("round %d, %s: away %s; back %s", k+1-*warm, victim.name, spread(away.last), spread(back.last))
 	}
