@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/gocql/gocql"
@@ -228,7 +229,16 @@ func (f *tlsFiles) config() (*tls.Config, error) {
 		if err != nil {
 			return nil, err
 		}
-		c.Certificates = []tls.Certificate{pair}
+		last := &atomic.Pointer[tls.Certificate]{}
+		last.Store(&pair)
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			// Each connection shows what the files hold when it begins. A certificate whose key is yet to be
+			// written is of no use, and the former one still is.
+			if now, err := tls.LoadX509KeyPair(f.cert, f.key); err == nil {
+				last.Store(&now)
+			}
+			return last.Load(), nil
+		}
 	}
 	return c, nil
 }

@@ -1,10 +1,16 @@
 package cassandra
 
 import (
+	"crypto/tls"
+	"net/url"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
+
+	"licensed/test/certs"
 )
 
 func TestParseURL(t *testing.T) {
@@ -67,6 +73,41 @@ func TestParseURLErrors(t *testing.T) {
 			t.Errorf("the password is shown: %v", err)
 		}
 	}
+}
+
+// TestClientCertificateIsReadAgain: a certificate that was renewed counts from the next connection on.
+func TestClientCertificateIsReadAgain(t *testing.T) {
+	authority, dir := certs.New(t), t.TempDir()
+	cert, key := filepath.Join(dir, "cert"), filepath.Join(dir, "key")
+	write := func(file string, content []byte) {
+		if err := os.WriteFile(file, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	old, oldKey := authority.SignPEM(7)
+	renewed, renewedKey := authority.SignPEM(8)
+	write(cert, old)
+	write(key, oldKey)
+	o, err := ParseURL("cassandra://a?" + url.Values{"tls_cert": {cert}, "tls_key": {key}}.Encode())
+	if err != nil {
+		t.Fatal(err)
+	}
+	shows := func(want int64) {
+		t.Helper()
+		c, err := o.TLS.GetClientCertificate(&tls.CertificateRequestInfo{})
+		if err != nil || c.Leaf.SerialNumber.Int64() != want {
+			t.Fatalf("shows %v, %v; want %d", c, err, want)
+		}
+	}
+	shows(7)
+	write(cert, renewed) // The key is yet to come.
+	shows(7)
+	write(key, renewedKey)
+	shows(8)
+	if err := os.Remove(key); err != nil {
+		t.Fatal(err)
+	}
+	shows(8)
 }
 
 func long(n int) string { return strings.Repeat("k", n) }

@@ -59,6 +59,7 @@ type handOver struct {
 	others, before []time.Duration // latencies of all requests
 	last           []time.Duration // gaps of the last round
 	leases         int             // lost meanwhile: then it was no hand-over
+	calm, moving   usage           // in the second before each round, and in it, if all processes are up
 }
 
 // round watches one move, after which so many nodes have shards as it says.
@@ -67,12 +68,22 @@ func (h *handOver) round(victim *member, from, to int, move func()) {
 	l.t.Helper()
 	owners, before := h.f.settle(from), h.f.incarnations(from)
 	quiet := l.now()
+	var used [3]usage
+	watch := func(k int) {
+		if from > to {
+			used[k] = h.f.usage()
+		}
+	}
+	watch(0)
 	time.Sleep(time.Second)
+	watch(1)
 	at := l.now()
 	move()
 	after := h.f.settle(to)
 	l.served(l.now(), everybody)
 	end := l.now()
+	watch(2)
+	h.calm, h.moving = h.calm.plus(used[1].since(used[0]), 1), h.moving.plus(used[2].since(used[1]), 1)
 	h.leases += lost(before, h.f.incarnations(to), victim.name)
 	moved := func(customer string) bool {
 		s := cluster.ShardOf(customer+":LicenseAggregate", uint32(len(owners)))
@@ -85,7 +96,7 @@ func (h *handOver) round(victim *member, from, to int, move func()) {
 }
 
 func (h *handOver) String() string {
-	return fmt.Sprintf("  customers that moved: time without success, with the client's pause of %v: %s\n"+
+	text := fmt.Sprintf("  customers that moved: time without success, with the client's pause of %v: %s\n"+
 		"                        slowest request: %s\n"+
 		"  the others meanwhile: time without success, likewise: %s\n"+
 		"                        slowest request: %s\n"+
@@ -93,6 +104,10 @@ func (h *handOver) String() string {
 		"  all customers before: all requests: %s\n"+
 		"  leases lost meanwhile: %d",
 		*every, spread(h.gaps), spread(h.waited), spread(h.noise), spread(h.slowest), spread(h.others), spread(h.before), h.leases)
+	if h.moving.total > 0 {
+		text += fmt.Sprintf("\n  processors before: %v\n  processors meanwhile: %v", h.calm, h.moving)
+	}
+	return text
 }
 
 // slowest returns the longest request of each of the customers among those that were under way between

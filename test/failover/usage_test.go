@@ -9,11 +9,11 @@ import (
 	"github.com/prometheus/procfs"
 )
 
-// usage is what was used of the processors until a moment, in seconds.
+// usage is what was used of the processors until a moment, or between two, in seconds.
 type usage struct {
-	at          time.Time
-	busy, total float64   // of all processors, by whatever runs
-	of          []float64 // the processes, see usedBy
+	at          float64              // or how long, of a difference
+	busy, total float64              // of all processors, by whatever runs
+	of          [len(usedBy)]float64 // the processes
 }
 
 var usedBy = [...]string{"nodes", "gateways", "Cassandra", "clients"}
@@ -30,7 +30,7 @@ func (f *fleet) usage() usage {
 		f.t.Fatal(err)
 	}
 	c := &stat.CPUTotal
-	u := usage{at: time.Now(), busy: c.User + c.Nice + c.System + c.IRQ + c.SoftIRQ + c.Steal}
+	u := usage{at: float64(time.Now().UnixMicro()) / 1e6, busy: c.User + c.Nice + c.System + c.IRQ + c.SoftIRQ + c.Steal}
 	u.total = u.busy + c.Idle + c.Iowait
 	pids := [len(usedBy)][]int{3: {os.Getpid()}}
 	for k, members := range [][]*member{f.nodes, f.gateways} {
@@ -41,8 +41,7 @@ func (f *fleet) usage() usage {
 	if f.cassandra != nil {
 		pids[2] = f.cassandra.PIDs(f.t)
 	}
-	for _, group := range pids {
-		var sum float64
+	for k, group := range pids {
 		for _, pid := range group {
 			p, err := proc.Proc(pid)
 			if err != nil {
@@ -52,19 +51,29 @@ func (f *fleet) usage() usage {
 			if err != nil {
 				f.t.Fatal(err)
 			}
-			sum += s.CPUTime()
+			u.of[k] += s.CPUTime()
 		}
-		u.of = append(u.of, sum)
 	}
 	return u
 }
 
-// since describes what was used since then.
-func (u usage) since(then usage) string {
+// plus adds what was used in another time, or takes it away.
+func (u usage) plus(o usage, sign float64) usage {
+	u.at, u.busy, u.total = u.at+sign*o.at, u.busy+sign*o.busy, u.total+sign*o.total
+	for k := range u.of {
+		u.of[k] += sign * o.of[k]
+	}
+	return u
+}
+
+// since returns what was used since then.
+func (u usage) since(then usage) usage { return u.plus(then, -1) }
+
+func (u usage) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%.0f %% of all processors busy", 100*(u.busy-then.busy)/(u.total-then.total))
+	fmt.Fprintf(&b, "in %.1f s %.0f %% of all processors busy", u.at, 100*u.busy/u.total)
 	for k, name := range usedBy {
-		fmt.Fprintf(&b, "; %s %.2f", name, (u.of[k]-then.of[k])/u.at.Sub(then.at).Seconds())
+		fmt.Fprintf(&b, "; %s %.2f", name, u.of[k]/u.at)
 	}
 	return b.String() + " of one"
 }
