@@ -5,8 +5,8 @@
 //
 // An answer is accepted or refused. An error that the service explains with a reason of docs/api.md that
 // rules out an execution is "not executed". Everything else, a lost connection above all, leaves the
-// outcome unknown. What no healthy service may answer (a damaged history, a bug, an id that is said to
-// have been used otherwise) is broken, and a run that has one fails.
+// outcome unknown. What no healthy service may answer (a damaged history, an outcome that cannot be read, a
+// bug, an id that is said to have been used otherwise) is broken, and a run that has one fails.
 package client
 
 import (
@@ -201,6 +201,9 @@ func failed(err error) history.Output {
 			if notExecuted[v.Reason] {
 				out.Outcome = history.NotExecuted
 			} else if broken[v.Reason] {
+				out.Outcome = history.Broken
+			}
+			if e.Code() == connect.CodeDataLoss { // Whatever the reason: what is stored cannot be read.
 				out.Outcome = history.Broken
 			}
 			if v.Reason != "REFUSED" {
