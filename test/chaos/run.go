@@ -242,7 +242,9 @@ func (r *run) noteFault(f fault.Record) {
 	}
 }
 
+// fail notes what the running service shows.
 func (r *run) fail(v check.Violation) {
+	v.Live = true
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.verdict.Violations = append(r.verdict.Violations, v)

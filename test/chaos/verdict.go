@@ -231,7 +231,7 @@ func Recheck(dir string) (*Verdict, error) {
 	v.Violations, v.Requests, v.Queries, v.Accepted, v.Refused, v.Unresolved, v.Resolved = nil, 0, 0, 0, 0, 0, 0
 	v.Customers, v.Events, v.Archived, v.Epochs = 0, 0, 0, 0
 	for _, x := range old.Violations {
-		if x.Check == check.Health {
+		if x.Live || x.Check == check.Health { // Verdicts of earlier releases do not say so of health.
 			v.Violations = append(v.Violations, x)
 		}
 	}

@@ -18,7 +18,8 @@
 //	archive       history is complete over both tiers, and moving it changed nothing
 //	health        after healing there is progress, nobody is stuck, and resources return to what they were
 //
-// The last is judged while the service still runs, by the caller.
+// The last is judged while the service still runs, by the caller, and so is some of archive and structure:
+// what archiving changes, and what cannot be archived, listed or verified at all.
 package check
 
 import (
@@ -49,6 +50,8 @@ type Violation struct {
 	Check    string `json:"check"`
 	Customer string `json:"customer,omitempty"`
 	Text     string `json:"text"`
+	// Live says that only the running service could show it: no later check of the run's files finds it again.
+	Live bool `json:"live,omitempty"`
 }
 
 func (v Violation) String() string {
