@@ -47,6 +47,9 @@ func newServer(m Member, s process.Spec, socket string, accident func(error)) *s
 	}
 	out.Process = process.New(s, func(err error) {
 		accident(err)
+		if !errors.Is(err, process.ErrUnasked) {
+			return // Whoever starts it, or has stopped it, knows what to do next.
+		}
 		// As a supervisor would.
 		go func() {
 			ctx, cancel := context.WithTimeout(context.Background(), supervised)

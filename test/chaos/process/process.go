@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -36,15 +37,17 @@ type Process struct {
 
 	mu      sync.Mutex
 	cmd     *exec.Cmd
-	exited  chan struct{} // closed when cmd has ended
-	wanted  bool          // it is ready and meant to run: an end is an accident
-	doomed  bool          // it may be killed by others: that is none
+	exited  chan struct{}    // closed when cmd has ended
+	wanted  bool             // it is ready and meant to run: an end is an accident
+	doomed  bool             // it may be killed by others: that is none
+	sent    []syscall.Signal // what this side sent to cmd to end it
 	starts  int
 	crashes int
 	ended   func(error)
 }
 
-// New returns a program that does not run yet. ended is called whenever it ends without being asked to.
+// New returns a program that does not run yet. ended is called with [ErrUnasked] when it ends without being asked
+// to, and with [ErrCrashed] when it ends in a way that no program may, whatever it was asked and whether it was ready.
 func New(s Spec, ended func(error)) *Process { return &Process{spec: s, ended: ended} }
 
 // Name of the program.
@@ -129,7 +132,7 @@ func (p *Process) launch() (exited chan struct{}, err error) {
 	if err := start(cmd); err != nil {
 		return nil, err
 	}
-	p.cmd, p.exited, p.wanted, p.doomed = cmd, make(chan struct{}), false, false
+	p.cmd, p.exited, p.wanted, p.doomed, p.sent = cmd, make(chan struct{}), false, false, nil
 	p.starts++
 	go p.wait(cmd, p.exited)
 	return p.exited, nil
@@ -139,28 +142,59 @@ func (p *Process) launch() (exited chan struct{}, err error) {
 func (p *Process) wait(cmd *exec.Cmd, exited chan struct{}) {
 	err := cmd.Wait()
 	p.mu.Lock()
-	accident := p.wanted && p.cmd == cmd && !(p.doomed && killed(cmd.ProcessState))
-	if accident {
+	killed := p.doomed && signaled(cmd.ProcessState, []syscall.Signal{syscall.SIGKILL})
+	unasked := p.wanted && p.cmd == cmd && !killed
+	crashed := !killed && !signaled(cmd.ProcessState, p.sent) && crash(cmd.ProcessState)
+	if unasked || crashed {
 		p.crashes++
 	}
 	p.mu.Unlock()
 	close(exited)
-	if accident && p.ended != nil {
-		p.ended(fmt.Errorf("%s ended by itself: %w", p.spec.Name, errors.Join(err, ErrUnasked)))
+	if p.ended == nil {
+		return
+	}
+	switch {
+	case unasked:
+		p.ended(fmt.Errorf("%s ended by itself: %w, see %s", p.spec.Name, errors.Join(err, ErrUnasked), p.spec.Log))
+	case crashed:
+		p.ended(fmt.Errorf("%s ended as if by a defect: %w, see %s", p.spec.Name, errors.Join(err, ErrCrashed), p.spec.Log))
 	}
 }
 
-// killed says whether a process was ended by kill -9.
-func killed(s *os.ProcessState) bool {
+// Exit statuses that Go gives to programs: after a panic or a fatal error, and at the end of one built with
+// the race detector that has found a race.
+const (
+	statusPanic = 2
+	statusRace  = 66
+)
+
+// crash says whether a process ended as programs do by a defect: any signal is one, unless it was sent.
+func crash(s *os.ProcessState) bool {
+	status, ok := waitStatus(s)
+	return ok && (status.Signaled() || status.ExitStatus() == statusPanic || status.ExitStatus() == statusRace)
+}
+
+// signaled says whether a process was ended by one of these signals.
+func signaled(s *os.ProcessState, by []syscall.Signal) bool {
+	status, ok := waitStatus(s)
+	return ok && status.Signaled() && slices.Contains(by, status.Signal())
+}
+
+func waitStatus(s *os.ProcessState) (syscall.WaitStatus, bool) {
 	if s == nil {
-		return false
+		return 0, false
 	}
 	status, ok := s.Sys().(syscall.WaitStatus)
-	return ok && status.Signaled() && status.Signal() == syscall.SIGKILL
+	return status, ok
 }
 
-// ErrUnasked says that a program ended although nobody asked it to.
-var ErrUnasked = errors.New("nobody asked it to")
+var (
+	// ErrUnasked says that a program ended although nobody asked it to.
+	ErrUnasked = errors.New("nobody asked it to")
+	// ErrCrashed says that a program that was not ready yet, or was to end, ended by a panic, a fatal error, a
+	// data race or a signal that nobody sent.
+	ErrCrashed = errors.New("by a panic, a fatal error, a data race or a signal that nobody sent")
+)
 
 func (p *Process) running() bool {
 	if p.cmd == nil {
@@ -199,21 +233,23 @@ func (p *Process) Doom(to bool) {
 	p.doomed = to
 }
 
-// Expect says whether the program may end by itself from now on, in any way: as where its disk is full.
+// Expect says whether the program may end by itself from now on, by any exit but a crash: as where its disk is full.
 func (p *Process) Expect(end bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.wanted = !end
 }
 
-// signal sends a signal if the program runs.
+// signal sends a signal if the program runs, which is wanted to run on or not.
 func (p *Process) signal(s syscall.Signal, wanted bool) (exited chan struct{}, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.running() {
 		return nil, nil
 	}
-	p.wanted = wanted
+	if p.wanted = wanted; !wanted {
+		p.sent = append(p.sent, s)
+	}
 	if err := p.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return nil, fmt.Errorf("%s: %v: %w", p.spec.Name, s, err)
 	}

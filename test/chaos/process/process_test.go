@@ -112,3 +112,65 @@ func TestDoomed(t *testing.T) {
 		}
 	}
 }
+
+// TestCrash is told of ends that are defects even where the program was to end, or was not ready yet.
+func TestCrash(t *testing.T) {
+	begin := func(t *testing.T, p *process.Process) {
+		t.Helper()
+		if err := p.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stop := func(t *testing.T, p *process.Process) {
+		t.Helper()
+		begin(t, p)
+		if err := p.Stop(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	full := func(t *testing.T, p *process.Process) {
+		t.Helper()
+		begin(t, p)
+		p.Expect(true)
+		for p.Running() {
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+	early := func(t *testing.T, p *process.Process) {
+		t.Helper()
+		if err := p.Start(t.Context()); !errors.Is(err, process.ErrEnded) {
+			t.Errorf("started: %v", err)
+		}
+	}
+	const ready, drains = `touch "$READY"; `, `trap 'exit %d' TERM; touch "$READY"; while :; do sleep 0.02; done`
+	for name, c := range map[string]struct {
+		script string
+		do     func(*testing.T, *process.Process)
+		crash  bool
+	}{
+		"panic in recovery":           {"exit 2", early, true},
+		"killed by a signal at start": {"kill -SEGV $$", early, true},
+		"no store at start":           {"exit 1", early, false},
+		"panic in the drain":          {strings.ReplaceAll(drains, "%d", "2"), stop, true},
+		"race found":                  {strings.ReplaceAll(drains, "%d", "66"), stop, true},
+		"cannot say good-bye":         {strings.ReplaceAll(drains, "%d", "1"), stop, false},
+		"ends by the signal sent":     {ready + "exec sleep 60", stop, false},
+		"panic without space":         {ready + "sleep 0.3; exit 2", full, true},
+		"ends without space":          {ready + "sleep 0.3; exit 1", full, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			accidents := make(chan error, 1)
+			p, _ := shell(t, c.script, func(err error) { accidents <- err })
+			c.do(t, p)
+			_, crashes := p.Starts()
+			if (crashes == 1) != c.crash {
+				t.Fatalf("%d crashes", crashes)
+			}
+			if c.crash {
+				if err := <-accidents; !errors.Is(err, process.ErrCrashed) {
+					t.Errorf("told %v", err)
+				}
+			}
+		})
+	}
+}
