@@ -285,6 +285,34 @@ var controls = []struct {
 		o := x.answered(t, history.Accepted, 20)
 		o.Call, o.Return = -100, -50
 	}},
+	{"told not executed, and seen before the attempt that is answered", "linearizable", func(_ *testing.T, x *run) {
+		// A read that returned before the only attempt that may have executed the command shows its effect.
+		for _, o := range x.ops {
+			if o.Input.Kind != history.ListLicenses {
+				continue
+			}
+			for _, c := range x.ops {
+				if c.Input.Records() && c.Output.Outcome == history.Accepted && !c.Output.Duplicate && c.Output.Sequence == o.Output.Sequence && c.Return < o.Call {
+					first := *c
+					first.Output = history.Output{Outcome: history.NotExecuted, Reason: "NOT_EXECUTED"}
+					c.Call, c.Return, c.Output.Duplicate = o.Return+1, max(c.Return, o.Return+2), true
+					x.ops = append(x.ops, &first)
+					return
+				}
+			}
+		}
+	}},
+	{"a validation that tells another time of acquisition", "linearizable", func(_ *testing.T, x *run) {
+		for _, o := range x.ops {
+			// What is accepted of a licence that is held tells when it was acquired.
+			if l := o.Output.License; o.Input.ValidateOnly && l != nil && (o.Input.Kind == history.Renew || l.Acquired < start.UnixMilli()+o.Call-20) {
+				other := *l
+				other.Acquired -= 5
+				o.Output.License = &other
+				return
+			}
+		}
+	}},
 	{"over a limit", "limits", func(t *testing.T, x *run) {
 		for n := 0; ; n++ {
 			o := x.answered(t, history.Refused, n)

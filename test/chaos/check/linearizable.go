@@ -54,15 +54,18 @@ func (k *checker) linearizable() {
 	}
 }
 
-// operation is a recorded command with all its attempts: it happened after its first call and before its
-// first answer. One that was never answered may happen at any time. Commands that are not recorded did
-// not happen; an answer that shows their effect has no explanation.
+// operation is a recorded command with all its attempts: it happened after the first call that may have
+// executed it, which none that was told "not executed" can, and before its first answer. One that was never
+// answered may happen at any time. Commands that are not recorded did not happen; an answer that shows their
+// effect has no explanation.
 func (c *command) operation() porcupine.Operation {
 	op := porcupine.Operation{
 		ClientId: max(0, c.attempts[0].Client), Input: input{&c.in, c.events[0].Time}, Call: math.MaxInt64, Return: math.MaxInt64,
 	}
 	for _, o := range c.attempts {
-		op.Call = min(op.Call, o.Call)
+		if o.Output.Outcome != history.NotExecuted {
+			op.Call = min(op.Call, o.Call)
+		}
 	}
 	if c.known == nil {
 		op.Output = &history.Output{Sequence: c.last()}
@@ -94,19 +97,26 @@ func step(s *model.State, in input, out *history.Output) (bool, any) {
 	next, want, _ := s.Apply(in.Input, in.at)
 	switch {
 	case in.ValidateOnly:
-		return reflect.DeepEqual(timeless(*out, in.Kind), timeless(want, in.Kind)), s
+		return reflect.DeepEqual(timeless(*out, &want, in), timeless(want, &want, in)), s
 	case out.Outcome == history.Unknown: // Never answered; recorded up to this sequence.
 		return want.Sequence == out.Sequence, next
 	}
 	return reflect.DeepEqual(told(out), want), next
 }
 
-// timeless is the answer of a validation without the times that would be those of its moment.
-func timeless(o history.Output, k history.Kind) history.Output {
-	if o.License != nil && (k == history.Acquire || k == history.Renew) {
-		l := *o.License
-		l.Acquired, l.Expires = 0, 0
-		o.License = &l
+// timeless is the answer of a validation without the times that would be those of its moment: both where the
+// licence would begin now, which want shows, the expiry where it would be renewed.
+func timeless(o history.Output, want *history.Output, in input) history.Output {
+	if o.License == nil || want.License == nil {
+		return o
 	}
+	l := *o.License
+	if in.Kind == history.Acquire && want.License.Acquired == in.at {
+		l.Acquired, l.Expires = 0, 0
+	}
+	if in.Kind == history.Renew {
+		l.Expires = 0
+	}
+	o.License = &l
 	return o
 }
