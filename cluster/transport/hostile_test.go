@@ -374,3 +374,40 @@ func TestLyingPeer(t *testing.T) {
 		}
 	}
 }
+
+// early is the stream of one who connects before the transport is set up.
+type early struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (e early) Context() context.Context { return e.ctx }
+
+// TestEarlyPeer: protoactor takes connections before Start is done. What is read of the transport by then is
+// not set: a stream waits for it, and neither comes to protoactor's reader nor counts as a session.
+func TestEarlyPeer(t *testing.T) {
+	a := start(t, nil)
+	a.started = make(chan struct{})
+	read := make(chan struct{}, 1)
+	accept := func(ctx context.Context) error {
+		ctx = metadata.NewIncomingContext(ctx, metadata.Pairs(clusterHeader, "test"))
+		return a.accept(nil, early{ctx: ctx}, &grpc.StreamServerInfo{FullMethod: receiveMethod}, func(any, grpc.ServerStream) error {
+			read <- struct{}{}
+			return nil
+		})
+	}
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := accept(over); status.Code(err) != codes.Canceled {
+		t.Errorf("who hangs up before the start is over gets %v", err)
+	}
+	select {
+	case <-read:
+		t.Error("a stream comes to the reader before the start is over")
+	default:
+	}
+	a.cancel() // as when Start fails
+	if err := accept(t.Context()); status.Code(err) != codes.Unavailable {
+		t.Errorf("where nothing started: %v", err)
+	}
+}

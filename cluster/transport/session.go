@@ -74,6 +74,9 @@ func (t *Transport) accept(srv any, stream grpc.ServerStream, info *grpc.StreamS
 	if err := t.ours(stream.Context()); err != nil {
 		return err
 	}
+	if err := t.awaitStart(stream.Context()); err != nil {
+		return err
+	}
 	s, err := t.newSession(stream)
 	if err != nil {
 		return err
@@ -93,6 +96,19 @@ func (t *Transport) accept(srv any, stream grpc.ServerStream, info *grpc.StreamS
 		return status.Error(codes.InvalidArgument, cause.Error())
 	}
 	return err
+}
+
+// awaitStart waits until requests can be taken: who redials a process that was restarted on its port may be
+// faster than Start.
+func (t *Transport) awaitStart(ctx context.Context) error {
+	select {
+	case <-t.started:
+		return nil
+	case <-t.context.Done(): // it did not start
+		return status.Error(codes.Unavailable, errClosed.Error())
+	case <-ctx.Done():
+		return status.FromContextError(ctx.Err()).Err()
+	}
 }
 
 func (t *Transport) newSession(stream grpc.ServerStream) (*session, error) {

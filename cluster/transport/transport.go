@@ -30,6 +30,7 @@ type Transport struct {
 	system  *actor.ActorSystem
 	cluster *protocluster.Cluster
 	front   *actor.PID
+	started chan struct{}   // closed once the fields above are set: protoactor serves before
 	context context.Context // ends when the transport is closed
 	cancel  context.CancelFunc
 	closed  atomic.Bool
@@ -58,6 +59,7 @@ func Start(c Config) (*Transport, error) {
 	c.Observer = c.Observer.withDefaults()
 	t := &Transport{
 		config: c, forgetAfter: forgetAfter, peers: map[string]*peer{}, sessions: map[string]*session{},
+		started: make(chan struct{}),
 	}
 	log := quiet{c.Log.Handler(), new(atomic.Bool)}
 	t.system = actors.NewActorSystem(slog.New(log))
@@ -81,6 +83,7 @@ func Start(c Config) (*Transport, error) {
 		return nil, fmt.Errorf("transport: %w", err)
 	}
 	t.address = t.system.Address()
+	close(t.started)
 	return t, nil
 }
 
