@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -111,8 +112,8 @@ func recorded(ctx context.Context, g *client.Client, id string) (*history.Custom
 // sameEvents compares two listings but for the tier and how much is open.
 func sameEvents(a, b *history.Customer) bool {
 	return slices.EqualFunc(a.Events, b.Events, func(x, y history.Event) bool {
-		return x.Sequence == y.Sequence && x.Epoch == y.Epoch && x.Name == y.Name && x.Aggregate == y.Aggregate && x.Command == y.Command &&
-			x.Time == y.Time && x.Row == y.Row && x.Index == y.Index && x.Count == y.Count && x.Order == y.Order
+		x.Archived, y.Archived = false, false
+		return reflect.DeepEqual(x, y)
 	})
 }
 

@@ -3,6 +3,7 @@ package check
 import (
 	"encoding/json"
 	"reflect"
+	"strings"
 
 	"licensed/test/chaos/history"
 	"licensed/test/chaos/model"
@@ -64,7 +65,7 @@ func (k *checker) replay() {
 		if !k.sameEvents(c, events) {
 			return
 		}
-		if !k.sameContent(c, &want) {
+		if !k.sameContent(c, &want, next) {
 			return
 		}
 		if c.known != nil {
@@ -100,39 +101,56 @@ func (k *checker) sameEvents(c *command, want []model.Event) bool {
 	return false
 }
 
-// sameContent compares what the recorded events say with the answer that the model gives.
-func (k *checker) sameContent(c *command, want *history.Output) bool {
+// sameContent compares what the recorded events say with what the model came to.
+func (k *checker) sameContent(c *command, want *history.Output, next *model.State) bool {
 	for i := range c.events {
 		e := &c.events[i]
-		if bad := content(e, &c.in, want); bad != "" {
-			k.fail(Acknowledged, "command %s: event %d (%s) says %s", c.in.Command, e.Sequence, e.Name, bad)
+		if got, must := said(e), k.says(c, e, want, next); !reflect.DeepEqual(got, must) {
+			k.fail(Acknowledged, "command %s: event %d (%s) says %s instead of %s", c.in.Command, e.Sequence, e.Name, text(got), text(must))
 			return false
 		}
 	}
 	return true
 }
 
-// content returns how an event contradicts the answer to its command.
-func content(e *history.Event, in *history.Input, want *history.Output) string {
-	if e.Refusal != nil && (want.Refusal == nil || *e.Refusal != *want.Refusal) {
-		return text(e.Refusal)
-	}
-	if e.License != nil && want.License != nil {
-		got := *e.License
-		got.Device, got.Title = want.License.Device, want.License.Title
-		if got != *want.License {
-			return text(e.License) + " instead of " + text(want.License)
-		}
-	}
+// said is what an event says beyond its name and place.
+func said(e *history.Event) history.Event {
+	return history.Event{License: e.License, Refusal: e.Refusal, Device: e.Device, Title: e.Title, Plan: e.Plan, Limit: e.Limit, Counted: e.Counted}
+}
+
+// says is what an event of a command must say, by its name.
+func (k *checker) says(c *command, e *history.Event, want *history.Output, next *model.State) (must history.Event) {
+	device, title, _ := strings.Cut(e.Aggregate, "/")
 	switch e.Name {
-	case "CommandAccepted", "CommandRefused":
-		if e.Device != in.Device || e.Title != in.Title || in.Plan != "" && e.Plan != in.Plan {
-			return text(e)
+	case "LicenseAcquired", "LicenseRenewed", "LicenseReleased":
+		must.License = terms(next, device, title)
+	case "TitleDownloaded":
+		if c.events[0].Sequence == e.Sequence { // Where the same command acquired it, the event before tells.
+			must.License = terms(next, device, title)
 		}
+	case "TitlePlayed":
+		must.License, must.Counted = terms(next, device, title), k.rules.Titles[title].Yearly != model.Unlimited
 	case "PlanChanged":
-		if e.Plan != want.Plan || e.Limit != want.DeviceLimit {
-			return text(e)
+		must.Plan, must.Limit = want.Plan, want.DeviceLimit
+	case "CommandAccepted":
+		must.Device, must.Title, must.Plan, must.Limit = c.in.Device, c.in.Title, c.in.Plan, want.DeviceLimit
+		if want.License != nil {
+			must.License = terms(next, c.in.Device, c.in.Title)
+		}
+	case "CommandRefused":
+		must.Refusal, must.Device, must.Title, must.Plan = want.Refusal, c.in.Device, c.in.Title, c.in.Plan
+		if want.Refusal != nil && want.Refusal.Rule == model.DeviceLimit {
+			must.Plan = next.Answer(&history.Input{Kind: history.ListDevices}).Plan // Whose limit it is.
 		}
 	}
-	return ""
+	return must
+}
+
+// terms is a licence as events carry it: which one it is, their aggregate says.
+func terms(s *model.State, device, title string) *history.License {
+	l := s.License(device, title)
+	if l != nil {
+		l.Device, l.Title = "", ""
+	}
+	return l
 }

@@ -8,15 +8,26 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"licensed/actors"
+	"licensed/actors/license"
+	"licensed/actors/license/policy"
+	"licensed/messages/licensedv1"
 	"licensed/test/chaos/check"
+	"licensed/test/chaos/client"
 	"licensed/test/chaos/history"
 	"licensed/test/chaos/model"
 )
 
 var start = time.UnixMilli(1_790_000_000_000)
 
-// service is a perfect one: it executes on the model, at a moment between call and return.
+// service is a perfect one: it executes on the model, at a moment between call and return. What its events
+// say is the product's.
 type service struct {
+	product actors.Aggregate
 	rules  model.Rules
 	state  *model.State
 	orders map[string]uint64
@@ -30,17 +41,23 @@ type run struct {
 	recorded history.Customer
 }
 
-// perfect returns a run of one customer with 300 requests of three clients, lost answers and repeats.
-func perfect(seed uint64) (*model.Rules, run) {
+// perfect returns a run of one customer with 500 requests of three clients, lost answers and repeats.
+func perfect(t *testing.T, seed uint64) (*model.Rules, run) {
+	t.Helper()
 	random := rand.New(rand.NewPCG(seed, 7))
 	s := &service{rules: model.Standard(start), orders: map[string]uint64{}}
 	s.state = model.New(&s.rules)
+	p, err := policy.Parse("chaos.yaml", []byte(s.rules.YAML()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.product = license.NewKind(p).New("c")
 	s.recorded.ID = "c"
-	for i := range 300 {
+	for i := range 500 {
 		in := choose(random, i)
 		s.clock += 10
 		call, at := s.clock, s.clock+5+random.Int64N(5)
-		out := s.execute(&in, start.UnixMilli()+at)
+		out := s.execute(t, &in, start.UnixMilli()+at)
 		op := &history.Op{ID: uint64(i + 1), Client: i % 3, Call: call - random.Int64N(10), Return: at + random.Int64N(10), Input: in, Output: out}
 		s.ops = append(s.ops, op)
 		switch {
@@ -59,35 +76,45 @@ func perfect(seed uint64) (*model.Rules, run) {
 	return &s.rules, s.run
 }
 
-func (s *service) execute(in *history.Input, at int64) history.Output {
+func (s *service) execute(t *testing.T, in *history.Input, at int64) history.Output {
+	t.Helper()
 	if in.Kind.Query() {
 		return s.state.Answer(in)
 	}
 	next, out, events := s.state.Apply(in, at)
+	if in.ValidateOnly {
+		return out
+	}
+	decided := s.product.Decide(time.UnixMilli(at), client.Command(in))
 	for i, e := range events {
+		event := said(t, &decided.Events[i])
+		s.product.Evolve(decided.Events[i])
 		seq := s.state.Sequence + uint64(i) + 1
-		event := history.Event{
-			Sequence: seq, Epoch: 1 + seq/100, Row: fmt.Sprintf("c:LicenseAggregate:%d", 1+seq/40+seq/100), Aggregate: e.Aggregate, Name: e.Name,
-			Time: at, Order: s.orders[e.Aggregate], Command: in.Command, Index: uint32(i), Count: uint32(len(events)), Committed: true,
-			Archived: seq < 50,
-		}
+		event.Sequence, event.Epoch, event.Row = seq, 1+seq/100, fmt.Sprintf("c:LicenseAggregate:%d", 1+seq/40+seq/100)
+		event.Aggregate, event.Name, event.Order = e.Aggregate, e.Name, s.orders[e.Aggregate]
+		event.Command, event.Index, event.Count = in.Command, uint32(i), uint32(len(events))
+		event.Committed, event.Archived = true, seq < 50
 		s.orders[e.Aggregate]++
-		fill(&event, in, &out)
 		s.recorded.Events = append(s.recorded.Events, event)
 	}
 	s.state = next
 	return out
 }
 
-func fill(e *history.Event, in *history.Input, out *history.Output) {
-	switch e.Name {
-	case "LicenseAcquired", "LicenseRenewed":
-		e.License = out.License
-	case "PlanChanged":
-		e.Plan, e.Limit = out.Plan, out.DeviceLimit
-	case "CommandAccepted", "CommandRefused":
-		e.Device, e.Title, e.Plan, e.Refusal, e.License = in.Device, in.Title, in.Plan, out.Refusal, out.License
+// said is an event as the service lists it.
+func said(t *testing.T, e *actors.Event) history.Event {
+	t.Helper()
+	data, err := anypb.New(e.Value.(proto.Message))
+	if err != nil {
+		t.Fatal(err)
 	}
+	out, err := client.Event(&licensedv1.HistoryEvent{
+		Event: string(e.Value.(proto.Message).ProtoReflect().Descriptor().Name()), EventTime: timestamppb.New(e.Time), Data: data,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
 }
 
 func choose(r *rand.Rand, i int) history.Input {
@@ -95,7 +122,7 @@ func choose(r *rand.Rand, i int) history.Input {
 	in := history.Input{Customer: "c", Device: pick("d", "e", "f"), Title: pick("A", "B", "C", "D", "E", "F", "G", "H"), Command: fmt.Sprint("c", i)}
 	switch n := r.IntN(10); {
 	case n < 4:
-		in.Kind = history.Acquire
+		in.Kind, in.NewDownload = history.Acquire, r.IntN(3) == 0
 	case n < 5:
 		in.Kind = history.Renew
 	case n < 7:
@@ -104,6 +131,8 @@ func choose(r *rand.Rand, i int) history.Input {
 		in.Kind = history.Play
 	case n < 9:
 		return history.Input{Kind: history.ListLicenses, Customer: "c"}
+	case r.IntN(10) == 0:
+		return history.Input{Kind: history.Deactivate, Customer: "c", Device: in.Device, Command: in.Command}
 	default:
 		return history.Input{Kind: history.ChangePlan, Customer: "c", Plan: pick("one", "two", "three", "none"), Command: in.Command}
 	}
@@ -119,7 +148,7 @@ func verdict(r *model.Rules, x run) []check.Violation {
 
 func TestPerfect(t *testing.T) {
 	for seed := range uint64(20) {
-		r, x := perfect(seed)
+		r, x := perfect(t, seed)
 		if v := verdict(r, x); len(v) > 0 {
 			t.Fatalf("seed %d: %v", seed, v)
 		}
@@ -149,6 +178,16 @@ func (x *run) eventsOf(id string) (from, to int) {
 	return from, to
 }
 
+// event returns the first of a name.
+func (x *run) event(t *testing.T, name string) *history.Event {
+	t.Helper()
+	i := slices.IndexFunc(x.recorded.Events, func(e history.Event) bool { return e.Name == name })
+	if i < 0 {
+		t.Fatalf("no %s", name)
+	}
+	return &x.recorded.Events[i]
+}
+
 // renumber makes a damaged history look whole, as a service that lost or doubled a command would show it.
 func (x *run) renumber() {
 	orders := map[string]uint64{}
@@ -164,8 +203,8 @@ func (x *run) renumber() {
 func TestNegativeControls(t *testing.T) {
 	for _, c := range controls {
 		t.Run(c.name, func(t *testing.T) {
-			for seed := range uint64(5) {
-				r, x := perfect(seed)
+			for seed := range uint64(3) {
+				r, x := perfect(t, seed)
 				c.damage(t, &x)
 				found := verdict(r, x)
 				if len(found) == 0 {
@@ -328,6 +367,31 @@ var controls = []struct {
 			return
 		}
 	}},
+	{"an event without its licence", "acknowledged", func(t *testing.T, x *run) { x.event(t, "LicenseRenewed").License = nil }},
+	{"a download that names no licence", "acknowledged", func(t *testing.T, x *run) {
+		for i := range x.recorded.Events {
+			if e := &x.recorded.Events[i]; e.Name == "TitleDownloaded" && e.License != nil {
+				e.License = nil
+				return
+			}
+		}
+		t.Fatal("no such event")
+	}},
+	{"a refusal without its reason", "acknowledged", func(t *testing.T, x *run) { x.event(t, "CommandRefused").Refusal = nil }},
+	{"a refusal that names another command", "acknowledged", func(t *testing.T, x *run) { x.event(t, "CommandRefused").Title = "Z" }},
+	{"a deactivation that ends a licence otherwise", "acknowledged", func(t *testing.T, x *run) {
+		for i := range x.recorded.Events {
+			if e := &x.recorded.Events[i]; e.Name == "LicenseReleased" && e.Count > 1 {
+				e.License.Acquired++
+				return
+			}
+		}
+		t.Fatal("no such event")
+	}},
+	{"a playback that counts otherwise", "acknowledged", func(t *testing.T, x *run) {
+		e := x.event(t, "TitlePlayed")
+		e.Counted = !e.Counted
+	}},
 	{"an epoch goes back", "structure", func(_ *testing.T, x *run) { x.recorded.Events[150].Epoch = 1 }},
 	{"a partition of two epochs", "structure", func(_ *testing.T, x *run) {
 		for i := range x.recorded.Events {
@@ -349,7 +413,7 @@ var controls = []struct {
 
 // TestOutOfTime makes sure that a search that does not end is not taken for a good one.
 func TestOutOfTime(t *testing.T) {
-	r, x := perfect(1)
+	r, x := perfect(t, 1)
 	config := check.DefaultConfig(start)
 	config.Timeout = time.Nanosecond
 	found := check.Customer(config, r, x.ops, &x.recorded)

@@ -25,7 +25,7 @@ func (c *Client) Recorded(ctx context.Context, customer string) (*history.Custom
 				out.Gaps = append(out.Gaps, fmt.Sprintf("events %d to %d: %s", g.FromSequence, g.ToSequence, g.Message))
 				continue
 			}
-			e, err := event(item.GetEvent())
+			e, err := Event(item.GetEvent())
 			if err != nil {
 				return nil, err
 			}
@@ -44,18 +44,25 @@ func (c *Client) Recorded(ctx context.Context, customer string) (*history.Custom
 	return out, nil
 }
 
-func event(e *licensedv1.HistoryEvent) (history.Event, error) {
+// Event returns an event as histories have it.
+func Event(e *licensedv1.HistoryEvent) (history.Event, error) {
 	out := history.Event{
 		Sequence: e.Sequence, Epoch: e.Epoch, Row: e.RowId, Aggregate: e.AggregateId, Name: e.Event, Time: millis(e.EventTime),
 		Order: e.EventOrderNumber, Command: e.CommandId, Index: e.CommandIndex, Count: e.CommandCount, Committed: e.Committed,
 		Archived: e.Tier == licensedv1.Tier_TIER_ARCHIVE, Problem: e.Problem,
 	}
 	if e.Data == nil {
+		if out.Problem == "" {
+			out.Problem = "it says nothing"
+		}
 		return out, nil
 	}
 	m, err := e.Data.UnmarshalNew()
 	if err != nil {
 		return out, fmt.Errorf("event %d: %w", e.Sequence, err)
+	}
+	if name := string(m.ProtoReflect().Descriptor().Name()); name != e.Event {
+		out.Problem = "it says what a " + name + " does"
 	}
 	switch m := m.(type) {
 	case *licensedv1.LicenseAcquired:

@@ -147,6 +147,16 @@ func (s *State) license(device, title string) *history.License {
 	return nil
 }
 
+// License returns a licence, also one that ended; nil if there never was one. It is the caller's.
+func (s *State) License(device, title string) *history.License {
+	l := s.license(device, title)
+	if l == nil {
+		return nil
+	}
+	own := *l
+	return &own
+}
+
 func (a *step) acquire() {
 	l := a.license(a.in.Device, a.in.Title)
 	active := l != nil && !l.Released
