@@ -69,7 +69,9 @@ type run struct {
 	faults   []fault.Record
 	samples  []Sample
 	baseline map[string]Resources
-	crowded  []string // what to know of the machine
+	notes    []string // what to know of the machine, and of what could not be tried
+
+	patience time.Duration // with each request of the collection
 }
 
 // Accidents collects the ends of processes that nobody asked for. The zero value is ready.
@@ -97,7 +99,7 @@ func Run(ctx context.Context, c Config, d deploy.Deployment, accidents *Accident
 	if err := c.Rules.Check(c.Schedule.Length); err != nil {
 		return nil, err
 	}
-	r := &run{Config: c, deployment: d, verdict: newVerdict(&c), baseline: map[string]Resources{}}
+	r := &run{Config: c, deployment: d, verdict: newVerdict(&c), baseline: map[string]Resources{}, patience: collectPatient}
 	file, err := os.Create(filepath.Join(c.Dir, historyFile))
 	if err != nil {
 		return nil, err
@@ -134,7 +136,7 @@ func Run(ctx context.Context, c Config, d deploy.Deployment, accidents *Accident
 	if err := r.phases(ctx, kinds); err != nil {
 		return nil, errors.Join(err, r.recorder.Close())
 	}
-	r.verdict.Notes, r.verdict.Points = append(d.Notes(), r.crowded...), d.Coverage()
+	r.verdict.Notes, r.verdict.Points = append(d.Notes(), r.notes...), d.Coverage()
 	for _, a := range accidents.List() {
 		r.verdict.Accidents = append(r.verdict.Accidents, a)
 		r.fail(check.Violation{Check: check.Health, Text: a})
@@ -171,7 +173,7 @@ func (r *run) phases(ctx context.Context, kinds []fault.Kind) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	r.crowded = crowded()
+	r.notes = crowded()
 	r.Log.Info("healed; looking for progress")
 	r.progress(ctx)
 	r.Log.Info("waiting for clients")
@@ -239,6 +241,15 @@ func (r *run) noteFault(f fault.Record) {
 		r.Log.Warn("a fault did not go as planned", "fault", f.Kind, "targets", f.Targets, "error", f.Error)
 	} else {
 		r.Log.Info("fault", "kind", f.Kind, "targets", f.Targets, "detail", f.Detail, "effect", f.Effect, "lasted", (f.Healed - f.Injected).Round(time.Millisecond))
+	}
+}
+
+// note keeps what to know of the run, once.
+func (r *run) note(text string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !slices.Contains(r.notes, text) {
+		r.notes = append(r.notes, text)
 	}
 }
 

@@ -171,8 +171,8 @@ func (k *checker) structure() {
 		} else if e.Sequence != 1 {
 			k.fail(Structure, "the first event has sequence %d", e.Sequence)
 		}
-		if e.Problem != "" || !e.Committed {
-			k.fail(Structure, "event %d is not whole: committed %t, %s", e.Sequence, e.Committed, e.Problem)
+		if e.Problem != "" {
+			k.fail(Structure, "event %d is not whole: %s", e.Sequence, e.Problem)
 		}
 		if e.Order != orders[e.Aggregate] {
 			k.fail(Structure, "event %d is number %d of %s, expected %d", e.Sequence, e.Order, e.Aggregate, orders[e.Aggregate])

@@ -93,7 +93,7 @@ func (s *service) execute(t *testing.T, in *history.Input, at int64) history.Out
 		event.Sequence, event.Epoch, event.Row = seq, 1+seq/100, fmt.Sprintf("c:LicenseAggregate:%d", 1+seq/40+seq/100)
 		event.Aggregate, event.Name, event.Order = e.Aggregate, e.Name, s.orders[e.Aggregate]
 		event.Command, event.Index, event.Count = in.Command, uint32(i), uint32(len(events))
-		event.Committed, event.Archived = true, seq < 50
+		event.Archived = seq < 50
 		s.orders[e.Aggregate]++
 		s.recorded.Events = append(s.recorded.Events, event)
 	}
@@ -296,7 +296,7 @@ var controls = []struct {
 	{"refused, and applied later", "refused acknowledged", func(t *testing.T, x *run) {
 		o := x.answered(t, history.Refused, 2)
 		x.recorded.Events = append(x.recorded.Events, history.Event{
-			Epoch: 9, Row: "c:LicenseAggregate:99", Aggregate: "d", Name: "DeviceActivated", Time: 1e15, Command: o.Input.Command, Count: 1, Committed: true,
+			Epoch: 9, Row: "c:LicenseAggregate:99", Aggregate: "d", Name: "DeviceActivated", Time: 1e15, Command: o.Input.Command, Count: 1,
 		})
 		x.renumber()
 	}},
@@ -361,7 +361,7 @@ var controls = []struct {
 			from, _ := x.eventsOf(o.Input.Command)
 			e := &x.recorded.Events[from]
 			*e = history.Event{Sequence: e.Sequence, Epoch: e.Epoch, Row: e.Row, Aggregate: o.Input.Device + "/" + o.Input.Title,
-				Name: "LicenseAcquired", Time: e.Time, Command: e.Command, Count: 1, Committed: true, Archived: e.Archived}
+				Name: "LicenseAcquired", Time: e.Time, Command: e.Command, Count: 1, Archived: e.Archived}
 			x.renumber()
 			o.Output = history.Output{Outcome: history.Accepted, Sequence: o.Output.Sequence}
 			return
@@ -399,7 +399,7 @@ var controls = []struct {
 		}
 	}},
 	{"time goes back", "structure", func(_ *testing.T, x *run) { x.recorded.Events[100].Time = 1 }},
-	{"uncommitted event", "structure", func(_ *testing.T, x *run) { x.recorded.Events[100].Committed = false }},
+	{"an event that cannot be decoded", "structure", func(_ *testing.T, x *run) { x.recorded.Events[100].Problem = "no such mapper" }},
 	{"a member that remembers otherwise", "structure", func(_ *testing.T, x *run) {
 		x.recorded.Views[0].Output.Licenses = slices.Clone(x.recorded.Views[0].Output.Licenses)[1:]
 	}},

@@ -48,7 +48,7 @@ func (c *Client) Recorded(ctx context.Context, customer string) (*history.Custom
 func Event(e *licensedv1.HistoryEvent) (history.Event, error) {
 	out := history.Event{
 		Sequence: e.Sequence, Epoch: e.Epoch, Row: e.RowId, Aggregate: e.AggregateId, Name: e.Event, Time: millis(e.EventTime),
-		Order: e.EventOrderNumber, Command: e.CommandId, Index: e.CommandIndex, Count: e.CommandCount, Committed: e.Committed,
+		Order: e.EventOrderNumber, Command: e.CommandId, Index: e.CommandIndex, Count: e.CommandCount,
 		Archived: e.Tier == licensedv1.Tier_TIER_ARCHIVE, Problem: e.Problem,
 	}
 	if e.Data == nil {
@@ -95,21 +95,22 @@ func terms(l *licensedv1.LicenseTerms) *history.License {
 	}
 }
 
-// Verify asks the service to check all that is stored of a customer, and returns what it finds wrong.
-func (c *Client) Verify(ctx context.Context, customer string) ([]string, error) {
+// Verify asks the service to check all that is stored of a customer, whose history ends at head, and returns
+// what it finds wrong. It is an error if it did not check all.
+func (c *Client) Verify(ctx context.Context, customer string, head uint64) ([]string, error) {
 	stream, err := c.Admin.VerifyCustomer(ctx, connect.NewRequest(&licensedv1.VerifyCustomerRequest{CustomerId: customer}))
 	if err != nil {
 		return nil, err
 	}
 	defer stream.Close()
 	var findings []string
-	done := false
+	var report *licensedv1.CustomerReport
 	for stream.Receive() {
 		r := stream.Msg().Report
 		if r == nil {
 			continue
 		}
-		done = true
+		report = r
 		for _, f := range r.Findings {
 			if f.Severity == licensedv1.Severity_SEVERITY_ERROR {
 				findings = append(findings, f.Check+": "+f.Message)
@@ -119,8 +120,13 @@ func (c *Client) Verify(ctx context.Context, customer string) ([]string, error) 
 	if err := stream.Err(); err != nil {
 		return nil, err
 	}
-	if !done {
+	switch {
+	case report == nil:
 		return nil, fmt.Errorf("the verification of %s was cut off", customer)
+	case !report.LiveStateCompared:
+		return nil, fmt.Errorf("the verification of %s did not compare the live state", customer)
+	case report.HeadSequence != head || report.Events != head:
+		return nil, fmt.Errorf("the verification of %s read %d of %d events, the history has %d", customer, report.Events, report.HeadSequence, head)
 	}
 	return findings, nil
 }

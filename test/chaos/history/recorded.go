@@ -23,7 +23,6 @@ type Event struct {
 	Command   string `json:"c"`
 	Index     uint32 `json:"i,omitempty"`
 	Count     uint32 `json:"of"`
-	Committed bool   `json:"ok,omitempty"`
 	Archived  bool   `json:"ar,omitempty"`
 	Problem   string `json:"bad,omitempty"`
 	// What it says, as far as it says such a thing.
