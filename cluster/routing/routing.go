@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -116,6 +117,7 @@ func (c *Config) validate() error {
 type Router struct {
 	config  Config
 	shards  []shard
+	casting sync.Mutex // held while the cast or the dead change
 	cast    atomic.Pointer[cast]
 	waiting atomic.Int64
 	dead    burials
@@ -130,7 +132,7 @@ func New(c Config) (*Router, error) {
 	for id := range r.shards {
 		r.shards[id].row.ID = uint32(id)
 	}
-	r.cast.Store(newCast(nil))
+	r.cast.Store(newCast(nil, &r.dead))
 	return r, nil
 }
 

@@ -33,6 +33,7 @@ type network struct {
 	answer  func(name string) error
 	asked   []string
 	failed  []string
+	failing func() // called by Fail
 	drained string
 }
 
@@ -61,7 +62,12 @@ func (n *network) Status(_ context.Context, address string) (*clusterv1.StatusRe
 
 func (n *network) Drain(_ context.Context, address string) error { n.drained = address; return nil }
 
-func (n *network) Fail(address string, _ error) { n.failed = append(n.failed, address) }
+func (n *network) Fail(address string, _ error) {
+	n.failed = append(n.failed, address)
+	if n.failing != nil {
+		n.failing()
+	}
+}
 
 func (n *network) took() string {
 	n.mu.Lock()
@@ -212,11 +218,60 @@ func TestGuess(t *testing.T) {
 		s.join("a", "b") // still listed
 		s.Hear(news(row(8, "b", "")))
 		for id := range uint32(shards) {
-			if to := s.look(id).to.address; to != "at a" && to != "at b" {
+			if to := s.look(id).to.address; to != "at a" {
 				t.Errorf("shard %d: %q", id, to)
 			}
 		}
 	})
+}
+
+// TestRequestsLeaveTheDead: when an owner is known to be dead, requests that were on their way to it ask
+// somebody else, though gossip goes on to list it.
+func TestRequestsLeaveTheDead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for owner, other := range map[string]string{"a": "b", "b": "a"} { // whichever of them placement prefers
+			s := newSetup(t, nil)
+			s.join("a", "b")
+			s.Hear(news(row(1, owner, "")))
+			dead, hung := incarnation(owner), make(chan struct{})
+			s.failing = func() { close(hung) }
+			s.answer = func(name string) error {
+				if name != owner {
+					return nil
+				}
+				<-hung
+				return fmt.Errorf("%w: %w", transport.ErrNotSent, errDead)
+			}
+			go func() {
+				time.Sleep(time.Second)
+				s.Hear(&clusterv1.News{Dead: [][]byte{dead[:]}})
+			}()
+			s.takes(t, owner+" "+other, time.Second+DefaultConfig().PauseMin)
+			s.join("a", "b") // still listed
+			s.takes(t, other, 0)
+		}
+	})
+}
+
+// TestCapacity: who gets more shards is guessed more often.
+func TestCapacity(t *testing.T) {
+	for _, large := range []string{"a", "b"} {
+		s := newSetup(t, nil)
+		var all []membership.Member
+		for _, n := range []string{"a", "b"} {
+			i, capacity := incarnation(n), 1.0
+			if n == large {
+				capacity = 1e6
+			}
+			all = append(all, membership.Member{Name: n, Meta: &clusterv1.Meta{Incarnation: i[:], NodeAddress: "at " + n, Capacity: capacity}})
+		}
+		s.SetMembers(all)
+		for id := range uint32(shards) {
+			if to := s.look(id).to.address; to != "at "+large {
+				t.Errorf("shard %d: guessed %q, but %s has a million times the capacity", id, to, large)
+			}
+		}
+	}
 }
 
 // TestMembersThatTakeNoShards are not guessed, but asked for what they have.

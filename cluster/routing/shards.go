@@ -141,10 +141,8 @@ func (r *Router) correct(v view, row persistence.Shard) {
 // Hear takes in news. Its functions may be called by several goroutines, and do not block.
 func (r *Router) Hear(news *clusterv1.News) {
 	for _, b := range news.GetDead() {
-		if i, err := cluster.IncarnationOf(b); err == nil && r.dead.bury(i) {
-			if address, ok := r.cast.Load().byIncarnation[i]; ok {
-				r.config.Transport.Fail(address, errDead)
-			}
+		if i, err := cluster.IncarnationOf(b); err == nil {
+			r.bury(i)
 		}
 	}
 	for _, m := range news.GetShards() {
@@ -159,6 +157,21 @@ func (r *Router) Hear(news *clusterv1.News) {
 			s.wake()
 		}
 		s.mu.Unlock()
+	}
+}
+
+// bury notes that an incarnation is dead. Gossip may go on to list it for seconds: nobody is sent there any more
+// before the requests that are on their way to it fail, for they look for another at once.
+func (r *Router) bury(i persistence.Incarnation) {
+	r.casting.Lock()
+	news := r.dead.bury(i)
+	address, listed := r.cast.Load().byIncarnation[i]
+	if news && listed {
+		r.recast(r.cast.Load().members)
+	}
+	r.casting.Unlock()
+	if news && listed {
+		r.config.Transport.Fail(address, errDead)
 	}
 }
 
@@ -190,14 +203,14 @@ func (r *Router) News() *clusterv1.News {
 
 // cast is who is there. It does not change.
 type cast struct {
-	members       []membership.Member
-	all           map[string]string // addresses of all, by name
-	byName        map[string]string // addresses of those that can be given shards
+	members       []membership.Member // as gossip lists them, the dead among them
+	all           map[string]string   // addresses of all of these, by name
+	byName        map[string]string   // addresses of those that can be given shards
 	byIncarnation map[persistence.Incarnation]string
 	placement     *placement.Placement
 }
 
-func newCast(members []membership.Member) *cast {
+func newCast(members []membership.Member, dead *burials) *cast {
 	c := &cast{
 		members: members, all: map[string]string{}, byName: map[string]string{},
 		byIncarnation: map[persistence.Incarnation]string{},
@@ -210,7 +223,7 @@ func newCast(members []membership.Member) *cast {
 		}
 		c.all[m.Name] = address
 		i, err := cluster.IncarnationOf(m.Meta.GetIncarnation())
-		if err != nil || i.IsZero() {
+		if err != nil || i.IsZero() || dead.has(i) {
 			continue
 		}
 		c.byIncarnation[i] = address
@@ -243,7 +256,14 @@ func (c *cast) same(o *cast) bool {
 
 // SetMembers says who seems to be there. It belongs to the router from now on.
 func (r *Router) SetMembers(members []membership.Member) {
-	now := newCast(members)
+	r.casting.Lock()
+	defer r.casting.Unlock()
+	r.recast(members)
+}
+
+// recast goes by other members, or by more dead among the same. Requires r.casting.
+func (r *Router) recast(members []membership.Member) {
+	now := newCast(members, &r.dead)
 	if before := r.cast.Swap(now); before.same(now) {
 		return
 	}
