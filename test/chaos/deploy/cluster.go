@@ -229,7 +229,7 @@ func (c *Cluster) Notes() []string { return c.notes }
 // Coverage implements Deployment.
 func (c *Cluster) Coverage() map[string]Point {
 	for _, s := range c.servers() {
-		s.poll(context.Background())
+		s.look(context.Background())
 	}
 	return coverage(c.servers())
 }

@@ -93,7 +93,7 @@ func (e *Embedded) Notes() []string { return e.notes }
 
 // Coverage implements Deployment.
 func (e *Embedded) Coverage() map[string]Point {
-	e.server.poll(context.Background())
+	e.server.look(context.Background())
 	all := coverage([]*server{e.server})
 	for name := range all {
 		if solo(name) {

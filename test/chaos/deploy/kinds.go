@@ -106,7 +106,7 @@ func clockKind(ss []*server, ttl time.Duration) fault.Kind {
 		return &fault.Fault{
 			Kind: "clock jump", Targets: []string{s.Process.Name()}, Detail: by.String(), Hold: ttl + time.Duration(r.Int64N(int64(2*ttl))),
 			Inject: func(ctx context.Context) error { return s.set(ctx, "clock", by.String()) },
-			Heal:   func(ctx context.Context) error { return s.set(ctx, "clock", "0s") },
+			Heal:   func(ctx context.Context) error { return s.reset(ctx, "clock", "0s") },
 		}
 	}}
 }
@@ -116,17 +116,17 @@ func slowKind(ss []*server, ttl time.Duration) fault.Kind {
 	return fault.Kind{Name: "slow store", Weight: 1, Make: func(r *rand.Rand) *fault.Fault {
 		s := ss[r.IntN(len(ss))]
 		by := []time.Duration{20 * time.Millisecond, 200 * time.Millisecond, ttl / 2}[r.IntN(3)]
-		all := func(ctx context.Context, action string) error {
+		all := func(ctx context.Context, set func(ctx context.Context, point, action string) error, action string) error {
 			var errs []error
 			for _, call := range []string{failpoint.Append, failpoint.RootActivation, failpoint.RootRollover, failpoint.ReadTop, failpoint.ReadRecords} {
-				errs = append(errs, s.set(ctx, failpoint.Before(call), action))
+				errs = append(errs, set(ctx, failpoint.Before(call), action))
 			}
 			return errors.Join(errs...)
 		}
 		return &fault.Fault{
 			Kind: "slow store", Targets: []string{s.Process.Name()}, Detail: "+" + by.String(), Hold: ttl + time.Duration(r.Int64N(int64(2*ttl))),
-			Inject: func(ctx context.Context) error { return all(ctx, "sleep "+by.String()) },
-			Heal:   func(ctx context.Context) error { return all(ctx, "off") },
+			Inject: func(ctx context.Context) error { return all(ctx, s.set, "sleep "+by.String()) },
+			Heal:   func(ctx context.Context) error { return all(ctx, s.reset, "off") },
 		}
 	}}
 }
@@ -155,7 +155,7 @@ func crashKind(ss []*server, points []string, ttl time.Duration) fault.Kind {
 			Kind: "crash at point", Targets: []string{s.Process.Name()}, Detail: point, Hold: hold,
 			Inject: func(ctx context.Context) error {
 				s.Doom(true)
-				s.poll(ctx)
+				s.look(ctx)
 				return s.set(ctx, point, "exit")
 			},
 			Heal: func(ctx context.Context) error {

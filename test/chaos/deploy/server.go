@@ -22,6 +22,8 @@ type server struct {
 	Member
 	control *http.Client // of its failpoints
 
+	asking sync.Mutex // held from asking to noting: an older answer never comes after a newer one
+
 	mu     sync.Mutex
 	before map[string]uint64 // passed by processes that ended
 	last   map[string]uint64 // passed by the present one, as last seen
@@ -103,35 +105,56 @@ func (s *server) set(ctx context.Context, point, action string) error {
 	return nil
 }
 
-// spare switches off a point at which the process was to die, and returns whether it lives.
-func (s *server) spare(ctx context.Context, point string) (lives bool, err error) {
+// again is how long to wait before a process that did not answer is asked again.
+const again = 100 * time.Millisecond
+
+// insist calls do until it succeeds, and returns whether it did: a process that has ended has nothing to be
+// set, but that it has may be known a little later.
+func (s *server) insist(ctx context.Context, do func(context.Context) error) (lives bool, err error) {
 	for s.Running() {
-		if err = s.set(ctx, point, "off"); err == nil {
-			s.poll(ctx) // Whoever was at the point just then has been there: it answers once more, or has died.
-			if !s.Running() {
-				return false, nil
-			}
-			s.Doom(false)
+		if err = do(ctx); err == nil {
 			return true, nil
 		}
 		select {
 		case <-ctx.Done():
 			return true, err
-		case <-time.After(100 * time.Millisecond): // It has died and that is not known yet, or it is slow.
+		case <-time.After(again):
 		}
 	}
 	return false, nil
 }
 
-// poll notes how often the points were passed. A process that does not answer is asked again later.
-func (s *server) poll(ctx context.Context) {
+// spare switches off a point at which the process was to die, and returns whether it lives.
+func (s *server) spare(ctx context.Context, point string) (lives bool, err error) {
+	return s.insist(ctx, func(ctx context.Context) error {
+		err := s.set(ctx, point, "off")
+		if err == nil {
+			err = s.poll(ctx) // Whoever was at the point just then has been there: it answers once more, or has died.
+		}
+		if err == nil {
+			s.Doom(false)
+		}
+		return err
+	})
+}
+
+// reset sets a failpoint, or the clock, back to what it was.
+func (s *server) reset(ctx context.Context, point, action string) error {
+	_, err := s.insist(ctx, func(ctx context.Context) error { return s.set(ctx, point, action) })
+	return err
+}
+
+// poll notes how often the points were passed.
+func (s *server) poll(ctx context.Context) error {
+	s.asking.Lock()
+	defer s.asking.Unlock()
 	b, err := fetch(ctx, s.control, "http://failpoints/")
 	if err != nil {
-		return
+		return err
 	}
 	var now map[string]struct{ Hits uint64 }
-	if json.Unmarshal(b, &now) != nil {
-		return
+	if err := json.Unmarshal(b, &now); err != nil {
+		return fmt.Errorf("failpoints: %w", err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -141,7 +164,11 @@ func (s *server) poll(ctx context.Context) {
 		}
 		s.last[name] = p.Hits
 	}
+	return nil
 }
+
+// look polls. A process that does not answer is asked again later, and counts as far as it has answered.
+func (s *server) look(ctx context.Context) { _ = s.poll(ctx) }
 
 // diedAt notes that the process ended at a point, as it was told to.
 func (s *server) diedAt(point string) {
@@ -178,7 +205,7 @@ func watch(ctx context.Context, servers []*server) {
 			return
 		case <-tick.C:
 			for _, s := range servers {
-				s.poll(ctx)
+				s.look(ctx)
 			}
 		}
 	}

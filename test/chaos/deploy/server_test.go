@@ -1,0 +1,135 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"licensed/test/chaos/process"
+)
+
+// played is a server whose process is a shell and whose failpoints are played by the handler. Its accidents
+// are counted.
+func played(t *testing.T, handler http.HandlerFunc) (s *server, accidents *atomic.Int64) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "chaos") // A short name: that of a socket is limited.
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	socket := filepath.Join(dir, "s")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	web := &http.Server{Handler: handler}
+	go func() { _ = web.Serve(l) }() // It ends by Close.
+	t.Cleanup(func() {
+		if err := web.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	accidents = new(atomic.Int64)
+	s = newServer(Member{Name: "n1"}, process.Spec{
+		Name: "n1", Path: "/bin/sh", Args: []string{"-c", "exec sleep 60"}, Log: filepath.Join(dir, "log"),
+		Ready: func(context.Context) error { return nil },
+	}, socket, func(error) { accidents.Add(1) })
+	t.Cleanup(func() {
+		if err := s.Kill(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s, accidents
+}
+
+// answer writes an answer of the failpoints' socket.
+func answer(t *testing.T, w http.ResponseWriter, text string) {
+	if _, err := w.Write([]byte(text)); err != nil && !errors.Is(err, syscall.EPIPE) {
+		t.Error(err)
+	}
+}
+
+// TestPollsInOrder does not take an old answer that comes late for that of another process.
+func TestPollsInOrder(t *testing.T) {
+	var asked atomic.Int64
+	overtaken := make(chan struct{})
+	s, _ := played(t, func(w http.ResponseWriter, _ *http.Request) {
+		if asked.Add(1) > 1 {
+			defer close(overtaken)
+			answer(t, w, `{"append.before":{"hits":2}}`)
+			return
+		}
+		select {
+		case <-overtaken:
+			time.Sleep(50 * time.Millisecond) // Until the other has been noted.
+		case <-time.After(500 * time.Millisecond):
+		}
+		answer(t, w, `{"append.before":{"hits":1}}`)
+	})
+	first := make(chan error, 1)
+	go func() { first <- s.poll(t.Context()) }()
+	for asked.Load() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if err := errors.Join(s.poll(t.Context()), <-first); err != nil {
+		t.Fatal(err)
+	}
+	if p := coverage([]*server{s})["append.before"]; p.Passed != 2 {
+		t.Errorf("passed %d times, want 2", p.Passed)
+	}
+}
+
+// TestDiesWhileSpared is the process that dies at its point just when that is switched off: no accident.
+func TestDiesWhileSpared(t *testing.T) {
+	var s *server
+	var accidents *atomic.Int64
+	s, accidents = played(t, func(_ http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPut {
+			return
+		}
+		pid := s.PID()
+		time.AfterFunc(50*time.Millisecond, func() { _ = syscall.Kill(pid, syscall.SIGKILL) })
+		panic(http.ErrAbortHandler)
+	})
+	if err := s.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.Doom(true)
+	lives, err := s.spare(t.Context(), "append.before")
+	if lives || err != nil {
+		t.Errorf("lives %t, %v", lives, err)
+	}
+	for s.Running() {
+		time.Sleep(time.Millisecond)
+	}
+	if starts, crashes := s.Starts(); starts != 1 || crashes != 0 || accidents.Load() != 0 {
+		t.Errorf("%d starts, %d crashes, %d accidents", starts, crashes, accidents.Load())
+	}
+}
+
+// TestResetInsists is healed by a process that does not answer at first.
+func TestResetInsists(t *testing.T) {
+	var asked atomic.Int64
+	s, _ := played(t, func(w http.ResponseWriter, _ *http.Request) {
+		if asked.Add(1) < 3 {
+			http.Error(w, "busy", http.StatusServiceUnavailable)
+		}
+	})
+	if err := s.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.reset(t.Context(), "clock", "0s"); err != nil || asked.Load() != 3 {
+		t.Errorf("asked %d times: %v", asked.Load(), err)
+	}
+}
