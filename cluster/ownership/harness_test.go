@@ -23,6 +23,8 @@ type harness struct {
 	nodes  []*node
 	// lose decides what becomes of an operation: not done, or done and its reply lost.
 	lose func(n *node, op ownership.Op) (request, reply bool)
+	// reject decides which operations the store refuses.
+	reject func(op ownership.Op) bool
 }
 
 type task struct {
@@ -51,7 +53,8 @@ const ms = lease.Instant(time.Millisecond)
 
 func newHarness(t *testing.T) *harness {
 	return &harness{t: t, store: memory.New(), now: 1000 * ms,
-		lose: func(*node, ownership.Op) (bool, bool) { return false, false }}
+		lose:   func(*node, ownership.Op) (bool, bool) { return false, false },
+		reject: func(ownership.Op) bool { return false }}
 }
 
 func (h *harness) start(name string, change func(*ownership.Config)) *node {
@@ -161,6 +164,10 @@ func (n *node) do(op ownership.Op) {
 	if !request {
 		n.h.after(ms, func() {
 			ctx := context.Background()
+			if h := n.h; h.reject(op) {
+				in.Err = persistence.ErrRejected
+				return
+			}
 			switch op.Kind {
 			case ownership.OpSwapLease:
 				in.Applied, in.Lease, in.Err = n.h.store.CompareAndSetLease(ctx, op.Lease.Old, op.Lease.Next)
@@ -205,6 +212,25 @@ func (h *harness) rows() []persistence.Shard {
 		h.t.Fatal(err)
 	}
 	return rows
+}
+
+// restore makes the rows of the shards these, whatever they were.
+func (h *harness) restore(rows ...persistence.Shard) {
+	h.t.Helper()
+	store, ctx := memory.New(), context.Background()
+	for _, n := range h.nodes {
+		if l, err := h.store.Lease(ctx, n.incarnation); err == nil {
+			if ok, _, err := store.CompareAndSetLease(ctx, persistence.Lease{}, l); !ok || err != nil {
+				h.t.Fatal(ok, err)
+			}
+		}
+	}
+	for _, row := range rows {
+		if ok, _, err := store.CompareAndSetShard(ctx, persistence.Shard{}, row); !ok || err != nil {
+			h.t.Fatal(ok, err)
+		}
+	}
+	h.store = store
 }
 
 // settled fails the test unless every shard is open at exactly one of the nodes, the one its row names.

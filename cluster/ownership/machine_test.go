@@ -400,6 +400,92 @@ func TestStaleOwnership(t *testing.T) {
 	}
 }
 
+// TestRowsGoBack: ownership is restored from a backup, or deleted, while nodes run. Who hands over finds the rows
+// as they are, after a pause, and nobody claims an epoch again that was held.
+func TestRowsGoBack(t *testing.T) {
+	for name, backup := range map[string]func(persistence.Shard) []persistence.Shard{
+		"deleted":  func(persistence.Shard) []persistence.Shard { return nil },
+		"own":      func(row persistence.Shard) []persistence.Shard { row.Epoch = 1; return []persistence.Shard{row} },
+		"released": func(row persistence.Shard) []persistence.Shard { return []persistence.Shard{{ID: row.ID, Epoch: 3}} },
+		"other's": func(row persistence.Shard) []persistence.Shard {
+			return []persistence.Shard{{ID: row.ID, Epoch: 3, Owner: persistence.Incarnation{99}}}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHarness(t)
+			a := h.start("a", nil)
+			h.see(a)
+			h.run(time.Second)
+			for id := range uint32(24) {
+				a.step(ownership.Input{Kind: ownership.InputStale, Shard: id, Epoch: 9})
+			}
+			h.run(time.Second)
+			b := h.start("b", nil)
+			h.run(time.Second) // b knows the rows, and is no member
+			var rows []persistence.Shard
+			for _, row := range h.rows() {
+				if row != (persistence.Shard{ID: row.ID, Epoch: 10, Owner: a.incarnation}) {
+					t.Fatalf("row %+v", row)
+				}
+				rows = append(rows, backup(row)...)
+			}
+			h.restore(rows...)
+			before := a.ops[ownership.OpSwapShard]
+			a.step(ownership.Input{Kind: ownership.InputDrain})
+			h.see(b)
+			h.run(time.Minute)
+			if !errors.Is(a.ended, ownership.ErrRetired) {
+				t.Errorf("the drain did not end: %v", a.ended)
+			}
+			h.settled(b)
+			for _, row := range h.rows() {
+				if row.Epoch <= 10 {
+					t.Errorf("row %+v: an epoch was used again", row)
+				}
+			}
+			if n := a.ops[ownership.OpSwapShard] - before; n > 24*4 {
+				t.Errorf("a made %d compare-and-sets to hand over 24 shards", n)
+			}
+			if n := b.ops[ownership.OpSwapShard]; n > 24*4 {
+				t.Errorf("b made %d compare-and-sets to take 24 shards", n)
+			}
+		})
+	}
+}
+
+// TestStoreRejects: a store that refuses is asked again after a pause, for releases as for claims.
+func TestStoreRejects(t *testing.T) {
+	for name, of := range map[string]func(ownership.Op) bool{
+		"claims":   func(op ownership.Op) bool { return !op.NextShard.Owner.IsZero() },
+		"releases": func(op ownership.Op) bool { return op.NextShard.Owner.IsZero() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHarness(t)
+			a := h.start("a", nil)
+			h.see(a)
+			h.run(time.Second)
+			b := h.start("b", nil)
+			refused := 0
+			h.reject = func(op ownership.Op) bool {
+				no := op.Kind == ownership.OpSwapShard && of(op)
+				if no {
+					refused++
+				}
+				return no
+			}
+			h.see(a, b)
+			h.run(2 * time.Second)
+			// A pause is a 50th of the TTL: 40 in 2 s, for each of at most 24 shards.
+			if refused < 16 || refused > 24*41 {
+				t.Errorf("%d were refused in 2 s", refused)
+			}
+			h.reject = func(ownership.Op) bool { return false }
+			h.run(2 * time.Second)
+			h.settled(a, b)
+		})
+	}
+}
+
 func TestDrain(t *testing.T) {
 	h := newHarness(t)
 	a, b := h.start("a", nil), h.start("b", nil)

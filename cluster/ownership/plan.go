@@ -132,7 +132,7 @@ func (m *Machine) look(now lease.Instant, s *shard) {
 		case s.flight: // its result has the shard looked at
 		case now >= s.due:
 			s.flight = true
-			m.out.Ops = append(m.out.Ops, Op{Kind: OpReadShard, Shard: s.row.ID})
+			m.out.Ops = append(m.out.Ops, Op{Kind: OpReadShard, Shard: s.row.ID, OldShard: s.row})
 		default:
 			m.keep(s, s.due)
 		}
@@ -188,6 +188,9 @@ func (m *Machine) tryClaim(now lease.Instant, s *shard, old persistence.Shard) {
 		m.setGate(s, Gate{Kind: GateExpected})
 		m.keep(s, lease.Never)
 	default:
+		if s.above > old.Epoch {
+			m.out.Raised = append(m.out.Raised, s.row.ID)
+		}
 		m.claim(now, s, old)
 	}
 }

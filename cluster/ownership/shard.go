@@ -33,7 +33,7 @@ type shard struct {
 	due       lease.Instant // stateClosing: when waiting ends; else when to try again
 
 	hint      persistence.Shard // a release to this node, as another says; zero if none
-	above     uint64            // an epoch that history was found to have
+	above     uint64            // an epoch that history, or a row that is gone, was found to have
 	ownerless lease.Instant     // since when the row was seen to be free to take; 0: it is not
 	gate      Gate              // as last set
 	queued    bool
@@ -147,7 +147,7 @@ func (m *Machine) sendRelease(now lease.Instant, s *shard) {
 		successor = persistence.Incarnation{}
 	}
 	s.old = s.row
-	s.next = persistence.Shard{ID: s.row.ID, Epoch: s.row.Epoch, Successor: successor}
+	s.next = persistence.Shard{ID: s.row.ID, Epoch: max(s.row.Epoch, s.above), Successor: successor}
 	m.setGate(s, Gate{Successor: successor})
 	m.swap(now, s)
 }
@@ -164,11 +164,15 @@ func (m *Machine) swapped(in Input) {
 		m.merge(s, s.next)
 		m.resolve(in.Now, s)
 	case in.Err == nil:
-		m.merge(s, in.Row)
-		m.resolve(in.Now, s)
+		if m.merge(s, in.Row); s.row != s.old {
+			m.resolve(in.Now, s)
+			return
+		}
+		s.due = in.Now.Add(m.pause()) // refused, and nothing later that would explain it: see adopt
+		m.enqueue(s)
 	case errors.Is(in.Err, persistence.ErrRejected):
-		m.resolve(in.Now, s) // it certainly did nothing
-		s.due = in.Now.Add(m.pause())
+		s.due = in.Now.Add(m.pause()) // it would be again
+		m.enqueue(s)
 	default:
 		s.due = in.Now
 		m.enqueue(s)
@@ -187,8 +191,21 @@ func (m *Machine) readOne(in Input) {
 		s.due = in.Now.Add(m.pause())
 		return
 	}
-	m.merge(s, in.Row)
+	in.Row.ID = s.row.ID // none, if there is no row
+	if m.merge(s, in.Row); s.row == in.Op.OldShard && s.row != in.Row {
+		m.adopt(s, in.Row)
+	}
 	m.resolve(in.Now, s)
+}
+
+// adopt goes by a row that is not later than the one known, though the read of it began later: ownership was
+// restored from a backup, or deleted, while nodes ran. The shard is not held. Compare-and-sets on the row that is
+// gone would fail for ever; those on this one go above every epoch that is known, and none of these is held again.
+func (m *Machine) adopt(s *shard, row persistence.Shard) {
+	s.above = max(s.above, s.released, s.row.Epoch)
+	s.released = s.above
+	s.row, s.hint, s.ownerless = row, persistence.Shard{}, 0
+	m.rewatch = true
 }
 
 // resolve ends a compare-and-set, or tries it again, by what the row was after it was sent.
@@ -198,7 +215,7 @@ func (m *Machine) resolve(now lease.Instant, s *shard) {
 	case stateClaiming:
 		m.claims--
 		s.state = stateIdle
-		if s.row == s.next {
+		if s.row == s.next && s.row.Epoch > s.released {
 			m.hold(now, s)
 		}
 	case stateReleasing:

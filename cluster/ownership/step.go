@@ -99,7 +99,8 @@ type Op struct {
 	// Incarnation of a read, Lease of a compare-and-set.
 	Incarnation persistence.Incarnation
 	Lease       lease.Swap
-	// Shard that is read, OldShard and NextShard of a compare-and-set.
+	// Shard that is read, and OldShard as it was known when the read began; OldShard and NextShard of a
+	// compare-and-set.
 	Shard               uint32
 	OldShard, NextShard persistence.Shard
 }
@@ -187,7 +188,7 @@ type Outputs struct {
 	Changed []persistence.Shard
 	// Dead are incarnations that were found to be marked dead.
 	Dead []persistence.Incarnation
-	// Raised are shards whose epoch had to be raised above that of a history: an alarm.
+	// Raised are shards whose epoch had to be raised above that of a history, or of a row that is gone: an alarm.
 	Raised []uint32
 	// Ended says that the incarnation is over, with Cause: ErrRetired after InputDrain. The machine
 	// takes no more steps; operations under way may be forgotten.
