@@ -401,6 +401,9 @@ func (n *Node) Drain(ctx context.Context) error {
 	}
 }
 
+// Draining says whether the node was told to hand over what it has, and takes nothing until it is started again.
+func (n *Node) Draining() bool { return n.draining.Load() }
+
 // Close stops the node. Without a Drain before it, others take the node's shards as those of a crashed
 // one. It waits until hosts and operations on the store have ended, or ctx has.
 func (n *Node) Close(ctx context.Context) error {

@@ -101,6 +101,19 @@ func (a *access) known(r *http.Request) bool {
 	return err == nil && a.now().Before(time.Unix(seconds, 0)) && hmac.Equal([]byte(signature), []byte(a.sign(until)))
 }
 
+// Bearer lets through to h who sends the token as Authorization: Bearer, where there is no dashboard to log in at.
+func Bearer(token string, h http.Handler) http.Handler {
+	a := &access{token: token}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if given, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); !ok || !a.right(given) {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			http.Error(w, "needs the admin token: Authorization: Bearer TOKEN", http.StatusUnauthorized)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
 // right compares a token in a time that does not tell how much of it is right.
 func (a *access) right(token string) bool {
 	given, want := sha256.Sum256([]byte(token)), sha256.Sum256([]byte(a.token))

@@ -164,7 +164,7 @@ func (n *Node) archived(i archive.ArchivedInfo) {
 // archiveFailed reports a failure: of a tier once until it is well again, of a customer each time.
 func (n *Node) archiveFailed(i archive.FailedInfo) {
 	a := n.archive
-	a.metrics.failures.WithLabelValues(archiveCause(i.Err)).Inc()
+	a.metrics.failures.WithLabelValues(archiveCauses.of(i.Err)).Inc()
 	a.mu.Lock()
 	first := a.lastError == ""
 	a.failures++
@@ -183,24 +183,14 @@ func (n *Node) archiveScanned(i archive.ScannedInfo) {
 	n.log.Debug("archiver: looked through all customers", "customers", i.Aggregates, "due", i.Due, "duration", i.Duration)
 }
 
-// archiveCause names a cause, from a small set.
-func archiveCause(err error) string {
-	for _, c := range []struct {
-		err  error
-		name string
-	}{
-		{archive.ErrShortfall, "shortfall"},
-		{archive.ErrMismatch, "mismatch"},
-		{persistence.ErrCorrupt, "corrupt"},
-		{persistence.ErrClosed, "closed"},
-		{persistence.ErrUnknownOutcome, "unknown_outcome"},
-		{persistence.ErrUnavailable, "unavailable"},
-	} {
-		if errors.Is(err, c.err) {
-			return c.name
-		}
-	}
-	return "other"
+// archiveCauses are why something could not be archived.
+var archiveCauses = causes{
+	{archive.ErrShortfall, "shortfall"},
+	{archive.ErrMismatch, "mismatch"},
+	{persistence.ErrCorrupt, "corrupt"},
+	{persistence.ErrClosed, "closed"},
+	{persistence.ErrUnknownOutcome, "unknown_outcome"},
+	{persistence.ErrUnavailable, "unavailable"},
 }
 
 // archiveStatus returns what operators want to know of the archive, nil if there is none.

@@ -32,10 +32,8 @@ func newArchiveMetrics(r prometheus.Registerer, stats func() archive.WorkerStats
 		bytes:     counter("licensed_archive_bytes_total", "Bytes of the segments written."),
 		snapshots: counter("licensed_archive_snapshots_total", "Snapshots of idle customers moved to the archive."),
 		scanned:   counter("licensed_archive_scanned_customers_total", "Customers that complete scans looked at."),
-		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "licensed_archive_failures_total",
-			Help: "Attempts to archive that failed, by cause; all are made again.",
-		}, []string{"cause"}),
+		failures: archiveCauses.counter("licensed_archive_failures_total",
+			"Attempts to archive that failed, by cause; all are made again."),
 	}
 	r.MustRegister(m.failures)
 	gauge("licensed_archive_waiting_customers", "Customers that wait for the archiver.",

@@ -54,6 +54,7 @@ func (n *Node) startOwner(ctx context.Context) error {
 		return fmt.Errorf("%w: it is %q, this gateway is configured for %q", cluster.ErrOtherCluster, info.Name, c.Name)
 	}
 	n.shards = unowned(info.Shards)
+	n.clusterMetrics.shards.Set(float64(info.Shards))
 	return nil
 }
 
@@ -107,6 +108,7 @@ func (n *Node) startNode(ctx context.Context) error {
 	}
 	n.owner.Store(node)
 	n.shards, n.aggregates = node, node
+	n.clusterMetrics.shards.Set(float64(node.Shards()))
 	n.push("runtime", node.Close)
 	if c.Alone {
 		return n.takeAll(ctx, node)

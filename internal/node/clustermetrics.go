@@ -17,6 +17,7 @@ var moveBuckets = []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2, 3, 4, 5, 7.
 // has none.
 type clusterMetrics struct {
 	members      prometheus.Gauge
+	shards       prometheus.Gauge
 	incarnations prometheus.Counter
 	happenings   *prometheus.CounterVec
 	moves        *prometheus.HistogramVec
@@ -33,6 +34,7 @@ func newClusterMetrics(n *Node) *clusterMetrics {
 	}
 	m := &clusterMetrics{
 		members:      prometheus.NewGauge(prometheus.GaugeOpts{Name: "licensed_cluster_members", Help: "Processes of the cluster that seem to be there, this one among them."}),
+		shards:       prometheus.NewGauge(prometheus.GaugeOpts{Name: "licensed_cluster_shards", Help: "Shards of the cluster."}),
 		incarnations: prometheus.NewCounter(prometheus.CounterOpts{Name: "licensed_cluster_incarnations_total", Help: "Incarnations of this node that began: more than one means that it lost its lease."}),
 		happenings:   counters("licensed_cluster_shard_changes_total", "Shards that came or went, by how: claimed, taken_over, released, lost, epoch_raised.", "change"),
 		moves: prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -53,17 +55,30 @@ func newClusterMetrics(n *Node) *clusterMetrics {
 			return 0
 		})
 	}
-	n.registry.MustRegister(m.members, m.incarnations, m.happenings, m.moves, m.routed, m.attempts, m.waited, m.connections, m.rejected,
+	n.registry.MustRegister(m.members, m.shards, m.incarnations, m.happenings, m.moves, m.routed, m.attempts, m.waited, m.connections, m.rejected)
+	for _, change := range changes {
+		fromZero(m.happenings, change)
+	}
+	if !n.config.Roles.Has(RoleNode) {
+		return m
+	}
+	n.registry.MustRegister(
 		gauge("licensed_cluster_shards_held", "Shards that this node holds.", func(c *cluster.Node) float64 { held, _, _ := c.Held(); return float64(held) }),
-		gauge("licensed_cluster_shards", "Shards of the cluster.", func(c *cluster.Node) float64 { return float64(c.Shards()) }),
 		gauge("licensed_cluster_has_lease", "Whether this node has a valid lease: 1 or 0.", func(c *cluster.Node) float64 {
-			if c.Incarnation().IsZero() {
-				return 0
-			}
-			return 1
+			return oneIf(!c.Incarnation().IsZero())
+		}),
+		gauge("licensed_cluster_draining", "Whether this node was told to hand over what it has, and takes no more: 1 or 0.", func(c *cluster.Node) float64 {
+			return oneIf(c.Draining())
 		}),
 	)
 	return m
+}
+
+func oneIf(yes bool) float64 {
+	if yes {
+		return 1
+	}
+	return 0
 }
 
 // changes are the happenings that metrics count, by the names that they have there.

@@ -40,6 +40,10 @@ func (n *Node) adminHandler() http.Handler {
 			without.ServeHTTP(w, r)
 		})
 	}
+	if n.adminToken != "" {
+		byToken := dashboard.Bearer(n.adminToken, basic)
+		mux.Handle("/debug/", page(func(d *dashboard.Dashboard) http.Handler { return d.Guard(basic) }, byToken))
+	}
 	if n.config.Dashboard.Off {
 		return mux
 	}
@@ -47,9 +51,6 @@ func (n *Node) adminHandler() http.Handler {
 	mux.Handle("GET /{$}", page(func(*dashboard.Dashboard) http.Handler {
 		return http.RedirectHandler(dashboard.Path, http.StatusSeeOther)
 	}, basic))
-	if n.config.Dashboard.TokenFile != "" {
-		mux.Handle("/debug/", page(func(d *dashboard.Dashboard) http.Handler { return d.Guard(basic) }, http.HandlerFunc(notYet)))
-	}
 	return mux
 }
 
@@ -63,10 +64,6 @@ func (n *Node) startDashboard(context.Context) error {
 	if n.admin == nil || g == nil || n.config.Dashboard.Off {
 		return nil
 	}
-	token, err := readToken(n.config.Dashboard.TokenFile)
-	if err != nil {
-		return err
-	}
 	client, loopback := gateway.InProcess(g.Handler()), isLoopback(n.admin.Addr())
 	const base = "http://in.process"
 	d, err := dashboard.New(dashboard.Config{
@@ -74,12 +71,12 @@ func (n *Node) startDashboard(context.Context) error {
 		Licenses: licensedv1connect.NewLicenseServiceClient(client, base),
 		History:  licensedv1connect.NewHistoryServiceClient(client, base),
 		Admin:    licensedv1connect.NewAdminServiceClient(client, base),
-		Token:    token, Loopback: loopback, Now: n.config.Now, NewID: uuid.NewString, Logger: n.log,
+		Token:    n.adminToken, Loopback: loopback, Now: n.config.Now, NewID: uuid.NewString, Logger: n.log,
 	})
 	if err != nil {
 		return fmt.Errorf("dashboard: %w", err)
 	}
-	if token == "" && !loopback {
+	if n.adminToken == "" && !loopback {
 		n.log.Warn("the dashboard is closed: others can reach the admin port, and there is no admin token", "address", n.admin.Addr().String())
 	}
 	n.dashboard.Store(d)

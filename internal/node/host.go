@@ -119,7 +119,7 @@ func (n *Node) appended(i actors.AppendedInfo) {
 // activationEnded reports an activation that gave up. Its cause matters to operators where it is the
 // store's; that a shard moved is normal.
 func (n *Node) activationEnded(i actors.EndedInfo) {
-	cause := endCause(i.Cause)
+	cause := endCauses.of(i.Cause)
 	n.metrics.ended.WithLabelValues(cause).Inc()
 	n.counts.failed.Add(1)
 	level := slog.LevelWarn
@@ -132,28 +132,18 @@ func (n *Node) activationEnded(i actors.EndedInfo) {
 	n.log.Log(context.Background(), level, "activation gave up", "customer", i.ID, "cause", cause, "error", i.Cause)
 }
 
-// endCause names a cause, from a small set.
-func endCause(err error) string {
-	for _, c := range []struct {
-		err  error
-		name string
-	}{
-		{actors.ErrNotOwner, "not_owner"},
-		{actors.ErrCorrupt, "corrupt"},
-		{persistence.ErrCorrupt, "corrupt"},
-		{actors.ErrPanic, "panic"},
-		{actors.ErrUnavailable, "store_unavailable"},
-		{persistence.ErrUnavailable, "store_unavailable"},
-		{actors.ErrRejected, "rejected"},
-		{persistence.ErrRejected, "rejected"},
-		{persistence.ErrClosed, "store_closed"},
-		{actors.ErrUnknownOutcome, "unknown_outcome"},
-	} {
-		if errors.Is(err, c.err) {
-			return c.name
-		}
-	}
-	return "other"
+// endCauses are why activations give up.
+var endCauses = causes{
+	{actors.ErrNotOwner, "not_owner"},
+	{actors.ErrCorrupt, "corrupt"},
+	{persistence.ErrCorrupt, "corrupt"},
+	{actors.ErrPanic, "panic"},
+	{actors.ErrUnavailable, "store_unavailable"},
+	{persistence.ErrUnavailable, "store_unavailable"},
+	{actors.ErrRejected, "rejected"},
+	{persistence.ErrRejected, "rejected"},
+	{persistence.ErrClosed, "store_closed"},
+	{actors.ErrUnknownOutcome, "unknown_outcome"},
 }
 
 // fromWarn leaves out what a library thinks worth telling about its normal life.

@@ -129,6 +129,11 @@ func TestCluster(t *testing.T) {
 		}
 	}
 	wantImport(t, g)
+	shows(t, g, []string{"licensed_cluster_shards 32"}, []string{"licensed_cluster_has_lease", "licensed_cluster_shards_held"})
+	shows(t, n1, []string{
+		"licensed_cluster_shards 32", "licensed_cluster_has_lease 1", "licensed_cluster_draining 0",
+		`licensed_cluster_shard_changes_total{change="epoch_raised"} 0`,
+	}, nil)
 	wantDrain(t, a, n1)
 }
 
@@ -176,6 +181,7 @@ func wantDrain(t *testing.T, a licensedv1connect.AdminServiceClient, n1 *node.No
 	if status, body := get(t, n1.Admin().String(), "/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(body, "draining") {
 		t.Errorf("a drained node: %d %s", status, body)
 	}
+	shows(t, n1, []string{"licensed_cluster_has_lease 0", "licensed_cluster_draining 1", "licensed_cluster_shards_held 0"}, nil)
 	if err := n1.Stop(t.Context()); err != nil {
 		t.Errorf("stop: %v", err)
 	}

@@ -77,10 +77,8 @@ func newRuntimeMetrics(r prometheus.Registerer) *runtimeMetrics {
 			Name: "licensed_passivations_total",
 			Help: "Idle aggregates that left memory.",
 		}),
-		ended: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "licensed_activations_failed_total",
-			Help: "Activations that gave up, by cause; the next request reads the aggregate anew.",
-		}, []string{"cause"}),
+		ended: endCauses.counter("licensed_activations_failed_total",
+			"Activations that gave up, by cause; the next request reads the aggregate anew."),
 	}
 	r.MustRegister(m.activations, m.replayed, m.ahead, m.passivated, m.ended)
 	return m

@@ -93,6 +93,7 @@ type Node struct {
 	stopping sync.Once
 	stopped  error
 
+	adminToken     string                       // "" for none
 	shards         shards                       // that this process holds, once there are any
 	owner          atomic.Pointer[cluster.Node] // nil for a gateway, and a node with a store of its own
 	member         atomic.Pointer[member]       // nil for a process that is alone
@@ -166,10 +167,14 @@ func (n *Node) bind(context.Context) (err error) {
 	return nil
 }
 
-func (n *Node) startAdmin(context.Context) error {
-	if n.admin != nil {
-		go n.watch(n.admin.Start(n.adminHandler()))
+func (n *Node) startAdmin(context.Context) (err error) {
+	if n.admin == nil {
+		return nil
 	}
+	if n.adminToken, err = readToken(n.config.Dashboard.TokenFile); err != nil {
+		return err
+	}
+	go n.watch(n.admin.Start(n.adminHandler()))
 	return nil
 }
 

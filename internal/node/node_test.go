@@ -317,3 +317,40 @@ func TestMetrics(t *testing.T) {
 		})
 	}
 }
+
+// TestProfilesNeedTheToken: also where there is no dashboard.
+func TestProfilesNeedTheToken(t *testing.T) {
+	const token = "0123456789abcdef"
+	for name, change := range map[string]func(*node.Config){
+		"with the dashboard":    func(*node.Config) {},
+		"without the dashboard": func(c *node.Config) { c.Dashboard.Off = true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, _ := config(t)
+			c.Dashboard.TokenFile = filepath.Join(t.TempDir(), "token")
+			if err := os.WriteFile(c.Dashboard.TokenFile, []byte(token), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			change(&c)
+			url := "http://" + start(t, c).Admin().String() + "/debug/pprof/cmdline"
+			for given, want := range map[string]int{"": http.StatusUnauthorized, "Bearer wrong": http.StatusUnauthorized, "Bearer " + token: http.StatusOK} {
+				r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				r.Header.Set("Sec-Fetch-Dest", "empty") // not a person, who would be led to the login
+				if given != "" {
+					r.Header.Set("Authorization", given)
+				}
+				res, err := http.DefaultClient.Do(r)
+				if err != nil {
+					t.Fatal(err)
+				}
+				res.Body.Close()
+				if res.StatusCode != want {
+					t.Errorf("%q: %s", given, res.Status)
+				}
+			}
+		})
+	}
+}

@@ -74,13 +74,14 @@ var cases = map[string]struct{ fires, quiet string }{
 	},
 	"LicensedNoLease": {
 		`licensed_cluster_has_lease{instance="a"} 0x60
-		licensed_cluster_shards{instance="a"} 512x60`,
+		licensed_cluster_draining{instance="a"} 0x60`,
 		`licensed_cluster_has_lease{instance="a"} 1x60
-		licensed_cluster_has_lease{instance="gateway"} 0x60
-		licensed_cluster_shards{instance="a"} 512x60
-		licensed_cluster_shards{instance="gateway"} 0x60`,
+		licensed_cluster_draining{instance="a"} 0x60
+		licensed_cluster_has_lease{instance="drained"} 0x60
+		licensed_cluster_draining{instance="drained"} 1x60`,
 	},
 	"LicensedLeasesLost":      {`licensed_cluster_incarnations_total 0+1x60`, `licensed_cluster_incarnations_total 1x30 2x30`},
+	"LicensedEpochRaised":     {`licensed_cluster_shard_changes_total{change="epoch_raised"} 0x50 1x10`, `licensed_cluster_shard_changes_total{change="claimed"} 0x50 64x10`},
 	"LicensedMembersDisagree": {"licensed_cluster_members{instance=\"a\"} 3x60\nlicensed_cluster_members{instance=\"b\"} 2x60", "licensed_cluster_members{instance=\"a\"} 3x60\nlicensed_cluster_members{instance=\"b\"} 3x60"},
 	"LicensedVersionsMixed":   {"licensed_build_info{version=\"1\"} 1x60\nlicensed_build_info{version=\"2\"} 1x60", "licensed_build_info{version=\"2\",instance=\"a\"} 1x60\nlicensed_build_info{version=\"2\",instance=\"b\"} 1x60"},
 	"LicensedHistoryCorrupt":  {`licensed_activations_failed_total{cause="corrupt"} 0x50 1x10`, `licensed_activations_failed_total{cause="not_owner"} 0+5x60`},
@@ -123,6 +124,13 @@ func fires(t *testing.T, r rulefmt.Rule, series string) bool {
 		}
 	}
 	return true
+}
+
+// TestNoNodeAtAll: gateways that are left alone know how many shards there are, and nobody holds one.
+func TestNoNodeAtAll(t *testing.T) {
+	if !fires(t, load(t)["LicensedShardsNotServed"], `licensed_cluster_shards{job="licensed",instance="gateway"} 512x60`) {
+		t.Error("LicensedShardsNotServed does not fire")
+	}
 }
 
 // TestRules lets each rule fire, and be quiet.
