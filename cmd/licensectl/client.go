@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 
@@ -28,11 +31,15 @@ func (p *program) dial() (*connection, error) {
 	if p.loop != nil {
 		return p.loop, nil
 	}
-	base, err := baseURL(p.server)
+	base, err := baseURL(p.server, p.tls)
 	if err != nil {
 		return nil, err
 	}
-	t := &http.Transport{Protocols: new(http.Protocols), MaxIdleConnsPerHost: 16, IdleConnTimeout: time.Minute}
+	encryption, err := p.tls.config()
+	if err != nil {
+		return nil, err
+	}
+	t := &http.Transport{Protocols: new(http.Protocols), MaxIdleConnsPerHost: 16, IdleConnTimeout: time.Minute, TLSClientConfig: encryption}
 	t.Protocols.SetHTTP2(true)
 	t.Protocols.SetUnencryptedHTTP2(true)
 	client := &http.Client{Transport: t}
@@ -49,10 +56,49 @@ func (p *program) dial() (*connection, error) {
 
 func (c *connection) close() { c.transport.CloseIdleConnections() }
 
-// baseURL returns the URL of an address.
-func baseURL(server string) (string, error) {
-	if !strings.Contains(server, "://") {
+// tlsFiles are files in PEM form, for gateways that encrypt.
+type tlsFiles struct{ ca, cert, key string }
+
+// config returns what they come to; nil without any.
+func (f tlsFiles) config() (*tls.Config, error) {
+	if f == (tlsFiles{}) {
+		return nil, nil
+	}
+	c := &tls.Config{MinVersion: tls.VersionTLS12}
+	if f.ca != "" {
+		pem, err := os.ReadFile(f.ca)
+		if err != nil {
+			return nil, usagef("--tls-ca: %w", err)
+		}
+		c.RootCAs = x509.NewCertPool()
+		if !c.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, usagef("--tls-ca: %s: no certificate in it", f.ca)
+		}
+	}
+	switch {
+	case f.cert == "" && f.key == "":
+		return c, nil
+	case f.cert == "" || f.key == "":
+		return nil, usagef("--tls-cert, --tls-key: both are needed to show a certificate")
+	}
+	pair, err := tls.LoadX509KeyPair(f.cert, f.key)
+	if err != nil {
+		return nil, usagef("--tls-cert, --tls-key: %w", err)
+	}
+	c.Certificates = []tls.Certificate{pair}
+	return c, nil
+}
+
+// baseURL returns the URL of an address. With files for TLS one without a scheme is https.
+func baseURL(server string, files tlsFiles) (string, error) {
+	switch {
+	case !strings.Contains(server, "://") && files == (tlsFiles{}):
 		server = "http://" + server
+	case !strings.Contains(server, "://"):
+		server = "https://" + server
+	}
+	if strings.HasPrefix(server, "http://") && files != (tlsFiles{}) {
+		return "", usagef("--server %q is not encrypted, --tls-ca, --tls-cert and --tls-key are for https", server)
 	}
 	u, err := url.Parse(server)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {

@@ -12,6 +12,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -59,6 +60,7 @@ type program struct {
 
 	// Flags of all commands.
 	server  string
+	tls     tlsFiles
 	output  string
 	timeout time.Duration
 	loop    *connection // made once it is needed
@@ -108,6 +110,9 @@ func (p *program) rootCommand() *cobra.Command {
 	})
 	f := root.PersistentFlags()
 	f.StringVarP(&p.server, "server", "s", "", "`ADDRESS` of a gateway: HOST:PORT or URL (environment LICENSED_SERVER, default "+defaultServer+")")
+	f.StringVar(&p.tls.ca, "tls-ca", "", "`FILE` with the CA of the gateway's certificate, in PEM form (environment LICENSED_TLS_CA, default the system's)")
+	f.StringVar(&p.tls.cert, "tls-cert", "", "`FILE` with the certificate to show to a gateway that asks for one (environment LICENSED_TLS_CERT)")
+	f.StringVar(&p.tls.key, "tls-key", "", "`FILE` with its private key (environment LICENSED_TLS_KEY)")
 	f.StringVarP(&p.output, "output", "o", outputTable, "table or json")
 	f.DurationVar(&p.timeout, "timeout", 10*time.Second, "longest time for one answer; streams have no limit")
 	root.AddGroup(
@@ -139,12 +144,10 @@ func (p *program) checkFlags() error {
 	if p.timeout <= 0 {
 		return usagef("--timeout must be positive")
 	}
-	if p.server == "" {
-		p.server = p.getenv("LICENSED_SERVER")
-	}
-	if p.server == "" {
-		p.server = defaultServer
-	}
+	p.server = cmp.Or(p.server, p.getenv("LICENSED_SERVER"), defaultServer)
+	p.tls.ca = cmp.Or(p.tls.ca, p.getenv("LICENSED_TLS_CA"))
+	p.tls.cert = cmp.Or(p.tls.cert, p.getenv("LICENSED_TLS_CERT"))
+	p.tls.key = cmp.Or(p.tls.key, p.getenv("LICENSED_TLS_KEY"))
 	return nil
 }
 

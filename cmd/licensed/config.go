@@ -26,6 +26,13 @@ func (p *program) configCommand() *cobra.Command {
 		if err != nil {
 			return usageError{err}
 		}
+		spread, err := o.spreadHost(c.Flags())
+		if err != nil {
+			return usageError{err}
+		}
+		for _, name := range spread {
+			s.source[name] = "host"
+		}
 		if _, err := o.aloneConfig(log); err != nil {
 			return usageError{err}
 		}

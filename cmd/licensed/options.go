@@ -179,13 +179,13 @@ func (o *options) archiveConfig(c *node.Config) error {
 	return nil
 }
 
-// spreadHost gives the host to the addresses that nobody gave.
-func (o *options) spreadHost(f *pflag.FlagSet) error {
+// spreadHost gives the host to the addresses that nobody gave, and returns the names of their flags.
+func (o *options) spreadHost(f *pflag.FlagSet) (spread []string, err error) {
 	if o.host == "" {
-		return nil
+		return nil, nil
 	}
 	if strings.ContainsAny(o.host, "[]/ ") {
-		return fmt.Errorf("host: %q is no host", o.host)
+		return nil, fmt.Errorf("host: %q is no host", o.host)
 	}
 	c := &o.config
 	for flag, address := range map[string]*string{
@@ -196,11 +196,12 @@ func (o *options) spreadHost(f *pflag.FlagSet) error {
 		}
 		_, port, err := net.SplitHostPort(*address)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		*address = net.JoinHostPort(o.host, port)
+		spread = append(spread, flag)
 	}
-	return nil
+	return spread, nil
 }
 
 // nodeConfig checks the options and returns the node's part of them.
@@ -286,4 +287,15 @@ func checkAddress(address string) error {
 // availableMemory returns what the process may use, in bytes: that of its cgroup, or the machine's.
 func availableMemory() (uint64, error) {
 	return memlimit.ApplyFallback(memlimit.FromCgroup, memlimit.FromSystem)()
+}
+
+// limitMemory has the garbage collector work harder before the process meets the limit of its container, unless
+// GOMEMLIMIT says otherwise. A tenth of it is left to what is not on the heap.
+func limitMemory(log *slog.Logger) {
+	limit, err := memlimit.Set(memlimit.WithProvider(memlimit.FromCgroup), memlimit.WithRatio(0.9))
+	if err != nil {
+		log.Debug("no limit of memory", "error", err)
+		return
+	}
+	log.Debug("limit of memory", "bytes", limit)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -98,8 +99,12 @@ func TestHostSpreads(t *testing.T) {
 	if err := f.Parse([]string{"--host", "::1", "--admin", "127.0.0.1:9"}); err != nil {
 		t.Fatal(err)
 	}
-	if err := o.spreadHost(f); err != nil {
+	spread, err := o.spreadHost(f)
+	if err != nil {
 		t.Fatal(err)
+	}
+	if slices.Sort(spread); !slices.Equal(spread, []string{"bind", "listen", "node-listen"}) {
+		t.Errorf("spread to %v", spread)
 	}
 	c := &o.config
 	if c.Listen != "[::1]:8080" || c.Admin != "127.0.0.1:9" || c.Cluster.Bind != "[::1]:7946" || c.Cluster.NodeListen != "[::1]:7947" {

@@ -28,6 +28,7 @@ const sameSignal = 250 * time.Millisecond
 // serve runs a node until a signal or a failure.
 func (p *program) serve(ctx context.Context, o *options, c node.Config) error {
 	log := c.Logger
+	limitMemory(log)
 	starting, cancel := context.WithCancel(ctx)
 	defer cancel()
 	n, err := p.start(starting, cancel, c)
