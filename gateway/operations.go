@@ -20,6 +20,8 @@ var (
 	ErrUnsupported = errors.New("not supported by this node")
 	// ErrNoMember says that the cluster has no member of that name.
 	ErrNoMember = errors.New("no such member of the cluster")
+	// ErrHoldsNothing says that a member is a gateway, which has nothing to hand over.
+	ErrHoldsNothing = errors.New("it is a gateway, which holds no customers")
 )
 
 // Operations are what an operator may ask of the node behind the gateway. They are safe for concurrent
@@ -30,7 +32,7 @@ type Operations interface {
 	// Cluster tells how the cluster does, as the node sees it.
 	Cluster(ctx context.Context) (*licensedv1.ClusterStatus, error)
 	// Drain has the member of that name hand over all its shards. It returns when that is begun. Errors:
-	// ErrUnsupported if there is no cluster, ErrNoMember.
+	// ErrUnsupported if there is no cluster, ErrNoMember, ErrHoldsNothing.
 	Drain(ctx context.Context, name string) error
 	// Customers returns up to limit ids of customers with a history, after the last id of the former page.
 	Customers(ctx context.Context, after string, limit int) ([]string, error)
@@ -105,6 +107,9 @@ func (s *adminService) DrainNode(
 		return nil, apiError(connect.CodeUnimplemented, ReasonUnsupported, "this process is alone; there is nobody to hand its customers over to")
 	case errors.Is(err, ErrNoMember):
 		return nil, apiError(connect.CodeNotFound, ReasonNoMember, fmt.Sprintf("the cluster has no member %q", r.Msg.Name))
+	case errors.Is(err, ErrHoldsNothing):
+		return nil, apiError(connect.CodeFailedPrecondition, ReasonUnsupported,
+			fmt.Sprintf("%s is a gateway: it holds no customers, and can be stopped as it is", r.Msg.Name))
 	case err != nil:
 		return nil, s.failed(ctx, "", err, false)
 	}

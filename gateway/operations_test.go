@@ -52,6 +52,8 @@ func (p *past) Drain(_ context.Context, name string) error {
 		return gateway.ErrUnsupported
 	case "stranger":
 		return fmt.Errorf("drain: %w", gateway.ErrNoMember)
+	case "gateway":
+		return fmt.Errorf("drain: %w", gateway.ErrHoldsNothing)
 	}
 	return p.fails
 }
@@ -120,7 +122,7 @@ func TestNodeAndCustomers(t *testing.T) {
 		t.Errorf("%v, %v", cluster, err)
 	}
 	for name, code := range map[string]connect.Code{
-		"n1": 0, "alone": connect.CodeUnimplemented, "stranger": connect.CodeNotFound, "": connect.CodeInvalidArgument, "a/b": connect.CodeInvalidArgument,
+		"n1": 0, "alone": connect.CodeUnimplemented, "stranger": connect.CodeNotFound, "gateway": connect.CodeFailedPrecondition, "": connect.CodeInvalidArgument, "a/b": connect.CodeInvalidArgument,
 	} {
 		_, err := a.DrainNode(t.Context(), connect.NewRequest(&licensedv1.DrainNodeRequest{Name: name}))
 		if (err == nil) != (code == 0) || err != nil && connect.CodeOf(err) != code {

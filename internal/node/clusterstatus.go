@@ -39,19 +39,17 @@ func incarnationText(i persistence.Incarnation) string {
 	return i.String()
 }
 
-// addMember adds what there is to tell of a process that is one of several, or has a lease.
-func (n *Node) addMember(ctx context.Context, s *licensedv1.NodeStatus) {
+// addMember adds what there is to tell of a process that is one of several, or has a lease; st is nil if it has none.
+func (n *Node) addMember(s *licensedv1.NodeStatus, st *cluster.NodeStatus) {
 	if m := n.member.Load(); m != nil {
 		s.NodeAddress = m.transport.Address()
 		if n.api != nil {
 			s.ApiAddress = m.reachable(n.api.Addr())
 		}
 	}
-	node := n.owner.Load()
-	if node == nil {
+	if st == nil {
 		return
 	}
-	st := node.Status(ctx)
 	s.Incarnation = incarnationText(st.Incarnation)
 	s.Lease = &licensedv1.LeaseStatus{Remaining: durationpb.New(st.Lease), Ttl: durationpb.New(n.config.Cluster.LeaseTTL)}
 	s.IncarnationAge = durationpb.New(st.Age)
@@ -69,7 +67,9 @@ func (m *member) clusterStatus(ctx context.Context) *licensedv1.ClusterStatus {
 	n := m.n
 	rows := m.router.Rows()
 	if node := n.owner.Load(); node != nil {
-		rows = node.Status(ctx).Rows
+		for id := range rows { // It knows more than what it tells, which is what the router hears.
+			rows[id] = node.Row(uint32(id))
+		}
 	}
 	out := &licensedv1.ClusterStatus{
 		Name: n.config.Cluster.Name, Reporter: n.name, AsOf: timestamppb.New(n.config.Now()), Shards: n.shards.Shards(),

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -146,5 +147,16 @@ func TestHappeningsAreCounted(t *testing.T) {
 	}
 	if all := h.newestFirst(); len(all) != keptHappenings || all[0].Text != fmt.Sprint(3*keptHappenings-1) {
 		t.Errorf("%d are kept, the newest is %v", len(all), all[0])
+	}
+}
+
+// TestEarlyQuestions: others can reach a process before it has joined them. How it does it cannot say yet.
+func TestEarlyQuestions(t *testing.T) {
+	m := &member{n: &Node{config: Config{Now: time.Now}, shards: unowned(1)}, joined: make(chan struct{})}
+	if s, err := m.Status(t.Context()); !errors.Is(err, errNotStarted) {
+		t.Errorf("%v, %v", s, err)
+	}
+	if err := m.Drain(t.Context()); !errors.Is(err, errNoNode) {
+		t.Errorf("a gateway drains: %v", err)
 	}
 }

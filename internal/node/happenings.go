@@ -11,6 +11,7 @@ import (
 
 	"licensed/cluster"
 	"licensed/cluster/membership"
+	"licensed/messages/clusterv1"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
 )
@@ -245,6 +246,17 @@ func (n *Node) departed() []departure {
 		all = append(all, d)
 	}
 	return all
+}
+
+// holds reports whether this process, or a member of that name, is one that holds shards.
+func (n *Node) holds(name string) bool {
+	if name == n.name {
+		return n.owner.Load() != nil
+	}
+	a := &n.acquaintances
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Contains(a.here[name].Meta.GetRoles(), clusterv1.Role_ROLE_NODE)
 }
 
 // knows reports whether a member of that name seems to be there.

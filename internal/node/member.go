@@ -384,7 +384,13 @@ func (m *member) of(kind string) (*cluster.Node, error) {
 // Status implements transport.Handler and routing.Self.
 func (m *member) Status(ctx context.Context) (*clusterv1.StatusResponse, error) {
 	n := m.n
-	self, err := n.status(ctx)
+	select {
+	case <-m.joined:
+	default:
+		return nil, errNotStarted // Others can ask before this process is one of them.
+	}
+	st := n.ownerStatus(ctx)
+	self, err := n.statusWith(ctx, st)
 	if err != nil {
 		return nil, err
 	}
@@ -392,8 +398,7 @@ func (m *member) Status(ctx context.Context) (*clusterv1.StatusResponse, error) 
 		Name: n.name, Meta: m.meta(), Resident: self.ResidentCustomers, ResidentBytes: self.ResidentBytes,
 		Commands: n.counts.commands.Load(),
 	}
-	if node := n.owner.Load(); node != nil {
-		st := node.Status(ctx)
+	if st != nil {
 		s.LeaseMicros, s.AgeMicros = st.Lease.Microseconds(), st.Age.Microseconds()
 		s.ShardsOpen, s.ShardsExpected, s.ShardsClosing = uint32(st.Open), uint32(st.Expected), uint32(st.Closing)
 		s.Moving, s.InFlight, s.ClockOffsetMicros = uint32(st.Moving), uint64(st.InFlight), st.ClockAhead.Microseconds()
@@ -411,6 +416,9 @@ func (m *member) Status(ctx context.Context) (*clusterv1.StatusResponse, error) 
 // Drain implements transport.Handler and routing.Self: the process hands over its shards and holds none
 // until it is started again. What it serves beside that it goes on to serve.
 func (m *member) Drain(context.Context) error {
+	if m.n.owner.Load() == nil { // Whoever asks has seen it under another role.
+		return errNoNode
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.left {

@@ -43,6 +43,8 @@ func (o *operations) Drain(ctx context.Context, name string) error {
 		return gateway.ErrUnsupported
 	case name != o.n.name && !o.n.knows(name):
 		return fmt.Errorf("drain %s: %w", name, gateway.ErrNoMember)
+	case !o.n.holds(name):
+		return fmt.Errorf("drain %s: %w", name, gateway.ErrHoldsNothing)
 	}
 	return m.router.Drain(ctx, name)
 }

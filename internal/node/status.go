@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"licensed/cluster"
 	"licensed/gateway"
 	"licensed/messages/licensedv1"
 )
@@ -56,6 +57,22 @@ var nodeStates = map[gateway.State]licensedv1.NodeState{
 
 // status returns what the node says of itself.
 func (n *Node) status(ctx context.Context) (*licensedv1.NodeStatus, error) {
+	return n.statusWith(ctx, n.ownerStatus(ctx))
+}
+
+// ownerStatus returns how the process does as one that holds shards; nil for a gateway. It waits for the loop
+// that renews the lease.
+func (n *Node) ownerStatus(ctx context.Context) *cluster.NodeStatus {
+	node := n.owner.Load()
+	if node == nil {
+		return nil
+	}
+	st := node.Status(ctx)
+	return &st
+}
+
+// statusWith returns what the node says of itself, given its ownerStatus.
+func (n *Node) statusWith(ctx context.Context, owner *cluster.NodeStatus) (*licensedv1.NodeStatus, error) {
 	if n.shards == nil {
 		return nil, errNotStarted
 	}
@@ -76,7 +93,7 @@ func (n *Node) status(ctx context.Context) (*licensedv1.NodeStatus, error) {
 	if n.api != nil {
 		s.ApiAddress = n.api.Addr().String()
 	}
-	n.addMember(ctx, s)
+	n.addMember(s, owner)
 	if n.admin != nil {
 		s.AdminAddress = n.admin.Addr().String()
 	}
