@@ -204,10 +204,15 @@ func (p *program) awaitDrained(ctx context.Context, name string, wait time.Durat
 		}
 		if i := slices.IndexFunc(status.GetNodes(), func(n *licensedv1.NodeStatus) bool { return n.Name == name }); i >= 0 {
 			n := status.Nodes[i]
-			left = n.ShardsOpen + n.ShardsClosing + n.ShardsMoving
-			if left == 0 && n.State != licensedv1.NodeState_NODE_STATE_READY {
-				fmt.Fprintf(p.stdout, "%s holds no customers any more\n", name)
-				return nil
+			left = n.ShardsOpen + n.ShardsMoving // those that are closing are on their way
+			switch n.State {
+			case licensedv1.NodeState_NODE_STATE_DEAD:
+				return fmt.Errorf("%s ended before it had handed over all it held: %s; others take the rest over", name, printable(n.Reason))
+			case licensedv1.NodeState_NODE_STATE_DRAINING, licensedv1.NodeState_NODE_STATE_LEFT:
+				if left == 0 {
+					fmt.Fprintf(p.stdout, "%s holds no customers any more\n", name)
+					return nil
+				}
 			}
 		}
 		select {
