@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"connectrpc.com/connect"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -28,11 +27,17 @@ type stored struct {
 	licensedv1connect.UnimplementedHistoryServiceHandler
 	licensedv1connect.UnimplementedAdminServiceHandler
 
-	report    licensedv1.CustomerReport
+	report    *licensedv1.CustomerReport
 	noArchive bool
+	policy    string
 	// changes says that archiving changes what an event says.
 	changes  bool
 	archived bool
+}
+
+// whole is the report on its customer.
+func whole() *licensedv1.CustomerReport {
+	return &licensedv1.CustomerReport{HeadSequence: 2, Events: 2, LiveStateCompared: true}
 }
 
 func (s *stored) ListEvents(
@@ -71,7 +76,7 @@ func (s *stored) ArchiveCustomer(
 func (s *stored) VerifyCustomer(
 	_ context.Context, _ *connect.Request[licensedv1.VerifyCustomerRequest], stream *connect.ServerStream[licensedv1.VerifyCustomerResponse],
 ) error {
-	return stream.Send(&licensedv1.VerifyCustomerResponse{Report: proto.CloneOf(&s.report)})
+	return stream.Send(&licensedv1.VerifyCustomerResponse{Report: s.report})
 }
 
 func (s *stored) ListLicenses(
@@ -92,8 +97,14 @@ func (s *stored) ListDownloads(
 	return connect.NewResponse(&licensedv1.ListDownloadsResponse{Sequence: 2}), nil
 }
 
-// serve returns a client of it.
-func (s *stored) serve(t *testing.T) *client.Client {
+func (s *stored) GetNode(
+	context.Context, *connect.Request[licensedv1.GetNodeRequest],
+) (*connect.Response[licensedv1.GetNodeResponse], error) {
+	return connect.NewResponse(&licensedv1.GetNodeResponse{PolicyVersion: s.policy}), nil
+}
+
+// serve returns its URL.
+func (s *stored) serve(t *testing.T) string {
 	t.Helper()
 	mux := http.NewServeMux()
 	mux.Handle(licensedv1connect.NewLicenseServiceHandler(s))
@@ -104,7 +115,13 @@ func (s *stored) serve(t *testing.T) *client.Client {
 	server.Config.Protocols.SetUnencryptedHTTP2(true)
 	server.Start()
 	t.Cleanup(server.Close)
-	c := client.New(server.URL)
+	return server.URL
+}
+
+// client returns a client of it.
+func (s *stored) client(t *testing.T) *client.Client {
+	t.Helper()
+	c := client.New(s.serve(t))
 	t.Cleanup(c.Close)
 	return c
 }
@@ -127,9 +144,9 @@ func TestCollectCustomer(t *testing.T) {
 		{name: "no archive, and not ours", spoil: func(s *stored) { s.noArchive = true }, attached: true, notes: 1},
 	} {
 		t.Run(strings.ReplaceAll(c.name, " ", "_"), func(t *testing.T) {
-			s := &stored{report: licensedv1.CustomerReport{HeadSequence: 2, Events: 2, LiveStateCompared: true}}
+			s := &stored{report: whole()}
 			c.spoil(s)
-			r := &run{gateways: []*client.Client{s.serve(t)}, verdict: new(Verdict)}
+			r := &run{gateways: []*client.Client{s.client(t)}, verdict: new(Verdict)}
 			r.Rules.Titles = map[string]model.Title{"A": {}}
 			if c.attached {
 				r.deployment = new(deploy.Attached)

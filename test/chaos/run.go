@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -100,17 +101,22 @@ func Run(ctx context.Context, c Config, d deploy.Deployment, accidents *Accident
 		return nil, err
 	}
 	r := &run{Config: c, deployment: d, verdict: newVerdict(&c), baseline: map[string]Resources{}, patience: collectPatient}
-	file, err := os.Create(filepath.Join(c.Dir, historyFile))
+	file, err := begin(c.Dir)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, file.Close()) }()
-	c.Log.Info("starting the deployment")
-	defer func() {
+	ended := false
+	end := func() error {
+		if ended {
+			return nil
+		}
+		ended = true
 		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 		defer cancel()
-		err = errors.Join(err, d.Stop(stop))
-	}()
+		return errors.Join(d.Stop(stop), file.Close())
+	}
+	defer func() { err = errors.Join(err, end()) }()
+	c.Log.Info("starting the deployment")
 	if err := d.Start(ctx); err != nil {
 		return nil, err
 	}
@@ -141,10 +147,21 @@ func Run(ctx context.Context, c Config, d deploy.Deployment, accidents *Accident
 		r.verdict.Accidents = append(r.verdict.Accidents, a)
 		r.fail(check.Violation{Check: check.Health, Text: a})
 	}
-	if err := r.recorder.Close(); err != nil {
+	// A verdict is about all that happened: it is there when nothing can go wrong any more.
+	if err := errors.Join(r.recorder.Close(), end()); err != nil {
 		return nil, err
 	}
 	return r.verdict, r.finish()
+}
+
+// begin starts the history of a run. What a former run left in its directory is not this one's verdict.
+func begin(dir string) (*os.File, error) {
+	for _, name := range []string{verdictFile, reportFile} {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
+	return os.Create(filepath.Join(dir, historyFile))
 }
 
 // phases are what happens while the service runs.

@@ -30,6 +30,11 @@ func Sum(dirs []string) (*Totals, error) {
 		if err := readJSON(filepath.Join(dir, verdictFile), v); err != nil {
 			return nil, err
 		}
+		for _, other := range t.runs {
+			if other.Seed == v.Seed && other.Started.Equal(v.Started) {
+				return nil, fmt.Errorf("%s and %s are the same run, with seed %d", other.dir, dir, v.Seed)
+			}
+		}
 		t.runs = append(t.runs, totalled{dir, v})
 		t.sum.add(v)
 	}

@@ -63,6 +63,9 @@ func TestSum(t *testing.T) {
 			t.Errorf("does not say %s:\n%s", says, out.String())
 		}
 	}
+	if _, err := chaos.Sum([]string{a, b, keep(t, "copy of a", good)}); err == nil || !strings.Contains(err.Error(), "same run") {
+		t.Errorf("a run was added up twice: %v", err)
+	}
 	if _, err := chaos.Sum([]string{a, t.TempDir()}); err == nil {
 		t.Error("a directory without a verdict was added up")
 	}

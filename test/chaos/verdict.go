@@ -94,7 +94,7 @@ func (r *run) finish() error {
 	if err := v.check(r.Dir, r.recorder.Ops()); err != nil {
 		return err
 	}
-	return errors.Join(v.write(r.Dir), v.report(r.Dir, r.recorder.Ops()))
+	return v.publish(r.Dir, r.recorder.Ops())
 }
 
 // countFaults counts what became of the faults, by kind.
@@ -212,7 +212,11 @@ func (v *Verdict) recorded(c *history.Customer) {
 	}
 }
 
-func (v *Verdict) write(dir string) error {
+// publish writes the page and the verdict, this last: where it is, all of the run is.
+func (v *Verdict) publish(dir string, ops []*history.Op) error {
+	if err := v.report(dir, ops); err != nil {
+		return err
+	}
 	b, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return err
@@ -247,5 +251,5 @@ func Recheck(dir string) (*Verdict, error) {
 	if err := v.check(dir, ops); err != nil {
 		return nil, err
 	}
-	return &v, errors.Join(v.write(dir), v.report(dir, ops))
+	return &v, v.publish(dir, ops)
 }

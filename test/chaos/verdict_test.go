@@ -1,6 +1,8 @@
 package chaos_test
 
 import (
+	"context"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -9,6 +11,7 @@ import (
 
 	"licensed/test/chaos"
 	"licensed/test/chaos/check"
+	"licensed/test/chaos/deploy"
 	"licensed/test/chaos/history"
 )
 
@@ -62,5 +65,41 @@ func TestRecheckKeeps(t *testing.T) {
 				t.Errorf("%v: judged again: %t, %v", c.found, v.Pass, v.Violations)
 			}
 		}
+	}
+}
+
+// unstartable is a deployment that does not start.
+type unstartable struct{ deploy.Deployment }
+
+func (unstartable) Start(context.Context) error { return errors.New("no room") }
+func (unstartable) Stop(context.Context) error  { return nil }
+
+// TestNoFormerVerdict leaves no verdict of a former run in the directory of one that broke off.
+func TestNoFormerVerdict(t *testing.T) {
+	dir := keep(t, "run", &chaos.Verdict{Pass: true, Seed: 1})
+	if _, err := chaos.Run(t.Context(), chaos.DefaultConfig(dir, 1, time.Second), unstartable{}, new(chaos.Accidents)); err == nil {
+		t.Fatal("it ran")
+	}
+	if _, err := chaos.Sum([]string{dir}); err == nil {
+		t.Error("the former verdict counts")
+	}
+}
+
+// TestVerdictComesLast writes none where something else cannot be written.
+func TestVerdictComesLast(t *testing.T) {
+	dir := keep(t, "run", &chaos.Verdict{Seed: 1, Violations: []check.Violation{{Check: check.Limits, Text: "by a check that was wrong"}}})
+	empty(t, dir)
+	if err := os.Mkdir(filepath.Join(dir, "report.html"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := chaos.Recheck(dir); err == nil {
+		t.Fatal("the page was written over a directory")
+	}
+	sum, err := chaos.Sum([]string{dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sum.Pass() {
+		t.Error("a verdict was written before the page")
 	}
 }
