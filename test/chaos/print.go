@@ -18,16 +18,26 @@ func (v *Verdict) injected() (n int) {
 	return n
 }
 
+// kindsInjected is of how many kinds these were.
+func (v *Verdict) kindsInjected() (n int) {
+	for _, c := range v.Faults {
+		if c.Injected > 0 {
+			n++
+		}
+	}
+	return n
+}
+
 // faultRows are the kinds of faults with their counts, and the sum.
-func (v *Verdict) faultRows() (rows [][4]string) {
+func (v *Verdict) faultRows() (rows [][5]string) {
 	var sum fault.Count
 	row := func(name string, c fault.Count) {
-		rows = append(rows, [4]string{name, thousands(c.Injected), blank(c.Idle), blank(c.Failed)})
+		rows = append(rows, [5]string{name, thousands(c.Injected), blank(c.Idle), blank(c.Failed), blank(c.LeftOut)})
 	}
 	for _, kind := range sortedKeys(v.Faults) {
 		c := v.Faults[kind]
 		row(kind, c)
-		sum = fault.Count{Injected: sum.Injected + c.Injected, Idle: sum.Idle + c.Idle, Failed: sum.Failed + c.Failed}
+		sum = sum.Plus(c)
 	}
 	row("all", sum)
 	return rows
@@ -83,9 +93,9 @@ func (v *Verdict) Print(w io.Writer) {
 
 func (v *Verdict) printFaults(w io.Writer) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight|tabwriter.TabIndent)
-	fmt.Fprint(t, "injected\tmet nothing\tfailed\t  fault\n")
+	fmt.Fprint(t, "injected\tmet nothing\tfailed\tleft out\t  fault\n")
 	for _, row := range v.faultRows() {
-		fmt.Fprintf(t, "%s\t%s\t%s\t  %s\n", row[1], row[2], row[3], row[0])
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t  %s\n", row[1], row[2], row[3], row[4], row[0])
 	}
 	_ = t.Flush() // As with the lines around it, nobody could be told.
 }

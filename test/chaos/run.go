@@ -184,6 +184,7 @@ func (r *run) phases(ctx context.Context, kinds []fault.Kind) error {
 	r.baseline = r.resources(ctx)
 	plan := r.Schedule.Plan(kinds)
 	r.Log.Info("injecting faults", "planned", len(plan), "for", r.Schedule.Length, "seed", r.Schedule.Seed)
+	r.verdict.plan(kinds, plan)
 	r.verdict.FaultsFrom = r.now()
 	fault.Run(ctx, r.Schedule.Length, plan, r.now, r.noteFault)
 	r.verdict.FaultsTo = r.now()

@@ -5,11 +5,15 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"maps"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
+	"licensed/test/chaos/check"
 	"licensed/test/chaos/deploy"
 	"licensed/test/chaos/fault"
 )
@@ -52,5 +56,44 @@ func TestNoVerdictBeforeTheEnd(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(dir, verdictFile)); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("there is a verdict: %v", err)
+	}
+}
+
+// TestFaultsThatWereNot takes no run for good that was to have faults and had none.
+func TestFaultsThatWereNot(t *testing.T) {
+	failing := fault.Kind{Name: "kill", Weight: 1, Make: func(*rand.Rand) *fault.Fault {
+		no := func(context.Context) error { return errors.New("no such process") }
+		return &fault.Fault{Kind: "kill", Targets: []string{"n1"}, Hold: time.Millisecond, Inject: no, Heal: no}
+	}}
+	long := fault.Kind{Name: "pause", Weight: 1, Make: func(*rand.Rand) *fault.Fault {
+		return &fault.Fault{Kind: "pause", Targets: []string{"n2"}, Hold: time.Hour}
+	}}
+	for name, c := range map[string]struct {
+		kinds []fault.Kind
+		found bool
+	}{
+		"none asked for": {nil, false}, "all failed": {[]fault.Kind{failing}, true}, "none has room": {[]fault.Kind{long}, true},
+	} {
+		_, v, err := (&brief{kinds: c.kinds}).short(t)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found := slices.ContainsFunc(v.Violations, func(x check.Violation) bool { return x.Check == check.Faults }); found != c.found {
+			t.Errorf("%s: found: %v", name, v.Violations)
+		}
+		if len(v.Faults) != len(c.kinds) {
+			t.Errorf("%s: the verdict tells of %v", name, v.Faults)
+		}
+	}
+}
+
+// TestLeftOut counts what was planned and not tried.
+func TestLeftOut(t *testing.T) {
+	v := new(Verdict)
+	planned := fault.Planned{Fault: &fault.Fault{Kind: "kill"}}
+	v.plan([]fault.Kind{{Name: "kill"}, {Name: "pause"}}, []fault.Planned{planned, planned, planned})
+	v.countFaults([]fault.Record{{Kind: "kill"}, {Kind: "kill", Failed: true}})
+	if want := (map[string]fault.Count{"kill": {Injected: 1, Failed: 1, LeftOut: 1}, "pause": {}}); !maps.Equal(v.Faults, want) {
+		t.Errorf("counts %v, want %v", v.Faults, want)
 	}
 }

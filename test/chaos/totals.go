@@ -60,8 +60,7 @@ func (v *Verdict) add(o *Verdict) {
 	v.Unresolved, v.Resolved = v.Unresolved+o.Unresolved, v.Resolved+o.Resolved
 	v.Customers, v.Events, v.Archived, v.Epochs = v.Customers+o.Customers, v.Events+o.Events, v.Archived+o.Archived, v.Epochs+o.Epochs
 	for kind, c := range o.Faults {
-		sum := v.Faults[kind]
-		v.Faults[kind] = fault.Count{Injected: sum.Injected + c.Injected, Idle: sum.Idle + c.Idle, Failed: sum.Failed + c.Failed}
+		v.Faults[kind] = v.Faults[kind].Plus(c)
 	}
 	for name, p := range o.Points {
 		sum := v.Points[name]
@@ -81,9 +80,9 @@ func (t *Totals) Print(w io.Writer) {
 		row(filepath.Base(r.dir), r.Deployment, fmt.Sprint(r.Seed), r.FaultsTo-r.FaultsFrom, r.Verdict)
 	}
 	row(fmt.Sprintf("all %d", len(t.runs)), "", "", t.sum.Length, &t.sum)
-	fmt.Fprint(w, "\n| fault | injected | met nothing | failed |\n|---|---|---|---|\n")
+	fmt.Fprint(w, "\n| fault | injected | met nothing | failed | left out |\n|---|---|---|---|---|\n")
 	for _, r := range t.sum.faultRows() {
-		fmt.Fprintf(w, "| %s | %s | %s | %s |\n", r[0], r[1], r[2], r[3])
+		fmt.Fprintf(w, "| %s | %s | %s | %s | %s |\n", r[0], r[1], r[2], r[3], r[4])
 	}
 	if len(t.sum.Points) == 0 {
 		return

@@ -60,6 +60,7 @@ type Verdict struct {
 	// Epochs is how often the epoch changes within a history.
 	Epochs int `json:"epochs"`
 
+	// Faults has every kind that the deployment offers and the run wanted.
 	Faults    map[string]fault.Count  `json:"faults"`
 	Points    map[string]deploy.Point `json:"points,omitempty"`
 	Missed    []string                `json:"missed,omitempty"`
@@ -97,12 +98,23 @@ func (r *run) finish() error {
 	return v.publish(r.Dir, r.recorder.Ops())
 }
 
+// plan notes which kinds of faults there are, and takes all that is planned for left out until it is counted.
+func (v *Verdict) plan(kinds []fault.Kind, plan []fault.Planned) {
+	v.Faults = map[string]fault.Count{}
+	for _, k := range kinds {
+		v.Faults[k.Name] = fault.Count{}
+	}
+	for _, p := range plan {
+		v.Faults[p.Kind] = v.Faults[p.Kind].Plus(fault.Count{LeftOut: 1})
+	}
+}
+
 // countFaults counts what became of the faults, by kind.
 func (v *Verdict) countFaults(faults []fault.Record) {
-	v.Faults = map[string]fault.Count{}
 	for i := range faults {
 		c := v.Faults[faults[i].Kind]
 		c.Add(&faults[i])
+		c.LeftOut--
 		v.Faults[faults[i].Kind] = c
 	}
 }
@@ -152,6 +164,9 @@ func (v *Verdict) check(dir string, ops []*history.Op) error {
 		if !seen[id] {
 			v.Violations = append(v.Violations, check.Violation{Check: check.Acknowledged, Customer: id, Text: "was not collected"})
 		}
+	}
+	if len(v.Faults) > 0 && v.injected() == 0 {
+		v.Violations = append(v.Violations, check.Violation{Check: check.Faults, Text: "none of those asked for was injected: nothing was tried"})
 	}
 	slices.SortStableFunc(v.Violations, func(a, b check.Violation) int { return strings.Compare(a.Customer, b.Customer) })
 	v.Checked, v.Pass = time.Since(began), len(v.Violations) == 0

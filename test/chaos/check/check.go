@@ -17,9 +17,10 @@
 //	              commands whole; replay equals what every member answers; the service's own verification
 //	archive       history is complete over both tiers, and moving it changed nothing
 //	health        after healing there is progress, nobody is stuck, and resources return to what they were
+//	faults        a run that was asked for faults had some
 //
-// The last is judged while the service still runs, by the caller, and so is some of archive and structure:
-// what archiving changes, and what cannot be archived, listed or verified at all.
+// The last two are judged by the caller: health while the service still runs, and so is some of archive and
+// structure: what archiving changes, and what cannot be archived, listed or verified at all.
 package check
 
 import (
@@ -40,10 +41,11 @@ const (
 	Structure    = "structure"
 	Archive      = "archive"
 	Health       = "health"
+	Faults       = "faults"
 )
 
 // All lists the checks in the order of the package comment.
-var All = []string{Acknowledged, Refused, Linearizable, Limits, Structure, Archive, Health}
+var All = []string{Acknowledged, Refused, Linearizable, Limits, Structure, Archive, Health, Faults}
 
 // Violation is a promise that was broken.
 type Violation struct {

@@ -157,6 +157,13 @@ type Count struct {
 	Injected int `json:"injected"`
 	Idle     int `json:"idle,omitempty"`
 	Failed   int `json:"failed,omitempty"`
+	// LeftOut are those that were planned and not tried: their targets were still being healed.
+	LeftOut int `json:"left_out,omitempty"`
+}
+
+// Plus adds two counts.
+func (c Count) Plus(o Count) Count {
+	return Count{Injected: c.Injected + o.Injected, Idle: c.Idle + o.Idle, Failed: c.Failed + o.Failed, LeftOut: c.LeftOut + o.LeftOut}
 }
 
 // Add counts a fault.
