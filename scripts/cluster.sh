@@ -88,7 +88,7 @@ cat <<TEXT
 Try:
   $DIR/licensectl cluster
   $DIR/licensectl acquire Bayley iphone GlowS01E01
-  kill -9 ${pids[0]}      # n1: the others have its customers within three seconds
+  kill -9 ${pids[0]}      # n1: the others have its customers in about three seconds
   $DIR/licensectl cluster drain n2
 
 Ctrl-C stops all of it.
