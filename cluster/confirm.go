@@ -10,14 +10,15 @@ import (
 
 // confirmer lets replies wait for reads of the own lease row.
 type confirmer struct {
-	i     *incarnation
-	mu    sync.Mutex
-	queue lease.Confirmer[chan error]
+	i      *incarnation
+	mu     sync.Mutex
+	queue  lease.Confirmer[chan error]
+	closed bool
 }
 
 var confirmations = sync.Pool{New: func() any { return make(chan error, 1) }}
 
-// errDead says that the own lease was read and is marked dead.
+// errDead says that the incarnation is over: its lease was read and is marked dead, or ran out.
 var errDead = errors.New("this incarnation is dead")
 
 // wait returns nil when a read begun after the call showed that the incarnation is not dead. Errors:
@@ -25,6 +26,10 @@ var errDead = errors.New("this incarnation is dead")
 func (c *confirmer) wait(ctx context.Context) error {
 	answer := confirmations.Get().(chan error)
 	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return errDead
+	}
 	c.queue.Add(answer)
 	c.begin()
 	c.mu.Unlock()
@@ -40,8 +45,16 @@ func (c *confirmer) wait(ctx context.Context) error {
 // begin sends a read if there is something to confirm. Requires c.mu.
 func (c *confirmer) begin() {
 	if c.queue.Begin() {
-		go c.read()
+		c.i.node.background.Go(c.read)
 	}
+}
+
+// close has no more reads begun for those who come from now on. The loop calls it when the incarnation ends,
+// before the node may be told that nothing is under way.
+func (c *confirmer) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
 }
 
 func (c *confirmer) read() {

@@ -22,7 +22,7 @@ const (
 	TakenOver
 	// Released: Shard was given away, to Other if not zero. Took is the time since its intake was closed.
 	Released
-	// Lost: Shard is another's, though it was not released.
+	// Lost: the row of Shard shows another owner, though it was not released. The end of a lease is not that.
 	Lost
 	// Raised: the epoch of Shard is raised, since history has a higher one: an alarm.
 	Raised

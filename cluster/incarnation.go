@@ -213,8 +213,10 @@ func (i *incarnation) handle(in *input) *ownership.Outputs {
 			i.swaps[op.NextShard.ID] = *op
 		}
 	}
-	for _, g := range out.Gates {
-		i.setGate(in.Now, g)
+	if !out.Ended { // else end shuts all: no shard is known to be another's
+		for _, g := range out.Gates {
+			i.setGate(in.Now, g)
+		}
 	}
 	for _, op := range out.Ops {
 		i.begin(in.Now, op)
@@ -372,6 +374,7 @@ func (i *incarnation) end(cause error) {
 	for s := range i.gates {
 		i.gates[s].set(ownership.GateShut, 0)
 	}
+	i.confirm.close()
 	if i.hasLease {
 		i.node.happened(Happening{Kind: Ended, Incarnation: i.id, Cause: cause})
 	}

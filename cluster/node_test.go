@@ -258,6 +258,9 @@ func TestStoreOutage(t *testing.T) {
 		t.Errorf("a command that was under way: %v", err)
 	}
 	ns.until("the incarnation is over", func() bool { return a.count(cluster.Ended) == 1 })
+	if n := a.count(cluster.Lost); n > 0 {
+		t.Errorf("%d shards are said to be another's, of which nothing is known", n)
+	}
 	if err := a.add(t.Context(), ledger, "c2"); !errors.Is(err, actors.ErrNotOwner) {
 		t.Errorf("a command without a lease: %v", err)
 	}
@@ -504,6 +507,71 @@ func TestWrongClock(t *testing.T) {
 	ns.until("shards are spread again", settled(a, b, c))
 	if a.count(cluster.ClockWrong) != 1 || a.count(cluster.ClockRight) != 1 {
 		t.Errorf("%+v", a.happens)
+	}
+}
+
+// TestClockAtTheLimit: a clock whose offset goes up and down around the limit is wrong once.
+func TestClockAtTheLimit(t *testing.T) {
+	ns := newNodes(t)
+	a := ns.start("a", calm)
+	for _, step := range []struct {
+		ahead time.Duration
+		peers int
+		wrong bool
+	}{
+		{900 * time.Millisecond, 2, false}, {1001 * time.Millisecond, 2, true}, {999 * time.Millisecond, 2, true},
+		{-501 * time.Millisecond, 2, true}, {1001 * time.Millisecond, 2, true}, {499 * time.Millisecond, 2, false},
+		{-999 * time.Millisecond, 2, false}, {-1001 * time.Millisecond, 2, true}, {-1001 * time.Millisecond, 1, false},
+	} {
+		if a.SetClockOffset(step.ahead, step.peers); a.ClockWrong() != step.wrong {
+			t.Errorf("%v ahead of %d peers: wrong is %v", step.ahead, step.peers, a.ClockWrong())
+		}
+	}
+	ns.until("all was told", func() bool { return a.count(cluster.ClockRight) == 2 })
+	if n := a.count(cluster.ClockWrong); n != 2 {
+		t.Errorf("the clock went wrong %d times, want 2", n)
+	}
+}
+
+// TestLost: a shard whose row shows another owner is another's.
+func TestLost(t *testing.T) {
+	ns := newNodes(t)
+	a := ns.start("a", calm, func(c *cluster.NodeConfig) { c.Protocol.ScanEvery = 10 * time.Millisecond })
+	ns.until("a has all", settled(a))
+	row := a.Row(3)
+	other := persistence.Shard{ID: 3, Epoch: row.Epoch + 1, Owner: persistence.Incarnation{99}}
+	if ok, _, err := ns.store.CompareAndSetShard(t.Context(), row, other); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	ns.until("a knows", func() bool { return a.count(cluster.Lost) == 1 })
+	if _, held := a.Epoch(3); held {
+		t.Error("a speaks for a shard that is another's")
+	}
+}
+
+// TestCloseWaitsForConfirmations: a read that confirms is an operation under way.
+func TestCloseWaitsForConfirmations(t *testing.T) {
+	ns := newNodes(t)
+	a := ns.start("a", calm, func(c *cluster.NodeConfig) { c.Confirm = cluster.ConfirmRead })
+	a.store.SetScript(faulty.On(faulty.Always(faulty.Fault{Kind: faulty.Hold}), faulty.Lease))
+	answer := make(chan error)
+	go func() { answer <- a.Confirm(t.Context()) }()
+	ns.until("the read is under way", func() bool { return len(a.store.Held()) == 1 })
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := a.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("closed while a read is under way: %v", err)
+	}
+	a.store.ReleaseAll()
+	if err := <-answer; err != nil {
+		t.Error(err)
+	}
+	if err := a.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	a.store.SetScript(nil)
+	if err := a.Confirm(t.Context()); err == nil {
+		t.Error("an incarnation that is over is confirmed")
 	}
 }
 

@@ -12,7 +12,8 @@ import (
 )
 
 // MaxClockOffset is how far a node's wall clock may be off the median of its peers' before it takes no
-// shards: event times are taken from it.
+// shards: event times are taken from it. It takes some again when its clock is off by less than half of that,
+// so that a clock at the limit does not move all its shards back and forth.
 const MaxClockOffset = time.Second
 
 // clockOffset is what is known of the wall clock.
@@ -46,8 +47,12 @@ type NodeStatus struct {
 // SetClockOffset says how far the wall clock is ahead of the median of so many peers'. With one peer
 // nobody can say whose clock is wrong.
 func (n *Node) SetClockOffset(ahead time.Duration, peers int) {
-	wrong := peers > 1 && ahead.Abs() > MaxClockOffset
 	n.mu.Lock()
+	limit := MaxClockOffset
+	if n.clock.wrong {
+		limit /= 2
+	}
+	wrong := peers > 1 && ahead.Abs() > limit
 	changed := wrong != n.clock.wrong
 	n.clock = clockOffset{ahead, wrong}
 	n.mu.Unlock()
@@ -63,8 +68,8 @@ func (n *Node) SetClockOffset(ahead time.Duration, peers int) {
 	i.tellMembers()
 }
 
-// ClockWrong reports whether the wall clock is off its peers' by more than MaxClockOffset: others should
-// not expect this node to take shards.
+// ClockWrong reports whether the wall clock is off its peers': others should not expect this node to take
+// shards. See MaxClockOffset.
 func (n *Node) ClockWrong() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
