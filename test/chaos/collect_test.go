@@ -30,6 +30,8 @@ type stored struct {
 	report    *licensedv1.CustomerReport
 	noArchive bool
 	policy    string
+	// answer is what it answers commands with, an error; accepted if it is nil.
+	answer func() error
 	// changes says that archiving changes what an event says.
 	changes  bool
 	archived bool
@@ -95,6 +97,16 @@ func (s *stored) ListDownloads(
 	context.Context, *connect.Request[licensedv1.ListDownloadsRequest],
 ) (*connect.Response[licensedv1.ListDownloadsResponse], error) {
 	return connect.NewResponse(&licensedv1.ListDownloadsResponse{Sequence: 2}), nil
+}
+
+// ChangePlan is the only command that it knows.
+func (s *stored) ChangePlan(
+	context.Context, *connect.Request[licensedv1.ChangePlanRequest],
+) (*connect.Response[licensedv1.ChangePlanResponse], error) {
+	if s.answer == nil {
+		return connect.NewResponse(&licensedv1.ChangePlanResponse{Sequence: 1, PlanId: "one"}), nil
+	}
+	return nil, s.answer()
 }
 
 func (s *stored) GetNode(

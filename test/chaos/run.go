@@ -186,7 +186,7 @@ func (r *run) phases(ctx context.Context, kinds []fault.Kind) error {
 	r.Log.Info("injecting faults", "planned", len(plan), "for", r.Schedule.Length, "seed", r.Schedule.Seed)
 	r.verdict.plan(kinds, plan)
 	r.verdict.FaultsFrom = r.now()
-	fault.Run(ctx, r.Schedule.Length, plan, r.now, r.noteFault)
+	fault.Run(ctx, plan, r.now, r.noteFault)
 	r.verdict.FaultsTo = r.now()
 	if err := ctx.Err(); err != nil {
 		return err
@@ -199,6 +199,7 @@ func (r *run) phases(ctx context.Context, kinds []fault.Kind) error {
 	if err := r.drained(&background, stopSampling); err != nil {
 		return err
 	}
+	r.resolve(ctx)
 	r.settled(ctx)
 	return errors.Join(r.collect(ctx), ctx.Err())
 }
@@ -255,6 +256,11 @@ func (r *run) noteFault(f fault.Record) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.faults = append(r.faults, f)
+	if f.Unhealed {
+		r.verdict.Violations = append(r.verdict.Violations, check.Violation{
+			Check: check.Health, Live: true, Text: fmt.Sprintf("%s of %s: %s", f.Kind, strings.Join(f.Targets, ", "), f.Error),
+		})
+	}
 	if f.Error != "" {
 		r.Log.Warn("a fault did not go as planned", "fault", f.Kind, "targets", f.Targets, "error", f.Error)
 	} else {

@@ -28,10 +28,10 @@ var start = time.UnixMilli(1_790_000_000_000)
 // say is the product's.
 type service struct {
 	product actors.Aggregate
-	rules  model.Rules
-	state  *model.State
-	orders map[string]uint64
-	clock  int64
+	rules   model.Rules
+	state   *model.State
+	orders  map[string]uint64
+	clock   int64
 	run
 }
 

@@ -18,13 +18,13 @@ type Event struct {
 	Aggregate string `json:"a"`
 	Name      string `json:"n"`
 	// Time is in unix milliseconds.
-	Time      int64  `json:"t"`
-	Order     uint64 `json:"o,omitempty"`
-	Command   string `json:"c"`
-	Index     uint32 `json:"i,omitempty"`
-	Count     uint32 `json:"of"`
-	Archived  bool   `json:"ar,omitempty"`
-	Problem   string `json:"bad,omitempty"`
+	Time     int64  `json:"t"`
+	Order    uint64 `json:"o,omitempty"`
+	Command  string `json:"c"`
+	Index    uint32 `json:"i,omitempty"`
+	Count    uint32 `json:"of"`
+	Archived bool   `json:"ar,omitempty"`
+	Problem  string `json:"bad,omitempty"`
 	// What it says, as far as it says such a thing.
 	License *License `json:"li,omitempty"`
 	Refusal *Refusal `json:"no,omitempty"`

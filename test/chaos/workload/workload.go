@@ -207,3 +207,24 @@ func (w *Workload) Probe(ctx context.Context, customer string, within time.Durat
 	}
 	return time.Since(began), false
 }
+
+// Resolve sends a command again, whose outcome nobody knows, until it is known or certain that it will not
+// be, at most so long. It returns the last answer, and false if that says neither.
+func (w *Workload) Resolve(ctx context.Context, in history.Input, within time.Duration) (out history.Output, ok bool) {
+	for began, pause := time.Now(), firstPause; ; pause = min(2*pause, longPause/4) {
+		out = w.attempt(-1, in)
+		switch {
+		case out.Known():
+			w.acknowledged.Add(1)
+			return out, true
+		case out.Outcome == history.Broken: // That is found by itself.
+			return out, true
+		case out.Reason == "INVALID_REQUEST", out.Reason == "COMMAND_TOO_OLD":
+			return out, true
+		case time.Since(began) >= within || ctx.Err() != nil:
+			// A customer may be kept from filling the service for longer than that.
+			return out, out.Reason == "RATE_LIMITED"
+		}
+		time.Sleep(pause)
+	}
+}
