@@ -154,6 +154,7 @@ func (m *Machine) apply(in Input) {
 		m.stale(in.Now, in.Shard, in.Epoch)
 	case InputDrain:
 		m.draining = true
+		m.hurry()
 		m.place()
 	}
 }

@@ -534,6 +534,29 @@ func TestRetiringHoldsNothing(t *testing.T) {
 	}
 }
 
+// TestDrainInTime: a node that holds more than MovesPerSecond could hand over in the time there is hurries.
+func TestDrainInTime(t *testing.T) {
+	h := newHarness(t)
+	change := func(c *ownership.Config) {
+		c.Shards, c.MovesPerSecond, c.MaxMoves, c.DrainWithin = 400, 20, 1, 5*time.Second
+	}
+	a := h.start("a", change)
+	h.see(a)
+	h.run(2 * time.Second)
+	b := h.start("b", change)
+	a.step(ownership.Input{Kind: ownership.InputDrain})
+	h.see(a, b)
+	h.run(time.Second)
+	if n := len(a.closed); n < 60 || n > 110 {
+		t.Errorf("%d shards of 400 were handed over in a fifth of the time", n)
+	}
+	h.run(5 * time.Second)
+	if !errors.Is(a.ended, ownership.ErrRetired) {
+		t.Fatalf("%d shards of 400 were handed over in time: %v", len(a.closed), a.ended)
+	}
+	h.settled(b)
+}
+
 func TestDrainBeforeAnything(t *testing.T) {
 	h := newHarness(t)
 	h.lose = func(*node, ownership.Op) (bool, bool) { return true, false }

@@ -1,6 +1,7 @@
 package ownership
 
 import (
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -263,6 +264,21 @@ func (m *Machine) moveAt(now lease.Instant, s *shard) lease.Instant {
 		m.bundle = bundle{group: group, room: int(m.config.MovesPerSecond/bundlesPerSecond) - 1}
 	}
 	return now
+}
+
+// hurry has what a draining node holds handed over in the time for it, if that takes more than MovesPerSecond.
+func (m *Machine) hurry() {
+	held := 0
+	for i := range m.shards {
+		if m.shards[i].state != stateIdle {
+			held++
+		}
+	}
+	c := &m.config
+	if rate := float64(held) / c.DrainWithin.Seconds(); c.DrainWithin > 0 && rate > c.MovesPerSecond {
+		c.MaxMoves = max(c.MaxMoves, min(c.MaxClaims, int(math.Ceil(float64(c.MaxMoves)*rate/c.MovesPerSecond))))
+		c.MovesPerSecond = rate
+	}
 }
 
 // bundlesPerSecond is how many bundles of shards are handed over in a second, if they can be large enough.

@@ -22,6 +22,10 @@ type Config struct {
 	// MovesPerSecond bounds planned hand-overs begun by this node (default 100). More: a change of the
 	// members settles faster, and more customers wait a moment at the same time.
 	MovesPerSecond float64
+	// DrainWithin is the time for handing over all shards when the node drains: if it holds more than
+	// MovesPerSecond allows for, both it and MaxMoves rise, the latter to MaxClaims at most (0, the default:
+	// they stay).
+	DrainWithin time.Duration
 	// MaxMoves bounds the hand-overs under way at a time (default 16); MaxClaims the claims (default 256:
 	// Cassandra takes those of a group together).
 	MaxMoves, MaxClaims int
@@ -60,7 +64,7 @@ func (c *Config) Validate() error {
 	}{
 		{"Incarnation", !c.Incarnation.IsZero()}, {"Node", c.Node != ""}, {"Shards", c.Shards > 0},
 		{"MovesPerSecond", c.MovesPerSecond > 0}, {"MaxMoves", c.MaxMoves > 0}, {"MaxClaims", c.MaxClaims > 0},
-		{"Groups", c.Groups > 0},
+		{"Groups", c.Groups > 0}, {"DrainWithin", c.DrainWithin >= 0},
 		{"CloseTimeout", c.CloseTimeout > 0}, {"Settle", c.Settle >= 0}, {"ScanEvery", c.ScanEvery > 0},
 		{"Watchers", c.Watchers > 0},
 	} {

@@ -81,7 +81,7 @@ func (n *Node) startNode(ctx context.Context) error {
 	c := &n.config.Cluster
 	protocol := ownership.DefaultConfig()
 	protocol.Timing.TTL, protocol.Timing.Allowance = c.LeaseTTL, min(protocol.Timing.Allowance, c.LeaseTTL/4)
-	protocol.MovesPerSecond = c.MovesPerSecond
+	protocol.MovesPerSecond, protocol.DrainWithin = c.MovesPerSecond, n.config.DrainTimeout/2
 	if c.Alone { // Nobody waits while shards move.
 		protocol.MovesPerSecond, protocol.MaxMoves = float64(c.Shards), protocol.MaxClaims
 	}

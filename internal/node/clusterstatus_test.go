@@ -1,11 +1,13 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -159,4 +161,17 @@ func TestEarlyQuestions(t *testing.T) {
 	if err := m.Drain(t.Context()); !errors.Is(err, errNoNode) {
 		t.Errorf("a gateway drains: %v", err)
 	}
+}
+
+// TestMost: a hand-over that does not end leaves those who are stopped after it some of the drain timeout.
+func TestMost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &Node{config: Config{DrainTimeout: 40 * time.Second}}
+		ctx, cancel := context.WithTimeout(t.Context(), n.config.DrainTimeout)
+		defer cancel()
+		err := n.most(func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })(ctx)
+		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+			t.Errorf("%v, and then there is no time left: %v", err, ctx.Err())
+		}
+	})
 }

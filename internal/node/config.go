@@ -134,7 +134,8 @@ type Config struct {
 	// balancers stop sending first. Longer: fewer refused connections behind slow balancers, slower
 	// stops. 0 where there is no balancer.
 	DrainDelay time.Duration
-	// DrainTimeout is the time that requests under way get when stopping; then they are cut off.
+	// DrainTimeout is the time that stopping takes at most; then what is under way is cut off. All shards are
+	// to be handed over in half of it, faster than MovesPerSecond if need be, and have three quarters.
 	DrainTimeout time.Duration
 
 	// shared is the store of processes that are tests' goroutines, in place of Store.

@@ -205,12 +205,22 @@ func (n *Node) startAPI(context.Context) error {
 func (n *Node) startDrain(context.Context) error {
 	switch m, node := n.member.Load(), n.owner.Load(); {
 	case m != nil:
-		n.push("shards", m.handOver)
+		n.push("shards", n.most(m.handOver))
 	case node != nil:
-		n.push("shards", node.Drain)
+		n.push("shards", n.most(node.Drain))
 	}
 	n.push("readiness", n.drain)
 	return nil
+}
+
+// most has a part take no more than three quarters of the drain timeout to stop, so that those after it have the
+// rest: they answer what is under way, and say good-bye. Half of it is what a hand-over plans with.
+func (n *Node) most(stop func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, n.config.DrainTimeout*3/4)
+		defer cancel()
+		return stop(ctx)
+	}
 }
 
 // drain fails the readiness check and gives load balancers time to notice.
