@@ -7,14 +7,16 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"licensed/test/chaos/model"
 )
 
 func TestCalledWrongly(t *testing.T) {
 	dir := t.TempDir()
-	policy, staging := filepath.Join(dir, "policy.yaml"), filepath.Join(dir, "staging.yaml")
-	for path, text := range map[string]string{policy: "version: x\n", staging: "gateways: []\n"} {
+	policy, staging, old := filepath.Join(dir, "policy.yaml"), filepath.Join(dir, "staging.yaml"), filepath.Join(dir, "old.yaml")
+	tenDaysAgo := model.Standard(time.Now().Add(-10 * 24 * time.Hour))
+	for path, text := range map[string]string{old: tenDaysAgo.YAML(), policy: "version: x\n", staging: "gateways: []\n"} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -33,6 +35,7 @@ func TestCalledWrongly(t *testing.T) {
 		{run("--deployment", "moon", "--binary", "x"), exitUsage, "moon"},
 		{run("--attach", staging), exitUsage, "--policy"},
 		{run("--attach", staging, "--policy", policy), exitUsage, "policy.yaml"},
+		{run("--attach", staging, "--policy", old), exitUsage, "old.yaml: title G is available until"},
 		{run("--attach", staging, "--policy", filepath.Join(dir, "none")), exitNoVerdict, "none"},
 		{[]string{"check"}, exitUsage, "directory"},
 		{[]string{"check", filepath.Join(dir, "none")}, exitNoVerdict, "verdict.json"},
@@ -44,6 +47,18 @@ func TestCalledWrongly(t *testing.T) {
 		if code := execute(context.Background(), c.args, &out, &problems); code != c.code || !strings.Contains(problems.String(), c.says) {
 			t.Errorf("%v: code %d, want %d: %s", c.args, code, c.code, problems.String())
 		}
+	}
+}
+
+// TestPrefix lets no two runs against one service have customers in common.
+func TestPrefix(t *testing.T) {
+	now := time.Unix(1_790_000_000, 0)
+	own, attached := options{seed: 7}, options{seed: 7, attach: "staging.yaml"}
+	if a, b := own.prefix(now), own.prefix(now.Add(time.Second)); a != b {
+		t.Errorf("%s and %s: a seed does not repeat its run", a, b)
+	}
+	if a, b := attached.prefix(now), attached.prefix(now.Add(time.Second)); a == b {
+		t.Errorf("two runs have the prefix %s", a)
 	}
 }
 

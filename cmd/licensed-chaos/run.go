@@ -106,7 +106,7 @@ func (o *options) run(c *cobra.Command) error {
 	config.Log = slog.New(slog.NewTextHandler(c.ErrOrStderr(), nil))
 	config.Schedule.Gap, config.Schedule.Calm, config.Kinds = o.gap, o.calm, o.kinds
 	config.Workload.Rate, config.Workload.Clients, config.Workload.Customers = o.rate, o.clients, o.customers
-	config.Workload.Prefix = fmt.Sprintf("s%d", o.seed)
+	config.Workload.Prefix = o.prefix(time.Now())
 	config.Deployment = o.words()
 	var accidents chaos.Accidents
 	d, err := o.deploy(c.Context(), &config, &accidents)
@@ -127,6 +127,15 @@ func (o *options) tell(c *cobra.Command, dir string, v *chaos.Verdict) error {
 		return errFailed
 	}
 	return nil
+}
+
+// prefix of the customers' ids. A service that was there before may remember a run of the same seed: its
+// customers must be others.
+func (o *options) prefix(now time.Time) string {
+	if o.attach != "" {
+		return fmt.Sprintf("s%d-%s", o.seed, now.UTC().Format("20060102-150405"))
+	}
+	return fmt.Sprintf("s%d", o.seed)
 }
 
 // words say what is broken.
@@ -150,6 +159,9 @@ func (o *options) attached(config *chaos.Config) (deploy.Deployment, error) {
 		return nil, err
 	}
 	if config.Rules, err = model.Parse(policy); err != nil {
+		return nil, usageError{fmt.Errorf("%s: %w", o.policy, err)}
+	}
+	if err := config.Rules.Check(time.Now(), o.length); err != nil {
 		return nil, usageError{fmt.Errorf("%s: %w", o.policy, err)}
 	}
 	description, err := os.ReadFile(o.attach)

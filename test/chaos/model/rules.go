@@ -45,7 +45,7 @@ type Rules struct {
 }
 
 // Standard returns the rules of a run that starts at that time: limits that a handful of commands meets,
-// one title that is gone, one that will be before its licence would.
+// one title that is gone, one that will be before its licence would; neither is so during the run.
 func Standard(start time.Time) Rules {
 	start = start.Truncate(time.Second) // as the file says it
 	day := 24 * time.Hour
@@ -70,11 +70,19 @@ func Standard(start time.Time) Rules {
 	}
 }
 
-// Check says whether the model covers a run of that length.
-func (r *Rules) Check(run time.Duration) error {
+// Check says whether the model covers a run of that length, from that time on.
+func (r *Rules) Check(start time.Time, run time.Duration) error {
 	const margin = 24 * time.Hour // for clocks that are made to jump
 	if run+margin >= r.Period {
 		return fmt.Errorf("a run of %v may see licences of %v expire, which the model does not know", run, r.Period)
+	}
+	from, to := start.Add(-margin), start.Add(run+margin)
+	for _, id := range slices.Sorted(maps.Keys(r.Titles)) {
+		until := time.UnixMilli(r.Titles[id].Until)
+		if r.Titles[id].Until != 0 && until.After(from) && until.Before(to) {
+			return fmt.Errorf("title %s is available until %s, a day or less from a run of %v that starts now, which may see its licences expire: "+
+				"the model does not know that, take a policy with another available_until", id, until.UTC().Format(time.RFC3339), run)
+		}
 	}
 	return nil
 }
