@@ -88,7 +88,9 @@ func (l *links) impair(f *fault.Fault, link network.Link, directions [][2]place)
 		}
 		return nil
 	}
-	f.Came = func() fault.Effect { return fault.Effect{Text: fmt.Sprintf("met %d packets", met), Idle: met == 0} }
+	f.Came = func() fault.Effect {
+		return fault.Effect{Text: fmt.Sprintf("dropped or delayed %d packets", met), Idle: met == 0}
+	}
 }
 
 // isolate makes a fault of all links between one member and the others.

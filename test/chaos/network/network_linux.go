@@ -148,7 +148,7 @@ func (p *Port) Start(cmd *exec.Cmd) error {
 }
 
 // Set sets how packets go from one port to another; the zero Link makes all well. It returns how many packets
-// came to the link that was there before, if that was no good one.
+// the link that was there before has dropped or delayed.
 func (n *Network) Set(from, to *Port, l Link) (met uint64) {
 	return n.fabric.set(from.address, to.address, l)
 }

@@ -138,8 +138,14 @@ func TestFabric(t *testing.T) {
 	for range 100 {
 		f.pass(packet(1, 2, "d"))
 	}
-	f.set(from, to, Link{})
+	// A link counts what it did something to, not what merely came.
+	if dropped := f.set(from, to, Link{Loss: 1e-12}); dropped == 0 || dropped == 100 {
+		t.Errorf("a link that loses half has dropped %d of 100", dropped)
+	}
 	f.pass(packet(1, 2, "e"))
+	if dropped := f.set(from, to, Link{}); dropped != 0 {
+		t.Errorf("a link that lost nothing has dropped %d", dropped)
+	}
 	f.pass(packet(1, 9, "nobody is there"))
 	f.pass([]byte("no packet"))
 	got := strings.Join(two.got, "")

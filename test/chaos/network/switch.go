@@ -27,7 +27,7 @@ type device interface {
 	Write([]byte) (int, error)
 }
 
-// impaired is a link that is not good, with how many packets came to it so far.
+// impaired is a link that is not good, with how many packets it has dropped or delayed so far.
 type impaired struct {
 	Link
 	met atomic.Uint64
@@ -75,7 +75,7 @@ func (f *fabric) attach(a netip.Addr, d device) {
 	f.publish()
 }
 
-// set sets how packets go one way, and returns how many met the link that was there, if that was no good one.
+// set sets how packets go one way, and returns how many the link that was there has dropped or delayed.
 func (f *fabric) set(from, to netip.Addr, l Link) (met uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -117,11 +117,15 @@ func (f *fabric) pass(packet []byte) {
 		return
 	}
 	var l Link
-	if bad := v.links[route{from, to}]; bad != nil {
-		bad.met.Add(1)
+	bad := v.links[route{from, to}]
+	if bad != nil {
 		l = bad.Link
 	}
-	if l.Cut || l.Loss > 0 && rand.Float64() < l.Loss {
+	drop := l.Cut || l.Loss > 0 && rand.Float64() < l.Loss
+	if bad != nil && (drop || l.Delay+l.Jitter > 0) {
+		bad.met.Add(1)
+	}
+	if drop {
 		f.dropped.Add(1)
 		return
 	}
