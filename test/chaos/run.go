@@ -70,7 +70,8 @@ type run struct {
 	faults   []fault.Record
 	samples  []Sample
 	baseline map[string]Resources
-	notes    []string // what to know of the machine, and of what could not be tried
+	loaded   time.Duration // until when the load went on
+	notes    []string      // what to know of the machine, and of what could not be tried
 
 	patience time.Duration // with each request of the collection
 }
@@ -186,7 +187,7 @@ func (r *run) phases(ctx context.Context, kinds []fault.Kind) error {
 	r.Log.Info("injecting faults", "planned", len(plan), "for", r.Schedule.Length, "seed", r.Schedule.Seed)
 	r.verdict.plan(kinds, plan)
 	r.verdict.FaultsFrom = r.now()
-	fault.Run(ctx, r.Schedule.Length, plan, r.now, r.noteFault)
+	fault.Run(ctx, plan, r.now, r.noteFault)
 	r.verdict.FaultsTo = r.now()
 	if err := ctx.Err(); err != nil {
 		return err
@@ -262,6 +263,11 @@ func (r *run) noteFault(f fault.Record) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.faults = append(r.faults, f)
+	if f.Unhealed {
+		r.verdict.Violations = append(r.verdict.Violations, check.Violation{
+			Check: check.Health, Live: true, Text: fmt.Sprintf("%s of %s: %s", f.Kind, strings.Join(f.Targets, ", "), f.Error),
+		})
+	}
 	if f.Error != "" {
 		r.Log.Warn("a fault did not go as planned", "fault", f.Kind, "targets", f.Targets, "error", f.Error)
 	} else {

@@ -15,6 +15,14 @@ import (
 	"licensed/test/chaos/process"
 )
 
+// alive does something to a process that runs; to one that is down nothing can be done.
+func alive(p *process.Process, do func() error) error {
+	if !p.Running() {
+		return fmt.Errorf("%s is down: %w", p.Name(), fault.ErrIdle)
+	}
+	return do()
+}
+
 // killKind is kill -9; the process is started again after up to three TTLs.
 func killKind(role Role, ps []*process.Process, ttl time.Duration) fault.Kind {
 	name := fmt.Sprintf("kill -9 %s", role)
@@ -22,7 +30,7 @@ func killKind(role Role, ps []*process.Process, ttl time.Duration) fault.Kind {
 		p := ps[r.IntN(len(ps))]
 		return &fault.Fault{
 			Kind: name, Targets: []string{p.Name()}, Hold: time.Duration(r.Int64N(int64(3 * ttl))),
-			Inject: func(context.Context) error { return p.Kill() },
+			Inject: func(context.Context) error { return alive(p, p.Kill) },
 			Heal:   p.Restart,
 		}
 	}}
@@ -36,7 +44,7 @@ func pauseKind(role Role, ps []*process.Process, ttl time.Duration) fault.Kind {
 		n := []int{1, 1, 1, 3, 3, 10}[r.IntN(6)]
 		return &fault.Fault{
 			Kind: name, Targets: []string{p.Name()}, Detail: fmt.Sprintf("%d × TTL", n), Hold: time.Duration(n) * ttl,
-			Inject: func(context.Context) error { return p.Pause() },
+			Inject: func(context.Context) error { return alive(p, p.Pause) },
 			Heal:   func(context.Context) error { return p.Resume() },
 		}
 	}}
@@ -50,8 +58,10 @@ func starveKind(role Role, ps []*process.Process, ttl time.Duration) fault.Kind 
 		stop, stopped := make(chan struct{}), make(chan error, 1)
 		return &fault.Fault{
 			Kind: name, Targets: []string{p.Name()}, Detail: "10 % of the time", Hold: ttl + time.Duration(r.Int64N(int64(3*ttl))),
-			Inject: func(context.Context) error { go func() { stopped <- starve(p, stop) }(); return nil },
-			Heal:   func(context.Context) error { close(stop); return errors.Join(<-stopped, p.Resume()) },
+			Inject: func(context.Context) error {
+				return alive(p, func() error { go func() { stopped <- starve(p, stop) }(); return nil })
+			},
+			Heal: func(context.Context) error { close(stop); return errors.Join(<-stopped, p.Resume()) },
 		}
 	}}
 }
@@ -86,7 +96,7 @@ func restartKind(role Role, ps []*process.Process) fault.Kind {
 		f.Inject = func(ctx context.Context) error {
 			for _, p := range ps {
 				if err := errors.Join(p.Stop(ctx), p.Restart(ctx)); err != nil {
-					return err
+					return fmt.Errorf("%w: %w", fault.ErrService, err)
 				}
 			}
 			return nil
@@ -105,8 +115,10 @@ func clockKind(ss []*server, ttl time.Duration) fault.Kind {
 		}
 		return &fault.Fault{
 			Kind: "clock jump", Targets: []string{s.Process.Name()}, Detail: by.String(), Hold: ttl + time.Duration(r.Int64N(int64(2*ttl))),
-			Inject: func(ctx context.Context) error { return s.set(ctx, "clock", by.String()) },
-			Heal:   func(ctx context.Context) error { return s.reset(ctx, "clock", "0s") },
+			Inject: func(ctx context.Context) error {
+				return alive(s.Process, func() error { return s.set(ctx, "clock", by.String()) })
+			},
+			Heal: func(ctx context.Context) error { return s.reset(ctx, "clock", "0s") },
 		}
 	}}
 }
@@ -125,8 +137,10 @@ func slowKind(ss []*server, ttl time.Duration) fault.Kind {
 		}
 		return &fault.Fault{
 			Kind: "slow store", Targets: []string{s.Process.Name()}, Detail: "+" + by.String(), Hold: ttl + time.Duration(r.Int64N(int64(2*ttl))),
-			Inject: func(ctx context.Context) error { return all(ctx, s.set, "sleep "+by.String()) },
-			Heal:   func(ctx context.Context) error { return all(ctx, s.reset, "off") },
+			Inject: func(ctx context.Context) error {
+				return alive(s.Process, func() error { return all(ctx, s.set, "sleep "+by.String()) })
+			},
+			Heal: func(ctx context.Context) error { return all(ctx, s.reset, "off") },
 		}
 	}}
 }
@@ -150,27 +164,40 @@ func crashKind(ss []*server, points []string, ttl time.Duration) fault.Kind {
 		if strings.HasPrefix(point, "archive.") {
 			hold = max(hold, archiveRound)
 		}
-		var came fault.Effect
-		return &fault.Fault{
-			Kind: "crash at point", Targets: []string{s.Process.Name()}, Detail: point, Hold: hold,
-			Inject: func(ctx context.Context) error {
+		return crash(s, point, hold)
+	}}
+}
+
+// crash lets a process die at a failpoint. Only one that was armed is credited with the end of the process.
+func crash(s *server, point string, hold time.Duration) *fault.Fault {
+	armed := false
+	var came fault.Effect
+	return &fault.Fault{
+		Kind: "crash at point", Targets: []string{s.Process.Name()}, Detail: point, Hold: hold,
+		Inject: func(ctx context.Context) error {
+			return alive(s.Process, func() error {
 				s.Doom(true)
 				s.look(ctx)
-				return s.set(ctx, point, "exit")
-			},
-			Heal: func(ctx context.Context) error {
-				lives, err := s.spare(ctx, point)
-				if lives {
-					came = fault.Effect{Text: "not reached", Idle: true}
-					return err
-				}
-				came.Text = "died there"
+				err := s.set(ctx, point, "exit")
+				armed = err == nil
+				return err
+			})
+		},
+		Heal: func(ctx context.Context) error {
+			lives, err := s.spare(ctx, point)
+			if lives {
+				came = fault.Effect{Text: "not reached", Idle: true}
+				return err
+			}
+			came = fault.Effect{Text: "ended, not known to be armed", Idle: true}
+			if armed {
+				came = fault.Effect{Text: "died there"}
 				s.diedAt(point)
-				return errors.Join(err, s.Restart(ctx))
-			},
-			Came: func() fault.Effect { return came },
-		}
-	}}
+			}
+			return errors.Join(err, s.Restart(ctx))
+		},
+		Came: func() fault.Effect { return came },
+	}
 }
 
 // fullDiskKind takes all the space that is left in a directory with a file system of its own. The process
@@ -220,8 +247,13 @@ func scaleKind(spares []*process.Process, ttl time.Duration) fault.Kind {
 		p := spares[r.IntN(len(spares))]
 		return &fault.Fault{
 			Kind: name, Targets: []string{p.Name()}, Hold: 2*ttl + time.Duration(r.Int64N(int64(4*ttl))),
-			Inject: p.Restart,
-			Heal:   p.Stop,
+			Inject: func(ctx context.Context) error {
+				if err := p.Restart(ctx); err != nil {
+					return fmt.Errorf("%w: %w", fault.ErrService, err)
+				}
+				return nil
+			},
+			Heal: p.Stop,
 		}
 	}}
 }

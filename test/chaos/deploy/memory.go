@@ -145,17 +145,24 @@ func memoryKind(c *cages, ss []*server, ttl time.Duration) fault.Kind {
 		s := ss[r.IntN(len(ss))]
 		more := []int{4, 8, 24}[r.IntN(3)]
 		dir := c.path(s.Process.Name())
+		made := false
 		var came fault.Effect
 		return &fault.Fault{
 			Kind: name, Targets: []string{s.Process.Name()}, Detail: fmt.Sprintf("%d MiB more", more), Hold: ttl + time.Duration(r.Int64N(int64(3*ttl))),
 			Inject: func(context.Context) error {
-				s.Doom(true)
-				if err := c.make(dir, more<<20); err != nil {
-					return err
-				}
-				return move(dir, s.PID())
+				return alive(s.Process, func() error {
+					if err := c.make(dir, more<<20); err != nil {
+						return err
+					}
+					made = true
+					s.Doom(true)
+					return move(dir, s.PID())
+				})
 			},
 			Heal: func(ctx context.Context) (err error) {
+				if !made {
+					return nil // The process was not touched.
+				}
 				came, err = c.release(ctx, dir, s)
 				return err
 			},

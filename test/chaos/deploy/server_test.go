@@ -3,6 +3,7 @@ package deploy
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"licensed/test/chaos/fault"
 	"licensed/test/chaos/process"
 )
 
@@ -108,10 +110,7 @@ func TestDiesWhileSpared(t *testing.T) {
 	s.Doom(true)
 	lives, err := s.spare(t.Context(), "append.before")
 	if lives || err != nil {
-		t.Errorf("lives %t, %v", lives, err)
-	}
-	for s.Running() {
-		time.Sleep(time.Millisecond)
+		t.Fatalf("lives %t, %v", lives, err)
 	}
 	if starts, crashes := s.Starts(); starts != 1 || crashes != 0 || accidents.Load() != 0 {
 		t.Errorf("%d starts, %d crashes, %d accidents", starts, crashes, accidents.Load())
@@ -131,5 +130,53 @@ func TestResetInsists(t *testing.T) {
 	}
 	if err := s.reset(t.Context(), "clock", "0s"); err != nil || asked.Load() != 3 {
 		t.Errorf("asked %d times: %v", asked.Load(), err)
+	}
+}
+
+// TestDown counts what is done to a process that does not run as having met nothing, and does not heal it.
+func TestDown(t *testing.T) {
+	s, _ := played(t, func(http.ResponseWriter, *http.Request) { t.Error("a process that is down was asked") })
+	ps, ss := []*process.Process{s.Process}, []*server{s}
+	kinds := []fault.Kind{
+		killKind(Node, ps, time.Second), pauseKind(Node, ps, time.Second), starveKind(Node, ps, time.Second),
+		clockKind(ss, time.Second), slowKind(ss, time.Second), crashKind(ss, []string{"append.before"}, time.Second), memoryKind(&cages{}, ss, time.Second),
+	}
+	for _, k := range kinds {
+		plan := []fault.Planned{{Fault: k.Make(rand.New(rand.NewPCG(1, 1)))}}
+		fault.Run(t.Context(), plan, func() time.Duration { return 0 }, func(r fault.Record) {
+			if !r.Idle || r.Failed || r.Error != "" {
+				t.Errorf("%+v", r)
+			}
+		})
+	}
+	if starts, _ := s.Starts(); starts != 0 {
+		t.Errorf("%d starts", starts)
+	}
+}
+
+// TestNotArmed does not credit a point that could not be armed with the end of the process.
+func TestNotArmed(t *testing.T) {
+	for name, arms := range map[string]bool{"armed": true, "not armed": false} {
+		s, _ := played(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodPut && !arms {
+				http.Error(w, "no", http.StatusBadRequest)
+			}
+		})
+		if err := s.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		f := crash(s, "append.before", time.Second)
+		if err := f.Inject(t.Context()); (err == nil) != arms {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := s.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Heal(t.Context()); err != nil || f.Came().Idle == arms {
+			t.Errorf("%s: %v, %+v", name, err, f.Came())
+		}
+		if p := coverage([]*server{s})["append.before"]; (p.Crashes == 1) != arms || (p.Passed == 1) != arms {
+			t.Errorf("%s: %+v", name, p)
+		}
 	}
 }

@@ -19,7 +19,17 @@ import (
 	"time"
 )
 
+// What Inject may return, wrapped, besides that it failed.
+var (
+	// ErrIdle says that there is nothing to do the fault to, as where the process is down. Nothing was done, the
+	// fault has met nothing, and Heal is not called.
+	ErrIdle = errors.New("nothing was done")
+	// ErrService says that it is the service that failed: it did not stop or start in good order, say.
+	ErrService = errors.New("the service failed")
+)
+
 // Fault is one fault. Inject and Heal are called once each, in this order, Heal also if Inject failed.
+// An error of Heal means that the service does not get over the fault.
 type Fault struct {
 	// Kind is the name of its kind, Detail what is particular: "3 × TTL".
 	Kind, Detail string
@@ -103,7 +113,8 @@ func (s Schedule) Plan(kinds []Kind) []Planned {
 			continue
 		}
 		if at+f.Hold > s.Length {
-			break
+			at += s.Gap / 4 // Another may be short enough.
+			continue
 		}
 		plan = append(plan, Planned{f, at})
 		for _, t := range touched {
@@ -149,6 +160,8 @@ type Record struct {
 	// Failed says that it could not be injected. Error is about injecting and healing.
 	Failed bool   `json:"failed,omitempty"`
 	Error  string `json:"error,omitempty"`
+	// Unhealed says that the service did not get over it: it was not healed, or Inject said [ErrService].
+	Unhealed bool `json:"unhealed,omitempty"`
 }
 
 // Count is what became of the faults of one kind.
@@ -178,11 +191,11 @@ func (c *Count) Add(r *Record) {
 	}
 }
 
-// Run injects and heals the faults of a plan. It returns when the length is over and all are healed; when
+// Run injects and heals the faults of a plan. It returns as soon as all are healed; when
 // ctx ends, what is still injected is healed and the rest left out. now is the time of the run, note gets
 // each fault when it is over. A fault whose target is still being healed of another is left out: healing
 // may take longer than planned.
-func Run(ctx context.Context, length time.Duration, plan []Planned, now func() time.Duration, note func(Record)) {
+func Run(ctx context.Context, plan []Planned, now func() time.Duration, note func(Record)) {
 	var wg sync.WaitGroup
 	var busy targets
 	begin := now()
@@ -202,7 +215,6 @@ func Run(ctx context.Context, length time.Duration, plan []Planned, now func() t
 			note(p.run(ctx, now))
 		})
 	}
-	sleep(ctx, begin+length-now())
 	wg.Wait()
 }
 
@@ -244,14 +256,18 @@ func (p *Planned) run(ctx context.Context, now func() time.Duration) Record {
 	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
 	err := p.Inject(work)
-	if err != nil {
-		r.Failed, err = true, fmt.Errorf("inject: %w", err)
-	} else {
+	switch {
+	case errors.Is(err, ErrIdle):
+		r.Healing, r.Healed, r.Idle, r.Effect = now(), now(), true, err.Error()
+		return r
+	case err != nil:
+		r.Failed, r.Unhealed, err = true, errors.Is(err, ErrService), fmt.Errorf("inject: %w", err)
+	default:
 		sleep(ctx, p.Hold)
 	}
 	r.Healing = now()
 	if healed := p.Heal(work); healed != nil {
-		err = errors.Join(err, fmt.Errorf("heal: %w", healed))
+		r.Unhealed, err = true, errors.Join(err, fmt.Errorf("heal: %w", healed))
 	}
 	r.Healed = now()
 	if p.Came != nil {

@@ -3,6 +3,7 @@ package fault_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"reflect"
 	"slices"
@@ -57,6 +58,9 @@ func TestPlan(t *testing.T) {
 			}
 		}
 	}
+	if last := plan[len(plan)-1]; last.At < s.Length-10*time.Second {
+		t.Errorf("nothing after %v", last.At)
+	}
 	if len(seen) != 3 || overlapping == 0 || len(plan) < 30 {
 		t.Errorf("%d faults of kinds %v, %d overlap", len(plan), seen, overlapping)
 	}
@@ -87,7 +91,7 @@ func TestRun(t *testing.T) {
 	}
 	var records []fault.Record
 	start := time.Now()
-	fault.Run(ctx, time.Hour, plan, func() time.Duration { return time.Since(start) }, func(r fault.Record) {
+	fault.Run(ctx, plan, func() time.Duration { return time.Since(start) }, func(r fault.Record) {
 		mu.Lock()
 		defer mu.Unlock()
 		records = append(records, r)
@@ -103,5 +107,33 @@ func TestRun(t *testing.T) {
 		if (r.Error != "") != (r.Kind == "broken") || r.Healed < r.Injected {
 			t.Errorf("record %+v", r)
 		}
+	}
+}
+
+// TestOutcomes tells what met nothing, what could not be injected and what the service did not get over.
+func TestOutcomes(t *testing.T) {
+	broken := errors.New("broken")
+	for name, c := range map[string]struct {
+		inject, heal error
+		want         fault.Record
+		healed       bool
+	}{
+		"done":            {nil, nil, fault.Record{}, true},
+		"idle":            {fmt.Errorf("n1 is down: %w", fault.ErrIdle), broken, fault.Record{Idle: true}, false},
+		"failed":          {broken, nil, fault.Record{Failed: true}, true},
+		"not healed":      {nil, broken, fault.Record{Unhealed: true}, true},
+		"service failed":  {fmt.Errorf("%w: hangs", fault.ErrService), nil, fault.Record{Failed: true, Unhealed: true}, true},
+		"failed for good": {broken, broken, fault.Record{Failed: true, Unhealed: true}, true},
+	} {
+		healed := false
+		plan := []fault.Planned{{Fault: &fault.Fault{
+			Kind: name, Inject: func(context.Context) error { return c.inject },
+			Heal: func(context.Context) error { healed = true; return c.heal },
+		}}}
+		fault.Run(t.Context(), plan, func() time.Duration { return 0 }, func(r fault.Record) {
+			if r.Idle != c.want.Idle || r.Failed != c.want.Failed || r.Unhealed != c.want.Unhealed || healed != c.healed {
+				t.Errorf("%s: healed %t, record %+v", name, healed, r)
+			}
+		})
 	}
 }
