@@ -3,6 +3,7 @@ package ownership
 import (
 	"bytes"
 	"encoding/binary"
+	"maps"
 	"slices"
 
 	"licensed/cluster/lease"
@@ -32,7 +33,8 @@ type Machine struct {
 	bundle   bundle
 	later    lease.Instant // when the queue is to be looked at again
 
-	members []Member                                  // by name, one each; the dead left out
+	told    []Member                                  // who was last said to be there, by name, one each
+	members []Member                                  // the same, the dead left out
 	since   map[persistence.Incarnation]lease.Instant // when each member was first seen
 	// departed are members that are no longer seen and whose shards the next scan shows; departing
 	// those who left while a scan was under way, which may have begun too early.
@@ -228,22 +230,8 @@ func (m *Machine) retire(now lease.Instant) {
 	m.stepHolder(now, lease.Input{Now: now})
 }
 
-// Held returns the number of shards that are held.
-func (m *Machine) Held() int {
-	n := 0
-	for i := range m.shards {
-		if m.shards[i].holds() {
-			n++
-		}
-	}
-	return n
-}
-
 // Row returns the row of a shard as last known.
 func (m *Machine) Row(id uint32) persistence.Shard { return m.shards[id].row }
-
-// Moving returns the number of shards that are on their way to another node.
-func (m *Machine) Moving() int { return m.moves }
 
 // Silent returns the owners of shards whose lease shows no sign of life, and since when.
 func (m *Machine) Silent(now lease.Instant) map[persistence.Incarnation]lease.Instant {
@@ -303,6 +291,26 @@ func (m *Machine) suspected(now lease.Instant, i persistence.Incarnation) {
 		m.watches[at].watch.Poke()
 		m.watches[at].wake = now
 	}
+}
+
+// maxDead is how many dead incarnations are kept in mind before those are forgotten who own nothing and whom
+// nobody says to be there. Should one of them be named again, its lease tells again.
+const maxDead = 1024
+
+// forget bounds what is kept of the dead.
+func (m *Machine) forget() {
+	if len(m.dead) <= maxDead {
+		return
+	}
+	used := map[persistence.Incarnation]bool{}
+	for i := range m.shards {
+		row := &m.shards[i].row
+		used[row.Owner], used[row.Successor] = true, true
+	}
+	for _, o := range m.told {
+		used[o.Incarnation] = true
+	}
+	maps.DeleteFunc(m.dead, func(i persistence.Incarnation, _ bool) bool { return !used[i] })
 }
 
 // chooseWatches makes the watches those of today's owners that are this node's to watch.

@@ -3,6 +3,7 @@ package ownership_test
 import (
 	"errors"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -236,7 +237,7 @@ func TestSuccessorGoesAway(t *testing.T) {
 	b := h.start("b", nil)
 	h.see(a, b)
 	h.run(50 * time.Millisecond)
-	if n := a.machine.Moving(); n == 0 {
+	if len(a.closed) == 0 {
 		t.Fatal("nothing moves")
 	}
 	b.stopped = true
@@ -263,7 +264,7 @@ func TestSuccessorGoesAwayWhileClosing(t *testing.T) {
 	b := h.start("b", nil)
 	h.see(a, b)
 	h.run(500 * time.Millisecond)
-	if n := a.machine.Moving(); n == 0 || len(a.open())+n != 24 {
+	if n := len(a.closed); n == 0 || len(a.open())+n != 24 {
 		t.Fatalf("%d are closing, %d open", n, len(a.open()))
 	}
 	h.see(a)
@@ -494,7 +495,7 @@ func TestDrain(t *testing.T) {
 	b.step(ownership.Input{Kind: ownership.InputDrain})
 	h.run(time.Second)
 	if !errors.Is(b.ended, ownership.ErrRetired) {
-		t.Fatalf("ended: %v, holds %d", b.ended, b.machine.Held())
+		t.Fatalf("ended: %v, holds %v", b.ended, b.open())
 	}
 	h.settled(a)
 	if l, err := h.store.Lease(t.Context(), b.incarnation); err != nil || !l.Dead {
@@ -504,7 +505,7 @@ func TestDrain(t *testing.T) {
 	a.step(ownership.Input{Kind: ownership.InputDrain})
 	h.run(time.Second)
 	if !errors.Is(a.ended, ownership.ErrRetired) {
-		t.Fatalf("ended: %v, holds %d", a.ended, a.machine.Held())
+		t.Fatalf("ended: %v, holds %v", a.ended, a.open())
 	}
 	c := h.start("c", nil)
 	h.see(c)
@@ -524,7 +525,7 @@ func TestRetiringHoldsNothing(t *testing.T) {
 	a.step(ownership.Input{Kind: ownership.InputDrain})
 	late := persistence.Shard{ID: 3, Epoch: 9, Owner: a.incarnation}
 	a.step(ownership.Input{Kind: ownership.InputDone, Op: ownership.Op{Kind: ownership.OpReadShards}, Rows: []persistence.Shard{late}})
-	if a.ended != nil || len(a.open()) > 0 || a.machine.Held() > 0 {
+	if a.ended != nil || len(a.open()) > 0 {
 		t.Fatalf("ended %v, holds %v", a.ended, a.open())
 	}
 	h.lose = func(*node, ownership.Op) (bool, bool) { return false, false }
@@ -583,6 +584,61 @@ func TestIneligibleNodeTakesNothing(t *testing.T) {
 	}
 	h.run(20 * time.Second)
 	h.settled(a)
+}
+
+// TestCapacity: who has more capacity gets more shards.
+func TestCapacity(t *testing.T) {
+	for _, large := range []string{"a", "b"} {
+		h := newHarness(t)
+		a, b := h.start("a", nil), h.start("b", nil)
+		var members []ownership.Member
+		for _, n := range h.nodes {
+			m := ownership.Member{Name: n.name, Incarnation: n.incarnation, Capacity: 1, Eligible: true}
+			if n.name == large {
+				m.Capacity = 1e6
+			}
+			members = append(members, m)
+		}
+		for _, n := range h.nodes {
+			n.step(ownership.Input{Kind: ownership.InputMembers, Members: members})
+		}
+		h.run(4 * time.Second)
+		h.settled(a, b)
+		for _, n := range h.nodes {
+			if n.name != large && len(n.open()) > 0 {
+				t.Errorf("%s has %v, though %s has a million times its capacity", n.name, n.open(), large)
+			}
+		}
+	}
+}
+
+// TestGossipIsCheap: what changes nothing for the machine costs nothing that grows with shards or members, and a
+// step does not allocate. The loop that takes these steps renews the lease.
+func TestGossipIsCheap(t *testing.T) {
+	h := newHarness(t)
+	a := h.start("a", func(c *ownership.Config) { c.MaxMoves = 1 })
+	a.busy = true
+	h.see(a)
+	h.run(time.Second)
+	members := []ownership.Member{{Name: "a", Incarnation: a.incarnation, Eligible: true}}
+	for k := range 200 {
+		members = append(members, ownership.Member{
+			Name: "m" + strconv.Itoa(k), Incarnation: persistence.Incarnation{9, byte(k)}, Eligible: true,
+		})
+	}
+	a.step(ownership.Input{Kind: ownership.InputMembers, Members: members})
+	h.run(10 * time.Millisecond) // one shard is closing, which does not end, and others wait for their turn
+	if len(a.closed) != 1 {
+		t.Fatalf("%d shards were closed", len(a.closed))
+	}
+	again := ownership.Input{Kind: ownership.InputMembers, Now: h.now, Members: members}
+	if n := testing.AllocsPerRun(100, func() { a.machine.Step(again) }); n > 2 {
+		t.Errorf("to be told the same 201 members takes %v allocations", n)
+	}
+	tick := ownership.Input{Now: h.now}
+	if n := testing.AllocsPerRun(100, func() { a.machine.Step(tick) }); n > 0 {
+		t.Errorf("a tick takes %v allocations", n)
+	}
 }
 
 // TestFewWatch counts how many look at one lease in a large cluster, and that a failure is still noticed.

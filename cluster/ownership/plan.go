@@ -11,12 +11,17 @@ import (
 	"licensed/persistence"
 )
 
-// setMembers takes in who seems to be there.
+// setMembers takes in who seems to be there. Gossip tells much that is nothing to this machine, and the same
+// members again cost little.
 func (m *Machine) setMembers(now lease.Instant, members []Member) {
+	members = slices.Clone(members)
+	slices.SortStableFunc(members, func(a, b Member) int { return strings.Compare(a.Name, b.Name) })
+	members = slices.CompactFunc(members, func(a, b Member) bool { return a.Name == b.Name })
+	if slices.Equal(members, m.told) {
+		return
+	}
 	former := m.members
-	m.members = slices.Clone(members)
-	slices.SortStableFunc(m.members, func(a, b Member) int { return strings.Compare(a.Name, b.Name) })
-	m.members = slices.CompactFunc(m.members, func(a, b Member) bool { return a.Name == b.Name })
+	m.told, m.members = members, slices.Clone(members)
 	since := map[persistence.Incarnation]lease.Instant{}
 	for _, o := range m.members {
 		since[o.Incarnation] = now
@@ -92,9 +97,8 @@ func (m *Machine) plan(now lease.Instant) {
 	m.tokens = min(1, m.tokens+now.Sub(m.tokensAt).Seconds()*m.config.MovesPerSecond)
 	m.tokensAt = now
 	m.bundle = bundle{}
-	for len(m.queue) > 0 {
-		s := &m.shards[m.queue[0]]
-		m.queue = m.queue[1:]
+	for k := 0; k < len(m.queue); k++ { // which grows
+		s := &m.shards[m.queue[k]]
 		s.queued = false
 		m.look(now, s)
 	}
@@ -149,7 +153,7 @@ func (m *Machine) lookIdle(now lease.Instant, s *shard) {
 		m.hold(now, s) // a claim that took effect after it was given up
 	case s.row.Owner == m.self:
 		m.reclaim(now, s)
-	case later(s.row, s.hint):
+	case Later(s.row, s.hint):
 		m.tryClaim(now, s, s.hint)
 	case s.row.Owner.IsZero() || m.dead[s.row.Owner]:
 		m.lookFree(now, s)

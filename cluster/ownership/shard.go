@@ -41,15 +41,11 @@ type shard struct {
 
 func (s *shard) holds() bool { return s.state == stateHeld || s.state == stateClosing }
 
-// later reports whether row b of a shard came after row a: epochs rise, and within one there is an owner
-// first and then none.
-func later(a, b persistence.Shard) bool {
+// Later reports whether row b of a shard came after row a: epochs rise, and within one there is an owner
+// first and then none. Rows that were heard of in any order are put in theirs by it.
+func Later(a, b persistence.Shard) bool {
 	return b.Epoch > a.Epoch || b.Epoch == a.Epoch && b.Owner.IsZero() && !a.Owner.IsZero()
 }
-
-// Later reports whether row b of a shard came after row a. Rows that were heard of in any order are put
-// in theirs by it.
-func Later(a, b persistence.Shard) bool { return later(a, b) }
 
 // shard returns the state of a shard, or nil if there is none.
 func (m *Machine) shard(id uint32) *shard {
@@ -78,7 +74,7 @@ func (m *Machine) setGate(s *shard, g Gate) {
 // merge takes in a row that the store showed at some moment. Replies may overtake one another, so what
 // is older than the row known already is passed over.
 func (m *Machine) merge(s *shard, row persistence.Shard) {
-	if row.ID != s.row.ID || !later(s.row, row) {
+	if row.ID != s.row.ID || !Later(s.row, row) {
 		return
 	}
 	s.row = row
@@ -235,7 +231,7 @@ func (m *Machine) resolve(now lease.Instant, s *shard) {
 // hinted takes in a row that another node says there is: its release of a shard to this node.
 func (m *Machine) hinted(row persistence.Shard) {
 	s := m.shard(row.ID)
-	if s == nil || !later(s.row, row) || !row.Owner.IsZero() || row.Successor != m.self {
+	if s == nil || !Later(s.row, row) || !row.Owner.IsZero() || row.Successor != m.self {
 		return
 	}
 	s.hint = row
@@ -272,6 +268,7 @@ func (m *Machine) readAll(in Input) {
 		m.scanned = true
 		m.place()
 	}
+	m.forget()
 	// Those who left before the read began are among the owners now, or own nothing.
 	m.departed, m.departing = m.departing, nil
 	if len(m.departed) > 0 {

@@ -80,7 +80,8 @@ type Member struct {
 	Name        string
 	Incarnation persistence.Incarnation
 	Capacity    float64
-	// Eligible says that it can be given shards: it has a lease, is not draining, and its clock is right.
+	// Eligible says that it can be given shards: it is not draining, and its clock is right. Who has no lease
+	// has no Incarnation to tell of, and gets none whatever this says.
 	Eligible bool
 }
 
