@@ -192,18 +192,6 @@ func (n *Node) queryError(ctx context.Context, shard uint32, unconfirmed error) 
 	return fmt.Errorf("%w: not confirmed by a read of the lease: %w", actors.ErrUnavailable, unconfirmed)
 }
 
-// Do runs a function with the host of the aggregate's shard, which stays this node's until it returns
-// or takes too long: for what Execute and Query do not do. It is not confirmed by a read: see Confirm.
-func (n *Node) Do(ctx context.Context, id string, f func(Host) error) error {
-	i, g, err := n.enter(ctx, id)
-	if err != nil {
-		return err
-	}
-	defer i.leave(g)
-	_, err = n.after(g.shard, attempts, f(i.host))
-	return err
-}
-
 // attempts is how often a request that meets an activation on its way out is tried.
 const attempts = 4
 

@@ -574,22 +574,3 @@ func TestCloseWaitsForConfirmations(t *testing.T) {
 		t.Error("an incarnation that is over is confirmed")
 	}
 }
-
-// TestDoPassesTheGate: what else is done with a host is counted too.
-func TestDoPassesTheGate(t *testing.T) {
-	ns := newNodes(t)
-	a := ns.start("a", calm)
-	if err := a.Do(t.Context(), "x", func(cluster.Host) error { return nil }); !errors.Is(err, actors.ErrNotOwner) {
-		t.Error(err)
-	}
-	ns.until("a has all", settled(a))
-	err := a.Do(t.Context(), "x", func(h cluster.Host) error {
-		if _, ok := h.(*actors.Runtime); !ok || a.Status(t.Context()).InFlight != 1 {
-			t.Errorf("%T, %+v", h, a.Status(t.Context()))
-		}
-		return context.Canceled
-	})
-	if !errors.Is(err, context.Canceled) || a.Status(t.Context()).InFlight != 0 {
-		t.Error(err)
-	}
-}
