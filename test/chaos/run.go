@@ -70,7 +70,8 @@ type run struct {
 	faults   []fault.Record
 	samples  []Sample
 	baseline map[string]Resources
-	notes    []string // what to know of the machine, and of what could not be tried
+	loaded   time.Duration // until when the load went on
+	notes    []string      // what to know of the machine, and of what could not be tried
 
 	patience time.Duration // with each request of the collection
 }
@@ -186,7 +187,7 @@ func (r *run) phases(ctx context.Context, kinds []fault.Kind) error {
 	r.Log.Info("injecting faults", "planned", len(plan), "for", r.Schedule.Length, "seed", r.Schedule.Seed)
 	r.verdict.plan(kinds, plan)
 	r.verdict.FaultsFrom = r.now()
-	fault.Run(ctx, r.Schedule.Length, plan, r.now, r.noteFault)
+	fault.Run(ctx, plan, r.now, r.noteFault)
 	r.verdict.FaultsTo = r.now()
 	if err := ctx.Err(); err != nil {
 		return err
@@ -194,6 +195,12 @@ func (r *run) phases(ctx context.Context, kinds []fault.Kind) error {
 	r.notes = crowded()
 	r.Log.Info("healed; looking for progress")
 	r.progress(ctx)
+	select { // The load goes on for as long as was asked for.
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(r.verdict.FaultsFrom + r.Schedule.Length - r.now()):
+	}
+	r.loaded = r.now()
 	r.Log.Info("waiting for clients")
 	stopLoad()
 	if err := r.drained(&background, stopSampling); err != nil {
@@ -256,6 +263,11 @@ func (r *run) noteFault(f fault.Record) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.faults = append(r.faults, f)
+	if f.Unhealed {
+		r.verdict.Violations = append(r.verdict.Violations, check.Violation{
+			Check: check.Health, Live: true, Text: fmt.Sprintf("%s of %s: %s", f.Kind, strings.Join(f.Targets, ", "), f.Error),
+		})
+	}
 	if f.Error != "" {
 		r.Log.Warn("a fault did not go as planned", "fault", f.Kind, "targets", f.Targets, "error", f.Error)
 	} else {
@@ -280,23 +292,26 @@ func (r *run) fail(v check.Violation) {
 	r.verdict.Violations = append(r.verdict.Violations, v)
 }
 
-// progress sends a command for every customer that takes part, and looks for clients that wait.
+// progress sends a command for every customer that takes part, and looks for clients that wait. Time counts
+// from healing, also that until a customer's turn comes.
 func (r *run) progress(ctx context.Context) {
 	_, active := r.load.Customers()
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, 16)
 	var longest time.Duration
 	var mu sync.Mutex
-	deadline := time.Now().Add(r.Recovery)
+	healed := time.Now()
+	deadline := healed.Add(r.Recovery)
 	for _, id := range active {
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			took, ok := r.load.Probe(ctx, id, max(time.Second, time.Until(deadline)))
+			_, ok := r.load.Probe(ctx, id, max(time.Second, time.Until(deadline)))
+			took := time.Since(healed)
 			mu.Lock()
 			longest = max(longest, took)
 			mu.Unlock()
-			if !ok {
+			if !ok || took > r.Recovery {
 				r.fail(check.Violation{Check: check.Health, Customer: id, Text: fmt.Sprintf("no answer within %v of healing", r.Recovery)})
 			}
 		})
