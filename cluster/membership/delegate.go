@@ -4,6 +4,7 @@ import (
 	"context"
 	"log"
 	"log/slog"
+	"maps"
 	"strings"
 	"time"
 
@@ -81,7 +82,8 @@ func (d delegate) NotifyUpdate(n *memberlist.Node) {
 	p.node.Meta = nil
 	d.m.mu.Lock()
 	d.m.members[n.Name] = p
-	delete(d.m.lost, p.Gossip)
+	// It is back, wherever, or another has its place.
+	maps.DeleteFunc(d.m.lost, func(name string, l lost) bool { return name == n.Name || l.address == p.Gossip })
 	d.m.mu.Unlock()
 	signal(d.m.changed)
 }
@@ -92,7 +94,7 @@ func (d delegate) NotifyLeave(n *memberlist.Node) {
 	p := d.m.members[n.Name]
 	delete(d.m.members, n.Name)
 	if p != nil && !p.Meta.Draining && n.Name != d.m.config.Name { // without good-bye
-		d.m.lost[n.Address()] = d.m.config.Now()
+		d.m.lost[n.Name] = lost{n.Address(), d.m.config.Now()}
 	}
 	d.m.mu.Unlock()
 	d.m.clocks.forget(n.Name)

@@ -31,6 +31,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
 	"licensed/messages/clusterv1"
@@ -115,7 +116,7 @@ type Membership struct {
 	mu      sync.Mutex
 	meta    []byte
 	members map[string]*peer
-	lost    map[string]time.Time // addresses of members that vanished, and when
+	lost    map[string]lost // members that vanished, by name
 
 	changed chan struct{} // something about members did
 	renewed chan struct{} // the own meta was set
@@ -131,6 +132,12 @@ type Membership struct {
 type peer struct {
 	Member
 	node memberlist.Node
+}
+
+// lost is a member that vanished: where it was, and when it did.
+type lost struct {
+	address string
+	since   time.Time
 }
 
 // forgetLost is how long the address of a member that vanished is tried.
@@ -149,7 +156,7 @@ func Start(c Config) (*Membership, error) {
 		return nil, fmt.Errorf("membership: address to bind: %w", err)
 	}
 	m := &Membership{
-		config: c, port: port, members: map[string]*peer{}, lost: map[string]time.Time{},
+		config: c, port: port, members: map[string]*peer{}, lost: map[string]lost{},
 		changed: make(chan struct{}, 1), renewed: make(chan struct{}, 1),
 	}
 	m.clocks.init()
@@ -271,11 +278,22 @@ func signal(c chan struct{}) {
 	}
 }
 
-// Spread has news gossiped to all members, and sends them at once to those for whom direct says so.
+// keptParts is how many parts of news wait for their turn in gossip; of more the oldest are left out. Full
+// exchanges of state bring them.
+const keptParts = 4096
+
+// Spread has news gossiped to all members, and sends them at once to those for whom direct says so. One who is
+// alone keeps nothing for later: whoever joins gets the full state.
 func (m *Membership) Spread(news *clusterv1.News, direct func(Member) bool) {
+	others := m.others()
+	if len(others) == 0 {
+		m.queue.Reset()
+		return
+	}
+	defer m.queue.Prune(keptParts)
 	for _, part := range split(news) {
 		m.queue.QueueBroadcast(broadcast(part))
-		for _, p := range m.others() {
+		for _, p := range others {
 			if direct(p.Member) {
 				_ = m.list.SendBestEffort(&p.node, part) // lost is late: gossip brings it too
 			}
@@ -390,20 +408,34 @@ func (m *Membership) rejoin() {
 	t := time.NewTicker(m.config.JoinEvery)
 	defer t.Stop()
 	for {
-		for _, address := range m.missing() {
-			if m.context.Err() != nil {
-				return
-			}
-			if _, err := m.list.Join([]string{address}); err != nil {
-				m.config.Log.Debug("membership: join", "address", address, "error", err)
-			}
-		}
+		m.tryAll(m.missing())
 		select {
 		case <-m.context.Done():
 			return
 		case <-t.C:
 		}
 	}
+}
+
+// triedTogether is how many addresses are tried side by side: one that does not answer takes seconds.
+const triedTogether = 16
+
+// tryAll tries to join the members at all of these addresses.
+func (m *Membership) tryAll(addresses []string) {
+	var tries errgroup.Group
+	tries.SetLimit(triedTogether)
+	for _, address := range addresses {
+		tries.Go(func() error {
+			if m.context.Err() != nil {
+				return nil
+			}
+			if _, err := m.list.Join([]string{address}); err != nil {
+				m.config.Log.Debug("membership: join", "address", address, "error", err)
+			}
+			return nil
+		})
+	}
+	_ = tries.Wait()
 }
 
 // missing returns the addresses of seeds and lost members that no member has.
@@ -416,12 +448,12 @@ func (m *Membership) missing() []string {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for address, since := range m.lost {
-		if m.config.Now().Sub(since) > forgetLost {
-			delete(m.lost, address)
+	for name, l := range m.lost {
+		if m.config.Now().Sub(l.since) > forgetLost {
+			delete(m.lost, name)
 			continue
 		}
-		wanted[address] = true
+		wanted[l.address] = true
 	}
 	for _, p := range m.members {
 		delete(wanted, p.Gossip)

@@ -307,6 +307,62 @@ func TestPartitionHeals(t *testing.T) {
 	until("healed", t, func() bool { return names(a) == "a b" && names(b) == "a b" })
 }
 
+// deaf is a network on which some address neither takes connections nor refuses them, until the test ends.
+type deaf struct {
+	*memberlist.NetTransport
+	address string
+	over    <-chan struct{}
+}
+
+func (d *deaf) DialAddressTimeout(a memberlist.Address, timeout time.Duration) (net.Conn, error) {
+	if a.Addr == d.address {
+		<-d.over
+		return nil, errCut
+	}
+	return d.NetTransport.DialAddressTimeout(a, timeout)
+}
+
+// TestSilentAddressesHoldNobodyUp joins through a seed while another address does not answer.
+func TestSilentAddressesHoldNobodyUp(t *testing.T) {
+	a := start(t, quick("a"))
+	nt, err := memberlist.NewNetTransport(&memberlist.NetTransportConfig{
+		BindAddrs: []string{"127.0.0.1"}, Logger: log.New(io.Discard, "", 0),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	over := make(chan struct{})
+	c := quick("b")
+	c.Transport, c.Bind = &deaf{nt, "127.0.0.0:1", over}, fmt.Sprintf("127.0.0.1:%d", nt.GetAutoBindPort())
+	c.Join = []string{"127.0.0.0:1", a.Address()} // in this order
+	b := start(t, c)
+	defer close(over)
+	until("joined", t, func() bool { return names(b) == "a b" })
+}
+
+// TestNewsOfOneWhoIsAlone: what nobody can hear is not kept, and what many could is bounded.
+func TestNewsOfOneWhoIsAlone(t *testing.T) {
+	a := start(t, quick("a"))
+	spread := func() {
+		a.Spread(&clusterv1.News{Shards: []*clusterv1.Shard{{Id: 1, Owner: make([]byte, 16)}}}, func(Member) bool { return false })
+	}
+	for range 10 {
+		spread()
+	}
+	if n := a.queue.NumQueued(); n != 0 {
+		t.Errorf("%d parts of news wait for nobody", n)
+	}
+	a.mu.Lock()
+	a.members["b"] = &peer{Member: Member{Name: "b", Meta: &clusterv1.Meta{}}} // memberlist does not know it: nothing is taken out
+	a.mu.Unlock()
+	for range 2 * keptParts {
+		spread()
+	}
+	if n := a.queue.NumQueued(); n != keptParts {
+		t.Errorf("%d parts of news are kept", n)
+	}
+}
+
 // TestSeedsAreResolvedForEver has a name that means nothing at first.
 func TestSeedsAreResolvedForEver(t *testing.T) {
 	a := start(t, quick("a"))
@@ -348,6 +404,11 @@ func TestRestartUnderTheSameName(t *testing.T) {
 		c.Meta = &clusterv1.Meta{Version: fmt.Sprint(i)}
 		b := start(t, c)
 		until("restart", t, func() bool { return r.version("b") == fmt.Sprint(i) })
+		a.mu.Lock()
+		if len(a.lost) != 0 {
+			t.Errorf("b is back, and still looked for at %v", a.lost)
+		}
+		a.mu.Unlock()
 		_ = b.Abandon()
 		until("gone", t, func() bool { return names(a) == "a" })
 	}
