@@ -3,8 +3,9 @@
 // # The model
 //
 // A run has phases: warm-up without faults, which gives the baseline; faults, by a plan drawn from the
-// seed; healing, when there must be progress within seconds; the end of the load; collection of all that
-// is recorded; the checks. It leaves a directory: history.jsonl.zst (what clients saw), customers.jsonl.zst
+// seed; healing, when there must be progress within seconds; the end of the load; what was never answered is
+// sent once more, and must be; collection of all that is recorded; the end of the deployment; the checks.
+// The verdict is written last. It leaves a directory: history.jsonl.zst (what clients saw), customers.jsonl.zst
 // (what is recorded), faults.jsonl, samples.jsonl, verdict.json, report.html, and the logs of all
 // processes. [Recheck] judges such a directory again.
 //

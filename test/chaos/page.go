@@ -23,7 +23,7 @@ var promises = map[string]string{
 	check.Structure:    "Sequences dense, epochs rising, roots chained; a replay equals what every gateway answers.",
 	check.Archive:      "The history is complete over both tiers, and archiving changed nothing.",
 	check.Faults:       "A run that was asked for faults had some.",
-	check.Health:       "After healing every customer is answered in time, nobody waits on, no process ended by itself, resources return.",
+	check.Health:       "After healing every customer and every command is answered in time, nobody waits on, no process ended by itself, resources return.",
 }
 
 // shown violations of a check.
