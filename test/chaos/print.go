@@ -76,7 +76,7 @@ func (v *Verdict) Print(w io.Writer) {
 		thousands(v.Requests), thousands(v.Customers), thousands(v.Acknowledged), thousands(v.Accepted), thousands(v.Refused),
 		thousands(v.Resolved), thousands(v.Unresolved), thousands(v.Queries))
 	fmt.Fprintf(w, "  %s events, %s of them archived; %s changes of epoch seen by customers\n", thousands(v.Events), thousands(v.Archived), thousands(v.Epochs))
-	fmt.Fprintf(w, "  longest wait after healing %v, checked in %v\n", v.Recovery.Round(time.Millisecond), v.Checked.Round(time.Millisecond))
+	fmt.Fprintf(w, "  longest wait after healing %v, judged after the last fault and in %d stretches without one; checked in %v\n", v.Recovery.Round(time.Millisecond), v.Calms, v.Checked.Round(time.Millisecond))
 	for _, n := range v.Notes {
 		fmt.Fprintf(w, "  note: %s\n", n)
 	}

@@ -152,6 +152,7 @@ func Run(ctx context.Context, c Config, d deploy.Deployment, accidents *Accident
 	if err := errors.Join(r.recorder.Close(), end()); err != nil {
 		return nil, err
 	}
+	r.judgeCalms()
 	return r.verdict, r.finish()
 }
 

@@ -43,8 +43,10 @@ type Verdict struct {
 	// FaultsFrom and FaultsTo are the phase with faults.
 	FaultsFrom time.Duration `json:"faults_from"`
 	FaultsTo   time.Duration `json:"faults_to"`
-	// Recovery is the longest that a customer waited for an answer after healing.
+	// Recovery is the longest that a customer waited for an answer after healing: after the last fault, and in
+	// the Calms, the stretches without a fault that are longer than recovery may take.
 	Recovery time.Duration `json:"recovery"`
+	Calms    int           `json:"calms"`
 
 	Requests     int `json:"requests"`
 	Acknowledged int `json:"acknowledged"`
