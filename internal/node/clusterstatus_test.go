@@ -175,3 +175,49 @@ func TestMost(t *testing.T) {
 		}
 	})
 }
+
+// TestNamesAreBounded: a member that gets an incarnation after the other is not remembered by all of them, and still by its last.
+func TestNamesAreBounded(t *testing.T) {
+	n := &Node{config: Config{Now: time.Now}}
+	var last persistence.Incarnation
+	for range 3 * keptNames {
+		last = persistence.NewIncarnation()
+		n.notice([]membership.Member{{Name: "n1", Meta: &clusterv1.Meta{Incarnation: last[:]}}})
+	}
+	if got := n.nameOf(last); got != "n1" {
+		t.Errorf("the last one is %q", got)
+	}
+	if kept := len(n.acquaintances.names); kept != keptNames || len(n.acquaintances.order) != kept {
+		t.Errorf("%d are kept", kept)
+	}
+}
+
+// TestNodesOf: who may be given shards, and how many.
+func TestNodesOf(t *testing.T) {
+	i := persistence.NewIncarnation()
+	meta := func(change func(*clusterv1.Meta)) *clusterv1.Meta {
+		m := &clusterv1.Meta{Incarnation: i[:], Capacity: 3}
+		change(m)
+		return m
+	}
+	all := []membership.Member{
+		{Name: "n1", Meta: meta(func(*clusterv1.Meta) {})},
+		{Name: "draining", Meta: meta(func(m *clusterv1.Meta) { m.Draining = true })},
+		{Name: "clock", Meta: meta(func(m *clusterv1.Meta) { m.ClockWrong = true })},
+		{Name: "gateway", Meta: &clusterv1.Meta{}},
+		{Name: "self", Meta: &clusterv1.Meta{Capacity: 2}},
+		{Name: "strange", Meta: &clusterv1.Meta{Incarnation: []byte("short")}},
+	}
+	for draining, want := range map[bool]string{
+		false: "n1 3 true, draining 3 false, clock 3 false, self 2 true, ",
+		true:  "n1 3 true, draining 3 false, clock 3 false, self 2 false, ",
+	} {
+		var got strings.Builder
+		for _, m := range nodesOf(all, "self", draining) {
+			fmt.Fprintf(&got, "%s %v %t, ", m.Name, m.Capacity, m.Eligible)
+		}
+		if got.String() != want {
+			t.Errorf("draining %t: %q, want %q", draining, got.String(), want)
+		}
+	}
+}

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 
+	"licensed/messages/clusterv1"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
 )
@@ -21,4 +22,14 @@ func (n *Node) Gossip() string { return n.member.Load().gossip.Address() }
 // ClusterStatus returns what the dashboard of a node shows.
 func ClusterStatus(ctx context.Context, n *Node) (*licensedv1.ClusterStatus, error) {
 	return n.clusterStatus(ctx)
+}
+
+// Gossiped returns what a node knows of a member by gossip, nil if nothing.
+func (n *Node) Gossiped(name string) *clusterv1.Meta {
+	for _, m := range n.member.Load().gossip.Members() {
+		if m.Name == name {
+			return m.Meta
+		}
+	}
+	return nil
 }

@@ -168,8 +168,24 @@ func (n *Node) happened(h cluster.Happening) {
 type acquaintances struct {
 	mu    sync.Mutex
 	names map[persistence.Incarnation]string
+	order []persistence.Incarnation    // of names, the first one learned first
 	here  map[string]membership.Member // those who seem to be there
 	left  map[string]departure         // those who do not any more
+}
+
+// keptNames is how many incarnations are remembered by name: those who are there, and enough former ones for what
+// happened lately to speak of nodes.
+const keptNames = 4096
+
+// learn remembers whose an incarnation is; a is locked.
+func (a *acquaintances) learn(i persistence.Incarnation, name string) {
+	if _, known := a.names[i]; !known {
+		if a.order = append(a.order, i); len(a.order) > keptNames {
+			delete(a.names, a.order[0])
+			a.order = slices.Delete(a.order, 0, 1)
+		}
+	}
+	a.names[i] = name
 }
 
 // departure is that of a member.
@@ -210,7 +226,7 @@ func (n *Node) notice(all []membership.Member) {
 		a.here[m.Name] = m
 		delete(a.left, m.Name)
 		if i, err := cluster.IncarnationOf(m.Meta.GetIncarnation()); err == nil && !i.IsZero() {
-			a.names[i] = m.Name
+			a.learn(i, m.Name)
 		}
 		if _, known := before[m.Name]; !known && m.Name != n.name {
 			n.happenings.add(now, &licensedv1.Happening{
