@@ -116,11 +116,12 @@ func (v *Verdict) tables() []report.Table {
 	for _, row := range v.faultRows() {
 		faults.Rows = append(faults.Rows, row[:])
 	}
-	resources := report.Table{Title: "Resources", Note: "Before the faults, and after the load ended.", Head: []string{"process", "goroutines", "heap"}}
+	resources := report.Table{Title: "Resources", Note: "Before the faults, and after everything was collected.", Head: []string{"process", "goroutines", "heap", "up for"}}
 	for _, name := range sortedKeys(v.Resources) {
 		r := v.Resources[name]
 		resources.Rows = append(resources.Rows, []string{
 			name, fmt.Sprintf("%.0f → %.0f", r[0].Goroutines, r[1].Goroutines), fmt.Sprintf("%.1f → %.1f MiB", r[0].Heap/(1<<20), r[1].Heap/(1<<20)),
+			fmt.Sprintf("%.0f s", r[1].Uptime),
 		})
 	}
 	tables := []report.Table{faults, resources}

@@ -184,6 +184,7 @@ func (r *run) phases(ctx context.Context, kinds []fault.Kind) error {
 	case <-time.After(r.WarmUp):
 	}
 	r.baseline = r.resources(ctx)
+	r.notes = unmeasured(r.deployment.Members(), r.baseline)
 	plan := r.Schedule.Plan(kinds)
 	r.Log.Info("injecting faults", "planned", len(plan), "for", r.Schedule.Length, "seed", r.Schedule.Seed)
 	r.verdict.plan(kinds, plan)
@@ -193,7 +194,7 @@ func (r *run) phases(ctx context.Context, kinds []fault.Kind) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	r.notes = crowded()
+	r.notes = append(r.notes, crowded()...)
 	r.Log.Info("healed; looking for progress")
 	r.progress(ctx)
 	select { // The load goes on for as long as was asked for.
@@ -208,8 +209,12 @@ func (r *run) phases(ctx context.Context, kinds []fault.Kind) error {
 		return err
 	}
 	r.resolve(ctx)
-	r.settled(ctx)
-	return errors.Join(r.collect(ctx), ctx.Err())
+	r.settled(ctx, "after the load")
+	if err := errors.Join(r.collect(ctx), ctx.Err()); err != nil {
+		return err
+	}
+	r.settled(ctx, "after the collection")
+	return ctx.Err()
 }
 
 // kinds are those of the deployment that are wanted.

@@ -38,6 +38,8 @@ type Resources struct {
 	Goroutines float64 `json:"goroutines"`
 	// Heap is what is alive after a collection, in bytes.
 	Heap float64 `json:"heap"`
+	// Uptime is for how long the process has run, in seconds: one that was started just before has lost nothing yet.
+	Uptime float64 `json:"uptime"`
 }
 
 // sample asks every member each second how it does.
@@ -136,6 +138,8 @@ func measure(ctx context.Context, m deploy.Member) (res Resources, err error) {
 			res.Goroutines = v
 		case "go_memstats_heap_alloc_bytes":
 			res.Heap = v
+		case "process_start_time_seconds":
+			res.Uptime = time.Since(time.UnixMilli(int64(v * 1000))).Seconds()
 		}
 	})
 }
@@ -169,33 +173,73 @@ const (
 	settleTime     = time.Minute
 )
 
-// settled waits until every process is back at what it had before the faults.
-func (r *run) settled(ctx context.Context) {
-	var excess []string
-	for deadline := time.Now().Add(settleTime); ; {
-		excess = excess[:0]
-		now := r.resources(ctx)
-		r.verdict.Resources = map[string][2]Resources{}
-		for name, before := range r.baseline {
-			after := now[name]
-			r.verdict.Resources[name] = [2]Resources{before, after}
-			if after.Goroutines > 1.5*before.Goroutines+moreGoroutines {
-				excess = append(excess, fmt.Sprintf("%s has %.0f goroutines, before the faults %.0f", name, after.Goroutines, before.Goroutines))
-			}
-			if after.Heap > 1.5*before.Heap+moreHeap {
-				excess = append(excess, fmt.Sprintf("%s has %.0f MiB of heap, before the faults %.0f", name, after.Heap/(1<<20), before.Heap/(1<<20)))
-			}
+// unmeasured says of which members nothing is known to compare with later.
+func unmeasured(members []deploy.Member, before map[string]Resources) (notes []string) {
+	watched := 0
+	for _, m := range members {
+		if m.Admin == "" {
+			continue
 		}
-		if len(excess) == 0 || time.Now().After(deadline) {
-			break
+		watched++
+		if before[m.Name] == (Resources{}) {
+			notes = append(notes, m.Name+" could not be measured before the faults: its goroutines and heap are not compared")
 		}
-		time.Sleep(time.Second)
 	}
-	if len(excess) > 0 {
+	if watched == 0 {
+		notes = append(notes, "no member has an address for operators: neither readiness nor goroutines and heap are watched")
+	}
+	return notes
+}
+
+// excess says what a process has more than before the faults, or that it cannot be measured any more.
+func excess(name string, before, after Resources) (all []string) {
+	switch {
+	case before == (Resources{}):
+	case after == (Resources{}):
+		all = append(all, name+" cannot be measured any more")
+	default:
+		if after.Goroutines > 1.5*before.Goroutines+moreGoroutines {
+			all = append(all, fmt.Sprintf("%s has %.0f goroutines, before the faults %.0f", name, after.Goroutines, before.Goroutines))
+		}
+		if after.Heap > 1.5*before.Heap+moreHeap {
+			all = append(all, fmt.Sprintf("%s has %.0f MiB of heap, before the faults %.0f", name, after.Heap/(1<<20), before.Heap/(1<<20)))
+		}
+	}
+	return all
+}
+
+// unsettled says what is not as it must be when all is healed: every member ready, and back at what it had.
+func (r *run) unsettled(ctx context.Context) (all []string) {
+	now := r.resources(ctx)
+	r.verdict.Resources = map[string][2]Resources{}
+	for _, m := range r.deployment.Members() {
+		if m.Admin == "" {
+			continue
+		}
+		before, after := r.baseline[m.Name], now[m.Name]
+		r.verdict.Resources[m.Name] = [2]Resources{before, after}
+		all = append(all, excess(m.Name, before, after)...)
+		asked, cancel := context.WithTimeout(ctx, 10*time.Second)
+		if err := page(asked, m.Admin+"/readyz", func(string) {}); err != nil {
+			all = append(all, fmt.Sprintf("%s is not ready: %v", m.Name, err))
+		}
+		cancel()
+	}
+	return all
+}
+
+// settled waits until nothing is unsettled. It says when in words: after the load, after the collection.
+func (r *run) settled(ctx context.Context, when string) {
+	left := r.unsettled(ctx)
+	for deadline := time.Now().Add(settleTime); len(left) > 0 && time.Now().Before(deadline) && ctx.Err() == nil; {
+		time.Sleep(time.Second)
+		left = r.unsettled(ctx)
+	}
+	if len(left) > 0 {
 		r.profiles(ctx)
 	}
-	for _, text := range excess {
-		r.fail(check.Violation{Check: check.Health, Text: text})
+	for _, text := range left {
+		r.fail(check.Violation{Check: check.Health, Text: text + ", " + when})
 	}
 }
 
