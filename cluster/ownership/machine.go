@@ -54,10 +54,11 @@ type Machine struct {
 	out      Outputs
 }
 
-// bundle is shards of a group whose hand-over begins in one step.
+// bundle is shards of a group whose hand-over to one node begins in one step.
 type bundle struct {
-	group uint32
-	room  int // how many more may join
+	group  uint32
+	target persistence.Incarnation
+	room   int // how many more may join
 }
 
 // watched is the watch of another incarnation's lease.

@@ -104,6 +104,35 @@ func TestMovesGoInBundles(t *testing.T) {
 	h.settled(a, b)
 }
 
+// TestBundlesHaveOneTaker sees that a node that gives to two has but one of them claim in a group at a time.
+func TestBundlesHaveOneTaker(t *testing.T) {
+	h := newHarness(t)
+	change := func(c *ownership.Config) { c.Shards, c.Groups, c.MovesPerSecond = 96, 4, 50 }
+	a, b, c := h.start("a", change), h.start("b", change), h.start("c", change)
+	h.see(a, b, c)
+	h.run(10 * time.Second)
+	h.settled(a, b, c)
+	a.closed = nil
+	a.step(ownership.Input{Kind: ownership.InputDrain})
+	h.run(5 * time.Second)
+	h.settled(b, c)
+	taker := map[uint32]*node{}
+	for _, n := range []*node{b, c} {
+		for _, id := range n.open() {
+			taker[id] = n
+		}
+	}
+	together := 0
+	for i, id := range a.closed[1:] {
+		if former := a.closed[i]; id%4 == former%4 && taker[id] == taker[former] {
+			together++
+		}
+	}
+	if together < len(a.closed)/2 {
+		t.Errorf("%d of the shards %v follow one of their group for the same node", together, a.closed)
+	}
+}
+
 // TestTakeOver kills a node: its shards, and no others, go to the rest, not before the TTL and the
 // allowance have passed since its last sign of life.
 func TestTakeOver(t *testing.T) {

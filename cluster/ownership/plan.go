@@ -1,6 +1,7 @@
 package ownership
 
 import (
+	"encoding/binary"
 	"math"
 	"slices"
 	"strings"
@@ -62,8 +63,11 @@ func (m *Machine) place() {
 	}
 	m.placement = placement.New(nodes)
 	m.rewatch = true
-	for id := range m.shards {
-		m.enqueue(&m.shards[id])
+	// Each begins with another group, so that those who give at the same time seldom do it in one group: the
+	// store has one round of Paxos wait for the other there.
+	first := int(binary.BigEndian.Uint16(m.self[:])) % len(m.shards)
+	for k := range m.shards {
+		m.enqueue(&m.shards[(first+k)%len(m.shards)])
 	}
 }
 
@@ -244,7 +248,7 @@ func (m *Machine) lookHeld(now lease.Instant, s *shard) {
 	case !m.draining && now.Sub(s.since) < m.config.Settle:
 		m.keep(s, s.since.Add(m.config.Settle)) // its giver may be leaving, which is not yet known here
 	default:
-		if at := m.moveAt(now, s); at > now {
+		if at := m.moveAt(now, s, target); at > now {
 			m.keep(s, at)
 			return
 		}
@@ -253,19 +257,20 @@ func (m *Machine) lookHeld(now lease.Instant, s *shard) {
 }
 
 // moveAt returns when the hand-over of a shard may begin. The first that may begins a bundle, which others of
-// its group join in the same step: the store changes their rows at the price of one. What a bundle takes of
-// MovesPerSecond is waited for after it.
-func (m *Machine) moveAt(now lease.Instant, s *shard) lease.Instant {
+// its group for the same node join in the same step: the store changes their rows at the price of one, when they
+// are released and when that node claims them, and nobody else claims in that group meanwhile. What a bundle takes
+// of MovesPerSecond is waited for after it.
+func (m *Machine) moveAt(now lease.Instant, s *shard, target persistence.Incarnation) lease.Instant {
 	group := s.row.ID % m.config.Groups
 	switch {
 	case m.moves >= m.config.MaxMoves:
 		return lease.Never
-	case m.bundle.room > 0 && m.bundle.group == group:
+	case m.bundle.room > 0 && m.bundle.group == group && m.bundle.target == target:
 		m.bundle.room--
 	case m.tokens < 1:
 		return now.Add(time.Duration((1-m.tokens)/m.config.MovesPerSecond*float64(time.Second)) + 1)
 	default:
-		m.bundle = bundle{group: group, room: int(m.config.MovesPerSecond/bundlesPerSecond) - 1}
+		m.bundle = bundle{group: group, target: target, room: int(m.config.MovesPerSecond/bundlesPerSecond) - 1}
 	}
 	return now
 }
