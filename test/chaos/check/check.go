@@ -16,7 +16,8 @@
 //	structure     sequences dense, epochs and partitions rising, times not going back, order numbers dense,
 //	              commands whole; replay equals what every member answers; the service's own verification
 //	archive       history is complete over both tiers, and moving it changed nothing
-//	health        after healing there is progress, nobody is stuck, and resources return to what they were
+//	health        faults are healed, then there is progress and nobody is stuck; processes end only if asked
+//	              to; at the end all are ready, and resources return to what they were
 //	faults        a run that was asked for faults had some
 //
 // The last two are judged by the caller: health while the service still runs, and so is some of archive and

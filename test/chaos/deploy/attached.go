@@ -28,7 +28,8 @@ import (
 //	    hold: 5s              # up to as long; at least half of it
 //	    weight: 2
 //
-// Commands are run by sh; one that fails, or takes longer than eight minutes, is noted in the report.
+// Commands are run by sh; one that fails, or takes longer than eight minutes, is noted in the report. One of heal
+// fails the run.
 type Attached struct{ config attachment }
 
 type attachment struct {
