@@ -411,3 +411,11 @@ func TestEarlyPeer(t *testing.T) {
 		t.Errorf("where nothing started: %v", err)
 	}
 }
+
+// TestProtoactorHasNoTurn: its gossip and its heartbeats would block members for ever.
+func TestProtoactorHasNoTurn(t *testing.T) {
+	a := start(t, nil)
+	if c := a.cluster.Config; c.GossipInterval != never || c.HeartbeatExpiration != never {
+		t.Errorf("gossip every %v, heartbeats expire after %v", c.GossipInterval, c.HeartbeatExpiration)
+	}
+}

@@ -40,7 +40,8 @@ func (p *provider) StartClient(*protocluster.Cluster) error { return p.StartMemb
 func (*provider) Shutdown(bool) error { return nil }
 
 // lookup finds the front of who seems to own an aggregate, for requests that go by protoactor's
-// identities. Nothing is activated and nothing remembered: whether it is the owner, the owner says.
+// identities. Nothing is activated and nothing remembered: whether it is the owner, the owner says. protoactor does not
+// start without a lookup, and asks it for Cluster.Request and the like only, which nobody here uses (internal/archtest).
 type lookup struct{ transport *Transport }
 
 var _ protocluster.IdentityLookup = (*lookup)(nil)

@@ -181,6 +181,9 @@ func (r *rule) check(sources []source) []violation {
 		if r.pure || r.word != "" {
 			r.checkBody(s, report)
 		}
+		if r.calls != nil {
+			r.checkCalls(s, report)
+		}
 	}
 	return broken
 }
@@ -216,6 +219,22 @@ func (r *rule) checkBody(s source, report func(token.Pos, string)) {
 			if r.word != "" && n.Name != module && strings.Contains(strings.ToLower(n.Name), r.word) {
 				report(n.Pos(), "speaks of "+n.Name)
 			}
+		}
+		return true
+	})
+}
+
+func (r *rule) checkCalls(s source, report func(token.Pos, string)) {
+	if !slices.ContainsFunc(s.file.Imports, func(i *ast.ImportSpec) bool { return match(r.of, strings.Trim(i.Path.Value, `"`)) }) {
+		return
+	}
+	ast.Inspect(s.file, func(n ast.Node) bool {
+		call, ok := n.(*ast.CallExpr)
+		if !ok {
+			return true
+		}
+		if name, ok := call.Fun.(*ast.SelectorExpr); ok && slices.Contains(r.calls, name.Sel.Name) {
+			report(name.Sel.Pos(), "calls "+name.Sel.Name)
 		}
 		return true
 	})

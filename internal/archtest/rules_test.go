@@ -19,6 +19,9 @@ type rule struct {
 	pure bool
 	// word, if set, must not be part of any identifier, in any case.
 	word string
+	// calls are names that must not be called in files that import of, "x/..." as above.
+	calls []string
+	of    string
 }
 
 // Packages of the module by their place in the picture.
@@ -179,6 +182,18 @@ var rules = []rule{
 		deny: []string{
 			"github.com/asynkron/protoactor-go/persistence/...", "github.com/asynkron/protoactor-go/plugin/...",
 			"github.com/asynkron/protoactor-go/cluster/identitylookup/...", "github.com/asynkron/protoactor-go/cluster/clusterproviders/...",
+		},
+	},
+	{
+		name: "traps of protoactor are not called",
+		why:  "they send twice, lose messages without a word, race or leak (docs/transport.md)",
+		from: everything, except: []string{"licensed/test/bench"}, tests: true,
+		word: "pidcache", of: "github.com/asynkron/protoactor-go/...",
+		calls: []string{
+			// of a cluster and its members
+			"Request", "RequestFuture", "RequestReenter", "TopologyConsensus", "BatchingProducer", "Publisher",
+			// of actors and their properties
+			"Stash", "UnstashAll", "SetReceiveTimeout", "CancelReceiveTimeout", "Bounded", "BoundedDropping", "WithMetricProviders",
 		},
 	},
 	{
