@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"io"
+	"log"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -32,7 +34,7 @@ func TestTLS(t *testing.T) {
 	cert, key := write("cert", certPEM), write("key", keyPEM)
 	server := httptest.NewUnstartedServer(nil)
 	_, server.Config.Handler = licensedv1connect.NewAdminServiceHandler(customers{})
-	server.EnableHTTP2 = true
+	server.EnableHTTP2, server.Config.ErrorLog = true, log.New(io.Discard, "", 0)
 	server.TLS = &tls.Config{Certificates: []tls.Certificate{ours.Sign(3)}, ClientCAs: ours.Pool(), ClientAuth: tls.RequireAndVerifyClientCert}
 	server.StartTLS()
 	defer server.Close()
@@ -42,7 +44,7 @@ func TestTLS(t *testing.T) {
 		says string
 	}{
 		"--tls-ca $CA --tls-cert $CERT --tls-key $KEY": {exitOK, "Bayley"},
-		"--tls-ca $CA": {exitNotNow, "certificate"},
+		"--tls-ca $CA": {exitNotNow, "no answer"},
 		"--tls-ca $OTHER --tls-cert $CERT --tls-key $KEY":                  {exitNotNow, "certificate"},
 		"--tls-ca $CA --tls-cert $CERT":                                    {exitUsage, "--tls-key"},
 		"--tls-ca $KEY":                                                    {exitUsage, "no certificate in it"},
@@ -52,9 +54,7 @@ func TestTLS(t *testing.T) {
 		"--server https://" + address + " --tls-cert $CERT --tls-key $KEY": {exitNotNow, "certificate"},
 	} {
 		var out bytes.Buffer
-		p := &program{stdout: &out, stderr: &out, width: func() int { return 0 }, getenv: func(name string) string {
-			return map[string]string{"LICENSED_SERVER": address}[name]
-		}}
+		p := &program{stdout: &out, stderr: &out, width: func() int { return 0 }, getenv: environment(address)}
 		args := strings.Fields("customers " + strings.NewReplacer("$CA", ca, "$CERT", cert, "$KEY", key, "$OTHER", other).Replace(line))
 		if code := p.run(t.Context(), args); code != want.code || !strings.Contains(out.String(), want.says) {
 			t.Errorf("%s: exit %d, want %d\n%s", line, code, want.code, out.String())

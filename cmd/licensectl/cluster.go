@@ -21,8 +21,7 @@ func (p *program) clusterCommand() *cobra.Command {
 		Use: "cluster", Short: "Show who is in the cluster, who has which shards, and what is wrong",
 		Long: "cluster asks all members how they do and shows what they say: the incarnation that each runs under and\n" +
 			"how long its lease lasts without a renewal, the shards and customers it holds, and the commands that they\n" +
-			"get. Below stand the shards that move or have no owner, warnings, and what happened lately to the process\n" +
-			"that answers.",
+			"get. Below stand the shards that move or have no owner, warnings, and what happened lately.",
 		Example: "  licensectl cluster\n  licensectl cluster --shards\n  licensectl cluster -o json\n  licensectl cluster drain n1",
 		Args:    exactArgs(),
 	}
@@ -86,7 +85,7 @@ func (p *program) printCluster(s *licensedv1.ClusterStatus) error {
 	if len(s.Happenings) == 0 {
 		return nil
 	}
-	fmt.Fprintf(p.stdout, "\nlately, at %s:\n", s.Reporter)
+	fmt.Fprintln(p.stdout, "\nlately:")
 	for _, h := range s.Happenings[:min(shownHappenings, len(s.Happenings))] {
 		fmt.Fprintf(p.stdout, "  %s  %s\n", clock(h.At), printable(h.Text))
 	}

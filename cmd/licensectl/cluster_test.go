@@ -113,7 +113,7 @@ n2: it does not�[31m answer
 CRITICAL: 3 of 5 shards have no owner
 warning: The members have 2 versions
 
-lately, at g1:
+lately:
   2026-03-01 19:59:00  n2 does not answer
 `,
 		"cluster --shards": `

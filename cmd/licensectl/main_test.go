@@ -168,6 +168,11 @@ func until(condition func() bool) {
 	}
 }
 
+// environment names a server, and nothing else.
+func environment(server string) func(string) string {
+	return func(name string) string { return map[string]string{"LICENSED_SERVER": server}[name] }
+}
+
 // TestFollow sees events as they come, also those that come while the node restarts.
 func TestFollow(t *testing.T) {
 	s := newSession(t)
@@ -178,7 +183,7 @@ func TestFollow(t *testing.T) {
 	code := make(chan int)
 	p := &program{
 		stdout: out, stderr: &terminal{}, now: s.now, width: func() int { return 0 }, newID: func() string { return "x" },
-		getenv: func(string) string { return s.config.Listen },
+		getenv: environment(s.config.Listen),
 	}
 	go func() { code <- p.run(ctx, []string{"events", "Bayley", "--follow", "--json", "--from", "3"}) }()
 	seen := func(sequences ...int) func() bool {

@@ -309,7 +309,7 @@ func (m *topModel) lately(used int) []string {
 	if room <= 0 || len(m.status.Happenings) == 0 {
 		return nil
 	}
-	lines := []string{"", topFaint.Render("lately, at " + printable(m.status.Reporter))}
+	lines := []string{"", topFaint.Render("lately")}
 	for _, h := range m.status.Happenings[:min(room, len(m.status.Happenings))] {
 		lines = append(lines, "  "+clock(h.At)+"  "+printable(h.Text))
 	}
