@@ -594,6 +594,11 @@ func TestTryAt(t *testing.T) {
 	if res := try(0, &licensedv1.Command{Command: &licensedv1.Command_ChangePlan{ChangePlan: &licensedv1.ChangePlan{PlanId: "one"}}}); res.PlanId != "one" || res.DeviceLimit != 1 {
 		t.Errorf("plan: %v", res)
 	}
+	// A licence acquired at the end of time would expire after it.
+	late := &licensedv1.TryAtRequest{CustomerId: "Bayley", Command: acquires("tv", "z"), At: &licensedv1.TryAtRequest_Time{Time: timestamppb.New(time.Date(9999, 12, 20, 0, 0, 0, 0, time.UTC))}}
+	if res, err := h.TryAt(t.Context(), connect.NewRequest(late)); connect.CodeOf(err) != connect.CodeInvalidArgument {
+		t.Errorf("at the end of time: %v, %v", res, err)
+	}
 	if n := len(p.records["Bayley"]); n != 15 {
 		t.Errorf("%d events are recorded", n)
 	}

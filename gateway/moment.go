@@ -28,9 +28,14 @@ func pointOf(v *violations, sequence *uint64, at *timestamppb.Timestamp) (p poin
 			v.add("sequence", "must be at least 1")
 		}
 	}
-	p.time = v.timestamp("time", at)
+	if p.time = v.timestamp("time", at); p.time.Year() > latestYear {
+		v.add("time", fmt.Sprintf("is later than the year %d", latestYear))
+	}
 	return p
 }
+
+// latestYear is until when a moment may lie: what is decided there ends later, and must be a time still.
+const latestYear = 9990
 
 // replayed is a customer as of a point.
 type replayed struct {

@@ -9,6 +9,7 @@
 #   cassandra.sh pause I       SIGSTOP node I                  cassandra.sh resume I  SIGCONT node I
 #   cassandra.sh status        one line per node               cassandra.sh addresses HOST:PORT,…
 #   cassandra.sh nodetool I …  Cassandra's nodetool on node I  cassandra.sh fetch     only the artifacts
+#   cassandra.sh java          which Java it would use
 #
 # Settings, from the environment. A cluster is its DIR: two of them need two NETs (or FIRSTs).
 #   DIR      where nodes keep data, logs and pids    ~/.cache/licensed-cassandra
@@ -51,14 +52,19 @@ die() {
   exit 1
 }
 
+# java_command: the Java 17 of JAVA_HOME, of PATH, or of the usual place of packages.
 java_command() {
-  local java=java
-  [ -n "${JAVA_HOME:-}" ] && java=$JAVA_HOME/bin/java
-  command -v "$java" >/dev/null || die "no Java: Cassandra 5.0 needs a JDK 17 (Debian: openjdk-17-jdk-headless); set JAVA_HOME or PATH"
-  local version
-  version=$("$java" -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p;T;q')
-  [ "$version" = 17 ] || die "$java is Java ${version:-of an unknown version}; Cassandra 5.0 needs 17: set JAVA_HOME"
-  echo "$java"
+  local java version seen=
+  for java in ${JAVA_HOME:+"$JAVA_HOME/bin/java"} java /usr/lib/jvm/*17*/bin/java; do
+    java=$(command -v "$java") || continue
+    version=$("$java" -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p;T;q')
+    if [ "$version" = 17 ]; then
+      echo "$java"
+      return
+    fi
+    seen="$seen; $java is Java ${version:-of an unknown version}"
+  done
+  die "Cassandra 5.0 needs a JDK 17 (Debian: openjdk-17-jdk-headless)$seen: set JAVA_HOME"
 }
 
 fetch() {
@@ -103,9 +109,12 @@ nodes() {
 certificate() {
   local d=$DIR/n$1
   [ -e "$d/cert.pem" ] && return
-  keytool -genkeypair -alias node -keyalg EC -dname CN=cassandra -ext "SAN=ip:$(address "$1")" -validity 365 \
-    -keystore "$d/conf/keystore" -storepass licensed -keypass licensed 2>/dev/null
-  keytool -exportcert -rfc -alias node -keystore "$d/conf/keystore" -storepass licensed -file "$d/cert.pem" 2>/dev/null
+  local keytool
+  keytool=$(dirname "$(realpath "$(java_command)")")/keytool
+  "$keytool" -genkeypair -alias node -keyalg EC -dname CN=cassandra -ext "SAN=ip:$(address "$1")" -validity 365 \
+    -keystore "$d/conf/keystore" -storepass licensed -keypass licensed 2>"$d/keytool.log" &&
+    "$keytool" -exportcert -rfc -alias node -keystore "$d/conf/keystore" -storepass licensed -file "$d/cert.pem" 2>>"$d/keytool.log" ||
+    die "no certificate for node $1: $(cat "$d/keytool.log")"
 }
 
 configure() {
@@ -268,6 +277,7 @@ nodetool() {
 
 case ${1:-} in
 fetch) fetch ;;
+java) java_command ;;
 up) up "${2:-1}" ;;
 down) for i in $(nodes); do halt "$i" TERM; done ;;
 destroy) for i in $(nodes); do halt "$i" KILL && rm -rf "$DIR/n$i" "$COMMITLOG/n$i"; done ;;
@@ -279,5 +289,5 @@ resume) p=$(running "${2:?node}"); kill -CONT "$p" ;;
 status) status ;;
 addresses) addresses ;;
 nodetool) shift; nodetool "$@" ;;
-*) sed -n '2,32s/^# \{0,1\}//p' "$0"; exit 2 ;;
+*) sed -n '2,33s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac

@@ -18,7 +18,7 @@ if [[ -z ${CHROMIUM:-} ]] && ! command -v chromium >/dev/null && ! command -v ch
 fi
 # Tests run on a real Cassandra: the one that LICENSED_CASSANDRA names, or one started from Maven artifacts.
 if [[ -z ${LICENSED_CASSANDRA:-} ]]; then
-  [[ -n ${JAVA_HOME:-} ]] || command -v java >/dev/null || missing+=(openjdk-17-jdk-headless)
+  "$(dirname "$0")/cassandra.sh" java >/dev/null 2>&1 || missing+=(openjdk-17-jdk-headless)
   command -v mvn >/dev/null || missing+=(maven)
 fi
 if [[ ${#missing[@]} -eq 0 ]]; then
@@ -35,4 +35,11 @@ if ! command -v apt-get >/dev/null || { [[ ${#sudo[@]} -gt 0 ]] && ! command -v 
 fi
 echo "installing ${missing[*]}"
 "${sudo[@]}" apt-get update -qq
+for package in "${missing[@]}"; do
+  if ! apt-cache show "$package" >/dev/null 2>&1; then
+    echo "make test needs $package, which this system's packages do not have. Install what it stands for in another way" >&2
+    echo "(a JDK 17: set JAVA_HOME; a browser: set CHROMIUM; or a running Cassandra: LICENSED_CASSANDRA) and run it again." >&2
+    exit 1
+  fi
+done
 "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -23,10 +24,17 @@ func (p *program) healthCommand() *cobra.Command {
 		Example: "  licensed health\n  licensed health --admin 127.0.0.2:8081",
 		Args:    noArguments,
 	}
-	c.Flags().StringVar(&address, "admin", address, "`address` of the admin port")
+	c.Flags().StringVar(&address, "admin", address, "`address` of the admin port (environment LICENSED_ADMIN; LICENSED_HOST for the host alone)")
 	c.Flags().DurationVar(&timeout, "timeout", timeout, "longest time to wait for the answer")
 	c.Flags().BoolVar(&live, "live", live, "ask whether it has not failed, rather than whether it is ready")
 	c.RunE = func(c *cobra.Command, _ []string) error {
+		if host := p.getenv("LICENSED_HOST"); host != "" && !c.Flags().Changed("admin") {
+			_, port, _ := net.SplitHostPort(address)
+			address = net.JoinHostPort(host, port)
+		}
+		if admin := p.getenv("LICENSED_ADMIN"); admin != "" && !c.Flags().Changed("admin") {
+			address = admin
+		}
 		if err := checkAddress(address); err != nil {
 			return usageError{fmt.Errorf("admin: %w", err)}
 		}

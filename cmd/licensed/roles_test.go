@@ -145,6 +145,12 @@ func TestHealth(t *testing.T) {
 	if code, out := run(t, nil, "health", "--admin", address); code != exitFailed || !strings.Contains(out, "draining") {
 		t.Errorf("not ready: %d %s", code, out)
 	}
+	if code, out := run(t, map[string]string{"LICENSED_HOST": "nowhere", "LICENSED_ADMIN": address}, "health", "--live"); code != exitOK || out != "draining\n" {
+		t.Errorf("the address of the environment: %d %s", code, out)
+	}
+	if code, out := run(t, map[string]string{"LICENSED_HOST": "no host"}, "health"); code != exitUsage || !strings.Contains(out, "no host") {
+		t.Errorf("the host of the environment: %d %s", code, out)
+	}
 	if code, out := run(t, nil, "health", "--admin", address, "--live"); code != exitOK || out != "draining\n" {
 		t.Errorf("live: %d %s", code, out)
 	}

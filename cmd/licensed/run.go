@@ -168,9 +168,13 @@ Try:
 	}
 	fmt.Fprintln(p.stdout)
 	log.Info("ready", "api", api, "admin", admin, "data", store, "policy", n.PolicyVersion(), "pid", os.Getpid())
-	for _, a := range []net.Addr{n.API(), n.Admin()} {
-		if t, ok := a.(*net.TCPAddr); ok && !t.IP.IsLoopback() {
-			log.Warn("others can reach this address, and there is no authentication yet", "address", t.String())
+	for _, port := range []struct {
+		address net.Addr
+		open    bool
+		remedy  string
+	}{{n.API(), o.config.APITLS.CA == "", "--tls-ca"}, {n.Admin(), o.config.Dashboard.TokenFile == "", "--admin-token-file"}} {
+		if t, ok := port.address.(*net.TCPAddr); ok && !t.IP.IsLoopback() && port.open {
+			log.Warn("others can reach this address, and whoever does so may use it", "address", t.String(), "remedy", port.remedy)
 		}
 	}
 	return writeReadyFile(o.readyFile, api, admin)

@@ -164,9 +164,14 @@ func scalar(n *yaml.Node) (string, error) {
 // check reports whether a flag would take a value, and leaves the flag as it is.
 func check(f *pflag.Flag, text string) error {
 	before := f.Value.String()
+	restore := func() error { return f.Value.Set(before) }
+	if list, ok := f.Value.(pflag.SliceValue); ok { // whose Set adds
+		before := list.GetSlice()
+		restore = func() error { return list.Replace(before) }
+	}
 	err := f.Value.Set(text)
-	if restore := f.Value.Set(before); restore != nil {
-		return restore
+	if err := restore(); err != nil {
+		return err
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", f.Name, err)

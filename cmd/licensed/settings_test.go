@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -87,6 +88,17 @@ func TestPrecedence(t *testing.T) {
 		if test.file != "" && (s.count != 10 || s.wait != 10*time.Second || !s.on) {
 			t.Errorf("%s: the rest of the file is %d, %v, %v", name, s.count, s.wait, s.on)
 		}
+	}
+}
+
+// TestListPrecedence: a list that stands in several places is that of the first, whole.
+func TestListPrecedence(t *testing.T) {
+	s := newSample()
+	if _, err := s.load(t, []string{"--peers", "a,b"}, map[string]string{"LICENSED_PEERS": "c"}, "peers: [d, e]\n"); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(s.peers, []string{"a", "b"}) {
+		t.Errorf("peers are %q", s.peers)
 	}
 }
 

@@ -183,7 +183,9 @@ func (c *Config) Validate() error {
 	case c.Store == "" && c.Data == "":
 		return errors.New("data: is required")
 	case c.Store != "" && !isCassandra(c.Store):
-		return fmt.Errorf("store: %q is no URL of a store, like cassandra://127.0.0.1:9042/licensed", c.Store)
+		return fmt.Errorf("store: %s, and must be the URL of a store, like cassandra://127.0.0.1:9042/licensed", beginning(c.Store))
+	case strings.Contains(c.Archive, "://") && !isCassandra(c.Archive):
+		return fmt.Errorf("archive: %s, and must be a directory or a URL like cassandra://127.0.0.1:9042/licensed_archive", beginning(c.Archive))
 	}
 	var err error
 	if c.Store != "" {
@@ -199,6 +201,15 @@ func (c *Config) Validate() error {
 		return err
 	}
 	return c.validateMember()
+}
+
+// beginning says how what should be a URL begins; there may be a password in the rest.
+func beginning(url string) string {
+	scheme, _, found := strings.Cut(url, "://")
+	if !found || strings.ContainsAny(scheme, ":@") {
+		return "does not begin with a scheme"
+	}
+	return fmt.Sprintf("begins with %q", scheme+"://")
 }
 
 // validateMember returns what is wrong with the settings of a process that is one of several.

@@ -41,30 +41,36 @@ func TestValidate(t *testing.T) {
 		}
 	}
 	for says, change := range map[string]func(*Config){
-		"store: is required":       func(c *Config) { c.Store = "" },
-		"data: is required":        func(c *Config) { c.Store, c.Data, c.Cluster.Alone = "", "", true },
-		"store: \"postgres://x\"":  func(c *Config) { c.Store = "postgres://x" },
-		"store: cassandra URL":     func(c *Config) { c.Store = url + "?speed=high" },
-		"password file":            func(c *Config) { c.StorePasswordFile = filepath.Join(dir, "none") },
-		"archive: cassandra URL":   func(c *Config) { c.Archive = "cassandra://h/UPPER" },
-		"archive: is a directory":  func(c *Config) { c.Archive = dir },
-		"cluster: is required":     func(c *Config) { c.Cluster.Name = "" },
-		"shards: must be":          func(c *Config) { c.Cluster.Shards = 0 },
-		"capacity: must be":        func(c *Config) { c.Cluster.Capacity = 0 },
-		"moves-per-second: must":   func(c *Config) { c.Cluster.MovesPerSecond = -1 },
-		"lease-ttl:":               func(c *Config) { c.Cluster.LeaseTTL = -time.Second },
-		"confirm is \"perhaps\"":   func(c *Config) { c.Cluster.Confirm = "perhaps" },
-		"gossip-key-file: open":    func(c *Config) { c.Cluster.KeyFile = filepath.Join(dir, "none") },
-		"a key of 3 bytes":         func(c *Config) { c.Cluster.KeyFile = file("short", "MDEy") },
-		"is not base64":            func(c *Config) { c.Cluster.KeyFile = file("text", "not base64!") },
-		"tls-cert, tls-key: both":  func(c *Config) { c.APITLS.Cert = "x" },
-		"tls-cert: open":           func(c *Config) { c.APITLS = TLSFiles{Cert: "none", Key: "none"} },
-		"node-tls-cert, node-tls-": func(c *Config) { c.Cluster.NodeTLS.CA = "x" },
+		"store: is required":                 func(c *Config) { c.Store = "" },
+		"data: is required":                  func(c *Config) { c.Store, c.Data, c.Cluster.Alone = "", "", true },
+		`store: begins with "postgres://"`:   func(c *Config) { c.Store = "postgres://user:secret@x" },
+		"store: does not begin with":         func(c *Config) { c.Store = "user:secret@x" },
+		`archive: begins with "casandra://"`: func(c *Config) { c.Archive = "casandra://user:secret@x/k" },
+		"store: cassandra URL":               func(c *Config) { c.Store = url + "?speed=high" },
+		"password file":                      func(c *Config) { c.StorePasswordFile = filepath.Join(dir, "none") },
+		"archive: cassandra URL":             func(c *Config) { c.Archive = "cassandra://h/UPPER" },
+		"archive: is a directory":            func(c *Config) { c.Archive = dir },
+		"cluster: is required":               func(c *Config) { c.Cluster.Name = "" },
+		"shards: must be":                    func(c *Config) { c.Cluster.Shards = 0 },
+		"capacity: must be":                  func(c *Config) { c.Cluster.Capacity = 0 },
+		"moves-per-second: must":             func(c *Config) { c.Cluster.MovesPerSecond = -1 },
+		"lease-ttl:":                         func(c *Config) { c.Cluster.LeaseTTL = -time.Second },
+		"confirm is \"perhaps\"":             func(c *Config) { c.Cluster.Confirm = "perhaps" },
+		"gossip-key-file: open":              func(c *Config) { c.Cluster.KeyFile = filepath.Join(dir, "none") },
+		"a key of 3 bytes":                   func(c *Config) { c.Cluster.KeyFile = file("short", "MDEy") },
+		"is not base64":                      func(c *Config) { c.Cluster.KeyFile = file("text", "not base64!") },
+		"tls-cert, tls-key: both":            func(c *Config) { c.APITLS.Cert = "x" },
+		"tls-cert: open":                     func(c *Config) { c.APITLS = TLSFiles{Cert: "none", Key: "none"} },
+		"node-tls-cert, node-tls-":           func(c *Config) { c.Cluster.NodeTLS.CA = "x" },
 	} {
 		c := member()
 		change(&c)
-		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), says) {
+		err := c.Validate()
+		if err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%v, want it to say %q", err, says)
+		}
+		if err != nil && strings.Contains(err.Error(), "secret") {
+			t.Errorf("a password is shown: %v", err)
 		}
 	}
 }

@@ -13,10 +13,17 @@ import (
 	"licensed/actors"
 )
 
-// Version returns the version of the program: that of the module, or the commit it was built from.
+// Version returns the version of the program: that it was built as, that of the module, or the commit it was
+// built from.
 func Version() string { return version() }
 
+// release is set by the linker where the tree that is built has no history, as in an image.
+var release string
+
 var version = sync.OnceValue(func() string {
+	if release != "" {
+		return release
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"
