@@ -1,7 +1,15 @@
 package gateway
 
+import "net"
+
 // For tests of what cannot be reached exhaustively through the API.
 var (
 	Forbidden   = forbidden
 	Fingerprint = fingerprint
 )
+
+// On has a server that was not started serve another listener.
+func (s *Server) On(l net.Listener) {
+	_ = s.listener.Close()
+	s.listener = l
+}

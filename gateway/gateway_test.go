@@ -139,7 +139,7 @@ func (l *logBuffer) String() string {
 
 func serve(t testing.TB, h http.Handler, log *slog.Logger) (url string) {
 	t.Helper()
-	s, err := gateway.Listen("127.0.0.1:0", nil, log)
+	s, err := gateway.Listen("127.0.0.1:0", nil, time.Minute, log)
 	if err != nil {
 		t.Fatal(err)
 	}

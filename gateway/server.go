@@ -14,6 +14,12 @@ import (
 // maxStreams per HTTP/2 connection: one busy client may use a single connection.
 const maxStreams = 1000
 
+// readTimeout is how long a request may take to arrive, replyTimeout how long its reply may take to be taken.
+const (
+	readTimeout  = 30 * time.Second
+	replyTimeout = 10 * time.Second
+)
+
 // Server serves a handler on one TCP address: HTTP/1.1 and HTTP/2, encrypted or not.
 type Server struct {
 	listener net.Listener
@@ -23,8 +29,10 @@ type Server struct {
 
 // Listen binds the address ("127.0.0.1:8080"; port 0 chooses one). Clients may connect from then on,
 // and are served from Start on. With a TLS configuration, which has a certificate
-// or gets one for each client, it speaks nothing else.
-func Listen(address string, encryption *tls.Config, log *slog.Logger) (*Server, error) {
+// or gets one for each client, it speaks nothing else. A request is cut off if its reply is not with the
+// client when it had the time to arrive, the time that handlers may take to answer it, and some seconds
+// more; handlers that answer for longer set the write deadline themselves.
+func Listen(address string, encryption *tls.Config, answer time.Duration, log *slog.Logger) (*Server, error) {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %q: %w", address, err)
@@ -40,10 +48,11 @@ func Listen(address string, encryption *tls.Config, log *slog.Logger) (*Server, 
 			Protocols: &protocols,
 			TLSConfig: encryption,
 			HTTP2:     &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
-			// A client that trickles its request must not hold a connection for ever. Replies have
-			// the deadline of their request instead, since profiles take longer.
+			// A client that trickles its request, or does not take its reply, must not hold what it has for ever:
+			// a connection, a goroutine, a place among the requests in flight.
 			ReadHeaderTimeout: 10 * time.Second,
-			ReadTimeout:       30 * time.Second,
+			ReadTimeout:       readTimeout,
+			WriteTimeout:      readTimeout + answer + replyTimeout,
 			IdleTimeout:       2 * time.Minute,
 			MaxHeaderBytes:    32 << 10,
 			ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),

@@ -135,20 +135,20 @@ func TestAdminPort(t *testing.T) {
 }
 
 func TestListenSaysWhatIsWrong(t *testing.T) {
-	s, err := gateway.Listen("127.0.0.1:0", nil, slog.Default())
+	s, err := gateway.Listen("127.0.0.1:0", nil, time.Minute, slog.Default())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := gateway.Listen(s.Addr().String(), nil, slog.Default()); !errors.Is(err, syscall.EADDRINUSE) {
+	if _, err := gateway.Listen(s.Addr().String(), nil, time.Minute, slog.Default()); !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("port in use: %v", err)
 	}
-	if _, err := gateway.Listen("nonsense", nil, slog.Default()); err == nil || !strings.Contains(err.Error(), `"nonsense"`) {
+	if _, err := gateway.Listen("nonsense", nil, time.Minute, slog.Default()); err == nil || !strings.Contains(err.Error(), `"nonsense"`) {
 		t.Errorf("bad address: %v", err)
 	}
 	if err := s.Shutdown(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if s, err = gateway.Listen(s.Addr().String(), nil, slog.Default()); err != nil {
+	if s, err = gateway.Listen(s.Addr().String(), nil, time.Minute, slog.Default()); err != nil {
 		t.Errorf("the port of a server that never started was not freed: %v", err)
 	} else if err := s.Shutdown(t.Context()); err != nil {
 		t.Error(err)
@@ -166,7 +166,7 @@ func TestShutdownWaitsForRequests(t *testing.T) {
 			return actors.Reply{}, actors.ErrNotOwner
 		}
 		g := gateway.New(gateway.DefaultConfig(), f)
-		s, err := gateway.Listen("127.0.0.1:0", nil, slog.Default())
+		s, err := gateway.Listen("127.0.0.1:0", nil, time.Minute, slog.Default())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -208,7 +208,7 @@ func TestShutdownCutsOffWhenTimeIsUp(t *testing.T) {
 	}
 	c := gateway.DefaultConfig()
 	c.MaxDeadline = time.Hour
-	s, err := gateway.Listen("127.0.0.1:0", nil, slog.Default())
+	s, err := gateway.Listen("127.0.0.1:0", nil, time.Minute, slog.Default())
 	if err != nil {
 		t.Fatal(err)
 	}

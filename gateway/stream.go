@@ -24,12 +24,13 @@ func (i interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) con
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) (err error) {
 		c := ctx.Value(callKey{}).(*call)
 		c.decoded = true
-		// The server's limit is for requests that trickle in; this one is here, and may be answered for
-		// hours. Where limits cannot be set there are none.
+		// The server's limits are for single requests and replies; this request is here, and may be answered
+		// for hours. Where limits cannot be set there are none.
 		control := http.NewResponseController(c.writer)
 		_ = control.SetReadDeadline(time.Time{})
+		_ = control.SetWriteDeadline(time.Time{})
 		defer func() {
-			_ = control.SetWriteDeadline(time.Time{}) // The connection may be used again.
+			_ = control.SetWriteDeadline(time.Now().Add(sendTimeout)) // The end has to be taken, too.
 			if p := recover(); p != nil {
 				err = i.panicked(c, p)
 			}
@@ -45,11 +46,13 @@ func (i interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) con
 // stopped reading must not hold a goroutine, and what it has read so far, for ever.
 const sendTimeout = 30 * time.Second
 
-// sendTo sends a message on a stream.
+// sendTo sends a message on a stream. The time until the next is not bounded: HTTP/2 resets a stream whose
+// deadline passes though nothing waits to be written.
 func sendTo[M any](ctx context.Context, stream *connect.ServerStream[M], m *M) error {
-	c := ctx.Value(callKey{}).(*call)
-	if err := http.NewResponseController(c.writer).SetWriteDeadline(time.Now().Add(sendTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+	control := http.NewResponseController(ctx.Value(callKey{}).(*call).writer)
+	if err := control.SetWriteDeadline(time.Now().Add(sendTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return err
 	}
+	defer func() { _ = control.SetWriteDeadline(time.Time{}) }()
 	return stream.Send(m)
 }

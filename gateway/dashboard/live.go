@@ -40,6 +40,7 @@ func openStream(w http.ResponseWriter) *stream {
 	w.Header().Set("Content-Type", "text/event-stream")
 	s := &stream{w: w, control: http.NewResponseController(w)}
 	_ = s.control.SetReadDeadline(time.Time{}) // Where limits cannot be set there are none.
+	_ = s.control.SetWriteDeadline(time.Time{})
 	return s
 }
 
@@ -54,6 +55,7 @@ func (s *stream) flush() error {
 	if err := s.control.SetWriteDeadline(time.Now().Add(streamTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return err
 	}
+	defer func() { _ = s.control.SetWriteDeadline(time.Time{}) }()
 	_, err := s.w.Write(s.pending)
 	s.pending = s.pending[:0]
 	if err != nil {

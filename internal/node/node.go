@@ -148,7 +148,7 @@ func (n *Node) push(name string, stop func(context.Context) error) {
 // bind takes the addresses, before anything slow or exclusive.
 func (n *Node) bind(context.Context) (err error) {
 	if n.config.Admin != "" {
-		if n.admin, err = gateway.Listen(n.config.Admin, nil, n.log); err != nil {
+		if n.admin, err = gateway.Listen(n.config.Admin, nil, time.Minute, n.log); err != nil {
 			return fmt.Errorf("admin port: %w", err)
 		}
 		n.push("admin port", n.admin.Shutdown)
@@ -160,7 +160,7 @@ func (n *Node) bind(context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if n.api, err = gateway.Listen(n.config.Listen, encryption.serving(), n.log); err != nil {
+	if n.api, err = gateway.Listen(n.config.Listen, encryption.serving(), n.config.MaxDeadline, n.log); err != nil {
 		return fmt.Errorf("API port: %w", err)
 	}
 	n.push("API address", func(context.Context) error { n.api.Close(); return nil })

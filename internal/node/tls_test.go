@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"licensed/gateway"
 	"licensed/test/certs"
@@ -69,7 +70,7 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.every = 0
-	s, err := gateway.Listen("127.0.0.1:0", c.serving(), slog.New(slog.DiscardHandler))
+	s, err := gateway.Listen("127.0.0.1:0", c.serving(), time.Minute, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
