@@ -26,35 +26,53 @@ func (w *Worker) scans() {
 	if position == "" && !w.sleep(time.Duration(rand.Int64N(1+int64(min(w.o.Config.ScanEvery, time.Minute))))) {
 		return
 	}
+	for ok := true; ok; {
+		if position, ok = w.pass(position); ok {
+			w.o.SavePosition(position)
+			ok = w.sleep(jittered(w.o.Config.ScanEvery))
+		}
+	}
+}
+
+// maxListings bounds the attempts to list the same aggregates before a pass ends.
+const maxListings = 5
+
+// pass visits the aggregates after a position and returns where the next pass begins: at the first one,
+// or, if aggregates cannot be listed, where this pass had to end. Only what does not even begin there
+// starts over: the damage that is in the way of what comes after it must not hold up what comes before.
+// It returns false if the worker closes.
+func (w *Worker) pass(position string) (next string, ok bool) {
+	began, start, failed, info := time.Now(), position, 0, ScannedInfo{}
 	for {
-		began, info := time.Now(), ScannedInfo{}
-		for {
-			page, err := w.o.Hot.Aggregates(w.context, position, w.o.Config.Page)
-			if err != nil {
-				w.settle("", fmt.Errorf("list aggregates: %w", err))
-				if !w.rest() {
-					return
+		page, err := w.o.Hot.Aggregates(w.context, position, w.o.Config.Page)
+		if err != nil {
+			w.settle("", fmt.Errorf("list aggregates after %q: %w", position, err))
+			if failed++; failed < maxListings {
+				// Whatever settle makes of it: nothing else slows this down.
+				if !w.sleep(w.o.Config.RetryMax) {
+					return "", false
 				}
 				continue
 			}
-			for _, position = range page {
-				if w.scan.Wait(w.context) != nil || !w.visit(position, &info) {
-					return
-				}
+			if position == start {
+				position = ""
 			}
-			if len(page) < w.o.Config.Page {
-				break
-			}
-			w.o.SavePosition(position)
+			return position, true
 		}
-		position = ""
+		failed = 0
+		for _, position = range page {
+			if w.scan.Wait(w.context) != nil || !w.visit(position, &info) {
+				return "", false
+			}
+		}
+		if len(page) < w.o.Config.Page {
+			break
+		}
 		w.o.SavePosition(position)
-		info.Duration = time.Since(began)
-		w.o.Listener.Scanned(info)
-		if !w.sleep(jittered(w.o.Config.ScanEvery)) {
-			return
-		}
 	}
+	info.Duration = time.Since(began)
+	w.o.Listener.Scanned(info)
+	return "", true
 }
 
 // visit does what is due for an aggregate. It returns false if the worker closes.

@@ -96,6 +96,7 @@ func (f *flaky) PutSegment(ctx context.Context, name string, data []byte, expire
 type site struct {
 	*testing.T
 	hot    *memory.Store
+	listed archive.WorkerHotTier // for the worker, if not hot
 	cold   *flaky
 	owner  *owner
 	config archive.WorkerConfig
@@ -136,8 +137,11 @@ func (s *site) add(id string, partitions, events int, age time.Duration) *persis
 }
 
 func (s *site) start() *archive.Worker {
+	if s.listed == nil {
+		s.listed = s.hot
+	}
 	w := archive.NewWorker(archive.WorkerOptions{
-		Hot: s.hot, Cold: s.cold, Owner: s.owner, Config: s.config,
+		Hot: s.listed, Cold: s.cold, Owner: s.owner, Config: s.config,
 		Now:      func() time.Time { return time.UnixMilli(s.now.Load()) },
 		Position: s.position, SavePosition: func(p string) { s.saved.Store(&p) },
 		Listener: archive.WorkerListener{
@@ -406,6 +410,54 @@ func TestScanGoesOn(t *testing.T) {
 			want = 0
 		}
 		s.wantArchived(s.owner.ours[id], want)
+	}
+}
+
+// torn is a hot tier that cannot list what comes after an aggregate, and counts the attempts.
+type torn struct {
+	*memory.Store
+	after  string
+	failed atomic.Int64
+}
+
+func (d *torn) Aggregates(ctx context.Context, after string, limit int) ([]string, error) {
+	ids, err := d.Store.Aggregates(ctx, after, limit)
+	if after >= d.after {
+		d.failed.Add(1)
+		return nil, fmt.Errorf("block: %w", persistence.ErrCorrupt)
+	}
+	return ids, err
+}
+
+// TestDamagedListing: damage among the keys neither makes the scan spin nor keeps it from what lies before.
+func TestDamagedListing(t *testing.T) {
+	s := newSite(t)
+	s.config.Page = 1
+	damage := &torn{Store: s.hot, after: "1:K"}
+	s.listed = damage
+	s.config.RetryMax = time.Hour
+	before := s.add("1:K", 1, 4, 0)
+	s.start()
+	s.wait("it failed", func() bool { return len(s.fail) > 0 })
+	if f := (<-s.fail).(archive.FailedInfo); f.Retry || !errors.Is(f.Err, persistence.ErrCorrupt) {
+		t.Errorf("%+v", f)
+	}
+	time.Sleep(20 * time.Millisecond) // for a loop that does not pause, time enough
+	if n := damage.failed.Load(); n != 1 {
+		t.Errorf("%d attempts within RetryMax", n)
+	}
+
+	again := newSite(t)
+	again.config, again.listed, again.hot, again.owner, again.position = s.config, damage, s.hot, s.owner, "1:K"
+	again.config.RetryMax = time.Millisecond
+	before.Append(4).Roll(false)
+	again.now.Store(before.Now().Add(s.config.After + time.Hour).UnixMilli())
+	again.start()
+	if i := (<-again.archived).(archive.ArchivedInfo); i.Aggregate != "1:K" {
+		t.Errorf("%+v", i)
+	}
+	if n := again.scans.Load(); n > 0 {
+		t.Errorf("%d scans are said to be whole", n)
 	}
 }
 
