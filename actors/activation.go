@@ -24,7 +24,8 @@ type activation struct {
 	shard    uint32
 	cause    error       // why the activation ended
 	ended    atomic.Bool // read by callbacks, to spare the dead letters
-	wakeAt   time.Time
+	timer    *time.Timer // posts a tick; nil until one is asked for
+	wakeAt   time.Time   // when it does; zero if it does not
 	unpacked bool      // as counted by the registry
 	began    time.Time // of the recovery under way
 	serving  *Request  // the message being received, until it is answered
@@ -181,10 +182,22 @@ func (a *activation) do(c actor.Context, out *Outputs) {
 			Ahead: max(0, time.UnixMilli(a.machine.lastTime).Sub(now)),
 		})
 	}
-	if !out.Wake.IsZero() && (a.wakeAt.IsZero() || out.Wake.Before(a.wakeAt)) {
-		a.wakeAt = out.Wake
-		time.AfterFunc(max(0, out.Wake.Sub(a.rt.now())), func() { a.post(tick{}) })
+	a.wake(out.Wake)
+}
+
+// wake sees to a tick at that time, zero for none. There is one timer, which may be early, so that a time
+// that is put off costs nothing.
+func (a *activation) wake(at time.Time) {
+	if at.IsZero() || !a.wakeAt.IsZero() && !at.Before(a.wakeAt) {
+		return
 	}
+	a.wakeAt = at
+	d := max(0, at.Sub(a.rt.now()))
+	if a.timer == nil {
+		a.timer = time.AfterFunc(d, func() { a.post(tick{}) })
+		return
+	}
+	a.timer.Reset(d)
 }
 
 // read starts a read, of records or, with Limit 0, of the top root. What was read may well ask for the
@@ -349,10 +362,14 @@ func (a *activation) passivated() PassivatedInfo {
 	return info
 }
 
-// leave lets go of the machine.
+// leave lets go of the machine, and of the timer, which would keep the activation in memory.
 func (a *activation) leave() {
 	a.setUnpacked(false)
-	a.machine = nil
+	a.machine, a.space = nil, Machine{}
+	if a.timer != nil {
+		a.timer.Stop()
+		a.timer = nil
+	}
 }
 
 // setUnpacked keeps the count of unpacked aggregates.

@@ -1,0 +1,59 @@
+package actors_test
+
+import (
+	"context"
+	"runtime"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"licensed/actors"
+	"licensed/persistence"
+	"licensed/persistence/memory"
+)
+
+// failing is a journal whose next appends have an unknown outcome.
+type failing struct {
+	persistence.Journal
+	fail atomic.Int64
+}
+
+func (f *failing) Append(ctx context.Context, m *persistence.Mutation, done func(error)) {
+	if f.fail.Add(-1) >= 0 {
+		done(persistence.ErrUnknownOutcome)
+		return
+	}
+	f.Journal.Append(ctx, m, done)
+}
+
+// TestPassivationReleasesMemory: what left memory is not kept by the timer of a snapshot interval, nor by one of
+// the timers that retries need meanwhile.
+func TestPassivationReleasesMemory(t *testing.T) {
+	journal := &failing{Journal: memory.New()}
+	s := start(t, journal, func(o *actors.Options) {
+		o.Config.SnapshotInterval = 24 * time.Hour
+		o.Config.CompactAfter, o.Config.IdleAfter = time.Hour, time.Hour
+	})
+	journal.fail.Store(4)
+	if _, err := s.Execute(t.Context(), "a", add("c1", 1)); err != nil {
+		t.Fatal(err)
+	}
+	activated, hotKept := s.Track("a")
+	for left := false; !left; { // it may still be at work on the reply
+		_, left = s.Passivate(t.Context(), "a")
+	}
+	collected(t, "what the machine worked with", hotKept)
+	s.total(t, "b") // the runtime knows the activation it spawned last
+	collected(t, "the activation", activated)
+}
+
+// collected waits until the garbage collector has taken something.
+func collected(t *testing.T, what string, kept func() bool) {
+	t.Helper()
+	for until := time.Now().Add(10 * time.Second); kept(); time.Sleep(time.Millisecond) {
+		if runtime.GC(); time.Now().After(until) {
+			t.Errorf("%s is still in memory", what)
+			return
+		}
+	}
+}
