@@ -26,9 +26,9 @@ type activation struct {
 	ended    atomic.Bool // read by callbacks, to spare the dead letters
 	timer    *time.Timer // posts a tick; nil until one is asked for
 	wakeAt   time.Time   // when it does; zero if it does not
-	unpacked bool      // as counted by the registry
-	began    time.Time // of the recovery under way
-	serving  *Request  // the message being received, until it is answered
+	unpacked bool        // as counted by the registry
+	began    time.Time   // of the recovery under way
+	serving  *Request    // the message being received, until it is answered
 
 	reads   atomic.Pointer[RowsRead] // the next read
 	reading atomic.Bool              // whether a goroutine looks for it

@@ -17,6 +17,8 @@ type entry struct {
 	next *entry
 	used int64 // time of the last request, Unix nanoseconds, up to registry.grain earlier
 	size int64 // estimated bytes, as last counted
+	// asked is the sweep for memory that last asked it to leave.
+	asked uint64
 	// pending counts requests that were handed to the actor and not answered.
 	pending atomic.Int32
 }
@@ -57,12 +59,15 @@ type stripe struct {
 	leaving lru
 }
 
-// oldest returns the entry used least recently among those not yet asked to leave.
-func (s *stripe) oldest() *entry {
-	if e := s.packed.first(); e != nil {
-		return e
+// oldest returns the entry used least recently among those that a sweep has not yet asked to leave; nil
+// for none. An entry that was asked and stays is put behind all that were there then.
+func (s *stripe) oldest(sweep uint64) *entry {
+	for _, l := range [...]*lru{&s.packed, &s.work} {
+		if e := l.first(); e != nil && e.asked != sweep {
+			return e
+		}
 	}
-	return s.work.first()
+	return nil
 }
 
 // registry holds the aggregates in memory, striped by id.
@@ -73,6 +78,7 @@ type registry struct {
 	leaving  atomic.Int64 // bytes of those asked to leave to make room
 	bytes    atomic.Int64
 	unpacked atomic.Int64
+	sweeps   uint64 // for memory, the last of which may be under way; the sweeper's
 }
 
 func (g *registry) init(grain time.Duration) {
@@ -223,9 +229,10 @@ func (g *registry) sweepIdle(packBefore, retireBefore int64) {
 }
 
 // sweepBytes asks the least recently used aggregates to leave until the rest is within the bound. It looks
-// again after each, since sizes change meanwhile: aggregates are packed.
+// again after each, since sizes change meanwhile: aggregates are packed. None is asked twice, or a sweep
+// would not end while a store is away and nobody can leave.
 func (g *registry) sweepBytes(bound int64) {
-	for {
+	for g.sweeps++; ; {
 		leaving := g.leaving.Load() // before bytes, or those who leave in between would count as staying
 		if g.bytes.Load()-leaving <= bound || !g.retireOldest() {
 			return
@@ -233,13 +240,13 @@ func (g *registry) sweepBytes(bound int64) {
 	}
 }
 
-// retireOldest asks the least recently used aggregate to leave, or returns false if there is none.
+// retireOldest asks the least recently used aggregate to leave, or returns false if this sweep has asked all.
 func (g *registry) retireOldest() bool {
 	oldest, used := -1, int64(0)
 	for i := range g.stripe {
 		s := &g.stripe[i]
 		s.Lock()
-		if e := s.oldest(); e != nil && (oldest < 0 || e.used < used) {
+		if e := s.oldest(g.sweeps); e != nil && (oldest < 0 || e.used < used) {
 			oldest, used = i, e.used
 		}
 		s.Unlock()
@@ -250,10 +257,11 @@ func (g *registry) retireOldest() bool {
 	s := &g.stripe[oldest]
 	s.Lock()
 	defer s.Unlock()
-	e := s.oldest()
+	e := s.oldest(g.sweeps)
 	if e == nil {
 		return true // it is at work again
 	}
+	e.asked = g.sweeps
 	g.move(e, &s.leaving)
 	e.act.post(retire{})
 	return true

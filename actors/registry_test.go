@@ -1,0 +1,58 @@
+package actors
+
+import (
+	"fmt"
+	"testing"
+)
+
+// idleDispatcher runs nothing: what is posted stays in the mailbox.
+type idleDispatcher struct{}
+
+func (idleDispatcher) Schedule(func()) {}
+func (idleDispatcher) Throughput() int { return 1 }
+
+// entries fills a registry with aggregates of one byte each, used one after the other.
+func entries(g *registry, n int) []*entry {
+	all := make([]*entry, n)
+	for i := range all {
+		all[i] = g.acquire(fmt.Sprint(i), int64(i), 1, func(id string) *entry {
+			a := &activation{}
+			a.entry.id, a.entry.act, a.mailbox.dispatcher = id, a, idleDispatcher{}
+			return &a.entry
+		})
+		g.resize(all[i], 1)
+	}
+	return all
+}
+
+// TestSweepEnds: aggregates that cannot leave are not asked again before the next sweep, however often they
+// answer meanwhile.
+func TestSweepEnds(t *testing.T) {
+	const n = 200
+	var g registry
+	g.init(1)
+	all := entries(&g, n)
+	g.sweepIdle(n/2, 0) // half of them are packed
+	for sweep := range 3 {
+		g.sweeps++
+		asked := map[*entry]bool{}
+		for g.retireOldest() {
+			for _, e := range all {
+				if e.lru != &g.stripe[stripeOf(e.id)].leaving {
+					continue
+				}
+				if asked[e] {
+					t.Fatalf("sweep %d: %s was asked twice", sweep, e.id)
+				}
+				asked[e] = true
+				g.stay(e)
+			}
+		}
+		if len(asked) != n {
+			t.Errorf("sweep %d: %d of %d were asked", sweep, len(asked), n)
+		}
+		if got := g.leaving.Load(); got != 0 {
+			t.Errorf("sweep %d: %d bytes are leaving", sweep, got)
+		}
+	}
+}
