@@ -144,13 +144,17 @@ func (s *Store) scan(limit int, query *gocql.Query, next func(*gocql.Iter) (more
 	if limit <= 0 {
 		return nil
 	}
-	err := s.reads.with(query.Context(), 0, func() error {
+	// Reads of replicas that hang may have taken all the room there is. Who waits for it should hear so.
+	turn, cancel := context.WithTimeout(query.Context(), s.opts.Timeout)
+	defer cancel()
+	err := s.reads.with(turn, 0, func() error {
 		if s.isClosed() { // while it waited
 			return persistence.ErrClosed
 		}
 		return s.rows(query, next)
 	})
 	if errors.Is(err, errNotSent) {
+		s.stats.readErrors.Add(1)
 		return readError(err)
 	}
 	return err

@@ -82,7 +82,8 @@ type Options struct {
 	BatchesInFlight int
 	// ReadsInFlight is how many reads of events and roots are under way; others wait for their turn. When a
 	// node dies, the others wake its customers as they are asked for, all at once. Reads that Cassandra
-	// cannot answer within Timeout would be tried again at other nodes, and add to what it cannot do.
+	// cannot answer within Timeout would be tried again at other nodes, and add to what it cannot do. One that has
+	// not had its turn within Timeout is unavailable.
 	ReadsInFlight int
 
 	// AcceptRisks names risks that Open must not fail for, see [Risk]; "all" accepts all.

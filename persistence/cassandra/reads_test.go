@@ -4,17 +4,19 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/gocql/gocql"
 
 	"licensed/persistence"
 )
 
-// TestReadsAreBounded: a read waits until there is room for it, as long as its caller does, and leaves its room
-// to the next.
+// TestReadsAreBounded: a read waits until there is room for it, as long as its caller does and not longer than
+// the timeout, and leaves its room to the next.
 func TestReadsAreBounded(t *testing.T) {
 	const most = 2
 	s := &Store{keyspace: &keyspace{}, reads: locks{make(chan struct{}, most)}}
+	s.opts.Timeout = time.Hour
 	end := make(chan struct{})
 	began, ended := make(chan struct{}), make(chan error)
 	for range most {
@@ -33,6 +35,11 @@ func TestReadsAreBounded(t *testing.T) {
 	cancel()
 	if err := <-ended; !errors.Is(err, persistence.ErrUnavailable) || !errors.Is(err, context.Canceled) {
 		t.Errorf("one too many: %v", err)
+	}
+	impatient := &Store{keyspace: &keyspace{opts: Options{Timeout: time.Millisecond}}, reads: s.reads}
+	err := impatient.scan(1, (&gocql.Query{}).WithContext(t.Context()), func(*gocql.Iter) (bool, error) { return false, nil })
+	if !errors.Is(err, persistence.ErrUnavailable) || impatient.stats.readErrors.Load() != 1 {
+		t.Errorf("one that waits longer than the timeout: %v", err)
 	}
 	close(end)
 	for range most {
