@@ -147,10 +147,18 @@ func (l *lane) next() []*write {
 	}
 	l.mu.Unlock()
 
-	for _, w := range expired {
-		l.groups.finish(w, fmt.Errorf("%w: not sent in %v", persistence.ErrUnknownOutcome, l.groups.timeout))
+	if len(expired) > 0 {
+		// There may be many, and the next group must not wait for them.
+		l.groups.senders.Run(func() { l.groups.expire(expired) })
 	}
 	return group
+}
+
+func (g *groups) expire(late []*write) {
+	err := fmt.Errorf("%w: not sent in %v", persistence.ErrUnknownOutcome, g.timeout)
+	for _, w := range late {
+		g.finish(w, err)
+	}
 }
 
 // take removes the first n writes from the queue. The caller holds mu.

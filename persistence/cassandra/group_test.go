@@ -175,6 +175,32 @@ func TestWaitedTooLong(t *testing.T) {
 	}
 }
 
+// TestExpiredDoNotHoldUp: the next group does not wait until all that expired have heard so.
+func TestExpiredDoNotHoldUp(t *testing.T) {
+	f := newFakeCassandra(1, 10, 100)
+	hear, finish := make(chan struct{}), f.finish
+	f.finish = func(w *write, err error) {
+		if w.what.Aggregate == "late" {
+			<-hear
+		}
+		finish(w, err)
+	}
+	f.put("first", 0, 1)
+	f.expectSent(t, "first")
+	f.timeout = -time.Second
+	f.put("late", 0, 1)
+	f.timeout = time.Hour
+	f.put("fresh", 0, 1)
+	f.answer <- nil
+	f.expectSent(t, "fresh")
+	close(hear)
+	f.answer <- nil
+	f.wg.Wait()
+	if err := f.outcomes["late"]; !errors.Is(err, persistence.ErrUnknownOutcome) {
+		t.Errorf("late: %v, want ErrUnknownOutcome", err)
+	}
+}
+
 // TestEveryWriteHasOneOutcome sends many writes from many goroutines.
 func TestEveryWriteHasOneOutcome(t *testing.T) {
 	const writers, each = 16, 500
