@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"licensed/persistence"
 	"licensed/persistence/archive"
@@ -22,13 +23,16 @@ import (
 // concurrent use.
 type Journal struct {
 	persistence.Journal
+	// Patience is how long the archive has for a snapshot (default 10 s); then it is unavailable. Set it before use.
+	Patience time.Duration
+
 	archive persistence.Archive
 }
 
 // NewJournal returns a journal on both tiers. Cold is nil where there is no archive: a root whose
 // snapshot is there cannot be read then.
 func NewJournal(hot persistence.Journal, cold persistence.Archive) *Journal {
-	return &Journal{Journal: hot, archive: cold}
+	return &Journal{Journal: hot, Patience: 10 * time.Second, archive: cold}
 }
 
 // TopRoot implements persistence.Journal. ErrNotFound always means that the aggregate has no root: a
@@ -58,6 +62,9 @@ func (j *Journal) complete(ctx context.Context, r persistence.Root) (persistence
 	if j.archive == nil {
 		return r, fmt.Errorf("snapshot of root %s: there is no archive: %w", r.Key, persistence.ErrUnavailable)
 	}
+	// The disk of an archive may hang, and the runtime's reads have no end of their own.
+	ctx, cancel := context.WithTimeout(ctx, j.Patience)
+	defer cancel()
 	data, err := j.archive.ReadSegment(ctx, r.SnapshotAt)
 	if errors.Is(err, persistence.ErrNotFound) {
 		err = fmt.Errorf("%w: segment %s is missing", persistence.ErrCorrupt, r.SnapshotAt)

@@ -483,3 +483,25 @@ func (f *fixture) stripTo(at string) {
 		f.Fatal(err)
 	}
 }
+
+// hanging is an archive that does not answer.
+type hanging struct{ persistence.Archive }
+
+func (hanging) ReadSegment(ctx context.Context, _ string) ([]byte, error) {
+	<-ctx.Done()
+	return nil, fmt.Errorf("%w: %w", persistence.ErrUnavailable, ctx.Err())
+}
+
+// TestArchiveHangs: waking ends in time, also when the archive does not answer.
+func TestArchiveHangs(t *testing.T) {
+	f := newFixture(t)
+	f.Roll(false).Append(10).Roll(false)
+	if err := f.archiver(archive.DefaultConfig()).ArchiveSnapshot(t.Context(), f.Head(), held); err != nil {
+		t.Fatal(err)
+	}
+	j := tiered.NewJournal(f.hot, hanging{f.cold})
+	j.Patience = time.Millisecond
+	if _, err := j.TopRoot(context.WithoutCancel(t.Context()), someone); !errors.Is(err, persistence.ErrUnavailable) {
+		t.Errorf("%v, want ErrUnavailable", err)
+	}
+}
