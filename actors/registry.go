@@ -15,8 +15,8 @@ type entry struct {
 	lru  *lru // the list it is in, nil once it left the registry
 	prev *entry
 	next *entry
-	used int64 // time of the last request, Unix nanoseconds, up to registry.grain earlier
-	size int64 // estimated bytes, as last counted
+	used time.Duration // time of the last request since the runtime's start, up to registry.grain earlier
+	size int64         // estimated bytes, as last counted
 	// asked is the sweep for memory that last asked it to leave.
 	asked uint64
 	// pending counts requests that were handed to the actor and not answered.
@@ -73,7 +73,7 @@ func (s *stripe) oldest(sweep uint64) *entry {
 // registry holds the aggregates in memory, striped by id.
 type registry struct {
 	stripe   [stripes]stripe
-	grain    int64 // of times of use, in nanoseconds: a busy entry is not moved for each request
+	grain    time.Duration // of times of use: a busy entry is not moved for each request
 	resident atomic.Int64
 	leaving  atomic.Int64 // bytes of those asked to leave to make room
 	bytes    atomic.Int64
@@ -82,7 +82,7 @@ type registry struct {
 }
 
 func (g *registry) init(grain time.Duration) {
-	g.grain = grain.Nanoseconds()
+	g.grain = grain
 	for i := range g.stripe {
 		s := &g.stripe[i]
 		s.entries = map[string]*entry{}
@@ -96,7 +96,7 @@ func stripeOf(id string) int { return int(xxhash.Sum64String(id) % stripes) }
 
 // acquire returns the entry of that id with one more request pending, or nil if limit are. Start
 // makes the actor of an entry that is new.
-func (g *registry) acquire(id string, now int64, limit int, start func(id string) *entry) *entry {
+func (g *registry) acquire(id string, now time.Duration, limit int, start func(id string) *entry) *entry {
 	s := &g.stripe[stripeOf(id)]
 	s.Lock()
 	defer s.Unlock()
@@ -211,8 +211,9 @@ func (g *registry) each(f func(*entry)) {
 }
 
 // sweepIdle asks aggregates unused since packBefore to pack, and those unused since retireBefore to
-// leave. Both are Unix nanoseconds.
-func (g *registry) sweepIdle(packBefore, retireBefore int64) {
+// leave. Both are times since the runtime's start. The lists are in order of these times, which therefore must not
+// go back: what is behind an entry of a later time is not looked at.
+func (g *registry) sweepIdle(packBefore, retireBefore time.Duration) {
 	for i := range g.stripe {
 		s := &g.stripe[i]
 		s.Lock()
@@ -242,7 +243,7 @@ func (g *registry) sweepBytes(bound int64) {
 
 // retireOldest asks the least recently used aggregate to leave, or returns false if this sweep has asked all.
 func (g *registry) retireOldest() bool {
-	oldest, used := -1, int64(0)
+	oldest, used := -1, time.Duration(0)
 	for i := range g.stripe {
 		s := &g.stripe[i]
 		s.Lock()

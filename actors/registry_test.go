@@ -3,6 +3,7 @@ package actors
 import (
 	"fmt"
 	"testing"
+	"time"
 )
 
 // idleDispatcher runs nothing: what is posted stays in the mailbox.
@@ -15,7 +16,7 @@ func (idleDispatcher) Throughput() int { return 1 }
 func entries(g *registry, n int) []*entry {
 	all := make([]*entry, n)
 	for i := range all {
-		all[i] = g.acquire(fmt.Sprint(i), int64(i), 1, func(id string) *entry {
+		all[i] = g.acquire(fmt.Sprint(i), time.Duration(i), 1, func(id string) *entry {
 			a := &activation{}
 			a.entry.id, a.entry.act, a.mailbox.dispatcher = id, a, idleDispatcher{}
 			return &a.entry

@@ -57,3 +57,35 @@ func collected(t *testing.T, what string, kept func() bool) {
 		}
 	}
 }
+
+// TestIdleTimesKnowNoWallClock sets the wall clock back and ahead: what is idle leaves all the same, and what is
+// not stays.
+func TestIdleTimesKnowNoWallClock(t *testing.T) {
+	var wall, elapsed atomic.Int64
+	wall.Store(time.Now().UnixNano())
+	s := start(t, memory.New(), func(o *actors.Options) {
+		o.Now = func() time.Time { return time.Unix(0, wall.Load()) }
+		o.Elapsed = func() time.Duration { return time.Duration(elapsed.Load()) }
+		o.Config.SweepEvery = time.Millisecond
+	})
+	s.total(t, "before")
+	wall.Add(int64(-time.Hour))
+	s.total(t, "after")
+	elapsed.Add(int64(time.Minute))
+	for s.Stats().Unpacked > 0 {
+		time.Sleep(time.Millisecond)
+	}
+	s.total(t, "busy")
+	wall.Add(int64(24 * time.Hour))
+	elapsed.Add(int64(90 * time.Second))
+	for s.Stats().Resident > 1 {
+		time.Sleep(time.Millisecond)
+	}
+	elapsed.Add(int64(29 * time.Second))
+	for range 20 { // sweeps, or more
+		time.Sleep(time.Millisecond)
+		if !s.Resident("busy") {
+			t.Fatal("left memory before its time")
+		}
+	}
+}

@@ -24,6 +24,9 @@ type Options struct {
 	System *actor.ActorSystem
 	// Now is the wall clock (default time.Now).
 	Now func() time.Time
+	// Elapsed is the time since the start, by which aggregates are idle, of a clock that nobody sets
+	// (default: the monotonic one).
+	Elapsed func() time.Duration
 	// Listener hears what happens.
 	Listener Listener
 }
@@ -36,6 +39,7 @@ type Runtime struct {
 	system    *actor.ActorSystem
 	ownSystem bool
 	now       func() time.Time
+	elapsed   func() time.Duration
 	listener  Listener
 
 	registry registry
@@ -68,6 +72,7 @@ func New(o Options) (*Runtime, error) {
 		authority: o.Authority,
 		system:    o.System,
 		now:       o.Now,
+		elapsed:   o.Elapsed,
 		listener:  o.Listener.withDefaults(),
 		requests:  sync.Pool{New: func() any { return &Request{done: make(chan struct{}, 1)} }},
 	}
@@ -77,6 +82,9 @@ func New(o Options) (*Runtime, error) {
 	}
 	if r.now == nil {
 		r.now = time.Now
+	}
+	if start := time.Now(); r.elapsed == nil {
+		r.elapsed = func() time.Duration { return time.Since(start) }
 	}
 	r.dispatcher = newDispatcher(256 * runtime.GOMAXPROCS(0))
 	r.props = actor.PropsFromProducer(func() actor.Actor { return r.spawned },
@@ -146,7 +154,7 @@ func (r *Runtime) ask(ctx context.Context, id string, q *Request) error {
 		r.inFlight.Add(-1)
 		return fmt.Errorf("%w: %d requests are waiting in this node", ErrOverloaded, r.env.Config.MaxInFlight)
 	}
-	e := r.registry.acquire(id, r.now().UnixNano(), r.env.Config.MaxQueue, r.start)
+	e := r.registry.acquire(id, r.elapsed(), r.env.Config.MaxQueue, r.start)
 	if e == nil {
 		r.inFlight.Add(-1)
 		return fmt.Errorf("%w: %d requests are waiting for this aggregate", ErrOverloaded, r.env.Config.MaxQueue)
@@ -290,8 +298,8 @@ func (r *Runtime) sweep() {
 			return
 		case <-t.C:
 			c := &r.env.Config
-			now := r.now().UnixNano()
-			r.registry.sweepIdle(now-c.CompactAfter.Nanoseconds(), now-c.IdleAfter.Nanoseconds())
+			now := r.elapsed()
+			r.registry.sweepIdle(now-c.CompactAfter, now-c.IdleAfter)
 			if c.MaxResidentBytes > 0 {
 				r.registry.sweepBytes(c.MaxResidentBytes)
 			}
