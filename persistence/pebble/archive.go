@@ -158,9 +158,19 @@ func (a *Archive) use(ctx context.Context, verdict error, f func(*archiveEngine)
 	case e == nil:
 		return fmt.Errorf("%w: archive %s: %w", persistence.ErrUnavailable, a.dir, failure)
 	}
+	select {
+	case e.slots <- struct{}{}:
+	case <-ctx.Done():
+		e.calls.Done()
+		return fmt.Errorf("%w: archive %s: %d calls are under way: %w", persistence.ErrUnavailable, a.dir, maxCalls, ctx.Err())
+	case <-e.stopped:
+		e.calls.Done()
+		return fmt.Errorf("%w: archive %s: %w", persistence.ErrUnavailable, a.dir, e.cause)
+	}
 	result := make(chan error, 1)
 	go func() {
 		defer e.calls.Done()
+		defer func() { <-e.slots }()
 		result <- f(e)
 	}()
 	select {
@@ -199,14 +209,17 @@ func (a *Archive) put(ctx context.Context, name string, data []byte, expires tim
 		b := e.db.NewBatch()
 		defer b.Close()
 		if err := b.Set(segmentKey(name), encodeSegment(data, expires), nil); err != nil {
-			return err
+			return classify(err)
 		}
 		if !expires.IsZero() {
 			if err := b.Set(expiryKey(expires, name), nil, nil); err != nil {
-				return err
+				return classify(err)
 			}
 		}
-		return b.Commit(pebbledb.Sync)
+		if err := b.Commit(pebbledb.Sync); err != nil {
+			return fmt.Errorf("%w: %w", persistence.ErrUnknownOutcome, err)
+		}
+		return nil
 	})
 }
 

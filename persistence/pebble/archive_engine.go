@@ -29,9 +29,15 @@ type archiveEngine struct {
 	stopped chan struct{}
 	cause   error // set before stopped is closed
 
+	slots chan struct{} // has a token for each call under way
+
 	mu      sync.Mutex
 	putting map[string]bool // names being written
 }
+
+// maxCalls is how many calls are under way. While the disk hangs none of them ends, though their callers
+// leave, and come again.
+const maxCalls = 256
 
 // claim reserves a name for one writer.
 func (e *archiveEngine) claim(name string) bool {
@@ -91,7 +97,7 @@ func (o ArchiveOptions) engineOptions() *pebbledb.Options {
 
 // openEngine opens the engine and checks that the directory holds this archive.
 func (a *Archive) openEngine() (*archiveEngine, error) {
-	e := &archiveEngine{fs: &fencedFS{FS: a.opts.FS}, stopped: make(chan struct{}), putting: map[string]bool{}}
+	e := &archiveEngine{fs: &fencedFS{FS: a.opts.FS}, stopped: make(chan struct{}), slots: make(chan struct{}, maxCalls), putting: map[string]bool{}}
 	e.cache = pebbledb.NewCache(a.opts.CacheSize + 2*a.opts.MemTableSize)
 	eo := a.opts.engineOptions()
 	eo.FS, eo.Cache, eo.Logger = watch(e.fs, a.dir, e.stop), e.cache, e

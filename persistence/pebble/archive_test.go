@@ -312,6 +312,56 @@ func TestArchiveHangs(t *testing.T) {
 	}
 }
 
+// TestArchiveHangsForMany: callers that come and go while nothing ends leave no more behind than there may be.
+func TestArchiveHangsForMany(t *testing.T) {
+	a := openTestArchive(t, archiveOptions(vfs.NewMem()))
+	hang, begun := make(chan struct{}), make(chan struct{}, 2*maxCalls)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	for range maxCalls {
+		go func() {
+			ended <- a.use(ctx, persistence.ErrUnknownOutcome, func(*archiveEngine) error { begun <- struct{}{}; <-hang; return nil })
+		}()
+		<-begun
+	}
+	impatient, leave := context.WithTimeout(ctx, time.Millisecond)
+	defer leave()
+	err := a.use(impatient, persistence.ErrUnknownOutcome, func(*archiveEngine) error { begun <- struct{}{}; return nil })
+	if !errors.Is(err, persistence.ErrUnavailable) || len(begun) > 0 {
+		t.Errorf("one more: %v, want ErrUnavailable", err)
+	}
+	cancel()
+	for range maxCalls {
+		if err := <-ended; !errors.Is(err, persistence.ErrUnknownOutcome) {
+			t.Errorf("%v, want ErrUnknownOutcome", err)
+		}
+	}
+	close(hang)
+	if err := a.PutSegment(t.Context(), "a", nil, time.Time{}); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+}
+
+// TestArchiveCommitFails: what a failed commit left is not known, and the error says so.
+func TestArchiveCommitFails(t *testing.T) {
+	fsys := vfs.NewMem()
+	if err := openTestArchive(t, archiveOptions(fsys)).Close(); err != nil {
+		t.Fatal(err)
+	}
+	o := archiveOptions(fsys).withDefaults()
+	eo := o.engineOptions()
+	eo.FS, eo.Logger, eo.ReadOnly = fsys, quietLogger{}, true
+	db, err := pebbledb.Open(archiveDir, eo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	a := &Archive{dir: archiveDir, opts: o, engine: &archiveEngine{db: db, slots: make(chan struct{}, 1), putting: map[string]bool{}}}
+	if err := a.PutSegment(t.Context(), "a", nil, time.Time{}); !errors.Is(err, persistence.ErrUnknownOutcome) {
+		t.Errorf("%v, want ErrUnknownOutcome", err)
+	}
+}
+
 // TestArchiveGrace: what expired stays a while for those whose clocks are behind.
 func TestArchiveGrace(t *testing.T) {
 	clock := new(archiveClock)
