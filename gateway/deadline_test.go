@@ -66,7 +66,10 @@ func piped(t *testing.T, h http.Handler) map[string]*http.Client {
 	s.On(p)
 	s.Start(h)
 	h1 := &http.Transport{DialContext: p.dial}
-	h2 := &http.Transport{DialContext: p.dial, Protocols: new(http.Protocols)}
+	h2 := &http.Transport{
+		DialContext: p.dial, Protocols: new(http.Protocols),
+		HTTP2: &http.HTTP2Config{MaxReceiveBufferPerStream: 64 << 10},
+	}
 	h2.Protocols.SetUnencryptedHTTP2(true)
 	t.Cleanup(func() {
 		h1.CloseIdleConnections()
@@ -161,4 +164,65 @@ func TestStreamPauses(t *testing.T) {
 			_ = stream.Close()
 		}
 	})
+}
+
+// TestStreamsEndWithTheNode whatever they do: wait for something, or for a client that does not take what it is
+// sent.
+func TestStreamsEndWithTheNode(t *testing.T) {
+	for _, name := range []string{"HTTP/1.1", "HTTP/2"} {
+		synctest.Test(t, func(t *testing.T) {
+			waits, ended := make(chan struct{}, 2), make(chan struct{})
+			g := verifying(t, func(ctx context.Context, _ func(checked, total uint64) error) error {
+				waits <- struct{}{}
+				<-ctx.Done()
+				return ctx.Err()
+			})
+			client := licensedv1connect.NewAdminServiceClient(piped(t, g.Handler())[name], "http://pipe")
+			go func() {
+				defer close(ended)
+				<-waits
+				g.EndStreams()
+				g.EndStreams() // a second time does nothing
+			}()
+			for _, when := range []string{"present", "future"} {
+				stream, err := client.VerifyCustomer(t.Context(), connect.NewRequest(&licensedv1.VerifyCustomerRequest{CustomerId: "Bayley"}))
+				if err != nil {
+					t.Fatal(err)
+				}
+				for stream.Receive() {
+				}
+				if err := stream.Err(); connect.CodeOf(err) != connect.CodeUnavailable || reasonOf(err) != gateway.ReasonNotExecuted {
+					t.Errorf("%s: a %s stream ended with %v", name, when, err)
+				}
+				_ = stream.Close()
+			}
+			<-ended
+		})
+		synctest.Test(t, func(t *testing.T) {
+			ended := make(chan error)
+			g := verifying(t, func(_ context.Context, progress func(checked, total uint64) error) error {
+				for {
+					if err := progress(1, 2); err != nil {
+						ended <- err
+						return err
+					}
+				}
+			})
+			client := licensedv1connect.NewAdminServiceClient(piped(t, g.Handler())[name], "http://pipe")
+			stream, err := client.VerifyCustomer(t.Context(), connect.NewRequest(&licensedv1.VerifyCustomerRequest{CustomerId: "Bayley"}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait() // The windows are full.
+			began := time.Now()
+			g.EndStreams()
+			if err := <-ended; !errors.Is(err, context.Canceled) {
+				t.Errorf("%s: %v", name, err)
+			}
+			if took := time.Since(began); took > 10*time.Second {
+				t.Errorf("%s: the node waited %v for a client that reads nothing", name, took)
+			}
+			_ = stream.Close()
+		})
+	}
 }

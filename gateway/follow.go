@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -26,12 +25,6 @@ type followed struct {
 	mu sync.Mutex
 	// streams are those of each customer; a token in a channel says that there is news.
 	streams map[string]map[chan struct{}]struct{}
-	closed  chan struct{}
-	closing sync.Once
-}
-
-func (f *followed) init() {
-	f.streams, f.closed = make(map[string]map[chan struct{}]struct{}), make(chan struct{})
 }
 
 func (f *followed) count() int64 { return f.n.Load() }
@@ -74,10 +67,6 @@ func (g *Gateway) Appended(customer string) {
 		}
 	}
 }
-
-// EndStreams ends the streams that have no end of their own, present and future ones: the server is
-// about to stop, and would wait for them.
-func (g *Gateway) EndStreams() { g.followed.closing.Do(func() { close(g.followed.closed) }) }
 
 // Follow implements licensedv1connect.HistoryServiceHandler.
 func (s *historyService) Follow(
@@ -122,9 +111,6 @@ type following struct {
 	after   uint64 // sent up to there
 }
 
-// errNodeStops ends the streams of a node that stops.
-var errNodeStops = fmt.Errorf("the node stops: %w", persistence.ErrUnavailable)
-
 // run sends what is new until the client or the node goes.
 func (f *following) run(ctx context.Context, head persistence.Head) error {
 	poll, beat := time.NewTicker(f.config.FollowPoll), time.NewTicker(heartbeat)
@@ -145,8 +131,6 @@ func (f *following) run(ctx context.Context, head persistence.Head) error {
 				return err
 			}
 			continue
-		case <-f.followed.closed:
-			return errNodeStops
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -182,9 +166,5 @@ func (f *following) catchUp(ctx context.Context, head persistence.Head) error {
 }
 
 func (f *following) send(ctx context.Context, items []*licensedv1.HistoryItem) error {
-	err := sendTo(ctx, f.stream, &licensedv1.FollowResponse{Items: items, Sequence: f.after})
-	if err != nil && !errors.Is(err, context.Canceled) {
-		return fmt.Errorf("%w: %w", context.Canceled, err) // The client has gone.
-	}
-	return err
+	return sendTo(ctx, f.stream, &licensedv1.FollowResponse{Items: items, Sequence: f.after})
 }

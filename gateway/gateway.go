@@ -99,12 +99,16 @@ type Gateway struct {
 	metrics    *metrics
 	inFlight   atomic.Int64
 	followed   followed
+	// stopping ends the streams, and stop ends it.
+	stopping context.Context
+	stop     context.CancelFunc
 }
 
 // New returns a gateway before the aggregates. It panics if the registry has a gateway's metrics already.
 func New(c Config, a Aggregates) *Gateway {
 	g := &Gateway{config: c, aggregates: a, metrics: newMetrics()}
-	g.followed.init()
+	g.followed.streams = make(map[string]map[chan struct{}]struct{})
+	g.stopping, g.stop = context.WithCancel(context.Background())
 	c.Registry.MustRegister(g.metrics.collectors(
 		func() float64 { return float64(g.inFlight.Load()) }, func() float64 { return float64(g.followed.count()) })...)
 	return g

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -18,8 +19,23 @@ func (i interceptor) WrapStreamingClient(next connect.StreamingClientFunc) conne
 	return next
 }
 
+// sendTimeout is how long a client may take to take a message before its stream is cut off: one that
+// stopped reading must not hold a goroutine, and what it has read so far, for ever. When the node stops it
+// has lastWords.
+const (
+	sendTimeout = 30 * time.Second
+	lastWords   = 5 * time.Second
+)
+
+// errStops is what ends the streams of a node that stops.
+var errStops = errors.New("the node stops")
+
+// EndStreams ends all streams, present and future ones: the server is about to stop, and would wait for
+// them.
+func (g *Gateway) EndStreams() { g.stop() }
+
 // WrapStreamingHandler is intercept for streams, which have no deadline but the client's: what bounds
-// them is that the client takes what it is sent.
+// them is that the client takes what it is sent, and the life of the node.
 func (i interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) (err error) {
 		c := ctx.Value(callKey{}).(*call)
@@ -29,10 +45,14 @@ func (i interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) con
 		control := http.NewResponseController(c.writer)
 		_ = control.SetReadDeadline(time.Time{})
 		_ = control.SetWriteDeadline(time.Time{})
+		ctx, leave := i.untilStop(ctx, control)
 		defer func() {
-			_ = control.SetWriteDeadline(time.Now().Add(sendTimeout)) // The end has to be taken, too.
+			leave()
 			if p := recover(); p != nil {
 				err = i.panicked(c, p)
+			}
+			if connect.CodeOf(err) == connect.CodeCanceled && context.Cause(ctx) == errStops {
+				err = apiError(connect.CodeUnavailable, ReasonNotExecuted, "the node stops; ask another one")
 			}
 			if err != nil {
 				c.code = connect.CodeOf(err)
@@ -42,17 +62,41 @@ func (i interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) con
 	}
 }
 
-// sendTimeout is how long a client may take to take a message before its stream is cut off: one that
-// stopped reading must not hold a goroutine, and what it has read so far, for ever.
-const sendTimeout = 30 * time.Second
+// untilStop returns the context of a stream, which ends when the node stops. What is then being sent has to be
+// taken soon, and so has the end of the stream, which is sent after leave.
+func (g *Gateway) untilStop(ctx context.Context, control *http.ResponseController) (_ context.Context, leave func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	told := make(chan struct{})
+	disarm := context.AfterFunc(g.stopping, func() {
+		defer close(told)
+		cancel(errStops) // Before the deadline, which sendTo might set again.
+		_ = control.SetWriteDeadline(time.Now().Add(lastWords))
+	})
+	return ctx, func() {
+		patience := sendTimeout
+		if !disarm() {
+			<-told // It uses the writer, which is not there for long.
+			patience = lastWords
+		}
+		_ = control.SetWriteDeadline(time.Now().Add(patience))
+		cancel(nil)
+	}
+}
 
-// sendTo sends a message on a stream. The time until the next is not bounded: HTTP/2 resets a stream whose
-// deadline passes though nothing waits to be written.
+// sendTo sends a message on a stream; an error is that the client has gone, or the stream was ended. The time
+// until the next message is not bounded: HTTP/2 resets a stream whose deadline passes though nothing waits to
+// be written.
 func sendTo[M any](ctx context.Context, stream *connect.ServerStream[M], m *M) error {
 	control := http.NewResponseController(ctx.Value(callKey{}).(*call).writer)
 	if err := control.SetWriteDeadline(time.Now().Add(sendTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return err
 	}
-	defer func() { _ = control.SetWriteDeadline(time.Time{}) }()
-	return stream.Send(m)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := stream.Send(m); err != nil {
+		return fmt.Errorf("%w: %w", context.Canceled, err)
+	}
+	_ = control.SetWriteDeadline(time.Time{})
+	return nil
 }

@@ -163,15 +163,19 @@ func TestEarlyQuestions(t *testing.T) {
 	}
 }
 
-// TestMost: a hand-over that does not end leaves those who are stopped after it some of the drain timeout.
+// TestMost: parts that do not end, be they several, leave those who are stopped after them some of the drain timeout.
 func TestMost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := &Node{config: Config{DrainTimeout: 40 * time.Second}}
-		ctx, cancel := context.WithTimeout(t.Context(), n.config.DrainTimeout)
+		ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
 		defer cancel()
-		err := n.most(func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })(ctx)
-		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
-			t.Errorf("%v, and then there is no time left: %v", err, ctx.Err())
+		for _, left := range []time.Duration{10 * time.Second, 2500 * time.Millisecond} {
+			err := most(func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })(ctx)
+			if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+				t.Errorf("%v, and then there is no time left: %v", err, ctx.Err())
+			}
+			if end, _ := ctx.Deadline(); time.Until(end) != left {
+				t.Errorf("%v left, want %v", time.Until(end), left)
+			}
 		}
 	})
 }

@@ -195,7 +195,7 @@ func (n *Node) startAPI(context.Context) error {
 	g := gateway.New(c, n.aggregates)
 	n.gateway.Store(g)
 	go n.watch(n.api.Start(g.Handler()))
-	n.push("API port", n.api.Shutdown)
+	n.push("API port", most(n.api.Shutdown))
 	n.push("streams", func(context.Context) error { g.EndStreams(); return nil })
 	return nil
 }
@@ -205,20 +205,23 @@ func (n *Node) startAPI(context.Context) error {
 func (n *Node) startDrain(context.Context) error {
 	switch m, node := n.member.Load(), n.owner.Load(); {
 	case m != nil:
-		n.push("shards", n.most(m.handOver))
+		n.push("shards", most(m.handOver))
 	case node != nil:
-		n.push("shards", n.most(node.Drain))
+		n.push("shards", most(node.Drain))
 	}
 	n.push("readiness", n.drain)
 	return nil
 }
 
-// most has a part take no more than three quarters of the drain timeout to stop, so that those after it have the
-// rest: they answer what is under way, and say good-bye. Half of it is what a hand-over plans with.
-func (n *Node) most(stop func(context.Context) error) func(context.Context) error {
+// most has a part take no more than three quarters of the time that is left to stop, so that those after it have
+// the rest: they answer what is under way, and say good-bye. Half of the drain timeout is what a hand-over plans with.
+func most(stop func(context.Context) error) func(context.Context) error {
 	return func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, n.config.DrainTimeout*3/4)
-		defer cancel()
+		if end, ok := ctx.Deadline(); ok {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, time.Until(end)*3/4)
+			defer cancel()
+		}
 		return stop(ctx)
 	}
 }
