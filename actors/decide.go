@@ -83,7 +83,7 @@ func (m *Machine) execute(r *Request, in Input) {
 		m.repeat(r, first)
 		return
 	}
-	if err := m.admit(c, in, now); err != nil {
+	if err := m.admit(c, in); err != nil {
 		m.refuse(r, err)
 		return
 	}
@@ -120,20 +120,22 @@ func (m *Machine) repeat(r *Request, first remembered) {
 	m.wait(r, false)
 }
 
-// admit says whether a command that is not in the window may be executed.
-func (m *Machine) admit(c *Command, in Input, now time.Time) error {
+// admit says whether a command that is not in the window may be executed. It goes by the clock, not by the time
+// of events: once the clock was ahead, that stands still until the clock is there again, and customers are
+// served meanwhile.
+func (m *Machine) admit(c *Command, in Input) error {
 	w, config := &m.hot.window, &m.env.Config.Window
-	issued := c.IssuedAt.UnixMilli()
+	issued, now := c.IssuedAt.UnixMilli(), in.Now.UnixMilli()
 	if c.IssuedAt.After(in.Now.Add(config.MaxAhead)) {
 		return fmt.Errorf("%w: issued at %s, the server's time is %s", ErrIssuedAhead,
 			c.IssuedAt.UTC().Format(time.RFC3339Nano), in.Now.UTC().Format(time.RFC3339Nano))
 	}
-	if w.tooOld(issued, now.UnixMilli(), config) {
+	if w.tooOld(issued, now, config) {
 		return ErrTooOld
 	}
-	if wait := w.full(now.UnixMilli(), config); wait > 0 {
+	if wait := w.full(now, config); wait > 0 {
 		return &RateLimitedError{
-			Reason:     fmt.Sprintf("%d commands within %v", w.count, config.MinAge),
+			Reason:     fmt.Sprintf("%d commands are remembered, and too young to be forgotten", w.count),
 			RetryAfter: wait,
 		}
 	}

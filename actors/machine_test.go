@@ -98,6 +98,7 @@ func (s *session) start(t *testing.T, d *datadriven.TestData) string {
 	d.MaybeScanArgs(t, "limit", &limit)
 	c := actors.DefaultConfig()
 	c.SnapshotEvery, c.ReadPage = int(every), 2
+	d.MaybeScanArgs(t, "remembered", &c.Window.MaxCommands)
 	s.env = actors.Environment{
 		Kind: actorstest.Ledger{Limit: limit}, Config: c, Incarnation: persistence.Incarnation{byte(epoch)},
 	}

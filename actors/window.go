@@ -42,7 +42,8 @@ type WindowConfig struct {
 	// MaxCommands is how many are remembered at most (default 1024).
 	MaxCommands int
 	// MinAge is how long a command is remembered at least (default 10 min): an aggregate whose window
-	// is full of younger ones is rate-limited. Shorter lets a hot aggregate go faster, and makes late
+	// is full of younger ones is rate-limited. (Not while its time is ahead of the clock: ages are not
+	// known then, and MaxCommands alone bounds the window.) Shorter lets a hot aggregate go faster, and makes late
 	// repeats of its commands "too old" sooner.
 	MinAge time.Duration
 	// MaxAhead is how far in the future a command may be issued (default 5 min). Must be below MinAge
@@ -120,17 +121,25 @@ func (w *window) oldest() (remembered, bool) {
 	return e, true
 }
 
-// tooOld reports whether a command issued then may be the repeat of a forgotten one.
+// tooOld reports whether a command issued then may be the repeat of a forgotten one, or is over age by the
+// clock. The horizon alone keeps a forgotten command from being executed again: age, by the time of events, only
+// decides what add forgets, and that moves the horizon. So the clock that the limit goes by here need not agree
+// with the time of events.
 func (w *window) tooOld(issuedAt, now int64, c *WindowConfig) bool {
 	return issuedAt <= w.horizon || issuedAt < now-c.MaxAge.Milliseconds()
 }
 
-// full returns how long until there is room for another command; 0 if there is.
+// full returns how long until there is room for another command; 0 if there is. Where the clock was ahead
+// when the oldest was executed, its age is not known and it may be forgotten, unless that moved the horizon
+// beyond the clock: then everybody's commands would be too old.
 func (w *window) full(now int64, c *WindowConfig) time.Duration {
 	if w.count < c.MaxCommands {
 		return 0
 	}
 	e, _ := w.oldest()
+	if e.executedAt > now {
+		return time.Duration(max(0, e.issuedAt-now)) * time.Millisecond
+	}
 	return max(0, time.Duration(e.executedAt-now)*time.Millisecond+c.MinAge)
 }
 
