@@ -134,12 +134,13 @@ func (a *Archiver) Archive(ctx context.Context, head persistence.Head, all bool,
 		if err := a.move(ctx, group, held, &res); err != nil {
 			return res, err
 		}
+		clear(group) // its records
 		open = open[len(group):]
 	}
 	return res, nil
 }
 
-// closed is a closed partition that is not yet trimmed.
+// closed is a closed partition that is not yet trimmed. Its root is without what only a recovery needs.
 type closed struct {
 	root    persistence.Root
 	through uint64
@@ -164,6 +165,7 @@ func (a *Archiver) closed(ctx context.Context, head persistence.Head) ([]closed,
 				// Roots are archived oldest first: below this one all is done.
 				return reversed(found), base, nil
 			}
+			r.Mapper, r.Header, r.Snapshot = "", persistence.Header{}, nil // not needed, and there may be thousands
 			found = append(found, closed{root: r, through: base})
 			base, parent = r.Base, r.Parent
 		}

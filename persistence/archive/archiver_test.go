@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+	"weak"
 
 	"licensed/persistence"
 	"licensed/persistence/archive"
@@ -519,4 +521,70 @@ func TestStubIsKeptWhileItIsTheTop(t *testing.T) {
 	f.archive(true)
 	f.wantSnapshot("state at 10")
 	f.wantWhole(10)
+}
+
+// watched is a hot tier that knows which of the snapshots and records that it gave out are still in memory.
+type watched struct {
+	archive.HotTier
+	snapshots, records []weak.Pointer[byte]
+	most               int // records at once
+}
+
+func (w *watched) ReadRoots(ctx context.Context, aggregate string, below persistence.RootKey, limit int) ([]persistence.Root, error) {
+	roots, err := w.HotTier.ReadRoots(ctx, aggregate, below, limit)
+	for i := range roots {
+		roots[i].Snapshot = append(make([]byte, 0, 1024), roots[i].Snapshot...)
+		w.snapshots = append(w.snapshots, weak.Make(&roots[i].Snapshot[0]))
+	}
+	return roots, err
+}
+
+func (w *watched) ReadRecords(ctx context.Context, p persistence.Partition, after uint64, limit int) ([]persistence.Record, error) {
+	records, err := w.HotTier.ReadRecords(ctx, p, after, limit)
+	for i := range records {
+		records[i].Data = append(make([]byte, 0, 1024), records[i].Data...)
+		w.records = append(w.records, weak.Make(&records[i].Data[0]))
+	}
+	runtime.GC()
+	w.most = max(w.most, inMemory(w.records))
+	return records, err
+}
+
+func inMemory(of []weak.Pointer[byte]) (n int) {
+	for _, p := range of {
+		if p.Value() != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// TestMemory: of a long history that was never archived, no more is in memory than a segment or two, and
+// no snapshot.
+func TestMemory(t *testing.T) {
+	f := newFixture(t)
+	f.config.SegmentBytes = 1000 // a partition
+	const partitions, events = 40, 10
+	for range partitions {
+		f.Roll(false).Append(events)
+	}
+	f.Roll(false)
+	w := &watched{HotTier: f.hot}
+	snapshots := -1
+	o := f.options(w, f.cold)
+	o.Limit = func(context.Context, int) error {
+		if snapshots < 0 {
+			runtime.GC()
+			snapshots = inMemory(w.snapshots)
+		}
+		return nil
+	}
+	res, err := archive.New(o).Archive(t.Context(), f.Head(), true, held)
+	if err != nil || res.Records != partitions*events || res.Segments < partitions/2 {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	if snapshots != 0 || w.most > 4*events {
+		t.Errorf("%d of %d snapshots and %d of %d records were in memory at once", snapshots, partitions, w.most, partitions*events)
+	}
+	f.wantWhole(partitions * events)
 }
