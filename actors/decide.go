@@ -11,7 +11,7 @@ import (
 // decide answers a request on the optimistic state.
 func (m *Machine) decide(r *Request, in Input) {
 	switch {
-	case !r.Deadline.IsZero() && in.Now.After(r.Deadline):
+	case r.late(in.Now):
 		m.refuse(r, ErrExpired)
 	case r.Query != nil:
 		m.query(r, in)

@@ -34,6 +34,9 @@ type Request struct {
 	done chan struct{} // the shell's; nil in simulation
 }
 
+// late reports whether the deadline has passed.
+func (r *Request) late(now time.Time) bool { return !r.Deadline.IsZero() && now.After(r.Deadline) }
+
 // InputKind says which input a machine gets.
 type InputKind uint8
 

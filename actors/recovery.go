@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"licensed/persistence"
@@ -23,7 +24,7 @@ func (m *Machine) startRecovery() {
 
 // topRead takes in the top root.
 func (m *Machine) topRead(in Input) {
-	if m.phase != phaseReadingTop {
+	if m.phase != phaseReadingTop || m.abandoned(in) {
 		return
 	}
 	h := m.hot
@@ -76,7 +77,7 @@ func (m *Machine) readPage(after uint64) {
 
 // rowsRead takes in a page of records.
 func (m *Machine) rowsRead(in Input) {
-	if m.phase != phaseReadingRows {
+	if m.phase != phaseReadingRows || m.abandoned(in) {
 		return
 	}
 	h := m.hot
@@ -220,9 +221,26 @@ func (m *Machine) readFailed(in Input) {
 	}
 }
 
+// abandoned ends a recovery that nobody waits for any more: reads take as long as the store lets them, and a
+// store that is slow should not do what is for nobody. It reports whether it did.
+func (m *Machine) abandoned(in Input) bool {
+	h := m.hot
+	if len(h.backlog) == 0 || slices.ContainsFunc(h.backlog, func(r *Request) bool { return !r.late(in.Now) }) {
+		return false
+	}
+	for _, r := range h.backlog {
+		r.Err = ErrExpired
+		h.out.Replies = append(h.out.Replies, r)
+	}
+	h.backlog = nil
+	// Not as expired as well: whoever comes meanwhile is not late.
+	m.end(fmt.Errorf("%w: reading it took longer than any request waits", ErrUnavailable))
+	return true
+}
+
 func (m *Machine) repeatRead(in Input) {
 	h := m.hot
-	if m.phase == phaseEnded || !h.readTry.due(in.Now) {
+	if m.phase == phaseEnded || !h.readTry.due(in.Now) || m.abandoned(in) {
 		return
 	}
 	if m.phase == phaseReadingTop {
