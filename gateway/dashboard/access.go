@@ -20,7 +20,11 @@ import (
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 
-// secured sets what holds for every answer, and turns away requests that other sites make browsers send.
+// maxForm is the largest body of a request, in bytes: forms have a token or some ids.
+const maxForm = 64 << 10
+
+// secured sets what holds for every request and answer, and turns away requests that other sites make browsers
+// send.
 func secured(next http.Handler) http.Handler {
 	protected := new(http.CrossOriginProtection).Handler(next)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -32,6 +36,7 @@ func secured(next http.Handler) http.Handler {
 		h.Set("Cross-Origin-Opener-Policy", "same-origin")
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		h.Set("Cache-Control", "no-store")
+		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 		protected.ServeHTTP(w, r)
 	})
 }

@@ -3,6 +3,7 @@ package dashboard
 import (
 	"context"
 	"embed"
+	"errors"
 	"html/template"
 	"io/fs"
 	"log/slog"
@@ -124,6 +125,13 @@ func (d *Dashboard) Guard(h http.Handler) http.Handler {
 // page runs a handler and shows its error as a page.
 func (d *Dashboard) page(h func(http.ResponseWriter, *http.Request) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// Here, so that FormValue does not parse files as well, which no page takes. What is wrong with a form
+		// otherwise shows in the values that it lacks.
+		err := r.ParseForm()
+		if _, large := errors.AsType[*http.MaxBytesError](err); large {
+			d.fail(w, r, errLargeForm)
+			return
+		}
 		if err := h(w, r); err != nil {
 			d.fail(w, r, err)
 		}

@@ -386,3 +386,38 @@ func TestCurrent(t *testing.T) {
 		t.Errorf("no %s in %s", want, body)
 	}
 }
+
+// body is that of a request; it counts what is read.
+type body struct {
+	io.Reader
+	read int
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	b.read += n
+	return n, err
+}
+
+// TestLargeForms: who is not let in cannot make the process take much.
+func TestLargeForms(t *testing.T) {
+	d, err := New(Config{Cluster: new(oneNode), Token: token, Now: time.Now, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	large := strings.Repeat("x", 1<<20)
+	for kind, content := range map[string]string{
+		"application/x-www-form-urlencoded": "token=" + large,
+		"multipart/form-data; boundary=b":   "--b\r\nContent-Disposition: form-data; name=token\r\n\r\n" + large + "\r\n--b--\r\n",
+	} {
+		b := &body{Reader: strings.NewReader(content)}
+		r := httptest.NewRequest(http.MethodPost, "/dashboard/login", b)
+		r.Header.Set("Content-Type", kind)
+		w := httptest.NewRecorder()
+		d.Handler().ServeHTTP(w, r)
+		if b.read > 100<<10 || w.Code/100 != 4 {
+			t.Errorf("%s: %d bytes were read, answered %d", kind, b.read, w.Code)
+		}
+	}
+}

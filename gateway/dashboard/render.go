@@ -78,6 +78,8 @@ type pageError struct {
 
 func (e *pageError) Error() string { return e.title + ": " + e.text }
 
+var errLargeForm = &pageError{status: http.StatusRequestEntityTooLarge, title: "Too much", text: "A form has at most 64 KiB."}
+
 var errNoPage = &pageError{status: http.StatusNotFound, title: "No such page", text: "The dashboard has no page of that name."}
 
 // errorView is what the page about an error shows.
