@@ -23,7 +23,7 @@ type Config struct {
 	// ReadPage is how many records recovery reads at once (default 256).
 	ReadPage int
 	// RetryMin and RetryMax bound the growing pause before a write with an unknown outcome is repeated,
-	// or a failed read (defaults 20 ms and 1 s).
+	// or a failed read (defaults 20 ms and 1 s). Aggregates differ by up to half of it.
 	RetryMin, RetryMax time.Duration
 	// ReadAttempts is how often recovery tries to read before it gives up (default 4).
 	ReadAttempts int

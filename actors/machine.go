@@ -1,9 +1,12 @@
 package actors
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/cespare/xxhash/v2"
 
 	"licensed/persistence"
 )
@@ -413,7 +416,7 @@ func (m *Machine) appended(in Input) {
 	case errors.Is(in.Err, persistence.ErrRejected):
 		m.end(fmt.Errorf("append: %w", in.Err))
 	default:
-		h.flightTry.failed(in.Now, &m.env.Config)
+		h.flightTry.failed(in.Now, m)
 	}
 }
 
@@ -472,7 +475,7 @@ func (m *Machine) rootWritten(in Input) {
 	case errors.Is(in.Err, persistence.ErrRejected):
 		m.end(fmt.Errorf("%w: root: %w", ErrRejected, in.Err))
 	default:
-		h.rootTry.failed(in.Now, &m.env.Config)
+		h.rootTry.failed(in.Now, m)
 	}
 }
 
@@ -487,14 +490,25 @@ func (m *Machine) repeatWrites(in Input) {
 	}
 }
 
-// failed plans the next attempt.
-func (t *retry) failed(now time.Time, c *Config) {
+// failed plans the next attempt: after a pause that doubles, less up to the half of it, which differs from aggregate
+// to aggregate, so that not all of them come at once when a store is back.
+func (t *retry) failed(now time.Time, m *Machine) {
+	c := &m.env.Config
 	pause := c.RetryMin << min(t.attempts, 20)
 	if pause <= 0 || pause > c.RetryMax {
 		pause = c.RetryMax
 	}
+	pause -= time.Duration(m.hashOf(t.attempts) % uint64(pause/2+1))
 	t.attempts++
-	t.at = now.Add(pause)
+	t.at = now.Add(max(pause, c.RetryMin))
+}
+
+// hashOf returns a number that looks random, and is always the same for an aggregate and n: nothing but inputs
+// decides what a machine does.
+func (m *Machine) hashOf(n int) uint64 {
+	var b [8]byte
+	binary.LittleEndian.PutUint64(b[:], xxhash.Sum64String(m.aggregate)+uint64(n))
+	return xxhash.Sum64(b[:])
 }
 
 // due reports whether the next attempt is to be made now, and marks it as under way.

@@ -215,7 +215,7 @@ func (m *Machine) readFailed(in Input) {
 		m.end(fmt.Errorf("%w: %w", ErrCorrupt, in.Err))
 		return
 	}
-	h.readTry.failed(in.Now, &m.env.Config)
+	h.readTry.failed(in.Now, m)
 	if h.readTry.attempts >= m.env.Config.ReadAttempts {
 		m.end(fmt.Errorf("%w: %w", ErrUnavailable, in.Err))
 	}
