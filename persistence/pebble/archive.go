@@ -42,12 +42,19 @@ type ArchiveOptions struct {
 	// for Grace longer than they must, an hour if zero: the clocks of those who ask may be behind.
 	SweepEvery, Grace time.Duration
 
+	// Steady is for how long sweeps must have found the wall clock to go with the monotonic one before what it
+	// says counts, 6 hours if zero: that long after the start, or after a jump forward, nothing more is dropped.
+	Steady time.Duration
+
 	// RetryMin and RetryMax bound the growing pause before the archive is opened again after its disk
 	// failed, 1 s and 1 min if zero.
 	RetryMin, RetryMax time.Duration
 
-	// Now is the clock, time.Now if nil.
+	// Now is the wall clock, time.Now if nil.
 	Now func() time.Time
+
+	// Monotonic is a clock that nobody sets, from any beginning; if nil that of this process.
+	Monotonic func() time.Duration
 
 	// Logger gets failures and recoveries. Nil means slog.Default().
 	Logger *slog.Logger
@@ -62,9 +69,14 @@ func (o ArchiveOptions) withDefaults() ArchiveOptions {
 	o.MinFree = cmp.Or(o.MinFree, 256<<20)
 	o.SweepEvery = cmp.Or(o.SweepEvery, 10*time.Minute)
 	o.Grace = cmp.Or(o.Grace, time.Hour)
+	o.Steady = cmp.Or(o.Steady, 6*time.Hour)
 	o.RetryMin, o.RetryMax = cmp.Or(o.RetryMin, time.Second), cmp.Or(o.RetryMax, time.Minute)
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Monotonic == nil {
+		start := time.Now()
+		o.Monotonic = func() time.Duration { return time.Since(start) }
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
@@ -85,6 +97,8 @@ type Archive struct {
 	dir  string
 	opts ArchiveOptions
 	lock *pebbledb.Lock
+
+	clock steadyClock
 
 	mu      sync.Mutex
 	id      string
@@ -330,10 +344,14 @@ func (a *Archive) sweep() {
 	}
 }
 
-// Expire drops the segments that expired at least Grace ago and returns how many. The archive does
-// this by itself every now and then.
+// Expire drops the segments that expired at least Grace ago, by a wall clock that has been Steady, and
+// returns how many. The archive does this by itself every now and then.
 func (a *Archive) Expire(ctx context.Context) (dropped int, err error) {
-	before := a.opts.Now().Add(-a.opts.Grace)
+	now, ok := a.clock.now(a.opts.Now(), a.opts.Monotonic(), a.opts.Steady)
+	if !ok {
+		return 0, nil
+	}
+	before := now.Add(-a.opts.Grace)
 	const page = 256
 	for {
 		n := 0

@@ -29,11 +29,39 @@ func archiveOptions(fsys vfs.FS) ArchiveOptions {
 	}
 }
 
-// archiveClock is a clock that tests set.
-type archiveClock struct{ ms atomic.Int64 }
+// archiveClock is a wall clock and a monotonic one, which tests set.
+type archiveClock struct{ ms, up atomic.Int64 }
 
-func (c *archiveClock) set(t time.Time) { c.ms.Store(t.UnixMilli()) }
-func (c *archiveClock) now() time.Time  { return time.UnixMilli(c.ms.Load()) }
+func (c *archiveClock) set(t time.Time)          { c.ms.Store(t.UnixMilli()) }
+func (c *archiveClock) now() time.Time           { return time.UnixMilli(c.ms.Load()) }
+func (c *archiveClock) monotonic() time.Duration { return time.Duration(c.up.Load()) }
+
+// pass lets time pass on both.
+func (c *archiveClock) pass(d time.Duration) {
+	c.ms.Add(d.Milliseconds())
+	c.up.Add(int64(d))
+}
+
+func (c *archiveClock) options(fsys vfs.FS, grace time.Duration) ArchiveOptions {
+	o := archiveOptions(fsys)
+	o.Now, o.Monotonic, o.Grace, o.Steady = c.now, c.monotonic, grace, time.Hour
+	return o
+}
+
+// expire sweeps at a time of the wall clock that has been steady.
+func (c *archiveClock) expire(t testing.TB, a *Archive, now time.Time) (dropped int) {
+	t.Helper()
+	for _, before := range []time.Duration{-time.Hour, 0} {
+		c.set(now.Add(before))
+		n, err := a.Expire(t.Context())
+		if err != nil {
+			t.Error(err)
+		}
+		dropped += n
+		c.up.Add(int64(-before))
+	}
+	return dropped
+}
 
 func memArchivePlace(t testing.TB) *persistencetest.ArchivePlace {
 	fsys := vfs.NewCrashableMem()
@@ -42,9 +70,7 @@ func memArchivePlace(t testing.TB) *persistencetest.ArchivePlace {
 	var last *Archive
 	return &persistencetest.ArchivePlace{
 		Open: func() (_ persistence.Archive, err error) {
-			o := archiveOptions(fsys)
-			o.Now, o.Grace = clock.now, time.Nanosecond
-			last, err = OpenArchive(archiveDir, o)
+			last, err = OpenArchive(archiveDir, clock.options(fsys, time.Nanosecond))
 			return last, err
 		},
 		PowerLoss: func(testing.TB) {
@@ -53,12 +79,7 @@ func memArchivePlace(t testing.TB) *persistencetest.ArchivePlace {
 			fsys = fsys.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: []int{0, 30, 70}[rng.IntN(3)], RNG: rng})
 		},
 		Corrupt: func(t testing.TB, name string) { corruptSegment(t, fsys, name) },
-		Expire: func(t testing.TB, now time.Time) {
-			clock.set(now)
-			if _, err := last.Expire(t.Context()); err != nil {
-				t.Error(err)
-			}
-		},
+		Expire:  func(t testing.TB, now time.Time) { clock.expire(t, last, now) },
 	}
 }
 
@@ -365,9 +386,7 @@ func TestArchiveCommitFails(t *testing.T) {
 // TestArchiveGrace: what expired stays a while for those whose clocks are behind.
 func TestArchiveGrace(t *testing.T) {
 	clock := new(archiveClock)
-	o := archiveOptions(vfs.NewMem())
-	o.Now, o.Grace = clock.now, time.Hour
-	a := openTestArchive(t, o)
+	a := openTestArchive(t, clock.options(vfs.NewMem(), time.Hour))
 	expires := time.UnixMilli(1_700_000_000_000)
 	if err := a.PutSegment(t.Context(), "a", nil, expires); err != nil {
 		t.Fatal(err)
@@ -376,10 +395,59 @@ func TestArchiveGrace(t *testing.T) {
 		at   time.Duration
 		want int
 	}{{-time.Hour, 0}, {59 * time.Minute, 0}, {61 * time.Minute, 1}, {62 * time.Minute, 0}} {
-		clock.set(expires.Add(step.at))
-		if n, err := a.Expire(t.Context()); err != nil || n != step.want {
-			t.Errorf("%v after it expired: %d dropped, %v, want %d", step.at, n, err, step.want)
+		if n := clock.expire(t, a, expires.Add(step.at)); n != step.want {
+			t.Errorf("%v after it expired: %d dropped, want %d", step.at, n, step.want)
 		}
+	}
+}
+
+// TestArchiveClockJumps: nothing is dropped for a time that the wall clock has not kept to.
+func TestArchiveClockJumps(t *testing.T) {
+	const every, year = 10 * time.Minute, 365 * 24 * time.Hour
+	start := time.UnixMilli(1_700_000_000_000)
+	for _, c := range []struct {
+		what    string
+		jump    func(sweep int) time.Duration // of the wall clock, before a sweep
+		restart int                           // before that sweep
+		first   int                           // that drops it; -1 for none
+	}{
+		{"right", func(int) time.Duration { return 0 }, -1, -1},
+		{"wrong once", func(i int) time.Duration { return map[int]time.Duration{9: 2 * year, 10: -2 * year}[i] }, -1, -1},
+		{"wrong for a while", func(i int) time.Duration { return map[int]time.Duration{9: 2 * year, 14: -2 * year}[i] }, -1, -1},
+		{"wrong again and again", func(i int) time.Duration { return []time.Duration{2 * year, 0, -2 * year}[i%3] }, -1, -1},
+		{"wrong from the start", func(i int) time.Duration { return map[int]time.Duration{0: 2 * year, 5: -2 * year}[i] }, -1, -1},
+		{"wrong after a restart", func(i int) time.Duration { return map[int]time.Duration{20: 2 * year, 25: -2 * year}[i] }, 20, -1},
+		{"wrong in another way", func(i int) time.Duration { return map[int]time.Duration{9: 3 * year, 12: -year}[i] }, -1, 15},
+		{"wrong for good", func(i int) time.Duration { return map[int]time.Duration{9: 2 * year}[i] }, -1, 15},
+		{"right, and it expires", func(i int) time.Duration { return map[int]time.Duration{0: year - 90*time.Minute}[i] }, -1, 9},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			clock, fsys := new(archiveClock), vfs.NewMem()
+			clock.set(start)
+			a := openTestArchive(t, clock.options(fsys, time.Nanosecond))
+			if err := a.PutSegment(t.Context(), "a", nil, start.Add(year)); err != nil {
+				t.Fatal(err)
+			}
+			dropped := -1
+			for i := range 30 {
+				if i == c.restart {
+					if err := a.Close(); err != nil {
+						t.Fatal(err)
+					}
+					a = openTestArchive(t, clock.options(fsys, time.Nanosecond))
+				}
+				clock.pass(every)
+				clock.set(clock.now().Add(c.jump(i)))
+				if n, err := a.Expire(t.Context()); err != nil {
+					t.Fatal(err)
+				} else if n > 0 {
+					dropped = i
+				}
+			}
+			if dropped != c.first {
+				t.Errorf("dropped by sweep %d, want %d (-1: never)", dropped, c.first)
+			}
+		})
 	}
 }
 
