@@ -117,7 +117,7 @@ func (m *Machine) repeat(r *Request, first remembered) {
 		Outcome: first.outcome, Sequence: first.sequence,
 		Time: time.UnixMilli(first.executedAt).UTC(), Duplicate: true,
 	}
-	m.wait(r, false)
+	m.wait(r, first.sequence > m.durable) // what becomes of the first is not known before that
 }
 
 // admit says whether a command that is not in the window may be executed. It goes by the clock, not by the time

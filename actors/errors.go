@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// Errors of the runtime. Those marked "not executed" are certain: the command left no trace and never
-// will; it may be sent again, also with the same id.
+// Errors of the runtime. Those marked "not executed" are certain: the request left no trace and never
+// will; it may be sent again, also with the same id. What an earlier request with that id came to is
+// another matter: only an answer to it, or to a repeat, tells.
 var (
 	// ErrNotOwner: this process does not hold the aggregate's shard (any more). Not executed.
 	ErrNotOwner = errors.New("not the owner of the aggregate")

@@ -194,7 +194,7 @@ type hot struct {
 type waiting struct {
 	request *Request
 	needs   uint64 // sequence that must be durable
-	writes  bool   // executed a command: unknown, not unexecuted, if the activation ends
+	writes  bool   // executed a command, or repeats one that is not durable: unknown, not unexecuted, if the activation ends
 }
 
 // retry counts the attempts of one read or write.

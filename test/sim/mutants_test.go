@@ -48,7 +48,7 @@ var mutants = []mutant{
 		"actors/machine.go", "h.waiting[n].needs <= m.durable {\n\t\th.out", "true {\n\t\th.out",
 	}}},
 	{"answer a repeat before its first is durable", "R8", []edit{{
-		"actors/decide.go", "Duplicate: true,\n\t}\n\tm.wait(r, false)", "Duplicate: true,\n\t}\n\tm.hot.out.Replies = append(m.hot.out.Replies, r)",
+		"actors/decide.go", "Duplicate: true,\n\t}\n\tm.wait(r, first.sequence > m.durable)", "Duplicate: true,\n\t}\n\tm.hot.out.Replies = append(m.hot.out.Replies, r)",
 	}}},
 	{"answer a query from the optimistic state", "R8", []edit{{
 		"actors/decide.go", "\t\tm.refuse(r, err)\n\t\treturn\n\t}\n\tm.wait(r, false)\n}\n\nfunc (m *Machine) validate",
