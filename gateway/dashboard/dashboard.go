@@ -55,6 +55,9 @@ type Dashboard struct {
 	updates *updates
 	access  *access
 	handler http.Handler
+	// closing ends what would take long, and close ends it.
+	closing context.Context
+	close   context.CancelFunc
 }
 
 // New returns a dashboard. Its sampling goes on until Close.
@@ -69,12 +72,16 @@ func New(c Config) (*Dashboard, error) {
 	}
 	d.updates = &updates{part: d.part, now: c.Now}
 	d.handler = d.routes()
+	d.closing, d.close = context.WithCancel(context.Background())
 	d.sampler = newSampler(c.Cluster, c.Now)
 	return d, nil
 }
 
-// Close ends the sampling and all streams.
-func (d *Dashboard) Close() { d.sampler.close() }
+// Close ends the sampling, all streams and downloads.
+func (d *Dashboard) Close() {
+	d.close()
+	d.sampler.close()
+}
 
 // Handler returns the handler of everything below Path.
 func (d *Dashboard) Handler() http.Handler { return d.handler }

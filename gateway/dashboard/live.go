@@ -25,23 +25,56 @@ func newEvent(name string, data any) (*event, error) {
 	return &event{fmt.Appendf(nil, "event: %s\ndata: %s\n\n", name, b)}, nil
 }
 
-// stream writes server-sent events.
-type stream struct {
+// writeTimeout is how long a browser may take to take what was written.
+const writeTimeout = 10 * time.Second
+
+// writer writes an answer of any length, to which the limits of ordinary requests do not apply: what bounds it
+// is that what is written is taken.
+type writer struct {
 	w       http.ResponseWriter
 	control *http.ResponseController
+}
+
+// newWriter returns a writer, which is to be finished when all is written.
+func newWriter(w http.ResponseWriter) writer {
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Time{}) // Where limits cannot be set there are none.
+	_ = control.SetWriteDeadline(time.Time{})
+	return writer{w, control}
+}
+
+// Write implements io.Writer.
+func (w writer) Write(p []byte) (int, error) {
+	if err := w.control.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return 0, err
+	}
+	// HTTP/2 resets a stream whose deadline passes though nothing waits to be written.
+	defer func() { _ = w.control.SetWriteDeadline(time.Time{}) }()
+	return w.w.Write(p)
+}
+
+// flush sends what was written.
+func (w writer) flush() error {
+	if err := w.control.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	defer func() { _ = w.control.SetWriteDeadline(time.Time{}) }()
+	return w.control.Flush()
+}
+
+// finish bounds the time for what the server still has to send.
+func (w writer) finish() { _ = w.control.SetWriteDeadline(time.Now().Add(writeTimeout)) }
+
+// stream writes server-sent events.
+type stream struct {
+	writer
 	pending []byte
 }
 
-// streamTimeout is how long a browser may take to take what was sent.
-const streamTimeout = 10 * time.Second
-
-// openStream starts a stream of events, to which the limits of ordinary requests do not apply.
+// openStream starts a stream of events, which is to be finished.
 func openStream(w http.ResponseWriter) *stream {
 	w.Header().Set("Content-Type", "text/event-stream")
-	s := &stream{w: w, control: http.NewResponseController(w)}
-	_ = s.control.SetReadDeadline(time.Time{}) // Where limits cannot be set there are none.
-	_ = s.control.SetWriteDeadline(time.Time{})
-	return s
+	return &stream{writer: newWriter(w)}
 }
 
 // add has an event sent with the next flush.
@@ -52,16 +85,12 @@ func (s *stream) flush() error {
 	if len(s.pending) == 0 {
 		return nil
 	}
-	if err := s.control.SetWriteDeadline(time.Now().Add(streamTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return err
-	}
-	defer func() { _ = s.control.SetWriteDeadline(time.Time{}) }()
-	_, err := s.w.Write(s.pending)
+	_, err := s.Write(s.pending)
 	s.pending = s.pending[:0]
 	if err != nil {
 		return err
 	}
-	return s.control.Flush()
+	return s.writer.flush()
 }
 
 // send sends one event with data as JSON.
@@ -79,6 +108,7 @@ func (s *stream) send(name string, data any) error {
 func (d *Dashboard) live(w http.ResponseWriter, r *http.Request) error {
 	defer d.sampler.watch()()
 	v := &viewer{out: openStream(w), samples: d.sampler.history}
+	defer v.out.finish()
 	for reading := d.sampler.current(r.Context()); !reading.closed; reading = d.sampler.read() {
 		u, err := d.updates.of(&reading)
 		if err != nil {
@@ -143,6 +173,7 @@ func (d *Dashboard) customerLive(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	out := openStream(w)
+	defer out.finish()
 	following, err := d.config.History.Follow(r.Context(), connect.NewRequest(&licensedv1.FollowRequest{
 		CustomerId: r.FormValue("id"), AfterSequence: &after,
 	}))

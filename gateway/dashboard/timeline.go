@@ -225,8 +225,13 @@ func (d *Dashboard) download(w http.ResponseWriter, r *http.Request) error {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Content-Disposition", attachment(s.Customer+".events.json"))
-	out, separator := bufio.NewWriter(w), "[\n"
-	_, err = d.list(r.Context(), &licensedv1.ListEventsRequest{CustomerId: s.Customer, DeviceId: s.Device, TitleId: s.Title},
+	to := newWriter(w)
+	defer to.finish()
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	defer context.AfterFunc(d.closing, cancel)()
+	out, separator := bufio.NewWriter(to), "[\n"
+	_, err = d.list(ctx, &licensedv1.ListEventsRequest{CustomerId: s.Customer, DeviceId: s.Device, TitleId: s.Title},
 		func(i *licensedv1.HistoryItem) error {
 			line, err := itemJSON(s.Customer, i)
 			if err != nil {

@@ -2,7 +2,6 @@ package dashboard
 
 import (
 	"fmt"
-	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -63,7 +62,7 @@ func TestUpdates(t *testing.T) {
 func TestViewer(t *testing.T) {
 	var samples []rates.Sample
 	w := httptest.NewRecorder()
-	v := &viewer{out: &stream{w: w, control: http.NewResponseController(w)}, samples: func() []rates.Sample { return samples }}
+	v := &viewer{out: openStream(w), samples: func() []rates.Sample { return samples }}
 	show := func(at int64) string {
 		t.Helper()
 		own, err := newEvent("samples", "the shared one")
