@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -51,12 +52,13 @@ type access struct {
 	token    string
 	loopback bool
 	now      func() time.Time
+	log      *slog.Logger
 	// tries slows down those who guess tokens.
 	tries *rate.Limiter
 }
 
 func newAccess(c Config) *access {
-	return &access{token: c.Token, loopback: c.Loopback, now: c.Now, tries: rate.NewLimiter(1, 10)}
+	return &access{token: c.Token, loopback: c.Loopback, now: c.Now, log: c.Logger, tries: rate.NewLimiter(1, 10)}
 }
 
 // admission is what access comes to.
@@ -67,6 +69,7 @@ const (
 	notLoggedIn
 	wrongHost // a name of another site that leads here
 	closed    // others reach the port, and there is no token
+	tooMany   // tokens were guessed
 )
 
 func (a *access) admits(r *http.Request) admission {
@@ -75,9 +78,35 @@ func (a *access) admits(r *http.Request) admission {
 		return closed
 	case a.token == "" && !localHost(r.Host):
 		return wrongHost
-	case a.token == "" || a.known(r):
+	case a.token == "":
 		return admitted
 	}
+	if given, ok := bearer(r); ok {
+		return a.try(given, r.RemoteAddr)
+	}
+	if a.hasSession(r) {
+		return admitted
+	}
+	return notLoggedIn
+}
+
+// bearer returns the token that a request comes with, if it does.
+func bearer(r *http.Request) (token string, ok bool) {
+	return strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+}
+
+// try comes to admitted if a token is right. After too many wrong ones none is looked at for a while, also not the
+// right one: else the limit would not keep anybody from guessing on.
+func (a *access) try(token, from string) admission {
+	now := a.now()
+	switch {
+	case a.tries.TokensAt(now) < 1:
+		return tooMany
+	case a.right(token):
+		return admitted
+	}
+	a.tries.AllowN(now, 1)
+	a.log.Warn("dashboard: somebody gave a wrong admin token", "from", from)
 	return notLoggedIn
 }
 
@@ -92,11 +121,8 @@ func localHost(hostport string) bool {
 	return err == nil && ip.IsLoopback() || strings.EqualFold(host, "localhost")
 }
 
-// known reports whether a request has the token, or a session.
-func (a *access) known(r *http.Request) bool {
-	if bearer, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
-		return a.right(bearer)
-	}
+// hasSession reports whether a request comes from a browser that knew the token.
+func (a *access) hasSession(r *http.Request) bool {
 	c, err := r.Cookie(sessionCookie)
 	if err != nil {
 		return false
@@ -107,15 +133,23 @@ func (a *access) known(r *http.Request) bool {
 }
 
 // Bearer lets through to h who sends the token as Authorization: Bearer, where there is no dashboard to log in at.
-func Bearer(token string, h http.Handler) http.Handler {
-	a := &access{token: token}
+// Wrong tokens are logged, and who guesses is slowed down.
+func Bearer(token string, log *slog.Logger, h http.Handler) http.Handler {
+	a := newAccess(Config{Token: token, Now: time.Now, Logger: log})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if given, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); !ok || !a.right(given) {
+		comes := notLoggedIn
+		if given, ok := bearer(r); ok {
+			comes = a.try(given, r.RemoteAddr)
+		}
+		switch comes {
+		case admitted:
+			h.ServeHTTP(w, r)
+		case tooMany:
+			http.Error(w, tooManyTries, http.StatusTooManyRequests)
+		default:
 			w.Header().Set("WWW-Authenticate", "Bearer")
 			http.Error(w, "needs the admin token: Authorization: Bearer TOKEN", http.StatusUnauthorized)
-			return
 		}
-		h.ServeHTTP(w, r)
 	})
 }
 
@@ -145,7 +179,8 @@ var (
 	errNotLoggedIn = &pageError{status: http.StatusUnauthorized, title: "Not logged in", text: "The session has ended. Log in again with the admin token."}
 	errWrongHost   = &pageError{status: http.StatusForbidden, title: "Not under this name",
 		text: "Without an admin token the dashboard answers only under localhost or a loopback address. Open it there, or start licensed with --admin-token-file."}
-	errClosed = &pageError{status: http.StatusForbidden, title: "The dashboard is closed",
+	errTooMany = &pageError{status: http.StatusTooManyRequests, title: "Too many tries", text: "Wrong admin tokens were given; wait some seconds."}
+	errClosed  = &pageError{status: http.StatusForbidden, title: "The dashboard is closed",
 		text: "Others can reach this port, and there is no admin token. Start licensed with --admin-token-file, or with --admin on a loopback address."}
 )
 
@@ -185,18 +220,17 @@ func (d *Dashboard) login(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (d *Dashboard) enter(w http.ResponseWriter, r *http.Request) error {
-	next, wrong, status := backTo(r.FormValue("next")), tooManyTries, http.StatusTooManyRequests
 	if d.access.token == "" {
 		return errClosed
 	}
-	if d.access.tries.AllowN(d.access.now(), 1) {
-		if d.access.right(r.FormValue("token")) {
-			http.SetCookie(w, d.access.session(r))
-			http.Redirect(w, r, next, http.StatusSeeOther)
-			return nil
-		}
-		d.config.Logger.Warn("dashboard: somebody gave a wrong admin token", "from", r.RemoteAddr)
-		wrong, status = wrongToken, http.StatusUnauthorized
+	next, wrong, status := backTo(r.FormValue("next")), wrongToken, http.StatusUnauthorized
+	switch d.access.try(r.FormValue("token"), r.RemoteAddr) {
+	case admitted:
+		http.SetCookie(w, d.access.session(r))
+		http.Redirect(w, r, next, http.StatusSeeOther)
+		return nil
+	case tooMany:
+		wrong, status = tooManyTries, http.StatusTooManyRequests
 	}
 	return d.render(w, status, "login", "", view{Title: "Log in", Body: loginView{Next: next, Error: wrong}})
 }

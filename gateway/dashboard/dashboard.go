@@ -42,7 +42,7 @@ type Config struct {
 	Now func() time.Time
 	// NewID makes ids of commands.
 	NewID func() string
-	// Logger hears of removals of devices, and of bugs.
+	// Logger hears of removals of devices, of wrong tokens, and of bugs.
 	Logger *slog.Logger
 }
 
@@ -119,6 +119,8 @@ func (d *Dashboard) Guard(h http.Handler) http.Handler {
 			d.fail(w, r, errWrongHost)
 		case closed:
 			d.fail(w, r, errClosed)
+		case tooMany:
+			d.fail(w, r, errTooMany)
 		default:
 			if r.Method == http.MethodGet && r.Header.Get("Sec-Fetch-Dest") != "empty" {
 				http.Redirect(w, r, loginPath(r), http.StatusSeeOther)

@@ -240,6 +240,32 @@ func TestGuesses(t *testing.T) {
 	r.expect(http.MethodPost, "/dashboard/login", url.Values{"token": {token}}, nil, http.StatusSeeOther)
 }
 
+// TestGuessesInHeaders are slowed down as well, and logged; who is right is not.
+func TestGuessesInHeaders(t *testing.T) {
+	var log strings.Builder
+	r := newRig(t, func(c *Config) { c.Token, c.Logger = token, slog.New(slog.NewTextHandler(&log, nil)) })
+	with := func(token string) func(*http.Request) {
+		return func(q *http.Request) {
+			q.Header.Set("Authorization", "Bearer "+token)
+			q.Header.Set("Sec-Fetch-Dest", "empty")
+		}
+	}
+	for range 20 {
+		r.expect(http.MethodGet, "/dashboard/", nil, with(token), http.StatusOK)
+	}
+	for range 10 {
+		r.expect(http.MethodGet, "/dashboard/", nil, with("guess"), http.StatusUnauthorized)
+	}
+	r.expect(http.MethodGet, "/dashboard/", nil, with("guess"), http.StatusTooManyRequests)
+	r.expect(http.MethodGet, "/dashboard/", nil, with(token), http.StatusTooManyRequests)
+	r.expect(http.MethodPost, "/dashboard/login", url.Values{"token": {token}}, nil, http.StatusTooManyRequests)
+	r.now.Add(2)
+	r.expect(http.MethodGet, "/dashboard/", nil, with(token), http.StatusOK)
+	if n := strings.Count(log.String(), "wrong admin token"); n != 10 {
+		t.Errorf("%d of 10 wrong tokens are logged", n)
+	}
+}
+
 // TestClosed: without a token nothing is told where others reach the port.
 func TestClosed(t *testing.T) {
 	r := newRig(t, func(c *Config) { c.Loopback = false })

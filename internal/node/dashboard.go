@@ -41,7 +41,7 @@ func (n *Node) adminHandler() http.Handler {
 		})
 	}
 	if n.adminToken != "" {
-		byToken := dashboard.Bearer(n.adminToken, basic)
+		byToken := dashboard.Bearer(n.adminToken, n.log, basic)
 		mux.Handle("/debug/", page(func(d *dashboard.Dashboard) http.Handler { return d.Guard(basic) }, byToken))
 	}
 	if n.config.Dashboard.Off {
