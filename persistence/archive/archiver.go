@@ -3,9 +3,11 @@ package archive
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -63,7 +65,28 @@ type Archiver struct {
 	limit  func(ctx context.Context, bytes int) error
 
 	retention func() (time.Duration, bool)
+
+	mu     sync.Mutex
+	copied map[string]segment // by aggregate
 }
+
+// segment is one that was written and verified, and may not be named by a root yet: marking failed, and may
+// have to be tried many times.
+type segment struct {
+	name    string
+	sum     [sha256.Size]byte
+	expires time.Time
+}
+
+// serves reports whether the segment does for one of those bytes that is to expire then. It was written some
+// attempts ago, but the retention must not have changed meanwhile.
+func (s *segment) serves(sum [sha256.Size]byte, expires time.Time) bool {
+	const attempts = 24 * time.Hour
+	return s.sum == sum && s.expires.IsZero() == expires.IsZero() && expires.Sub(s.expires).Abs() <= attempts
+}
+
+// maxCopied bounds how many such segments are remembered. Those that are forgotten take space, and nothing else.
+const maxCopied = 10_000
 
 // Options of an archiver; Hot and Cold must be given.
 type Options struct {
@@ -84,7 +107,7 @@ type Options struct {
 
 // New returns an archiver.
 func New(o Options) *Archiver {
-	a := &Archiver{hot: o.Hot, cold: o.Cold, config: o.Config, now: o.Now, name: o.Name, limit: o.Limit, retention: o.Retention}
+	a := &Archiver{hot: o.Hot, cold: o.Cold, config: o.Config, now: o.Now, name: o.Name, limit: o.Limit, retention: o.Retention, copied: map[string]segment{}}
 	if a.retention == nil {
 		a.retention = func() (time.Duration, bool) { return 0, false }
 	}
@@ -134,6 +157,7 @@ func (a *Archiver) Archive(ctx context.Context, head persistence.Head, all bool,
 		if err := a.move(ctx, group, held, &res); err != nil {
 			return res, err
 		}
+		a.forget(head.Partition.Aggregate)
 		clear(group) // its records
 		open = open[len(group):]
 	}
@@ -314,9 +338,11 @@ func (a *Archiver) copy(ctx context.Context, group []closed, res *Result) (persi
 		return mark, err
 	}
 	data := EncodeSegment(aggregate, stretches)
-	if err := a.put(ctx, aggregate, data, mark.Expires, &mark.Segment); err != nil {
+	s, err := a.put(ctx, aggregate, data, mark.Expires)
+	if err != nil {
 		return mark, err
 	}
+	mark.Segment, mark.Expires = s.name, s.expires
 	if err := holds(data, aggregate, stretches); err != nil {
 		return mark, fmt.Errorf("segment %s: %w", mark.Segment, err)
 	}
@@ -344,20 +370,46 @@ func sameRecord(a, b persistence.Record) bool {
 	return bytes.Equal(persistence.AppendRecord(nil, &a), persistence.AppendRecord(nil, &b))
 }
 
-// put writes data under a new name and reads it back.
-func (a *Archiver) put(ctx context.Context, aggregate string, data []byte, expires time.Time, name *string) error {
-	*name = aggregate + "/" + a.name()
-	if err := a.cold.PutSegment(ctx, *name, data, expires); err != nil {
-		return fmt.Errorf("write segment %s: %w", *name, err)
+// put writes data under a new name and reads it back. If that was done already, and is as it was, it is not
+// done again.
+func (a *Archiver) put(ctx context.Context, aggregate string, data []byte, expires time.Time) (segment, error) {
+	s := segment{aggregate + "/" + a.name(), sha256.Sum256(data), expires}
+	a.mu.Lock()
+	former, ok := a.copied[aggregate]
+	a.mu.Unlock()
+	if ok && former.serves(s.sum, expires) {
+		back, err := a.cold.ReadSegment(ctx, former.name)
+		if err == nil && bytes.Equal(back, data) {
+			return former, nil
+		}
+		if err != nil && !errors.Is(err, persistence.ErrNotFound) && !errors.Is(err, persistence.ErrCorrupt) {
+			return segment{}, fmt.Errorf("read back segment %s: %w", former.name, err)
+		}
 	}
-	back, err := a.cold.ReadSegment(ctx, *name)
+	if err := a.cold.PutSegment(ctx, s.name, data, expires); err != nil {
+		return segment{}, fmt.Errorf("write segment %s: %w", s.name, err)
+	}
+	back, err := a.cold.ReadSegment(ctx, s.name)
 	if err != nil {
-		return fmt.Errorf("read back segment %s: %w", *name, err)
+		return segment{}, fmt.Errorf("read back segment %s: %w", s.name, err)
 	}
 	if !bytes.Equal(back, data) {
-		return fmt.Errorf("segment %s: %w", *name, ErrMismatch)
+		return segment{}, fmt.Errorf("segment %s: %w", s.name, ErrMismatch)
 	}
-	return nil
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.copied) >= maxCopied {
+		clear(a.copied)
+	}
+	a.copied[aggregate] = s
+	return s, nil
+}
+
+// forget takes in that the aggregate's segment is named.
+func (a *Archiver) forget(aggregate string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.copied, aggregate)
 }
 
 // ArchiveSnapshot moves the head's root to the archive but for the fields of the chain: for an
@@ -375,15 +427,16 @@ func (a *Archiver) ArchiveSnapshot(ctx context.Context, head persistence.Head, h
 	if err := a.limit(ctx, len(r.Snapshot)); err != nil {
 		return err
 	}
-	var name string
-	if err := a.put(ctx, r.Key.Aggregate, EncodeSnapshot(&r), time.Time{}, &name); err != nil {
+	s, err := a.put(ctx, r.Key.Aggregate, EncodeSnapshot(&r), time.Time{})
+	if err != nil {
 		return err
 	}
 	if !held(ctx) {
 		return ErrNotHeld
 	}
-	if err := a.hot.StripRoot(ctx, r.Key, name); err != nil {
+	if err := a.hot.StripRoot(ctx, r.Key, s.name); err != nil {
 		return fmt.Errorf("strip %s: %w", r.Key, err)
 	}
+	a.forget(r.Key.Aggregate)
 	return nil
 }

@@ -588,3 +588,93 @@ func TestMemory(t *testing.T) {
 	}
 	f.wantWhole(partitions * events)
 }
+
+// stubborn is a hot tier that takes no mark and strips no root, some times.
+type stubborn struct {
+	archive.HotTier
+	times int
+}
+
+func (s *stubborn) fails() bool { s.times--; return s.times >= 0 }
+
+func (s *stubborn) MarkArchived(ctx context.Context, k persistence.RootKey, m persistence.ArchiveMark) error {
+	if s.fails() {
+		return persistence.ErrUnknownOutcome
+	}
+	return s.HotTier.MarkArchived(ctx, k, m)
+}
+
+func (s *stubborn) StripRoot(ctx context.Context, k persistence.RootKey, at string) error {
+	if s.fails() {
+		return persistence.ErrUnknownOutcome
+	}
+	return s.HotTier.StripRoot(ctx, k, at)
+}
+
+// TestSegmentIsUsedAgain: attempts that come to nothing do not each leave a segment, unless that is not as it was.
+func TestSegmentIsUsedAgain(t *testing.T) {
+	f := newFixture(t)
+	f.config.Retention = 48 * time.Hour
+	f.Roll(false).Append(10).Roll(false)
+	hot := &stubborn{HotTier: f.hot}
+	a := archive.New(f.options(hot, f.cold))
+	moves := map[string]func() error{
+		"history":  func() error { _, err := a.Archive(t.Context(), f.Head(), true, held); return err },
+		"snapshot": func() error { return a.ArchiveSnapshot(t.Context(), f.Head(), held) },
+	}
+	for i, what := range []string{"history", "snapshot"} {
+		hot.times = 5
+		for range hot.times {
+			if err := moves[what](); !errors.Is(err, persistence.ErrUnknownOutcome) {
+				t.Fatalf("%s: %v", what, err)
+			}
+			f.Wait(time.Hour)
+		}
+		if n := len(f.segments()); n != i+1 {
+			t.Errorf("%s: %d segments, want one", what, n-i)
+		}
+		if err := moves[what](); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.wantNamed(f.roots()[0].SnapshotAt)
+	f.wantWhole(10)
+	if m := f.roots()[1].Archive; !m.Expires.Equal(m.Time.Add(43 * time.Hour)) {
+		t.Errorf("marked %+v: want the time when the segment expires, written 5 hours before", m)
+	}
+
+	f.Roll(false).Append(10).Roll(false)
+	hot.times = 1
+	if err := moves["history"](); !errors.Is(err, persistence.ErrUnknownOutcome) {
+		t.Fatal(err)
+	}
+	for _, name := range f.segments() {
+		if name != f.roots()[3].Archive.Segment {
+			f.cold.Corrupt(name) // among them the one that is not marked yet
+		}
+	}
+	if err := moves["history"](); err != nil {
+		t.Fatal(err)
+	}
+	f.wantWhole(20)
+}
+
+// TestRetentionChangesMeanwhile: a segment that was written for another retention is not used.
+func TestRetentionChangesMeanwhile(t *testing.T) {
+	f := newFixture(t)
+	f.Roll(false).Append(10).Roll(false)
+	hot := &stubborn{HotTier: f.hot}
+	o := f.options(hot, f.cold)
+	var keep time.Duration
+	o.Retention = func() (time.Duration, bool) { return keep, true }
+	a := archive.New(o)
+	for i, next := range []time.Duration{time.Hour, 0, 100 * time.Hour, 1000 * time.Hour, time.Hour} {
+		hot.times, keep = 1, next
+		if _, err := a.Archive(t.Context(), f.Head(), true, held); !errors.Is(err, persistence.ErrUnknownOutcome) {
+			t.Fatal(err)
+		}
+		if n := len(f.segments()); n != i+1 {
+			t.Errorf("to be kept %v: %d segments, want %d", next, n, i+1)
+		}
+	}
+}
