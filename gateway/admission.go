@@ -5,9 +5,13 @@ import (
 	"fmt"
 	"net/http"
 	"runtime/debug"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
+
+	"licensed/messages/licensedv1/licensedv1connect"
 )
 
 // call is what is known about a request on its way through.
@@ -34,12 +38,13 @@ func (g *Gateway) admit(next http.Handler, reject *connect.ErrorWriter) http.Han
 			return
 		}
 		start := time.Now()
-		defer g.inFlight.Add(-1)
-		if g.inFlight.Add(1) > int64(g.config.MaxInFlight) {
+		places := g.place(r)
+		if places == nil {
 			method.observe(connect.CodeResourceExhausted, time.Since(start))
 			turnAway(w, r, reject)
 			return
 		}
+		defer places.Add(-1)
 		c := call{method: method, writer: w}
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callKey{}, &c)))
 		if !c.decoded {
@@ -50,6 +55,30 @@ func (g *Gateway) admit(next http.Handler, reject *connect.ErrorWriter) http.Han
 			method.observe(c.code, time.Since(start))
 		}
 	})
+}
+
+// operatorReserve is how many requests of operators are handled beside MaxInFlight: whoever is to help an overloaded
+// cluster must be able to look, and to drain a node of it.
+const operatorReserve = 64
+
+// place takes a place for a request and returns the count to give it back to; nil if there is none.
+func (g *Gateway) place(r *http.Request) *atomic.Int64 {
+	if taken(&g.inFlight, g.config.MaxInFlight) {
+		return &g.inFlight
+	}
+	if strings.HasPrefix(r.URL.Path, "/"+licensedv1connect.AdminServiceName+"/") && taken(&g.operators, operatorReserve) {
+		return &g.operators
+	}
+	return nil
+}
+
+// taken takes one of a number of places, if one is left.
+func taken(places *atomic.Int64, most int) bool {
+	if places.Add(1) <= int64(most) {
+		return true
+	}
+	places.Add(-1)
+	return false
 }
 
 func turnAway(w http.ResponseWriter, r *http.Request, reject *connect.ErrorWriter) {

@@ -8,6 +8,9 @@ var (
 	Fingerprint = fingerprint
 )
 
+// OperatorReserve is how many requests of operators have places of their own.
+const OperatorReserve = operatorReserve
+
 // On has a server that was not started serve another listener.
 func (s *Server) On(l net.Listener) {
 	_ = s.listener.Close()

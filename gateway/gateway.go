@@ -50,8 +50,8 @@ type Config struct {
 	// Higher: clients wait longer for an aggregate in trouble; lower: a cold aggregate on a slow
 	// store may not answer in time, and its client must ask again.
 	MaxDeadline time.Duration
-	// MaxInFlight requests are handled at once; more are turned away at the door. Each holds a
-	// goroutine and a message, some 20 KB, so this bounds the memory a flood can take.
+	// MaxInFlight requests are handled at once, and a few more of operators; others are turned away at
+	// the door. Each holds a goroutine and a message, some 20 KB, so this bounds the memory a flood can take.
 	MaxInFlight int
 	// History answers what the aggregate's state no longer knows: downloads before the last year.
 	History History
@@ -98,6 +98,7 @@ type Gateway struct {
 	aggregates Aggregates
 	metrics    *metrics
 	inFlight   atomic.Int64
+	operators  atomic.Int64 // in flight beside them
 	followed   followed
 	// stopping ends the streams, and stop ends it.
 	stopping context.Context
@@ -110,7 +111,7 @@ func New(c Config, a Aggregates) *Gateway {
 	g.followed.streams = make(map[string]map[chan struct{}]struct{})
 	g.stopping, g.stop = context.WithCancel(context.Background())
 	c.Registry.MustRegister(g.metrics.collectors(
-		func() float64 { return float64(g.inFlight.Load()) }, func() float64 { return float64(g.followed.count()) })...)
+		func() float64 { return float64(g.inFlight.Load() + g.operators.Load()) }, func() float64 { return float64(g.followed.count()) })...)
 	return g
 }
 

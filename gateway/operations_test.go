@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -499,5 +500,60 @@ func TestPanicInStream(t *testing.T) {
 	}
 	if _, err := adminOf(r).GetNode(t.Context(), connect.NewRequest(&licensedv1.GetNodeRequest{})); err != nil {
 		t.Errorf("after that: %v", err)
+	}
+}
+
+// TestOperatorsUnderOverload: while customers are turned away operators are not, unless they are many themselves.
+func TestOperatorsUnderOverload(t *testing.T) {
+	p, entered, leave := newPast(t).life(), make(chan struct{}), make(chan struct{})
+	r := start(t, p, func(c *gateway.Config) {
+		c.HistoryReader, c.Kind, c.PolicyVersion, c.MaxInFlight = p, p.kind, func() string { return "test" }, 1
+		c.Operations = verifier{p, func(context.Context, func(checked, total uint64) error) error {
+			entered <- struct{}{}
+			<-leave
+			return nil
+		}}
+	})
+	var verifications sync.WaitGroup
+	verify := func() {
+		verifications.Go(func() {
+			stream, err := adminOf(r).VerifyCustomer(t.Context(), connect.NewRequest(&licensedv1.VerifyCustomerRequest{CustomerId: "Bayley"}))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			for stream.Receive() {
+			}
+			if err := errors.Join(stream.Err(), stream.Close()); err != nil {
+				t.Error(err)
+			}
+		})
+		<-entered
+	}
+	look := func() error {
+		_, err := adminOf(r).GetNode(t.Context(), connect.NewRequest(&licensedv1.GetNodeRequest{}))
+		return err
+	}
+	verify()
+	if _, _, err := listed(t, r, &licensedv1.ListEventsRequest{CustomerId: "Bayley"}); reasonOf(err) != gateway.ReasonOverloaded {
+		t.Errorf("a customer's request: %v", err)
+	}
+	if err := look(); err != nil {
+		close(leave)
+		t.Fatalf("an operator's request: %v", err)
+	}
+	for range gateway.OperatorReserve {
+		verify()
+	}
+	if err := look(); reasonOf(err) != gateway.ReasonOverloaded {
+		t.Errorf("an operator's request beside many: %v", err)
+	}
+	close(leave)
+	verifications.Wait()
+	if err := look(); err != nil {
+		t.Errorf("after that: %v", err)
+	}
+	for r.metric(t, "licensed_gateway_requests_in_flight") != "0" { // A stream ends before its handler does.
+		time.Sleep(time.Millisecond)
 	}
 }
