@@ -107,6 +107,9 @@ var mutants = []mutant{
 	{"forget the horizon", "commands", []edit{{
 		"actors/window.go", "w.horizon = max(w.horizon, old.issuedAt)", "_ = old",
 	}}},
+	{"take age for enough to tell a forgotten command", "commands", []edit{{
+		"actors/window.go", "return issuedAt <= w.horizon ||", "return w.count >= c.MaxCommands && issuedAt <= w.horizon ||",
+	}}},
 	{"take an unknown outcome for success", "commands", []edit{{
 		"actors/machine.go", "\tcase in.Err == nil:\n\t\tm.durable", "\tcase !errors.Is(in.Err, persistence.ErrRejected):\n\t\tm.durable",
 	}}},

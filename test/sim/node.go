@@ -86,6 +86,7 @@ type node struct {
 	pausedAt    micros
 	pausedUntil micros
 	skew        time.Duration
+	ahead       time.Duration // of the wall clock, while it is wrong
 	floor       uint64
 	env         *actors.Environment
 	hosted      map[string]*host
@@ -124,7 +125,16 @@ func (n *node) crash() {
 }
 
 func (n *node) clock() time.Time {
-	return epochStart.Add(time.Duration(n.w.now) * time.Microsecond).Add(n.skew)
+	return epochStart.Add(time.Duration(n.w.now) * time.Microsecond).Add(n.skew + n.ahead)
+}
+
+// setClockWrong sets the wall clock of the machine ahead for a while, by up to twice the age of windows.
+func (n *node) setClockWrong() {
+	w := n.w
+	n.ahead = time.Duration(w.Int64N(2 * int64(w.params.Config.Window.MaxAge)))
+	w.counts.WrongClocks++
+	w.trace("node %d: the clock is %v ahead", n.id, n.ahead)
+	w.after(w.between(millisecond, 200*millisecond), fmt.Sprintf("node %d: the clock is right again", n.id), func() { n.ahead = 0 })
 }
 
 // pause stops the process for a while, as SIGSTOP does.
@@ -255,6 +265,9 @@ func (n *node) disturb() {
 		w.trace("node %d crashes", n.id)
 	case w.chance(p.Pause):
 		n.pause()
+	}
+	if w.chance(p.WrongClock) {
+		n.setClockWrong()
 	}
 	if n.up && w.now >= n.pausedUntil {
 		n.disturbHosts()

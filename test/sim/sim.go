@@ -24,6 +24,7 @@ type Params struct {
 	LoseMessage, DuplicateMessage float64
 	RepeatOld                     float64
 	Crash, Pause, MissRenewal     float64
+	WrongClock                    float64 // that a node's wall clock is ahead for a while
 	RestartActor, Passivate       float64
 	PanicDecide                   float64
 	Archive, FailArchive          float64
@@ -49,6 +50,7 @@ type Counts struct {
 	Readings, Retries, Imports, Stretches  int
 	Snapshots                              int // that a replay came to
 	Lapsed, Releases, Drained              int
+	WrongClocks                            int
 	Stale, Confirms                        int
 	Violation                              string // the first one; empty if all is well
 	Hash                                   uint64 // of the trace
@@ -81,6 +83,7 @@ func (c *Counts) add(o Counts) {
 	c.Lapsed += o.Lapsed
 	c.Releases += o.Releases
 	c.Drained += o.Drained
+	c.WrongClocks += o.WrongClocks
 	c.Stale += o.Stale
 	c.Confirms += o.Confirms
 }
@@ -113,7 +116,8 @@ func paramsOf(r *rand.Rand) Params {
 		Crash: some(0.1), Pause: some(0.2), MissRenewal: some(0.4),
 		RestartActor: some(0.3), Passivate: some(0.4), PanicDecide: some(0.05),
 		Archive: some(0.3), FailArchive: some(0.2), Gateways: r.IntN(3), Import: some(0.5),
-		Limit: limit, Kind: actorstest.Ledger{Limit: limit}, Config: config,
+		WrongClock: some(0.1),
+		Limit:      limit, Kind: actorstest.Ledger{Limit: limit}, Config: config,
 	}
 }
 
