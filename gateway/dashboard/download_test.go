@@ -111,8 +111,9 @@ func TestDownloadEndsWithTheDashboard(t *testing.T) {
 	}()
 	w := httptest.NewRecorder()
 	defer func() {
-		if p := recover(); p != http.ErrAbortHandler || strings.Contains(w.Body.String(), "]") {
-			t.Errorf("ended with %v and %q", p, w.Body)
+		err, _ := recover().(error)
+		if !errors.Is(err, http.ErrAbortHandler) || strings.Contains(w.Body.String(), "]") {
+			t.Errorf("ended with %v and %q", err, w.Body)
 		}
 	}()
 	d.Handler().ServeHTTP(w, downloadRequest(t))
