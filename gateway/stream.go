@@ -51,7 +51,8 @@ func (i interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) con
 			if p := recover(); p != nil {
 				err = i.panicked(c, p)
 			}
-			if connect.CodeOf(err) == connect.CodeCanceled && errors.Is(context.Cause(ctx), errStops) {
+			canceled := errors.Is(err, context.Canceled) || connect.CodeOf(err) == connect.CodeCanceled
+			if canceled && errors.Is(context.Cause(ctx), errStops) {
 				err = apiError(connect.CodeUnavailable, ReasonNotExecuted, "the node stops; ask another one")
 			}
 			if err != nil {
