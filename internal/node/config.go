@@ -203,8 +203,11 @@ func (c *Config) Validate() error {
 	return c.validateMember()
 }
 
-// beginning says how what should be a URL begins; there may be a password in the rest.
+// beginning says what stands where a URL should, or only how it begins if there may be a password in it.
 func beginning(url string) string {
+	if !strings.Contains(url, "@") {
+		return fmt.Sprintf("is %q", url)
+	}
 	scheme, _, found := strings.Cut(url, "://")
 	if !found || strings.ContainsAny(scheme, ":@") {
 		return "does not begin with a scheme"

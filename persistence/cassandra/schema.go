@@ -327,8 +327,27 @@ func (s *session) change(ctx context.Context, statement string) error {
 	return nil
 }
 
+// versionAttempts is how often the versions are read before that they cannot be is believed.
+const versionAttempts = 5
+
+// read is readSchema. A table that another process is just creating cannot be read for a moment: Cassandra fails
+// such a read ("Unknown CF"), and the next one finds the table.
+func (m *migrator) read(ctx context.Context) ([]SchemaVersion, error) {
+	for attempt := 1; ; attempt++ {
+		state, err := readSchema(ctx, m.session, m.schema)
+		if err == nil || attempt == versionAttempts || !errors.Is(err, persistence.ErrUnavailable) {
+			return state, err
+		}
+		select {
+		case <-time.After(lockPoll):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
+
 func (m *migrator) run(ctx context.Context) ([]SchemaVersion, error) {
-	state, err := readSchema(ctx, m.session, m.schema)
+	state, err := m.read(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -355,7 +374,7 @@ func (m *migrator) run(ctx context.Context) ([]SchemaVersion, error) {
 	if releaseErr != nil {
 		return nil, fmt.Errorf("release the lock, which frees itself in a minute: %w", releaseErr)
 	}
-	state, err = readSchema(ctx, m.session, m.schema)
+	state, err = m.read(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -397,7 +416,7 @@ func (m *migrator) applyMissing(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	state, err := readSchema(ctx, m.session, m.schema)
+	state, err := m.read(ctx)
 	if err != nil {
 		return err
 	}

@@ -71,14 +71,16 @@ func (m *Meter) measure(ctx context.Context, c Contender, operations int64, turn
 	cpu, storeCPU, start := ProcessCPU(), m.storeCPU(), time.Now()
 	for w := range c.InFlight {
 		wg.Go(func() {
-			for !stop.Load() && left.Add(-1) >= 0 {
+			for left.Add(-1) >= 0 { // a turn is one operation of each worker at least
 				took, err := c.once(ctx, w)
 				if err != nil {
 					stop.Store(true)
 					cancel(fmt.Errorf("%s: %w", c.Name, err))
 					return
 				}
-				latencies[w] = append(latencies[w], took)
+				if latencies[w] = append(latencies[w], took); stop.Load() {
+					return
+				}
 			}
 		})
 	}
