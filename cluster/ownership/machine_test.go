@@ -554,8 +554,8 @@ func TestRetiringHoldsNothing(t *testing.T) {
 	a.step(ownership.Input{Kind: ownership.InputDrain})
 	late := persistence.Shard{ID: 3, Epoch: 9, Owner: a.incarnation}
 	a.step(ownership.Input{Kind: ownership.InputDone, Op: ownership.Op{Kind: ownership.OpReadShards}, Rows: []persistence.Shard{late}})
-	if a.ended != nil || len(a.open()) > 0 {
-		t.Fatalf("ended %v, holds %v", a.ended, a.open())
+	if a.ended != nil || len(a.open()) > 0 || len(a.closed) > 0 {
+		t.Fatalf("ended %v, holds %v, held %v", a.ended, a.open(), a.closed)
 	}
 	h.lose = func(*node, ownership.Op) (bool, bool) { return false, false }
 	h.run(time.Second)

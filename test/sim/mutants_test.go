@@ -70,7 +70,7 @@ var mutants = []mutant{
 		"persistence/archive/archiver.go", "if !bytes.Equal(back, data) {", "if false && !bytes.Equal(back, data) {",
 	}}},
 	{"archive under a name used before", "R12", []edit{{
-		"persistence/archive/archiver.go", "*name = aggregate + \"/\" + a.name()", "*name = aggregate + \"/\" + a.name()[:1]",
+		"persistence/archive/archiver.go", "segment{aggregate + \"/\" + a.name(), sha256", "segment{aggregate + \"/\" + a.name()[:1], sha256",
 	}}},
 	{"archive without the exact count", "R12", []edit{{
 		"persistence/archive/archiver.go", "\t\t\tif at++; r.Sequence != at {", "\t\t\tif at++; false {",
@@ -84,14 +84,15 @@ var mutants = []mutant{
 		"persistence/archive/archiver.go", "a.hot.MarkArchived(ctx, c.root.Key, m); err != nil", "a.hot.MarkArchived(ctx, c.root.Key, m); false && err != nil",
 	}}},
 	{"strip the current root", "R12", []edit{{
-		"persistence/archive/archiver.go", "\tif err := a.hot.StripRoot(ctx, r.Key, name); err", "\tif err := a.hot.StripRoot(ctx, r.Key, \"\"); err",
+		"persistence/archive/archiver.go", "\tif err := a.hot.StripRoot(ctx, r.Key, s.name); err", "\tif err := a.hot.StripRoot(ctx, r.Key, s.name[:0]); err",
 	}}},
 	{"trim before verify", "R12", []edit{{
 		"persistence/archive/archiver.go", "\t\tmark, err := a.copy(ctx, group, res)\n",
 		"\t\tfor _, c := range group {\n\t\t\t_ = a.hot.DeleteRecords(ctx, c.root.Partition())\n\t\t}\n\t\tmark, err := a.copy(ctx, group, res)\n",
 	}}},
 	{"leave a stub whose snapshot is not known to be kept", "R12", []edit{{
-		"persistence/archive/archiver.go", "time.Time{}, &name); err != nil {", "time.Time{}, &name); err != nil && name == \"\" {",
+		"persistence/archive/archiver.go", "EncodeSnapshot(&r), time.Time{})\n",
+		"EncodeSnapshot(&r), time.Time{})\n\tif err != nil {\n\t\ts, err = segment{name: r.Key.Aggregate + \"/\" + a.name()}, nil\n\t}\n",
 	}}},
 	{"delete a stub's snapshot before the new root is durable", "R12", []edit{{
 		"persistence/tiered/tiered.go", "\t\twhole, completeErr := j.complete(ctx, r)\n",
