@@ -251,10 +251,8 @@ func samples(t *testing.T, file, process string) map[string]string {
 
 // silent are queries that find nothing in the scrapes, with the reason.
 var silent = map[string]string{
-	"Requests to owners B":               "no attempt was repeated",
-	"Read from the store, left memory C": "no activation gave up",
-	"Writes that failed A":               "only Cassandra has such",
-	"Archive failures A":                 "nothing failed",
+	"Requests to owners B": "no attempt was repeated",
+	"Writes that failed A": "only Cassandra has such",
 }
 
 // TestQueries asks what panels ask of a cluster at work, and wants numbers.
