@@ -44,22 +44,22 @@ func newWriter(w http.ResponseWriter) writer {
 }
 
 // Write implements io.Writer.
-func (w writer) Write(p []byte) (int, error) {
-	if err := w.control.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return 0, err
-	}
-	// HTTP/2 resets a stream whose deadline passes though nothing waits to be written.
-	defer func() { _ = w.control.SetWriteDeadline(time.Time{}) }()
-	return w.w.Write(p)
+func (w writer) Write(p []byte) (n int, err error) {
+	err = w.inTime(func() error { n, err = w.w.Write(p); return err })
+	return n, err
 }
 
 // flush sends what was written.
-func (w writer) flush() error {
+func (w writer) flush() error { return w.inTime(w.control.Flush) }
+
+// inTime bounds what writes, and nothing after it: HTTP/2 resets a stream whose deadline passes though nothing waits
+// to be written.
+func (w writer) inTime(write func() error) error {
 	if err := w.control.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return err
 	}
 	defer func() { _ = w.control.SetWriteDeadline(time.Time{}) }()
-	return w.control.Flush()
+	return write()
 }
 
 // finish bounds the time for what the server still has to send.
