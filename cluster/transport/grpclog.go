@@ -2,7 +2,9 @@ package transport
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,13 +14,14 @@ import (
 
 // grpcLog is the log of gRPC, which is one for the whole process. protoactor replaces it without a lock
 // whenever a remote starts, while others may be using it. So it is put back each time, and a start waits
-// for a moment in which nothing is logged. Who logs passes a lock that a start passes too, so that what
+// for a moment in which nothing is logged, and at its end until its own server has logged. Who logs passes a lock that a start passes too, so that what
 // was logged until then has happened before.
 //
 // It keeps nothing. What goes wrong with peers is told by this package, to who started the transport.
 type grpcLog struct {
-	mu   sync.Mutex
-	last time.Time // when something was logged
+	mu      sync.Mutex
+	last    time.Time // when something was logged
+	servers int       // that have begun to listen
 }
 
 var (
@@ -43,6 +46,24 @@ const (
 	waitForCalm = 250 * time.Millisecond
 )
 
+// listening is what a server of gRPC logs last before it accepts connections, in a goroutine that a remote
+// starts and does not wait for.
+const listening = "ListenSocket created"
+
+// listeners returns how many servers have begun to listen.
+func (g *grpcLog) listeners() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.servers
+}
+
+// awaitListener returns when more servers than before listen, or none has for too long.
+func (g *grpcLog) awaitListener(before int) {
+	for began := time.Now(); g.listeners() == before && time.Since(began) < waitForCalm; {
+		time.Sleep(calm / 10)
+	}
+}
+
 // awaitCalm returns when nothing was logged for a moment, or has been for too long.
 func (g *grpcLog) awaitCalm() {
 	for began := time.Now(); time.Since(began) < waitForCalm; {
@@ -60,7 +81,14 @@ func (g *grpcLog) awaitCalm() {
 func (g *grpcLog) Info(...any) { g.pass() }
 
 // Infoln implements grpclog.LoggerV2.
-func (g *grpcLog) Infoln(...any) { g.pass() }
+func (g *grpcLog) Infoln(args ...any) {
+	g.pass()
+	if strings.Contains(fmt.Sprint(args...), listening) {
+		g.mu.Lock()
+		g.servers++
+		g.mu.Unlock()
+	}
+}
 
 // Infof implements grpclog.LoggerV2.
 func (g *grpcLog) Infof(string, ...any) { g.pass() }

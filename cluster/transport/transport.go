@@ -101,6 +101,7 @@ func (t *Transport) startMember(p *provider, log *atomic.Bool) error {
 	oneStart.Lock()
 	defer oneStart.Unlock()
 	log.Store(true)
+	listeners := theGRPCLog.listeners()
 	go func() {
 		defer func() {
 			if r := recover(); r != nil {
@@ -111,6 +112,7 @@ func (t *Transport) startMember(p *provider, log *atomic.Bool) error {
 	}()
 	select {
 	case <-p.started:
+		theGRPCLog.awaitListener(listeners)
 		t.front = t.system.NewLocalPID(front.Id)
 		return nil
 	case err := <-failed:
