@@ -24,11 +24,12 @@ BENCH     ?= ^Benchmark(Runtime|Pebble|PebbleHotCustomer|AppendOverRaw|Gateway|S
 BENCHPKG  ?= ./test/bench ./persistence/pebble ./gateway ./internal/node
 BENCHTIME ?= 1s
 # make bench-failover: which tests of test/failover (Kill, StoreNodeStalls, RollingRestart, ScaleOut, HandOver,
-# Pause, PauseConfirmedByRead, Saturated), how many owners are killed, how often a node is drained, how long
-# all processors are kept busy, the nodes of Cassandra, and where logs and results stay.
+# Pause, PauseConfirmedByRead, Saturated), how many owners are killed, how often a node is drained, with
+# how many clients, how long all processors are kept busy, the nodes of Cassandra, and where logs and results stay.
 WHICH     ?= .*
 KILLS     ?= 100
-ROUNDS    ?= 20
+ROUNDS    ?= 40
+MOVERS    ?= 20
 SATURATE  ?= 30m
 CASSANDRA ?= 1
 LOGS      ?=
@@ -116,8 +117,8 @@ bench-confirm: ## What it costs to confirm replies by a read of the lease, on Ca
 		$(GO) test -run '^$$' -bench '^BenchmarkConfirm$$' -benchtime 1x -timeout 20m ./test/bench
 
 .PHONY: bench-failover
-bench-failover: ## What customers notice of crashes, pauses, restarts, moves and saturation; about 70 minutes. WHICH='Kill|Pause', CASSANDRA=3, KILLS=n, LOGS=dir
-	$(GO) test ./test/failover -failover -run '^Test($(WHICH))$$' -kills $(KILLS) -rounds $(ROUNDS) -saturate $(SATURATE) \
+bench-failover: ## What customers notice of crashes, pauses, restarts, moves and saturation; about 75 minutes. WHICH='Kill|Pause', CASSANDRA=3, KILLS=n, LOGS=dir
+	$(GO) test ./test/failover -failover -run '^Test($(WHICH))$$' -kills $(KILLS) -rounds $(ROUNDS) -movers $(MOVERS) -saturate $(SATURATE) \
 		-cassandra $(CASSANDRA) $(if $(LOGS),-logs $(abspath $(LOGS))) -v -count=1 -timeout 240m
 
 ##@ Generated code and tools
