@@ -12,18 +12,17 @@ import (
 // what it was told of the archive goes into its next root.
 func TestPassivatedHead(t *testing.T) {
 	store := memory.New()
-	var last actors.PassivatedInfo
+	passivated := make(chan actors.PassivatedInfo, 1)
 	s := start(t, store, func(o *actors.Options) {
-		o.Listener.Passivated = func(i actors.PassivatedInfo) { last = i }
+		o.Listener.Passivated = func(i actors.PassivatedInfo) { passivated <- i }
 		o.Config.SnapshotEvery = 2
 	})
 	leave := func() actors.PassivatedInfo {
 		t.Helper()
-		last = actors.PassivatedInfo{}
 		if resident, left := s.Passivate(t.Context(), "Bayley"); !resident || !left {
 			t.Fatalf("resident %v, left %v", resident, left)
 		}
-		return last
+		return <-passivated // may be told after the aggregate is gone
 	}
 	for i := range 5 {
 		if _, err := s.Execute(t.Context(), "Bayley", add(fmt.Sprint("c", i), 1)); err != nil {

@@ -2,6 +2,14 @@ package actors
 
 import "weak"
 
+// Pending returns how many requests an aggregate in memory was handed and has not answered.
+func (r *Runtime) Pending(id string) int {
+	if e := r.registry.find(id); e != nil {
+		return int(e.pending.Load())
+	}
+	return 0
+}
+
 // Track returns functions that say whether the activation of an aggregate in memory, and what its machine works
 // with, are still reachable. The machine must be unpacked, and nothing under way.
 func (r *Runtime) Track(id string) (activated, hotKept func() bool) {

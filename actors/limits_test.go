@@ -44,7 +44,7 @@ func (g *gate) open() {
 	}
 }
 
-// executing sends commands that cannot finish and returns when so many are under way.
+// executing sends commands that cannot finish to one aggregate and returns when it has them all.
 func executing(t *testing.T, s *setup, ctx context.Context, ids ...string) *sync.WaitGroup {
 	t.Helper()
 	var wg sync.WaitGroup
@@ -55,7 +55,7 @@ func executing(t *testing.T, s *setup, ctx context.Context, ids ...string) *sync
 			_, _ = s.Execute(ctx, "a", add(id, 1))
 		}()
 	}
-	for s.Stats().InFlight < int64(len(ids)) {
+	for s.Pending("a") < len(ids) {
 		time.Sleep(time.Millisecond)
 	}
 	return &wg

@@ -11,6 +11,9 @@ var (
 // OperatorReserve is how many requests of operators have places of their own.
 const OperatorReserve = operatorReserve
 
+// Accept takes a connection as the server would.
+func (s *Server) Accept() (net.Conn, error) { return s.listener.Accept() }
+
 // On has a server that was not started serve another listener.
 func (s *Server) On(l net.Listener) {
 	_ = s.listener.Close()

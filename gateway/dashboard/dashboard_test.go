@@ -413,6 +413,47 @@ func TestCurrent(t *testing.T) {
 	}
 }
 
+// TestCurrentWaits: what began before somebody looked, and ends after, is not current.
+func TestCurrentWaits(t *testing.T) {
+	start := time.Now()
+	var ahead atomic.Int64 // seconds
+	asked, late, goOn := make(chan bool, 100), atomic.Bool{}, make(chan struct{})
+	s := newSampler(new(oneNode), func() time.Time {
+		at := start.Add(time.Duration(ahead.Load()) * time.Second)
+		if late.CompareAndSwap(true, false) {
+			asked <- true
+			<-goOn
+		} else {
+			asked <- false
+		}
+		return at
+	})
+	defer s.close()
+	s.first(t.Context())
+	<-asked
+	late.Store(true)
+	s.watch()() // wakes it, and does not stay
+	if !<-asked {
+		t.Fatal("that was not the second sample")
+	}
+	ahead.Store(8)
+	result := make(chan reading)
+	go func() { result <- s.current(t.Context()) }()
+	<-asked // it has seen how old the first is
+	late.Store(true)
+	goOn <- struct{}{}
+	select {
+	case r := <-result:
+		goOn <- struct{}{}
+		t.Fatalf("a reading of %v was current", r.At)
+	case <-time.After(50 * time.Millisecond): // for who does not wait, time enough
+	}
+	goOn <- struct{}{}
+	if r := <-result; r.At != start.Add(8*time.Second) {
+		t.Errorf("a reading of %v ago", start.Add(8*time.Second).Sub(r.At))
+	}
+}
+
 // body is that of a request; it counts what is read.
 type body struct {
 	io.Reader

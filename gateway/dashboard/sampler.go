@@ -190,13 +190,15 @@ func (s *sampler) first(ctx context.Context) reading {
 func (s *sampler) current(ctx context.Context) reading {
 	defer s.watch()()
 	r := s.first(ctx)
-	if r.closed || s.now().Sub(r.At) <= watchedEvery {
-		return r
+	for !r.closed && s.now().Sub(r.At) > watchedEvery {
+		select {
+		case <-r.news: // maybe of an attempt that began before somebody looked
+			if r = s.read(); r.Err != nil {
+				return r
+			}
+		case <-ctx.Done():
+			return r
+		}
 	}
-	select {
-	case <-r.news:
-		return s.read()
-	case <-ctx.Done():
-		return r
-	}
+	return r
 }

@@ -56,7 +56,7 @@ func TestSwapWhoseCallerLeft(t *testing.T) {
 			ctx := t.Context()
 			if id%3 == 0 {
 				var cancel context.CancelFunc
-				ctx, cancel = context.WithTimeout(ctx, time.Duration(id)*50*time.Microsecond)
+				ctx, cancel = context.WithTimeout(ctx, time.Duration(id+1)*50*time.Microsecond)
 				defer cancel()
 			}
 			_, _, err := s.CompareAndSetShard(ctx, persistence.Shard{}, persistence.Shard{ID: id, Epoch: 1, Owner: persistence.Incarnation{1}})

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -128,7 +129,7 @@ func TestNothingIsAcknowledgedBeforeTheSync(t *testing.T) {
 	for !s.rowsUnderWay() {
 		runtime.Gosched()
 	}
-	ctx := newWaitContext(t.Context())
+	ctx := newWaitContext(t.Context(), 1)
 	seen := make(chan error, 1)
 	go func() {
 		_, err := s.Shard(ctx, 1)
@@ -151,21 +152,24 @@ func TestNothingIsAcknowledgedBeforeTheSync(t *testing.T) {
 	})
 }
 
-// waitContext tells when somebody waits for its end.
+// waitContext tells when its end was asked for so many times.
 type waitContext struct {
 	context.Context
 	cancel context.CancelFunc
+	asked  atomic.Int64
+	times  int64
 	waited chan struct{}
-	once   sync.Once
 }
 
-func newWaitContext(parent context.Context) *waitContext {
+func newWaitContext(parent context.Context, times int64) *waitContext {
 	ctx, cancel := context.WithCancel(parent)
-	return &waitContext{Context: ctx, cancel: cancel, waited: make(chan struct{})}
+	return &waitContext{Context: ctx, cancel: cancel, times: times, waited: make(chan struct{})}
 }
 
 func (c *waitContext) Done() <-chan struct{} {
-	c.once.Do(func() { close(c.waited) })
+	if c.asked.Add(1) == c.times {
+		close(c.waited)
+	}
 	return c.Context.Done()
 }
 
@@ -291,7 +295,7 @@ func TestReadGivesUpWithItsContext(t *testing.T) {
 	g.set(true)
 	startAppend(s, testMutation("a", 1))
 	<-g.arrived
-	ctx := newWaitContext(t.Context())
+	ctx := newWaitContext(t.Context(), 3) // whether it has one, while it reads, and while it waits for the sync
 	failed := make(chan error)
 	go func() {
 		_, err := s.ReadRecords(ctx, testPartition("a"), 0, 1)

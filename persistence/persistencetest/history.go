@@ -1,6 +1,7 @@
 package persistencetest
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -54,8 +55,8 @@ func (h *History) Roll(takeover bool) *History {
 		next.Parent, next.ParentIncarnation = former.RootKey, former.Incarnation
 	}
 	h.head = next
-	h.write(func(done func(error)) {
-		h.store.PutRoot(h.t.Context(), &persistence.Root{
+	h.write(func(ctx context.Context, done func(error)) {
+		h.store.PutRoot(ctx, &persistence.Root{
 			Key: key, Incarnation: next.Partition.Incarnation, Base: next.Base, Parent: next.Parent,
 			ParentIncarnation: next.ParentIncarnation, Time: h.now, Mapper: "TestSnapshot/1",
 			Snapshot: fmt.Appendf(nil, "state at %d", next.Base),
@@ -108,15 +109,17 @@ func (h *History) command(n int) {
 		records = append(records, r)
 	}
 	h.Records = append(h.Records, records...)
-	h.write(func(done func(error)) {
-		h.store.Append(h.t.Context(), &persistence.Mutation{Partition: h.head.Partition, Records: records}, done)
+	h.write(func(ctx context.Context, done func(error)) {
+		h.store.Append(ctx, &persistence.Mutation{Partition: h.head.Partition, Records: records}, done)
 	})
 }
 
-func (h *History) write(start func(func(error))) {
+// write waits for a write that the end of the test does not cut off: owners in the background write, too, until
+// the cleanups of the test have stopped them.
+func (h *History) write(start func(context.Context, func(error))) {
 	h.t.Helper()
 	outcome := make(chan error, 1)
-	start(func(err error) { outcome <- err })
+	start(context.WithoutCancel(h.t.Context()), func(err error) { outcome <- err })
 	if err := <-outcome; err != nil {
 		h.t.Fatal(err)
 	}
