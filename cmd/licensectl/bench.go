@@ -256,7 +256,11 @@ func (l *load) give(ctx context.Context, verb string, customer int) *exitError {
 		}))
 	}
 	if err != nil {
-		return l.explain(err)
+		e := l.explain(err)
+		if e.code == exitRefused { // Another client was first: its release may have been noted before what came before it.
+			l.held[customer].Store(false)
+		}
+		return e
 	}
 	l.held[customer].Store(verb != "release")
 	return nil

@@ -116,7 +116,7 @@ func (p *program) customersOfServer(c *cobra.Command, args []string, prefix stri
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError
 	}
-	ctx, cancel := context.WithTimeout(c.Context(), time.Second)
+	ctx, cancel := context.WithTimeout(c.Context(), p.completion)
 	defer cancel()
 	res, err := conn.admin.ListCustomers(ctx, connect.NewRequest(&licensedv1.ListCustomersRequest{}))
 	if err != nil {

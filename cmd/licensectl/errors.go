@@ -125,7 +125,11 @@ func (p *program) explainAPI(err *connect.Error) *exitError {
 		e.code, e.err = exitRefused, fmt.Errorf("refused by %s: %s", ruleName(e.refusal.Rule), e.refusal.Message)
 		return e
 	}
-	switch err.Code() {
+	code := err.Code()
+	if brokeOff(err) {
+		code = connect.CodeUnavailable
+	}
+	switch code {
 	case connect.CodeInvalidArgument:
 		e.code = exitUsage
 	case connect.CodeNotFound:
@@ -136,7 +140,7 @@ func (p *program) explainAPI(err *connect.Error) *exitError {
 		}
 	case connect.CodeUnavailable, connect.CodeDeadlineExceeded, connect.CodeResourceExhausted, connect.CodeCanceled:
 		e.code = exitNotNow
-		if e.reason == "" { // Not the gateway's word: it was not reached.
+		if e.reason == "" { // Not the gateway's word: it was not reached, or not to the end.
 			e.err = fmt.Errorf("no answer from %s: %s; is licensed running there? --server or LICENSED_SERVER names another", p.server, err.Message())
 		}
 	case connect.CodeDataLoss:
@@ -149,6 +153,13 @@ func (p *program) explainAPI(err *connect.Error) *exitError {
 		}
 	}
 	return e
+}
+
+// brokeOff reports whether an error stands for an answer that did not come to its end: the connection was cut or
+// the stream reset, by kill -9 of the gateway for instance. To that this side gives codes by which a gateway
+// would tell of a defect.
+func brokeOff(err *connect.Error) bool {
+	return !connect.IsWireError(err) && (err.Code() == connect.CodeInternal || err.Code() == connect.CodeUnknown)
 }
 
 func (e *exitError) detail(m proto.Message) {

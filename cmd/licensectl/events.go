@@ -164,7 +164,8 @@ func (p *program) eventsEnd(w *eventWriter, end *licensedv1.HistoryEnd) error {
 	return nil
 }
 
-// follow prints new events until interrupted. A stream that breaks off is taken up where it ended.
+// follow prints new events until interrupted. A stream that breaks off is taken up where it ended; only what the
+// gateway tells of, as a damaged history, ends it.
 func (p *program) follow(ctx context.Context, conn *connection, r *licensedv1.FollowRequest) error {
 	w := p.newEventWriter(r.CustomerId)
 	pause := time.Duration(0)

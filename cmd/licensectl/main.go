@@ -36,6 +36,7 @@ func main() {
 	p := &program{
 		stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, now: time.Now, newID: uuid.NewString,
 		width: func() int { return terminalWidth(os.Stdout) }, tells: terminalWidth(os.Stderr) > 0,
+		completion: time.Second,
 	}
 	os.Exit(p.run(ctx, os.Args[1:]))
 }
@@ -57,6 +58,7 @@ type program struct {
 	newID          func() string // of commands
 	width          func() int    // of the terminal, 0 if there is none
 	tells          bool          // progress, because somebody watches
+	completion     time.Duration // how long a shell waits for what completes a word
 
 	// Flags of all commands.
 	server  string

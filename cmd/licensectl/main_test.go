@@ -4,16 +4,25 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
+	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
 	"licensed/messages/historyjson"
+	"licensed/messages/licensedv1"
+	"licensed/messages/licensedv1/licensedv1connect"
 )
 
 // TestHelp: every verb says what it does and gives an example of itself, and every flag is explained.
@@ -211,6 +220,73 @@ func TestFollow(t *testing.T) {
 	}
 }
 
+// aHistory is a service whose streams of Follow end as a test wants them to, one after the other.
+type aHistory struct {
+	licensedv1connect.UnimplementedHistoryServiceHandler
+	ends []func(context.Context) error
+
+	mu    sync.Mutex
+	after []uint64 // where streams were taken up
+}
+
+func (h *aHistory) ListEvents(
+	_ context.Context, _ *connect.Request[licensedv1.ListEventsRequest], stream *connect.ServerStream[licensedv1.ListEventsResponse],
+) error {
+	return stream.Send(&licensedv1.ListEventsResponse{End: &licensedv1.HistoryEnd{HeadSequence: 10}})
+}
+
+func (h *aHistory) Follow(
+	ctx context.Context, r *connect.Request[licensedv1.FollowRequest], stream *connect.ServerStream[licensedv1.FollowResponse],
+) error {
+	h.mu.Lock()
+	end := h.ends[len(h.after)]
+	h.after = append(h.after, r.Msg.GetAfterSequence())
+	h.mu.Unlock()
+	return errors.Join(stream.Send(&licensedv1.FollowResponse{Sequence: r.Msg.GetAfterSequence() + 1}), end(ctx))
+}
+
+// TestFollowBreaksOff: what breaks a stream is survived, what the gateway tells of is the end.
+func TestFollowBreaksOff(t *testing.T) {
+	type connectionKey struct{}
+	cut := func(linger int) func(context.Context) error {
+		return func(ctx context.Context) error {
+			c := ctx.Value(connectionKey{}).(*net.TCPConn)
+			if err := errors.Join(c.SetLinger(linger), c.Close()); err != nil {
+				t.Error(err)
+			}
+			return nil
+		}
+	}
+	h := &aHistory{ends: []func(context.Context) error{
+		func(context.Context) error { return nil },
+		cut(-1), // as by kill -9: the end of the connection, but not of the stream
+		cut(0),  // as by a host that has forgotten it
+		func(context.Context) error { panic(http.ErrAbortHandler) }, // RST_STREAM with INTERNAL_ERROR
+		func(context.Context) error { return connect.NewError(connect.CodeUnavailable, errors.New("drained")) },
+		func(context.Context) error { return connect.NewError(connect.CodeInternal, errors.New("a defect")) },
+	}}
+	_, handler := licensedv1connect.NewHistoryServiceHandler(h)
+	server := httptest.NewUnstartedServer(handler)
+	server.Config.Protocols = new(http.Protocols)
+	server.Config.Protocols.SetUnencryptedHTTP2(true)
+	server.Config.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		return context.WithValue(ctx, connectionKey{}, c)
+	}
+	server.Start()
+	defer server.Close()
+	var out bytes.Buffer
+	p := &program{stdout: &out, stderr: &out, now: time.Now, width: func() int { return 0 }, getenv: environment(server.Listener.Addr().String())}
+	if code := p.run(t.Context(), []string{"events", "Bayley", "--follow"}); code != exitFailed || !strings.Contains(out.String(), "a defect") {
+		t.Errorf("exit %d, %s", code, out.String())
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	// What was on its way when a connection was cut may be lost.
+	if len(h.after) != len(h.ends) || h.after[0] != 10 || h.after[1] != 11 || !slices.IsSorted(h.after) {
+		t.Errorf("taken up after %v", h.after)
+	}
+}
+
 // freeAddress gives the session's node an address that it keeps.
 func freeAddress(t *testing.T, s *session) string {
 	t.Helper()
@@ -221,14 +297,49 @@ func freeAddress(t *testing.T, s *session) string {
 	return address
 }
 
-// TestBench runs each loop shortly; its figures are not judged, but that they are complete is.
+// interrupted returns ids of commands for bench, which it interrupts once so many commands came after the warm-up.
+func interrupted(commands int, warmup time.Duration, interrupt func()) func() string {
+	var mu sync.Mutex
+	var ids int
+	var measure time.Time
+	return func() string {
+		mu.Lock()
+		defer mu.Unlock()
+		now := time.Now()
+		if ids++; ids == 2 { // The first is given before the warm-up begins.
+			measure = now.Add(warmup)
+		}
+		if ids > 1 && !now.Before(measure) {
+			if commands--; commands == 0 {
+				interrupt()
+			}
+		}
+		return uuid.NewString()
+	}
+}
+
+// TestBench runs each loop for some commands; its figures are not judged, but that they are complete is.
 func TestBench(t *testing.T) {
 	s := newSession(t)
 	s.stop()
 	s.config.Now = nil // Its customers are limited by the node's clock.
 	s.start()
-	for _, flags := range []string{"", "--rate 200"} {
-		out := s.run("licensectl bench --duration 300ms --warmup 50ms --concurrency 4 --customers 20 -o json " + flags)
+	bench := func(warmup time.Duration, flags string) string {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var out bytes.Buffer
+		p := &program{
+			stdout: &out, stderr: new(bytes.Buffer), now: time.Now, width: func() int { return 0 }, newID: interrupted(200, warmup, cancel),
+			getenv: environment(s.node.API().String()),
+		}
+		line := fmt.Sprintf("bench --duration 1h --timeout 1m --warmup %v %s", warmup, flags)
+		if code := p.run(ctx, strings.Fields(line)); code != exitNotNow {
+			t.Errorf("%s: exit %d, want that of an interruption", line, code)
+		}
+		return out.String()
+	}
+	for _, flags := range []string{"", "--rate 1000"} {
+		out := bench(50*time.Millisecond, "--concurrency 4 --customers 100 -o json "+flags)
 		var r struct {
 			Loop      string
 			PerSecond float64
@@ -244,7 +355,7 @@ func TestBench(t *testing.T) {
 			t.Errorf("%s", out)
 		}
 	}
-	out := s.run("licensectl bench --duration 100ms --warmup 0s --concurrency 2 --customers 20 --mix renew=1")
+	out := bench(0, "--concurrency 2 --customers 20 --mix renew=1")
 	if !strings.Contains(out, "closed loop, 2 clients") || !strings.Contains(out, "P99.9") || !strings.Contains(out, "renew") {
 		t.Errorf("%s", out)
 	}

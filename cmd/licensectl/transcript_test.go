@@ -170,7 +170,7 @@ func (s *session) run(line string) string {
 	}
 	var out bytes.Buffer
 	p := &program{
-		stdout: &out, stderr: &out, now: s.now, width: func() int { return s.width },
+		stdout: &out, stderr: &out, now: s.now, width: func() int { return s.width }, completion: time.Minute,
 		newID: func() string { return fmt.Sprintf("id-%d", s.ids.Add(1)) },
 		getenv: func(name string) string {
 			if name == "LICENSED_SERVER" && s.node != nil {
