@@ -99,6 +99,30 @@ type process struct {
 
 func start(t testing.TB, change func(*Config)) *process {
 	t.Helper()
+	p, err := tryStart(t, change)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// startAt starts a process at an address that was another's, as soon as nobody else on the machine has it: any
+// connection may, for a while.
+func startAt(t testing.TB, address string) *process {
+	t.Helper()
+	for {
+		p, err := tryStart(t, func(c *Config) { c.Bind = address })
+		if err == nil {
+			return p
+		}
+		if !strings.Contains(err.Error(), "address already in use") {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func tryStart(t testing.TB, change func(*Config)) (*process, error) {
 	p := &process{journal: &journal{}, handler: &echo{}}
 	c := DefaultConfig()
 	c.Cluster, c.Bind, c.Handler, c.Codec = "test", "127.0.0.1:0", p.handler, words{}
@@ -108,10 +132,18 @@ func start(t testing.TB, change func(*Config)) *process {
 	}
 	var err error
 	if p.Transport, err = Start(c); err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	t.Cleanup(func() { _ = p.Close(context.Background()) })
-	return p
+	return p, nil
+}
+
+// tickBy has the time in which peers may be silent go on by the channel that it returns. No connection is there
+// yet.
+func (p *process) tickBy() chan<- time.Time {
+	c := make(chan time.Time)
+	p.tick = func(time.Duration) (<-chan time.Time, func()) { return c, func() {} }
+	return c
 }
 
 func (p *process) execute(ctx context.Context, to, what string) (string, error) {

@@ -51,6 +51,7 @@ type link struct {
 	greet  atomic.Bool        // the answer to it was given
 
 	redial time.Time // the writer's: no attempt before that
+	left   bool      // the peer's: protoactor gives calls that begin from now on to the next link
 
 	mu   sync.Mutex
 	conn *connection // nil: none
@@ -210,7 +211,7 @@ func (l *link) CloseSend() error {
 func (l *link) close(cause error) {
 	p := l.peer
 	p.mu.Lock()
-	current := p.link == l
+	current, left := p.link == l, l.left
 	if current {
 		p.link = nil
 	}
@@ -219,6 +220,8 @@ func (l *link) close(cause error) {
 	l.drop(cause)
 	if current {
 		p.queued.Store(0)
+	}
+	if current && !left {
 		p.failWhere(func(*call) bool { return true }, cause)
 	}
 }
@@ -238,7 +241,7 @@ type connection struct {
 	stream grpc.ClientStream
 	cancel context.CancelFunc
 	heard  atomic.Uint64 // messages from the peer
-	ended  atomic.Bool
+	ended  atomic.Pointer[error] // the cause, once it is broken
 	last   bool // the reader's: nothing more is written, it ends with the last answer
 
 	sending sync.Mutex // of the stream: the writer's requests, and signs of life
@@ -269,24 +272,26 @@ func (c *connection) send(m *remote.RemoteMessage) {
 	c.sending.Unlock()
 	if err != nil {
 		c.end(fmt.Errorf("write: %w", err))
-	} else if c.ended.Load() { // it may have missed what was just marked as written
-		c.failCalls(errDisconnected)
+	} else if c.ended.Load() != nil { // it may have missed what was just marked as written
+		c.failCalls()
 	}
 }
 
-// end breaks the connection for a reason. What was written to it has an unknown outcome.
+// end breaks the connection for a reason. What was written to it has an unknown outcome, for the first reason
+// that was given: breaking it gives others.
 func (c *connection) end(cause error) {
-	if c.ended.CompareAndSwap(false, true) {
+	if c.ended.CompareAndSwap(nil, &cause) {
 		c.cancel()
 		l := c.link
 		l.leave(c)
 		l.peer.transport.config.Observer.Disconnected(l.peer.address, cause)
 	}
-	c.failCalls(cause)
+	c.failCalls()
 }
 
-func (c *connection) failCalls(cause error) {
-	c.link.peer.failWhere(func(o *call) bool { return o.on == c }, cause)
+// failCalls ends what was written to a connection that is broken.
+func (c *connection) failCalls() {
+	c.link.peer.failWhere(func(o *call) bool { return o.on == c }, *c.ended.Load())
 }
 
 // read takes in answers until the connection ends.
@@ -333,14 +338,14 @@ func (c *connection) answers(b *remote.MessageBatch) {
 // time, which also passes while this process is paused.
 func (c *connection) watch() {
 	const ticks = 4
-	t := time.NewTicker(c.link.peer.transport.config.Silence / ticks)
-	defer t.Stop()
+	tick, stop := c.link.peer.transport.tick(c.link.peer.transport.config.Silence / ticks)
+	defer stop()
 	heard, silent := c.heard.Load(), 0
 	for {
 		select {
 		case <-c.stream.Context().Done():
 			return
-		case <-t.C:
+		case <-tick:
 		}
 		if now := c.heard.Load(); now != heard || !c.link.peer.waiting(c) {
 			heard, silent = now, 0

@@ -142,7 +142,7 @@ func (t *Transport) forget(there map[string]bool) {
 	}
 	t.mu.Unlock()
 	for _, p := range gone {
-		p.reset(errLeft)
+		p.leave()
 	}
 	for _, p := range idle { // One whom a late request found after it had left: see drop.
 		t.system.EventStream.Publish(&remote.EndpointTerminatedEvent{Address: p.address})

@@ -226,6 +226,17 @@ func (p *peer) waiting(on *connection) bool {
 	return false
 }
 
+// leave ends all calls to a member that left. protoactor has let go of the writer before, which closes its
+// link in its own time: calls that begin from now on are given to another.
+func (p *peer) leave() {
+	p.mu.Lock()
+	if p.link != nil {
+		p.link.left = true
+	}
+	p.mu.Unlock()
+	p.reset(errLeft)
+}
+
 // reset ends all calls and breaks the connection.
 func (p *peer) reset(cause error) {
 	p.mu.Lock()

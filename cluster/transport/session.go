@@ -305,7 +305,7 @@ func (s *session) post(o outgoing) {
 
 // write sends what is in the queue until the session ends.
 func (s *session) write() {
-	sign := time.NewTicker(signEvery)
+	sign := time.NewTicker(s.transport.signEvery)
 	defer sign.Stop()
 	for {
 		select {

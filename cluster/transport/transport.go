@@ -38,8 +38,11 @@ type Transport struct {
 	running sync.WaitGroup // of links and sessions
 	working atomic.Int64   // requests of others that are not answered
 
-	members     members
-	forgetAfter time.Duration // as the constant, but in tests
+	members members
+
+	// As the constants and package time have them, but in tests.
+	forgetAfter, signEvery time.Duration
+	tick                   func(every time.Duration) (c <-chan time.Time, stop func())
 
 	mu       sync.Mutex
 	peers    map[string]*peer // by address
@@ -58,8 +61,8 @@ func Start(c Config) (*Transport, error) {
 	}
 	c.Observer = c.Observer.withDefaults()
 	t := &Transport{
-		config: c, forgetAfter: forgetAfter, peers: map[string]*peer{}, sessions: map[string]*session{},
-		started: make(chan struct{}),
+		config: c, forgetAfter: forgetAfter, signEvery: signEvery, tick: tick,
+		peers: map[string]*peer{}, sessions: map[string]*session{}, started: make(chan struct{}),
 	}
 	log := quiet{c.Log.Handler(), new(atomic.Bool)}
 	t.system = actors.NewActorSystem(slog.New(log))
@@ -85,6 +88,12 @@ func Start(c Config) (*Transport, error) {
 	t.address = t.system.Address()
 	close(t.started)
 	return t, nil
+}
+
+// tick ticks until it is stopped.
+func tick(every time.Duration) (<-chan time.Time, func()) {
+	t := time.NewTicker(every)
+	return t.C, t.Stop
 }
 
 // never is longer than any process runs.
