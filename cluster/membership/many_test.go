@@ -2,8 +2,6 @@ package membership
 
 import (
 	"fmt"
-	"io"
-	"log"
 	"log/slog"
 	"net"
 	"sync/atomic"
@@ -42,12 +40,7 @@ func BenchmarkFifty(b *testing.B) {
 		all := make([]*Membership, members)
 		began := time.Now()
 		for k := range all {
-			nt, err := memberlist.NewNetTransport(&memberlist.NetTransportConfig{
-				BindAddrs: []string{"127.0.0.1"}, Logger: log.New(io.Discard, "", 0),
-			})
-			if err != nil {
-				b.Fatal(err)
-			}
+			nt := network(b)
 			c := DefaultConfig()
 			c.Name, c.Bind, c.Label = fmt.Sprintf("n%02d", k), fmt.Sprintf("127.0.0.1:%d", nt.GetAutoBindPort()), "test"
 			c.Transport = &counted{nt, &packets, &bytes, &streams}
@@ -56,6 +49,7 @@ func BenchmarkFifty(b *testing.B) {
 			if k > 0 {
 				c.Join = []string{all[0].Address()}
 			}
+			var err error
 			if all[k], err = Start(c); err != nil {
 				b.Fatal(err)
 			}

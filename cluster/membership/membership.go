@@ -107,11 +107,12 @@ func DefaultConfig() Config {
 
 // Membership is this process as a member. It is safe for concurrent use.
 type Membership struct {
-	config Config
-	list   *memberlist.Memberlist
-	port   string // for seeds without one
-	queue  *memberlist.TransmitLimitedQueue
-	clocks clocks
+	config  Config
+	list    *memberlist.Memberlist
+	address string // the own one: memberlist writes to what it returns
+	port    string // for seeds without one
+	queue   *memberlist.TransmitLimitedQueue
+	clocks  clocks
 
 	mu      sync.Mutex
 	meta    []byte
@@ -172,7 +173,8 @@ func Start(c Config) (*Membership, error) {
 	if m.list, err = memberlist.Create(mc); err != nil {
 		return nil, fmt.Errorf("membership: %w", err)
 	}
-	_, m.port, _ = net.SplitHostPort(m.list.LocalNode().Address())
+	m.address = m.list.LocalNode().Address()
+	_, m.port, _ = net.SplitHostPort(m.address)
 	m.running.Go(m.publish)
 	m.running.Go(m.update)
 	m.running.Go(m.rejoin)
@@ -228,7 +230,7 @@ func advertised(address string) (host string, port int, err error) {
 }
 
 // Address returns the address for gossip that others reach this member under.
-func (m *Membership) Address() string { return m.list.LocalNode().Address() }
+func (m *Membership) Address() string { return m.address }
 
 // Members returns all members, this one among them, in the order of their names.
 func (m *Membership) Members() []Member {
