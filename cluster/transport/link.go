@@ -240,9 +240,9 @@ type connection struct {
 	link   *link
 	stream grpc.ClientStream
 	cancel context.CancelFunc
-	heard  atomic.Uint64 // messages from the peer
+	heard  atomic.Uint64         // messages from the peer
 	ended  atomic.Pointer[error] // the cause, once it is broken
-	last   bool // the reader's: nothing more is written, it ends with the last answer
+	last   bool                  // the reader's: nothing more is written, it ends with the last answer
 
 	sending sync.Mutex // of the stream: the writer's requests, and signs of life
 }
