@@ -78,7 +78,7 @@ type testNode struct {
 	mu      sync.Mutex
 	happens []cluster.Happening
 	hosts   int
-	gone    bool // cut off from the others, or dead
+	gone    bool // cut off from the others, or dead; under the lock of nodes
 	drains  bool // and says so
 }
 
@@ -87,11 +87,6 @@ func newNodes(t testing.TB) *nodes { return &nodes{t: t, store: memory.New()} }
 // calm has leases that last, for tests about other things.
 func calm(c *cluster.NodeConfig) {
 	c.Protocol.Timing = lease.Timing{TTL: time.Minute, Allowance: time.Second}
-}
-
-// hasty has leases that run out soon.
-func hasty(c *cluster.NodeConfig) {
-	c.Protocol.Timing = lease.Timing{TTL: time.Second, Allowance: 100 * time.Millisecond}
 }
 
 // start adds a node.
@@ -206,6 +201,45 @@ func (ns *nodes) until(what string, ok func() bool) {
 			ns.see()
 		}
 		time.Sleep(time.Millisecond)
+	}
+}
+
+// pass waits for a condition while time passes at a node, no faster than it renews its lease.
+func (ns *nodes) pass(n *testNode, what string, ok func() bool) {
+	ns.t.Helper()
+	ns.until(what, func() bool {
+		if ok() {
+			return true
+		}
+		if n.Status(context.Background()).Lease > 40*time.Second { // it renews with 44 s left
+			n.clock.jump(10 * time.Second)
+		}
+		return false
+	})
+}
+
+// leave takes a node from what the others see and hear.
+func (ns *nodes) leave(n *testNode) {
+	ns.mu.Lock()
+	defer ns.mu.Unlock()
+	n.gone = true
+}
+
+// agreed reports whether each of the nodes has heard who holds each shard.
+func agreed(ns ...*testNode) func() bool {
+	return func() bool {
+		for id := range uint32(shards) {
+			for _, n := range ns {
+				row := n.Row(id)
+				if !slices.ContainsFunc(ns, func(o *testNode) bool {
+					epoch, held := o.Epoch(id)
+					return held && epoch == row.Epoch && o.Incarnation() == row.Owner
+				}) {
+					return false
+				}
+			}
+		}
+		return true
 	}
 }
 

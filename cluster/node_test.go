@@ -22,6 +22,7 @@ func TestNodesShareShards(t *testing.T) {
 	ns := newNodes(t)
 	a, b, c := ns.start("a", calm), ns.start("b", calm), ns.start("c", calm)
 	ns.until("shards are spread", settled(a, b, c))
+	ns.until("all know where", agreed(a, b, c))
 	for shard := range uint32(shards) {
 		ledger := ledgerOf(a, shard)
 		owners := 0
@@ -79,7 +80,7 @@ func TestNodeWithoutAStoreDoesNotStart(t *testing.T) {
 // TestTakeOver [R2]: the shards of a node that crashed go to the others, once it is marked dead.
 func TestTakeOver(t *testing.T) {
 	ns := newNodes(t)
-	a, b := ns.start("a", hasty), ns.start("b", hasty)
+	a, b := ns.start("a", calm), ns.start("b", calm)
 	ns.until("shards are spread", settled(a, b))
 	dead := a.Incarnation()
 	ledger := ""
@@ -94,8 +95,8 @@ func TestTakeOver(t *testing.T) {
 	}
 	former, _ := a.Epoch(a.Shard(ledger + ":Ledger"))
 	a.kill(t)
-	a.gone = true
-	ns.until("b has all", settled(b))
+	ns.leave(a)
+	ns.pass(b, "b has all", settled(b))
 	if l, err := ns.store.Lease(t.Context(), dead); err != nil || !l.Dead {
 		t.Errorf("lease of the dead: %+v, %v", l, err)
 	}
@@ -162,6 +163,7 @@ func TestHandOverUnderLoad(t *testing.T) {
 	work()
 	stop()
 	clients.Wait()
+	ns.until("all know where", agreed(b, c))
 	for _, err := range r.wrong {
 		t.Error(err)
 	}
@@ -216,7 +218,8 @@ func TestPausedNodeSaysNothing(t *testing.T) {
 	if err := a.add(t.Context(), ledger, "c0"); err != nil {
 		t.Fatal(err)
 	}
-	a.store.SetScript(faulty.On(faulty.Always(faulty.Fault{Kind: faulty.Hold}), faulty.Append))
+	// Nor does another incarnation begin before the store answers again.
+	a.store.SetScript(faulty.On(faulty.Always(faulty.Fault{Kind: faulty.Hold}), faulty.Append, faulty.CompareAndSetLease))
 	answer := make(chan error)
 	go func() { answer <- a.add(t.Context(), ledger, "c1") }()
 	ns.until("the write is under way", func() bool { return len(a.store.Held()) == 1 })
@@ -227,11 +230,11 @@ func TestPausedNodeSaysNothing(t *testing.T) {
 	if _, err := a.total(t.Context(), ledger); !errors.Is(err, actors.ErrNotOwner) {
 		t.Errorf("a read after the pause: %v", err)
 	}
+	a.store.SetScript(nil)
 	a.store.ReleaseAll()
 	if err := <-answer; !errors.Is(err, actors.ErrUnknownOutcome) {
 		t.Errorf("a command during the pause: %v", err)
 	}
-	a.store.SetScript(nil)
 	ns.until("the incarnation is over", func() bool { return a.count(cluster.Ended) == 1 })
 	ns.until("it is back", settled(a))
 	if total, err := a.total(t.Context(), ledger); err != nil || total != 2 {
@@ -246,15 +249,25 @@ func TestPausedNodeSaysNothing(t *testing.T) {
 // as another incarnation by itself.
 func TestStoreOutage(t *testing.T) {
 	ns := newNodes(t)
-	a := ns.start("a", hasty)
+	a := ns.start("a", calm)
 	ns.until("a has all", settled(a))
 	first := a.Incarnation()
 	ledger := ledgerOf(a, 0)
 	if err := a.add(t.Context(), ledger, "c0"); err != nil {
 		t.Fatal(err)
 	}
-	a.store.SetScript(faulty.Always(faulty.Fault{Kind: faulty.LoseRequest}))
-	if err := a.add(t.Context(), ledger, "c1"); !errors.Is(err, actors.ErrUnknownOutcome) {
+	var appends atomic.Int64
+	a.store.SetScript(func(c faulty.Call) faulty.Fault {
+		if c.Op == faulty.Append {
+			appends.Add(1)
+		}
+		return faulty.Fault{Kind: faulty.LoseRequest}
+	})
+	answer := make(chan error)
+	go func() { answer <- a.add(t.Context(), ledger, "c1") }()
+	ns.until("the write is under way", func() bool { return appends.Load() > 0 })
+	a.clock.jump(2 * time.Minute)
+	if err := <-answer; !errors.Is(err, actors.ErrUnknownOutcome) {
 		t.Errorf("a command that was under way: %v", err)
 	}
 	ns.until("the incarnation is over", func() bool { return a.count(cluster.Ended) == 1 })
@@ -420,8 +433,8 @@ func TestShardIsHeldWhenThatIsKnown(t *testing.T) {
 // says nothing before it has looked.
 func TestConfirmRead(t *testing.T) {
 	ns := newNodes(t)
-	a := ns.start("a", hasty, func(c *cluster.NodeConfig) { c.Confirm = cluster.ConfirmRead })
-	b := ns.start("b", hasty)
+	a := ns.start("a", calm, func(c *cluster.NodeConfig) { c.Confirm = cluster.ConfirmRead })
+	b := ns.start("b", calm)
 	ns.until("shards are spread", settled(a, b))
 	shard := uint32(0)
 	for ; ; shard++ {
@@ -438,8 +451,8 @@ func TestConfirmRead(t *testing.T) {
 	}
 	epoch, _ := a.Epoch(shard)
 	a.clock.freeze()
-	a.gone = true
-	ns.until("b has taken the shard", func() bool { _, held := b.Epoch(shard); return held })
+	ns.leave(a)
+	ns.pass(b, "b has taken the shard", func() bool { _, held := b.Epoch(shard); return held })
 	if !a.Holds(shard, epoch) {
 		t.Fatal("the frozen node does not believe in its lease")
 	}
@@ -480,7 +493,7 @@ func TestWaitingIsBounded(t *testing.T) {
 
 	b := ns.start("b", calm, func(c *cluster.NodeConfig) { c.MaxWait = time.Millisecond })
 	b.store.SetScript(faulty.On(faulty.Always(faulty.Fault{Kind: faulty.Hold}), faulty.CompareAndSetShard))
-	a.gone = true
+	ns.leave(a)
 	ns.until("all are expected", func() bool { return b.Status(t.Context()).Expected > 0 })
 	for shard := range uint32(shards) {
 		if err := b.add(t.Context(), ledgerOf(b, shard), "c1"); !errors.Is(err, actors.ErrNotOwner) {
