@@ -21,9 +21,14 @@ const thinEvery = 2 * time.Second
 
 // New returns goroutines of which up to keep wait for work when there is none, for some seconds.
 func New(keep int) *Goroutines {
-	g := &Goroutines{work: make(chan func()), keep: int32(keep), closed: make(chan struct{})}
+	g := idle(keep)
 	go g.thinOut()
 	return g
+}
+
+// idle returns goroutines of which none is let go by itself.
+func idle(keep int) *Goroutines {
+	return &Goroutines{work: make(chan func()), keep: int32(keep), closed: make(chan struct{})}
 }
 
 // Run runs f soon, on a goroutine of its own.
