@@ -122,8 +122,10 @@ func TestOutcomesAreTrue(t *testing.T) {
 		d.rows[id] = persistence.Shard{ID: uint32(id), Epoch: 1, Owner: incarnation(names[id%3])}
 	}
 	var members []membership.Member
-	for _, n := range names {
-		i, address := incarnation(n), brittle(t, startTransport(t, owner{d, n}).Address())
+	var owners []*transport.Transport
+	for k, n := range names {
+		owners = append(owners, startTransport(t, owner{d, n}))
+		i, address := incarnation(n), brittle(t, owners[k].Address())
 		members = append(members, membership.Member{Name: n, Meta: &clusterv1.Meta{Incarnation: i[:], NodeAddress: address}})
 	}
 	c := DefaultConfig()
@@ -156,7 +158,15 @@ func TestOutcomesAreTrue(t *testing.T) {
 	clients.Wait()
 	close(stop)
 	mover.Wait()
-	time.Sleep(50 * time.Millisecond) // what was cut off and is under way is executed now or never
+	for k, m := range members {
+		// Whatever is queued for the owner is written before this is answered, or never.
+		for err := actors.ErrUnknownOutcome; errors.Is(err, actors.ErrUnknownOutcome) || errors.Is(err, transport.ErrNotSent); {
+			_, err = c.Transport.Execute(t.Context(), m.Meta.NodeAddress, "Kind", "id", actors.Command{ID: "last"})
+		}
+		if err := owners[k].Close(t.Context()); err != nil { // it waits for what it has begun
+			t.Error(err)
+		}
+	}
 
 	d.mu.Lock()
 	defer d.mu.Unlock()
