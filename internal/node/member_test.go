@@ -181,6 +181,10 @@ func wantDrain(t *testing.T, a licensedv1connect.AdminServiceClient, n1 *node.No
 	if status, body := get(t, n1.Admin().String(), "/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(body, "draining") {
 		t.Errorf("a drained node: %d %s", status, body)
 	}
+	until(func() bool { // It gives up its lease after its last shard.
+		_, body := get(t, n1.Admin().String(), "/metrics")
+		return strings.Contains(body, "\nlicensed_cluster_has_lease 0\n")
+	})
 	shows(t, n1, []string{"licensed_cluster_has_lease 0", "licensed_cluster_draining 1", "licensed_cluster_shards_held 0"}, nil)
 	if err := n1.Stop(t.Context()); err != nil {
 		t.Errorf("stop: %v", err)

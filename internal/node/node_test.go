@@ -307,8 +307,8 @@ func TestMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, series := range []string{
-		"licensed_activation_duration_seconds_count 1", "licensed_passivations_total 1",
-		"licensed_resident_aggregates 0", "licensed_store_syncs_total", "licensed_store_disk_bytes", "licensed_build_info{", "process_resident_memory_bytes", "go_goroutines",
+		"licensed_activation_duration_seconds_count 1\n", "licensed_passivations_total 1\n",
+		"licensed_resident_aggregates 0\n", "licensed_store_syncs_total", "licensed_store_disk_bytes", "licensed_build_info{", "process_resident_memory_bytes", "go_goroutines",
 	} {
 		t.Log("waiting for", series)
 		until(func() bool {
