@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -47,6 +48,7 @@ func played(t *testing.T, handler http.HandlerFunc) (s *server, accidents *atomi
 		Name: "n1", Path: "/bin/sh", Args: []string{"-c", "exec sleep 60"}, Log: filepath.Join(dir, "log"),
 		Ready: func(context.Context) error { return nil },
 	}, socket, func(error) { accidents.Add(1) })
+	s.control.Timeout = time.Minute // Unlike a process of the service, the handler may be slow, but answers.
 	t.Cleanup(func() {
 		if err := s.Kill(); err != nil {
 			t.Error(err)
@@ -94,19 +96,25 @@ func TestPollsInOrder(t *testing.T) {
 
 // TestDiesWhileSpared is the process that dies at its point just when that is switched off: no accident.
 func TestDiesWhileSpared(t *testing.T) {
-	var s *server
-	var accidents *atomic.Int64
-	s, accidents = played(t, func(_ http.ResponseWriter, r *http.Request) {
+	var pid atomic.Int64
+	var dies sync.Once
+	s, accidents := played(t, func(_ http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodPut {
 			return
 		}
-		pid := s.PID()
-		time.AfterFunc(50*time.Millisecond, func() { _ = syscall.Kill(pid, syscall.SIGKILL) })
+		dies.Do(func() {
+			time.AfterFunc(50*time.Millisecond, func() {
+				if err := syscall.Kill(int(pid.Load()), syscall.SIGKILL); err != nil {
+					t.Error(err)
+				}
+			})
+		})
 		panic(http.ErrAbortHandler)
 	})
 	if err := s.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	pid.Store(int64(s.PID())) // Once: of a process that has ended it is 0, which is the test's own group.
 	s.Doom(true)
 	lives, err := s.spare(t.Context(), "append.before")
 	if lives || err != nil {

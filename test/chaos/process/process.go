@@ -70,12 +70,11 @@ func (p *Process) Start(ctx context.Context) error {
 		err = p.spec.Ready(attempt)
 		cancel()
 		if err == nil {
-			p.ready(exited)
-			return nil
+			return p.ready(exited)
 		}
 		select {
 		case <-exited:
-			return fmt.Errorf("start %s: %w, see %s", p.spec.Name, ErrEnded, p.spec.Log)
+			return p.endedEarly()
 		case <-ctx.Done():
 			return fmt.Errorf("start %s: %w, last %w", p.spec.Name, ctx.Err(), err)
 		case <-time.After(poll):
@@ -83,13 +82,20 @@ func (p *Process) Start(ctx context.Context) error {
 	}
 }
 
-// ready makes every end from now on an accident.
-func (p *Process) ready(exited chan struct{}) {
+// ready makes every end from now on an accident. A program that has ended meanwhile was none: only the one
+// who starts it is told.
+func (p *Process) ready(exited chan struct{}) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.exited == exited && p.running() {
-		p.wanted = true
+	if p.exited != exited || !p.running() {
+		return p.endedEarly()
 	}
+	p.wanted = true
+	return nil
+}
+
+func (p *Process) endedEarly() error {
+	return fmt.Errorf("start %s: %w, see %s", p.spec.Name, ErrEnded, p.spec.Log)
 }
 
 // Restart is Start as a supervisor does it: again and again while the program ends at once, as where its
@@ -148,8 +154,8 @@ func (p *Process) wait(cmd *exec.Cmd, exited chan struct{}) {
 	if unasked || crashed {
 		p.crashes++
 	}
+	close(exited) // Before anybody can want it to run on.
 	p.mu.Unlock()
-	close(exited)
 	if p.ended == nil {
 		return
 	}

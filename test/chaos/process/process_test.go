@@ -63,12 +63,24 @@ func TestLife(t *testing.T) {
 	}
 }
 
+// untilTold keeps a shell until the test has written the file beside that of its readiness.
+const untilTold = `touch "$READY"; until [ -e "$READY.end" ]; do sleep 0.05; done; `
+
+// tell ends what untilTold keeps.
+func tell(t *testing.T, ready string) {
+	t.Helper()
+	if err := os.WriteFile(ready+".end", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestAccident(t *testing.T) {
 	accidents := make(chan error, 1)
-	p, _ := shell(t, `touch "$READY"; read -r _ </dev/null; sleep 0.2; exit 3`, func(err error) { accidents <- err })
+	p, ready := shell(t, untilTold+"exit 3", func(err error) { accidents <- err })
 	if err := p.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	tell(t, ready)
 	select {
 	case err := <-accidents:
 		if !errors.Is(err, process.ErrUnasked) || !strings.Contains(err.Error(), "exit status 3") {
@@ -91,18 +103,33 @@ func TestEndsAtOnce(t *testing.T) {
 	}
 }
 
+// TestEndsOnceReady is not told that a program runs that has ended since it answered.
+func TestEndsOnceReady(t *testing.T) {
+	var p *process.Process
+	p = process.New(process.Spec{
+		Name: "p", Path: "/bin/sh", Args: []string{"-c", "exit 1"}, Log: filepath.Join(t.TempDir(), "log"),
+		Ready: func(context.Context) error {
+			for p.Running() {
+				time.Sleep(time.Millisecond)
+			}
+			return nil
+		},
+	}, func(err error) { t.Errorf("an end before it was ready is an accident: %v", err) })
+	if err := p.Start(t.Context()); !errors.Is(err, process.ErrEnded) {
+		t.Errorf("started: %v", err)
+	}
+}
+
 // TestDoomed lets a program be killed by others without an accident, and end in no other way.
 func TestDoomed(t *testing.T) {
 	for script, accident := range map[string]bool{"kill -9 $$": false, "exit 3": true} {
 		accidents := make(chan error, 1)
-		p, ready := shell(t, `touch "$READY"; until [ -e "$READY.end" ]; do sleep 0.05; done; `+script, func(err error) { accidents <- err })
+		p, ready := shell(t, untilTold+script, func(err error) { accidents <- err })
 		if err := p.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		p.Doom(true)
-		if err := os.WriteFile(ready+".end", nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		tell(t, ready)
 		for p.Running() {
 			time.Sleep(10 * time.Millisecond)
 		}
@@ -121,31 +148,32 @@ func TestCrash(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	stop := func(t *testing.T, p *process.Process) {
+	stop := func(t *testing.T, p *process.Process, _ string) {
 		t.Helper()
 		begin(t, p)
 		if err := p.Stop(t.Context()); err != nil {
 			t.Error(err)
 		}
 	}
-	full := func(t *testing.T, p *process.Process) {
+	full := func(t *testing.T, p *process.Process, ready string) {
 		t.Helper()
 		begin(t, p)
 		p.Expect(true)
+		tell(t, ready)
 		for p.Running() {
 			time.Sleep(10 * time.Millisecond)
 		}
 	}
-	early := func(t *testing.T, p *process.Process) {
+	early := func(t *testing.T, p *process.Process, _ string) {
 		t.Helper()
 		if err := p.Start(t.Context()); !errors.Is(err, process.ErrEnded) {
 			t.Errorf("started: %v", err)
 		}
 	}
-	const ready, drains = `touch "$READY"; `, `trap 'exit %d' TERM; touch "$READY"; while :; do sleep 0.02; done`
+	const drains = `trap 'exit %d' TERM; touch "$READY"; while :; do sleep 0.02; done`
 	for name, c := range map[string]struct {
 		script string
-		do     func(*testing.T, *process.Process)
+		do     func(t *testing.T, p *process.Process, ready string)
 		crash  bool
 	}{
 		"panic in recovery":           {"exit 2", early, true},
@@ -154,14 +182,14 @@ func TestCrash(t *testing.T) {
 		"panic in the drain":          {strings.ReplaceAll(drains, "%d", "2"), stop, true},
 		"race found":                  {strings.ReplaceAll(drains, "%d", "66"), stop, true},
 		"cannot say good-bye":         {strings.ReplaceAll(drains, "%d", "1"), stop, false},
-		"ends by the signal sent":     {ready + "exec sleep 60", stop, false},
-		"panic without space":         {ready + "sleep 0.3; exit 2", full, true},
-		"ends without space":          {ready + "sleep 0.3; exit 1", full, false},
+		"ends by the signal sent":     {`touch "$READY"; exec sleep 60`, stop, false},
+		"panic without space":         {untilTold + "exit 2", full, true},
+		"ends without space":          {untilTold + "exit 1", full, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			accidents := make(chan error, 1)
-			p, _ := shell(t, c.script, func(err error) { accidents <- err })
-			c.do(t, p)
+			p, ready := shell(t, c.script, func(err error) { accidents <- err })
+			c.do(t, p, ready)
 			_, crashes := p.Starts()
 			if (crashes == 1) != c.crash {
 				t.Fatalf("%d crashes", crashes)
