@@ -81,9 +81,13 @@ fetch() {
 <groupId>org.apache.cassandra</groupId><artifactId>cassandra-all</artifactId><version>$VERSION</version>
 </dependency></dependencies></project>
 POM
-  mvn -q -B -f "$LIB/pom.xml" dependency:copy-dependencies -DoutputDirectory="$LIB" -DincludeScope=runtime >&2 ||
-    die "Maven could not fetch org.apache.cassandra:cassandra-all:$VERSION"
-  touch "$LIB/.done"
+  local attempt
+  for attempt in 1 2 3; do # What was fetched before a repository failed is not fetched again.
+    mvn -q -B -f "$LIB/pom.xml" dependency:copy-dependencies -DoutputDirectory="$LIB" -DincludeScope=runtime >&2 &&
+      { touch "$LIB/.done"; return; }
+    sleep $((attempt * 5))
+  done
+  die "Maven could not fetch org.apache.cassandra:cassandra-all:$VERSION"
 }
 
 address() { echo "$NET.$((FIRST + $1 - 1))"; }

@@ -34,7 +34,9 @@ if ! command -v apt-get >/dev/null || { [[ ${#sudo[@]} -gt 0 ]] && ! command -v 
   exit 1
 fi
 echo "installing ${missing[*]}"
-"${sudo[@]}" apt-get update -qq
+# Another installation may be at work, as at the first start of a machine.
+apt=("${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3)
+"${apt[@]}" update -qq
 for package in "${missing[@]}"; do
   if ! apt-cache show "$package" >/dev/null 2>&1; then
     echo "make test needs $package, which this system's packages do not have. Install what it stands for in another way" >&2
@@ -42,4 +44,4 @@ for package in "${missing[@]}"; do
     exit 1
   fi
 done
-"${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+"${apt[@]}" install -y -qq --no-install-recommends "${missing[@]}"

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -23,8 +24,9 @@ setsid ./licensed dev --data data --archive archive --listen %[1]s --admin %[2]s
 echo $! >pid
 until [ -e ready ]; do kill -0 "$(cat pid)" || exit 1; sleep 0.1; done
 `
+	// Where nobody reaps orphans, one that was killed stays as a zombie.
 	killScript = `kill -9 "$(cat pid)"
-while kill -0 "$(cat pid)" 2>/dev/null; do sleep 0.05; done
+while kill -0 "$(cat pid)" 2>/dev/null && ! grep -q '^State:.Z' "/proc/$(cat pid)/status" 2>/dev/null; do sleep 0.05; done
 `
 	staging = `gateways: ["http://%[1]s"]
 members: [{name: dev, admin: "http://%[2]s"}]
@@ -34,15 +36,19 @@ faults:
 `
 )
 
-// freeAddress returns one that nobody listens on.
+// freeAddress returns one that nobody listens on, and that nobody gets by chance while the service is dead: its
+// port is below those that systems choose from.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 15_000+rand.IntN(15_000)))
+		if err == nil {
+			defer l.Close()
+			return l.Addr().String()
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no free port")
+	return ""
 }
 
 // ownService starts a service as its owner does, and returns the file that describes it to the tool.

@@ -26,8 +26,8 @@ func TestDevices(t *testing.T) {
 	p.look("devices-remove")
 	p.click(".ask a.button")
 	p.says(".devices", "2 are in use")
-	if _, err := s.devices("Bayley", "iphone"); err != nil {
-		t.Error("it was removed without a yes")
+	if active, err := s.devices("Bayley", "iphone"); err != nil || !active {
+		t.Errorf("it was removed without a yes: %v", err)
 	}
 
 	p.click("[aria-label='Remove iphone']")

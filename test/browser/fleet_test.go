@@ -105,7 +105,7 @@ func TestRealCluster(t *testing.T) {
 	p.look("cluster-real")
 
 	n2.kill()
-	p.says(".happenings", "n2")
+	p.wait(`/n2, which is dead|the lease of n2 was marked dead/.test(document.querySelector(".happenings")?.textContent)`)
 	p.says("#map", "64 shards: n1 has 64.")
 	p.wait(`[...document.querySelectorAll(".nodes tbody tr")].some(row => row.textContent.includes("n2") && row.matches(".critical"))`)
 	p.look("cluster-real-killed")

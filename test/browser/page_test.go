@@ -240,8 +240,7 @@ func (p *tab) look(name string) {
 	p.Helper()
 	for _, s := range []screen{wall, phone} {
 		for _, theme := range []string{"light", "dark"} {
-			p.emulate(s, theme)
-			p.wait(fmt.Sprintf("matchMedia('(prefers-color-scheme: %s)').matches && innerWidth === %d", theme, s.width))
+			p.become(s, theme)
 			p.picture(name + "-" + s.name + "-" + theme)
 			p.accessible(name + " on the " + s.name + ", " + theme)
 			if over := p.eval("Math.max(0, document.documentElement.scrollWidth - document.documentElement.clientWidth)"); over != "0" {
@@ -249,7 +248,14 @@ func (p *tab) look(name string) {
 			}
 		}
 	}
-	p.emulate(wall, "light")
+	p.become(wall, "light")
+}
+
+// become emulates a screen, and waits until the page is laid out for it.
+func (p *tab) become(s screen, theme string) {
+	p.Helper()
+	p.emulate(s, theme)
+	p.wait(fmt.Sprintf("matchMedia('(prefers-color-scheme: %s)').matches && innerWidth === %d", theme, s.width))
 }
 
 // widest names what sticks out to the right.

@@ -106,6 +106,9 @@ func launchProgram(t testing.TB, program string, arguments ...string) (d *daemon
 	}()
 	t.Cleanup(func() {
 		d.kill()
+		if strings.Contains(d.out.String(), "WARNING: DATA RACE") { // One that is killed does not tell by its exit code.
+			t.Error("the race detector has found something")
+		}
 		if t.Failed() {
 			t.Logf("output of licensed %s:\n%s", strings.Join(arguments, " "), tail(d.out.String()))
 		}
@@ -157,6 +160,12 @@ func (d *daemon) await(ready string) {
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
+}
+
+// says waits until the process has written words: what it wrote before it was ready may come a little later.
+func (d *daemon) says(words string) {
+	d.t.Helper()
+	until(d.t, d, func() bool { return strings.Contains(d.out.String(), words) })
 }
 
 // kill ends the process with -9 and waits until it is gone.

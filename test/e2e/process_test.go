@@ -173,9 +173,7 @@ func TestPages(t *testing.T) {
 		}
 	}
 	for _, words := range []string{"http://" + d.API, "http://" + d.Admin, "curl -d", "built in", "AcquireLicense"} {
-		if !strings.Contains(d.out.String(), words) {
-			t.Errorf("the start does not say %q: %s", words, d.out.String())
-		}
+		d.says(words)
 	}
 }
 
