@@ -14,6 +14,7 @@ import (
 
 	"licensed/test/chaos"
 	"licensed/test/chaos/deploy"
+	"licensed/test/sources"
 )
 
 // owner's scripts: how the one who runs a service starts it, and kills it.
@@ -55,6 +56,9 @@ func freeAddress(t *testing.T) string {
 func ownService(t *testing.T) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
+	if err := sources.Look("../.."); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := deploy.Build(t.Context(), "../..", dir); err != nil {
 		t.Fatal(err)
 	}

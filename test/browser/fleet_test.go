@@ -18,6 +18,7 @@ import (
 	"licensed/messages/licensedv1/licensedv1connect"
 	"licensed/persistence/cassandra"
 	"licensed/persistence/cassandra/cassandratest"
+	"licensed/test/sources"
 )
 
 // process is a licensed of its own.
@@ -78,6 +79,9 @@ func TestRealCluster(t *testing.T) {
 		base = cassandratest.Start(t, cassandratest.Config{Env: []string{"HEAP=768M"}}).Options()
 	}
 	options := cassandratest.Keyspace(t, base, 1)
+	if err := sources.Look("../.."); err != nil {
+		t.Fatal(err)
+	}
 	program := filepath.Join(t.TempDir(), "licensed")
 	if out, err := exec.Command("go", "build", "-o", program, "../../cmd/licensed").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)

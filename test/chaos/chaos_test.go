@@ -12,6 +12,7 @@ import (
 
 	"licensed/test/chaos"
 	"licensed/test/chaos/deploy"
+	"licensed/test/sources"
 )
 
 // tree is the module, whose daemon is broken.
@@ -34,6 +35,9 @@ func start(t *testing.T, length time.Duration, build ...string) (chaos.Config, d
 			t.Error(err)
 		}
 	})
+	if err := sources.Look(tree); err != nil {
+		t.Fatal(err)
+	}
 	binary, err := deploy.Build(t.Context(), tree, dir, build...)
 	if err != nil {
 		t.Fatal(err)

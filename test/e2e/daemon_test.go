@@ -19,6 +19,7 @@ import (
 	"connectrpc.com/connect"
 
 	"licensed/messages/licensedv1/licensedv1connect"
+	"licensed/test/sources"
 )
 
 // binary is the daemon under test.
@@ -89,9 +90,15 @@ func launchRole(t testing.TB, arguments ...string) (d *daemon, ready string) {
 	return launchProgram(t, binary, arguments...)
 }
 
+// lookAtSources makes cached results depend on the daemon's sources. What is looked at before the first test does not count.
+var lookAtSources = sync.OnceValue(func() error { return sources.Look("../..") })
+
 // launchProgram starts a process of a program with these arguments, and does not wait.
 func launchProgram(t testing.TB, program string, arguments ...string) (d *daemon, ready string) {
 	t.Helper()
+	if err := lookAtSources(); err != nil {
+		t.Fatal(err)
+	}
 	ready = filepath.Join(t.TempDir(), "ready.json")
 	d = &daemon{t: t, exited: make(chan struct{})}
 	d.cmd = exec.Command(program, append(arguments, "--ready-file", ready)...)
