@@ -267,3 +267,14 @@ func (p *proxy) cut() {
 	}
 	p.conns = nil
 }
+
+// hangs has the process execute each command until it is given up, and say when it has begun one.
+func (p *process) hangs() (started <-chan struct{}) {
+	begun := make(chan struct{}, 100)
+	p.handler.execute = func(ctx context.Context, _ string, _ actors.Command) (actors.Reply, error) {
+		begun <- struct{}{}
+		<-ctx.Done()
+		return actors.Reply{}, ctx.Err()
+	}
+	return begun
+}

@@ -178,12 +178,7 @@ func TestUnreachable(t *testing.T) {
 func TestKilledPeer(t *testing.T) {
 	a, b := start(t, nil), start(t, nil)
 	for round := range 3 {
-		started := make(chan struct{})
-		b.handler.execute = func(ctx context.Context, _ string, _ actors.Command) (actors.Reply, error) {
-			close(started)
-			<-ctx.Done()
-			return actors.Reply{}, ctx.Err()
-		}
+		started := b.hangs()
 		result := make(chan error, 1)
 		go func() { _, err := a.execute(within(t, time.Minute), b.Address(), "x"); result <- err }()
 		<-started
@@ -212,12 +207,7 @@ func kill(p *process) {
 // TestMemberLeft: requests to a member that is not there any more fail at once, with an open connection.
 func TestMemberLeft(t *testing.T) {
 	a, b := start(t, nil), start(t, nil)
-	started := make(chan struct{}, 100)
-	b.handler.execute = func(ctx context.Context, _ string, _ actors.Command) (actors.Reply, error) {
-		started <- struct{}{}
-		<-ctx.Done()
-		return actors.Reply{}, ctx.Err()
-	}
+	started := b.hangs()
 	a.SetMembers([]membership.Member{member("a", a.Address()), member("b", b.Address())})
 	for _, fail := range []func(){
 		func() { a.SetMembers([]membership.Member{member("a", a.Address())}) },
@@ -289,12 +279,7 @@ func TestFirstCauseCounts(t *testing.T) {
 	told := make(chan struct{})
 	a := start(t, func(c *Config) { c.Observer.Disconnected = func(string, error) { <-told } })
 	b := start(t, nil)
-	started := make(chan struct{})
-	b.handler.execute = func(ctx context.Context, _ string, _ actors.Command) (actors.Reply, error) {
-		close(started)
-		<-ctx.Done()
-		return actors.Reply{}, ctx.Err()
-	}
+	started := b.hangs()
 	result := make(chan error, 1)
 	go func() { _, err := a.execute(t.Context(), b.Address(), "x"); result <- err }()
 	<-started
