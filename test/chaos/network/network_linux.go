@@ -1,9 +1,11 @@
 package network
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -137,14 +139,42 @@ func apart(fn func() error) error {
 // Address of the port.
 func (p *Port) Address() string { return p.address.String() }
 
-// Start starts a command in the port's namespace.
-func (p *Port) Start(cmd *exec.Cmd) error {
+// within runs fn in the port's namespace. What fn opens there stays there.
+func (p *Port) within(fn func() error) error {
 	return apart(func() error {
 		if err := unix.Setns(int(p.space.Fd()), unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("network: enter the namespace of %s: %w", p.name, err)
 		}
-		return cmd.Start()
+		return fn()
 	})
+}
+
+// Start starts a command in the port's namespace.
+func (p *Port) Start(cmd *exec.Cmd) error { return p.within(cmd.Start) }
+
+// Dial connects from the port, so that the other side sees the port's address. The address is an IP address
+// with a port; no name is resolved. The connection may be used by any goroutine.
+func (p *Port) Dial(ctx context.Context, network, address string) (c net.Conn, err error) {
+	if _, err := netip.ParseAddrPort(address); err != nil {
+		return nil, fmt.Errorf("network: dial from %s: %w", p.name, err)
+	}
+	err = p.within(func() error {
+		var d net.Dialer
+		c, err = d.DialContext(ctx, network, address)
+		return err
+	})
+	return c, err
+}
+
+// Listen listens for TCP connections at a number of the port's address; 0 picks a free one. The listener may
+// be used by any goroutine.
+func (p *Port) Listen(ctx context.Context, number uint16) (l net.Listener, err error) {
+	err = p.within(func() error {
+		var c net.ListenConfig
+		l, err = c.Listen(ctx, "tcp", netip.AddrPortFrom(p.address, number).String())
+		return err
+	})
+	return l, err
 }
 
 // Set sets how packets go from one port to another; the zero Link makes all well. It returns how many packets

@@ -3,7 +3,9 @@
 package network
 
 import (
+	"context"
 	"errors"
+	"net"
 	"os/exec"
 )
 
@@ -38,3 +40,11 @@ func (*Port) Address() string { return "" }
 
 // Start is for Linux only.
 func (*Port) Start(*exec.Cmd) error { return errors.ErrUnsupported }
+
+// Dial is for Linux only.
+func (*Port) Dial(context.Context, string, string) (net.Conn, error) {
+	return nil, errors.ErrUnsupported
+}
+
+// Listen is for Linux only.
+func (*Port) Listen(context.Context, uint16) (net.Listener, error) { return nil, errors.ErrUnsupported }

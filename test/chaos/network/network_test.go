@@ -155,3 +155,47 @@ func FuzzAddresses(f *testing.F) {
 	f.Add(packet(1, 2, "x"))
 	f.Fuzz(func(_ *testing.T, b []byte) { newFabric().pass(b) })
 }
+
+// A connection and a listener of a port have the port's address, whichever goroutine uses them.
+func TestDialAndListen(t *testing.T) {
+	n, err := New()
+	if err != nil {
+		t.Skip("no rights for namespaces here: ", err)
+	}
+	defer n.Close()
+	a, err := n.Add("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := n.Add("b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := a.Listen(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	from := make(chan string, 1)
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			from <- err.Error()
+			return
+		}
+		host, _, _ := net.SplitHostPort(c.RemoteAddr().String())
+		from <- host
+		_ = c.Close()
+	}()
+	c, err := b.Dial(t.Context(), "tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if got := <-from; got != b.Address() {
+		t.Errorf("the listener saw %s, want %s", got, b.Address())
+	}
+	if _, err := b.Dial(t.Context(), "tcp", "localhost:1"); err == nil {
+		t.Error("a name was accepted as an address")
+	}
+}
