@@ -63,6 +63,11 @@ type Config struct {
 	// MaxWaiting bounds the requests that wait between two attempts (default 16384); one more is
 	// answered actors.ErrOverloaded.
 	MaxWaiting int
+	// MaxPerNode bounds the requests to one other node that are under way (default 7500), and MaxPerShard those for
+	// one shard (default 1250). Requests that wait for another attempt count. One more is answered
+	// actors.ErrOverloaded at once: an unreachable node, or a shard that makes no progress, must not use up what the
+	// caller has for all.
+	MaxPerNode, MaxPerShard int
 	// PauseMin and PauseMax bound the growing pause before an attempt that nothing heard has prompted
 	// (defaults 10 ms and 400 ms). News usually end it sooner. Shorter: lost news cost less time;
 	// longer: requests for shards that are being taken over cost others less.
@@ -92,8 +97,8 @@ type DoneInfo struct {
 // DefaultConfig returns the defaults.
 func DefaultConfig() Config {
 	return Config{
-		MaxTime: 10 * time.Second, MaxAttempts: 64, MaxWaiting: 16384, PauseMin: 10 * time.Millisecond,
-		PauseMax: 400 * time.Millisecond, StatusTimeout: time.Second,
+		MaxTime: 10 * time.Second, MaxAttempts: 64, MaxWaiting: 16384, MaxPerNode: 7500, MaxPerShard: 1250,
+		PauseMin: 10 * time.Millisecond, PauseMax: 400 * time.Millisecond, StatusTimeout: time.Second,
 	}
 }
 
@@ -104,6 +109,7 @@ func (c *Config) validate() error {
 	}{
 		{"Name", c.Name != ""}, {"Kind", c.Kind != ""}, {"Shards", c.Shards > 0}, {"Transport", c.Transport != nil},
 		{"MaxTime", c.MaxTime > 0}, {"MaxAttempts", c.MaxAttempts > 0}, {"MaxWaiting", c.MaxWaiting > 0},
+		{"MaxPerNode", c.MaxPerNode > 0}, {"MaxPerShard", c.MaxPerShard > 0},
 		{"PauseMin", c.PauseMin > 0}, {"PauseMax", c.PauseMax >= c.PauseMin}, {"StatusTimeout", c.StatusTimeout > 0},
 	} {
 		if !f.ok {
@@ -120,6 +126,7 @@ type Router struct {
 	casting sync.Mutex // held while the cast or the dead change
 	cast    atomic.Pointer[cast]
 	waiting atomic.Int64
+	peers   peers
 	dead    burials
 }
 
@@ -130,7 +137,7 @@ func New(c Config) (*Router, error) {
 	}
 	r := &Router{config: c, shards: make([]shard, c.Shards)}
 	for id := range r.shards {
-		r.shards[id].row.ID = uint32(id)
+		r.shards[id].id, r.shards[id].row.ID = uint32(id), uint32(id)
 	}
 	r.cast.Store(newCast(nil, &r.dead))
 	return r, nil
@@ -173,7 +180,12 @@ func (r *Router) route(ctx context.Context, id string, info DoneInfo, try func(c
 		defer cancel()
 	}
 	t := &trial{router: r, shard: cluster.ShardOf(id+":"+r.config.Kind, r.config.Shards), info: info, pause: r.config.PauseMin}
-	t.info.Err = t.run(ctx, try)
+	s := &r.shards[t.shard]
+	if t.info.Err = s.enter(r.config.MaxPerShard); t.info.Err == nil {
+		t.info.Err = t.run(ctx, try)
+	}
+	s.leave()
+	t.depart()
 	if r.config.Done != nil {
 		r.config.Done(t.info)
 	}
@@ -187,6 +199,8 @@ type trial struct {
 	info   DoneInfo
 	pause  time.Duration // before the next attempt, if nothing is heard
 	last   error         // of the attempt before
+
+	counted string // the address of the node that the request is counted for; empty for none
 }
 
 func (t *trial) run(ctx context.Context, try func(context.Context, target) error) error {
@@ -194,6 +208,9 @@ func (t *trial) run(ctx context.Context, try func(context.Context, target) error
 		view := t.router.look(t.shard)
 		err := view.none
 		if err == nil {
+			if err := t.admit(view.to); err != nil {
+				return t.result(err)
+			}
 			t.info.Attempts++
 			if !view.to.local {
 				t.info.Remote++

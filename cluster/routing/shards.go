@@ -3,6 +3,7 @@ package routing
 import (
 	"errors"
 	"sync"
+	"sync/atomic"
 
 	"licensed/cluster"
 	"licensed/cluster/membership"
@@ -14,6 +15,9 @@ import (
 
 // shard is what is known of one.
 type shard struct {
+	id       uint32
+	inFlight atomic.Int64 // requests
+
 	mu      sync.Mutex
 	row     persistence.Shard
 	changed chan struct{} // closed when something is heard; nil if nobody waits

@@ -71,6 +71,10 @@ func (o *options) bind(f *pflag.FlagSet) {
 
 	f.DurationVar(&c.MaxDeadline, "max-deadline", c.MaxDeadline, "longest time a request may take")
 	f.IntVar(&c.MaxInFlight, "max-in-flight", c.MaxInFlight, "`requests` handled at once; more are turned away")
+	f.IntVar(&c.MaxPerNode, "max-in-flight-per-node", c.MaxPerNode,
+		"`requests` to one other node under way at once; more are refused (0, the default: three quarters of --max-in-flight)")
+	f.IntVar(&c.MaxPerShard, "max-in-flight-per-shard", c.MaxPerShard,
+		"`requests` for one shard under way at once; more are refused (0, the default: an eighth of --max-in-flight, at least 16)")
 	f.DurationVar(&c.DrainTimeout, "drain-timeout", c.DrainTimeout,
 		"time for requests under way when stopping; then they are cut off")
 	f.DurationVar(&c.DrainDelay, "drain-delay", c.DrainDelay,
@@ -229,6 +233,8 @@ func (o *options) nodeConfig(log *slog.Logger) (node.Config, error) {
 		atLeast("passivate-after", c.Runtime.IdleAfter, time.Millisecond),
 		atLeast("max-deadline", c.MaxDeadline, time.Millisecond),
 		atLeast("max-in-flight", c.MaxInFlight, 1),
+		atLeast("max-in-flight-per-node", c.MaxPerNode, 0),
+		atLeast("max-in-flight-per-shard", c.MaxPerShard, 0),
 		atLeast("drain-timeout", c.DrainTimeout, 0),
 		atLeast("drain-delay", c.DrainDelay, 0),
 		atLeast("demo-rate", o.demoConfig.Rate, 0.01),

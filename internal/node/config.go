@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -129,6 +130,10 @@ type Config struct {
 	// MaxDeadline and MaxInFlight are as in gateway.Config.
 	MaxDeadline time.Duration
 	MaxInFlight int
+	// MaxPerNode bounds the requests to one other node that are under way, and MaxPerShard those for one shard: the
+	// excess is refused at once, so that one unreachable node or one stuck shard leaves room for all others. 0 for
+	// three quarters of MaxInFlight, and for an eighth.
+	MaxPerNode, MaxPerShard int
 
 	// DrainDelay passes between failing the readiness check and refusing connections, so that load
 	// balancers stop sending first. Longer: fewer refused connections behind slow balancers, slower
@@ -272,6 +277,11 @@ func (c *ClusterConfig) key() ([]byte, error) {
 	}
 	return key, nil
 }
+
+// perNode and perShard return MaxPerNode and MaxPerShard, or what they are by default. Even a process with a few
+// slots has some for each shard, whose customers may ask at the same moment.
+func (c *Config) perNode() int  { return cmp.Or(c.MaxPerNode, max(1, c.MaxInFlight/4*3)) }
+func (c *Config) perShard() int { return cmp.Or(c.MaxPerShard, max(16, c.MaxInFlight/8)) }
 
 // ArchiveDir returns the directory of the archive, "" if it has none.
 func (c *Config) ArchiveDir() string {

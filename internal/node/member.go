@@ -110,6 +110,7 @@ func (m *member) route() (err error) {
 	if node := m.n.owner.Load(); node != nil {
 		c.Node = node
 	}
+	c.MaxPerNode, c.MaxPerShard = m.n.config.perNode(), m.n.config.perShard()
 	c.Done = m.n.clusterMetrics.hear
 	m.router, err = routing.New(c)
 	return err
