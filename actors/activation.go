@@ -29,6 +29,8 @@ type activation struct {
 	unpacked bool        // as counted by the registry
 	began    time.Time   // of the recovery under way
 	serving  *Request    // the message being received, until it is answered
+	givenUp  atomic.Bool // whether givenUp is posted and not yet received
+	stuckAt  time.Time   // the machine's progress when the entry became stuck
 
 	reads   atomic.Pointer[RowsRead] // the next read
 	reading atomic.Bool              // whether a goroutine looks for it
@@ -55,6 +57,7 @@ type (
 	retire            struct{}                     // leave memory if nothing is under way
 	passivate         struct{ answer chan<- bool } // as retire, and say whether it did
 	noteArchived      struct{ through uint64 }
+	givenUp           struct{} // callers gave up requests
 	halt              struct{} // leave memory at once
 )
 
@@ -95,6 +98,11 @@ func (a *activation) Receive(c actor.Context) {
 	case passivate:
 		a.retire(c)
 		m.answer <- a.cause != nil
+	case givenUp:
+		a.givenUp.Store(false)
+		if a.machine != nil && !a.machine.Waits().IsZero() {
+			a.step(c, Input{Kind: InputGivenUp})
+		}
 	case noteArchived:
 		if a.machine != nil {
 			a.machine.NoteArchived(m.through)
@@ -128,6 +136,24 @@ func (a *activation) step(c actor.Context, in Input) {
 		a.rt.registry.resize(&a.entry, a.size())
 	}
 	a.do(c, out)
+	a.noteStuck(in)
+}
+
+// noteStuck says whether the store answers for the aggregate: its requests may otherwise fill the node.
+func (a *activation) noteStuck(in Input) {
+	if a.machine == nil {
+		return
+	}
+	since := a.machine.Waits()
+	switch {
+	case a.entry.stuck:
+		if !since.Equal(a.stuckAt) {
+			a.rt.registry.setStuck(&a.entry, false)
+		}
+	case !since.IsZero() && (in.Kind == InputGivenUp || in.Now.Sub(since) > a.rt.env.Config.StuckAfter):
+		a.stuckAt = since
+		a.rt.registry.setStuck(&a.entry, true)
+	}
 }
 
 // begin makes the machine, if the shard is held.
@@ -251,7 +277,11 @@ func (a *activation) reply(r *Request) {
 	if r == a.serving {
 		a.serving = nil
 	}
-	a.entry.pending.Add(-1)
+	a.rt.registry.release(&a.entry)
+	if !r.answered() { // the slot is free
+		a.rt.recycle(r)
+		return
+	}
 	a.rt.inFlight.Add(-1)
 	r.done <- struct{}{}
 }
@@ -365,6 +395,7 @@ func (a *activation) passivated() PassivatedInfo {
 // leave lets go of the machine, and of the timer, which would keep the activation in memory.
 func (a *activation) leave() {
 	a.setUnpacked(false)
+	a.rt.registry.setStuck(&a.entry, false)
 	a.machine, a.space = nil, Machine{}
 	if a.timer != nil {
 		a.timer.Stop()

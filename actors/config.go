@@ -30,8 +30,14 @@ type Config struct {
 
 	// MaxQueue is how many requests may wait for one aggregate (default 1024).
 	MaxQueue int
-	// MaxInFlight is how many requests may wait in the process (default 65536).
+	// MaxInFlight is for how many requests callers may wait in the process (default 65536).
 	MaxInFlight int
+	// StuckAfter is after how long without an outcome from the store an aggregate with requests is stuck, or as soon
+	// as a caller gives up on it meanwhile (default 2 s). MaxStuck is how many requests, those given up included,
+	// may wait for all stuck aggregates together (default 16384): more memory and more waiting callers when the
+	// store is away, against more aggregates that survive a long pause of it without a refusal.
+	StuckAfter time.Duration
+	MaxStuck   int
 	// CompactAfter is after how much idle time an aggregate is packed into its snapshot bytes
 	// (default 2 s). It stays in memory, at a fraction of the size; the next command unpacks it.
 	CompactAfter time.Duration
@@ -62,6 +68,8 @@ func DefaultConfig() Config {
 		ReadAttempts:      4,
 		MaxQueue:          1024,
 		MaxInFlight:       65536,
+		StuckAfter:        2 * time.Second,
+		MaxStuck:          16384,
 		CompactAfter:      2 * time.Second,
 		IdleAfter:         2 * time.Minute,
 		SweepEvery:        500 * time.Millisecond,
@@ -88,6 +96,8 @@ func (c *Config) Validate() error {
 		{"ReadAttempts", c.ReadAttempts >= 1, "at least 1"},
 		{"MaxQueue", c.MaxQueue >= 1, "at least 1"},
 		{"MaxInFlight", c.MaxInFlight >= 1, "at least 1"},
+		{"StuckAfter", c.StuckAfter > 0, "positive"},
+		{"MaxStuck", c.MaxStuck >= 1, "at least 1"},
 		{"CompactAfter", c.CompactAfter > 0, "positive"},
 		{"IdleAfter", c.IdleAfter > 0, "positive"},
 		{"MaxResidentBytes", c.MaxResidentBytes >= 0, "not negative"},

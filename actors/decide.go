@@ -13,6 +13,8 @@ func (m *Machine) decide(r *Request, in Input) {
 	switch {
 	case r.late(in.Now):
 		m.refuse(r, ErrExpired)
+	case !r.take():
+		m.drop(r)
 	case r.Query != nil:
 		m.query(r, in)
 	case r.Import != nil:

@@ -18,28 +18,6 @@ type Environment struct {
 	Incarnation persistence.Incarnation
 }
 
-// Request is a command or a query on its way through a machine, and its answer on the way back.
-type Request struct {
-	// Command is executed, unless Query is set.
-	Command Command
-	// Query, if not nil, is answered from memory.
-	Query any
-	// Import, if not nil, is recorded.
-	Import *Import
-	// Deadline after which the request is dropped if it was not decided; zero for none.
-	Deadline time.Time
-
-	// Reply or Answer, or Err, once the request is among Outputs.Replies.
-	Reply  Reply
-	Answer Answer
-	Err    error
-
-	done chan struct{} // the shell's; nil in simulation
-}
-
-// late reports whether the deadline has passed.
-func (r *Request) late(now time.Time) bool { return !r.Deadline.IsZero() && now.After(r.Deadline) }
-
 // InputKind says which input a machine gets.
 type InputKind uint8
 
@@ -57,6 +35,8 @@ const (
 	InputAppended
 	// InputTick says that Outputs.Wake has come. A tick too many does no harm.
 	InputTick
+	// InputGivenUp says that requests were given up (Request.GiveUp). One too many does no harm.
+	InputGivenUp
 )
 
 // Input is what happens to a machine.
@@ -71,6 +51,16 @@ type Input struct {
 	Root    *persistence.Root
 	Records []persistence.Record
 	Err     error
+}
+
+// landed reports whether a read or write ended well.
+func (in *Input) landed() bool {
+	switch in.Kind {
+	case InputTop, InputRows, InputRootWritten, InputAppended:
+		return in.Err == nil
+	default:
+		return false
+	}
 }
 
 // Outputs is what a step asks for. It belongs to the machine and is valid until the next step; what
@@ -178,6 +168,7 @@ type hot struct {
 	rootTry    retry
 	flightTry  retry
 	readTry    retry
+	progress   time.Time // when the last read or write ended well, or began with none before it under way
 
 	top  *persistence.Root // while recovering
 	rows []persistence.Record
@@ -234,8 +225,12 @@ func (m *Machine) Step(in Input) *Outputs {
 		m.end(ErrNotOwner)
 		return out
 	}
+	idle := m.Waits().IsZero()
 	m.apply(in)
 	m.advance(in)
+	if idle || in.landed() {
+		h.progress = in.Now
+	}
 	if m.phase != phaseEnded {
 		out.Wake = m.wake()
 	}
@@ -256,12 +251,18 @@ func (m *Machine) apply(in Input) {
 		m.rootWritten(in)
 	case InputAppended:
 		m.appended(in)
+	case InputGivenUp:
+		m.dropWithdrawn()
 	}
 }
 
 // receive decides a request, or queues it behind others.
 func (m *Machine) receive(in Input) {
 	h := m.hot
+	if in.Request.withdrawn() { // while it was on its way
+		m.drop(in.Request)
+		return
+	}
 	if m.phase == phaseActive && h.drain == drainNone && len(h.backlog) == 0 && in.Request.Import == nil {
 		m.decide(in.Request, in)
 		return
@@ -334,6 +335,37 @@ func (m *Machine) decideBacklog(in Input) {
 	}
 	clear(h.backlog[len(kept):])
 	h.backlog = kept
+}
+
+// dropWithdrawn answers the requests that were withdrawn before they were decided. Those that were decided go on:
+// they are part of the group, or in flight.
+func (m *Machine) dropWithdrawn() {
+	h := m.hot
+	kept := h.backlog[:0]
+	for _, r := range h.backlog {
+		if !r.withdrawn() {
+			kept = append(kept, r)
+			continue
+		}
+		m.drop(r)
+	}
+	clear(h.backlog[len(kept):])
+	h.backlog = kept
+}
+
+// drop answers a withdrawn request. Nobody waits for the answer, so it waits for nothing either.
+func (m *Machine) drop(r *Request) {
+	r.Err = ErrExpired
+	m.hot.out.Replies = append(m.hot.out.Replies, r)
+}
+
+// Waits returns since when the machine has waited for the store without any progress; zero if it does not wait.
+func (m *Machine) Waits() time.Time {
+	h := m.hot
+	if h == nil || m.phase == phaseActive && h.flight == nil && h.rootFlight == nil {
+		return time.Time{}
+	}
+	return h.progress
 }
 
 // wait queues an answered request until all that it was decided on is durable ([R8]).

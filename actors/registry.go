@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,8 +20,10 @@ type entry struct {
 	size int64         // estimated bytes, as last counted
 	// asked is the sweep for memory that last asked it to leave.
 	asked uint64
-	// pending counts requests that were handed to the actor and not answered.
+	// pending counts requests that were handed to the actor and not answered, those given up included.
 	pending atomic.Int32
+	// stuck says that the pending requests count among registry.stuck. The actor sets it, under the stripe's lock.
+	stuck bool
 }
 
 // lru is an intrusive list, least recently used first.
@@ -78,7 +81,8 @@ type registry struct {
 	leaving  atomic.Int64 // bytes of those asked to leave to make room
 	bytes    atomic.Int64
 	unpacked atomic.Int64
-	sweeps   uint64 // for memory, the last of which may be under way; the sweeper's
+	stuck    atomic.Int64 // requests pending for stuck aggregates
+	sweeps   uint64       // for memory, the last of which may be under way; the sweeper's
 }
 
 func (g *registry) init(grain time.Duration) {
@@ -94,9 +98,9 @@ func (g *registry) init(grain time.Duration) {
 
 func stripeOf(id string) int { return int(xxhash.Sum64String(id) % stripes) }
 
-// acquire returns the entry of that id with one more request pending, or nil if limit are. Start
-// makes the actor of an entry that is new.
-func (g *registry) acquire(id string, now time.Duration, limit int, start func(id string) *entry) *entry {
+// acquire returns the entry of that id with one more request pending. Start makes the actor of an entry that is
+// new. Errors: ErrOverloaded.
+func (g *registry) acquire(id string, now time.Duration, c *Config, start func(id string) *entry) (*entry, error) {
 	s := &g.stripe[stripeOf(id)]
 	s.Lock()
 	defer s.Unlock()
@@ -106,15 +110,46 @@ func (g *registry) acquire(id string, now time.Duration, limit int, start func(i
 		s.entries[id] = e
 		g.resident.Add(1)
 	}
-	if int(e.pending.Load()) >= limit {
-		return nil
+	if int(e.pending.Load()) >= c.MaxQueue {
+		return nil, fmt.Errorf("%w: %d requests are waiting for this aggregate", ErrOverloaded, c.MaxQueue)
+	}
+	if e.stuck {
+		if g.stuck.Add(1) > int64(c.MaxStuck) {
+			g.stuck.Add(-1)
+			return nil, fmt.Errorf("%w: the store has not answered for this aggregate, and %d requests are waiting for such aggregates",
+				ErrOverloaded, c.MaxStuck)
+		}
 	}
 	e.pending.Add(1)
 	if e.lru != &s.work || now-e.used >= g.grain {
 		e.used = now
 		g.move(e, &s.work)
 	}
-	return e
+	return e, nil
+}
+
+// setStuck counts the pending requests of an entry among those of stuck aggregates, or ends that. Its actor calls it.
+func (g *registry) setStuck(e *entry, stuck bool) {
+	if e.stuck == stuck {
+		return
+	}
+	s := &g.stripe[stripeOf(e.id)]
+	s.Lock()
+	defer s.Unlock()
+	e.stuck = stuck
+	if n := int64(e.pending.Load()); stuck {
+		g.stuck.Add(n)
+	} else {
+		g.stuck.Add(-n)
+	}
+}
+
+// release ends a pending request of an entry. Its actor calls it.
+func (g *registry) release(e *entry) {
+	e.pending.Add(-1)
+	if e.stuck {
+		g.stuck.Add(-1)
+	}
 }
 
 // find returns the entry of that id, or nil.

@@ -16,7 +16,7 @@ func (idleDispatcher) Throughput() int { return 1 }
 func entries(g *registry, n int) []*entry {
 	all := make([]*entry, n)
 	for i := range all {
-		all[i] = g.acquire(fmt.Sprint(i), time.Duration(i), 1, func(id string) *entry {
+		all[i], _ = g.acquire(fmt.Sprint(i), time.Duration(i), &Config{MaxQueue: 1}, func(id string) *entry {
 			a := &activation{}
 			a.entry.id, a.entry.act, a.mailbox.dispatcher = id, a, idleDispatcher{}
 			return &a.entry

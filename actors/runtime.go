@@ -103,8 +103,8 @@ func NewActorSystem(l *slog.Logger) *actor.ActorSystem {
 }
 
 // Execute runs a command on the aggregate of that id ("Bayley", without the kind) and returns its
-// first outcome. Errors are those of this package; if ctx ends first, ErrUnknownOutcome joined with
-// the context's error.
+// first outcome. Errors are those of this package. If ctx ends first, the error is joined with the context's:
+// ErrExpired if the command was not decided by then, and never will be; else ErrUnknownOutcome.
 func (r *Runtime) Execute(ctx context.Context, id string, c Command) (Reply, error) {
 	if len(c.ID) > maxIDLength || len(c.ID) == 0 && !c.ValidateOnly {
 		return Reply{}, fmt.Errorf("command id of %d bytes, want 1 to %d", len(c.ID), maxIDLength)
@@ -154,18 +154,36 @@ func (r *Runtime) ask(ctx context.Context, id string, q *Request) error {
 		r.inFlight.Add(-1)
 		return fmt.Errorf("%w: %d requests are waiting in this node", ErrOverloaded, r.env.Config.MaxInFlight)
 	}
-	e := r.registry.acquire(id, r.elapsed(), r.env.Config.MaxQueue, r.start)
-	if e == nil {
+	e, err := r.registry.acquire(id, r.elapsed(), &r.env.Config, r.start)
+	if err != nil {
 		r.inFlight.Add(-1)
-		return fmt.Errorf("%w: %d requests are waiting for this aggregate", ErrOverloaded, r.env.Config.MaxQueue)
+		return err
 	}
 	e.act.mailbox.postAndRun(q, guestMessages)
 	select {
 	case <-q.done:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("%w: %w", ErrUnknownOutcome, ctx.Err())
+		return r.giveUp(e.act, q, ctx.Err())
 	}
+}
+
+// giveUp ends the waiting for a request whose context ended: its slot is free at once. The request is the actor's
+// from then on, unless it has been answered meanwhile.
+func (r *Runtime) giveUp(a *activation, q *Request, cause error) error {
+	gone, notExecuted := q.GiveUp()
+	if !gone {
+		<-q.done
+		return nil
+	}
+	r.inFlight.Add(-1)
+	if a.givenUp.CompareAndSwap(false, true) {
+		a.post(givenUp{})
+	}
+	if notExecuted {
+		return fmt.Errorf("%w: %w", ErrExpired, cause)
+	}
+	return fmt.Errorf("%w: %w", ErrUnknownOutcome, cause)
 }
 
 // start spawns an actor and returns its entry. The name is new each time: the former actor of the aggregate
@@ -242,19 +260,21 @@ type Stats struct {
 	Resident, ResidentBytes int64
 	// Unpacked aggregates among them: at work, or since a short time not.
 	Unpacked int64
-	// InFlight requests that are not answered.
+	// InFlight requests whose callers wait for the answer.
 	InFlight int64
+	// Stuck requests wait for aggregates that the store does not answer for; callers may have given them up.
+	Stuck int64
 }
 
 // Stats returns the counts of now.
 func (r *Runtime) Stats() Stats {
 	return Stats{
 		Resident: r.registry.resident.Load(), ResidentBytes: r.registry.bytes.Load(),
-		Unpacked: r.registry.unpacked.Load(), InFlight: r.inFlight.Load(),
+		Unpacked: r.registry.unpacked.Load(), InFlight: r.inFlight.Load(), Stuck: r.registry.stuck.Load(),
 	}
 }
 
-// Close takes no more requests, waits for those under way, and drops all aggregates. If ctx ends
+// Close takes no more requests, waits for those under way that have not been given up, and drops all aggregates. If ctx ends
 // first, the requests that are left get ErrUnknownOutcome or ErrNotOwner, and Close returns an error
 // that says how many.
 func (r *Runtime) Close(ctx context.Context) error {

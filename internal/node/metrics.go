@@ -127,6 +127,8 @@ func observe(r prometheus.Registerer, stats func() actors.Stats) {
 		func(s actors.Stats) int64 { return s.Resident })
 	gauge("licensed_resident_bytes", "Estimated memory of the aggregates.",
 		func(s actors.Stats) int64 { return s.ResidentBytes })
-	gauge("licensed_requests_waiting", "Requests that the runtime has not answered.",
+	gauge("licensed_requests_waiting", "Requests whose callers wait for the runtime.",
 		func(s actors.Stats) int64 { return s.InFlight })
+	gauge("licensed_requests_stuck", "Requests, those given up included, for customers whose reads or writes have no outcome from the store.",
+		func(s actors.Stats) int64 { return s.Stuck })
 }

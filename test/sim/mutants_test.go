@@ -120,6 +120,14 @@ var mutants = []mutant{
 	{"refuse without a record", "outcome", []edit{{
 		"actors/decide.go", "\t\treturn m.record(r, d.Events, now)", "\t\tif d.Refused {\n\t\t\tr.Reply = Reply{Outcome: m.env.Kind.Outcome(d.Events), Sequence: m.sequence, Time: now}\n\t\t\treturn nil\n\t\t}\n\t\treturn m.record(r, d.Events, now)",
 	}}},
+	{"decide a request that was withdrawn", "outcome", []edit{
+		{"actors/decide.go", "case !r.take():", "case false:"},
+		{"actors/machine.go", "if in.Request.withdrawn() {", "if false {"},
+		{"actors/machine.go", "if !r.withdrawn() {", "if true {"},
+	}},
+	{"withdraw a request that was decided", "outcome", []edit{{
+		"actors/request.go", "r.stage.CompareAndSwap(stageQueued, stageDecided) }", "r.stage.Load() == stageQueued }",
+	}}},
 	{"take commands in the middle of an import", "import", []edit{{
 		"actors/decide.go", "\tcase m.importing:\n\t\tm.refuse(r, ErrImporting)\n", "",
 	}}},

@@ -180,6 +180,29 @@ func (n *node) request(id string, r *actors.Request, reply func(*actors.Request)
 	h.pending++
 	h.replyTo[r] = reply
 	h.step(actors.Input{Kind: actors.InputRequest, Request: r})
+	if n.w.chance(n.w.params.GiveUp) {
+		n.later(n.w.between(0, 60*millisecond), "give up", func() { h.giveUp(r) })
+	}
+}
+
+// giveUp ends the waiting for a request, as the product's shell does when a caller's context ends.
+func (h *host) giveUp(r *actors.Request) {
+	reply, waits := h.replyTo[r]
+	if !waits {
+		return
+	}
+	gone, notExecuted := r.GiveUp()
+	if !gone {
+		return
+	}
+	h.replyTo[r] = func(*actors.Request) {}
+	err := actors.ErrUnknownOutcome
+	if notExecuted {
+		err = actors.ErrExpired
+		h.node.w.counts.Withdrawn++
+	}
+	reply(&actors.Request{Err: err})
+	h.step(actors.Input{Kind: actors.InputGivenUp})
 }
 
 func (h *host) step(in actors.Input) {

@@ -34,6 +34,7 @@ type Params struct {
 	Allowance, Time               micros
 	Drift, MissGossip, Drain      float64
 	PauseRenewed                  float64
+	GiveUp                        float64 // that a caller gives up a request at a node
 	Limit                         uint64
 	Kind                          actors.Kind
 	Config                        actors.Config
@@ -50,7 +51,7 @@ type Counts struct {
 	Readings, Retries, Imports, Stretches  int
 	Snapshots                              int // that a replay came to
 	Lapsed, Releases, Drained              int
-	WrongClocks                            int
+	WrongClocks, Withdrawn                 int
 	Stale, Confirms                        int
 	Violation                              string // the first one; empty if all is well
 	Hash                                   uint64 // of the trace
@@ -84,6 +85,7 @@ func (c *Counts) add(o Counts) {
 	c.Releases += o.Releases
 	c.Drained += o.Drained
 	c.WrongClocks += o.WrongClocks
+	c.Withdrawn += o.Withdrawn
 	c.Stale += o.Stale
 	c.Confirms += o.Confirms
 }
@@ -116,8 +118,8 @@ func paramsOf(r *rand.Rand) Params {
 		Crash: some(0.1), Pause: some(0.2), MissRenewal: some(0.4),
 		RestartActor: some(0.3), Passivate: some(0.4), PanicDecide: some(0.05),
 		Archive: some(0.3), FailArchive: some(0.2), Gateways: r.IntN(3), Import: some(0.5),
-		WrongClock: some(0.1),
-		Limit:      limit, Kind: actorstest.Ledger{Limit: limit}, Config: config,
+		WrongClock: some(0.1), GiveUp: some(0.3),
+		Limit: limit, Kind: actorstest.Ledger{Limit: limit}, Config: config,
 	}
 }
 

@@ -1,0 +1,217 @@
+package actors_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"licensed/actors"
+	"licensed/persistence"
+	"licensed/persistence/memory"
+)
+
+// stalled is a journal of which some replicas do not answer: appends of aggregates that begin with "bad" wait until
+// it is opened, and so do reads of those that begin with "unread".
+type stalled struct {
+	gate
+	read chan struct{}
+}
+
+func newStalled() *stalled { return &stalled{gate{Journal: memory.New()}, make(chan struct{})} }
+
+func (s *stalled) Append(ctx context.Context, m *persistence.Mutation, done func(error)) {
+	if strings.HasPrefix(m.Partition.Aggregate, "bad") {
+		s.gate.Append(ctx, m, done)
+		return
+	}
+	s.Journal.Append(ctx, m, done)
+}
+
+func (s *stalled) TopRoot(ctx context.Context, aggregate string) (persistence.Root, error) {
+	if strings.HasPrefix(aggregate, "unread") {
+		<-s.read
+	}
+	return s.gate.TopRoot(ctx, aggregate)
+}
+
+// until waits for a condition.
+func until(t *testing.T, what string, f func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !f(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain: %s", what)
+		}
+	}
+}
+
+// TestAbandonedRequestsReleaseTheirSlots: requests whose callers gave up hold no slot of the node. Their commands go
+// on, and what waits for aggregates that the store does not answer for is bounded.
+func TestAbandonedRequestsReleaseTheirSlots(t *testing.T) {
+	store := newStalled()
+	s := start(t, store, func(o *actors.Options) {
+		o.Config.MaxInFlight, o.Config.MaxQueue, o.Config.MaxStuck, o.Config.StuckAfter = 8, 6, 8, time.Hour
+	})
+	const customers, each = 2, 4
+	ctx, cancel := context.WithCancel(t.Context())
+	results := make(chan error, customers*each)
+	for i := range customers * each {
+		go func() {
+			_, err := s.Execute(ctx, fmt.Sprint("bad", i%customers), add(fmt.Sprint("c", i), 1))
+			results <- err
+		}()
+	}
+	until(t, "all are decided", func() bool { return s.Pending("bad0")+s.Pending("bad1") == customers*each && store.held() == customers })
+	if _, err := s.Execute(t.Context(), "good", add("g", 1)); !errors.Is(err, actors.ErrOverloaded) {
+		t.Errorf("a node whose slots are taken: %v", err)
+	}
+	cancel()
+	for range customers * each {
+		if err := <-results; !errors.Is(err, context.Canceled) {
+			t.Errorf("given up: %v", err)
+		}
+	}
+	if n := s.Stats().InFlight; n != 0 {
+		t.Errorf("%d in flight, and nobody waits", n)
+	}
+	if _, err := s.Execute(t.Context(), "good", add("g", 1)); err != nil {
+		t.Errorf("an aggregate that the store answers for: %v", err)
+	}
+	until(t, "the aggregates are stuck", func() bool { return s.Stats().Stuck == customers*each })
+	if _, err := s.Execute(t.Context(), "bad0", add("more", 1)); !errors.Is(err, actors.ErrOverloaded) {
+		t.Errorf("one more for stuck aggregates: %v", err)
+	}
+	store.open()
+	until(t, "nothing is stuck", func() bool { return s.Stats().Stuck == 0 })
+	for i := range customers {
+		if got := s.total(t, fmt.Sprint("bad", i)); got != each {
+			t.Errorf("total of bad%d is %d: what was decided goes on", i, got)
+		}
+	}
+	if _, err := s.Execute(t.Context(), "bad0", add("more", 1)); err != nil {
+		t.Errorf("not stuck any more: %v", err)
+	}
+}
+
+// TestWithdrawnRequestsAreNotExecuted: a request that was not decided when its caller gave up leaves at once, and the
+// caller hears that nothing happened.
+func TestWithdrawnRequestsAreNotExecuted(t *testing.T) {
+	store := newStalled()
+	s := start(t, store, func(o *actors.Options) { o.Config.MaxQueue = 3 })
+	results := make(chan error)
+	for wave := range 3 { // more than the queue takes
+		ctx, cancel := context.WithCancel(t.Context())
+		for i := range 3 {
+			go func() {
+				_, err := s.Execute(ctx, "unread", add(fmt.Sprint("c", wave, i), 1))
+				results <- err
+			}()
+		}
+		until(t, "all wait", func() bool { return s.Pending("unread") == 3 })
+		cancel()
+		for range 3 {
+			if err := <-results; !errors.Is(err, actors.ErrExpired) || !errors.Is(err, context.Canceled) || errors.Is(err, actors.ErrUnknownOutcome) {
+				t.Errorf("given up: %v", err)
+			}
+		}
+		until(t, "none waits", func() bool { return s.Pending("unread") == 0 })
+	}
+	close(store.read)
+	if r, err := s.Execute(t.Context(), "unread", add("c00", 1)); err != nil || r.Duplicate || r.Sequence != 1 {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// TestStuckAggregatesAreBounded: without an outcome for some time, an aggregate is stuck although its callers wait.
+func TestStuckAggregatesAreBounded(t *testing.T) {
+	store := newStalled()
+	var ahead atomic.Int64
+	s := start(t, store, func(o *actors.Options) {
+		o.Config.MaxInFlight, o.Config.MaxStuck, o.Config.StuckAfter = 100, 3, time.Minute
+		o.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	})
+	var wg sync.WaitGroup
+	ask := func(id, command string) {
+		wg.Go(func() {
+			if _, err := s.Execute(t.Context(), id, add(command, 1)); err != nil {
+				t.Errorf("%s: %v", id, err)
+			}
+		})
+	}
+	ask("bad0", "c1")
+	ask("bad1", "c1")
+	until(t, "both are decided", func() bool { return store.held() == 2 })
+	ahead.Store(int64(2 * time.Minute))
+	if n := s.Stats().Stuck; n != 0 {
+		t.Errorf("%d are stuck before anybody asked for more", n)
+	}
+	ask("bad0", "c2")
+	until(t, "the first is stuck", func() bool { return s.Stats().Stuck == 2 })
+	ask("bad1", "c2") // is taken: that it is stuck shows only now
+	until(t, "the second is stuck", func() bool { return s.Stats().Stuck == 4 })
+	for i := range 2 {
+		if _, err := s.Execute(t.Context(), fmt.Sprint("bad", i), add("c3", 1)); !errors.Is(err, actors.ErrOverloaded) {
+			t.Errorf("one more for bad%d: %v", i, err)
+		}
+	}
+	if _, err := s.Execute(t.Context(), "good", add("c1", 1)); err != nil {
+		t.Errorf("an aggregate that the store answers for: %v", err)
+	}
+	store.open()
+	wg.Wait()
+	until(t, "nothing is stuck", func() bool { return s.Stats().Stuck == 0 })
+}
+
+// TestGivingUpRacesWithAnswers: whoever gives up, at whatever moment, hears the truth, and no slot is lost or
+// released twice.
+func TestGivingUpRacesWithAnswers(t *testing.T) {
+	const workers, rounds, customers = 8, 400, 5
+	s := start(t, memory.New(), func(o *actors.Options) { o.Config.Window.MaxCommands = 2 * workers * rounds })
+	var notExecuted, unknown, executed atomic.Int64
+	var never sync.Map // ids that were told to be not executed, with their aggregate
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() {
+			for i := range rounds {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rand.IntN(60))*time.Microsecond)
+				id, customer := fmt.Sprint("c", w, "-", i), fmt.Sprint("a", rand.IntN(customers))
+				_, err := s.Execute(ctx, customer, add(id, 1))
+				cancel()
+				switch {
+				case err == nil:
+					executed.Add(1)
+				case errors.Is(err, actors.ErrExpired), errors.Is(err, actors.ErrUnavailable): // for all who waited it took too long
+					notExecuted.Add(1)
+					never.Store(id, customer)
+				case errors.Is(err, actors.ErrUnknownOutcome):
+					unknown.Add(1)
+				default:
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	t.Logf("%d executed, %d unknown, %d not executed", executed.Load(), unknown.Load(), notExecuted.Load())
+	until(t, "nothing is pending", func() bool {
+		pending := 0
+		for i := range customers {
+			pending += s.Pending(fmt.Sprint("a", i))
+		}
+		return pending == 0
+	})
+	if st := s.Stats(); st.InFlight != 0 || st.Stuck != 0 {
+		t.Errorf("%+v", st)
+	}
+	never.Range(func(id, customer any) bool {
+		if r, err := s.Execute(t.Context(), customer.(string), add(id.(string), 1)); err != nil || r.Duplicate {
+			t.Errorf("%v of %v was executed: %+v, %v", id, customer, r, err)
+		}
+		return true
+	})
+}
