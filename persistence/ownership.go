@@ -1,9 +1,38 @@
 package persistence
 
-import "context"
+import (
+	"context"
+	"fmt"
+
+	"github.com/google/uuid"
+)
+
+// ClusterID tells clusters apart, whatever people call them. It is random, and every process of a cluster has it
+// from the cluster's row in the store.
+type ClusterID [16]byte
+
+// NewClusterID returns a random cluster id.
+func NewClusterID() ClusterID { return ClusterID(uuid.New()) }
+
+// ParseClusterID returns the id in a message; that of no bytes is zero.
+func ParseClusterID(b []byte) (id ClusterID, err error) {
+	if len(b) != 0 && len(b) != len(id) {
+		return id, fmt.Errorf("cluster id of %d bytes, want %d", len(b), len(id))
+	}
+	copy(id[:], b)
+	return id, nil
+}
+
+// String returns the id as a UUID.
+func (i ClusterID) String() string { return uuid.UUID(i).String() }
+
+// IsZero reports whether i is the zero id, which no cluster has.
+func (i ClusterID) IsZero() bool { return i == ClusterID{} }
 
 // ClusterInfo is fixed when a cluster is created.
 type ClusterInfo struct {
+	// ID of the cluster. Zero asks CreateCluster for a random one.
+	ID ClusterID
 	// Name of the cluster.
 	Name string
 	// Shards is the number of shards that aggregates are hashed to.
@@ -14,8 +43,11 @@ type ClusterInfo struct {
 // saw Counter unchanged for long enough sets Dead, after which the incarnation never comes back.
 type Lease struct {
 	Incarnation Incarnation
-	// Node is the configured name of the node, for people.
-	Node    string
+	// Node is the configured name of the node.
+	Node string
+	// Address is where other processes reach the node, host:port. It is written when the row is created and never
+	// changed. Rows of earlier releases, and of a node that is alone, have none.
+	Address string
 	Counter uint64
 	Dead    bool
 }
@@ -24,6 +56,9 @@ type Lease struct {
 // may change rows of one group, that it is asked to change at the same time, at the price of one; who changes
 // many does well to go group by group.
 const ShardGroups = 16
+
+// MaxEpoch is the highest epoch that a shard can have. No cluster lives to see it: a row above it is damaged or forged.
+const MaxEpoch = 1 << 62
 
 // Shard is one row per shard: its owner and the epoch, raised by one whenever the owner changes.
 type Shard struct {
@@ -42,7 +77,8 @@ type Shard struct {
 // the row and see. Every read here is linearizable with the compare-and-sets (SERIAL in Cassandra's
 // words).
 type Ownership interface {
-	// CreateCluster writes info unless the store has one already, and returns what the store then has.
+	// CreateCluster writes info unless the store has one already, and returns what the store then has. A cluster that an
+	// earlier release created has no ID: it gets that of the first call that brings one.
 	CreateCluster(ctx context.Context, info ClusterInfo) (ClusterInfo, error)
 
 	// Leases returns all leases, dead ones included, in no order.
@@ -50,7 +86,7 @@ type Ownership interface {
 	// Lease returns one lease. Errors: ErrNotFound.
 	Lease(ctx context.Context, i Incarnation) (Lease, error)
 	// CompareAndSetLease replaces old by next if the row equals old; a zero old means that there must
-	// be no row. It returns whether it did and the row as it then is.
+	// be no row. It returns whether it did and the row as it then is. A change of Address is rejected.
 	CompareAndSetLease(ctx context.Context, old, next Lease) (applied bool, now Lease, err error)
 
 	// Shards returns all shard rows that exist, in no order.

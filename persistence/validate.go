@@ -86,9 +86,19 @@ func (c ClusterInfo) Validate() error {
 	return nil
 }
 
+// WithID returns the cluster with a random ID, if it has none.
+func (c ClusterInfo) WithID() ClusterInfo {
+	if c.ID.IsZero() {
+		c.ID = NewClusterID()
+	}
+	return c
+}
+
 // ValidateLeaseSwap returns an error wrapping ErrRejected if old and next are not rows of one lease.
 func ValidateLeaseSwap(old, next Lease) error {
-	if next.Incarnation.IsZero() || !validNames(next.Node) || old != (Lease{}) && old.Incarnation != next.Incarnation {
+	created := old == (Lease{})
+	if next.Incarnation.IsZero() || !validNames(next.Node, next.Address) ||
+		!created && (old.Incarnation != next.Incarnation || old.Address != next.Address) {
 		return fmt.Errorf("%w: lease %v cannot become %v", ErrRejected, old.Incarnation, next.Incarnation)
 	}
 	return nil
@@ -96,7 +106,7 @@ func ValidateLeaseSwap(old, next Lease) error {
 
 // ValidateShardSwap returns an error wrapping ErrRejected if old and next are not rows of one shard.
 func ValidateShardSwap(old, next Shard) error {
-	if next.Epoch == 0 || old.Epoch != 0 && old.ID != next.ID {
+	if next.Epoch == 0 || next.Epoch > MaxEpoch || old.Epoch != 0 && old.ID != next.ID {
 		return fmt.Errorf("%w: shard %d cannot become %d at epoch %d", ErrRejected, old.ID, next.ID, next.Epoch)
 	}
 	return nil

@@ -13,9 +13,9 @@ import (
 )
 
 const (
-	insertLease  = `INSERT INTO leases (bucket, incarnation, node, counter, dead) VALUES (?, ?, ?, ?, ?) IF NOT EXISTS`
-	updateLease  = `UPDATE leases SET node = ?, counter = ?, dead = ? WHERE bucket = ? AND incarnation = ? IF node = ? AND counter = ? AND dead = ?`
-	selectLeases = `SELECT incarnation, node, counter, dead FROM leases WHERE bucket = ?`
+	insertLease  = `INSERT INTO leases (bucket, incarnation, node, address, counter, dead) VALUES (?, ?, ?, ?, ?, ?) IF NOT EXISTS`
+	updateLease  = `UPDATE leases SET node = ?, counter = ?, dead = ? WHERE bucket = ? AND incarnation = ? IF node = ? AND address = ? AND counter = ? AND dead = ?`
+	selectLeases = `SELECT incarnation, node, address, counter, dead FROM leases WHERE bucket = ?`
 	selectLease  = selectLeases + ` AND incarnation = ?`
 
 	insertShard  = `INSERT INTO shards (bucket, shard, epoch, owner, successor) VALUES (?, ?, ?, ?, ?) IF NOT EXISTS`
@@ -23,8 +23,9 @@ const (
 	selectShards = `SELECT shard, epoch, owner, successor FROM shards WHERE bucket = ?`
 	selectShard  = selectShards + ` AND shard = ?`
 
-	insertCluster = `INSERT INTO cluster (id, name, shards, serial_consistency, data_center, created_at) VALUES ('cluster', ?, ?, ?, ?, ?) IF NOT EXISTS`
-	selectCluster = `SELECT name, shards, serial_consistency, data_center FROM cluster WHERE id = 'cluster'`
+	insertCluster = `INSERT INTO cluster (id, name, shards, cluster_id, serial_consistency, data_center, created_at) VALUES ('cluster', ?, ?, ?, ?, ?, ?) IF NOT EXISTS`
+	nameCluster   = `UPDATE cluster SET cluster_id = ? WHERE id = 'cluster' IF cluster_id = null`
+	selectCluster = `SELECT name, shards, cluster_id, serial_consistency, data_center FROM cluster WHERE id = 'cluster'`
 )
 
 // buckets is the number of partitions that leases, and shards, are spread over; those of shards are their
@@ -117,7 +118,7 @@ func (s *Store) CreateCluster(ctx context.Context, info persistence.ClusterInfo)
 	err := info.Validate()
 	var now clusterRow
 	if err == nil {
-		now, err = s.createCluster(ctx, info)
+		now, err = s.createCluster(ctx, info.WithID())
 	}
 	if err != nil {
 		return persistence.ClusterInfo{}, fmt.Errorf("create cluster %q: %w", info.Name, err)
@@ -133,8 +134,8 @@ func (s *Store) createCluster(ctx context.Context, info persistence.ClusterInfo)
 	err = s.serial(ctx, s.clusterLock, 0, func() error {
 		var unknown error
 		for range createAttempts {
-			// Unlike the other compare-and-sets this one may be repeated: whoever comes first, the
-			// row never changes after that.
+			// Unlike the other compare-and-sets these may be repeated: what the first one wrote never
+			// changes after that.
 			now, err = s.tryCreateCluster(ctx, info)
 			if errors.Is(err, persistence.ErrUnknownOutcome) {
 				unknown = err
@@ -151,20 +152,35 @@ func (s *Store) createCluster(ctx context.Context, info persistence.ClusterInfo)
 }
 
 func (s *Store) tryCreateCluster(ctx context.Context, info persistence.ClusterInfo) (clusterRow, error) {
-	if now, err := s.session.readCluster(ctx); err == nil || !errors.Is(err, persistence.ErrNotFound) {
+	now, err := s.session.readCluster(ctx)
+	switch {
+	case err == nil && now.ID.IsZero(): // of an earlier release
+		applied, row, err := s.session.compareAndSet(ctx, nameCluster, gocql.UUID(info.ID))
+		if now.ID = info.ID; !applied {
+			id, _ := row["cluster_id"].(gocql.UUID)
+			now.ID = persistence.ClusterID(id)
+		}
+		return now, err
+	case !errors.Is(err, persistence.ErrNotFound):
 		return now, err
 	}
 	want := clusterRow{ClusterInfo: info, serial: s.opts.levels().serial.String()}
 	if s.opts.Consistency == LocalQuorum {
 		want.dataCenter = s.dataCenter
 	}
-	applied, row, err := s.session.compareAndSet(ctx, insertCluster, info.Name, int64(info.Shards), want.serial, want.dataCenter, time.Now())
+	applied, row, err := s.session.compareAndSet(ctx, insertCluster,
+		info.Name, int64(info.Shards), gocql.UUID(info.ID), want.serial, want.dataCenter, time.Now())
 	if err != nil || applied {
 		return want, err
 	}
-	name, _ := row["name"].(string)
+	id, _ := row["cluster_id"].(gocql.UUID)
+	if now.ID = persistence.ClusterID(id); now.ID.IsZero() { // an earlier release created it meanwhile
+		return s.tryCreateCluster(ctx, info)
+	}
 	shards, _ := row["shards"].(int64)
-	return clusterRow{ClusterInfo: persistence.ClusterInfo{Name: name, Shards: uint32(shards)}}, nil
+	now.Name, _ = row["name"].(string)
+	now.Shards = uint32(shards)
+	return now, nil
 }
 
 // clusterRow is the row of table cluster.
@@ -176,10 +192,11 @@ type clusterRow struct {
 func (s *session) readCluster(ctx context.Context) (clusterRow, error) {
 	var c clusterRow
 	var shards int64
-	if err := s.readSerial(ctx, selectCluster).Scan(&c.Name, &shards, &c.serial, &c.dataCenter); err != nil {
+	var id gocql.UUID
+	if err := s.readSerial(ctx, selectCluster).Scan(&c.Name, &shards, &id, &c.serial, &c.dataCenter); err != nil {
 		return clusterRow{}, readError(err)
 	}
-	c.Shards = uint32(shards)
+	c.ID, c.Shards = persistence.ClusterID(id), uint32(shards)
 	return c, nil
 }
 
@@ -204,7 +221,7 @@ func (s *Store) readLeases(ctx context.Context, bucket int, statement string, va
 		var l persistence.Lease
 		var i gocql.UUID
 		var counter int64
-		if !iter.Scan(&i, &l.Node, &counter, &l.Dead) {
+		if !iter.Scan(&i, &l.Node, &l.Address, &counter, &l.Dead) {
 			return false
 		}
 		l.Incarnation, l.Counter = persistence.Incarnation(i), uint64(counter)
@@ -231,10 +248,10 @@ func (s *Store) swapLease(ctx context.Context, old, next persistence.Lease) (boo
 		return false, persistence.Lease{}, fmt.Errorf("%w: a counter above 2^63", persistence.ErrRejected)
 	}
 	bucket, id := leaseBucket(next.Incarnation), gocql.UUID(next.Incarnation)
-	statement, values := insertLease, []any{bucket, id, next.Node, int64(next.Counter), next.Dead}
+	statement, values := insertLease, []any{bucket, id, next.Node, textOrNull(next.Address), int64(next.Counter), next.Dead}
 	if old != (persistence.Lease{}) {
 		statement = updateLease
-		values = []any{next.Node, int64(next.Counter), next.Dead, bucket, id, old.Node, int64(old.Counter), old.Dead}
+		values = []any{next.Node, int64(next.Counter), next.Dead, bucket, id, old.Node, textOrNull(old.Address), int64(old.Counter), old.Dead}
 	}
 	applied, row, err := s.swap(ctx, s.leaseLocks, bucket, statement, values...)
 	if err != nil || applied {
@@ -246,9 +263,18 @@ func (s *Store) swapLease(ctx context.Context, old, next persistence.Lease) (boo
 	now := persistence.Lease{Incarnation: next.Incarnation}
 	counter, _ := row["counter"].(int64)
 	now.Node, _ = row["node"].(string)
+	now.Address, _ = row["address"].(string)
 	now.Dead, _ = row["dead"].(bool)
 	now.Counter = uint64(counter)
 	return false, now, nil
+}
+
+// textOrNull is null for no text: rows of earlier releases have none.
+func textOrNull(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
 }
 
 // Shards implements persistence.Ownership.

@@ -245,3 +245,24 @@ func appendOne(t *testing.T, s *cassandra.Store, data []byte) error {
 	s.Append(t.Context(), m, func(err error) { done <- err })
 	return <-done
 }
+
+// TestClusterOfEarlierRelease: a cluster that was created without an id gets one, and keeps it.
+func TestClusterOfEarlierRelease(t *testing.T) {
+	o := keyspace(t)
+	want := persistence.ClusterInfo{Name: "c", Shards: 8}
+	if _, err := open(t, o).CreateCluster(t.Context(), want); err != nil {
+		t.Fatal(err)
+	}
+	if err := cassandra.Exec(t.Context(), o, "DELETE cluster_id FROM cluster WHERE id = 'cluster' IF EXISTS"); err != nil {
+		t.Fatal(err)
+	}
+	given := persistence.ClusterInfo{Name: "other", Shards: 9, ID: persistence.NewClusterID()}
+	want.ID = given.ID
+	for range 2 {
+		got, err := open(t, o).CreateCluster(t.Context(), given)
+		if err != nil || got != want {
+			t.Errorf("%+v, %v, want %+v", got, err, want)
+		}
+		given.ID = persistence.NewClusterID()
+	}
+}

@@ -18,7 +18,7 @@ func (s *Store) CreateCluster(ctx context.Context, info persistence.ClusterInfo)
 	}
 	s.rows.mu.Lock()
 	defer s.rows.mu.Unlock()
-	now, _ := s.rows.ownership.CreateCluster(info)
+	now, _ := s.rows.ownership.CreateCluster(info.WithID())
 	return now, nil
 }
 

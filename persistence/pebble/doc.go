@@ -11,6 +11,7 @@
 //	!                                                  marker: format of the store
 //	c                                                  cluster
 //	e aggregate 0 epoch version incarnation sequence   record
+//	i                                                  id of the cluster
 //	l incarnation                                      lease
 //	r aggregate 0 ~epoch ~version                      root
 //	r aggregate 0 ~epoch ~version m                    archive mark of that root

@@ -16,6 +16,8 @@ const (
 	kindLease   = 'l'
 	kindRoot    = 'r'
 	kindShard   = 's'
+
+	kindClusterID = 'i'
 )
 
 // Last bytes of the keys of rows that belong to a root.

@@ -29,6 +29,11 @@ func (s *Store) loadOwnership() error {
 			s.rows.CreateCluster(c)
 			return err
 		}),
+		load("cluster id", kindClusterID, func(value []byte) error {
+			id, err := decodeClusterID(value)
+			s.rows.CreateCluster(persistence.ClusterInfo{ID: id})
+			return err
+		}),
 		load("lease", kindLease, func(value []byte) error {
 			l, err := decodeLease(value)
 			s.rows.PutLease(l)
@@ -93,13 +98,21 @@ func (s *Store) view(ctx context.Context, look func()) error {
 	return s.await(ctx, landing, persistence.ErrUnavailable)
 }
 
-// CreateCluster implements persistence.Ownership.
+// CreateCluster implements persistence.Ownership. The ID has a row of its own, which an earlier release passes over.
 func (s *Store) CreateCluster(ctx context.Context, info persistence.ClusterInfo) (now persistence.ClusterInfo, err error) {
 	if err = info.Validate(); err == nil {
 		err = s.change(ctx, func() (key, value []byte) {
-			var created bool
-			if now, created = s.rows.CreateCluster(info); created {
-				return []byte{kindCluster}, encodeCluster(info)
+			if created, ok := s.rows.CreateCluster(persistence.ClusterInfo{Name: info.Name, Shards: info.Shards}); ok {
+				return []byte{kindCluster}, encodeCluster(created)
+			}
+			return nil, nil
+		})
+	}
+	if err == nil {
+		err = s.change(ctx, func() (key, value []byte) {
+			var changed bool
+			if now, changed = s.rows.CreateCluster(info.WithID()); changed {
+				return []byte{kindClusterID}, encodeClusterID(now.ID)
 			}
 			return nil, nil
 		})

@@ -3,6 +3,7 @@ package pebble
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"licensed/persistence"
 	"licensed/persistence/internal/wire"
@@ -14,8 +15,10 @@ const (
 	layoutMarker  = 0x41
 	layoutCluster = 0x51
 	layoutLease   = 0x61
+	layoutAddress = 0x62 // a lease with an address
 	layoutShard   = 0x71
 	layoutStrip   = 0x81
+	layoutID      = 0x91
 )
 
 // format is the version of the store's layout as a whole: keys and values. It is raised when an
@@ -53,10 +56,31 @@ func decodeCluster(b []byte) (c persistence.ClusterInfo, err error) {
 	return c, closeRow(&rd)
 }
 
-// encodeLease returns layout, incarnation, node, counter, dead, checksum.
+// encodeClusterID returns layout, id, checksum.
+func encodeClusterID(id persistence.ClusterID) []byte {
+	return wire.Seal(append([]byte{layoutID}, id[:]...), 0)
+}
+
+func decodeClusterID(b []byte) (id persistence.ClusterID, err error) {
+	rd, err := openRow(b, layoutID)
+	if err != nil {
+		return id, err
+	}
+	copy(id[:], rd.Take(len(id)))
+	return id, closeRow(&rd)
+}
+
+// encodeLease returns layout, incarnation, node, [address], counter, dead, checksum.
 func encodeLease(l persistence.Lease) []byte {
-	b := append([]byte{layoutLease}, l.Incarnation[:]...)
+	layout := byte(layoutLease)
+	if l.Address != "" {
+		layout = layoutAddress
+	}
+	b := append([]byte{layout}, l.Incarnation[:]...)
 	b = wire.AppendString(b, l.Node)
+	if l.Address != "" {
+		b = wire.AppendString(b, l.Address)
+	}
 	b = binary.AppendUvarint(b, l.Counter)
 	dead := byte(0)
 	if l.Dead {
@@ -66,12 +90,18 @@ func encodeLease(l persistence.Lease) []byte {
 }
 
 func decodeLease(b []byte) (l persistence.Lease, err error) {
-	rd, err := openRow(b, layoutLease)
+	rd, err := openRow(b, layoutLease, layoutAddress)
 	if err != nil {
 		return l, err
 	}
 	copy(l.Incarnation[:], rd.Take(len(l.Incarnation)))
-	l.Node, l.Counter = rd.String(), rd.Uvarint()
+	l.Node = rd.String()
+	if b[0] == layoutAddress {
+		if l.Address = rd.String(); l.Address == "" {
+			rd.Fail()
+		}
+	}
+	l.Counter = rd.Uvarint()
 	dead := rd.Byte()
 	if dead > 1 {
 		rd.Fail()
@@ -113,13 +143,13 @@ func decodeStrip(b []byte) (snapshotAt string, err error) {
 	return snapshotAt, closeRow(&rd)
 }
 
-func openRow(b []byte, layout byte) (wire.Reader, error) {
+func openRow(b []byte, layouts ...byte) (wire.Reader, error) {
 	body, err := wire.Unseal(b)
 	if err != nil {
 		return wire.Reader{}, fmt.Errorf("%w: %w", persistence.ErrCorrupt, err)
 	}
 	rd := wire.NewReader(body)
-	if got := rd.Byte(); got != layout {
+	if got := rd.Byte(); !slices.Contains(layouts, got) {
 		return wire.Reader{}, fmt.Errorf("%w: unknown layout %#x", persistence.ErrCorrupt, got)
 	}
 	return rd, nil

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"math"
+	"strings"
 	"testing"
 
 	"licensed/persistence"
@@ -12,21 +13,25 @@ import (
 
 // recode decodes each kind of row and encodes it again.
 var recode = map[string]func(b []byte) ([]byte, error){
-	"marker":  func(b []byte) ([]byte, error) { v, err := decodeMarker(b); return encodeMarker(v), err },
-	"cluster": func(b []byte) ([]byte, error) { v, err := decodeCluster(b); return encodeCluster(v), err },
-	"lease":   func(b []byte) ([]byte, error) { v, err := decodeLease(b); return encodeLease(v), err },
-	"strip":   func(b []byte) ([]byte, error) { v, err := decodeStrip(b); return encodeStrip(v), err },
-	"shard":   func(b []byte) ([]byte, error) { v, err := decodeShard(b); return encodeShard(v), err },
+	"marker":        func(b []byte) ([]byte, error) { v, err := decodeMarker(b); return encodeMarker(v), err },
+	"cluster":       func(b []byte) ([]byte, error) { v, err := decodeCluster(b); return encodeCluster(v), err },
+	"cluster-id":    func(b []byte) ([]byte, error) { v, err := decodeClusterID(b); return encodeClusterID(v), err },
+	"lease-address": func(b []byte) ([]byte, error) { v, err := decodeLease(b); return encodeLease(v), err },
+	"lease":         func(b []byte) ([]byte, error) { v, err := decodeLease(b); return encodeLease(v), err },
+	"strip":         func(b []byte) ([]byte, error) { v, err := decodeStrip(b); return encodeStrip(v), err },
+	"shard":         func(b []byte) ([]byte, error) { v, err := decodeShard(b); return encodeShard(v), err },
 }
 
 func encodedRows() map[string][]byte {
 	a, b := persistence.Incarnation{1, 2, 3}, persistence.Incarnation{15: 0xff}
 	return map[string][]byte{
-		"marker":  encodeMarker(format),
-		"cluster": encodeCluster(persistence.ClusterInfo{Name: "licences", Shards: math.MaxUint32}),
-		"lease":   encodeLease(persistence.Lease{Incarnation: a, Node: "node one", Counter: math.MaxUint64, Dead: true}),
-		"strip":   encodeStrip("archive/segment-7"),
-		"shard":   encodeShard(persistence.Shard{ID: math.MaxUint32, Epoch: math.MaxUint64, Owner: a, Successor: b}),
+		"marker":        encodeMarker(format),
+		"cluster":       encodeCluster(persistence.ClusterInfo{Name: "licences", Shards: math.MaxUint32}),
+		"lease":         encodeLease(persistence.Lease{Incarnation: a, Node: "node one", Counter: math.MaxUint64, Dead: true}),
+		"cluster-id":    encodeClusterID(persistence.ClusterID{1, 2, 3, 15: 0xff}),
+		"lease-address": encodeLease(persistence.Lease{Incarnation: a, Node: "node one", Address: "n1.example.com:7947", Counter: 7}),
+		"strip":         encodeStrip("archive/segment-7"),
+		"shard":         encodeShard(persistence.Shard{ID: math.MaxUint32, Epoch: math.MaxUint64, Owner: a, Successor: b}),
 	}
 }
 
@@ -47,7 +52,8 @@ func TestRows(t *testing.T) {
 			}
 		}
 		for other, decode := range recode {
-			if _, err := decode(b); other != kind && !errors.Is(err, persistence.ErrCorrupt) {
+			related := strings.HasPrefix(other, "lease") && strings.HasPrefix(kind, "lease") // one decoder
+			if _, err := decode(b); other != kind && !related && !errors.Is(err, persistence.ErrCorrupt) {
 				t.Errorf("%s taken for a %s: %v, want ErrCorrupt", kind, other, err)
 			}
 		}

@@ -633,3 +633,32 @@ func TestCloseLeavesNothingToTheLog(t *testing.T) {
 		t.Errorf("%d records, %v", len(got), err)
 	}
 }
+
+// TestClusterOfEarlierRelease: a cluster that was created without an id gets one, and keeps it.
+func TestClusterOfEarlierRelease(t *testing.T) {
+	fsys := vfs.NewMem()
+	s, err := Open(testDir, testOptions(fsys))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := persistence.ClusterInfo{Name: "c", Shards: 8}
+	if err := s.db.Set([]byte{kindCluster}, encodeCluster(want), pebbledb.Sync); err != nil {
+		t.Fatal(err)
+	}
+	want.ID = persistence.NewClusterID()
+	for _, id := range []persistence.ClusterID{want.ID, persistence.NewClusterID()} {
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if s, err = Open(testDir, testOptions(fsys)); err != nil {
+			t.Fatal(err)
+		}
+		got, err := s.CreateCluster(t.Context(), persistence.ClusterInfo{Name: "other", Shards: 9, ID: id})
+		if err != nil || got != want {
+			t.Errorf("%+v, %v, want %+v", got, err, want)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}

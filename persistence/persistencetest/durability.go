@@ -47,8 +47,7 @@ func testAcknowledgedSurvives(f *fixture) {
 	}
 	lease := persistence.Lease{Incarnation: incarnationA, Node: "n1", Counter: 1}
 	shard := persistence.Shard{ID: 3, Epoch: 1, Owner: incarnationA}
-	info := persistence.ClusterInfo{Name: "c", Shards: 8}
-	f.createCluster(info)
+	info := f.createCluster(persistence.ClusterInfo{Name: "c", Shards: 8})
 	f.swapLease(persistence.Lease{}, lease)
 	f.swapShard(persistence.Shard{}, shard)
 	f.losePower()

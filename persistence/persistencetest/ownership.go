@@ -3,6 +3,7 @@ package persistencetest
 import (
 	"errors"
 	"fmt"
+	"math"
 	"reflect"
 	"sync"
 	"sync/atomic"
@@ -54,12 +55,12 @@ func (f *fixture) swapShard(old, next persistence.Shard) {
 }
 
 func testCreateCluster(f *fixture) {
-	info := persistence.ClusterInfo{Name: "licences", Shards: 512}
-	if got := f.createCluster(info); got != info {
-		f.Errorf("created %+v, want %+v", got, info)
+	info := f.createCluster(persistence.ClusterInfo{Name: "licences", Shards: 512})
+	if info.ID.IsZero() || info.Name != "licences" || info.Shards != 512 {
+		f.Errorf("created %+v, want 512 shards, a random id and the name licences", info)
 	}
 	for range 2 {
-		if got := f.createCluster(persistence.ClusterInfo{Name: "other", Shards: 7}); got != info {
+		if got := f.createCluster(persistence.ClusterInfo{Name: "other", Shards: 7, ID: persistence.NewClusterID()}); got != info {
 			f.Errorf("created again: %+v, want %+v", got, info)
 		}
 		f.reopen()
@@ -71,7 +72,7 @@ func testConcurrentCreateCluster(f *fixture) {
 	var wg sync.WaitGroup
 	for i := range got {
 		wg.Go(func() {
-			info := persistence.ClusterInfo{Name: fmt.Sprint("c", i), Shards: uint32(i + 1)}
+			info := persistence.ClusterInfo{Name: fmt.Sprint("c", i), Shards: uint32(i + 1), ID: persistence.ClusterID{byte(i + 1)}}
 			var err error
 			if got[i], err = f.store.CreateCluster(f.ctx(), info); err != nil {
 				f.Errorf("create cluster: %v", err)
@@ -80,7 +81,7 @@ func testConcurrentCreateCluster(f *fixture) {
 	}
 	wg.Wait()
 	for _, info := range got {
-		if info != got[0] || info.Name != fmt.Sprint("c", info.Shards-1) {
+		if info != got[0] || info.Name != fmt.Sprint("c", info.Shards-1) || info.ID.IsZero() {
 			f.Errorf("one was told %+v, another %+v", got[0], info)
 		}
 	}
@@ -90,7 +91,7 @@ func testLease(f *fixture) {
 	if _, err := f.store.Lease(f.ctx(), incarnationA); !errors.Is(err, persistence.ErrNotFound) {
 		f.Errorf("no lease: %v, want ErrNotFound", err)
 	}
-	first := persistence.Lease{Incarnation: incarnationA, Node: "node one", Counter: 1}
+	first := persistence.Lease{Incarnation: incarnationA, Node: "node one", Address: "n1.example.com:7947", Counter: 1}
 	renewed, dead := first, first
 	renewed.Counter = 2
 	dead.Counter, dead.Dead = 2, true
@@ -118,6 +119,12 @@ func testLease(f *fixture) {
 	f.swapLease(renewed, dead)
 	refused(renewed, renewed, dead)
 	f.swapLease(dead, dead)
+	bare := persistence.Lease{Incarnation: incarnationB, Node: "of an earlier release", Counter: 1}
+	bareDead := bare
+	bareDead.Counter, bareDead.Dead = 2, true
+	f.swapLease(persistence.Lease{}, bare)
+	refused(bareDead, bareDead, bare)
+	f.swapLease(bare, bareDead)
 	f.reopen()
 	if got, err := f.store.Lease(f.ctx(), incarnationA); err != nil || got != dead {
 		f.Errorf("lease: %+v, %v, want %+v", got, err, dead)
@@ -268,13 +275,15 @@ func (f *fixture) swapOrRead(op swap) (swapped, error) {
 
 func testRejectedSwap(f *fixture) {
 	a, b := persistence.Lease{Incarnation: incarnationA}, persistence.Lease{Incarnation: incarnationB}
-	for name, swap := range map[string][2]persistence.Lease{"to none": {a, {}}, "to another": {a, b}, "none": {}} {
+	moved := a
+	moved.Address = "elsewhere:7947"
+	for name, swap := range map[string][2]persistence.Lease{"to none": {a, {}}, "to another": {a, b}, "to another address": {a, moved}, "none": {}} {
 		if applied, _, err := f.store.CompareAndSetLease(f.ctx(), swap[0], swap[1]); applied || !errors.Is(err, persistence.ErrRejected) {
 			f.Errorf("lease %s: %v, %v, want ErrRejected", name, applied, err)
 		}
 	}
 	one, two := persistence.Shard{ID: 1, Epoch: 1}, persistence.Shard{ID: 2, Epoch: 2}
-	for name, swap := range map[string][2]persistence.Shard{"to another": {one, two}, "to epoch 0": {one, {ID: 1}}} {
+	for name, swap := range map[string][2]persistence.Shard{"to another": {one, two}, "to epoch 0": {one, {ID: 1}}, "beyond the last epoch": {one, {ID: 1, Epoch: math.MaxUint64}}} {
 		if applied, _, err := f.store.CompareAndSetShard(f.ctx(), swap[0], swap[1]); applied || !errors.Is(err, persistence.ErrRejected) {
 			f.Errorf("shard %s: %v, %v, want ErrRejected", name, applied, err)
 		}
@@ -291,7 +300,7 @@ func testManyRows(f *fixture) {
 	var wg sync.WaitGroup
 	for i := range uint32(shards) {
 		s := persistence.Shard{ID: i, Epoch: 1 + uint64(i), Owner: persistence.NewIncarnation()}
-		l := persistence.Lease{Incarnation: s.Owner, Node: fmt.Sprint("node-", i), Counter: uint64(i), Dead: i%2 == 0}
+		l := persistence.Lease{Incarnation: s.Owner, Node: fmt.Sprint("node-", i), Address: fmt.Sprint("host-", i, ":1"), Counter: uint64(i), Dead: i%2 == 0}
 		want[i], leases[s.Owner] = s, l
 		wg.Go(func() {
 			if applied, _, err := f.store.CompareAndSetShard(f.ctx(), persistence.Shard{}, s); !applied || err != nil {

@@ -18,13 +18,18 @@ type Table struct {
 	shards  map[uint32]persistence.Shard
 }
 
-// CreateCluster sets the cluster unless there is one, and returns the one that there then is.
-func (t *Table) CreateCluster(info persistence.ClusterInfo) (now persistence.ClusterInfo, created bool) {
-	if t.cluster == (persistence.ClusterInfo{}) {
+// CreateCluster sets the cluster unless there is one, or the ID of one that has none, and returns the one that
+// there then is, and whether it changed.
+func (t *Table) CreateCluster(info persistence.ClusterInfo) (now persistence.ClusterInfo, changed bool) {
+	switch {
+	case t.cluster == (persistence.ClusterInfo{}):
 		t.cluster = info
-		return info, true
+	case t.cluster.ID.IsZero() && !info.ID.IsZero():
+		t.cluster.ID = info.ID
+	default:
+		return t.cluster, false
 	}
-	return t.cluster, false
+	return t.cluster, true
 }
 
 // Leases returns all leases, in the order of their incarnations, so that a simulation repeats itself.
