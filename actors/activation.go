@@ -111,6 +111,8 @@ func (a *activation) Receive(c actor.Context) {
 		if a.cause == nil {
 			a.halt(c, ErrNotOwner)
 		}
+	case *actor.Stopped:
+		a.abandon()
 	}
 }
 
@@ -344,6 +346,17 @@ func (a *activation) crash(c actor.Context, cause error) {
 		r.Err = cause
 	}
 	a.finish(c, cause, unresolved, left)
+}
+
+// abandon sees to an actor that was stopped because crash panicked too. The next request must make another, and those that
+// this one still had end with their own deadline: nobody counts them any more. After any other stop nothing is left to do.
+func (a *activation) abandon() {
+	if a.ended.Swap(true) && a.entry.pending.Load() == 0 {
+		return
+	}
+	a.rt.registry.remove(&a.entry, false)
+	a.rt.inFlight.Add(-int64(a.entry.pending.Swap(0)))
+	a.leave()
 }
 
 func (a *activation) stopIfDone(c actor.Context) {

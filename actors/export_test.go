@@ -17,3 +17,14 @@ func (r *Runtime) Track(id string) (activated, hotKept func() bool) {
 	shell, hot := weak.Make(a), weak.Make(a.space.hot)
 	return func() bool { return shell.Value() != nil }, func() bool { return hot.Value() != nil }
 }
+
+// PanicTwice makes the actor of an aggregate in memory panic, and its crash path too: it is handed a request that
+// cannot be answered.
+func (r *Runtime) PanicTwice(id string) {
+	done := make(chan struct{})
+	close(done)
+	a := r.registry.find(id).act
+	a.entry.pending.Add(1)
+	r.inFlight.Add(1)
+	a.post(&Request{done: done, Query: HeadQuery{}})
+}

@@ -1,6 +1,8 @@
 package actors
 
 import (
+	"log/slog"
+	"runtime/debug"
 	"time"
 
 	"licensed/persistence"
@@ -8,6 +10,7 @@ import (
 
 // Listener hears what happens in a runtime, for logs, metrics and tests. The functions are called
 // from the actors: they must be quick and safe for concurrent use. Those that are nil are not called.
+// A function that panics is logged; the activation that called it goes on.
 type Listener struct {
 	Activated  func(ActivatedInfo)
 	Passivated func(PassivatedInfo)
@@ -47,18 +50,28 @@ type EndedInfo struct {
 // (HeadQuery).
 type AppendedInfo struct{ ID string }
 
-func (l Listener) withDefaults() Listener {
-	if l.Activated == nil {
-		l.Activated = func(ActivatedInfo) {}
+// guarded returns the listener with every function set, and every panic logged.
+func (l Listener) guarded(log *slog.Logger) Listener {
+	return Listener{
+		Activated:  guarded(log, "activated", l.Activated),
+		Passivated: guarded(log, "passivated", l.Passivated),
+		Ended:      guarded(log, "ended", l.Ended),
+		Appended:   guarded(log, "appended", l.Appended),
 	}
-	if l.Passivated == nil {
-		l.Passivated = func(PassivatedInfo) {}
+}
+
+// guarded returns f, and a function that does nothing for nil. A listener only reports: its panic says nothing about
+// the state of the activation that called it, and must not get in the way of one that is ending.
+func guarded[I any](log *slog.Logger, name string, f func(I)) func(I) {
+	if f == nil {
+		return func(I) {}
 	}
-	if l.Ended == nil {
-		l.Ended = func(EndedInfo) {}
+	return func(info I) {
+		defer func() {
+			if p := recover(); p != nil {
+				log.Error("listener panicked", "listener", name, "panic", p, "stack", string(debug.Stack()))
+			}
+		}()
+		f(info)
 	}
-	if l.Appended == nil {
-		l.Appended = func(AppendedInfo) {}
-	}
-	return l
 }

@@ -49,8 +49,9 @@ type Runtime struct {
 	requests sync.Pool // of *Request with a done channel
 
 	spawning sync.Mutex
-	spawned  *activation // whose parts the producers of props return, while spawning is locked
+	spawned  *activation // whose parts the producers of props return, while spawning is locked; else nil
 	props    *actor.Props
+	root     *actor.RootContext
 
 	dispatcher dispatcher
 
@@ -73,13 +74,13 @@ func New(o Options) (*Runtime, error) {
 		system:    o.System,
 		now:       o.Now,
 		elapsed:   o.Elapsed,
-		listener:  o.Listener.withDefaults(),
 		requests:  sync.Pool{New: func() any { return &Request{done: make(chan struct{}, 1)} }},
 	}
 	if r.system == nil {
 		r.system = NewActorSystem(slog.Default())
 		r.ownSystem = true
 	}
+	r.listener = o.Listener.guarded(r.system.Logger())
 	if r.now == nil {
 		r.now = time.Now
 	}
@@ -89,6 +90,7 @@ func New(o Options) (*Runtime, error) {
 	r.dispatcher = newDispatcher(256 * runtime.GOMAXPROCS(0))
 	r.props = actor.PropsFromProducer(func() actor.Actor { return r.spawned },
 		actor.WithMailbox(func() actor.Mailbox { return &r.spawned.mailbox }), actor.WithDispatcher(r.dispatcher))
+	r.root = r.system.Root.Copy().WithGuardian(actor.NewOneForOneStrategy(0, 0, neverRestart))
 	r.registry.init(min(o.Config.CompactAfter, o.Config.IdleAfter) / 8)
 	r.context, r.cancel = context.WithCancel(context.Background())
 	r.reads = context.WithoutCancel(r.context)
@@ -188,16 +190,22 @@ func (r *Runtime) giveUp(a *activation, q *Request, cause error) error {
 
 // start spawns an actor and returns its entry. The name is new each time: the former actor of the aggregate
 // may not have left protoactor's registry yet. Props are shared, since each takes as much memory as an
-// idle aggregate, so the producers are told whose activation and mailbox they are to return.
+// idle aggregate, so the producers are told whose activation and mailbox they are to return. They are called here
+// and never again: protoactor calls them for a restart too, which would put another aggregate's activation behind this
+// one's mailbox, and the guardian restarts nobody.
 func (r *Runtime) start(id string) *entry {
 	a := &activation{rt: r}
 	a.entry.id, a.entry.act = id, a
 	r.spawning.Lock()
 	defer r.spawning.Unlock()
 	r.spawned = a
-	r.system.Root.Spawn(r.props)
+	r.root.Spawn(r.props)
+	r.spawned = nil
 	return &a.entry
 }
+
+// neverRestart stops an actor that failed. See start.
+func neverRestart(any) actor.Directive { return actor.StopDirective }
 
 func (r *Runtime) raiseFloor(version uint64) {
 	for {
