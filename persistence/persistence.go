@@ -253,6 +253,7 @@ type Journal interface {
 type Store interface {
 	Journal
 	Ownership
+	Votes
 	Housekeeping
 	// Close waits for writes under way and releases the store. Later calls fail with ErrClosed.
 	Close() error

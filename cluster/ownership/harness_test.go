@@ -46,6 +46,7 @@ type node struct {
 	busy        bool          // requests never end
 	wakeAt      lease.Instant // when a tick is planned
 	ended       error
+	reach       ownership.Reach
 	ops         map[ownership.OpKind]int
 }
 
@@ -106,11 +107,16 @@ func (h *harness) run(d time.Duration) {
 func (h *harness) see(nodes ...*node) {
 	members := make([]ownership.Member, len(nodes))
 	for i, n := range nodes {
-		members[i] = ownership.Member{Name: n.name, Incarnation: n.incarnation, Eligible: true}
+		members[i] = n.member()
 	}
 	for _, n := range h.nodes {
 		n.step(ownership.Input{Kind: ownership.InputMembers, Members: members})
 	}
+}
+
+// member returns the node as gossip shows it.
+func (n *node) member() ownership.Member {
+	return ownership.Member{Name: n.name, Incarnation: n.incarnation, Eligible: true, Unreachable: n.reach != ownership.Reached}
 }
 
 func (n *node) step(in ownership.Input) {
@@ -130,6 +136,7 @@ func (n *node) step(in ownership.Input) {
 	}
 	n.changed = append(n.changed, out.Changed...)
 	n.raised = append(n.raised, out.Raised...)
+	n.reach = out.Reach
 	for _, row := range out.Changed { // the shell tells others
 		for _, o := range n.h.nodes {
 			if o != n {
@@ -179,6 +186,8 @@ func (n *node) do(op ownership.Op) {
 				in.Row, in.Err = n.h.store.Shard(ctx, op.Shard)
 			case ownership.OpReadShards:
 				in.Rows, in.Err = n.h.store.Shards(ctx)
+			case ownership.OpReadVotes:
+				in.Votes, in.Err = n.h.store.Votes(ctx)
 			}
 			if errors.Is(in.Err, persistence.ErrNotFound) {
 				in.Err = nil

@@ -45,6 +45,11 @@ type Machine struct {
 	scanned  bool // once
 	scanDue  lease.Instant
 
+	reach reach
+	// fallback says that no member is known to be reached, so that the placement is over those that are not;
+	// cutOff that nothing that is free may be taken, see island.
+	fallback, cutOff bool
+
 	rewatch  bool // owners or members changed
 	draining bool
 	// retiring says that the own lease is being marked dead: nothing is held from then on, not even what
@@ -79,7 +84,10 @@ func New(c Config) (*Machine, error) {
 		dead:   map[persistence.Incarnation]bool{},
 		since:  map[persistence.Incarnation]lease.Instant{},
 		shards: make([]shard, c.Shards), tokens: 1, later: lease.Never,
-		placement: placement.New(nil),
+		placement: placement.New(nil), reach: reach{proven: c.Proven, votes: map[ballot]*vote{}},
+	}
+	if c.Witnessed && !c.Proven {
+		m.reach.state = Unproven
 	}
 	for id := range m.shards {
 		m.shards[id].row.ID = uint32(id)
@@ -112,6 +120,7 @@ func (m *Machine) Step(in Input) *Outputs {
 	if m.holder.Ended() == nil {
 		m.stepWatches(in.Now)
 		m.scan(in.Now)
+		m.stepReach(in.Now)
 		m.plan(in.Now)
 		m.retire(in.Now)
 	}
@@ -122,7 +131,7 @@ func (m *Machine) Step(in Input) *Outputs {
 	if until, ok := m.holder.Until(); ok {
 		out.Until = until
 	}
-	out.Wake = m.wake()
+	out.Reach, out.Wake = m.reach.state, m.wake()
 	return out
 }
 
@@ -155,6 +164,8 @@ func (m *Machine) apply(in Input) {
 		m.suspected(in.Now, in.Suspect)
 	case InputStale:
 		m.stale(in.Now, in.Shard, in.Epoch)
+	case InputReach:
+		m.setReach(in.Now, in)
 	case InputDrain:
 		m.draining = true
 		m.hurry()
@@ -179,6 +190,8 @@ func (m *Machine) done(in Input) {
 		m.readOne(in)
 	case OpReadShards:
 		m.readAll(in)
+	case OpReadVotes:
+		m.readVotes(in)
 	}
 }
 

@@ -36,6 +36,7 @@ func (m *Machine) setMembers(now lease.Instant, members []Member) {
 			m.departs(now, o.Incarnation)
 		}
 	}
+	m.judge(now)
 	m.place()
 }
 
@@ -55,13 +56,23 @@ func (m *Machine) departs(now lease.Instant, i persistence.Incarnation) {
 // place computes who should own what, and has every shard looked at.
 func (m *Machine) place() {
 	m.members = slices.DeleteFunc(m.members, func(o Member) bool { return m.dead[o.Incarnation] })
-	var nodes []placement.Node
-	for _, o := range m.members {
-		if o.Eligible && !o.Incarnation.IsZero() && (o.Incarnation != m.self || !m.draining) {
-			nodes = append(nodes, placement.Node{Name: o.Name, Capacity: o.Capacity})
+	var open, all []placement.Node
+	for k := range m.members {
+		o := &m.members[k]
+		if self := o.Incarnation == m.self; !o.Eligible || o.Incarnation.IsZero() || self && (m.draining || m.reach.state == Accused) {
+			continue
+		}
+		node := placement.Node{Name: o.Name, Capacity: o.Capacity}
+		all = append(all, node)
+		if m.open(o) {
+			open = append(open, node)
 		}
 	}
-	m.placement = placement.New(nodes)
+	// Where nobody is known to be reached, somebody must serve nevertheless.
+	if m.fallback = len(open) == 0 && len(all) > 0; m.fallback {
+		open = all
+	}
+	m.placement = placement.New(open)
 	m.rewatch = true
 	// Each begins with another group, so that those who give at the same time seldom do it in one group: the
 	// store has one round of Paxos wait for the other there.
@@ -101,6 +112,7 @@ func (m *Machine) plan(now lease.Instant) {
 	m.tokens = min(1, m.tokens+now.Sub(m.tokensAt).Seconds()*m.config.MovesPerSecond)
 	m.tokensAt = now
 	m.bundle = bundle{}
+	m.cutOff = m.island()
 	for k := 0; k < len(m.queue); k++ { // which grows
 		s := &m.shards[m.queue[k]]
 		s.queued = false
@@ -157,7 +169,7 @@ func (m *Machine) lookIdle(now lease.Instant, s *shard) {
 		m.hold(now, s) // a claim that took effect after it was given up
 	case s.row.Owner == m.self:
 		m.reclaim(now, s)
-	case Later(s.row, s.hint):
+	case Later(s.row, s.hint) && (m.reach.state == Reached || m.takes()):
 		m.tryClaim(now, s, s.hint)
 	case s.row.Owner.IsZero() || m.dead[s.row.Owner]:
 		m.lookFree(now, s)
@@ -221,12 +233,17 @@ const neverClaim = time.Duration(-1)
 // it is another's, for it may have a reason not to take it that this node does not see.
 func (m *Machine) claimAfter(s *shard) time.Duration {
 	ttl := m.config.Timing.TTL
-	self := slices.IndexFunc(m.members, func(o Member) bool { return o.Incarnation == m.self })
 	successor := s.row.Successor
 	_, present := m.since[successor]
 	switch {
-	case m.draining || self < 0 || !m.members[self].Eligible:
+	case !m.takes() || m.cutOff:
 		return neverClaim
+	case m.fallback:
+		// Whether this node is reached will be known soon, if another process is there to tell.
+		if !m.mine(s) {
+			return 5 * ttl
+		}
+		return ttl
 	case successor == m.self:
 		return 0
 	case !successor.IsZero() && present && !m.dead[successor] && m.mine(s):
@@ -238,14 +255,23 @@ func (m *Machine) claimAfter(s *shard) time.Duration {
 	}
 }
 
+// takes reports whether this node may take shards.
+func (m *Machine) takes() bool {
+	self := slices.IndexFunc(m.members, func(o Member) bool { return o.Incarnation == m.self })
+	return !m.draining && self >= 0 && m.members[self].Eligible && m.reach.state != Accused && (m.fallback || m.open(&m.members[self]))
+}
+
 // lookHeld begins the hand-over of a shard that should be another's.
 func (m *Machine) lookHeld(now lease.Instant, s *shard) {
 	_, target := m.target(s.row.ID)
+	leaving := m.draining || m.reach.state == Accused
 	switch {
-	case target == m.self, target.IsZero() && !m.draining:
+	case target == m.self, target.IsZero() && !leaving, m.fallback && !leaving:
+	case !leaving && m.reach.state == Unproven && now < m.reach.patience:
+		m.keep(s, m.reach.patience)
 	case !target.IsZero() && now.Sub(m.since[target]) < m.config.Settle:
 		m.keep(s, m.since[target].Add(m.config.Settle))
-	case !m.draining && now.Sub(s.since) < m.config.Settle:
+	case !leaving && now.Sub(s.since) < m.config.Settle:
 		m.keep(s, s.since.Add(m.config.Settle)) // its giver may be leaving, which is not yet known here
 	default:
 		if at := m.moveAt(now, s, target); at > now {
@@ -265,6 +291,7 @@ func (m *Machine) moveAt(now lease.Instant, s *shard, target persistence.Incarna
 	switch {
 	case m.moves >= m.config.MaxMoves:
 		return lease.Never
+	case m.reach.state == Accused: // its customers are served by nobody
 	case m.bundle.room > 0 && m.bundle.group == group && m.bundle.target == target:
 		m.bundle.room--
 	case m.tokens < 1:
@@ -301,6 +328,9 @@ func (m *Machine) wake() lease.Instant {
 	}
 	if !m.scanning {
 		at = min(at, m.scanDue)
+	}
+	if m.config.Witnessed && !m.reach.reading {
+		at = min(at, m.reach.due)
 	}
 	return at
 }

@@ -124,7 +124,9 @@ func (m *Machine) hold(now lease.Instant, s *shard) {
 // close begins the hand-over of a shard.
 func (m *Machine) close(now lease.Instant, s *shard) {
 	m.moves++
-	m.tokens--
+	if m.reach.state != Accused {
+		m.tokens--
+	}
 	s.state, s.due = stateClosing, now.Add(m.config.CloseTimeout)
 	m.setGate(s, Gate{Kind: GateClosing, Epoch: s.epoch})
 	m.enqueue(s)
@@ -271,8 +273,11 @@ func (m *Machine) readAll(in Input) {
 	m.forget()
 	// Those who left before the read began are among the owners now, or own nothing.
 	m.departed, m.departing = m.departing, nil
-	if len(m.departed) > 0 {
+	switch {
+	case len(m.departed) > 0:
 		m.scanDue = in.Now
+	case m.config.Witnessed && m.strangers():
+		m.scanDue = in.Now.Add(m.strangersScanEvery())
 	}
 	m.rewatch = true
 	for id := range m.shards { // a successor may have missed the news

@@ -40,6 +40,10 @@ type Config struct {
 	Settle time.Duration
 	// ScanEvery is the time between reads of all shard rows while nothing is amiss (default 10 s).
 	ScanEvery time.Duration
+	// Witnessed says that other processes try to reach the node and vote in the store if they cannot (InputReach,
+	// OpReadVotes). Without it the node takes itself for reachable. Proven says that somebody reached this process
+	// before, in a former incarnation.
+	Witnessed, Proven bool
 	// Watchers is how many members watch the lease of one that seems to be there (default 3); all
 	// watch one that does not.
 	Watchers int
@@ -83,6 +87,9 @@ type Member struct {
 	// Eligible says that it can be given shards: it is not draining, and its clock is right. Who has no lease
 	// has no Incarnation to tell of, and gets none whatever this says.
 	Eligible bool
+	// Unreachable says that the member tells that nobody reaches it: see Reach. It gets no shards while another
+	// member can. What is said of this node itself is not regarded.
+	Unreachable bool
 }
 
 // OpKind says what an operation does.
@@ -95,6 +102,7 @@ const (
 	OpSwapShard
 	OpReadShards // all rows
 	OpReadShard
+	OpReadVotes // all of them
 )
 
 // Op is an operation on the store. It is begun after the clock reading that the step was given, and
@@ -131,6 +139,9 @@ const (
 	// InputStale says that the history of an aggregate in Shard has an epoch above the one held, or the same
 	// one of another incarnation: Epoch.
 	InputStale
+	// InputReach says which processes reach this node at this moment, and how many others are expected to try:
+	// Reached, Witnesses.
+	InputReach
 	// InputDrain asks to hand over all shards and then to end the lease.
 	InputDrain
 )
@@ -146,12 +157,16 @@ type Input struct {
 	Lease   persistence.Lease // zero if there is no row
 	Row     persistence.Shard // zero if there is no row
 	Rows    []persistence.Shard
+	Votes   []persistence.Vote
 	Err     error
 
 	Members []Member
 	Shard   uint32
 	Epoch   uint64
 	Suspect persistence.Incarnation
+
+	Reached   []persistence.Incarnation
+	Witnesses int
 }
 
 // GateKind says what is to be done with requests for a shard.
@@ -195,6 +210,8 @@ type Outputs struct {
 	Dead []persistence.Incarnation
 	// Raised are shards whose epoch had to be raised above that of a history, or of a row that is gone: an alarm.
 	Raised []uint32
+	// Reach is whether others reach the node.
+	Reach Reach
 	// Ended says that the incarnation is over, with Cause: ErrRetired after InputDrain. The machine
 	// takes no more steps; operations under way may be forgotten.
 	Ended bool

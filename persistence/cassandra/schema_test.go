@@ -82,6 +82,7 @@ func TestMigrationsNeverChange(t *testing.T) {
 		HotSchema: {
 			"journal bc97f3cb5d342e7d905fcdd88c96b500a6589828b319ee4a074502ef07b4caf3",
 			"ownership fe4e38bc3daf8079dc4d9de521ae507ae7b9a826c06de2602ed8139fa380ba7c",
+			"votes 0b0e2bf19d9ac0c88a42e24a311ed0d1a00de0f5beab673105f43b4489b0c535",
 		},
 		ArchiveSchema: {"segments 9070b6d980ab81ef935ed320d3b782afb0beeee42b03a814ecf1053bd8dba202"},
 	} {

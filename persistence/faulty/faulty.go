@@ -49,11 +49,15 @@ const (
 	MarkArchived
 	DeleteRecords
 	StripRoot
+	PutVote
+	WithdrawVote
+	Votes
 )
 
 var opNames = [...]string{
 	"TopRoot", "ReadRoot", "ReadRoots", "ReadRecords", "Aggregates", "PutRoot", "Append", "CreateCluster", "Leases",
 	"Lease", "CompareAndSetLease", "Shards", "Shard", "CompareAndSetShard", "MarkArchived", "DeleteRecords", "StripRoot",
+	"PutVote", "WithdrawVote", "Votes",
 }
 
 // String returns the method's name.
@@ -62,7 +66,8 @@ func (o Op) String() string { return opNames[o] }
 // IsWrite reports whether the method writes.
 func (o Op) IsWrite() bool {
 	switch o {
-	case PutRoot, Append, CreateCluster, CompareAndSetLease, CompareAndSetShard, MarkArchived, DeleteRecords, StripRoot:
+	case PutRoot, Append, CreateCluster, CompareAndSetLease, CompareAndSetShard, MarkArchived, DeleteRecords, StripRoot,
+		PutVote, WithdrawVote:
 		return true
 	}
 	return false

@@ -65,3 +65,24 @@ func (s *Store) CompareAndSetShard(ctx context.Context, old, next persistence.Sh
 }
 
 func shardKey(id uint32) string { return strconv.FormatUint(uint64(id), 10) }
+
+// PutVote implements persistence.Votes.
+func (s *Store) PutVote(ctx context.Context, v persistence.Vote) error {
+	_, err := call(ctx, s, Call{Op: PutVote, Key: v.Accused.String()}, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, s.inner.PutVote(ctx, v)
+	})
+	return err
+}
+
+// WithdrawVote implements persistence.Votes.
+func (s *Store) WithdrawVote(ctx context.Context, accused, voter persistence.Incarnation) error {
+	_, err := call(ctx, s, Call{Op: WithdrawVote, Key: accused.String()}, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, s.inner.WithdrawVote(ctx, accused, voter)
+	})
+	return err
+}
+
+// Votes implements persistence.Votes.
+func (s *Store) Votes(ctx context.Context) ([]persistence.Vote, error) {
+	return call(ctx, s, Call{Op: Votes}, s.inner.Votes)
+}

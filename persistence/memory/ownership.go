@@ -99,3 +99,39 @@ func (s *Store) CompareAndSetShard(ctx context.Context, old, next persistence.Sh
 	applied, now := s.rows.ownership.SwapShard(old, next)
 	return applied, now, nil
 }
+
+// PutVote implements persistence.Votes.
+func (s *Store) PutVote(ctx context.Context, v persistence.Vote) error {
+	err := s.writable(ctx)
+	if err == nil {
+		err = v.Validate()
+	}
+	if err != nil {
+		return fmt.Errorf("vote against %v: %w", v.Accused, err)
+	}
+	s.rows.mu.Lock()
+	defer s.rows.mu.Unlock()
+	s.rows.ownership.PutVote(v)
+	return nil
+}
+
+// WithdrawVote implements persistence.Votes.
+func (s *Store) WithdrawVote(ctx context.Context, accused, voter persistence.Incarnation) error {
+	if err := s.writable(ctx); err != nil {
+		return fmt.Errorf("withdraw vote against %v: %w", accused, err)
+	}
+	s.rows.mu.Lock()
+	defer s.rows.mu.Unlock()
+	s.rows.ownership.WithdrawVote(accused, voter)
+	return nil
+}
+
+// Votes implements persistence.Votes.
+func (s *Store) Votes(ctx context.Context) ([]persistence.Vote, error) {
+	if err := s.usable(ctx); err != nil {
+		return nil, fmt.Errorf("votes: %w", err)
+	}
+	s.rows.mu.RLock()
+	defer s.rows.mu.RUnlock()
+	return s.rows.ownership.Votes(), nil
+}

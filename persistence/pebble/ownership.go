@@ -198,3 +198,46 @@ func (s *Store) CompareAndSetShard(ctx context.Context, old, next persistence.Sh
 	}
 	return applied, now, nil
 }
+
+// Votes live in memory only: one process has the store, and votes need not outlive it.
+
+// PutVote implements persistence.Votes.
+func (s *Store) PutVote(ctx context.Context, v persistence.Vote) error {
+	err := v.Validate()
+	if err == nil {
+		err = s.vote(ctx, persistence.ErrUnknownOutcome, func() { s.rows.PutVote(v) })
+	}
+	if err != nil {
+		return fmt.Errorf("vote against %v: %w", v.Accused, err)
+	}
+	return nil
+}
+
+// WithdrawVote implements persistence.Votes.
+func (s *Store) WithdrawVote(ctx context.Context, accused, voter persistence.Incarnation) error {
+	if err := s.vote(ctx, persistence.ErrUnknownOutcome, func() { s.rows.WithdrawVote(accused, voter) }); err != nil {
+		return fmt.Errorf("withdraw vote against %v: %w", accused, err)
+	}
+	return nil
+}
+
+// Votes implements persistence.Votes.
+func (s *Store) Votes(ctx context.Context) (votes []persistence.Vote, err error) {
+	if err := s.vote(ctx, persistence.ErrUnavailable, func() { votes = s.rows.Votes() }); err != nil {
+		return nil, fmt.Errorf("votes: %w", err)
+	}
+	return votes, nil
+}
+
+// vote reads or changes votes under s.mu.
+func (s *Store) vote(ctx context.Context, late error, do func()) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%w: %w", late, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err == nil {
+		do()
+	}
+	return s.err
+}

@@ -16,6 +16,29 @@ type Table struct {
 	cluster persistence.ClusterInfo
 	leases  map[persistence.Incarnation]persistence.Lease
 	shards  map[uint32]persistence.Shard
+	votes   map[voteKey]persistence.Vote
+}
+
+type voteKey struct{ accused, voter persistence.Incarnation }
+
+// PutVote is as persistence.Votes.PutVote.
+func (t *Table) PutVote(v persistence.Vote) {
+	if t.votes == nil {
+		t.votes = make(map[voteKey]persistence.Vote)
+	}
+	t.votes[voteKey{v.Accused, v.Voter}] = v
+}
+
+// WithdrawVote is as persistence.Votes.WithdrawVote.
+func (t *Table) WithdrawVote(accused, voter persistence.Incarnation) {
+	delete(t.votes, voteKey{accused, voter})
+}
+
+// Votes returns all votes, in the order of the accused and the voters.
+func (t *Table) Votes() []persistence.Vote {
+	return slices.SortedFunc(maps.Values(t.votes), func(a, b persistence.Vote) int {
+		return cmp.Or(bytes.Compare(a.Accused[:], b.Accused[:]), bytes.Compare(a.Voter[:], b.Voter[:]))
+	})
 }
 
 // CreateCluster sets the cluster unless there is one, or the ID of one that has none, and returns the one that
