@@ -59,17 +59,16 @@ type groups struct {
 	timeout       time.Duration // how long a write waits before it is not sent any more
 	requests      atomic.Uint64 // sent
 	senders       *spare.Goroutines
-
-	mu    sync.RWMutex
-	lanes map[uint64]*lane // by replicaSet
+	lanes         *lanes[lane]
 }
 
 func newGroups(s *Store, found *findings) *groups {
 	g := &groups{
 		execute: s.execute, finish: s.finish, replicaSet: s.session.policy.replicaSet,
 		maxPartitions: s.opts.GroupPartitions, maxBytes: s.opts.GroupBytes, maxSending: s.opts.BatchesInFlight,
-		timeout: s.opts.Timeout, lanes: make(map[uint64]*lane), senders: spare.New(spareSenders),
+		timeout: s.opts.Timeout, senders: spare.New(spareSenders),
 	}
+	g.lanes = newLanes(func() *lane { return &lane{groups: g} })
 	if g.maxPartitions == 0 {
 		g.maxPartitions = found.batchPartitions
 	}
@@ -81,23 +80,7 @@ func newGroups(s *Store, found *findings) *groups {
 
 func (g *groups) submit(w *write) {
 	w.deadline = time.Now().Add(g.timeout)
-	g.lane(g.replicaSet(w.key)).submit(w)
-}
-
-func (g *groups) lane(set uint64) *lane {
-	g.mu.RLock()
-	l := g.lanes[set]
-	g.mu.RUnlock()
-	if l != nil {
-		return l
-	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if l = g.lanes[set]; l == nil {
-		l = &lane{groups: g}
-		g.lanes[set] = l
-	}
-	return l
+	g.lanes.of(g.replicaSet(w.key)).submit(w)
 }
 
 // lane is the writes of one set of replicas.

@@ -32,7 +32,6 @@ func newFakeCassandra(maxSending, maxPartitions, maxBytes int) *fakeCassandra {
 	f.groups = &groups{
 		senders:    spare.New(1),
 		maxSending: maxSending, maxPartitions: maxPartitions, maxBytes: maxBytes, timeout: time.Hour,
-		lanes:      make(map[uint64]*lane),
 		replicaSet: func(key []byte) uint64 { return uint64(key[0]) },
 		execute: func(group []*write) error {
 			f.sent <- group
@@ -48,6 +47,7 @@ func newFakeCassandra(maxSending, maxPartitions, maxBytes int) *fakeCassandra {
 			f.wg.Done()
 		},
 	}
+	f.lanes = newLanes(func() *lane { return &lane{groups: f.groups} })
 	return f
 }
 
@@ -227,7 +227,7 @@ func TestEveryWriteHasOneOutcome(t *testing.T) {
 	if len(f.outcomes) != writers*each {
 		t.Errorf("%d outcomes, want %d", len(f.outcomes), writers*each)
 	}
-	for _, l := range f.lanes {
+	for _, l := range f.lanes.bySet {
 		for busy := true; busy; { // until the last sender has seen that nothing waits
 			l.mu.Lock()
 			busy = l.sending != 0 || len(l.queue) != 0

@@ -59,7 +59,7 @@ func (s *Store) ReadRoots(ctx context.Context, aggregate string, below persisten
 
 func (s *Store) readRoots(ctx context.Context, aggregate string, limit int, statement string, values ...any) ([]persistence.Root, error) {
 	var roots []persistence.Root
-	err := s.scan(limit, s.query(ctx, statement, values...), func(iter *gocql.Iter) (bool, error) {
+	err := s.scan(limit, []byte(aggregate), s.query(ctx, statement, values...), func(iter *gocql.Iter) (bool, error) {
 		var row rootRow
 		if !row.scan(iter) {
 			return false, nil
@@ -79,9 +79,10 @@ func (s *Store) ReadRecords(ctx context.Context, p persistence.Partition, after 
 	if !fits(p.Epoch, p.Version, after) {
 		limit = 0 // there can be none
 	}
-	values := []any{p.RowID(), int64(p.Epoch), gocql.UUID(p.Incarnation), int64(after), min(limit, 1<<30)}
+	rowID := p.RowID()
+	values := []any{rowID, int64(p.Epoch), gocql.UUID(p.Incarnation), int64(after), min(limit, 1<<30)}
 	var records []persistence.Record
-	err := s.scan(limit, s.query(ctx, selectEvents, values...), func(iter *gocql.Iter) (bool, error) {
+	err := s.scan(limit, eventsKey(&p, rowID), s.query(ctx, selectEvents, values...), func(iter *gocql.Iter) (bool, error) {
 		var row eventRow
 		if !row.scan(iter) {
 			return false, nil
@@ -106,7 +107,7 @@ func (s *Store) Aggregates(ctx context.Context, after string, limit int) ([]stri
 	var ids []string
 	var first int64
 	seen := 0
-	err := s.scan(limit, query, func(iter *gocql.Iter) (bool, error) {
+	err := s.scan(limit, allRows, query, func(iter *gocql.Iter) (bool, error) {
 		var id string
 		var token int64
 		if len(ids) == limit || !iter.Scan(&id, &token) {
@@ -132,8 +133,8 @@ func (s *Store) query(ctx context.Context, statement string, values ...any) *goc
 	return s.session.read(ctx, statement, values...).PageSize(pageRows)
 }
 
-// scan runs a read, calling next until it says false or fails.
-func (s *Store) scan(limit int, query *gocql.Query, next func(*gocql.Iter) (more bool, err error)) error {
+// scan runs a read of a partition, calling next until it says false or fails.
+func (s *Store) scan(limit int, partitionKey []byte, query *gocql.Query, next func(*gocql.Iter) (more bool, err error)) error {
 	if err := s.begin(); err != nil {
 		return err
 	}
@@ -144,10 +145,10 @@ func (s *Store) scan(limit int, query *gocql.Query, next func(*gocql.Iter) (more
 	if limit <= 0 {
 		return nil
 	}
-	// Reads of replicas that hang may have taken all the room there is. Who waits for it should hear so.
+	// Reads of replicas that hang may have taken all the room of their lane. The callers of further ones should hear so.
 	turn, cancel := context.WithTimeout(query.Context(), s.opts.Timeout)
 	defer cancel()
-	err := s.reads.with(turn, 0, func() error {
+	err := s.reads.with(turn, partitionKey, func() error {
 		if s.isClosed() { // while it waited
 			return persistence.ErrClosed
 		}

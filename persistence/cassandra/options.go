@@ -80,7 +80,8 @@ type Options struct {
 	// BatchesInFlight is how many requests per set of replicas are under way before writes are grouped.
 	// More means smaller groups: less latency while Cassandra is idle, less throughput when it is not.
 	BatchesInFlight int
-	// ReadsInFlight is how many reads of events and roots are under way; others wait for their turn. When a
+	// ReadsInFlight is how many reads of events and roots are under way, an equal share of them, and 8 at least, for each
+	// set of replicas; others of the same set wait for their turn. When a
 	// node dies, the others wake its customers as they are asked for, all at once. Reads that Cassandra
 	// cannot answer within Timeout would be tried again at other nodes, and add to what it cannot do. One that has
 	// not had its turn within Timeout is unavailable.

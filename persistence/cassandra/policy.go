@@ -263,6 +263,19 @@ func (p *hostPolicy) replicaSet(partitionKey []byte) uint64 {
 	return set
 }
 
+// replicaSets returns how many sets of replicas there may be.
+func (p *hostPolicy) replicaSets() int {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	sets := 1
+	for i := 1; i <= p.replicas && len(p.hosts) > p.replicas; i++ {
+		if sets = sets * (len(p.hosts) - p.replicas + i) / i; sets > 1<<20 {
+			break // as good as any other high number
+		}
+	}
+	return sets
+}
+
 // keyOnly is a request that is never sent: it asks the driver's policy for the replicas of a key. The
 // embedded interface is nil; the policy calls no other method.
 type keyOnly struct {

@@ -14,7 +14,7 @@ type Store struct {
 	groups                              *groups
 	swaps                               swaps
 	leaseLocks, shardLocks, clusterLock locks
-	reads                               locks // one, with room for Options.ReadsInFlight
+	reads                               *reads
 	stats                               struct{ writes, rows, unknown, rejected, readErrors atomic.Uint64 }
 }
 
@@ -37,7 +37,7 @@ func open(ctx context.Context, o Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{keyspace: k, leaseLocks: newLocks(buckets), shardLocks: newLocks(buckets), clusterLock: newLocks(1)}
-	s.reads = locks{make(chan struct{}, o.ReadsInFlight)}
+	s.reads = newReads(o.ReadsInFlight, s.session.policy.replicaSet, s.session.policy.replicaSets)
 	s.groups = newGroups(s, found)
 	s.swaps.store = s
 	return s, nil
