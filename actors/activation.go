@@ -185,10 +185,11 @@ func (a *activation) do(c actor.Context, out *Outputs) {
 		a.ends(c, out)
 		return
 	}
-	for _, r := range out.Replies {
+	for i, r := range out.Replies {
+		out.Replies[i] = nil // it may be another caller's once it is answered: see crash
 		a.reply(r)
 	}
-	out.Replies = out.Replies[:0] // they may be others' by now
+	out.Replies = out.Replies[:0]
 	if out.Append != nil {
 		a.rt.journal.Append(a.rt.context, out.Append, a.appended)
 	}
@@ -279,8 +280,12 @@ func (a *activation) reply(r *Request) {
 	if r == a.serving {
 		a.serving = nil
 	}
+	stage := r.stage.Swap(stageAnswered)
+	if stage == stageAnswered { // by what panicked then: see crash
+		return
+	}
 	a.rt.registry.release(&a.entry)
-	if !r.answered() { // the slot is free
+	if stage == stageWithdrawn || stage == stageAbandoned { // the caller has released the slot
 		a.rt.recycle(r)
 		return
 	}
@@ -336,7 +341,7 @@ func (a *activation) crash(c actor.Context, cause error) {
 				left = append(left, w.request)
 			}
 			left = append(left, m.hot.backlog...)
-			left = append(left, m.hot.out.Replies...) // see do
+			left = append(left, slices.DeleteFunc(m.hot.out.Replies, func(r *Request) bool { return r == nil })...) // see do
 		}
 	}
 	if a.serving != nil && !slices.Contains(left, a.serving) { // the machine has not got it
@@ -349,14 +354,14 @@ func (a *activation) crash(c actor.Context, cause error) {
 }
 
 // abandon sees to an actor that was stopped because crash panicked too. The next request must make another, and those that
-// this one still had end with their own deadline: nobody counts them any more. After any other stop nothing is left to do.
+// this one still had end with their own deadline: their callers release their slots. After any other stop nothing is left to do.
 func (a *activation) abandon() {
 	if a.ended.Swap(true) && a.entry.pending.Load() == 0 {
 		return
 	}
 	a.rt.registry.remove(&a.entry, false)
-	a.rt.inFlight.Add(-int64(a.entry.pending.Swap(0)))
 	a.leave()
+	a.entry.pending.Store(0)
 }
 
 func (a *activation) stopIfDone(c actor.Context) {

@@ -18,13 +18,15 @@ func (r *Runtime) Track(id string) (activated, hotKept func() bool) {
 	return func() bool { return shell.Value() != nil }, func() bool { return hot.Value() != nil }
 }
 
-// PanicTwice makes the actor of an aggregate in memory panic, and its crash path too: it is handed a request that
-// cannot be answered.
+// PanicTwice makes the actor of an aggregate in memory, which waits for the store, panic when it replies, and its crash
+// path too: it is handed two requests that cannot be answered.
 func (r *Runtime) PanicTwice(id string) {
 	done := make(chan struct{})
 	close(done)
 	a := r.registry.find(id).act
-	a.entry.pending.Add(1)
-	r.inFlight.Add(1)
-	a.post(&Request{done: done, Query: HeadQuery{}})
+	for range 2 {
+		a.entry.pending.Add(1)
+		r.inFlight.Add(1)
+		a.post(&Request{done: done, Query: HeadQuery{}})
+	}
 }

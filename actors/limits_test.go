@@ -34,6 +34,12 @@ func (g *gate) Append(ctx context.Context, m *persistence.Mutation, done func(er
 	write()
 }
 
+func (g *gate) shut() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.opened = false
+}
+
 func (g *gate) open() {
 	g.mu.Lock()
 	waiting := g.waiting

@@ -52,12 +52,6 @@ func (r *Request) GiveUp() (gone, notExecuted bool) {
 // take begins the decision of a request. It reports whether the request is still to be decided.
 func (r *Request) take() bool { return r.stage.CompareAndSwap(stageQueued, stageDecided) }
 
-// answered ends the request. It reports whether somebody waits for the answer.
-func (r *Request) answered() bool {
-	stage := r.stage.Swap(stageAnswered)
-	return stage == stageQueued || stage == stageDecided
-}
-
 // withdrawn reports whether the request will not be decided.
 func (r *Request) withdrawn() bool { return r.stage.Load() == stageWithdrawn }
 

@@ -81,13 +81,30 @@ func panicsOf(t *testing.T, functions ...int) {
 // TestFailedActorsAreNotRestarted: protoactor would put the activation that was made last behind the mailbox of the
 // actor that failed, and execute one customer's commands on another.
 func TestFailedActorsAreNotRestarted(t *testing.T) {
-	s := start(t, memory.New(), nil)
+	g := &gate{Journal: memory.New(), opened: true}
+	s := start(t, g, nil)
 	for _, id := range []string{"Bayley", "Robin"} {
 		if _, err := s.Execute(t.Context(), id, add("c1", 1)); err != nil {
 			t.Fatal(err)
 		}
 	}
+	g.shut()
+	waits := make(chan error, 1)
+	go func() {
+		_, err := s.Execute(t.Context(), "Bayley", add("waits", 1))
+		waits <- err
+	}()
+	for g.held() == 0 {
+		time.Sleep(time.Millisecond)
+	}
 	s.PanicTwice("Bayley")
+	for s.Pending("Bayley") < 3 {
+		time.Sleep(time.Millisecond)
+	}
+	g.open()
+	if err := <-waits; err != nil {
+		t.Errorf("what was answered before the panic: %v", err)
+	}
 	// A request that meets the failing actor ends with its deadline, one after it meets a new one.
 	command := add("c2", 7)
 	for until := time.Now().Add(20 * time.Second); ; {
@@ -101,8 +118,8 @@ func TestFailedActorsAreNotRestarted(t *testing.T) {
 			t.Fatalf("Bayley did not recover: %v", err)
 		}
 	}
-	if bayley, robin := s.total(t, "Bayley"), s.total(t, "Robin"); bayley != 8 || robin != 1 {
-		t.Errorf("totals %d and %d, want 8 and 1", bayley, robin)
+	if bayley, robin := s.total(t, "Bayley"), s.total(t, "Robin"); bayley != 9 || robin != 1 {
+		t.Errorf("totals %d and %d, want 9 and 1", bayley, robin)
 	}
 	if n := s.Stats().InFlight; n != 0 {
 		t.Errorf("%d requests in flight", n)
