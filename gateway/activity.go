@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
+	"licensed/gateway/budget"
 	"licensed/messages/licensedv1"
 )
 
@@ -62,8 +63,15 @@ func (g *Gateway) Activity() *licensedv1.NodeActivity {
 	return a
 }
 
-// InFlight returns the requests that were admitted and not yet replied to.
-func (g *Gateway) InFlight() int64 { return g.inFlight.Load() }
+// InFlight returns the requests and streams that were admitted and not yet replied to.
+func (g *Gateway) InFlight() (n int64) {
+	for _, b := range []*budget.Budget{
+		g.limits.customers.slots, g.limits.customers.open, g.limits.operators.slots, g.limits.imports.slots,
+	} {
+		n += b.Used()
+	}
+	return n
+}
 
 // addLatency adds a histogram, whose buckets each have the counts of all before, to counts of their own.
 func addLatency(counts []uint64, h *dto.Histogram) {

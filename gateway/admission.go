@@ -2,96 +2,188 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"runtime/debug"
-	"strings"
-	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/proto"
 
-	"licensed/messages/licensedv1/licensedv1connect"
+	"licensed/gateway/budget"
+	"licensed/messages/licensedv1"
 )
 
-// call is what is known about a request on its way through.
+// call is what is known about a request on its way through. It is the writer of its reply.
 type call struct {
-	method *methodMetrics
+	http.ResponseWriter
+	method  *methodMetrics
+	route   *route
+	budgets *budgets
+	holders []budget.Holder
 	// decoded says that the request was read and understood as a call.
 	decoded bool
 	// endless says that its duration is the client's doing, and not worth measuring.
 	endless bool
 	// code of the reply; 0 is success.
 	code connect.Code
-	// writer of the reply, for streams.
-	writer http.ResponseWriter
+	// What the call has of its budgets; memory is for its reply, or what its stream sends.
+	request, slot, memory budget.Grant
+	written, flushed      bool
 }
 
 type callKey struct{}
 
-// admit bounds the requests in flight, reading their bodies included, and measures them.
+// Write implements http.ResponseWriter.
+func (c *call) Write(p []byte) (int, error) {
+	c.written, c.flushed = true, false
+	return c.ResponseWriter.Write(p)
+}
+
+// Flush implements http.Flusher.
+func (c *call) Flush() {
+	c.flushed = true
+	_ = http.NewResponseController(c.ResponseWriter).Flush() // A client that has gone shows at the next write.
+}
+
+// Unwrap is for http.ResponseController.
+func (c *call) Unwrap() http.ResponseWriter { return c.ResponseWriter }
+
+// route is how requests of a method are admitted.
+type route struct {
+	metrics *methodMetrics
+	// class of the method's requests, and whether it answers with a stream.
+	class  *budgets
+	stream bool
+	// body is the largest message it takes.
+	body int64
+	// reply estimates what a request's reply takes, in bytes, before it is known.
+	reply func(proto.Message) int64
+}
+
+// admit bounds what requests use, and measures them. A request holds a place among those in flight only once its body
+// is here; until then it holds memory of the budget for bodies.
 func (g *Gateway) admit(next http.Handler, reject *connect.ErrorWriter) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		method, ok := g.metrics.methods[r.URL.Path]
+		route, ok := g.routes[r.URL.Path]
 		if !ok {
 			next.ServeHTTP(w, r) // Not found.
 			return
 		}
 		start := time.Now()
-		places := g.place(r)
-		if places == nil {
-			method.observe(connect.CodeResourceExhausted, time.Since(start))
-			turnAway(w, r, reject)
+		c := &call{ResponseWriter: w, method: route.metrics, route: route, budgets: route.class}
+		if holder := budget.FromRemote(r.RemoteAddr); holder != (budget.Holder{}) {
+			c.holders = []budget.Holder{holder}
+		} else if c.budgets == &g.limits.customers {
+			c.budgets = &g.limits.operators // The dashboard.
+		}
+		ctx, cancel := withClientDeadline(r, start)
+		defer cancel()
+		defer c.release()
+		body, err := c.receive(ctx, w, r)
+		if err == nil && ctx.Err() != nil {
+			err = cutOff(ctx, ctx.Err())
+		}
+		if err == nil {
+			err = c.admitted(body)
+		}
+		if err != nil {
+			g.refuse(c, err, start, r, reject)
 			return
 		}
-		defer places.Add(-1)
-		c := call{method: method, writer: w}
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callKey{}, &c)))
+		r = r.WithContext(context.WithValue(ctx, callKey{}, c))
+		r.Body = body
+		next.ServeHTTP(c, r)
+		if c.written && !c.flushed && r.ProtoMajor > 1 {
+			c.Flush() // Or the end of the reply would wait for a client that does not read, counted nowhere.
+		}
 		if !c.decoded {
-			method.malformed.Inc()
+			c.method.malformed.Inc()
 			return
 		}
 		if !c.endless {
-			method.observe(c.code, time.Since(start))
+			c.method.observe(c.code, time.Since(start))
 		}
 	})
 }
 
-// operatorReserve is how many requests of operators are handled beside MaxInFlight: whoever is to help an overloaded
-// cluster must be able to look, and to drain a node of it.
-const operatorReserve = 64
-
-// place takes a place for a request and returns the count to give it back to; nil if there is none.
-func (g *Gateway) place(r *http.Request) *atomic.Int64 {
-	if taken(&g.inFlight, g.config.MaxInFlight) {
-		return &g.inFlight
-	}
-	if strings.HasPrefix(r.URL.Path, "/"+licensedv1connect.AdminServiceName+"/") && taken(&g.operators, operatorReserve) {
-		return &g.operators
-	}
-	return nil
+// bounded bounds the requests of services that are not the API's own: health checks, which an orchestrator judges by,
+// and reflection, whose streams last as long as the server lets them.
+func bounded(next http.Handler, of *budget.Budget) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		grant, err := of.Take(streamBytes, budget.FromRemote(r.RemoteAddr))
+		if err != nil {
+			http.Error(w, "overloaded, retry later", http.StatusTooManyRequests)
+			return
+		}
+		defer grant.Release()
+		next.ServeHTTP(w, r)
+	})
 }
 
-// taken takes one of a number of places, if one is left.
-func taken(places *atomic.Int64, most int) bool {
-	if places.Add(1) <= int64(most) {
-		return true
+// admitted takes a place and memory for a request whose body is here.
+func (c *call) admitted(body *body) (err error) {
+	size := requestBytes + 2*body.decoded
+	if c.route.stream {
+		if c.slot, err = c.budgets.open.Take(1, c.holders...); err == nil {
+			c.memory, err = c.budgets.streams.Take(streamBytes, c.holders...)
+		}
+		return err
 	}
-	places.Add(-1)
-	return false
+	if c.slot, err = c.budgets.slots.Take(1, c.holders...); err == nil {
+		c.request, err = c.budgets.requests.Take(size, c.holders...)
+	}
+	return err
 }
 
-func turnAway(w http.ResponseWriter, r *http.Request, reject *connect.ErrorWriter) {
+func (c *call) release() {
+	c.memory.Release()
+	c.request.Release()
+	c.slot.Release()
+}
+
+// refuse answers a request that is not handled. A client that cannot be written to has gone; there is nobody to tell.
+func (g *Gateway) refuse(c *call, err error, start time.Time, r *http.Request, reject *connect.ErrorWriter) {
+	var exceeded *budget.ExceededError
+	var typed *connect.Error
+	switch {
+	case errors.As(err, &exceeded):
+		typed = overLimit(exceeded)
+		c.method.observe(typed.Code(), time.Since(start))
+	case errors.As(err, &typed):
+		if typed.Code() == connect.CodeDeadlineExceeded {
+			c.method.observe(typed.Code(), time.Since(start))
+			break
+		}
+		c.method.malformed.Inc()
+	default: // The body was cut off.
+		c.method.malformed.Inc()
+		typed = connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("read the request: %w; not executed", err))
+	}
 	if !reject.IsSupported(r) {
-		http.Error(w, "overloaded, retry later", http.StatusTooManyRequests)
+		http.Error(c, typed.Message(), http.StatusTooManyRequests)
 		return
 	}
-	// A client that cannot be written to has gone; there is nobody to tell.
-	_ = reject.Write(w, r, retryError(connect.CodeResourceExhausted, ReasonOverloaded,
-		"too many requests in flight; not executed, retry later", overloadRetry))
+	_ = reject.Write(c, r, typed)
 }
 
-// intercept surrounds every decoded call: it caps the deadline, and a panic fails that call alone.
+// overLimit makes the error for a request that met a limit.
+func overLimit(e *budget.ExceededError) *connect.Error {
+	words, retry := limitWords[e.Budget], overloadRetry
+	if e.Budget == "streams" || e.Budget == "stream_bytes" {
+		retry = streamRetry
+	}
+	if e.Scope == budget.Share {
+		words += " from " + e.Holder.String()
+	}
+	return retryAfter(connect.CodeResourceExhausted, words+"; not executed, retry later", retry, &errdetails.ErrorInfo{
+		Reason: ReasonOverloaded, Domain: ErrorDomain, Metadata: map[string]string{"limit": e.Budget, "scope": string(e.Scope)},
+	})
+}
+
+// intercept surrounds every decoded call: it caps the deadline, counts the reply, and a panic fails that call alone.
 func (g *Gateway) intercept(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, req connect.AnyRequest) (res connect.AnyResponse, err error) {
 		c := ctx.Value(callKey{}).(*call)
@@ -109,8 +201,57 @@ func (g *Gateway) intercept(next connect.UnaryFunc) connect.UnaryFunc {
 				c.code = connect.CodeOf(err)
 			}
 		}()
-		return next(ctx, req)
+		if ctx.Err() != nil {
+			return nil, expired()
+		}
+		if err := c.reserve(req.Any()); err != nil {
+			return nil, err
+		}
+		if res, err = next(ctx, req); err == nil {
+			err = c.settle(res.Any())
+		}
+		return res, err
 	}
+}
+
+// reserve takes memory for the reply, before anything is executed.
+func (c *call) reserve(request any) (err error) {
+	size := int64(commandReply)
+	if m, ok := request.(proto.Message); ok && c.route.reply != nil {
+		size = c.route.reply(m)
+	}
+	if c.memory, err = c.budgets.replies.Take(size, c.holders...); err != nil {
+		return asLimit(err)
+	}
+	return nil
+}
+
+// settle counts the reply as it turned out. That of a command is sent whatever it takes: it was executed.
+func (c *call) settle(reply any) error {
+	m, ok := reply.(proto.Message)
+	if !ok || c.route.reply == nil {
+		return nil
+	}
+	size := commandReply + replyFactor*int64(proto.Size(m))
+	if commandMethods[c.method.name] {
+		c.memory.Force(max(size, c.memory.Size()))
+		return nil
+	}
+	return asLimit(c.memory.Resize(size))
+}
+
+// asLimit makes an error of a budget one of the API.
+func asLimit(err error) error {
+	var exceeded *budget.ExceededError
+	if errors.As(err, &exceeded) {
+		return overLimit(exceeded)
+	}
+	return err
+}
+
+// expired is the error for a request whose time was over before it was handled.
+func expired() *connect.Error {
+	return apiError(connect.CodeDeadlineExceeded, ReasonNotExecuted, "the deadline passed before execution; not executed")
 }
 
 // panicked reports a panic in a handler. What the aggregate did is not known here, so neither is the
@@ -121,4 +262,30 @@ func (g *Gateway) panicked(c *call, p any) error {
 		"method", c.method.name, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 	return apiError(connect.CodeInternal, ReasonBug,
 		"internal error; outcome unknown, retry with the same command_id to learn it")
+}
+
+// Estimates of replies, in bytes: what is usual for those that are rarely long, and what is certain for the others.
+const (
+	listReply   = 16 << 10
+	replayReply = 64 << 10
+	customerID  = 64
+)
+
+// replyEstimates are of the methods whose replies are counted one by one; others' are short.
+var replyEstimates = map[string]func(proto.Message) int64{
+	"DeactivateDevice": fixed(listReply),
+	"ListLicenses":     fixed(listReply),
+	"ListDownloads":    fixed(listReply),
+	"ListDevices":      fixed(listReply),
+	"GetState":         fixed(replayReply),
+	"TryAt":            fixed(replayReply),
+	"Why":              fixed(replayReply),
+	"GetCluster":       fixed(replayReply),
+	"ListCustomers": func(m proto.Message) int64 {
+		return commandReply + replyFactor*customerID*int64(customersLimit(m.(*licensedv1.ListCustomersRequest)))
+	},
+}
+
+func fixed(size int64) func(proto.Message) int64 {
+	return func(proto.Message) int64 { return size }
 }

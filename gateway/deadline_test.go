@@ -58,7 +58,7 @@ func (p *pipes) dial(context.Context, string, string) (net.Conn, error) {
 // piped serves a handler on pipes within a bubble, and returns a client of each protocol.
 func piped(t *testing.T, h http.Handler) map[string]*http.Client {
 	t.Helper()
-	s, err := gateway.Listen("127.0.0.1:0", nil, 10*time.Second, slog.New(slog.DiscardHandler))
+	s, err := gateway.Listen("127.0.0.1:0", serverConfig(slog.New(slog.DiscardHandler)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -90,7 +90,13 @@ func addDetail(e *connect.Error, m proto.Message) {
 // retryError is an error that goes away by waiting. It says so as detail and as HTTP header (a
 // trailer in gRPC).
 func retryError(code connect.Code, reason, message string, after time.Duration) *connect.Error {
-	e := apiError(code, reason, message, &errdetails.RetryInfo{RetryDelay: durationpb.New(after)})
+	return retryAfter(code, message, after, &errdetails.ErrorInfo{Reason: reason, Domain: ErrorDomain})
+}
+
+func retryAfter(code connect.Code, message string, after time.Duration, info *errdetails.ErrorInfo) *connect.Error {
+	e := connect.NewError(code, errors.New(message))
+	addDetail(e, info)
+	addDetail(e, &errdetails.RetryInfo{RetryDelay: durationpb.New(after)})
 	e.Meta().Set("Retry-After", strconv.Itoa(int(math.Ceil(after.Seconds()))))
 	return e
 }
@@ -129,8 +135,7 @@ func runtimeError(err error, command bool, now time.Time) *connect.Error {
 		return apiError(connect.CodeAlreadyExists, ReasonIDReused,
 			"this command_id was used before with other content; use a new one for a new command")
 	case errors.Is(err, actors.ErrTooOld):
-		return apiError(connect.CodeOutOfRange, ReasonTooOld,
-			"the command was issued too long ago to know whether it was executed; not executed now, look in the history")
+		return tooOld(now)
 	case errors.Is(err, actors.ErrIssuedAhead):
 		return issuedAhead(now)
 	case errors.Is(err, actors.ErrOverloaded):
@@ -168,6 +173,8 @@ func outcomeError(err error, command bool) *connect.Error {
 	case !errors.Is(err, actors.ErrUnknownOutcome) &&
 		(errors.Is(err, actors.ErrNotOwner) || errors.Is(err, actors.ErrUnavailable) || errors.Is(err, persistence.ErrUnavailable)):
 		return apiError(connect.CodeUnavailable, ReasonNotExecuted, "the customer's aggregate is not available now; not executed, retry")
+	case !command && errors.Is(err, persistence.ErrClosed):
+		return apiError(connect.CodeUnavailable, ReasonNotExecuted, "the node's store is closed; not answered, ask another node")
 	// Before the next: the runtime joins these two with the unknown outcome that they leave.
 	case errors.Is(err, context.DeadlineExceeded):
 		return apiError(connect.CodeDeadlineExceeded, unknown, "deadline exceeded, "+retry)
@@ -181,15 +188,26 @@ func outcomeError(err error, command bool) *connect.Error {
 	return apiError(connect.CodeInternal, ReasonBug, "internal error; outcome unknown")
 }
 
+// tooOld tells a client, whose clock may be slow, what time it is here.
+func tooOld(now time.Time) *connect.Error {
+	e := connect.NewError(connect.CodeOutOfRange, errors.New(
+		"the command was issued too long ago to know whether it was executed; not executed now, look in the history"))
+	addDetail(e, &errdetails.ErrorInfo{Reason: ReasonTooOld, Domain: ErrorDomain, Metadata: serverTime(now)})
+	return e
+}
+
+// serverTime is the metadata of errors that a wrong clock may cause.
+func serverTime(now time.Time) map[string]string {
+	return map[string]string{"server_time": now.UTC().Format(time.RFC3339Nano)}
+}
+
 // issuedAhead tells a client whose clock is fast what time it is here.
 func issuedAhead(now time.Time) *connect.Error {
-	server := now.UTC().Format(time.RFC3339Nano)
+	metadata := serverTime(now)
 	var v violations
-	v.add("issued_at", "lies more than 5 minutes in the future; the server's time is "+server)
+	v.add("issued_at", "lies more than 5 minutes in the future; the server's time is "+metadata["server_time"])
 	e := connect.NewError(connect.CodeInvalidArgument, errors.New("issued_at "+v[0].Description))
-	addDetail(e, &errdetails.ErrorInfo{
-		Reason: ReasonInvalid, Domain: ErrorDomain, Metadata: map[string]string{"server_time": server},
-	})
+	addDetail(e, &errdetails.ErrorInfo{Reason: ReasonInvalid, Domain: ErrorDomain, Metadata: metadata})
 	addDetail(e, &errdetails.BadRequest{FieldViolations: v})
 	return e
 }

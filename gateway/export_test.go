@@ -8,9 +8,6 @@ var (
 	Fingerprint = fingerprint
 )
 
-// OperatorReserve is how many requests of operators have places of their own.
-const OperatorReserve = operatorReserve
-
 // Accept takes a connection as the server would.
 func (s *Server) Accept() (net.Conn, error) { return s.listener.Accept() }
 

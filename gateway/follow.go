@@ -13,9 +13,6 @@ import (
 	"licensed/persistence"
 )
 
-// maxFollowers bounds the streams of Follow: each holds a goroutine and keeps its customer in memory.
-const maxFollowers = 1000
-
 // heartbeat is how often a stream of Follow says that it lives.
 const heartbeat = 10 * time.Second
 
@@ -29,12 +26,9 @@ type followed struct {
 
 func (f *followed) count() int64 { return f.n.Load() }
 
-// watch returns a channel with news of a customer until stop is called; false if there are too many.
-func (f *followed) watch(customer string) (news <-chan struct{}, stop func(), ok bool) {
-	if f.n.Add(1) > maxFollowers {
-		f.n.Add(-1)
-		return nil, nil, false
-	}
+// watch returns a channel with news of a customer until stop is called.
+func (f *followed) watch(customer string) (news <-chan struct{}, stop func()) {
+	f.n.Add(1)
 	c := make(chan struct{}, 1)
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -49,7 +43,7 @@ func (f *followed) watch(customer string) (news <-chan struct{}, stop func(), ok
 			delete(f.streams, customer)
 		}
 		f.n.Add(-1)
-	}, true
+	}
 }
 
 // Appended tells streams that follow the customer to look for news. It is cheap while there are none.
@@ -78,11 +72,7 @@ func (s *historyService) Follow(
 	}
 	ctx.Value(callKey{}).(*call).endless = true
 	// Before the first look, so that nothing falls between.
-	news, stop, ok := s.followed.watch(m.CustomerId)
-	if !ok {
-		return retryError(connect.CodeResourceExhausted, ReasonOverloaded,
-			fmt.Sprintf("%d streams follow customers already, retry later", maxFollowers), time.Second)
-	}
+	news, stop := s.followed.watch(m.CustomerId)
 	defer stop()
 	head, err := s.head(ctx, m.CustomerId)
 	if err != nil {

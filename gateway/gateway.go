@@ -7,7 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
-	"sync/atomic"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"licensed/actors"
+	"licensed/gateway/budget"
 	"licensed/messages/licensedv1/licensedv1connect"
 	"licensed/persistence"
 )
@@ -50,9 +51,10 @@ type Config struct {
 	// Higher: clients wait longer for an aggregate in trouble; lower: a cold aggregate on a slow
 	// store may not answer in time, and its client must ask again.
 	MaxDeadline time.Duration
-	// MaxInFlight requests are handled at once, and a few more of operators; others are turned away at
-	// the door. Each holds a goroutine and a message, some 20 KB, so this bounds the memory a flood can take.
-	MaxInFlight int
+	// Limits of what requests use at a time.
+	Limits
+	// Budgets of others whose use is shown among the metrics of the gateway's own: those of servers, for instance.
+	Budgets []*budget.Budget
 	// History answers what the aggregate's state no longer knows: downloads before the last year.
 	History History
 	// HistoryReader reads what HistoryService tells; nil for a gateway without that service.
@@ -83,7 +85,7 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		MaxDeadline: 10 * time.Second,
-		MaxInFlight: 10_000,
+		Limits:      DefaultLimits(),
 		FollowPoll:  2 * time.Second,
 		Now:         time.Now,
 		Logger:      slog.Default(),
@@ -97,8 +99,8 @@ type Gateway struct {
 	config     Config
 	aggregates Aggregates
 	metrics    *metrics
-	inFlight   atomic.Int64
-	operators  atomic.Int64 // in flight beside them
+	limits     *limits
+	routes     map[string]*route // by path
 	followed   followed
 	// stopping ends the streams, and stop ends it.
 	stopping context.Context
@@ -107,12 +109,30 @@ type Gateway struct {
 
 // New returns a gateway before the aggregates. It panics if the registry has a gateway's metrics already.
 func New(c Config, a Aggregates) *Gateway {
-	g := &Gateway{config: c, aggregates: a, metrics: newMetrics()}
+	g := &Gateway{config: c, aggregates: a, metrics: newMetrics(), limits: newLimits(c.Limits)}
+	g.routes = g.newRoutes()
 	g.followed.streams = make(map[string]map[chan struct{}]struct{})
 	g.stopping, g.stop = context.WithCancel(context.Background())
 	c.Registry.MustRegister(g.metrics.collectors(
-		func() float64 { return float64(g.inFlight.Load() + g.operators.Load()) }, func() float64 { return float64(g.followed.count()) })...)
+		func() float64 { return float64(g.InFlight()) }, func() float64 { return float64(g.followed.count()) })...)
+	c.Registry.MustRegister(budgetMetrics(append(slices.Clone(c.Budgets), g.limits.all...)))
 	return g
+}
+
+// newRoutes says how the requests of each method are admitted.
+func (g *Gateway) newRoutes() map[string]*route {
+	routes := make(map[string]*route)
+	for path, m := range g.metrics.methods {
+		r := &route{metrics: m, class: &g.limits.customers, body: MaxBodyBytes, stream: m.stream, reply: replyEstimates[m.name]}
+		if strings.HasPrefix(path, "/"+licensedv1connect.AdminServiceName+"/") {
+			r.class = &g.limits.operators
+		}
+		if path == licensedv1connect.AdminServiceImportCustomerProcedure {
+			r.class, r.body = &g.limits.imports, MaxImportBytes
+		}
+		routes[path] = r
+	}
+	return routes
 }
 
 // Handler returns the handler of the public port: the API, health checks and server reflection.
@@ -132,10 +152,14 @@ func (g *Gateway) Handler() http.Handler {
 		mount(licensedv1connect.NewAdminServiceHandler(&adminService{g}, append(withInterceptor, connect.WithReadMaxBytes(MaxImportBytes))...))
 		names = append(names, licensedv1connect.AdminServiceName)
 	}
-	mux.Handle(grpchealth.NewHandler(g.config.Health, options...))
+	other := func(path string, h http.Handler, of *budget.Budget) { mux.Handle(path, bounded(h, of)) }
+	path, health := grpchealth.NewHandler(g.config.Health, options...)
+	other(path, health, g.limits.operators.requests)
 	reflector := grpcreflect.NewStaticReflector(names...)
-	mux.Handle(grpcreflect.NewHandlerV1(reflector, options...))
-	mux.Handle(grpcreflect.NewHandlerV1Alpha(reflector, options...))
+	path, reflection := grpcreflect.NewHandlerV1(reflector, options...)
+	other(path, reflection, g.limits.customers.streams)
+	path, reflection = grpcreflect.NewHandlerV1Alpha(reflector, options...)
+	other(path, reflection, g.limits.customers.streams)
 	g.config.Health.mount(mux)
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintf(w, "licensed: POST JSON to /%s/METHOD, or use gRPC (server reflection is on).\n",

@@ -137,9 +137,16 @@ func (l *logBuffer) String() string {
 	return l.b.String()
 }
 
+// serverConfig is the default one with a log.
+func serverConfig(log *slog.Logger) gateway.ServerConfig {
+	c := gateway.DefaultServerConfig()
+	c.Logger = log
+	return c
+}
+
 func serve(t testing.TB, h http.Handler, log *slog.Logger) (url string) {
 	t.Helper()
-	s, err := gateway.Listen("127.0.0.1:0", nil, time.Minute, log)
+	s, err := gateway.Listen("127.0.0.1:0", serverConfig(log))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -30,6 +30,7 @@ type metrics struct {
 // methodMetrics are the children of one method, found once rather than per request.
 type methodMetrics struct {
 	name      string
+	stream    bool // of replies
 	all       *metrics
 	succeeded prometheus.Observer
 	duplicate prometheus.Counter
@@ -85,6 +86,7 @@ func (m *metrics) resolveService(service protoreflect.ServiceDescriptor) {
 		name := string(methods.Get(i).Name())
 		m.methods["/"+string(service.FullName())+"/"+name] = &methodMetrics{
 			name:      name,
+			stream:    methods.Get(i).IsStreamingServer(),
 			all:       m,
 			succeeded: m.duration.WithLabelValues(name, "ok"),
 			duplicate: m.duplicates.WithLabelValues(name),

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -130,15 +131,16 @@ func (s *adminService) ListCustomers(
 	if err := invalid(v); err != nil {
 		return nil, err
 	}
-	limit := int(r.Msg.Limit)
-	if limit == 0 {
-		limit = customersPage
-	}
-	ids, err := s.config.Operations.Customers(ctx, r.Msg.After, limit)
+	ids, err := s.config.Operations.Customers(ctx, r.Msg.After, customersLimit(r.Msg))
 	if err != nil {
 		return nil, s.failed(ctx, "", err, false)
 	}
 	return connect.NewResponse(&licensedv1.ListCustomersResponse{CustomerIds: ids}), nil
+}
+
+// customersLimit returns how many ids a page has at most.
+func customersLimit(r *licensedv1.ListCustomersRequest) int {
+	return int(min(cmp.Or(r.Limit, customersPage), customersPage))
 }
 
 // PassivateCustomer implements licensedv1connect.AdminServiceHandler.

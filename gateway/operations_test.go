@@ -505,9 +505,11 @@ func TestPanicInStream(t *testing.T) {
 
 // TestOperatorsUnderOverload: while customers are turned away operators are not, unless they are many themselves.
 func TestOperatorsUnderOverload(t *testing.T) {
+	const operators = 3
 	p, entered, leave := newPast(t).life(), make(chan struct{}), make(chan struct{})
 	r := start(t, p, func(c *gateway.Config) {
-		c.HistoryReader, c.Kind, c.PolicyVersion, c.MaxInFlight = p, p.kind, func() string { return "test" }, 1
+		c.HistoryReader, c.Kind, c.PolicyVersion = p, p.kind, func() string { return "test" }
+		c.MaxStreams, c.MaxOperators, c.AddressShare = 1, operators, 1
 		c.Operations = verifier{p, func(context.Context, func(checked, total uint64) error) error {
 			entered <- struct{}{}
 			<-leave
@@ -534,7 +536,7 @@ func TestOperatorsUnderOverload(t *testing.T) {
 		_, err := adminOf(r).GetNode(t.Context(), connect.NewRequest(&licensedv1.GetNodeRequest{}))
 		return err
 	}
-	verify()
+	followed := following(t, r)
 	if _, _, err := listed(t, r, &licensedv1.ListEventsRequest{CustomerId: "Bayley"}); reasonOf(err) != gateway.ReasonOverloaded {
 		t.Errorf("a customer's request: %v", err)
 	}
@@ -542,7 +544,7 @@ func TestOperatorsUnderOverload(t *testing.T) {
 		close(leave)
 		t.Fatalf("an operator's request: %v", err)
 	}
-	for range gateway.OperatorReserve {
+	for range operators {
 		verify()
 	}
 	if err := look(); reasonOf(err) != gateway.ReasonOverloaded {
@@ -550,10 +552,21 @@ func TestOperatorsUnderOverload(t *testing.T) {
 	}
 	close(leave)
 	verifications.Wait()
+	_ = followed.Close()
 	if err := look(); err != nil {
 		t.Errorf("after that: %v", err)
 	}
 	for r.metric(t, "licensed_gateway_requests_in_flight") != "0" { // A stream ends before its handler does.
 		time.Sleep(time.Millisecond)
 	}
+}
+
+// following opens a stream that follows a customer, and returns once it is open.
+func following(t *testing.T, r *rig) *connect.ServerStreamForClient[licensedv1.FollowResponse] {
+	t.Helper()
+	stream, err := historyOf(r).Follow(t.Context(), connect.NewRequest(&licensedv1.FollowRequest{CustomerId: "Bayley"}))
+	if err != nil || !stream.Receive() {
+		t.Fatalf("follow: %v, %v", err, stream.Err())
+	}
+	return stream
 }

@@ -8,57 +8,141 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
+
+	"licensed/gateway/budget"
 )
 
-// maxStreams per HTTP/2 connection: one busy client may use a single connection.
-const maxStreams = 1000
+// ServerConfig of a server. DefaultServerConfig gives sensible values.
+type ServerConfig struct {
+	// Name of the limit of connections, a label of metrics.
+	Name string
+	// TLS encrypts; with a configuration, which has a certificate or gets one for each client, the server speaks
+	// nothing else. Nil for HTTP/1.1 and unencrypted HTTP/2.
+	TLS *tls.Config
+	// ReadTimeout is how long a request may take to arrive, Answer how long handlers may take to answer it, and
+	// ReplyTimeout how long the reply may take to be read. A request that needs more than all three is cut off; handlers
+	// that answer for longer set the write deadline themselves. A connection on which nothing can be written for
+	// ReplyTimeout is closed.
+	ReadTimeout, Answer, ReplyTimeout time.Duration
+	// MaxConnections are accepted at once, and AddressShare is what part of them one address may have, above 0 up to 1.
+	// Further ones are closed. Each takes a file, and some 40 KiB.
+	MaxConnections int
+	AddressShare   float64
+	// MaxStreams is how many requests a client may have under way on one HTTP/2 connection.
+	MaxStreams int
+	Logger     *slog.Logger
+}
 
-// readTimeout is how long a request may take to arrive, replyTimeout how long its reply may take to be taken.
+// DefaultServerConfig returns the configuration that a server has unless told otherwise.
+func DefaultServerConfig() ServerConfig {
+	return ServerConfig{
+		Name: "connections", ReadTimeout: 10 * time.Second, Answer: 10 * time.Second, ReplyTimeout: 10 * time.Second,
+		MaxConnections: 4096, AddressShare: DefaultLimits().AddressShare, MaxStreams: 250, Logger: slog.Default(),
+	}
+}
+
+// What a connection may take before any request is admitted, in bytes: headers, and what arrived of bodies.
 const (
-	readTimeout  = 30 * time.Second
-	replyTimeout = 10 * time.Second
+	maxHeader       = 16 << 10
+	maxFrame        = 16 << 10
+	connectionQueue = 256 << 10
+	streamQueue     = 64 << 10
+)
+
+// headerTimeout is how long headers may take, idleTimeout how long a connection may be idle.
+const (
+	headerTimeout = 10 * time.Second
+	idleTimeout   = 2 * time.Minute
 )
 
 // Server serves a handler on one TCP address: HTTP/1.1 and HTTP/2, encrypted or not.
 type Server struct {
-	listener net.Listener
-	http     *http.Server
-	failed   chan error
+	listener    net.Listener
+	connections *budget.Budget
+	http        *http.Server
+	failed      chan error
 }
 
 // Listen binds the address ("127.0.0.1:8080"; port 0 chooses one). Clients may connect from then on,
-// and are served from Start on. With a TLS configuration, which has a certificate
-// or gets one for each client, it speaks nothing else. A request is cut off if its reply is not with the
-// client when it had the time to arrive, the time that handlers may take to answer it, and some seconds
-// more; handlers that answer for longer set the write deadline themselves.
-func Listen(address string, encryption *tls.Config, answer time.Duration, log *slog.Logger) (*Server, error) {
+// and are served from Start on.
+func Listen(address string, c ServerConfig) (*Server, error) {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %q: %w", address, err)
 	}
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
-	protocols.SetHTTP2(encryption != nil)
-	protocols.SetUnencryptedHTTP2(encryption == nil)
+	protocols.SetHTTP2(c.TLS != nil)
+	protocols.SetUnencryptedHTTP2(c.TLS == nil)
+	connections := budget.New(c.Name, int64(c.MaxConnections), c.AddressShare)
 	return &Server{
-		listener: l,
-		failed:   make(chan error, 1),
+		listener:    &countedListener{l, connections},
+		connections: connections,
+		failed:      make(chan error, 1),
 		http: &http.Server{
 			Protocols: &protocols,
-			TLSConfig: encryption,
-			HTTP2:     &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
+			TLSConfig: c.TLS,
+			HTTP2: &http.HTTP2Config{
+				MaxConcurrentStreams: c.MaxStreams, MaxReadFrameSize: maxFrame,
+				MaxReceiveBufferPerConnection: connectionQueue, MaxReceiveBufferPerStream: streamQueue,
+				// The deadlines of requests do not end a connection that takes no bytes at all.
+				WriteByteTimeout: c.ReplyTimeout,
+			},
 			// A client that trickles its request, or does not take its reply, must not hold what it has for ever:
 			// a connection, a goroutine, a place among the requests in flight.
-			ReadHeaderTimeout: 10 * time.Second,
-			ReadTimeout:       readTimeout,
-			WriteTimeout:      readTimeout + answer + replyTimeout,
-			IdleTimeout:       2 * time.Minute,
-			MaxHeaderBytes:    32 << 10,
-			ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+			ReadHeaderTimeout: min(headerTimeout, c.ReadTimeout),
+			ReadTimeout:       c.ReadTimeout,
+			WriteTimeout:      c.ReadTimeout + c.Answer + c.ReplyTimeout,
+			IdleTimeout:       idleTimeout,
+			MaxHeaderBytes:    maxHeader,
+			ErrorLog:          slog.NewLogLogger(c.Logger.Handler(), slog.LevelWarn),
 		},
 	}, nil
 }
+
+// countedListener closes connections that are too many. An error of Accept, such as too few files, is the server's to
+// wait out.
+type countedListener struct {
+	net.Listener
+	connections *budget.Budget
+}
+
+// Accept implements net.Listener.
+func (l *countedListener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		grant, err := l.connections.Take(1, budget.FromRemote(c.RemoteAddr().String()))
+		if err == nil {
+			return &countedConn{Conn: c, grant: grant}, nil
+		}
+		if t, ok := c.(*net.TCPConn); ok {
+			_ = t.SetLinger(0) // Nothing of it is to stay in the kernel.
+		}
+		_ = c.Close() // There is nothing to lose.
+	}
+}
+
+// countedConn gives its place back when it is closed.
+type countedConn struct {
+	net.Conn
+	once  sync.Once
+	grant budget.Grant
+}
+
+// Close implements net.Conn.
+func (c *countedConn) Close() error {
+	err := c.Conn.Close()
+	c.once.Do(c.grant.Release)
+	return err
+}
+
+// Connections returns the budget of connections.
+func (s *Server) Connections() *budget.Budget { return s.connections }
 
 // Addr returns the address that was bound.
 func (s *Server) Addr() net.Addr { return s.listener.Addr() }

@@ -135,14 +135,14 @@ func TestAdminPort(t *testing.T) {
 }
 
 func TestListenSaysWhatIsWrong(t *testing.T) {
-	s, err := gateway.Listen("127.0.0.1:0", nil, time.Minute, slog.Default())
+	s, err := gateway.Listen("127.0.0.1:0", serverConfig(slog.Default()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := gateway.Listen(s.Addr().String(), nil, time.Minute, slog.Default()); !errors.Is(err, syscall.EADDRINUSE) {
+	if _, err := gateway.Listen(s.Addr().String(), serverConfig(slog.Default())); !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("port in use: %v", err)
 	}
-	if _, err := gateway.Listen("nonsense", nil, time.Minute, slog.Default()); err == nil || !strings.Contains(err.Error(), `"nonsense"`) {
+	if _, err := gateway.Listen("nonsense", serverConfig(slog.Default())); err == nil || !strings.Contains(err.Error(), `"nonsense"`) {
 		t.Errorf("bad address: %v", err)
 	}
 	if err := s.Shutdown(t.Context()); err != nil {
@@ -164,7 +164,7 @@ func TestShutdownWaitsForRequests(t *testing.T) {
 			return actors.Reply{}, actors.ErrNotOwner
 		}
 		g := gateway.New(gateway.DefaultConfig(), f)
-		s, err := gateway.Listen("127.0.0.1:0", nil, time.Minute, slog.Default())
+		s, err := gateway.Listen("127.0.0.1:0", serverConfig(slog.Default()))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -206,7 +206,7 @@ func TestShutdownCutsOffWhenTimeIsUp(t *testing.T) {
 	}
 	c := gateway.DefaultConfig()
 	c.MaxDeadline = time.Hour
-	s, err := gateway.Listen("127.0.0.1:0", nil, time.Minute, slog.Default())
+	s, err := gateway.Listen("127.0.0.1:0", serverConfig(slog.Default()))
 	if err != nil {
 		t.Fatal(err)
 	}

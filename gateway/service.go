@@ -191,6 +191,10 @@ func (s *service) outcome(
 
 // failed maps an error of the aggregates, and logs it where an operator must act.
 func (g *Gateway) failed(ctx context.Context, customer string, err error, command bool) error {
+	var limit *connect.Error
+	if errors.As(err, &limit) { // A limit was met on the way.
+		return limit
+	}
 	return g.log(ctx, customer, runtimeError(err, command, g.config.Now()), err)
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 )
 
 // interceptor surrounds every decoded call, see Gateway.intercept, and every stream.
@@ -42,10 +43,11 @@ func (i interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) con
 		c.decoded = true
 		// The server's limits are for single requests and replies; this request is here, and may be answered
 		// for hours. Where limits cannot be set there are none.
-		control := http.NewResponseController(c.writer)
+		control := http.NewResponseController(c)
 		_ = control.SetReadDeadline(time.Time{})
 		_ = control.SetWriteDeadline(time.Time{})
-		ctx, leave := i.untilStop(ctx, control)
+		client := ctx
+		ctx, leave := i.untilStop(client, control)
 		defer func() {
 			leave()
 			if p := recover(); p != nil {
@@ -55,10 +57,18 @@ func (i interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) con
 			if canceled && errors.Is(context.Cause(ctx), errStops) {
 				err = apiError(connect.CodeUnavailable, ReasonNotExecuted, "the node stops; ask another one")
 			}
+			if connect.CodeOf(err) == connect.CodeDeadlineExceeded && client.Err() == nil {
+				// The stream has time left; a question that it asked had not.
+				err = apiError(connect.CodeUnavailable, ReasonNotExecuted,
+					"the customer's node or the store did not answer in time; the stream ends, open it again")
+			}
 			if err != nil {
 				c.code = connect.CodeOf(err)
 			}
 		}()
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return expired()
+		}
 		return next(ctx, conn)
 	}
 }
@@ -88,7 +98,14 @@ func (g *Gateway) untilStop(ctx context.Context, control *http.ResponseControlle
 // until the next message is not bounded: HTTP/2 resets a stream whose deadline passes though nothing waits to
 // be written.
 func sendTo[M any](ctx context.Context, stream *connect.ServerStream[M], m *M) error {
-	control := http.NewResponseController(ctx.Value(callKey{}).(*call).writer)
+	c := ctx.Value(callKey{}).(*call)
+	if message, ok := any(m).(proto.Message); ok {
+		// What is being sent counts until the client took it.
+		if err := c.memory.Resize(streamBytes + replyFactor*int64(proto.Size(message))); err != nil {
+			return asLimit(err)
+		}
+	}
+	control := http.NewResponseController(c)
 	if err := control.SetWriteDeadline(time.Now().Add(sendTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return err
 	}
@@ -99,5 +116,5 @@ func sendTo[M any](ctx context.Context, stream *connect.ServerStream[M], m *M) e
 		return fmt.Errorf("%w: %w", context.Canceled, err)
 	}
 	_ = control.SetWriteDeadline(time.Time{})
-	return nil
+	return c.memory.Resize(streamBytes)
 }

@@ -19,26 +19,30 @@ import (
 type options struct {
 	config      node.Config
 	maxResident memorySize
-	segment     memorySize // of the archive
-	archiveRate memorySize // a second
-	logLevel    string
-	logFormat   string
-	readyFile   string
-	host        string // of addresses that are not given
-	demo        bool
-	demoConfig  demo.Config
+	// requestMemory is for requests to the API, addressShare the share of it that one address may have.
+	requestMemory, addressShare memorySize
+	segment                     memorySize // of the archive
+	archiveRate                 memorySize // a second
+	logLevel                    string
+	logFormat                   string
+	readyFile                   string
+	host                        string // of addresses that are not given
+	demo                        bool
+	demoConfig                  demo.Config
 }
 
 // newOptions returns the defaults.
 func newOptions() *options {
 	return &options{
-		config:      node.DefaultConfig(),
-		maxResident: memorySize{text: "25%", percent: 25},
-		segment:     memorySize{text: "256KiB", bytes: 256 << 10},
-		archiveRate: memorySize{text: "8MiB", bytes: 8 << 20},
-		logLevel:    "info",
-		logFormat:   "auto",
-		demoConfig:  demo.DefaultConfig(),
+		config:        node.DefaultConfig(),
+		maxResident:   memorySize{text: "25%", percent: 25},
+		requestMemory: memorySize{text: "256MiB", bytes: 256 << 20},
+		addressShare:  memorySize{text: "25%", percent: 25},
+		segment:       memorySize{text: "256KiB", bytes: 256 << 10},
+		archiveRate:   memorySize{text: "8MiB", bytes: 8 << 20},
+		logLevel:      "info",
+		logFormat:     "auto",
+		demoConfig:    demo.DefaultConfig(),
 	}
 }
 
@@ -70,11 +74,11 @@ func (o *options) bind(f *pflag.FlagSet) {
 	o.bindArchive(f)
 
 	f.DurationVar(&c.MaxDeadline, "max-deadline", c.MaxDeadline, "longest time a request may take")
-	f.IntVar(&c.MaxInFlight, "max-in-flight", c.MaxInFlight, "`requests` handled at once; more are turned away")
 	f.IntVar(&c.MaxPerNode, "max-in-flight-per-node", c.MaxPerNode,
 		"`requests` to one other node under way at once; more are refused (0, the default: three quarters of --max-in-flight)")
 	f.IntVar(&c.MaxPerShard, "max-in-flight-per-shard", c.MaxPerShard,
 		"`requests` for one shard under way at once; more are refused (0, the default: an eighth of --max-in-flight, at least 16)")
+	o.bindLimits(f)
 	f.DurationVar(&c.DrainTimeout, "drain-timeout", c.DrainTimeout,
 		"time for requests under way when stopping; then they are cut off")
 	f.DurationVar(&c.DrainDelay, "drain-delay", c.DrainDelay,
@@ -213,10 +217,13 @@ func (o *options) nodeConfig(log *slog.Logger) (node.Config, error) {
 	c := o.config
 	c.Logger = log
 	memory, err := availableMemory()
-	if err != nil && o.maxResident.percent > 0 {
-		return c, fmt.Errorf("max-resident: cannot tell the memory of this machine, give bytes: %w", err)
+	if err != nil && (o.maxResident.percent > 0 || o.requestMemory.percent > 0) {
+		return c, fmt.Errorf("max-resident, request-memory: cannot read the memory size of this machine; set both in bytes: %w", err)
 	}
 	c.Runtime.MaxResidentBytes = o.maxResident.of(memory)
+	if err := o.limitsConfig(&c, memory); err != nil {
+		return c, err
+	}
 	if err := checkAddresses(&c); err != nil {
 		return c, err
 	}
@@ -232,7 +239,6 @@ func (o *options) nodeConfig(log *slog.Logger) (node.Config, error) {
 		atLeast("snapshot-interval", c.Runtime.SnapshotInterval, 0),
 		atLeast("passivate-after", c.Runtime.IdleAfter, time.Millisecond),
 		atLeast("max-deadline", c.MaxDeadline, time.Millisecond),
-		atLeast("max-in-flight", c.MaxInFlight, 1),
 		atLeast("max-in-flight-per-node", c.MaxPerNode, 0),
 		atLeast("max-in-flight-per-shard", c.MaxPerShard, 0),
 		atLeast("drain-timeout", c.DrainTimeout, 0),

@@ -28,7 +28,11 @@ var (
 	memberFlags  = []string{"name", "cluster", "join", "bind", "advertise", "node-listen", "node-advertise", "label", "gossip-key-file", "node-tls-cert", "node-tls-key", "node-tls-ca"}
 	nodeFlags    = []string{"lease-ttl", "confirm", "capacity", "moves-per-second"}
 	ownerFlags   = []string{"snapshot-every", "snapshot-interval", "passivate-after", "max-resident", "archive-after", "archive-segment-bytes", "archive-snapshot-after", "archive-retention", "archive-rate"}
-	gatewayFlags = []string{"listen", "tls-cert", "tls-key", "tls-ca", "max-deadline", "max-in-flight", "max-in-flight-per-node", "max-in-flight-per-shard"}
+	gatewayFlags = []string{
+		"listen", "tls-cert", "tls-key", "tls-ca", "max-deadline", "max-in-flight", "max-in-flight-per-node", "max-in-flight-per-shard",
+		"request-memory", "address-share", "max-operators", "max-streams", "max-imports", "max-connections", "max-connection-streams",
+		"read-timeout", "reply-timeout",
+	}
 )
 
 func (p *program) devCommand() *cobra.Command {

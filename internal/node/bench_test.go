@@ -35,7 +35,7 @@ func BenchmarkService(b *testing.B) {
 			b.Error(err)
 		}
 	}()
-	empty, err := gateway.Listen("127.0.0.1:0", nil, time.Minute, c.Logger)
+	empty, err := gateway.Listen("127.0.0.1:0", gateway.DefaultServerConfig())
 	if err != nil {
 		b.Fatal(err)
 	}

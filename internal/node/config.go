@@ -127,9 +127,16 @@ type Config struct {
 	// Archiver of closed history.
 	Archiver archive.WorkerConfig
 
-	// MaxDeadline and MaxInFlight are as in gateway.Config.
+	// MaxDeadline is as in gateway.Config.
 	MaxDeadline time.Duration
-	MaxInFlight int
+	// Limits of what API requests use at a time.
+	Limits gateway.Limits
+	// ReadTimeout, ReplyTimeout and MaxStreams are as in gateway.ServerConfig.
+	ReadTimeout, ReplyTimeout time.Duration
+	MaxStreams                int
+	// MaxConnections of the API are accepted at once; 0 for what the limit of open files leaves beside the store, other
+	// processes and the admin port.
+	MaxConnections int
 	// MaxPerNode bounds the requests to one other node that are under way, and MaxPerShard those for one shard: the
 	// excess is refused at once, so that one unreachable node or one stuck shard leaves room for all others. 0 for
 	// three quarters of MaxInFlight, and for an eighth.
@@ -154,7 +161,7 @@ type Config struct {
 
 // DefaultConfig returns the configuration that a node runs with unless told otherwise.
 func DefaultConfig() Config {
-	g := gateway.DefaultConfig()
+	g, s := gateway.DefaultConfig(), gateway.DefaultServerConfig()
 	return Config{
 		StoreWait:    time.Minute,
 		Data:         "./licensed-data",
@@ -166,7 +173,10 @@ func DefaultConfig() Config {
 		Runtime:      actors.DefaultConfig(),
 		Archiver:     archive.DefaultWorkerConfig(),
 		MaxDeadline:  g.MaxDeadline,
-		MaxInFlight:  g.MaxInFlight,
+		Limits:       g.Limits,
+		ReadTimeout:  s.ReadTimeout,
+		ReplyTimeout: s.ReplyTimeout,
+		MaxStreams:   s.MaxStreams,
 		DrainTimeout: 30 * time.Second,
 		Traces:       tracing.Config{Ratio: 0.01},
 		Logger:       slog.Default(),
@@ -280,8 +290,8 @@ func (c *ClusterConfig) key() ([]byte, error) {
 
 // perNode and perShard return MaxPerNode and MaxPerShard, or what they are by default. Even a process with a few
 // slots has some for each shard, whose customers may ask at the same moment.
-func (c *Config) perNode() int  { return cmp.Or(c.MaxPerNode, max(1, c.MaxInFlight/4*3)) }
-func (c *Config) perShard() int { return cmp.Or(c.MaxPerShard, max(16, c.MaxInFlight/8)) }
+func (c *Config) perNode() int  { return cmp.Or(c.MaxPerNode, max(1, c.Limits.MaxInFlight/4*3)) }
+func (c *Config) perShard() int { return cmp.Or(c.MaxPerShard, max(16, c.Limits.MaxInFlight/8)) }
 
 // ArchiveDir returns the directory of the archive, "" if it has none.
 func (c *Config) ArchiveDir() string {

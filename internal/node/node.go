@@ -67,6 +67,7 @@ type Node struct {
 	health   *gateway.Health
 	registry *prometheus.Registry
 
+	files      files
 	api, admin *gateway.Server
 	store      persistence.Store
 	cold       persistence.Archive // nil: none
@@ -124,7 +125,7 @@ func Start(ctx context.Context, c Config) (*Node, error) {
 	n.config.Now = failpoint.Clock(n.config.Now)
 	n.started, n.name = n.config.Now(), cmp.Or(n.config.Name, hostName())
 	for _, step := range []func(context.Context) error{
-		n.startTraces, n.bind, n.startAdmin, n.openStore, n.openArchive, n.openPolicy, n.startSystem, n.startOwner, n.startMember, n.startAPI,
+		n.planFiles, n.startTraces, n.bind, n.startAdmin, n.openStore, n.openArchive, n.openPolicy, n.startSystem, n.startOwner, n.startMember, n.startAPI,
 		n.startDashboard, n.startDrain, n.awaitNodes,
 	} {
 		err := ctx.Err()
@@ -148,7 +149,7 @@ func (n *Node) push(name string, stop func(context.Context) error) {
 // bind takes the addresses, before anything slow or exclusive.
 func (n *Node) bind(context.Context) (err error) {
 	if n.config.Admin != "" {
-		if n.admin, err = gateway.Listen(n.config.Admin, nil, time.Minute, n.log); err != nil {
+		if n.admin, err = gateway.Listen(n.config.Admin, n.adminServer()); err != nil {
 			return fmt.Errorf("admin port: %w", err)
 		}
 		n.push("admin port", n.admin.Shutdown)
@@ -160,7 +161,7 @@ func (n *Node) bind(context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if n.api, err = gateway.Listen(n.config.Listen, encryption.serving(), n.config.MaxDeadline, n.log); err != nil {
+	if n.api, err = gateway.Listen(n.config.Listen, n.apiServer(encryption.serving())); err != nil {
 		return fmt.Errorf("API port: %w", err)
 	}
 	n.push("API address", func(context.Context) error { n.api.Close(); return nil })
@@ -183,7 +184,8 @@ func (n *Node) startAPI(context.Context) error {
 		return nil
 	}
 	c := gateway.DefaultConfig()
-	c.MaxDeadline, c.MaxInFlight = n.config.MaxDeadline, n.config.MaxInFlight
+	c.MaxDeadline, c.Limits = n.config.MaxDeadline, n.config.Limits
+	c.Budgets = n.connectionBudgets()
 	c.History = &history{reader: n.reader(), kind: n.policy.kind}
 	c.Logger, c.Registry, c.Health, c.Now = n.log, n.registry, n.health, n.config.Now
 	c.Kind, c.PolicyVersion = n.policy.kind, n.policy.version

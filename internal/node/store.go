@@ -29,7 +29,7 @@ func (n *Node) openStore(ctx context.Context) error {
 // no longer tell what is durable.
 func (n *Node) openPebble() error {
 	store, err := pebble.Open(n.config.Data, pebble.Options{
-		Logger:  n.log,
+		Logger: n.log, MaxOpenFiles: n.files.store,
 		OnFatal: func(err error) { n.fail(fmt.Errorf("the store stopped: %w", err)) },
 	})
 	if err != nil {

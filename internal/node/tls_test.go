@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"licensed/gateway"
 	"licensed/test/certs"
@@ -70,7 +69,9 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.every = 0
-	s, err := gateway.Listen("127.0.0.1:0", c.serving(), time.Minute, slog.New(slog.DiscardHandler))
+	sc := gateway.DefaultServerConfig()
+	sc.TLS, sc.Logger = c.serving(), slog.New(slog.DiscardHandler)
+	s, err := gateway.Listen("127.0.0.1:0", sc)
 	if err != nil {
 		t.Fatal(err)
 	}

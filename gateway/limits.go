@@ -1,0 +1,127 @@
+package gateway
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"licensed/gateway/budget"
+)
+
+// Limits bound what requests use at a time, so that no client can use up the memory, or the places of others. What
+// meets one is refused at once and certainly not executed.
+type Limits struct {
+	// Memory is what all requests together may use, in bytes, about: an eighth for bodies that are being received, a
+	// quarter for requests in flight, a quarter for replies that clients have not read, and an eighth each for streams,
+	// for imports, and for operators. Higher: larger bursts are served; lower: less memory is taken from customers.
+	Memory int64
+	// AddressShare is what part of each limit the requests of one address may use, above 0 up to 1. Higher: fewer
+	// addresses suffice to use a limit up; 1 if all clients come through one proxy.
+	AddressShare float64
+	// MaxInFlight is how many requests of customers are handled at once.
+	MaxInFlight int
+	// MaxOperators is how many requests and streams of AdminService and the dashboard are handled at once. They have
+	// limits of their own: who is to help an overloaded cluster must be able to look, and to drain a node of it.
+	MaxOperators int
+	// MaxStreams is how many streams of HistoryService are open at once; those of Follow keep their customer in memory.
+	MaxStreams int
+	// MaxImports is how many calls of ImportCustomer are handled at once.
+	MaxImports int
+}
+
+// DefaultLimits returns the limits that a gateway has unless told otherwise.
+func DefaultLimits() Limits {
+	return Limits{
+		Memory: 256 << 20, AddressShare: 0.25, MaxInFlight: 10_000, MaxOperators: 128, MaxStreams: 1000, MaxImports: 8,
+	}
+}
+
+// What requests are counted with, beside what they carry: goroutine, headers, and what the handler allocates.
+const (
+	receivingBytes = 8 << 10
+	requestBytes   = 16 << 10
+	streamBytes    = 32 << 10
+	commandReply   = 2 << 10
+)
+
+// replyFactor is how often the encoded size of a reply is counted: the message in memory, and its encoding.
+const replyFactor = 3
+
+// budgets of requests of one class. Those of operators share one amount of memory.
+type budgets struct {
+	// receiving, requests, replies and streams are bytes; slots and open are places of requests and streams.
+	receiving, requests, replies, streams *budget.Budget
+	slots, open                           *budget.Budget
+}
+
+// limits are the budgets of a gateway.
+type limits struct {
+	customers, operators, imports budgets
+	all                           []*budget.Budget
+}
+
+func newLimits(c Limits) *limits {
+	l := &limits{}
+	of := func(name string, limit int64) *budget.Budget {
+		b := budget.New(name, limit, c.AddressShare)
+		l.all = append(l.all, b)
+		return b
+	}
+	eighth := c.Memory / 8
+	l.customers = budgets{
+		receiving: of("receiving_bytes", eighth), requests: of("request_bytes", 2*eighth), replies: of("reply_bytes", 2*eighth),
+		streams: of("stream_bytes", eighth), slots: of("requests", int64(c.MaxInFlight)), open: of("streams", int64(c.MaxStreams)),
+	}
+	memory, places := of("operator_bytes", eighth), of("operators", int64(c.MaxOperators))
+	l.operators = budgets{receiving: memory, requests: memory, replies: memory, streams: memory, slots: places, open: places}
+	l.imports = l.operators
+	bodies := of("import_bytes", eighth)
+	l.imports.receiving, l.imports.requests, l.imports.slots = bodies, bodies, of("imports", int64(c.MaxImports))
+	return l
+}
+
+// limitWords say in an error which limit was met.
+var limitWords = map[string]string{
+	"receiving_bytes": "too many request bodies are being received",
+	"request_bytes":   "too many requests in flight",
+	"requests":        "too many requests in flight",
+	"reply_bytes":     "too many replies wait to be read",
+	"stream_bytes":    "too many streams are open",
+	"streams":         "too many streams are open",
+	"operator_bytes":  "too many requests of operators in flight",
+	"operators":       "too many requests of operators in flight",
+	"import_bytes":    "too many imports in flight",
+	"imports":         "too many imports in flight",
+}
+
+// streamRetry is how long to stay away when too many streams are open: they stay open for long.
+const streamRetry = time.Second
+
+// budgetMetrics shows budgets. Labels are the names of limits and scopes.
+type budgetMetrics []*budget.Budget
+
+var (
+	refusedDesc = prometheus.NewDesc("licensed_gateway_limit_refusals_total",
+		"Requests and connections refused because a limit was reached, by limit, and whether the limit of all clients or the share of one address was.",
+		[]string{"limit", "scope"}, nil)
+	usedDesc  = prometheus.NewDesc("licensed_gateway_limit_used", "Present use of a limit: bytes, or a number.", []string{"limit"}, nil)
+	limitDesc = prometheus.NewDesc("licensed_gateway_limit", "Limits: bytes, or a number.", []string{"limit"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (budgetMetrics) Describe(to chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{refusedDesc, usedDesc, limitDesc} {
+		to <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (m budgetMetrics) Collect(to chan<- prometheus.Metric) {
+	for _, b := range m {
+		for _, s := range []budget.Scope{budget.All, budget.Share} {
+			to <- prometheus.MustNewConstMetric(refusedDesc, prometheus.CounterValue, float64(b.Refused(s)), b.Name(), string(s))
+		}
+		to <- prometheus.MustNewConstMetric(usedDesc, prometheus.GaugeValue, float64(b.Used()), b.Name())
+		to <- prometheus.MustNewConstMetric(limitDesc, prometheus.GaugeValue, float64(b.Limit()), b.Name())
+	}
+}

@@ -1,0 +1,148 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+)
+
+// body is a request's, read as a whole.
+type body struct {
+	bytes.Reader
+	// decoded is how long it is at most when it is decompressed.
+	decoded int64
+}
+
+// Close implements io.Closer.
+func (*body) Close() error { return nil }
+
+// envelopeBytes is how much longer than its message a body may be; package connect checks the message.
+const envelopeBytes = 1 << 10
+
+// firstRead is how much is read of a body of unknown length at first.
+const firstRead = 4 << 10
+
+// receive reads the body of a request. Its memory is taken before it is allocated, and given back when the request is
+// admitted or refused, by then it counts as a request. Errors: ExceededError, connect.Error, and what a reader returns.
+func (c *call) receive(ctx context.Context, w http.ResponseWriter, r *http.Request) (*body, error) {
+	b := &body{}
+	most := c.route.body + envelopeBytes
+	length := r.ContentLength
+	switch {
+	case length > most:
+		return nil, tooLong(c.route.body)
+	case r.Body == nil || length == 0:
+		return b, nil
+	case length < 0:
+		length = firstRead
+	}
+	grant, err := c.budgets.receiving.Take(receivingBytes+length, c.holders...)
+	if err != nil {
+		return nil, err
+	}
+	defer grant.Release()
+	content := make([]byte, 0, length+1) // One more shows the end.
+	for {
+		n, err := r.Body.Read(content[len(content):cap(content)])
+		content = content[:len(content)+n]
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, cutOff(ctx, err)
+		}
+		if len(content) < cap(content) {
+			continue
+		}
+		if int64(len(content)) > most {
+			return nil, tooLong(c.route.body)
+		}
+		length = min(2*length, most)
+		if err := grant.Resize(receivingBytes + length); err != nil {
+			return nil, err
+		}
+		content = append(make([]byte, 0, length+1), content...)
+	}
+	if r.ProtoMajor == 1 {
+		// The server waits for the next request meanwhile, or for the client to go; the deadline was for this one.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // Where limits cannot be set there are none.
+	}
+	b.Reset(content)
+	b.decoded = int64(len(content))
+	if compressed(r.Header) {
+		b.decoded = c.route.body
+	}
+	return b, nil
+}
+
+// cutOff returns what it means that a body could not be read.
+func cutOff(ctx context.Context, err error) error {
+	switch {
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return expired()
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return apiError(connect.CodeDeadlineExceeded, ReasonNotExecuted, "the request did not arrive in time; not executed")
+	}
+	return err
+}
+
+func tooLong(limit int64) *connect.Error {
+	return connect.NewError(connect.CodeResourceExhausted, fmt.Errorf("the message is larger than %d bytes; not executed", limit))
+}
+
+// compressed reports whether a body may be longer than it looks, in any of the protocols.
+func compressed(h http.Header) bool {
+	for _, name := range []string{"Content-Encoding", "Connect-Content-Encoding", "Grpc-Encoding"} {
+		if v := h[name]; len(v) > 0 && v[0] != "" && v[0] != "identity" {
+			return true
+		}
+	}
+	return false
+}
+
+// withClientDeadline returns the context of a request with the deadline that its client set, counted from when its
+// headers were here: the time until its body is here counts, too.
+func withClientDeadline(r *http.Request, start time.Time) (context.Context, context.CancelFunc) {
+	timeout, ok := clientTimeout(r.Header)
+	if !ok {
+		return r.Context(), func() {}
+	}
+	return context.WithDeadline(r.Context(), start.Add(timeout))
+}
+
+var grpcUnits = map[byte]time.Duration{
+	'H': time.Hour, 'M': time.Minute, 'S': time.Second, 'm': time.Millisecond, 'u': time.Microsecond, 'n': time.Nanosecond,
+}
+
+// clientTimeout returns the time that a client gave a request; false if it gave none, or what package connect refuses.
+func clientTimeout(h http.Header) (time.Duration, bool) {
+	unit, digits, most := time.Millisecond, first(h["Connect-Timeout-Ms"]), 10
+	if strings.HasPrefix(first(h["Content-Type"]), "application/grpc") {
+		digits, most = first(h["Grpc-Timeout"]), 8
+		if digits != "" {
+			unit, digits = grpcUnits[digits[len(digits)-1]], digits[:len(digits)-1]
+		}
+	}
+	n, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil || n < 0 || len(digits) > most || unit == 0 || n > math.MaxInt64/int64(unit) {
+		return 0, false
+	}
+	return time.Duration(n) * unit, true
+}
+
+func first(values []string) string {
+	if len(values) == 0 {
+		return ""
+	}
+	return values[0]
+}
