@@ -228,4 +228,3 @@ const (
 	// window is how much of each reply over HTTP/2 is read: enough for an error.
 	window = 1 << 10
 )
-
