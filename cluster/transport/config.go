@@ -11,6 +11,7 @@ import (
 
 	"licensed/actors"
 	"licensed/messages/clusterv1"
+	"licensed/persistence"
 )
 
 // Errors of requests to other processes, besides those of package actors and *cluster.NotOwnerError.
@@ -73,6 +74,11 @@ type Config struct {
 
 	// Handler answers; nil: this process answers nothing.
 	Handler Handler
+	// Pinged is told of each other process that reached this one: the run of the process and its name as a member.
+	// It must be quick and safe for concurrent use. Nil: nobody is told.
+	Pinged func(process persistence.Incarnation, name string)
+	// Member is the name of this process as a member, for those that ping it.
+	Member string
 	// Codec of payloads.
 	Codec Codec
 	// Locate returns the node address of who seems to own an aggregate; false if nobody is known.

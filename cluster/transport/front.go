@@ -84,6 +84,9 @@ func (t *Transport) handle(ctx context.Context, m *clusterv1.Request, r *cluster
 		answer, err := answerMessage(codec, a)
 		r.Body = &clusterv1.Response_Answer{Answer: answer}
 		return err
+	case *clusterv1.Request_Ping:
+		r.Body = &clusterv1.Response_Ping{Ping: t.pinged(body.Ping)}
+		return nil
 	case *clusterv1.Request_Status:
 		s, err := h.Status(ctx)
 		r.Body = &clusterv1.Response_Status{Status: s}

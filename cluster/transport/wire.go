@@ -301,6 +301,7 @@ func checkText(m *clusterv1.Request) error {
 	for _, f := range []struct{ name, value string }{
 		{"kind", m.GetKind()}, {"aggregate", m.GetAggregate()}, {"command id", m.GetCommand().GetId()},
 		{"type of the command", m.GetCommand().GetPayload().GetType()}, {"type of the query", m.GetQuery().GetPayload().GetType()},
+		{"name", m.GetPing().GetName()}, {"member", m.GetPing().GetMember()},
 	} {
 		if !utf8.ValidString(f.value) {
 			return fmt.Errorf("%w: %s %q is not UTF-8", ErrInvalid, f.name, f.value)

@@ -192,8 +192,12 @@ type Meta struct {
 	Shards            uint32 `protobuf:"varint,9,opt,name=shards,proto3" json:"shards,omitempty"`
 	Resident          uint64 `protobuf:"varint,10,opt,name=resident,proto3" json:"resident,omitempty"`
 	CommandsPerSecond uint32 `protobuf:"varint,11,opt,name=commands_per_second,json=commandsPerSecond,proto3" json:"commands_per_second,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// No process has reached this one's node port, or most cannot: it gets no shards while another member can.
+	Unreachable bool `protobuf:"varint,20,opt,name=unreachable,proto3" json:"unreachable,omitempty"`
+	// This process tries to reach the nodes of the cluster, and says which it cannot reach.
+	Probes        bool `protobuf:"varint,21,opt,name=probes,proto3" json:"probes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Meta) Reset() {
@@ -301,6 +305,20 @@ func (x *Meta) GetCommandsPerSecond() uint32 {
 		return x.CommandsPerSecond
 	}
 	return 0
+}
+
+func (x *Meta) GetUnreachable() bool {
+	if x != nil {
+		return x.Unreachable
+	}
+	return false
+}
+
+func (x *Meta) GetProbes() bool {
+	if x != nil {
+		return x.Probes
+	}
+	return false
 }
 
 // Shard is a row of ownership as its sender knows it: a hint.
@@ -442,6 +460,7 @@ type Request struct {
 	//	*Request_Query
 	//	*Request_Status
 	//	*Request_Drain
+	//	*Request_Ping
 	Body isRequest_Body `protobuf_oneof:"body"`
 	// The W3C traceparent of a traced request; empty for others.
 	Traceparent   string `protobuf:"bytes,8,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
@@ -543,6 +562,15 @@ func (x *Request) GetDrain() *DrainRequest {
 	return nil
 }
 
+func (x *Request) GetPing() *PingRequest {
+	if x != nil {
+		if x, ok := x.Body.(*Request_Ping); ok {
+			return x.Ping
+		}
+	}
+	return nil
+}
+
 func (x *Request) GetTraceparent() string {
 	if x != nil {
 		return x.Traceparent
@@ -570,6 +598,10 @@ type Request_Drain struct {
 	Drain *DrainRequest `protobuf:"bytes,7,opt,name=drain,proto3,oneof"`
 }
 
+type Request_Ping struct {
+	Ping *PingRequest `protobuf:"bytes,20,opt,name=ping,proto3,oneof"`
+}
+
 func (*Request_Command) isRequest_Body() {}
 
 func (*Request_Query) isRequest_Body() {}
@@ -577,6 +609,8 @@ func (*Request_Query) isRequest_Body() {}
 func (*Request_Status) isRequest_Body() {}
 
 func (*Request_Drain) isRequest_Body() {}
+
+func (*Request_Ping) isRequest_Body() {}
 
 // Payload is a value whose type the cluster does not know.
 type Payload struct {
@@ -768,6 +802,7 @@ type Response struct {
 	//	*Response_Answer
 	//	*Response_Status
 	//	*Response_Drain
+	//	*Response_Ping
 	Body          isResponse_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -874,6 +909,15 @@ func (x *Response) GetDrain() *DrainResponse {
 	return nil
 }
 
+func (x *Response) GetPing() *PingResponse {
+	if x != nil {
+		if x, ok := x.Body.(*Response_Ping); ok {
+			return x.Ping
+		}
+	}
+	return nil
+}
+
 type isResponse_Body interface {
 	isResponse_Body()
 }
@@ -894,6 +938,10 @@ type Response_Drain struct {
 	Drain *DrainResponse `protobuf:"bytes,8,opt,name=drain,proto3,oneof"`
 }
 
+type Response_Ping struct {
+	Ping *PingResponse `protobuf:"bytes,20,opt,name=ping,proto3,oneof"`
+}
+
 func (*Response_Reply) isResponse_Body() {}
 
 func (*Response_Answer) isResponse_Body() {}
@@ -901,6 +949,8 @@ func (*Response_Answer) isResponse_Body() {}
 func (*Response_Status) isResponse_Body() {}
 
 func (*Response_Drain) isResponse_Body() {}
+
+func (*Response_Ping) isResponse_Body() {}
 
 type Reply struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
@@ -1497,11 +1547,119 @@ func (*DrainResponse) Descriptor() ([]byte, []int) {
 	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{16}
 }
 
+// PingRequest asks whether a process can be reached.
+type PingRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The run of the process that asks, 16 bytes, and its name as a member.
+	Process []byte `protobuf:"bytes,1,opt,name=process,proto3" json:"process,omitempty"`
+	Name    string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// Name of the member that is to be reached. The process at its address may be another one.
+	Member        string `protobuf:"bytes,3,opt,name=member,proto3" json:"member,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PingRequest) Reset() {
+	*x = PingRequest{}
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PingRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PingRequest) ProtoMessage() {}
+
+func (x *PingRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PingRequest.ProtoReflect.Descriptor instead.
+func (*PingRequest) Descriptor() ([]byte, []int) {
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *PingRequest) GetProcess() []byte {
+	if x != nil {
+		return x.Process
+	}
+	return nil
+}
+
+func (x *PingRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PingRequest) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
+type PingResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the member that answers.
+	Member        string `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PingResponse) Reset() {
+	*x = PingResponse{}
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PingResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PingResponse) ProtoMessage() {}
+
+func (x *PingResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PingResponse.ProtoReflect.Descriptor instead.
+func (*PingResponse) Descriptor() ([]byte, []int) {
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *PingResponse) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
 var File_licensed_cluster_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_licensed_cluster_v1_cluster_proto_rawDesc = "" +
 	"\n" +
-	"!licensed/cluster/v1/cluster.proto\x12\x13licensed.cluster.v1\"\xf4\x02\n" +
+	"!licensed/cluster/v1/cluster.proto\x12\x13licensed.cluster.v1\"\xae\x03\n" +
 	"\x04Meta\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\fR\vincarnation\x12!\n" +
 	"\fnode_address\x18\x02 \x01(\tR\vnodeAddress\x12\x1f\n" +
@@ -1516,7 +1674,9 @@ const file_licensed_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x06shards\x18\t \x01(\rR\x06shards\x12\x1a\n" +
 	"\bresident\x18\n" +
 	" \x01(\x04R\bresident\x12.\n" +
-	"\x13commands_per_second\x18\v \x01(\rR\x11commandsPerSecond\"a\n" +
+	"\x13commands_per_second\x18\v \x01(\rR\x11commandsPerSecond\x12 \n" +
+	"\vunreachable\x18\x14 \x01(\bR\vunreachable\x12\x16\n" +
+	"\x06probes\x18\x15 \x01(\bR\x06probes\"a\n" +
 	"\x05Shard\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x14\n" +
@@ -1524,7 +1684,7 @@ const file_licensed_cluster_v1_cluster_proto_rawDesc = "" +
 	"\tsuccessor\x18\x04 \x01(\fR\tsuccessor\"N\n" +
 	"\x04News\x122\n" +
 	"\x06shards\x18\x01 \x03(\v2\x1a.licensed.cluster.v1.ShardR\x06shards\x12\x12\n" +
-	"\x04dead\x18\x02 \x03(\fR\x04dead\"\xf3\x02\n" +
+	"\x04dead\x18\x02 \x03(\fR\x04dead\"\xab\x03\n" +
 	"\aRequest\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1c\n" +
 	"\taggregate\x18\x02 \x01(\tR\taggregate\x12%\n" +
@@ -1532,7 +1692,8 @@ const file_licensed_cluster_v1_cluster_proto_rawDesc = "" +
 	"\acommand\x18\x04 \x01(\v2\x1c.licensed.cluster.v1.CommandH\x00R\acommand\x122\n" +
 	"\x05query\x18\x05 \x01(\v2\x1a.licensed.cluster.v1.QueryH\x00R\x05query\x12<\n" +
 	"\x06status\x18\x06 \x01(\v2\".licensed.cluster.v1.StatusRequestH\x00R\x06status\x129\n" +
-	"\x05drain\x18\a \x01(\v2!.licensed.cluster.v1.DrainRequestH\x00R\x05drain\x12 \n" +
+	"\x05drain\x18\a \x01(\v2!.licensed.cluster.v1.DrainRequestH\x00R\x05drain\x126\n" +
+	"\x04ping\x18\x14 \x01(\v2 .licensed.cluster.v1.PingRequestH\x00R\x04ping\x12 \n" +
 	"\vtraceparent\x18\b \x01(\tR\vtraceparentB\x06\n" +
 	"\x04body\"1\n" +
 	"\aPayload\x12\x12\n" +
@@ -1545,7 +1706,7 @@ const file_licensed_cluster_v1_cluster_proto_rawDesc = "" +
 	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\x126\n" +
 	"\apayload\x18\x05 \x01(\v2\x1c.licensed.cluster.v1.PayloadR\apayload\"?\n" +
 	"\x05Query\x126\n" +
-	"\apayload\x18\x01 \x01(\v2\x1c.licensed.cluster.v1.PayloadR\apayload\"\xa1\x03\n" +
+	"\apayload\x18\x01 \x01(\v2\x1c.licensed.cluster.v1.PayloadR\apayload\"\xda\x03\n" +
 	"\bResponse\x12-\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x19.licensed.cluster.v1.CodeR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12,\n" +
@@ -1554,7 +1715,8 @@ const file_licensed_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x05reply\x18\x05 \x01(\v2\x1a.licensed.cluster.v1.ReplyH\x00R\x05reply\x125\n" +
 	"\x06answer\x18\x06 \x01(\v2\x1b.licensed.cluster.v1.AnswerH\x00R\x06answer\x12=\n" +
 	"\x06status\x18\a \x01(\v2#.licensed.cluster.v1.StatusResponseH\x00R\x06status\x12:\n" +
-	"\x05drain\x18\b \x01(\v2\".licensed.cluster.v1.DrainResponseH\x00R\x05drainB\x06\n" +
+	"\x05drain\x18\b \x01(\v2\".licensed.cluster.v1.DrainResponseH\x00R\x05drain\x127\n" +
+	"\x04ping\x18\x14 \x01(\v2!.licensed.cluster.v1.PingResponseH\x00R\x04pingB\x06\n" +
 	"\x04body\"o\n" +
 	"\x05Reply\x12\x18\n" +
 	"\aoutcome\x18\x01 \x01(\fR\aoutcome\x12\x1a\n" +
@@ -1599,7 +1761,13 @@ const file_licensed_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x13clock_offset_micros\x18\x0f \x01(\x03R\x11clockOffsetMicros\x120\n" +
 	"\x04self\x18\x10 \x01(\v2\x1c.licensed.cluster.v1.PayloadR\x04self\"\x0e\n" +
 	"\fDrainRequest\"\x0f\n" +
-	"\rDrainResponse*=\n" +
+	"\rDrainResponse\"S\n" +
+	"\vPingRequest\x12\x18\n" +
+	"\aprocess\x18\x01 \x01(\fR\aprocess\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
+	"\x06member\x18\x03 \x01(\tR\x06member\"&\n" +
+	"\fPingResponse\x12\x16\n" +
+	"\x06member\x18\x01 \x01(\tR\x06member*=\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tROLE_NODE\x10\x01\x12\x10\n" +
@@ -1638,7 +1806,7 @@ func file_licensed_cluster_v1_cluster_proto_rawDescGZIP() []byte {
 }
 
 var file_licensed_cluster_v1_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_licensed_cluster_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_licensed_cluster_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_licensed_cluster_v1_cluster_proto_goTypes = []any{
 	(Role)(0),              // 0: licensed.cluster.v1.Role
 	(Code)(0),              // 1: licensed.cluster.v1.Code
@@ -1659,6 +1827,8 @@ var file_licensed_cluster_v1_cluster_proto_goTypes = []any{
 	(*StatusResponse)(nil), // 16: licensed.cluster.v1.StatusResponse
 	(*DrainRequest)(nil),   // 17: licensed.cluster.v1.DrainRequest
 	(*DrainResponse)(nil),  // 18: licensed.cluster.v1.DrainResponse
+	(*PingRequest)(nil),    // 19: licensed.cluster.v1.PingRequest
+	(*PingResponse)(nil),   // 20: licensed.cluster.v1.PingResponse
 }
 var file_licensed_cluster_v1_cluster_proto_depIdxs = []int32{
 	0,  // 0: licensed.cluster.v1.Meta.roles:type_name -> licensed.cluster.v1.Role
@@ -1667,26 +1837,28 @@ var file_licensed_cluster_v1_cluster_proto_depIdxs = []int32{
 	8,  // 3: licensed.cluster.v1.Request.query:type_name -> licensed.cluster.v1.Query
 	15, // 4: licensed.cluster.v1.Request.status:type_name -> licensed.cluster.v1.StatusRequest
 	17, // 5: licensed.cluster.v1.Request.drain:type_name -> licensed.cluster.v1.DrainRequest
-	6,  // 6: licensed.cluster.v1.Command.payload:type_name -> licensed.cluster.v1.Payload
-	6,  // 7: licensed.cluster.v1.Query.payload:type_name -> licensed.cluster.v1.Payload
-	1,  // 8: licensed.cluster.v1.Response.code:type_name -> licensed.cluster.v1.Code
-	3,  // 9: licensed.cluster.v1.Response.shard:type_name -> licensed.cluster.v1.Shard
-	10, // 10: licensed.cluster.v1.Response.reply:type_name -> licensed.cluster.v1.Reply
-	11, // 11: licensed.cluster.v1.Response.answer:type_name -> licensed.cluster.v1.Answer
-	16, // 12: licensed.cluster.v1.Response.status:type_name -> licensed.cluster.v1.StatusResponse
-	18, // 13: licensed.cluster.v1.Response.drain:type_name -> licensed.cluster.v1.DrainResponse
-	6,  // 14: licensed.cluster.v1.Answer.value:type_name -> licensed.cluster.v1.Payload
-	12, // 15: licensed.cluster.v1.Answer.head:type_name -> licensed.cluster.v1.Head
-	13, // 16: licensed.cluster.v1.Head.root:type_name -> licensed.cluster.v1.Root
-	13, // 17: licensed.cluster.v1.Head.parent:type_name -> licensed.cluster.v1.Root
-	2,  // 18: licensed.cluster.v1.StatusResponse.meta:type_name -> licensed.cluster.v1.Meta
-	3,  // 19: licensed.cluster.v1.StatusResponse.shards:type_name -> licensed.cluster.v1.Shard
-	6,  // 20: licensed.cluster.v1.StatusResponse.self:type_name -> licensed.cluster.v1.Payload
-	21, // [21:21] is the sub-list for method output_type
-	21, // [21:21] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	19, // 6: licensed.cluster.v1.Request.ping:type_name -> licensed.cluster.v1.PingRequest
+	6,  // 7: licensed.cluster.v1.Command.payload:type_name -> licensed.cluster.v1.Payload
+	6,  // 8: licensed.cluster.v1.Query.payload:type_name -> licensed.cluster.v1.Payload
+	1,  // 9: licensed.cluster.v1.Response.code:type_name -> licensed.cluster.v1.Code
+	3,  // 10: licensed.cluster.v1.Response.shard:type_name -> licensed.cluster.v1.Shard
+	10, // 11: licensed.cluster.v1.Response.reply:type_name -> licensed.cluster.v1.Reply
+	11, // 12: licensed.cluster.v1.Response.answer:type_name -> licensed.cluster.v1.Answer
+	16, // 13: licensed.cluster.v1.Response.status:type_name -> licensed.cluster.v1.StatusResponse
+	18, // 14: licensed.cluster.v1.Response.drain:type_name -> licensed.cluster.v1.DrainResponse
+	20, // 15: licensed.cluster.v1.Response.ping:type_name -> licensed.cluster.v1.PingResponse
+	6,  // 16: licensed.cluster.v1.Answer.value:type_name -> licensed.cluster.v1.Payload
+	12, // 17: licensed.cluster.v1.Answer.head:type_name -> licensed.cluster.v1.Head
+	13, // 18: licensed.cluster.v1.Head.root:type_name -> licensed.cluster.v1.Root
+	13, // 19: licensed.cluster.v1.Head.parent:type_name -> licensed.cluster.v1.Root
+	2,  // 20: licensed.cluster.v1.StatusResponse.meta:type_name -> licensed.cluster.v1.Meta
+	3,  // 21: licensed.cluster.v1.StatusResponse.shards:type_name -> licensed.cluster.v1.Shard
+	6,  // 22: licensed.cluster.v1.StatusResponse.self:type_name -> licensed.cluster.v1.Payload
+	23, // [23:23] is the sub-list for method output_type
+	23, // [23:23] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_licensed_cluster_v1_cluster_proto_init() }
@@ -1699,12 +1871,14 @@ func file_licensed_cluster_v1_cluster_proto_init() {
 		(*Request_Query)(nil),
 		(*Request_Status)(nil),
 		(*Request_Drain)(nil),
+		(*Request_Ping)(nil),
 	}
 	file_licensed_cluster_v1_cluster_proto_msgTypes[7].OneofWrappers = []any{
 		(*Response_Reply)(nil),
 		(*Response_Answer)(nil),
 		(*Response_Status)(nil),
 		(*Response_Drain)(nil),
+		(*Response_Ping)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1712,7 +1886,7 @@ func file_licensed_cluster_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_licensed_cluster_v1_cluster_proto_rawDesc), len(file_licensed_cluster_v1_cluster_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   17,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
