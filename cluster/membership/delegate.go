@@ -32,11 +32,15 @@ func (d delegate) NodeMeta(int) []byte {
 }
 
 // NotifyMsg implements memberlist.Delegate.
-func (d delegate) NotifyMsg(b []byte) { d.hear(b) }
+func (d delegate) NotifyMsg(b []byte) {
+	if d.hear(b) {
+		d.m.rumours.forward(b)
+	}
+}
 
 // GetBroadcasts implements memberlist.Delegate.
 func (d delegate) GetBroadcasts(overhead, limit int) [][]byte {
-	return d.m.queue.GetBroadcasts(overhead, limit)
+	return d.m.rumours.queue.GetBroadcasts(overhead, limit)
 }
 
 // LocalState implements memberlist.Delegate.
@@ -53,19 +57,23 @@ func (d delegate) LocalState(bool) []byte {
 }
 
 // MergeRemoteState implements memberlist.Delegate.
+// The state is not forwarded: the members exchange theirs with each other, too.
 func (d delegate) MergeRemoteState(b []byte, _ bool) { d.hear(b) }
 
-func (d delegate) hear(b []byte) {
-	f := d.m.config.Listener.News
-	if f == nil || len(b) == 0 {
-		return
+// hear passes news to the listener. It reports whether others may hear them from this member.
+func (d delegate) hear(b []byte) bool {
+	if len(b) == 0 {
+		return false
 	}
 	news := &clusterv1.News{}
 	if err := proto.Unmarshal(b, news); err != nil {
 		d.m.config.Log.Warn("membership: news that cannot be read", "bytes", len(b), "error", err)
-		return
+		return false
 	}
-	f(news)
+	if f := d.m.config.Listener.News; f != nil {
+		f(news)
+	}
+	return true
 }
 
 // NotifyJoin implements memberlist.EventDelegate.
@@ -114,49 +122,6 @@ func (d delegate) AckPayload() []byte { return clockPayload(d.m.config.Now()) }
 func (d delegate) NotifyPingComplete(other *memberlist.Node, rtt time.Duration, payload []byte) {
 	d.m.clocks.note(other.Name, d.m.config.Now(), rtt, payload)
 }
-
-// maxPart is how large a part of news may be to travel in one packet with others.
-const maxPart = 1000
-
-// split returns news in encoded parts that each fit into a packet.
-func split(news *clusterv1.News) [][]byte {
-	var parts [][]byte
-	part := &clusterv1.News{Dead: news.Dead}
-	size := proto.Size(part)
-	flush := func() {
-		if size > 0 {
-			if b, err := proto.Marshal(part); err == nil {
-				parts = append(parts, b)
-			}
-		}
-		part, size = &clusterv1.News{}, 0
-	}
-	for _, s := range news.Shards {
-		n := proto.Size(s) + 3
-		if size+n > maxPart {
-			flush()
-		}
-		part.Shards = append(part.Shards, s)
-		size += n
-	}
-	flush()
-	return parts
-}
-
-// broadcast is a part of news on its way. Nothing makes another invalid: rows carry epochs.
-type broadcast []byte
-
-// Invalidates implements memberlist.Broadcast.
-func (broadcast) Invalidates(memberlist.Broadcast) bool { return false }
-
-// UniqueBroadcast implements memberlist.UniqueBroadcast: the queue need not look for what it invalidates.
-func (broadcast) UniqueBroadcast() {}
-
-// Message implements memberlist.Broadcast.
-func (b broadcast) Message() []byte { return b }
-
-// Finished implements memberlist.Broadcast.
-func (broadcast) Finished() {}
 
 // logger passes on what memberlist logs: "[LEVEL] memberlist: text".
 func logger(l *slog.Logger) *log.Logger { return log.New(logWriter{l}, "", 0) }

@@ -3,9 +3,10 @@
 // # The model
 //
 // Every process of the cluster, node or gateway, is a member of one memberlist (SWIM with suspicion) and
-// carries a [clusterv1.Meta]: its incarnation, addresses, roles and load. Each member keeps the list of
+// carries a [clusterv1.Meta]: its incarnation, addresses and roles. Each member keeps the list of
 // all and probes the others in turn; what it finds spreads by gossip, as do the [clusterv1.News] of shards
-// that changed hands.
+// that changed hands. A change of meta is sent by every member to several others and has precedence over news.
+// So meta has nothing that changes often, as the load does: each member is asked for that.
 //
 // Nothing here decides ownership. A member that is missing may be alive, one that is listed may be dead,
 // and two members may see different lists for as long as a partition lasts. It is a hint for speed.
@@ -111,7 +112,7 @@ type Membership struct {
 	list    *memberlist.Memberlist
 	address string // the own one: memberlist writes to what it returns
 	port    string // for seeds without one
-	queue   *memberlist.TransmitLimitedQueue
+	rumours *rumours
 	clocks  clocks
 
 	mu      sync.Mutex
@@ -168,7 +169,7 @@ func Start(c Config) (*Membership, error) {
 	if err != nil {
 		return nil, err
 	}
-	m.queue = &memberlist.TransmitLimitedQueue{NumNodes: m.count, RetransmitMult: mc.RetransmitMult}
+	m.rumours = newRumours(m.count)
 	m.context, m.cancel = context.WithCancel(context.Background())
 	if m.list, err = memberlist.Create(mc); err != nil {
 		return nil, fmt.Errorf("membership: %w", err)
@@ -280,24 +281,21 @@ func signal(c chan struct{}) {
 	}
 }
 
-// keptParts is how many parts of news wait for their turn in gossip; of more the oldest are left out. Full
-// exchanges of state bring them.
-const keptParts = 4096
-
-// Spread has news gossiped to all members, and sends them at once to those for whom direct says so. One who is
-// alone keeps nothing for later: whoever joins gets the full state.
+// Spread has news gossiped to all members, each of which passes on what it did not hear before, and sends them at
+// once to those for whom direct says so. That reaches everybody in about a second; whom it misses, as in a
+// partition, gets them with the next full exchange of state. A member that is alone keeps nothing for later: a
+// process that joins gets the full state.
 func (m *Membership) Spread(news *clusterv1.News, direct func(Member) bool) {
 	others := m.others()
 	if len(others) == 0 {
-		m.queue.Reset()
+		m.rumours.drop()
 		return
 	}
-	defer m.queue.Prune(keptParts)
 	for _, part := range split(news) {
-		m.queue.QueueBroadcast(broadcast(part))
+		m.rumours.start(part)
 		for _, p := range others {
 			if direct(p.Member) {
-				_ = m.list.SendBestEffort(&p.node, part) // lost is late: gossip brings it too
+				_ = m.list.SendBestEffort(&p.node, part) // If this message is lost, gossip delivers the same news later.
 			}
 		}
 	}

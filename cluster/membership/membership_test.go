@@ -27,9 +27,11 @@ func quick(name string) Config {
 	c.JoinEvery, c.SyncEvery = 20*time.Millisecond, 200*time.Millisecond
 	c.ProbeEvery, c.ProbeTimeout = 50*time.Millisecond, 25*time.Millisecond
 	c.SuspicionMult = 4 // a suspect hears of it by gossip, every 100 ms
-	c.Log = slog.New(slog.DiscardHandler)
+	c.Log = quiet
 	return c
 }
+
+var quiet = slog.New(slog.DiscardHandler)
 
 func start(t *testing.T, c Config) *Membership {
 	t.Helper()
@@ -240,28 +242,6 @@ func TestNews(t *testing.T) {
 	until("direct news", t, func() bool { return slices.Contains(r.shards(), 2000) })
 }
 
-func TestSplit(t *testing.T) {
-	if parts := split(&clusterv1.News{}); len(parts) != 0 {
-		t.Errorf("%d parts of nothing", len(parts))
-	}
-	news := &clusterv1.News{Dead: [][]byte{make([]byte, 16)}}
-	for id := range uint32(500) {
-		news.Shards = append(news.Shards, &clusterv1.Shard{Id: id, Epoch: uint64(id), Owner: make([]byte, 16)})
-	}
-	got := &clusterv1.News{}
-	for _, part := range split(news) {
-		if len(part) > maxPart {
-			t.Errorf("a part of %d bytes", len(part))
-		}
-		if err := (proto.UnmarshalOptions{Merge: true}).Unmarshal(part, got); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if !proto.Equal(got, news) {
-		t.Error("the parts are not the whole")
-	}
-}
-
 func TestStrangersAreNotHeard(t *testing.T) {
 	key := []byte("0123456789abcdef")
 	for name, change := range map[string]func(*Config){
@@ -407,7 +387,7 @@ func TestNewsOfOneWhoIsAlone(t *testing.T) {
 	for range 10 {
 		spread()
 	}
-	if n := a.queue.NumQueued(); n != 0 {
+	if n := a.rumours.queue.NumQueued(); n != 0 {
 		t.Errorf("%d parts of news wait for nobody", n)
 	}
 	a.mu.Lock()
@@ -416,7 +396,7 @@ func TestNewsOfOneWhoIsAlone(t *testing.T) {
 	for range 2 * keptParts {
 		spread()
 	}
-	if n := a.queue.NumQueued(); n != keptParts {
+	if n := a.rumours.queue.NumQueued(); n != keptParts {
 		t.Errorf("%d parts of news are kept", n)
 	}
 }

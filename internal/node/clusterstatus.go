@@ -140,11 +140,10 @@ func (n *Node) statusOf(s *routing.Status) *licensedv1.NodeStatus {
 	return status
 }
 
-// fromGossip returns what a member lets everybody know.
+// fromGossip returns what a member lets everybody know; its load is not part of that.
 func fromGossip(m *membership.Member) *licensedv1.NodeStatus {
 	status := &licensedv1.NodeStatus{
 		Name: m.Name, Version: m.Meta.GetVersion(), NodeAddress: m.Meta.GetNodeAddress(), ApiAddress: m.Meta.GetApiAddress(),
-		ShardsOpen: m.Meta.GetShards(), ResidentCustomers: m.Meta.GetResident(), CommandsPerSecond: uint64(m.Meta.GetCommandsPerSecond()),
 		State: licensedv1.NodeState_NODE_STATE_READY,
 	}
 	if m.Meta.GetDraining() {
@@ -176,7 +175,6 @@ func leftStatus(d departure) *licensedv1.NodeStatus {
 		status.State, status.Reason = licensedv1.NodeState_NODE_STATE_LEFT, "it left at "+d.at.UTC().Format(time.DateTime)+" UTC"
 	}
 	status.SeenAt = timestamppb.New(d.at)
-	status.ShardsOpen, status.ResidentCustomers, status.CommandsPerSecond = 0, 0, 0
 	return status
 }
 

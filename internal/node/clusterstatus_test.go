@@ -79,11 +79,11 @@ func TestStatusOfOthers(t *testing.T) {
 	i := persistence.NewIncarnation()
 	n := &Node{config: Config{Now: time.Now}}
 	m := membership.Member{Name: "n1", Meta: &clusterv1.Meta{
-		Incarnation: i[:], NodeAddress: "10.0.0.1:7947", Version: "v9", Shards: 7, Roles: []clusterv1.Role{clusterv1.Role_ROLE_NODE},
+		Incarnation: i[:], NodeAddress: "10.0.0.1:7947", Version: "v9", Roles: []clusterv1.Role{clusterv1.Role_ROLE_NODE},
 	}}
 	silent := n.statusOf(&routing.Status{Member: m, Err: fmt.Errorf("no answer")})
 	if silent.State != licensedv1.NodeState_NODE_STATE_SUSPECT || !strings.Contains(silent.Reason, "no answer") || len(silent.Warnings) != 1 ||
-		silent.Incarnation != i.String() || silent.ShardsOpen != 7 || silent.Roles[0] != licensedv1.NodeRole_NODE_ROLE_NODE {
+		silent.Incarnation != i.String() || silent.Roles[0] != licensedv1.NodeRole_NODE_ROLE_NODE {
 		t.Errorf("%v", silent)
 	}
 	for _, self := range []*clusterv1.Payload{nil, {Type: "licensed.v2.NodeStatus"}, {Type: "licensed.v1.NodeStatus", Data: []byte{0xff}}} {

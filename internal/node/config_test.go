@@ -96,14 +96,6 @@ func TestPasswordFile(t *testing.T) {
 	}
 }
 
-func TestCoarse(t *testing.T) {
-	for v, want := range map[uint64]uint64{0: 0, 99: 99, 100: 100, 101: 100, 1234: 1200, 12345: 12000, 999_999: 990_000} {
-		if got := coarse(v); got != want {
-			t.Errorf("coarse(%d) is %d, want %d", v, got, want)
-		}
-	}
-}
-
 func TestRate(t *testing.T) {
 	var c counts
 	now := time.Unix(1000, 0)

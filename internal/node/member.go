@@ -305,7 +305,7 @@ func (m *member) tell() {
 	}
 }
 
-// meta returns what others know of this process.
+// meta returns what others know of this process. It must change rarely, see package membership.
 func (m *member) meta() *clusterv1.Meta {
 	n := m.n
 	meta := &clusterv1.Meta{
@@ -321,21 +321,8 @@ func (m *member) meta() *clusterv1.Meta {
 			meta.Incarnation = i[:]
 		}
 		meta.ClockWrong = node.ClockWrong()
-		held, _, _ := node.Held()
-		meta.Shards = uint32(held)
-		meta.Resident = coarse(uint64(n.runtimeStats().Resident))
-		meta.CommandsPerSecond = uint32(coarse(n.counts.rate(n.config.Now())))
 	}
 	return meta
-}
-
-// coarse drops digits: gossip is not to be troubled by every customer.
-func coarse(v uint64) uint64 {
-	step := uint64(1)
-	for v/step >= 100 {
-		step *= 10
-	}
-	return v / step * step
 }
 
 // reachable returns an address as others reach it: one on all interfaces has the host of the node port.

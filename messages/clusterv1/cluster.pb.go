@@ -188,9 +188,14 @@ type Meta struct {
 	Draining bool `protobuf:"varint,7,opt,name=draining,proto3" json:"draining,omitempty"`
 	// The member's wall clock is off: it takes no shards.
 	ClockWrong bool `protobuf:"varint,8,opt,name=clock_wrong,json=clockWrong,proto3" json:"clock_wrong,omitempty"`
-	// Load, about.
-	Shards            uint32 `protobuf:"varint,9,opt,name=shards,proto3" json:"shards,omitempty"`
-	Resident          uint64 `protobuf:"varint,10,opt,name=resident,proto3" json:"resident,omitempty"`
+	// Load, about. Nobody sets these fields any more: they changed every second, and each change of meta is gossiped
+	// with precedence over news. A StatusRequest asks a member for its load.
+	//
+	// Deprecated: Marked as deprecated in licensed/cluster/v1/cluster.proto.
+	Shards uint32 `protobuf:"varint,9,opt,name=shards,proto3" json:"shards,omitempty"`
+	// Deprecated: Marked as deprecated in licensed/cluster/v1/cluster.proto.
+	Resident uint64 `protobuf:"varint,10,opt,name=resident,proto3" json:"resident,omitempty"`
+	// Deprecated: Marked as deprecated in licensed/cluster/v1/cluster.proto.
 	CommandsPerSecond uint32 `protobuf:"varint,11,opt,name=commands_per_second,json=commandsPerSecond,proto3" json:"commands_per_second,omitempty"`
 	// No process has reached this one's node port, or most cannot: it gets no shards while another member can.
 	Unreachable bool `protobuf:"varint,20,opt,name=unreachable,proto3" json:"unreachable,omitempty"`
@@ -286,6 +291,7 @@ func (x *Meta) GetClockWrong() bool {
 	return false
 }
 
+// Deprecated: Marked as deprecated in licensed/cluster/v1/cluster.proto.
 func (x *Meta) GetShards() uint32 {
 	if x != nil {
 		return x.Shards
@@ -293,6 +299,7 @@ func (x *Meta) GetShards() uint32 {
 	return 0
 }
 
+// Deprecated: Marked as deprecated in licensed/cluster/v1/cluster.proto.
 func (x *Meta) GetResident() uint64 {
 	if x != nil {
 		return x.Resident
@@ -300,6 +307,7 @@ func (x *Meta) GetResident() uint64 {
 	return 0
 }
 
+// Deprecated: Marked as deprecated in licensed/cluster/v1/cluster.proto.
 func (x *Meta) GetCommandsPerSecond() uint32 {
 	if x != nil {
 		return x.CommandsPerSecond
@@ -1659,7 +1667,7 @@ var File_licensed_cluster_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_licensed_cluster_v1_cluster_proto_rawDesc = "" +
 	"\n" +
-	"!licensed/cluster/v1/cluster.proto\x12\x13licensed.cluster.v1\"\xae\x03\n" +
+	"!licensed/cluster/v1/cluster.proto\x12\x13licensed.cluster.v1\"\xba\x03\n" +
 	"\x04Meta\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\fR\vincarnation\x12!\n" +
 	"\fnode_address\x18\x02 \x01(\tR\vnodeAddress\x12\x1f\n" +
@@ -1670,11 +1678,11 @@ const file_licensed_cluster_v1_cluster_proto_rawDesc = "" +
 	"\bcapacity\x18\x06 \x01(\x01R\bcapacity\x12\x1a\n" +
 	"\bdraining\x18\a \x01(\bR\bdraining\x12\x1f\n" +
 	"\vclock_wrong\x18\b \x01(\bR\n" +
-	"clockWrong\x12\x16\n" +
-	"\x06shards\x18\t \x01(\rR\x06shards\x12\x1a\n" +
+	"clockWrong\x12\x1a\n" +
+	"\x06shards\x18\t \x01(\rB\x02\x18\x01R\x06shards\x12\x1e\n" +
 	"\bresident\x18\n" +
-	" \x01(\x04R\bresident\x12.\n" +
-	"\x13commands_per_second\x18\v \x01(\rR\x11commandsPerSecond\x12 \n" +
+	" \x01(\x04B\x02\x18\x01R\bresident\x122\n" +
+	"\x13commands_per_second\x18\v \x01(\rB\x02\x18\x01R\x11commandsPerSecond\x12 \n" +
 	"\vunreachable\x18\x14 \x01(\bR\vunreachable\x12\x16\n" +
 	"\x06probes\x18\x15 \x01(\bR\x06probes\"a\n" +
 	"\x05Shard\x12\x0e\n" +
