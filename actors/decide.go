@@ -190,6 +190,7 @@ func (m *Machine) record(r *Request, events []Event, now time.Time) error {
 			rec.Fingerprint, rec.IssuedAt = c.Fingerprint, time.UnixMilli(c.IssuedAt.UnixMilli()).UTC()
 		}
 		h.group.Records = append(h.group.Records, rec)
+		h.groupBytes += rec.Size(m.aggregate)
 	}
 	m.lastTime = now.UnixMilli()
 	if m.oldest == 0 {

@@ -101,6 +101,9 @@ func (m *Machine) imports(r *Request, in Input) {
 		return
 	}
 	h.group.Records = append(h.group.Records, i.Records...)
+	for j := range i.Records {
+		h.groupBytes += i.Records[j].Size(m.aggregate)
+	}
 	r.Answer = Answer{Head: m.head()}
 	m.wait(r, true)
 	if m.sequence-m.base >= uint64(m.env.Config.SnapshotEvery) {

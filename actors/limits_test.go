@@ -3,6 +3,7 @@ package actors_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -212,4 +213,63 @@ func (p panicking) Holds(shard uint32, epoch uint64) bool {
 		panic("a bug")
 	}
 	return p.held.Holds(shard, epoch)
+}
+
+// small is a journal that takes small mutations only, and notes their sizes.
+type small struct {
+	*gate
+	most  int
+	mu    sync.Mutex
+	sizes []int
+}
+
+func (s *small) MaxMutation() int { return s.most }
+
+func (s *small) Append(ctx context.Context, m *persistence.Mutation, done func(error)) {
+	s.mu.Lock()
+	s.sizes = append(s.sizes, m.Size())
+	s.mu.Unlock()
+	if m.Size() > s.most {
+		done(persistence.ErrRejected)
+		return
+	}
+	s.gate.Append(ctx, m, done)
+}
+
+// TestGroupsFitTheStore: commands that arrive during a long write do not make a mutation that the store does not take.
+// Further ones wait undecided, and questions are answered meanwhile.
+func TestGroupsFitTheStore(t *testing.T) {
+	const commands, size = 100, 400 // bytes each, about
+	j := &small{gate: &gate{Journal: memory.New()}, most: 10 * size}
+	s := start(t, j, func(o *actors.Options) { o.Config.SnapshotEvery = 1000 })
+	var wg sync.WaitGroup
+	for i := range commands {
+		wg.Go(func() {
+			c := add(fmt.Sprint("c", i), 1)
+			c.Payload = actorstest.Add{Amount: 1, Pad: size}
+			if _, err := s.Execute(t.Context(), "a", c); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	until(t, "all wait", func() bool { return s.Pending("a") == commands && j.held() == 1 })
+	ctx, cancel := context.WithCancel(t.Context())
+	withdrawn := make(chan error, 1)
+	go func() {
+		_, err := s.Execute(ctx, "a", add("more", 1))
+		withdrawn <- err
+	}()
+	until(t, "one more waits", func() bool { return s.Pending("a") == commands+1 })
+	cancel()
+	if err := <-withdrawn; !errors.Is(err, actors.ErrExpired) {
+		t.Errorf("a command that waits for room in the next mutation: %v", err)
+	}
+	j.open()
+	wg.Wait()
+	if got := s.total(t, "a"); got != commands {
+		t.Errorf("total %d", got)
+	}
+	if n := len(j.sizes); n < commands/10 || n > commands/4 {
+		t.Errorf("%d commands were appended in %d mutations: %d", commands, n, j.sizes)
+	}
 }

@@ -16,6 +16,8 @@ type Environment struct {
 	Kind        Kind
 	Config      Config
 	Incarnation persistence.Incarnation
+	// MaxMutation is that of the journal. A group of commands is closed at half of it.
+	MaxMutation int
 }
 
 // InputKind says which input a machine gets.
@@ -164,6 +166,7 @@ type hot struct {
 	flight     *persistence.Mutation
 	flightEnd  uint64                // last sequence in flight
 	group      *persistence.Mutation // decided, not sent
+	groupBytes int                   // its size
 	spare      *persistence.Mutation // empty, or nil: the next group
 	rootTry    retry
 	flightTry  retry
@@ -263,7 +266,7 @@ func (m *Machine) receive(in Input) {
 		m.drop(in.Request)
 		return
 	}
-	if m.phase == phaseActive && h.drain == drainNone && len(h.backlog) == 0 && in.Request.Import == nil {
+	if m.phase == phaseActive && h.drain == drainNone && len(h.backlog) == 0 && in.Request.Import == nil && !m.full() {
 		m.decide(in.Request, in)
 		return
 	}
@@ -286,6 +289,7 @@ func (m *Machine) advance(in Input) {
 			h.launch(m.sequence)
 			h.flight.Partition = m.partition()
 			h.out.Append = h.flight
+			m.decideBacklog(in) // the next group has room
 		}
 		m.release()
 		if !m.rolloverDue(in) || h.flight != nil || h.rootFlight != nil {
@@ -316,7 +320,13 @@ func (m *Machine) intervalOver(in Input) bool {
 	return every > 0 && m.oldest != 0 && in.Now.UnixMilli()-m.oldest >= every.Milliseconds()
 }
 
-// decideBacklog decides the requests that may be decided now. While a rollover drains, queries are
+// full reports whether the group is closed: it must be sent before more is decided into it. At half of what the store
+// takes, one command more never makes it too large.
+func (m *Machine) full() bool {
+	return m.env.MaxMutation > 0 && m.hot.groupBytes >= m.env.MaxMutation/2
+}
+
+// decideBacklog decides the requests that may be decided now. While a rollover drains, or the group is full, queries are
 // answered (the state is sound) and commands wait; while a restart drains, all wait.
 func (m *Machine) decideBacklog(in Input) {
 	h := m.hot
@@ -325,7 +335,7 @@ func (m *Machine) decideBacklog(in Input) {
 	}
 	kept := h.backlog[:0]
 	for _, r := range h.backlog {
-		if r.Import != nil && !m.mayImport(r, in) {
+		if r.Query == nil && m.full() || r.Import != nil && !m.mayImport(r, in) {
 			kept = append(kept, r)
 		} else if h.drain == drainNone || h.drain == drainRollover && r.Query != nil {
 			m.decide(r, in)
@@ -454,7 +464,7 @@ func (m *Machine) appended(in Input) {
 
 // launch makes the group, which ends with that sequence, the mutation in flight.
 func (h *hot) launch(end uint64) {
-	h.flight, h.flightEnd, h.flightTry = h.group, end, retry{}
+	h.flight, h.flightEnd, h.flightTry, h.groupBytes = h.group, end, retry{}, 0
 	if h.group, h.spare = h.spare, nil; h.group == nil {
 		h.group = &persistence.Mutation{}
 	}
@@ -490,7 +500,7 @@ func (m *Machine) failFlight(err error) {
 	}
 	clear(h.waiting[len(kept):])
 	h.waiting = kept
-	h.flight, h.group = nil, &persistence.Mutation{}
+	h.flight, h.group, h.groupBytes = nil, &persistence.Mutation{}, 0
 	m.sequence = m.durable
 	h.drain = drainRestart
 }

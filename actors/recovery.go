@@ -16,7 +16,7 @@ func (m *Machine) startRecovery() {
 	m.phase = phaseReadingTop
 	h.drain = drainNone
 	h.state, h.window = nil, window{}
-	h.group, h.flight = &persistence.Mutation{}, nil
+	h.group, h.groupBytes, h.flight = &persistence.Mutation{}, 0, nil
 	h.top, h.rows, h.seen = nil, nil, Recovery{}
 	h.readTry = retry{}
 	h.out.ReadTop = true
@@ -175,7 +175,7 @@ func eventOf(r *persistence.Record, value any) Event {
 // activate writes the activation's own root ([R5]) on what was read; commands are decided from now on.
 func (m *Machine) activate(in Input, top *persistence.Root) {
 	h := m.hot
-	h.group = &persistence.Mutation{}
+	h.group, h.groupBytes = &persistence.Mutation{}, 0
 	m.phase = phaseActive
 	seen := h.seen
 	h.out.Recovered = &seen

@@ -213,6 +213,23 @@ type Mutation struct {
 	Records   []Record
 }
 
+// recordOverhead is what a record takes beside its strings and data, roughly.
+const recordOverhead = 64
+
+// Size returns what a record takes of [Journal.MaxMutation] in a partition of that aggregate, in bytes.
+func (r *Record) Size(aggregate string) int {
+	return recordOverhead + len(aggregate) + len(r.CommandID) + len(r.AggregateID) + len(r.Mapper) + len(r.Data)
+}
+
+// Size returns what the mutation takes of [Journal.MaxMutation], in bytes.
+func (m *Mutation) Size() int {
+	size := 0
+	for i := range m.Records {
+		size += m.Records[i].Size(m.Partition.Aggregate)
+	}
+	return size
+}
+
 // Journal keeps roots and records. It is safe for concurrent use.
 //
 // Plain writes are durable when they are acknowledged, and a read that starts after that sees them;
@@ -242,6 +259,10 @@ type Journal interface {
 
 	// Append writes a mutation; otherwise as PutRoot.
 	Append(ctx context.Context, m *Mutation, done func(error))
+
+	// MaxMutation returns the size, in bytes, of the largest mutation, and of the largest snapshot, that the store takes;
+	// 0 for no limit. Larger ones are rejected. It does not change.
+	MaxMutation() int
 
 	// Aggregates returns up to limit ids of aggregates that have a root, above after in an order of
 	// the store's own ("" starts); after is the last id of the former page. An aggregate made

@@ -37,5 +37,8 @@ func (Discard) PutRoot(_ context.Context, _ *persistence.Root, done func(error))
 // Append is done.
 func (Discard) Append(_ context.Context, _ *persistence.Mutation, done func(error)) { done(nil) }
 
+// MaxMutation is none.
+func (Discard) MaxMutation() int { return 0 }
+
 // Aggregates finds none.
 func (Discard) Aggregates(context.Context, string, int) ([]string, error) { return nil, nil }

@@ -234,6 +234,9 @@ func (s *Store) validate(m *persistence.Mutation) error {
 	return nil
 }
 
+// MaxMutation implements persistence.Journal.
+func (s *Store) MaxMutation() int { return s.opts.MaxMutationBytes }
+
 // start sends a valid write on its way, or says why not.
 func (s *Store) start(ctx context.Context, w *write, err error) {
 	if closed := s.begin(); closed != nil {

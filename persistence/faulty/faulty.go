@@ -175,6 +175,9 @@ func (s *Store) Injected(k Kind) uint64 {
 	return s.injected[k]
 }
 
+// MaxMutation implements persistence.Journal: it is the store's below.
+func (s *Store) MaxMutation() int { return s.inner.MaxMutation() }
+
 // Close drops the calls that are held, waits for those under way and closes the store below.
 func (s *Store) Close() error {
 	s.mu.Lock()

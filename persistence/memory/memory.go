@@ -92,6 +92,9 @@ func (s *Store) writable(ctx context.Context) error {
 	return nil
 }
 
+// MaxMutation implements persistence.Journal: there is no limit.
+func (s *Store) MaxMutation() int { return 0 }
+
 // TopRoot implements persistence.Journal.
 func (s *Store) TopRoot(ctx context.Context, aggregate string) (persistence.Root, error) {
 	roots, err := s.ReadRoots(ctx, aggregate, persistence.RootKey{}, 1)

@@ -10,7 +10,7 @@ import (
 	"licensed/persistence"
 )
 
-// rowOverhead is what a record or root takes beside its strings and data, roughly, for the limit.
+// rowOverhead is what a root takes beside its strings and data, roughly, for the limit.
 const rowOverhead = 64
 
 // PutRoot implements persistence.Journal. The context is looked at once: a write that began is
@@ -56,7 +56,7 @@ func (s *Store) append(ctx context.Context, m *persistence.Mutation, done func(e
 	if err := m.Validate(); err != nil {
 		return err
 	}
-	if size := mutationSize(m); size > s.opts.MaxMutation {
+	if size := m.Size(); size > s.opts.MaxMutation {
 		return s.tooLarge(size)
 	}
 	if err := ctx.Err(); err != nil {
@@ -80,14 +80,8 @@ func (s *Store) append(ctx context.Context, m *persistence.Mutation, done func(e
 	return nil
 }
 
-func mutationSize(m *persistence.Mutation) int {
-	size := 0
-	for i := range m.Records {
-		r := &m.Records[i]
-		size += rowOverhead + len(m.Partition.Aggregate) + len(r.CommandID) + len(r.AggregateID) + len(r.Mapper) + len(r.Data)
-	}
-	return size
-}
+// MaxMutation implements persistence.Journal.
+func (s *Store) MaxMutation() int { return s.opts.MaxMutation }
 
 func (s *Store) tooLarge(size int) error {
 	return fmt.Errorf("%w: %d bytes, more than %d", persistence.ErrRejected, size, s.opts.MaxMutation)

@@ -115,7 +115,7 @@ func (n *node) start() {
 func (n *node) begin(inc persistence.Incarnation) {
 	n.incarnation, n.floor = inc, 0
 	n.hosted = map[string]*host{}
-	n.env = &actors.Environment{Kind: n.w.params.Kind, Config: n.w.params.Config, Incarnation: n.incarnation}
+	n.env = &actors.Environment{Kind: n.w.params.Kind, Config: n.w.params.Config, Incarnation: n.incarnation, MaxMutation: n.w.params.MaxMutation}
 }
 
 func (n *node) crash() {

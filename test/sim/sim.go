@@ -35,6 +35,7 @@ type Params struct {
 	Drift, MissGossip, Drain      float64
 	PauseRenewed                  float64
 	GiveUp                        float64 // that a caller gives up a request at a node
+	MaxMutation                   int
 	Limit                         uint64
 	Kind                          actors.Kind
 	Config                        actors.Config
@@ -108,6 +109,10 @@ func paramsOf(r *rand.Rand) Params {
 		MinAge: 150 * time.Millisecond, MaxAhead: 50 * time.Millisecond,
 	}
 	limit := uint64(20 + r.IntN(200))
+	maxMutation := 0
+	if r.Float64() < 0.5 {
+		maxMutation = 200 + r.IntN(2000) // a few commands
+	}
 	return Params{
 		Nodes: 1 + r.IntN(3), Aggregates: 1 + r.IntN(3), Shards: 1 + r.IntN(2),
 		Clients: 2 + r.IntN(5), OpsPerClient: 10 + r.IntN(25),
@@ -118,7 +123,7 @@ func paramsOf(r *rand.Rand) Params {
 		Crash: some(0.1), Pause: some(0.2), MissRenewal: some(0.4),
 		RestartActor: some(0.3), Passivate: some(0.4), PanicDecide: some(0.05),
 		Archive: some(0.3), FailArchive: some(0.2), Gateways: r.IntN(3), Import: some(0.5),
-		WrongClock: some(0.1), GiveUp: some(0.3),
+		WrongClock: some(0.1), GiveUp: some(0.3), MaxMutation: maxMutation,
 		Limit: limit, Kind: actorstest.Ledger{Limit: limit}, Config: config,
 	}
 }
