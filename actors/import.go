@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"licensed/persistence"
 )
@@ -113,46 +112,48 @@ func (m *Machine) imports(r *Request, in Input) {
 
 // checkImport says what keeps records from being the next stretch of the history.
 func (m *Machine) checkImport(i *Import, in Input) error {
-	if len(i.Records) == 0 {
-		return fmt.Errorf("%w: there are none", ErrNoHistory)
+	if err := CheckForeign(m.env.Kind, i.After, i.Records); err != nil {
+		return err
 	}
-	whole, err := wholeCommands(i.Records, i.After)
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrNoHistory, err)
-	}
-	if len(whole) < len(i.Records) {
-		return fmt.Errorf("%w: records after %d are missing, or a command is not whole", ErrNoHistory, i.After+uint64(len(whole)))
-	}
-	last := m.lastTime
-	if !m.importing {
-		last = 0
+	if first := &i.Records[0]; m.importing && first.Time.UnixMilli() < m.lastTime {
+		return fmt.Errorf("%w: event %d is earlier than the one before it", ErrNoHistory, first.Sequence)
 	}
 	for j := range i.Records {
-		r := &i.Records[j]
-		if r.Time.UnixMilli() < last {
-			return fmt.Errorf("%w: event %d is earlier than the one before it", ErrNoHistory, r.Sequence)
-		}
-		last = r.Time.UnixMilli()
-		if err := m.checkImported(r); err != nil {
-			return fmt.Errorf("%w: event %d: %w", ErrNoHistory, r.Sequence, err)
+		if n, limit := len(i.Records[j].Data), m.env.Config.MaxEventBytes; n > limit {
+			return fmt.Errorf("%w: event %d: its data has %d bytes, the limit is %d", ErrNoHistory, i.Records[j].Sequence, n, limit)
 		}
 	}
-	if ahead := time.UnixMilli(last).Sub(in.Now); ahead > m.env.Config.Window.MaxAhead {
+	if ahead := i.Records[len(i.Records)-1].Time.Sub(in.Now); ahead > m.env.Config.Window.MaxAhead {
 		return fmt.Errorf("%w: the last event lies %v in the future", ErrNoHistory, ahead)
 	}
 	return nil
 }
 
-// checkImported says what is wrong with a record by itself.
-func (m *Machine) checkImported(r *persistence.Record) error {
-	switch {
-	case len(r.Data) > m.env.Config.MaxEventBytes:
-		return fmt.Errorf("its data has %d bytes, the limit is %d", len(r.Data), m.env.Config.MaxEventBytes)
-	case len(r.CommandID) == 0 || len(r.CommandID) > maxIDLength:
-		return fmt.Errorf("its command id has %d bytes, want 1 to %d", len(r.CommandID), maxIDLength)
+// CheckForeign says what keeps records from being a stretch of any history after an event, as far as they tell by
+// themselves: they are whole commands in sequence, their times do not go back, and each is one that the kind
+// accepts. Errors: ErrNoHistory.
+func CheckForeign(k Kind, after uint64, records []persistence.Record) error {
+	if len(records) == 0 {
+		return fmt.Errorf("%w: there are none", ErrNoHistory)
 	}
-	return guardReplay("decode", func() error {
-		_, err := m.env.Kind.DecodeEvent(r.Mapper, r.Header, r.Data)
-		return err
-	})
+	whole, err := wholeCommands(records, after)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrNoHistory, err)
+	}
+	if len(whole) < len(records) {
+		return fmt.Errorf("%w: records after %d are missing, or a command is not whole", ErrNoHistory, after+uint64(len(whole)))
+	}
+	for i := range records {
+		r := &records[i]
+		if i > 0 && r.Time.Before(records[i-1].Time) {
+			return fmt.Errorf("%w: event %d is earlier than the one before it", ErrNoHistory, r.Sequence)
+		}
+		if n := len(r.CommandID); n == 0 || n > maxIDLength {
+			return fmt.Errorf("%w: event %d: its command id has %d bytes, want 1 to %d", ErrNoHistory, r.Sequence, n, maxIDLength)
+		}
+		if err := guardReplay("check", func() error { return k.CheckForeign(r) }); err != nil {
+			return fmt.Errorf("%w: event %d: %w", ErrNoHistory, r.Sequence, err)
+		}
+	}
+	return nil
 }

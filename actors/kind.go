@@ -23,6 +23,11 @@ type Kind interface {
 	// (the event mapper of the talk). Errors: persistence.ErrCorrupt.
 	DecodeEvent(mapper string, h persistence.Header, data []byte) (any, error)
 
+	// CheckForeign says what keeps a record that was made elsewhere, in another cluster's history, from being one of
+	// this kind: it cannot be decoded, or no command that is let through could have recorded it. What it
+	// accepts, Evolve and Snapshot and every answer can handle.
+	CheckForeign(r *persistence.Record) error
+
 	// Outcome returns what a command came to, from the events it recorded and nothing else, so that a
 	// repeated command is answered alike before and after a recovery. The bytes are kept in the
 	// window of remembered commands: a few dozen at most.

@@ -3,10 +3,7 @@ package gateway
 import "net"
 
 // For tests of what cannot be reached exhaustively through the API.
-var (
-	Forbidden   = forbidden
-	Fingerprint = fingerprint
-)
+var Fingerprint = fingerprint
 
 // Accept takes a connection as the server would.
 func (s *Server) Accept() (net.Conn, error) { return s.listener.Accept() }

@@ -220,6 +220,12 @@ func (s *adminService) ImportCustomer(
 ) (*connect.Response[licensedv1.ImportCustomerResponse], error) {
 	v := checkSubject(r.Msg.CustomerId, "", "")
 	records := decodeRecords(&v, r.Msg.Records)
+	if len(v) == 0 && len(records) > 0 {
+		// Before anything is recorded: a history whose second half is refused would leave the customer importing.
+		if err := actors.CheckForeign(s.config.Kind, records[0].Sequence-1, records); err != nil {
+			v.add("records", err.Error())
+		}
+	}
 	if err := invalid(v); err != nil {
 		return nil, err
 	}
@@ -237,6 +243,10 @@ func decodeRecords(v *violations, encoded [][]byte) []persistence.Record {
 		r, err := persistence.DecodeRecord(b)
 		if err != nil {
 			v.add(fmt.Sprintf("records[%d]", n), "is no record: "+err.Error())
+			return nil
+		}
+		if n == 0 && r.Sequence == 0 {
+			v.add("records[0]", "is event 0; the first event of a history is event 1")
 			return nil
 		}
 		if n > 0 && r.Sequence != records[n-1].Sequence+1 {
@@ -270,7 +280,7 @@ func (i *importing) run(ctx context.Context, records []persistence.Record, last 
 	end := head.Sequence
 	if len(records) > 0 {
 		first := records[0].Sequence
-		if first == 0 || first > head.Sequence+1 {
+		if first > head.Sequence+1 {
 			return &otherHistory{fmt.Sprintf("the history ends at event %d, and the import goes on with event %d; send what is between", head.Sequence, first)}
 		}
 		present := records[:min(uint64(len(records)), head.Sequence+1-first)]
@@ -286,6 +296,12 @@ func (i *importing) run(ctx context.Context, records []persistence.Record, last 
 		return nil // A history that went on since its import is past its end.
 	}
 	_, err = i.config.Operations.Import(ctx, i.customer, actors.Import{After: end, End: true})
+	if errors.Is(err, actors.ErrNotContinued) {
+		// An attempt of unknown outcome may have ended it, and a command followed.
+		if head, headErr := i.head(ctx, i.customer); headErr != nil || head.Sequence > end {
+			return headErr
+		}
+	}
 	return err
 }
 
@@ -317,13 +333,34 @@ func (i *importing) record(ctx context.Context, after uint64, records []persiste
 			n = min(n+int(max(1, records[n].Count)), len(records))
 		}
 		head, err := i.config.Operations.Import(ctx, i.customer, actors.Import{After: after, Records: records[:n]})
+		if errors.Is(err, actors.ErrNotContinued) {
+			head, n, err = i.recorded(ctx, after, records, err)
+		}
 		if err != nil {
 			return err
 		}
 		i.res.Imported += uint64(n)
-		i.res.Sequence, after, records = head.Sequence, head.Sequence, records[n:]
+		i.res.Sequence, after, records = head.Sequence, after+uint64(n), records[n:]
 	}
 	return nil
+}
+
+// recorded finds out whether a stretch does not continue the history because it is there already: an attempt of
+// unknown outcome was repeated on the way to the owner. It returns the head and how many of the records the history
+// has; refused if it has none of them.
+func (i *importing) recorded(ctx context.Context, after uint64, records []persistence.Record, refused error) (persistence.Head, int, error) {
+	head, err := i.head(ctx, i.customer)
+	if err != nil {
+		return head, 0, err
+	}
+	if head.Sequence <= after {
+		return head, 0, refused
+	}
+	n := int(min(uint64(len(records)), head.Sequence-after))
+	present := i.res.Present
+	err = i.compare(ctx, head, records[:n])
+	i.res.Present = present // they are counted as imported
+	return head, n, err
 }
 
 // failed says what an error means for the import.

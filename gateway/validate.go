@@ -1,19 +1,12 @@
 package gateway
 
 import (
-	"strconv"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/types/known/timestamppb"
-)
 
-// Limits of the ids in requests, in bytes.
-const (
-	MaxIDBytes        = 128
-	MaxCommandIDBytes = 64
+	"licensed/actors/license/ids"
 )
 
 // violations collects what is wrong with a request, so that the client learns all of it at once. The
@@ -25,7 +18,7 @@ func (v *violations) add(field, description string) {
 }
 
 // id checks a required id.
-func (v *violations) id(field, value string) { v.idUpTo(MaxIDBytes, field, value) }
+func (v *violations) id(field, value string) { v.idUpTo(ids.MaxBytes, field, value) }
 
 // commandID checks a command id, which a request that only validates may leave out: nothing is
 // recorded under it.
@@ -33,50 +26,13 @@ func (v *violations) commandID(value string, validateOnly bool) {
 	if value == "" && validateOnly {
 		return
 	}
-	v.idUpTo(MaxCommandIDBytes, "command_id", value)
+	v.idUpTo(ids.MaxCommandBytes, "command_id", value)
 }
 
 func (v *violations) idUpTo(limit int, field, value string) {
-	switch {
-	case value == "":
-		v.add(field, "is required")
-	case len(value) > limit:
-		v.add(field, "has "+strconv.Itoa(len(value))+" bytes, at most "+strconv.Itoa(limit)+" are allowed")
-	default:
-		if what := forbidden(value); what != "" {
-			v.add(field, "must not contain "+what)
-		}
+	if fault := ids.Fault(value, limit); fault != "" {
+		v.add(field, fault)
 	}
-}
-
-// forbidden names what an id must not contain and does, or returns "".
-func forbidden(id string) string {
-	for i := 0; i < len(id); i++ {
-		switch c := id[i]; {
-		case c == ':' || c == '/':
-			return "'" + string(c) + "'"
-		case c < ' ' || c == 0x7f:
-			return "control characters"
-		case c >= utf8.RuneSelf:
-			return forbiddenRune(id[i:])
-		}
-	}
-	return ""
-}
-
-func forbiddenRune(id string) string {
-	if !utf8.ValidString(id) {
-		return "bytes that are not UTF-8"
-	}
-	for _, r := range id {
-		switch {
-		case r == ':' || r == '/':
-			return "'" + string(r) + "'"
-		case unicode.IsControl(r):
-			return "control characters"
-		}
-	}
-	return ""
 }
 
 // timestamp checks an optional time and returns it; zero if it is absent or wrong.

@@ -12,7 +12,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"licensed/actors"
-	"licensed/gateway"
 	"licensed/messages/licensedv1"
 )
 
@@ -109,18 +108,4 @@ func TestIssueTime(t *testing.T) {
 			t.Errorf("%s: the aggregate got %v, want %v", name, got, test.want)
 		}
 	}
-}
-
-func FuzzForbidden(f *testing.F) {
-	for _, s := range []string{"", "a", "a:b", "ä/", "\x00", "\u0085", "\xff", "日本", strings.Repeat("x", 200)} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, id string) {
-		bad := gateway.Forbidden(id) != ""
-		want := strings.ContainsAny(id, ":/") || strings.ToValidUTF8(id, "") != id ||
-			strings.ContainsFunc(id, func(r rune) bool { return r < ' ' || r >= 0x7f && r <= 0x9f })
-		if bad != want {
-			t.Errorf("%q: forbidden is %q, want any: %v", id, gateway.Forbidden(id), want)
-		}
-	})
 }

@@ -90,6 +90,12 @@ func (Ledger) DecodeEvent(mapper string, _ persistence.Header, data []byte) (any
 	}
 }
 
+// CheckForeign implements actors.Kind.
+func (l Ledger) CheckForeign(r *persistence.Record) error {
+	_, err := l.DecodeEvent(r.Mapper, r.Header, r.Data)
+	return err
+}
+
 // Outcome implements actors.Kind: the amount added by the command, or "refused".
 func (Ledger) Outcome(events []actors.Event) []byte {
 	var sum uint64

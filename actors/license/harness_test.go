@@ -13,6 +13,7 @@ import (
 	"licensed/actors"
 	"licensed/actors/license/policy"
 	"licensed/messages/licensedv1"
+	"licensed/persistence"
 )
 
 const customerID = "Bayley"
@@ -81,6 +82,12 @@ func (r *trial) execute(c *licensedv1.Command) actors.Decision {
 		}
 		if !proto.Equal(stored.Value.(proto.Message), e.Value.(proto.Message)) {
 			r.t.Fatalf("stored %v, read %v", e.Value, stored.Value)
+		}
+		if err := r.kind.CheckForeign(&persistence.Record{
+			Sequence: uint64(len(r.history)) + 1, Count: 1, CommandID: "c", AggregateID: e.AggregateID, Order: e.Order,
+			Time: e.Time, IssuedAt: e.Time, Mapper: e.Mapper, Header: e.Header, Data: e.Data,
+		}); err != nil {
+			r.t.Fatalf("an import would refuse %v: %v", e, err)
 		}
 		r.replayed.Evolve(stored)
 		r.history = append(r.history, stored)

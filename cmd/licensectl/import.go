@@ -26,6 +26,7 @@ const (
 )
 
 func (p *program) importCommand() *cobra.Command {
+	var end bool
 	c := &cobra.Command{
 		Use: "import FILE", Short: "Record the histories of an export in a cluster that does not have them",
 		Long: "import records the histories of an export (- is stdin) as they are: sequences, ids, times and data. It only adds\n" +
@@ -33,11 +34,18 @@ func (p *program) importCommand() *cobra.Command {
 			"customer is named, and the exit code is 7. So an import that was interrupted is simply run again. A customer takes\n" +
 			"no commands until its import is complete.\n\n" +
 			"The file is looked through first (stdin by way of a temporary file). Nothing is recorded of a file that was\n" +
-			"changed, nor of a customer whose history has a gap or is cut off: the ranges are named, and the exit code is 6.",
-		Example: "  licensectl import histories.jsonl\n  licensectl -s old:8080 export | licensectl -s new:8080 import -",
-		Args:    exactArgs("FILE"),
+			"changed, nor of a customer whose history has a gap or is cut off: the ranges are named, and the exit code is 6.\n\n" +
+			"With --end nothing is imported: the argument is a customer whose import was left incomplete. The customer keeps the\n" +
+			"events that were imported, and takes commands again.",
+		Example: "  licensectl import histories.jsonl\n  licensectl -s old:8080 export | licensectl -s new:8080 import -\n" +
+			"  licensectl import --end Bayley",
+		Args: exactArgs("FILE"),
 	}
+	c.Flags().BoolVar(&end, "end", false, "end the incomplete import of the customer named instead of a file")
 	c.RunE = func(c *cobra.Command, args []string) (err error) {
+		if end {
+			return p.endImport(c.Context(), args[0])
+		}
 		in := os.Stdin
 		if args[0] != "-" {
 			if in, err = os.Open(args[0]); err != nil {
@@ -56,6 +64,25 @@ func (p *program) importCommand() *cobra.Command {
 		return p.importFrom(c.Context(), in)
 	}
 	return c
+}
+
+// endImport has a customer keep what was imported so far and take commands.
+func (p *program) endImport(ctx context.Context, customer string) error {
+	conn, err := p.dial()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := p.call(ctx)
+	defer cancel()
+	res, err := unwrapped(conn.admin.ImportCustomer(ctx, connect.NewRequest(&licensedv1.ImportCustomerRequest{CustomerId: customer, Last: true})))
+	if err != nil {
+		return err
+	}
+	if p.output == outputJSON {
+		return p.printJSON(map[string]any{"customer": customer, "sequence": res.Sequence})
+	}
+	fmt.Fprintf(p.stdout, "import of %s ended with %s\n", customer, count(res.Sequence, "event", "events"))
+	return nil
 }
 
 // spool copies what can be read only once to a temporary file.

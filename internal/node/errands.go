@@ -19,6 +19,9 @@ type errand interface {
 
 // Query implements cluster.Host.
 func (h *host) Query(ctx context.Context, customer string, query any) (actors.Answer, error) {
+	if err := checkForeign(customer, nil); err != nil {
+		return actors.Answer{}, err
+	}
 	if e, ok := query.(errand); ok {
 		return e.run(ctx, h, customer)
 	}

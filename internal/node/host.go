@@ -3,11 +3,13 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync/atomic"
 	"time"
 
 	"licensed/actors"
+	"licensed/actors/license"
 	"licensed/persistence"
 	"licensed/persistence/archive"
 	"licensed/persistence/tiered"
@@ -58,10 +60,25 @@ func (n *Node) newHost(a actors.Authority) (*host, error) {
 // Execute implements cluster.Host.
 func (h *host) Execute(ctx context.Context, customer string, c actors.Command) (actors.Reply, error) {
 	h.node.counts.commands.Add(1)
+	if err := checkForeign(customer, license.CheckCommand(c.ID, c.ValidateOnly, c.Payload)); err != nil {
+		return actors.Reply{}, err
+	}
 	ctx, end := h.node.tracer.Request(ctx, customer+aggregateSuffix, c.ID)
 	reply, err := h.Runtime.Execute(ctx, customer, c)
 	end(err)
 	return reply, err
+}
+
+// checkForeign checks what may have come to the node port: other processes check what their clients send, but an
+// id that no API lets through would be in a history for ever.
+func checkForeign(customer string, err error) error {
+	if fault := license.CheckCustomer(customer); fault != nil {
+		err = fault
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", actors.ErrNotSupported, err)
+	}
+	return nil
 }
 
 // Close stops the archiver, then takes no more requests, and returns when none is under way or ctx ended.

@@ -43,7 +43,9 @@ func (l *logBuffer) String() string {
 }
 
 // config returns that of a node on free ports with a store of its own.
-func config(t *testing.T) (node.Config, *logBuffer) {
+func config(t *testing.T) (node.Config, *logBuffer) { return configOf(t) }
+
+func configOf(t testing.TB) (node.Config, *logBuffer) {
 	log := new(logBuffer)
 	c := node.DefaultConfig()
 	c.Data = filepath.Join(t.TempDir(), "data")

@@ -15,9 +15,10 @@ import (
 	"strings"
 	"time"
 	"unicode"
-	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
+
+	"licensed/actors/license/ids"
 )
 
 // Bounds of the file's numbers and words, beside MaxYearlyLimit.
@@ -26,7 +27,6 @@ const (
 	maxStudioLimit = 1_000_000
 	maxDays        = 3650
 	maxHistoryDays = 36500
-	maxIDBytes     = 128
 	maxVersion     = 32
 )
 
@@ -405,10 +405,9 @@ func (f *file) id(to *string, n *yaml.Node, path ...string) {
 
 // checkID reports an id that a request could not carry.
 func (f *file) checkID(n *yaml.Node, id string, path ...string) bool {
-	bad := func(r rune) bool { return r == ':' || r == '/' || unicode.IsControl(r) }
-	if id == "" || len(id) > maxIDBytes || !utf8.ValidString(id) || strings.ContainsFunc(id, bad) {
+	if ids.Fault(id, ids.MaxBytes) != "" {
 		f.fail(n, fmt.Sprintf("must be an id of 1 to %d bytes without control characters, ':' or '/', not %q",
-			maxIDBytes, id), path...)
+			ids.MaxBytes, id), path...)
 		return false
 	}
 	return true
