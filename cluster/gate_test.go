@@ -81,7 +81,7 @@ func single(tb testing.TB) *Node {
 		}
 	})
 	n.SetMembers([]ownership.Member{{Name: "a", Eligible: true}})
-	for n.Status(tb.Context()).Open < DefaultShards {
+	for n.Status().Open < DefaultShards {
 		time.Sleep(time.Millisecond)
 	}
 	return n

@@ -114,31 +114,6 @@ func (i *incarnation) post(in input) {
 	}
 }
 
-// ask runs a function between two steps of the loop and waits for it. It returns false, and did nothing,
-// if the loop ended or ctx did first.
-func (i *incarnation) ask(ctx context.Context, f func()) bool {
-	const waiting, running, left = 0, 1, 2
-	var state atomic.Int32
-	done := make(chan struct{})
-	i.post(input{do: func() {
-		if state.CompareAndSwap(waiting, running) {
-			f()
-		}
-		close(done)
-	}})
-	select {
-	case <-done:
-		return true
-	case <-i.over:
-	case <-ctx.Done():
-	}
-	if state.CompareAndSwap(waiting, left) {
-		return false
-	}
-	<-done
-	return true
-}
-
 // leave counts a request out.
 func (i *incarnation) leave(g *gate) {
 	if g.leave() {

@@ -193,7 +193,7 @@ func (ns *nodes) until(what string, ok func() bool) {
 	for k := 0; !ok(); k++ {
 		if time.Now().After(deadline) {
 			for _, n := range ns.all {
-				ns.t.Logf("%s: %+v", n.name, n.Status(context.Background()))
+				ns.t.Logf("%s: %+v", n.name, n.Status())
 			}
 			ns.t.Fatalf("waited in vain: %s", what)
 		}
@@ -211,7 +211,7 @@ func (ns *nodes) pass(n *testNode, what string, ok func() bool) {
 		if ok() {
 			return true
 		}
-		if n.Status(context.Background()).Lease > 40*time.Second { // it renews with 44 s left
+		if n.Status().Lease > 40*time.Second { // it renews with 44 s left
 			n.clock.jump(10 * time.Second)
 		}
 		return false
@@ -253,7 +253,7 @@ func settled(ns ...*testNode) func() bool {
 	should := placement.New(all)
 	return func() bool {
 		for _, n := range ns {
-			if s := n.Status(context.Background()); s.Moving > 0 || s.Expected > 0 {
+			if s := n.Status(); s.Moving > 0 || s.Expected > 0 {
 				return false
 			}
 			for id := range uint32(shards) {

@@ -2,8 +2,7 @@ package cluster
 
 import (
 	"cmp"
-	"context"
-	"fmt"
+	"errors"
 	"time"
 
 	"licensed/cluster/ownership"
@@ -37,10 +36,16 @@ type NodeStatus struct {
 	InFlight, Waiting int
 	// ClockAhead is how far the wall clock is ahead of the peers' median.
 	ClockAhead time.Duration
-	Draining   bool
+	// ClockWrong: it is off by so much that the node takes no shards.
+	ClockWrong bool
+	// Draining: the node was told to hand over all shards. Drained: it has.
+	Draining, Drained bool
+	// Held are the shards that are held at this moment, with their epochs: none without a valid lease.
+	Held []persistence.Shard
 	// Rows of all shards, as last heard of.
 	Rows []persistence.Shard
-	// Warnings say what is wrong, for people.
+	// Warnings say what is wrong with the node itself, for people. What it believes of shards of others is no warning:
+	// whoever has the answers of all nodes knows better.
 	Warnings []string
 }
 
@@ -76,8 +81,8 @@ func (n *Node) ClockWrong() bool {
 	return n.clock.wrong
 }
 
-// Status returns how things are at this moment. It must not be called from the functions of NodeConfig.
-func (n *Node) Status(ctx context.Context) NodeStatus {
+// Status returns how things are at this moment. It does not wait.
+func (n *Node) Status() NodeStatus {
 	i := n.current.Load()
 	now := n.config.Clock.Now()
 	s := NodeStatus{
@@ -90,6 +95,9 @@ func (n *Node) Status(ctx context.Context) NodeStatus {
 	for k := range i.gates {
 		g := &i.gates[k]
 		s.InFlight += g.inFlight()
+		if epoch := g.epoch.Load(); epoch != 0 {
+			s.Held = append(s.Held, persistence.Shard{ID: uint32(k), Epoch: epoch, Owner: i.id})
+		}
 		switch g.kind() {
 		case ownership.GateOpen:
 			s.Open++
@@ -102,11 +110,17 @@ func (n *Node) Status(ctx context.Context) NodeStatus {
 			s.Moving++
 		}
 	}
+	if !i.valid() {
+		s.Held, s.Lease = nil, 0
+	}
 	n.mu.Lock()
-	clock := n.clock
+	s.ClockAhead, s.ClockWrong = n.clock.ahead, n.clock.wrong
 	n.mu.Unlock()
-	s.ClockAhead = clock.ahead
-	n.warn(ctx, i, clock, &s)
+	select {
+	case <-n.ended:
+		s.Drained = s.Draining && errors.Is(n.cause, ownership.ErrRetired)
+	default:
+	}
 	return s
 }
 
@@ -124,36 +138,6 @@ func (n *Node) Held() (count int, lowest, highest uint64) {
 		return 0, 0, 0
 	}
 	return count, lowest, highest
-}
-
-// warn fills in what is wrong.
-func (n *Node) warn(ctx context.Context, i *incarnation, clock clockOffset, s *NodeStatus) {
-	add := func(format string, args ...any) { s.Warnings = append(s.Warnings, fmt.Sprintf(format, args...)) }
-	if s.Lease == 0 && !s.Draining {
-		add("no lease: the store does not answer, or not in time")
-	}
-	if clock.wrong {
-		add("the wall clock is %v ahead of the other nodes': no shards are taken until it is right", clock.ahead.Round(time.Millisecond))
-	}
-	nobody := 0
-	for _, row := range s.Rows {
-		if row.Owner.IsZero() {
-			nobody++
-		}
-	}
-	if nobody > 0 {
-		add("%d of %d shards have no owner", nobody, len(s.Rows))
-	}
-	silent := map[persistence.Incarnation]time.Duration{}
-	i.ask(ctx, func() {
-		now := n.config.Clock.Now()
-		for other, since := range i.machine.Silent(now) {
-			silent[other] = now.Sub(since)
-		}
-	})
-	for other, d := range silent {
-		add("%s has shown no sign of life for %v", other, d.Round(10*time.Millisecond))
-	}
 }
 
 // News returns all rows that this node knows, for one that may have missed some.

@@ -247,17 +247,6 @@ func (m *Machine) retire(now lease.Instant) {
 // Row returns the row of a shard as last known.
 func (m *Machine) Row(id uint32) persistence.Shard { return m.shards[id].row }
 
-// Silent returns the owners of shards whose lease shows no sign of life, and since when.
-func (m *Machine) Silent(now lease.Instant) map[persistence.Incarnation]lease.Instant {
-	silent := map[persistence.Incarnation]lease.Instant{}
-	for _, w := range m.watches {
-		if since, ok := w.watch.Silent(); ok && now.Sub(since) > m.config.Timing.TTL/2 {
-			silent[w.incarnation] = since
-		}
-	}
-	return silent
-}
-
 // watch begins to watch an incarnation unless it is watched or known to be dead.
 func (m *Machine) watch(i persistence.Incarnation, over bool) {
 	at, ok := m.findWatch(i)

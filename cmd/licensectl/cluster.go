@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -16,22 +17,27 @@ import (
 )
 
 func (p *program) clusterCommand() *cobra.Command {
-	var shards bool
+	var shards, check bool
 	c := &cobra.Command{
-		Use: "cluster", Short: "Show who is in the cluster, who has which shards, and what is wrong",
-		Long: "cluster asks all members how they do and shows what they say: the incarnation that each runs under and\n" +
-			"how long its lease lasts without a renewal, the shards and customers it holds, and the commands that they\n" +
-			"get. Below stand the shards that move or have no owner, warnings, and what happened lately.",
-		Example: "  licensectl cluster\n  licensectl cluster --shards\n  licensectl cluster -o json\n  licensectl cluster drain n1",
+		Use: "cluster", Short: "Show the status of the cluster: its members, its shards, and what is wrong",
+		Long: "cluster asks all members for their status and shows it: for each node its incarnation, the time left of its\n" +
+			"lease, its shards and customers, and the commands per second that they get. Below stand the shards by state,\n" +
+			"the findings with the next step for each, and recent events.\n\n" +
+			"The level is OK, DEGRADED (all customers are served, and something needs attention) or CRITICAL (some customers\n" +
+			"are not served).\n\n" + checkCodes,
+		Example: "  licensectl cluster\n  licensectl cluster --check\n  licensectl cluster --shards\n  licensectl cluster -o json\n  licensectl cluster drain n1",
 		Args:    exactArgs(),
 	}
 	c.Flags().BoolVar(&shards, "shards", false, "show all shards: owner, epoch, state")
+	c.Flags().BoolVar(&check, "check", false, "print one line for a monitor, and exit with 0, 1, 2 or 3 by the level")
+	c.MarkFlagsMutuallyExclusive("shards", "check")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		status, err := p.clusterStatus(c.Context())
-		if err != nil {
-			return err
-		}
 		switch {
+		case check:
+			return p.check(status, err)
+		case err != nil:
+			return err
 		case p.output == outputJSON:
 			return p.printJSON(status)
 		case shards:
@@ -41,6 +47,57 @@ func (p *program) clusterCommand() *cobra.Command {
 	}
 	c.AddCommand(p.drainCommand())
 	return c
+}
+
+// checkCodes say how --check tells a monitor the level.
+const checkCodes = `With --check the exit codes are those of monitoring plugins:
+  0  OK
+  1  DEGRADED
+  2  CRITICAL
+  3  UNKNOWN: no gateway answered, or it is of a release that reports no level`
+
+// checked are the exit codes of --check by level. What is missing is unknown.
+var checked = map[licensedv1.ClusterLevel]int{
+	licensedv1.ClusterLevel_CLUSTER_LEVEL_OK: 0, licensedv1.ClusterLevel_CLUSTER_LEVEL_DEGRADED: 1, licensedv1.ClusterLevel_CLUSTER_LEVEL_CRITICAL: 2,
+}
+
+const checkUnknown = 3
+
+// levelWord returns a level for people.
+func levelWord(s *licensedv1.ClusterStatus) string {
+	if s.GetLevel() == licensedv1.ClusterLevel_CLUSTER_LEVEL_UNSPECIFIED {
+		return "UNKNOWN"
+	}
+	return strings.TrimPrefix(s.Level.String(), "CLUSTER_LEVEL_")
+}
+
+// check prints one line for a monitor, or the status as JSON, and returns an error that carries the exit code.
+func (p *program) check(s *licensedv1.ClusterStatus, err error) error {
+	code, known := checked[s.GetLevel()]
+	line := levelWord(s) + ": "
+	switch {
+	case err != nil:
+		code, line = checkUnknown, "UNKNOWN: "+p.explain(err).Error()
+	case !known:
+		code = checkUnknown
+		line += fmt.Sprintf("%s is of a release that reports no level; read licensectl cluster", s.Reporter)
+	default:
+		line += fmt.Sprintf("%s (cluster %s, %d of %d nodes running, %d of %d shards served)",
+			s.Summary, s.Name, s.NodesRunning, s.NodesExpected, s.ShardsServed, s.Shards)
+	}
+	if p.output == outputJSON && err == nil {
+		if err := p.printJSON(s); err != nil {
+			return &exitError{code: checkUnknown, err: err}
+		}
+	} else if p.output == outputJSON {
+		return &exitError{code: checkUnknown, err: errors.New(line)}
+	} else if _, err := fmt.Fprintln(p.stdout, printable(line)); err != nil {
+		return &exitError{code: checkUnknown, err: err}
+	}
+	if code == 0 {
+		return nil
+	}
+	return &exitError{code: code, silent: true, err: errors.New(line)}
 }
 
 func (p *program) clusterStatus(ctx context.Context) (*licensedv1.ClusterStatus, error) {
@@ -61,7 +118,7 @@ func (p *program) clusterStatus(ctx context.Context) (*licensedv1.ClusterStatus,
 const shownHappenings = 10
 
 func (p *program) printCluster(s *licensedv1.ClusterStatus) error {
-	fmt.Fprintf(p.stdout, "cluster %s, %s, as %s sees it at %s UTC\n\n", s.Name, count(s.Shards, "shard", "shards"), s.Reporter, clock(s.AsOf))
+	fmt.Fprintf(p.stdout, "cluster %s, %s, as seen by %s at %s UTC\n%s\n\n", s.Name, count(s.Shards, "shard", "shards"), s.Reporter, clock(s.AsOf), headline(s))
 	t := p.newTable("NAME", "ROLES", "STATE", "INCARNATION", ">AGE", ">LEASE", ">SHARDS", ">MOVING", ">CUSTOMERS", ">COMMANDS/S", "VERSION", "ADDRESS")
 	for _, n := range s.Nodes {
 		t.few(nodeRow(n)...)
@@ -76,20 +133,41 @@ func (p *program) printCluster(s *licensedv1.ClusterStatus) error {
 		}
 	}
 	for _, w := range s.Warnings {
-		mark := "warning"
-		if w.Level == licensedv1.WarningLevel_WARNING_LEVEL_CRITICAL {
-			mark = "CRITICAL"
+		fmt.Fprintf(p.stdout, "\n%s: %s\n", mark(w), printable(w.Text))
+		if w.Since != nil {
+			fmt.Fprintf(p.stdout, "  since: %s UTC\n", clock(w.Since))
 		}
-		fmt.Fprintf(p.stdout, "%s: %s\n", mark, printable(w.Text))
+		if w.NextStep != "" {
+			fmt.Fprintf(p.stdout, "  next:  %s\n", printable(w.NextStep))
+		}
+		if w.Runbook != "" {
+			fmt.Fprintf(p.stdout, "  see:   docs/operations.md#%s\n", printable(w.Runbook))
+		}
 	}
 	if len(s.Happenings) == 0 {
 		return nil
 	}
-	fmt.Fprintln(p.stdout, "\nlately:")
+	fmt.Fprintln(p.stdout, "\nrecent events:")
 	for _, h := range s.Happenings[:min(shownHappenings, len(s.Happenings))] {
 		fmt.Fprintf(p.stdout, "  %s  %s\n", clock(h.At), printable(h.Text))
 	}
 	return nil
+}
+
+// headline says the level and what it comes from.
+func headline(s *licensedv1.ClusterStatus) string {
+	if s.Summary == "" {
+		return levelWord(s)
+	}
+	return levelWord(s) + ": " + printable(s.Summary)
+}
+
+// mark returns the level of a finding.
+func mark(w *licensedv1.ClusterWarning) string {
+	if w.Level == licensedv1.WarningLevel_WARNING_LEVEL_CRITICAL {
+		return "CRITICAL"
+	}
+	return "warning"
 }
 
 func nodeRow(n *licensedv1.NodeStatus) []string {
@@ -125,16 +203,16 @@ func seconds(d *durationpb.Duration) string { return fmt.Sprintf("%.1fs", d.AsDu
 
 // shardCounts says how many shards there are of each state.
 func shardCounts(s *licensedv1.ClusterStatus) []string {
-	states := make(map[licensedv1.ShardState]int)
-	for _, shard := range s.ShardMap {
-		states[shard.State]++
+	if s.Level == licensedv1.ClusterLevel_CLUSTER_LEVEL_UNSPECIFIED { // Of an older release.
+		return []string{"not counted by " + printable(s.Reporter)}
 	}
-	orphaned := states[licensedv1.ShardState_SHARD_STATE_ORPHANED] + int(s.Shards) - len(s.ShardMap)
-	return []string{
-		fmt.Sprintf("%d served", states[licensedv1.ShardState_SHARD_STATE_OPEN]),
-		fmt.Sprintf("%d moving", states[licensedv1.ShardState_SHARD_STATE_MOVING]),
-		fmt.Sprintf("%d without an owner", orphaned),
+	parts := []string{
+		fmt.Sprintf("%d served", s.ShardsServed), fmt.Sprintf("%d moving", s.ShardsMoving), fmt.Sprintf("%d not served", s.ShardsUnserved),
 	}
+	if s.ShardsUnconfirmed > 0 {
+		parts = append(parts, fmt.Sprintf("%d not confirmed", s.ShardsUnconfirmed))
+	}
+	return parts
 }
 
 func (p *program) printShards(s *licensedv1.ClusterStatus) error {
@@ -207,7 +285,7 @@ func (p *program) awaitDrained(ctx context.Context, name string, wait time.Durat
 			switch n.State {
 			case licensedv1.NodeState_NODE_STATE_DEAD:
 				return fmt.Errorf("%s ended before it had handed over all it held: %s; others take the rest over", name, printable(n.Reason))
-			case licensedv1.NodeState_NODE_STATE_DRAINING, licensedv1.NodeState_NODE_STATE_LEFT:
+			case licensedv1.NodeState_NODE_STATE_DRAINING, licensedv1.NodeState_NODE_STATE_DRAINED, licensedv1.NodeState_NODE_STATE_LEFT:
 				if left == 0 {
 					fmt.Fprintf(p.stdout, "%s holds no customers any more\n", name)
 					return nil

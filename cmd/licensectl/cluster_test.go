@@ -32,6 +32,9 @@ type aCluster struct {
 func (c *aCluster) GetCluster(context.Context, *connect.Request[licensedv1.GetClusterRequest]) (*connect.Response[licensedv1.GetClusterResponse], error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if len(c.reports) == 0 {
+		return nil, c.refuse
+	}
 	now := c.reports[0]
 	if len(c.reports) > 1 {
 		c.reports = c.reports[1:]
@@ -80,7 +83,7 @@ func troubled() *licensedv1.ClusterStatus {
 			},
 			{
 				Name: "n2", Roles: node, State: licensedv1.NodeState_NODE_STATE_DEAD, Version: "v1.1.0", Incarnation: i2,
-				NodeAddress: "10.0.0.2:7947", Reason: "it does not\x1b[31m answer",
+				NodeAddress: "10.0.0.2:7947", Reason: "no\x1b[31m status from n2: timeout",
 			},
 		},
 		ShardMap: []*licensedv1.ShardStatus{
@@ -89,11 +92,16 @@ func troubled() *licensedv1.ClusterStatus {
 			{Id: 2, Epoch: 3, State: licensedv1.ShardState_SHARD_STATE_ORPHANED, Owner: i2},
 			{Id: 3, Epoch: 4, State: licensedv1.ShardState_SHARD_STATE_ORPHANED, Owner: "33333333-0000-4000-8000-000000000000"},
 		},
+		Level: licensedv1.ClusterLevel_CLUSTER_LEVEL_CRITICAL, Summary: "3 of 5 shards are not served; last owner: n2 (1); 1 more finding",
+		ShardsServed: 1, ShardsMoving: 1, ShardsUnserved: 3, NodesRunning: 1, NodesExpected: 2,
 		Warnings: []*licensedv1.ClusterWarning{
-			{Level: licensedv1.WarningLevel_WARNING_LEVEL_CRITICAL, Text: "3 of 5 shards have no owner"},
-			{Level: licensedv1.WarningLevel_WARNING_LEVEL_WARNING, Text: "The members have 2 versions"},
+			{
+				Level: licensedv1.WarningLevel_WARNING_LEVEL_CRITICAL, Text: "3 of 5 shards are not served; last owner: n2 (1)",
+				Since: timestamppb.New(at.Add(-50 * time.Second)), NextStep: "Start n2.", Runbook: "licensedshardsnotserved",
+			},
+			{Level: licensedv1.WarningLevel_WARNING_LEVEL_WARNING, Text: "of another\x1b[31m release"},
 		},
-		Happenings: []*licensedv1.Happening{{At: timestamppb.New(at.Add(-time.Minute)), Text: "n2 does not answer"}},
+		Happenings: []*licensedv1.Happening{{At: timestamppb.New(at.Add(-time.Minute)), Text: "n2 not responding"}},
 	}
 }
 
@@ -101,20 +109,26 @@ func troubled() *licensedv1.ClusterStatus {
 func TestCluster(t *testing.T) {
 	for line, want := range map[string]string{
 		"cluster": `
-cluster production, 5 shards, as g1 sees it at 2026-03-01 20:00:00 UTC
+cluster production, 5 shards, as seen by g1 at 2026-03-01 20:00:00 UTC
+CRITICAL: 3 of 5 shards are not served; last owner: n2 (1); 1 more finding
 
 NAME  ROLES         STATE     INCARNATION     AGE  LEASE  SHARDS  MOVING  CUSTOMERS  COMMANDS/S  VERSION  ADDRESS
 g1    gateway       ready     -                 -      -       -       -          -           -  v1.2.0   10.0.0.9:8080
 n1    node+gateway  draining  11111111     3h0m0s   2.1s       3       1       1234          56  v1.2.0   10.0.0.1:8080
 n2    node          dead      22222222          -      -       0       0          0           0  v1.1.0   10.0.0.2:7947
 
-shards: 1 served, 1 moving, 3 without an owner
-n2: it does not�[31m answer
-CRITICAL: 3 of 5 shards have no owner
-warning: The members have 2 versions
+shards: 1 served, 1 moving, 3 not served
+n2: no�[31m status from n2: timeout
 
-lately:
-  2026-03-01 19:59:00  n2 does not answer
+CRITICAL: 3 of 5 shards are not served; last owner: n2 (1)
+  since: 2026-03-01 19:59:10 UTC
+  next:  Start n2.
+  see:   docs/operations.md#licensedshardsnotserved
+
+warning: of another�[31m release
+
+recent events:
+  2026-03-01 19:59:00  n2 not responding
 `,
 		"cluster --shards": `
 SHARD  EPOCH  STATE     OWNER                                 SUCCESSOR
@@ -128,6 +142,46 @@ SHARD  EPOCH  STATE     OWNER                                 SUCCESSOR
 		if out, code := c.run(t, line); "\n"+out != want || code != 0 {
 			t.Errorf("%s: exit %d:\n%s", line, code, out)
 		}
+	}
+}
+
+// TestCheck: what a monitor gets, one line and an exit code.
+func TestCheck(t *testing.T) {
+	level := func(l licensedv1.ClusterLevel, summary string) *aCluster {
+		s := troubled()
+		s.Level, s.Summary = l, summary
+		return &aCluster{reports: []*licensedv1.ClusterStatus{s}}
+	}
+	const about = "(cluster production, 1 of 2 nodes running, 1 of 5 shards served)\n"
+	for name, test := range map[string]struct {
+		c    *aCluster
+		out  string
+		code int
+	}{
+		"OK":       {level(licensedv1.ClusterLevel_CLUSTER_LEVEL_OK, "All systems normal"), "OK: All systems normal " + about, 0},
+		"degraded": {level(licensedv1.ClusterLevel_CLUSTER_LEVEL_DEGRADED, "n2\x1b is\nslow"), "DEGRADED: n2� is�slow " + about, 1},
+		"critical": {level(licensedv1.ClusterLevel_CLUSTER_LEVEL_CRITICAL, "n2 is dead"), "CRITICAL: n2 is dead " + about, 2},
+		"an older gateway": {
+			level(licensedv1.ClusterLevel_CLUSTER_LEVEL_UNSPECIFIED, ""),
+			"UNKNOWN: g1 is of a release that reports no level; read licensectl cluster\n", 3,
+		},
+		"refused": {&aCluster{refuse: connect.NewError(connect.CodeUnavailable, errors.New("starting"))}, "UNKNOWN: no answer from ", 3},
+	} {
+		out, code := test.c.run(t, "cluster --check")
+		if code != test.code || !strings.HasPrefix(out, test.out) || strings.Count(out, "\n") != 1 {
+			t.Errorf("%s: exit %d: %s", name, code, out)
+		}
+		if name == "refused" {
+			continue
+		}
+		if out, code := test.c.run(t, "cluster --check -o json"); code != test.code || !strings.Contains(out, `"shardsServed"`) {
+			t.Errorf("%s as JSON: exit %d: %s", name, code, out)
+		}
+	}
+	var out bytes.Buffer
+	p := &program{stdout: &out, stderr: &out, getenv: func(string) string { return "" }, now: time.Now, width: func() int { return 0 }}
+	if code := p.run(t.Context(), []string{"cluster", "--check", "--server", "127.0.0.1:1"}); code != 3 || !strings.HasPrefix(out.String(), "UNKNOWN: no answer from 127.0.0.1:1") {
+		t.Errorf("no gateway: exit %d: %s", code, out.String())
 	}
 }
 

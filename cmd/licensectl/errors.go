@@ -41,6 +41,7 @@ const exitCodes = `Exit codes:
 type exitError struct {
 	code   int
 	reason string // of the API, "COMMAND_ID_REUSED"
+	silent bool   // what it says was printed as the result
 	err    error
 	// refusal is set with exitRefused.
 	refusal *licensedv1.Refusal
@@ -64,6 +65,9 @@ func usagef(format string, args ...any) error {
 // report prints an error and returns the exit code.
 func (p *program) report(err error) int {
 	e := p.explain(err)
+	if e.silent {
+		return e.code
+	}
 	if p.output != outputJSON {
 		fmt.Fprintf(p.stderr, "licensectl: %v\n", e)
 		return e.code

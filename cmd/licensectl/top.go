@@ -19,8 +19,8 @@ func (p *program) topCommand() *cobra.Command {
 	interval := time.Second
 	c := &cobra.Command{
 		Use: "top", Short: "Watch the cluster live",
-		Long: "top shows how the cluster does and goes on showing it: what is wrong, throughput, latencies, refusals and\n" +
-			"errors of the last minutes, the nodes, and what happened lately. q or Ctrl-C ends it.\n\n" +
+		Long: "top shows the status of the cluster and keeps it up to date: findings, throughput, latencies, refusals and\n" +
+			"errors of the last minutes, the nodes, and recent events. q or Ctrl-C quits.\n\n" +
 			"Where the output is no terminal, one picture is printed, after one interval.",
 		Example: "  licensectl top\n  licensectl top -s 10.0.0.7:8080 --interval 5s",
 		Args:    exactArgs(),
@@ -47,7 +47,7 @@ func (p *program) top(ctx context.Context, conn *connection, interval time.Durat
 		res, err := unwrapped(conn.admin.GetCluster(ctx, connect.NewRequest(&licensedv1.GetClusterRequest{})))
 		return topReading{res.GetCluster(), p.now(), err}
 	}
-	m := &topModel{read: read, interval: interval, server: p.server, width: p.width()}
+	m := &topModel{read: read, now: p.now, interval: interval, server: p.server, width: p.width()}
 	if m.width == 0 {
 		return p.topOnce(ctx, m)
 	}
@@ -95,6 +95,7 @@ const keptTop = 400
 // topModel is what is shown. It implements tea.Model.
 type topModel struct {
 	read     func() tea.Msg
+	now      func() time.Time
 	interval time.Duration
 	server   string
 
@@ -152,9 +153,9 @@ var (
 func (m *topModel) View() string {
 	if m.status == nil {
 		if m.err != nil {
-			return topBad.Render("! "+m.server+" does not say how the cluster does: "+printable(m.err.Error())) + "\n" + topFaint.Render("trying again; q ends this") + "\n"
+			return topBad.Render("UNKNOWN: no status from "+m.server+": "+printable(m.err.Error())) + "\n" + topFaint.Render("trying again; q quits") + "\n"
 		}
-		return topFaint.Render("asking "+m.server+" how the cluster does…") + "\n"
+		return topFaint.Render("asking "+m.server+" for the status of the cluster…") + "\n"
 	}
 	lines := append(m.head(), "")
 	lines = append(lines, m.charts()...)
@@ -173,13 +174,34 @@ func (m *topModel) View() string {
 	return strings.Join(lines, "\n") + "\n"
 }
 
-// head says how it stands.
+// staleAfter is the age from which a reading is shown as old. A slow interval makes it longer.
+const staleAfter = 5 * time.Second
+
+// stale returns the age of the reading if it is old, else 0.
+func (m *topModel) stale() time.Duration {
+	if age := m.now().Sub(m.at); age > max(staleAfter, 3*m.interval) {
+		return age.Round(time.Second)
+	}
+	return 0
+}
+
+// head shows the level and the findings.
 func (m *topModel) head() []string {
 	s := m.status
-	lines := []string{topBold.Render("cluster "+printable(s.Name)) + topFaint.Render(fmt.Sprintf("  %s, as %s sees it at %s UTC",
+	lines := []string{topBold.Render("cluster "+printable(s.Name)) + topFaint.Render(fmt.Sprintf("  %s, as seen by %s at %s UTC",
 		count(s.Shards, "shard", "shards"), printable(s.Reporter), clock(s.AsOf)))}
-	if m.err != nil {
-		lines = append(lines, topBad.Render("! no answer since then: "+printable(m.err.Error())))
+	old := m.stale()
+	switch {
+	case m.err != nil:
+		lines = append(lines, topBad.Render(fmt.Sprintf("UNKNOWN: no answer since then: %s", printable(m.err.Error()))))
+	case old > 0:
+		lines = append(lines, topBad.Render(fmt.Sprintf("UNKNOWN: the last status is %v old", old)))
+	case s.Level == licensedv1.ClusterLevel_CLUSTER_LEVEL_OK:
+		lines = append(lines, topGood.Render(headline(s)))
+	case s.Level == licensedv1.ClusterLevel_CLUSTER_LEVEL_CRITICAL:
+		lines = append(lines, topBad.Render(levelWord(s)))
+	default:
+		lines = append(lines, topWarn.Render(levelWord(s)))
 	}
 	for _, w := range s.Warnings {
 		style := topWarn
@@ -187,9 +209,6 @@ func (m *topModel) head() []string {
 			style = topBad
 		}
 		lines = append(lines, style.Render("! "+printable(w.Text)))
-	}
-	if len(lines) == 1 {
-		lines = append(lines, topGood.Render("all is well"))
 	}
 	return append(lines, topFaint.Render("shards: ")+strings.Join(shardCounts(s), ", "))
 }
@@ -277,8 +296,9 @@ func (m *topModel) nodes() []string {
 	lines[0] = topFaint.Render(lines[0])
 	for i, n := range m.status.Nodes {
 		switch n.State {
-		case licensedv1.NodeState_NODE_STATE_READY, licensedv1.NodeState_NODE_STATE_LEFT:
-		case licensedv1.NodeState_NODE_STATE_STARTING, licensedv1.NodeState_NODE_STATE_DRAINING:
+		case licensedv1.NodeState_NODE_STATE_READY, licensedv1.NodeState_NODE_STATE_LEFT, licensedv1.NodeState_NODE_STATE_DRAINING,
+			licensedv1.NodeState_NODE_STATE_DRAINED:
+		case licensedv1.NodeState_NODE_STATE_STARTING:
 			lines[i+1] = topWarn.Render(lines[i+1])
 		default:
 			lines[i+1] = topBad.Render(lines[i+1])
@@ -289,14 +309,14 @@ func (m *topModel) nodes() []string {
 
 func (m *topModel) node(n *licensedv1.NodeStatus) []string {
 	row := nodeRow(n)
-	commands, cores := row[9], "-"
+	cores := "-"
 	if k := len(m.samples); k > 0 {
-		if s, ok := m.samples[k-1].Nodes[rates.Key(n)]; ok {
-			commands, cores = fmt.Sprintf("%.1f", s.Commands), fmt.Sprintf("%.2f", s.Cores)
+		if busy, ok := m.samples[k-1].Cores[rates.Key(n)]; ok {
+			cores = fmt.Sprintf("%.2f", busy)
 		}
 	}
 	return []string{
-		n.Name, row[1], row[2], row[5], row[6], row[7], row[8], commands, fmt.Sprint(n.RequestsWaiting), cores, size(n.MemoryBytes), n.Version,
+		n.Name, row[1], row[2], row[5], row[6], row[7], row[8], row[9], fmt.Sprint(n.RequestsWaiting), cores, size(n.MemoryBytes), n.Version,
 	}
 }
 
@@ -309,7 +329,7 @@ func (m *topModel) lately(used int) []string {
 	if room <= 0 || len(m.status.Happenings) == 0 {
 		return nil
 	}
-	lines := []string{"", topFaint.Render("lately")}
+	lines := []string{"", topFaint.Render("recent events")}
 	for _, h := range m.status.Happenings[:min(room, len(m.status.Happenings))] {
 		lines = append(lines, "  "+clock(h.At)+"  "+printable(h.Text))
 	}

@@ -18,7 +18,8 @@ func busy(seconds uint64) *licensedv1.ClusterStatus {
 	at := time.Date(2026, 3, 1, 20, 0, int(seconds), 0, time.UTC)
 	node := func(name string, commands uint64) *licensedv1.NodeStatus {
 		return &licensedv1.NodeStatus{
-			Name: name, Incarnation: name + "-1", Version: "v1.2.0", State: licensedv1.NodeState_NODE_STATE_READY,
+			CommandsPerSecond: commands + 7, // Its customers get more than its own gateway answers.
+			Name:              name, Incarnation: name + "-1", Version: "v1.2.0", State: licensedv1.NodeState_NODE_STATE_READY,
 			Roles: []licensedv1.NodeRole{licensedv1.NodeRole_NODE_ROLE_NODE}, ShardsOpen: 32, ResidentCustomers: 1200, MemoryBytes: 64 << 20,
 			Lease: &licensedv1.LeaseStatus{Remaining: durationpb.New(2500 * time.Millisecond)}, CpuTime: durationpb.New(time.Duration(seconds) * 400 * time.Millisecond),
 			Activity: &licensedv1.NodeActivity{
@@ -32,6 +33,7 @@ func busy(seconds uint64) *licensedv1.ClusterStatus {
 		Name: "production", Reporter: "g1", Shards: 64, AsOf: timestamppb.New(at), Nodes: []*licensedv1.NodeStatus{node("n1", 100), node("n2", 50)},
 		Happenings: []*licensedv1.Happening{{At: timestamppb.New(at.Add(-time.Hour)), Text: "n2 joined"}},
 	}
+	s.Level, s.Summary, s.ShardsServed = licensedv1.ClusterLevel_CLUSTER_LEVEL_OK, "All systems normal", s.Shards
 	for id := range s.Shards {
 		s.ShardMap = append(s.ShardMap, &licensedv1.ShardStatus{Id: id, Epoch: 2, Owner: "n1-1", State: licensedv1.ShardState_SHARD_STATE_OPEN})
 	}
@@ -41,6 +43,7 @@ func busy(seconds uint64) *licensedv1.ClusterStatus {
 // watching returns a model that took some readings, a second apart.
 func watching(width, height, readings int) *topModel {
 	m := &topModel{read: func() tea.Msg { return nil }, interval: time.Second, server: "127.0.0.1:8080"}
+	m.now = func() time.Time { return m.at }
 	m.Update(tea.WindowSizeMsg{Width: width, Height: height})
 	for i := range readings {
 		s := busy(uint64(i))
@@ -54,7 +57,7 @@ func TestTop(t *testing.T) {
 	m := watching(140, 30, 4)
 	view := m.View()
 	for _, want := range []string{
-		"cluster production", "64 shards, as g1 sees it at 2026-03-01 20:00:03 UTC", "all is well",
+		"cluster production", "64 shards, as seen by g1 at 2026-03-01 20:00:03 UTC", "OK: All systems normal", "shards: 64 served", " 107 ",
 		"150.0/s, queries 20.0/s", "p50 0.50 ms, p99 0.99 ms", "6.0/s, most by device limit", "0.40", "64.0 MiB", "n2 joined", "███",
 	} {
 		if !strings.Contains(view, want) {
@@ -62,14 +65,21 @@ func TestTop(t *testing.T) {
 		}
 	}
 	s := busy(4)
-	s.Nodes[1].State = licensedv1.NodeState_NODE_STATE_DEAD
+	s.Nodes[1].State, s.Level = licensedv1.NodeState_NODE_STATE_DEAD, licensedv1.ClusterLevel_CLUSTER_LEVEL_CRITICAL
 	s.Warnings = []*licensedv1.ClusterWarning{{Level: licensedv1.WarningLevel_WARNING_LEVEL_CRITICAL, Text: "n2 is\x1b[31m dead"}}
 	m.Update(topReading{s, s.AsOf.AsTime(), nil})
-	if view = m.View(); strings.Contains(view, "all is well") || !strings.Contains(view, "! n2 is\uFFFD[31m dead") || !strings.Contains(view, "dead") {
+	if view = m.View(); strings.Contains(view, "normal") || !strings.Contains(view, "CRITICAL") || !strings.Contains(view, "! n2 is\uFFFD[31m dead") || !strings.Contains(view, "dead") {
 		t.Errorf("%s", view)
 	}
 	m.Update(topReading{at: time.Now(), err: errors.New("connection refused")})
-	if view = m.View(); !strings.Contains(view, "! no answer since then: connection refused") || !strings.Contains(view, "n1") {
+	if view = m.View(); !strings.Contains(view, "UNKNOWN: no answer since then: connection refused") || !strings.Contains(view, "n1") {
+		t.Errorf("%s", view)
+	}
+
+	// The gateway hangs: what was OK is not OK for ever.
+	m = watching(140, 30, 4)
+	m.now = func() time.Time { return m.at.Add(12 * time.Second) }
+	if view = m.View(); strings.Contains(view, "normal") || !strings.Contains(view, "UNKNOWN: the last status is 12s old") {
 		t.Errorf("%s", view)
 	}
 }
@@ -96,7 +106,7 @@ func TestTopBegins(t *testing.T) {
 		t.Errorf("%s", v)
 	}
 	m.Update(topReading{err: errors.New("no route")})
-	if v := m.View(); !strings.Contains(v, "does not say how the cluster does: no route") {
+	if v := m.View(); !strings.Contains(v, "UNKNOWN: no status from 127.0.0.1:8080: no route") {
 		t.Errorf("%s", v)
 	}
 	if _, c := m.Update(tea.KeyMsg{Type: tea.KeyRunes, Runes: []rune{'q'}}); c == nil || c() != tea.Quit() {
@@ -110,7 +120,7 @@ func TestTopBegins(t *testing.T) {
 // TestTopOnce prints one picture of a real node where there is no terminal.
 func TestTopOnce(t *testing.T) {
 	out := newSession(t).run("licensectl top --interval 100ms")
-	if strings.Contains(out, "exit") || !strings.Contains(out, "all is well") || !strings.Contains(out, "shards: ") || strings.Contains(out, "\x1b[?") {
+	if strings.Contains(out, "exit") || !strings.Contains(out, "OK: All systems normal") || !strings.Contains(out, "shards: ") || strings.Contains(out, "\x1b[?") {
 		t.Errorf("%s", out)
 	}
 }

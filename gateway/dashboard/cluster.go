@@ -21,16 +21,23 @@ type boardView struct {
 	Name     string
 	Reporter string
 	AsOf     *timestamppb.Timestamp
-	// Verdict is one sentence: how it stands. Level is "good", "warning" or "critical".
+	// Verdict is the level and one sentence. Level is "good", "warning", "critical", or "unknown": there is no
+	// status, or it is old.
 	Verdict    string
 	Level      string
-	Warnings   []warningView
+	Findings   []findingView
 	Tiles      []tileView
 	Nodes      []nodeView
 	Happenings []happeningView
 }
 
-type warningView struct{ Level, Text string }
+// findingView is something that is wrong.
+type findingView struct {
+	Level, Text string
+	Since       *timestamppb.Timestamp
+	NextStep    string
+	Runbook     string // anchor of its entry
+}
 
 // tileView is one figure.
 type tileView struct{ Name, Value, Unit, Note, Level string }
@@ -66,6 +73,7 @@ type mapView struct {
 	Owners        []ownerView
 	Moving        int
 	Orphaned      int
+	Unconfirmed   int
 	Words         string
 }
 
@@ -95,21 +103,15 @@ func (d *Dashboard) cluster(w http.ResponseWriter, r *http.Request) error {
 	})
 }
 
-// boardOf makes the board of a reading. What it says of nodes is as of then; how long ago that is, is said
-// if the cluster does not answer any more.
+// boardOf makes the board of a reading.
 func boardOf(r reading, now time.Time) boardView {
-	b := boardView{Level: "good", Verdict: "All is well."}
-	if r.Err != nil {
-		since := "and never did since this gateway started"
-		if r.Status != nil {
-			since = "since " + duration(now.Sub(r.At).Round(time.Second)) + "; what is shown is from then"
-		}
-		b.Warnings = append(b.Warnings, warningView{"critical", fmt.Sprintf("The cluster does not say how it is, %s: %s", since, sentence(r.Err.Error()))})
-	}
-	if s := r.Status; s != nil {
+	b := boardView{Level: "unknown", Verdict: "Waiting for the first status"}
+	s := r.Status
+	if s != nil {
 		b.Known, b.Name, b.Reporter, b.AsOf = true, s.Name, s.Reporter, s.AsOf
+		b.Level, b.Verdict = levels[s.Level], verdict(s)
 		for _, w := range s.Warnings {
-			b.Warnings = append(b.Warnings, warningView{level(w.Level), w.Text})
+			b.Findings = append(b.Findings, findingView{findingLevel(w.Level), w.Text, w.Since, w.NextStep, w.Runbook})
 		}
 		b.Tiles = tilesOf(s, r.Latest)
 		for i, n := range s.Nodes {
@@ -119,21 +121,54 @@ func boardOf(r reading, now time.Time) boardView {
 			b.Happenings = append(b.Happenings, happeningOf(h))
 		}
 	}
-	for _, w := range b.Warnings {
-		if b.Level != "critical" {
-			b.Level = w.Level
-		}
-	}
-	switch n := len(b.Warnings); {
-	case n == 1:
-		b.Verdict = "One thing is wrong."
-	case n > 1:
-		b.Verdict = fmt.Sprintf("%d things are wrong.", n)
+	if why := stale(r, now); why != "" {
+		b.Level, b.Verdict = "unknown", why
 	}
 	return b
 }
 
-func level(l licensedv1.WarningLevel) string {
+// staleAfter is the age from which a status is not taken for the present state.
+const staleAfter = 5 * time.Second
+
+// stale says that the last reading is no present status; empty if it is.
+func stale(r reading, now time.Time) string {
+	age := now.Sub(r.At).Round(time.Second)
+	switch {
+	case r.Status == nil && r.Err != nil:
+		return "Unknown: no status since this gateway started: " + sentence(r.Err.Error())
+	case r.Status == nil:
+		return ""
+	case r.Err != nil:
+		return fmt.Sprintf("Unknown: the last status is %s old: %s", duration(age), sentence(r.Err.Error()))
+	case age > staleAfter:
+		return fmt.Sprintf("Unknown: the last status is %s old.", duration(age))
+	}
+	return ""
+}
+
+// levels are the classes of levels. What is missing is of another release, which reports none.
+var levels = map[licensedv1.ClusterLevel]string{
+	licensedv1.ClusterLevel_CLUSTER_LEVEL_UNSPECIFIED: "unknown", licensedv1.ClusterLevel_CLUSTER_LEVEL_OK: "good",
+	licensedv1.ClusterLevel_CLUSTER_LEVEL_DEGRADED: "warning", licensedv1.ClusterLevel_CLUSTER_LEVEL_CRITICAL: "critical",
+}
+
+// verdict says the level in one sentence.
+func verdict(s *licensedv1.ClusterStatus) string {
+	switch s.Level {
+	case licensedv1.ClusterLevel_CLUSTER_LEVEL_OK:
+		return s.Summary
+	case licensedv1.ClusterLevel_CLUSTER_LEVEL_CRITICAL:
+		return "Critical: some customers are not served"
+	case licensedv1.ClusterLevel_CLUSTER_LEVEL_DEGRADED:
+		if s.ShardsUnconfirmed > 0 {
+			return "Degraded: a node does not answer"
+		}
+		return "Degraded: all customers are served"
+	}
+	return "Unknown: this gateway is of another release"
+}
+
+func findingLevel(l licensedv1.WarningLevel) string {
 	if l == licensedv1.WarningLevel_WARNING_LEVEL_CRITICAL {
 		return "critical"
 	}
@@ -167,7 +202,7 @@ func tilesOf(s *licensedv1.ClusterStatus, latest *rates.Sample) []tileView {
 
 var nodeLevels = map[licensedv1.NodeState]string{
 	licensedv1.NodeState_NODE_STATE_READY: "good", licensedv1.NodeState_NODE_STATE_STARTING: "warning",
-	licensedv1.NodeState_NODE_STATE_DRAINING: "warning", licensedv1.NodeState_NODE_STATE_SUSPECT: "critical",
+	licensedv1.NodeState_NODE_STATE_DRAINING: "gone", licensedv1.NodeState_NODE_STATE_DRAINED: "gone", licensedv1.NodeState_NODE_STATE_SUSPECT: "critical",
 	licensedv1.NodeState_NODE_STATE_DEAD: "critical", licensedv1.NodeState_NODE_STATE_FAILED: "critical",
 	licensedv1.NodeState_NODE_STATE_LEFT: "gone",
 }
@@ -194,12 +229,13 @@ func nodeOf(n *licensedv1.NodeStatus, index int, latest *rates.Sample, now time.
 		v.Silent = duration(quiet.Round(time.Second))
 	}
 	switch n.State {
-	case licensedv1.NodeState_NODE_STATE_DEAD, licensedv1.NodeState_NODE_STATE_LEFT, licensedv1.NodeState_NODE_STATE_SUSPECT:
+	case licensedv1.NodeState_NODE_STATE_DEAD, licensedv1.NodeState_NODE_STATE_LEFT, licensedv1.NodeState_NODE_STATE_DRAINED,
+		licensedv1.NodeState_NODE_STATE_SUSPECT:
 		v.LeaseWords = "–"
 	default:
 		v.LeaseWords = "none needed"
 	}
-	if n.Lease != nil {
+	if n.Lease != nil && n.State != licensedv1.NodeState_NODE_STATE_DRAINED {
 		left, ttl := n.Lease.Remaining.AsDuration(), n.Lease.Ttl.AsDuration()
 		if v.LeaseWords = duration(left) + " left"; left <= 0 {
 			v.LeaseWords = "not valid"
@@ -209,9 +245,12 @@ func nodeOf(n *licensedv1.NodeStatus, index int, latest *rates.Sample, now time.
 		}
 	}
 	v.Commands, v.Cores = "–", "–"
+	if slices.Contains(n.Roles, licensedv1.NodeRole_NODE_ROLE_NODE) {
+		v.Commands = number(n.CommandsPerSecond) + "/s"
+	}
 	if latest != nil {
-		if s, ok := latest.Nodes[rates.Key(n)]; ok {
-			v.Commands, v.Cores = rateOf(s.Commands)+"/s", fmt.Sprintf("%.2f cores", s.Cores)
+		if busy, ok := latest.Cores[rates.Key(n)]; ok {
+			v.Cores = fmt.Sprintf("%.2f cores", busy)
 		}
 	}
 	if v.Memory = size(n.MemoryBytes); n.MemoryBytes == 0 {
@@ -351,6 +390,10 @@ func (m *mapView) addState(c *cellView, s *licensedv1.ShardStatus, name func(str
 		m.Orphaned++
 		c.Class = "orphaned"
 		c.Title += ", not served"
+	case licensedv1.ShardState_SHARD_STATE_UNCONFIRMED:
+		m.Unconfirmed++
+		c.Class = "unconfirmed"
+		c.Title += ", whose owner does not answer"
 	}
 }
 
@@ -365,6 +408,9 @@ func (m *mapView) words() string {
 	}
 	if m.Orphaned > 0 {
 		parts = append(parts, fmt.Sprintf("%d %s not served", m.Orphaned, is(m.Orphaned)))
+	}
+	if m.Unconfirmed > 0 {
+		parts = append(parts, fmt.Sprintf("%d %s not confirmed", m.Unconfirmed, is(m.Unconfirmed)))
 	}
 	return fmt.Sprintf("%d shards: %s.", m.Total, strings.Join(parts, ", "))
 }

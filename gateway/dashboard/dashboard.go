@@ -26,7 +26,7 @@ type Cluster interface {
 	Snapshot(ctx context.Context) (*licensedv1.ClusterStatus, error)
 }
 
-// Config of a dashboard. All but Token is required.
+// Config of a dashboard. All but Token and Runbook is required.
 type Config struct {
 	// Cluster that is shown.
 	Cluster Cluster
@@ -34,6 +34,8 @@ type Config struct {
 	Licenses licensedv1connect.LicenseServiceClient
 	History  licensedv1connect.HistoryServiceClient
 	Admin    licensedv1connect.AdminServiceClient
+	// Runbook is a document in Markdown. Findings link to the headings in it.
+	Runbook []byte
 	// Token that opens the dashboard; empty where only this machine reaches it.
 	Token string
 	// Loopback says that only this machine reaches the dashboard.
@@ -55,6 +57,8 @@ type Dashboard struct {
 	updates *updates
 	access  *access
 	handler http.Handler
+	// runbookPage is Config.Runbook as HTML.
+	runbookPage template.HTML
 	// closing ends what would take long, and close ends it.
 	closing context.Context
 	close   context.CancelFunc
@@ -68,6 +72,9 @@ func New(c Config) (*Dashboard, error) {
 	}
 	d := &Dashboard{config: c, assets: assets, access: newAccess(c)}
 	if d.pages, err = parsePages(); err != nil {
+		return nil, err
+	}
+	if d.runbookPage, err = renderRunbook(c.Runbook); err != nil {
 		return nil, err
 	}
 	d.updates = &updates{part: d.part, now: c.Now}
@@ -93,6 +100,7 @@ func (d *Dashboard) routes() http.Handler {
 	}
 	handle("GET /dashboard/{$}", d.cluster)
 	handle("GET /dashboard/live", d.live)
+	handle("GET /dashboard/runbook", d.runbook)
 	handle("GET /dashboard/customers", d.customers)
 	handle("GET /dashboard/customer", d.customer)
 	handle("GET /dashboard/customer/live", d.customerLive)

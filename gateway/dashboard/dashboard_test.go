@@ -359,6 +359,69 @@ func TestMap(t *testing.T) {
 	}
 }
 
+// TestBoard: the level of the page is that of the status, and there is none if the status is not of now.
+func TestBoard(t *testing.T) {
+	at := time.Date(2026, 3, 1, 20, 0, 0, 0, time.UTC)
+	status := func(l licensedv1.ClusterLevel) *licensedv1.ClusterStatus {
+		return &licensedv1.ClusterStatus{Level: l, Summary: "All systems normal", AsOf: timestamppb.New(at)}
+	}
+	good := licensedv1.ClusterLevel_CLUSTER_LEVEL_OK
+	for name, test := range map[string]struct {
+		r            reading
+		after        time.Duration
+		level, words string
+	}{
+		"nothing yet":    {reading{}, 0, "unknown", "Waiting for the first status"},
+		"never answered": {reading{Err: context.DeadlineExceeded}, 0, "unknown", "Unknown: no status since this gateway started: Context deadline exceeded."},
+		"OK":             {reading{Status: status(good), At: at}, time.Second, "good", "All systems normal"},
+		"degraded":       {reading{Status: status(licensedv1.ClusterLevel_CLUSTER_LEVEL_DEGRADED), At: at}, 0, "warning", "Degraded: all customers are served"},
+		"critical":       {reading{Status: status(licensedv1.ClusterLevel_CLUSTER_LEVEL_CRITICAL), At: at}, 0, "critical", "Critical: some customers are not served"},
+		"another release": {
+			reading{Status: &licensedv1.ClusterStatus{}, At: at}, 0, "unknown", "Unknown: this gateway is of another release",
+		},
+		"old":        {reading{Status: status(good), At: at}, 6 * time.Second, "unknown", "Unknown: the last status is 6.0 s old."},
+		"no new one": {reading{Status: status(good), At: at, Err: errors.New("timeout")}, 2 * time.Second, "unknown", "Unknown: the last status is 2.0 s old: Timeout."},
+	} {
+		b := boardOf(test.r, at.Add(test.after))
+		if b.Level != test.level || b.Verdict != test.words {
+			t.Errorf("%s: %s %q", name, b.Level, b.Verdict)
+		}
+	}
+}
+
+// finding is a cluster with a finding. It implements Cluster.
+type finding struct{}
+
+func (finding) Snapshot(context.Context) (*licensedv1.ClusterStatus, error) {
+	return &licensedv1.ClusterStatus{
+		Level: licensedv1.ClusterLevel_CLUSTER_LEVEL_DEGRADED,
+		Nodes: []*licensedv1.NodeStatus{{Name: "n1", Roles: []licensedv1.NodeRole{licensedv1.NodeRole_NODE_ROLE_NODE}, CommandsPerSecond: 1214}},
+		Warnings: []*licensedv1.ClusterWarning{{
+			Level: licensedv1.WarningLevel_WARNING_LEVEL_WARNING, Text: "2 of 3 nodes running", NextStep: "Restart <n1>.", Runbook: "licenseddown",
+			Since: timestamppb.New(time.Date(2026, 3, 1, 20, 0, 0, 0, time.UTC)),
+		}},
+	}, nil
+}
+
+// TestFinding: a finding has a next step and a link, which leads to an entry of the runbook; and what a node's customers
+// get is what the node says.
+func TestFinding(t *testing.T) {
+	r := newRig(t, func(c *Config) {
+		c.Cluster = finding{}
+		c.Runbook = []byte("# Running\n\n### LicensedDown\n\nRead [cluster.md](cluster.md#clocks) and [this](#running). <script>alert()</script>\n")
+	})
+	_, body := r.expect(http.MethodGet, "/dashboard/", nil, nil, http.StatusOK)
+	for _, want := range []string{"2 of 3 nodes running", "Restart &lt;n1&gt;.", `href="/dashboard/runbook#licenseddown"`, "2026-03-01 20:00:00", "1,214/s"} {
+		if !strings.Contains(body, want) {
+			t.Errorf("no %q in %s", want, body)
+		}
+	}
+	_, body = r.expect(http.MethodGet, "/dashboard/runbook", nil, nil, http.StatusOK)
+	if !strings.Contains(body, `<h3 id="licenseddown">`) || strings.Contains(body, "cluster.md#") || strings.Contains(body, "<script>alert") || !strings.Contains(body, `href="#running"`) {
+		t.Errorf("%s", body)
+	}
+}
+
 func TestFormats(t *testing.T) {
 	for got, want := range map[string]string{
 		number(uint64(0)): "0", number(uint64(1234567)): "1,234,567", count(uint64(1), "event", "events"): "1 event",

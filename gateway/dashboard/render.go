@@ -33,7 +33,7 @@ func parsePages() (map[string]*template.Template, error) {
 		return nil, err
 	}
 	pages := make(map[string]*template.Template)
-	for _, name := range []string{"cluster", "customers", "customer", "devices", "remove", "login", "error"} {
+	for _, name := range []string{"cluster", "runbook", "customers", "customer", "devices", "remove", "login", "error"} {
 		page, err := template.Must(layout.Clone()).ParseFS(root, name+".html")
 		if err != nil {
 			return nil, err

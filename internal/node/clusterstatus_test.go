@@ -14,83 +14,60 @@ import (
 
 	"licensed/cluster/membership"
 	"licensed/cluster/routing"
+	"licensed/internal/clusterstatus"
 	"licensed/messages/clusterv1"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
 )
 
-func TestShardMap(t *testing.T) {
-	here, gone := persistence.NewIncarnation(), persistence.NewIncarnation()
-	present := map[string]bool{here.String(): true}
-	rows := []persistence.Shard{
-		{ID: 0, Epoch: 3, Owner: here}, {ID: 1, Epoch: 3, Owner: gone}, {ID: 2, Epoch: 4, Successor: here},
-		{ID: 3, Epoch: 4, Successor: gone}, {ID: 4, Epoch: 5}, {ID: 5},
-	}
-	// A member knows better about shard 1, worse about shard 0, and speaks of one that there is not.
-	mergeRows(rows, []*clusterv1.Shard{
-		{Id: 1, Epoch: 4, Owner: here[:]}, {Id: 0, Epoch: 2, Owner: gone[:]}, {Id: 99, Epoch: 9, Owner: here[:]}, {Id: 4, Epoch: 9, Owner: []byte("short")},
-	})
-	var got []string
-	for _, s := range shardMap(rows, present) {
-		got = append(got, fmt.Sprintf("%d@%d %v", s.Id, s.Epoch, s.State))
-	}
-	want := []string{
-		"0@3 SHARD_STATE_OPEN", "1@4 SHARD_STATE_OPEN", "2@4 SHARD_STATE_MOVING", "3@4 SHARD_STATE_ORPHANED", "4@5 SHARD_STATE_ORPHANED",
-	}
-	if !slices.Equal(got, want) {
-		t.Errorf("%q, want %q", got, want)
-	}
-}
-
-func TestClusterWarnings(t *testing.T) {
-	nodes := func(versions ...string) (out []*licensedv1.NodeStatus) {
-		for _, v := range versions {
-			out = append(out, &licensedv1.NodeStatus{Version: v, Roles: []licensedv1.NodeRole{licensedv1.NodeRole_NODE_ROLE_NODE}, State: licensedv1.NodeState_NODE_STATE_READY})
-		}
-		return out
-	}
-	served := []*licensedv1.ShardStatus{{State: licensedv1.ShardState_SHARD_STATE_OPEN}}
-	left := &licensedv1.NodeStatus{Version: "old", State: licensedv1.NodeState_NODE_STATE_LEFT, Roles: []licensedv1.NodeRole{licensedv1.NodeRole_NODE_ROLE_NODE}}
-	for name, test := range map[string]struct {
-		status *licensedv1.ClusterStatus
-		says   []string
-	}{
-		"well":     {&licensedv1.ClusterStatus{Shards: 1, ShardMap: served, Nodes: append(nodes("v1", "v1"), left)}, nil},
-		"orphans":  {&licensedv1.ClusterStatus{Shards: 3, ShardMap: served, Nodes: nodes("v1", "v1")}, []string{"2 of 3 shards"}},
-		"one node": {&licensedv1.ClusterStatus{Shards: 1, ShardMap: served, Nodes: append(nodes("v1"), left)}, []string{"one node only"}},
-		"no node":  {&licensedv1.ClusterStatus{Shards: 1, ShardMap: served}, []string{"no node"}},
-		"upgrade":  {&licensedv1.ClusterStatus{Shards: 1, ShardMap: served, Nodes: nodes("v1", "v2")}, []string{"2 versions"}},
-	} {
-		got := clusterWarnings(test.status)
-		if len(got) != len(test.says) {
-			t.Errorf("%s: %v, want %q", name, got, test.says)
-			continue
-		}
-		for i, w := range got {
-			if !strings.Contains(w.Text, test.says[i]) {
-				t.Errorf("%s: %q does not say %q", name, w.Text, test.says[i])
-			}
-		}
-	}
-}
-
-// TestStatusOfOthers: a member that does not answer, and one of a release that says it in other words.
-func TestStatusOfOthers(t *testing.T) {
+// TestAnswers: what is made of a member that does not answer, one of this release, and one that says it in other words.
+func TestAnswers(t *testing.T) {
 	i := persistence.NewIncarnation()
-	n := &Node{config: Config{Now: time.Now}}
 	m := membership.Member{Name: "n1", Meta: &clusterv1.Meta{
 		Incarnation: i[:], NodeAddress: "10.0.0.1:7947", Version: "v9", Roles: []clusterv1.Role{clusterv1.Role_ROLE_NODE},
 	}}
-	silent := n.statusOf(&routing.Status{Member: m, Err: fmt.Errorf("no answer")})
-	if silent.State != licensedv1.NodeState_NODE_STATE_SUSPECT || !strings.Contains(silent.Reason, "no answer") || len(silent.Warnings) != 1 ||
-		silent.Incarnation != i.String() || silent.Roles[0] != licensedv1.NodeRole_NODE_ROLE_NODE {
+	silent := answerOf(&routing.Status{Member: m, Err: fmt.Errorf("no answer")})
+	if silent.Self != nil || silent.Incarnation != i || silent.Listed.Incarnation != i.String() || silent.Listed.Roles[0] != licensedv1.NodeRole_NODE_ROLE_NODE {
 		t.Errorf("%v", silent)
 	}
+	other := persistence.NewIncarnation()
+	rows := []*clusterv1.Shard{{Id: 3, Epoch: 7, Owner: i[:]}, {Id: 4, Epoch: 8, Owner: other[:]}, {Id: 5, Epoch: 9, Owner: []byte("short")}, {Id: 6, Epoch: 2}}
 	for _, self := range []*clusterv1.Payload{nil, {Type: "licensed.v2.NodeStatus"}, {Type: "licensed.v1.NodeStatus", Data: []byte{0xff}}} {
-		strange := n.statusOf(&routing.Status{Member: m, Response: &clusterv1.StatusResponse{ShardsOpen: 5, LeaseMicros: 2e6, Resident: 3, Self: self}})
-		if strange.State != licensedv1.NodeState_NODE_STATE_READY || strange.ShardsOpen != 5 || strange.Lease.Remaining.AsDuration() != 2*time.Second || strange.ResidentCustomers != 3 {
-			t.Errorf("%v: %v", self, strange)
+		a := answerOf(&routing.Status{Member: m, Response: &clusterv1.StatusResponse{
+			ShardsOpen: 5, LeaseMicros: 2e6, Resident: 3, Self: self, Shards: rows, Warnings: []string{"4 of 32 shards have no owner"},
+		}})
+		if a.Self.State != licensedv1.NodeState_NODE_STATE_READY || a.Self.ShardsOpen != 5 || a.Self.Lease.Remaining.AsDuration() != 2*time.Second || a.Self.ResidentCustomers != 3 {
+			t.Errorf("%v: %v", self, a.Self)
 		}
+		if want := []clusterstatus.Held{{Shard: 3, Epoch: 7}}; !slices.Equal(a.Holds, want) || len(a.Self.Warnings) > 0 {
+			t.Errorf("%v: holds %v, want %v; warnings %v", self, a.Holds, want, a.Self.Warnings)
+		}
+	}
+	now := answerOf(&routing.Status{Member: m, Response: &clusterv1.StatusResponse{
+		Shards: rows, Held: &clusterv1.HeldShards{Incarnation: other[:], Ids: []uint32{1, 2}, Epochs: []uint64{5}}, Warnings: []string{"nobody reaches it"},
+	}})
+	if want := []clusterstatus.Held{{Shard: 1, Epoch: 5}}; now.Incarnation != other || !slices.Equal(now.Holds, want) || len(now.Self.Warnings) != 1 {
+		t.Errorf("%v", now)
+	}
+}
+
+// TestDeparturesAreShared: a gateway that started after a node disappeared learns of it, and whoever heard the node's last
+// message is believed.
+func TestDeparturesAreShared(t *testing.T) {
+	i, now := persistence.NewIncarnation(), time.Unix(1000, 0)
+	meta := func(draining bool) *clusterv1.Meta { return &clusterv1.Meta{Incarnation: i[:], Draining: draining} }
+	all := map[string]departure{"n1": {membership.Member{Name: "n1", Meta: meta(false)}, now}}
+	addDepartures(all, []*clusterv1.Departed{
+		{Name: "n1", Meta: meta(true)}, {Name: "n2", Meta: meta(false), AgoMicros: 5e6}, {Name: "n3"},
+	}, now)
+	if !all["n1"].Meta.GetDraining() || all["n2"].Meta.GetDraining() || !all["n2"].at.Equal(now.Add(-5*time.Second)) || len(all) != 3 {
+		t.Errorf("%v", all)
+	}
+	addDepartures(all, []*clusterv1.Departed{{Name: "n1", Meta: meta(false)}}, now)
+	other := persistence.NewIncarnation()
+	addDepartures(all, []*clusterv1.Departed{{Name: "n2", Meta: &clusterv1.Meta{Incarnation: other[:], Draining: true}}}, now)
+	if !all["n1"].Meta.GetDraining() || all["n2"].Meta.GetDraining() {
+		t.Errorf("%v", all)
 	}
 }
 
@@ -99,15 +76,15 @@ func TestHappeningsOfAll(t *testing.T) {
 	var n1, n2 happenings
 	at := func(s int64) time.Time { return time.Unix(s, 0) }
 	n1.add(at(1), &licensedv1.Happening{Node: "n1", Text: "n1 is ready"})
-	n1.add(at(4), &licensedv1.Happening{Node: "n3", Text: "n3 does not answer"})
+	n1.add(at(4), &licensedv1.Happening{Node: "n3", Text: "n3 is not responding"})
 	n2.add(at(2), &licensedv1.Happening{Node: "n2", Text: "n2 is ready"})
-	n2.add(at(5), &licensedv1.Happening{Node: "n3", Text: "n3 does not answer"})
+	n2.add(at(5), &licensedv1.Happening{Node: "n3", Text: "n3 is not responding"})
 	n2.add(at(6), &licensedv1.Happening{Node: "n2", Text: "n2 took 7 shards over from n3"})
 	var got []string
 	for _, h := range mergeHappenings(n1.newestFirst(), firstHand("n2", n2.newestFirst())) {
 		got = append(got, h.Text)
 	}
-	if want := []string{"n2 took 7 shards over from n3", "n3 does not answer", "n2 is ready", "n1 is ready"}; !slices.Equal(got, want) {
+	if want := []string{"n2 took 7 shards over from n3", "n3 is not responding", "n2 is ready", "n1 is ready"}; !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
 	for i := range int64(2 * keptHappenings) {

@@ -96,18 +96,35 @@ func TestPasswordFile(t *testing.T) {
 	}
 }
 
+// TestRate: the rate is a mean over the last ten seconds, whoever asks for it and however often.
 func TestRate(t *testing.T) {
 	var c counts
+	if got := c.rate(); got != 0 {
+		t.Errorf("%d before there are samples", got)
+	}
 	now := time.Unix(1000, 0)
-	c.rate(now)
-	c.commands.Add(500)
-	if got := c.rate(now.Add(500 * time.Millisecond)); got != 0 {
-		t.Errorf("%d after half a second, want what it was", got)
+	for range 20 {
+		c.sample(now)
+		for range 3 {
+			if got := c.rate(); got != 0 {
+				t.Errorf("%d without commands, want 0", got)
+			}
+		}
+		now = now.Add(time.Second)
 	}
-	if got := c.rate(now.Add(2 * time.Second)); got != 250 {
-		t.Errorf("%d, want 250", got)
+	c.commands.Add(144) // in the second before the sample
+	for i := range 12 {
+		want := uint64(14)
+		if i > 9 {
+			want = 0
+		}
+		c.sample(now)
+		if got := c.rate(); got != want {
+			t.Errorf("%d s later: %d, want %d", i, got, want)
+		}
+		now = now.Add(time.Second)
 	}
-	if got := c.rate(now.Add(4 * time.Second)); got != 0 {
-		t.Errorf("%d without commands, want 0", got)
+	if len(c.samples) > 11 {
+		t.Errorf("%d samples are kept", len(c.samples))
 	}
 }

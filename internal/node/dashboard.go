@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"licensed/docs"
 	"licensed/gateway"
 	"licensed/gateway/dashboard"
 	"licensed/messages/licensedv1"
@@ -71,6 +72,7 @@ func (n *Node) startDashboard(context.Context) error {
 		Licenses: licensedv1connect.NewLicenseServiceClient(client, base),
 		History:  licensedv1connect.NewHistoryServiceClient(client, base),
 		Admin:    licensedv1connect.NewAdminServiceClient(client, base),
+		Runbook:  docs.Operations,
 		Token:    n.adminToken, Loopback: loopback, Now: n.config.Now, NewID: uuid.NewString, Logger: n.log,
 	})
 	if err != nil {

@@ -194,8 +194,12 @@ type departure struct {
 	at time.Time
 }
 
-// rememberLeft is how long a member that left is told of.
-const rememberLeft = time.Hour
+// rememberLeft is how long a member that left is shown, and rememberDead is how long one that disappeared without
+// being asked to is.
+const (
+	rememberLeft = time.Hour
+	rememberDead = 24 * time.Hour
+)
 
 // nameOf returns the name of a node by its incarnation, or what is known.
 func (n *Node) nameOf(i persistence.Incarnation) string {
@@ -230,7 +234,7 @@ func (n *Node) notice(all []membership.Member) {
 		}
 		if _, known := before[m.Name]; !known && m.Name != n.name {
 			n.happenings.add(now, &licensedv1.Happening{
-				Kind: licensedv1.HappeningKind_HAPPENING_KIND_JOINED, Node: m.Name, Text: m.Name + " is there, version " + m.Meta.GetVersion(),
+				Kind: licensedv1.HappeningKind_HAPPENING_KIND_JOINED, Node: m.Name, Text: m.Name + " joined, version " + m.Meta.GetVersion(),
 			})
 		}
 	}
@@ -239,14 +243,14 @@ func (n *Node) notice(all []membership.Member) {
 			continue
 		}
 		a.left[name] = departure{m, now}
-		kind, text := licensedv1.HappeningKind_HAPPENING_KIND_SUSPECTED, name+" does not answer"
+		kind, text := licensedv1.HappeningKind_HAPPENING_KIND_SUSPECTED, name+" is not responding"
 		if m.Meta.GetDraining() {
 			kind, text = licensedv1.HappeningKind_HAPPENING_KIND_LEFT, name+" left"
 		}
 		n.happenings.add(now, &licensedv1.Happening{Kind: kind, Node: name, Text: text})
 	}
 	for name, d := range a.left {
-		if now.Sub(d.at) > rememberLeft {
+		if age := now.Sub(d.at); age > rememberDead || d.Meta.GetDraining() && age > rememberLeft {
 			delete(a.left, name)
 		}
 	}

@@ -377,7 +377,7 @@ func (m *member) Status(ctx context.Context) (*clusterv1.StatusResponse, error) 
 	default:
 		return nil, errNotStarted // Others can ask before this process is one of them.
 	}
-	st := n.ownerStatus(ctx)
+	st := n.ownerStatus()
 	self, err := n.statusWith(ctx, st)
 	if err != nil {
 		return nil, err
@@ -394,6 +394,13 @@ func (m *member) Status(ctx context.Context) (*clusterv1.StatusResponse, error) 
 			s.Shards = append(s.Shards, cluster.ShardMessage(row))
 		}
 		s.Warnings = st.Warnings
+		s.Held = &clusterv1.HeldShards{Incarnation: st.Incarnation[:]}
+		for _, row := range st.Held {
+			s.Held.Ids, s.Held.Epochs = append(s.Held.Ids, row.ID), append(s.Held.Epochs, row.Epoch)
+		}
+	}
+	for _, d := range n.departed() {
+		s.Departed = append(s.Departed, &clusterv1.Departed{Name: d.Name, Meta: d.Meta, AgoMicros: n.config.Now().Sub(d.at).Microseconds()})
 	}
 	self.Happenings = firstHand(n.name, n.happenings.newestFirst())
 	name, data, err := codec{}.Marshal(self)

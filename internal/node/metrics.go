@@ -1,6 +1,7 @@
 package node
 
 import (
+	"math"
 	"runtime"
 	"runtime/debug"
 	"sync"
@@ -96,25 +97,55 @@ type counts struct {
 	activations, replayed, passivations, failed atomic.Uint64
 	commands                                    atomic.Uint64 // that reached the node's customers
 
-	mu     sync.Mutex
-	before uint64 // commands at the time of the last rate
-	at     time.Time
-	last   uint64
+	mu      sync.Mutex
+	samples []commandSample // of the last ten seconds, the oldest first
 }
 
-// rate returns the commands per second since it was asked before, or what it said then if that was just
-// now.
-func (c *counts) rate(now time.Time) uint64 {
+// commandSample is how many commands there were at a time.
+type commandSample struct {
+	at       time.Time
+	commands uint64
+}
+
+// Rates are means over the last rateWindow, of samples that are taken each sampleEvery.
+const (
+	rateWindow  = 10 * time.Second
+	sampleEvery = time.Second
+)
+
+// sample notes how many commands there were until now.
+func (c *counts) sample(now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	passed := now.Sub(c.at)
-	if passed < time.Second {
-		return c.last
+	c.samples = append(c.samples, commandSample{now, c.commands.Load()})
+	for len(c.samples) > 1 && now.Sub(c.samples[0].at) > rateWindow {
+		c.samples = c.samples[1:]
 	}
-	commands := c.commands.Load()
-	c.last = uint64(float64(commands-c.before) / passed.Seconds())
-	c.before, c.at = commands, now
-	return c.last
+}
+
+// rate returns the commands per second of the last ten seconds. It is the same whoever asks, and however often.
+func (c *counts) rate() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.samples) < 2 {
+		return 0
+	}
+	first, last := c.samples[0], c.samples[len(c.samples)-1]
+	return uint64(math.Round(float64(last.commands-first.commands) / last.at.Sub(first.at).Seconds()))
+}
+
+// sampleRates takes samples until the node stops.
+func (n *Node) sampleRates() {
+	t := time.NewTicker(sampleEvery)
+	defer t.Stop()
+	for {
+		n.counts.sample(time.Now())
+		select {
+		case <-t.C:
+		case <-n.done:
+			return
+		}
+	}
 }
 
 // observe adds gauges of the runtime's state.

@@ -47,6 +47,7 @@ import (
 	"licensed/cluster"
 	"licensed/gateway"
 	"licensed/gateway/dashboard"
+	"licensed/internal/clusterstatus"
 	"licensed/internal/failpoint"
 	"licensed/internal/tracing"
 	"licensed/messages/licensedv1"
@@ -87,6 +88,7 @@ type Node struct {
 	archive     *archiveSource // nil: none
 	counts      counts
 	happenings  happenings
+	readings    clusterstatus.History
 
 	parts    []part
 	failed   chan error
@@ -99,6 +101,7 @@ type Node struct {
 	owner          atomic.Pointer[cluster.Node] // nil for a gateway, and a node with a store of its own
 	member         atomic.Pointer[member]       // nil for a process that is alone
 	clusterMetrics *clusterMetrics
+	statusMetrics  *statusMetrics
 	acquaintances  acquaintances
 
 	mu      sync.Mutex
@@ -124,9 +127,11 @@ func Start(ctx context.Context, c Config) (*Node, error) {
 	}
 	n.config.Now = failpoint.Clock(n.config.Now)
 	n.started, n.name = n.config.Now(), cmp.Or(n.config.Name, hostName())
+	n.statusMetrics = newStatusMetrics()
+	go n.sampleRates()
 	for _, step := range []func(context.Context) error{
 		n.planFiles, n.startTraces, n.bind, n.startAdmin, n.openStore, n.openArchive, n.openPolicy, n.startSystem, n.startOwner, n.startMember, n.startAPI,
-		n.startDashboard, n.startDrain, n.awaitNodes,
+		n.startDashboard, n.startDrain, n.awaitNodes, n.startStatus,
 	} {
 		err := ctx.Err()
 		if err == nil {

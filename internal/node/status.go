@@ -14,6 +14,7 @@ import (
 
 	"licensed/cluster"
 	"licensed/gateway"
+	"licensed/internal/clusterstatus"
 	"licensed/messages/licensedv1"
 )
 
@@ -27,7 +28,8 @@ func (n *Node) clusterStatus(ctx context.Context) (*licensedv1.ClusterStatus, er
 	if m := n.member.Load(); m != nil {
 		return m.clusterStatus(ctx), nil
 	}
-	self, err := n.status(ctx)
+	st := n.ownerStatus()
+	self, err := n.statusWith(ctx, st)
 	if err != nil {
 		return nil, err
 	}
@@ -35,18 +37,18 @@ func (n *Node) clusterStatus(ctx context.Context) (*licensedv1.ClusterStatus, er
 	if n.config.Store != "" {
 		name = n.config.Cluster.Name
 	}
-	out := &licensedv1.ClusterStatus{
-		Name: name, Reporter: self.Name, AsOf: timestamppb.New(n.config.Now()), Shards: n.shards.Shards(),
-		Nodes: []*licensedv1.NodeStatus{self}, Happenings: n.happenings.newestFirst(), Warnings: self.Warnings,
+	a := clusterstatus.Answer{Listed: self, Self: self, Incarnation: n.shards.Incarnation()}
+	if st != nil {
+		a.Incarnation = st.Incarnation
 	}
 	for id := range n.shards.Shards() {
-		s := &licensedv1.ShardStatus{Id: id, State: licensedv1.ShardState_SHARD_STATE_ORPHANED}
 		if epoch, held := n.shards.Epoch(id); held {
-			s.Epoch, s.Owner, s.State = epoch, self.Incarnation, licensedv1.ShardState_SHARD_STATE_OPEN
+			a.Holds = append(a.Holds, clusterstatus.Held{Shard: id, Epoch: epoch})
 		}
-		out.ShardMap = append(out.ShardMap, s)
 	}
-	return out, nil
+	return n.assess(&clusterstatus.Input{
+		Name: name, Reporter: self.Name, Now: n.config.Now(), Shards: n.shards.Shards(), Alone: true, Answers: []clusterstatus.Answer{a},
+	}, nil), nil
 }
 
 // nodeStates are the states of health checks in the words of the cluster.
@@ -55,19 +57,13 @@ var nodeStates = map[gateway.State]licensedv1.NodeState{
 	gateway.Draining: licensedv1.NodeState_NODE_STATE_DRAINING, gateway.Failed: licensedv1.NodeState_NODE_STATE_FAILED,
 }
 
-// status returns what the node says of itself.
-func (n *Node) status(ctx context.Context) (*licensedv1.NodeStatus, error) {
-	return n.statusWith(ctx, n.ownerStatus(ctx))
-}
-
-// ownerStatus returns how the process does as one that holds shards; nil for a gateway. It waits for the loop
-// that renews the lease.
-func (n *Node) ownerStatus(ctx context.Context) *cluster.NodeStatus {
+// ownerStatus returns the status of the process as one that holds shards; nil for a gateway.
+func (n *Node) ownerStatus() *cluster.NodeStatus {
 	node := n.owner.Load()
 	if node == nil {
 		return nil
 	}
-	st := node.Status(ctx)
+	st := node.Status()
 	return &st
 }
 
@@ -85,6 +81,7 @@ func (n *Node) statusWith(ctx context.Context, owner *cluster.NodeStatus) (*lice
 		ShardsOpen: uint32(held), LowestEpoch: lowest, HighestEpoch: highest,
 		ResidentCustomers: uint64(stats.Resident), UnpackedCustomers: uint64(stats.Unpacked), ResidentBytes: uint64(stats.ResidentBytes),
 		RequestsWaiting: uint64(stats.InFlight), PolicyVersion: n.policy.version(), Activity: n.activity(),
+		CommandsPerSecond: n.counts.rate(),
 	}
 	state, cause := n.health.State()
 	if s.State = nodeStates[state]; cause != nil {
@@ -109,7 +106,7 @@ func (n *Node) statusWith(ctx context.Context, owner *cluster.NodeStatus) (*lice
 		}
 	}
 	addProcess(s)
-	s.Warnings = n.warnings(ctx, s)
+	s.Warnings = n.warnings(ctx, s, owner)
 	return s, nil
 }
 
@@ -150,28 +147,43 @@ const (
 	memoryWarning     = 0.9 // of the limit
 )
 
-// warnings says what is wrong with the node, the worst first.
-func (n *Node) warnings(ctx context.Context, s *licensedv1.NodeStatus) []*licensedv1.ClusterWarning {
+// warnings are what is wrong with the node itself. Whether its shards are served, and whether it can serve, is for
+// whoever makes the status of the cluster.
+func (n *Node) warnings(ctx context.Context, s *licensedv1.NodeStatus, owner *cluster.NodeStatus) []*licensedv1.ClusterWarning {
 	var out []*licensedv1.ClusterWarning
-	add := func(level licensedv1.WarningLevel, format string, args ...any) {
-		out = append(out, &licensedv1.ClusterWarning{Level: level, Node: s.Name, Text: fmt.Sprintf(format, args...)})
+	add := func(runbook, next, format string, args ...any) *licensedv1.ClusterWarning {
+		w := &licensedv1.ClusterWarning{
+			Level: licensedv1.WarningLevel_WARNING_LEVEL_WARNING, Node: s.Name, Text: fmt.Sprintf(format, args...), NextStep: next, Runbook: runbook,
+		}
+		out = append(out, w)
+		return w
 	}
-	if s.State == licensedv1.NodeState_NODE_STATE_FAILED {
-		add(licensedv1.WarningLevel_WARNING_LEVEL_CRITICAL, "%s cannot serve: %s. Nothing that was acknowledged is lost; mend the cause and restart it.", s.Name, s.Reason)
-	}
-	if missing := n.shards.Shards() - s.ShardsOpen; missing > 0 && n.member.Load() == nil {
-		add(licensedv1.WarningLevel_WARNING_LEVEL_CRITICAL, "%d of %d shards are out of service on %s; their customers are not served. A restart takes them again.", missing, n.shards.Shards(), s.Name)
+	if owner != nil && owner.ClockWrong {
+		add("clock-wrong", "Repair the clock of that machine (NTP). The node takes shards again by itself.",
+			"The wall clock of %s is %s the clocks of the other nodes; it takes no shards", s.Name, aheadOf(owner.ClockAhead),
+		).Kind = licensedv1.FindingKind_FINDING_KIND_CLOCK_WRONG
 	}
 	if a := n.archiveStatus(ctx); a != nil {
 		switch {
 		case a.LastError != "":
-			add(licensedv1.WarningLevel_WARNING_LEVEL_WARNING, "The archive of %s cannot be written: %s. History stays in the hot tier meanwhile.", s.Name, a.LastError)
+			add("licensedarchivefails", "History stays in the hot tier until the archive can be written. Check its disk, its permissions or its Cassandra.",
+				"The archive of %s cannot be written: %s", s.Name, a.LastError)
 		case a.Lag.AsDuration() > archiveLagWarning:
-			add(licensedv1.WarningLevel_WARNING_LEVEL_WARNING, "The archiver of %s is %v behind with %d customers; raise archive-rate.", s.Name, a.Lag.AsDuration().Round(time.Minute), a.WaitingCustomers)
+			add("licensedarchivebehind", "Raise --archive-rate, or find out what slows the archive down.",
+				"The archiver of %s is %v behind with %d customers", s.Name, a.Lag.AsDuration().Round(time.Minute), a.WaitingCustomers)
 		}
 	}
 	if limit := float64(s.MemoryLimitBytes); limit > 0 && float64(s.MemoryBytes) > memoryWarning*limit {
-		add(licensedv1.WarningLevel_WARNING_LEVEL_WARNING, "%s uses %.0f %% of its memory limit; lower max-resident or give it more.", s.Name, 100*float64(s.MemoryBytes)/limit)
+		add("licensedmemory", "Lower --max-resident, or give the process more memory.",
+			"%s uses %.0f %% of its memory limit", s.Name, 100*float64(s.MemoryBytes)/limit)
 	}
 	return out
+}
+
+// aheadOf says how far a clock is off.
+func aheadOf(d time.Duration) string {
+	if d < 0 {
+		return fmt.Sprintf("%v behind", d.Abs().Round(time.Millisecond))
+	}
+	return fmt.Sprintf("%v ahead of", d.Round(time.Millisecond))
 }

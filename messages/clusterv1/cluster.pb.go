@@ -469,6 +469,7 @@ type Request struct {
 	//	*Request_Status
 	//	*Request_Drain
 	//	*Request_Ping
+	//	*Request_Undrain
 	Body isRequest_Body `protobuf_oneof:"body"`
 	// The W3C traceparent of a traced request; empty for others.
 	Traceparent   string `protobuf:"bytes,8,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
@@ -579,6 +580,15 @@ func (x *Request) GetPing() *PingRequest {
 	return nil
 }
 
+func (x *Request) GetUndrain() *UndrainRequest {
+	if x != nil {
+		if x, ok := x.Body.(*Request_Undrain); ok {
+			return x.Undrain
+		}
+	}
+	return nil
+}
+
 func (x *Request) GetTraceparent() string {
 	if x != nil {
 		return x.Traceparent
@@ -610,6 +620,10 @@ type Request_Ping struct {
 	Ping *PingRequest `protobuf:"bytes,20,opt,name=ping,proto3,oneof"`
 }
 
+type Request_Undrain struct {
+	Undrain *UndrainRequest `protobuf:"bytes,40,opt,name=undrain,proto3,oneof"`
+}
+
 func (*Request_Command) isRequest_Body() {}
 
 func (*Request_Query) isRequest_Body() {}
@@ -619,6 +633,8 @@ func (*Request_Status) isRequest_Body() {}
 func (*Request_Drain) isRequest_Body() {}
 
 func (*Request_Ping) isRequest_Body() {}
+
+func (*Request_Undrain) isRequest_Body() {}
 
 // Payload is a value whose type the cluster does not know.
 type Payload struct {
@@ -811,6 +827,7 @@ type Response struct {
 	//	*Response_Status
 	//	*Response_Drain
 	//	*Response_Ping
+	//	*Response_Undrain
 	Body          isResponse_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -926,6 +943,15 @@ func (x *Response) GetPing() *PingResponse {
 	return nil
 }
 
+func (x *Response) GetUndrain() *UndrainResponse {
+	if x != nil {
+		if x, ok := x.Body.(*Response_Undrain); ok {
+			return x.Undrain
+		}
+	}
+	return nil
+}
+
 type isResponse_Body interface {
 	isResponse_Body()
 }
@@ -950,6 +976,10 @@ type Response_Ping struct {
 	Ping *PingResponse `protobuf:"bytes,20,opt,name=ping,proto3,oneof"`
 }
 
+type Response_Undrain struct {
+	Undrain *UndrainResponse `protobuf:"bytes,40,opt,name=undrain,proto3,oneof"`
+}
+
 func (*Response_Reply) isResponse_Body() {}
 
 func (*Response_Answer) isResponse_Body() {}
@@ -959,6 +989,8 @@ func (*Response_Status) isResponse_Body() {}
 func (*Response_Drain) isResponse_Body() {}
 
 func (*Response_Ping) isResponse_Body() {}
+
+func (*Response_Undrain) isResponse_Body() {}
 
 type Reply struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
@@ -1335,7 +1367,11 @@ type StatusResponse struct {
 	// How far the wall clock is ahead of the peers' median, in microseconds.
 	ClockOffsetMicros int64 `protobuf:"varint,15,opt,name=clock_offset_micros,json=clockOffsetMicros,proto3" json:"clock_offset_micros,omitempty"`
 	// What the node says of itself, in words that the cluster does not know (licensed.v1.NodeStatus).
-	Self          *Payload `protobuf:"bytes,16,opt,name=self,proto3" json:"self,omitempty"`
+	Self *Payload `protobuf:"bytes,16,opt,name=self,proto3" json:"self,omitempty"`
+	// Shards that the node itself holds at this moment. Absent: the node is a gateway, or of an older release.
+	Held *HeldShards `protobuf:"bytes,30,opt,name=held,proto3" json:"held,omitempty"`
+	// Members that this process saw disappear lately.
+	Departed      []*Departed `protobuf:"bytes,31,rep,name=departed,proto3" json:"departed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1482,6 +1518,145 @@ func (x *StatusResponse) GetSelf() *Payload {
 	return nil
 }
 
+func (x *StatusResponse) GetHeld() *HeldShards {
+	if x != nil {
+		return x.Held
+	}
+	return nil
+}
+
+func (x *StatusResponse) GetDeparted() []*Departed {
+	if x != nil {
+		return x.Departed
+	}
+	return nil
+}
+
+// HeldShards are the shards that an incarnation holds under a valid lease, each at an epoch.
+type HeldShards struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Incarnation []byte                 `protobuf:"bytes,1,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// Epochs has as many elements as ids.
+	Ids           []uint32 `protobuf:"varint,2,rep,packed,name=ids,proto3" json:"ids,omitempty"`
+	Epochs        []uint64 `protobuf:"varint,3,rep,packed,name=epochs,proto3" json:"epochs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeldShards) Reset() {
+	*x = HeldShards{}
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeldShards) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeldShards) ProtoMessage() {}
+
+func (x *HeldShards) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeldShards.ProtoReflect.Descriptor instead.
+func (*HeldShards) Descriptor() ([]byte, []int) {
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *HeldShards) GetIncarnation() []byte {
+	if x != nil {
+		return x.Incarnation
+	}
+	return nil
+}
+
+func (x *HeldShards) GetIds() []uint32 {
+	if x != nil {
+		return x.Ids
+	}
+	return nil
+}
+
+func (x *HeldShards) GetEpochs() []uint64 {
+	if x != nil {
+		return x.Epochs
+	}
+	return nil
+}
+
+// Departed is a member that is no longer listed.
+type Departed struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Meta as last heard; draining: it left on purpose.
+	Meta *Meta `protobuf:"bytes,2,opt,name=meta,proto3" json:"meta,omitempty"`
+	// How long ago it disappeared, in microseconds; the clocks of two machines are not compared.
+	AgoMicros     int64 `protobuf:"varint,3,opt,name=ago_micros,json=agoMicros,proto3" json:"ago_micros,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Departed) Reset() {
+	*x = Departed{}
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Departed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Departed) ProtoMessage() {}
+
+func (x *Departed) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Departed.ProtoReflect.Descriptor instead.
+func (*Departed) Descriptor() ([]byte, []int) {
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Departed) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Departed) GetMeta() *Meta {
+	if x != nil {
+		return x.Meta
+	}
+	return nil
+}
+
+func (x *Departed) GetAgoMicros() int64 {
+	if x != nil {
+		return x.AgoMicros
+	}
+	return 0
+}
+
 // DrainRequest asks a node to hand over all shards and leave.
 type DrainRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1491,7 +1666,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[15]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1503,7 +1678,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[15]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1516,7 +1691,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{15}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{17}
 }
 
 type DrainResponse struct {
@@ -1527,7 +1702,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[16]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1539,7 +1714,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[16]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1552,7 +1727,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{16}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{18}
 }
 
 // PingRequest asks whether a process can be reached.
@@ -1569,7 +1744,7 @@ type PingRequest struct {
 
 func (x *PingRequest) Reset() {
 	*x = PingRequest{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[17]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1581,7 +1756,7 @@ func (x *PingRequest) String() string {
 func (*PingRequest) ProtoMessage() {}
 
 func (x *PingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[17]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1594,7 +1769,7 @@ func (x *PingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingRequest.ProtoReflect.Descriptor instead.
 func (*PingRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{17}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *PingRequest) GetProcess() []byte {
@@ -1628,7 +1803,7 @@ type PingResponse struct {
 
 func (x *PingResponse) Reset() {
 	*x = PingResponse{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[18]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1640,7 +1815,7 @@ func (x *PingResponse) String() string {
 func (*PingResponse) ProtoMessage() {}
 
 func (x *PingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[18]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1653,7 +1828,7 @@ func (x *PingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingResponse.ProtoReflect.Descriptor instead.
 func (*PingResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{18}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PingResponse) GetMember() string {
@@ -1661,6 +1836,79 @@ func (x *PingResponse) GetMember() string {
 		return x.Member
 	}
 	return ""
+}
+
+// UndrainRequest asks a node that was drained to take shards again.
+type UndrainRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndrainRequest) Reset() {
+	*x = UndrainRequest{}
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndrainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndrainRequest) ProtoMessage() {}
+
+func (x *UndrainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndrainRequest.ProtoReflect.Descriptor instead.
+func (*UndrainRequest) Descriptor() ([]byte, []int) {
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{21}
+}
+
+type UndrainResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndrainResponse) Reset() {
+	*x = UndrainResponse{}
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndrainResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndrainResponse) ProtoMessage() {}
+
+func (x *UndrainResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndrainResponse.ProtoReflect.Descriptor instead.
+func (*UndrainResponse) Descriptor() ([]byte, []int) {
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{22}
 }
 
 var File_licensed_cluster_v1_cluster_proto protoreflect.FileDescriptor
@@ -1692,7 +1940,7 @@ const file_licensed_cluster_v1_cluster_proto_rawDesc = "" +
 	"\tsuccessor\x18\x04 \x01(\fR\tsuccessor\"N\n" +
 	"\x04News\x122\n" +
 	"\x06shards\x18\x01 \x03(\v2\x1a.licensed.cluster.v1.ShardR\x06shards\x12\x12\n" +
-	"\x04dead\x18\x02 \x03(\fR\x04dead\"\xab\x03\n" +
+	"\x04dead\x18\x02 \x03(\fR\x04dead\"\xec\x03\n" +
 	"\aRequest\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1c\n" +
 	"\taggregate\x18\x02 \x01(\tR\taggregate\x12%\n" +
@@ -1701,7 +1949,8 @@ const file_licensed_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x05query\x18\x05 \x01(\v2\x1a.licensed.cluster.v1.QueryH\x00R\x05query\x12<\n" +
 	"\x06status\x18\x06 \x01(\v2\".licensed.cluster.v1.StatusRequestH\x00R\x06status\x129\n" +
 	"\x05drain\x18\a \x01(\v2!.licensed.cluster.v1.DrainRequestH\x00R\x05drain\x126\n" +
-	"\x04ping\x18\x14 \x01(\v2 .licensed.cluster.v1.PingRequestH\x00R\x04ping\x12 \n" +
+	"\x04ping\x18\x14 \x01(\v2 .licensed.cluster.v1.PingRequestH\x00R\x04ping\x12?\n" +
+	"\aundrain\x18( \x01(\v2#.licensed.cluster.v1.UndrainRequestH\x00R\aundrain\x12 \n" +
 	"\vtraceparent\x18\b \x01(\tR\vtraceparentB\x06\n" +
 	"\x04body\"1\n" +
 	"\aPayload\x12\x12\n" +
@@ -1714,7 +1963,7 @@ const file_licensed_cluster_v1_cluster_proto_rawDesc = "" +
 	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\x126\n" +
 	"\apayload\x18\x05 \x01(\v2\x1c.licensed.cluster.v1.PayloadR\apayload\"?\n" +
 	"\x05Query\x126\n" +
-	"\apayload\x18\x01 \x01(\v2\x1c.licensed.cluster.v1.PayloadR\apayload\"\xda\x03\n" +
+	"\apayload\x18\x01 \x01(\v2\x1c.licensed.cluster.v1.PayloadR\apayload\"\x9c\x04\n" +
 	"\bResponse\x12-\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x19.licensed.cluster.v1.CodeR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12,\n" +
@@ -1724,7 +1973,8 @@ const file_licensed_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x06answer\x18\x06 \x01(\v2\x1b.licensed.cluster.v1.AnswerH\x00R\x06answer\x12=\n" +
 	"\x06status\x18\a \x01(\v2#.licensed.cluster.v1.StatusResponseH\x00R\x06status\x12:\n" +
 	"\x05drain\x18\b \x01(\v2\".licensed.cluster.v1.DrainResponseH\x00R\x05drain\x127\n" +
-	"\x04ping\x18\x14 \x01(\v2!.licensed.cluster.v1.PingResponseH\x00R\x04pingB\x06\n" +
+	"\x04ping\x18\x14 \x01(\v2!.licensed.cluster.v1.PingResponseH\x00R\x04ping\x12@\n" +
+	"\aundrain\x18( \x01(\v2$.licensed.cluster.v1.UndrainResponseH\x00R\aundrainB\x06\n" +
 	"\x04body\"o\n" +
 	"\x05Reply\x12\x18\n" +
 	"\aoutcome\x18\x01 \x01(\fR\aoutcome\x12\x1a\n" +
@@ -1747,7 +1997,7 @@ const file_licensed_cluster_v1_cluster_proto_rawDesc = "" +
 	"\bSnapshot\x12\x16\n" +
 	"\x06mapper\x18\x01 \x01(\tR\x06mapper\x12\x18\n" +
 	"\apayload\x18\x02 \x01(\fR\apayload\"\x0f\n" +
-	"\rStatusRequest\"\xcc\x04\n" +
+	"\rStatusRequest\"\xbc\x05\n" +
 	"\x0eStatusResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12-\n" +
 	"\x04meta\x18\x02 \x01(\v2\x19.licensed.cluster.v1.MetaR\x04meta\x12!\n" +
@@ -1767,7 +2017,19 @@ const file_licensed_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x06shards\x18\r \x03(\v2\x1a.licensed.cluster.v1.ShardR\x06shards\x12\x1a\n" +
 	"\bwarnings\x18\x0e \x03(\tR\bwarnings\x12.\n" +
 	"\x13clock_offset_micros\x18\x0f \x01(\x03R\x11clockOffsetMicros\x120\n" +
-	"\x04self\x18\x10 \x01(\v2\x1c.licensed.cluster.v1.PayloadR\x04self\"\x0e\n" +
+	"\x04self\x18\x10 \x01(\v2\x1c.licensed.cluster.v1.PayloadR\x04self\x123\n" +
+	"\x04held\x18\x1e \x01(\v2\x1f.licensed.cluster.v1.HeldShardsR\x04held\x129\n" +
+	"\bdeparted\x18\x1f \x03(\v2\x1d.licensed.cluster.v1.DepartedR\bdeparted\"X\n" +
+	"\n" +
+	"HeldShards\x12 \n" +
+	"\vincarnation\x18\x01 \x01(\fR\vincarnation\x12\x10\n" +
+	"\x03ids\x18\x02 \x03(\rR\x03ids\x12\x16\n" +
+	"\x06epochs\x18\x03 \x03(\x04R\x06epochs\"l\n" +
+	"\bDeparted\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12-\n" +
+	"\x04meta\x18\x02 \x01(\v2\x19.licensed.cluster.v1.MetaR\x04meta\x12\x1d\n" +
+	"\n" +
+	"ago_micros\x18\x03 \x01(\x03R\tagoMicros\"\x0e\n" +
 	"\fDrainRequest\"\x0f\n" +
 	"\rDrainResponse\"S\n" +
 	"\vPingRequest\x12\x18\n" +
@@ -1775,7 +2037,9 @@ const file_licensed_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
 	"\x06member\x18\x03 \x01(\tR\x06member\"&\n" +
 	"\fPingResponse\x12\x16\n" +
-	"\x06member\x18\x01 \x01(\tR\x06member*=\n" +
+	"\x06member\x18\x01 \x01(\tR\x06member\"\x10\n" +
+	"\x0eUndrainRequest\"\x11\n" +
+	"\x0fUndrainResponse*=\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tROLE_NODE\x10\x01\x12\x10\n" +
@@ -1814,29 +2078,33 @@ func file_licensed_cluster_v1_cluster_proto_rawDescGZIP() []byte {
 }
 
 var file_licensed_cluster_v1_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_licensed_cluster_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_licensed_cluster_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_licensed_cluster_v1_cluster_proto_goTypes = []any{
-	(Role)(0),              // 0: licensed.cluster.v1.Role
-	(Code)(0),              // 1: licensed.cluster.v1.Code
-	(*Meta)(nil),           // 2: licensed.cluster.v1.Meta
-	(*Shard)(nil),          // 3: licensed.cluster.v1.Shard
-	(*News)(nil),           // 4: licensed.cluster.v1.News
-	(*Request)(nil),        // 5: licensed.cluster.v1.Request
-	(*Payload)(nil),        // 6: licensed.cluster.v1.Payload
-	(*Command)(nil),        // 7: licensed.cluster.v1.Command
-	(*Query)(nil),          // 8: licensed.cluster.v1.Query
-	(*Response)(nil),       // 9: licensed.cluster.v1.Response
-	(*Reply)(nil),          // 10: licensed.cluster.v1.Reply
-	(*Answer)(nil),         // 11: licensed.cluster.v1.Answer
-	(*Head)(nil),           // 12: licensed.cluster.v1.Head
-	(*Root)(nil),           // 13: licensed.cluster.v1.Root
-	(*Snapshot)(nil),       // 14: licensed.cluster.v1.Snapshot
-	(*StatusRequest)(nil),  // 15: licensed.cluster.v1.StatusRequest
-	(*StatusResponse)(nil), // 16: licensed.cluster.v1.StatusResponse
-	(*DrainRequest)(nil),   // 17: licensed.cluster.v1.DrainRequest
-	(*DrainResponse)(nil),  // 18: licensed.cluster.v1.DrainResponse
-	(*PingRequest)(nil),    // 19: licensed.cluster.v1.PingRequest
-	(*PingResponse)(nil),   // 20: licensed.cluster.v1.PingResponse
+	(Role)(0),               // 0: licensed.cluster.v1.Role
+	(Code)(0),               // 1: licensed.cluster.v1.Code
+	(*Meta)(nil),            // 2: licensed.cluster.v1.Meta
+	(*Shard)(nil),           // 3: licensed.cluster.v1.Shard
+	(*News)(nil),            // 4: licensed.cluster.v1.News
+	(*Request)(nil),         // 5: licensed.cluster.v1.Request
+	(*Payload)(nil),         // 6: licensed.cluster.v1.Payload
+	(*Command)(nil),         // 7: licensed.cluster.v1.Command
+	(*Query)(nil),           // 8: licensed.cluster.v1.Query
+	(*Response)(nil),        // 9: licensed.cluster.v1.Response
+	(*Reply)(nil),           // 10: licensed.cluster.v1.Reply
+	(*Answer)(nil),          // 11: licensed.cluster.v1.Answer
+	(*Head)(nil),            // 12: licensed.cluster.v1.Head
+	(*Root)(nil),            // 13: licensed.cluster.v1.Root
+	(*Snapshot)(nil),        // 14: licensed.cluster.v1.Snapshot
+	(*StatusRequest)(nil),   // 15: licensed.cluster.v1.StatusRequest
+	(*StatusResponse)(nil),  // 16: licensed.cluster.v1.StatusResponse
+	(*HeldShards)(nil),      // 17: licensed.cluster.v1.HeldShards
+	(*Departed)(nil),        // 18: licensed.cluster.v1.Departed
+	(*DrainRequest)(nil),    // 19: licensed.cluster.v1.DrainRequest
+	(*DrainResponse)(nil),   // 20: licensed.cluster.v1.DrainResponse
+	(*PingRequest)(nil),     // 21: licensed.cluster.v1.PingRequest
+	(*PingResponse)(nil),    // 22: licensed.cluster.v1.PingResponse
+	(*UndrainRequest)(nil),  // 23: licensed.cluster.v1.UndrainRequest
+	(*UndrainResponse)(nil), // 24: licensed.cluster.v1.UndrainResponse
 }
 var file_licensed_cluster_v1_cluster_proto_depIdxs = []int32{
 	0,  // 0: licensed.cluster.v1.Meta.roles:type_name -> licensed.cluster.v1.Role
@@ -1844,29 +2112,34 @@ var file_licensed_cluster_v1_cluster_proto_depIdxs = []int32{
 	7,  // 2: licensed.cluster.v1.Request.command:type_name -> licensed.cluster.v1.Command
 	8,  // 3: licensed.cluster.v1.Request.query:type_name -> licensed.cluster.v1.Query
 	15, // 4: licensed.cluster.v1.Request.status:type_name -> licensed.cluster.v1.StatusRequest
-	17, // 5: licensed.cluster.v1.Request.drain:type_name -> licensed.cluster.v1.DrainRequest
-	19, // 6: licensed.cluster.v1.Request.ping:type_name -> licensed.cluster.v1.PingRequest
-	6,  // 7: licensed.cluster.v1.Command.payload:type_name -> licensed.cluster.v1.Payload
-	6,  // 8: licensed.cluster.v1.Query.payload:type_name -> licensed.cluster.v1.Payload
-	1,  // 9: licensed.cluster.v1.Response.code:type_name -> licensed.cluster.v1.Code
-	3,  // 10: licensed.cluster.v1.Response.shard:type_name -> licensed.cluster.v1.Shard
-	10, // 11: licensed.cluster.v1.Response.reply:type_name -> licensed.cluster.v1.Reply
-	11, // 12: licensed.cluster.v1.Response.answer:type_name -> licensed.cluster.v1.Answer
-	16, // 13: licensed.cluster.v1.Response.status:type_name -> licensed.cluster.v1.StatusResponse
-	18, // 14: licensed.cluster.v1.Response.drain:type_name -> licensed.cluster.v1.DrainResponse
-	20, // 15: licensed.cluster.v1.Response.ping:type_name -> licensed.cluster.v1.PingResponse
-	6,  // 16: licensed.cluster.v1.Answer.value:type_name -> licensed.cluster.v1.Payload
-	12, // 17: licensed.cluster.v1.Answer.head:type_name -> licensed.cluster.v1.Head
-	13, // 18: licensed.cluster.v1.Head.root:type_name -> licensed.cluster.v1.Root
-	13, // 19: licensed.cluster.v1.Head.parent:type_name -> licensed.cluster.v1.Root
-	2,  // 20: licensed.cluster.v1.StatusResponse.meta:type_name -> licensed.cluster.v1.Meta
-	3,  // 21: licensed.cluster.v1.StatusResponse.shards:type_name -> licensed.cluster.v1.Shard
-	6,  // 22: licensed.cluster.v1.StatusResponse.self:type_name -> licensed.cluster.v1.Payload
-	23, // [23:23] is the sub-list for method output_type
-	23, // [23:23] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	19, // 5: licensed.cluster.v1.Request.drain:type_name -> licensed.cluster.v1.DrainRequest
+	21, // 6: licensed.cluster.v1.Request.ping:type_name -> licensed.cluster.v1.PingRequest
+	23, // 7: licensed.cluster.v1.Request.undrain:type_name -> licensed.cluster.v1.UndrainRequest
+	6,  // 8: licensed.cluster.v1.Command.payload:type_name -> licensed.cluster.v1.Payload
+	6,  // 9: licensed.cluster.v1.Query.payload:type_name -> licensed.cluster.v1.Payload
+	1,  // 10: licensed.cluster.v1.Response.code:type_name -> licensed.cluster.v1.Code
+	3,  // 11: licensed.cluster.v1.Response.shard:type_name -> licensed.cluster.v1.Shard
+	10, // 12: licensed.cluster.v1.Response.reply:type_name -> licensed.cluster.v1.Reply
+	11, // 13: licensed.cluster.v1.Response.answer:type_name -> licensed.cluster.v1.Answer
+	16, // 14: licensed.cluster.v1.Response.status:type_name -> licensed.cluster.v1.StatusResponse
+	20, // 15: licensed.cluster.v1.Response.drain:type_name -> licensed.cluster.v1.DrainResponse
+	22, // 16: licensed.cluster.v1.Response.ping:type_name -> licensed.cluster.v1.PingResponse
+	24, // 17: licensed.cluster.v1.Response.undrain:type_name -> licensed.cluster.v1.UndrainResponse
+	6,  // 18: licensed.cluster.v1.Answer.value:type_name -> licensed.cluster.v1.Payload
+	12, // 19: licensed.cluster.v1.Answer.head:type_name -> licensed.cluster.v1.Head
+	13, // 20: licensed.cluster.v1.Head.root:type_name -> licensed.cluster.v1.Root
+	13, // 21: licensed.cluster.v1.Head.parent:type_name -> licensed.cluster.v1.Root
+	2,  // 22: licensed.cluster.v1.StatusResponse.meta:type_name -> licensed.cluster.v1.Meta
+	3,  // 23: licensed.cluster.v1.StatusResponse.shards:type_name -> licensed.cluster.v1.Shard
+	6,  // 24: licensed.cluster.v1.StatusResponse.self:type_name -> licensed.cluster.v1.Payload
+	17, // 25: licensed.cluster.v1.StatusResponse.held:type_name -> licensed.cluster.v1.HeldShards
+	18, // 26: licensed.cluster.v1.StatusResponse.departed:type_name -> licensed.cluster.v1.Departed
+	2,  // 27: licensed.cluster.v1.Departed.meta:type_name -> licensed.cluster.v1.Meta
+	28, // [28:28] is the sub-list for method output_type
+	28, // [28:28] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_licensed_cluster_v1_cluster_proto_init() }
@@ -1880,6 +2153,7 @@ func file_licensed_cluster_v1_cluster_proto_init() {
 		(*Request_Status)(nil),
 		(*Request_Drain)(nil),
 		(*Request_Ping)(nil),
+		(*Request_Undrain)(nil),
 	}
 	file_licensed_cluster_v1_cluster_proto_msgTypes[7].OneofWrappers = []any{
 		(*Response_Reply)(nil),
@@ -1887,6 +2161,7 @@ func file_licensed_cluster_v1_cluster_proto_init() {
 		(*Response_Status)(nil),
 		(*Response_Drain)(nil),
 		(*Response_Ping)(nil),
+		(*Response_Undrain)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1894,7 +2169,7 @@ func file_licensed_cluster_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_licensed_cluster_v1_cluster_proto_rawDesc), len(file_licensed_cluster_v1_cluster_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   19,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -26,6 +26,62 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// ClusterLevel is the state of a cluster in one word.
+type ClusterLevel int32
+
+const (
+	// The status is not known, or the member that reported it is of an older release.
+	ClusterLevel_CLUSTER_LEVEL_UNSPECIFIED ClusterLevel = 0
+	ClusterLevel_CLUSTER_LEVEL_OK          ClusterLevel = 1
+	// All customers are served, as far as is known, and something needs attention.
+	ClusterLevel_CLUSTER_LEVEL_DEGRADED ClusterLevel = 2
+	// Some customers are not served.
+	ClusterLevel_CLUSTER_LEVEL_CRITICAL ClusterLevel = 3
+)
+
+// Enum value maps for ClusterLevel.
+var (
+	ClusterLevel_name = map[int32]string{
+		0: "CLUSTER_LEVEL_UNSPECIFIED",
+		1: "CLUSTER_LEVEL_OK",
+		2: "CLUSTER_LEVEL_DEGRADED",
+		3: "CLUSTER_LEVEL_CRITICAL",
+	}
+	ClusterLevel_value = map[string]int32{
+		"CLUSTER_LEVEL_UNSPECIFIED": 0,
+		"CLUSTER_LEVEL_OK":          1,
+		"CLUSTER_LEVEL_DEGRADED":    2,
+		"CLUSTER_LEVEL_CRITICAL":    3,
+	}
+)
+
+func (x ClusterLevel) Enum() *ClusterLevel {
+	p := new(ClusterLevel)
+	*p = x
+	return p
+}
+
+func (x ClusterLevel) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ClusterLevel) Descriptor() protoreflect.EnumDescriptor {
+	return file_licensed_v1_cluster_status_proto_enumTypes[0].Descriptor()
+}
+
+func (ClusterLevel) Type() protoreflect.EnumType {
+	return &file_licensed_v1_cluster_status_proto_enumTypes[0]
+}
+
+func (x ClusterLevel) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ClusterLevel.Descriptor instead.
+func (ClusterLevel) EnumDescriptor() ([]byte, []int) {
+	return file_licensed_v1_cluster_status_proto_rawDescGZIP(), []int{0}
+}
+
 // NodeRole is what a process does for the cluster.
 type NodeRole int32
 
@@ -62,11 +118,11 @@ func (x NodeRole) String() string {
 }
 
 func (NodeRole) Descriptor() protoreflect.EnumDescriptor {
-	return file_licensed_v1_cluster_status_proto_enumTypes[0].Descriptor()
+	return file_licensed_v1_cluster_status_proto_enumTypes[1].Descriptor()
 }
 
 func (NodeRole) Type() protoreflect.EnumType {
-	return &file_licensed_v1_cluster_status_proto_enumTypes[0]
+	return &file_licensed_v1_cluster_status_proto_enumTypes[1]
 }
 
 func (x NodeRole) Number() protoreflect.EnumNumber {
@@ -75,7 +131,7 @@ func (x NodeRole) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use NodeRole.Descriptor instead.
 func (NodeRole) EnumDescriptor() ([]byte, []int) {
-	return file_licensed_v1_cluster_status_proto_rawDescGZIP(), []int{0}
+	return file_licensed_v1_cluster_status_proto_rawDescGZIP(), []int{1}
 }
 
 // NodeState is how a member is doing.
@@ -96,6 +152,8 @@ const (
 	NodeState_NODE_STATE_LEFT NodeState = 6
 	// It is there and cannot serve: its disk failed, for instance.
 	NodeState_NODE_STATE_FAILED NodeState = 7
+	// It handed over all shards on request. It holds none until it is undrained or restarted.
+	NodeState_NODE_STATE_DRAINED NodeState = 8
 )
 
 // Enum value maps for NodeState.
@@ -109,6 +167,7 @@ var (
 		5: "NODE_STATE_DEAD",
 		6: "NODE_STATE_LEFT",
 		7: "NODE_STATE_FAILED",
+		8: "NODE_STATE_DRAINED",
 	}
 	NodeState_value = map[string]int32{
 		"NODE_STATE_UNSPECIFIED": 0,
@@ -119,6 +178,7 @@ var (
 		"NODE_STATE_DEAD":        5,
 		"NODE_STATE_LEFT":        6,
 		"NODE_STATE_FAILED":      7,
+		"NODE_STATE_DRAINED":     8,
 	}
 )
 
@@ -133,11 +193,11 @@ func (x NodeState) String() string {
 }
 
 func (NodeState) Descriptor() protoreflect.EnumDescriptor {
-	return file_licensed_v1_cluster_status_proto_enumTypes[1].Descriptor()
+	return file_licensed_v1_cluster_status_proto_enumTypes[2].Descriptor()
 }
 
 func (NodeState) Type() protoreflect.EnumType {
-	return &file_licensed_v1_cluster_status_proto_enumTypes[1]
+	return &file_licensed_v1_cluster_status_proto_enumTypes[2]
 }
 
 func (x NodeState) Number() protoreflect.EnumNumber {
@@ -146,7 +206,7 @@ func (x NodeState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use NodeState.Descriptor instead.
 func (NodeState) EnumDescriptor() ([]byte, []int) {
-	return file_licensed_v1_cluster_status_proto_rawDescGZIP(), []int{1}
+	return file_licensed_v1_cluster_status_proto_rawDescGZIP(), []int{2}
 }
 
 // ShardState is what can be had of a shard.
@@ -160,6 +220,8 @@ const (
 	ShardState_SHARD_STATE_MOVING ShardState = 2
 	// Nobody has it, or its owner is dead.
 	ShardState_SHARD_STATE_ORPHANED ShardState = 3
+	// Its owner is still listed as a member and did not answer: whether it serves the shard is not known.
+	ShardState_SHARD_STATE_UNCONFIRMED ShardState = 4
 )
 
 // Enum value maps for ShardState.
@@ -169,12 +231,14 @@ var (
 		1: "SHARD_STATE_OPEN",
 		2: "SHARD_STATE_MOVING",
 		3: "SHARD_STATE_ORPHANED",
+		4: "SHARD_STATE_UNCONFIRMED",
 	}
 	ShardState_value = map[string]int32{
 		"SHARD_STATE_UNSPECIFIED": 0,
 		"SHARD_STATE_OPEN":        1,
 		"SHARD_STATE_MOVING":      2,
 		"SHARD_STATE_ORPHANED":    3,
+		"SHARD_STATE_UNCONFIRMED": 4,
 	}
 )
 
@@ -189,11 +253,11 @@ func (x ShardState) String() string {
 }
 
 func (ShardState) Descriptor() protoreflect.EnumDescriptor {
-	return file_licensed_v1_cluster_status_proto_enumTypes[2].Descriptor()
+	return file_licensed_v1_cluster_status_proto_enumTypes[3].Descriptor()
 }
 
 func (ShardState) Type() protoreflect.EnumType {
-	return &file_licensed_v1_cluster_status_proto_enumTypes[2]
+	return &file_licensed_v1_cluster_status_proto_enumTypes[3]
 }
 
 func (x ShardState) Number() protoreflect.EnumNumber {
@@ -202,7 +266,7 @@ func (x ShardState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ShardState.Descriptor instead.
 func (ShardState) EnumDescriptor() ([]byte, []int) {
-	return file_licensed_v1_cluster_status_proto_rawDescGZIP(), []int{2}
+	return file_licensed_v1_cluster_status_proto_rawDescGZIP(), []int{3}
 }
 
 // HappeningKind is what happened.
@@ -279,11 +343,11 @@ func (x HappeningKind) String() string {
 }
 
 func (HappeningKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_licensed_v1_cluster_status_proto_enumTypes[3].Descriptor()
+	return file_licensed_v1_cluster_status_proto_enumTypes[4].Descriptor()
 }
 
 func (HappeningKind) Type() protoreflect.EnumType {
-	return &file_licensed_v1_cluster_status_proto_enumTypes[3]
+	return &file_licensed_v1_cluster_status_proto_enumTypes[4]
 }
 
 func (x HappeningKind) Number() protoreflect.EnumNumber {
@@ -292,7 +356,7 @@ func (x HappeningKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use HappeningKind.Descriptor instead.
 func (HappeningKind) EnumDescriptor() ([]byte, []int) {
-	return file_licensed_v1_cluster_status_proto_rawDescGZIP(), []int{3}
+	return file_licensed_v1_cluster_status_proto_rawDescGZIP(), []int{4}
 }
 
 // WarningLevel is how bad something is.
@@ -331,11 +395,11 @@ func (x WarningLevel) String() string {
 }
 
 func (WarningLevel) Descriptor() protoreflect.EnumDescriptor {
-	return file_licensed_v1_cluster_status_proto_enumTypes[4].Descriptor()
+	return file_licensed_v1_cluster_status_proto_enumTypes[5].Descriptor()
 }
 
 func (WarningLevel) Type() protoreflect.EnumType {
-	return &file_licensed_v1_cluster_status_proto_enumTypes[4]
+	return &file_licensed_v1_cluster_status_proto_enumTypes[5]
 }
 
 func (x WarningLevel) Number() protoreflect.EnumNumber {
@@ -344,7 +408,86 @@ func (x WarningLevel) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use WarningLevel.Descriptor instead.
 func (WarningLevel) EnumDescriptor() ([]byte, []int) {
-	return file_licensed_v1_cluster_status_proto_rawDescGZIP(), []int{4}
+	return file_licensed_v1_cluster_status_proto_rawDescGZIP(), []int{5}
+}
+
+// FindingKind says what a finding is about.
+type FindingKind int32
+
+const (
+	// Of another release, or what a member reports of itself: its archive, its memory.
+	FindingKind_FINDING_KIND_UNSPECIFIED     FindingKind = 0
+	FindingKind_FINDING_KIND_SHARDS_UNSERVED FindingKind = 1
+	// The owner of shards is listed as a member and did not answer.
+	FindingKind_FINDING_KIND_SHARDS_UNCONFIRMED FindingKind = 2
+	// Nodes that hold shards do not respond, though nobody asked them to stop.
+	FindingKind_FINDING_KIND_NODE_NOT_RESPONDING FindingKind = 3
+	FindingKind_FINDING_KIND_NO_NODE             FindingKind = 4
+	// One node runs: no other takes its shards if it fails.
+	FindingKind_FINDING_KIND_ONE_NODE               FindingKind = 5
+	FindingKind_FINDING_KIND_GATEWAY_NOT_RESPONDING FindingKind = 6
+	FindingKind_FINDING_KIND_NODE_FAILED            FindingKind = 7
+	FindingKind_FINDING_KIND_NO_LEASE               FindingKind = 8
+	FindingKind_FINDING_KIND_CLOCK_WRONG            FindingKind = 9
+	// Members have run different versions for more than an hour.
+	FindingKind_FINDING_KIND_VERSIONS_MIXED FindingKind = 10
+)
+
+// Enum value maps for FindingKind.
+var (
+	FindingKind_name = map[int32]string{
+		0:  "FINDING_KIND_UNSPECIFIED",
+		1:  "FINDING_KIND_SHARDS_UNSERVED",
+		2:  "FINDING_KIND_SHARDS_UNCONFIRMED",
+		3:  "FINDING_KIND_NODE_NOT_RESPONDING",
+		4:  "FINDING_KIND_NO_NODE",
+		5:  "FINDING_KIND_ONE_NODE",
+		6:  "FINDING_KIND_GATEWAY_NOT_RESPONDING",
+		7:  "FINDING_KIND_NODE_FAILED",
+		8:  "FINDING_KIND_NO_LEASE",
+		9:  "FINDING_KIND_CLOCK_WRONG",
+		10: "FINDING_KIND_VERSIONS_MIXED",
+	}
+	FindingKind_value = map[string]int32{
+		"FINDING_KIND_UNSPECIFIED":            0,
+		"FINDING_KIND_SHARDS_UNSERVED":        1,
+		"FINDING_KIND_SHARDS_UNCONFIRMED":     2,
+		"FINDING_KIND_NODE_NOT_RESPONDING":    3,
+		"FINDING_KIND_NO_NODE":                4,
+		"FINDING_KIND_ONE_NODE":               5,
+		"FINDING_KIND_GATEWAY_NOT_RESPONDING": 6,
+		"FINDING_KIND_NODE_FAILED":            7,
+		"FINDING_KIND_NO_LEASE":               8,
+		"FINDING_KIND_CLOCK_WRONG":            9,
+		"FINDING_KIND_VERSIONS_MIXED":         10,
+	}
+)
+
+func (x FindingKind) Enum() *FindingKind {
+	p := new(FindingKind)
+	*p = x
+	return p
+}
+
+func (x FindingKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (FindingKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_licensed_v1_cluster_status_proto_enumTypes[6].Descriptor()
+}
+
+func (FindingKind) Type() protoreflect.EnumType {
+	return &file_licensed_v1_cluster_status_proto_enumTypes[6]
+}
+
+func (x FindingKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use FindingKind.Descriptor instead.
+func (FindingKind) EnumDescriptor() ([]byte, []int) {
+	return file_licensed_v1_cluster_status_proto_rawDescGZIP(), []int{6}
 }
 
 // ClusterStatus is what one node knows of the cluster. Leases and shards come from the store, or from
@@ -364,8 +507,21 @@ type ClusterStatus struct {
 	ShardMap []*ShardStatus `protobuf:"bytes,6,rep,name=shard_map,json=shardMap,proto3" json:"shard_map,omitempty"`
 	// What happened lately, the newest first.
 	Happenings []*Happening `protobuf:"bytes,7,rep,name=happenings,proto3" json:"happenings,omitempty"`
-	// What is wrong now, the worst first. Empty if all is well.
-	Warnings      []*ClusterWarning `protobuf:"bytes,8,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// What is wrong now, the worst first. Empty if level is OK. No finding contradicts shard_map: a statement
+	// about shards is made from the map alone.
+	Warnings []*ClusterWarning `protobuf:"bytes,8,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// The worst level of the findings, and one sentence that says so: "All systems normal" if there is none.
+	Level   ClusterLevel `protobuf:"varint,9,opt,name=level,proto3,enum=licensed.v1.ClusterLevel" json:"level,omitempty"`
+	Summary string       `protobuf:"bytes,10,opt,name=summary,proto3" json:"summary,omitempty"`
+	// Shards by state, as shard_map has them. Those that nobody ever took count as unserved. The four add up to shards.
+	ShardsServed      uint32 `protobuf:"varint,11,opt,name=shards_served,json=shardsServed,proto3" json:"shards_served,omitempty"`
+	ShardsMoving      uint32 `protobuf:"varint,12,opt,name=shards_moving,json=shardsMoving,proto3" json:"shards_moving,omitempty"`
+	ShardsUnserved    uint32 `protobuf:"varint,13,opt,name=shards_unserved,json=shardsUnserved,proto3" json:"shards_unserved,omitempty"`
+	ShardsUnconfirmed uint32 `protobuf:"varint,14,opt,name=shards_unconfirmed,json=shardsUnconfirmed,proto3" json:"shards_unconfirmed,omitempty"`
+	// Nodes that answer and may hold shards, and how many there should be: the same, and those that do not respond,
+	// have no lease, or have failed. A node that was drained or stopped on purpose is in neither.
+	NodesRunning  uint32 `protobuf:"varint,15,opt,name=nodes_running,json=nodesRunning,proto3" json:"nodes_running,omitempty"`
+	NodesExpected uint32 `protobuf:"varint,16,opt,name=nodes_expected,json=nodesExpected,proto3" json:"nodes_expected,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -456,6 +612,62 @@ func (x *ClusterStatus) GetWarnings() []*ClusterWarning {
 	return nil
 }
 
+func (x *ClusterStatus) GetLevel() ClusterLevel {
+	if x != nil {
+		return x.Level
+	}
+	return ClusterLevel_CLUSTER_LEVEL_UNSPECIFIED
+}
+
+func (x *ClusterStatus) GetSummary() string {
+	if x != nil {
+		return x.Summary
+	}
+	return ""
+}
+
+func (x *ClusterStatus) GetShardsServed() uint32 {
+	if x != nil {
+		return x.ShardsServed
+	}
+	return 0
+}
+
+func (x *ClusterStatus) GetShardsMoving() uint32 {
+	if x != nil {
+		return x.ShardsMoving
+	}
+	return 0
+}
+
+func (x *ClusterStatus) GetShardsUnserved() uint32 {
+	if x != nil {
+		return x.ShardsUnserved
+	}
+	return 0
+}
+
+func (x *ClusterStatus) GetShardsUnconfirmed() uint32 {
+	if x != nil {
+		return x.ShardsUnconfirmed
+	}
+	return 0
+}
+
+func (x *ClusterStatus) GetNodesRunning() uint32 {
+	if x != nil {
+		return x.NodesRunning
+	}
+	return 0
+}
+
+func (x *ClusterStatus) GetNodesExpected() uint32 {
+	if x != nil {
+		return x.NodesExpected
+	}
+	return 0
+}
+
 // NodeStatus is one member of the cluster.
 type NodeStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -510,7 +722,8 @@ type NodeStatus struct {
 	Warnings []*ClusterWarning `protobuf:"bytes,32,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	// How long this incarnation has been there; absent for members without a lease.
 	IncarnationAge *durationpb.Duration `protobuf:"bytes,33,opt,name=incarnation_age,json=incarnationAge,proto3" json:"incarnation_age,omitempty"`
-	// Commands a second that the customers it holds got lately, through whichever gateway.
+	// Commands a second that the customers it holds got in the last ten seconds, through whichever gateway. The
+	// dashboard, top and cluster all show this figure.
 	CommandsPerSecond uint64 `protobuf:"varint,34,opt,name=commands_per_second,json=commandsPerSecond,proto3" json:"commands_per_second,omitempty"`
 	// What happened to it lately, newest first, when members tell each other; a reader finds it in
 	// ClusterStatus.happenings.
@@ -1414,14 +1627,21 @@ func (x *Happening) GetText() string {
 	return ""
 }
 
-// ClusterWarning is something that is wrong now.
+// ClusterWarning is a finding: something that is wrong now.
 type ClusterWarning struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Level WarningLevel           `protobuf:"varint,1,opt,name=level,proto3,enum=licensed.v1.WarningLevel" json:"level,omitempty"`
-	// The node concerned; empty if it is the cluster.
+	// The node concerned; empty if it is the cluster, or several.
 	Node string `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
-	// One sentence: what is wrong, and what to do.
-	Text          string `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
+	// One sentence: what is wrong.
+	Text string      `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
+	Kind FindingKind `protobuf:"varint,4,opt,name=kind,proto3,enum=licensed.v1.FindingKind" json:"kind,omitempty"`
+	// When it was first seen. Absent if that is not known.
+	Since *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
+	// What to do next, in one or two sentences.
+	NextStep string `protobuf:"bytes,6,opt,name=next_step,json=nextStep,proto3" json:"next_step,omitempty"`
+	// Anchor of the entry in docs/operations.md, "licensedshardsnotserved".
+	Runbook       string `protobuf:"bytes,7,opt,name=runbook,proto3" json:"runbook,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1477,11 +1697,39 @@ func (x *ClusterWarning) GetText() string {
 	return ""
 }
 
+func (x *ClusterWarning) GetKind() FindingKind {
+	if x != nil {
+		return x.Kind
+	}
+	return FindingKind_FINDING_KIND_UNSPECIFIED
+}
+
+func (x *ClusterWarning) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *ClusterWarning) GetNextStep() string {
+	if x != nil {
+		return x.NextStep
+	}
+	return ""
+}
+
+func (x *ClusterWarning) GetRunbook() string {
+	if x != nil {
+		return x.Runbook
+	}
+	return ""
+}
+
 var File_licensed_v1_cluster_status_proto protoreflect.FileDescriptor
 
 const file_licensed_v1_cluster_status_proto_rawDesc = "" +
 	"\n" +
-	" licensed/v1/cluster_status.proto\x12\vlicensed.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!licensed/v1/license_service.proto\"\xdf\x02\n" +
+	" licensed/v1/cluster_status.proto\x12\vlicensed.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!licensed/v1/license_service.proto\"\x98\x05\n" +
 	"\rClusterStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\breporter\x18\x02 \x01(\tR\breporter\x12/\n" +
@@ -1492,7 +1740,16 @@ const file_licensed_v1_cluster_status_proto_rawDesc = "" +
 	"\n" +
 	"happenings\x18\a \x03(\v2\x16.licensed.v1.HappeningR\n" +
 	"happenings\x127\n" +
-	"\bwarnings\x18\b \x03(\v2\x1b.licensed.v1.ClusterWarningR\bwarnings\"\x84\f\n" +
+	"\bwarnings\x18\b \x03(\v2\x1b.licensed.v1.ClusterWarningR\bwarnings\x12/\n" +
+	"\x05level\x18\t \x01(\x0e2\x19.licensed.v1.ClusterLevelR\x05level\x12\x18\n" +
+	"\asummary\x18\n" +
+	" \x01(\tR\asummary\x12#\n" +
+	"\rshards_served\x18\v \x01(\rR\fshardsServed\x12#\n" +
+	"\rshards_moving\x18\f \x01(\rR\fshardsMoving\x12'\n" +
+	"\x0fshards_unserved\x18\r \x01(\rR\x0eshardsUnserved\x12-\n" +
+	"\x12shards_unconfirmed\x18\x0e \x01(\rR\x11shardsUnconfirmed\x12#\n" +
+	"\rnodes_running\x18\x0f \x01(\rR\fnodesRunning\x12%\n" +
+	"\x0enodes_expected\x18\x10 \x01(\rR\rnodesExpected\"\x84\f\n" +
 	"\n" +
 	"NodeStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
@@ -1585,15 +1842,24 @@ const file_licensed_v1_cluster_status_proto_rawDesc = "" +
 	"\x06shards\x18\x06 \x01(\rR\x06shards\x12\x19\n" +
 	"\x05shard\x18\a \x01(\rH\x00R\x05shard\x88\x01\x01\x12\x12\n" +
 	"\x04text\x18\b \x01(\tR\x04textB\b\n" +
-	"\x06_shard\"i\n" +
+	"\x06_shard\"\x80\x02\n" +
 	"\x0eClusterWarning\x12/\n" +
 	"\x05level\x18\x01 \x01(\x0e2\x19.licensed.v1.WarningLevelR\x05level\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x12\n" +
-	"\x04text\x18\x03 \x01(\tR\x04text*P\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\x12,\n" +
+	"\x04kind\x18\x04 \x01(\x0e2\x18.licensed.v1.FindingKindR\x04kind\x120\n" +
+	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1b\n" +
+	"\tnext_step\x18\x06 \x01(\tR\bnextStep\x12\x18\n" +
+	"\arunbook\x18\a \x01(\tR\arunbook*{\n" +
+	"\fClusterLevel\x12\x1d\n" +
+	"\x19CLUSTER_LEVEL_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10CLUSTER_LEVEL_OK\x10\x01\x12\x1a\n" +
+	"\x16CLUSTER_LEVEL_DEGRADED\x10\x02\x12\x1a\n" +
+	"\x16CLUSTER_LEVEL_CRITICAL\x10\x03*P\n" +
 	"\bNodeRole\x12\x19\n" +
 	"\x15NODE_ROLE_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eNODE_ROLE_NODE\x10\x01\x12\x15\n" +
-	"\x11NODE_ROLE_GATEWAY\x10\x02*\xc8\x01\n" +
+	"\x11NODE_ROLE_GATEWAY\x10\x02*\xe0\x01\n" +
 	"\tNodeState\x12\x1a\n" +
 	"\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13NODE_STATE_STARTING\x10\x01\x12\x14\n" +
@@ -1602,13 +1868,15 @@ const file_licensed_v1_cluster_status_proto_rawDesc = "" +
 	"\x12NODE_STATE_SUSPECT\x10\x04\x12\x13\n" +
 	"\x0fNODE_STATE_DEAD\x10\x05\x12\x13\n" +
 	"\x0fNODE_STATE_LEFT\x10\x06\x12\x15\n" +
-	"\x11NODE_STATE_FAILED\x10\a*q\n" +
+	"\x11NODE_STATE_FAILED\x10\a\x12\x16\n" +
+	"\x12NODE_STATE_DRAINED\x10\b*\x8e\x01\n" +
 	"\n" +
 	"ShardState\x12\x1b\n" +
 	"\x17SHARD_STATE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10SHARD_STATE_OPEN\x10\x01\x12\x16\n" +
 	"\x12SHARD_STATE_MOVING\x10\x02\x12\x18\n" +
-	"\x14SHARD_STATE_ORPHANED\x10\x03*\x98\x03\n" +
+	"\x14SHARD_STATE_ORPHANED\x10\x03\x12\x1b\n" +
+	"\x17SHARD_STATE_UNCONFIRMED\x10\x04*\x98\x03\n" +
 	"\rHappeningKind\x12\x1e\n" +
 	"\x1aHAPPENING_KIND_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15HAPPENING_KIND_JOINED\x10\x01\x12\x17\n" +
@@ -1627,7 +1895,20 @@ const file_licensed_v1_cluster_status_proto_rawDesc = "" +
 	"\fWarningLevel\x12\x1d\n" +
 	"\x19WARNING_LEVEL_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15WARNING_LEVEL_WARNING\x10\x01\x12\x1a\n" +
-	"\x16WARNING_LEVEL_CRITICAL\x10\x02B\x1eZ\x1clicensed/messages/licensedv1b\x06proto3"
+	"\x16WARNING_LEVEL_CRITICAL\x10\x02*\xee\x02\n" +
+	"\vFindingKind\x12\x1c\n" +
+	"\x18FINDING_KIND_UNSPECIFIED\x10\x00\x12 \n" +
+	"\x1cFINDING_KIND_SHARDS_UNSERVED\x10\x01\x12#\n" +
+	"\x1fFINDING_KIND_SHARDS_UNCONFIRMED\x10\x02\x12$\n" +
+	" FINDING_KIND_NODE_NOT_RESPONDING\x10\x03\x12\x18\n" +
+	"\x14FINDING_KIND_NO_NODE\x10\x04\x12\x19\n" +
+	"\x15FINDING_KIND_ONE_NODE\x10\x05\x12'\n" +
+	"#FINDING_KIND_GATEWAY_NOT_RESPONDING\x10\x06\x12\x1c\n" +
+	"\x18FINDING_KIND_NODE_FAILED\x10\a\x12\x19\n" +
+	"\x15FINDING_KIND_NO_LEASE\x10\b\x12\x1c\n" +
+	"\x18FINDING_KIND_CLOCK_WRONG\x10\t\x12\x1f\n" +
+	"\x1bFINDING_KIND_VERSIONS_MIXED\x10\n" +
+	"B\x1eZ\x1clicensed/messages/licensedv1b\x06proto3"
 
 var (
 	file_licensed_v1_cluster_status_proto_rawDescOnce sync.Once
@@ -1641,63 +1922,68 @@ func file_licensed_v1_cluster_status_proto_rawDescGZIP() []byte {
 	return file_licensed_v1_cluster_status_proto_rawDescData
 }
 
-var file_licensed_v1_cluster_status_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_licensed_v1_cluster_status_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
 var file_licensed_v1_cluster_status_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_licensed_v1_cluster_status_proto_goTypes = []any{
-	(NodeRole)(0),                 // 0: licensed.v1.NodeRole
-	(NodeState)(0),                // 1: licensed.v1.NodeState
-	(ShardState)(0),               // 2: licensed.v1.ShardState
-	(HappeningKind)(0),            // 3: licensed.v1.HappeningKind
-	(WarningLevel)(0),             // 4: licensed.v1.WarningLevel
-	(*ClusterStatus)(nil),         // 5: licensed.v1.ClusterStatus
-	(*NodeStatus)(nil),            // 6: licensed.v1.NodeStatus
-	(*LeaseStatus)(nil),           // 7: licensed.v1.LeaseStatus
-	(*NodeActivity)(nil),          // 8: licensed.v1.NodeActivity
-	(*RuleCount)(nil),             // 9: licensed.v1.RuleCount
-	(*CodeCount)(nil),             // 10: licensed.v1.CodeCount
-	(*StoreFigures)(nil),          // 11: licensed.v1.StoreFigures
-	(*ArchiveFigures)(nil),        // 12: licensed.v1.ArchiveFigures
-	(*ShardStatus)(nil),           // 13: licensed.v1.ShardStatus
-	(*Happening)(nil),             // 14: licensed.v1.Happening
-	(*ClusterWarning)(nil),        // 15: licensed.v1.ClusterWarning
-	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 17: google.protobuf.Duration
-	(Rule)(0),                     // 18: licensed.v1.Rule
+	(ClusterLevel)(0),             // 0: licensed.v1.ClusterLevel
+	(NodeRole)(0),                 // 1: licensed.v1.NodeRole
+	(NodeState)(0),                // 2: licensed.v1.NodeState
+	(ShardState)(0),               // 3: licensed.v1.ShardState
+	(HappeningKind)(0),            // 4: licensed.v1.HappeningKind
+	(WarningLevel)(0),             // 5: licensed.v1.WarningLevel
+	(FindingKind)(0),              // 6: licensed.v1.FindingKind
+	(*ClusterStatus)(nil),         // 7: licensed.v1.ClusterStatus
+	(*NodeStatus)(nil),            // 8: licensed.v1.NodeStatus
+	(*LeaseStatus)(nil),           // 9: licensed.v1.LeaseStatus
+	(*NodeActivity)(nil),          // 10: licensed.v1.NodeActivity
+	(*RuleCount)(nil),             // 11: licensed.v1.RuleCount
+	(*CodeCount)(nil),             // 12: licensed.v1.CodeCount
+	(*StoreFigures)(nil),          // 13: licensed.v1.StoreFigures
+	(*ArchiveFigures)(nil),        // 14: licensed.v1.ArchiveFigures
+	(*ShardStatus)(nil),           // 15: licensed.v1.ShardStatus
+	(*Happening)(nil),             // 16: licensed.v1.Happening
+	(*ClusterWarning)(nil),        // 17: licensed.v1.ClusterWarning
+	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
+	(Rule)(0),                     // 20: licensed.v1.Rule
 }
 var file_licensed_v1_cluster_status_proto_depIdxs = []int32{
-	16, // 0: licensed.v1.ClusterStatus.as_of:type_name -> google.protobuf.Timestamp
-	6,  // 1: licensed.v1.ClusterStatus.nodes:type_name -> licensed.v1.NodeStatus
-	13, // 2: licensed.v1.ClusterStatus.shard_map:type_name -> licensed.v1.ShardStatus
-	14, // 3: licensed.v1.ClusterStatus.happenings:type_name -> licensed.v1.Happening
-	15, // 4: licensed.v1.ClusterStatus.warnings:type_name -> licensed.v1.ClusterWarning
-	0,  // 5: licensed.v1.NodeStatus.roles:type_name -> licensed.v1.NodeRole
-	1,  // 6: licensed.v1.NodeStatus.state:type_name -> licensed.v1.NodeState
-	16, // 7: licensed.v1.NodeStatus.started_at:type_name -> google.protobuf.Timestamp
-	16, // 8: licensed.v1.NodeStatus.seen_at:type_name -> google.protobuf.Timestamp
-	7,  // 9: licensed.v1.NodeStatus.lease:type_name -> licensed.v1.LeaseStatus
-	17, // 10: licensed.v1.NodeStatus.cpu_time:type_name -> google.protobuf.Duration
-	17, // 11: licensed.v1.NodeStatus.clock_offset:type_name -> google.protobuf.Duration
-	8,  // 12: licensed.v1.NodeStatus.activity:type_name -> licensed.v1.NodeActivity
-	11, // 13: licensed.v1.NodeStatus.store:type_name -> licensed.v1.StoreFigures
-	12, // 14: licensed.v1.NodeStatus.archive:type_name -> licensed.v1.ArchiveFigures
-	15, // 15: licensed.v1.NodeStatus.warnings:type_name -> licensed.v1.ClusterWarning
-	17, // 16: licensed.v1.NodeStatus.incarnation_age:type_name -> google.protobuf.Duration
-	14, // 17: licensed.v1.NodeStatus.happenings:type_name -> licensed.v1.Happening
-	17, // 18: licensed.v1.LeaseStatus.remaining:type_name -> google.protobuf.Duration
-	17, // 19: licensed.v1.LeaseStatus.ttl:type_name -> google.protobuf.Duration
-	9,  // 20: licensed.v1.NodeActivity.refusals:type_name -> licensed.v1.RuleCount
-	10, // 21: licensed.v1.NodeActivity.errors:type_name -> licensed.v1.CodeCount
-	18, // 22: licensed.v1.RuleCount.rule:type_name -> licensed.v1.Rule
-	17, // 23: licensed.v1.ArchiveFigures.lag:type_name -> google.protobuf.Duration
-	2,  // 24: licensed.v1.ShardStatus.state:type_name -> licensed.v1.ShardState
-	16, // 25: licensed.v1.Happening.at:type_name -> google.protobuf.Timestamp
-	3,  // 26: licensed.v1.Happening.kind:type_name -> licensed.v1.HappeningKind
-	4,  // 27: licensed.v1.ClusterWarning.level:type_name -> licensed.v1.WarningLevel
-	28, // [28:28] is the sub-list for method output_type
-	28, // [28:28] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	18, // 0: licensed.v1.ClusterStatus.as_of:type_name -> google.protobuf.Timestamp
+	8,  // 1: licensed.v1.ClusterStatus.nodes:type_name -> licensed.v1.NodeStatus
+	15, // 2: licensed.v1.ClusterStatus.shard_map:type_name -> licensed.v1.ShardStatus
+	16, // 3: licensed.v1.ClusterStatus.happenings:type_name -> licensed.v1.Happening
+	17, // 4: licensed.v1.ClusterStatus.warnings:type_name -> licensed.v1.ClusterWarning
+	0,  // 5: licensed.v1.ClusterStatus.level:type_name -> licensed.v1.ClusterLevel
+	1,  // 6: licensed.v1.NodeStatus.roles:type_name -> licensed.v1.NodeRole
+	2,  // 7: licensed.v1.NodeStatus.state:type_name -> licensed.v1.NodeState
+	18, // 8: licensed.v1.NodeStatus.started_at:type_name -> google.protobuf.Timestamp
+	18, // 9: licensed.v1.NodeStatus.seen_at:type_name -> google.protobuf.Timestamp
+	9,  // 10: licensed.v1.NodeStatus.lease:type_name -> licensed.v1.LeaseStatus
+	19, // 11: licensed.v1.NodeStatus.cpu_time:type_name -> google.protobuf.Duration
+	19, // 12: licensed.v1.NodeStatus.clock_offset:type_name -> google.protobuf.Duration
+	10, // 13: licensed.v1.NodeStatus.activity:type_name -> licensed.v1.NodeActivity
+	13, // 14: licensed.v1.NodeStatus.store:type_name -> licensed.v1.StoreFigures
+	14, // 15: licensed.v1.NodeStatus.archive:type_name -> licensed.v1.ArchiveFigures
+	17, // 16: licensed.v1.NodeStatus.warnings:type_name -> licensed.v1.ClusterWarning
+	19, // 17: licensed.v1.NodeStatus.incarnation_age:type_name -> google.protobuf.Duration
+	16, // 18: licensed.v1.NodeStatus.happenings:type_name -> licensed.v1.Happening
+	19, // 19: licensed.v1.LeaseStatus.remaining:type_name -> google.protobuf.Duration
+	19, // 20: licensed.v1.LeaseStatus.ttl:type_name -> google.protobuf.Duration
+	11, // 21: licensed.v1.NodeActivity.refusals:type_name -> licensed.v1.RuleCount
+	12, // 22: licensed.v1.NodeActivity.errors:type_name -> licensed.v1.CodeCount
+	20, // 23: licensed.v1.RuleCount.rule:type_name -> licensed.v1.Rule
+	19, // 24: licensed.v1.ArchiveFigures.lag:type_name -> google.protobuf.Duration
+	3,  // 25: licensed.v1.ShardStatus.state:type_name -> licensed.v1.ShardState
+	18, // 26: licensed.v1.Happening.at:type_name -> google.protobuf.Timestamp
+	4,  // 27: licensed.v1.Happening.kind:type_name -> licensed.v1.HappeningKind
+	5,  // 28: licensed.v1.ClusterWarning.level:type_name -> licensed.v1.WarningLevel
+	6,  // 29: licensed.v1.ClusterWarning.kind:type_name -> licensed.v1.FindingKind
+	18, // 30: licensed.v1.ClusterWarning.since:type_name -> google.protobuf.Timestamp
+	31, // [31:31] is the sub-list for method output_type
+	31, // [31:31] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_cluster_status_proto_init() }
@@ -1712,7 +1998,7 @@ func file_licensed_v1_cluster_status_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_licensed_v1_cluster_status_proto_rawDesc), len(file_licensed_v1_cluster_status_proto_rawDesc)),
-			NumEnums:      5,
+			NumEnums:      7,
 			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,

@@ -32,14 +32,8 @@ type Sample struct {
 	GaveUp       float64 `json:"gaveUp"`
 	// Lag of the archiver that is furthest behind, in seconds.
 	Lag float64 `json:"lag"`
-	// Nodes by Key.
-	Nodes map[string]Node `json:"-"`
-}
-
-// Node is what one node did.
-type Node struct {
-	Commands float64 // a second
-	Cores    float64 // busy on average
+	// Cores that each node had busy on average, by Key. What its customers get is in NodeStatus.CommandsPerSecond.
+	Cores map[string]float64 `json:"-"`
 }
 
 // Key tells one run of one process from all others; a process without shards has no incarnation.
@@ -55,7 +49,7 @@ var serverErrors = map[string]bool{
 // after the first.
 func Between(before, after *licensedv1.ClusterStatus, at time.Time, took time.Duration) Sample {
 	s := Sample{
-		At: at.UnixMilli(), Refusals: make(map[string]float64), Errors: make(map[string]float64), Nodes: make(map[string]Node),
+		At: at.UnixMilli(), Refusals: make(map[string]float64), Errors: make(map[string]float64), Cores: make(map[string]float64),
 	}
 	former := make(map[string]*licensedv1.NodeStatus, len(before.GetNodes()))
 	for _, n := range before.GetNodes() {
@@ -89,11 +83,8 @@ func (s *Sample) addNode(n, was *licensedv1.NodeStatus, seconds float64) {
 		return float64(now-before) / seconds
 	}
 	a, b := n.Activity, was.Activity
-	commands := rate(a.Commands, b.Commands)
-	s.Nodes[Key(n)] = Node{
-		Commands: commands, Cores: max(0, (n.CpuTime.AsDuration()-was.CpuTime.AsDuration()).Seconds()/seconds),
-	}
-	s.Commands += commands
+	s.Cores[Key(n)] = max(0, (n.CpuTime.AsDuration()-was.CpuTime.AsDuration()).Seconds()/seconds)
+	s.Commands += rate(a.Commands, b.Commands)
 	s.Queries += rate(a.Queries, b.Queries)
 	s.Recoveries += rate(a.Activations, b.Activations)
 	s.Passivations += rate(a.Passivations, b.Passivations)

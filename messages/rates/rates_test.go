@@ -52,8 +52,8 @@ func TestDifference(t *testing.T) {
 	if s.Commands != 110 || s.Refusals["device limit"] != 3 || s.Refused != 3 || s.Failed != 2 || s.Lag != 7 || s.At != 5 {
 		t.Errorf("%+v", s)
 	}
-	if s.Nodes["a/1"].Cores != .1 || s.Nodes["g/"].Commands != 10 || len(s.Nodes) != 2 {
-		t.Errorf("%+v", s.Nodes)
+	if s.Cores["a/1"] != .1 || len(s.Cores) != 2 {
+		t.Errorf("%+v", s.Cores)
 	}
 	if s.P50 == nil || *s.P50 != .5 {
 		t.Errorf("%v", s.P50)

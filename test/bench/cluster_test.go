@@ -99,7 +99,7 @@ func newCrew(b *testing.B, names ...string) crew {
 		held = 0
 		for _, n := range nodes {
 			n.SetMembers(owners)
-			held += n.Status(b.Context()).Open
+			held += n.Status().Open
 		}
 	}
 	for _, r := range append(crew.gateway, crew.nodes...) {

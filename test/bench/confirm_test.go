@@ -65,7 +65,7 @@ func (r *cassandraRig) confirming(how cluster.Confirm) *cluster.Node {
 		}
 	})
 	n.SetMembers([]ownership.Member{{Name: "n1", Eligible: true}})
-	for n.Status(r.Context()).Open < int(n.Shards()) {
+	for n.Status().Open < int(n.Shards()) {
 		time.Sleep(time.Millisecond)
 	}
 	return n

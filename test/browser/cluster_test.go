@@ -13,15 +13,18 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"licensed/docs"
 	"licensed/gateway/dashboard"
+	"licensed/internal/clusterstatus"
 	"licensed/messages/licensedv1"
+	"licensed/persistence"
 )
 
 // TestNode looks at a node at work: figures and charts come by themselves.
 func TestNode(t *testing.T) {
 	s := start(t, nil)
 	p := open(t, s.url(""), wall)
-	p.says(".verdict", "All is well.")
+	p.says(".verdict", "All systems normal")
 	p.says("#map", "512 shards")
 	p.says(".happenings", "is ready")
 	p.wait("document.documentElement.dataset.samples >= 2")
@@ -34,29 +37,66 @@ func TestNode(t *testing.T) {
 	p.look("cluster-one-node")
 }
 
-// cluster is one that the test makes up. It implements dashboard.Cluster.
+// cluster is one that the test makes up: its members, and what became of them. The status is made of that as in a real one.
+// It implements dashboard.Cluster.
 type cluster struct {
-	mu     sync.Mutex
-	status *licensedv1.ClusterStatus
-	err    error
+	mu         sync.Mutex
+	nodes      []*licensedv1.NodeStatus
+	fates      map[string]fate // of those that are not at work
+	shards     []persistence.Shard
+	history    clusterstatus.History
+	happenings []*licensedv1.Happening
+	err        error
 }
 
+// fate is what became of a node: it gives no answer, it is no longer listed, or it was drained.
+type fate struct {
+	gone, drained bool
+	at            time.Time
+}
+
+// Snapshot implements dashboard.Cluster.
 func (c *cluster) Snapshot(context.Context) (*licensedv1.ClusterStatus, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err != nil {
 		return nil, c.err
 	}
-	c.work()
-	return proto.CloneOf(c.status), nil
+	now := time.Now()
+	c.work(now)
+	in := clusterstatus.Input{Name: "production", Reporter: "gateway-1", Now: now, Shards: uint32(len(c.shards)), Rows: c.shards}
+	for _, n := range c.nodes {
+		incarnation, _ := persistence.ParseIncarnation(n.Incarnation)
+		listed := &licensedv1.NodeStatus{Name: n.Name, Incarnation: n.Incarnation, Roles: n.Roles, Version: n.Version, NodeAddress: n.NodeAddress}
+		a := clusterstatus.Answer{Listed: listed, Incarnation: incarnation}
+		f, ended := c.fates[n.Name]
+		switch {
+		case ended && f.gone:
+			in.Departed = append(in.Departed, clusterstatus.Departure{Last: listed, Incarnation: incarnation, At: f.at})
+			continue
+		case ended && !f.drained:
+			a.Err = context.DeadlineExceeded
+		default:
+			a.Self = proto.CloneOf(n)
+		}
+		for _, s := range c.shards {
+			if s.Owner == incarnation && a.Self != nil {
+				a.Holds = append(a.Holds, clusterstatus.Held{Shard: s.ID, Epoch: s.Epoch})
+			}
+		}
+		in.Answers = append(in.Answers, a)
+	}
+	c.history.Recall(&in)
+	s := clusterstatus.Assess(&in)
+	c.history.Record(s)
+	s.Happenings = c.happenings
+	return s, nil
 }
 
 // work adds what a busy cluster did since it was asked last.
-func (c *cluster) work() {
-	now := time.Now()
-	c.status.AsOf = timestamppb.New(now)
-	for i, n := range c.status.Nodes {
-		if n.State != licensedv1.NodeState_NODE_STATE_READY {
+func (c *cluster) work(now time.Time) {
+	for i, n := range c.nodes {
+		if _, ended := c.fates[n.Name]; ended {
 			continue
 		}
 		a := n.Activity
@@ -78,12 +118,12 @@ func (c *cluster) work() {
 // threeNodes returns a cluster of three.
 func threeNodes() *cluster {
 	started := timestamppb.New(time.Now().Add(-50 * time.Hour))
-	s := &licensedv1.ClusterStatus{Name: "production", Reporter: "node-a", Shards: 512}
+	c := &cluster{fates: make(map[string]fate), shards: make([]persistence.Shard, 512)}
 	for i, name := range []string{"node-a", "node-b", "node-c"} {
-		s.Nodes = append(s.Nodes, &licensedv1.NodeStatus{
-			Name: name, Incarnation: "incarnation-" + name, Version: "v1.2.0", State: licensedv1.NodeState_NODE_STATE_READY,
+		c.nodes = append(c.nodes, &licensedv1.NodeStatus{
+			Name: name, Incarnation: persistence.NewIncarnation().String(), Version: "v1.2.0", State: licensedv1.NodeState_NODE_STATE_READY,
 			Roles:     []licensedv1.NodeRole{licensedv1.NodeRole_NODE_ROLE_NODE, licensedv1.NodeRole_NODE_ROLE_GATEWAY},
-			StartedAt: started, SeenAt: timestamppb.Now(), LowestEpoch: 3, HighestEpoch: uint64(5 + i), ShardsOpen: 171,
+			StartedAt: started, SeenAt: timestamppb.Now(), LowestEpoch: 3, HighestEpoch: uint64(5 + i), CommandsPerSecond: uint64(900 + 50*i),
 			Lease:             &licensedv1.LeaseStatus{Remaining: durationpb.New(9 * time.Second), Ttl: durationpb.New(10 * time.Second)},
 			ResidentCustomers: 41_200, UnpackedCustomers: 1_240, ResidentBytes: 61 << 20, RequestsWaiting: 14, RequestsInFlight: 22,
 			MemoryBytes: 412 << 20, MemoryLimitBytes: 2 << 30, CpuTime: durationpb.New(time.Hour), ClockOffset: durationpb.New(3 * time.Millisecond),
@@ -93,60 +133,69 @@ func threeNodes() *cluster {
 			},
 		})
 	}
-	for id := range s.Shards {
-		s.ShardMap = append(s.ShardMap, &licensedv1.ShardStatus{
-			Id: id, Epoch: uint64(3 + id%3), Owner: s.Nodes[(id+id/7)%3].Incarnation, State: licensedv1.ShardState_SHARD_STATE_OPEN,
-		})
+	for id := range c.shards {
+		owner, _ := persistence.ParseIncarnation(c.nodes[(id+id/7)%3].Incarnation)
+		c.shards[id] = persistence.Shard{ID: uint32(id), Epoch: uint64(3 + id%3), Owner: owner}
 	}
-	return &cluster{status: s}
+	return c
 }
 
-// kill makes one of the nodes die: it is seen, declared dead, and the others take over.
-func (c *cluster) kill(name string) {
+// set changes what became of a node.
+func (c *cluster) set(name string, f fate) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, n := range c.status.Nodes {
-		if n.Name != name {
-			continue
-		}
-		n.State, n.Lease = licensedv1.NodeState_NODE_STATE_DEAD, &licensedv1.LeaseStatus{Ttl: durationpb.New(10 * time.Second)}
-		n.SeenAt = timestamppb.New(time.Now().Add(-14 * time.Second))
-		n.ShardsOpen, n.ResidentCustomers, n.ResidentBytes = 0, 0, 0
-		for i, s := range c.status.ShardMap {
-			if s.Owner != n.Incarnation {
-				continue
-			}
-			switch i % 4 {
-			case 0:
-				s.State = licensedv1.ShardState_SHARD_STATE_ORPHANED
-			case 1:
-				s.State, s.Successor = licensedv1.ShardState_SHARD_STATE_MOVING, c.status.Nodes[0].Incarnation
-			default:
-				s.Epoch, s.Owner = s.Epoch+1, c.status.Nodes[i%2].Incarnation
-			}
+	c.fates[name] = f
+}
+
+// incarnation returns that of a node.
+func (c *cluster) incarnation(name string) persistence.Incarnation {
+	for _, n := range c.nodes {
+		if n.Name == name {
+			i, _ := persistence.ParseIncarnation(n.Incarnation)
+			return i
 		}
 	}
-	c.status.Warnings = []*licensedv1.ClusterWarning{
-		{Level: licensedv1.WarningLevel_WARNING_LEVEL_CRITICAL, Node: name, Text: name + " is dead; 43 of its shards are not served yet."},
-		{Level: licensedv1.WarningLevel_WARNING_LEVEL_WARNING, Node: "node-a", Text: "The archiver of node-a is 2 h behind with 14,200 customers; raise archive-rate."},
+	return persistence.Incarnation{}
+}
+
+// move gives every shard of a node, or all but a few, to node-a: it holds some, and others are on their way to it.
+func (c *cluster) move(name string, left int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	to, from := c.incarnation("node-a"), c.incarnation(name)
+	for i := range c.shards {
+		s := &c.shards[i]
+		switch {
+		case s.Owner != from:
+		case left > 0 && i%3 == 0:
+			left--
+		case left > 0 && i%3 == 1:
+			s.Owner, s.Successor = persistence.Incarnation{}, to
+			left--
+		default:
+			s.Owner, s.Epoch = to, s.Epoch+1
+		}
 	}
-	for _, h := range []struct {
-		kind licensedv1.HappeningKind
-		text string
-	}{
-		{licensedv1.HappeningKind_HAPPENING_KIND_SUSPECTED, name + " does not answer"},
-		{licensedv1.HappeningKind_HAPPENING_KIND_DECLARED_DEAD, name + " was declared dead by node-a, after 12.4 s without a sign of life"},
-		{licensedv1.HappeningKind_HAPPENING_KIND_TAKEN_OVER, "node-a took over 86 shards from " + name},
-	} {
-		c.status.Happenings = append([]*licensedv1.Happening{{At: timestamppb.Now(), Kind: h.kind, Node: name, Text: h.text}}, c.status.Happenings...)
+	for i := range c.shards {
+		if s := &c.shards[i]; left == 0 && s.Successor == to && s.Owner.IsZero() {
+			s.Owner, s.Successor, s.Epoch = to, persistence.Incarnation{}, s.Epoch+1
+		}
 	}
+}
+
+// tell adds what happened.
+func (c *cluster) tell(kind licensedv1.HappeningKind, text string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.happenings = append([]*licensedv1.Happening{{At: timestamppb.Now(), Kind: kind, Text: text}}, c.happenings...)
 }
 
 // serve starts a dashboard that shows a cluster.
 func serve(t *testing.T, c dashboard.Cluster) string {
 	t.Helper()
 	d, err := dashboard.New(dashboard.Config{
-		Cluster: c, Loopback: true, Now: time.Now, NewID: func() string { return "id" }, Logger: slog.New(slog.DiscardHandler),
+		Cluster: c, Runbook: docs.Operations,
+		Loopback: true, Now: time.Now, NewID: func() string { return "id" }, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -161,33 +210,107 @@ func serve(t *testing.T, c dashboard.Cluster) string {
 func TestKilledNode(t *testing.T) {
 	c := threeNodes()
 	p := open(t, serve(t, c), wall)
-	p.says(".verdict", "All is well.")
+	p.says(".verdict", "All systems normal")
 	p.wait("document.documentElement.dataset.samples >= 3")
 	p.says("#map", "node-a has 17")
 	p.says("[data-chart=latency] .legend", "median 0.6")
 	p.look("cluster-three-nodes")
 	p.eval(`(document.querySelector(".nodes tbody tr").dataset.mine = "kept", 1)`)
 
-	c.kill("node-c")
-	p.says(".verdict", "2 things are wrong.")
-	p.says(".warnings", "node-c is dead")
+	// It does not answer: at once that is no longer normal.
+	c.set("node-c", fate{at: time.Now()})
+	p.says(".verdict", "Degraded: a node does not answer")
+	p.says(".findings", "2 of 3 nodes running; node-c not responding since")
+	p.says(".nodes tr.critical", "no status from node-c: timeout")
+	p.says("#map", "170 are not confirmed")
+	p.look("cluster-silent-node")
+
+	c.set("node-c", fate{gone: true, at: time.Now().Add(-3 * time.Second)})
+	c.tell(licensedv1.HappeningKind_HAPPENING_KIND_SUSPECTED, "node-c is not responding")
+	c.move("node-c", 70)
+	c.tell(licensedv1.HappeningKind_HAPPENING_KIND_TAKEN_OVER, "node-a took over 100 shards from node-c")
+	p.says(".verdict", "Critical: some customers are not served")
+	p.says(".findings", "of 512 shards are not served; last owner: node-c")
+	p.says(".findings", "Runbook")
 	p.says(".nodes tr.critical", "dead")
-	p.says(".nodes tr.critical", "silent for 1")
+	p.says(".nodes tr.critical", "silent for")
 	p.says("#map", "not served")
-	p.says(".happenings", "node-a took over 86 shards from node-c")
+	p.says(".happenings", "node-a took over 100 shards from node-c")
 	p.wait("document.querySelectorAll('rect.orphaned').length > 0 && document.querySelectorAll('rect.moving').length > 0")
 	if p.eval(`document.querySelector(".nodes tbody tr").dataset.mine`) == "kept" {
 		t.Error("what the page added to a row stayed, so rows were not laid over one another")
 	}
 	p.look("cluster-killed-node")
 
+	// All shards are served again, and the node is still missing.
+	c.move("node-c", 0)
+	p.says(".verdict", "Degraded: all customers are served")
+	p.says("#map", "node-a has 341")
+	p.look("cluster-taken-over")
+
 	// Now nobody answers: the page says so, and shows what it knew.
 	c.mu.Lock()
 	c.err = context.DeadlineExceeded
 	c.mu.Unlock()
-	p.says(".verdict", "The cluster does not say how it is, since")
+	p.says(".verdict.unknown", "Unknown: the last status is")
 	p.says(".nodes", "node-b")
 	p.look("cluster-silent")
+}
+
+// TestDrainedNode: what was planned leaves the page green.
+func TestDrainedNode(t *testing.T) {
+	c := threeNodes()
+	c.move("node-c", 0)
+	c.nodes[2].State, c.nodes[2].Lease.Remaining = licensedv1.NodeState_NODE_STATE_DRAINED, nil
+	c.set("node-c", fate{drained: true})
+	c.tell(licensedv1.HappeningKind_HAPPENING_KIND_LEFT, "node-c handed over all shards")
+	p := open(t, serve(t, c), wall)
+	p.says(".verdict.good", "All systems normal")
+	p.says(".nodes tr.gone", "drained")
+	p.says("#map", "node-a has 341")
+	p.look("cluster-drained-node")
+}
+
+// TestNoNodeLeft: no node is left at all, and the page leads to what to do about it.
+func TestNoNodeLeft(t *testing.T) {
+	c := threeNodes()
+	for _, n := range c.nodes {
+		c.set(n.Name, fate{gone: true, at: time.Now().Add(-90 * time.Second)})
+		c.tell(licensedv1.HappeningKind_HAPPENING_KIND_SUSPECTED, n.Name+" is not responding")
+	}
+	for _, s := range []screen{wall, phone} {
+		p := open(t, serve(t, c), s)
+		p.says(".verdict.critical", "Critical: some customers are not served")
+		p.says(".findings", "512 of 512 shards are not served")
+		p.says(".findings", "0 of 3 nodes running")
+		p.look("cluster-no-node-" + s.name)
+		if s == phone {
+			p.eval(`document.querySelector(".findings a").click()`)
+			p.says(".runbook h3:target", "LicensedShardsNotServed")
+			p.look("runbook")
+		}
+	}
+}
+
+// TestGatewayDies: the page of a gateway that ended does not stay green.
+func TestGatewayDies(t *testing.T) {
+	c := threeNodes()
+	d, err := dashboard.New(dashboard.Config{
+		Cluster: c, Loopback: true, Now: time.Now, NewID: func() string { return "id" }, Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(d.Handler())
+	p := open(t, server.URL+"/dashboard/", wall)
+	p.allow("ERR_CONNECTION_REFUSED")
+	p.allow("ERR_INCOMPLETE_CHUNKED_ENCODING")
+	p.says(".verdict", "All systems normal")
+	p.says("#connection", "Live")
+	d.Close()
+	server.CloseClientConnections()
+	server.Close()
+	p.says(".verdict.unknown", "Unknown: the last status is")
 }
 
 // TestOutOfSight: a page that nobody sees ends its stream, and goes on when it is looked at again.
@@ -219,11 +342,11 @@ func TestNothingYet(t *testing.T) {
 	c := threeNodes()
 	c.err = context.DeadlineExceeded
 	p := open(t, serve(t, c), phone)
-	p.says(".verdict", "and never did since this gateway started")
-	p.says(".placeholder", "Waiting for the cluster")
+	p.says(".verdict", "Unknown: no status since this gateway started")
+	p.says(".placeholder", "Waiting for the first status")
 	p.look("cluster-nothing-yet")
 	c.mu.Lock()
 	c.err = nil
 	c.mu.Unlock()
-	p.says(".verdict", "All is well.")
+	p.says(".verdict", "All systems normal")
 }

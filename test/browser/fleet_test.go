@@ -97,7 +97,7 @@ func TestRealCluster(t *testing.T) {
 	g1 := run("gateway", "g1", 100)
 
 	p := open(t, "http://"+g1.Admin+"/dashboard/", wall)
-	p.says(".verdict", "All is well.")
+	p.says(".verdict", "All systems normal")
 	p.wait("document.querySelectorAll('.nodes tbody tr').length === 3")
 	p.wait(`/64 shards: n1 has \d+, n2 has \d+\.$/.test(document.querySelector("#map svg")?.getAttribute("aria-label"))`)
 	p.wait("document.documentElement.dataset.samples >= 2")

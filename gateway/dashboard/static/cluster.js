@@ -30,9 +30,23 @@ const connect = () => {
     document.documentElement.dataset.samples = samples.length;
   });
   for (const part of ["board", "map", "happenings"]) {
-    live.addEventListener(part, (e) => patch(document.getElementById(part), JSON.parse(e.data)));
+    live.addEventListener(part, (e) => {
+      patch(document.getElementById(part), JSON.parse(e.data));
+      if (part === "board") heard = Date.now();
+    });
   }
 };
+
+// A page that hears nothing does not go on to say that all is normal. The next status lays the true words over these.
+const staleAfter = 6_000;
+let heard = Date.now();
+setInterval(() => {
+  const age = Date.now() - heard;
+  const verdict = document.querySelector(".verdict");
+  if (age < staleAfter || !verdict) return;
+  verdict.className = "verdict unknown";
+  verdict.querySelector(".words").textContent = `Unknown: the last status is ${Math.round(age / 1000)} s old`;
+}, 1_000);
 connect();
 
 // A page that nobody sees asks for nothing: forgotten tabs are many.
