@@ -72,6 +72,18 @@ var cases = map[string]struct{ fires, quiet string }{
 		licensed_cluster_shards_held{job="licensed",instance="b"} 256x60
 		licensed_cluster_shards{job="licensed",instance="a"} 512x60`,
 	},
+	"LicensedClusterCritical": {
+		"licensed_cluster_status{job=\"licensed\",instance=\"a\"} 2x60\nlicensed_cluster_status{job=\"licensed\",instance=\"b\"} 1x60",
+		`licensed_cluster_status{job="licensed",instance="a"} 1x60`,
+	},
+	"LicensedClusterDegraded": {
+		`licensed_cluster_status{job="licensed",instance="a"} 1x60`,
+		`licensed_cluster_status{job="licensed",instance="a"} 0x52 1x5 0x3`,
+	},
+	"LicensedClusterStatusOld": {
+		`licensed_cluster_status_timestamp_seconds{job="licensed",instance="a"} 0+60x50 3000x10`,
+		"licensed_cluster_status_timestamp_seconds{job=\"licensed\",instance=\"a\"} 0+60x60\nlicensed_cluster_status_timestamp_seconds{job=\"licensed\",instance=\"b\"} 9x60",
+	},
 	"LicensedNoLease": {
 		`licensed_cluster_has_lease{instance="a"} 0x60
 		licensed_cluster_draining{instance="a"} 0x60`,
