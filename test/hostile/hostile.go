@@ -27,6 +27,8 @@ type Target struct {
 	Address string
 	// From is the address to connect from, which limits by address go by; nil for any.
 	From net.IP
+	// Dial, if it is set, makes the connections in place of the machine's own network, and From is not used.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// TLS is for an encrypted API; nil if it is not.
 	TLS *tls.Config
 }
@@ -207,16 +209,30 @@ func (r *Running) Stop() Counts {
 }
 
 func (to Target) dial(ctx context.Context) (net.Conn, error) {
-	d := &net.Dialer{Timeout: dialTimeout}
-	if to.From != nil {
-		d.LocalAddr = &net.TCPAddr{IP: to.From}
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	dial := to.Dial
+	if dial == nil {
+		d := &net.Dialer{}
+		if to.From != nil {
+			d.LocalAddr = &net.TCPAddr{IP: to.From}
+		}
+		dial = d.DialContext
 	}
-	if to.TLS == nil {
-		return d.DialContext(ctx, "tcp", to.Address)
+	conn, err := dial(ctx, "tcp", to.Address)
+	if err != nil || to.TLS == nil {
+		return conn, err
 	}
 	config := to.TLS.Clone()
 	config.NextProtos = []string{http2.NextProtoTLS}
-	return (&tls.Dialer{NetDialer: d, Config: config}).DialContext(ctx, "tcp", to.Address)
+	if config.ServerName == "" {
+		config.ServerName, _, _ = net.SplitHostPort(to.Address)
+	}
+	secure := tls.Client(conn, config)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return secure, nil
 }
 
 const (

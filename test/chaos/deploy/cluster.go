@@ -38,6 +38,7 @@ type Cluster struct {
 	nodes    []*server
 	spares   []*server
 	gateways []*server
+	intruder *intruder
 	store    string
 	notes    []string
 	cancel   context.CancelFunc
@@ -118,7 +119,15 @@ func (c *Cluster) plan() error {
 		}
 		c.gateways = append(c.gateways, s)
 	}
-	return nil
+	if c.network == nil {
+		c.intruder = &intruder{address: fmt.Sprintf("%s.%d", c.prefix, len(c.places)+1)}
+		return nil
+	}
+	p, err := c.network.Add("intruder")
+	if err == nil {
+		c.intruder = &intruder{address: p.Address(), port: p}
+	}
+	return err
 }
 
 // place gives a member an address and a way to start commands there.
@@ -243,6 +252,7 @@ func (c *Cluster) Kinds() []fault.Kind {
 		killKind(Gateway, gateways, ttl), pauseKind(Gateway, gateways, ttl), restartKind(Gateway, gateways),
 		clockKind(append(append([]*server{}, c.nodes...), c.gateways...), ttl), slowKind(c.nodes, ttl), crashKind(c.nodes, failpoint.Points(), ttl),
 	}
+	kinds = append(kinds, hostileKind(c.intruder, c.gateways, ttl))
 	if c.cages != nil {
 		kinds = append(kinds, memoryKind(c.cages, c.nodes, ttl))
 	}

@@ -115,6 +115,7 @@ func (e *Embedded) Kinds() []fault.Kind {
 		killKind(Node, ps, ttl), pauseKind(Node, ps, ttl), starveKind(Node, ps, ttl), restartKind(Node, ps),
 		clockKind(ss, ttl), slowKind(ss, ttl),
 		crashKind(ss, slices.DeleteFunc(failpoint.Points(), solo), ttl),
+		hostileKind(&intruder{address: "127.0.66.6"}, ss, ttl),
 	}
 	if e.cages != nil {
 		kinds = append(kinds, memoryKind(e.cages, ss, ttl))

@@ -139,8 +139,9 @@ func apart(fn func() error) error {
 // Address of the port.
 func (p *Port) Address() string { return p.address.String() }
 
-// within runs fn in the port's namespace. What fn opens there stays there.
-func (p *Port) within(fn func() error) error {
+// Within runs fn in the port's namespace, on a thread of its own. Sockets that fn opens, in its own goroutine, belong
+// to the namespace for as long as they live, whoever uses them afterwards.
+func (p *Port) Within(fn func() error) error {
 	return apart(func() error {
 		if err := unix.Setns(int(p.space.Fd()), unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("network: enter the namespace of %s: %w", p.name, err)
@@ -150,7 +151,7 @@ func (p *Port) within(fn func() error) error {
 }
 
 // Start starts a command in the port's namespace.
-func (p *Port) Start(cmd *exec.Cmd) error { return p.within(cmd.Start) }
+func (p *Port) Start(cmd *exec.Cmd) error { return p.Within(cmd.Start) }
 
 // Dial connects from the port, so that the other side sees the port's address. The address is an IP address
 // with a port; no name is resolved. The connection may be used by any goroutine.
@@ -158,23 +159,12 @@ func (p *Port) Dial(ctx context.Context, network, address string) (c net.Conn, e
 	if _, err := netip.ParseAddrPort(address); err != nil {
 		return nil, fmt.Errorf("network: dial from %s: %w", p.name, err)
 	}
-	err = p.within(func() error {
+	err = p.Within(func() error {
 		var d net.Dialer
 		c, err = d.DialContext(ctx, network, address)
 		return err
 	})
 	return c, err
-}
-
-// Listen listens for TCP connections at a number of the port's address; 0 picks a free one. The listener may
-// be used by any goroutine.
-func (p *Port) Listen(ctx context.Context, number uint16) (l net.Listener, err error) {
-	err = p.within(func() error {
-		var c net.ListenConfig
-		l, err = c.Listen(ctx, "tcp", netip.AddrPortFrom(p.address, number).String())
-		return err
-	})
-	return l, err
 }
 
 // Set sets how packets go from one port to another; the zero Link makes all well. It returns how many packets

@@ -46,5 +46,5 @@ func (*Port) Dial(context.Context, string, string) (net.Conn, error) {
 	return nil, errors.ErrUnsupported
 }
 
-// Listen is for Linux only.
-func (*Port) Listen(context.Context, uint16) (net.Listener, error) { return nil, errors.ErrUnsupported }
+// Within is for Linux only.
+func (*Port) Within(func() error) error { return errors.ErrUnsupported }
