@@ -44,9 +44,9 @@ func (c *clocks) forget(member string) {
 	delete(c.offset, member)
 }
 
-// ahead returns the median of how far the own clock is ahead of others, and how many there are. Of two in
+// ahead returns the median of how far the own clock is ahead of those, and how many there are. Of two in
 // the middle it is the smaller: one wrong clock among three must not put the right ones in the wrong.
-func (c *clocks) ahead(now time.Time) (time.Duration, int) {
+func (c *clocks) ahead(now time.Time, of map[string]bool) (time.Duration, int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var all []time.Duration
@@ -55,7 +55,9 @@ func (c *clocks) ahead(now time.Time) (time.Duration, int) {
 			delete(c.offset, member)
 			continue
 		}
-		all = append(all, m.ahead)
+		if of[member] {
+			all = append(all, m.ahead)
+		}
 	}
 	n := len(all)
 	if n == 0 {

@@ -1,7 +1,9 @@
 package membership
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"log"
 	"log/slog"
 	"maps"
@@ -12,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"licensed/messages/clusterv1"
+	"licensed/persistence"
 )
 
 // delegate is what memberlist calls, with locks of its own held: nothing here may wait or call back.
@@ -22,7 +25,35 @@ var (
 	_ memberlist.EventDelegate    = delegate{}
 	_ memberlist.PingDelegate     = delegate{}
 	_ memberlist.ConflictDelegate = delegate{}
+	_ memberlist.AliveDelegate    = delegate{}
+	_ memberlist.MergeDelegate    = delegate{}
 )
+
+// errStranger is that a process is of another cluster.
+var errStranger = errors.New("process of another cluster")
+
+// NotifyAlive implements memberlist.AliveDelegate.
+func (d delegate) NotifyAlive(n *memberlist.Node) error {
+	meta := &clusterv1.Meta{}
+	if err := proto.Unmarshal(n.Meta, meta); err != nil {
+		return nil //nolint:nilerr // NotifyUpdate tells
+	}
+	id, err := persistence.ParseClusterID(meta.GetClusterId())
+	if err != nil || d.m.config.Strangers.Refuse(id, n.Address(), "gossip") {
+		return errStranger
+	}
+	return nil
+}
+
+// NotifyMerge implements memberlist.MergeDelegate.
+func (d delegate) NotifyMerge(nodes []*memberlist.Node) error {
+	for _, n := range nodes {
+		if err := d.NotifyAlive(n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // NodeMeta implements memberlist.Delegate.
 func (d delegate) NodeMeta(int) []byte {
@@ -49,7 +80,9 @@ func (d delegate) LocalState(bool) []byte {
 	if f == nil {
 		return nil
 	}
-	b, err := proto.Marshal(f())
+	state := f()
+	state.ClusterId = d.m.clusterID()
+	b, err := proto.Marshal(state)
 	if err != nil {
 		return nil
 	}
@@ -70,6 +103,9 @@ func (d delegate) hear(b []byte) bool {
 		d.m.config.Log.Warn("membership: news that cannot be read", "bytes", len(b), "error", err)
 		return false
 	}
+	if len(news.GetClusterId()) > 0 && len(d.m.clusterID()) > 0 && !bytes.Equal(news.GetClusterId(), d.m.clusterID()) {
+		return false // Who sent them is told of where its address is known: NotifyAlive.
+	}
 	if f := d.m.config.Listener.News; f != nil {
 		f(news)
 	}
@@ -86,12 +122,18 @@ func (d delegate) NotifyUpdate(n *memberlist.Node) {
 		d.m.config.Log.Warn("membership: a member that cannot be read", "member", n.Name, "error", err)
 		meta = &clusterv1.Meta{}
 	}
-	p := &peer{Member{Name: n.Name, Gossip: n.Address(), Meta: meta}, *n}
+	p := &peer{Member: Member{Name: nameOf(n.Name), ID: n.Name, Gossip: n.Address(), Meta: meta}, node: *n}
 	p.node.Meta = nil
 	d.m.mu.Lock()
+	if before := d.m.members[n.Name]; before != nil {
+		p.joined = before.joined
+	} else {
+		d.m.joined++
+		p.joined = d.m.joined
+	}
 	d.m.members[n.Name] = p
 	// It is back, wherever, or another has its place.
-	maps.DeleteFunc(d.m.lost, func(name string, l lost) bool { return name == n.Name || l.address == p.Gossip })
+	maps.DeleteFunc(d.m.lost, func(id string, l lost) bool { return nameOf(id) == p.Name || l.address == p.Gossip })
 	d.m.mu.Unlock()
 	signal(d.m.changed)
 }
@@ -101,7 +143,7 @@ func (d delegate) NotifyLeave(n *memberlist.Node) {
 	d.m.mu.Lock()
 	p := d.m.members[n.Name]
 	delete(d.m.members, n.Name)
-	if p != nil && !p.Meta.Draining && n.Name != d.m.config.Name { // without good-bye
+	if p != nil && !p.Meta.Draining && n.Name != d.m.id && !d.m.present(p.Name) { // without good-bye, and not back elsewhere
 		d.m.lost[n.Name] = lost{n.Address(), d.m.config.Now()}
 	}
 	d.m.mu.Unlock()
@@ -109,10 +151,21 @@ func (d delegate) NotifyLeave(n *memberlist.Node) {
 	signal(d.m.changed)
 }
 
-// NotifyConflict implements memberlist.ConflictDelegate.
+// present reports whether there is a member of that name. Requires m.mu.
+func (m *Membership) present(name string) bool {
+	for _, p := range m.members {
+		if p.Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// NotifyConflict implements memberlist.ConflictDelegate. Each run of a process has an id of its own, so that only a forged
+// message gives one another address. memberlist passes it over.
 func (d delegate) NotifyConflict(existing, other *memberlist.Node) {
-	d.m.config.Log.Error("membership: two members have one name: give each its own",
-		"name", existing.Name, "address", existing.Address(), "other", other.Address())
+	d.m.config.Log.Debug("membership: message with another address for a member ignored",
+		"member", existing.Name, "address", existing.Address(), "other", other.Address())
 }
 
 // AckPayload implements memberlist.PingDelegate.
@@ -138,6 +191,9 @@ func (w logWriter) Write(b []byte) (int, error) {
 		if rest, ok := strings.CutPrefix(line, prefix); ok {
 			level, line = l, rest
 		}
+	}
+	if strings.Contains(line, errStranger.Error()) || strings.Contains(line, "Conflicting address") { // see Strangers and NotifyConflict
+		level = slog.LevelDebug
 	}
 	w.log.Log(context.Background(), level, line)
 	return len(b), nil

@@ -8,6 +8,9 @@
 // that changed hands. A change of meta is sent by every member to several others and has precedence over news.
 // So meta has nothing that changes often, as the load does: each member is asked for that.
 //
+// A process of another cluster, by the random id of its store, is not a member, whatever its name and label: its messages
+// about members, its news and its state are passed over.
+//
 // Nothing here decides ownership. A member that is missing may be alive, one that is listed may be dead,
 // and two members may see different lists for as long as a partition lasts. It is a hint for speed.
 //
@@ -18,12 +21,14 @@
 package membership
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"slices"
 	"strconv"
@@ -36,12 +41,17 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"licensed/messages/clusterv1"
+	"licensed/persistence"
 )
 
 // Config of a member. DefaultConfig gives all but name and addresses.
 type Config struct {
-	// Name of the member, unique in the cluster and the same after a restart.
+	// Name of the member, unique in the cluster and the same after a restart. To memberlist, each run of a process has a
+	// name of its own, so that one who comes back elsewhere is told apart from the one that was there before.
 	Name string
+	// ClusterID of the cluster (zero, in tests: none), and the Strangers that refuse those of another.
+	ClusterID persistence.ClusterID
+	Strangers *Strangers
 	// Bind is the address for gossip, host:port with UDP and TCP; port 0 takes any.
 	Bind string
 	// Advertise is the address that others reach it under, host:port; empty: that of Bind, or a private
@@ -90,7 +100,10 @@ type Listener struct {
 
 // Member is a process in the cluster.
 type Member struct {
+	// Name as configured. For a while two members may have one name: a process that was restarted, and its former run.
 	Name string
+	// ID is this run of the process: the name that memberlist has for it.
+	ID string
 	// Gossip is its address for gossip.
 	Gossip string
 	// Meta must not be changed.
@@ -109,6 +122,7 @@ func DefaultConfig() Config {
 // Membership is this process as a member. It is safe for concurrent use.
 type Membership struct {
 	config  Config
+	id      string // of this run
 	list    *memberlist.Memberlist
 	address string // the own one: memberlist writes to what it returns
 	port    string // for seeds without one
@@ -117,8 +131,9 @@ type Membership struct {
 
 	mu      sync.Mutex
 	meta    []byte
-	members map[string]*peer
-	lost    map[string]lost // members that vanished, by name
+	members map[string]*peer // by id
+	lost    map[string]lost  // members that vanished, by id
+	joined  uint64           // members so far
 
 	changed chan struct{} // something about members did
 	renewed chan struct{} // the own meta was set
@@ -133,7 +148,8 @@ type Membership struct {
 // peer is a member and how to reach it.
 type peer struct {
 	Member
-	node memberlist.Node
+	node   memberlist.Node
+	joined uint64 // their order
 }
 
 // lost is a member that vanished: where it was, and when it did.
@@ -158,11 +174,11 @@ func Start(c Config) (*Membership, error) {
 		return nil, fmt.Errorf("membership: address to bind: %w", err)
 	}
 	m := &Membership{
-		config: c, port: port, members: map[string]*peer{}, lost: map[string]lost{},
+		config: c, id: newID(c.Name), port: port, members: map[string]*peer{}, lost: map[string]lost{},
 		changed: make(chan struct{}, 1), renewed: make(chan struct{}, 1),
 	}
 	m.clocks.init()
-	if m.meta, err = marshalMeta(c.Meta); err != nil {
+	if m.meta, err = m.marshalMeta(c.Meta); err != nil {
 		return nil, err
 	}
 	mc, err := m.listConfig(host, port)
@@ -190,7 +206,7 @@ func (m *Membership) listConfig(host, port string) (*memberlist.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("membership: port to bind: %w", err)
 	}
-	mc.Name, mc.BindAddr, mc.BindPort, mc.AdvertisePort = c.Name, host, int(number), int(number)
+	mc.Name, mc.BindAddr, mc.BindPort, mc.AdvertisePort = m.id, host, int(number), int(number)
 	if c.Advertise != "" {
 		if mc.AdvertiseAddr, mc.AdvertisePort, err = advertised(c.Advertise); err != nil {
 			return nil, err
@@ -206,7 +222,8 @@ func (m *Membership) listConfig(host, port string) (*memberlist.Config, error) {
 	mc.GossipInterval = 100 * time.Millisecond
 	mc.DeadNodeReclaimTime = time.Second // a restarted member may come with another address
 	mc.DelegateProtocolVersion, mc.DelegateProtocolMin, mc.DelegateProtocolMax = 1, 1, 1
-	mc.Delegate, mc.Events, mc.Ping, mc.Conflict = delegate{m}, delegate{m}, delegate{m}, delegate{m}
+	d := delegate{m}
+	mc.Delegate, mc.Events, mc.Ping, mc.Conflict, mc.Alive, mc.Merge = d, d, d, d, d, d
 	mc.Transport = c.Transport
 	mc.Logger = logger(c.Log)
 	return mc, nil
@@ -233,15 +250,39 @@ func advertised(address string) (host string, port int, err error) {
 // Address returns the address for gossip that others reach this member under.
 func (m *Membership) Address() string { return m.address }
 
-// Members returns all members, this one among them, in the order of their names.
+// ID returns what tells this run of the process from others of its name.
+func (m *Membership) ID() string { return m.id }
+
+// Members returns all members, this one among them, in the order of their names; those of one name in the order in
+// which they joined.
 func (m *Membership) Members() []Member {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	all := make([]Member, 0, len(m.members))
-	for _, name := range slices.Sorted(maps.Keys(m.members)) {
-		all = append(all, m.members[name].Member)
+	peers := slices.SortedFunc(maps.Values(m.members), func(a, b *peer) int {
+		return cmp.Or(strings.Compare(a.Name, b.Name), cmp.Compare(a.joined, b.joined))
+	})
+	all := make([]Member, len(peers))
+	for i, p := range peers {
+		all[i] = p.Member
 	}
 	return all
+}
+
+// idLen is the length of what follows the last @ in the id of a member.
+const idLen = 8
+
+// newID returns the id of a run of a process.
+func newID(name string) string {
+	return fmt.Sprintf("%s@%0*x", name, idLen, rand.Uint32())
+}
+
+// nameOf returns the configured name of a member: its id without what tells its runs apart. An earlier release has none.
+func nameOf(id string) string {
+	at := strings.LastIndexByte(id, '@')
+	if at <= 0 || len(id)-at-1 != idLen || strings.Trim(id[at+1:], "0123456789abcdef") != "" {
+		return id
+	}
+	return id[:at]
 }
 
 func (m *Membership) count() int {
@@ -252,7 +293,7 @@ func (m *Membership) count() int {
 
 // SetMeta changes what the member is. It returns before others know. Errors: meta is too large.
 func (m *Membership) SetMeta(meta *clusterv1.Meta) error {
-	b, err := marshalMeta(meta)
+	b, err := m.marshalMeta(meta)
 	if err != nil {
 		return err
 	}
@@ -263,7 +304,9 @@ func (m *Membership) SetMeta(meta *clusterv1.Meta) error {
 	return nil
 }
 
-func marshalMeta(meta *clusterv1.Meta) ([]byte, error) {
+func (m *Membership) marshalMeta(meta *clusterv1.Meta) ([]byte, error) {
+	meta = proto.CloneOf(meta)
+	meta.ClusterId = m.clusterID()
 	b, err := proto.Marshal(meta)
 	if err != nil {
 		return nil, fmt.Errorf("membership: %w", err)
@@ -272,6 +315,19 @@ func marshalMeta(meta *clusterv1.Meta) ([]byte, error) {
 		return nil, fmt.Errorf("membership: %d bytes of meta, at most %d are carried", len(b), memberlist.MetaMaxSize)
 	}
 	return b, nil
+}
+
+// clusterID returns the id of the cluster as it travels.
+func (m *Membership) clusterID() []byte {
+	if m.config.ClusterID.IsZero() {
+		return nil
+	}
+	return m.config.ClusterID[:]
+}
+
+// ours returns news with the id of the cluster.
+func (m *Membership) ours(news *clusterv1.News) *clusterv1.News {
+	return &clusterv1.News{Shards: news.Shards, Dead: news.Dead, ClusterId: m.clusterID()}
 }
 
 func signal(c chan struct{}) {
@@ -291,7 +347,7 @@ func (m *Membership) Spread(news *clusterv1.News, direct func(Member) bool) {
 		m.rumours.drop()
 		return
 	}
-	for _, part := range split(news) {
+	for _, part := range split(m.ours(news)) {
 		m.rumours.start(part)
 		for _, p := range others {
 			if direct(p.Member) {
@@ -305,18 +361,18 @@ func (m *Membership) others() []*peer {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	all := make([]*peer, 0, len(m.members))
-	for name, p := range m.members {
-		if name != m.config.Name {
-			all = append(all, &peer{p.Member, p.node})
+	for id, p := range m.members {
+		if id != m.id {
+			all = append(all, &peer{p.Member, p.node, p.joined})
 		}
 	}
 	return all
 }
 
-// ClockOffset returns how far this member's wall clock is ahead of the median of the others', and how
-// many of them were asked lately. With one other nobody can say whose clock is wrong.
-func (m *Membership) ClockOffset() (ahead time.Duration, peers int) {
-	return m.clocks.ahead(m.config.Now())
+// ClockOffset returns how far this member's wall clock is ahead of the median of those others that have one of these ids,
+// and how many of them were asked lately. With one other nobody can say whose clock is wrong.
+func (m *Membership) ClockOffset(of map[string]bool) (ahead time.Duration, peers int) {
+	return m.clocks.ahead(m.config.Now(), of)
 }
 
 // Leave tells the others that this member goes, for at most a second, and stops. If they could not all be told in
@@ -344,7 +400,7 @@ func (m *Membership) goodbye(timeout time.Duration) error {
 	m.mu.Lock()
 	err := proto.Unmarshal(m.meta, meta)
 	meta.Draining = true
-	if b, merr := marshalMeta(meta); merr == nil {
+	if b, merr := m.marshalMeta(meta); merr == nil {
 		m.meta = b
 	}
 	m.mu.Unlock()
@@ -448,9 +504,9 @@ func (m *Membership) missing() []string {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for name, l := range m.lost {
+	for id, l := range m.lost {
 		if m.config.Now().Sub(l.since) > forgetLost {
-			delete(m.lost, name)
+			delete(m.lost, id)
 			continue
 		}
 		wanted[l.address] = true

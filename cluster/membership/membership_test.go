@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"licensed/messages/clusterv1"
+	"licensed/persistence"
 )
 
 // quick is a configuration for tests on one machine.
@@ -138,7 +140,7 @@ func TestLostOrGone(t *testing.T) {
 	for _, draining := range []bool{true, false} {
 		m := &Membership{config: quick("a"), members: map[string]*peer{}, lost: map[string]lost{}, changed: make(chan struct{}, 1)}
 		m.clocks.init()
-		meta, err := marshalMeta(&clusterv1.Meta{Draining: draining})
+		meta, err := (&Membership{}).marshalMeta(&clusterv1.Meta{Draining: draining})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -391,7 +393,7 @@ func TestNewsOfOneWhoIsAlone(t *testing.T) {
 		t.Errorf("%d parts of news wait for nobody", n)
 	}
 	a.mu.Lock()
-	a.members["b"] = &peer{Member: Member{Name: "b", Meta: &clusterv1.Meta{}}} // memberlist does not know it: nothing is taken out
+	a.members["b"] = &peer{Member: Member{Name: "b", ID: "b", Meta: &clusterv1.Meta{}}} // memberlist does not know it: nothing is taken out
 	a.mu.Unlock()
 	for range 2 * keptParts {
 		spread()
@@ -430,11 +432,87 @@ func TestSeedsAreResolvedForEver(t *testing.T) {
 	until("asked again", t, func() bool { return count() > before+3 })
 }
 
-// TestRestartUnderTheSameName comes back with another address and another incarnation.
+// TestOtherCluster: processes of another cluster are not members, though name and label are the same: neither the one that
+// was told to join, nor the one that it was told of. Each is logged once, with both ids.
+func TestOtherCluster(t *testing.T) {
+	logs := map[string]*strings.Builder{}
+	var heard atomic.Int64
+	config := func(name string, id persistence.ClusterID) Config {
+		c := quick(name)
+		var mu sync.Mutex
+		logs[name] = &strings.Builder{}
+		c.ClusterID, c.Log = id, slog.New(slog.NewTextHandler(writer(func(b []byte) { mu.Lock(); defer mu.Unlock(); logs[name].Write(b) }), nil))
+		c.Strangers = NewStrangers(id, c.Log)
+		c.Listener.News = func(*clusterv1.News) { heard.Add(1) }
+		c.Listener.State = func() *clusterv1.News { return &clusterv1.News{Dead: [][]byte{make([]byte, 16)}} }
+		return c
+	}
+	ours, theirs := persistence.NewClusterID(), persistence.NewClusterID()
+	a := start(t, config("a", ours))
+	c := config("stranger", theirs)
+	c.Join = []string{a.Address()}
+	tried := make(chan struct{}, 1)
+	c.Resolve = func(context.Context, string) ([]string, error) { return nil, nil }
+	b := start(t, c)
+	go func() {
+		for range 5 {
+			b.tryAll(b.missing())
+		}
+		close(tried)
+	}()
+	<-tried
+	news, _ := proto.Marshal(&clusterv1.News{Dead: [][]byte{make([]byte, 16)}, ClusterId: theirs[:]})
+	delegate{a}.hear(news)
+	if names(a) != "a" || names(b) != "stranger" || heard.Load() != 0 {
+		t.Errorf("a has %q, the stranger has %q, %d pieces of news", names(a), names(b), heard.Load())
+	}
+	_, _ = a.Abandon(), b.Abandon()
+	for name, log := range logs {
+		if n := strings.Count(log.String(), "process of another cluster"); n != 1 || !strings.Contains(log.String(), ours.String()) ||
+			!strings.Contains(log.String(), theirs.String()) || !strings.Contains(log.String(), "address=127.0.0.1:") {
+			t.Errorf("%s logged %q", name, log)
+		}
+	}
+}
+
+// TestStrangersAreBounded: whoever invents clusters fills neither the memory nor the log.
+func TestStrangersAreBounded(t *testing.T) {
+	lines := 0
+	s := NewStrangers(persistence.NewClusterID(), slog.New(slog.NewTextHandler(writer(func([]byte) { lines++ }), nil)))
+	for range 3 * maxStrangers {
+		if !s.Refuse(persistence.NewClusterID(), "127.0.0.1:1", "test") {
+			t.Fatal("a stranger was not refused")
+		}
+	}
+	if len(s.met) != maxStrangers || lines != maxStrangers {
+		t.Errorf("%d are remembered, %d were logged", len(s.met), lines)
+	}
+}
+
+// writer is a function that is written to.
+type writer func([]byte)
+
+func (w writer) Write(b []byte) (int, error) { w(b); return len(b), nil }
+
+func TestNames(t *testing.T) {
+	for id, want := range map[string]string{
+		newID("n1"): "n1", newID("a@b"): "a@b", "n1": "n1", "n1@": "n1@", "n1@1234567": "n1@1234567", "n1@1234567g": "n1@1234567g", "@12345678": "@12345678",
+	} {
+		if got := nameOf(id); got != want {
+			t.Errorf("%s is %q, want %q", id, got, want)
+		}
+	}
+}
+
+// TestRestartUnderTheSameName comes back with another address and another incarnation, with the former run still listed. That
+// is no conflict.
 func TestRestartUnderTheSameName(t *testing.T) {
 	r := &recorder{}
 	ca := quick("a")
 	ca.Listener = r.listener()
+	var mu sync.Mutex
+	var log strings.Builder
+	ca.Log = slog.New(slog.NewTextHandler(writer(func(b []byte) { mu.Lock(); defer mu.Unlock(); log.Write(b) }), nil))
 	a := start(t, ca)
 	for i := range 3 {
 		c := quick("b")
@@ -444,7 +522,15 @@ func TestRestartUnderTheSameName(t *testing.T) {
 		until("restart", t, func() bool { return r.version("b") == fmt.Sprint(i) })
 		until("b is back, and not looked for any more", t, func() bool { a.mu.Lock(); defer a.mu.Unlock(); return len(a.lost) == 0 })
 		_ = b.Abandon()
+		if i == 0 {
+			continue // At once.
+		}
 		until("gone", t, func() bool { return names(a) == "a" })
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if s := strings.ToLower(log.String()); strings.Contains(s, "conflict") || strings.Contains(s, "level=error") {
+		t.Error(s)
 	}
 }
 
@@ -455,13 +541,16 @@ func TestClocksOfMembers(t *testing.T) {
 	c.Now = func() time.Time { return time.Now().Add(time.Minute) }
 	b := start(t, c)
 	until("offset", t, func() bool {
-		ahead, peers := b.ClockOffset()
+		ahead, peers := b.ClockOffset(map[string]bool{a.ID(): true})
 		return peers == 1 && (ahead-time.Minute).Abs() < time.Second
 	})
 	until("offset", t, func() bool {
-		ahead, peers := a.ClockOffset()
+		ahead, peers := a.ClockOffset(map[string]bool{b.ID(): true, "another": true})
 		return peers == 1 && (ahead+time.Minute).Abs() < time.Second
 	})
+	if ahead, peers := a.ClockOffset(nil); ahead != 0 || peers != 0 {
+		t.Errorf("%v by %d members that do not count", ahead, peers)
+	}
 }
 
 func TestMedian(t *testing.T) {
@@ -479,15 +568,18 @@ func TestMedian(t *testing.T) {
 	} {
 		var k clocks
 		k.init()
+		of := map[string]bool{"slow": true, "short": true}
+		k.note("of no account", now, 0, clockPayload(now.Add(-24*time.Hour)))
 		for i, d := range c.ahead {
+			of[fmt.Sprint(i)] = true
 			k.note(fmt.Sprint(i), now, 0, clockPayload(now.Add(-d)))
 		}
 		k.note("slow", now, time.Second, clockPayload(now.Add(-time.Hour)))
 		k.note("short", now, 0, []byte{1, 2})
-		if got, n := k.ahead(now); got != c.want || n != len(c.ahead) {
+		if got, n := k.ahead(now, of); got != c.want || n != len(c.ahead) {
 			t.Errorf("%v: ahead %v of %d peers", c.ahead, got, n)
 		}
-		if _, n := k.ahead(now.Add(time.Hour)); n != 0 {
+		if _, n := k.ahead(now.Add(time.Hour), of); n != 0 {
 			t.Errorf("%d old measurements count", n)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"licensed/actors"
+	"licensed/cluster/membership"
 	"licensed/messages/clusterv1"
 	"licensed/persistence"
 )
@@ -62,6 +63,16 @@ type Codec interface {
 type Config struct {
 	// Cluster is the name of the cluster.
 	Cluster string
+	// ClusterID is its random id (zero, in tests: any). Streams from and to processes of another one are refused, and
+	// Strangers, if not nil, logs them.
+	ClusterID persistence.ClusterID
+	Strangers *membership.Strangers
+	// Incarnation is what this process says of itself in greetings: its present or last one with a lease, zero for a
+	// process that has none. Nil: always zero.
+	Incarnation func() persistence.Incarnation
+	// Admit, if not nil, decides whether the process that answered under an address, and says that it is of an
+	// incarnation, may be sent requests: an error refuses the connection. It may read the store, until ctx ends.
+	Admit func(ctx context.Context, address string, i persistence.Incarnation) error
 	// Bind is the address to listen on, host:port; port 0 takes any.
 	Bind string
 	// Advertise is the address that others reach it under, host:port; empty: that of Bind.

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -70,7 +71,7 @@ func (t *Transport) openLink(
 		return nil, fmt.Errorf("%s is no peer", cc.Target())
 	}
 	l := &link{peer: p, open: func(ctx context.Context) (grpc.ClientStream, error) {
-		return streamer(metadata.AppendToOutgoingContext(ctx, clusterHeader, t.config.Cluster), desc, cc, method, opts...)
+		return streamer(metadata.NewOutgoingContext(ctx, t.config.greeting()), desc, cc, method, opts...)
 	}}
 	l.ctx, l.cancel = context.WithCancel(ctx)
 	p.mu.Lock()
@@ -257,12 +258,12 @@ func (c *connection) shakeHands(ctx context.Context) error {
 	}
 	answer := &remote.RemoteMessage{}
 	if err := c.stream.RecvMsg(answer); err != nil {
-		return err
+		return cmp.Or(c.refuse(), err)
 	}
 	if answer.GetConnectResponse() == nil {
 		return fmt.Errorf("greeting answered by %T", answer.GetMessageType())
 	}
-	return nil
+	return c.admit(ctx)
 }
 
 // send writes a message. If it fails, so do the requests on the connection.

@@ -13,7 +13,6 @@ import (
 	"github.com/asynkron/protoactor-go/remote"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
@@ -53,23 +52,13 @@ func refuseUnary(context.Context, any, *grpc.UnaryServerInfo, grpc.UnaryHandler)
 	return nil, status.Error(codes.Unimplemented, "not offered")
 }
 
-// clusterHeader carries the name of the cluster that a process is of, with each stream.
-const clusterHeader = "cluster-bin"
-
-// ours returns an error for who is of another cluster: addresses are given to other machines, and seeds
-// are mistyped. A request would be executed in the wrong store.
-func (t *Transport) ours(ctx context.Context) error {
-	if names := metadata.ValueFromIncomingContext(ctx, clusterHeader); len(names) == 1 && names[0] == t.config.Cluster {
-		return nil
-	}
-	t.config.Observer.Rejected("another cluster")
-	return status.Errorf(codes.FailedPrecondition, "this is a process of cluster %q, the asking one is not", t.config.Cluster)
-}
-
 // accept is the interceptor of streams on the answering side.
 func (t *Transport) accept(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
 	if info.FullMethod != receiveMethod {
 		return status.Error(codes.Unimplemented, "not offered")
+	}
+	if err := stream.SetHeader(t.config.greeting()); err != nil {
+		return err
 	}
 	if err := t.ours(stream.Context()); err != nil {
 		return err

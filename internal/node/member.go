@@ -191,7 +191,7 @@ func (m *member) members(all []membership.Member) {
 	m.n.notice(all)
 	if node := m.n.owner.Load(); node != nil {
 		node.SetMembers(nodesOf(all, m.n.name, m.draining.Load()))
-		node.SetClockOffset(m.gossip.ClockOffset())
+		node.SetClockOffset(m.gossip.ClockOffset(idsOf(all, m.n.name)))
 	}
 	m.router.SetMembers(all)
 }
@@ -210,6 +210,17 @@ func nodesOf(all []membership.Member, self string, draining bool) []ownership.Me
 		})
 	}
 	return nodes
+}
+
+// idsOf returns the ids of the nodes among members, but this one: gateways have no lease, and their clocks time no event.
+func idsOf(all []membership.Member, self string) map[string]bool {
+	ids := map[string]bool{}
+	for _, o := range all {
+		if i, err := cluster.IncarnationOf(o.Meta.GetIncarnation()); err == nil && !i.IsZero() && o.Name != self {
+			ids[o.ID] = true
+		}
+	}
+	return ids
 }
 
 // hear takes in what others spread.

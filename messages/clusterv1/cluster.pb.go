@@ -200,7 +200,9 @@ type Meta struct {
 	// No process has reached this one's node port, or most cannot: it gets no shards while another member can.
 	Unreachable bool `protobuf:"varint,20,opt,name=unreachable,proto3" json:"unreachable,omitempty"`
 	// This process tries to reach the nodes of the cluster, and says which it cannot reach.
-	Probes        bool `protobuf:"varint,21,opt,name=probes,proto3" json:"probes,omitempty"`
+	Probes bool `protobuf:"varint,21,opt,name=probes,proto3" json:"probes,omitempty"`
+	// Id of the member's cluster, 16 bytes; empty: an earlier release. A process with another one is not a member.
+	ClusterId     []byte `protobuf:"bytes,22,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -329,6 +331,13 @@ func (x *Meta) GetProbes() bool {
 	return false
 }
 
+func (x *Meta) GetClusterId() []byte {
+	if x != nil {
+		return x.ClusterId
+	}
+	return nil
+}
+
 // Shard is a row of ownership as its sender knows it: a hint.
 type Shard struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -405,7 +414,9 @@ type News struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Shards []*Shard               `protobuf:"bytes,1,rep,name=shards,proto3" json:"shards,omitempty"`
 	// Incarnations found to be marked dead.
-	Dead          [][]byte `protobuf:"bytes,2,rep,name=dead,proto3" json:"dead,omitempty"`
+	Dead [][]byte `protobuf:"bytes,2,rep,name=dead,proto3" json:"dead,omitempty"`
+	// Id of the sender's cluster, as in Meta. News of another cluster are passed over.
+	ClusterId     []byte `protobuf:"bytes,20,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -450,6 +461,13 @@ func (x *News) GetShards() []*Shard {
 func (x *News) GetDead() [][]byte {
 	if x != nil {
 		return x.Dead
+	}
+	return nil
+}
+
+func (x *News) GetClusterId() []byte {
+	if x != nil {
+		return x.ClusterId
 	}
 	return nil
 }
@@ -1915,7 +1933,7 @@ var File_licensed_cluster_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_licensed_cluster_v1_cluster_proto_rawDesc = "" +
 	"\n" +
-	"!licensed/cluster/v1/cluster.proto\x12\x13licensed.cluster.v1\"\xba\x03\n" +
+	"!licensed/cluster/v1/cluster.proto\x12\x13licensed.cluster.v1\"\xd9\x03\n" +
 	"\x04Meta\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\fR\vincarnation\x12!\n" +
 	"\fnode_address\x18\x02 \x01(\tR\vnodeAddress\x12\x1f\n" +
@@ -1932,15 +1950,19 @@ const file_licensed_cluster_v1_cluster_proto_rawDesc = "" +
 	" \x01(\x04B\x02\x18\x01R\bresident\x122\n" +
 	"\x13commands_per_second\x18\v \x01(\rB\x02\x18\x01R\x11commandsPerSecond\x12 \n" +
 	"\vunreachable\x18\x14 \x01(\bR\vunreachable\x12\x16\n" +
-	"\x06probes\x18\x15 \x01(\bR\x06probes\"a\n" +
+	"\x06probes\x18\x15 \x01(\bR\x06probes\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x16 \x01(\fR\tclusterId\"a\n" +
 	"\x05Shard\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x14\n" +
 	"\x05owner\x18\x03 \x01(\fR\x05owner\x12\x1c\n" +
-	"\tsuccessor\x18\x04 \x01(\fR\tsuccessor\"N\n" +
+	"\tsuccessor\x18\x04 \x01(\fR\tsuccessor\"m\n" +
 	"\x04News\x122\n" +
 	"\x06shards\x18\x01 \x03(\v2\x1a.licensed.cluster.v1.ShardR\x06shards\x12\x12\n" +
-	"\x04dead\x18\x02 \x03(\fR\x04dead\"\xec\x03\n" +
+	"\x04dead\x18\x02 \x03(\fR\x04dead\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x14 \x01(\fR\tclusterId\"\xec\x03\n" +
 	"\aRequest\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1c\n" +
 	"\taggregate\x18\x02 \x01(\tR\taggregate\x12%\n" +
