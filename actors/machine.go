@@ -524,10 +524,10 @@ func (m *Machine) rootWritten(in Input) {
 // repeatWrites sends writes of unknown outcome again, identical.
 func (m *Machine) repeatWrites(in Input) {
 	h := m.hot
-	if h.rootFlight != nil && h.rootTry.due(in.Now) {
+	if h.rootFlight != nil && h.rootTry.due(in.Now, m) {
 		h.out.PutRoot = h.rootFlight
 	}
-	if h.flight != nil && h.flightTry.due(in.Now) {
+	if h.flight != nil && h.flightTry.due(in.Now, m) {
 		h.out.Append = h.flight
 	}
 }
@@ -553,9 +553,10 @@ func (m *Machine) hashOf(n int) uint64 {
 	return xxhash.Sum64(b[:])
 }
 
-// due reports whether the next attempt is to be made now, and marks it as under way.
-func (t *retry) due(now time.Time) bool {
-	if t.at.IsZero() || now.Before(t.at) {
+// due reports whether the next attempt is to be made now, and marks it as under way. No pause is longer than RetryMax: one
+// that seems to be began while the clock was ahead, and is over.
+func (t *retry) due(now time.Time, m *Machine) bool {
+	if t.at.IsZero() || now.Before(t.at) && t.at.Sub(now) <= m.env.Config.RetryMax {
 		return false
 	}
 	t.at = time.Time{}

@@ -240,7 +240,7 @@ func (m *Machine) abandoned(in Input) bool {
 
 func (m *Machine) repeatRead(in Input) {
 	h := m.hot
-	if m.phase == phaseEnded || !h.readTry.due(in.Now) || m.abandoned(in) {
+	if m.phase == phaseEnded || !h.readTry.due(in.Now, m) || m.abandoned(in) {
 		return
 	}
 	if m.phase == phaseReadingTop {

@@ -57,3 +57,23 @@ func TestRetriesSpread(t *testing.T) {
 		}
 	}
 }
+
+// TestRetriesKnowNoWrongClock: an attempt that failed while the clock was ahead is repeated when the clock is right again.
+func TestRetriesKnowNoWrongClock(t *testing.T) {
+	env := actors.Environment{Kind: actorstest.Ledger{}, Config: actors.DefaultConfig(), Incarnation: persistence.Incarnation{1}}
+	m := actors.NewMachine(&env, "a", 1, 0)
+	now := machineEpoch
+	step := func(in actors.Input) *actors.Outputs {
+		in.Now, in.Held = now, true
+		return m.Step(in)
+	}
+	step(actors.Input{Request: &actors.Request{Command: actors.Command{ID: "c", IssuedAt: now, Payload: actorstest.Add{Amount: 1}}}})
+	step(actors.Input{Kind: actors.InputTop, Err: persistence.ErrNotFound})
+	step(actors.Input{Kind: actors.InputRootWritten})
+	now = now.Add(24 * time.Hour)
+	step(actors.Input{Kind: actors.InputAppended, Err: persistence.ErrUnknownOutcome})
+	now = machineEpoch.Add(env.Config.RetryMax)
+	if out := step(actors.Input{Kind: actors.InputTick}); out.Append == nil {
+		t.Errorf("nothing is repeated until the clock gets to %v again", out.Wake)
+	}
+}
