@@ -82,8 +82,11 @@ type Config struct {
 	Now func() time.Time
 	// Resolve returns the addresses of a host (default: the system's resolver).
 	Resolve func(ctx context.Context, host string) ([]string, error)
+	// MaxState is the size of the largest state that the listener of any member returns, in bytes (default 4 MiB:
+	// 65,536 rows). Members that send more are not heard.
+	MaxState int
 	// Transport replaces the network, in tests.
-	Transport memberlist.Transport
+	Transport memberlist.NodeAwareTransport
 	Log       *slog.Logger
 }
 
@@ -114,7 +117,7 @@ type Member struct {
 func DefaultConfig() Config {
 	return Config{
 		Bind: "0.0.0.0:7946", JoinEvery: 5 * time.Second, ProbeEvery: 500 * time.Millisecond,
-		ProbeTimeout: 200 * time.Millisecond, SuspicionMult: 3, SyncEvery: 10 * time.Second,
+		ProbeTimeout: 200 * time.Millisecond, SuspicionMult: 3, SyncEvery: 10 * time.Second, MaxState: 4 << 20,
 		Meta: &clusterv1.Meta{}, Now: time.Now, Resolve: net.DefaultResolver.LookupHost, Log: slog.Default(),
 	}
 }
@@ -188,7 +191,7 @@ func Start(c Config) (*Membership, error) {
 	m.rumours = newRumours(m.count)
 	m.context, m.cancel = context.WithCancel(context.Background())
 	if m.list, err = memberlist.Create(mc); err != nil {
-		return nil, fmt.Errorf("membership: %w", err)
+		return nil, errors.Join(fmt.Errorf("membership: %w", err), mc.Transport.Shutdown())
 	}
 	m.address = m.list.LocalNode().Address()
 	_, m.port, _ = net.SplitHostPort(m.address)
@@ -224,8 +227,15 @@ func (m *Membership) listConfig(host, port string) (*memberlist.Config, error) {
 	mc.DelegateProtocolVersion, mc.DelegateProtocolMin, mc.DelegateProtocolMax = 1, 1, 1
 	d := delegate{m}
 	mc.Delegate, mc.Events, mc.Ping, mc.Conflict, mc.Alive, mc.Merge = d, d, d, d, d, d
-	mc.Transport = c.Transport
+	mc.EnableCompression = false // see guard
 	mc.Logger = logger(c.Log)
+	network := c.Transport
+	if network == nil {
+		if network, err = openNetwork(host, mc, c.Advertise == ""); err != nil {
+			return nil, fmt.Errorf("membership: %w", err)
+		}
+	}
+	mc.Transport = newGuard(network, len(c.Key) > 0, c.MaxState, c.Log)
 	return mc, nil
 }
 

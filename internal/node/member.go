@@ -116,6 +116,9 @@ func (m *member) route() (err error) {
 	return err
 }
 
+// maxRow is more than a row takes in the state that members exchange, in bytes.
+const maxRow = 64
+
 // join makes the process a member.
 func (m *member) join() error {
 	c, g := &m.n.config.Cluster, membership.DefaultConfig()
@@ -125,6 +128,7 @@ func (m *member) join() error {
 	}
 	g.Name, g.Bind, g.Advertise, g.Join, g.Label, g.Key = m.n.name, c.Bind, c.Advertise, c.Join, cmp.Or(c.Label, c.Name), key
 	g.Meta, g.Now, g.Log = m.meta(), m.n.config.Now, m.n.log
+	g.MaxState = maxRow * int(m.n.shards.Shards())
 	g.Listener = membership.Listener{Members: m.members, News: m.hear, State: m.state}
 	if m.gossip, err = membership.Start(g); err != nil {
 		return fmt.Errorf("gossip: %w", err)
