@@ -320,7 +320,7 @@ func (a *activation) finish(c actor.Context, cause error, unresolved uint64, ans
 
 // halt gives up from outside.
 func (a *activation) halt(c actor.Context, cause error) {
-	if a.machine == nil {
+	if a.machine == nil || a.machine.packed != nil { // nothing is under way
 		a.finish(c, cause, 0, nil)
 		return
 	}

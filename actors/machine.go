@@ -217,6 +217,9 @@ func (m *Machine) Epoch() uint64 { return m.epoch }
 
 // Step handles one input.
 func (m *Machine) Step(in Input) *Outputs {
+	if m.packed != nil && !in.Held { // the state is not needed any more
+		m.packed, m.hot = nil, &hot{}
+	}
 	m.unpack()
 	h := m.hot
 	out := &h.out
@@ -408,6 +411,9 @@ func (m *Machine) release() {
 
 // Halt gives up the activation from outside: the outputs are those of a step that ended.
 func (m *Machine) Halt(cause error) *Outputs {
+	if m.packed != nil {
+		m.packed, m.hot = nil, &hot{}
+	}
 	m.unpack()
 	out := &m.hot.out
 	*out = Outputs{Replies: out.Replies[:0]}

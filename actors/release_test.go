@@ -2,12 +2,15 @@ package actors_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"licensed/actors"
+	"licensed/actors/actorstest"
 	"licensed/persistence"
 	"licensed/persistence/memory"
 )
@@ -90,5 +93,46 @@ func TestIdleTimesKnowNoWallClock(t *testing.T) {
 	}
 	if !s.Resident("busy") {
 		t.Fatal("left memory before its time")
+	}
+}
+
+// counted counts how often an aggregate is restored from a snapshot.
+type counted struct {
+	actorstest.Ledger
+	restored *atomic.Int64
+}
+
+func (c counted) Restore(id string, s actors.Snapshot) (actors.Aggregate, error) {
+	c.restored.Add(1)
+	return c.Ledger.Restore(id, s)
+}
+
+// TestPackedAggregatesAreDroppedAsTheyAre: a lost lease drops very many aggregates at once. Those that are packed are not
+// unpacked for it, neither by the drop nor by a request that comes before it.
+func TestPackedAggregatesAreDroppedAsTheyAre(t *testing.T) {
+	const aggregates = 100
+	kind := counted{restored: &atomic.Int64{}}
+	s := start(t, memory.New(), func(o *actors.Options) {
+		o.Kind = kind
+		o.Config.CompactAfter, o.Config.SweepEvery = 10*time.Millisecond, time.Millisecond
+	})
+	for i := range aggregates {
+		if _, err := s.Execute(t.Context(), fmt.Sprint("a", i), add("c1", 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	until(t, "all are packed", func() bool { return s.Stats().Unpacked == 0 })
+	before := kind.restored.Load()
+	s.authority.epoch.Store(0)
+	if _, err := s.Execute(t.Context(), "a0", add("c2", 1)); !errors.Is(err, actors.ErrNotOwner) {
+		t.Errorf("after the lease was lost: %v", err)
+	}
+	s.Drop(func(string) bool { return true })
+	until(t, "all are dropped", func() bool { return s.Stats().Resident == 0 })
+	if n := kind.restored.Load() - before; n != 0 {
+		t.Errorf("%d aggregates were unpacked to be dropped", n)
+	}
+	if n := s.Stats().ResidentBytes; n != 0 {
+		t.Errorf("%d bytes are counted for nothing", n)
 	}
 }

@@ -217,11 +217,12 @@ func (r *Runtime) raiseFloor(version uint64) {
 }
 
 // Drop ends the activations for which the function says so, at once: what they have under way has an
-// unknown outcome. For shards that were lost.
+// unknown outcome. For shards that were lost. There may be very many: idle ones end on the caller's goroutine, which must
+// not hold locks.
 func (r *Runtime) Drop(of func(id string) bool) {
 	r.registry.each(func(e *entry) {
 		if of(e.id) {
-			e.act.post(halt{})
+			e.act.deliver(halt{})
 		}
 	})
 }
