@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -109,27 +110,56 @@ func (f *following) run(ctx context.Context, head persistence.Head) error {
 	if err := f.send(ctx, nil); err != nil { // The headers: the client knows that it is heard.
 		return err
 	}
+	tries := 0
 	for {
-		if err := f.catchUp(ctx, head); err != nil {
+		news, again := f.news, poll.C
+		err := f.catchUp(ctx, head)
+		switch {
+		case err == nil:
+			tries = 0
+		case errors.Is(err, errUnreadable) && tries < followTries:
+			// The pause is its own, whatever is appended meanwhile.
+			news, again = nil, time.After(min(followPause, f.config.FollowPoll)<<tries)
+			tries++
+		default:
 			return err
 		}
-		select {
-		case <-f.news:
-		case <-poll.C:
-		case <-beat.C:
-			if err := f.send(ctx, nil); err != nil {
-				return err
-			}
-			continue
-		case <-ctx.Done():
-			return ctx.Err()
+		if err := f.await(ctx, news, again, beat.C); err != nil {
+			return err
 		}
-		var err error
 		if head, err = f.head(ctx, f.request.CustomerId); err != nil {
 			return err
 		}
 	}
 }
+
+// await returns when it is time to look again. Meanwhile the client hears that the stream lives.
+func (f *following) await(ctx context.Context, news <-chan struct{}, again, beat <-chan time.Time) error {
+	for {
+		select {
+		case <-news:
+			return nil
+		case <-again:
+			return nil
+		case <-beat:
+			if err := f.send(ctx, nil); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// What cannot be read now is read again after growing pauses, 12 s in all; then the stream ends at the last event
+// that it sent, and the client goes on from there.
+const (
+	followPause = 100 * time.Millisecond
+	followTries = 7
+)
+
+// errUnreadable says that a part of the history cannot be read now.
+var errUnreadable = fmt.Errorf("events cannot be read now: %w", persistence.ErrUnavailable)
 
 // catchUp sends what lies between what was sent and the head.
 func (f *following) catchUp(ctx context.Context, head persistence.Head) error {
@@ -138,7 +168,7 @@ func (f *following) catchUp(ctx context.Context, head persistence.Head) error {
 	}
 	l := &listing{
 		gateway: f.Gateway, customer: f.request.CustomerId, device: f.request.DeviceId, title: f.request.TitleId,
-		end: &licensedv1.HistoryEnd{},
+		end: &licensedv1.HistoryEnd{}, whole: true,
 		send: func(items []*licensedv1.HistoryItem, end *licensedv1.HistoryEnd) error {
 			for _, i := range items {
 				f.after = max(f.after, i.GetEvent().GetSequence(), i.GetGap().GetToSequence())
@@ -149,7 +179,11 @@ func (f *following) catchUp(ctx context.Context, head persistence.Head) error {
 			return f.send(ctx, items)
 		},
 	}
-	if err := l.read(ctx, head, HistoryRange{After: f.after}); err != nil {
+	err := l.read(ctx, head, HistoryRange{After: f.after})
+	if errors.Is(err, errUnreadable) && len(l.items) > 0 {
+		return errors.Join(l.flush(nil), err) // what came before it is sent
+	}
+	if err != nil {
 		return err
 	}
 	return l.flush(l.end)

@@ -138,6 +138,7 @@ type listing struct {
 	from, to      time.Time
 	record        bool
 	limit         uint64
+	whole         bool // end with errUnreadable before a gap that may be filled later
 	send          func([]*licensedv1.HistoryItem, *licensedv1.HistoryEnd) error
 
 	end   *licensedv1.HistoryEnd
@@ -155,6 +156,9 @@ const (
 func (l *listing) read(ctx context.Context, head persistence.Head, r HistoryRange) error {
 	err := l.gateway.config.HistoryReader.Read(ctx, head, r, func(i *HistoryItem) error {
 		if i.Gap != nil {
+			if l.whole && i.Gap.Reason == licensedv1.GapReason_GAP_REASON_UNAVAILABLE {
+				return errUnreadable
+			}
 			l.end.Gaps++
 			l.end.MissingEvents += i.Gap.ToSequence - i.Gap.FromSequence + 1
 			return l.add(&licensedv1.HistoryItem{Item: &licensedv1.HistoryItem_Gap{Gap: i.Gap}}, 100)

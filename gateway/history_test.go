@@ -39,6 +39,7 @@ type past struct {
 	roots   map[string][]persistence.Root
 	gaps    []*licensedv1.HistoryGap // in place of the events of any customer
 	broken  error                    // of every reading
+	reading func()                   // called for every reading, locked; nil for nothing
 	asked   error                    // of every question to an aggregate
 	imports []actors.Import
 	reports map[string]*licensedv1.CustomerReport
@@ -113,6 +114,9 @@ func (p *past) Query(_ context.Context, id string, q any) (actors.Answer, error)
 // Read implements gateway.HistoryReader: a gap stands where it begins, or ends.
 func (p *past) Read(_ context.Context, head persistence.Head, r gateway.HistoryRange, yield func(*gateway.HistoryItem) error) error {
 	p.mu.Lock()
+	if p.reading != nil {
+		p.reading()
+	}
 	records, broken := slices.Clone(p.records[head.Partition.Aggregate]), p.broken
 	p.mu.Unlock()
 	if broken != nil {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -459,6 +460,37 @@ func historyConfig(p *past) gateway.Config {
 	c.HistoryReader, c.Operations, c.Kind, c.FollowPoll = p, p, p.kind, time.Hour
 	c.PolicyVersion = func() string { return "test" }
 	return c
+}
+
+// TestFollowSkipsNothing: what cannot be read now is no gap. The stream waits for it, or ends where it is.
+func TestFollowSkipsNothing(t *testing.T) {
+	p := newPast(t).life()
+	unavailable := &licensedv1.HistoryGap{FromSequence: 9, ToSequence: 10, Reason: licensedv1.GapReason_GAP_REASON_UNAVAILABLE}
+	p.gaps = []*licensedv1.HistoryGap{unavailable}
+	r := p.start(func(c *gateway.Config) { c.FollowPoll = time.Millisecond })
+	seen := make(chan string, 100)
+	from := uint64(7)
+	// It never can: the client learns how far it got.
+	ended, stop := follow(t, r, &licensedv1.FollowRequest{CustomerId: "Bayley", AfterSequence: &from}, seen)
+	defer stop()
+	wantSeen(t, seen, "at 7", "8")
+	if err := <-ended; connect.CodeOf(err) != connect.CodeUnavailable || reasonOf(err) != gateway.ReasonNotExecuted {
+		t.Errorf("ended with %v", err)
+	}
+	// It can later. Readings fail twice before that.
+	var reads atomic.Int64
+	p.reading = func() {
+		if reads.Add(1) > 2 {
+			p.gaps = nil
+		}
+	}
+	from = 8
+	_, stop = follow(t, r, &licensedv1.FollowRequest{CustomerId: "Bayley", AfterSequence: &from}, seen)
+	defer stop()
+	wantSeen(t, seen, "at 8", "9", "10", "11", "12", "13", "14", "15")
+	if n := reads.Load(); n != 3 {
+		t.Errorf("%d readings", n)
+	}
 }
 
 // TestFollowLosesItsOwner: a stream ends when the owner cannot be asked any more.

@@ -23,9 +23,10 @@
 //
 // # Outcomes
 //
-// Only what was refused before it was sent, or what Cassandra calls invalid, is ErrRejected. A timeout,
-// an unavailable quorum, a lost connection and everything else is ErrUnknownOutcome, and the caller
-// repeats the identical write. A read is tried at another node before it is ErrUnavailable.
+// Only what was refused before it was sent, or what two nodes of Cassandra call invalid, is ErrRejected. A
+// timeout, an unavailable quorum, a lost connection, a node that does not know the schema yet, and everything
+// else is ErrUnknownOutcome, and the caller repeats the identical write. A read is tried at another node before it
+// is ErrUnavailable.
 //
 // # Group commit
 //

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 
 	"github.com/gocql/gocql"
 
@@ -23,7 +24,7 @@ var (
 // writeError classifies the error of a plain write or compare-and-set: ErrRejected if it certainly was
 // not and will not be done, else ErrUnknownOutcome.
 func writeError(err error) error {
-	if isInvalid(err) {
+	if isRejected(err) {
 		return fmt.Errorf("%w: %w", persistence.ErrRejected, err)
 	}
 	return fmt.Errorf("%w: %w", persistence.ErrUnknownOutcome, err)
@@ -44,14 +45,41 @@ func isInvalid(err error) bool {
 	return errors.As(err, &answer) && answer.Code() == gocql.ErrCodeInvalid
 }
 
+// isRejected reports whether every Cassandra node would refuse the request, now and later: it is too large, for
+// example. One whose schema lags behind refuses what is sound.
+func isRejected(err error) bool {
+	var answer gocql.RequestError
+	return isInvalid(err) && errors.As(err, &answer) && !lagging.MatchString(answer.Message())
+}
+
+// lagging are Cassandra's words for a table, column, type or keyspace that the node which answers does not know. After a
+// change of the schema, or a restart, it may take a node seconds to know what the others know.
+var lagging = regexp.MustCompile(`(?i)unconfigured (table|columnfamily)|does not exist|undefined (column )?name|` +
+	`unknown (identifier|keyspace|table|column|type)|(table|keyspace|column) .*(not found|unknown)`)
+
 // isAnswer reports whether err came from a Cassandra node, which therefore is alive.
 func isAnswer(err error) bool {
 	var answer gocql.RequestError
 	return err == nil || errors.As(err, &answer)
 }
 
-// readRetry lets a read be tried at two more nodes, unless the caller gave up or the answer would be
-// the same.
+// refusedRetry offers a request that one node called invalid to one other, which may know the schema better. Nothing
+// was executed, so that holds for writes and compare-and-sets too. Whatever else failed is repeated by who knows
+// whether it may be.
+type refusedRetry struct{}
+
+func (refusedRetry) Attempt(q gocql.RetryableQuery) bool {
+	return q.Attempts() < 2 && q.Context().Err() == nil
+}
+
+func (refusedRetry) GetRetryType(err error) gocql.RetryType {
+	if isInvalid(err) {
+		return gocql.RetryNextHost
+	}
+	return gocql.Rethrow
+}
+
+// readRetry lets a read be tried at two more nodes, unless the caller gave up.
 type readRetry struct{}
 
 const readAttempts = 3
@@ -61,7 +89,7 @@ func (readRetry) Attempt(q gocql.RetryableQuery) bool {
 }
 
 func (readRetry) GetRetryType(err error) gocql.RetryType {
-	if isInvalid(err) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return gocql.Rethrow
 	}
 	return gocql.RetryNextHost

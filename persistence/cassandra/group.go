@@ -169,7 +169,7 @@ func (g *groups) fill(queue []*write) int {
 func (g *groups) send(group []*write) {
 	g.requests.Add(1)
 	err := g.execute(group)
-	if err != nil && isInvalid(err) && len(group) > 1 {
+	if err != nil && isRejected(err) && len(group) > 1 {
 		// Nothing was applied, and one of them, or their number, is why.
 		for _, w := range group {
 			g.send([]*write{w})

@@ -241,5 +241,5 @@ func TestEveryWriteHasOneOutcome(t *testing.T) {
 type invalid struct{}
 
 func (invalid) Code() int       { return gocql.ErrCodeInvalid }
-func (invalid) Message() string { return "invalid" }
-func (invalid) Error() string   { return "invalid" }
+func (invalid) Message() string { return "Batch too large" }
+func (invalid) Error() string   { return "Batch too large" }

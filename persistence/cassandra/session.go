@@ -45,7 +45,7 @@ func connect(ctx context.Context, o *Options, keyspace string) (*session, error)
 	cfg.Consistency = o.levels().plain
 	cfg.SerialConsistency = o.levels().serial
 	cfg.DefaultTimestamp = true // see the package comment
-	cfg.RetryPolicy = nil       // a write is repeated by who knows whether it may be
+	cfg.RetryPolicy = refusedRetry{}
 	cfg.MaxWaitSchemaAgreement = schemaAgreementTimeout
 	log := &voice{log: o.logger()}
 	cfg.Logger = driverLog{log}

@@ -233,6 +233,20 @@ func TestTooLargeForCassandra(t *testing.T) {
 	}
 }
 
+// TestSchemaLagsBehind: what a node says that does not know the table, or a column of it, is no verdict on the write.
+func TestSchemaLagsBehind(t *testing.T) {
+	o := keyspace(t)
+	s := open(t, o)
+	for _, damage := range []string{"ALTER TABLE events DROP event_data", "DROP TABLE events"} {
+		if err := cassandra.Exec(t.Context(), o, damage); err != nil {
+			t.Fatal(err)
+		}
+		if err := appendOne(t, s, []byte("x")); !errors.Is(err, persistence.ErrUnknownOutcome) || errors.Is(err, persistence.ErrRejected) {
+			t.Errorf("after %s: %v, want ErrUnknownOutcome", damage, err)
+		}
+	}
+}
+
 func appendOne(t *testing.T, s *cassandra.Store, data []byte) error {
 	m := &persistence.Mutation{
 		Partition: persistence.Partition{
