@@ -133,7 +133,8 @@ func TestStuckAggregatesAreBounded(t *testing.T) {
 	var ahead atomic.Int64
 	s := start(t, store, func(o *actors.Options) {
 		o.Config.MaxInFlight, o.Config.MaxStuck, o.Config.StuckAfter = 100, 3, time.Minute
-		o.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+		start := time.Now()
+		o.Elapsed = func() time.Duration { return time.Since(start) + time.Duration(ahead.Load()) }
 	})
 	var wg sync.WaitGroup
 	ask := func(id, command string) {

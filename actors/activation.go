@@ -130,7 +130,7 @@ func (a *activation) step(c actor.Context, in Input) {
 		return
 	}
 	packed := a.machine.packed != nil
-	in.Now = a.rt.now()
+	in.Now, in.Steady = a.rt.now(), a.rt.steady()
 	in.Held = a.rt.authority.Holds(a.shard, a.machine.epoch)
 	out := a.machine.Step(in)
 	if packed {
@@ -152,7 +152,7 @@ func (a *activation) noteStuck(in Input) {
 		if !since.Equal(a.stuckAt) {
 			a.rt.registry.setStuck(&a.entry, false)
 		}
-	case !since.IsZero() && (in.Kind == InputGivenUp || in.Now.Sub(since) > a.rt.env.Config.StuckAfter):
+	case !since.IsZero() && (in.Kind == InputGivenUp || in.Steady.Sub(since) > a.rt.env.Config.StuckAfter):
 		a.stuckAt = since
 		a.rt.registry.setStuck(&a.entry, true)
 	}
@@ -221,7 +221,7 @@ func (a *activation) wake(at time.Time) {
 		return
 	}
 	a.wakeAt = at
-	d := max(0, at.Sub(a.rt.now()))
+	d := max(0, at.Sub(a.rt.steady()))
 	if a.timer == nil {
 		a.timer = time.AfterFunc(d, func() { a.post(tick{}) })
 		return

@@ -11,7 +11,7 @@ import (
 // decide answers a request on the optimistic state.
 func (m *Machine) decide(r *Request, in Input) {
 	switch {
-	case r.late(in.Now):
+	case r.late(in.Steady):
 		m.refuse(r, ErrExpired)
 	case !r.take():
 		m.drop(r)

@@ -44,8 +44,10 @@ const (
 // Input is what happens to a machine.
 type Input struct {
 	Kind InputKind
-	// Now is the wall clock.
+	// Now is the wall clock. Events, issue times and the ages of both go by it.
 	Now time.Time
+	// Steady is a clock that nobody sets. Deadlines, pauses and patience go by it: the wall clock may jump by days.
+	Steady time.Time
 	// Held is the authority's answer, asked after what the input reports had happened ([R9]).
 	Held bool
 
@@ -77,7 +79,7 @@ type Outputs struct {
 	// PutRoot and Append ask for a write. The same pointer again is a repeat of an unknown outcome.
 	PutRoot *persistence.Root
 	Append  *persistence.Mutation
-	// Wake asks for a tick at that time; zero for none.
+	// Wake asks for a tick at that time of Input.Steady; zero for none.
 	Wake time.Time
 	// Ended says that the activation is over, with Cause. The machine takes no more steps; requests
 	// that still come are answered with Cause by whoever drives it.
@@ -235,10 +237,10 @@ func (m *Machine) Step(in Input) *Outputs {
 	m.apply(in)
 	m.advance(in)
 	if idle || in.landed() {
-		h.progress = in.Now
+		h.progress = in.Steady
 	}
 	if m.phase != phaseEnded {
-		out.Wake = m.wake()
+		out.Wake = m.wake(in)
 	}
 	return out
 }
@@ -464,7 +466,7 @@ func (m *Machine) appended(in Input) {
 	case errors.Is(in.Err, persistence.ErrRejected):
 		m.end(fmt.Errorf("append: %w", in.Err))
 	default:
-		h.flightTry.failed(in.Now, m)
+		h.flightTry.failed(in.Steady, m)
 	}
 }
 
@@ -523,17 +525,17 @@ func (m *Machine) rootWritten(in Input) {
 	case errors.Is(in.Err, persistence.ErrRejected):
 		m.end(fmt.Errorf("%w: root: %w", ErrRejected, in.Err))
 	default:
-		h.rootTry.failed(in.Now, m)
+		h.rootTry.failed(in.Steady, m)
 	}
 }
 
 // repeatWrites sends writes of unknown outcome again, identical.
 func (m *Machine) repeatWrites(in Input) {
 	h := m.hot
-	if h.rootFlight != nil && h.rootTry.due(in.Now, m) {
+	if h.rootFlight != nil && h.rootTry.due(in.Steady) {
 		h.out.PutRoot = h.rootFlight
 	}
-	if h.flight != nil && h.flightTry.due(in.Now, m) {
+	if h.flight != nil && h.flightTry.due(in.Steady) {
 		h.out.Append = h.flight
 	}
 }
@@ -559,10 +561,9 @@ func (m *Machine) hashOf(n int) uint64 {
 	return xxhash.Sum64(b[:])
 }
 
-// due reports whether the next attempt is to be made now, and marks it as under way. No pause is longer than RetryMax: one
-// that seems to be began while the clock was ahead, and is over.
-func (t *retry) due(now time.Time, m *Machine) bool {
-	if t.at.IsZero() || now.Before(t.at) && t.at.Sub(now) <= m.env.Config.RetryMax {
+// due reports whether the next attempt is to be made now, and marks it as under way.
+func (t *retry) due(now time.Time) bool {
+	if t.at.IsZero() || now.Before(t.at) {
 		return false
 	}
 	t.at = time.Time{}
@@ -570,7 +571,7 @@ func (t *retry) due(now time.Time, m *Machine) bool {
 }
 
 // wake returns when the machine has something to do by itself.
-func (m *Machine) wake() time.Time {
+func (m *Machine) wake(in Input) time.Time {
 	h := m.hot
 	var first time.Time
 	for _, t := range [...]time.Time{h.rootTry.at, h.flightTry.at, h.readTry.at} {
@@ -579,7 +580,7 @@ func (m *Machine) wake() time.Time {
 		}
 	}
 	if every := m.env.Config.SnapshotInterval; every > 0 && m.oldest != 0 && h.drain == drainNone {
-		if t := time.UnixMilli(m.oldest).Add(every); first.IsZero() || t.Before(first) {
+		if t := in.Steady.Add(time.UnixMilli(m.oldest).Add(every).Sub(in.Now)); first.IsZero() || t.Before(first) {
 			first = t
 		}
 	}

@@ -86,7 +86,7 @@ func (s *session) run(t *testing.T, d *datadriven.TestData) string {
 	default:
 		t.Fatalf("unknown command %s", d.Cmd)
 	}
-	in.Now, in.Held = s.now, s.held
+	in.Now, in.Steady, in.Held = s.now, s.now, s.held
 	return s.print(s.machine.Step(in))
 }
 

@@ -215,7 +215,7 @@ func (m *Machine) readFailed(in Input) {
 		m.end(fmt.Errorf("%w: %w", ErrCorrupt, in.Err))
 		return
 	}
-	h.readTry.failed(in.Now, m)
+	h.readTry.failed(in.Steady, m)
 	if h.readTry.attempts >= m.env.Config.ReadAttempts {
 		m.end(fmt.Errorf("%w: %w", ErrUnavailable, in.Err))
 	}
@@ -225,7 +225,7 @@ func (m *Machine) readFailed(in Input) {
 // store that is slow should not do what is for nobody. It reports whether it did.
 func (m *Machine) abandoned(in Input) bool {
 	h := m.hot
-	if len(h.backlog) == 0 || slices.ContainsFunc(h.backlog, func(r *Request) bool { return !r.late(in.Now) }) {
+	if len(h.backlog) == 0 || slices.ContainsFunc(h.backlog, func(r *Request) bool { return !r.late(in.Steady) }) {
 		return false
 	}
 	for _, r := range h.backlog {
@@ -240,7 +240,7 @@ func (m *Machine) abandoned(in Input) bool {
 
 func (m *Machine) repeatRead(in Input) {
 	h := m.hot
-	if m.phase == phaseEnded || !h.readTry.due(in.Now, m) || m.abandoned(in) {
+	if m.phase == phaseEnded || !h.readTry.due(in.Steady) || m.abandoned(in) {
 		return
 	}
 	if m.phase == phaseReadingTop {

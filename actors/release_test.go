@@ -12,6 +12,7 @@ import (
 	"licensed/actors"
 	"licensed/actors/actorstest"
 	"licensed/persistence"
+	"licensed/persistence/faulty"
 	"licensed/persistence/memory"
 )
 
@@ -134,5 +135,48 @@ func TestPackedAggregatesAreDroppedAsTheyAre(t *testing.T) {
 	}
 	if n := s.Stats().ResidentBytes; n != 0 {
 		t.Errorf("%d bytes are counted for nothing", n)
+	}
+}
+
+// TestDeadlinesKnowNoWallClock sets the wall clock by ten days, either way: requests are in time all the same, and what is
+// repeated after a failure is repeated as soon as ever.
+func TestDeadlinesKnowNoWallClock(t *testing.T) {
+	for _, jump := range []time.Duration{240 * time.Hour, -240 * time.Hour} {
+		t.Run(jump.String(), func(t *testing.T) {
+			var ahead atomic.Int64
+			store := faulty.New(memory.New(), nil)
+			now := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+			s := start(t, store, func(o *actors.Options) { o.Now = now })
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			command := func(id string) actors.Command {
+				c := add(id, 1)
+				c.IssuedAt = now()
+				return c
+			}
+			if _, err := s.Execute(ctx, "Bayley", command("before")); err != nil {
+				t.Fatal(err)
+			}
+			fails := 3
+			store.SetScript(func(c faulty.Call) faulty.Fault {
+				if c.Op != faulty.Append || fails == 0 {
+					return faulty.Fault{}
+				}
+				if fails--; fails == 0 {
+					ahead.Store(int64(jump)) // while a pause is under way
+				}
+				return faulty.Fault{Kind: faulty.LoseRequest}
+			})
+			if _, err := s.Execute(ctx, "Bayley", command("while it jumps")); err != nil {
+				t.Errorf("while the clock jumps: %v", err)
+			}
+			r, err := s.Execute(ctx, "Bayley", command("after"))
+			if err != nil {
+				t.Errorf("after the jump: %v", err)
+			}
+			if jump > 0 && time.Until(r.Time) < jump-time.Hour {
+				t.Errorf("the event has the time %v, not that of the wall clock", r.Time)
+			}
+		})
 	}
 }

@@ -13,7 +13,7 @@ type Request struct {
 	Query any
 	// Import, if not nil, is recorded.
 	Import *Import
-	// Deadline after which the request is dropped if it was not decided; zero for none.
+	// Deadline, by Input.Steady, after which the request is dropped if it was not decided; zero for none.
 	Deadline time.Time
 
 	// Reply or Answer, or Err, once the request is among Outputs.Replies.

@@ -16,7 +16,7 @@ func pauses(id string, c actors.Config, n int) []time.Duration {
 	m := actors.NewMachine(&env, id, 1, 0)
 	now := machineEpoch
 	step := func(in actors.Input) *actors.Outputs {
-		in.Now, in.Held = now, true
+		in.Now, in.Steady, in.Held = now, now, true
 		return m.Step(in)
 	}
 	step(actors.Input{Request: &actors.Request{Command: actors.Command{ID: "c", IssuedAt: now, Payload: actorstest.Add{Amount: 1}}}})
@@ -62,9 +62,9 @@ func TestRetriesSpread(t *testing.T) {
 func TestRetriesKnowNoWrongClock(t *testing.T) {
 	env := actors.Environment{Kind: actorstest.Ledger{}, Config: actors.DefaultConfig(), Incarnation: persistence.Incarnation{1}}
 	m := actors.NewMachine(&env, "a", 1, 0)
-	now := machineEpoch
+	now, steady := machineEpoch, machineEpoch
 	step := func(in actors.Input) *actors.Outputs {
-		in.Now, in.Held = now, true
+		in.Now, in.Steady, in.Held = now, steady, true
 		return m.Step(in)
 	}
 	step(actors.Input{Request: &actors.Request{Command: actors.Command{ID: "c", IssuedAt: now, Payload: actorstest.Add{Amount: 1}}}})
@@ -72,7 +72,7 @@ func TestRetriesKnowNoWrongClock(t *testing.T) {
 	step(actors.Input{Kind: actors.InputRootWritten})
 	now = now.Add(24 * time.Hour)
 	step(actors.Input{Kind: actors.InputAppended, Err: persistence.ErrUnknownOutcome})
-	now = machineEpoch.Add(env.Config.RetryMax)
+	now, steady = machineEpoch, steady.Add(env.Config.RetryMax)
 	if out := step(actors.Input{Kind: actors.InputTick}); out.Append == nil {
 		t.Errorf("nothing is repeated until the clock gets to %v again", out.Wake)
 	}

@@ -24,8 +24,8 @@ type Options struct {
 	System *actor.ActorSystem
 	// Now is the wall clock (default time.Now).
 	Now func() time.Time
-	// Elapsed is the time since the start, by which aggregates are idle, of a clock that nobody sets
-	// (default: the monotonic one).
+	// Elapsed is the time since the start, of a clock that nobody sets (default: the monotonic one). By it
+	// aggregates are idle, deadlines pass and pauses end.
 	Elapsed func() time.Duration
 	// Listener hears what happens.
 	Listener Listener
@@ -40,6 +40,7 @@ type Runtime struct {
 	ownSystem bool
 	now       func() time.Time
 	elapsed   func() time.Duration
+	began     time.Time
 	listener  Listener
 
 	registry registry
@@ -84,8 +85,9 @@ func New(o Options) (*Runtime, error) {
 	if r.now == nil {
 		r.now = time.Now
 	}
-	if start := time.Now(); r.elapsed == nil {
-		r.elapsed = func() time.Duration { return time.Since(start) }
+	r.began = time.Now()
+	if r.elapsed == nil {
+		r.elapsed = func() time.Duration { return time.Since(r.began) }
 	}
 	r.dispatcher = newDispatcher(256 * runtime.GOMAXPROCS(0))
 	r.props = actor.PropsFromProducer(func() actor.Actor { return r.spawned },
@@ -148,7 +150,10 @@ func (r *Runtime) ask(ctx context.Context, id string, q *Request) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("%w: %w", ErrExpired, err)
 	}
-	q.Deadline, _ = ctx.Deadline()
+	now := r.elapsed()
+	if deadline, ok := ctx.Deadline(); ok {
+		q.Deadline = r.began.Add(now + time.Until(deadline))
+	}
 	if n := r.inFlight.Add(1); r.closed.Load() { // after the count: Close sees it, or it sees Close
 		r.inFlight.Add(-1)
 		return ErrNotOwner
@@ -156,7 +161,7 @@ func (r *Runtime) ask(ctx context.Context, id string, q *Request) error {
 		r.inFlight.Add(-1)
 		return fmt.Errorf("%w: %d requests are waiting in this node", ErrOverloaded, r.env.Config.MaxInFlight)
 	}
-	e, err := r.registry.acquire(id, r.elapsed(), &r.env.Config, r.start)
+	e, err := r.registry.acquire(id, now, &r.env.Config, r.start)
 	if err != nil {
 		r.inFlight.Add(-1)
 		return err
@@ -169,6 +174,9 @@ func (r *Runtime) ask(ctx context.Context, id string, q *Request) error {
 		return r.giveUp(e.act, q, ctx.Err())
 	}
 }
+
+// steady is the clock that nobody sets, as machines see it.
+func (r *Runtime) steady() time.Time { return r.began.Add(r.elapsed()) }
 
 // giveUp ends the waiting for a request whose context ended: its slot is free at once. The request is the actor's
 // from then on, unless it has been answered meanwhile.

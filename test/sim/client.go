@@ -166,7 +166,7 @@ func (o *op) request(n *node) *actors.Request {
 			ID: o.id, Fingerprint: o.add.Amount<<8 | uint64(o.add.Split), IssuedAt: o.issuedAt,
 			ValidateOnly: o.kind == opValidate, Payload: o.add,
 		},
-		Deadline: n.clock().Add(time.Duration(n.w.params.ClientTimeout) * time.Microsecond),
+		Deadline: n.steady().Add(time.Duration(n.w.params.ClientTimeout) * time.Microsecond),
 	}
 }
 

@@ -128,6 +128,11 @@ func (n *node) clock() time.Time {
 	return epochStart.Add(time.Duration(n.w.now) * time.Microsecond).Add(n.skew + n.ahead)
 }
 
+// steady is the clock of the machine that nobody sets.
+func (n *node) steady() time.Time {
+	return epochStart.Add(time.Duration(n.w.now) * time.Microsecond)
+}
+
 // setClockWrong sets the wall clock of the machine ahead for a while, by up to twice the age of windows.
 func (n *node) setClockWrong() {
 	w := n.w
@@ -209,7 +214,7 @@ func (h *host) step(in actors.Input) {
 	if h.ended {
 		return
 	}
-	in.Now = h.node.clock()
+	in.Now, in.Steady = h.node.clock(), h.node.steady()
 	in.Held = h.node.w.authority.holds(h.node, h.shard, h.machine.Epoch())
 	h.do(h.machine.Step(in))
 }
@@ -270,7 +275,7 @@ func (h *host) do(out *actors.Outputs) {
 		})
 	}
 	if !out.Wake.IsZero() {
-		d := micros(out.Wake.Sub(n.clock()) / time.Microsecond)
+		d := micros(out.Wake.Sub(n.steady()) / time.Microsecond)
 		n.later(max(0, d)+1, "tick", func() { h.step(actors.Input{Kind: actors.InputTick}) })
 	}
 }
@@ -310,7 +315,7 @@ func (h *host) passivate() {
 	}
 	q := &actors.Request{Query: actors.HeadQuery{}}
 	held := w.authority.holds(h.node, h.shard, h.machine.Epoch())
-	out := h.machine.Step(actors.Input{Kind: actors.InputRequest, Request: q, Now: h.node.clock(), Held: held})
+	out := h.machine.Step(actors.Input{Kind: actors.InputRequest, Request: q, Now: h.node.clock(), Steady: h.node.steady(), Held: held})
 	if held && slices.Contains(out.Replies, q) && q.Err == nil {
 		h.archiveFrom(q.Answer.Head)
 	}
