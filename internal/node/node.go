@@ -49,6 +49,7 @@ import (
 	"licensed/gateway/dashboard"
 	"licensed/internal/clusterstatus"
 	"licensed/internal/failpoint"
+	"licensed/internal/loglimit"
 	"licensed/internal/tracing"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
@@ -115,11 +116,17 @@ type part struct {
 	stop func(context.Context) error
 }
 
+// logLines are the lines of one kind that are logged in an interval. Whoever reaches a port may cause any number.
+const (
+	logLines    = 50
+	logInterval = 10 * time.Second
+)
+
 // Start starts a node. When it returns without an error the node is ready; with one, all that was
 // started has been stopped.
 func Start(ctx context.Context, c Config) (*Node, error) {
 	n := &Node{
-		config: c, log: c.Logger, health: new(gateway.Health), registry: newRegistry(),
+		config: c, log: slog.New(loglimit.New(c.Logger.Handler(), logLines, logInterval)), health: new(gateway.Health), registry: newRegistry(),
 		failed: make(chan error, 1), done: make(chan struct{}),
 	}
 	if n.config.Now == nil {

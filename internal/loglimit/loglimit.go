@@ -1,0 +1,110 @@
+// Package loglimit limits how often lines of one kind are logged, so that nobody who reaches a port of this process
+// fills its disk, and nothing else drowns in the lines that he causes.
+//
+// The first lines of a kind in an interval are logged. Of the rest one line tells, at the end of the interval, how many
+// there were. A kind is a level and the constant beginning of a message; debug lines are not limited.
+package loglimit
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+)
+
+// maxKinds is how many kinds are told apart at a time. All further ones count as one: who chooses the messages
+// must not choose how much is remembered and logged.
+const maxKinds = 256
+
+// New returns a handler that passes to h at most so many lines of a kind in an interval. The interval begins with
+// the first of them. It is safe for concurrent use.
+func New(h slog.Handler, lines int, interval time.Duration) slog.Handler {
+	return handler{h, &limiter{summary: h, lines: lines, interval: interval, kinds: map[kind]*count{}}}
+}
+
+type handler struct {
+	slog.Handler
+	limiter *limiter
+}
+
+// Handle implements slog.Handler.
+func (h handler) Handle(ctx context.Context, r slog.Record) error {
+	if r.Level >= slog.LevelInfo && !h.limiter.pass(kind{r.Level, constant(r.Message)}) {
+		return nil
+	}
+	return h.Handler.Handle(ctx, r)
+}
+
+// WithAttrs implements slog.Handler.
+func (h handler) WithAttrs(a []slog.Attr) slog.Handler {
+	return handler{h.Handler.WithAttrs(a), h.limiter}
+}
+
+// WithGroup implements slog.Handler.
+func (h handler) WithGroup(name string) slog.Handler {
+	return handler{h.Handler.WithGroup(name), h.limiter}
+}
+
+type kind struct {
+	level slog.Level
+	text  string
+}
+
+// others is the kind of all lines for whose kinds there is no room.
+var others = kind{slog.LevelWarn, "lines of other kinds"}
+
+// constant returns the beginning of a message up to what varies: numbers, quoted text, addresses.
+func constant(message string) string {
+	if i := strings.IndexAny(message, "0123456789\"'`=(["); i >= 0 {
+		message = message[:i]
+	}
+	return message[:min(len(message), 64)]
+}
+
+type limiter struct {
+	summary  slog.Handler
+	lines    int
+	interval time.Duration
+
+	mu    sync.Mutex
+	kinds map[kind]*count // that were logged within the interval
+}
+
+type count struct{ passed, suppressed int }
+
+// pass reports whether a line is logged.
+func (l *limiter) pass(k kind) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c := l.kinds[k]
+	if c == nil && len(l.kinds) >= maxKinds {
+		k, c = others, l.kinds[others]
+	}
+	if c == nil {
+		c = &count{}
+		l.kinds[k] = c
+		time.AfterFunc(l.interval, func() { l.end(k) })
+	}
+	if c.passed < l.lines {
+		c.passed++
+		return true
+	}
+	c.suppressed++
+	return false
+}
+
+// end ends the interval of a kind.
+func (l *limiter) end(k kind) {
+	l.mu.Lock()
+	c := l.kinds[k]
+	delete(l.kinds, k)
+	l.mu.Unlock()
+	ctx := context.Background()
+	if c.suppressed == 0 || !l.summary.Enabled(ctx, k.level) {
+		return
+	}
+	r := slog.NewRecord(time.Now(), k.level, "log lines suppressed", 0)
+	r.AddAttrs(slog.String("kind", k.text), slog.Int("lines", c.suppressed), slog.String("interval", l.interval.String()))
+	_ = l.summary.Handle(ctx, r)
+}
