@@ -18,9 +18,11 @@ import (
 const maxKinds = 256
 
 // New returns a handler that passes to h at most so many lines of a kind in an interval. The interval begins with
-// the first of them. It is safe for concurrent use.
-func New(h slog.Handler, lines int, interval time.Duration) slog.Handler {
-	return handler{h, &limiter{summary: h, lines: lines, interval: interval, kinds: map[kind]*count{}}}
+// the first of them. It is safe for concurrent use. Call stop when little more will be logged: it tells at once
+// what was suppressed, and then all lines pass.
+func New(h slog.Handler, lines int, interval time.Duration) (limited slog.Handler, stop func()) {
+	l := &limiter{summary: h, lines: lines, interval: interval, kinds: map[kind]*count{}}
+	return handler{h, l}, l.stop
 }
 
 type handler struct {
@@ -67,24 +69,31 @@ type limiter struct {
 	lines    int
 	interval time.Duration
 
-	mu    sync.Mutex
-	kinds map[kind]*count // that were logged within the interval
+	mu      sync.Mutex
+	kinds   map[kind]*count // that were logged within the interval
+	stopped bool
 }
 
-type count struct{ passed, suppressed int }
+// count is of the lines of a kind in an interval.
+type count struct {
+	passed, suppressed int
+	end                *time.Timer
+}
 
 // pass reports whether a line is logged.
 func (l *limiter) pass(k kind) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.stopped {
+		return true
+	}
 	c := l.kinds[k]
 	if c == nil && len(l.kinds) >= maxKinds {
 		k, c = others, l.kinds[others]
 	}
 	if c == nil {
-		c = &count{}
+		c = &count{end: time.AfterFunc(l.interval, func() { l.end(k) })}
 		l.kinds[k] = c
-		time.AfterFunc(l.interval, func() { l.end(k) })
 	}
 	if c.passed < l.lines {
 		c.passed++
@@ -97,14 +106,32 @@ func (l *limiter) pass(k kind) bool {
 // end ends the interval of a kind.
 func (l *limiter) end(k kind) {
 	l.mu.Lock()
-	c := l.kinds[k]
-	delete(l.kinds, k)
-	l.mu.Unlock()
+	defer l.mu.Unlock()
+	if c := l.kinds[k]; c != nil {
+		delete(l.kinds, k)
+		l.summarize(k, c.suppressed)
+	}
+}
+
+// stop ends the intervals of all kinds.
+func (l *limiter) stop() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stopped = true
+	for k, c := range l.kinds {
+		c.end.Stop()
+		l.summarize(k, c.suppressed)
+	}
+	clear(l.kinds)
+}
+
+// summarize logs how many lines of a kind were suppressed, if any were. Requires l.mu, so that nothing is logged after stop.
+func (l *limiter) summarize(k kind, suppressed int) {
 	ctx := context.Background()
-	if c.suppressed == 0 || !l.summary.Enabled(ctx, k.level) {
+	if suppressed == 0 || !l.summary.Enabled(ctx, k.level) {
 		return
 	}
 	r := slog.NewRecord(time.Now(), k.level, "log lines suppressed", 0)
-	r.AddAttrs(slog.String("kind", k.text), slog.Int("lines", c.suppressed), slog.String("interval", l.interval.String()))
+	r.AddAttrs(slog.String("kind", k.text), slog.Int("lines", suppressed), slog.String("interval", l.interval.String()))
 	_ = l.summary.Handle(ctx, r)
 }

@@ -37,7 +37,8 @@ func logged(lines int) (*slog.Logger, *output) {
 		}
 		return a
 	}})
-	return slog.New(New(h, lines, 10*time.Second)), b
+	limited, _ := New(h, lines, 10*time.Second)
+	return slog.New(limited), b
 }
 
 func TestLinesOfAKind(t *testing.T) {
@@ -101,7 +102,9 @@ func TestMessagesOfStrangers(t *testing.T) {
 }
 
 func TestConcurrentUse(t *testing.T) {
-	l := slog.New(New(slog.DiscardHandler, 1, time.Millisecond))
+	limited, stop := New(slog.DiscardHandler, 1, time.Millisecond)
+	defer stop()
+	l := slog.New(limited)
 	var all sync.WaitGroup
 	for i := range 4 {
 		all.Go(func() {
@@ -111,4 +114,30 @@ func TestConcurrentUse(t *testing.T) {
 		})
 	}
 	all.Wait()
+}
+
+// TestStop: what was suppressed is told before the process ends, and nothing is logged later.
+func TestStop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &output{}
+		limited, stop := New(slog.NewTextHandler(b, nil), 1, time.Second)
+		l := slog.New(limited)
+		for range 3 {
+			l.Warn("packet refused")
+		}
+		l.Warn("another")
+		stop()
+		stop()
+		if got := b.take(); strings.Count(got, "suppressed") != 1 || !strings.Contains(got, "lines=2") {
+			t.Errorf("logged %q", got)
+		}
+		for range 3 {
+			l.Warn("packet refused")
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if got := b.take(); strings.Count(got, "refused") != 3 || strings.Contains(got, "suppressed") {
+			t.Errorf("logged %q after it stopped", got)
+		}
+	})
 }

@@ -91,6 +91,7 @@ type Node struct {
 	happenings  happenings
 	readings    clusterstatus.History
 
+	unlimit  func() // ends the limits of log lines
 	parts    []part
 	failed   chan error
 	done     chan struct{} // closed by Stop
@@ -125,8 +126,9 @@ const (
 // Start starts a node. When it returns without an error the node is ready; with one, all that was
 // started has been stopped.
 func Start(ctx context.Context, c Config) (*Node, error) {
+	limited, unlimit := loglimit.New(c.Logger.Handler(), logLines, logInterval)
 	n := &Node{
-		config: c, log: slog.New(loglimit.New(c.Logger.Handler(), logLines, logInterval)), health: new(gateway.Health), registry: newRegistry(),
+		config: c, log: slog.New(limited), unlimit: unlimit, health: new(gateway.Health), registry: newRegistry(),
 		failed: make(chan error, 1), done: make(chan struct{}),
 	}
 	if n.config.Now == nil {
@@ -368,6 +370,7 @@ func (n *Node) Stop(ctx context.Context) error {
 	n.stopping.Do(func() {
 		ctx, cancel := context.WithTimeout(ctx, n.config.DrainDelay+n.config.DrainTimeout)
 		defer cancel()
+		defer n.unlimit()
 		close(n.done)
 		var errs []error
 		for i := len(n.parts) - 1; i >= 0; i-- {
