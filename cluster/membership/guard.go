@@ -58,8 +58,9 @@ const (
 	// per member it has room for 4,000 members.
 	baseStream = 1 << 20
 	// maxStreams and maxStreamsPerHost limit the incoming streams at a time. Each ends within seconds: memberlist
-	// sets deadlines. Whoever is refused tries again with its next attempt to join or exchange.
-	maxStreams, maxStreamsPerHost = 256, 16
+	// sets deadlines. Whoever is refused tries again with its next attempt to join or exchange. With 16 per host, 50
+	// members on one machine that all start at once need 24 s to find each other, with 64 they need one second.
+	maxStreams, maxStreamsPerHost = 256, 64
 	// maxHeld is how many bytes all streams hold together. memberlist needs about three times as much to decode them.
 	maxHeld = 32 << 20
 	// memberSize is how many bytes memberlist allocates for a member that a stream claims to list.
