@@ -258,7 +258,8 @@ func (d *decider) refuse(r refusal, e *licensedv1.CommandRefused, check func(vie
 func timely(rule licensedv1.Rule) bool {
 	switch rule {
 	case licensedv1.Rule_RULE_DEVICE_LIMIT, licensedv1.Rule_RULE_STUDIO_LIMIT,
-		licensedv1.Rule_RULE_YEARLY_LIMIT, licensedv1.Rule_RULE_DEACTIVATION_LIMIT:
+		licensedv1.Rule_RULE_YEARLY_LIMIT, licensedv1.Rule_RULE_DEACTIVATION_LIMIT,
+		licensedv1.Rule_RULE_REMEMBERED_LIMIT:
 		return true
 	default:
 		return false
@@ -270,6 +271,7 @@ func timely(rule licensedv1.Rule) bool {
 // counted leaves the window, so it tries these times in their order.
 func (d *decider) nextAllowed(e *licensedv1.CommandRefused, check func(view) refusal) int64 {
 	var times []int64
+	from := d.now
 	if e.Command == licensedv1.CommandKind_COMMAND_KIND_DEACTIVATE_DEVICE {
 		for _, at := range d.state.deactivations {
 			times = append(times, at+window)
@@ -281,11 +283,16 @@ func (d *decider) nextAllowed(e *licensedv1.CommandRefused, check func(view) ref
 			}
 		}
 		d.eachUse(d.state.title(e.TitleId), func(_ *license, u use) { times = append(times, u.at()+window) })
+		// Also a licence that is remembered now may be new again by then.
+		times = append(times, d.rememberedUntil(true), d.rememberedUntil(false))
+		if e.Rule == licensedv1.Rule_RULE_REMEMBERED_LIMIT {
+			from = d.rememberedUntil(d.find(e.DeviceId, e.TitleId).license < 0) - 1
+		}
 	}
 	slices.Sort(times)
 	for _, at := range slices.Compact(times) {
 		later := view{now: at, policy: d.policy, state: d.state}
-		if at <= d.now {
+		if at <= from {
 			continue
 		}
 		if r := check(later); r.ok() {

@@ -21,6 +21,18 @@ const Name = "LicenseAggregate"
 // Kind is the license aggregate as the runtime sees it. It is safe for concurrent use.
 type Kind struct {
 	policy atomic.Pointer[policy.Policy]
+
+	// OnLarge, if not nil, hears of customers that become large. It is called from the actors: it must be quick and safe
+	// for concurrent use. Set it before use.
+	OnLarge func(Large)
+}
+
+// Large says that a customer has half of what the policy allows to be remembered, or a tenth more than when it was said before.
+type Large struct {
+	// Customer is its id.
+	Customer string
+	// Licenses and Uses are those that are remembered, Limit and UsesLimit the highest counts.
+	Licenses, Uses, Limit, UsesLimit int
 }
 
 var _ actors.Kind = (*Kind)(nil)
@@ -92,6 +104,7 @@ type aggregate struct {
 	kind  *Kind
 	id    string
 	state *State
+	large *Large // after the events of the decision, if it is to be said
 }
 
 // Decide implements actors.Aggregate. The command is a *licensedv1.Command.
@@ -103,7 +116,40 @@ func (a *aggregate) Decide(now time.Time, command any) actors.Decision {
 	p := a.kind.Policy()
 	d := Decide(now, p, a.state, c)
 	seal(d.Events, now, p.Version())
+	if a.large = nil; a.kind.OnLarge != nil {
+		a.large = a.grows(int(p.Remembered()), d.Events)
+	}
 	return d
+}
+
+// grows returns what is to be said of the customer's size after events, nil for nothing.
+func (a *aggregate) grows(limit int, events []actors.Event) *Large {
+	l := Large{Customer: a.id, Licenses: len(a.state.licenses), Uses: a.state.uses(), Limit: limit, UsesLimit: limit * policy.RememberedUses}
+	licenses, uses := l.Licenses, l.Uses
+	for i := range events {
+		switch v := events[i].Value.(type) {
+		case *licensedv1.LicenseCreated:
+			l.Licenses++
+		case *licensedv1.TitleDownloaded:
+			l.Uses++
+		case *licensedv1.TitlePlayed:
+			if v.GetCounted() {
+				l.Uses++
+			}
+		}
+	}
+	if tenths(l.Licenses, l.Limit) > tenths(licenses, l.Limit) || tenths(l.Uses, l.UsesLimit) > tenths(uses, l.UsesLimit) {
+		return &l
+	}
+	return nil
+}
+
+// tenths returns how many tenths of the limit a count has reached, 0 for less than five.
+func tenths(n, limit int) int {
+	if t := n * 10 / limit; t >= 5 {
+		return t
+	}
+	return 0
 }
 
 // seal completes events with their stored form, all in one allocation if they are not unusually long.
@@ -125,7 +171,13 @@ func seal(events []actors.Event, now time.Time, version string) {
 }
 
 // Evolve implements actors.Aggregate.
-func (a *aggregate) Evolve(e actors.Event) { Evolve(a.state, e) }
+func (a *aggregate) Evolve(e actors.Event) {
+	Evolve(a.state, e)
+	if a.large != nil { // decided, and not replayed
+		a.kind.OnLarge(*a.large)
+		a.large = nil
+	}
+}
 
 // Query implements actors.Aggregate. The query is a *licensedv1.Query; function Query tells the answers,
 // which here have the customer's id.

@@ -334,6 +334,12 @@ func reason(e *licensedv1.CommandRefused) string {
 	case licensedv1.Rule_RULE_DEACTIVATION_LIMIT:
 		return fmt.Sprintf("%s in the last 365 days, the limit is %d",
 			count(current, "device was deactivated", "devices were deactivated"), limit)
+	case licensedv1.Rule_RULE_REMEMBERED_LIMIT:
+		what := count(current, "licence is", "licences are")
+		if e.GetYearlyCounts() != 0 {
+			what = count(current, "download or playback is", "downloads and playbacks are")
+		}
+		return fmt.Sprintf("%s remembered for the customer, the limit is %d", what, limit)
 	case licensedv1.Rule_RULE_NO_LICENSE:
 		return fmt.Sprintf("device %s has no licence for title %s", device, title)
 	case licensedv1.Rule_RULE_RELEASED:

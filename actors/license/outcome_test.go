@@ -66,6 +66,7 @@ func sampleOutcomes() []struct {
 		{"studio limit", renew("d", "t"), refused(licensedv1.Rule_RULE_STUDIO_LIMIT, at+5*day+1)},
 		{"yearly limit", play("d", "t"), refused(licensedv1.Rule_RULE_YEARLY_LIMIT, 0)},
 		{"deactivation limit", deactivate("d"), refused(licensedv1.Rule_RULE_DEACTIVATION_LIMIT, at+364*day)},
+		{"remembered limit", acquire("d", "t"), refused(licensedv1.Rule_RULE_REMEMBERED_LIMIT, at+5*day)},
 		{"no licence", release("d", "t"), refused(licensedv1.Rule_RULE_NO_LICENSE, 0)},
 		{"unknown plan", changePlan("gold"), refused(licensedv1.Rule_RULE_UNKNOWN_PLAN, 0)},
 	}

@@ -41,6 +41,7 @@ titles:
 		"default_plan: one\nyearly_counts: both\ndeactivations_per_year: 1\n",
 		"default_plan: three\nyearly_counts: playbacks\ndeactivations_per_year: 2\nlicence_days: 3\n",
 		"default_plan: two\ndefaults: {yearly_limit: 1, studio_downloads: 2}\nlicence_days: 200\ndeactivations_per_year: 0\n",
+		"default_plan: three\nyearly_counts: both\nlicence_days: 20\nremembered_licences: 3\n",
 	} {
 		all = append(all, must(policy.Parse("some", []byte(top+rest))))
 	}
@@ -183,7 +184,11 @@ func (r *trial) checkRefusal(c *licensedv1.Command, refusal *licensedv1.Refusal,
 		licensedv1.Rule_RULE_STUDIO_LIMIT:       "studio",
 		licensedv1.Rule_RULE_YEARLY_LIMIT:       "year",
 		licensedv1.Rule_RULE_DEACTIVATION_LIMIT: "deactivations",
+		licensedv1.Rule_RULE_REMEMBERED_LIMIT:   "remembered",
 	}[refusal.Rule]
+	if name == "remembered" && refusal.Limit != r.kind.Policy().Remembered() {
+		name = "remembered uses"
+	}
 	if name != "" {
 		n := counts[name]
 		if n.n != int(refusal.Current) || n.limit != refusal.Limit || n.n < int(n.limit) {
@@ -261,6 +266,14 @@ type ledgerLicense struct {
 	device, studio string
 	expires        time.Time
 	released       bool
+	releasedAt     time.Time
+}
+
+func (l *ledgerLicense) end() time.Time {
+	if l.released && l.releasedAt.Before(l.expires) {
+		return l.releasedAt
+	}
+	return l.expires
 }
 
 type ledgerUse struct {
@@ -284,7 +297,8 @@ func (b *ledger) record(events []actors.Event, now time.Time, p *policy.Policy) 
 		case *licensedv1.LicenseRenewed:
 			b.licenses[e.AggregateID].expires = time.UnixMilli(v.License.ExpiresAtMs)
 		case *licensedv1.LicenseReleased:
-			b.licenses[e.AggregateID].released = true
+			l := b.licenses[e.AggregateID]
+			l.released, l.releasedAt = true, now
 		case *licensedv1.TitleDownloaded:
 			b.uses = append(b.uses, ledgerUse{title: title, at: now})
 		case *licensedv1.TitlePlayed:
@@ -329,12 +343,25 @@ func (b *ledger) counts(now time.Time, p *policy.Policy, c *licensedv1.Command) 
 			deactivations++
 		}
 	}
+	remembered, rememberedUses := 0, 0
+	for _, l := range b.licenses {
+		if end := l.end(); now.Sub(end) <= 365*24*time.Hour {
+			remembered++
+		}
+	}
+	for _, u := range b.uses {
+		if u.at.After(year) {
+			rememberedUses++
+		}
+	}
 	_, limit := p.InForce(b.plan)
 	return map[string]tally{
-		"devices":       {len(devices), limit},
-		"studio":        {ofStudio, uint32(p.Studio(studio))},
-		"year":          {uses, uint32(title.YearlyLimit)},
-		"deactivations": {deactivations, uint32(p.Deactivations())},
+		"remembered":      {remembered, p.Remembered()},
+		"remembered uses": {rememberedUses, p.Remembered() * policy.RememberedUses},
+		"devices":         {len(devices), limit},
+		"studio":          {ofStudio, uint32(p.Studio(studio))},
+		"year":            {uses, uint32(title.YearlyLimit)},
+		"deactivations":   {deactivations, uint32(p.Deactivations())},
 	}
 }
 
@@ -365,6 +392,67 @@ func TestStateStaysBounded(t *testing.T) {
 	}
 	if most < 365/everyDays {
 		t.Errorf("at most %d licences were kept: not those of the last 365 days", most)
+	}
+}
+
+// TestLargestState lets a customer acquire and release as many titles as the policy allows, with the longest ids, and download
+// the last as often as it allows: the state stays below half of what stores take, and each tenth from half on is told once.
+func TestLargestState(t *testing.T) {
+	p := must(policy.Parse("p", []byte("default_plan: p\nplans: {p: {devices: 1000}}\nremembered_licences: 2000\n")))
+	k := NewKind(p)
+	var told []Large
+	k.OnLarge = func(l Large) { told = append(told, l) }
+	a := k.New(customerID)
+	now := epoch
+	run := func(c *licensedv1.Command) *licensedv1.CommandRefused {
+		now = now.Add(time.Second)
+		a.Decide(now, c) // a trial run tells nothing
+		d := a.Decide(now, c)
+		for _, e := range d.Events {
+			a.Evolve(e)
+			if r, ok := e.Value.(*licensedv1.CommandRefused); ok {
+				return r
+			}
+		}
+		return nil
+	}
+	long := func(what string, i int) string { return fmt.Sprintf("%s%0*d", what, 128-len(what), i) }
+	titles, uses := 0, 0
+	for r := run(acquire(long("device", 0), long("title", 0))); r == nil; r = run(acquire(long("device", titles), long("title", titles))) {
+		titles++
+		uses++
+		if r := run(release(long("device", titles-1), long("title", titles-1))); r != nil {
+			t.Fatal(r)
+		}
+	}
+	if titles != int(p.Remembered()) {
+		t.Errorf("%d titles, the limit is %d", titles, p.Remembered())
+	}
+	for i := 0; ; i++ {
+		c := acquire(long("device", i/200), long("title", i/200))
+		if i%200 > 0 {
+			c = download(long("device", i/200), long("title", i/200))
+		}
+		r := run(c)
+		if r == nil {
+			uses++
+			continue
+		}
+		if r.Rule != licensedv1.Rule_RULE_REMEMBERED_LIMIT || int(r.Current) != uses || r.NextAllowedAtMs == 0 {
+			t.Errorf("after %d uses: %v", uses, r)
+		}
+		break
+	}
+	if uses != int(p.Remembered())*policy.RememberedUses {
+		t.Errorf("%d uses, the limit is %d", uses, p.Remembered()*policy.RememberedUses)
+	}
+	size := len(a.Snapshot(now).Data)
+	t.Logf("%d licences and %d uses: a snapshot of %d bytes", titles, uses, size)
+	if most := (8 << 20) * int(p.Remembered()) / 20_000; size > most {
+		t.Errorf("a snapshot of %d bytes, of %d that this share of the highest limit has", size, most)
+	}
+	if len(told) != 12 || told[0].Customer != customerID || told[0].Licenses != 1000 || told[0].Limit != 2000 || told[6].Uses != 10_000 {
+		t.Errorf("told %d times: %+v", len(told), told)
 	}
 }
 

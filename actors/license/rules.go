@@ -1,6 +1,8 @@
 package license
 
 import (
+	"slices"
+
 	"licensed/actors/license/policy"
 	"licensed/messages/licensedv1"
 )
@@ -67,7 +69,10 @@ func (v view) mayAcquire(t target, newDownload bool) refusal {
 			return r
 		}
 	}
-	return v.yearlyLimit(t.title, title.YearlyLimit)
+	if r := v.yearlyLimit(t.title, title.YearlyLimit); !r.ok() {
+		return r
+	}
+	return v.rememberedLimit(t.license < 0)
 }
 
 // mayRenew asks the rules of RenewLicense.
@@ -115,7 +120,11 @@ func (v view) mayPlay(t target) refusal {
 	if v.policy.Counts()&policy.Playbacks == 0 {
 		return refusal{}
 	}
-	return v.yearlyLimit(t.title, v.policy.Title(t.titleID).YearlyLimit)
+	limit := v.policy.Title(t.titleID).YearlyLimit
+	if r := v.yearlyLimit(t.title, limit); !r.ok() || limit == policy.Unlimited {
+		return r // one that is not counted is not remembered
+	}
+	return v.rememberedLimit(false)
 }
 
 // mayDeactivate asks the rules of DeactivateDevice.
@@ -229,6 +238,64 @@ func (v view) yearlyLimit(title int, limit policy.Limit) refusal {
 		return refusal{rule: licensedv1.Rule_RULE_YEARLY_LIMIT, limit: uint32(limit), current: uint32(n), counts: counts}
 	}
 	return refusal{}
+}
+
+// rememberedLimit says whether another use, and with newLicense another licence, may be remembered. It counts what is not
+// forgotten, and so says the same before and after a snapshot dropped what is.
+func (v view) rememberedLimit(newLicense bool) refusal {
+	r := refusal{rule: licensedv1.Rule_RULE_REMEMBERED_LIMIT}
+	if r.limit = v.policy.Remembered(); newLicense && len(v.state.licenses) >= int(r.limit) {
+		if r.current = uint32(len(v.licenseEnds())); r.current >= r.limit {
+			return r
+		}
+	}
+	if r.limit *= policy.RememberedUses; v.state.uses() >= int(r.limit) {
+		if r.current = uint32(len(v.useTimes())); r.current >= r.limit {
+			r.counts = policy.Both
+			return r
+		}
+	}
+	return refusal{}
+}
+
+// rememberedUntil returns from when on rememberedLimit says yes if nothing happens until then; 0 if it does now.
+func (v view) rememberedUntil(newLicense bool) (at int64) {
+	limit := int(v.policy.Remembered())
+	if ends := v.licenseEnds(); newLicense && len(ends) >= limit {
+		slices.Sort(ends)
+		at = ends[len(ends)-limit] + window + 1
+	}
+	if limit *= policy.RememberedUses; v.state.uses() >= limit {
+		if times := v.useTimes(); len(times) >= limit {
+			slices.Sort(times)
+			at = max(at, times[len(times)-limit]+window)
+		}
+	}
+	return at
+}
+
+// licenseEnds returns when the licences that are not forgotten became or become inactive.
+func (v view) licenseEnds() []int64 {
+	ends := make([]int64, 0, len(v.state.licenses))
+	for i := range v.state.licenses {
+		if l := &v.state.licenses[i]; !l.forgotten(v.now) {
+			ends = append(ends, l.end())
+		}
+	}
+	return ends
+}
+
+// useTimes returns when the titles were used in the window.
+func (v view) useTimes() []int64 {
+	var times []int64
+	for i := range v.state.licenses {
+		for _, u := range v.state.licenses[i].uses {
+			if u.at() > v.now-window {
+				times = append(times, u.at())
+			}
+		}
+	}
+	return times
 }
 
 // eachUse calls fn for the uses of a title in the window, on whatever device.

@@ -86,6 +86,15 @@ func (l *license) end() int64 {
 // forgotten reports whether rules treat the licence as never held.
 func (l *license) forgotten(now int64) bool { return now-l.end() > window }
 
+// uses returns how many downloads and counted playbacks are kept.
+func (s *State) uses() int {
+	n := 0
+	for i := range s.licenses {
+		n += len(s.licenses[i].uses)
+	}
+	return n
+}
+
 func (s *State) device(id string) int {
 	for i := range s.devices {
 		if s.devices[i].id == id {

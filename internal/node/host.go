@@ -123,6 +123,13 @@ func (n *Node) activated(i actors.ActivatedInfo) {
 	}
 }
 
+// large hears that a customer has reached half of what the policy lets it have, or another tenth.
+func (n *Node) large(l license.Large) {
+	n.metrics.large.Inc()
+	n.log.Warn("customer is large", "customer", l.Customer, "remembered_licences", l.Licenses, "limit", l.Limit,
+		"remembered_uses", l.Uses, "uses_limit", l.UsesLimit)
+}
+
 // maxAhead is from where a customer's last event is an alarm.
 const maxAhead = 5 * time.Minute
 

@@ -34,6 +34,7 @@ func (n *Node) openPolicy(context.Context) error {
 	n.policy = s
 	if n.config.Policy == "" {
 		s.kind = license.NewKind(policy.Default())
+		s.kind.OnLarge = n.large
 		return nil
 	}
 	file, err := policyfile.Open(n.config.Policy)
@@ -41,6 +42,7 @@ func (n *Node) openPolicy(context.Context) error {
 		return err
 	}
 	s.kind = license.NewKind(file.Policy())
+	s.kind.OnLarge = n.large
 	s.reloads, s.stopped = make(chan reload, 1), make(chan struct{})
 	ctx, cancel := context.WithCancel(context.Background())
 	go s.watch(ctx, file, n.config.PolicyPoll)

@@ -1,6 +1,8 @@
 package node_test
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -87,5 +89,36 @@ func TestEventsAhead(t *testing.T) {
 		if named := strings.Contains(log.String(), "customer=Bayley ahead="); named != (test.alarm == "1") {
 			t.Errorf("%v: the log names the customer: %t", test.behind, named)
 		}
+	}
+}
+
+// TestLargeCustomersAreTold: a customer that reaches half of the policy's limit raises the alarm and is named in the log; at the
+// limit it is refused.
+func TestLargeCustomersAreTold(t *testing.T) {
+	c, log := config(t)
+	c.Policy = filepath.Join(t.TempDir(), "policy.yaml")
+	if err := os.WriteFile(c.Policy, []byte("default_plan: p\nplans: {p: {devices: 9}}\nremembered_licences: 2\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n := start(t, c)
+	acquire := func(title string) error {
+		_, err := client(n).AcquireLicense(t.Context(), connect.NewRequest(&licensedv1.AcquireLicenseRequest{
+			CustomerId: "Bayley", DeviceId: "iphone", TitleId: title, CommandId: title,
+		}))
+		return err
+	}
+	shows(t, n, []string{"licensed_customers_large_total 0"}, nil)
+	if err := acquire("one"); err != nil {
+		t.Fatal(err)
+	}
+	shows(t, n, []string{"licensed_customers_large_total 1"}, nil)
+	if !strings.Contains(log.String(), "customer=Bayley remembered_licences=1 limit=2") {
+		t.Errorf("the log does not name the customer:\n%s", log.String())
+	}
+	if err := acquire("two"); err != nil {
+		t.Fatal(err)
+	}
+	if err := acquire("three"); connect.CodeOf(err) != connect.CodeFailedPrecondition || !strings.Contains(err.Error(), "2 licences are remembered") {
+		t.Errorf("one more than the limit: %v", err)
 	}
 }

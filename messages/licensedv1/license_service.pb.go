@@ -51,6 +51,9 @@ const (
 	Rule_RULE_UNKNOWN_PLAN Rule = 10
 	// The title may no longer be downloaded (available_until).
 	Rule_RULE_TITLE_UNAVAILABLE Rule = 11
+	// The policy's limit of licences that are remembered for the customer, active and inactive, or of their downloads and
+	// counted playbacks, which is ten times as high.
+	Rule_RULE_REMEMBERED_LIMIT Rule = 12
 )
 
 // Enum value maps for Rule.
@@ -68,6 +71,7 @@ var (
 		9:  "RULE_UNKNOWN_DEVICE",
 		10: "RULE_UNKNOWN_PLAN",
 		11: "RULE_TITLE_UNAVAILABLE",
+		12: "RULE_REMEMBERED_LIMIT",
 	}
 	Rule_value = map[string]int32{
 		"RULE_UNSPECIFIED":        0,
@@ -82,6 +86,7 @@ var (
 		"RULE_UNKNOWN_DEVICE":     9,
 		"RULE_UNKNOWN_PLAN":       10,
 		"RULE_TITLE_UNAVAILABLE":  11,
+		"RULE_REMEMBERED_LIMIT":   12,
 	}
 )
 
@@ -1858,7 +1863,7 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\x0fnext_allowed_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\rnextAllowedAt\x12\x18\n" +
 	"\amessage\x18\x05 \x01(\tR\amessage\x12\x1a\n" +
 	"\bsequence\x18\x06 \x01(\x04R\bsequence\x12\x1c\n" +
-	"\tduplicate\x18\a \x01(\bR\tduplicate*\xa4\x02\n" +
+	"\tduplicate\x18\a \x01(\bR\tduplicate*\xbf\x02\n" +
 	"\x04Rule\x12\x14\n" +
 	"\x10RULE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11RULE_DEVICE_LIMIT\x10\x01\x12\x15\n" +
@@ -1872,7 +1877,8 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\x13RULE_UNKNOWN_DEVICE\x10\t\x12\x15\n" +
 	"\x11RULE_UNKNOWN_PLAN\x10\n" +
 	"\x12\x1a\n" +
-	"\x16RULE_TITLE_UNAVAILABLE\x10\v2\xa5\x06\n" +
+	"\x16RULE_TITLE_UNAVAILABLE\x10\v\x12\x19\n" +
+	"\x15RULE_REMEMBERED_LIMIT\x10\f2\xa5\x06\n" +
 	"\x0eLicenseService\x12Y\n" +
 	"\x0eAcquireLicense\x12\".licensed.v1.AcquireLicenseRequest\x1a#.licensed.v1.AcquireLicenseResponse\x12S\n" +
 	"\fRenewLicense\x12 .licensed.v1.RenewLicenseRequest\x1a!.licensed.v1.RenewLicenseResponse\x12Y\n" +

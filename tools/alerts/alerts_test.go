@@ -99,6 +99,7 @@ var cases = map[string]struct{ fires, quiet string }{
 	"LicensedHistoryCorrupt":  {`licensed_activations_failed_total{cause="corrupt"} 0x50 1x10`, `licensed_activations_failed_total{cause="not_owner"} 0+5x60`},
 	"LicensedPanics":          {`licensed_gateway_panics_total 0x50 1x10`, `licensed_gateway_panics_total 1x60`},
 	"LicensedCustomersAhead":  {`licensed_customers_ahead_total 0x50 1x10`, `licensed_customers_ahead_total 1x60`},
+	"LicensedCustomersLarge":  {`licensed_customers_large_total 0x50 1x10`, `licensed_customers_large_total 1x60`},
 	"LicensedWritesFail":      {`licensed_store_failed_writes_total{instance="a"} 0+60x60`, `licensed_store_failed_writes_total{instance="a"} 0+1x60`},
 	"LicensedArchiveFails":    {`licensed_archive_failing_seconds 0+60x60`, `licensed_archive_failing_seconds 60x60`},
 	"LicensedArchiveBehind":   {`licensed_archive_lag_seconds 4000x60`, `licensed_archive_lag_seconds 3000x60`},

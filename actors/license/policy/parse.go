@@ -27,7 +27,10 @@ const (
 	maxStudioLimit = 1_000_000
 	maxDays        = 3650
 	maxHistoryDays = 36500
-	maxVersion     = 32
+	// A state with so many licences, each of a device and a title with the longest ids, stays below what a store takes, 8 MiB.
+	maxRemembered     = 20_000
+	defaultRemembered = 10_000
+	maxVersion        = 32
 )
 
 // Error is one mistake in a policy file.
@@ -103,6 +106,7 @@ func Parse(name string, data []byte) (*Policy, error) {
 		deactivations: Unlimited,
 		period:        30 * 24 * time.Hour,
 		counts:        Downloads,
+		remembered:    defaultRemembered,
 	}
 	if root := f.document(data); root != nil {
 		f.policy(p, root)
@@ -174,6 +178,10 @@ func (f *file) policy(p *Policy, root *yaml.Node) {
 			f.counts(&p.counts, v)
 		case "deactivations_per_year":
 			f.limit(&p.deactivations, v, MaxYearlyLimit, key)
+		case "remembered_licences":
+			if n, ok := f.number(v, 1, maxRemembered, key); ok {
+				p.remembered = uint32(n)
+			}
 		case "history_days":
 			f.history(&p.history, v)
 		case "default_plan":
@@ -189,8 +197,8 @@ func (f *file) policy(p *Policy, root *yaml.Node) {
 		case "defaults":
 			f.defaults(p, v)
 		default:
-			f.unknown(k, "version, licence_days, yearly_counts, deactivations_per_year, history_days, "+
-				"default_plan, plans, studios, titles or defaults", key)
+			f.unknown(k, "version, licence_days, yearly_counts, deactivations_per_year, remembered_licences, "+
+				"history_days, default_plan, plans, studios, titles or defaults", key)
 		}
 	})
 	f.checkDefaultPlan(p, root, defaultPlan, plans)

@@ -11,6 +11,7 @@
 //	studios    studio → licences that may be active at the same time
 //	catalogue  title → studio, downloads in 365 days, the end of its availability
 //	defaults   what holds for studios and titles that are listed nowhere
+//	remembered how large a customer's state may become
 //	history    how long the archive keeps events; no rule of the aggregate
 //
 // The catalogue of titles is an interface: the file implements it with a map in memory, another
@@ -119,6 +120,7 @@ type Policy struct {
 	period        time.Duration
 	counts        Counts
 	history       Limit // in days; 0 if the policy does not say
+	remembered    uint32
 }
 
 // Version names the policy in events: the file's own version, or the first 8 hexadecimal digits of
@@ -162,6 +164,13 @@ func (p *Policy) Title(id string) Title {
 
 // Deactivations returns how many devices a customer may deactivate within Window.
 func (p *Policy) Deactivations() Limit { return p.deactivations }
+
+// RememberedUses is how many downloads and counted playbacks are remembered for each licence that may be, on average.
+const RememberedUses = 10
+
+// Remembered returns how many licences, active and inactive, a customer may have that are not forgotten, at least 1;
+// and RememberedUses times as many downloads and counted playbacks.
+func (p *Policy) Remembered() uint32 { return p.remembered }
 
 // Period returns for how long a licence is valid, a whole number of days.
 func (p *Policy) Period() time.Duration { return p.period }
