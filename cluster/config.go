@@ -79,6 +79,10 @@ type NodeConfig struct {
 	// Clock of leases (default lease.SystemClock).
 	Clock lease.Clock
 
+	// Votes has which processes cannot reach which nodes. With it, the node takes shards when another process has
+	// reached it (SetReached), and hands them over when most others cannot. Nil: nobody else is to reach it.
+	Votes persistence.Votes
+
 	// NewHost returns what runs the aggregates of a new incarnation, which is their authority. It is
 	// called once for each; the host is closed when the incarnation is over.
 	NewHost func(actors.Authority) (Host, error)
@@ -146,6 +150,7 @@ func (c *NodeConfig) validate() error {
 func (c *NodeConfig) protocol(i persistence.Incarnation, former []persistence.Incarnation, shards uint32) ownership.Config {
 	p := c.Protocol
 	p.Incarnation, p.Node, p.Former, p.Shards = i, c.Name, slices.Clone(former), shards
+	p.Witnessed = c.Votes != nil
 	return p
 }
 

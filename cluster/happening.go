@@ -31,10 +31,14 @@ const (
 	// ClockWrong: the wall clock is off its peers' by more than is tolerated. ClockRight: not any more.
 	ClockWrong
 	ClockRight
+	// Unreachable: others do not reach the node, for Cause. Reachable: they do, for the first time if there is no
+	// Cause.
+	Unreachable
+	Reachable
 )
 
 var happenings = [...]string{
-	"began", "ended", "claimed", "taken over", "released", "lost", "epoch raised", "died", "clock wrong", "clock right",
+	"began", "ended", "claimed", "taken over", "released", "lost", "epoch raised", "died", "clock wrong", "clock right", "unreachable", "reachable",
 }
 
 // String returns the kind in words.

@@ -38,6 +38,7 @@ type incarnation struct {
 	swaps    []ownership.Op // by shard: the last compare-and-set that was begun
 	scanFrom lease.Instant  // when the last read of all rows was begun
 	hasLease bool
+	reach    ownership.Reach // as last noted
 }
 
 // input is for the loop: an input of the machine, or something to be done between two of them.
@@ -51,7 +52,9 @@ var _ actors.Authority = (*incarnation)(nil)
 // newIncarnation returns an incarnation that is yet to run.
 func (n *Node) newIncarnation(former []persistence.Incarnation) (*incarnation, error) {
 	id := persistence.NewIncarnation()
-	machine, err := ownership.New(n.config.protocol(id, former, n.shards))
+	protocol := n.config.protocol(id, former, n.shards)
+	protocol.Proven = n.proven()
+	machine, err := ownership.New(protocol)
 	if err != nil {
 		return nil, err
 	}
@@ -64,6 +67,7 @@ func (n *Node) newIncarnation(former []persistence.Incarnation) (*incarnation, e
 		i.gates[s].shard, i.gates[s].since = uint32(s), i.began
 	}
 	i.confirm.i, i.dropper.i = i, i
+	i.noteReach(i.began)
 	i.host, err = n.config.NewHost(i)
 	return i, err
 }
@@ -183,6 +187,9 @@ func (i *incarnation) handle(in *input) *ownership.Outputs {
 	in.Now = i.node.config.Clock.Now()
 	out := i.machine.Step(in.Input)
 	i.until.Store(int64(out.Until))
+	if out.Reach != i.reach || in.Kind == ownership.InputDone && in.Op.Kind == ownership.OpReadVotes {
+		i.noteReach(in.Now)
+	}
 	for k := range out.Ops {
 		if op := &out.Ops[k]; op.Kind == ownership.OpSwapShard {
 			i.swaps[op.NextShard.ID] = *op
@@ -281,6 +288,8 @@ func (n *Node) do(ctx context.Context, op ownership.Op) ownership.Input {
 		in.Row, in.Err = store.Shard(ctx, op.Shard)
 	case ownership.OpReadShards:
 		in.Rows, in.Err = store.Shards(ctx)
+	case ownership.OpReadVotes:
+		in.Votes, in.Err = n.config.Votes.Votes(ctx)
 	}
 	if errors.Is(in.Err, persistence.ErrNotFound) {
 		in.Err = nil

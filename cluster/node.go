@@ -29,11 +29,13 @@ type Node struct {
 	rows   *rows
 
 	current atomic.Pointer[incarnation]
-	waiting atomic.Int64 // requests at gates
+	reach   atomic.Pointer[reachability] // of the current incarnation
+	waiting atomic.Int64                 // requests at gates
 
 	mu      sync.Mutex
 	members []ownership.Member // as last told
 	clock   clockOffset
+	reached reached
 
 	draining   atomic.Bool
 	stop       chan struct{} // closed by Close
@@ -88,6 +90,7 @@ func (n *Node) run(i *incarnation) {
 		if n.draining.Load() {
 			i.post(input{Input: ownership.Input{Kind: ownership.InputDrain}})
 		}
+		i.tellReached()
 		i.tellMembers()
 		n.cause = i.run(n.stop)
 		over := i
@@ -427,6 +430,10 @@ func (n *Node) happened(h Happening) {
 		n.log.Warn("shard is another's", "shard", h.Shard, "epoch", h.Epoch)
 	case Died:
 		n.log.Warn("incarnation is dead", "incarnation", h.Other)
+	case Unreachable:
+		n.log.Warn("node not reachable", "error", h.Cause)
+	case Reachable:
+		n.log.Info("node reachable")
 	case ClockWrong, ClockRight:
 		n.log.Warn("wall clock", "state", h.Kind.String(), "ahead", h.Took)
 	default:

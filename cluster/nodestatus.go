@@ -38,6 +38,8 @@ type NodeStatus struct {
 	ClockAhead time.Duration
 	// ClockWrong: it is off by so much that the node takes no shards.
 	ClockWrong bool
+	// Unreachable is why others that try cannot reach the node; nil if they do.
+	Unreachable error
 	// Draining: the node was told to hand over all shards. Drained: it has.
 	Draining, Drained bool
 	// Held are the shards that are held at this moment, with their epochs: none without a valid lease.
@@ -116,6 +118,7 @@ func (n *Node) Status() NodeStatus {
 	n.mu.Lock()
 	s.ClockAhead, s.ClockWrong = n.clock.ahead, n.clock.wrong
 	n.mu.Unlock()
+	s.Unreachable = n.Unreachable()
 	select {
 	case <-n.ended:
 		s.Drained = s.Draining && errors.Is(n.cause, ownership.ErrRetired)

@@ -35,6 +35,7 @@ type Health struct {
 	mu    sync.Mutex
 	state State
 	cause error
+	hold  error // why the node is not ready though it is Ready
 }
 
 // Set moves to a state; Failed is final.
@@ -55,6 +56,23 @@ func (h *Health) Fail(cause error) {
 	}
 }
 
+// Hold makes the readiness checks fail for a reason while the node is Ready; nil ends that. The state stays.
+func (h *Health) Hold(reason error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.hold = reason
+}
+
+// held returns why the readiness checks fail in Ready, or nil.
+func (h *Health) held() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.state != Ready {
+		return nil
+	}
+	return h.hold
+}
+
 // State returns the present state and, in Failed, why.
 func (h *Health) State() (State, error) {
 	h.mu.Lock()
@@ -69,7 +87,7 @@ func (h *Health) Check(_ context.Context, r *grpchealth.CheckRequest) (*grpcheal
 	default:
 		return nil, connect.NewError(connect.CodeNotFound, errors.New("unknown service "+r.Service))
 	}
-	if s, _ := h.State(); s != Ready {
+	if s, _ := h.State(); s != Ready || h.held() != nil {
 		return &grpchealth.CheckResponse{Status: grpchealth.StatusNotServing}, nil
 	}
 	return &grpchealth.CheckResponse{Status: grpchealth.StatusServing}, nil
@@ -82,6 +100,13 @@ func (h *Health) mount(mux *http.ServeMux) {
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		s, cause := h.State()
+		if reason := h.held(); reason != nil {
+			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+			w.Header().Set("Cache-Control", "no-store")
+			w.WriteHeader(http.StatusServiceUnavailable)
+			fmt.Fprintf(w, "not ready: %v\n", reason)
+			return
+		}
 		answer(w, s == Ready, s, cause)
 	})
 }

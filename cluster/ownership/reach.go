@@ -206,6 +206,9 @@ func (m *Machine) island() bool {
 	return m.strangers()
 }
 
+// Island reports whether the node takes nothing because it seems to be cut off from all others.
+func (m *Machine) Island() bool { return m.island() }
+
 // strangers reports whether the store names owners that gossip does not show and that are not known to be dead.
 func (m *Machine) strangers() bool {
 	for i := range m.shards {

@@ -199,17 +199,18 @@ func (p *Prober) chosen(nodes []Node, members []string) []Node {
 func (p *Prober) watch(ctx context.Context, n Node) {
 	v := vote{prober: p, Vote: persistence.Vote{Accused: n.Incarnation, Voter: p.config.Process, Name: p.config.Name}}
 	defer v.withdraw()
-	answered := time.Now() // it has as long as if it had
+	answered, failed := time.Now(), 0 // it has as long as if it had
 	for {
 		err := p.ping(ctx, n)
-		switch {
+		switch failed++; {
 		case ctx.Err() != nil:
 			return
 		case err == nil:
-			answered = time.Now()
+			answered, failed = time.Now(), 0
 			v.withdraw()
 		case errors.Is(err, actors.ErrOverloaded): // this says nothing
-		case time.Since(answered) >= p.config.Patience:
+			failed--
+		case failed > 1 && time.Since(answered) >= p.config.Patience: // one failure may be this process's pause
 			v.renew(ctx, n, err)
 		}
 		select {

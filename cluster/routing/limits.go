@@ -39,8 +39,10 @@ func (p *peers) leave(address string) {
 // admit counts the request in for the node that the attempt goes to, in place of the one that it waited for before.
 // It stays counted between attempts: a request that waits to try an unreachable node again still holds a slot of
 // its caller.
-func (t *trial) admit(to target) error {
-	if t.counted == to.address {
+// So it does while another node is asked where the owner is.
+func (t *trial) admit(v view) error {
+	to := v.to
+	if t.counted == to.address || v.detour {
 		return nil
 	}
 	t.depart()

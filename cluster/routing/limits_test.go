@@ -59,6 +59,7 @@ func (s *setup) outcomes(t *testing.T, n int, of ...uint32) (answered, refused, 
 // owned makes a the owner of the even shards and b of the odd ones.
 func (s *setup) owned() {
 	s.join("a", "b")
+	s.owner = func(id string) string { return []string{"a", "b"}[cluster.ShardOf(id+":Kind", shards)%2] }
 	for id := range uint32(shards) {
 		r := row(1, []string{"a", "b"}[id%2], "")
 		r.ID = id
@@ -109,6 +110,7 @@ func TestRedirectedRequestsMove(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSetup(t, func(c *Config) { c.MaxPerNode = 3 })
 		s.owned()
+		s.owner = nil
 		s.answer = func(name string) error {
 			if name == "a" {
 				r := row(2, "b", "")

@@ -200,15 +200,16 @@ type trial struct {
 	pause  time.Duration // before the next attempt, if nothing is heard
 	last   error         // of the attempt before
 
+	avoid   string // the address of the node that was just not reached; empty for none
 	counted string // the address of the node that the request is counted for; empty for none
 }
 
 func (t *trial) run(ctx context.Context, try func(context.Context, target) error) error {
 	for {
-		view := t.router.look(t.shard)
+		view := t.router.elsewhere(t.router.look(t.shard), t.shard, t.avoid)
 		err := view.none
 		if err == nil {
-			if err := t.admit(view.to); err != nil {
+			if err := t.admit(view); err != nil {
 				return t.result(err)
 			}
 			t.info.Attempts++
@@ -219,7 +220,7 @@ func (t *trial) run(ctx context.Context, try func(context.Context, target) error
 				return nil
 			}
 		}
-		t.last = err
+		t.last, t.avoid = err, unreached(view, err)
 		redirected := t.router.learn(view, err)
 		switch v := judge(err); {
 		case v == unknown:

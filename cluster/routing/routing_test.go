@@ -7,6 +7,7 @@ import (
 	"math"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,6 +32,7 @@ func incarnation(name string) (i persistence.Incarnation) {
 type network struct {
 	mu      sync.Mutex
 	answer  func(name string) error
+	owner   func(id string) string // nil: whoever is asked
 	asked   []string
 	failed  []string
 	failing func() // called by Fail
@@ -46,7 +48,12 @@ func (n *network) ask(address string) error {
 	return answer(name)
 }
 
-func (n *network) Execute(_ context.Context, address, _, _ string, _ actors.Command) (actors.Reply, error) {
+func (n *network) Execute(_ context.Context, address, _, id string, _ actors.Command) (actors.Reply, error) {
+	if n.owner != nil && address != "at "+n.owner(id) {
+		r := row(1, n.owner(id), "")
+		r.ID = cluster.ShardOf(id+":Kind", shards)
+		return actors.Reply{}, &cluster.NotOwnerError{Row: r}
+	}
 	err := n.ask(address)
 	return actors.Reply{Outcome: []byte(address)}, err
 }
@@ -199,6 +206,33 @@ func TestFindsOwner(t *testing.T) {
 }
 
 // TestGuess: where nothing is known, and where the owner is gone, placement tells whom to ask.
+// News of a hand-over may be lost: when the owner of old is not reached, another node tells who it is.
+func TestLostNewsOfAnUnreachableOwner(t *testing.T) {
+	for name, failure := range map[string]error{"not sent": transport.ErrNotSent, "silent": actors.ErrUnknownOutcome} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSetup(t, nil)
+				s.join("a", "b", "c")
+				s.Hear(news(row(3, "a", "")))
+				s.answer = func(name string) error {
+					switch name {
+					case "a":
+						time.Sleep(time.Second)
+						return failure
+					case "b":
+						return &cluster.NotOwnerError{Row: row(5, "c", "")}
+					}
+					return nil
+				}
+				began := time.Now()
+				if outcome, err := s.execute(t, 10*time.Second); err != nil || outcome != "at c" || time.Since(began) > 1500*time.Millisecond {
+					t.Errorf("%q, %v after %v: asked %s", outcome, err, time.Since(began), s.took())
+				}
+			})
+		})
+	}
+}
+
 func TestGuess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSetup(t, nil)
@@ -301,14 +335,19 @@ func TestTakeOver(t *testing.T) {
 		s := newSetup(t, nil)
 		s.join("a", "b")
 		s.Hear(news(row(1, "a", "")))
+		var taken atomic.Bool
 		s.answer = func(name string) error {
-			if name == "a" {
+			switch {
+			case name == "a":
 				return fmt.Errorf("%w: refused", transport.ErrNotSent)
+			case !taken.Load():
+				return &cluster.NotOwnerError{Row: row(1, "a", "")}
 			}
 			return nil
 		}
 		go func() {
 			time.Sleep(3 * time.Second)
+			taken.Store(true)
 			s.Hear(news(row(2, "b", "")))
 		}()
 		began := time.Now()

@@ -5,10 +5,12 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"licensed/actors"
 	"licensed/cluster"
 	"licensed/cluster/membership"
 	"licensed/cluster/ownership"
 	"licensed/cluster/placement"
+	"licensed/cluster/transport"
 	"licensed/messages/clusterv1"
 	"licensed/persistence"
 )
@@ -41,6 +43,7 @@ type target struct {
 type view struct {
 	row     persistence.Shard
 	owner   bool // who is asked is the owner by the row
+	detour  bool // who is asked is not whom the row names, since that one was just not reached
 	to      target
 	none    error // there is nobody to ask
 	changed <-chan struct{}
@@ -73,6 +76,33 @@ func (r *Router) look(id uint32) view {
 	}
 	v.to, v.none = r.guess(id)
 	return v
+}
+
+// elsewhere returns the view with another node to ask than the one that was just not reached, if one is known: its
+// shards may be another's by now, and the news of that lost. Who is not the owner says who is.
+func (r *Router) elsewhere(v view, id uint32, avoid string) view {
+	if avoid == "" || v.none != nil || v.to.address != avoid {
+		return v
+	}
+	if to, err := r.guess(id); err == nil && to.address != avoid {
+		v.to, v.owner, v.detour = to, false, true
+		return v
+	}
+	for _, address := range r.cast.Load().byName { // in no order: another one each time
+		if address != avoid {
+			v.to, v.owner, v.detour = target{address: address}, false, true
+			break
+		}
+	}
+	return v
+}
+
+// unreached returns the address of the node that an attempt did not reach; empty if it answered.
+func unreached(v view, err error) string {
+	if errors.Is(err, transport.ErrNotSent) || errors.Is(err, actors.ErrUnknownOutcome) {
+		return v.to.address
+	}
+	return ""
 }
 
 // find returns an incarnation that seems to be there.
@@ -182,6 +212,18 @@ func (r *Router) bury(i persistence.Incarnation) {
 // errDead is why requests to a node fail whose incarnation was marked dead.
 var errDead = errors.New("the node was found to be dead")
 
+// Owners returns the incarnations that own shards as last heard, without those that are known to be dead.
+func (r *Router) Owners() (all []persistence.Incarnation) {
+	seen := map[persistence.Incarnation]bool{}
+	for _, row := range r.Rows() {
+		if o := row.Owner; !o.IsZero() && !seen[o] && !r.dead.has(o) {
+			seen[o] = true
+			all = append(all, o)
+		}
+	}
+	return all
+}
+
 // Rows returns the rows of all shards as last heard: hints.
 func (r *Router) Rows() []persistence.Shard {
 	rows := make([]persistence.Shard, len(r.shards))
@@ -219,7 +261,7 @@ func newCast(members []membership.Member, dead *burials) *cast {
 		members: members, all: map[string]string{}, byName: map[string]string{},
 		byIncarnation: map[persistence.Incarnation]string{},
 	}
-	var nodes []placement.Node
+	var nodes, all []placement.Node
 	for _, m := range members {
 		address := m.Meta.GetNodeAddress()
 		if address == "" {
@@ -233,8 +275,14 @@ func newCast(members []membership.Member, dead *burials) *cast {
 		c.byIncarnation[i] = address
 		if !m.Meta.GetDraining() && !m.Meta.GetClockWrong() {
 			c.byName[m.Name] = address
-			nodes = append(nodes, placement.Node{Name: m.Name, Capacity: m.Meta.GetCapacity()})
+			node := placement.Node{Name: m.Name, Capacity: m.Meta.GetCapacity()}
+			if all = append(all, node); !m.Meta.GetUnreachable() {
+				nodes = append(nodes, node)
+			}
 		}
+	}
+	if len(nodes) == 0 { // nobody is known to be reached: see package ownership
+		nodes = all
 	}
 	c.placement = placement.New(nodes)
 	return c

@@ -102,6 +102,9 @@ func (n *Node) startNode(ctx context.Context) error {
 		Changed:  n.changed,
 		Happened: n.happened,
 	}
+	if !c.Alone {
+		config.Votes = n.store
+	}
 	node, err := awaitStore(ctx, n, "store", func() (*cluster.Node, error) { return cluster.StartNode(ctx, config) })
 	if err != nil {
 		return fmt.Errorf("become a node of cluster %s: %w", c.Name, err)

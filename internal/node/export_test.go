@@ -19,6 +19,9 @@ func (c *Config) Share(s persistence.Store) {
 // Gossip returns the address that others join.
 func (n *Node) Gossip() string { return n.member.Load().gossip.Address() }
 
+// NodeAddress returns the address that others reach the node port under.
+func (n *Node) NodeAddress() string { return n.member.Load().transport.Address() }
+
 // ClusterStatus returns what the dashboard of a node shows.
 func ClusterStatus(ctx context.Context, n *Node) (*licensedv1.ClusterStatus, error) {
 	return n.clusterStatus(ctx)

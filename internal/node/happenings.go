@@ -128,8 +128,11 @@ var shardHappenings = map[cluster.HappeningKind]struct {
 // here waits.
 func (n *Node) happened(h cluster.Happening) {
 	n.clusterMetrics.happened(&h)
-	if h.Kind == cluster.Began || h.Kind == cluster.Ended || h.Kind == cluster.ClockWrong || h.Kind == cluster.ClockRight {
+	if h.Kind == cluster.Began || h.Kind == cluster.Ended || h.Kind >= cluster.ClockWrong {
 		n.retell()
+	}
+	if h.Kind == cluster.Reachable && h.Cause == nil {
+		return // A part of its start.
 	}
 	what := &licensedv1.Happening{Node: n.name, Incarnation: h.Incarnation.String()}
 	if s, ok := shardHappenings[h.Kind]; ok {
@@ -158,6 +161,11 @@ func (n *Node) happened(h cluster.Happening) {
 	case cluster.ClockWrong:
 		what.Kind = licensedv1.HappeningKind_HAPPENING_KIND_SUSPECTED
 		what.Text = fmt.Sprintf("the clock of %s is %v ahead of the others': it takes no shards", n.name, h.Took.Round(time.Millisecond))
+	case cluster.Unreachable:
+		what.Kind = licensedv1.HappeningKind_HAPPENING_KIND_SUSPECTED
+		what.Text = fmt.Sprintf("%s hands its shards over: %v", n.name, h.Cause)
+	case cluster.Reachable:
+		what.Kind, what.Text = licensedv1.HappeningKind_HAPPENING_KIND_RECOVERED, n.name+" is reached by others again"
 	case cluster.ClockRight:
 		what.Kind, what.Text = licensedv1.HappeningKind_HAPPENING_KIND_RECOVERED, "the clock of "+n.name+" is right again"
 	}

@@ -17,6 +17,7 @@ import (
 	"licensed/cluster"
 	"licensed/cluster/membership"
 	"licensed/cluster/ownership"
+	"licensed/cluster/reach"
 	"licensed/cluster/routing"
 	"licensed/cluster/transport"
 	"licensed/gateway"
@@ -32,7 +33,10 @@ type member struct {
 	transport *transport.Transport
 	router    *routing.Router
 	gossip    *membership.Membership
+	prober    *reach.Prober
 	joined    chan struct{} // closed once the fields above are set
+
+	witnesses atomic.Int64 // processes that are expected to ping this one
 
 	draining atomic.Bool
 	drained  sync.Once
@@ -61,6 +65,8 @@ func (n *Node) startMember(context.Context) error {
 	}
 	m := &member{n: n, joined: make(chan struct{}), told: make(chan struct{}, 1), news: make(chan *clusterv1.News, keptNews)}
 	m.context, m.cancel = context.WithCancel(context.Background())
+	m.probe()
+	n.push("probes", func(context.Context) error { m.prober.Close(); return nil })
 	if err := m.listen(); err != nil {
 		return err
 	}
@@ -80,6 +86,17 @@ func (n *Node) startMember(context.Context) error {
 	return nil
 }
 
+// probe makes what finds out which nodes this process reaches, and which processes reach it.
+func (m *member) probe() {
+	c := reach.DefaultConfig()
+	c.Process, c.Name, c.Votes, c.Patience, c.Log = persistence.NewIncarnation(), m.n.name, m.n.store, m.n.config.Cluster.LeaseTTL, m.n.log
+	c.Ping = func(ctx context.Context, address, member string) error {
+		return m.transport.Ping(ctx, address, member, c.Process)
+	}
+	c.Changed = m.n.retell
+	m.prober = reach.Start(c)
+}
+
 // listen opens the port for requests between processes.
 func (m *member) listen() (err error) {
 	c := &m.n.config.Cluster
@@ -92,6 +109,7 @@ func (m *member) listen() (err error) {
 	if encryption != nil {
 		t.ServerTLS, t.ClientTLS = encryption.serving(), encryption.connecting
 	}
+	t.Pinged, t.Member = m.prober.Heard, m.n.name
 	t.Handler, t.Codec, t.Locate = m, codec{}, m.locate
 	if m.n.tracer != nil {
 		t.Tracing = m.n.tracer
@@ -170,6 +188,7 @@ func (m *member) leave(ctx context.Context) error {
 	m.mu.Unlock()
 	m.cancel()
 	m.running.Wait()
+	m.prober.Close() // Before the node port is closed: nothing is to be blamed on others.
 	return m.gossip.Leave(ctx)
 }
 
@@ -193,11 +212,55 @@ func (m *member) members(all []membership.Member) {
 	m.transport.SetMembers(all)
 	m.n.clusterMetrics.members.Set(float64(len(all)))
 	m.n.notice(all)
+	m.setProbed(all)
 	if node := m.n.owner.Load(); node != nil {
 		node.SetMembers(nodesOf(all, m.n.name, m.draining.Load()))
 		node.SetClockOffset(m.gossip.ClockOffset(idsOf(all, m.n.name)))
 	}
 	m.router.SetMembers(all)
+}
+
+// setProbed says which nodes are to be pinged: those that gossip shows, and those that own shards though it does not.
+func (m *member) setProbed(all []membership.Member) {
+	var nodes []reach.Node
+	var members []string
+	shown := map[persistence.Incarnation]bool{}
+	for _, o := range all {
+		if o.Meta.GetProbes() || o.Name == m.n.name {
+			members = append(members, o.Name)
+		}
+		i, err := cluster.IncarnationOf(o.Meta.GetIncarnation())
+		if err != nil || i.IsZero() {
+			continue
+		}
+		shown[i] = true
+		if o.Name != m.n.name {
+			nodes = append(nodes, reach.Node{Name: o.Name, Incarnation: i, Address: o.Meta.GetNodeAddress()})
+		}
+	}
+	owners := m.router.Owners()
+	if node := m.n.owner.Load(); node != nil {
+		owners = node.Owners()
+		shown[node.Incarnation()] = true
+	}
+	for _, i := range owners {
+		if !shown[i] {
+			nodes = append(nodes, reach.Node{Incarnation: i})
+		}
+	}
+	m.prober.SetNodes(nodes, members)
+	m.witnesses.Store(int64(m.prober.Expected(len(members) - 1)))
+	m.setReached()
+}
+
+// setReached tells the node which processes reach it.
+func (m *member) setReached() {
+	node := m.n.owner.Load()
+	if node == nil {
+		return
+	}
+	node.SetReached(m.prober.Reached(), int(m.witnesses.Load()))
+	m.n.health.Hold(node.Unreachable())
 }
 
 // nodesOf returns the members that hold shards, or will.
@@ -211,6 +274,7 @@ func nodesOf(all []membership.Member, self string, draining bool) []ownership.Me
 		leaving := o.Meta.GetDraining() || o.Name == self && draining
 		nodes = append(nodes, ownership.Member{
 			Name: o.Name, Incarnation: i, Capacity: o.Meta.GetCapacity(), Eligible: !leaving && !o.Meta.GetClockWrong(),
+			Unreachable: o.Meta.GetUnreachable(),
 		})
 	}
 	return nodes
@@ -309,6 +373,7 @@ func (m *member) tell() {
 		case <-m.told:
 		case <-t.C:
 		}
+		m.setReached()
 		now := m.meta()
 		if proto.Equal(last, now) {
 			continue
@@ -325,6 +390,7 @@ func (m *member) meta() *clusterv1.Meta {
 	n := m.n
 	meta := &clusterv1.Meta{
 		NodeAddress: m.transport.Address(), Version: Version(), Capacity: n.config.Cluster.Capacity, Draining: m.draining.Load(),
+		Probes: true,
 	}
 	if n.config.Roles.Has(RoleGateway) {
 		meta.Roles = append(meta.Roles, clusterv1.Role_ROLE_GATEWAY)
@@ -335,7 +401,7 @@ func (m *member) meta() *clusterv1.Meta {
 		if i := node.Incarnation(); !i.IsZero() {
 			meta.Incarnation = i[:]
 		}
-		meta.ClockWrong = node.ClockWrong()
+		meta.ClockWrong, meta.Unreachable = node.ClockWrong(), node.Reach() != ownership.Reached
 	}
 	return meta
 }

@@ -163,6 +163,10 @@ func (n *Node) warnings(ctx context.Context, s *licensedv1.NodeStatus, owner *cl
 			"The wall clock of %s is %s the clocks of the other nodes; it takes no shards", s.Name, aheadOf(owner.ClockAhead),
 		).Kind = licensedv1.FindingKind_FINDING_KIND_CLOCK_WRONG
 	}
+	if owner != nil && owner.Unreachable != nil && !owner.Draining {
+		add("node-not-reachable", "Check --node-advertise, and whether a firewall lets the node port through. The node takes shards again by itself.",
+			"%s takes no shards: %v", s.Name, owner.Unreachable)
+	}
 	if a := n.archiveStatus(ctx); a != nil {
 		switch {
 		case a.LastError != "":
