@@ -177,6 +177,7 @@ func (f *Forger) Clocks(ctx context.Context, ahead time.Duration, metas map[stri
 			return nil, errors.Join(err, stop())
 		}
 		c := memberlist.DefaultLANConfig()
+		c.EnableCompression = false // A member refuses it.
 		c.Name, c.BindAddr, c.BindPort, c.AdvertisePort, c.Label = name, "127.0.0.1", 0, 0, f.label
 		c.Delegate, c.Ping = liar{b, ahead}, liar{b, ahead}
 		c.DelegateProtocolVersion, c.DelegateProtocolMin, c.DelegateProtocolMax = 1, 1, 1
