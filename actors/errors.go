@@ -32,8 +32,8 @@ var (
 	ErrCorrupt = errors.New("aggregate is corrupt")
 	// ErrPanic: the handler of the command panicked, a bug. Not executed.
 	ErrPanic = errors.New("command handler panicked")
-	// ErrRejected: the store does not take the command's events (too large). Not executed.
-	ErrRejected = errors.New("events rejected by the store")
+	// ErrRejected: the store does not take the command's events, or the snapshot that they need (too large). Not executed.
+	ErrRejected = errors.New("rejected by the store")
 	// ErrNotSupported: the owner, a process of another release, does not know what was asked. Not executed.
 	ErrNotSupported = errors.New("request is not understood")
 )

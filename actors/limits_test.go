@@ -12,6 +12,7 @@ import (
 	"licensed/actors"
 	"licensed/actors/actorstest"
 	"licensed/persistence"
+	"licensed/persistence/faulty"
 	"licensed/persistence/memory"
 )
 
@@ -271,5 +272,27 @@ func TestGroupsFitTheStore(t *testing.T) {
 	}
 	if n := len(j.sizes); n < commands/10 || n > commands/4 {
 		t.Errorf("%d commands were appended in %d mutations: %d", commands, n, j.sizes)
+	}
+}
+
+// TestRejectedRootIsCertain: a root that the store refuses for good never will be, so what was decided on it was not executed.
+func TestRejectedRootIsCertain(t *testing.T) {
+	var reject atomic.Bool
+	reject.Store(true)
+	store := faulty.New(memory.New(), func(c faulty.Call) faulty.Fault {
+		if reject.Load() && c.Op == faulty.PutRoot {
+			return faulty.Fault{Kind: faulty.Refuse}
+		}
+		return faulty.Fault{}
+	})
+	s := start(t, store, nil)
+	for range 3 {
+		if _, err := s.Execute(t.Context(), "a", add("c1", 5)); !errors.Is(err, actors.ErrRejected) || errors.Is(err, actors.ErrUnknownOutcome) {
+			t.Errorf("%v", err)
+		}
+	}
+	reject.Store(false)
+	if r, err := s.Execute(t.Context(), "a", add("c1", 5)); err != nil || r.Duplicate || r.Sequence != 1 {
+		t.Errorf("%+v, %v", r, err)
 	}
 }

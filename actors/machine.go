@@ -523,6 +523,11 @@ func (m *Machine) rootWritten(in Input) {
 	case in.Err == nil:
 		h.rootFlight = nil
 	case errors.Is(in.Err, persistence.ErrRejected):
+		if h.rootTry.attempts == 0 { // It never will be, and so nothing below it is in the history.
+			for i := range h.waiting {
+				h.waiting[i].writes = false
+			}
+		}
 		m.end(fmt.Errorf("%w: root: %w", ErrRejected, in.Err))
 	default:
 		h.rootTry.failed(in.Steady, m)

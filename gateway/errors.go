@@ -41,6 +41,9 @@ const (
 	ReasonRateLimited = "RATE_LIMITED"
 	// ReasonCorrupt: the customer's stored history cannot be read. Not executed.
 	ReasonCorrupt = "CORRUPT_HISTORY"
+	// ReasonRejected: the store does not take what would have to be written, such as a snapshot of the customer's state that is
+	// too large. Not executed.
+	ReasonRejected = "REJECTED_BY_STORE"
 	// ReasonNoHistory: nothing ever happened to this customer.
 	ReasonNoHistory = "NO_HISTORY"
 	// ReasonPastEnd: the customer's history is not that long.
@@ -182,7 +185,10 @@ func outcomeError(err error, command bool) *connect.Error {
 		return apiError(connect.CodeCanceled, unknown, "canceled, "+retry)
 	case errors.Is(err, actors.ErrUnknownOutcome):
 		return apiError(connect.CodeUnavailable, unknown, retry)
-	case errors.Is(err, actors.ErrPanic), errors.Is(err, actors.ErrRejected):
+	case errors.Is(err, actors.ErrRejected):
+		return apiError(connect.CodeFailedPrecondition, ReasonRejected,
+			"the store does not take what would be written for this customer, which is too large; not executed, an operator must look at it")
+	case errors.Is(err, actors.ErrPanic):
 		return apiError(connect.CodeInternal, ReasonBug, "internal error; not executed")
 	}
 	return apiError(connect.CodeInternal, ReasonBug, "internal error; outcome unknown")

@@ -47,7 +47,7 @@ func TestErrors(t *testing.T) {
 		{err: persistence.ErrCorrupt, code: connect.CodeDataLoss, reason: gateway.ReasonCorrupt, status: 500, says: "cannot be read"},
 		{err: actors.ErrNotSupported, code: connect.CodeUnimplemented, reason: gateway.ReasonUnsupported, status: 501, says: "not executed"},
 		{err: actors.ErrPanic, code: connect.CodeInternal, reason: gateway.ReasonBug, status: 500, says: "not executed"},
-		{err: actors.ErrRejected, code: connect.CodeInternal, reason: gateway.ReasonBug, status: 500, says: "not executed"},
+		{err: actors.ErrRejected, code: connect.CodeFailedPrecondition, reason: gateway.ReasonRejected, status: 400, says: "not executed"},
 		{err: errors.New("secret internals"), code: connect.CodeInternal, reason: gateway.ReasonBug, status: 500, says: "outcome unknown"},
 	} {
 		t.Run(test.err.Error(), func(t *testing.T) {

@@ -117,6 +117,9 @@ var mutants = []mutant{
 	{"take a rejection after an unknown outcome for certain", "commands", []edit{{
 		"actors/machine.go", "persistence.ErrRejected) && h.flightTry.attempts == 0:", "persistence.ErrRejected):",
 	}}},
+	{"take a rejected root after an unknown outcome for certain", "commands", []edit{{
+		"actors/machine.go", "if h.rootTry.attempts == 0 {", "if true {",
+	}}},
 	{"refuse without a record", "outcome", []edit{{
 		"actors/decide.go", "\t\treturn m.record(r, d.Events, now)", "\t\tif d.Refused {\n\t\t\tr.Reply = Reply{Outcome: m.env.Kind.Outcome(d.Events), Sequence: m.sequence, Time: now}\n\t\t\treturn nil\n\t\t}\n\t\treturn m.record(r, d.Events, now)",
 	}}},

@@ -177,7 +177,7 @@ var notExecuted = map[string]bool{
 }
 
 // broken are the reasons that a healthy service never gives.
-var broken = map[string]bool{"COMMAND_ID_REUSED": true, "CORRUPT_HISTORY": true, "BUG": true, "OTHER_HISTORY": true}
+var broken = map[string]bool{"COMMAND_ID_REUSED": true, "CORRUPT_HISTORY": true, "BUG": true, "REJECTED_BY_STORE": true, "OTHER_HISTORY": true}
 
 // failed tells what an error says about the outcome.
 func failed(err error) history.Output {
