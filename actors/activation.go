@@ -404,8 +404,9 @@ func (a *activation) retire(c actor.Context) {
 func (a *activation) passivated() PassivatedInfo {
 	info := PassivatedInfo{ID: a.entry.id}
 	if m := a.machine; m != nil && m.phase == phaseActive && a.rt.authority.Holds(a.shard, m.epoch) {
-		head := m.head()
-		info.Head, info.ArchivedThrough = &head, m.archived
+		if head := m.head(); head.Sequence > 0 {
+			info.Head, info.ArchivedThrough = &head, m.archived
+		}
 	}
 	return info
 }

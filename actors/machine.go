@@ -85,8 +85,9 @@ type Outputs struct {
 	// that still come are answered with Cause by whoever drives it.
 	Ended bool
 	Cause error
-	// Unresolved is the highest version of a root that was sent and whose outcome the ended
-	// activation does not know; 0 for none. Later activations in the process go above it ([R6]).
+	// Unresolved is the version of the root that was sent, or appended to, when the activation ended, and whose
+	// outcome it does not know; 0 for none. Later activations in the process go above it ([R6]), and answer nothing
+	// from a root that is not above it ([R5]).
 	Unresolved uint64
 	// StaleEpoch is the epoch of a root above the machine's own, or equal to it and of another incarnation; 0
 	// for none: another process owns the aggregate, or ownership was restored from a backup.
@@ -137,7 +138,8 @@ type Machine struct {
 	floor     uint64
 
 	phase    phase
-	root     persistence.RootKey // current root, perhaps not durable yet
+	root     persistence.RootKey     // current root, perhaps not durable yet
+	rootBy   persistence.Incarnation // its writer
 	parent   persistence.RootKey
 	parentBy persistence.Incarnation
 	base     uint64
@@ -150,6 +152,9 @@ type Machine struct {
 
 	// importing says that the history is being imported: no commands until it is complete.
 	importing bool
+	// inherited says that the current root is the one that was read: this activation has none of its own yet, and
+	// appends nothing before it has ([R5]).
+	inherited bool
 
 	hot    *hot      // nil while packed
 	packed *Snapshot // framed with the window, while packed
@@ -271,7 +276,8 @@ func (m *Machine) receive(in Input) {
 		m.drop(in.Request)
 		return
 	}
-	if m.phase == phaseActive && h.drain == drainNone && len(h.backlog) == 0 && in.Request.Import == nil && !m.full() {
+	if m.phase == phaseActive && h.drain == drainNone && len(h.backlog) == 0 && in.Request.Import == nil && !m.full() &&
+		!m.needsRoot(in.Request, in) {
 		m.decide(in.Request, in)
 		return
 	}
@@ -306,9 +312,22 @@ func (m *Machine) advance(in Input) {
 			return
 		}
 		h.drain = drainNone
-		m.writeRoot(in, m.root, m.env.Incarnation)
+		m.writeRoot(in)
 	}
 	m.repeatWrites(in)
+}
+
+// needsRoot reports whether a request waits for the activation's own root ([R5]): it may add to the history, and the
+// root that was read is not this activation's.
+func (m *Machine) needsRoot(r *Request, in Input) bool {
+	switch {
+	case !m.inherited || r.Query != nil || r.late(in.Now):
+		return false
+	case r.Import != nil: // its first stretch and its end make a root due anyway
+		return m.importing && !r.Import.End && r.Import.After == m.sequence
+	default:
+		return !m.importing && !r.Command.ValidateOnly
+	}
 }
 
 // rolloverDue reports whether commands wait for a new root, or for a recovery.
@@ -340,6 +359,9 @@ func (m *Machine) decideBacklog(in Input) {
 	}
 	kept := h.backlog[:0]
 	for _, r := range h.backlog {
+		if h.drain == drainNone && m.needsRoot(r, in) {
+			h.drain = drainRollover
+		}
 		if r.Query == nil && m.full() || r.Import != nil && !m.mayImport(r, in) {
 			kept = append(kept, r)
 		} else if h.drain == drainNone || h.drain == drainRollover && r.Query != nil {
@@ -442,8 +464,8 @@ func (m *Machine) end(cause error) {
 		r.Err = cause
 		h.out.Replies = append(h.out.Replies, r)
 	}
-	if h.rootFlight != nil {
-		h.out.Unresolved = h.rootFlight.Key.Version
+	if h.rootFlight != nil || h.flight != nil {
+		h.out.Unresolved = m.root.Version
 	}
 	h.waiting, h.backlog = nil, nil
 	h.out.Ended, h.out.Cause = true, cause
@@ -597,7 +619,7 @@ func (m *Machine) wake(in Input) time.Time {
 func (m *Machine) NoteArchived(through uint64) { m.archived = max(m.archived, through) }
 
 func (m *Machine) partition() persistence.Partition {
-	return persistence.Partition{RootKey: m.root, Incarnation: m.env.Incarnation}
+	return persistence.Partition{RootKey: m.root, Incarnation: m.rootBy}
 }
 
 func (m *Machine) head() persistence.Head {

@@ -172,19 +172,39 @@ func eventOf(r *persistence.Record, value any) Event {
 	}
 }
 
-// activate writes the activation's own root ([R5]) on what was read; commands are decided from now on.
+// activate begins to answer from what was read, under a root of the activation's own unless that can wait ([R5]).
 func (m *Machine) activate(in Input, top *persistence.Root) {
 	h := m.hot
 	h.group, h.groupBytes = &persistence.Mutation{}, 0
 	m.phase = phaseActive
 	seen := h.seen
 	h.out.Recovered = &seen
-	m.root = persistence.RootKey{Aggregate: m.aggregate, Version: max(top.Key.Version, m.floor)} // [R6]
-	m.writeRoot(in, top.Key, top.Incarnation)
+	m.inherit(top)
+	if !m.decided() {
+		m.writeRoot(in)
+	}
+}
+
+// inherit makes the root that was read the current one.
+func (m *Machine) inherit(top *persistence.Root) {
+	m.root, m.rootBy, m.base = top.Key, top.Incarnation, top.Base
+	m.root.Aggregate = m.aggregate
+	m.parent, m.parentBy = top.Parent, top.ParentIncarnation
+	m.inherited, m.oldest, m.rootTime = true, 0, 0
+	if !top.Key.IsZero() {
+		m.rootTime = top.Time.UnixMilli()
+	}
+}
+
+// decided reports whether no root that is still on its way can end the history before the last event that was read
+// ([R5]). It cannot where there is no event. Nor can it under a root of this process and epoch, unless something was under
+// way when an earlier activation ended: all who know of fewer events have lower epochs.
+func (m *Machine) decided() bool {
+	return m.sequence == 0 || m.root.Epoch == m.epoch && m.root.Version > m.floor
 }
 
 // writeRoot continues the history under a new root. The state in memory is the durable one.
-func (m *Machine) writeRoot(in Input, parent persistence.RootKey, by persistence.Incarnation) {
+func (m *Machine) writeRoot(in Input) {
 	h := m.hot
 	now := m.now(in)
 	if m.importing {
@@ -195,13 +215,16 @@ func (m *Machine) writeRoot(in Input, parent persistence.RootKey, by persistence
 		m.end(err)
 		return
 	}
-	m.root = persistence.RootKey{Aggregate: m.aggregate, Epoch: m.epoch, Version: m.root.Version + 1}
-	m.parent, m.parentBy = parent, by
+	if m.parent, m.parentBy = m.root, m.rootBy; m.root.Version == 0 {
+		m.parent = persistence.RootKey{}
+	}
+	m.root = persistence.RootKey{Aggregate: m.aggregate, Epoch: m.epoch, Version: max(m.root.Version, m.floor) + 1} // [R6]
+	m.rootBy, m.inherited = m.env.Incarnation, false
 	m.base, m.oldest = m.sequence, 0
 	m.rootTime, m.lastTime = now.UnixMilli(), now.UnixMilli()
 	h.rootTry = retry{}
 	h.rootFlight = &persistence.Root{
-		Key: m.root, Incarnation: m.env.Incarnation, Base: m.base, Parent: parent, ParentIncarnation: by,
+		Key: m.root, Incarnation: m.env.Incarnation, Base: m.base, Parent: m.parent, ParentIncarnation: m.parentBy,
 		Time: now, Mapper: s.Mapper, Header: s.Header, Snapshot: frame(&h.window, s.Data, m.importing),
 		ArchivedThrough: m.archived,
 	}

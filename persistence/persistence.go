@@ -233,8 +233,9 @@ func (m *Mutation) Size() int {
 // Journal keeps roots and records. It is safe for concurrent use.
 //
 // Plain writes are durable when they are acknowledged, and a read that starts after that sees them;
-// what one read saw, later reads see too. Nothing is compared: the caller never writes two contents
-// under one key.
+// what one read saw, later reads see too, also after a power loss: a write of unknown outcome that was read once is
+// as good as acknowledged. (Cassandra does so by blocking read repair at a quorum, the embedded store by not answering
+// before what was read is on disk.) Nothing is compared: the caller never writes two contents under one key.
 type Journal interface {
 	// TopRoot returns the root with the highest key of the aggregate. Errors: ErrNotFound if it has
 	// none, ErrUnavailable, ErrCorrupt.

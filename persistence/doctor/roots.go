@@ -22,6 +22,9 @@ func (x *examination) roots(ctx context.Context) error {
 	h := &x.head
 	// The head is the owner's word for its own root, which is checked like a parent.
 	last := child{base: h.Sequence, parent: h.Partition.RootKey, incarnation: h.Partition.Incarnation}
+	if last.parent.Version == 0 { // The owner found no root.
+		last = child{}
+	}
 	page := x.Page
 	if page == 0 {
 		page = 32

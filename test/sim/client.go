@@ -63,7 +63,7 @@ func (c *client) loop() {
 		began:     w.now,
 	}
 	switch {
-	case w.Float64() < 0.15, w.awaitsImport(o.aggregate):
+	case w.Float64() < w.params.Read, w.awaitsImport(o.aggregate):
 		o.kind = opRead
 	case w.Float64() < 0.05:
 		o.kind = opValidate

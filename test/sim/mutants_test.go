@@ -34,14 +34,28 @@ var mutants = []mutant{
 		"actors/machine.go", "if h.rootFlight != nil { // [R5]", "if false {",
 	}}},
 	{"activate without a root of its own", "R5", []edit{{
-		"actors/recovery.go", "\tm.writeRoot(in, top.Key, top.Incarnation)\n",
-		"\tif top.Key.Version > 0 {\n\t\tm.root, m.base = top.Key, top.Base\n\t\treturn\n\t}\n\tm.writeRoot(in, top.Key, top.Incarnation)\n",
+		"actors/machine.go", "case !m.inherited || r.Query", "case m.root.Version > 0 || r.Query",
+	}}},
+	{"answer from what may be undecided", "R5", []edit{{
+		"actors/recovery.go", "return m.sequence == 0 || m.root.Epoch == m.epoch && m.root.Version > m.floor", "return true",
+	}}},
+	{"take what an earlier activation left under way for decided", "R5", []edit{{
+		"actors/recovery.go", "m.root.Epoch == m.epoch && m.root.Version > m.floor", "m.root.Epoch == m.epoch",
+	}}},
+	{"forget an append that was under way when an activation ended", "R5", []edit{{
+		"actors/machine.go", "if h.rootFlight != nil || h.flight != nil {\n\t\th.out.Unresolved", "if h.rootFlight != nil {\n\t\th.out.Unresolved",
+	}}},
+	{"take a root of an earlier epoch for decided", "R5", []edit{{
+		"actors/recovery.go", "m.root.Epoch == m.epoch && m.root.Version > m.floor", "m.root.Version > m.floor",
+	}}},
+	{"read one replica", "R5", []edit{{
+		"test/sim/store.go", "\t\t\tread(b)\n", "",
 	}}},
 	{"version of an unresolved root is used again", "R6", []edit{{
-		"actors/recovery.go", "max(top.Key.Version, m.floor)", "top.Key.Version",
+		"actors/recovery.go", "max(m.root.Version, m.floor) + 1}", "m.root.Version + 1}",
 	}}},
 	{"partitions are shared between epochs", "R7", []edit{
-		{"actors/machine.go", "RootKey: m.root, Incarnation: m.env.Incarnation}", "RootKey: persistence.RootKey{Aggregate: m.root.Aggregate, Version: m.root.Version}}"},
+		{"actors/machine.go", "RootKey: m.root, Incarnation: m.rootBy}", "RootKey: persistence.RootKey{Aggregate: m.root.Aggregate, Version: m.root.Version}}"},
 		{"persistence/persistence.go", "RootKey: r.Key, Incarnation: r.Incarnation}", "RootKey: RootKey{Aggregate: r.Key.Aggregate, Version: r.Key.Version}}"},
 	}},
 	{"acknowledge before durable", "R8", []edit{{

@@ -16,6 +16,7 @@ import (
 type Params struct {
 	Nodes, Aggregates, Shards     int
 	Clients, OpsPerClient         int
+	Read                          float64 // of the requests, how many are questions
 	Lease                         micros
 	WriteTimeout, ClientTimeout   micros
 	Late, VeryLate                float64
@@ -113,9 +114,9 @@ func paramsOf(r *rand.Rand) Params {
 	if r.Float64() < 0.5 {
 		maxMutation = 200 + r.IntN(2000) // a few commands
 	}
-	return Params{
+	p := Params{
 		Nodes: 1 + r.IntN(3), Aggregates: 1 + r.IntN(3), Shards: 1 + r.IntN(2),
-		Clients: 2 + r.IntN(5), OpsPerClient: 10 + r.IntN(25),
+		Clients: 2 + r.IntN(5), OpsPerClient: 10 + r.IntN(25), Read: 0.15,
 		Time: 20 * second, Lease: 100 * millisecond, WriteTimeout: 25 * millisecond, ClientTimeout: 150 * millisecond,
 		Late: some(0.3), VeryLate: some(0.1),
 		LoseWrite: some(0.3), LoseReply: some(0.3), Reject: some(0.03), FailRead: some(0.2),
@@ -126,6 +127,13 @@ func paramsOf(r *rand.Rand) Params {
 		WrongClock: some(0.1), GiveUp: some(0.3), MaxMutation: maxMutation,
 		Limit: limit, Kind: actorstest.Ledger{Limit: limit}, Config: config,
 	}
+	if r.Float64() < 0.3 { // mostly questions, and shards that change hands while writes are still on their way
+		p.Read = 0.5 + 0.45*r.Float64()
+		p.Nodes, p.Aggregates, p.Shards, p.OpsPerClient = 2+r.IntN(2), 1+r.IntN(2), 1, 30+r.IntN(40)
+		p.Late, p.VeryLate, p.MissRenewal, p.LoseReply = 0.3*r.Float64(), 0.1+0.2*r.Float64(), 0.3+0.3*r.Float64(), 0.3*r.Float64()
+		p.Crash, p.Import = p.Crash/4, p.Import/4
+	}
+	return p
 }
 
 // Run runs one seed with the oracle. With a log, the trace is written to it.
