@@ -36,20 +36,8 @@ var mutants = []mutant{
 	{"activate without a root of its own", "R5", []edit{{
 		"actors/machine.go", "case !m.inherited || r.Query", "case m.root.Version > 0 || r.Query",
 	}}},
-	{"answer from what may be undecided", "R5", []edit{{
-		"actors/recovery.go", "return m.sequence == 0 || m.root.Epoch == m.epoch && m.root.Version > m.floor", "return true",
-	}}},
 	{"take what an earlier activation left under way for decided", "R5", []edit{{
 		"actors/recovery.go", "m.root.Epoch == m.epoch && m.root.Version > m.floor", "m.root.Epoch == m.epoch",
-	}}},
-	{"forget an append that was under way when an activation ended", "R5", []edit{{
-		"actors/machine.go", "if h.rootFlight != nil || h.flight != nil {\n\t\th.out.Unresolved", "if h.rootFlight != nil {\n\t\th.out.Unresolved",
-	}}},
-	{"take a root of an earlier epoch for decided", "R5", []edit{{
-		"actors/recovery.go", "m.root.Epoch == m.epoch && m.root.Version > m.floor", "m.root.Version > m.floor",
-	}}},
-	{"read one replica", "R5", []edit{{
-		"test/sim/store.go", "\t\t\tread(b)\n", "",
 	}}},
 	{"version of an unresolved root is used again", "R6", []edit{{
 		"actors/recovery.go", "max(m.root.Version, m.floor) + 1}", "m.root.Version + 1}",

@@ -127,11 +127,13 @@ func paramsOf(r *rand.Rand) Params {
 		WrongClock: some(0.1), GiveUp: some(0.3), MaxMutation: maxMutation,
 		Limit: limit, Kind: actorstest.Ledger{Limit: limit}, Config: config,
 	}
-	if r.Float64() < 0.3 { // mostly questions, and shards that change hands while writes are still on their way
-		p.Read = 0.5 + 0.45*r.Float64()
-		p.Nodes, p.Aggregates, p.Shards, p.OpsPerClient = 2+r.IntN(2), 1+r.IntN(2), 1, 30+r.IntN(40)
-		p.Late, p.VeryLate, p.MissRenewal, p.LoseReply = 0.3*r.Float64(), 0.1+0.2*r.Float64(), 0.3+0.3*r.Float64(), 0.3*r.Float64()
-		p.Crash, p.Import = p.Crash/4, p.Import/4
+	if r.Float64() < 0.3 { // mostly questions, and shards that change hands while writes are on one replica only
+		p.Read = 0.4 + 0.5*r.Float64()
+		p.Nodes, p.Aggregates, p.Shards = 2+r.IntN(2), 1+r.IntN(2), 1
+		p.Clients, p.OpsPerClient = 3+r.IntN(4), 30+r.IntN(50)
+		p.Lease, p.MissRenewal, p.ClientTimeout = 20*millisecond+micros(r.IntN(int(40*millisecond))), 0.3+0.4*r.Float64(), 60*millisecond
+		p.LoseWrite, p.Late, p.VeryLate, p.FailRead = 0.2+0.4*r.Float64(), 0.2*r.Float64(), 0.1*r.Float64(), 0
+		p.Crash, p.Import, p.LoseMessage = p.Crash/4, p.Import/4, p.LoseMessage/4
 	}
 	return p
 }
