@@ -35,7 +35,7 @@ type Reply struct {
 // Answer is the answer to a query.
 type Answer struct {
 	Value any
-	// Head is where the aggregate's history ended when the query was answered.
+	// Head is where the aggregate's history ended when the query was answered; zero if nothing ever happened to it.
 	Head persistence.Head
 }
 

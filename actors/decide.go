@@ -34,7 +34,11 @@ func (m *Machine) now(in Input) time.Time {
 }
 
 // HeadQuery asks where the history ends, and nothing of the domain.
-type HeadQuery struct{}
+type HeadQuery struct {
+	// Closed asks for a root above the events that an earlier activation left, so that their partition is closed:
+	// for the archiver. It is not carried between processes.
+	Closed bool
+}
 
 // SnapshotQuery asks for all that is in memory, to compare it with a replay. The answer's value is a
 // Snapshot as a root has it, without what was not needed any more at the time of the head's root.

@@ -321,8 +321,11 @@ func (m *Machine) advance(in Input) {
 // root that was read is not this activation's.
 func (m *Machine) needsRoot(r *Request, in Input) bool {
 	switch {
-	case !m.inherited || r.Query != nil || r.late(in.Now):
+	case !m.inherited || r.late(in.Now):
 		return false
+	case r.Query != nil:
+		q, ok := r.Query.(HeadQuery)
+		return ok && q.Closed && m.sequence > m.base
 	case r.Import != nil: // its first stretch and its end make a root due anyway
 		return m.importing && !r.Import.End && r.Import.After == m.sequence
 	default:
@@ -364,7 +367,7 @@ func (m *Machine) decideBacklog(in Input) {
 		}
 		if r.Query == nil && m.full() || r.Import != nil && !m.mayImport(r, in) {
 			kept = append(kept, r)
-		} else if h.drain == drainNone || h.drain == drainRollover && r.Query != nil {
+		} else if h.drain == drainNone || h.drain == drainRollover && r.Query != nil && !m.needsRoot(r, in) {
 			m.decide(r, in)
 		} else {
 			kept = append(kept, r)
@@ -622,7 +625,11 @@ func (m *Machine) partition() persistence.Partition {
 	return persistence.Partition{RootKey: m.root, Incarnation: m.rootBy}
 }
 
+// head returns where the history ends, the zero head if there is no root.
 func (m *Machine) head() persistence.Head {
+	if m.root.Version == 0 {
+		return persistence.Head{}
+	}
 	return persistence.Head{
 		Partition: m.partition(), Base: m.base, Parent: m.parent, ParentIncarnation: m.parentBy, Sequence: m.sequence,
 	}

@@ -229,7 +229,7 @@ func (o *archiveOwner) Resident(aggregate string) bool {
 
 // Head implements archive.Owner.
 func (o *archiveOwner) Head(ctx context.Context, aggregate string) (persistence.Head, error) {
-	a, err := o.h.Query(ctx, customerOf(aggregate), actors.HeadQuery{})
+	a, err := o.h.Query(ctx, customerOf(aggregate), actors.HeadQuery{Closed: true})
 	return a.Head, err
 }
 

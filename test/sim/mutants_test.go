@@ -34,7 +34,13 @@ var mutants = []mutant{
 		"actors/machine.go", "if h.rootFlight != nil { // [R5]", "if false {",
 	}}},
 	{"activate without a root of its own", "R5", []edit{{
-		"actors/machine.go", "case !m.inherited || r.Query", "case m.root.Version > 0 || r.Query",
+		"actors/machine.go", "case !m.inherited || r.late", "case m.root.Version > 0 || r.late",
+	}}},
+	{"answer from what may be undecided", "R5", []edit{{
+		"actors/recovery.go", "return m.sequence == 0 || m.root.Epoch == m.epoch && m.root.Version > m.floor", "return true",
+	}}},
+	{"take a root of an earlier epoch for decided", "R5", []edit{{
+		"actors/recovery.go", "m.root.Epoch == m.epoch && m.root.Version > m.floor", "m.root.Version > m.floor",
 	}}},
 	{"take what an earlier activation left under way for decided", "R5", []edit{{
 		"actors/recovery.go", "m.root.Epoch == m.epoch && m.root.Version > m.floor", "m.root.Epoch == m.epoch",

@@ -16,7 +16,7 @@ import (
 // protocolParams draws the parameters of a run in which nodes find out among themselves who owns what.
 func protocolParams(r *rand.Rand) Params {
 	p := paramsOf(r)
-	p.Protocol, p.Time = true, 12*second
+	p.Protocol, p.Time, p.Lease = true, 12*second, 100*millisecond
 	p.Nodes, p.Shards = 1+r.IntN(4), 1+r.IntN(4)
 	p.ConfirmReads = r.Float64() < 0.4
 	p.Drain = 0.1 * r.Float64()

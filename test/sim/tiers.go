@@ -210,7 +210,7 @@ func short(name string) string { return name[strings.LastIndexByte(name, '/')+1:
 
 // archive has the node's archiver look at an aggregate, as its scan does.
 func (h *host) archive() {
-	h.node.request(h.id, &actors.Request{Query: actors.HeadQuery{}}, func(r *actors.Request) {
+	h.node.request(h.id, &actors.Request{Query: actors.HeadQuery{Closed: true}}, func(r *actors.Request) {
 		if r.Err == nil {
 			h.archiveFrom(r.Answer.Head)
 		}
