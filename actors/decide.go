@@ -17,6 +17,8 @@ func (m *Machine) decide(r *Request, in Input) {
 		m.drop(r)
 	case r.Query != nil:
 		m.query(r, in)
+	case r.Import != nil && m.refusing(in):
+		m.refuse(r, m.hot.tooLarge)
 	case r.Import != nil:
 		m.imports(r, in)
 	case m.importing:
@@ -89,11 +91,15 @@ func (m *Machine) execute(r *Request, in Input) {
 		m.repeat(r, first)
 		return
 	}
-	if err := m.admit(c, in); err != nil {
+	err := m.admit(c, in)
+	if err == nil && m.refusing(in) {
+		err = h.tooLarge
+	}
+	if err != nil {
 		m.refuse(r, err)
 		return
 	}
-	err := m.guard(func() error {
+	err = m.guard(func() error {
 		d, err := m.decision(c, now)
 		if err != nil {
 			return err

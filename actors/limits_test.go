@@ -103,7 +103,7 @@ func TestContextEndsWhileWaiting(t *testing.T) {
 		_, err := s.Execute(ctx, "a", add("c1", 1))
 		answer <- err
 	}()
-	for s.Stats().InFlight < 1 {
+	for g.held() == 0 {
 		time.Sleep(time.Millisecond)
 	}
 	cancel()
@@ -294,5 +294,74 @@ func TestRejectedRootIsCertain(t *testing.T) {
 	reject.Store(false)
 	if r, err := s.Execute(t.Context(), "a", add("c1", 5)); err != nil || r.Duplicate || r.Sequence != 1 {
 		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// TestStateTooLargeForTheStore: a customer whose next root the store would not take gets answers to questions and to repeats, and
+// is told that further commands are not executed. Nothing is written for it meanwhile.
+func TestStateTooLargeForTheStore(t *testing.T) {
+	m := memory.New()
+	limited := func(most int, epoch uint64) *setup {
+		j := &small{gate: &gate{Journal: m, opened: true}, most: most}
+		s := start(t, j, func(o *actors.Options) {
+			o.Config.SnapshotEvery = 10
+			o.Config.RetryMin, o.Config.RetryMax = time.Millisecond, 2*time.Millisecond
+		})
+		s.authority.epoch.Store(epoch)
+		return s
+	}
+	id := func(i int) string { return fmt.Sprintf("%050d", i) }
+	s, executed := limited(2000, 1), uint64(0)
+	for {
+		_, err := s.Execute(t.Context(), "a", add(id(int(executed)), 1))
+		if errors.Is(err, actors.ErrRejected) && !errors.Is(err, actors.ErrUnknownOutcome) {
+			break
+		}
+		if executed++; err != nil || executed > 1000 {
+			t.Fatalf("after %d commands: %v", executed, err)
+		}
+	}
+	roots := func() int {
+		all, err := m.ReadRoots(t.Context(), "a:Ledger", persistence.RootKey{}, 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(all)
+	}
+	before := roots()
+	works := func(s *setup, what string) {
+		t.Helper()
+		if got := s.total(t, "a"); got != executed {
+			t.Errorf("%s: total %d of %d", what, got, executed)
+		}
+		if a, err := s.Query(t.Context(), "a", actors.HeadQuery{}); err != nil || a.Head.Sequence != executed {
+			t.Errorf("%s: the head is %d: %v", what, a.Head.Sequence, err)
+		}
+		if r, err := s.Execute(t.Context(), "a", add(id(int(executed)-1), 1)); err != nil || !r.Duplicate {
+			t.Errorf("%s: a repeat: %+v, %v", what, r, err)
+		}
+		for range 20 { // while they are refused, and when it is tried again
+			if _, err := s.Execute(t.Context(), "a", add("more", 1)); !errors.Is(err, actors.ErrRejected) || errors.Is(err, actors.ErrUnknownOutcome) {
+				t.Errorf("%s: one more command: %v", what, err)
+			}
+			time.Sleep(time.Millisecond / 2)
+		}
+		if n := roots(); n != before {
+			t.Errorf("%s: %d roots, before %d", what, n, before)
+		}
+	}
+	works(s, "in memory")
+	for left := false; !left; {
+		_, left = s.Passivate(t.Context(), "a")
+	}
+	works(s, "read again")
+	// What a new owner reads has to be settled by a root before it is shown ([R5]).
+	next := limited(2000, 2)
+	if _, err := next.Query(t.Context(), "a", actorstest.Total{}); !errors.Is(err, actors.ErrRejected) {
+		t.Errorf("a question to a new owner: %v", err)
+	}
+	last := limited(20_000, 3)
+	if r, err := last.Execute(t.Context(), "a", add("more", 1)); err != nil || r.Sequence != executed+1 {
+		t.Errorf("on a store that takes it: %+v, %v", r, err)
 	}
 }

@@ -18,6 +18,9 @@ type Environment struct {
 	Incarnation persistence.Incarnation
 	// MaxMutation is that of the journal. A group of commands is closed at half of it.
 	MaxMutation int
+	// MaxRoot is the size of the largest root that the journal takes; 0 for no limit. A customer with a larger one gets
+	// answers to questions, and no commands executed.
+	MaxRoot int
 }
 
 // InputKind says which input a machine gets.
@@ -185,6 +188,11 @@ type hot struct {
 	read RowsRead
 	seen Recovery
 
+	// tooLarge is why a root was not written, nil if none was too large. Commands are refused until tooLargeUntil, a time of
+	// Input.Steady; the next one then tries again: state is forgotten as time passes.
+	tooLarge      error
+	tooLargeUntil time.Time
+
 	refusalSecond int64
 	refusals      int
 
@@ -321,7 +329,7 @@ func (m *Machine) advance(in Input) {
 // root that was read is not this activation's.
 func (m *Machine) needsRoot(r *Request, in Input) bool {
 	switch {
-	case !m.inherited || r.late(in.Now):
+	case !m.inherited || m.refusing(in) || r.late(in.Steady):
 		return false
 	case r.Query != nil:
 		q, ok := r.Query.(HeadQuery)
@@ -331,6 +339,11 @@ func (m *Machine) needsRoot(r *Request, in Input) bool {
 	default:
 		return !m.importing && !r.Command.ValidateOnly
 	}
+}
+
+// refusing reports whether nothing is added to the history because its next root would be too large.
+func (m *Machine) refusing(in Input) bool {
+	return m.hot.tooLarge != nil && in.Steady.Before(m.hot.tooLargeUntil)
 }
 
 // rolloverDue reports whether commands wait for a new root, or for a recovery.
@@ -365,7 +378,7 @@ func (m *Machine) decideBacklog(in Input) {
 		if h.drain == drainNone && m.needsRoot(r, in) {
 			h.drain = drainRollover
 		}
-		if r.Query == nil && m.full() || r.Import != nil && !m.mayImport(r, in) {
+		if r.Query == nil && m.full() || r.Import != nil && !m.refusing(in) && !m.mayImport(r, in) {
 			kept = append(kept, r)
 		} else if h.drain == drainNone || h.drain == drainRollover && r.Query != nil && !m.needsRoot(r, in) {
 			m.decide(r, in)

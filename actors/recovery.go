@@ -215,20 +215,42 @@ func (m *Machine) writeRoot(in Input) {
 		m.end(err)
 		return
 	}
+	snapshot := frame(&h.window, s.Data, m.importing)
+	if most := m.env.MaxRoot; most > 0 {
+		r := persistence.Root{Key: m.root, Mapper: s.Mapper, Snapshot: snapshot}
+		if size := r.Size(); size > most {
+			m.rootTooLarge(in, size)
+			return
+		}
+	}
 	if m.parent, m.parentBy = m.root, m.rootBy; m.root.Version == 0 {
 		m.parent = persistence.RootKey{}
 	}
 	m.root = persistence.RootKey{Aggregate: m.aggregate, Epoch: m.epoch, Version: max(m.root.Version, m.floor) + 1} // [R6]
-	m.rootBy, m.inherited = m.env.Incarnation, false
+	m.rootBy, m.inherited, h.tooLarge = m.env.Incarnation, false, nil
 	m.base, m.oldest = m.sequence, 0
 	m.rootTime, m.lastTime = now.UnixMilli(), now.UnixMilli()
 	h.rootTry = retry{}
 	h.rootFlight = &persistence.Root{
 		Key: m.root, Incarnation: m.env.Incarnation, Base: m.base, Parent: m.parent, ParentIncarnation: m.parentBy,
-		Time: now, Mapper: s.Mapper, Header: s.Header, Snapshot: frame(&h.window, s.Data, m.importing),
+		Time: now, Mapper: s.Mapper, Header: s.Header, Snapshot: snapshot,
 		ArchivedThrough: m.archived,
 	}
 	h.out.PutRoot = h.rootFlight
+}
+
+// rootTooLarge takes in that the store would not take the next root, which is not sent. Commands are refused for a while.
+// The state is read anew, since the snapshot dropped what a replay keeps, and questions are answered from it if it is
+// decided ([R5]).
+func (m *Machine) rootTooLarge(in Input, size int) {
+	h := m.hot
+	h.tooLarge = fmt.Errorf("%w: a root of %d bytes for the customer's state, the store takes %d", ErrRejected, size, m.env.MaxRoot)
+	h.tooLargeUntil = in.Steady.Add(m.env.Config.RetryMax)
+	if !m.decided() {
+		m.end(h.tooLarge)
+		return
+	}
+	h.drain = drainRestart
 }
 
 // readFailed plans another attempt, or gives up.

@@ -69,7 +69,7 @@ func New(o Options) (*Runtime, error) {
 		return nil, err
 	}
 	r := &Runtime{
-		env:       &Environment{Kind: o.Kind, Config: o.Config, Incarnation: o.Authority.Incarnation(), MaxMutation: o.Journal.MaxMutation()},
+		env:       &Environment{Kind: o.Kind, Config: o.Config, Incarnation: o.Authority.Incarnation(), MaxMutation: o.Journal.MaxMutation(), MaxRoot: o.Journal.MaxMutation()},
 		journal:   o.Journal,
 		authority: o.Authority,
 		system:    o.System,

@@ -213,8 +213,13 @@ type Mutation struct {
 	Records   []Record
 }
 
-// recordOverhead is what a record takes beside its strings and data, roughly.
+// recordOverhead is what a record or root takes beside its strings and data, roughly.
 const recordOverhead = 64
+
+// Size returns what a root takes of [Journal.MaxMutation], in bytes.
+func (r *Root) Size() int {
+	return recordOverhead + len(r.Key.Aggregate) + len(r.Mapper) + len(r.Snapshot)
+}
 
 // Size returns what a record takes of [Journal.MaxMutation] in a partition of that aggregate, in bytes.
 func (r *Record) Size(aggregate string) int {
@@ -261,7 +266,7 @@ type Journal interface {
 	// Append writes a mutation; otherwise as PutRoot.
 	Append(ctx context.Context, m *Mutation, done func(error))
 
-	// MaxMutation returns the size, in bytes, of the largest mutation, and of the largest snapshot, that the store takes;
+	// MaxMutation returns the size, in bytes, of the largest mutation, and of the largest root, that the store takes;
 	// 0 for no limit. Larger ones are rejected. It does not change.
 	MaxMutation() int
 

@@ -10,9 +10,6 @@ import (
 	"licensed/persistence"
 )
 
-// rowOverhead is what a root takes beside its strings and data, roughly, for the limit.
-const rowOverhead = 64
-
 // PutRoot implements persistence.Journal. The context is looked at once: a write that began is
 // carried out. The callback runs on the goroutine that acknowledges all writes and must not block.
 func (s *Store) PutRoot(ctx context.Context, r *persistence.Root, done func(error)) {
@@ -25,7 +22,7 @@ func (s *Store) putRoot(ctx context.Context, r *persistence.Root, done func(erro
 	if err := r.Validate(); err != nil {
 		return err
 	}
-	if size := rowOverhead + len(r.Key.Aggregate) + len(r.Mapper) + len(r.Snapshot); size > s.opts.MaxMutation {
+	if size := r.Size(); size > s.opts.MaxMutation {
 		return s.tooLarge(size)
 	}
 	if err := ctx.Err(); err != nil {

@@ -34,7 +34,7 @@ var mutants = []mutant{
 		"actors/machine.go", "if h.rootFlight != nil { // [R5]", "if false {",
 	}}},
 	{"activate without a root of its own", "R5", []edit{{
-		"actors/machine.go", "case !m.inherited || r.late", "case m.root.Version > 0 || r.late",
+		"actors/machine.go", "case !m.inherited || m.refusing(in) || r.late", "case m.root.Version > 0 || r.late",
 	}}},
 	{"answer from what may be undecided", "R5", []edit{{
 		"actors/recovery.go", "return m.sequence == 0 || m.root.Epoch == m.epoch && m.root.Version > m.floor", "return true",
@@ -111,7 +111,7 @@ var mutants = []mutant{
 		"\tif _, ok := r.Query.(HeadQuery); ok {\n\t\tm.hot.out.Replies = append(m.hot.out.Replies, r)\n\t\treturn\n\t}\n\tm.wait(r, false)\n}\n\nfunc (m *Machine) validate",
 	}}},
 	{"forget the window at rollover", "commands", []edit{{
-		"actors/recovery.go", "Snapshot: frame(&h.window, s.Data, m.importing),", "Snapshot: frame(&window{}, s.Data, m.importing),",
+		"actors/recovery.go", "snapshot := frame(&h.window, s.Data, m.importing)", "snapshot := frame(&window{}, s.Data, m.importing)",
 	}}},
 	{"forget the horizon", "commands", []edit{{
 		"actors/window.go", "w.horizon = max(w.horizon, old.issuedAt)", "_ = old",
@@ -143,7 +143,7 @@ var mutants = []mutant{
 		"actors/decide.go", "\tcase m.importing:\n\t\tm.refuse(r, ErrImporting)\n", "",
 	}}},
 	{"forget in a new root that a history is being imported", "import", []edit{{
-		"actors/recovery.go", "Snapshot: frame(&h.window, s.Data, m.importing),", "Snapshot: frame(&h.window, s.Data, false),",
+		"actors/recovery.go", "snapshot := frame(&h.window, s.Data, m.importing)", "snapshot := frame(&h.window, s.Data, false)",
 	}}},
 	{"import a stretch wherever the history ends", "import", []edit{{
 		"actors/import.go", "\tcase m.sequence != i.After:\n\t\tr.Answer", "\tcase m.sequence < i.After:\n\t\tr.Answer",
