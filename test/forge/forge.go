@@ -13,6 +13,7 @@ import (
 	"io"
 	"log"
 	"math"
+	"math/rand/v2"
 	"net"
 	"strconv"
 	"time"
@@ -42,7 +43,12 @@ type Forger struct {
 // New returns a forger for the process whose gossip port is at the address target, host:port. Label is that of the
 // cluster: its name by default. Close the forger after use.
 func New(target, label string) (*Forger, error) {
-	conn, err := net.Dial("udp", target)
+	return From((&net.Dialer{}).DialContext, target, label)
+}
+
+// From is New with packets that are sent through dial.
+func From(dial func(ctx context.Context, network, address string) (net.Conn, error), target, label string) (*Forger, error) {
+	conn, err := dial(context.Background(), "udp", target)
 	if err != nil {
 		return nil, fmt.Errorf("forge gossip to %s: %w", target, err)
 	}
@@ -161,9 +167,42 @@ func (f *Forger) send(kind byte, b []byte) error {
 	return nil
 }
 
-// Clocks runs a member for each meta, on loopback, whose wall clocks are that far ahead of this machine's, and has them
-// join the target. Their names are those of the map. Stop ends them.
-func (f *Forger) Clocks(ctx context.Context, ahead time.Duration, metas map[string]*clusterv1.Meta) (stop func() error, err error) {
+// Overhear joins the target from an address for a moment, as anybody can who knows the label and no key is set, and returns
+// what the members say of themselves, by their ids, and their addresses for gossip.
+func (f *Forger) Overhear(from string) (metas map[string]*clusterv1.Meta, addresses map[string]string, err error) {
+	m, err := memberlist.Create(f.listener(fmt.Sprintf("overhearing-%08x", rand.Uint32()), from, liar{}))
+	if err != nil {
+		return nil, nil, fmt.Errorf("overhear gossip: %w", err)
+	}
+	defer func() { err = errors.Join(err, m.Shutdown()) }()
+	if _, err := m.Join([]string{f.target}); err != nil {
+		return nil, nil, fmt.Errorf("overhear gossip of %s: %w", f.target, err)
+	}
+	metas, addresses = map[string]*clusterv1.Meta{}, map[string]string{}
+	for _, n := range m.Members() {
+		meta := &clusterv1.Meta{}
+		if n.Name == m.LocalNode().Name || proto.Unmarshal(n.Meta, meta) != nil {
+			continue
+		}
+		metas[n.Name], addresses[n.Name] = meta, n.Address()
+	}
+	return metas, addresses, nil
+}
+
+// listener configures a member that forges what it says.
+func (f *Forger) listener(name, from string, says liar) *memberlist.Config {
+	c := memberlist.DefaultLANConfig()
+	c.Name, c.BindAddr, c.BindPort, c.AdvertisePort, c.Label = name, from, 0, 0, f.label
+	c.Delegate, c.Ping = says, says
+	c.DelegateProtocolVersion, c.DelegateProtocolMin, c.DelegateProtocolMax = 1, 1, 1
+	c.EnableCompression = false // A member refuses it.
+	c.Logger = log.New(io.Discard, "", 0)
+	return c
+}
+
+// Clocks runs a member for each meta at an address of this machine and has it join the target. Their names are those of
+// the map, and their wall clocks are that far ahead of this machine's. Stop ends them.
+func (f *Forger) Clocks(ctx context.Context, from string, ahead time.Duration, metas map[string]*clusterv1.Meta) (stop func() error, err error) {
 	var all []*memberlist.Memberlist
 	stop = func() (err error) {
 		for _, m := range all {
@@ -176,13 +215,7 @@ func (f *Forger) Clocks(ctx context.Context, ahead time.Duration, metas map[stri
 		if err != nil {
 			return nil, errors.Join(err, stop())
 		}
-		c := memberlist.DefaultLANConfig()
-		c.EnableCompression = false // A member refuses it.
-		c.Name, c.BindAddr, c.BindPort, c.AdvertisePort, c.Label = name, "127.0.0.1", 0, 0, f.label
-		c.Delegate, c.Ping = liar{b, ahead}, liar{b, ahead}
-		c.DelegateProtocolVersion, c.DelegateProtocolMin, c.DelegateProtocolMax = 1, 1, 1
-		c.Logger = log.New(io.Discard, "", 0)
-		m, err := memberlist.Create(c)
+		m, err := memberlist.Create(f.listener(name, from, liar{b, ahead}))
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("forge a member: %w", err), stop())
 		}

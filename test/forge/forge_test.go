@@ -59,9 +59,13 @@ func TestForged(t *testing.T) {
 	}
 	meta := &clusterv1.Meta{Version: "forged"}
 	await("a member", func() error { return f.Alive(forge.Alive{Name: "x", Gossip: "127.0.0.1:9", Meta: meta}) }, lists("x"))
+	metas, addresses, err := f.Overhear("127.0.0.1")
+	if err != nil || addresses[m.ID()] != m.Address() || metas[m.ID()] == nil {
+		t.Errorf("overheard %v at %v, %v; want %s at %s", metas, addresses, err, m.ID(), m.Address())
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	stop, err := f.Clocks(ctx, time.Hour, map[string]*clusterv1.Meta{"y": meta})
+	stop, err := f.Clocks(ctx, "127.0.0.1", time.Hour, map[string]*clusterv1.Meta{"y": meta})
 	if err != nil {
 		t.Fatal(err)
 	}

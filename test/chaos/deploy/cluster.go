@@ -153,7 +153,7 @@ func (c *Cluster) member(name string, role Role) (*server, error) {
 	m := Member{Name: name, Role: role, Admin: "http://" + address + ":8081"}
 	args := []string{
 		string(role), "--name", name, "--host", address, "--admin", address + ":8081", "--store", c.store, "--join", c.seeds(),
-		"--shards", "64",
+		"--shards", fmt.Sprint(shardCount),
 	}
 	policy := filepath.Join(c.options.Dir, "policy.yaml")
 	if role == Gateway {
@@ -253,6 +253,9 @@ func (c *Cluster) Kinds() []fault.Kind {
 		clockKind(append(append([]*server{}, c.nodes...), c.gateways...), ttl), slowKind(c.nodes, ttl), crashKind(c.nodes, failpoint.Points(), ttl),
 	}
 	kinds = append(kinds, hostileKind(c.intruder, c.gateways, ttl))
+	for _, what := range forgeries() {
+		kinds = append(kinds, forgedKind(c.intruder, append(append([]*server{}, c.nodes...), c.gateways...), what, ttl))
+	}
 	if c.cages != nil {
 		kinds = append(kinds, memoryKind(c.cages, c.nodes, ttl))
 	}

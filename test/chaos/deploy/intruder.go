@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -32,8 +33,20 @@ func (i *intruder) dial(ctx context.Context, network, address string) (net.Conn,
 	if i.port != nil {
 		return i.port.Dial(ctx, network, address)
 	}
-	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(i.address)}}
+	from := netip.AddrPortFrom(netip.MustParseAddr(i.address), 0)
+	d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(from)}
+	if network == "udp" {
+		d.LocalAddr = net.UDPAddrFromAddrPort(from)
+	}
 	return d.DialContext(ctx, network, address)
+}
+
+// within runs fn where sockets that it opens have the intruder's network.
+func (i *intruder) within(fn func() error) error {
+	if i.port != nil {
+		return i.port.Within(fn)
+	}
+	return fn()
 }
 
 // hostileKind runs hostile clients against the API of a server, beside the load. A good client must be served meanwhile.

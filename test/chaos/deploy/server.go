@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 type server struct {
 	*process.Process
 	Member
+	host    string       // its address without a port
 	control *http.Client // of its failpoints
 
 	asking sync.Mutex // held from asking to noting: an older answer never comes after a newer one
@@ -35,7 +37,8 @@ const supervised = 10 * time.Minute
 
 // newServer returns a server that does not run yet. Its failpoints listen on the socket.
 func newServer(m Member, s process.Spec, socket string, accident func(error)) *server {
-	out := &server{Member: m, before: map[string]uint64{}, last: map[string]uint64{}, died: map[string]int{}}
+	host, _, _ := net.SplitHostPort(strings.TrimPrefix(m.Admin, "http://"))
+	out := &server{Member: m, host: host, before: map[string]uint64{}, last: map[string]uint64{}, died: map[string]int{}}
 	s.Env = append(s.Env, failpoint.Variable+"="+socket)
 	out.control = &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
