@@ -38,6 +38,17 @@ var (
 	ErrNotSupported = errors.New("request is not understood")
 )
 
+// UnservedError says that no process of the cluster can serve the aggregate. Not executed.
+type UnservedError struct {
+	// Known is what is known of it, for people: which nodes do not respond, or that none has a lease.
+	Known string
+}
+
+func (e *UnservedError) Error() string { return "no node serves the aggregate: " + e.Known }
+
+// Unwrap returns ErrUnavailable.
+func (e *UnservedError) Unwrap() error { return ErrUnavailable }
+
 // RateLimitedError says that the aggregate takes no such command for a while. Not executed.
 type RateLimitedError struct {
 	// Reason in words: too many commands remembered, or too many refusals.

@@ -377,20 +377,30 @@ func (n *Node) Incarnation() persistence.Incarnation {
 
 // Drain hands over all shards and ends the lease. It returns when that is done; if ctx ends first it goes
 // on in the background. Requests are then answered with the rows of those who have the shards. Close the
-// node after it.
+// node after it. Errors: ErrLapsed if the lease ended meanwhile, or there is none, and that of ctx.
 func (n *Node) Drain(ctx context.Context) error {
 	n.draining.Store(true)
 	n.current.Load().post(input{Input: ownership.Input{Kind: ownership.InputDrain}})
 	select {
 	case <-n.ended:
-		if n.cause != nil && !errors.Is(n.cause, ownership.ErrRetired) {
+		switch {
+		case errors.Is(n.cause, lease.ErrEnded):
+			return fmt.Errorf("drain: %w: %w", ErrLapsed, n.cause)
+		case n.cause != nil && !errors.Is(n.cause, ownership.ErrRetired):
 			return fmt.Errorf("drain: %w", n.cause)
 		}
 		return nil
 	case <-ctx.Done():
+		if !n.current.Load().valid() {
+			return fmt.Errorf("drain: %w: %w", ErrLapsed, ctx.Err())
+		}
 		return fmt.Errorf("drain: %w", ctx.Err())
 	}
 }
+
+// ErrLapsed says that a drain has nothing to hand over: the node holds nothing without a lease, and others take its
+// shards as those of a crashed one.
+var ErrLapsed = errors.New("the lease has ended")
 
 // Draining says whether the node was told to hand over what it has, and takes nothing until it is started again.
 func (n *Node) Draining() bool { return n.draining.Load() }

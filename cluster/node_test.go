@@ -207,6 +207,49 @@ func TestDrain(t *testing.T) {
 	}
 }
 
+// TestDrainWithoutALease: a store that does not answer lets the lease end before all is handed over, or keeps a
+// former owner from getting another. There is nothing to hand over then.
+func TestDrainWithoutALease(t *testing.T) {
+	outage := func(faulty.Call) faulty.Fault { return faulty.Fault{Kind: faulty.LoseRequest} }
+	t.Run("the lease ends meanwhile", func(t *testing.T) {
+		ns := newNodes(t)
+		a := ns.start("a", calm)
+		ns.until("a has all", settled(a))
+		a.store.SetScript(outage)
+		drained := make(chan error)
+		go func() { drained <- a.Drain(t.Context()) }()
+		ns.until("it drains", a.Draining)
+		a.clock.jump(2 * time.Minute)
+		if err := <-drained; !errors.Is(err, cluster.ErrLapsed) {
+			t.Errorf("%v, want ErrLapsed", err)
+		}
+	})
+	t.Run("it had ended before", func(t *testing.T) {
+		ns := newNodes(t)
+		a := ns.start("a", calm)
+		ns.until("a has all", settled(a))
+		a.store.SetScript(outage)
+		a.clock.jump(2 * time.Minute)
+		ns.until("the incarnation is over", func() bool { return a.count(cluster.Ended) == 1 })
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		if err := a.Drain(ctx); err != nil && !errors.Is(err, cluster.ErrLapsed) {
+			t.Errorf("%v, want ErrLapsed", err)
+		}
+	})
+	t.Run("the time is over", func(t *testing.T) {
+		ns := newNodes(t)
+		a := ns.start("a", calm)
+		ns.until("a has all", settled(a))
+		a.store.SetScript(outage)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		defer cancel()
+		if err := a.Drain(ctx); errors.Is(err, cluster.ErrLapsed) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%v: it still has its lease, and all shards", err)
+		}
+	})
+}
+
 // TestPausedNodeSaysNothing [R9]: a process that was stopped beyond its lease finds its write durable
 // when it goes on, and acknowledges nothing.
 func TestPausedNodeSaysNothing(t *testing.T) {

@@ -170,7 +170,10 @@ func outcomeError(err error, command bool) *connect.Error {
 	if !command {
 		unknown, retry = ReasonNotExecuted, "not answered; retry"
 	}
+	var unserved *actors.UnservedError
 	switch {
+	case errors.As(err, &unserved) && !errors.Is(err, actors.ErrUnknownOutcome):
+		return apiError(connect.CodeUnavailable, ReasonNotExecuted, "no node serves this customer: "+unserved.Known+"; not executed, retry")
 	case errors.Is(err, actors.ErrExpired):
 		return apiError(connect.CodeDeadlineExceeded, ReasonNotExecuted, "the deadline passed before execution; not executed")
 	case !errors.Is(err, actors.ErrUnknownOutcome) &&

@@ -30,7 +30,7 @@ func FuzzNews(f *testing.F) {
 		f.Add([]byte{}, b)
 	}
 	r, err := New(Config{
-		Name: "n", Kind: "Kind", Shards: shards, Transport: &network{}, MaxTime: 1, MaxAttempts: 1, MaxWaiting: 1, MaxPerNode: 1, MaxPerShard: 1, PauseMin: 1,
+		Name: "n", Kind: "Kind", Shards: shards, Transport: &network{}, MaxTime: 1, Patience: 1, MaxAttempts: 1, MaxWaiting: 1, MaxPerNode: 1, MaxPerShard: 1, PauseMin: 1,
 		PauseMax: 1, StatusTimeout: 1,
 	})
 	if err != nil {

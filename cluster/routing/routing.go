@@ -2,6 +2,7 @@ package routing
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -10,6 +11,7 @@ import (
 
 	"licensed/actors"
 	"licensed/cluster"
+	"licensed/cluster/transport"
 	"licensed/messages/clusterv1"
 	"licensed/persistence"
 )
@@ -57,6 +59,10 @@ type Config struct {
 	Self Self
 	// MaxTime is the time for a request without a deadline (default 10 s).
 	MaxTime time.Duration
+	// Patience is after which time without a node that could be asked a request is answered actors.UnservedError
+	// (default 2.5 s, the default TTL of leases). Shorter: a single node that restarts fails requests; longer: they
+	// wait in vain when all nodes are gone.
+	Patience time.Duration
 	// MaxAttempts bounds how often a request is tried (default 64). The deadline comes first unless
 	// something is amiss.
 	MaxAttempts int
@@ -97,7 +103,7 @@ type DoneInfo struct {
 // DefaultConfig returns the defaults.
 func DefaultConfig() Config {
 	return Config{
-		MaxTime: 10 * time.Second, MaxAttempts: 64, MaxWaiting: 16384, MaxPerNode: 7500, MaxPerShard: 1250,
+		MaxTime: 10 * time.Second, Patience: 2500 * time.Millisecond, MaxAttempts: 64, MaxWaiting: 16384, MaxPerNode: 7500, MaxPerShard: 1250,
 		PauseMin: 10 * time.Millisecond, PauseMax: 400 * time.Millisecond, StatusTimeout: time.Second,
 	}
 }
@@ -108,7 +114,7 @@ func (c *Config) validate() error {
 		ok   bool
 	}{
 		{"Name", c.Name != ""}, {"Kind", c.Kind != ""}, {"Shards", c.Shards > 0}, {"Transport", c.Transport != nil},
-		{"MaxTime", c.MaxTime > 0}, {"MaxAttempts", c.MaxAttempts > 0}, {"MaxWaiting", c.MaxWaiting > 0},
+		{"MaxTime", c.MaxTime > 0}, {"Patience", c.Patience > 0}, {"MaxAttempts", c.MaxAttempts > 0}, {"MaxWaiting", c.MaxWaiting > 0},
 		{"MaxPerNode", c.MaxPerNode > 0}, {"MaxPerShard", c.MaxPerShard > 0},
 		{"PauseMin", c.PauseMin > 0}, {"PauseMax", c.PauseMax >= c.PauseMin}, {"StatusTimeout", c.StatusTimeout > 0},
 	} {
@@ -200,7 +206,10 @@ type trial struct {
 	pause  time.Duration // before the next attempt, if nothing is heard
 	last   error         // of the attempt before
 
-	avoid   string // the address of the node that was just not reached; empty for none
+	avoid  string              // the address of the node that was just not reached; empty for none
+	alone  time.Time           // since when there is nobody to ask who can be reached; zero if there is
+	silent map[string]struct{} // addresses that could not be reached since
+
 	counted string // the address of the node that the request is counted for; empty for none
 }
 
@@ -228,6 +237,9 @@ func (t *trial) run(ctx context.Context, try func(context.Context, target) error
 		case v == final:
 			return t.result(err)
 		}
+		if err := t.unserved(view, err); err != nil {
+			return t.result(err)
+		}
 		if ctx.Err() != nil || t.info.Attempts >= t.router.config.MaxAttempts {
 			return t.over(ctx)
 		}
@@ -250,6 +262,31 @@ func (t *trial) result(err error) error {
 		return err
 	}
 	return fmt.Errorf("%w: an earlier attempt may have been executed; the last: %s", actors.ErrUnknownOutcome, err.Error())
+}
+
+// unserved returns an error if there has been nobody to ask for long enough: no node has a lease, or none of those
+// that have one can be reached. While one can, it takes over the shards of those that cannot.
+func (t *trial) unserved(view view, err error) error {
+	if view.none == nil && !errors.Is(err, transport.ErrNotSent) {
+		t.alone = time.Time{}
+		return nil
+	}
+	if t.alone.IsZero() {
+		t.alone, t.silent = time.Now(), map[string]struct{}{}
+	}
+	if view.none == nil {
+		t.silent[view.to.address] = struct{}{}
+	}
+	if time.Since(t.alone) < t.router.config.Patience {
+		return nil
+	}
+	c := t.router.cast.Load()
+	for _, address := range c.byIncarnation {
+		if _, ok := t.silent[address]; !ok {
+			return nil
+		}
+	}
+	return &actors.UnservedError{Known: c.absent()}
 }
 
 // over returns the error of a request that is given up. What the last attempt met is for people only:
@@ -277,7 +314,11 @@ func (t *trial) wait(ctx context.Context, view view) error {
 	}
 	defer r.waiting.Add(-1)
 	began := time.Now()
-	timer := time.NewTimer(t.pause/2 + rand.N(t.pause/2+1))
+	pause := t.pause/2 + rand.N(t.pause/2+1)
+	if left := r.config.Patience - time.Since(t.alone); left > 0 { // not so if it is not alone
+		pause = min(pause, left)
+	}
+	timer := time.NewTimer(pause)
 	defer timer.Stop()
 	select {
 	case <-view.changed:

@@ -117,6 +117,7 @@ func newSetup(t *testing.T, change func(*Config)) *setup {
 	t.Helper()
 	s := &setup{network: &network{answer: func(string) error { return nil }}}
 	c := DefaultConfig()
+	c.Patience = time.Hour // TestUnserved is about it
 	c.Name, c.Kind, c.Shards, c.Transport = "local", "Kind", shards, s.network
 	c.Done = func(i DoneInfo) { s.mu.Lock(); defer s.mu.Unlock(); s.done = i }
 	if change != nil {
@@ -361,6 +362,53 @@ func TestTakeOver(t *testing.T) {
 			t.Errorf("%+v", s.done)
 		}
 	})
+}
+
+// TestUnserved: where nobody can serve a customer, clients hear so within a lease, and why.
+func TestUnserved(t *testing.T) {
+	patience := DefaultConfig().Patience
+	refused := func(string) error { return fmt.Errorf("%w: refused", transport.ErrNotSent) }
+	for name, c := range map[string]struct {
+		members []string
+		answer  func(name string) error
+		want    string // of the error; empty: the request is tried until its deadline
+	}{
+		"no member":        {nil, refused, "no node has a lease"},
+		"one, unreachable": {[]string{"a"}, refused, "a does not respond"},
+		"two, unreachable": {[]string{"a", "b"}, refused, "a, b do not respond"},
+		"one of two": {[]string{"a", "b"}, func(name string) error { // the other is there to take over
+			if name == "a" {
+				return refused(name)
+			}
+			return actors.ErrNotOwner
+		}, ""},
+		"one, not an owner": {[]string{"a"}, func(string) error { return actors.ErrNotOwner }, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSetup(t, func(c *Config) { c.Patience = patience })
+				s.join(c.members...)
+				s.Hear(news(row(1, "a", "")))
+				s.answer = c.answer
+				began := time.Now()
+				_, err := s.execute(t, 8*time.Second)
+				took := time.Since(began)
+				var unserved *actors.UnservedError
+				if c.want == "" {
+					if errors.As(err, &unserved) || took != 8*time.Second {
+						t.Errorf("%v after %v", err, took)
+					}
+					return
+				}
+				if !errors.As(err, &unserved) || unserved.Known != c.want || !errors.Is(err, actors.ErrUnavailable) || errors.Is(err, actors.ErrUnknownOutcome) {
+					t.Errorf("%v, want %q", err, c.want)
+				}
+				if took != patience {
+					t.Errorf("after %v, want %v", took, patience)
+				}
+			})
+		})
+	}
 }
 
 // TestOutcomes: what a request comes to, by what its attempts came to. After an attempt that may have

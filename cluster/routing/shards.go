@@ -2,6 +2,8 @@ package routing
 
 import (
 	"errors"
+	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -286,6 +288,26 @@ func newCast(members []membership.Member, dead *burials) *cast {
 	}
 	c.placement = placement.New(nodes)
 	return c
+}
+
+// absent tells people why nobody can be asked, if nobody can.
+func (c *cast) absent() string {
+	const most = 5
+	var names []string
+	for _, m := range c.members {
+		if i, err := cluster.IncarnationOf(m.Meta.GetIncarnation()); err == nil && !i.IsZero() {
+			names = append(names, m.Name)
+		}
+	}
+	switch n := len(names); {
+	case n == 0:
+		return "no node has a lease"
+	case n == 1:
+		return names[0] + " does not respond"
+	case n > most:
+		return fmt.Sprintf("%s and %d more nodes do not respond", strings.Join(names[:most], ", "), n-most)
+	}
+	return strings.Join(names, ", ") + " do not respond"
 }
 
 // same reports whether requests go the same ways.

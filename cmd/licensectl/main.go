@@ -116,7 +116,7 @@ func (p *program) rootCommand() *cobra.Command {
 	f.StringVar(&p.tls.cert, "tls-cert", "", "`FILE` with the certificate to show to a gateway that asks for one (environment LICENSED_TLS_CERT)")
 	f.StringVar(&p.tls.key, "tls-key", "", "`FILE` with its private key (environment LICENSED_TLS_KEY)")
 	f.StringVarP(&p.output, "output", "o", outputTable, "table or json")
-	f.DurationVar(&p.timeout, "timeout", 10*time.Second, "longest time for one answer; streams have no limit")
+	f.DurationVar(&p.timeout, "timeout", 15*time.Second, "longest time for one answer, more than a gateway takes at most (--max-deadline, 10s); streams have no limit")
 	root.AddGroup(
 		&cobra.Group{ID: "commands", Title: "Commands of a customer:"},
 		&cobra.Group{ID: "holds", Title: "What a customer holds:"},

@@ -3,7 +3,6 @@ package node
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"sync"
@@ -129,6 +128,7 @@ func (m *member) route() (err error) {
 		c.Node = node
 	}
 	c.MaxPerNode, c.MaxPerShard = m.n.config.perNode(), m.n.config.perShard()
+	c.Patience = m.n.config.Cluster.LeaseTTL
 	c.Done = m.n.clusterMetrics.hear
 	m.router, err = routing.New(c)
 	return err
@@ -523,10 +523,5 @@ func (m *member) handOver(ctx context.Context) error {
 			Text: fmt.Sprintf("%s hands its shards over, to leave", m.n.name),
 		})
 	})
-	began := time.Now()
-	if err := node.Drain(ctx); err != nil && !errors.Is(err, ownership.ErrRetired) {
-		return err
-	}
-	m.n.log.Info("handed over all shards", "took", time.Since(began))
-	return nil
+	return m.n.handOver(ctx, node)
 }

@@ -137,6 +137,23 @@ func TestCluster(t *testing.T) {
 	wantDrain(t, a, n1)
 }
 
+// TestNobodyServes: a gateway whose nodes are gone says so within a lease, not after the deadline.
+func TestNobodyServes(t *testing.T) {
+	c := newCompany(t)
+	c.with = func(config *node.Config) { config.Cluster.LeaseTTL = 2 * time.Second }
+	n := c.start("n1", node.RoleNode)
+	g := c.start("g", node.RoleGateway)
+	settle(t, admin(g), "n1")
+	if err := n.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	_, err := acquire(t, g, "c")
+	if connect.CodeOf(err) != connect.CodeUnavailable || !strings.Contains(err.Error(), "no node serves this customer: no node has a lease; not executed") {
+		t.Errorf("%v after %v", err, time.Since(began))
+	}
+}
+
 // wantImport imports a history through a gateway for customers of all nodes.
 func wantImport(t *testing.T, g *node.Node) {
 	t.Helper()

@@ -45,6 +45,7 @@ import (
 
 	"licensed/actors"
 	"licensed/cluster"
+	"licensed/cluster/ownership"
 	"licensed/gateway"
 	"licensed/gateway/dashboard"
 	"licensed/internal/clusterstatus"
@@ -223,9 +224,24 @@ func (n *Node) startDrain(context.Context) error {
 	case m != nil:
 		n.push("shards", most(m.handOver))
 	case node != nil:
-		n.push("shards", most(node.Drain))
+		n.push("shards", most(func(ctx context.Context) error { return n.handOver(ctx, node) }))
 	}
 	n.push("readiness", n.drain)
+	return nil
+}
+
+// handOver gives all shards to other nodes, if there are any. Without a lease, which ends when the store does not answer,
+// there is nothing to give: that is no error of a stop.
+func (n *Node) handOver(ctx context.Context, node *cluster.Node) error {
+	began := time.Now()
+	switch err := node.Drain(ctx); {
+	case errors.Is(err, cluster.ErrLapsed):
+		n.log.Warn("shards not handed over: the lease ended before; other nodes take them over as those of a crashed node", "error", err)
+	case err != nil && !errors.Is(err, ownership.ErrRetired):
+		return err
+	default:
+		n.log.Info("shards handed over", "took", time.Since(began))
+	}
 	return nil
 }
 
