@@ -265,6 +265,9 @@ func (c *Cluster) Kinds() []fault.Kind {
 	kinds = append(kinds, c.ring.kinds(ttl)...)
 	if c.network != nil {
 		kinds = append(kinds, linkKinds(c.network, c.places, ttl)...)
+		if len(c.nodes) > 1 && len(c.gateways) > 0 {
+			kinds = append(kinds, c.nodePortKind())
+		}
 	}
 	return kinds
 }

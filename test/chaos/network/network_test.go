@@ -4,9 +4,11 @@ package network
 
 import (
 	"bufio"
+	"encoding/binary"
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
@@ -100,6 +102,30 @@ func TestLinks(t *testing.T) {
 	}
 	if met := n.Set(p, host, Link{}); met != 0 {
 		t.Errorf("a good link met %d packets", met)
+	}
+}
+
+// A link may be cut for one port only.
+func TestPortCut(t *testing.T) {
+	f, to := newFabric(), &recorder{}
+	b := netip.AddrFrom4([4]byte{10, 0, 0, 2})
+	f.attach(b, to)
+	a := netip.AddrFrom4([4]byte{10, 0, 0, 1})
+	f.set(a, b, Link{Cut: true, ToPort: 7947})
+	tcp := func(port uint16, protocol byte, fragment uint16) []byte {
+		p := packet(1, 2, "")
+		p[9] = protocol
+		binary.BigEndian.PutUint16(p[6:], fragment)
+		return binary.BigEndian.AppendUint16(append(p, 0xff, 0xff), port)
+	}
+	for _, p := range [][]byte{tcp(7947, 6, 0), tcp(7946, 6, 0), tcp(7947, 17, 0), tcp(7947, 6, 3), packet(1, 2, "x")} {
+		f.pass(p)
+	}
+	if len(to.got) != 4 {
+		t.Errorf("%d of 5 packets were passed on, want all but that to the port", len(to.got))
+	}
+	if met := f.set(a, b, Link{}); met != 1 {
+		t.Errorf("the cut met %d packets", met)
 	}
 }
 

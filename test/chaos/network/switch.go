@@ -1,6 +1,7 @@
 package network
 
 import (
+	"encoding/binary"
 	"math/rand/v2"
 	"net/netip"
 	"sync"
@@ -16,6 +17,8 @@ type Link struct {
 	Loss float64
 	// Delay is added to every packet, and up to Jitter more.
 	Delay, Jitter time.Duration
+	// ToPort, if it is not 0, has all this happen to TCP packets for that port only.
+	ToPort uint16
 }
 
 // route is a direction.
@@ -118,8 +121,10 @@ func (f *fabric) pass(packet []byte) {
 	}
 	var l Link
 	bad := v.links[route{from, to}]
-	if bad != nil {
+	if bad != nil && (bad.ToPort == 0 || bad.ToPort == tcpPort(packet)) {
 		l = bad.Link
+	} else {
+		bad = nil
 	}
 	drop := l.Cut || l.Loss > 0 && rand.Float64() < l.Loss
 	if bad != nil && (drop || l.Delay+l.Jitter > 0) {
@@ -144,6 +149,16 @@ func (f *fabric) pass(packet []byte) {
 
 // write drops what the device does not take, as networks do.
 func write(d device, packet []byte) { _, _ = d.Write(packet) }
+
+// tcpPort returns the destination port of an IPv4 packet; 0 if it is none of TCP, or not the first part of one.
+func tcpPort(p []byte) uint16 {
+	const tcp = 6
+	header := int(p[0]&0x0f) * 4
+	if p[9] != tcp || binary.BigEndian.Uint16(p[6:])&0x1fff != 0 || len(p) < header+4 {
+		return 0
+	}
+	return binary.BigEndian.Uint16(p[header+2:])
+}
 
 // addresses returns source and destination of an IPv4 packet.
 func addresses(p []byte) (from, to netip.Addr, ok bool) {

@@ -1,0 +1,157 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"licensed/cluster"
+	"licensed/messages/licensedv1"
+	"licensed/messages/licensedv1/licensedv1connect"
+	"licensed/test/chaos/fault"
+	"licensed/test/chaos/network"
+)
+
+const (
+	// nodePort is where nodes take requests of other processes.
+	nodePort = 7947
+	// servedWithin is the time in which the customers of a node are to be served by another one.
+	servedWithin = 10 * time.Second
+)
+
+// nodePortKind cuts the node port of a node off from everybody. Gossip, the store and what the node itself connects
+// to go on. Its customers must be served by others soon. Nothing else is done meanwhile, for that would excuse it.
+func (c *Cluster) nodePortKind() fault.Kind {
+	const name = "node port cut"
+	return fault.Kind{Name: name, Weight: 2, Make: func(r *rand.Rand) *fault.Fault {
+		node := c.nodes[r.IntN(len(c.nodes))]
+		f := &fault.Fault{Kind: name, Targets: []string{node.Process.Name()}, Hold: servedWithin + 2*time.Second}
+		var at *network.Port
+		for _, p := range c.places {
+			if p.name == node.Process.Name() {
+				at = p.port
+			} else {
+				f.Also = append(f.Also, p.name)
+			}
+			for _, o := range c.places {
+				if o.name != p.name {
+					f.Also = append(f.Also, p.name+">"+o.name)
+				}
+			}
+		}
+		var met uint64
+		var result chan error
+		var took time.Duration
+		f.Inject = func(ctx context.Context) error {
+			return alive(node.Process, func() error {
+				v := &visitor{cluster: c}
+				customers, err := v.customersOf(ctx, node.Process.Name())
+				if err != nil || len(customers) == 0 {
+					return fmt.Errorf("%s holds nothing that can be told (%v): %w", node.Process.Name(), err, fault.ErrIdle)
+				}
+				for _, p := range c.places {
+					if p.name != node.Process.Name() {
+						c.network.Set(p.port, at, network.Link{Cut: true, ToPort: nodePort})
+					}
+				}
+				result = make(chan error, 1)
+				go func() {
+					began := time.Now()
+					watching, cancel := context.WithTimeout(context.WithoutCancel(ctx), servedWithin)
+					defer cancel()
+					err := v.await(watching, node.Process.Name(), customers)
+					took = time.Since(began)
+					result <- err
+				}()
+				return nil
+			})
+		}
+		f.Heal = func(context.Context) error {
+			err := <-result
+			for _, p := range c.places {
+				if p.name != node.Process.Name() {
+					met += c.network.Set(p.port, at, network.Link{})
+				}
+			}
+			return err
+		}
+		f.Came = func() fault.Effect {
+			return fault.Effect{Text: fmt.Sprintf("dropped %d packets; its customers were served by others after %v", met, took.Round(10*time.Millisecond)), Idle: met == 0}
+		}
+		return f
+	}}
+}
+
+// visitor asks gateways.
+type visitor struct{ cluster *Cluster }
+
+// status returns that of the cluster, by the first gateway that answers.
+func (v *visitor) status(ctx context.Context) (*licensedv1.ClusterStatus, error) {
+	var errs []error
+	for _, g := range v.cluster.gateways {
+		one, cancel := context.WithTimeout(ctx, 3*time.Second)
+		res, err := licensedv1connect.NewAdminServiceClient(http.DefaultClient, g.API).GetCluster(one, connect.NewRequest(&licensedv1.GetClusterRequest{}))
+		cancel()
+		if err == nil {
+			return res.Msg.Cluster, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(errs...)
+}
+
+// customersOf returns one customer of each shard that a node holds.
+func (v *visitor) customersOf(ctx context.Context, node string) ([]string, error) {
+	s, err := v.status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	incarnation := ""
+	for _, n := range s.Nodes {
+		if n.Name == node {
+			incarnation = n.Incarnation
+		}
+	}
+	wanted := map[uint32]bool{}
+	for _, m := range s.ShardMap {
+		if m.Owner != "" && m.Owner == incarnation {
+			wanted[m.Id] = true
+		}
+	}
+	var customers []string
+	for i := 0; len(wanted) > 0; i++ {
+		id := fmt.Sprint("visitor-", i)
+		if shard := cluster.ShardOf(id+":LicenseAggregate", s.Shards); wanted[shard] {
+			delete(wanted, shard)
+			customers = append(customers, id)
+		}
+	}
+	return customers, nil
+}
+
+// await returns nil when every gateway has had an answer for each of these customers.
+func (v *visitor) await(ctx context.Context, node string, customers []string) error {
+	for _, g := range v.cluster.gateways {
+		for _, id := range customers {
+			for v.ask(ctx, g.API, id) != nil {
+				if ctx.Err() != nil {
+					return fmt.Errorf("customers of %s are not served %v after its node port was cut: no answer for %s at %s", node, servedWithin, id, g.Process.Name())
+				}
+				time.Sleep(50 * time.Millisecond)
+			}
+		}
+	}
+	return nil
+}
+
+func (v *visitor) ask(ctx context.Context, gateway, customer string) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	_, err := licensedv1connect.NewLicenseServiceClient(http.DefaultClient, gateway).ListLicenses(ctx, connect.NewRequest(&licensedv1.ListLicensesRequest{CustomerId: customer}))
+	return err
+}
