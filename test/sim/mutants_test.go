@@ -171,6 +171,9 @@ func TestMutants(t *testing.T) { plant(t, mutants, simulation, "TestSeeds") }
 // TestProtocolMutants does so with those of leases and shards.
 func TestProtocolMutants(t *testing.T) { plant(t, protocolMutants, simulation, "TestProtocolSeeds") }
 
+// TestReachMutants does so with those of processes that cannot reach nodes.
+func TestReachMutants(t *testing.T) { plant(t, reachMutants, simulation, "TestReachSeeds") }
+
 // TestLeaseMutants plants what needs a rarer coincidence, which the trials of leases alone go looking for.
 func TestLeaseMutants(t *testing.T) {
 	plant(t, leaseMutants, "./cluster/lease", "TestNeverDeadWhileValid|TestConfirmer")

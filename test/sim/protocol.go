@@ -42,6 +42,7 @@ func protocolParams(r *rand.Rand) Params {
 type protocol struct {
 	w      *world
 	rows   *rows
+	votes  *votes
 	agents []*agent // by node
 }
 
@@ -67,9 +68,15 @@ type agent struct {
 	// confirming says that a tick is planned that will look for what is to be confirmed.
 	confirming bool
 	seen       persistence.Incarnation // what gossip has of the node
+	reach      ownership.Reach
+	proven     bool // some process reached this one
 }
 
-func newProtocol(w *world) *protocol { return &protocol{w: w, rows: newRows(w)} }
+func newProtocol(w *world) *protocol {
+	p := &protocol{w: w, rows: newRows(w)}
+	p.votes = newVotes(p)
+	return p
+}
 
 func (p *protocol) begin() {}
 
@@ -109,6 +116,7 @@ func (a *agent) begin() {
 	c.MaxMoves, c.MaxClaims, c.Watchers = 1+w.IntN(3), 1+w.IntN(4), 1+w.IntN(3)
 	c.CloseTimeout, c.Settle, c.ScanEvery = 10*time.Millisecond, 20*time.Millisecond, 400*time.Millisecond
 	c.MovesPerSecond, c.Groups = 500, uint32(c.MaxMoves)
+	c.Witnessed, c.Proven = w.params.Witnessed, a.proven
 	m, err := ownership.New(c)
 	if err != nil {
 		panic(err)
@@ -146,7 +154,7 @@ func (a *agent) step(in ownership.Input) {
 	if out.Until != a.until && w.chance(w.params.PauseRenewed) {
 		a.n.pause() // the worst moment: what was renewed must last no longer than it may
 	}
-	a.until = out.Until
+	a.until, a.reach = out.Until, out.Reach
 	for _, g := range out.Gates {
 		a.setGate(g)
 	}
@@ -273,14 +281,16 @@ func (a *agent) gossip() {
 	if a.until > 0 { // a node tells who it is when it has a lease
 		a.seen = a.n.incarnation
 	}
+	p := a.p.votes
 	var members []ownership.Member
 	for _, o := range a.p.agents {
 		if o == nil || o != a && (!o.n.up || w.now < o.n.pausedUntil || w.chance(w.params.MissGossip)) {
 			continue
 		}
-		members = append(members, ownership.Member{Name: fmt.Sprint("n", o.n.id), Incarnation: o.seen, Eligible: !o.draining()})
+		members = append(members, ownership.Member{Name: fmt.Sprint("n", o.n.id), Incarnation: o.seen, Eligible: !o.draining(), Unreachable: p.flagged[o.n.id]})
 	}
 	a.later(w.between(0, 5*millisecond), "members", func() {
+		p.look(a)
 		a.step(ownership.Input{Kind: ownership.InputMembers, Members: members})
 		if w.chance(w.params.Drain) {
 			w.trace("node %d drains", a.n.id)
@@ -374,14 +384,20 @@ func (a *agent) readLease() {
 	})
 }
 
-// check demands that every shard has found an owner that serves it.
+// check looks at the shards after the world was healed.
 func (p *protocol) check() {
+	p.owned("after the world was healed")
+	p.votes.check()
+}
+
+// owned demands that every shard finds an owner that serves it.
+func (p *protocol) owned(when string) {
 	for shard := range p.w.params.Shards {
 		for tries := 0; p.guess(shard) == nil && tries < 200; tries++ {
 			p.w.run(p.w.now + 50*millisecond)
 		}
 		if p.guess(shard) == nil {
-			p.w.fail("shard %d has no owner after the world was healed: %+v", shard, p.rows.shards[shard])
+			p.w.fail("shard %d has no owner %s: %+v", shard, when, p.rows.shards[shard])
 		}
 	}
 }

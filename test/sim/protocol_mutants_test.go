@@ -64,6 +64,33 @@ var protocolMutants = []mutant{
 	}}},
 }
 
+// reachMutants are bugs of who may hold shards when some processes do not reach some nodes. None endangers the promise:
+// customers are served by nobody, or by a node that nobody reaches.
+var reachMutants = []mutant{
+	{"drain on one vote", "reach", []edit{{
+		"cluster/ownership/reach.go", "majority := votes > len(r.reached) ||", "majority := votes > 0 ||",
+	}}},
+	{"count votes for ever", "reach", []edit{{
+		"cluster/ownership/reach.go", "return now.Sub(v.since) < voteExpiry*m.config.Timing.TTL", "return true",
+	}, {
+		"cluster/ownership/reach.go", "if !v.read {\n\t\t\tdelete(r.votes, b)\n\t\t}", "_, _ = b, v",
+	}}},
+	{"take no shard while nobody else is there", "reach", []edit{{
+		"cluster/ownership/reach.go", " || m.reach.state == Unproven && m.reach.witnesses == 0", "",
+	}, {
+		"cluster/ownership/plan.go", "if m.fallback = len(open) == 0 && len(all) > 0; m.fallback {", "if m.fallback = false; m.fallback {",
+	}}},
+	{"hand over when nobody is reached", "reach", []edit{{
+		"cluster/ownership/reach.go", "case majority && m.betterReached(now, votes):", "case majority:",
+	}}},
+	{"keep shards that most cannot reach", "reach", []edit{{
+		"cluster/ownership/reach.go", "case majority && m.betterReached(now, votes):", "case majority && false:",
+	}}},
+	{"stay accused until the process ends", "reach", []edit{{
+		"cluster/ownership/reach.go", "former == Accused && len(r.reached) == 0", "former == Accused",
+	}}},
+}
+
 // routingMutants are bugs of the way to the owner, which is not part of the simulation.
 var routingMutants = []mutant{
 	{"say not executed after an attempt of unknown outcome", "commands", []edit{{

@@ -69,6 +69,8 @@ func (r *rows) apply(op ownership.Op) ownership.Input {
 		in.Row = r.shards[op.NextShard.ID]
 	case ownership.OpReadShard:
 		in.Row = r.shards[op.Shard]
+	case ownership.OpReadVotes:
+		in.Votes = r.w.authority.(*protocol).votes.all()
 	case ownership.OpReadShards:
 		for _, row := range r.shards {
 			if row.Epoch > 0 {

@@ -32,6 +32,8 @@ type Params struct {
 	Gateways                      int
 	Import                        float64 // for each aggregate, to begin with an import
 	Protocol, ConfirmReads        bool
+	Witnessed                     bool // processes vote against nodes that they do not reach
+	Voters                        int  // processes that are no nodes
 	Allowance, Time               micros
 	Drift, MissGossip, Drain      float64
 	PauseRenewed                  float64

@@ -39,6 +39,9 @@ func TestSeeds(t *testing.T) { sweep(t, *seeds, Run) }
 // TestProtocolSeeds is TestSeeds with the real leases and shards in place of the oracle, half of the seeds.
 func TestProtocolSeeds(t *testing.T) { sweep(t, (*seeds+1)/2, RunProtocol) }
 
+// TestReachSeeds is TestProtocolSeeds with processes that cannot reach nodes, a quarter of the seeds.
+func TestReachSeeds(t *testing.T) { sweep(t, (*seeds+3)/4, RunReach) }
+
 // sweep runs seeds on all processors. It fails with the lowest of those that fail.
 func sweep(t *testing.T, n int, run func(seed uint64, log io.Writer) Counts) {
 	var (

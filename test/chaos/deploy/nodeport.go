@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,7 +53,7 @@ func (c *Cluster) nodePortKind() fault.Kind {
 				v := &visitor{cluster: c}
 				customers, err := v.customersOf(ctx, node.Process.Name())
 				if err != nil || len(customers) == 0 {
-					return fmt.Errorf("%s holds nothing that can be told (%v): %w", node.Process.Name(), err, fault.ErrIdle)
+					return fmt.Errorf("%s holds nothing that can be told (%w): %w", node.Process.Name(), cmp.Or(err, errNothingHeld), fault.ErrIdle)
 				}
 				for _, p := range c.places {
 					if p.name != node.Process.Name() {
@@ -86,6 +87,8 @@ func (c *Cluster) nodePortKind() fault.Kind {
 		return f
 	}}
 }
+
+var errNothingHeld = errors.New("no shard is its own")
 
 // visitor asks gateways.
 type visitor struct{ cluster *Cluster }
