@@ -19,8 +19,8 @@ import (
 )
 
 const (
-	// nodePort is where nodes take requests of other processes.
-	nodePort = 7947
+	// requestPort is where nodes take requests of other processes.
+	requestPort = 7947
 	// servedWithin is the time in which the customers of a node are to be served by another one.
 	servedWithin = 10 * time.Second
 )
@@ -57,7 +57,7 @@ func (c *Cluster) nodePortKind() fault.Kind {
 				}
 				for _, p := range c.places {
 					if p.name != node.Process.Name() {
-						c.network.Set(p.port, at, network.Link{Cut: true, ToPort: nodePort})
+						c.network.Set(p.port, at, network.Link{Cut: true, ToPort: requestPort})
 					}
 				}
 				result = make(chan error, 1)
