@@ -304,6 +304,9 @@ func (m *Machine) advance(in Input) {
 	h := m.hot
 	for {
 		m.decideBacklog(in)
+		if m.inherited && len(h.group.Records) > 0 { // a bug; nothing was sent
+			m.failFlight(fmt.Errorf("%w: %s has no root of its own", ErrPanic, m.aggregate))
+		}
 		if h.flight == nil && len(h.group.Records) > 0 {
 			h.launch(m.sequence)
 			h.flight.Partition = m.partition()

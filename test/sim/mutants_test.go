@@ -35,6 +35,8 @@ var mutants = []mutant{
 	}}},
 	{"activate without a root of its own", "R5", []edit{{
 		"actors/machine.go", "case !m.inherited || m.refusing(in) || r.late", "case m.root.Version > 0 || r.late",
+	}, {
+		"actors/machine.go", "if m.inherited && len(h.group.Records) > 0 {", "if false {",
 	}}},
 	{"answer from what may be undecided", "R5", []edit{{
 		"actors/recovery.go", "return m.sequence == 0 || m.root.Epoch == m.epoch && m.root.Version > m.floor", "return true",
