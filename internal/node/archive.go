@@ -81,7 +81,7 @@ func (n *Node) openArchiveDir(dir string) error {
 	if err := os.MkdirAll(n.config.Data, 0o755); err != nil {
 		return err
 	}
-	store, err := pebble.OpenArchive(dir, pebble.ArchiveOptions{ID: strings.TrimSpace(string(id)), Logger: n.log, Now: n.config.Now})
+	store, err := pebble.OpenArchive(dir, pebble.ArchiveOptions{ID: strings.TrimSpace(string(id)), Logger: n.log, Now: n.config.Now, MaxOpenFiles: n.files.archive})
 	if err != nil {
 		return err
 	}

@@ -34,6 +34,9 @@ type ArchiveOptions struct {
 	// 16 MiB if zero.
 	MemTableSize int64
 
+	// MaxOpenFiles bounds the files open at a time, 200 if zero.
+	MaxOpenFiles int
+
 	// MinFree is the space on the disk below which no more segments are taken, in bytes, 256 MiB if
 	// zero, so that the engine can still tidy up and everything can be read.
 	MinFree int64
@@ -66,6 +69,7 @@ type ArchiveOptions struct {
 func (o ArchiveOptions) withDefaults() ArchiveOptions {
 	o.CacheSize = cmp.Or(o.CacheSize, 8<<20)
 	o.MemTableSize = cmp.Or(o.MemTableSize, 16<<20)
+	o.MaxOpenFiles = cmp.Or(o.MaxOpenFiles, 200)
 	o.MinFree = cmp.Or(o.MinFree, 256<<20)
 	o.SweepEvery = cmp.Or(o.SweepEvery, 10*time.Minute)
 	o.Grace = cmp.Or(o.Grace, time.Hour)

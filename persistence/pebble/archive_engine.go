@@ -84,7 +84,7 @@ func (o ArchiveOptions) engineOptions() *pebbledb.Options {
 		LBaseMaxBytes:               64 << 20,
 		BytesPerSync:                1 << 20,
 		WALBytesPerSync:             1 << 20,
-		MaxOpenFiles:                200,
+		MaxOpenFiles:                o.MaxOpenFiles,
 	}
 	eo.TargetFileSizes[0] = 32 << 20
 	eo.ApplyCompressionSettings(func() pebbledb.DBCompressionSettings { return pebbledb.DBCompressionNone })
@@ -100,9 +100,14 @@ func (a *Archive) openEngine() (*archiveEngine, error) {
 	e := &archiveEngine{fs: &fencedFS{FS: a.opts.FS}, stopped: make(chan struct{}), slots: make(chan struct{}, maxCalls), putting: map[string]bool{}}
 	e.cache = pebbledb.NewCache(a.opts.CacheSize + 2*a.opts.MemTableSize)
 	eo := a.opts.engineOptions()
-	eo.FS, eo.Cache, eo.Logger = watch(e.fs, a.dir, e.stop), e.cache, e
+	eo.FS = watch(&patientFS{FS: e.fs, log: a.opts.Logger, dir: a.dir}, a.dir, e.stop)
+	eo.Cache, eo.Logger = e.cache, e
 	eo.EventListener = &pebbledb.EventListener{
-		BackgroundError: func(err error) { e.stop(fmt.Errorf("in the background: %w", err)) },
+		BackgroundError: func(err error) {
+			if !tooManyFiles(err) { // The engine tries again.
+				e.stop(fmt.Errorf("in the background: %w", err))
+			}
+		},
 	}
 	err := e.guard(func() (err error) {
 		if e.db, err = pebbledb.Open(a.dir, eo); err != nil {

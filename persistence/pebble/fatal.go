@@ -109,6 +109,10 @@ func (s *Store) backgroundError(err error) {
 		s.opts.Logger.Error("store: damaged table", "dir", s.dir, "error", err)
 		return
 	}
+	if tooManyFiles(err) { // The engine tries again.
+		s.opts.Logger.Warn("store delayed: too many open files", "dir", s.dir, "error", err)
+		return
+	}
 	s.stop(fmt.Errorf("in the background: %w", err))
 }
 

@@ -254,7 +254,7 @@ func (o Options) engineOptions() *pebbledb.Options {
 // openEngine opens the engine and reads what Store keeps in memory.
 func (s *Store) openEngine(disk vfs.FS) (err error) {
 	eo := s.opts.engineOptions()
-	eo.FS = watch(disk, s.dir, s.stop)
+	eo.FS = watch(&patientFS{FS: disk, log: s.opts.Logger, dir: s.dir}, s.dir, s.stop)
 	eo.Cache, eo.Lock = s.cache, s.lock
 	eo.Logger, eo.EventListener = engineLogger{s}, s.engineEvents()
 	if s.db, err = pebbledb.Open(s.dir, eo); err != nil {
