@@ -20,6 +20,7 @@ var latencyBuckets = []float64{
 type metrics struct {
 	duration   *prometheus.HistogramVec
 	malformed  *prometheus.CounterVec
+	cut        *prometheus.CounterVec
 	duplicates *prometheus.CounterVec
 	refusals   *prometheus.CounterVec
 	panics     prometheus.Counter
@@ -35,6 +36,7 @@ type methodMetrics struct {
 	succeeded prometheus.Observer
 	duplicate prometheus.Counter
 	malformed prometheus.Counter
+	cut       prometheus.Counter
 }
 
 func newMetrics() *metrics {
@@ -47,6 +49,10 @@ func newMetrics() *metrics {
 		malformed: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "licensed_gateway_malformed_requests_total",
 			Help: "Requests that could not be read as a call: undecodable, too large, cut off, of an unknown content type.",
+		}, []string{"method"}),
+		cut: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "licensed_gateway_cut_lists_total",
+			Help: "First pages of longer lists, given to clients that asked for no page: such a client may take the page for the whole list.",
 		}, []string{"method"}),
 		duplicates: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "licensed_gateway_duplicate_commands_total",
@@ -91,13 +97,14 @@ func (m *metrics) resolveService(service protoreflect.ServiceDescriptor) {
 			succeeded: m.duration.WithLabelValues(name, "ok"),
 			duplicate: m.duplicates.WithLabelValues(name),
 			malformed: m.malformed.WithLabelValues(name),
+			cut:       m.cut.WithLabelValues(name),
 		}
 	}
 }
 
 func (m *metrics) collectors(inFlight, followers func() float64) []prometheus.Collector {
 	return []prometheus.Collector{
-		m.duration, m.malformed, m.duplicates, m.refusals, m.panics,
+		m.duration, m.malformed, m.cut, m.duplicates, m.refusals, m.panics,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "licensed_gateway_requests_in_flight",
 			Help: "Requests that were admitted and not yet replied to.",

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 
@@ -11,6 +12,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 
 	"licensed/actors"
+	"licensed/actors/license"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
 )
@@ -55,12 +57,6 @@ const MaxImportBytes = 4 << 20
 
 // importStretch is how many records are recorded in one write, about.
 const importStretch = 100
-
-// Pages of ListCustomers.
-const (
-	customersPage = 1000
-	customersMax  = 10_000
-)
 
 // adminService implements licensedv1connect.AdminServiceHandler.
 type adminService struct{ *Gateway }
@@ -122,25 +118,33 @@ func (s *adminService) ListCustomers(
 	ctx context.Context, r *connect.Request[licensedv1.ListCustomersRequest],
 ) (*connect.Response[licensedv1.ListCustomersResponse], error) {
 	var v violations
-	if r.Msg.After != "" {
-		v.id("after", r.Msg.After)
-	}
-	if r.Msg.Limit > customersMax {
-		v.add("limit", fmt.Sprintf("is %d, at most %d are allowed", r.Msg.Limit, customersMax))
+	after := r.Msg.After
+	if r.Msg.PageToken != "" {
+		id, err := base64.RawURLEncoding.DecodeString(r.Msg.PageToken)
+		if after = string(id); err != nil || len(id) == 0 || forbidden(after) != "" {
+			v.add("page_token", "is "+license.ErrPageToken.Error())
+		}
+	} else if after != "" {
+		v.id("after", after)
 	}
 	if err := invalid(v); err != nil {
 		return nil, err
 	}
-	ids, err := s.config.Operations.Customers(ctx, r.Msg.After, customersLimit(r.Msg))
+	limit := customersLimit(r.Msg)
+	ids, err := s.config.Operations.Customers(ctx, after, limit)
 	if err != nil {
 		return nil, s.failed(ctx, "", err, false)
 	}
-	return connect.NewResponse(&licensedv1.ListCustomersResponse{CustomerIds: ids}), nil
+	res := &licensedv1.ListCustomersResponse{CustomerIds: ids}
+	if len(ids) == limit {
+		res.NextPageToken = base64.RawURLEncoding.EncodeToString([]byte(ids[limit-1]))
+	}
+	return connect.NewResponse(res), nil
 }
 
 // customersLimit returns how many ids a page has at most.
 func customersLimit(r *licensedv1.ListCustomersRequest) int {
-	return int(min(cmp.Or(r.Limit, customersPage), customersPage))
+	return int(min(cmp.Or(r.PageSize, r.Limit, license.MaxPage), license.MaxPage))
 }
 
 // PassivateCustomer implements licensedv1connect.AdminServiceHandler.

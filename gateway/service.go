@@ -210,14 +210,19 @@ func (g *Gateway) log(ctx context.Context, customer string, e *connect.Error, er
 func (s *service) ListLicenses(
 	ctx context.Context, r *connect.Request[licensedv1.ListLicensesRequest],
 ) (*connect.Response[licensedv1.ListLicensesResponse], error) {
+	q := &licensedv1.ListLicenses{
+		IncludeInactive: r.Msg.IncludeInactive, PageSize: pageSize(r.Msg), PageToken: r.Msg.PageToken,
+	}
 	res, head, err := query[*licensedv1.ListLicensesResponse](ctx, s, r.Msg.CustomerId, nil, &licensedv1.Query{
-		Query: &licensedv1.Query_ListLicenses{ListLicenses: &licensedv1.ListLicenses{
-			IncludeInactive: r.Msg.IncludeInactive,
-		}},
+		Query: &licensedv1.Query_ListLicenses{ListLicenses: q},
 	})
+	if err == nil {
+		err = license.PageLicenses(res, q)
+	}
 	if err != nil {
 		return nil, err
 	}
+	countCut(ctx, r.Msg, res.NextPageToken)
 	res.Sequence = head.Sequence
 	return connect.NewResponse(res), nil
 }
@@ -225,12 +230,17 @@ func (s *service) ListLicenses(
 func (s *service) ListDevices(
 	ctx context.Context, r *connect.Request[licensedv1.ListDevicesRequest],
 ) (*connect.Response[licensedv1.ListDevicesResponse], error) {
+	q := &licensedv1.ListDevices{PageSize: pageSize(r.Msg), PageToken: r.Msg.PageToken}
 	res, head, err := query[*licensedv1.ListDevicesResponse](ctx, s, r.Msg.CustomerId, nil, &licensedv1.Query{
-		Query: &licensedv1.Query_ListDevices{ListDevices: &licensedv1.ListDevices{}},
+		Query: &licensedv1.Query_ListDevices{ListDevices: q},
 	})
+	if err == nil {
+		err = license.PageDevices(res, q)
+	}
 	if err != nil {
 		return nil, err
 	}
+	countCut(ctx, r.Msg, res.NextPageToken)
 	res.Sequence = head.Sequence
 	return connect.NewResponse(res), nil
 }
@@ -241,23 +251,51 @@ func (s *service) ListDownloads(
 	var v violations
 	v.id("title_id", r.Msg.TitleId)
 	v.timestamp("since", r.Msg.Since)
+	q := &licensedv1.ListDownloads{
+		TitleId: r.Msg.TitleId, Since: r.Msg.Since, PageSize: pageSize(r.Msg), PageToken: r.Msg.PageToken,
+	}
 	d, head, err := query[*license.Downloads](ctx, s, r.Msg.CustomerId, v, &licensedv1.Query{
-		Query: &licensedv1.Query_ListDownloads{ListDownloads: &licensedv1.ListDownloads{
-			TitleId: r.Msg.TitleId, Since: r.Msg.Since,
-		}},
+		Query: &licensedv1.Query_ListDownloads{ListDownloads: q},
 	})
 	if err != nil {
 		return nil, err
 	}
 	if d.Older {
 		// Whether another is allowed stands; the list comes from history, as of the same position.
+		d.Response.NextPageToken = ""
 		d.Response.Downloads, err = license.DownloadsFromHistory(r.Msg.TitleId, d.Since, s.config.History.Events(ctx, head))
 		if err != nil {
 			return nil, s.failed(ctx, r.Msg.CustomerId, err, false)
 		}
 	}
+	if err := license.PageDownloads(d.Response, q); err != nil {
+		return nil, err
+	}
+	countCut(ctx, r.Msg, d.Response.NextPageToken)
 	d.Response.Sequence = head.Sequence
 	return connect.NewResponse(d.Response), nil
+}
+
+// paging is what requests for lists have in common.
+type paging interface {
+	GetPageSize() uint32
+	GetPageToken() string
+}
+
+// pageSize returns how many entries a page has at most.
+func pageSize(r paging) uint32 {
+	if n := r.GetPageSize(); n > 0 && n < license.MaxPage {
+		return n
+	}
+	return license.MaxPage
+}
+
+// countCut counts lists that a client may take for whole though they are not: one that does not know of pages asks for
+// neither a size nor a later page.
+func countCut(ctx context.Context, r paging, next string) {
+	if next != "" && r.GetPageSize() == 0 && r.GetPageToken() == "" {
+		ctx.Value(callKey{}).(*call).method.cut.Inc()
+	}
 }
 
 // query asks the customer's aggregate.
@@ -265,6 +303,9 @@ func query[R any](
 	ctx context.Context, s *service, customer string, v violations, q *licensedv1.Query,
 ) (res R, head persistence.Head, err error) {
 	v.id("customer_id", customer)
+	if err := license.CheckPage(q); err != nil {
+		v.add("page_token", "is "+err.Error())
+	}
 	if err := invalid(v); err != nil {
 		return res, head, err
 	}

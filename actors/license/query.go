@@ -35,11 +35,11 @@ func Query(now time.Time, p *policy.Policy, s *State, q *licensedv1.Query) (any,
 	v := view{now: now.UnixMilli(), policy: p, state: s}
 	switch q := q.GetQuery().(type) {
 	case *licensedv1.Query_ListLicenses:
-		return v.listLicenses(q.ListLicenses), nil
+		return v.listLicenses(q.ListLicenses)
 	case *licensedv1.Query_ListDownloads:
-		return v.listDownloads(q.ListDownloads), nil
+		return v.listDownloads(q.ListDownloads)
 	case *licensedv1.Query_ListDevices:
-		return v.listDevices(), nil
+		return v.listDevices(q.ListDevices)
 	case *licensedv1.Query_DescribeState:
 		return v.describe(), nil
 	default:
@@ -48,13 +48,24 @@ func Query(now time.Time, p *policy.Policy, s *State, q *licensedv1.Query) (any,
 }
 
 // listLicenses lists licences by device and title.
-func (v view) listLicenses(q *licensedv1.ListLicenses) *licensedv1.ListLicensesResponse {
-	res := &licensedv1.ListLicensesResponse{}
+func (v view) listLicenses(q *licensedv1.ListLicenses) (*licensedv1.ListLicensesResponse, error) {
+	var all []*license // Those of the page only are turned into messages.
 	for i := range v.state.licenses {
 		l := &v.state.licenses[i]
-		if l.forgotten(v.now) || !l.active(v.now) && !q.GetIncludeInactive() {
-			continue
+		if !l.forgotten(v.now) && (l.active(v.now) || q.GetIncludeInactive()) {
+			all = append(all, l)
 		}
+	}
+	key := func(l *license) place {
+		return place{device: v.state.devices[l.device].id, title: v.state.titles[l.title]}
+	}
+	slices.SortFunc(all, func(a, b *license) int { return key(a).compare(key(b)) })
+	entries, next, err := page(licenseList, all, q, key)
+	if err != nil {
+		return nil, err
+	}
+	res := &licensedv1.ListLicensesResponse{NextPageToken: next}
+	for _, l := range entries {
 		res.Licenses = append(res.Licenses, &licensedv1.License{
 			DeviceId:   v.state.devices[l.device].id,
 			TitleId:    v.state.titles[l.title],
@@ -65,14 +76,11 @@ func (v view) listLicenses(q *licensedv1.ListLicenses) *licensedv1.ListLicensesR
 			Renewals:   l.renewals,
 		})
 	}
-	slices.SortFunc(res.Licenses, func(a, b *licensedv1.License) int {
-		return cmp.Or(strings.Compare(a.DeviceId, b.DeviceId), strings.Compare(a.TitleId, b.TitleId))
-	})
-	return res
+	return res, nil
 }
 
 // listDevices lists devices by id.
-func (v view) listDevices() *licensedv1.ListDevicesResponse {
+func (v view) listDevices(q *licensedv1.ListDevices) (*licensedv1.ListDevicesResponse, error) {
 	res := &licensedv1.ListDevicesResponse{}
 	res.PlanId, res.DeviceLimit = v.policy.InForce(v.state.plan)
 	for i := range v.state.devices {
@@ -92,10 +100,10 @@ func (v view) listDevices() *licensedv1.ListDevicesResponse {
 		res.Devices = append(res.Devices, out)
 	}
 	slices.SortFunc(res.Devices, func(a, b *licensedv1.Device) int { return strings.Compare(a.DeviceId, b.DeviceId) })
-	return res
+	return res, PageDevices(res, q)
 }
 
-func (v view) listDownloads(q *licensedv1.ListDownloads) *Downloads {
+func (v view) listDownloads(q *licensedv1.ListDownloads) (*Downloads, error) {
 	since := v.now - window + 1
 	if q.GetSince() != nil {
 		since = ceilMilli(q.GetSince())
@@ -121,7 +129,7 @@ func (v view) listDownloads(q *licensedv1.ListDownloads) *Downloads {
 	if res.Allowed = r.ok(); !res.Allowed {
 		res.NextAllowedAt = v.nextUse(title, limit)
 	}
-	return out
+	return out, PageDownloads(res, q)
 }
 
 // dropped says whether downloads of the title since then may have left the state because they were

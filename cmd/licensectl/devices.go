@@ -22,7 +22,18 @@ func (p *program) devicesCommand() *cobra.Command {
 		}
 		ctx, cancel := p.call(c.Context())
 		defer cancel()
-		res, err := unwrapped(conn.licenses.ListDevices(ctx, connect.NewRequest(&licensedv1.ListDevicesRequest{CustomerId: args[0]})))
+		var res *licensedv1.ListDevicesResponse
+		err = eachPage(func(token string) (string, error) {
+			page, err := unwrapped(conn.licenses.ListDevices(ctx, connect.NewRequest(&licensedv1.ListDevicesRequest{
+				CustomerId: args[0], PageToken: token,
+			})))
+			if err != nil {
+				return "", err
+			}
+			page.Devices = append(res.GetDevices(), page.Devices...)
+			res = page
+			return page.NextPageToken, nil
+		})
 		if err != nil {
 			return err
 		}

@@ -31,9 +31,18 @@ func (p *program) downloadsCommand() *cobra.Command {
 		}
 		ctx, cancel := p.call(c.Context())
 		defer cancel()
-		res, err := unwrapped(conn.licenses.ListDownloads(ctx, connect.NewRequest(&licensedv1.ListDownloadsRequest{
-			CustomerId: args[0], TitleId: args[1], Since: from.timestamp(),
-		})))
+		var res *licensedv1.ListDownloadsResponse
+		err = eachPage(func(token string) (string, error) {
+			page, err := unwrapped(conn.licenses.ListDownloads(ctx, connect.NewRequest(&licensedv1.ListDownloadsRequest{
+				CustomerId: args[0], TitleId: args[1], Since: from.timestamp(), PageToken: token,
+			})))
+			if err != nil {
+				return "", err
+			}
+			page.Downloads = append(res.GetDownloads(), page.Downloads...)
+			res = page
+			return page.NextPageToken, nil
+		})
 		if err != nil {
 			return err
 		}

@@ -24,9 +24,18 @@ func (p *program) licensesCommand() *cobra.Command {
 		}
 		ctx, cancel := p.call(c.Context())
 		defer cancel()
-		res, err := unwrapped(conn.licenses.ListLicenses(ctx, connect.NewRequest(&licensedv1.ListLicensesRequest{
-			CustomerId: args[0], IncludeInactive: all,
-		})))
+		var res *licensedv1.ListLicensesResponse
+		err = eachPage(func(token string) (string, error) {
+			page, err := unwrapped(conn.licenses.ListLicenses(ctx, connect.NewRequest(&licensedv1.ListLicensesRequest{
+				CustomerId: args[0], IncludeInactive: all, PageToken: token,
+			})))
+			if err != nil {
+				return "", err
+			}
+			page.Licenses = append(res.GetLicenses(), page.Licenses...)
+			res = page
+			return page.NextPageToken, nil
+		})
 		if err != nil {
 			return err
 		}

@@ -27,12 +27,12 @@ func (d *Dashboard) customers(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	after := r.FormValue("after")
-	res, err := d.config.Admin.ListCustomers(r.Context(), connect.NewRequest(&licensedv1.ListCustomersRequest{After: after, Limit: customersPage}))
+	res, err := d.config.Admin.ListCustomers(r.Context(), connect.NewRequest(&licensedv1.ListCustomersRequest{After: after, PageSize: customersPage}))
 	if err != nil {
 		return err
 	}
 	v := customersView{IDs: res.Msg.CustomerIds, After: after}
-	if n := len(v.IDs); n == customersPage {
+	if n := len(v.IDs); res.Msg.NextPageToken != "" {
 		v.Next = v.IDs[n-1]
 	}
 	return d.render(w, http.StatusOK, "customers", "", view{Title: "Customers", Section: "customers", Body: v})

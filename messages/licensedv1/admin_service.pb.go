@@ -668,10 +668,13 @@ func (x *ArchiveStatus) GetLastError() string {
 
 type ListCustomersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The last id of the former page; empty for the first.
+	// The last id of the former page; empty for the first. page_token goes before it.
 	After string `protobuf:"bytes,1,opt,name=after,proto3" json:"after,omitempty"`
-	// At most so many, up to 10,000; 0 for 1,000.
-	Limit         uint32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	// At most so many, up to 1,000, whatever more is asked for; 0 for 1,000. page_size goes before it.
+	Limit uint32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	// As in ListLicensesRequest.
+	PageSize      uint32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -720,10 +723,26 @@ func (x *ListCustomersRequest) GetLimit() uint32 {
 	return 0
 }
 
+func (x *ListCustomersRequest) GetPageSize() uint32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListCustomersRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
 type ListCustomersResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// In an order of the store's own. The last page has none.
-	CustomerIds   []string `protobuf:"bytes,1,rep,name=customer_ids,json=customerIds,proto3" json:"customer_ids,omitempty"`
+	// In an order of the store's own. The last page has none, or no next_page_token.
+	CustomerIds []string `protobuf:"bytes,1,rep,name=customer_ids,json=customerIds,proto3" json:"customer_ids,omitempty"`
+	// As in ListLicensesResponse.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -763,6 +782,13 @@ func (x *ListCustomersResponse) GetCustomerIds() []string {
 		return x.CustomerIds
 	}
 	return nil
+}
+
+func (x *ListCustomersResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
 }
 
 type PassivateCustomerRequest struct {
@@ -1595,12 +1621,16 @@ const file_licensed_v1_admin_service_proto_rawDesc = "" +
 	"\rsegment_bytes\x18\x06 \x01(\x04R\fsegmentBytes\x12\x1a\n" +
 	"\bfailures\x18\a \x01(\x04R\bfailures\x12\x1d\n" +
 	"\n" +
-	"last_error\x18\b \x01(\tR\tlastError\"B\n" +
+	"last_error\x18\b \x01(\tR\tlastError\"~\n" +
 	"\x14ListCustomersRequest\x12\x14\n" +
 	"\x05after\x18\x01 \x01(\tR\x05after\x12\x14\n" +
-	"\x05limit\x18\x02 \x01(\rR\x05limit\":\n" +
+	"\x05limit\x18\x02 \x01(\rR\x05limit\x12\x1b\n" +
+	"\tpage_size\x18\x03 \x01(\rR\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x04 \x01(\tR\tpageToken\"b\n" +
 	"\x15ListCustomersResponse\x12!\n" +
-	"\fcustomer_ids\x18\x01 \x03(\tR\vcustomerIds\";\n" +
+	"\fcustomer_ids\x18\x01 \x03(\tR\vcustomerIds\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\";\n" +
 	"\x18PassivateCustomerRequest\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\"O\n" +

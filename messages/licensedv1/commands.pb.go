@@ -591,9 +591,12 @@ func (*Query_ListDevices) isQuery_Query() {}
 
 func (*Query_DescribeState) isQuery_Query() {}
 
+// Without a page size, all; this is what gateways of the first release ask for. Tokens are those of the API.
 type ListLicenses struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	IncludeInactive bool                   `protobuf:"varint,1,opt,name=include_inactive,json=includeInactive,proto3" json:"include_inactive,omitempty"`
+	PageSize        uint32                 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken       string                 `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -635,10 +638,26 @@ func (x *ListLicenses) GetIncludeInactive() bool {
 	return false
 }
 
+func (x *ListLicenses) GetPageSize() uint32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListLicenses) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
 type ListDownloads struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	TitleId       string                 `protobuf:"bytes,1,opt,name=title_id,json=titleId,proto3" json:"title_id,omitempty"`
 	Since         *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`
+	PageSize      uint32                 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken     string                 `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -687,8 +706,24 @@ func (x *ListDownloads) GetSince() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *ListDownloads) GetPageSize() uint32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListDownloads) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
 type ListDevices struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	PageSize      uint32                 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken     string                 `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -721,6 +756,20 @@ func (x *ListDevices) ProtoReflect() protoreflect.Message {
 // Deprecated: Use ListDevices.ProtoReflect.Descriptor instead.
 func (*ListDevices) Descriptor() ([]byte, []int) {
 	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ListDevices) GetPageSize() uint32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListDevices) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
 }
 
 // DescribeState asks for all that is so: CustomerState.
@@ -797,13 +846,22 @@ const file_licensed_v1_commands_proto_rawDesc = "" +
 	"\x0elist_downloads\x18\x02 \x01(\v2\x1a.licensed.v1.ListDownloadsH\x00R\rlistDownloads\x12=\n" +
 	"\flist_devices\x18\x03 \x01(\v2\x18.licensed.v1.ListDevicesH\x00R\vlistDevices\x12C\n" +
 	"\x0edescribe_state\x18\x04 \x01(\v2\x1a.licensed.v1.DescribeStateH\x00R\rdescribeStateB\a\n" +
-	"\x05query\"9\n" +
+	"\x05query\"u\n" +
 	"\fListLicenses\x12)\n" +
-	"\x10include_inactive\x18\x01 \x01(\bR\x0fincludeInactive\"\\\n" +
+	"\x10include_inactive\x18\x01 \x01(\bR\x0fincludeInactive\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\rR\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"\x98\x01\n" +
 	"\rListDownloads\x12\x19\n" +
 	"\btitle_id\x18\x01 \x01(\tR\atitleId\x120\n" +
-	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\r\n" +
-	"\vListDevices\"\x0f\n" +
+	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1b\n" +
+	"\tpage_size\x18\x03 \x01(\rR\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x04 \x01(\tR\tpageToken\"I\n" +
+	"\vListDevices\x12\x1b\n" +
+	"\tpage_size\x18\x01 \x01(\rR\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\"\x0f\n" +
 	"\rDescribeStateB\x1eZ\x1clicensed/messages/licensedv1b\x06proto3"
 
 var (

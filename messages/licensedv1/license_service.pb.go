@@ -1126,8 +1126,12 @@ type ListLicensesRequest struct {
 	CustomerId string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
 	// Also the released and expired ones that the state still keeps.
 	IncludeInactive bool `protobuf:"varint,2,opt,name=include_inactive,json=includeInactive,proto3" json:"include_inactive,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// The page: at most so many licences, up to 1,000; 0 for 1,000.
+	PageSize uint32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// next_page_token of the page before; empty for the first page.
+	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListLicensesRequest) Reset() {
@@ -1174,11 +1178,28 @@ func (x *ListLicensesRequest) GetIncludeInactive() bool {
 	return false
 }
 
+func (x *ListLicensesRequest) GetPageSize() uint32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListLicensesRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
 type ListLicensesResponse struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Licenses []*License             `protobuf:"bytes,1,rep,name=licenses,proto3" json:"licenses,omitempty"`
-	// Position in the history at which the list was true.
-	Sequence      uint64 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// Position in the history at which the page was true. Where it differs from that of the page before, the customer
+	// changed meanwhile: what is listed in neither may have ended, and what began may be missing.
+	Sequence uint64 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// Of the next page; empty if this is the last one. A client that does not look at it sees the first page only.
+	NextPageToken string `protobuf:"bytes,3,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1227,12 +1248,22 @@ func (x *ListLicensesResponse) GetSequence() uint64 {
 	return 0
 }
 
+func (x *ListLicensesResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
 type ListDownloadsRequest struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	CustomerId string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
 	TitleId    string                 `protobuf:"bytes,2,opt,name=title_id,json=titleId,proto3" json:"title_id,omitempty"`
 	// Only downloads at or after this time; without it, those of the last 365 days.
-	Since         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
+	Since *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
+	// As in ListLicensesRequest.
+	PageSize      uint32 `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken     string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1286,6 +1317,20 @@ func (x *ListDownloadsRequest) GetSince() *timestamppb.Timestamp {
 		return x.Since
 	}
 	return nil
+}
+
+func (x *ListDownloadsRequest) GetPageSize() uint32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListDownloadsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
 }
 
 // Download is one download of a title.
@@ -1354,6 +1399,8 @@ type ListDownloadsResponse struct {
 	// When another download will be allowed; absent if allowed is set or no time can be told.
 	NextAllowedAt *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=next_allowed_at,json=nextAllowedAt,proto3" json:"next_allowed_at,omitempty"`
 	Sequence      uint64                 `protobuf:"varint,7,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// As in ListLicensesResponse.
+	NextPageToken string `protobuf:"bytes,8,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1437,9 +1484,19 @@ func (x *ListDownloadsResponse) GetSequence() uint64 {
 	return 0
 }
 
+func (x *ListDownloadsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
 type ListDevicesRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	CustomerId    string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	CustomerId string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
+	// As in ListLicensesRequest.
+	PageSize      uint32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1477,6 +1534,20 @@ func (*ListDevicesRequest) Descriptor() ([]byte, []int) {
 func (x *ListDevicesRequest) GetCustomerId() string {
 	if x != nil {
 		return x.CustomerId
+	}
+	return ""
+}
+
+func (x *ListDevicesRequest) GetPageSize() uint32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListDevicesRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
 	}
 	return ""
 }
@@ -1555,9 +1626,11 @@ type ListDevicesResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Devices []*Device              `protobuf:"bytes,1,rep,name=devices,proto3" json:"devices,omitempty"`
 	// Devices with downloads that the customer's plan allows.
-	DeviceLimit   uint32 `protobuf:"varint,2,opt,name=device_limit,json=deviceLimit,proto3" json:"device_limit,omitempty"`
-	PlanId        string `protobuf:"bytes,3,opt,name=plan_id,json=planId,proto3" json:"plan_id,omitempty"`
-	Sequence      uint64 `protobuf:"varint,4,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	DeviceLimit uint32 `protobuf:"varint,2,opt,name=device_limit,json=deviceLimit,proto3" json:"device_limit,omitempty"`
+	PlanId      string `protobuf:"bytes,3,opt,name=plan_id,json=planId,proto3" json:"plan_id,omitempty"`
+	Sequence    uint64 `protobuf:"varint,4,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// As in ListLicensesResponse.
+	NextPageToken string `protobuf:"bytes,5,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1618,6 +1691,13 @@ func (x *ListDevicesResponse) GetSequence() uint64 {
 		return x.Sequence
 	}
 	return 0
+}
+
+func (x *ListDevicesResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
 }
 
 // Refusal is the detail of a FAILED_PRECONDITION (NOT_FOUND for RULE_NO_LICENSE, RULE_UNKNOWN_DEVICE
@@ -1817,22 +1897,29 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\aplan_id\x18\x02 \x01(\tR\x06planId\x12!\n" +
 	"\fdevice_limit\x18\x03 \x01(\rR\vdeviceLimit\x12\x1a\n" +
 	"\bsequence\x18\x04 \x01(\x04R\bsequence\x12\x1c\n" +
-	"\tduplicate\x18\x05 \x01(\bR\tduplicate\"a\n" +
+	"\tduplicate\x18\x05 \x01(\bR\tduplicate\"\x9d\x01\n" +
 	"\x13ListLicensesRequest\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12)\n" +
-	"\x10include_inactive\x18\x02 \x01(\bR\x0fincludeInactive\"d\n" +
+	"\x10include_inactive\x18\x02 \x01(\bR\x0fincludeInactive\x12\x1b\n" +
+	"\tpage_size\x18\x03 \x01(\rR\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x04 \x01(\tR\tpageToken\"\x8c\x01\n" +
 	"\x14ListLicensesResponse\x120\n" +
 	"\blicenses\x18\x01 \x03(\v2\x14.licensed.v1.LicenseR\blicenses\x12\x1a\n" +
-	"\bsequence\x18\x02 \x01(\x04R\bsequence\"\x84\x01\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12&\n" +
+	"\x0fnext_page_token\x18\x03 \x01(\tR\rnextPageToken\"\xc0\x01\n" +
 	"\x14ListDownloadsRequest\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x19\n" +
 	"\btitle_id\x18\x02 \x01(\tR\atitleId\x120\n" +
-	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"S\n" +
+	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1b\n" +
+	"\tpage_size\x18\x04 \x01(\rR\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x05 \x01(\tR\tpageToken\"S\n" +
 	"\bDownload\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12*\n" +
-	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\xa7\x02\n" +
+	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\xcf\x02\n" +
 	"\x15ListDownloadsResponse\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x19\n" +
@@ -1841,21 +1928,26 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\aallowed\x18\x04 \x01(\bR\aallowed\x12\x19\n" +
 	"\x05limit\x18\x05 \x01(\rH\x00R\x05limit\x88\x01\x01\x12B\n" +
 	"\x0fnext_allowed_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\rnextAllowedAt\x12\x1a\n" +
-	"\bsequence\x18\a \x01(\x04R\bsequenceB\b\n" +
-	"\x06_limit\"5\n" +
+	"\bsequence\x18\a \x01(\x04R\bsequence\x12&\n" +
+	"\x0fnext_page_token\x18\b \x01(\tR\rnextPageTokenB\b\n" +
+	"\x06_limit\"q\n" +
 	"\x12ListDevicesRequest\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
-	"customerId\"\xac\x01\n" +
+	"customerId\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\rR\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"\xac\x01\n" +
 	"\x06Device\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12\x16\n" +
 	"\x06active\x18\x02 \x01(\bR\x06active\x12'\n" +
 	"\x0factive_licenses\x18\x03 \x01(\rR\x0eactiveLicenses\x12D\n" +
-	"\x10last_download_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x0elastDownloadAt\"\x9c\x01\n" +
+	"\x10last_download_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x0elastDownloadAt\"\xc4\x01\n" +
 	"\x13ListDevicesResponse\x12-\n" +
 	"\adevices\x18\x01 \x03(\v2\x13.licensed.v1.DeviceR\adevices\x12!\n" +
 	"\fdevice_limit\x18\x02 \x01(\rR\vdeviceLimit\x12\x17\n" +
 	"\aplan_id\x18\x03 \x01(\tR\x06planId\x12\x1a\n" +
-	"\bsequence\x18\x04 \x01(\x04R\bsequence\"\xf8\x01\n" +
+	"\bsequence\x18\x04 \x01(\x04R\bsequence\x12&\n" +
+	"\x0fnext_page_token\x18\x05 \x01(\tR\rnextPageToken\"\xf8\x01\n" +
 	"\aRefusal\x12%\n" +
 	"\x04rule\x18\x01 \x01(\x0e2\x11.licensed.v1.RuleR\x04rule\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\rR\x05limit\x12\x18\n" +

@@ -68,9 +68,12 @@ func (g good) use(t *testing.T, round int) {
 		t.Errorf("operator's list: %v", err)
 	}
 	stream, err := g.history.Follow(ctx, connect.NewRequest(&licensedv1.FollowRequest{CustomerId: customer}))
-	if err != nil || !stream.Receive() {
-		t.Errorf("stream: %v, %v", err, stream.Err())
+	if err != nil {
+		t.Errorf("stream: %v", err)
 		return
+	}
+	if !stream.Receive() {
+		t.Errorf("stream: %v", stream.Err())
 	}
 	_ = stream.Close()
 }
@@ -86,6 +89,7 @@ func (d *daemon) fill(customers, licences int) (many string) {
 			d.t.Error(err)
 		}
 	}
+	acquire("first", 0) // All that follow share its connection.
 	var all sync.WaitGroup
 	for worker := range 32 {
 		all.Go(func() {

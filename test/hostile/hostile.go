@@ -113,7 +113,7 @@ func unfinished(name string, connections int, path string) Attack {
 
 // Counts say what came of an attack so far.
 type Counts struct {
-	// Connections that were made, and that the server closed.
+	// Connections that were made, and those that the server closed, some as soon as they were made.
 	Connections, Closed int64
 	// Streams that were begun; Refused were answered with RESOURCE_EXHAUSTED or reset, Accepted in another way.
 	Streams, Refused, Accepted int64
@@ -143,6 +143,7 @@ func (a Attack) Start(ctx context.Context, to Target) (*Running, error) {
 			r.mu.Lock()
 			if err != nil {
 				failed = errors.Join(failed, err)
+				r.closed.Add(1)
 			} else {
 				r.conns = append(r.conns, conn)
 			}

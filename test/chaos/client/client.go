@@ -131,30 +131,60 @@ func (c *Client) license(ctx context.Context, in *history.Input) (history.Output
 	return history.Output{Sequence: a.GetSequence(), Duplicate: a.GetDuplicate(), License: &l}, nil
 }
 
-func (c *Client) ask(ctx context.Context, in *history.Input) (history.Output, error) {
-	switch in.Kind {
-	case history.ListLicenses:
-		r, err := c.Licenses.ListLicenses(ctx, connect.NewRequest(&licensedv1.ListLicensesRequest{
-			CustomerId: in.Customer, IncludeInactive: in.Inactive,
-		}))
-		if err != nil {
-			return history.Output{}, err
+func (c *Client) ask(ctx context.Context, in *history.Input) (out history.Output, err error) {
+	err = c.pages(func(token string) (next string, page history.Output, err error) {
+		switch in.Kind {
+		case history.ListLicenses:
+			r, err := message(c.Licenses.ListLicenses(ctx, connect.NewRequest(&licensedv1.ListLicensesRequest{
+				CustomerId: in.Customer, IncludeInactive: in.Inactive, PageToken: token,
+			})))
+			if err != nil {
+				return "", page, err
+			}
+			page = Licenses(r)
+			page.Licenses = append(out.Licenses, page.Licenses...)
+			return r.NextPageToken, page, nil
+		case history.ListDevices:
+			r, err := message(c.Licenses.ListDevices(ctx, connect.NewRequest(&licensedv1.ListDevicesRequest{
+				CustomerId: in.Customer, PageToken: token,
+			})))
+			if err != nil {
+				return "", page, err
+			}
+			page = Devices(r)
+			page.Devices = append(out.Devices, page.Devices...)
+			return r.NextPageToken, page, nil
 		}
-		return Licenses(r.Msg), nil
-	case history.ListDevices:
-		r, err := c.Licenses.ListDevices(ctx, connect.NewRequest(&licensedv1.ListDevicesRequest{CustomerId: in.Customer}))
+		r, err := message(c.Licenses.ListDownloads(ctx, connect.NewRequest(&licensedv1.ListDownloadsRequest{
+			CustomerId: in.Customer, TitleId: in.Title, PageToken: token,
+		})))
 		if err != nil {
-			return history.Output{}, err
+			return "", page, err
 		}
-		return Devices(r.Msg), nil
+		page = Downloads(r)
+		page.Downloads = append(out.Downloads, page.Downloads...)
+		return r.NextPageToken, page, nil
+	}, &out)
+	return out, err
+}
+
+// pages asks for one page after the other, and begins anew if the customer changed between two of them: only a list of
+// one moment can be judged.
+func (c *Client) pages(ask func(token string) (next string, page history.Output, err error), out *history.Output) error {
+	for token := ""; ; {
+		next, page, err := ask(token)
+		switch {
+		case err != nil:
+			return err
+		case token != "" && page.Sequence != out.Sequence:
+			*out, token = history.Output{}, ""
+			continue
+		case next == "":
+			*out = page
+			return nil
+		}
+		*out, token = page, next
 	}
-	r, err := c.Licenses.ListDownloads(ctx, connect.NewRequest(&licensedv1.ListDownloadsRequest{
-		CustomerId: in.Customer, TitleId: in.Title,
-	}))
-	if err != nil {
-		return history.Output{}, err
-	}
-	return Downloads(r.Msg), nil
 }
 
 func message[T any](r *connect.Response[T], err error) (*T, error) {
