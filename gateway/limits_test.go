@@ -112,7 +112,9 @@ func TestListsArePaged(t *testing.T) {
 // TestReplyBudget: an answer that does not fit is refused, and what a command answers never is.
 func TestReplyBudget(t *testing.T) {
 	f := wholeLists(license.MaxPage)
-	f.execute = func(context.Context, string, actors.Command) (actors.Reply, error) { return actors.Reply{}, actors.ErrNotOwner }
+	f.execute = func(context.Context, string, actors.Command) (actors.Reply, error) {
+		return actors.Reply{}, actors.ErrNotOwner
+	}
 	r := start(t, f, func(c *gateway.Config) { c.Memory, c.AddressShare = 512<<10, 0.5 }) // 64 KiB of replies for each.
 	client := protocols(t, r.url)["grpc"]
 	for range 3 {

@@ -13,6 +13,7 @@ import (
 
 	"licensed/actors"
 	"licensed/actors/license"
+	"licensed/actors/license/ids"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
 )
@@ -121,7 +122,7 @@ func (s *adminService) ListCustomers(
 	after := r.Msg.After
 	if r.Msg.PageToken != "" {
 		id, err := base64.RawURLEncoding.DecodeString(r.Msg.PageToken)
-		if after = string(id); err != nil || len(id) == 0 || forbidden(after) != "" {
+		if after = string(id); err != nil || ids.Fault(after, ids.MaxBytes) != "" {
 			v.add("page_token", "is "+license.ErrPageToken.Error())
 		}
 	} else if after != "" {
@@ -131,13 +132,13 @@ func (s *adminService) ListCustomers(
 		return nil, err
 	}
 	limit := customersLimit(r.Msg)
-	ids, err := s.config.Operations.Customers(ctx, after, limit)
+	customers, err := s.config.Operations.Customers(ctx, after, limit)
 	if err != nil {
 		return nil, s.failed(ctx, "", err, false)
 	}
-	res := &licensedv1.ListCustomersResponse{CustomerIds: ids}
-	if len(ids) == limit {
-		res.NextPageToken = base64.RawURLEncoding.EncodeToString([]byte(ids[limit-1]))
+	res := &licensedv1.ListCustomersResponse{CustomerIds: customers}
+	if len(customers) == limit {
+		res.NextPageToken = base64.RawURLEncoding.EncodeToString([]byte(customers[limit-1]))
 	}
 	return connect.NewResponse(res), nil
 }
