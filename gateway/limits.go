@@ -32,7 +32,7 @@ type Limits struct {
 // DefaultLimits returns the limits that a gateway has unless told otherwise.
 func DefaultLimits() Limits {
 	return Limits{
-		Memory: 256 << 20, AddressShare: 0.25, MaxInFlight: 10_000, MaxOperators: 128, MaxStreams: 1000, MaxImports: 8,
+		Memory: 256 << 20, AddressShare: 0.25, MaxInFlight: 10_000, MaxOperators: 128, MaxStreams: 1000, MaxImports: 32,
 	}
 }
 
