@@ -38,6 +38,9 @@ var mutants = []mutant{
 	}, {
 		"actors/machine.go", "if m.inherited && len(h.group.Records) > 0 {", "if false {",
 	}}},
+	{"tell by two clocks whether a request is late", "R5", []edit{{
+		"actors/machine.go", "m.refusing(in) || r.late(in.Steady)", "m.refusing(in) || r.late(in.Now)",
+	}}},
 	{"answer from what may be undecided", "R5", []edit{{
 		"actors/recovery.go", "return m.sequence == 0 || m.root.Epoch == m.epoch && m.root.Version > m.floor", "return true",
 	}}},
