@@ -53,6 +53,9 @@ func Before(call string) string { return call + ".before" }
 // After is the point when the call has returned without an error.
 func After(call string) string { return call + ".after" }
 
+// WallClock is the name of the wall clock on the socket. Its hits are the events that were recorded with a wrong time.
+const WallClock = "clock"
+
 // Points lists all points.
 func Points() []string {
 	var points []string

@@ -66,3 +66,37 @@ func TestSet(t *testing.T) {
 		t.Errorf("it is %v", got)
 	}
 }
+
+// TestWrongTimes: only events that bear the time of a clock that is off are counted.
+func TestWrongTimes(t *testing.T) {
+	s := Store(memory.New())
+	defer s.Close()
+	clock := Clock(time.Now)
+	for _, c := range []struct {
+		by    string
+		times []time.Duration // of the events, from now
+		want  uint64
+	}{
+		{"0s", []time.Duration{0, time.Hour}, 0},
+		{"1h", []time.Duration{0, time.Hour, time.Hour - time.Second}, 2},
+		{"-1h", []time.Duration{0, time.Second, -time.Hour}, 1},
+	} {
+		if put(t, WallClock, c.by) != http.StatusOK {
+			t.Fatalf("the clock cannot be set by %s", c.by)
+		}
+		before := wrong.Load()
+		var records []persistence.Record
+		for _, off := range c.times {
+			records = append(records, persistence.Record{Time: time.Now().Add(off)})
+		}
+		noteTimes(records)
+		if got := wrong.Load() - before; got != c.want {
+			t.Errorf("off by %s: %d events bear it, want %d", c.by, got, c.want)
+		}
+	}
+	put(t, WallClock, "-1h")
+	if off := time.Until(clock()); off > -59*time.Minute {
+		t.Errorf("the clock is %v off", off)
+	}
+	put(t, WallClock, "0s")
+}

@@ -30,7 +30,8 @@ const exit = -1
 
 var (
 	points = make(map[string]*point)
-	offset atomic.Int64 // of the wall clock
+	offset atomic.Int64  // of the wall clock
+	wrong  atomic.Uint64 // records with a time of it while it was off
 )
 
 func init() {
@@ -86,7 +87,8 @@ func serve(w http.ResponseWriter, r *http.Request) {
 	name := strings.TrimPrefix(r.URL.Path, "/")
 	switch r.Method {
 	case http.MethodGet:
-		all := make(map[string]Status, len(points))
+		all := make(map[string]Status, len(points)+1)
+		all[WallClock] = Status{Hits: wrong.Load(), Action: time.Duration(offset.Load()).String()}
 		for name, p := range points {
 			all[name] = Status{Hits: p.hits.Load(), Action: action(p.sleep.Load())}
 		}
@@ -119,7 +121,7 @@ func action(d int64) string {
 
 // set sets the action of a point, or the clock.
 func set(name, to string) error {
-	if name == "clock" {
+	if name == WallClock {
 		d, err := time.ParseDuration(to)
 		offset.Store(int64(d))
 		return err

@@ -62,7 +62,22 @@ func (s store) PutRoot(ctx context.Context, r *persistence.Root, done func(error
 }
 
 func (s store) Append(ctx context.Context, m *persistence.Mutation, done func(error)) {
+	noteTimes(m.Records)
 	later(Append, done, func(done func(error)) { s.Store.Append(ctx, m, done) })
+}
+
+// noteTimes counts the records that bear a time of the clock that is wrong.
+func noteTimes(records []persistence.Record) {
+	by := time.Duration(offset.Load())
+	if by == 0 {
+		return
+	}
+	now := time.Now()
+	for i := range records {
+		if off := records[i].Time.Sub(now); (off - by).Abs() < by.Abs()/2 {
+			wrong.Add(1)
+		}
+	}
 }
 
 // swap is what a compare-and-set returns.

@@ -105,7 +105,8 @@ func restartKind(role Role, ps []*process.Process) fault.Kind {
 	}}
 }
 
-// clockKind lets the wall clock of a process jump, back or forth, by seconds to an hour.
+// clockKind lets the wall clock of a process jump, back or forth, by seconds to an hour. A jump whose time no event bears
+// has met nothing: that of a gateway, and one of a node that nobody asked for anything meanwhile.
 func clockKind(ss []*server, ttl time.Duration) fault.Kind {
 	return fault.Kind{Name: "clock jump", Weight: 2, Make: func(r *rand.Rand) *fault.Fault {
 		s := ss[r.IntN(len(ss))]
@@ -113,12 +114,25 @@ func clockKind(ss []*server, ttl time.Duration) fault.Kind {
 		if r.IntN(2) == 0 {
 			by = -by
 		}
+		var before, met uint64
 		return &fault.Fault{
 			Kind: "clock jump", Targets: []string{s.Process.Name()}, Detail: by.String(), Hold: ttl + time.Duration(r.Int64N(int64(2*ttl))),
 			Inject: func(ctx context.Context) error {
-				return alive(s.Process, func() error { return s.set(ctx, "clock", by.String()) })
+				return alive(s.Process, func() error {
+					s.look(ctx)
+					before = s.hits(failpoint.WallClock)
+					return s.set(ctx, failpoint.WallClock, by.String())
+				})
 			},
-			Heal: func(ctx context.Context) error { return s.reset(ctx, "clock", "0s") },
+			Heal: func(ctx context.Context) error {
+				err := s.reset(ctx, failpoint.WallClock, "0s")
+				s.look(ctx)
+				met = s.hits(failpoint.WallClock) - before
+				return err
+			},
+			Came: func() fault.Effect {
+				return fault.Effect{Text: fmt.Sprintf("%d events with the wrong time", met), Idle: met == 0}
+			},
 		}
 	}}
 }

@@ -173,6 +173,13 @@ func (s *server) poll(ctx context.Context) error {
 // look polls. A process that does not answer is asked again later, and counts as far as it has answered.
 func (s *server) look(ctx context.Context) { _ = s.poll(ctx) }
 
+// hits returns how often a point was passed, as far as the process has answered.
+func (s *server) hits(point string) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.before[point] + s.last[point]
+}
+
 // diedAt notes that the process ended at a point, as it was told to.
 func (s *server) diedAt(point string) {
 	s.mu.Lock()
