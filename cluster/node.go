@@ -37,7 +37,9 @@ type Node struct {
 	clock   clockOffset
 	reached reached
 
-	draining   atomic.Bool
+	drain   *drain        // that the node was told to begin, nil if none; under mu
+	resumed chan struct{} // capacity 1: drain is another
+
 	stop       chan struct{} // closed by Close
 	stopping   sync.Once
 	ended      chan struct{}             // closed when no incarnation follows any more
@@ -65,7 +67,7 @@ func StartNode(ctx context.Context, c NodeConfig) (*Node, error) {
 	}
 	n := &Node{
 		config: c, log: c.Log, shards: info.Shards, suffix: ":" + c.Kind, rows: newRows(info.Shards),
-		stop: make(chan struct{}), ended: make(chan struct{}), began: make(chan struct{}),
+		resumed: make(chan struct{}, 1), stop: make(chan struct{}), ended: make(chan struct{}), began: make(chan struct{}),
 	}
 	first, err := n.newIncarnation(nil)
 	if err != nil {
@@ -87,7 +89,7 @@ func StartNode(ctx context.Context, c NodeConfig) (*Node, error) {
 func (n *Node) run(i *incarnation) {
 	defer close(n.ended)
 	for {
-		if n.draining.Load() {
+		if n.Draining() {
 			i.post(input{Input: ownership.Input{Kind: ownership.InputDrain}})
 		}
 		i.tellReached()
@@ -95,22 +97,59 @@ func (n *Node) run(i *incarnation) {
 		n.cause = i.run(n.stop)
 		over := i
 		n.background.Go(func() { n.closeHost(over) })
-		if n.cause == nil || errors.Is(n.cause, ownership.ErrRetired) || n.draining.Load() {
+		if n.cause == nil {
 			return
 		}
-		n.former = append(n.former, i.id)
-		if i = n.next(i); i == nil {
+		if !errors.Is(n.cause, ownership.ErrRetired) {
+			n.former = append(n.former, i.id)
+		}
+		rested, stopping := n.rest(n.cause)
+		if stopping {
+			return
+		}
+		if i = n.next(i, rested); i == nil {
 			return
 		}
 	}
 }
 
+// drain is a request to hand over all shards, until it is undone.
+type drain struct {
+	done chan struct{} // closed when nothing is held any more
+	over bool          // done is closed; under Node.mu
+	err  error         // of the incarnation's end, nil if it retired; after done
+}
+
+// rest waits for as long as the node is to hold nothing, now that its incarnation is over.
+func (n *Node) rest(cause error) (rested, stopping bool) {
+	if errors.Is(cause, ownership.ErrRetired) {
+		cause = nil
+	}
+	for ; ; rested = true {
+		n.mu.Lock()
+		d := n.drain
+		if d != nil && !d.over {
+			d.over, d.err = true, cause
+			close(d.done)
+		}
+		n.mu.Unlock()
+		if d == nil {
+			return rested, false
+		}
+		select {
+		case <-n.stop:
+			return rested, true
+		case <-n.resumed:
+		}
+	}
+}
+
 // next returns the incarnation after a former one; nil if the node is stopping. One that lived shortly
-// is not followed at once.
-func (n *Node) next(former *incarnation) *incarnation {
+// is not followed at once, unless the node rested since.
+func (n *Node) next(former *incarnation, rested bool) *incarnation {
 	ttl := n.config.Protocol.Timing.TTL
 	var pause time.Duration
-	if n.config.Clock.Now().Sub(former.began) < ttl {
+	if !rested && n.config.Clock.Now().Sub(former.began) < ttl {
 		pause = ttl / 4
 	}
 	for {
@@ -376,20 +415,27 @@ func (n *Node) Incarnation() persistence.Incarnation {
 }
 
 // Drain hands over all shards and ends the lease. It returns when that is done; if ctx ends first it goes
-// on in the background. Requests are then answered with the rows of those who have the shards. Close the
+// on in the background. Requests are then answered with the rows of those who have the shards. Undrain or close the
 // node after it. Errors: ErrLapsed if the lease ended meanwhile, or there is none, and that of ctx.
 func (n *Node) Drain(ctx context.Context) error {
-	n.draining.Store(true)
+	n.mu.Lock()
+	if n.drain == nil {
+		n.drain = &drain{done: make(chan struct{})}
+	}
+	d := n.drain
+	n.mu.Unlock()
 	n.current.Load().post(input{Input: ownership.Input{Kind: ownership.InputDrain}})
 	select {
-	case <-n.ended:
+	case <-d.done:
 		switch {
-		case errors.Is(n.cause, lease.ErrEnded):
-			return fmt.Errorf("drain: %w: %w", ErrLapsed, n.cause)
-		case n.cause != nil && !errors.Is(n.cause, ownership.ErrRetired):
-			return fmt.Errorf("drain: %w", n.cause)
+		case errors.Is(d.err, lease.ErrEnded):
+			return fmt.Errorf("drain: %w: %w", ErrLapsed, d.err)
+		case d.err != nil:
+			return fmt.Errorf("drain: %w", d.err)
 		}
 		return nil
+	case <-n.ended:
+		return nil // Closed meanwhile: nothing is held.
 	case <-ctx.Done():
 		if !n.current.Load().valid() {
 			return fmt.Errorf("drain: %w: %w", ErrLapsed, ctx.Err())
@@ -402,8 +448,42 @@ func (n *Node) Drain(ctx context.Context) error {
 // shards as those of a crashed one.
 var ErrLapsed = errors.New("the lease has ended")
 
-// Draining says whether the node was told to hand over what it has, and takes nothing until it is started again.
-func (n *Node) Draining() bool { return n.draining.Load() }
+// Undrain has a node that was drained begin a new incarnation, which takes shards again. A drain that is not complete is
+// completed first: its incarnation has begun to retire. Undrain returns when the new incarnation may begin. Without
+// a drain it does nothing. Errors: ctx's, and the drain then stays.
+func (n *Node) Undrain(ctx context.Context) error {
+	n.mu.Lock()
+	d := n.drain
+	n.mu.Unlock()
+	if d == nil {
+		return nil
+	}
+	select {
+	case <-d.done:
+	case <-n.ended:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("undrain: the node still hands over its shards: %w", ctx.Err())
+	}
+	n.mu.Lock()
+	if n.drain == d {
+		n.drain = nil
+	}
+	n.mu.Unlock()
+	select {
+	case n.resumed <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// Draining says whether the node was told to hand over what it has, and takes nothing until it is undrained or started
+// again.
+func (n *Node) Draining() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.drain != nil
+}
 
 // Close stops the node. Without a Drain before it, others take the node's shards as those of a crashed
 // one. It waits until hosts and operations on the store have ended, or ctx has.

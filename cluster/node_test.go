@@ -250,6 +250,63 @@ func TestDrainWithoutALease(t *testing.T) {
 	})
 }
 
+// TestUndrain: a drained node takes shards again as another incarnation, as often as it is asked to.
+func TestUndrain(t *testing.T) {
+	ns := newNodes(t)
+	a, b := ns.start("a", calm), ns.start("b", calm)
+	ns.until("shards are spread", settled(a, b))
+	if err := a.Undrain(t.Context()); err != nil || a.count(cluster.Ended) != 0 {
+		t.Fatalf("undrain of a node that is not drained: %v", err)
+	}
+	for range 2 {
+		incarnation := a.Incarnation()
+		a.drains = true
+		ns.see()
+		if err := a.Drain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		ns.until("b has all", settled(b))
+		if s := a.Status(); !s.Draining || !s.Drained || len(s.Held) > 0 {
+			t.Errorf("drained: %+v", s)
+		}
+		if err := a.Drain(t.Context()); err != nil {
+			t.Errorf("drained again: %v", err)
+		}
+		a.drains = false
+		if err := a.Undrain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		ns.until("shards are spread again", settled(a, b))
+		if s := a.Status(); s.Draining || s.Drained || a.Incarnation() == incarnation {
+			t.Errorf("undrained: %+v", s)
+		}
+		if err := a.add(t.Context(), ledgerOf(a, a.Status().Held[0].ID), "c1"); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestUndrainBeforeItIsDrained: a drain under way is completed, and then undone.
+func TestUndrainBeforeItIsDrained(t *testing.T) {
+	ns := newNodes(t)
+	a, b := ns.start("a", calm), ns.start("b", calm)
+	ns.until("shards are spread", settled(a, b))
+	incarnation := a.Incarnation()
+	drained := make(chan error, 1)
+	go func() { drained <- a.Drain(t.Context()) }()
+	ns.until("it drains", a.Draining)
+	if err := a.Undrain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-drained; err != nil {
+		t.Errorf("the drain: %v", err)
+	}
+	ns.until("shards are spread again", settled(a, b))
+	if a.Incarnation() == incarnation {
+		t.Error("the drained incarnation holds shards")
+	}
+}
+
 // TestPausedNodeSaysNothing [R9]: a process that was stopped beyond its lease finds its write durable
 // when it goes on, and acknowledges nothing.
 func TestPausedNodeSaysNothing(t *testing.T) {

@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"cmp"
-	"errors"
 	"time"
 
 	"licensed/cluster/ownership"
@@ -89,7 +88,7 @@ func (n *Node) Status() NodeStatus {
 	now := n.config.Clock.Now()
 	s := NodeStatus{
 		Name: n.config.Name, Incarnation: i.id, Age: now.Sub(i.began), Waiting: int(n.waiting.Load()),
-		Draining: n.draining.Load(), Rows: n.rows.all(),
+		Rows: n.rows.all(),
 	}
 	if until := i.until.Load(); i.valid() {
 		s.Lease = time.Duration(until - int64(now))
@@ -117,13 +116,9 @@ func (n *Node) Status() NodeStatus {
 	}
 	n.mu.Lock()
 	s.ClockAhead, s.ClockWrong = n.clock.ahead, n.clock.wrong
+	s.Draining, s.Drained = n.drain != nil, n.drain != nil && n.drain.over
 	n.mu.Unlock()
 	s.Unreachable = n.Unreachable()
-	select {
-	case <-n.ended:
-		s.Drained = s.Draining && errors.Is(n.cause, ownership.ErrRetired)
-	default:
-	}
 	return s
 }
 

@@ -38,6 +38,8 @@ type Operations interface {
 	// Drain has the member of that name hand over all its shards. It returns when that is begun. Errors:
 	// ErrUnsupported if there is no cluster, ErrNoMember, ErrHoldsNothing.
 	Drain(ctx context.Context, name string) error
+	// Undrain has the member of that name take shards again. It returns when that is begun. Errors: as Drain's.
+	Undrain(ctx context.Context, name string) error
 	// Customers returns up to limit ids of customers with a history, after the last id of the former page.
 	Customers(ctx context.Context, after string, limit int) ([]string, error)
 	// Passivate takes a customer out of memory, unless it is at work.
@@ -94,24 +96,43 @@ func (s *adminService) GetCluster(
 func (s *adminService) DrainNode(
 	ctx context.Context, r *connect.Request[licensedv1.DrainNodeRequest],
 ) (*connect.Response[licensedv1.DrainNodeResponse], error) {
-	var v violations
-	v.id("name", r.Msg.Name)
-	if err := invalid(v); err != nil {
+	if err := s.direct(ctx, "drain", r.Msg.Name, s.config.Operations.Drain); err != nil {
 		return nil, err
 	}
-	err := s.config.Operations.Drain(ctx, r.Msg.Name)
+	return connect.NewResponse(&licensedv1.DrainNodeResponse{}), nil
+}
+
+// UndrainNode implements licensedv1connect.AdminServiceHandler.
+func (s *adminService) UndrainNode(
+	ctx context.Context, r *connect.Request[licensedv1.UndrainNodeRequest],
+) (*connect.Response[licensedv1.UndrainNodeResponse], error) {
+	if err := s.direct(ctx, "undrain", r.Msg.Name, s.config.Operations.Undrain); err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&licensedv1.UndrainNodeResponse{}), nil
+}
+
+// direct has a member do something about its shards, and logs who had it do so.
+func (s *adminService) direct(ctx context.Context, what, name string, do func(context.Context, string) error) error {
+	var v violations
+	v.id("name", name)
+	if err := invalid(v); err != nil {
+		return err
+	}
+	err := do(ctx, name)
+	s.config.Logger.InfoContext(ctx, what+" requested", "audit", true, "node", name, "accepted", err == nil)
 	switch {
 	case errors.Is(err, ErrUnsupported):
-		return nil, apiError(connect.CodeUnimplemented, ReasonUnsupported, "this process is alone; there is nobody to hand its customers over to")
+		return apiError(connect.CodeUnimplemented, ReasonUnsupported, "this process is alone; no other can take its customers")
 	case errors.Is(err, ErrNoMember):
-		return nil, apiError(connect.CodeNotFound, ReasonNoMember, fmt.Sprintf("the cluster has no member %q", r.Msg.Name))
+		return apiError(connect.CodeNotFound, ReasonNoMember, fmt.Sprintf("the cluster has no member %q", name))
 	case errors.Is(err, ErrHoldsNothing):
-		return nil, apiError(connect.CodeFailedPrecondition, ReasonUnsupported,
-			fmt.Sprintf("%s is a gateway: it holds no customers, and can be stopped as it is", r.Msg.Name))
+		return apiError(connect.CodeFailedPrecondition, ReasonUnsupported,
+			fmt.Sprintf("%s is a gateway: it holds no customers, and can be stopped as it is", name))
 	case err != nil:
-		return nil, s.failed(ctx, "", err, false)
+		return s.failed(ctx, "", err, false)
 	}
-	return connect.NewResponse(&licensedv1.DrainNodeResponse{}), nil
+	return nil
 }
 
 // ListCustomers implements licensedv1connect.AdminServiceHandler.

@@ -48,6 +48,8 @@ func (p *past) Cluster(context.Context) (*licensedv1.ClusterStatus, error) {
 	return &licensedv1.ClusterStatus{Name: "test"}, p.fails
 }
 
+func (p *past) Undrain(ctx context.Context, name string) error { return p.Drain(ctx, name) }
+
 func (p *past) Drain(_ context.Context, name string) error {
 	switch name {
 	case "alone":
@@ -129,6 +131,10 @@ func TestNodeAndCustomers(t *testing.T) {
 		_, err := a.DrainNode(t.Context(), connect.NewRequest(&licensedv1.DrainNodeRequest{Name: name}))
 		if (err == nil) != (code == 0) || err != nil && connect.CodeOf(err) != code {
 			t.Errorf("drain %q: %v, want %v", name, err, code)
+		}
+		_, err = a.UndrainNode(t.Context(), connect.NewRequest(&licensedv1.UndrainNodeRequest{Name: name}))
+		if (err == nil) != (code == 0) || err != nil && connect.CodeOf(err) != code {
+			t.Errorf("undrain %q: %v, want %v", name, err, code)
 		}
 	}
 	var all []string

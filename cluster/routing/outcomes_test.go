@@ -64,6 +64,7 @@ func (owner) Query(context.Context, string, string, any) (actors.Answer, error) 
 }
 func (owner) Status(context.Context) (*clusterv1.StatusResponse, error) { return nil, nil }
 func (owner) Drain(context.Context) error                               { return nil }
+func (owner) Undrain(context.Context) error                             { return nil }
 
 // noCodec is for commands without a payload.
 type noCodec struct{}

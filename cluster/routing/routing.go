@@ -31,6 +31,7 @@ type Node interface {
 type Self interface {
 	Status(ctx context.Context) (*clusterv1.StatusResponse, error)
 	Drain(ctx context.Context) error
+	Undrain(ctx context.Context) error
 }
 
 // Transport carries requests to other processes; *transport.Transport does. It is safe for concurrent use.
@@ -39,6 +40,7 @@ type Transport interface {
 	Query(ctx context.Context, address, kind, id string, query any) (actors.Answer, error)
 	Status(ctx context.Context, address string) (*clusterv1.StatusResponse, error)
 	Drain(ctx context.Context, address string) error
+	Undrain(ctx context.Context, address string) error
 	// Fail ends the requests under way to a process that was found to be dead.
 	Fail(address string, cause error)
 }

@@ -69,6 +69,11 @@ func (n *network) Status(_ context.Context, address string) (*clusterv1.StatusRe
 
 func (n *network) Drain(_ context.Context, address string) error { n.drained = address; return nil }
 
+func (n *network) Undrain(_ context.Context, address string) error {
+	n.drained = "not " + address
+	return nil
+}
+
 func (n *network) Fail(address string, _ error) {
 	n.failed = append(n.failed, address)
 	if n.failing != nil {
@@ -557,6 +562,8 @@ func (itself) Status(context.Context) (*clusterv1.StatusResponse, error) {
 
 func (itself) Drain(context.Context) error { return errors.New("not now") }
 
+func (itself) Undrain(context.Context) error { return errors.New("never") }
+
 func TestStatuses(t *testing.T) {
 	s := newSetup(t, func(c *Config) { c.Self = itself{} })
 	s.join("b", "local", "a")
@@ -582,6 +589,15 @@ func TestStatuses(t *testing.T) {
 	}
 	if err := s.Router.Drain(t.Context(), "x"); err == nil {
 		t.Error("drain of nobody")
+	}
+	if err := s.Router.Undrain(t.Context(), "local"); err == nil || err.Error() != "never" {
+		t.Errorf("undrain of itself: %v", err)
+	}
+	if err := s.Router.Undrain(t.Context(), "a"); err != nil || s.drained != "not at a" {
+		t.Errorf("undrain of %q: %v", s.drained, err)
+	}
+	if err := s.Router.Undrain(t.Context(), "x"); err == nil {
+		t.Error("undrain of nobody")
 	}
 }
 

@@ -48,12 +48,22 @@ func (r *Router) Statuses(ctx context.Context) []Status {
 
 // Drain asks a member to hand over all shards and to leave. It returns when that is begun.
 func (r *Router) Drain(ctx context.Context, name string) error {
+	return r.direct(ctx, name, Self.Drain, r.config.Transport.Drain)
+}
+
+// Undrain asks a member to take shards again after a Drain. It returns when that is begun.
+func (r *Router) Undrain(ctx context.Context, name string) error {
+	return r.direct(ctx, name, Self.Undrain, r.config.Transport.Undrain)
+}
+
+// direct has a member do something: this process, or another.
+func (r *Router) direct(ctx context.Context, name string, self func(Self, context.Context) error, other func(context.Context, string) error) error {
 	if name == r.config.Name && r.config.Self != nil {
-		return r.config.Self.Drain(ctx)
+		return self(r.config.Self, ctx)
 	}
 	address, ok := r.cast.Load().all[name]
 	if !ok {
-		return fmt.Errorf("there is no member %q", name)
+		return fmt.Errorf("the cluster has no member %q", name)
 	}
-	return r.config.Transport.Drain(ctx, address)
+	return other(ctx, address)
 }

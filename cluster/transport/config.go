@@ -48,6 +48,8 @@ type Handler interface {
 	Status(ctx context.Context) (*clusterv1.StatusResponse, error)
 	// Drain begins to hand over all shards and to leave. It returns when that is begun.
 	Drain(ctx context.Context) error
+	// Undrain begins to take shards again after a Drain. It returns when that is begun.
+	Undrain(ctx context.Context) error
 }
 
 // Codec turns commands, queries and their answers into bytes and back. The cluster does not know their

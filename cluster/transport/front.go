@@ -94,6 +94,9 @@ func (t *Transport) handle(ctx context.Context, m *clusterv1.Request, r *cluster
 	case *clusterv1.Request_Drain:
 		r.Body = &clusterv1.Response_Drain{Drain: &clusterv1.DrainResponse{}}
 		return h.Drain(ctx)
+	case *clusterv1.Request_Undrain:
+		r.Body = &clusterv1.Response_Undrain{Undrain: &clusterv1.UndrainResponse{}}
+		return h.Undrain(ctx)
 	}
 	return fmt.Errorf("%w: it asks for nothing that this release knows", actors.ErrNotSupported)
 }

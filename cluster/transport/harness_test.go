@@ -59,6 +59,8 @@ func (*echo) Status(context.Context) (*clusterv1.StatusResponse, error) {
 
 func (*echo) Drain(context.Context) error { return errors.New("it stays") }
 
+func (*echo) Undrain(context.Context) error { return nil }
+
 // journal keeps what a transport observes.
 type journal struct {
 	mu   sync.Mutex

@@ -213,6 +213,16 @@ func (t *Transport) Drain(ctx context.Context, address string) error {
 	return err
 }
 
+// Undrain asks the process at an address to take shards again after a Drain. Errors: actors.ErrNotSupported if it is of an older
+// release.
+func (t *Transport) Undrain(ctx context.Context, address string) error {
+	res, err := t.request(ctx, address, &clusterv1.Request{Body: &clusterv1.Request_Undrain{Undrain: &clusterv1.UndrainRequest{}}})
+	if err == nil && res.GetUndrain() == nil {
+		err = noBody(address)
+	}
+	return err
+}
+
 func noBody(address string) error {
 	return fmt.Errorf("%w: %s answered without saying what", ErrInternal, address)
 }

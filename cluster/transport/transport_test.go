@@ -60,6 +60,9 @@ func TestRequests(t *testing.T) {
 	if err := a.Drain(t.Context(), b.Address()); !errors.Is(err, ErrInternal) || !strings.Contains(err.Error(), "it stays") {
 		t.Errorf("drain: %v", err)
 	}
+	if err := a.Undrain(t.Context(), b.Address()); err != nil {
+		t.Errorf("undrain: %v", err)
+	}
 }
 
 // TestErrors has every error of the runtime travel, and come out as what it was and nothing else.

@@ -45,7 +45,7 @@ func (p *program) clusterCommand() *cobra.Command {
 		}
 		return p.printCluster(status)
 	}
-	c.AddCommand(p.drainCommand())
+	c.AddCommand(p.drainCommand(), p.undrainCommand())
 	return c
 }
 
@@ -239,12 +239,12 @@ func (p *program) printShards(s *licensedv1.ClusterStatus) error {
 func (p *program) drainCommand() *cobra.Command {
 	var wait time.Duration
 	c := &cobra.Command{
-		Use: "drain NODE", Short: "Have a node hand over all its customers, to stop it then",
-		Long: "drain has a node give its shards to the others, one by one, while everything goes on being served, and waits\n" +
-			"until it has none left. The node then holds none until it is started again. Stopping a node (SIGTERM) does\n" +
-			"the same by itself; drain is for when it is to stay up meanwhile.",
+		Use: "drain NODE", Short: "Hand over all customers of a node to the other nodes",
+		Long: "drain hands over the shards of a node to the others, a few at a time, while all customers are served, and\n" +
+			"waits until the node has none left. The node then holds none until it is undrained or restarted. Stopping a\n" +
+			"node (SIGTERM) drains it by itself; use drain to keep the process running meanwhile.",
 		Example: "  licensectl cluster drain n1",
-		Args:    exactArgs("NODE"),
+		Args:    exactArgs("NODE"), ValidArgsFunction: p.completeNode,
 	}
 	c.Flags().DurationVar(&wait, "wait", time.Minute, "longest time to wait until the node has no shards; 0 does not wait")
 	c.RunE = func(c *cobra.Command, args []string) error {
@@ -266,36 +266,111 @@ func (p *program) drainCommand() *cobra.Command {
 	return c
 }
 
-// drainPoll is how often the progress of a drain is looked at.
-const drainPoll = 250 * time.Millisecond
+func (p *program) undrainCommand() *cobra.Command {
+	var wait time.Duration
+	c := &cobra.Command{
+		Use: "undrain NODE", Short: "Have a drained node take customers again",
+		Long: "undrain ends a drain: the node begins a new incarnation and takes its share of the shards. A drain that is under\n" +
+			"way is completed first. undrain waits until the node is ready.",
+		Example: "  licensectl cluster undrain n1",
+		Args:    exactArgs("NODE"), ValidArgsFunction: p.completeNode,
+	}
+	c.Flags().DurationVar(&wait, "wait", time.Minute, "longest time to wait until the node is ready; 0 does not wait")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		conn, err := p.dial()
+		if err != nil {
+			return err
+		}
+		ctx, cancel := p.call(c.Context())
+		defer cancel()
+		if _, err := conn.admin.UndrainNode(ctx, connect.NewRequest(&licensedv1.UndrainNodeRequest{Name: args[0]})); err != nil {
+			return err
+		}
+		if wait == 0 {
+			fmt.Fprintf(p.stdout, "%s was told to take customers again\n", args[0])
+			return nil
+		}
+		return p.awaitNode(c.Context(), args[0], wait, func(n *licensedv1.NodeStatus) (string, error) {
+			if n.State == licensedv1.NodeState_NODE_STATE_READY {
+				return args[0] + " takes customers again", nil
+			}
+			return "", nil
+		}, func(n *licensedv1.NodeStatus) error {
+			return fmt.Errorf("%s is still %s after %v", args[0], enumWord(n.GetState().String(), "NODE_STATE_"), wait)
+		})
+	}
+	return c
+}
+
+// completeNode completes the name of a node.
+func (p *program) completeNode(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 || p.checkFlags() != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	ctx, cancel := context.WithTimeout(c.Context(), p.completion)
+	defer cancel()
+	status, err := p.clusterStatus(ctx)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	var names []string
+	for _, n := range status.Nodes {
+		if slices.Contains(n.Roles, licensedv1.NodeRole_NODE_ROLE_NODE) {
+			names = append(names, n.Name)
+		}
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}
+
+// nodePoll is how often the progress of a node is looked at.
+const nodePoll = 250 * time.Millisecond
 
 // awaitDrained waits until a node holds nothing.
 func (p *program) awaitDrained(ctx context.Context, name string, wait time.Duration) error {
+	return p.awaitNode(ctx, name, wait, func(n *licensedv1.NodeStatus) (string, error) {
+		switch n.State {
+		case licensedv1.NodeState_NODE_STATE_DEAD:
+			return "", fmt.Errorf("%s ended before it had handed over all its shards: %s; others take over the rest", name, printable(n.Reason))
+		case licensedv1.NodeState_NODE_STATE_DRAINING, licensedv1.NodeState_NODE_STATE_DRAINED, licensedv1.NodeState_NODE_STATE_LEFT:
+			if n.ShardsOpen+n.ShardsMoving == 0 { // Those that are closing count as moving.
+				return name + " holds no customers any more", nil
+			}
+		}
+		return "", nil
+	}, func(n *licensedv1.NodeStatus) error {
+		left := n.GetShardsOpen() + n.GetShardsMoving()
+		return fmt.Errorf("%s still holds %s after %v; it goes on handing them over", name, count(left, "shard", "shards"), wait)
+	})
+}
+
+// awaitNode looks at a node until done returns what to print, or an error. late is the error when that takes too long,
+// given what the node was last.
+func (p *program) awaitNode(
+	ctx context.Context, name string, wait time.Duration, done func(*licensedv1.NodeStatus) (string, error), late func(*licensedv1.NodeStatus) error,
+) error {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	left := uint32(0)
+	var last *licensedv1.NodeStatus
 	for {
 		status, err := p.clusterStatus(ctx)
 		if err != nil && ctx.Err() == nil {
 			return err
 		}
 		if i := slices.IndexFunc(status.GetNodes(), func(n *licensedv1.NodeStatus) bool { return n.Name == name }); i >= 0 {
-			n := status.Nodes[i]
-			left = n.ShardsOpen + n.ShardsMoving // those that are closing are on their way
-			switch n.State {
-			case licensedv1.NodeState_NODE_STATE_DEAD:
-				return fmt.Errorf("%s ended before it had handed over all it held: %s; others take the rest over", name, printable(n.Reason))
-			case licensedv1.NodeState_NODE_STATE_DRAINING, licensedv1.NodeState_NODE_STATE_DRAINED, licensedv1.NodeState_NODE_STATE_LEFT:
-				if left == 0 {
-					fmt.Fprintf(p.stdout, "%s holds no customers any more\n", name)
-					return nil
-				}
+			last = status.Nodes[i]
+			text, err := done(last)
+			if err != nil {
+				return err
+			}
+			if text != "" {
+				fmt.Fprintln(p.stdout, text)
+				return nil
 			}
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%s still holds %s after %v; it goes on handing them over", name, count(left, "shard", "shards"), wait)
-		case <-time.After(drainPoll):
+			return late(last)
+		case <-time.After(nodePoll):
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -47,6 +48,13 @@ func (c *aCluster) DrainNode(_ context.Context, r *connect.Request[licensedv1.Dr
 	defer c.mu.Unlock()
 	c.drained = append(c.drained, r.Msg.Name)
 	return connect.NewResponse(&licensedv1.DrainNodeResponse{}), c.refuse
+}
+
+func (c *aCluster) UndrainNode(_ context.Context, r *connect.Request[licensedv1.UndrainNodeRequest]) (*connect.Response[licensedv1.UndrainNodeResponse], error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.drained = append(c.drained, r.Msg.Name)
+	return connect.NewResponse(&licensedv1.UndrainNodeResponse{}), c.refuse
 }
 
 // run runs a command line against the service.
@@ -185,6 +193,30 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// TestNodesAreCompleted: a shell completes the names of nodes, not of gateways.
+func TestNodesAreCompleted(t *testing.T) {
+	for _, line := range []string{"drain", "undrain"} {
+		c := &aCluster{reports: []*licensedv1.ClusterStatus{troubled()}}
+		_, handler := licensedv1connect.NewAdminServiceHandler(c)
+		server := httptest.NewUnstartedServer(handler)
+		server.Config.Protocols = new(http.Protocols)
+		server.Config.Protocols.SetUnencryptedHTTP2(true)
+		server.Start()
+		var out bytes.Buffer
+		p := &program{
+			stdout: &out, stderr: io.Discard, now: time.Now, width: func() int { return 0 }, completion: time.Minute,
+			getenv: func(name string) string {
+				return map[string]string{"LICENSED_SERVER": server.Listener.Addr().String()}[name]
+			},
+		}
+		p.run(t.Context(), []string{"__complete", "cluster", line, ""})
+		server.Close()
+		if got := out.String(); !strings.HasPrefix(got, "n1\nn2\n:") {
+			t.Errorf("%s: %q", line, got)
+		}
+	}
+}
+
 var errGateway = errors.New("g1 is a gateway")
 
 // TestDrain: it waits until the node has no shards, and does not take for success that the node ended.
@@ -199,6 +231,7 @@ func TestDrain(t *testing.T) {
 		ready, draining = licensedv1.NodeState_NODE_STATE_READY, licensedv1.NodeState_NODE_STATE_DRAINING
 		left, dead      = licensedv1.NodeState_NODE_STATE_LEFT, licensedv1.NodeState_NODE_STATE_DEAD
 		suspect         = licensedv1.NodeState_NODE_STATE_SUSPECT
+		drained         = licensedv1.NodeState_NODE_STATE_DRAINED
 	)
 	for name, test := range map[string]struct {
 		line    string
@@ -207,12 +240,17 @@ func TestDrain(t *testing.T) {
 		says    string
 		fails   bool
 	}{
-		"waits":           {"cluster drain n1", []*licensedv1.ClusterStatus{n1(ready, 0, 0, 0), n1(draining, 3, 1, 2), n1(draining, 0, 0, 0)}, nil, "n1 holds no customers any more\n", false},
-		"it left":         {"cluster drain n1", []*licensedv1.ClusterStatus{n1(draining, 3, 0, 0), n1(left, 0, 0, 0)}, nil, "n1 holds no customers any more\n", false},
-		"it died":         {"cluster drain n1", []*licensedv1.ClusterStatus{n1(draining, 3, 0, 0), n1(suspect, 0, 0, 0), n1(dead, 0, 0, 0)}, nil, "n1 ended before it had handed over all it held: it does not answer", true},
-		"too long":        {"cluster drain n1 --wait 1ms", []*licensedv1.ClusterStatus{n1(draining, 2, 1, 3)}, nil, "n1 still holds", true},
-		"nobody waits":    {"cluster drain n1 --wait 0", []*licensedv1.ClusterStatus{n1(ready, 9, 0, 0)}, nil, "n1 began to hand its customers over\n", false},
-		"it is a gateway": {"cluster drain n1", []*licensedv1.ClusterStatus{n1(ready, 0, 0, 0)}, connect.NewError(connect.CodeFailedPrecondition, errGateway), errGateway.Error(), true},
+		"waits":                     {"cluster drain n1", []*licensedv1.ClusterStatus{n1(ready, 0, 0, 0), n1(draining, 3, 1, 2), n1(draining, 0, 0, 0)}, nil, "n1 holds no customers any more\n", false},
+		"it left":                   {"cluster drain n1", []*licensedv1.ClusterStatus{n1(draining, 3, 0, 0), n1(left, 0, 0, 0)}, nil, "n1 holds no customers any more\n", false},
+		"it died":                   {"cluster drain n1", []*licensedv1.ClusterStatus{n1(draining, 3, 0, 0), n1(suspect, 0, 0, 0), n1(dead, 0, 0, 0)}, nil, "n1 ended before it had handed over all its shards: it does not answer", true},
+		"too long":                  {"cluster drain n1 --wait 1ms", []*licensedv1.ClusterStatus{n1(draining, 2, 1, 3)}, nil, "n1 still holds", true},
+		"nobody waits":              {"cluster drain n1 --wait 0", []*licensedv1.ClusterStatus{n1(ready, 9, 0, 0)}, nil, "n1 began to hand its customers over\n", false},
+		"undrain waits":             {"cluster undrain n1", []*licensedv1.ClusterStatus{n1(draining, 3, 1, 2), n1(drained, 0, 0, 0), n1(suspect, 0, 0, 0), n1(ready, 0, 0, 0)}, nil, "n1 takes customers again\n", false},
+		"undrain takes too long":    {"cluster undrain n1 --wait 1ms", []*licensedv1.ClusterStatus{n1(drained, 0, 0, 0)}, nil, "n1 is still drained after 1ms", true},
+		"undrain, and nobody waits": {"cluster undrain n1 --wait 0", []*licensedv1.ClusterStatus{n1(drained, 0, 0, 0)}, nil, "n1 was told to take customers again\n", false},
+		"undrain of a gateway":      {"cluster undrain n1", []*licensedv1.ClusterStatus{n1(ready, 0, 0, 0)}, connect.NewError(connect.CodeFailedPrecondition, errGateway), errGateway.Error(), true},
+		"it is drained":             {"cluster drain n1", []*licensedv1.ClusterStatus{n1(draining, 3, 0, 0), n1(drained, 0, 0, 0)}, nil, "n1 holds no customers any more\n", false},
+		"it is a gateway":           {"cluster drain n1", []*licensedv1.ClusterStatus{n1(ready, 0, 0, 0)}, connect.NewError(connect.CodeFailedPrecondition, errGateway), errGateway.Error(), true},
 	} {
 		c := &aCluster{reports: test.reports, refuse: test.refuse}
 		out, code := c.run(t, test.line)

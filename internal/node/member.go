@@ -38,7 +38,6 @@ type member struct {
 	witnesses atomic.Int64 // processes that are expected to ping this one
 
 	draining atomic.Bool
-	drained  sync.Once
 	told     chan struct{}        // capacity 1: what others know of this process changed
 	news     chan *clusterv1.News // to be spread
 
@@ -46,6 +45,7 @@ type member struct {
 	cancel  context.CancelFunc
 	mu      sync.Mutex
 	left    bool // nothing is started any more
+	said    bool // that the node hands over its shards
 	running sync.WaitGroup
 }
 
@@ -500,6 +500,7 @@ func (m *member) Drain(context.Context) error {
 	if m.left {
 		return nil // That is what it is doing.
 	}
+	m.n.log.Info("drain requested", "audit", true)
 	m.running.Go(func() {
 		if err := m.handOver(m.context); err != nil && m.context.Err() == nil {
 			m.n.log.Error("drain", "error", err)
@@ -516,12 +517,63 @@ func (m *member) handOver(ctx context.Context) error {
 	}
 	m.draining.Store(true)
 	m.n.retell()
-	m.drained.Do(func() {
-		m.n.health.Set(gateway.Draining)
+	m.n.health.Set(gateway.Draining)
+	m.mu.Lock()
+	said := m.said
+	m.said = true
+	m.mu.Unlock()
+	if !said {
 		m.n.happenings.add(m.n.config.Now(), &licensedv1.Happening{
 			Kind: licensedv1.HappeningKind_HAPPENING_KIND_LEFT, Node: m.n.name, Incarnation: node.Incarnation().String(),
-			Text: fmt.Sprintf("%s hands its shards over, to leave", m.n.name),
+			Text: fmt.Sprintf("%s hands over its shards", m.n.name),
 		})
-	})
+	}
 	return m.n.handOver(ctx, node)
+}
+
+// Undrain implements transport.Handler and routing.Self: the process takes shards again. A drain that is not complete is
+// completed first.
+func (m *member) Undrain(context.Context) error {
+	node := m.n.owner.Load()
+	if node == nil {
+		return errNoNode
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.left || !node.Draining() {
+		return nil
+	}
+	m.n.log.Info("undrain requested", "audit", true)
+	m.running.Go(func() {
+		if err := m.resume(m.context, node); err != nil && m.context.Err() == nil {
+			m.n.log.Error("undrain", "error", err)
+		}
+	})
+	return nil
+}
+
+// resume has the node begin a new incarnation, and tells the others that it takes shards.
+func (m *member) resume(ctx context.Context, node *cluster.Node) error {
+	if err := node.Undrain(ctx); err != nil {
+		return err
+	}
+	m.draining.Store(false)
+	m.n.health.Set(gateway.Ready)
+	select {
+	case <-m.n.done: // It is stopping: that began before, or sets both after this.
+		m.draining.Store(true)
+		m.n.health.Set(gateway.Draining)
+		return nil
+	default:
+	}
+	m.mu.Lock()
+	m.said = false
+	m.mu.Unlock()
+	m.n.happenings.add(m.n.config.Now(), &licensedv1.Happening{
+		Kind: licensedv1.HappeningKind_HAPPENING_KIND_RECOVERED, Node: m.n.name, Text: m.n.name + " takes shards again",
+	})
+	m.n.retell()
+	m.members(m.gossip.Members())
+	m.n.log.Info("node undrained")
+	return nil
 }

@@ -37,16 +37,34 @@ func (o *operations) Node(ctx context.Context) (*licensedv1.GetNodeResponse, err
 
 // Drain implements gateway.Operations.
 func (o *operations) Drain(ctx context.Context, name string) error {
+	m, err := o.holder(name)
+	if err != nil {
+		return fmt.Errorf("drain %s: %w", name, err)
+	}
+	return m.router.Drain(ctx, name)
+}
+
+// Undrain implements gateway.Operations.
+func (o *operations) Undrain(ctx context.Context, name string) error {
+	m, err := o.holder(name)
+	if err != nil {
+		return fmt.Errorf("undrain %s: %w", name, err)
+	}
+	return m.router.Undrain(ctx, name)
+}
+
+// holder returns this process as a member if the member of that name is one that holds shards.
+func (o *operations) holder(name string) (*member, error) {
 	m := o.n.member.Load()
 	switch {
 	case m == nil:
-		return gateway.ErrUnsupported
+		return nil, gateway.ErrUnsupported
 	case name != o.n.name && !o.n.knows(name):
-		return fmt.Errorf("drain %s: %w", name, gateway.ErrNoMember)
+		return nil, gateway.ErrNoMember
 	case !o.n.holds(name):
-		return fmt.Errorf("drain %s: %w", name, gateway.ErrHoldsNothing)
+		return nil, gateway.ErrHoldsNothing
 	}
-	return m.router.Drain(ctx, name)
+	return m, nil
 }
 
 // Customers implements gateway.Operations.

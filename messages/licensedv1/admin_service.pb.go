@@ -162,6 +162,87 @@ func (*DrainNodeResponse) Descriptor() ([]byte, []int) {
 	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{1}
 }
 
+type UndrainNodeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The configured name of the node.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndrainNodeRequest) Reset() {
+	*x = UndrainNodeRequest{}
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndrainNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndrainNodeRequest) ProtoMessage() {}
+
+func (x *UndrainNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndrainNodeRequest.ProtoReflect.Descriptor instead.
+func (*UndrainNodeRequest) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *UndrainNodeRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type UndrainNodeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndrainNodeResponse) Reset() {
+	*x = UndrainNodeResponse{}
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndrainNodeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndrainNodeResponse) ProtoMessage() {}
+
+func (x *UndrainNodeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndrainNodeResponse.ProtoReflect.Descriptor instead.
+func (*UndrainNodeResponse) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{3}
+}
+
 type GetNodeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -170,7 +251,7 @@ type GetNodeRequest struct {
 
 func (x *GetNodeRequest) Reset() {
 	*x = GetNodeRequest{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[2]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -182,7 +263,7 @@ func (x *GetNodeRequest) String() string {
 func (*GetNodeRequest) ProtoMessage() {}
 
 func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[2]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -195,7 +276,7 @@ func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeRequest.ProtoReflect.Descriptor instead.
 func (*GetNodeRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{2}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{4}
 }
 
 type GetNodeResponse struct {
@@ -235,7 +316,7 @@ type GetNodeResponse struct {
 
 func (x *GetNodeResponse) Reset() {
 	*x = GetNodeResponse{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[3]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -247,7 +328,7 @@ func (x *GetNodeResponse) String() string {
 func (*GetNodeResponse) ProtoMessage() {}
 
 func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[3]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -260,7 +341,7 @@ func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeResponse.ProtoReflect.Descriptor instead.
 func (*GetNodeResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{3}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *GetNodeResponse) GetName() string {
@@ -411,7 +492,7 @@ type GetClusterRequest struct {
 
 func (x *GetClusterRequest) Reset() {
 	*x = GetClusterRequest{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[4]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -423,7 +504,7 @@ func (x *GetClusterRequest) String() string {
 func (*GetClusterRequest) ProtoMessage() {}
 
 func (x *GetClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[4]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -436,7 +517,7 @@ func (x *GetClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterRequest.ProtoReflect.Descriptor instead.
 func (*GetClusterRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{4}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{6}
 }
 
 type GetClusterResponse struct {
@@ -448,7 +529,7 @@ type GetClusterResponse struct {
 
 func (x *GetClusterResponse) Reset() {
 	*x = GetClusterResponse{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[5]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -460,7 +541,7 @@ func (x *GetClusterResponse) String() string {
 func (*GetClusterResponse) ProtoMessage() {}
 
 func (x *GetClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[5]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -473,7 +554,7 @@ func (x *GetClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterResponse.ProtoReflect.Descriptor instead.
 func (*GetClusterResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{5}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetClusterResponse) GetCluster() *ClusterStatus {
@@ -499,7 +580,7 @@ type StoreStatus struct {
 
 func (x *StoreStatus) Reset() {
 	*x = StoreStatus{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[6]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -511,7 +592,7 @@ func (x *StoreStatus) String() string {
 func (*StoreStatus) ProtoMessage() {}
 
 func (x *StoreStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[6]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -524,7 +605,7 @@ func (x *StoreStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoreStatus.ProtoReflect.Descriptor instead.
 func (*StoreStatus) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{6}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *StoreStatus) GetKind() string {
@@ -582,7 +663,7 @@ type ArchiveStatus struct {
 
 func (x *ArchiveStatus) Reset() {
 	*x = ArchiveStatus{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[7]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -594,7 +675,7 @@ func (x *ArchiveStatus) String() string {
 func (*ArchiveStatus) ProtoMessage() {}
 
 func (x *ArchiveStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[7]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -607,7 +688,7 @@ func (x *ArchiveStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArchiveStatus.ProtoReflect.Descriptor instead.
 func (*ArchiveStatus) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{7}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ArchiveStatus) GetLocation() string {
@@ -681,7 +762,7 @@ type ListCustomersRequest struct {
 
 func (x *ListCustomersRequest) Reset() {
 	*x = ListCustomersRequest{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[8]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -693,7 +774,7 @@ func (x *ListCustomersRequest) String() string {
 func (*ListCustomersRequest) ProtoMessage() {}
 
 func (x *ListCustomersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[8]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -706,7 +787,7 @@ func (x *ListCustomersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCustomersRequest.ProtoReflect.Descriptor instead.
 func (*ListCustomersRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{8}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListCustomersRequest) GetAfter() string {
@@ -749,7 +830,7 @@ type ListCustomersResponse struct {
 
 func (x *ListCustomersResponse) Reset() {
 	*x = ListCustomersResponse{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[9]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -761,7 +842,7 @@ func (x *ListCustomersResponse) String() string {
 func (*ListCustomersResponse) ProtoMessage() {}
 
 func (x *ListCustomersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[9]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -774,7 +855,7 @@ func (x *ListCustomersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCustomersResponse.ProtoReflect.Descriptor instead.
 func (*ListCustomersResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{9}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListCustomersResponse) GetCustomerIds() []string {
@@ -800,7 +881,7 @@ type PassivateCustomerRequest struct {
 
 func (x *PassivateCustomerRequest) Reset() {
 	*x = PassivateCustomerRequest{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[10]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -812,7 +893,7 @@ func (x *PassivateCustomerRequest) String() string {
 func (*PassivateCustomerRequest) ProtoMessage() {}
 
 func (x *PassivateCustomerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[10]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -825,7 +906,7 @@ func (x *PassivateCustomerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PassivateCustomerRequest.ProtoReflect.Descriptor instead.
 func (*PassivateCustomerRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{10}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PassivateCustomerRequest) GetCustomerId() string {
@@ -847,7 +928,7 @@ type PassivateCustomerResponse struct {
 
 func (x *PassivateCustomerResponse) Reset() {
 	*x = PassivateCustomerResponse{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[11]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -859,7 +940,7 @@ func (x *PassivateCustomerResponse) String() string {
 func (*PassivateCustomerResponse) ProtoMessage() {}
 
 func (x *PassivateCustomerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[11]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -872,7 +953,7 @@ func (x *PassivateCustomerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PassivateCustomerResponse.ProtoReflect.Descriptor instead.
 func (*PassivateCustomerResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{11}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PassivateCustomerResponse) GetPassivated() bool {
@@ -900,7 +981,7 @@ type ArchiveCustomerRequest struct {
 
 func (x *ArchiveCustomerRequest) Reset() {
 	*x = ArchiveCustomerRequest{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[12]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -912,7 +993,7 @@ func (x *ArchiveCustomerRequest) String() string {
 func (*ArchiveCustomerRequest) ProtoMessage() {}
 
 func (x *ArchiveCustomerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[12]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -925,7 +1006,7 @@ func (x *ArchiveCustomerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArchiveCustomerRequest.ProtoReflect.Descriptor instead.
 func (*ArchiveCustomerRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{12}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ArchiveCustomerRequest) GetCustomerId() string {
@@ -957,7 +1038,7 @@ type ArchiveCustomerResponse struct {
 
 func (x *ArchiveCustomerResponse) Reset() {
 	*x = ArchiveCustomerResponse{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[13]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -969,7 +1050,7 @@ func (x *ArchiveCustomerResponse) String() string {
 func (*ArchiveCustomerResponse) ProtoMessage() {}
 
 func (x *ArchiveCustomerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[13]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -982,7 +1063,7 @@ func (x *ArchiveCustomerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArchiveCustomerResponse.ProtoReflect.Descriptor instead.
 func (*ArchiveCustomerResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{13}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ArchiveCustomerResponse) GetPartitions() uint64 {
@@ -1031,7 +1112,7 @@ type VerifyCustomerRequest struct {
 
 func (x *VerifyCustomerRequest) Reset() {
 	*x = VerifyCustomerRequest{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[14]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1043,7 +1124,7 @@ func (x *VerifyCustomerRequest) String() string {
 func (*VerifyCustomerRequest) ProtoMessage() {}
 
 func (x *VerifyCustomerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[14]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1056,7 +1137,7 @@ func (x *VerifyCustomerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyCustomerRequest.ProtoReflect.Descriptor instead.
 func (*VerifyCustomerRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{14}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *VerifyCustomerRequest) GetCustomerId() string {
@@ -1086,7 +1167,7 @@ type VerifyCustomerResponse struct {
 
 func (x *VerifyCustomerResponse) Reset() {
 	*x = VerifyCustomerResponse{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[15]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1098,7 +1179,7 @@ func (x *VerifyCustomerResponse) String() string {
 func (*VerifyCustomerResponse) ProtoMessage() {}
 
 func (x *VerifyCustomerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[15]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1111,7 +1192,7 @@ func (x *VerifyCustomerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyCustomerResponse.ProtoReflect.Descriptor instead.
 func (*VerifyCustomerResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{15}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *VerifyCustomerResponse) GetCheckedEvents() uint64 {
@@ -1160,7 +1241,7 @@ type CustomerReport struct {
 
 func (x *CustomerReport) Reset() {
 	*x = CustomerReport{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[16]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1172,7 +1253,7 @@ func (x *CustomerReport) String() string {
 func (*CustomerReport) ProtoMessage() {}
 
 func (x *CustomerReport) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[16]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1185,7 +1266,7 @@ func (x *CustomerReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CustomerReport.ProtoReflect.Descriptor instead.
 func (*CustomerReport) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{16}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CustomerReport) GetCustomerId() string {
@@ -1284,7 +1365,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[17]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1296,7 +1377,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[17]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1309,7 +1390,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{17}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Finding) GetSeverity() Severity {
@@ -1368,7 +1449,7 @@ type ImportCustomerRequest struct {
 
 func (x *ImportCustomerRequest) Reset() {
 	*x = ImportCustomerRequest{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[18]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1380,7 +1461,7 @@ func (x *ImportCustomerRequest) String() string {
 func (*ImportCustomerRequest) ProtoMessage() {}
 
 func (x *ImportCustomerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[18]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1393,7 +1474,7 @@ func (x *ImportCustomerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportCustomerRequest.ProtoReflect.Descriptor instead.
 func (*ImportCustomerRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{18}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ImportCustomerRequest) GetCustomerId() string {
@@ -1430,7 +1511,7 @@ type ImportCustomerResponse struct {
 
 func (x *ImportCustomerResponse) Reset() {
 	*x = ImportCustomerResponse{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[19]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1442,7 +1523,7 @@ func (x *ImportCustomerResponse) String() string {
 func (*ImportCustomerResponse) ProtoMessage() {}
 
 func (x *ImportCustomerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[19]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1455,7 +1536,7 @@ func (x *ImportCustomerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportCustomerResponse.ProtoReflect.Descriptor instead.
 func (*ImportCustomerResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{19}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ImportCustomerResponse) GetSequence() uint64 {
@@ -1487,7 +1568,7 @@ type ReloadPolicyRequest struct {
 
 func (x *ReloadPolicyRequest) Reset() {
 	*x = ReloadPolicyRequest{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[20]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1499,7 +1580,7 @@ func (x *ReloadPolicyRequest) String() string {
 func (*ReloadPolicyRequest) ProtoMessage() {}
 
 func (x *ReloadPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[20]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1512,7 +1593,7 @@ func (x *ReloadPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadPolicyRequest.ProtoReflect.Descriptor instead.
 func (*ReloadPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{20}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{22}
 }
 
 type ReloadPolicyResponse struct {
@@ -1526,7 +1607,7 @@ type ReloadPolicyResponse struct {
 
 func (x *ReloadPolicyResponse) Reset() {
 	*x = ReloadPolicyResponse{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[21]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1538,7 +1619,7 @@ func (x *ReloadPolicyResponse) String() string {
 func (*ReloadPolicyResponse) ProtoMessage() {}
 
 func (x *ReloadPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[21]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1551,7 +1632,7 @@ func (x *ReloadPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadPolicyResponse.ProtoReflect.Descriptor instead.
 func (*ReloadPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{21}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ReloadPolicyResponse) GetPolicyVersion() string {
@@ -1575,7 +1656,10 @@ const file_licensed_v1_admin_service_proto_rawDesc = "" +
 	"\x1flicensed/v1/admin_service.proto\x12\vlicensed.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a licensed/v1/cluster_status.proto\"&\n" +
 	"\x10DrainNodeRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x13\n" +
-	"\x11DrainNodeResponse\"\x10\n" +
+	"\x11DrainNodeResponse\"(\n" +
+	"\x12UndrainNodeRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x15\n" +
+	"\x13UndrainNodeResponse\"\x10\n" +
 	"\x0eGetNodeRequest\"\x88\x06\n" +
 	"\x0fGetNodeResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
@@ -1699,12 +1783,13 @@ const file_licensed_v1_admin_service_proto_rawDesc = "" +
 	"\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSEVERITY_NOTE\x10\x01\x12\x14\n" +
 	"\x10SEVERITY_WARNING\x10\x02\x12\x12\n" +
-	"\x0eSEVERITY_ERROR\x10\x032\x96\x06\n" +
+	"\x0eSEVERITY_ERROR\x10\x032\xe8\x06\n" +
 	"\fAdminService\x12D\n" +
 	"\aGetNode\x12\x1b.licensed.v1.GetNodeRequest\x1a\x1c.licensed.v1.GetNodeResponse\x12M\n" +
 	"\n" +
 	"GetCluster\x12\x1e.licensed.v1.GetClusterRequest\x1a\x1f.licensed.v1.GetClusterResponse\x12J\n" +
-	"\tDrainNode\x12\x1d.licensed.v1.DrainNodeRequest\x1a\x1e.licensed.v1.DrainNodeResponse\x12V\n" +
+	"\tDrainNode\x12\x1d.licensed.v1.DrainNodeRequest\x1a\x1e.licensed.v1.DrainNodeResponse\x12P\n" +
+	"\vUndrainNode\x12\x1f.licensed.v1.UndrainNodeRequest\x1a .licensed.v1.UndrainNodeResponse\x12V\n" +
 	"\rListCustomers\x12!.licensed.v1.ListCustomersRequest\x1a\".licensed.v1.ListCustomersResponse\x12b\n" +
 	"\x11PassivateCustomer\x12%.licensed.v1.PassivateCustomerRequest\x1a&.licensed.v1.PassivateCustomerResponse\x12\\\n" +
 	"\x0fArchiveCustomer\x12#.licensed.v1.ArchiveCustomerRequest\x1a$.licensed.v1.ArchiveCustomerResponse\x12[\n" +
@@ -1725,65 +1810,69 @@ func file_licensed_v1_admin_service_proto_rawDescGZIP() []byte {
 }
 
 var file_licensed_v1_admin_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_licensed_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_licensed_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_licensed_v1_admin_service_proto_goTypes = []any{
 	(Severity)(0),                     // 0: licensed.v1.Severity
 	(*DrainNodeRequest)(nil),          // 1: licensed.v1.DrainNodeRequest
 	(*DrainNodeResponse)(nil),         // 2: licensed.v1.DrainNodeResponse
-	(*GetNodeRequest)(nil),            // 3: licensed.v1.GetNodeRequest
-	(*GetNodeResponse)(nil),           // 4: licensed.v1.GetNodeResponse
-	(*GetClusterRequest)(nil),         // 5: licensed.v1.GetClusterRequest
-	(*GetClusterResponse)(nil),        // 6: licensed.v1.GetClusterResponse
-	(*StoreStatus)(nil),               // 7: licensed.v1.StoreStatus
-	(*ArchiveStatus)(nil),             // 8: licensed.v1.ArchiveStatus
-	(*ListCustomersRequest)(nil),      // 9: licensed.v1.ListCustomersRequest
-	(*ListCustomersResponse)(nil),     // 10: licensed.v1.ListCustomersResponse
-	(*PassivateCustomerRequest)(nil),  // 11: licensed.v1.PassivateCustomerRequest
-	(*PassivateCustomerResponse)(nil), // 12: licensed.v1.PassivateCustomerResponse
-	(*ArchiveCustomerRequest)(nil),    // 13: licensed.v1.ArchiveCustomerRequest
-	(*ArchiveCustomerResponse)(nil),   // 14: licensed.v1.ArchiveCustomerResponse
-	(*VerifyCustomerRequest)(nil),     // 15: licensed.v1.VerifyCustomerRequest
-	(*VerifyCustomerResponse)(nil),    // 16: licensed.v1.VerifyCustomerResponse
-	(*CustomerReport)(nil),            // 17: licensed.v1.CustomerReport
-	(*Finding)(nil),                   // 18: licensed.v1.Finding
-	(*ImportCustomerRequest)(nil),     // 19: licensed.v1.ImportCustomerRequest
-	(*ImportCustomerResponse)(nil),    // 20: licensed.v1.ImportCustomerResponse
-	(*ReloadPolicyRequest)(nil),       // 21: licensed.v1.ReloadPolicyRequest
-	(*ReloadPolicyResponse)(nil),      // 22: licensed.v1.ReloadPolicyResponse
-	(*timestamppb.Timestamp)(nil),     // 23: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),       // 24: google.protobuf.Duration
-	(*ClusterStatus)(nil),             // 25: licensed.v1.ClusterStatus
+	(*UndrainNodeRequest)(nil),        // 3: licensed.v1.UndrainNodeRequest
+	(*UndrainNodeResponse)(nil),       // 4: licensed.v1.UndrainNodeResponse
+	(*GetNodeRequest)(nil),            // 5: licensed.v1.GetNodeRequest
+	(*GetNodeResponse)(nil),           // 6: licensed.v1.GetNodeResponse
+	(*GetClusterRequest)(nil),         // 7: licensed.v1.GetClusterRequest
+	(*GetClusterResponse)(nil),        // 8: licensed.v1.GetClusterResponse
+	(*StoreStatus)(nil),               // 9: licensed.v1.StoreStatus
+	(*ArchiveStatus)(nil),             // 10: licensed.v1.ArchiveStatus
+	(*ListCustomersRequest)(nil),      // 11: licensed.v1.ListCustomersRequest
+	(*ListCustomersResponse)(nil),     // 12: licensed.v1.ListCustomersResponse
+	(*PassivateCustomerRequest)(nil),  // 13: licensed.v1.PassivateCustomerRequest
+	(*PassivateCustomerResponse)(nil), // 14: licensed.v1.PassivateCustomerResponse
+	(*ArchiveCustomerRequest)(nil),    // 15: licensed.v1.ArchiveCustomerRequest
+	(*ArchiveCustomerResponse)(nil),   // 16: licensed.v1.ArchiveCustomerResponse
+	(*VerifyCustomerRequest)(nil),     // 17: licensed.v1.VerifyCustomerRequest
+	(*VerifyCustomerResponse)(nil),    // 18: licensed.v1.VerifyCustomerResponse
+	(*CustomerReport)(nil),            // 19: licensed.v1.CustomerReport
+	(*Finding)(nil),                   // 20: licensed.v1.Finding
+	(*ImportCustomerRequest)(nil),     // 21: licensed.v1.ImportCustomerRequest
+	(*ImportCustomerResponse)(nil),    // 22: licensed.v1.ImportCustomerResponse
+	(*ReloadPolicyRequest)(nil),       // 23: licensed.v1.ReloadPolicyRequest
+	(*ReloadPolicyResponse)(nil),      // 24: licensed.v1.ReloadPolicyResponse
+	(*timestamppb.Timestamp)(nil),     // 25: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),       // 26: google.protobuf.Duration
+	(*ClusterStatus)(nil),             // 27: licensed.v1.ClusterStatus
 }
 var file_licensed_v1_admin_service_proto_depIdxs = []int32{
-	23, // 0: licensed.v1.GetNodeResponse.started_at:type_name -> google.protobuf.Timestamp
-	24, // 1: licensed.v1.GetNodeResponse.uptime:type_name -> google.protobuf.Duration
-	7,  // 2: licensed.v1.GetNodeResponse.store:type_name -> licensed.v1.StoreStatus
-	8,  // 3: licensed.v1.GetNodeResponse.archive:type_name -> licensed.v1.ArchiveStatus
-	25, // 4: licensed.v1.GetClusterResponse.cluster:type_name -> licensed.v1.ClusterStatus
-	24, // 5: licensed.v1.ArchiveStatus.lag:type_name -> google.protobuf.Duration
-	17, // 6: licensed.v1.VerifyCustomerResponse.report:type_name -> licensed.v1.CustomerReport
-	18, // 7: licensed.v1.CustomerReport.findings:type_name -> licensed.v1.Finding
+	25, // 0: licensed.v1.GetNodeResponse.started_at:type_name -> google.protobuf.Timestamp
+	26, // 1: licensed.v1.GetNodeResponse.uptime:type_name -> google.protobuf.Duration
+	9,  // 2: licensed.v1.GetNodeResponse.store:type_name -> licensed.v1.StoreStatus
+	10, // 3: licensed.v1.GetNodeResponse.archive:type_name -> licensed.v1.ArchiveStatus
+	27, // 4: licensed.v1.GetClusterResponse.cluster:type_name -> licensed.v1.ClusterStatus
+	26, // 5: licensed.v1.ArchiveStatus.lag:type_name -> google.protobuf.Duration
+	19, // 6: licensed.v1.VerifyCustomerResponse.report:type_name -> licensed.v1.CustomerReport
+	20, // 7: licensed.v1.CustomerReport.findings:type_name -> licensed.v1.Finding
 	0,  // 8: licensed.v1.Finding.severity:type_name -> licensed.v1.Severity
-	3,  // 9: licensed.v1.AdminService.GetNode:input_type -> licensed.v1.GetNodeRequest
-	5,  // 10: licensed.v1.AdminService.GetCluster:input_type -> licensed.v1.GetClusterRequest
+	5,  // 9: licensed.v1.AdminService.GetNode:input_type -> licensed.v1.GetNodeRequest
+	7,  // 10: licensed.v1.AdminService.GetCluster:input_type -> licensed.v1.GetClusterRequest
 	1,  // 11: licensed.v1.AdminService.DrainNode:input_type -> licensed.v1.DrainNodeRequest
-	9,  // 12: licensed.v1.AdminService.ListCustomers:input_type -> licensed.v1.ListCustomersRequest
-	11, // 13: licensed.v1.AdminService.PassivateCustomer:input_type -> licensed.v1.PassivateCustomerRequest
-	13, // 14: licensed.v1.AdminService.ArchiveCustomer:input_type -> licensed.v1.ArchiveCustomerRequest
-	15, // 15: licensed.v1.AdminService.VerifyCustomer:input_type -> licensed.v1.VerifyCustomerRequest
-	19, // 16: licensed.v1.AdminService.ImportCustomer:input_type -> licensed.v1.ImportCustomerRequest
-	21, // 17: licensed.v1.AdminService.ReloadPolicy:input_type -> licensed.v1.ReloadPolicyRequest
-	4,  // 18: licensed.v1.AdminService.GetNode:output_type -> licensed.v1.GetNodeResponse
-	6,  // 19: licensed.v1.AdminService.GetCluster:output_type -> licensed.v1.GetClusterResponse
-	2,  // 20: licensed.v1.AdminService.DrainNode:output_type -> licensed.v1.DrainNodeResponse
-	10, // 21: licensed.v1.AdminService.ListCustomers:output_type -> licensed.v1.ListCustomersResponse
-	12, // 22: licensed.v1.AdminService.PassivateCustomer:output_type -> licensed.v1.PassivateCustomerResponse
-	14, // 23: licensed.v1.AdminService.ArchiveCustomer:output_type -> licensed.v1.ArchiveCustomerResponse
-	16, // 24: licensed.v1.AdminService.VerifyCustomer:output_type -> licensed.v1.VerifyCustomerResponse
-	20, // 25: licensed.v1.AdminService.ImportCustomer:output_type -> licensed.v1.ImportCustomerResponse
-	22, // 26: licensed.v1.AdminService.ReloadPolicy:output_type -> licensed.v1.ReloadPolicyResponse
-	18, // [18:27] is the sub-list for method output_type
-	9,  // [9:18] is the sub-list for method input_type
+	3,  // 12: licensed.v1.AdminService.UndrainNode:input_type -> licensed.v1.UndrainNodeRequest
+	11, // 13: licensed.v1.AdminService.ListCustomers:input_type -> licensed.v1.ListCustomersRequest
+	13, // 14: licensed.v1.AdminService.PassivateCustomer:input_type -> licensed.v1.PassivateCustomerRequest
+	15, // 15: licensed.v1.AdminService.ArchiveCustomer:input_type -> licensed.v1.ArchiveCustomerRequest
+	17, // 16: licensed.v1.AdminService.VerifyCustomer:input_type -> licensed.v1.VerifyCustomerRequest
+	21, // 17: licensed.v1.AdminService.ImportCustomer:input_type -> licensed.v1.ImportCustomerRequest
+	23, // 18: licensed.v1.AdminService.ReloadPolicy:input_type -> licensed.v1.ReloadPolicyRequest
+	6,  // 19: licensed.v1.AdminService.GetNode:output_type -> licensed.v1.GetNodeResponse
+	8,  // 20: licensed.v1.AdminService.GetCluster:output_type -> licensed.v1.GetClusterResponse
+	2,  // 21: licensed.v1.AdminService.DrainNode:output_type -> licensed.v1.DrainNodeResponse
+	4,  // 22: licensed.v1.AdminService.UndrainNode:output_type -> licensed.v1.UndrainNodeResponse
+	12, // 23: licensed.v1.AdminService.ListCustomers:output_type -> licensed.v1.ListCustomersResponse
+	14, // 24: licensed.v1.AdminService.PassivateCustomer:output_type -> licensed.v1.PassivateCustomerResponse
+	16, // 25: licensed.v1.AdminService.ArchiveCustomer:output_type -> licensed.v1.ArchiveCustomerResponse
+	18, // 26: licensed.v1.AdminService.VerifyCustomer:output_type -> licensed.v1.VerifyCustomerResponse
+	22, // 27: licensed.v1.AdminService.ImportCustomer:output_type -> licensed.v1.ImportCustomerResponse
+	24, // 28: licensed.v1.AdminService.ReloadPolicy:output_type -> licensed.v1.ReloadPolicyResponse
+	19, // [19:29] is the sub-list for method output_type
+	9,  // [9:19] is the sub-list for method input_type
 	9,  // [9:9] is the sub-list for extension type_name
 	9,  // [9:9] is the sub-list for extension extendee
 	0,  // [0:9] is the sub-list for field type_name
@@ -1801,7 +1890,7 @@ func file_licensed_v1_admin_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_licensed_v1_admin_service_proto_rawDesc), len(file_licensed_v1_admin_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   22,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

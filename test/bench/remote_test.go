@@ -94,6 +94,8 @@ func (remoteEcho) Status(context.Context) (*clusterv1.StatusResponse, error) { r
 
 func (remoteEcho) Drain(context.Context) error { return nil }
 
+func (remoteEcho) Undrain(context.Context) error { return nil }
+
 // byteCodec is a codec of bytes.
 type byteCodec struct{}
 

@@ -41,6 +41,9 @@ const (
 	AdminServiceGetClusterProcedure = "/licensed.v1.AdminService/GetCluster"
 	// AdminServiceDrainNodeProcedure is the fully-qualified name of the AdminService's DrainNode RPC.
 	AdminServiceDrainNodeProcedure = "/licensed.v1.AdminService/DrainNode"
+	// AdminServiceUndrainNodeProcedure is the fully-qualified name of the AdminService's UndrainNode
+	// RPC.
+	AdminServiceUndrainNodeProcedure = "/licensed.v1.AdminService/UndrainNode"
 	// AdminServiceListCustomersProcedure is the fully-qualified name of the AdminService's
 	// ListCustomers RPC.
 	AdminServiceListCustomersProcedure = "/licensed.v1.AdminService/ListCustomers"
@@ -67,9 +70,12 @@ type AdminServiceClient interface {
 	GetNode(context.Context, *connect.Request[licensedv1.GetNodeRequest]) (*connect.Response[licensedv1.GetNodeResponse], error)
 	// GetCluster tells how the cluster does, as the node behind this address sees it.
 	GetCluster(context.Context, *connect.Request[licensedv1.GetClusterRequest]) (*connect.Response[licensedv1.GetClusterResponse], error)
-	// DrainNode has a node hand over all its shards to others, one by one, and hold none until it is started
-	// again. It returns when that is begun; GetCluster shows how far it is.
+	// DrainNode has a node hand over all its shards to others, one by one, and hold none until it is undrained or
+	// started again. It returns when that is begun; GetCluster shows how far it is.
 	DrainNode(context.Context, *connect.Request[licensedv1.DrainNodeRequest]) (*connect.Response[licensedv1.DrainNodeResponse], error)
+	// UndrainNode has a node that was drained take shards again. A drain under way is completed first. It returns when that
+	// is begun; a node that is not draining is left as it is.
+	UndrainNode(context.Context, *connect.Request[licensedv1.UndrainNodeRequest]) (*connect.Response[licensedv1.UndrainNodeResponse], error)
 	// ListCustomers lists the ids of customers that have a history, page by page.
 	ListCustomers(context.Context, *connect.Request[licensedv1.ListCustomersRequest]) (*connect.Response[licensedv1.ListCustomersResponse], error)
 	// PassivateCustomer takes a customer out of memory, unless commands are under way. Nothing is lost;
@@ -116,6 +122,12 @@ func NewAdminServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(adminServiceMethods.ByName("DrainNode")),
 			connect.WithClientOptions(opts...),
 		),
+		undrainNode: connect.NewClient[licensedv1.UndrainNodeRequest, licensedv1.UndrainNodeResponse](
+			httpClient,
+			baseURL+AdminServiceUndrainNodeProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("UndrainNode")),
+			connect.WithClientOptions(opts...),
+		),
 		listCustomers: connect.NewClient[licensedv1.ListCustomersRequest, licensedv1.ListCustomersResponse](
 			httpClient,
 			baseURL+AdminServiceListCustomersProcedure,
@@ -160,6 +172,7 @@ type adminServiceClient struct {
 	getNode           *connect.Client[licensedv1.GetNodeRequest, licensedv1.GetNodeResponse]
 	getCluster        *connect.Client[licensedv1.GetClusterRequest, licensedv1.GetClusterResponse]
 	drainNode         *connect.Client[licensedv1.DrainNodeRequest, licensedv1.DrainNodeResponse]
+	undrainNode       *connect.Client[licensedv1.UndrainNodeRequest, licensedv1.UndrainNodeResponse]
 	listCustomers     *connect.Client[licensedv1.ListCustomersRequest, licensedv1.ListCustomersResponse]
 	passivateCustomer *connect.Client[licensedv1.PassivateCustomerRequest, licensedv1.PassivateCustomerResponse]
 	archiveCustomer   *connect.Client[licensedv1.ArchiveCustomerRequest, licensedv1.ArchiveCustomerResponse]
@@ -181,6 +194,11 @@ func (c *adminServiceClient) GetCluster(ctx context.Context, req *connect.Reques
 // DrainNode calls licensed.v1.AdminService.DrainNode.
 func (c *adminServiceClient) DrainNode(ctx context.Context, req *connect.Request[licensedv1.DrainNodeRequest]) (*connect.Response[licensedv1.DrainNodeResponse], error) {
 	return c.drainNode.CallUnary(ctx, req)
+}
+
+// UndrainNode calls licensed.v1.AdminService.UndrainNode.
+func (c *adminServiceClient) UndrainNode(ctx context.Context, req *connect.Request[licensedv1.UndrainNodeRequest]) (*connect.Response[licensedv1.UndrainNodeResponse], error) {
+	return c.undrainNode.CallUnary(ctx, req)
 }
 
 // ListCustomers calls licensed.v1.AdminService.ListCustomers.
@@ -219,9 +237,12 @@ type AdminServiceHandler interface {
 	GetNode(context.Context, *connect.Request[licensedv1.GetNodeRequest]) (*connect.Response[licensedv1.GetNodeResponse], error)
 	// GetCluster tells how the cluster does, as the node behind this address sees it.
 	GetCluster(context.Context, *connect.Request[licensedv1.GetClusterRequest]) (*connect.Response[licensedv1.GetClusterResponse], error)
-	// DrainNode has a node hand over all its shards to others, one by one, and hold none until it is started
-	// again. It returns when that is begun; GetCluster shows how far it is.
+	// DrainNode has a node hand over all its shards to others, one by one, and hold none until it is undrained or
+	// started again. It returns when that is begun; GetCluster shows how far it is.
 	DrainNode(context.Context, *connect.Request[licensedv1.DrainNodeRequest]) (*connect.Response[licensedv1.DrainNodeResponse], error)
+	// UndrainNode has a node that was drained take shards again. A drain under way is completed first. It returns when that
+	// is begun; a node that is not draining is left as it is.
+	UndrainNode(context.Context, *connect.Request[licensedv1.UndrainNodeRequest]) (*connect.Response[licensedv1.UndrainNodeResponse], error)
 	// ListCustomers lists the ids of customers that have a history, page by page.
 	ListCustomers(context.Context, *connect.Request[licensedv1.ListCustomersRequest]) (*connect.Response[licensedv1.ListCustomersResponse], error)
 	// PassivateCustomer takes a customer out of memory, unless commands are under way. Nothing is lost;
@@ -262,6 +283,12 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 		AdminServiceDrainNodeProcedure,
 		svc.DrainNode,
 		connect.WithSchema(adminServiceMethods.ByName("DrainNode")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceUndrainNodeHandler := connect.NewUnaryHandler(
+		AdminServiceUndrainNodeProcedure,
+		svc.UndrainNode,
+		connect.WithSchema(adminServiceMethods.ByName("UndrainNode")),
 		connect.WithHandlerOptions(opts...),
 	)
 	adminServiceListCustomersHandler := connect.NewUnaryHandler(
@@ -308,6 +335,8 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 			adminServiceGetClusterHandler.ServeHTTP(w, r)
 		case AdminServiceDrainNodeProcedure:
 			adminServiceDrainNodeHandler.ServeHTTP(w, r)
+		case AdminServiceUndrainNodeProcedure:
+			adminServiceUndrainNodeHandler.ServeHTTP(w, r)
 		case AdminServiceListCustomersProcedure:
 			adminServiceListCustomersHandler.ServeHTTP(w, r)
 		case AdminServicePassivateCustomerProcedure:
@@ -339,6 +368,10 @@ func (UnimplementedAdminServiceHandler) GetCluster(context.Context, *connect.Req
 
 func (UnimplementedAdminServiceHandler) DrainNode(context.Context, *connect.Request[licensedv1.DrainNodeRequest]) (*connect.Response[licensedv1.DrainNodeResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("licensed.v1.AdminService.DrainNode is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) UndrainNode(context.Context, *connect.Request[licensedv1.UndrainNodeRequest]) (*connect.Response[licensedv1.UndrainNodeResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("licensed.v1.AdminService.UndrainNode is not implemented"))
 }
 
 func (UnimplementedAdminServiceHandler) ListCustomers(context.Context, *connect.Request[licensedv1.ListCustomersRequest]) (*connect.Response[licensedv1.ListCustomersResponse], error) {
