@@ -250,8 +250,14 @@ func TestGuess(t *testing.T) {
 		s.Hear(news(row(8, "b", "")))
 		s.takes(t, "b", 0)
 		b := incarnation("b")
+		if !s.Knows(b) || s.Knows(incarnation("stranger")) {
+			t.Error("the members are not known")
+		}
 		s.Hear(&clusterv1.News{Dead: [][]byte{b[:], {1}, nil}})
 		s.Hear(&clusterv1.News{Dead: [][]byte{b[:]}})
+		if s.Knows(b) {
+			t.Error("a dead incarnation is known")
+		}
 		if got := strings.Join(s.failed, " "); got != "at b" {
 			t.Errorf("requests to %q were failed, want those to b, once", got)
 		}

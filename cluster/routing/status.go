@@ -9,6 +9,7 @@ import (
 
 	"licensed/cluster/membership"
 	"licensed/messages/clusterv1"
+	"licensed/persistence"
 )
 
 // Status is how a member does, as it says itself.
@@ -44,6 +45,12 @@ func (r *Router) Statuses(ctx context.Context) []Status {
 	asked.Wait()
 	slices.SortFunc(all, func(a, b Status) int { return strings.Compare(a.Member.Name, b.Member.Name) })
 	return all
+}
+
+// Knows reports whether an incarnation is that of a listed member, and is not known to be dead.
+func (r *Router) Knows(i persistence.Incarnation) bool {
+	_, ok := r.cast.Load().byIncarnation[i]
+	return ok
 }
 
 // Drain asks a member to hand over all shards and to leave. It returns when that is begun.

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -80,20 +81,19 @@ func (n *Node) readStatus(ctx context.Context) {
 	}
 }
 
-// startStatus has a gateway watch the cluster.
+// startStatus has a gateway compute the status for its metrics, and each member of a cluster log unserved shards.
 func (n *Node) startStatus(context.Context) error {
-	if !n.config.Roles.Has(RoleGateway) {
-		return nil
-	}
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		n.readStatus(ctx)
-	}()
+	var running sync.WaitGroup
+	if n.config.Roles.Has(RoleGateway) {
+		running.Go(func() { n.readStatus(ctx) })
+	}
+	if m := n.member.Load(); m != nil {
+		running.Go(func() { m.watchShards(ctx) })
+	}
 	n.push("status", func(context.Context) error {
 		cancel()
-		<-done
+		running.Wait()
 		return nil
 	})
 	return nil

@@ -132,6 +132,24 @@ func held(s *licensedv1.ClusterStatus) map[string]uint32 {
 	return all
 }
 
+// state returns that of a member.
+func state(s *licensedv1.ClusterStatus, name string) licensedv1.NodeState {
+	for _, n := range s.Nodes {
+		if n.Name == name {
+			return n.State
+		}
+	}
+	return licensedv1.NodeState_NODE_STATE_UNSPECIFIED
+}
+
+// wantLevel checks the level of the cluster.
+func (f *fleet) wantLevel(level licensedv1.ClusterLevel, summary string) {
+	f.t.Helper()
+	if s := f.status(); s.GetLevel() != level || !strings.HasPrefix(s.GetSummary(), summary) {
+		f.t.Errorf("the status is %v, %q: %v; want %v, %q", s.GetLevel(), s.GetSummary(), s.GetWarnings(), level, summary)
+	}
+}
+
 // settled waits until every node has the shards that it should have.
 func (f *fleet) settled() {
 	f.t.Helper()
@@ -223,30 +241,58 @@ func TestCluster(t *testing.T) {
 			h := held(s)
 			return len(h) == 2 && h["n1"]+h["n3"] == s.Shards
 		})
+		f.await(func(s *licensedv1.ClusterStatus) bool {
+			return state(s, "n2") == licensedv1.NodeState_NODE_STATE_DRAINED
+		})
+		f.wantLevel(licensedv1.ClusterLevel_CLUSTER_LEVEL_OK, "All systems normal")
 		tr.more(f, 50)
 		tr.end()
 		tr.wantNoFailures(t, "drain")
 		if status, body := get(t, "http://"+f.nodes[1].Admin+"/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(body, "draining") {
 			t.Errorf("readyz of the drained node: %d %s", status, body)
 		}
+		tr = f.send(l)
+		if _, err := f.admin.UndrainNode(t.Context(), connect.NewRequest(&licensedv1.UndrainNodeRequest{Name: "n2"})); err != nil {
+			t.Fatal(err)
+		}
+		f.settled()
+		tr.more(f, 50)
+		tr.end()
+		tr.wantNoFailures(t, "undrain")
+		if status, body := get(t, "http://"+f.nodes[1].Admin+"/readyz"); status != http.StatusOK {
+			t.Errorf("readyz of the undrained node: %d %s", status, body)
+		}
 		if code := f.nodes[1].stop(); code != 0 {
 			t.Errorf("exit code %d", code)
 		}
+		f.await(func(s *licensedv1.ClusterStatus) bool { return state(s, "n2") == licensedv1.NodeState_NODE_STATE_LEFT })
+		f.wantLevel(licensedv1.ClusterLevel_CLUSTER_LEVEL_OK, "All systems normal")
 		f.startNode(1)
 		f.settled()
 	})
 	t.Run("kill", func(t *testing.T) {
 		tr := f.send(l)
 		tr.more(f, 100)
+		f.wantLevel(licensedv1.ClusterLevel_CLUSTER_LEVEL_OK, "All systems normal")
 		f.nodes[2].kill()
-		f.await(func(s *licensedv1.ClusterStatus) bool {
+		f.await(func(s *licensedv1.ClusterStatus) bool { // Each reading begins after the end of n3.
+			if s.Level == licensedv1.ClusterLevel_CLUSTER_LEVEL_OK || state(s, "n3") == licensedv1.NodeState_NODE_STATE_READY {
+				t.Errorf("the status is %v, n3 %v", s.Level, state(s, "n3"))
+			}
 			h := held(s)
 			return len(h) == 2 && h["n1"]+h["n2"] == s.Shards
 		})
 		tr.more(f, 100)
 		tr.end()
+		f.await(func(s *licensedv1.ClusterStatus) bool { return state(s, "n3") == licensedv1.NodeState_NODE_STATE_DEAD })
+		f.wantLevel(licensedv1.ClusterLevel_CLUSTER_LEVEL_DEGRADED, "2 of 3 nodes running; n3 not responding since ")
+		f.gateway.says("shards unserved")
+		f.gateway.says("n3 not responding (")
+		f.gateway.says("shards served")
+		f.nodes[0].says("shards served")
 		f.startNode(2)
 		f.settled()
+		f.wantLevel(licensedv1.ClusterLevel_CLUSTER_LEVEL_OK, "All systems normal")
 	})
 	l.resolve(t, f.gateway)
 	for _, d := range append(f.nodes, f.gateway) {

@@ -1,0 +1,113 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"licensed/persistence"
+)
+
+// Times of a shardWatch.
+const (
+	// watchEvery is how often it looks. Shards are unserved for two looks before it says so: news of a shard may come
+	// before those of its owner.
+	watchEvery = time.Second
+	// sayEvery is the shortest time between two lines about unserved shards.
+	sayEvery = 10 * time.Second
+	// firstShards is the time that a process has to learn who has the shards, or that a new cluster has to claim them.
+	firstShards = 5 * time.Second
+)
+
+// shardWatch logs when shards become unserved and when they are served again, by what this process knows of ownership
+// and members: also a gateway whose nodes are all dead. It logs how many, not each of them.
+type shardWatch struct {
+	log    *slog.Logger
+	began  time.Time
+	served bool      // all shards were, once
+	since  time.Time // of the first look with unserved shards; zero: there are none
+	said   time.Time // when a line was last written about unserved shards
+	told   int       // unserved shards in it; 0: those of now were not told of
+}
+
+// look compares the number of unserved shards with the one before.
+func (w *shardWatch) look(now time.Time, total, unserved int, reason string) {
+	switch {
+	case unserved == 0:
+		if w.told > 0 {
+			w.log.Info("shards served", "shards", total, "unserved_for", now.Sub(w.since).Round(time.Millisecond).String())
+		}
+		w.served, w.since, w.told = true, time.Time{}, 0
+		return
+	case !w.served && now.Sub(w.began) < firstShards:
+		return
+	case w.since.IsZero():
+		w.since = now
+		return
+	case w.told >= unserved || now.Sub(w.said) < sayEvery && !w.said.IsZero():
+		return
+	}
+	w.said, w.told = now, unserved
+	w.log.Warn("shards unserved", "count", unserved, "shards", total, "since", w.since.UTC().Format(time.RFC3339), "reason", reason)
+}
+
+// unserved counts the shards without a live owner, as this process knows the cluster, and says why.
+func (m *member) unserved() (total, unserved int, reason string) {
+	own := persistence.Incarnation{}
+	if node := m.n.owner.Load(); node != nil {
+		own = node.Incarnation()
+	}
+	rows, lost := m.rows(), make(map[persistence.Incarnation]int)
+	for _, row := range rows {
+		owner := row.Owner
+		if owner.IsZero() {
+			owner = row.Successor
+		}
+		if row.Epoch == 0 || owner.IsZero() || owner != own && !m.router.Knows(owner) {
+			lost[owner]++
+			unserved++
+		}
+	}
+	return len(rows), unserved, m.n.lostReason(lost)
+}
+
+// lostReason names the last owners of unserved shards.
+func (n *Node) lostReason(lost map[persistence.Incarnation]int) string {
+	byName := make(map[string]int)
+	for owner, shards := range lost {
+		byName[n.nameOf(owner)] += shards
+	}
+	names := slices.Sorted(maps.Keys(byName))
+	var parts []string
+	for _, name := range names[:min(len(names), 5)] {
+		if name == "" {
+			parts = append(parts, fmt.Sprintf("no owner (%d)", byName[name]))
+			continue
+		}
+		parts = append(parts, fmt.Sprintf("%s not responding (%d)", name, byName[name]))
+	}
+	if more := len(names) - len(parts); more > 0 {
+		parts = append(parts, fmt.Sprintf("%d more owners", more))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// watchShards logs unserved shards until the process stops.
+func (m *member) watchShards(ctx context.Context) {
+	w := shardWatch{log: m.n.log, began: time.Now()}
+	t := time.NewTicker(watchEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			total, unserved, reason := m.unserved()
+			w.look(time.Now(), total, unserved, reason)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
