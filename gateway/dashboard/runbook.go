@@ -6,6 +6,7 @@ import (
 	"html/template"
 	"net/http"
 	"regexp"
+	"strings"
 
 	"github.com/yuin/goldmark"
 	"github.com/yuin/goldmark/extension"
@@ -23,7 +24,8 @@ func renderRunbook(markdown []byte) (template.HTML, error) {
 	if err := md.Convert(elsewhere.ReplaceAll(markdown, []byte("$1")), &b); err != nil {
 		return "", fmt.Errorf("runbook: %w", err)
 	}
-	return template.HTML(b.String()), nil //nolint:gosec // Made of a file of this repository.
+	html := strings.ReplaceAll(b.String(), "<pre>", `<pre tabindex="0">`) // It scrolls, so a keyboard must reach it.
+	return template.HTML(html), nil                                       //nolint:gosec // Made of a file of this repository.
 }
 
 // runbook shows what to do about findings and alerts.

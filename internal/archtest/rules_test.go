@@ -106,6 +106,12 @@ var rules = []rule{
 		deny: append([]string{"sync/..."}, clockAndIO...), pure: true,
 	},
 	{
+		name: "status of the cluster is a pure function",
+		why:  "dashboard, tool and alerts show one result; what it did behind its input's back could contradict the shard map, and no property test would see it",
+		from: []string{"licensed/internal/clusterstatus"}, files: []string{"clusterstatus.go"},
+		deny: append([]string{"sync/..."}, clockAndIO...), pure: true,
+	},
+	{
 		name: "messages know nothing",
 		why:  "they are the vocabulary of all others; an import of theirs would be everybody's",
 		from: []string{"licensed/messages/..."}, tests: true,

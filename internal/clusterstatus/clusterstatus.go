@@ -20,8 +20,6 @@ package clusterstatus
 
 import (
 	"cmp"
-	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -54,9 +52,9 @@ type Held struct {
 type Answer struct {
 	// Listed is the member as gossip lists it. Its state is draining if the member announced that it leaves.
 	Listed *licensedv1.NodeStatus
-	// Self is what the member said of itself; nil if it did not answer, for Err.
-	Self *licensedv1.NodeStatus
-	Err  error
+	// Self is what the member said of itself; nil if it did not answer. Cause says why in a few words: "timeout".
+	Self  *licensedv1.NodeStatus
+	Cause string
 	// Incarnation of the answer, or of the listing if there is none. Zero for gateways.
 	Incarnation persistence.Incarnation
 	// Holds are the shards that the member itself holds at this moment.
@@ -145,7 +143,7 @@ func (a *assessment) meet() {
 	listed := make(map[string]bool)
 	for i := range a.Answers {
 		o := &a.Answers[i]
-		m := &member{NodeStatus: o.Self, incarnation: o.Incarnation, answered: o.Self != nil, since: o.SilentSince, cause: reason(o.Err)}
+		m := &member{NodeStatus: o.Self, incarnation: o.Incarnation, answered: o.Self != nil, since: o.SilentSince, cause: o.Cause}
 		m.leaving = o.Listed.GetState() == licensedv1.NodeState_NODE_STATE_DRAINING
 		if !m.answered {
 			m.NodeStatus = o.Listed
@@ -176,17 +174,6 @@ func (a *assessment) add(m *member) {
 	if !m.incarnation.IsZero() {
 		a.byIncarnation[m.incarnation] = m
 	}
-}
-
-// reason says in a few words why there is no answer.
-func reason(err error) string {
-	switch {
-	case err == nil:
-		return ""
-	case errors.Is(err, context.DeadlineExceeded):
-		return "timeout"
-	}
-	return err.Error()
 }
 
 // mapShards makes the shard map, from which all statements about shards follow.

@@ -1,8 +1,6 @@
 package clusterstatus
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -59,7 +57,7 @@ func nodeAnswer(n int) Answer {
 // silent makes a member give no answer since some time ago.
 func (in *Input) silent(k int, ago time.Duration) {
 	a := &in.Answers[k]
-	a.Self, a.Holds, a.Err, a.SilentSince = nil, nil, context.DeadlineExceeded, in.Now.Add(-ago)
+	a.Self, a.Holds, a.Cause, a.SilentSince = nil, nil, "timeout", in.Now.Add(-ago)
 }
 
 // gone makes a member disappear.
@@ -382,7 +380,7 @@ func anyMember(r *rand.Rand, a *Answer, shards uint32) {
 		a.Listed.State = licensedv1.NodeState_NODE_STATE_DRAINING
 	}
 	if r.IntN(4) == 0 {
-		a.Self, a.Err, a.SilentSince = nil, errors.New("refused"), now.Add(-time.Duration(r.IntN(2e10)))
+		a.Self, a.Cause, a.SilentSince = nil, "refused", now.Add(-time.Duration(r.IntN(2e10)))
 		return
 	}
 	a.Self.State = licensedv1.NodeState(r.IntN(9))

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -144,8 +145,11 @@ func incarnationOf(meta *clusterv1.Meta) persistence.Incarnation {
 
 // answerOf returns what a member said of itself, or why it said nothing.
 func answerOf(s *routing.Status) clusterstatus.Answer {
-	a := clusterstatus.Answer{Listed: fromGossip(&s.Member), Err: s.Err, Incarnation: incarnationOf(s.Member.Meta)}
+	a := clusterstatus.Answer{Listed: fromGossip(&s.Member), Incarnation: incarnationOf(s.Member.Meta)}
 	if s.Err != nil {
+		if a.Cause = s.Err.Error(); errors.Is(s.Err, context.DeadlineExceeded) {
+			a.Cause = "timeout"
+		}
 		return a
 	}
 	r := s.Response
