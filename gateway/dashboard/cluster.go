@@ -57,6 +57,7 @@ type nodeView struct {
 	Moving              string
 	Epochs              string
 	Silent              string // for how long it said nothing, if that is long
+	Absent              bool   // it does not answer: there are no figures
 }
 
 type happeningView struct {
@@ -225,8 +226,16 @@ func nodeOf(n *licensedv1.NodeStatus, index int, latest *rates.Sample, now time.
 	if n.StartedAt != nil {
 		v.Age = duration(now.Sub(n.StartedAt.AsTime()))
 	}
-	if quiet := now.Sub(n.SeenAt.AsTime()); n.SeenAt != nil && quiet > silence {
-		v.Silent = duration(quiet.Round(time.Second))
+	switch n.State {
+	case licensedv1.NodeState_NODE_STATE_DEAD, licensedv1.NodeState_NODE_STATE_LEFT:
+		v.Absent = true // Its reason says since when.
+	case licensedv1.NodeState_NODE_STATE_SUSPECT:
+		v.Absent = n.Activity == nil
+		fallthrough
+	default:
+		if quiet := now.Sub(n.SeenAt.AsTime()); n.SeenAt != nil && quiet > silence {
+			v.Silent = duration(quiet.Round(time.Second))
+		}
 	}
 	switch n.State {
 	case licensedv1.NodeState_NODE_STATE_DEAD, licensedv1.NodeState_NODE_STATE_LEFT, licensedv1.NodeState_NODE_STATE_DRAINED,

@@ -24,8 +24,11 @@ func renderRunbook(markdown []byte) (template.HTML, error) {
 	if err := md.Convert(elsewhere.ReplaceAll(markdown, []byte("$1")), &b); err != nil {
 		return "", fmt.Errorf("runbook: %w", err)
 	}
-	html := strings.ReplaceAll(b.String(), "<pre>", `<pre tabindex="0">`) // It scrolls, so a keyboard must reach it.
-	return template.HTML(html), nil                                       //nolint:gosec // Made of a file of this repository.
+	// What scrolls, a keyboard must reach.
+	html := strings.NewReplacer(
+		"<pre>", `<pre tabindex="0">`, "<table>", `<div class="scroll" tabindex="0"><table>`, "</table>", "</table></div>",
+	).Replace(b.String())
+	return template.HTML(html), nil //nolint:gosec // Made of a file of this repository.
 }
 
 // runbook shows what to do about findings and alerts.

@@ -233,7 +233,7 @@ func TestKilledNode(t *testing.T) {
 	p.says(".findings", "of 512 shards are not served; last owner: node-c")
 	p.says(".findings", "Runbook")
 	p.says(".nodes tr.critical", "dead")
-	p.says(".nodes tr.critical", "silent for")
+	p.says(".nodes tr.critical", "not responding since")
 	p.says("#map", "not served")
 	p.says(".happenings", "node-a took over 100 shards from node-c")
 	p.wait("document.querySelectorAll('rect.orphaned').length > 0 && document.querySelectorAll('rect.moving').length > 0")
