@@ -203,9 +203,9 @@ func tilesOf(s *licensedv1.ClusterStatus, latest *rates.Sample) []tileView {
 
 var nodeLevels = map[licensedv1.NodeState]string{
 	licensedv1.NodeState_NODE_STATE_READY: "good", licensedv1.NodeState_NODE_STATE_STARTING: "warning",
-	licensedv1.NodeState_NODE_STATE_DRAINING: "gone", licensedv1.NodeState_NODE_STATE_DRAINED: "gone", licensedv1.NodeState_NODE_STATE_SUSPECT: "critical",
+	licensedv1.NodeState_NODE_STATE_DRAINING: "idle", licensedv1.NodeState_NODE_STATE_DRAINED: "idle", licensedv1.NodeState_NODE_STATE_SUSPECT: "critical",
 	licensedv1.NodeState_NODE_STATE_DEAD: "critical", licensedv1.NodeState_NODE_STATE_FAILED: "critical",
-	licensedv1.NodeState_NODE_STATE_LEFT: "gone",
+	licensedv1.NodeState_NODE_STATE_LEFT: "idle",
 }
 
 // owners is how many colours tell nodes apart.
