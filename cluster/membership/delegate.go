@@ -6,7 +6,6 @@ import (
 	"errors"
 	"log"
 	"log/slog"
-	"maps"
 	"strings"
 	"time"
 
@@ -17,8 +16,9 @@ import (
 	"licensed/persistence"
 )
 
-// delegate is what memberlist calls, with locks of its own held: nothing here may wait or call back.
-type delegate struct{ m *Membership }
+// delegate is what memberlist calls, with locks of its own held: nothing here may wait or call back. A run that ended may
+// still call.
+type delegate struct{ *run }
 
 var (
 	_ memberlist.Delegate         = delegate{}
@@ -29,11 +29,42 @@ var (
 	_ memberlist.MergeDelegate    = delegate{}
 )
 
-// errStranger is that a process is of another cluster.
-var errStranger = errors.New("process of another cluster")
+// Why a process is not listed.
+var (
+	errStranger = errors.New("process of another cluster")
+	errFormer   = errors.New("former id of this process")
+	errVersion  = errors.New("versions that this process does not speak")
+	errUnproven = errors.New("too many members that answered no probe")
+)
 
 // NotifyAlive implements memberlist.AliveDelegate.
 func (d delegate) NotifyAlive(n *memberlist.Node) error {
+	if err := d.stranger(n); err != nil || n.Name == d.id {
+		return err
+	}
+	// memberlist refuses all full exchanges while it lists somebody whose versions do not go with others'.
+	if n.PCur != protocolVersion || n.PMin > protocolVersion || n.PMax < protocolVersion ||
+		n.DCur != delegateVersion || n.DMin > delegateVersion || n.DMax < delegateVersion {
+		return errVersion
+	}
+	d.m.mu.Lock()
+	defer d.m.mu.Unlock()
+	switch {
+	case n.Address() == d.m.address:
+		return errFormer
+	case d.members[n.Name] != nil:
+		return nil
+	case len(d.members) >= maxListed:
+		return errUnproven
+	case !d.admit(n.Name):
+		d.m.newcomers.ask(n)
+		return errUnproven
+	}
+	return nil
+}
+
+// stranger returns an error if a process is of another cluster.
+func (d delegate) stranger(n *memberlist.Node) error {
 	meta := &clusterv1.Meta{}
 	if err := proto.Unmarshal(n.Meta, meta); err != nil {
 		return nil //nolint:nilerr // NotifyUpdate tells
@@ -48,7 +79,7 @@ func (d delegate) NotifyAlive(n *memberlist.Node) error {
 // NotifyMerge implements memberlist.MergeDelegate.
 func (d delegate) NotifyMerge(nodes []*memberlist.Node) error {
 	for _, n := range nodes {
-		if err := d.NotifyAlive(n); err != nil {
+		if err := d.stranger(n); err != nil {
 			return err
 		}
 	}
@@ -122,18 +153,16 @@ func (d delegate) NotifyUpdate(n *memberlist.Node) {
 		d.m.config.Log.Warn("membership: a member that cannot be read", "member", n.Name, "error", err)
 		meta = &clusterv1.Meta{}
 	}
-	p := &peer{Member: Member{Name: nameOf(n.Name), ID: n.Name, Gossip: n.Address(), Meta: meta}, node: *n}
+	p := &peer{Member: Member{Name: nameOf(n.Name), ID: n.Name, Gossip: n.Address(), Meta: meta}, node: *n, meta: n.Meta}
 	p.node.Meta = nil
 	d.m.mu.Lock()
-	if before := d.m.members[n.Name]; before != nil {
+	if before := d.members[n.Name]; before != nil {
 		p.joined = before.joined
 	} else {
 		d.m.joined++
 		p.joined = d.m.joined
 	}
-	d.m.members[n.Name] = p
-	// It is back, wherever, or another has its place.
-	maps.DeleteFunc(d.m.lost, func(id string, l lost) bool { return nameOf(id) == p.Name || l.address == p.Gossip })
+	d.members[n.Name] = p
 	d.m.mu.Unlock()
 	signal(d.m.changed)
 }
@@ -141,24 +170,17 @@ func (d delegate) NotifyUpdate(n *memberlist.Node) {
 // NotifyLeave implements memberlist.EventDelegate.
 func (d delegate) NotifyLeave(n *memberlist.Node) {
 	d.m.mu.Lock()
-	p := d.m.members[n.Name]
-	delete(d.m.members, n.Name)
-	if p != nil && !p.Meta.Draining && n.Name != d.m.id && !d.m.present(p.Name) { // without good-bye, and not back elsewhere
-		d.m.lost[n.Name] = lost{n.Address(), d.m.config.Now()}
+	p := d.members[n.Name]
+	delete(d.members, n.Name)
+	current := d.m.current == d.run
+	if p != nil && n.Name != d.id && current {
+		d.m.lose(p)
 	}
 	d.m.mu.Unlock()
-	d.m.clocks.forget(n.Name)
-	signal(d.m.changed)
-}
-
-// present reports whether there is a member of that name. Requires m.mu.
-func (m *Membership) present(name string) bool {
-	for _, p := range m.members {
-		if p.Name == name {
-			return true
-		}
+	if current {
+		d.m.clocks.forget(n.Name)
 	}
-	return false
+	signal(d.m.changed)
 }
 
 // NotifyConflict implements memberlist.ConflictDelegate. Each run of a process has an id of its own, so that only a forged
@@ -169,15 +191,26 @@ func (d delegate) NotifyConflict(existing, other *memberlist.Node) {
 }
 
 // AckPayload implements memberlist.PingDelegate.
-func (d delegate) AckPayload() []byte { return clockPayload(d.m.config.Now()) }
+func (d delegate) AckPayload() []byte {
+	d.m.probed.Store(time.Now().UnixNano())
+	return clockPayload(d.m.config.Now())
+}
 
 // NotifyPingComplete implements memberlist.PingDelegate.
 func (d delegate) NotifyPingComplete(other *memberlist.Node, rtt time.Duration, payload []byte) {
+	d.m.answered(other.Name)
 	d.m.clocks.note(other.Name, d.m.config.Now(), rtt, payload)
 }
 
 // logger passes on what memberlist logs: "[LEVEL] memberlist: text".
 func logger(l *slog.Logger) *log.Logger { return log.New(logWriter{l}, "", 0) }
+
+// quietly is what memberlist logs and what is told elsewhere, or what every stranger can cause.
+var quietly = []string{
+	errStranger.Error(), errFormer.Error(), errVersion.Error(), errUnproven.Error(),
+	"Conflicting address", // NotifyConflict
+	"Got ping for unexpected node",
+}
 
 type logWriter struct{ log *slog.Logger }
 
@@ -192,8 +225,10 @@ func (w logWriter) Write(b []byte) (int, error) {
 			level, line = l, rest
 		}
 	}
-	if strings.Contains(line, errStranger.Error()) || strings.Contains(line, "Conflicting address") { // see Strangers and NotifyConflict
-		level = slog.LevelDebug
+	for _, told := range quietly {
+		if strings.Contains(line, told) {
+			level = slog.LevelDebug
+		}
 	}
 	w.log.Log(context.Background(), level, line)
 	return len(b), nil

@@ -3,10 +3,10 @@ package membership
 import (
 	"bufio"
 	"bytes"
-
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"net"
 	"slices"
@@ -27,14 +27,22 @@ import (
 //   - reads the message of a stream itself, up to a limit, and checks that every length in it is true;
 //   - refuses compressed messages and all others that members of this program do not send;
 //   - limits streams by number, per host and in all, and the bytes that they hold together;
-//   - checks packets in the same way, and copies them so that they keep only their own size.
+//   - checks packets in the same way, and copies them so that they keep only their own size;
+//   - refuses messages about a member whose counter is one that no member has, and says so if one is about this member and
+//     has a counter that this member should not have.
 //
-// With a key only the sizes are checked: memberlist decrypts a message before it decodes it.
+// With a key only the sizes are checked: memberlist decrypts a message before it decodes it. No stranger can forge one then.
+//
+// Several guards can share a network, one after the other: [guard.start] and [guard.detach].
 type guard struct {
 	memberlist.NodeAwareTransport
 	log       *slog.Logger
 	keyed     bool
 	maxStream int // bytes
+	own       string
+	doubted   atomic.Bool // the member own should give up that id
+	doubt     func()      // called after doubted was set. It must not block.
+	pumping   atomic.Bool
 
 	packets chan *memberlist.Packet
 	streams chan net.Conn
@@ -67,6 +75,10 @@ const (
 	memberSize = 136
 	// maxDepth of nested values; memberlist's messages have 3.
 	maxDepth = 8
+	// maxIncarnation is the highest counter of a member that others believe. memberlist raises it by one with each change of
+	// a member's metadata and with each message that it overrules. So no member has more than a few thousand of its own, and
+	// with half of this it has been told so by a forger.
+	maxIncarnation = 1 << 31
 )
 
 // Types of memberlist's messages, and of what comes before them.
@@ -84,14 +96,24 @@ var (
 )
 
 func newGuard(t memberlist.NodeAwareTransport, keyed bool, maxState int, log *slog.Logger) *guard {
-	g := &guard{
+	return &guard{
 		NodeAwareTransport: t, log: log, keyed: keyed, maxStream: baseStream + maxState,
 		packets: make(chan *memberlist.Packet), streams: make(chan net.Conn),
 		closing: make(chan struct{}), done: make(chan struct{}), byHost: map[string]int{},
 	}
+}
+
+// start has memberlist hear what arrives.
+func (g *guard) start() {
+	g.pumping.Store(true)
 	g.pumps.Go(g.pumpPackets)
 	g.pumps.Go(g.pumpStreams)
-	return g
+}
+
+// detach ends what start began, and leaves the network to another guard.
+func (g *guard) detach() error {
+	g.pumping.Store(false)
+	return g.Shutdown()
 }
 
 // PacketCh implements memberlist.Transport.
@@ -109,11 +131,14 @@ func (g *guard) DialAddressTimeout(a memberlist.Address, timeout time.Duration) 
 	return &stream{Conn: c, guard: g, release: func() {}}, nil
 }
 
-// Shutdown implements memberlist.Transport. The network ends only while its channels are read.
+// Shutdown implements memberlist.Transport. The network ends only while its channels are read. It does not end if the guard
+// was not started, or is detached.
 func (g *guard) Shutdown() (err error) {
 	g.once.Do(func() {
 		close(g.closing)
-		err = g.NodeAwareTransport.Shutdown()
+		if g.pumping.Load() {
+			err = g.NodeAwareTransport.Shutdown()
+		}
 		close(g.done)
 		g.pumps.Wait()
 	})
@@ -254,7 +279,7 @@ func (g *guard) readMessage(in *intake) error {
 	case kind == typePing, kind == typeAck, kind == typeError:
 		return in.value(maxDepth)
 	case kind == typePushPull:
-		return in.pushPull()
+		return g.pushPull(in)
 	}
 	return fmt.Errorf("%w: type %d is not expected on a stream", errRefused, kind)
 }
@@ -275,7 +300,7 @@ func (g *guard) checkPacket(b []byte) error {
 		b = b[5:]
 	}
 	if len(b) < 2 || b[0] != typeCompound {
-		return checkMessage(b)
+		return g.checkMessage(b)
 	}
 	in := &intake{from: bytes.NewReader(b[2:]), limit: maxPacket}
 	sizes := make([]int, b[1])
@@ -287,7 +312,7 @@ func (g *guard) checkPacket(b []byte) error {
 	for _, n := range sizes {
 		part, err := in.take(n)
 		if err == nil {
-			err = checkMessage(part)
+			err = g.checkMessage(part)
 		}
 		if err != nil {
 			return err
@@ -297,7 +322,7 @@ func (g *guard) checkPacket(b []byte) error {
 }
 
 // checkMessage checks one message in a packet.
-func checkMessage(b []byte) error {
+func (g *guard) checkMessage(b []byte) error {
 	if len(b) == 0 {
 		return fmt.Errorf("%w: it is empty", errRefused)
 	}
@@ -306,9 +331,61 @@ func checkMessage(b []byte) error {
 		return nil
 	case typePing, typeIndirectPing, typeAck, typeNack, typeSuspect, typeAlive, typeDead:
 		in := &intake{from: bytes.NewReader(b[1:]), limit: maxPacket}
-		return in.value(maxDepth)
+		if err := in.value(maxDepth); err != nil {
+			return err
+		}
+	default:
+		return fmt.Errorf("%w: type %d is not expected in a packet", errRefused, b[0])
 	}
-	return fmt.Errorf("%w: type %d is not expected in a packet", errRefused, b[0])
+	switch b[0] {
+	case typeAlive:
+		var a aliveMessage
+		return g.checkMember(b[1:], &a, &a.Node, &a.Incarnation)
+	case typeSuspect, typeDead:
+		var a accusation
+		return g.checkMember(b[1:], &a, &a.Node, &a.Incarnation)
+	}
+	return nil
+}
+
+// memberlist's messages about a member, with all their fields in their order: a message may be an array.
+type (
+	aliveMessage struct {
+		Incarnation uint32
+		Node        string
+		Addr        []byte
+		Port        uint16
+		Meta        []byte
+		Vsn         []uint8
+	}
+	accusation struct { // suspect and dead
+		Incarnation uint32
+		Node, From  string
+	}
+	memberState struct { // in a full exchange
+		Name        string
+		Addr        []byte
+		Port        uint16
+		Meta        []byte
+		Incarnation uint32
+		State       int
+		Vsn         []uint8
+	}
+)
+
+// checkMember decodes a message about a member, which has a name and a counter. It is refused if no member can have that.
+func (g *guard) checkMember(b []byte, message any, name *string, incarnation *uint32) error {
+	if err := codec.NewDecoderBytes(b, &codec.MsgpackHandle{}).Decode(message); err != nil {
+		return err
+	}
+	if *incarnation > maxIncarnation {
+		return fmt.Errorf("%w: incarnation %d of %.64q is more than any member has", errRefused, *incarnation, *name)
+	}
+	if g.doubt != nil && *name == g.own && *incarnation > maxIncarnation/2 {
+		g.doubted.Store(true)
+		g.doubt()
+	}
+	return nil
 }
 
 // intake reads a message in msgpack, and keeps what it read. It allocates for what arrived, not for what the
@@ -363,7 +440,7 @@ func (in *intake) number(size int) (n int, err error) {
 }
 
 // pushPull reads a full exchange: a header, the members, and the state that it announces.
-func (in *intake) pushPull() error {
+func (g *guard) pushPull(in *intake) error {
 	start := len(in.read)
 	if err := in.value(maxDepth); err != nil {
 		return err
@@ -381,7 +458,12 @@ func (in *intake) pushPull() error {
 		}
 	}
 	for range header.Nodes {
+		start := len(in.read)
 		if err := in.value(maxDepth); err != nil {
+			return err
+		}
+		var s memberState
+		if err := g.checkMember(in.read[start:], &s, &s.Name, &s.Incarnation); err != nil {
 			return err
 		}
 	}
@@ -460,23 +542,13 @@ var formats = [32]format{
 	0x1e: {known: true, length: 2, each: 2, nested: true}, 0x1f: {known: true, length: 4, each: 2, nested: true}, // maps
 }
 
-// openNetwork listens with UDP and TCP. If the port to bind is 0 it takes one that is free for both, and has others
-// reach it there if advertise is true.
-func openNetwork(host string, mc *memberlist.Config, advertise bool) (*memberlist.NetTransport, error) {
+// openNetwork listens with UDP and TCP. If the port to bind is 0 it takes one that is free for both.
+func openNetwork(bind endpoint, log *log.Logger) (*memberlist.NetTransport, error) {
 	for attempt := 1; ; attempt++ {
-		t, err := memberlist.NewNetTransport(&memberlist.NetTransportConfig{BindAddrs: []string{host}, BindPort: mc.BindPort, Logger: mc.Logger})
-		switch {
-		case err == nil && mc.BindPort == 0:
-			mc.BindPort = t.GetAutoBindPort()
-			if advertise {
-				mc.AdvertisePort = mc.BindPort
-			}
-			return t, nil
-		case err == nil:
-			return t, nil
+		t, err := memberlist.NewNetTransport(&memberlist.NetTransportConfig{BindAddrs: []string{bind.host}, BindPort: bind.port, Logger: log})
 		// The system chose the port for TCP; another process may have it for UDP.
-		case mc.BindPort != 0 || attempt == 10 || !strings.Contains(err.Error(), "address already in use"):
-			return nil, err
+		if err == nil || bind.port != 0 || attempt == 10 || !strings.Contains(err.Error(), "address already in use") {
+			return t, err
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"runtime"
 	"strings"
@@ -157,6 +158,52 @@ func TestPacketsAreChecked(t *testing.T) {
 	}
 	if keyed.checkPacket([]byte("what memberlist cannot decrypt")) != nil || keyed.checkPacket(make([]byte, maxPacket+1)) == nil {
 		t.Error("with a key, sizes alone count")
+	}
+}
+
+// TestCountersOfMembers: messages about a member with a counter that no member has are refused, however they are encoded, and
+// one about the own id with a counter that it should not have is reported.
+func TestCountersOfMembers(t *testing.T) {
+	const own = "a@00000001"
+	reported := 0
+	g := &guard{maxStream: baseStream, own: own, doubt: func() { reported++ }}
+	state := func(incarnation uint32, array bool) []byte {
+		h := &codec.MsgpackHandle{}
+		h.StructToArray = array
+		var b []byte
+		if err := codec.NewEncoderBytes(&b, h).Encode(memberState{Name: own, Incarnation: incarnation}); err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	array := func(kind byte, fields ...any) []byte { return message(kind, fields) }
+	for _, c := range []struct {
+		incarnation      uint32
+		refused, doubted bool
+	}{
+		{1, false, false}, {maxIncarnation / 2, false, false}, {maxIncarnation/2 + 1, false, true}, {maxIncarnation, false, true},
+		{maxIncarnation + 1, true, false}, {math.MaxUint32, true, false},
+	} {
+		for name, b := range map[string][]byte{
+			"alive":             message(typeAlive, aliveMessage{Incarnation: c.incarnation, Node: own}),
+			"alive as an array": array(typeAlive, c.incarnation, own, nil, 1, nil, nil),
+			"suspect":           message(typeSuspect, accusation{c.incarnation, own, "b"}),
+			"dead":              message(typeDead, accusation{c.incarnation, own, own}),
+			"dead as an array":  array(typeDead, c.incarnation, own, "b"),
+			"among others":      labelled(compound([]byte{typeUser, 1}, message(typeDead, accusation{c.incarnation, own, "b"}))),
+		} {
+			before := reported
+			if err := g.checkPacket(b); errors.Is(err, errRefused) != c.refused || (reported > before) != c.doubted {
+				t.Errorf("%s with %d: %v, reported: %t", name, c.incarnation, err, reported > before)
+			}
+		}
+		for _, array := range []bool{false, true} {
+			before := reported
+			in := intake{from: bytes.NewReader(pushPull(2, 0, append(state(1, false), state(c.incarnation, array)...)...)), limit: baseStream}
+			if err := g.readMessage(&in); errors.Is(err, errRefused) != c.refused || (reported > before) != c.doubted {
+				t.Errorf("exchange with %d: %v, reported: %t", c.incarnation, err, reported > before)
+			}
+		}
 	}
 }
 

@@ -15,12 +15,23 @@
 // and two members may see different lists for as long as a partition lasts. It is a hint for speed.
 //
 // memberlist forgets the dead after a while and so does not heal a long partition. Therefore the seeds are
-// resolved again and joined again for ever, as are members that vanished without saying good-bye.
+// resolved again and joined again for ever, and the addresses of members that vanished for a time.
+//
+// # Forged messages
+//
+// Without a key, anybody can send any message about any member. No such message has an effect that lasts:
+//
+//   - memberlist orders messages about a member by a counter. The member overrules a forged message with a higher value.
+//     It cannot surpass the highest value, so that values above [maxIncarnation] are refused by all. A member that hears of
+//     itself with more than half of that takes another id, under which its counter begins anew: renew.
+//   - A member that nobody probes exchanges its state with others, so that it hears what they believe of it.
+//   - Few members are listed before they answered a probe: newcomers.
 //
 // Probes carry the wall clock back, so that each member knows how far its own is off the others'.
 package membership
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/binary"
@@ -34,6 +45,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -124,45 +136,70 @@ func DefaultConfig() Config {
 
 // Membership is this process as a member. It is safe for concurrent use.
 type Membership struct {
-	config  Config
-	id      string // of this run
-	list    *memberlist.Memberlist
-	address string // the own one: memberlist writes to what it returns
-	port    string // for seeds without one
-	rumours *rumours
-	clocks  clocks
+	config    Config
+	network   memberlist.NodeAwareTransport // of all runs
+	bind      endpoint
+	advertise endpoint // empty: that of bind
+	port      string   // for seeds without one
+	rumours   *rumours
+	clocks    clocks
+	newcomers *newcomers
+	probed    atomic.Int64 // when another member last probed this one, Unix nanoseconds
 
 	mu      sync.Mutex
+	current *run
+	address string // the own one: memberlist writes to what it returns
 	meta    []byte
-	members map[string]*peer // by id
-	lost    map[string]lost  // members that vanished, by id
-	joined  uint64           // members so far
+	lost    map[string]lost // members that vanished, by address
+	joined  uint64          // members so far
 
 	changed chan struct{} // something about members did
 	renewed chan struct{} // the own meta was set
+	doubted chan struct{} // the own id is to be given up
 	context context.Context
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 	closing sync.Once
 
 	updating sync.Mutex // held through memberlist's UpdateNode
+	swapping sync.Mutex // held while the current run is replaced or ended
+}
+
+// run is this process under one id.
+type run struct {
+	m       *Membership
+	id      string
+	list    *memberlist.Memberlist
+	guard   *guard
+	members map[string]*peer // by id. Requires Membership.mu.
 }
 
 // peer is a member and how to reach it.
 type peer struct {
 	Member
 	node   memberlist.Node
+	meta   []byte // encoded
 	joined uint64 // their order
 }
 
-// lost is a member that vanished: where it was, and when it did.
+// lost is a member that vanished, and when it did or was last reached since. Farewell: it had said that it would.
 type lost struct {
-	address string
-	since   time.Time
+	name     string
+	since    time.Time
+	farewell bool
 }
 
-// forgetLost is how long the address of a member that vanished is tried.
-const forgetLost = 24 * time.Hour
+const (
+	// forgetLost is how long the address of a member that vanished is tried, and forgetReplaced how long if the member said
+	// good-bye or is listed elsewhere. Both may be forged, so that the address of a member that is still there must be tried
+	// for some time. An address that answers is not forgotten.
+	forgetLost     = 24 * time.Hour
+	forgetReplaced = time.Minute
+	// maxLost is how many addresses are kept of members that did not answer a probe before they vanished.
+	maxLost = 64
+	// maxListed is how many members are listed: more do not fit into a full exchange.
+	maxListed = 4000
+)
 
 // republish is the time after which members are published though nothing changed.
 const republish = 2 * time.Second
@@ -172,49 +209,64 @@ func Start(c Config) (*Membership, error) {
 	if c.Name == "" {
 		return nil, errors.New("membership: a member needs a name")
 	}
-	host, port, err := net.SplitHostPort(c.Bind)
-	if err != nil {
-		return nil, fmt.Errorf("membership: address to bind: %w", err)
-	}
 	m := &Membership{
-		config: c, id: newID(c.Name), port: port, members: map[string]*peer{}, lost: map[string]lost{},
-		changed: make(chan struct{}, 1), renewed: make(chan struct{}, 1),
+		config: c, lost: map[string]lost{}, newcomers: newNewcomers(),
+		changed: make(chan struct{}, 1), renewed: make(chan struct{}, 1), doubted: make(chan struct{}, 1),
 	}
 	m.clocks.init()
+	m.probed.Store(time.Now().UnixNano())
+	m.rumours = newRumours(m.count)
+	m.context, m.cancel = context.WithCancel(context.Background())
+	var err error
 	if m.meta, err = m.marshalMeta(c.Meta); err != nil {
 		return nil, err
 	}
-	mc, err := m.listConfig(host, port)
-	if err != nil {
+	if m.bind, err = bound(c.Bind); err != nil {
 		return nil, err
 	}
-	m.rumours = newRumours(m.count)
-	m.context, m.cancel = context.WithCancel(context.Background())
-	if m.list, err = memberlist.Create(mc); err != nil {
-		return nil, errors.Join(fmt.Errorf("membership: %w", err), mc.Transport.Shutdown())
-	}
-	m.address = m.list.LocalNode().Address()
-	_, m.port, _ = net.SplitHostPort(m.address)
-	m.running.Go(m.publish)
-	m.running.Go(m.update)
-	m.running.Go(m.rejoin)
-	return m, nil
-}
-
-// listConfig returns the configuration of memberlist.
-func (m *Membership) listConfig(host, port string) (*memberlist.Config, error) {
-	c := &m.config
-	mc := memberlist.DefaultLANConfig()
-	number, err := strconv.ParseUint(port, 10, 16)
-	if err != nil {
-		return nil, fmt.Errorf("membership: port to bind: %w", err)
-	}
-	mc.Name, mc.BindAddr, mc.BindPort, mc.AdvertisePort = m.id, host, int(number), int(number)
 	if c.Advertise != "" {
-		if mc.AdvertiseAddr, mc.AdvertisePort, err = advertised(c.Advertise); err != nil {
+		if m.advertise, err = advertised(c.Advertise); err != nil {
 			return nil, err
 		}
 	}
+	if m.network = c.Transport; m.network == nil {
+		t, err := openNetwork(m.bind, logger(c.Log))
+		if err != nil {
+			return nil, fmt.Errorf("membership: %w", err)
+		}
+		m.network, m.bind.port = t, t.GetAutoBindPort()
+	}
+	r := m.newRun()
+	r.guard.start()
+	if err := r.create(); err != nil {
+		return nil, errors.Join(fmt.Errorf("membership: %w", err), r.guard.Shutdown())
+	}
+	address := r.list.LocalNode().Address()
+	_, m.port, _ = net.SplitHostPort(address)
+	m.mu.Lock()
+	m.current, m.address = r, address
+	m.mu.Unlock()
+	for _, f := range []func(){m.publish, m.update, m.rejoin, m.verify, m.renewals} {
+		m.running.Go(f)
+	}
+	return m, nil
+}
+
+// newRun returns a run under a new id, which is not started.
+func (m *Membership) newRun() *run {
+	c := &m.config
+	r := &run{m: m, id: newID(c.Name), members: map[string]*peer{}}
+	r.guard = newGuard(m.network, len(c.Key) > 0, c.MaxState, c.Log)
+	r.guard.own, r.guard.doubt = r.id, func() { signal(m.doubted) }
+	return r
+}
+
+// create starts memberlist.
+func (r *run) create() (err error) {
+	c := &r.m.config
+	mc := memberlist.DefaultLANConfig()
+	mc.Name, mc.BindAddr, mc.BindPort = r.id, r.m.bind.host, r.m.bind.port
+	mc.AdvertiseAddr, mc.AdvertisePort = r.m.advertise.host, cmp.Or(r.m.advertise.port, r.m.bind.port)
 	if len(c.Key) > 0 {
 		mc.SecretKey = c.Key
 	}
@@ -223,52 +275,83 @@ func (m *Membership) listConfig(host, port string) (*memberlist.Config, error) {
 	mc.PushPullInterval = c.SyncEvery
 	mc.TCPTimeout = 2 * time.Second
 	mc.GossipInterval = 100 * time.Millisecond
-	mc.DeadNodeReclaimTime = time.Second // a restarted member may come with another address
-	mc.DelegateProtocolVersion, mc.DelegateProtocolMin, mc.DelegateProtocolMax = 1, 1, 1
-	d := delegate{m}
+	mc.DeadNodeReclaimTime = time.Nanosecond // Only a forged message gives an id another address; the true one is back at once.
+	mc.ProtocolVersion = protocolVersion
+	mc.DelegateProtocolVersion, mc.DelegateProtocolMin, mc.DelegateProtocolMax = delegateVersion, delegateVersion, delegateVersion
+	d := delegate{r}
 	mc.Delegate, mc.Events, mc.Ping, mc.Conflict, mc.Alive, mc.Merge = d, d, d, d, d, d
 	mc.EnableCompression = false // see guard
 	mc.Logger = logger(c.Log)
-	network := c.Transport
-	if network == nil {
-		if network, err = openNetwork(host, mc, c.Advertise == ""); err != nil {
-			return nil, fmt.Errorf("membership: %w", err)
-		}
-	}
-	mc.Transport = newGuard(network, len(c.Key) > 0, c.MaxState, c.Log)
-	return mc, nil
+	mc.Transport = r.guard
+	r.list, err = memberlist.Create(mc)
+	return err
 }
 
-func advertised(address string) (host string, port int, err error) {
+// Versions that all members speak.
+const (
+	protocolVersion = memberlist.ProtocolVersion2Compatible
+	delegateVersion = 1
+)
+
+// endpoint is an address.
+type endpoint struct {
+	host string
+	port int
+}
+
+// bound returns the address to bind.
+func bound(address string) (e endpoint, err error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return e, fmt.Errorf("membership: address to bind: %w", err)
+	}
+	number, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return e, fmt.Errorf("membership: port to bind: %w", err)
+	}
+	return endpoint{host, int(number)}, nil
+}
+
+// advertised returns the address that others reach the member under.
+func advertised(address string) (e endpoint, err error) {
 	host, p, err := net.SplitHostPort(address)
 	if err == nil {
-		port, err = strconv.Atoi(p)
+		e.port, err = strconv.Atoi(p)
 	}
 	if err != nil {
-		return "", 0, fmt.Errorf("membership: address to advertise: %w", err)
+		return e, fmt.Errorf("membership: address to advertise: %w", err)
 	}
-	if net.ParseIP(host) != nil {
-		return host, port, nil
+	if e.host = host; net.ParseIP(host) != nil {
+		return e, nil
 	}
 	ips, err := net.LookupIP(host)
 	if err != nil || len(ips) == 0 {
-		return "", 0, fmt.Errorf("membership: address to advertise: %w", err)
+		return e, fmt.Errorf("membership: address to advertise: %w", err)
 	}
-	return ips[0].String(), port, nil
+	e.host = ips[0].String()
+	return e, nil
 }
 
 // Address returns the address for gossip that others reach this member under.
 func (m *Membership) Address() string { return m.address }
 
-// ID returns what tells this run of the process from others of its name.
-func (m *Membership) ID() string { return m.id }
+// ID returns what tells this run of the process from others of its name. It changes if the member has to take another id:
+// see the package comment.
+func (m *Membership) ID() string { return m.run().id }
+
+// run returns the current one.
+func (m *Membership) run() *run {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.current
+}
 
 // Members returns all members, this one among them, in the order of their names; those of one name in the order in
 // which they joined.
 func (m *Membership) Members() []Member {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	peers := slices.SortedFunc(maps.Values(m.members), func(a, b *peer) int {
+	peers := slices.SortedFunc(maps.Values(m.current.members), func(a, b *peer) int {
 		return cmp.Or(strings.Compare(a.Name, b.Name), cmp.Compare(a.joined, b.joined))
 	})
 	all := make([]Member, len(peers))
@@ -298,7 +381,10 @@ func nameOf(id string) string {
 func (m *Membership) count() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return len(m.members)
+	if m.current == nil {
+		return 0
+	}
+	return len(m.current.members)
 }
 
 // SetMeta changes what the member is. It returns before others know. Errors: meta is too large.
@@ -352,7 +438,7 @@ func signal(c chan struct{}) {
 // partition, gets them with the next full exchange of state. A member that is alone keeps nothing for later: a
 // process that joins gets the full state.
 func (m *Membership) Spread(news *clusterv1.News, direct func(Member) bool) {
-	others := m.others()
+	others, list := m.others(), m.run().list
 	if len(others) == 0 {
 		m.rumours.drop()
 		return
@@ -361,7 +447,7 @@ func (m *Membership) Spread(news *clusterv1.News, direct func(Member) bool) {
 		m.rumours.start(part)
 		for _, p := range others {
 			if direct(p.Member) {
-				_ = m.list.SendBestEffort(&p.node, part) // If this message is lost, gossip delivers the same news later.
+				_ = list.SendBestEffort(&p.node, part) // If this message is lost, gossip delivers the same news later.
 			}
 		}
 	}
@@ -370,10 +456,10 @@ func (m *Membership) Spread(news *clusterv1.News, direct func(Member) bool) {
 func (m *Membership) others() []*peer {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	all := make([]*peer, 0, len(m.members))
-	for id, p := range m.members {
-		if id != m.id {
-			all = append(all, &peer{p.Member, p.node, p.joined})
+	all := make([]*peer, 0, len(m.current.members))
+	for id, p := range m.current.members {
+		if id != m.current.id {
+			all = append(all, &peer{Member: p.Member, node: p.node, joined: p.joined})
 		}
 	}
 	return all
@@ -391,11 +477,13 @@ func (m *Membership) ClockOffset(of map[string]bool) (ahead time.Duration, peers
 func (m *Membership) Leave(ctx context.Context) error {
 	var err error
 	m.closing.Do(func() {
+		m.swapping.Lock()
+		defer m.swapping.Unlock()
 		timeout := time.Second
 		if d, ok := ctx.Deadline(); ok {
 			timeout = min(timeout, max(time.Until(d), time.Millisecond))
 		}
-		if untold := errors.Join(m.goodbye(timeout/2), m.list.Leave(timeout/2)); untold != nil {
+		if untold := errors.Join(m.goodbye(timeout/2), m.run().list.Leave(timeout/2)); untold != nil {
 			m.config.Log.Warn("membership: left before all others were told", "error", untold)
 		}
 		err = m.stop()
@@ -421,19 +509,24 @@ func (m *Membership) goodbye(timeout time.Duration) error {
 func (m *Membership) spreadMeta(timeout time.Duration) error {
 	m.updating.Lock()
 	defer m.updating.Unlock()
-	return m.list.UpdateNode(timeout)
+	return m.run().list.UpdateNode(timeout)
 }
 
 // Abandon stops without a word, as a crash does.
 func (m *Membership) Abandon() error {
 	var err error
-	m.closing.Do(func() { err = m.stop() })
+	m.closing.Do(func() {
+		m.swapping.Lock()
+		defer m.swapping.Unlock()
+		err = m.stop()
+	})
 	return err
 }
 
+// stop requires m.swapping.
 func (m *Membership) stop() error {
 	m.cancel()
-	err := m.list.Shutdown()
+	err := m.run().list.Shutdown()
 	m.running.Wait()
 	return err
 }
@@ -455,26 +548,46 @@ func (m *Membership) publish() {
 	}
 }
 
-// update tells the others of the own meta.
+// update tells the others of the own meta. memberlist drops an update beside which it overrules a message of others, and so
+// it is looked whether the last one was made.
 func (m *Membership) update() {
+	t := time.NewTicker(republish)
+	defer t.Stop()
 	for {
 		select {
 		case <-m.context.Done():
 			return
 		case <-m.renewed:
-			if err := m.spreadMeta(time.Second); err != nil {
-				m.config.Log.Debug("membership: news about this member are slow to leave", "error", err)
+		case <-t.C:
+			if m.told() {
+				continue
 			}
+		}
+		if err := m.spreadMeta(time.Second); err != nil {
+			m.config.Log.Debug("membership: news about this member are slow to leave", "error", err)
 		}
 	}
 }
 
-// rejoin reaches for seeds and lost members that are not in the list, for ever.
+// told reports whether memberlist has the own meta.
+func (m *Membership) told() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	self := m.current.members[m.current.id]
+	return self == nil || bytes.Equal(self.meta, m.meta)
+}
+
+// rejoin reaches for seeds and lost members that are not in the list, for ever. If no other member probes this one it asks
+// some what they believe of it, and so has a say in it.
 func (m *Membership) rejoin() {
 	t := time.NewTicker(m.config.JoinEvery)
 	defer t.Stop()
 	for {
-		m.tryAll(m.missing())
+		r := m.run()
+		m.tryAll(r, m.missing())
+		if since := time.Since(time.Unix(0, m.probed.Load())); since > max(m.config.JoinEvery, unprobed*m.config.ProbeEvery) {
+			m.tryAll(r, m.some(triedUnprobed))
+		}
 		select {
 		case <-m.context.Done():
 			return
@@ -483,11 +596,27 @@ func (m *Membership) rejoin() {
 	}
 }
 
-// triedTogether is how many addresses are tried side by side: one that does not answer takes seconds.
-const triedTogether = 16
+const (
+	// triedTogether is how many addresses are tried side by side: one that does not answer takes seconds.
+	triedTogether = 16
+	// unprobed is after how many times Config.ProbeEvery without a probe a member asks others, and triedUnprobed how many
+	// it asks. Others probe each member once in that time on average, in a cluster of any size.
+	unprobed, triedUnprobed = 10, 3
+)
+
+// some returns the addresses of up to n other members.
+func (m *Membership) some(n int) []string {
+	var all []string
+	for _, p := range m.others() { // in the order of a map
+		if all = append(all, p.Gossip); len(all) == n {
+			break
+		}
+	}
+	return all
+}
 
 // tryAll tries to join the members at all of these addresses.
-func (m *Membership) tryAll(addresses []string) {
+func (m *Membership) tryAll(r *run, addresses []string) {
 	var tries errgroup.Group
 	tries.SetLimit(triedTogether)
 	for _, address := range addresses {
@@ -495,8 +624,15 @@ func (m *Membership) tryAll(addresses []string) {
 			if m.context.Err() != nil {
 				return nil
 			}
-			if _, err := m.list.Join([]string{address}); err != nil {
+			if _, err := r.list.Join([]string{address}); err != nil {
 				m.config.Log.Debug("membership: join", "address", address, "error", err)
+				return nil
+			}
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			if l, ok := m.lost[address]; ok {
+				l.since = m.config.Now()
+				m.lost[address] = l
 			}
 			return nil
 		})
@@ -514,17 +650,32 @@ func (m *Membership) missing() []string {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for id, l := range m.lost {
-		if m.config.Now().Sub(l.since) > forgetLost {
-			delete(m.lost, id)
+	listed := map[string]bool{}
+	for _, p := range m.current.members {
+		listed[p.Name] = true
+	}
+	for address, l := range m.lost {
+		patience := forgetLost
+		if l.farewell || listed[l.name] {
+			patience = forgetReplaced
+		}
+		if m.config.Now().Sub(l.since) > patience {
+			delete(m.lost, address)
 			continue
 		}
-		wanted[l.address] = true
+		wanted[address] = true
 	}
-	for _, p := range m.members {
+	for _, p := range m.current.members {
 		delete(wanted, p.Gossip)
 	}
 	return slices.Sorted(maps.Keys(wanted))
+}
+
+// lose notes where a member was that vanished. Requires m.mu.
+func (m *Membership) lose(p *peer) {
+	if room := len(m.lost); room < maxLost || room < maxListed && m.newcomers.proven.Contains(p.ID) {
+		m.lost[p.Gossip] = lost{p.Name, m.config.Now(), p.Meta.GetDraining()}
+	}
 }
 
 // resolve returns the addresses of a seed now; none if its name is not known.

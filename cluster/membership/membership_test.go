@@ -135,22 +135,36 @@ func TestJoinAndLeave(t *testing.T) {
 	}
 }
 
-// TestLostOrGone: who is gone after a good-bye is not looked for, and who is gone without one is.
+// TestLostOrGone: a member that is gone after a good-bye is looked for shortly, and one that is gone without a good-bye long.
 func TestLostOrGone(t *testing.T) {
 	for _, draining := range []bool{true, false} {
-		m := &Membership{config: quick("a"), members: map[string]*peer{}, lost: map[string]lost{}, changed: make(chan struct{}, 1)}
+		now := time.Now()
+		c := quick("a")
+		c.Now = func() time.Time { return now }
+		m := &Membership{config: c, lost: map[string]lost{}, newcomers: newNewcomers(), changed: make(chan struct{}, 1)}
+		m.current = &run{m: m, members: map[string]*peer{}}
 		m.clocks.init()
 		meta, err := (&Membership{}).marshalMeta(&clusterv1.Meta{Draining: draining})
 		if err != nil {
 			t.Fatal(err)
 		}
 		n := &memberlist.Node{Name: "b", Addr: net.IPv4(127, 0, 0, 1), Port: 1}
-		delegate{m}.NotifyJoin(n)
+		d := delegate{m.current}
+		d.NotifyJoin(n)
 		n.Meta = meta
-		delegate{m}.NotifyUpdate(n)
-		delegate{m}.NotifyLeave(n)
-		if want := []string{"127.0.0.1:1"}; draining && len(m.missing()) != 0 || !draining && !slices.Equal(m.missing(), want) {
-			t.Errorf("draining: %t, and looked for at %v", draining, m.missing())
+		d.NotifyUpdate(n)
+		d.NotifyLeave(n)
+		want := []string{"127.0.0.1:1"}
+		if got := m.missing(); !slices.Equal(got, want) {
+			t.Errorf("draining: %t, and at first looked for at %v", draining, got)
+		}
+		now = now.Add(forgetReplaced + 1)
+		if got := m.missing(); draining && len(got) != 0 || !draining && !slices.Equal(got, want) {
+			t.Errorf("draining: %t, and later looked for at %v", draining, got)
+		}
+		now = now.Add(forgetLost)
+		if got := m.missing(); len(got) != 0 {
+			t.Errorf("looked for at %v for ever", got)
 		}
 	}
 }
@@ -341,7 +355,7 @@ func onWire(t *testing.T, name string) (*Membership, *wire) {
 func TestPartitionHeals(t *testing.T) {
 	a, wa := onWire(t, "a")
 	b, wb := onWire(t, "b")
-	if _, err := b.list.Join([]string{a.Address()}); err != nil {
+	if _, err := b.run().list.Join([]string{a.Address()}); err != nil {
 		t.Fatal(err)
 	}
 	until("both", t, func() bool { return names(a) == "a b" && names(b) == "a b" })
@@ -393,7 +407,7 @@ func TestNewsOfOneWhoIsAlone(t *testing.T) {
 		t.Errorf("%d parts of news wait for nobody", n)
 	}
 	a.mu.Lock()
-	a.members["b"] = &peer{Member: Member{Name: "b", ID: "b", Meta: &clusterv1.Meta{}}} // memberlist does not know it: nothing is taken out
+	a.current.members["b"] = &peer{Member: Member{Name: "b", ID: "b", Meta: &clusterv1.Meta{}}} // memberlist does not know it: nothing is taken out
 	a.mu.Unlock()
 	for range 2 * keptParts {
 		spread()
@@ -456,13 +470,13 @@ func TestOtherCluster(t *testing.T) {
 	b := start(t, c)
 	go func() {
 		for range 5 {
-			b.tryAll(b.missing())
+			b.tryAll(b.run(), b.missing())
 		}
 		close(tried)
 	}()
 	<-tried
 	news, _ := proto.Marshal(&clusterv1.News{Dead: [][]byte{make([]byte, 16)}, ClusterId: theirs[:]})
-	delegate{a}.hear(news)
+	delegate{a.run()}.hear(news)
 	if names(a) != "a" || names(b) != "stranger" || heard.Load() != 0 {
 		t.Errorf("a has %q, the stranger has %q, %d pieces of news", names(a), names(b), heard.Load())
 	}
@@ -513,6 +527,8 @@ func TestRestartUnderTheSameName(t *testing.T) {
 	var mu sync.Mutex
 	var log strings.Builder
 	ca.Log = slog.New(slog.NewTextHandler(writer(func(b []byte) { mu.Lock(); defer mu.Unlock(); log.Write(b) }), nil))
+	var later atomic.Int64 // added to the clock
+	ca.Now = func() time.Time { return time.Now().Add(time.Duration(later.Load())) }
 	a := start(t, ca)
 	for i := range 3 {
 		c := quick("b")
@@ -520,7 +536,8 @@ func TestRestartUnderTheSameName(t *testing.T) {
 		c.Meta = &clusterv1.Meta{Version: fmt.Sprint(i)}
 		b := start(t, c)
 		until("restart", t, func() bool { return r.version("b") == fmt.Sprint(i) })
-		until("b is back, and not looked for any more", t, func() bool { a.mu.Lock(); defer a.mu.Unlock(); return len(a.lost) == 0 })
+		later.Add(int64(forgetReplaced + 1))
+		until("b is back, and not looked for any more", t, func() bool { return len(a.missing()) == 0 })
 		_ = b.Abandon()
 		if i == 0 {
 			continue // At once.
@@ -592,7 +609,7 @@ func FuzzNews(f *testing.F) {
 	heard := 0
 	m := &Membership{config: Config{Log: slog.New(slog.DiscardHandler), Listener: Listener{News: func(*clusterv1.News) { heard++ }}}}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		delegate{m}.hear(b)
+		delegate{&run{m: m}}.hear(b)
 		m.clocks.init()
 		m.clocks.note("x", time.Unix(1, 0), 0, b)
 	})

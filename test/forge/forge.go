@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"io"
 	"log"
-	"math"
 	"math/rand/v2"
 	"net"
 	"strconv"
@@ -98,8 +97,8 @@ type Alive struct {
 	Name string
 	// Gossip is its address for gossip, host:port.
 	Gossip string
-	// Incarnation is memberlist's count of what the member said of itself (0 stands for the highest, which the member
-	// cannot surpass).
+	// Incarnation is memberlist's count of what the member said of itself (0 stands for the highest that others believe,
+	// which the member cannot surpass).
 	Incarnation uint32
 	Meta        *clusterv1.Meta
 }
@@ -132,17 +131,20 @@ func (f *Forger) Alive(a Alive) error {
 	}{highest(a.Incarnation), a.Name, address, uint16(port), meta, []uint8{1, memberlist.ProtocolVersionMax, 2, 1, 1, 1}})
 }
 
-// Gone says that a member, as memberlist knows it, is dead.
-func (f *Forger) Gone(name string) error {
+// Gone says that a member, as memberlist knows it, is dead, with the highest count that others believe.
+func (f *Forger) Gone(name string) error { return f.GoneAt(name, 0) }
+
+// GoneAt says it with a count of what the member said of itself (0 stands for the highest that others believe).
+func (f *Forger) GoneAt(name string, incarnation uint32) error {
 	return f.encode(deadMessage, struct {
 		Incarnation uint32
 		Node, From  string
-	}{highest(0), name, "forged"})
+	}{highest(incarnation), name, "forged"})
 }
 
 func highest(incarnation uint32) uint32 {
 	if incarnation == 0 {
-		return math.MaxUint32
+		return 1 << 31
 	}
 	return incarnation
 }
