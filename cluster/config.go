@@ -62,6 +62,9 @@ type NodeConfig struct {
 	Cluster string
 	// Name of the node, the same after a restart: placement goes by it.
 	Name string
+	// Address is where other processes reach the node, host:port. It is written to the lease rows of its incarnations; empty
+	// for a node that nobody needs to reach.
+	Address string
 	// Kind is the name of the aggregates' kind, a part of their ids.
 	Kind string
 	// Shards of a cluster that is created now; an existing one keeps its own (default DefaultShards).
@@ -89,7 +92,10 @@ type NodeConfig struct {
 	// Changed is told what others should hear: rows of shards gained and released, incarnations found
 	// dead. Who is to hear of a release at once is the successor in it.
 	Changed func(*clusterv1.News)
-	// Happened is told what happens, in order. Both functions are called from the node's loop, which
+	// Scanned is told of the rows of all shards after each read of all of them, and when that began. The slice belongs to
+	// the callee.
+	Scanned func(rows []persistence.Shard, began time.Time)
+	// Happened is told what happens, in order. All three are called from the node's loop, which
 	// renews the lease: they must not block or call Status.
 	Happened func(Happening)
 	// Log takes what an operator should know (default slog.Default).
@@ -123,6 +129,9 @@ func (c NodeConfig) withDefaults() (NodeConfig, error) {
 	if c.Changed == nil {
 		c.Changed = func(*clusterv1.News) {}
 	}
+	if c.Scanned == nil {
+		c.Scanned = func([]persistence.Shard, time.Time) {}
+	}
 	if c.Happened == nil {
 		c.Happened = func(Happening) {}
 	}
@@ -149,7 +158,7 @@ func (c *NodeConfig) validate() error {
 // protocol returns the configuration of an incarnation's machine.
 func (c *NodeConfig) protocol(i persistence.Incarnation, former []persistence.Incarnation, shards uint32) ownership.Config {
 	p := c.Protocol
-	p.Incarnation, p.Node, p.Former, p.Shards = i, c.Name, slices.Clone(former), shards
+	p.Incarnation, p.Node, p.Address, p.Former, p.Shards = i, c.Name, c.Address, slices.Clone(former), shards
 	p.Witnessed = c.Votes != nil
 	return p
 }

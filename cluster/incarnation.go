@@ -37,6 +37,7 @@ type incarnation struct {
 	machine  *ownership.Machine
 	swaps    []ownership.Op // by shard: the last compare-and-set that was begun
 	scanFrom lease.Instant  // when the last read of all rows was begun
+	scanAt   time.Time      // the same
 	hasLease bool
 	reach    ownership.Reach // as last noted
 }
@@ -44,7 +45,8 @@ type incarnation struct {
 // input is for the loop: an input of the machine, or something to be done between two of them.
 type input struct {
 	ownership.Input
-	do func()
+	began lease.Instant // of an operation that is answered
+	do    func()
 }
 
 var _ actors.Authority = (*incarnation)(nil)
@@ -54,6 +56,9 @@ func (n *Node) newIncarnation(former []persistence.Incarnation) (*incarnation, e
 	id := persistence.NewIncarnation()
 	protocol := n.config.protocol(id, former, n.shards)
 	protocol.Proven = n.proven()
+	for _, l := range n.named {
+		protocol.Namesakes = append(protocol.Namesakes, l.Incarnation)
+	}
 	machine, err := ownership.New(protocol)
 	if err != nil {
 		return nil, err
@@ -255,13 +260,13 @@ func (i *incarnation) begin(now lease.Instant, op ownership.Op) {
 	timeout := i.node.config.Protocol.Timing.OpTimeout()
 	if op.Kind == ownership.OpReadShards { // many rows, and nothing waits for it that cannot
 		timeout = i.node.config.Protocol.Timing.TTL
-		i.scanFrom = now
+		i.scanFrom, i.scanAt = now, time.Now()
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	var answered atomic.Bool
 	answer := func(in ownership.Input) {
 		if answered.CompareAndSwap(false, true) {
-			i.post(input{Input: in})
+			i.post(input{Input: in, began: now})
 		}
 	}
 	lost := ownership.Input{Kind: ownership.InputDone, Op: op, Err: persistence.ErrUnknownOutcome}
@@ -297,20 +302,21 @@ func (n *Node) do(ctx context.Context, op ownership.Op) ownership.Input {
 	return in
 }
 
-// learn keeps the rows that others are pointed to.
+// learn keeps the rows that others are pointed to. What was heard before the store was asked gives way to what it showed.
 func (i *incarnation) learn(in *input) {
 	if in.Kind != ownership.InputDone || in.Err != nil {
 		return
 	}
 	switch in.Op.Kind {
 	case ownership.OpSwapShard:
-		i.node.rows.hear(i.machine.Row(in.Op.NextShard.ID), in.Now)
+		i.node.rows.read(i.machine.Row(in.Op.NextShard.ID), in.began)
 	case ownership.OpReadShard:
-		i.node.rows.hear(i.machine.Row(in.Op.Shard), in.Now)
+		i.node.rows.read(i.machine.Row(in.Op.Shard), in.began)
 	case ownership.OpReadShards:
 		for s := range i.gates {
 			i.node.rows.read(i.machine.Row(uint32(s)), i.scanFrom)
 		}
+		i.node.config.Scanned(i.node.rows.all(), i.scanAt)
 	}
 }
 

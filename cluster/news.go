@@ -22,12 +22,15 @@ func ShardMessage(row persistence.Shard) *clusterv1.Shard {
 	return m
 }
 
-// ShardRow returns the row in a message.
+// ShardRow returns the row in a message. It is an error if there can be no such row.
 func ShardRow(m *clusterv1.Shard) (persistence.Shard, error) {
 	row := persistence.Shard{ID: m.GetId(), Epoch: m.GetEpoch()}
 	var err error
 	if row.Owner, err = IncarnationOf(m.GetOwner()); err == nil {
 		row.Successor, err = IncarnationOf(m.GetSuccessor())
+	}
+	if err == nil && row.Epoch > persistence.MaxEpoch {
+		err = fmt.Errorf("epoch %d, at most %d are counted", row.Epoch, uint64(persistence.MaxEpoch))
 	}
 	if err != nil {
 		return persistence.Shard{}, fmt.Errorf("shard %d: %w", row.ID, err)

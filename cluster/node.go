@@ -28,6 +28,11 @@ type Node struct {
 	suffix string // of aggregate ids
 	rows   *rows
 
+	// What AwaitName goes by: leases of this name before the first incarnation, which is first, and when that began.
+	named   []persistence.Lease
+	first   persistence.Incarnation
+	started lease.Instant
+
 	current atomic.Pointer[incarnation]
 	reach   atomic.Pointer[reachability] // of the current incarnation
 	waiting atomic.Int64                 // requests at gates
@@ -69,10 +74,15 @@ func StartNode(ctx context.Context, c NodeConfig) (*Node, error) {
 		config: c, log: c.Log, shards: info.Shards, suffix: ":" + c.Kind, rows: newRows(info.Shards),
 		resumed: make(chan struct{}, 1), stop: make(chan struct{}), ended: make(chan struct{}), began: make(chan struct{}),
 	}
+	n.started = c.Clock.Now()
+	if n.named, err = n.namesakes(ctx); err != nil {
+		return nil, err
+	}
 	first, err := n.newIncarnation(nil)
 	if err != nil {
 		return nil, fmt.Errorf("start the host: %w", err)
 	}
+	n.first = first.id
 	n.current.Store(first)
 	n.background.Go(func() { n.run(first) })
 	select {
@@ -358,10 +368,7 @@ func (n *Node) Hear(news *clusterv1.News) {
 	now := n.config.Clock.Now()
 	for _, m := range news.GetShards() {
 		row, err := ShardRow(m)
-		if err != nil || !n.rows.hear(row, now) {
-			continue
-		}
-		if row.Owner.IsZero() && row.Successor == i.id {
+		if err == nil && n.rows.hear(row, now) {
 			i.post(input{Input: ownership.Input{Kind: ownership.InputRow, Row: row}})
 		}
 	}

@@ -28,9 +28,10 @@ type Holder struct {
 	cause    error // why it ended
 }
 
-// NewHolder returns the holder of a lease that is yet to be created; node is its name for people.
-func NewHolder(t Timing, i persistence.Incarnation, node string) *Holder {
-	return &Holder{timing: t, row: persistence.Lease{Incarnation: i, Node: node}}
+// NewHolder returns the holder of a lease that is yet to be created, for a node of that name that others reach at that
+// address.
+func NewHolder(t Timing, i persistence.Incarnation, node, address string) *Holder {
+	return &Holder{timing: t, row: persistence.Lease{Incarnation: i, Node: node, Address: address}}
 }
 
 // Until returns the instant before which the lease is valid, and false if it never was or is over.

@@ -24,12 +24,12 @@ var errLost = persistence.ErrUnknownOutcome
 // holding returns a holder whose lease was created by an attempt at 100 and is at counter 1.
 func holding(t *testing.T) *lease.Holder {
 	t.Helper()
-	h := lease.NewHolder(timing, self, "n1")
+	h := lease.NewHolder(timing, self, "n1", "n1:7947")
 	if _, ok := h.Until(); ok {
 		t.Fatal("valid before anything was written")
 	}
 	out := h.Step(lease.Input{Now: 100})
-	want := lease.Swap{Next: persistence.Lease{Incarnation: self, Node: "n1", Counter: 1}}
+	want := lease.Swap{Next: persistence.Lease{Incarnation: self, Node: "n1", Address: "n1:7947", Counter: 1}}
 	if out.Swap == nil || *out.Swap != want {
 		t.Fatalf("first step: %+v", out)
 	}
@@ -49,7 +49,7 @@ func wantUntil(t *testing.T, h *lease.Holder, want lease.Instant) {
 }
 
 func row(counter uint64) persistence.Lease {
-	return persistence.Lease{Incarnation: self, Node: "n1", Counter: counter}
+	return persistence.Lease{Incarnation: self, Node: "n1", Address: "n1:7947", Counter: counter}
 }
 
 func TestRenewalCountsFromItsSending(t *testing.T) {
@@ -175,7 +175,7 @@ func TestEnds(t *testing.T) {
 
 // TestSlowCreation takes longer than the lease lasts, which is no reason to give up.
 func TestSlowCreation(t *testing.T) {
-	h := lease.NewHolder(timing, self, "n1")
+	h := lease.NewHolder(timing, self, "n1", "n1:7947")
 	h.Step(lease.Input{Now: 100})
 	out := h.Step(lease.Input{Kind: lease.InputSwapped, Now: 2000, Applied: true, Row: row(1)})
 	if _, ok := h.Until(); ok || out.Swap == nil || out.Swap.Old != row(1) {

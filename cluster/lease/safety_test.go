@@ -128,7 +128,7 @@ func TestNeverDeadWhileValid(t *testing.T) {
 	dead, expired := 0, 0
 	for seed := range uint64(1500) {
 		r := &trial{Rand: rand.New(rand.NewPCG(seed, 1))}
-		r.holder = lease.NewHolder(timing, self, "n1")
+		r.holder = lease.NewHolder(timing, self, "n1", "n1:7947")
 		r.parties = []*party{{step: r.holder.Step}}
 		for range 2 {
 			r.parties = append(r.parties, &party{step: lease.NewWatch(timing, self, false).Step})

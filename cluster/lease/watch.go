@@ -12,7 +12,7 @@ type Watch struct {
 	timing Timing
 	seen   bool
 	row    persistence.Lease // as last seen; zero if there was no row
-	since  Instant           // arrival of the reply that first showed row
+	since  Instant           // arrival of the reply that first showed row, or first showed that there was none
 	over   bool              // its process says itself that it ended: no need to wait
 	dead   bool
 	flight flight
@@ -28,7 +28,8 @@ func NewWatch(t Timing, i persistence.Incarnation, over bool) *Watch {
 	return &Watch{timing: t, incarnation: i, over: over}
 }
 
-// Dead reports whether the incarnation was seen to be marked dead. It stays so.
+// Dead reports whether the incarnation was seen to be marked dead, or to have had no row for as long as patience lasts. It
+// stays so.
 func (w *Watch) Dead() bool { return w.dead }
 
 // Silent returns since when the counter was seen unchanged; false before the first look.
@@ -51,7 +52,7 @@ func (w *Watch) Step(in Input) Outputs {
 	if w.dead || w.flight != flightNone {
 		return out
 	}
-	if w.expired(in.Now) && !w.look {
+	if w.expired(in.Now) && !w.look && !w.absent() {
 		w.flight, out.Swap = flightSwap, w.mark()
 		return out
 	}
@@ -60,7 +61,7 @@ func (w *Watch) Step(in Input) Outputs {
 		return out
 	}
 	out.Wake = w.due
-	if w.seen && !w.look {
+	if w.seen && !w.look && !w.absent() {
 		out.Wake = min(out.Wake, w.since.Add(w.timing.patience()))
 	}
 	return out
@@ -71,11 +72,14 @@ func (w *Watch) expired(now Instant) bool {
 	return w.seen && (w.over || now.Sub(w.since) >= w.timing.patience())
 }
 
-// mark returns the compare-and-set that ends the incarnation, provided that its counter still stands.
-// An owner without a row, which only a hand in the store can bring about, gets a dead one.
+// absent reports whether there was no row when it was last seen.
+func (w *Watch) absent() bool { return w.row == persistence.Lease{} }
+
+// mark returns the compare-and-set that ends the incarnation, provided that its counter still stands. No row is ever
+// created: an incarnation owns nothing before its own row is known to exist.
 func (w *Watch) mark() *Swap {
 	s := &Swap{Old: w.row, Next: w.row}
-	s.Next.Incarnation, s.Next.Dead = w.incarnation, true
+	s.Next.Dead = true
 	return s
 }
 
@@ -83,6 +87,8 @@ func (w *Watch) swapped(in Input) {
 	switch {
 	case in.Err == nil && in.Applied && in.Row.Dead:
 		w.dead = true
+	case in.Err == nil && in.Row == (persistence.Lease{}): // deleted by hand, since the mark was sent after it was seen
+		w.row, w.since, w.due = in.Row, in.Now, w.next(in.Now)
 	case in.Err == nil:
 		w.shown(in)
 	case errors.Is(in.Err, persistence.ErrRejected):
@@ -107,6 +113,8 @@ func (w *Watch) shown(in Input) {
 	switch {
 	case in.Row.Dead:
 		w.dead = true
+	case w.seen && w.absent() && in.Row == w.row:
+		w.dead = in.Now.Sub(w.since) >= w.timing.patience()
 	case !w.seen || in.Row.Counter > w.row.Counter:
 		w.seen, w.row, w.since = true, in.Row, in.Now
 	}

@@ -120,13 +120,54 @@ func TestFormerSelfNeedsNoWait(t *testing.T) {
 	}
 }
 
+// TestOwnerWithoutRow: one that has no row is dead when reads showed none for as long as patience lasts. No row is created.
 func TestOwnerWithoutRow(t *testing.T) {
+	for name, over := range map[string]bool{"other": false, "former self": true} {
+		t.Run(name, func(t *testing.T) {
+			w := lease.NewWatch(timing, self, over)
+			w.Step(lease.Input{Now: 50})
+			w.Step(lease.Input{Kind: lease.InputRead, Now: 100})
+			if out := look(w, 100, 100+patience-1, persistence.Lease{}); out.Swap != nil || w.Dead() {
+				t.Fatalf("too early: %+v, dead: %t", out, w.Dead())
+			}
+			if w.Step(lease.Input{Now: 100 + 2*patience}); w.Dead() {
+				t.Fatal("dead without a read that says so")
+			}
+			if out := w.Step(lease.Input{Kind: lease.InputRead, Now: 100 + 2*patience}); out.Swap != nil || !w.Dead() {
+				t.Fatalf("at the end of patience: %+v, dead: %t", out, w.Dead())
+			}
+		})
+	}
+}
+
+// TestRowAppears: a row that is created late is watched like any other.
+func TestRowAppears(t *testing.T) {
 	w := lease.NewWatch(timing, self, false)
 	w.Step(lease.Input{Now: 50})
 	w.Step(lease.Input{Kind: lease.InputRead, Now: 100})
-	out := look(w, 100, 100+patience, persistence.Lease{})
-	if out.Swap == nil || out.Swap.Old != (persistence.Lease{}) || out.Swap.Next != (persistence.Lease{Incarnation: self, Dead: true}) {
+	look(w, 100, 1000, persistence.Lease{})
+	look(w, 1000, 1500, row(1))
+	since, _ := w.Silent()
+	if w.Dead() || since < 1000 {
+		t.Fatalf("dead: %t, silent since %d", w.Dead(), since)
+	}
+	if out := look(w, 1500, since+patience, row(1)); out.Swap == nil || out.Swap.Old != row(1) {
 		t.Fatalf("at the end of patience: %+v", out)
+	}
+}
+
+// TestRowDeleted: a row that was deleted by hand is not created again as a dead one.
+func TestRowDeleted(t *testing.T) {
+	w := watching(t)
+	if out := w.Step(lease.Input{Now: 100 + patience}); out.Swap == nil {
+		t.Fatalf("at the end of patience: %+v", out)
+	}
+	out := w.Step(lease.Input{Kind: lease.InputSwapped, Now: 1200})
+	if out.Swap != nil || w.Dead() {
+		t.Fatalf("after the mark met no row: %+v, dead: %t", out, w.Dead())
+	}
+	if out := look(w, 1200, 1500+patience, persistence.Lease{}); out.Swap != nil || !w.Dead() {
+		t.Fatalf("at the end of patience: %+v, dead: %t", out, w.Dead())
 	}
 }
 

@@ -44,6 +44,10 @@ type Machine struct {
 	scanning bool
 	scanned  bool // once
 	scanDue  lease.Instant
+	// scannedAt is when the last read of all rows was answered; doubted says that others said since it began what it
+	// does not show.
+	scannedAt lease.Instant
+	doubted   bool
 
 	reach reach
 	// fallback says that no member is known to be reached, so that the placement is over those that are not;
@@ -80,7 +84,7 @@ func New(c Config) (*Machine, error) {
 	}
 	m := &Machine{
 		config: c, self: c.Incarnation,
-		holder: lease.NewHolder(c.Timing, c.Incarnation, c.Node),
+		holder: lease.NewHolder(c.Timing, c.Incarnation, c.Node, c.Address),
 		dead:   map[persistence.Incarnation]bool{},
 		since:  map[persistence.Incarnation]lease.Instant{},
 		shards: make([]shard, c.Shards), tokens: 1, later: lease.Never,
@@ -94,6 +98,9 @@ func New(c Config) (*Machine, error) {
 	}
 	for _, former := range c.Former {
 		m.watch(former, true)
+	}
+	for _, namesake := range c.Namesakes {
+		m.watch(namesake, false)
 	}
 	return m, nil
 }
@@ -159,7 +166,7 @@ func (m *Machine) apply(in Input) {
 			m.release(in.Now, s)
 		}
 	case InputRow:
-		m.hinted(in.Row)
+		m.hinted(in.Now, in.Row)
 	case InputSuspect:
 		m.suspected(in.Now, in.Suspect)
 	case InputStale:
@@ -287,13 +294,30 @@ func (m *Machine) stepWatch(w *watched, in lease.Input) {
 	}
 }
 
-// suspected looks at once at a lease that is said to be dead.
+// suspected looks at once at a lease that is said to be dead. The death of one that is no member and owns nothing changes
+// nothing: whoever makes up names has no lease read.
 func (m *Machine) suspected(now lease.Instant, i persistence.Incarnation) {
+	if !m.concerns(i) {
+		return
+	}
 	m.watch(i, false)
 	if at, ok := m.findWatch(i); ok {
 		m.watches[at].watch.Poke()
 		m.watches[at].wake = now
 	}
+}
+
+// concerns reports whether an incarnation is a member, was one until lately, or owns a shard as far as is known.
+func (m *Machine) concerns(i persistence.Incarnation) bool {
+	if m.shown(i) || slices.Contains(m.departed, i) || slices.Contains(m.departing, i) {
+		return true
+	}
+	for k := range m.shards {
+		if m.shards[k].row.Owner == i {
+			return true
+		}
+	}
+	return false
 }
 
 // maxDead is how many dead incarnations are kept in mind before those are forgotten who own nothing and whom
@@ -320,7 +344,7 @@ func (m *Machine) forget() {
 func (m *Machine) chooseWatches() {
 	m.rewatch = false
 	wanted := map[persistence.Incarnation]bool{}
-	for _, f := range m.config.Former {
+	for _, f := range slices.Concat(m.config.Former, m.config.Namesakes) {
 		wanted[f] = true
 	}
 	consider := func(owner persistence.Incarnation) {

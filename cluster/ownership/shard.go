@@ -33,6 +33,7 @@ type shard struct {
 	due       lease.Instant // stateClosing: when waiting ends; else when to try again
 
 	hint      persistence.Shard // a release to this node, as another says; zero if none
+	hintDue   lease.Instant     // when the next one is tried
 	above     uint64            // an epoch that history, or a row that is gone, was found to have
 	ownerless lease.Instant     // since when the row was seen to be free to take; 0: it is not
 	gate      Gate              // as last set
@@ -230,14 +231,27 @@ func (m *Machine) resolve(now lease.Instant, s *shard) {
 	}
 }
 
-// hinted takes in a row that another node says there is: its release of a shard to this node.
-func (m *Machine) hinted(row persistence.Shard) {
+// hinted hears of a row that another node says there is. Whatever it is, all rows are read within a TTL, and that decides.
+// A release of a shard to this node is tried at once, by a compare-and-set: one in a while for each shard.
+func (m *Machine) hinted(now lease.Instant, row persistence.Shard) {
 	s := m.shard(row.ID)
-	if s == nil || !Later(s.row, row) || !row.Owner.IsZero() || row.Successor != m.self {
+	if s == nil || !Later(s.row, row) || row.Epoch > persistence.MaxEpoch {
 		return
 	}
-	s.hint = row
-	m.enqueue(s)
+	ttl := m.config.Timing.TTL
+	m.doubted = true
+	m.scanDue = min(m.scanDue, max(now.Add(ttl/4), m.scannedAt.Add(m.doubtFor())))
+	if row.Owner.IsZero() && row.Successor == m.self && now >= s.hintDue {
+		s.hint, s.hintDue = row, now.Add(ttl/8)
+		m.enqueue(s)
+	}
+}
+
+// doubtFor is the time between two reads of all rows because of what others say. It differs from node to node, so that
+// those who hear the same do not all read at the same time.
+func (m *Machine) doubtFor() time.Duration {
+	ttl := m.config.Timing.TTL
+	return ttl/2 + ttl/4*time.Duration(m.self[0])/256
 }
 
 // stale takes in that history has an epoch of another incarnation that is not below the one held: either
@@ -260,7 +274,10 @@ func (m *Machine) readAll(in Input) {
 		m.scanDue = in.Now.Add(m.pause())
 		return
 	}
-	m.scanDue = in.Now.Add(m.config.ScanEvery)
+	m.scannedAt, m.scanDue = in.Now, in.Now.Add(m.config.ScanEvery)
+	if m.doubted {
+		m.scanDue = in.Now.Add(m.doubtFor())
+	}
 	for _, row := range in.Rows {
 		if s := m.shard(row.ID); s != nil {
 			m.merge(s, row)
@@ -291,7 +308,7 @@ func (m *Machine) readAll(in Input) {
 // scan reads all rows when that is due.
 func (m *Machine) scan(now lease.Instant) {
 	if !m.scanning && now >= m.scanDue {
-		m.scanning = true
+		m.scanning, m.doubted = true, false
 		m.out.Ops = append(m.out.Ops, Op{Kind: OpReadShards})
 	}
 }

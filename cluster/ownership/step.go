@@ -13,6 +13,11 @@ type Config struct {
 	// Incarnation of this run, and the name of the node, which stays over restarts.
 	Incarnation persistence.Incarnation
 	Node        string
+	// Address is where other processes reach the node, written to its lease.
+	Address string
+	// Namesakes are incarnations of this node's name whose lease was not dead when the process started: watched until it is,
+	// though they may own nothing.
+	Namesakes []persistence.Incarnation
 	// Former incarnations of this very process, known to be over: marked dead without waiting.
 	Former []persistence.Incarnation
 	// Shards of the cluster.
@@ -131,10 +136,11 @@ const (
 	InputMembers
 	// InputQuiet answers GateClosing: no request for Shard is under way.
 	InputQuiet
-	// InputRow brings a row that another node says there is: Row. It is believed only as far as a
-	// compare-and-set on it goes.
+	// InputRow brings a row that another node says there is: Row. It is believed only as far as a compare-and-set on it
+	// goes, and has the rows read within a TTL.
 	InputRow
-	// InputSuspect says that an incarnation is said to be dead: Suspect.
+	// InputSuspect says that an incarnation is said to be dead: Suspect. If it is a member or owns a shard, its lease row is
+	// read at once, and that decides.
 	InputSuspect
 	// InputStale says that the history of an aggregate in Shard has an epoch above the one held, or the same
 	// one of another incarnation: Epoch.

@@ -57,6 +57,11 @@ type Config struct {
 	Transport Transport
 	// Node in this process; nil for a gateway.
 	Node Node
+	// Suspect is told of incarnations that others say are dead, or that do not answer. If the store says so too, Bury is to be
+	// called. Nil: a death that is gossiped changes nothing. Find returns the address of an incarnation that gossip does not
+	// show, by the store; nil: there is none. Both must not block.
+	Suspect func(persistence.Incarnation)
+	Find    func(persistence.Incarnation) (address string, ok bool)
 	// Self tells of this process; nil: Statuses leaves it out.
 	Self Self
 	// MaxTime is the time for a request without a deadline (default 10 s).
@@ -136,6 +141,7 @@ type Router struct {
 	waiting atomic.Int64
 	peers   peers
 	dead    burials
+	doubted chan struct{} // capacity 1
 }
 
 // New returns a router that has heard nothing yet.
@@ -143,7 +149,7 @@ func New(c Config) (*Router, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
 	}
-	r := &Router{config: c, shards: make([]shard, c.Shards)}
+	r := &Router{config: c, shards: make([]shard, c.Shards), doubted: make(chan struct{}, 1)}
 	for id := range r.shards {
 		r.shards[id].id, r.shards[id].row.ID = uint32(id), uint32(id)
 	}

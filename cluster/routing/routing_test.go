@@ -253,8 +253,8 @@ func TestGuess(t *testing.T) {
 		if !s.Knows(b) || s.Knows(incarnation("stranger")) {
 			t.Error("the members are not known")
 		}
-		s.Hear(&clusterv1.News{Dead: [][]byte{b[:], {1}, nil}})
-		s.Hear(&clusterv1.News{Dead: [][]byte{b[:]}})
+		s.Bury(b)
+		s.Bury(b)
 		if s.Knows(b) {
 			t.Error("a dead incarnation is known")
 		}
@@ -290,7 +290,7 @@ func TestRequestsLeaveTheDead(t *testing.T) {
 			}
 			go func() {
 				time.Sleep(time.Second)
-				s.Hear(&clusterv1.News{Dead: [][]byte{dead[:]}})
+				s.Bury(dead)
 			}()
 			s.takes(t, owner+" "+other, time.Second+DefaultConfig().PauseMin)
 			s.join("a", "b") // still listed
@@ -650,5 +650,80 @@ func BenchmarkLocal(b *testing.B) {
 		if _, err := r.Execute(ctx, "id", actors.Command{ID: "1"}); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// TestDeathsAreSuspected: a death that is gossiped changes nothing before the store says so.
+func TestDeathsAreSuspected(t *testing.T) {
+	var suspects []persistence.Incarnation
+	s := newSetup(t, func(c *Config) { c.Suspect = func(i persistence.Incarnation) { suspects = append(suspects, i) } })
+	s.join("a", "b")
+	s.Hear(news(row(1, "b", "")))
+	b := incarnation("b")
+	s.Hear(&clusterv1.News{Dead: [][]byte{b[:], {1}, nil}})
+	if _, err := s.execute(t, time.Second); err != nil || s.took() != "b" || len(s.failed) != 0 {
+		t.Errorf("%v, and requests under way to %v failed", err, s.failed)
+	}
+	if len(suspects) != 1 || suspects[0] != b {
+		t.Errorf("suspected %v", suspects)
+	}
+	// So is an owner that does not answer.
+	s.network.answer = func(string) error { return transport.ErrNotSent }
+	_, _ = s.execute(t, 20*time.Millisecond)
+	if len(suspects) < 2 || suspects[1] != b {
+		t.Errorf("suspected %v", suspects)
+	}
+}
+
+// TestRowsAreVerified: a row that was heard counts until the store was asked, however high its epoch is.
+func TestRowsAreVerified(t *testing.T) {
+	s := newSetup(t, nil)
+	s.join("a", "b")
+	id := row(0, "", "").ID
+	before := time.Now()
+	s.Verify([]persistence.Shard{row(3, "a", "")}, before)
+	select {
+	case <-s.Doubted():
+		t.Error("what the store says is doubted")
+	default:
+	}
+	s.Hear(news(row(persistence.MaxEpoch, "nobody", ""), row(math.MaxUint64, "b", "")))
+	if got := s.Rows()[id]; got != row(persistence.MaxEpoch, "nobody", "") {
+		t.Errorf("heard, and goes by %+v", got)
+	}
+	<-s.Doubted()
+	s.Verify([]persistence.Shard{row(3, "a", ""), {ID: 1 << 31}}, before) // begun before it was heard
+	if got := s.Rows()[id]; got.Epoch != persistence.MaxEpoch {
+		t.Errorf("a read that began before: %+v", got)
+	}
+	s.Verify([]persistence.Shard{row(3, "a", "")}, time.Now())
+	if got := s.Rows()[id]; got != row(3, "a", "") {
+		t.Errorf("a read that began afterwards: %+v", got)
+	}
+	s.Hear(news(row(4, "b", "")))
+	s.Verify([]persistence.Shard{row(5, "a", "")}, before)
+	if got := s.Rows()[id]; got != row(5, "a", "") {
+		t.Errorf("a later row: %+v", got)
+	}
+	s.Hear(news(row(6, "b", "")))
+	s.Verify(nil, time.Now())
+	if got := s.Rows()[id]; got.Epoch != 0 {
+		t.Errorf("no row: %+v", got)
+	}
+}
+
+// TestOwnersThatGossipHides: an owner that gossip does not show is reached at the address in its lease.
+func TestOwnersThatGossipHides(t *testing.T) {
+	s := newSetup(t, func(c *Config) {
+		c.Find = func(i persistence.Incarnation) (string, bool) { return "at hidden", i == incarnation("hidden") }
+	})
+	s.join("a")
+	s.Hear(news(row(1, "hidden", "")))
+	if _, err := s.execute(t, time.Second); err != nil || s.took() != "hidden" {
+		t.Errorf("%v", err)
+	}
+	s.Bury(incarnation("hidden"))
+	if _, err := s.execute(t, time.Second); err != nil || s.took() != "a" {
+		t.Errorf("a dead one: %v", err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"licensed/actors"
 	"licensed/cluster"
@@ -24,6 +25,7 @@ type shard struct {
 
 	mu      sync.Mutex
 	row     persistence.Shard
+	heard   time.Time     // when row was heard of, if that was not from the store
 	changed chan struct{} // closed when something is heard; nil if nobody waits
 }
 
@@ -115,7 +117,11 @@ func (r *Router) find(i persistence.Incarnation) (target, error) {
 	case r.config.Node != nil && r.config.Node.Incarnation() == i:
 		return target{local: true}, nil
 	}
-	if address, ok := r.cast.Load().byIncarnation[i]; ok {
+	address, ok := r.cast.Load().byIncarnation[i]
+	if !ok && r.config.Find != nil {
+		address, ok = r.config.Find(i)
+	}
+	if ok {
 		return target{address: address}, nil
 	}
 	return target{}, errNobody
@@ -154,6 +160,8 @@ func (r *Router) learn(v view, err error) (redirected bool) {
 	var other *cluster.NotOwnerError
 	if errors.As(err, &other) && other.Row.ID == v.row.ID {
 		r.correct(v, other.Row)
+	} else if v.owner && (errors.Is(err, transport.ErrNotSent) || errors.Is(err, actors.ErrUnknownOutcome)) {
+		r.suspect(v.row.Owner)
 	}
 	s := &r.shards[v.row.ID]
 	s.mu.Lock()
@@ -169,16 +177,26 @@ func (r *Router) correct(v view, row persistence.Shard) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if ownership.Later(s.row, row) || v.owner && s.row == v.row && row != s.row {
-		s.row = row
-		s.wake()
+		r.hear(s, row)
 	}
 }
 
-// Hear takes in news. Its functions may be called by several goroutines, and do not block.
+// hear goes by a row until the store is asked. The shard is locked.
+func (r *Router) hear(s *shard, row persistence.Shard) {
+	s.row, s.heard = row, time.Now()
+	s.wake()
+	select {
+	case r.doubted <- struct{}{}:
+	default:
+	}
+}
+
+// Hear records news, which are hints: a death is suspected, and a row counts until [Router.Verify]. It may be called by
+// several goroutines, and does not block.
 func (r *Router) Hear(news *clusterv1.News) {
 	for _, b := range news.GetDead() {
 		if i, err := cluster.IncarnationOf(b); err == nil {
-			r.bury(i)
+			r.suspect(i)
 		}
 	}
 	for _, m := range news.GetShards() {
@@ -189,16 +207,47 @@ func (r *Router) Hear(news *clusterv1.News) {
 		s := &r.shards[row.ID]
 		s.mu.Lock()
 		if ownership.Later(s.row, row) {
-			s.row = row
+			r.hear(s, row)
+		}
+		s.mu.Unlock()
+	}
+}
+
+// Doubted receives a value after rows were heard of that the store did not show. Verify is to be called then, within a TTL of
+// leases.
+func (r *Router) Doubted() <-chan struct{} { return r.doubted }
+
+// Verify goes by the rows of all shards as the store showed them to a read that began at that time: what was heard before,
+// from whomever, gives way to it.
+func (r *Router) Verify(rows []persistence.Shard, began time.Time) {
+	shown := make([]persistence.Shard, len(r.shards))
+	for _, row := range rows {
+		if uint64(row.ID) < uint64(len(shown)) {
+			shown[row.ID] = row
+		}
+	}
+	for id, row := range shown {
+		row.ID = uint32(id)
+		s := &r.shards[id]
+		s.mu.Lock()
+		if s.row != row && (s.heard.Before(began) || ownership.Later(s.row, row)) {
+			s.row, s.heard = row, began
 			s.wake()
 		}
 		s.mu.Unlock()
 	}
 }
 
-// bury notes that an incarnation is dead. Gossip may go on to list it for seconds: nobody is sent there any more
-// before the requests that are on their way to it fail, for they look for another at once.
-func (r *Router) bury(i persistence.Incarnation) {
+// suspect has the lease of an incarnation looked at.
+func (r *Router) suspect(i persistence.Incarnation) {
+	if r.config.Suspect != nil && !i.IsZero() {
+		r.config.Suspect(i)
+	}
+}
+
+// Bury notes that an incarnation is dead: its lease row says so. Gossip may go on to list it for seconds: nobody is sent
+// there any more before the requests that are on their way to it fail, for they look for another at once.
+func (r *Router) Bury(i persistence.Incarnation) {
 	r.casting.Lock()
 	news := r.dead.bury(i)
 	address, listed := r.cast.Load().byIncarnation[i]

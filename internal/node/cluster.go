@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -33,16 +34,12 @@ func (u unowned) Shards() uint32                       { return uint32(u) }
 func (u unowned) Epoch(uint32) (uint64, bool)          { return 0, false }
 func (u unowned) Held() (count int, low, high uint64)  { return 0, 0, 0 }
 
-// startOwner starts what owns shards: alone on a store of its own, or as a node of a cluster. A gateway
-// owns none.
-func (n *Node) startOwner(ctx context.Context) error {
+// startCluster reads the row of the cluster that shares the store, and creates it for the first process.
+func (n *Node) startCluster(ctx context.Context) error {
 	if n.config.Store == "" {
-		return n.startSolo(ctx)
+		return nil
 	}
 	n.clusterMetrics = newClusterMetrics(n)
-	if n.config.Roles.Has(RoleNode) {
-		return n.startNode(ctx)
-	}
 	c := &n.config.Cluster
 	info, err := awaitStore(ctx, n, "store", func() (persistence.ClusterInfo, error) {
 		return n.store.CreateCluster(ctx, persistence.ClusterInfo{Name: c.Name, Shards: c.Shards})
@@ -51,10 +48,23 @@ func (n *Node) startOwner(ctx context.Context) error {
 		return fmt.Errorf("find cluster %s: %w", c.Name, err)
 	}
 	if info.Name != c.Name {
-		return fmt.Errorf("%w: it is %q, this gateway is configured for %q", cluster.ErrOtherCluster, info.Name, c.Name)
+		return fmt.Errorf("%w: it is %q, this process is configured for %q", cluster.ErrOtherCluster, info.Name, c.Name)
 	}
-	n.shards = unowned(info.Shards)
+	n.cluster = info
 	n.clusterMetrics.shards.Set(float64(info.Shards))
+	return nil
+}
+
+// startOwner starts what owns shards: alone on a store of its own, or as a node of a cluster. A gateway
+// owns none.
+func (n *Node) startOwner(ctx context.Context) error {
+	switch {
+	case n.config.Store == "":
+		return n.startSolo(ctx)
+	case n.config.Roles.Has(RoleNode):
+		return n.startNode(ctx)
+	}
+	n.shards = unowned(n.cluster.Shards)
 	return nil
 }
 
@@ -105,14 +115,19 @@ func (n *Node) startNode(ctx context.Context) error {
 	if !c.Alone {
 		config.Votes = n.store
 	}
+	if m := n.joining; m != nil {
+		config.Address, config.Scanned = m.transport.Address(), m.scanned
+	}
 	node, err := awaitStore(ctx, n, "store", func() (*cluster.Node, error) { return cluster.StartNode(ctx, config) })
 	if err != nil {
 		return fmt.Errorf("become a node of cluster %s: %w", c.Name, err)
 	}
+	n.push("runtime", node.Close)
+	if err := node.AwaitName(ctx); err != nil {
+		return errors.Join(fmt.Errorf("become a node of cluster %s: %w", c.Name, err), node.Drain(ctx))
+	}
 	n.owner.Store(node)
 	n.shards, n.aggregates = node, node
-	n.clusterMetrics.shards.Set(float64(node.Shards()))
-	n.push("runtime", node.Close)
 	if c.Alone {
 		return n.takeAll(ctx, node)
 	}

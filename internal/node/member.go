@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"licensed/cluster/membership"
 	"licensed/cluster/ownership"
 	"licensed/cluster/reach"
+	"licensed/cluster/roster"
 	"licensed/cluster/routing"
 	"licensed/cluster/transport"
 	"licensed/gateway"
@@ -36,6 +38,16 @@ type member struct {
 	joined    chan struct{} // closed once the fields above are set
 
 	witnesses atomic.Int64 // processes that are expected to ping this one
+	roster    *roster.Roster
+	known     atomic.Pointer[routing.Router]
+	nodes     atomic.Pointer[map[string]bool] // addresses of nodes, by their leases
+	buried    burials
+	doubt     chan struct{} // capacity 1: something was read of leases
+	hearing   sync.Mutex    // one list of members at a time
+	believes  []persistence.Incarnation
+
+	strangers *membership.Strangers
+	last      atomic.Pointer[persistence.Incarnation] // see incarnation
 
 	draining atomic.Bool
 	told     chan struct{}        // capacity 1: what others know of this process changed
@@ -57,17 +69,35 @@ const (
 	tellEvery = time.Second
 )
 
-// startMember makes the process reachable for the others of its cluster, and joins them.
-func (n *Node) startMember(context.Context) error {
+// startPort opens the port for requests of others, whose address is written to the lease.
+func (n *Node) startPort(context.Context) error {
 	if n.config.Store == "" || n.config.Cluster.Alone {
 		return nil
 	}
-	m := &member{n: n, joined: make(chan struct{}), told: make(chan struct{}, 1), news: make(chan *clusterv1.News, keptNews)}
+	m := &member{
+		n: n, joined: make(chan struct{}), told: make(chan struct{}, 1), doubt: make(chan struct{}, 1),
+		news: make(chan *clusterv1.News, keptNews), strangers: membership.NewStrangers(n.cluster.ID, n.log),
+	}
 	m.context, m.cancel = context.WithCancel(context.Background())
 	m.probe()
 	n.push("probes", func(context.Context) error { m.prober.Close(); return nil })
+	if err := m.startRoster(); err != nil {
+		return err
+	}
+	n.push("roster", func(context.Context) error { m.roster.Close(); return nil })
 	if err := m.listen(); err != nil {
 		return err
+	}
+	n.push("node address", m.transport.Close) // closed as "node port", unless the start fails before that
+	n.joining = m
+	return nil
+}
+
+// startMember makes the process known to the others of its cluster.
+func (n *Node) startMember(context.Context) error {
+	m := n.joining
+	if m == nil {
+		return nil
 	}
 	n.push("node port", m.transport.Close)
 	if err := m.route(); err != nil {
@@ -80,6 +110,7 @@ func (n *Node) startMember(context.Context) error {
 	n.push("gossip", m.leave)
 	m.running.Go(m.spread)
 	m.running.Go(m.tell)
+	m.running.Go(m.verify)
 	n.aggregates = m.router
 	n.member.Store(m)
 	return nil
@@ -101,6 +132,7 @@ func (m *member) listen() (err error) {
 	c := &m.n.config.Cluster
 	t := transport.DefaultConfig()
 	t.Cluster, t.Bind, t.Advertise = c.Name, c.NodeListen, c.NodeAdvertise
+	t.ClusterID, t.Strangers, t.Incarnation, t.Admit = m.n.cluster.ID, m.strangers, m.incarnation, m.admit
 	encryption, err := c.NodeTLS.openMutual("node-tls", m.n.log)
 	if err != nil {
 		return err
@@ -130,7 +162,10 @@ func (m *member) route() (err error) {
 	c.MaxPerNode, c.MaxPerShard = m.n.config.perNode(), m.n.config.perShard()
 	c.Patience = m.n.config.Cluster.LeaseTTL
 	c.Done = m.n.clusterMetrics.hear
-	m.router, err = routing.New(c)
+	c.Suspect, c.Find = m.roster.Suspect, m.reachedAt
+	if m.router, err = routing.New(c); err == nil {
+		m.known.Store(m.router)
+	}
 	return err
 }
 
@@ -145,6 +180,7 @@ func (m *member) join() error {
 		return err
 	}
 	g.Name, g.Bind, g.Advertise, g.Join, g.Label, g.Key = m.n.name, c.Bind, c.Advertise, c.Join, cmp.Or(c.Label, c.Name), key
+	g.ClusterID, g.Strangers = m.n.cluster.ID, m.strangers
 	g.Meta, g.Now, g.Log = m.meta(), m.n.config.Now, m.n.log
 	g.MaxState = maxRow * int(m.n.shards.Shards())
 	g.Listener = membership.Listener{Members: m.members, News: m.hear, State: m.state}
@@ -165,7 +201,7 @@ func (n *Node) awaitNodes(ctx context.Context) error {
 	poll := time.NewTicker(10 * time.Millisecond)
 	defer poll.Stop()
 	for {
-		if len(nodesOf(m.gossip.Members(), "", false)) > 0 {
+		if len(nodesOf(m.believed(m.gossip.Members()), "", false)) > 0 {
 			return nil
 		}
 		select {
@@ -209,13 +245,18 @@ func (m *member) members(all []membership.Member) {
 	case <-m.context.Done():
 		return
 	}
+	m.hearing.Lock()
+	defer m.hearing.Unlock()
+	clocks := m.clocks(all)
+	all = m.believed(all)
+	m.suspectLost(all)
 	m.transport.SetMembers(all)
 	m.n.clusterMetrics.members.Set(float64(len(all)))
 	m.n.notice(all)
 	m.setProbed(all)
 	if node := m.n.owner.Load(); node != nil {
 		node.SetMembers(nodesOf(all, m.n.name, m.draining.Load()))
-		node.SetClockOffset(m.gossip.ClockOffset(idsOf(all, m.n.name)))
+		node.SetClockOffset(m.gossip.ClockOffset(clocks))
 	}
 	m.router.SetMembers(all)
 }
@@ -280,15 +321,33 @@ func nodesOf(all []membership.Member, self string, draining bool) []ownership.Me
 	return nodes
 }
 
-// idsOf returns the ids of the nodes among members, but this one: gateways have no lease, and their clocks time no event.
-func idsOf(all []membership.Member, self string) map[string]bool {
-	ids := map[string]bool{}
+// suspectLost has the leases read of nodes that are not members any more.
+func (m *member) suspectLost(all []membership.Member) {
+	var now []persistence.Incarnation
 	for _, o := range all {
-		if i, err := cluster.IncarnationOf(o.Meta.GetIncarnation()); err == nil && !i.IsZero() && o.Name != self {
-			ids[o.ID] = true
+		if i, err := cluster.IncarnationOf(o.Meta.GetIncarnation()); err == nil && !i.IsZero() {
+			now = append(now, i)
 		}
 	}
-	return ids
+	for _, i := range m.believes {
+		if !slices.Contains(now, i) {
+			m.roster.Suspect(i)
+		}
+	}
+	m.believes = now
+}
+
+// incarnation is what this process says of itself when others connect: its last one with a lease.
+func (m *member) incarnation() persistence.Incarnation {
+	if node := m.n.owner.Load(); node != nil {
+		if i := node.Incarnation(); !i.IsZero() {
+			m.last.Store(&i)
+		}
+	}
+	if i := m.last.Load(); i != nil {
+		return *i
+	}
+	return persistence.Incarnation{}
 }
 
 // hear takes in what others spread.

@@ -61,6 +61,8 @@ import (
 var (
 	ErrLocked       = persistence.ErrLocked
 	ErrOtherCluster = cluster.ErrOtherCluster
+	// ErrNameTaken says that another live process of the cluster has the name of this one.
+	ErrNameTaken = cluster.ErrNameTaken
 )
 
 // Node is a running service.
@@ -103,6 +105,8 @@ type Node struct {
 	shards         shards                       // that this process holds, once there are any
 	owner          atomic.Pointer[cluster.Node] // nil for a gateway, and a node with a store of its own
 	member         atomic.Pointer[member]       // nil for a process that is alone
+	cluster        persistence.ClusterInfo      // of a store that several share
+	joining        *member                      // what will be member
 	clusterMetrics *clusterMetrics
 	statusMetrics  *statusMetrics
 	acquaintances  acquaintances
@@ -140,7 +144,7 @@ func Start(ctx context.Context, c Config) (*Node, error) {
 	n.statusMetrics = newStatusMetrics()
 	go n.sampleRates()
 	for _, step := range []func(context.Context) error{
-		n.planFiles, n.startTraces, n.bind, n.startAdmin, n.openStore, n.openArchive, n.openPolicy, n.startSystem, n.startOwner, n.startMember, n.startAPI,
+		n.planFiles, n.startTraces, n.bind, n.startAdmin, n.openStore, n.openArchive, n.openPolicy, n.startSystem, n.startCluster, n.startPort, n.startOwner, n.startMember, n.startAPI,
 		n.startDashboard, n.startDrain, n.awaitNodes, n.startStatus,
 	} {
 		err := ctx.Err()

@@ -1,0 +1,208 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"licensed/cluster"
+	"licensed/cluster/membership"
+	"licensed/cluster/roster"
+	"licensed/persistence"
+)
+
+// What others say by gossip is a hint: see packages roster and routing. Here it is held against the store.
+
+// startRoster makes what reads leases.
+func (m *member) startRoster() (err error) {
+	c := roster.DefaultConfig()
+	c.Read, c.Absence = m.n.store.Lease, m.n.config.Cluster.LeaseTTL
+	c.Changed = func(i persistence.Incarnation, _ persistence.Lease, s roster.State) {
+		if s == roster.Dead {
+			m.buried.add(i)
+		}
+		signal(m.doubt)
+	}
+	m.roster, err = roster.Start(c)
+	return err
+}
+
+// burials are incarnations that the store says are dead, and that the router was not told of yet.
+type burials struct {
+	mu  sync.Mutex
+	all []persistence.Incarnation
+}
+
+func (b *burials) add(i persistence.Incarnation) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.all = append(b.all, i)
+}
+
+func (b *burials) take() []persistence.Incarnation {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	all := b.all
+	b.all = nil
+	return all
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// believed returns of the members that gossip shows what the store bears out: an incarnation counts when its lease is alive
+// and names this member, and then its process is reached at the address in the lease. Of several that claim one incarnation,
+// or have one name, one is left: a node before a gateway, the one that joined last before others. A process whose
+// incarnation has no lease is no member.
+func (m *member) believed(all []membership.Member) []membership.Member {
+	byName, nodes := map[string]int{}, map[string]bool{}
+	defer m.nodes.Store(&nodes)
+	var believed []membership.Member
+	for _, o := range all {
+		if o.ID != m.gossip.ID() {
+			var ok bool
+			if o, ok = m.bornOut(o); !ok || o.Name == m.n.name {
+				continue
+			}
+		}
+		if len(o.Meta.GetIncarnation()) > 0 {
+			nodes[o.Meta.GetNodeAddress()] = true
+		}
+		at, known := byName[o.Name]
+		switch {
+		case !known:
+			byName[o.Name] = len(believed)
+			believed = append(believed, o)
+		case len(o.Meta.GetIncarnation()) > 0 || len(believed[at].Meta.GetIncarnation()) == 0:
+			believed[at] = o
+		}
+	}
+	return believed
+}
+
+// bornOut returns a member without what the store does not bear out; false if nothing is left.
+func (m *member) bornOut(o membership.Member) (membership.Member, bool) {
+	i, err := cluster.IncarnationOf(o.Meta.GetIncarnation())
+	if err != nil {
+		return o, false
+	}
+	if i.IsZero() {
+		return o, true
+	}
+	l, state := m.roster.Look(i)
+	if state == roster.Absent || state != roster.Unknown && l.Node != o.Name {
+		return o, false
+	}
+	o.Meta = proto.CloneOf(o.Meta)
+	if state != roster.Alive {
+		o.Meta.Incarnation = nil
+	}
+	if l.Address != "" {
+		o.Meta.NodeAddress = l.Address
+	}
+	return o, true
+}
+
+// clocks returns the ids of the members whose wall clocks count: nodes with a live lease, each once. If several claim to be
+// one node, nobody knows whose clock is that node's, and none counts.
+func (m *member) clocks(all []membership.Member) map[string]bool {
+	claimed := map[persistence.Incarnation][]string{}
+	for _, o := range all {
+		if i, err := cluster.IncarnationOf(o.Meta.GetIncarnation()); err == nil && !i.IsZero() && o.ID != m.gossip.ID() {
+			if l, state := m.roster.Look(i); state == roster.Alive && l.Node == o.Name {
+				claimed[i] = append(claimed[i], o.ID)
+			}
+		}
+	}
+	ids := map[string]bool{}
+	for _, claim := range claimed {
+		if len(claim) == 1 {
+			ids[claim[0]] = true
+		}
+	}
+	return ids
+}
+
+// reachedAt returns where the store says that an incarnation is reached.
+func (m *member) reachedAt(i persistence.Incarnation) (address string, ok bool) {
+	l, state := m.roster.Look(i)
+	return l.Address, state == roster.Alive && l.Address != ""
+}
+
+// errImpostor is that a process answers where another one is expected.
+var errImpostor = errors.New("the store does not know its incarnation at this address")
+
+// admit implements transport.Config.Admit: who answers under the address of a node has had a lease there.
+func (m *member) admit(ctx context.Context, address string, i persistence.Incarnation) error {
+	if i.IsZero() {
+		if nodes := m.nodes.Load(); nodes != nil && (*nodes)[address] {
+			return fmt.Errorf("%w: it names none", errImpostor)
+		}
+		return nil // a gateway
+	}
+	l, state, err := m.roster.Await(ctx, i)
+	switch {
+	case err != nil:
+		return fmt.Errorf("read the lease of %s: %w", i, err)
+	case state == roster.Absent || l.Address != "" && l.Address != address:
+		return fmt.Errorf("%w: %s", errImpostor, i)
+	}
+	return nil
+}
+
+// scanned hears what the store says of all shards, from the node's loop.
+func (m *member) scanned(rows []persistence.Shard, began time.Time) {
+	if r := m.known.Load(); r != nil {
+		r.Verify(rows, began)
+	}
+}
+
+// suspect has the lease of an incarnation read again.
+func (m *member) suspect(i persistence.Incarnation) { m.roster.Suspect(i) }
+
+// verify acts on what was read of leases, and has a gateway read the rows of shards when others say what it does not know.
+// A node does that by itself.
+func (m *member) verify() {
+	pause := m.n.config.Cluster.LeaseTTL / 2
+	var next time.Time
+	timer := time.NewTimer(0)
+	<-timer.C
+	for {
+		select {
+		case <-m.context.Done():
+			timer.Stop()
+			return
+		case <-m.doubt:
+			for _, i := range m.buried.take() {
+				m.router.Bury(i)
+			}
+			m.members(m.gossip.Members())
+			continue
+		case <-m.router.Doubted():
+			timer.Reset(max(0, time.Until(next)))
+			continue
+		case <-timer.C:
+		}
+		if !m.n.config.Roles.Has(RoleGateway) {
+			continue
+		}
+		next = time.Now().Add(pause)
+		ctx, cancel := context.WithTimeout(m.context, m.n.config.Cluster.LeaseTTL)
+		began := time.Now()
+		rows, err := m.n.store.Shards(ctx)
+		cancel()
+		if err != nil {
+			timer.Reset(pause)
+			continue
+		}
+		m.router.Verify(rows, began)
+	}
+}
