@@ -80,10 +80,12 @@ func (n *Node) awaitSilence(ctx context.Context, l persistence.Lease, until leas
 	}
 }
 
-func taken(l persistence.Lease) error {
-	at := l.Address
-	if at == "" {
-		at = "an unknown address"
+func taken(l persistence.Lease) error { return NameTaken(l.Node, l.Address) }
+
+// NameTaken returns the error of a process whose name another one has, which is reached at that address.
+func NameTaken(name, address string) error {
+	if address == "" {
+		address = "an unknown address"
 	}
-	return fmt.Errorf("%w: node %q runs at %s already; stop it, or give this node another --name", ErrNameTaken, l.Node, at)
+	return fmt.Errorf("%w: a process named %q runs at %s already; stop it, or start this one with another --name", ErrNameTaken, name, address)
 }

@@ -301,6 +301,8 @@ func (n *Node) await(ctx context.Context, shard uint32) (*incarnation, *gate, er
 	}
 	timeout := time.NewTimer(n.config.MaxWait)
 	defer timeout.Stop()
+	again := time.NewTicker(n.config.Protocol.Timing.TTL / 8) // what was promised may turn out to be wrong, without a change here
+	defer again.Stop()
 	for {
 		i := n.current.Load()
 		g := &i.gates[shard]
@@ -320,6 +322,7 @@ func (n *Node) await(ctx context.Context, shard uint32) (*incarnation, *gate, er
 		}
 		select {
 		case <-changed:
+		case <-again.C:
 		case <-ctx.Done():
 			return nil, nil, fmt.Errorf("%w: shard %d is changing hands: %w", actors.ErrExpired, shard, ctx.Err())
 		case <-timeout.C:

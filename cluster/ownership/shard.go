@@ -235,7 +235,7 @@ func (m *Machine) resolve(now lease.Instant, s *shard) {
 // A release of a shard to this node is tried at once, by a compare-and-set: one in a while for each shard.
 func (m *Machine) hinted(now lease.Instant, row persistence.Shard) {
 	s := m.shard(row.ID)
-	if s == nil || !Later(s.row, row) || row.Epoch > persistence.MaxEpoch {
+	if s == nil || !Later(s.row, row) || row.Epoch >= persistence.MaxEpoch {
 		return
 	}
 	ttl := m.config.Timing.TTL

@@ -2,7 +2,9 @@ package node
 
 import (
 	"context"
+	"time"
 
+	"licensed/cluster/membership"
 	"licensed/messages/clusterv1"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
@@ -36,3 +38,44 @@ func (n *Node) Gossiped(name string) *clusterv1.Meta {
 	}
 	return nil
 }
+
+// Crash ends what others know of a node, as kill -9 does. Stop it all the same.
+func (n *Node) Crash() {
+	m := n.member.Load()
+	_ = m.gossip.Abandon()
+	_ = n.owner.Load().Close(context.Background())
+	_ = m.transport.Close(context.Background())
+}
+
+// GossipID and GossipAddress return what memberlist knows a member by.
+func (n *Node) GossipID(name string) string      { return n.gossiped(name).ID }
+func (n *Node) GossipAddress(name string) string { return n.gossiped(name).Gossip }
+
+func (n *Node) gossiped(name string) membership.Member {
+	for _, m := range n.member.Load().gossip.Members() {
+		if m.Name == name {
+			return m
+		}
+	}
+	return membership.Member{}
+}
+
+// Clocks returns how many members' clocks were compared, whether they count or not.
+func (n *Node) Clocks() int {
+	ids := map[string]bool{}
+	for _, m := range n.member.Load().gossip.Members() {
+		ids[m.ID] = true
+	}
+	_, peers := n.member.Load().gossip.ClockOffset(ids)
+	return peers
+}
+
+// ClockAhead returns what a node makes of the clocks of others.
+func (n *Node) ClockAhead() time.Duration {
+	m := n.member.Load()
+	ahead, _ := m.gossip.ClockOffset(m.clocks(m.gossip.Members()))
+	return ahead
+}
+
+// Rows returns the rows that a process sends requests by.
+func (n *Node) Rows() []persistence.Shard { return n.member.Load().router.Rows() }

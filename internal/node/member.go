@@ -44,7 +44,9 @@ type member struct {
 	buried    burials
 	doubt     chan struct{} // capacity 1: something was read of leases
 	hearing   sync.Mutex    // one list of members at a time
-	believes  []persistence.Incarnation
+	// What the last list of members left, by incarnation and by id.
+	believes    []persistence.Incarnation
+	believedIDs map[string]bool
 
 	strangers *membership.Strangers
 	last      atomic.Pointer[persistence.Incarnation] // see incarnation
@@ -201,8 +203,8 @@ func (n *Node) awaitNodes(ctx context.Context) error {
 	poll := time.NewTicker(10 * time.Millisecond)
 	defer poll.Stop()
 	for {
-		if len(nodesOf(m.believed(m.gossip.Members()), "", false)) > 0 {
-			return nil
+		if nodes := m.nodes.Load(); nodes != nil && len(*nodes) > 0 {
+			return m.awaitName(ctx)
 		}
 		select {
 		case <-poll.C:

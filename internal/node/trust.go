@@ -62,10 +62,16 @@ func signal(c chan struct{}) {
 // and names this member, and then its process is reached at the address in the lease. Of several that claim one incarnation,
 // or have one name, one is left: a node before a gateway, the one that joined last before others. A process whose
 // incarnation has no lease is no member.
-func (m *member) believed(all []membership.Member) []membership.Member {
+// Requires m.hearing.
+func (m *member) believed(all []membership.Member) (believed []membership.Member) {
 	byName, nodes := map[string]int{}, map[string]bool{}
-	defer m.nodes.Store(&nodes)
-	var believed []membership.Member
+	defer func() {
+		m.nodes.Store(&nodes)
+		m.believedIDs = map[string]bool{}
+		for _, o := range believed {
+			m.believedIDs[o.ID] = true
+		}
+	}()
 	for _, o := range all {
 		if o.ID != m.gossip.ID() {
 			var ok bool
@@ -98,7 +104,8 @@ func (m *member) bornOut(o membership.Member) (membership.Member, bool) {
 		return o, true
 	}
 	l, state := m.roster.Look(i)
-	if state == roster.Absent || state != roster.Unknown && l.Node != o.Name {
+	switch {
+	case state == roster.Unknown && !m.believedIDs[o.ID], state == roster.Absent, state != roster.Unknown && l.Node != o.Name:
 		return o, false
 	}
 	o.Meta = proto.CloneOf(o.Meta)
@@ -129,6 +136,23 @@ func (m *member) clocks(all []membership.Member) map[string]bool {
 		}
 	}
 	return ids
+}
+
+// awaitName returns an error if another live process has the name of this gateway, which has joined. A former run of it may be
+// listed for some seconds, and does not answer.
+func (m *member) awaitName(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, m.n.config.Cluster.LeaseTTL)
+	defer cancel()
+	for _, o := range m.gossip.Members() {
+		if o.Name != m.n.name || o.ID == m.gossip.ID() {
+			continue
+		}
+		address := o.Meta.GetNodeAddress()
+		if s, err := m.transport.Status(ctx, address); err == nil && s.GetName() == o.Name {
+			return cluster.NameTaken(o.Name, address)
+		}
+	}
+	return nil
 }
 
 // reachedAt returns where the store says that an incarnation is reached.
@@ -164,9 +188,6 @@ func (m *member) scanned(rows []persistence.Shard, began time.Time) {
 		r.Verify(rows, began)
 	}
 }
-
-// suspect has the lease of an incarnation read again.
-func (m *member) suspect(i persistence.Incarnation) { m.roster.Suspect(i) }
 
 // verify acts on what was read of leases, and has a gateway read the rows of shards when others say what it does not know.
 // A node does that by itself.

@@ -191,7 +191,7 @@ func TestOwnershipMutants(t *testing.T) {
 
 // TestRoutingMutants plants what only the tests of routing can find.
 func TestRoutingMutants(t *testing.T) {
-	plant(t, routingMutants, "./cluster/routing", "TestOutcomes")
+	plant(t, routingMutants, "./cluster/routing", "TestOutcomes|TestDeathsAreSuspected|TestRowsAreVerified")
 }
 
 // TestTierMutants does so with those of the two tiers.

@@ -35,6 +35,9 @@ func protocolParams(r *rand.Rand) Params {
 	if p.ConfirmReads {
 		p.PauseRenewed = 0.1
 	}
+	if r.Float64() < 0.3 {
+		p.Forge = 0.3 * r.Float64()
+	}
 	return p
 }
 
@@ -289,6 +292,9 @@ func (a *agent) gossip() {
 		}
 		members = append(members, ownership.Member{Name: fmt.Sprint("n", o.n.id), Incarnation: o.seen, Eligible: !o.draining(), Unreachable: p.flagged[o.n.id]})
 	}
+	if w.params.Forge > 0 {
+		members = append(members, ownership.Member{Name: "stranger", Incarnation: stranger})
+	}
 	a.later(w.between(0, 5*millisecond), "members", func() {
 		p.look(a)
 		a.step(ownership.Input{Kind: ownership.InputMembers, Members: members})
@@ -297,7 +303,36 @@ func (a *agent) gossip() {
 			a.step(ownership.Input{Kind: ownership.InputDrain})
 		}
 	})
+	if w.chance(w.params.Forge) {
+		a.later(w.between(0, 5*millisecond), "forged", a.forged)
+	}
 	a.later(w.between(20*millisecond, 100*millisecond), "gossip", a.gossip)
+}
+
+// stranger is listed as a member in some of the runs, and has no lease.
+var stranger = persistence.Incarnation{15: 0xff}
+
+// forged hears what somebody made up: that a node, or one that nobody knows, is dead, or that a shard has another row. It
+// must make nobody speak who must not, and stall nobody for long.
+func (a *agent) forged() {
+	w := a.p.w
+	w.counts.Forged++
+	someone := func() persistence.Incarnation {
+		if o := a.p.agents[w.IntN(len(a.p.agents))]; o != nil && w.chance(0.5) {
+			return o.n.incarnation
+		}
+		return w.newIncarnation() // which no lease has
+	}
+	if w.chance(0.5) {
+		a.step(ownership.Input{Kind: ownership.InputSuspect, Suspect: someone()})
+		return
+	}
+	row := a.p.rows.shards[w.IntN(w.params.Shards)]
+	row.Epoch += []uint64{0, 1, 2, 1000, persistence.MaxEpoch}[w.IntN(5)]
+	if row.Owner, row.Successor = (persistence.Incarnation{}), someone(); w.chance(0.3) {
+		row.Owner, row.Successor = someone(), persistence.Incarnation{}
+	}
+	a.step(ownership.Input{Kind: ownership.InputRow, Row: row})
 }
 
 func (a *agent) draining() bool { return a.ended }

@@ -23,6 +23,17 @@ var protocolMutants = []mutant{
 	{"count patience from before a sign of life", "R2", []edit{{
 		"cluster/lease/watch.go", "w.seen, w.row, w.since = true, in.Row, in.Now", "if w.row = in.Row; !w.seen {\n\t\t\tw.seen, w.since = true, in.Now\n\t\t}",
 	}}},
+	{"believe a gossiped death without reading the lease row", "R2", []edit{{
+		"cluster/ownership/machine.go", "\t\tm.watches[at].watch.Poke()\n", "\t\tm.dead[i] = true\n\t\tm.place()\n\t\tm.watches[at].watch.Poke()\n",
+	}}},
+	{"create a dead row for a stranger", "R2", []edit{{
+		"cluster/lease/watch.go", "w.expired(in.Now) && !w.look && !w.absent() {", "w.expired(in.Now) && !w.look {",
+	}, {
+		"cluster/lease/watch.go", "s.Next.Dead = true", "s.Next.Incarnation, s.Next.Dead = w.incarnation, true",
+	}}},
+	{"take a row that was heard for the store's", "R3", []edit{{
+		"cluster/ownership/shard.go", "\tm.doubted = true\n", "\tm.doubted = true\n\tm.merge(s, row)\n",
+	}}},
 	{"take a mark of unknown outcome for made", "R2", []edit{{
 		"cluster/lease/watch.go", "\tdefault:\n\t\tw.look, w.due = true, in.Now", "\tdefault:\n\t\tw.dead = true",
 	}}},
@@ -95,6 +106,12 @@ var reachMutants = []mutant{
 var routingMutants = []mutant{
 	{"say not executed after an attempt of unknown outcome", "commands", []edit{{
 		"cluster/routing/routing.go", "if t.info.Unknown == 0 || certain(err) {", "if true {",
+	}}},
+	{"believe a gossiped death at a gateway", "hints", []edit{{
+		"cluster/routing/shards.go", "\t\t\tr.suspect(i)\n", "\t\t\tr.Bury(i)\n",
+	}}},
+	{"keep a row that was heard, whatever the store says", "hints", []edit{{
+		"cluster/routing/shards.go", "s.row != row && (s.heard.Before(began) || ownership.Later(s.row, row))", "ownership.Later(s.row, row)",
 	}}},
 }
 

@@ -57,6 +57,9 @@ func (r *rows) apply(op ownership.Op) ownership.Input {
 	case ownership.OpSwapLease:
 		i := op.Lease.Next.Incarnation
 		if in.Applied = r.leases[i] == op.Lease.Old; in.Applied {
+			if op.Lease.Old == (persistence.Lease{}) && op.Lease.Next.Dead {
+				r.w.fail("a dead lease row is created for %v, which has none", i)
+			}
 			r.leases[i] = op.Lease.Next
 			r.checkDead(op.Lease.Next)
 			r.w.trace("lease %v is %+v", i, op.Lease.Next)
@@ -114,6 +117,9 @@ func (r *rows) swapShard(old, next persistence.Shard) bool {
 	r.owners[next.ID][next.Epoch] = next.Owner
 	if next.Epoch <= now.Epoch {
 		w.fail("shard %d goes from epoch %d to %d", next.ID, now.Epoch, next.Epoch)
+	}
+	if r.leases[next.Owner].Counter == 0 {
+		w.fail("shard %d names %v, which has no lease row", next.ID, next.Owner)
 	}
 	if former := now.Owner; !former.IsZero() && former != next.Owner {
 		w.counts.Takeovers++

@@ -36,12 +36,14 @@ type Params struct {
 	Voters                        int  // processes that are no nodes
 	Allowance, Time               micros
 	Drift, MissGossip, Drain      float64
-	PauseRenewed                  float64
-	GiveUp                        float64 // that a caller gives up a request at a node
-	MaxMutation                   int
-	Limit                         uint64
-	Kind                          actors.Kind
-	Config                        actors.Config
+	// Forge is the chance, with each look at gossip, that somebody spreads what is not true.
+	Forge        float64
+	PauseRenewed float64
+	GiveUp       float64 // that a caller gives up a request at a node
+	MaxMutation  int
+	Limit        uint64
+	Kind         actors.Kind
+	Config       actors.Config
 }
 
 // Counts say what a run met, so that a run that met nothing is not taken for a proof.
@@ -56,7 +58,7 @@ type Counts struct {
 	Snapshots                              int // that a replay came to
 	Lapsed, Releases, Drained              int
 	WrongClocks, Withdrawn                 int
-	Stale, Confirms                        int
+	Stale, Confirms, Forged                int
 	Violation                              string // the first one; empty if all is well
 	Hash                                   uint64 // of the trace
 }
@@ -92,6 +94,7 @@ func (c *Counts) add(o Counts) {
 	c.Withdrawn += o.Withdrawn
 	c.Stale += o.Stale
 	c.Confirms += o.Confirms
+	c.Forged += o.Forged
 }
 
 // paramsOf draws the parameters of a seed: calm and wild runs, so that rare combinations meet.

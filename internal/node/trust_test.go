@@ -1,0 +1,311 @@
+package node_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
+
+	"licensed/internal/node"
+	"licensed/messages/clusterv1"
+	"licensed/messages/licensedv1"
+	"licensed/persistence"
+	"licensed/persistence/memory"
+	"licensed/test/forge"
+)
+
+// crew is a company of two nodes and a gateway, with what is said about them.
+type crew struct {
+	*company
+	log    *logBuffer
+	n1, n2 *node.Node
+	g      *node.Node
+}
+
+func newCrew(t *testing.T, ttl time.Duration) *crew {
+	c := &crew{company: newCompany(t), log: new(logBuffer)}
+	c.with = func(config *node.Config) {
+		config.Cluster.LeaseTTL = ttl
+		config.Logger = slog.New(slog.NewTextHandler(c.log, nil)).With("member", config.Name)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(c.log.String())
+		}
+	})
+	return c
+}
+
+// began starts the crew and waits until it serves.
+func (c *crew) begin(prefix string) *crew {
+	c.t.Helper()
+	c.n1, c.n2 = c.start(prefix+"1", node.RoleNode), c.start(prefix+"2", node.RoleNode)
+	c.g = c.start(prefix+"g", node.RoleGateway)
+	settle(c.t, admin(c.g), prefix+"1", prefix+"2")
+	return c
+}
+
+// serves sends a command of each of many customers to the gateway, at once, and fails the test unless all are acknowledged.
+func (c *crew) serves(run string) {
+	c.t.Helper()
+	const customers = 90
+	var wg sync.WaitGroup
+	errs := make([]error, customers)
+	for i := range customers {
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(c.t.Context(), 20*time.Second)
+			defer cancel()
+			_, errs[i] = client(c.g).AcquireLicense(ctx, connect.NewRequest(&licensedv1.AcquireLicenseRequest{
+				CustomerId: fmt.Sprint("c", i), DeviceId: "d", TitleId: "T", CommandId: run,
+			}))
+		})
+	}
+	wg.Wait()
+	if failed := slices.DeleteFunc(errs, func(err error) bool { return err == nil }); len(failed) > 0 {
+		c.t.Errorf("%s: %d of %d customers are not served: %v", run, len(failed), customers, failed[0])
+	}
+}
+
+// forger of what a process hears.
+func (c *crew) forger(victim *node.Node) *forge.Forger {
+	c.t.Helper()
+	f, err := forge.New(victim.Gossip(), "licensed")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(func() { _ = f.Close() })
+	return f
+}
+
+// held returns the incarnations of the nodes of the crew.
+func (c *crew) held() []persistence.Incarnation {
+	c.t.Helper()
+	var all []persistence.Incarnation
+	for _, l := range c.leases() {
+		if !l.Dead {
+			all = append(all, l.Incarnation)
+		}
+	}
+	return all
+}
+
+func (c *crew) leases() []persistence.Lease {
+	c.t.Helper()
+	leases, err := c.store.Leases(c.t.Context())
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return leases
+}
+
+// TestTwoClustersOneName: two clusters of the default name, on two stores, one of which is told to join the other. Both go on
+// to serve, and say once who the other is.
+func TestTwoClustersOneName(t *testing.T) {
+	prod, staging := newCrew(t, 10*time.Second), newCrew(t, 10*time.Second)
+	prod.begin("p")
+	staging.join = []string{prod.g.Gossip(), prod.n1.Gossip()} // a typo, or an address that was given to another machine
+	staging.begin("s")
+	for _, c := range []*crew{prod, staging} {
+		until(func() bool { return strings.Contains(c.log.String(), "process of another cluster") })
+		c.serves("while they are joined")
+	}
+	for _, c := range []*crew{prod, staging} {
+		if leases := c.leases(); len(leases) != 2 {
+			t.Errorf("leases: %+v", leases)
+		}
+		if nodes := status(t, admin(c.g)).Nodes; len(nodes) != 3 {
+			t.Errorf("members: %v", nodes)
+		}
+	}
+	for _, n := range []*node.Node{staging.n1, staging.n2, staging.g} {
+		if err := n.Stop(context.Background()); err != nil {
+			t.Error(err)
+		}
+	}
+	prod.serves("after the other is gone")
+	for name, n := range map[string]int{"prod": countLines(prod.log, "process of another cluster"), "staging": countLines(staging.log, "process of another cluster")} {
+		if n > 3 { // once by each process
+			t.Errorf("%s logged the other cluster %d times", name, n)
+		}
+	}
+}
+
+func countLines(l *logBuffer, text string) int { return strings.Count(l.String(), text) }
+
+// TestForgedDeath: a single packet to a gateway says that all nodes are dead. Nobody notices.
+func TestForgedDeath(t *testing.T) {
+	c := newCrew(t, 10*time.Second).begin("n")
+	for _, victim := range []*node.Node{c.g, c.n1, c.n2} {
+		f := c.forger(victim)
+		if err := f.Dead(append(c.held(), persistence.NewIncarnation())...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.serves("after the packet")
+	for _, l := range c.leases() {
+		if l.Dead || l.Counter == 0 {
+			t.Errorf("lease %+v", l)
+		}
+	}
+}
+
+// TestForgedAlive: a packet with the highest incarnation of memberlist's says that a member is another process, which nobody
+// runs, another that it has no lease. Requests go to who has the lease, where the lease says.
+func TestForgedAlive(t *testing.T) {
+	c := newCrew(t, 10*time.Second).begin("n")
+	f := c.forger(c.g)
+	for _, victim := range []string{"n1", "n2"} {
+		meta := proto.CloneOf(c.g.Gossiped(victim))
+		meta.NodeAddress = "127.0.2.1:9"
+		if victim == "n2" {
+			i := persistence.NewIncarnation()
+			meta.Incarnation = i[:]
+		}
+		if err := f.Alive(forge.Alive{Name: c.g.GossipID(victim), Gossip: c.g.GossipAddress(victim), Meta: meta}); err != nil {
+			t.Fatal(err)
+		}
+		until(func() bool { m := c.g.Gossiped(victim); return m == nil || m.NodeAddress == "127.0.2.1:9" })
+	}
+	// So does one that nobody knows, and that would get shards.
+	stranger := proto.CloneOf(c.g.Gossiped("n1"))
+	i := persistence.NewIncarnation()
+	stranger.Incarnation, stranger.NodeAddress, stranger.Capacity = i[:], "127.0.2.1:9", 1000
+	for _, victim := range []*node.Node{c.g, c.n1, c.n2} {
+		if err := c.forger(victim).Alive(forge.Alive{Name: "n3", Gossip: "127.0.2.1:7", Meta: stranger}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	until(func() bool { return c.n1.Gossiped("n3") != nil && c.g.Gossiped("n3") != nil })
+	c.serves("after the packets")
+	if s := status(t, admin(c.g)); slices.ContainsFunc(s.Nodes, func(n *licensedv1.NodeStatus) bool { return n.Name == "n3" }) {
+		t.Errorf("the stranger is a node: %v", s.Nodes)
+	}
+}
+
+// TestForgedClocks: five members that are none have wrong clocks. Nobody gives up shards for it.
+func TestForgedClocks(t *testing.T) {
+	c := newCrew(t, 10*time.Second).begin("n")
+	metas := map[string]*clusterv1.Meta{}
+	for k := range 5 {
+		meta := proto.CloneOf(c.g.Gossiped("n1")) // its incarnation too
+		if k%2 == 0 {
+			i := persistence.NewIncarnation()
+			meta.Incarnation = i[:]
+		}
+		metas[fmt.Sprint("n1@0000000", k)] = meta
+	}
+	stop, err := c.forger(c.n1).Clocks(t.Context(), time.Hour, metas)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = stop() }()
+	for _, n := range []*node.Node{c.n1, c.n2} {
+		until(func() bool { return n.Clocks() >= 5 }) // All were asked.
+		if ahead := n.ClockAhead(); ahead.Abs() > 500*time.Millisecond {
+			t.Errorf("a node takes its clock to be %v ahead", ahead)
+		}
+	}
+	c.serves("with wrong clocks around")
+	if n := countLines(c.log, "wall clock"); n != 0 {
+		t.Error("a node doubts its clock")
+	}
+	for _, n := range []string{"n1", "n2"} {
+		if c.g.Gossiped(n).ClockWrong {
+			t.Errorf("%s doubts its clock", n)
+		}
+	}
+}
+
+// TestForgedRows: rows at epochs that no cluster reaches stall nobody, and rows ahead of the store's are forgotten.
+func TestForgedRows(t *testing.T) {
+	c := newCrew(t, 2500*time.Millisecond).begin("n")
+	held := c.held()
+	for _, epoch := range []uint64{1<<64 - 1, persistence.MaxEpoch, 1000} {
+		var rows []persistence.Shard
+		for id := range uint32(32) {
+			row := persistence.Shard{ID: id, Epoch: epoch, Owner: persistence.NewIncarnation()}
+			switch id % 3 {
+			case 0:
+				row.Owner = held[id/3%2]
+			case 1:
+				row.Owner, row.Successor = persistence.Incarnation{}, held[id/3%2]
+			}
+			rows = append(rows, row)
+		}
+		for _, victim := range []*node.Node{c.g, c.n1, c.n2} {
+			if err := c.forger(victim).Rows(rows...); err != nil {
+				t.Fatal(err)
+			}
+		}
+		began := time.Now()
+		c.serves(fmt.Sprint("at epoch ", epoch))
+		t.Logf("epoch %d: served in %v", epoch, time.Since(began).Round(time.Millisecond))
+		if took := time.Since(began); took > 4*time.Second {
+			t.Errorf("epoch %d: customers waited %v", epoch, took)
+		}
+	}
+	until(func() bool { // Each hint expires.
+		for _, row := range c.g.Rows() {
+			if row.Epoch >= 1000 {
+				return false
+			}
+		}
+		return true
+	})
+	shards, err := c.store.Shards(t.Context())
+	if err != nil || slices.ContainsFunc(shards, func(s persistence.Shard) bool { return s.Epoch > 100 }) {
+		t.Errorf("shards %v, %v", shards, err)
+	}
+}
+
+// TestSameNameTwice: a second process of the same name does not become ready, and says where the first one is. The first one
+// notices nothing.
+func TestSameNameTwice(t *testing.T) {
+	c := newCrew(t, 2500*time.Millisecond).begin("n")
+	address := c.g.Gossiped("n1").NodeAddress
+	_, err := node.Start(t.Context(), c.config("n1", node.RoleNode))
+	if !errors.Is(err, node.ErrNameTaken) || !strings.Contains(err.Error(), address) {
+		t.Errorf("a second n1: %v, want one that names %s", err, address)
+	}
+	_, err = node.Start(t.Context(), c.config("ng", node.RoleGateway))
+	if gateway := c.n1.Gossiped("ng").NodeAddress; !errors.Is(err, node.ErrNameTaken) || !strings.Contains(err.Error(), gateway) {
+		t.Errorf("a second ng: %v, want one that names %s", err, gateway)
+	}
+	c.serves("afterwards")
+	until(func() bool { return len(c.held()) == 2 }) // It gave its lease up.
+}
+
+// TestRestartElsewhere: a node that crashed comes back at another address, at once. That is no conflict.
+func TestRestartElsewhere(t *testing.T) {
+	c := newCrew(t, 2500*time.Millisecond).begin("n")
+	before := c.g.Gossiped("n1").NodeAddress
+	c.n1.Crash()
+	again := c.start("n1", node.RoleNode)
+	settle(t, admin(c.g), "n1", "n2")
+	c.serves("afterwards")
+	until(func() bool { m := c.g.Gossiped("n1"); return m != nil && m.NodeAddress != before })
+	if again.Gossip() == c.n1.Gossip() {
+		t.Errorf("it came back at %s", again.Gossip())
+	}
+	if text := strings.ToLower(c.log.String()); strings.Contains(text, "conflict") || strings.Contains(text, "is taken") {
+		t.Error("a conflict was logged")
+	}
+}
+
+// TestStoreWithoutID: a cluster that an earlier release created gets an id, the same for all.
+func TestStoreWithoutID(t *testing.T) {
+	store := memory.New()
+	a, err := store.CreateCluster(t.Context(), persistence.ClusterInfo{Name: "licensed", Shards: 32})
+	b, err2 := store.CreateCluster(t.Context(), persistence.ClusterInfo{Name: "licensed", Shards: 32})
+	if err != nil || err2 != nil || a != b || a.ID.IsZero() {
+		t.Errorf("%+v, %+v, %v, %v", a, b, err, err2)
+	}
+}
