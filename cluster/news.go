@@ -29,8 +29,8 @@ func ShardRow(m *clusterv1.Shard) (persistence.Shard, error) {
 	if row.Owner, err = IncarnationOf(m.GetOwner()); err == nil {
 		row.Successor, err = IncarnationOf(m.GetSuccessor())
 	}
-	if err == nil && row.Epoch > persistence.MaxEpoch {
-		err = fmt.Errorf("epoch %d, at most %d are counted", row.Epoch, uint64(persistence.MaxEpoch))
+	if err == nil && row.Epoch >= persistence.MaxEpoch {
+		err = fmt.Errorf("epoch %d, fewer than %d are counted", row.Epoch, uint64(persistence.MaxEpoch))
 	}
 	if err != nil {
 		return persistence.Shard{}, fmt.Errorf("shard %d: %w", row.ID, err)
@@ -66,6 +66,13 @@ func (r *rows) get(id uint32) persistence.Shard {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return r.row[id]
+}
+
+// since returns when the row was heard of.
+func (r *rows) since(id uint32) lease.Instant {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.at[id]
 }
 
 func (r *rows) all() []persistence.Shard {

@@ -335,7 +335,8 @@ func (n *Node) await(ctx context.Context, shard uint32) (*incarnation, *gate, er
 // just been told.
 func (n *Node) promised(i *incarnation, shard uint32) bool {
 	row := n.rows.get(shard)
-	return row.Owner.IsZero() && row.Successor == i.id && i.valid()
+	fresh := n.config.Clock.Now().Sub(n.rows.since(shard)) < n.config.Protocol.Timing.TTL // a hint expires
+	return row.Owner.IsZero() && row.Successor == i.id && fresh && i.valid()
 }
 
 // SetMembers says who seems to be there, this node among them. Whatever it says of this node's

@@ -51,9 +51,11 @@ type member struct {
 	strangers *membership.Strangers
 	last      atomic.Pointer[persistence.Incarnation] // see incarnation
 
-	draining atomic.Bool
-	told     chan struct{}        // capacity 1: what others know of this process changed
-	news     chan *clusterv1.News // to be spread
+	draining   atomic.Bool
+	told       chan struct{}        // capacity 1: what others know of this process changed
+	news       chan *clusterv1.News // to be spread
+	drained    sync.Once
+	introduced *clusterv1.Meta // what others were told at first
 
 	context context.Context
 	cancel  context.CancelFunc
@@ -183,7 +185,8 @@ func (m *member) join() error {
 	}
 	g.Name, g.Bind, g.Advertise, g.Join, g.Label, g.Key = m.n.name, c.Bind, c.Advertise, c.Join, cmp.Or(c.Label, c.Name), key
 	g.ClusterID, g.Strangers = m.n.cluster.ID, m.strangers
-	g.Meta, g.Now, g.Log = m.meta(), m.n.config.Now, m.n.log
+	m.introduced = m.meta()
+	g.Meta, g.Now, g.Log = m.introduced, m.n.config.Now, m.n.log
 	g.MaxState = maxRow * int(m.n.shards.Shards())
 	g.Listener = membership.Listener{Members: m.members, News: m.hear, State: m.state}
 	if m.gossip, err = membership.Start(g); err != nil {
@@ -426,7 +429,7 @@ func (n *Node) retell() {
 func (m *member) tell() {
 	t := time.NewTicker(tellEvery)
 	defer t.Stop()
-	last := m.meta()
+	last := m.introduced
 	for {
 		select {
 		case <-m.context.Done():
