@@ -54,8 +54,7 @@ type member struct {
 	draining   atomic.Bool
 	told       chan struct{}        // capacity 1: what others know of this process changed
 	news       chan *clusterv1.News // to be spread
-	drained    sync.Once
-	introduced *clusterv1.Meta // what others were told at first
+	introduced *clusterv1.Meta      // what others were told at first
 
 	context context.Context
 	cancel  context.CancelFunc
