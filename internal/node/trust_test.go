@@ -202,7 +202,7 @@ func TestForgedClocks(t *testing.T) {
 		}
 		metas[fmt.Sprint("n1@0000000", k)] = meta
 	}
-	stop, err := c.forger(c.n1).Clocks(t.Context(), time.Hour, metas)
+	stop, err := c.forger(c.n1).Clocks(t.Context(), "127.0.0.1", time.Hour, metas)
 	if err != nil {
 		t.Fatal(err)
 	}
