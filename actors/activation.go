@@ -46,6 +46,10 @@ type (
 		root *persistence.Root
 		err  error
 	}
+	pastResult struct {
+		past persistence.Past
+		err  error
+	}
 	rowsResult struct {
 		records []persistence.Record
 		err     error
@@ -86,6 +90,8 @@ func (a *activation) Receive(c actor.Context) {
 		a.step(c, Input{Kind: InputRootWritten, Err: m.err})
 	case topResult:
 		a.step(c, Input{Kind: InputTop, Root: m.root, Err: m.err})
+	case pastResult:
+		a.step(c, Input{Kind: InputPast, Past: &m.past, Err: m.err})
 	case rowsResult:
 		a.step(c, Input{Kind: InputRows, Records: m.records, Err: m.err})
 	case tick:
@@ -200,6 +206,9 @@ func (a *activation) do(c actor.Context, out *Outputs) {
 		a.began = a.rt.now()
 		a.read(&RowsRead{Partition: persistence.Partition{RootKey: persistence.RootKey{Aggregate: a.machine.aggregate}}})
 	}
+	if out.ReadPast != nil {
+		a.read(&RowsRead{past: out.ReadPast})
+	}
 	if out.ReadRows != nil {
 		a.read(out.ReadRows)
 	}
@@ -208,7 +217,8 @@ func (a *activation) do(c actor.Context, out *Outputs) {
 		now := a.rt.now()
 		a.rt.listener.Activated(ActivatedInfo{
 			ID: a.entry.id, Records: out.Recovered.Records, Duration: now.Sub(a.began),
-			Ahead: max(0, time.UnixMilli(a.machine.lastTime).Sub(now)),
+			Ahead:   max(0, time.UnixMilli(a.machine.lastTime).Sub(now)),
+			Damaged: out.Recovered.Damaged, Damage: out.Recovered.Damage, Rebuilt: out.Recovered.Rebuilt,
 		})
 	}
 	a.wake(out.Wake)
@@ -253,6 +263,13 @@ func (a *activation) readAll() {
 }
 
 func (a *activation) readOne(r *RowsRead) (result any) {
+	if r.past != nil {
+		if a.rt.past == nil {
+			return pastResult{err: fmt.Errorf("snapshot of root %s: %w", r.past.Key, persistence.ErrCorrupt)}
+		}
+		past, err := a.rt.past(a.rt.reads, *r.past)
+		return pastResult{past, err}
+	}
 	if r.Limit == 0 {
 		root, err := a.rt.journal.TopRoot(a.rt.reads, r.Partition.Aggregate)
 		return topResult{&root, err}

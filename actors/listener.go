@@ -26,6 +26,11 @@ type ActivatedInfo struct {
 	Records int
 	// Duration of the reads and the replay.
 	Duration time.Duration
+	// Damaged, if not zero, is the root whose snapshot could not be read, and Damage why. The state was built from Rebuilt events
+	// before it, and a new root is being written.
+	Damaged persistence.RootKey
+	Damage  error
+	Rebuilt int
 	// Ahead is how far the time of its last event lies ahead of the clock, at least 0: a former owner's
 	// clock was fast, or this one's is slow.
 	Ahead time.Duration

@@ -40,6 +40,8 @@ const (
 	InputAppended
 	// InputTick says that Outputs.Wake has come. A tick too many does no harm.
 	InputTick
+	// InputPast answers Outputs.ReadPast: Past or Err.
+	InputPast
 	// InputGivenUp says that requests were given up (Request.GiveUp). One too many does no harm.
 	InputGivenUp
 )
@@ -57,13 +59,14 @@ type Input struct {
 	Request *Request
 	Root    *persistence.Root
 	Records []persistence.Record
+	Past    *persistence.Past
 	Err     error
 }
 
 // landed reports whether a read or write ended well.
 func (in *Input) landed() bool {
 	switch in.Kind {
-	case InputTop, InputRows, InputRootWritten, InputAppended:
+	case InputTop, InputPast, InputRows, InputRootWritten, InputAppended:
 		return in.Err == nil
 	default:
 		return false
@@ -79,6 +82,8 @@ type Outputs struct {
 	ReadTop bool
 	// ReadRows asks for a page of records.
 	ReadRows *RowsRead
+	// ReadPast asks for what the state at the base of this root is built from, whose own snapshot cannot be read.
+	ReadPast *persistence.Root
 	// PutRoot and Append ask for a write. The same pointer again is a repeat of an unknown outcome.
 	PutRoot *persistence.Root
 	Append  *persistence.Mutation
@@ -104,12 +109,18 @@ type RowsRead struct {
 	Partition persistence.Partition
 	After     uint64
 	Limit     int
+
+	past *persistence.Root // the shell's: asks for what is below it instead
 }
 
 // Recovery says what an activation cost.
 type Recovery struct {
 	Records int
 	Pages   int
+	// Damaged, if not zero, is the root whose snapshot could not be read, for which Rebuilt events were replayed; Damage is why.
+	Damaged persistence.RootKey
+	Damage  error
+	Rebuilt int
 }
 
 type phase uint8
@@ -117,6 +128,7 @@ type phase uint8
 const (
 	phaseNew phase = iota
 	phaseReadingTop
+	phaseReadingPast
 	phaseReadingRows
 	phaseActive
 	phaseEnded
@@ -266,6 +278,8 @@ func (m *Machine) apply(in Input) {
 		m.receive(in)
 	case InputTop:
 		m.topRead(in)
+	case InputPast:
+		m.pastRead(in)
 	case InputRows:
 		m.rowsRead(in)
 	case InputRootWritten:
@@ -488,7 +502,7 @@ func (m *Machine) end(cause error) {
 	}
 	h.waiting, h.backlog = nil, nil
 	h.out.Ended, h.out.Cause = true, cause
-	h.out.PutRoot, h.out.Append, h.out.ReadTop, h.out.ReadRows = nil, nil, false, nil
+	h.out.PutRoot, h.out.Append, h.out.ReadTop, h.out.ReadRows, h.out.ReadPast = nil, nil, false, nil, nil
 	m.phase = phaseEnded
 }
 

@@ -44,11 +44,21 @@ func (m *Machine) topRead(in Input) {
 		m.end(ErrNotOwner)
 		return
 	}
+	h.top = top
+	h.readTry = retry{}
 	if err := m.restore(top); err != nil {
-		m.end(err)
+		// The events may be whole.
+		h.seen.Damaged, h.seen.Damage = top.Key, err
+		m.phase = phaseReadingPast
+		h.out.ReadPast = top
 		return
 	}
-	h.top = top
+	m.readAbove(top)
+}
+
+// readAbove goes on with the records below the top root; the state is that at its base.
+func (m *Machine) readAbove(top *persistence.Root) {
+	h := m.hot
 	m.sequence, m.lastTime = top.Base, top.Time.UnixMilli()
 	m.NoteArchived(top.ArchivedThrough)
 	m.phase = phaseReadingRows
@@ -58,6 +68,9 @@ func (m *Machine) topRead(in Input) {
 
 // restore makes state and window of a root's snapshot.
 func (m *Machine) restore(r *persistence.Root) error {
+	if r.Damage != nil {
+		return fmt.Errorf("%w: %w", ErrCorrupt, r.Damage)
+	}
 	return m.guardCorrupt(r.Key.String, func() error {
 		f, err := openFrame(r.Snapshot)
 		if err != nil {
@@ -97,6 +110,9 @@ func (m *Machine) rowsRead(in Input) {
 		return
 	}
 	whole, err := wholeCommands(h.rows, h.top.Base)
+	if err == nil && h.top.Base == 0 && h.seen.Damage != nil && len(whole) > 0 {
+		err = m.notImporting(h.top, &whole[0])
+	}
 	if err == nil {
 		err = m.replay(whole)
 	}
@@ -109,6 +125,83 @@ func (m *Machine) rowsRead(in Input) {
 	h.top, h.rows = nil, nil
 	m.durable = m.sequence
 	m.activate(in, top)
+}
+
+// pastRead takes in what the state at the base of the top root is built from.
+func (m *Machine) pastRead(in Input) {
+	if m.phase != phaseReadingPast || m.abandoned(in) {
+		return
+	}
+	if in.Err != nil {
+		m.readFailed(in)
+		return
+	}
+	h := m.hot
+	h.readTry = retry{}
+	if err := m.rebuild(in.Past); err != nil {
+		m.end(fmt.Errorf("%w; the snapshot cannot be read either: %w", err, h.seen.Damage))
+		return
+	}
+	h.seen.Rebuilt = len(in.Past.Records)
+	m.readAbove(h.top)
+}
+
+// rebuild replays what led to the top root, whose own snapshot cannot be read, as it was executed: what the roots between
+// dropped from the state is dropped again. It needs every event: without one, all that follows would be decided on a wrong state.
+func (m *Machine) rebuild(p *persistence.Past) error {
+	h, base := m.hot, uint64(0)
+	h.state, h.window, m.importing = m.env.Kind.New(m.id), window{}, false
+	if p.Start != nil {
+		if err := m.restore(p.Start); err != nil {
+			return err
+		}
+		if base = p.Start.Base; m.importing {
+			return fmt.Errorf("%w: root %s says that the history is being imported; whether that has ended is not known", ErrCorrupt, p.Start.Key)
+		}
+	}
+	rows, err := wholeCommands(p.Records, base)
+	if err != nil {
+		return err
+	}
+	if n := h.top.Base - base; uint64(len(rows)) != n {
+		return fmt.Errorf("%w: only %d of the %d events up to %d can be read", ErrCorrupt, len(rows), n, h.top.Base)
+	}
+	roots := append(slices.Clone(p.Above), *h.top)
+	if base == 0 && len(rows) > 0 {
+		last := -1 // of the roots before the first event
+		for last+1 < len(roots) && roots[last+1].Base == 0 {
+			last++
+		}
+		if last >= 0 {
+			if err := m.notImporting(&roots[last], &rows[0]); err != nil {
+				return err
+			}
+		}
+	}
+	m.sequence, m.lastTime = base, 0
+	for i := range roots {
+		n := roots[i].Base - m.sequence
+		if roots[i].Base < m.sequence || n > uint64(len(rows)) {
+			return fmt.Errorf("%w: root %s has base %d, after event %d", ErrCorrupt, roots[i].Key, roots[i].Base, m.sequence)
+		}
+		if err := m.replay(rows[:n]); err != nil {
+			return err
+		}
+		rows = rows[n:]
+		if err := m.guardCorrupt(roots[i].Key.String, func() error { h.state.Snapshot(roots[i].Time); return nil }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// notImporting says whether a root before the first event may have said "importing", which only its snapshot tells. The
+// time of such a root is that of the first event; all others are earlier.
+func (m *Machine) notImporting(r *persistence.Root, first *persistence.Record) error {
+	if r.Time.Before(first.Time) {
+		return nil
+	}
+	return fmt.Errorf("%w: root %s may have begun an import; whether that has ended is not known", ErrCorrupt, r.Key)
 }
 
 // wholeCommands returns the records base+1, base+2, … up to the first gap, without the records of an
@@ -180,7 +273,7 @@ func (m *Machine) activate(in Input, top *persistence.Root) {
 	seen := h.seen
 	h.out.Recovered = &seen
 	m.inherit(top)
-	if !m.decided() {
+	if !m.decided() || seen.Damage != nil {
 		m.writeRoot(in)
 	}
 }
@@ -231,6 +324,10 @@ func (m *Machine) writeRoot(in Input) {
 	m.base, m.oldest = m.sequence, 0
 	m.rootTime, m.lastTime = now.UnixMilli(), now.UnixMilli()
 	h.rootTry = retry{}
+	if m.sequence == 0 && !m.importing {
+		now = now.Add(-time.Millisecond) // before the first event: see notImporting
+		m.rootTime = now.UnixMilli()
+	}
 	h.rootFlight = &persistence.Root{
 		Key: m.root, Incarnation: m.env.Incarnation, Base: m.base, Parent: m.parent, ParentIncarnation: m.parentBy,
 		Time: now, Mapper: s.Mapper, Header: s.Header, Snapshot: snapshot,
@@ -288,9 +385,12 @@ func (m *Machine) repeatRead(in Input) {
 	if m.phase == phaseEnded || !h.readTry.due(in.Steady) || m.abandoned(in) {
 		return
 	}
-	if m.phase == phaseReadingTop {
+	switch m.phase {
+	case phaseReadingTop:
 		h.out.ReadTop = true
-	} else {
+	case phaseReadingPast:
+		h.out.ReadPast = h.top
+	default:
 		h.out.ReadRows = &h.read
 	}
 }

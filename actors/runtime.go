@@ -20,6 +20,9 @@ type Options struct {
 	Journal   persistence.Journal
 	Authority Authority
 	Config    Config
+	// Past reads what the state at the base of a root is built from whose snapshot cannot be read (persistence.Past);
+	// nil: such an aggregate is corrupt.
+	Past func(ctx context.Context, top persistence.Root) (persistence.Past, error)
 	// System is the actor system to spawn in; nil makes one, which Close shuts down.
 	System *actor.ActorSystem
 	// Now is the wall clock (default time.Now).
@@ -35,6 +38,7 @@ type Options struct {
 type Runtime struct {
 	env       *Environment
 	journal   persistence.Journal
+	past      func(ctx context.Context, top persistence.Root) (persistence.Past, error)
 	authority Authority
 	system    *actor.ActorSystem
 	ownSystem bool
@@ -71,6 +75,7 @@ func New(o Options) (*Runtime, error) {
 	r := &Runtime{
 		env:       &Environment{Kind: o.Kind, Config: o.Config, Incarnation: o.Authority.Incarnation(), MaxMutation: o.Journal.MaxMutation(), MaxRoot: o.Journal.MaxMutation()},
 		journal:   o.Journal,
+		past:      o.Past,
 		authority: o.Authority,
 		system:    o.System,
 		now:       o.Now,

@@ -149,6 +149,27 @@ type Root struct {
 	// SnapshotAt names where the archive has the root as it was before it was stripped; empty for a
 	// root that nothing will be recovered from.
 	SnapshotAt string
+
+	// Damage, if not nil, says why the snapshot cannot be read: an ErrCorrupt. Mapper, Header and Snapshot are empty then; the
+	// other fields have a checksum of their own and are right. Set by reads, never written.
+	Damage error
+}
+
+// Damaged returns the root without its snapshot, which cannot be read.
+func (r Root) Damaged(cause error) Root {
+	r.Mapper, r.Header, r.Snapshot = "", Header{}, nil
+	r.Damage = cause
+	return r
+}
+
+// Past is what the state at a root's base is built from where its snapshot cannot be read.
+type Past struct {
+	// Start is the newest root of the history below that one whose snapshot can be read; nil: the history starts with no state.
+	Start *Root
+	// Above are the roots between Start and that root, oldest first, without snapshots.
+	Above []Root
+	// Records are all from the base of Start, or the first, to the base of that root.
+	Records []Record
 }
 
 // IsArchived reports whether nothing is left for an archiver to do for the root and its partition.
@@ -242,7 +263,8 @@ func (m *Mutation) Size() int {
 // as good as acknowledged. (Cassandra does so by blocking read repair at a quorum, the embedded store by not answering
 // before what was read is on disk.) Nothing is compared: the caller never writes two contents under one key.
 type Journal interface {
-	// TopRoot returns the root with the highest key of the aggregate. Errors: ErrNotFound if it has
+	// TopRoot returns the root with the highest key of the aggregate. A root whose snapshot alone is damaged is
+	// returned with its Damage; stores that keep a root under one checksum fail instead. Errors: ErrNotFound if it has
 	// none, ErrUnavailable, ErrCorrupt.
 	TopRoot(ctx context.Context, aggregate string) (Root, error)
 

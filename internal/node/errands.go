@@ -9,6 +9,7 @@ import (
 	"licensed/gateway"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
+	"licensed/persistence/doctor"
 )
 
 // errand is what operators ask of a customer's owner, whichever process that is. It goes the way of
@@ -27,8 +28,22 @@ func (h *host) Query(ctx context.Context, customer string, query any) (actors.An
 	}
 	ctx, end := h.node.tracer.Request(ctx, customer+aggregateSuffix, "")
 	answer, err := h.Runtime.Query(ctx, customer, query)
+	if _, ok := query.(actors.HeadQuery); ok && errors.Is(err, actors.ErrCorrupt) {
+		if head, ok := h.damagedHead(ctx, customer); ok {
+			answer, err = actors.Answer{Head: head}, nil
+		}
+	}
 	end(err)
 	return answer, err
+}
+
+// damagedHead returns where the stored history ends of a customer that cannot be loaded, so that what is left of it can be read and
+// examined. Nothing is decided on it, so nothing can be added to it meanwhile by this owner.
+func (h *host) damagedHead(ctx context.Context, customer string) (persistence.Head, bool) {
+	head, err := doctor.Recover(ctx, h.node.store, customer+aggregateSuffix)
+	shard := h.authority.Shard(customer + aggregateSuffix)
+	epoch, held := h.authority.Epoch(shard)
+	return head, err == nil && held && h.authority.Holds(shard, epoch)
 }
 
 // do has an errand done by the customer's owner.

@@ -31,6 +31,7 @@ func (n *Node) startSystem(context.Context) error {
 	n.runtime = actors.Options{
 		Kind: n.policy.kind, Journal: n.tracer.Journal(tiered.NewJournal(n.store, n.cold)), Config: n.config.Runtime, System: system, Now: n.config.Now,
 	}
+	n.runtime.Past = n.pastOf
 	n.metrics = newRuntimeMetrics(n.registry)
 	observe(n.registry, n.runtimeStats)
 	if n.archive != nil {
@@ -116,6 +117,11 @@ func (n *Node) activated(i actors.ActivatedInfo) {
 	n.metrics.replayed.Add(float64(i.Records))
 	n.counts.activations.Add(1)
 	n.counts.replayed.Add(uint64(i.Records))
+	if i.Damage != nil {
+		n.metrics.rebuilt.Inc()
+		n.log.Error("snapshot damaged, state rebuilt from events; find out what damaged the store",
+			"customer", i.ID, "row", i.Damaged.String(), "replayed_events", i.Rebuilt, "error", i.Damage)
+	}
 	if i.Ahead > maxAhead {
 		n.metrics.ahead.Inc()
 		n.log.Error("the customer's last event lies in the future: some node's clock was wrong; new events get its time until the clock has caught up",
@@ -128,6 +134,12 @@ func (n *Node) large(l license.Large) {
 	n.metrics.large.Inc()
 	n.log.Warn("customer is large", "customer", l.Customer, "remembered_licences", l.Licenses, "limit", l.Limit,
 		"remembered_uses", l.Uses, "uses_limit", l.UsesLimit)
+}
+
+// pastOf returns what the state at the base of a root is built from whose snapshot is damaged.
+func (n *Node) pastOf(ctx context.Context, top persistence.Root) (persistence.Past, error) {
+	replay := actors.NewReplay(n.policy.kind, customerOf(top.Key.Aggregate))
+	return n.reader().Past(ctx, top, func(r *persistence.Root) bool { return replay.Restore(r) == nil })
 }
 
 // maxAhead is from where a customer's last event is an alarm.

@@ -62,6 +62,7 @@ type runtimeMetrics struct {
 	activations prometheus.Histogram
 	replayed    prometheus.Counter
 	ahead       prometheus.Counter
+	rebuilt     prometheus.Counter
 	large       prometheus.Counter
 	passivated  prometheus.Counter
 	ended       *prometheus.CounterVec
@@ -82,6 +83,10 @@ func newRuntimeMetrics(r prometheus.Registerer) *runtimeMetrics {
 			Name: "licensed_customers_large_total",
 			Help: "Times that a customer reached half of the policy's limit of remembered licences or uses, or another tenth of it.",
 		}),
+		rebuilt: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "licensed_customers_rebuilt_total",
+			Help: "Customers whose newest snapshot was damaged, and whose state was rebuilt from their events.",
+		}),
 		ahead: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "licensed_customers_ahead_total",
 			Help: "Customers that came to memory with a last event more than 5 minutes ahead of the clock.",
@@ -93,7 +98,7 @@ func newRuntimeMetrics(r prometheus.Registerer) *runtimeMetrics {
 		ended: endCauses.counter("licensed_activations_failed_total",
 			"Activations that gave up, by cause; the next request reads the aggregate anew."),
 	}
-	r.MustRegister(m.activations, m.replayed, m.ahead, m.large, m.passivated, m.ended)
+	r.MustRegister(m.activations, m.replayed, m.ahead, m.rebuilt, m.large, m.passivated, m.ended)
 	return m
 }
 

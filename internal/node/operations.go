@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"strings"
@@ -127,6 +128,10 @@ func (o *operations) Verify(
 	ctx context.Context, customer string, mend bool, progress func(checked, total uint64) error,
 ) (*licensedv1.CustomerReport, error) {
 	answer, err := o.n.aggregates.Query(ctx, customer, actors.SnapshotQuery{})
+	damaged := errors.Is(err, actors.ErrCorrupt)
+	if damaged { // What is stored can be examined.
+		answer, err = o.n.aggregates.Query(ctx, customer, actors.HeadQuery{})
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -134,11 +139,14 @@ func (o *operations) Verify(
 		return nil, fmt.Errorf("history of %s: %w", customer, persistence.ErrNotFound)
 	}
 	snapshot, ok := answer.Value.(actors.Snapshot)
-	if !ok {
+	if !ok && !damaged {
 		return nil, fmt.Errorf("snapshot of %s: its node answered with a %T", customer, answer.Value)
 	}
 	live := func(r doctor.Replay, root *persistence.Root) error {
 		return r.(*actors.Replay).CheckSnapshot(snapshot, root.Time)
+	}
+	if damaged {
+		live = nil
 	}
 	d := newDoctor(o.n.store, o.n.cold, o.n.policy.kind)
 	d.Now = o.n.config.Now

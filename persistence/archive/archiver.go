@@ -423,6 +423,9 @@ func (a *Archiver) ArchiveSnapshot(ctx context.Context, head persistence.Head, h
 	if r.Stripped {
 		return nil
 	}
+	if r.Damage != nil {
+		return r.Damage // its owner writes another root when it loads the aggregate
+	}
 	r.Archive = nil
 	if err := a.limit(ctx, len(r.Snapshot)); err != nil {
 		return err

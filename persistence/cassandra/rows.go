@@ -254,7 +254,7 @@ func (w *rootRow) complete(r *persistence.Root) error {
 		*r = r.Strip(*w.snapshotAt)
 	default:
 		if err := decodeSnapshotData(r, w.data); err != nil {
-			return err
+			*r = r.Damaged(fmt.Errorf("snapshot of root %v: %w", r.Key, err))
 		}
 	}
 	if w.mark != nil {

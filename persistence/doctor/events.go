@@ -152,7 +152,15 @@ func (r *reading) compare(l *link) error {
 		return err
 	}
 	switch {
-	case root.Stripped:
+	case root.Damage != nil && l.key == r.head.Partition.RootKey:
+		r.find(Finding{Severity: Warning, Check: "snapshots", Message: fmt.Sprintf(
+			"%v; the state is rebuilt from the events when the customer is loaded next, if they are whole", root.Damage)})
+	case root.Damage != nil:
+		r.find(Finding{Severity: Warning, Check: "snapshots", Message: fmt.Sprintf(
+			"%v; nothing is recovered from it any more, a later root is whole", root.Damage)})
+	}
+	switch {
+	case root.Stripped, root.Damage != nil:
 		if r.replay != nil {
 			r.replay.Pass(root)
 		}

@@ -44,6 +44,8 @@ type root struct {
 	bytes []byte
 	mark  []byte // archive mark, nil for none
 	strip *string
+	// damaged says that the snapshot cannot be read.
+	damaged bool
 }
 
 type record struct {
@@ -180,7 +182,7 @@ func (s *Store) PutRoot(ctx context.Context, r *persistence.Root, done func(erro
 	}
 	s.rows.mu.Lock()
 	row, _ := s.rows.root(r.Key)
-	row.key, row.bytes = r.Key, persistence.AppendRoot(nil, r)
+	row.key, row.bytes, row.damaged = r.Key, persistence.AppendRoot(nil, r), false
 	s.rows.setRoot(row)
 	s.rows.mu.Unlock()
 	done(nil)
@@ -241,6 +243,19 @@ func (s *Store) CorruptRecord(p persistence.Partition, sequence uint64) {
 	s.rows.setRecord(p, record{sequence: sequence, bytes: damaged(stored[i].bytes)})
 }
 
+// DamageSnapshot makes the snapshot of the aggregate's top root unreadable, and leaves the rest of the row.
+func (s *Store) DamageSnapshot(aggregate string) {
+	s.rows.mu.Lock()
+	defer s.rows.mu.Unlock()
+	stored := s.rows.aggregates[aggregate]
+	if len(stored) == 0 {
+		panic("memory: no root of " + aggregate)
+	}
+	row := stored[len(stored)-1]
+	row.damaged = true
+	s.rows.setRoot(row)
+}
+
 func damaged(b []byte) []byte {
 	b = slices.Clone(b)
 	b[len(b)/2] ^= 0x10
@@ -252,8 +267,11 @@ func (r *root) decode() (persistence.Root, error) {
 	if err != nil {
 		return persistence.Root{}, fmt.Errorf("root %v: %w", r.key, err)
 	}
-	if r.strip != nil {
+	switch {
+	case r.strip != nil:
 		decoded = decoded.Strip(*r.strip)
+	case r.damaged:
+		decoded = decoded.Damaged(fmt.Errorf("snapshot of root %v: %w", r.key, persistence.ErrCorrupt))
 	}
 	if r.mark != nil {
 		m, err := persistence.DecodeArchiveMark(r.mark)

@@ -91,7 +91,7 @@ func (r *Reader) find(ctx context.Context, head persistence.Head, match func(*pe
 // snapshot is at hand, to replay from; false if that is only before the first event. Where the chain is
 // broken below what was asked for, that is no error here.
 func (r *Reader) SnapshotBefore(ctx context.Context, head persistence.Head, sequence uint64) (persistence.Root, bool, error) {
-	root, ok, err := r.find(ctx, head, func(root *persistence.Root) bool { return root.Base < sequence })
+	root, ok, err := r.find(ctx, head, func(root *persistence.Root) bool { return root.Base < sequence && root.Damage == nil })
 	if errors.Is(err, persistence.ErrCorrupt) {
 		return root, false, nil
 	}

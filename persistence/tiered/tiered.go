@@ -36,7 +36,7 @@ func NewJournal(hot persistence.Journal, cold persistence.Archive) *Journal {
 }
 
 // TopRoot implements persistence.Journal. ErrNotFound always means that the aggregate has no root: a
-// snapshot that the archive ought to have and has not is ErrCorrupt, or an aggregate whose snapshot
+// snapshot that the archive ought to have and has not is damage of the root, or an aggregate whose snapshot
 // was lost would be taken for a new one.
 func (j *Journal) TopRoot(ctx context.Context, aggregate string) (persistence.Root, error) {
 	r, err := j.Journal.TopRoot(ctx, aggregate)
@@ -48,7 +48,7 @@ func (j *Journal) TopRoot(ctx context.Context, aggregate string) (persistence.Ro
 		// A snapshot is deleted when another owner has put a root on top of its stub.
 		stub := r
 		if r, err = j.Journal.TopRoot(ctx, aggregate); err == nil && r.Key == stub.Key && r.SnapshotAt == stub.SnapshotAt {
-			return r, completeErr
+			return r.Damaged(completeErr), nil
 		}
 	}
 	return r, err

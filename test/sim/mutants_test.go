@@ -133,6 +133,13 @@ var mutants = []mutant{
 	{"take a rejected root after an unknown outcome for certain", "commands", []edit{{
 		"actors/machine.go", "if h.rootTry.attempts == 0 {", "if true {",
 	}}},
+	{"go back to an older root without the exact count of events", "R11", []edit{{
+		"actors/recovery.go", "if n := h.top.Base - base; uint64(len(rows)) != n {", "if n := h.top.Base - base; false {",
+	}, {
+		"actors/recovery.go", "if roots[i].Base < m.sequence || n > uint64(len(rows)) {", "if n = min(n, uint64(len(rows))); false {",
+	}, {
+		"persistence/tiered/past.go", "\tvar gap *Gap\n\tif errors.As(err, &gap) {", "\tvar gap *Gap\n\tif errors.As(err, &gap) {\n\t\treturn past, nil\n\t}\n\tif errors.As(err, &gap) {",
+	}}},
 	{"refuse without a record", "outcome", []edit{{
 		"actors/decide.go", "\t\treturn m.record(r, d.Events, now)", "\t\tif d.Refused {\n\t\t\tr.Reply = Reply{Outcome: m.env.Kind.Outcome(d.Events), Sequence: m.sequence, Time: now}\n\t\t\treturn nil\n\t\t}\n\t\treturn m.record(r, d.Events, now)",
 	}}},

@@ -237,13 +237,17 @@ func (h *host) do(out *actors.Outputs) {
 		if out.StaleEpoch > 0 {
 			w.authority.stale(h, out.StaleEpoch)
 		}
-		if out.Cause != nil && errors.Is(out.Cause, actors.ErrCorrupt) {
+		if out.Cause != nil && errors.Is(out.Cause, actors.ErrCorrupt) && w.store.losses == 0 {
 			w.fail("node %d: activation of %s ended: %v", n.id, h.id, out.Cause)
 		}
 		return
 	}
 	if out.Recovered != nil {
 		w.counts.Activations++
+		if out.Recovered.Damage != nil {
+			w.counts.Rebuilt++
+			w.trace("node %d rebuilt %s from %d events", n.id, h.id, out.Recovered.Rebuilt)
+		}
 	}
 	if out.Append != nil {
 		w.store.append(*out.Append, func(err error) {
@@ -266,6 +270,11 @@ func (h *host) do(out *actors.Outputs) {
 	if out.ReadTop {
 		h.readTop(func(root persistence.Root, err error) {
 			n.later(0, "top read", func() { h.step(actors.Input{Kind: actors.InputTop, Root: &root, Err: err}) })
+		})
+	}
+	if out.ReadPast != nil {
+		h.readPast(*out.ReadPast, func(past persistence.Past, err error) {
+			n.later(0, "past read", func() { h.step(actors.Input{Kind: actors.InputPast, Past: &past, Err: err}) })
 		})
 	}
 	if out.ReadRows != nil {

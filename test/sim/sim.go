@@ -17,6 +17,8 @@ type Params struct {
 	Nodes, Aggregates, Shards     int
 	Clients, OpsPerClient         int
 	Read                          float64 // of the requests, how many are questions
+	Damage                        float64 // that a snapshot is damaged, several times a second
+	LoseRecord                    float64 // that a record is lost with it
 	Lease                         micros
 	WriteTimeout, ClientTimeout   micros
 	Late, VeryLate                float64
@@ -56,6 +58,7 @@ type Counts struct {
 	Segments, Stripped, Stubs, Deleted     int
 	Readings, Retries, Imports, Stretches  int
 	Snapshots                              int // that a replay came to
+	Damaged, Rebuilt                       int
 	Lapsed, Releases, Drained              int
 	WrongClocks, Withdrawn                 int
 	Stale, Confirms, Forged                int
@@ -69,6 +72,8 @@ func (c *Counts) add(o Counts) {
 	c.Repeats += o.Repeats
 	c.TooOld += o.TooOld
 	c.Unknown += o.Unknown
+	c.Damaged += o.Damaged
+	c.Rebuilt += o.Rebuilt
 	c.Rejected += o.Rejected
 	c.Crashes += o.Crashes
 	c.Pauses += o.Pauses
@@ -140,6 +145,12 @@ func paramsOf(r *rand.Rand) Params {
 		p.LoseWrite, p.Late, p.VeryLate, p.FailRead = 0.2+0.4*r.Float64(), 0.2*r.Float64(), 0.1*r.Float64(), 0
 		p.Crash, p.Import, p.LoseMessage = p.Crash/4, p.Import/4, p.LoseMessage/4
 	}
+	if r.Float64() < 0.2 {
+		p.Damage, p.Passivate, p.RestartActor = 0.3*r.Float64(), 0.4, 0.2
+		if p.Import = 0; r.Float64() < 0.3 {
+			p.LoseRecord = 0.5
+		}
+	}
 	return p
 }
 
@@ -190,6 +201,7 @@ func runWith(r *rand.Rand, params Params, log io.Writer) Counts {
 		w.run(w.now + 100*millisecond)
 	}
 	w.healed, w.store.down = true, false
+	clear(w.store.lost) // from a backup
 	w.run(w.now + 5*second) // what is late arrives
 	w.authority.check()
 	w.check()
@@ -225,6 +237,9 @@ func (w *world) disturbStore() {
 	w.store.down = w.chance(w.params.FailRead * 2)
 	if w.store.down {
 		w.counts.StoreDowns++
+	}
+	if w.chance(w.params.Damage) {
+		w.store.damage(actors.AggregateID(aggregateName(w.IntN(w.params.Aggregates)), w.params.Kind), w.chance(0.3), w.chance(w.params.LoseRecord))
 	}
 	w.after(w.between(50*millisecond, 300*millisecond), "disturb store", w.disturbStore)
 }

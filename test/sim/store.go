@@ -17,6 +17,44 @@ type store struct {
 	replicas [3]*replica
 	stamp    uint64
 	down     bool // most messages are lost meanwhile
+	// damaged are roots whose snapshots cannot be read, and lost the records that are gone, until somebody restores a backup.
+	damaged map[persistence.RootKey]bool
+	lost    map[lostRecord]bool
+	losses  int
+}
+
+type lostRecord struct {
+	persistence.Partition
+	sequence uint64
+}
+
+// damage makes the newest snapshot of an aggregate unreadable, all if that is set. Lose loses a record as well, below a root that has
+// a child: so its partition is closed, and nobody takes the hole for the end of the history.
+func (s *store) damage(aggregate string, all, lose bool) {
+	rows := map[persistence.RootKey]*rootRow{}
+	for _, r := range s.replicas {
+		for k, row := range r.roots {
+			if k.Aggregate == aggregate && row.root.stamp > 0 {
+				rows[k] = row
+			}
+		}
+	}
+	roots := views(rows, len(rows))
+	if len(roots) == 0 {
+		return
+	}
+	s.w.counts.Damaged++
+	s.w.trace("the snapshot of %s is damaged", roots[0].Key)
+	s.damaged[roots[0].Key] = true
+	for i := range roots {
+		s.damaged[roots[i].Key] = s.damaged[roots[i].Key] || all || lose
+	}
+	for i := range roots {
+		if r := &roots[i]; lose && r.Key == roots[0].Parent && r.Base > 0 {
+			s.lost[lostRecord{r.ParentPartition(), r.Base}] = true
+			s.losses++
+		}
+	}
 }
 
 type replica struct {
@@ -75,7 +113,7 @@ func (r *rootRow) view() persistence.Root {
 var replicaNames = [...]string{"replica 0: ", "replica 1: ", "replica 2: "}
 
 func newStore(w *world) *store {
-	s := &store{w: w}
+	s := &store{w: w, damaged: map[persistence.RootKey]bool{}, lost: map[lostRecord]bool{}}
 	for i := range s.replicas {
 		s.replicas[i] = &replica{
 			roots: map[persistence.RootKey]*rootRow{},
@@ -208,7 +246,13 @@ func (s *store) readRoots(aggregate string, below persistence.RootKey, limit int
 		}
 	}
 	s.quorum(fmt.Sprintf("read roots of %s below %v", aggregate, below), read, repair, func(err error) {
-		done(views(merged, limit), err)
+		roots := views(merged, limit)
+		for i := range roots {
+			if s.damaged[roots[i].Key] && !roots[i].Stripped {
+				roots[i] = roots[i].Damaged(persistence.ErrCorrupt)
+			}
+		}
+		done(roots, err)
 	})
 }
 
@@ -253,7 +297,9 @@ func (s *store) readRecords(p persistence.Partition, after uint64, limit int, do
 	s.quorum(fmt.Sprintf("read %v after %d", p.RootKey, after), read, repair, func(err error) {
 		var records []persistence.Record
 		for _, seq := range page() {
-			records = append(records, merged[seq].value)
+			if !s.lost[lostRecord{p, seq}] {
+				records = append(records, merged[seq].value)
+			}
 		}
 		done(records, err)
 	})

@@ -98,6 +98,7 @@ var cases = map[string]struct{ fires, quiet string }{
 	"LicensedVersionsMixed":   {"licensed_build_info{version=\"1\"} 1x60\nlicensed_build_info{version=\"2\"} 1x60", "licensed_build_info{version=\"2\",instance=\"a\"} 1x60\nlicensed_build_info{version=\"2\",instance=\"b\"} 1x60"},
 	"LicensedHistoryCorrupt":  {`licensed_activations_failed_total{cause="corrupt"} 0x50 1x10`, `licensed_activations_failed_total{cause="not_owner"} 0+5x60`},
 	"LicensedPanics":          {`licensed_gateway_panics_total 0x50 1x10`, `licensed_gateway_panics_total 1x60`},
+	"LicensedSnapshotDamaged": {`licensed_customers_rebuilt_total 0x50 1x10`, `licensed_customers_rebuilt_total 1x60`},
 	"LicensedCustomersAhead":  {`licensed_customers_ahead_total 0x50 1x10`, `licensed_customers_ahead_total 1x60`},
 	"LicensedCustomersLarge":  {`licensed_customers_large_total 0x50 1x10`, `licensed_customers_large_total 1x60`},
 	"LicensedWritesFail":      {`licensed_store_failed_writes_total{instance="a"} 0+60x60`, `licensed_store_failed_writes_total{instance="a"} 0+1x60`},

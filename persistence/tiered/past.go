@@ -1,0 +1,52 @@
+package tiered
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"licensed/persistence"
+)
+
+// Past returns what the state at the base of a root is built from, other than its own snapshot: the newest root below it
+// whose snapshot can be read and is usable, and all events since. Usable may be nil. Errors: persistence.ErrCorrupt if events are missing
+// or there is no way back, persistence.ErrUnavailable.
+func (r *Reader) Past(ctx context.Context, top persistence.Root, usable func(*persistence.Root) bool) (persistence.Past, error) {
+	head := persistence.Head{
+		Partition: top.Partition(), Base: top.Base, Parent: top.Parent, ParentIncarnation: top.ParentIncarnation, Sequence: top.Base,
+	}
+	var past persistence.Past
+	after, first := uint64(0), top
+	err := r.Chain(ctx, head, func(root *persistence.Root) error {
+		if root.Key == top.Key {
+			return nil
+		}
+		if first = *root; root.Damage == nil && !root.Stripped && (usable == nil || usable(root)) {
+			past.Start, after = root, root.Base
+			return errFound
+		}
+		bare := root.Strip("")
+		past.Above = append(past.Above, bare)
+		return nil
+	})
+	if err != nil && !errors.Is(err, errFound) {
+		return past, err
+	}
+	if past.Start == nil && (first.Base > 0 || !first.Parent.IsZero()) {
+		return past, fmt.Errorf("root %s has base %d and no parent: %w", first.Key, first.Base, persistence.ErrCorrupt)
+	}
+	slices.Reverse(past.Above)
+	err = r.ReadAll(ctx, head, Range{After: after}, func(rec *persistence.Record) error {
+		past.Records = append(past.Records, *rec)
+		return nil
+	})
+	var gap *Gap
+	if errors.As(err, &gap) {
+		err = gap
+		if !gap.Expired.IsZero() {
+			err = fmt.Errorf("%w: %w", persistence.ErrCorrupt, gap)
+		}
+	}
+	return past, err
+}
