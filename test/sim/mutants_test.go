@@ -40,6 +40,8 @@ var mutants = []mutant{
 	}}},
 	{"tell by two clocks whether a request is late", "R5", []edit{{
 		"actors/machine.go", "m.refusing(in) || r.late(in.Steady)", "m.refusing(in) || r.late(in.Now)",
+	}, {
+		"actors/machine.go", "if m.inherited && len(h.group.Records) > 0 {", "if false {",
 	}}},
 	{"answer from what may be undecided", "R5", []edit{{
 		"actors/recovery.go", "return m.sequence == 0 || m.root.Epoch == m.epoch && m.root.Version > m.floor", "return true",
