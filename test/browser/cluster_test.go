@@ -166,7 +166,7 @@ func (c *cluster) incarnation(name string) persistence.Incarnation {
 func (c *cluster) move(name string, left int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	to, from := c.incarnation("node-a"), c.incarnation(name)
+	to, from, all := c.incarnation("node-a"), c.incarnation(name), left == 0
 	for i := range c.shards {
 		s := &c.shards[i]
 		switch {
@@ -181,7 +181,7 @@ func (c *cluster) move(name string, left int) {
 		}
 	}
 	for i := range c.shards {
-		if s := &c.shards[i]; left == 0 && s.Successor == to && s.Owner.IsZero() {
+		if s := &c.shards[i]; all && s.Successor == to && s.Owner.IsZero() {
 			s.Owner, s.Successor, s.Epoch = to, persistence.Incarnation{}, s.Epoch+1
 		}
 	}
