@@ -283,6 +283,7 @@ func (m *member) setProbed(all []membership.Member) {
 			nodes = append(nodes, reach.Node{Name: o.Name, Incarnation: i, Address: o.Meta.GetNodeAddress()})
 		}
 	}
+	members = slices.Compact(members) // One process may be listed twice: see membership.Member.
 	owners := m.router.Owners()
 	if node := m.n.owner.Load(); node != nil {
 		owners = node.Owners()
