@@ -182,19 +182,19 @@ type peer struct {
 	joined uint64 // their order
 }
 
-// lost is a member that vanished, and when it did or was last reached since. Farewell: it had said that it would.
+// lost is a member that vanished, and when it did or was last reached since. Briefly: it had said good-bye, or never answered.
 type lost struct {
-	name     string
-	since    time.Time
-	farewell bool
+	name    string
+	since   time.Time
+	briefly bool
 }
 
 const (
-	// forgetLost is how long the address of a member that vanished is tried, and forgetReplaced how long if the member said
-	// good-bye or is listed elsewhere. Both may be forged, so that the address of a member that is still there must be tried
-	// for some time. An address that answers is not forgotten.
-	forgetLost     = 24 * time.Hour
-	forgetReplaced = time.Minute
+	// forgetLost is how long the address of a member that vanished is tried, and forgetSoon how long if the member said
+	// good-bye, never answered a probe, or is listed elsewhere. All of this may be forged, so that the address of a member
+	// that still runs must be tried for some time. An address that answers is not forgotten.
+	forgetLost = 24 * time.Hour
+	forgetSoon = time.Minute
 	// maxLost is how many addresses are kept of members that did not answer a probe before they vanished.
 	maxLost = 64
 	// maxListed is how many members are listed: more do not fit into a full exchange.
@@ -656,8 +656,8 @@ func (m *Membership) missing() []string {
 	}
 	for address, l := range m.lost {
 		patience := forgetLost
-		if l.farewell || listed[l.name] {
-			patience = forgetReplaced
+		if l.briefly || listed[l.name] {
+			patience = forgetSoon
 		}
 		if m.config.Now().Sub(l.since) > patience {
 			delete(m.lost, address)
@@ -673,8 +673,9 @@ func (m *Membership) missing() []string {
 
 // lose notes where a member was that vanished. Requires m.mu.
 func (m *Membership) lose(p *peer) {
-	if room := len(m.lost); room < maxLost || room < maxListed && m.newcomers.proven.Contains(p.ID) {
-		m.lost[p.Gossip] = lost{p.Name, m.config.Now(), p.Meta.GetDraining()}
+	proven := m.newcomers.proven.Contains(p.ID)
+	if kept := len(m.lost); kept < maxLost || proven && kept < maxListed {
+		m.lost[p.Gossip] = lost{p.Name, m.config.Now(), !proven || p.Meta.GetDraining()}
 	}
 }
 

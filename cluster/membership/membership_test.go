@@ -149,6 +149,7 @@ func TestLostOrGone(t *testing.T) {
 			t.Fatal(err)
 		}
 		n := &memberlist.Node{Name: "b", Addr: net.IPv4(127, 0, 0, 1), Port: 1}
+		m.answered("b")
 		d := delegate{m.current}
 		d.NotifyJoin(n)
 		n.Meta = meta
@@ -158,7 +159,7 @@ func TestLostOrGone(t *testing.T) {
 		if got := m.missing(); !slices.Equal(got, want) {
 			t.Errorf("draining: %t, and at first looked for at %v", draining, got)
 		}
-		now = now.Add(forgetReplaced + 1)
+		now = now.Add(forgetSoon + 1)
 		if got := m.missing(); draining && len(got) != 0 || !draining && !slices.Equal(got, want) {
 			t.Errorf("draining: %t, and later looked for at %v", draining, got)
 		}
@@ -536,7 +537,7 @@ func TestRestartUnderTheSameName(t *testing.T) {
 		c.Meta = &clusterv1.Meta{Version: fmt.Sprint(i)}
 		b := start(t, c)
 		until("restart", t, func() bool { return r.version("b") == fmt.Sprint(i) })
-		later.Add(int64(forgetReplaced + 1))
+		later.Add(int64(forgetSoon + 1))
 		until("b is back, and not looked for any more", t, func() bool { return len(a.missing()) == 0 })
 		_ = b.Abandon()
 		if i == 0 {
