@@ -400,6 +400,8 @@ type early struct {
 
 func (e early) Context() context.Context { return e.ctx }
 
+func (early) SetHeader(metadata.MD) error { return nil }
+
 // TestEarlyPeer: protoactor takes connections before Start is done. What is read of the transport by then is
 // not set: a stream waits for it, and neither comes to protoactor's reader nor counts as a session.
 func TestEarlyPeer(t *testing.T) {
