@@ -66,33 +66,44 @@ func (m *Membership) renew() {
 	m.mu.Unlock()
 	err := errors.Join(former.guard.detach(), former.list.Shutdown())
 	r.guard.start()
-	err = errors.Join(err, r.disown(former.id, addresses))
 	m.config.Log.Warn("gossip identity renewed: a forged message about this member could not be overruled; set --gossip-key-file",
 		"former_id", former.id, "id", r.id)
 	signal(m.changed)
 	signal(m.renewed)
 	if err != nil {
-		m.config.Log.Debug("membership: others find out later that the former identity is gone", "error", err)
+		m.config.Log.Debug("membership: end of the former identity", "error", err)
 	}
+	m.running.Go(func() { r.disown(former.id) })
 }
+
+// disowned is how often others are told that a former id is gone, and disownEvery the time between. Others may renew their
+// identities at the same time, and hear nothing meanwhile.
+const (
+	disowned    = 4
+	disownEvery = 500 * time.Millisecond
+)
 
 // disown tells others that a former id of this process is gone, in a way that no forged message overrules. Those who miss it
 // find out with their next probe.
-func (r *run) disown(former string, addresses []string) error {
+func (r *run) disown(former string) {
 	if len(r.m.config.Key) > 0 {
-		return nil // Only a member could have forged a message.
+		return // Only a member could have forged a message.
 	}
 	var message []byte
-	if err := codec.NewEncoderBytes(&message, &codec.MsgpackHandle{}).Encode(accusation{maxIncarnation, former, former}); err != nil {
-		return err
+	err := codec.NewEncoderBytes(&message, &codec.MsgpackHandle{}).Encode(accusation{maxIncarnation, former, former})
+	b, labelled := memberlist.AddLabelHeaderToPacket(append([]byte{typeDead}, message...), r.m.config.Label)
+	if err = errors.Join(err, labelled); err != nil {
+		r.m.config.Log.Debug("membership: others find out later that a former identity is gone", "error", err)
+		return
 	}
-	b, err := memberlist.AddLabelHeaderToPacket(append([]byte{typeDead}, message...), r.m.config.Label)
-	if err != nil {
-		return err
+	for range disowned {
+		for _, address := range r.m.some(triedTogether) {
+			_, _ = r.guard.WriteToAddress(b, memberlist.Address{Addr: address})
+		}
+		select {
+		case <-r.m.context.Done():
+			return
+		case <-time.After(disownEvery):
+		}
 	}
-	for _, address := range addresses {
-		_, sent := r.guard.WriteToAddress(b, memberlist.Address{Addr: address})
-		err = errors.Join(err, sent)
-	}
-	return err
 }
