@@ -6,9 +6,9 @@ import (
 	"strings"
 	"time"
 
+	tea "charm.land/bubbletea/v2"
+	"charm.land/lipgloss/v2"
 	"connectrpc.com/connect"
-	tea "github.com/charmbracelet/bubbletea"
-	"github.com/charmbracelet/lipgloss"
 	"github.com/spf13/cobra"
 
 	"licensed/messages/licensedv1"
@@ -51,7 +51,7 @@ func (p *program) top(ctx context.Context, conn *connection, interval time.Durat
 	if m.width == 0 {
 		return p.topOnce(ctx, m)
 	}
-	last, err := tea.NewProgram(m, tea.WithAltScreen(), tea.WithContext(ctx), tea.WithOutput(p.stdout)).Run()
+	last, err := tea.NewProgram(m, tea.WithContext(ctx), tea.WithOutput(p.stdout)).Run()
 	if ctx.Err() != nil {
 		return nil // Interrupted is how this ends.
 	}
@@ -75,7 +75,7 @@ func (p *program) topOnce(ctx context.Context, m *topModel) error {
 			return m.err
 		}
 	}
-	_, err := fmt.Fprint(p.stdout, m.View())
+	_, err := lipgloss.Fprint(p.stdout, m.text()) // Without colours where the output has none.
 	return err
 }
 
@@ -114,7 +114,7 @@ func (m *topModel) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	switch msg := msg.(type) {
 	case tea.WindowSizeMsg:
 		m.width, m.height = msg.Width, msg.Height
-	case tea.KeyMsg:
+	case tea.KeyPressMsg:
 		switch msg.String() {
 		case "q", "esc", "ctrl+c":
 			return m, tea.Quit
@@ -150,7 +150,14 @@ var (
 )
 
 // View implements tea.Model.
-func (m *topModel) View() string {
+func (m *topModel) View() tea.View {
+	v := tea.NewView(m.text())
+	v.AltScreen = true
+	return v
+}
+
+// text is what is shown, with colours.
+func (m *topModel) text() string {
 	if m.status == nil {
 		if m.err != nil {
 			return topBad.Render("UNKNOWN: no status from "+m.server+": "+printable(m.err.Error())) + "\n" + topFaint.Render("trying again; q quits") + "\n"

@@ -6,7 +6,8 @@ import (
 	"testing"
 	"time"
 
-	tea "github.com/charmbracelet/bubbletea"
+	tea "charm.land/bubbletea/v2"
+	"github.com/charmbracelet/x/ansi"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -55,7 +56,7 @@ func watching(width, height, readings int) *topModel {
 // TestTop shows what is so, and what changes.
 func TestTop(t *testing.T) {
 	m := watching(140, 30, 4)
-	view := m.View()
+	view := plain(m)
 	for _, want := range []string{
 		"cluster production", "64 shards, as seen by g1 at 2026-03-01 20:00:03 UTC", "OK: All systems normal", "shards: 64 served", " 107 ",
 		"150.0/s, queries 20.0/s", "p50 0.50 ms, p99 0.99 ms", "6.0/s, most by device limit", "0.40", "64.0 MiB", "n2 joined", "███",
@@ -68,18 +69,18 @@ func TestTop(t *testing.T) {
 	s.Nodes[1].State, s.Level = licensedv1.NodeState_NODE_STATE_DEAD, licensedv1.ClusterLevel_CLUSTER_LEVEL_CRITICAL
 	s.Warnings = []*licensedv1.ClusterWarning{{Level: licensedv1.WarningLevel_WARNING_LEVEL_CRITICAL, Text: "n2 is\x1b[31m dead"}}
 	m.Update(topReading{s, s.AsOf.AsTime(), nil})
-	if view = m.View(); strings.Contains(view, "normal") || !strings.Contains(view, "CRITICAL") || !strings.Contains(view, "! n2 is\uFFFD[31m dead") || !strings.Contains(view, "dead") {
+	if view = plain(m); strings.Contains(view, "normal") || !strings.Contains(view, "CRITICAL") || !strings.Contains(view, "! n2 is\uFFFD[31m dead") || !strings.Contains(view, "dead") {
 		t.Errorf("%s", view)
 	}
 	m.Update(topReading{at: time.Now(), err: errors.New("connection refused")})
-	if view = m.View(); !strings.Contains(view, "UNKNOWN: no answer since then: connection refused") || !strings.Contains(view, "n1") {
+	if view = plain(m); !strings.Contains(view, "UNKNOWN: no answer since then: connection refused") || !strings.Contains(view, "n1") {
 		t.Errorf("%s", view)
 	}
 
 	// The gateway hangs: what was OK is not OK for ever.
 	m = watching(140, 30, 4)
 	m.now = func() time.Time { return m.at.Add(12 * time.Second) }
-	if view = m.View(); strings.Contains(view, "normal") || !strings.Contains(view, "UNKNOWN: the last status is 12s old") {
+	if view = plain(m); strings.Contains(view, "normal") || !strings.Contains(view, "UNKNOWN: the last status is 12s old") {
 		t.Errorf("%s", view)
 	}
 }
@@ -87,7 +88,7 @@ func TestTop(t *testing.T) {
 // TestTopFits keeps to the terminal, whatever its size.
 func TestTopFits(t *testing.T) {
 	for _, size := range [][2]int{{140, 30}, {80, 24}, {40, 10}, {20, 5}, {1, 1}} {
-		lines := strings.Split(strings.TrimSuffix(watching(size[0], size[1], 500).View(), "\n"), "\n")
+		lines := strings.Split(strings.TrimSuffix(plain(watching(size[0], size[1], 500)), "\n"), "\n")
 		if len(lines) > size[1] {
 			t.Errorf("%d lines on %v", len(lines), size)
 		}
@@ -102,14 +103,14 @@ func TestTopFits(t *testing.T) {
 // TestTopBegins shows that it asks, and that nobody answers.
 func TestTopBegins(t *testing.T) {
 	m := watching(80, 24, 0)
-	if v := m.View(); !strings.Contains(v, "asking 127.0.0.1:8080") {
+	if v := plain(m); !strings.Contains(v, "asking 127.0.0.1:8080") {
 		t.Errorf("%s", v)
 	}
 	m.Update(topReading{err: errors.New("no route")})
-	if v := m.View(); !strings.Contains(v, "UNKNOWN: no status from 127.0.0.1:8080: no route") {
+	if v := plain(m); !strings.Contains(v, "UNKNOWN: no status from 127.0.0.1:8080: no route") {
 		t.Errorf("%s", v)
 	}
-	if _, c := m.Update(tea.KeyMsg{Type: tea.KeyRunes, Runes: []rune{'q'}}); c == nil || c() != tea.Quit() {
+	if _, c := m.Update(tea.KeyPressMsg{Code: 'q', Text: "q"}); c == nil || c() != tea.Quit() {
 		t.Error("q does not end it")
 	}
 	if _, c := m.Update(topTick{}); c == nil {
@@ -124,3 +125,6 @@ func TestTopOnce(t *testing.T) {
 		t.Errorf("%s", out)
 	}
 }
+
+// plain is what is shown, without colours.
+func plain(m *topModel) string { return ansi.Strip(m.text()) }
