@@ -49,10 +49,16 @@ func Truncate(ctx context.Context, o Options, which Schema) error {
 	return Exec(ctx, o, statements...)
 }
 
-// CorruptRoot damages snapshot_data of a root.
+// CorruptRoot damages the base of a root, which the chain needs. See DamageSnapshot for the rest.
 func CorruptRoot(ctx context.Context, o Options, key persistence.RootKey) error {
-	return corruptColumn(ctx, o, "snapshot_data", "snapshots", "aggregate = ? AND epoch = ? AND version = ?",
-		key.Aggregate, int64(key.Epoch), int64(key.Version))
+	const row = " WHERE aggregate = ? AND epoch = ? AND version = ?"
+	return withSession(ctx, o, o.Keyspace, func(s *session) error {
+		var base int64
+		if err := s.Query("SELECT base FROM snapshots"+row, key.Aggregate, int64(key.Epoch), int64(key.Version)).WithContext(ctx).Scan(&base); err != nil {
+			return err
+		}
+		return s.Query("UPDATE snapshots SET base = ?"+row, base+1, key.Aggregate, int64(key.Epoch), int64(key.Version)).WithContext(ctx).Exec()
+	})
 }
 
 // CorruptRecord damages event_data of a record.
