@@ -94,17 +94,3 @@ func (n *Node) Unreachable() error {
 	}
 	return nil
 }
-
-// Owners returns the incarnations that own shards, as last heard of.
-func (n *Node) Owners() []persistence.Incarnation { return owners(n.rows.all()) }
-
-func owners(rows []persistence.Shard) (all []persistence.Incarnation) {
-	seen := map[persistence.Incarnation]bool{}
-	for _, row := range rows {
-		if !row.Owner.IsZero() && !seen[row.Owner] {
-			seen[row.Owner] = true
-			all = append(all, row.Owner)
-		}
-	}
-	return all
-}

@@ -5,7 +5,8 @@
 // Gossip, the store and the port for requests are three networks, and each can fail alone. A node that the store and
 // gossip reach but requests do not must not hold shards. So every process, node or gateway, pings the nodes that may
 // hold some, through the port for requests: those that gossip shows, and those that own shards though gossip does not
-// show them, which it cannot ping.
+// show them. Only a node with a live lease is pinged and voted against, at the address in the lease: no forged gossip
+// adds a vote, and a process has at most as many votes as there are live leases.
 //
 // What a [Prober] finds goes two ways. The node hears of a ping that arrives: it counts the processes that reach it
 // now ([Prober.Reached]). A node that answered none for a while is voted against in the store (persistence.Votes); the
@@ -39,6 +40,9 @@ type Config struct {
 	Ping func(ctx context.Context, address, member string) error
 	// Votes are in the store.
 	Votes persistence.Votes
+	// Live reports whether the store shows a live lease of an incarnation, as last read, and has the lease read again soon.
+	// It is called after a failed ping; a node without a live lease is not voted against. It must not block. Nil: all have one.
+	Live func(persistence.Incarnation) bool
 	// Every is the time between two pings of a node (default 500 ms), Timeout how long an answer may take (default
 	// 1 s).
 	Every, Timeout time.Duration
@@ -62,12 +66,12 @@ func DefaultConfig() Config {
 	}
 }
 
-// Node may hold shards.
+// Node may hold shards. It has a live lease.
 type Node struct {
-	// Name as a member; empty for one that gossip does not show.
+	// Name as a member.
 	Name        string
 	Incarnation persistence.Incarnation
-	// Address of its port for requests; empty if it is not known.
+	// Address of its port for requests.
 	Address string
 }
 
@@ -145,24 +149,19 @@ func (p *Prober) Reached() []persistence.Incarnation {
 // Expected returns how many of so many other members, all of which ping nodes, are expected to ping one.
 func (p *Prober) Expected(others int) int { return min(others, p.config.Witnesses) }
 
-// SetNodes says which other nodes may hold shards, and the names of all members that ping, this one among them.
-// One that owns shards and has no address any more is pinged where it was.
+// SetNodes says which other nodes may hold shards, and the names of all members that ping, this one among them. The votes
+// against nodes that are not listed any more are withdrawn.
 func (p *Prober) SetNodes(nodes []Node, members []string) {
 	wanted := map[persistence.Incarnation]Node{}
 	for _, n := range p.chosen(nodes, members) {
-		if !n.Incarnation.IsZero() {
+		if !n.Incarnation.IsZero() && n.Address != "" {
 			wanted[n.Incarnation] = n
 		}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for i, t := range p.targets {
-		n, ok := wanted[i]
-		if ok && n.Address == "" { // gossip does not show it any more: it may answer where it was
-			n = t.Node
-			wanted[i] = n
-		}
-		if !ok || n != t.Node {
+		if n, ok := wanted[i]; !ok || n != t.Node {
 			t.cancel()
 			delete(p.targets, i)
 		}
@@ -178,6 +177,13 @@ func (p *Prober) SetNodes(nodes []Node, members []string) {
 		p.targets[i] = &target{n, cancel}
 		p.running.Go(func() { p.watch(ctx, n) })
 	}
+}
+
+// Nodes returns how many nodes are pinged: at most as many votes may be cast.
+func (p *Prober) Nodes() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.targets)
 }
 
 // chosen returns the nodes that this process is to ping.
@@ -210,6 +216,8 @@ func (p *Prober) watch(ctx context.Context, n Node) {
 			v.withdraw()
 		case errors.Is(err, actors.ErrOverloaded): // this says nothing
 			failed--
+		case p.config.Live != nil && !p.config.Live(n.Incarnation):
+			v.withdraw()
 		case failed > 1 && time.Since(answered) >= p.config.Patience: // one failure may be this process's pause
 			v.renew(ctx, n, err)
 		}
@@ -221,13 +229,7 @@ func (p *Prober) watch(ctx context.Context, n Node) {
 	}
 }
 
-// errHidden is why a node is not reached that gossip does not show.
-var errHidden = errors.New("gossip does not show it")
-
 func (p *Prober) ping(ctx context.Context, n Node) error {
-	if n.Address == "" {
-		return errHidden
-	}
 	ctx, cancel := context.WithTimeout(ctx, p.config.Timeout)
 	defer cancel()
 	return p.config.Ping(ctx, n.Address, n.Name)

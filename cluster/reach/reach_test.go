@@ -29,7 +29,7 @@ type setup struct {
 
 var self = persistence.Incarnation{9}
 
-func newSetup(t *testing.T) *setup {
+func newSetup(t *testing.T, with ...func(*Config)) *setup {
 	s := &setup{store: faulty.New(memory.New(), nil), errs: map[string]error{}, pings: map[string]int{}}
 	c := DefaultConfig()
 	c.Process, c.Name, c.Votes, c.Log = self, "g", s.store, slog.New(slog.DiscardHandler)
@@ -40,6 +40,9 @@ func newSetup(t *testing.T) *setup {
 		return s.errs[address]
 	}
 	c.Changed = func() { s.change++ }
+	for _, f := range with {
+		f(&c)
+	}
 	s.Prober = Start(c)
 	t.Cleanup(s.Close)
 	return s
@@ -119,23 +122,29 @@ func TestVotes(t *testing.T) {
 	})
 }
 
-// A node that owns shards and that gossip does not show is pinged where it was, and voted against where it never was.
-func TestHidden(t *testing.T) {
+// Only a node with a live lease is voted against: votes end with the lease, and none is cast against one that has none.
+func TestOnlyLiveLeases(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSetup(t)
-		known, unknown := nodeOf(1), Node{Incarnation: persistence.Incarnation{2}}
-		s.SetNodes([]Node{known}, []string{"g"})
-		time.Sleep(5 * time.Second)
-		s.SetNodes([]Node{{Incarnation: known.Incarnation}, unknown}, []string{"g"})
-		time.Sleep(5 * time.Second)
-		s.want(t, "one answers where it was", 2)
+		live := map[byte]bool{1: true}
+		var mu sync.Mutex
+		s := newSetup(t, func(c *Config) {
+			c.Live = func(i persistence.Incarnation) bool {
+				mu.Lock()
+				defer mu.Unlock()
+				return live[i[0]]
+			}
+		})
+		nowhere := Node{Name: "n3", Incarnation: persistence.Incarnation{3}}
 		s.answers("at 1", errDown)
-		time.Sleep(5 * time.Second)
-		s.want(t, "nobody answers", 1, 2)
-		s.SetNodes([]Node{known, nodeOf(2)}, []string{"g"})
-		s.answers("at 1", nil)
+		s.answers("at 2", errDown)
+		s.SetNodes([]Node{nodeOf(1), nodeOf(2), nowhere}, []string{"g"})
+		time.Sleep(10 * time.Second)
+		s.want(t, "one has a lease", 1)
+		mu.Lock()
+		live[1] = false
+		mu.Unlock()
 		time.Sleep(time.Second)
-		s.want(t, "gossip shows them")
+		s.want(t, "it is dead")
 	})
 }
 

@@ -263,18 +263,6 @@ func (r *Router) Bury(i persistence.Incarnation) {
 // errDead is why requests to a node fail whose incarnation was marked dead.
 var errDead = errors.New("the node was found to be dead")
 
-// Owners returns the incarnations that own shards as last heard, without those that are known to be dead.
-func (r *Router) Owners() (all []persistence.Incarnation) {
-	seen := map[persistence.Incarnation]bool{}
-	for _, row := range r.Rows() {
-		if o := row.Owner; !o.IsZero() && !seen[o] && !r.dead.has(o) {
-			seen[o] = true
-			all = append(all, o)
-		}
-	}
-	return all
-}
-
 // Rows returns the rows of all shards as last heard: hints.
 func (r *Router) Rows() []persistence.Shard {
 	rows := make([]persistence.Shard, len(r.shards))

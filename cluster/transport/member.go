@@ -22,22 +22,19 @@ import (
 )
 
 // provider is protoactor's source of members: it has none until the transport is told of them.
-type provider struct{ started chan struct{} }
+type provider struct{}
 
-var _ protocluster.ClusterProvider = (*provider)(nil)
+var _ protocluster.ClusterProvider = provider{}
 
 // StartMember implements cluster.ClusterProvider.
-func (p *provider) StartMember(*protocluster.Cluster) error {
-	close(p.started)
-	return nil
-}
+func (provider) StartMember(*protocluster.Cluster) error { return nil }
 
 // StartClient implements cluster.ClusterProvider. Every process is a member: protoactor's clients panic
 // when they stop.
-func (p *provider) StartClient(*protocluster.Cluster) error { return p.StartMember(nil) }
+func (provider) StartClient(*protocluster.Cluster) error { return nil }
 
 // Shutdown implements cluster.ClusterProvider.
-func (*provider) Shutdown(bool) error { return nil }
+func (provider) Shutdown(bool) error { return nil }
 
 // lookup finds the front of who seems to own an aggregate, for requests that go by protoactor's
 // identities. Nothing is activated and nothing remembered: whether it is the owner, the owner says. protoactor does not

@@ -64,24 +64,18 @@ func Start(c Config) (*Transport, error) {
 		config: c, forgetAfter: forgetAfter, signEvery: signEvery, tick: tick,
 		peers: map[string]*peer{}, sessions: map[string]*session{}, started: make(chan struct{}),
 	}
-	log := quiet{c.Log.Handler(), new(atomic.Bool)}
-	t.system = actors.NewActorSystem(slog.New(log))
+	t.system = actors.NewActorSystem(slog.New(quiet{c.Log.Handler()}))
 	t.context, t.cancel = context.WithCancel(context.Background())
 	t.members.init()
 	options := t.remoteOptions()
 	if advertise != "" {
 		options = append(options, remote.WithAdvertisedHost(advertise))
 	}
-	provider := &provider{started: make(chan struct{})}
-	config := protocluster.Configure(c.Cluster, provider, &lookup{t}, remote.Configure(host, port, options...))
+	config := protocluster.Configure(c.Cluster, provider{}, &lookup{t}, remote.Configure(host, port, options...))
 	// Its gossip and its heartbeats would block members by id for ever: they never have their turn.
 	config.GossipInterval, config.HeartbeatExpiration = never, never
-	// Kinds are built right before the remote starts.
-	calm := protocluster.NewKind(frontName, actor.PropsFromFunc(t.receive))
-	calm.WithMemberStrategy(func(*protocluster.Cluster) protocluster.MemberStrategy { theGRPCLog.awaitCalm(); return nil })
-	config.Kinds[frontName] = calm
 	t.cluster = protocluster.New(t.system, config)
-	if err := t.startMember(provider, log.starting); err != nil {
+	if err := t.startMember(); err != nil {
 		t.cancel()
 		return nil, fmt.Errorf("transport: %w", err)
 	}
@@ -99,36 +93,26 @@ func tick(every time.Duration) (<-chan time.Time, func()) {
 // never is longer than any process runs.
 const never = 100 * 365 * 24 * time.Hour
 
-// startMember starts the front and protoactor's cluster. The latter panics if it cannot listen, and
-// sleeps for a second at its end, which nobody needs to wait for.
-func (t *Transport) startMember(p *provider, log *atomic.Bool) error {
+// startMember starts the front and protoactor's cluster, parts of which panic if they cannot start.
+func (t *Transport) startMember() (err error) {
 	front, err := t.system.Root.SpawnNamed(actor.PropsFromFunc(t.receive), frontName)
 	if err != nil {
 		return err
 	}
-	failed := make(chan error, 1)
-	oneStart.Lock()
-	defer oneStart.Unlock()
-	log.Store(true)
-	listeners := theGRPCLog.listeners()
-	go func() {
-		defer func() {
-			if r := recover(); r != nil {
-				failed <- fmt.Errorf("%v", r)
-			}
-		}()
-		t.cluster.StartMember()
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%v", r)
+		}
+		if err != nil {
+			t.system.Root.Stop(front)
+			t.system.Shutdown()
+		}
 	}()
-	select {
-	case <-p.started:
-		theGRPCLog.awaitListener(listeners)
-		t.front = t.system.NewLocalPID(front.Id)
-		return nil
-	case err := <-failed:
-		t.system.Root.Stop(front)
-		t.system.Shutdown()
+	if err := startCluster(t.cluster); err != nil {
 		return err
 	}
+	t.front = t.system.NewLocalPID(front.Id)
+	return nil
 }
 
 // addresses returns where to listen, and the address to advertise; empty: the one listened on.

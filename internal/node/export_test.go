@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"licensed/cluster/membership"
@@ -79,3 +80,13 @@ func (n *Node) ClockAhead() time.Duration {
 
 // Rows returns the rows that a process sends requests by.
 func (n *Node) Rows() []persistence.Shard { return n.member.Load().router.Rows() }
+
+// HideMembers has a node see nobody else in gossip, until gossip tells of something.
+func (n *Node) HideMembers() {
+	m := n.member.Load()
+	all := m.gossip.Members()
+	m.members(slices.DeleteFunc(all, func(o membership.Member) bool { return o.ID != m.gossip.ID() }))
+}
+
+// Pinged returns how many nodes a process pings.
+func (n *Node) Pinged() int { return n.member.Load().prober.Nodes() }

@@ -39,6 +39,7 @@ type member struct {
 
 	witnesses atomic.Int64 // processes that are expected to ping this one
 	roster    *roster.Roster
+	owners    atomic.Pointer[[]persistence.Incarnation] // of shards, as the store last showed them
 	known     atomic.Pointer[routing.Router]
 	nodes     atomic.Pointer[map[string]bool] // addresses of nodes, by their leases
 	buried    burials
@@ -126,7 +127,7 @@ func (m *member) probe() {
 	c.Ping = func(ctx context.Context, address, member string) error {
 		return m.transport.Ping(ctx, address, member, c.Process)
 	}
-	c.Changed = m.n.retell
+	c.Changed, c.Live = m.n.retell, m.live
 	m.prober = reach.Start(c)
 }
 
@@ -254,10 +255,11 @@ func (m *member) members(all []membership.Member) {
 	clocks := m.clocks(all)
 	all = m.believed(all)
 	m.suspectLost(all)
-	m.transport.SetMembers(all)
+	nodes, hidden := m.leased(all)
+	m.transport.SetMembers(slices.Concat(all, hidden))
 	m.n.clusterMetrics.members.Set(float64(len(all)))
 	m.n.notice(all)
-	m.setProbed(all)
+	m.setProbed(nodes, all)
 	if node := m.n.owner.Load(); node != nil {
 		node.SetMembers(nodesOf(all, m.n.name, m.draining.Load()))
 		node.SetClockOffset(m.gossip.ClockOffset(clocks))
@@ -265,35 +267,15 @@ func (m *member) members(all []membership.Member) {
 	m.router.SetMembers(all)
 }
 
-// setProbed says which nodes are to be pinged: those that gossip shows, and those that own shards though it does not.
-func (m *member) setProbed(all []membership.Member) {
-	var nodes []reach.Node
+// setProbed says which nodes are to be pinged.
+func (m *member) setProbed(nodes []reach.Node, all []membership.Member) {
 	var members []string
-	shown := map[persistence.Incarnation]bool{}
 	for _, o := range all {
 		if o.Meta.GetProbes() || o.Name == m.n.name {
 			members = append(members, o.Name)
 		}
-		i, err := cluster.IncarnationOf(o.Meta.GetIncarnation())
-		if err != nil || i.IsZero() {
-			continue
-		}
-		shown[i] = true
-		if o.Name != m.n.name {
-			nodes = append(nodes, reach.Node{Name: o.Name, Incarnation: i, Address: o.Meta.GetNodeAddress()})
-		}
 	}
 	members = slices.Compact(members) // One process may be listed twice: see membership.Member.
-	owners := m.router.Owners()
-	if node := m.n.owner.Load(); node != nil {
-		owners = node.Owners()
-		shown[node.Incarnation()] = true
-	}
-	for _, i := range owners {
-		if !shown[i] {
-			nodes = append(nodes, reach.Node{Incarnation: i})
-		}
-	}
 	m.prober.SetNodes(nodes, members)
 	m.witnesses.Store(int64(m.prober.Expected(len(members) - 1)))
 	m.setReached()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -11,7 +12,9 @@ import (
 
 	"licensed/cluster"
 	"licensed/cluster/membership"
+	"licensed/cluster/reach"
 	"licensed/cluster/roster"
+	"licensed/messages/clusterv1"
 	"licensed/persistence"
 )
 
@@ -27,6 +30,7 @@ func (m *member) startRoster() (err error) {
 		}
 		signal(m.doubt)
 	}
+	m.owners.Store(new([]persistence.Incarnation))
 	m.roster, err = roster.Start(c)
 	return err
 }
@@ -64,9 +68,8 @@ func signal(c chan struct{}) {
 // incarnation has no lease is no member.
 // Requires m.hearing.
 func (m *member) believed(all []membership.Member) (believed []membership.Member) {
-	byName, nodes := map[string]int{}, map[string]bool{}
+	byName := map[string]int{}
 	defer func() {
-		m.nodes.Store(&nodes)
 		m.believedIDs = map[string]bool{}
 		for _, o := range believed {
 			m.believedIDs[o.ID] = true
@@ -78,9 +81,6 @@ func (m *member) believed(all []membership.Member) (believed []membership.Member
 			if o, ok = m.bornOut(o); !ok || o.Name == m.n.name {
 				continue
 			}
-		}
-		if len(o.Meta.GetIncarnation()) > 0 {
-			nodes[o.Meta.GetNodeAddress()] = true
 		}
 		at, known := byName[o.Name]
 		switch {
@@ -116,6 +116,40 @@ func (m *member) bornOut(o membership.Member) (membership.Member, bool) {
 		o.Meta.NodeAddress = l.Address
 	}
 	return o, true
+}
+
+// leased returns the other nodes that have a live lease, each at the address in it: those that gossip shows, and those that own
+// shards though it does not. The latter are also returned as members, for the transport: requests to them go on.
+func (m *member) leased(all []membership.Member) (nodes []reach.Node, hidden []membership.Member) {
+	addresses, shown := map[string]bool{}, map[persistence.Incarnation]bool{m.incarnation(): true}
+	for _, o := range all {
+		i, err := cluster.IncarnationOf(o.Meta.GetIncarnation())
+		if err != nil || i.IsZero() {
+			continue
+		}
+		addresses[o.Meta.GetNodeAddress()] = true
+		if shown[i] = true; o.Name != m.n.name {
+			nodes = append(nodes, reach.Node{Name: o.Name, Incarnation: i, Address: o.Meta.GetNodeAddress()})
+		}
+	}
+	for _, i := range *m.owners.Load() {
+		l, state := m.roster.Look(i)
+		if shown[i] || state != roster.Alive || l.Address == "" || l.Address == m.transport.Address() {
+			continue
+		}
+		addresses[l.Address] = true
+		nodes = append(nodes, reach.Node{Name: l.Node, Incarnation: i, Address: l.Address})
+		hidden = append(hidden, membership.Member{Name: l.Node, Meta: &clusterv1.Meta{NodeAddress: l.Address}})
+	}
+	m.nodes.Store(&addresses)
+	return nodes, hidden
+}
+
+// live implements reach.Config.Live.
+func (m *member) live(i persistence.Incarnation) bool {
+	m.roster.Suspect(i)
+	_, state := m.roster.Look(i)
+	return state == roster.Alive
 }
 
 // clocks returns the ids of the members whose wall clocks count: nodes with a live lease, each once. If several claim to be
@@ -182,10 +216,21 @@ func (m *member) admit(ctx context.Context, address string, i persistence.Incarn
 	return nil
 }
 
-// scanned hears what the store says of all shards, from the node's loop.
+// scanned hears what the store says of all shards, from the node's loop or verify.
 func (m *member) scanned(rows []persistence.Shard, began time.Time) {
 	if r := m.known.Load(); r != nil {
 		r.Verify(rows, began)
+	}
+	var owners []persistence.Incarnation
+	seen := map[persistence.Incarnation]bool{{}: true}
+	for _, row := range rows {
+		if !seen[row.Owner] {
+			seen[row.Owner] = true
+			owners = append(owners, row.Owner)
+		}
+	}
+	if former := m.owners.Swap(&owners); !slices.Equal(*former, owners) {
+		signal(m.doubt)
 	}
 }
 
@@ -194,8 +239,7 @@ func (m *member) scanned(rows []persistence.Shard, began time.Time) {
 func (m *member) verify() {
 	pause := m.n.config.Cluster.LeaseTTL / 2
 	var next time.Time
-	timer := time.NewTimer(0)
-	<-timer.C
+	timer := time.NewTimer(0) // The rows count from the beginning, whoever gossip shows.
 	for {
 		select {
 		case <-m.context.Done():
@@ -224,6 +268,6 @@ func (m *member) verify() {
 			timer.Reset(pause)
 			continue
 		}
-		m.router.Verify(rows, began)
+		m.scanned(rows, began)
 	}
 }

@@ -44,7 +44,25 @@ func newCrew(t *testing.T, ttl time.Duration) *crew {
 	return c
 }
 
-// began starts the crew and waits until it serves.
+// noFalseVotes fails the test if somebody voted against an incarnation that has no lease, and thus does not exist.
+func (c *crew) noFalseVotes() {
+	c.t.Helper()
+	exists := map[string]bool{}
+	for _, l := range c.leases() {
+		exists[l.Incarnation.String()] = true
+	}
+	for line := range strings.Lines(c.log.String()) {
+		if _, rest, ok := strings.Cut(line, "voting against it"); ok {
+			_, i, _ := strings.Cut(rest, " incarnation=")
+			if i, _, _ = strings.Cut(i, " "); !exists[i] {
+				c.t.Errorf("a vote against an incarnation without a lease: %s", line)
+				return
+			}
+		}
+	}
+}
+
+// begin starts the crew and waits until it serves.
 func (c *crew) begin(prefix string) *crew {
 	c.t.Helper()
 	c.n1, c.n2 = c.start(prefix+"1", node.RoleNode), c.start(prefix+"2", node.RoleNode)
@@ -185,6 +203,7 @@ func TestForgedAlive(t *testing.T) {
 	}
 	until(func() bool { return c.n1.Gossiped("n3") != nil && c.g.Gossiped("n3") != nil })
 	c.serves("after the packets")
+	c.noFalseVotes()
 	if s := status(t, admin(c.g)); slices.ContainsFunc(s.Nodes, func(n *licensedv1.NodeStatus) bool { return n.Name == "n3" }) {
 		t.Errorf("the stranger is a node: %v", s.Nodes)
 	}
@@ -214,6 +233,7 @@ func TestForgedClocks(t *testing.T) {
 		}
 	}
 	c.serves("with wrong clocks around")
+	c.noFalseVotes()
 	if n := countLines(c.log, "wall clock"); n != 0 {
 		t.Error("a node doubts its clock")
 	}
@@ -260,10 +280,49 @@ func TestForgedRows(t *testing.T) {
 		}
 		return true
 	})
+	c.noFalseVotes()
 	shards, err := c.store.Shards(t.Context())
 	if err != nil || slices.ContainsFunc(shards, func(s persistence.Shard) bool { return s.Epoch > 100 }) {
 		t.Errorf("shards %v, %v", shards, err)
 	}
+}
+
+// TestHiddenMembers: each process sees nobody else in gossip for two TTLs, as after forged departures. All go on: gateways route
+// by the leases of the owners, and so do pings, so nobody votes and no shard moves.
+func TestHiddenMembers(t *testing.T) {
+	const ttl = 2500 * time.Millisecond
+	c := newCrew(t, ttl).begin("n")
+	before, err := c.store.Shards(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	until(func() bool { return c.g.Pinged() == 2 && c.n1.Pinged() == 1 && c.n2.Pinged() == 1 })
+	ctx, cancel := context.WithTimeout(t.Context(), 2*ttl)
+	defer cancel()
+	var hiding sync.WaitGroup
+	for _, n := range []*node.Node{c.g, c.n1, c.n2} {
+		hiding.Go(func() {
+			for ctx.Err() == nil {
+				n.HideMembers()
+				if p, want := n.Pinged(), map[bool]int{true: 2, false: 1}[n == c.g]; p != want {
+					t.Errorf("%d nodes are pinged, want %d", p, want)
+				}
+				select {
+				case <-ctx.Done():
+				case <-time.After(10 * time.Millisecond):
+				}
+			}
+		})
+	}
+	for run := 0; ctx.Err() == nil; run++ {
+		c.serves(fmt.Sprint("hidden ", run))
+	}
+	hiding.Wait()
+	after, err := c.store.Shards(t.Context())
+	if err != nil || !slices.Equal(before, after) {
+		t.Errorf("shards moved: %v, %v", after, err)
+	}
+	c.noFalseVotes()
 }
 
 // TestSameNameTwice: a second process of the same name does not become ready, and says where the first one is. The first one

@@ -1,0 +1,1 @@
+// This file lets remote.go declare functions without a body.
