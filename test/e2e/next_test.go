@@ -57,6 +57,7 @@ func nextRelease(t *testing.T) []plant.Edit {
 
 		{File: "messages/event.go", From: "\t\"PlanChanged/1\":       read[licensedv1.PlanChanged],\n", To: "\t\"PlanChanged/1\":       read[licensedv1.PlanChanged],\n\t\"DownloadsPaused/1\":   read[licensedv1.DownloadsPaused],\n"},
 		{File: "messages/event.go", From: "\tdefault:\n\t\treturn \"\"\n", To: "\tcase *licensedv1.DownloadsPaused:\n\t\treturn \"DownloadsPaused/1\"\n\tdefault:\n\t\treturn \"\"\n"},
+		{File: "actors/license/foreign.go", From: "\tcase *licensedv1.Command_ChangePlan:\n", To: "\tcase *licensedv1.Command_PauseDownloads:\n\t\treturn nil\n\tcase *licensedv1.Command_ChangePlan:\n"},
 		{File: "actors/license/decide.go", From: "\tdefault:\n\t\tpanic(fmt.Sprintf(\"license: no command, but %T\", c))\n", To: "\tcase *licensedv1.Command_PauseDownloads:\n\t\td.add(customer, d.state.order, &licensedv1.DownloadsPaused{Reason: c.PauseDownloads.GetReason()})\n\tdefault:\n\t\tpanic(fmt.Sprintf(\"license: no command, but %T\", c))\n"},
 		{File: "actors/license/decide.go", From: "&licensedv1.LicenseAcquired{StudioId", To: "&licensedv1.LicenseAcquired{LaterText: \"later\", StudioId"},
 		{File: "actors/license/evolve.go", From: "\tdefault:\n\t\ts.evolveLicense(e, at)\n", To: "\tcase *licensedv1.DownloadsPaused:\n\t\ts.paused, s.order = true, e.Order+1\n\tdefault:\n\t\ts.evolveLicense(e, at)\n"},
