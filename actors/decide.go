@@ -44,7 +44,11 @@ type HeadQuery struct {
 
 // SnapshotQuery asks for all that is in memory, to compare it with a replay. The answer's value is a
 // Snapshot as a root has it, without what was not needed any more at the time of the head's root.
-type SnapshotQuery struct{}
+type SnapshotQuery struct {
+	// InMemory asks so only of an aggregate that is in memory; that of another is not loaded, and the answer has no value. It is for
+	// who stands between the caller and the runtime: the runtime itself loads.
+	InMemory bool
+}
 
 func (m *Machine) query(r *Request, in Input) {
 	err := m.guard(func() (err error) {

@@ -289,12 +289,8 @@ func (m *Machine) inherit(top *persistence.Root) {
 	}
 }
 
-// decided reports whether no root that is still on its way can end the history before the last event that was read
-// ([R5]). It cannot where there is no event. Nor can it under a root of this process and epoch, unless something was under
-// way when an earlier activation ended: all who know of fewer events have lower epochs.
-func (m *Machine) decided() bool {
-	return m.sequence == 0 || m.root.Epoch == m.epoch && m.root.Version > m.floor
-}
+// decided reports whether what was read is ([R5]).
+func (m *Machine) decided() bool { return decided(m.sequence, m.root, m.epoch, m.floor) }
 
 // writeRoot continues the history under a new root. The state in memory is the durable one.
 func (m *Machine) writeRoot(in Input) {

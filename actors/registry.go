@@ -60,6 +60,14 @@ type stripe struct {
 	work    lru
 	packed  lru
 	leaving lru
+	watches map[string]*watch
+}
+
+// watch tells whether an aggregate that was not in memory was loaded. All who watch the same aggregate share it, until it is loaded.
+type watch struct {
+	id     string
+	users  int
+	loaded bool
 }
 
 // oldest returns the entry used least recently among those that a sweep has not yet asked to leave; nil
@@ -89,7 +97,7 @@ func (g *registry) init(grain time.Duration) {
 	g.grain = grain
 	for i := range g.stripe {
 		s := &g.stripe[i]
-		s.entries = map[string]*entry{}
+		s.entries, s.watches = map[string]*entry{}, map[string]*watch{}
 		s.work.init()
 		s.packed.init()
 		s.leaving.init()
@@ -109,6 +117,10 @@ func (g *registry) acquire(id string, now time.Duration, c *Config, start func(i
 		e = start(id)
 		s.entries[id] = e
 		g.resident.Add(1)
+		if w := s.watches[id]; w != nil {
+			w.loaded = true
+			delete(s.watches, id)
+		}
 	}
 	if int(e.pending.Load()) >= c.MaxQueue {
 		return nil, fmt.Errorf("%w: %d requests are waiting for this aggregate", ErrOverloaded, c.MaxQueue)
@@ -158,6 +170,41 @@ func (g *registry) find(id string) *entry {
 	s.Lock()
 	defer s.Unlock()
 	return s.entries[id]
+}
+
+// watch begins to watch an aggregate; nil if it is in memory, or on its way there or out.
+func (g *registry) watch(id string) *watch {
+	s := &g.stripe[stripeOf(id)]
+	s.Lock()
+	defer s.Unlock()
+	if s.entries[id] != nil {
+		return nil
+	}
+	w := s.watches[id]
+	if w == nil {
+		w = &watch{id: id}
+		s.watches[id] = w
+	}
+	w.users++
+	return w
+}
+
+// unwatch ends a watch.
+func (g *registry) unwatch(w *watch) {
+	s := &g.stripe[stripeOf(w.id)]
+	s.Lock()
+	defer s.Unlock()
+	if w.users--; w.users == 0 && !w.loaded {
+		delete(s.watches, w.id)
+	}
+}
+
+// asleep reports whether a watched aggregate was not in memory at any moment since the watch began.
+func (g *registry) asleep(w *watch) bool {
+	s := &g.stripe[stripeOf(w.id)]
+	s.Lock()
+	defer s.Unlock()
+	return !w.loaded
 }
 
 // remove takes the entry out if it is in, so that the next request makes a new one. With idle set it

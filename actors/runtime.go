@@ -159,12 +159,8 @@ func (r *Runtime) ask(ctx context.Context, id string, q *Request) error {
 	if deadline, ok := ctx.Deadline(); ok {
 		q.Deadline = r.began.Add(now + time.Until(deadline))
 	}
-	if n := r.inFlight.Add(1); r.closed.Load() { // after the count: Close sees it, or it sees Close
-		r.inFlight.Add(-1)
-		return ErrNotOwner
-	} else if n > int64(r.env.Config.MaxInFlight) {
-		r.inFlight.Add(-1)
-		return fmt.Errorf("%w: %d requests are waiting in this node", ErrOverloaded, r.env.Config.MaxInFlight)
+	if err := r.admit(); err != nil {
+		return err
 	}
 	e, err := r.registry.acquire(id, now, &r.env.Config, r.start)
 	if err != nil {
@@ -178,6 +174,18 @@ func (r *Runtime) ask(ctx context.Context, id string, q *Request) error {
 	case <-ctx.Done():
 		return r.giveUp(e.act, q, ctx.Err())
 	}
+}
+
+// admit takes a slot for a request.
+func (r *Runtime) admit() error {
+	if n := r.inFlight.Add(1); r.closed.Load() { // after the count: Close sees it, or it sees Close
+		r.inFlight.Add(-1)
+		return ErrNotOwner
+	} else if n > int64(r.env.Config.MaxInFlight) {
+		r.inFlight.Add(-1)
+		return fmt.Errorf("%w: %d requests are waiting in this node", ErrOverloaded, r.env.Config.MaxInFlight)
+	}
+	return nil
 }
 
 // steady is the clock that nobody sets, as machines see it.

@@ -39,10 +39,11 @@ func (f *fake) Execute(ctx context.Context, id string, c actors.Command) (actors
 }
 
 func (f *fake) Query(_ context.Context, _ string, q any) (actors.Answer, error) {
+	query, _ := q.(*licensedv1.Query) // nil for the head
 	f.mu.Lock()
-	f.queries = append(f.queries, q.(*licensedv1.Query))
+	f.queries = append(f.queries, query)
 	f.mu.Unlock()
-	return f.answer(q.(*licensedv1.Query))
+	return f.answer(query)
 }
 
 func (f *fake) last(t *testing.T) actors.Command {

@@ -97,7 +97,7 @@ func (p *past) Execute(context.Context, string, actors.Command) (actors.Reply, e
 func (p *past) Query(_ context.Context, id string, q any) (actors.Answer, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.asked != nil {
+	if _, head := q.(actors.HeadQuery); p.asked != nil && !(head && errors.Is(p.asked, actors.ErrCorrupt)) {
 		return actors.Answer{}, p.asked
 	}
 	a := actors.Answer{Head: persistence.Head{
@@ -368,13 +368,23 @@ func TestGapsAreNamed(t *testing.T) {
 		wantGap(t, err, c.code, c.reason, c.gap)
 	}
 	p.gaps = p.gaps[1:]
-	_, err = h.GetState(t.Context(), connect.NewRequest(&licensedv1.GetStateRequest{CustomerId: "Bayley"}))
+	left, err := h.GetState(t.Context(), connect.NewRequest(&licensedv1.GetStateRequest{CustomerId: "Bayley"}))
+	if err != nil || left.Msg.Moment.Sequence != 8 || left.Msg.Moment.HeadSequence != 15 || len(left.Msg.Gaps) != 1 || left.Msg.Gaps[0].FromSequence != 9 {
+		t.Errorf("what is left of the state: %v, %v", left, err)
+	}
+	_, err = h.TryAt(t.Context(), connect.NewRequest(&licensedv1.TryAtRequest{CustomerId: "Bayley", Command: renews("ipad", "a")}))
 	wantGap(t, err, connect.CodeDataLoss, gateway.ReasonCorrupt, corrupt)
+	p.asked = actors.ErrCorrupt
+	why, err := h.Why(t.Context(), connect.NewRequest(&licensedv1.WhyRequest{CustomerId: "Bayley", DeviceId: "ipad", TitleId: "a"}))
+	if err != nil || len(why.Msg.Gaps) != 1 || !strings.Contains(why.Msg.Verdict, "cannot be rebuilt") || why.Msg.License != nil || len(why.Msg.Steps) == 0 {
+		t.Errorf("why without a state: %v, %v", why, err)
+	}
+	p.asked = nil
 	p.gaps[0] = proto.Clone(corrupt).(*licensedv1.HistoryGap)
 	p.gaps[0].Reason = licensedv1.GapReason_GAP_REASON_UNAVAILABLE
 	_, err = h.TryAt(t.Context(), connect.NewRequest(&licensedv1.TryAtRequest{CustomerId: "Bayley", Command: renews("ipad", "a")}))
 	wantGap(t, err, connect.CodeUnavailable, gateway.ReasonNotExecuted, corrupt)
-	why, err := h.Why(t.Context(), connect.NewRequest(&licensedv1.WhyRequest{CustomerId: "Bayley", DeviceId: "ipad", TitleId: "a"}))
+	why, err = h.Why(t.Context(), connect.NewRequest(&licensedv1.WhyRequest{CustomerId: "Bayley", DeviceId: "ipad", TitleId: "a"}))
 	if err != nil || len(why.Msg.Gaps) != 1 || !strings.Contains(why.Msg.Verdict, "Not all events can be read") || !why.Msg.License.GetActive() {
 		t.Errorf("why: %v, %v", why, err)
 	}
@@ -641,10 +651,15 @@ func TestWhy(t *testing.T) {
 // TestOtherAnswer: an owner of another release that answers something else does no harm.
 func TestOtherAnswer(t *testing.T) {
 	p, f := newPast(t).life(), failing(nil)
+	p.gaps = []*licensedv1.HistoryGap{expired}
 	f.answer = func(*licensedv1.Query) (actors.Answer, error) {
-		return actors.Answer{Value: &licensedv1.ListDevicesResponse{}, Head: persistence.Head{Sequence: 3}}, nil
+		return actors.Answer{Value: &licensedv1.ListDevicesResponse{}, Head: persistence.Head{
+			Partition: persistence.Partition{RootKey: persistence.RootKey{Aggregate: "Bayley", Epoch: 1, Version: 1}}, Sequence: 3,
+		}}, nil
 	}
-	r := start(t, f, func(c *gateway.Config) { c.HistoryReader, c.Kind = p, p.kind })
+	r := start(t, f, func(c *gateway.Config) {
+		c.HistoryReader, c.Kind, c.PolicyVersion = p, p.kind, func() string { return "p" }
+	})
 	_, err := historyOf(r).Why(t.Context(), connect.NewRequest(&licensedv1.WhyRequest{CustomerId: "Bayley", DeviceId: "iphone", TitleId: "a"}))
 	if connect.CodeOf(err) != connect.CodeInternal || !strings.Contains(r.logged(), "another question") {
 		t.Errorf("%v", err)

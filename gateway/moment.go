@@ -45,10 +45,12 @@ type replayed struct {
 	asOf     time.Time
 	// started is the time of the root whose snapshot the replay began at.
 	started time.Time
+	gaps    []*licensedv1.HistoryGap // before the point, which the replay therefore did not come to
 }
 
-// replay brings a customer to a point of its history.
-func (s *historyService) replay(ctx context.Context, customer string, p point) (*replayed, error) {
+// replay brings a customer to a point of its history. If events before it are damaged, it is an error; or, with left set, the
+// replay ends before them.
+func (s *historyService) replay(ctx context.Context, customer string, p point, left bool) (*replayed, error) {
 	head, err := s.head(ctx, customer)
 	if err != nil {
 		return nil, s.failed(ctx, customer, err, false)
@@ -61,11 +63,21 @@ func (s *historyService) replay(ctx context.Context, customer string, p point) (
 		Replay: actors.NewReplay(s.config.Kind, customer), customer: customer,
 		moment: &licensedv1.Moment{HeadSequence: head.Sequence, PolicyVersion: s.config.PolicyVersion()},
 	}
-	if err := s.replayTo(ctx, head, p, r); err != nil {
-		var gap *historyGap
-		if errors.As(err, &gap) {
-			return nil, gap.apiError()
+	err = s.replayTo(ctx, head, p, r)
+	var gap *historyGap
+	if errors.As(err, &gap) && gap.Reason == licensedv1.GapReason_GAP_REASON_CORRUPT && left && gap.FromSequence > 1 {
+		// It will not be read later either.
+		r.gaps, p = append(r.gaps, gap.HistoryGap), point{sequence: gap.FromSequence - 1}
+		again := &replayed{Replay: actors.NewReplay(s.config.Kind, customer), customer: customer, moment: r.moment, gaps: r.gaps}
+		r.moment.ReplayedEvents, r.moment.ReplayedFrom = 0, 0
+		if s.replayTo(ctx, head, p, again) == nil {
+			r, err = again, nil
 		}
+	}
+	if errors.As(err, &gap) {
+		return nil, gap.apiError()
+	}
+	if err != nil {
 		return nil, s.failed(ctx, customer, err, false)
 	}
 	r.moment.Sequence = r.Sequence()
@@ -190,7 +202,7 @@ func (s *historyService) GetState(
 	if err := invalid(v); err != nil {
 		return nil, err
 	}
-	at, err := s.replay(ctx, r.Msg.CustomerId, p)
+	at, err := s.replay(ctx, r.Msg.CustomerId, p, true)
 	if err != nil {
 		return nil, err
 	}
@@ -202,7 +214,7 @@ func (s *historyService) GetState(
 		return nil, s.failed(ctx, r.Msg.CustomerId, err, false)
 	}
 	return connect.NewResponse(&licensedv1.GetStateResponse{
-		State: state.(*licensedv1.CustomerState), Moment: at.moment,
+		State: state.(*licensedv1.CustomerState), Moment: at.moment, Gaps: at.gaps,
 	}), nil
 }
 
@@ -224,7 +236,7 @@ func (s *historyService) TryAt(
 	if err := invalid(v); err != nil {
 		return nil, err
 	}
-	at, err := s.replay(ctx, r.Msg.CustomerId, p)
+	at, err := s.replay(ctx, r.Msg.CustomerId, p, false)
 	if err != nil {
 		return nil, err
 	}
@@ -290,23 +302,18 @@ func (s *historyService) Why(
 		return nil, err
 	}
 	now := s.config.Now().UTC().Truncate(time.Millisecond)
-	// The owner's state makes the verdict right even if events are missing.
-	answer, err := s.aggregates.Query(ctx, m.CustomerId, describeState())
+	head, err := s.head(ctx, m.CustomerId)
 	if err != nil {
 		return nil, s.failed(ctx, m.CustomerId, err, false)
 	}
-	if answer.Head.Sequence == 0 {
+	if head.Sequence == 0 {
 		return nil, noHistory(m.CustomerId)
-	}
-	state, ok := answer.Value.(*licensedv1.CustomerState)
-	if !ok {
-		return nil, s.failed(ctx, m.CustomerId, errOtherAnswer, false)
 	}
 	x := license.NewExplainer(m.DeviceId, m.TitleId)
 	moment := &licensedv1.Moment{
-		Sequence: answer.Head.Sequence, HeadSequence: answer.Head.Sequence, PolicyVersion: s.config.PolicyVersion(),
+		Sequence: head.Sequence, HeadSequence: head.Sequence, PolicyVersion: s.config.PolicyVersion(),
 	}
-	gaps, err := s.explain(ctx, answer.Head, x, moment)
+	gaps, err := s.explain(ctx, head, x, moment)
 	if err != nil {
 		return nil, s.failed(ctx, m.CustomerId, err, false)
 	}
@@ -314,9 +321,39 @@ func (s *historyService) Why(
 		now = last.AsTime()
 	}
 	moment.AsOf = timestamppb.New(now)
+	state, err := s.present(ctx, m.CustomerId, head, now)
+	if err != nil {
+		return nil, s.failed(ctx, m.CustomerId, err, false)
+	}
 	res := x.Why(now, state)
 	res.Gaps, res.Moment = gaps, moment
 	return connect.NewResponse(res), nil
+}
+
+// present returns a customer's state at the end of the history, without loading the customer if a replay leads there. Otherwise the
+// owner tells, who may have it in memory. It is nil if the customer cannot be rebuilt.
+func (s *historyService) present(ctx context.Context, customer string, head persistence.Head, now time.Time) (*licensedv1.CustomerState, error) {
+	r := &replayed{Replay: actors.NewReplay(s.config.Kind, customer), customer: customer, moment: &licensedv1.Moment{}}
+	var value any
+	err := s.replayTo(ctx, head, point{}, r)
+	if err == nil {
+		value, err = r.Aggregate().Query(now, describeState())
+	} else if ctx.Err() == nil {
+		var answer actors.Answer
+		answer, err = s.aggregates.Query(ctx, customer, describeState())
+		value = answer.Value
+	}
+	if errors.Is(err, actors.ErrCorrupt) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	state, ok := value.(*licensedv1.CustomerState)
+	if !ok {
+		return nil, errOtherAnswer
+	}
+	return state, nil
 }
 
 // explain feeds a history to an explainer and returns the gaps in it.

@@ -10,7 +10,7 @@ import (
 
 // Why returns the explanation as of a time, in at most about a screen of steps: what repeats is told
 // once, and if that does not do, the middle is left out and said to be. The state is that of the owner
-// at the end of the history, so the verdict is right even if parts of the history cannot be read. Gaps
+// at the end of the history, so the verdict is right even if parts of the history cannot be read; nil if the customer cannot be rebuilt. Gaps
 // and moment are the caller's to add.
 func (x *Explainer) Why(now time.Time, state *licensedv1.CustomerState) *licensedv1.WhyResponse {
 	x.timePasses(now.UnixMilli())
@@ -20,7 +20,9 @@ func (x *Explainer) Why(now time.Time, state *licensedv1.CustomerState) *license
 			res.License = l
 		}
 	}
-	res.Verdict = x.verdict(res.License)
+	if res.Verdict = x.verdict(res.License); state == nil {
+		res.Verdict = "What is left of the history does not tell how the licence stands: the customer cannot be rebuilt."
+	}
 	for _, s := range shortened(x.steps) {
 		res.Steps = append(res.Steps, s.WhyStep)
 	}

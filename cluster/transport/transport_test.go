@@ -39,7 +39,7 @@ func TestRequests(t *testing.T) {
 			return actors.Answer{Head: head, Value: q}, nil
 		}
 	}
-	for _, q := range []any{actors.HeadQuery{}, actors.SnapshotQuery{}, "question"} {
+	for _, q := range []any{actors.HeadQuery{}, actors.SnapshotQuery{}, actors.SnapshotQuery{InMemory: true}, "question"} {
 		want, _ := b.handler.query(t.Context(), "", q)
 		got, err := a.Query(t.Context(), b.Address(), "Kind", "id", q)
 		if err != nil || got.Head != want.Head {

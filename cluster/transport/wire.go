@@ -176,11 +176,13 @@ func replyOf(m *clusterv1.Reply) actors.Reply {
 // queryMessage returns a query as it travels.
 func queryMessage(codec Codec, query any) (*clusterv1.Query, error) {
 	p := &clusterv1.Payload{}
-	switch query.(type) {
+	switch query := query.(type) {
 	case actors.HeadQuery:
 		p.Type = headQueryName
 	case actors.SnapshotQuery:
-		p.Type = snapshotQueryName
+		if p.Type = snapshotQueryName; query.InMemory {
+			p.Data = []byte{1}
+		}
 	default:
 		var err error
 		if p.Type, p.Data, err = codec.Marshal(query); err != nil {
@@ -196,7 +198,7 @@ func queryOf(codec Codec, m *clusterv1.Query) (any, error) {
 	case headQueryName:
 		return actors.HeadQuery{}, nil
 	case snapshotQueryName:
-		return actors.SnapshotQuery{}, nil
+		return actors.SnapshotQuery{InMemory: len(m.GetPayload().GetData()) > 0}, nil
 	default:
 		query, err := codec.Unmarshal(name, m.GetPayload().GetData())
 		if err != nil {

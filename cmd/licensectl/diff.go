@@ -46,6 +46,9 @@ func (p *program) diff(ctx context.Context, customer, a, b string) error {
 		if states[i], err = p.stateAt(ctx, customer, m); err != nil {
 			return err
 		}
+		if gaps := states[i].Gaps; len(gaps) > 0 {
+			return incomplete("%s: %s; what changed cannot be told", s, gaps[0].Message)
+		}
 	}
 	changes, err := changesBetween(states[0].State, states[1].State)
 	if err != nil {

@@ -30,9 +30,14 @@ func (p *program) stateCommand() *cobra.Command {
 			return err
 		}
 		if p.output == outputJSON {
-			return p.printJSON(res)
+			err = p.printJSON(res)
+		} else {
+			err = p.printState(res)
 		}
-		return p.printState(res)
+		if err == nil && len(res.Gaps) > 0 {
+			return incomplete("%s; this is the state after event %d of %d", res.Gaps[0].Message, res.Moment.Sequence, res.Moment.HeadSequence)
+		}
+		return err
 	}
 	return p.customerCommand(c)
 }

@@ -109,7 +109,47 @@ func TestDamagedHistoryIsShown(t *testing.T) {
 			errs++
 		}
 	}
+	state, err := historyClient(g).GetState(t.Context(), connect.NewRequest(&licensedv1.GetStateRequest{CustomerId: "Bayley"}))
+	if err != nil || len(state.Msg.Gaps) != 1 || state.Msg.Moment.Sequence != state.Msg.Gaps[0].FromSequence-1 || state.Msg.State.ActiveLicenses == 0 {
+		t.Errorf("what is left of the state: %v, %v", state, err)
+	}
+	why, err := historyClient(g).Why(t.Context(), connect.NewRequest(&licensedv1.WhyRequest{CustomerId: "Bayley", DeviceId: "iphone", TitleId: "GlowS01E01"}))
+	if err != nil || len(why.Msg.Gaps) != 1 || !strings.Contains(why.Msg.Verdict, "cannot be rebuilt") || len(why.Msg.Steps) == 0 {
+		t.Errorf("why: %v, %v", why, err)
+	}
 	if stream.Err() != nil || gaps != 1 || errs == 0 {
 		t.Errorf("%d gaps, %v; %d errors were found", gaps, stream.Err(), errs)
+	}
+}
+
+// TestDamagedSnapshotIsReadAround: who reads the history of a customer whose snapshot is damaged is told all, and loads nobody.
+func TestDamagedSnapshotIsReadAround(t *testing.T) {
+	_, n, g := damagedCustomer(t, slog.New(slog.DiscardHandler))
+	h := historyClient(g)
+	stream, err := h.ListEvents(t.Context(), connect.NewRequest(&licensedv1.ListEventsRequest{CustomerId: "Bayley"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var end *licensedv1.HistoryEnd
+	for stream.Receive() {
+		end = stream.Msg().End
+	}
+	if err := stream.Err(); err != nil || end.GetGaps() != 0 || end.GetEvents() == 0 || end.GetEvents() != end.GetHeadSequence() {
+		t.Errorf("events: %v, %v", end, err)
+	}
+	state, err := h.GetState(t.Context(), connect.NewRequest(&licensedv1.GetStateRequest{CustomerId: "Bayley"}))
+	if err != nil || len(state.Msg.Gaps) > 0 || state.Msg.Moment.Sequence != end.GetHeadSequence() {
+		t.Errorf("state: %v, %v", state, err)
+	}
+	why, err := h.Why(t.Context(), connect.NewRequest(&licensedv1.WhyRequest{CustomerId: "Bayley", DeviceId: "iphone", TitleId: "GlowS01E01"}))
+	if err != nil || len(why.Msg.Gaps) > 0 || why.Msg.License == nil {
+		t.Errorf("why: %v, %v", why, err)
+	}
+	found := false
+	for _, f := range verifyOf(t, g).Findings {
+		found = found || strings.Contains(f.Message, "snapshot")
+	}
+	if !found || n.InMemory() != 0 {
+		t.Errorf("the damage was found: %v; %d customers in memory", found, n.InMemory())
 	}
 }

@@ -27,14 +27,37 @@ func (h *host) Query(ctx context.Context, customer string, query any) (actors.An
 		return e.run(ctx, h, customer)
 	}
 	ctx, end := h.node.tracer.Request(ctx, customer+aggregateSuffix, "")
-	answer, err := h.Runtime.Query(ctx, customer, query)
-	if _, ok := query.(actors.HeadQuery); ok && errors.Is(err, actors.ErrCorrupt) {
-		if head, ok := h.damagedHead(ctx, customer); ok {
-			answer, err = actors.Answer{Head: head}, nil
+	var answer actors.Answer
+	var err error
+	switch q := query.(type) {
+	case actors.HeadQuery:
+		if q.Closed {
+			answer, err = h.Runtime.Query(ctx, customer, query)
+			break
 		}
+		answer.Head, err = h.head(ctx, customer)
+	case actors.SnapshotQuery:
+		if q.InMemory && !h.Resident(customer) {
+			answer.Head, err = h.head(ctx, customer)
+			break
+		}
+		answer, err = h.Runtime.Query(ctx, customer, query)
+	default:
+		answer, err = h.Runtime.Query(ctx, customer, query)
 	}
 	end(err)
 	return answer, err
+}
+
+// head returns where a customer's history ends, without loading the customer if that can be told from the store.
+func (h *host) head(ctx context.Context, customer string) (persistence.Head, error) {
+	head, err := h.Head(ctx, customer)
+	if errors.Is(err, actors.ErrCorrupt) {
+		if damaged, ok := h.damagedHead(ctx, customer); ok {
+			return damaged, nil
+		}
+	}
+	return head, err
 }
 
 // damagedHead returns where the stored history ends of a customer that cannot be loaded, so that what is left of it can be read and

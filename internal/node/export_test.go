@@ -19,6 +19,9 @@ func (c *Config) Share(s persistence.Store) {
 	c.Store, c.shared, c.Archive = "cassandra://shared/test", s, ArchiveOff
 }
 
+// InMemory returns how many customers are in memory.
+func (n *Node) InMemory() int64 { return n.runtimeStats().Resident }
+
 // Gossip returns the address that others join.
 func (n *Node) Gossip() string { return n.member.Load().gossip.Address() }
 

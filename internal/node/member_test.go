@@ -124,7 +124,7 @@ func TestCluster(t *testing.T) {
 		for v.Receive() {
 			report = v.Msg().Report
 		}
-		if err := v.Err(); err != nil || report.GetEvents() != 4 || len(report.GetFindings()) != 0 || !report.GetLiveStateCompared() {
+		if err := v.Err(); err != nil || report.GetEvents() != 4 || len(report.GetFindings()) != 0 || report.GetLiveStateCompared() {
 			t.Errorf("%s: verify: %v, %v", id, report, err)
 		}
 	}

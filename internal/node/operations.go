@@ -127,9 +127,8 @@ func (o *operations) ReloadPolicy(ctx context.Context) (version string, changed 
 func (o *operations) Verify(
 	ctx context.Context, customer string, mend bool, progress func(checked, total uint64) error,
 ) (*licensedv1.CustomerReport, error) {
-	answer, err := o.n.aggregates.Query(ctx, customer, actors.SnapshotQuery{})
-	damaged := errors.Is(err, actors.ErrCorrupt)
-	if damaged { // What is stored can be examined.
+	answer, err := o.n.aggregates.Query(ctx, customer, actors.SnapshotQuery{InMemory: true})
+	if errors.Is(err, actors.ErrCorrupt) { // What is stored can be examined.
 		answer, err = o.n.aggregates.Query(ctx, customer, actors.HeadQuery{})
 	}
 	if err != nil {
@@ -138,14 +137,14 @@ func (o *operations) Verify(
 	if answer.Head.Sequence == 0 {
 		return nil, fmt.Errorf("history of %s: %w", customer, persistence.ErrNotFound)
 	}
-	snapshot, ok := answer.Value.(actors.Snapshot)
-	if !ok && !damaged {
+	snapshot, inMemory := answer.Value.(actors.Snapshot)
+	if answer.Value != nil && !inMemory {
 		return nil, fmt.Errorf("snapshot of %s: its node answered with a %T", customer, answer.Value)
 	}
 	live := func(r doctor.Replay, root *persistence.Root) error {
 		return r.(*actors.Replay).CheckSnapshot(snapshot, root.Time)
 	}
-	if damaged {
+	if !inMemory {
 		live = nil
 	}
 	d := newDoctor(o.n.store, o.n.cold, o.n.policy.kind)

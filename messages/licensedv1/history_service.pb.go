@@ -1601,9 +1601,12 @@ func (x *Moment) GetReplayedEvents() uint64 {
 }
 
 type GetStateResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	State         *CustomerState         `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
-	Moment        *Moment                `protobuf:"bytes,2,opt,name=moment,proto3" json:"moment,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	State  *CustomerState         `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
+	Moment *Moment                `protobuf:"bytes,2,opt,name=moment,proto3" json:"moment,omitempty"`
+	// What cannot be read before the moment that was asked for: the state is then that after the last event before the gap, as
+	// the moment says.
+	Gaps          []*HistoryGap `protobuf:"bytes,3,rep,name=gaps,proto3" json:"gaps,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1648,6 +1651,13 @@ func (x *GetStateResponse) GetState() *CustomerState {
 func (x *GetStateResponse) GetMoment() *Moment {
 	if x != nil {
 		return x.Moment
+	}
+	return nil
+}
+
+func (x *GetStateResponse) GetGaps() []*HistoryGap {
+	if x != nil {
+		return x.Gaps
 	}
 	return nil
 }
@@ -2020,7 +2030,7 @@ func (x *WhyStep) GetText() string {
 
 type WhyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// One sentence: how it stands now.
+	// One sentence: how it stands now, or that what can be read does not tell.
 	Verdict string `protobuf:"bytes,1,opt,name=verdict,proto3" json:"verdict,omitempty"`
 	// The licence now; absent if there is none, or the rules have forgotten it.
 	License *LicenseState `protobuf:"bytes,2,opt,name=license,proto3" json:"license,omitempty"`
@@ -2230,10 +2240,11 @@ const file_licensed_v1_history_service_proto_rawDesc = "" +
 	"\x0epolicy_version\x18\x05 \x01(\tR\rpolicyVersion\x126\n" +
 	"\x17recorded_policy_version\x18\x06 \x01(\tR\x15recordedPolicyVersion\x12#\n" +
 	"\rreplayed_from\x18\a \x01(\x04R\freplayedFrom\x12'\n" +
-	"\x0freplayed_events\x18\b \x01(\x04R\x0ereplayedEvents\"q\n" +
+	"\x0freplayed_events\x18\b \x01(\x04R\x0ereplayedEvents\"\x9e\x01\n" +
 	"\x10GetStateResponse\x120\n" +
 	"\x05state\x18\x01 \x01(\v2\x1a.licensed.v1.CustomerStateR\x05state\x12+\n" +
-	"\x06moment\x18\x02 \x01(\v2\x13.licensed.v1.MomentR\x06moment\"\xb5\x01\n" +
+	"\x06moment\x18\x02 \x01(\v2\x13.licensed.v1.MomentR\x06moment\x12+\n" +
+	"\x04gaps\x18\x03 \x03(\v2\x17.licensed.v1.HistoryGapR\x04gaps\"\xb5\x01\n" +
 	"\fTryAtRequest\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x1c\n" +
@@ -2373,34 +2384,35 @@ var file_licensed_v1_history_service_proto_depIdxs = []int32{
 	24, // 25: licensed.v1.Moment.as_of:type_name -> google.protobuf.Timestamp
 	11, // 26: licensed.v1.GetStateResponse.state:type_name -> licensed.v1.CustomerState
 	17, // 27: licensed.v1.GetStateResponse.moment:type_name -> licensed.v1.Moment
-	24, // 28: licensed.v1.TryAtRequest.time:type_name -> google.protobuf.Timestamp
-	26, // 29: licensed.v1.TryAtRequest.command:type_name -> licensed.v1.Command
-	27, // 30: licensed.v1.TryAtResponse.refusal:type_name -> licensed.v1.Refusal
-	28, // 31: licensed.v1.TryAtResponse.license:type_name -> licensed.v1.License
-	3,  // 32: licensed.v1.TryAtResponse.events:type_name -> licensed.v1.HistoryEvent
-	17, // 33: licensed.v1.TryAtResponse.moment:type_name -> licensed.v1.Moment
-	24, // 34: licensed.v1.WhyStep.time:type_name -> google.protobuf.Timestamp
-	24, // 35: licensed.v1.WhyStep.to_time:type_name -> google.protobuf.Timestamp
-	2,  // 36: licensed.v1.WhyStep.effect:type_name -> licensed.v1.WhyEffect
-	13, // 37: licensed.v1.WhyResponse.license:type_name -> licensed.v1.LicenseState
-	22, // 38: licensed.v1.WhyResponse.steps:type_name -> licensed.v1.WhyStep
-	4,  // 39: licensed.v1.WhyResponse.gaps:type_name -> licensed.v1.HistoryGap
-	17, // 40: licensed.v1.WhyResponse.moment:type_name -> licensed.v1.Moment
-	7,  // 41: licensed.v1.HistoryService.ListEvents:input_type -> licensed.v1.ListEventsRequest
-	9,  // 42: licensed.v1.HistoryService.Follow:input_type -> licensed.v1.FollowRequest
-	16, // 43: licensed.v1.HistoryService.GetState:input_type -> licensed.v1.GetStateRequest
-	19, // 44: licensed.v1.HistoryService.TryAt:input_type -> licensed.v1.TryAtRequest
-	21, // 45: licensed.v1.HistoryService.Why:input_type -> licensed.v1.WhyRequest
-	8,  // 46: licensed.v1.HistoryService.ListEvents:output_type -> licensed.v1.ListEventsResponse
-	10, // 47: licensed.v1.HistoryService.Follow:output_type -> licensed.v1.FollowResponse
-	18, // 48: licensed.v1.HistoryService.GetState:output_type -> licensed.v1.GetStateResponse
-	20, // 49: licensed.v1.HistoryService.TryAt:output_type -> licensed.v1.TryAtResponse
-	23, // 50: licensed.v1.HistoryService.Why:output_type -> licensed.v1.WhyResponse
-	46, // [46:51] is the sub-list for method output_type
-	41, // [41:46] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	4,  // 28: licensed.v1.GetStateResponse.gaps:type_name -> licensed.v1.HistoryGap
+	24, // 29: licensed.v1.TryAtRequest.time:type_name -> google.protobuf.Timestamp
+	26, // 30: licensed.v1.TryAtRequest.command:type_name -> licensed.v1.Command
+	27, // 31: licensed.v1.TryAtResponse.refusal:type_name -> licensed.v1.Refusal
+	28, // 32: licensed.v1.TryAtResponse.license:type_name -> licensed.v1.License
+	3,  // 33: licensed.v1.TryAtResponse.events:type_name -> licensed.v1.HistoryEvent
+	17, // 34: licensed.v1.TryAtResponse.moment:type_name -> licensed.v1.Moment
+	24, // 35: licensed.v1.WhyStep.time:type_name -> google.protobuf.Timestamp
+	24, // 36: licensed.v1.WhyStep.to_time:type_name -> google.protobuf.Timestamp
+	2,  // 37: licensed.v1.WhyStep.effect:type_name -> licensed.v1.WhyEffect
+	13, // 38: licensed.v1.WhyResponse.license:type_name -> licensed.v1.LicenseState
+	22, // 39: licensed.v1.WhyResponse.steps:type_name -> licensed.v1.WhyStep
+	4,  // 40: licensed.v1.WhyResponse.gaps:type_name -> licensed.v1.HistoryGap
+	17, // 41: licensed.v1.WhyResponse.moment:type_name -> licensed.v1.Moment
+	7,  // 42: licensed.v1.HistoryService.ListEvents:input_type -> licensed.v1.ListEventsRequest
+	9,  // 43: licensed.v1.HistoryService.Follow:input_type -> licensed.v1.FollowRequest
+	16, // 44: licensed.v1.HistoryService.GetState:input_type -> licensed.v1.GetStateRequest
+	19, // 45: licensed.v1.HistoryService.TryAt:input_type -> licensed.v1.TryAtRequest
+	21, // 46: licensed.v1.HistoryService.Why:input_type -> licensed.v1.WhyRequest
+	8,  // 47: licensed.v1.HistoryService.ListEvents:output_type -> licensed.v1.ListEventsResponse
+	10, // 48: licensed.v1.HistoryService.Follow:output_type -> licensed.v1.FollowResponse
+	18, // 49: licensed.v1.HistoryService.GetState:output_type -> licensed.v1.GetStateResponse
+	20, // 50: licensed.v1.HistoryService.TryAt:output_type -> licensed.v1.TryAtResponse
+	23, // 51: licensed.v1.HistoryService.Why:output_type -> licensed.v1.WhyResponse
+	47, // [47:52] is the sub-list for method output_type
+	42, // [42:47] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_history_service_proto_init() }

@@ -44,13 +44,13 @@ var mutants = []mutant{
 		"actors/machine.go", "if m.inherited && len(h.group.Records) > 0 {", "if false {",
 	}}},
 	{"answer from what may be undecided", "R5", []edit{{
-		"actors/recovery.go", "return m.sequence == 0 || m.root.Epoch == m.epoch && m.root.Version > m.floor", "return true",
+		"actors/sleeping.go", "return sequence == 0 || root.Epoch == epoch && root.Version > floor", "return true",
 	}}},
 	{"take a root of an earlier epoch for decided", "R5", []edit{{
-		"actors/recovery.go", "m.root.Epoch == m.epoch && m.root.Version > m.floor", "m.root.Version > m.floor",
+		"actors/sleeping.go", "root.Epoch == epoch && root.Version > floor", "root.Version > floor",
 	}}},
 	{"take what an earlier activation left under way for decided", "R5", []edit{{
-		"actors/recovery.go", "m.root.Epoch == m.epoch && m.root.Version > m.floor", "m.root.Epoch == m.epoch",
+		"actors/sleeping.go", "root.Epoch == epoch && root.Version > floor", "root.Epoch == epoch",
 	}}},
 	{"version of an unresolved root is used again", "R6", []edit{{
 		"actors/recovery.go", "max(m.root.Version, m.floor) + 1}", "m.root.Version + 1}",
@@ -74,6 +74,15 @@ var mutants = []mutant{
 	}}},
 	{"roll over with a mutation in flight", "R10", []edit{{
 		"actors/machine.go", "|| h.flight != nil || h.rootFlight != nil {", "|| h.rootFlight != nil {",
+	}}},
+	{"vouch for a head without looking whether the customer was loaded meanwhile", "R11", []edit{{
+		"actors/sleeping.go", "if !s.Asleep() || !decided", "if !decided",
+	}}},
+	{"vouch for a head of what an activation left under way", "R11", []edit{{
+		"actors/sleeping.go", "s.Epoch, s.Floor())", "s.Epoch, 0)",
+	}}},
+	{"vouch for a head without asking again whether the shard is held", "R11", []edit{{
+		"actors/sleeping.go", " || !s.Held() {", " {",
 	}}},
 	{"history takes records past a base", "R11", []edit{{
 		"persistence/tiered/history.go", "int(min(uint64(limit), s.through-at))", "limit",

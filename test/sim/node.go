@@ -90,6 +90,7 @@ type node struct {
 	floor       uint64
 	env         *actors.Environment
 	hosted      map[string]*host
+	loads       map[string]int // how often each aggregate was loaded
 }
 
 // host drives the machine of one aggregate, as the product's shell does.
@@ -114,7 +115,7 @@ func (n *node) start() {
 // begin makes the process speak as that incarnation.
 func (n *node) begin(inc persistence.Incarnation) {
 	n.incarnation, n.floor = inc, 0
-	n.hosted = map[string]*host{}
+	n.hosted, n.loads = map[string]*host{}, map[string]int{}
 	n.env = &actors.Environment{Kind: n.w.params.Kind, Config: n.w.params.Config, Incarnation: n.incarnation, MaxMutation: n.w.params.MaxMutation}
 }
 
@@ -181,6 +182,7 @@ func (n *node) request(id string, r *actors.Request, reply func(*actors.Request)
 		h = &host{node: n, id: id, shard: shard, replyTo: map[*actors.Request]func(*actors.Request){}}
 		h.machine = actors.NewMachine(n.env, id, epoch, n.floor)
 		n.hosted[id] = h
+		n.loads[id]++
 	}
 	h.pending++
 	h.replyTo[r] = reply

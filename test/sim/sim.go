@@ -19,6 +19,7 @@ type Params struct {
 	Read                          float64 // of the requests, how many are questions
 	Damage                        float64 // that a snapshot is damaged, several times a second
 	LoseRecord                    float64 // that a record is lost with it
+	Heads                         float64 // that somebody asks for the head of an aggregate, every 10 ms
 	Lease                         micros
 	WriteTimeout, ClientTimeout   micros
 	Late, VeryLate                float64
@@ -59,6 +60,7 @@ type Counts struct {
 	Readings, Retries, Imports, Stretches  int
 	Snapshots                              int // that a replay came to
 	Damaged, Rebuilt                       int
+	Heads                                  int // of aggregates that were not in memory
 	Lapsed, Releases, Drained              int
 	WrongClocks, Withdrawn                 int
 	Stale, Confirms, Forged                int
@@ -74,6 +76,7 @@ func (c *Counts) add(o Counts) {
 	c.Unknown += o.Unknown
 	c.Damaged += o.Damaged
 	c.Rebuilt += o.Rebuilt
+	c.Heads += o.Heads
 	c.Rejected += o.Rejected
 	c.Crashes += o.Crashes
 	c.Pauses += o.Pauses
@@ -151,6 +154,9 @@ func paramsOf(r *rand.Rand) Params {
 			p.LoseRecord = 0.5
 		}
 	}
+	if r.Float64() < 0.5 {
+		p.Heads = r.Float64()
+	}
 	return p
 }
 
@@ -184,6 +190,7 @@ func runWith(r *rand.Rand, params Params, log io.Writer) Counts {
 	}
 	w.authority.begin()
 	w.disturbStore()
+	w.askHeads()
 	for i := range w.params.Gateways {
 		w.startGateway(i)
 	}

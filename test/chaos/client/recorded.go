@@ -98,6 +98,10 @@ func terms(l *licensedv1.LicenseTerms) *history.License {
 // Verify asks the service to check all that is stored of a customer, whose history ends at head, and returns
 // what it finds wrong. It is an error if it did not check all.
 func (c *Client) Verify(ctx context.Context, customer string, head uint64) ([]string, error) {
+	// Of a customer who is not in memory, there is no live state to compare.
+	if _, err := c.Licenses.ListDevices(ctx, connect.NewRequest(&licensedv1.ListDevicesRequest{CustomerId: customer})); err != nil {
+		return nil, err
+	}
 	stream, err := c.Admin.VerifyCustomer(ctx, connect.NewRequest(&licensedv1.VerifyCustomerRequest{CustomerId: customer}))
 	if err != nil {
 		return nil, err

@@ -1,0 +1,134 @@
+package actors
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"licensed/persistence"
+)
+
+// Sleeping finds where the history of an aggregate ends that is not in memory, without loading it. It reads as recovery does, and
+// asks the functions after the last read, in this order; each may be asked once.
+type Sleeping struct {
+	Journal     persistence.Journal
+	Incarnation persistence.Incarnation
+	Epoch       uint64 // under which the shard was held before
+	Page        int    // records read at once
+
+	// Asleep says whether the aggregate was not in memory at any moment since before the first read.
+	Asleep func() bool
+	// Floor is that of the process ([R6]).
+	Floor func() uint64
+	// Held is the authority's answer for the shard and Epoch ([R9]).
+	Held func() bool
+}
+
+// Head returns where the history of the aggregate ("Bayley:LicenseAggregate") ends; false if what was read is not decided ([R5]), or
+// is not certain to be all: then only the aggregate itself can tell. Errors: those of the journal.
+func (s *Sleeping) Head(ctx context.Context, aggregate string) (persistence.Head, bool, error) {
+	// Not TopRoot: it may read a snapshot from the archive.
+	roots, err := s.Journal.ReadRoots(ctx, aggregate, persistence.RootKey{}, 1)
+	if err != nil {
+		return persistence.Head{}, false, err
+	}
+	head := persistence.Head{}
+	if len(roots) > 0 {
+		top := &roots[0]
+		if top.Key.Epoch > s.Epoch || top.Key.Epoch == s.Epoch && top.Incarnation != s.Incarnation {
+			return persistence.Head{}, false, nil // not the owner's
+		}
+		head = persistence.Head{
+			Partition: top.Partition(), Base: top.Base, Parent: top.Parent, ParentIncarnation: top.ParentIncarnation,
+		}
+		if head.Sequence, err = s.end(ctx, top); err != nil {
+			return persistence.Head{}, false, err
+		}
+	}
+	if !s.Asleep() || !decided(head.Sequence, head.Partition.RootKey, s.Epoch, s.Floor()) || !s.Held() {
+		return persistence.Head{}, false, nil
+	}
+	return head, true, nil
+}
+
+// end returns the sequence of the last whole command below a root.
+func (s *Sleeping) end(ctx context.Context, root *persistence.Root) (uint64, error) {
+	at, end := root.Base, root.Base
+	for {
+		rows, err := s.Journal.ReadRecords(ctx, root.Partition(), at, s.Page)
+		if err != nil {
+			return 0, err
+		}
+		for i := range rows {
+			r := &rows[i]
+			if r.Sequence != at+1 {
+				return end, nil
+			}
+			if r.Index >= r.Count || uint64(r.Index) != at-end {
+				return 0, fmt.Errorf("%w: record %d is number %d of %d of its command", ErrCorrupt, r.Sequence, r.Index, r.Count)
+			}
+			if at++; r.Index+1 == r.Count { // [R4]
+				end = at
+			}
+		}
+		if len(rows) < s.Page {
+			return end, nil
+		}
+	}
+}
+
+// decided reports whether no root that is still on its way can end a history before its last event, which was read below
+// that root by a process that holds the shard at that epoch ([R5]). It cannot where there is no event. Nor can it under a root of this
+// process and epoch, unless something was under way when an activation ended: all who know of fewer events have lower epochs.
+func decided(sequence uint64, root persistence.RootKey, epoch, floor uint64) bool {
+	return sequence == 0 || root.Epoch == epoch && root.Version > floor
+}
+
+// Head returns where the history of the aggregate of that id ends; the zero head if there is none. The answer is linearizable, as that
+// of Query. An aggregate that is not in memory is not loaded, unless what the store has is not decided ([R5]).
+// Errors are those of Query.
+func (r *Runtime) Head(ctx context.Context, id string) (persistence.Head, error) {
+	head, ok, err := r.sleepingHead(ctx, id)
+	if ok || err != nil {
+		return head, err
+	}
+	a, err := r.Query(ctx, id, HeadQuery{})
+	return a.Head, err
+}
+
+// sleepingHead returns the head of an aggregate that is not in memory; false if the aggregate itself is to be asked.
+func (r *Runtime) sleepingHead(ctx context.Context, id string) (persistence.Head, bool, error) {
+	aggregate := AggregateID(id, r.env.Kind)
+	shard := r.authority.Shard(aggregate)
+	epoch, held := r.authority.Epoch(shard)
+	if !held {
+		return persistence.Head{}, false, nil
+	}
+	w := r.registry.watch(id)
+	if w == nil {
+		return persistence.Head{}, false, nil
+	}
+	defer r.registry.unwatch(w)
+	if err := r.admit(); err != nil {
+		return persistence.Head{}, false, err
+	}
+	defer r.inFlight.Add(-1)
+	s := Sleeping{
+		Journal: r.journal, Incarnation: r.env.Incarnation, Epoch: epoch, Page: r.env.Config.ReadPage,
+		Asleep: func() bool { return r.registry.asleep(w) }, Floor: r.floor.Load,
+		Held: func() bool { return r.authority.Holds(shard, epoch) },
+	}
+	head, ok, err := s.Head(ctx, aggregate)
+	switch {
+	case err == nil:
+		return head, ok, nil
+	case ctx.Err() != nil:
+		return persistence.Head{}, false, ctx.Err()
+	case errors.Is(err, persistence.ErrCorrupt) && !errors.Is(err, ErrCorrupt):
+		err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	if errors.Is(err, ErrCorrupt) {
+		return persistence.Head{}, false, err
+	}
+	return persistence.Head{}, false, nil // the actor tries again, with patience
+}
