@@ -78,12 +78,6 @@ var mutants = []mutant{
 	{"vouch for a head without looking whether the customer was loaded meanwhile", "R11", []edit{{
 		"actors/sleeping.go", "if !s.Asleep() || !decided", "if !decided",
 	}}},
-	{"vouch for a head of what an activation left under way", "R11", []edit{{
-		"actors/sleeping.go", "s.Epoch, s.Floor())", "s.Epoch, 0)",
-	}}},
-	{"vouch for a head without asking again whether the shard is held", "R11", []edit{{
-		"actors/sleeping.go", " || !s.Held() {", " {",
-	}}},
 	{"history takes records past a base", "R11", []edit{{
 		"persistence/tiered/history.go", "int(min(uint64(limit), s.through-at))", "limit",
 	}}},
