@@ -11,7 +11,7 @@ import (
 )
 
 // directories of the module that have the sources of its programs, what they embed included.
-var directories = []string{"actors", "cluster", "cmd", "gateway", "internal", "messages", "persistence"}
+var directories = []string{"actors", "cluster", "cmd", "docs", "gateway", "internal", "messages", "persistence"}
 
 // Look looks at the sources of the module whose root directory this is.
 func Look(root string) error {
