@@ -106,6 +106,9 @@ type Config struct {
 	MaxInFlight int
 	// MaxPeers bounds the connections that are accepted, and the streams on them (default 1024).
 	MaxPeers int
+	// MaxIdle is how long an accepted connection may have no stream (default 10 s). Then it is closed: a peer keeps one
+	// stream open for as long as it is connected.
+	MaxIdle time.Duration
 	// MaxTimeout caps the time for a request that another process asks for (default 1 min).
 	MaxTimeout time.Duration
 	// DialTimeout is how long connecting to a peer may take, with its handshake (default 1 s). Until
@@ -137,7 +140,7 @@ type Observer struct {
 // DefaultConfig returns the defaults.
 func DefaultConfig() Config {
 	return Config{
-		Bind: "0.0.0.0:7947", MaxMessageBytes: 8 << 20, MaxInFlight: 8192, MaxPeers: 1024, MaxTimeout: time.Minute,
+		Bind: "0.0.0.0:7947", MaxMessageBytes: 8 << 20, MaxInFlight: 8192, MaxPeers: 1024, MaxIdle: 10 * time.Second, MaxTimeout: time.Minute,
 		DialTimeout: time.Second, Silence: 2 * time.Second, Log: slog.Default(),
 	}
 }
@@ -149,7 +152,7 @@ func (c *Config) validate() error {
 	}{
 		{"Cluster", c.Cluster != ""}, {"Codec", c.Codec != nil}, {"Log", c.Log != nil},
 		{"MaxMessageBytes", c.MaxMessageBytes > 0 && c.MaxMessageBytes <= 1<<30}, {"MaxInFlight", c.MaxInFlight > 0},
-		{"MaxPeers", c.MaxPeers > 0}, {"MaxTimeout", c.MaxTimeout > 0}, {"DialTimeout", c.DialTimeout > 0},
+		{"MaxPeers", c.MaxPeers > 0}, {"MaxIdle", c.MaxIdle > 0}, {"MaxTimeout", c.MaxTimeout > 0}, {"DialTimeout", c.DialTimeout > 0},
 		{"Silence", c.Silence > 0},
 	} {
 		if !f.ok {

@@ -15,6 +15,7 @@ import (
 	"github.com/asynkron/protoactor-go/remote"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -436,5 +437,37 @@ func TestProtoactorHasNoTurn(t *testing.T) {
 	a := start(t, nil)
 	if c := a.cluster.Config; c.GossipInterval != never || c.HeartbeatExpiration != never {
 		t.Errorf("gossip every %v, heartbeats expire after %v", c.GossipInterval, c.HeartbeatExpiration)
+	}
+}
+
+// TestIdleConnections: connections without a stream do not keep peers out. One of them ignores that it is told to leave.
+func TestIdleConnections(t *testing.T) {
+	t.Parallel()
+	a, b := start(t, func(c *Config) { c.MaxPeers, c.MaxIdle = 2, 100*time.Millisecond }), start(t, nil)
+	s := newStranger(t, a.Address())
+	s.conn.Connect()
+	for state := s.conn.GetState(); state != connectivity.Ready; state = s.conn.GetState() {
+		if !s.conn.WaitForStateChange(t.Context(), state) {
+			t.Fatal(state)
+		}
+	}
+	deaf, err := net.Dial("tcp", a.Address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer deaf.Close()
+	settings := "\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+	if _, err := deaf.Write([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings)); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "place for a peer", func() bool { _, err := b.execute(t.Context(), a.Address(), "x"); return err == nil })
+	if _, err := io.Copy(io.Discard, deaf); err != nil {
+		t.Log(err) // A reset closes it, too.
+	}
+	for range 5 { // A peer's stream is no idle connection.
+		time.Sleep(50 * time.Millisecond)
+		if _, err := b.execute(t.Context(), a.Address(), "x"); err != nil {
+			t.Errorf("later: %v", err)
+		}
 	}
 }

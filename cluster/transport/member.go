@@ -155,7 +155,9 @@ func (t *Transport) remoteOptions() []remote.ConfigOption {
 	server := []grpc.ServerOption{
 		grpc.StreamInterceptor(t.accept), grpc.UnaryInterceptor(refuseUnary), grpc.MaxRecvMsgSize(largest),
 		grpc.WaitForHandlers(true), grpc.MaxConcurrentStreams(16), grpc.ConnectionTimeout(handshakeTimeout),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveEvery, Timeout: keepaliveTimeout}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			Time: keepaliveEvery, Timeout: keepaliveTimeout, MaxConnectionIdle: t.config.MaxIdle,
+		}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveEvery / 2, PermitWithoutStream: true}),
 	}
 	client, take := insecure.NewCredentials(), guard{

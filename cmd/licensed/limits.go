@@ -46,6 +46,7 @@ func (o *options) limitsConfig(c *node.Config, memory uint64) error {
 		atLeast("max-streams", c.Limits.MaxStreams, 1),
 		atLeast("max-imports", c.Limits.MaxImports, 1),
 		atLeast("max-connections", c.MaxConnections, 0),
+		atLeast("max-node-connections", c.Cluster.MaxConnections, 0),
 		atLeast("max-connection-streams", c.MaxStreams, 1),
 		atLeast("read-timeout", c.ReadTimeout, time.Millisecond),
 		atLeast("reply-timeout", c.ReplyTimeout, time.Millisecond),

@@ -116,6 +116,8 @@ func (o *options) bindCluster(f *pflag.FlagSet) {
 	f.StringVar(&m.Advertise, "advertise", m.Advertise, "`address` that others reach --bind under, if it is another")
 	f.StringVar(&m.NodeListen, "node-listen", m.NodeListen, "`address` for requests between processes of the cluster")
 	f.StringVar(&m.NodeAdvertise, "node-advertise", m.NodeAdvertise, "`address` that others reach --node-listen under, if it is another")
+	f.IntVar(&m.MaxConnections, "max-node-connections", m.MaxConnections,
+		"`connections` of other processes to --node-listen accepted at once, more are closed; 0 for an eighth of the limit of open files")
 	f.StringVar(&m.Label, "label", m.Label, "`label` that keeps the gossip of clusters on one network apart; empty for the name of the cluster")
 	f.StringVar(&m.KeyFile, "gossip-key-file", m.KeyFile, "`file` with the key that encrypts gossip: 16, 24 or 32 bytes in base64, the same for all members")
 	f.StringVar(&m.NodeTLS.Cert, "node-tls-cert", m.NodeTLS.Cert, "`file` with the certificate for requests between processes")

@@ -25,7 +25,7 @@ const stops = "Stop it with SIGTERM or Ctrl-C; a second one stops it at once. SI
 // Flags that matter to some roles only.
 var (
 	demoFlags    = []string{"demo", "demo-rate", "demo-customers"}
-	memberFlags  = []string{"name", "cluster", "join", "bind", "advertise", "node-listen", "node-advertise", "label", "gossip-key-file", "node-tls-cert", "node-tls-key", "node-tls-ca"}
+	memberFlags  = []string{"name", "cluster", "join", "bind", "advertise", "node-listen", "node-advertise", "max-node-connections", "label", "gossip-key-file", "node-tls-cert", "node-tls-key", "node-tls-ca"}
 	nodeFlags    = []string{"lease-ttl", "confirm", "capacity", "moves-per-second"}
 	ownerFlags   = []string{"snapshot-every", "snapshot-interval", "passivate-after", "max-resident", "archive-after", "archive-segment-bytes", "archive-snapshot-after", "archive-retention", "archive-rate"}
 	gatewayFlags = []string{

@@ -61,6 +61,9 @@ type ClusterConfig struct {
 	// NodeListen is the address for requests between processes, HOST:PORT; NodeAdvertise is what others
 	// reach it under, if that is another.
 	NodeListen, NodeAdvertise string
+	// MaxConnections of other processes are accepted at once on NodeListen; 0 for an eighth of the limit of open files,
+	// at least 8 and at most 1,024. Each other process has one.
+	MaxConnections int
 	// NodeTLS encrypts requests between processes. With a CA both sides must have a certificate of it.
 	NodeTLS TLSFiles
 

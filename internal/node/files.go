@@ -12,9 +12,9 @@ import (
 type files struct {
 	// limit is the process's.
 	limit int
-	// store and archive are those of embedded stores; members are connections of other processes and to them; cassandra
-	// are connections to it.
-	store, archive, members, cassandra int
+	// store and archive are those of embedded stores; node are connections that the node port accepts; members are those
+	// to other processes, and for gossip; cassandra are connections to it.
+	store, archive, node, members, cassandra int
 	// admin and api are connections to these ports.
 	admin, api int
 }
@@ -35,7 +35,10 @@ func planFiles(limit int, c *Config) files {
 		f.archive = clamp(limit/8, 8, 200)
 	}
 	if !c.Cluster.Alone {
-		f.members = clamp(limit/4, 16, 2048)
+		f.members = clamp(limit/8, 8, 1024)
+		if f.node = c.Cluster.MaxConnections; f.node == 0 {
+			f.node = clamp(limit/8, 8, 1024)
+		}
 	}
 	if c.Store != "" || isCassandra(c.Archive) {
 		f.cassandra = clamp(limit/8, 16, 512)
@@ -48,7 +51,7 @@ func planFiles(limit int, c *Config) files {
 
 // reserved is how many files are not for the API.
 func (f *files) reserved() int {
-	return baseFiles + f.store + f.archive + f.members + f.cassandra + f.admin
+	return baseFiles + f.store + f.archive + f.node + f.members + f.cassandra + f.admin
 }
 
 func clamp(n, low, high int) int { return max(low, min(n, high)) }
@@ -67,11 +70,11 @@ func (n *Node) planFiles(context.Context) error {
 	n.files = planFiles(openFiles(), &n.config)
 	f := &n.files
 	n.log.Info("limits set", "open_files", f.limit, "api_connections", f.api, "admin_connections", f.admin, "store_files", f.store,
-		"archive_files", f.archive, "member_connections", f.members, "cassandra_connections", f.cassandra,
+		"archive_files", f.archive, "node_connections", f.node, "member_connections", f.members, "cassandra_connections", f.cassandra,
 		"request_memory_bytes", n.config.Limits.Memory, "address_share", n.config.Limits.AddressShare)
 	if need := f.reserved() + f.api; need > f.limit {
 		n.log.Warn("limit of open files too low", "open_files", f.limit, "needed", need,
-			"remedy", fmt.Sprintf("raise it to %d (ulimit -n, LimitNOFILE), or set --max-connections", need))
+			"remedy", fmt.Sprintf("raise it to %d (ulimit -n, LimitNOFILE), or set --max-connections and --max-node-connections", need))
 	}
 	return nil
 }

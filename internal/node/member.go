@@ -146,6 +146,7 @@ func (m *member) listen() (err error) {
 	}
 	t.Pinged, t.Member = m.prober.Heard, m.n.name
 	t.Handler, t.Codec, t.Locate = m, codec{}, m.locate
+	t.MaxPeers = m.n.files.node
 	if m.n.tracer != nil {
 		t.Tracing = m.n.tracer
 	}
