@@ -32,14 +32,15 @@ func (p *program) verifyCommand() *cobra.Command {
 		Use: "verify [CUSTOMER]", Short: "Check all that is stored of a customer, or of all",
 		Long: "verify checks the chain of roots, that no event is missing and each can be read, what the archive holds, and that\n" +
 			"replaying the events gives each snapshot and the live state. It changes nothing, unless --mend is given: then\n" +
-			"records that were archived, verified and not trimmed are trimmed, and archived roots stripped; nothing else is\n" +
-			"ever mended. If it is interrupted it says how to go on.\n\n" +
+			"records that were archived, verified and not trimmed are trimmed, and archived roots stripped. A damaged snapshot\n" +
+			"needs no repair: the state is rebuilt from the events when the customer is loaded next. Nothing else is ever\n" +
+			"repaired. If verify is interrupted, it prints how to continue.\n\n" +
 			"With --data it checks the directory of a node that is stopped, without any service.",
 		Example: "  licensectl verify Bayley\n  licensectl verify\n  licensectl verify --after Bayley --jobs 8\n" +
 			"  licensectl verify --data /var/lib/licensed",
 		Args: exactArgs("[CUSTOMER]"),
 	}
-	c.Flags().BoolVar(&f.mend, "mend", false, "mend what can be mended with certainty")
+	c.Flags().BoolVar(&f.mend, "mend", false, "repair what can be repaired with certainty (default false)")
 	c.Flags().StringVar(&f.data, "data", "", "`DIRECTORY` of a stopped node to check instead of a running service")
 	c.Flags().StringVar(&f.archive, "archive", "", "with --data: `DIRECTORY` of its archive (default: archive/ in it)")
 	c.Flags().StringVar(&f.after, "after", "", "go on after that `CUSTOMER`")

@@ -304,6 +304,7 @@ var happeningLevels = map[licensedv1.HappeningKind]string{
 	licensedv1.HappeningKind_HAPPENING_KIND_SUSPECTED: "warning", licensedv1.HappeningKind_HAPPENING_KIND_FENCED: "warning",
 	licensedv1.HappeningKind_HAPPENING_KIND_DECLARED_DEAD:     "critical",
 	licensedv1.HappeningKind_HAPPENING_KIND_INCARNATION_ENDED: "critical", licensedv1.HappeningKind_HAPPENING_KIND_FAILED: "critical",
+	licensedv1.HappeningKind_HAPPENING_KIND_SNAPSHOT_DAMAGED: "critical",
 }
 
 func happeningOf(h *licensedv1.Happening) happeningView {

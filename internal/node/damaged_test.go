@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 
@@ -64,6 +65,11 @@ func TestDamagedSnapshotIsRebuilt(t *testing.T) {
 		t.Fatal(err)
 	}
 	shows(t, n, []string{"licensed_customers_rebuilt_total 1"}, nil)
+	if !slices.ContainsFunc(status(t, admin(g)).Happenings, func(h *licensedv1.Happening) bool {
+		return h.Kind == licensedv1.HappeningKind_HAPPENING_KIND_SNAPSHOT_DAMAGED && strings.Contains(h.Text, "Bayley")
+	}) {
+		t.Error("the status does not list the damaged snapshot among what happened")
+	}
 	for _, f := range verifyOf(t, g).Findings {
 		if f.Severity == licensedv1.Severity_SEVERITY_ERROR {
 			t.Errorf("%s: %s", f.Check, f.Message)

@@ -296,6 +296,8 @@ const (
 	HappeningKind_HAPPENING_KIND_FAILED HappeningKind = 11
 	// Another policy is in force.
 	HappeningKind_HAPPENING_KIND_POLICY_CHANGED HappeningKind = 12
+	// A customer's newest snapshot could not be read; the state was rebuilt from the events.
+	HappeningKind_HAPPENING_KIND_SNAPSHOT_DAMAGED HappeningKind = 13
 )
 
 // Enum value maps for HappeningKind.
@@ -314,6 +316,7 @@ var (
 		10: "HAPPENING_KIND_INCARNATION_ENDED",
 		11: "HAPPENING_KIND_FAILED",
 		12: "HAPPENING_KIND_POLICY_CHANGED",
+		13: "HAPPENING_KIND_SNAPSHOT_DAMAGED",
 	}
 	HappeningKind_value = map[string]int32{
 		"HAPPENING_KIND_UNSPECIFIED":       0,
@@ -329,6 +332,7 @@ var (
 		"HAPPENING_KIND_INCARNATION_ENDED": 10,
 		"HAPPENING_KIND_FAILED":            11,
 		"HAPPENING_KIND_POLICY_CHANGED":    12,
+		"HAPPENING_KIND_SNAPSHOT_DAMAGED":  13,
 	}
 )
 
@@ -1876,7 +1880,7 @@ const file_licensed_v1_cluster_status_proto_rawDesc = "" +
 	"\x10SHARD_STATE_OPEN\x10\x01\x12\x16\n" +
 	"\x12SHARD_STATE_MOVING\x10\x02\x12\x18\n" +
 	"\x14SHARD_STATE_ORPHANED\x10\x03\x12\x1b\n" +
-	"\x17SHARD_STATE_UNCONFIRMED\x10\x04*\x98\x03\n" +
+	"\x17SHARD_STATE_UNCONFIRMED\x10\x04*\xbd\x03\n" +
 	"\rHappeningKind\x12\x1e\n" +
 	"\x1aHAPPENING_KIND_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15HAPPENING_KIND_JOINED\x10\x01\x12\x17\n" +
@@ -1891,7 +1895,8 @@ const file_licensed_v1_cluster_status_proto_rawDesc = "" +
 	" HAPPENING_KIND_INCARNATION_ENDED\x10\n" +
 	"\x12\x19\n" +
 	"\x15HAPPENING_KIND_FAILED\x10\v\x12!\n" +
-	"\x1dHAPPENING_KIND_POLICY_CHANGED\x10\f*d\n" +
+	"\x1dHAPPENING_KIND_POLICY_CHANGED\x10\f\x12#\n" +
+	"\x1fHAPPENING_KIND_SNAPSHOT_DAMAGED\x10\r*d\n" +
 	"\fWarningLevel\x12\x1d\n" +
 	"\x19WARNING_LEVEL_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15WARNING_LEVEL_WARNING\x10\x01\x12\x1a\n" +
