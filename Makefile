@@ -13,7 +13,7 @@ RACE := $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race)
 # make sim: the first seed, and how many.
 SEED  ?= 1
 SEEDS ?= 20000
-# make chaos: for how long, and the seed; 0 takes one from the clock. CHAOS=flags adds others.
+# make chaos: for how long, and the random seed; 0 picks one from the clock. CHAOS=flags adds others.
 MINUTES   ?= 60
 CHAOSSEED ?= 0
 CHAOS     ?=

@@ -337,7 +337,7 @@ func (m *Machine) writeRoot(in Input) {
 // decided ([R5]).
 func (m *Machine) rootTooLarge(in Input, size int) {
 	h := m.hot
-	h.tooLarge = fmt.Errorf("%w: a root of %d bytes for the customer's state, the store takes %d", ErrRejected, size, m.env.MaxRoot)
+	h.tooLarge = fmt.Errorf("%w: the customer's state needs a root of %d bytes, the store accepts at most %d", ErrRejected, size, m.env.MaxRoot)
 	h.tooLargeUntil = in.Steady.Add(m.env.Config.RetryMax)
 	if !m.decided() {
 		m.end(h.tooLarge)

@@ -173,7 +173,7 @@ func (n *Node) next(former *incarnation, rested bool) *incarnation {
 			n.current.Store(i)
 			return i
 		}
-		n.log.Error("cannot start the host of a new incarnation", "error", err)
+		n.log.Error("host of a new incarnation not started", "error", err)
 		pause = ttl
 	}
 }
@@ -187,7 +187,7 @@ func (n *Node) closeHost(i *incarnation) {
 	ctx, cancel := context.WithTimeout(context.Background(), closeHostTimeout)
 	defer cancel()
 	if err := i.host.Close(ctx); err != nil {
-		n.log.Warn("host of a former incarnation", "incarnation", i.id, "error", err)
+		n.log.Warn("host of a former incarnation not closed", "incarnation", i.id, "error", err)
 	}
 }
 
@@ -513,32 +513,32 @@ func (n *Node) Close(ctx context.Context) error {
 	}
 }
 
-// happened tells of a happening, to people too.
+// happened logs a happening and reports it to the configuration.
 func (n *Node) happened(h Happening) {
 	switch h.Kind {
 	case Began:
 		n.beginning.Do(func() { close(n.began) })
-		n.log.Info("has a lease", "incarnation", h.Incarnation)
+		n.log.Info("lease acquired", "incarnation", h.Incarnation)
 	case Ended:
-		level := slog.LevelWarn
 		if h.Cause == nil || errors.Is(h.Cause, lease.ErrRetired) {
-			level = slog.LevelInfo
+			n.log.Info("incarnation ended", "incarnation", h.Incarnation, "cause", h.Cause)
+		} else {
+			n.log.Warn("lease lost, restarting as a new incarnation", "incarnation", h.Incarnation, "cause", h.Cause)
 		}
-		n.log.Log(context.Background(), level, "incarnation is over", "incarnation", h.Incarnation, "cause", h.Cause)
 	case Raised:
-		n.log.Error("ownership is older than history: was it restored from a backup? The epoch is raised", "shard", h.Shard, "epoch", h.Epoch)
+		n.log.Error("shard epoch raised: ownership was older than history; was it restored from a backup?", "shard", h.Shard, "epoch", h.Epoch)
 	case Lost:
-		n.log.Warn("shard is another's", "shard", h.Shard, "epoch", h.Epoch)
+		n.log.Warn("shard lost", "shard", h.Shard, "epoch", h.Epoch)
 	case Died:
-		n.log.Warn("incarnation is dead", "incarnation", h.Other)
+		n.log.Warn("incarnation marked dead", "incarnation", h.Other)
 	case Unreachable:
-		n.log.Warn("node not reachable", "error", h.Cause)
+		n.log.Warn("node became unreachable", "error", h.Cause)
 	case Reachable:
-		n.log.Info("node reachable")
+		n.log.Info("node became reachable")
 	case ClockWrong, ClockRight:
-		n.log.Warn("wall clock", "state", h.Kind.String(), "ahead", h.Took)
+		n.log.Warn("wall clock compared with peers", "state", h.Kind.String(), "ahead", h.Took.String())
 	default:
-		n.log.Debug("shard", "what", h.Kind.String(), "shard", h.Shard, "epoch", h.Epoch, "other", h.Other, "took", h.Took)
+		n.log.Debug("shard changed", "change", h.Kind.String(), "shard", h.Shard, "epoch", h.Epoch, "other", h.Other, "duration", h.Took.String())
 	}
 	n.config.Happened(h)
 }

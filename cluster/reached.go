@@ -88,9 +88,9 @@ func (n *Node) Unreachable() error {
 	case r.state == ownership.Accused:
 		return fmt.Errorf("node port could not be reached by most other processes, and none has reached it since; %s", remedy)
 	case r.state == ownership.Unproven && witnesses > 0:
-		return fmt.Errorf("node port was not reached by any of %d other processes yet; %s", witnesses, remedy)
+		return fmt.Errorf("none of %d other processes has reached the node port yet; %s", witnesses, remedy)
 	case r.island && witnesses == 0:
-		return errors.New("gossip shows no other process, but the store names other nodes that live; check --join, --bind, --label and the gossip key")
+		return errors.New("gossip lists no other process, but the store has other nodes with live leases; check --join, --bind, --label and the gossip key")
 	}
 	return nil
 }

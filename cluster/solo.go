@@ -163,7 +163,7 @@ func (s *Solo) StaleEpoch(shard uint32, aggregate string, epoch uint64) {
 	if held == 0 || held > epoch || !s.epochs[shard].CompareAndSwap(held, 0) {
 		return
 	}
-	s.log.Error("ownership is older than history: was it restored from a backup? Raising the epoch",
+	s.log.Error("shard epoch raised: ownership was older than history; was it restored from a backup?",
 		"shard", shard, "aggregate", aggregate, "epoch", held, "found", epoch)
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)

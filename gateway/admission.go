@@ -258,7 +258,7 @@ func expired() *connect.Error {
 // outcome of a command.
 func (g *Gateway) panicked(c *call, p any) error {
 	g.metrics.panics.Inc()
-	g.config.Logger.Error("panic while handling a request",
+	g.config.Logger.Error("request panicked",
 		"method", c.method.name, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 	return apiError(connect.CodeInternal, ReasonBug,
 		"internal error; outcome unknown, retry with the same command_id to learn it")

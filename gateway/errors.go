@@ -190,7 +190,7 @@ func outcomeError(err error, command bool) *connect.Error {
 		return apiError(connect.CodeUnavailable, unknown, retry)
 	case errors.Is(err, actors.ErrRejected):
 		return apiError(connect.CodeFailedPrecondition, ReasonRejected,
-			"the store does not take what would be written for this customer, which is too large; not executed, an operator must look at it")
+			"the customer's state is too large for the store; not executed, an operator must look at it")
 	case errors.Is(err, actors.ErrPanic):
 		return apiError(connect.CodeInternal, ReasonBug, "internal error; not executed")
 	}

@@ -163,7 +163,7 @@ func (s *historyService) restoreBefore(ctx context.Context, head persistence.Hea
 		return err
 	}
 	if err := r.Restore(&root); err != nil {
-		s.config.Logger.WarnContext(ctx, "a snapshot cannot be restored; replaying from the first event",
+		s.config.Logger.WarnContext(ctx, "snapshot not restored, replaying from the first event",
 			"root", root.Key.String(), "error", err)
 		r.Replay = actors.NewReplay(s.config.Kind, r.customer)
 	}

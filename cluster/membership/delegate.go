@@ -131,7 +131,7 @@ func (d delegate) hear(b []byte) bool {
 	}
 	news := &clusterv1.News{}
 	if err := proto.Unmarshal(b, news); err != nil {
-		d.m.config.Log.Warn("membership: news that cannot be read", "bytes", len(b), "error", err)
+		d.m.config.Log.Warn("membership: unreadable news ignored", "bytes", len(b), "error", err)
 		return false
 	}
 	if len(news.GetClusterId()) > 0 && len(d.m.clusterID()) > 0 && !bytes.Equal(news.GetClusterId(), d.m.clusterID()) {
@@ -150,7 +150,7 @@ func (d delegate) NotifyJoin(n *memberlist.Node) { d.NotifyUpdate(n) }
 func (d delegate) NotifyUpdate(n *memberlist.Node) {
 	meta := &clusterv1.Meta{}
 	if err := proto.Unmarshal(n.Meta, meta); err != nil {
-		d.m.config.Log.Warn("membership: a member that cannot be read", "member", n.Name, "error", err)
+		d.m.config.Log.Warn("membership: unreadable member ignored", "member", n.Name, "error", err)
 		meta = &clusterv1.Meta{}
 	}
 	p := &peer{Member: Member{Name: nameOf(n.Name), ID: n.Name, Gossip: n.Address(), Meta: meta}, node: *n, meta: n.Meta}

@@ -564,7 +564,7 @@ func (m *Membership) update() {
 			}
 		}
 		if err := m.spreadMeta(time.Second); err != nil {
-			m.config.Log.Debug("membership: news about this member are slow to leave", "error", err)
+			m.config.Log.Debug("membership: update of this member delayed", "error", err)
 		}
 	}
 }
@@ -625,7 +625,7 @@ func (m *Membership) tryAll(r *run, addresses []string) {
 				return nil
 			}
 			if _, err := r.list.Join([]string{address}); err != nil {
-				m.config.Log.Debug("membership: join", "address", address, "error", err)
+				m.config.Log.Debug("membership: join failed", "address", address, "error", err)
 				return nil
 			}
 			m.mu.Lock()
@@ -692,7 +692,7 @@ func (m *Membership) resolve(seed string) []string {
 	defer cancel()
 	hosts, err := m.config.Resolve(ctx, host)
 	if err != nil {
-		m.config.Log.Debug("membership: resolve", "name", host, "error", err)
+		m.config.Log.Debug("membership: name not resolved", "name", host, "error", err)
 	}
 	all := make([]string, len(hosts))
 	for i, h := range hosts {

@@ -40,7 +40,7 @@ func (m *Membership) renew() {
 	defer m.swapping.Unlock()
 	former, r := m.run(), m.newRun()
 	if err := r.create(); err != nil {
-		m.config.Log.Warn("gossip identity not renewed; it is tried again", "error", err)
+		m.config.Log.Warn("gossip identity not renewed, trying again", "error", err)
 		_ = r.guard.Shutdown()
 		signal(m.doubted)
 		return
@@ -71,7 +71,7 @@ func (m *Membership) renew() {
 	signal(m.changed)
 	signal(m.renewed)
 	if err != nil {
-		m.config.Log.Debug("membership: end of the former identity", "error", err)
+		m.config.Log.Debug("membership: former identity not ended", "error", err)
 	}
 	m.running.Go(func() { r.disown(former.id) })
 }
@@ -93,7 +93,7 @@ func (r *run) disown(former string) {
 	err := codec.NewEncoderBytes(&message, &codec.MsgpackHandle{}).Encode(accusation{maxIncarnation, former, former})
 	b, labelled := memberlist.AddLabelHeaderToPacket(append([]byte{typeDead}, message...), r.m.config.Label)
 	if err = errors.Join(err, labelled); err != nil {
-		r.m.config.Log.Debug("membership: others find out later that a former identity is gone", "error", err)
+		r.m.config.Log.Debug("membership: end of a former identity not announced; other members find out later", "error", err)
 		return
 	}
 	for range disowned {

@@ -38,7 +38,7 @@ func (t *Transport) receive(ctx actor.Context) {
 func (t *Transport) answer(ctx context.Context, m *clusterv1.Request) (r *clusterv1.Response) {
 	defer func() {
 		if p := recover(); p != nil {
-			t.config.Log.Error("transport: panic in a request", "panic", p, "stack", string(debug.Stack()))
+			t.config.Log.Error("transport: request panicked", "panic", p, "stack", string(debug.Stack()))
 			r = failure(fmt.Errorf("%w: panic", ErrInternal))
 		}
 	}()
@@ -98,7 +98,7 @@ func (t *Transport) handle(ctx context.Context, m *clusterv1.Request, r *cluster
 		r.Body = &clusterv1.Response_Undrain{Undrain: &clusterv1.UndrainResponse{}}
 		return h.Undrain(ctx)
 	}
-	return fmt.Errorf("%w: it asks for nothing that this release knows", actors.ErrNotSupported)
+	return fmt.Errorf("%w: unknown request type; the caller is a newer release", actors.ErrNotSupported)
 }
 
 func overloaded(limit int) *clusterv1.Response {

@@ -23,7 +23,7 @@ const (
 )
 
 // errStranger is that the other side of a stream is not the process that was meant.
-var errStranger = errors.New("a stranger answers")
+var errStranger = errors.New("an unknown process answers")
 
 // greeting returns what this process says of itself.
 func (c *Config) greeting() metadata.MD {
@@ -60,10 +60,10 @@ func (t *Transport) ours(ctx context.Context) error {
 	switch {
 	case string(header(md, clusterHeader)) != c.Cluster:
 		c.Observer.Rejected("another cluster")
-		return status.Errorf(codes.FailedPrecondition, "this is a process of cluster %q, the asking one is not", c.Cluster)
+		return status.Errorf(codes.FailedPrecondition, "this process belongs to cluster %q, the caller does not; check --join", c.Cluster)
 	case err != nil, t.another(id, from, "incoming stream"):
 		c.Observer.Rejected("another cluster")
-		return status.Errorf(codes.FailedPrecondition, "this is a process of cluster %q with id %s, the asking one is of a cluster with id %s", c.Cluster, c.ClusterID, id)
+		return status.Errorf(codes.FailedPrecondition, "this process belongs to cluster %q with id %s, the caller to a cluster with id %s; check --join", c.Cluster, c.ClusterID, id)
 	}
 	return nil
 }

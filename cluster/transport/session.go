@@ -74,7 +74,7 @@ func (t *Transport) accept(srv any, stream grpc.ServerStream, info *grpc.StreamS
 	defer func() {
 		if r := recover(); r != nil {
 			t.config.Observer.Rejected("panic")
-			t.config.Log.Error("transport: panic of protoactor's reader, the connection is closed", "panic", r)
+			t.config.Log.Error("transport: reader of protoactor panicked, connection closed", "panic", r)
 			err = status.Error(codes.Internal, "internal error")
 		}
 	}()
@@ -343,7 +343,7 @@ func (t *Transport) encode(r *clusterv1.Response) []byte {
 	if err == nil {
 		return b
 	}
-	t.config.Log.Error("transport: an answer cannot be sent", "error", err)
+	t.config.Log.Error("transport: answer not sent", "error", err)
 	b, _ = proto.Marshal(failure(err)) // its text was made to fit
 	return b
 }

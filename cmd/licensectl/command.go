@@ -118,7 +118,7 @@ func printReply[R reply](p *program, i issued, res R, words func(R) string) erro
 	case i.validateOnly:
 		how = "would be allowed; nothing was recorded"
 	case res.GetDuplicate():
-		how += ", given before: this is what it came to then"
+		how += ", duplicate of an earlier command; this is the original result"
 	}
 	_, err := fmt.Fprintf(p.stdout, "%s\n(%s)\n", words(res), how)
 	return err

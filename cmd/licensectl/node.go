@@ -13,7 +13,7 @@ import (
 
 func (p *program) nodeCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use: "node", Short: "Show how the node behind the address does",
+		Use: "node", Short: "Show the status of one node",
 		Example: "  licensectl node\n  licensectl node -s 10.0.0.7:8080 -o json",
 		Args:    exactArgs(),
 	}

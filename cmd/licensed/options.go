@@ -308,8 +308,8 @@ func availableMemory() (uint64, error) {
 func limitMemory(log *slog.Logger) {
 	limit, err := memlimit.Set(memlimit.WithProvider(memlimit.FromCgroup), memlimit.WithRatio(0.9))
 	if err != nil {
-		log.Debug("no limit of memory", "error", err)
+		log.Debug("memory limit not read", "error", err)
 		return
 	}
-	log.Debug("limit of memory", "bytes", limit)
+	log.Debug("memory limit set", "bytes", limit)
 }

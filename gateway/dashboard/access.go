@@ -106,7 +106,7 @@ func (a *access) try(token, from string) admission {
 		return admitted
 	}
 	a.tries.AllowN(now, 1)
-	a.log.Warn("dashboard: somebody gave a wrong admin token", "from", from)
+	a.log.Warn("dashboard: wrong admin token rejected", "from", from)
 	return notLoggedIn
 }
 

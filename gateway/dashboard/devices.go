@@ -108,7 +108,7 @@ func (d *Dashboard) removeDevice(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	d.config.Logger.Info("dashboard: a device was removed", "customer", customer, "device", device,
+	d.config.Logger.Info("dashboard: device removed", "customer", customer, "device", device,
 		"ended", strings.Join(res.Msg.ReleasedTitleIds, " "), "sequence", res.Msg.Sequence, "command", command, "from", r.RemoteAddr)
 	q := url.Values{"id": {customer}, "removed": {device}, "ended": {fmt.Sprint(len(res.Msg.ReleasedTitleIds))}}
 	http.Redirect(w, r, Path+"devices?"+q.Encode(), http.StatusSeeOther)

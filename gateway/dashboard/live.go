@@ -112,7 +112,7 @@ func (d *Dashboard) live(w http.ResponseWriter, r *http.Request) error {
 	for reading := d.sampler.current(r.Context()); !reading.closed; reading = d.sampler.read() {
 		u, err := d.updates.of(&reading)
 		if err != nil {
-			d.config.Logger.Error("dashboard: the cluster page cannot be made", "error", err)
+			d.config.Logger.Error("dashboard: cluster page not rendered", "error", err)
 			return nil
 		}
 		if err := v.show(&u); err != nil {

@@ -98,7 +98,7 @@ func (d *Dashboard) fail(w http.ResponseWriter, r *http.Request, err error) {
 	e := d.explain(r, err)
 	body := errorView{Status: e.status, Title: e.title, Text: e.text, Customer: e.customer, Retry: e.retry}
 	if err := d.render(w, e.status, "error", "", view{Title: e.title, Section: "customers", Body: body}); err != nil {
-		d.config.Logger.Error("dashboard: the page about an error cannot be made", "error", err)
+		d.config.Logger.Error("dashboard: error page not rendered", "error", err)
 		http.Error(w, e.Error(), e.status)
 	}
 }
@@ -133,7 +133,7 @@ func (d *Dashboard) explain(r *http.Request, err error) *pageError {
 			return &pageError{status: s.status, title: s.title, text: sentence(api.Message()), customer: customer, retry: retry}
 		}
 	}
-	d.config.Logger.Error("dashboard: a page failed", "path", r.URL.Path, "customer", customer, "error", err)
+	d.config.Logger.Error("dashboard: page failed", "path", r.URL.Path, "customer", customer, "error", err)
 	return &pageError{
 		status: http.StatusInternalServerError, title: "Something went wrong", customer: customer, retry: true,
 		text: "This is a defect of the service; its log says more.",

@@ -18,7 +18,7 @@ const (
 // keptSamples is how many are kept for the charts: ten minutes of those that somebody looked at.
 const keptSamples = 600
 
-// snapshotTimeout is how long the cluster may take to say how it does.
+// snapshotTimeout bounds the reading of the cluster's status.
 const snapshotTimeout = 3 * time.Second
 
 // sampler asks the cluster how it does, and keeps the answers of the last minutes. Safe for concurrent

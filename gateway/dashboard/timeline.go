@@ -242,7 +242,7 @@ func (d *Dashboard) download(w http.ResponseWriter, r *http.Request) error {
 			return err
 		})
 	if err != nil {
-		d.config.Logger.Warn("dashboard: a download was cut off", "customer", s.Customer, "error", err)
+		d.config.Logger.Warn("dashboard: download aborted", "customer", s.Customer, "error", err)
 		panic(http.ErrAbortHandler)
 	}
 	if separator == "[\n" {

@@ -137,12 +137,12 @@ func (n *Node) keepScan(o *archive.WorkerOptions) {
 	scanFile := filepath.Join(n.config.Data, archiveScanFile)
 	position, err := os.ReadFile(scanFile)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		n.log.Warn("archiver: its scan starts anew", "error", err)
+		n.log.Warn("archiver: scan restarted", "error", err)
 	}
 	o.Position = string(position)
 	o.SavePosition = func(p string) {
 		if err := os.WriteFile(scanFile, []byte(p), 0o644); err != nil {
-			n.log.Warn("archiver: cannot save where its scan is", "error", err)
+			n.log.Warn("archiver: scan position not saved", "error", err)
 		}
 	}
 }
@@ -172,15 +172,15 @@ func (n *Node) archiveFailed(i archive.FailedInfo) {
 	a.mu.Unlock()
 	switch {
 	case !i.Retry:
-		n.log.Error("a customer's history could not be archived; it stays in the hot tier", "customer", customerOf(i.Aggregate), "error", i.Err)
+		n.log.Error("history not archived, kept in the hot tier", "customer", customerOf(i.Aggregate), "error", i.Err)
 	case first:
-		n.log.Warn("archiving waits; nothing else is affected", "error", i.Err)
+		n.log.Warn("archiving paused; requests are not affected", "error", i.Err)
 	}
 }
 
 func (n *Node) archiveScanned(i archive.ScannedInfo) {
 	n.archive.metrics.scanned.Add(float64(i.Aggregates))
-	n.log.Debug("archiver: looked through all customers", "customers", i.Aggregates, "due", i.Due, "duration", i.Duration)
+	n.log.Debug("archiver: scan completed", "customers", i.Aggregates, "due", i.Due, "duration", i.Duration)
 }
 
 // archiveCauses are why something could not be archived.

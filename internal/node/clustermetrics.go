@@ -67,7 +67,7 @@ func newClusterMetrics(n *Node) *clusterMetrics {
 		gauge("licensed_cluster_has_lease", "Whether this node has a valid lease: 1 or 0.", func(c *cluster.Node) float64 {
 			return oneIf(!c.Incarnation().IsZero())
 		}),
-		gauge("licensed_cluster_reachable", "Whether other processes reach the node port of this node, or none is there to try: 1 or 0.", func(c *cluster.Node) float64 {
+		gauge("licensed_cluster_reachable", "1 if other processes reach the node port of this node, or if no other process runs; otherwise 0.", func(c *cluster.Node) float64 {
 			return oneIf(c.Unreachable() == nil)
 		}),
 		gauge("licensed_cluster_draining", "Whether this node was told to hand over what it has, and takes no more: 1 or 0.", func(c *cluster.Node) float64 {

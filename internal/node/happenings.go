@@ -151,10 +151,10 @@ func (n *Node) happened(h cluster.Happening) {
 	}
 	switch h.Kind {
 	case cluster.Began:
-		what.Kind, what.Text = licensedv1.HappeningKind_HAPPENING_KIND_JOINED, n.name+" has a lease"
+		what.Kind, what.Text = licensedv1.HappeningKind_HAPPENING_KIND_JOINED, n.name+" acquired a lease"
 	case cluster.Ended:
 		what.Kind = licensedv1.HappeningKind_HAPPENING_KIND_INCARNATION_ENDED
-		what.Text = fmt.Sprintf("this run of %s is over: %v", n.name, h.Cause)
+		what.Text = fmt.Sprintf("%s ended an incarnation: %v", n.name, h.Cause)
 	case cluster.Died:
 		what.Kind, what.OtherNode = licensedv1.HappeningKind_HAPPENING_KIND_DECLARED_DEAD, n.nameOf(h.Other)
 		what.Text = fmt.Sprintf("the lease of %s was marked dead", what.OtherNode)
@@ -165,7 +165,7 @@ func (n *Node) happened(h cluster.Happening) {
 		what.Kind = licensedv1.HappeningKind_HAPPENING_KIND_SUSPECTED
 		what.Text = fmt.Sprintf("%s hands its shards over: %v", n.name, h.Cause)
 	case cluster.Reachable:
-		what.Kind, what.Text = licensedv1.HappeningKind_HAPPENING_KIND_RECOVERED, n.name+" is reached by others again"
+		what.Kind, what.Text = licensedv1.HappeningKind_HAPPENING_KIND_RECOVERED, n.name+" is reachable again"
 	case cluster.ClockRight:
 		what.Kind, what.Text = licensedv1.HappeningKind_HAPPENING_KIND_RECOVERED, "the clock of "+n.name+" is right again"
 	}

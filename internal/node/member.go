@@ -213,7 +213,7 @@ func (n *Node) awaitNodes(ctx context.Context) error {
 		select {
 		case <-poll.C:
 		case <-patience.C:
-			n.log.Warn("no node of the cluster is known yet: are there any, and does gossip reach them?", "join", n.config.Cluster.Join)
+			n.log.Warn("no node of the cluster found yet; check that nodes run and that gossip reaches them", "join", n.config.Cluster.Join)
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -426,7 +426,7 @@ func (m *member) tell() {
 			continue
 		}
 		if err := m.gossip.SetMeta(now); err != nil {
-			m.n.log.Error("cannot tell the others of this process", "error", err)
+			m.n.log.Error("gossip metadata of this process not updated", "error", err)
 		}
 		last = now
 	}
@@ -550,7 +550,7 @@ func (m *member) Drain(context.Context) error {
 	m.n.log.Info("drain requested", "audit", true)
 	m.running.Go(func() {
 		if err := m.handOver(m.context); err != nil && m.context.Err() == nil {
-			m.n.log.Error("drain", "error", err)
+			m.n.log.Error("drain failed", "error", err)
 		}
 	})
 	return nil
@@ -593,7 +593,7 @@ func (m *member) Undrain(context.Context) error {
 	m.n.log.Info("undrain requested", "audit", true)
 	m.running.Go(func() {
 		if err := m.resume(m.context, node); err != nil && m.context.Err() == nil {
-			m.n.log.Error("undrain", "error", err)
+			m.n.log.Error("undrain failed", "error", err)
 		}
 	})
 	return nil

@@ -170,6 +170,6 @@ func observe(r prometheus.Registerer, stats func() actors.Stats) {
 		func(s actors.Stats) int64 { return s.ResidentBytes })
 	gauge("licensed_requests_waiting", "Requests whose callers wait for the runtime.",
 		func(s actors.Stats) int64 { return s.InFlight })
-	gauge("licensed_requests_stuck", "Requests, those given up included, for customers whose reads or writes have no outcome from the store.",
+	gauge("licensed_requests_stuck", "Requests, including abandoned ones, for customers whose reads or writes have no outcome from the store.",
 		func(s actors.Stats) int64 { return s.Stuck })
 }

@@ -240,11 +240,11 @@ func (n *Node) handOver(ctx context.Context, node *cluster.Node) error {
 	began := time.Now()
 	switch err := node.Drain(ctx); {
 	case errors.Is(err, cluster.ErrLapsed):
-		n.log.Warn("shards not handed over: the lease ended before; other nodes take them over as those of a crashed node", "error", err)
+		n.log.Warn("shards not handed over: the lease had ended; other nodes take them over as after a crash", "error", err)
 	case err != nil && !errors.Is(err, ownership.ErrRetired):
 		return err
 	default:
-		n.log.Info("shards handed over", "took", time.Since(began))
+		n.log.Info("shards handed over", "duration", time.Since(began).Round(time.Millisecond).String())
 	}
 	return nil
 }

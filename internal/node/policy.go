@@ -68,7 +68,7 @@ func (s *policySource) watch(ctx context.Context, file *policyfile.File, every t
 		case r := <-s.reloads:
 			p, err := file.Reload()
 			if p == nil && err == nil {
-				s.log.Info("the policy file is unchanged", "version", file.Policy().Version())
+				s.log.Info("policy unchanged", "version", file.Policy().Version())
 			}
 			s.take(p, err)
 			if r.answer != nil {
@@ -90,10 +90,10 @@ type reloaded struct {
 func (s *policySource) take(p *policy.Policy, err error) {
 	switch {
 	case err != nil:
-		s.log.Error("the policy file cannot be used, the former policy stays in force", "version", s.version(), "error", err)
+		s.log.Error("policy not reloaded, the former one stays in force", "version", s.version(), "error", err)
 	case p != nil:
 		s.kind.SetPolicy(p)
-		s.log.Info("new policy in force", "version", p.Version())
+		s.log.Info("policy reloaded", "version", p.Version())
 		s.changed(p.Version())
 	}
 }
@@ -104,7 +104,7 @@ func (s *policySource) version() string { return s.kind.Policy().Version() }
 // reload reads the file again soon.
 func (s *policySource) reload() {
 	if s.reloads == nil {
-		s.log.Warn("there is no policy file to read again")
+		s.log.Warn("policy not reloaded: no policy file is configured")
 		return
 	}
 	select {

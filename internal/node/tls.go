@@ -116,10 +116,10 @@ func (c *certificates) look() {
 	}
 	c.read = read
 	if err != nil {
-		c.log.Error("the files of certificates cannot be used, what they held before stays in force", "error", err)
+		c.log.Error("certificates not reloaded, the former ones stay in force", "error", err)
 		return
 	}
-	c.log.Info("new certificates in force", "cert", c.files.Cert, "ca", c.files.CA)
+	c.log.Info("certificates reloaded", "cert", c.files.Cert, "ca", c.files.CA)
 }
 
 // load reads the files.

@@ -26,7 +26,7 @@ func (n *Node) closeTraces(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, lastTraces)
 	defer cancel()
 	if err := n.tracer.Close(ctx); err != nil {
-		n.log.Warn("the last traces are lost", "error", err)
+		n.log.Warn("last traces lost", "error", err)
 	}
 	return nil
 }

@@ -196,13 +196,13 @@ func (m *member) reachedAt(i persistence.Incarnation) (address string, ok bool) 
 }
 
 // errImpostor is that a process answers where another one is expected.
-var errImpostor = errors.New("the store does not know its incarnation at this address")
+var errImpostor = errors.New("the store has no lease of its incarnation at this address")
 
 // admit implements transport.Config.Admit: who answers under the address of a node has had a lease there.
 func (m *member) admit(ctx context.Context, address string, i persistence.Incarnation) error {
 	if i.IsZero() {
 		if nodes := m.nodes.Load(); nodes != nil && (*nodes)[address] {
-			return fmt.Errorf("%w: it names none", errImpostor)
+			return fmt.Errorf("%w: the answer names no incarnation", errImpostor)
 		}
 		return nil // a gateway
 	}

@@ -144,7 +144,7 @@ func openArchive(dir string, o ArchiveOptions) (*Archive, error) {
 		return nil, firstError(err, a.lock.Close())
 	}
 	if a.engine, a.failure = e, err; err != nil {
-		a.opts.Logger.Error("archive: cannot be opened", "dir", dir, "error", err)
+		a.opts.Logger.Error("archive not opened", "dir", dir, "error", err)
 	}
 	a.workers.Go(a.supervise)
 	a.workers.Go(a.sweep)

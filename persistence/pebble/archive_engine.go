@@ -236,7 +236,7 @@ func (a *Archive) supervise() {
 		if !a.reopen() {
 			return
 		}
-		a.opts.Logger.Info("archive: it is back", "dir", a.dir)
+		a.opts.Logger.Info("archive available again", "dir", a.dir)
 	}
 }
 

@@ -66,7 +66,7 @@ const (
 
 // AdminServiceClient is a client for the licensed.v1.AdminService service.
 type AdminServiceClient interface {
-	// GetNode tells how the node behind this address does.
+	// GetNode returns the status of the process that answers at this address.
 	GetNode(context.Context, *connect.Request[licensedv1.GetNodeRequest]) (*connect.Response[licensedv1.GetNodeResponse], error)
 	// GetCluster tells how the cluster does, as the node behind this address sees it.
 	GetCluster(context.Context, *connect.Request[licensedv1.GetClusterRequest]) (*connect.Response[licensedv1.GetClusterResponse], error)
@@ -233,7 +233,7 @@ func (c *adminServiceClient) ReloadPolicy(ctx context.Context, req *connect.Requ
 
 // AdminServiceHandler is an implementation of the licensed.v1.AdminService service.
 type AdminServiceHandler interface {
-	// GetNode tells how the node behind this address does.
+	// GetNode returns the status of the process that answers at this address.
 	GetNode(context.Context, *connect.Request[licensedv1.GetNodeRequest]) (*connect.Response[licensedv1.GetNodeResponse], error)
 	// GetCluster tells how the cluster does, as the node behind this address sees it.
 	GetCluster(context.Context, *connect.Request[licensedv1.GetClusterRequest]) (*connect.Response[licensedv1.GetClusterResponse], error)
