@@ -15,7 +15,7 @@ var protocolMutants = []mutant{
 		"cluster/ownership/plan.go", "s.row.Owner.IsZero() || m.dead[s.row.Owner]:", "s.row.Owner.IsZero() || m.dead != nil:",
 	}}},
 	{"mark dead without patience", "R2", []edit{{
-		"cluster/lease/watch.go", ">= w.timing.patience()", ">= w.timing.TTL/2",
+		"cluster/lease/watch.go", "w.over || now.Sub(w.since) >= w.timing.patience()", "w.over || now.Sub(w.since) >= w.timing.TTL/2",
 	}}},
 	{"mark dead without the allowance", "R2", []edit{{
 		"cluster/lease/clock.go", "return t.TTL + t.Allowance", "return t.TTL - t.Allowance",
