@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"strings"
 
 	"connectrpc.com/connect"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -194,6 +195,9 @@ func (s *adminService) ArchiveCustomer(
 	if errors.Is(err, ErrUnsupported) {
 		return nil, apiError(connect.CodeUnimplemented, ReasonUnsupported, "this node has no archive; nothing was moved")
 	}
+	if errors.Is(err, persistence.ErrNotFound) {
+		return nil, noHistory(r.Msg.CustomerId)
+	}
 	if err != nil {
 		return nil, s.failed(ctx, r.Msg.CustomerId, err, false)
 	}
@@ -249,7 +253,7 @@ func (s *adminService) ImportCustomer(
 	if len(v) == 0 && len(records) > 0 {
 		// Before anything is recorded: a history whose second half is refused would leave the customer importing.
 		if err := actors.CheckForeign(s.config.Kind, records[0].Sequence-1, records); err != nil {
-			v.add("records", err.Error())
+			v.add("records", strings.TrimPrefix(err.Error(), "records ")) // The name of the field comes before it.
 		}
 	}
 	if err := invalid(v); err != nil {

@@ -8,16 +8,16 @@ import (
 
 func (p *program) customersCommand() *cobra.Command {
 	var after string
-	var limit int
+	var limit uint64
 	c := &cobra.Command{
 		Use: "customers", Short: "List the customers that have a history",
 		Example: "  licensectl customers --limit 20\n  licensectl customers --after Bayley",
 		Args:    exactArgs(),
 	}
 	c.Flags().StringVar(&after, "after", "", "begin after that `CUSTOMER`")
-	c.Flags().IntVar(&limit, "limit", 0, "at most so many; 0 for all")
+	c.Flags().Uint64Var(&limit, "limit", 0, "at most so many; 0 for all")
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		n := 0
+		n := uint64(0)
 		err := p.eachCustomer(c.Context(), after, func(id string) error {
 			if limit > 0 && n == limit {
 				return errEnough

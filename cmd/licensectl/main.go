@@ -22,6 +22,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
@@ -78,6 +79,11 @@ const defaultServer = "127.0.0.1:8080"
 
 // run executes a command line and returns the exit code.
 func (p *program) run(ctx context.Context, args []string) int {
+	for _, a := range args {
+		if !utf8.ValidString(a) {
+			return p.report(usagef("argument %q is not UTF-8", a))
+		}
+	}
 	root := p.rootCommand()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)

@@ -485,3 +485,18 @@ func TestCompletion(t *testing.T) {
 		t.Errorf("%s", out)
 	}
 }
+
+// TestHostileArguments: what cannot be asked of any gateway is a usage error, before one is dialled.
+func TestHostileArguments(t *testing.T) {
+	for name, args := range map[string][]string{
+		"not UTF-8":      {"acquire", "a\xff", "b", "c"},
+		"flag not UTF-8": {"events", "Bayley", "--device=\xff"},
+		"negative limit": {"customers", "--limit=-1"},
+	} {
+		out := &bytes.Buffer{}
+		p := &program{stdout: out, stderr: out, getenv: func(string) string { return "127.0.0.1:1" }, now: time.Now, width: func() int { return 0 }}
+		if code := p.run(t.Context(), args); code != exitUsage {
+			t.Errorf("%s: exit %d, want %d: %s", name, code, exitUsage, out)
+		}
+	}
+}

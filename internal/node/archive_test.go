@@ -218,3 +218,13 @@ func TestWrongArchive(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestArchiveNobody: a customer without history has nothing to archive, which is no defect.
+func TestArchiveNobody(t *testing.T) {
+	c, _ := agedConfig(t)
+	n := start(t, c)
+	_, err := admin(n).ArchiveCustomer(t.Context(), connect.NewRequest(&licensedv1.ArchiveCustomerRequest{CustomerId: "nobody"}))
+	if connect.CodeOf(err) != connect.CodeNotFound || !strings.Contains(err.Error(), "nobody has no history") {
+		t.Errorf("%v, want NotFound", err)
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"licensed/gateway"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
+	"licensed/persistence/archive"
 	"licensed/persistence/doctor"
 )
 
@@ -107,6 +108,9 @@ func (e *archiveErrand) run(ctx context.Context, h *host, customer string) (acto
 		return actors.Answer{}, gateway.ErrUnsupported
 	}
 	res, err := w.Archive(ctx, customer+aggregateSuffix, e.All)
+	if errors.Is(err, archive.ErrNotHeld) { // The next owner can go on with it.
+		err = fmt.Errorf("%w: %w", actors.ErrNotOwner, err)
+	}
 	if err != nil {
 		return actors.Answer{}, err
 	}

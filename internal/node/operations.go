@@ -104,6 +104,13 @@ func (o *operations) Archive(ctx context.Context, customer string, all bool) (*l
 	if o.n.archive == nil {
 		return nil, gateway.ErrUnsupported
 	}
+	answer, err := o.n.aggregates.Query(ctx, customer, actors.HeadQuery{})
+	if err != nil {
+		return nil, err
+	}
+	if answer.Head.Sequence == 0 {
+		return nil, fmt.Errorf("history of %s: %w", customer, persistence.ErrNotFound)
+	}
 	res, _, err := do[*licensedv1.ArchiveCustomerResponse](ctx, o.n, customer, &archiveErrand{All: all})
 	return res, err
 }
