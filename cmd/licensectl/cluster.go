@@ -348,12 +348,12 @@ func (p *program) awaitDrained(ctx context.Context, name string, wait time.Durat
 func (p *program) awaitNode(
 	ctx context.Context, name string, wait time.Duration, done func(*licensedv1.NodeStatus) (string, error), late func(*licensedv1.NodeStatus) error,
 ) error {
-	ctx, cancel := context.WithTimeout(ctx, wait)
+	waiting, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	var last *licensedv1.NodeStatus
-	for {
-		status, err := p.clusterStatus(ctx)
-		if err != nil && ctx.Err() == nil {
+	for asked := ctx; ; asked = waiting { // The first status may take as long as any other call.
+		status, err := p.clusterStatus(asked)
+		if err != nil && (asked == ctx || waiting.Err() == nil) {
 			return err
 		}
 		if i := slices.IndexFunc(status.GetNodes(), func(n *licensedv1.NodeStatus) bool { return n.Name == name }); i >= 0 {
@@ -368,7 +368,10 @@ func (p *program) awaitNode(
 			}
 		}
 		select {
-		case <-ctx.Done():
+		case <-waiting.Done():
+			if last == nil {
+				return fmt.Errorf("no member named %s after %v; see licensectl cluster", name, wait)
+			}
 			return late(last)
 		case <-time.After(nodePoll):
 		}
