@@ -127,7 +127,7 @@ func (m *Machine) rowsRead(in Input) {
 	m.activate(in, top)
 }
 
-// pastRead takes in what the state at the base of the top root is built from.
+// pastRead applies what the state at the base of the top root is built from.
 func (m *Machine) pastRead(in Input) {
 	if m.phase != phaseReadingPast || m.abandoned(in) {
 		return
@@ -332,7 +332,7 @@ func (m *Machine) writeRoot(in Input) {
 	h.out.PutRoot = h.rootFlight
 }
 
-// rootTooLarge takes in that the store would not take the next root, which is not sent. Commands are refused for a while.
+// rootTooLarge notes that the next root is larger than the store accepts; the root is not sent. Commands are refused for a while.
 // The state is read anew, since the snapshot dropped what a replay keeps, and questions are answered from it if it is
 // decided ([R5]).
 func (m *Machine) rootTooLarge(in Input, size int) {

@@ -26,7 +26,7 @@ func (s *setup) leave(t *testing.T, id string) {
 	until(t, id+" is out of memory", func() bool { _, left := s.Passivate(t.Context(), id); return left })
 }
 
-// TestHeadDoesNotLoad: who asks where a history ends loads nobody, and is told what the aggregate itself would say.
+// TestHeadDoesNotLoad: a request for the head loads no aggregate, and returns what the aggregate itself would answer.
 func TestHeadDoesNotLoad(t *testing.T) {
 	s := start(t, memory.New(), func(o *actors.Options) { o.Config.ReadPage = 2 })
 	if h := s.head(t, "nobody"); h != (persistence.Head{}) || s.Resident("nobody") {

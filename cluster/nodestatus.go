@@ -46,7 +46,7 @@ type NodeStatus struct {
 	// Rows of all shards, as last heard of.
 	Rows []persistence.Shard
 	// Warnings say what is wrong with the node itself, for people. What it believes of shards of others is no warning:
-	// whoever has the answers of all nodes knows better.
+	// the process that has the answers of all nodes knows better.
 	Warnings []string
 }
 

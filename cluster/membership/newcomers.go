@@ -86,7 +86,7 @@ func (m *Membership) verify() {
 			pings.Go(func() error {
 				r := m.run()
 				if _, err := r.list.Ping(n.Name, &net.UDPAddr{IP: n.Addr, Port: int(n.Port)}); err != nil {
-					return nil //nolint:nilerr // Nobody is there.
+					return nil //nolint:nilerr // Nothing listens there.
 				}
 				m.answered(n.Name)
 				joining <- struct{}{}

@@ -239,7 +239,7 @@ func (m *Machine) claimAfter(s *shard) time.Duration {
 	case !m.takes() || m.cutOff:
 		return neverClaim
 	case m.fallback:
-		// Whether this node is reached will be known soon, if another process is there to tell.
+		// Whether this node is reached will be known soon, if another process is running.
 		if !m.mine(s) {
 			return 5 * ttl
 		}

@@ -387,7 +387,7 @@ func TestUnserved(t *testing.T) {
 		"no member":        {nil, refused, "no node has a lease"},
 		"one, unreachable": {[]string{"a"}, refused, "a does not respond"},
 		"two, unreachable": {[]string{"a", "b"}, refused, "a, b do not respond"},
-		"one of two": {[]string{"a", "b"}, func(name string) error { // the other is there to take over
+		"one of two": {[]string{"a", "b"}, func(name string) error { // the other can take over
 			if name == "a" {
 				return refused(name)
 			}

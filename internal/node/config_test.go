@@ -96,7 +96,7 @@ func TestPasswordFile(t *testing.T) {
 	}
 }
 
-// TestRate: the rate is a mean over the last ten seconds, whoever asks for it and however often.
+// TestRate: the rate is a mean over the last ten seconds, however often it is read.
 func TestRate(t *testing.T) {
 	var c counts
 	if got := c.rate(); got != 0 {

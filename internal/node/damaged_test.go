@@ -128,7 +128,7 @@ func TestDamagedHistoryIsShown(t *testing.T) {
 	}
 }
 
-// TestDamagedSnapshotIsReadAround: who reads the history of a customer whose snapshot is damaged is told all, and loads nobody.
+// TestDamagedSnapshotIsReadAround: readers get the whole history of a customer whose snapshot is damaged, and load no customer.
 func TestDamagedSnapshotIsReadAround(t *testing.T) {
 	_, n, g := damagedCustomer(t, slog.New(slog.DiscardHandler))
 	h := historyClient(g)

@@ -133,7 +133,7 @@ func (c *counts) sample(now time.Time) {
 	}
 }
 
-// rate returns the commands per second of the last ten seconds. It is the same whoever asks, and however often.
+// rate returns the commands per second of the last ten seconds. Reading it does not change it.
 func (c *counts) rate() uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()

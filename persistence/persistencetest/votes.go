@@ -36,7 +36,7 @@ func (f *fixture) votes() map[[2]persistence.Incarnation]persistence.Vote {
 	return by
 }
 
-// wantVotes fails the test unless exactly these votes are there.
+// wantVotes fails the test unless the store has exactly these votes.
 func (f *fixture) wantVotes(want ...persistence.Vote) {
 	f.Helper()
 	got := f.votes()
