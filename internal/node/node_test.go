@@ -252,7 +252,7 @@ func TestPolicyFile(t *testing.T) {
 	write("version: v2" + rest)
 	until(func() bool { return n.PolicyVersion() == "v2" })
 	write("plans: nonsense" + rest)
-	until(func() bool { return strings.Contains(log.String(), "cannot be used") })
+	until(func() bool { return strings.Contains(log.String(), "policy not reloaded") })
 	if got := n.PolicyVersion(); got != "v2" {
 		t.Errorf("version %s after a file with mistakes", got)
 	}

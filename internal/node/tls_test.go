@@ -95,7 +95,7 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 	write(files.Cert, cert) // The key is yet to come.
 	sees(ours, 7)
 	sees(ours, 7)
-	if n := strings.Count(log.String(), "cannot be used"); n != 1 || !strings.Contains(log.String(), "tls-cert, tls-key") {
+	if n := strings.Count(log.String(), "certificates not reloaded"); n != 1 || !strings.Contains(log.String(), "tls-cert, tls-key") {
 		t.Errorf("said %d times: %s", n, log.String())
 	}
 	write(files.Key, key)
