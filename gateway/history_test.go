@@ -570,7 +570,7 @@ func TestBrokenSnapshot(t *testing.T) {
 	if err != nil || res.Msg.Moment.ReplayedFrom != 0 || res.Msg.Moment.ReplayedEvents != 15 {
 		t.Errorf("%v, %v", res, err)
 	}
-	if !strings.Contains(r.logged(), "snapshot cannot be restored") {
+	if !strings.Contains(r.logged(), "snapshot not restored") {
 		t.Errorf("log %s", r.logged())
 	}
 }

@@ -97,13 +97,14 @@ func (r *run) disown(former string) {
 		return
 	}
 	for range disowned {
-		for _, address := range r.m.some(triedTogether) {
-			_, _ = r.guard.WriteToAddress(b, memberlist.Address{Addr: address})
-		}
+		// A member lists who joined it only after it has answered: told at once, it would list neither id for a moment.
 		select {
 		case <-r.m.context.Done():
 			return
 		case <-time.After(disownEvery):
+		}
+		for _, address := range r.m.some(triedTogether) {
+			_, _ = r.guard.WriteToAddress(b, memberlist.Address{Addr: address})
 		}
 	}
 }
