@@ -45,7 +45,7 @@ type replayed struct {
 	asOf     time.Time
 	// started is the time of the root whose snapshot the replay began at.
 	started time.Time
-	gaps    []*licensedv1.HistoryGap // before the point, which the replay therefore did not come to
+	gaps    []*licensedv1.HistoryGap // before the point, which the replay therefore did not reach
 }
 
 // replay brings a customer to a point of its history. If events before it are damaged, it is an error; or, with left set, the

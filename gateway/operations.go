@@ -375,7 +375,7 @@ func (i *importing) record(ctx context.Context, after uint64, records []persiste
 	return nil
 }
 
-// recorded finds out whether a stretch does not continue the history because it is there already: an attempt of
+// recorded finds out whether a stretch does not continue the history because it was recorded already: an attempt of
 // unknown outcome was repeated on the way to the owner. It returns the head and how many of the records the history
 // has; refused if it has none of them.
 func (i *importing) recorded(ctx context.Context, after uint64, records []persistence.Record, refused error) (persistence.Head, int, error) {

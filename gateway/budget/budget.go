@@ -3,7 +3,7 @@
 // # The model
 //
 // A [Budget] has a limit for everybody together, and a share of it that one [Holder] may have: an address, later a
-// principal. Whoever wants some of it takes a [Grant], before the memory is allocated, and releases it when the memory
+// principal. A request takes a [Grant] of it before the memory is allocated, and releases it when the memory
 // is free again. A budget never waits: a request that finds it used up is refused at once, so that nothing queues
 // behind it. A holder that has nothing gets its first grant even if that is more than its share, and so does the
 // first of all holders: a limit set too low slows requests down to one at a time and never refuses all of them.

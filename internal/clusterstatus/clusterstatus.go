@@ -15,7 +15,7 @@
 // A member that is listed and does not answer is a finding at once. A member that disappeared is one for a day,
 // unless it was asked to leave. The level is critical if, and only if, the map has unserved shards.
 //
-// Assess is pure. What needs a memory (since when something is so) is a [History] beside it.
+// Assess is pure. A [History] beside it remembers when each finding began.
 package clusterstatus
 
 import (

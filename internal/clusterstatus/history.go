@@ -10,7 +10,7 @@ import (
 	"licensed/messages/licensedv1"
 )
 
-// History remembers over several readings of one reporter since when something is so. The zero value has seen
+// History remembers, over several readings of one reporter, when each finding began. The zero value has seen
 // nothing. It is safe for concurrent use.
 type History struct {
 	mu       sync.Mutex

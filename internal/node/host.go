@@ -71,7 +71,7 @@ func (h *host) Execute(ctx context.Context, customer string, c actors.Command) (
 	return reply, err
 }
 
-// checkForeign checks what may have come to the node port: other processes check what their clients send, but an
+// checkForeign checks a request that may have arrived at the node port: other processes check what their clients send, but an
 // id that no API lets through would be in a history for ever.
 func checkForeign(customer string, err error) error {
 	if fault := license.CheckCustomer(customer); fault != nil {

@@ -174,7 +174,7 @@ func (m *member) route() (err error) {
 	return err
 }
 
-// maxRow is more than a row takes in the state that members exchange, in bytes.
+// maxRow is an upper bound of the size of a row in the state that members exchange, in bytes.
 const maxRow = 64
 
 // join makes the process a member.

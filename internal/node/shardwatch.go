@@ -19,7 +19,7 @@ const (
 	watchEvery = time.Second
 	// sayEvery is the shortest time between two lines about unserved shards.
 	sayEvery = 10 * time.Second
-	// firstShards is the time that a process has to learn who has the shards, or that a new cluster has to claim them.
+	// firstShards is the time that a process has to learn the owners of the shards, or that a new cluster has to claim them.
 	firstShards = 5 * time.Second
 )
 

@@ -202,7 +202,7 @@ func TestForgedDeath(t *testing.T) {
 }
 
 // TestForgedAlive: a packet with the highest incarnation of memberlist's says that a member is another process, which nobody
-// runs, another that it has no lease. Requests go to who has the lease, where the lease says.
+// runs, another that it has no lease. Requests go to the holder of the lease, at the address in the lease.
 func TestForgedAlive(t *testing.T) {
 	c := newCrew(t, 5*time.Second).begin("n")
 	f := c.forger(c.g)
