@@ -82,8 +82,8 @@ sim: ## Simulate SEEDS=20000 schedules from SEED=1 on
 	$(GO) test ./test/sim -run 'Seeds$$' -count=1 -timeout 0 -v -seed=$(SEED) -seeds=$(SEEDS)
 
 .PHONY: mutants
-mutants: ## Plant each known bug and see that it is caught; brings the table in docs/reliability.md up to date
-	$(GO) test ./test/sim -run 'Mutants$$' -count=1 -timeout 60m -v -table=../../docs/reliability.md
+mutants: ## Plant each known bug and see that it is caught; brings the table in docs/design/reliability.md up to date
+	$(GO) test ./test/sim -run 'Mutants$$' -count=1 -timeout 60m -v -table=../../docs/design/reliability.md
 
 .PHONY: chaos
 chaos: ## Break a cluster on real Cassandra for MINUTES=60 and judge it (root, for faults of the network)
@@ -98,7 +98,7 @@ fuzz: ## Run every fuzzer for FUZZTIME=10s
 	@scripts/fuzz.sh $(FUZZTIME)
 
 .PHONY: bench
-bench: ## The ratios of docs/benchmarks.md; BENCH=regexp and BENCHPKG=packages pick others
+bench: ## The ratios of docs/design/benchmarks.md; BENCH=regexp and BENCHPKG=packages pick others
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -timeout 60m -p 1 $(BENCHPKG)
 
 .PHONY: bench-cassandra

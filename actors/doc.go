@@ -20,5 +20,5 @@
 // things drive it: the protoactor shell in [Runtime], and the simulator in test/sim, which runs it
 // against a store with delayed, lost, torn and late writes.
 //
-// The rules [R4] to [R11] named in comments are those of docs/write-path.md.
+// The rules [R4] to [R11] named in comments are those of docs/design/write-path.md.
 package actors

@@ -3,7 +3,7 @@ package docs
 
 import _ "embed"
 
-// Operations is operations.md, whose runbook the dashboard shows.
+// Operations is guide/operations.md, whose runbook the dashboard shows.
 //
-//go:embed operations.md
+//go:embed guide/operations.md
 var Operations []byte

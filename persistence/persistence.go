@@ -14,7 +14,7 @@
 // So no append needs a compare-and-set: a writer that lost its shard goes on writing into a partition
 // that no later root continues, and what it wrote past the base of the next root does not exist.
 // Reading therefore starts at the root with the highest (epoch, version) and follows parents back,
-// taking from each partition exactly the records up to the base of its child. docs/write-path.md
+// taking from each partition exactly the records up to the base of its child. docs/design/write-path.md
 // gives the rules and why each is needed.
 //
 // Ownership of shards (leases, shard rows) is the only place where a store compares and sets; see

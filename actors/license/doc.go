@@ -21,7 +21,7 @@
 // device that has no licence which is not forgotten and that was neither used nor deactivated in the
 // last 365 days: rules treat them as never seen, whether or not a snapshot has dropped them from the
 // state yet. That is what keeps the state bounded and the decisions independent of when snapshots are
-// taken. docs/licence-rules.md tells the rules, testdata/*.txt shows them.
+// taken. docs/guide/licence-rules.md tells the rules, testdata/*.txt shows them.
 //
 // [Kind] fits the aggregate into the runtime of package actors.
 package license

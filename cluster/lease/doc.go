@@ -23,5 +23,5 @@
 // decided, showed that the incarnation is not dead.
 //
 // Holder, Watch and Confirmer are pure state machines: no goroutine, clock or I/O. They are not safe for
-// concurrent use. [R1], [R2] and [R9] are rules of docs/write-path.md.
+// concurrent use. [R1], [R2] and [R9] are rules of docs/design/write-path.md.
 package lease

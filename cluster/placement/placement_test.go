@@ -136,7 +136,7 @@ func TestAmong(t *testing.T) {
 	}
 }
 
-// TestThousandNodes gives the figures of docs/cluster.md: balance of 1,000 nodes at 50 shards each, and
+// TestThousandNodes gives the figures of docs/design/cluster.md: balance of 1,000 nodes at 50 shards each, and
 // what moves on a failure.
 func TestThousandNodes(t *testing.T) {
 	const n, shards = 1000, 50_000
@@ -164,7 +164,7 @@ func TestThousandNodes(t *testing.T) {
 	}
 }
 
-// TestBoundedLoads gives the figures of docs/cluster.md for what is not built: consistent hashing with bounded
+// TestBoundedLoads gives the figures of docs/design/cluster.md for what is not built: consistent hashing with bounded
 // loads (Mirrokni, Thorup and Zadimoghaddam, 2017), in which a node takes no more than 1.10 × the mean, and what it
 // cannot take goes to the next in the shard's order.
 func TestBoundedLoads(t *testing.T) {

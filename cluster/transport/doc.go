@@ -24,5 +24,5 @@
 // Requests of the process to itself do not come here.
 //
 // What is known to go wrong in protoactor, and what keeps it from happening here, is in
-// docs/transport.md, each with its test.
+// docs/design/transport.md, each with its test.
 package transport

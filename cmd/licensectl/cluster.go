@@ -141,7 +141,7 @@ func (p *program) printCluster(s *licensedv1.ClusterStatus) error {
 			fmt.Fprintf(p.stdout, "  next:  %s\n", printable(w.NextStep))
 		}
 		if w.Runbook != "" {
-			fmt.Fprintf(p.stdout, "  see:   docs/operations.md#%s\n", printable(w.Runbook))
+			fmt.Fprintf(p.stdout, "  see:   docs/guide/operations.md#%s\n", printable(w.Runbook))
 		}
 	}
 	if len(s.Happenings) == 0 {

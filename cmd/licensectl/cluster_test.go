@@ -131,7 +131,7 @@ n2: no�[31m status from n2: timeout
 CRITICAL: 3 of 5 shards are not served; last owner: n2 (1)
   since: 2026-03-01 19:59:10 UTC
   next:  Start n2.
-  see:   docs/operations.md#licensedshardsnotserved
+  see:   docs/guide/operations.md#licensedshardsnotserved
 
 warning: of another�[31m release
 

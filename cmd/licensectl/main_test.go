@@ -58,19 +58,19 @@ func TestHelp(t *testing.T) {
 
 // TestExitCodesAreDocumented: the page has what the help says, word by word, and every verb.
 func TestExitCodesAreDocumented(t *testing.T) {
-	page, err := os.ReadFile("../../docs/licensectl.md")
+	page, err := os.ReadFile("../../docs/guide/licensectl.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(exitCodes) {
 		if text := strings.TrimSpace(line); !strings.Contains(string(page), text) {
-			t.Errorf("docs/licensectl.md does not say %q", text)
+			t.Errorf("docs/guide/licensectl.md does not say %q", text)
 		}
 	}
 	p := &program{stdout: &bytes.Buffer{}, stderr: &bytes.Buffer{}, width: func() int { return 0 }}
 	for _, c := range p.rootCommand().Commands() {
 		if !strings.Contains(string(page), "`"+c.Name()) && !strings.Contains(string(page), "licensectl "+c.Name()) {
-			t.Errorf("docs/licensectl.md does not have %s", c.Name())
+			t.Errorf("docs/guide/licensectl.md does not have %s", c.Name())
 		}
 	}
 }

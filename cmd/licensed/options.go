@@ -98,7 +98,7 @@ func (o *options) bind(f *pflag.FlagSet) {
 func (o *options) bindStore(f *pflag.FlagSet) {
 	c := &o.config
 	f.StringVar(&c.Store, "store", c.Store,
-		"`URL` of a store on Cassandra, like cassandra://HOST,HOST/KEYSPACE?consistency=QUORUM (see docs/cassandra.md); empty for the embedded one")
+		"`URL` of a store on Cassandra, like cassandra://HOST,HOST/KEYSPACE?consistency=QUORUM (see docs/guide/cassandra.md); empty for the embedded one")
 	f.StringVar(&c.StorePasswordFile, "store-password-file", c.StorePasswordFile, "`file` with the password for --store, in place of one in the URL")
 	f.DurationVar(&c.StoreWait, "store-wait", c.StoreWait,
 		"time to wait when starting while --store or --archive on Cassandra cannot be reached; 0 to give up at once")

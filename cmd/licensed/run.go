@@ -129,7 +129,7 @@ func explain(err error, c node.Config) error {
 	case errors.Is(err, node.ErrOtherCluster):
 		return fmt.Errorf("%w; name it with --cluster, or another keyspace with --store", err)
 	case errors.Is(err, node.ErrUnsafe):
-		return fmt.Errorf("%w; to start all the same, add accept_risk=NAME to the URL of the store (docs/cassandra.md tells what to do instead)", err)
+		return fmt.Errorf("%w; to start all the same, add accept_risk=NAME to the URL of the store (docs/guide/cassandra.md tells what to do instead)", err)
 	case errors.Is(err, node.ErrWrongArchive):
 		return fmt.Errorf("%w; mount its disk, name its directory with --archive, or start without archived history with --archive off", err)
 	case errors.Is(err, node.ErrLocked):

@@ -2,7 +2,7 @@
 //
 // # The model
 //
-// The arrows of docs/architecture.md, from what is assembled down to what knows nothing:
+// The arrows of docs/design/architecture.md, from what is assembled down to what knows nothing:
 //
 //	cmd → internal/node → gateway, cluster, actors/license, stores
 //	                      gateway → actors/license → messages

@@ -30,24 +30,24 @@ func TestLinks(t *testing.T) {
 	})
 }
 
-// TestRulesAreDocumented demands that docs/write-path.md explains every rule that the code names, and
-// that docs/reliability.md lists every bug that the simulation must find.
+// TestRulesAreDocumented demands that docs/design/write-path.md explains every rule that the code names, and
+// that docs/design/reliability.md lists every bug that the simulation must find.
 func TestRulesAreDocumented(t *testing.T) {
-	doc := read(t, filepath.Join("..", "..", "docs", "write-path.md"))
+	doc := read(t, filepath.Join("..", "..", "docs", "design", "write-path.md"))
 	eachFile(t, ".go", func(name, text string) {
 		for _, r := range ruleName.FindAllString(text, -1) {
 			if !strings.Contains(doc, "**"+r+" ") {
-				t.Errorf("%s names rule %s, which docs/write-path.md does not explain", name, r)
+				t.Errorf("%s names rule %s, which docs/design/write-path.md does not explain", name, r)
 			}
 		}
 	})
-	doc = read(t, filepath.Join("..", "..", "docs", "reliability.md"))
+	doc = read(t, filepath.Join("..", "..", "docs", "design", "reliability.md"))
 	bugs := 0
 	eachFile(t, "mutants_test.go", func(name, text string) {
 		for _, b := range planted.FindAllStringSubmatch(text, -1) {
 			bugs++
 			if !strings.Contains(doc, "| "+b[1]+" |") {
-				t.Errorf("%s: docs/reliability.md does not list the planted bug %q", name, b[1])
+				t.Errorf("%s: docs/design/reliability.md does not list the planted bug %q", name, b[1])
 			}
 		}
 	})
@@ -94,17 +94,17 @@ var alert = regexp.MustCompile(`(?m)^ *- alert: (\w+)$`)
 // TestAlertsHaveRunbook demands an entry in the runbook for every alert, and none for others.
 func TestAlertsHaveRunbook(t *testing.T) {
 	root := filepath.Join("..", "..")
-	rules, doc := read(t, filepath.Join(root, "deploy", "prometheus", "alerts.yml")), read(t, filepath.Join(root, "docs", "operations.md"))
+	rules, doc := read(t, filepath.Join(root, "deploy", "prometheus", "alerts.yml")), read(t, filepath.Join(root, "docs", "guide", "operations.md"))
 	alerts := alert.FindAllStringSubmatch(rules, -1)
 	if len(alerts) == 0 {
 		t.Error("no alerts found")
 	}
 	for _, a := range alerts {
 		if !strings.Contains(doc, "\n### "+a[1]+"\n") {
-			t.Errorf("docs/operations.md has no entry for the alert %s", a[1])
+			t.Errorf("docs/guide/operations.md has no entry for the alert %s", a[1])
 		}
 	}
 	if n := strings.Count(doc, "\n### Licensed"); n != len(alerts) {
-		t.Errorf("docs/operations.md has %d entries for %d alerts", n, len(alerts))
+		t.Errorf("docs/guide/operations.md has %d entries for %d alerts", n, len(alerts))
 	}
 }

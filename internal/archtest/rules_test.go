@@ -177,13 +177,13 @@ var rules = []rule{
 	},
 	{
 		name: "protoactor's remote has one home",
-		why:  "what strangers and dead peers can do to it is kept in check there (docs/transport.md)",
+		why:  "what strangers and dead peers can do to it is kept in check there (docs/design/transport.md)",
 		from: everything, except: []string{"licensed/cluster/transport", "licensed/test/bench"}, tests: true,
 		deny: []string{"github.com/asynkron/protoactor-go/remote/...", "github.com/asynkron/protoactor-go/cluster/..."},
 	},
 	{
 		name: "unsafe parts of protoactor have none",
-		why:  "they lose errors and messages, or own an aggregate twice (docs/transport.md)",
+		why:  "they lose errors and messages, or own an aggregate twice (docs/design/transport.md)",
 		from: everything, tests: true,
 		deny: []string{
 			"github.com/asynkron/protoactor-go/persistence/...", "github.com/asynkron/protoactor-go/plugin/...",
@@ -192,7 +192,7 @@ var rules = []rule{
 	},
 	{
 		name: "traps of protoactor are not called",
-		why:  "they send twice, lose messages without a word, race or leak (docs/transport.md)",
+		why:  "they send twice, lose messages without a word, race or leak (docs/design/transport.md)",
 		from: everything, except: []string{"licensed/test/bench"}, tests: true,
 		word: "pidcache", of: "github.com/asynkron/protoactor-go/...",
 		calls: []string{

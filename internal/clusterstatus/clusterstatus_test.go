@@ -451,7 +451,7 @@ func TestHistory(t *testing.T) {
 
 // TestRunbook: each finding links to an entry that there is.
 func TestRunbook(t *testing.T) {
-	b, err := os.ReadFile("../../docs/operations.md")
+	b, err := os.ReadFile("../../docs/guide/operations.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -472,7 +472,7 @@ func TestRunbook(t *testing.T) {
 		}
 		for _, m := range found {
 			if !anchors[m[1]] {
-				t.Errorf("%s: docs/operations.md has no entry %q", file, m[1])
+				t.Errorf("%s: docs/guide/operations.md has no entry %q", file, m[1])
 			}
 		}
 	}

@@ -83,7 +83,7 @@ type ClusterConfig struct {
 // Config of a node. DefaultConfig gives sensible values.
 type Config struct {
 	// Store is the URL of a store on Cassandra (cassandra://HOST,HOST/KEYSPACE?PARAMETERS, see
-	// docs/cassandra.md); empty for the embedded one in Data.
+	// docs/guide/cassandra.md); empty for the embedded one in Data.
 	Store string
 	// StorePasswordFile has the password for Store, in place of one in the URL.
 	StorePasswordFile string

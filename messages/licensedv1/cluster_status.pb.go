@@ -1644,7 +1644,7 @@ type ClusterWarning struct {
 	Since *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
 	// What to do next, in one or two sentences.
 	NextStep string `protobuf:"bytes,6,opt,name=next_step,json=nextStep,proto3" json:"next_step,omitempty"`
-	// Anchor of the entry in docs/operations.md, "licensedshardsnotserved".
+	// Anchor of the entry in docs/guide/operations.md, "licensedshardsnotserved".
 	Runbook       string `protobuf:"bytes,7,opt,name=runbook,proto3" json:"runbook,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -29,7 +29,7 @@ type Risk struct {
 // String returns name and detail.
 func (r Risk) String() string { return r.Name + ": " + r.Detail }
 
-// The names of risks. docs/cassandra.md tells what to do about each.
+// The names of risks. docs/guide/cassandra.md tells what to do about each.
 const (
 	RiskReplication1  = "replication-1"      // severe: one copy of everything
 	RiskReplication2  = "replication-2"      // no node may be down

@@ -41,6 +41,6 @@
 //
 // Quorums that overlap, a monotonic read (read_repair = 'BLOCKING'), one data centre for everybody who
 // uses the LOCAL levels, and durability on acknowledgement as far as commitlog_sync provides it. [Open]
-// checks what can be checked and names what endangers the promise as a [Risk]; docs/cassandra.md tells
+// checks what can be checked and names what endangers the promise as a [Risk]; docs/guide/cassandra.md tells
 // operators the rest.
 package cassandra

@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-var update = flag.Bool("update", false, "write the outputs that TestAPIDocument gets into docs/api.md")
+var update = flag.Bool("update", false, "write the outputs that TestAPIDocument gets into docs/reference/api.md")
 
 // An example is a request as it stands in the document, and the output below it.
 var example = regexp.MustCompile("(?s)(```console\n\\$ curl -d '([^']*)' [^`]*?/([A-Za-z]+)\n)(.*?)```")
@@ -20,9 +20,9 @@ var example = regexp.MustCompile("(?s)(```console\n\\$ curl -d '([^']*)' [^`]*?/
 // What differs from run to run.
 var varying = regexp.MustCompile(`\d{4}-\d\d-\d\dT[0-9:.]+Z|"value":"[^"]*"`)
 
-// TestAPIDocument sends the requests of docs/api.md, in order, and compares the outputs.
+// TestAPIDocument sends the requests of docs/reference/api.md, in order, and compares the outputs.
 func TestAPIDocument(t *testing.T) {
-	path := filepath.Join("..", "..", "docs", "api.md")
+	path := filepath.Join("..", "..", "docs", "reference", "api.md")
 	content, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -49,9 +49,9 @@ func TestAPIDocument(t *testing.T) {
 	}
 }
 
-// TestMetricsAreDocumented demands that docs/api.md lists every metric.
+// TestMetricsAreDocumented demands that docs/reference/api.md lists every metric.
 func TestMetricsAreDocumented(t *testing.T) {
-	document, err := os.ReadFile(filepath.Join("..", "..", "docs", "api.md"))
+	document, err := os.ReadFile(filepath.Join("..", "..", "docs", "reference", "api.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +62,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 	}
 	for _, name := range names {
 		if !strings.Contains(string(document), "`"+name[1]+"`") {
-			t.Errorf("docs/api.md does not list %s", name[1])
+			t.Errorf("docs/reference/api.md does not list %s", name[1])
 		}
 	}
 }

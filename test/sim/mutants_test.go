@@ -19,7 +19,7 @@ import (
 // mutant is a bug planted in the product, to show that the simulation would notice it.
 type mutant struct {
 	name  string
-	rule  string // of docs/write-path.md
+	rule  string // of docs/design/write-path.md
 	edits []edit
 }
 

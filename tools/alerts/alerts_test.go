@@ -24,8 +24,8 @@ import (
 
 const (
 	rulesFile = "../../deploy/prometheus/alerts.yml"
-	document  = "../../docs/dashboard.md"
-	metrics   = "../../docs/api.md"
+	document  = "../../docs/guide/dashboard.md"
+	metrics   = "../../docs/reference/api.md"
 )
 
 func load(t *testing.T) map[string]rulefmt.Rule {

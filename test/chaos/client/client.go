@@ -3,7 +3,7 @@
 //
 // # The model
 //
-// An answer is accepted or refused. An error that the service explains with a reason of docs/api.md that
+// An answer is accepted or refused. An error that the service explains with a reason of docs/reference/api.md that
 // rules out an execution is "not executed". Everything else, a lost connection above all, leaves the
 // outcome unknown. What no healthy service may answer (a damaged history, an outcome that cannot be read, a
 // bug, an id that is said to have been used otherwise) is broken, and a run that has one fails.

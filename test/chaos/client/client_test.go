@@ -13,7 +13,7 @@ import (
 	"licensed/test/chaos/history"
 )
 
-// TestFailed says what the errors of docs/api.md tell about the outcome.
+// TestFailed says what the errors of docs/reference/api.md tell about the outcome.
 func TestFailed(t *testing.T) {
 	for _, c := range []struct {
 		code   connect.Code

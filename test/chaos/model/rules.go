@@ -3,7 +3,7 @@
 // # The model
 //
 // [State] is one customer, [State.Apply] is one command: what must come of it, and the state after it.
-// It is written from docs/licence-rules.md and shares no code with the product, so that the two are wrong
+// It is written from docs/guide/licence-rules.md and shares no code with the product, so that the two are wrong
 // in the same way only by coincidence. It is made for the length of a test run: it knows a title that
 // cannot be had any more, but no licence that expires meanwhile and nothing that leaves the 365 days;
 // [Rules.Check] holds it to that.
