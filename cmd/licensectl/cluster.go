@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"licensed/messages/licensedv1"
+	"licensed/messages/licensedv1/licensedv1connect"
 )
 
 func (p *program) clusterCommand() *cobra.Command {
@@ -236,72 +237,6 @@ func (p *program) printShards(s *licensedv1.ClusterStatus) error {
 	return t.flush()
 }
 
-func (p *program) drainCommand() *cobra.Command {
-	var wait time.Duration
-	c := &cobra.Command{
-		Use: "drain NODE", Short: "Hand over all customers of a node to the other nodes",
-		Long: "drain hands over the shards of a node to the others, a few at a time, while all customers are served, and\n" +
-			"waits until the node has none left. The node then holds none until it is undrained or restarted. Stopping a\n" +
-			"node (SIGTERM) drains it by itself; use drain to keep the process running meanwhile.",
-		Example: "  licensectl cluster drain n1",
-		Args:    exactArgs("NODE"), ValidArgsFunction: p.completeNode,
-	}
-	c.Flags().DurationVar(&wait, "wait", time.Minute, "longest time to wait until the node has no shards; 0 does not wait")
-	c.RunE = func(c *cobra.Command, args []string) error {
-		conn, err := p.dial()
-		if err != nil {
-			return err
-		}
-		ctx, cancel := p.call(c.Context())
-		defer cancel()
-		if _, err := conn.admin.DrainNode(ctx, connect.NewRequest(&licensedv1.DrainNodeRequest{Name: args[0]})); err != nil {
-			return err
-		}
-		if wait == 0 {
-			fmt.Fprintf(p.stdout, "%s began to hand its customers over\n", args[0])
-			return nil
-		}
-		return p.awaitDrained(c.Context(), args[0], wait)
-	}
-	return c
-}
-
-func (p *program) undrainCommand() *cobra.Command {
-	var wait time.Duration
-	c := &cobra.Command{
-		Use: "undrain NODE", Short: "Have a drained node take customers again",
-		Long: "undrain ends a drain: the node begins a new incarnation and takes its share of the shards. A drain that is under\n" +
-			"way is completed first. undrain waits until the node is ready.",
-		Example: "  licensectl cluster undrain n1",
-		Args:    exactArgs("NODE"), ValidArgsFunction: p.completeNode,
-	}
-	c.Flags().DurationVar(&wait, "wait", time.Minute, "longest time to wait until the node is ready; 0 does not wait")
-	c.RunE = func(c *cobra.Command, args []string) error {
-		conn, err := p.dial()
-		if err != nil {
-			return err
-		}
-		ctx, cancel := p.call(c.Context())
-		defer cancel()
-		if _, err := conn.admin.UndrainNode(ctx, connect.NewRequest(&licensedv1.UndrainNodeRequest{Name: args[0]})); err != nil {
-			return err
-		}
-		if wait == 0 {
-			fmt.Fprintf(p.stdout, "%s was told to take customers again\n", args[0])
-			return nil
-		}
-		return p.awaitNode(c.Context(), args[0], wait, func(n *licensedv1.NodeStatus) (string, error) {
-			if n.State == licensedv1.NodeState_NODE_STATE_READY {
-				return args[0] + " takes customers again", nil
-			}
-			return "", nil
-		}, func(n *licensedv1.NodeStatus) error {
-			return fmt.Errorf("%s is still %s after %v", args[0], enumWord(n.GetState().String(), "NODE_STATE_"), wait)
-		})
-	}
-	return c
-}
-
 // completeNode completes the name of a node.
 func (p *program) completeNode(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 	if len(args) > 0 || p.checkFlags() != nil {
@@ -325,29 +260,101 @@ func (p *program) completeNode(c *cobra.Command, args []string, _ string) ([]str
 // nodePoll is how often the progress of a node is looked at.
 const nodePoll = 250 * time.Millisecond
 
-// awaitDrained waits until a node holds nothing.
-func (p *program) awaitDrained(ctx context.Context, name string, wait time.Duration) error {
-	return p.awaitNode(ctx, name, wait, func(n *licensedv1.NodeStatus) (string, error) {
-		switch n.State {
-		case licensedv1.NodeState_NODE_STATE_DEAD:
-			return "", fmt.Errorf("%s ended before it had handed over all its shards: %s; others take over the rest", name, printable(n.Reason))
-		case licensedv1.NodeState_NODE_STATE_DRAINING, licensedv1.NodeState_NODE_STATE_DRAINED, licensedv1.NodeState_NODE_STATE_LEFT:
-			if n.ShardsOpen+n.ShardsMoving == 0 { // Those that are closing count as moving.
-				return name + " holds no customers any more", nil
-			}
-		}
-		return "", nil
-	}, func(n *licensedv1.NodeStatus) error {
-		left := n.GetShardsOpen() + n.GetShardsMoving()
-		return fmt.Errorf("%s still holds %s after %v; it goes on handing them over", name, count(left, "shard", "shards"), wait)
+// nodeErrand is what a command tells one node to do.
+type nodeErrand struct {
+	cobra.Command
+	until string // what the command waits for
+	// tell has the node begin, and begun says that it did.
+	tell  func(context.Context, licensedv1connect.AdminServiceClient, string) error
+	begun string
+	// done returns whether the node has finished, and finished says so. late says how far it got within wait.
+	done     func(*licensedv1.NodeStatus) (bool, error)
+	finished string
+	late     func(last *licensedv1.NodeStatus, wait time.Duration) string
+}
+
+func (p *program) drainCommand() *cobra.Command {
+	return p.errandCommand(&nodeErrand{
+		Command: cobra.Command{
+			Use: "drain NODE", Short: "Hand over all customers of a node to the other nodes",
+			Long: "drain hands over the shards of a node to the others, a few at a time, while all customers are served, and\n" +
+				"waits until the node has none left. The node then holds none until it is undrained or restarted. Stopping a\n" +
+				"node (SIGTERM) drains it by itself; use drain to keep the process running meanwhile.",
+			Example: "  licensectl cluster drain n1",
+		},
+		until: "the node has no shards",
+		tell: func(ctx context.Context, admin licensedv1connect.AdminServiceClient, name string) error {
+			_, err := admin.DrainNode(ctx, connect.NewRequest(&licensedv1.DrainNodeRequest{Name: name}))
+			return err
+		},
+		begun: "began to hand its customers over", done: isDrained, finished: "holds no customers any more",
+		late: func(last *licensedv1.NodeStatus, wait time.Duration) string {
+			return fmt.Sprintf("still holds %s after %v; it goes on handing them over", count(last.ShardsOpen+last.ShardsMoving, "shard", "shards"), wait)
+		},
 	})
 }
 
-// awaitNode looks at a node until done returns what to print, or an error. late is the error when that takes too long,
-// given what the node was last.
-func (p *program) awaitNode(
-	ctx context.Context, name string, wait time.Duration, done func(*licensedv1.NodeStatus) (string, error), late func(*licensedv1.NodeStatus) error,
-) error {
+func (p *program) undrainCommand() *cobra.Command {
+	return p.errandCommand(&nodeErrand{
+		Command: cobra.Command{
+			Use: "undrain NODE", Short: "Have a drained node take customers again",
+			Long: "undrain ends a drain: the node begins a new incarnation and takes its share of the shards. A drain that is under\n" +
+				"way is completed first. undrain waits until the node is ready.",
+			Example: "  licensectl cluster undrain n1",
+		},
+		until: "the node is ready",
+		tell: func(ctx context.Context, admin licensedv1connect.AdminServiceClient, name string) error {
+			_, err := admin.UndrainNode(ctx, connect.NewRequest(&licensedv1.UndrainNodeRequest{Name: name}))
+			return err
+		},
+		begun: "was told to take customers again", finished: "takes customers again",
+		done: func(n *licensedv1.NodeStatus) (bool, error) {
+			return n.State == licensedv1.NodeState_NODE_STATE_READY, nil
+		},
+		late: func(last *licensedv1.NodeStatus, wait time.Duration) string {
+			return fmt.Sprintf("is still %s after %v", enumWord(last.State.String(), "NODE_STATE_"), wait)
+		},
+	})
+}
+
+// isDrained reports whether a node that drains holds nothing any more.
+func isDrained(n *licensedv1.NodeStatus) (bool, error) {
+	switch n.State {
+	case licensedv1.NodeState_NODE_STATE_DEAD:
+		return false, fmt.Errorf("%s ended before it had handed over all its shards: %s; others take over the rest", n.Name, printable(n.Reason))
+	case licensedv1.NodeState_NODE_STATE_DRAINING, licensedv1.NodeState_NODE_STATE_DRAINED, licensedv1.NodeState_NODE_STATE_LEFT:
+		return n.ShardsOpen+n.ShardsMoving == 0, nil // Those that are closing count as moving.
+	}
+	return false, nil
+}
+
+// errandCommand returns the command that tells a node to do something and waits until it is done.
+func (p *program) errandCommand(e *nodeErrand) *cobra.Command {
+	var wait time.Duration
+	c := &e.Command
+	c.Args, c.ValidArgsFunction = exactArgs("NODE"), p.completeNode
+	c.Flags().DurationVar(&wait, "wait", time.Minute, "longest time to wait until "+e.until+"; 0 does not wait")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		conn, err := p.dial()
+		if err != nil {
+			return err
+		}
+		ctx, cancel := p.call(c.Context())
+		defer cancel()
+		if err := e.tell(ctx, conn.admin, args[0]); err != nil {
+			return err
+		}
+		if wait == 0 {
+			fmt.Fprintf(p.stdout, "%s %s\n", args[0], e.begun)
+			return nil
+		}
+		return p.awaitErrand(c.Context(), e, args[0], wait)
+	}
+	return c
+}
+
+// awaitErrand looks at a node until it has done what it was told.
+func (p *program) awaitErrand(ctx context.Context, e *nodeErrand, name string, wait time.Duration) error {
 	waiting, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	var last *licensedv1.NodeStatus
@@ -358,12 +365,12 @@ func (p *program) awaitNode(
 		}
 		if i := slices.IndexFunc(status.GetNodes(), func(n *licensedv1.NodeStatus) bool { return n.Name == name }); i >= 0 {
 			last = status.Nodes[i]
-			text, err := done(last)
+			done, err := e.done(last)
 			if err != nil {
 				return err
 			}
-			if text != "" {
-				fmt.Fprintln(p.stdout, text)
+			if done {
+				fmt.Fprintf(p.stdout, "%s %s\n", name, e.finished)
 				return nil
 			}
 		}
@@ -372,7 +379,7 @@ func (p *program) awaitNode(
 			if last == nil {
 				return fmt.Errorf("no member named %s after %v; see licensectl cluster", name, wait)
 			}
-			return late(last)
+			return fmt.Errorf("%s %s", name, e.late(last, wait))
 		case <-time.After(nodePoll):
 		}
 	}
