@@ -1,44 +1,18 @@
 package membership
 
 import (
-	"net"
-	"syscall"
 	"testing"
-	"time"
+
+	"licensed/test/scarce"
 )
 
 // TestAcceptWithoutFiles: the port for gossip accepts connections again when the process has files again.
 func TestAcceptWithoutFiles(t *testing.T) {
 	a := start(t, quick("a"))
-	conn := withoutFiles(t, a.Address())
+	conn := scarce.ConnectWithoutFiles(t, a.Address())
 	defer conn.Close()
 	c := quick("b")
 	c.Join = []string{a.Address()}
 	b := start(t, c)
 	until("joined", t, func() bool { return names(a) == "a b" && names(b) == "a b" })
-}
-
-// withoutFiles connects to an address while the process may open no file, so that nobody can accept the connection.
-func withoutFiles(t *testing.T, address string) net.Conn {
-	var before syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
-			t.Error(err)
-		}
-	}()
-	d := net.Dialer{Timeout: 10 * time.Second, Control: func(string, string, syscall.RawConn) error {
-		return syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 3, Max: before.Max})
-	}}
-	conn, err := d.DialContext(t.Context(), "tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := net.Listen("tcp", "127.0.0.1:0"); err == nil {
-		t.Error("files can be opened")
-	}
-	time.Sleep(50 * time.Millisecond) // Accept fails several times; it is tried after 5, 10, 20 ms.
-	return conn
 }
