@@ -58,8 +58,8 @@ func (c Confirm) String() string {
 type NodeConfig struct {
 	// Ownership keeps leases and shards; all nodes of the cluster share it.
 	Ownership persistence.Ownership
-	// Cluster is the name of the cluster, fixed when it is created.
-	Cluster string
+	// Cluster is the row of the cluster, as [Open] returned it.
+	Cluster persistence.ClusterInfo
 	// Name of the node, the same after a restart: placement goes by it.
 	Name string
 	// Address is where other processes reach the node, host:port. It is written to the lease rows of its incarnations; empty
@@ -67,8 +67,6 @@ type NodeConfig struct {
 	Address string
 	// Kind is the name of the aggregates' kind, a part of their ids.
 	Kind string
-	// Shards of a cluster that is created now; an existing one keeps its own (default DefaultShards).
-	Shards uint32
 	// Protocol has the knobs of the protocol (without a Timing: ownership.DefaultConfig). Its Incarnation, Node,
 	// Former and Shards are set for each incarnation.
 	Protocol ownership.Config
@@ -104,9 +102,6 @@ type NodeConfig struct {
 
 // withDefaults returns the configuration with what was left out.
 func (c NodeConfig) withDefaults() (NodeConfig, error) {
-	if c.Shards == 0 {
-		c.Shards = DefaultShards
-	}
 	if c.Protocol.Timing == (lease.Timing{}) {
 		c.Protocol = ownership.DefaultConfig()
 	}
@@ -143,7 +138,7 @@ func (c *NodeConfig) validate() error {
 		name string
 		ok   bool
 	}{
-		{"Ownership", c.Ownership != nil}, {"Cluster", c.Cluster != ""}, {"Name", c.Name != ""}, {"Kind", c.Kind != ""},
+		{"Ownership", c.Ownership != nil}, {"Cluster", c.Cluster.Name != ""}, {"Name", c.Name != ""}, {"Kind", c.Kind != ""},
 		{"NewHost", c.NewHost != nil}, {"MaxWaiting", c.MaxWaiting > 0}, {"MaxWait", c.MaxWait > 0},
 		{"Confirm", c.Confirm <= ConfirmRead},
 	} {
@@ -151,7 +146,7 @@ func (c *NodeConfig) validate() error {
 			return fmt.Errorf("node configuration: %s is missing or out of range", f.name)
 		}
 	}
-	probe := c.protocol(persistence.NewIncarnation(), nil, c.Shards)
+	probe := c.protocol(persistence.NewIncarnation(), nil, c.Cluster.Shards)
 	return probe.Validate()
 }
 
@@ -185,3 +180,19 @@ func (e *NotOwnerError) Is(target error) bool { return target == actors.ErrNotOw
 
 // ErrOtherCluster says that the store belongs to a cluster of another name.
 var ErrOtherCluster = errors.New("the store belongs to another cluster")
+
+// Open returns the row of the cluster that uses the store. The first process creates it, with that number of shards (0:
+// DefaultShards); an existing cluster keeps its own. Errors: ErrOtherCluster, and those of the store.
+func Open(ctx context.Context, ownership persistence.Ownership, name string, shards uint32) (persistence.ClusterInfo, error) {
+	if shards == 0 {
+		shards = DefaultShards
+	}
+	info, err := ownership.CreateCluster(ctx, persistence.ClusterInfo{Name: name, Shards: shards})
+	switch {
+	case err != nil:
+		return info, fmt.Errorf("find cluster %s: %w", name, err)
+	case info.Name != name:
+		return info, fmt.Errorf("%w: it is %q, this process is configured for %q", ErrOtherCluster, info.Name, name)
+	}
+	return info, nil
+}

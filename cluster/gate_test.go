@@ -68,8 +68,13 @@ func (idleHost) Close(context.Context) error { return nil }
 
 // single returns a node that holds all shards.
 func single(tb testing.TB) *Node {
+	store := memory.New()
+	info, err := Open(tb.Context(), store, "test", 0)
+	if err != nil {
+		tb.Fatal(err)
+	}
 	n, err := StartNode(tb.Context(), NodeConfig{
-		Ownership: memory.New(), Cluster: "test", Name: "a", Kind: "Ledger",
+		Ownership: store, Cluster: info, Name: "a", Kind: "Ledger",
 		NewHost: func(actors.Authority) (Host, error) { return idleHost{}, nil }, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {

@@ -57,21 +57,14 @@ type Node struct {
 
 // StartNode makes this process a node of the cluster, and returns when it has a lease. It takes shards
 // once it was told the members. When its incarnation ends, the node goes on as another by itself.
-// Errors: ErrOtherCluster, those of the store, and ctx's if there is no lease before it ends.
+// Errors: those of the store, and ctx's if there is no lease before it ends.
 func StartNode(ctx context.Context, c NodeConfig) (*Node, error) {
 	c, err := c.withDefaults()
 	if err != nil {
 		return nil, err
 	}
-	info, err := c.Ownership.CreateCluster(ctx, persistence.ClusterInfo{Name: c.Cluster, Shards: c.Shards})
-	if err != nil {
-		return nil, fmt.Errorf("create cluster: %w", err)
-	}
-	if info.Name != c.Cluster {
-		return nil, fmt.Errorf("%w: it is %q, this node is configured for %q", ErrOtherCluster, info.Name, c.Cluster)
-	}
 	n := &Node{
-		config: c, log: c.Log, shards: info.Shards, suffix: ":" + c.Kind, rows: newRows(info.Shards),
+		config: c, log: c.Log, shards: c.Cluster.Shards, suffix: ":" + c.Kind, rows: newRows(c.Cluster.Shards),
 		resumed: make(chan struct{}, 1), stop: make(chan struct{}), ended: make(chan struct{}), began: make(chan struct{}),
 	}
 	n.started = c.Clock.Now()

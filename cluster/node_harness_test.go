@@ -92,9 +92,13 @@ func calm(c *cluster.NodeConfig) {
 // start adds a node.
 func (ns *nodes) start(name string, change ...func(*cluster.NodeConfig)) *testNode {
 	ns.t.Helper()
+	info, err := cluster.Open(ns.t.Context(), ns.store, "test", shards)
+	if err != nil {
+		ns.t.Fatal(err)
+	}
 	n := &testNode{name: name, store: faulty.New(ns.store.Reopen(), nil), clock: newClock(ns.t)}
 	c := cluster.NodeConfig{
-		Ownership: n.store, Cluster: "test", Name: name, Kind: actorstest.Ledger{}.Name(), Shards: shards,
+		Ownership: n.store, Cluster: info, Name: name, Kind: actorstest.Ledger{}.Name(),
 		Protocol: ownership.DefaultConfig(), Clock: n.clock,
 		NewHost: n.newHost, Changed: func(news *clusterv1.News) { ns.spread(n, news) },
 		Happened: n.happened, Log: slog.New(slog.DiscardHandler),
@@ -103,7 +107,6 @@ func (ns *nodes) start(name string, change ...func(*cluster.NodeConfig)) *testNo
 	for _, f := range change {
 		f(&c)
 	}
-	var err error
 	if n.Node, err = cluster.StartNode(ns.t.Context(), c); err != nil {
 		ns.t.Fatal(err)
 	}

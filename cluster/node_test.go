@@ -50,13 +50,10 @@ func holder(ns *nodes, i persistence.Incarnation) *testNode {
 	return (&router{ns: ns}).of(persistence.Shard{Owner: i})
 }
 
-func TestNodeRefusesAnotherCluster(t *testing.T) {
+func TestOpenRefusesAnotherCluster(t *testing.T) {
 	ns := newNodes(t)
 	ns.start("a", calm)
-	_, err := cluster.StartNode(t.Context(), cluster.NodeConfig{
-		Ownership: ns.store, Cluster: "other", Name: "b", Kind: "Ledger",
-		NewHost: func(actors.Authority) (cluster.Host, error) { t.Error("made a host"); return nil, nil },
-	})
+	_, err := cluster.Open(t.Context(), ns.store, "other", shards)
 	if !errors.Is(err, cluster.ErrOtherCluster) || !strings.Contains(err.Error(), `"test"`) {
 		t.Error(err)
 	}
@@ -70,7 +67,7 @@ func TestNodeWithoutAStoreDoesNotStart(t *testing.T) {
 	defer cancel()
 	host := &testNode{store: store}
 	_, err := cluster.StartNode(ctx, cluster.NodeConfig{
-		Ownership: store, Cluster: "test", Name: "a", Kind: "Ledger", NewHost: host.newHost,
+		Ownership: store, Cluster: persistence.ClusterInfo{Name: "test", Shards: shards}, Name: "a", Kind: "Ledger", NewHost: host.newHost,
 	})
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Error(err)

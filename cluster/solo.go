@@ -40,18 +40,12 @@ type SoloConfig struct {
 // store: it holds the exclusive lock on its directory. Every former incarnation is marked dead, and
 // every shard goes to a new epoch, so that nothing of a former run can be mistaken for this one's.
 func OpenSolo(ctx context.Context, ownership persistence.Ownership, c SoloConfig) (*Solo, error) {
-	if c.Shards == 0 {
-		c.Shards = DefaultShards
-	}
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
-	info, err := ownership.CreateCluster(ctx, persistence.ClusterInfo{Name: c.Cluster, Shards: c.Shards})
+	info, err := Open(ctx, ownership, c.Cluster, c.Shards)
 	if err != nil {
-		return nil, fmt.Errorf("create cluster: %w", err)
-	}
-	if info.Name != c.Cluster {
-		return nil, fmt.Errorf("the store belongs to cluster %q, this node is configured for %q", info.Name, c.Cluster)
+		return nil, err
 	}
 	s := &Solo{
 		incarnation: persistence.NewIncarnation(), ownership: ownership, log: c.Log,

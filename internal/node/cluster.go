@@ -42,13 +42,10 @@ func (n *Node) startCluster(ctx context.Context) error {
 	n.clusterMetrics = newClusterMetrics(n)
 	c := &n.config.Cluster
 	info, err := awaitStore(ctx, n, "store", func() (persistence.ClusterInfo, error) {
-		return n.store.CreateCluster(ctx, persistence.ClusterInfo{Name: c.Name, Shards: c.Shards})
+		return cluster.Open(ctx, n.store, c.Name, c.Shards)
 	})
 	if err != nil {
-		return fmt.Errorf("find cluster %s: %w", c.Name, err)
-	}
-	if info.Name != c.Name {
-		return fmt.Errorf("%w: it is %q, this process is configured for %q", cluster.ErrOtherCluster, info.Name, c.Name)
+		return err
 	}
 	n.cluster = info
 	n.clusterMetrics.shards.Set(float64(info.Shards))
@@ -100,7 +97,7 @@ func (n *Node) startNode(ctx context.Context) error {
 		return err
 	}
 	config := cluster.NodeConfig{
-		Ownership: n.store, Cluster: c.Name, Name: n.name, Kind: license.Name, Shards: c.Shards,
+		Ownership: n.store, Cluster: n.cluster, Name: n.name, Kind: license.Name,
 		Protocol: protocol, Confirm: confirm, Log: n.log,
 		NewHost: func(a actors.Authority) (cluster.Host, error) {
 			h, err := n.newHost(a)

@@ -120,8 +120,12 @@ func newCrew(b *testing.B, names ...string) crew {
 func ledgerNode(b *testing.B, store *memory.Store, name string) *cluster.Node {
 	c := actors.DefaultConfig()
 	c.Window.MinAge = 0
+	info, err := cluster.Open(b.Context(), store, "bench", 0)
+	if err != nil {
+		b.Fatal(err)
+	}
 	n, err := cluster.StartNode(b.Context(), cluster.NodeConfig{
-		Ownership: store, Cluster: "bench", Name: name, Kind: actorstest.Ledger{}.Name(), Log: quiet(),
+		Ownership: store, Cluster: info, Name: name, Kind: actorstest.Ledger{}.Name(), Log: quiet(),
 		NewHost: func(a actors.Authority) (cluster.Host, error) {
 			return actors.New(actors.Options{
 				Kind: actorstest.Ledger{}, Journal: actorstest.Discard{}, Authority: a, Config: c, System: actors.NewActorSystem(quiet()),

@@ -48,8 +48,12 @@ func (r *cassandraRig) confirming(how cluster.Confirm) *cluster.Node {
 	r.Cleanup(func() { _ = store.Close() })
 	c := actors.DefaultConfig()
 	c.Window.MinAge = 0
+	info, err := cluster.Open(r.Context(), store, "bench", 0)
+	if err != nil {
+		r.Fatal(err)
+	}
 	n, err := cluster.StartNode(r.Context(), cluster.NodeConfig{
-		Ownership: store, Cluster: "bench", Name: "n1", Kind: actorstest.Ledger{}.Name(), Confirm: how, Log: quiet(),
+		Ownership: store, Cluster: info, Name: "n1", Kind: actorstest.Ledger{}.Name(), Confirm: how, Log: quiet(),
 		NewHost: func(a actors.Authority) (cluster.Host, error) {
 			return actors.New(actors.Options{
 				Kind: actorstest.Ledger{}, Journal: store, Authority: a, Config: c, System: actors.NewActorSystem(quiet()),
