@@ -264,8 +264,7 @@ func (m *Mutation) Size() int {
 // before what was read is on disk.) Nothing is compared: the caller never writes two contents under one key.
 type Journal interface {
 	// TopRoot returns the root with the highest key of the aggregate. A root whose snapshot alone is damaged is
-	// returned with its Damage; stores that keep a root under one checksum fail instead. Errors: ErrNotFound if it has
-	// none, ErrUnavailable, ErrCorrupt.
+	// returned with its Damage. Errors: ErrNotFound if it has none, ErrUnavailable, ErrCorrupt.
 	TopRoot(ctx context.Context, aggregate string) (Root, error)
 
 	// ReadRoot returns one root. Errors: as TopRoot.

@@ -144,6 +144,9 @@ func driver(t *testing.T, o cassandra.Options) persistencetest.Driver {
 				CorruptRoot: func(t testing.TB, key persistence.RootKey) {
 					check(t, cassandra.CorruptRoot(t.Context(), o, key))
 				},
+				DamageSnapshot: func(t testing.TB, key persistence.RootKey) {
+					check(t, cassandra.DamageSnapshot(t.Context(), o, key.Aggregate))
+				},
 				CorruptRecord: func(t testing.TB, p persistence.Partition, sequence uint64) {
 					check(t, cassandra.CorruptRecord(t.Context(), o, p, sequence))
 				},

@@ -20,7 +20,8 @@ func TestConformanceWithoutFaults(t *testing.T) {
 		New: func(testing.TB) *persistencetest.Place {
 			inner := memory.New()
 			return &persistencetest.Place{
-				Open: func() (persistence.Store, error) { return faulty.New(inner.Reopen(), nil), nil },
+				Open:           func() (persistence.Store, error) { return faulty.New(inner.Reopen(), nil), nil },
+				DamageSnapshot: func(_ testing.TB, key persistence.RootKey) { inner.DamageSnapshot(key.Aggregate) },
 			}
 		},
 	})

@@ -20,9 +20,10 @@ func TestConformance(t *testing.T) {
 					handle = s.Reopen()
 					return handle, nil
 				},
-				PowerLoss:     func(testing.TB) { _ = handle.Close() }, // what was written is there
-				CorruptRoot:   func(_ testing.TB, key persistence.RootKey) { s.CorruptRoot(key) },
-				CorruptRecord: func(_ testing.TB, p persistence.Partition, sequence uint64) { s.CorruptRecord(p, sequence) },
+				PowerLoss:      func(testing.TB) { _ = handle.Close() }, // what was written is there
+				CorruptRoot:    func(_ testing.TB, key persistence.RootKey) { s.CorruptRoot(key) },
+				DamageSnapshot: func(_ testing.TB, key persistence.RootKey) { s.DamageSnapshot(key.Aggregate) },
+				CorruptRecord:  func(_ testing.TB, p persistence.Partition, sequence uint64) { s.CorruptRecord(p, sequence) },
 			}
 		},
 	})

@@ -58,18 +58,18 @@ func (s *Store) delete(g *group, first, end []byte, keys [][]byte) {
 	}
 }
 
-// StripRoot implements persistence.Housekeeping. The root's own row is written again without what is
-// dropped, for the space; the row beside it is what counts.
+// StripRoot implements persistence.Housekeeping. The snapshot is deleted, for the space; the row beside the root's is what counts.
+// The root's own row is written again, because one of the first format has the snapshot.
 func (s *Store) StripRoot(ctx context.Context, key persistence.RootKey, snapshotAt string) error {
 	r, err := s.ReadRoot(ctx, key)
 	if err != nil {
 		return fmt.Errorf("strip: %w", err)
 	}
-	bare := r.Strip(snapshotAt)
-	row := appendRootKey(nil, key)
+	row, snapshot := appendRootKey(nil, key), appendSnapshotKey(nil, key)
 	err = s.write(ctx, key.Aggregate, func(g *group) {
-		s.put(g, row, persistence.AppendRoot(nil, &bare))
+		s.put(g, row, appendChain(nil, &r))
 		s.put(g, append(row, suffixStrip...), encodeStrip(snapshotAt))
+		s.delete(g, snapshot, nil, [][]byte{snapshot})
 	})
 	if err != nil {
 		return fmt.Errorf("strip root %v: %w", key, err)

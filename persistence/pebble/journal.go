@@ -2,6 +2,7 @@ package pebble
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -34,8 +35,9 @@ func (s *Store) putRoot(ctx context.Context, r *persistence.Root, done func(erro
 		return s.err
 	}
 	g := s.openGroup(r.Key.Aggregate)
-	s.key = appendRootKey(s.key[:0], r.Key)
-	s.value = persistence.AppendRoot(s.value[:0], r)
+	s.key, s.value = appendRootKey(s.key[:0], r.Key), appendChain(s.value[:0], r)
+	s.put(g, s.key, s.value)
+	s.key, s.value = appendSnapshotKey(s.key[:0], r.Key), appendSnapshot(s.value[:0], r)
 	s.put(g, s.key, s.value)
 	g.waiters = append(g.waiters, waiter{done: done, root: r})
 	s.wakeCommitter()
@@ -156,7 +158,14 @@ func (s *Store) scanRoots(lower, upper []byte, limit int) ([]persistence.Root, e
 			err = found.add(iter.Key(), suffix, slices.Clone(value))
 		}
 	}
-	if err := firstError(err, classify(iter.Error()), classify(iter.Close())); err != nil {
+	if err = firstError(err, classify(iter.Error())); err == nil {
+		err = found.readSnapshots(iter)
+	}
+	// The iterator repeats the error of a damaged snapshot, which its root has.
+	if closeErr := iter.Close(); err == nil && !pebbledb.IsCorruptionError(closeErr) {
+		err = classify(closeErr)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return found.roots, nil
@@ -165,22 +174,55 @@ func (s *Store) scanRoots(lower, upper []byte, limit int) ([]persistence.Root, e
 // rootScan collects the rows of roots.
 type rootScan struct {
 	roots []persistence.Root
+	split []bool // whose snapshots are in rows of their own
 	key   []byte // of the last root
 }
 
 func (s *rootScan) add(key, suffix, value []byte) error {
 	if len(suffix) == 0 {
-		r, err := persistence.DecodeRoot(value)
+		r, split, err := decodeRoot(value)
 		if err == nil && string(appendRootKey(nil, r.Key)) != string(key) {
 			err = fmt.Errorf("%w: root %v under another's key", persistence.ErrCorrupt, r.Key)
 		}
-		s.roots, s.key = append(s.roots, r), append(s.key[:0], key...)
+		s.roots, s.split, s.key = append(s.roots, r), append(s.split, split), append(s.key[:0], key...)
 		return err
 	}
 	if len(s.roots) == 0 || string(key[:len(key)-len(suffix)]) != string(s.key) {
 		return nil // of no root
 	}
 	return addToRoot(&s.roots[len(s.roots)-1], suffix, value)
+}
+
+// readSnapshots reads the snapshots of the roots that were collected, from the same state of the store. A root whose snapshot is
+// damaged or missing says so.
+func (s *rootScan) readSnapshots(iter *pebbledb.Iterator) error {
+	for i := range s.roots {
+		r := &s.roots[i]
+		if !s.split[i] || r.Stripped {
+			continue
+		}
+		err := readSnapshot(iter, r)
+		if errors.Is(err, persistence.ErrCorrupt) {
+			*r, err = r.Damaged(fmt.Errorf("snapshot of root %v: %w", r.Key, err)), nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func readSnapshot(iter *pebbledb.Iterator, r *persistence.Root) error {
+	key := appendSnapshotKey(nil, r.Key)
+	iter.SetBounds(key, append(slices.Clone(key), 0))
+	if !iter.First() {
+		return firstError(classify(iter.Error()), fmt.Errorf("%w: it is missing", persistence.ErrCorrupt))
+	}
+	value, err := iter.ValueAndErr()
+	if err != nil {
+		return classify(err)
+	}
+	return decodeSnapshot(r, slices.Clone(value))
 }
 
 // ReadRecords implements persistence.Journal.

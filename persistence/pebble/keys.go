@@ -18,6 +18,7 @@ const (
 	kindShard   = 's'
 
 	kindClusterID = 'i'
+	kindSnapshot  = 'n'
 )
 
 // Last bytes of the keys of rows that belong to a root.
@@ -76,6 +77,14 @@ func appendAggregate(dst []byte, kind byte, aggregate string) []byte {
 func appendRootKey(dst []byte, k persistence.RootKey) []byte {
 	dst = appendAggregate(dst, kindRoot, k.Aggregate)
 	return appendDownNumber(appendDownNumber(dst, k.Epoch), k.Version)
+}
+
+// appendSnapshotKey appends the key of a root's snapshot.
+func appendSnapshotKey(dst []byte, k persistence.RootKey) []byte {
+	start := len(dst)
+	dst = appendRootKey(dst, k)
+	dst[start] = kindSnapshot
+	return dst
 }
 
 // rootAggregate returns the aggregate that the key of a root belongs to.

@@ -286,8 +286,14 @@ func (s *Store) checkFormat() error {
 	if err := errors.Join(err, closer.Close()); err != nil {
 		return fmt.Errorf("format marker: %w", err)
 	}
-	if got != format {
-		return fmt.Errorf("%w: it has format %d, this program knows %d", ErrFormat, got, format)
+	switch {
+	case got < firstFormat || got > format:
+		return fmt.Errorf("%w: it has format %d, this program knows %d to %d", ErrFormat, got, firstFormat, format)
+	case got < format:
+		// Rows of older formats stay as they are and are read as such. From here on the store may have rows that an older
+		// program does not know.
+		s.opts.Logger.Info("store upgraded", "dir", s.dir, "from_format", got, "to_format", format)
+		return classify(s.db.Set([]byte{kindMarker}, encodeMarker(format), pebbledb.Sync))
 	}
 	return nil
 }

@@ -32,7 +32,8 @@ func memPlace(t testing.TB) *persistencetest.Place {
 			t.Cleanup(func() { _ = dead.Close() })
 			fsys = fsys.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: []int{0, 30, 70}[rng.IntN(3)], RNG: rng})
 		},
-		CorruptRoot: func(t testing.TB, k persistence.RootKey) { corruptValue(t, fsys, appendRootKey(nil, k)) },
+		CorruptRoot:    func(t testing.TB, k persistence.RootKey) { corruptValue(t, fsys, appendRootKey(nil, k)) },
+		DamageSnapshot: func(t testing.TB, k persistence.RootKey) { corruptValue(t, fsys, appendSnapshotKey(nil, k)) },
 		CorruptRecord: func(t testing.TB, p persistence.Partition, sequence uint64) {
 			corruptValue(t, fsys, appendNumber(appendPartition(nil, &p), sequence))
 		},

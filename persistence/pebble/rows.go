@@ -19,11 +19,20 @@ const (
 	layoutShard   = 0x71
 	layoutStrip   = 0x81
 	layoutID      = 0x91
+	// The two rows of a root: what holds the chain together, and the snapshot.
+	layoutChain    = 0xa1
+	layoutSnapshot = 0xb1
 )
 
 // format is the version of the store's layout as a whole: keys and values. It is raised when an
 // older program must not open the store any more.
-const format = 1
+//
+//	1  a root and its snapshot are one row under one checksum. Such rows are read as before.
+//	2  a snapshot has a row of its own.
+const (
+	format      = 2
+	firstFormat = 1
+)
 
 // encodeMarker returns layout, format, checksum.
 func encodeMarker(format uint64) []byte {
@@ -127,6 +136,50 @@ func decodeShard(b []byte) (s persistence.Shard, err error) {
 	copy(s.Owner[:], rd.Take(len(s.Owner)))
 	copy(s.Successor[:], rd.Take(len(s.Successor)))
 	return s, closeRow(&rd)
+}
+
+// appendChain appends the row of a root: layout, the encoding of the root without its snapshot.
+func appendChain(dst []byte, r *persistence.Root) []byte {
+	chain := *r
+	chain.Mapper, chain.Header, chain.Snapshot = "", persistence.Header{}, nil
+	return persistence.AppendRoot(append(dst, layoutChain), &chain)
+}
+
+// appendSnapshot appends the row of a root's snapshot: layout, the encoding of a root with that key, incarnation and snapshot.
+func appendSnapshot(dst []byte, r *persistence.Root) []byte {
+	return persistence.AppendRoot(append(dst, layoutSnapshot), &persistence.Root{
+		Key: r.Key, Incarnation: r.Incarnation, Mapper: r.Mapper, Header: r.Header, Snapshot: r.Snapshot,
+	})
+}
+
+// decodeRoot decodes the row of a root. Its snapshot is in a row of its own if split, else the row is of the first format
+// and has it.
+func decodeRoot(b []byte) (r persistence.Root, split bool, err error) {
+	if len(b) == 0 || b[0] != layoutChain {
+		r, err = persistence.DecodeRoot(b)
+		return r, false, err
+	}
+	r, err = persistence.DecodeRoot(b[1:])
+	if err == nil && (r.Mapper != "" || r.Header != persistence.Header{} || len(r.Snapshot) > 0) {
+		err = fmt.Errorf("root: %w: the row has a snapshot", persistence.ErrCorrupt)
+	}
+	return r, true, err
+}
+
+// decodeSnapshot completes a root with the row of its snapshot, whose bytes it shares. After an error r is as before.
+func decodeSnapshot(r *persistence.Root, b []byte) error {
+	if len(b) == 0 || b[0] != layoutSnapshot {
+		return fmt.Errorf("%w: unknown layout", persistence.ErrCorrupt)
+	}
+	s, err := persistence.DecodeRoot(b[1:])
+	if err != nil {
+		return err
+	}
+	if s.Key != r.Key || s.Incarnation != r.Incarnation || s.Base != 0 || !s.Parent.IsZero() || s.ArchivedThrough != 0 || !s.Time.IsZero() {
+		return fmt.Errorf("%w: snapshot of root %v under another's key", persistence.ErrCorrupt, s.Key)
+	}
+	r.Mapper, r.Header, r.Snapshot = s.Mapper, s.Header, s.Snapshot
+	return nil
 }
 
 // encodeStrip returns layout, where the snapshot is, checksum.

@@ -398,7 +398,7 @@ func TestMisplacedRows(t *testing.T) {
 		moved := persistence.AppendRecord(nil, &persistence.Record{Sequence: 7, Count: 1})
 		err := errors.Join(
 			db.Set(appendNumber(appendPartition(nil, &p), 2), moved, pebbledb.Sync),
-			db.Set(appendRootKey(nil, other), persistence.AppendRoot(nil, &root), pebbledb.Sync),
+			db.Set(appendRootKey(nil, other), appendChain(nil, &root), pebbledb.Sync),
 		)
 		if err != nil {
 			t.Fatal(err)

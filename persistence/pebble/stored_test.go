@@ -18,7 +18,7 @@ func TestGoldenRows(t *testing.T) {
 	rows := encodedRows()
 	rows["segment"] = encodeSegment([]byte("what the archive keeps"), time.UnixMilli(1793091600123))
 	rows["segment-for-ever"] = encodeSegment([]byte("what the archive keeps"), time.Time{})
-	rows["archive-marker"] = encodeArchiveMarker(format, "0d6f3a52-90f4-4a57-8c9c-2d6e8f3f9c11")
+	rows["archive-marker"] = encodeArchiveMarker(archiveFormat, "0d6f3a52-90f4-4a57-8c9c-2d6e8f3f9c11")
 	for name, written := range rows {
 		path := filepath.Join("testdata", name+".hex")
 		if _, err := os.Stat(path); err != nil && *writeGoldenFiles {

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"licensed/persistence"
+	"licensed/persistence/tiered"
 )
 
 func runDurability(t *testing.T, d Driver) {
@@ -19,6 +20,7 @@ func runDurability(t *testing.T, d Driver) {
 		"PowerLossUnderLoad":   testPowerLossUnderLoad,
 		"CorruptRecord":        testCorruptRecord,
 		"CorruptRoot":          testCorruptRoot,
+		"DamagedSnapshot":      testDamagedSnapshot,
 	} {
 		t.Run(name, func(t *testing.T) { run(open(t, d)) })
 	}
@@ -242,6 +244,59 @@ func testCorruptRoot(f *fixture) {
 	// An operator must be able to find the aggregate.
 	if got := f.aggregates(10); len(got) != 2 {
 		f.Errorf("aggregates: %q", got)
+	}
+}
+
+// testDamagedSnapshot: a root whose snapshot is damaged is read with all that holds the chain together, and the history above it and
+// the state below it are found through it. It can be archived and stripped, and another root put above it.
+func testDamagedSnapshot(f *fixture) {
+	if f.place.DamageSnapshot == nil {
+		f.Skip("the store's snapshots cannot be damaged")
+	}
+	first, second, healthy := root(someone, 1, 1), root(someone, 2, 2), root("Matt:LicenseAggregate", 1, 1)
+	second.Base, second.Parent, second.ParentIncarnation, second.ArchivedThrough = 2, first.Key, first.Incarnation, 1
+	f.putRoot(first, second, healthy)
+	f.append(first.Partition(), records(1, 2)...)
+	f.append(second.Partition(), records(3, 4)...)
+	f.close()
+	f.place.DamageSnapshot(f, second.Key)
+	f.open()
+
+	bare := second
+	bare.Mapper, bare.Snapshot = "", nil
+	check := func(what string, got persistence.Root, err error) {
+		f.Helper()
+		f.wantOnlyCorrupt(got.Damage)
+		if got.Damage = nil; err != nil || !reflect.DeepEqual(got, bare) {
+			f.Errorf("%s: %+v, %v, want %+v", what, got, err, bare)
+		}
+	}
+	top, err := f.store.TopRoot(f.ctx(), someone)
+	check("top root", top, err)
+	read, err := f.store.ReadRoot(f.ctx(), second.Key)
+	check("root", read, err)
+	roots, err := f.store.ReadRoots(f.ctx(), someone, persistence.RootKey{}, 10)
+	if err != nil || len(roots) != 2 || !reflect.DeepEqual(roots[1], first) {
+		f.Fatalf("roots: %+v, %v", roots, err)
+	}
+	check("first of all roots", roots[0], nil)
+	f.wantTopRoot(healthy)
+
+	past, err := tiered.NewReader(f.store, nil, nil).Past(f.ctx(), top, nil)
+	if err != nil || past.Start == nil || !reflect.DeepEqual(*past.Start, first) || !reflect.DeepEqual(past.Records, records(1, 2)) {
+		f.Errorf("what the state is built from: %+v, %v", past, err)
+	}
+	f.wantRecords(second.Partition(), 10, records(3, 4))
+
+	third := root(someone, 2, 3)
+	third.Base, third.Parent, third.ParentIncarnation = 4, second.Key, second.Incarnation
+	f.putRoot(third)
+	f.wantTopRoot(third)
+	mark := persistence.ArchiveMark{Segment: "s", Through: 4, Time: someTime}
+	err = errors.Join(f.store.MarkArchived(f.ctx(), second.Key, mark), f.store.StripRoot(f.ctx(), second.Key, ""))
+	stripped, readErr := f.store.ReadRoot(f.ctx(), second.Key)
+	if err != nil || readErr != nil || stripped.Damage != nil || !stripped.IsArchived() || stripped.Base != second.Base || stripped.Parent != first.Key {
+		f.Errorf("stripped: %+v, %v, %v", stripped, err, readErr)
 	}
 }
 

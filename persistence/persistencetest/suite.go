@@ -46,6 +46,9 @@ type Place struct {
 	// CorruptRoot and CorruptRecord damage one stored row while no store is open. Nil if impossible.
 	CorruptRoot   func(t testing.TB, key persistence.RootKey)
 	CorruptRecord func(t testing.TB, p persistence.Partition, sequence uint64)
+
+	// DamageSnapshot damages the snapshot of a stored root, and nothing else of it, while no store is open. Nil if impossible.
+	DamageSnapshot func(t testing.TB, key persistence.RootKey)
 }
 
 // Run runs all cases against the driver's store.
