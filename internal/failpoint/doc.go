@@ -56,6 +56,9 @@ func After(call string) string { return call + ".after" }
 // WallClock is the name of the wall clock on the socket. Its hits are the events that were recorded with a wrong time.
 const WallClock = "clock"
 
+// ClockReads counts the readings of the wall clock while it was wrong. Only its hits can be asked for.
+const ClockReads = "clock.reads"
+
 // Points lists all points.
 func Points() []string {
 	var points []string

@@ -61,9 +61,14 @@ func TestSet(t *testing.T) {
 	if put(t, "clock", "2h") != http.StatusOK {
 		t.Fatal("the clock cannot be set")
 	}
-	at := time.Unix(1e9, 0)
+	at, before := time.Unix(1e9, 0), reads.Load()
 	if got := Clock(func() time.Time { return at })(); !got.Equal(at.Add(2 * time.Hour)) {
 		t.Errorf("it is %v", got)
+	}
+	put(t, "clock", "0s")
+	Clock(time.Now)()
+	if n := reads.Load() - before; n != 1 {
+		t.Errorf("%d readings of a wrong clock, want 1", n)
 	}
 }
 

@@ -32,6 +32,7 @@ var (
 	points = make(map[string]*point)
 	offset atomic.Int64  // of the wall clock
 	wrong  atomic.Uint64 // records with a time of it while it was off
+	reads  atomic.Uint64 // of it while it was off
 )
 
 func init() {
@@ -74,7 +75,13 @@ func hit(name string) time.Duration {
 
 // Clock returns a clock that is as far off as was asked for.
 func Clock(now func() time.Time) func() time.Time {
-	return func() time.Time { return now().Add(time.Duration(offset.Load())) }
+	return func() time.Time {
+		by := time.Duration(offset.Load())
+		if by != 0 {
+			reads.Add(1)
+		}
+		return now().Add(by)
+	}
 }
 
 // Status of a point, as the socket tells it.
@@ -89,6 +96,7 @@ func serve(w http.ResponseWriter, r *http.Request) {
 	case http.MethodGet:
 		all := make(map[string]Status, len(points)+1)
 		all[WallClock] = Status{Hits: wrong.Load(), Action: time.Duration(offset.Load()).String()}
+		all[ClockReads] = Status{Hits: reads.Load()}
 		for name, p := range points {
 			all[name] = Status{Hits: p.hits.Load(), Action: action(p.sleep.Load())}
 		}

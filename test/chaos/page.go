@@ -111,7 +111,7 @@ func (v *Verdict) checks() []report.Check {
 func (v *Verdict) tables() []report.Table {
 	faults := report.Table{
 		Title: "Faults", Head: []string{"kind", "injected", "met nothing", "failed", "left out"},
-		Note: "A crash at a point that was not reached, a limit that was not met and a clock jump whose time no event bears have met nothing. Left out is what was planned while a target was still being healed.",
+		Note: "A crash at a point that was not reached, a limit that was not met and a node's clock jump whose time no event bears have met nothing. Left out is what was planned while a target was still being healed.",
 	}
 	for _, row := range v.faultRows() {
 		faults.Rows = append(faults.Rows, row[:])

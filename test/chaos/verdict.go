@@ -3,6 +3,7 @@ package chaos
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -170,9 +171,27 @@ func (v *Verdict) check(dir string, ops []*history.Op) error {
 	if len(v.Faults) > 0 && v.injected() == 0 {
 		v.Violations = append(v.Violations, check.Violation{Check: check.Faults, Text: "none of those asked for was injected: nothing was tried"})
 	}
+	v.judgeClockJumps()
 	slices.SortStableFunc(v.Violations, func(a, b check.Violation) int { return strings.Compare(a.Customer, b.Customer) })
 	v.Checked, v.Pass = time.Since(began), len(v.Violations) == 0
 	return err
+}
+
+// mostUnmet is how many clock jumps may have met nothing in a run where none was met: a jump meets nothing if its node is down.
+const mostUnmet = 2
+
+// judgeClockJumps fails a run in which clocks jumped and no event bears a wrong time. If there were too few jumps for that, it notes it.
+func (v *Verdict) judgeClockJumps() {
+	c, wanted := v.Faults[deploy.ClockJump]
+	if !wanted || c.Injected > 0 {
+		return
+	}
+	text := fmt.Sprintf("no clock jump was met: of %d that were tried, no event bears the wrong time", c.Idle+c.Failed)
+	if c.Idle > mostUnmet {
+		v.Violations = append(v.Violations, check.Violation{Check: check.Faults, Text: text})
+	} else if !slices.Contains(v.Notes, text) {
+		v.Notes = append(v.Notes, text)
+	}
 }
 
 // count adds up what clients saw, and sorts it by customer.

@@ -6,12 +6,14 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"licensed/test/chaos"
 	"licensed/test/chaos/check"
 	"licensed/test/chaos/deploy"
+	"licensed/test/chaos/fault"
 	"licensed/test/chaos/history"
 )
 
@@ -101,5 +103,32 @@ func TestVerdictComesLast(t *testing.T) {
 	}
 	if sum.Pass() {
 		t.Error("a verdict was written before the page")
+	}
+}
+
+// TestUnmetClockJumps: a run in which clocks jumped must have met one, or says that it did not.
+func TestUnmetClockJumps(t *testing.T) {
+	for name, c := range map[string]struct {
+		faults map[string]fault.Count
+		pass   bool
+		notes  int
+	}{
+		"not wanted":     {map[string]fault.Count{"cut": {Injected: 1}}, true, 0},
+		"one met":        {map[string]fault.Count{deploy.ClockJump: {Injected: 1, Idle: 9}}, true, 0},
+		"none met of 3":  {map[string]fault.Count{deploy.ClockJump: {Idle: 3}, "cut": {Injected: 1}}, false, 0},
+		"none met of 2":  {map[string]fault.Count{deploy.ClockJump: {Idle: 2}, "cut": {Injected: 1}}, true, 1},
+		"none was tried": {map[string]fault.Count{deploy.ClockJump: {LeftOut: 4}, "cut": {Injected: 1}}, true, 1},
+	} {
+		dir := keep(t, strings.ReplaceAll(name, " ", "-"), &chaos.Verdict{Seed: 1, Started: time.Now(), Faults: c.faults})
+		empty(t, dir)
+		for range 2 { // The second judges what the first wrote.
+			v, err := chaos.Recheck(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if v.Pass != c.pass || len(v.Notes) != c.notes {
+				t.Errorf("%s: pass %t, %v, notes %v", name, v.Pass, v.Violations, v.Notes)
+			}
+		}
 	}
 }

@@ -250,10 +250,10 @@ func (c *Cluster) Kinds() []fault.Kind {
 	kinds := []fault.Kind{
 		killKind(Node, nodes, ttl), pauseKind(Node, nodes, ttl), starveKind(Node, nodes, ttl), restartKind(Node, nodes),
 		killKind(Gateway, gateways, ttl), pauseKind(Gateway, gateways, ttl), restartKind(Gateway, gateways),
-		clockKind(append(append([]*server{}, c.nodes...), c.gateways...), ttl), slowKind(c.nodes, ttl), crashKind(c.nodes, failpoint.Points(), ttl),
+		clockKind(c.nodes, ttl), gatewayClockKind(c.gateways, ttl), slowKind(c.nodes, ttl), crashKind(c.nodes, failpoint.Points(), ttl),
 	}
 	kinds = append(kinds, hostileKind(c.intruder, c.gateways, ttl), damageKind(c, ttl))
-	for _, what := range forgeries() {
+	for _, what := range c.forgeries() {
 		kinds = append(kinds, forgedKind(c.intruder, append(append([]*server{}, c.nodes...), c.gateways...), what, ttl))
 	}
 	if c.cages != nil {

@@ -36,18 +36,25 @@ type heard struct {
 	ids       []string // of the members, in order
 	metas     map[string]*clusterv1.Meta
 	addresses map[string]string
+	epochs    map[uint32]uint64 // of shards, as a gateway says
 }
 
-// forgery is something that an intruder gossips. Send sends it once to all members; begin, if it is not nil, starts what goes
-// on until end is called.
+// forgery is something that an intruder gossips.
 type forgery struct {
-	name  string
-	send  func(r *rand.Rand, h *heard) error
+	name string
+	// send sends it once to all members. Nil: begin does all.
+	send func(r *rand.Rand, h *heard) error
+	// begin prepares for send, or starts what goes on until end is called. Nil: there is nothing to prepare. End may be nil.
 	begin func(ctx context.Context, h *heard) (end func() error, err error)
+	// after checks the deployment when the last message was sent. Nothing else is done to any member meanwhile. Nil: no check.
+	after func(ctx context.Context) error
+	// also are further targets, see fault.Fault.
+	also []string
 }
 
 // forgeries are the kinds of forged gossip. All of them are sent again and again while the fault holds.
-func forgeries() []forgery {
+func (c *Cluster) forgeries() []forgery {
+	v := &visitor{cluster: c}
 	return []forgery{
 		{name: "forged deaths", send: func(_ *rand.Rand, h *heard) error {
 			var all []persistence.Incarnation
@@ -59,12 +66,20 @@ func forgeries() []forgery {
 			}
 			return h.each(func(f *forge.Forger) error { return f.Dead(append(all, persistence.NewIncarnation())...) })
 		}},
+		// No cluster reaches these epochs.
 		{name: "forged rows", send: func(r *rand.Rand, h *heard) error {
-			rows := make([]persistence.Shard, shardCount)
-			for id := range rows {
-				rows[id] = persistence.Shard{ID: uint32(id), Epoch: math.MaxUint64 - uint64(r.IntN(2)), Owner: persistence.NewIncarnation()}
+			return h.rows(func(uint32) uint64 { return math.MaxUint64 - uint64(r.IntN(2)) })
+		}},
+		// A shard can have these epochs: they are 1 to 1000 above those in the store.
+		{name: "forged plausible rows", also: c.everything(), after: v.awaitAll, begin: func(ctx context.Context, h *heard) (func() error, error) {
+			s, err := v.status(ctx)
+			h.epochs = map[uint32]uint64{}
+			for _, shard := range s.GetShardMap() {
+				h.epochs[shard.Id] = shard.Epoch
 			}
-			return h.each(func(f *forge.Forger) error { return f.Rows(rows...) })
+			return nil, err
+		}, send: func(r *rand.Rand, h *heard) error {
+			return h.rows(func(id uint32) uint64 { return h.epochs[id] + 1 + uint64(r.IntN(1000)) })
 		}},
 		{name: "forged address", send: func(_ *rand.Rand, h *heard) error {
 			return h.members(func(meta *clusterv1.Meta) string {
@@ -101,6 +116,15 @@ func forgeries() []forgery {
 			return end, err
 		}},
 	}
+}
+
+// rows tells every member that each shard belongs to a stranger, at the epoch that is returned for it.
+func (h *heard) rows(epoch func(id uint32) uint64) error {
+	rows := make([]persistence.Shard, shardCount)
+	for id := range rows {
+		rows[id] = persistence.Shard{ID: uint32(id), Epoch: epoch(uint32(id)), Owner: persistence.NewIncarnation()}
+	}
+	return h.each(func(f *forge.Forger) error { return f.Rows(rows...) })
 }
 
 // each sends to every member.
@@ -161,18 +185,23 @@ const forgeEvery = 200 * time.Millisecond
 // forgedKind sends forged gossip to all members while it holds. The cluster has no gossip key: with one, nothing of this
 // would be heard.
 func forgedKind(from *intruder, members []*server, what forgery, ttl time.Duration) fault.Kind {
-	return fault.Kind{Name: what.name, Weight: 1, Make: func(r *rand.Rand) *fault.Fault {
+	weight := 1
+	if what.after != nil {
+		weight = 3 // Something else is often being done to a member when its turn comes.
+	}
+	return fault.Kind{Name: what.name, Weight: weight, Make: func(r *rand.Rand) *fault.Fault {
 		random := rand.New(rand.NewPCG(r.Uint64(), 0))
 		var (
 			h      *heard
 			end    func() error
 			cancel context.CancelFunc
+			served time.Duration // after the last message
 			sent   atomic.Int64
 			failed atomic.Pointer[error]
 			sender sync.WaitGroup
 		)
 		return &fault.Fault{
-			Kind: what.name, Targets: []string{"gossip"}, Hold: 2*ttl + time.Duration(r.Int64N(int64(3*ttl))),
+			Kind: what.name, Targets: []string{"gossip"}, Also: what.also, Hold: 2*ttl + time.Duration(r.Int64N(int64(3*ttl))),
 			Inject: func(ctx context.Context) (err error) {
 				if h, err = from.overhear(members); err != nil {
 					return fmt.Errorf("no member can be overheard: %w: %w", err, fault.ErrIdle)
@@ -199,7 +228,7 @@ func forgedKind(from *intruder, members []*server, what forgery, ttl time.Durati
 				})
 				return nil
 			},
-			Heal: func(context.Context) (err error) {
+			Heal: func(ctx context.Context) (err error) {
 				if cancel != nil {
 					cancel()
 				}
@@ -210,6 +239,11 @@ func forgedKind(from *intruder, members []*server, what forgery, ttl time.Durati
 				if h != nil {
 					err = errors.Join(err, h.close())
 				}
+				if h != nil && what.after != nil {
+					began := time.Now()
+					err = errors.Join(err, what.after(ctx))
+					served = time.Since(began)
+				}
 				return err
 			},
 			Came: func() fault.Effect {
@@ -217,6 +251,9 @@ func forgedKind(from *intruder, members []*server, what forgery, ttl time.Durati
 					return fault.Effect{Idle: true}
 				}
 				text := fmt.Sprintf("sent %d times to %d members, of which %d were known", sent.Load(), len(h.forgers), len(h.ids))
+				if what.after != nil {
+					text += fmt.Sprintf("; all shards were served %v after the last one", served.Round(10*time.Millisecond))
+				}
 				if err := failed.Load(); err != nil {
 					text += fmt.Sprintf("; last error: %v", *err)
 				}

@@ -105,33 +105,51 @@ func restartKind(role Role, ps []*process.Process) fault.Kind {
 	}}
 }
 
-// clockKind lets the wall clock of a process jump, back or forth, by seconds to an hour. A jump whose time no event bears
-// has met nothing: that of a gateway, and one of a node that nobody asked for anything meanwhile.
-func clockKind(ss []*server, ttl time.Duration) fault.Kind {
-	return fault.Kind{Name: "clock jump", Weight: 2, Make: func(r *rand.Rand) *fault.Fault {
+// jumps are the sizes of clock jumps, forward and back. The first is the largest.
+var jumps = []time.Duration{
+	time.Hour, -time.Minute, 10 * time.Minute, -10 * time.Second, time.Minute, -time.Hour, 10 * time.Second, -10 * time.Minute, time.Second, -time.Second,
+}
+
+// clockKind makes the wall clock of a node jump. A jump is met if an event bears the wrong time. One of a node that executes no command
+// meanwhile is not met, nor one back where all customers have later events already.
+func clockKind(nodes []*server, ttl time.Duration) fault.Kind {
+	return jumpKind(ClockJump, nodes, failpoint.WallClock, "events with the wrong time", ttl)
+}
+
+// gatewayClockKind makes the wall clock of a gateway jump. It shows in no event, only in the time at which a command was issued. A jump is
+// met if the gateway read its clock meanwhile.
+func gatewayClockKind(gateways []*server, ttl time.Duration) fault.Kind {
+	return jumpKind("gateway clock jump", gateways, failpoint.ClockReads, "readings of the wrong clock", ttl)
+}
+
+// ClockJump is the name of the fault that makes the wall clock of a node jump.
+const ClockJump = "clock jump"
+
+// jumpKind makes the wall clock of a process jump by each size in turn. A jump is met if the hits of a counter rise while it lasts.
+func jumpKind(name string, ss []*server, counter, counted string, ttl time.Duration) fault.Kind {
+	made := 0
+	return fault.Kind{Name: name, Weight: 2, Make: func(r *rand.Rand) *fault.Fault {
 		s := ss[r.IntN(len(ss))]
-		by := []time.Duration{time.Second, 10 * time.Second, time.Minute, 10 * time.Minute, time.Hour}[r.IntN(5)]
-		if r.IntN(2) == 0 {
-			by = -by
-		}
+		by := jumps[made%len(jumps)]
+		made++
 		var before, met uint64
 		return &fault.Fault{
-			Kind: "clock jump", Targets: []string{s.Process.Name()}, Detail: by.String(), Hold: ttl + time.Duration(r.Int64N(int64(2*ttl))),
+			Kind: name, Targets: []string{s.Process.Name()}, Detail: by.String(), Hold: ttl + time.Duration(r.Int64N(int64(2*ttl))),
 			Inject: func(ctx context.Context) error {
 				return alive(s.Process, func() error {
 					s.look(ctx)
-					before = s.hits(failpoint.WallClock)
+					before = s.hits(counter)
 					return s.set(ctx, failpoint.WallClock, by.String())
 				})
 			},
 			Heal: func(ctx context.Context) error {
 				err := s.reset(ctx, failpoint.WallClock, "0s")
 				s.look(ctx)
-				met = s.hits(failpoint.WallClock) - before
+				met = s.hits(counter) - before
 				return err
 			},
 			Came: func() fault.Effect {
-				return fault.Effect{Text: fmt.Sprintf("%d events with the wrong time", met), Idle: met == 0}
+				return fault.Effect{Text: fmt.Sprintf("%d %s", met, counted), Idle: met == 0}
 			},
 		}
 	}}

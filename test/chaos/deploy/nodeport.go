@@ -31,18 +31,11 @@ func (c *Cluster) nodePortKind() fault.Kind {
 	const name = "node port cut"
 	return fault.Kind{Name: name, Weight: 2, Make: func(r *rand.Rand) *fault.Fault {
 		node := c.nodes[r.IntN(len(c.nodes))]
-		f := &fault.Fault{Kind: name, Targets: []string{node.Process.Name()}, Hold: servedWithin + 2*time.Second}
+		f := &fault.Fault{Kind: name, Targets: []string{node.Process.Name()}, Also: c.everything(), Hold: servedWithin + 2*time.Second}
 		var at *network.Port
 		for _, p := range c.places {
 			if p.name == node.Process.Name() {
 				at = p.port
-			} else {
-				f.Also = append(f.Also, p.name)
-			}
-			for _, o := range c.places {
-				if o.name != p.name {
-					f.Also = append(f.Also, p.name+">"+o.name)
-				}
 			}
 		}
 		var met uint64
@@ -65,8 +58,10 @@ func (c *Cluster) nodePortKind() fault.Kind {
 					began := time.Now()
 					watching, cancel := context.WithTimeout(context.WithoutCancel(ctx), servedWithin)
 					defer cancel()
-					err := v.await(watching, node.Process.Name(), customers)
-					took = time.Since(began)
+					err := v.await(watching, customers)
+					if took = time.Since(began); err != nil {
+						err = fmt.Errorf("customers of %s are not served after its node port was cut: %w", node.Process.Name(), err)
+					}
 					result <- err
 				}()
 				return nil
@@ -86,6 +81,19 @@ func (c *Cluster) nodePortKind() fault.Kind {
 		}
 		return f
 	}}
+}
+
+// everything lists all members and links, as targets that nothing may be done to.
+func (c *Cluster) everything() (all []string) {
+	for _, p := range c.places {
+		all = append(all, p.name)
+		for _, o := range c.places {
+			if o.name != p.name {
+				all = append(all, p.name+">"+o.name)
+			}
+		}
+	}
+	return all
 }
 
 var errNothingHeld = errors.New("no shard is its own")
@@ -126,24 +134,39 @@ func (v *visitor) customersOf(ctx context.Context, node string) ([]string, error
 			wanted[m.Id] = true
 		}
 	}
-	var customers []string
+	return visitors(wanted, s.Shards), nil
+}
+
+// visitors returns one customer of each wanted shard.
+func visitors(wanted map[uint32]bool, shards uint32) (customers []string) {
 	for i := 0; len(wanted) > 0; i++ {
 		id := fmt.Sprint("visitor-", i)
-		if shard := cluster.ShardOf(id+":LicenseAggregate", s.Shards); wanted[shard] {
+		if shard := cluster.ShardOf(id+":LicenseAggregate", shards); wanted[shard] {
 			delete(wanted, shard)
 			customers = append(customers, id)
 		}
 	}
-	return customers, nil
+	return customers
+}
+
+// awaitAll returns nil if within servedWithin every gateway has had an answer for a customer of each shard.
+func (v *visitor) awaitAll(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, servedWithin)
+	defer cancel()
+	wanted := map[uint32]bool{}
+	for id := range uint32(shardCount) {
+		wanted[id] = true
+	}
+	return v.await(ctx, visitors(wanted, shardCount))
 }
 
 // await returns nil when every gateway has had an answer for each of these customers.
-func (v *visitor) await(ctx context.Context, node string, customers []string) error {
+func (v *visitor) await(ctx context.Context, customers []string) error {
 	for _, g := range v.cluster.gateways {
 		for _, id := range customers {
 			for v.ask(ctx, g.API, id) != nil {
 				if ctx.Err() != nil {
-					return fmt.Errorf("customers of %s are not served %v after its node port was cut: no answer for %s at %s", node, servedWithin, id, g.Process.Name())
+					return fmt.Errorf("no answer for %s at %s within %v", id, g.Process.Name(), servedWithin)
 				}
 				time.Sleep(50 * time.Millisecond)
 			}

@@ -3,6 +3,7 @@ package deploy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -147,7 +148,7 @@ func TestDown(t *testing.T) {
 	ps, ss := []*process.Process{s.Process}, []*server{s}
 	kinds := []fault.Kind{
 		killKind(Node, ps, time.Second), pauseKind(Node, ps, time.Second), starveKind(Node, ps, time.Second),
-		clockKind(ss, time.Second), slowKind(ss, time.Second), crashKind(ss, []string{"append.before"}, time.Second), memoryKind(&cages{}, ss, time.Second),
+		clockKind(ss, time.Second), gatewayClockKind(ss, time.Second), slowKind(ss, time.Second), crashKind(ss, []string{"append.before"}, time.Second), memoryKind(&cages{}, ss, time.Second),
 	}
 	for _, k := range kinds {
 		plan := []fault.Planned{{Fault: k.Make(rand.New(rand.NewPCG(1, 1)))}}
@@ -159,6 +160,39 @@ func TestDown(t *testing.T) {
 	}
 	if starts, _ := s.Starts(); starts != 0 {
 		t.Errorf("%d starts", starts)
+	}
+}
+
+// TestClockJumps: each kind goes by its own counter, and the first jump of a run is the largest.
+func TestClockJumps(t *testing.T) {
+	for name, c := range map[string]struct {
+		kind    func([]*server, time.Duration) fault.Kind
+		counter string
+		idle    bool
+	}{
+		"an event bears the time":        {clockKind, "clock", false},
+		"a node only reads its clock":    {clockKind, "clock.reads", true},
+		"a gateway reads its clock":      {gatewayClockKind, "clock.reads", false},
+		"a gateway that reads no clock":  {gatewayClockKind, "append.before", true},
+		"an event, which no gateway has": {gatewayClockKind, "clock", true},
+	} {
+		hits := 0
+		s, _ := played(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodPut {
+				hits++
+			}
+			fmt.Fprintf(w, `{%q: {"hits": %d}}`, c.counter, hits)
+		})
+		if err := s.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		f := c.kind([]*server{s}, time.Second).Make(rand.New(rand.NewPCG(1, 1)))
+		if err := errors.Join(f.Inject(t.Context()), f.Heal(t.Context())); err != nil {
+			t.Fatal(err)
+		}
+		if came := f.Came(); came.Idle != c.idle || f.Detail != "1h0m0s" {
+			t.Errorf("%s: %+v, %s", name, came, f.Detail)
+		}
 	}
 }
 
