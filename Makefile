@@ -35,8 +35,9 @@ CASSANDRA ?= 1
 LOGS      ?=
 # make bench-cassandra: settings of scripts/cassandra.sh.
 CASSANDRA_ENV ?= TIMEOUT=20s
-# make test-all and cover: which packages.
-PKG ?= ./...
+# make test-all and cover: which packages. Those of the product, and of test, a module of its own (go.work).
+ALL := ./... ./test/...
+PKG ?= $(ALL)
 
 # Tools are pinned in tools/go.mod and built from source, once for each version.
 TOOLS    := tools/go.mod tools/go.sum
@@ -47,7 +48,7 @@ GOLANGCI := bin/golangci-lint
 
 .PHONY: check
 check: fmt-check vet ## The quick loop: formatting, vet, short tests with -race. Needs only Go
-	$(GO) test -short $(RACE) ./...
+	$(GO) test -short $(RACE) $(ALL)
 
 .PHONY: test
 test: ## Everything that must pass; installs what it needs
@@ -57,7 +58,8 @@ test: ## Everything that must pass; installs what it needs
 
 .PHONY: build
 build: ## Build the programs into bin/
-	$(GO) build -trimpath -o bin/ ./cmd/...
+	GOWORK=off $(GO) build -trimpath -o bin/ ./cmd/...
+	GOWORK=off $(GO) -C test build -trimpath -o ../bin/ ./cmd/...
 
 .PHONY: fmt
 fmt: ## Format all Go files
@@ -66,7 +68,7 @@ fmt: ## Format all Go files
 .PHONY: cover
 cover: ## Test coverage by package, and as a page in bin/cover.html
 	@mkdir -p bin
-	$(GO) test -short -coverpkg=./... -coverprofile=bin/cover.all $(PKG) | grep -e '^---' -e '^FAIL' || true
+	$(GO) test -short -coverpkg=./...,./test/... -coverprofile=bin/cover.all $(PKG) | grep -e '^---' -e '^FAIL' || true
 	@grep -v -e '\.pb\.go:' -e '\.connect\.go:' bin/cover.all >bin/cover.out
 	@$(GO) tool cover -html=bin/cover.out -o bin/cover.html
 	@scripts/coverage.sh bin/cover.out
@@ -87,7 +89,7 @@ mutants: ## Plant each known bug and see that it is caught; brings the table in 
 
 .PHONY: chaos
 chaos: ## Break a cluster on real Cassandra for MINUTES=60 and judge it (root, for faults of the network)
-	$(GO) run ./cmd/licensed-chaos run --length $(MINUTES)m --seed $(CHAOSSEED) --dir bin/chaos-$(shell date +%m%d-%H%M%S) $(CHAOS)
+	$(GO) run ./test/cmd/licensed-chaos run --length $(MINUTES)m --seed $(CHAOSSEED) --dir bin/chaos-$(shell date +%m%d-%H%M%S) $(CHAOS)
 
 .PHONY: chaos-mutants
 chaos-mutants: ## Plant each bug that only chaos can find, and see that a run of 40 s catches it
@@ -140,22 +142,23 @@ proto-baseline: $(BUF) ## At a release: make today's .proto files what later one
 
 .PHONY: lint
 lint: $(GOLANGCI) ## Run the linters of .golangci.yml
-	$(GOLANGCI) run ./...
+	$(GOLANGCI) run $(ALL)
 
 .PHONY: tools
 tools: $(BUF) $(GOLANGCI) ## Build the pinned tools into bin/ (the linter takes minutes, once)
 
 $(BUF): $(TOOLS)
-	$(GO) build -C tools -o ../bin/ github.com/bufbuild/buf/cmd/buf
+	GOWORK=off $(GO) build -C tools -o ../bin/ github.com/bufbuild/buf/cmd/buf
 
 $(GOLANGCI): $(TOOLS)
 	@echo 'building golangci-lint from source; this takes some minutes, once'
-	$(GO) build -C tools -o ../bin/ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	GOWORK=off $(GO) build -C tools -o ../bin/ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 
 .PHONY: tidy
-tidy: ## Tidy go.mod and tools/go.mod
+tidy: ## Tidy go.mod of each module
 	$(GO) mod tidy
-	$(GO) mod -C tools tidy
+	$(GO) -C test mod tidy
+	$(GO) -C tools mod tidy
 
 ##@ Parts of test
 
@@ -166,12 +169,16 @@ fmt-check: ## See that all Go files are formatted
 
 .PHONY: vet
 vet: ## go vet
-	$(GO) vet $(RACE) ./... # as the tests are built, so that nothing is compiled twice
+	$(GO) vet $(RACE) $(ALL) # as the tests are built, so that nothing is compiled twice
 
 .PHONY: tidy-check
-tidy-check: ## See that go.mod and tools/go.mod are tidy
+tidy-check: ## See that go.mod of each module is tidy, and that tests run with the product's versions
 	$(GO) mod tidy -diff
-	cd tools && $(GO) mod tidy -diff
+	$(GO) -C test mod tidy -diff
+	$(GO) -C tools mod tidy -diff
+	@diff <(GOWORK=off $(GO) list -m -f '{{.Path}} {{.Version}}' $$(awk '/^\t/ { print $$1 }' go.mod)) \
+		<($(GO) list -m -f '{{.Path}} {{.Version}}' $$(awk '/^\t/ { print $$1 }' go.mod)) || \
+		{ echo "test/go.mod asks for other versions than go.mod: use the same in both"; exit 1; }
 
 .PHONY: test-all
 test-all: ## All tests with -race: unit, conformance, end to end, import rules, fuzz corpora, planted bugs
@@ -185,7 +192,7 @@ test-sim: ## 2,000 simulated schedules with -race
 test-alerts: ## Alert rules and Grafana's dashboards, by Prometheus' own engine, on what a cluster at work tells
 	@rm -rf bin/scrapes
 	LICENSED_SCRAPES=$(CURDIR)/bin/scrapes $(GO) test ./internal/node -run '^TestScrapes$$' -count=1
-	LICENSED_SCRAPES=$(CURDIR)/bin/scrapes $(GO) -C tools/alerts test ./...
+	LICENSED_SCRAPES=$(CURDIR)/bin/scrapes GOWORK=off $(GO) -C tools/alerts test ./...
 
 .PHONY: help
 help: ## This list

@@ -15,8 +15,8 @@ import (
 
 	"github.com/hashicorp/memberlist"
 
+	"licensed/internal/forge"
 	"licensed/messages/clusterv1"
-	"licensed/test/forge"
 )
 
 // nobody is an address at which nobody answers.

@@ -15,8 +15,8 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 
 	"licensed/actors"
+	"licensed/internal/plant"
 	"licensed/messages/clusterv1"
-	"licensed/test/plant"
 )
 
 // childEnv is set in a process that a test has started.

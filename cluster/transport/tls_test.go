@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"licensed/test/certs"
+	"licensed/internal/certs"
 )
 
 // mutual has both sides show certificates of an authority.

@@ -14,9 +14,9 @@ import (
 
 	"connectrpc.com/connect"
 
+	"licensed/internal/certs"
 	"licensed/messages/licensedv1"
 	"licensed/messages/licensedv1/licensedv1connect"
-	"licensed/test/certs"
 )
 
 // TestTLS: the program reaches a gateway that demands certificates, and says what is wrong where it cannot.

@@ -110,7 +110,7 @@ func wanted(t *testing.T, sources []source) map[string]bool {
 	return want
 }
 
-// load parses all Go files of the module at root, whatever their build tags.
+// load parses all Go files of the module at root and of its module of tests, whatever their build tags.
 func load(t *testing.T, root string) []source {
 	t.Helper()
 	var sources []source
@@ -152,8 +152,11 @@ func load(t *testing.T, root string) []source {
 	return sources
 }
 
-// notOurs reports whether the go tool would leave a folder out of the module too.
+// notOurs reports whether a folder is neither part of the module nor of its module of tests.
 func notOurs(dir, name string) bool {
+	if name == "test" {
+		return false
+	}
 	if name == "testdata" || strings.HasPrefix(name, ".") || strings.HasPrefix(name, "_") {
 		return true
 	}

@@ -34,10 +34,9 @@ var (
 	generic     = []string{"licensed/actors", "licensed/actors/actorstest", "licensed/persistence/...", "licensed/cluster/..."}
 	testSupport = []string{
 		"licensed/actors/actorstest", "licensed/persistence/persistencetest", "licensed/persistence/cassandra/cassandratest",
-		"licensed/internal/archtest", "licensed/test/...",
+		"licensed/internal/archtest", "licensed/internal/certs", "licensed/internal/forge", "licensed/internal/harness", "licensed/internal/plant",
+		"licensed/test/...",
 	}
-	// The chaos tool is made of test code.
-	chaosTool  = "licensed/cmd/licensed-chaos"
 	clockAndIO = []string{
 		"os/...", "net/...", "io/ioutil", "path/filepath", "syscall", "log/...", "database/...",
 		"math/rand/...", "crypto/rand", "context", "runtime", "golang.org/x/sys/...",
@@ -57,7 +56,7 @@ var rules = []rule{
 		name: "stores know nothing above them",
 		why:  "a store keeps opaque bytes; one that knew the runtime or the domain could not be checked by the conformance suite alone",
 		from: []string{"licensed/persistence/..."}, tests: true,
-		deny: everything, allow: []string{"licensed/persistence/...", "licensed/internal/spare", "licensed/test/certs"},
+		deny: everything, allow: []string{"licensed/persistence/...", "licensed/internal/spare", "licensed/internal/certs"},
 	},
 	{
 		name: "cluster knows no domain",
@@ -148,7 +147,7 @@ var rules = []rule{
 	{
 		name: "programs are flags and signals",
 		why:  "what they start is assembled in internal/node, where tests can start it too",
-		from: []string{"licensed/cmd/..."}, except: []string{chaosTool},
+		from: []string{"licensed/cmd/..."},
 		deny: everything, allow: []string{"licensed/cmd/...", "licensed/internal/...", "licensed/messages/..."},
 	},
 	{
@@ -204,7 +203,7 @@ var rules = []rule{
 	},
 	{
 		name: "gossip has one home", why: "it is a hint for speed, and nobody else may take it for the truth about ownership",
-		from: everything, except: []string{"licensed/cluster/...", "licensed/test/forge"}, tests: true,
+		from: everything, except: []string{"licensed/cluster/...", "licensed/internal/forge"}, tests: true,
 		deny: []string{"github.com/hashicorp/memberlist/..."},
 	},
 
@@ -216,9 +215,15 @@ var rules = []rule{
 
 	// Tests.
 	{
+		name: "the product does not need the module of tests",
+		why:  "licensed/test has dependencies that go.mod does not have; a test of the product that imported it would not build without go.work",
+		from: everything, except: []string{"licensed/test/..."}, tests: true,
+		deny: []string{"licensed/test/..."},
+	},
+	{
 		name: "production code brings no tests along",
 		why:  "package testing registers flags, and test doubles have no place in a daemon",
-		from: everything, except: append([]string{chaosTool}, testSupport...),
+		from: everything, except: testSupport,
 		deny: append([]string{
 			"testing/...", "net/http/httptest", "github.com/anishathalye/porcupine/...", "github.com/cockroachdb/datadriven/...",
 		}, testSupport...),

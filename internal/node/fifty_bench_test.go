@@ -9,9 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"licensed/internal/harness"
 	"licensed/internal/node"
 	"licensed/persistence"
-	"licensed/test/settled"
 )
 
 // swaps counts the compare-and-sets of leases and shards.
@@ -58,7 +58,7 @@ func BenchmarkFiftyNodes(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			if _, err := settled.Owners(s, members); err == nil {
+			if _, err := harness.SettledOwners(s, members); err == nil {
 				break
 			}
 		}

@@ -15,13 +15,13 @@ import (
 
 	"connectrpc.com/connect"
 
+	"licensed/internal/certs"
+	"licensed/internal/harness"
 	"licensed/internal/node"
 	"licensed/messages/licensedv1"
 	"licensed/messages/licensedv1/licensedv1connect"
 	"licensed/persistence"
 	"licensed/persistence/memory"
-	"licensed/test/certs"
-	"licensed/test/settled"
 )
 
 // company is a cluster whose processes are goroutines of the test.
@@ -70,7 +70,7 @@ func status(t testing.TB, a licensedv1connect.AdminServiceClient) *licensedv1.Cl
 func settle(t testing.TB, a licensedv1connect.AdminServiceClient, names ...string) {
 	t.Helper()
 	until(func() bool {
-		owners, err := settled.Owners(status(t, a), len(names))
+		owners, err := harness.SettledOwners(status(t, a), len(names))
 		return err == nil && !slices.ContainsFunc(names, func(name string) bool { return !slices.Contains(owners, name) })
 	})
 }

@@ -12,7 +12,7 @@ import (
 	"testing"
 
 	"licensed/gateway"
-	"licensed/test/certs"
+	"licensed/internal/certs"
 )
 
 // visitor connects to a server, with a certificate of its own.

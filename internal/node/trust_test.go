@@ -15,12 +15,12 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 
+	"licensed/internal/forge"
 	"licensed/internal/node"
 	"licensed/messages/clusterv1"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
 	"licensed/persistence/memory"
-	"licensed/test/forge"
 )
 
 // crew is a company of two nodes and a gateway, with what is said about them.

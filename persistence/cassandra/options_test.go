@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"licensed/test/certs"
+	"licensed/internal/certs"
 )
 
 func TestParseURL(t *testing.T) {

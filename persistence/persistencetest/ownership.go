@@ -9,8 +9,6 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/anishathalye/porcupine"
-
 	"licensed/persistence"
 )
 
@@ -220,7 +218,7 @@ func testLinearizable(f *fixture) {
 	const clients, operations = 8, 40
 	var clock atomic.Int64
 	var mu sync.Mutex
-	var history []porcupine.Operation
+	var history []operation
 	var wg sync.WaitGroup
 	for client := range clients {
 		wg.Go(func() {
@@ -238,27 +236,48 @@ func testLinearizable(f *fixture) {
 				}
 				seen = got.now
 				mu.Lock()
-				history = append(history, porcupine.Operation{ClientId: client, Input: op, Call: called, Output: got, Return: returned})
+				history = append(history, operation{swap: op, swapped: got, called: called, returned: returned})
 				mu.Unlock()
 			}
 		})
 	}
 	wg.Wait()
-	model := porcupine.Model{
-		Init: func() any { return persistence.Shard{} },
-		Step: func(state, input, output any) (bool, any) {
-			row, op, got := state.(persistence.Shard), input.(swap), output.(swapped)
-			want := swapped{now: row}
-			if !op.read && row == op.old {
-				want = swapped{applied: true, now: op.next}
+	if err := linearizable(history); err != nil {
+		f.Error(err)
+	}
+}
+
+// operation is a swap with its result and the times of its call and return.
+type operation struct {
+	swap
+	swapped
+	called, returned int64
+}
+
+// linearizable returns an error if no order of the operations explains their results and agrees with real time. Each
+// applied swap starts the next epoch, so only one order is possible: by epoch, each swap before the reads of its row.
+func linearizable(history []operation) error {
+	rows := map[uint64]persistence.Shard{0: {}}
+	for _, o := range history {
+		if _, taken := rows[o.next.Epoch]; o.applied && taken {
+			return fmt.Errorf("two swaps to epoch %d were applied", o.next.Epoch)
+		}
+		if o.applied {
+			rows[o.next.Epoch] = o.next
+		}
+	}
+	for _, o := range history {
+		switch {
+		case o.now != rows[o.now.Epoch], o.applied && (o.now != o.next || o.old != rows[o.next.Epoch-1]), !o.applied && !o.read && o.now == o.old:
+			return fmt.Errorf("no row explains %+v", o)
+		}
+		for _, later := range history {
+			if o.returned < later.called && (o.now.Epoch > later.now.Epoch || later.applied && o.now.Epoch == later.now.Epoch) {
+				return fmt.Errorf("%+v returned before %+v was called", o, later)
 			}
-			return got == want, want.now
-		},
-		Equal: func(a, b any) bool { return a == b },
+		}
 	}
-	if !porcupine.CheckOperations(model, history) {
-		f.Errorf("the history of %d operations on one shard is not linearizable", len(history))
-	}
+	return nil
 }
 
 func (f *fixture) swapOrRead(op swap) (swapped, error) {

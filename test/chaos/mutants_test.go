@@ -8,10 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"licensed/internal/plant"
 	"licensed/test/chaos"
 	"licensed/test/chaos/check"
 	"licensed/test/chaos/deploy"
-	"licensed/test/plant"
 )
 
 var planting = flag.Bool("mutants", false, "plant bugs in the daemon, which takes minutes for each")

@@ -14,11 +14,11 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 
+	"licensed/internal/harness"
 	"licensed/messages/licensedv1"
 	"licensed/messages/licensedv1/licensedv1connect"
 	"licensed/persistence/cassandra"
 	"licensed/persistence/cassandra/cassandratest"
-	"licensed/test/settled"
 )
 
 // fleet is the processes of a cluster: nodes, each on an address of its own, and a gateway.
@@ -154,7 +154,7 @@ func (f *fleet) wantLevel(level licensedv1.ClusterLevel, summary string) {
 func (f *fleet) settled() {
 	f.t.Helper()
 	f.await(func(s *licensedv1.ClusterStatus) bool {
-		_, err := settled.Owners(s, fleetNodes)
+		_, err := harness.SettledOwners(s, fleetNodes)
 		return err == nil
 	})
 }

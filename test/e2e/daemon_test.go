@@ -22,8 +22,8 @@ import (
 	"licensed/test/sources"
 )
 
-// binary is the daemon under test.
-var binary string
+// The programs under test.
+var binary, licensectl string
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
@@ -34,15 +34,15 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	binary = filepath.Join(dir, "licensed")
-	arguments := []string{"build", "-o", binary}
+	binary, licensectl = filepath.Join(dir, "licensed"), filepath.Join(dir, "licensectl")
+	arguments := []string{"build", "-o", dir + "/"}
 	if raceEnabled {
 		arguments = append(arguments, "-race")
 	}
-	build := exec.Command("go", append(arguments, "licensed/cmd/licensed")...)
+	build := exec.Command("go", append(arguments, "licensed/cmd/licensed", "licensed/cmd/licensectl")...)
 	build.Stdout, build.Stderr = os.Stderr, os.Stderr
 	if err := build.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, "build the daemon:", err)
+		fmt.Fprintln(os.Stderr, "build the programs:", err)
 		return 1
 	}
 	defer stopCassandra()

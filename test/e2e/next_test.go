@@ -9,9 +9,9 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/descriptorpb"
 
+	"licensed/internal/plant"
 	"licensed/messages/clusterv1"
 	"licensed/messages/licensedv1"
-	"licensed/test/plant"
 )
 
 // nextVersion is what the next release says that it is.

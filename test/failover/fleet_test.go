@@ -20,12 +20,12 @@ import (
 	"connectrpc.com/connect"
 
 	"licensed/cluster"
+	"licensed/internal/harness"
 	"licensed/messages/licensedv1"
 	"licensed/messages/licensedv1/licensedv1connect"
 	"licensed/persistence/cassandra"
 	"licensed/persistence/cassandra/cassandratest"
 	"licensed/test/chaos/process"
-	"licensed/test/settled"
 )
 
 // Knobs of a run.
@@ -191,7 +191,7 @@ func (f *fleet) owners(nodes int) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return settled.Owners(res.Msg.Cluster, nodes)
+	return harness.SettledOwners(res.Msg.Cluster, nodes)
 }
 
 // incarnations returns those of the nodes, by name, of which there are so many. It waits a while for nodes

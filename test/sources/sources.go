@@ -16,7 +16,7 @@ var directories = []string{"actors", "cluster", "cmd", "docs", "gateway", "inter
 // Look looks at the sources of the module whose root directory this is.
 func Look(root string) error {
 	var errs []error
-	for _, file := range []string{"go.mod", "go.sum"} {
+	for _, file := range []string{"go.mod", "go.sum", "go.work"} {
 		_, err := os.Stat(filepath.Join(root, file))
 		errs = append(errs, err)
 	}

@@ -15,10 +15,10 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"licensed/internal/forge"
 	"licensed/messages/clusterv1"
 	"licensed/persistence"
 	"licensed/test/chaos/fault"
-	"licensed/test/forge"
 )
 
 // What the members of a cluster gossip by.

@@ -1,6 +1,6 @@
 //go:build linux
 
-package main
+package e2e_test
 
 import (
 	"bytes"
@@ -8,35 +8,23 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/creack/pty"
-	"github.com/spf13/cobra"
 )
-
-// asProgram has the test's binary behave as licensectl does.
-const asProgram = "LICENSECTL_AS_PROGRAM"
-
-func TestMain(m *testing.M) {
-	if os.Getenv(asProgram) != "" {
-		main()
-	}
-	os.Exit(m.Run())
-}
 
 // TestTerminalIsNotAsked: a terminal that answers no queries makes nobody wait, since only top asks it anything.
 func TestTerminalIsNotAsked(t *testing.T) {
-	var verbs [][]string
-	var walk func(c *cobra.Command, path []string)
-	walk = func(c *cobra.Command, path []string) {
-		verbs = append(verbs, append(path[:len(path):len(path)], "--help"))
-		for _, sub := range c.Commands() {
-			walk(sub, append(path[:len(path):len(path)], sub.Name()))
-		}
+	verbs := verbsBelow(t)
+	if len(verbs) < 20 {
+		t.Errorf("only %d verbs were found: %v", len(verbs), verbs)
 	}
-	walk((&program{getenv: os.Getenv}).rootCommand(), nil)
+	for i := range verbs {
+		verbs[i] = append(verbs[i], "--help")
+	}
 	verbs = append(verbs,
 		[]string{"cluster", "--server", "127.0.0.1:1"}, []string{"events", "Bayley", "--server", "127.0.0.1:1"}, []string{"nonsense"})
 	var longest time.Duration
@@ -54,11 +42,27 @@ func TestTerminalIsNotAsked(t *testing.T) {
 	t.Logf("%d calls, the longest took %v", len(verbs), longest)
 }
 
+// verbsBelow returns the command lines of a verb of licensectl and all verbs below it, as the completion of shells lists them.
+func verbsBelow(t *testing.T, verb ...string) [][]string {
+	t.Helper()
+	listed, err := exec.Command(licensectl, append(append([]string{"__complete"}, verb...), "")...).Output()
+	if err != nil {
+		t.Fatalf("complete %v: %v", verb, err)
+	}
+	verbs := [][]string{verb}
+	for line := range strings.Lines(string(listed)) {
+		if sub, _, ok := strings.Cut(line, "\t"); ok && sub != "help" {
+			verbs = append(verbs, verbsBelow(t, append(verb[:len(verb):len(verb)], sub)...)...)
+		}
+	}
+	return verbs
+}
+
 // onTerminal runs a command line on a terminal that says nothing, and returns what was written there.
 func onTerminal(t *testing.T, args []string) []byte {
 	t.Helper()
-	cmd := exec.Command(os.Args[0], args...)
-	cmd.Env = append(os.Environ(), asProgram+"=1", "TERM=xterm-256color", "COLORTERM=truecolor")
+	cmd := exec.Command(licensectl, args...)
+	cmd.Env = append(os.Environ(), "TERM=xterm-256color", "COLORTERM=truecolor")
 	terminal, err := pty.Start(cmd)
 	if err != nil {
 		t.Fatal(err)

@@ -1,6 +1,5 @@
-// Package settled tells when a cluster has moved all shards that it will. That none is on its way does not
-// say so: there are pauses between two bundles.
-package settled
+// Package harness has what tests of several packages need to drive a cluster and its programs.
+package harness
 
 import (
 	"fmt"
@@ -9,10 +8,11 @@ import (
 	"licensed/messages/licensedv1"
 )
 
-// Owners returns the name of the node that holds each shard, by the shard's id, if so many nodes are ready, each
-// shard is open at the one that should have it, and nothing is on its way; else an error that says what is
-// missing. Nodes have the same capacity.
-func Owners(s *licensedv1.ClusterStatus, nodes int) ([]string, error) {
+// SettledOwners returns the name of the node that holds each shard, by the shard's id, once the cluster has moved all
+// shards that it will: so many nodes are ready, each shard is open at the node that placement chooses, and no shard
+// moves. Otherwise the error says what is missing. That no shard moves is not enough: there are pauses between two
+// bundles of moves. All nodes must have the same capacity.
+func SettledOwners(s *licensedv1.ClusterStatus, nodes int) ([]string, error) {
 	names, open := map[string]string{}, uint32(0)
 	var ready []placement.Node
 	for _, n := range s.Nodes {

@@ -9,9 +9,9 @@ import (
 	"time"
 
 	"licensed/cluster/membership"
+	"licensed/internal/forge"
 	"licensed/messages/clusterv1"
 	"licensed/persistence"
-	"licensed/test/forge"
 )
 
 // TestForged: what is forged arrives. Whether it is believed is up to those who hear it.

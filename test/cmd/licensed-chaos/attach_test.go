@@ -56,10 +56,10 @@ func freeAddress(t *testing.T) string {
 func ownService(t *testing.T) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
-	if err := sources.Look("../.."); err != nil {
+	if err := sources.Look("../../.."); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := deploy.Build(t.Context(), "../..", dir); err != nil {
+	if _, err := deploy.Build(t.Context(), "../../..", dir); err != nil {
 		t.Fatal(err)
 	}
 	var policy, problems bytes.Buffer
