@@ -48,7 +48,7 @@ type Operations interface {
 	// Archive moves the closed part of a customer's history to the archive. Errors: ErrUnsupported.
 	Archive(ctx context.Context, customer string, all bool) (*licensedv1.ArchiveCustomerResponse, error)
 	// Verify checks a customer and reports progress now and then.
-	Verify(ctx context.Context, customer string, mend bool, progress func(checked, total uint64) error) (*licensedv1.CustomerReport, error)
+	Verify(ctx context.Context, customer string, repair bool, progress func(checked, total uint64) error) (*licensedv1.CustomerReport, error)
 	// Import records a stretch of history, as actors.Runtime does.
 	Import(ctx context.Context, customer string, i actors.Import) (persistence.Head, error)
 	// ReloadPolicy reads the policy file again and returns the version then in force. The error says what

@@ -18,7 +18,7 @@ import (
 
 // verifyFlags are those of verify.
 type verifyFlags struct {
-	mend       bool
+	repair     bool
 	data       string
 	archive    string
 	after      string
@@ -31,7 +31,7 @@ func (p *program) verifyCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "verify [CUSTOMER]", Short: "Check all that is stored of a customer, or of all",
 		Long: "verify checks the chain of roots, that no event is missing and each can be read, what the archive holds, and that\n" +
-			"replaying the events gives each snapshot and the live state. It changes nothing, unless --mend is given: then\n" +
+			"replaying the events gives each snapshot and the live state. It changes nothing, unless --repair is given: then\n" +
 			"records that were archived, verified and not trimmed are trimmed, and archived roots stripped. A damaged snapshot\n" +
 			"needs no repair: the state is rebuilt from the events when the customer is loaded next. Nothing else is ever\n" +
 			"repaired. If verify is interrupted, it prints how to continue.\n\n" +
@@ -40,7 +40,7 @@ func (p *program) verifyCommand() *cobra.Command {
 			"  licensectl verify --data /var/lib/licensed",
 		Args: exactArgs("[CUSTOMER]"),
 	}
-	c.Flags().BoolVar(&f.mend, "mend", false, "repair what can be repaired with certainty (default false)")
+	c.Flags().BoolVar(&f.repair, "repair", false, "repair what can be repaired with certainty (default false)")
 	c.Flags().StringVar(&f.data, "data", "", "`DIRECTORY` of a stopped node to check instead of a running service")
 	c.Flags().StringVar(&f.archive, "archive", "", "with --data: `DIRECTORY` of its archive (default: archive/ in it)")
 	c.Flags().StringVar(&f.after, "after", "", "go on after that `CUSTOMER`")
@@ -61,7 +61,7 @@ func (p *program) verifyCommand() *cobra.Command {
 // verifier checks customers, of a service or of a directory.
 type verifier interface {
 	customers(ctx context.Context, after string) ([]string, error)
-	verify(ctx context.Context, customer string, mend bool, progress func(checked, total uint64)) (*licensedv1.CustomerReport, error)
+	verify(ctx context.Context, customer string, repair bool, progress func(checked, total uint64)) (*licensedv1.CustomerReport, error)
 }
 
 func (p *program) verify(ctx context.Context, f *verifyFlags, args []string) error {
@@ -84,7 +84,7 @@ func (p *program) verify(ctx context.Context, f *verifyFlags, args []string) err
 	}
 	r := &verifyRun{program: p, flags: f, verifier: v, table: p.newTable("CUSTOMER", "SEVERITY", "CHECK", "EVENTS", "FINDING"), line: p.newProgress()}
 	if len(args) == 1 {
-		report, err := v.verify(ctx, args[0], f.mend, func(checked, total uint64) { r.line.show("%d of %d events", checked, total) })
+		report, err := v.verify(ctx, args[0], f.repair, func(checked, total uint64) { r.line.show("%d of %d events", checked, total) })
 		if err != nil {
 			return errors.Join(r.line.clear(), err)
 		}
@@ -105,11 +105,11 @@ type verifyRun struct {
 	flags    *verifyFlags
 	verifier verifier
 
-	table                    *table
-	line                     *progress
-	customers, events        uint64
-	errors, warnings, mended int
-	last                     string // all customers up to this one were checked
+	table                      *table
+	line                       *progress
+	customers, events          uint64
+	errors, warnings, repaired int
+	last                       string // all customers up to this one were checked
 }
 
 // all checks all customers, some at a time.
@@ -141,7 +141,7 @@ func (r *verifyRun) all(ctx context.Context) error {
 	for range r.flags.jobs {
 		g.Go(func() error {
 			for j := range work {
-				j.report, j.err = r.verifier.verify(ctx, j.customer, r.flags.mend, func(uint64, uint64) {})
+				j.report, j.err = r.verifier.verify(ctx, j.customer, r.flags.repair, func(uint64, uint64) {})
 				close(j.done)
 			}
 			return nil
@@ -202,7 +202,7 @@ func (r *verifyRun) take(report *licensedv1.CustomerReport) error {
 		}
 		message := f.Message
 		if f.Mended {
-			message = "MENDED: " + message
+			message = "REPAIRED: " + message
 		}
 		if err := r.table.row(report.CustomerId, severityName(f.Severity), f.Check, where, message); err != nil {
 			return err
@@ -219,7 +219,7 @@ func (r *verifyRun) tally(report *licensedv1.CustomerReport) {
 	for _, f := range report.Findings {
 		switch {
 		case f.Mended:
-			r.mended++
+			r.repaired++
 		case f.Severity == licensedv1.Severity_SEVERITY_ERROR:
 			r.errors++
 		case f.Severity == licensedv1.Severity_SEVERITY_WARNING:
@@ -245,8 +245,8 @@ func (r *verifyRun) finish(only *licensedv1.CustomerReport) error {
 		}
 		fmt.Fprintf(r.stdout, "checked %s, %s: %s, %s", count(r.customers, "customer", "customers"), count(r.events, "event", "events"),
 			count(r.errors, "error", "errors"), count(r.warnings, "warning", "warnings"))
-		if r.mended > 0 {
-			fmt.Fprintf(r.stdout, ", %d mended", r.mended)
+		if r.repaired > 0 {
+			fmt.Fprintf(r.stdout, ", %d repaired", r.repaired)
 		}
 		fmt.Fprintln(r.stdout)
 	}
@@ -269,8 +269,8 @@ func (v onlineVerifier) customers(ctx context.Context, after string) ([]string, 
 	return res.GetCustomerIds(), err
 }
 
-func (v onlineVerifier) verify(ctx context.Context, customer string, mend bool, progress func(checked, total uint64)) (*licensedv1.CustomerReport, error) {
-	stream, err := v.conn.admin.VerifyCustomer(ctx, connect.NewRequest(&licensedv1.VerifyCustomerRequest{CustomerId: customer, Mend: mend}))
+func (v onlineVerifier) verify(ctx context.Context, customer string, repair bool, progress func(checked, total uint64)) (*licensedv1.CustomerReport, error) {
+	stream, err := v.conn.admin.VerifyCustomer(ctx, connect.NewRequest(&licensedv1.VerifyCustomerRequest{CustomerId: customer, Mend: repair}))
 	if err != nil {
 		return nil, err
 	}
@@ -296,6 +296,6 @@ func (v offlineVerifier) customers(ctx context.Context, after string) ([]string,
 	return v.Customers(ctx, after, 1000)
 }
 
-func (v offlineVerifier) verify(ctx context.Context, customer string, mend bool, progress func(checked, total uint64)) (*licensedv1.CustomerReport, error) {
-	return v.Verify(ctx, customer, mend, func(checked, total uint64) error { progress(checked, total); return ctx.Err() })
+func (v offlineVerifier) verify(ctx context.Context, customer string, repair bool, progress func(checked, total uint64)) (*licensedv1.CustomerReport, error) {
+	return v.Verify(ctx, customer, repair, func(checked, total uint64) error { progress(checked, total); return ctx.Err() })
 }

@@ -78,7 +78,7 @@ func (p *program) gatewayCommand() *cobra.Command {
 		use: "gateway", short: "Run a member of a cluster that serves the API",
 		long: "gateway serves the API and hands each request to the node that holds the customer. It has no state:\n" +
 			"run as many as there is traffic for. From the store it only\n" +
-			"reads histories, and mends them for licensectl verify --mend.\n\n" + stops,
+			"reads histories, and repairs them for licensectl verify --repair.\n\n" + stops,
 		example: "  licensed gateway --store cassandra://127.0.0.1/licensed --name g1 --join 127.0.0.1,127.0.0.2",
 		hidden:  slices.Concat(demoFlags, nodeFlags, ownerFlags, []string{"data"}),
 		set:     func(c *node.Config) { c.Roles = node.RoleGateway },

@@ -19,7 +19,7 @@ const (
 
 // awaitStore calls a function until the store is there, for Config.StoreWait: processes that start before
 // Cassandra does, as after a power failure, begin to serve when it is there. Any other error is final: waiting
-// does not mend a wrong password.
+// does not correct a wrong password.
 func awaitStore[T any](ctx context.Context, n *Node, what string, do func() (T, error)) (T, error) {
 	if n.config.StoreWait <= 0 {
 		return do()

@@ -86,10 +86,10 @@ func (o *Offline) Customers(ctx context.Context, after string, limit int) ([]str
 	return customers(ctx, o.store, after, limit)
 }
 
-// Verify checks a customer, and mends what can be mended with certainty if asked to. Errors:
+// Verify checks a customer, and repairs what can be repaired with certainty if asked to. Errors:
 // ErrNoHistory, and those of a disk that cannot be read.
 func (o *Offline) Verify(
-	ctx context.Context, customer string, mend bool, progress func(checked, total uint64) error,
+	ctx context.Context, customer string, repair bool, progress func(checked, total uint64) error,
 ) (*licensedv1.CustomerReport, error) {
 	head, err := doctor.Recover(ctx, o.store, customer+aggregateSuffix)
 	if errors.Is(err, persistence.ErrNotFound) || err == nil && head.Sequence == 0 {
@@ -99,7 +99,7 @@ func (o *Offline) Verify(
 		return nil, err
 	}
 	d := newDoctor(o.store, o.cold, o.kind)
-	if mend {
+	if repair {
 		d.Housekeeping = o.store
 	}
 	report, err := d.Examine(ctx, head, nil, func(checked uint64) error { return progress(checked, head.Sequence) })

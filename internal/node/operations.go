@@ -132,7 +132,7 @@ func (o *operations) ReloadPolicy(ctx context.Context) (version string, changed 
 
 // Verify implements gateway.Operations.
 func (o *operations) Verify(
-	ctx context.Context, customer string, mend bool, progress func(checked, total uint64) error,
+	ctx context.Context, customer string, repair bool, progress func(checked, total uint64) error,
 ) (*licensedv1.CustomerReport, error) {
 	answer, err := o.n.aggregates.Query(ctx, customer, actors.SnapshotQuery{InMemory: true})
 	if errors.Is(err, actors.ErrCorrupt) { // What is stored can be examined.
@@ -156,7 +156,7 @@ func (o *operations) Verify(
 	}
 	d := newDoctor(o.n.store, o.n.cold, o.n.policy.kind)
 	d.Now = o.n.config.Now
-	if mend {
+	if repair {
 		d.Housekeeping = o.n.store
 	}
 	report, err := d.Examine(ctx, answer.Head, live, func(checked uint64) error {
@@ -192,7 +192,7 @@ func reportOf(customer string, r *doctor.Report) *licensedv1.CustomerReport {
 	}
 	for _, f := range r.Findings {
 		out.Findings = append(out.Findings, &licensedv1.Finding{
-			Severity: severities[f.Severity], Check: f.Check, Message: f.Message, FromSequence: f.From, ToSequence: f.To, Mended: f.Mended,
+			Severity: severities[f.Severity], Check: f.Check, Message: f.Message, FromSequence: f.From, ToSequence: f.To, Mended: f.Repaired,
 		})
 	}
 	return out

@@ -1104,7 +1104,7 @@ func (x *ArchiveCustomerResponse) GetThrough() uint64 {
 type VerifyCustomerRequest struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	CustomerId string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
-	// Also mend what can be mended with certainty; the report says what was.
+	// Also repair what can be repaired with certainty; the report says what was.
 	Mend          bool `protobuf:"varint,2,opt,name=mend,proto3" json:"mend,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1357,7 +1357,7 @@ type Finding struct {
 	// The events it concerns, if any.
 	FromSequence uint64 `protobuf:"varint,4,opt,name=from_sequence,json=fromSequence,proto3" json:"from_sequence,omitempty"`
 	ToSequence   uint64 `protobuf:"varint,5,opt,name=to_sequence,json=toSequence,proto3" json:"to_sequence,omitempty"`
-	// It was mended.
+	// It was repaired.
 	Mended        bool `protobuf:"varint,6,opt,name=mended,proto3" json:"mended,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

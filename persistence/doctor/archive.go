@@ -53,7 +53,7 @@ func (x *examination) trimmed(ctx context.Context, l *link) error {
 		if err := x.Housekeeping.DeleteRecords(ctx, l.partition()); err != nil {
 			return fmt.Errorf("trim %s: %w", l.key, err)
 		}
-		f.Mended = true
+		f.Repaired = true
 	}
 	x.find(f)
 	return nil
@@ -79,7 +79,7 @@ func (x *examination) isStripped(ctx context.Context, l *link) error {
 		if err := x.Housekeeping.StripRoot(ctx, l.key, ""); err != nil {
 			return fmt.Errorf("strip root %s: %w", l.key, err)
 		}
-		f.Mended = true
+		f.Repaired = true
 	}
 	x.find(f)
 	return nil

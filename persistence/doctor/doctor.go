@@ -30,8 +30,8 @@ type Finding struct {
 	Message string
 	// From and To are the events it concerns; 0 if none in particular.
 	From, To uint64
-	// Mended says that it is so no more.
-	Mended bool
+	// Repaired says that the finding was repaired.
+	Repaired bool
 }
 
 // Report of an examination.
@@ -70,7 +70,7 @@ type Doctor struct {
 	Hot tiered.HotTier
 	// Cold is nil where there is no archive.
 	Cold persistence.Archive
-	// Housekeeping mends; nil for reports only.
+	// Housekeeping repairs; nil for reports only.
 	Housekeeping persistence.Housekeeping
 	// NewReplay returns a replay of an aggregate before its first event.
 	NewReplay func(aggregate string) Replay

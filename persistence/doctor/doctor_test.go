@@ -307,8 +307,8 @@ func TestReplayGoesOnAfterGap(t *testing.T) {
 	}
 }
 
-// TestMend trims and strips what is archived, and nothing else.
-func TestMend(t *testing.T) {
+// TestRepair trims and strips what is archived, and nothing else.
+func TestRepair(t *testing.T) {
 	p := newPatient(t)
 	root := p.roots()[2] // 41 to 50, not archived
 	closed := p.roots()[5]
@@ -321,15 +321,15 @@ func TestMend(t *testing.T) {
 	d := p.doctor()
 	r := p.examine(d)
 	wantFindings(t, &r, []string{"warning archive 11-20 not trimmed"})
-	if r.Findings[0].Mended {
-		t.Error("mended without being asked to")
+	if r.Findings[0].Repaired {
+		t.Error("repaired without being asked to")
 	}
 	d.Housekeeping = p.hot
-	if r = p.examine(d); len(r.Findings) != 1 || !r.Findings[0].Mended {
+	if r = p.examine(d); len(r.Findings) != 1 || !r.Findings[0].Repaired {
 		t.Errorf("%+v", r.Findings)
 	}
 	if r = p.examine(d); len(r.Findings) != 0 {
-		t.Errorf("after mending: %+v", r.Findings)
+		t.Errorf("after the repair: %+v", r.Findings)
 	}
 	if left, err := p.hot.ReadRecords(t.Context(), root.Partition(), 0, 100); err != nil || len(left) < 10 {
 		t.Errorf("%d records are left of a partition that is not archived, %v", len(left), err)
@@ -338,7 +338,7 @@ func TestMend(t *testing.T) {
 	p.hot.Append(t.Context(), &persistence.Mutation{Partition: closed.Partition(), Records: rows}, func(error) {})
 	p.cold.Corrupt(p.segment(1))
 	r = p.examine(d)
-	if last := r.Findings[len(r.Findings)-1]; last.Mended || last.Severity != doctor.Error || !strings.Contains(last.Message, "only copy") {
+	if last := r.Findings[len(r.Findings)-1]; last.Repaired || last.Severity != doctor.Error || !strings.Contains(last.Message, "only copy") {
 		t.Errorf("%+v", last)
 	}
 	if left, err := p.hot.ReadRecords(t.Context(), closed.Partition(), 0, 100); err != nil || len(left) != 10 {
@@ -397,7 +397,7 @@ func TestWokenStub(t *testing.T) {
 	d.Housekeeping = p.hot
 	p.examine(d)
 	if r := p.examine(d); len(r.Findings) != 0 {
-		t.Errorf("after mending: %+v", r.Findings)
+		t.Errorf("after the repair: %+v", r.Findings)
 	}
 	// Of the stub that is the top root it is damage.
 	if err := a.ArchiveSnapshot(t.Context(), p.Head(), func(context.Context) bool { return true }); err != nil {
