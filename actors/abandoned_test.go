@@ -174,6 +174,71 @@ func TestStuckAggregatesAreBounded(t *testing.T) {
 	until(t, "nothing is stuck", func() bool { return s.Stats().Stuck == 0 })
 }
 
+// TestStuckCustomersOfOneShard: 64 aggregates of one shard that the store does not answer for hold no more than the share of
+// their shard, whether their callers wait or gave up. Everything else is for those of other shards.
+func TestStuckCustomersOfOneShard(t *testing.T) {
+	const stuck, each, slots, share = 64, 8, 64, 16
+	for name, waiting := range map[string]bool{"given up": false, "waiting": true} {
+		t.Run(name, func(t *testing.T) {
+			store := newStalled()
+			s := start(t, store, func(o *actors.Options) {
+				o.Config.MaxInFlight, o.Config.MaxPerShard, o.Config.MaxStuck, o.Config.StuckAfter = slots, share, slots, time.Hour
+			})
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			var asked sync.WaitGroup
+			var refused atomic.Int64
+			for i := range stuck {
+				for k := range each {
+					asked.Go(func() {
+						_, err := s.Execute(ctx, fmt.Sprint("bad", i), add(fmt.Sprint("c", k), 1))
+						switch {
+						case errors.Is(err, actors.ErrOverloaded):
+							refused.Add(1)
+						case errors.Is(err, context.Canceled), err == nil:
+						default:
+							t.Error(err)
+						}
+					})
+				}
+			}
+			until(t, "the share of the shard is used, and the others are refused", func() bool {
+				return s.PendingIn(badShard) == share && refused.Load() == stuck*each-share
+			})
+			free := slots - share
+			if !waiting {
+				cancel()
+				asked.Wait()
+				free = slots
+			}
+			// Others fill all slots that are left at the same time, as they do in a node without stuck customers.
+			others := make(chan error, free)
+			for i := range free {
+				go func() {
+					_, err := s.Execute(t.Context(), fmt.Sprint("unread", i), add("c", 1))
+					others <- err
+				}()
+			}
+			until(t, "others use all other slots", func() bool { return s.Stats().InFlight == slots || len(others) > 0 })
+			close(store.read)
+			for range free {
+				if err := <-others; err != nil {
+					t.Errorf("an aggregate of another shard: %v", err)
+				}
+			}
+			if _, err := s.Execute(t.Context(), "bad1", add("more", 1)); !errors.Is(err, actors.ErrOverloaded) {
+				t.Errorf("one more for the shard: %v", err)
+			}
+			store.open()
+			asked.Wait()
+			until(t, "nothing is pending", func() bool { return s.PendingIn(badShard) == 0 && s.Stats().Stuck == 0 })
+			if _, err := s.Execute(t.Context(), "bad1", add("more", 1)); err != nil {
+				t.Errorf("the shard is not stuck any more: %v", err)
+			}
+		})
+	}
+}
+
 // TestGivingUpRacesWithAnswers: whoever gives up, at whatever moment, hears the truth, and no slot is lost or
 // released twice.
 func TestGivingUpRacesWithAnswers(t *testing.T) {

@@ -32,6 +32,10 @@ type Config struct {
 	MaxQueue int
 	// MaxInFlight is for how many requests callers may wait in the process (default 65536).
 	MaxInFlight int
+	// MaxPerShard is how many requests may wait for aggregates of one shard, those given up included (default 8192). Lower: one
+	// shard whose aggregates are stuck takes less of what the process can do for others; higher: a larger burst for one shard
+	// is served. It should be at most half of MaxStuck.
+	MaxPerShard int
 	// StuckAfter is after how long without an outcome from the store an aggregate with requests is stuck, or as soon
 	// as a caller gives up on it meanwhile (default 2 s). MaxStuck is how many requests, those given up included,
 	// may wait for all stuck aggregates together (default 16384): more memory and more waiting callers when the
@@ -68,6 +72,7 @@ func DefaultConfig() Config {
 		ReadAttempts:      4,
 		MaxQueue:          1024,
 		MaxInFlight:       65536,
+		MaxPerShard:       8192,
 		StuckAfter:        2 * time.Second,
 		MaxStuck:          16384,
 		CompactAfter:      2 * time.Second,
@@ -96,6 +101,7 @@ func (c *Config) Validate() error {
 		{"ReadAttempts", c.ReadAttempts >= 1, "at least 1"},
 		{"MaxQueue", c.MaxQueue >= 1, "at least 1"},
 		{"MaxInFlight", c.MaxInFlight >= 1, "at least 1"},
+		{"MaxPerShard", c.MaxPerShard >= 1, "at least 1"},
 		{"StuckAfter", c.StuckAfter > 0, "positive"},
 		{"MaxStuck", c.MaxStuck >= 1, "at least 1"},
 		{"CompactAfter", c.CompactAfter > 0, "positive"},

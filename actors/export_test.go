@@ -10,6 +10,9 @@ func (r *Runtime) Pending(id string) int {
 	return 0
 }
 
+// PendingIn returns how many requests the aggregates of a shard were handed and have not answered.
+func (r *Runtime) PendingIn(shard uint32) int { return int(r.registry.pendingIn(shard).Load()) }
+
 // Track returns functions that say whether the activation of an aggregate in memory, and what its machine works
 // with, are still reachable. The machine must be unpacked, and nothing under way.
 func (r *Runtime) Track(id string) (activated, hotKept func() bool) {
@@ -26,6 +29,7 @@ func (r *Runtime) PanicTwice(id string) {
 	a := r.registry.find(id).act
 	for range 2 {
 		a.entry.pending.Add(1)
+		a.entry.inShard.Add(1)
 		r.inFlight.Add(1)
 		a.post(&Request{done: done, Query: HeadQuery{}})
 	}

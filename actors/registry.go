@@ -20,8 +20,10 @@ type entry struct {
 	size int64         // estimated bytes, as last counted
 	// asked is the sweep for memory that last asked it to leave.
 	asked uint64
-	// pending counts requests that were handed to the actor and not answered, those given up included.
+	// pending counts requests that were handed to the actor and not answered, those given up included, and inShard those
+	// for all aggregates of the shard.
 	pending atomic.Int32
+	inShard *atomic.Int64
 	// stuck says that the pending requests count among registry.stuck. The actor sets it, under the stripe's lock.
 	stuck bool
 }
@@ -90,11 +92,22 @@ type registry struct {
 	bytes    atomic.Int64
 	unpacked atomic.Int64
 	stuck    atomic.Int64 // requests pending for stuck aggregates
-	sweeps   uint64       // for memory, the last of which may be under way; the sweeper's
+	shardOf  func(id string) uint32
+	shards   [shardCounts]struct {
+		pending atomic.Int64
+		_       [56]byte // a cache line for each
+	}
+	sweeps uint64 // for memory, the last of which may be under way; the sweeper's
 }
 
-func (g *registry) init(grain time.Duration) {
-	g.grain = grain
+// shardCounts is how many shards are counted apart; those whose numbers differ by a multiple of it share a count.
+const shardCounts = 1024
+
+// pendingIn returns the count of the requests that are pending for aggregates of a shard.
+func (g *registry) pendingIn(shard uint32) *atomic.Int64 { return &g.shards[shard%shardCounts].pending }
+
+func (g *registry) init(grain time.Duration, shardOf func(id string) uint32) {
+	g.grain, g.shardOf = grain, shardOf
 	for i := range g.stripe {
 		s := &g.stripe[i]
 		s.entries, s.watches = map[string]*entry{}, map[string]*watch{}
@@ -113,8 +126,19 @@ func (g *registry) acquire(id string, now time.Duration, c *Config, start func(i
 	s.Lock()
 	defer s.Unlock()
 	e := s.entries[id]
+	var inShard *atomic.Int64
+	if e == nil {
+		inShard = g.pendingIn(g.shardOf(id))
+	} else {
+		inShard = e.inShard
+	}
+	if inShard.Add(1) > int64(c.MaxPerShard) {
+		inShard.Add(-1)
+		return nil, fmt.Errorf("%w: %d requests are waiting for customers of the same shard", ErrOverloaded, c.MaxPerShard)
+	}
 	if e == nil {
 		e = start(id)
+		e.inShard = inShard
 		s.entries[id] = e
 		g.resident.Add(1)
 		if w := s.watches[id]; w != nil {
@@ -123,11 +147,13 @@ func (g *registry) acquire(id string, now time.Duration, c *Config, start func(i
 		}
 	}
 	if int(e.pending.Load()) >= c.MaxQueue {
+		inShard.Add(-1)
 		return nil, fmt.Errorf("%w: %d requests are waiting for this aggregate", ErrOverloaded, c.MaxQueue)
 	}
 	if e.stuck {
 		if g.stuck.Add(1) > int64(c.MaxStuck) {
 			g.stuck.Add(-1)
+			inShard.Add(-1)
 			return nil, fmt.Errorf("%w: the store has not answered for this aggregate, and %d requests are waiting for such aggregates",
 				ErrOverloaded, c.MaxStuck)
 		}
@@ -159,6 +185,7 @@ func (g *registry) setStuck(e *entry, stuck bool) {
 // release ends a pending request of an entry. Its actor calls it.
 func (g *registry) release(e *entry) {
 	e.pending.Add(-1)
+	e.inShard.Add(-1)
 	if e.stuck {
 		g.stuck.Add(-1)
 	}

@@ -16,7 +16,7 @@ func (idleDispatcher) Throughput() int { return 1 }
 func entries(g *registry, n int) []*entry {
 	all := make([]*entry, n)
 	for i := range all {
-		all[i], _ = g.acquire(fmt.Sprint(i), time.Duration(i), &Config{MaxQueue: 1}, func(id string) *entry {
+		all[i], _ = g.acquire(fmt.Sprint(i), time.Duration(i), &Config{MaxQueue: 1, MaxPerShard: 1 << 20}, func(id string) *entry {
 			a := &activation{}
 			a.entry.id, a.entry.act, a.mailbox.dispatcher = id, a, idleDispatcher{}
 			return &a.entry
@@ -31,7 +31,7 @@ func entries(g *registry, n int) []*entry {
 func TestSweepEnds(t *testing.T) {
 	const n = 200
 	var g registry
-	g.init(1)
+	g.init(1, func(string) uint32 { return 0 })
 	all := entries(&g, n)
 	g.sweepIdle(n/2, 0) // half of them are packed
 	for sweep := range 3 {

@@ -98,7 +98,9 @@ func New(o Options) (*Runtime, error) {
 	r.props = actor.PropsFromProducer(func() actor.Actor { return r.spawned },
 		actor.WithMailbox(func() actor.Mailbox { return &r.spawned.mailbox }), actor.WithDispatcher(r.dispatcher))
 	r.root = r.system.Root.Copy().WithGuardian(actor.NewOneForOneStrategy(0, 0, neverRestart))
-	r.registry.init(min(o.Config.CompactAfter, o.Config.IdleAfter) / 8)
+	r.registry.init(min(o.Config.CompactAfter, o.Config.IdleAfter)/8, func(id string) uint32 {
+		return r.authority.Shard(AggregateID(id, r.env.Kind))
+	})
 	r.context, r.cancel = context.WithCancel(context.Background())
 	r.reads = context.WithoutCancel(r.context)
 	r.sweeper.Add(1)

@@ -7,10 +7,13 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/cespare/xxhash/v2"
 
 	"licensed/actors"
 	"licensed/actors/actorstest"
@@ -26,6 +29,16 @@ type held struct {
 	stale       atomic.Uint64
 }
 
+// badShard is the shard of all aggregates whose ids begin with "bad". Others have lower ones.
+const badShard = 8
+
+func shardOf(id string) uint32 {
+	if strings.HasPrefix(id, "bad") {
+		return badShard
+	}
+	return uint32(xxhash.Sum64String(id) % badShard)
+}
+
 func newHeld() *held {
 	h := &held{incarnation: persistence.NewIncarnation()}
 	h.epoch.Store(1)
@@ -33,7 +46,7 @@ func newHeld() *held {
 }
 
 func (h *held) Incarnation() persistence.Incarnation { return h.incarnation }
-func (h *held) Shard(string) uint32                  { return 0 }
+func (h *held) Shard(id string) uint32               { return shardOf(id) }
 func (h *held) Epoch(uint32) (uint64, bool)          { e := h.epoch.Load(); return e, e != 0 }
 func (h *held) Holds(_ uint32, epoch uint64) bool    { return h.epoch.Load() == epoch }
 func (h *held) StaleEpoch(_ uint32, _ string, e uint64) {
