@@ -12,7 +12,7 @@ import (
 	"licensed/persistence"
 )
 
-// Status is how a member does, as it says itself.
+// Status is the status of a member, as it says itself.
 type Status struct {
 	Member membership.Member
 	// Response of the member, or Err why there is none.
@@ -20,20 +20,27 @@ type Status struct {
 	Err      error
 }
 
-// Statuses asks all members how they do, this process among them, and returns what they said in the order
+// Statuses asks all members for their status, this process among them, and returns the answers in the order
 // of their names. It takes no longer than StatusTimeout.
 func (r *Router) Statuses(ctx context.Context) []Status {
-	ctx, cancel := context.WithTimeout(ctx, r.config.StatusTimeout)
-	defer cancel()
-	var all []Status
+	var listed []membership.Member
 	for _, m := range r.cast.Load().members {
 		if m.Name != r.config.Name || r.config.Self != nil {
-			all = append(all, Status{Member: m})
+			listed = append(listed, m)
 		}
 	}
+	return r.StatusesOf(ctx, listed)
+}
+
+// StatusesOf asks processes for their status, as Statuses does, whether they are listed or not.
+func (r *Router) StatusesOf(ctx context.Context, members []membership.Member) []Status {
+	ctx, cancel := context.WithTimeout(ctx, r.config.StatusTimeout)
+	defer cancel()
+	all := make([]Status, len(members))
 	var asked sync.WaitGroup
-	for i := range all {
+	for i, m := range members {
 		s := &all[i]
+		s.Member = m
 		asked.Go(func() {
 			if s.Member.Name == r.config.Name {
 				s.Response, s.Err = r.config.Self.Status(ctx)

@@ -6,10 +6,12 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"licensed/cluster"
 	"licensed/cluster/membership"
+	"licensed/cluster/roster"
 	"licensed/cluster/routing"
 	"licensed/internal/clusterstatus"
 	"licensed/messages/clusterv1"
@@ -68,33 +70,99 @@ func (m *member) clusterStatus(ctx context.Context) *licensedv1.ClusterStatus {
 	in := clusterstatus.Input{
 		Name: n.config.Cluster.Name, Reporter: n.name, Now: n.config.Now(), Shards: n.shards.Shards(), Rows: m.rows(),
 	}
-	departed := make(map[string]departure)
+	r := reading{Input: &in, departed: make(map[string]departure)}
 	for _, d := range n.departed() {
-		departed[d.Name] = d
+		r.departed[d.Name] = d
 	}
-	var told []*licensedv1.Happening
-	for _, s := range m.router.Statuses(ctx) {
+	r.hear(m.router.Statuses(ctx), true)
+	if unlisted := m.unlisted(&r); len(unlisted) > 0 {
+		r.hear(m.router.StatusesOf(ctx, unlisted), false)
+	}
+	r.complete()
+	return n.assess(&in, r.told)
+}
+
+// reading collects what a status is computed from.
+type reading struct {
+	*clusterstatus.Input
+	departed map[string]departure    // members that gossip does not list any more, by name, as any member saw it
+	told     []*licensedv1.Happening // by others of themselves
+}
+
+// hear adds answers of members. One that gossip does not list counts only if it answers: otherwise the departure says what is
+// known of it.
+func (r *reading) hear(statuses []routing.Status, listed bool) {
+	for _, s := range statuses {
+		if !listed && (s.Err != nil || s.Response.GetName() != s.Member.Name) {
+			continue
+		}
 		a := answerOf(&s)
 		for _, row := range s.Response.GetShards() {
 			if row, err := cluster.ShardRow(row); err == nil {
-				in.Rows = append(in.Rows, row)
+				r.Rows = append(r.Rows, row)
 			}
 		}
-		addDepartures(departed, s.Response.GetDeparted(), in.Now)
+		addDepartures(r.departed, s.Response.GetDeparted(), r.Now)
 		if a.Self != nil {
-			if a.Self.Name != n.name {
-				told = append(told, a.Self.Happenings...)
+			if a.Self.Name != r.Reporter {
+				r.told = append(r.told, a.Self.Happenings...)
 			}
 			a.Self.Happenings = nil
 		}
-		in.Answers = append(in.Answers, a)
+		r.Answers = append(r.Answers, a)
 	}
-	for _, d := range departed {
-		in.Departed = append(in.Departed, clusterstatus.Departure{
+}
+
+// complete adds the departures. Those of members that answered are passed over by the assessment.
+func (r *reading) complete() {
+	for _, d := range r.departed {
+		r.Departed = append(r.Departed, clusterstatus.Departure{
 			Last: fromGossip(&d.Member), Incarnation: incarnationOf(d.Meta), At: d.at,
 		})
 	}
-	return n.assess(&in, told)
+}
+
+// unlisted returns the processes that gossip does not list and that may run all the same: forged messages can hide a member.
+// They are nodes whose lease is alive by the store, and gateways, which have no lease, that disappeared without a good-bye.
+func (m *member) unlisted(r *reading) []membership.Member {
+	known := map[string]bool{}
+	for i := range r.Answers {
+		known[r.Answers[i].Listed.GetName()] = true
+	}
+	all := slices.DeleteFunc(m.hiddenOwners(), func(o membership.Member) bool { return known[o.Name] })
+	for _, o := range all {
+		known[o.Name] = true
+	}
+	for name, d := range r.departed {
+		o := d.Member
+		if i := incarnationOf(o.Meta); known[name] || i.IsZero() && o.Meta.GetDraining() {
+			continue
+		} else if !i.IsZero() {
+			address, alive := m.reachedAt(i)
+			if !alive {
+				continue
+			}
+			o.Meta = proto.CloneOf(o.Meta)
+			o.Meta.NodeAddress = address
+		}
+		all = append(all, o)
+	}
+	return all
+}
+
+// hiddenOwners returns the nodes that own shards by the store, have a live lease, and are not listed.
+func (m *member) hiddenOwners() (hidden []membership.Member) {
+	for _, i := range *m.owners.Load() {
+		if m.router.Knows(i) {
+			continue
+		}
+		if l, state := m.roster.Look(i); state == roster.Alive && l.Address != "" && l.Address != m.transport.Address() {
+			hidden = append(hidden, membership.Member{Name: l.Node, Meta: &clusterv1.Meta{
+				NodeAddress: l.Address, Incarnation: i[:], Roles: []clusterv1.Role{clusterv1.Role_ROLE_NODE},
+			}})
+		}
+	}
+	return hidden
 }
 
 // assess computes a status, and remembers what it shows.

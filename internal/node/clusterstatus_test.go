@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"licensed/cluster/membership"
 	"licensed/cluster/routing"
@@ -69,6 +71,132 @@ func TestDeparturesAreShared(t *testing.T) {
 	if !all["n1"].Meta.GetDraining() || all["n2"].Meta.GetDraining() {
 		t.Errorf("%v", all)
 	}
+}
+
+// TestStatusOfUnlistedMembers: whatever gossip lists and whatever members heard of departures, a process that answers is running
+// and serves what it holds, and one that does not answer is not called running.
+func TestStatusOfUnlistedMembers(t *testing.T) {
+	for seed := range uint64(5_000) {
+		random := rand.New(rand.NewPCG(seed, 7))
+		w := newUnlisted(random)
+		s := clusterstatus.Assess(w.read())
+		byName := map[string]*licensedv1.NodeStatus{}
+		for _, n := range s.Nodes {
+			byName[n.Name] = n
+		}
+		var served uint32
+		for _, p := range w.processes {
+			n := byName[p.name]
+			switch {
+			case p.running && (n == nil || n.State != licensedv1.NodeState_NODE_STATE_READY):
+				t.Errorf("%s runs, and is %v", p.name, n)
+			case !p.running && n != nil && n.State == licensedv1.NodeState_NODE_STATE_READY:
+				t.Errorf("%s does not answer, and is ready", p.name)
+			}
+			if p.running {
+				served += uint32(len(p.holds))
+			}
+			for _, finding := range s.Warnings {
+				text := finding.Text
+				if p.running && (finding.Node == p.name || strings.Contains(text, p.name+" not responding") || strings.Contains(text, p.name+" since")) {
+					t.Errorf("%s runs: %v", p.name, finding)
+				}
+			}
+		}
+		if s.ShardsServed != served {
+			t.Errorf("%d shards are served, %d are held", s.ShardsServed, served)
+		}
+		if t.Failed() {
+			t.Fatalf("seed %d: %v", seed, s)
+		}
+	}
+}
+
+// unlisted are processes of which gossip lists any.
+type unlisted struct {
+	random    *rand.Rand
+	processes []*process
+	shards    uint32
+}
+
+type process struct {
+	name            string
+	incarnation     persistence.Incarnation
+	running, listed bool
+	holds           []uint32
+}
+
+func newUnlisted(random *rand.Rand) *unlisted {
+	w := &unlisted{random: random, shards: 12}
+	for k := range 1 + random.IntN(5) {
+		w.processes = append(w.processes, &process{
+			name: fmt.Sprint("n", k), incarnation: persistence.NewIncarnation(), running: random.IntN(3) > 0, listed: random.IntN(2) > 0,
+		})
+	}
+	for id := range w.shards {
+		p := w.processes[random.IntN(len(w.processes))]
+		p.holds = append(p.holds, id)
+	}
+	return w
+}
+
+func (w *unlisted) member(p *process) membership.Member {
+	return membership.Member{Name: p.name, Meta: &clusterv1.Meta{
+		Incarnation: p.incarnation[:], Roles: []clusterv1.Role{clusterv1.Role_ROLE_NODE}, Draining: !p.listed && w.random.IntN(3) == 0,
+	}}
+}
+
+// ask returns the answer of a process. A stranger may answer at its address.
+func (w *unlisted) ask(p *process) routing.Status {
+	s := routing.Status{Member: w.member(p)}
+	switch {
+	case !p.running && !p.listed && w.random.IntN(4) == 0:
+		s.Response = &clusterv1.StatusResponse{Name: "stranger"}
+	case !p.running:
+		s.Err = errors.New("connection refused")
+	default:
+		held := &clusterv1.HeldShards{Incarnation: p.incarnation[:], Ids: p.holds}
+		for range p.holds {
+			held.Epochs = append(held.Epochs, 5)
+		}
+		name, data, err := codec{}.Marshal(&licensedv1.NodeStatus{
+			Name: p.name, Incarnation: p.incarnation.String(), State: licensedv1.NodeState_NODE_STATE_READY,
+			Roles: []licensedv1.NodeRole{licensedv1.NodeRole_NODE_ROLE_NODE}, Lease: &licensedv1.LeaseStatus{Remaining: durationpb.New(time.Second)},
+		})
+		if err != nil {
+			panic(err)
+		}
+		s.Response = &clusterv1.StatusResponse{Name: p.name, Held: held, Self: &clusterv1.Payload{Type: name, Data: data}}
+		for _, o := range w.processes { // What it heard of others, some of it forged.
+			if w.random.IntN(3) == 0 {
+				s.Response.Departed = append(s.Response.Departed, &clusterv1.Departed{Name: o.name, Meta: w.member(o).Meta, AgoMicros: w.random.Int64N(1e9)})
+			}
+		}
+	}
+	return s
+}
+
+// read makes a reading: of the listed, and then of all others, which departed or own shards.
+func (w *unlisted) read() *clusterstatus.Input {
+	r := reading{Input: &clusterstatus.Input{Name: "any", Reporter: "g", Now: time.Unix(1e9, 0), Shards: w.shards}, departed: map[string]departure{}}
+	var listed, others []routing.Status
+	for _, p := range w.processes {
+		for _, id := range p.holds {
+			r.Rows = append(r.Rows, persistence.Shard{ID: id, Epoch: 5, Owner: p.incarnation})
+		}
+		if p.listed {
+			listed = append(listed, w.ask(p))
+			continue
+		}
+		others = append(others, w.ask(p))
+		if w.random.IntN(2) == 0 {
+			r.departed[p.name] = departure{w.member(p), r.Now.Add(-time.Minute)}
+		}
+	}
+	r.hear(listed, true)
+	r.hear(others, false)
+	r.complete()
+	return r.Input
 }
 
 // TestHappeningsOfAll: what members tell of themselves is in one list, and nothing twice.

@@ -251,7 +251,7 @@ func (n *Node) notice(all []membership.Member) {
 			continue
 		}
 		a.left[name] = departure{m, now}
-		kind, text := licensedv1.HappeningKind_HAPPENING_KIND_SUSPECTED, name+" is not responding"
+		kind, text := licensedv1.HappeningKind_HAPPENING_KIND_SUSPECTED, name+" is not listed by gossip any more"
 		if m.Meta.GetDraining() {
 			kind, text = licensedv1.HappeningKind_HAPPENING_KIND_LEFT, name+" left"
 		}

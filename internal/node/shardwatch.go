@@ -55,8 +55,9 @@ func (w *shardWatch) look(now time.Time, total, unserved int, reason string) {
 	w.log.Warn("shards unserved", "count", unserved, "shards", total, "since", w.since.UTC().Format(time.RFC3339), "reason", reason)
 }
 
-// unserved counts the shards without a live owner, as this process knows the cluster, and says why.
-func (m *member) unserved() (total, unserved int, reason string) {
+// unserved counts the shards without a live owner, as this process knows the cluster, and says why. Owners that gossip does not
+// list are asked.
+func (m *member) unserved(ctx context.Context) (total, unserved int, reason string) {
 	own := persistence.Incarnation{}
 	if node := m.n.owner.Load(); node != nil {
 		own = node.Incarnation()
@@ -70,6 +71,14 @@ func (m *member) unserved() (total, unserved int, reason string) {
 		if row.Epoch == 0 || owner.IsZero() || owner != own && !m.router.Knows(owner) {
 			lost[owner]++
 			unserved++
+		}
+	}
+	if unserved > 0 {
+		for _, s := range m.router.StatusesOf(ctx, m.hiddenOwners()) {
+			if i := incarnationOf(s.Member.Meta); s.Err == nil && incarnationOf(s.Response.GetMeta()) == i {
+				unserved -= lost[i]
+				delete(lost, i)
+			}
 		}
 	}
 	return len(rows), unserved, m.n.lostReason(lost)
@@ -104,7 +113,7 @@ func (m *member) watchShards(ctx context.Context) {
 	for {
 		select {
 		case <-t.C:
-			total, unserved, reason := m.unserved()
+			total, unserved, reason := m.unserved(ctx)
 			w.look(time.Now(), total, unserved, reason)
 		case <-ctx.Done():
 			return

@@ -117,6 +117,24 @@ func (c *crew) serve(run string) []string {
 	return nil
 }
 
+// notResponding returns what the gateway's status of the cluster says of members that do not respond, and of shards.
+func (c *crew) notResponding() (faults []string) {
+	res, err := admin(c.g).GetCluster(c.t.Context(), connect.NewRequest(&licensedv1.GetClusterRequest{}))
+	if err != nil {
+		return []string{err.Error()}
+	}
+	s := res.Msg.Cluster
+	for _, n := range s.Nodes {
+		if n.State != licensedv1.NodeState_NODE_STATE_READY {
+			faults = append(faults, fmt.Sprintf("%s is %v: %s", n.Name, n.State, n.Reason))
+		}
+	}
+	if s.NodesRunning != 2 || s.NodesExpected != 2 || s.ShardsServed != s.Shards {
+		faults = append(faults, fmt.Sprintf("%d of %d nodes running, %d of %d shards served: %v", s.NodesRunning, s.NodesExpected, s.ShardsServed, s.Shards, s.Warnings))
+	}
+	return faults
+}
+
 // forger of what a process hears.
 func (c *crew) forger(victim *node.Node) *forge.Forger {
 	c.t.Helper()
@@ -319,7 +337,8 @@ func TestForgedRows(t *testing.T) {
 }
 
 // TestHiddenMembers: each process sees nobody else in gossip for two TTLs, as after forged departures. All go on: gateways route
-// by the leases of the owners, and so do pings, so nobody votes and no shard moves.
+// by the leases of the owners, and so do pings, so nobody votes and no shard moves. The status of the cluster calls nobody "not
+// responding".
 func TestHiddenMembers(t *testing.T) {
 	const ttl = 2500 * time.Millisecond
 	c := newCrew(t, ttl).begin("n")
@@ -356,7 +375,7 @@ func TestHiddenMembers(t *testing.T) {
 			})
 		}
 		for run := 0; ctx.Err() == nil; run++ {
-			for _, text := range c.serve(fmt.Sprint("hidden ", run)) {
+			for _, text := range append(c.serve(fmt.Sprint("hidden ", run)), c.notResponding()...) {
 				fault(text)
 			}
 		}
