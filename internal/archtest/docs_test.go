@@ -5,29 +5,63 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
 
 var (
 	link     = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	docPath  = regexp.MustCompile(`\bdocs/[\w/-]+\.(?:md|svg)(?:#[\w-]+)?`)
+	fenced   = regexp.MustCompile("(?ms)^ *```.*?^ *```$")
+	heading  = regexp.MustCompile(`(?m)^#+ +(.+)$`)
+	unlinked = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
 	ruleName = regexp.MustCompile(`\[R\d+\]`)
 	planted  = regexp.MustCompile(`(?m)^\t\{"([^"]+)", "[^"]+", \[\]edit`)
 )
 
-// TestLinks finds links of the documents to files that are not there.
+// TestLinks checks that every relative link of a Markdown file, and every page that Go code, a proto file, a script or an
+// alert rule names, exists, with its heading.
 func TestLinks(t *testing.T) {
-	eachFile(t, ".md", func(name, text string) {
-		for _, m := range link.FindAllStringSubmatch(text, -1) {
-			target, _, _ := strings.Cut(m[1], "#")
-			if target == "" || strings.Contains(target, "://") {
-				continue
+	root := filepath.Join("..", "..")
+	headings := map[string][]string{} // by file
+	check := func(name, target string) {
+		file, anchor, _ := strings.Cut(target, "#")
+		if _, err := os.Stat(file); err != nil {
+			t.Errorf("%s: link to %s: %v", name, target, err)
+			return
+		}
+		if anchor == "" || !strings.HasSuffix(file, ".md") {
+			return
+		}
+		if headings[file] == nil {
+			for _, h := range heading.FindAllStringSubmatch(fenced.ReplaceAllString(read(t, file), ""), -1) {
+				h[1] = strings.ToLower(unlinked.ReplaceAllString(h[1], "")) // as GitHub does
+				headings[file] = append(headings[file], strings.ReplaceAll(h[1], " ", "-"))
 			}
-			if _, err := os.Stat(filepath.Join(filepath.Dir(name), target)); err != nil {
-				t.Errorf("%s: link to %s: %v", name, m[1], err)
+		}
+		if !slices.Contains(headings[file], anchor) {
+			t.Errorf("%s: link to %s: no such heading", name, target)
+		}
+	}
+	eachFile(t, ".md", func(name, text string) {
+		for _, m := range link.FindAllStringSubmatch(fenced.ReplaceAllString(text, ""), -1) {
+			switch {
+			case strings.Contains(m[1], "://"):
+			case strings.HasPrefix(m[1], "#"):
+				check(name, name+m[1])
+			default:
+				check(name, filepath.Join(filepath.Dir(name), m[1]))
 			}
 		}
 	})
+	for _, ext := range []string{".go", ".md", ".proto", ".yml", ".yaml", ".sh", "Makefile"} {
+		eachFile(t, ext, func(name, text string) {
+			for _, page := range docPath.FindAllString(text, -1) {
+				check(name, filepath.Join(root, page))
+			}
+		})
+	}
 }
 
 // TestRulesAreDocumented demands that docs/design/write-path.md explains every rule that the code names, and
