@@ -27,7 +27,7 @@ type activation struct {
 	timer    *time.Timer // posts a tick; nil until one is asked for
 	wakeAt   time.Time   // when it does; zero if it does not
 	unpacked bool        // as counted by the registry
-	began    time.Time   // of the recovery under way
+	began    time.Time   // of the recovery in progress
 	serving  *Request    // the message being received, until it is answered
 	givenUp  atomic.Bool // whether givenUp is posted and not yet received
 	stuckAt  time.Time   // the machine's progress when the entry became stuck
@@ -57,8 +57,8 @@ type (
 	appendedResult    struct{ err error }
 	rootWrittenResult struct{ err error }
 	tick              struct{}
-	pack              struct{}                     // pack the state if nothing is under way
-	retire            struct{}                     // leave memory if nothing is under way
+	pack              struct{}                     // pack the state if nothing is in progress
+	retire            struct{}                     // leave memory if nothing is in progress
 	passivate         struct{ answer chan<- bool } // as retire, and say whether it did
 	noteArchived      struct{ through uint64 }
 	givenUp           struct{} // callers gave up requests
@@ -240,7 +240,7 @@ func (a *activation) wake(at time.Time) {
 }
 
 // read starts a read, of records or, with Limit 0, of the top root. What was read may well ask for the
-// next read on the goroutine that read it; that one goes on with it then.
+// next read on the goroutine that read it; that one continues with it then.
 func (a *activation) read(r *RowsRead) {
 	a.reads.Store(r)
 	if a.reading.CompareAndSwap(false, true) {
@@ -337,7 +337,7 @@ func (a *activation) finish(c actor.Context, cause error, unresolved uint64, ans
 
 // halt gives up from outside.
 func (a *activation) halt(c actor.Context, cause error) {
-	if a.machine == nil || a.machine.packed != nil { // nothing is under way
+	if a.machine == nil || a.machine.packed != nil { // nothing is in progress
 		a.finish(c, cause, 0, nil)
 		return
 	}
@@ -345,7 +345,7 @@ func (a *activation) halt(c actor.Context, cause error) {
 	a.finish(c, cause, out.Unresolved, out.Replies)
 }
 
-// crash gives up after a panic in the runtime itself: whatever was under way has an unknown outcome.
+// crash gives up after a panic in the runtime itself: whatever was in progress has an unknown outcome.
 func (a *activation) crash(c actor.Context, cause error) {
 	cause = fmt.Errorf("%w: %w", ErrUnknownOutcome, cause)
 	a.rt.listener.Ended(EndedInfo{ID: a.entry.id, Cause: cause})
@@ -399,7 +399,7 @@ func (a *activation) pack() {
 	a.rt.registry.resize(&a.entry, a.size())
 }
 
-// retire leaves memory unless a request is on its way: then this goes on, and no request ever meets a
+// retire leaves memory unless a request is on its way: then this continues, and no request ever meets a
 // stopping actor.
 func (a *activation) retire(c actor.Context) {
 	if a.cause != nil {
@@ -417,7 +417,7 @@ func (a *activation) retire(c actor.Context) {
 	c.Stop(c.Self())
 }
 
-// passivated tells where the history of a machine that has nothing under way ends.
+// passivated tells where the history of a machine that has nothing in progress ends.
 func (a *activation) passivated() PassivatedInfo {
 	info := PassivatedInfo{ID: a.entry.id}
 	if m := a.machine; m != nil && m.phase == phaseActive && a.rt.authority.Holds(a.shard, m.epoch) {

@@ -15,12 +15,12 @@ type Config struct {
 	SnapshotInterval time.Duration
 	// Window of remembered commands.
 	Window WindowConfig
-	// RefusalsPerSecond is how many refusals of one aggregate are recorded in a second (default 5);
+	// RefusalsPerSecond is the number of refusals of one aggregate that are recorded in a second (default 5);
 	// further ones are turned away.
 	RefusalsPerSecond int
 	// MaxEventBytes is the largest encoded event (default 64 KiB); a command with a larger one is rejected.
 	MaxEventBytes int
-	// ReadPage is how many records recovery reads at once (default 256).
+	// ReadPage is the number of records recovery reads at once (default 256).
 	ReadPage int
 	// RetryMin and RetryMax bound the growing pause before a write with an unknown outcome is repeated,
 	// or a failed read (defaults 20 ms and 1 s). Aggregates differ by up to half of it.
@@ -28,7 +28,7 @@ type Config struct {
 	// ReadAttempts is how often recovery tries to read before it gives up (default 4).
 	ReadAttempts int
 
-	// MaxQueue is how many requests may wait for one aggregate (default 1024).
+	// MaxQueue is the number of requests that may wait for one aggregate (default 1024).
 	MaxQueue int
 	// MaxInFlight is for how many requests callers may wait in the process (default 65536).
 	MaxInFlight int
@@ -37,7 +37,7 @@ type Config struct {
 	// is served. It should be at most half of MaxStuck.
 	MaxPerShard int
 	// StuckAfter is after how long without an outcome from the store an aggregate with requests is stuck, or as soon
-	// as a caller gives up on it meanwhile (default 2 s). MaxStuck is how many requests, those given up included,
+	// as a caller gives up on it meanwhile (default 2 s). MaxStuck is the number of requests, those given up included,
 	// may wait for all stuck aggregates together (default 16384): more memory and more waiting callers when the
 	// store is away, against more aggregates that survive a long pause of it without a refusal.
 	StuckAfter time.Duration

@@ -2,7 +2,7 @@ package actors
 
 import "weak"
 
-// Pending returns how many requests an aggregate in memory was handed and has not answered.
+// Pending returns the number of requests an aggregate in memory was handed and has not answered.
 func (r *Runtime) Pending(id string) int {
 	if e := r.registry.find(id); e != nil {
 		return int(e.pending.Load())
@@ -14,7 +14,7 @@ func (r *Runtime) Pending(id string) int {
 func (r *Runtime) PendingIn(shard uint32) int { return int(r.registry.pendingIn(shard).Load()) }
 
 // Track returns functions that say whether the activation of an aggregate in memory, and what its machine works
-// with, are still reachable. The machine must be unpacked, and nothing under way.
+// with, are still reachable. The machine must be unpacked, and nothing in progress.
 func (r *Runtime) Track(id string) (activated, hotKept func() bool) {
 	a := r.registry.find(id).act
 	shell, hot := weak.Make(a), weak.Make(a.space.hot)

@@ -12,7 +12,7 @@ import (
 var (
 	// ErrImporting: the aggregate's history is being imported and not complete. Not executed.
 	ErrImporting = errors.New("history is being imported")
-	// ErrNotContinued: the history does not end where the import goes on, or it is complete already.
+	// ErrNotContinued: the history does not end where the import continues, or it is complete already.
 	// Nothing was recorded.
 	ErrNotContinued = errors.New("import does not continue the history")
 	// ErrNoHistory: the records cannot be a part of any history. Nothing was recorded.

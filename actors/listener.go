@@ -10,7 +10,7 @@ import (
 
 // Listener hears what happens in a runtime, for logs, metrics and tests. The functions are called
 // from the actors: they must be quick and safe for concurrent use. Those that are nil are not called.
-// A function that panics is logged; the activation that called it goes on.
+// A function that panics is logged; the activation that called it continues.
 type Listener struct {
 	Activated  func(ActivatedInfo)
 	Passivated func(PassivatedInfo)

@@ -193,7 +193,7 @@ type hot struct {
 	rootTry    retry
 	flightTry  retry
 	readTry    retry
-	progress   time.Time // when the last read or write ended well, or began with none before it under way
+	progress   time.Time // when the last read or write ended well, or began with none before it in progress
 
 	top  *persistence.Root // while recovering
 	rows []persistence.Record
@@ -221,7 +221,7 @@ type waiting struct {
 // retry counts the attempts of one read or write.
 type retry struct {
 	attempts int
-	at       time.Time // when to repeat; zero while under way
+	at       time.Time // when to repeat; zero while in progress
 }
 
 // NewMachine returns the machine of an aggregate, to be driven under one epoch. Floor is the highest
@@ -407,7 +407,7 @@ func (m *Machine) decideBacklog(in Input) {
 	h.backlog = kept
 }
 
-// dropWithdrawn answers the requests that were withdrawn before they were decided. Those that were decided go on:
+// dropWithdrawn answers the requests that were withdrawn before they were decided. Those that were decided continue:
 // they are part of the group, or in flight.
 func (m *Machine) dropWithdrawn() {
 	h := m.hot
@@ -533,7 +533,7 @@ func (h *hot) launch(end uint64) {
 	}
 }
 
-// keptRecords is how many records of a durable mutation are left as they are, to be overwritten.
+// keptRecords is the number of records of a durable mutation that are left as they are, to be overwritten.
 const keptRecords = 4
 
 // landed takes the durable mutation out of flight, and keeps its space.
@@ -621,7 +621,7 @@ func (m *Machine) hashOf(n int) uint64 {
 	return xxhash.Sum64(b[:])
 }
 
-// due reports whether the next attempt is to be made now, and marks it as under way.
+// due reports whether the next attempt is to be made now, and marks it as in progress.
 func (t *retry) due(now time.Time) bool {
 	if t.at.IsZero() || now.Before(t.at) {
 		return false

@@ -73,7 +73,7 @@ const (
 	keptSlots     = 4 // for messages, while there is none
 )
 
-// run hands over what was posted until nothing is left. Only one run is under way at a time.
+// run hands over what was posted until nothing is left. Only one run is in progress at a time.
 func (m *mailbox) run() {
 	for !m.handOver(m.dispatcher.Throughput()) {
 		runtime.Gosched()

@@ -56,7 +56,7 @@ func (m *Machine) topRead(in Input) {
 	m.readAbove(top)
 }
 
-// readAbove goes on with the records below the top root; the state is that at its base.
+// readAbove continues with the records below the top root; the state is that at its base.
 func (m *Machine) readAbove(top *persistence.Root) {
 	h := m.hot
 	m.sequence, m.lastTime = top.Base, top.Time.UnixMilli()
@@ -404,7 +404,7 @@ func (m *Machine) guardCorrupt(what func() string, f func() error) (err error) {
 	return nil
 }
 
-// Quiescent reports whether the machine has nothing under way: it may be packed, or dropped without a
+// Quiescent reports whether the machine has nothing in progress: it may be packed, or dropped without a
 // write (passivation).
 func (m *Machine) Quiescent() bool {
 	if m.phase == phaseNew || m.packed != nil {

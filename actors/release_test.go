@@ -163,7 +163,7 @@ func TestDeadlinesKnowNoWallClock(t *testing.T) {
 					return faulty.Fault{}
 				}
 				if fails--; fails == 0 {
-					ahead.Store(int64(jump)) // while a pause is under way
+					ahead.Store(int64(jump)) // while a pause is in progress
 				}
 				return faulty.Fault{Kind: faulty.LoseRequest}
 			})

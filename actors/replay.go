@@ -20,7 +20,7 @@ type Replay struct {
 	sequence uint64
 	time     time.Time
 
-	first  persistence.Record // of the command under way
+	first  persistence.Record // of the command in progress
 	events []Event
 }
 

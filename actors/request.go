@@ -30,7 +30,7 @@ type Request struct {
 //	client   ──────────── GiveUp ─────────────▶ withdrawn, or abandoned if it was decided
 //	actor    queued ── decide ─▶ decided ── reply ─▶ answered
 //
-// A withdrawn request is never decided. An abandoned one goes on: it is recorded, and replied to nobody.
+// A withdrawn request is never decided. An abandoned one continues: it is recorded, and replied to nobody.
 const (
 	stageQueued uint32 = iota
 	stageDecided

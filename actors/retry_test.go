@@ -10,7 +10,7 @@ import (
 	"licensed/persistence"
 )
 
-// pauses returns how long an aggregate waits after each of the first n appends of unknown outcome.
+// pauses returns the time an aggregate waits after each of the first n appends of unknown outcome.
 func pauses(id string, c actors.Config, n int) []time.Duration {
 	env := actors.Environment{Kind: actorstest.Ledger{}, Config: c, Incarnation: persistence.Incarnation{1}}
 	m := actors.NewMachine(&env, id, 1, 0)

@@ -239,7 +239,7 @@ func (r *Runtime) raiseFloor(version uint64) {
 	}
 }
 
-// Drop ends the activations for which the function says so, at once: what they have under way has an
+// Drop ends the activations for which the function says so, at once: what they have in progress has an
 // unknown outcome. For shards that were lost. There may be very many: idle ones end on the caller's goroutine, which must
 // not hold locks.
 func (r *Runtime) Drop(of func(id string) bool) {
@@ -306,7 +306,7 @@ func (r *Runtime) Stats() Stats {
 	}
 }
 
-// Close takes no more requests, waits for those under way that have not been given up, and drops all aggregates. If ctx ends
+// Close takes no more requests, waits for those in progress that have not been given up, and drops all aggregates. If ctx ends
 // first, the requests that are left get ErrUnknownOutcome or ErrNotOwner, and Close returns an error
 // that says how many.
 func (r *Runtime) Close(ctx context.Context) error {

@@ -36,12 +36,12 @@ type window struct {
 
 // WindowConfig bounds the window of remembered commands.
 type WindowConfig struct {
-	// MaxAge is how long a command is remembered (default 24 h). Longer costs memory: about 40 bytes a
+	// MaxAge is the time a command is remembered (default 24 h). Longer costs memory: about 40 bytes a
 	// command.
 	MaxAge time.Duration
 	// MaxCommands is how many are remembered at most (default 1024).
 	MaxCommands int
-	// MinAge is how long a command is remembered at least (default 10 min): an aggregate whose window
+	// MinAge is the time a command is remembered at least (default 10 min): an aggregate whose window
 	// is full of younger ones is rate-limited. (Not while its time is ahead of the clock: ages are not
 	// known then, and MaxCommands alone bounds the window.) Shorter lets a hot aggregate go faster, and makes late
 	// repeats of its commands "too old" sooner.

@@ -21,7 +21,7 @@ type Host interface {
 	Query(ctx context.Context, id string, query any) (actors.Answer, error)
 	// Drop ends the activations for which the function says so, at once.
 	Drop(of func(id string) bool)
-	// Close takes no more requests, and returns when none is under way or ctx ended.
+	// Close takes no more requests, and returns when none is in progress or ctx ended.
 	Close(ctx context.Context) error
 }
 
@@ -31,7 +31,7 @@ type Confirm uint8
 const (
 	// ConfirmLease asks the clock: the lease, as last renewed, is valid.
 	ConfirmLease Confirm = iota
-	// ConfirmRead also waits for a read of the own lease row, begun after the reply was decided. It
+	// ConfirmRead also waits for a read of its own lease row, begun after the reply was decided. It
 	// holds where a machine can be frozen together with its clock, as a virtual machine that is paused,
 	// and costs a linearizable read per tick and the time of one to two reads per request.
 	ConfirmRead

@@ -8,7 +8,7 @@ import (
 	"licensed/cluster/lease"
 )
 
-// confirmer lets replies wait for reads of the own lease row.
+// confirmer lets replies wait for reads of its own lease row.
 type confirmer struct {
 	i      *incarnation
 	mu     sync.Mutex
@@ -50,7 +50,7 @@ func (c *confirmer) begin() {
 }
 
 // close has no more reads begun for those who come from now on. The loop calls it when the incarnation ends,
-// before the node may be told that nothing is under way.
+// before the node may be told that nothing is in progress.
 func (c *confirmer) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

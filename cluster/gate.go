@@ -21,7 +21,7 @@ type gate struct {
 	// epoch under which the shard is held, 0 if it is not. Set before an opening and cleared before a
 	// shutting of state.
 	epoch atomic.Uint64
-	// state has the kind in its upper half, and in the lower how many requests are under way.
+	// state has the kind in its upper half, and in the lower how many requests are in progress.
 	state atomic.Uint64
 
 	mu      sync.Mutex
@@ -51,7 +51,7 @@ func (g *gate) leave() (quiet bool) {
 	return kindOf(s) == ownership.GateClosing && countOf(s) == 0
 }
 
-// quiet reports whether the gate is closing and nothing is under way.
+// quiet reports whether the gate is closing and nothing is in progress.
 func (g *gate) quiet() bool {
 	s := g.state.Load()
 	return kindOf(s) == ownership.GateClosing && countOf(s) == 0
@@ -60,7 +60,7 @@ func (g *gate) quiet() bool {
 // kind returns what is done with requests at this moment.
 func (g *gate) kind() gateKind { return kindOf(g.state.Load()) }
 
-// inFlight returns how many requests are under way.
+// inFlight returns the number of requests that are in progress.
 func (g *gate) inFlight() int { return int(countOf(g.state.Load())) }
 
 // set changes the gate and wakes those who wait at it.

@@ -21,7 +21,7 @@ func TestGateFillsACacheLine(t *testing.T) {
 	}
 }
 
-// TestGateIsQuietOnce: of the requests under way when a gate closes, the last one out says so.
+// TestGateIsQuietOnce: of the requests in progress when a gate closes, the last one out says so.
 func TestGateIsQuietOnce(t *testing.T) {
 	g := &gate{}
 	g.set(ownership.GateOpen, 7)

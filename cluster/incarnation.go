@@ -173,8 +173,8 @@ func (i *incarnation) run(stop <-chan struct{}) (cause error) {
 	}
 }
 
-// pause is how long the loop sleeps. Timers stand still while the machine is suspended and the leases'
-// clock goes on, so none is set for long.
+// pause is the time the loop sleeps. Timers stand still while the machine is suspended and the leases'
+// clock continues, so none is set for long.
 func (i *incarnation) pause(wake lease.Instant) time.Duration {
 	const longest = 100 * time.Millisecond
 	return max(0, min(wake.Sub(i.node.config.Clock.Now()), longest))

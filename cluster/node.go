@@ -171,10 +171,10 @@ func (n *Node) next(former *incarnation, rested bool) *incarnation {
 	}
 }
 
-// closeHostTimeout is how long the host of a former incarnation gets to end.
+// closeHostTimeout is the time the host of a former incarnation gets to end.
 const closeHostTimeout = 10 * time.Second
 
-// closeHost ends the host of an incarnation that is over: what is under way has an unknown outcome.
+// closeHost ends the host of an incarnation that is over: what is in progress has an unknown outcome.
 func (n *Node) closeHost(i *incarnation) {
 	i.host.Drop(func(string) bool { return true })
 	ctx, cancel := context.WithTimeout(context.Background(), closeHostTimeout)

@@ -38,7 +38,7 @@ const shards = 16
 type clock struct {
 	lease.Clock
 	ahead  atomic.Int64
-	frozen atomic.Int64 // the reading, 0 while it goes on
+	frozen atomic.Int64 // the reading, 0 while it continues
 }
 
 func newClock(t testing.TB) *clock {
@@ -189,7 +189,7 @@ func (ns *nodes) see() {
 	}
 }
 
-// until waits for a condition, with gossip going on.
+// until waits for a condition, with gossip continuing.
 func (ns *nodes) until(what string, ok func() bool) {
 	ns.t.Helper()
 	deadline := time.Now().Add(time.Minute)

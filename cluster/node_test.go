@@ -111,7 +111,7 @@ func TestTakeOver(t *testing.T) {
 	}
 }
 
-// perLedger is how many commands one aggregate gets, fewer than it remembers.
+// perLedger is the number of commands one aggregate gets, fewer than it remembers.
 const perLedger = 200
 
 // TestHandOverUnderLoad: nodes come and go while customers are at work, and nobody hears of it but by
@@ -283,7 +283,7 @@ func TestUndrain(t *testing.T) {
 	}
 }
 
-// TestUndrainBeforeItIsDrained: a drain under way is completed, and then undone.
+// TestUndrainBeforeItIsDrained: a drain in progress is completed, and then undone.
 func TestUndrainBeforeItIsDrained(t *testing.T) {
 	ns := newNodes(t)
 	a, b := ns.start("a", calm), ns.start("b", calm)
@@ -305,7 +305,7 @@ func TestUndrainBeforeItIsDrained(t *testing.T) {
 }
 
 // TestPausedNodeSaysNothing [R9]: a process that was stopped beyond its lease finds its write durable
-// when it goes on, and acknowledges nothing.
+// when it continues, and acknowledges nothing.
 func TestPausedNodeSaysNothing(t *testing.T) {
 	ns := newNodes(t)
 	a := ns.start("a", calm)
@@ -342,7 +342,7 @@ func TestPausedNodeSaysNothing(t *testing.T) {
 	}
 }
 
-// TestStoreOutage: a node that cannot renew stops speaking, answers what was under way, and comes back
+// TestStoreOutage: a node that cannot renew stops speaking, answers what was in progress, and comes back
 // as another incarnation by itself.
 func TestStoreOutage(t *testing.T) {
 	ns := newNodes(t)
@@ -570,7 +570,7 @@ func TestConfirmRead(t *testing.T) {
 	}
 }
 
-// TestWaitingIsBounded: requests for a shard on its way wait, but not too many, and not for ever.
+// TestWaitingIsBounded: requests for a shard on its way wait, but not too many, and not forever.
 func TestWaitingIsBounded(t *testing.T) {
 	ns := newNodes(t)
 	a := ns.start("a", calm, func(c *cluster.NodeConfig) { c.MaxWaiting, c.MaxWait = 1, time.Hour })
@@ -659,7 +659,7 @@ func TestLost(t *testing.T) {
 	}
 }
 
-// TestCloseWaitsForConfirmations: a read that confirms is an operation under way.
+// TestCloseWaitsForConfirmations: a read that confirms is an operation in progress.
 func TestCloseWaitsForConfirmations(t *testing.T) {
 	ns := newNodes(t)
 	a := ns.start("a", calm, func(c *cluster.NodeConfig) { c.Confirm = cluster.ConfirmRead })

@@ -25,7 +25,7 @@ type NodeStatus struct {
 	Name string
 	// Incarnation that is running, whether it has a lease or not.
 	Incarnation persistence.Incarnation
-	// Lease is how long the lease is still valid, 0 if it is not; Age how long the incarnation is there.
+	// Lease is the time the lease is still valid, 0 if it is not; Age how long the incarnation is there.
 	Lease, Age time.Duration
 	// Open, Expected and Closing count shards by what is done with requests for them.
 	Open, Expected, Closing int
@@ -122,7 +122,7 @@ func (n *Node) Status() NodeStatus {
 	return s
 }
 
-// Held returns how many shards are held at this moment, and the lowest and highest of their epochs; 0 if
+// Held returns the number of shards that are held at this moment, and the lowest and highest of their epochs; 0 if
 // none is. It asks the clock once, where Epoch does so for each shard.
 func (n *Node) Held() (count int, lowest, highest uint64) {
 	i := n.current.Load()

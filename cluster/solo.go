@@ -129,7 +129,7 @@ func (s *Solo) Epoch(shard uint32) (uint64, bool) {
 	return epoch, epoch != 0 && !s.lost.Load()
 }
 
-// Held returns how many shards are held, and the lowest and highest of their epochs; 0 if none is.
+// Held returns the number of shards that are held, and the lowest and highest of their epochs; 0 if none is.
 func (s *Solo) Held() (count int, lowest, highest uint64) {
 	for id := range s.shards {
 		if epoch, ok := s.Epoch(id); ok {

@@ -70,10 +70,10 @@ func compare(b *testing.B, pair [2]licensedv1connect.LicenseServiceClient, inFli
 	return rates
 }
 
-// measured is how long each rate is measured.
+// measured is the time each rate is measured.
 const measured = time.Second
 
-// round is how many requests each side makes before it is the other's turn, so that a disturbance of
+// round is the number of requests each side makes before it is the other's turn, so that a disturbance of
 // the machine hits both.
 const round = 2000
 
@@ -89,7 +89,7 @@ func (e empty) AcquireLicense(
 	return connect.NewResponse(e.reply), nil
 }
 
-// load makes n requests, that many in flight, and returns how long it took.
+// load makes n requests, that many in flight, and returns the time it took.
 func load(b *testing.B, client licensedv1connect.LicenseServiceClient, inFlight, n int) time.Duration {
 	var next atomic.Int64
 	var wg sync.WaitGroup

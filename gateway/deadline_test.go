@@ -91,7 +91,7 @@ func flood(ended chan<- error) http.HandlerFunc {
 	}
 }
 
-// TestReplyNobodyTakes ends, so that whoever reads nothing holds nothing for ever.
+// TestReplyNobodyTakes ends, so that whoever reads nothing holds nothing forever.
 func TestReplyNobodyTakes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ended := make(chan error)

@@ -65,11 +65,11 @@ const (
 	ReasonBug = "BUG"
 )
 
-// overloadRetry is how long to stay away from an overloaded node. Queues hold milliseconds of work;
+// overloadRetry is the time to stay away from an overloaded node. Queues hold milliseconds of work;
 // the client is expected to add jitter.
 const overloadRetry = 100 * time.Millisecond
 
-// importRetry is how long to stay away from a customer that is being imported.
+// importRetry is the time to stay away from a customer that is being imported.
 const importRetry = time.Second
 
 // apiError makes an error of the API: every one has an ErrorInfo and says in its message what to do.

@@ -68,7 +68,7 @@ func TestFingerprintCoversEveryField(t *testing.T) {
 	}
 }
 
-// TestFingerprintIsStable holds what is stored in journals for ever.
+// TestFingerprintIsStable holds what is stored in journals forever.
 func TestFingerprintIsStable(t *testing.T) {
 	at := &timestamppb.Timestamp{Seconds: 1_700_000_000, Nanos: 5}
 	want := []uint64{

@@ -152,7 +152,7 @@ func (f *following) await(ctx context.Context, news <-chan struct{}, again, beat
 }
 
 // What cannot be read now is read again after growing pauses, 12 s in all; then the stream ends at the last event
-// that it sent, and the client goes on from there.
+// that it sent, and the client continues from there.
 const (
 	followPause = 100 * time.Millisecond
 	followTries = 7

@@ -18,14 +18,14 @@ type Limits struct {
 	// AddressShare is what part of each limit the requests of one address may use, above 0 up to 1. Higher: fewer
 	// addresses suffice to use a limit up; 1 if all clients come through one proxy.
 	AddressShare float64
-	// MaxInFlight is how many requests of customers are handled at once.
+	// MaxInFlight is the number of requests of customers that are handled at once.
 	MaxInFlight int
-	// MaxOperators is how many requests and streams of AdminService and the dashboard are handled at once. They have
+	// MaxOperators is the number of requests and streams of AdminService and the dashboard that are handled at once. They have
 	// limits of their own: who is to help an overloaded cluster must be able to look, and to drain a node of it.
 	MaxOperators int
-	// MaxStreams is how many streams of HistoryService are open at once; those of Follow keep their customer in memory.
+	// MaxStreams is the number of streams of HistoryService that are open at once; those of Follow keep their customer in memory.
 	MaxStreams int
-	// MaxImports is how many calls of ImportCustomer are handled at once.
+	// MaxImports is the number of calls of ImportCustomer that are handled at once.
 	MaxImports int
 }
 
@@ -94,7 +94,7 @@ var limitWords = map[string]string{
 	"imports":         "too many imports in flight",
 }
 
-// streamRetry is how long to stay away when too many streams are open: they stay open for long.
+// streamRetry is the time to stay away when too many streams are open: they stay open for long.
 const streamRetry = time.Second
 
 // budgetMetrics shows budgets. Labels are the names of limits and scopes.

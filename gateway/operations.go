@@ -59,7 +59,7 @@ type Operations interface {
 // MaxImportBytes is the largest message of ImportCustomer.
 const MaxImportBytes = 4 << 20
 
-// importStretch is how many records are recorded in one write, about.
+// importStretch is the number of records that are recorded in one write, about.
 const importStretch = 100
 
 // adminService implements licensedv1connect.AdminServiceHandler.
@@ -165,7 +165,7 @@ func (s *adminService) ListCustomers(
 	return connect.NewResponse(res), nil
 }
 
-// customersLimit returns how many ids a page has at most.
+// customersLimit returns the number of ids a page has at most.
 func customersLimit(r *licensedv1.ListCustomersRequest) int {
 	return int(min(cmp.Or(r.PageSize, r.Limit, license.MaxPage), license.MaxPage))
 }
@@ -323,7 +323,7 @@ func (i *importing) run(ctx context.Context, records []persistence.Record, last 
 		end = records[len(records)-1].Sequence
 	}
 	if !last || end < i.res.Sequence {
-		return nil // A history that went on since its import is past its end.
+		return nil // A history that continued since its import is past its end.
 	}
 	_, err = i.config.Operations.Import(ctx, i.customer, actors.Import{After: end, End: true})
 	if errors.Is(err, actors.ErrNotContinued) {

@@ -299,7 +299,7 @@ func TestImport(t *testing.T) {
 		t.Errorf("a gap: %v", err)
 	}
 	p.gaps = nil
-	// It goes on living; the import is a part of its history.
+	// It continues living; the import is a part of its history.
 	p.mu.Lock()
 	p.records["Bayley"] = append(p.records["Bayley"], persistence.Record{Sequence: 16, Count: 1, CommandID: "new", Mapper: "DeviceActivated/1", Time: noon})
 	p.mu.Unlock()

@@ -19,7 +19,7 @@ import (
 // body is a request's, read as a whole.
 type body struct {
 	bytes.Reader
-	// decoded is how long it is at most when it is decompressed.
+	// decoded is the time it is at most when it is decompressed.
 	decoded int64
 }
 

@@ -21,7 +21,7 @@ type ServerConfig struct {
 	// TLS encrypts; with a configuration, which has a certificate or gets one for each client, the server speaks
 	// nothing else. Nil for HTTP/1.1 and unencrypted HTTP/2.
 	TLS *tls.Config
-	// ReadTimeout is how long a request may take to arrive, Answer how long handlers may take to answer it, and
+	// ReadTimeout is the time a request may take to arrive, Answer how long handlers may take to answer it, and
 	// ReplyTimeout how long the reply may take to be read. A request that needs more than all three is cut off; handlers
 	// that answer for longer set the write deadline themselves. A connection on which nothing can be written for
 	// ReplyTimeout is closed.
@@ -30,7 +30,7 @@ type ServerConfig struct {
 	// Further ones are closed. Each takes a file, and some 40 KiB.
 	MaxConnections int
 	AddressShare   float64
-	// MaxStreams is how many requests a client may have under way on one HTTP/2 connection.
+	// MaxStreams is the number of requests a client may have in progress on one HTTP/2 connection.
 	MaxStreams int
 	Logger     *slog.Logger
 }
@@ -90,7 +90,7 @@ func Listen(address string, c ServerConfig) (*Server, error) {
 				// The deadlines of requests do not end a connection that takes no bytes at all.
 				WriteByteTimeout: c.ReplyTimeout,
 			},
-			// A client that trickles its request, or does not take its reply, must not hold what it has for ever:
+			// A client that trickles its request, or does not take its reply, must not hold what it has forever:
 			// a connection, a goroutine, a place among the requests in flight.
 			ReadHeaderTimeout: min(headerTimeout, c.ReadTimeout),
 			ReadTimeout:       c.ReadTimeout,
@@ -163,7 +163,7 @@ func (s *Server) Start(h http.Handler) <-chan error {
 	return s.failed
 }
 
-// Shutdown takes no more connections and requests, and waits for those under way until ctx ends; then
+// Shutdown takes no more connections and requests, and waits for those in progress until ctx ends; then
 // it cuts off the rest and returns the error of ctx.
 func (s *Server) Shutdown(ctx context.Context) error {
 	err := s.http.Shutdown(ctx)

@@ -177,7 +177,7 @@ func TestShutdownWaitsForRequests(t *testing.T) {
 		}()
 		<-entered
 		go func() { stopped <- s.Shutdown(t.Context()) }()
-		// New connections are refused while the request is still under way.
+		// New connections are refused while the request is still in progress.
 		for !errors.Is(dial(t.Context(), s.Addr().String()), syscall.ECONNREFUSED) {
 			time.Sleep(time.Millisecond)
 		}

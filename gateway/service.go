@@ -282,7 +282,7 @@ type paging interface {
 	GetPageToken() string
 }
 
-// pageSize returns how many entries a page has at most.
+// pageSize returns the number of entries a page has at most.
 func pageSize(r paging) uint32 {
 	if n := r.GetPageSize(); n > 0 && n < license.MaxPage {
 		return n

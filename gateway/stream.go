@@ -20,8 +20,8 @@ func (i interceptor) WrapStreamingClient(next connect.StreamingClientFunc) conne
 	return next
 }
 
-// sendTimeout is how long a client may take to take a message before its stream is cut off: one that
-// stopped reading must not hold a goroutine, and what it has read so far, for ever. When the node stops it
+// sendTimeout is the time a client may take to take a message before its stream is cut off: one that
+// stopped reading must not hold a goroutine, and what it has read so far, forever. When the node stops it
 // has lastWords.
 const (
 	sendTimeout = 30 * time.Second

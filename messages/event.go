@@ -14,7 +14,7 @@ import (
 var ErrUnknownMapper = errors.New("unknown event mapper")
 
 // mappers holds the event mappers of all releases, each with how to read what it wrote as the message
-// of today. A former version stays here for as long as there are rows of it, that is for ever, and
+// of today. A former version stays here for as long as there are rows of it, that is forever, and
 // translates what it reads.
 var mappers = map[string]func(data []byte) (proto.Message, error){
 	"LicenseCreated/1":    read[licensedv1.LicenseCreated],

@@ -9,7 +9,7 @@ import (
 )
 
 // The first byte of an encoding names what it is and the version of its layout. A layout never
-// changes; a new one gets a new number, and the decoder goes on reading the old.
+// changes; a new one gets a new number, and the decoder continues reading the old.
 const (
 	layoutRecord  = 0x11
 	layoutRoot    = 0x21

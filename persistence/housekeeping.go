@@ -47,7 +47,7 @@ type Housekeeping interface {
 // Archive keeps segments: bytes under names. It is safe for concurrent use.
 type Archive interface {
 	// PutSegment keeps data under a name that was never used before, durably, until it expires (zero:
-	// for ever; the archive may keep it longer). Errors: ErrExists, ErrUnknownOutcome; the name must
+	// forever; the archive may keep it longer). Errors: ErrExists, ErrUnknownOutcome; the name must
 	// not be used again after any error.
 	PutSegment(ctx context.Context, name string, data []byte, expires time.Time) error
 	// ReadSegment returns the data. Errors: ErrNotFound, ErrUnavailable, ErrCorrupt.

@@ -52,7 +52,7 @@ type Lease struct {
 	Dead    bool
 }
 
-// ShardGroups is how many groups shards form: of one group are those whose ids are equal modulo it. A store
+// ShardGroups is the number of groups shards form: of one group are those whose ids are equal modulo it. A store
 // may change rows of one group, that it is asked to change at the same time, at the price of one; who changes
 // many does well to go group by group.
 const ShardGroups = 16

@@ -11,7 +11,7 @@
 //
 // A root is written before anything that was decided on it is acknowledged, by a plain insert under a
 // key that no other write ever uses; the partition below it is written by its own activation only.
-// So no append needs a compare-and-set: a writer that lost its shard goes on writing into a partition
+// So no append needs a compare-and-set: a writer that lost its shard continues writing into a partition
 // that no later root continues, and what it wrote past the base of the next root does not exist.
 // Reading therefore starts at the root with the highest (epoch, version) and follows parents back,
 // taking from each partition exactly the records up to the base of its child. docs/design/write-path.md
@@ -48,7 +48,7 @@ var (
 	// ErrLocked says that another process holds the store's directory.
 	ErrLocked = errors.New("store is locked by another process")
 	// ErrClosed says that the store was closed, or stopped itself after a disk error; a write that
-	// was under way then has an unknown outcome and reports ErrUnknownOutcome as well.
+	// was in progress then has an unknown outcome and reports ErrUnknownOutcome as well.
 	ErrClosed = errors.New("store is closed")
 )
 
@@ -303,6 +303,6 @@ type Store interface {
 	Ownership
 	Votes
 	Housekeeping
-	// Close waits for writes under way and releases the store. Later calls fail with ErrClosed.
+	// Close waits for writes in progress and releases the store. Later calls fail with ErrClosed.
 	Close() error
 }

@@ -328,7 +328,7 @@ func (x *Explainer) blockers(now int64, v *licensedv1.CommandRefused) string {
 	return "; then: " + strings.Join(names, ", ")
 }
 
-// maxNames is how many things a sentence lists.
+// maxNames is the number of things a sentence lists.
 const maxNames = 6
 
 // exactly writes a time, with milliseconds if it would read like another one without.
@@ -341,7 +341,7 @@ func exactly(ms, other int64) string {
 
 func clockOf(ms int64) string { return time.UnixMilli(ms).UTC().Format("2006-01-02 15:04:05 UTC") }
 
-// spanOf says how long a licence is valid.
+// spanOf says the time a licence is valid.
 func spanOf(ms int64) string {
 	if days := ms / day; days > 0 && ms%day == 0 {
 		return count(uint32(days), "day", "days")

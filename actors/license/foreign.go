@@ -11,7 +11,7 @@ import (
 )
 
 // What comes from other processes and other clusters is checked here by the rules of the API: it did not come
-// through this process's gateway, and what is recorded is read for ever.
+// through this process's gateway, and what is recorded is read forever.
 
 // CheckCustomer says what is wrong with a customer's id.
 func CheckCustomer(id string) error { return named("customer id", id, ids.MaxBytes) }

@@ -19,7 +19,7 @@ import (
 const customerID = "Bayley"
 
 // trial runs commands on three copies of one customer's aggregate, which must never differ: one that
-// goes on in memory, one that is replayed from the stored bytes of its events, and one that is put
+// continues in memory, one that is replayed from the stored bytes of its events, and one that is put
 // through a snapshot before every command.
 type trial struct {
 	t        testing.TB

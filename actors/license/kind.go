@@ -144,7 +144,7 @@ func (a *aggregate) grows(limit int, events []actors.Event) *Large {
 	return nil
 }
 
-// tenths returns how many tenths of the limit a count has reached, 0 for less than five.
+// tenths returns the number of tenths of the limit a count has reached, 0 for less than five.
 func tenths(n, limit int) int {
 	if t := n * 10 / limit; t >= 5 {
 		return t

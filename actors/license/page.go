@@ -11,7 +11,7 @@ import (
 	"licensed/messages/licensedv1"
 )
 
-// MaxPage is how many entries a page of a list has at most.
+// MaxPage is the number of entries a page of a list has at most.
 const MaxPage = 1000
 
 // ErrPageToken says that a page token is none that this service gave for that list.

@@ -338,7 +338,7 @@ func (f *fields) readDevice(d *device) {
 	}
 }
 
-// readLicense returns how many uses the licence has.
+// readLicense returns the number of uses the licence has.
 func (f *fields) readLicense(s *State, l *license) (uses uint64) {
 	r := &f.licenses
 	l.device = r.index(len(s.devices))

@@ -86,7 +86,7 @@ func (l *license) end() int64 {
 // forgotten reports whether rules treat the licence as never held.
 func (l *license) forgotten(now int64) bool { return now-l.end() > window }
 
-// uses returns how many downloads and counted playbacks are kept.
+// uses returns the number of downloads and counted playbacks that are kept.
 func (s *State) uses() int {
 	n := 0
 	for i := range s.licenses {

@@ -56,7 +56,7 @@ func (r *reader) long() uint64 {
 
 func (r *reader) fail() { r.at, r.bad = len(r.data), true }
 
-// left returns how many bytes are left.
+// left returns the number of bytes that are left.
 func (r *reader) left() int { return len(r.data) - r.at }
 
 // index returns a number below n.

@@ -51,10 +51,10 @@ func (t Timing) Validate() error {
 	return nil
 }
 
-// validity is how long a sign of life lasts for the holder.
+// validity is the time a sign of life lasts for the holder.
 func (t Timing) validity() time.Duration { return t.TTL - t.Allowance }
 
-// patience is how long a counter must stand still for a challenger.
+// patience is the time a counter must stand still for a challenger.
 func (t Timing) patience() time.Duration { return t.TTL + t.Allowance }
 
 // renewEvery is the time between the starts of renewals.
@@ -70,7 +70,7 @@ func (t Timing) pollEvery() time.Duration { return t.TTL / 8 }
 // than it was given it is seen, which every failover takes longer.
 func (t Timing) lookEvery() time.Duration { return t.TTL / 32 }
 
-// OpTimeout is how long one operation on the store is given: two fit into what is left of a lease after a
+// OpTimeout is the time one operation on the store is given: two fit into what is left of a lease after a
 // renewal failed, so that the second can go to another node of the store. More: a lease survives a slower
 // store; less: one that is stalled more often.
 func (t Timing) OpTimeout() time.Duration { return 3 * t.TTL / 10 }

@@ -2,12 +2,12 @@ package lease
 
 import "licensed/persistence"
 
-// Confirmer holds back what is to be said until a read of the own lease row, begun after it was decided,
+// Confirmer holds back what is to be said until a read of its own lease row, begun after it was decided,
 // showed that the incarnation is not dead ([R9] without a clock). One read serves all that waits when it
-// begins; what comes while it is under way waits for the next.
+// begins; what comes while it is in progress waits for the next.
 type Confirmer[T any] struct {
 	waiting []T // for a read that is yet to begin
-	covered []T // by the read under way
+	covered []T // by the read in progress
 	reading bool
 }
 

@@ -15,11 +15,11 @@
 //	holder      send ──── row moves ──── reply          valid until send + TTL − allowance
 //	watch              read ──── reply                  marks at reply + TTL + allowance, not before
 //
-// Both measure with their own clock, one that goes on while the machine sleeps ([Clock]). The allowance
+// Both measure with their own clock, one that continues while the machine sleeps ([Clock]). The allowance
 // is for clocks that do not go equally fast: it covers a rate error of allowance/TTL on each side.
 //
 // For machines that can be frozen with their clocks (a paused virtual machine), [Confirmer] is the way
-// without a clock: nothing is said to the outside before a read of the own row, begun after it was
+// without a clock: nothing is said to the outside before a read of its own row, begun after it was
 // decided, showed that the incarnation is not dead.
 //
 // Holder, Watch and Confirmer are pure state machines: no goroutine, clock or I/O. They are not safe for

@@ -8,14 +8,14 @@ import (
 )
 
 // Holder keeps the lease of one incarnation valid, without a gap from its first moment to its end. A
-// lease that ran out does not come back: the process goes on as a new incarnation.
+// lease that ran out does not come back: the process continues as a new incarnation.
 type Holder struct {
 	timing Timing
 	row    persistence.Lease // as last known; zero before it is known to exist
 	valid  bool              // until is set
 	until  Instant           // end of validity
 	flight flight
-	due    Instant // of the next operation while none is under way
+	due    Instant // of the next operation while none is in progress
 
 	// Attempts to move the counter on from row that may yet turn out to have done it: a reply that was
 	// lost may be of any of them.
@@ -43,7 +43,7 @@ func (h *Holder) Ended() error { return h.cause }
 // Row returns the row as last known; its counter is 0 before it is known to exist.
 func (h *Holder) Row() persistence.Lease { return h.row }
 
-// Retire asks to mark the own lease dead at the next step with nothing under way: the caller speaks for
+// Retire asks to mark its own lease dead at the next step with nothing in progress: the caller speaks for
 // nothing any more. The holder then ends with ErrRetired.
 func (h *Holder) Retire() {
 	if !h.retiring {

@@ -32,7 +32,7 @@ type Input struct {
 	Err error
 }
 
-// Outputs is what a step asks for: at most one of Swap and Read, and only while none is under way. What
+// Outputs is what a step asks for: at most one of Swap and Read, and only while none is in progress. What
 // is asked for is to be sent after the clock reading that the step was given, never before.
 type Outputs struct {
 	// Swap asks for a compare-and-set of the row.
@@ -52,7 +52,7 @@ var ErrEnded = errors.New("lease has ended")
 // ErrRetired says that an incarnation marked itself dead, having been asked to.
 var ErrRetired = errors.New("lease was given up")
 
-// flight is what is under way.
+// flight is what is in progress.
 type flight uint8
 
 const (

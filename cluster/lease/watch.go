@@ -107,7 +107,7 @@ func (w *Watch) read(in Input) {
 }
 
 // shown takes in the row as it was at some moment before now. Rows older than one seen before, from a
-// reply that was long under way, tell nothing.
+// reply that was long in progress, tell nothing.
 func (w *Watch) shown(in Input) {
 	w.look = false
 	switch {

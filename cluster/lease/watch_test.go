@@ -70,7 +70,7 @@ func TestSignOfLifeStartsAnew(t *testing.T) {
 	if out := look(w, 1100, since+patience-1, row(8)); out.Swap != nil {
 		t.Fatalf("marked too early: %+v", out)
 	}
-	// A reply that was long under way shows what is known to be over.
+	// A reply that was long in progress shows what is known to be over.
 	if out := look(w, since+patience-1, since+patience-1, row(7)); out.Swap != nil {
 		t.Fatalf("marked too early: %+v", out)
 	}

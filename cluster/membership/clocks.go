@@ -14,7 +14,7 @@ type clocks struct {
 }
 
 type measurement struct {
-	ahead time.Duration // of the own clock
+	ahead time.Duration // of its own clock
 	at    time.Time
 }
 
@@ -44,7 +44,7 @@ func (c *clocks) forget(member string) {
 	delete(c.offset, member)
 }
 
-// ahead returns the median of how far the own clock is ahead of those, and how many there are. Of two in
+// ahead returns the median of how far its own clock is ahead of those, and how many there are. Of two in
 // the middle it is the smaller: one wrong clock among three must not put the right ones in the wrong.
 func (c *clocks) ahead(now time.Time, of map[string]bool) (time.Duration, int) {
 	c.mu.Lock()

@@ -88,7 +88,7 @@ func TestForgeries(t *testing.T) {
 								}
 							}
 						}
-						time.Sleep(20 * time.Millisecond) // while gossip goes on
+						time.Sleep(20 * time.Millisecond) // while gossip continues
 					}
 					for _, m := range all { // What they say of themselves is believed again.
 						if err := m.SetMeta(&clusterv1.Meta{Version: m.config.Name + "2", NodeAddress: m.config.Name}); err != nil {
@@ -177,7 +177,7 @@ func TestIdentityRenewed(t *testing.T) {
 }
 
 // TestNotListed: memberlist would refuse all exchanges while it lists somebody who speaks no version that others speak; and
-// nobody else is at the own address.
+// nobody else is at its own address.
 func TestNotListed(t *testing.T) {
 	a := start(t, quick("a"))
 	versions := [6]uint8{1, memberlist.ProtocolVersionMax, protocolVersion, 1, 1, delegateVersion}

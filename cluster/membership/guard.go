@@ -60,7 +60,7 @@ type guard struct {
 const (
 	// maxPacket is the size of a packet, in bytes. memberlist sends 1,400, encryption and a label come on top.
 	maxPacket = 2048
-	// maxMembers is how many members a full exchange may list.
+	// maxMembers is the number of members a full exchange may list.
 	maxMembers = 8192
 	// baseStream is the size of a message on a stream, in bytes, without the state of Config.MaxState: at 250 bytes
 	// per member it has room for 4,000 members.
@@ -69,9 +69,9 @@ const (
 	// sets deadlines. Whoever is refused tries again with its next attempt to join or exchange. With 16 per host, 50
 	// members on one machine that all start at once need 24 s to find each other, with 64 they need one second.
 	maxStreams, maxStreamsPerHost = 256, 64
-	// maxHeld is how many bytes all streams hold together. memberlist needs about three times as much to decode them.
+	// maxHeld is the number of bytes all streams hold together. memberlist needs about three times as much to decode them.
 	maxHeld = 32 << 20
-	// memberSize is how many bytes memberlist allocates for a member that a stream claims to list.
+	// memberSize is the number of bytes memberlist allocates for a member that a stream claims to list.
 	memberSize = 136
 	// maxDepth of nested values; memberlist's messages have 3.
 	maxDepth = 8
@@ -397,7 +397,7 @@ type intake struct {
 	charge func(n int) error // nil: nothing is charged
 }
 
-// chunk is how many bytes are read at a time.
+// chunk is the number of bytes that are read at a time.
 const chunk = 4096
 
 // take reads n bytes. They are valid until the next call.

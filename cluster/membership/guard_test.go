@@ -83,7 +83,7 @@ var hostile = map[string][]byte{
 	"20 MiB that really arrive": pushPull(0, 20<<20, make([]byte, 20<<20)...),
 }
 
-// allocated returns how many bytes were allocated since the process began.
+// allocated returns the number of bytes that were allocated since the process began.
 func allocated() uint64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
@@ -162,7 +162,7 @@ func TestPacketsAreChecked(t *testing.T) {
 }
 
 // TestCountersOfMembers: messages about a member with a counter that no member has are refused, however they are encoded, and
-// one about the own id with a counter that it should not have is reported.
+// one about its own id with a counter that it should not have is reported.
 func TestCountersOfMembers(t *testing.T) {
 	const own = "a@00000001"
 	reported := 0

@@ -15,7 +15,7 @@
 // and two members may see different lists for as long as a partition lasts. It is a hint for speed.
 //
 // memberlist forgets the dead after a while and so does not heal a long partition. Therefore the seeds are
-// resolved again and joined again for ever, and the addresses of members that vanished for a time.
+// resolved again and joined again forever, and the addresses of members that vanished for a time.
 //
 // # Forged messages
 //
@@ -148,14 +148,14 @@ type Membership struct {
 
 	mu      sync.Mutex
 	current *run
-	address string // the own one: memberlist writes to what it returns
+	address string // its own one: memberlist writes to what it returns
 	meta    []byte
 	lost    map[string]lost // members that vanished, by address
 	joined  uint64          // members so far
 
 	changed chan struct{} // something about members did
-	renewed chan struct{} // the own meta was set
-	doubted chan struct{} // the own id is to be given up
+	renewed chan struct{} // its own meta was set
+	doubted chan struct{} // its own id is to be given up
 	context context.Context
 	cancel  context.CancelFunc
 	running sync.WaitGroup
@@ -190,14 +190,14 @@ type lost struct {
 }
 
 const (
-	// forgetLost is how long the address of a member that vanished is tried, and forgetSoon how long if the member said
+	// forgetLost is the time the address of a member that vanished is tried, and forgetSoon how long if the member said
 	// good-bye, never answered a probe, or is listed elsewhere. All of this may be forged, so that the address of a member
 	// that still runs must be tried for some time. An address that answers is not forgotten.
 	forgetLost = 24 * time.Hour
 	forgetSoon = time.Minute
-	// maxLost is how many addresses are kept of members that did not answer a probe before they vanished.
+	// maxLost is the number of addresses that are kept of members that did not answer a probe before they vanished.
 	maxLost = 64
-	// maxListed is how many members are listed: more do not fit into a full exchange.
+	// maxListed is the number of members that are listed: more do not fit into a full exchange.
 	maxListed = 4000
 )
 
@@ -548,7 +548,7 @@ func (m *Membership) publish() {
 	}
 }
 
-// update tells the others of the own meta. memberlist drops an update beside which it overrules a message of others, and so
+// update tells the others of its own meta. memberlist drops an update beside which it overrules a message of others, and so
 // it is looked whether the last one was made.
 func (m *Membership) update() {
 	t := time.NewTicker(republish)
@@ -569,7 +569,7 @@ func (m *Membership) update() {
 	}
 }
 
-// told reports whether memberlist has the own meta.
+// told reports whether memberlist has its own meta.
 func (m *Membership) told() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -577,7 +577,7 @@ func (m *Membership) told() bool {
 	return self == nil || bytes.Equal(self.meta, m.meta)
 }
 
-// rejoin reaches for seeds and lost members that are not in the list, for ever. If no other member probes this one it asks
+// rejoin reaches for seeds and lost members that are not in the list, forever. If no other member probes this one it asks
 // some what they believe of it, and so has a say in it.
 func (m *Membership) rejoin() {
 	t := time.NewTicker(m.config.JoinEvery)
@@ -597,7 +597,7 @@ func (m *Membership) rejoin() {
 }
 
 const (
-	// triedTogether is how many addresses are tried side by side: one that does not answer takes seconds.
+	// triedTogether is the number of addresses that are tried side by side: one that does not answer takes seconds.
 	triedTogether = 16
 	// unprobed is after how many times Config.ProbeEvery without a probe a member asks others, and triedUnprobed how many
 	// it asks. Others probe each member once in that time on average, in a cluster of any size.

@@ -170,7 +170,7 @@ func TestLostOrGone(t *testing.T) {
 	}
 }
 
-// TestAddressWhileMetaChanges: memberlist takes in the own meta while somebody asks for the address. The race
+// TestAddressWhileMetaChanges: memberlist takes in its own meta while somebody asks for the address. The race
 // detector sees whether they share something.
 func TestAddressWhileMetaChanges(t *testing.T) {
 	a := start(t, quick("a"))
@@ -574,7 +574,7 @@ func TestClocksOfMembers(t *testing.T) {
 func TestMedian(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
 	for _, c := range []struct {
-		ahead []time.Duration // of the own clock against each peer's
+		ahead []time.Duration // of its own clock against each peer's
 		want  time.Duration
 	}{
 		{nil, 0},

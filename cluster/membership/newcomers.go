@@ -20,7 +20,7 @@ type newcomers struct {
 }
 
 const (
-	// maxNewcomers is how many newcomers are listed. memberlist probes one member at a time: with its default settings
+	// maxNewcomers is the number of newcomers that are listed. memberlist probes one member at a time: with its default settings
 	// it takes from 32 s to 4 minutes to find out that none of so many exists. 50 members that all start at once find each
 	// other in one second; with 32 it took 10 s.
 	maxNewcomers = 64

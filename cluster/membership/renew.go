@@ -8,7 +8,7 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// renewalJoins is how long a new identity joins others before it replaces the former one.
+// renewalJoins is the time a new identity joins others before it replaces the former one.
 const renewalJoins = time.Second
 
 // renewals gives the process another identity when it must give up the one it has, at most once in JoinEvery.
@@ -30,7 +30,7 @@ func (m *Membership) renewals() {
 	}
 }
 
-// renew goes on under another id, at the same address and with the same meta. Other processes may believe a forged message
+// renew continues under another id, at the same address and with the same meta. Other processes may believe a forged message
 // about the present one that it cannot overrule: memberlist's counter ends. The new identity replaces the former one after it
 // has joined, so that the list of members has no gap. Until then it needs to hear nothing but the answers to what it asks.
 func (m *Membership) renew() {

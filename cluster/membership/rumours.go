@@ -27,13 +27,13 @@ type rumours struct {
 const (
 	// maxPart is the size of a part of news, in bytes. A single row or death of more is a part of its own.
 	maxPart = 150
-	// keptParts is how many parts wait for their turn; of more, those that were sent most often are dropped.
+	// keptParts is the number of parts that may wait for their turn; of more, those that were sent most often are dropped.
 	// The full exchange of state delivers them later.
 	keptParts = 4096
 	// rememberedParts is more than twice what is queued by one member at a time: a part that still circulates
 	// is remembered, except under a flood of other parts. Sending is bounded under a flood, too: by packets.
 	rememberedParts = 4 * keptParts
-	// retransmitMult times the decimal logarithm of the number of members, rounded up, is how many packets of
+	// retransmitMult times the decimal logarithm of the number of members, rounded up, is the number of packets of
 	// one member carry a part: 12 of 50 members, 24 of 1,000. A member is missed by all packets of all others
 	// with a probability of e^-12 and e^-24.
 	retransmitMult = 6

@@ -200,7 +200,7 @@ func (s *simulation) step() {
 	}
 }
 
-// reached returns how many members heard all of these parts, and the round when the last of them did.
+// reached returns the number of members that heard all of these parts, and the round when the last of them did.
 func (s *simulation) reached(parts []string) (members, last int) {
 	for _, m := range s.members {
 		if !slices.ContainsFunc(parts, func(p string) bool {
@@ -265,7 +265,7 @@ func TestNewsReachAllOfAThousand(t *testing.T) {
 	}
 }
 
-// TestNewsDieOut: what all have heard is not sent for ever.
+// TestNewsDieOut: what all have heard is not sent forever.
 func TestNewsDieOut(t *testing.T) {
 	s := newSimulation(100, 1)
 	s.spread(0, rowsOf(1, 16))
@@ -281,7 +281,7 @@ func TestNewsDieOut(t *testing.T) {
 
 // TestNewsReachAllOfFifty has 50 members on the loopback network, of which ten spread other news all the time.
 // Rounds are counted and not asserted: a machine may stall. A member that forwarded nothing would leave most
-// others without the news for ever.
+// others without the news forever.
 func TestNewsReachAllOfFifty(t *testing.T) {
 	const members, rows, publications, patience = 50, 16, 5, 100
 	var mu sync.Mutex

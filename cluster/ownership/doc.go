@@ -14,7 +14,7 @@
 //
 // A shard is claimed by one compare-and-set on its row, to the next epoch, only where the row has no owner
 // or the owner was seen to be marked dead ([R2]). It is held only once that is known to be applied, by the
-// reply or by a read ([R3]). It is handed over by closing it (no new requests, those under way finish),
+// reply or by a read ([R3]). It is handed over by closing it (no new requests, those in progress finish),
 // and a compare-and-set that takes the owner off and names the successor; from the moment before this is
 // sent the shard is not held, whatever comes of it. An outcome that is unknown is resolved, or superseded
 // at a higher epoch. Rows are read again now and then, so that a claim that took effect after it was given
@@ -23,6 +23,6 @@
 // Who should own what is a matter of placement over the members that seem to be there: a wish that only
 // says which claims and releases to try. Every wish may be wrong without harm.
 //
-// The holder of a lease that ran out is over, with all its shards; the process goes on as another
+// The holder of a lease that ran out is over, with all its shards; the process continues as another
 // incarnation, with a new machine that marks the former one dead without waiting for it.
 package ownership

@@ -7,7 +7,7 @@ import (
 	"licensed/persistence"
 )
 
-// TestForget: the dead are kept in mind as long as anything names them, and not for ever.
+// TestForget: the dead are kept in mind as long as anything names them, and not forever.
 func TestForget(t *testing.T) {
 	c := DefaultConfig()
 	c.Incarnation, c.Node, c.Shards = persistence.Incarnation{1}, "a", 4

@@ -26,8 +26,8 @@ type Machine struct {
 	shards   []shard
 	queue    []uint32 // shards to be looked at
 	kept     []uint32 // shards that were looked at and wait for something
-	claims   int      // under way
-	moves    int      // under way
+	claims   int      // in progress
+	moves    int      // in progress
 	tokens   float64  // one: hand-overs may begin; less than none: those that did are being paid for
 	tokensAt lease.Instant
 	bundle   bundle
@@ -37,7 +37,7 @@ type Machine struct {
 	members []Member                                  // the same, the dead left out
 	since   map[persistence.Incarnation]lease.Instant // when each member was first seen
 	// departed are members that are no longer seen and whose shards the next scan shows; departing
-	// those who left while a scan was under way, which may have begun too early.
+	// those who left while a scan was in progress, which may have begun too early.
 	departed, departing []persistence.Incarnation
 	placement           *placement.Placement // of eligible members
 
@@ -56,7 +56,7 @@ type Machine struct {
 
 	rewatch  bool // owners or members changed
 	draining bool
-	// retiring says that the own lease is being marked dead: nothing is held from then on, not even what
+	// retiring says that its own lease is being marked dead: nothing is held from then on, not even what
 	// turns out to have been claimed.
 	retiring bool
 	ended    bool
@@ -320,7 +320,7 @@ func (m *Machine) concerns(i persistence.Incarnation) bool {
 	return false
 }
 
-// maxDead is how many dead incarnations are kept in mind before those are forgotten who own nothing and whom
+// maxDead is the number of dead incarnations that are kept in mind before those are forgotten who own nothing and whom
 // nobody says to be there. Should one of them be named again, its lease tells again.
 const maxDead = 1024
 

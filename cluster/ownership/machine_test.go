@@ -160,7 +160,7 @@ func TestTakeOver(t *testing.T) {
 	h.settled(a, b)
 }
 
-// TestGossipGoneButAlive has gossip lose sight of a node that goes on renewing: it keeps its shards.
+// TestGossipGoneButAlive has gossip lose sight of a node that continues renewing: it keeps its shards.
 func TestGossipGoneButAlive(t *testing.T) {
 	h := newHarness(t)
 	a, b := h.start("a", nil), h.start("b", nil)
@@ -190,7 +190,7 @@ func TestPausedNodeFindsItselfOver(t *testing.T) {
 	}
 }
 
-// TestStoreOutage has all leases run out; the processes go on as new incarnations, which need not wait for
+// TestStoreOutage has all leases run out; the processes continue as new incarnations, which need not wait for
 // their former selves.
 func TestStoreOutage(t *testing.T) {
 	h := newHarness(t)
@@ -670,7 +670,7 @@ func TestGossipIsCheap(t *testing.T) {
 	}
 }
 
-// TestFewWatch counts how many look at one lease in a large cluster, and that a failure is still noticed.
+// TestFewWatch counts how many nodes look at one lease in a large cluster, and that a failure is still noticed.
 func TestFewWatch(t *testing.T) {
 	h := newHarness(t)
 	var nodes []*node

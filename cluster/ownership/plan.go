@@ -229,7 +229,7 @@ func (m *Machine) reclaim(now lease.Instant, s *shard) {
 
 const neverClaim = time.Duration(-1)
 
-// claimAfter returns how long a free shard is left to others: not at all if it is this node's, a while if
+// claimAfter returns the time a free shard is left to others: not at all if it is this node's, a while if
 // it is another's, for it may have a reason not to take it that this node does not see.
 func (m *Machine) claimAfter(s *shard) time.Duration {
 	ttl := m.config.Timing.TTL
@@ -317,7 +317,7 @@ func (m *Machine) hurry() {
 	}
 }
 
-// bundlesPerSecond is how many bundles of shards are handed over in a second, if they can be large enough.
+// bundlesPerSecond is the number of bundles of shards that are handed over in a second, if they can be large enough.
 const bundlesPerSecond = 10
 
 // wake returns when there is something to do by itself.

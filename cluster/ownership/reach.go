@@ -50,7 +50,7 @@ type vote struct {
 	read  bool          // by the last read
 }
 
-// voteExpiry is how long a vote counts whose beat stands still, in TTLs. Voters renew theirs every TTL.
+// voteExpiry is the time a vote counts whose beat stands still, in TTLs. Voters renew theirs every TTL.
 const voteExpiry = 3
 
 // Reach returns whether others reach the node, and the names of those that vote against it.

@@ -300,7 +300,7 @@ func TestSomebodyServes(t *testing.T) {
 	})
 }
 
-// Votes whose voters are gone do not count for ever.
+// Votes whose voters are gone do not count forever.
 func TestVotesExpire(t *testing.T) {
 	c := newCompany(t, 2, 4)
 	c.live(5 * time.Second)

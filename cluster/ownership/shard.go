@@ -11,10 +11,10 @@ import (
 type state uint8
 
 const (
-	stateIdle      state = iota // nothing is under way
-	stateClaiming               // a compare-and-set from old to next is under way or unresolved
+	stateIdle      state = iota // nothing is in progress
+	stateClaiming               // a compare-and-set from old to next is in progress or unresolved
 	stateHeld                   // next was seen to be the row, under a valid lease
-	stateClosing                // held, for requests under way
+	stateClosing                // held, for requests in progress
 	stateReleasing              // a release was sent; whatever its outcome, not held
 )
 
@@ -29,7 +29,7 @@ type shard struct {
 
 	// old and next are those of the compare-and-set of stateClaiming and stateReleasing.
 	old, next persistence.Shard
-	flight    bool          // an operation is under way
+	flight    bool          // an operation is in progress
 	due       lease.Instant // stateClosing: when waiting ends; else when to try again
 
 	hint      persistence.Shard // a release to this node, as another says; zero if none
@@ -90,7 +90,7 @@ func (m *Machine) merge(s *shard, row persistence.Shard) {
 	}
 }
 
-// unmove takes a shard off the moves under way, if it is one.
+// unmove takes a shard off the moves in progress, if it is one.
 func (m *Machine) unmove(s *shard) {
 	if s.state == stateClosing || s.state == stateReleasing {
 		m.moves--
@@ -199,7 +199,7 @@ func (m *Machine) readOne(in Input) {
 
 // adopt goes by a row that is not later than the one known, though the read of it began later: ownership was
 // restored from a backup, or deleted, while nodes ran. The shard is not held. Compare-and-sets on the row that is
-// gone would fail for ever; those on this one go above every epoch that is known, and none of these is held again.
+// gone would fail forever; those on this one go above every epoch that is known, and none of these is held again.
 func (m *Machine) adopt(s *shard, row persistence.Shard) {
 	s.above = max(s.above, s.released, s.row.Epoch)
 	s.released = s.above

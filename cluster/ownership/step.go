@@ -31,16 +31,16 @@ type Config struct {
 	// MovesPerSecond allows for, both it and MaxMoves rise, the latter to MaxClaims at most (0, the default:
 	// they stay).
 	DrainWithin time.Duration
-	// MaxMoves bounds the hand-overs under way at a time (default 16); MaxClaims the claims (default 256:
+	// MaxMoves bounds the hand-overs in progress at a time (default 16); MaxClaims the claims (default 256:
 	// Cassandra takes those of a group together).
 	MaxMoves, MaxClaims int
 	// Groups of shards, as the store has them (default persistence.ShardGroups): those of one, whose ids are
 	// equal modulo Groups, are handed over together, a tenth of a second's worth of MovesPerSecond at once.
 	Groups uint32
-	// CloseTimeout is how long a shard that is handed over waits for requests under way (default 1 s);
+	// CloseTimeout is the time a shard that is handed over waits for requests in progress (default 1 s);
 	// what is then left gets an unknown outcome.
 	CloseTimeout time.Duration
-	// Settle is how long a member must have been seen before shards are handed to it, and how long a shard
+	// Settle is the time a member must have been seen before shards are handed to it, and how long a shard
 	// is held before it is handed on (default 1 s): time for gossip to tell who is about to leave.
 	Settle time.Duration
 	// ScanEvery is the time between reads of all shard rows while nothing is amiss (default 10 s).
@@ -49,7 +49,7 @@ type Config struct {
 	// OpReadVotes). Without it the node takes itself for reachable. Proven says that somebody reached this process
 	// before, in a former incarnation.
 	Witnessed, Proven bool
-	// Watchers is how many members watch the lease of one that seems to be there (default 3); all
+	// Watchers is the number of members that watch the lease of one that seems to be alive (default 3); all
 	// watch one that does not.
 	Watchers int
 }
@@ -134,7 +134,7 @@ const (
 	InputDone
 	// InputMembers says who seems to be there: Members, this node among them.
 	InputMembers
-	// InputQuiet answers GateClosing: no request for Shard is under way.
+	// InputQuiet answers GateClosing: no request for Shard is in progress.
 	InputQuiet
 	// InputRow brings a row that another node says there is: Row. It is believed only as far as a compare-and-set on it
 	// goes, and has the rows read within a TTL.
@@ -186,7 +186,7 @@ const (
 	GateExpected
 	// GateOpen: held at Epoch.
 	GateOpen
-	// GateClosing: still held at Epoch for requests under way; others wait. InputQuiet is awaited.
+	// GateClosing: still held at Epoch for requests in progress; others wait. InputQuiet is awaited.
 	GateClosing
 )
 
@@ -219,7 +219,7 @@ type Outputs struct {
 	// Reach is whether others reach the node.
 	Reach Reach
 	// Ended says that the incarnation is over, with Cause: ErrRetired after InputDrain. The machine
-	// takes no more steps; operations under way may be forgotten.
+	// takes no more steps; operations in progress may be forgotten.
 	Ended bool
 	Cause error
 }

@@ -202,7 +202,7 @@ func TestBoundedLoads(t *testing.T) {
 	}
 }
 
-// bound is how many shards a node may have: 1.10 × the mean, rounded up.
+// bound is the number of shards a node may have: 1.10 × the mean, rounded up.
 func bound(nodes, shards int) int { return (11*shards + 10*nodes - 1) / (10 * nodes) }
 
 // boundedOwners places one shard after the other at the first node in its order that has room.

@@ -46,11 +46,11 @@ type Config struct {
 	// Every is the time between two pings of a node (default 500 ms), Timeout how long an answer may take (default
 	// 1 s).
 	Every, Timeout time.Duration
-	// Patience is how long a node must not have answered before it is voted against, and how long a ping that arrived
+	// Patience is the time a node must not have answered before it is voted against, and how long a ping that arrived
 	// counts (default 2.5 s, the TTL of leases). Votes are renewed that often. Less: the customers of a node that is
 	// cut off are served sooner by another, and a stall moves shards more easily.
 	Patience time.Duration
-	// Witnesses is how many processes ping one node, at most (default 16).
+	// Witnesses is the number of processes ping one node, at most (default 16).
 	Witnesses int
 	// Changed is called when Reached may have changed. It must be quick and safe for concurrent use.
 	Changed func()
@@ -179,7 +179,7 @@ func (p *Prober) SetNodes(nodes []Node, members []string) {
 	}
 }
 
-// Nodes returns how many nodes are pinged: at most as many votes may be cast.
+// Nodes returns the number of nodes that are pinged: at most as many votes may be cast.
 func (p *Prober) Nodes() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()

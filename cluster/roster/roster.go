@@ -56,7 +56,7 @@ type Config struct {
 	// PerSecond bounds the reads of rows that are not known to exist (default 50), Waiting how many of them wait (default
 	// 256; those of more are read when they are looked at again).
 	PerSecond, Waiting int
-	// Most is how many incarnations are kept (default 4096).
+	// Most is the number of incarnations that are kept (default 4096).
 	Most int
 }
 
@@ -92,7 +92,7 @@ type entry struct {
 	tried   time.Time // when the last read began
 	queued  bool
 	reading bool
-	again   bool // it was suspected while a read was under way
+	again   bool // it was suspected while a read was in progress
 }
 
 // Start returns a roster that has read nothing. Close it after use.
@@ -192,7 +192,7 @@ func (r *Roster) enqueue(i persistence.Incarnation, e *entry) {
 	}
 }
 
-// together is how many rows are read side by side.
+// together is the number of rows that are read side by side.
 const together = 16
 
 // run reads rows until the roster is closed.

@@ -7,13 +7,13 @@ import (
 	"licensed/actors"
 )
 
-// peers counts the requests under way by the address of the node that they wait for. The zero value is ready.
+// peers counts the requests in progress by the address of the node that they wait for. The zero value is ready.
 type peers struct {
 	mu sync.Mutex
 	of map[string]int
 }
 
-// enter counts a request in. It returns false, and counts nothing, if most are under way already.
+// enter counts a request in. It returns false, and counts nothing, if most are in progress already.
 func (p *peers) enter(address string, most int) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -41,7 +41,7 @@ type Transport interface {
 	Status(ctx context.Context, address string) (*clusterv1.StatusResponse, error)
 	Drain(ctx context.Context, address string) error
 	Undrain(ctx context.Context, address string) error
-	// Fail ends the requests under way to a process that was found to be dead.
+	// Fail ends the requests in progress to a process that was found to be dead.
 	Fail(address string, cause error)
 }
 
@@ -76,7 +76,7 @@ type Config struct {
 	// MaxWaiting bounds the requests that wait between two attempts (default 16384); one more is
 	// answered actors.ErrOverloaded.
 	MaxWaiting int
-	// MaxPerNode bounds the requests to one other node that are under way (default 7500), and MaxPerShard those for
+	// MaxPerNode bounds the requests to one other node that are in progress (default 7500), and MaxPerShard those for
 	// one shard (default 1250). Requests that wait for another attempt count. One more is answered
 	// actors.ErrOverloaded at once: an unreachable node, or a shard that makes no progress, must not use up what the
 	// caller has for all.
@@ -85,7 +85,7 @@ type Config struct {
 	// (defaults 10 ms and 400 ms). News usually end it sooner. Shorter: lost news cost less time;
 	// longer: requests for shards that are being taken over cost others less.
 	PauseMin, PauseMax time.Duration
-	// StatusTimeout is how long one member may take to tell how it does (default 1 s).
+	// StatusTimeout is the time one member may take to tell how it does (default 1 s).
 	StatusTimeout time.Duration
 	// Done, if not nil, is told of each request that is over. It must be quick and safe for concurrent use.
 	Done func(DoneInfo)

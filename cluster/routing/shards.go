@@ -171,7 +171,7 @@ func (r *Router) learn(v view, err error) (redirected bool) {
 
 // correct takes in a row from one that is not the owner. A later one counts; and if the one that was asked
 // because of the known row denies it, then its row counts though it is earlier: rows are heard from many,
-// and one that is wrong must not stay for ever.
+// and one that is wrong must not stay forever.
 func (r *Router) correct(v view, row persistence.Shard) {
 	s := &r.shards[row.ID]
 	s.mu.Lock()
@@ -245,7 +245,7 @@ func (r *Router) suspect(i persistence.Incarnation) {
 	}
 }
 
-// Bury notes that an incarnation is dead: its lease row says so. Gossip may go on to list it for seconds: nobody is sent
+// Bury notes that an incarnation is dead: its lease row says so. Gossip may continue to list it for seconds: nobody is sent
 // there any more before the requests that are on their way to it fail, for they look for another at once.
 func (r *Router) Bury(i persistence.Incarnation) {
 	r.casting.Lock()

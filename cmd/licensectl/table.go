@@ -21,7 +21,7 @@ type table struct {
 	rows    int
 }
 
-// settleAfter is how many rows the widths come from.
+// settleAfter is the number of rows the widths come from.
 const settleAfter = 500
 
 // newTable prints a table with these titles; a title that begins with ">" is of a column that is
@@ -128,7 +128,7 @@ func printable(s string) string {
 	}, s)
 }
 
-// textWidth returns how many columns of a terminal a text takes.
+// textWidth returns the number of columns of a terminal a text takes.
 func textWidth(s string) int {
 	n := 0
 	for _, r := range s {

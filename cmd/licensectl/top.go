@@ -89,7 +89,7 @@ type (
 	topTick struct{}
 )
 
-// keptTop is how many samples are kept: as many as the widest terminal has columns.
+// keptTop is the number of samples that are kept: as many as the widest terminal has columns.
 const keptTop = 400
 
 // topModel is what is shown. It implements tea.Model.

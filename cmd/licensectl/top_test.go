@@ -77,7 +77,7 @@ func TestTop(t *testing.T) {
 		t.Errorf("%s", view)
 	}
 
-	// The gateway hangs: what was OK is not OK for ever.
+	// The gateway hangs: what was OK is not OK forever.
 	m = watching(140, 30, 4)
 	m.now = func() time.Time { return m.at.Add(12 * time.Second) }
 	if view = plain(m); strings.Contains(view, "normal") || !strings.Contains(view, "UNKNOWN: the last status is 12s old") {

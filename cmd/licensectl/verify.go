@@ -121,7 +121,7 @@ func (r *verifyRun) all(ctx context.Context) error {
 		done     chan struct{}
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	// In order, so that there is one place to go on from.
+	// In order, so that there is one place to continue from.
 	ordered, work := make(chan *job, 4*r.flags.jobs), make(chan *job)
 	g.Go(func() error {
 		defer close(ordered)

@@ -57,7 +57,7 @@ var marks = map[licensedv1.WhyEffect]string{
 	licensedv1.WhyEffect_WHY_EFFECT_UNKNOWN: "?",
 }
 
-// printWhy prints an explanation; a long sentence goes on below itself.
+// printWhy prints an explanation; a long sentence continues below itself.
 func (p *program) printWhy(subject string, res *licensedv1.WhyResponse) {
 	limit := p.width()
 	for _, line := range append([]string{subject}, wrap(res.Verdict, limit)...) {

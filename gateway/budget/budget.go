@@ -127,7 +127,7 @@ func (b *Budget) Held(h Holder) int64 {
 	return b.holders[h]
 }
 
-// Refused returns how many requests were refused within a scope.
+// Refused returns the number of requests that were refused within a scope.
 func (b *Budget) Refused(s Scope) uint64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -42,7 +42,7 @@ func secured(next http.Handler) http.Handler {
 	})
 }
 
-// sessionAge is how long a browser that knew the token is let in.
+// sessionAge is the time a browser that knew the token is let in.
 const sessionAge = 12 * time.Hour
 
 const sessionCookie = "licensed_session"
@@ -194,7 +194,7 @@ func loginPath(r *http.Request) string {
 	return Path + "login?next=" + url.QueryEscape(r.URL.RequestURI())
 }
 
-// backTo returns a path of the dashboard to go on at, whatever was asked for.
+// backTo returns a path of the dashboard to continue at, whatever was asked for.
 func backTo(next string) string {
 	if u, err := url.Parse(next); err == nil && u.Host == "" && u.Scheme == "" && strings.HasPrefix(u.Path, Path) && !strings.Contains(next, `\`) {
 		return u.RequestURI()

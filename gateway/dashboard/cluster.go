@@ -208,7 +208,7 @@ var nodeLevels = map[licensedv1.NodeState]string{
 	licensedv1.NodeState_NODE_STATE_LEFT: "idle",
 }
 
-// owners is how many colours tell nodes apart.
+// owners is the number of colours that tell nodes apart.
 const owners = 8
 
 func ownerClass(i int) string { return fmt.Sprintf("owner-%d", i%owners) }

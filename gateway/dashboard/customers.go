@@ -9,7 +9,7 @@ import (
 	"licensed/messages/licensedv1"
 )
 
-// customersPage is how many ids a page lists.
+// customersPage is the number of ids a page lists.
 const customersPage = 100
 
 // customersView is the page of customers.

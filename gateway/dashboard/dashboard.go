@@ -64,7 +64,7 @@ type Dashboard struct {
 	close   context.CancelFunc
 }
 
-// New returns a dashboard. Its sampling goes on until Close.
+// New returns a dashboard. Its sampling continues until Close.
 func New(c Config) (*Dashboard, error) {
 	assets, err := loadAssets()
 	if err != nil {

@@ -25,7 +25,7 @@ func newEvent(name string, data any) (*event, error) {
 	return &event{fmt.Appendf(nil, "event: %s\ndata: %s\n\n", name, b)}, nil
 }
 
-// writeTimeout is how long a browser may take to take what was written.
+// writeTimeout is the time a browser may take to take what was written.
 const writeTimeout = 10 * time.Second
 
 // writer writes an answer of any length, to which the limits of ordinary requests do not apply: what bounds it

@@ -12,7 +12,7 @@ import (
 	"licensed/messages/licensedv1"
 )
 
-// around is how many events are listed on either side of the moment.
+// around is the number of events that are listed on either side of the moment.
 const around = 100
 
 // timelineView is the list of events around a moment, newest first, and the strip of all.

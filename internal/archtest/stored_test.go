@@ -14,7 +14,7 @@ import (
 var layoutConst = regexp.MustCompile(`(?m)^(?:const )?\s*(layout[A-Z]\w*)\s*=\s*(0x[0-9a-f]+)\b`)
 
 // TestEveryStoredFormHasAGoldenFile demands, for every layout number below persistence, a file in the
-// testdata of its package with bytes that begin with it: what was stored once is read for ever, and a new
+// testdata of its package with bytes that begin with it: what was stored once is read forever, and a new
 // form does not get by without being remembered.
 func TestEveryStoredFormHasAGoldenFile(t *testing.T) {
 	found := 0

@@ -35,10 +35,10 @@ import (
 
 // Times after which a transition counts as trouble.
 const (
-	// Stuck is how long a shard may be on its way to a node, or its owner silent, before it counts as unserved.
+	// Stuck is the time a shard may be on its way to a node, or its owner silent, before it counts as unserved.
 	// It is above the time that requests wait for a shard on its way.
 	Stuck = 10 * time.Second
-	// VersionsMixed is how long an upgrade may take before it is a finding.
+	// VersionsMixed is the time an upgrade may take before it is a finding.
 	VersionsMixed = time.Hour
 )
 

@@ -5,7 +5,7 @@
 //
 // A fixed number of customers with a few devices each go about their evenings: they acquire licences,
 // play, renew and release them, now and then remove a device, and sometimes send a command twice, as
-// phones on bad networks do. They know no rules: what the policy forbids is refused, and they go on.
+// phones on bad networks do. They know no rules: what the policy forbids is refused, and they continue.
 // Commands start at a steady rate, whatever the answers' pace (an open loop); when too many are under
 // way the simulation falls behind and says so rather than adding to the trouble.
 package demo
@@ -35,7 +35,7 @@ type Config struct {
 	Rate float64
 	// Customers is how many there are.
 	Customers int
-	// MaxInFlight commands are under way at once.
+	// MaxInFlight commands are in progress at once.
 	MaxInFlight int
 	// Summary is how often a line about the last period is logged.
 	Summary time.Duration
@@ -96,7 +96,7 @@ func New(c Config, client licensedv1connect.LicenseServiceClient) *Simulation {
 // tick is how often commands are started.
 const tick = 10 * time.Millisecond
 
-// Run simulates until ctx ends and the commands under way are answered.
+// Run simulates until ctx ends and the commands in progress are answered.
 func (s *Simulation) Run(ctx context.Context) {
 	var running sync.WaitGroup
 	defer running.Wait()
@@ -120,7 +120,7 @@ func (s *Simulation) Run(ctx context.Context) {
 	}
 }
 
-// start sends one command in the background, or skips it if too many are under way.
+// start sends one command in the background, or skips it if too many are in progress.
 func (s *Simulation) start(ctx context.Context, running *sync.WaitGroup) {
 	send, repeats := s.choose(), 1
 	if s.random.IntN(20) == 0 {

@@ -57,7 +57,7 @@ func init() {
 	go func() { slog.Error("failpoints", "error", http.Serve(l, http.HandlerFunc(serve))) }()
 }
 
-// hit counts, and does what was asked for. It returns how long the caller is to wait.
+// hit counts, and does what was asked for. It returns the time the caller is to wait.
 func hit(name string) time.Duration {
 	p := points[name]
 	p.hits.Add(1)

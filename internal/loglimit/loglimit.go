@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// maxKinds is how many kinds are told apart at a time. All further ones count as one: who chooses the messages
+// maxKinds is the number of kinds that are told apart at a time. All further ones count as one: who chooses the messages
 // must not choose how much is remembered and logged.
 const maxKinds = 256
 

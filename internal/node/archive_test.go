@@ -62,7 +62,7 @@ func archiveStatus(t *testing.T, n *node.Node) *licensedv1.ArchiveStatus {
 	return res.Msg.Archive
 }
 
-// wantHistory reads Bayley's history, which must be whole, and returns how many events each tier has.
+// wantHistory reads Bayley's history, which must be whole, and returns the number of events each tier has.
 func wantHistory(t *testing.T, n *node.Node) (hot, cold int) {
 	t.Helper()
 	history := licensedv1connect.NewHistoryServiceClient(http.DefaultClient, "http://"+n.API().String())

@@ -26,7 +26,7 @@ var (
 // cassandraScheme begins the URL of a store on Cassandra.
 const cassandraScheme = "cassandra://"
 
-// developmentCopies is how many copies a keyspace has that is made for development: one Cassandra node
+// developmentCopies is the number of copies a keyspace has that is made for development: one Cassandra node
 // is enough then, and a lost disk loses everything.
 const developmentCopies = 1
 

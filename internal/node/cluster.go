@@ -22,7 +22,7 @@ type shards interface {
 	Shards() uint32
 	// Epoch under which a shard is held, or false.
 	Epoch(shard uint32) (uint64, bool)
-	// Held returns how many shards are held, and the lowest and highest of their epochs; 0 if none is.
+	// Held returns the number of shards that are held, and the lowest and highest of their epochs; 0 if none is.
 	Held() (count int, lowest, highest uint64)
 }
 

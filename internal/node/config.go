@@ -87,7 +87,7 @@ type Config struct {
 	Store string
 	// StorePasswordFile has the password for Store, in place of one in the URL.
 	StorePasswordFile string
-	// StoreWait is how long a process that starts waits for a store or archive on Cassandra that cannot be
+	// StoreWait is the time a process that starts waits for a store or archive on Cassandra that cannot be
 	// reached; 0 to give up at once.
 	StoreWait time.Duration
 	// Data is the directory of the embedded store, made if missing.
@@ -140,7 +140,7 @@ type Config struct {
 	// MaxConnections of the API are accepted at once; 0 for what the limit of open files leaves beside the store, other
 	// processes and the admin port.
 	MaxConnections int
-	// MaxPerNode bounds the requests to one other node that are under way, and MaxPerShard those for one shard: the
+	// MaxPerNode bounds the requests to one other node that are in progress, and MaxPerShard those for one shard: the
 	// excess is refused at once, so that one unreachable node or one stuck shard leaves room for all others. 0 for
 	// three quarters of MaxInFlight, and for an eighth.
 	MaxPerNode, MaxPerShard int
@@ -149,7 +149,7 @@ type Config struct {
 	// balancers stop sending first. Longer: fewer refused connections behind slow balancers, slower
 	// stops. 0 where there is no balancer.
 	DrainDelay time.Duration
-	// DrainTimeout is the time that stopping takes at most; then what is under way is cut off. All shards are
+	// DrainTimeout is the time that stopping takes at most; then what is in progress is cut off. All shards are
 	// to be handed over in half of it, faster than MovesPerSecond if need be, and have three quarters.
 	DrainTimeout time.Duration
 

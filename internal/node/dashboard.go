@@ -101,7 +101,7 @@ func isLoopback(a net.Addr) bool {
 	return ok && t.IP.IsLoopback()
 }
 
-// shortestToken is how many characters an admin token must have.
+// shortestToken is the number of characters an admin token must have.
 const shortestToken = 16
 
 // readToken reads a file that has a token; no file, no token.

@@ -98,7 +98,7 @@ func (s sample) mean() (mean, deviation float64) {
 }
 
 // look opens the cluster page's stream, and if asked to scrapes the metrics once, until the function
-// returned is called, which tells how many events came.
+// returned is called, which tells the number of events that came.
 func look(b *testing.B, n *node.Node, scrape bool) func() int64 {
 	ctx, stop := context.WithCancel(b.Context())
 	var watchers sync.WaitGroup

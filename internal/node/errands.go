@@ -108,7 +108,7 @@ func (e *archiveErrand) run(ctx context.Context, h *host, customer string) (acto
 		return actors.Answer{}, gateway.ErrUnsupported
 	}
 	res, err := w.Archive(ctx, customer+aggregateSuffix, e.All)
-	if errors.Is(err, archive.ErrNotHeld) { // The next owner can go on with it.
+	if errors.Is(err, archive.ErrNotHeld) { // The next owner can continue with it.
 		err = fmt.Errorf("%w: %w", actors.ErrNotOwner, err)
 	}
 	if err != nil {

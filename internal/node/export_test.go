@@ -19,7 +19,7 @@ func (c *Config) Share(s persistence.Store) {
 	c.Store, c.shared, c.Archive = "cassandra://shared/test", s, ArchiveOff
 }
 
-// InMemory returns how many customers are in memory.
+// InMemory returns the number of customers that are in memory.
 func (n *Node) InMemory() int64 { return n.runtimeStats().Resident }
 
 // Gossip returns the address that others join.
@@ -64,7 +64,7 @@ func (n *Node) gossiped(name string) membership.Member {
 	return membership.Member{}
 }
 
-// Clocks returns how many members' clocks were compared, whether they count or not.
+// Clocks returns the number of members' clocks that were compared, whether they count or not.
 func (n *Node) Clocks() int {
 	ids := map[string]bool{}
 	for _, m := range n.member.Load().gossip.Members() {
@@ -91,5 +91,5 @@ func (n *Node) HideMembers() {
 	m.members(slices.DeleteFunc(all, func(o membership.Member) bool { return o.ID != m.gossip.ID() }))
 }
 
-// Pinged returns how many nodes a process pings.
+// Pinged returns the number of nodes a process pings.
 func (n *Node) Pinged() int { return n.member.Load().prober.Nodes() }

@@ -49,14 +49,14 @@ func planFiles(limit int, c *Config) files {
 	return f
 }
 
-// reserved is how many files are not for the API.
+// reserved is the number of files that are not for the API.
 func (f *files) reserved() int {
 	return baseFiles + f.store + f.archive + f.node + f.members + f.cassandra + f.admin
 }
 
 func clamp(n, low, high int) int { return max(low, min(n, high)) }
 
-// openFiles returns how many files the process may have open. The Go runtime has raised it as far as it may.
+// openFiles returns the number of files the process may have open. The Go runtime has raised it as far as it may.
 func openFiles() int {
 	var r syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r); err != nil {

@@ -90,7 +90,7 @@ func firstHand(name string, all []*licensedv1.Happening) []*licensedv1.Happening
 	return out
 }
 
-// mergeHappenings adds what others tell to the own list, newest first.
+// mergeHappenings adds what others tell to its own list, newest first.
 func mergeHappenings(own, theirs []*licensedv1.Happening) []*licensedv1.Happening {
 	all := append(own, theirs...)
 	slices.SortStableFunc(all, func(a, b *licensedv1.Happening) int { return b.At.AsTime().Compare(a.At.AsTime()) })
@@ -181,7 +181,7 @@ type acquaintances struct {
 	left  map[string]departure         // those who do not any more
 }
 
-// keptNames is how many incarnations are remembered by name: those who are there, and enough former ones for what
+// keptNames is the number of incarnations that are remembered by name: those who are there, and enough former ones for what
 // happened lately to speak of nodes.
 const keptNames = 4096
 
@@ -202,7 +202,7 @@ type departure struct {
 	at time.Time
 }
 
-// rememberLeft is how long a member that left is shown, and rememberDead is how long one that disappeared without
+// rememberLeft is the time a member that left is shown, and rememberDead is the time one that disappeared without
 // being asked to is.
 const (
 	rememberLeft = time.Hour

@@ -72,7 +72,7 @@ func (h *host) Execute(ctx context.Context, customer string, c actors.Command) (
 }
 
 // checkForeign checks a request that may have arrived at the node port: other processes check what their clients send, but an
-// id that no API lets through would be in a history for ever.
+// id that no API lets through would be in a history forever.
 func checkForeign(customer string, err error) error {
 	if fault := license.CheckCustomer(customer); fault != nil {
 		err = fault
@@ -83,7 +83,7 @@ func checkForeign(customer string, err error) error {
 	return nil
 }
 
-// Close stops the archiver, then takes no more requests, and returns when none is under way or ctx ended.
+// Close stops the archiver, then takes no more requests, and returns when none is in progress or ctx ended.
 func (h *host) Close(ctx context.Context) error {
 	var err error
 	if w := h.archiver.Load(); w != nil {

@@ -8,7 +8,7 @@ import (
 	"licensed/gateway/budget"
 )
 
-// adminAnswer is how long the admin port may take to answer: profiles take half a minute.
+// adminAnswer is the time the admin port may take to answer: profiles take half a minute.
 const adminAnswer = time.Minute
 
 // apiServer returns how the API is served.

@@ -66,7 +66,7 @@ type member struct {
 }
 
 const (
-	// keptNews is how many pieces of news may wait to be spread. What finds no room comes with the next
+	// keptNews is the number of pieces of news that may wait to be spread. What finds no room comes with the next
 	// exchange of full state.
 	keptNews = 1024
 	// tellEvery is how often what others know of this process is brought up to date.

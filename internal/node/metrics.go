@@ -111,7 +111,7 @@ type counts struct {
 	samples []commandSample // of the last ten seconds, the oldest first
 }
 
-// commandSample is how many commands there were at a time.
+// commandSample is the number of commands at a time.
 type commandSample struct {
 	at       time.Time
 	commands uint64

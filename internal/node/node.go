@@ -16,8 +16,8 @@
 //	API port       the gateway
 //
 // The way of a request goes up to down in the reverse order: gateway, (another process,) ownership, host,
-// store. So a stop first fails the readiness check, then hands the shards over to others while it goes on
-// to serve, then takes no more requests and waits for those under way, says good-bye, and closes the
+// store. So a stop first fails the readiness check, then hands the shards over to others while it continues
+// to serve, then takes no more requests and waits for those in progress, says good-bye, and closes the
 // store last. A part is stopped once, also when the start of one above it failed.
 //
 // What a process has of this follows from its settings. With an embedded store it is alone: the lock on
@@ -250,7 +250,7 @@ func (n *Node) handOver(ctx context.Context, node *cluster.Node) error {
 }
 
 // most has a part take no more than three quarters of the time that is left to stop, so that those after it have
-// the rest: they answer what is under way, and say good-bye. Half of the drain timeout is what a hand-over plans with.
+// the rest: they answer what is in progress, and say good-bye. Half of the drain timeout is what a hand-over plans with.
 func most(stop func(context.Context) error) func(context.Context) error {
 	return func(ctx context.Context) error {
 		if end, ok := ctx.Deadline(); ok {
@@ -383,7 +383,7 @@ func (n *Node) ReloadPolicy() { n.policy.reload() }
 // Failed receives the reason when the node can no longer serve. It must then be stopped.
 func (n *Node) Failed() <-chan error { return n.failed }
 
-// Stop stops the node in order: no more requests, those under way are answered, everything is written.
+// Stop stops the node in order: no more requests, those in progress are answered, everything is written.
 // What takes longer than the drain timeout, or than ctx, is cut off; that is an error, and loses
 // nothing that was acknowledged. Further calls wait for the first and return its result.
 func (n *Node) Stop(ctx context.Context) error {

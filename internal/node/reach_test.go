@@ -31,7 +31,7 @@ func newReachable(t *testing.T) *company {
 	return c
 }
 
-// sweepDeadline is how long a customer waits for an answer.
+// sweepDeadline is the time a customer waits for an answer.
 const sweepDeadline = 5 * time.Second
 
 // sweep asks a gateway for customers at once, and returns how many were answered, and how often each error came.

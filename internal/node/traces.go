@@ -31,5 +31,5 @@ func (n *Node) closeTraces(ctx context.Context) error {
 	return nil
 }
 
-// lastTraces is how long a stop waits for a collector.
+// lastTraces is the time a stop waits for a collector.
 const lastTraces = 3 * time.Second

@@ -68,7 +68,7 @@ func (c *otlp) path(name string) (names []string, trace string) {
 	return names, trace
 }
 
-// TestTraceOfTwo: a trace goes on from the gateway's process to the node's.
+// TestTraceOfTwo: a trace continues from the gateway's process to the node's.
 func TestTraceOfTwo(t *testing.T) {
 	spans, endpoint := startCollector(t)
 	c := newCompany(t)

@@ -119,7 +119,7 @@ func (m *member) bornOut(o membership.Member) (membership.Member, bool) {
 }
 
 // leased returns the other nodes that have a live lease, each at the address in it: those that gossip shows, and those that own
-// shards though it does not. The latter are also returned as members, for the transport: requests to them go on.
+// shards though it does not. The latter are also returned as members, for the transport: requests to them continue.
 func (m *member) leased(all []membership.Member) (nodes []reach.Node, hidden []membership.Member) {
 	addresses, shown := map[string]bool{}, map[persistence.Incarnation]bool{m.incarnation(): true}
 	for _, o := range all {

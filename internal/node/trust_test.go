@@ -96,7 +96,7 @@ func (c *crew) serves(run string) {
 	c.undisturbed(func() []string { return c.serve(run) })
 }
 
-// serve returns how many commands of serves were not acknowledged, and why, if there are any.
+// serve returns the number of commands of serves that were not acknowledged, and why, if there are any.
 func (c *crew) serve(run string) []string {
 	const customers = 90
 	var wg sync.WaitGroup
@@ -168,7 +168,7 @@ func (c *crew) leases() []persistence.Lease {
 	return leases
 }
 
-// TestTwoClustersOneName: two clusters of the default name, on two stores, one of which is told to join the other. Both go on
+// TestTwoClustersOneName: two clusters of the default name, on two stores, one of which is told to join the other. Both continue
 // to serve, and say once who the other is.
 func TestTwoClustersOneName(t *testing.T) {
 	prod, staging := newCrew(t, 5*time.Second), newCrew(t, 5*time.Second)

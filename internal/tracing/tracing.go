@@ -11,7 +11,7 @@
 // A call continues the trace of its client (W3C traceparent). Between the processes of a cluster the
 // traceparent travels with the request. Inside of an owner there is no context to carry it: an actor
 // works for many requests at once, and one write makes the commands of several durable. So the tracer
-// remembers which traced commands are under way, and a write is a span in the trace of each command that
+// remembers which traced commands are in progress, and a write is a span in the trace of each command that
 // has records in it.
 //
 // What is traced is decided where a trace enters the service, by the configured ratio, and then holds for
@@ -180,7 +180,7 @@ func (t *Tracer) end(aggregate, command string) {
 	}
 }
 
-// parents returns the spans of the traced requests of an aggregate that are under way.
+// parents returns the spans of the traced requests of an aggregate that are in progress.
 func (t *Tracer) parents(aggregate string, wanted func(command string) bool) []trace.SpanContext {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -218,7 +218,7 @@ type HistoryEvent struct {
 	// Its name, "LicenseAcquired".
 	Event     string                 `protobuf:"bytes,5,opt,name=event,proto3" json:"event,omitempty"`
 	EventTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=event_time,json=eventTime,proto3" json:"event_time,omitempty"`
-	// Durable, and part of the history for ever. False only for the events of TryAt.
+	// Durable, and part of the history forever. False only for the events of TryAt.
 	Committed bool `protobuf:"varint,7,opt,name=committed,proto3" json:"committed,omitempty"`
 	// Counts the events of aggregate_id from 0.
 	EventOrderNumber uint64 `protobuf:"varint,8,opt,name=event_order_number,json=eventOrderNumber,proto3" json:"event_order_number,omitempty"`

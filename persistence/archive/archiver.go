@@ -35,10 +35,10 @@ type Config struct {
 	// After is the age from which closed partitions are archived though they are less than a
 	// segment (default 30 days).
 	After time.Duration
-	// Retention is how long the archive keeps events (default 0: for ever), where Options.Retention does
+	// Retention is the time the archive keeps events (default 0: forever), where Options.Retention does
 	// not say otherwise.
 	Retention time.Duration
-	// Page is how many roots or records are read at once (default 256).
+	// Page is the number of roots or records that are read at once (default 256).
 	Page int
 }
 
@@ -93,7 +93,7 @@ type Options struct {
 	Hot    HotTier
 	Cold   persistence.Archive
 	Config Config
-	// Retention returns how long the archive keeps what is written now, 0 for ever, or false where
+	// Retention returns the time the archive keeps what is written now, 0 forever, or false where
 	// Config.Retention holds (default: always false). It may change.
 	Retention func() (time.Duration, bool)
 	// Now is the clock (default time.Now).
@@ -132,7 +132,7 @@ type Result struct {
 }
 
 // Held says whether the shard of a head is held under the head's epoch at a moment after the call began:
-// by the clock, or by a read of the own lease ([R9]). It is false also where that cannot be told.
+// by the clock, or by a read of its own lease ([R9]). It is false also where that cannot be told.
 type Held func(context.Context) bool
 
 // Archive moves what is closed below the head, as far as it is worth segments, or all of it if all is

@@ -140,7 +140,7 @@ func readColumns(rd *wire.Reader) *columnReader {
 	return c
 }
 
-// failed reports whether there is no use in going on: each record takes a byte of a column at least.
+// failed reports whether there is no use in continuing: each record takes a byte of a column at least.
 func (c *columnReader) failed() bool { return c.bad || c.col[colShape].Len() == 0 }
 
 func (c *columnReader) close() error {

@@ -17,7 +17,7 @@
 // top of the stub, that closes the stub like any other; the snapshot is then deleted before it is stripped
 // of the name.
 //
-// A crash between any two steps leaves a state from which the next run goes on: what is marked is
+// A crash between any two steps leaves a state from which the next run continues: what is marked is
 // never read in the hot tier again, what is not marked is still there whole. Segments have names that
 // were never used before and are never overwritten, so an archiver that was fenced can do no harm but
 // leave a segment that nothing names ([R12]). While marking fails and is tried again, the segment that was

@@ -173,7 +173,7 @@ func goldenStretches() []Stretch {
 	}
 }
 
-// TestGoldenSegments: what was ever written is readable for ever.
+// TestGoldenSegments: what was ever written is readable forever.
 func TestGoldenSegments(t *testing.T) {
 	path := filepath.Join("testdata", "segment-61.bin")
 	if *rewrite {

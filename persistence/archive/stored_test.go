@@ -10,7 +10,7 @@ import (
 	"licensed/persistence"
 )
 
-// TestGoldenSnapshots: what was ever written is readable for ever. What is written may become smaller.
+// TestGoldenSnapshots: what was ever written is readable forever. What is written may become smaller.
 func TestGoldenSnapshots(t *testing.T) {
 	want := persistence.Root{
 		Key:         persistence.RootKey{Aggregate: someone, Epoch: 7, Version: 312},

@@ -22,7 +22,7 @@ type WorkerConfig struct {
 	SnapshotAfter time.Duration
 	// BytesPerSecond bounds what is copied, before compression (default 8 MiB; 0 for no bound).
 	BytesPerSecond int
-	// Concurrency is how many aggregates that left memory are archived at once (default 2).
+	// Concurrency is the number of evicted aggregates that are archived at once (default 2).
 	Concurrency int
 	// Queue is how many of them may wait (default 10,000). One that finds no room is found again by
 	// the scan.
@@ -56,7 +56,7 @@ type Owner interface {
 	Holds(ctx context.Context, head persistence.Head) bool
 	// Archived tells an aggregate, if it is in memory, how far its history is in the archive.
 	Archived(aggregate string, through uint64)
-	// Release lets an aggregate leave memory if nothing is under way.
+	// Release lets an aggregate leave memory if nothing is in progress.
 	Release(ctx context.Context, aggregate string)
 }
 
@@ -203,7 +203,7 @@ func (w *Worker) Start() {
 	w.running.Go(w.scans)
 }
 
-// Close stops the worker and waits for it until ctx ends. What was under way is left as it is: every
+// Close stops the worker and waits for it until ctx ends. What was in progress is left as it is: every
 // step can be repeated.
 func (w *Worker) Close(ctx context.Context) error {
 	w.cancel()
@@ -261,7 +261,7 @@ func (w *Worker) Archive(ctx context.Context, aggregate string, all bool) (Resul
 	return w.archive(ctx, aggregate, head, all, false)
 }
 
-// segmentEvents is how many events are worth a look: about a segment.
+// segmentEvents is the number of events that are worth a look: about a segment.
 func (w *Worker) segmentEvents() uint64 {
 	return max(1, uint64(w.o.Config.SegmentBytes/typicalRecord))
 }

@@ -394,7 +394,7 @@ func TestLostShard(t *testing.T) {
 	}
 }
 
-// TestSilentOwner: a scan goes on when an aggregate does not answer.
+// TestSilentOwner: a scan continues when an aggregate does not answer.
 func TestSilentOwner(t *testing.T) {
 	s := newSite(t)
 	s.add("a:K", 3, 4, s.config.After+time.Hour)

@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	// A name is taken for good, or for as long as the segment lives: TTL 0 is for ever.
+	// A name is taken for good, or for as long as the segment lives: TTL 0 is forever.
 	insertName  = `INSERT INTO segment_names (bucket, name, id, chunks, size, checksum, expires) VALUES (?, ?, ?, ?, ?, ?, ?) IF NOT EXISTS USING TTL ?`
 	selectName  = `SELECT id, chunks, size, checksum FROM segment_names WHERE bucket = ? AND name = ?`
 	selectNames = `SELECT name FROM segment_names WHERE bucket = ? AND name > ? LIMIT ?`
@@ -35,9 +35,9 @@ const (
 	chunkBytes = 256 << 10
 	// expiryGrace is how long segments are kept beyond what was asked: clocks differ.
 	expiryGrace = time.Hour
-	// maxTimeToLive is Cassandra's limit, 20 years; what is to be kept longer is kept for ever.
+	// maxTimeToLive is Cassandra's limit, 20 years; what is to be kept longer is kept forever.
 	maxTimeToLive = 20 * 365 * 24 * time.Hour
-	// archiveReads is how many chunks, or buckets of names, are asked for at a time.
+	// archiveReads is the number of chunks, or buckets of names, that are asked for at a time.
 	archiveReads = 16
 )
 
@@ -76,7 +76,7 @@ func nameBucket(name string) int {
 	return int(h.Sum32() % nameBuckets)
 }
 
-// timeToLive returns the seconds that a segment is kept; 0 is for ever.
+// timeToLive returns the seconds that a segment is kept; 0 is forever.
 func timeToLive(now, expires time.Time) int {
 	if expires.IsZero() {
 		return 0

@@ -28,7 +28,7 @@ func TestTimeToLive(t *testing.T) {
 	}
 }
 
-// TimesToLive returns what is left of the life of a segment's name and of its first chunk, 0 for ever.
+// TimesToLive returns what is left of the life of a segment's name and of its first chunk, 0 forever.
 func TimesToLive(ctx context.Context, o Options, name string) (ofName, ofChunk int, err error) {
 	err = withSession(ctx, o, o.Keyspace, func(s *session) error {
 		var id gocql.UUID

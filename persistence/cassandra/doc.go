@@ -15,7 +15,7 @@
 // never used again, a partition is written by its own activation only); nothing here compares.
 //
 // The records of one mutation are one unlogged batch on one partition, which every replica applies as
-// a whole. A reader may still see part of it while it is under way (Cassandra pages), so callers look
+// a whole. A reader may still see part of it while it is in progress (Cassandra pages), so callers look
 // at Index and Count.
 //
 // Leases and shards are the opposite: conditional updates (lightweight transactions) and SERIAL reads
@@ -31,7 +31,7 @@
 // # Group commit
 //
 // Writes of customers that share a set of replicas travel together while Cassandra is busy: up to
-// Options.BatchesInFlight requests per set of replicas are under way, and what arrives meanwhile goes
+// Options.BatchesInFlight requests per set of replicas are in progress, and what arrives meanwhile goes
 // in the next as one unlogged batch. Such a batch shares transport, not fate: it is no transaction, and
 // each write is told its own outcome and is repeated by its own caller, alone or in other company. A
 // batch that Cassandra refuses (rather than fails) was not applied, and its writes are sent one by one,

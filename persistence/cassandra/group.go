@@ -25,7 +25,7 @@ type write struct {
 	ended     func() // after done
 }
 
-// spareSenders is how many goroutines are kept for requests.
+// spareSenders is the number of goroutines that are kept for requests.
 const spareSenders = 64
 
 // cellBytes is what Cassandra counts for each value beside its bytes: timestamps and the like.
@@ -47,7 +47,7 @@ func (w *write) add(values []any) {
 	}
 }
 
-// groups sends writes: alone while few are under way, together with others of the same replicas when
+// groups sends writes: alone while few are in progress, together with others of the same replicas when
 // more are.
 type groups struct {
 	execute       func(group []*write) error       // sends one request
@@ -88,7 +88,7 @@ type lane struct {
 	groups *groups
 
 	mu      sync.Mutex
-	sending int      // requests under way
+	sending int      // requests in progress
 	queue   []*write // waiting, first in first out, while sending is at its limit
 }
 
@@ -152,7 +152,7 @@ func (l *lane) take(n int) []*write {
 	return taken
 }
 
-// fill returns how many writes from the front of the queue make a group.
+// fill returns the number of writes from the front of the queue that make a group.
 func (g *groups) fill(queue []*write) int {
 	size := queue[0].bytes
 	n := 1

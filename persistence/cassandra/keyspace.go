@@ -74,7 +74,7 @@ func (k *keyspace) isClosed() bool {
 	return k.closed
 }
 
-// Close waits for what is under way and closes the connections. That takes about a timeout for a write, two
+// Close waits for what is in progress and closes the connections. That takes about a timeout for a write, two
 // for a conditional one that waits for its turn, and up to three, one for each node that is asked, for each
 // page of a read.
 func (k *keyspace) Close() error {

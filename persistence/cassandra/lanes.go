@@ -37,12 +37,12 @@ func (l *lanes[L]) of(set uint64) *L {
 	return lane
 }
 
-// leastReads is how many reads of one set of replicas may be under way, however many sets there are.
+// leastReads is the number of reads of one set of replicas that may be in progress, however many sets there are.
 const leastReads = 8
 
-// reads bounds the reads under way. Each set of replicas has an equal share of them.
+// reads bounds the reads in progress. Each set of replicas has an equal share of them.
 type reads struct {
-	most        int                              // under way
+	most        int                              // in progress
 	replicaSet  func(partitionKey []byte) uint64 // hostPolicy.replicaSet
 	replicaSets func() int                       // hostPolicy.replicaSets
 	lanes       *lanes[semaphore.Weighted]

@@ -168,7 +168,7 @@ func (l *load) finish() {
 }
 
 // TestLongOneOfThreeFails: with one of three nodes killed or stalled, what was acknowledged stays, and
-// after the timeout work goes on.
+// after the timeout work continues.
 func TestLongOneOfThreeFails(t *testing.T) {
 	c, o := threeNodes(t)
 	s := open(t, o)
@@ -222,7 +222,7 @@ func ownership(t *testing.T, s *cassandra.Store, when string, id int) {
 	t.Logf("%s: shard taken in %v", when, time.Since(start).Round(time.Millisecond))
 }
 
-// TestLongOnlyNodeFails: errors are clear while the only node is away, and work goes on by itself when
+// TestLongOnlyNodeFails: errors are clear while the only node is away, and work continues by itself when
 // it is back. With commitlog_sync periodic a killed node forgets what it acknowledged last (so there it
 // is stopped in order); with batch and group it does not.
 func TestLongOnlyNodeFails(t *testing.T) {
@@ -329,7 +329,7 @@ func TestLongTLS(t *testing.T) {
 }
 
 // TestLongFullCommitLogDisk: Cassandra stops, or dies, when its commit log finds no space. That is an
-// outage like any other: nothing that was acknowledged is lost, and work goes on when there is space.
+// outage like any other: nothing that was acknowledged is lost, and work continues when there is space.
 func TestLongFullCommitLogDisk(t *testing.T) {
 	disk := t.TempDir()
 	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=160m", "tmpfs", disk).CombinedOutput(); err != nil {

@@ -61,8 +61,8 @@ type Options struct {
 	// Connections per Cassandra node. More spread the work over more cores; fewer make larger writes
 	// to the network.
 	Connections int
-	// CoalesceWait is how long a connection collects requests before it writes them to the network. It
-	// saves system calls while many are under way, but each waits for it, and groups save them too; 0
+	// CoalesceWait is the time a connection collects requests before it writes them to the network. It
+	// saves system calls while many are in progress, but each waits for it, and groups save them too; 0
 	// writes at once.
 	CoalesceWait time.Duration
 
@@ -70,17 +70,17 @@ type Options struct {
 	// must stay below Cassandra's max_mutation_size (half a commit log segment: 16 MiB).
 	MaxMutationBytes int
 
-	// GroupPartitions is how many partitions one group commit may touch; 1 turns grouping of
+	// GroupPartitions is the number of partitions one group commit may touch; 1 turns grouping of
 	// different customers off, 0 means what Cassandra does not warn about
 	// (unlogged_batch_across_partitions_warn_threshold).
 	GroupPartitions int
 	// GroupBytes bounds a group; 0 means what Cassandra does not warn about
 	// (batch_size_warn_threshold). A write above it goes alone.
 	GroupBytes int
-	// BatchesInFlight is how many requests per set of replicas are under way before writes are grouped.
+	// BatchesInFlight is the number of requests per set of replicas that are in progress before writes are grouped.
 	// More means smaller groups: less latency while Cassandra is idle, less throughput when it is not.
 	BatchesInFlight int
-	// ReadsInFlight is how many reads of events and roots are under way, an equal share of them, and 8 at least, for each
+	// ReadsInFlight is the number of reads of events and roots in progress, an equal share of them, and 8 at least, for each
 	// set of replicas; others of the same set wait for their turn. When a
 	// node dies, the others wake its customers as they are asked for, all at once. Reads that Cassandra
 	// cannot answer within Timeout would be tried again at other nodes, and add to what it cannot do. One that has

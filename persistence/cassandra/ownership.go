@@ -32,7 +32,7 @@ const (
 // groups. It is part of the schema: rows are looked for where it says.
 const buckets = persistence.ShardGroups
 
-// locks let this process have one serial operation per bucket under way. Conditional updates of one
+// locks let this process have one serial operation per bucket in progress. Conditional updates of one
 // partition exclude each other in Cassandra too, but there by trying, failing and trying again.
 type locks []chan struct{}
 

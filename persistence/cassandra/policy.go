@@ -263,7 +263,7 @@ func (p *hostPolicy) replicaSet(partitionKey []byte) uint64 {
 	return set
 }
 
-// replicaSets returns how many sets of replicas there may be.
+// replicaSets returns the largest possible number of sets of replicas.
 func (p *hostPolicy) replicaSets() int {
 	p.mu.RLock()
 	defer p.mu.RUnlock()

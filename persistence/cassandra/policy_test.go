@@ -85,7 +85,7 @@ func TestStalledHostIsAskedLast(t *testing.T) {
 	hosts[0].Mark(errors.New("connection lost")) // the driver knows what to do
 	hosts = expect("after other errors", "a", "b", "c")
 	for range 5 {
-		hosts[0].Mark(gocql.ErrTimeoutNoResponse) // what was under way when it stalled
+		hosts[0].Mark(gocql.ErrTimeoutNoResponse) // what was in progress when it stalled
 	}
 	expect("stalled", "b", "c", "a")
 	*now = now.Add(time.Second)

@@ -188,7 +188,7 @@ func splitStatements(text []byte) []string {
 		case quoted:
 		case bytes.HasPrefix(text, []byte("--")):
 			line, _, _ := bytes.Cut(text, []byte("\n"))
-			text = text[len(line)-1:] // the loop goes on at the end of the line
+			text = text[len(line)-1:] // the loop continues at the end of the line
 			continue
 		case text[0] == ';':
 			end()

@@ -86,7 +86,7 @@ func TestSchemaChanged(t *testing.T) {
 	wantOpenError(t, o, cassandra.ErrSchema, "other statements")
 }
 
-// TestApplyInterrupted: what a crash left half-applied, and its lock, do not keep the next from going on.
+// TestApplyInterrupted: what a crash left half-applied, and its lock, do not keep the next from continuing.
 func TestApplyInterrupted(t *testing.T) {
 	o := keyspace(t)
 	ctx := t.Context()
@@ -219,7 +219,7 @@ func TestRisksOfAKeyspace(t *testing.T) {
 }
 
 // TestTooLargeForCassandra: what slips past this store's own limit is still no unknown outcome to be
-// repeated for ever.
+// repeated forever.
 func TestTooLargeForCassandra(t *testing.T) {
 	o := keyspace(t)
 	o.MaxMutationBytes = 64 << 20

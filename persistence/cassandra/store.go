@@ -43,7 +43,7 @@ func open(ctx context.Context, o Options) (*Store, error) {
 	return s, nil
 }
 
-// Close waits for what is under way and closes the connections. That takes about a timeout for a write, two
+// Close waits for what is in progress and closes the connections. That takes about a timeout for a write, two
 // for a conditional one that waits for its turn, and up to three, one for each node that is asked, for each
 // page of a read.
 func (s *Store) Close() error {

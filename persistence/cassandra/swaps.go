@@ -39,7 +39,7 @@ type swapped struct {
 const (
 	// maxSwaps bounds a batch.
 	maxSwaps = 64
-	// gather is how long the first of a batch waits for others: shards of a group that are handed over
+	// gather is the time the first of a batch waits for others: shards of a group that are handed over
 	// together are asked for one after the other, and a round of Paxos takes many times as long.
 	gather = 500 * time.Microsecond
 )

@@ -76,11 +76,11 @@ type Doctor struct {
 	NewReplay func(aggregate string) Replay
 	// Now is the clock (nil: time.Now).
 	Now func() time.Time
-	// Page is how many roots are read at once (0: 32).
+	// Page is the number of roots that are read at once (0: 32).
 	Page int
 }
 
-// maxFindings is how many findings of a check are listed.
+// maxFindings is the number of findings of a check that are listed.
 const maxFindings = 20
 
 // Examine checks the aggregate whose history ends at the head. Live, if not nil, is called after the last

@@ -46,7 +46,7 @@ type reading struct {
 	next   int             // links passed
 	time   time.Time
 	orders map[string]uint64 // the next order of each aggregate id
-	// The command under way: how many of its events came, of how many.
+	// The command in progress: how many of its events came, of how many.
 	command      string
 	index, count uint32
 	replay       Replay // nil after a gap, until there is a snapshot
@@ -182,7 +182,7 @@ func (r *reading) compare(l *link) error {
 	return nil
 }
 
-// follow goes on from a snapshot that differs: what is live came from it, and differences are named once.
+// follow continues from a snapshot that differs: what is live came from it, and differences are named once.
 func (r *reading) follow(root *persistence.Root) error {
 	if err := r.replay.Restore(root); err != nil {
 		r.replay = nil

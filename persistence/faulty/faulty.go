@@ -119,7 +119,7 @@ func (k Kind) String() string { return kindNames[k] }
 // Fault is what happens to a call.
 type Fault struct {
 	Kind Kind
-	// Records is how many records of a torn append are written.
+	// Records is the number of records of a torn append that are written.
 	Records int
 	// Delay, if not zero, is after what time a Late or Hold is released by itself.
 	Delay time.Duration
@@ -168,7 +168,7 @@ func (s *Store) SetScript(script Script) {
 	s.script = script
 }
 
-// Injected returns how many faults of that kind happened.
+// Injected returns the number of faults of that kind that happened.
 func (s *Store) Injected(k Kind) uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -178,7 +178,7 @@ func (s *Store) Injected(k Kind) uint64 {
 // MaxMutation implements persistence.Journal: it is the store's below.
 func (s *Store) MaxMutation() int { return s.inner.MaxMutation() }
 
-// Close drops the calls that are held, waits for those under way and closes the store below.
+// Close drops the calls that are held, waits for those in progress and closes the store below.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	s.closed = true

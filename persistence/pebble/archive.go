@@ -95,7 +95,7 @@ func (o ArchiveOptions) withDefaults() ArchiveOptions {
 // is safe for concurrent use.
 //
 // A write is acknowledged when it is synced. The first error of the disk makes all calls fail with
-// ErrUnavailable, or ErrUnknownOutcome for those under way; the archive then tries by itself to open
+// ErrUnavailable, or ErrUnknownOutcome for those in progress; the archive then tries by itself to open
 // again, for as long as it takes. Nothing else of the process is touched.
 type Archive struct {
 	dir  string

@@ -29,13 +29,13 @@ type archiveEngine struct {
 	stopped chan struct{}
 	cause   error // set before stopped is closed
 
-	slots chan struct{} // has a token for each call under way
+	slots chan struct{} // has a token for each call in progress
 
 	mu      sync.Mutex
 	putting map[string]bool // names being written
 }
 
-// maxCalls is how many calls are under way. While the disk hangs none of them ends, though their callers
+// maxCalls is the number of calls that are in progress. While the disk hangs none of them ends, though their callers
 // leave, and come again.
 const maxCalls = 256
 
@@ -266,7 +266,7 @@ func (a *Archive) reopen() bool {
 	}
 }
 
-// haunted reports whether a write of an engine that was left behind is still under way.
+// haunted reports whether a write of an engine that was left behind is still in progress.
 func (a *Archive) haunted() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -285,7 +285,7 @@ func (a *Archive) probe() error {
 	return errors.Join(err, f.Sync(), f.Close(), a.opts.FS.Remove(name))
 }
 
-// Close releases the directory. Calls under way are waited for, unless the disk failed; while a write
+// Close releases the directory. Calls in progress are waited for, unless the disk failed; while a write
 // hangs in it the directory stays locked until the process ends.
 func (a *Archive) Close() error {
 	a.mu.Lock()

@@ -61,7 +61,7 @@ func BenchmarkAppendOverRaw(b *testing.B) {
 	b.ReportMetric(best[1]/best[0], "ratio")
 }
 
-// BenchmarkAppendLatency has one write under way at a time.
+// BenchmarkAppendLatency has one write in progress at a time.
 func BenchmarkAppendLatency(b *testing.B) {
 	b.Run("append", func(b *testing.B) { benchAppend(b, 1) })
 	b.Run("raw", func(b *testing.B) { benchRaw(b, 1) })

@@ -12,12 +12,12 @@ import (
 )
 
 // Group commit works as follows. Callers encode their rows into the group that is open, under s.mu,
-// and go on. The committer takes the group and hands its batch to the engine, which puts it into the
+// and continue. The committer takes the group and hands its batch to the engine, which puts it into the
 // log's buffer and makes it visible; the acknowledger waits until the log is synced, and calls the
 // callbacks. While one group is being synced the next one is put into the log, to be covered by the
 // sync after, and another one collects writes.
 //
-// A group is taken as soon as it is at least as large as all that is under way. So a lone write goes
+// A group is taken as soon as it is at least as large as all that is in progress. So a lone write goes
 // at once, groups grow with the load and with the time that a sync takes, and a group that just
 // missed a sync still makes it into the next: there is no timer and nothing to set.
 
@@ -188,7 +188,7 @@ func (s *Store) acknowledge() {
 	}
 }
 
-// share is how many callbacks one goroutine runs: they may do what callers do next, and a large group
+// share is the number of callbacks one goroutine runs: they may do what callers do next, and a large group
 // keeps all processors busy.
 const share = 64
 

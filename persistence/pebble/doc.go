@@ -30,7 +30,7 @@
 // # Durability
 //
 // A write is acknowledged when the write-ahead log that has it was synced to the disk. Writes of all
-// aggregates that come in while a sync is under way go into one batch and share the next sync; see
+// aggregates that come in while a sync is in progress go into one batch and share the next sync; see
 // commit.go. What a read returns is durable too: it waits for the sync of what it may have seen, which
 // is what was written of its aggregate and is not synced yet.
 //

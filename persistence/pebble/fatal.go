@@ -9,7 +9,7 @@ import (
 	"licensed/persistence"
 )
 
-// stop makes the store refuse all calls from now on, tells the writes under way that their outcome is
+// stop makes the store refuse all calls from now on, tells the writes in progress that their outcome is
 // unknown, and then OnFatal. Only the first call counts. It may be called with the engine's locks
 // held: it neither calls the engine nor waits.
 func (s *Store) stop(cause error) {
@@ -74,7 +74,7 @@ func (l engineLogger) Errorf(format string, args ...any) {
 	l.s.opts.Logger.Warn("store: "+fmt.Sprintf(format, args...), "dir", l.s.dir)
 }
 
-// Fatalf must not return: the engine calls it where it cannot go on, with its state half changed and
+// Fatalf must not return: the engine calls it where it cannot continue, with its state half changed and
 // locks held. It stops the store and parks the goroutine for good. Nothing here waits for an engine's
 // goroutine after that.
 func (l engineLogger) Fatalf(format string, args ...any) {

@@ -25,7 +25,7 @@ func (f *fencedFS) fence() {
 	f.fenced = true
 }
 
-// idle reports whether the file system is fenced and no change that began before is still under way.
+// idle reports whether the file system is fenced and no change that began before is still in progress.
 func (f *fencedFS) idle() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

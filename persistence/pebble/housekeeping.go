@@ -19,7 +19,7 @@ func (s *Store) MarkArchived(ctx context.Context, key persistence.RootKey, m per
 	return nil
 }
 
-// maxSingleDeletes is how many records of a partition are deleted one by one. The engine sorts all ranges that
+// maxSingleDeletes is the number of records of a partition that are deleted one by one. The engine sorts all ranges that
 // were deleted lately whenever one is added and something is read, so many small ones are slow.
 const maxSingleDeletes = 1000
 

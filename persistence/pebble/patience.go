@@ -27,7 +27,7 @@ type patientFS struct {
 const (
 	// firstPause and longestPause are how long to wait before another attempt, at first and at most.
 	firstPause, longestPause = time.Millisecond, 250 * time.Millisecond
-	// readPatience is how long a file that is to be read is waited for; the reader tries again, or its client does.
+	// readPatience is the time a file that is to be read is waited for; the reader tries again, or its client does.
 	readPatience = 5 * time.Second
 	// remindAfter is how often a log line says that the store waits.
 	remindAfter = 10 * time.Second

@@ -28,7 +28,7 @@ var fewFiles = map[string]struct {
 	}},
 }
 
-// TestTooManyOpenFiles: the store waits for files, and goes on when there are some again.
+// TestTooManyOpenFiles: the store waits for files, and continues when there are some again.
 func TestTooManyOpenFiles(t *testing.T) {
 	for name, fault := range fewFiles {
 		t.Run(name, func(t *testing.T) {

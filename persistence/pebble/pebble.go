@@ -43,7 +43,7 @@ type Options struct {
 	MaxOpenFiles int
 
 	// OnFatal is told once, from a goroutine of its own, why the store stopped itself, after the writes
-	// under way were told. The process should end: it holds the directory's lock until then.
+	// in progress were told. The process should end: it holds the directory's lock until then.
 	OnFatal func(error)
 
 	// Logger gets warnings: a slow or nearly full disk, damaged files. Nil means slog.Default().
@@ -61,10 +61,10 @@ const (
 
 	memTables = 3
 
-	// spareReaders is how many goroutines are kept for reads.
+	// spareReaders is the number of goroutines that are kept for reads.
 	spareReaders = 128
 
-	// slowDisk is how long an operation may take without a warning.
+	// slowDisk is the time an operation may take without a warning.
 	slowDisk = 5 * time.Second
 )
 
@@ -100,7 +100,7 @@ type Store struct {
 	stopped chan struct{}
 	// syncing carries groups from the committer to the acknowledger.
 	syncing chan *group
-	// workers are those two, reads are the reads under way.
+	// workers are those two, reads are the reads in progress.
 	workers, reads sync.WaitGroup
 	readers        *spare.Goroutines
 
@@ -317,7 +317,7 @@ func (s *Store) markFormat() error {
 	return classify(s.db.Flush())
 }
 
-// Close waits for writes and reads under way, moves what only the log has into tables and releases the
+// Close waits for writes and reads in progress, moves what only the log has into tables and releases the
 // directory. If the store stopped itself, it returns why, and the directory stays locked until the
 // process ends.
 func (s *Store) Close() error {
@@ -348,7 +348,7 @@ func (s *Store) Close() error {
 }
 
 // Checkpoint writes a consistent copy of the store, with all that was acknowledged before the call,
-// to a directory that does not exist yet, while the store goes on. On the same file system it mostly
+// to a directory that does not exist yet, while the store continues. On the same file system it mostly
 // takes hard links, and no space until compactions remove what they link to. Open opens a checkpoint
 // like any store. Errors: ErrUnavailable.
 func (s *Store) Checkpoint(ctx context.Context, dir string) error {

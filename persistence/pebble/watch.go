@@ -10,7 +10,7 @@ import (
 
 // watchedFS is the file system that the engine sees. The first write, sync, creation or renaming that
 // fails in the store's directory stops the store and parks the goroutine that met it: the engine
-// never learns of it, for it would go on with what it can (a failed sync of a log is worth another
+// never learns of it, for it would continue with what it can (a failed sync of a log is worth another
 // log to it), or panic with a lock half released, which ends the process without a word. Reading and
 // removing files, and a checkpoint's directory, are not watched: their errors go where they belong.
 type watchedFS struct {

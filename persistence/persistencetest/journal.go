@@ -390,7 +390,7 @@ func testTooLarge(f *fixture) {
 	if err := <-f.startPutRoot(&r); !errors.Is(err, persistence.ErrRejected) {
 		f.Errorf("root of %d bytes: %v, want ErrRejected", len(huge.Data), err)
 	}
-	// What was rejected never happens, and the store goes on.
+	// What was rejected never happens, and the store continues.
 	f.append(p, record(1))
 	f.reopen()
 	f.wantRecords(p, 10, records(1, 1))
@@ -555,7 +555,7 @@ func testClose(f *fixture) {
 	f.wantRecords(partition(someone, 1, 1), 10, nil)
 }
 
-// testCloseWaits closes the store while writes are under way: each is told its outcome, and what was
+// testCloseWaits closes the store while writes are in progress: each is told its outcome, and what was
 // acknowledged is there.
 func testCloseWaits(f *fixture) {
 	const writes = 200

@@ -9,7 +9,7 @@ import (
 	"licensed/persistence"
 )
 
-// rootsPage is how many roots are read at once: few, since each has a snapshot.
+// rootsPage is the number of roots that are read at once: few, since each has a snapshot.
 const rootsPage = 32
 
 // Chain calls yield with the roots of the history that ends at the head, newest first, the head's own
@@ -49,7 +49,7 @@ func (r *Reader) Chain(ctx context.Context, head persistence.Head, yield func(*p
 }
 
 // roots reads a page of roots below a key, and says whether it is the last; or only the one that the
-// chain goes on with, if one of the page is damaged, which need not be one of the chain.
+// chain continues with, if one of the page is damaged, which need not be one of the chain.
 func (r *Reader) roots(ctx context.Context, below, parent persistence.RootKey, limit int) (_ []persistence.Root, last bool, _ error) {
 	roots, err := r.hot.ReadRoots(ctx, below.Aggregate, below, limit)
 	if !errors.Is(err, persistence.ErrCorrupt) {

@@ -23,7 +23,7 @@ import (
 // concurrent use.
 type Journal struct {
 	persistence.Journal
-	// Patience is how long the archive has for a snapshot (default 10 s); then it is unavailable. Set it before use.
+	// Patience is the time the archive has for a snapshot (default 10 s); then it is unavailable. Set it before use.
 	Patience time.Duration
 
 	archive persistence.Archive

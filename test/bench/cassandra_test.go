@@ -195,7 +195,7 @@ func (r *cassandraRig) sweepRaw(turn time.Duration) (best meter.Contender) {
 	return best
 }
 
-// sleepers is how many customers are woken.
+// sleepers is the number of customers that are woken.
 const sleepers = 2000
 
 // coldStarts returns a contender that brings customers to memory, one after the other, and lets them leave

@@ -319,7 +319,7 @@ func TestGatewayDies(t *testing.T) {
 	p.says(".verdict.unknown", "Unknown: the last status is")
 }
 
-// TestOutOfSight: a page that nobody sees ends its stream, and goes on when it is looked at again.
+// TestOutOfSight: a page that nobody sees ends its stream, and continues when it is looked at again.
 func TestOutOfSight(t *testing.T) {
 	p := open(t, serve(t, threeNodes()), wall)
 	p.says("#connection", "Live")

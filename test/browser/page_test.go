@@ -21,7 +21,7 @@ import (
 //go:embed axe/axe.min.js
 var axe string
 
-// patience is how long a test waits for what must come; only a test that fails takes that long.
+// patience is the time a test waits for what must come; only a test that fails takes that long.
 const patience = 60 * time.Second
 
 // screenshots is where pictures are kept.

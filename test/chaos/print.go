@@ -10,7 +10,7 @@ import (
 	"licensed/test/chaos/fault"
 )
 
-// injected is how many faults were done, of all kinds.
+// injected is the number of faults that were done, of all kinds.
 func (v *Verdict) injected() (n int) {
 	for _, c := range v.Faults {
 		n += c.Injected

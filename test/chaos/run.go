@@ -70,7 +70,7 @@ type run struct {
 	faults   []fault.Record
 	samples  []Sample
 	baseline map[string]Resources
-	loaded   time.Duration // until when the load went on
+	loaded   time.Duration // until when the load continued
 	notes    []string      // what to know of the machine, and of what could not be tried
 
 	patience time.Duration // with each request of the collection
@@ -197,7 +197,7 @@ func (r *run) phases(ctx context.Context, kinds []fault.Kind) error {
 	r.notes = append(r.notes, crowded()...)
 	r.Log.Info("healed; looking for progress")
 	r.progress(ctx)
-	select { // The load goes on for as long as was asked for.
+	select { // The load continues for as long as was asked for.
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-time.After(r.verdict.FaultsFrom + r.Schedule.Length - r.now()):

@@ -27,7 +27,7 @@ type Sample struct {
 	At     time.Duration `json:"at"`
 	Member string        `json:"m"`
 	Up     bool          `json:"up"`
-	// Shards is how many shards each node holds, Epoch the sum of their epochs: it rises by one with each
+	// Shards is the number of shards each node holds, Epoch the sum of their epochs: it rises by one with each
 	// shard that changes hands.
 	Shards map[string]int `json:"shards,omitempty"`
 	Epoch  uint64         `json:"epoch,omitempty"`

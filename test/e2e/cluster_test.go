@@ -121,7 +121,7 @@ func (f *fleet) await(wanted func(*licensedv1.ClusterStatus) bool) {
 	})
 }
 
-// held returns how many shards each node says that it serves.
+// held returns the number of shards each node says that it serves.
 func held(s *licensedv1.ClusterStatus) map[string]uint32 {
 	all := make(map[string]uint32)
 	for _, n := range s.Nodes {
@@ -212,7 +212,7 @@ func (tr *traffic) wantNoFailures(t *testing.T, what string) {
 	}
 }
 
-// TestCluster restarts, drains and kills nodes while clients go on. What is planned nobody notices; what is
+// TestCluster restarts, drains and kills nodes while clients continue. What is planned nobody notices; what is
 // not, nobody loses anything by.
 func TestCluster(t *testing.T) {
 	f := startFleet(t)

@@ -239,7 +239,7 @@ func refusal(err error) *licensedv1.Refusal {
 	return nil
 }
 
-// run sends commands until that many were acknowledged, then kills the daemon while they go on, and
+// run sends commands until that many were acknowledged, then kills the daemon while they continue, and
 // returns how many were acknowledged.
 func (l *load) run(t *testing.T, d *daemon, enough int64) int64 {
 	var acknowledged atomic.Int64

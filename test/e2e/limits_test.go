@@ -87,7 +87,7 @@ func call[Q, A any](
 	}
 }
 
-// retryAfter returns how long an error asks to wait; 0 if it does not.
+// retryAfter returns the time an error asks to wait; 0 if it does not.
 func retryAfter(err error) time.Duration {
 	var e *connect.Error
 	if !errors.As(err, &e) {

@@ -17,7 +17,7 @@ import (
 // nextVersion is what the next release says that it is.
 const nextVersion = "v99.0.0-next"
 
-// nextRelease returns what a release may change while the one before goes on working beside it: a field in
+// nextRelease returns what a release may change while the one before continues working beside it: a field in
 // every message, a command with its method, event and form of snapshots, questions and news between members.
 func nextRelease(t *testing.T) []plant.Edit {
 	file := func(name string) string {

@@ -79,7 +79,7 @@ func TestStartErrors(t *testing.T) {
 // dataOf returns the data directory of a daemon.
 func dataOf(d *daemon) string { return d.cmd.Args[3] }
 
-// TestStopUnderLoad sends SIGTERM while clients go on. What is answered is kept, and nothing is
+// TestStopUnderLoad sends SIGTERM while clients continue. What is answered is kept, and nothing is
 // answered with an unknown outcome: the daemon takes its time to finish what it took.
 func TestStopUnderLoad(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")

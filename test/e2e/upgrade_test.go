@@ -20,7 +20,7 @@ type upgrade struct {
 	tr     *traffic
 }
 
-// node replaces a node by one of the release under way.
+// node replaces a node by one of the release in progress.
 func (u *upgrade) node(i int) {
 	u.t.Helper()
 	u.tr.more(u.fleet, 50)
@@ -121,7 +121,7 @@ func (u *upgrade) want(d *daemon, method, body string, status int, words ...stri
 	return answer.Sequence
 }
 
-// TestUpgrade takes a cluster to the next release and back, process by process, while clients go on. No request
+// TestUpgrade takes a cluster to the next release and back, process by process, while clients continue. No request
 // fails and no process ends by itself. What a release does not understand it says so, and leaves it alone.
 func TestUpgrade(t *testing.T) {
 	cassandratest.SkipIfShort(t)

@@ -215,7 +215,7 @@ func (f *fleet) incarnations(nodes int) map[string]string {
 	}
 }
 
-// lost returns how many nodes have another incarnation than before, but for one of them.
+// lost returns the number of nodes that have another incarnation than before, but for one of them.
 func lost(before, after map[string]string, but string) (n int) {
 	for name, i := range before {
 		if name != but && after[name] != i {

@@ -110,7 +110,7 @@ func (h *handOver) String() string {
 	return text
 }
 
-// slowest returns the longest request of each of the customers among those that were under way between
+// slowest returns the longest request of each of the customers among those that were in progress between
 // two moments.
 func (l *load) slowest(from, to time.Duration, of func(string) bool) (all []time.Duration) {
 	for _, c := range l.clients {

@@ -233,7 +233,7 @@ func shape(message string) string {
 // now is the time of the load.
 func (l *load) now() time.Duration { return time.Since(l.started) }
 
-// failures returns how many attempts failed since the start, and why.
+// failures returns the number of attempts that failed since the start, and why.
 func (l *load) failures() (n int, why string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -19,7 +19,7 @@ func TestPause(t *testing.T) { pauses(t, "lease") }
 func TestPauseConfirmedByRead(t *testing.T) { pauses(t, "read") }
 
 // pauses stops owners in their tracks. Nodes have an API here: what was sent to the paused node's while it
-// was stopped is the first that it sees when it goes on, when others have had its customers for long.
+// was stopped is the first that it sees when it continues, when others have had its customers for long.
 func pauses(t *testing.T, confirm string) {
 	f := launchAs(t, 3, "serve", "--confirm", confirm)
 	f.settle(3)

@@ -17,7 +17,7 @@ import (
 const (
 	// readEvery is the share of requests that are reads.
 	readEvery = 8
-	// comparing is how many histories are compared at a time.
+	// comparing is the number of histories that are compared at a time.
 	comparing = 16
 )
 

@@ -119,7 +119,7 @@ type Counts struct {
 	Streams, Refused, Accepted int64
 }
 
-// Running is an attack under way. Safe for concurrent use.
+// Running is an attack in progress. Safe for concurrent use.
 type Running struct {
 	attack                                         Attack
 	connections, closed, streams, refused, accepts atomic.Int64
@@ -238,7 +238,7 @@ func (to Target) dial(ctx context.Context) (net.Conn, error) {
 
 const (
 	dialTimeout = 5 * time.Second
-	// stalled is how long the server may take nothing before an attack is content with what it sent.
+	// stalled is the time the server may take nothing before an attack is content with what it sent.
 	stalled = time.Second
 	// piece is how much of a body is sent at once.
 	piece = 16 << 10

@@ -79,7 +79,7 @@ func (f *forwarding) try() {
 
 func (f *forwarding) alive() bool { return !f.done && f.run == f.g.run }
 
-// told takes in the answer of the attempt under way.
+// told takes in the answer of the attempt in progress.
 func (f *forwarding) told(n *node, r *actors.Request) {
 	shard := f.g.w.shardOf(f.o.aggregate)
 	switch {

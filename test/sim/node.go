@@ -152,7 +152,7 @@ func (n *node) pause() {
 	w.trace("node %d is paused until %d", n.id, n.pausedUntil)
 }
 
-// later runs f in the process as it is now, at that time or when it goes on after a pause.
+// later runs f in the process as it is now, at that time or when it continues after a pause.
 func (n *node) later(d micros, what string, f func()) {
 	inc := n.incarnation
 	var run func()
@@ -314,7 +314,7 @@ func (n *node) disturb() {
 	w.after(w.between(20*millisecond, 120*millisecond), fmt.Sprintf("disturb node %d", n.id), n.disturb)
 }
 
-// passivate lets go of a machine that has nothing under way. The archiver is told where its history ends,
+// passivate lets go of a machine that has nothing in progress. The archiver is told where its history ends,
 // as the product does: by the word of a machine that may have lost its shard long ago.
 func (h *host) passivate() {
 	w := h.node.w

@@ -256,7 +256,7 @@ func (a *agent) tell(row persistence.Shard) {
 	}
 }
 
-// end goes on as a new incarnation, or as none if the node was told to drain.
+// end continues as a new incarnation, or as none if the node was told to drain.
 func (a *agent) end(cause error) {
 	w, n := a.p.w, a.n
 	a.ended, a.until = true, 0
@@ -362,7 +362,7 @@ func (p *protocol) stale(h *host, epoch uint64) {
 	p.agents[h.node.id].step(ownership.Input{Kind: ownership.InputStale, Shard: uint32(h.shard), Epoch: epoch})
 }
 
-// say answers at once, or when a read of the own lease confirmed that the incarnation is alive.
+// say answers at once, or when a read of its own lease confirmed that the incarnation is alive.
 func (p *protocol) say(h *host, r *actors.Request, reply func()) {
 	if !p.w.params.ConfirmReads || r.Err != nil && (errors.Is(r.Err, actors.ErrNotOwner) ||
 		errors.Is(r.Err, actors.ErrUnknownOutcome) || errors.Is(r.Err, actors.ErrUnavailable) || errors.Is(r.Err, actors.ErrExpired)) {
@@ -389,7 +389,7 @@ func (p *protocol) held(n *node, shard int, epoch uint64, done func(bool)) {
 	p.agents[n.id].confirm(done)
 }
 
-// confirm calls f after a read of the own lease, at a tick to come.
+// confirm calls f after a read of its own lease, at a tick to come.
 func (a *agent) confirm(f func(confirmed bool)) {
 	a.confirms.Add(f)
 	a.planConfirm()
@@ -402,7 +402,7 @@ func (a *agent) planConfirm() {
 	}
 }
 
-// readLease reads the own lease if there is something to say.
+// readLease reads its own lease if there is something to say.
 func (a *agent) readLease() {
 	w := a.p.w
 	a.confirming = false

@@ -9,7 +9,7 @@ import (
 )
 
 // store is a quorum store: writes go to three replicas and are acknowledged by two; reads ask two and
-// bring both up to date before they answer, so that what was seen once is seen for ever. What differs
+// bring both up to date before they answer, so that what was seen once is seen forever. What differs
 // under one key is settled by the time of the attempt, as Cassandra does. Deleted records leave no
 // trace, so that late writes and repairs bring some back.
 type store struct {

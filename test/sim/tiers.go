@@ -24,7 +24,7 @@ type cold struct {
 }
 
 // task runs the product's sequential code as a coroutine in virtual time: every call to a store lets
-// the world go on until the answer is there.
+// the world continue until the answer is there.
 type task struct {
 	w     *world
 	node  *node // nil: outside of any process
@@ -217,7 +217,7 @@ func (h *host) archive() {
 	})
 }
 
-// archiveFrom has the node's archiver move what is below the head. It goes on beside whatever else
+// archiveFrom has the node's archiver move what is below the head. It continues beside whatever else
 // happens: while the aggregate is woken elsewhere, and beside the archivers of other nodes.
 func (h *host) archiveFrom(head persistence.Head) {
 	n, w := h.node, h.node.w
@@ -273,7 +273,7 @@ type reading struct {
 	done      bool
 }
 
-// readHistory has some process read a history that ends at a head, while all else goes on.
+// readHistory has some process read a history that ends at a head, while all else continues.
 func (w *world) readHistory(aggregate string, head persistence.Head) {
 	r := &reading{aggregate: aggregate, head: head, newest: w.chance(0.5)}
 	w.readings = append(w.readings, r)

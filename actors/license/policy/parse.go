@@ -62,7 +62,7 @@ func (e *Error) Error() string {
 // Errors are all mistakes in a policy file, in the order of their lines.
 type Errors []*Error
 
-// maxShown is how many errors Errors.Error spells out.
+// maxShown is the number of errors Errors.Error spells out.
 const maxShown = 20
 
 // Error returns the mistakes, one a line, at most 20 of them.
@@ -118,7 +118,7 @@ func Parse(name string, data []byte) (*Policy, error) {
 	return p, nil
 }
 
-// file is a policy file being read. Its methods report mistakes to errs and go on.
+// file is a policy file being read. Its methods report mistakes to errs and continue.
 type file struct {
 	name string
 	errs Errors

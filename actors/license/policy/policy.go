@@ -130,7 +130,7 @@ func (p *Policy) Version() string { return p.version }
 // SameContent reports whether both policies were read from equal bytes.
 func (p *Policy) SameContent(o *Policy) bool { return p.sum == o.sum }
 
-// Plan returns how many devices of a customer on that plan may hold active licences at the same time,
+// Plan returns the number of devices on which a customer of that plan may hold active licences at the same time,
 // or false if there is no such plan.
 func (p *Policy) Plan(id string) (devices uint32, ok bool) {
 	devices, ok = p.plans[id]
@@ -146,7 +146,7 @@ func (p *Policy) InForce(id string) (plan string, devices uint32) {
 	return p.defaultPlan, p.plans[p.defaultPlan]
 }
 
-// Studio returns how many licences for titles of that studio a customer may hold at the same time.
+// Studio returns the number of licences for titles of that studio a customer may hold at the same time.
 func (p *Policy) Studio(id string) Limit {
 	if l, ok := p.studios[id]; ok {
 		return l
@@ -162,13 +162,13 @@ func (p *Policy) Title(id string) Title {
 	return p.unlisted
 }
 
-// Deactivations returns how many devices a customer may deactivate within Window.
+// Deactivations returns the number of devices a customer may deactivate within Window.
 func (p *Policy) Deactivations() Limit { return p.deactivations }
 
-// RememberedUses is how many downloads and counted playbacks are remembered for each licence that may be, on average.
+// RememberedUses is the number of downloads and counted playbacks that are remembered for each licence that may be, on average.
 const RememberedUses = 10
 
-// Remembered returns how many licences, active and inactive, a customer may have that are not forgotten, at least 1;
+// Remembered returns the number of licences, active and inactive, a customer may have that are not forgotten, at least 1;
 // and RememberedUses times as many downloads and counted playbacks.
 func (p *Policy) Remembered() uint32 { return p.remembered }
 
@@ -178,7 +178,7 @@ func (p *Policy) Period() time.Duration { return p.period }
 // Counts returns what counts against the yearly limit of a title.
 func (p *Policy) Counts() Counts { return p.counts }
 
-// History returns for how long the archive keeps events, 0 for ever, or false if the policy does not say.
+// History returns for how long the archive keeps events, 0 forever, or false if the policy does not say.
 func (p *Policy) History() (keep time.Duration, ok bool) {
 	if p.history == Unlimited {
 		return 0, true

@@ -73,12 +73,12 @@ type AdminServiceClient interface {
 	// DrainNode has a node hand over all its shards to others, one by one, and hold none until it is undrained or
 	// started again. It returns when that is begun; GetCluster shows how far it is.
 	DrainNode(context.Context, *connect.Request[licensedv1.DrainNodeRequest]) (*connect.Response[licensedv1.DrainNodeResponse], error)
-	// UndrainNode has a node that was drained take shards again. A drain under way is completed first. It returns when that
+	// UndrainNode has a node that was drained take shards again. A drain in progress is completed first. It returns when that
 	// is begun; a node that is not draining is left as it is.
 	UndrainNode(context.Context, *connect.Request[licensedv1.UndrainNodeRequest]) (*connect.Response[licensedv1.UndrainNodeResponse], error)
 	// ListCustomers lists the ids of customers that have a history, page by page.
 	ListCustomers(context.Context, *connect.Request[licensedv1.ListCustomersRequest]) (*connect.Response[licensedv1.ListCustomersResponse], error)
-	// PassivateCustomer takes a customer out of memory, unless commands are under way. Nothing is lost;
+	// PassivateCustomer takes a customer out of memory, unless commands are in progress. Nothing is lost;
 	// the next request brings it back.
 	PassivateCustomer(context.Context, *connect.Request[licensedv1.PassivateCustomerRequest]) (*connect.Response[licensedv1.PassivateCustomerResponse], error)
 	// ArchiveCustomer moves the closed part of a customer's history to the archive now.
@@ -240,12 +240,12 @@ type AdminServiceHandler interface {
 	// DrainNode has a node hand over all its shards to others, one by one, and hold none until it is undrained or
 	// started again. It returns when that is begun; GetCluster shows how far it is.
 	DrainNode(context.Context, *connect.Request[licensedv1.DrainNodeRequest]) (*connect.Response[licensedv1.DrainNodeResponse], error)
-	// UndrainNode has a node that was drained take shards again. A drain under way is completed first. It returns when that
+	// UndrainNode has a node that was drained take shards again. A drain in progress is completed first. It returns when that
 	// is begun; a node that is not draining is left as it is.
 	UndrainNode(context.Context, *connect.Request[licensedv1.UndrainNodeRequest]) (*connect.Response[licensedv1.UndrainNodeResponse], error)
 	// ListCustomers lists the ids of customers that have a history, page by page.
 	ListCustomers(context.Context, *connect.Request[licensedv1.ListCustomersRequest]) (*connect.Response[licensedv1.ListCustomersResponse], error)
-	// PassivateCustomer takes a customer out of memory, unless commands are under way. Nothing is lost;
+	// PassivateCustomer takes a customer out of memory, unless commands are in progress. Nothing is lost;
 	// the next request brings it back.
 	PassivateCustomer(context.Context, *connect.Request[licensedv1.PassivateCustomerRequest]) (*connect.Response[licensedv1.PassivateCustomerResponse], error)
 	// ArchiveCustomer moves the closed part of a customer's history to the archive now.

@@ -54,7 +54,7 @@ type HistoryServiceClient interface {
 	// the call began. The last message has the end. NOT_FOUND if the customer has no history.
 	ListEvents(context.Context, *connect.Request[licensedv1.ListEventsRequest]) (*connect.ServerStreamForClient[licensedv1.ListEventsResponse], error)
 	// Follow streams the events of a customer as they come, until the client or the node goes. Call it
-	// again with the last sequence to go on without a gap.
+	// again with the last sequence to continue without a gap.
 	Follow(context.Context, *connect.Request[licensedv1.FollowRequest]) (*connect.ServerStreamForClient[licensedv1.FollowResponse], error)
 	// GetState answers what was so at a moment, by replaying the history up to it.
 	GetState(context.Context, *connect.Request[licensedv1.GetStateRequest]) (*connect.Response[licensedv1.GetStateResponse], error)
@@ -150,7 +150,7 @@ type HistoryServiceHandler interface {
 	// the call began. The last message has the end. NOT_FOUND if the customer has no history.
 	ListEvents(context.Context, *connect.Request[licensedv1.ListEventsRequest], *connect.ServerStream[licensedv1.ListEventsResponse]) error
 	// Follow streams the events of a customer as they come, until the client or the node goes. Call it
-	// again with the last sequence to go on without a gap.
+	// again with the last sequence to continue without a gap.
 	Follow(context.Context, *connect.Request[licensedv1.FollowRequest], *connect.ServerStream[licensedv1.FollowResponse]) error
 	// GetState answers what was so at a moment, by replaying the history up to it.
 	GetState(context.Context, *connect.Request[licensedv1.GetStateRequest]) (*connect.Response[licensedv1.GetStateResponse], error)

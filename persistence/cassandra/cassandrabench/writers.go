@@ -191,7 +191,7 @@ func (d *Driver) inserts(statement string, w Workload, inFlight int) Operation {
 	}
 }
 
-// Rows returns how many rows a table of the keyspace has, by reading a column of all.
+// Rows returns the number of rows a table of the keyspace has, by reading a column of all.
 func (d *Driver) Rows(ctx context.Context, table, column string) (int, error) {
 	iter := d.session.Query(`SELECT ` + column + ` FROM ` + table).WithContext(ctx).PageSize(5000).Iter()
 	n := 0

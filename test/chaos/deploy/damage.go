@@ -20,7 +20,7 @@ import (
 	"licensed/test/chaos/fault"
 )
 
-// damagedTogether is how many customers one fault damages: most of them are loaded again while it holds.
+// damagedTogether is the number of customers one fault damages: most of them are loaded again while it holds.
 const damagedTogether = 20
 
 // damageKind overwrites the newest snapshots of some customers in Cassandra, behind the back of the service. Their events are

@@ -26,7 +26,7 @@ const (
 )
 
 // nodePortKind cuts the node port of a node off from everybody. Gossip, the store and what the node itself connects
-// to go on. Its customers must be served by others soon. Nothing else is done meanwhile, for that would excuse it.
+// to continue. Its customers must be served by others soon. Nothing else is done meanwhile, for that would excuse it.
 func (c *Cluster) nodePortKind() fault.Kind {
 	const name = "node port cut"
 	return fault.Kind{Name: name, Weight: 2, Make: func(r *rand.Rand) *fault.Fault {

@@ -108,7 +108,7 @@ func (s *server) set(ctx context.Context, point, action string) error {
 	return nil
 }
 
-// again is how long to wait before a process that did not answer is asked again.
+// again is the time to wait before a process that did not answer is asked again.
 const again = 100 * time.Millisecond
 
 // insist calls do until it succeeds, and returns whether it did: a process that has ended has nothing to be

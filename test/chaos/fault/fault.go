@@ -37,7 +37,7 @@ type Fault struct {
 	Targets []string
 	// Also are further targets that nothing else may be done to meanwhile; they are not told.
 	Also []string
-	// Hold is how long it lasts.
+	// Hold is the time it lasts.
 	Hold time.Duration
 
 	Inject, Heal func(context.Context) error
@@ -86,7 +86,7 @@ type Schedule struct {
 	Calm time.Duration
 }
 
-// burst is how many faults there are, at most, between two calms.
+// burst is the largest number of faults between two calms.
 const burst = 6
 
 // Plan draws the faults of a run. Every kind comes at least once if the time suffices.

@@ -28,7 +28,7 @@ type Title struct {
 	Studio string
 	// Yearly limit of downloads and playbacks, or Unlimited.
 	Yearly int
-	// Until when it can be had, unix milliseconds; 0 for ever.
+	// Until when it can be had, unix milliseconds; 0 forever.
 	Until int64
 }
 

@@ -167,13 +167,13 @@ func (p *Port) Dial(ctx context.Context, network, address string) (c net.Conn, e
 	return c, err
 }
 
-// Set sets how packets go from one port to another; the zero Link makes all well. It returns how many packets
+// Set sets how packets go from one port to another; the zero Link makes all well. It returns the number of packets
 // the link that was there before has dropped or delayed.
 func (n *Network) Set(from, to *Port, l Link) (met uint64) {
 	return n.fabric.set(from.address, to.address, l)
 }
 
-// Packets returns how many packets were passed on and dropped.
+// Packets returns the number of packets that were passed on and dropped.
 func (n *Network) Packets() (passed, dropped uint64) {
 	return n.fabric.passed.Load(), n.fabric.dropped.Load()
 }

@@ -286,7 +286,7 @@ func (p *Process) Stop(ctx context.Context) error {
 	}
 }
 
-// Pause stops the program in its tracks, Resume lets it go on.
+// Pause stops the program in its tracks, Resume lets it continue.
 func (p *Process) Pause() error {
 	_, err := p.signal(syscall.SIGSTOP, true)
 	return err

@@ -90,7 +90,7 @@ func (w *Workload) Run(ctx context.Context) {
 	wg.Wait()
 }
 
-// Acknowledged returns how many commands were accepted or refused so far.
+// Acknowledged returns the number of commands that were accepted or refused so far.
 func (w *Workload) Acknowledged() int64 { return w.acknowledged.Load() }
 
 // Customers returns the ids of all customers so far, and of those that still take part.
