@@ -56,7 +56,7 @@ type Node struct {
 }
 
 // StartNode makes this process a node of the cluster, and returns when it has a lease. It takes shards
-// once it was told the members. When its incarnation ends, the node goes on as another by itself.
+// once it was told the members. When its incarnation ends, the node continues as another by itself.
 // Errors: those of the store, and ctx's if there is no lease before it ends.
 func StartNode(ctx context.Context, c NodeConfig) (*Node, error) {
 	c, err := c.withDefaults()
