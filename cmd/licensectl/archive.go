@@ -6,6 +6,7 @@ import (
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
+	"licensed/internal/terminal"
 	"licensed/messages/licensedv1"
 )
 
@@ -34,8 +35,8 @@ func (p *program) archiveCommand() *cobra.Command {
 			return p.printJSON(res)
 		}
 		_, err = fmt.Fprintf(p.stdout, "%s of %s moved to %s (%s); the archive has the history up to event %d\n",
-			count(res.Events, "event", "events"), count(res.Partitions, "partition", "partitions"),
-			count(res.Segments, "segment", "segments"), size(res.SegmentBytes), res.Through)
+			terminal.Count(res.Events, "event", "events"), terminal.Count(res.Partitions, "partition", "partitions"),
+			terminal.Count(res.Segments, "segment", "segments"), size(res.SegmentBytes), res.Through)
 		return err
 	}
 	return p.customerCommand(c)

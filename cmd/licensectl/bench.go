@@ -183,10 +183,10 @@ func (p *program) bench(ctx context.Context, f *benchFlags, weights map[string]i
 		case <-done:
 			waiting = false
 		case <-time.After(250 * time.Millisecond):
-			line.show("%s of %s", time.Since(l.begin).Round(time.Second), f.warmup+f.duration)
+			line.Show("%s of %s", time.Since(l.begin).Round(time.Second), f.warmup+f.duration)
 		}
 	}
-	if err := line.clear(); err != nil {
+	if err := line.Clear(); err != nil {
 		return err
 	}
 	all := newTally()
@@ -322,9 +322,9 @@ func (p *program) printBench(f *benchFlags, t *tally, took time.Duration) error 
 	table := p.newTable("LATENCY (ms)", ">COUNT", ">MEAN", ">P50", ">P90", ">P99", ">P99.9", ">MAX")
 	for _, r := range rows {
 		ms := func(v float64) string { return fmt.Sprintf("%.2f", v) }
-		table.few(r.Verb, fmt.Sprint(r.Count), ms(r.Mean), ms(r.P50), ms(r.P90), ms(r.P99), ms(r.P999), ms(r.Max))
+		table.Add(r.Verb, fmt.Sprint(r.Count), ms(r.Mean), ms(r.P50), ms(r.P90), ms(r.P99), ms(r.P999), ms(r.Max))
 	}
-	if err := table.flush(); err != nil {
+	if err := table.Flush(); err != nil {
 		return err
 	}
 	if t.late > 0 {

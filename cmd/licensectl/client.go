@@ -14,6 +14,7 @@ import (
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
+	"licensed/internal/verify"
 	"licensed/messages/licensedv1"
 	"licensed/messages/licensedv1/licensedv1connect"
 )
@@ -143,29 +144,16 @@ func (p *program) eachCustomer(ctx context.Context, after string, f func(id stri
 	if err != nil {
 		return err
 	}
-	return pages(after, func(after string) ([]string, error) {
-		ctx, cancel := p.call(ctx)
-		defer cancel()
-		res, err := conn.admin.ListCustomers(ctx, connect.NewRequest(&licensedv1.ListCustomersRequest{After: after}))
-		if err != nil {
-			return nil, fmt.Errorf("list customers: %w", err)
-		}
-		return res.Msg.CustomerIds, nil
-	}, f)
+	return verify.Pages(after, func(after string) ([]string, error) { return p.customerPage(ctx, conn, after) }, f)
 }
 
-// pages calls f with the ids of all pages.
-func pages(after string, page func(after string) ([]string, error), f func(id string) error) error {
-	for {
-		ids, err := page(after)
-		if err != nil || len(ids) == 0 {
-			return err
-		}
-		for _, id := range ids {
-			if err := f(id); err != nil {
-				return err
-			}
-			after = id
-		}
+// customerPage returns a page of the customers after an id.
+func (p *program) customerPage(ctx context.Context, conn *connection, after string) ([]string, error) {
+	ctx, cancel := p.call(ctx)
+	defer cancel()
+	res, err := unwrapped(conn.admin.ListCustomers(ctx, connect.NewRequest(&licensedv1.ListCustomersRequest{After: after})))
+	if err != nil {
+		return nil, fmt.Errorf("list customers: %w", err)
 	}
+	return res.CustomerIds, nil
 }

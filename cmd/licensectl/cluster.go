@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"licensed/internal/terminal"
 	"licensed/messages/licensedv1"
 	"licensed/messages/licensedv1/licensedv1connect"
 )
@@ -92,7 +93,7 @@ func (p *program) check(s *licensedv1.ClusterStatus, err error) error {
 		}
 	} else if p.output == outputJSON {
 		return &exitError{code: checkUnknown, err: errors.New(line)}
-	} else if _, err := fmt.Fprintln(p.stdout, printable(line)); err != nil {
+	} else if _, err := fmt.Fprintln(p.stdout, terminal.Escape(line)); err != nil {
 		return &exitError{code: checkUnknown, err: err}
 	}
 	if code == 0 {
@@ -119,30 +120,30 @@ func (p *program) clusterStatus(ctx context.Context) (*licensedv1.ClusterStatus,
 const shownHappenings = 10
 
 func (p *program) printCluster(s *licensedv1.ClusterStatus) error {
-	fmt.Fprintf(p.stdout, "cluster %s, %s, as seen by %s at %s UTC\n%s\n\n", s.Name, count(s.Shards, "shard", "shards"), s.Reporter, clock(s.AsOf), headline(s))
+	fmt.Fprintf(p.stdout, "cluster %s, %s, as seen by %s at %s UTC\n%s\n\n", s.Name, terminal.Count(s.Shards, "shard", "shards"), s.Reporter, clock(s.AsOf), headline(s))
 	t := p.newTable("NAME", "ROLES", "STATE", "INCARNATION", ">AGE", ">LEASE", ">SHARDS", ">MOVING", ">CUSTOMERS", ">COMMANDS/S", "VERSION", "ADDRESS")
 	for _, n := range s.Nodes {
-		t.few(nodeRow(n)...)
+		t.Add(nodeRow(n)...)
 	}
-	if err := t.flush(); err != nil {
+	if err := t.Flush(); err != nil {
 		return err
 	}
 	fmt.Fprintf(p.stdout, "\nshards: %s\n", strings.Join(shardCounts(s), ", "))
 	for _, n := range s.Nodes {
 		if n.Reason != "" {
-			fmt.Fprintf(p.stdout, "%s: %s\n", n.Name, printable(n.Reason))
+			fmt.Fprintf(p.stdout, "%s: %s\n", n.Name, n.Reason)
 		}
 	}
 	for _, w := range s.Warnings {
-		fmt.Fprintf(p.stdout, "\n%s: %s\n", mark(w), printable(w.Text))
+		fmt.Fprintf(p.stdout, "\n%s: %s\n", mark(w), w.Text)
 		if w.Since != nil {
 			fmt.Fprintf(p.stdout, "  since: %s UTC\n", clock(w.Since))
 		}
 		if w.NextStep != "" {
-			fmt.Fprintf(p.stdout, "  next:  %s\n", printable(w.NextStep))
+			fmt.Fprintf(p.stdout, "  next:  %s\n", w.NextStep)
 		}
 		if w.Runbook != "" {
-			fmt.Fprintf(p.stdout, "  see:   docs/guide/operations.md#%s\n", printable(w.Runbook))
+			fmt.Fprintf(p.stdout, "  see:   docs/guide/operations.md#%s\n", w.Runbook)
 		}
 	}
 	if len(s.Happenings) == 0 {
@@ -150,7 +151,7 @@ func (p *program) printCluster(s *licensedv1.ClusterStatus) error {
 	}
 	fmt.Fprintln(p.stdout, "\nrecent events:")
 	for _, h := range s.Happenings[:min(shownHappenings, len(s.Happenings))] {
-		fmt.Fprintf(p.stdout, "  %s  %s\n", clock(h.At), printable(h.Text))
+		fmt.Fprintf(p.stdout, "  %s  %s\n", clock(h.At), h.Text)
 	}
 	return nil
 }
@@ -160,7 +161,7 @@ func headline(s *licensedv1.ClusterStatus) string {
 	if s.Summary == "" {
 		return levelWord(s)
 	}
-	return levelWord(s) + ": " + printable(s.Summary)
+	return levelWord(s) + ": " + s.Summary
 }
 
 // mark returns the level of a finding.
@@ -205,7 +206,7 @@ func seconds(d *durationpb.Duration) string { return fmt.Sprintf("%.1fs", d.AsDu
 // shardCounts says how many shards are in each state.
 func shardCounts(s *licensedv1.ClusterStatus) []string {
 	if s.Level == licensedv1.ClusterLevel_CLUSTER_LEVEL_UNSPECIFIED { // Of an older release.
-		return []string{"not counted by " + printable(s.Reporter)}
+		return []string{"not counted by " + s.Reporter}
 	}
 	parts := []string{
 		fmt.Sprintf("%d served", s.ShardsServed), fmt.Sprintf("%d moving", s.ShardsMoving), fmt.Sprintf("%d not served", s.ShardsUnserved),
@@ -229,12 +230,12 @@ func (p *program) printShards(s *licensedv1.ClusterStatus) error {
 	}
 	t := p.newTable(">SHARD", ">EPOCH", "STATE", "OWNER", "SUCCESSOR")
 	for _, shard := range s.ShardMap {
-		if err := t.row(fmt.Sprint(shard.Id), fmt.Sprint(shard.Epoch), enumWord(shard.State.String(), "SHARD_STATE_"),
+		if err := t.Row(fmt.Sprint(shard.Id), fmt.Sprint(shard.Epoch), enumWord(shard.State.String(), "SHARD_STATE_"),
 			name(shard.Owner), name(shard.Successor)); err != nil {
 			return err
 		}
 	}
-	return t.flush()
+	return t.Flush()
 }
 
 // completeNode completes the name of a node.
@@ -289,7 +290,7 @@ func (p *program) drainCommand() *cobra.Command {
 		},
 		begun: "began to hand its customers over", done: isDrained, finished: "holds no customers any more",
 		late: func(last *licensedv1.NodeStatus, wait time.Duration) string {
-			return fmt.Sprintf("still holds %s after %v; it goes on handing them over", count(last.ShardsOpen+last.ShardsMoving, "shard", "shards"), wait)
+			return fmt.Sprintf("still holds %s after %v; it goes on handing them over", terminal.Count(last.ShardsOpen+last.ShardsMoving, "shard", "shards"), wait)
 		},
 	})
 }
@@ -321,7 +322,7 @@ func (p *program) undrainCommand() *cobra.Command {
 func isDrained(n *licensedv1.NodeStatus) (bool, error) {
 	switch n.State {
 	case licensedv1.NodeState_NODE_STATE_DEAD:
-		return false, fmt.Errorf("%s ended before it had handed over all its shards: %s; others take over the rest", n.Name, printable(n.Reason))
+		return false, fmt.Errorf("%s ended before it had handed over all its shards: %s; others take over the rest", n.Name, n.Reason)
 	case licensedv1.NodeState_NODE_STATE_DRAINING, licensedv1.NodeState_NODE_STATE_DRAINED, licensedv1.NodeState_NODE_STATE_LEFT:
 		return n.ShardsOpen+n.ShardsMoving == 0, nil // Those that are closing count as moving.
 	}

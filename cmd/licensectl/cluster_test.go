@@ -126,14 +126,14 @@ n1    node+gateway  draining  11111111     3h0m0s   2.1s       3       1       1
 n2    node          dead      22222222          -      -       0       0          0           0  v1.1.0   10.0.0.2:7947
 
 shards: 1 served, 1 moving, 3 not served
-n2: no�[31m status from n2: timeout
+n2: no\u001b[31m status from n2: timeout
 
 CRITICAL: 3 of 5 shards are not served; last owner: n2 (1)
   since: 2026-03-01 19:59:10 UTC
   next:  Start n2.
   see:   docs/guide/operations.md#licensedshardsnotserved
 
-warning: of another�[31m release
+warning: of another\u001b[31m release
 
 recent events:
   2026-03-01 19:59:00  n2 not responding
@@ -167,7 +167,7 @@ func TestCheck(t *testing.T) {
 		code int
 	}{
 		"OK":       {level(licensedv1.ClusterLevel_CLUSTER_LEVEL_OK, "All systems normal"), "OK: All systems normal " + about, 0},
-		"degraded": {level(licensedv1.ClusterLevel_CLUSTER_LEVEL_DEGRADED, "n2\x1b is\nslow"), "DEGRADED: n2� is�slow " + about, 1},
+		"degraded": {level(licensedv1.ClusterLevel_CLUSTER_LEVEL_DEGRADED, "n2\x1b is\nslow"), `DEGRADED: n2\u001b is\u000aslow ` + about, 1},
 		"critical": {level(licensedv1.ClusterLevel_CLUSTER_LEVEL_CRITICAL, "n2 is dead"), "CRITICAL: n2 is dead " + about, 2},
 		"an older gateway": {
 			level(licensedv1.ClusterLevel_CLUSTER_LEVEL_UNSPECIFIED, ""),

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"licensed/internal/terminal"
 	"licensed/messages/licensedv1"
 )
 
@@ -110,7 +111,7 @@ func printReply[R reply](p *program, i issued, res R, words func(R) string) erro
 		out := struct {
 			CommandID string          `json:"commandId,omitempty"`
 			Reply     json.RawMessage `json:"reply"`
-		}{i.commandID, compactJSON(res)}
+		}{i.commandID, terminal.JSON(res)}
 		return p.printJSON(out)
 	}
 	how := fmt.Sprintf("command %s, event %d", i.commandID, res.GetSequence())
@@ -128,7 +129,7 @@ func printReply[R reply](p *program, i issued, res R, words func(R) string) erro
 func licenceWords(done string, l *licensedv1.License) string {
 	s := fmt.Sprintf("%s: %s on %s for %s, expires %s UTC", done, l.GetTitleId(), l.GetDeviceId(), l.GetCustomerId(), clock(l.GetExpiresAt()))
 	if l.GetRenewals() > 0 {
-		s += fmt.Sprintf(", renewed %s", count(l.GetRenewals(), "time", "times"))
+		s += fmt.Sprintf(", renewed %s", terminal.Count(l.GetRenewals(), "time", "times"))
 	}
 	if l.GetReleased() {
 		s += ", released"

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -24,10 +26,9 @@ func (p *program) customersCommand() *cobra.Command {
 			}
 			n++
 			if p.output == outputJSON {
-				_, err := fmt.Fprintf(p.stdout, "{\"customerId\":%s}\n", quoted(id))
-				return err
+				return json.NewEncoder(p.stdout).Encode(map[string]string{"customerId": id})
 			}
-			_, err := fmt.Fprintln(p.stdout, printable(id))
+			_, err := fmt.Fprintln(p.stdout, id)
 			return err
 		})
 		if err == errEnough { //nolint:errorlint // our own, passed through
@@ -37,3 +38,6 @@ func (p *program) customersCommand() *cobra.Command {
 	}
 	return c
 }
+
+// errEnough ends a walk that has enough.
+var errEnough = errors.New("enough")

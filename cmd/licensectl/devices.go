@@ -6,6 +6,7 @@ import (
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
+	"licensed/internal/terminal"
 	"licensed/messages/licensedv1"
 )
 
@@ -50,14 +51,14 @@ func (p *program) devicesCommand() *cobra.Command {
 			if d.ActiveLicenses > 0 {
 				inUse++
 			}
-			if err := t.row(d.DeviceId, state, fmt.Sprint(d.ActiveLicenses), clock(d.LastDownloadAt)); err != nil {
+			if err := t.Row(d.DeviceId, state, fmt.Sprint(d.ActiveLicenses), clock(d.LastDownloadAt)); err != nil {
 				return err
 			}
 		}
-		if err := t.flush(); err != nil {
+		if err := t.Flush(); err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(p.stdout, "%s in use, plan %s allows %d\n", count(inUse, "device", "devices"), res.PlanId, res.DeviceLimit)
+		_, err = fmt.Fprintf(p.stdout, "%s in use, plan %s allows %d\n", terminal.Count(inUse, "device", "devices"), res.PlanId, res.DeviceLimit)
 		return err
 	}
 	return p.customerCommand(c)

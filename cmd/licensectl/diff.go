@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"licensed/internal/terminal"
 	"licensed/messages/licensedv1"
 )
 
@@ -59,7 +60,7 @@ func (p *program) diff(ctx context.Context, customer, a, b string) error {
 			From    json.RawMessage `json:"from"`
 			To      json.RawMessage `json:"to"`
 			Changes []change        `json:"changes"`
-		}{compactJSON(states[0].Moment), compactJSON(states[1].Moment), changes})
+		}{terminal.JSON(states[0].Moment), terminal.JSON(states[1].Moment), changes})
 	}
 	fmt.Fprintf(p.stdout, "%s\nA  %s\nB  %s\n", customer, momentWords(states[0].Moment), momentWords(states[1].Moment))
 	if len(changes) == 0 {
@@ -76,13 +77,13 @@ func (p *program) diff(ctx context.Context, customer, a, b string) error {
 		case c.To == "":
 			mark, c.To = "-", "-"
 		}
-		t.few(mark, c.Path, c.From, c.To)
+		t.Add(mark, c.Path, c.From, c.To)
 	}
-	if err := t.flush(); err != nil {
+	if err := t.Flush(); err != nil {
 		return err
 	}
 	if from, to := states[0].Moment.Sequence, states[1].Moment.Sequence; from < to {
-		fmt.Fprintf(p.stdout, "\n%s between: licensectl events %s --from %d --to %d\n", count(to-from, "event", "events"), customer, from+1, to)
+		fmt.Fprintf(p.stdout, "\n%s between: licensectl events %s --from %d --to %d\n", terminal.Count(to-from, "event", "events"), customer, from+1, to)
 	}
 	return nil
 }
@@ -94,7 +95,7 @@ func changesBetween(a, b *licensedv1.CustomerState) ([]change, error) {
 		state *licensedv1.CustomerState
 		flat  map[string]string
 	}{{a, from}, {b, to}} {
-		d := json.NewDecoder(bytes.NewReader(compactJSON(side.state)))
+		d := json.NewDecoder(bytes.NewReader(terminal.JSON(side.state)))
 		d.UseNumber()
 		var v any
 		if err := d.Decode(&v); err != nil {

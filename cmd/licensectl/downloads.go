@@ -6,6 +6,7 @@ import (
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
+	"licensed/internal/terminal"
 	"licensed/messages/licensedv1"
 )
 
@@ -51,11 +52,11 @@ func (p *program) downloadsCommand() *cobra.Command {
 		}
 		t := p.newTable("DOWNLOADED (UTC)", "DEVICE")
 		for _, d := range res.Downloads {
-			if err := t.row(clock(d.At), d.DeviceId); err != nil {
+			if err := t.Row(clock(d.At), d.DeviceId); err != nil {
 				return err
 			}
 		}
-		if err := t.flush(); err != nil {
+		if err := t.Flush(); err != nil {
 			return err
 		}
 		_, err = fmt.Fprintf(p.stdout, "%s\n", downloadWords(res))
@@ -65,7 +66,7 @@ func (p *program) downloadsCommand() *cobra.Command {
 }
 
 func downloadWords(r *licensedv1.ListDownloadsResponse) string {
-	s := count(len(r.Downloads), "download", "downloads")
+	s := terminal.Count(len(r.Downloads), "download", "downloads")
 	if r.Limit == nil {
 		return s + "; the title has no yearly limit"
 	}

@@ -11,7 +11,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/proto"
 
-	"licensed/internal/node"
+	"licensed/internal/terminal"
 	"licensed/messages/licensedv1"
 )
 
@@ -69,7 +69,7 @@ func (p *program) report(err error) int {
 		return e.code
 	}
 	if p.output != outputJSON {
-		fmt.Fprintf(p.stderr, "licensectl: %v\n", e)
+		fmt.Fprintf(terminal.Writer(p.stderr), "licensectl: %v\n", e)
 		return e.code
 	}
 	out := struct {
@@ -79,13 +79,13 @@ func (p *program) report(err error) int {
 		Refusal  json.RawMessage `json:"refusal,omitempty"`
 	}{ExitCode: e.code, Reason: e.reason, Error: e.Error()}
 	if e.refusal != nil {
-		out.Refusal = compactJSON(e.refusal)
+		out.Refusal = terminal.JSON(e.refusal)
 	}
 	line, jsonErr := json.Marshal(out)
 	if jsonErr != nil {
 		line = []byte(jsonErr.Error())
 	}
-	fmt.Fprintf(p.stderr, "%s\n", line)
+	fmt.Fprintf(terminal.Writer(p.stderr), "%s\n", line)
 	return e.code
 }
 
@@ -103,12 +103,6 @@ func (p *program) explain(err error) *exitError {
 			e.err = fmt.Errorf("%s%w", before, e.err)
 		}
 		return e
-	case errors.Is(err, node.ErrLocked):
-		return &exitError{code: exitNotNow, err: fmt.Errorf("%w; stop the node first, or ask it: licensectl verify", err)}
-	case errors.Is(err, node.ErrNoHistory):
-		return &exitError{code: exitNotFound, reason: "NO_HISTORY", err: err}
-	case errors.Is(err, node.ErrNoStore):
-		return &exitError{code: exitNotFound, err: fmt.Errorf("%w; give the --data of a node that ran", err)}
 	case errors.Is(err, errInterrupted), errors.Is(err, context.Canceled):
 		return &exitError{code: exitNotNow, err: err}
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,7 +14,8 @@ import (
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
-	"licensed/messages/historyjson"
+	"licensed/internal/historyjson"
+	"licensed/internal/terminal"
 	"licensed/messages/licensedv1"
 )
 
@@ -149,7 +151,7 @@ func isReason(err error, reason string) bool {
 // eventsEnd says what a listing came to.
 func (p *program) eventsEnd(w *eventWriter, end *licensedv1.HistoryEnd) error {
 	if p.output == outputTable {
-		s := count(end.Events, "event", "events")
+		s := terminal.Count(end.Events, "event", "events")
 		if end.Limited {
 			s += ", and there are more: --limit"
 		}
@@ -159,7 +161,7 @@ func (p *program) eventsEnd(w *eventWriter, end *licensedv1.HistoryEnd) error {
 		fmt.Fprintln(p.stdout, s)
 	}
 	if end.Gaps > 0 {
-		return incomplete("%s cannot be read, see above", count(end.MissingEvents, "event", "events"))
+		return incomplete("%s cannot be read, see above", terminal.Count(end.MissingEvents, "event", "events"))
 	}
 	return nil
 }
@@ -215,47 +217,48 @@ func followOnce(ctx context.Context, conn *connection, r *licensedv1.FollowReque
 type eventWriter struct {
 	p        *program
 	customer string
+	limit    int  // of the terminal's columns, 0 for none
 	narrow   bool // leaves out what takes room from the data
-	table    *table
+	table    *terminal.Table
+	columns  int
+	lines    *json.Encoder // with JSON, in place of the table
+	out      *bufio.Writer
 }
 
 // wideEnough is the width of a terminal from which all columns are shown.
 const wideEnough = 150
 
 func (p *program) newEventWriter(customer string) *eventWriter {
-	w := &eventWriter{p: p, customer: customer}
-	if limit := p.width(); limit > 0 && limit < wideEnough {
-		w.narrow = true
-		w.table = p.newTable(">SEQ", "EVENT TIME (UTC)", "EVENT", "ABOUT", "TIER", "DATA")
-	} else {
-		w.table = p.newTable(">SEQ", "EVENT TIME (UTC)", "EVENT", "ABOUT", ">ORDER", "TIER", "ROW", "COMMAND", "DATA")
+	titles := []string{">SEQ", "EVENT TIME (UTC)", "EVENT", "ABOUT", ">ORDER", "TIER", "ROW", "COMMAND", "DATA"}
+	limit := p.width()
+	narrow := limit > 0 && limit < wideEnough
+	if narrow {
+		titles = []string{">SEQ", "EVENT TIME (UTC)", "EVENT", "ABOUT", "TIER", "DATA"}
 	}
-	return w
+	out := bufio.NewWriter(p.stdout)
+	return &eventWriter{
+		p: p, customer: customer, limit: limit, narrow: narrow, table: p.newTable(titles...), columns: len(titles), out: out, lines: json.NewEncoder(out),
+	}
 }
 
 func (w *eventWriter) item(i *licensedv1.HistoryItem) error {
 	if w.p.output == outputJSON {
-		line, err := json.Marshal(historyjson.Of(w.customer, i))
-		if err != nil {
-			return err
-		}
-		_, err = w.table.out.Write(append(line, '\n'))
-		return err
+		return w.lines.Encode(historyjson.Of(w.customer, i))
 	}
 	if g := i.GetGap(); g != nil {
-		cells := make([]string, len(w.table.widths))
+		cells := make([]string, w.columns)
 		cells[0], cells[1], cells[2], cells[len(cells)-1] = fmt.Sprint(g.FromSequence), "…", "CANNOT BE READ", g.Message
-		return w.table.row(cells...)
+		return w.table.Row(cells...)
 	}
 	e := i.GetEvent()
 	if w.narrow {
-		return w.table.row(fmt.Sprint(e.Sequence), clock(e.EventTime), e.Event, e.AggregateId, tierName(e.Tier), dataWords(e))
+		return w.table.Row(fmt.Sprint(e.Sequence), clock(e.EventTime), e.Event, e.AggregateId, tierName(e.Tier), dataWords(e))
 	}
-	return w.table.row(fmt.Sprint(e.Sequence), clockMilli(e.EventTime), e.Event, e.AggregateId, fmt.Sprint(e.EventOrderNumber),
+	return w.table.Row(fmt.Sprint(e.Sequence), clockMilli(e.EventTime), e.Event, e.AggregateId, fmt.Sprint(e.EventOrderNumber),
 		tierName(e.Tier), row(e), w.command(e.CommandId), dataWords(e))
 }
 
-func (w *eventWriter) flush() error { return w.table.flush() }
+func (w *eventWriter) flush() error { return errors.Join(w.out.Flush(), w.table.Flush()) }
 
 func tierName(t licensedv1.Tier) string {
 	return strings.ToLower(strings.TrimPrefix(t.String(), "TIER_"))
@@ -269,7 +272,7 @@ func row(e *licensedv1.HistoryEvent) string {
 
 // command returns a command's id, on a terminal only so much of a UUID that one knows it again.
 func (w *eventWriter) command(id string) string {
-	if _, err := uuid.Parse(id); err == nil && len(id) == 36 && w.table.limit > 0 {
+	if _, err := uuid.Parse(id); err == nil && len(id) == 36 && w.limit > 0 {
 		return id[:8] + "…"
 	}
 	return id

@@ -14,7 +14,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"licensed/messages/historyjson"
+	"licensed/internal/historyjson"
+	"licensed/internal/terminal"
 	"licensed/messages/licensedv1"
 )
 
@@ -100,15 +101,15 @@ func (p *program) export(ctx context.Context, args []string, out string, resume 
 	if err == nil {
 		err = e.write(exportEnd{true, e.customers, e.events})
 	}
-	if err := errors.Join(e.line.clear(), e.w.Flush(), err); err != nil {
+	if err := errors.Join(e.line.Clear(), e.w.Flush(), err); err != nil {
 		if out != "" && len(args) == 0 {
 			fmt.Fprintf(p.stderr, "licensectl: go on with: licensectl export --out %s --resume\n", out)
 		}
 		return err
 	}
-	fmt.Fprintf(p.stderr, "licensectl: exported %s, %s\n", count(e.customers, "customer", "customers"), count(e.events, "event", "events"))
+	fmt.Fprintf(p.stderr, "licensectl: exported %s, %s\n", terminal.Count(e.customers, "customer", "customers"), terminal.Count(e.events, "event", "events"))
 	if e.missing > 0 {
-		return incomplete("%s cannot be read", count(e.missing, "event", "events"))
+		return incomplete("%s cannot be read", terminal.Count(e.missing, "event", "events"))
 	}
 	return nil
 }
@@ -118,7 +119,7 @@ type exporting struct {
 	*program
 	conn                       *connection
 	w                          *bufio.Writer
-	line                       *progress
+	line                       *terminal.Progress
 	begun                      bool // the file has its first line
 	customers, events, missing uint64
 }
@@ -136,7 +137,7 @@ func (e *exporting) write(v any) error {
 func (e *exporting) customer(ctx context.Context, id string) error {
 	r := &licensedv1.ListEventsRequest{CustomerId: id, IncludeRecord: true}
 	end, err := listEvents(ctx, e.conn, r, func(i *licensedv1.HistoryItem) error {
-		e.line.show("%s, %s", count(e.customers, "customer", "customers"), count(e.events, "event", "events"))
+		e.line.Show("%s, %s", terminal.Count(e.customers, "customer", "customers"), terminal.Count(e.events, "event", "events"))
 		if i.GetEvent() != nil {
 			e.events++
 		}

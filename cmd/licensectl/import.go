@@ -16,6 +16,7 @@ import (
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
+	"licensed/internal/terminal"
 	"licensed/messages/licensedv1"
 )
 
@@ -81,7 +82,7 @@ func (p *program) endImport(ctx context.Context, customer string) error {
 	if p.output == outputJSON {
 		return p.printJSON(map[string]any{"customer": customer, "sequence": res.Sequence})
 	}
-	fmt.Fprintf(p.stdout, "import of %s ended with %s\n", customer, count(res.Sequence, "event", "events"))
+	fmt.Fprintf(p.stdout, "import of %s ended with %s\n", customer, terminal.Count(res.Sequence, "event", "events"))
 	return nil
 }
 
@@ -109,7 +110,7 @@ func spool(in io.Reader) (f *os.File, remove func(), err error) {
 type importing struct {
 	*program
 	conn *connection
-	line *progress
+	line *terminal.Progress
 
 	survey   *survey
 	customer string // whose lines are being read
@@ -137,7 +138,7 @@ func (p *program) importFrom(ctx context.Context, in io.ReadSeeker) error {
 		return err
 	}
 	err = eachLine(in, func(l *importLine) error { return i.take(ctx, l) })
-	if clearErr := i.line.clear(); clearErr != nil {
+	if clearErr := i.line.Clear(); clearErr != nil {
 		return clearErr
 	}
 	result := map[string]any{"customers": i.customers, "imported": i.total, "present": i.same, "failed": i.failed}
@@ -146,14 +147,14 @@ func (p *program) importFrom(ctx context.Context, in io.ReadSeeker) error {
 			return printErr
 		}
 	} else {
-		fmt.Fprintf(p.stdout, "imported %s of %s; %s were there already\n", count(i.total, "event", "events"),
-			count(i.customers, "customer", "customers"), count(i.same, "event", "events"))
+		fmt.Fprintf(p.stdout, "imported %s of %s; %s were there already\n", terminal.Count(i.total, "event", "events"),
+			terminal.Count(i.customers, "customer", "customers"), terminal.Count(i.same, "event", "events"))
 	}
 	switch {
 	case err != nil:
 		return err
 	case len(i.failed) > 0:
-		e := &exitError{code: exitDamaged, reason: "NOT_IMPORTED", err: fmt.Errorf("%s not imported, see above", count(len(i.failed), "customer was", "customers were"))}
+		e := &exitError{code: exitDamaged, reason: "NOT_IMPORTED", err: fmt.Errorf("%s not imported, see above", terminal.Count(len(i.failed), "customer was", "customers were"))}
 		if i.conflicts > 0 {
 			e.code = exitConflict
 		}
@@ -267,7 +268,7 @@ func (s *survey) why(customer string) string {
 	case n == 0:
 		return ""
 	case n > most:
-		gaps = append(slices.Clone(gaps[:most]), "and "+count(uint64(n-most), "more gap", "more gaps"))
+		gaps = append(slices.Clone(gaps[:most]), "and "+terminal.Count(uint64(n-most), "more gap", "more gaps"))
 	}
 	return "its history is not whole: " + strings.Join(gaps, "; ")
 }
@@ -308,7 +309,7 @@ func (i *importing) begin(customer string) {
 
 // fail gives up on the present customer.
 func (i *importing) fail(why string) {
-	if err := i.line.clear(); err == nil {
+	if err := i.line.Clear(); err == nil {
 		fmt.Fprintf(i.stderr, "licensectl: customer %s is not imported: %s\n", i.customer, why)
 	}
 	i.failed = append(i.failed, i.customer)
@@ -324,7 +325,7 @@ func (i *importing) finish(ctx context.Context) error {
 	i.total += i.imported
 	i.same += i.present
 	i.customer = ""
-	i.line.show("%s, %s", count(i.customers, "customer", "customers"), count(i.total, "event", "events"))
+	i.line.Show("%s, %s", terminal.Count(i.customers, "customer", "customers"), terminal.Count(i.total, "event", "events"))
 	return nil
 }
 

@@ -52,14 +52,14 @@ func (p *program) licensesCommand() *cobra.Command {
 			case !now.Before(l.ExpiresAt.AsTime()):
 				state = "expired"
 			}
-			if err := t.row(l.DeviceId, l.TitleId, l.StudioId, clock(l.AcquiredAt), clock(l.ExpiresAt), fmt.Sprint(l.Renewals), state); err != nil {
+			if err := t.Row(l.DeviceId, l.TitleId, l.StudioId, clock(l.AcquiredAt), clock(l.ExpiresAt), fmt.Sprint(l.Renewals), state); err != nil {
 				return err
 			}
 		}
-		if err := t.flush(); err != nil {
+		if err := t.Flush(); err != nil {
 			return err
 		}
-		if t.rows == 0 {
+		if len(res.Licenses) == 0 {
 			_, err = fmt.Fprintf(p.stdout, "customer %s holds no licence\n", args[0])
 		}
 		return err

@@ -1,5 +1,5 @@
 // Command licensectl is the operator's tool of the licence accounting service. It talks to a gateway
-// (--server); only verify --data and nothing else works without one.
+// (--server).
 //
 //	acquire renew release play deactivate plan    commands of a customer
 //	licenses devices downloads                    what a customer holds
@@ -28,7 +28,8 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"licensed/internal/node"
+	"licensed/internal/terminal"
+	"licensed/internal/version"
 )
 
 func main() {
@@ -79,6 +80,7 @@ const defaultServer = "127.0.0.1:8080"
 
 // run executes a command line and returns the exit code.
 func (p *program) run(ctx context.Context, args []string) int {
+	p.stdout = terminal.Writer(p.stdout)
 	for _, a := range args {
 		if !utf8.ValidString(a) {
 			return p.report(usagef("argument %q is not UTF-8", a))
@@ -183,7 +185,7 @@ func (p *program) versionCommand() *cobra.Command {
 		Use: "version", Short: "Print the version of this program", Example: "  licensectl version",
 		Args: exactArgs(),
 		RunE: func(*cobra.Command, []string) error {
-			_, err := fmt.Fprintln(p.stdout, "licensectl", node.Version())
+			_, err := fmt.Fprintln(p.stdout, "licensectl", version.Version())
 			return err
 		},
 	}

@@ -20,7 +20,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
-	"licensed/messages/historyjson"
+	"licensed/internal/historyjson"
 	"licensed/messages/licensedv1"
 	"licensed/messages/licensedv1/licensedv1connect"
 )
@@ -99,72 +99,19 @@ func TestMoments(t *testing.T) {
 	}
 }
 
-func TestTable(t *testing.T) {
-	var b bytes.Buffer
-	tab := newTable(&b, 30, "NAME", ">N", "TEXT")
-	for _, row := range [][]string{{"Zoë", "1", "short"}, {"日本", "1000", "a text that does not fit into the line"}, {"a\x1b[31m", "2", "b\nc"}} {
-		if err := tab.row(row...); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := tab.flush(); err != nil {
-		t.Fatal(err)
-	}
-	want := "NAME       N  TEXT\nZoë        1  short\n日本    1000  a text that doe…\na�[31m     2  b�c\n"
-	if b.String() != want {
-		t.Errorf("got\n%s\nwant\n%s", b.String(), want)
-	}
-	for line := range strings.Lines(b.String()) {
-		if textWidth(strings.TrimSuffix(line, "\n")) > 30 {
-			t.Errorf("too long: %s", line)
-		}
-	}
-	b.Reset()
-	if err := newTable(&b, 0, "NOTHING").flush(); err != nil || b.Len() > 0 {
-		t.Errorf("a table without rows: %q, %v", b.String(), err)
-	}
-	// More rows than widths come from.
-	tab = newTable(&b, 0, "N", "X")
-	for i := range settleAfter + 10 {
-		if err := tab.row(fmt.Sprint(i), "x"); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := tab.flush(); err != nil || strings.Count(b.String(), "\n") != settleAfter+11 {
-		t.Errorf("%d lines, %v", strings.Count(b.String(), "\n"), err)
-	}
-}
-
-func TestWrapAndCut(t *testing.T) {
-	for _, columns := range []int{0, 5, 12, 80} {
-		lines := wrap("the quick brown fox jumps over the lazy dog", columns)
-		if got := strings.Join(lines, " "); got != "the quick brown fox jumps over the lazy dog" {
-			t.Errorf("%d: %q", columns, got)
-		}
-		for _, l := range lines {
-			if columns > 0 && textWidth(l) > columns {
-				t.Errorf("%d: %q", columns, l)
-			}
-		}
-	}
-	if got := cut("日本語", 5); got != "日本…" {
-		t.Errorf("cut to %q", got)
-	}
-}
-
-// terminal is a buffer that two goroutines share.
-type terminal struct {
+// sharedBuffer is a buffer that two goroutines share.
+type sharedBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
 }
 
-func (w *terminal) Write(p []byte) (int, error) {
+func (w *sharedBuffer) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.b.Write(p)
 }
 
-func (w *terminal) String() string {
+func (w *sharedBuffer) String() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.b.String()
@@ -187,11 +134,11 @@ func TestFollow(t *testing.T) {
 	s := newSession(t)
 	s.config.Listen = freeAddress(t, s)
 	s.run("licensectl acquire Bayley iphone GlowS01E01 --command-id c1")
-	out := new(terminal)
+	out := new(sharedBuffer)
 	ctx, cancel := context.WithCancel(t.Context())
 	code := make(chan int)
 	p := &program{
-		stdout: out, stderr: &terminal{}, now: s.now, width: func() int { return 0 }, newID: func() string { return "x" },
+		stdout: out, stderr: &sharedBuffer{}, now: s.now, width: func() int { return 0 }, newID: func() string { return "x" },
 		getenv: environment(s.config.Listen),
 	}
 	go func() { code <- p.run(ctx, []string{"events", "Bayley", "--follow", "--json", "--from", "3"}) }()

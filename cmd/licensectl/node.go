@@ -8,6 +8,7 @@ import (
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
+	"licensed/internal/terminal"
 	"licensed/messages/licensedv1"
 )
 
@@ -46,7 +47,7 @@ func nodeLines(r *licensedv1.GetNodeResponse) [][2]string {
 		{"version", fmt.Sprintf("%s (%s)", r.Version, r.GoVersion)},
 		{"up", fmt.Sprintf("%s, since %s UTC", r.Uptime.AsDuration().Round(time.Second), clock(r.StartedAt))},
 		{"customers", fmt.Sprintf("%d in memory, %d of them unpacked, %s", r.ResidentCustomers, r.UnpackedCustomers, size(r.ResidentBytes))},
-		{"requests", fmt.Sprintf("%d in flight, %s", r.RequestsInFlight, count(r.Followers, "follower", "followers"))},
+		{"requests", fmt.Sprintf("%d in flight, %s", r.RequestsInFlight, terminal.Count(r.Followers, "follower", "followers"))},
 		{"shards", fmt.Sprintf("%d of %d held, epochs %d to %d", r.ShardsHeld, r.Shards, r.LowestEpoch, r.HighestEpoch)},
 		{"policy", fmt.Sprintf("%s (%s)", r.PolicyVersion, r.PolicySource)},
 	}
@@ -58,10 +59,10 @@ func nodeLines(r *licensedv1.GetNodeResponse) [][2]string {
 		return append(lines, [2]string{"archive", "none"})
 	}
 	lines = append(lines, [2]string{"archive", fmt.Sprintf("%s: %s in %s (%s)", a.Location,
-		count(a.ArchivedEvents, "event", "events"), count(a.Segments, "segment", "segments"), size(a.SegmentBytes))})
-	waiting := fmt.Sprintf("%s waiting, the longest for %s", count(a.WaitingCustomers, "customer", "customers"), a.Lag.AsDuration().Round(time.Second))
+		terminal.Count(a.ArchivedEvents, "event", "events"), terminal.Count(a.Segments, "segment", "segments"), size(a.SegmentBytes))})
+	waiting := fmt.Sprintf("%s waiting, the longest for %s", terminal.Count(a.WaitingCustomers, "customer", "customers"), a.Lag.AsDuration().Round(time.Second))
 	if a.LastError != "" {
-		waiting += fmt.Sprintf("; %s, the last: %s", count(a.Failures, "failure", "failures"), strings.TrimSpace(a.LastError))
+		waiting += fmt.Sprintf("; %s, the last: %s", terminal.Count(a.Failures, "failure", "failures"), strings.TrimSpace(a.LastError))
 	}
 	return append(lines, [2]string{"archive lag", waiting})
 }
@@ -69,9 +70,9 @@ func nodeLines(r *licensedv1.GetNodeResponse) [][2]string {
 // storeLine describes a store: one on other machines has requests in place of syncs, and a disk that is
 // not known here.
 func storeLine(s *licensedv1.StoreStatus) string {
-	writes := count(s.Writes, "write", "writes")
+	writes := terminal.Count(s.Writes, "write", "writes")
 	if s.DiskBytes == 0 {
-		return fmt.Sprintf("%s in %s, %s in %s", s.Kind, s.Location, writes, count(s.Syncs, "request", "requests"))
+		return fmt.Sprintf("%s in %s, %s in %s", s.Kind, s.Location, writes, terminal.Count(s.Syncs, "request", "requests"))
 	}
-	return fmt.Sprintf("%s in %s, %s, %s in %s", s.Kind, s.Location, size(s.DiskBytes), writes, count(s.Syncs, "sync", "syncs"))
+	return fmt.Sprintf("%s in %s, %s, %s in %s", s.Kind, s.Location, size(s.DiskBytes), writes, terminal.Count(s.Syncs, "sync", "syncs"))
 }

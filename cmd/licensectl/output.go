@@ -1,33 +1,20 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"time"
 
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
-)
 
-// compactJSON returns a message in the protobuf mapping, in one line. (protojson varies its spacing.)
-func compactJSON(m proto.Message) json.RawMessage {
-	text, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(m)
-	if err != nil {
-		text = fmt.Appendf(nil, "%q", err.Error())
-	}
-	var b bytes.Buffer
-	if err := json.Compact(&b, text); err != nil {
-		return fmt.Appendf(nil, "%q", err.Error())
-	}
-	return b.Bytes()
-}
+	"licensed/internal/terminal"
+)
 
 // printJSON prints a message, or anything else, for people and programs.
 func (p *program) printJSON(v any) error {
 	if m, ok := v.(proto.Message); ok {
-		v = compactJSON(m)
+		v = terminal.JSON(m)
 	}
 	text, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
@@ -53,14 +40,6 @@ func clockMilli(t *timestamppb.Timestamp) string {
 	return t.AsTime().UTC().Format("2006-01-02 15:04:05.000")
 }
 
-// count writes a number with its noun.
-func count[N int | uint32 | uint64 | int64](n N, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return fmt.Sprintf("%d %s", n, many)
-}
-
 // size writes a number of bytes.
 func size(n uint64) string {
 	const unit = 1024
@@ -72,4 +51,17 @@ func size(n uint64) string {
 		f /= unit
 	}
 	return fmt.Sprintf("%.1f %ciB", f, "KMGTP"[exp])
+}
+
+// newTable returns a table on stdout; a title that begins with ">" is of a column that is aligned to the right.
+func (p *program) newTable(titles ...string) *terminal.Table {
+	return terminal.NewTable(p.stdout, p.width(), titles...)
+}
+
+// newProgress returns a line on stderr, which shows nothing unless somebody watches.
+func (p *program) newProgress() *terminal.Progress {
+	if !p.tells {
+		return terminal.NewProgress(nil)
+	}
+	return terminal.NewProgress(p.stderr)
 }

@@ -7,6 +7,7 @@ import (
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
+	"licensed/internal/terminal"
 	"licensed/messages/licensedv1"
 )
 
@@ -22,7 +23,7 @@ func (p *program) planCommand() *cobra.Command {
 			})))
 		},
 		words: func(r *licensedv1.ChangePlanResponse) string {
-			return fmt.Sprintf("plan of %s: %s, which allows downloads on %s", r.CustomerId, r.PlanId, count(r.DeviceLimit, "device", "devices"))
+			return fmt.Sprintf("plan of %s: %s, which allows downloads on %s", r.CustomerId, r.PlanId, terminal.Count(r.DeviceLimit, "device", "devices"))
 		},
 	})
 }

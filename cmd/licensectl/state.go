@@ -7,6 +7,7 @@ import (
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
+	"licensed/internal/terminal"
 	"licensed/messages/licensedv1"
 )
 
@@ -76,12 +77,12 @@ func (p *program) printState(res *licensedv1.GetStateResponse) error {
 		plan += " (the default)"
 	}
 	fmt.Fprintf(p.stdout, "%s %s\nplan %s, %d of %s in use, %s, %s in 365 days\n", s.CustomerId, momentWords(res.Moment),
-		plan, s.DevicesInUse, count(s.DeviceLimit, "device", "devices"), count(s.ActiveLicenses, "active licence", "active licences"),
-		count(s.Deactivations, "deactivation", "deactivations"))
-	for _, part := range []func(*licensedv1.CustomerState) *table{p.licenceTable, p.deviceTable, p.titleTable, p.studioTable} {
-		if t := part(s); t.rows > 0 {
+		plan, s.DevicesInUse, terminal.Count(s.DeviceLimit, "device", "devices"), terminal.Count(s.ActiveLicenses, "active licence", "active licences"),
+		terminal.Count(s.Deactivations, "deactivation", "deactivations"))
+	for _, part := range []func(*licensedv1.CustomerState) *terminal.Table{p.licenceTable, p.deviceTable, p.titleTable, p.studioTable} {
+		if t := part(s); !t.Empty() {
 			fmt.Fprintln(p.stdout)
-			if err := t.flush(); err != nil {
+			if err := t.Flush(); err != nil {
 				return err
 			}
 		}
@@ -89,12 +90,12 @@ func (p *program) printState(res *licensedv1.GetStateResponse) error {
 	return nil
 }
 
-// The rows of these tables are few, and written by flush.
+// The rows of these tables are few, and written by Flush.
 
-func (p *program) licenceTable(s *licensedv1.CustomerState) *table {
+func (p *program) licenceTable(s *licensedv1.CustomerState) *terminal.Table {
 	t := p.newTable("LICENCE", "STUDIO", "STATE", "ACQUIRED (UTC)", "EXPIRES (UTC)", "RELEASED (UTC)", ">RENEWALS")
 	for _, l := range s.Licenses {
-		t.few(l.DeviceId+"/"+l.TitleId, l.StudioId, licenceState(l), clock(l.AcquiredAt), clock(l.ExpiresAt), clock(l.ReleasedAt), fmt.Sprint(l.Renewals))
+		t.Add(l.DeviceId+"/"+l.TitleId, l.StudioId, licenceState(l), clock(l.AcquiredAt), clock(l.ExpiresAt), clock(l.ReleasedAt), fmt.Sprint(l.Renewals))
 	}
 	return t
 }
@@ -110,30 +111,30 @@ func licenceState(l *licensedv1.LicenseState) string {
 	}
 }
 
-func (p *program) deviceTable(s *licensedv1.CustomerState) *table {
+func (p *program) deviceTable(s *licensedv1.CustomerState) *terminal.Table {
 	t := p.newTable("DEVICE", "STATE", ">ACTIVE LICENCES", "LAST USED (UTC)", "LAST DOWNLOAD (UTC)")
 	for _, d := range s.Devices {
 		state := "active"
 		if !d.Active {
 			state = "deactivated"
 		}
-		t.few(d.DeviceId, state, fmt.Sprint(d.ActiveLicenses), clock(d.LastUsedAt), clock(d.LastDownloadAt))
+		t.Add(d.DeviceId, state, fmt.Sprint(d.ActiveLicenses), clock(d.LastUsedAt), clock(d.LastDownloadAt))
 	}
 	return t
 }
 
-func (p *program) titleTable(s *licensedv1.CustomerState) *table {
+func (p *program) titleTable(s *licensedv1.CustomerState) *terminal.Table {
 	t := p.newTable("TITLE", ">DOWNLOADS IN 365 DAYS", ">COUNTED PLAYBACKS")
 	for _, x := range s.Titles {
-		t.few(x.TitleId, fmt.Sprint(x.Downloads), fmt.Sprint(x.CountedPlaybacks))
+		t.Add(x.TitleId, fmt.Sprint(x.Downloads), fmt.Sprint(x.CountedPlaybacks))
 	}
 	return t
 }
 
-func (p *program) studioTable(s *licensedv1.CustomerState) *table {
+func (p *program) studioTable(s *licensedv1.CustomerState) *terminal.Table {
 	t := p.newTable("STUDIO", ">ACTIVE LICENCES")
 	for _, x := range s.Studios {
-		t.few(x.StudioId, fmt.Sprint(x.ActiveLicenses))
+		t.Add(x.StudioId, fmt.Sprint(x.ActiveLicenses))
 	}
 	return t
 }

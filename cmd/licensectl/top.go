@@ -11,8 +11,9 @@ import (
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
+	"licensed/internal/clusterrates"
+	"licensed/internal/terminal"
 	"licensed/messages/licensedv1"
-	"licensed/messages/rates"
 )
 
 func (p *program) topCommand() *cobra.Command {
@@ -102,7 +103,7 @@ type topModel struct {
 	width, height int // of the terminal; a width of 0 is no terminal
 	status        *licensedv1.ClusterStatus
 	at            time.Time
-	samples       []rates.Sample
+	samples       []clusterrates.Sample
 	err           error // of the last reading
 }
 
@@ -133,7 +134,7 @@ func (m *topModel) take(r topReading) {
 		return
 	}
 	if m.status != nil && r.at.After(m.at) {
-		m.samples = append(m.samples, rates.Between(m.status, r.status, r.at, r.at.Sub(m.at)))
+		m.samples = append(m.samples, clusterrates.Between(m.status, r.status, r.at, r.at.Sub(m.at)))
 		if excess := len(m.samples) - keptTop; excess > 0 {
 			m.samples = append(m.samples[:0], m.samples[excess:]...)
 		}
@@ -160,7 +161,7 @@ func (m *topModel) View() tea.View {
 func (m *topModel) text() string {
 	if m.status == nil {
 		if m.err != nil {
-			return topBad.Render("UNKNOWN: no status from "+m.server+": "+printable(m.err.Error())) + "\n" + topFaint.Render("trying again; q quits") + "\n"
+			return topBad.Render("UNKNOWN: no status from "+m.server+": "+terminal.Escape(m.err.Error())) + "\n" + topFaint.Render("trying again; q quits") + "\n"
 		}
 		return topFaint.Render("asking "+m.server+" for the status of the cluster…") + "\n"
 	}
@@ -195,12 +196,12 @@ func (m *topModel) stale() time.Duration {
 // head shows the level and the findings.
 func (m *topModel) head() []string {
 	s := m.status
-	lines := []string{topBold.Render("cluster "+printable(s.Name)) + topFaint.Render(fmt.Sprintf("  %s, as seen by %s at %s UTC",
-		count(s.Shards, "shard", "shards"), printable(s.Reporter), clock(s.AsOf)))}
+	lines := []string{topBold.Render("cluster "+terminal.Escape(s.Name)) + topFaint.Render(fmt.Sprintf("  %s, as seen by %s at %s UTC",
+		terminal.Count(s.Shards, "shard", "shards"), terminal.Escape(s.Reporter), clock(s.AsOf)))}
 	old := m.stale()
 	switch {
 	case m.err != nil:
-		lines = append(lines, topBad.Render(fmt.Sprintf("UNKNOWN: no answer since then: %s", printable(m.err.Error()))))
+		lines = append(lines, topBad.Render(fmt.Sprintf("UNKNOWN: no answer since then: %s", terminal.Escape(m.err.Error()))))
 	case old > 0:
 		lines = append(lines, topBad.Render(fmt.Sprintf("UNKNOWN: the last status is %v old", old)))
 	case s.Level == licensedv1.ClusterLevel_CLUSTER_LEVEL_OK:
@@ -215,14 +216,14 @@ func (m *topModel) head() []string {
 		if w.Level == licensedv1.WarningLevel_WARNING_LEVEL_CRITICAL {
 			style = topBad
 		}
-		lines = append(lines, style.Render("! "+printable(w.Text)))
+		lines = append(lines, style.Render("! "+terminal.Escape(w.Text)))
 	}
 	return append(lines, topFaint.Render("shards: ")+strings.Join(shardCounts(s), ", "))
 }
 
 // charts draws the last minutes.
 func (m *topModel) charts() []string {
-	var latest rates.Sample
+	var latest clusterrates.Sample
 	if n := len(m.samples); n > 0 {
 		latest = m.samples[n-1]
 	}
@@ -232,22 +233,22 @@ func (m *topModel) charts() []string {
 		}
 		return fmt.Sprintf("%.2f ms", *v)
 	}
-	line := func(name, value string, of func(*rates.Sample) float64) string {
+	line := func(name, value string, of func(*clusterrates.Sample) float64) string {
 		return fmt.Sprintf("%-10s %-34s %s", name, value, topGood.Render(m.spark(of)))
 	}
-	p99 := func(s *rates.Sample) float64 {
+	p99 := func(s *clusterrates.Sample) float64 {
 		if s.P99 == nil {
 			return 0
 		}
 		return *s.P99
 	}
 	return []string{
-		line("commands", fmt.Sprintf("%.1f/s, queries %.1f/s", latest.Commands, latest.Queries), func(s *rates.Sample) float64 { return s.Commands }),
+		line("commands", fmt.Sprintf("%.1f/s, queries %.1f/s", latest.Commands, latest.Queries), func(s *clusterrates.Sample) float64 { return s.Commands }),
 		line("latency", fmt.Sprintf("p50 %s, p99 %s", ms(latest.P50), ms(latest.P99)), p99),
-		line("refused", fmt.Sprintf("%.1f/s%s", latest.Refused, worst(latest.Refusals)), func(s *rates.Sample) float64 { return s.Refused }),
-		line("errors", fmt.Sprintf("%.1f/s%s", latest.Failed, worst(latest.Errors)), func(s *rates.Sample) float64 { return s.Failed }),
-		line("memory", fmt.Sprintf("%.1f/s read, %.1f/s left", latest.Recoveries, latest.Passivations), func(s *rates.Sample) float64 { return s.Recoveries }),
-		line("archive", fmt.Sprintf("%v behind", time.Duration(latest.Lag*float64(time.Second)).Round(time.Second)), func(s *rates.Sample) float64 { return s.Lag }),
+		line("refused", fmt.Sprintf("%.1f/s%s", latest.Refused, worst(latest.Refusals)), func(s *clusterrates.Sample) float64 { return s.Refused }),
+		line("errors", fmt.Sprintf("%.1f/s%s", latest.Failed, worst(latest.Errors)), func(s *clusterrates.Sample) float64 { return s.Failed }),
+		line("memory", fmt.Sprintf("%.1f/s read, %.1f/s left", latest.Recoveries, latest.Passivations), func(s *clusterrates.Sample) float64 { return s.Recoveries }),
+		line("archive", fmt.Sprintf("%v behind", time.Duration(latest.Lag*float64(time.Second)).Round(time.Second)), func(s *clusterrates.Sample) float64 { return s.Lag }),
 	}
 }
 
@@ -268,7 +269,7 @@ func worst(by map[string]float64) string {
 var sparks = []rune("▁▂▃▄▅▆▇█")
 
 // spark draws samples, the newest to the right, in what is left of the line.
-func (m *topModel) spark(of func(*rates.Sample) float64) string {
+func (m *topModel) spark(of func(*clusterrates.Sample) float64) string {
 	width := 60
 	if m.width > 0 {
 		width = max(0, m.width-46)
@@ -292,11 +293,11 @@ func (m *topModel) spark(of func(*rates.Sample) float64) string {
 // nodes lists who is there.
 func (m *topModel) nodes() []string {
 	var b strings.Builder
-	t := newTable(&b, 0, "NODE", "ROLES", "STATE", ">LEASE", ">SHARDS", ">MOVING", ">CUSTOMERS", ">COMMANDS/S", ">WAITING", ">CORES", ">MEMORY", "VERSION")
+	t := terminal.NewTable(&b, 0, "NODE", "ROLES", "STATE", ">LEASE", ">SHARDS", ">MOVING", ">CUSTOMERS", ">COMMANDS/S", ">WAITING", ">CORES", ">MEMORY", "VERSION")
 	for _, n := range m.status.Nodes {
-		t.few(m.node(n)...)
+		t.Add(m.node(n)...)
 	}
-	if t.flush() != nil || len(m.status.Nodes) == 0 {
+	if t.Flush() != nil || len(m.status.Nodes) == 0 {
 		return []string{topFaint.Render("no nodes are known")}
 	}
 	lines := strings.Split(strings.TrimRight(b.String(), "\n"), "\n")
@@ -318,7 +319,7 @@ func (m *topModel) node(n *licensedv1.NodeStatus) []string {
 	row := nodeRow(n)
 	cores := "-"
 	if k := len(m.samples); k > 0 {
-		if busy, ok := m.samples[k-1].Cores[rates.Key(n)]; ok {
+		if busy, ok := m.samples[k-1].Cores[clusterrates.Key(n)]; ok {
 			cores = fmt.Sprintf("%.2f", busy)
 		}
 	}
@@ -338,7 +339,7 @@ func (m *topModel) lately(used int) []string {
 	}
 	lines := []string{"", topFaint.Render("recent events")}
 	for _, h := range m.status.Happenings[:min(room, len(m.status.Happenings))] {
-		lines = append(lines, "  "+clock(h.At)+"  "+printable(h.Text))
+		lines = append(lines, "  "+clock(h.At)+"  "+terminal.Escape(h.Text))
 	}
 	return lines
 }

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"licensed/internal/terminal"
 	"licensed/messages/licensedv1"
 )
 
@@ -69,7 +70,7 @@ func TestTop(t *testing.T) {
 	s.Nodes[1].State, s.Level = licensedv1.NodeState_NODE_STATE_DEAD, licensedv1.ClusterLevel_CLUSTER_LEVEL_CRITICAL
 	s.Warnings = []*licensedv1.ClusterWarning{{Level: licensedv1.WarningLevel_WARNING_LEVEL_CRITICAL, Text: "n2 is\x1b[31m dead"}}
 	m.Update(topReading{s, s.AsOf.AsTime(), nil})
-	if view = plain(m); strings.Contains(view, "normal") || !strings.Contains(view, "CRITICAL") || !strings.Contains(view, "! n2 is\uFFFD[31m dead") || !strings.Contains(view, "dead") {
+	if view = plain(m); strings.Contains(view, "normal") || !strings.Contains(view, "CRITICAL") || !strings.Contains(view, `! n2 is\u001b[31m dead`) || !strings.Contains(view, "dead") {
 		t.Errorf("%s", view)
 	}
 	m.Update(topReading{at: time.Now(), err: errors.New("connection refused")})
@@ -93,7 +94,7 @@ func TestTopFits(t *testing.T) {
 			t.Errorf("%d lines on %v", len(lines), size)
 		}
 		for _, line := range lines {
-			if w := textWidth(line); w > size[0] {
+			if w := terminal.Width(line); w > size[0] {
 				t.Errorf("%d columns on %v: %q", w, size, line)
 			}
 		}

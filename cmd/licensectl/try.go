@@ -8,6 +8,7 @@ import (
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
+	"licensed/internal/terminal"
 	"licensed/messages/licensedv1"
 )
 
@@ -124,7 +125,7 @@ func (p *program) printTry(customer string, res *licensedv1.TryAtResponse) error
 	case res.License != nil:
 		fmt.Fprintln(p.stdout, licenceWords("would be accepted", res.License))
 	case res.PlanId != "":
-		fmt.Fprintf(p.stdout, "would be accepted: plan %s, which allows downloads on %s\n", res.PlanId, count(res.DeviceLimit, "device", "devices"))
+		fmt.Fprintf(p.stdout, "would be accepted: plan %s, which allows downloads on %s\n", res.PlanId, terminal.Count(res.DeviceLimit, "device", "devices"))
 	case len(res.ReleasedTitleIds) > 0:
 		fmt.Fprintf(p.stdout, "would be accepted, and release %s\n", strings.Join(res.ReleasedTitleIds, ", "))
 	default:
@@ -133,7 +134,7 @@ func (p *program) printTry(customer string, res *licensedv1.TryAtResponse) error
 	fmt.Fprintln(p.stdout, "nothing was recorded; these events would be:")
 	t := p.newTable("  EVENT", "ABOUT", ">ORDER", "DATA")
 	for _, e := range res.Events {
-		t.few("  "+e.Event, e.AggregateId, fmt.Sprint(e.EventOrderNumber), dataWords(e))
+		t.Add("  "+e.Event, e.AggregateId, fmt.Sprint(e.EventOrderNumber), dataWords(e))
 	}
-	return t.flush()
+	return t.Flush()
 }

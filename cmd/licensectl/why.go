@@ -7,6 +7,7 @@ import (
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
+	"licensed/internal/terminal"
 	"licensed/messages/licensedv1"
 )
 
@@ -43,7 +44,7 @@ func (p *program) whyCommand() *cobra.Command {
 			p.printWhy(fmt.Sprintf("%s: %s on %s", args[0], title, device), res)
 		}
 		if err == nil && len(res.Gaps) > 0 {
-			return incomplete("the history has %s, so the explanation may lack something", count(len(res.Gaps), "gap", "gaps"))
+			return incomplete("the history has %s, so the explanation may lack something", terminal.Count(len(res.Gaps), "gap", "gaps"))
 		}
 		return err
 	}
@@ -60,8 +61,8 @@ var marks = map[licensedv1.WhyEffect]string{
 // printWhy prints an explanation; a long sentence continues below itself.
 func (p *program) printWhy(subject string, res *licensedv1.WhyResponse) {
 	limit := p.width()
-	for _, line := range append([]string{subject}, wrap(res.Verdict, limit)...) {
-		fmt.Fprintln(p.stdout, printable(line))
+	for _, line := range append([]string{subject}, terminal.Wrap(terminal.Escape(res.Verdict), limit)...) {
+		fmt.Fprintln(p.stdout, line)
 	}
 	fmt.Fprintln(p.stdout)
 	places := make([]string, len(res.Steps))
@@ -91,11 +92,11 @@ func (p *program) printWhy(subject string, res *licensedv1.WhyResponse) {
 		if s.Time != nil {
 			at = clock(s.Time)
 		}
-		for j, line := range wrap(s.Text, room) {
+		for j, line := range terminal.Wrap(terminal.Escape(s.Text), room) {
 			if j == 0 {
-				fmt.Fprintf(p.stdout, "%-19s  %*s  %s %s\n", at, widest, places[i], mark, printable(line))
+				fmt.Fprintf(p.stdout, "%-19s  %*s  %s %s\n", at, widest, places[i], mark, line)
 			} else {
-				fmt.Fprintf(p.stdout, "%s%s\n", indent, printable(line))
+				fmt.Fprintf(p.stdout, "%s%s\n", indent, line)
 			}
 		}
 	}

@@ -6,6 +6,7 @@
 //	licensed gateway  a member that serves the API
 //	licensed health   whether a process is ready, for containers
 //	licensed schema   the tables on Cassandra
+//	licensed store    the embedded store of a stopped node
 //	licensed config   the settings in effect, and where each comes from
 //	licensed version  what was built
 //
@@ -78,15 +79,19 @@ func (p *program) run(ctx context.Context, args []string) int {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w (see %s --help)", err, c.CommandPath())}
 	})
-	root.AddCommand(p.devCommand(), p.serveCommand(), p.nodeCommand(), p.gatewayCommand(), p.schemaCommand(), p.healthCommand(), p.configCommand(), p.versionCommand())
+	root.AddCommand(p.devCommand(), p.serveCommand(), p.nodeCommand(), p.gatewayCommand(), p.schemaCommand(), p.storeCommand(), p.healthCommand(), p.configCommand(), p.versionCommand())
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitOK
 	}
 	fmt.Fprintf(p.stderr, "licensed: %v\n", err)
 	var usage usageError
-	if errors.As(err, &usage) {
+	var other exitError
+	switch {
+	case errors.As(err, &usage):
 		return exitUsage
+	case errors.As(err, &other):
+		return other.code
 	}
 	return exitFailed
 }

@@ -127,3 +127,8 @@ func hide(f *pflag.FlagSet, names []string) {
 		panic("there is no flag " + name)
 	}
 }
+
+// showOnly leaves all other flags out of the help; they may stand in a settings file that processes share.
+func showOnly(f *pflag.FlagSet, names ...string) {
+	f.VisitAll(func(flag *pflag.Flag) { flag.Hidden = !slices.Contains(names, flag.Name) })
+}

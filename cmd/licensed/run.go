@@ -15,6 +15,7 @@ import (
 
 	"licensed/internal/demo"
 	"licensed/internal/node"
+	"licensed/internal/version"
 	"licensed/messages/licensedv1/licensedv1connect"
 )
 
@@ -147,7 +148,7 @@ func (p *program) announce(ctx context.Context, n *node.Node, o *options, log *s
 		source = o.config.Policy
 	}
 	store := n.Store(ctx)
-	fmt.Fprintf(p.stdout, "licensed %s, policy %s (%s), data in %s\n", node.Version(), n.PolicyVersion(), source, store)
+	fmt.Fprintf(p.stdout, "licensed %s, policy %s (%s), data in %s\n", version.Version(), n.PolicyVersion(), source, store)
 	for _, note := range n.Notes() {
 		fmt.Fprintf(p.stdout, "  ! %s\n", note)
 	}

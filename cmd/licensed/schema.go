@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"licensed/internal/node"
 )
@@ -33,11 +32,6 @@ func (p *program) schemaCommand() *cobra.Command {
 	return c
 }
 
-// storeFlags are those that matter to schema; the others may stand in its settings file.
-var storeFlags = map[string]bool{
-	configFlag: true, "store": true, "store-password-file": true, "archive": true, "archive-password-file": true, "log-level": true, "log-format": true,
-}
-
 func (p *program) schemaVerb(use, short, long string, run func(context.Context, node.Config) error) *cobra.Command {
 	o := newOptions()
 	c := &cobra.Command{
@@ -46,7 +40,7 @@ func (p *program) schemaVerb(use, short, long string, run func(context.Context, 
 			"  licensed schema " + use + " --config licensed.yaml",
 	}
 	o.bind(c.Flags())
-	c.Flags().VisitAll(func(f *pflag.Flag) { f.Hidden = !storeFlags[f.Name] })
+	showOnly(c.Flags(), configFlag, "store", "store-password-file", "archive", "archive-password-file", "log-level", "log-format")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if _, err := loadSettings(c.Flags(), p.getenv); err != nil {
 			return usageError{err}

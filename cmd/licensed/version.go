@@ -6,7 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"licensed/internal/node"
+	"licensed/internal/version"
 )
 
 func (p *program) versionCommand() *cobra.Command {
@@ -16,7 +16,7 @@ func (p *program) versionCommand() *cobra.Command {
 		Args:  noArguments,
 		RunE: func(*cobra.Command, []string) error {
 			_, err := fmt.Fprintf(p.stdout, "licensed %s %s %s/%s\n",
-				node.Version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+				version.Version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return err
 		},
 	}

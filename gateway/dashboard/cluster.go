@@ -10,8 +10,8 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"licensed/internal/clusterrates"
 	"licensed/messages/licensedv1"
-	"licensed/messages/rates"
 )
 
 // boardView is the part of the cluster page that changes every second.
@@ -177,9 +177,9 @@ func findingLevel(l licensedv1.WarningLevel) string {
 }
 
 // tilesOf returns the figures at the top.
-func tilesOf(s *licensedv1.ClusterStatus, latest *rates.Sample) []tileView {
+func tilesOf(s *licensedv1.ClusterStatus, latest *clusterrates.Sample) []tileView {
 	if latest == nil {
-		latest = new(rates.Sample)
+		latest = new(clusterrates.Sample)
 	}
 	var customers, bytes, waiting uint64
 	for _, n := range s.Nodes {
@@ -216,8 +216,8 @@ func ownerClass(i int) string { return fmt.Sprintf("owner-%d", i%owners) }
 // silence is when it is worth saying that a node said nothing.
 const silence = 5 * time.Second
 
-func nodeOf(n *licensedv1.NodeStatus, index int, latest *rates.Sample, now time.Time) nodeView {
-	v := nodeView{NodeStatus: n, Key: rates.Key(n), Class: ownerClass(index), State: words(n.State.String(), "NODE_STATE_"), Level: nodeLevels[n.State]}
+func nodeOf(n *licensedv1.NodeStatus, index int, latest *clusterrates.Sample, now time.Time) nodeView {
+	v := nodeView{NodeStatus: n, Key: clusterrates.Key(n), Class: ownerClass(index), State: words(n.State.String(), "NODE_STATE_"), Level: nodeLevels[n.State]}
 	var roles []string
 	for _, r := range n.Roles {
 		roles = append(roles, words(r.String(), "NODE_ROLE_"))
@@ -258,7 +258,7 @@ func nodeOf(n *licensedv1.NodeStatus, index int, latest *rates.Sample, now time.
 		v.Commands = number(n.CommandsPerSecond) + "/s"
 	}
 	if latest != nil {
-		if busy, ok := latest.Cores[rates.Key(n)]; ok {
+		if busy, ok := latest.Cores[clusterrates.Key(n)]; ok {
 			v.Cores = fmt.Sprintf("%.2f cores", busy)
 		}
 	}

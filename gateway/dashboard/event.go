@@ -10,9 +10,9 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"licensed/messages/historyjson"
+	"licensed/internal/clusterrates"
+	"licensed/internal/historyjson"
 	"licensed/messages/licensedv1"
-	"licensed/messages/rates"
 )
 
 // eventView is an event for people.
@@ -72,7 +72,7 @@ func tell(m proto.Message) (kind, text string) {
 }
 
 func refusedWords(e *licensedv1.CommandRefused) string {
-	s := commandWords(e.Command) + subject(e.DeviceId, e.TitleId, e.PlanId) + " was refused: " + rates.RuleWords(e.Rule)
+	s := commandWords(e.Command) + subject(e.DeviceId, e.TitleId, e.PlanId) + " was refused: " + clusterrates.RuleWords(e.Rule)
 	if e.Limit > 0 {
 		s += fmt.Sprintf(", %d of %d", e.Current, e.Limit)
 	}

@@ -8,8 +8,8 @@ import (
 
 	"connectrpc.com/connect"
 
+	"licensed/internal/clusterrates"
 	"licensed/messages/licensedv1"
-	"licensed/messages/rates"
 )
 
 // whyView is the explanation of a licence.
@@ -102,7 +102,7 @@ func (d *Dashboard) try(ctx context.Context, s Selection) (*tryView, error) {
 func verdictOf(res *licensedv1.TryAtResponse) (accepts bool, verdict string) {
 	switch {
 	case res.Refusal != nil:
-		return false, fmt.Sprintf("It would be refused, by the %s rule: %s", rates.RuleWords(res.Refusal.Rule), sentence(res.Refusal.Message))
+		return false, fmt.Sprintf("It would be refused, by the %s rule: %s", clusterrates.RuleWords(res.Refusal.Rule), sentence(res.Refusal.Message))
 	case res.License != nil && res.License.Released:
 		return true, "It would be accepted, and the licence would end."
 	case res.License != nil:

@@ -9,8 +9,8 @@ import (
 
 	"connectrpc.com/connect"
 
+	"licensed/internal/clusterrates"
 	"licensed/messages/licensedv1"
-	"licensed/messages/rates"
 )
 
 // event of a stream, encoded.
@@ -130,7 +130,7 @@ func (d *Dashboard) live(w http.ResponseWriter, r *http.Request) error {
 // viewer is a page that is sent updates.
 type viewer struct {
 	out     *stream
-	samples func() []rates.Sample
+	samples func() []clusterrates.Sample
 	begun   bool
 	parts   [3]*event // that it has
 	at      int64     // of the last sample that it has

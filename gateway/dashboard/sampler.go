@@ -5,8 +5,8 @@ import (
 	"sync"
 	"time"
 
+	"licensed/internal/clusterrates"
 	"licensed/messages/licensedv1"
-	"licensed/messages/rates"
 )
 
 // How often the cluster is asked: while somebody looks, and while nobody does.
@@ -31,7 +31,7 @@ type sampler struct {
 	stopped chan struct{}
 
 	mu       sync.Mutex
-	samples  []rates.Sample            // oldest first
+	samples  []clusterrates.Sample     // oldest first
 	number   uint64                    // of attempts
 	last     *licensedv1.ClusterStatus // nil before the first
 	lastAt   time.Time
@@ -93,7 +93,7 @@ func (s *sampler) sample(ctx context.Context) {
 	s.number++
 	if s.err = err; err == nil {
 		if s.last != nil && now.After(s.lastAt) {
-			s.samples = append(s.samples, rates.Between(s.last, status, now, now.Sub(s.lastAt)))
+			s.samples = append(s.samples, clusterrates.Between(s.last, status, now, now.Sub(s.lastAt)))
 			if excess := len(s.samples) - keptSamples; excess > 0 {
 				s.samples = append(s.samples[:0], s.samples[excess:]...)
 			}
@@ -136,7 +136,7 @@ type reading struct {
 	// Status is nil if the cluster never answered. It is shared, and not to be changed.
 	Status *licensedv1.ClusterStatus
 	// Latest sample; nil before there were two readings. The one before was taken at a time, if there was one.
-	Latest *rates.Sample
+	Latest *clusterrates.Sample
 	before int64
 	// Err says why the last attempt failed.
 	Err error
@@ -163,10 +163,10 @@ func (s *sampler) read() reading {
 }
 
 // history returns the samples that are kept.
-func (s *sampler) history() []rates.Sample {
+func (s *sampler) history() []clusterrates.Sample {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return append([]rates.Sample(nil), s.samples...)
+	return append([]clusterrates.Sample(nil), s.samples...)
 }
 
 // first waits for the first attempt.

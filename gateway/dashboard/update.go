@@ -5,8 +5,8 @@ import (
 	"sync"
 	"time"
 
+	"licensed/internal/clusterrates"
 	"licensed/messages/licensedv1"
-	"licensed/messages/rates"
 )
 
 // update is what the cluster page is sent after a reading: its parts, each as the event that brings it. A
@@ -58,7 +58,7 @@ func (u *updates) of(r *reading) (update, error) {
 	event(2, "map", !sameMap(u.status, r.Status), func() any { return mapOf(r.Status) })
 	if r.Latest != nil && err == nil {
 		next.at = r.Latest.At
-		next.sample, err = newEvent("samples", []rates.Sample{*r.Latest})
+		next.sample, err = newEvent("samples", []clusterrates.Sample{*r.Latest})
 	}
 	if err != nil {
 		return update{}, err

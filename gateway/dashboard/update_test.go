@@ -9,8 +9,8 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"licensed/internal/clusterrates"
 	"licensed/messages/licensedv1"
-	"licensed/messages/rates"
 )
 
 // TestUpdates: what did not change is the same event, and nothing is made twice.
@@ -25,7 +25,7 @@ func TestUpdates(t *testing.T) {
 		t.Helper()
 		status = proto.CloneOf(status)
 		change(status)
-		got, err := u.of(&reading{number: number, Status: status, Latest: &rates.Sample{At: int64(number)}, before: int64(number) - 1})
+		got, err := u.of(&reading{number: number, Status: status, Latest: &clusterrates.Sample{At: int64(number)}, before: int64(number) - 1})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -60,9 +60,9 @@ func TestUpdates(t *testing.T) {
 
 // TestViewer: a page gets all samples first, then each as it comes, and those between if it was slow.
 func TestViewer(t *testing.T) {
-	var samples []rates.Sample
+	var samples []clusterrates.Sample
 	w := httptest.NewRecorder()
-	v := &viewer{out: openStream(w), samples: func() []rates.Sample { return samples }}
+	v := &viewer{out: openStream(w), samples: func() []clusterrates.Sample { return samples }}
 	show := func(at int64) string {
 		t.Helper()
 		own, err := newEvent("samples", "the shared one")
@@ -83,11 +83,11 @@ func TestViewer(t *testing.T) {
 	if got := show(0); !strings.Contains(got, "data: []") && !strings.Contains(got, "data: null") || strings.Count(got, "part ") != 3 {
 		t.Errorf("at the beginning: %s", got)
 	}
-	samples = []rates.Sample{{At: 1}}
+	samples = []clusterrates.Sample{{At: 1}}
 	if got := show(1); !strings.Contains(got, "the shared one") {
 		t.Errorf("then: %s", got)
 	}
-	samples = []rates.Sample{{At: 1}, {At: 2}, {At: 3}, {At: 4}}
+	samples = []clusterrates.Sample{{At: 1}, {At: 2}, {At: 3}, {At: 4}}
 	if got := show(4); strings.Count(got, `"at":`) != 3 || strings.Contains(got, `"at":1,`) {
 		t.Errorf("having been slow: %s", got)
 	}

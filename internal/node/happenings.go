@@ -11,6 +11,7 @@ import (
 
 	"licensed/cluster"
 	"licensed/cluster/membership"
+	"licensed/internal/version"
 	"licensed/messages/clusterv1"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
@@ -108,7 +109,7 @@ func (n *Node) tellReady() {
 	}
 	n.happenings.add(n.config.Now(), &licensedv1.Happening{
 		Kind: licensedv1.HappeningKind_HAPPENING_KIND_JOINED, Node: n.name, Incarnation: incarnation,
-		Text: fmt.Sprintf("%s is ready, version %s, policy %s", n.name, Version(), n.policy.version()),
+		Text: fmt.Sprintf("%s is ready, version %s, policy %s", n.name, version.Version(), n.policy.version()),
 	})
 }
 

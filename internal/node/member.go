@@ -22,6 +22,7 @@ import (
 	"licensed/cluster/routing"
 	"licensed/cluster/transport"
 	"licensed/gateway"
+	"licensed/internal/version"
 	"licensed/messages/clusterv1"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
@@ -436,7 +437,7 @@ func (m *member) tell() {
 func (m *member) meta() *clusterv1.Meta {
 	n := m.n
 	meta := &clusterv1.Meta{
-		NodeAddress: m.transport.Address(), Version: Version(), Capacity: n.config.Cluster.Capacity, Draining: m.draining.Load(),
+		NodeAddress: m.transport.Address(), Version: version.Version(), Capacity: n.config.Cluster.Capacity, Draining: m.draining.Load(),
 		Probes: true,
 	}
 	if n.config.Roles.Has(RoleGateway) {

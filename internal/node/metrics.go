@@ -3,7 +3,6 @@ package node
 import (
 	"math"
 	"runtime"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,33 +11,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"licensed/actors"
+	"licensed/internal/version"
 )
-
-// Version returns the version of the program: that it was built as, that of the module, or the commit it was
-// built from.
-func Version() string { return version() }
-
-// release is set by the linker where the tree that is built has no history, as in an image.
-var release string
-
-var version = sync.OnceValue(func() string {
-	if release != "" {
-		return release
-	}
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	if v := info.Main.Version; v != "" && v != "(devel)" {
-		return v
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			return "devel-" + s.Value[:min(12, len(s.Value))]
-		}
-	}
-	return "devel"
-})
 
 // newRegistry returns a registry with what is known of every process.
 func newRegistry() *prometheus.Registry {
@@ -46,7 +20,7 @@ func newRegistry() *prometheus.Registry {
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "licensed_build_info",
 		Help:        "Always 1; the labels tell what was built.",
-		ConstLabels: prometheus.Labels{"version": Version(), "goversion": runtime.Version()},
+		ConstLabels: prometheus.Labels{"version": version.Version(), "goversion": runtime.Version()},
 	})
 	build.Set(1)
 	r.MustRegister(build, collectors.NewGoCollector(),

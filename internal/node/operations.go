@@ -13,6 +13,7 @@ import (
 	"licensed/actors"
 	"licensed/actors/license"
 	"licensed/gateway"
+	"licensed/internal/version"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
 	"licensed/persistence/doctor"
@@ -26,7 +27,7 @@ func (o *operations) Node(ctx context.Context) (*licensedv1.GetNodeResponse, err
 	stats := o.n.runtimeStats()
 	held, lowest, highest := o.n.shards.Held()
 	return &licensedv1.GetNodeResponse{
-		Name: o.n.name, Incarnation: incarnationText(o.n.shards.Incarnation()), Version: Version(), GoVersion: runtime.Version(),
+		Name: o.n.name, Incarnation: incarnationText(o.n.shards.Incarnation()), Version: version.Version(), GoVersion: runtime.Version(),
 		StartedAt: timestamppb.New(o.n.started), Uptime: durationpb.New(o.n.config.Now().Sub(o.n.started)),
 		ResidentCustomers: uint64(stats.Resident), UnpackedCustomers: uint64(stats.Unpacked), ResidentBytes: uint64(stats.ResidentBytes),
 		RequestsInFlight: uint64(stats.InFlight),

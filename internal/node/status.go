@@ -15,6 +15,7 @@ import (
 	"licensed/cluster"
 	"licensed/gateway"
 	"licensed/internal/clusterstatus"
+	"licensed/internal/version"
 	"licensed/messages/licensedv1"
 )
 
@@ -75,7 +76,7 @@ func (n *Node) statusWith(ctx context.Context, owner *cluster.NodeStatus) (*lice
 	stats, now := n.runtimeStats(), n.config.Now()
 	held, lowest, highest := n.shards.Held()
 	s := &licensedv1.NodeStatus{
-		Name: n.name, Incarnation: incarnationText(n.shards.Incarnation()), Version: Version(),
+		Name: n.name, Incarnation: incarnationText(n.shards.Incarnation()), Version: version.Version(),
 		Roles:     rolesOf(n.config.Roles),
 		StartedAt: timestamppb.New(n.started), SeenAt: timestamppb.New(now),
 		ShardsOpen: uint32(held), LowestEpoch: lowest, HighestEpoch: highest,

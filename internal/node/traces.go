@@ -6,13 +6,14 @@ import (
 	"time"
 
 	"licensed/internal/tracing"
+	"licensed/internal/version"
 )
 
 // startTraces starts exporting traces, if that is configured. A collector that is not there costs traces
 // and nothing else.
 func (n *Node) startTraces(ctx context.Context) (err error) {
 	c := n.config.Traces
-	c.Instance, c.Version = n.name, Version()
+	c.Instance, c.Version = n.name, version.Version()
 	if n.tracer, err = tracing.Start(ctx, c); err != nil || n.tracer == nil {
 		return err
 	}

@@ -1,7 +1,7 @@
-// Package rates tells what a cluster did between two readings of its status: rates per second, and
+// Package clusterrates computes what a cluster did between two readings of its status: rates per second, and
 // percentiles of latencies. What nodes report are counts since their start; a node that came between the
 // readings, or began anew, has no rates yet.
-package rates
+package clusterrates
 
 import (
 	"slices"

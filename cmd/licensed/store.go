@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"licensed/internal/node"
+	"licensed/internal/terminal"
+	"licensed/internal/verify"
+	"licensed/messages/licensedv1"
+)
+
+func (p *program) storeCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "store",
+		Short: "Check the embedded store of a stopped node",
+		Long:  "store works on the directory of a node that is stopped, without any service.",
+		Args:  noArguments,
+		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	c.AddCommand(p.storeVerifyCommand())
+	return c
+}
+
+func (p *program) storeVerifyCommand() *cobra.Command {
+	o, v := newOptions(), verify.Options{Program: "licensed store verify"}
+	c := &cobra.Command{
+		Use:   "verify [CUSTOMER]",
+		Short: "Check all that is stored of a customer, or of all",
+		Long: "verify checks what licensectl verify checks, in the directory of a node (--data) that is stopped or does not\n" +
+			"start. There is no live state to compare. While it runs, no node can start there.\n\n" + verifyExitCodes,
+		Example: "  licensed store verify --data /var/lib/licensed\n  licensed store verify --data /var/lib/licensed Bayley",
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return noArguments(c, args[1:])
+			}
+			return nil
+		},
+	}
+	o.bind(c.Flags())
+	v.BindFlags(c.Flags())
+	output := ""
+	c.Flags().StringVarP(&output, "output", "o", "table", "`format` of the findings: table or json")
+	showOnly(c.Flags(), configFlag, "data", "archive", "repair", "after", "jobs", "notes", "output")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if len(args) == 1 {
+			v.Customer = args[0]
+		}
+		if _, err := loadSettings(c.Flags(), p.getenv); err != nil {
+			return usageError{err}
+		}
+		if err := v.Check(); err != nil {
+			return usageError{err}
+		}
+		if output != "table" && output != "json" {
+			return usageError{fmt.Errorf("--output %q is not table or json", output)}
+		}
+		v.JSON = output == "json"
+		return p.interruptible(c.Context(), func(ctx context.Context) error { return p.verifyStore(ctx, o.config, v) })
+	}
+	return c
+}
+
+// Exit codes of store verify, those of licensectl verify.
+const (
+	exitNotFound = 4
+	exitLocked   = 5
+	exitDamaged  = 6
+)
+
+const verifyExitCodes = `Exit codes:
+  0  nothing is damaged
+  1  failed for another reason
+  2  called wrongly
+  4  not found: no store there, or no such customer
+  5  the directory is in use by a running node
+  6  the history is damaged; the findings were printed`
+
+// exitError is an error with its exit code.
+type exitError struct {
+	error
+	code int
+}
+
+func (e exitError) Unwrap() error { return e.error }
+
+func (p *program) verifyStore(ctx context.Context, c node.Config, v verify.Options) error {
+	c.Logger = slog.New(slog.DiscardHandler)
+	store, err := node.OpenOffline(c)
+	switch {
+	case errors.Is(err, node.ErrLocked):
+		return exitError{fmt.Errorf("%w; stop the node first, or ask it: licensectl verify", err), exitLocked}
+	case errors.Is(err, node.ErrNoStore):
+		return exitError{fmt.Errorf("%w; name the directory of a node with --data", err), exitNotFound}
+	case err != nil:
+		return err
+	}
+	v.Out, v.Err, v.Progress = terminal.Writer(p.stdout), p.stderr, terminal.NewProgress(nil)
+	if f, ok := p.stdout.(*os.File); ok {
+		v.Width, _, _ = term.GetSize(int(f.Fd())) // 0 for a file
+	}
+	if f, ok := p.stderr.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		v.Progress = terminal.NewProgress(f)
+	}
+	err = errors.Join(verify.Run(ctx, storedCustomers{store}, v), store.Close())
+	var damaged verify.DamagedError
+	switch {
+	case errors.As(err, &damaged):
+		return exitError{err, exitDamaged}
+	case errors.Is(err, node.ErrNoHistory):
+		return exitError{err, exitNotFound}
+	}
+	return err
+}
+
+// storedCustomers are those of a directory.
+type storedCustomers struct{ *node.Offline }
+
+// pageOfCustomers is how many ids are read at a time.
+const pageOfCustomers = 1000
+
+func (s storedCustomers) Customers(ctx context.Context, after string) ([]string, error) {
+	return s.Offline.Customers(ctx, after, pageOfCustomers)
+}
+
+func (s storedCustomers) NoHistory(err error) bool { return errors.Is(err, node.ErrNoHistory) }
+
+func (s storedCustomers) Verify(ctx context.Context, customer string, repair bool, progress func(checked, total uint64)) (*licensedv1.CustomerReport, error) {
+	return s.Offline.Verify(ctx, customer, repair, func(checked, total uint64) error { progress(checked, total); return ctx.Err() })
+}
