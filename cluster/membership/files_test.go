@@ -3,7 +3,7 @@ package membership
 import (
 	"testing"
 
-	"licensed/test/scarce"
+	"licensed/internal/scarce"
 )
 
 // TestAcceptWithoutFiles: the port for gossip accepts connections again when the process has files again.

@@ -3,7 +3,7 @@ package transport
 import (
 	"testing"
 
-	"licensed/test/scarce"
+	"licensed/internal/scarce"
 )
 
 // TestAcceptWithoutFiles: the node port accepts connections again when the process has files again.
