@@ -140,6 +140,11 @@ proto-check: $(BUF) ## Lint the .proto files, compare with proto/baseline.binpb,
 proto-baseline: $(BUF) ## At a release: make today's .proto files what later ones must stay compatible with
 	$(BUF) build --as-file-descriptor-set --exclude-source-info -o proto/baseline.binpb
 
+.PHONY: module-path
+module-path: $(BUF) ## Give the project another module path: MODULE=example.com/org/licensed
+	@scripts/module-path.sh '$(MODULE)'
+	@$(MAKE) proto
+
 .PHONY: lint
 lint: $(GOLANGCI) ## Run the linters of .golangci.yml
 	$(GOLANGCI) run $(ALL)

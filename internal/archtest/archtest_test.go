@@ -219,7 +219,7 @@ func (r *rule) checkBody(s source, report func(token.Pos, string)) {
 				report(n.Pos(), "uses time."+n.Sel.Name)
 			}
 		case *ast.Ident:
-			if r.word != "" && n.Name != module && strings.Contains(strings.ToLower(n.Name), r.word) {
+			if r.word != "" && n.Name != path.Base(module) && strings.Contains(strings.ToLower(n.Name), r.word) {
 				report(n.Pos(), "speaks of "+n.Name)
 			}
 		}
