@@ -28,8 +28,7 @@ func TestModulePath(t *testing.T) {
 	tree := filepath.Join(t.TempDir(), "tree")
 	copyTree(t, tree)
 	run(t, tree, "make", "module-path", "MODULE="+module)
-	run(t, tree, "go", "build", "./...", "./test/...")
-	run(t, tree, "go", "vet", "./...", "./test/...")
+	run(t, tree, "go", "vet", "./...", "./test/...") // Compiles tests too, as far as it takes to know that they would build.
 	run(t, tree, "go", "test", "./internal/archtest")
 	if old := run(t, tree, "go", "list", "-test", "-deps", "-f", `{{if not .Standard}}{{.ImportPath}}{{end}}`, "./...", "./test/..."); strings.Contains("\n"+old, "\nlicensed/") {
 		t.Error("packages of the former module path are still in use")
