@@ -11,6 +11,7 @@ import (
 	"licensed/actors"
 	"licensed/cluster/lease"
 	"licensed/cluster/ownership"
+	"licensed/cluster/shardmap"
 	"licensed/messages/clusterv1"
 	"licensed/persistence"
 )
@@ -67,6 +68,9 @@ type NodeConfig struct {
 	Address string
 	// Kind is the name of the aggregates' kind, a part of their ids.
 	Kind string
+	// Map is what the process knows of the owners of shards, shared with its router (default: a map of the node's own). The
+	// node adds what the store shows, and listens to what others say.
+	Map *shardmap.Map
 	// Protocol has the knobs of the protocol (without a Timing: ownership.DefaultConfig). Its Incarnation, Node,
 	// Former and Shards are set for each incarnation.
 	Protocol ownership.Config
@@ -90,9 +94,8 @@ type NodeConfig struct {
 	// Changed is told what others should hear: rows of shards gained and released, incarnations found
 	// dead. Who is to hear of a release at once is the successor in it.
 	Changed func(*clusterv1.News)
-	// Scanned is told of the rows of all shards after each read of all of them, and when that began. The slice belongs to
-	// the callee.
-	Scanned func(rows []persistence.Shard, began time.Time)
+	// Scanned is told of the rows of all shards after each read of all of them. The slice belongs to the callee.
+	Scanned func(rows []persistence.Shard)
 	// Happened is told what happens, in order. All three are called from the node's loop, which
 	// renews the lease: they must not block or call Status.
 	Happened func(Happening)
@@ -125,7 +128,7 @@ func (c NodeConfig) withDefaults() (NodeConfig, error) {
 		c.Changed = func(*clusterv1.News) {}
 	}
 	if c.Scanned == nil {
-		c.Scanned = func([]persistence.Shard, time.Time) {}
+		c.Scanned = func([]persistence.Shard) {}
 	}
 	if c.Happened == nil {
 		c.Happened = func(Happening) {}

@@ -10,7 +10,6 @@ import (
 	"licensed/actors"
 	"licensed/cluster/ownership"
 	"licensed/messages/clusterv1"
-	"licensed/persistence"
 	"licensed/persistence/memory"
 )
 
@@ -65,6 +64,17 @@ func (idleHost) Query(context.Context, string, any) (actors.Answer, error) {
 }
 func (idleHost) Drop(func(string) bool)      {}
 func (idleHost) Close(context.Context) error { return nil }
+
+// Hear tells the node what others say.
+func (n *Node) Hear(news *clusterv1.News) {
+	rows, dead := ReadNews(news)
+	for _, row := range rows {
+		n.rows.Hear(row)
+	}
+	for _, i := range dead {
+		n.Suspect(i)
+	}
+}
 
 // single returns a node that holds all shards.
 func single(tb testing.TB) *Node {
@@ -134,9 +144,8 @@ func FuzzHear(f *testing.F) {
 	f.Fuzz(func(t *testing.T, id uint32, epoch uint64, owner, successor, dead []byte) {
 		held, _ := n.Epoch(id % n.Shards())
 		n.Hear(&clusterv1.News{
-			Shards: []*clusterv1.Shard{{Id: id, Epoch: epoch, Owner: owner, Successor: successor}}, Dead: [][]byte{dead},
+			Shards: []*clusterv1.Shard{{Id: id, Epoch: epoch, Owner: owner, Successor: successor}, nil}, Dead: [][]byte{dead},
 		})
-		n.Hear(&clusterv1.News{Shards: []*clusterv1.Shard{nil}})
 		if now, ok := n.Epoch(id % n.Shards()); !ok || now != held {
 			t.Errorf("shard %d is held at %d, %t after rumours", id, now, ok)
 		}
@@ -146,21 +155,4 @@ func FuzzHear(f *testing.F) {
 			t.Errorf("%+v became %+v, %v", row, back, err)
 		}
 	})
-}
-
-// TestRowsAreCorrected: what the store shows replaces a rumour, unless that is younger.
-func TestRowsAreCorrected(t *testing.T) {
-	r := newRows(2)
-	rumour, truth := persistence.Shard{ID: 1, Epoch: 900, Owner: persistence.Incarnation{9}}, persistence.Shard{ID: 1, Epoch: 5}
-	if !r.hear(rumour, 100) || r.hear(truth, 150) || r.hear(persistence.Shard{ID: 2, Epoch: 1}, 1) {
-		t.Error("heard wrong")
-	}
-	r.read(truth, 99)
-	if r.get(1) != rumour {
-		t.Error("a read that began before it was heard corrects it")
-	}
-	r.read(truth, 101)
-	if r.get(1) != truth {
-		t.Error("a read does not correct")
-	}
 }

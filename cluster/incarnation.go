@@ -36,8 +36,7 @@ type incarnation struct {
 	// The loop's.
 	machine  *ownership.Machine
 	swaps    []ownership.Op // by shard: the last compare-and-set that was begun
-	scanFrom lease.Instant  // when the last read of all rows was begun
-	scanAt   time.Time      // the same
+	scanned  time.Time      // when the last read of all rows was begun
 	hasLease bool
 	reach    ownership.Reach // as last noted
 }
@@ -45,7 +44,7 @@ type incarnation struct {
 // input is for the loop: an input of the machine, or something to be done between two of them.
 type input struct {
 	ownership.Input
-	began lease.Instant // of an operation that is answered
+	began time.Time // of an operation that is answered
 	do    func()
 }
 
@@ -206,7 +205,7 @@ func (i *incarnation) handle(in *input) *ownership.Outputs {
 		}
 	}
 	for _, op := range out.Ops {
-		i.begin(in.Now, op)
+		i.begin(op)
 	}
 	i.learn(in)
 	i.tell(in.Now, out)
@@ -256,17 +255,17 @@ func (i *incarnation) setGate(now lease.Instant, change ownership.Gate) {
 }
 
 // begin starts an operation on the store. It is answered once, in time, whatever the store does.
-func (i *incarnation) begin(now lease.Instant, op ownership.Op) {
-	timeout := i.node.config.Protocol.Timing.OpTimeout()
+func (i *incarnation) begin(op ownership.Op) {
+	began, timeout := time.Now(), i.node.config.Protocol.Timing.OpTimeout()
 	if op.Kind == ownership.OpReadShards { // many rows, and nothing waits for it that cannot
 		timeout = i.node.config.Protocol.Timing.TTL
-		i.scanFrom, i.scanAt = now, time.Now()
+		i.scanned = began
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	var answered atomic.Bool
 	answer := func(in ownership.Input) {
 		if answered.CompareAndSwap(false, true) {
-			i.post(input{Input: in, began: now})
+			i.post(input{Input: in, began: began})
 		}
 	}
 	lost := ownership.Input{Kind: ownership.InputDone, Op: op, Err: persistence.ErrUnknownOutcome}
@@ -309,16 +308,16 @@ func (i *incarnation) learn(in *input) {
 	}
 	switch in.Op.Kind {
 	case ownership.OpSwapShard:
-		i.node.rows.read(i.machine.Row(in.Op.NextShard.ID), in.began)
+		i.node.rows.Read(i.machine.Row(in.Op.NextShard.ID), in.began)
 	case ownership.OpReadShard:
-		i.node.rows.read(i.machine.Row(in.Op.Shard), in.began)
+		i.node.rows.Read(i.machine.Row(in.Op.Shard), in.began)
 	case ownership.OpReadShards:
 		shown := make([]persistence.Shard, len(i.gates)) // without what others say
 		for s := range shown {
 			shown[s] = i.machine.Row(uint32(s))
-			i.node.rows.read(shown[s], i.scanFrom)
 		}
-		i.node.config.Scanned(shown, i.scanAt)
+		i.node.rows.ReadAll(shown, i.scanned)
+		i.node.config.Scanned(shown)
 	}
 }
 
@@ -339,7 +338,7 @@ func (i *incarnation) tell(now lease.Instant, out *ownership.Outputs) {
 		i.node.happened(Happening{Kind: Died, Incarnation: i.id, Other: id})
 	}
 	if len(out.Changed) > 0 || len(out.Dead) > 0 {
-		i.node.config.Changed(newsOf(out.Changed, out.Dead))
+		i.node.config.Changed(NewsOf(out.Changed, out.Dead))
 	}
 }
 

@@ -2,10 +2,7 @@ package cluster
 
 import (
 	"fmt"
-	"sync"
 
-	"licensed/cluster/lease"
-	"licensed/cluster/ownership"
 	"licensed/messages/clusterv1"
 	"licensed/persistence"
 )
@@ -47,57 +44,31 @@ func IncarnationOf(b []byte) (i persistence.Incarnation, err error) {
 	return i, nil
 }
 
-// rows are the rows of all shards as last heard of, from the store or from others: hints.
-type rows struct {
-	mu  sync.RWMutex
-	row []persistence.Shard
-	at  []lease.Instant // when each was heard of
-}
-
-func newRows(shards uint32) *rows {
-	r := &rows{row: make([]persistence.Shard, shards), at: make([]lease.Instant, shards)}
-	for id := range r.row {
-		r.row[id].ID = uint32(id)
+// NewsOf returns rows and dead incarnations as they travel. Shards without a row are left out.
+func NewsOf(rows []persistence.Shard, dead []persistence.Incarnation) *clusterv1.News {
+	news := &clusterv1.News{}
+	for _, row := range rows {
+		if row.Epoch > 0 {
+			news.Shards = append(news.Shards, ShardMessage(row))
+		}
 	}
-	return r
-}
-
-func (r *rows) get(id uint32) persistence.Shard {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	return r.row[id]
-}
-
-// since returns when the row was heard of.
-func (r *rows) since(id uint32) lease.Instant {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	return r.at[id]
-}
-
-func (r *rows) all() []persistence.Shard {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	return append([]persistence.Shard(nil), r.row...)
-}
-
-// hear takes in a row unless a later one is known. It reports whether it was news.
-func (r *rows) hear(row persistence.Shard, now lease.Instant) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if uint64(row.ID) >= uint64(len(r.row)) || !ownership.Later(r.row[row.ID], row) {
-		return false
+	for _, i := range dead {
+		news.Dead = append(news.Dead, i[:])
 	}
-	r.row[row.ID], r.at[row.ID] = row, now
-	return true
+	return news
 }
 
-// read takes in a row that a read begun at that instant showed. Unlike hear it corrects what was heard
-// before and is wrong.
-func (r *rows) read(row persistence.Shard, began lease.Instant) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.at[row.ID] < began || ownership.Later(r.row[row.ID], row) {
-		r.row[row.ID], r.at[row.ID] = row, began
+// ReadNews returns what news say. Rows and incarnations that cannot exist are left out.
+func ReadNews(news *clusterv1.News) (rows []persistence.Shard, dead []persistence.Incarnation) {
+	for _, m := range news.GetShards() {
+		if row, err := ShardRow(m); err == nil {
+			rows = append(rows, row)
+		}
 	}
+	for _, b := range news.GetDead() {
+		if i, err := IncarnationOf(b); err == nil && !i.IsZero() {
+			dead = append(dead, i)
+		}
+	}
+	return rows, dead
 }

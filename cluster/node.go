@@ -15,7 +15,7 @@ import (
 	"licensed/actors"
 	"licensed/cluster/lease"
 	"licensed/cluster/ownership"
-	"licensed/messages/clusterv1"
+	"licensed/cluster/shardmap"
 	"licensed/persistence"
 )
 
@@ -26,7 +26,7 @@ type Node struct {
 	log    *slog.Logger
 	shards uint32
 	suffix string // of aggregate ids
-	rows   *rows
+	rows   *shardmap.Map
 
 	// What AwaitName goes by: leases of this name before the first incarnation, which is first, and when that began.
 	named   []persistence.Lease
@@ -63,8 +63,14 @@ func StartNode(ctx context.Context, c NodeConfig) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	if c.Map == nil {
+		c.Map = shardmap.New(c.Cluster.Shards)
+	}
+	if c.Map.Len() != c.Cluster.Shards {
+		return nil, fmt.Errorf("the map has %d shards, the cluster %d", c.Map.Len(), c.Cluster.Shards)
+	}
 	n := &Node{
-		config: c, log: c.Log, shards: c.Cluster.Shards, suffix: ":" + c.Kind, rows: newRows(c.Cluster.Shards),
+		config: c, log: c.Log, shards: c.Cluster.Shards, suffix: ":" + c.Kind, rows: c.Map,
 		resumed: make(chan struct{}, 1), stop: make(chan struct{}), ended: make(chan struct{}), began: make(chan struct{}),
 	}
 	n.started = c.Clock.Now()
@@ -77,6 +83,9 @@ func StartNode(ctx context.Context, c NodeConfig) (*Node, error) {
 	}
 	n.first = first.id
 	n.current.Store(first)
+	n.rows.Listen(func(row persistence.Shard) {
+		n.current.Load().post(input{Input: ownership.Input{Kind: ownership.InputRow, Row: row}})
+	})
 	n.background.Go(func() { n.run(first) })
 	select {
 	case <-n.began:
@@ -232,7 +241,7 @@ func (n *Node) queryError(ctx context.Context, shard uint32, unconfirmed error) 
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case errors.Is(unconfirmed, errDead):
-		return &NotOwnerError{Row: n.rows.get(shard)}
+		return &NotOwnerError{Row: n.Row(shard)}
 	}
 	return fmt.Errorf("%w: not confirmed by a read of the lease: %w", actors.ErrUnavailable, unconfirmed)
 }
@@ -249,7 +258,7 @@ func (n *Node) after(shard uint32, attempt int, err error) (again bool, _ error)
 	if i := n.current.Load(); attempt < attempts && (i.valid() && i.gates[shard].kind() != ownership.GateShut) {
 		return true, nil
 	}
-	return false, &NotOwnerError{Row: n.rows.get(shard)}
+	return false, &NotOwnerError{Row: n.Row(shard)}
 }
 
 // speaks reports whether a host's answer says something about the aggregate, which must be confirmed.
@@ -311,7 +320,7 @@ func (n *Node) await(ctx context.Context, shard uint32) (*incarnation, *gate, er
 			}
 			continue
 		case kind == ownership.GateShut && !n.promised(i, shard):
-			return nil, nil, &NotOwnerError{Row: n.rows.get(shard)}
+			return nil, nil, &NotOwnerError{Row: n.Row(shard)}
 		}
 		select {
 		case <-changed:
@@ -319,7 +328,7 @@ func (n *Node) await(ctx context.Context, shard uint32) (*incarnation, *gate, er
 		case <-ctx.Done():
 			return nil, nil, fmt.Errorf("%w: shard %d is changing hands: %w", actors.ErrExpired, shard, ctx.Err())
 		case <-timeout.C:
-			return nil, nil, &NotOwnerError{Row: n.rows.get(shard)}
+			return nil, nil, &NotOwnerError{Row: n.Row(shard)}
 		}
 	}
 }
@@ -327,8 +336,8 @@ func (n *Node) await(ctx context.Context, shard uint32) (*incarnation, *gate, er
 // promised reports whether a shard that is not held was released to this incarnation, which has only
 // just been told.
 func (n *Node) promised(i *incarnation, shard uint32) bool {
-	row := n.rows.get(shard)
-	fresh := n.config.Clock.Now().Sub(n.rows.since(shard)) < n.config.Protocol.Timing.TTL // a hint expires
+	row, heard := n.rows.Row(shard)
+	fresh := time.Since(heard) < n.config.Protocol.Timing.TTL // a hint expires
 	return row.Owner.IsZero() && row.Successor == i.id && fresh && i.valid()
 }
 
@@ -359,29 +368,15 @@ func (i *incarnation) tellMembers() {
 	i.post(input{Input: ownership.Input{Kind: ownership.InputMembers, Members: members}})
 }
 
-// Hear takes in what others say. All of it is a hint; what cannot be is passed over.
-func (n *Node) Hear(news *clusterv1.News) {
-	i := n.current.Load()
-	now := n.config.Clock.Now()
-	for _, m := range news.GetShards() {
-		row, err := ShardRow(m)
-		if err == nil && n.rows.hear(row, now) {
-			i.post(input{Input: ownership.Input{Kind: ownership.InputRow, Row: row}})
-		}
-	}
-	for _, b := range news.GetDead() {
-		if dead, err := IncarnationOf(b); err == nil && !dead.IsZero() {
-			i.post(input{Input: ownership.Input{Kind: ownership.InputSuspect, Suspect: dead}})
-		}
-	}
+// Suspect has the node read the lease of an incarnation that others say is dead.
+func (n *Node) Suspect(i persistence.Incarnation) {
+	n.current.Load().post(input{Input: ownership.Input{Kind: ownership.InputSuspect, Suspect: i}})
 }
 
 // Row returns the row of a shard as last heard of: a hint. A shard that is out of range has none.
 func (n *Node) Row(shard uint32) persistence.Shard {
-	if shard >= n.shards {
-		return persistence.Shard{ID: shard}
-	}
-	return n.rows.get(shard)
+	row, _ := n.rows.Row(shard)
+	return row
 }
 
 // Shards returns the number of shards of the cluster.

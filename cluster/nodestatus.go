@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"licensed/cluster/ownership"
-	"licensed/messages/clusterv1"
 	"licensed/persistence"
 )
 
@@ -88,7 +87,7 @@ func (n *Node) Status() NodeStatus {
 	now := n.config.Clock.Now()
 	s := NodeStatus{
 		Name: n.config.Name, Incarnation: i.id, Age: now.Sub(i.began), Waiting: int(n.waiting.Load()),
-		Rows: n.rows.all(),
+		Rows: n.rows.Rows(),
 	}
 	if until := i.until.Load(); i.valid() {
 		s.Lease = time.Duration(until - int64(now))
@@ -136,21 +135,4 @@ func (n *Node) Held() (count int, lowest, highest uint64) {
 		return 0, 0, 0
 	}
 	return count, lowest, highest
-}
-
-// News returns all rows that this node knows, for one that may have missed some.
-func (n *Node) News() *clusterv1.News { return newsOf(n.rows.all(), nil) }
-
-// newsOf returns rows and dead incarnations as they travel; shards without a row are left out.
-func newsOf(rows []persistence.Shard, dead []persistence.Incarnation) *clusterv1.News {
-	news := &clusterv1.News{}
-	for _, row := range rows {
-		if row.Epoch > 0 {
-			news.Shards = append(news.Shards, ShardMessage(row))
-		}
-	}
-	for _, i := range dead {
-		news.Dead = append(news.Dead, i[:])
-	}
-	return news
 }

@@ -5,8 +5,11 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"licensed/cluster"
 	"licensed/cluster/membership"
+	"licensed/cluster/shardmap"
 	"licensed/messages/clusterv1"
+	"licensed/persistence"
 )
 
 // FuzzNews feeds anything to what hears of shards and of members. Whatever it is told, it knows whom to
@@ -14,7 +17,8 @@ import (
 func FuzzNews(f *testing.F) {
 	a := incarnation("a")
 	for _, m := range []*clusterv1.News{
-		{}, news(row(1, "a", "b")), {Dead: [][]byte{a[:], {1}}}, {Shards: []*clusterv1.Shard{{Id: 1 << 31}, {Owner: []byte{1}}, nil}},
+		{}, cluster.NewsOf([]persistence.Shard{row(1, "a", "b")}, []persistence.Incarnation{a}),
+		{Dead: [][]byte{a[:], {1}}}, {Shards: []*clusterv1.Shard{{Id: 1 << 31}, {Owner: []byte{1}}, nil}},
 	} {
 		b, err := proto.Marshal(m)
 		if err != nil {
@@ -29,17 +33,19 @@ func FuzzNews(f *testing.F) {
 		}
 		f.Add([]byte{}, b)
 	}
-	r, err := New(Config{
-		Name: "n", Kind: "Kind", Shards: shards, Transport: &network{}, MaxTime: 1, Patience: 1, MaxAttempts: 1, MaxWaiting: 1, MaxPerNode: 1, MaxPerShard: 1, PauseMin: 1,
-		PauseMax: 1, StatusTimeout: 1,
-	})
+	c := DefaultConfig()
+	c.Name, c.Kind, c.Map, c.Leases, c.Transport = "n", "Kind", shardmap.New(shards), &leases{}, &network{}
+	r, err := New(c)
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, heard, member []byte) {
 		n, m := &clusterv1.News{}, &clusterv1.Meta{}
 		if proto.Unmarshal(heard, n) == nil {
-			r.Hear(n)
+			rows, _ := cluster.ReadNews(n)
+			for _, row := range rows {
+				c.Map.Hear(row)
+			}
 		}
 		if proto.Unmarshal(member, m) == nil {
 			r.SetMembers([]membership.Member{{Name: "n", Meta: m}, {Name: "o", Meta: m}})

@@ -66,11 +66,11 @@ func (t *trial) depart() {
 }
 
 // enter counts a request for the shard in. Leave it in any case.
-func (s *shard) enter(most int) error {
+func (s *load) enter(most int) error {
 	if s.inFlight.Add(1) > int64(most) {
-		return fmt.Errorf("%w: %d requests for shard %d are under way", actors.ErrOverloaded, most, s.id)
+		return fmt.Errorf("%w: %d requests for shard %d are under way", actors.ErrOverloaded, most, s.shard)
 	}
 	return nil
 }
 
-func (s *shard) leave() { s.inFlight.Add(-1) }
+func (s *load) leave() { s.inFlight.Add(-1) }

@@ -63,7 +63,7 @@ func (s *setup) owned() {
 	for id := range uint32(shards) {
 		r := row(1, []string{"a", "b"}[id%2], "")
 		r.ID = id
-		s.Hear(news(r))
+		s.hear(r)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"licensed/actors"
 	"licensed/cluster"
 	"licensed/cluster/membership"
+	"licensed/cluster/shardmap"
 	"licensed/cluster/transport"
 	"licensed/messages/clusterv1"
 	"licensed/persistence"
@@ -130,7 +131,7 @@ func TestOutcomesAreTrue(t *testing.T) {
 		members = append(members, membership.Member{Name: n, Meta: &clusterv1.Meta{Incarnation: i[:], NodeAddress: address}})
 	}
 	c := DefaultConfig()
-	c.Name, c.Kind, c.Shards, c.Transport = "gateway", "Kind", shards, startTransport(t, nil)
+	c.Name, c.Kind, c.Map, c.Leases, c.Transport = "gateway", "Kind", shardmap.New(shards), &leases{}, startTransport(t, nil)
 	r, err := New(c)
 	if err != nil {
 		t.Fatal(err)
@@ -212,7 +213,7 @@ func (d *town) move(names []string, r *Router, stop <-chan struct{}) {
 		now := *row
 		d.mu.Unlock()
 		if rand.IntN(2) == 0 {
-			r.Hear(news(now))
+			r.config.Map.Hear(now)
 		}
 	}
 }

@@ -11,6 +11,8 @@ import (
 
 	"licensed/actors"
 	"licensed/cluster"
+	"licensed/cluster/roster"
+	"licensed/cluster/shardmap"
 	"licensed/cluster/transport"
 	"licensed/messages/clusterv1"
 	"licensed/persistence"
@@ -20,11 +22,18 @@ import (
 type Node interface {
 	Execute(ctx context.Context, id string, c actors.Command) (actors.Reply, error)
 	Query(ctx context.Context, id string, query any) (actors.Answer, error)
-	// Epoch tells whether a shard is held at this moment, Row what is known of it, and Incarnation who
-	// the node is.
+	// Epoch tells whether a shard is held at this moment, and Incarnation who the node is.
 	Epoch(shard uint32) (uint64, bool)
-	Row(shard uint32) persistence.Shard
 	Incarnation() persistence.Incarnation
+}
+
+// Leases is what the store says of incarnations; *roster.Roster is one. It is safe for concurrent use, and never blocks.
+type Leases interface {
+	// Look returns what is known of an incarnation now.
+	Look(i persistence.Incarnation) (persistence.Lease, roster.State)
+	// Suspect has the lease of an incarnation read again: others say that it is dead, or it does not answer. Call
+	// [Router.SetMembers] when that shows a death.
+	Suspect(i persistence.Incarnation)
 }
 
 // Self is what this process tells of itself.
@@ -45,23 +54,20 @@ type Transport interface {
 	Fail(address string, cause error)
 }
 
-// Config of a router. DefaultConfig gives all but Name, Kind, Shards and Transport.
+// Config of a router. DefaultConfig gives all but Name, Kind, Map, Leases and Transport.
 type Config struct {
 	// Name of this process as a member.
 	Name string
 	// Kind is the name of the aggregates' kind, a part of their ids.
 	Kind string
-	// Shards of the cluster.
-	Shards uint32
+	// Map is what the process knows of the owners of shards.
+	Map *shardmap.Map
+	// Leases is what the store says of the nodes.
+	Leases Leases
 	// Transport to other processes.
 	Transport Transport
 	// Node in this process; nil for a gateway.
 	Node Node
-	// Suspect is told of incarnations that others say are dead, or that do not answer. If the store says so too, Bury is to be
-	// called. Nil: a death that is gossiped changes nothing. Find returns the address of an incarnation that gossip does not
-	// show, by the store; nil: there is none. Both must not block.
-	Suspect func(persistence.Incarnation)
-	Find    func(persistence.Incarnation) (address string, ok bool)
 	// Self tells of this process; nil: Statuses leaves it out.
 	Self Self
 	// MaxTime is the time for a request without a deadline (default 10 s).
@@ -120,7 +126,7 @@ func (c *Config) validate() error {
 		name string
 		ok   bool
 	}{
-		{"Name", c.Name != ""}, {"Kind", c.Kind != ""}, {"Shards", c.Shards > 0}, {"Transport", c.Transport != nil},
+		{"Name", c.Name != ""}, {"Kind", c.Kind != ""}, {"Map", c.Map != nil}, {"Leases", c.Leases != nil}, {"Transport", c.Transport != nil},
 		{"MaxTime", c.MaxTime > 0}, {"Patience", c.Patience > 0}, {"MaxAttempts", c.MaxAttempts > 0}, {"MaxWaiting", c.MaxWaiting > 0},
 		{"MaxPerNode", c.MaxPerNode > 0}, {"MaxPerShard", c.MaxPerShard > 0},
 		{"PauseMin", c.PauseMin > 0}, {"PauseMax", c.PauseMax >= c.PauseMin}, {"StatusTimeout", c.StatusTimeout > 0},
@@ -135,13 +141,11 @@ func (c *Config) validate() error {
 // Router brings requests to owners. It is safe for concurrent use.
 type Router struct {
 	config  Config
-	shards  []shard
-	casting sync.Mutex // held while the cast or the dead change
-	cast    atomic.Pointer[cast]
+	loads   []load
+	setting sync.Mutex // held while the members change
+	members atomic.Pointer[members]
 	waiting atomic.Int64
 	peers   peers
-	dead    burials
-	doubted chan struct{} // capacity 1
 }
 
 // New returns a router that has heard nothing yet.
@@ -149,11 +153,11 @@ func New(c Config) (*Router, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
 	}
-	r := &Router{config: c, shards: make([]shard, c.Shards), doubted: make(chan struct{}, 1)}
-	for id := range r.shards {
-		r.shards[id].id, r.shards[id].row.ID = uint32(id), uint32(id)
+	r := &Router{config: c, loads: make([]load, c.Map.Len())}
+	for id := range r.loads {
+		r.loads[id].shard = uint32(id)
 	}
-	r.cast.Store(newCast(nil, &r.dead))
+	r.members.Store(newMembers(nil, c.Leases))
 	return r, nil
 }
 
@@ -193,8 +197,8 @@ func (r *Router) route(ctx context.Context, id string, info DoneInfo, try func(c
 		ctx, cancel = context.WithTimeout(ctx, r.config.MaxTime)
 		defer cancel()
 	}
-	t := &trial{router: r, shard: cluster.ShardOf(id+":"+r.config.Kind, r.config.Shards), info: info, pause: r.config.PauseMin}
-	s := &r.shards[t.shard]
+	t := &trial{router: r, shard: cluster.ShardOf(id+":"+r.config.Kind, r.config.Map.Len()), info: info, pause: r.config.PauseMin}
+	s := &r.loads[t.shard]
 	if t.info.Err = s.enter(r.config.MaxPerShard); t.info.Err == nil {
 		t.info.Err = t.run(ctx, try)
 	}
@@ -288,7 +292,7 @@ func (t *trial) unserved(view view, err error) error {
 	if time.Since(t.alone) < t.router.config.Patience {
 		return nil
 	}
-	c := t.router.cast.Load()
+	c := t.router.members.Load()
 	for _, address := range c.byIncarnation {
 		if _, ok := t.silent[address]; !ok {
 			return nil
@@ -330,6 +334,7 @@ func (t *trial) wait(ctx context.Context, view view) error {
 	defer timer.Stop()
 	select {
 	case <-view.changed:
+	case <-view.members.changed:
 	case <-timer.C:
 		t.pause = min(2*t.pause, r.config.PauseMax)
 	case <-ctx.Done():

@@ -15,6 +15,8 @@ import (
 	"licensed/actors"
 	"licensed/cluster"
 	"licensed/cluster/membership"
+	"licensed/cluster/roster"
+	"licensed/cluster/shardmap"
 	"licensed/cluster/transport"
 	"licensed/messages/clusterv1"
 	"licensed/persistence"
@@ -92,7 +94,6 @@ func (n *network) took() string {
 // local is the node in the process.
 type local struct {
 	holds bool
-	row   persistence.Shard
 	err   error
 	asked int
 }
@@ -108,22 +109,49 @@ func (l *local) Query(context.Context, string, any) (actors.Answer, error) {
 }
 
 func (l *local) Epoch(uint32) (uint64, bool)          { return 1, l.holds }
-func (l *local) Row(id uint32) persistence.Shard      { l.row.ID = id; return l.row }
 func (l *local) Incarnation() persistence.Incarnation { return incarnation("local") }
+
+// leases are what the store says: any incarnation is alive, but for the dead.
+type leases struct {
+	mu       sync.Mutex
+	dead     map[persistence.Incarnation]bool
+	at       map[persistence.Incarnation]string // addresses in leases
+	suspects []persistence.Incarnation
+}
+
+func (l *leases) Look(i persistence.Incarnation) (persistence.Lease, roster.State) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.dead[i] {
+		return persistence.Lease{}, roster.Dead
+	}
+	return persistence.Lease{Address: l.at[i]}, roster.Alive
+}
+
+func (l *leases) Suspect(i persistence.Incarnation) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.suspects = append(l.suspects, i)
+}
 
 // setup is a router in front of a network.
 type setup struct {
 	*Router
 	*network
-	done DoneInfo
+	rows   *shardmap.Map
+	leases *leases
+	done   DoneInfo
 }
 
 func newSetup(t *testing.T, change func(*Config)) *setup {
 	t.Helper()
-	s := &setup{network: &network{answer: func(string) error { return nil }}}
+	s := &setup{
+		network: &network{answer: func(string) error { return nil }}, rows: shardmap.New(shards),
+		leases: &leases{dead: map[persistence.Incarnation]bool{}, at: map[persistence.Incarnation]string{}},
+	}
 	c := DefaultConfig()
 	c.Patience = time.Hour // TestUnserved is about it
-	c.Name, c.Kind, c.Shards, c.Transport = "local", "Kind", shards, s.network
+	c.Name, c.Kind, c.Map, c.Leases, c.Transport = "local", "Kind", s.rows, s.leases, s.network
 	c.Done = func(i DoneInfo) { s.mu.Lock(); defer s.mu.Unlock(); s.done = i }
 	if change != nil {
 		change(&c)
@@ -152,12 +180,19 @@ func row(epoch uint64, owner, successor string) persistence.Shard {
 	}
 }
 
-func news(rows ...persistence.Shard) *clusterv1.News {
-	n := &clusterv1.News{}
+// hear has others say rows.
+func (s *setup) hear(rows ...persistence.Shard) {
 	for _, r := range rows {
-		n.Shards = append(n.Shards, cluster.ShardMessage(r))
+		s.rows.Hear(r)
 	}
-	return n
+}
+
+// bury marks an incarnation dead in the store, and has the router see it.
+func (s *setup) bury(i persistence.Incarnation) {
+	s.leases.mu.Lock()
+	s.leases.dead[i] = true
+	s.leases.mu.Unlock()
+	s.SetMembers(s.Router.members.Load().listed)
 }
 
 func (s *setup) execute(t *testing.T, d time.Duration) (string, error) {
@@ -190,10 +225,10 @@ func TestFindsOwner(t *testing.T) {
 			}
 			return nil
 		}
-		s.Hear(news(row(3, "a", "")))
+		s.hear(row(3, "a", ""))
 		s.takes(t, "a b", 0) // the owner it heard of sends it on, without a pause
 		s.takes(t, "b", 0)   // that is remembered
-		s.Hear(news(row(3, "c", "")))
+		s.hear(row(3, "c", ""))
 		s.takes(t, "b", 0) // an earlier epoch is no news
 		s.answer = func(name string) error {
 			if name == "b" {
@@ -219,7 +254,7 @@ func TestLostNewsOfAnUnreachableOwner(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newSetup(t, nil)
 				s.join("a", "b", "c")
-				s.Hear(news(row(3, "a", "")))
+				s.hear(row(3, "a", ""))
 				s.answer = func(name string) error {
 					switch name {
 					case "a":
@@ -244,17 +279,17 @@ func TestGuess(t *testing.T) {
 		s := newSetup(t, nil)
 		go func() { time.Sleep(5 * time.Second); s.join("a") }()
 		s.takes(t, "a", 5*time.Second) // it waited for the first member to appear, and no longer
-		s.Hear(news(row(7, "gone", "")))
+		s.hear(row(7, "gone", ""))
 		s.takes(t, "a", 0)
 		s.join("a", "b")
-		s.Hear(news(row(8, "b", "")))
+		s.hear(row(8, "b", ""))
 		s.takes(t, "b", 0)
 		b := incarnation("b")
 		if !s.Knows(b) || s.Knows(incarnation("stranger")) {
 			t.Error("the members are not known")
 		}
-		s.Bury(b)
-		s.Bury(b)
+		s.bury(b)
+		s.bury(b)
 		if s.Knows(b) {
 			t.Error("a dead incarnation is known")
 		}
@@ -262,7 +297,7 @@ func TestGuess(t *testing.T) {
 			t.Errorf("requests to %q were failed, want those to b, once", got)
 		}
 		s.join("a", "b") // still listed
-		s.Hear(news(row(8, "b", "")))
+		s.hear(row(8, "b", ""))
 		for id := range uint32(shards) {
 			if to := s.look(id).to.address; to != "at a" {
 				t.Errorf("shard %d: %q", id, to)
@@ -278,7 +313,7 @@ func TestRequestsLeaveTheDead(t *testing.T) {
 		for owner, other := range map[string]string{"a": "b", "b": "a"} { // whichever of them placement prefers
 			s := newSetup(t, nil)
 			s.join("a", "b")
-			s.Hear(news(row(1, owner, "")))
+			s.hear(row(1, owner, ""))
 			dead, hung := incarnation(owner), make(chan struct{})
 			s.failing = func() { close(hung) }
 			s.answer = func(name string) error {
@@ -290,7 +325,7 @@ func TestRequestsLeaveTheDead(t *testing.T) {
 			}
 			go func() {
 				time.Sleep(time.Second)
-				s.Bury(dead)
+				s.bury(dead)
 			}()
 			s.takes(t, owner+" "+other, time.Second+DefaultConfig().PauseMin)
 			s.join("a", "b") // still listed
@@ -337,7 +372,7 @@ func TestMembersThatTakeNoShards(t *testing.T) {
 			t.Errorf("shard %d: guessed %q", id, to)
 		}
 	}
-	s.Hear(news(row(1, "a", "")))
+	s.hear(row(1, "a", ""))
 	s.takes(t, "a", time.Minute)
 }
 
@@ -346,7 +381,7 @@ func TestTakeOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSetup(t, nil)
 		s.join("a", "b")
-		s.Hear(news(row(1, "a", "")))
+		s.hear(row(1, "a", ""))
 		var taken atomic.Bool
 		s.answer = func(name string) error {
 			switch {
@@ -360,7 +395,7 @@ func TestTakeOver(t *testing.T) {
 		go func() {
 			time.Sleep(3 * time.Second)
 			taken.Store(true)
-			s.Hear(news(row(2, "b", "")))
+			s.hear(row(2, "b", ""))
 		}()
 		began := time.Now()
 		if got, err := s.execute(t, time.Minute); got != "at b" || err != nil {
@@ -399,7 +434,7 @@ func TestUnserved(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newSetup(t, func(c *Config) { c.Patience = patience })
 				s.join(c.members...)
-				s.Hear(news(row(1, "a", "")))
+				s.hear(row(1, "a", ""))
 				s.answer = c.answer
 				began := time.Now()
 				_, err := s.execute(t, 8*time.Second)
@@ -487,7 +522,7 @@ func TestBounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSetup(t, func(c *Config) { c.MaxAttempts = 10 })
 		s.join("a", "b")
-		s.Hear(news(row(1, "a", "")))
+		s.hear(row(1, "a", ""))
 		s.answer = func(name string) error { // each says that the other is
 			if name == "a" {
 				return &cluster.NotOwnerError{Row: row(1, "b", "")}
@@ -524,7 +559,7 @@ func TestWrongRow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSetup(t, nil)
 		s.join("a", "b")
-		s.Hear(news(row(math.MaxUint64, "a", ""), persistence.Shard{ID: shards, Epoch: 1}, persistence.Shard{ID: math.MaxUint32, Epoch: 1}))
+		s.hear(row(math.MaxUint64, "a", ""), persistence.Shard{ID: shards, Epoch: 1}, persistence.Shard{ID: math.MaxUint32, Epoch: 1})
 		s.answer = func(name string) error {
 			if name == "a" {
 				return &cluster.NotOwnerError{Row: row(5, "b", "")}
@@ -541,12 +576,12 @@ func TestLocalNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		node := &local{holds: true}
 		s := newSetup(t, func(c *Config) { c.Node = node })
-		s.Hear(news(row(9, "a", ""))) // what others say does not count if it holds the shard
+		s.hear(row(9, "a", "")) // what others say does not count if it holds the shard
 		s.join("a", "local")
 		s.takes(t, "", 0)
 		node.holds = false
 		s.takes(t, "a", 0)
-		node.row = row(10, "local", "") // it knows more than was heard
+		s.rows.Read(row(10, "local", ""), time.Now()) // the store showed it to the node
 		s.takes(t, "", 0)
 		node.err = &cluster.NotOwnerError{Row: row(11, "a", "")}
 		s.takes(t, "a", 0)
@@ -607,28 +642,6 @@ func TestStatuses(t *testing.T) {
 	}
 }
 
-func TestRows(t *testing.T) {
-	s := newSetup(t, nil)
-	s.Hear(news(row(3, "a", "")))
-	other := newSetup(t, nil)
-	other.Hear(s.News())
-	if got := other.Rows()[row(0, "", "").ID]; got != row(3, "a", "") || len(other.Rows()) != shards || len(other.News().Shards) != 1 {
-		t.Errorf("row %+v", got)
-	}
-}
-
-func TestBurials(t *testing.T) {
-	var b burials
-	for i := range maxBurials + 10 {
-		if who := incarnation(fmt.Sprint("x", i)); !b.bury(who) || b.bury(who) || !b.has(who) {
-			t.Fatalf("burial %d", i)
-		}
-	}
-	if len(b.of) != maxBurials || len(b.order) != maxBurials || b.has(incarnation("x0")) {
-		t.Errorf("%d are kept in mind", len(b.of))
-	}
-}
-
 func TestConfig(t *testing.T) {
 	if _, err := New(Config{}); err == nil {
 		t.Error("a router of nothing")
@@ -638,7 +651,7 @@ func TestConfig(t *testing.T) {
 // BenchmarkLocal is what the router adds to a request that stays in the process.
 func BenchmarkLocal(b *testing.B) {
 	c := DefaultConfig()
-	c.Name, c.Kind, c.Shards, c.Transport, c.Node = "local", "Kind", 512, &network{}, &local{holds: true}
+	c.Name, c.Kind, c.Map, c.Leases, c.Transport, c.Node = "local", "Kind", shardmap.New(512), &leases{}, &network{}, &local{holds: true}
 	r, err := New(c)
 	if err != nil {
 		b.Fatal(err)
@@ -653,76 +666,35 @@ func BenchmarkLocal(b *testing.B) {
 	}
 }
 
-// TestDeathsAreSuspected: a death that is gossiped changes nothing before the store says so.
-func TestDeathsAreSuspected(t *testing.T) {
-	var suspects []persistence.Incarnation
-	s := newSetup(t, func(c *Config) { c.Suspect = func(i persistence.Incarnation) { suspects = append(suspects, i) } })
-	s.join("a", "b")
-	s.Hear(news(row(1, "b", "")))
-	b := incarnation("b")
-	s.Hear(&clusterv1.News{Dead: [][]byte{b[:], {1}, nil}})
-	if _, err := s.execute(t, time.Second); err != nil || s.took() != "b" || len(s.failed) != 0 {
-		t.Errorf("%v, and requests under way to %v failed", err, s.failed)
-	}
-	if len(suspects) != 1 || suspects[0] != b {
-		t.Errorf("suspected %v", suspects)
-	}
-	// So is an owner that does not answer.
-	s.network.answer = func(string) error { return transport.ErrNotSent }
-	_, _ = s.execute(t, 20*time.Millisecond)
-	if len(suspects) < 2 || suspects[1] != b {
-		t.Errorf("suspected %v", suspects)
-	}
-}
-
-// TestRowsAreVerified: a row that was heard counts until the store was asked, however high its epoch is.
-func TestRowsAreVerified(t *testing.T) {
+// TestSilentOwnersAreSuspected: the lease of an owner that does not answer is read again. Until the store says that it is
+// dead, it is asked.
+func TestSilentOwnersAreSuspected(t *testing.T) {
 	s := newSetup(t, nil)
 	s.join("a", "b")
-	id := row(0, "", "").ID
-	before := time.Now()
-	s.Verify([]persistence.Shard{row(3, "a", "")}, before)
-	select {
-	case <-s.Doubted():
-		t.Error("what the store says is doubted")
-	default:
+	s.hear(row(1, "b", ""))
+	b := incarnation("b")
+	s.network.answer = func(string) error { return transport.ErrNotSent }
+	_, _ = s.execute(t, 20*time.Millisecond)
+	if len(s.leases.suspects) == 0 || s.leases.suspects[0] != b || len(s.failed) != 0 {
+		t.Errorf("suspected %v, and requests under way to %v failed", s.leases.suspects, s.failed)
 	}
-	s.Hear(news(row(persistence.MaxEpoch-1, "nobody", ""), row(math.MaxUint64, "b", "")))
-	if got := s.Rows()[id]; got != row(persistence.MaxEpoch-1, "nobody", "") {
-		t.Errorf("heard, and goes by %+v", got)
-	}
-	<-s.Doubted()
-	s.Verify([]persistence.Shard{row(3, "a", ""), {ID: 1 << 31}}, before) // begun before it was heard
-	if got := s.Rows()[id]; got.Epoch != persistence.MaxEpoch-1 {
-		t.Errorf("a read that began before: %+v", got)
-	}
-	s.Verify([]persistence.Shard{row(3, "a", "")}, time.Now())
-	if got := s.Rows()[id]; got != row(3, "a", "") {
-		t.Errorf("a read that began afterwards: %+v", got)
-	}
-	s.Hear(news(row(4, "b", "")))
-	s.Verify([]persistence.Shard{row(5, "a", "")}, before)
-	if got := s.Rows()[id]; got != row(5, "a", "") {
-		t.Errorf("a later row: %+v", got)
-	}
-	s.Hear(news(row(6, "b", "")))
-	s.Verify(nil, time.Now())
-	if got := s.Rows()[id]; got.Epoch != 0 {
-		t.Errorf("no row: %+v", got)
+	s.network.answer = func(string) error { return nil }
+	s.took()
+	if _, err := s.execute(t, time.Second); err != nil || s.took() != "b" {
+		t.Error(err)
 	}
 }
 
 // TestOwnersThatGossipHides: an owner that gossip does not show is reached at the address in its lease.
 func TestOwnersThatGossipHides(t *testing.T) {
-	s := newSetup(t, func(c *Config) {
-		c.Find = func(i persistence.Incarnation) (string, bool) { return "at hidden", i == incarnation("hidden") }
-	})
+	s := newSetup(t, nil)
+	s.leases.at[incarnation("hidden")] = "at hidden"
 	s.join("a")
-	s.Hear(news(row(1, "hidden", "")))
+	s.hear(row(1, "hidden", ""))
 	if _, err := s.execute(t, time.Second); err != nil || s.took() != "hidden" {
 		t.Errorf("%v", err)
 	}
-	s.Bury(incarnation("hidden"))
+	s.bury(incarnation("hidden"))
 	if _, err := s.execute(t, time.Second); err != nil || s.took() != "a" {
 		t.Errorf("a dead one: %v", err)
 	}

@@ -24,7 +24,7 @@ type Status struct {
 // of their names. It takes no longer than StatusTimeout.
 func (r *Router) Statuses(ctx context.Context) []Status {
 	var listed []membership.Member
-	for _, m := range r.cast.Load().members {
+	for _, m := range r.members.Load().listed {
 		if m.Name != r.config.Name || r.config.Self != nil {
 			listed = append(listed, m)
 		}
@@ -56,7 +56,7 @@ func (r *Router) StatusesOf(ctx context.Context, members []membership.Member) []
 
 // Knows reports whether an incarnation is that of a listed member, and is not known to be dead.
 func (r *Router) Knows(i persistence.Incarnation) bool {
-	_, ok := r.cast.Load().byIncarnation[i]
+	_, ok := r.members.Load().byIncarnation[i]
 	return ok
 }
 
@@ -75,7 +75,7 @@ func (r *Router) direct(ctx context.Context, name string, self func(Self, contex
 	if name == r.config.Name && r.config.Self != nil {
 		return self(r.config.Self, ctx)
 	}
-	address, ok := r.cast.Load().all[name]
+	address, ok := r.members.Load().all[name]
 	if !ok {
 		return fmt.Errorf("the cluster has no member %q", name)
 	}

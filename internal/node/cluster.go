@@ -11,6 +11,7 @@ import (
 	"licensed/actors/license"
 	"licensed/cluster"
 	"licensed/cluster/ownership"
+	"licensed/cluster/shardmap"
 	"licensed/persistence"
 )
 
@@ -47,7 +48,7 @@ func (n *Node) startCluster(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.cluster = info
+	n.cluster, n.shardMap = info, shardmap.New(info.Shards)
 	n.clusterMetrics.shards.Set(float64(info.Shards))
 	return nil
 }
@@ -97,7 +98,7 @@ func (n *Node) startNode(ctx context.Context) error {
 		return err
 	}
 	config := cluster.NodeConfig{
-		Ownership: n.store, Cluster: n.cluster, Name: n.name, Kind: license.Name,
+		Ownership: n.store, Cluster: n.cluster, Map: n.shardMap, Name: n.name, Kind: license.Name,
 		Protocol: protocol, Confirm: confirm, Log: n.log,
 		NewHost: func(a actors.Authority) (cluster.Host, error) {
 			h, err := n.newHost(a)

@@ -68,7 +68,7 @@ func (n *Node) addMember(s *licensedv1.NodeStatus, st *cluster.NodeStatus) {
 func (m *member) clusterStatus(ctx context.Context) *licensedv1.ClusterStatus {
 	n := m.n
 	in := clusterstatus.Input{
-		Name: n.config.Cluster.Name, Reporter: n.name, Now: n.config.Now(), Shards: n.shards.Shards(), Rows: m.rows(),
+		Name: n.config.Cluster.Name, Reporter: n.name, Now: n.config.Now(), Shards: n.shards.Shards(), Rows: n.shardMap.Rows(),
 	}
 	r := reading{Input: &in, departed: make(map[string]departure)}
 	for _, d := range n.departed() {
@@ -173,17 +173,6 @@ func (n *Node) assess(in *clusterstatus.Input, told []*licensedv1.Happening) *li
 	n.statusMetrics.show(out)
 	out.Happenings = mergeHappenings(n.happenings.newestFirst(), told)
 	return out
-}
-
-// rows returns what this process knows of ownership: a node more than the router, which has what nodes spread.
-func (m *member) rows() []persistence.Shard {
-	rows := m.router.Rows()
-	if node := m.n.owner.Load(); node != nil {
-		for id := range rows {
-			rows[id] = node.Row(uint32(id))
-		}
-	}
-	return rows
 }
 
 // addDepartures adds members that another member saw disappear. Whoever heard that one of them left on purpose is

@@ -82,7 +82,7 @@ func (n *Node) ClockAhead() time.Duration {
 }
 
 // Rows returns the rows that a process sends requests by.
-func (n *Node) Rows() []persistence.Shard { return n.member.Load().router.Rows() }
+func (n *Node) Rows() []persistence.Shard { return n.shardMap.Rows() }
 
 // HideMembers has a node see nobody else in gossip, until gossip tells of something.
 func (n *Node) HideMembers() {

@@ -41,11 +41,9 @@ type member struct {
 	witnesses atomic.Int64 // processes that are expected to ping this one
 	roster    *roster.Roster
 	owners    atomic.Pointer[[]persistence.Incarnation] // of shards, as the store last showed them
-	known     atomic.Pointer[routing.Router]
-	nodes     atomic.Pointer[map[string]bool] // addresses of nodes, by their leases
-	buried    burials
-	doubt     chan struct{} // capacity 1: something was read of leases
-	hearing   sync.Mutex    // one list of members at a time
+	nodes     atomic.Pointer[map[string]bool]           // addresses of nodes, by their leases
+	doubt     chan struct{}                             // capacity 1: something was read of leases
+	hearing   sync.Mutex                                // one list of members at a time
 	// What the last list of members left, by incarnation and by id.
 	believes    []persistence.Incarnation
 	believedIDs map[string]bool
@@ -161,17 +159,14 @@ func (m *member) listen() (err error) {
 // route makes what finds the owners of customers.
 func (m *member) route() (err error) {
 	c := routing.DefaultConfig()
-	c.Name, c.Kind, c.Shards, c.Transport, c.Self = m.n.name, license.Name, m.n.shards.Shards(), m.transport, m
+	c.Name, c.Kind, c.Map, c.Leases, c.Transport, c.Self = m.n.name, license.Name, m.n.shardMap, m.roster, m.transport, m
 	if node := m.n.owner.Load(); node != nil {
 		c.Node = node
 	}
 	c.MaxPerNode, c.MaxPerShard = m.n.config.perNode(), m.n.config.perShard()
 	c.Patience = m.n.config.Cluster.LeaseTTL
 	c.Done = m.n.clusterMetrics.hear
-	c.Suspect, c.Find = m.roster.Suspect, m.reachedAt
-	if m.router, err = routing.New(c); err == nil {
-		m.known.Store(m.router)
-	}
+	m.router, err = routing.New(c)
 	return err
 }
 
@@ -346,24 +341,21 @@ func (m *member) hear(news *clusterv1.News) {
 	default:
 		return // It comes again with the full state.
 	}
-	m.router.Hear(news)
-	if node := m.n.owner.Load(); node != nil {
-		node.Hear(news)
+	rows, dead := cluster.ReadNews(news)
+	for _, row := range rows {
+		m.n.shardMap.Hear(row)
+	}
+	node := m.n.owner.Load()
+	for _, i := range dead {
+		m.roster.Suspect(i)
+		if node != nil {
+			node.Suspect(i)
+		}
 	}
 }
 
 // state returns all that a member may have missed.
-func (m *member) state() *clusterv1.News {
-	if node := m.n.owner.Load(); node != nil {
-		return node.News()
-	}
-	select {
-	case <-m.joined:
-		return m.router.News()
-	default:
-		return &clusterv1.News{}
-	}
-}
+func (m *member) state() *clusterv1.News { return cluster.NewsOf(m.n.shardMap.Rows(), nil) }
 
 // changed hears what others should, from the loop that renews the lease: nothing here waits.
 func (n *Node) changed(news *clusterv1.News) {
@@ -371,7 +363,10 @@ func (n *Node) changed(news *clusterv1.News) {
 	if m == nil {
 		return // Nobody knows this process yet.
 	}
-	m.router.Hear(news)
+	_, dead := cluster.ReadNews(news)
+	for _, i := range dead {
+		m.roster.Suspect(i)
+	}
 	select {
 	case m.news <- news:
 	default:

@@ -46,6 +46,7 @@ import (
 	"licensed/actors"
 	"licensed/cluster"
 	"licensed/cluster/ownership"
+	"licensed/cluster/shardmap"
 	"licensed/gateway"
 	"licensed/gateway/dashboard"
 	"licensed/internal/clusterstatus"
@@ -106,6 +107,7 @@ type Node struct {
 	owner          atomic.Pointer[cluster.Node] // nil for a gateway, and a node with a store of its own
 	member         atomic.Pointer[member]       // nil for a process that is alone
 	cluster        persistence.ClusterInfo      // of a store that several share
+	shardMap       *shardmap.Map                // of that cluster
 	joining        *member                      // what will be member
 	clusterMetrics *clusterMetrics
 	statusMetrics  *statusMetrics

@@ -62,7 +62,7 @@ func (m *member) unserved(ctx context.Context) (total, unserved int, reason stri
 	if node := m.n.owner.Load(); node != nil {
 		own = node.Incarnation()
 	}
-	rows, lost := m.rows(), make(map[persistence.Incarnation]int)
+	rows, lost := m.n.shardMap.Rows(), make(map[persistence.Incarnation]int)
 	for _, row := range rows {
 		owner := row.Owner
 		if owner.IsZero() {

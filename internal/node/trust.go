@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -24,35 +23,10 @@ import (
 func (m *member) startRoster() (err error) {
 	c := roster.DefaultConfig()
 	c.Read, c.Absence = m.n.store.Lease, m.n.config.Cluster.LeaseTTL
-	c.Changed = func(i persistence.Incarnation, _ persistence.Lease, s roster.State) {
-		if s == roster.Dead {
-			m.buried.add(i)
-		}
-		signal(m.doubt)
-	}
+	c.Changed = func(persistence.Incarnation, persistence.Lease, roster.State) { signal(m.doubt) }
 	m.owners.Store(new([]persistence.Incarnation))
 	m.roster, err = roster.Start(c)
 	return err
-}
-
-// burials are incarnations that the store says are dead, and that the router was not told of yet.
-type burials struct {
-	mu  sync.Mutex
-	all []persistence.Incarnation
-}
-
-func (b *burials) add(i persistence.Incarnation) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.all = append(b.all, i)
-}
-
-func (b *burials) take() []persistence.Incarnation {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	all := b.all
-	b.all = nil
-	return all
 }
 
 func signal(c chan struct{}) {
@@ -189,12 +163,6 @@ func (m *member) awaitName(ctx context.Context) error {
 	return nil
 }
 
-// reachedAt returns where the store says that an incarnation is reached.
-func (m *member) reachedAt(i persistence.Incarnation) (address string, ok bool) {
-	l, state := m.roster.Look(i)
-	return l.Address, state == roster.Alive && l.Address != ""
-}
-
 // errImpostor is that a process answers where another one is expected.
 var errImpostor = errors.New("the store has no lease of its incarnation at this address")
 
@@ -217,10 +185,7 @@ func (m *member) admit(ctx context.Context, address string, i persistence.Incarn
 }
 
 // scanned hears what the store says of all shards, from the node's loop or verify.
-func (m *member) scanned(rows []persistence.Shard, began time.Time) {
-	if r := m.known.Load(); r != nil {
-		r.Verify(rows, began)
-	}
+func (m *member) scanned(rows []persistence.Shard) {
 	var owners []persistence.Incarnation
 	seen := map[persistence.Incarnation]bool{{}: true}
 	for _, row := range rows {
@@ -246,12 +211,9 @@ func (m *member) verify() {
 			timer.Stop()
 			return
 		case <-m.doubt:
-			for _, i := range m.buried.take() {
-				m.router.Bury(i)
-			}
 			m.members(m.gossip.Members())
 			continue
-		case <-m.router.Doubted():
+		case <-m.n.shardMap.Doubted():
 			timer.Reset(max(0, time.Until(next)))
 			continue
 		case <-timer.C:
@@ -268,6 +230,7 @@ func (m *member) verify() {
 			timer.Reset(pause)
 			continue
 		}
-		m.scanned(rows, began)
+		m.n.shardMap.ReadAll(rows, began)
+		m.scanned(rows)
 	}
 }

@@ -14,9 +14,12 @@ import (
 	"licensed/cluster"
 	"licensed/cluster/membership"
 	"licensed/cluster/ownership"
+	"licensed/cluster/roster"
 	"licensed/cluster/routing"
+	"licensed/cluster/shardmap"
 	"licensed/cluster/transport"
 	"licensed/messages/clusterv1"
+	"licensed/persistence"
 	"licensed/persistence/memory"
 	"licensed/test/bench/meter"
 )
@@ -81,6 +84,7 @@ type crew struct {
 func newCrew(b *testing.B, names ...string) crew {
 	store := memory.New()
 	b.Cleanup(func() { _ = store.Close() })
+	rows := shardmap.New(cluster.DefaultShards)
 	var crew crew
 	var nodes []*cluster.Node
 	var members []membership.Member
@@ -92,9 +96,9 @@ func newCrew(b *testing.B, names ...string) crew {
 		nodes = append(nodes, n)
 		owners = append(owners, ownership.Member{Name: name, Incarnation: i, Capacity: 1, Eligible: true})
 		members = append(members, membership.Member{Name: name, Meta: &clusterv1.Meta{Incarnation: i[:], NodeAddress: t.Address()}})
-		crew.nodes = append(crew.nodes, newRouter(b, name, t, n))
+		crew.nodes = append(crew.nodes, newRouter(b, name, t, n, rows))
 	}
-	crew.gateway = []*routing.Router{newRouter(b, "g1", wire(b, nil), nil)}
+	crew.gateway = []*routing.Router{newRouter(b, "g1", wire(b, nil), nil, rows)}
 	for held := 0; held < cluster.DefaultShards; time.Sleep(10 * time.Millisecond) {
 		held = 0
 		for _, n := range nodes {
@@ -102,11 +106,13 @@ func newCrew(b *testing.B, names ...string) crew {
 			held += n.Status().Open
 		}
 	}
+	for _, n := range nodes {
+		for _, row := range n.Status().Held {
+			rows.Hear(row)
+		}
+	}
 	for _, r := range append(crew.gateway, crew.nodes...) {
 		r.SetMembers(members)
-		for _, n := range nodes {
-			r.Hear(n.News())
-		}
 	}
 	each(b, aggregates, func(i int) {
 		if _, err := crew.gateway[0].Query(b.Context(), ledger(i), actorstest.Total{}); err != nil {
@@ -151,9 +157,17 @@ func wire(b *testing.B, h transport.Handler) *transport.Transport {
 	return t
 }
 
-func newRouter(b *testing.B, name string, t *transport.Transport, n *cluster.Node) *routing.Router {
+// allAlive are leases that none loses.
+type allAlive struct{}
+
+func (allAlive) Look(persistence.Incarnation) (persistence.Lease, roster.State) {
+	return persistence.Lease{}, roster.Alive
+}
+func (allAlive) Suspect(persistence.Incarnation) {}
+
+func newRouter(b *testing.B, name string, t *transport.Transport, n *cluster.Node, rows *shardmap.Map) *routing.Router {
 	c := routing.DefaultConfig()
-	c.Name, c.Kind, c.Shards, c.Transport = name, actorstest.Ledger{}.Name(), cluster.DefaultShards, t
+	c.Name, c.Kind, c.Map, c.Leases, c.Transport = name, actorstest.Ledger{}.Name(), rows, allAlive{}, t
 	if n != nil {
 		c.Node = n
 	}

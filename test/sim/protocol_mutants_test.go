@@ -108,10 +108,10 @@ var routingMutants = []mutant{
 		"cluster/routing/routing.go", "if t.info.Unknown == 0 || certain(err) {", "if true {",
 	}}},
 	{"believe a gossiped death at a gateway", "hints", []edit{{
-		"cluster/routing/shards.go", "\t\t\tr.suspect(i)\n", "\t\t\tr.Bury(i)\n",
+		"cluster/roster/roster.go", "\t\t\tr.enqueue(i, e)\n\t\t}\n\t}\n}\n\n// Await", "\t\t\te.state = Dead\n\t\t}\n\t}\n}\n\n// Await",
 	}}},
 	{"keep a row that was heard, whatever the store says", "hints", []edit{{
-		"cluster/routing/shards.go", "s.row != row && (s.heard.Before(began) || ownership.Later(s.row, row))", "ownership.Later(s.row, row)",
+		"cluster/shardmap/shardmap.go", "e.at.Before(began) || ownership.Later(e.row, row)", "ownership.Later(e.row, row)",
 	}}},
 }
 
