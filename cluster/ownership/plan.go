@@ -56,23 +56,15 @@ func (m *Machine) departs(now lease.Instant, i persistence.Incarnation) {
 // place computes who should own what, and has every shard looked at.
 func (m *Machine) place() {
 	m.members = slices.DeleteFunc(m.members, func(o Member) bool { return m.dead[o.Incarnation] })
-	var open, all []placement.Node
+	var candidates []placement.Candidate
 	for k := range m.members {
 		o := &m.members[k]
 		if self := o.Incarnation == m.self; !o.Eligible || o.Incarnation.IsZero() || self && (m.draining || m.reach.state == Accused) {
 			continue
 		}
-		node := placement.Node{Name: o.Name, Capacity: o.Capacity}
-		all = append(all, node)
-		if m.open(o) {
-			open = append(open, node)
-		}
+		candidates = append(candidates, placement.Candidate{Node: placement.Node{Name: o.Name, Capacity: o.Capacity}, Reached: m.open(o)})
 	}
-	// Where nobody is known to be reached, somebody must serve nevertheless.
-	if m.fallback = len(open) == 0 && len(all) > 0; m.fallback {
-		open = all
-	}
-	m.placement = placement.New(open)
+	m.placement, m.fallback = placement.NewReached(candidates)
 	m.rewatch = true
 	// Each begins with another group, so that those who give at the same time seldom do it in one group: the
 	// store has one round of Paxos wait for the other there.

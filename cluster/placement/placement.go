@@ -56,6 +56,29 @@ func New(nodes []Node) *Placement {
 	return p
 }
 
+// Candidate is a node that may own shards, and whether other processes reach it.
+type Candidate struct {
+	Node
+	Reached bool
+}
+
+// NewReached returns the placement over the candidates that others reach. If there are none it is over all of them, and
+// fallback is true: somebody must serve nevertheless.
+func NewReached(all []Candidate) (p *Placement, fallback bool) {
+	over := func(unreached bool) (nodes []Node) {
+		for _, c := range all {
+			if c.Reached || unreached {
+				nodes = append(nodes, c.Node)
+			}
+		}
+		return nodes
+	}
+	if reached := over(false); len(reached) > 0 || len(all) == 0 {
+		return New(reached), false
+	}
+	return New(over(true)), true
+}
+
 // Owner returns the name of the node that should own the shard; false if there are no nodes.
 func (p *Placement) Owner(shard uint32) (string, bool) {
 	best, top := -1, math.Inf(-1)

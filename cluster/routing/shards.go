@@ -171,7 +171,7 @@ func newMembers(listed []membership.Member, leases Leases) *members {
 		listed: listed, changed: make(chan struct{}), all: map[string]string{}, byName: map[string]string{},
 		byIncarnation: map[persistence.Incarnation]string{},
 	}
-	var nodes, all []placement.Node
+	var candidates []placement.Candidate
 	for _, m := range listed {
 		address := m.Meta.GetNodeAddress()
 		if address == "" {
@@ -185,16 +185,12 @@ func newMembers(listed []membership.Member, leases Leases) *members {
 		c.byIncarnation[i] = address
 		if !m.Meta.GetDraining() && !m.Meta.GetClockWrong() {
 			c.byName[m.Name] = address
-			node := placement.Node{Name: m.Name, Capacity: m.Meta.GetCapacity()}
-			if all = append(all, node); !m.Meta.GetUnreachable() {
-				nodes = append(nodes, node)
-			}
+			candidates = append(candidates, placement.Candidate{
+				Node: placement.Node{Name: m.Name, Capacity: m.Meta.GetCapacity()}, Reached: !m.Meta.GetUnreachable(),
+			})
 		}
 	}
-	if len(nodes) == 0 { // nobody is known to be reached: see package ownership
-		nodes = all
-	}
-	c.placement = placement.New(nodes)
+	c.placement, _ = placement.NewReached(candidates)
 	return c
 }
 

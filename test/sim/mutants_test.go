@@ -205,7 +205,13 @@ func TestOwnershipMutants(t *testing.T) {
 
 // TestRoutingMutants plants what only the tests of routing can find.
 func TestRoutingMutants(t *testing.T) {
-	plant(t, routingMutants, "./cluster/routing", "TestOutcomes|TestDeathsAreSuspected|TestRowsAreVerified")
+	plant(t, routingMutants, "./cluster/routing", "TestOutcomes")
+}
+
+// TestHintMutants does so with what a process does with hints.
+func TestHintMutants(t *testing.T) {
+	plant(t, rosterMutants, "./cluster/roster", "TestStates")
+	plant(t, mapMutants, "./cluster/shardmap", "TestReadsReplaceWhatWasHeard")
 }
 
 // TestTierMutants does so with those of the two tiers.
@@ -215,7 +221,7 @@ func TestTierMutants(t *testing.T) {
 
 // TestPlantedBugsFit: each edit of each planted bug names one place of the code as it is. It builds nothing.
 func TestPlantedBugsFit(t *testing.T) {
-	for _, list := range [][]mutant{mutants, protocolMutants, reachMutants, leaseMutants, ownershipMutants, routingMutants, tierMutants} {
+	for _, list := range [][]mutant{mutants, protocolMutants, reachMutants, leaseMutants, ownershipMutants, routingMutants, rosterMutants, mapMutants, tierMutants} {
 		for _, m := range list {
 			text := map[string]string{}
 			for _, e := range m.edits {

@@ -89,7 +89,7 @@ var reachMutants = []mutant{
 	{"take no shard while nobody else is there", "reach", []edit{{
 		"cluster/ownership/reach.go", " || m.reach.state == Unproven && m.reach.witnesses == 0", "",
 	}, {
-		"cluster/ownership/plan.go", "if m.fallback = len(open) == 0 && len(all) > 0; m.fallback {", "if m.fallback = false; m.fallback {",
+		"cluster/ownership/plan.go", "m.placement, m.fallback = placement.NewReached(candidates)", "if m.placement, m.fallback = placement.NewReached(candidates); m.fallback {\n\t\tm.placement, m.fallback = placement.New(nil), false\n\t}",
 	}}},
 	{"hand over when nobody is reached", "reach", []edit{{
 		"cluster/ownership/reach.go", "case majority && m.betterReached(now, votes):", "case majority:",
@@ -107,9 +107,16 @@ var routingMutants = []mutant{
 	{"say not executed after an attempt of unknown outcome", "commands", []edit{{
 		"cluster/routing/routing.go", "if t.info.Unknown == 0 || certain(err) {", "if true {",
 	}}},
+}
+
+// rosterMutants and mapMutants are bugs of what a process does with hints.
+var rosterMutants = []mutant{
 	{"believe a gossiped death at a gateway", "hints", []edit{{
 		"cluster/roster/roster.go", "\t\t\tr.enqueue(i, e)\n\t\t}\n\t}\n}\n\n// Await", "\t\t\te.state = Dead\n\t\t}\n\t}\n}\n\n// Await",
 	}}},
+}
+
+var mapMutants = []mutant{
 	{"keep a row that was heard, whatever the store says", "hints", []edit{{
 		"cluster/shardmap/shardmap.go", "e.at.Before(began) || ownership.Later(e.row, row)", "ownership.Later(e.row, row)",
 	}}},
