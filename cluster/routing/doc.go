@@ -2,11 +2,10 @@
 //
 // # The model
 //
-// A [Router] keeps a map of who owns which shard, as far as it has heard. It is fed by gossip
-// ([Router.Hear]) and corrected by those who are asked and are not the owner; between two rows the one
-// of the higher epoch counts. All of it is a hint: whether it is the owner, a node decides by itself
-// before it answers. Where nothing is known, or the owner is not there any more, the node that placement
-// wants the shard to have is asked: it has it, or is about to take it and lets requests wait.
+// A [Router] asks the node that the process's map of shards names (package shardmap), and corrects the map when that node
+// is not the owner. The map is a hint: whether it is the owner, a node decides by itself before it answers. Where nothing
+// is known, or the owner is not there any more, the router asks the node that should own the shard by placement: that node
+// has it, or is about to take it and lets requests wait.
 //
 // A request has one deadline and is tried until then:
 //
