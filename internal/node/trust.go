@@ -163,6 +163,12 @@ func (m *member) awaitName(ctx context.Context) error {
 	return nil
 }
 
+// reachedAt returns where the store says that an incarnation is reached.
+func (m *member) reachedAt(i persistence.Incarnation) (address string, ok bool) {
+	l, state := m.roster.Look(i)
+	return l.Address, state == roster.Alive && l.Address != ""
+}
+
 // errImpostor is that a process answers where another one is expected.
 var errImpostor = errors.New("the store has no lease of its incarnation at this address")
 
