@@ -12,6 +12,7 @@ import (
 	"os"
 	"time"
 
+	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
 	"licensed/internal/historyjson"
@@ -35,6 +36,8 @@ type (
 		End        bool   `json:"end"`
 		Events     uint64 `json:"events"`
 		Missing    uint64 `json:"missingEvents"`
+		// Unreadable says that not even the end of the history can be read.
+		Unreadable bool `json:"unreadable,omitempty"`
 	}
 	// exportEnd is the last line.
 	exportEnd struct {
@@ -92,7 +95,11 @@ func (p *program) export(ctx context.Context, args []string, out string, resume 
 		err = e.customer(ctx, args[0])
 	} else {
 		err = p.eachCustomer(ctx, after, func(id string) error {
-			if err := e.customer(ctx, id); err != nil && !isReason(err, "NO_HISTORY") {
+			err := e.customer(ctx, id)
+			if connect.CodeOf(err) == connect.CodeDataLoss {
+				return e.unreadable(id, err)
+			}
+			if err != nil && !isReason(err, "NO_HISTORY") {
 				return fmt.Errorf("customer %s: %w", id, err)
 			}
 			return nil
@@ -108,6 +115,9 @@ func (p *program) export(ctx context.Context, args []string, out string, resume 
 		return err
 	}
 	fmt.Fprintf(p.stderr, "licensectl: exported %s, %s\n", terminal.Count(e.customers, "customer", "customers"), terminal.Count(e.events, "event", "events"))
+	if e.damaged > 0 {
+		return incomplete("%s cannot be read; licensectl verify names the damage", terminal.Count(e.damaged, "customer", "customers"))
+	}
 	if e.missing > 0 {
 		return incomplete("%s cannot be read", terminal.Count(e.missing, "event", "events"))
 	}
@@ -122,6 +132,7 @@ type exporting struct {
 	line                       *terminal.Progress
 	begun                      bool // the file has its first line
 	customers, events, missing uint64
+	damaged                    uint64 // customers of whom nothing can be read
 }
 
 func (e *exporting) write(v any) error {
@@ -148,7 +159,19 @@ func (e *exporting) customer(ctx context.Context, id string) error {
 	}
 	e.customers++
 	e.missing += end.MissingEvents
-	return e.write(customerEnd{id, true, end.Events, end.MissingEvents})
+	return e.write(customerEnd{CustomerID: id, End: true, Events: end.Events, Missing: end.MissingEvents})
+}
+
+// unreadable writes, in the place of a history of which not even the end can be read, a gap and an end: the import refuses such a
+// customer, and goes on with the next.
+func (e *exporting) unreadable(id string, damage error) error {
+	e.damaged++
+	line := historyjson.Gap{CustomerID: id}
+	line.Gap.From, line.Gap.Reason, line.Gap.Message = 1, "corrupt", e.explain(damage).Error()
+	if err := e.write(line); err != nil {
+		return err
+	}
+	return e.write(customerEnd{CustomerID: id, End: true, Unreadable: true})
 }
 
 // open opens the file to write to. With resume it is cut after the last complete customer.
@@ -203,6 +226,10 @@ func (e *exporting) complete(f io.Reader, after *string) (whole int64, err error
 		var end customerEnd
 		if json.Unmarshal(line, &end) == nil && end.End {
 			whole, *after = at, end.CustomerID
+			if end.Unreadable {
+				e.damaged++
+				continue
+			}
 			e.customers++
 			e.events += end.Events
 			e.missing += end.Missing

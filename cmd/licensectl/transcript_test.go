@@ -5,23 +5,27 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/cockroachdb/datadriven"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
 	"licensed/internal/node"
 	"licensed/messages"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
+	"licensed/persistence/pebble"
 )
 
 // TestTranscripts runs testdata/*.txt against a node in this process whose clock is the transcript's;
@@ -36,6 +40,9 @@ import (
 //	talk             writes the talk's puzzle as an export, talk.jsonl
 //	lose-archive     the archive's disk is replaced by an empty one
 //	stop, start      the node
+//	damage-snapshot CUSTOMER, damage-root CUSTOMER, damage-event CUSTOMER SEQUENCE
+//	                 flips a bit of a stored row while the node is stopped
+//	rebuilt          what the node tells of snapshots that it found damaged
 //
 // In command lines $DIR is a directory of the transcript, and $DATA that of the node. Of what differs
 // from run to run, such as incarnations, only what it is is shown.
@@ -139,6 +146,10 @@ func (s *session) directive(d *datadriven.TestData) string {
 		s.write("talk.jsonl", talk(s.t))
 	case "lose-archive":
 		s.loseArchive()
+	case "damage-snapshot", "damage-root", "damage-event":
+		s.damage(d)
+	case "rebuilt":
+		return s.rebuilt()
 	default:
 		s.t.Fatalf("unknown directive %s", d.Cmd)
 	}
@@ -212,6 +223,48 @@ func (s *session) loseArchive() {
 		s.t.Fatal(err)
 	}
 	s.start()
+}
+
+// damage flips a bit of a row of a customer.
+func (s *session) damage(d *datadriven.TestData) {
+	s.t.Helper()
+	s.stop()
+	aggregate, options := d.CmdArgs[0].Key+":LicenseAggregate", pebble.Options{Logger: s.config.Logger}
+	var err error
+	switch d.Cmd {
+	case "damage-snapshot":
+		var n int
+		if n, err = pebble.DamageSnapshots(s.t.Context(), s.config.Data, options, aggregate); err == nil && n != 1 {
+			err = errors.New("no snapshot")
+		}
+	case "damage-root":
+		err = pebble.DamageRoot(s.t.Context(), s.config.Data, options, aggregate)
+	default:
+		var sequence uint64
+		if sequence, err = strconv.ParseUint(d.CmdArgs[1].Key, 10, 64); err == nil {
+			err = pebble.DamageRecord(s.config.Data, options, aggregate, sequence)
+		}
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.start()
+}
+
+// rebuilt returns the happenings about damaged snapshots.
+func (s *session) rebuilt() string {
+	s.t.Helper()
+	var status licensedv1.ClusterStatus
+	if err := protojson.Unmarshal([]byte(s.run("licensectl cluster -o json")), &status); err != nil {
+		s.t.Fatal(err)
+	}
+	var out strings.Builder
+	for _, h := range status.Happenings {
+		if h.Kind == licensedv1.HappeningKind_HAPPENING_KIND_SNAPSHOT_DAMAGED {
+			fmt.Fprintln(&out, h.Text)
+		}
+	}
+	return s.normal(out.String())
 }
 
 // talk returns the puzzle of the talk as an export: a licence acquired and released on the first of May,

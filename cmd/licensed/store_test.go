@@ -16,6 +16,7 @@ import (
 	"licensed/internal/node"
 	"licensed/messages/licensedv1"
 	"licensed/messages/licensedv1/licensedv1connect"
+	"licensed/persistence/pebble"
 )
 
 // TestStoreVerify checks the directory of a node: while it runs, when it is stopped, and when its archive is lost.
@@ -63,4 +64,9 @@ func TestStoreVerify(t *testing.T) {
 		t.Fatal(err)
 	}
 	verify(exitDamaged, "Bayley    error     records")
+	if err := pebble.DamageRoot(t.Context(), c.Data, pebble.Options{Logger: c.Logger}, "Bayley:LicenseAggregate"); err != nil {
+		t.Fatal(err)
+	}
+	verify(exitDamaged, "Bayley    error     roots") // and goes on
+	verify(exitDamaged, "checked 2 customers, 4 events: 1 error")
 }

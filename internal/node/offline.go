@@ -95,6 +95,9 @@ func (o *Offline) Verify(
 	if errors.Is(err, persistence.ErrNotFound) || err == nil && head.Sequence == 0 {
 		return nil, fmt.Errorf("customer %s: %w", customer, ErrNoHistory)
 	}
+	if errors.Is(err, persistence.ErrCorrupt) {
+		return unreadable(customer, err), nil
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -139,6 +139,12 @@ func (o *operations) Verify(
 	if errors.Is(err, actors.ErrCorrupt) { // What is stored can be examined.
 		answer, err = o.n.aggregates.Query(ctx, customer, actors.HeadQuery{})
 	}
+	if errors.Is(err, actors.ErrCorrupt) { // Not even where its history ends can be told.
+		answer.Head, err = doctor.Recover(ctx, o.n.store, customer+aggregateSuffix)
+	}
+	if errors.Is(err, persistence.ErrCorrupt) {
+		return unreadable(customer, err), nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -182,6 +188,14 @@ func newDoctor(store persistence.Journal, cold persistence.Archive, kind *licens
 var severities = map[doctor.Severity]licensedv1.Severity{
 	doctor.Note: licensedv1.Severity_SEVERITY_NOTE, doctor.Warning: licensedv1.Severity_SEVERITY_WARNING,
 	doctor.Error: licensedv1.Severity_SEVERITY_ERROR,
+}
+
+// unreadable returns the report about a customer whose newest root cannot be read.
+func unreadable(customer string, damage error) *licensedv1.CustomerReport {
+	return &licensedv1.CustomerReport{CustomerId: customer, Findings: []*licensedv1.Finding{{
+		Severity: licensedv1.Severity_SEVERITY_ERROR, Check: "roots",
+		Message: fmt.Sprintf("the newest root cannot be read, so neither can the history: %v; restore it from a backup", damage),
+	}}}
 }
 
 // reportOf returns a report in the API's words.

@@ -173,6 +173,7 @@ type link struct {
 	mark        *persistence.ArchiveMark
 	stripped    bool
 	snapshotAt  string
+	damaged     bool // its snapshot cannot be read
 	unread      bool // some of its records could not be read
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"licensed/persistence"
@@ -151,13 +152,12 @@ func (r *reading) compare(l *link) error {
 	if err != nil || root == nil {
 		return err
 	}
-	switch {
-	case root.Damage != nil && l.key == r.head.Partition.RootKey:
-		r.find(Finding{Severity: Warning, Check: "snapshots", Message: fmt.Sprintf(
-			"%v; the state is rebuilt from the events when the customer is loaded next, if they are whole", root.Damage)})
-	case root.Damage != nil:
-		r.find(Finding{Severity: Warning, Check: "snapshots", Message: fmt.Sprintf(
-			"%v; nothing is recovered from it any more, a later root is whole", root.Damage)})
+	if root.Damage != nil {
+		effect := "the state is rebuilt from the events when the customer is loaded next, if they are whole"
+		if slices.ContainsFunc(r.links[r.next:], func(later link) bool { return !later.damaged }) {
+			effect = "nothing is recovered from it any more, a later root is whole"
+		}
+		r.find(Finding{Severity: Warning, Check: "snapshots", Message: fmt.Sprintf("%v; %s", root.Damage, effect)})
 	}
 	switch {
 	case root.Stripped, root.Damage != nil:

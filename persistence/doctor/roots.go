@@ -108,7 +108,7 @@ func (x *examination) root(r *persistence.Root, last *child) {
 	x.report.Roots++
 	x.links = append(x.links, link{
 		key: r.Key, incarnation: r.Incarnation, base: r.Base, through: through, time: r.Time, mark: r.Archive,
-		stripped: r.Stripped, snapshotAt: r.SnapshotAt,
+		stripped: r.Stripped, snapshotAt: r.SnapshotAt, damaged: r.Damage != nil,
 	})
 	for _, problem := range x.problems(r, last) {
 		x.find(Finding{Severity: Error, Check: "roots", From: r.Base + 1, To: through, Message: fmt.Sprintf("root %s %s", r.Key, problem)})

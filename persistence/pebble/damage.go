@@ -35,6 +35,20 @@ func DamageSnapshots(ctx context.Context, dir string, o Options, aggregates ...s
 	return damaged, err
 }
 
+// DamageRoot flips a bit in the newest root of an aggregate, beside its snapshot; otherwise as DamageSnapshots. Errors: ErrNotFound.
+func DamageRoot(ctx context.Context, dir string, o Options, aggregate string) error {
+	return damage(dir, o, func(s *Store) error {
+		r, err := s.TopRoot(ctx, aggregate)
+		if err == nil {
+			err = s.flip(appendRootKey(nil, r.Key))
+		}
+		if err != nil {
+			return fmt.Errorf("damage the root of %s: %w", aggregate, err)
+		}
+		return nil
+	})
+}
+
 // DamageRecord flips a bit in the record of an aggregate that has the sequence; otherwise as DamageSnapshots.
 // Errors: ErrNotFound if there is no such record.
 func DamageRecord(dir string, o Options, aggregate string, sequence uint64) error {
