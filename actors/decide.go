@@ -162,7 +162,7 @@ func (m *Machine) admit(c *Command, in Input) error {
 func (m *Machine) decision(c *Command, now time.Time) (Decision, error) {
 	d := m.hot.state.Decide(now, c.Payload)
 	if len(d.Events) == 0 {
-		return d, fmt.Errorf("%w: %T came to no event", ErrPanic, c.Payload)
+		return d, fmt.Errorf("%w: %T produced no event", ErrPanic, c.Payload)
 	}
 	for i := range d.Events {
 		e := &d.Events[i]

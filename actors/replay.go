@@ -130,7 +130,7 @@ func (r *Replay) CheckSnapshot(s Snapshot, at time.Time) error {
 		}
 		// Both as today's code writes them: the stored one may be of an earlier version.
 		if want, got := r.state.Snapshot(at), stored.Snapshot(at); want.Mapper != got.Mapper || !bytes.Equal(want.Data, got.Data) {
-			return fmt.Errorf("the state is not what the events come to: %w", persistence.ErrCorrupt)
+			return fmt.Errorf("the state differs from the replay of the events: %w", persistence.ErrCorrupt)
 		}
 		return r.checkWindow(&f.window)
 	})
@@ -154,7 +154,7 @@ func (r *Replay) checkWindow(w *window) error {
 		return fmt.Errorf("the remembered commands are not the last ones of the events: %w", persistence.ErrCorrupt)
 	}
 	if horizon := r.horizonOf(forgotten); horizon != w.horizon {
-		return fmt.Errorf("the horizon of forgotten commands is %d, the events come to %d: %w", w.horizon, horizon, persistence.ErrCorrupt)
+		return fmt.Errorf("the horizon of forgotten commands is %d, the replay gives %d: %w", w.horizon, horizon, persistence.ErrCorrupt)
 	}
 	return nil
 }

@@ -332,7 +332,7 @@ func (r *Runtime) drain(ctx context.Context) error {
 	for r.inFlight.Load() > 0 {
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%d requests were under way when the time to stop was over: %w", r.inFlight.Load(), ctx.Err())
+			return fmt.Errorf("%d requests were in progress when the time to stop had passed: %w", r.inFlight.Load(), ctx.Err())
 		case <-time.After(time.Millisecond):
 		}
 	}

@@ -400,7 +400,7 @@ func (n *Node) Confirm(ctx context.Context) error {
 		return i.confirm.wait(ctx)
 	}
 	if !i.valid() {
-		return fmt.Errorf("%w: the lease is over", actors.ErrNotOwner)
+		return fmt.Errorf("%w: the lease has ended", actors.ErrNotOwner)
 	}
 	return nil
 }

@@ -161,7 +161,7 @@ func runtimeError(err error, command bool, now time.Time) *connect.Error {
 // damaged, or recorded by another release.
 func unreadable() *connect.Error {
 	return apiError(connect.CodeDataLoss, ReasonOutcomeUnknown,
-		"executed, but what it came to cannot be read; the history tells, or another release with the same command_id")
+		"executed, but its result cannot be read; look in the history, or retry with the same command_id on another release")
 }
 
 // outcomeError maps the errors where it matters whether the command was executed.

@@ -104,8 +104,8 @@ var (
 	refusedDesc = prometheus.NewDesc("licensed_gateway_limit_refusals_total",
 		"Requests and connections refused because a limit was reached, by limit, and whether the limit of all clients or the share of one address was.",
 		[]string{"limit", "scope"}, nil)
-	usedDesc  = prometheus.NewDesc("licensed_gateway_limit_used", "Present use of a limit: bytes, or a number.", []string{"limit"}, nil)
-	limitDesc = prometheus.NewDesc("licensed_gateway_limit", "Limits: bytes, or a number.", []string{"limit"}, nil)
+	usedDesc  = prometheus.NewDesc("licensed_gateway_limit_used", "Current use of a limit, in bytes or as a number.", []string{"limit"}, nil)
+	limitDesc = prometheus.NewDesc("licensed_gateway_limit", "Limits, in bytes or as a number.", []string{"limit"}, nil)
 )
 
 // Describe implements prometheus.Collector.

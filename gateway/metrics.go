@@ -60,7 +60,7 @@ func newMetrics() *metrics {
 		}, []string{"method"}),
 		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "licensed_gateway_refusals_total",
-			Help: "Commands refused, by the rule that said no.",
+			Help: "Commands refused, by rule.",
 		}, []string{"rule"}),
 		panics: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "licensed_gateway_panics_total",

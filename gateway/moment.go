@@ -180,7 +180,7 @@ func (g *historyGap) Error() string { return g.Message }
 func (g *historyGap) apiError() error {
 	switch g.Reason {
 	case licensedv1.GapReason_GAP_REASON_EXPIRED:
-		return apiError(connect.CodeOutOfRange, ReasonExpired, g.Message+"; what was so then cannot be told any more", g.HistoryGap)
+		return apiError(connect.CodeOutOfRange, ReasonExpired, g.Message+"; the state at that moment can no longer be determined", g.HistoryGap)
 	case licensedv1.GapReason_GAP_REASON_UNAVAILABLE:
 		return apiError(connect.CodeUnavailable, ReasonNotExecuted, g.Message+"; retry", g.HistoryGap)
 	default:

@@ -311,7 +311,7 @@ func (i *importing) run(ctx context.Context, records []persistence.Record, last 
 	if len(records) > 0 {
 		first := records[0].Sequence
 		if first > head.Sequence+1 {
-			return &otherHistory{fmt.Sprintf("the history ends at event %d, and the import goes on with event %d; send what is between", head.Sequence, first)}
+			return &otherHistory{fmt.Sprintf("the history ends at event %d, and the import continues with event %d; send the events between", head.Sequence, first)}
 		}
 		present := records[:min(uint64(len(records)), head.Sequence+1-first)]
 		if err := i.compare(ctx, head, present); err != nil {

@@ -4,7 +4,7 @@
 #
 # Settings, from the environment:
 #   DIR       where binaries, logs, pids and Cassandra's data are   ~/.cache/licensed-cluster
-#   STORE     URL of a store on a Cassandra that is there already   (one is started in DIR)
+#   STORE     URL of a store on a running Cassandra   (default: one is started in DIR)
 #   NODES     how many nodes                                        3
 #   GATEWAYS  how many gateways, on ports 8080, 8090, …             2
 #   HEAP      of Cassandra                                          1G

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Generates the Go of the .proto files into a temporary directory and compares it with what is there:
+# Generates the Go of the .proto files into a temporary directory and compares it with the committed code:
 # the generated code that is committed must be what the pinned tools make of the committed sources.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sees that `make test` has what it needs, and installs with apt-get what is missing where that is
-# possible. Go itself must be there; modules and tools come through it.
+# possible. Go itself must be installed; it downloads modules and tools.
 set -euo pipefail
 
 if ! command -v go >/dev/null; then
@@ -34,7 +34,7 @@ if ! command -v apt-get >/dev/null || { [[ ${#sudo[@]} -gt 0 ]] && ! command -v 
   exit 1
 fi
 echo "installing ${missing[*]}"
-# Another installation may be at work, as at the first start of a machine.
+# Another installation may be running, for example at the first start of a machine.
 apt=("${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3)
 "${apt[@]}" update -qq
 for package in "${missing[@]}"; do

@@ -68,7 +68,7 @@ func (x *Explainer) Missing(from, to uint64, why string) {
 	x.missing = true
 	x.steps = append(x.steps, &step{WhyStep: &licensedv1.WhyStep{
 		Sequence: from, ToSequence: to, Count: uint32(to - from + 1), Effect: licensedv1.WhyEffect_WHY_EFFECT_UNKNOWN,
-		Text: "What happened here is not known: " + why + ".",
+		Text: "These events cannot be read: " + why + ".",
 	}})
 }
 
@@ -112,7 +112,7 @@ func (x *Explainer) timePasses(now int64) {
 	x.expiry = l.expires
 	x.steps = append(x.steps, &step{WhyStep: &licensedv1.WhyStep{
 		Time: timestamp(l.expires), Count: 1, Effect: licensedv1.WhyEffect_WHY_EFFECT_TIME,
-		Text: "Expired: nothing renewed it in time. That is no event, time passed.",
+		Text: "Expired: it was not renewed in time. No event records an expiry.",
 	}})
 }
 
@@ -161,7 +161,7 @@ func (x *Explainer) tell(e *Recorded) {
 		}
 		x.add(e, unchanged, "Played", "Played%s.", counts)
 	case *licensedv1.DeviceActivated:
-		x.add(e, aside, "", "Device %s takes part from now on.", x.device)
+		x.add(e, aside, "", "Device %s activated.", x.device)
 	case *licensedv1.DeviceDeactivated:
 		x.deactivated = e.CommandID
 		x.add(e, aside, "", "Device %s was deactivated.", x.device)

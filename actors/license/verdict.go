@@ -21,7 +21,7 @@ func (x *Explainer) Why(now time.Time, state *licensedv1.CustomerState) *license
 		}
 	}
 	if res.Verdict = x.verdict(res.License); state == nil {
-		res.Verdict = "What is left of the history does not tell how the licence stands: the customer cannot be rebuilt."
+		res.Verdict = "The status of the licence is unknown: the customer cannot be rebuilt from the remaining history."
 	}
 	for _, s := range shortened(x.steps) {
 		res.Steps = append(res.Steps, s.WhyStep)
@@ -36,7 +36,7 @@ func (x *Explainer) verdict(l *licensedv1.LicenseState) string {
 	case l == nil && x.acquired == nil && !x.missing:
 		fmt.Fprintf(&b, "Device %s never had a licence for title %s.", x.device, x.title)
 	case l == nil && x.acquired == nil:
-		b.WriteString("There is no licence. Whether there ever was one, the events that can be read do not tell.")
+		b.WriteString("There is no licence. The events that can be read do not show whether there ever was one.")
 	case l == nil:
 		b.WriteString("There is no licence any more: it has been inactive for more than 365 days, and the rules have forgotten it.")
 	case l.ReleasedAt != nil:
@@ -59,7 +59,7 @@ func (x *Explainer) verdict(l *licensedv1.LicenseState) string {
 		x.verdictOnRefusal(&b)
 	}
 	if x.missing {
-		b.WriteString(" Not all events can be read, so the steps are not all there were.")
+		b.WriteString(" Some events cannot be read, so steps are missing.")
 	}
 	return b.String()
 }

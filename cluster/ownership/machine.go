@@ -142,7 +142,7 @@ func (m *Machine) Step(in Input) *Outputs {
 	return out
 }
 
-// end gives up all shards: the lease is over.
+// end gives up all shards: the lease has ended.
 func (m *Machine) end() {
 	m.ended = true
 	m.out.Gates = m.out.Gates[:0]

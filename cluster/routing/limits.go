@@ -51,7 +51,7 @@ func (t *trial) admit(v view) error {
 	}
 	most := t.router.config.MaxPerNode
 	if !t.router.peers.enter(to.address, most) {
-		return fmt.Errorf("%w: %d requests to the node at %s are under way", actors.ErrOverloaded, most, to.address)
+		return fmt.Errorf("%w: %d requests to the node at %s are in progress", actors.ErrOverloaded, most, to.address)
 	}
 	t.counted = to.address
 	return nil

@@ -102,7 +102,7 @@ func (t *Transport) handle(ctx context.Context, m *clusterv1.Request, r *cluster
 }
 
 func overloaded(limit int) *clusterv1.Response {
-	return failure(fmt.Errorf("%w: %d requests of one process are under way", actors.ErrOverloaded, limit))
+	return failure(fmt.Errorf("%w: %d requests of one process are in progress", actors.ErrOverloaded, limit))
 }
 
 // readable reports whether bytes are a request, so that protoactor's reader can decode them too.

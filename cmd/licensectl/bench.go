@@ -37,7 +37,7 @@ func (p *program) benchCommand() *cobra.Command {
 			"Without --rate the loop is closed: each of --concurrency clients gives its next command when the last is answered,\n" +
 			"so a slow service is asked less. With --rate it is open: commands are due at a steady rate whatever the answers'\n" +
 			"pace, and latency counts from the moment a command was due, so that a stall is seen by all that it delayed\n" +
-			"(no coordinated omission). More clients let more commands be under way; if all are busy the next is late, and that counts.",
+			"(no coordinated omission). More clients allow more commands in flight; if all are busy the next command is late, and that counts.",
 		Example: "  licensectl bench\n  licensectl bench --rate 2000 --concurrency 256 --duration 30s\n  licensectl bench --mix renew=1 --customers 10000 -o json",
 		Args:    exactArgs(),
 	}

@@ -103,7 +103,7 @@ func baseURL(server string, files tlsFiles) (string, error) {
 	}
 	u, err := url.Parse(server)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return "", usagef("--server %q is no HOST:PORT or URL", server)
+		return "", usagef("--server %q is not HOST:PORT or a URL", server)
 	}
 	return strings.TrimSuffix(u.String(), "/"), nil
 }

@@ -23,7 +23,7 @@ type commandFlags struct {
 }
 
 func (f *commandFlags) bind(c *cobra.Command) {
-	c.Flags().StringVar(&f.commandID, "command-id", "", "`ID` of the command; the same id again answers what the first came to (default: a new UUID, which is shown)")
+	c.Flags().StringVar(&f.commandID, "command-id", "", "`ID` of the command; the same id again returns the original result (default: a new UUID, which is shown)")
 	c.Flags().StringVar(&f.issuedAt, "issued-at", "", "`TIME` at which the command was issued (default: its arrival)")
 	c.Flags().BoolVar(&f.validateOnly, "validate-only", false, "only ask whether it would be allowed; record nothing")
 }
@@ -145,4 +145,4 @@ func unwrapped[M any](res *connect.Response[M], err error) (*M, error) {
 	return res.Msg, nil
 }
 
-var errNoAnswer = errors.New("the answer ended too early")
+var errNoAnswer = errors.New("the answer was cut off")

@@ -17,7 +17,7 @@ func (p *program) customersCommand() *cobra.Command {
 		Args:    exactArgs(),
 	}
 	c.Flags().StringVar(&after, "after", "", "begin after that `CUSTOMER`")
-	c.Flags().Uint64Var(&limit, "limit", 0, "at most so many; 0 for all")
+	c.Flags().Uint64Var(&limit, "limit", 0, "print at most this `number`; 0 for all (default 0)")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		n := uint64(0)
 		err := p.eachCustomer(c.Context(), after, func(id string) error {

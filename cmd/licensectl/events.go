@@ -47,10 +47,10 @@ func (p *program) eventsCommand() *cobra.Command {
 	fl.StringVar(&f.to, "to", "", "last `MOMENT`: that event, or before that time")
 	fl.StringVar(&f.tier, "tier", "both", "hot, archive or both")
 	fl.BoolVar(&f.newest, "newest", false, "newest first")
-	fl.BoolVarP(&f.follow, "follow", "f", false, "go on with new events as they come, until interrupted")
+	fl.BoolVarP(&f.follow, "follow", "f", false, "wait for new events and print them, until interrupted")
 	fl.StringVar(&f.device, "device", "", "only events about that device and its licences")
 	fl.StringVar(&f.title, "title", "", "only events about licences for that title")
-	fl.Uint64Var(&f.limit, "limit", 0, "at most so many; 0 for all")
+	fl.Uint64Var(&f.limit, "limit", 0, "print at most this `number`; 0 for all (default 0)")
 	return p.customerCommand(c)
 }
 
@@ -71,7 +71,7 @@ func (p *program) eventsRequest(customer string, f *eventsFlags) (*licensedv1.Li
 		return nil, usagef("--tier %q is not hot, archive or both", f.tier)
 	}
 	if f.follow && (f.newest || f.to != "" || f.limit > 0 || tier != licensedv1.Tier_TIER_UNSPECIFIED) {
-		return nil, usagef("--follow goes on for ever, oldest first: it takes no --to, --newest, --tier or --limit")
+		return nil, usagef("--follow runs until it is interrupted, oldest event first: it takes no --to, --newest, --tier or --limit")
 	}
 	return &licensedv1.ListEventsRequest{
 		CustomerId: customer, FromSequence: from.sequence, ToSequence: to.sequence, FromTime: from.timestamp(), ToTime: to.timestamp(),

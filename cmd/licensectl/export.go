@@ -60,10 +60,10 @@ func (p *program) exportCommand() *cobra.Command {
 		Args:    exactArgs("[CUSTOMER]"),
 	}
 	c.Flags().StringVar(&out, "out", "", "`FILE` to write; it must not exist (default: stdout)")
-	c.Flags().BoolVar(&resume, "resume", false, "go on with a file after the last customer that is complete in it")
+	c.Flags().BoolVar(&resume, "resume", false, "continue a file after its last complete customer")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		if resume && (out == "" || len(args) > 0) {
-			return usagef("--resume goes on with an export of all customers to a --out file")
+			return usagef("--resume continues an export of all customers to a --out file")
 		}
 		return p.export(c.Context(), args, out, resume)
 	}
@@ -110,7 +110,7 @@ func (p *program) export(ctx context.Context, args []string, out string, resume 
 	}
 	if err := errors.Join(e.line.Clear(), e.w.Flush(), err); err != nil {
 		if out != "" && len(args) == 0 {
-			fmt.Fprintf(p.stderr, "licensectl: go on with: licensectl export --out %s --resume\n", out)
+			fmt.Fprintf(p.stderr, "licensectl: continue with: licensectl export --out %s --resume\n", out)
 		}
 		return err
 	}
@@ -182,7 +182,7 @@ func (e *exporting) open(name string, resume bool, after *string) (*os.File, err
 	}
 	f, err := os.OpenFile(name, flags, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		return nil, usagef("%s exists; --resume goes on with it", name)
+		return nil, usagef("%s exists; --resume continues it", name)
 	}
 	if err != nil || !resume {
 		return f, err

@@ -31,7 +31,7 @@ func (p *program) importCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "import FILE", Short: "Record the histories of an export in a cluster that does not have them",
 		Long: "import records the histories of an export (- is stdin) as they are: sequences, ids, times and data. It only adds\n" +
-			"to customers that have no history. What is there already is compared; where it differs nothing is changed, the\n" +
+			"to customers that have no history. What the cluster has already is compared; where it differs nothing is changed, the\n" +
 			"customer is named, and the exit code is 7. So an import that was interrupted is simply run again. A customer takes\n" +
 			"no commands until its import is complete.\n\n" +
 			"The file is looked through first (stdin by way of a temporary file). Nothing is recorded of a file that was\n" +
@@ -196,7 +196,7 @@ func eachLine(in io.Reader, f func(*importLine) error) error {
 }
 
 func noExport(line []byte) error {
-	return usagef("this is no export of version %d: it begins with %.60q", exportVersion, bytes.TrimSpace(line))
+	return usagef("this is not an export of version %d: it begins with %.60q", exportVersion, bytes.TrimSpace(line))
 }
 
 // importLine is any line of an export.

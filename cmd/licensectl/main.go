@@ -101,7 +101,7 @@ func (p *program) run(ctx context.Context, args []string) int {
 func (p *program) rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "licensectl",
-		Short: "Operate and explain a licence accounting service",
+		Short: "Operate a licence accounting service and explain its decisions",
 		Long: "licensectl talks to the gateway of a licence accounting service: it gives commands, shows what customers\n" +
 			"hold, and explains any moment of their history.\n\n" +
 			"A MOMENT is the number of an event, a time (2026-03-01, \"2026-03-01 20:15\", 2026-03-01T20:15:00Z; UTC unless\n" +
@@ -128,8 +128,8 @@ func (p *program) rootCommand() *cobra.Command {
 	root.AddGroup(
 		&cobra.Group{ID: "commands", Title: "Commands of a customer:"},
 		&cobra.Group{ID: "holds", Title: "What a customer holds:"},
-		&cobra.Group{ID: "past", Title: "What happened, what was so, and why:"},
-		&cobra.Group{ID: "care", Title: "Care of what is stored:"},
+		&cobra.Group{ID: "past", Title: "History, state at a moment, and why:"},
+		&cobra.Group{ID: "care", Title: "Maintenance of the stored data:"},
 		&cobra.Group{ID: "service", Title: "The service:"},
 	)
 	add := func(group string, commands ...*cobra.Command) {

@@ -22,7 +22,7 @@ func (p *program) parseMoment(what, s string) (moment, error) {
 	case strings.HasPrefix(s, "-"):
 		ago, err := parseAgo(s[1:])
 		if err != nil {
-			return moment{}, usagef("%s: %q is no time ago, like -36h or -7d", what, s)
+			return moment{}, usagef("%s: %q is not a time ago, like -36h or -7d", what, s)
 		}
 		return moment{time: p.now().Add(-ago)}, nil
 	}
@@ -37,7 +37,7 @@ func (p *program) parseMoment(what, s string) (moment, error) {
 			return moment{time: t.UTC()}, nil
 		}
 	}
-	return moment{}, usagef("%s: %q is no moment: give an event's number, a time like 2026-03-01T20:15:00Z, a time ago like -36h, or now", what, s)
+	return moment{}, usagef("%s: %q is not a moment: give an event's number, a time like 2026-03-01T20:15:00Z, a time ago like -36h, or now", what, s)
 }
 
 func parseAgo(s string) (time.Duration, error) {

@@ -11,8 +11,8 @@ import (
 
 func (p *program) passivateCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use: "passivate CUSTOMER", Short: "Take a customer out of memory",
-		Long: "passivate takes a customer out of memory, unless it is at work. Nothing is lost; the next request builds the\n" +
+		Use: "passivate CUSTOMER", Short: "Evict a customer from memory",
+		Long: "passivate evicts a customer from memory, unless it has requests in progress. Nothing is lost; the next request builds the\n" +
 			"state from the store again.",
 		Example: "  licensectl passivate Bayley",
 		Args:    exactArgs("CUSTOMER"),
@@ -32,12 +32,12 @@ func (p *program) passivateCommand() *cobra.Command {
 		case p.output == outputJSON:
 			err = p.printJSON(res)
 		case res.Passivated:
-			_, err = fmt.Fprintf(p.stdout, "%s left memory\n", args[0])
+			_, err = fmt.Fprintf(p.stdout, "%s evicted from memory\n", args[0])
 		case !res.Busy:
 			_, err = fmt.Fprintf(p.stdout, "%s was not in memory\n", args[0])
 		}
 		if err == nil && res.Busy {
-			return &exitError{code: exitNotNow, reason: "BUSY", err: fmt.Errorf("%s is at work and stays in memory; try again", args[0])}
+			return &exitError{code: exitNotNow, reason: "BUSY", err: fmt.Errorf("%s has requests in progress and stays in memory; try again", args[0])}
 		}
 		return err
 	}

@@ -14,8 +14,8 @@ import (
 func (p *program) stateCommand() *cobra.Command {
 	var at string
 	c := &cobra.Command{
-		Use: "state CUSTOMER", Short: "Show all that is so about a customer, now or at a moment",
-		Long: "state replays a customer's history up to a moment and shows what was so then: licences, devices, what counts\n" +
+		Use: "state CUSTOMER", Short: "Show the state of a customer, now or at a moment",
+		Long: "state replays a customer's history up to a moment and shows the state then: licences, devices, what counts\n" +
 			"against limits. Limits are those of the policy in force now. A time in the future shows what will have expired.",
 		Example: "  licensectl state Bayley\n  licensectl state Bayley --at 12\n  licensectl state Bayley --at 2026-03-01 -o json",
 		Args:    exactArgs("CUSTOMER"),

@@ -16,8 +16,8 @@ func (p *program) tryCommand() *cobra.Command {
 	var at string
 	var newDownload bool
 	c := &cobra.Command{
-		Use: "try CUSTOMER [--at MOMENT] VERB ARGUMENTS", Short: "Ask what a command would have come to at a moment; save nothing",
-		Long: "try replays a customer's history up to a moment and asks what a command would come to there, under the policy\n" +
+		Use: "try CUSTOMER [--at MOMENT] VERB ARGUMENTS", Short: "Show what a command would return at a moment; record nothing",
+		Long: "try replays a customer's history up to a moment and shows what a command would return there, under the policy\n" +
 			"in force now. Nothing is recorded. Verbs and arguments are those of acquire, renew, release, play, deactivate\n" +
 			"and plan. The exit code is 3 if the command would be refused.",
 		Example: "  licensectl try Bayley acquire ipad GlowS01E02\n  licensectl try Bayley --at 12 renew iphone GlowS01E01\n" +

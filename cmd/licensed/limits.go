@@ -23,7 +23,7 @@ func (o *options) bindLimits(f *pflag.FlagSet) {
 	f.IntVar(&l.MaxImports, "max-imports", l.MaxImports, "`calls` that import customers handled at once; more are refused")
 	f.IntVar(&c.MaxConnections, "max-connections", c.MaxConnections,
 		"`connections` to the API accepted at once, more are closed; 0 for what the limit of open files leaves")
-	f.IntVar(&c.MaxStreams, "max-connection-streams", c.MaxStreams, "`requests` under way on one HTTP/2 connection")
+	f.IntVar(&c.MaxStreams, "max-connection-streams", c.MaxStreams, "`requests` in progress on one HTTP/2 connection")
 	f.DurationVar(&c.ReadTimeout, "read-timeout", c.ReadTimeout, "time that a request may take to arrive")
 	f.DurationVar(&c.ReplyTimeout, "reply-timeout", c.ReplyTimeout, "time that a client may take to read a reply, or a message of a stream")
 }

@@ -67,20 +67,20 @@ func (o *options) bind(f *pflag.FlagSet) {
 	f.DurationVar(&c.Runtime.SnapshotInterval, "snapshot-interval", c.Runtime.SnapshotInterval,
 		"also write it when the oldest event since the last is older than this; 0 for never")
 	f.DurationVar(&c.Runtime.IdleAfter, "passivate-after", c.Runtime.IdleAfter,
-		"idle time after which a customer leaves memory")
+		"idle time after which a customer is evicted from memory")
 	f.Var(&o.maxResident, "max-resident",
-		"memory for customers, as bytes (512MiB) or share of the memory; the least recently used leave first")
+		"memory for customers, as bytes (512MiB) or share of the memory; the least recently used are evicted first")
 
 	o.bindArchive(f)
 
 	f.DurationVar(&c.MaxDeadline, "max-deadline", c.MaxDeadline, "longest time a request may take")
 	f.IntVar(&c.MaxPerNode, "max-in-flight-per-node", c.MaxPerNode,
-		"`requests` to one other node under way at once; more are refused (0, the default: three quarters of --max-in-flight)")
+		"`requests` to one other node in progress at once; more are refused (0, the default: three quarters of --max-in-flight)")
 	f.IntVar(&c.MaxPerShard, "max-in-flight-per-shard", c.MaxPerShard,
-		"`requests` for one shard under way at once; more are refused (0, the default: an eighth of --max-in-flight, at least 16)")
+		"`requests` for one shard in progress at once; more are refused (0, the default: an eighth of --max-in-flight, at least 16)")
 	o.bindLimits(f)
 	f.DurationVar(&c.DrainTimeout, "drain-timeout", c.DrainTimeout,
-		"time for requests under way when stopping; then they are cut off")
+		"time for requests in progress when stopping; then they are cut off")
 	f.DurationVar(&c.DrainDelay, "drain-delay", c.DrainDelay,
 		"time between failing the readiness check and refusing connections, for load balancers to notice")
 
@@ -160,7 +160,7 @@ func (o *options) bindArchive(f *pflag.FlagSet) {
 	f.Var(&o.segment, "archive-segment-bytes", "history that makes a segment, before compression")
 	f.Var(period{&c.Archiver.SnapshotAfter}, "archive-snapshot-after",
 		"idle time after which also a customer's snapshot is archived; 0 for never")
-	f.Var(period{&c.Archiver.Retention}, "archive-retention", "time for which the archive keeps events where the policy does not say (history_days); 0 for ever")
+	f.Var(period{&c.Archiver.Retention}, "archive-retention", "time for which the archive keeps events where the policy does not say (history_days); 0 keeps them forever")
 	f.Var(&o.archiveRate, "archive-rate", "bytes a second that are archived at most; 0 for no bound")
 }
 

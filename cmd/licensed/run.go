@@ -175,7 +175,7 @@ Try:
 		remedy  string
 	}{{n.API(), o.config.APITLS.CA == "", "--tls-ca"}, {n.Admin(), o.config.Dashboard.TokenFile == "", "--admin-token-file"}} {
 		if t, ok := port.address.(*net.TCPAddr); ok && !t.IP.IsLoopback() && port.open {
-			log.Warn("others can reach this address, and whoever does so may use it", "address", t.String(), "remedy", port.remedy)
+			log.Warn("other machines can reach this address, and every client that does may use the API", "address", t.String(), "remedy", port.remedy)
 		}
 	}
 	return writeReadyFile(o.readyFile, api, admin)

@@ -27,7 +27,7 @@ func (p *program) schemaCommand() *cobra.Command {
 		"apply makes what is missing and changes nothing else. Any number of them may run at once: one works, the\n"+
 			"others wait. All Cassandra nodes must be up. What failed half-way is finished by the next call.",
 		func(ctx context.Context, c node.Config) error { return p.applySchema(ctx, c, copies) })
-	apply.Flags().IntVar(&copies, "create-keyspace", 0, "make keyspaces that are missing, with so many `copies` in each data centre; 0 makes none")
+	apply.Flags().IntVar(&copies, "create-keyspace", 0, "create missing keyspaces with this number of `copies` in each data centre; 0 creates none (default 0)")
 	c.AddCommand(apply, p.schemaVerb("status", "Show the versions of the tables", "status changes nothing.", p.schemaStatus))
 	return c
 }

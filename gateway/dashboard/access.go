@@ -177,7 +177,7 @@ func (a *access) session(r *http.Request) *http.Cookie {
 
 var (
 	errNotLoggedIn = &pageError{status: http.StatusUnauthorized, title: "Not logged in", text: "The session has ended. Log in again with the admin token."}
-	errWrongHost   = &pageError{status: http.StatusForbidden, title: "Not under this name",
+	errWrongHost   = &pageError{status: http.StatusForbidden, title: "Not available under this host name",
 		text: "Without an admin token the dashboard answers only under localhost or a loopback address. Open it there, or start licensed with --admin-token-file."}
 	errTooMany = &pageError{status: http.StatusTooManyRequests, title: "Too many tries", text: "Wrong admin tokens were given; wait some seconds."}
 	errClosed  = &pageError{status: http.StatusForbidden, title: "The dashboard is closed",

@@ -194,8 +194,8 @@ func tilesOf(s *licensedv1.ClusterStatus, latest *clusterrates.Sample) []tileVie
 	return []tileView{
 		{Name: "Throughput", Value: rateOf(latest.Commands), Unit: "commands/s", Note: rateOf(latest.Queries) + " queries/s"},
 		{Name: "Latency, median", Value: millis(latest.P50), Unit: "ms", Note: "p99 " + millis(latest.P99) + " ms"},
-		{Name: "Refused", Value: rateOf(latest.Refused), Unit: "commands/s", Note: "by rules, see below"},
-		{Name: "Errors", Value: rateOf(latest.Failed), Unit: "requests/s", Note: "the service’s, not refusals", Level: errors},
+		{Name: "Refused", Value: rateOf(latest.Refused), Unit: "commands/s", Note: "refused by rules, see below"},
+		{Name: "Errors", Value: rateOf(latest.Failed), Unit: "requests/s", Note: "failures of the service, not refusals", Level: errors},
 		{Name: "Customers in memory", Value: number(customers), Note: size(bytes)},
 		{Name: "Waiting", Value: number(waiting), Unit: "requests", Note: "accepted, not answered yet"},
 	}
@@ -395,7 +395,7 @@ func (m *mapView) addState(c *cellView, s *licensedv1.ShardStatus, name func(str
 	case licensedv1.ShardState_SHARD_STATE_MOVING:
 		m.Moving++
 		c.Class += " moving"
-		c.Title += ", on its way to " + name(s.Successor)
+		c.Title += ", moving to " + name(s.Successor)
 	case licensedv1.ShardState_SHARD_STATE_ORPHANED:
 		m.Orphaned++
 		c.Class = "orphaned"

@@ -157,7 +157,7 @@ func noHistoryYet(customer string, err error) error {
 		return err
 	}
 	return &pageError{
-		status: http.StatusNotFound, title: "Nothing ever happened to " + customer, customer: customer,
+		status: http.StatusNotFound, title: "No events recorded for " + customer, customer: customer,
 		text: "No command of this customer was ever recorded. Ids are exact: capitals and blanks count.",
 	}
 }

@@ -58,7 +58,7 @@ func tell(m proto.Message) (kind, text string) {
 		}
 		return "use", "Played."
 	case *licensedv1.DeviceActivated:
-		return "device", "The device takes part."
+		return "device", "Device activated."
 	case *licensedv1.DeviceDeactivated:
 		return "device", "The device was removed."
 	case *licensedv1.PlanChanged:

@@ -109,12 +109,12 @@ var statuses = map[connect.Code]struct {
 	title  string
 }{
 	connect.CodeNotFound:           {http.StatusNotFound, "Nothing there"},
-	connect.CodeInvalidArgument:    {http.StatusBadRequest, "That cannot be asked"},
-	connect.CodeOutOfRange:         {http.StatusNotFound, "Outside of what is known"},
+	connect.CodeInvalidArgument:    {http.StatusBadRequest, "Invalid request"},
+	connect.CodeOutOfRange:         {http.StatusNotFound, "Outside the recorded history"},
 	connect.CodeFailedPrecondition: {http.StatusConflict, "Refused"},
-	connect.CodeUnimplemented:      {http.StatusNotFound, "This node has no such part"},
+	connect.CodeUnimplemented:      {http.StatusNotFound, "Not supported by this node"},
 	connect.CodeUnavailable:        {http.StatusServiceUnavailable, "Not available now"},
-	connect.CodeDeadlineExceeded:   {http.StatusGatewayTimeout, "It took too long"},
+	connect.CodeDeadlineExceeded:   {http.StatusGatewayTimeout, "Timed out"},
 	connect.CodeResourceExhausted:  {http.StatusServiceUnavailable, "Too busy now"},
 	connect.CodeDataLoss:           {http.StatusInternalServerError, "The history is damaged"},
 }

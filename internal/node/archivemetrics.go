@@ -31,26 +31,26 @@ func newArchiveMetrics(r prometheus.Registerer, stats func() archive.WorkerStats
 		segments:  counter("licensed_archive_segments_total", "Segments written to the archive."),
 		bytes:     counter("licensed_archive_bytes_total", "Bytes of the segments written."),
 		snapshots: counter("licensed_archive_snapshots_total", "Snapshots of idle customers moved to the archive."),
-		scanned:   counter("licensed_archive_scanned_customers_total", "Customers that complete scans looked at."),
+		scanned:   counter("licensed_archive_scanned_customers_total", "Customers examined by complete scans."),
 		failures: archiveCauses.counter("licensed_archive_failures_total",
-			"Attempts to archive that failed, by cause; all are made again."),
+			"Failed attempts to archive, by cause; each is retried."),
 	}
 	r.MustRegister(m.failures)
 	gauge("licensed_archive_waiting_customers", "Customers that wait for the archiver.",
 		func(s archive.WorkerStats) float64 { return float64(s.Waiting) })
-	gauge("licensed_archive_lag_seconds", "How long the customer that waits longest for the archiver has done so.",
+	gauge("licensed_archive_lag_seconds", "Longest time that a customer has waited for the archiver, in seconds.",
 		func(s archive.WorkerStats) float64 { return s.Lag.Seconds() })
-	gauge("licensed_archive_failing_seconds", "For how long nothing could be archived; 0 if the last attempt went well.",
+	gauge("licensed_archive_failing_seconds", "Time for which archiving has failed, in seconds; 0 if the last attempt succeeded.",
 		func(s archive.WorkerStats) float64 { return s.Failing.Seconds() })
 	r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
 		Name: "licensed_archive_dropped_customers_total",
-		Help: "Customers that found the archiver's queue full and were left to its scan.",
+		Help: "Customers not queued because the archiver's queue was full; its scan finds them later.",
 	}, func() float64 { return float64(stats().Dropped) }))
 	if size == nil {
 		return m
 	}
 	r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "licensed_archive_disk_bytes", Help: "Space that the archive's files take; 0 if it cannot tell.",
+		Name: "licensed_archive_disk_bytes", Help: "Space used by the archive's files, in bytes; 0 if unknown.",
 	}, func() float64 {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()

@@ -33,19 +33,19 @@ func newClusterMetrics(n *Node) *clusterMetrics {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})
 	}
 	m := &clusterMetrics{
-		members:      prometheus.NewGauge(prometheus.GaugeOpts{Name: "licensed_cluster_members", Help: "Processes of the cluster that seem to be there, this one among them."}),
+		members:      prometheus.NewGauge(prometheus.GaugeOpts{Name: "licensed_cluster_members", Help: "Processes of the cluster that gossip lists as alive, including this one."}),
 		shards:       prometheus.NewGauge(prometheus.GaugeOpts{Name: "licensed_cluster_shards", Help: "Shards of the cluster."}),
 		incarnations: prometheus.NewCounter(prometheus.CounterOpts{Name: "licensed_cluster_incarnations_total", Help: "Incarnations of this node that began: more than one means that it lost its lease."}),
-		happenings:   counters("licensed_cluster_shard_changes_total", "Shards that came or went, by how: claimed, taken_over, released, lost, epoch_raised.", "change"),
+		happenings:   counters("licensed_cluster_shard_changes_total", "Changes of shard ownership, by kind: claimed, taken_over, released, lost, epoch_raised.", "change"),
 		moves: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "licensed_cluster_shard_change_duration_seconds", Buckets: moveBuckets,
 			Help: "Time for which requests for a shard waited: from when it was expected here until it was held, or from when its intake was closed until it was released.",
 		}, []string{"change"}),
-		routed:      counters("licensed_cluster_requests_total", "Requests brought to owners, by where those were: local or remote.", "to"),
+		routed:      counters("licensed_cluster_requests_total", "Requests forwarded to shard owners, by location of the owner: local or remote.", "to"),
 		attempts:    counters("licensed_cluster_repeated_attempts_total", "Attempts after the first, by cause: redirect, unknown outcome, wait.", "cause"),
 		waited:      prometheus.NewCounter(prometheus.CounterOpts{Name: "licensed_cluster_wait_seconds_total", Help: "Time that requests spent between attempts."}),
-		connections: counters("licensed_cluster_connections_total", "Connections to other processes, by what came of them: made, failed, lost.", "event"),
-		rejected:    counters("licensed_cluster_rejected_messages_total", "What other processes sent and was turned away, by reason.", "reason"),
+		connections: counters("licensed_cluster_connections_total", "Connections to other processes, by result: made, failed, lost.", "event"),
+		rejected:    counters("licensed_cluster_rejected_messages_total", "Messages of other processes that were refused, by reason.", "reason"),
 	}
 	gauge := func(name, help string, value func(*cluster.Node) float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 {
@@ -70,7 +70,7 @@ func newClusterMetrics(n *Node) *clusterMetrics {
 		gauge("licensed_cluster_reachable", "1 if other processes reach the node port of this node, or if no other process runs; otherwise 0.", func(c *cluster.Node) float64 {
 			return oneIf(c.Unreachable() == nil)
 		}),
-		gauge("licensed_cluster_draining", "Whether this node was told to hand over what it has, and takes no more: 1 or 0.", func(c *cluster.Node) float64 {
+		gauge("licensed_cluster_draining", "Whether this node is draining: 1 or 0.", func(c *cluster.Node) float64 {
 			return oneIf(c.Draining())
 		}),
 	)

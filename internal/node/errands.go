@@ -78,7 +78,7 @@ func do[A any](ctx context.Context, n *Node, customer string, e errand) (answer 
 	}
 	answer, ok := a.Value.(A)
 	if !ok {
-		return answer, head, fmt.Errorf("errand %T was answered by %T", e, a.Value)
+		return answer, head, fmt.Errorf("request %T was answered by %T", e, a.Value)
 	}
 	return answer, a.Head, nil
 }

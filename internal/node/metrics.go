@@ -63,11 +63,11 @@ func newRuntimeMetrics(r prometheus.Registerer) *runtimeMetrics {
 		}),
 		ahead: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "licensed_customers_ahead_total",
-			Help: "Customers that came to memory with a last event more than 5 minutes ahead of the clock.",
+			Help: "Customers loaded with a last event more than 5 minutes ahead of the clock.",
 		}),
 		passivated: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "licensed_passivations_total",
-			Help: "Idle aggregates that left memory.",
+			Help: "Idle aggregates evicted from memory.",
 		}),
 		ended: endCauses.counter("licensed_activations_failed_total",
 			"Activations that gave up, by cause; the next request reads the aggregate anew."),

@@ -21,7 +21,7 @@ type statusMetrics struct {
 
 func newStatusMetrics() *statusMetrics {
 	return &statusMetrics{
-		level: prometheus.NewGauge(prometheus.GaugeOpts{Name: "licensed_cluster_status", Help: "Level of the cluster's status as this gateway last computed it: 0 OK, 1 degraded, 2 critical."}),
+		level: prometheus.NewGauge(prometheus.GaugeOpts{Name: "licensed_cluster_status", Help: "Level of the cluster's status as last computed by this gateway: 0 OK, 1 degraded, 2 critical."}),
 		at:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "licensed_cluster_status_timestamp_seconds", Help: "Time of that status, in seconds since 1970."}),
 		shards: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "licensed_cluster_status_shards", Help: "Shards in that status, by state: served, moving, unserved, unconfirmed.",

@@ -1372,7 +1372,7 @@ type StatusResponse struct {
 	ShardsOpen     uint32 `protobuf:"varint,5,opt,name=shards_open,json=shardsOpen,proto3" json:"shards_open,omitempty"`
 	ShardsExpected uint32 `protobuf:"varint,6,opt,name=shards_expected,json=shardsExpected,proto3" json:"shards_expected,omitempty"`
 	ShardsClosing  uint32 `protobuf:"varint,7,opt,name=shards_closing,json=shardsClosing,proto3" json:"shards_closing,omitempty"`
-	// Shards on their way to another node.
+	// Shards being handed over to another node.
 	Moving        uint32 `protobuf:"varint,8,opt,name=moving,proto3" json:"moving,omitempty"`
 	Resident      uint64 `protobuf:"varint,9,opt,name=resident,proto3" json:"resident,omitempty"`
 	ResidentBytes uint64 `protobuf:"varint,10,opt,name=resident_bytes,json=residentBytes,proto3" json:"resident_bytes,omitempty"`

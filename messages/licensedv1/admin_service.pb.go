@@ -291,7 +291,7 @@ type GetNodeResponse struct {
 	Uptime      *durationpb.Duration   `protobuf:"bytes,6,opt,name=uptime,proto3" json:"uptime,omitempty"`
 	// "ready", "draining", …
 	State string `protobuf:"bytes,7,opt,name=state,proto3" json:"state,omitempty"`
-	// Customers in memory, those at work among them, and the estimated bytes of all.
+	// Customers in memory, the active ones among them, and the estimated bytes of all.
 	ResidentCustomers uint64 `protobuf:"varint,8,opt,name=resident_customers,json=residentCustomers,proto3" json:"resident_customers,omitempty"`
 	UnpackedCustomers uint64 `protobuf:"varint,9,opt,name=unpacked_customers,json=unpackedCustomers,proto3" json:"unpacked_customers,omitempty"`
 	ResidentBytes     uint64 `protobuf:"varint,10,opt,name=resident_bytes,json=residentBytes,proto3" json:"resident_bytes,omitempty"`
@@ -751,7 +751,7 @@ type ListCustomersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The last id of the former page; empty for the first. page_token goes before it.
 	After string `protobuf:"bytes,1,opt,name=after,proto3" json:"after,omitempty"`
-	// At most so many, up to 1,000, whatever more is asked for; 0 for 1,000. page_size goes before it.
+	// The largest number of customers to return, up to 1,000; 0 means 1,000. page_size takes precedence.
 	Limit uint32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
 	// As in ListLicensesRequest.
 	PageSize      uint32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
@@ -920,7 +920,7 @@ type PassivateCustomerResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// It was in memory, and is not any more.
 	Passivated bool `protobuf:"varint,1,opt,name=passivated,proto3" json:"passivated,omitempty"`
-	// It is at work and stays.
+	// It has requests in progress and stays in memory.
 	Busy          bool `protobuf:"varint,2,opt,name=busy,proto3" json:"busy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1216,7 +1216,7 @@ func (x *VerifyCustomerResponse) GetReport() *CustomerReport {
 	return nil
 }
 
-// CustomerReport is what a check of a customer came to.
+// CustomerReport is the result of a check of a customer.
 type CustomerReport struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	CustomerId string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
@@ -1502,7 +1502,7 @@ type ImportCustomerResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Where the history ends now.
 	Sequence uint64 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	// Of the records sent: those recorded now, and those that were there and are the same.
+	// Of the records sent: those recorded now, and those that existed already and are equal.
 	Imported      uint64 `protobuf:"varint,2,opt,name=imported,proto3" json:"imported,omitempty"`
 	Present       uint64 `protobuf:"varint,3,opt,name=present,proto3" json:"present,omitempty"`
 	unknownFields protoimpl.UnknownFields

@@ -772,7 +772,7 @@ func (x *ListDevices) GetPageToken() string {
 	return ""
 }
 
-// DescribeState asks for all that is so: CustomerState.
+// DescribeState asks for the whole state: CustomerState.
 type DescribeState struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields

@@ -216,7 +216,7 @@ func (w *Worker) Close(ctx context.Context) error {
 	case <-done:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("archiver is still at work: %w", ctx.Err())
+		return fmt.Errorf("archiver is still running: %w", ctx.Err())
 	}
 }
 

@@ -43,7 +43,7 @@ func (x *examination) trimmed(ctx context.Context, l *link) error {
 		return fmt.Errorf("records of %s: %w", l.key, err)
 	}
 	f := Finding{Severity: Warning, Check: "archive", From: l.base + 1, To: l.through, Message: fmt.Sprintf(
-		"%s is archived and not trimmed from the hot tier; nobody reads what is there", l.key)}
+		"%s is archived and not trimmed from the hot tier; nobody reads those records", l.key)}
 	switch {
 	case l.unread:
 		f.Severity = Error

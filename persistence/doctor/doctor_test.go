@@ -91,7 +91,7 @@ func (p *patient) live(r doctor.Replay, root *persistence.Root) error {
 		return fmt.Errorf("root %s", root.Key)
 	}
 	if s := r.(*state); s.at != p.Head().Sequence {
-		return errors.New("the state is not what the events come to")
+		return errors.New("the state differs from the replay of the events")
 	}
 	return nil
 }

@@ -62,7 +62,7 @@ func (r *reading) gap(i *tiered.Item) error {
 	case !g.Expired.IsZero():
 		f.Severity = Note
 	case errors.Is(g.Err, persistence.ErrUnavailable):
-		f.Message += "; they may be whole: examine again when the archive is there"
+		f.Message += "; they may be whole: examine again when the archive is available"
 	default:
 		f.Message += "; restore them from a backup"
 	}

@@ -180,7 +180,7 @@ func (a *Archive) use(ctx context.Context, verdict error, f func(*archiveEngine)
 	case e.slots <- struct{}{}:
 	case <-ctx.Done():
 		e.calls.Done()
-		return fmt.Errorf("%w: archive %s: %d calls are under way: %w", persistence.ErrUnavailable, a.dir, maxCalls, ctx.Err())
+		return fmt.Errorf("%w: archive %s: %d calls are in progress: %w", persistence.ErrUnavailable, a.dir, maxCalls, ctx.Err())
 	case <-e.stopped:
 		e.calls.Done()
 		return fmt.Errorf("%w: archive %s: %w", persistence.ErrUnavailable, a.dir, e.cause)
@@ -215,7 +215,7 @@ func (a *Archive) put(ctx context.Context, name string, data []byte, expires tim
 			return err
 		}
 		if !e.claim(name) {
-			return fmt.Errorf("%w, under way", persistence.ErrExists)
+			return fmt.Errorf("%w, in progress", persistence.ErrExists)
 		}
 		defer e.unclaim(name)
 		switch _, closer, err := e.db.Get(segmentKey(name)); {

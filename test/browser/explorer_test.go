@@ -165,11 +165,11 @@ func TestStrangers(t *testing.T) {
 	p.allow("404")
 	p.allow("400")
 	p.run(navigate(s.url("customer?id=Nobody")))
-	p.says("h1", "Nothing ever happened to Nobody")
+	p.says("h1", "No events recorded for Nobody")
 	p.look("error")
 	for page, title := range map[string]string{
-		"customer?id=Bayley&at=999": "Outside of what is known", "customer?id=Bayley&at=x": "No such moment",
-		"nowhere": "No such page", "customer?id=a%2Fb": "That cannot be asked",
+		"customer?id=Bayley&at=999": "Outside the recorded history", "customer?id=Bayley&at=x": "No such moment",
+		"nowhere": "No such page", "customer?id=a%2Fb": "Invalid request",
 	} {
 		p.run(navigate(s.url(page)))
 		p.says("h1", title)

@@ -17,7 +17,7 @@ import (
 // promises are what the checks hold the service to, in words for the page.
 var promises = map[string]string{
 	check.Acknowledged: "Every acknowledged command is in the history exactly once, at the sequence and with the content that was told.",
-	check.Refused:      "What was refused or not executed changed nothing; what was never answered is there at most once; nothing is there that nobody sent.",
+	check.Refused:      "What was refused or not executed changed nothing; a command that was never answered was executed at most once; nothing was executed that no client sent.",
 	check.Linearizable: "Per customer, all answers are those of one who is asked one thing after the other, in the order of real time.",
 	check.Limits:       "No accepted command raised a count above the limit then in force.",
 	check.Structure:    "Sequences dense, epochs rising, roots chained; a replay equals what every gateway answers.",

@@ -111,7 +111,7 @@ func (i *importer) boundary(n int) int {
 
 func (i *importer) again() {
 	if !i.done {
-		i.w.after(i.w.between(millisecond, 40*millisecond), "import goes on", i.attempt)
+		i.w.after(i.w.between(millisecond, 40*millisecond), "import continues", i.attempt)
 	}
 }
 
@@ -179,7 +179,7 @@ func (i *importer) check(h *history) {
 		}
 		return
 	case !i.done:
-		w.fail("the import of %s did not come to an end", i.aggregate)
+		w.fail("the import of %s did not end", i.aggregate)
 		return
 	case len(h.records) < len(i.records):
 		w.fail("%d events of %s were imported, there are %d", len(i.records), i.aggregate, len(h.records))

@@ -265,7 +265,7 @@ func (a *agent) end(cause error) {
 			h.do(h.machine.Halt(actors.ErrNotOwner))
 		}
 	}
-	w.trace("node %d: %v is over: %v", n.id, n.incarnation, cause)
+	w.trace("node %d: %v has ended: %v", n.id, n.incarnation, cause)
 	if errors.Is(cause, ownership.ErrRetired) {
 		w.counts.Drained++
 		n.up = false // the process exits

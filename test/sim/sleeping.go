@@ -27,7 +27,7 @@ type slowly struct {
 
 func (s slowly) ReadRecords(ctx context.Context, p persistence.Partition, after uint64, limit int) ([]persistence.Record, error) {
 	if s.most > 0 {
-		s.t.await(func(done func()) { s.t.w.after(s.t.w.between(0, s.most), "slow reader goes on", done) })
+		s.t.await(func(done func()) { s.t.w.after(s.t.w.between(0, s.most), "slow reader continues", done) })
 	}
 	return s.hotTier.ReadRecords(ctx, p, after, limit)
 }

@@ -63,7 +63,7 @@ func (t *task) await(start func(done func())) {
 		case t.node == nil:
 			t.next()
 		case t.node.up && t.node.incarnation == inc:
-			t.node.later(0, "task goes on", func() { t.next() })
+			t.node.later(0, "task continues", func() { t.next() })
 		default:
 			t.stop()
 		}

@@ -68,7 +68,7 @@ const (
 type AdminServiceClient interface {
 	// GetNode returns the status of the process that answers at this address.
 	GetNode(context.Context, *connect.Request[licensedv1.GetNodeRequest]) (*connect.Response[licensedv1.GetNodeResponse], error)
-	// GetCluster tells how the cluster does, as the node behind this address sees it.
+	// GetCluster returns the status of the cluster, as the node behind this address sees it.
 	GetCluster(context.Context, *connect.Request[licensedv1.GetClusterRequest]) (*connect.Response[licensedv1.GetClusterResponse], error)
 	// DrainNode has a node hand over all its shards to others, one by one, and hold none until it is undrained or
 	// started again. It returns when that is begun; GetCluster shows how far it is.
@@ -235,7 +235,7 @@ func (c *adminServiceClient) ReloadPolicy(ctx context.Context, req *connect.Requ
 type AdminServiceHandler interface {
 	// GetNode returns the status of the process that answers at this address.
 	GetNode(context.Context, *connect.Request[licensedv1.GetNodeRequest]) (*connect.Response[licensedv1.GetNodeResponse], error)
-	// GetCluster tells how the cluster does, as the node behind this address sees it.
+	// GetCluster returns the status of the cluster, as the node behind this address sees it.
 	GetCluster(context.Context, *connect.Request[licensedv1.GetClusterRequest]) (*connect.Response[licensedv1.GetClusterResponse], error)
 	// DrainNode has a node hand over all its shards to others, one by one, and hold none until it is undrained or
 	// started again. It returns when that is begun; GetCluster shows how far it is.
