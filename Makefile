@@ -175,6 +175,7 @@ fmt-check: ## See that all Go files are formatted
 .PHONY: vet
 vet: ## go vet
 	$(GO) vet $(RACE) $(ALL) # as the tests are built, so that nothing is compiled twice
+	$(GO) vet -tags failpoints,plantedbugs ./internal/failpoint ./internal/planted
 
 .PHONY: tidy-check
 tidy-check: ## See that go.mod of each module is tidy, and that tests run with the product's versions
@@ -188,6 +189,7 @@ tidy-check: ## See that go.mod of each module is tidy, and that tests run with t
 .PHONY: test-all
 test-all: ## All tests with -race: unit, conformance, end to end, import rules, fuzz corpora, planted bugs
 	$(GO) test $(RACE) -timeout 30m $(PKG)
+	$(GO) test -tags failpoints,plantedbugs ./internal/failpoint ./internal/planted
 
 .PHONY: test-sim
 test-sim: ## 2,000 simulated schedules with -race

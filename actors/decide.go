@@ -5,6 +5,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"licensed/internal/planted"
 	"licensed/persistence"
 )
 
@@ -21,7 +22,7 @@ func (m *Machine) decide(r *Request, in Input) {
 		m.refuse(r, m.hot.tooLarge)
 	case r.Import != nil:
 		m.imports(r, in)
-	case m.importing:
+	case m.importing && !planted.Bug(planted.CommandsInImport):
 		m.refuse(r, ErrImporting)
 	case r.Command.ValidateOnly:
 		m.validate(r, in)
@@ -110,6 +111,10 @@ func (m *Machine) execute(r *Request, in Input) {
 		}
 		if d.Refused && !m.countRefusal(in.Now) {
 			return &RateLimitedError{Reason: "too many refusals in a second", RetryAfter: time.Second}
+		}
+		if d.Refused && planted.Bug(planted.RefuseWithoutRecord) {
+			r.Reply = Reply{Outcome: m.env.Kind.Outcome(d.Events), Sequence: m.sequence, Time: now}
+			return nil
 		}
 		return m.record(r, d.Events, now)
 	})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"licensed/internal/planted"
 	"licensed/persistence"
 )
 
@@ -60,6 +61,9 @@ func (m *Machine) mayImport(r *Request, in Input) bool {
 		return true // to be refused
 	case i.End && m.importing:
 		m.importing = false
+		if planted.Bug(planted.EndImportEarly) {
+			return true
+		}
 	case !i.End && !m.importing && m.sequence == 0 && m.checkImport(i, in) == nil:
 		m.importing = true
 		m.lastTime = i.Records[0].Time.UnixMilli()
@@ -74,7 +78,7 @@ func (m *Machine) mayImport(r *Request, in Input) bool {
 func (m *Machine) imports(r *Request, in Input) {
 	h, i := m.hot, r.Import
 	switch {
-	case m.sequence != i.After:
+	case m.sequence < i.After, m.sequence > i.After && !planted.Bug(planted.ImportAnywhere):
 		r.Answer = Answer{Head: m.head()}
 		m.refuse(r, fmt.Errorf("%w: it ends at %d, not %d", ErrNotContinued, m.sequence, i.After))
 		return

@@ -8,6 +8,7 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 
+	"licensed/internal/planted"
 	"licensed/persistence"
 )
 
@@ -244,6 +245,7 @@ func (m *Machine) Epoch() uint64 { return m.epoch }
 
 // Step handles one input.
 func (m *Machine) Step(in Input) *Outputs {
+	in.Held = in.Held || planted.Bug(planted.SkipLeaseCheck)
 	if m.packed != nil && !in.Held { // the state is not needed any more
 		m.packed, m.hot = nil, &hot{}
 	}
@@ -318,7 +320,7 @@ func (m *Machine) advance(in Input) {
 	h := m.hot
 	for {
 		m.decideBacklog(in)
-		if m.inherited && len(h.group.Records) > 0 { // a bug; nothing was sent
+		if m.inherited && len(h.group.Records) > 0 && !planted.Bug(planted.TwoClocks) { // a bug; nothing was sent
 			m.failFlight(fmt.Errorf("%w: %s has no root of its own", ErrPanic, m.aggregate))
 		}
 		if h.flight == nil && len(h.group.Records) > 0 {
@@ -328,7 +330,7 @@ func (m *Machine) advance(in Input) {
 			m.decideBacklog(in) // the next group has room
 		}
 		m.release()
-		if !m.rolloverDue(in) || h.flight != nil || h.rootFlight != nil {
+		if !m.rolloverDue(in) || h.flight != nil && !planted.Bug(planted.RollOverInFlight) || h.rootFlight != nil {
 			break
 		}
 		// [R10]: nothing is in flight, the state in memory is the durable one.
@@ -346,7 +348,7 @@ func (m *Machine) advance(in Input) {
 // root that was read is not this activation's.
 func (m *Machine) needsRoot(r *Request, in Input) bool {
 	switch {
-	case !m.inherited || m.refusing(in) || r.late(in.Steady):
+	case !m.inherited || m.refusing(in) || r.late(in.Steady) || planted.Bug(planted.TwoClocks) && r.late(in.Now):
 		return false
 	case r.Query != nil:
 		q, ok := r.Query.(HeadQuery)
@@ -440,7 +442,30 @@ func (m *Machine) Waits() time.Time {
 
 // wait queues an answered request until all that it was decided on is durable ([R8]).
 func (m *Machine) wait(r *Request, writes bool) {
+	if early(r) {
+		m.hot.out.Replies = append(m.hot.out.Replies, r)
+		return
+	}
 	m.hot.waiting = append(m.hot.waiting, waiting{request: r, needs: m.sequence, writes: writes})
+}
+
+// early reports whether a planted bug answers the request at once.
+func early(r *Request) bool {
+	switch {
+	case r.Err != nil:
+		return false
+	case planted.Bug(planted.AnswerRepeatEarly):
+		return r.Reply.Duplicate
+	case planted.Bug(planted.AnswerQueryEarly):
+		return r.Query != nil
+	case planted.Bug(planted.AnswerHeadEarly):
+		_, head := r.Query.(HeadQuery)
+		return head
+	case planted.Bug(planted.AnswerImportEarly):
+		return r.Import != nil && !r.Import.End
+	default:
+		return false
+	}
 }
 
 func (m *Machine) refuse(r *Request, err error) {
@@ -451,11 +476,11 @@ func (m *Machine) refuse(r *Request, err error) {
 // release answers what is durable. The caller checked that the shard is held ([R9]).
 func (m *Machine) release() {
 	h := m.hot
-	if h.rootFlight != nil { // [R5]
+	if h.rootFlight != nil && !planted.Bug(planted.ServeBeforeRoot) { // [R5]
 		return
 	}
 	n := 0
-	for n < len(h.waiting) && h.waiting[n].needs <= m.durable {
+	for n < len(h.waiting) && (h.waiting[n].needs <= m.durable || planted.Bug(planted.AcknowledgeEarly)) {
 		h.out.Replies = append(h.out.Replies, h.waiting[n].request)
 		n++
 	}
@@ -513,10 +538,10 @@ func (m *Machine) appended(in Input) {
 		return
 	}
 	switch {
-	case in.Err == nil:
+	case in.Err == nil || planted.Bug(planted.UnknownIsSuccess) && !errors.Is(in.Err, persistence.ErrRejected):
 		m.durable = h.flightEnd
 		h.landed()
-	case errors.Is(in.Err, persistence.ErrRejected) && h.flightTry.attempts == 0:
+	case errors.Is(in.Err, persistence.ErrRejected) && (h.flightTry.attempts == 0 || planted.Bug(planted.RejectionIsCertain)):
 		m.failFlight(in.Err)
 	case errors.Is(in.Err, persistence.ErrRejected):
 		m.end(fmt.Errorf("append: %w", in.Err))
@@ -578,7 +603,7 @@ func (m *Machine) rootWritten(in Input) {
 	case in.Err == nil:
 		h.rootFlight = nil
 	case errors.Is(in.Err, persistence.ErrRejected):
-		if h.rootTry.attempts == 0 { // It never will be, and so nothing below it is in the history.
+		if h.rootTry.attempts == 0 || planted.Bug(planted.RejectedRootIsCertain) { // It never will be, and so nothing below it is in the history.
 			for i := range h.waiting {
 				h.waiting[i].writes = false
 			}
@@ -652,7 +677,7 @@ func (m *Machine) wake(in Input) time.Time {
 func (m *Machine) NoteArchived(through uint64) { m.archived = max(m.archived, through) }
 
 func (m *Machine) partition() persistence.Partition {
-	return persistence.Partition{RootKey: m.root, Incarnation: m.rootBy}
+	return persistence.PartitionOf(m.root, m.rootBy)
 }
 
 // head returns where the history ends, the zero head if there is no root.

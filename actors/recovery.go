@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"licensed/internal/planted"
 	"licensed/persistence"
 )
 
@@ -163,7 +164,7 @@ func (m *Machine) rebuild(p *persistence.Past) error {
 	if err != nil {
 		return err
 	}
-	if n := h.top.Base - base; uint64(len(rows)) != n {
+	if n := h.top.Base - base; uint64(len(rows)) != n && !planted.Bug(planted.RebuildWithoutCount) {
 		return fmt.Errorf("%w: only %d of the %d events up to %d can be read", ErrCorrupt, len(rows), n, h.top.Base)
 	}
 	roots := append(slices.Clone(p.Above), *h.top)
@@ -181,6 +182,9 @@ func (m *Machine) rebuild(p *persistence.Past) error {
 	m.sequence, m.lastTime = base, 0
 	for i := range roots {
 		n := roots[i].Base - m.sequence
+		if planted.Bug(planted.RebuildWithoutCount) {
+			n = min(n, uint64(len(rows)))
+		}
 		if roots[i].Base < m.sequence || n > uint64(len(rows)) {
 			return fmt.Errorf("%w: root %s has base %d, after event %d", ErrCorrupt, roots[i].Key, roots[i].Base, m.sequence)
 		}
@@ -218,7 +222,7 @@ func wholeCommands(rows []persistence.Record, base uint64) ([]persistence.Record
 		if first != (r.Index == 0) || r.Count == 0 || !first && (r.Index != rows[i-1].Index+1 || r.Count != rows[i-1].Count) {
 			return nil, fmt.Errorf("%w: record %d is number %d of %d of its command", ErrCorrupt, r.Sequence, r.Index, r.Count)
 		}
-		if r.Index == r.Count-1 {
+		if r.Index == r.Count-1 || planted.Bug(planted.TornCommand) {
 			whole = i + 1
 		}
 	}
@@ -283,7 +287,8 @@ func (m *Machine) inherit(top *persistence.Root) {
 	m.root, m.rootBy, m.base = top.Key, top.Incarnation, top.Base
 	m.root.Aggregate = m.aggregate
 	m.parent, m.parentBy = top.Parent, top.ParentIncarnation
-	m.inherited, m.oldest, m.rootTime = true, 0, 0
+	m.inherited = !planted.Bug(planted.NoRootOfItsOwn) || top.Key.IsZero()
+	m.oldest, m.rootTime = 0, 0
 	if !top.Key.IsZero() {
 		m.rootTime = top.Time.UnixMilli()
 	}
@@ -304,7 +309,10 @@ func (m *Machine) writeRoot(in Input) {
 		m.end(err)
 		return
 	}
-	snapshot := frame(&h.window, s.Data, m.importing)
+	snapshot := frame(&h.window, s.Data, m.importing && !planted.Bug(planted.ForgetImport))
+	if planted.Bug(planted.ForgetWindow) {
+		snapshot = frame(&window{}, s.Data, m.importing)
+	}
 	if most := m.env.MaxRoot; most > 0 {
 		r := persistence.Root{Key: m.root, Mapper: s.Mapper, Snapshot: snapshot}
 		if size := r.Size(); size > most {
@@ -315,7 +323,11 @@ func (m *Machine) writeRoot(in Input) {
 	if m.parent, m.parentBy = m.root, m.rootBy; m.root.Version == 0 {
 		m.parent = persistence.RootKey{}
 	}
-	m.root = persistence.RootKey{Aggregate: m.aggregate, Epoch: m.epoch, Version: max(m.root.Version, m.floor) + 1} // [R6]
+	version := max(m.root.Version, m.floor) + 1 // [R6]
+	if planted.Bug(planted.ReuseVersion) {
+		version = m.root.Version + 1
+	}
+	m.root = persistence.RootKey{Aggregate: m.aggregate, Epoch: m.epoch, Version: version}
 	m.rootBy, m.inherited, h.tooLarge = m.env.Incarnation, false, nil
 	m.base, m.oldest = m.sequence, 0
 	m.rootTime, m.lastTime = now.UnixMilli(), now.UnixMilli()

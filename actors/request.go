@@ -3,6 +3,8 @@ package actors
 import (
 	"sync/atomic"
 	"time"
+
+	"licensed/internal/planted"
 )
 
 // Request is a command or a query on its way through a machine, and its answer on the way back.
@@ -43,14 +45,16 @@ const (
 // gone is false, the request is answered, or about to be, and the answer is the caller's. Otherwise the request
 // belongs to the machine, and notExecuted tells whether it was not decided, and so never will be.
 func (r *Request) GiveUp() (gone, notExecuted bool) {
-	if r.stage.CompareAndSwap(stageQueued, stageWithdrawn) {
+	if planted.Bug(planted.DecideWithdrawn) && r.stage.Load() == stageQueued || r.stage.CompareAndSwap(stageQueued, stageWithdrawn) {
 		return true, true
 	}
 	return r.stage.CompareAndSwap(stageDecided, stageAbandoned), false
 }
 
 // take begins the decision of a request. It reports whether the request is still to be decided.
-func (r *Request) take() bool { return r.stage.CompareAndSwap(stageQueued, stageDecided) }
+func (r *Request) take() bool {
+	return planted.Bug(planted.WithdrawDecided) && r.stage.Load() == stageQueued || r.stage.CompareAndSwap(stageQueued, stageDecided)
+}
 
 // withdrawn reports whether the request will not be decided.
 func (r *Request) withdrawn() bool { return r.stage.Load() == stageWithdrawn }

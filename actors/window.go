@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"licensed/internal/planted"
 	"licensed/persistence"
 )
 
@@ -126,7 +127,8 @@ func (w *window) oldest() (remembered, bool) {
 // decides what add forgets, and that moves the horizon. So the clock that the limit goes by here need not agree
 // with the time of events.
 func (w *window) tooOld(issuedAt, now int64, c *WindowConfig) bool {
-	return issuedAt <= w.horizon || issuedAt < now-c.MaxAge.Milliseconds()
+	forgotten := issuedAt <= w.horizon && (w.count >= c.MaxCommands || !planted.Bug(planted.TrustAge))
+	return forgotten || issuedAt < now-c.MaxAge.Milliseconds()
 }
 
 // full returns how long until there is room for another command; 0 if there is. Where the clock was ahead
@@ -169,7 +171,9 @@ func (w *window) evict(old remembered) {
 	w.head += n
 	w.count--
 	w.firstTime, w.firstSeq = old.executedAt, old.sequence
-	w.horizon = max(w.horizon, old.issuedAt)
+	if !planted.Bug(planted.ForgetHorizon) {
+		w.horizon = max(w.horizon, old.issuedAt)
+	}
 	if w.hashes.count > 0 {
 		w.hashes.remove(hashOf(old.id))
 	}

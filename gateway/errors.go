@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"licensed/actors"
+	"licensed/internal/planted"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
 )
@@ -167,7 +168,7 @@ func unreadable() *connect.Error {
 // outcomeError maps the errors where it matters whether the command was executed.
 func outcomeError(err error, command bool) *connect.Error {
 	unknown, retry := ReasonOutcomeUnknown, "outcome unknown; retry with the same command_id to learn it"
-	if !command {
+	if !command || planted.Bug(planted.SayNotExecuted) {
 		unknown, retry = ReasonNotExecuted, "not answered; retry"
 	}
 	var unserved *actors.UnservedError

@@ -10,6 +10,7 @@ import (
 
 	"licensed/actors"
 	"licensed/actors/license"
+	"licensed/internal/planted"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
 )
@@ -224,6 +225,9 @@ func (s *service) ListLicenses(
 	}
 	countCut(ctx, r.Msg, res.NextPageToken)
 	res.Sequence = head.Sequence
+	if planted.Bug(planted.AnswerFromCache) && !r.Msg.IncludeInactive {
+		res = planted.Former(r.Msg.CustomerId, res)
+	}
 	return connect.NewResponse(res), nil
 }
 

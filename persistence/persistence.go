@@ -29,6 +29,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"licensed/internal/planted"
 )
 
 // Errors of a store. Stores wrap them with the operation and key; test with errors.Is.
@@ -176,8 +178,14 @@ type Past struct {
 func (r *Root) IsArchived() bool { return r.Archive != nil && r.Stripped && r.SnapshotAt == "" }
 
 // Partition returns the name of the root's partition.
-func (r *Root) Partition() Partition {
-	return Partition{RootKey: r.Key, Incarnation: r.Incarnation}
+func (r *Root) Partition() Partition { return PartitionOf(r.Key, r.Incarnation) }
+
+// PartitionOf returns the name of the partition below a root that this incarnation wrote ([R7]).
+func PartitionOf(root RootKey, by Incarnation) Partition {
+	if planted.Bug(planted.SharePartitions) {
+		root.Epoch, by = 0, Incarnation{}
+	}
+	return Partition{RootKey: root, Incarnation: by}
 }
 
 // ParentPartition returns the name of the parent's partition; meaningless if Parent is zero.

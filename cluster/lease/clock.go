@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math"
 	"time"
+
+	"licensed/internal/planted"
 )
 
 // Instant is a reading of a [Clock]: nanoseconds since a start of the clock's own. Instants of different
@@ -52,10 +54,20 @@ func (t Timing) Validate() error {
 }
 
 // validity is the time a sign of life lasts for the holder.
-func (t Timing) validity() time.Duration { return t.TTL - t.Allowance }
+func (t Timing) validity() time.Duration {
+	if planted.Bug(planted.LeaseToTheEnd) {
+		return t.TTL + t.Allowance
+	}
+	return t.TTL - t.Allowance
+}
 
 // patience is the time a counter must stand still for a challenger.
-func (t Timing) patience() time.Duration { return t.TTL + t.Allowance }
+func (t Timing) patience() time.Duration {
+	if planted.Bug(planted.MarkWithoutAllowance) {
+		return t.TTL - t.Allowance
+	}
+	return t.TTL + t.Allowance
+}
 
 // renewEvery is the time between the starts of renewals.
 func (t Timing) renewEvery() time.Duration { return t.TTL / 4 }

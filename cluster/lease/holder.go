@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"licensed/internal/planted"
 	"licensed/persistence"
 )
 
@@ -120,12 +121,18 @@ func (h *Holder) swapped(in Input) {
 	case in.Err == nil && in.Applied && in.Row.Dead:
 		h.end(ErrRetired)
 	case in.Err == nil && in.Applied:
-		h.moved(h.latest, in.Now)
+		began := h.latest
+		if planted.Bug(planted.CountFromReply) {
+			began = in.Now
+		}
+		h.moved(began, in.Now)
 	case in.Err == nil:
 		h.shown(in)
 	case errors.Is(in.Err, persistence.ErrRejected):
 		h.open = h.open && h.eldest != h.latest // this one certainly did nothing
 		h.due = in.Now.Add(h.timing.retryAfter())
+	case planted.Bug(planted.ResendRenewal):
+		h.open, h.due = false, in.Now
 	default:
 		h.look, h.due = true, in.Now
 	}
@@ -149,7 +156,14 @@ func (h *Holder) shown(in Input) {
 	case row.Dead:
 		h.end(fmt.Errorf("%w: marked dead at counter %d", ErrEnded, row.Counter))
 	case row.Counter == h.row.Counter+1 && h.open:
-		h.moved(h.eldest, in.Now) // [R1]: any of the attempts may have done it
+		began := h.eldest // [R1]: any of the attempts may have done it
+		if planted.Bug(planted.CountFromRead) {
+			began = in.Now
+		}
+		if planted.Bug(planted.CountFromRetry) {
+			began = h.latest
+		}
+		h.moved(began, in.Now)
 	case row.Counter == h.row.Counter:
 		h.due = in.Now // none has done it, yet; each still may
 	default:

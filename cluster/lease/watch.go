@@ -3,6 +3,7 @@ package lease
 import (
 	"errors"
 
+	"licensed/internal/planted"
 	"licensed/persistence"
 )
 
@@ -52,7 +53,7 @@ func (w *Watch) Step(in Input) Outputs {
 	if w.dead || w.flight != flightNone {
 		return out
 	}
-	if w.expired(in.Now) && !w.look && !w.absent() {
+	if w.expired(in.Now) && !w.look && (!w.absent() || planted.Bug(planted.MarkStranger)) {
 		w.flight, out.Swap = flightSwap, w.mark()
 		return out
 	}
@@ -69,7 +70,11 @@ func (w *Watch) Step(in Input) Outputs {
 
 // expired reports whether the incarnation may be marked dead ([R2]).
 func (w *Watch) expired(now Instant) bool {
-	return w.seen && (w.over || now.Sub(w.since) >= w.timing.patience())
+	patience := w.timing.patience()
+	if planted.Bug(planted.MarkWithoutPatience) {
+		patience = w.timing.TTL / 2
+	}
+	return w.seen && (w.over || now.Sub(w.since) >= patience)
 }
 
 // absent reports whether there was no row when it was last seen.
@@ -79,7 +84,7 @@ func (w *Watch) absent() bool { return w.row == persistence.Lease{} }
 // created: an incarnation owns nothing before its own row is known to exist.
 func (w *Watch) mark() *Swap {
 	s := &Swap{Old: w.row, Next: w.row}
-	s.Next.Dead = true
+	s.Next.Incarnation, s.Next.Dead = w.incarnation, true
 	return s
 }
 
@@ -93,6 +98,8 @@ func (w *Watch) swapped(in Input) {
 		w.shown(in)
 	case errors.Is(in.Err, persistence.ErrRejected):
 		w.look, w.due = true, in.Now.Add(w.timing.pollEvery())
+	case planted.Bug(planted.UnknownDeathIsMade):
+		w.dead = true
 	default:
 		w.look, w.due = true, in.Now
 	}
@@ -116,7 +123,10 @@ func (w *Watch) shown(in Input) {
 	case w.seen && w.absent() && in.Row == w.row:
 		w.dead = in.Now.Sub(w.since) >= w.timing.patience()
 	case !w.seen || in.Row.Counter > w.row.Counter:
-		w.seen, w.row, w.since = true, in.Row, in.Now
+		if !w.seen || !planted.Bug(planted.PatienceFromBefore) {
+			w.since = in.Now
+		}
+		w.seen, w.row = true, in.Row
 	}
 	w.due = w.next(in.Now)
 }

@@ -8,6 +8,7 @@ import (
 
 	"licensed/cluster/lease"
 	"licensed/cluster/placement"
+	"licensed/internal/planted"
 	"licensed/persistence"
 )
 
@@ -302,6 +303,10 @@ func (m *Machine) suspected(now lease.Instant, i persistence.Incarnation) {
 	}
 	m.watch(i, false)
 	if at, ok := m.findWatch(i); ok {
+		if planted.Bug(planted.BelieveGossip) {
+			m.dead[i] = true
+			m.place()
+		}
 		m.watches[at].watch.Poke()
 		m.watches[at].wake = now
 	}

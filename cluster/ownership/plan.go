@@ -9,6 +9,7 @@ import (
 
 	"licensed/cluster/lease"
 	"licensed/cluster/placement"
+	"licensed/internal/planted"
 	"licensed/persistence"
 )
 
@@ -155,15 +156,21 @@ func (m *Machine) look(now lease.Instant, s *shard) {
 // lookIdle takes a shard that is free, or whose row turns out to name this node already.
 func (m *Machine) lookIdle(now lease.Instant, s *shard) {
 	switch {
-	case !m.valid(), m.retiring:
+	case !m.valid(), m.retiring && !planted.Bug(planted.HoldWhileRetiring):
 		m.keep(s, lease.Never)
-	case s.row.Owner == m.self && s.row.Epoch > s.released:
+	case s.row.Owner == m.self && (s.row.Epoch > s.released || planted.Bug(planted.AdoptReleased)):
+		if planted.Bug(planted.ForgetUnknownClaim) {
+			return
+		}
 		m.hold(now, s) // a claim that took effect after it was given up
 	case s.row.Owner == m.self:
+		if planted.Bug(planted.LeaveReleaseUnresolved) {
+			return
+		}
 		m.reclaim(now, s)
 	case Later(s.row, s.hint) && (m.reach.state == Reached || m.takes()):
 		m.tryClaim(now, s, s.hint)
-	case s.row.Owner.IsZero() || m.dead[s.row.Owner]:
+	case s.row.Owner.IsZero() || m.dead[s.row.Owner] || planted.Bug(planted.TakeFromTheLiving):
 		m.lookFree(now, s)
 	default:
 		s.ownerless = 0

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"licensed/cluster/lease"
+	"licensed/internal/planted"
 	"licensed/persistence"
 )
 
@@ -99,7 +100,7 @@ func (m *Machine) readVotes(in Input) {
 		known.name, known.read = v.Name, true
 	}
 	for b, v := range r.votes {
-		if !v.read {
+		if !v.read && !planted.Bug(planted.CountVotesForEver) {
 			delete(r.votes, b)
 		}
 	}
@@ -120,7 +121,7 @@ func (m *Machine) stepReach(now lease.Instant) {
 
 // counts reports whether a vote has not expired.
 func (m *Machine) counts(now lease.Instant, v *vote) bool {
-	return now.Sub(v.since) < voteExpiry*m.config.Timing.TTL
+	return now.Sub(v.since) < voteExpiry*m.config.Timing.TTL || planted.Bug(planted.CountVotesForEver)
 }
 
 // against counts the votes against an incarnation, those of the excepted voters left out.
@@ -142,9 +143,9 @@ func (m *Machine) judge(now lease.Instant) {
 	r := &m.reach
 	former := r.state
 	votes := m.against(now, m.self, r.reached)
-	majority := votes > len(r.reached) || former == Accused && len(r.reached) == 0
+	majority := votes > len(r.reached) || votes > 0 && planted.Bug(planted.DrainOnOneVote) || former == Accused && (len(r.reached) == 0 || planted.Bug(planted.StayAccused))
 	switch {
-	case majority && m.betterReached(now, votes):
+	case majority && (m.betterReached(now, votes) || planted.Bug(planted.HandOverUnreached)) && !planted.Bug(planted.KeepUnreached):
 		r.state = Accused
 	case !r.proven:
 		r.state = Unproven
@@ -194,7 +195,7 @@ func (m *Machine) open(o *Member) bool {
 
 // eligible is open for this node itself. Where no other process is, nobody else could be served by anyone else.
 func (m *Machine) eligible() bool {
-	return m.reach.state == Reached || m.reach.state == Unproven && m.reach.witnesses == 0
+	return m.reach.state == Reached || m.reach.state == Unproven && m.reach.witnesses == 0 && !planted.Bug(planted.TakeNothingAlone)
 }
 
 // island reports whether a node that nobody reaches sees owners of shards in the store that gossip does not show,

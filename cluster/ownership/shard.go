@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"licensed/cluster/lease"
+	"licensed/internal/planted"
 	"licensed/persistence"
 )
 
@@ -103,7 +104,13 @@ func (m *Machine) claim(now lease.Instant, s *shard, old persistence.Shard) {
 	m.claims++
 	s.state, s.epoch, s.hint = stateClaiming, 0, persistence.Shard{}
 	s.old, s.next = old, persistence.Shard{ID: old.ID, Epoch: max(old.Epoch, s.above) + 1, Owner: m.self}
+	if planted.Bug(planted.ReuseEpoch) {
+		s.next.Epoch = max(old.Epoch, s.above, 1)
+	}
 	m.setGate(s, Gate{Kind: GateExpected})
+	if planted.Bug(planted.HoldBeforeClaim) {
+		m.setGate(s, Gate{Kind: GateOpen, Epoch: s.next.Epoch})
+	}
 	m.swap(now, s)
 }
 
@@ -147,7 +154,9 @@ func (m *Machine) sendRelease(now lease.Instant, s *shard) {
 	}
 	s.old = s.row
 	s.next = persistence.Shard{ID: s.row.ID, Epoch: max(s.row.Epoch, s.above), Successor: successor}
-	m.setGate(s, Gate{Successor: successor})
+	if s.gate.Kind != GateClosing || !planted.Bug(planted.SpeakUntilReleased) {
+		m.setGate(s, Gate{Successor: successor})
+	}
 	m.swap(now, s)
 }
 
@@ -172,6 +181,12 @@ func (m *Machine) swapped(in Input) {
 	case errors.Is(in.Err, persistence.ErrRejected):
 		s.due = in.Now.Add(m.pause()) // it would be again
 		m.enqueue(s)
+	case planted.Bug(planted.UnknownClaimIsMade):
+		m.merge(s, s.next)
+		m.resolve(in.Now, s)
+	case planted.Bug(planted.LeaveReleaseUnresolved) && s.state == stateReleasing:
+		m.unmove(s)
+		s.state = stateIdle
 	default:
 		s.due = in.Now
 		m.enqueue(s)
@@ -219,10 +234,13 @@ func (m *Machine) resolve(now lease.Instant, s *shard) {
 		}
 	case stateReleasing:
 		switch {
-		case s.row != s.old: // released, or already another's
+		case s.row != s.old || planted.Bug(planted.AdoptReleased): // released, or already another's
 			m.unmove(s)
 			s.state = stateIdle
 			m.out.Changed = append(m.out.Changed, s.row)
+		case m.mine(s) && planted.Bug(planted.GoOnAfterRelease):
+			m.unmove(s)
+			m.hold(now, s)
 		case m.mine(s):
 			m.claim(now, s, s.row) // superseded: a late release fails on the epoch
 		default:
@@ -240,6 +258,9 @@ func (m *Machine) hinted(now lease.Instant, row persistence.Shard) {
 	}
 	ttl := m.config.Timing.TTL
 	m.doubted = true
+	if planted.Bug(planted.HeardIsStored) {
+		m.merge(s, row)
+	}
 	m.scanDue = min(m.scanDue, max(now.Add(ttl/4), m.scannedAt.Add(m.doubtFor())))
 	if row.Owner.IsZero() && row.Successor == m.self && now >= s.hintDue {
 		s.hint, s.hintDue = row, now.Add(ttl/8)

@@ -18,6 +18,8 @@ import (
 	"strings"
 
 	"github.com/cespare/xxhash/v2"
+
+	"licensed/internal/planted"
 )
 
 // Node is a node that can own shards.
@@ -73,7 +75,7 @@ func NewReached(all []Candidate) (p *Placement, fallback bool) {
 		}
 		return nodes
 	}
-	if reached := over(false); len(reached) > 0 || len(all) == 0 {
+	if reached := over(false); len(reached) > 0 || len(all) == 0 || planted.Bug(planted.TakeNothingAlone) {
 		return New(reached), false
 	}
 	return New(over(true)), true

@@ -23,6 +23,7 @@ import (
 
 	lru "github.com/hashicorp/golang-lru/v2"
 
+	"licensed/internal/planted"
 	"licensed/persistence"
 )
 
@@ -135,6 +136,10 @@ func (r *Roster) Suspect(i persistence.Incarnation) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if e, ok := r.known.Peek(i); ok && e.state == Alive {
+		if planted.Bug(planted.BelieveGossipAtGateway) {
+			e.state = Dead
+			return
+		}
 		if e.reading {
 			e.again = true
 		} else {

@@ -14,6 +14,7 @@ import (
 	"licensed/cluster/roster"
 	"licensed/cluster/shardmap"
 	"licensed/cluster/transport"
+	"licensed/internal/planted"
 	"licensed/messages/clusterv1"
 	"licensed/persistence"
 )
@@ -270,7 +271,7 @@ func (t *trial) run(ctx context.Context, try func(context.Context, target) error
 
 // result returns an error of an attempt, if nothing before it says otherwise.
 func (t *trial) result(err error) error {
-	if t.info.Unknown == 0 || certain(err) {
+	if t.info.Unknown == 0 || certain(err) || planted.Bug(planted.ForgetUnknownAttempt) {
 		return err
 	}
 	return fmt.Errorf("%w: an earlier attempt may have been executed; the last: %s", actors.ErrUnknownOutcome, err.Error())

@@ -12,6 +12,7 @@ import (
 
 	"licensed/actors"
 	"licensed/cluster"
+	"licensed/internal/planted"
 	"licensed/messages/clusterv1"
 	"licensed/persistence"
 )
@@ -130,6 +131,9 @@ func commandMessage(codec Codec, c actors.Command) (*clusterv1.Command, error) {
 	name, data, err := codec.Marshal(c.Payload)
 	if err != nil {
 		return nil, fmt.Errorf("command %T: %w", c.Payload, err)
+	}
+	if planted.Bug(planted.ForgetCommandID) {
+		c.ID += time.Now().Format("-05.000000")
 	}
 	return &clusterv1.Command{
 		Id: c.ID, Fingerprint: c.Fingerprint, IssuedAt: millis(c.IssuedAt), ValidateOnly: c.ValidateOnly,

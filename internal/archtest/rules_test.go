@@ -42,7 +42,8 @@ var (
 		"licensed/messages/...", "licensed/internal/clusterrates", "licensed/internal/historyjson", "licensed/internal/terminal",
 		"licensed/internal/verify", "licensed/internal/version",
 	}
-	clockAndIO = []string{
+	plantedBugs = "licensed/internal/planted"
+	clockAndIO  = []string{
 		"os/...", "net/...", "io/ioutil", "path/filepath", "syscall", "log/...", "database/...",
 		"math/rand/...", "crypto/rand", "context", "runtime", "golang.org/x/sys/...",
 	}
@@ -55,19 +56,19 @@ var rules = []rule{
 		why: "package actors serves every kind of aggregate on every store; what it imported of the domain, the API or a " +
 			"store would be in the way of the next one",
 		from: []string{"licensed/actors", "licensed/actors/actorstest"},
-		deny: everything, allow: []string{"licensed/actors", "licensed/actors/actorstest", "licensed/persistence", "licensed/internal/spare"},
+		deny: everything, allow: []string{"licensed/actors", "licensed/actors/actorstest", "licensed/persistence", "licensed/internal/spare", plantedBugs},
 	},
 	{
 		name: "stores know nothing above them",
 		why:  "a store keeps opaque bytes; one that knew the runtime or the domain could not be checked by the conformance suite alone",
 		from: []string{"licensed/persistence/..."}, tests: true,
-		deny: everything, allow: []string{"licensed/persistence/...", "licensed/internal/spare", "licensed/internal/certs"},
+		deny: everything, allow: []string{"licensed/persistence/...", "licensed/internal/spare", plantedBugs, "licensed/internal/certs"},
 	},
 	{
 		name: "cluster knows no domain",
 		why:  "ownership of shards is the same for every kind of aggregate",
 		from: []string{"licensed/cluster/..."},
-		deny: everything, allow: []string{"licensed/cluster/...", "licensed/actors", "licensed/persistence", "licensed/messages/clusterv1"},
+		deny: everything, allow: []string{"licensed/cluster/...", "licensed/actors", "licensed/persistence", "licensed/messages/clusterv1", plantedBugs},
 	},
 	{
 		name: "generic code does not speak of licences",
@@ -130,7 +131,7 @@ var rules = []rule{
 		deny: everything,
 		allow: []string{
 			"licensed/gateway/...", "licensed/actors", "licensed/actors/license/...", "licensed/messages/...", "licensed/persistence",
-			"licensed/internal/clusterrates", "licensed/internal/historyjson",
+			"licensed/internal/clusterrates", "licensed/internal/historyjson", plantedBugs,
 		},
 	},
 	{
@@ -233,6 +234,14 @@ var rules = []rule{
 		why:  "licensed/test has dependencies that go.mod does not have; a test of the product that imported it would not build without go.work",
 		from: everything, except: []string{"licensed/test/..."}, tests: true,
 		deny: []string{"licensed/test/..."},
+	},
+	{
+		name: "planted bugs sit beside the rules that they break",
+		why:  "whoever else imported them could choose one, or link their table into the product",
+		from: everything, except: []string{
+			"licensed/actors", "licensed/persistence/...", "licensed/cluster/...", "licensed/gateway", "licensed/internal/node",
+		},
+		deny: []string{plantedBugs},
 	},
 	{
 		name: "production code brings no tests along",

@@ -1,5 +1,5 @@
-// Package plant lays other code over the module's without touching it: bugs, for tests that show that a
-// check would notice them, and what a next release may bring, for tests that two releases get along.
+// Package plant lays other code over the module's without touching it: what a next release may bring, for tests that
+// two releases get along.
 package plant
 
 import (
@@ -16,7 +16,7 @@ import (
 type Edit struct{ File, From, To string }
 
 // Overlay returns a file for go build's -overlay that makes the edits to the module at root. A text that
-// is not there exactly once fails the test: the code has moved on, and the bug must follow.
+// is not there exactly once fails the test: the code has moved on, and the edit must follow.
 func Overlay(t testing.TB, root string, edits []Edit) string {
 	t.Helper()
 	dir, replace := t.TempDir(), map[string]string{}

@@ -8,6 +8,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 	pebbledb "github.com/cockroachdb/pebble/v2"
 
+	"licensed/internal/planted"
 	"licensed/persistence"
 )
 
@@ -164,6 +165,9 @@ func (s *Store) apply(b *pebbledb.Batch) (err error) {
 			err = fmt.Errorf("write-ahead log: %w", cause)
 		}
 	}()
+	if planted.Bug(planted.AcknowledgeUnsynced) {
+		return s.db.Apply(b, pebbledb.NoSync)
+	}
 	return s.db.ApplyNoSyncWait(b, pebbledb.Sync)
 }
 

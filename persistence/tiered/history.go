@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"licensed/internal/planted"
 	"licensed/persistence"
 	"licensed/persistence/archive"
 )
@@ -201,7 +202,7 @@ func (r *run) stretch(ctx context.Context, s *stretch) error {
 		if err != nil {
 			return r.missing(s, s.after, &Gap{Err: fmt.Errorf("root %s: %w", s.partition.RootKey, err)})
 		}
-		if again.Archive == nil {
+		if again.Archive == nil || planted.Bug(planted.TrustFirstMark) {
 			return r.pieces(s, pieces)
 		}
 		if s.mark = again.Archive; r.rng.Tier == TierHot {
@@ -231,7 +232,11 @@ func (r *run) readHot(ctx context.Context, s *stretch) (pieces []piece, whole bo
 	}
 	limit := page
 	for at := s.after; at < s.through; {
-		got, err := r.hot.ReadRecords(ctx, s.partition, at, int(min(uint64(limit), s.through-at)))
+		n := int(min(uint64(limit), s.through-at))
+		if planted.Bug(planted.ReadPastBase) {
+			n = limit
+		}
+		got, err := r.hot.ReadRecords(ctx, s.partition, at, n)
 		switch {
 		case errors.Is(err, persistence.ErrCorrupt) && limit > 1:
 			limit /= 2 // read what is before it

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"licensed/internal/planted"
 	"licensed/persistence"
 )
 
@@ -43,6 +44,9 @@ func (r *Reader) Past(ctx context.Context, top persistence.Root, usable func(*pe
 	})
 	var gap *Gap
 	if errors.As(err, &gap) {
+		if planted.Bug(planted.RebuildWithoutCount) {
+			return past, nil
+		}
 		err = gap
 		if !gap.Expired.IsZero() {
 			err = fmt.Errorf("%w: %w", persistence.ErrCorrupt, gap)

@@ -19,7 +19,7 @@ import (
 const tree = "../.."
 
 // start prepares a run and what it runs against. Its directory is kept if the test fails.
-func start(t *testing.T, length time.Duration, build ...string) (chaos.Config, deploy.Options, *chaos.Accidents) {
+func start(t *testing.T, length time.Duration, tags ...string) (chaos.Config, deploy.Options, *chaos.Accidents) {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("takes minutes: not run with -short")
@@ -38,7 +38,7 @@ func start(t *testing.T, length time.Duration, build ...string) (chaos.Config, d
 	if err := sources.Look(tree); err != nil {
 		t.Fatal(err)
 	}
-	binary, err := deploy.Build(t.Context(), tree, dir, build...)
+	binary, err := deploy.Build(t.Context(), tree, dir, tags...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -84,11 +84,11 @@ type Options struct {
 	Accident func(error)
 }
 
-// Build builds the licensed program of a source tree, with failpoints, and returns its path. Flags are
-// further ones of go build.
-func Build(ctx context.Context, tree, dir string, flags ...string) (string, error) {
+// Build builds the licensed program of a source tree, with failpoints, and returns its path. Tags are
+// further build tags.
+func Build(ctx context.Context, tree, dir string, tags ...string) (string, error) {
 	path := filepath.Join(dir, "licensed")
-	cmd := exec.CommandContext(ctx, "go", append(append([]string{"build", "-C", tree, "-tags", "failpoints", "-o", path}, flags...), "./cmd/licensed")...)
+	cmd := exec.CommandContext(ctx, "go", "build", "-C", tree, "-tags", strings.Join(append([]string{"failpoints"}, tags...), ","), "-o", path, "./cmd/licensed")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build licensed in %s: %w\n%s", tree, err, out)
 	}
