@@ -68,7 +68,7 @@ func (t *trial) depart() {
 // enter counts a request for the shard in. Leave it in any case.
 func (s *load) enter(most int) error {
 	if s.inFlight.Add(1) > int64(most) {
-		return fmt.Errorf("%w: %d requests for shard %d are under way", actors.ErrOverloaded, most, s.shard)
+		return fmt.Errorf("%w: %d requests for shard %d are in progress", actors.ErrOverloaded, most, s.shard)
 	}
 	return nil
 }

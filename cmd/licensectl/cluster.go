@@ -290,7 +290,7 @@ func (p *program) drainCommand() *cobra.Command {
 		},
 		begun: "began to hand its customers over", done: isDrained, finished: "holds no customers any more",
 		late: func(last *licensedv1.NodeStatus, wait time.Duration) string {
-			return fmt.Sprintf("still holds %s after %v; it goes on handing them over", terminal.Count(last.ShardsOpen+last.ShardsMoving, "shard", "shards"), wait)
+			return fmt.Sprintf("still holds %s after %v; it continues to hand them over", terminal.Count(last.ShardsOpen+last.ShardsMoving, "shard", "shards"), wait)
 		},
 	})
 }

@@ -147,7 +147,7 @@ func (p *program) importFrom(ctx context.Context, in io.ReadSeeker) error {
 			return printErr
 		}
 	} else {
-		fmt.Fprintf(p.stdout, "imported %s of %s; %s were there already\n", terminal.Count(i.total, "event", "events"),
+		fmt.Fprintf(p.stdout, "imported %s of %s; %s existed already\n", terminal.Count(i.total, "event", "events"),
 			terminal.Count(i.customers, "customer", "customers"), terminal.Count(i.same, "event", "events"))
 	}
 	switch {
