@@ -14,12 +14,12 @@ import (
 
 // DamageSnapshots flips a bit in the newest snapshot of each aggregate ("Bayley:LicenseAggregate") of the store in dir, which no
 // process has open: for tests of what survives that. It returns how many it damaged; aggregates without a root, or whose newest root
-// is stripped, are left out. Errors: those of Open, and of a disk that cannot be read or written.
+// is stripped or damaged already, are left out. Errors: those of Open, and of a disk that cannot be read or written.
 func DamageSnapshots(ctx context.Context, dir string, o Options, aggregates ...string) (damaged int, err error) {
 	err = damage(dir, o, func(s *Store) error {
 		for _, aggregate := range aggregates {
 			r, err := s.TopRoot(ctx, aggregate)
-			if errors.Is(err, persistence.ErrNotFound) || err == nil && r.Stripped {
+			if errors.Is(err, persistence.ErrNotFound) || err == nil && (r.Stripped || r.Damage != nil) {
 				continue
 			}
 			if err == nil {

@@ -17,6 +17,7 @@ import (
 type Embedded struct {
 	options Options
 	server  *server
+	data    string // directory of the store
 	cages   *cages // nil where the machine allows none
 	mounted string // a file system of its own for the data, so that it can be filled
 	notes   []string
@@ -28,7 +29,7 @@ const diskSize = "2g"
 
 // NewEmbedded prepares a deployment.
 func NewEmbedded(o Options) (*Embedded, error) {
-	e := &Embedded{options: o}
+	e := &Embedded{options: o, data: filepath.Join(o.Dir, "disk", "data")}
 	api, err := freePort("127.0.0.1")
 	if err != nil {
 		return nil, err
@@ -42,7 +43,7 @@ func NewEmbedded(o Options) (*Embedded, error) {
 		return nil, err
 	}
 	args := append([]string{
-		"dev", "--data", filepath.Join(disk, "data"), "--archive", filepath.Join(o.Dir, "archive"), "--listen", "127.0.0.1:" + api, "--admin", "127.0.0.1:" + admin,
+		"dev", "--data", e.data, "--archive", filepath.Join(o.Dir, "archive"), "--listen", "127.0.0.1:" + api, "--admin", "127.0.0.1:" + admin,
 		"--max-deadline", maxDeadline,
 	}, shared(policy)...)
 	m := Member{Name: "dev", Role: Node, API: "http://127.0.0.1:" + api, Admin: "http://127.0.0.1:" + admin}
@@ -115,6 +116,7 @@ func (e *Embedded) Kinds() []fault.Kind {
 		killKind(Node, ps, ttl), pauseKind(Node, ps, ttl), starveKind(Node, ps, ttl), restartKind(Node, ps),
 		clockKind(ss, ttl), slowKind(ss, ttl),
 		crashKind(ss, slices.DeleteFunc(failpoint.Points(), solo), ttl),
+		damageKind(victims{ss, ss}, e.server.Process.Name(), ttl, e.damage),
 		hostileKind(&intruder{address: "127.0.66.6"}, ss, ttl),
 	}
 	if e.cages != nil {
