@@ -94,9 +94,6 @@ type Config struct {
 	Member string
 	// Codec of payloads.
 	Codec Codec
-	// Locate returns the node address of who seems to own an aggregate; false if nobody is known.
-	// protoactor's lookup of identities asks it. Nil: nobody ever is.
-	Locate func(kind, id string) (address string, ok bool)
 
 	// MaxMessageBytes is the largest request or answer (default 8 MiB). All processes of a cluster have
 	// the same; it bounds the memory that one peer can make this process take.
@@ -104,7 +101,14 @@ type Config struct {
 	// MaxInFlight bounds the requests to one peer that are not answered, and those of one peer that this
 	// process works on (default 8192). One more is answered actors.ErrOverloaded.
 	MaxInFlight int
-	// MaxPeers bounds the connections that are accepted, and the streams on them (default 1024).
+	// MaxPeerBytes bounds the requests to one peer that wait to be written, and those of one peer that this process works
+	// on with the responses that are not written, in bytes (default 64 MiB). One more is answered actors.ErrOverloaded. A
+	// peer that does not read so many responses is disconnected.
+	MaxPeerBytes int
+	// MaxBytes bounds the same of all peers that send requests to this process, in bytes (default 256 MiB).
+	MaxBytes int
+	// MaxPeers bounds the connections that are accepted, and the streams on them (default 1024). One address gets at most
+	// half of them.
 	MaxPeers int
 	// MaxIdle is how long an accepted connection may have no stream (default 10 s). Then it is closed: a peer keeps one
 	// stream open for as long as it is connected.
@@ -140,7 +144,7 @@ type Observer struct {
 // DefaultConfig returns the defaults.
 func DefaultConfig() Config {
 	return Config{
-		Bind: "0.0.0.0:7947", MaxMessageBytes: 8 << 20, MaxInFlight: 8192, MaxPeers: 1024, MaxIdle: 10 * time.Second, MaxTimeout: time.Minute,
+		Bind: "0.0.0.0:7947", MaxMessageBytes: 8 << 20, MaxInFlight: 8192, MaxPeerBytes: 64 << 20, MaxBytes: 256 << 20, MaxPeers: 1024, MaxIdle: 10 * time.Second, MaxTimeout: time.Minute,
 		DialTimeout: time.Second, Silence: 2 * time.Second, Log: slog.Default(),
 	}
 }
@@ -152,6 +156,7 @@ func (c *Config) validate() error {
 	}{
 		{"Cluster", c.Cluster != ""}, {"Codec", c.Codec != nil}, {"Log", c.Log != nil},
 		{"MaxMessageBytes", c.MaxMessageBytes > 0 && c.MaxMessageBytes <= 1<<30}, {"MaxInFlight", c.MaxInFlight > 0},
+		{"MaxPeerBytes", c.MaxPeerBytes >= c.MaxMessageBytes}, {"MaxBytes", c.MaxBytes >= c.MaxPeerBytes},
 		{"MaxPeers", c.MaxPeers > 0}, {"MaxIdle", c.MaxIdle > 0}, {"MaxTimeout", c.MaxTimeout > 0}, {"DialTimeout", c.DialTimeout > 0},
 		{"Silence", c.Silence > 0},
 	} {

@@ -1,28 +1,25 @@
-// Package transport carries requests between the processes of a cluster, on protoactor-go.
+// Package transport carries requests between the processes of a cluster, over gRPC streams.
 //
 // # The model
 //
-// Every process is one protoactor actor system with a remote and a cluster of protoactor on it. Members
-// come from our gossip ([Transport.SetMembers]), identities are looked up by our routing
-// ([Config.Locate]), and each process has one actor that others can reach: its front, which hands
-// requests to the [Handler] and its answers back.
+// A process has one bidirectional stream to each process that it sends requests to, on a connection of its own:
+// requests go one way, responses come back the other way, in any order. Both directions live and fail together, and a
+// process that only asks need not be reachable. Messages are [clusterv1.Frame]: each holds all requests, or responses,
+// that were queued while the one before was written.
 //
-// protoactor's wire format and its services are kept, but its connections are not trusted. Both ends
-// of the stream between two remotes are wrapped, where gRPC lets interceptors do so:
+//	Execute ── queue of the peer ── writer ══ stream ══ reader of the session ── a goroutine for each request
+//	   ▲                                                                                       │
+//	   └────────── reader ══ stream ══ writer ── queue of the session ◄── response ── Handler ─┘
 //
-//   - A link wraps the stream of the asking side. To protoactor it is a stream that connects at once and
-//     never fails. In truth it dials when there is something to send, with a deadline, and dials again
-//     when the connection broke. It knows of every request whether it was written, so that a failure is
-//     told as what it is: [ErrNotSent] is certain, actors.ErrUnknownOutcome is not. While requests are
-//     under way and nothing is heard, it asks for a sign of life.
-//   - A session wraps the stream of the answering side. Only requests for the front get past it; all
-//     else that protoactor's reader would take from a stranger (system messages, spawning, gossip,
-//     indices out of range, types it does not know) is turned away before it is reached. Answers go back
-//     on the same stream, so that the two directions live and fail together, and who asks need not be
-//     reachable.
+// The asking side (peer.go) connects when there is a request to send. It knows of each request whether it was given to
+// a stream. If not, it is certain that it was not executed: [ErrNotSent], or actors.ErrExpired. If it was, and the stream
+// breaks or the deadline ends, its outcome is actors.ErrUnknownOutcome. A peer that owes responses and sends nothing for
+// [Config.Silence] is disconnected.
+//
+// The answering side (session.go) accepts a stream from a process of the same cluster and wire version (greeting.go).
+// What strangers and slow readers can make it hold is bounded: in connections (listener.go), requests and bytes.
 //
 // Requests of the process to itself do not come here.
 //
-// What is known to go wrong in protoactor, and what keeps it from happening here, is in
-// docs/design/transport.md, each with its test.
+// protoactor-go runs the actors (package actors). It has no part in this package: its remote and its cluster are not used.
 package transport

@@ -3,25 +3,22 @@ package transport
 import (
 	"testing"
 
-	"github.com/asynkron/protoactor-go/actor"
-	"github.com/asynkron/protoactor-go/remote"
 	"google.golang.org/protobuf/proto"
 
 	"licensed/messages/clusterv1"
 	"licensed/persistence"
 )
 
-// FuzzRequest feeds a batch of anything to what stands before protoactor's reader, and what it lets pass
-// to that reader's decoder and the front.
-func FuzzRequest(f *testing.F) {
-	for _, m := range []proto.Message{
-		statusRequest(), laterBody(), laterField(), &actor.PoisonPill{},
-		&clusterv1.Request{Kind: "k", Aggregate: "a", TimeoutMicros: 5, Body: &clusterv1.Request_Command{
+// FuzzFrame feeds anything to what reads frames, and answers the requests in it.
+func FuzzFrame(f *testing.F) {
+	for _, m := range []*clusterv1.Frame{
+		frameOf(statusRequest(), laterBody(), laterField()), {Closing: true}, {Responses: []*clusterv1.Response{{Id: 1, Code: 99}}},
+		frameOf(&clusterv1.Request{Kind: "k", Aggregate: "a", TimeoutMicros: 5, Body: &clusterv1.Request_Command{
 			Command: &clusterv1.Command{Id: "1", Payload: &clusterv1.Payload{Type: "string", Data: []byte("x")}},
-		}},
-		&clusterv1.Request{Body: &clusterv1.Request_Query{Query: &clusterv1.Query{Payload: &clusterv1.Payload{Type: headQueryName}}}},
+		}}),
+		frameOf(&clusterv1.Request{Body: &clusterv1.Request_Query{Query: &clusterv1.Query{Payload: &clusterv1.Payload{Type: headQueryName}}}}),
 	} {
-		b, err := proto.Marshal(batch(m))
+		b, err := proto.Marshal(m)
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -29,22 +26,22 @@ func FuzzRequest(f *testing.F) {
 	}
 	a := start(f, nil)
 	f.Fuzz(func(t *testing.T, data []byte) {
-		b := &remote.MessageBatch{}
-		if proto.Unmarshal(data, b) != nil {
-			return
+		read, reference := &incoming{}, &clusterv1.Frame{}
+		err := read.decode(data)
+		if other := proto.Unmarshal(data, reference); (err == nil) != (other == nil) {
+			t.Fatalf("read with %v, by gRPC's codec with %v", err, other)
 		}
-		s := &session{transport: a.Transport, pid: &actor.PID{Id: "session"}, cancel: func(error) {}}
-		s.out = outbox{ready: make(chan struct{}, 1), most: 100_000}
-		admitted, err := s.admit(b)
 		if err != nil {
 			return
 		}
-		for _, e := range admitted.Envelopes {
-			m, err := remote.Deserialize(e.MessageData, admitted.TypeNames[e.TypeId], e.SerializerId)
-			if err != nil {
-				t.Fatalf("admitted and not readable: %v", err)
+		if len(read.requests) != len(reference.Requests) || len(read.responses) != len(reference.Responses) || read.closing != reference.Closing {
+			t.Fatalf("read %+v, want %v", read, reference)
+		}
+		for i, m := range read.requests {
+			if !proto.Equal(m.Request, reference.Requests[i]) {
+				t.Errorf("request %v, want %v", m, reference.Requests[i])
 			}
-			if r := a.answer(t.Context(), m.(*clusterv1.Request)); r.GetCode() == clusterv1.Code_CODE_UNSPECIFIED {
+			if r := a.answer(t.Context(), m.Request); r.GetCode() == clusterv1.Code_CODE_UNSPECIFIED {
 				t.Errorf("answer %v", r)
 			}
 		}
@@ -72,21 +69,19 @@ func FuzzResponse(f *testing.F) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		p := &peer{calls: map[uint32]*call{}, transport: &Transport{config: DefaultConfig()}}
-		p.front = &actor.PID{}
-		c, err := p.begin()
-		if err != nil {
+		r := &clusterv1.Response{}
+		if proto.Unmarshal(data, r) != nil {
+			return
+		}
+		p := &peer{transport: &Transport{config: DefaultConfig()}, ready: make(chan struct{}, 1), running: true}
+		s := &stream{peer: p, calls: map[uint64]*call{}}
+		c := &call{id: r.Id, done: make(chan struct{})}
+		if err := p.begin(c); err != nil {
 			t.Fatal(err)
 		}
-		conn := &connection{link: &link{peer: p}}
-		p.write(c.id, conn)
-		conn.answers(&remote.MessageBatch{
-			TypeNames: []string{responseType}, Envelopes: []*remote.MessageEnvelope{{MessageData: data, TargetRequestId: c.id}},
-		})
+		s.take()
+		s.answered(&incoming{responses: []*clusterv1.Response{r}})
 		<-c.done
-		if c.err == nil {
-			c.err = errorOf(c.response)
-		}
 		if c.err != nil {
 			return
 		}

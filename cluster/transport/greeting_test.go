@@ -79,7 +79,7 @@ func TestStrangerAtAnAddress(t *testing.T) {
 		if err == nil {
 			return
 		}
-		if !errors.Is(err, ErrNotSent) || !strings.Contains(err.Error(), errRedial.Error()) {
+		if !errors.Is(err, ErrNotSent) || !strings.Contains(err.Error(), "the lease is another's") {
 			t.Fatal(err)
 		}
 	}

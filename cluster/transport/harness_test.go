@@ -129,6 +129,7 @@ func tryStart(t testing.TB, change func(*Config)) (*process, error) {
 	c := DefaultConfig()
 	c.Cluster, c.Bind, c.Handler, c.Codec = "test", "127.0.0.1:0", p.handler, words{}
 	c.Observer, c.Log = p.journal.observer(), slog.New(slog.DiscardHandler)
+	c.DialTimeout = 10 * time.Second // for busy machines
 	if change != nil {
 		change(&c)
 	}

@@ -10,26 +10,23 @@ import (
 	"testing"
 	"time"
 
-	"github.com/asynkron/protoactor-go/actor"
-	protocluster "github.com/asynkron/protoactor-go/cluster"
-	"github.com/asynkron/protoactor-go/remote"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"licensed/actors"
 	"licensed/messages/clusterv1"
 )
 
-// stranger speaks protoactor's protocol to a process, as it likes.
+// stranger speaks the protocol to a process, as it likes, with gRPC's own codec.
 type stranger struct {
-	t      *testing.T
-	conn   *grpc.ClientConn
-	client remote.RemotingClient
+	t    *testing.T
+	conn *grpc.ClientConn
 }
 
 func newStranger(t *testing.T, address string) *stranger {
@@ -38,74 +35,80 @@ func newStranger(t *testing.T, address string) *stranger {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	return &stranger{t, conn, remote.NewRemotingClient(conn)}
+	return &stranger{t, conn}
 }
 
-func (s *stranger) stream() remote.Remoting_ReceiveClient {
-	stream, err := s.client.Receive(metadata.AppendToOutgoingContext(s.t.Context(), clusterHeader, "test"))
+// stream opens a stream with headers, as pairs.
+func (s *stranger) stream(headers ...string) grpc.ClientStream {
+	s.t.Helper()
+	stream, err := s.conn.NewStream(metadata.AppendToOutgoingContext(s.t.Context(), headers...), &exchange, exchangeMethod)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	return stream
 }
 
-func batchMessage(b *remote.MessageBatch) *remote.RemoteMessage {
-	return &remote.RemoteMessage{MessageType: &remote.RemoteMessage_MessageBatch{MessageBatch: b}}
+// greet opens a stream as a process of the cluster does.
+func (s *stranger) greet() grpc.ClientStream {
+	s.t.Helper()
+	return s.stream(wireHeader, wireVersion, clusterHeader, "test")
 }
 
-// batch returns a message that would be answered.
-func batch(m proto.Message) *remote.MessageBatch {
-	data, err := proto.Marshal(m)
-	if err != nil {
-		panic(err)
+// frameOf returns a frame with requests, which are numbered if they have no id.
+func frameOf(all ...*clusterv1.Request) *clusterv1.Frame {
+	for i, m := range all {
+		if m.Id == 0 {
+			m.Id = uint64(i + 7)
+		}
 	}
-	return &remote.MessageBatch{
-		TypeNames: []string{string(proto.MessageName(m))}, Targets: []*actor.PID{{Id: frontName}},
-		Senders:   []*actor.PID{{Address: "1.2.3.4:5", Id: "me"}},
-		Envelopes: []*remote.MessageEnvelope{{MessageData: data, Sender: 1, SenderRequestId: 7}},
-	}
+	return &clusterv1.Frame{Requests: all}
 }
 
 func statusRequest() *clusterv1.Request {
 	return &clusterv1.Request{Body: &clusterv1.Request_Status{Status: &clusterv1.StatusRequest{}}}
 }
 
-// ask sends a batch and returns the response to it.
-func (s *stranger) ask(b *remote.MessageBatch) (*clusterv1.Response, error) {
-	return ask(s.t, s.stream(), b)
+// ask sends a request on a new stream and returns the response to it.
+func (s *stranger) ask(m *clusterv1.Request) (*clusterv1.Response, error) {
+	s.t.Helper()
+	return ask(s.t, s.greet(), m)
 }
 
-func ask(t *testing.T, stream remote.Remoting_ReceiveClient, b *remote.MessageBatch) (*clusterv1.Response, error) {
-	if err := stream.Send(batchMessage(b)); err != nil && !errors.Is(err, io.EOF) { // EOF: the other side has ended it, Recv says why
+func ask(t *testing.T, stream grpc.ClientStream, m *clusterv1.Request) (*clusterv1.Response, error) {
+	t.Helper()
+	if err := stream.SendMsg(frameOf(m)); err != nil && !errors.Is(err, io.EOF) { // EOF: the other side has ended it, RecvMsg says why
 		return nil, err
 	}
-	m, err := stream.Recv()
-	for err == nil && m.GetConnectResponse() != nil { // a sign of life: it took a while
-		m, err = stream.Recv()
-	}
-	if err != nil {
-		return nil, err
-	}
-	e := m.GetMessageBatch().GetEnvelopes()
-	if len(e) != 1 || e[0].TargetRequestId != b.Envelopes[0].SenderRequestId {
-		t.Fatalf("answer %v", m)
-	}
-	r := &clusterv1.Response{}
-	return r, proto.Unmarshal(e[0].MessageData, r)
+	return answer(t, stream, m.Id)
 }
 
-// TestUnaryMethods: protoactor implements them with panics.
-func TestUnaryMethods(t *testing.T) {
+// answer returns the next response. Empty frames are passed over.
+func answer(t *testing.T, stream grpc.ClientStream, id uint64) (*clusterv1.Response, error) {
+	t.Helper()
+	for {
+		f := &clusterv1.Frame{}
+		if err := stream.RecvMsg(f); err != nil {
+			return nil, err
+		}
+		if len(f.Responses) == 0 {
+			continue
+		}
+		if len(f.Responses) != 1 || f.Responses[0].Id != id {
+			t.Fatalf("answer %v", f)
+		}
+		return f.Responses[0], nil
+	}
+}
+
+// TestUnknownMethods: a process of a release with another protocol is told so.
+func TestUnknownMethods(t *testing.T) {
 	a := start(t, nil)
 	s := newStranger(t, a.Address())
-	if _, err := s.client.ListProcesses(t.Context(), &remote.ListProcessesRequest{}); status.Code(err) != codes.Unimplemented {
-		t.Errorf("ListProcesses: %v", err)
-	}
-	if _, err := s.client.GetProcessDiagnostics(t.Context(), &remote.GetProcessDiagnosticsRequest{}); status.Code(err) != codes.Unimplemented {
-		t.Errorf("GetProcessDiagnostics: %v", err)
-	}
-	if err := s.conn.Invoke(t.Context(), "/no.Service/Method", &remote.ListProcessesRequest{}, &remote.ListProcessesResponse{}); status.Code(err) != codes.Unimplemented {
-		t.Errorf("unknown method: %v", err)
+	for _, method := range []string{"/remote.Remoting/Receive", "/remote.Remoting/ListProcesses", "/no.Service/Method"} {
+		err := s.conn.Invoke(t.Context(), method, &clusterv1.Frame{}, &clusterv1.Frame{})
+		if status.Code(err) != codes.Unimplemented || !strings.Contains(err.Error(), "wire version "+wireVersion) {
+			t.Errorf("%s: %v", method, err)
+		}
 	}
 }
 
@@ -122,87 +125,103 @@ func TestOtherCluster(t *testing.T) {
 	if b.journal.count("another cluster") == 0 {
 		t.Error("nobody was told")
 	}
-	unnamed, err := newStranger(t, a.Address()).client.Receive(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if r, err := ask(t, unnamed, batch(statusRequest())); status.Code(err) != codes.FailedPrecondition {
+	if r, err := ask(t, newStranger(t, a.Address()).stream(wireHeader, wireVersion), statusRequest()); status.Code(err) != codes.FailedPrecondition {
 		t.Errorf("who names no cluster is answered %v, %v", r, err)
 	}
 	b.handler.execute = nil
 	start(t, func(c *Config) { c.Cluster = "other \xff" }).works(t, b.Address())
 }
 
-// TestBadBatches: what protoactor's reader would index out of range, or hand to actors that are nobody
-// else's business, ends the stream before it gets there.
-func TestBadBatches(t *testing.T) {
+// TestOtherWireVersion: processes of incompatible releases refuse each other before a request is sent, and say why.
+func TestOtherWireVersion(t *testing.T) {
 	a := start(t, nil)
-	s := newStranger(t, a.Address())
-	for name, spoil := range map[string]func(*remote.MessageBatch){
-		"type below":     func(b *remote.MessageBatch) { b.Envelopes[0].TypeId = -1 },
-		"type above":     func(b *remote.MessageBatch) { b.Envelopes[0].TypeId = 1 },
-		"no types":       func(b *remote.MessageBatch) { b.TypeNames = nil },
-		"target below":   func(b *remote.MessageBatch) { b.Envelopes[0].Target = -1 },
-		"target above":   func(b *remote.MessageBatch) { b.Envelopes[0].Target = 1 },
-		"no targets":     func(b *remote.MessageBatch) { b.Targets = nil },
-		"sender below":   func(b *remote.MessageBatch) { b.Envelopes[0].Sender = -1 },
-		"sender above":   func(b *remote.MessageBatch) { b.Envelopes[0].Sender = 2 },
-		"no sender":      func(b *remote.MessageBatch) { b.Envelopes[0].Sender = 0 },
-		"no number":      func(b *remote.MessageBatch) { b.Envelopes[0].SenderRequestId = 0 },
-		"empty envelope": func(b *remote.MessageBatch) { b.Envelopes[0] = &remote.MessageEnvelope{} },
-		"garbage":        func(b *remote.MessageBatch) { b.Envelopes[0].MessageData = []byte{0xff} },
-		"no text":        func(b *remote.MessageBatch) { b.Envelopes[0].MessageData = []byte{1<<3 | 2, 1, 0xff} },
-		"activator":      func(b *remote.MessageBatch) { b.Targets[0].Id = "activator" },
-		"gossip":         func(b *remote.MessageBatch) { b.Targets[0].Id = "gossip" },
-		"event stream":   func(b *remote.MessageBatch) { b.Targets[0].Id = "eventstream" },
-		"supervisor":     func(b *remote.MessageBatch) { b.Targets[0].Id = "EndpointSupervisor" },
-		"elsewhere":      func(b *remote.MessageBatch) { b.Targets[0] = &actor.PID{Address: "1.2.3.4:5", Id: "x"} },
+	for name, headers := range map[string][]string{
+		"none": {clusterHeader, "test"}, "a later one": {clusterHeader, "test", wireHeader, "99"},
 	} {
-		b := batch(statusRequest())
-		spoil(b)
-		if r, err := s.ask(b); status.Code(err) != codes.InvalidArgument {
+		r, err := ask(t, newStranger(t, a.Address()).stream(headers...), statusRequest())
+		if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "speaks wire version "+wireVersion) {
 			t.Errorf("%s: %v, %v", name, r, err)
 		}
 	}
-	if r, err := s.ask(batch(statusRequest())); err != nil || r.GetStatus().GetName() != "echo" {
+	if a.journal.count("another wire version") != 2 {
+		t.Errorf("observed %v", a.journal.said)
+	}
+	for name, address := range map[string]string{
+		"another service": startServer(t, grpc.NewServer()),
+		"a later version": startLiar(t, func(stream grpc.ServerStream, _ *clusterv1.Frame) error {
+			return stream.SetHeader(metadata.Pairs(wireHeader, "99"))
+		}),
+	} {
+		if _, err := a.execute(t.Context(), address, "x"); !errors.Is(err, ErrNotSent) || !errors.Is(err, errOtherWire) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// raw is a frame as its bytes.
+type raw []byte
+
+// rawCodec writes frames as they are.
+type rawCodec struct{}
+
+func (rawCodec) Marshal(v any) ([]byte, error)   { return v.(raw), nil }
+func (rawCodec) Unmarshal(b []byte, v any) error { return proto.Unmarshal(b, v.(proto.Message)) }
+func (rawCodec) Name() string                    { return "proto" }
+
+// TestBadFrames: what cannot be read ends the stream, and nothing else.
+func TestBadFrames(t *testing.T) {
+	a := start(t, nil)
+	conn, err := grpc.NewClient(a.Address(), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.ForceCodec(rawCodec{})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	s := &stranger{t, conn}
+	request := func(b ...byte) raw {
+		return protowire.AppendBytes(protowire.AppendTag(nil, requestsField, protowire.BytesType), b)
+	}
+	for name, f := range map[string]raw{
+		"garbage": {0xff}, "cut short": request(1<<3|2, 1, 'x')[:3], "request of garbage": request(0xff), "no text": request(1<<3|2, 1, 0xff),
+		"a group that does not end": {1<<3 | 3}, "field 0": {0, 0},
+	} {
+		stream := s.greet()
+		if err := stream.SendMsg(f); err != nil {
+			t.Fatal(err)
+		}
+		if r, err := answer(t, stream, 0); status.Code(err) != codes.Internal {
+			t.Errorf("%s: %v, %v", name, r, err)
+		}
+	}
+	if n := a.journal.count("unreadable frame"); n != 6 {
+		t.Errorf("%d of 6 were observed", n)
+	}
+	if r, err := newStranger(t, a.Address()).ask(statusRequest()); err != nil || r.GetStatus().GetName() != "echo" {
 		t.Errorf("afterwards: %v, %v", r, err)
 	}
 }
 
-// TestUnknownTypes: messages that a reader of protoactor would act on, or panic about, are answered.
-func TestUnknownTypes(t *testing.T) {
+// TestUnknownRequests: requests and fields of later releases are answered, or skipped.
+func TestUnknownRequests(t *testing.T) {
 	a := start(t, nil)
 	s := newStranger(t, a.Address())
-	unknown := batch(statusRequest())
-	unknown.TypeNames[0] = "licensed.cluster.v9.Novelty"
-	other := batch(statusRequest())
-	other.Envelopes[0].SerializerId = 99
-	for name, b := range map[string]*remote.MessageBatch{
-		"unknown type": unknown, "unknown serializer": other,
-		"stop": batch(&actor.Stop{}), "poison": batch(&actor.PoisonPill{}), "watch": batch(&actor.Watch{Watcher: &actor.PID{Address: "1.2.3.4:5", Id: "x"}}),
-		"terminated": batch(&actor.Terminated{}), "spawn": batch(&remote.ActorPidRequest{Name: "x", Kind: "y"}),
-		"gossip": batch(&protocluster.GossipRequest{}), "answer": batch(&clusterv1.Response{}),
-		"nothing": batch(&clusterv1.Request{}), "later body": batch(laterBody()),
-	} {
-		if r, err := s.ask(b); err != nil || r.GetCode() != clusterv1.Code_CODE_NOT_SUPPORTED {
+	for name, m := range map[string]*clusterv1.Request{"nothing": {}, "later body": laterBody()} {
+		if r, err := s.ask(m); err != nil || r.GetCode() != clusterv1.Code_CODE_NOT_SUPPORTED {
 			t.Errorf("%s: %v, %v", name, r, err)
 		}
 	}
-	if r, err := s.ask(batch(laterField())); err != nil || r.GetStatus().GetName() != "echo" {
+	if r, err := s.ask(laterField()); err != nil || r.GetStatus().GetName() != "echo" {
 		t.Errorf("request with an unknown field: %v, %v", r, err)
 	}
-	stream := s.stream()
-	for _, m := range []*remote.RemoteMessage{
-		{}, {MessageType: &remote.RemoteMessage_DisconnectRequest{DisconnectRequest: &remote.DisconnectRequest{}}},
-		{MessageType: &remote.RemoteMessage_ConnectRequest{}}, {MessageType: &remote.RemoteMessage_MessageBatch{}},
-		{MessageType: &remote.RemoteMessage_ConnectResponse{ConnectResponse: &remote.ConnectResponse{}}},
-	} {
-		if err := stream.Send(m); err != nil {
+	stream := s.greet()
+	later := &clusterv1.Frame{}
+	later.ProtoReflect().SetUnknown([]byte{0xa2, 0x06, 0x00})
+	for _, f := range []*clusterv1.Frame{{}, later, {Closing: true}, {Responses: []*clusterv1.Response{{Id: 7}, {}}}} {
+		if err := stream.SendMsg(f); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if m, err := stream.Recv(); err != nil || m.GetConnectResponse() == nil { // to the third
-		t.Errorf("after messages without a sense: %v, %v", m, err)
+	if r, err := ask(t, stream, statusRequest()); err != nil || r.GetStatus().GetName() != "echo" {
+		t.Errorf("after frames without a meaning: %v, %v", r, err)
 	}
 }
 
@@ -259,71 +278,136 @@ func TestNoise(t *testing.T) {
 func TestManyStreams(t *testing.T) {
 	a := start(t, func(c *Config) { c.MaxPeers = 2 })
 	s := newStranger(t, a.Address())
-	open := []remote.Remoting_ReceiveClient{s.stream(), s.stream()} // gRPC ends those that nobody has
+	open := []grpc.ClientStream{s.greet(), s.greet()}
 	for _, stream := range open {
-		if r, err := ask(t, stream, batch(statusRequest())); err != nil {
+		if r, err := ask(t, stream, statusRequest()); err != nil {
 			t.Fatalf("%v, %v", r, err)
 		}
 	}
-	if _, err := s.stream().Recv(); status.Code(err) != codes.ResourceExhausted {
+	if _, err := answer(t, s.greet(), 0); status.Code(err) != codes.ResourceExhausted {
 		t.Errorf("one too many: %v", err)
 	}
-	if r, err := ask(t, open[0], batch(statusRequest())); err != nil {
+	if r, err := ask(t, open[0], statusRequest()); err != nil {
 		t.Errorf("then, of those before: %v, %v", r, err)
 	}
 }
 
-// TestSilentStream: who opens a stream and says nothing is not kept.
-func TestSilentStream(t *testing.T) {
-	t.Parallel()
-	a := start(t, nil)
-	if _, err := newStranger(t, a.Address()).stream().Recv(); status.Code(err) != codes.InvalidArgument {
-		t.Errorf("%v", err)
-	}
-}
-
-// TestUnreadAnswers: who asks on and on and never reads is not kept.
-func TestUnreadAnswers(t *testing.T) {
-	a := start(t, func(c *Config) { c.MaxInFlight = 16 })
-	stream := newStranger(t, a.Address()).stream()
-	a.handler.query = func(context.Context, string, any) (actors.Answer, error) {
-		return actors.Answer{Value: strings.Repeat("x", 256<<10)}, nil
-	}
-	b := batch(&clusterv1.Request{Body: &clusterv1.Request_Query{Query: &clusterv1.Query{Payload: &clusterv1.Payload{Type: "string"}}}})
-	for range 400 {
-		b.Envelopes = append(b.Envelopes, b.Envelopes[0])
-	}
-	until(t, "end of the stream", func() bool { return stream.Send(batchMessage(b)) != nil })
-	if a.journal.count("answers are not read") == 0 {
-		t.Error("nothing was observed")
-	}
-}
-
-// liar is a server of protoactor's protocol that answers as a test says.
-type liar struct {
-	remote.UnimplementedRemotingServer
-	say func(stream remote.Remoting_ReceiveServer, m *remote.RemoteMessage) error
-}
-
-func (l *liar) Receive(stream remote.Remoting_ReceiveServer) error {
-	for {
-		m, err := stream.Recv()
+// TestConnectionsOfOneAddress: one address gets a part of the connections, and others the rest.
+func TestConnectionsOfOneAddress(t *testing.T) {
+	a := start(t, func(c *Config) { c.Bind, c.MaxPeers = "127.0.0.1:0", 4 })
+	b := start(t, nil)
+	for range 3 {
+		conn, err := net.Dial("tcp", a.Address())
 		if err != nil {
-			return err
+			t.Fatal(err)
 		}
-		if err := l.say(stream, m); err != nil {
-			return err
-		}
+		defer conn.Close()
+	}
+	until(t, "refusal", func() bool { return a.journal.count("rejected too many connections of one address") > 0 })
+	if _, err := b.execute(t.Context(), a.Address(), "x"); !errors.Is(err, ErrNotSent) {
+		t.Errorf("from the same address: %v", err)
+	}
+	other := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 9)}}
+	conn, err := grpc.NewClient("passthrough:///"+a.Address(), grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+			return other.DialContext(ctx, "tcp", address)
+		}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if r, err := (&stranger{t, conn}).ask(statusRequest()); err != nil {
+		t.Errorf("from another address: %v, %v", r, err)
 	}
 }
 
-func startLiar(t *testing.T, say func(remote.Remoting_ReceiveServer, *remote.RemoteMessage) error) string {
+// TestUnreadResponses: a process that asks on and on and never reads is not kept, by the number of its requests or by
+// the bytes of the responses.
+func TestUnreadResponses(t *testing.T) {
+	for name, limit := range map[string]func(*Config){
+		"number": func(c *Config) { c.MaxInFlight = 16 },
+		"bytes":  func(c *Config) { c.MaxMessageBytes, c.MaxPeerBytes = 1<<20, 1<<20 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := start(t, limit)
+			stream := newStranger(t, a.Address()).greet()
+			a.handler.query = func(context.Context, string, any) (actors.Answer, error) {
+				return actors.Answer{Value: strings.Repeat("x", 256<<10)}, nil
+			}
+			question := &clusterv1.Request{Body: &clusterv1.Request_Query{Query: &clusterv1.Query{Payload: &clusterv1.Payload{Type: "string"}}}}
+			f := frameOf(question)
+			for range 100 {
+				f.Requests = append(f.Requests, question)
+			}
+			until(t, "end of the stream", func() bool { return stream.SendMsg(f) != nil })
+			if a.journal.count("responses are not read") == 0 {
+				t.Error("nothing was observed")
+			}
+			until(t, "end of what was held", func() bool { return a.bytes.Load() == 0 && a.working.Load() == 0 })
+		})
+	}
+}
+
+// TestBytesInFlight: requests of one process, and of all, are bounded in bytes.
+func TestBytesInFlight(t *testing.T) {
+	a := start(t, func(c *Config) { c.MaxMessageBytes, c.MaxPeerBytes, c.MaxBytes = 64<<10, 64<<10, 96<<10 })
+	begun := a.hangs()
+	large := func(id uint64) *clusterv1.Request {
+		return &clusterv1.Request{Id: id, Body: &clusterv1.Request_Command{Command: &clusterv1.Command{
+			Payload: &clusterv1.Payload{Type: "string", Data: make([]byte, 40<<10)},
+		}}}
+	}
+	first, second, third := newStranger(t, a.Address()).greet(), newStranger(t, a.Address()).greet(), newStranger(t, a.Address()).greet()
+	for _, stream := range []grpc.ClientStream{first, second} { // 40 of 64 KiB each, 80 of 96 together
+		if err := stream.SendMsg(frameOf(large(1))); err != nil {
+			t.Fatal(err)
+		}
+		<-begun
+	}
+	for name, stream := range map[string]grpc.ClientStream{"of one": first, "of all": third} {
+		if r, err := ask(t, stream, large(2)); err != nil || r.GetCode() != clusterv1.Code_CODE_OVERLOADED {
+			t.Errorf("bytes %s: %v, %v", name, r.GetCode(), err)
+		}
+	}
+	if r, err := ask(t, third, statusRequest()); err != nil || r.GetStatus().GetName() != "echo" {
+		t.Errorf("a small request: %v, %v", r, err)
+	}
+}
+
+// liar is a server of the protocol that answers as a test says.
+type liar func(stream grpc.ServerStream, f *clusterv1.Frame) error
+
+// startLiar calls say once when a stream is opened, with nil, and for each frame.
+func startLiar(t *testing.T, say liar) string {
+	server := grpc.NewServer()
+	server.RegisterService(&grpc.ServiceDesc{ServiceName: service, HandlerType: (*any)(nil), Streams: []grpc.StreamDesc{{
+		StreamName: "Exchange", ClientStreams: true, ServerStreams: true,
+		Handler: func(_ any, stream grpc.ServerStream) error {
+			var f *clusterv1.Frame
+			for {
+				if err := say(stream, f); err != nil {
+					return err
+				}
+				if f == nil {
+					if err := stream.SendMsg(&clusterv1.Frame{}); err != nil {
+						return err
+					}
+				}
+				f = &clusterv1.Frame{}
+				if err := stream.RecvMsg(f); err != nil {
+					return err
+				}
+			}
+		},
+	}}}, nil)
+	return startServer(t, server)
+}
+
+func startServer(t *testing.T, server *grpc.Server) string {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := grpc.NewServer()
-	remote.RegisterRemotingServer(server, &liar{say: say})
 	go func() { _ = server.Serve(listener) }()
 	t.Cleanup(server.Stop)
 	return listener.Addr().String()
@@ -331,54 +415,57 @@ func startLiar(t *testing.T, say func(remote.Remoting_ReceiveServer, *remote.Rem
 
 // TestLyingPeer: whatever a peer answers, the request ends with what is known of it.
 func TestLyingPeer(t *testing.T) {
-	greeting := &remote.RemoteMessage{MessageType: &remote.RemoteMessage_ConnectResponse{ConnectResponse: &remote.ConnectResponse{}}}
-	type stream = remote.Remoting_ReceiveServer
-	answer := func(spoil func(b *remote.MessageBatch)) func(s stream, m *remote.RemoteMessage) error {
-		return func(s stream, m *remote.RemoteMessage) error {
-			if m.GetConnectRequest() != nil {
-				return s.Send(greeting)
+	// respond answers the first request of each frame with a response that may be spoilt, or with none.
+	respond := func(spoil func(r *clusterv1.Response) *clusterv1.Response) liar {
+		return func(s grpc.ServerStream, f *clusterv1.Frame) error {
+			if f == nil {
+				return nil
 			}
-			b := batch(&clusterv1.Response{Code: clusterv1.Code_CODE_OK})
-			b.Envelopes[0].TargetRequestId = m.GetMessageBatch().Envelopes[0].SenderRequestId
-			spoil(b)
-			return s.Send(batchMessage(b))
+			answer := &clusterv1.Frame{}
+			if r := spoil(&clusterv1.Response{Id: f.Requests[0].Id, Code: clusterv1.Code_CODE_OK}); r != nil {
+				answer.Responses = append(answer.Responses, r)
+			}
+			return s.SendMsg(answer)
 		}
 	}
-	later, err := proto.Marshal(&clusterv1.Response{Code: 77})
-	if err != nil {
-		t.Fatal(err)
-	}
 	liars := map[string]struct {
-		say  func(stream, *remote.RemoteMessage) error
+		say  liar
 		want error
 	}{
-		"no greeting":     {func(stream, *remote.RemoteMessage) error { return nil }, ErrNotSent},
-		"other greeting":  {func(s stream, _ *remote.RemoteMessage) error { return s.Send(&remote.RemoteMessage{}) }, ErrNotSent},
-		"refused":         {func(stream, *remote.RemoteMessage) error { return status.Error(codes.PermissionDenied, "no") }, ErrNotSent},
-		"empty answer":    {answer(func(*remote.MessageBatch) {}), ErrInternal},
-		"later code":      {answer(func(b *remote.MessageBatch) { b.Envelopes[0].MessageData = later }), ErrInternal},
-		"no code":         {answer(func(b *remote.MessageBatch) { b.Envelopes[0].MessageData = nil }), ErrInternal},
-		"garbage":         {answer(func(b *remote.MessageBatch) { b.Envelopes[0].MessageData = []byte{0xff} }), ErrInternal},
-		"type":            {answer(func(b *remote.MessageBatch) { b.TypeNames[0] = "x" }), ErrInternal},
-		"type index":      {answer(func(b *remote.MessageBatch) { b.Envelopes[0].TypeId = -5 }), ErrInternal},
-		"no answer":       {answer(func(b *remote.MessageBatch) { b.Envelopes = nil }), actors.ErrUnknownOutcome},
-		"another's":       {answer(func(b *remote.MessageBatch) { b.Envelopes[0].TargetRequestId += 9 }), actors.ErrUnknownOutcome},
-		"not understood ": {answer(func(b *remote.MessageBatch) { b.Envelopes[0].MessageData = []byte{8, 14} }), actors.ErrNotSupported},
-		"breaks off": {func(s stream, m *remote.RemoteMessage) error {
-			if m.GetConnectRequest() != nil {
-				return s.Send(greeting)
+		"no acceptance": {func(s grpc.ServerStream, _ *clusterv1.Frame) error { <-s.Context().Done(); return nil }, ErrNotSent},
+		"refused":       {func(grpc.ServerStream, *clusterv1.Frame) error { return status.Error(codes.PermissionDenied, "no") }, ErrNotSent},
+		"empty answer":  {respond(func(r *clusterv1.Response) *clusterv1.Response { return r }), ErrInternal},
+		"later code":    {respond(func(r *clusterv1.Response) *clusterv1.Response { r.Code = 77; return r }), ErrInternal},
+		"no code":       {respond(func(r *clusterv1.Response) *clusterv1.Response { r.Code = 0; return r }), ErrInternal},
+		"no answer":     {respond(func(*clusterv1.Response) *clusterv1.Response { return nil }), actors.ErrUnknownOutcome},
+		"another's":     {respond(func(r *clusterv1.Response) *clusterv1.Response { r.Id += 9; return r }), actors.ErrUnknownOutcome},
+		"not understood": {respond(func(r *clusterv1.Response) *clusterv1.Response {
+			r.Code = clusterv1.Code_CODE_NOT_SUPPORTED
+			return r
+		}), actors.ErrNotSupported},
+		"breaks off": {func(_ grpc.ServerStream, f *clusterv1.Frame) error {
+			if f == nil {
+				return nil
 			}
 			return io.ErrUnexpectedEOF
+		}, actors.ErrUnknownOutcome},
+		"garbage": {func(s grpc.ServerStream, f *clusterv1.Frame) error {
+			if f == nil {
+				return nil
+			}
+			garbage := &clusterv1.Frame{}
+			garbage.ProtoReflect().SetUnknown([]byte{byte(responsesField)<<3 | 2, 1, 0xff})
+			return s.SendMsg(garbage)
 		}, actors.ErrUnknownOutcome},
 	}
 	hasty := start(t, func(c *Config) { c.DialTimeout = 100 * time.Millisecond })
 	patient := start(t, func(c *Config) { c.DialTimeout, c.Silence = time.Minute, time.Minute })
 	for name, c := range liars {
 		a, timeout := patient, time.Minute
-		switch { // what is waited for in vain
-		case name == "no greeting":
+		switch name { // what is waited for in vain
+		case "no acceptance":
 			a = hasty
-		case errors.Is(c.want, actors.ErrUnknownOutcome):
+		case "no answer", "another's":
 			timeout = 200 * time.Millisecond
 		}
 		address := startLiar(t, c.say)
@@ -390,53 +477,6 @@ func TestLyingPeer(t *testing.T) {
 		if !errors.Is(err, c.want) {
 			t.Errorf("%s: %v", name, err)
 		}
-	}
-}
-
-// early is the stream of one who connects before the transport is set up.
-type early struct {
-	grpc.ServerStream
-	ctx context.Context
-}
-
-func (e early) Context() context.Context { return e.ctx }
-
-func (early) SetHeader(metadata.MD) error { return nil }
-
-// TestEarlyPeer: protoactor takes connections before Start is done. What is read of the transport by then is
-// not set: a stream waits for it, and neither comes to protoactor's reader nor counts as a session.
-func TestEarlyPeer(t *testing.T) {
-	a := start(t, nil)
-	a.started = make(chan struct{})
-	read := make(chan struct{}, 1)
-	accept := func(ctx context.Context) error {
-		ctx = metadata.NewIncomingContext(ctx, metadata.Pairs(clusterHeader, "test"))
-		return a.accept(nil, early{ctx: ctx}, &grpc.StreamServerInfo{FullMethod: receiveMethod}, func(any, grpc.ServerStream) error {
-			read <- struct{}{}
-			return nil
-		})
-	}
-	over, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := accept(over); status.Code(err) != codes.Canceled {
-		t.Errorf("who hangs up before the start is over gets %v", err)
-	}
-	select {
-	case <-read:
-		t.Error("a stream comes to the reader before the start is over")
-	default:
-	}
-	a.cancel() // as when Start fails
-	if err := accept(t.Context()); status.Code(err) != codes.Unavailable {
-		t.Errorf("where nothing started: %v", err)
-	}
-}
-
-// TestProtoactorHasNoTurn: its gossip and its heartbeats would block members for ever.
-func TestProtoactorHasNoTurn(t *testing.T) {
-	a := start(t, nil)
-	if c := a.cluster.Config; c.GossipInterval != never || c.HeartbeatExpiration != never {
-		t.Errorf("gossip every %v, heartbeats expire after %v", c.GossipInterval, c.HeartbeatExpiration)
 	}
 }
 

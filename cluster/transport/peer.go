@@ -4,275 +4,439 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
+	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/asynkron/protoactor-go/actor"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
 
 	"licensed/actors"
 	"licensed/messages/clusterv1"
 )
 
-// peer is another process, by its address, and what it owes.
+// Pause after a failed attempt to connect, in which requests fail at once. It doubles with each failure, and a random
+// part of it, up to a half, is left out.
+const (
+	firstPause   = 100 * time.Millisecond
+	longestPause = 500 * time.Millisecond
+)
+
+// Causes of failures.
+var (
+	errSilent       = errors.New("the peer is silent")
+	errDisconnected = errors.New("the peer closed the connection")
+	errLeft         = errors.New("the member left")
+	errForgotten    = errors.New("the peer was forgotten")
+)
+
+// peer is another process, by its address, with the requests to it.
 type peer struct {
 	transport *Transport
 	address   string
-	front     *actor.PID
-	// As last heard, and what idle goes by; the transport's lock covers them.
-	member    bool
-	askedID   uint32
-	idleSince time.Time
+	ready     chan struct{} // has an element if something may be in the queue
 
-	// queued counts the requests that are with protoactor, not yet written or left out. When a link is
-	// closed protoactor forgets what it has, so the count is about right and never negative.
-	queued atomic.Int64
+	mu      sync.Mutex
+	member  bool // according to the last SetMembers
+	gone    bool // forgotten: another peer may have its address
+	asked   time.Time
+	running bool    // there is a goroutine in run
+	stream  *stream // the writer's; nil: none
+	queue   []*call // not given to a stream yet, in order
+	bytes   int     // in the queue
+	pending int     // calls that are not over
 
-	mu     sync.Mutex
-	lastID uint32
-	calls  map[uint32]*call // that are not over
-	link   *link            // nil: protoactor has none
-	conn   net.Conn         // the last one that was dialed
-
-	dropped bool // nobody finds it any more
-
-	// What lost goes by: the last number written, and the last one that was there at a moment.
-	wroteID uint32
-	agedID  uint32
-	agedAt  time.Time
+	failure error // of the last attempt to connect; nil after a success
+	pause   time.Duration
+	retry   time.Time // no attempt to connect before
 }
 
-// errDropped is that a peer was forgotten after it had been found.
-var errDropped = errors.New("the peer was dropped")
-
-// idle reports whether nothing has been asked of the peer for a time. The transport is locked.
-func (p *peer) idle(now time.Time, atLeast time.Duration) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if len(p.calls) > 0 || p.askedID != p.lastID || p.idleSince.IsZero() {
-		p.askedID, p.idleSince = p.lastID, now
-		return false
-	}
-	return now.Sub(p.idleSince) >= atLeast
-}
-
-// after reports whether a number was given after another.
-func after(id, other uint32) bool { return int32(id-other) > 0 }
-
-// lost ends the calls that protoactor has forgotten: those that it was given while it closed the link before.
-// They are some time old, and there is no link, or younger ones were written. If one is not lost but slow,
-// that does no harm: it is not written any more.
-func (p *peer) lost(now time.Time, old time.Duration) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	switch {
-	case len(p.calls) == 0:
-		p.agedAt = time.Time{}
-	case p.agedAt.IsZero():
-		p.agedID, p.agedAt = p.lastID, now
-	case now.Sub(p.agedAt) >= old:
-		for _, c := range p.calls {
-			if c.state == callQueued && !after(c.id, p.agedID) && (p.link == nil || after(p.wroteID, c.id)) {
-				c.fail(errClosedLink)
-			}
-		}
-		p.agedID, p.agedAt = p.lastID, now
-	}
-}
-
-// drop has no more calls begun, if protoactor is done with the peer: a link of its would lead calls of the
-// next peer at this address to this one.
-func (p *peer) drop() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.link == nil && len(p.calls) == 0 {
-		p.dropped = true
-	}
-	return p.dropped
-}
-
-// callState says how far a call got.
-type callState uint8
-
-const (
-	callQueued  callState = iota // not executed if it ends now
-	callWritten                  // unknown outcome if it ends now
-	callOver
-)
-
-// call is a request to a peer. Its fields but id and done are the peer's, until done is closed.
+// call is a request to a peer. The peer's lock guards the fields from stream on, until done is closed.
 type call struct {
-	peer  *peer
-	id    uint32
-	state callState
-	on    *connection // that it was written to
-	done  chan struct{}
+	id   uint64
+	part part
+	done chan struct{}
 
+	stream   *stream // that it was given to; nil: it is in the queue
 	response *clusterv1.Response
 	err      error
 }
 
-// begin makes a call, for a request that is about to be given to protoactor. It returns errDropped if there
-// may be another peer at the address.
-func (p *peer) begin() (*call, error) {
-	limit := p.transport.config.MaxInFlight
-	if p.queued.Load() >= int64(limit) {
-		return nil, fmt.Errorf("%w: %d requests wait to be written to %s", actors.ErrOverloaded, limit, p.address)
-	}
-	c := &call{peer: p, done: make(chan struct{})}
+// begin queues a call. It returns errForgotten if there may be another peer at the address.
+func (p *peer) begin(c *call) error {
+	config := &p.transport.config
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.dropped {
-		return nil, errDropped
+	now := time.Now()
+	switch {
+	case p.gone:
+		return errForgotten
+	case p.pending >= config.MaxInFlight:
+		return fmt.Errorf("%w: %s has not answered %d requests", actors.ErrOverloaded, p.address, p.pending)
+	case p.bytes > 0 && p.bytes+len(c.part) > config.MaxPeerBytes:
+		return fmt.Errorf("%w: %d bytes of requests wait to be written to %s", actors.ErrOverloaded, p.bytes, p.address)
+	case p.failure != nil && now.Before(p.retry):
+		return p.notSent(p.failure)
 	}
-	if len(p.calls) >= limit {
-		return nil, fmt.Errorf("%w: %s has not answered %d requests", actors.ErrOverloaded, p.address, limit)
+	p.asked = now
+	p.pending++
+	p.bytes += len(c.part)
+	p.queue = append(p.queue, c)
+	if !p.running {
+		p.running = true
+		p.transport.running.Go(p.run)
 	}
-	for { // 0 means no number
-		p.lastID++
-		if _, used := p.calls[p.lastID]; !used && p.lastID != 0 {
-			break
-		}
+	select {
+	case p.ready <- struct{}{}:
+	default:
 	}
-	c.id = p.lastID
-	p.calls[c.id] = c
-	p.queued.Add(1)
-	return c, nil
+	return nil
 }
 
-// dequeued counts requests that left protoactor's queue.
-func (p *peer) dequeued(n int64) {
+func (p *peer) notSent(cause error) error {
+	return fmt.Errorf("%w to %s: %w", ErrNotSent, p.address, cause)
+}
+
+// run connects and writes for as long as there is a stream, or something to be sent.
+func (p *peer) run() {
+	for p.wanted() {
+		s, err := p.connect()
+		if err != nil {
+			p.unreachable(err)
+			continue
+		}
+		s.write()
+	}
+}
+
+// wanted reports whether requests are queued. If not, the next one starts another goroutine.
+func (p *peer) wanted() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.running = len(p.queue) > 0
+	return p.running
+}
+
+// unreachable fails what is queued, and what is about to be for a while.
+func (p *peer) unreachable(cause error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.pause = min(max(2*p.pause, firstPause), longestPause)
+	p.retry = time.Now().Add(p.pause - rand.N(p.pause/2))
+	p.failure = cause
+	p.failQueue(cause)
+}
+
+// failQueue ends the calls that were given to no stream; the peer is locked.
+func (p *peer) failQueue(cause error) {
+	for _, c := range p.queue {
+		p.over(c, nil, p.notSent(cause))
+	}
+	p.queue, p.bytes = nil, 0
+}
+
+// over ends a call; the peer is locked.
+func (p *peer) over(c *call, r *clusterv1.Response, err error) {
+	c.response, c.err = r, err
+	p.pending--
+	close(c.done)
+}
+
+// abandon ends a call, unless it is over, because the context of the one who waits for it ended.
+func (p *peer) abandon(c *call, cause error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	select {
+	case <-c.done:
+		return
+	default:
+	}
+	if c.stream != nil {
+		delete(c.stream.calls, c.id)
+		p.over(c, nil, c.stream.unknown(cause))
+		return
+	}
+	i := slices.Index(p.queue, c)
+	p.queue = slices.Delete(p.queue, i, i+1)
+	p.bytes -= len(c.part)
+	p.over(c, nil, fmt.Errorf("%w: it was not sent to %s yet: %w", actors.ErrExpired, p.address, cause))
+}
+
+// fail ends all calls and the stream.
+func (p *peer) fail(cause error) {
+	p.mu.Lock()
+	p.failQueue(cause)
+	s := p.stream
+	p.mu.Unlock()
+	if s != nil {
+		s.end(cause)
+	}
+}
+
+// forget lets go of the peer if nothing was asked of it for a time and it is not a member.
+func (p *peer) forget(after time.Duration) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.gone = !p.member && p.pending == 0 && time.Since(p.asked) >= after
+	return p.gone
+}
+
+// setMember notes whether the peer is a member, and reports whether it was one and is not any more.
+func (p *peer) setMember(is bool) (left bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	left = p.member && !is
+	p.member = is
+	return left
+}
+
+// stream is one stream to a peer, from its acceptance until it breaks.
+type stream struct {
+	peer    *peer
+	client  *grpc.ClientConn
+	grpc    grpc.ClientStream
+	cancel  context.CancelFunc
+	heard   atomic.Uint64 // frames of the peer
+	stopped chan struct{} // closed when nothing more is to be written
+
+	// The peer's lock guards the rest.
+	conn   net.Conn         // nil: not dialed yet
+	calls  map[uint64]*call // given to the stream, not over
+	stops  bool             // stopped is closed
+	ended  bool
+	closed bool // conn is to be closed
+}
+
+// connect opens a stream and waits until the peer accepts it, within the time for that.
+func (p *peer) connect() (*stream, error) {
+	t := p.transport
+	ctx, cancel := context.WithCancel(t.context)
+	s := &stream{peer: p, cancel: cancel, calls: map[uint64]*call{}, stopped: make(chan struct{})}
+	began := time.Now()
+	late := time.AfterFunc(t.config.DialTimeout, cancel)
+	err := s.open(ctx)
+	if !late.Stop() {
+		err = errors.Join(fmt.Errorf("not accepted within %v", t.config.DialTimeout), err)
+	}
+	t.config.Observer.Connected(p.address, time.Since(began), err)
+	if err != nil {
+		s.close()
+		return nil, fmt.Errorf("connect: %w", err)
+	}
+	p.mu.Lock()
+	p.stream, p.failure, p.pause = s, nil, 0
+	p.mu.Unlock()
+	t.running.Go(s.read)
+	t.running.Go(s.watch)
+	return s, nil
+}
+
+// open dials the peer and greets it.
+func (s *stream) open(ctx context.Context) (err error) {
+	t := s.peer.transport
+	if s.client, err = grpc.NewClient("passthrough:///"+s.peer.address, t.dialOptions(s.dial)...); err != nil {
+		return err
+	}
+	ctx = metadata.NewOutgoingContext(ctx, t.config.greeting())
+	if s.grpc, err = s.client.NewStream(ctx, &exchange, exchangeMethod); err != nil {
+		return err
+	}
+	if err := s.grpc.RecvMsg(&incoming{}); err != nil {
+		return s.refused(err)
+	}
+	return s.admit(ctx)
+}
+
+// dial connects to the peer. The connection is kept at hand: gRPC would wait to say goodbye on one that is stuck.
+func (s *stream) dial(ctx context.Context, address string) (net.Conn, error) {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	s.peer.mu.Lock()
+	defer s.peer.mu.Unlock()
+	if s.closed {
+		return nil, errors.Join(net.ErrClosed, conn.Close())
+	}
+	s.conn = conn
+	return conn, nil
+}
+
+// dialOptions returns how to connect to a peer. Nothing is shared among connections, and none is made again by gRPC.
+func (t *Transport) dialOptions(dial func(context.Context, string) (net.Conn, error)) []grpc.DialOption {
+	secure := insecure.NewCredentials()
+	if c := t.config.ClientTLS; c != nil {
+		secure = credentials.NewTLS(c())
+	}
+	return []grpc.DialOption{
+		grpc.WithTransportCredentials(secure), grpc.WithContextDialer(dial), grpc.WithDisableRetry(), grpc.WithDisableServiceConfig(),
+		grpc.WithDefaultCallOptions(
+			grpc.ForceCodecV2(codec{}), grpc.MaxCallRecvMsgSize(t.largest()), grpc.MaxCallSendMsgSize(t.largest())),
+		grpc.WithInitialWindowSize(windowBytes), grpc.WithInitialConnWindowSize(windowBytes), grpc.WithMaxHeaderListSize(maxHeaderBytes),
+		grpc.WithSharedWriteBuffer(true),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveEvery, Timeout: keepaliveTimeout}),
+	}
+}
+
+// close ends the connection. The peer must not be locked.
+func (s *stream) close() {
+	s.cancel()
+	s.peer.mu.Lock()
+	s.closed = true
+	conn := s.conn
+	s.peer.mu.Unlock()
+	if conn != nil {
+		_ = conn.Close()
+	}
+	if s.client != nil {
+		_ = s.client.Close()
+	}
+}
+
+// write sends what is queued, until the stream ends or stops.
+func (s *stream) write() {
 	for {
-		q := p.queued.Load()
-		if p.queued.CompareAndSwap(q, max(q-n, 0)) {
+		select {
+		case <-s.peer.ready:
+		case <-s.stopped:
+			return
+		}
+		// Others that are about to send something do so first: one frame for all costs less than one for each.
+		runtime.Gosched()
+		for f := s.take(); len(f) > 0; f = s.take() {
+			if err := s.grpc.SendMsg(f); err != nil {
+				s.end(fmt.Errorf("write: %w", err))
+				return
+			}
+		}
+	}
+}
+
+// take moves calls from the queue to the stream, as many as go into one frame. From now on their outcome is unknown if
+// the stream ends.
+func (s *stream) take() outgoing {
+	p := s.peer
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s.stops || len(p.queue) == 0 {
+		return nil
+	}
+	var f outgoing
+	n, size := 0, 0
+	for ; n < len(p.queue) && size < maxFrameBytes; n++ {
+		c := p.queue[n]
+		size += len(c.part)
+		f = append(f, c.part)
+		c.part, c.stream, s.calls[c.id] = nil, s, c
+	}
+	p.queue = slices.Delete(p.queue, 0, n)
+	p.bytes -= size
+	return f
+}
+
+// read receives responses until the stream ends.
+func (s *stream) read() {
+	for {
+		f := &incoming{}
+		if err := s.grpc.RecvMsg(f); err != nil {
+			s.end(fmt.Errorf("%w: %w", errDisconnected, err))
+			return
+		}
+		s.heard.Add(1)
+		if s.answered(f) {
+			s.end(errDisconnected)
 			return
 		}
 	}
 }
 
-// write notes that a request is about to be written. It returns false if nobody waits for it any more.
-func (p *peer) write(id uint32, on *connection) bool {
+// answered ends calls with their responses. Responses to calls that are over are dropped. It reports whether the stream
+// is of no more use.
+func (s *stream) answered(f *incoming) (last bool) {
+	p := s.peer
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	c := p.calls[id]
-	if c == nil || c.state != callQueued {
-		return false
-	}
-	c.state, c.on = callWritten, on
-	if after(id, p.wroteID) {
-		p.wroteID = id
-	}
-	return true
-}
-
-// answered ends a call that was written to the connection with its response. Others are passed over.
-func (p *peer) answered(id uint32, on *connection, r *clusterv1.Response, err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if c := p.calls[id]; c != nil && c.state == callWritten && c.on == on {
-		c.over(r, err)
-	}
-}
-
-// over ends the call; its peer is locked.
-func (c *call) over(r *clusterv1.Response, err error) {
-	c.state, c.response, c.err = callOver, r, err
-	delete(c.peer.calls, c.id)
-	close(c.done)
-}
-
-// fail ends a call by what is known of it; its peer is locked.
-func (c *call) fail(cause error) {
-	if c.state == callQueued {
-		c.over(nil, fmt.Errorf("%w to %s: %w", ErrNotSent, c.peer.address, cause))
-		return
-	}
-	c.over(nil, fmt.Errorf("%w: %s: %w", actors.ErrUnknownOutcome, c.peer.address, cause))
-}
-
-// abandon ends a call, unless it is over, because the context of who waits for it ended.
-func (c *call) abandon(cause error) {
-	c.peer.mu.Lock()
-	defer c.peer.mu.Unlock()
-	switch c.state {
-	case callQueued:
-		c.over(nil, fmt.Errorf("%w: it was not sent to %s yet: %w", actors.ErrExpired, c.peer.address, cause))
-	case callWritten:
-		c.fail(cause)
-	}
-}
-
-// failWhere ends the calls for which the function says so.
-func (p *peer) failWhere(of func(*call) bool, cause error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, c := range p.calls {
-		if of(c) {
-			c.fail(cause)
+	for _, r := range f.responses {
+		if c := s.calls[r.GetId()]; c != nil {
+			delete(s.calls, c.id)
+			p.over(c, r, errorOf(r))
 		}
 	}
+	if f.closing {
+		s.stop()
+	}
+	return s.stops && len(s.calls) == 0
 }
 
-// waiting reports whether the peer owes an answer on a connection.
-func (p *peer) waiting(on *connection) bool {
+// stop lets nothing more be written; the peer is locked.
+func (s *stream) stop() {
+	if !s.stops {
+		s.stops = true
+		close(s.stopped)
+	}
+	if s.peer.stream == s {
+		s.peer.stream = nil
+	}
+}
+
+// end breaks the stream for a reason: that of the first call counts. The calls that were given to it have an unknown
+// outcome.
+func (s *stream) end(cause error) {
+	p := s.peer
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, c := range p.calls {
-		if c.on == on {
-			return true
+	first := !s.ended
+	s.ended = true
+	s.stop()
+	for _, c := range s.calls {
+		p.over(c, nil, s.unknown(cause))
+	}
+	clear(s.calls)
+	p.mu.Unlock()
+	if first {
+		s.close()
+		p.transport.config.Observer.Disconnected(p.address, cause)
+	}
+}
+
+func (s *stream) unknown(cause error) error {
+	return fmt.Errorf("%w: %s: %w", actors.ErrUnknownOutcome, s.peer.address, cause)
+}
+
+// owed reports whether the peer owes responses.
+func (s *stream) owed() bool {
+	s.peer.mu.Lock()
+	defer s.peer.mu.Unlock()
+	return len(s.calls) > 0
+}
+
+// watch ends the stream if the peer owes responses and is silent. It counts its own ticks and not the time, which also
+// passes while this process is paused.
+func (s *stream) watch() {
+	const ticks = 4
+	silence := s.peer.transport.config.Silence
+	tick, stop := s.peer.transport.tick(silence / ticks)
+	defer stop()
+	heard, silent := s.heard.Load(), 0
+	for {
+		select {
+		case <-s.grpc.Context().Done():
+			return
+		case <-tick:
 		}
-	}
-	return false
-}
-
-// leave ends all calls to a member that left. protoactor has let go of the writer before, which closes its
-// link in its own time: calls that begin from now on are given to another.
-func (p *peer) leave() {
-	p.mu.Lock()
-	if p.link != nil {
-		p.link.left = true
-	}
-	p.mu.Unlock()
-	p.reset(errLeft)
-}
-
-// reset ends all calls and breaks the connection.
-func (p *peer) reset(cause error) {
-	p.mu.Lock()
-	l := p.link
-	p.mu.Unlock()
-	if l != nil {
-		l.drop(cause)
-	}
-	p.failWhere(func(*call) bool { return true }, cause)
-}
-
-// dial is how gRPC connects to peers. The connection is kept at hand, to be closed when the peer does
-// not react any more: gRPC itself would find out after ten seconds.
-func (t *Transport) dial(ctx context.Context, address string) (net.Conn, error) {
-	conn, err := (&net.Dialer{Timeout: t.config.DialTimeout}).DialContext(ctx, "tcp", address)
-	if err != nil {
-		return nil, err
-	}
-	t.mu.Lock()
-	p := t.peers[address]
-	t.mu.Unlock()
-	if p != nil {
-		p.mu.Lock()
-		p.conn = conn
-		p.mu.Unlock()
-	}
-	return conn, nil
-}
-
-// hangUp closes the connection that was dialed last.
-func (p *peer) hangUp() {
-	p.mu.Lock()
-	conn := p.conn
-	p.conn = nil
-	p.mu.Unlock()
-	if conn != nil {
-		_ = conn.Close()
+		if now := s.heard.Load(); now != heard || !s.owed() {
+			heard, silent = now, 0
+			continue
+		}
+		if silent++; silent > ticks {
+			s.end(fmt.Errorf("%w for %v", errSilent, silence))
+			return
+		}
 	}
 }

@@ -90,7 +90,7 @@ func buildNext(t *testing.T) string {
 	}
 	if deadline, ok := ctx.Deadline(); ok {
 		m.TimeoutMicros`},
-		{File: "cluster/transport/front.go", From: "	h, codec := t.config.Handler, t.config.Codec\n", To: `
+		{File: "cluster/transport/handle.go", From: "	h, codec := t.config.Handler, t.config.Codec\n", To: `
 	h, codec := t.config.Handler, t.config.Codec
 	r.LaterText = "later"
 	if m.GetAggregate() == "later code" {

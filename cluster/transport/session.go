@@ -5,65 +5,44 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strconv"
-	"sync/atomic"
+	"runtime"
+	"sync"
 	"time"
 
-	"github.com/asynkron/protoactor-go/actor"
-	"github.com/asynkron/protoactor-go/remote"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	grpcpeer "google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 
+	"licensed/actors"
 	"licensed/messages/clusterv1"
 )
 
-// receiveMethod is the only method of protoactor's service that works: the others panic.
-const receiveMethod = "/remote.Remoting/Receive"
-
-// handshakeTimeout is how long one who connects may take to say something.
-const handshakeTimeout = 5 * time.Second
-
-// signEvery is how often who asked hears that this process lives while it owes answers. To be asked for it is
-// not enough: the question may wait behind many requests.
+// signEvery is how often a peer hears that this process lives while it is owed responses.
 const signEvery = 500 * time.Millisecond
 
-// maxTogether is how many answers travel in one message.
-const maxTogether = 128
-
-// session is the stream of one who asks, as protoactor's reader knows it.
+// session is a stream of a process that sends requests.
 type session struct {
-	grpc.ServerStream
 	transport *Transport
-	pid       *actor.PID // of who asks, for requests in this process
+	stream    grpc.ServerStream
+	remote    string // address
 	ctx       context.Context
-	cancel    context.CancelCauseFunc
+	cancel    context.CancelFunc
+	ready     chan struct{} // has an element if something may be in the queue
 
-	in      chan *remote.MessageBatch // checked
-	greeted chan struct{}             // closed when something was heard
-	out     outbox
-	working atomic.Int64 // requests whose answers were not written
-	heard   atomic.Bool  // something, since the last sign of life
+	mu      sync.Mutex
+	over    bool
+	queue   []part // to be written, in order
+	bytes   int    // of the queue, and of requests that are not answered
+	working int    // requests whose responses were not written
 }
 
-// refuseUnary is the interceptor of methods that are not streams: all of protoactor's panic.
-func refuseUnary(context.Context, any, *grpc.UnaryServerInfo, grpc.UnaryHandler) (any, error) {
-	return nil, status.Error(codes.Unimplemented, "not offered")
-}
-
-// accept is the interceptor of streams on the answering side.
-func (t *Transport) accept(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
-	if info.FullMethod != receiveMethod {
-		return status.Error(codes.Unimplemented, "not offered")
-	}
+// serve is the answering side of a stream.
+func (t *Transport) serve(stream grpc.ServerStream) error {
 	if err := stream.SetHeader(t.config.greeting()); err != nil {
 		return err
 	}
 	if err := t.ours(stream.Context()); err != nil {
-		return err
-	}
-	if err := t.awaitStart(stream.Context()); err != nil {
 		return err
 	}
 	s, err := t.newSession(stream)
@@ -71,39 +50,14 @@ func (t *Transport) accept(srv any, stream grpc.ServerStream, info *grpc.StreamS
 		return err
 	}
 	defer t.endSession(s)
-	defer func() {
-		if r := recover(); r != nil {
-			t.config.Observer.Rejected("panic")
-			t.config.Log.Error("transport: reader of protoactor panicked, connection closed", "panic", r)
-			err = status.Error(codes.Internal, "internal error")
-		}
-	}()
-	t.running.Go(s.pump)
 	t.running.Go(s.write)
-	err = handler(srv, s)
-	if cause := context.Cause(s.ctx); cause != nil && !errors.Is(cause, context.Canceled) {
-		return status.Error(codes.InvalidArgument, cause.Error())
-	}
-	return err
-}
-
-// awaitStart waits until requests can be taken: who redials a process that was restarted on its port may be
-// faster than Start.
-func (t *Transport) awaitStart(ctx context.Context) error {
-	select {
-	case <-t.started:
-		return nil
-	case <-t.context.Done(): // it did not start
-		return status.Error(codes.Unavailable, errClosed.Error())
-	case <-ctx.Done():
-		return status.FromContextError(ctx.Err()).Err()
-	}
+	return s.read()
 }
 
 func (t *Transport) newSession(stream grpc.ServerStream) (*session, error) {
-	s := &session{
-		ServerStream: stream, transport: t, in: make(chan *remote.MessageBatch), greeted: make(chan struct{}),
-		out: outbox{ready: make(chan struct{}, 1), most: t.config.MaxInFlight + maxTogether},
+	s := &session{transport: t, stream: stream, ready: make(chan struct{}, 1)}
+	if p, ok := grpcpeer.FromContext(stream.Context()); ok {
+		s.remote = p.Addr.String()
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -114,229 +68,188 @@ func (t *Transport) newSession(stream grpc.ServerStream) (*session, error) {
 		t.config.Observer.Rejected("too many streams")
 		return nil, status.Error(codes.ResourceExhausted, "too many streams")
 	}
-	t.nextID++
-	s.pid = &actor.PID{Address: t.address, Id: "session" + strconv.FormatUint(t.nextID, 36)}
-	s.ctx, s.cancel = context.WithCancelCause(stream.Context())
-	t.sessions[s.pid.Id] = s
+	s.ctx, s.cancel = context.WithCancel(stream.Context())
+	t.sessions[s] = struct{}{}
 	return s, nil
 }
 
 func (t *Transport) endSession(s *session) {
-	s.cancel(nil)
-	t.mu.Lock()
-	delete(t.sessions, s.pid.Id)
-	t.mu.Unlock()
-}
-
-func (t *Transport) session(id string) *session {
+	s.end()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.sessions[id]
+	delete(t.sessions, s)
 }
 
-// RecvMsg implements grpc.ServerStream for protoactor's reader. It returns io.EOF when the session is to
-// end: after an error the reader would do without goodbye what it then does in order.
-func (s *session) RecvMsg(m any) error {
-	if !s.awaitGreeting() {
-		return io.EOF
-	}
-	select {
-	case b := <-s.in:
-		message, ok := m.(*remote.RemoteMessage)
-		if !ok {
-			return fmt.Errorf("receive a %T", m)
-		}
-		message.MessageType = &remote.RemoteMessage_MessageBatch{MessageBatch: b}
-		return nil
-	case <-s.ctx.Done():
-		return io.EOF
-	}
-}
-
-// awaitGreeting returns true when the peer has said something, and false if the session is over.
-func (s *session) awaitGreeting() bool {
-	select {
-	case <-s.greeted:
-		return true
-	default:
-	}
-	late := time.NewTimer(handshakeTimeout)
-	defer late.Stop()
-	select {
-	case <-s.greeted:
-		return true
-	case <-s.ctx.Done():
-		return false
-	case <-late.C:
-		s.reject("no greeting")
-		return false
-	}
-}
-
-// reject ends the session for what the peer did.
-func (s *session) reject(reason string) {
-	s.transport.config.Observer.Rejected(reason)
-	s.cancel(errors.New(reason))
-}
-
-// pump receives from the peer, and passes on what may come to protoactor's reader. Greetings are
-// answered here, also those that ask for a sign of life.
-func (s *session) pump() {
-	for first := true; s.ctx.Err() == nil; first = false {
-		m := &remote.RemoteMessage{}
-		if err := s.ServerStream.RecvMsg(m); err != nil {
-			s.cancel(nil)
-			return
-		}
-		if first {
-			close(s.greeted)
-		}
-		s.heard.Store(true)
-		switch t := m.GetMessageType().(type) {
-		case *remote.RemoteMessage_ConnectRequest:
-			s.post(outgoing{message: s.greeting()})
-		case *remote.RemoteMessage_MessageBatch:
-			b, err := s.admit(t.MessageBatch)
-			if err != nil {
-				s.reject(err.Error())
-				return
+// read starts the work on requests and does not wait for it. It returns when the stream ends.
+func (s *session) read() error {
+	for {
+		f := &incoming{}
+		switch err := s.stream.RecvMsg(f); {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			if status.Code(err) == codes.Internal { // It could not be decoded.
+				s.transport.config.Observer.Rejected("unreadable frame")
 			}
-			if len(b.Envelopes) == 0 {
+			return err
+		}
+		for _, m := range f.requests {
+			if !s.admit(m.size) {
+				s.transport.config.Observer.Rejected("too many requests")
+				s.post(0, s.transport.encode(m.GetId(), tooMany()))
 				continue
 			}
-			select {
-			case s.in <- b:
-			case <-s.ctx.Done():
-				return
-			}
-		default: // of another release
-			s.transport.config.Observer.Rejected("unknown message")
+			s.transport.working.Add(1)
+			go s.answer(m)
 		}
 	}
 }
 
-// greeting is the answer to a greeting, and a sign of life.
-func (s *session) greeting() *remote.RemoteMessage {
-	return &remote.RemoteMessage{MessageType: &remote.RemoteMessage_ConnectResponse{
-		ConnectResponse: &remote.ConnectResponse{MemberId: s.transport.system.ID},
-	}}
-}
-
-// Reasons to end a session.
-var (
-	errBadIndex  = errors.New("index out of range")
-	errBadTarget = errors.New("message for nobody")
-	errBadSender = errors.New("request without a number")
-	errBadData   = errors.New("message that cannot be read")
-)
-
-// admit returns what of a batch may come to protoactor's reader: requests for the front, from this session.
-// A message of an unknown type is made a request of which nothing is understood, to be answered so.
-func (s *session) admit(b *remote.MessageBatch) (*remote.MessageBatch, error) {
+// admit counts a request, unless it is one too many.
+func (s *session) admit(size int) bool {
 	t := s.transport
-	admitted := &remote.MessageBatch{
-		TypeNames: []string{requestType}, Targets: []*actor.PID{t.front}, Senders: []*actor.PID{s.pid},
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.working++
+	if s.working > t.config.MaxInFlight || s.bytes > 0 && s.bytes+size > t.config.MaxPeerBytes {
+		return false
 	}
-	for _, e := range b.GetEnvelopes() {
-		if err := check(b, e); err != nil {
-			return nil, err
-		}
-		data := e.GetMessageData()
-		if b.TypeNames[e.GetTypeId()] != requestType || e.GetSerializerId() != 0 {
-			t.config.Observer.Rejected("unknown type")
-			data = nil
-		}
-		if s.working.Add(1) > int64(t.config.MaxInFlight) {
-			t.config.Observer.Rejected("too many requests")
-			s.post(outgoing{id: e.GetSenderRequestId(), response: overloaded(t.config.MaxInFlight)})
-			continue
-		}
-		admitted.Envelopes = append(admitted.Envelopes, &remote.MessageEnvelope{
-			MessageData: data, Sender: 1, SenderRequestId: e.GetSenderRequestId(),
-		})
+	if all := t.bytes.Add(int64(size)); all > int64(max(size, t.config.MaxBytes)) {
+		t.bytes.Add(-int64(size))
+		return false
 	}
-	return admitted, nil
+	s.bytes += size
+	return true
 }
 
-// check returns an error for an envelope that no process of ours sends.
-func check(b *remote.MessageBatch, e *remote.MessageEnvelope) error {
-	within := func(i int32, n int) bool { return i >= 0 && int(i) < n }
-	switch {
-	case e == nil, !within(e.GetTypeId(), len(b.TypeNames)), !within(e.GetTarget(), len(b.Targets)),
-		!within(e.GetSender(), len(b.Senders)+1):
-		return errBadIndex
-	case b.Targets[e.GetTarget()].GetId() != frontName:
-		return errBadTarget
-	case e.GetSender() == 0, e.GetSenderRequestId() == 0:
-		return errBadSender
-	case b.TypeNames[e.GetTypeId()] == requestType && e.GetSerializerId() == 0 && !readable(e.GetMessageData()):
-		return errBadData
-	}
-	return nil
+// tooMany is the response to requests that are not admitted.
+func tooMany() *clusterv1.Response {
+	return failure(fmt.Errorf("%w: too many requests of this process, or of all, are in flight", actors.ErrOverloaded))
 }
 
-// SendMsg implements grpc.ServerStream, for what protoactor says.
-func (s *session) SendMsg(m any) error {
-	if message, ok := m.(*remote.RemoteMessage); ok {
-		s.post(outgoing{message: message})
-	}
-	return nil
+// answer does what a request asks for, and queues the response.
+func (s *session) answer(m request) {
+	t := s.transport
+	defer t.working.Add(-1)
+	s.post(m.size, t.encode(m.GetId(), t.answer(s.ctx, m.Request)))
 }
 
-// post puts something in the queue to the peer. There is room for an answer to each request that is
-// admitted; a peer that asks for more and does not read is not kept.
-func (s *session) post(o outgoing) {
-	if !s.out.put(o) {
-		s.reject("answers are not read")
-		hangUp(s.ServerStream.Context())
+// sayClosing asks the peer to send nothing more.
+func (s *session) sayClosing() {
+	s.mu.Lock()
+	s.working++
+	s.mu.Unlock()
+	s.post(0, closingPart())
+}
+
+// maxRefusals is how many responses more than there may be requests in flight wait for a peer that does not read them.
+const maxRefusals = 1024
+
+// post queues the response to a request of a size. A peer that does not read its responses is disconnected.
+func (s *session) post(size int, b part) {
+	t := s.transport
+	s.mu.Lock()
+	if s.over {
+		s.mu.Unlock()
+		t.bytes.Add(-int64(size))
+		return
+	}
+	s.queue = append(s.queue, b)
+	s.bytes += len(b) - size
+	t.bytes.Add(int64(len(b) - size))
+	slow := len(s.queue) > t.config.MaxInFlight+maxRefusals || s.bytes > t.config.MaxPeerBytes+t.config.MaxMessageBytes
+	s.mu.Unlock()
+	if slow {
+		t.config.Observer.Rejected("responses are not read")
+		s.end()
+		t.listener.hangUp(s.remote)
+		return
+	}
+	select {
+	case s.ready <- struct{}{}:
+	default:
 	}
 }
 
-// write sends what is in the queue until the session ends.
+// end drops what is queued, and what will be.
+func (s *session) end() {
+	s.cancel()
+	s.mu.Lock()
+	s.over = true
+	dropped := s.queue
+	s.queue = nil
+	s.mu.Unlock()
+	s.done(dropped)
+}
+
+// done counts responses that were written, or never will be.
+func (s *session) done(parts []part) {
+	n := 0
+	for _, b := range parts {
+		n += len(b)
+	}
+	s.transport.bytes.Add(-int64(n))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.bytes -= n
+	s.working -= len(parts)
+}
+
+// write accepts the stream by an empty frame, and sends what is queued until the session ends.
 func (s *session) write() {
 	sign := time.NewTicker(s.transport.signEvery)
 	defer sign.Stop()
-	for {
-		select {
-		case <-s.out.ready:
-		case <-sign.C:
-			if heard := s.heard.Swap(false); heard || s.working.Load() > 0 {
-				s.post(outgoing{message: s.greeting()})
-			}
-			continue
-		case <-s.ctx.Done():
+	for f := (outgoing{}); f != nil; f = s.next(sign.C) {
+		err := s.stream.SendMsg(f)
+		s.done(f)
+		if err != nil {
+			s.cancel()
 			return
 		}
-		for left := s.out.take(); len(left) > 0; {
-			var m *remote.RemoteMessage
-			m, left = s.together(left)
-			if err := s.ServerStream.SendMsg(m); err != nil {
-				s.cancel(nil)
-				return
+	}
+}
+
+// next waits for a frame to write: what is queued, or an empty one as a sign of life. It returns nil if the session is
+// over.
+func (s *session) next(sign <-chan time.Time) outgoing {
+	for {
+		if f := s.take(); len(f) > 0 {
+			return f
+		}
+		select {
+		case <-s.ready:
+			runtime.Gosched() // As in stream.write.
+		case <-sign:
+			if s.owed() > 0 {
+				return outgoing{}
 			}
-			s.working.Add(-int64(len(m.GetMessageBatch().GetEnvelopes())))
+		case <-s.ctx.Done():
+			return nil
 		}
 	}
 }
 
-// together returns the first of what is to be sent as a message, with the answers that follow it if it is
-// one, and what is left.
-func (s *session) together(all []outgoing) (*remote.RemoteMessage, []outgoing) {
-	if m := all[0].message; m != nil {
-		return m, all[1:]
-	}
-	b := &remote.MessageBatch{TypeNames: []string{responseType}, Targets: []*actor.PID{{Id: replyName}}}
-	for size := 0; len(all) > 0 && all[0].message == nil && size < maxBatchBytes && len(b.Envelopes) < maxTogether; all = all[1:] {
-		data := s.transport.encode(all[0].response)
-		size += len(data)
-		b.Envelopes = append(b.Envelopes, &remote.MessageEnvelope{MessageData: data, TargetRequestId: all[0].id})
-	}
-	return &remote.RemoteMessage{MessageType: &remote.RemoteMessage_MessageBatch{MessageBatch: b}}, all
+// take removes from the queue what goes into one frame.
+func (s *session) take() outgoing {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := fits(s.queue)
+	f := outgoing(s.queue[:n:n])
+	s.queue = s.queue[n:]
+	return f
 }
 
-// encode returns a response as it travels, or in its place one that says why it cannot.
-func (t *Transport) encode(r *clusterv1.Response) []byte {
-	b, err := proto.Marshal(r)
+// owed returns how many requests were not answered.
+func (s *session) owed() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.working
+}
+
+// encode returns a response as the part of a frame, or in its place one that says why it cannot be sent.
+func (t *Transport) encode(id uint64, r *clusterv1.Response) part {
+	r.Id = id
+	b, err := encode(responsesField, r)
 	if err == nil && len(b) > t.config.MaxMessageBytes {
 		err = fmt.Errorf("%w: answer of %d bytes, at most %d", ErrInternal, len(b), t.config.MaxMessageBytes)
 	}
@@ -344,6 +257,8 @@ func (t *Transport) encode(r *clusterv1.Response) []byte {
 		return b
 	}
 	t.config.Log.Error("transport: answer not sent", "error", err)
-	b, _ = proto.Marshal(failure(err)) // its text was made to fit
+	r = failure(err) // Its text can be sent.
+	r.Id = id
+	b, _ = encode(responsesField, r)
 	return b
 }

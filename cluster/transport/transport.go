@@ -4,50 +4,81 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/asynkron/protoactor-go/actor"
-	protocluster "github.com/asynkron/protoactor-go/cluster"
-	"github.com/asynkron/protoactor-go/remote"
 	"github.com/hashicorp/go-sockaddr"
-	"google.golang.org/protobuf/proto"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/grpclog"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
 
 	"licensed/actors"
+	"licensed/cluster/membership"
 	"licensed/messages/clusterv1"
 )
 
-// frontName is the name of the actor that others can reach.
-const frontName = "front"
+// gRPC's log is one variable of the whole process. It is discarded: what goes wrong with peers is told by this package.
+func init() { grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard)) }
+
+// The service, and its only method.
+const (
+	service        = "licensed.cluster.v1.Peer"
+	exchangeMethod = "/" + service + "/Exchange"
+)
+
+// exchange describes the method.
+var exchange = grpc.StreamDesc{
+	StreamName: "Exchange", ClientStreams: true, ServerStreams: true,
+	Handler: func(t any, stream grpc.ServerStream) error { return t.(*Transport).serve(stream) },
+}
+
+// What gRPC may hold of a connection: with these windows a peer that is not known yet makes it hold at most this of
+// requests and as much of a header. Larger windows would let one stream use more of a network with a long delay.
+const (
+	windowBytes    = 128 << 10
+	maxHeaderBytes = 8 << 10
+)
+
+// Keepalive of connections on which nothing is going on. It also bounds how long data may be on its way without a
+// receipt.
+const (
+	keepaliveEvery   = 10 * time.Second
+	keepaliveTimeout = 3 * time.Second
+)
+
+// connectTimeout is how long a process that connects may take for the handshakes of TLS and HTTP/2.
+const connectTimeout = 5 * time.Second
 
 // Transport is this process as others reach it, and reaches others. It is safe for concurrent use.
 type Transport struct {
-	config  Config
-	address string
-	system  *actor.ActorSystem
-	cluster *protocluster.Cluster
-	front   *actor.PID
-	started chan struct{}   // closed once the fields above are set: protoactor serves before
-	context context.Context // ends when the transport is closed
-	cancel  context.CancelFunc
-	closed  atomic.Bool
-	closing sync.Once
-	running sync.WaitGroup // of links and sessions
-	working atomic.Int64   // requests of others that are not answered
+	config   Config
+	address  string
+	listener *listener
+	server   *grpc.Server
+	context  context.Context // ends when the transport is closed
+	cancel   context.CancelFunc
+	closing  sync.Once
+	running  sync.WaitGroup // goroutines of peers and sessions
+	lastID   atomic.Uint64  // of requests to others
+	working  atomic.Int64   // requests of others whose handlers run
+	bytes    atomic.Int64   // of requests of others that are not answered, and of responses that are not written
 
-	members members
-
-	// As the constants and package time have them, but in tests.
+	// As the constants and package time have them, except in tests.
 	forgetAfter, signEvery time.Duration
 	tick                   func(every time.Duration) (c <-chan time.Time, stop func())
 
 	mu       sync.Mutex
+	closed   atomic.Bool
+	members  map[string]bool  // by address, as last listed
 	peers    map[string]*peer // by address
-	sessions map[string]*session
-	nextID   uint64
+	sessions map[*session]struct{}
 }
 
 // Start listens for others. Close the transport after use.
@@ -55,33 +86,56 @@ func Start(c Config) (*Transport, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
 	}
-	host, port, advertise, err := c.addresses()
+	advertise, err := c.advertised()
 	if err != nil {
 		return nil, err
 	}
 	c.Observer = c.Observer.withDefaults()
-	t := &Transport{
-		config: c, forgetAfter: forgetAfter, signEvery: signEvery, tick: tick,
-		peers: map[string]*peer{}, sessions: map[string]*session{}, started: make(chan struct{}),
-	}
-	t.system = actors.NewActorSystem(slog.New(quiet{c.Log.Handler()}))
-	t.context, t.cancel = context.WithCancel(context.Background())
-	t.members.init()
-	options := t.remoteOptions()
-	if advertise != "" {
-		options = append(options, remote.WithAdvertisedHost(advertise))
-	}
-	config := protocluster.Configure(c.Cluster, provider{}, &lookup{t}, remote.Configure(host, port, options...))
-	// Its gossip and its heartbeats would block members by id for ever: they never have their turn.
-	config.GossipInterval, config.HeartbeatExpiration = never, never
-	t.cluster = protocluster.New(t.system, config)
-	if err := t.startMember(); err != nil {
-		t.cancel()
+	l, err := net.Listen("tcp", c.Bind)
+	if err != nil {
 		return nil, fmt.Errorf("transport: %w", err)
 	}
-	t.address = t.system.Address()
-	close(t.started)
+	if advertise == "" {
+		advertise = l.Addr().String()
+	}
+	t := &Transport{
+		config: c, address: advertise, listener: newListener(l, c.MaxPeers, c.Observer.Rejected),
+		forgetAfter: forgetAfter, signEvery: signEvery, tick: tick, peers: map[string]*peer{}, sessions: map[*session]struct{}{},
+	}
+	t.context, t.cancel = context.WithCancel(context.Background())
+	t.server = grpc.NewServer(t.serverOptions()...)
+	t.server.RegisterService(&grpc.ServiceDesc{ServiceName: service, HandlerType: (*any)(nil), Streams: []grpc.StreamDesc{exchange}}, t)
+	t.running.Go(func() { _ = t.server.Serve(t.listener) })
 	return t, nil
+}
+
+// serverOptions returns how to serve others.
+func (t *Transport) serverOptions() []grpc.ServerOption {
+	secure := insecure.NewCredentials()
+	if c := t.config.ServerTLS; c != nil {
+		secure = credentials.NewTLS(c)
+	}
+	return []grpc.ServerOption{
+		grpc.Creds(secure), grpc.ForceServerCodecV2(codec{}), grpc.UnknownServiceHandler(t.unknownMethod),
+		grpc.MaxRecvMsgSize(t.largest()), grpc.MaxConcurrentStreams(16), grpc.ConnectionTimeout(connectTimeout),
+		grpc.InitialWindowSize(windowBytes), grpc.InitialConnWindowSize(windowBytes), grpc.MaxHeaderListSize(maxHeaderBytes),
+		grpc.SharedWriteBuffer(true), grpc.WaitForHandlers(true),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			Time: keepaliveEvery, Timeout: keepaliveTimeout, MaxConnectionIdle: t.config.MaxIdle,
+		}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveEvery / 2, PermitWithoutStream: true}),
+	}
+}
+
+// largest is the largest frame, in bytes.
+func (t *Transport) largest() int { return t.config.MaxMessageBytes + maxFrameBytes + 64<<10 }
+
+// unknownMethod refuses methods that this process does not have.
+func (t *Transport) unknownMethod(_ any, stream grpc.ServerStream) error {
+	t.config.Observer.Rejected("unknown method")
+	method, _ := grpc.MethodFromServerStream(stream)
+	return status.Errorf(codes.Unimplemented,
+		"unknown method %q: this process speaks wire version %s; run releases of one wire version in a cluster", method, wireVersion)
 }
 
 // tick ticks until it is stopped.
@@ -90,51 +144,24 @@ func tick(every time.Duration) (<-chan time.Time, func()) {
 	return t.C, t.Stop
 }
 
-// never is longer than any process runs.
-const never = 100 * 365 * 24 * time.Hour
-
-// startMember starts the front and protoactor's cluster, parts of which panic if they cannot start.
-func (t *Transport) startMember() (err error) {
-	front, err := t.system.Root.SpawnNamed(actor.PropsFromFunc(t.receive), frontName)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("%v", r)
-		}
-		if err != nil {
-			t.system.Root.Stop(front)
-			t.system.Shutdown()
-		}
-	}()
-	if err := startCluster(t.cluster); err != nil {
-		return err
-	}
-	t.front = t.system.NewLocalPID(front.Id)
-	return nil
-}
-
-// addresses returns where to listen, and the address to advertise; empty: the one listened on.
-func (c *Config) addresses() (host string, port int, advertise string, err error) {
+// advertised returns the address to advertise; empty: the one listened on.
+func (c *Config) advertised() (string, error) {
 	host, service, err := net.SplitHostPort(c.Bind)
+	port := 0
 	if err == nil {
 		port, err = net.LookupPort("tcp", service)
 	}
 	if err != nil {
-		return "", 0, "", fmt.Errorf("transport: address to bind: %w", err)
+		return "", fmt.Errorf("transport: address to bind: %w", err)
 	}
-	if ip := net.ParseIP(host); c.Advertise == "" && (host == "" || ip != nil && ip.IsUnspecified()) {
-		own, err := sockaddr.GetPrivateIP()
-		if err != nil || own == "" || port == 0 {
-			return "", 0, "", fmt.Errorf("transport: %s does not tell which address others reach this process under: advertise one", c.Bind)
-		}
-		return host, port, net.JoinHostPort(own, service), nil
+	if ip := net.ParseIP(host); c.Advertise != "" || host != "" && (ip == nil || !ip.IsUnspecified()) {
+		return c.Advertise, nil
 	}
-	if ip := net.ParseIP(host); ip != nil && ip.To4() == nil {
-		host = "[" + host + "]" // protoactor joins it to the port as it is
+	own, err := sockaddr.GetPrivateIP()
+	if err != nil || own == "" || port == 0 {
+		return "", fmt.Errorf("transport: %s does not tell which address others reach this process under: advertise one", c.Bind)
 	}
-	return host, port, c.Advertise, nil
+	return net.JoinHostPort(own, service), nil
 }
 
 // Address returns the address that others reach this process under.
@@ -213,34 +240,26 @@ func noBody(address string) error {
 
 // request sends a request and returns its response, if that is OK.
 func (t *Transport) request(ctx context.Context, address string, m *clusterv1.Request) (*clusterv1.Response, error) {
-	if err := t.prepare(ctx, m); err != nil {
-		return nil, err
-	}
-	p, c, err := t.begin(address)
+	c, err := t.prepare(ctx, m)
 	if err != nil {
 		return nil, err
 	}
-	t.system.Root.RequestWithCustomSender(p.front, m, &actor.PID{Address: t.address, Id: replyName, RequestId: c.id})
+	p, err := t.begin(address, c)
+	if err != nil {
+		return nil, err
+	}
 	select {
 	case <-c.done:
 	case <-ctx.Done():
-		c.abandon(ctx.Err())
-		<-c.done
-	}
-	if c.err == nil {
-		c.err = errorOf(c.response)
+		p.abandon(c, ctx.Err())
 	}
 	return c.response, c.err
 }
 
-// replyName stands for who asked; the other side keeps only the number beside it.
-const replyName = "reply"
-
-// prepare checks what is to be sent, since protoactor would drop without a word what cannot be, and
-// sets its deadline.
-func (t *Transport) prepare(ctx context.Context, m *clusterv1.Request) error {
+// prepare encodes a request with its deadline.
+func (t *Transport) prepare(ctx context.Context, m *clusterv1.Request) (*call, error) {
 	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("%w: %w", actors.ErrExpired, err)
+		return nil, fmt.Errorf("%w: %w", actors.ErrExpired, err)
 	}
 	if deadline, ok := ctx.Deadline(); ok {
 		m.TimeoutMicros = max(time.Until(deadline).Microseconds(), 1)
@@ -248,32 +267,26 @@ func (t *Transport) prepare(ctx context.Context, m *clusterv1.Request) error {
 	if t.config.Tracing != nil {
 		m.Traceparent = t.config.Tracing.Inject(ctx)
 	}
-	if n := proto.Size(m); n > t.config.MaxMessageBytes {
-		return fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, n, t.config.MaxMessageBytes)
+	m.Id = t.lastID.Add(1)
+	b, err := encode(requestsField, m)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
-	return checkText(m)
+	if len(b) > t.config.MaxMessageBytes {
+		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(b), t.config.MaxMessageBytes)
+	}
+	return &call{id: m.Id, part: b, done: make(chan struct{})}, nil
 }
 
-// Fail ends the requests under way to the process at an address: those that were written have an
-// unknown outcome, the others were not sent. It is meant for processes found to be dead.
-func (t *Transport) Fail(address string, cause error) {
-	t.mu.Lock()
-	p := t.peers[address]
-	t.mu.Unlock()
-	if p != nil {
-		p.reset(cause)
-	}
-}
-
-// begin makes a call to the peer at an address.
-func (t *Transport) begin(address string) (*peer, *call, error) {
+// begin gives a call to the peer at an address.
+func (t *Transport) begin(address string, c *call) (*peer, error) {
 	for {
 		p, err := t.peer(address)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
-		if c, err := p.begin(); !errors.Is(err, errDropped) {
-			return p, c, err
+		if err := p.begin(c); !errors.Is(err, errForgotten) {
+			return p, err
 		}
 	}
 }
@@ -290,10 +303,123 @@ func (t *Transport) peer(address string) (*peer, error) {
 		if address == "" || address == t.address {
 			return nil, fmt.Errorf("%w: %q is not the address of another process", ErrNotSent, address)
 		}
-		p = &peer{transport: t, address: address, front: actor.NewPID(address, frontName), calls: map[uint32]*call{}}
+		p = &peer{transport: t, address: address, ready: make(chan struct{}, 1), asked: time.Now(), member: t.members[address]}
 		t.peers[address] = p
 	}
 	return p, nil
 }
 
-var errClosed = errors.New("the transport is closed")
+// Fail ends the requests under way to the process at an address: those that were written have an unknown outcome, the
+// others were not sent. It is meant for processes found to be dead.
+func (t *Transport) Fail(address string, cause error) {
+	t.mu.Lock()
+	p := t.peers[address]
+	t.mu.Unlock()
+	if p != nil {
+		p.fail(cause)
+	}
+}
+
+// forgetAfter is how long nothing must have been asked of an address that is no member's before it is forgotten.
+// Requests that were on their way to a member that left may still come.
+const forgetAfter = time.Minute
+
+// SetMembers tells which members are listed, this process among them or not. Requests to a member that is not listed any
+// more fail. To be called when something changed and every few seconds; it may be called concurrently.
+func (t *Transport) SetMembers(all []membership.Member) {
+	listed := map[string]bool{}
+	for _, o := range all {
+		listed[o.Meta.GetNodeAddress()] = true
+	}
+	failed := map[*peer]error{}
+	t.mu.Lock()
+	t.members = listed
+	for address, p := range t.peers {
+		switch {
+		case p.setMember(listed[address]):
+			failed[p] = errLeft
+		case p.forget(t.forgetAfter):
+			failed[p] = errForgotten
+			delete(t.peers, address)
+		}
+	}
+	t.mu.Unlock()
+	for p, cause := range failed {
+		p.fail(cause)
+	}
+}
+
+// drainTimeout is the time that Close gives to responses if its caller sets none, and goodbyeTimeout the time that
+// peers have to disconnect.
+const (
+	drainTimeout   = 5 * time.Second
+	goodbyeTimeout = time.Second
+)
+
+// Causes of the failure of requests when this process closes.
+var (
+	errClosed  = errors.New("the transport is closed")
+	errLeaving = errors.New("this process is leaving")
+)
+
+// Close accepts no more requests, waits until those of others are answered or ctx ends, and leaves. Requests to others
+// that are under way fail. Further calls do nothing.
+func (t *Transport) Close(ctx context.Context) (err error) {
+	t.closing.Do(func() {
+		t.mu.Lock()
+		t.closed.Store(true)
+		for s := range t.sessions {
+			s.sayClosing()
+		}
+		t.mu.Unlock()
+		err = t.drain(ctx)
+		for _, p := range t.peers { // There are no new ones any more.
+			p.fail(errLeaving)
+		}
+		// Only the peers know that they have all their responses: they disconnect.
+		ctx, cancel := context.WithTimeout(ctx, goodbyeTimeout)
+		defer cancel()
+		wait(ctx, func() bool {
+			t.mu.Lock()
+			defer t.mu.Unlock()
+			return len(t.sessions) == 0
+		})
+		t.cancel()
+		t.server.Stop()
+		t.running.Wait()
+	})
+	return err
+}
+
+// drain waits for the requests of others.
+func (t *Transport) drain(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
+	defer cancel()
+	if !wait(ctx, func() bool { return t.owed() == 0 }) {
+		return fmt.Errorf("transport: %d requests of others are not answered: %w", t.owed(), ctx.Err())
+	}
+	return nil
+}
+
+// owed returns how many requests of others are not answered.
+func (t *Transport) owed() int {
+	n := int(t.working.Load())
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for s := range t.sessions {
+		n += s.owed()
+	}
+	return n
+}
+
+// wait returns true when a condition holds, or false if ctx ends first.
+func wait(ctx context.Context, holds func() bool) bool {
+	for !holds() {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(time.Millisecond):
+		}
+	}
+	return true
+}

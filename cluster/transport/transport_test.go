@@ -14,6 +14,7 @@ import (
 	"licensed/actors"
 	"licensed/cluster"
 	"licensed/cluster/membership"
+	"licensed/messages/clusterv1"
 	"licensed/persistence"
 )
 
@@ -163,7 +164,7 @@ func TestUnreachable(t *testing.T) {
 			t.Fatalf("%v", err)
 		}
 	}
-	if d := time.Since(began); d > 2*time.Second { // protoactor's own pause after one failed attempt
+	if d := time.Since(began); d > 2*time.Second {
 		t.Errorf("20 requests to nobody took %v", d)
 	}
 	for _, address := range []string{"", a.Address()} {
@@ -177,7 +178,7 @@ func TestUnreachable(t *testing.T) {
 }
 
 // TestKilledPeer: what was written to a peer whose connection breaks has an unknown outcome at once, and a
-// process that starts at its address is reached, though protoactor on both sides has met the old one.
+// process that starts at its address is reached, though it was reached under that address before.
 func TestKilledPeer(t *testing.T) {
 	a, b := start(t, nil), start(t, nil)
 	for round := range 3 {
@@ -201,7 +202,7 @@ func TestKilledPeer(t *testing.T) {
 
 // kill ends a process without goodbye.
 func kill(p *process) {
-	p.cluster.Remote.Shutdown(false)
+	p.server.Stop()
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	_ = p.Close(ctx)
@@ -231,49 +232,7 @@ func TestMemberLeft(t *testing.T) {
 		waiting.Wait()
 	}
 	b.handler.execute = nil
-	// One that returns has another id for protoactor, which would block the old one for ever.
-	a.SetMembers([]membership.Member{member("a", a.Address()), member("b", b.Address())})
-	if n := a.cluster.MemberList.Members().Len(); n != 2 {
-		t.Errorf("protoactor knows %d members", n)
-	}
 	a.works(t, b.Address())
-}
-
-// TestLinkOfOneWhoLeft: protoactor closes the link to a member that left in its own time. The calls that have
-// begun since are with the next link, and do not end with it.
-func TestLinkOfOneWhoLeft(t *testing.T) {
-	a, b := start(t, nil), start(t, nil)
-	p, err := a.peer(b.Address())
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := &link{peer: p}
-	l.ctx, l.cancel = context.WithCancel(t.Context())
-	p.mu.Lock()
-	p.link = l
-	p.mu.Unlock()
-	a.SetMembers([]membership.Member{member("b", b.Address())})
-	before, err := p.begin()
-	if err != nil {
-		t.Fatal(err)
-	}
-	a.SetMembers(nil)
-	if <-before.done; !errors.Is(before.err, errLeft) {
-		t.Errorf("a call to one who left: %v", before.err)
-	}
-	since, err := p.begin()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := l.CloseSend(); err != nil {
-		t.Error(err)
-	}
-	select {
-	case <-since.done:
-		t.Errorf("a call of the next link: %v", since.err)
-	default:
-		since.abandon(context.Canceled)
-	}
 }
 
 // TestFirstCauseCounts: who breaks a connection gives the reader of its stream another reason, and may be slower
@@ -317,9 +276,11 @@ func TestHalfOpen(t *testing.T) {
 		t.Fatalf("%v", err)
 	}
 	// Not even the handshake gets through now.
+	a.config.DialTimeout = 100 * time.Millisecond
 	if _, err := a.execute(within(t, time.Minute), p.address(), "x"); !errors.Is(err, ErrNotSent) {
 		t.Fatalf("%v", err)
 	}
+	a.config.DialTimeout = 10 * time.Second
 	p.cut()
 	p.pass()
 	until(t, "answer", func() bool { _, err := a.execute(t.Context(), p.address(), "x"); return err == nil })
@@ -329,7 +290,7 @@ func TestHalfOpen(t *testing.T) {
 func TestSlowHandler(t *testing.T) {
 	a, b := start(t, nil), start(t, nil)
 	tick := a.tickBy()
-	b.signEvery = never // but when it is asked for one
+	b.signEvery = 5 * time.Millisecond
 	started, finish := make(chan struct{}), make(chan struct{})
 	b.handler.execute = func(context.Context, string, actors.Command) (actors.Reply, error) {
 		close(started)
@@ -348,18 +309,12 @@ func TestSlowHandler(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.mu.Lock()
-	l := p.link
+	heard := &p.stream.heard
 	p.mu.Unlock()
-	l.mu.Lock()
-	conn := l.conn
-	l.mu.Unlock()
-	conn.sending.Lock() // the request is written, and nothing has come back
-	heard := conn.heard.Load()
-	conn.sending.Unlock()
 	for range 20 {
 		tick <- time.Time{} // it is silent
-		heard++
-		until(t, "sign of life", func() bool { return conn.heard.Load() == heard })
+		before := heard.Load()
+		until(t, "sign of life", func() bool { return heard.Load() > before })
 		tick <- time.Time{} // it is not
 	}
 	close(finish)
@@ -377,11 +332,11 @@ func TestLimits(t *testing.T) {
 	if _, err := a.execute(t.Context(), b.Address(), strings.Repeat("x", 5<<10)); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("large request: %v", err)
 	}
-	if n := a.journal.count("connected"); n != 0 {
-		t.Errorf("it was sent")
-	}
 	if _, err := a.Execute(t.Context(), b.Address(), "Kind", "\xff", actors.Command{ID: "1", Payload: "x"}); !errors.Is(err, ErrInvalid) {
 		t.Errorf("request that is no text: %v", err)
+	}
+	if n := a.journal.count("connected"); n != 0 {
+		t.Errorf("it was sent")
 	}
 	b.handler.query = func(context.Context, string, any) (actors.Answer, error) {
 		return actors.Answer{Value: strings.Repeat("x", 5<<10)}, nil
@@ -420,7 +375,7 @@ func TestLimits(t *testing.T) {
 
 // TestLargeRequests: as many of the largest as one likes, at once.
 func TestLargeRequests(t *testing.T) {
-	large := func(c *Config) { c.MaxMessageBytes = 1 << 20 }
+	large := func(c *Config) { c.MaxMessageBytes, c.MaxPeerBytes = 1<<20, 128<<20 }
 	a, b := start(t, large), start(t, large)
 	b.handler.query = func(_ context.Context, _ string, q any) (actors.Answer, error) { return actors.Answer{Value: q}, nil }
 	question := strings.Repeat("x", 1<<20-100)
@@ -444,6 +399,7 @@ func TestStalledPeer(t *testing.T) {
 	b := start(t, nil)
 	p := startProxy(t, b.Address())
 	a.works(t, p.address())
+	a.config.DialTimeout = 100 * time.Millisecond
 	p.hold()
 	large := strings.Repeat("x", 1<<20)
 	var waiting sync.WaitGroup
@@ -559,65 +515,79 @@ func TestForgettingLosesNoRequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.mu.Lock()
-	if !p.drop() {
-		t.Error("not dropped")
+	if p.forget(time.Hour) || !p.forget(0) {
+		t.Error("not forgotten when nothing was asked of it")
 	}
 	delete(a.peers, b.Address())
 	a.mu.Unlock()
-	if _, err := p.begin(); !errors.Is(err, errDropped) {
+	if err := p.begin(&call{}); !errors.Is(err, errForgotten) {
 		t.Errorf("a call to a peer that is forgotten: %v", err)
 	}
 	a.works(t, b.Address())
-	if p, err = a.peer(b.Address()); err != nil || p.drop() {
-		t.Errorf("dropped while there is a link, %v", err)
+}
+
+// TestPauses: after a failed attempt to connect, requests fail at once for a while, and say why. The pauses grow and
+// are bounded.
+func TestPauses(t *testing.T) {
+	p := &peer{transport: &Transport{config: DefaultConfig()}}
+	var before time.Duration
+	refused := errors.New("connection refused")
+	for range 10 {
+		p.unreachable(refused)
+		pause := time.Until(p.retry)
+		if p.pause < before || p.pause > longestPause || pause > p.pause || pause < 0 {
+			t.Errorf("pause of %v within %v, before it %v", pause, p.pause, before)
+		}
+		if err := p.begin(&call{}); !errors.Is(err, ErrNotSent) || !errors.Is(err, refused) {
+			t.Errorf("in the pause: %v", err)
+		}
+		before = p.pause
+	}
+	if before != longestPause {
+		t.Errorf("the last pause is %v", before)
 	}
 }
 
-// TestLostRequestsEnd: a request that protoactor took and forgot, since it was about to close the link, is told
-// that it was not sent, with or without another link since. One that is not old is not.
-func TestLostRequestsEnd(t *testing.T) {
-	a, b := start(t, func(c *Config) { c.DialTimeout = 20 * time.Millisecond }), start(t, nil)
-	p, err := a.peer(b.Address())
-	if err != nil {
-		t.Fatal(err)
-	}
-	lose := func() *call { // begins a call whose request never gets anywhere
-		c, err := p.begin()
-		if err != nil {
+// TestAbandonedInQueue: a request that is given up before it was given to a stream is certainly not executed, and leaves
+// nothing in the queue.
+func TestAbandonedInQueue(t *testing.T) {
+	p := &peer{transport: &Transport{config: DefaultConfig()}, ready: make(chan struct{}, 1), running: true}
+	var calls []*call
+	for i := range 3 {
+		calls = append(calls, &call{id: uint64(i), part: make(part, 10), done: make(chan struct{})})
+		if err := p.begin(calls[i]); err != nil {
 			t.Fatal(err)
 		}
-		return c
 	}
-	ends := func(c *call) {
-		t.Helper()
-		until(t, "end of a call", func() bool {
-			a.SetMembers([]membership.Member{member("b", b.Address())})
-			select {
-			case <-c.done:
-				return true
-			default:
-				return false
-			}
-		})
-		if !errors.Is(c.err, ErrNotSent) {
-			t.Errorf("it ended with %v", c.err)
+	p.abandon(calls[1], context.Canceled)
+	if err := calls[1].err; !errors.Is(err, actors.ErrExpired) || !errors.Is(err, context.Canceled) || errors.Is(err, actors.ErrUnknownOutcome) {
+		t.Error(err)
+	}
+	if len(p.queue) != 2 || p.bytes != 20 || p.pending != 2 {
+		t.Errorf("%d requests of %d bytes are queued, %d pending", len(p.queue), p.bytes, p.pending)
+	}
+	s := &stream{peer: p, calls: map[uint64]*call{}}
+	if f := s.take(); len(f) != 2 || p.bytes != 0 {
+		t.Errorf("%d requests were taken, %d bytes are left", len(f), p.bytes)
+	}
+	p.abandon(calls[0], context.Canceled)
+	if err := calls[0].err; !errors.Is(err, actors.ErrUnknownOutcome) {
+		t.Errorf("given to a stream: %v", err)
+	}
+	s.answered(&incoming{responses: []*clusterv1.Response{{Id: 0, Code: clusterv1.Code_CODE_OK}, {Id: 2, Code: clusterv1.Code_CODE_OK}}})
+	if <-calls[2].done; calls[2].err != nil || p.pending != 0 {
+		t.Errorf("%v, %d pending", calls[2].err, p.pending)
+	}
+}
+
+// TestQueueOfBytes: what waits to be written to one peer is bounded in bytes.
+func TestQueueOfBytes(t *testing.T) {
+	p := &peer{transport: &Transport{config: DefaultConfig()}, ready: make(chan struct{}, 1), running: true}
+	p.transport.config.MaxPeerBytes = 100
+	for _, size := range []int{200, 10} { // the first one is sent, however large
+		err := p.begin(&call{part: make(part, size)})
+		if want := size == 10; errors.Is(err, actors.ErrOverloaded) != want {
+			t.Errorf("%d bytes: %v", size, err)
 		}
-	}
-	ends(lose())
-	c := lose()
-	until(t, "answer", func() bool { _, err := a.execute(t.Context(), b.Address(), "x"); return err == nil })
-	ends(c)
-	// With a link, and nothing written since, it may be waiting for its turn.
-	now := time.Now()
-	c = lose()
-	for range 5 {
-		now = now.Add(time.Hour)
-		p.lost(now, time.Minute)
-	}
-	select {
-	case <-c.done:
-		t.Errorf("a call that may be waiting ended: %v", c.err)
-	default:
-		c.abandon(context.Canceled)
 	}
 }

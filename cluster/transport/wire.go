@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"google.golang.org/protobuf/proto"
 
@@ -300,18 +299,4 @@ func snapshotOf(b []byte) (actors.Snapshot, error) {
 	}
 	header, data, err := persistence.DecodePayload(m.GetPayload())
 	return actors.Snapshot{Mapper: m.GetMapper(), Header: header, Data: data}, err
-}
-
-// checkText returns an error if a string in the request cannot travel: protobuf takes only UTF-8.
-func checkText(m *clusterv1.Request) error {
-	for _, f := range []struct{ name, value string }{
-		{"kind", m.GetKind()}, {"aggregate", m.GetAggregate()}, {"command id", m.GetCommand().GetId()},
-		{"type of the command", m.GetCommand().GetPayload().GetType()}, {"type of the query", m.GetQuery().GetPayload().GetType()},
-		{"name", m.GetPing().GetName()}, {"member", m.GetPing().GetMember()},
-	} {
-		if !utf8.ValidString(f.value) {
-			return fmt.Errorf("%w: %s %q is not UTF-8", ErrInvalid, f.name, f.value)
-		}
-	}
-	return nil
 }

@@ -144,7 +144,7 @@ func (m *member) listen() (err error) {
 		t.ServerTLS, t.ClientTLS = encryption.serving(), encryption.connecting
 	}
 	t.Pinged, t.Member = m.prober.Heard, m.n.name
-	t.Handler, t.Codec, t.Locate = m, codec{}, m.locate
+	t.Handler, t.Codec = m, codec{}
 	t.MaxPeers = m.n.files.node
 	if m.n.tracer != nil {
 		t.Tracing = m.n.tracer
@@ -228,16 +228,6 @@ func (m *member) leave(ctx context.Context) error {
 	m.running.Wait()
 	m.prober.Close() // Before the node port is closed: nothing is to be blamed on others.
 	return m.gossip.Leave(ctx)
-}
-
-// locate returns who seems to own an aggregate, for protoactor.
-func (m *member) locate(kind, id string) (address string, ok bool) {
-	select {
-	case <-m.joined:
-		return m.router.Locate(kind, id)
-	default:
-		return "", false
-	}
 }
 
 // members hears who seems to be there.

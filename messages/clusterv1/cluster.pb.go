@@ -472,9 +472,76 @@ func (x *News) GetClusterId() []byte {
 	return nil
 }
 
+// Frame is what one process writes to another at once, on a stream of the method Exchange of the service
+// licensed.cluster.v1.Peer. Requests go from the process that opened the stream to the other one, responses come back,
+// in any order. An empty frame accepts the stream if it is the first one, and is a sign of life later.
+// The stream has a wire version of its own, in its headers: see package cluster/transport.
+type Frame struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Requests  []*Request             `protobuf:"bytes,1,rep,name=requests,proto3" json:"requests,omitempty"`
+	Responses []*Response            `protobuf:"bytes,2,rep,name=responses,proto3" json:"responses,omitempty"`
+	// The sender accepts no more requests. It still answers those that it has.
+	Closing       bool `protobuf:"varint,3,opt,name=closing,proto3" json:"closing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Frame) Reset() {
+	*x = Frame{}
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Frame) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Frame) ProtoMessage() {}
+
+func (x *Frame) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Frame.ProtoReflect.Descriptor instead.
+func (*Frame) Descriptor() ([]byte, []int) {
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Frame) GetRequests() []*Request {
+	if x != nil {
+		return x.Requests
+	}
+	return nil
+}
+
+func (x *Frame) GetResponses() []*Response {
+	if x != nil {
+		return x.Responses
+	}
+	return nil
+}
+
+func (x *Frame) GetClosing() bool {
+	if x != nil {
+		return x.Closing
+	}
+	return false
+}
+
 // Request asks the owner of an aggregate, or a node about itself.
 type Request struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of the request among those on its stream; its response has the same one.
+	Id uint64 `protobuf:"varint,50,opt,name=id,proto3" json:"id,omitempty"`
 	// Kind of the aggregate, and its id without the kind.
 	Kind      string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
 	Aggregate string `protobuf:"bytes,2,opt,name=aggregate,proto3" json:"aggregate,omitempty"`
@@ -497,7 +564,7 @@ type Request struct {
 
 func (x *Request) Reset() {
 	*x = Request{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[3]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -509,7 +576,7 @@ func (x *Request) String() string {
 func (*Request) ProtoMessage() {}
 
 func (x *Request) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[3]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -522,7 +589,14 @@ func (x *Request) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Request.ProtoReflect.Descriptor instead.
 func (*Request) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{3}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Request) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
 }
 
 func (x *Request) GetKind() string {
@@ -665,7 +739,7 @@ type Payload struct {
 
 func (x *Payload) Reset() {
 	*x = Payload{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[4]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -677,7 +751,7 @@ func (x *Payload) String() string {
 func (*Payload) ProtoMessage() {}
 
 func (x *Payload) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[4]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -690,7 +764,7 @@ func (x *Payload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Payload.ProtoReflect.Descriptor instead.
 func (*Payload) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{4}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Payload) GetType() string {
@@ -721,7 +795,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[5]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -733,7 +807,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[5]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -746,7 +820,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{5}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Command) GetId() string {
@@ -793,7 +867,7 @@ type Query struct {
 
 func (x *Query) Reset() {
 	*x = Query{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[6]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -805,7 +879,7 @@ func (x *Query) String() string {
 func (*Query) ProtoMessage() {}
 
 func (x *Query) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[6]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -818,7 +892,7 @@ func (x *Query) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Query.ProtoReflect.Descriptor instead.
 func (*Query) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{6}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Query) GetPayload() *Payload {
@@ -831,7 +905,9 @@ func (x *Query) GetPayload() *Payload {
 // Response to a request. With a code other than OK there is no body.
 type Response struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Code  Code                   `protobuf:"varint,1,opt,name=code,proto3,enum=licensed.cluster.v1.Code" json:"code,omitempty"`
+	// Id of the request.
+	Id   uint64 `protobuf:"varint,50,opt,name=id,proto3" json:"id,omitempty"`
+	Code Code   `protobuf:"varint,1,opt,name=code,proto3,enum=licensed.cluster.v1.Code" json:"code,omitempty"`
 	// What went wrong, for people.
 	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
 	// When it makes sense to try again, in microseconds; with RATE_LIMITED.
@@ -853,7 +929,7 @@ type Response struct {
 
 func (x *Response) Reset() {
 	*x = Response{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[7]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -865,7 +941,7 @@ func (x *Response) String() string {
 func (*Response) ProtoMessage() {}
 
 func (x *Response) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[7]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -878,7 +954,14 @@ func (x *Response) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Response.ProtoReflect.Descriptor instead.
 func (*Response) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{7}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Response) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
 }
 
 func (x *Response) GetCode() Code {
@@ -1023,7 +1106,7 @@ type Reply struct {
 
 func (x *Reply) Reset() {
 	*x = Reply{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[8]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1035,7 +1118,7 @@ func (x *Reply) String() string {
 func (*Reply) ProtoMessage() {}
 
 func (x *Reply) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[8]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1048,7 +1131,7 @@ func (x *Reply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reply.ProtoReflect.Descriptor instead.
 func (*Reply) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{8}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Reply) GetOutcome() []byte {
@@ -1089,7 +1172,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[9]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1101,7 +1184,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[9]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1114,7 +1197,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{9}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Answer) GetValue() *Payload {
@@ -1145,7 +1228,7 @@ type Head struct {
 
 func (x *Head) Reset() {
 	*x = Head{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[10]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1157,7 +1240,7 @@ func (x *Head) String() string {
 func (*Head) ProtoMessage() {}
 
 func (x *Head) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[10]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1170,7 +1253,7 @@ func (x *Head) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Head.ProtoReflect.Descriptor instead.
 func (*Head) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{10}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Head) GetAggregate() string {
@@ -1220,7 +1303,7 @@ type Root struct {
 
 func (x *Root) Reset() {
 	*x = Root{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[11]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1232,7 +1315,7 @@ func (x *Root) String() string {
 func (*Root) ProtoMessage() {}
 
 func (x *Root) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[11]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1245,7 +1328,7 @@ func (x *Root) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Root.ProtoReflect.Descriptor instead.
 func (*Root) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{11}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Root) GetEpoch() uint64 {
@@ -1281,7 +1364,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[12]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1293,7 +1376,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[12]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1306,7 +1389,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{12}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Snapshot) GetMapper() string {
@@ -1331,7 +1414,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[13]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1343,7 +1426,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[13]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1356,7 +1439,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{13}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{14}
 }
 
 // StatusResponse is how a node sees itself and the cluster.
@@ -1396,7 +1479,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[14]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1408,7 +1491,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[14]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1421,7 +1504,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{14}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StatusResponse) GetName() string {
@@ -1563,7 +1646,7 @@ type HeldShards struct {
 
 func (x *HeldShards) Reset() {
 	*x = HeldShards{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[15]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1575,7 +1658,7 @@ func (x *HeldShards) String() string {
 func (*HeldShards) ProtoMessage() {}
 
 func (x *HeldShards) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[15]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1588,7 +1671,7 @@ func (x *HeldShards) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldShards.ProtoReflect.Descriptor instead.
 func (*HeldShards) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{15}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *HeldShards) GetIncarnation() []byte {
@@ -1626,7 +1709,7 @@ type Departed struct {
 
 func (x *Departed) Reset() {
 	*x = Departed{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[16]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1638,7 +1721,7 @@ func (x *Departed) String() string {
 func (*Departed) ProtoMessage() {}
 
 func (x *Departed) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[16]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1651,7 +1734,7 @@ func (x *Departed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Departed.ProtoReflect.Descriptor instead.
 func (*Departed) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{16}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Departed) GetName() string {
@@ -1684,7 +1767,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[17]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1696,7 +1779,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[17]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1709,7 +1792,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{17}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{18}
 }
 
 type DrainResponse struct {
@@ -1720,7 +1803,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[18]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1732,7 +1815,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[18]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1745,7 +1828,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{18}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{19}
 }
 
 // PingRequest asks whether a process can be reached.
@@ -1762,7 +1845,7 @@ type PingRequest struct {
 
 func (x *PingRequest) Reset() {
 	*x = PingRequest{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[19]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1774,7 +1857,7 @@ func (x *PingRequest) String() string {
 func (*PingRequest) ProtoMessage() {}
 
 func (x *PingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[19]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1787,7 +1870,7 @@ func (x *PingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingRequest.ProtoReflect.Descriptor instead.
 func (*PingRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{19}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PingRequest) GetProcess() []byte {
@@ -1821,7 +1904,7 @@ type PingResponse struct {
 
 func (x *PingResponse) Reset() {
 	*x = PingResponse{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[20]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1833,7 +1916,7 @@ func (x *PingResponse) String() string {
 func (*PingResponse) ProtoMessage() {}
 
 func (x *PingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[20]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1846,7 +1929,7 @@ func (x *PingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingResponse.ProtoReflect.Descriptor instead.
 func (*PingResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{20}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PingResponse) GetMember() string {
@@ -1865,7 +1948,7 @@ type UndrainRequest struct {
 
 func (x *UndrainRequest) Reset() {
 	*x = UndrainRequest{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[21]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1877,7 +1960,7 @@ func (x *UndrainRequest) String() string {
 func (*UndrainRequest) ProtoMessage() {}
 
 func (x *UndrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[21]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1890,7 +1973,7 @@ func (x *UndrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndrainRequest.ProtoReflect.Descriptor instead.
 func (*UndrainRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{21}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{22}
 }
 
 type UndrainResponse struct {
@@ -1901,7 +1984,7 @@ type UndrainResponse struct {
 
 func (x *UndrainResponse) Reset() {
 	*x = UndrainResponse{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[22]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1913,7 +1996,7 @@ func (x *UndrainResponse) String() string {
 func (*UndrainResponse) ProtoMessage() {}
 
 func (x *UndrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[22]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1926,7 +2009,7 @@ func (x *UndrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndrainResponse.ProtoReflect.Descriptor instead.
 func (*UndrainResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{22}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{23}
 }
 
 var File_licensed_cluster_v1_cluster_proto protoreflect.FileDescriptor
@@ -1962,8 +2045,13 @@ const file_licensed_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x06shards\x18\x01 \x03(\v2\x1a.licensed.cluster.v1.ShardR\x06shards\x12\x12\n" +
 	"\x04dead\x18\x02 \x03(\fR\x04dead\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\x14 \x01(\fR\tclusterId\"\xec\x03\n" +
-	"\aRequest\x12\x12\n" +
+	"cluster_id\x18\x14 \x01(\fR\tclusterId\"\x98\x01\n" +
+	"\x05Frame\x128\n" +
+	"\brequests\x18\x01 \x03(\v2\x1c.licensed.cluster.v1.RequestR\brequests\x12;\n" +
+	"\tresponses\x18\x02 \x03(\v2\x1d.licensed.cluster.v1.ResponseR\tresponses\x12\x18\n" +
+	"\aclosing\x18\x03 \x01(\bR\aclosing\"\xfc\x03\n" +
+	"\aRequest\x12\x0e\n" +
+	"\x02id\x182 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1c\n" +
 	"\taggregate\x18\x02 \x01(\tR\taggregate\x12%\n" +
 	"\x0etimeout_micros\x18\x03 \x01(\x03R\rtimeoutMicros\x128\n" +
@@ -1985,8 +2073,9 @@ const file_licensed_cluster_v1_cluster_proto_rawDesc = "" +
 	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\x126\n" +
 	"\apayload\x18\x05 \x01(\v2\x1c.licensed.cluster.v1.PayloadR\apayload\"?\n" +
 	"\x05Query\x126\n" +
-	"\apayload\x18\x01 \x01(\v2\x1c.licensed.cluster.v1.PayloadR\apayload\"\x9c\x04\n" +
-	"\bResponse\x12-\n" +
+	"\apayload\x18\x01 \x01(\v2\x1c.licensed.cluster.v1.PayloadR\apayload\"\xac\x04\n" +
+	"\bResponse\x12\x0e\n" +
+	"\x02id\x182 \x01(\x04R\x02id\x12-\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x19.licensed.cluster.v1.CodeR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12,\n" +
 	"\x12retry_after_micros\x18\x03 \x01(\x03R\x10retryAfterMicros\x120\n" +
@@ -2100,68 +2189,71 @@ func file_licensed_cluster_v1_cluster_proto_rawDescGZIP() []byte {
 }
 
 var file_licensed_cluster_v1_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_licensed_cluster_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_licensed_cluster_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_licensed_cluster_v1_cluster_proto_goTypes = []any{
 	(Role)(0),               // 0: licensed.cluster.v1.Role
 	(Code)(0),               // 1: licensed.cluster.v1.Code
 	(*Meta)(nil),            // 2: licensed.cluster.v1.Meta
 	(*Shard)(nil),           // 3: licensed.cluster.v1.Shard
 	(*News)(nil),            // 4: licensed.cluster.v1.News
-	(*Request)(nil),         // 5: licensed.cluster.v1.Request
-	(*Payload)(nil),         // 6: licensed.cluster.v1.Payload
-	(*Command)(nil),         // 7: licensed.cluster.v1.Command
-	(*Query)(nil),           // 8: licensed.cluster.v1.Query
-	(*Response)(nil),        // 9: licensed.cluster.v1.Response
-	(*Reply)(nil),           // 10: licensed.cluster.v1.Reply
-	(*Answer)(nil),          // 11: licensed.cluster.v1.Answer
-	(*Head)(nil),            // 12: licensed.cluster.v1.Head
-	(*Root)(nil),            // 13: licensed.cluster.v1.Root
-	(*Snapshot)(nil),        // 14: licensed.cluster.v1.Snapshot
-	(*StatusRequest)(nil),   // 15: licensed.cluster.v1.StatusRequest
-	(*StatusResponse)(nil),  // 16: licensed.cluster.v1.StatusResponse
-	(*HeldShards)(nil),      // 17: licensed.cluster.v1.HeldShards
-	(*Departed)(nil),        // 18: licensed.cluster.v1.Departed
-	(*DrainRequest)(nil),    // 19: licensed.cluster.v1.DrainRequest
-	(*DrainResponse)(nil),   // 20: licensed.cluster.v1.DrainResponse
-	(*PingRequest)(nil),     // 21: licensed.cluster.v1.PingRequest
-	(*PingResponse)(nil),    // 22: licensed.cluster.v1.PingResponse
-	(*UndrainRequest)(nil),  // 23: licensed.cluster.v1.UndrainRequest
-	(*UndrainResponse)(nil), // 24: licensed.cluster.v1.UndrainResponse
+	(*Frame)(nil),           // 5: licensed.cluster.v1.Frame
+	(*Request)(nil),         // 6: licensed.cluster.v1.Request
+	(*Payload)(nil),         // 7: licensed.cluster.v1.Payload
+	(*Command)(nil),         // 8: licensed.cluster.v1.Command
+	(*Query)(nil),           // 9: licensed.cluster.v1.Query
+	(*Response)(nil),        // 10: licensed.cluster.v1.Response
+	(*Reply)(nil),           // 11: licensed.cluster.v1.Reply
+	(*Answer)(nil),          // 12: licensed.cluster.v1.Answer
+	(*Head)(nil),            // 13: licensed.cluster.v1.Head
+	(*Root)(nil),            // 14: licensed.cluster.v1.Root
+	(*Snapshot)(nil),        // 15: licensed.cluster.v1.Snapshot
+	(*StatusRequest)(nil),   // 16: licensed.cluster.v1.StatusRequest
+	(*StatusResponse)(nil),  // 17: licensed.cluster.v1.StatusResponse
+	(*HeldShards)(nil),      // 18: licensed.cluster.v1.HeldShards
+	(*Departed)(nil),        // 19: licensed.cluster.v1.Departed
+	(*DrainRequest)(nil),    // 20: licensed.cluster.v1.DrainRequest
+	(*DrainResponse)(nil),   // 21: licensed.cluster.v1.DrainResponse
+	(*PingRequest)(nil),     // 22: licensed.cluster.v1.PingRequest
+	(*PingResponse)(nil),    // 23: licensed.cluster.v1.PingResponse
+	(*UndrainRequest)(nil),  // 24: licensed.cluster.v1.UndrainRequest
+	(*UndrainResponse)(nil), // 25: licensed.cluster.v1.UndrainResponse
 }
 var file_licensed_cluster_v1_cluster_proto_depIdxs = []int32{
 	0,  // 0: licensed.cluster.v1.Meta.roles:type_name -> licensed.cluster.v1.Role
 	3,  // 1: licensed.cluster.v1.News.shards:type_name -> licensed.cluster.v1.Shard
-	7,  // 2: licensed.cluster.v1.Request.command:type_name -> licensed.cluster.v1.Command
-	8,  // 3: licensed.cluster.v1.Request.query:type_name -> licensed.cluster.v1.Query
-	15, // 4: licensed.cluster.v1.Request.status:type_name -> licensed.cluster.v1.StatusRequest
-	19, // 5: licensed.cluster.v1.Request.drain:type_name -> licensed.cluster.v1.DrainRequest
-	21, // 6: licensed.cluster.v1.Request.ping:type_name -> licensed.cluster.v1.PingRequest
-	23, // 7: licensed.cluster.v1.Request.undrain:type_name -> licensed.cluster.v1.UndrainRequest
-	6,  // 8: licensed.cluster.v1.Command.payload:type_name -> licensed.cluster.v1.Payload
-	6,  // 9: licensed.cluster.v1.Query.payload:type_name -> licensed.cluster.v1.Payload
-	1,  // 10: licensed.cluster.v1.Response.code:type_name -> licensed.cluster.v1.Code
-	3,  // 11: licensed.cluster.v1.Response.shard:type_name -> licensed.cluster.v1.Shard
-	10, // 12: licensed.cluster.v1.Response.reply:type_name -> licensed.cluster.v1.Reply
-	11, // 13: licensed.cluster.v1.Response.answer:type_name -> licensed.cluster.v1.Answer
-	16, // 14: licensed.cluster.v1.Response.status:type_name -> licensed.cluster.v1.StatusResponse
-	20, // 15: licensed.cluster.v1.Response.drain:type_name -> licensed.cluster.v1.DrainResponse
-	22, // 16: licensed.cluster.v1.Response.ping:type_name -> licensed.cluster.v1.PingResponse
-	24, // 17: licensed.cluster.v1.Response.undrain:type_name -> licensed.cluster.v1.UndrainResponse
-	6,  // 18: licensed.cluster.v1.Answer.value:type_name -> licensed.cluster.v1.Payload
-	12, // 19: licensed.cluster.v1.Answer.head:type_name -> licensed.cluster.v1.Head
-	13, // 20: licensed.cluster.v1.Head.root:type_name -> licensed.cluster.v1.Root
-	13, // 21: licensed.cluster.v1.Head.parent:type_name -> licensed.cluster.v1.Root
-	2,  // 22: licensed.cluster.v1.StatusResponse.meta:type_name -> licensed.cluster.v1.Meta
-	3,  // 23: licensed.cluster.v1.StatusResponse.shards:type_name -> licensed.cluster.v1.Shard
-	6,  // 24: licensed.cluster.v1.StatusResponse.self:type_name -> licensed.cluster.v1.Payload
-	17, // 25: licensed.cluster.v1.StatusResponse.held:type_name -> licensed.cluster.v1.HeldShards
-	18, // 26: licensed.cluster.v1.StatusResponse.departed:type_name -> licensed.cluster.v1.Departed
-	2,  // 27: licensed.cluster.v1.Departed.meta:type_name -> licensed.cluster.v1.Meta
-	28, // [28:28] is the sub-list for method output_type
-	28, // [28:28] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	6,  // 2: licensed.cluster.v1.Frame.requests:type_name -> licensed.cluster.v1.Request
+	10, // 3: licensed.cluster.v1.Frame.responses:type_name -> licensed.cluster.v1.Response
+	8,  // 4: licensed.cluster.v1.Request.command:type_name -> licensed.cluster.v1.Command
+	9,  // 5: licensed.cluster.v1.Request.query:type_name -> licensed.cluster.v1.Query
+	16, // 6: licensed.cluster.v1.Request.status:type_name -> licensed.cluster.v1.StatusRequest
+	20, // 7: licensed.cluster.v1.Request.drain:type_name -> licensed.cluster.v1.DrainRequest
+	22, // 8: licensed.cluster.v1.Request.ping:type_name -> licensed.cluster.v1.PingRequest
+	24, // 9: licensed.cluster.v1.Request.undrain:type_name -> licensed.cluster.v1.UndrainRequest
+	7,  // 10: licensed.cluster.v1.Command.payload:type_name -> licensed.cluster.v1.Payload
+	7,  // 11: licensed.cluster.v1.Query.payload:type_name -> licensed.cluster.v1.Payload
+	1,  // 12: licensed.cluster.v1.Response.code:type_name -> licensed.cluster.v1.Code
+	3,  // 13: licensed.cluster.v1.Response.shard:type_name -> licensed.cluster.v1.Shard
+	11, // 14: licensed.cluster.v1.Response.reply:type_name -> licensed.cluster.v1.Reply
+	12, // 15: licensed.cluster.v1.Response.answer:type_name -> licensed.cluster.v1.Answer
+	17, // 16: licensed.cluster.v1.Response.status:type_name -> licensed.cluster.v1.StatusResponse
+	21, // 17: licensed.cluster.v1.Response.drain:type_name -> licensed.cluster.v1.DrainResponse
+	23, // 18: licensed.cluster.v1.Response.ping:type_name -> licensed.cluster.v1.PingResponse
+	25, // 19: licensed.cluster.v1.Response.undrain:type_name -> licensed.cluster.v1.UndrainResponse
+	7,  // 20: licensed.cluster.v1.Answer.value:type_name -> licensed.cluster.v1.Payload
+	13, // 21: licensed.cluster.v1.Answer.head:type_name -> licensed.cluster.v1.Head
+	14, // 22: licensed.cluster.v1.Head.root:type_name -> licensed.cluster.v1.Root
+	14, // 23: licensed.cluster.v1.Head.parent:type_name -> licensed.cluster.v1.Root
+	2,  // 24: licensed.cluster.v1.StatusResponse.meta:type_name -> licensed.cluster.v1.Meta
+	3,  // 25: licensed.cluster.v1.StatusResponse.shards:type_name -> licensed.cluster.v1.Shard
+	7,  // 26: licensed.cluster.v1.StatusResponse.self:type_name -> licensed.cluster.v1.Payload
+	18, // 27: licensed.cluster.v1.StatusResponse.held:type_name -> licensed.cluster.v1.HeldShards
+	19, // 28: licensed.cluster.v1.StatusResponse.departed:type_name -> licensed.cluster.v1.Departed
+	2,  // 29: licensed.cluster.v1.Departed.meta:type_name -> licensed.cluster.v1.Meta
+	30, // [30:30] is the sub-list for method output_type
+	30, // [30:30] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_licensed_cluster_v1_cluster_proto_init() }
@@ -2169,7 +2261,7 @@ func file_licensed_cluster_v1_cluster_proto_init() {
 	if File_licensed_cluster_v1_cluster_proto != nil {
 		return
 	}
-	file_licensed_cluster_v1_cluster_proto_msgTypes[3].OneofWrappers = []any{
+	file_licensed_cluster_v1_cluster_proto_msgTypes[4].OneofWrappers = []any{
 		(*Request_Command)(nil),
 		(*Request_Query)(nil),
 		(*Request_Status)(nil),
@@ -2177,7 +2269,7 @@ func file_licensed_cluster_v1_cluster_proto_init() {
 		(*Request_Ping)(nil),
 		(*Request_Undrain)(nil),
 	}
-	file_licensed_cluster_v1_cluster_proto_msgTypes[7].OneofWrappers = []any{
+	file_licensed_cluster_v1_cluster_proto_msgTypes[8].OneofWrappers = []any{
 		(*Response_Reply)(nil),
 		(*Response_Answer)(nil),
 		(*Response_Status)(nil),
@@ -2191,7 +2283,7 @@ func file_licensed_cluster_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_licensed_cluster_v1_cluster_proto_rawDesc), len(file_licensed_cluster_v1_cluster_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   23,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -46,7 +46,7 @@ func nextRelease(t *testing.T) []plant.Edit {
 		{File: "internal/node/member.go", From: "\ts := &clusterv1.StatusResponse{\n", To: "\tself.LaterText = \"later\"\n\ts := &clusterv1.StatusResponse{LaterText: \"later\",\n"},
 		{File: "cluster/transport/later.go", To: file("transport.go")},
 		{File: "cluster/transport/transport.go", From: "\tif deadline, ok := ctx.Deadline(); ok {\n\t\tm.TimeoutMicros", To: "\tm.LaterText = \"later\"\n\tif deadline, ok := ctx.Deadline(); ok {\n\t\tm.TimeoutMicros"},
-		{File: "cluster/transport/front.go", From: "\th, codec := t.config.Handler, t.config.Codec\n", To: "\th, codec := t.config.Handler, t.config.Codec\n\tr.LaterText = \"later\"\n"},
+		{File: "cluster/transport/handle.go", From: "\th, codec := t.config.Handler, t.config.Codec\n", To: "\th, codec := t.config.Handler, t.config.Codec\n\tr.LaterText = \"later\"\n"},
 		{File: "cluster/transport/wire.go", From: "\treturn &clusterv1.Command{\n", To: "\treturn &clusterv1.Command{LaterText: \"later\",\n"},
 		{File: "cluster/news.go", From: "\tm := &clusterv1.Shard{Id", To: "\tm := &clusterv1.Shard{LaterText: \"later\", Id"},
 

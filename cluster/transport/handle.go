@@ -1,0 +1,78 @@
+package transport
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"licensed/actors"
+	"licensed/messages/clusterv1"
+)
+
+// answer does what a request asks for.
+func (t *Transport) answer(ctx context.Context, m *clusterv1.Request) (r *clusterv1.Response) {
+	defer func() {
+		if p := recover(); p != nil {
+			t.config.Log.Error("transport: request panicked", "panic", p, "stack", string(debug.Stack()))
+			r = failure(fmt.Errorf("%w: panic", ErrInternal))
+		}
+	}()
+	if t.closed.Load() || t.config.Handler == nil {
+		return failure(fmt.Errorf("%w: this process does not answer", actors.ErrNotOwner))
+	}
+	timeout := t.config.MaxTimeout
+	if us := m.GetTimeoutMicros(); us > 0 && us < timeout.Microseconds() {
+		timeout = time.Duration(us) * time.Microsecond
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	if t.config.Tracing != nil {
+		ctx = t.config.Tracing.Extract(ctx, m.GetTraceparent())
+	}
+	r = &clusterv1.Response{Code: clusterv1.Code_CODE_OK}
+	if err := t.handle(ctx, m, r); err != nil {
+		return failure(err)
+	}
+	return r
+}
+
+func (t *Transport) handle(ctx context.Context, m *clusterv1.Request, r *clusterv1.Response) error {
+	h, codec := t.config.Handler, t.config.Codec
+	switch body := m.GetBody().(type) {
+	case *clusterv1.Request_Command:
+		c, err := commandOf(codec, body.Command)
+		if err != nil {
+			return err
+		}
+		reply, err := h.Execute(ctx, m.GetKind(), m.GetAggregate(), c)
+		r.Body = &clusterv1.Response_Reply{Reply: replyMessage(reply)}
+		return err
+	case *clusterv1.Request_Query:
+		query, err := queryOf(codec, body.Query)
+		if err != nil {
+			return err
+		}
+		a, err := h.Query(ctx, m.GetKind(), m.GetAggregate(), query)
+		if err != nil {
+			return err
+		}
+		answer, err := answerMessage(codec, a)
+		r.Body = &clusterv1.Response_Answer{Answer: answer}
+		return err
+	case *clusterv1.Request_Ping:
+		r.Body = &clusterv1.Response_Ping{Ping: t.pinged(body.Ping)}
+		return nil
+	case *clusterv1.Request_Status:
+		s, err := h.Status(ctx)
+		r.Body = &clusterv1.Response_Status{Status: s}
+		return err
+	case *clusterv1.Request_Drain:
+		r.Body = &clusterv1.Response_Drain{Drain: &clusterv1.DrainResponse{}}
+		return h.Drain(ctx)
+	case *clusterv1.Request_Undrain:
+		r.Body = &clusterv1.Response_Undrain{Undrain: &clusterv1.UndrainResponse{}}
+		return h.Undrain(ctx)
+	}
+	return fmt.Errorf("%w: unknown request type; the caller is a newer release", actors.ErrNotSupported)
+}

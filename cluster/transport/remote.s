@@ -1,1 +1,0 @@
-// This file lets remote.go declare functions without a body.
