@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/asynkron/protoactor-go/actor"
 	"go.uber.org/goleak"
 
 	"licensed/actors"
@@ -28,7 +27,6 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	quiet()
 	goleak.VerifyTestMain(m, goleak.IgnoreCurrent())
 }
 
@@ -123,12 +121,12 @@ func (n *testNode) newHost(a actors.Authority) (cluster.Host, error) {
 	n.mu.Unlock()
 	return actors.New(actors.Options{
 		Kind: actorstest.Ledger{}, Journal: n.store, Authority: a, Config: actors.DefaultConfig(),
-		System: quiet(),
+		System: quiet,
 	})
 }
 
 // quiet is the actor system of all hosts.
-var quiet = sync.OnceValue(func() *actor.ActorSystem { return actors.NewActorSystem(slog.New(slog.DiscardHandler)) })
+var quiet = actors.NewActorSystem(slog.New(slog.DiscardHandler))
 
 func (n *testNode) happened(h cluster.Happening) {
 	n.mu.Lock()

@@ -452,7 +452,7 @@ func TestStaleEpochIsRaised(t *testing.T) {
 func (ns *nodes) write(as actors.Authority, id string) {
 	ns.t.Helper()
 	history, err := actors.New(actors.Options{
-		Kind: actorstest.Ledger{}, Journal: ns.store, Authority: as, Config: actors.DefaultConfig(), System: quiet(),
+		Kind: actorstest.Ledger{}, Journal: ns.store, Authority: as, Config: actors.DefaultConfig(), System: quiet,
 	})
 	if err != nil {
 		ns.t.Fatal(err)

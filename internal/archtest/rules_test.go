@@ -184,37 +184,22 @@ var rules = []rule{
 		deny: []string{"github.com/cockroachdb/pebble/..."},
 	},
 	{
-		name: "protoactor has two homes",
-		why:  "its actor core is sound, much of the rest is not; who uses it must know which is which",
-		from: everything, except: []string{"licensed/actors", "licensed/cluster/...", "licensed/test/bench"}, tests: true,
+		name: "protoactor has one home",
+		why:  "it runs the actors of aggregates and nothing else; who uses it must know its traps",
+		from: everything, except: []string{"licensed/actors", "licensed/test/bench"}, tests: true,
 		deny: []string{"github.com/asynkron/protoactor-go/..."},
 	},
 	{
-		name: "protoactor's remote has one home",
-		why:  "what strangers and dead peers can do to it is kept in check there (docs/design/transport.md)",
-		from: everything, except: []string{"licensed/cluster/transport", "licensed/test/bench"}, tests: true,
-		deny: []string{"github.com/asynkron/protoactor-go/remote/...", "github.com/asynkron/protoactor-go/cluster/..."},
-	},
-	{
-		name: "unsafe parts of protoactor have none",
-		why:  "they lose errors and messages, or own an aggregate twice (docs/design/transport.md)",
+		name: "only the actors of protoactor are used",
+		why:  "its remote, cluster and persistence lose errors and messages, or own an aggregate twice",
 		from: everything, tests: true,
-		deny: []string{
-			"github.com/asynkron/protoactor-go/persistence/...", "github.com/asynkron/protoactor-go/plugin/...",
-			"github.com/asynkron/protoactor-go/cluster/identitylookup/...", "github.com/asynkron/protoactor-go/cluster/clusterproviders/...",
-		},
+		deny: []string{"github.com/asynkron/protoactor-go/..."}, allow: []string{"github.com/asynkron/protoactor-go/actor"},
 	},
 	{
 		name: "traps of protoactor are not called",
-		why:  "they send twice, lose messages without a word, race or leak (docs/design/transport.md)",
-		from: everything, except: []string{"licensed/test/bench"}, tests: true,
-		word: "pidcache", of: "github.com/asynkron/protoactor-go/...",
-		calls: []string{
-			// of a cluster and its members
-			"Request", "RequestFuture", "RequestReenter", "TopologyConsensus", "BatchingProducer", "Publisher",
-			// of actors and their properties
-			"Stash", "UnstashAll", "SetReceiveTimeout", "CancelReceiveTimeout", "Bounded", "BoundedDropping", "WithMetricProviders",
-		},
+		why:  "they lose messages without a word, race or leak",
+		from: everything, tests: true, of: "github.com/asynkron/protoactor-go/...",
+		calls: []string{"Stash", "UnstashAll", "SetReceiveTimeout", "CancelReceiveTimeout", "Bounded", "BoundedDropping", "WithMetricProviders"},
 	},
 	{
 		name: "gossip has one home", why: "it is a hint for speed, and nobody else may take it for the truth about ownership",

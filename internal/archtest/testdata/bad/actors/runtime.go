@@ -6,8 +6,8 @@ import (
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
-	"github.com/asynkron/protoactor-go/persistence" // want "unsafe parts of protoactor have none"
-	"github.com/asynkron/protoactor-go/remote"      // want "protoactor's remote has one home"
+	"github.com/asynkron/protoactor-go/persistence" // want "only the actors of protoactor are used"
+	"github.com/asynkron/protoactor-go/remote"      // want "only the actors of protoactor are used"
 	"github.com/hashicorp/memberlist"               // want "gossip has one home"
 
 	"licensed/persistence/pebble" // want "runtime knows only the contract of stores" "one place puts it together"

@@ -3,7 +3,7 @@ package gateway
 import (
 	"net/http"
 
-	"github.com/asynkron/protoactor-go/actor" // want "protoactor has two homes"
+	"github.com/asynkron/protoactor-go/actor" // want "protoactor has one home"
 
 	"licensed/actors/license"
 	"licensed/cluster"        // want "gateway asks aggregates"
