@@ -20,5 +20,11 @@
 // things drive it: the protoactor shell in [Runtime], and the simulator in test/sim, which runs it
 // against a store with delayed, lost, torn and late writes.
 //
+// protoactor-go does this: it spawns an actor for each activation and keeps it in its registry, it calls the actor with
+// one message at a time, and its supervision stops an actor that fails. Mailboxes and the goroutines that run them are
+// of this package. protoactor does not place, find or persist aggregates, and carries no message to another process:
+// packages cluster, cluster/routing, cluster/transport and persistence do. Of protoactor only the package actor is
+// imported (internal/archtest).
+//
 // The rules [R4] to [R11] named in comments are those of docs/design/write-path.md.
 package actors
