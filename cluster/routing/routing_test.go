@@ -237,12 +237,6 @@ func TestFindsOwner(t *testing.T) {
 			return nil
 		}
 		s.takes(t, "b c", 0) // the successor of a release
-		if got, ok := s.Locate("Kind", "id"); got != "at c" || !ok {
-			t.Errorf("located at %q, %t", got, ok)
-		}
-		if _, ok := s.Locate("Other", "id"); ok {
-			t.Error("aggregates of another kind were located")
-		}
 	})
 }
 

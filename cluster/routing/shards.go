@@ -119,20 +119,6 @@ func (r *Router) guess(id uint32) (target, error) {
 	return target{address: c.byName[name]}, nil
 }
 
-// Locate returns the address of the process that seems to own an aggregate, also of this one's if known;
-// false if nobody seems to.
-func (r *Router) Locate(kind, id string) (address string, ok bool) {
-	if kind != r.config.Kind {
-		return "", false
-	}
-	v := r.look(cluster.ShardOf(id+":"+kind, r.config.Map.Len()))
-	if v.to.local {
-		address, ok = r.members.Load().all[r.config.Name]
-		return address, ok
-	}
-	return v.to.address, v.none == nil
-}
-
 // learn takes in what an error tells about the shard. It reports whether there is a later row than that of
 // the view: somebody else to ask at once.
 func (r *Router) learn(v view, err error) (redirected bool) {

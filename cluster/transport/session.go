@@ -124,7 +124,7 @@ func (s *session) admit(size int) bool {
 
 // tooMany is the response to requests that are not admitted.
 func tooMany() *clusterv1.Response {
-	return failure(fmt.Errorf("%w: too many requests of this process, or of all, are in flight", actors.ErrOverloaded))
+	return failure(fmt.Errorf("%w: too many requests of this process, or of all, are in progress", actors.ErrOverloaded))
 }
 
 // answer does what a request asks for, and queues the response.
