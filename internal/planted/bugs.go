@@ -181,7 +181,7 @@ var Bugs = [count]Info{
 	BelieveGossipAtGateway:     {Rule: "hints", Name: "believe a gossiped death at a gateway", Check: "cluster/roster.TestStates"},
 	KeepHeardRow:               {Rule: "hints", Name: "keep a row that was heard, whatever the store says", Check: "cluster/shardmap.TestReadsReplaceWhatWasHeard"},
 	SpeakUntilReleased:         {Rule: "release", Name: "speak until the release is known", Check: byProtocolSeeds},
-	GoOnAfterRelease:           {Rule: "release", Name: "go on after a release of unknown outcome", Check: byProtocolSeeds},
+	GoOnAfterRelease:           {Rule: "release", Name: "continue after a release of unknown outcome", Check: byProtocolSeeds},
 	AdoptReleased:              {Rule: "release", Name: "adopt a shard that was released", Check: byProtocolSeeds, Hooks: 2},
 	LeaveReleaseUnresolved:     {Rule: "release", Name: "leave a release of unknown outcome unresolved", Check: byProtocolSeeds, Hooks: 2},
 	HoldWhileRetiring:          {Rule: "release", Name: "hold a late claim while its own lease is given up", Check: "cluster/ownership.TestRetiringHoldsNothing"},
