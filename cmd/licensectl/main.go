@@ -26,7 +26,6 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"licensed/internal/terminal"
 	"licensed/internal/version"
@@ -37,19 +36,10 @@ func main() {
 	defer stop()
 	p := &program{
 		stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, now: time.Now, newID: uuid.NewString,
-		width: func() int { return terminalWidth(os.Stdout) }, tells: terminalWidth(os.Stderr) > 0,
+		width: func() int { return terminal.Columns(os.Stdout) }, tells: terminal.Columns(os.Stderr) > 0,
 		completion: time.Second,
 	}
 	os.Exit(p.run(ctx, os.Args[1:]))
-}
-
-// terminalWidth returns the width of a terminal, 0 for anything else.
-func terminalWidth(f *os.File) int {
-	w, _, err := term.GetSize(int(f.Fd()))
-	if err != nil {
-		return 0
-	}
-	return w
 }
 
 // program is the command line with all that it touches, so that tests run the real one.

@@ -2,20 +2,20 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"licensed/internal/node"
+	"licensed/internal/settings"
 )
 
 func (p *program) healthCommand() *cobra.Command {
-	address, timeout, live := node.DefaultConfig().Admin, 3*time.Second, false
+	o, timeout, live := newOptions(), 3*time.Second, false
 	c := &cobra.Command{
 		Use:   "health",
 		Short: "Ask a process whether it is ready",
@@ -24,19 +24,11 @@ func (p *program) healthCommand() *cobra.Command {
 		Example: "  licensed health\n  licensed health --admin 127.0.0.2:8081",
 		Args:    noArguments,
 	}
-	c.Flags().StringVar(&address, "admin", address, "`address` of the admin port (environment LICENSED_ADMIN; LICENSED_HOST for the host alone)")
 	c.Flags().DurationVar(&timeout, "timeout", timeout, "longest time to wait for the answer")
 	c.Flags().BoolVar(&live, "live", live, "ask whether it has not failed, rather than whether it is ready")
-	c.RunE = func(c *cobra.Command, _ []string) error {
-		if host := p.getenv("LICENSED_HOST"); host != "" && !c.Flags().Changed("admin") {
-			_, port, _ := net.SplitHostPort(address)
-			address = net.JoinHostPort(host, port)
-		}
-		if admin := p.getenv("LICENSED_ADMIN"); admin != "" && !c.Flags().Changed("admin") {
-			address = admin
-		}
-		if err := checkAddress(address); err != nil {
-			return usageError{fmt.Errorf("admin: %w", err)}
+	p.takeSettings(c, o, named("host", "admin"), func(c *cobra.Command, _ *settings.Loaded, _ []string) error {
+		if o.config.Admin == "" {
+			return usageError{errors.New("admin: is empty, so the process has no admin port to ask")}
 		}
 		path := "/readyz"
 		if live {
@@ -44,8 +36,8 @@ func (p *program) healthCommand() *cobra.Command {
 		}
 		ctx, cancel := context.WithTimeout(c.Context(), timeout)
 		defer cancel()
-		return p.health(ctx, "http://"+address+path)
-	}
+		return p.health(ctx, "http://"+o.config.Admin+path)
+	})
 	return c
 }
 

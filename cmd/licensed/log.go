@@ -1,35 +1,23 @@
 package main
 
 import (
-	"fmt"
 	"io"
 	"log/slog"
-	"os"
+	"strings"
 
-	"golang.org/x/term"
+	"licensed/internal/terminal"
 )
 
-// newLogger returns a logger that writes text to a terminal and JSON to anything else, unless format
-// says which.
-func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {
+// newLogger returns a logger that writes in a format: text, json, or auto, which is text on a terminal and JSON elsewhere.
+// What is no level is info.
+func newLogger(w io.Writer, level, format string) *slog.Logger {
 	var l slog.Level
-	if err := l.UnmarshalText([]byte(level)); err != nil {
-		return nil, fmt.Errorf("--log-level %q is not debug, info, warn or error", level)
-	}
+	_ = l.UnmarshalText([]byte(level)) // The settings allow levels only.
 	options := &slog.HandlerOptions{Level: l, ReplaceAttr: withUnits}
-	if format == "auto" {
-		format = "json"
-		if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-			format = "text"
-		}
+	if strings.EqualFold(format, "text") || strings.EqualFold(format, "auto") && terminal.Columns(w) > 0 {
+		return slog.New(slog.NewTextHandler(w, options))
 	}
-	switch format {
-	case "text":
-		return slog.New(slog.NewTextHandler(w, options)), nil
-	case "json":
-		return slog.New(slog.NewJSONHandler(w, options)), nil
-	}
-	return nil, fmt.Errorf("--log-format %q is not text, json or auto", format)
+	return slog.New(slog.NewJSONHandler(w, options))
 }
 
 // withUnits writes durations as text, like "1.5s": the JSON handler would write a bare number of nanoseconds.

@@ -7,7 +7,7 @@
 //	licensed health   whether a process is ready, for containers
 //	licensed schema   the tables on Cassandra
 //	licensed store    the embedded store of a stopped node
-//	licensed config   the settings in effect, and where each comes from
+//	licensed settings the settings in effect, and where each comes from
 //	licensed version  what was built
 //
 // Every setting is a flag, an environment variable (LICENSED_ and the name of the flag) and a line of
@@ -77,9 +77,9 @@ func (p *program) run(ctx context.Context, args []string) int {
 	root.SetErr(p.stderr)
 	root.SetArgs(args)
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return usageError{fmt.Errorf("%w (see %s --help)", err, c.CommandPath())}
+		return usageError{fmt.Errorf("%w (see %s --help)", newOptions().table().FlagError(err), c.CommandPath())}
 	})
-	root.AddCommand(p.devCommand(), p.serveCommand(), p.nodeCommand(), p.gatewayCommand(), p.schemaCommand(), p.storeCommand(), p.healthCommand(), p.configCommand(), p.versionCommand())
+	root.AddCommand(p.devCommand(), p.serveCommand(), p.nodeCommand(), p.gatewayCommand(), p.schemaCommand(), p.storeCommand(), p.healthCommand(), p.settingsCommand(), p.versionCommand())
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitOK

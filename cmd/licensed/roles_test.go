@@ -3,15 +3,15 @@ package main
 import (
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"slices"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/spf13/pflag"
 )
 
 // run executes a command line and returns the exit code and all that was written.
@@ -42,6 +42,10 @@ func TestRoleErrors(t *testing.T) {
 		"a secret leaks":  {[]string{"node", "--store", "cassandra://u:hunter2@h/NO"}, []string{"store", "u:xxxxx@h"}},
 		"negative copies": {[]string{"schema", "apply", store, "--create-keyspace", "-1"}, []string{"create-keyspace", "-1"}},
 		"what schema":     {[]string{"schema", "status", "--store", "nonsense"}, []string{"nonsense"}},
+		"no such flag":    {[]string{"dev", "--lisen", ":1"}, []string{"--lisen", "did you mean --listen?"}},
+		"no such number":  {[]string{"dev", "--max-in-flight", "many"}, []string{`--max-in-flight: "many" is not a whole number, at least 1`}},
+		"out of range":    {[]string{"dev", "--max-in-flight", "0"}, []string{"--max-in-flight: is 0, must be at least 1"}},
+		"too little":      {[]string{"dev", "--request-memory", "1MiB"}, []string{"--request-memory: is 1MiB, must be at least 16MiB"}},
 		"health of what":  {[]string{"health", "--admin", "8081"}, []string{"admin", "HOST:PORT"}},
 	} {
 		code, out := run(t, nil, test.args...)
@@ -66,68 +70,107 @@ func TestSchemaWithoutCassandra(t *testing.T) {
 	}
 }
 
-// TestHelpOfRoles: each shows the flags that matter to it.
+// TestHelpOfRoles: each shows the settings that matter to it, at first those that everyone needs.
 func TestHelpOfRoles(t *testing.T) {
-	for role, flags := range map[string]struct{ shown, hidden []string }{
-		"dev":          {[]string{"--data ", "--demo ", "--store ", "--archive-after "}, []string{"--join ", "--bind ", "--gossip-key-file "}},
-		"serve":        {[]string{"--join ", "--listen ", "--capacity ", "--snapshot-every "}, []string{"--demo ", "--data "}},
-		"node":         {[]string{"--join ", "--capacity ", "--snapshot-every ", "--confirm "}, []string{"--listen ", "--demo ", "--tls-cert "}},
-		"gateway":      {[]string{"--join ", "--listen ", "--tls-cert "}, []string{"--capacity ", "--lease-ttl ", "--snapshot-every "}},
-		"schema apply": {[]string{"--store ", "--archive ", "--create-keyspace "}, []string{"--join ", "--listen "}},
+	for line, flags := range map[string]struct{ shown, hidden []string }{
+		"dev --help":          {[]string{"--data ", "--demo ", "--store "}, []string{"--join ", "--archive-after ", "--snapshot-every "}},
+		"dev --help-all":      {[]string{"--data ", "--archive-after ", "--lease-ttl "}, []string{"--join ", "--bind ", "--gossip-key-file "}},
+		"serve --help-all":    {[]string{"--join ", "--listen ", "--capacity ", "--snapshot-every "}, []string{"--demo ", "--data "}},
+		"node --help-all":     {[]string{"--join ", "--capacity ", "--snapshot-every ", "--confirm "}, []string{"--listen ", "--demo ", "--tls-cert "}},
+		"gateway --help":      {[]string{"--join ", "--listen ", "--help-all"}, []string{"--tls-cert ", "--max-in-flight "}},
+		"gateway --help-all":  {[]string{"--join ", "--listen ", "--tls-cert "}, []string{"--capacity ", "--lease-ttl ", "--snapshot-every "}},
+		"schema apply --help": {[]string{"--store ", "--archive ", "--create-keyspace "}, []string{"--join ", "--listen "}},
+		"store verify --help": {[]string{"--data ", "--archive ", "--repair", "--jobs "}, []string{"--join ", "--listen "}},
+		"health --help":       {[]string{"--admin ", "--host ", "--live"}, []string{"--join ", "--listen "}},
+		"settings --help":     {[]string{"--admin ", "--join ", "--max-in-flight "}, nil},
 	} {
-		code, out := run(t, nil, append(strings.Fields(role), "--help")...)
+		// What is wrong elsewhere does not keep anybody from reading the help.
+		code, out := run(t, map[string]string{"LICENSED_SHARDS": "x"}, strings.Fields(line)...)
 		if code != exitOK {
-			t.Errorf("%s: exit code %d", role, code)
+			t.Errorf("%s: exit code %d", line, code)
 		}
 		for _, f := range flags.shown {
-			if !strings.Contains(out, f) {
-				t.Errorf("%s does not show %s", role, f)
+			if !strings.Contains(out, "      "+f) {
+				t.Errorf("%s does not show %s: %s", line, f, out)
 			}
 		}
 		for _, f := range flags.hidden {
 			if strings.Contains(out, "  "+f) {
-				t.Errorf("%s shows %s", role, f)
+				t.Errorf("%s shows %s", line, f)
 			}
+		}
+	}
+}
+
+// TestTable: every setting is explained, and its default is allowed.
+func TestTable(t *testing.T) {
+	o := newOptions()
+	seen := make(map[string]bool)
+	for _, s := range o.table() {
+		_, isBool := s.Value.(*bool)
+		if seen[s.Name] || s.Help == "" || s.Group == "" || s.Roles == 0 || (s.Unit == "") != isBool {
+			t.Errorf("%+v", s)
+		}
+		if strings.HasPrefix(s.Help, "the ") || strings.HasSuffix(s.Help, ".") || strings.Contains(s.Help, "default") {
+			t.Errorf("%s: the help is no phrase, or has the default: %q", s.Name, s.Help)
+		}
+		if s.Allowed.Check != nil {
+			if err := s.Allowed.Check(s.Value); err != nil {
+				t.Errorf("%s: the default is not allowed: %v", s.Name, err)
+			}
+		}
+		seen[s.Name] = true
+	}
+	if len(seen) < 60 {
+		t.Errorf("%d settings", len(seen))
+	}
+}
+
+// rewrite has TestSettingsPage write the page.
+var rewrite = flag.Bool("rewrite", false, "write docs/reference/settings.md")
+
+func TestSettingsPage(t *testing.T) {
+	const path = "../../docs/reference/settings.md"
+	if *rewrite {
+		if err := os.WriteFile(path, []byte(settingsPage()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	page, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(page) != settingsPage() {
+		t.Errorf("%s is not what the table says: go test ./cmd/licensed -run SettingsPage -rewrite", path)
+	}
+}
+
+// TestCompletion: a shell completes settings with the words that they allow.
+func TestCompletion(t *testing.T) {
+	for line, want := range map[string]string{
+		"__complete serve --confirm": "--confirm", "__complete serve --confirm ": "lease\nread\n", "__complete dev --log-level w": "warn\n",
+		"__complete dev --no-da": "--no-dashboard",
+	} {
+		if code, out := run(t, nil, strings.Split(line, " ")...); code != exitOK || !strings.Contains(out, want) {
+			t.Errorf("%q: %d %s, want %q", line, code, out, want)
 		}
 	}
 }
 
 func TestHostSpreads(t *testing.T) {
-	o := newOptions()
-	f := pflag.NewFlagSet("", pflag.ContinueOnError)
-	o.bind(f)
-	if err := f.Parse([]string{"--host", "::1", "--admin", "127.0.0.1:9"}); err != nil {
-		t.Fatal(err)
+	code, out := run(t, nil, "settings", "--host", "::1", "--admin", "127.0.0.1:9")
+	if code != exitOK {
+		t.Fatal(code, out)
 	}
-	spread, err := o.spreadHost(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if slices.Sort(spread); !slices.Equal(spread, []string{"bind", "listen", "node-listen"}) {
-		t.Errorf("spread to %v", spread)
-	}
-	c := &o.config
-	if c.Listen != "[::1]:8080" || c.Admin != "127.0.0.1:9" || c.Cluster.Bind != "[::1]:7946" || c.Cluster.NodeListen != "[::1]:7947" {
-		t.Errorf("%s %s %s %s", c.Listen, c.Admin, c.Cluster.Bind, c.Cluster.NodeListen)
-	}
-}
-
-func TestMaskPassword(t *testing.T) {
-	for url, want := range map[string]string{
-		"cassandra://user:p:a@ss@h1,h2/ks?x=1": "cassandra://user:" + masked + "@h1,h2/ks?x=1",
-		"cassandra://user@h/ks":                "cassandra://user@h/ks",
-		"cassandra://h/ks":                     "cassandra://h/ks",
-		"/a/directory":                         "/a/directory",
-		"":                                     "",
-	} {
-		if got := maskPassword(url); got != want {
-			t.Errorf("%q is shown as %q, want %q", url, got, want)
+	for _, line := range []string{`listen: .\[::1\]:8080. +# host`, `admin: 127.0.0.1:9 +# flag --admin`, `bind: .\[::1\]:7946. +# host`, `node-listen: .\[::1\]:7947. +# host`} {
+		if !regexp.MustCompile("(?m)^" + line + "$").MatchString(out) {
+			t.Errorf("no line like %q in\n%s", line, out)
 		}
 	}
 }
 
-func TestConfigMasksPasswords(t *testing.T) {
-	code, out := run(t, map[string]string{"LICENSED_STORE": "cassandra://u:hunter2@h/ks", "LICENSED_ARCHIVE": "cassandra://u:hunter3@h2/ks"}, "config")
+func TestSettingsMaskPasswords(t *testing.T) {
+	code, out := run(t, map[string]string{"LICENSED_STORE": "cassandra://u:hunter2@h/ks", "LICENSED_ARCHIVE": "cassandra://u:hunter3@h2/ks"}, "settings")
 	if code != exitOK || strings.Contains(out, "hunter") || !strings.Contains(out, "cassandra://u:********@h2/ks") {
 		t.Errorf("%d: %s", code, out)
 	}

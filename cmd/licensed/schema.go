@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"licensed/internal/node"
+	"licensed/internal/settings"
 )
 
 func (p *program) schemaCommand() *cobra.Command {
@@ -39,22 +40,15 @@ func (p *program) schemaVerb(use, short, long string, run func(context.Context, 
 		Example: "  licensed schema " + use + " --store cassandra://10.0.0.1,10.0.0.2/licensed\n" +
 			"  licensed schema " + use + " --config licensed.yaml",
 	}
-	o.bind(c.Flags())
-	showOnly(c.Flags(), configFlag, "store", "store-password-file", "archive", "archive-password-file", "log-level", "log-format")
-	c.RunE = func(c *cobra.Command, _ []string) error {
-		if _, err := loadSettings(c.Flags(), p.getenv); err != nil {
-			return usageError{err}
-		}
-		log, err := newLogger(p.stderr, o.logLevel, o.logFormat)
+	o.config.Cluster.Alone = true
+	listed := named("store", "store-password-file", "archive", "archive-password-file", "log-level", "log-format")
+	p.takeSettings(c, o, listed, func(c *cobra.Command, loaded *settings.Loaded, _ []string) error {
+		config, err := o.nodeConfig(newLogger(p.stderr, o.logLevel, o.logFormat))
 		if err != nil {
-			return usageError{err}
-		}
-		config, err := o.aloneConfig(log)
-		if err != nil {
-			return usageError{err}
+			return usageError{loaded.At(err)}
 		}
 		return p.interruptible(c.Context(), func(ctx context.Context) error { return run(ctx, config) })
-	}
+	})
 	return c
 }
 

@@ -5,12 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"licensed/internal/node"
+	"licensed/internal/settings"
 	"licensed/internal/terminal"
 	"licensed/internal/verify"
 	"licensed/messages/licensedv1"
@@ -43,17 +42,12 @@ func (p *program) storeVerifyCommand() *cobra.Command {
 			return nil
 		},
 	}
-	o.bind(c.Flags())
 	v.BindFlags(c.Flags())
 	output := ""
 	c.Flags().StringVarP(&output, "output", "o", "table", "`format` of the findings: table or json")
-	showOnly(c.Flags(), configFlag, "data", "archive", "repair", "after", "jobs", "notes", "output")
-	c.RunE = func(c *cobra.Command, args []string) error {
+	p.takeSettings(c, o, named("data", "archive"), func(c *cobra.Command, _ *settings.Loaded, args []string) error {
 		if len(args) == 1 {
 			v.Customer = args[0]
-		}
-		if _, err := loadSettings(c.Flags(), p.getenv); err != nil {
-			return usageError{err}
 		}
 		if err := v.Check(); err != nil {
 			return usageError{err}
@@ -63,7 +57,7 @@ func (p *program) storeVerifyCommand() *cobra.Command {
 		}
 		v.JSON = output == "json"
 		return p.interruptible(c.Context(), func(ctx context.Context) error { return p.verifyStore(ctx, o.config, v) })
-	}
+	})
 	return c
 }
 
@@ -102,11 +96,9 @@ func (p *program) verifyStore(ctx context.Context, c node.Config, v verify.Optio
 		return err
 	}
 	v.Out, v.Err, v.Progress = terminal.Writer(p.stdout), p.stderr, terminal.NewProgress(nil)
-	if f, ok := p.stdout.(*os.File); ok {
-		v.Width, _, _ = term.GetSize(int(f.Fd())) // 0 for a file
-	}
-	if f, ok := p.stderr.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		v.Progress = terminal.NewProgress(f)
+	v.Width = terminal.Columns(p.stdout)
+	if terminal.Columns(p.stderr) > 0 {
+		v.Progress = terminal.NewProgress(p.stderr)
 	}
 	err = errors.Join(verify.Run(ctx, storedCustomers{store}, v), store.Close())
 	var damaged verify.DamagedError

@@ -13,7 +13,6 @@ import (
 
 	"licensed/actors"
 	"licensed/cluster"
-	"licensed/cluster/lease"
 	"licensed/cluster/ownership"
 	"licensed/gateway"
 	"licensed/internal/tracing"
@@ -194,8 +193,8 @@ func defaultCluster() ClusterConfig {
 	}
 }
 
-// Validate returns what is wrong with the settings of store, archive and cluster, or nil. An error begins
-// with the name of the flag.
+// Validate returns what is wrong with the settings of store, archive and cluster together, or nil. An error begins
+// with the name of a setting.
 func (c *Config) Validate() error {
 	switch {
 	case c.Store == "" && c.Data == "":
@@ -236,11 +235,6 @@ func beginning(url string) string {
 // validateMember returns what is wrong with the settings of a process that is one of several.
 func (c *Config) validateMember() error {
 	m := &c.Cluster
-	timing := lease.DefaultTiming()
-	timing.TTL, timing.Allowance = m.LeaseTTL, min(timing.Allowance, m.LeaseTTL/4)
-	if err := timing.Validate(); err != nil {
-		return fmt.Errorf("lease-ttl: %w", err)
-	}
 	if _, err := cluster.ParseConfirm(m.Confirm); err != nil {
 		return err
 	}
@@ -250,27 +244,17 @@ func (c *Config) validateMember() error {
 	if _, err := m.NodeTLS.openMutual("node-tls", slog.Default()); err != nil {
 		return err
 	}
-	for _, f := range []struct {
-		flag string
-		ok   bool
-		need string
-	}{
-		{"store", c.Store != "", "is required: all processes of a cluster share a store, like cassandra://10.0.0.1,10.0.0.2/licensed"},
-		{"archive", c.ArchiveDir() == "", "is a directory of this machine, which other processes cannot read: name a keyspace on Cassandra, or off"},
-		{"cluster", m.Name != "", "is required"},
-		{"shards", m.Shards > 0 && m.Shards <= maxShards, fmt.Sprintf("must be between 1 and %d", maxShards)},
-		{"capacity", m.Capacity > 0, "must be positive"},
-		{"moves-per-second", m.MovesPerSecond > 0, "must be positive"},
-	} {
-		if !f.ok {
-			return fmt.Errorf("%s: %s", f.flag, f.need)
-		}
+	switch {
+	case c.Store == "":
+		return errors.New("store: is required: all processes of a cluster share a store, like cassandra://10.0.0.1,10.0.0.2/licensed")
+	case c.ArchiveDir() != "":
+		return errors.New("archive: is a directory of this machine, which other processes cannot read: name a keyspace on Cassandra, or off")
 	}
 	return nil
 }
 
-// maxShards is more than any cluster needs; each costs every member some memory.
-const maxShards = 65536
+// MaxShards is more than any cluster needs; each costs every member some memory.
+const MaxShards = 65536
 
 // key returns the key that encrypts gossip; nil for none.
 func (c *ClusterConfig) key() ([]byte, error) {

@@ -200,13 +200,13 @@ func TestDemo(t *testing.T) {
 	}
 }
 
-// TestConfigCommand prints what dev would run with.
-func TestConfigCommand(t *testing.T) {
+// TestSettingsCommand prints what dev would run with.
+func TestSettingsCommand(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "licensed.yaml")
 	if err := os.WriteFile(file, []byte("data: /somewhere\nsnapshot-every: 50\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(binary, "config", "--config", file, "--listen", ":9090")
+	cmd := exec.Command(binary, "settings", "--config", file, "--listen", ":9090")
 	cmd.Env = append(os.Environ(), "LICENSED_SNAPSHOT_EVERY=70", "LICENSED_PASSIVATE_AFTER=1m")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -227,7 +227,7 @@ func TestConfigCommand(t *testing.T) {
 	if err := os.WriteFile(again, out, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command(binary, "config", "--config", again).CombinedOutput(); err != nil || !strings.Contains(string(out), "snapshot-every: 70") {
-		t.Errorf("what config prints is not a settings file: %v: %s", err, out)
+	if out, err := exec.Command(binary, "settings", "--config", again).CombinedOutput(); err != nil || !strings.Contains(string(out), "snapshot-every: 70") {
+		t.Errorf("what settings prints is not a settings file: %v: %s", err, out)
 	}
 }

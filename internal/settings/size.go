@@ -1,4 +1,4 @@
-package main
+package settings
 
 import (
 	"errors"
@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// memorySize is a flag for an amount of memory: bytes, with a unit (KiB, MiB, GiB, or KB, MB, GB), or
-// a share of the memory that the process may use ("25%").
-type memorySize struct {
+// Size is a setting for an amount of memory: bytes, with a unit (KiB, MiB, GiB, or KB, MB, GB), or
+// a share of the memory that the process may use ("25%"). Its zero value is 0 bytes.
+type Size struct {
 	text    string
 	bytes   int64
 	percent float64
@@ -25,21 +25,30 @@ var units = []struct {
 	{"kb", 1e3}, {"mb", 1e6}, {"gb", 1e9}, {"tb", 1e12}, {"b", 1}, {"", 1},
 }
 
+// ParseSize returns the size that a text says, and panics if it says none: for defaults.
+func ParseSize(text string) Size {
+	var m Size
+	if err := m.Set(text); err != nil {
+		panic(err)
+	}
+	return m
+}
+
 // Set implements pflag.Value.
-func (m *memorySize) Set(text string) error {
+func (m *Size) Set(text string) error {
 	if share, ok := strings.CutSuffix(text, "%"); ok {
 		p, err := strconv.ParseFloat(strings.TrimSpace(share), 64)
 		if err != nil || !(p > 0 && p <= 100) {
 			return fmt.Errorf("%q is not a share between 0%% and 100%%", text)
 		}
-		*m = memorySize{text: text, percent: p}
+		*m = Size{text: text, percent: p}
 		return nil
 	}
 	bytes, err := parseBytes(text)
 	if err != nil {
 		return err
 	}
-	*m = memorySize{text: text, bytes: bytes}
+	*m = Size{text: text, bytes: bytes}
 	return nil
 }
 
@@ -63,13 +72,16 @@ func parseBytes(text string) (int64, error) {
 }
 
 // String implements pflag.Value.
-func (m *memorySize) String() string { return m.text }
+func (m *Size) String() string { return m.text }
 
 // Type implements pflag.Value.
-func (m *memorySize) Type() string { return "size" }
+func (m *Size) Type() string { return "size" }
 
-// of returns the amount in bytes, of that much memory in all.
-func (m *memorySize) of(memory uint64) int64 {
+// Share returns the percentage, 0 for a number of bytes.
+func (m *Size) Share() float64 { return m.percent }
+
+// Of returns the amount in bytes, of that much memory in all.
+func (m *Size) Of(memory uint64) int64 {
 	if m.percent > 0 {
 		return int64(float64(memory) * m.percent / 100)
 	}

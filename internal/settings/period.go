@@ -1,4 +1,4 @@
-package main
+package settings
 
 import (
 	"fmt"
@@ -7,39 +7,39 @@ import (
 	"time"
 )
 
-// period is a flag for a long time: days ("90d"), or whatever time.ParseDuration takes.
-type period struct{ value *time.Duration }
+// Period is a setting for a long time: days ("90d"), or whatever time.ParseDuration takes.
+type Period struct{ Value *time.Duration }
 
 const day = 24 * time.Hour
 
 // Set implements pflag.Value.
-func (p period) Set(text string) error {
+func (p Period) Set(text string) error {
 	if days, ok := strings.CutSuffix(text, "d"); ok {
 		n, err := strconv.ParseUint(days, 10, 16)
 		if err != nil {
 			return fmt.Errorf("%q is not a number of days, like 90d", text)
 		}
-		*p.value = time.Duration(n) * day
+		*p.Value = time.Duration(n) * day
 		return nil
 	}
 	d, err := time.ParseDuration(text)
 	if err != nil || d < 0 {
 		return fmt.Errorf("%q is not a time, like 90d or 36h", text)
 	}
-	*p.value = d
+	*p.Value = d
 	return nil
 }
 
 // String implements pflag.Value.
-func (p period) String() string {
+func (p Period) String() string {
 	switch {
-	case p.value == nil:
+	case p.Value == nil:
 		return ""
-	case *p.value%day == 0:
-		return strconv.FormatInt(int64(*p.value/day), 10) + "d"
+	case *p.Value%day == 0:
+		return strconv.FormatInt(int64(*p.Value/day), 10) + "d"
 	}
-	return p.value.String()
+	return p.Value.String()
 }
 
 // Type implements pflag.Value.
-func (period) Type() string { return "duration" }
+func (Period) Type() string { return "duration" }

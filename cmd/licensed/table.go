@@ -1,0 +1,429 @@
+package main
+
+import (
+	"time"
+
+	"licensed/internal/node"
+	"licensed/internal/settings"
+)
+
+// What rows of the table have in common.
+const (
+	all      = settings.All
+	embedded = settings.Embedded
+	member   = settings.Node | settings.Gateway     // of a cluster
+	owner    = settings.Embedded | settings.Node    // holds customers
+	server   = settings.Embedded | settings.Gateway // serves the API
+
+	operator = settings.Operator
+	tuning   = settings.Tuning
+)
+
+// table has every setting of the program, with its default as value.
+func (o *options) table() settings.Table {
+	var t settings.Table
+	for _, group := range []struct {
+		name     string
+		settings []settings.Setting
+	}{
+		{"Data", o.dataSettings()},
+		{"Addresses", o.addressSettings()},
+		{"Cluster", o.clusterSettings()},
+		{"Certificates and keys", o.securitySettings()},
+		{"Customers in memory", o.memorySettings()},
+		{"Archive", o.archiveSettings()},
+		{"Requests", o.requestSettings()},
+		{"Shutdown", o.shutdownSettings()},
+		{"Log, traces and dashboard", o.observeSettings()},
+		{"Simulated customers", o.demoSettings()},
+	} {
+		for _, s := range group.settings {
+			s.Group = group.name
+			t = append(t, s)
+		}
+	}
+	return t
+}
+
+// Ranges of durations.
+var (
+	zeroOrMore = settings.AtLeast(time.Duration(0))
+	positive   = settings.AtLeast(time.Millisecond)
+)
+
+func (o *options) dataSettings() []settings.Setting {
+	c := &o.config
+	return []settings.Setting{
+		{
+			Name: "store", Value: &c.Store, Unit: "URL", Roles: all, Password: true,
+			Help: "store on Cassandra, like cassandra://HOST,HOST/KEYSPACE?consistency=QUORUM " +
+				"(docs/guide/cassandra.md)",
+			Unset: "the embedded store in --data",
+		},
+		{
+			Name: "store-password-file", Value: &c.StorePasswordFile, Unit: "file", For: operator, Roles: all,
+			Help: "password for --store, in place of one in the URL",
+		},
+		{
+			Name: "store-wait", Value: &c.StoreWait, Unit: "duration", For: operator, Roles: all, Allowed: zeroOrMore,
+			Help: "time to wait at start while --store or --archive on Cassandra cannot be reached; 0 gives up " +
+				"at once",
+		},
+		{
+			Name: "data", Value: &c.Data, Unit: "directory", Roles: embedded,
+			Help: "embedded store, created if missing",
+		},
+		{
+			Name: "policy", Value: &c.Policy, Unit: "file", Roles: all,
+			Help:  "licence policy, reloaded when the file changes",
+			Unset: "the built-in policy",
+		},
+	}
+}
+
+func (o *options) addressSettings() []settings.Setting {
+	c, m := &o.config, &o.config.Cluster
+	return []settings.Setting{
+		{
+			Name: "host", Value: &o.host, Unit: "host", Roles: member,
+			Help: "host of all addresses below that are not set",
+		},
+		{
+			Name: "listen", Value: &c.Listen, Unit: "address", Roles: server, Allowed: settings.Address(),
+			Help: "API (gRPC, gRPC-Web, JSON); port 0 chooses a free one",
+		},
+		{
+			Name: "admin", Value: &c.Admin, Unit: "address", Roles: all, Allowed: settings.AddressOrNone(),
+			Help: "dashboard, metrics, profiles and health checks; empty for none",
+		},
+		{
+			Name: "bind", Value: &m.Bind, Unit: "address", Roles: member, Allowed: settings.Address(),
+			Help: "gossip, TCP and UDP",
+		},
+		{
+			Name: "advertise", Value: &m.Advertise, Unit: "address", For: operator, Roles: member,
+			Allowed: settings.AddressOrNone(),
+			Help:    "address under which others reach --bind",
+			Unset:   "--bind",
+		},
+		{
+			Name: "node-listen", Value: &m.NodeListen, Unit: "address", Roles: member, Allowed: settings.Address(),
+			Help: "requests between processes of the cluster",
+		},
+		{
+			Name: "node-advertise", Value: &m.NodeAdvertise, Unit: "address", For: operator, Roles: member,
+			Allowed: settings.AddressOrNone(),
+			Help:    "address under which others reach --node-listen",
+			Unset:   "--node-listen",
+		},
+	}
+}
+
+func (o *options) clusterSettings() []settings.Setting {
+	c, m := &o.config, &o.config.Cluster
+	return []settings.Setting{
+		{
+			Name: "name", Value: &c.Name, Unit: "name", Roles: member,
+			Help:  "name of this process, unique in the cluster and the same after a restart",
+			Unset: "the name of the machine",
+		},
+		{
+			Name: "cluster", Value: &m.Name, Unit: "name", Roles: member, Allowed: settings.Required(),
+			Help: "name of the cluster, fixed when it is created",
+		},
+		{
+			Name: "join", Value: &m.Join, Unit: "members", Roles: member,
+			Help: "members to contact first: addresses, or DNS names of several, with or without the port of " +
+				"--bind",
+		},
+		{
+			Name: "label", Value: &m.Label, Unit: "label", For: operator, Roles: member,
+			Help:  "label that separates the gossip of clusters on one network",
+			Unset: "the name of the cluster",
+		},
+		{
+			Name: "shards", Value: &m.Shards, Unit: "shards", For: operator, Roles: all,
+			Allowed: settings.Between[uint32](1, node.MaxShards),
+			Help:    "number of shards of a cluster that is created now; an existing cluster keeps its number",
+		},
+		{
+			Name: "capacity", Value: &m.Capacity, Unit: "weight", For: operator, Roles: settings.Node,
+			Allowed: settings.Above(0.0),
+			Help:    "share of the shards in relation to other nodes",
+		},
+		{
+			Name: "lease-ttl", Value: &m.LeaseTTL, Unit: "duration", For: tuning, Roles: owner,
+			Allowed: settings.Above(time.Duration(0)),
+			Help: "time without a renewal of its lease after which a node is declared dead; the same for all " +
+				"nodes",
+		},
+		{
+			Name: "confirm", Value: &m.Confirm, Unit: "method", For: operator, Roles: owner,
+			Allowed: settings.OneOf("lease", "read"),
+			Help: "how a node checks before each reply that it still has its lease, by its clock or by a read " +
+				"of the lease (for machines that can be frozen with their clocks)",
+		},
+		{
+			Name: "moves-per-second", Value: &m.MovesPerSecond, Unit: "shards", For: tuning, Roles: settings.Node,
+			Allowed: settings.Above(0.0),
+			Help:    "shards that this node hands over in a second, at most",
+		},
+		{
+			Name: "max-node-connections", Value: &m.MaxConnections, Unit: "connections", For: tuning, Roles: member,
+			Allowed: settings.AtLeast(0),
+			Help:    "connections of other processes to --node-listen accepted at once",
+			Unset:   "an eighth of the limit of open files, 8 to 1,024",
+		},
+	}
+}
+
+func (o *options) securitySettings() []settings.Setting {
+	c, m := &o.config, &o.config.Cluster
+	return []settings.Setting{
+		{
+			Name: "tls-cert", Value: &c.APITLS.Cert, Unit: "file", For: operator, Roles: server,
+			Help:  "certificate of the API, with its chain",
+			Unset: "the API is not encrypted",
+		},
+		{
+			Name: "tls-key", Value: &c.APITLS.Key, Unit: "file", For: operator, Roles: server,
+			Help: "private key of --tls-cert",
+		},
+		{
+			Name: "tls-ca", Value: &c.APITLS.CA, Unit: "file", For: operator, Roles: server,
+			Help: "certificates that sign those of clients, which then need one",
+		},
+		{
+			Name: "node-tls-cert", Value: &m.NodeTLS.Cert, Unit: "file", For: operator, Roles: member,
+			Help:  "certificate for requests between processes",
+			Unset: "requests between processes are not encrypted",
+		},
+		{
+			Name: "node-tls-key", Value: &m.NodeTLS.Key, Unit: "file", For: operator, Roles: member,
+			Help: "private key of --node-tls-cert",
+		},
+		{
+			Name: "node-tls-ca", Value: &m.NodeTLS.CA, Unit: "file", For: operator, Roles: member,
+			Help: "certificates that sign those of the other processes",
+		},
+		{
+			Name: "gossip-key-file", Value: &m.KeyFile, Unit: "file", For: operator, Roles: member,
+			Help:  "key that encrypts gossip: 16, 24 or 32 bytes in base64, the same for all members",
+			Unset: "gossip is not encrypted",
+		},
+		{
+			Name: "admin-token-file", Value: &c.Dashboard.TokenFile, Unit: "file", For: operator, Roles: all,
+			Help:  "token that opens dashboard and profiles",
+			Unset: "the dashboard is closed unless --admin is a loopback address",
+		},
+	}
+}
+
+func (o *options) memorySettings() []settings.Setting {
+	r := &o.config.Runtime
+	return []settings.Setting{
+		{
+			Name: "max-resident", Value: &o.maxResident, Unit: "size", For: operator, Roles: owner,
+			Help: "memory for customers, as bytes or share of the memory; the least recently used are unloaded " +
+				"first",
+		},
+		{
+			Name: "passivate-after", Value: &r.IdleAfter, Unit: "duration", For: tuning, Roles: owner,
+			Allowed: positive,
+			Help:    "idle time after which a customer is evicted from memory",
+		},
+		{
+			Name: "snapshot-every", Value: &r.SnapshotEvery, Unit: "events", For: tuning, Roles: owner,
+			Allowed: settings.AtLeast(1),
+			Help:    "number of events after which a customer's state is written",
+		},
+		{
+			Name: "snapshot-interval", Value: &r.SnapshotInterval, Unit: "duration", For: tuning, Roles: owner,
+			Allowed: zeroOrMore,
+			Help:    "write the state also when the oldest event since the last snapshot is older; 0 for never",
+		},
+	}
+}
+
+func (o *options) archiveSettings() []settings.Setting {
+	c, a := &o.config, &o.config.Archiver
+	return []settings.Setting{
+		{
+			Name: "archive", Value: &c.Archive, Unit: "place", For: operator, Roles: all, Password: true,
+			Help:  "archive tier: a directory, best on another disk; the URL of a keyspace on Cassandra; or off",
+			Unset: "archive/ in --data, or the keyspace of --store",
+		},
+		{
+			Name: "archive-password-file", Value: &c.ArchivePasswordFile, Unit: "file", For: operator, Roles: all,
+			Help: "password for --archive, in place of one in the URL",
+		},
+		{
+			Name: "archive-retention", Value: settings.Period{Value: &a.Retention}, Unit: "duration", For: operator, Roles: owner,
+			Help: "time for which the archive keeps events where the policy does not say (history_days); 0 for " +
+				"ever",
+		},
+		{
+			Name: "archive-after", Value: settings.Period{Value: &a.After}, Unit: "duration", For: tuning, Roles: owner,
+			Help: "age at which closed history is archived though it is less than a segment",
+		},
+		{
+			Name: "archive-segment-bytes", Value: &o.segment, Unit: "size", For: tuning, Roles: owner,
+			Allowed: settings.Bytes(settings.ParseSize("1KiB"), settings.ParseSize("16MiB")),
+			Help:    "size of a segment before compression",
+		},
+		{
+			Name: "archive-snapshot-after", Value: settings.Period{Value: &a.SnapshotAfter}, Unit: "duration", For: tuning, Roles: owner,
+			Help: "idle time after which also a customer's snapshot is archived; 0 for never",
+		},
+		{
+			Name: "archive-rate", Value: &o.archiveRate, Unit: "size", For: tuning, Roles: owner,
+			Allowed: settings.Bytes(settings.ParseSize("0"), settings.Size{}),
+			Help:    "bytes archived in a second, at most; 0 for no limit",
+		},
+	}
+}
+
+func (o *options) requestSettings() []settings.Setting {
+	c, l := &o.config, &o.config.Limits
+	return []settings.Setting{
+		{
+			Name: "max-deadline", Value: &c.MaxDeadline, Unit: "duration", For: operator, Roles: server,
+			Allowed: positive,
+			Help:    "longest time that a request may take",
+		},
+		{
+			Name: "request-memory", Value: &o.requestMemory, Unit: "size", For: operator, Roles: server,
+			Help: "memory for API requests, as bytes or share of the memory: bodies being received, requests in " +
+				"progress, unread replies, streams, imports, operators",
+		},
+		{
+			Name: "address-share", Value: &o.addressShare, Unit: "percentage", For: operator, Roles: server,
+			Allowed: settings.Share(),
+			Help: "share of each limit that the clients of one address may use; 100% behind a proxy that all " +
+				"clients come through",
+		},
+		{
+			Name: "max-in-flight", Value: &l.MaxInFlight, Unit: "requests", For: tuning, Roles: server,
+			Allowed: settings.AtLeast(1),
+			Help:    "requests handled at once; more are refused",
+		},
+		{
+			Name: "max-in-flight-per-node", Value: &c.MaxPerNode, Unit: "requests", For: tuning, Roles: server,
+			Allowed: settings.AtLeast(0),
+			Help:    "requests to one other node in progress at once; more are refused",
+			Unset:   "three quarters of --max-in-flight",
+		},
+		{
+			Name: "max-in-flight-per-shard", Value: &c.MaxPerShard, Unit: "requests", For: tuning, Roles: server,
+			Allowed: settings.AtLeast(0),
+			Help:    "requests for one shard in progress at once; more are refused",
+			Unset:   "an eighth of --max-in-flight, at least 16",
+		},
+		{
+			Name: "max-operators", Value: &l.MaxOperators, Unit: "requests", For: tuning, Roles: server,
+			Allowed: settings.AtLeast(1),
+			Help:    "requests and streams of operators and the dashboard handled at once; more are refused",
+		},
+		{
+			Name: "max-streams", Value: &l.MaxStreams, Unit: "streams", For: tuning, Roles: server,
+			Allowed: settings.AtLeast(1),
+			Help:    "streams of events open at once; more are refused",
+		},
+		{
+			Name: "max-imports", Value: &l.MaxImports, Unit: "calls", For: tuning, Roles: server,
+			Allowed: settings.AtLeast(1),
+			Help:    "calls that import customers handled at once; more are refused",
+		},
+		{
+			Name: "max-connections", Value: &c.MaxConnections, Unit: "connections", For: tuning, Roles: server,
+			Allowed: settings.AtLeast(0),
+			Help:    "connections to the API accepted at once; more are closed",
+			Unset:   "what the limit of open files leaves",
+		},
+		{
+			Name: "max-connection-streams", Value: &c.MaxStreams, Unit: "requests", For: tuning, Roles: server,
+			Allowed: settings.AtLeast(1),
+			Help:    "requests in progress on one HTTP/2 connection",
+		},
+		{
+			Name: "read-timeout", Value: &c.ReadTimeout, Unit: "duration", For: tuning, Roles: server,
+			Allowed: positive,
+			Help:    "time that a request may take to arrive",
+		},
+		{
+			Name: "reply-timeout", Value: &c.ReplyTimeout, Unit: "duration", For: tuning, Roles: server,
+			Allowed: positive,
+			Help:    "time that a client may take to read a reply, or a message of a stream",
+		},
+	}
+}
+
+func (o *options) shutdownSettings() []settings.Setting {
+	c := &o.config
+	return []settings.Setting{
+		{
+			Name: "drain-timeout", Value: &c.DrainTimeout, Unit: "duration", For: operator, Roles: all,
+			Allowed: zeroOrMore,
+			Help:    "time for a shutdown; then requests in progress are ended",
+		},
+		{
+			Name: "drain-delay", Value: &c.DrainDelay, Unit: "duration", For: operator, Roles: all,
+			Allowed: zeroOrMore,
+			Help: "time between failing the readiness check and refusing connections, for load balancers to " +
+				"notice",
+		},
+	}
+}
+
+func (o *options) observeSettings() []settings.Setting {
+	c := &o.config
+	return []settings.Setting{
+		{
+			Name: "log-level", Value: &o.logLevel, Unit: "level", Roles: all,
+			Allowed: settings.OneOf("debug", "info", "warn", "error"),
+			Help:    "lowest level that is logged",
+		},
+		{
+			Name: "log-format", Value: &o.logFormat, Unit: "format", For: operator, Roles: all,
+			Allowed: settings.OneOf("text", "json", "auto"),
+			Help:    "format of the log; auto is text on a terminal and json elsewhere",
+		},
+		{
+			Name: "otlp-endpoint", Value: &c.Traces.Endpoint, Unit: "URL", For: operator, Roles: all, Password: true,
+			Help:  "collector of traces (OTLP over gRPC), like http://127.0.0.1:4317",
+			Unset: "no traces",
+		},
+		{
+			Name: "trace-ratio", Value: &c.Traces.Ratio, Unit: "share", For: operator, Roles: all,
+			Allowed: settings.Between(0.0, 1.0),
+			Help:    "share of the requests that are traced",
+		},
+		{
+			Name: "no-dashboard", Value: &c.Dashboard.Off, For: operator, Roles: all,
+			Help: "no dashboard on the admin port",
+		},
+		{
+			Name: "ready-file", Value: &o.readyFile, Unit: "file", For: operator, Roles: all,
+			Help: "file to write addresses and process id to, as JSON, when the process is ready",
+		},
+	}
+}
+
+func (o *options) demoSettings() []settings.Setting {
+	return []settings.Setting{
+		{
+			Name: "demo", Value: &o.demo, Roles: embedded,
+			Help: "simulate customers",
+		},
+		{
+			Name: "demo-rate", Value: &o.demoConfig.Rate, Unit: "commands", For: operator, Roles: embedded,
+			Allowed: settings.AtLeast(0.01),
+			Help:    "commands per second of the simulated customers",
+		},
+		{
+			Name: "demo-customers", Value: &o.demoConfig.Customers, Unit: "customers", For: operator, Roles: embedded,
+			Allowed: settings.AtLeast(1),
+			Help:    "number of simulated customers",
+		},
+	}
+}
