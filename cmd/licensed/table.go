@@ -224,7 +224,7 @@ func (o *options) memorySettings() []settings.Setting {
 	return []settings.Setting{
 		{
 			Name: "max-resident", Value: &o.maxResident, Unit: "size", For: operator, Roles: owner,
-			Help: "memory for customers, as bytes or share of the memory; the least recently used are unloaded " +
+			Help: "memory for customers, as bytes or share of the memory; the least recently used are evicted " +
 				"first",
 		},
 		{
@@ -259,8 +259,8 @@ func (o *options) archiveSettings() []settings.Setting {
 		},
 		{
 			Name: "archive-retention", Value: settings.Period{Value: &a.Retention}, Unit: "duration", For: operator, Roles: owner,
-			Help: "time for which the archive keeps events where the policy does not say (history_days); 0 for " +
-				"ever",
+			Help: "time for which the archive keeps events where the policy does not say (history_days); 0 keeps " +
+				"them forever",
 		},
 		{
 			Name: "archive-after", Value: settings.Period{Value: &a.After}, Unit: "duration", For: tuning, Roles: owner,
