@@ -3,6 +3,7 @@ package actors
 import (
 	"time"
 
+	"licensed/internal/planted"
 	"licensed/persistence"
 )
 
@@ -10,14 +11,26 @@ import (
 type Command struct {
 	// ID is the client's id of the command, 1 to 64 bytes, unique within the aggregate.
 	ID string
-	// Fingerprint is a hash of all client fields: an ID that comes again with another one is an error.
+	// Fingerprint is a hash of all client fields: an ID that comes again with another one is an error. Its lowest bit is not compared;
+	// records have Stamped there.
 	Fingerprint uint64
 	// IssuedAt is the client's issue time, or the arrival at the gateway.
 	IssuedAt time.Time
+	// Stamped says that the gateway set IssuedAt, because the client did not. No clock decides whether such a command is too old, and
+	// if it is, the gateway sends it again with a later time: see StampError.
+	Stamped bool
 	// ValidateOnly asks what the command would come to, and records nothing.
 	ValidateOnly bool
 	// Payload is the domain's command, passed to Aggregate.Decide.
 	Payload any
+}
+
+// stored returns the fingerprint as records have it.
+func (c *Command) stored() uint64 {
+	if c.Stamped && !planted.Bug(planted.ForgetStamp) {
+		return c.Fingerprint | 1
+	}
+	return c.Fingerprint &^ 1
 }
 
 // Reply is the answer to a command.

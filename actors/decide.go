@@ -130,7 +130,7 @@ func (m *Machine) execute(r *Request, in Input) {
 
 // repeat answers a command that was executed before.
 func (m *Machine) repeat(r *Request, first remembered) {
-	if first.fingerprint != uint32(r.Command.Fingerprint) {
+	if (first.fingerprint^uint32(r.Command.Fingerprint))&^1 != 0 {
 		m.refuse(r, ErrIDReused)
 		return
 	}
@@ -141,17 +141,27 @@ func (m *Machine) repeat(r *Request, first remembered) {
 	m.wait(r, first.sequence > m.durable) // what becomes of the first is not known before that
 }
 
-// admit says whether a command that is not in the window may be executed. It goes by the clock, not by the time
-// of events: once the clock was ahead, that stands still until the clock is there again, and customers are
-// served meanwhile.
+// admit says whether a command that is not in the window may be executed. That it was not executed before follows from the horizon
+// alone. The clock only keeps out of the window what clients issue in the future.
 func (m *Machine) admit(c *Command, in Input) error {
 	w, config := &m.hot.window, &m.env.Config.Window
 	issued, now := c.IssuedAt.UnixMilli(), in.Now.UnixMilli()
-	if c.IssuedAt.After(in.Now.Add(config.MaxAhead)) {
+	switch {
+	case c.Stamped && issued <= w.horizon.gateways && !planted.Bug(planted.IgnoreStamp):
+		next := w.horizon.gateways + 1
+		if planted.Bug(planted.ForgottenStamp) {
+			next--
+		}
+		return &StampError{At: time.UnixMilli(next).UTC()}
+	case c.Stamped && planted.Bug(planted.StampByClock) && issued < now-config.MaxAge.Milliseconds():
+		return ErrTooOld
+	case c.Stamped && planted.Bug(planted.StampAhead) && c.IssuedAt.After(in.Now.Add(config.MaxAhead)):
+		return ErrIssuedAhead
+	case c.Stamped: // No clock is asked: which one is wrong, the gateway's or this one, is not known.
+	case c.IssuedAt.After(in.Now.Add(config.MaxAhead)):
 		return fmt.Errorf("%w: issued at %s, the server's time is %s", ErrIssuedAhead,
 			c.IssuedAt.UTC().Format(time.RFC3339Nano), in.Now.UTC().Format(time.RFC3339Nano))
-	}
-	if w.tooOld(issued, now, config) {
+	case issued <= w.horizon.clients && (w.count >= config.MaxCommands || !planted.Bug(planted.TrustRoom)):
 		return ErrTooOld
 	}
 	if wait := w.full(now, config); wait > 0 {
@@ -206,7 +216,7 @@ func (m *Machine) record(r *Request, events []Event, now time.Time) error {
 			Mapper: e.Mapper, Header: e.Header, Data: e.Data,
 		}
 		if i == 0 {
-			rec.Fingerprint, rec.IssuedAt = c.Fingerprint, time.UnixMilli(c.IssuedAt.UnixMilli()).UTC()
+			rec.Fingerprint, rec.IssuedAt = c.stored(), time.UnixMilli(c.IssuedAt.UnixMilli()).UTC()
 		}
 		h.group.Records = append(h.group.Records, rec)
 		h.groupBytes += rec.Size(m.aggregate)
@@ -215,7 +225,7 @@ func (m *Machine) record(r *Request, events []Event, now time.Time) error {
 	if m.oldest == 0 {
 		m.oldest = m.lastTime
 	}
-	h.remember(c.ID, uint32(c.Fingerprint), c.IssuedAt.UnixMilli(), m.lastTime, m.sequence, outcome, &m.env.Config.Window)
+	h.remember(c.ID, uint32(c.stored()), c.IssuedAt.UnixMilli(), m.lastTime, m.sequence, outcome, &m.env.Config.Window)
 	r.Reply = Reply{Outcome: outcome, Sequence: m.sequence, Time: now}
 	return nil
 }

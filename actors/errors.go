@@ -38,6 +38,21 @@ var (
 	ErrNotSupported = errors.New("request is not understood")
 )
 
+// StampError refuses a command that the gateway stamped (Command.Stamped), because commands with a later stamp are forgotten. Not executed,
+// and an attempt with this stamp never will be. The gateway sends the command again with the time At, if no attempt with the former stamp
+// may have been executed.
+type StampError struct {
+	// At is the first time that is accepted, unless further commands are forgotten meanwhile. In whole milliseconds.
+	At time.Time
+}
+
+func (e *StampError) Error() string {
+	return fmt.Sprintf("%v; the next stamp is %s", ErrTooOld, e.At.UTC().Format(time.RFC3339Nano))
+}
+
+// Unwrap returns ErrTooOld.
+func (*StampError) Unwrap() error { return ErrTooOld }
+
 // UnservedError says that no process of the cluster can serve the aggregate. Not executed.
 type UnservedError struct {
 	// Known is what is known of it, for people: which nodes do not respond, or that none has a lease.

@@ -4,24 +4,28 @@ import (
 	"bytes"
 	"encoding/hex"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 )
 
 // golden are snapshots as every release stored them: by the version in the first byte, the bytes and what
-// they mean. A line that was released is never changed; a new version gets a new one.
-var golden = map[byte]struct{ stored, means string }{
+// they mean. A line that was released is never changed; a new version gets a new one. First has a window of its first version, with one
+// horizon for clients and gateways.
+var golden = map[byte]struct{ first, stored, means string }{
 	frameComplete: {
 		"013201d00f94170402801f0c3c525b6e4a55a35a3a1ac0f6e1a70700000076c80102020a0802633200000080c91a0201037265667374617465",
+		"01330200d00f94170402801f0c3c525b6e4a55a35a3a1ac0f6e1a70700000076c80102020a0802633200000080c91a0201037265667374617465",
 		`"state", importing false, ` + means,
 	},
 	frameImporting: {
 		"023201d00f94170402801f0c3c525b6e4a55a35a3a1ac0f6e1a70700000076c80102020a0802633200000080c91a0201037265667374617465",
+		"02330200d00f94170402801f0c3c525b6e4a55a35a3a1ac0f6e1a70700000076c80102020a0802633200000080c91a0201037265667374617465",
 		`"state", importing true, ` + means,
 	},
 }
 
-const means = `horizon 1000: "\x80\x1f\f<R[nJU\xa3Z:\x1a\xc0\xf6\xe1\xa7" #6 at 1600 of 1500 by 7: 0a08; "\x02c2" #7 at 5001 of 5000 by 80000000: 726566;`
+const means = `horizon {0 1000}: "\x80\x1f\f<R[nJU\xa3Z:\x1a\xc0\xf6\xe1\xa7" #6 at 1600 of 1500 by 7: 0a08; "\x02c2" #7 at 5001 of 5000 by 80000000: 726566;`
 
 func TestFrameGolden(t *testing.T) {
 	var w window
@@ -49,6 +53,16 @@ func TestFrameGolden(t *testing.T) {
 		if means := describe(read); means != g.means {
 			t.Errorf("version %d: read\n%s\nwant\n%s", version, means, g.means)
 		}
+		first, err := hex.DecodeString(g.first)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if read, err = openFrame(first); err != nil {
+			t.Fatal(err)
+		}
+		if means, want := describe(read), strings.Replace(g.means, "{0 1000}", "{1000 1000}", 1); means != want {
+			t.Errorf("version %d, first window: read\n%s\nwant\n%s", version, means, want)
+		}
 		if !bytes.Equal(written, stored) {
 			t.Errorf("version %d: written %x\nwant %x", version, written, stored)
 		}
@@ -56,7 +70,7 @@ func TestFrameGolden(t *testing.T) {
 }
 
 func describe(f framed) string {
-	s := fmt.Sprintf("%q, importing %t, horizon %d:", f.state, f.importing, f.window.horizon)
+	s := fmt.Sprintf("%q, importing %t, horizon %v:", f.state, f.importing, f.window.horizon)
 	f.window.each(func(e remembered) {
 		s += fmt.Sprintf(" %q #%d at %d of %d by %x: %x;", e.id, e.sequence, e.executedAt, e.issuedAt, e.fingerprint, e.outcome)
 	})

@@ -133,8 +133,8 @@ func (s *session) request(t *testing.T, d *datadriven.TestData) *actors.Request 
 	}
 	r.Command = actors.Command{
 		ID: id, Fingerprint: uint64(amount), IssuedAt: machineEpoch.Add(time.Duration(issued) * time.Millisecond),
-		ValidateOnly: d.HasArg("validate-only"),
-		Payload:      actorstest.Add{Amount: uint64(amount), Split: split, Panic: d.HasArg("panic")},
+		Stamped: d.HasArg("stamped"), ValidateOnly: d.HasArg("validate-only"),
+		Payload: actorstest.Add{Amount: uint64(amount), Split: split, Panic: d.HasArg("panic")},
 	}
 	s.requests[r] = id
 	return r

@@ -16,7 +16,7 @@ type Replay struct {
 	id       string
 	state    Aggregate
 	commands []replayed // since the first event, or in the window of the snapshot
-	horizon  int64      // before the first of commands
+	horizon  horizon    // before the first of commands
 	sequence uint64
 	time     time.Time
 
@@ -27,7 +27,7 @@ type Replay struct {
 // replayed is a command, and the horizon of a window that has forgotten it and those before it.
 type replayed struct {
 	remembered
-	horizon int64
+	horizon horizon
 }
 
 // NewReplay returns a replay of an aggregate (its id without the kind) before its first event.
@@ -94,11 +94,13 @@ func (r *Replay) remember() {
 }
 
 func (r *Replay) add(e remembered) {
-	r.commands = append(r.commands, replayed{e, max(e.issuedAt, r.horizonOf(len(r.commands)))})
+	h := r.horizonOf(len(r.commands))
+	h.pass(&e)
+	r.commands = append(r.commands, replayed{e, h})
 }
 
 // horizonOf returns the horizon of a window that has forgotten the first n commands.
-func (r *Replay) horizonOf(n int) int64 {
+func (r *Replay) horizonOf(n int) horizon {
 	if n == 0 {
 		return r.horizon
 	}
@@ -153,8 +155,10 @@ func (r *Replay) checkWindow(w *window) error {
 	if !same {
 		return fmt.Errorf("the remembered commands are not the last ones of the events: %w", persistence.ErrCorrupt)
 	}
-	if horizon := r.horizonOf(forgotten); horizon != w.horizon {
-		return fmt.Errorf("the horizon of forgotten commands is %d, the replay gives %d: %w", w.horizon, horizon, persistence.ErrCorrupt)
+	// Windows of the first version had one horizon for both, which those that continue them keep.
+	h, got := r.horizonOf(forgotten), w.horizon
+	if got.clients < h.clients || got.gateways < h.gateways || max(got.clients, got.gateways) != max(h.clients, h.gateways) {
+		return fmt.Errorf("the horizon of forgotten commands is %+v, the replay gives %+v: %w", got, h, persistence.ErrCorrupt)
 	}
 	return nil
 }

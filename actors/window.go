@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"time"
 
 	"licensed/internal/planted"
@@ -28,11 +29,24 @@ type window struct {
 	firstTime, lastTime int64 // Unix milliseconds
 	firstSeq, lastSeq   uint64
 
-	// horizon is the latest issue time among evicted entries, Unix milliseconds; 0 for none.
-	horizon int64
+	horizon horizon
 
 	// hashes are those of the ids, empty while there are few.
 	hashes hashSet
+}
+
+// horizon is the latest issue time among forgotten commands, Unix milliseconds, apart for those that clients issued and those that gateways
+// stamped; 0 for none. A repeat has the same id and the same origin of its time, so a wrong clock of a gateway makes nothing too old that
+// clients issue, and the other way round.
+type horizon struct{ clients, gateways int64 }
+
+// pass notes that a command is forgotten.
+func (h *horizon) pass(e *remembered) {
+	if e.fingerprint&1 != 0 && !planted.Bug(planted.OneHorizon) {
+		h.gateways = max(h.gateways, e.issuedAt)
+	} else {
+		h.clients = max(h.clients, e.issuedAt)
+	}
 }
 
 // WindowConfig bounds the window of remembered commands.
@@ -56,9 +70,9 @@ type WindowConfig struct {
 // never overwritten.
 type remembered struct {
 	id          []byte // packed, see packID
-	fingerprint uint32
-	issuedAt    int64 // Unix milliseconds
-	executedAt  int64 // Unix milliseconds
+	fingerprint uint32 // the lowest bit is Command.Stamped
+	issuedAt    int64  // Unix milliseconds
+	executedAt  int64  // Unix milliseconds
 	sequence    uint64
 	outcome     []byte
 }
@@ -122,34 +136,28 @@ func (w *window) oldest() (remembered, bool) {
 	return e, true
 }
 
-// tooOld reports whether a command issued then may be the repeat of a forgotten one, or is over age by the
-// clock. The horizon alone keeps a forgotten command from being executed again: age, by the time of events, only
-// decides what add forgets, and that moves the horizon. So the clock that the limit goes by here need not agree
-// with the time of events.
-func (w *window) tooOld(issuedAt, now int64, c *WindowConfig) bool {
-	forgotten := issuedAt <= w.horizon && (w.count >= c.MaxCommands || !planted.Bug(planted.TrustAge))
-	return forgotten || issuedAt < now-c.MaxAge.Milliseconds()
-}
-
-// full returns how long until there is room for another command; 0 if there is. Where the clock was ahead
-// when the oldest was executed, its age is not known and it may be forgotten, unless that moved the horizon
-// beyond the clock: then everybody's commands would be too old.
+// full returns how long until there is room for another command; 0 if there is. If the oldest was executed ahead of
+// the clock, its age is not known, and it may be forgotten.
 func (w *window) full(now int64, c *WindowConfig) time.Duration {
 	if w.count < c.MaxCommands {
 		return 0
 	}
 	e, _ := w.oldest()
 	if e.executedAt > now {
-		return time.Duration(max(0, e.issuedAt-now)) * time.Millisecond
+		return 0
 	}
 	return max(0, time.Duration(e.executedAt-now)*time.Millisecond+c.MinAge)
 }
 
-// add remembers a command and forgets what is over age or number.
+// add remembers a command and forgets what is over age or number. A command is over age if it is by the times of events, which are those
+// of nodes' clocks, and by issue times, which are those of gateways or clients: one wrong clock forgets nothing early.
 func (w *window) add(e remembered, c *WindowConfig) {
+	age := c.MaxAge.Milliseconds()
 	for {
 		old, ok := w.oldest()
-		if !ok || w.count < c.MaxCommands && old.executedAt >= e.executedAt-c.MaxAge.Milliseconds() {
+		young := old.executedAt >= e.executedAt-age && !planted.Bug(planted.AgeByIssueTimes) ||
+			old.issuedAt >= e.issuedAt-age && !planted.Bug(planted.AgeByEventTimes)
+		if !ok || w.count < c.MaxCommands && young {
 			break
 		}
 		w.evict(old)
@@ -172,7 +180,7 @@ func (w *window) evict(old remembered) {
 	w.count--
 	w.firstTime, w.firstSeq = old.executedAt, old.sequence
 	if !planted.Bug(planted.ForgetHorizon) {
-		w.horizon = max(w.horizon, old.issuedAt)
+		w.horizon.pass(&old)
 	}
 	if w.hashes.count > 0 {
 		w.hashes.remove(hashOf(old.id))
@@ -277,42 +285,50 @@ func unpackEntry(b []byte, formerTime int64, formerSeq uint64) (remembered, int)
 	return e, end
 }
 
-const maxWindowHeader = 1 + 4*binary.MaxVarintLen64
+const maxWindowHeader = 1 + 5*binary.MaxVarintLen64
 
 // encode returns the window in two parts, the first of which it appends to dst:
 //
-//	version | horizon | first time | first sequence | count
+//	version | horizon of clients | of gateways | first time | first sequence | count
 //	entries
 func (w *window) encode(dst []byte) (header, entries []byte) {
-	dst = append(dst, 1)
-	dst = binary.AppendVarint(dst, w.horizon)
+	dst = append(dst, windowVersion)
+	dst = binary.AppendVarint(dst, w.horizon.clients)
+	dst = binary.AppendVarint(dst, w.horizon.gateways)
 	dst = binary.AppendVarint(dst, w.firstTime)
 	dst = binary.AppendUvarint(dst, w.firstSeq)
 	dst = binary.AppendUvarint(dst, uint64(w.count))
 	return dst, w.buf[w.head:]
 }
 
-// decodeWindow reads what encode wrote. It keeps b.
+// windowVersion 1 had one horizon for both.
+const windowVersion = 2
+
+// decodeWindow reads what encode wrote, in any version. It keeps b.
 func decodeWindow(b []byte) (window, error) {
 	var w window
 	corrupt := func(what string) (window, error) {
 		return window{}, fmt.Errorf("window of remembered commands: %s: %w", what, persistence.ErrCorrupt)
 	}
-	if len(b) == 0 || b[0] != 1 {
+	if len(b) == 0 || b[0] == 0 || b[0] > windowVersion {
 		return corrupt("unknown version")
 	}
+	version, n := b[0], [5]int{4: 1}
 	b = b[1:]
-	var n [4]int
 	var count uint64
-	w.horizon, n[0] = binary.Varint(b)
+	w.horizon.clients, n[0] = binary.Varint(b)
 	b = b[max(0, n[0]):]
+	if w.horizon.gateways = w.horizon.clients; version > 1 {
+		w.horizon.gateways, n[4] = binary.Varint(b)
+		b = b[max(0, n[4]):]
+	}
 	w.firstTime, n[1] = binary.Varint(b)
 	b = b[max(0, n[1]):]
 	w.firstSeq, n[2] = binary.Uvarint(b)
 	b = b[max(0, n[2]):]
 	count, n[3] = binary.Uvarint(b)
 	b = b[max(0, n[3]):]
-	if min(n[0], n[1], n[2], n[3]) <= 0 || count > uint64(len(b)) {
+	if slices.Min(n[:]) <= 0 || count > uint64(len(b)) {
 		return corrupt("short header")
 	}
 	w.buf, w.count = b[:len(b):len(b)], int(count)

@@ -17,7 +17,7 @@ import (
 // model is the window written plainly.
 type model struct {
 	entries []modelEntry
-	horizon int64
+	horizon horizon
 }
 
 type modelEntry struct {
@@ -29,8 +29,12 @@ type modelEntry struct {
 }
 
 func (m *model) add(e modelEntry, c *WindowConfig) {
-	for len(m.entries) > 0 && (len(m.entries) >= c.MaxCommands || m.entries[0].executed < e.executed-c.MaxAge.Milliseconds()) {
-		m.horizon = max(m.horizon, m.entries[0].issued)
+	for len(m.entries) > 0 && (len(m.entries) >= c.MaxCommands || m.entries[0].executed < e.executed-c.MaxAge.Milliseconds() && m.entries[0].issued < e.issued-c.MaxAge.Milliseconds()) {
+		if old := m.entries[0]; old.fingerprint%2 == 1 {
+			m.horizon.gateways = max(m.horizon.gateways, old.issued)
+		} else {
+			m.horizon.clients = max(m.horizon.clients, old.issued)
+		}
 		m.entries = m.entries[1:]
 	}
 	m.entries = append(m.entries, e)
@@ -89,7 +93,7 @@ func compareWindow(t *testing.T, w *window, m *model, id string) {
 	got, ok := w.find(id)
 	want := m.find(id)
 	if w.count != len(m.entries) || w.horizon != m.horizon || ok != (want != nil) {
-		t.Fatalf("%s: %d entries, horizon %d, found %t; want %d, %d, %t", id, w.count, w.horizon, ok, len(m.entries), m.horizon, want != nil)
+		t.Fatalf("%s: %d entries, horizon %+v, found %t; want %d, %+v, %t", id, w.count, w.horizon, ok, len(m.entries), m.horizon, want != nil)
 	}
 	if ok && (got.fingerprint != want.fingerprint || got.issuedAt != want.issued || got.executedAt != want.executed ||
 		got.sequence != want.sequence || string(got.outcome) != want.outcome) {

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"connectrpc.com/connect"
@@ -151,13 +152,15 @@ func (s *service) execute(
 	if err := invalid(v); err != nil {
 		return result{}, err
 	}
-	if issuedAt.IsZero() {
+	stamped := issuedAt.IsZero()
+	if stamped {
 		issuedAt = s.config.Now()
 	}
-	reply, err := s.aggregates.Execute(ctx, h.GetCustomerId(), actors.Command{
+	reply, err := s.stamp(ctx, h.GetCustomerId(), actors.Command{
 		ID:           h.GetCommandId(),
 		Fingerprint:  fingerprint(payload, h.GetIssuedAt()),
 		IssuedAt:     issuedAt.Truncate(time.Millisecond),
+		Stamped:      stamped,
 		ValidateOnly: h.GetValidateOnly(),
 		Payload:      payload,
 	})
@@ -165,6 +168,22 @@ func (s *service) execute(
 		return result{}, s.failed(ctx, h.GetCustomerId(), err, true)
 	}
 	return s.outcome(ctx, h, payload, reply)
+}
+
+// maxStamps bounds how often a command gets another stamp. One is enough, unless the customer forgets commands meanwhile.
+const maxStamps = 8
+
+// stamp runs a command, and again with another stamp as long as the owner refuses the stamp. It is the same command to the client:
+// an attempt with a refused stamp was not executed and never will be.
+func (s *service) stamp(ctx context.Context, customer string, c actors.Command) (reply actors.Reply, err error) {
+	var refused *actors.StampError
+	for range maxStamps {
+		if reply, err = s.aggregates.Execute(ctx, customer, c); !errors.As(err, &refused) {
+			return reply, err
+		}
+		c.IssuedAt = refused.At
+	}
+	return reply, fmt.Errorf("%w: %d stamps were refused: %s", actors.ErrUnavailable, maxStamps, err.Error())
 }
 
 // outcome turns a recorded outcome into the API's words.

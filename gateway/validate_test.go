@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"licensed/actors"
+	"licensed/gateway"
 	"licensed/messages/licensedv1"
 )
 
@@ -104,8 +106,36 @@ func TestIssueTime(t *testing.T) {
 		if connect.CodeOf(err) != connect.CodeUnavailable {
 			t.Errorf("%s: %v", name, err)
 		}
-		if got := f.last(t).IssuedAt; !got.Equal(test.want) {
-			t.Errorf("%s: the aggregate got %v, want %v", name, got, test.want)
+		if got := f.last(t); !got.IssuedAt.Equal(test.want) || got.Stamped != (test.given == nil) {
+			t.Errorf("%s: the aggregate got %v, stamped %t, want %v", name, got.IssuedAt, got.Stamped, test.want)
 		}
+	}
+}
+
+// TestStamp: a stamp that the owner refuses is replaced by the one that it names, for a command whose client gave no time. The client
+// notices nothing.
+func TestStamp(t *testing.T) {
+	ahead := noon.Add(240 * time.Hour).Truncate(time.Millisecond)
+	f := &fake{execute: func(_ context.Context, _ string, c actors.Command) (actors.Reply, error) {
+		if c.IssuedAt.Before(ahead) {
+			return actors.Reply{}, &actors.StampError{At: ahead}
+		}
+		return actors.Reply{}, actors.ErrNotOwner // It was accepted as far as its time goes.
+	}}
+	client := protocols(t, start(t, f).url)["grpc"]
+	_, err := client.AcquireLicense(t.Context(), connect.NewRequest(acquire()))
+	if connect.CodeOf(err) != connect.CodeUnavailable || len(f.commands) != 2 {
+		t.Errorf("%d attempts: %v", len(f.commands), err)
+	}
+	first, second := f.commands[0], f.commands[1]
+	if second.IssuedAt = first.IssuedAt; first.ID != second.ID || first.Fingerprint != second.Fingerprint || !second.Stamped {
+		t.Errorf("%+v, then %+v", first, second)
+	}
+	f.execute = func(_ context.Context, _ string, c actors.Command) (actors.Reply, error) {
+		return actors.Reply{}, &actors.StampError{At: c.IssuedAt.Add(time.Millisecond)}
+	}
+	_, err = client.AcquireLicense(t.Context(), connect.NewRequest(acquire()))
+	if info, _ := detail[*errdetails.ErrorInfo](t, err); info.GetReason() != gateway.ReasonNotExecuted {
+		t.Errorf("stamps that are never accepted: %v", err)
 	}
 }

@@ -271,7 +271,13 @@ func (t *trial) run(ctx context.Context, try func(context.Context, target) error
 
 // result returns an error of an attempt, if nothing before it says otherwise.
 func (t *trial) result(err error) error {
-	if t.info.Unknown == 0 || certain(err) || planted.Bug(planted.ForgetUnknownAttempt) {
+	var stamp *actors.StampError
+	switch {
+	case t.info.Unknown == 0, planted.Bug(planted.ForgetUnknownAttempt):
+		return err
+	case errors.As(err, &stamp) && !planted.Bug(planted.StampAfterUnknown):
+		return actors.ErrTooOld // An attempt with the former stamp may have been executed: another stamp could execute it twice.
+	case certain(err):
 		return err
 	}
 	return fmt.Errorf("%w: an earlier attempt may have been executed; the last: %s", actors.ErrUnknownOutcome, err.Error())

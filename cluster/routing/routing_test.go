@@ -455,11 +455,12 @@ func TestUnserved(t *testing.T) {
 // executed it no later error is certain, but the two that tell of all attempts.
 func TestOutcomes(t *testing.T) {
 	gone := errors.New("the connection broke")
+	stamp := &actors.StampError{At: time.UnixMilli(7)}
 	unknown := fmt.Errorf("%w: %w", actors.ErrUnknownOutcome, gone)
 	all := []error{
 		actors.ErrNotOwner, actors.ErrOverloaded, actors.ErrExpired, actors.ErrUnavailable, actors.ErrUnknownOutcome,
 		actors.ErrIDReused, actors.ErrTooOld, actors.ErrCorrupt, actors.ErrRejected, transport.ErrNotSent,
-		transport.ErrInternal, context.DeadlineExceeded, gone,
+		transport.ErrInternal, context.DeadlineExceeded, gone, stamp,
 	}
 	for _, c := range []struct {
 		attempts []error // the last one again and again
@@ -478,6 +479,9 @@ func TestOutcomes(t *testing.T) {
 		{[]error{unknown, transport.ErrInternal}, []error{actors.ErrUnknownOutcome}},
 		{[]error{unknown, actors.ErrIDReused}, []error{actors.ErrIDReused}},
 		{[]error{unknown, actors.ErrTooOld}, []error{actors.ErrTooOld}},
+		{[]error{stamp}, []error{actors.ErrTooOld, stamp}},
+		{[]error{actors.ErrNotOwner, stamp}, []error{actors.ErrTooOld, stamp}},
+		{[]error{unknown, stamp}, []error{actors.ErrTooOld}}, // Without the stamp: the command must not be sent with another one.
 		{[]error{actors.ErrNotOwner}, []error{actors.ErrExpired, context.DeadlineExceeded}},
 		{[]error{transport.ErrNotSent}, []error{actors.ErrExpired, context.DeadlineExceeded}},
 		{[]error{unknown}, []error{actors.ErrUnknownOutcome, context.DeadlineExceeded}},

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"runtime"
 	"strings"
@@ -96,6 +97,19 @@ func TestErrors(t *testing.T) {
 		var owner, said *cluster.NotOwnerError
 		if errors.As(c.there, &said) && (!errors.As(err, &owner) || owner.Row != said.Row) {
 			t.Errorf("hint came out as %+v", owner)
+		}
+	}
+	b.handler.execute = func(_ context.Context, _ string, c actors.Command) (actors.Reply, error) {
+		if c.Stamped {
+			return actors.Reply{}, fmt.Errorf("execute: %w", &actors.StampError{At: time.UnixMilli(1_700_000_000_001)})
+		}
+		return actors.Reply{}, actors.ErrTooOld
+	}
+	for _, stamped := range []bool{true, false} {
+		_, err := a.Execute(t.Context(), b.Address(), "k", "x", actors.Command{ID: "c", Stamped: stamped, IssuedAt: time.UnixMilli(1), Payload: "x"})
+		var stamp *actors.StampError
+		if errors.As(err, &stamp) != stamped || !errors.Is(err, actors.ErrTooOld) || stamped && stamp.At.UnixMilli() != 1_700_000_000_001 {
+			t.Errorf("stamped %t: %v", stamped, err)
 		}
 	}
 	for _, e := range all {

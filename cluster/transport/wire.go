@@ -63,6 +63,10 @@ func failure(err error) *clusterv1.Response {
 			break
 		}
 	}
+	var stamp *actors.StampError
+	if r.Code == clusterv1.Code_CODE_TOO_OLD && errors.As(err, &stamp) {
+		r.StampAt = millis(stamp.At)
+	}
 	var owner *cluster.NotOwnerError
 	if r.Code == clusterv1.Code_CODE_NOT_OWNER && errors.As(err, &owner) {
 		r.Shard = cluster.ShardMessage(owner.Row)
@@ -101,6 +105,10 @@ func errorOf(r *clusterv1.Response) error {
 		return nil
 	case clusterv1.Code_CODE_NOT_OWNER:
 		return notOwner(r)
+	case clusterv1.Code_CODE_TOO_OLD:
+		if at := r.GetStampAt(); at != 0 {
+			return &actors.StampError{At: moment(at)}
+		}
 	case clusterv1.Code_CODE_RATE_LIMITED:
 		after := time.Duration(min(max(r.GetRetryAfterMicros(), 0), int64(time.Hour/time.Microsecond))) * time.Microsecond
 		return &actors.RateLimitedError{Reason: r.GetMessage(), RetryAfter: after}
@@ -136,7 +144,7 @@ func commandMessage(codec Codec, c actors.Command) (*clusterv1.Command, error) {
 	}
 	return &clusterv1.Command{
 		Id: c.ID, Fingerprint: c.Fingerprint, IssuedAt: millis(c.IssuedAt), ValidateOnly: c.ValidateOnly,
-		Payload: &clusterv1.Payload{Type: name, Data: data},
+		Stamped: c.Stamped, Payload: &clusterv1.Payload{Type: name, Data: data},
 	}, nil
 }
 
@@ -148,7 +156,7 @@ func commandOf(codec Codec, m *clusterv1.Command) (actors.Command, error) {
 	}
 	return actors.Command{
 		ID: m.GetId(), Fingerprint: m.GetFingerprint(), IssuedAt: moment(m.GetIssuedAt()), ValidateOnly: m.GetValidateOnly(),
-		Payload: payload,
+		Stamped: m.GetStamped(), Payload: payload,
 	}, nil
 }
 

@@ -19,6 +19,7 @@ type Info struct {
 const (
 	bySeeds         = "test/sim.TestSeeds"
 	byProtocolSeeds = "test/sim.TestProtocolSeeds"
+	byStampSeeds    = "test/sim.TestStampSeeds"
 	byReachSeeds    = "test/sim.TestReachSeeds" // none of its bugs endangers the promise: nobody serves customers, or a node that nobody reaches
 )
 
@@ -76,7 +77,16 @@ const (
 	DeletedIsLost
 	ForgetWindow
 	ForgetHorizon
-	TrustAge
+	TrustRoom
+	AgeByEventTimes
+	AgeByIssueTimes
+	IgnoreStamp
+	ForgottenStamp
+	StampByClock
+	StampAhead
+	OneHorizon
+	ForgetStamp
+	StampAfterUnknown
 	UnknownIsSuccess
 	RejectionIsCertain
 	RejectedRootIsCertain
@@ -164,7 +174,16 @@ var Bugs = [count]Info{
 	DeletedIsLost:              {Rule: "[R12]", Name: "take a snapshot that was deleted for a lost one", Check: "persistence/tiered.TestWokenMeanwhile"},
 	ForgetWindow:               {Rule: "commands", Name: "forget the window at rollover", Check: bySeeds},
 	ForgetHorizon:              {Rule: "commands", Name: "forget the horizon", Check: bySeeds},
-	TrustAge:                   {Rule: "commands", Name: "take age for enough to tell a forgotten command", Check: bySeeds},
+	TrustRoom:                  {Rule: "commands", Name: "take a window with room for one that has forgotten nothing", Check: bySeeds},
+	AgeByEventTimes:            {Rule: "commands", Name: "forget by the nodes' clocks alone", Check: byStampSeeds},
+	AgeByIssueTimes:            {Rule: "commands", Name: "forget by issue times alone", Check: byStampSeeds},
+	IgnoreStamp:                {Rule: "commands", Name: "execute what a gateway stamped whatever is forgotten", Check: byStampSeeds},
+	ForgottenStamp:             {Rule: "commands", Name: "demand a stamp that is forgotten as well", Check: byStampSeeds},
+	StampByClock:               {Rule: "commands", Name: "refuse a stamp by the node's clock", Check: byStampSeeds},
+	StampAhead:                 {Rule: "commands", Name: "refuse a stamp that is ahead of the clock", Check: byStampSeeds},
+	OneHorizon:                 {Rule: "commands", Name: "move the horizon of clients by what a gateway stamped", Check: byStampSeeds},
+	ForgetStamp:                {Rule: "commands", Name: "forget who set an issue time", Check: byStampSeeds},
+	StampAfterUnknown:          {Rule: "commands", Name: "stamp again after an attempt of unknown outcome", Check: "cluster/routing.TestOutcomes"},
 	UnknownIsSuccess:           {Rule: "commands", Name: "take an unknown outcome for success", Check: bySeeds},
 	RejectionIsCertain:         {Rule: "commands", Name: "take a rejection after an unknown outcome for certain", Check: bySeeds},
 	RejectedRootIsCertain:      {Rule: "commands", Name: "take a rejected root after an unknown outcome for certain", Check: bySeeds},

@@ -786,9 +786,11 @@ type Command struct {
 	Id          string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Fingerprint uint64                 `protobuf:"fixed64,2,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
 	// Unix milliseconds.
-	IssuedAt      int64    `protobuf:"varint,3,opt,name=issued_at,json=issuedAt,proto3" json:"issued_at,omitempty"`
-	ValidateOnly  bool     `protobuf:"varint,4,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
-	Payload       *Payload `protobuf:"bytes,5,opt,name=payload,proto3" json:"payload,omitempty"`
+	IssuedAt     int64    `protobuf:"varint,3,opt,name=issued_at,json=issuedAt,proto3" json:"issued_at,omitempty"`
+	ValidateOnly bool     `protobuf:"varint,4,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	Payload      *Payload `protobuf:"bytes,5,opt,name=payload,proto3" json:"payload,omitempty"`
+	// The gateway set issued_at, because the client did not.
+	Stamped       bool `protobuf:"varint,30,opt,name=stamped,proto3" json:"stamped,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -858,6 +860,13 @@ func (x *Command) GetPayload() *Payload {
 	return nil
 }
 
+func (x *Command) GetStamped() bool {
+	if x != nil {
+		return x.Stamped
+	}
+	return false
+}
+
 type Query struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Payload       *Payload               `protobuf:"bytes,1,opt,name=payload,proto3" json:"payload,omitempty"`
@@ -922,7 +931,10 @@ type Response struct {
 	//	*Response_Drain
 	//	*Response_Ping
 	//	*Response_Undrain
-	Body          isResponse_Body `protobuf_oneof:"body"`
+	Body isResponse_Body `protobuf_oneof:"body"`
+	// The time with which the gateway may send the command again, Unix milliseconds; with TOO_OLD, for a command with
+	// stamped. 0: none.
+	StampAt       int64 `protobuf:"varint,30,opt,name=stamp_at,json=stampAt,proto3" json:"stamp_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1051,6 +1063,13 @@ func (x *Response) GetUndrain() *UndrainResponse {
 		}
 	}
 	return nil
+}
+
+func (x *Response) GetStampAt() int64 {
+	if x != nil {
+		return x.StampAt
+	}
+	return 0
 }
 
 type isResponse_Body interface {
@@ -2065,15 +2084,16 @@ const file_licensed_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x04body\"1\n" +
 	"\aPayload\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x12\n" +
-	"\x04data\x18\x02 \x01(\fR\x04data\"\xb5\x01\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\"\xcf\x01\n" +
 	"\aCommand\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12 \n" +
 	"\vfingerprint\x18\x02 \x01(\x06R\vfingerprint\x12\x1b\n" +
 	"\tissued_at\x18\x03 \x01(\x03R\bissuedAt\x12#\n" +
 	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\x126\n" +
-	"\apayload\x18\x05 \x01(\v2\x1c.licensed.cluster.v1.PayloadR\apayload\"?\n" +
+	"\apayload\x18\x05 \x01(\v2\x1c.licensed.cluster.v1.PayloadR\apayload\x12\x18\n" +
+	"\astamped\x18\x1e \x01(\bR\astamped\"?\n" +
 	"\x05Query\x126\n" +
-	"\apayload\x18\x01 \x01(\v2\x1c.licensed.cluster.v1.PayloadR\apayload\"\xac\x04\n" +
+	"\apayload\x18\x01 \x01(\v2\x1c.licensed.cluster.v1.PayloadR\apayload\"\xc7\x04\n" +
 	"\bResponse\x12\x0e\n" +
 	"\x02id\x182 \x01(\x04R\x02id\x12-\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x19.licensed.cluster.v1.CodeR\x04code\x12\x18\n" +
@@ -2085,7 +2105,8 @@ const file_licensed_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x06status\x18\a \x01(\v2#.licensed.cluster.v1.StatusResponseH\x00R\x06status\x12:\n" +
 	"\x05drain\x18\b \x01(\v2\".licensed.cluster.v1.DrainResponseH\x00R\x05drain\x127\n" +
 	"\x04ping\x18\x14 \x01(\v2!.licensed.cluster.v1.PingResponseH\x00R\x04ping\x12@\n" +
-	"\aundrain\x18( \x01(\v2$.licensed.cluster.v1.UndrainResponseH\x00R\aundrainB\x06\n" +
+	"\aundrain\x18( \x01(\v2$.licensed.cluster.v1.UndrainResponseH\x00R\aundrain\x12\x19\n" +
+	"\bstamp_at\x18\x1e \x01(\x03R\astampAtB\x06\n" +
 	"\x04body\"o\n" +
 	"\x05Reply\x12\x18\n" +
 	"\aoutcome\x18\x01 \x01(\fR\aoutcome\x12\x1a\n" +

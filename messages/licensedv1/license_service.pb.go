@@ -232,7 +232,7 @@ type AcquireLicenseRequest struct {
 	// Chosen by the client, unique for the customer, at most 64 bytes.
 	CommandId string `protobuf:"bytes,4,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
 	// When the client issued the command; without it, its arrival counts. A repeat must carry the same
-	// value. Older than the window of remembered commands (24 h): OUT_OF_RANGE.
+	// value. At or before that of a command that is forgotten: OUT_OF_RANGE.
 	IssuedAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=issued_at,json=issuedAt,proto3" json:"issued_at,omitempty"`
 	// Only answer whether the command would be allowed now; record nothing.
 	ValidateOnly bool `protobuf:"varint,6,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`

@@ -193,11 +193,11 @@ func (r *tour) identity() {
 	if connect.CodeOf(err) != connect.CodeAlreadyExists {
 		r.t.Errorf("an id with other content: %v", err)
 	}
-	_, err = r.acquire("old", "iphone", "ExMachina", func(q *licensedv1.AcquireLicenseRequest) {
+	_, err = r.acquire("1", "iphone", "ExMachina", func(q *licensedv1.AcquireLicenseRequest) {
 		q.IssuedAt = timestamppb.New(time.Now().Add(-25 * time.Hour))
 	})
-	if connect.CodeOf(err) != connect.CodeOutOfRange {
-		r.t.Errorf("a command of yesterday: %v", err)
+	if connect.CodeOf(err) != connect.CodeAlreadyExists {
+		r.t.Errorf("the id of a command of today, issued yesterday: %v", err)
 	}
 	_, err = r.acquire("early", "iphone", "ExMachina", func(q *licensedv1.AcquireLicenseRequest) {
 		q.IssuedAt = timestamppb.New(time.Now().Add(time.Hour))

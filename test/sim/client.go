@@ -24,6 +24,8 @@ type op struct {
 	id        string
 	add       actorstest.Add
 	issuedAt  time.Time
+	stamped   bool   // the client gives no issue time; gateways do
+	first     micros // when the command was sent for the first time
 	began     micros
 	ended     micros // 0 while it is open
 
@@ -52,14 +54,17 @@ func (c *client) loop() {
 	}
 	c.done++
 	if len(c.past) > 0 && w.chance(w.params.RepeatOld) {
-		c.repeat(c.past[w.IntN(len(c.past))])
-		return
+		if o := c.past[w.IntN(len(c.past))]; w.repeatable(o) {
+			c.repeat(o)
+			return
+		}
 	}
 	c.next++
 	o := &op{
 		aggregate: aggregateName(w.IntN(w.params.Aggregates)),
 		id:        fmt.Sprintf("c%d-%d", c.id, c.next),
 		issuedAt:  epochStart.Add(time.Duration(w.now) * time.Microsecond),
+		first:     w.now,
 		began:     w.now,
 	}
 	switch {
@@ -72,6 +77,7 @@ func (c *client) loop() {
 		o.add = actorstest.Add{Amount: uint64(1 + w.IntN(4)), Split: 1 + w.IntN(3)}
 		o.add.Panic = o.kind == opAdd && w.chance(w.params.PanicDecide)
 	}
+	o.stamped = o.kind != opRead && w.params.Stamped > 0 && w.Float64() < w.params.Stamped
 	w.ops = append(w.ops, o)
 	if o.kind == opAdd {
 		c.past = append(c.past, o)
@@ -82,7 +88,7 @@ func (c *client) loop() {
 // repeat sends an old command once more and checks nothing yet: whatever it is told must agree with
 // the history in the end.
 func (c *client) repeat(o *op) {
-	again := &op{kind: opAdd, aggregate: o.aggregate, id: o.id, add: o.add, issuedAt: o.issuedAt, began: c.w.now}
+	again := &op{kind: opAdd, aggregate: o.aggregate, id: o.id, add: o.add, issuedAt: o.issuedAt, stamped: o.stamped, first: o.first, began: c.w.now}
 	c.w.ops = append(c.w.ops, again)
 	c.w.counts.Repeats++
 	c.attempt(again, 3)
@@ -100,7 +106,7 @@ func (c *client) attempt(o *op, number int) {
 		settled = true
 		c.told(o, r, number)
 	})
-	if w.chance(w.params.DuplicateMessage) {
+	if w.chance(w.params.DuplicateMessage) && w.repeatable(o) {
 		o.unsettled++
 		c.send(o, func(*actors.Request) {})
 	}
@@ -124,6 +130,13 @@ func (c *client) send(o *op, reply func(*actors.Request)) {
 	w.carry("request "+o.id+" to "+g.name, func() {
 		g.handle(o, func(r *actors.Request) { w.carry("reply "+o.id, func() { reply(r) }) })
 	})
+}
+
+// repeatable says whether a client may send a command again that may have been executed: with an issue time always, without one while
+// the window promises to remember it. That is for its age, unless so many commands follow that number counts. The repeat must reach the
+// owner by then: it may be on its way for longer than the client takes to send it.
+func (w *world) repeatable(o *op) bool {
+	return !o.stamped || w.params.Config.Window.MaxCommands == roomy && w.now-o.first < micros(w.params.Config.Window.MaxAge/time.Microsecond)/4
 }
 
 // carry brings a message from one place to another, unless it is lost.
@@ -199,7 +212,7 @@ func (c *client) told(o *op, r *actors.Request, number int) {
 
 func (c *client) again(o *op, number int) {
 	w := c.w
-	if number >= 4 {
+	if number >= 4 || !w.repeatable(o) && o.unsettled > 0 {
 		c.finish(o)
 		return
 	}

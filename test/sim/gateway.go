@@ -3,6 +3,7 @@ package sim
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"licensed/actors"
 )
@@ -15,6 +16,7 @@ type gateway struct {
 	name   string
 	run    int           // which run of the process it is
 	owners map[int]*node // by shard, as far as it knows
+	ahead  time.Duration // of the wall clock, while it is wrong
 }
 
 func (w *world) startGateway(i int) {
@@ -31,6 +33,9 @@ func (g *gateway) disturb() {
 		g.run++
 		clear(g.owners)
 	}
+	if w.params.WrongGateway > 0 && w.chance(w.params.WrongGateway) {
+		w.jump(g.name, &g.ahead)
+	}
 	w.after(w.between(100*millisecond, second), "disturb "+g.name, g.disturb)
 }
 
@@ -42,13 +47,28 @@ type forwarding struct {
 	deadline micros
 	reply    func(*actors.Request)
 	attempt  int
+	stamp    time.Time // of a command that the client gave no time
+	stamps   int
 	maybe    bool // some attempt may be or have been executed, for all the gateway knows
 	done     bool
 }
 
 func (g *gateway) handle(o *op, reply func(*actors.Request)) {
 	f := &forwarding{g: g, run: g.run, o: o, deadline: g.w.now + g.w.params.ClientTimeout*3/4, reply: reply}
+	f.stamp = epochStart.Add(time.Duration(g.w.now)*time.Microsecond + g.ahead).Truncate(time.Millisecond)
 	f.try()
+}
+
+// request returns what a node is asked, with the stamp of this attempt.
+func (f *forwarding) request() func(*node) *actors.Request {
+	stamp := f.stamp
+	return func(n *node) *actors.Request {
+		r := f.o.request(n)
+		if f.o.stamped {
+			r.Command.IssuedAt, r.Command.Stamped = stamp, true
+		}
+		return r
+	}
 }
 
 func (f *forwarding) try() {
@@ -59,14 +79,14 @@ func (f *forwarding) try() {
 	}
 	f.attempt++
 	number := f.attempt
-	w.deliver(n, f.o.aggregate, f.o.id, f.o.request, func(r *actors.Request) {
+	w.deliver(n, f.o.aggregate, f.o.id, f.request(), func(r *actors.Request) {
 		if number == f.attempt && f.alive() {
 			f.told(n, r)
 		}
 	})
 	if w.chance(w.params.DuplicateMessage) {
 		f.maybe = true
-		w.deliver(n, f.o.aggregate, f.o.id, f.o.request, func(*actors.Request) {})
+		w.deliver(n, f.o.aggregate, f.o.id, f.request(), func(*actors.Request) {})
 	}
 	w.after(w.params.ClientTimeout/4, "gateway timeout "+f.o.id, func() {
 		if number == f.attempt && f.alive() {
@@ -77,12 +97,27 @@ func (f *forwarding) try() {
 	})
 }
 
+// maxStamps is more than a command gets by what other commands do meanwhile.
+const maxStamps = 8
+
 func (f *forwarding) alive() bool { return !f.done && f.run == f.g.run }
 
 // told takes in the answer of the attempt in progress.
 func (f *forwarding) told(n *node, r *actors.Request) {
-	shard := f.g.w.shardOf(f.o.aggregate)
+	w, shard := f.g.w, f.g.w.shardOf(f.o.aggregate)
+	var refused *actors.StampError
 	switch {
+	case errors.As(r.Err, &refused) && !f.maybe:
+		f.stamp = refused.At
+		w.counts.Stamps++
+		if f.stamps++; f.stamps > maxStamps {
+			w.fail("%s got %d stamps, and none was accepted: %v", f.o.id, f.stamps, r.Err)
+		}
+		f.again(r.Err)
+	case errors.As(r.Err, &refused): // Another stamp could execute it twice.
+		f.finish(&actors.Request{Err: actors.ErrTooOld})
+	case f.o.stamped && !f.maybe && (errors.Is(r.Err, actors.ErrTooOld) || errors.Is(r.Err, actors.ErrIssuedAhead)):
+		w.fail("%s has no issue time of the client, and was refused because of its stamp: %v", f.o.id, r.Err)
 	case r.Err == nil:
 		f.g.owners[shard] = n
 		f.finish(r)

@@ -134,13 +134,18 @@ func (n *node) steady() time.Time {
 	return epochStart.Add(time.Duration(n.w.now) * time.Microsecond)
 }
 
-// setClockWrong sets the wall clock of the machine ahead for a while, by up to twice the age of windows.
-func (n *node) setClockWrong() {
-	w := n.w
-	n.ahead = time.Duration(w.Int64N(2 * int64(w.params.Config.Window.MaxAge)))
+// setClockWrong sets the wall clock of the machine wrong for a while.
+func (n *node) setClockWrong() { n.w.jump(fmt.Sprintf("node %d", n.id), &n.ahead) }
+
+// jump sets a clock wrong for a while, by up to twice the age of windows.
+func (w *world) jump(whose string, ahead *time.Duration) {
+	*ahead = time.Duration(w.Int64N(2 * int64(w.params.Config.Window.MaxAge)))
+	if w.params.ClocksBehind && w.IntN(2) == 0 {
+		*ahead = -*ahead
+	}
 	w.counts.WrongClocks++
-	w.trace("node %d: the clock is %v ahead", n.id, n.ahead)
-	w.after(w.between(millisecond, 200*millisecond), fmt.Sprintf("node %d: the clock is right again", n.id), func() { n.ahead = 0 })
+	w.trace("%s: the clock is %v ahead", whose, *ahead)
+	w.after(w.between(millisecond, 200*millisecond), whose+": the clock is right again", func() { *ahead = 0 })
 }
 
 // pause stops the process for a while, as SIGSTOP does.

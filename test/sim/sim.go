@@ -29,6 +29,9 @@ type Params struct {
 	RepeatOld                     float64
 	Crash, Pause, MissRenewal     float64
 	WrongClock                    float64 // that a node's wall clock is ahead for a while
+	Stamped                       float64 // of the commands, how many a gateway stamps
+	WrongGateway                  float64 // that a gateway's wall clock is wrong for a while
+	ClocksBehind                  bool    // wrong clocks can also be behind
 	RestartActor, Passivate       float64
 	PanicDecide                   float64
 	Archive, FailArchive          float64
@@ -51,7 +54,7 @@ type Params struct {
 
 // Counts say what a run met, so that a run that met nothing is not taken for a proof.
 type Counts struct {
-	Acked, Repeats, TooOld                 int
+	Acked, Repeats, TooOld, Stamps         int
 	Unknown, Rejected                      int
 	Crashes, Pauses, Takeovers, StoreDowns int
 	Ended, Activations, Roots              int
@@ -73,6 +76,7 @@ func (c *Counts) add(o Counts) {
 	c.Acked += o.Acked
 	c.Repeats += o.Repeats
 	c.TooOld += o.TooOld
+	c.Stamps += o.Stamps
 	c.Unknown += o.Unknown
 	c.Damaged += o.Damaged
 	c.Rebuilt += o.Rebuilt
@@ -214,6 +218,7 @@ func runWith(r *rand.Rand, params Params, log io.Writer) Counts {
 	w.healed, w.store.down = true, false
 	clear(w.store.lost)     // from a backup
 	w.run(w.now + 5*second) // what is late arrives
+	w.checkServed()
 	w.authority.check()
 	w.check()
 	w.counts.Hash = w.digest.Sum64()
