@@ -59,6 +59,11 @@ const latency = `
 var cases = map[string]struct{ fires, quiet string }{
 	"LicensedErrors": {fmt.Sprintf(errorsOf, 970, 30), fmt.Sprintf(errorsOf, 995, 5)},
 	"LicensedSlow":   {fmt.Sprintf(latency, 90), fmt.Sprintf(latency, 100)},
+	"LicensedLimitReached": {
+		`licensed_gateway_limit_refusals_total{instance="a",limit="reply_bytes",scope="share"} 0+120x60`,
+		"licensed_gateway_limit_refusals_total{instance=\"a\",limit=\"reply_bytes\",scope=\"share\"} 0+30x60\n" +
+			"licensed_gateway_limit_refusals_total{instance=\"a\",limit=\"reply_bytes\",scope=\"all\"} 0+30x60",
+	},
 	"LicensedOverloaded": {
 		`licensed_gateway_request_duration_seconds_count{instance="a",code="resource_exhausted"} 0+120x60`,
 		`licensed_gateway_request_duration_seconds_count{instance="a",code="resource_exhausted"} 0+30x60`,
