@@ -246,7 +246,7 @@ func Start(c Config) (*Membership, error) {
 	m.mu.Lock()
 	m.current, m.address = r, address
 	m.mu.Unlock()
-	for _, f := range []func(){m.publish, m.update, m.rejoin, m.verify, m.renewals} {
+	for _, f := range []func(){m.publish, m.update, m.rejoin, m.settle, m.verify, m.renewals} {
 		m.running.Go(f)
 	}
 	return m, nil
@@ -592,6 +592,24 @@ func (m *Membership) rejoin() {
 		case <-m.context.Done():
 			return
 		case <-t.C:
+		}
+	}
+}
+
+// settleAfter is when a member that started exchanges its state with another one, in addition to Config.SyncEvery.
+var settleAfter = []time.Duration{500 * time.Millisecond, time.Second, 2 * time.Second, 4 * time.Second}
+
+// settle completes the list of a member that started. memberlist sends a message about a member to fewer others while it lists
+// few: when many members start together, each misses some two per cent of the others after gossip has ended. The next full
+// exchanges complete its list, and without this they come with Config.SyncEvery only.
+func (m *Membership) settle() {
+	began := time.Now()
+	for _, after := range settleAfter {
+		select {
+		case <-m.context.Done():
+			return
+		case <-time.After(after - time.Since(began)):
+			m.tryAll(m.run(), m.some(1))
 		}
 	}
 }
