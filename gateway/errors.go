@@ -49,6 +49,8 @@ const (
 	ReasonNoHistory = "NO_HISTORY"
 	// ReasonPastEnd: the customer's history is not that long.
 	ReasonPastEnd = "PAST_THE_END"
+	// ReasonTooLarge: the answer is larger than one reply may be; the message says which calls return its parts.
+	ReasonTooLarge = "REPLY_TOO_LARGE"
 	// ReasonExpired: the archive dropped the events that the answer needs; the HistoryGap beside it
 	// tells which.
 	ReasonExpired = "HISTORY_EXPIRED"

@@ -47,6 +47,9 @@ type History interface {
 
 // Config of a gateway. DefaultConfig gives sensible values.
 type Config struct {
+	// MaxReply is the largest reply of GetState, TryAt and Why, which have no pages, in bytes (default 4 MiB: what clients of
+	// gRPC accept unless told otherwise). Larger ones are refused, with a message that says how to read the rest.
+	MaxReply int
 	// MaxDeadline caps the time a request may take and is what a request without a deadline gets.
 	// Higher: clients wait longer for an aggregate in trouble; lower: a cold aggregate on a slow
 	// store may not answer in time, and its client must ask again.
@@ -84,13 +87,13 @@ type Config struct {
 // DefaultConfig returns the configuration that a node runs with unless told otherwise.
 func DefaultConfig() Config {
 	return Config{
-		MaxDeadline: 10 * time.Second,
-		Limits:      DefaultLimits(),
-		FollowPoll:  2 * time.Second,
-		Now:         time.Now,
-		Logger:      slog.Default(),
-		Registry:    prometheus.NewRegistry(),
-		Health:      new(Health),
+		MaxReply: 4 << 20, MaxDeadline: 10 * time.Second,
+		Limits:     DefaultLimits(),
+		FollowPoll: 2 * time.Second,
+		Now:        time.Now,
+		Logger:     slog.Default(),
+		Registry:   prometheus.NewRegistry(),
+		Health:     new(Health),
 	}
 }
 

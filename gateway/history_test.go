@@ -430,6 +430,33 @@ func TestUndecodable(t *testing.T) {
 	}
 }
 
+// TestRepliesWithoutPages: an answer that is larger than one reply may be is refused, with the calls that return its parts. One
+// that fits is not.
+func TestRepliesWithoutPages(t *testing.T) {
+	p := newPast(t)
+	p.give("Bayley", acquires("ipad", "a"))
+	for _, c := range []struct {
+		most int
+		fits bool
+	}{{100, false}, {4 << 20, true}} {
+		h := historyOf(p.start(func(config *gateway.Config) { config.MaxReply = c.most }))
+		_, state := h.GetState(t.Context(), connect.NewRequest(&licensedv1.GetStateRequest{CustomerId: "Bayley"}))
+		_, try := h.TryAt(t.Context(), connect.NewRequest(&licensedv1.TryAtRequest{CustomerId: "Bayley", Command: renews("ipad", "a")}))
+		_, why := h.Why(t.Context(), connect.NewRequest(&licensedv1.WhyRequest{CustomerId: "Bayley", DeviceId: "ipad", TitleId: "a"}))
+		for name, got := range map[string]struct {
+			err  error
+			call string
+		}{"GetState": {state, "ListLicenses"}, "TryAt": {try, "ListLicenses"}, "Why": {why, "ListEvents"}} {
+			switch {
+			case c.fits && got.err != nil:
+				t.Errorf("%s: %v", name, got.err)
+			case !c.fits && (connect.CodeOf(got.err) != connect.CodeOutOfRange || reasonOf(got.err) != gateway.ReasonTooLarge || !strings.Contains(got.err.Error(), got.call)):
+				t.Errorf("%s of %d bytes at most: %v", name, c.most, got.err)
+			}
+		}
+	}
+}
+
 // TestGetState compares the state at every event, by number and by time, with the one that was live then.
 func TestGetState(t *testing.T) {
 	p := newPast(t)

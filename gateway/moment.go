@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"licensed/actors"
@@ -213,9 +214,20 @@ func (s *historyService) GetState(
 	if err != nil {
 		return nil, s.failed(ctx, r.Msg.CustomerId, err, false)
 	}
-	return connect.NewResponse(&licensedv1.GetStateResponse{
-		State: state.(*licensedv1.CustomerState), Moment: at.moment, Gaps: at.gaps,
-	}), nil
+	return whole(s, &licensedv1.GetStateResponse{State: state.(*licensedv1.CustomerState), Moment: at.moment, Gaps: at.gaps},
+		"the state", "list its present parts by page with ListLicenses, ListDevices and ListDownloads; events up to a moment with ListEvents")
+}
+
+// whole returns a reply that has no pages. Errors: one that says how to get its parts if it is too large.
+func whole[T any, M interface {
+	*T
+	proto.Message
+}](s *historyService, reply M, what, parts string) (*connect.Response[T], error) {
+	if size := proto.Size(reply); size > s.config.MaxReply {
+		return nil, apiError(connect.CodeOutOfRange, ReasonTooLarge,
+			fmt.Sprintf("%s has %d bytes, and a reply has at most %d; %s", what, size, s.config.MaxReply, parts))
+	}
+	return connect.NewResponse((*T)(reply)), nil
 }
 
 func describeState() *licensedv1.Query {
@@ -258,7 +270,7 @@ func (s *historyService) TryAt(
 		e.Committed, e.RowId = false, ""
 		res.Events = append(res.Events, e)
 	}
-	return connect.NewResponse(res), nil
+	return whole(s, res, "what the command would record", "list the licences that it concerns by page with ListLicenses")
 }
 
 // checkCommand checks the ids in a command.
@@ -327,7 +339,8 @@ func (s *historyService) Why(
 	}
 	res := x.Why(now, state)
 	res.Gaps, res.Moment = gaps, moment
-	return connect.NewResponse(res), nil
+	return whole(s, res, "the explanation",
+		"read the events of the licence with ListEvents, which takes device_id, title_id, a range and a limit")
 }
 
 // present returns a customer's state at the end of the history, without loading the customer if a replay leads there. Otherwise the
