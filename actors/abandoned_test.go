@@ -144,7 +144,7 @@ func TestStuckAggregatesAreBounded(t *testing.T) {
 			}
 		})
 	}
-	// Their roots are durable before: the outcome of one that is on its way would count as progress, whenever it came.
+	// Their roots are durable before: the outcome of one that is in flight would count as progress, whenever it came.
 	store.open()
 	ask("bad0", "c0")
 	ask("bad1", "c0")

@@ -310,7 +310,7 @@ func (a *activation) reply(r *Request) {
 	r.done <- struct{}{}
 }
 
-// ends takes in that the machine gave up.
+// ends records that the machine gave up.
 func (a *activation) ends(c actor.Context, out *Outputs) {
 	if out.StaleEpoch > 0 {
 		a.rt.authority.StaleEpoch(a.shard, a.machine.aggregate, out.StaleEpoch)
@@ -321,7 +321,7 @@ func (a *activation) ends(c actor.Context, out *Outputs) {
 
 // finish takes the actor out of the registry, so that the next request makes another, and answers
 // those who wait. The order matters: the next activation must see the floor ([R6]), and nobody who was
-// answered may meet this one again. Requests already on their way here are answered with the cause, then
+// answered may meet this one again. Requests already in flight here are answered with the cause, then
 // the actor stops.
 func (a *activation) finish(c actor.Context, cause error, unresolved uint64, answered []*Request) {
 	a.rt.raiseFloor(unresolved)
@@ -399,7 +399,7 @@ func (a *activation) pack() {
 	a.rt.registry.resize(&a.entry, a.size())
 }
 
-// retire leaves memory unless a request is on its way: then this continues, and no request ever meets a
+// retire leaves memory unless a request is in flight: then this continues, and no request ever meets a
 // stopping actor.
 func (a *activation) retire(c actor.Context) {
 	if a.cause != nil {
@@ -428,7 +428,7 @@ func (a *activation) passivated() PassivatedInfo {
 	return info
 }
 
-// leave lets go of the machine, and of the timer, which would keep the activation in memory.
+// leave releases the machine and the timer, which would keep the activation in memory.
 func (a *activation) leave() {
 	a.setUnpacked(false)
 	a.rt.registry.setStuck(&a.entry, false)

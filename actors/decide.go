@@ -190,7 +190,7 @@ func (m *Machine) decision(c *Command, now time.Time) (Decision, error) {
 }
 
 // countRefusal reports whether another refusal may be recorded in this second of the wall clock. The
-// time of events would not do: once the clock was ahead, it stands still until the clock is there again.
+// time of events would not do: once the clock was ahead, it stands still until the clock has caught up.
 func (m *Machine) countRefusal(now time.Time) bool {
 	h := m.hot
 	if s := now.Unix(); s != h.refusalSecond {

@@ -10,7 +10,7 @@ func (r *Runtime) Pending(id string) int {
 	return 0
 }
 
-// PendingIn returns how many requests the aggregates of a shard were handed and have not answered.
+// PendingIn returns the number of requests the aggregates of a shard were handed and have not answered.
 func (r *Runtime) PendingIn(shard uint32) int { return int(r.registry.pendingIn(shard).Load()) }
 
 // Track returns functions that say whether the activation of an aggregate in memory, and what its machine works

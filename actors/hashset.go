@@ -39,7 +39,7 @@ func (s *hashSet) add(h uint32) {
 	s.slots[s.index(h, false)] = h
 }
 
-// remove takes out one element with that hash, which must be there.
+// remove takes out one element with that hash, which must be present.
 func (s *hashSet) remove(h uint32) {
 	s.count--
 	mask := uint32(len(s.slots) - 1)

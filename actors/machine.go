@@ -90,7 +90,7 @@ type Outputs struct {
 	Append  *persistence.Mutation
 	// Wake asks for a tick at that time of Input.Steady; zero for none.
 	Wake time.Time
-	// Ended says that the activation is over, with Cause. The machine takes no more steps; requests
+	// Ended says that the activation has ended, with Cause. The machine takes no more steps; requests
 	// that still come are answered with Cause by whoever drives it.
 	Ended bool
 	Cause error
@@ -176,7 +176,7 @@ type Machine struct {
 	packed *Snapshot // framed with the window, while packed
 }
 
-// hot is what only a machine at work needs.
+// hot is what only an active machine needs.
 type hot struct {
 	state  Aggregate
 	window window
@@ -272,7 +272,7 @@ func (m *Machine) Step(in Input) *Outputs {
 	return out
 }
 
-// apply takes in what the input reports.
+// apply processes what the input reports.
 func (m *Machine) apply(in Input) {
 	switch in.Kind {
 	case InputTick:
@@ -296,7 +296,7 @@ func (m *Machine) apply(in Input) {
 // receive decides a request, or queues it behind others.
 func (m *Machine) receive(in Input) {
 	h := m.hot
-	if in.Request.withdrawn() { // while it was on its way
+	if in.Request.withdrawn() { // while it was in flight
 		m.drop(in.Request)
 		return
 	}
@@ -531,7 +531,7 @@ func (m *Machine) end(cause error) {
 	m.phase = phaseEnded
 }
 
-// appended takes in the outcome of an append.
+// appended processes the outcome of an append.
 func (m *Machine) appended(in Input) {
 	h := m.hot
 	if h.flight == nil {
@@ -593,7 +593,7 @@ func (m *Machine) failFlight(err error) {
 	h.drain = drainRestart
 }
 
-// rootWritten takes in the outcome of a root.
+// rootWritten processes the outcome of a root.
 func (m *Machine) rootWritten(in Input) {
 	h := m.hot
 	if h.rootFlight == nil {
@@ -672,7 +672,7 @@ func (m *Machine) wake(in Input) time.Time {
 	return first
 }
 
-// NoteArchived takes in that the history up to that sequence is in the archive. It is a hint, which goes
+// NoteArchived records that the history up to that sequence is in the archive. It is a hint, which goes
 // into the roots to come.
 func (m *Machine) NoteArchived(through uint64) { m.archived = max(m.archived, through) }
 

@@ -80,7 +80,7 @@ func (m *mailbox) run() {
 	}
 }
 
-// handOver hands over so many messages, system messages first. It returns true if none is left, and
+// handOver hands over this many messages, system messages first. It returns true if none is left, and
 // ends the run then.
 func (m *mailbox) handOver(limit int) (done bool) {
 	var batch []any

@@ -23,7 +23,7 @@ func (m *Machine) startRecovery() {
 	h.out.ReadTop = true
 }
 
-// topRead takes in the top root.
+// topRead processes the top root.
 func (m *Machine) topRead(in Input) {
 	if m.phase != phaseReadingTop || m.abandoned(in) {
 		return
@@ -89,7 +89,7 @@ func (m *Machine) readPage(after uint64) {
 	h.out.ReadRows = &h.read
 }
 
-// rowsRead takes in a page of records.
+// rowsRead processes a page of records.
 func (m *Machine) rowsRead(in Input) {
 	if m.phase != phaseReadingRows || m.abandoned(in) {
 		return

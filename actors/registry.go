@@ -73,7 +73,7 @@ type watch struct {
 }
 
 // oldest returns the entry used least recently among those that a sweep has not yet asked to leave; nil
-// for none. An entry that was asked and stays is put behind all that were there then.
+// for none. An entry that was asked and stays is put behind all that were present then.
 func (s *stripe) oldest(sweep uint64) *entry {
 	for _, l := range [...]*lru{&s.packed, &s.work} {
 		if e := l.first(); e != nil && e.asked != sweep {
@@ -97,10 +97,10 @@ type registry struct {
 		pending atomic.Int64
 		_       [56]byte // a cache line for each
 	}
-	sweeps uint64 // for memory, the last of which may be under way; the sweeper's
+	sweeps uint64 // for memory, the last of which may be in progress; the sweeper's
 }
 
-// shardCounts is how many shards are counted apart; those whose numbers differ by a multiple of it share a count.
+// shardCounts is the number of shards that are counted apart; those whose numbers differ by a multiple of it share a count.
 const shardCounts = 1024
 
 // pendingIn returns the count of the requests that are pending for aggregates of a shard.
@@ -268,7 +268,7 @@ func (g *registry) move(e *entry, to *lru) {
 	}
 }
 
-// stay takes in that an entry that was asked to leave cannot do so now: it is asked again in its turn.
+// stay records that an entry that was asked to leave cannot do so now: it is asked again in its turn.
 func (g *registry) stay(e *entry) {
 	s := &g.stripe[stripeOf(e.id)]
 	s.Lock()
@@ -278,7 +278,7 @@ func (g *registry) stay(e *entry) {
 	}
 }
 
-// busy takes in that an entry that was asked to pack cannot do so now: it is asked again.
+// busy records that an entry that was asked to pack cannot do so now: it is asked again.
 func (g *registry) busy(e *entry) {
 	s := &g.stripe[stripeOf(e.id)]
 	s.Lock()
@@ -340,7 +340,7 @@ func (g *registry) sweepIdle(packBefore, retireBefore time.Duration) {
 
 // sweepBytes asks the least recently used aggregates to leave until the rest is within the bound. It looks
 // again after each, since sizes change meanwhile: aggregates are packed. None is asked twice, or a sweep
-// would not end while a store is away and nobody can leave.
+// would not end while a store is unavailable and nobody can leave.
 func (g *registry) sweepBytes(bound int64) {
 	for g.sweeps++; ; {
 		leaving := g.leaving.Load() // before bytes, or those who leave in between would count as staying
@@ -369,7 +369,7 @@ func (g *registry) retireOldest() bool {
 	defer s.Unlock()
 	e := s.oldest(g.sweeps)
 	if e == nil {
-		return true // it is at work again
+		return true // it is active again
 	}
 	e.asked = g.sweeps
 	g.move(e, &s.leaving)

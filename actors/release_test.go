@@ -43,7 +43,7 @@ func TestPassivationReleasesMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	activated, hotKept := s.Track("a")
-	for left := false; !left; { // it may still be at work on the reply
+	for left := false; !left; { // it may still be active on the reply
 		_, left = s.Passivate(t.Context(), "a")
 	}
 	collected(t, "what the machine worked with", hotKept)

@@ -7,7 +7,7 @@ import (
 	"licensed/internal/planted"
 )
 
-// Request is a command or a query on its way through a machine, and its answer on the way back.
+// Request is a command or a query in flight through a machine, and its answer on the way back.
 type Request struct {
 	// Command is executed, unless Query is set.
 	Command Command

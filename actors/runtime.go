@@ -250,8 +250,8 @@ func (r *Runtime) Drop(of func(id string) bool) {
 	})
 }
 
-// Passivate takes an aggregate out of memory unless it is at work. It reports whether it was in memory,
-// and whether it is not any more. If ctx ends first it is taken to be at work.
+// Passivate takes an aggregate out of memory unless it is active. It reports whether it was in memory,
+// and whether it is not any more. If ctx ends first it is taken to be active.
 func (r *Runtime) Passivate(ctx context.Context, id string) (resident, left bool) {
 	e := r.registry.find(id)
 	if e == nil {
@@ -290,7 +290,7 @@ func (r *Runtime) NoteArchived(id string, through uint64) {
 type Stats struct {
 	// Resident aggregates in memory, and their estimated size in bytes.
 	Resident, ResidentBytes int64
-	// Unpacked aggregates among them: at work, or since a short time not.
+	// Unpacked aggregates among them: active, or since a short time not.
 	Unpacked int64
 	// InFlight requests whose callers wait for the answer.
 	InFlight int64

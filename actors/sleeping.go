@@ -78,7 +78,7 @@ func (s *Sleeping) end(ctx context.Context, root *persistence.Root) (uint64, err
 	}
 }
 
-// decided reports whether no root that is still on its way can end a history before its last event, which was read below
+// decided reports whether no root that is still in flight can end a history before its last event, which was read below
 // that root by a process that holds the shard at that epoch ([R5]). It cannot where there is no event. Nor can it under a root of this
 // process and epoch, unless something was in progress when an activation ended: all who know of fewer events have lower epochs.
 func decided(sequence uint64, root persistence.RootKey, epoch, floor uint64) bool {

@@ -89,7 +89,7 @@ type NodeConfig struct {
 	Votes persistence.Votes
 
 	// NewHost returns what runs the aggregates of a new incarnation, which is their authority. It is
-	// called once for each; the host is closed when the incarnation is over.
+	// called once for each; the host is closed when the incarnation has ended.
 	NewHost func(actors.Authority) (Host, error)
 	// Changed is told what others should hear: rows of shards gained and released, incarnations found
 	// dead. Who is to hear of a release at once is the successor in it.

@@ -18,7 +18,7 @@ type confirmer struct {
 
 var confirmations = sync.Pool{New: func() any { return make(chan error, 1) }}
 
-// errDead says that the incarnation is over: its lease was read and is marked dead, or ran out.
+// errDead says that the incarnation has ended: its lease was read and is marked dead, or ran out.
 var errDead = errors.New("this incarnation is dead")
 
 // wait returns nil when a read begun after the call showed that the incarnation is not dead. Errors:

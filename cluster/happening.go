@@ -14,7 +14,7 @@ type HappeningKind uint8
 const (
 	// Began: Incarnation has a lease.
 	Began HappeningKind = iota
-	// Ended: Incarnation is over, for Cause (lease.ErrRetired after a drain).
+	// Ended: Incarnation has ended, for Cause (lease.ErrRetired after a drain).
 	Ended
 	// Claimed: Shard is held at Epoch; it had no owner. Took is the time since it was expected.
 	Claimed

@@ -27,7 +27,7 @@ type incarnation struct {
 
 	mu    sync.Mutex
 	inbox []input
-	deaf  bool          // nothing more is taken in
+	deaf  bool          // nothing more is processed
 	wake  chan struct{} // capacity 1: there is something in the inbox
 
 	over    chan struct{} // closed when the loop has ended
@@ -109,7 +109,7 @@ func (i *incarnation) StaleEpoch(shard uint32, aggregate string, epoch uint64) {
 	}
 }
 
-// post hands an input to the loop, from any goroutine. An incarnation that is over takes no notice.
+// post hands an input to the loop, from any goroutine. An incarnation that has ended takes no notice.
 func (i *incarnation) post(in input) {
 	i.mu.Lock()
 	if !i.deaf {
@@ -133,7 +133,7 @@ func (i *incarnation) quiet(g *gate) {
 	i.post(input{Input: ownership.Input{Kind: ownership.InputQuiet, Shard: g.shard}})
 }
 
-// run drives the machine until the incarnation is over, and returns why; nil if stop was closed first.
+// run drives the machine until the incarnation has ended, and returns why; nil if stop was closed first.
 // Then nothing is held any more.
 func (i *incarnation) run(stop <-chan struct{}) (cause error) {
 	defer close(i.over)
@@ -179,7 +179,7 @@ func (i *incarnation) pause(wake lease.Instant) time.Duration {
 	return max(0, min(wake.Sub(i.node.config.Clock.Now()), longest))
 }
 
-// handle takes in one input, and does what the machine asks for. It returns nil if that was not stepped.
+// handle processes one input, and does what the machine asks for. It returns nil if that was not stepped.
 func (i *incarnation) handle(in *input) *ownership.Outputs {
 	if in.do != nil {
 		in.do()

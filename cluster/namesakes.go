@@ -30,7 +30,7 @@ func (n *Node) namesakes(ctx context.Context) ([]persistence.Lease, error) {
 	return named, nil
 }
 
-// AwaitName returns when no other live process has the name of the node: the leases of that name that were there when the
+// AwaitName returns when no other live process has the name of the node: the leases of that name that were present when the
 // node started are dead, or were not renewed for a TTL. A node is to be told its members after that. Errors:
 // ErrNameTaken, with the address of the other process, and those of the store and of ctx. Of two that start at the same
 // time one continues.
@@ -58,7 +58,7 @@ func (n *Node) AwaitName(ctx context.Context) error {
 	return nil
 }
 
-// awaitSilence returns an error if a lease is renewed before it is marked dead or the time is over.
+// awaitSilence returns an error if a lease is renewed before it is marked dead or the time has ended.
 func (n *Node) awaitSilence(ctx context.Context, l persistence.Lease, until lease.Instant) error {
 	poll := time.NewTicker(n.config.Protocol.Timing.TTL / 16)
 	defer poll.Stop()

@@ -132,7 +132,7 @@ type drain struct {
 	err  error         // of the incarnation's end, nil if it retired; after done
 }
 
-// rest waits for as long as the node is to hold nothing, now that its incarnation is over.
+// rest waits for as long as the node is to hold nothing, now that its incarnation has ended.
 func (n *Node) rest(cause error) (rested, stopping bool) {
 	if errors.Is(cause, ownership.ErrRetired) {
 		cause = nil
@@ -183,7 +183,7 @@ func (n *Node) next(former *incarnation, rested bool) *incarnation {
 // closeHostTimeout is the time the host of a former incarnation gets to end.
 const closeHostTimeout = 10 * time.Second
 
-// closeHost ends the host of an incarnation that is over: what is in progress has an unknown outcome.
+// closeHost ends the host of an incarnation that has ended: what is in progress has an unknown outcome.
 func (n *Node) closeHost(i *incarnation) {
 	i.host.Drop(func(string) bool { return true })
 	ctx, cancel := context.WithTimeout(context.Background(), closeHostTimeout)
@@ -250,7 +250,7 @@ func (n *Node) queryError(ctx context.Context, shard uint32, unconfirmed error) 
 const attempts = 4
 
 // after looks at a host's error: whether to try again, and otherwise what to say. A shard that is held
-// may still have an activation of a former epoch, which knows only that it is over.
+// may still have an activation of a former epoch, which knows only that it has ended.
 func (n *Node) after(shard uint32, attempt int, err error) (again bool, _ error) {
 	if _, said := err.(*NotOwnerError); err == nil || said || !errors.Is(err, actors.ErrNotOwner) { //nolint:errorlint // made here, wrapped by nobody
 		return false, err
@@ -341,7 +341,7 @@ func (n *Node) promised(i *incarnation, shard uint32) bool {
 	return row.Owner.IsZero() && row.Successor == i.id && fresh && i.valid()
 }
 
-// SetMembers says who seems to be there, this node among them. Whatever it says of this node's
+// SetMembers says who seems to be alive, this node among them. Whatever it says of this node's
 // incarnation is replaced by the current one.
 func (n *Node) SetMembers(members []ownership.Member) {
 	n.mu.Lock()
@@ -350,7 +350,7 @@ func (n *Node) SetMembers(members []ownership.Member) {
 	n.current.Load().tellMembers()
 }
 
-// tellMembers tells the machine who is there.
+// tellMembers tells the machine who is present.
 func (i *incarnation) tellMembers() {
 	n := i.node
 	n.mu.Lock()

@@ -170,7 +170,7 @@ func (ns *nodes) spread(from *testNode, news *clusterv1.News) {
 	}
 }
 
-// see tells all nodes who is there: those started, but for the ones that are gone.
+// see tells all nodes who is present: those started, but for the ones that are gone.
 func (ns *nodes) see() {
 	ns.mu.Lock()
 	defer ns.mu.Unlock()

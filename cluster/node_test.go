@@ -114,7 +114,7 @@ func TestTakeOver(t *testing.T) {
 // perLedger is the number of commands one aggregate gets, fewer than it remembers.
 const perLedger = 200
 
-// TestHandOverUnderLoad: nodes come and go while customers are at work, and nobody hears of it but by
+// TestHandOverUnderLoad: nodes come and go while customers are active, and nobody hears of it but by
 // being sent elsewhere.
 func TestHandOverUnderLoad(t *testing.T) {
 	ns := newNodes(t)
@@ -500,7 +500,7 @@ func TestLeaseCountsFromTheSending(t *testing.T) {
 	}
 }
 
-// TestShardIsHeldWhenThatIsKnown [R3]: while the reply of a claim is away, the shard has no epoch and
+// TestShardIsHeldWhenThatIsKnown [R3]: while the reply of a claim is missing, the shard has no epoch and
 // requests wait; a lost one is resolved by a read.
 func TestShardIsHeldWhenThatIsKnown(t *testing.T) {
 	ns := newNodes(t)
@@ -570,7 +570,7 @@ func TestConfirmRead(t *testing.T) {
 	}
 }
 
-// TestWaitingIsBounded: requests for a shard on its way wait, but not too many, and not forever.
+// TestWaitingIsBounded: requests for a shard in flight wait, but not too many, and not forever.
 func TestWaitingIsBounded(t *testing.T) {
 	ns := newNodes(t)
 	a := ns.start("a", calm, func(c *cluster.NodeConfig) { c.MaxWaiting, c.MaxWait = 1, time.Hour })

@@ -24,7 +24,7 @@ type NodeStatus struct {
 	Name string
 	// Incarnation that is running, whether it has a lease or not.
 	Incarnation persistence.Incarnation
-	// Lease is the time the lease is still valid, 0 if it is not; Age how long the incarnation is there.
+	// Lease is the time the lease is still valid, 0 if it is not; Age how long it has existed.
 	Lease, Age time.Duration
 	// Open, Expected and Closing count shards by what is done with requests for them.
 	Open, Expected, Closing int
@@ -49,7 +49,7 @@ type NodeStatus struct {
 	Warnings []string
 }
 
-// SetClockOffset says how far the wall clock is ahead of the median of so many peers'. With one peer
+// SetClockOffset says how far the wall clock is ahead of the median of this many peers'. With one peer
 // nobody can say whose clock is wrong.
 func (n *Node) SetClockOffset(ahead time.Duration, peers int) {
 	n.mu.Lock()

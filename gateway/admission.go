@@ -16,7 +16,7 @@ import (
 	"licensed/messages/licensedv1"
 )
 
-// call is what is known about a request on its way through. It is the writer of its reply.
+// call is what is known about a request in progress. It is the writer of its reply.
 type call struct {
 	http.ResponseWriter
 	method  *methodMetrics

@@ -93,7 +93,7 @@ func (s *historyService) Follow(
 	return nil
 }
 
-// following is a stream of Follow at work.
+// following is an open stream of Follow.
 type following struct {
 	*historyService
 	request *licensedv1.FollowRequest

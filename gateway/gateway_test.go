@@ -78,7 +78,7 @@ type rig struct {
 // logged returns the log so far.
 func (r *rig) logged() string { return r.log.String() }
 
-// metric returns the value of a series as /metrics shows it, "" if it is not there.
+// metric returns the value of a series as /metrics shows it, "" if it is missing.
 func (r *rig) metric(t testing.TB, series string) string {
 	t.Helper()
 	for line := range strings.Lines(get(t, r.admin+"/metrics")) {

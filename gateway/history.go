@@ -146,7 +146,7 @@ type listing struct {
 	bytes int
 }
 
-// A batch is sent when it has so many items or bytes.
+// A batch is sent when it has this many items or bytes.
 const (
 	batchItems = 256
 	batchBytes = 128 << 10

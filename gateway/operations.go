@@ -43,7 +43,7 @@ type Operations interface {
 	Undrain(ctx context.Context, name string) error
 	// Customers returns up to limit ids of customers with a history, after the last id of the former page.
 	Customers(ctx context.Context, after string, limit int) ([]string, error)
-	// Passivate takes a customer out of memory, unless it is at work.
+	// Passivate takes a customer out of memory, unless it is active.
 	Passivate(ctx context.Context, customer string) (resident, left bool, err error)
 	// Archive moves the closed part of a customer's history to the archive. Errors: ErrUnsupported.
 	Archive(ctx context.Context, customer string, all bool) (*licensedv1.ArchiveCustomerResponse, error)
@@ -288,7 +288,7 @@ func decodeRecords(v *violations, encoded [][]byte) []persistence.Record {
 	return records
 }
 
-// importing is a call of ImportCustomer at work.
+// importing is a call of ImportCustomer in progress.
 type importing struct {
 	*adminService
 	customer string

@@ -86,7 +86,7 @@ func (g *Gateway) untilStop(ctx context.Context, control *http.ResponseControlle
 	return ctx, func() {
 		patience := sendTimeout
 		if !disarm() {
-			<-told // It uses the writer, which is not there for long.
+			<-told // It uses the writer, which exists for a short time only.
 			patience = lastWords
 		}
 		_ = control.SetWriteDeadline(time.Now().Add(patience))

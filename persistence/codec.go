@@ -16,7 +16,7 @@ const (
 	layoutPayload = 0x31
 )
 
-// The second byte tells which optional fields are there. A field that is zero is left out, so that
+// The second byte tells which optional fields are present. A field that is zero is left out, so that
 // each value has one encoding.
 const (
 	flagFirst    = 1 << iota // record: Index 0, so Fingerprint and IssuedAt follow

@@ -10,7 +10,7 @@ import (
 	"licensed/persistence/internal/wire"
 )
 
-// ErrExists says that a segment of that name is there already.
+// ErrExists says that a segment of that name is present already.
 var ErrExists = errors.New("already exists")
 
 // ArchiveMark says where the archive has the records of a closed partition.

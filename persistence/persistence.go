@@ -55,7 +55,7 @@ var (
 )
 
 // Incarnation identifies one run of one node process. It is never reused: a restarted process is a
-// stranger to its former one.
+// unknown process to its former one.
 type Incarnation [16]byte
 
 // NewIncarnation returns a random incarnation.

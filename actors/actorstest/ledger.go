@@ -21,7 +21,7 @@ type Add struct {
 	Amount uint64
 	// Split records the amount as that many events of the command (at least 1).
 	Split int
-	// Pad adds so many bytes to each event, which do not compress.
+	// Pad adds this many bytes to each event, which do not compress.
 	Pad int
 	// Panic makes Decide panic; PanicEvolve makes Evolve do so.
 	Panic, PanicEvolve bool

@@ -54,7 +54,7 @@ func NewExplainer(deviceID, titleID string) *Explainer {
 	return &Explainer{device: deviceID, title: titleID, id: deviceID + "/" + titleID, state: &State{}}
 }
 
-// Add takes in the next event.
+// Add processes the next event.
 func (x *Explainer) Add(e Recorded) {
 	if x.concerns(&e.Event) {
 		x.timePasses(e.Time.UnixMilli())
@@ -63,7 +63,7 @@ func (x *Explainer) Add(e Recorded) {
 	Evolve(x.state, e.Event)
 }
 
-// Missing takes in that the next events, from one through another, cannot be read, and why.
+// Missing records that the next events, from one through another, cannot be read, and why.
 func (x *Explainer) Missing(from, to uint64, why string) {
 	x.missing = true
 	x.steps = append(x.steps, &step{WhyStep: &licensedv1.WhyStep{

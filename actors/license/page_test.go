@@ -13,7 +13,7 @@ import (
 	"licensed/messages/licensedv1"
 )
 
-// licences returns so many licences in their order, some on each device.
+// licences returns this many licences in their order, some on each device.
 func licences(n int) (all []*licensedv1.License) {
 	for i := range n {
 		all = append(all, &licensedv1.License{DeviceId: fmt.Sprintf("d%02d", i/3), TitleId: fmt.Sprintf("t%02d", i%3)})

@@ -154,7 +154,7 @@ func (v view) dropped(title int, since int64) bool {
 	return false
 }
 
-// nextUse returns when so many uses have left the window that the yearly limit allows another, or nil.
+// nextUse returns when this many uses have left the window that the yearly limit allows another, or nil.
 func (v view) nextUse(title int, limit policy.Limit) *timestamppb.Timestamp {
 	var times []int64
 	v.eachUse(title, func(_ *license, u use) {

@@ -9,7 +9,7 @@ const (
 	day = 24 * 60 * 60 * 1000
 	// window is how far back yearly rules count, and how long inactive licences are remembered.
 	window = int64(policy.Window / 1e6)
-	// maxCounted is how many downloads of a licence, how many counted playbacks of a licence and how many
+	// maxCounted is the number of downloads of a licence, how many counted playbacks of a licence and how many
 	// deactivations are kept, the newest: as many as the highest limit needs.
 	maxCounted = policy.MaxYearlyLimit
 )

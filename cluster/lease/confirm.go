@@ -27,7 +27,7 @@ func (c *Confirmer[T]) Begin() bool {
 	return true
 }
 
-// Done takes in the result of the read (a zero row if there is none) and returns what it covered, and
+// Done processes the result of the read (a zero row if there is none) and returns what it covered, and
 // whether that may be said. If not, it must never be. The slice is valid until the next call of Begin.
 func (c *Confirmer[T]) Done(row persistence.Lease, err error) (covered []T, alive bool) {
 	c.reading = false

@@ -35,10 +35,10 @@ func NewHolder(t Timing, i persistence.Incarnation, node, address string) *Holde
 	return &Holder{timing: t, row: persistence.Lease{Incarnation: i, Node: node, Address: address}}
 }
 
-// Until returns the instant before which the lease is valid, and false if it never was or is over.
+// Until returns the instant before which the lease is valid, and false if it never was or has ended.
 func (h *Holder) Until() (Instant, bool) { return h.until, h.valid && h.cause == nil }
 
-// Ended returns why the incarnation is over, or nil.
+// Ended returns why the incarnation has ended, or nil.
 func (h *Holder) Ended() error { return h.cause }
 
 // Row returns the row as last known; its counter is 0 before it is known to exist.
@@ -146,7 +146,7 @@ func (h *Holder) read(in Input) {
 	h.shown(in)
 }
 
-// shown takes in the row as it is.
+// shown processes the row as it is.
 func (h *Holder) shown(in Input) {
 	h.look = false
 	row := in.Row
@@ -171,7 +171,7 @@ func (h *Holder) shown(in Input) {
 	}
 }
 
-// moved takes in that an attempt begun at that instant raised the counter.
+// moved records that an attempt begun at that instant raised the counter.
 func (h *Holder) moved(began, now Instant) {
 	h.row.Counter++
 	h.open, h.look = false, false

@@ -123,7 +123,7 @@ func (r *trial) read(p *party) {
 }
 
 // TestNeverDeadWhileValid is the promise of the package: at the moment when the mark is made the holder's
-// own clock says that its lease is over.
+// own clock says that its lease has ended.
 func TestNeverDeadWhileValid(t *testing.T) {
 	dead, expired := 0, 0
 	for seed := range uint64(1500) {

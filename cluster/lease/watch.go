@@ -113,7 +113,7 @@ func (w *Watch) read(in Input) {
 	w.shown(in)
 }
 
-// shown takes in the row as it was at some moment before now. Rows older than one seen before, from a
+// shown processes the row as it was at some moment before now. Rows older than one seen before, from a
 // reply that was long in progress, tell nothing.
 func (w *Watch) shown(in Input) {
 	w.look = false

@@ -27,7 +27,7 @@ const keepMeasurement = 5 * time.Minute
 
 func (c *clocks) init() { c.offset = map[string]measurement{} }
 
-// note takes in an answer to a probe, received now.
+// note processes an answer to a probe, received now.
 func (c *clocks) note(member string, now time.Time, rtt time.Duration, payload []byte) {
 	if len(payload) < 8 || rtt > maxRoundTrip || rtt < 0 {
 		return

@@ -205,7 +205,7 @@ func (d delegate) NotifyPingComplete(other *memberlist.Node, rtt time.Duration, 
 // logger passes on what memberlist logs: "[LEVEL] memberlist: text".
 func logger(l *slog.Logger) *log.Logger { return log.New(logWriter{l}, "", 0) }
 
-// quietly is what memberlist logs and what is told elsewhere, or what every stranger can cause.
+// quietly is what memberlist logs and what is told elsewhere, or what every unknown process can cause.
 var quietly = []string{
 	errStranger.Error(), errFormer.Error(), errVersion.Error(), errUnproven.Error(),
 	"Conflicting address", // NotifyConflict

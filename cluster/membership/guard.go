@@ -19,7 +19,7 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// guard is the network as memberlist sees it. Without it a stranger chooses what memberlist allocates: it believes
+// guard is the network as memberlist sees it. Without it an unknown process chooses what memberlist allocates: it believes
 // the lengths in a message (20 MiB of state, a million members, 4 GiB for a field that it then ignores) before it has
 // read a byte of them, expands compressed messages to 40 MiB, and keeps 64 KiB for each packet in its queue. A key does
 // not help: memberlist buffers 20 MiB of a stream before it decrypts. So the guard
@@ -31,7 +31,7 @@ import (
 //   - refuses messages about a member whose counter is one that no member has, and says so if one is about this member and
 //     has a counter that this member should not have.
 //
-// With a key only the sizes are checked: memberlist decrypts a message before it decodes it. No stranger can forge one then.
+// With a key only the sizes are checked: memberlist decrypts a message before it decodes it. No unknown process can forge one then.
 //
 // Several guards can share a network, one after the other: [guard.start] and [guard.detach].
 type guard struct {
@@ -520,7 +520,7 @@ func (in *intake) values(n, depth int) error {
 	return nil
 }
 
-// format is what follows the first byte of a value: a length of so many bytes, which counts bytes or values, and a
+// format is what follows the first byte of a value: a length of this many bytes, which counts bytes or values, and a
 // fixed number of bytes.
 type format struct {
 	known               bool

@@ -30,7 +30,7 @@ func message(kind byte, value any) []byte {
 	return b.Bytes()
 }
 
-// pushPull is a full exchange that claims to list members and to have so many bytes of state.
+// pushPull is a full exchange that claims to list members and to have this many bytes of state.
 func pushPull(nodes, state int, rest ...byte) []byte {
 	return append(message(typePushPull, map[string]any{"Nodes": nodes, "UserStateLen": state, "Join": true}), rest...)
 }
@@ -262,7 +262,7 @@ func TestStreamsPerHost(t *testing.T) {
 	}
 }
 
-// TestHostileStreams has strangers claim and send what they like, as many at a time as they can, and some that
+// TestHostileStreams has unknown processes claim and send what they like, as many at a time as they can, and some that
 // say nothing; meanwhile others join, and the member's memory is bounded.
 func TestHostileStreams(t *testing.T) {
 	a := start(t, quick("a"))
@@ -301,7 +301,7 @@ func TestHostileStreams(t *testing.T) {
 	}
 }
 
-// TestHostileAnswers has a member dial a stranger who was listed as one.
+// TestHostileAnswers has a member dial an unknown process that was listed as one.
 func TestHostileAnswers(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

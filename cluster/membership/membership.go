@@ -1,4 +1,4 @@
-// Package membership says who seems to be there, by gossip.
+// Package membership says who seems to be alive, by gossip.
 //
 // # The model
 //
@@ -59,7 +59,7 @@ import (
 // Config of a member. DefaultConfig gives all but name and addresses.
 type Config struct {
 	// Name of the member, unique in the cluster and the same after a restart. To memberlist, each run of a process has a
-	// name of its own, so that one who comes back elsewhere is told apart from the one that was there before.
+	// name of its own, so that one who comes back elsewhere is told apart from the one that was present before.
 	Name string
 	// ClusterID of the cluster (zero, in tests: none), and the Strangers that refuse those of another.
 	ClusterID persistence.ClusterID
@@ -505,7 +505,7 @@ func (m *Membership) goodbye(timeout time.Duration) error {
 	return errors.Join(err, m.spreadMeta(timeout))
 }
 
-// spreadMeta has memberlist take in m.meta and gossip it. memberlist does not allow for two at a time.
+// spreadMeta has memberlist process m.meta and gossip it. memberlist does not allow for two at a time.
 func (m *Membership) spreadMeta(timeout time.Duration) error {
 	m.updating.Lock()
 	defer m.updating.Unlock()

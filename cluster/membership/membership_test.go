@@ -170,7 +170,7 @@ func TestLostOrGone(t *testing.T) {
 	}
 }
 
-// TestAddressWhileMetaChanges: memberlist takes in its own meta while somebody asks for the address. The race
+// TestAddressWhileMetaChanges: memberlist processes its own meta while somebody asks for the address. The race
 // detector sees whether they share something.
 func TestAddressWhileMetaChanges(t *testing.T) {
 	a := start(t, quick("a"))

@@ -21,7 +21,7 @@ type newcomers struct {
 
 const (
 	// maxNewcomers is the number of newcomers that are listed. memberlist probes one member at a time: with its default settings
-	// it takes from 32 s to 4 minutes to find out that none of so many exists. 50 members that all start at once find each
+	// it takes from 32 s to 4 minutes to find out that none of this many exists. 50 members that all start at once find each
 	// other in one second; with 32 it took 10 s.
 	maxNewcomers = 64
 	// newcomerFor is for how long a newcomer counts at least, listed or not: memberlist remembers the dead for 30 s and more.

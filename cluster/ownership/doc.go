@@ -20,9 +20,9 @@
 // at a higher epoch. Rows are read again now and then, so that a claim that took effect after it was given
 // up is found, and no shard stays without an owner.
 //
-// Who should own what is a matter of placement over the members that seem to be there: a wish that only
+// Who should own what is a matter of placement over the members that seem to be alive: a wish that only
 // says which claims and releases to try. Every wish may be wrong without harm.
 //
-// The holder of a lease that ran out is over, with all its shards; the process continues as another
+// The holder of a lease that ran out has ended, with all its shards; the process continues as another
 // incarnation, with a new machine that marks the former one dead without waiting for it.
 package ownership

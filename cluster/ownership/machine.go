@@ -34,7 +34,7 @@ type Machine struct {
 	bundle   bundle
 	later    lease.Instant // when the queue is to be looked at again
 
-	told    []Member                                  // who was last said to be there, by name, one each
+	told    []Member                                  // who was last said to be present, by name, one each
 	members []Member                                  // the same, the dead left out
 	since   map[persistence.Incarnation]lease.Instant // when each member was first seen
 	// departed are members that are no longer seen and whose shards the next scan shows; departing
@@ -51,7 +51,7 @@ type Machine struct {
 	doubted   bool
 
 	reach reach
-	// fallback says that no member is known to be reached, so that the placement is over those that are not;
+	// fallback says that no member is known to be reached, so that the placement covers those that are not;
 	// cutOff that nothing that is free may be taken, see island.
 	fallback, cutOff bool
 
@@ -154,7 +154,7 @@ func (m *Machine) end() {
 	m.out.Ended, m.out.Cause = true, m.holder.Ended()
 }
 
-// apply takes in what the input reports.
+// apply processes what the input reports.
 func (m *Machine) apply(in Input) {
 	switch in.Kind {
 	case InputTick:
@@ -181,7 +181,7 @@ func (m *Machine) apply(in Input) {
 	}
 }
 
-// done takes in the result of an operation that is not the holder's.
+// done processes the result of an operation that is not the holder's.
 func (m *Machine) done(in Input) {
 	switch in.Op.Kind {
 	case OpSwapLease, OpReadLease:
@@ -326,7 +326,7 @@ func (m *Machine) concerns(i persistence.Incarnation) bool {
 }
 
 // maxDead is the number of dead incarnations that are kept in mind before those are forgotten who own nothing and whom
-// nobody says to be there. Should one of them be named again, its lease tells again.
+// nobody says to be present. Should one of them be named again, its lease tells again.
 const maxDead = 1024
 
 // forget bounds what is kept of the dead.
@@ -372,7 +372,7 @@ func (m *Machine) chooseWatches() {
 	m.watches = slices.DeleteFunc(m.watches, func(w *watched) bool { return !wanted[w.incarnation] })
 }
 
-// mineToWatch reports whether this node is to watch that owner: few watch one that seems to be there.
+// mineToWatch reports whether this node is to watch that owner: few watch one that seems to be alive.
 func (m *Machine) mineToWatch(owner persistence.Incarnation) bool {
 	present := slices.ContainsFunc(m.members, func(o Member) bool { return o.Incarnation == owner })
 	return !present || m.placement.Among(m.config.Node, binary.BigEndian.Uint64(owner[:]), m.config.Watchers)

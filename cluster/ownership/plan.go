@@ -13,7 +13,7 @@ import (
 	"licensed/persistence"
 )
 
-// setMembers takes in who seems to be there. Gossip tells much that is nothing to this machine, and the same
+// setMembers processes who seems to be alive. Gossip tells much that is nothing to this machine, and the same
 // members again cost little.
 func (m *Machine) setMembers(now lease.Instant, members []Member) {
 	members = slices.Clone(members)

@@ -220,6 +220,6 @@ func (m *Machine) strangers() bool {
 	return false
 }
 
-// strangersScanEvery is the time between reads of all rows while there are strangers: one of them may give its
+// strangersScanEvery is the time between reads of all rows while there are unknown processes: one of them may give its
 // shards to nobody in particular, and nobody tells of it.
 func (m *Machine) strangersScanEvery() time.Duration { return m.config.Timing.TTL / 2 }

@@ -73,7 +73,7 @@ func (m *Machine) setGate(s *shard, g Gate) {
 	}
 }
 
-// merge takes in a row that the store showed at some moment. Replies may overtake one another, so what
+// merge processes a row that the store showed at some moment. Replies may overtake one another, so what
 // is older than the row known already is passed over.
 func (m *Machine) merge(s *shard, row persistence.Shard) {
 	if row.ID != s.row.ID || !Later(s.row, row) {
@@ -160,7 +160,7 @@ func (m *Machine) sendRelease(now lease.Instant, s *shard) {
 	m.swap(now, s)
 }
 
-// swapped takes in the outcome of a compare-and-set.
+// swapped processes the outcome of a compare-and-set.
 func (m *Machine) swapped(in Input) {
 	s := m.shard(in.Op.NextShard.ID)
 	if s == nil || !s.flight || s.old != in.Op.OldShard || s.next != in.Op.NextShard {
@@ -193,7 +193,7 @@ func (m *Machine) swapped(in Input) {
 	}
 }
 
-// readOne takes in a row that was read to resolve a compare-and-set.
+// readOne processes a row that was read to resolve a compare-and-set.
 func (m *Machine) readOne(in Input) {
 	s := m.shard(in.Op.Shard)
 	if s == nil || !s.flight {
@@ -275,7 +275,7 @@ func (m *Machine) doubtFor() time.Duration {
 	return ttl/2 + ttl/4*time.Duration(m.self[0])/256
 }
 
-// stale takes in that history has an epoch of another incarnation that is not below the one held: either
+// stale records that history has an epoch of another incarnation that is not below the one held: either
 // another node took the shard, or ownership was restored from a backup that is older than the history. The
 // compare-and-set tells. Equal epochs are of the second kind: an epoch is claimed once.
 func (m *Machine) stale(now lease.Instant, id uint32, found uint64) {
@@ -288,7 +288,7 @@ func (m *Machine) stale(now lease.Instant, id uint32, found uint64) {
 	m.claim(now, s, s.row)
 }
 
-// readAll takes in the rows of all shards.
+// readAll processes the rows of all shards.
 func (m *Machine) readAll(in Input) {
 	m.scanning = false
 	if in.Err != nil {

@@ -132,7 +132,7 @@ const (
 	InputTick InputKind = iota
 	// InputDone answers one of Outputs.Ops: Op, and Applied, Lease, Shard, Shards or Err.
 	InputDone
-	// InputMembers says who seems to be there: Members, this node among them.
+	// InputMembers says who seems to be alive: Members, this node among them.
 	InputMembers
 	// InputQuiet answers GateClosing: no request for Shard is in progress.
 	InputQuiet
@@ -218,7 +218,7 @@ type Outputs struct {
 	Raised []uint32
 	// Reach is whether others reach the node.
 	Reach Reach
-	// Ended says that the incarnation is over, with Cause: ErrRetired after InputDrain. The machine
+	// Ended says that the incarnation has ended, with Cause: ErrRetired after InputDrain. The machine
 	// takes no more steps; operations in progress may be forgotten.
 	Ended bool
 	Cause error

@@ -146,7 +146,7 @@ func (p *Prober) Reached() []persistence.Incarnation {
 	return now
 }
 
-// Expected returns how many of so many other members, all of which ping nodes, are expected to ping one.
+// Expected returns how many of this many other members, all of which ping nodes, are expected to ping one.
 func (p *Prober) Expected(others int) int { return min(others, p.config.Witnesses) }
 
 // SetNodes says which other nodes may hold shards, and the names of all members that ping, this one among them. The votes

@@ -4,7 +4,7 @@
 //
 // A [Router] asks the node that the process's map of shards names (package shardmap), and corrects the map when that node
 // is not the owner. The map is a hint: whether it is the owner, a node decides by itself before it answers. Where nothing
-// is known, or the owner is not there any more, the router asks the node that should own the shard by placement: that node
+// is known, or the owner is gone, the router asks the node that should own the shard by placement: that node
 // has it, or is about to take it and lets requests wait.
 //
 // A request has one deadline and is tried until then:

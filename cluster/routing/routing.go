@@ -94,7 +94,7 @@ type Config struct {
 	PauseMin, PauseMax time.Duration
 	// StatusTimeout is the time one member may take to tell how it does (default 1 s).
 	StatusTimeout time.Duration
-	// Done, if not nil, is told of each request that is over. It must be quick and safe for concurrent use.
+	// Done, if not nil, is told of each request that has ended. It must be quick and safe for concurrent use.
 	Done func(DoneInfo)
 }
 
@@ -211,7 +211,7 @@ func (r *Router) route(ctx context.Context, id string, info DoneInfo, try func(c
 	return t.info.Err
 }
 
-// trial is one request on its way.
+// trial is one request in flight.
 type trial struct {
 	router *Router
 	shard  uint32

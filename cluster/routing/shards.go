@@ -86,7 +86,7 @@ func unreached(v view, err error) string {
 	return ""
 }
 
-// find returns an incarnation that seems to be there: gossip lists it, or the store has its lease.
+// find returns an incarnation that seems to be alive: gossip lists it, or the store has its lease.
 func (r *Router) find(i persistence.Incarnation) (target, error) {
 	if i.IsZero() {
 		return target{}, errNobody
@@ -119,7 +119,7 @@ func (r *Router) guess(id uint32) (target, error) {
 	return target{address: c.byName[name]}, nil
 }
 
-// learn takes in what an error tells about the shard. It reports whether there is a later row than that of
+// learn processes what an error tells about the shard. It reports whether there is a later row than that of
 // the view: somebody else to ask at once.
 func (r *Router) learn(v view, err error) (redirected bool) {
 	var other *cluster.NotOwnerError
@@ -224,8 +224,8 @@ func isDead(leases Leases, i persistence.Incarnation) bool {
 	return state == roster.Dead
 }
 
-// SetMembers says who seems to be there. The slice belongs to the router from now on. Call it also after the store showed
-// that one of them is dead: the requests under way to that one fail, after others are sent elsewhere, since each of them
+// SetMembers says who seems to be alive. The slice belongs to the router from now on. Call it also after the store showed
+// that one of them is dead: the requests in progress to that one fail, after others are sent elsewhere, since each of them
 // looks for another node at once.
 func (r *Router) SetMembers(listed []membership.Member) {
 	for _, address := range r.replaceMembers(listed) {

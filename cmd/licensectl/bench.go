@@ -138,7 +138,7 @@ func (t *tally) merge(o *tally) {
 	}
 }
 
-// load is a load at work.
+// load is a running load.
 type load struct {
 	*program
 	conn    *connection

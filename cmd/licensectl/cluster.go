@@ -203,7 +203,7 @@ func enumWord(name, prefix string) string {
 // seconds writes what is left of a lease.
 func seconds(d *durationpb.Duration) string { return fmt.Sprintf("%.1fs", d.AsDuration().Seconds()) }
 
-// shardCounts says how many shards are in each state.
+// shardCounts says the number of shards that are in each state.
 func shardCounts(s *licensedv1.ClusterStatus) []string {
 	if s.Level == licensedv1.ClusterLevel_CLUSTER_LEVEL_UNSPECIFIED { // Of an older release.
 		return []string{"not counted by " + s.Reporter}

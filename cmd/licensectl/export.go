@@ -124,7 +124,7 @@ func (p *program) export(ctx context.Context, args []string, out string, resume 
 	return nil
 }
 
-// exporting is an export at work.
+// exporting is an export in progress.
 type exporting struct {
 	*program
 	conn                       *connection
@@ -163,7 +163,7 @@ func (e *exporting) customer(ctx context.Context, id string) error {
 }
 
 // unreadable writes, in the place of a history of which not even the end can be read, a gap and an end: the import refuses such a
-// customer, and goes on with the next.
+// customer, and continues with the next.
 func (e *exporting) unreadable(id string, damage error) error {
 	e.damaged++
 	line := historyjson.Gap{CustomerID: id}

@@ -20,7 +20,7 @@ import (
 	"licensed/messages/licensedv1"
 )
 
-// A request of an import has about so many records or bytes.
+// A request of an import has about this many records or bytes.
 const (
 	importRecords = 1000
 	importBytes   = 1 << 20
@@ -106,7 +106,7 @@ func spool(in io.Reader) (f *os.File, remove func(), err error) {
 	return f, remove, nil
 }
 
-// importing is an import at work.
+// importing is an import in progress.
 type importing struct {
 	*program
 	conn *connection
@@ -219,12 +219,12 @@ type importLine struct {
 type survey struct {
 	customer string // whose lines are being read; empty between customers
 	expect   uint64 // the next sequence
-	ended    bool   // the last line was there
+	ended    bool   // the last line was present
 	// refused customers, and why: histories that are not whole.
 	refused map[string][]string
 }
 
-// begin takes in that the lines of another customer come, or none.
+// begin records that the lines of another customer come, or none.
 func (s *survey) begin(customer string) {
 	if s.customer != "" {
 		s.refused[s.customer] = append(s.refused[s.customer], fmt.Sprintf("the file has no end of it after event %d", s.expect-1))
@@ -273,7 +273,7 @@ func (s *survey) why(customer string) string {
 	return "its history is not whole: " + strings.Join(gaps, "; ")
 }
 
-// take takes in a line that the survey has seen.
+// take processes a line that the survey has seen.
 func (i *importing) take(ctx context.Context, l *importLine) error {
 	if l.exportEnd.End {
 		return nil

@@ -228,7 +228,7 @@ func TestFollowBreaksOff(t *testing.T) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	// What was on its way when a connection was cut may be lost.
+	// What was in flight when a connection was cut may be lost.
 	if len(h.after) != len(h.ends) || h.after[0] != 10 || h.after[1] != 11 || !slices.IsSorted(h.after) {
 		t.Errorf("taken up after %v", h.after)
 	}
@@ -244,7 +244,7 @@ func freeAddress(t *testing.T, s *session) string {
 	return address
 }
 
-// interrupted returns ids of commands for bench, which it interrupts once so many commands came after the warm-up.
+// interrupted returns ids of commands for bench, which it interrupts once this many commands came after the warm-up.
 func interrupted(commands int, warmup time.Duration, interrupt func()) func() string {
 	var mu sync.Mutex
 	var ids int

@@ -290,7 +290,7 @@ func (m *topModel) spark(of func(*clusterrates.Sample) float64) string {
 	return b.String()
 }
 
-// nodes lists who is there.
+// nodes lists who is present.
 func (m *topModel) nodes() []string {
 	var b strings.Builder
 	t := terminal.NewTable(&b, 0, "NODE", "ROLES", "STATE", ">LEASE", ">SHARDS", ">MOVING", ">CUSTOMERS", ">COMMANDS/S", ">WAITING", ">CORES", ">MEMORY", "VERSION")

@@ -114,7 +114,7 @@ func (p *program) verifyStore(ctx context.Context, c node.Config, v verify.Optio
 // storedCustomers are those of a directory.
 type storedCustomers struct{ *node.Offline }
 
-// pageOfCustomers is how many ids are read at a time.
+// pageOfCustomers is the number of ids that are read at a time.
 const pageOfCustomers = 1000
 
 func (s storedCustomers) Customers(ctx context.Context, after string) ([]string, error) {

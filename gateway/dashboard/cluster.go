@@ -311,7 +311,7 @@ func happeningOf(h *licensedv1.Happening) happeningView {
 	return happeningView{Happening: h, Kind: words(h.Kind.String(), "HAPPENING_KIND_"), Level: happeningLevels[h.Kind]}
 }
 
-// The picture of the shards: cells of so many units, in rows of so many.
+// The picture of the shards: cells of this many units, in rows of this many.
 const (
 	mapColumns = 32
 	mapCell    = 10

@@ -215,7 +215,7 @@ func (d *Dashboard) moment(ctx context.Context, s Selection) (momentView, error)
 	return v, nil
 }
 
-// unreadable are the codes of a state that cannot be told, though the customer is there.
+// unreadable are the codes of a state that cannot be told, though the customer is present.
 var unreadable = map[connect.Code]bool{connect.CodeOutOfRange: true, connect.CodeDataLoss: true, connect.CodeUnavailable: true}
 
 // stateBefore returns what the state is compared with: that before the event or, now, that after the

@@ -14,7 +14,7 @@
 //
 // The dashboard is a client of the API like any other; it has no way of its own to a customer. What it
 // shows of the cluster comes from a [Cluster], which a sampler asks every second while somebody looks,
-// and now and then while nobody does, so that the charts of the last minutes are there when they are
+// and now and then while nobody does, so that the charts of the last minutes are present when they are
 // needed. All who look share one sampling.
 //
 // # Who may look

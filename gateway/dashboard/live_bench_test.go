@@ -17,7 +17,7 @@ import (
 )
 
 // threeNodes is a cluster of three nodes with 512 shards and as much behind it as is remembered. It
-// implements Cluster; what changes from reading to reading is what does in a cluster that is at work.
+// implements Cluster; what changes from reading to reading is what does in a running cluster.
 type threeNodes struct {
 	asked        uint64
 	status, next *licensedv1.ClusterStatus
@@ -64,7 +64,7 @@ func (c *threeNodes) prepare() {
 	c.next = s
 }
 
-// BenchmarkViewers measures what one reading of a cluster costs that so many look at: the events that are
+// BenchmarkViewers measures what one reading of a cluster costs that this many look at: the events that are
 // made of it and sent. What Snapshot costs is not in it.
 func BenchmarkViewers(b *testing.B) {
 	for _, viewers := range []int{1, 2, 8} {

@@ -118,7 +118,7 @@ func itemsOf(items []*licensedv1.HistoryItem, at, head uint64) []itemView {
 	return out
 }
 
-// The strip shows the whole history at once: so many bars, and up to so many events are looked at.
+// The strip shows the whole history at once: this many bars, and up to this many events are looked at.
 const (
 	stripBars = 120
 	stripMost = 20_000

@@ -36,7 +36,7 @@ import (
 // Times after which a transition counts as trouble.
 const (
 	// Stuck is the time a shard may be on its way to a node, or its owner silent, before it counts as unserved.
-	// It is above the time that requests wait for a shard on its way.
+	// It is above the time that requests wait for a shard in flight.
 	Stuck = 10 * time.Second
 	// VersionsMixed is the time an upgrade may take before it is a finding.
 	VersionsMixed = time.Hour
@@ -71,7 +71,7 @@ type Departure struct {
 	At          time.Time
 }
 
-// Moving is a shard that was seen on its way, at an epoch.
+// Moving is a shard that was seen in flight, at an epoch.
 type Moving struct {
 	Epoch uint64
 	Since time.Time

@@ -27,7 +27,7 @@ type finding struct {
 }
 
 // Recall completes the input of a reading with what former ones showed: since when members do not answer, and
-// since when shards are on their way.
+// since when shards are in flight.
 func (h *History) Recall(in *Input) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -52,7 +52,7 @@ func (h *History) Recall(in *Input) {
 	h.silent, in.Moving = silent, maps.Clone(h.moving)
 }
 
-// Record remembers what a reading shows, and dates its findings: those that were there before have the time at
+// Record remembers what a reading shows, and dates its findings: those that were present before have the time at
 // which they were first seen.
 func (h *History) Record(s *licensedv1.ClusterStatus) {
 	h.mu.Lock()

@@ -9,7 +9,7 @@ import (
 )
 
 // SettledOwners returns the name of the node that holds each shard, by the shard's id, once the cluster has moved all
-// shards that it will: so many nodes are ready, each shard is open at the node that placement chooses, and no shard
+// shards that it will: this many nodes are ready, each shard is open at the node that placement chooses, and no shard
 // moves. Otherwise the error says what is missing. That no shard moves is not enough: there are pauses between two
 // bundles of moves. All nodes must have the same capacity.
 func SettledOwners(s *licensedv1.ClusterStatus, nodes int) ([]string, error) {

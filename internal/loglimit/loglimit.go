@@ -17,7 +17,7 @@ import (
 // must not choose how much is remembered and logged.
 const maxKinds = 256
 
-// New returns a handler that passes to h at most so many lines of a kind in an interval. The interval begins with
+// New returns a handler that passes to h at most this many lines of a kind in an interval. The interval begins with
 // the first of them. It is safe for concurrent use. Call stop when little more will be logged: it tells at once
 // what was suppressed, and then all lines pass.
 func New(h slog.Handler, lines int, interval time.Duration) (limited slog.Handler, stop func()) {

@@ -153,7 +153,7 @@ func TestArchiveTier(t *testing.T) {
 	if _, err := admin(n).ArchiveCustomer(t.Context(), connect.NewRequest(req)); err != nil {
 		t.Error(err)
 	}
-	until(func() bool { return len(findings(t, n)) == 0 }) // an archiver at work is a finding, too
+	until(func() bool { return len(findings(t, n)) == 0 }) // a running archiver is a finding, too
 }
 
 // findings examines Bayley.

@@ -11,14 +11,14 @@ import (
 	"licensed/persistence"
 )
 
-// Pauses between two attempts to reach a store that is away.
+// Pauses between two attempts to reach a store that is unavailable.
 const (
 	firstStorePause = 200 * time.Millisecond
 	maxStorePause   = 2 * time.Second
 )
 
-// awaitStore calls a function until the store is there, for Config.StoreWait: processes that start before
-// Cassandra does, as after a power failure, begin to serve when it is there. Any other error is final: waiting
+// awaitStore calls a function until the store is present, for Config.StoreWait: processes that start before
+// Cassandra does, as after a power failure, begin to serve when it is present. Any other error is final: waiting
 // does not correct a wrong password.
 func awaitStore[T any](ctx context.Context, n *Node, what string, do func() (T, error)) (T, error) {
 	if n.config.StoreWait <= 0 {

@@ -84,7 +84,7 @@ func (emptyService) AcquireLicense(
 	}), nil
 }
 
-// commands are spread over so many customers that none has more than the service remembers.
+// commands are spread over this many customers that none has more than the service remembers.
 type commands struct {
 	next      atomic.Int64
 	customers int64 // 5,000 if it is 0

@@ -151,8 +151,8 @@ type SchemaVersion struct {
 }
 
 // ApplySchema brings the tables of the store, and of the archive if it is on Cassandra, to the version
-// that this program needs. Keyspaces that are missing are made, with so many copies in each data centre;
-// with 0 copies they must be there. progress hears of each version before it is applied. Any number of
+// that this program needs. Keyspaces that are missing are made, with this many copies in each data centre;
+// with 0 copies they must be present. progress hears of each version before it is applied. Any number of
 // processes may do so at once. Errors: ErrSchema, ErrCredentials, and those of a Cassandra that cannot be
 // reached.
 func ApplySchema(ctx context.Context, c Config, copies int, progress func(SchemaVersion)) ([]SchemaVersion, error) {

@@ -34,6 +34,6 @@ func (c causes) counter(name, help string) *prometheus.CounterVec {
 	return v
 }
 
-// fromZero has a series be there before there is anything to count: one that begins with its first event has not
+// fromZero has a series be present before there is anything to count: one that begins with its first event has not
 // increased to who watches, and an alert would miss that event.
 func fromZero(v *prometheus.CounterVec, label string) { v.WithLabelValues(label) }

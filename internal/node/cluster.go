@@ -133,7 +133,7 @@ func (n *Node) startNode(ctx context.Context) error {
 }
 
 // takeAll waits until all shards are held by a process that is alone. If a former one crashed that takes
-// until its lease has run out; if one is there, nothing comes of it.
+// until its lease has run out; if one is present, nothing comes of it.
 func (n *Node) takeAll(ctx context.Context, node *cluster.Node) error {
 	node.SetMembers([]ownership.Member{{Name: n.name, Eligible: true}})
 	wait := time.NewTimer(takeAllTimeout + 2*n.config.Cluster.LeaseTTL)

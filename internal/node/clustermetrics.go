@@ -103,7 +103,7 @@ func (m *clusterMetrics) happened(h *cluster.Happening) {
 	}
 }
 
-// hear is told of each request that is over.
+// hear is told of each request that has ended.
 func (m *clusterMetrics) hear(i routing.DoneInfo) {
 	to := "local"
 	if i.Remote > 0 {

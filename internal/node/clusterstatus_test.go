@@ -146,7 +146,7 @@ func (w *unlisted) member(p *process) membership.Member {
 	}}
 }
 
-// ask returns the answer of a process. A stranger may answer at its address.
+// ask returns the answer of a process. An unknown process may answer at its address.
 func (w *unlisted) ask(p *process) routing.Status {
 	s := routing.Status{Member: w.member(p)}
 	switch {

@@ -75,7 +75,7 @@ type ClusterConfig struct {
 	// Capacity is this node's share of the shards in relation to others'.
 	Capacity float64
 	// MovesPerSecond bounds the shards that this node hands over in a planned move. More: a change of the
-	// members is over sooner, and more customers wait a moment at the same time.
+	// members has ended sooner, and more customers wait a moment at the same time.
 	MovesPerSecond float64
 }
 

@@ -27,7 +27,7 @@ type DashboardConfig struct {
 	TokenFile string
 }
 
-// adminHandler returns the handler of the admin port. The dashboard is there once there is a gateway.
+// adminHandler returns the handler of the admin port. The dashboard is present once there is a gateway.
 func (n *Node) adminHandler() http.Handler {
 	basic := gateway.AdminHandler(n.health, n.registry, n.log)
 	mux := http.NewServeMux()

@@ -83,7 +83,7 @@ func do[A any](ctx context.Context, n *Node, customer string, e errand) (answer 
 	return answer, a.Head, nil
 }
 
-// passivateErrand takes a customer out of memory, unless it is at work.
+// passivateErrand takes a customer out of memory, unless it is active.
 type passivateErrand struct{}
 
 // passivated answers it.

@@ -46,7 +46,7 @@ func (h *happenings) append(what *licensedv1.Happening) {
 }
 
 // count remembers something about one shard, together with what happened to others alike just before.
-// text tells of so many.
+// text tells of this many.
 func (h *happenings) count(at time.Time, what *licensedv1.Happening, text func(*licensedv1.Happening) string) {
 	what.At = timestamppb.New(at)
 	h.mu.Lock()
@@ -178,11 +178,11 @@ type acquaintances struct {
 	mu    sync.Mutex
 	names map[persistence.Incarnation]string
 	order []persistence.Incarnation    // of names, the first one learned first
-	here  map[string]membership.Member // those who seem to be there
+	here  map[string]membership.Member // those who seem to be alive
 	left  map[string]departure         // those who do not any more
 }
 
-// keptNames is the number of incarnations that are remembered by name: those who are there, and enough former ones for what
+// keptNames is the number of incarnations that are remembered by name: those who are present, and enough former ones for what
 // happened lately to speak of nodes.
 const keptNames = 4096
 
@@ -224,7 +224,7 @@ func (n *Node) nameOf(i persistence.Incarnation) string {
 	return i.String()
 }
 
-// notice compares who seems to be there with who did before.
+// notice compares who seems to be alive with who did before.
 func (n *Node) notice(all []membership.Member) {
 	now := n.config.Now()
 	a := &n.acquaintances
@@ -288,7 +288,7 @@ func (n *Node) holds(name string) bool {
 	return slices.Contains(a.here[name].Meta.GetRoles(), clusterv1.Role_ROLE_NODE)
 }
 
-// knows reports whether a member of that name seems to be there.
+// knows reports whether a member of that name seems to be alive.
 func (n *Node) knows(name string) bool {
 	a := &n.acquaintances
 	a.mu.Lock()

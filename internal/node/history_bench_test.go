@@ -83,7 +83,7 @@ func newLongHistory(t testing.TB) *longHistory {
 	return h
 }
 
-// grow gives commands until the history has so many events: a household with 4 devices and 50 titles, a
+// grow gives commands until the history has this many events: a household with 4 devices and 50 titles, a
 // command every 40 seconds.
 func (h *longHistory) grow(events uint64) {
 	var next atomic.Int64

@@ -230,7 +230,7 @@ func (m *member) leave(ctx context.Context) error {
 	return m.gossip.Leave(ctx)
 }
 
-// members hears who seems to be there.
+// members hears who seems to be alive.
 func (m *member) members(all []membership.Member) {
 	select {
 	case <-m.joined:
@@ -324,7 +324,7 @@ func (m *member) incarnation() persistence.Incarnation {
 	return persistence.Incarnation{}
 }
 
-// hear takes in what others spread.
+// hear processes what others spread.
 func (m *member) hear(news *clusterv1.News) {
 	select {
 	case <-m.joined:

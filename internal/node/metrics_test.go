@@ -50,7 +50,7 @@ func shows(t *testing.T, n *node.Node, lines, not []string) {
 	}
 }
 
-// TestAlertsSeeTheFirst: what an alert counts by cause is there, and zero, before it first happens.
+// TestAlertsSeeTheFirst: what an alert counts by cause is present, and zero, before it first happens.
 func TestAlertsSeeTheFirst(t *testing.T) {
 	c, _ := config(t)
 	shows(t, start(t, c), []string{

@@ -12,7 +12,7 @@
 //	ownership      the shards that this process may speak for; for each incarnation a host, which is the
 //	               aggregates in memory and the archiver
 //	node port      requests of other processes, and to them
-//	gossip         who else is there
+//	gossip         who else is present
 //	API port       the gateway
 //
 // The way of a request goes up to down in the reverse order: gateway, (another process,) ownership, host,

@@ -35,7 +35,7 @@ var (
 )
 
 // OpenOffline opens the data and archive directories of a node that is stopped; of the configuration
-// only these and the logger count. An archive that is not there is none. Errors: ErrLocked if the node
+// only these and the logger count. An archive that is missing is none. Errors: ErrLocked if the node
 // is not stopped, ErrNoStore, ErrWrongArchive.
 func OpenOffline(c Config) (*Offline, error) {
 	if ok, err := holdsStore(c.Data); err != nil || !ok { // Opening would make one.

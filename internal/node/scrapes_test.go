@@ -12,7 +12,7 @@ import (
 	"licensed/messages/licensedv1"
 )
 
-// TestScrapes writes what Prometheus gets from a cluster at work, and from a node of its own, to a
+// TestScrapes writes what Prometheus gets from a running cluster, and from a node of its own, to a
 // directory: from each process a scrape before and one after. tools/alerts shows dashboards of them;
 // `make test-alerts` runs both.
 func TestScrapes(t *testing.T) {

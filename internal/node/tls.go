@@ -20,7 +20,7 @@ type TLSFiles struct {
 	CA string
 }
 
-// certificates are what TLSFiles hold. A connection that begins gets what they hold then; one that is there
+// certificates are what TLSFiles hold. A connection that begins gets what they hold then; one that is present
 // already keeps what it began with. Files that cannot be used, like a new certificate whose key is yet to be
 // written, leave the former in force. It is safe for concurrent use.
 type certificates struct {
@@ -103,7 +103,7 @@ func (c *certificates) now() (server, client *tls.Config) {
 	return c.server, c.client
 }
 
-// look takes in files that changed. The caller holds mu.
+// look processes files that changed. The caller holds mu.
 func (c *certificates) look() {
 	read, err := c.load()
 	if err == nil {

@@ -104,7 +104,7 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 		t.Errorf("connects with certificate %v", leaf.SerialNumber)
 	}
 
-	// Another CA: its own get in, those of the former do not, not even by a session that was there before.
+	// Another CA: its own get in, those of the former do not, not even by a session that was present before.
 	if err := theirs.visit(url); err == nil {
 		t.Error("a stranger gets in")
 	}

@@ -9,7 +9,7 @@ import (
 	"licensed/internal/version"
 )
 
-// startTraces starts exporting traces, if that is configured. A collector that is not there costs traces
+// startTraces starts exporting traces, if that is configured. A collector that is missing costs traces
 // and nothing else.
 func (n *Node) startTraces(ctx context.Context) (err error) {
 	c := n.config.Traces

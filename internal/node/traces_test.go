@@ -128,7 +128,7 @@ func TestTrace(t *testing.T) {
 	}
 }
 
-// TestNoCollector: a collector that is not there costs traces and nothing else.
+// TestNoCollector: a collector that is missing costs traces and nothing else.
 func TestNoCollector(t *testing.T) {
 	c, log := config(t)
 	c.Traces.Endpoint, c.Traces.Ratio = "http://127.0.0.1:1", 1

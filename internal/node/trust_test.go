@@ -336,7 +336,7 @@ func TestForgedRows(t *testing.T) {
 	}
 }
 
-// TestHiddenMembers: each process sees nobody else in gossip for two TTLs, as after forged departures. All go on: gateways route
+// TestHiddenMembers: each process sees nobody else in gossip for two TTLs, as after forged departures. All continue: gateways route
 // by the leases of the owners, and so do pings, so nobody votes and no shard moves. The status of the cluster calls nobody "not
 // responding".
 func TestHiddenMembers(t *testing.T) {

@@ -12,11 +12,11 @@ import (
 )
 
 // Edit replaces the one occurrence of a text in a file of the module. An empty From stands for the whole
-// file, which then need not be there.
+// file, which then need not be present.
 type Edit struct{ File, From, To string }
 
 // Overlay returns a file for go build's -overlay that makes the edits to the module at root. A text that
-// is not there exactly once fails the test: the code has moved on, and the edit must follow.
+// is missing exactly once fails the test: the code has moved on, and the edit must follow.
 func Overlay(t testing.TB, root string, edits []Edit) string {
 	t.Helper()
 	dir, replace := t.TempDir(), map[string]string{}

@@ -11,7 +11,7 @@ type Info struct {
 	Name string
 	// Check is the test that must fail: its package below the root of the module, a dot, and its name.
 	Check string
-	// Hooks is how many hooks the bug has, where the rule is checked more than once; 0 stands for 1.
+	// Hooks is the number of hooks the bug has, where the rule is checked more than once; 0 stands for 1.
 	Hooks int
 }
 

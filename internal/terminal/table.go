@@ -120,7 +120,7 @@ func Width(s string) int { return ansi.StringWidth(s) }
 // Cut shortens a text to a number of columns; the last one then is "…".
 func Cut(s string, columns int) string { return ansi.Truncate(s, columns, "…") }
 
-// Wrap breaks a text into lines of at most so many columns; 0 for no limit.
+// Wrap breaks a text into lines of at most this many columns; 0 for no limit.
 func Wrap(s string, columns int) []string {
 	if columns <= 0 || Width(s) <= columns {
 		return []string{s}

@@ -16,7 +16,7 @@ import (
 	"licensed/messages/licensedv1"
 )
 
-// DamagedError says how many findings, which were printed, are errors.
+// DamagedError says how many of the printed findings are errors.
 type DamagedError struct{ Errors int }
 
 func (e DamagedError) Error() string {

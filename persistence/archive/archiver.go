@@ -19,7 +19,7 @@ import (
 // Errors of an archiver.
 var (
 	// ErrShortfall says that a closed partition does not have exactly the records that it must have:
-	// another archiver is at work, or the store lost some. Nothing was changed.
+	// another archiver is active, or the store lost some. Nothing was changed.
 	ErrShortfall = errors.New("closed partition is not whole")
 	// ErrMismatch says that the archive gave back other bytes than it was given. Nothing was changed.
 	ErrMismatch = errors.New("archive returned other bytes than were written")
@@ -102,7 +102,7 @@ type Options struct {
 	// Name returns a name that was never used before (default: a UUID of version 7, which tells the age of
 	// a segment that no root names).
 	Name func() string
-	// Limit waits until so many bytes, before compression, may be copied (default: at once).
+	// Limit waits until this many bytes, before compression, may be copied (default: at once).
 	Limit func(ctx context.Context, bytes int) error
 }
 
@@ -417,7 +417,7 @@ func (a *Archiver) put(ctx context.Context, aggregate string, data []byte, expir
 	return s, nil
 }
 
-// forget takes in that the aggregate's segment is named.
+// forget records that the aggregate's segment is named.
 func (a *Archiver) forget(aggregate string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -18,7 +18,7 @@
 // of the name.
 //
 // A crash between any two steps leaves a state from which the next run continues: what is marked is
-// never read in the hot tier again, what is not marked is still there whole. Segments have names that
+// never read in the hot tier again, what is not marked is still present whole. Segments have names that
 // were never used before and are never overwritten, so an archiver that was fenced can do no harm but
 // leave a segment that nothing names ([R12]). While marking fails and is tried again, the segment that was
 // verified is used again; one that nothing names remains only where an archiver gave up or ended. The doctor

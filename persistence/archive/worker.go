@@ -139,7 +139,7 @@ type Worker struct {
 	mu      sync.Mutex
 	work    chan struct{} // has a token while queue may not be empty
 	queue   []job
-	busy    map[string]bool // queued or at work
+	busy    map[string]bool // queued or active
 	known   memo
 	failing time.Time // since when; zero if not
 	pause   time.Duration
@@ -233,7 +233,7 @@ func (w *Worker) limit(ctx context.Context, n int) error {
 	return nil
 }
 
-// Passivated takes in that an aggregate left memory with that head, while its shard was held. It
+// Passivated records that an aggregate left memory with that head, while its shard was held. It
 // returns at once: most aggregates have too little history yet to be worth a look.
 func (w *Worker) Passivated(aggregate string, head persistence.Head, archivedThrough uint64) {
 	w.mu.Lock()
@@ -388,7 +388,7 @@ func (w *Worker) learn(aggregate string, head persistence.Head, res Result, done
 	}
 }
 
-// settle takes in how an attempt went.
+// settle processes how an attempt went.
 func (w *Worker) settle(aggregate string, err error) {
 	if w.context.Err() != nil {
 		return // closing

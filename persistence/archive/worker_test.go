@@ -85,7 +85,7 @@ type flaky struct {
 	persistence.Archive
 	down  atomic.Bool
 	calls atomic.Int64
-	// Calls above so many, if not 0, wait for up while it is down.
+	// Calls above this many, if not 0, wait for up while it is down.
 	patient int64
 	up      chan struct{}
 }
@@ -135,7 +135,7 @@ func newSite(t *testing.T) *site {
 	return s
 }
 
-// add makes a history with so many partitions of so many events, and has time pass.
+// add makes a history with this many partitions of this many events, and has time pass.
 func (s *site) add(id string, partitions, events int, age time.Duration) *persistencetest.History {
 	h := persistencetest.NewHistory(s, s.hot, id)
 	for range partitions {

@@ -193,7 +193,7 @@ func (a *Archive) DeleteSegment(ctx context.Context, name string) error {
 		return nil
 	}
 	if err == nil {
-		// The chunks first: as long as the name is there, this can be done again.
+		// The chunks first: as long as the name is present, this can be done again.
 		err = a.session.Query(deleteChunks, deletionTime(), seg.id).WithContext(ctx).Idempotent(true).Exec()
 	}
 	if err == nil {

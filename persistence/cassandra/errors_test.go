@@ -20,7 +20,7 @@ func (a answered) Code() int       { return a.code }
 func (a answered) Message() string { return a.message }
 func (a answered) Error() string   { return a.message }
 
-// attempted is a request that was tried so many times.
+// attempted is a request that was tried this many times.
 type attempted struct {
 	gocql.RetryableQuery
 	n   int

@@ -13,7 +13,7 @@ import (
 	"licensed/persistence"
 )
 
-// write is one partition's rows on their way. It is owned by whoever sends it.
+// write is one partition's rows in flight. It is owned by whoever sends it.
 type write struct {
 	what      persistence.RootKey // for errors
 	statement string

@@ -238,7 +238,7 @@ func (s *Store) validate(m *persistence.Mutation) error {
 // MaxMutation implements persistence.Journal.
 func (s *Store) MaxMutation() int { return s.opts.MaxMutationBytes }
 
-// start sends a valid write on its way, or says why not.
+// start sends a valid write in flight, or says why not.
 func (s *Store) start(ctx context.Context, w *write, err error) {
 	if closed := s.begin(); closed != nil {
 		w.done(fmt.Errorf("write %v: %w", w.what, closed))

@@ -121,7 +121,7 @@ func (l *load) append(m *persistence.Mutation) error {
 	return <-done
 }
 
-// await waits until so many more appends were acknowledged.
+// await waits until this many more appends were acknowledged.
 func (l *load) await(what string, more int64) {
 	l.t.Helper()
 	start, target := time.Now(), l.acked.Load()+more
@@ -141,7 +141,7 @@ func (l *load) halt() {
 	l.wg.Wait()
 }
 
-// finish stops the load and sees that all that was acknowledged is there, as it was written.
+// finish stops the load and sees that all that was acknowledged is present, as it was written.
 func (l *load) finish() {
 	l.t.Helper()
 	l.halt()
@@ -222,7 +222,7 @@ func ownership(t *testing.T, s *cassandra.Store, when string, id int) {
 	t.Logf("%s: shard taken in %v", when, time.Since(start).Round(time.Millisecond))
 }
 
-// TestLongOnlyNodeFails: errors are clear while the only node is away, and work continues by itself when
+// TestLongOnlyNodeFails: errors are clear while the only node is unavailable, and work continues by itself when
 // it is back. With commitlog_sync periodic a killed node forgets what it acknowledged last (so there it
 // is stopped in order); with batch and group it does not.
 func TestLongOnlyNodeFails(t *testing.T) {
@@ -269,7 +269,7 @@ func wantUnavailable(t *testing.T, when string, err error) {
 	t.Logf("%s: %v", when, err)
 }
 
-// TestLongOpenWhileAway: what Open says when nodes are there but do not answer.
+// TestLongOpenWhileAway: what Open says when nodes are present but do not answer.
 func TestLongOpenWhileAway(t *testing.T) {
 	c := cassandratest.Start(t, cassandratest.Config{})
 	o := impatient(cassandratest.Keyspace(t, c.Options(), 1))

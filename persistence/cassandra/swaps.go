@@ -14,7 +14,7 @@ import (
 
 // swaps are compare-and-sets of shards. A bucket of shards is one partition, on which one of them is under
 // way at a time; those that come meanwhile go together in the next conditional batch, which is applied as
-// a whole or not at all. So the shards of a dead node are taken in some thirty rounds of Paxos, not in one
+// a whole or not at all. So the shards of a dead node are taken over in some thirty rounds of Paxos, not in one
 // for each. A batch that is not applied, because one of its rows is not as expected, is repeated one by one.
 type swaps struct {
 	store   *Store

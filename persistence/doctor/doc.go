@@ -9,7 +9,7 @@
 //	roots      each has the parent, base and incarnation that its child names, and is older
 //	records    sequence without a gap, commands whole, times in order, orders of each aggregate id dense
 //	checksums  everything is decoded, the data of events included
-//	archive    what a mark names is there and whole; what is marked is gone from the hot tier; segments
+//	archive    what a mark names is present and whole; what is marked is gone from the hot tier; segments
 //	           that no root names
 //	replay     the events come to each snapshot that can be read, and to the live state
 //

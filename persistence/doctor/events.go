@@ -54,7 +54,7 @@ type reading struct {
 	gaps         bool
 }
 
-// gap takes in that events cannot be read.
+// gap records that events cannot be read.
 func (r *reading) gap(i *tiered.Item) error {
 	g := i.Gap
 	f := Finding{Severity: Error, Check: "records", From: g.After + 1, To: g.Through, Message: g.Error()}
@@ -81,7 +81,7 @@ func (r *reading) gap(i *tiered.Item) error {
 	return r.passRoots()
 }
 
-// event takes in the next event.
+// event processes the next event.
 func (r *reading) event(i *tiered.Item) error {
 	rec := &i.Record
 	r.report.Events++

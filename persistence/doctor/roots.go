@@ -86,7 +86,7 @@ func (x *examination) complete(last *child) {
 	}
 }
 
-// root takes in the next root, from the highest down.
+// root processes the next root, from the highest down.
 func (x *examination) root(r *persistence.Root, last *child) {
 	for _, name := range []string{segmentOf(r.Archive), r.SnapshotAt} {
 		if name != "" {
@@ -143,7 +143,7 @@ func (x *examination) problems(r *persistence.Root, c *child) (out []string) {
 	return out
 }
 
-// lost takes in that a root of the chain cannot be read: what was before cannot be found.
+// lost records that a root of the chain cannot be read: what was before cannot be found.
 func (x *examination) lost(c *child, err error) {
 	x.broken, x.unread = c.base, true
 	x.find(Finding{Severity: Error, Check: "roots", From: 1, To: c.base, Message: fmt.Sprintf(

@@ -2,7 +2,7 @@
 // simulation and the other stores are held against.
 //
 // Rows are kept in the encoding of package persistence, so what is read never shares memory with
-// what was written, and damaged rows behave as on a disk. A write is there when its done is called,
+// what was written, and damaged rows behave as on a disk. A write is present when its done is called,
 // which is before PutRoot and Append return. Rows outlive Close: a Store is a handle, and Reopen
 // gives another one on the same rows, as a restarted process would open its directory again. Several
 // handles may be open at a time, as the nodes of a cluster share one store.

@@ -20,7 +20,7 @@ type lead struct {
 	ahead int64
 }
 
-// now takes in a reading of both clocks, and returns the latest time that all readings of the last window
+// now processes a reading of both clocks, and returns the latest time that all readings of the last window
 // bear out; false if there were none before that.
 func (c *steadyClock) now(wall time.Time, monotonic, window time.Duration) (time.Time, bool) {
 	c.mu.Lock()

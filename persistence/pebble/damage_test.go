@@ -27,7 +27,7 @@ func putRoot(t testing.TB, s *Store, r persistence.Root) {
 	}
 }
 
-// rootOf returns a root as the nth of an aggregate, with a snapshot of so many random bytes.
+// rootOf returns a root as the nth of an aggregate, with a snapshot of this many random bytes.
 func rootOf(aggregate string, n uint64, size int) persistence.Root {
 	r := wholeRoot()
 	r.Key = persistence.RootKey{Aggregate: aggregate, Epoch: 1, Version: n}

@@ -211,7 +211,7 @@ func TestWritesUnderWayAreUnknown(t *testing.T) {
 }
 
 // TestEveryOperationFailsOnce lets each operation that changes the disk fail in turn, in a new store
-// and in one that has a record. Nothing may hang or end the process, an acknowledged record is there
+// and in one that has a record. Nothing may hang or end the process, an acknowledged record is present
 // after a power loss, and the store can be opened again.
 func TestEveryOperationFailsOnce(t *testing.T) {
 	empty, used := vfs.NewCrashableMem(), vfs.NewCrashableMem()
@@ -233,7 +233,7 @@ func TestEveryOperationFailsOnce(t *testing.T) {
 }
 
 // failOnce opens a store, appends and closes it, with the operation of that index failing, and returns
-// false if there were not so many.
+// false if there were not this many.
 func failOnce(t *testing.T, disk *vfs.MemFS, index int32, used bool) bool {
 	t.Helper()
 	injector := errorfs.OnIndex(index)

@@ -20,7 +20,7 @@ func (s *Store) MarkArchived(ctx context.Context, key persistence.RootKey, m per
 }
 
 // maxSingleDeletes is the number of records of a partition that are deleted one by one. The engine sorts all ranges that
-// were deleted lately whenever one is added and something is read, so many small ones are slow.
+// were deleted lately whenever one is added and something is read, this many small ones are slow.
 const maxSingleDeletes = 1000
 
 // DeleteRecords implements persistence.Housekeeping.
@@ -77,7 +77,7 @@ func (s *Store) StripRoot(ctx context.Context, key persistence.RootKey, snapshot
 	return nil
 }
 
-// addToRoot takes in a row that belongs to a root.
+// addToRoot processes a row that belongs to a root.
 func addToRoot(r *persistence.Root, suffix, value []byte) error {
 	switch string(suffix) {
 	case suffixMark:

@@ -152,7 +152,7 @@ func TestNothingIsAcknowledgedBeforeTheSync(t *testing.T) {
 	})
 }
 
-// waitContext tells when its end was asked for so many times.
+// waitContext tells when its end was asked for this many times.
 type waitContext struct {
 	context.Context
 	cancel context.CancelFunc

@@ -65,7 +65,7 @@ func (h *History) Roll(takeover bool) *History {
 	return h
 }
 
-// Append appends so many events, in commands of one to three events.
+// Append appends this many events, in commands of one to three events.
 func (h *History) Append(events int) *History {
 	h.t.Helper()
 	for events > 0 {

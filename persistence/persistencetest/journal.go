@@ -556,7 +556,7 @@ func testClose(f *fixture) {
 }
 
 // testCloseWaits closes the store while writes are in progress: each is told its outcome, and what was
-// acknowledged is there.
+// acknowledged is present.
 func testCloseWaits(f *fixture) {
 	const writes = 200
 	outcomes := make([]<-chan error, writes)

@@ -24,7 +24,7 @@ type Driver struct {
 	// t.Cleanup. Each case gets a place of its own.
 	New func(t testing.TB) *Place
 
-	// AtomicMutations says that a mutation whose outcome a crash left unknown is there as a whole or
+	// AtomicMutations says that a mutation whose outcome a crash left unknown is present as a whole or
 	// not at all. Other stores may show any part of it.
 	AtomicMutations bool
 

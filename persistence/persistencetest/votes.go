@@ -68,7 +68,7 @@ func testVote(f *fixture) {
 	a.Beat, a.Name = 2, "gateway two"
 	put(a)
 	f.wantVotes(a, b, mutual)
-	for range 2 { // also one that is not there
+	for range 2 { // also one that is missing
 		if err := f.store.WithdrawVote(f.ctx(), a.Accused, a.Voter); err != nil {
 			f.Fatalf("withdraw: %v", err)
 		}

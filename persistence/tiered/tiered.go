@@ -31,7 +31,7 @@ type Journal struct {
 }
 
 // NewJournal returns a journal on both tiers. Cold is nil where there is no archive: a root whose
-// snapshot is there cannot be read then.
+// snapshot is present cannot be read then.
 func NewJournal(hot persistence.Journal, cold persistence.Archive) *Journal {
 	return &Journal{Journal: hot, Patience: 10 * time.Second, archive: cold}
 }

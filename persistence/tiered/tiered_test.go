@@ -136,7 +136,7 @@ func (f *fixture) wantRange(rng tiered.Range, last uint64) {
 	}
 }
 
-// TestGaps: what cannot be read is named where it is, from either end, and the rest is there.
+// TestGaps: what cannot be read is named where it is, from either end, and the rest is present.
 func TestGaps(t *testing.T) {
 	for _, c := range []struct {
 		what   string
@@ -283,7 +283,7 @@ func TestLeftoversAreNotHistory(t *testing.T) {
 	f.wantGaps(f.cold, nil, nil, "")
 }
 
-// TestReadersMeetArchivers reads while an archiver is at work between any two of the reader's steps.
+// TestReadersMeetArchivers reads while an archiver is active between any two of the reader's steps.
 func TestReadersMeetArchivers(t *testing.T) {
 	for at := range 20 {
 		f := newFixture(t)

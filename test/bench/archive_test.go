@@ -146,7 +146,7 @@ func (r *rig) records(head persistence.Head) []persistence.Record {
 	return all
 }
 
-// diskBytes returns what the rows of one kind take in a store or archive that is closed, once the engine
+// diskBytes returns what the rows of one kind take up in a store or archive that is closed, once the engine
 // has tidied up.
 func diskBytes(b *testing.B, dir string, kind byte) uint64 {
 	o := &pebbledb.Options{FormatMajorVersion: pebbledb.FormatTableFormatV6, Logger: silent{}}
@@ -207,7 +207,7 @@ func (c *counting) ReadSegment(ctx context.Context, name string) ([]byte, error)
 }
 
 // BenchmarkWakings wakes a customer 5,000 times for a command or two each, a few hours apart, with the
-// archiver at work as in a node, and reads the whole history.
+// archiver running as in a node, and reads the whole history.
 func BenchmarkWakings(b *testing.B) {
 	const wakings = 5000
 	for b.Loop() {
@@ -244,7 +244,7 @@ func BenchmarkWakings(b *testing.B) {
 	}
 }
 
-// BenchmarkBytesPerEvent compares what an event takes in each tier with the same event as a line of
+// BenchmarkBytesPerEvent compares the space that an event takes up in each tier with the same event as a line of
 // JSON, as the tool prints it, and as bare protobuf.
 func BenchmarkBytesPerEvent(b *testing.B) {
 	for _, shape := range []struct{ customers, commands int }{{1, 20_000}, {200, 100}, {2000, 10}} {

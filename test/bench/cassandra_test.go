@@ -38,7 +38,7 @@ type cassandraRig struct {
 	work    cassandrabench.Workload
 }
 
-// newCassandraRig starts so many nodes as LICENSED_BENCH_NODES says (1), with LICENSED_BENCH_ENV as their
+// newCassandraRig starts this many nodes as LICENSED_BENCH_NODES says (1), with LICENSED_BENCH_ENV as their
 // settings ("SYNC=group BATCH_WARN_KIB=64"), or takes the Cassandra that LICENSED_CASSANDRA names.
 func newCassandraRig(b *testing.B) *cassandraRig {
 	r := &cassandraRig{B: b, work: cassandrabench.DefaultWorkload(), nodes: 1}
@@ -161,7 +161,7 @@ func (r *cassandraRig) open(o cassandra.Options) *cassandra.Store {
 	return s
 }
 
-// warmUp has the contenders at work for so long: Cassandra's compilers need that.
+// warmUp has the contenders run for this long: Cassandra's compilers need that.
 func (r *cassandraRig) warmUp(d time.Duration, contenders ...meter.Contender) {
 	for end := time.Now().Add(d); time.Now().Before(end); {
 		for _, c := range contenders {

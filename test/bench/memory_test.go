@@ -26,7 +26,7 @@ defaults:
 `
 
 // BenchmarkResidentCustomer measures the heap of an idle customer in memory, with its actor, mailbox
-// and registry entries: 10 licences on two devices, and so many remembered commands, whose ids are
+// and registry entries: 10 licences on two devices, and this many remembered commands, whose ids are
 // UUIDs.
 func BenchmarkResidentCustomer(b *testing.B) {
 	for _, ids := range []int{16, 256} {

@@ -20,7 +20,7 @@ import (
 	"licensed/persistence"
 )
 
-// TestNode looks at a node at work: figures and charts come by themselves.
+// TestNode looks at a running node: figures and charts come by themselves.
 func TestNode(t *testing.T) {
 	s := start(t, nil)
 	p := open(t, s.url(""), wall)
@@ -42,7 +42,7 @@ func TestNode(t *testing.T) {
 type cluster struct {
 	mu         sync.Mutex
 	nodes      []*licensedv1.NodeStatus
-	fates      map[string]fate // of those that are not at work
+	fates      map[string]fate // of those that are not active
 	shards     []persistence.Shard
 	history    clusterstatus.History
 	happenings []*licensedv1.Happening

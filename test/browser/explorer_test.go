@@ -155,7 +155,7 @@ func TestDownload(t *testing.T) {
 	}
 }
 
-// TestStrangers opens what is not there.
+// TestStrangers opens what is missing.
 func TestStrangers(t *testing.T) {
 	s := start(t, nil)
 	s.acquire("Bayley", "iphone", "GlowS01E01")

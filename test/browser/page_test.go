@@ -204,7 +204,7 @@ func (p *tab) eval(expression string) string {
 	return s
 }
 
-// click clicks on an element, once it is there.
+// click clicks on an element, once it is present.
 func (p *tab) click(selector string) {
 	p.Helper()
 	p.wait(fmt.Sprintf("document.querySelector(%q)", selector))

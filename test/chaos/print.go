@@ -100,7 +100,7 @@ func (v *Verdict) printFaults(w io.Writer) {
 	_ = t.Flush() // As with the lines around it, nobody could be told.
 }
 
-// printPoints says how many points were passed and died at, and names those that were not.
+// printPoints says the number of points that were passed and died at, and names those that were not.
 func (v *Verdict) printPoints(w io.Writer) {
 	if len(v.Points) == 0 {
 		return

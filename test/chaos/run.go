@@ -57,7 +57,7 @@ func DefaultConfig(dir string, seed uint64, length time.Duration) Config {
 	}
 }
 
-// run is a run on its way.
+// run is a run in flight.
 type run struct {
 	Config
 	deployment deploy.Deployment
@@ -148,7 +148,7 @@ func Run(ctx context.Context, c Config, d deploy.Deployment, accidents *Accident
 		r.verdict.Accidents = append(r.verdict.Accidents, a)
 		r.fail(check.Violation{Check: check.Health, Text: a})
 	}
-	// A verdict is about all that happened: it is there when nothing can go wrong any more.
+	// A verdict is about all that happened: it is present when nothing can go wrong any more.
 	if err := errors.Join(r.recorder.Close(), end()); err != nil {
 		return nil, err
 	}

@@ -12,7 +12,7 @@ import (
 	"licensed/test/chaos/deploy"
 )
 
-// member plays the address for operators of one that has so many goroutines; ready or not, 0 for neither.
+// member plays the address for operators of one that has this many goroutines; ready or not, 0 for neither.
 func member(t *testing.T, goroutines *int, ready *bool) string {
 	t.Helper()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

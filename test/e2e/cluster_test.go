@@ -159,7 +159,7 @@ func (f *fleet) settled() {
 	})
 }
 
-// traffic is clients at work through the gateway.
+// traffic is the load of clients through the gateway.
 type traffic struct {
 	answered, failed atomic.Int64
 	failure          atomic.Value // the last error
@@ -192,7 +192,7 @@ func (f *fleet) send(l *load) *traffic {
 	return tr
 }
 
-// more waits until so many more commands were answered.
+// more waits until this many more commands were answered.
 func (tr *traffic) more(f *fleet, n int64) {
 	f.t.Helper()
 	enough := tr.answered.Load() + n

@@ -2,6 +2,6 @@
 // of its own, spoken to over TCP, killed with -9 under load and started again.
 //
 // The check after the kills does not trust the API alone: the store of the stopped daemon is read
-// with the project's own history reader, and what clients were told is compared with what is there,
+// with the project's own history reader, and what clients were told is compared with what is present,
 // command by command.
 package e2e

@@ -55,7 +55,7 @@ func (u *upgrade) secondGateway() {
 	u.clients.use(u.gateway, u.second)
 }
 
-// stopped stops a process, which must still be there.
+// stopped stops a process, which must still be present.
 func (u *upgrade) stopped(d *daemon) {
 	u.t.Helper()
 	if code := d.stop(); code != 0 {
@@ -63,7 +63,7 @@ func (u *upgrade) stopped(d *daemon) {
 	}
 }
 
-// versions returns the version of each node and gateway that is there, as the first gateway tells.
+// versions returns the version of each node and gateway that is present, as the first gateway tells.
 func (u *upgrade) versions() map[string]string {
 	u.t.Helper()
 	all := make(map[string]string)

@@ -66,7 +66,7 @@ type member struct {
 	name, host string
 }
 
-// launch starts Cassandra, so many nodes, and two gateways.
+// launch starts Cassandra, this many nodes, and two gateways.
 func launch(t *testing.T, nodes int) *fleet {
 	t.Helper()
 	return launchAs(t, nodes, "node")
@@ -194,7 +194,7 @@ func (f *fleet) owners(nodes int) ([]string, error) {
 	return harness.SettledOwners(res.Msg.Cluster, nodes)
 }
 
-// incarnations returns those of the nodes, by name, of which there are so many. It waits a while for nodes
+// incarnations returns those of the nodes, by name, of which there are this many. It waits a while for nodes
 // that do not say.
 func (f *fleet) incarnations(nodes int) map[string]string {
 	f.t.Helper()

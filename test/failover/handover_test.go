@@ -62,7 +62,7 @@ type handOver struct {
 	calm, moving   usage           // in the second before each round, and in it, if all processes are up
 }
 
-// round watches one move, after which so many nodes have shards as it says.
+// round watches one move, after which this many nodes have shards as it says.
 func (h *handOver) round(victim *member, from, to int, move func()) {
 	l := h.l
 	l.t.Helper()

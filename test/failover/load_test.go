@@ -64,7 +64,7 @@ func newClient(customer string) *client {
 	return &client{customer: customer, told: map[string]uint64{}}
 }
 
-// newLoad brings all customers to memory, so many of which have a client.
+// newLoad brings all customers to memory, this many of which have a client.
 func newLoad(f *fleet, clients int) *load {
 	f.t.Helper()
 	l := dial(f)

@@ -183,7 +183,7 @@ func (o *op) request(n *node) *actors.Request {
 	}
 }
 
-// told takes in an answer.
+// told processes an answer.
 func (c *client) told(o *op, r *actors.Request, number int) {
 	w := c.w
 	err := r.Err

@@ -39,7 +39,7 @@ func (g *gateway) disturb() {
 	w.after(w.between(100*millisecond, second), "disturb "+g.name, g.disturb)
 }
 
-// forwarding is one request on its way through a gateway.
+// forwarding is one request in flight through a gateway.
 type forwarding struct {
 	g        *gateway
 	run      int
@@ -102,7 +102,7 @@ const maxStamps = 8
 
 func (f *forwarding) alive() bool { return !f.done && f.run == f.g.run }
 
-// told takes in the answer of the attempt in progress.
+// told processes the answer of the attempt in progress.
 func (f *forwarding) told(n *node, r *actors.Request) {
 	w, shard := f.g.w, f.g.w.shardOf(f.o.aggregate)
 	var refused *actors.StampError

@@ -14,7 +14,7 @@ import (
 )
 
 // importer brings a history from elsewhere to an aggregate, in stretches of whole commands. What it is
-// not sure of it sends again, and now and then what it is sure of, too. Clients may be there before it.
+// not sure of it sends again, and now and then what it is sure of, too. Clients may be present before it.
 type importer struct {
 	w         *world
 	aggregate string
@@ -115,7 +115,7 @@ func (i *importer) again() {
 	}
 }
 
-// told takes in the answer to a stretch.
+// told processes the answer to a stretch.
 func (i *importer) told(s *actors.Import, r *actors.Request) {
 	w, head := i.w, int(r.Answer.Head.Sequence)
 	switch {
@@ -135,7 +135,7 @@ func (i *importer) told(s *actors.Import, r *actors.Request) {
 	}
 }
 
-// compare finds out whose history there is: the import's, as far as it is there, or another. Complete says
+// compare finds out whose history there is: the import's, as far as it is present, or another. Complete says
 // that it takes no more.
 func (i *importer) compare(head persistence.Head, complete bool) {
 	w, there := i.w, int(min(head.Sequence, uint64(len(i.records))))

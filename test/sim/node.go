@@ -12,7 +12,7 @@ import (
 )
 
 // oracle grants shards: to one node at a time, under rising epochs, and to another only when the
-// former owner's lease is over. It stands for leases and shard rows, which have a protocol of their own.
+// former owner's lease has ended. It stands for leases and shard rows, which have a protocol of their own.
 type oracle struct {
 	w      *world
 	shards []grant
@@ -54,7 +54,7 @@ func (o *oracle) holds(n *node, shard int, epoch uint64) bool {
 	return g.owner == n.incarnation && g.epoch == epoch && o.w.now < g.until
 }
 
-// tick renews leases and grants shards whose lease is over.
+// tick renews leases and grants shards whose lease has ended.
 func (o *oracle) tick() {
 	w := o.w
 	for i := range o.shards {
@@ -263,7 +263,7 @@ func (h *host) do(out *actors.Outputs) {
 	}
 	if out.PutRoot != nil {
 		w.counts.Roots++
-		if w.chance(w.params.Archive) { // ask for the head while the root is on its way
+		if w.chance(w.params.Archive) { // ask for the head while the root is in flight
 			n.later(0, "archive", func() {
 				if !h.ended {
 					h.archive()
@@ -319,7 +319,7 @@ func (n *node) disturb() {
 	w.after(w.between(20*millisecond, 120*millisecond), fmt.Sprintf("disturb node %d", n.id), n.disturb)
 }
 
-// passivate lets go of a machine that has nothing in progress. The archiver is told where its history ends,
+// passivate releases a machine that has nothing in progress. The archiver is told where its history ends,
 // as the product does: by the word of a machine that may have lost its shard long ago.
 func (h *host) passivate() {
 	w := h.node.w

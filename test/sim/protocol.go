@@ -193,7 +193,7 @@ func (a *agent) ask(op ownership.Op, timeout micros, done func(ownership.Input))
 	})
 }
 
-// later runs f in the process unless its incarnation is over.
+// later runs f in the process unless its incarnation has ended.
 func (a *agent) later(d micros, what string, f func()) { a.n.later(d, what, f) }
 
 // setGate follows the machine, and looks for the one thing that must never be.
@@ -309,7 +309,7 @@ func (a *agent) gossip() {
 	a.later(w.between(20*millisecond, 100*millisecond), "gossip", a.gossip)
 }
 
-// stranger is listed as a member in some of the runs, and has no lease.
+// unknown process is listed as a member in some of the runs, and has no lease.
 var stranger = persistence.Incarnation{15: 0xff}
 
 // forged hears what somebody made up: that a node, or one that nobody knows, is dead, or that a shard has another row. It

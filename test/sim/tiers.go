@@ -24,7 +24,7 @@ type cold struct {
 }
 
 // task runs the product's sequential code as a coroutine in virtual time: every call to a store lets
-// the world continue until the answer is there.
+// the world continue until the answer is present.
 type task struct {
 	w     *world
 	node  *node // nil: outside of any process

@@ -13,10 +13,10 @@
 //	         answer is certain; they forget and restart
 //	import   brings the history of another cluster to an aggregate, in stretches, some more than once
 //	nodes    each a process with an incarnation, driving actors.Machine as the protoactor shell does
-//	oracle   grants shards under rising epochs, never before the former owner's lease is over; or instead,
+//	oracle   grants shards under rising epochs, never before the former owner's lease has ended; or instead,
 //	         agents, each driving ownership.Machine, with clocks of their own, on rows that compare and set
 //	store    three replicas, plain writes acknowledged by two, reads of two with repair
-//	archive  overwrites, fails, damages; archivers and readers of history are at work all the time
+//	archive  overwrites, fails, damages; archivers and readers of history are active all the time
 //
 // The machines are the product's own; the store's quorum behaviour is Cassandra's, which is weaker
 // than the embedded store's.
@@ -100,7 +100,7 @@ func (w *world) at(t micros, what string, f func()) {
 
 func (w *world) after(d micros, what string, f func()) { w.at(w.now+d, what, f) }
 
-// run handles events until none is left or the time is over.
+// run handles events until none is left or the time has ended.
 func (w *world) run(until micros) {
 	for len(w.agenda) > 0 && w.agenda[0].at <= until {
 		e := heap.Pop(&w.agenda).(*event)

@@ -255,7 +255,7 @@ var silent = map[string]string{
 	"Writes that failed A": "only Cassandra has such",
 }
 
-// TestQueries asks what panels ask of a cluster at work, and wants numbers.
+// TestQueries asks what panels ask of a running cluster, and wants numbers.
 func TestQueries(t *testing.T) {
 	directory := os.Getenv("LICENSED_SCRAPES")
 	if directory == "" {

@@ -125,7 +125,7 @@ func (d *Driver) Insert(w Workload, inFlight int) Operation {
 	return d.inserts(`INSERT INTO events `+columns, w, inFlight)
 }
 
-// CompareAndSet returns an operation that inserts each row on the condition that it is not there.
+// CompareAndSet returns an operation that inserts each row on the condition that it is missing.
 func (d *Driver) CompareAndSet(w Workload, inFlight int) (Operation, error) {
 	if err := d.session.Query(`CREATE TABLE IF NOT EXISTS bench_conditional (row_id text, epoch bigint, incarnation uuid, sequence bigint,
 		aggregate_id text, command_id text, event_time timestamp, event_mapper text, event_data blob,

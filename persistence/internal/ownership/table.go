@@ -68,7 +68,7 @@ func (t *Table) Lease(i persistence.Incarnation) (persistence.Lease, bool) {
 	return l, ok
 }
 
-// PutLease writes a lease, whatever was there.
+// PutLease writes a lease, whatever was present.
 func (t *Table) PutLease(l persistence.Lease) {
 	if t.leases == nil {
 		t.leases = make(map[persistence.Incarnation]persistence.Lease)
@@ -98,7 +98,7 @@ func (t *Table) Shard(id uint32) (persistence.Shard, bool) {
 	return s, ok
 }
 
-// PutShard writes a shard, whatever was there.
+// PutShard writes a shard, whatever was present.
 func (t *Table) PutShard(s persistence.Shard) {
 	if t.shards == nil {
 		t.shards = make(map[uint32]persistence.Shard)

@@ -55,7 +55,7 @@ func (m *Meter) Drive(ctx context.Context, c Contender, turn time.Duration) (Mea
 	return m.measure(ctx, c, math.MaxInt64, turn)
 }
 
-// Count is Drive for so many operations, however long they take.
+// Count is Drive for this many operations, however long they take.
 func (m *Meter) Count(ctx context.Context, c Contender, operations int) (Measure, error) {
 	return m.measure(ctx, c, int64(operations), math.MaxInt64)
 }

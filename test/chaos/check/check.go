@@ -1,4 +1,4 @@
-// Package check compares what clients were told during a chaos run with what is there after it.
+// Package check compares what clients were told during a chaos run with what is present after it.
 //
 // # The model
 //
@@ -8,8 +8,8 @@
 //
 //	acknowledged  a command with a known outcome is recorded once, at the sequence and with the content
 //	              that was told, and every answer to its id is the same
-//	refused       what was refused changed nothing; what was told "not executed" is not there; an unknown
-//	              one is there at most once; nothing is there that nobody sent
+//	refused       what was refused changed nothing; what was told "not executed" is missing; an unknown
+//	              one is present at most once; nothing is present that nobody sent
 //	linearizable  answers, in the order of real time, are those of one customer who is asked one thing
 //	              after the other. A checker that runs out of time is a violation
 //	limits        no accepted command raised a count above the limit then in force

@@ -199,7 +199,7 @@ func (x *run) renumber() {
 	x.recorded.Head = uint64(len(x.recorded.Events))
 }
 
-// TestNegativeControls damages a perfect run in every way that a check is there for.
+// TestNegativeControls damages a perfect run in every way that a check detects.
 func TestNegativeControls(t *testing.T) {
 	for _, c := range controls {
 		t.Run(c.name, func(t *testing.T) {

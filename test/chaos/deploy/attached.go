@@ -15,7 +15,7 @@ import (
 	"licensed/test/chaos/fault"
 )
 
-// Attached is a cluster that is there already. What can be done to it is said by its owner, in a file:
+// Attached is a cluster that is present already. What can be done to it is said by its owner, in a file:
 //
 //	gateways: [http://10.0.0.1:8080, http://10.0.0.2:8080]
 //	members:                  # optional: whose resources are watched

@@ -160,7 +160,7 @@ func (r *ring) killAll(ttl time.Duration) fault.Kind {
 				return each(func(c *cassandra) error { return c.do(ctx, "kill", "1") })
 			},
 			Heal: func(ctx context.Context) error {
-				// The first is whom the others ask who is there: without it they end at once.
+				// The first is whom the others ask who is present: without it they end at once.
 				if err := revive(ctx, r.nodes[0]); err != nil {
 					return err
 				}

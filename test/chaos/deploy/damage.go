@@ -27,7 +27,7 @@ const damagedTogether = 20
 
 // damageKind damages the newest snapshots of some customers in the store, behind the back of the service. Their events are
 // whole, so nothing may be lost, and nobody may wait. damage returns how many it damaged, and the count of customers
-// rebuilt from which the nodes go on.
+// rebuilt from which the nodes continue.
 func damageKind(
 	v victims, target string, ttl time.Duration, damage func(ctx context.Context, customers []string) (damaged int, rebuilt float64, err error),
 ) fault.Kind {
@@ -68,7 +68,7 @@ func (c *Cluster) damage(ctx context.Context, customers []string) (damaged int, 
 			damaged++
 		}
 	}
-	if damaged == 0 { // Cassandra may be away by another fault.
+	if damaged == 0 { // Cassandra may be unavailable by another fault.
 		return 0, rebuilt, fmt.Errorf("no snapshot was damaged: %w: %w", last, fault.ErrIdle)
 	}
 	return damaged, rebuilt, nil

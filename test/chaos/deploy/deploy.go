@@ -5,7 +5,7 @@
 // A [Deployment] is brought up, tells where its gateways are, and offers the kinds of faults that can be
 // done to it. There are three: [Embedded], one process with its store on a disk of its own; [Cluster],
 // nodes, gateways and Cassandra as processes of this machine, each in a network namespace where the
-// machine allows it; and [Attached], a cluster that is there already, with faults by commands of its
+// machine allows it; and [Attached], a cluster that is present already, with faults by commands of its
 // owner.
 //
 // The programs are those that users run, built with the tag failpoints where the run is to hit named

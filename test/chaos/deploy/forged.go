@@ -44,7 +44,7 @@ type forgery struct {
 	name string
 	// send sends it once to all members. Nil: begin does all.
 	send func(r *rand.Rand, h *heard) error
-	// begin prepares for send, or starts what goes on until end is called. Nil: there is nothing to prepare. End may be nil.
+	// begin prepares for send, or starts what continues until end is called. Nil: there is nothing to prepare. End may be nil.
 	begin func(ctx context.Context, h *heard) (end func() error, err error)
 	// after checks the deployment when the last message was sent. Nothing else is done to any member meanwhile. Nil: no check.
 	after func(ctx context.Context) error
@@ -118,7 +118,7 @@ func (c *Cluster) forgeries() []forgery {
 	}
 }
 
-// rows tells every member that each shard belongs to a stranger, at the epoch that is returned for it.
+// rows tells every member that each shard belongs to an unknown process, at the epoch that is returned for it.
 func (h *heard) rows(epoch func(id uint32) uint64) error {
 	rows := make([]persistence.Shard, shardCount)
 	for id := range rows {

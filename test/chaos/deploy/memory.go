@@ -124,7 +124,7 @@ func readGroup(path, word string) (int, error) {
 	return 0, fmt.Errorf("%s has no number %s", path, word)
 }
 
-// writeGroup writes a number to a file of a control group, which must be there.
+// writeGroup writes a number to a file of a control group, which must be present.
 func writeGroup(path string, value int) error {
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {

@@ -32,7 +32,7 @@ type server struct {
 	died   map[string]int
 }
 
-// supervised is for how long a process is started again and again: longer than its store may be away.
+// supervised is for how long a process is started again and again: longer than its store may be unavailable.
 const supervised = 10 * time.Minute
 
 // newServer returns a server that does not run yet. Its failpoints listen on the socket.

@@ -193,7 +193,7 @@ func (c *Count) Add(r *Record) {
 
 // Run injects and heals the faults of a plan. It returns as soon as all are healed; when
 // ctx ends, what is still injected is healed and the rest left out. now is the time of the run, note gets
-// each fault when it is over. A fault whose target is still being healed of another is left out: healing
+// each fault when it has ended. A fault whose target is still being healed of another is left out: healing
 // may take longer than planned.
 func Run(ctx context.Context, plan []Planned, now func() time.Duration, note func(Record)) {
 	var wg sync.WaitGroup

@@ -103,7 +103,7 @@ func (s *State) Apply(in *history.Input, at int64) (next *State, out history.Out
 	return a.State, a.out, a.events
 }
 
-// step is one command on its way.
+// step is one command in flight.
 type step struct {
 	*State
 	in     *history.Input

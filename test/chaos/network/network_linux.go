@@ -168,7 +168,7 @@ func (p *Port) Dial(ctx context.Context, network, address string) (c net.Conn, e
 }
 
 // Set sets how packets go from one port to another; the zero Link makes all well. It returns the number of packets
-// the link that was there before has dropped or delayed.
+// the link that was present before has dropped or delayed.
 func (n *Network) Set(from, to *Port, l Link) (met uint64) {
 	return n.fabric.set(from.address, to.address, l)
 }

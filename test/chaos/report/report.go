@@ -95,7 +95,7 @@ type bucket struct {
 	latencies                  []time.Duration
 }
 
-// Buckets: at most so many, at least a second each.
+// Buckets: at most this many, at least a second each.
 const maxBuckets = 400
 
 // buckets sorts the answers by when they came.

@@ -129,7 +129,7 @@ func (o *options) tell(c *cobra.Command, dir string, v *chaos.Verdict) error {
 	return nil
 }
 
-// prefix of the customers' ids. A service that was there before may remember a run of the same seed: its
+// prefix of the customers' ids. A service that was present before may remember a run of the same seed: its
 // customers must be others.
 func (o *options) prefix(now time.Time) string {
 	if o.attach != "" {
@@ -149,7 +149,7 @@ func (o *options) words() string {
 	return o.deployment
 }
 
-// attached prepares to break what is there.
+// attached prepares to break what is present.
 func (o *options) attached(config *chaos.Config) (deploy.Deployment, error) {
 	if o.policy == "" {
 		return nil, usageError{errors.New("attach: needs --policy, the file that the cluster has")}
