@@ -19,5 +19,5 @@
 // it does add is certainty for the client about what to do next. Every error says in a
 // google.rpc.ErrorInfo whether the command is certainly not executed or its outcome is unknown, and
 // carries the detail that belongs to its code: a Refusal, the violated fields, the time to wait. The
-// table is docs/reference/api.md.
+// table is docs/reference/errors.md.
 package gateway

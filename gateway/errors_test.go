@@ -18,7 +18,7 @@ import (
 	"licensed/persistence"
 )
 
-// TestErrors holds the table of docs/reference/api.md: code, reason, and what the client is told.
+// TestErrors holds the table of docs/reference/errors.md: code, reason, and what the client is told.
 func TestErrors(t *testing.T) {
 	for _, test := range []struct {
 		err    error

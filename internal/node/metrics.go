@@ -19,7 +19,7 @@ func newRegistry() *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "licensed_build_info",
-		Help:        "Always 1; the labels tell what was built.",
+		Help:        "Always 1; the labels describe the build.",
 		ConstLabels: prometheus.Labels{"version": version.Version(), "goversion": runtime.Version()},
 	})
 	build.Set(1)

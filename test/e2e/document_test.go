@@ -49,9 +49,9 @@ func TestAPIDocument(t *testing.T) {
 	}
 }
 
-// TestMetricsAreDocumented demands that docs/reference/api.md lists every metric.
+// TestMetricsAreDocumented demands that docs/reference/metrics.md lists every metric.
 func TestMetricsAreDocumented(t *testing.T) {
-	document, err := os.ReadFile(filepath.Join("..", "..", "docs", "reference", "api.md"))
+	document, err := os.ReadFile(filepath.Join("..", "..", "docs", "reference", "metrics.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +62,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 	}
 	for _, name := range names {
 		if !strings.Contains(string(document), "`"+name[1]+"`") {
-			t.Errorf("docs/reference/api.md does not list %s", name[1])
+			t.Errorf("docs/reference/metrics.md does not list %s", name[1])
 		}
 	}
 }

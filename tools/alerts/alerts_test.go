@@ -25,7 +25,7 @@ import (
 const (
 	rulesFile = "../../deploy/prometheus/alerts.yml"
 	document  = "../../docs/guide/dashboard.md"
-	metrics   = "../../docs/reference/api.md"
+	metrics   = "../../docs/reference/metrics.md"
 )
 
 func load(t *testing.T) map[string]rulefmt.Rule {
