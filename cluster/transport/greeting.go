@@ -8,7 +8,6 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
-	grpcpeer "google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	"licensed/cluster"
@@ -28,12 +27,10 @@ const (
 	incarnationHeader = "incarnation-bin"
 )
 
-// Reasons of the asking side not to use a stream.
+// Reasons to refuse the process at the other side.
 var (
-	// errStranger is that the other side is not the process that was meant.
-	errStranger = errors.New("an unknown process answers")
-	// errOtherWire is that the other side is of an incompatible release.
-	errOtherWire = errors.New("the process is of an incompatible release")
+	errOtherCluster = errors.New("the process is of another cluster")
+	errOtherWire    = errors.New("the process is of an incompatible release")
 )
 
 // greeting returns what this process says of itself.
@@ -58,65 +55,49 @@ func header(md metadata.MD, name string) []byte {
 	return nil
 }
 
-// ours returns an error for a process of another cluster or wire version: addresses are given to other machines, and
-// seeds are mistyped. A request would be executed in the wrong store.
-func (t *Transport) ours(ctx context.Context) error {
-	md, _ := metadata.FromIncomingContext(ctx)
+// differs returns an error if the headers are not those of a process of the same cluster and wire version: addresses are
+// given to other machines, and seeds are mistyped. A request would be executed in the wrong store.
+func (t *Transport) differs(md metadata.MD, address, how string) error {
 	c := &t.config
 	id, err := persistence.ParseClusterID(header(md, clusterIDHeader))
-	from := ""
-	if p, ok := grpcpeer.FromContext(ctx); ok {
-		from = p.Addr.String()
+	foreign := !c.ClusterID.IsZero() && !id.IsZero() && id != c.ClusterID
+	if foreign {
+		c.Strangers.Refuse(id, address, how)
 	}
-	wire := string(header(md, wireHeader))
+	name, wire := string(header(md, clusterHeader)), string(header(md, wireHeader))
 	switch {
-	case string(header(md, clusterHeader)) != c.Cluster:
-		c.Observer.Rejected("another cluster")
-		return status.Errorf(codes.FailedPrecondition, "this process belongs to cluster %q, the caller does not; check --join", c.Cluster)
-	case err != nil, t.another(id, from, "incoming stream"):
-		c.Observer.Rejected("another cluster")
-		return status.Errorf(codes.FailedPrecondition, "this process belongs to cluster %q with id %s, the caller to a cluster with id %s; check --join", c.Cluster, c.ClusterID, id)
+	case err != nil || foreign || name != c.Cluster:
+		return fmt.Errorf("%w: cluster %q with id %s, here %q with id %s; check --join", errOtherCluster, name, id, c.Cluster, c.ClusterID)
 	case wire != wireVersion:
-		c.Observer.Rejected("another wire version")
-		return status.Errorf(codes.FailedPrecondition,
-			"this process speaks wire version %s, the caller %q; run releases of one wire version in a cluster", wireVersion, wire)
+		return fmt.Errorf("%w: wire version %q, here %q; run compatible releases in a cluster", errOtherWire, wire, wireVersion)
 	}
 	return nil
 }
 
-// another reports whether a process is of another cluster. One that names none is of an earlier release.
-func (t *Transport) another(id persistence.ClusterID, address, how string) bool {
-	own := t.config.ClusterID
-	if own.IsZero() || id.IsZero() || id == own {
-		return false
+// ours returns an error for a caller of another cluster or wire version.
+func (t *Transport) ours(ctx context.Context, from string) error {
+	md, _ := metadata.FromIncomingContext(ctx)
+	err := t.differs(md, from, "incoming stream")
+	switch {
+	case errors.Is(err, errOtherWire):
+		t.config.Observer.Rejected("another wire version")
+	case err != nil:
+		t.config.Observer.Rejected("another cluster")
+	default:
+		return nil
 	}
-	t.config.Strangers.Refuse(id, address, how)
-	return true
+	return status.Error(codes.FailedPrecondition, err.Error())
 }
 
 // refused returns why the process at the peer's address did not accept the stream.
 func (s *stream) refused(err error) error {
 	if status.Code(err) == codes.Unimplemented {
-		return fmt.Errorf("%w: it does not speak wire version %s: %w", errOtherWire, wireVersion, err)
+		return fmt.Errorf("%w: it does not speak wire version %q: %w", errOtherWire, wireVersion, err)
 	}
-	md, _ := s.grpc.Header()
-	return cmp.Or(s.known(md), err)
-}
-
-// known returns an error if the process that answered, or refused to, is of another cluster or wire version.
-func (s *stream) known(md metadata.MD) error {
-	t, address := s.peer.transport, s.peer.address
-	id, err := persistence.ParseClusterID(header(md, clusterIDHeader))
-	if err != nil {
-		return fmt.Errorf("%w at %s: %w", errStranger, address, err)
+	if md, _ := s.grpc.Header(); len(header(md, clusterHeader)) > 0 {
+		return cmp.Or(s.peer.transport.differs(md, s.peer.address, "connecting to it"), err)
 	}
-	if own := t.config.ClusterID; t.another(id, address, "connecting to it") {
-		return fmt.Errorf("%w at %s: it is of a cluster with id %s, this process of one with id %s", errStranger, address, id, own)
-	}
-	if wire := string(header(md, wireHeader)); wire != "" && wire != wireVersion {
-		return fmt.Errorf("%w: %s speaks wire version %q, this process %s", errOtherWire, address, wire, wireVersion)
-	}
-	return nil
+	return err
 }
 
 // admit returns an error if the process that answered is not the one that is to be sent requests at the peer's address.
@@ -125,16 +106,16 @@ func (s *stream) admit(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.known(md); err != nil {
+	t, address := s.peer.transport, s.peer.address
+	if err := t.differs(md, address, "connecting to it"); err != nil {
 		return err
 	}
-	t := s.peer.transport
 	i, err := cluster.IncarnationOf(header(md, incarnationHeader))
 	if err == nil && t.config.Admit != nil {
-		err = t.config.Admit(ctx, s.peer.address, i)
+		err = t.config.Admit(ctx, address, i)
 	}
 	if err != nil {
-		return fmt.Errorf("%w at %s: %w", errStranger, s.peer.address, err)
+		return fmt.Errorf("an unknown process answers at %s: %w", address, err)
 	}
 	return nil
 }

@@ -139,7 +139,7 @@ func TestOtherWireVersion(t *testing.T) {
 		"none": {clusterHeader, "test"}, "a later one": {clusterHeader, "test", wireHeader, "99"},
 	} {
 		r, err := ask(t, newStranger(t, a.Address()).stream(headers...), statusRequest())
-		if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "speaks wire version "+wireVersion) {
+		if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), `here "`+wireVersion+`"`) {
 			t.Errorf("%s: %v, %v", name, r, err)
 		}
 	}
@@ -148,9 +148,7 @@ func TestOtherWireVersion(t *testing.T) {
 	}
 	for name, address := range map[string]string{
 		"another service": startServer(t, grpc.NewServer()),
-		"a later version": startLiar(t, func(stream grpc.ServerStream, _ *clusterv1.Frame) error {
-			return stream.SetHeader(metadata.Pairs(wireHeader, "99"))
-		}),
+		"a later version": startLiar(t, "99", func(grpc.ServerStream, *clusterv1.Frame) error { return nil }),
 	} {
 		if _, err := a.execute(t.Context(), address, "x"); !errors.Is(err, ErrNotSent) || !errors.Is(err, errOtherWire) {
 			t.Errorf("%s: %v", name, err)
@@ -378,12 +376,15 @@ func TestBytesInFlight(t *testing.T) {
 type liar func(stream grpc.ServerStream, f *clusterv1.Frame) error
 
 // startLiar calls say once when a stream is opened, with nil, and for each frame.
-func startLiar(t *testing.T, say liar) string {
+func startLiar(t *testing.T, wire string, say liar) string {
 	server := grpc.NewServer()
 	server.RegisterService(&grpc.ServiceDesc{ServiceName: service, HandlerType: (*any)(nil), Streams: []grpc.StreamDesc{{
 		StreamName: "Exchange", ClientStreams: true, ServerStreams: true,
 		Handler: func(_ any, stream grpc.ServerStream) error {
 			var f *clusterv1.Frame
+			if err := stream.SetHeader(metadata.Pairs(clusterHeader, "test", wireHeader, wire)); err != nil {
+				return err
+			}
 			for {
 				if err := say(stream, f); err != nil {
 					return err
@@ -468,7 +469,7 @@ func TestLyingPeer(t *testing.T) {
 		case "no answer", "another's":
 			timeout = 200 * time.Millisecond
 		}
-		address := startLiar(t, c.say)
+		address := startLiar(t, wireVersion, c.say)
 		_, err := a.execute(within(t, timeout), address, "x")
 		for errors.Is(err, actors.ErrExpired) { // before it was written, as on a busy machine
 			timeout *= 2

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"runtime"
@@ -44,8 +45,7 @@ type peer struct {
 	ready     chan struct{} // has an element if something may be in the queue
 
 	mu      sync.Mutex
-	member  bool // according to the last SetMembers
-	gone    bool // forgotten: another peer may have its address
+	gone    bool // another peer may have its address
 	asked   time.Time
 	running bool    // there is a goroutine in run
 	stream  *stream // the writer's; nil: none
@@ -180,21 +180,20 @@ func (p *peer) fail(cause error) {
 	}
 }
 
-// forget lets go of the peer if nothing was asked of it for a time and it is not a member.
+// forget lets no more calls begin if nothing was asked of the peer for a time.
 func (p *peer) forget(after time.Duration) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.gone = !p.member && p.pending == 0 && time.Since(p.asked) >= after
+	p.gone = p.pending == 0 && time.Since(p.asked) >= after
 	return p.gone
 }
 
-// setMember notes whether the peer is a member, and reports whether it was one and is not any more.
-func (p *peer) setMember(is bool) (left bool) {
+// retire lets no more calls begin, and ends those that there are.
+func (p *peer) retire(cause error) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	left = p.member && !is
-	p.member = is
-	return left
+	p.gone = true
+	p.mu.Unlock()
+	p.fail(cause)
 }
 
 // stream is one stream to a peer, from its acceptance until it breaks.
@@ -311,7 +310,11 @@ func (s *stream) write() {
 		// at 64 in flight (docs/design/transport.md).
 		runtime.Gosched()
 		for f := s.take(); len(f) > 0; f = s.take() {
-			if err := s.grpc.SendMsg(f); err != nil {
+			switch err := s.grpc.SendMsg(f); {
+			case errors.Is(err, io.EOF): // The reader is told why.
+				<-s.stopped
+				return
+			case err != nil:
 				s.end(fmt.Errorf("write: %w", err))
 				return
 			}

@@ -25,7 +25,7 @@ const signEvery = 500 * time.Millisecond
 type session struct {
 	transport *Transport
 	stream    grpc.ServerStream
-	remote    string // address
+	from      string // address
 	ctx       context.Context
 	cancel    context.CancelFunc
 	ready     chan struct{} // has an element if something may be in the queue
@@ -42,10 +42,14 @@ func (t *Transport) serve(stream grpc.ServerStream) error {
 	if err := stream.SetHeader(t.config.greeting()); err != nil {
 		return err
 	}
-	if err := t.ours(stream.Context()); err != nil {
+	from := ""
+	if p, ok := grpcpeer.FromContext(stream.Context()); ok {
+		from = p.Addr.String()
+	}
+	if err := t.ours(stream.Context(), from); err != nil {
 		return err
 	}
-	s, err := t.newSession(stream)
+	s, err := t.newSession(stream, from)
 	if err != nil {
 		return err
 	}
@@ -54,11 +58,8 @@ func (t *Transport) serve(stream grpc.ServerStream) error {
 	return s.read()
 }
 
-func (t *Transport) newSession(stream grpc.ServerStream) (*session, error) {
-	s := &session{transport: t, stream: stream, ready: make(chan struct{}, 1)}
-	if p, ok := grpcpeer.FromContext(stream.Context()); ok {
-		s.remote = p.Addr.String()
-	}
+func (t *Transport) newSession(stream grpc.ServerStream, from string) (*session, error) {
+	s := &session{transport: t, stream: stream, from: from, ready: make(chan struct{}, 1)}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
@@ -162,7 +163,7 @@ func (s *session) post(size int, b part) {
 	if slow {
 		t.config.Observer.Rejected("responses are not read")
 		s.end()
-		t.listener.hangUp(s.remote)
+		t.listener.hangUp(s.from)
 		return
 	}
 	select {

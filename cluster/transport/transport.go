@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -303,7 +305,7 @@ func (t *Transport) peer(address string) (*peer, error) {
 		if address == "" || address == t.address {
 			return nil, fmt.Errorf("%w: %q is not the address of another process", ErrNotSent, address)
 		}
-		p = &peer{transport: t, address: address, ready: make(chan struct{}, 1), asked: time.Now(), member: t.members[address]}
+		p = &peer{transport: t, address: address, ready: make(chan struct{}, 1), asked: time.Now()}
 		t.peers[address] = p
 	}
 	return p, nil
@@ -333,16 +335,17 @@ func (t *Transport) SetMembers(all []membership.Member) {
 	}
 	failed := map[*peer]error{}
 	t.mu.Lock()
-	t.members = listed
 	for address, p := range t.peers {
 		switch {
-		case p.setMember(listed[address]):
+		case listed[address]:
+		case t.members[address]:
 			failed[p] = errLeft
 		case p.forget(t.forgetAfter):
 			failed[p] = errForgotten
 			delete(t.peers, address)
 		}
 	}
+	t.members = listed
 	t.mu.Unlock()
 	for p, cause := range failed {
 		p.fail(cause)
@@ -371,10 +374,11 @@ func (t *Transport) Close(ctx context.Context) (err error) {
 		for s := range t.sessions {
 			s.sayClosing()
 		}
+		peers := slices.Collect(maps.Values(t.peers))
 		t.mu.Unlock()
 		err = t.drain(ctx)
-		for _, p := range t.peers { // There are no new ones any more.
-			p.fail(errLeaving)
+		for _, p := range peers {
+			p.retire(errLeaving)
 		}
 		// Only the peers know that they have all their responses: they disconnect.
 		ctx, cancel := context.WithTimeout(ctx, goodbyeTimeout)

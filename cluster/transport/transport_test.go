@@ -389,12 +389,12 @@ func TestLimits(t *testing.T) {
 
 // TestLargeRequests: as many of the largest as one likes, at once.
 func TestLargeRequests(t *testing.T) {
-	large := func(c *Config) { c.MaxMessageBytes, c.MaxPeerBytes = 1<<20, 128<<20 }
+	large := func(c *Config) { c.MaxMessageBytes, c.MaxPeerBytes = 1<<20, 64<<20 }
 	a, b := start(t, large), start(t, large)
 	b.handler.query = func(_ context.Context, _ string, q any) (actors.Answer, error) { return actors.Answer{Value: q}, nil }
 	question := strings.Repeat("x", 1<<20-100)
 	var asking sync.WaitGroup
-	for range 100 {
+	for range 30 {
 		asking.Go(func() {
 			if got, err := a.Query(t.Context(), b.Address(), "Kind", "id", question); err != nil || got.Value != question {
 				t.Errorf("%v", err)
@@ -474,6 +474,29 @@ func TestClose(t *testing.T) {
 	a.SetMembers(nil)
 	a.Fail(b.Address(), errors.New("dead"))
 	until(t, "end of all goroutines", func() bool { runtime.GC(); return runtime.NumGoroutine() <= before })
+}
+
+// TestCloseWhileAsking: a process that closes while it sends and answers requests leaves none without a result.
+func TestCloseWhileAsking(t *testing.T) {
+	for range 20 {
+		a, b := start(t, nil), start(t, nil)
+		var asking sync.WaitGroup
+		for _, p := range [][2]*process{{a, b}, {b, a}} {
+			for range 4 {
+				asking.Go(func() {
+					for err := error(nil); err == nil || errors.Is(err, actors.ErrNotOwner) || errors.Is(err, actors.ErrUnknownOutcome); {
+						_, err = p[0].execute(t.Context(), p[1].Address(), "x")
+						if err != nil && p[0].closed.Load() && !errors.Is(err, ErrNotSent) && !errors.Is(err, actors.ErrUnknownOutcome) {
+							t.Errorf("of a process that is closed: %v", err)
+						}
+					}
+				})
+			}
+		}
+		a.works(t, b.Address())
+		asking.Go(func() { _ = a.Close(t.Context()) })
+		asking.Wait()
+	}
 }
 
 func TestStartErrors(t *testing.T) {
