@@ -15,7 +15,7 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 
 	"licensed/actors"
-	"licensed/internal/plant"
+	"licensed/internal/overlay"
 	"licensed/messages/clusterv1"
 )
 
@@ -68,9 +68,9 @@ func TestNextRelease(t *testing.T) {
 func nextProtocol(file *descriptorpb.FileDescriptorProto) {
 	for _, m := range file.MessageType {
 		if m.GetName() == "Request" {
-			plant.AddField(m, "body", "string", "later", 201)
+			overlay.AddField(m, "body", "string", "later", 201)
 		}
-		plant.AddField(m, "", "string", "later_text", 200)
+		overlay.AddField(m, "", "string", "later_text", 200)
 	}
 	for _, e := range file.EnumType {
 		if e.GetName() == "Code" {
@@ -81,8 +81,8 @@ func nextProtocol(file *descriptorpb.FileDescriptorProto) {
 
 // buildNext returns the name of the tests of this package, built as the next release.
 func buildNext(t *testing.T) string {
-	overlay := plant.Overlay(t, "../..", []plant.Edit{
-		{File: "messages/clusterv1/cluster.pb.go", To: plant.Generate(t, (&clusterv1.Request{}).ProtoReflect().Descriptor().ParentFile(), nextProtocol)},
+	file := overlay.File(t, "../..", []overlay.Edit{
+		{File: "messages/clusterv1/cluster.pb.go", To: overlay.Generate(t, (&clusterv1.Request{}).ProtoReflect().Descriptor().ParentFile(), nextProtocol)},
 		{File: "cluster/transport/transport.go", From: "	if deadline, ok := ctx.Deadline(); ok {\n		m.TimeoutMicros", To: `
 	m.LaterText = "later"
 	if m.GetAggregate() == "novelty" {
@@ -100,7 +100,7 @@ func buildNext(t *testing.T) string {
 `},
 	})
 	program := filepath.Join(t.TempDir(), "next.test")
-	if out, err := exec.CommandContext(t.Context(), "go", "test", "-c", "-overlay", overlay, "-o", program, ".").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), "go", "test", "-c", "-overlay", file, "-o", program, ".").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	return program

@@ -34,7 +34,7 @@ var (
 	generic     = []string{"licensed/actors", "licensed/actors/actorstest", "licensed/persistence/...", "licensed/cluster/..."}
 	testSupport = []string{
 		"licensed/actors/actorstest", "licensed/persistence/persistencetest", "licensed/persistence/cassandra/cassandratest",
-		"licensed/internal/archtest", "licensed/internal/certs", "licensed/internal/forge", "licensed/internal/harness", "licensed/internal/plant", "licensed/internal/scarce",
+		"licensed/internal/archtest", "licensed/internal/certs", "licensed/internal/forge", "licensed/internal/harness", "licensed/internal/overlay", "licensed/internal/scarce",
 		"licensed/test/...",
 	}
 	// apiOfTools is the API, and what its clients share with the server.

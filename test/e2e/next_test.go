@@ -9,7 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/descriptorpb"
 
-	"licensed/internal/plant"
+	"licensed/internal/overlay"
 	"licensed/messages/clusterv1"
 	"licensed/messages/licensedv1"
 )
@@ -19,7 +19,7 @@ const nextVersion = "v99.0.0-next"
 
 // nextRelease returns what a release may change while the one before continues working beside it: a field in
 // every message, a command with its method, event and form of snapshots, questions and news between members.
-func nextRelease(t *testing.T) []plant.Edit {
+func nextRelease(t *testing.T) []overlay.Edit {
 	file := func(name string) string {
 		b, err := os.ReadFile(filepath.Join("testdata", "next", name))
 		if err != nil {
@@ -27,12 +27,12 @@ func nextRelease(t *testing.T) []plant.Edit {
 		}
 		return string(b)
 	}
-	cluster := plant.Generate(t, clusterv1.File_licensed_cluster_v1_cluster_proto, nextClusterProtocol)
-	commands := plant.Generate(t, licensedv1.File_licensed_v1_commands_proto, nextCommands)
-	events := plant.Generate(t, licensedv1.File_licensed_v1_events_proto, nextEvents)
-	api := plant.Generate(t, licensedv1.File_licensed_v1_license_service_proto, nextAPI)
-	status := plant.Generate(t, licensedv1.File_licensed_v1_cluster_status_proto, addLaterText)
-	return []plant.Edit{
+	cluster := overlay.Generate(t, clusterv1.File_licensed_cluster_v1_cluster_proto, nextClusterProtocol)
+	commands := overlay.Generate(t, licensedv1.File_licensed_v1_commands_proto, nextCommands)
+	events := overlay.Generate(t, licensedv1.File_licensed_v1_events_proto, nextEvents)
+	api := overlay.Generate(t, licensedv1.File_licensed_v1_license_service_proto, nextAPI)
+	status := overlay.Generate(t, licensedv1.File_licensed_v1_cluster_status_proto, addLaterText)
+	return []overlay.Edit{
 		{File: "messages/clusterv1/cluster.pb.go", To: cluster},
 		{File: "messages/licensedv1/commands.pb.go", To: commands},
 		{File: "messages/licensedv1/events.pb.go", To: events},
@@ -75,7 +75,7 @@ const laterText = 200
 
 func addLaterText(file *descriptorpb.FileDescriptorProto) {
 	for _, m := range file.MessageType {
-		plant.AddField(m, "", "string", "later_text", laterText)
+		overlay.AddField(m, "", "string", "later_text", laterText)
 	}
 }
 
@@ -93,7 +93,7 @@ func message(file *descriptorpb.FileDescriptorProto, name string) *descriptorpb.
 
 func nextClusterProtocol(file *descriptorpb.FileDescriptorProto) {
 	addLaterText(file)
-	plant.AddField(message(file, "Request"), "body", "string", "later", 201)
+	overlay.AddField(message(file, "Request"), "body", "string", "later", 201)
 	for _, e := range file.EnumType {
 		if e.GetName() == "Role" {
 			e.Value = append(e.Value, &descriptorpb.EnumValueDescriptorProto{Name: proto.String("ROLE_LATER"), Number: proto.Int32(200)})
@@ -103,25 +103,25 @@ func nextClusterProtocol(file *descriptorpb.FileDescriptorProto) {
 
 func nextCommands(file *descriptorpb.FileDescriptorProto) {
 	addLaterText(file)
-	plant.AddField(message(file, "PauseDownloads"), "", "string", "reason", 1)
-	plant.AddField(message(file, "Command"), "command", ".licensed.v1.PauseDownloads", "pause_downloads", 7)
+	overlay.AddField(message(file, "PauseDownloads"), "", "string", "reason", 1)
+	overlay.AddField(message(file, "Command"), "command", ".licensed.v1.PauseDownloads", "pause_downloads", 7)
 }
 
 func nextEvents(file *descriptorpb.FileDescriptorProto) {
 	addLaterText(file)
-	plant.AddField(message(file, "DownloadsPaused"), "", "string", "reason", 1)
+	overlay.AddField(message(file, "DownloadsPaused"), "", "string", "reason", 1)
 }
 
 func nextAPI(file *descriptorpb.FileDescriptorProto) {
 	addLaterText(file)
 	request, response := message(file, "PauseDownloadsRequest"), message(file, "PauseDownloadsResponse")
-	plant.AddField(request, "", "string", "customer_id", 1)
-	plant.AddField(request, "", "string", "command_id", 2)
-	plant.AddField(request, "", ".google.protobuf.Timestamp", "issued_at", 3)
-	plant.AddField(request, "", "bool", "validate_only", 4)
-	plant.AddField(request, "", "string", "reason", 5)
-	plant.AddField(response, "", "uint64", "sequence", 1)
-	plant.AddField(response, "", "bool", "duplicate", 2)
+	overlay.AddField(request, "", "string", "customer_id", 1)
+	overlay.AddField(request, "", "string", "command_id", 2)
+	overlay.AddField(request, "", ".google.protobuf.Timestamp", "issued_at", 3)
+	overlay.AddField(request, "", "bool", "validate_only", 4)
+	overlay.AddField(request, "", "string", "reason", 5)
+	overlay.AddField(response, "", "uint64", "sequence", 1)
+	overlay.AddField(response, "", "bool", "duplicate", 2)
 	file.Service[0].Method = append(file.Service[0].Method, &descriptorpb.MethodDescriptorProto{
 		Name: proto.String("PauseDownloads"), InputType: proto.String(".licensed.v1.PauseDownloadsRequest"),
 		OutputType: proto.String(".licensed.v1.PauseDownloadsResponse"),
@@ -132,7 +132,7 @@ func nextAPI(file *descriptorpb.FileDescriptorProto) {
 // tells where it is.
 func buildNext(t *testing.T) (program func() string) {
 	path := filepath.Join(t.TempDir(), "licensed-next")
-	arguments := []string{"build", "-overlay", plant.Overlay(t, "../..", nextRelease(t)), "-o", path}
+	arguments := []string{"build", "-overlay", overlay.File(t, "../..", nextRelease(t)), "-o", path}
 	if raceEnabled {
 		arguments = append(arguments, "-race")
 	}

@@ -1,6 +1,6 @@
-// Package plant lays other code over the module's without touching it: what a next release may bring, for tests that
+// Package overlay lays other code over the module's without touching it: what a next release may bring, for tests that
 // two releases get along.
-package plant
+package overlay
 
 import (
 	"encoding/json"
@@ -15,9 +15,9 @@ import (
 // file, which then need not be present.
 type Edit struct{ File, From, To string }
 
-// Overlay returns a file for go build's -overlay that makes the edits to the module at root. A text that
-// is missing exactly once fails the test: the code has moved on, and the edit must follow.
-func Overlay(t testing.TB, root string, edits []Edit) string {
+// File returns a file for go build's -overlay that makes the edits to the module at root. A text that
+// does not occur exactly once fails the test: the code has moved on, and the edit must follow.
+func File(t testing.TB, root string, edits []Edit) string {
 	t.Helper()
 	dir, replace := t.TempDir(), map[string]string{}
 	for i, e := range edits {
@@ -56,7 +56,7 @@ func (e *Edit) apply(t testing.TB, from string) string {
 		t.Fatal(err)
 	}
 	if n := strings.Count(string(source), e.From); n != 1 {
-		t.Fatalf("%s has %d places like %q, want 1: adapt the planted edit to the code", e.File, n, e.From)
+		t.Fatalf("%s has %d places like %q, want 1: adapt the edit to the code", e.File, n, e.From)
 	}
 	return strings.Replace(string(source), e.From, e.To, 1)
 }

@@ -1,4 +1,4 @@
-package plant
+package overlay
 
 import (
 	"slices"
