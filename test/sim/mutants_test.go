@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -18,10 +19,14 @@ import (
 )
 
 // TestMutants plants each bug but those that only chaos finds, and demands that its check fails. All run from one
-// build of each package.
+// build of each package. With -table, the seeds are tried from 1 on; otherwise from the one that last found the bug.
 func TestMutants(t *testing.T) {
 	if testing.Short() {
 		t.Skip("looks for bugs that only one schedule in thousands brings out")
+	}
+	former := map[string]string{} // seeds, by bug
+	if *doc == "" {
+		former = documentedSeeds(t)
 	}
 	dir := t.TempDir()
 	programs := map[string]string{} // by package
@@ -36,7 +41,7 @@ func TestMutants(t *testing.T) {
 		t.Run(strings.ReplaceAll(strings.Trim(b.Rule, "[]")+" "+b.Name, " ", "_"), func(t *testing.T) {
 			cmd := exec.Command(programs[pkg], "-test.run=^"+test+"$")
 			if pkg == "test/sim" {
-				cmd.Args = append(cmd.Args, "-seeds=20000")
+				cmd.Args = append(cmd.Args, "-seeds=20000", "-seed="+cmp.Or(former[b.Name], "1"))
 			}
 			cmd.Dir = filepath.Join("../..", pkg)
 			cmd.Env = append(os.Environ(), planted.Variable+"="+b.Name)
@@ -71,7 +76,23 @@ func build(t *testing.T, dir, pkg string) string {
 	return program
 }
 
+// documentedSeeds returns the seed of each bug in docs/design/reliability.md.
+func documentedSeeds(t *testing.T) map[string]string {
+	t.Helper()
+	b, err := os.ReadFile("../../docs/design/reliability.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seeds := map[string]string{}
+	for _, row := range documentedSeed.FindAllStringSubmatch(string(b), -1) {
+		seeds[row[1]] = row[2]
+	}
+	return seeds
+}
+
 var (
+	documentedSeed = regexp.MustCompile(`(?m)^\| \S+ \| ([^|]+) \| \w+ \| (\d+) \|`)
+
 	failedTest = regexp.MustCompile(`(?m)^--- FAIL: \w+`)
 	failedSeed = regexp.MustCompile(`seed (\d+):`)
 )
