@@ -183,7 +183,7 @@ func (r *Root) Partition() Partition { return PartitionOf(r.Key, r.Incarnation) 
 // PartitionOf returns the name of the partition below a root that this incarnation wrote ([R7]).
 func PartitionOf(root RootKey, by Incarnation) Partition {
 	if planted.Bug(planted.SharePartitions) {
-		root.Epoch, by = 0, Incarnation{}
+		return Partition{RootKey: RootKey{Aggregate: root.Aggregate, Version: root.Version}}
 	}
 	return Partition{RootKey: root, Incarnation: by}
 }
