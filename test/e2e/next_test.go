@@ -39,7 +39,7 @@ func nextRelease(t *testing.T) []overlay.Edit {
 		{File: "messages/licensedv1/license_service.pb.go", To: api},
 		{File: "messages/licensedv1/cluster_status.pb.go", To: status},
 
-		{File: "internal/node/metrics.go", From: "\tinfo, ok := debug.ReadBuildInfo()\n", To: "\tif runtime.GOOS != \"\" {\n\t\treturn \"" + nextVersion + "\"\n\t}\n\tinfo, ok := debug.ReadBuildInfo()\n"},
+		{File: "internal/version/version.go", From: "\tif release != \"\" {\n\t\treturn release\n", To: "\tif release == \"\" {\n\t\treturn \"" + nextVersion + "\"\n"},
 		{File: "internal/node/later.go", To: file("node.go")},
 		{File: "internal/node/member.go", From: "\t\tnow := m.meta()\n", To: "\t\tm.later()\n\t\tnow := m.meta()\n"},
 		{File: "internal/node/member.go", From: "\tif n.config.Roles.Has(RoleGateway) {\n\t\tmeta.Roles", To: "\tmeta.LaterText, meta.Roles = \"later\", append(meta.Roles, clusterv1.Role_ROLE_LATER)\n\tif n.config.Roles.Has(RoleGateway) {\n\t\tmeta.Roles"},
