@@ -244,7 +244,7 @@ func (a *activation) wake(at time.Time) {
 func (a *activation) read(r *RowsRead) {
 	a.reads.Store(r)
 	if a.reading.CompareAndSwap(false, true) {
-		a.rt.dispatcher.Schedule(a.readAll)
+		go a.readAll()
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -58,7 +57,6 @@ type Runtime struct {
 	props    *actor.Props
 	root     *actor.RootContext
 
-	dispatcher dispatcher
 
 	context context.Context // of writes, and of the sweeper
 	cancel  context.CancelFunc
@@ -94,9 +92,8 @@ func New(o Options) (*Runtime, error) {
 	if r.elapsed == nil {
 		r.elapsed = func() time.Duration { return time.Since(r.began) }
 	}
-	r.dispatcher = newDispatcher(256 * runtime.GOMAXPROCS(0))
 	r.props = actor.PropsFromProducer(func() actor.Actor { return r.spawned },
-		actor.WithMailbox(func() actor.Mailbox { return &r.spawned.mailbox }), actor.WithDispatcher(r.dispatcher))
+		actor.WithMailbox(func() actor.Mailbox { return &r.spawned.mailbox }), actor.WithDispatcher(actor.NewDefaultDispatcher(throughput)))
 	r.root = r.system.Root.Copy().WithGuardian(actor.NewOneForOneStrategy(0, 0, neverRestart))
 	r.registry.init(min(o.Config.CompactAfter, o.Config.IdleAfter)/8, func(id string) uint32 {
 		return r.authority.Shard(AggregateID(id, r.env.Kind))
@@ -323,7 +320,6 @@ func (r *Runtime) Close(ctx context.Context) error {
 		if r.ownSystem {
 			r.system.Shutdown()
 		}
-		r.dispatcher.close()
 	})
 	return err
 }

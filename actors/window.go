@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
+
 	"licensed/internal/planted"
 	"licensed/persistence"
 )
@@ -19,7 +21,7 @@ import (
 //
 // Entries are packed one after the other, oldest first, times and sequences as differences to the
 // entry before: about 40 bytes for an id that is a UUID. A lookup scans; above scanLimit entries a
-// set of hashes answers first. The packed bytes are what snapshots carry.
+// map of hashes answers first. The packed bytes are what snapshots carry.
 type window struct {
 	buf   []byte // packed entries; those before head are evicted
 	head  int
@@ -31,8 +33,8 @@ type window struct {
 
 	horizon horizon
 
-	// hashes are those of the ids, empty while there are few.
-	hashes hashSet
+	// hashes counts the ids by hash; nil while there are few.
+	hashes map[uint64]int
 }
 
 // horizon is the latest issue time among forgotten commands, Unix milliseconds, apart for those that clients issued and those that gateways
@@ -91,10 +93,10 @@ func (w *window) find(id string) (remembered, bool) {
 	var space [1 + maxIDLength]byte
 	key := packID(space[:0], id)
 	if w.count > scanLimit {
-		if w.hashes.count == 0 {
+		if w.hashes == nil {
 			w.index()
 		}
-		if !w.hashes.has(hashOf(key)) {
+		if w.hashes[xxhash.Sum64(key)] == 0 {
 			return remembered{}, false
 		}
 	}
@@ -121,8 +123,9 @@ func (w *window) entry(i int) remembered {
 }
 
 func (w *window) index() {
+	w.hashes = make(map[uint64]int, w.count)
 	for i, at := 0, w.head; i < w.count; i++ {
-		w.hashes.add(hashOf(packedID(w.buf[at:])))
+		w.hashes[xxhash.Sum64(packedID(w.buf[at:]))]++
 		at += skipEntry(w.buf[at:])
 	}
 }
@@ -169,8 +172,8 @@ func (w *window) add(e remembered, c *WindowConfig) {
 	w.buf = packEntry(w.buf, &e, w.lastTime, w.lastSeq)
 	w.lastTime, w.lastSeq = e.executedAt, e.sequence
 	w.count++
-	if w.hashes.count > 0 {
-		w.hashes.add(hashOf(e.id))
+	if w.hashes != nil {
+		w.hashes[xxhash.Sum64(e.id)]++
 	}
 }
 
@@ -182,8 +185,10 @@ func (w *window) evict(old remembered) {
 	if !planted.Bug(planted.ForgetHorizon) {
 		w.horizon.pass(&old)
 	}
-	if w.hashes.count > 0 {
-		w.hashes.remove(hashOf(old.id))
+	if h := xxhash.Sum64(old.id); w.hashes[h] > 1 {
+		w.hashes[h]--
+	} else {
+		delete(w.hashes, h)
 	}
 	if w.count == 0 || w.head > 4096 && w.head > len(w.buf)/2 {
 		w.buf, w.head = append([]byte(nil), w.buf[w.head:]...), 0

@@ -56,13 +56,13 @@ var rules = []rule{
 		why: "package actors serves every kind of aggregate on every store; what it imported of the domain, the API or a " +
 			"store would be in the way of the next one",
 		from: []string{"licensed/actors", "licensed/actors/actorstest"},
-		deny: everything, allow: []string{"licensed/actors", "licensed/actors/actorstest", "licensed/persistence", "licensed/internal/spare", plantedBugs},
+		deny: everything, allow: []string{"licensed/actors", "licensed/actors/actorstest", "licensed/persistence", plantedBugs},
 	},
 	{
 		name: "stores know nothing above them",
 		why:  "a store keeps opaque bytes; one that knew the runtime or the domain could not be checked by the conformance suite alone",
 		from: []string{"licensed/persistence/..."}, tests: true,
-		deny: everything, allow: []string{"licensed/persistence/...", "licensed/internal/spare", plantedBugs, "licensed/internal/certs"},
+		deny: everything, allow: []string{"licensed/persistence/...", plantedBugs, "licensed/internal/certs"},
 	},
 	{
 		name: "cluster knows no domain",

@@ -9,7 +9,6 @@ import (
 
 	"github.com/gocql/gocql"
 
-	"licensed/internal/spare"
 	"licensed/persistence"
 )
 
@@ -24,9 +23,6 @@ type write struct {
 	done      func(error)
 	ended     func() // after done
 }
-
-// spareSenders is the number of goroutines that are kept for requests.
-const spareSenders = 64
 
 // cellBytes is what Cassandra counts for each value beside its bytes: timestamps and the like.
 const cellBytes = 20
@@ -58,7 +54,6 @@ type groups struct {
 	maxSending    int
 	timeout       time.Duration // how long a write waits before it is not sent any more
 	requests      atomic.Uint64 // sent
-	senders       *spare.Goroutines
 	lanes         *lanes[lane]
 }
 
@@ -66,7 +61,7 @@ func newGroups(s *Store, found *findings) *groups {
 	g := &groups{
 		execute: s.execute, finish: s.finish, replicaSet: s.session.policy.replicaSet,
 		maxPartitions: s.opts.GroupPartitions, maxBytes: s.opts.GroupBytes, maxSending: s.opts.BatchesInFlight,
-		timeout: s.opts.Timeout, senders: spare.New(spareSenders),
+		timeout: s.opts.Timeout,
 	}
 	g.lanes = newLanes(func() *lane { return &lane{groups: g} })
 	if g.maxPartitions == 0 {
@@ -101,7 +96,7 @@ func (l *lane) submit(w *write) {
 	}
 	l.sending++
 	l.mu.Unlock()
-	l.groups.senders.Run(func() { l.send([]*write{w}) })
+	go l.send([]*write{w})
 }
 
 // send sends a group, then what waits, until nothing does.
@@ -132,7 +127,7 @@ func (l *lane) next() []*write {
 
 	if len(expired) > 0 {
 		// There may be many, and the next group must not wait for them.
-		l.groups.senders.Run(func() { l.groups.expire(expired) })
+		go l.groups.expire(expired)
 	}
 	return group
 }

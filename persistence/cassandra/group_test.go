@@ -11,7 +11,6 @@ import (
 
 	"github.com/gocql/gocql"
 
-	"licensed/internal/spare"
 	"licensed/persistence"
 )
 
@@ -30,7 +29,6 @@ func newFakeCassandra(maxSending, maxPartitions, maxBytes int) *fakeCassandra {
 		sent: make(chan []*write, 1000), answer: make(chan error), outcomes: make(map[string]error),
 	}
 	f.groups = &groups{
-		senders:    spare.New(1),
 		maxSending: maxSending, maxPartitions: maxPartitions, maxBytes: maxBytes, timeout: time.Hour,
 		replicaSet: func(key []byte) uint64 { return uint64(key[0]) },
 		execute: func(group []*write) error {

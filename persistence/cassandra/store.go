@@ -47,11 +47,7 @@ func open(ctx context.Context, o Options) (*Store, error) {
 // for a conditional one that waits for its turn, and up to three, one for each node that is asked, for each
 // page of a read.
 func (s *Store) Close() error {
-	err := s.keyspace.Close()
-	if err == nil { // else it was closed before
-		s.groups.senders.Close()
-	}
-	return err
+	return s.keyspace.Close()
 }
 
 // Stats are counters since Open.

@@ -364,10 +364,10 @@ func elsewhere[T any](ctx context.Context, s *Store, f func() (T, error)) func()
 	}
 	return func() (zero T, err error) {
 		results := make(chan result, 1)
-		s.readers.Run(func() {
+		go func() {
 			v, err := f()
 			results <- result{v, err}
-		})
+		}()
 		select {
 		case r := <-results:
 			return r.value, r.err

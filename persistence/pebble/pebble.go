@@ -15,7 +15,6 @@ import (
 	pebbledb "github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
-	"licensed/internal/spare"
 	"licensed/persistence"
 	"licensed/persistence/internal/ownership"
 )
@@ -61,9 +60,6 @@ const (
 
 	memTables = 3
 
-	// spareReaders is the number of goroutines that are kept for reads.
-	spareReaders = 128
-
 	// slowDisk is the time an operation may take without a warning.
 	slowDisk = 5 * time.Second
 )
@@ -102,7 +98,6 @@ type Store struct {
 	syncing chan *group
 	// workers are those two, reads are the reads in progress.
 	workers, reads sync.WaitGroup
-	readers        *spare.Goroutines
 
 	mu sync.Mutex
 	// work tells the committer that pending or err changed.
@@ -153,7 +148,7 @@ func openStore(dir string, o Options) (*Store, error) {
 			return nil, err
 		}
 	}
-	s := &Store{dir: dir, opts: o, stopped: make(chan struct{}), syncing: make(chan *group, maxFlying), readers: spare.New(spareReaders)}
+	s := &Store{dir: dir, opts: o, stopped: make(chan struct{}), syncing: make(chan *group, maxFlying)}
 	s.work = sync.NewCond(&s.mu)
 	disk, watcher := s.disk()
 	s.watcher = watcher
@@ -333,7 +328,6 @@ func (s *Store) Close() error {
 	err := s.guard(func() error {
 		s.workers.Wait()
 		s.reads.Wait()
-		s.readers.Close()
 		if s.isFailed() {
 			return s.refusal()
 		}
