@@ -57,7 +57,6 @@ type Runtime struct {
 	props    *actor.Props
 	root     *actor.RootContext
 
-
 	context context.Context // of writes, and of the sweeper
 	cancel  context.CancelFunc
 	reads   context.Context // never ends: who reads has a goroutine of its own to wait on, and stores are faster then
