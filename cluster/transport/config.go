@@ -107,8 +107,8 @@ type Config struct {
 	MaxPeerBytes int
 	// MaxBytes bounds the same of all peers that send requests to this process, in bytes (default 256 MiB).
 	MaxBytes int
-	// MaxPeers bounds the connections that are accepted, and the streams on them (default 1024). One address gets at most
-	// half of them.
+	// MaxPeers bounds the connections that are accepted, and the streams on them (default 1024). One address gets half of
+	// them, or 16 if that is more.
 	MaxPeers int
 	// MaxIdle is how long an accepted connection may have no stream (default 10 s). Then it is closed: a peer keeps one
 	// stream open for as long as it is connected.

@@ -292,9 +292,9 @@ func TestManyStreams(t *testing.T) {
 
 // TestConnectionsOfOneAddress: one address gets a part of the connections, and others the rest.
 func TestConnectionsOfOneAddress(t *testing.T) {
-	a := start(t, func(c *Config) { c.Bind, c.MaxPeers = "127.0.0.1:0", 4 })
+	a := start(t, func(c *Config) { c.MaxPeers = 2 * minShare })
 	b := start(t, nil)
-	for range 3 {
+	for range minShare + 1 {
 		conn, err := net.Dial("tcp", a.Address())
 		if err != nil {
 			t.Fatal(err)

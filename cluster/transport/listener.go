@@ -18,9 +18,12 @@ type listener struct {
 	of    map[netip.Addr]int       // by remote address
 }
 
+// minShare is how many connections one address gets at least: the processes of a small cluster may be on one machine.
+const minShare = 16
+
 func newListener(l net.Listener, most int, rejected func(reason string)) *listener {
 	return &listener{
-		Listener: l, most: most, share: (most + 1) / 2, rejected: rejected,
+		Listener: l, most: most, share: max(most/2, minShare), rejected: rejected,
 		conns: map[string]*acceptedConn{}, of: map[netip.Addr]int{},
 	}
 }
