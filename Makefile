@@ -188,7 +188,8 @@ tidy-check: ## See that go.mod of each module is tidy, and that tests run with t
 
 .PHONY: test-all
 test-all: ## All tests with -race: unit, conformance, end to end, import rules, fuzz corpora, planted bugs
-	$(GO) test $(RACE) -timeout 30m $(PKG)
+	@trap 'DIR=$(CURDIR)/bin/cassandra scripts/cassandra.sh destroy && rm -rf bin/cassandra' EXIT; \
+	LICENSED_CASSANDRA_DIR=$(CURDIR)/bin/cassandra $(GO) test $(RACE) -timeout 30m $(PKG)
 	$(GO) test -tags failpoints,plantedbugs ./internal/failpoint ./internal/planted
 
 .PHONY: test-sim

@@ -1,7 +1,6 @@
 package gateway_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -18,6 +17,7 @@ import (
 
 	"licensed/actors"
 	"licensed/gateway"
+	"licensed/internal/harness"
 	"licensed/messages/licensedv1"
 	"licensed/messages/licensedv1/licensedv1connect"
 )
@@ -72,7 +72,7 @@ type rig struct {
 	url    string
 	admin  string
 	health *gateway.Health
-	log    *logBuffer
+	log    *harness.Log
 }
 
 // logged returns the log so far.
@@ -91,21 +91,13 @@ func (r *rig) metric(t testing.TB, series string) string {
 
 func get(t testing.TB, url string) string {
 	t.Helper()
-	res, err := http.Get(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	b, err := io.ReadAll(res.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(b)
+	_, body := harness.Get(t, url)
+	return body
 }
 
 func start(t testing.TB, a gateway.Aggregates, change ...func(*gateway.Config)) *rig {
 	t.Helper()
-	r := &rig{log: new(logBuffer)}
+	r := &rig{log: new(harness.Log)}
 	c := gateway.DefaultConfig()
 	c.Now = func() time.Time { return noon }
 	c.Logger = slog.New(slog.NewTextHandler(r.log, nil))
@@ -118,24 +110,6 @@ func start(t testing.TB, a gateway.Aggregates, change ...func(*gateway.Config)) 
 	r.admin = serve(t, gateway.AdminHandler(c.Health, registry, c.Logger), c.Logger)
 	r.health.Set(gateway.Ready)
 	return r
-}
-
-// logBuffer keeps a log that is written concurrently.
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 // serverConfig is the default one with a log.
@@ -170,20 +144,19 @@ func serve(t testing.TB, h http.Handler, log *slog.Logger) (url string) {
 // protocols are the ways to speak to the API.
 func protocols(t testing.TB, url string) map[string]licensedv1connect.LicenseServiceClient {
 	h1 := &http.Transport{MaxIdleConnsPerHost: 64}
-	h2 := &http.Transport{Protocols: new(http.Protocols)}
-	h2.Protocols.SetUnencryptedHTTP2(true)
-	t.Cleanup(func() { h1.CloseIdleConnections(); h2.CloseIdleConnections() })
-	client := func(tr *http.Transport, o ...connect.ClientOption) licensedv1connect.LicenseServiceClient {
-		return licensedv1connect.NewLicenseServiceClient(&http.Client{Transport: tr}, url, o...)
+	t.Cleanup(h1.CloseIdleConnections)
+	over1, over2 := &http.Client{Transport: h1}, harness.HTTP2(t)
+	client := func(c *http.Client, o ...connect.ClientOption) licensedv1connect.LicenseServiceClient {
+		return licensedv1connect.NewLicenseServiceClient(c, url, o...)
 	}
 	return map[string]licensedv1connect.LicenseServiceClient{
-		"connect/h1":  client(h1),
-		"connect/h2":  client(h2),
-		"json/h1":     client(h1, connect.WithProtoJSON()),
-		"json/h2":     client(h2, connect.WithProtoJSON()),
-		"grpc":        client(h2, connect.WithGRPC()),
-		"grpc-web/h1": client(h1, connect.WithGRPCWeb()),
-		"grpc-web/h2": client(h2, connect.WithGRPCWeb()),
+		"connect/h1":  client(over1),
+		"connect/h2":  client(over2),
+		"json/h1":     client(over1, connect.WithProtoJSON()),
+		"json/h2":     client(over2, connect.WithProtoJSON()),
+		"grpc":        client(over2, connect.WithGRPC()),
+		"grpc-web/h1": client(over1, connect.WithGRPCWeb()),
+		"grpc-web/h2": client(over2, connect.WithGRPCWeb()),
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 
 	"licensed/actors"
 	"licensed/gateway"
+	"licensed/internal/harness"
 	"licensed/messages/licensedv1/licensedv1connect"
 )
 
@@ -66,10 +67,7 @@ func TestHealth(t *testing.T) {
 
 func TestReflection(t *testing.T) {
 	g := start(t, failing(nil))
-	tr := &http.Transport{Protocols: new(http.Protocols)}
-	tr.Protocols.SetUnencryptedHTTP2(true)
-	defer tr.CloseIdleConnections()
-	stream := grpcreflect.NewClient(&http.Client{Transport: tr}, g.url, connect.WithGRPC()).NewStream(t.Context())
+	stream := grpcreflect.NewClient(harness.HTTP2(t), g.url, connect.WithGRPC()).NewStream(t.Context())
 	defer stream.Close()
 	names, err := stream.ListServices()
 	if err != nil || len(names) != 2 {

@@ -20,6 +20,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
+	"licensed/internal/harness"
 	"licensed/internal/historyjson"
 	"licensed/messages/licensedv1"
 	"licensed/messages/licensedv1/licensedv1connect"
@@ -99,31 +100,6 @@ func TestMoments(t *testing.T) {
 	}
 }
 
-// sharedBuffer is a buffer that two goroutines share.
-type sharedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (w *sharedBuffer) Write(p []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.b.Write(p)
-}
-
-func (w *sharedBuffer) String() string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.b.String()
-}
-
-// until waits for a condition. One that never comes ends in go test's timeout.
-func until(condition func() bool) {
-	for !condition() {
-		time.Sleep(time.Millisecond)
-	}
-}
-
 // environment names a server, and nothing else.
 func environment(server string) func(string) string {
 	return func(name string) string { return map[string]string{"LICENSED_SERVER": server}[name] }
@@ -134,11 +110,11 @@ func TestFollow(t *testing.T) {
 	s := newSession(t)
 	s.config.Listen = freeAddress(t, s)
 	s.run("licensectl acquire Bayley iphone GlowS01E01 --command-id c1")
-	out := new(sharedBuffer)
+	out := new(harness.Log)
 	ctx, cancel := context.WithCancel(t.Context())
 	code := make(chan int)
 	p := &program{
-		stdout: out, stderr: &sharedBuffer{}, now: s.now, width: func() int { return 0 }, newID: func() string { return "x" },
+		stdout: out, stderr: &harness.Log{}, now: s.now, width: func() int { return 0 }, newID: func() string { return "x" },
 		getenv: environment(s.config.Listen),
 	}
 	go func() { code <- p.run(ctx, []string{"events", "Bayley", "--follow", "--json", "--from", "3"}) }()
@@ -154,13 +130,13 @@ func TestFollow(t *testing.T) {
 			return true
 		}
 	}
-	until(seen(3, 4))
+	harness.Until(seen(3, 4))
 	s.run("licensectl renew Bayley iphone GlowS01E01")
-	until(seen(3, 4, 5))
+	harness.Until(seen(3, 4, 5))
 	s.stop()
 	s.start()
 	s.run("licensectl release Bayley iphone GlowS01E01")
-	until(seen(3, 4, 5, 6))
+	harness.Until(seen(3, 4, 5, 6))
 	cancel()
 	if c := <-code; c != exitOK {
 		t.Errorf("exit %d", c)

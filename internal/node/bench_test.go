@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -14,6 +13,7 @@ import (
 	"connectrpc.com/connect"
 
 	"licensed/gateway"
+	"licensed/internal/harness"
 	"licensed/internal/node"
 	"licensed/messages/licensedv1"
 	"licensed/messages/licensedv1/licensedv1connect"
@@ -43,12 +43,10 @@ func BenchmarkService(b *testing.B) {
 	_, handler := licensedv1connect.NewLicenseServiceHandler(emptyService{}, gateway.HandlerOptions()...)
 	empty.Start(handler)
 
-	transport := &http.Transport{Protocols: new(http.Protocols)}
-	transport.Protocols.SetUnencryptedHTTP2(true)
-	defer transport.CloseIdleConnections()
+	over2 := harness.HTTP2(b)
 	var targets [2]licensedv1connect.LicenseServiceClient
 	for i, address := range []string{empty.Addr().String(), n.API().String()} {
-		targets[i] = licensedv1connect.NewLicenseServiceClient(&http.Client{Transport: transport}, "http://"+address, connect.WithGRPC())
+		targets[i] = licensedv1connect.NewLicenseServiceClient(over2, "http://"+address, connect.WithGRPC())
 	}
 	var best [2]float64
 	for b.Loop() {

@@ -6,13 +6,14 @@ import (
 	"strings"
 	"testing"
 
+	"licensed/internal/harness"
 	"licensed/internal/node"
 )
 
 // TestGarbageIsLoggedInPart: whoever reaches the gossip port does not decide how much is logged.
 func TestGarbageIsLoggedInPart(t *testing.T) {
 	c := newCompany(t)
-	log := new(logBuffer)
+	log := new(harness.Log)
 	c.with = func(config *node.Config) {
 		config.Logger = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}

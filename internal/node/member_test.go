@@ -284,7 +284,7 @@ func TestOtherCluster(t *testing.T) {
 func TestClustersStayApart(t *testing.T) {
 	c, other := newCompany(t), newCompany(t)
 	n1 := c.start("n1", node.RoleNode|node.RoleGateway)
-	var log logBuffer
+	var log harness.Log
 	other.join = []string{n1.Gossip()}
 	other.with = func(config *node.Config) {
 		config.Cluster.Name = "other"

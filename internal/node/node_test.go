@@ -1,10 +1,8 @@
 package node_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -12,41 +10,23 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"connectrpc.com/connect"
 
+	"licensed/internal/harness"
 	"licensed/internal/node"
 	"licensed/messages/licensedv1"
 	"licensed/messages/licensedv1/licensedv1connect"
 )
 
-// logBuffer keeps a log that is written concurrently.
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // config returns that of a node on free ports with a store of its own.
-func config(t *testing.T) (node.Config, *logBuffer) { return configOf(t) }
+func config(t *testing.T) (node.Config, *harness.Log) { return configOf(t) }
 
-func configOf(t testing.TB) (node.Config, *logBuffer) {
-	log := new(logBuffer)
+func configOf(t testing.TB) (node.Config, *harness.Log) {
+	log := new(harness.Log)
 	c := node.DefaultConfig()
 	c.Data = filepath.Join(t.TempDir(), "data")
 	c.Listen, c.Admin = "127.0.0.1:0", "127.0.0.1:0"
@@ -86,24 +66,10 @@ func acquire(t *testing.T, n *node.Node, id string) (*licensedv1.AcquireLicenseR
 
 func get(t *testing.T, address, path string) (int, string) {
 	t.Helper()
-	res, err := http.Get("http://" + address + path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return res.StatusCode, string(body)
+	return harness.Get(t, "http://"+address+path)
 }
 
-// until waits for a condition. One that never comes ends in go test's timeout, with all stacks.
-func until(condition func() bool) {
-	for !condition() {
-		time.Sleep(time.Millisecond)
-	}
-}
+var until = harness.Until
 
 func TestStartStopStart(t *testing.T) {
 	c, log := config(t)

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"licensed/internal/forge"
+	"licensed/internal/harness"
 	"licensed/internal/node"
 	"licensed/messages/clusterv1"
 	"licensed/messages/licensedv1"
@@ -26,13 +27,13 @@ import (
 // crew is a company of two nodes and a gateway, with what is said about them.
 type crew struct {
 	*company
-	log    *logBuffer
+	log    *harness.Log
 	n1, n2 *node.Node
 	g      *node.Node
 }
 
 func newCrew(t *testing.T, ttl time.Duration) *crew {
-	c := &crew{company: newCompany(t), log: new(logBuffer)}
+	c := &crew{company: newCompany(t), log: new(harness.Log)}
 	c.with = func(config *node.Config) {
 		config.Cluster.LeaseTTL = ttl
 		config.Logger = slog.New(slog.NewTextHandler(c.log, nil)).With("member", config.Name)
@@ -200,7 +201,7 @@ func TestTwoClustersOneName(t *testing.T) {
 	}
 }
 
-func countLines(l *logBuffer, text string) int { return strings.Count(l.String(), text) }
+func countLines(l *harness.Log, text string) int { return strings.Count(l.String(), text) }
 
 // TestForgedDeath: a single packet to a gateway says that all nodes are dead. Nobody notices.
 func TestForgedDeath(t *testing.T) {

@@ -1,10 +1,8 @@
 package cassandra_test
 
 import (
-	"fmt"
 	"log/slog"
 	"os"
-	"sync"
 	"testing"
 	"time"
 
@@ -14,52 +12,12 @@ import (
 	"licensed/persistence/persistencetest"
 )
 
-// shared is the node that most tests use, started when the first needs it.
-var shared struct {
-	once    sync.Once
-	base    cassandra.Options
-	cluster *cassandratest.Cluster
-	err     error
-}
-
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if shared.cluster != nil {
-		if err := shared.cluster.Destroy(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			code = 1
-		}
-	}
-	os.Exit(code)
-}
-
-// base returns how to reach a Cassandra with at least one node.
-func base(t testing.TB) cassandra.Options {
-	t.Helper()
-	cassandratest.SkipIfShort(t)
-	shared.once.Do(func() {
-		var given bool
-		if shared.base, given, shared.err = cassandratest.FromEnvironment(); given || shared.err != nil {
-			return
-		}
-		var dir string
-		if dir, shared.err = os.MkdirTemp("", "licensed-cassandra-"); shared.err != nil {
-			return
-		}
-		if shared.cluster, shared.err = cassandratest.Launch(dir, cassandratest.Config{Password: true, Env: []string{"TIMEOUT=20s"}}); shared.err == nil {
-			shared.base = shared.cluster.Options()
-		}
-	})
-	if shared.err != nil {
-		t.Fatal(shared.err)
-	}
-	return shared.base
-}
+func TestMain(m *testing.M) { os.Exit(cassandratest.Main(m)) }
 
 // keyspace returns options for a keyspace of the test's own.
 func keyspace(t testing.TB) cassandra.Options {
 	t.Helper()
-	return cassandratest.Keyspace(t, base(t), 1)
+	return cassandratest.Keyspace(t, cassandratest.Shared(t), 1)
 }
 
 // quiet returns options whose log is the test's.

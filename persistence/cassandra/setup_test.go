@@ -41,7 +41,7 @@ func TestNothingThere(t *testing.T) {
 }
 
 func TestSchema(t *testing.T) {
-	o := cassandratest.NewKeyspace(t, base(t))
+	o := cassandratest.NewKeyspace(t, cassandratest.Shared(t))
 	ctx := t.Context()
 	wantOpenError(t, o, cassandra.ErrSchema, "there is no keyspace "+o.Keyspace)
 	if _, err := cassandra.ApplySchema(ctx, o, cassandra.HotSchema, cassandra.ApplyOptions{}); !errors.Is(err, cassandra.ErrSchema) {
@@ -129,7 +129,7 @@ func TestApplyLocked(t *testing.T) {
 }
 
 func TestConcurrentApply(t *testing.T) {
-	o := cassandratest.NewKeyspace(t, base(t))
+	o := cassandratest.NewKeyspace(t, cassandratest.Shared(t))
 	const nodes = 4
 	states := make([][]cassandra.SchemaVersion, nodes)
 	errs := make([]error, nodes)

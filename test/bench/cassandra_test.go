@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"os"
 	"slices"
 	"strconv"
@@ -19,6 +18,7 @@ import (
 	"licensed/actors"
 	"licensed/actors/license"
 	"licensed/actors/license/policy"
+	"licensed/internal/harness"
 	"licensed/internal/node"
 	"licensed/messages/licensedv1"
 	"licensed/messages/licensedv1/licensedv1connect"
@@ -260,7 +260,7 @@ func (r *cassandraRig) coldStarts(inFlight int) meter.Contender {
 func (r *cassandraRig) service() licensedv1connect.LicenseServiceClient {
 	o := r.keyspace(r.options)
 	c := node.DefaultConfig()
-	c.Store = "cassandra://" + strings.Join(o.Hosts, ",") + "/" + o.Keyspace + "?accept_risk=all"
+	c.Store = cassandratest.URL(o, "accept_risk=all")
 	c.Data, c.Listen, c.Admin, c.Archive = r.TempDir(), "127.0.0.1:0", "", node.ArchiveOff
 	c.Cluster.Alone = true
 	c.Runtime.Window.MinAge = 0
@@ -274,10 +274,7 @@ func (r *cassandraRig) service() licensedv1connect.LicenseServiceClient {
 			r.Error(err)
 		}
 	})
-	transport := &http.Transport{Protocols: new(http.Protocols)}
-	transport.Protocols.SetUnencryptedHTTP2(true)
-	r.Cleanup(transport.CloseIdleConnections)
-	client := licensedv1connect.NewLicenseServiceClient(&http.Client{Transport: transport}, "http://"+n.API().String(), connect.WithGRPC())
+	client := licensedv1connect.NewLicenseServiceClient(harness.HTTP2(r), "http://"+n.API().String(), connect.WithGRPC())
 	each(r.B, aggregates, func(i int) {
 		_, err := client.AcquireLicense(context.Background(), connect.NewRequest(&licensedv1.AcquireLicenseRequest{
 			CustomerId: ledger(i), DeviceId: "iphone", TitleId: "GlowS01E01", CommandId: uuid.NewString(),

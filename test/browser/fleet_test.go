@@ -1,95 +1,29 @@
 package browser_test
 
 import (
-	"bytes"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"math/rand/v2"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
-	"time"
 
+	"licensed/internal/harness"
 	"licensed/messages/licensedv1/licensedv1connect"
 	"licensed/persistence/cassandra"
 	"licensed/persistence/cassandra/cassandratest"
-	"licensed/test/sources"
 )
 
-// process is a licensed of its own.
-type process struct {
-	API, Admin string
-	cmd        *exec.Cmd
-	exited     chan struct{}
-}
-
-// launch starts a process and waits until it is ready.
-func launch(t *testing.T, program string, arguments ...string) *process {
-	t.Helper()
-	ready := filepath.Join(t.TempDir(), "ready")
-	var out bytes.Buffer
-	p := &process{cmd: exec.Command(program, append(arguments, "--ready-file", ready)...), exited: make(chan struct{})}
-	p.cmd.Stdout, p.cmd.Stderr = &out, &out
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		_ = p.cmd.Wait() // How it ended is not looked at: it is killed.
-		close(p.exited)
-	}()
-	t.Cleanup(p.kill)
-	for {
-		content, err := os.ReadFile(ready)
-		if err == nil {
-			if err := json.Unmarshal(content, p); err != nil {
-				t.Fatal(err)
-			}
-			return p
-		}
-		if !errors.Is(err, fs.ErrNotExist) {
-			t.Fatal(err)
-		}
-		select {
-		case <-p.exited:
-			t.Fatalf("%v ended before it was ready:\n%s", arguments, out.String())
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
-}
-
-// kill ends the process with -9.
-func (p *process) kill() {
-	_ = p.cmd.Process.Kill() // It may have ended.
-	<-p.exited
-}
+func TestMain(m *testing.M) { os.Exit(cassandratest.Main(m)) }
 
 // TestRealCluster looks at a cluster of processes on Cassandra through its gateway, and kills one of them.
 func TestRealCluster(t *testing.T) {
-	cassandratest.SkipIfShort(t)
-	base, given, err := cassandratest.FromEnvironment()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !given {
-		base = cassandratest.Start(t, cassandratest.Config{Env: []string{"HEAP=768M"}}).Options()
-	}
-	options := cassandratest.Keyspace(t, base, 1)
-	if err := sources.Look("../.."); err != nil {
-		t.Fatal(err)
-	}
-	program := filepath.Join(t.TempDir(), "licensed")
-	if out, err := exec.Command("go", "build", "-o", program, "../../cmd/licensed").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	options := cassandratest.Keyspace(t, cassandratest.Shared(t), 1)
+	program := filepath.Join(harness.Programs(t), "licensed")
 	network := fmt.Sprintf("127.%d.%d", 1+rand.IntN(250), rand.IntN(250))
-	store := fmt.Sprintf("cassandra://%s/%s?accept_risk=%s", strings.Join(options.Hosts, ","), options.Keyspace, cassandra.RiskReplication1)
-	run := func(role, name string, host int) *process {
-		return launch(t, program, role, "--name", name, "--host", fmt.Sprintf("%s.%d", network, host), "--join", network+".1,"+network+".2",
+	store := cassandratest.URL(options, "accept_risk="+cassandra.RiskReplication1)
+	run := func(role, name string, host int) *harness.Program {
+		return harness.Start(t, program, role, "--name", name, "--host", fmt.Sprintf("%s.%d", network, host), "--join", network+".1,"+network+".2",
 			"--store", store, "--archive", "off", "--cluster", "browser", "--shards", "64", "--lease-ttl", "5s")
 	}
 	run("node", "n1", 1)
@@ -108,7 +42,7 @@ func TestRealCluster(t *testing.T) {
 	p.says(".legend", "commands")
 	p.look("cluster-real")
 
-	n2.kill()
+	n2.Kill()
 	p.wait(`/n2, which is dead|the lease of n2 was marked dead/.test(document.querySelector(".happenings")?.textContent)`)
 	p.says("#map", "64 shards: n1 has 64.")
 	p.wait(`[...document.querySelectorAll(".nodes tbody tr")].some(row => row.textContent.includes("n2") && row.matches(".critical"))`)

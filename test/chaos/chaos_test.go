@@ -10,9 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"licensed/internal/harness"
 	"licensed/test/chaos"
 	"licensed/test/chaos/deploy"
-	"licensed/test/sources"
 )
 
 // tree is the module, whose daemon is broken.
@@ -35,9 +35,7 @@ func start(t *testing.T, length time.Duration, tags ...string) (chaos.Config, de
 			t.Error(err)
 		}
 	})
-	if err := sources.Look(tree); err != nil {
-		t.Fatal(err)
-	}
+	harness.LookAtSources(t)
 	binary, err := deploy.Build(t.Context(), tree, dir, tags...)
 	if err != nil {
 		t.Fatal(err)

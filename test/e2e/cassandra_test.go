@@ -1,85 +1,43 @@
 package e2e_test
 
 import (
-	"fmt"
 	"net/http"
-	"os"
 	"os/exec"
 	"strings"
 	"testing"
 
-	"licensed/persistence/cassandra"
 	"licensed/persistence/cassandra/cassandratest"
 )
-
-// ownCassandra is the one that the tests of this package share, once it is started.
-var ownCassandra struct {
-	dir     string
-	cluster *cassandratest.Cluster
-}
-
-// startCassandra returns how to reach a Cassandra, the given one or one of our own.
-func startCassandra(t *testing.T) cassandra.Options {
-	t.Helper()
-	cassandratest.SkipIfShort(t)
-	base, given, err := cassandratest.FromEnvironment()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if given {
-		return base
-	}
-	own := &ownCassandra
-	if own.cluster == nil {
-		if own.dir, err = os.MkdirTemp("", "licensed-e2e-cassandra-*"); err != nil {
-			t.Fatal(err)
-		}
-		if own.cluster, err = cassandratest.Launch(own.dir, cassandratest.Config{Env: []string{"HEAP=768M"}}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return own.cluster.Options()
-}
-
-// stopCassandra ends the one that was started, if any.
-func stopCassandra() {
-	if c := ownCassandra.cluster; c != nil {
-		if err := c.Destroy(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-		}
-		_ = os.RemoveAll(ownCassandra.dir) // In the temporary directory.
-	}
-}
 
 // TestDevOnCassandra starts with nothing: keyspace and tables are made, and people are told. After kill -9
 // the next run takes over once the lease of the former has run out.
 func TestDevOnCassandra(t *testing.T) {
-	o := cassandratest.NewKeyspace(t, startCassandra(t))
-	url := fmt.Sprintf("cassandra://%s/%s", strings.Join(o.Hosts, ","), o.Keyspace)
+	o := cassandratest.NewKeyspace(t, cassandratest.Shared(t))
+	url := cassandratest.URL(o, "")
 	arguments := []string{"dev", "--store", url, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"}
 	const acquire = `{"customerId":"Bayley","deviceId":"iphone","titleId":"GlowS01E01","commandId":"c1"}`
 
 	d := startRole(t, arguments...)
 	for _, words := range []string{"data in cassandra " + strings.Join(o.Hosts, ","), "because this is for development", "risk replication-1"} {
-		d.says(words)
+		d.Says(words)
 	}
 	if status, reply := d.post("AcquireLicense", acquire); status != http.StatusOK || !strings.Contains(reply, `"sequence":"4"`) {
 		t.Errorf("%d %s", status, reply)
 	}
-	d.kill()
+	d.Kill()
 	d = startRole(t, arguments...)
 	if status, reply := d.post("AcquireLicense", acquire); status != http.StatusOK || !strings.Contains(reply, `"duplicate":true`) {
 		t.Errorf("after kill -9: %d %s", status, reply)
 	}
-	if code := d.stop(); code != 0 {
+	if code := d.Stop(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
-	out, err := exec.Command(binary, "schema", "status", "--store", url).CombinedOutput()
+	out, err := exec.Command(licensed(t), "schema", "status", "--store", url).CombinedOutput()
 	if err != nil || strings.Contains(string(out), "missing") || strings.Count(string(out), "applied ") < 3 {
 		t.Errorf("schema status: %v\n%s", err, out)
 	}
 	// What is for development must be said to be.
-	out, err = exec.Command(binary, "serve", "--store", url, "--host", "127.0.0.1", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0").CombinedOutput()
+	out, err = exec.Command(licensed(t), "serve", "--store", url, "--host", "127.0.0.1", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0").CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "accept_risk=NAME") || !strings.Contains(string(out), "replication-1") {
 		t.Errorf("serve on one copy: %v\n%s", err, out)
 	}
@@ -87,10 +45,10 @@ func TestDevOnCassandra(t *testing.T) {
 
 // TestSchemaMissing is what an operator reads who forgot it.
 func TestSchemaMissing(t *testing.T) {
-	o := cassandratest.NewKeyspace(t, startCassandra(t))
-	url := fmt.Sprintf("cassandra://%s/%s", strings.Join(o.Hosts, ","), o.Keyspace)
+	o := cassandratest.NewKeyspace(t, cassandratest.Shared(t))
+	url := cassandratest.URL(o, "")
 	serve := func() string {
-		out, err := exec.Command(binary, "gateway", "--store", url+"?accept_risk=replication-1", "--listen", "127.0.0.1:0", "--admin", "").CombinedOutput()
+		out, err := exec.Command(licensed(t), "gateway", "--store", url+"?accept_risk=replication-1", "--listen", "127.0.0.1:0", "--admin", "").CombinedOutput()
 		if err == nil {
 			t.Error("it starts")
 		}
@@ -99,7 +57,7 @@ func TestSchemaMissing(t *testing.T) {
 	if out := serve(); !strings.Contains(out, "there is no keyspace "+o.Keyspace) {
 		t.Errorf("no keyspace: %s", out)
 	}
-	if out, err := exec.Command(binary, "schema", "apply", "--store", url, "--archive", "off", "--create-keyspace", "1").CombinedOutput(); err != nil {
+	if out, err := exec.Command(licensed(t), "schema", "apply", "--store", url, "--archive", "off", "--create-keyspace", "1").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	// The archive is in the same keyspace unless told otherwise.

@@ -64,8 +64,8 @@ const fleetNodes = 3
 // startFleet starts a cluster on a Cassandra.
 func startFleet(t *testing.T) *fleet {
 	t.Helper()
-	f := &fleet{t: t, program: binary, options: cassandratest.Keyspace(t, startCassandra(t), 1), network: fmt.Sprintf("127.%d.%d", 1+rand.IntN(250), rand.IntN(250))}
-	f.store = fmt.Sprintf("cassandra://%s/%s?accept_risk=%s", strings.Join(f.options.Hosts, ","), f.options.Keyspace, cassandra.RiskReplication1)
+	f := &fleet{t: t, program: licensed(t), options: cassandratest.Keyspace(t, cassandratest.Shared(t), 1), network: fmt.Sprintf("127.%d.%d", 1+rand.IntN(250), rand.IntN(250))}
+	f.store = cassandratest.URL(f.options, "accept_risk="+cassandra.RiskReplication1)
 	f.nodes = make([]*daemon, fleetNodes)
 	for i := range f.nodes {
 		f.startNode(i)
@@ -115,7 +115,7 @@ func (f *fleet) status() *licensedv1.ClusterStatus {
 // await waits until the cluster is as wanted.
 func (f *fleet) await(wanted func(*licensedv1.ClusterStatus) bool) {
 	f.t.Helper()
-	until(f.t, f.gateway, func() bool {
+	f.gateway.Until(func() bool {
 		s := f.status()
 		return s != nil && wanted(s)
 	})
@@ -196,7 +196,7 @@ func (f *fleet) send(l *load) *traffic {
 func (tr *traffic) more(f *fleet, n int64) {
 	f.t.Helper()
 	enough := tr.answered.Load() + n
-	until(f.t, f.gateway, func() bool { return tr.answered.Load() >= enough })
+	f.gateway.Until(func() bool { return tr.answered.Load() >= enough })
 }
 
 func (tr *traffic) end() {
@@ -221,7 +221,7 @@ func TestCluster(t *testing.T) {
 		tr := f.send(l)
 		for i := range f.nodes {
 			tr.more(f, 100)
-			if code := f.nodes[i].stop(); code != 0 {
+			if code := f.nodes[i].Stop(); code != 0 {
 				t.Errorf("n%d: exit code %d", i+1, code)
 			}
 			tr.more(f, 50)
@@ -248,7 +248,7 @@ func TestCluster(t *testing.T) {
 		tr.more(f, 50)
 		tr.end()
 		tr.wantNoFailures(t, "drain")
-		if status, body := get(t, "http://"+f.nodes[1].Admin+"/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(body, "draining") {
+		if status, body := harness.Get(t, "http://"+f.nodes[1].Admin+"/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(body, "draining") {
 			t.Errorf("readyz of the drained node: %d %s", status, body)
 		}
 		tr = f.send(l)
@@ -259,10 +259,10 @@ func TestCluster(t *testing.T) {
 		tr.more(f, 50)
 		tr.end()
 		tr.wantNoFailures(t, "undrain")
-		if status, body := get(t, "http://"+f.nodes[1].Admin+"/readyz"); status != http.StatusOK {
+		if status, body := harness.Get(t, "http://"+f.nodes[1].Admin+"/readyz"); status != http.StatusOK {
 			t.Errorf("readyz of the undrained node: %d %s", status, body)
 		}
-		if code := f.nodes[1].stop(); code != 0 {
+		if code := f.nodes[1].Stop(); code != 0 {
 			t.Errorf("exit code %d", code)
 		}
 		f.await(func(s *licensedv1.ClusterStatus) bool { return state(s, "n2") == licensedv1.NodeState_NODE_STATE_LEFT })
@@ -274,7 +274,7 @@ func TestCluster(t *testing.T) {
 		tr := f.send(l)
 		tr.more(f, 100)
 		f.wantLevel(licensedv1.ClusterLevel_CLUSTER_LEVEL_OK, "All systems normal")
-		f.nodes[2].kill()
+		f.nodes[2].Kill()
 		f.await(func(s *licensedv1.ClusterStatus) bool { // Each reading begins after the end of n3.
 			if s.Level == licensedv1.ClusterLevel_CLUSTER_LEVEL_OK || state(s, "n3") == licensedv1.NodeState_NODE_STATE_READY {
 				t.Errorf("the status is %v, n3 %v", s.Level, state(s, "n3"))
@@ -286,17 +286,17 @@ func TestCluster(t *testing.T) {
 		tr.end()
 		f.await(func(s *licensedv1.ClusterStatus) bool { return state(s, "n3") == licensedv1.NodeState_NODE_STATE_DEAD })
 		f.wantLevel(licensedv1.ClusterLevel_CLUSTER_LEVEL_DEGRADED, "2 of 3 nodes running; n3 not responding since ")
-		f.gateway.says("shards unserved")
-		f.gateway.says("n3 not responding (")
-		f.gateway.says("shards served")
-		f.nodes[0].says("shards served")
+		f.gateway.Says("shards unserved")
+		f.gateway.Says("n3 not responding (")
+		f.gateway.Says("shards served")
+		f.nodes[0].Says("shards served")
 		f.startNode(2)
 		f.settled()
 		f.wantLevel(licensedv1.ClusterLevel_CLUSTER_LEVEL_OK, "All systems normal")
 	})
 	l.resolve(t, f.gateway)
 	for _, d := range append(f.nodes, f.gateway) {
-		if code := d.stop(); code != 0 {
+		if code := d.Stop(); code != 0 {
 			t.Errorf("exit code %d", code)
 		}
 	}

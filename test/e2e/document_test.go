@@ -10,6 +10,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"licensed/internal/harness"
 )
 
 var update = flag.Bool("update", false, "write the outputs that TestAPIDocument gets into docs/reference/api.md")
@@ -55,7 +57,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, metrics := get(t, "http://"+start(t, filepath.Join(t.TempDir(), "data")).Admin+"/metrics")
+	_, metrics := harness.Get(t, "http://"+start(t, filepath.Join(t.TempDir(), "data")).Admin+"/metrics")
 	names := regexp.MustCompile(`(?m)^# TYPE (licensed_\w+) `).FindAllStringSubmatch(metrics, -1)
 	if len(names) == 0 {
 		t.Fatal("there are none")

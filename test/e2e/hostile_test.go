@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -15,6 +14,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"licensed/internal/harness"
 	"licensed/messages/licensedv1"
 	"licensed/messages/licensedv1/licensedv1connect"
 	"licensed/test/hostile"
@@ -35,11 +35,7 @@ type good struct {
 }
 
 func (d *daemon) good() good {
-	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: goodIP}}
-	h2 := &http.Transport{Protocols: new(http.Protocols), DialContext: dialer.DialContext}
-	h2.Protocols.SetUnencryptedHTTP2(true)
-	d.t.Cleanup(h2.CloseIdleConnections)
-	client, url := &http.Client{Transport: h2}, "http://"+d.API
+	client, url := harness.HTTP2(d.t, goodIP), "http://"+d.API
 	return good{
 		licensedv1connect.NewLicenseServiceClient(client, url, connect.WithGRPC()),
 		licensedv1connect.NewHistoryServiceClient(client, url, connect.WithGRPC()),
@@ -108,7 +104,7 @@ func (d *daemon) fill(customers, licences int) (many string) {
 // peak returns the most memory that the process had, in bytes.
 func (d *daemon) peak() int64 {
 	d.t.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid))
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.Cmd.Process.Pid))
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -139,10 +135,10 @@ func TestHostileClients(t *testing.T) {
 			}
 			counts := running.Stop()
 			t.Logf("%+v, peak %d MiB", counts, d.peak()>>20)
-			if peak := d.peak(); peak > memoryBound && !raceEnabled {
+			if peak := d.peak(); peak > memoryBound && !harness.Race {
 				t.Errorf("the daemon had %d MiB", peak>>20)
 			}
-			if code := d.stop(); code != 0 {
+			if code := d.Stop(); code != 0 {
 				t.Errorf("exit code %d", code)
 			}
 		})
@@ -152,11 +148,11 @@ func TestHostileClients(t *testing.T) {
 // TestFewFiles: with 96 files in all, idle connections take no file from the store.
 func TestFewFiles(t *testing.T) {
 	script := filepath.Join(t.TempDir(), "few")
-	if err := os.WriteFile(script, fmt.Appendf(nil, "#!/bin/sh\nulimit -n 96 && exec %s \"$@\"\n", binary), 0o700); err != nil {
+	if err := os.WriteFile(script, fmt.Appendf(nil, "#!/bin/sh\nulimit -n 96 && exec %s \"$@\"\n", licensed(t)), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	d := startProgram(t, script, "dev", "--data", filepath.Join(t.TempDir(), "data"), "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
-	d.says(`"open_files":96`)
+	d.Says(`"open_files":96`)
 	running, err := hostile.IdleConnections(90).Start(t.Context(), hostile.Target{Address: d.API, From: hostileIP})
 	if err != nil {
 		t.Fatal(err)
@@ -166,9 +162,9 @@ func TestFewFiles(t *testing.T) {
 		good.use(t, round)
 	}
 	d.fill(500, 0)
-	until(t, d, func() bool { return running.Counts().Closed > 60 })
+	d.Until(func() bool { return running.Counts().Closed > 60 })
 	running.Stop()
-	if code := d.stop(); code != 0 {
+	if code := d.Stop(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
 }

@@ -2,7 +2,6 @@ package e2e_test
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -15,6 +14,7 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 
+	"licensed/internal/demo"
 	"licensed/messages/licensedv1"
 	"licensed/messages/licensedv1/licensedv1connect"
 )
@@ -56,7 +56,7 @@ func TestKillUnderLoad(t *testing.T) {
 	}
 	d := start(t, data, arguments...)
 	l.resolve(t, d)
-	if code := d.stop(); code != 0 {
+	if code := d.Stop(); code != 0 {
 		t.Fatalf("exit code %d after SIGTERM", code)
 	}
 	l.compareWithHistory(t, openStore(t, data))
@@ -193,7 +193,7 @@ func (c *command) ask(t *testing.T, client licensedv1connect.LicenseServiceClien
 func outcome(message proto.Message, err error) *answer {
 	code := connect.Code(0)
 	if err != nil {
-		r := refusal(err)
+		r := demo.Refusal(err)
 		if r == nil {
 			return nil
 		}
@@ -223,22 +223,6 @@ func known(m proto.Message) proto.Message {
 	return out
 }
 
-// refusal returns the refusal that an error carries, or nil.
-func refusal(err error) *licensedv1.Refusal {
-	var e *connect.Error
-	if !errors.As(err, &e) {
-		return nil
-	}
-	for _, d := range e.Details() {
-		if v, err := d.Value(); err == nil {
-			if r, ok := v.(*licensedv1.Refusal); ok {
-				return r
-			}
-		}
-	}
-	return nil
-}
-
 // run sends commands until that many were acknowledged, then kills the daemon while they continue, and
 // returns how many were acknowledged.
 func (l *load) run(t *testing.T, d *daemon, enough int64) int64 {
@@ -258,7 +242,7 @@ func (l *load) run(t *testing.T, d *daemon, enough int64) int64 {
 					once.Do(func() { close(reached) })
 				}
 				select {
-				case <-d.exited:
+				case <-d.Exited:
 					return
 				default:
 				}
@@ -267,10 +251,10 @@ func (l *load) run(t *testing.T, d *daemon, enough int64) int64 {
 	}
 	select {
 	case <-reached:
-	case <-d.exited:
-		t.Errorf("the daemon ended by itself: %v", d.cmd.ProcessState)
+	case <-d.Exited:
+		t.Errorf("the daemon ended by itself: %v", d.Cmd.ProcessState)
 	}
-	d.kill()
+	d.Kill()
 	wg.Wait()
 	return acknowledged.Load()
 }
@@ -286,8 +270,8 @@ func (l *load) resolve(t *testing.T, d *daemon) {
 			defer func() { <-slots }()
 			for !c.ask(t, client) {
 				select {
-				case <-d.exited:
-					t.Errorf("the daemon ended by itself: %v", d.cmd.ProcessState)
+				case <-d.Exited:
+					t.Errorf("the daemon ended by itself: %v", d.Cmd.ProcessState)
 					return
 				case <-time.After(20 * time.Millisecond): // A rate limit, perhaps.
 				}

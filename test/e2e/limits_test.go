@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"licensed/internal/demo"
 	"licensed/messages/licensedv1"
 	"licensed/messages/licensedv1/licensedv1connect"
 )
@@ -114,7 +115,7 @@ func (r *tour) accepted(what string, err error) {
 // refused checks the rule that refused a call, and its numbers.
 func (r *tour) refused(what string, err error, code connect.Code, rule licensedv1.Rule, limit, current uint32) *licensedv1.Refusal {
 	r.t.Helper()
-	f := refusal(err)
+	f := demo.Refusal(err)
 	if connect.CodeOf(err) != code || f.GetRule() != rule || f.GetLimit() != limit || f.GetCurrent() != current || f.GetMessage() == "" {
 		r.t.Fatalf("%s: %v with %v, want %v with %v, limit %d, current %d", what, err, f, code, rule, limit, current)
 	}
@@ -160,7 +161,7 @@ func TestLimits(t *testing.T) {
 	r.plans()
 
 	before := r.lists()
-	if code := d.stop(); code != 0 {
+	if code := d.Stop(); code != 0 {
 		t.Fatalf("exit code %d", code)
 	}
 	d = start(t, data, "--policy", "testdata/limits.yaml")
@@ -319,25 +320,13 @@ func TestPolicyReload(t *testing.T) {
 		t.Fatalf("limit %d, want 1", got)
 	}
 	write("2", "v2")
-	until(t, d, func() bool { return limit() == 2 })
+	d.Until(func() bool { return limit() == 2 })
 	write("nonsense", "v3")
-	until(t, d, func() bool { return strings.Contains(d.out.String(), "policy.yaml:4") })
+	d.Until(func() bool { return strings.Contains(d.Log.String(), "policy.yaml:4") })
 	if got := limit(); got != 2 {
 		t.Errorf("limit %d after a file with mistakes, want 2 as before", got)
 	}
 	write("3", "v4")
-	d.signal(syscall.SIGHUP)
-	until(t, d, func() bool { return limit() == 3 })
-}
-
-// until waits for a condition, as long as the daemon lives.
-func until(t testing.TB, d *daemon, condition func() bool) {
-	t.Helper()
-	for !condition() {
-		select {
-		case <-d.exited:
-			t.Fatalf("the daemon ended: %v", errors.New(d.cmd.ProcessState.String()))
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
+	d.Signal(syscall.SIGHUP)
+	d.Until(func() bool { return limit() == 3 })
 }

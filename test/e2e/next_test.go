@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/descriptorpb"
 
+	"licensed/internal/harness"
 	"licensed/internal/overlay"
 	"licensed/messages/clusterv1"
 	"licensed/messages/licensedv1"
@@ -133,7 +134,7 @@ func nextAPI(file *descriptorpb.FileDescriptorProto) {
 func buildNext(t *testing.T) (program func() string) {
 	path := filepath.Join(t.TempDir(), "licensed-next")
 	arguments := []string{"build", "-overlay", overlay.File(t, "../..", nextRelease(t)), "-o", path}
-	if raceEnabled {
+	if harness.Race {
 		arguments = append(arguments, "-race")
 	}
 	cmd := exec.CommandContext(t.Context(), "go", append(arguments, "licensed/cmd/licensed")...)

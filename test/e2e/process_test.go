@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+
+	"licensed/internal/harness"
 )
 
 // TestStartErrors is what an operator reads when the daemon cannot start.
@@ -54,19 +56,19 @@ func TestStartErrors(t *testing.T) {
 		"one thing too many": {[]string{"now"}, 2, []string{"now", "--help"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d, ready := launch(t, filepath.Join(t.TempDir(), "data"), test.arguments...)
-			if code := d.wait(); code != test.code {
+			d := launch(t, filepath.Join(t.TempDir(), "data"), test.arguments...)
+			if code := d.Wait(); code != test.code {
 				t.Errorf("exit code %d, want %d", code, test.code)
 			}
 			for _, words := range test.says {
-				if !strings.Contains(d.out.String(), words) {
-					t.Errorf("does not say %q: %s", words, d.out.String())
+				if !strings.Contains(d.Log.String(), words) {
+					t.Errorf("does not say %q: %s", words, d.Log.String())
 				}
 			}
-			if strings.Contains(d.out.String(), "goroutine ") || strings.Contains(d.out.String(), "Usage:") {
-				t.Errorf("says too much: %s", d.out.String())
+			if strings.Contains(d.Log.String(), "goroutine ") || strings.Contains(d.Log.String(), "Usage:") {
+				t.Errorf("says too much: %s", d.Log.String())
 			}
-			if _, err := os.Stat(ready); err == nil {
+			if _, err := os.Stat(d.Ready); err == nil {
 				t.Error("claims to be ready")
 			}
 		})
@@ -77,7 +79,7 @@ func TestStartErrors(t *testing.T) {
 }
 
 // dataOf returns the data directory of a daemon.
-func dataOf(d *daemon) string { return d.cmd.Args[3] }
+func dataOf(d *daemon) string { return d.Cmd.Args[3] }
 
 // TestStopUnderLoad sends SIGTERM while clients continue. What is answered is kept, and nothing is
 // answered with an unknown outcome: the daemon takes its time to finish what it took.
@@ -112,11 +114,11 @@ func TestStopUnderLoad(t *testing.T) {
 		})
 	}
 	<-enough
-	if code := d.stop(); code != 0 {
+	if code := d.Stop(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
 	wg.Wait()
-	if !strings.Contains(d.out.String(), "stopped") {
+	if !strings.Contains(d.Log.String(), "stopped") {
 		t.Error("the log does not say that it stopped")
 	}
 	d = start(t, data)
@@ -126,31 +128,31 @@ func TestStopUnderLoad(t *testing.T) {
 // TestSecondSignal stops at once a daemon that is waiting to stop.
 func TestSecondSignal(t *testing.T) {
 	d := start(t, filepath.Join(t.TempDir(), "data"), "--drain-delay", "1h")
-	d.signal(syscall.SIGTERM)
-	until(t, d, func() bool {
-		status, _ := get(t, "http://"+d.API+"/readyz")
+	d.Signal(syscall.SIGTERM)
+	d.Until(func() bool {
+		status, _ := harness.Get(t, "http://"+d.API+"/readyz")
 		return status == http.StatusServiceUnavailable
 	})
 	// While load balancers take notice, it serves as before.
 	if status, reply := d.post("AcquireLicense", `{"customerId":"a","deviceId":"b","titleId":"c","commandId":"d"}`); status != http.StatusOK {
 		t.Errorf("while draining: %d %s", status, reply)
 	}
-	d.signal(syscall.SIGHUP) // Not a reason to stop.
+	d.Signal(syscall.SIGHUP) // Not a reason to stop.
 	// Signals right after the first one are taken for the same one.
 	for running := true; running; {
 		// It fails once the process has ended.
-		_ = d.cmd.Process.Signal(syscall.SIGINT)
+		_ = d.Cmd.Process.Signal(syscall.SIGINT)
 		select {
-		case <-d.exited:
+		case <-d.Exited:
 			running = false
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
-	if code := d.wait(); code != 1 {
+	if code := d.Wait(); code != 1 {
 		t.Errorf("exit code %d, want 1", code)
 	}
-	if !strings.Contains(d.out.String(), "second signal") {
-		t.Errorf("does not say why: %s", d.out.String())
+	if !strings.Contains(d.Log.String(), "second signal") {
+		t.Errorf("does not say why: %s", d.Log.String())
 	}
 }
 
@@ -168,20 +170,20 @@ func TestPages(t *testing.T) {
 		d.Admin + "/metrics":       `licensed_gateway_request_duration_seconds_count{code="ok",method="AcquireLicense"} 1`,
 		d.Admin + "/metrics?again": "licensed_resident_aggregates 1",
 	} {
-		if status, body := get(t, "http://"+url); status != http.StatusOK || !strings.Contains(body, says) {
+		if status, body := harness.Get(t, "http://"+url); status != http.StatusOK || !strings.Contains(body, says) {
 			t.Errorf("%s: %d, does not say %q", url, status, says)
 		}
 	}
 	for _, words := range []string{"http://" + d.API, "http://" + d.Admin, "curl -d", "built in", "AcquireLicense"} {
-		d.says(words)
+		d.Says(words)
 	}
 }
 
 // TestDemo looks at the daemon with simulated customers.
 func TestDemo(t *testing.T) {
 	d := start(t, filepath.Join(t.TempDir(), "data"), "--demo", "--demo-rate", "200", "--demo-customers", "200")
-	until(t, d, func() bool {
-		_, metrics := get(t, "http://"+d.Admin+"/metrics")
+	d.Until(func() bool {
+		_, metrics := harness.Get(t, "http://"+d.Admin+"/metrics")
 		for _, series := range []string{
 			`licensed_gateway_request_duration_seconds_count{code="ok",method="AcquireLicense"}`,
 			`licensed_gateway_request_duration_seconds_count{code="ok",method="ReleaseLicense"}`,
@@ -195,7 +197,7 @@ func TestDemo(t *testing.T) {
 		}
 		return true
 	})
-	if code := d.stop(); code != 0 {
+	if code := d.Stop(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
 }
@@ -206,7 +208,7 @@ func TestSettingsCommand(t *testing.T) {
 	if err := os.WriteFile(file, []byte("data: /somewhere\nsnapshot-every: 50\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(binary, "settings", "--config", file, "--listen", ":9090")
+	cmd := exec.Command(licensed(t), "settings", "--config", file, "--listen", ":9090")
 	cmd.Env = append(os.Environ(), "LICENSED_SNAPSHOT_EVERY=70", "LICENSED_PASSIVATE_AFTER=1m")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -227,7 +229,7 @@ func TestSettingsCommand(t *testing.T) {
 	if err := os.WriteFile(again, out, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command(binary, "settings", "--config", again).CombinedOutput(); err != nil || !strings.Contains(string(out), "snapshot-every: 70") {
+	if out, err := exec.Command(licensed(t), "settings", "--config", again).CombinedOutput(); err != nil || !strings.Contains(string(out), "snapshot-every: 70") {
 		t.Errorf("what settings prints is not a settings file: %v: %s", err, out)
 	}
 }

@@ -45,7 +45,7 @@ func TestTerminalIsNotAsked(t *testing.T) {
 // verbsBelow returns the command lines of a verb of licensectl and all verbs below it, as the completion of shells lists them.
 func verbsBelow(t *testing.T, verb ...string) [][]string {
 	t.Helper()
-	listed, err := exec.Command(licensectl, append(append([]string{"__complete"}, verb...), "")...).Output()
+	listed, err := exec.Command(licensectl(t), append(append([]string{"__complete"}, verb...), "")...).Output()
 	if err != nil {
 		t.Fatalf("complete %v: %v", verb, err)
 	}
@@ -61,7 +61,7 @@ func verbsBelow(t *testing.T, verb ...string) [][]string {
 // onTerminal runs a command line on a terminal that says nothing, and returns what was written there.
 func onTerminal(t *testing.T, args []string) []byte {
 	t.Helper()
-	cmd := exec.Command(licensectl, args...)
+	cmd := exec.Command(licensectl(t), args...)
 	cmd.Env = append(os.Environ(), "TERM=xterm-256color", "COLORTERM=truecolor")
 	terminal, err := pty.Start(cmd)
 	if err != nil {

@@ -58,8 +58,8 @@ func (u *upgrade) secondGateway() {
 // stopped stops a process, which must still be present.
 func (u *upgrade) stopped(d *daemon) {
 	u.t.Helper()
-	if code := d.stop(); code != 0 {
-		u.t.Errorf("licensed %s: exit code %d", strings.Join(d.cmd.Args[1:4], " "), code)
+	if code := d.Stop(); code != 0 {
+		u.t.Errorf("licensed %s: exit code %d", strings.Join(d.Cmd.Args[1:4], " "), code)
 	}
 }
 
@@ -149,7 +149,7 @@ func TestUpgrade(t *testing.T) {
 	sequence := u.want(u.gateway, "PauseDownloads", novelty, http.StatusOK)
 	u.want(u.second, "PauseDownloads", novelty, http.StatusOK, `"duplicate":true`)
 
-	u.program = binary
+	u.program = licensed(t)
 	for i := range u.nodes {
 		u.node(i)
 	}
@@ -176,9 +176,9 @@ func (u *upgrade) wantQuiet() {
 	u.t.Helper()
 	named := false
 	for _, d := range u.all {
-		out := d.out.String()
+		out := d.Log.String()
 		if i := strings.Index(strings.ToLower(out), "panic"); i >= 0 {
-			u.t.Errorf("a panic of licensed %s:\n%s", strings.Join(d.cmd.Args[1:4], " "), out[i:min(len(out), i+2000)])
+			u.t.Errorf("a panic of licensed %s:\n%s", strings.Join(d.Cmd.Args[1:4], " "), out[i:min(len(out), i+2000)])
 		}
 		named = named || strings.Contains(out, "DownloadsPaused/1") || strings.Contains(out, "LicenseSnapshot/2")
 	}

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -85,10 +84,7 @@ func launchAs(t *testing.T, nodes int, role string, flags ...string) *fleet {
 	if err := os.MkdirAll(f.dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	f.binary = filepath.Join(f.dir, "licensed")
-	if out, err := exec.Command("go", "build", "-o", f.binary, "licensed/cmd/licensed").CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
+	f.binary = filepath.Join(harness.Programs(t), "licensed")
 	f.openStore()
 	f.network = freeNetwork()
 	for k := range nodes {
@@ -126,7 +122,7 @@ func (f *fleet) openStore() {
 		base = f.cassandra.Options()
 	}
 	o := cassandratest.Keyspace(f.t, base, *replicas)
-	f.store = fmt.Sprintf("cassandra://%s/%s?accept_risk=%s", strings.Join(o.Hosts, ","), o.Keyspace, cassandra.RiskReplication1)
+	f.store = cassandratest.URL(o, "accept_risk="+cassandra.RiskReplication1)
 }
 
 func (m *member) url(port int) string { return fmt.Sprintf("http://%s:%d", m.host, port) }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -14,6 +13,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"licensed/internal/harness"
 	"licensed/messages/licensedv1"
 	"licensed/messages/licensedv1/licensedv1connect"
 )
@@ -93,19 +93,11 @@ func newLoad(f *fleet, clients int) *load {
 func dial(f *fleet) *load {
 	l := &load{t: f.t, started: time.Now(), pause: pause, errors: map[string]int{}}
 	for _, g := range f.gateways {
-		h := f.http()
+		h := harness.HTTP2(f.t)
 		l.targets = append(l.targets, licensedv1connect.NewLicenseServiceClient(h, g.url(8080), connect.WithGRPC()))
 		l.history = licensedv1connect.NewHistoryServiceClient(h, g.url(8080), connect.WithGRPC())
 	}
 	return l
-}
-
-// http returns a client with connections of its own.
-func (f *fleet) http() *http.Client {
-	transport := &http.Transport{Protocols: new(http.Protocols)}
-	transport.Protocols.SetUnencryptedHTTP2(true)
-	f.t.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: transport}
 }
 
 // acquire gives a customer its licence.

@@ -9,6 +9,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"licensed/internal/harness"
 	"licensed/messages/licensedv1/licensedv1connect"
 )
 
@@ -76,7 +77,7 @@ type stray struct {
 // strayTo returns a client for each of the customers, connected to that node.
 func (l *load) strayTo(f *fleet, m *member, of func(string) bool) *stray {
 	l.t.Helper()
-	s := &stray{l: l, to: targets{licensedv1connect.NewLicenseServiceClient(f.http(), m.url(8080), connect.WithGRPC())}}
+	s := &stray{l: l, to: targets{licensedv1connect.NewLicenseServiceClient(harness.HTTP2(f.t), m.url(8080), connect.WithGRPC())}}
 	for _, c := range l.clients {
 		if of(c.customer) {
 			s.of, s.clients = append(s.of, c), append(s.clients, newClient(c.customer))

@@ -2,16 +2,15 @@ package modulepath
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
+
+	"licensed/internal/harness"
 )
 
 const (
@@ -33,7 +32,9 @@ func TestModulePath(t *testing.T) {
 	if old := run(t, tree, "go", "list", "-test", "-deps", "-f", `{{if not .Standard}}{{.ImportPath}}{{end}}`, "./...", "./test/..."); strings.Contains("\n"+old, "\nlicensed/") {
 		t.Error("packages of the former module path are still in use")
 	}
-	api := startDaemon(t, tree)
+	bin := t.TempDir()
+	run(t, tree, "go", "build", "-o", bin+"/", "./cmd/licensed")
+	daemon := harness.Start(t, filepath.Join(bin, "licensed"), "dev", "--data", filepath.Join(bin, "data"), "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
 	programs, err := filepath.Glob("testdata/*.go.txt")
 	if err != nil || len(programs) == 0 {
 		t.Fatalf("programs of testdata: %v, %v", programs, err)
@@ -54,7 +55,7 @@ func TestModulePath(t *testing.T) {
 			write(t, filepath.Join(dir, "go.mod"), append(requirements, fmt.Sprintf("\nrequire %s v0.0.0\nreplace %[1]s => %s\n", module, tree)...))
 			run(t, dir, "go", "mod", "edit", "-module", "example.com/consumer")
 			run(t, dir, "go", "mod", "tidy")
-			run(t, dir, "go", "run", ".", api)
+			run(t, dir, "go", "run", ".", daemon.API)
 		})
 	}
 }
@@ -103,33 +104,4 @@ func run(t *testing.T, dir string, args ...string) string {
 		t.Fatalf("%s: %v\n%s%s", strings.Join(args, " "), err, out, errors.Bytes())
 	}
 	return string(out)
-}
-
-// startDaemon starts the daemon of the tree and returns the address of its API.
-func startDaemon(t *testing.T, tree string) string {
-	t.Helper()
-	dir := t.TempDir()
-	run(t, tree, "go", "build", "-o", dir+"/", "./cmd/licensed")
-	ready := filepath.Join(dir, "ready.json")
-	cmd := exec.Command(filepath.Join(dir, "licensed"), "dev", "--data", filepath.Join(dir, "data"),
-		"--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--ready-file", ready)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-			t.Error(err)
-		}
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("licensed: %v", err)
-		}
-	})
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		var d struct{ API string }
-		if content, err := os.ReadFile(ready); err == nil && json.Unmarshal(content, &d) == nil {
-			return d.API
-		}
-	}
-	t.Fatal("licensed was not ready in a minute")
-	return ""
 }

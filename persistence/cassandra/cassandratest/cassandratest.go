@@ -2,6 +2,8 @@
 // variable LICENSED_CASSANDRA names ("host:port,host:port", or a URL as cassandra.ParseURL takes), or
 // nodes of their own, started by scripts/cassandra.sh on loopback addresses that nobody else uses.
 //
+// Most tests take [Shared], with keyspaces of their own. Tests that stop or configure nodes start theirs with [Start].
+//
 // There is no way to go without: if there is neither an address nor a JDK 17, the test fails and says
 // so. Only `go test -short` skips.
 package cassandratest
@@ -9,7 +11,9 @@ package cassandratest
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -20,14 +24,21 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"licensed/persistence/cassandra"
 )
 
-// AddressVariable names the Cassandra to use instead of starting nodes.
-const AddressVariable = "LICENSED_CASSANDRA"
+const (
+	// AddressVariable names the Cassandra to use instead of starting nodes.
+	AddressVariable = "LICENSED_CASSANDRA"
+	// DirectoryVariable names a directory. The first process that needs a shared node starts it there, and all others use
+	// it too. Who sets the variable destroys the node after the last of them: scripts/cassandra.sh destroy.
+	DirectoryVariable = "LICENSED_CASSANDRA_DIR"
+)
 
 // FromEnvironment returns how to reach the Cassandra that LICENSED_CASSANDRA names, or false.
 func FromEnvironment() (cassandra.Options, bool, error) {
@@ -43,6 +54,93 @@ func FromEnvironment() (cassandra.Options, bool, error) {
 		return cassandra.Options{}, false, fmt.Errorf("%s: %w", AddressVariable, err)
 	}
 	return o, true, nil
+}
+
+// shared is what Shared returns, and the node that this process started alone for it.
+var shared struct {
+	once    sync.Once
+	options cassandra.Options
+	own     *Cluster
+	ownDir  string
+	err     error
+}
+
+// Shared returns how to reach the node that tests share, of this process and of those that have the same
+// LICENSED_CASSANDRA_DIR. It demands a password. A test needs a keyspace of its own, and [Main] must run the tests.
+func Shared(t testing.TB) cassandra.Options {
+	t.Helper()
+	SkipIfShort(t)
+	shared.once.Do(func() { shared.err = startShared() })
+	if shared.err != nil {
+		t.Fatal(shared.err)
+	}
+	return shared.options
+}
+
+func startShared() (err error) {
+	var given bool
+	if shared.options, given, err = FromEnvironment(); given || err != nil {
+		return err
+	}
+	dir := os.Getenv(DirectoryVariable)
+	if dir == "" {
+		if dir, err = os.MkdirTemp("", "licensed-cassandra-"); err != nil {
+			return err
+		}
+		shared.ownDir = dir
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	lock, err := os.Create(filepath.Join(dir, "lock"))
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		return err
+	}
+	network, err := os.ReadFile(filepath.Join(dir, "network"))
+	if errors.Is(err, fs.ErrNotExist) {
+		network = []byte(freeNetwork())
+		err = os.WriteFile(filepath.Join(dir, "network"), network, 0o600)
+	}
+	if err != nil {
+		return err
+	}
+	c, err := launch(dir, string(network), Config{Password: true, Env: []string{"TIMEOUT=20s"}})
+	if err != nil {
+		return err
+	}
+	shared.options = c.options
+	if shared.ownDir != "" {
+		shared.own = c
+	}
+	return nil
+}
+
+// Main runs the tests of a package, ends the node that this process started alone, and returns the exit code.
+func Main(m *testing.M) int {
+	code := m.Run()
+	if shared.own != nil {
+		if err := shared.own.Destroy(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	if shared.ownDir != "" {
+		_ = os.RemoveAll(shared.ownDir) // In the temporary directory.
+	}
+	return code
+}
+
+// URL returns options as the URL that programs take, with a query, "accept_risk=replication-1", or none.
+func URL(o cassandra.Options, query string) string {
+	u := url.URL{Scheme: "cassandra", Host: strings.Join(o.Hosts, ","), Path: "/" + o.Keyspace, RawQuery: query}
+	if o.Username != "" {
+		u.User = url.UserPassword(o.Username, o.Password)
+	}
+	return u.String()
 }
 
 // Cluster is Cassandra nodes that this process started. Its methods fail the test that they are called
@@ -68,7 +166,7 @@ type Config struct {
 func Start(t testing.TB, c Config) *Cluster {
 	t.Helper()
 	SkipIfShort(t)
-	cluster, err := Launch(t.TempDir(), c)
+	cluster, err := launch(t.TempDir(), freeNetwork(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,9 +186,8 @@ func SkipIfShort(t testing.TB) {
 	}
 }
 
-// Launch is Start without a test, for TestMain; the caller calls Destroy.
-func Launch(dir string, c Config) (*Cluster, error) {
-	network := freeNetwork()
+// launch starts nodes on the addresses of a network, or finds those that were started there before.
+func launch(dir, network string, c Config) (*Cluster, error) {
 	dir = filepath.Join(dir, "cassandra")
 	cluster := &Cluster{dir: dir, env: append([]string{"DIR=" + dir, "NET=" + network, "FIRST=1", "PORT=9042"}, c.Env...)}
 	nodes := max(1, c.Nodes)

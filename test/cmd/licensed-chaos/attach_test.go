@@ -12,9 +12,9 @@ import (
 	"path/filepath"
 	"testing"
 
+	"licensed/internal/harness"
 	"licensed/test/chaos"
 	"licensed/test/chaos/deploy"
-	"licensed/test/sources"
 )
 
 // owner's scripts: how the one who runs a service starts it, and kills it.
@@ -56,9 +56,7 @@ func freeAddress(t *testing.T) string {
 func ownService(t *testing.T) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
-	if err := sources.Look("../../.."); err != nil {
-		t.Fatal(err)
-	}
+	harness.LookAtSources(t)
 	if _, err := deploy.Build(t.Context(), "../../..", dir); err != nil {
 		t.Fatal(err)
 	}

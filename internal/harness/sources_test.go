@@ -1,4 +1,4 @@
-package sources
+package harness
 
 import (
 	"os/exec"
@@ -9,9 +9,7 @@ import (
 
 // TestComplete: the programs are built from nothing else of this module.
 func TestComplete(t *testing.T) {
-	if err := Look("../.."); err != nil {
-		t.Fatal(err)
-	}
+	LookAtSources(t)
 	out, err := exec.Command("go", "list", "-deps", "licensed/cmd/licensed").Output()
 	if err != nil {
 		t.Fatal(err)
