@@ -38,6 +38,8 @@ CASSANDRA_ENV ?= TIMEOUT=20s
 # make test-all and cover: which packages. Those of the product, and of test, a module of its own (go.work).
 ALL := ./... ./test/...
 PKG ?= $(ALL)
+# make test-all: how many packages at a time. Many of them wait more than they compute, so more than there are processors.
+JOBS ?= $(shell echo $$(($$(nproc 2>/dev/null || echo 2) * 2)))
 
 # Tools are pinned in tools/go.mod and built from source, once for each version.
 TOOLS    := tools/go.mod tools/go.sum
@@ -48,12 +50,12 @@ GOLANGCI := bin/golangci-lint
 
 .PHONY: check
 check: fmt-check vet ## The quick loop: formatting, vet, short tests with -race. Needs only Go
-	$(GO) test -short $(RACE) $(ALL)
+	$(GO) test -short -vet=off $(RACE) $(ALL)
 
 .PHONY: test
 test: ## Everything that must pass; installs what it needs
 	@scripts/install-needs.sh
-	@$(MAKE) fmt-check tidy-check vet lint proto-check
+	@$(MAKE) fmt-check tidy-check lint proto-check # Among the linters is vet.
 	@$(MAKE) test-all test-sim test-alerts
 
 .PHONY: build
@@ -189,17 +191,17 @@ tidy-check: ## See that go.mod of each module is tidy, and that tests run with t
 .PHONY: test-all
 test-all: ## All tests with -race: unit, conformance, end to end, import rules, fuzz corpora, planted bugs
 	@trap 'DIR=$(CURDIR)/bin/cassandra scripts/cassandra.sh destroy && rm -rf bin/cassandra' EXIT; \
-	LICENSED_CASSANDRA_DIR=$(CURDIR)/bin/cassandra $(GO) test $(RACE) -timeout 30m $(PKG)
-	$(GO) test -tags failpoints,plantedbugs ./internal/failpoint ./internal/planted
+	LICENSED_CASSANDRA_DIR=$(CURDIR)/bin/cassandra $(GO) test $(RACE) -vet=off -p $(JOBS) -timeout 30m $(PKG)
+	$(GO) test -vet=off -tags failpoints,plantedbugs ./internal/failpoint ./internal/planted
 
 .PHONY: test-sim
 test-sim: ## 2,000 simulated schedules with -race
-	$(GO) test $(RACE) ./test/sim -run 'Seeds$$' -count=1 -timeout 30m -v -seeds=2000
+	$(GO) test $(RACE) -vet=off ./test/sim -run 'Seeds$$' -count=1 -timeout 30m -v -seeds=2000
 
 .PHONY: test-alerts
 test-alerts: ## Alert rules and Grafana's dashboards, by Prometheus' own engine, on what a cluster at work tells
 	@rm -rf bin/scrapes
-	LICENSED_SCRAPES=$(CURDIR)/bin/scrapes $(GO) test ./internal/node -run '^TestScrapes$$' -count=1
+	LICENSED_SCRAPES=$(CURDIR)/bin/scrapes $(GO) test $(RACE) -vet=off ./internal/node -run '^TestScrapes$$' -count=1
 	LICENSED_SCRAPES=$(CURDIR)/bin/scrapes GOWORK=off $(GO) -C tools/alerts test ./...
 
 .PHONY: help

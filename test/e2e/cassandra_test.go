@@ -12,6 +12,7 @@ import (
 // TestDevOnCassandra starts with nothing: keyspace and tables are made, and people are told. After kill -9
 // the next run takes over once the lease of the former has run out.
 func TestDevOnCassandra(t *testing.T) {
+	t.Parallel()
 	o := cassandratest.NewKeyspace(t, cassandratest.Shared(t))
 	url := cassandratest.URL(o, "")
 	arguments := []string{"dev", "--store", url, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"}

@@ -215,6 +215,7 @@ func (tr *traffic) wantNoFailures(t *testing.T, what string) {
 // TestCluster restarts, drains and kills nodes while clients continue. What is planned nobody notices; what is
 // not, nobody loses anything by.
 func TestCluster(t *testing.T) {
+	t.Parallel()
 	f := startFleet(t)
 	l := newLoad()
 	t.Run("rolling restart", func(t *testing.T) {

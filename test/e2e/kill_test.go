@@ -32,6 +32,7 @@ var (
 //   - all answers that one id ever got are the same, but for the mark that they are repeats;
 //   - nothing else is in the history.
 func TestKillUnderLoad(t *testing.T) {
+	t.Parallel()
 	data := filepath.Join(t.TempDir(), "data")
 	arguments := []string{
 		"--policy", "testdata/policy.yaml", "--log-level", "warn",

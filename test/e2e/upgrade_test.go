@@ -124,6 +124,7 @@ func (u *upgrade) want(d *daemon, method, body string, status int, words ...stri
 // TestUpgrade takes a cluster to the next release and back, process by process, while clients continue. No request
 // fails and no process ends by itself. What a release does not understand it says so, and leaves it alone.
 func TestUpgrade(t *testing.T) {
+	t.Parallel()
 	cassandratest.SkipIfShort(t)
 	next := buildNext(t)
 	u := &upgrade{fleet: startFleet(t)}
