@@ -25,6 +25,6 @@ edit "s#\"$quoted(/|\")#\"$new\1#g" rules_test.go
 edit "s#\"$quoted/#\"$new/#g; s#^const module = \"$quoted\"#const module = \"$new\"#" '*.go'
 edit "s#^(option go_package = \")$quoted/#\1$new/#" '*.proto'
 edit "s#(^|[[:space:]])$quoted(/|[[:space:]]|\$)#\1$new\2#g" go.mod
-edit "s#(module=|-X )$quoted(/|\$)#\1$new\2#g" buf.gen.yaml Dockerfile Makefile '*.sh'
+edit "s#(module=|-X )$quoted(/|\$)#\1$new\2#g" buf.gen.yaml Dockerfile Makefile '*.sh' '*.go'
 edit "s#\`$quoted(/test)#\`$new\1#g" '*.md'
 gofmt -w . # The order of imports may be another one.
