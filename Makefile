@@ -35,9 +35,11 @@ CASSANDRA ?= 1
 LOGS      ?=
 # make bench-cassandra: settings of scripts/cassandra.sh.
 CASSANDRA_ENV ?= TIMEOUT=20s
-# make test-all and cover: which packages. Those of the product, and of test, a module of its own (go.work).
+# Packages of the product, and of test, a module of its own (go.work).
 ALL := ./... ./test/...
-PKG ?= $(ALL)
+# make test-all and cover: which packages.
+# The longest come first, so that none of them runs alone in the end.
+PKG ?= ./test/sim ./test/e2e ./test/browser ./test/chaos ./internal/node ./persistence/cassandra $(ALL)
 # make test-all: how many packages at a time. Many of them wait more than they compute, so more than there are processors.
 JOBS ?= $(shell echo $$(($$(nproc 2>/dev/null || echo 2) * 2)))
 
