@@ -2,18 +2,16 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
+	"licensed/internal/tlsfiles"
 	"licensed/internal/verify"
 	"licensed/messages/licensedv1"
 	"licensed/messages/licensedv1/licensedv1connect"
@@ -36,11 +34,11 @@ func (p *program) dial() (*connection, error) {
 	if err != nil {
 		return nil, err
 	}
-	encryption, err := p.tls.config()
+	certificates, err := p.tls.Open("--tls-", nil)
 	if err != nil {
-		return nil, err
+		return nil, usagef("%w", err)
 	}
-	t := &http.Transport{Protocols: new(http.Protocols), MaxIdleConnsPerHost: 16, IdleConnTimeout: time.Minute, TLSClientConfig: encryption}
+	t := &http.Transport{Protocols: new(http.Protocols), MaxIdleConnsPerHost: 16, IdleConnTimeout: time.Minute, TLSClientConfig: certificates.Client()}
 	t.Protocols.SetHTTP2(true)
 	t.Protocols.SetUnencryptedHTTP2(true)
 	client := &http.Client{Transport: t}
@@ -57,48 +55,15 @@ func (p *program) dial() (*connection, error) {
 
 func (c *connection) close() { c.transport.CloseIdleConnections() }
 
-// tlsFiles are files in PEM form, for gateways that encrypt.
-type tlsFiles struct{ ca, cert, key string }
-
-// config returns what they come to; nil without any.
-func (f tlsFiles) config() (*tls.Config, error) {
-	if f == (tlsFiles{}) {
-		return nil, nil
-	}
-	c := &tls.Config{MinVersion: tls.VersionTLS12}
-	if f.ca != "" {
-		pem, err := os.ReadFile(f.ca)
-		if err != nil {
-			return nil, usagef("--tls-ca: %w", err)
-		}
-		c.RootCAs = x509.NewCertPool()
-		if !c.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, usagef("--tls-ca: %s: no certificate in it", f.ca)
-		}
-	}
-	switch {
-	case f.cert == "" && f.key == "":
-		return c, nil
-	case f.cert == "" || f.key == "":
-		return nil, usagef("--tls-cert, --tls-key: both are needed to show a certificate")
-	}
-	pair, err := tls.LoadX509KeyPair(f.cert, f.key)
-	if err != nil {
-		return nil, usagef("--tls-cert, --tls-key: %w", err)
-	}
-	c.Certificates = []tls.Certificate{pair}
-	return c, nil
-}
-
 // baseURL returns the URL of an address. With files for TLS one without a scheme is https.
-func baseURL(server string, files tlsFiles) (string, error) {
+func baseURL(server string, files tlsfiles.Files) (string, error) {
 	switch {
-	case !strings.Contains(server, "://") && files == (tlsFiles{}):
+	case !strings.Contains(server, "://") && files == (tlsfiles.Files{}):
 		server = "http://" + server
 	case !strings.Contains(server, "://"):
 		server = "https://" + server
 	}
-	if strings.HasPrefix(server, "http://") && files != (tlsFiles{}) {
+	if strings.HasPrefix(server, "http://") && files != (tlsfiles.Files{}) {
 		return "", usagef("--server %q is not encrypted, --tls-ca, --tls-cert and --tls-key are for https", server)
 	}
 	u, err := url.Parse(server)

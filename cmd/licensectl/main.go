@@ -26,8 +26,10 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"licensed/internal/terminal"
+	"licensed/internal/tlsfiles"
 	"licensed/internal/version"
 )
 
@@ -54,7 +56,7 @@ type program struct {
 
 	// Flags of all commands.
 	server  string
-	tls     tlsFiles
+	tls     tlsfiles.Files
 	output  string
 	timeout time.Duration
 	loop    *connection // made once it is needed
@@ -106,13 +108,13 @@ func (p *program) rootCommand() *cobra.Command {
 	root.SetOut(p.stdout)
 	root.SetErr(p.stderr)
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return usagef("%w (see %s --help)", err, c.CommandPath())
+		return usagef("%w%s (see %s --help)", err, nearestFlag(c, err), c.CommandPath())
 	})
 	f := root.PersistentFlags()
 	f.StringVarP(&p.server, "server", "s", "", "`ADDRESS` of a gateway: HOST:PORT or URL (environment LICENSED_SERVER, default "+defaultServer+")")
-	f.StringVar(&p.tls.ca, "tls-ca", "", "`FILE` with the CA of the gateway's certificate, in PEM form (environment LICENSED_TLS_CA, default the system's)")
-	f.StringVar(&p.tls.cert, "tls-cert", "", "`FILE` with the certificate to show to a gateway that asks for one (environment LICENSED_TLS_CERT)")
-	f.StringVar(&p.tls.key, "tls-key", "", "`FILE` with its private key (environment LICENSED_TLS_KEY)")
+	f.StringVar(&p.tls.CA, "tls-ca", "", "`FILE` with the CA of the gateway's certificate, in PEM form (environment LICENSED_TLS_CA, default the system's)")
+	f.StringVar(&p.tls.Cert, "tls-cert", "", "`FILE` with the certificate to show to a gateway that asks for one (environment LICENSED_TLS_CERT)")
+	f.StringVar(&p.tls.Key, "tls-key", "", "`FILE` with its private key (environment LICENSED_TLS_KEY)")
 	f.StringVarP(&p.output, "output", "o", outputTable, "table or json")
 	f.DurationVar(&p.timeout, "timeout", 15*time.Second, "longest time for one answer, more than a gateway takes at most (--max-deadline, 10s); streams have no limit")
 	root.AddGroup(
@@ -145,10 +147,37 @@ func (p *program) checkFlags() error {
 		return usagef("--timeout must be positive")
 	}
 	p.server = cmp.Or(p.server, p.getenv("LICENSED_SERVER"), defaultServer)
-	p.tls.ca = cmp.Or(p.tls.ca, p.getenv("LICENSED_TLS_CA"))
-	p.tls.cert = cmp.Or(p.tls.cert, p.getenv("LICENSED_TLS_CERT"))
-	p.tls.key = cmp.Or(p.tls.key, p.getenv("LICENSED_TLS_KEY"))
+	p.tls.CA = cmp.Or(p.tls.CA, p.getenv("LICENSED_TLS_CA"))
+	p.tls.Cert = cmp.Or(p.tls.Cert, p.getenv("LICENSED_TLS_CERT"))
+	p.tls.Key = cmp.Or(p.tls.Key, p.getenv("LICENSED_TLS_KEY"))
 	return nil
+}
+
+// nearestFlag asks whether another flag was meant by one that does not exist.
+func nearestFlag(c *cobra.Command, err error) string {
+	var unknown *pflag.NotExistError
+	if !errors.As(err, &unknown) {
+		return ""
+	}
+	var names []string
+	c.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+	if near := terminal.Nearest(unknown.GetSpecifiedName(), names); near != "" {
+		return "; did you mean --" + near + "?"
+	}
+	return ""
+}
+
+// unknownVerb is the error of a command that has verbs and was given another word.
+func unknownVerb(c *cobra.Command, word string) error {
+	var names []string
+	for _, verb := range c.Commands() {
+		names = append(names, verb.Name())
+	}
+	meant := ""
+	if near := terminal.Nearest(word, names); near != "" {
+		meant = fmt.Sprintf("; did you mean %s %s?", c.CommandPath(), near)
+	}
+	return usagef("%s has no command %q%s (see %s --help)", c.CommandPath(), word, meant, c.CommandPath())
 }
 
 // exactArgs demands these arguments, by their names in the usage line; one in brackets may be left out.
@@ -163,6 +192,8 @@ func exactArgs(names ...string) cobra.PositionalArgs {
 		switch {
 		case len(args) < required:
 			return usagef("%s is missing (see %s --help)", names[len(args)], c.CommandPath())
+		case len(args) > len(names) && c.HasSubCommands():
+			return unknownVerb(c, args[len(names)])
 		case len(args) > len(names):
 			return usagef("%s takes no argument %q (see %s --help)", c.CommandPath(), args[len(names)], c.CommandPath())
 		}

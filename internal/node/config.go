@@ -15,6 +15,7 @@ import (
 	"licensed/cluster"
 	"licensed/cluster/ownership"
 	"licensed/gateway"
+	"licensed/internal/tlsfiles"
 	"licensed/internal/tracing"
 	"licensed/persistence"
 	"licensed/persistence/archive"
@@ -64,7 +65,7 @@ type ClusterConfig struct {
 	// at least 8 and at most 1,024. Each other process has one.
 	MaxConnections int
 	// NodeTLS encrypts requests between processes. With a CA both sides must have a certificate of it.
-	NodeTLS TLSFiles
+	NodeTLS tlsfiles.Files
 
 	// LeaseTTL is how long after its last sign of life a node is declared dead. Less makes failover
 	// faster, and a slow store or a starved process lose its shards more easily.
@@ -108,7 +109,7 @@ type Config struct {
 	PolicyPoll time.Duration
 
 	// APITLS encrypts the API. With a CA, clients must have a certificate of it.
-	APITLS TLSFiles
+	APITLS tlsfiles.Files
 
 	// Roles of the process in its cluster; both where there is no cluster.
 	Roles Roles
@@ -212,7 +213,7 @@ func (c *Config) Validate() error {
 		_, _, err = c.archiveOptions()
 	}
 	if err == nil {
-		_, err = c.APITLS.open("tls", slog.Default())
+		_, err = c.APITLS.OpenServer("tls-", slog.Default())
 	}
 	if err != nil || c.Cluster.Alone {
 		return err
@@ -241,7 +242,7 @@ func (c *Config) validateMember() error {
 	if _, err := m.key(); err != nil {
 		return fmt.Errorf("gossip-key-file: %w", err)
 	}
-	if _, err := m.NodeTLS.openMutual("node-tls", slog.Default()); err != nil {
+	if _, err := m.NodeTLS.OpenMutual("node-tls-", slog.Default()); err != nil {
 		return err
 	}
 	switch {

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"licensed/internal/tlsfiles"
 )
 
 func TestValidate(t *testing.T) {
@@ -54,7 +56,7 @@ func TestValidate(t *testing.T) {
 		"a key of 3 bytes":                   func(c *Config) { c.Cluster.KeyFile = file("short", "MDEy") },
 		"is not base64":                      func(c *Config) { c.Cluster.KeyFile = file("text", "not base64!") },
 		"tls-cert, tls-key: both":            func(c *Config) { c.APITLS.Cert = "x" },
-		"tls-cert: open":                     func(c *Config) { c.APITLS = TLSFiles{Cert: "none", Key: "none"} },
+		"tls-cert: open":                     func(c *Config) { c.APITLS = tlsfiles.Files{Cert: "none", Key: "none"} },
 		"node-tls-cert, node-tls-":           func(c *Config) { c.Cluster.NodeTLS.CA = "x" },
 	} {
 		c := member()

@@ -136,12 +136,12 @@ func (m *member) listen() (err error) {
 	t := transport.DefaultConfig()
 	t.Cluster, t.Bind, t.Advertise = c.Name, c.NodeListen, c.NodeAdvertise
 	t.ClusterID, t.Strangers, t.Incarnation, t.Admit = m.n.cluster.ID, m.strangers, m.incarnation, m.admit
-	encryption, err := c.NodeTLS.openMutual("node-tls", m.n.log)
+	encryption, err := c.NodeTLS.OpenMutual("node-tls-", m.n.log)
 	if err != nil {
 		return err
 	}
 	if encryption != nil {
-		t.ServerTLS, t.ClientTLS = encryption.serving(), encryption.connecting
+		t.ServerTLS, t.ClientTLS = encryption.Server(), encryption.Client
 	}
 	t.Pinged, t.Member = m.prober.Heard, m.n.name
 	t.Handler, t.Codec = m, codec{}

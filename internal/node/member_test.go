@@ -18,6 +18,7 @@ import (
 	"licensed/internal/certs"
 	"licensed/internal/harness"
 	"licensed/internal/node"
+	"licensed/internal/tlsfiles"
 	"licensed/messages/licensedv1"
 	"licensed/messages/licensedv1/licensedv1connect"
 	"licensed/persistence"
@@ -227,7 +228,7 @@ func TestEncrypted(t *testing.T) {
 		return path
 	}
 	cert, private := ca.SignPEM(2)
-	files := node.TLSFiles{Cert: write("cert.pem", cert), Key: write("key.pem", private), CA: write("ca.pem", ca.PEM())}
+	files := tlsfiles.Files{Cert: write("cert.pem", cert), Key: write("key.pem", private), CA: write("ca.pem", ca.PEM())}
 	key := write("gossip.key", []byte(base64.StdEncoding.EncodeToString(make([]byte, 32))+"\n"))
 	c := newCompany(t)
 	c.with = func(config *node.Config) {

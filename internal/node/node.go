@@ -52,6 +52,7 @@ import (
 	"licensed/internal/clusterstatus"
 	"licensed/internal/failpoint"
 	"licensed/internal/loglimit"
+	"licensed/internal/tlsfiles"
 	"licensed/internal/tracing"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
@@ -178,11 +179,11 @@ func (n *Node) bind(context.Context) (err error) {
 	if !n.config.Roles.Has(RoleGateway) {
 		return nil
 	}
-	encryption, err := n.config.APITLS.open("tls", n.log)
+	encryption, err := n.config.APITLS.OpenServer("tls-", n.log)
 	if err != nil {
 		return err
 	}
-	if n.api, err = gateway.Listen(n.config.Listen, n.apiServer(encryption.serving())); err != nil {
+	if n.api, err = gateway.Listen(n.config.Listen, n.apiServer(encryption.Server())); err != nil {
 		return fmt.Errorf("API port: %w", err)
 	}
 	n.push("API address", func(context.Context) error { n.api.Close(); return nil })
@@ -325,7 +326,7 @@ func (n *Node) APIURL() string {
 		return ""
 	}
 	scheme := "http://"
-	if n.config.APITLS != (TLSFiles{}) {
+	if n.config.APITLS != (tlsfiles.Files{}) {
 		scheme = "https://"
 	}
 	return scheme + dialable(n.api.Addr())

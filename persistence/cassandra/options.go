@@ -2,20 +2,19 @@ package cassandra
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/url"
-	"os"
 	"regexp"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/gocql/gocql"
+
+	"licensed/internal/tlsfiles"
 )
 
 // Consistency is the level of plain reads and writes.
@@ -157,43 +156,53 @@ func parseURL(s string) (Options, error) {
 }
 
 func (o *Options) setAll(params url.Values) error {
-	var files tlsFiles
+	var encryption tlsParameters
 	for name, values := range params {
 		set := parameters[name]
 		if set == nil {
 			return fmt.Errorf("%s: no such parameter", name)
 		}
 		for _, v := range values {
-			if err := set(o, &files, v); err != nil {
+			if err := set(o, &encryption, v); err != nil {
 				return fmt.Errorf("%s=%s: %w", name, v, err)
 			}
 		}
 	}
-	var err error
-	o.TLS, err = files.config()
-	return err
+	certificates, err := encryption.Open("tls_", nil)
+	switch {
+	case err != nil:
+		return err
+	case certificates != nil:
+		o.TLS = certificates.Client()
+	case encryption.on:
+		o.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	return nil
 }
 
 // parameters of a URL.
-var parameters = map[string]func(o *Options, files *tlsFiles, v string) error{
-	"consistency": func(o *Options, _ *tlsFiles, v string) error {
+var parameters = map[string]func(o *Options, encryption *tlsParameters, v string) error{
+	"consistency": func(o *Options, _ *tlsParameters, v string) error {
 		o.Consistency = Consistency(strings.ToUpper(v))
 		return nil
 	},
-	"dc":                func(o *Options, _ *tlsFiles, v string) error { o.DataCenter = v; return nil },
-	"accept_risk":       func(o *Options, _ *tlsFiles, v string) error { o.AcceptRisks = append(o.AcceptRisks, v); return nil },
-	"timeout":           func(o *Options, _ *tlsFiles, v string) error { return setDuration(&o.Timeout, v) },
-	"connect_timeout":   func(o *Options, _ *tlsFiles, v string) error { return setDuration(&o.ConnectTimeout, v) },
-	"coalesce_wait":     func(o *Options, _ *tlsFiles, v string) error { return setDuration(&o.CoalesceWait, v) },
-	"connections":       func(o *Options, _ *tlsFiles, v string) error { return setInt(&o.Connections, v) },
-	"group_partitions":  func(o *Options, _ *tlsFiles, v string) error { return setInt(&o.GroupPartitions, v) },
-	"group_bytes":       func(o *Options, _ *tlsFiles, v string) error { return setInt(&o.GroupBytes, v) },
-	"batches_in_flight": func(o *Options, _ *tlsFiles, v string) error { return setInt(&o.BatchesInFlight, v) },
-	"reads_in_flight":   func(o *Options, _ *tlsFiles, v string) error { return setInt(&o.ReadsInFlight, v) },
-	"tls":               func(_ *Options, f *tlsFiles, v string) (err error) { f.on, err = strconv.ParseBool(v); return err },
-	"tls_ca":            func(_ *Options, f *tlsFiles, v string) error { f.ca = v; return nil },
-	"tls_cert":          func(_ *Options, f *tlsFiles, v string) error { f.cert = v; return nil },
-	"tls_key":           func(_ *Options, f *tlsFiles, v string) error { f.key = v; return nil },
+	"dc": func(o *Options, _ *tlsParameters, v string) error { o.DataCenter = v; return nil },
+	"accept_risk": func(o *Options, _ *tlsParameters, v string) error {
+		o.AcceptRisks = append(o.AcceptRisks, v)
+		return nil
+	},
+	"timeout":           func(o *Options, _ *tlsParameters, v string) error { return setDuration(&o.Timeout, v) },
+	"connect_timeout":   func(o *Options, _ *tlsParameters, v string) error { return setDuration(&o.ConnectTimeout, v) },
+	"coalesce_wait":     func(o *Options, _ *tlsParameters, v string) error { return setDuration(&o.CoalesceWait, v) },
+	"connections":       func(o *Options, _ *tlsParameters, v string) error { return setInt(&o.Connections, v) },
+	"group_partitions":  func(o *Options, _ *tlsParameters, v string) error { return setInt(&o.GroupPartitions, v) },
+	"group_bytes":       func(o *Options, _ *tlsParameters, v string) error { return setInt(&o.GroupBytes, v) },
+	"batches_in_flight": func(o *Options, _ *tlsParameters, v string) error { return setInt(&o.BatchesInFlight, v) },
+	"reads_in_flight":   func(o *Options, _ *tlsParameters, v string) error { return setInt(&o.ReadsInFlight, v) },
+	"tls":               func(_ *Options, f *tlsParameters, v string) (err error) { f.on, err = strconv.ParseBool(v); return err },
+	"tls_ca":            func(_ *Options, f *tlsParameters, v string) error { f.CA = v; return nil },
+	"tls_cert":          func(_ *Options, f *tlsParameters, v string) error { f.Cert = v; return nil },
+	"tls_key":           func(_ *Options, f *tlsParameters, v string) error { f.Key = v; return nil },
 }
 
 func setDuration(d *time.Duration, v string) (err error) {
@@ -206,43 +215,10 @@ func setInt(i *int, v string) (err error) {
 	return err
 }
 
-type tlsFiles struct {
-	on            bool
-	ca, cert, key string
-}
-
-func (f *tlsFiles) config() (*tls.Config, error) {
-	if !f.on && *f == (tlsFiles{}) {
-		return nil, nil
-	}
-	c := &tls.Config{MinVersion: tls.VersionTLS12}
-	if f.ca != "" {
-		pem, err := os.ReadFile(f.ca)
-		if err != nil {
-			return nil, err
-		}
-		c.RootCAs = x509.NewCertPool()
-		if !c.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("%s: no certificate in it", f.ca)
-		}
-	}
-	if f.cert != "" || f.key != "" {
-		pair, err := tls.LoadX509KeyPair(f.cert, f.key)
-		if err != nil {
-			return nil, err
-		}
-		last := &atomic.Pointer[tls.Certificate]{}
-		last.Store(&pair)
-		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			// Each connection shows what the files hold when it begins. A certificate whose key is yet to be
-			// written is of no use, and the former one still is.
-			if now, err := tls.LoadX509KeyPair(f.cert, f.key); err == nil {
-				last.Store(&now)
-			}
-			return last.Load(), nil
-		}
-	}
-	return c, nil
+// tlsParameters are those of encryption.
+type tlsParameters struct {
+	on bool
+	tlsfiles.Files
 }
 
 // redacted returns the URL without its password, for errors.

@@ -1,4 +1,4 @@
-package node
+package tlsfiles
 
 import (
 	"bytes"
@@ -53,7 +53,7 @@ func (v *visitor) visit(url string) error {
 // used leaves the former in force, and is said once.
 func TestCertificatesAreReadAgain(t *testing.T) {
 	dir, first, second := t.TempDir(), certs.New(t), certs.New(t)
-	files := TLSFiles{Cert: filepath.Join(dir, "cert"), Key: filepath.Join(dir, "key"), CA: filepath.Join(dir, "ca")}
+	files := Files{Cert: filepath.Join(dir, "cert"), Key: filepath.Join(dir, "key"), CA: filepath.Join(dir, "ca")}
 	write := func(file string, content []byte) {
 		if err := os.WriteFile(file, content, 0o600); err != nil {
 			t.Fatal(err)
@@ -64,13 +64,12 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 	write(files.Key, key)
 	write(files.CA, first.PEM())
 	var log bytes.Buffer
-	c, err := files.openMutual("tls", slog.New(slog.NewTextHandler(&log, nil)))
+	c, err := files.OpenMutual("tls-", slog.New(slog.NewTextHandler(&log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.every = 0
 	sc := gateway.DefaultServerConfig()
-	sc.TLS, sc.Logger = c.serving(), slog.New(slog.DiscardHandler)
+	sc.TLS, sc.Logger = c.Server(), slog.New(slog.DiscardHandler)
 	s, err := gateway.Listen("127.0.0.1:0", sc)
 	if err != nil {
 		t.Fatal(err)
@@ -100,8 +99,8 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 	}
 	write(files.Key, key)
 	sees(ours, 8)
-	if leaf := c.connecting().Certificates[0].Leaf; leaf.SerialNumber.Int64() != 8 {
-		t.Errorf("connects with certificate %v", leaf.SerialNumber)
+	if shown, err := c.Client().GetClientCertificate(nil); err != nil || shown.Leaf.SerialNumber.Int64() != 8 {
+		t.Errorf("connects with certificate %v, %v", shown, err)
 	}
 
 	// Another CA: its own get in, those of the former do not, not even by a session that was present before.

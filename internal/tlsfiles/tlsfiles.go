@@ -1,0 +1,185 @@
+// Package tlsfiles secures connections with certificates and keys in PEM files, which are read again for each connection:
+// one that begins gets what the files hold then, one that exists keeps what it began with. Files that cannot be used, like
+// a new certificate whose key is yet to be written, leave the former in force.
+package tlsfiles
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+)
+
+// Files are PEM files. Without any, connections are not encrypted.
+type Files struct {
+	// Cert and Key are the certificate, with its chain, and its private key: both or neither.
+	Cert, Key string
+	// CA has the certificates that the other side's must be signed by.
+	CA string
+}
+
+// Certificates are what Files hold. It is safe for concurrent use.
+type Certificates struct {
+	files  Files
+	prefix string // of the settings in errors
+	log    *slog.Logger
+
+	mu     sync.Mutex
+	read   contents // as in force, or last found to be of no use
+	server *tls.Config
+	client *tls.Config
+}
+
+// contents of Files.
+type contents struct{ cert, key, ca []byte }
+
+// Open reads the files; nil if there are none. Errors name settings, which begin with a prefix like "--tls-" and end with
+// cert, key and ca. The logger hears of files that were reloaded, or could not be; nil for none.
+func (f Files) Open(prefix string, log *slog.Logger) (*Certificates, error) {
+	switch {
+	case f == (Files{}):
+		return nil, nil
+	case (f.Cert == "") != (f.Key == ""):
+		return nil, fmt.Errorf("%scert, %skey: both are needed to show a certificate", prefix, prefix)
+	}
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	c := &Certificates{files: f, prefix: prefix, log: log}
+	read, err := c.load()
+	if err != nil {
+		return nil, err
+	}
+	if err := c.use(read); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// OpenServer is Open for a side that is connected to, which needs a certificate.
+func (f Files) OpenServer(prefix string, log *slog.Logger) (*Certificates, error) {
+	if f != (Files{}) && (f.Cert == "" || f.Key == "") {
+		return nil, fmt.Errorf("%scert, %skey: both are needed for TLS", prefix, prefix)
+	}
+	return f.Open(prefix, log)
+}
+
+// OpenMutual is OpenServer for processes of a cluster among themselves. A CA is needed: the one side must know the other.
+func (f Files) OpenMutual(prefix string, log *slog.Logger) (*Certificates, error) {
+	c, err := f.OpenServer(prefix, log)
+	if c != nil && f.CA == "" {
+		return nil, fmt.Errorf("%sca: is needed, so that processes know each other", prefix)
+	}
+	return c, err
+}
+
+// Server returns how to be connected to; nil for unencrypted. With a CA, clients must show a certificate of it.
+func (c *Certificates) Server() *tls.Config {
+	if c == nil {
+		return nil
+	}
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			server, _ := c.now()
+			return server, nil
+		},
+	}
+}
+
+// Client returns how to connect; nil for unencrypted. Its certificate is the present one at each connection, its CA that
+// of now.
+func (c *Certificates) Client() *tls.Config {
+	if c == nil {
+		return nil
+	}
+	_, now := c.now()
+	client := now.Clone()
+	if client.Certificates != nil {
+		client.Certificates = nil
+		client.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			_, now := c.now()
+			return &now.Certificates[0], nil
+		}
+	}
+	return client
+}
+
+// now returns what is in force, after a look at the files.
+func (c *Certificates) now() (server, client *tls.Config) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.look()
+	return c.server, c.client
+}
+
+// look puts files that changed into force. The caller holds mu.
+func (c *Certificates) look() {
+	read, err := c.load()
+	if read.equal(c.read) {
+		return // unchanged, or as far as it could be read: logged before
+	}
+	if err == nil {
+		err = c.use(read)
+	}
+	c.read = read
+	if err != nil {
+		c.log.Error("certificates not reloaded, the former ones stay in force", "error", err)
+		return
+	}
+	c.log.Info("certificates reloaded", "cert", c.files.Cert, "ca", c.files.CA)
+}
+
+// load reads the files.
+func (c *Certificates) load() (contents, error) {
+	var read contents
+	var errs []error
+	for _, f := range []struct {
+		name, setting string
+		to            *[]byte
+	}{{c.files.Cert, "cert", &read.cert}, {c.files.Key, "key", &read.key}, {c.files.CA, "ca", &read.ca}} {
+		if f.name == "" {
+			continue
+		}
+		var err error
+		if *f.to, err = os.ReadFile(f.name); err != nil {
+			errs = append(errs, fmt.Errorf("%s%s: %w", c.prefix, f.setting, err))
+		}
+	}
+	return read, errors.Join(errs...)
+}
+
+// use puts contents into force, or says what is wrong with them.
+func (c *Certificates) use(read contents) error {
+	client := &tls.Config{MinVersion: tls.VersionTLS12}
+	server := &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		NextProtos: []string{"h2", "http/1.1"}, // servers add theirs only to the configuration they are given
+	}
+	if c.files.Cert != "" {
+		pair, err := tls.X509KeyPair(read.cert, read.key)
+		if err != nil {
+			return fmt.Errorf("%scert, %skey: %w", c.prefix, c.prefix, err)
+		}
+		server.Certificates, client.Certificates = []tls.Certificate{pair}, []tls.Certificate{pair}
+	}
+	if c.files.CA != "" {
+		pool := x509.NewCertPool()
+		if !pool.AppendCertsFromPEM(read.ca) {
+			return fmt.Errorf("%sca: %s: no certificate in it", c.prefix, c.files.CA)
+		}
+		server.ClientCAs, server.ClientAuth, client.RootCAs = pool, tls.RequireAndVerifyClientCert, pool
+		// A session that is resumed shows no certificate, also after its CA is not trusted any more.
+		server.SessionTicketsDisabled = true
+	}
+	c.read, c.server, c.client = read, server, client
+	return nil
+}
+
+func (c contents) equal(o contents) bool {
+	return bytes.Equal(c.cert, o.cert) && bytes.Equal(c.key, o.key) && bytes.Equal(c.ca, o.ca)
+}
