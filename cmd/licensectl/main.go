@@ -115,7 +115,7 @@ func (p *program) rootCommand() *cobra.Command {
 	f.StringVar(&p.tls.CA, "tls-ca", "", "`FILE` with the CA of the gateway's certificate, in PEM form (environment LICENSED_TLS_CA, default the system's)")
 	f.StringVar(&p.tls.Cert, "tls-cert", "", "`FILE` with the certificate to show to a gateway that asks for one (environment LICENSED_TLS_CERT)")
 	f.StringVar(&p.tls.Key, "tls-key", "", "`FILE` with its private key (environment LICENSED_TLS_KEY)")
-	f.StringVarP(&p.output, "output", "o", outputTable, "table or json")
+	f.StringVarP(&p.output, "output", "o", outputTable, "`format` of the output: table or json")
 	f.DurationVar(&p.timeout, "timeout", 15*time.Second, "longest time for one answer, more than a gateway takes at most (--max-deadline, 10s); streams have no limit")
 	root.AddGroup(
 		&cobra.Group{ID: "commands", Title: "Commands of a customer:"},

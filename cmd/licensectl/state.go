@@ -20,7 +20,7 @@ func (p *program) stateCommand() *cobra.Command {
 		Example: "  licensectl state Bayley\n  licensectl state Bayley --at 12\n  licensectl state Bayley --at 2026-03-01 -o json",
 		Args:    exactArgs("CUSTOMER"),
 	}
-	c.Flags().StringVar(&at, "at", "now", "`MOMENT`: after that event, or at that time")
+	c.Flags().StringVar(&at, "at", "now", "`MOMENT` to look at: the number of an event, or a time")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		m, err := p.parseMoment("--at", at)
 		if err != nil {

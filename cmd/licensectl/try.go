@@ -29,7 +29,7 @@ func (p *program) tryCommand() *cobra.Command {
 			return nil
 		},
 	}
-	c.Flags().StringVar(&at, "at", "now", "`MOMENT`: after that event, or at that time")
+	c.Flags().StringVar(&at, "at", "now", "`MOMENT` to look at: the number of an event, or a time")
 	c.Flags().BoolVar(&newDownload, "new-download", false, "with acquire: record another download of an active licence")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		m, err := p.parseMoment("--at", at)
