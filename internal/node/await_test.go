@@ -76,3 +76,41 @@ func TestStoreAway(t *testing.T) {
 		}
 	}
 }
+
+// forgetful is a store that does not list leases for a while once a process has a lease.
+type forgetful struct {
+	persistence.Store
+	leased atomic.Bool
+	failed atomic.Int64
+}
+
+func (s *forgetful) CompareAndSetLease(ctx context.Context, old, next persistence.Lease) (bool, persistence.Lease, error) {
+	defer s.leased.Store(true)
+	return s.Store.CompareAndSetLease(ctx, old, next)
+}
+
+func (s *forgetful) Leases(ctx context.Context) ([]persistence.Lease, error) {
+	if s.leased.Load() && s.failed.Add(1) <= 4 {
+		return nil, persistence.ErrUnavailable
+	}
+	return s.Store.Leases(ctx)
+}
+
+// TestStoreAwayForName: a node that has its lease waits for the store when it looks for other processes of its name.
+func TestStoreAwayForName(t *testing.T) {
+	c := newCompany(t)
+	store := &forgetful{Store: c.store}
+	config := c.config("n1", node.RoleNode)
+	config.Share(store)
+	config.StoreWait = time.Minute
+	n, err := node.Start(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Stop(context.Background()); err != nil {
+		t.Error(err)
+	}
+	if store.failed.Load() == 0 {
+		t.Error("no list of leases failed")
+	}
+}
