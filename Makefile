@@ -47,6 +47,7 @@ JOBS ?= $(shell echo $$(($$(nproc 2>/dev/null || echo 2) * 2)))
 TOOLS    := tools/go.mod tools/go.sum
 BUF      := bin/buf
 GOLANGCI := bin/golangci-lint
+VALE     := bin/vale
 
 ##@ Every day
 
@@ -150,11 +151,15 @@ module-path: $(BUF) ## Give the project another module path: MODULE=example.com/
 	@$(MAKE) proto
 
 .PHONY: lint
-lint: $(GOLANGCI) ## Run the linters of .golangci.yml
+lint: $(GOLANGCI) prose ## Run the linters of .golangci.yml, and the prose linter
 	$(GOLANGCI) run $(ALL)
 
+.PHONY: prose
+prose: $(VALE) ## Check the words of Markdown and Go comments (styles/Licensed)
+	git ls-files '*.md' '*.go' ':!*.pb.go' ':!*.connect.go' ':!CHANGELOG.md' ':!*/testdata/*' ':!*/vendor/*' | xargs $(VALE) --output=line
+
 .PHONY: tools
-tools: $(BUF) $(GOLANGCI) ## Build the pinned tools into bin/ (the linter takes minutes, once)
+tools: $(BUF) $(GOLANGCI) $(VALE) ## Build the pinned tools into bin/ (the linter takes minutes, once)
 
 $(BUF): $(TOOLS)
 	GOWORK=off $(GO) build -C tools -o ../bin/ github.com/bufbuild/buf/cmd/buf
@@ -162,6 +167,10 @@ $(BUF): $(TOOLS)
 $(GOLANGCI): $(TOOLS)
 	@echo 'building golangci-lint from source; this takes some minutes, once'
 	GOWORK=off $(GO) build -C tools -o ../bin/ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+# vale parses Go with cgo.
+$(VALE): $(TOOLS)
+	GOWORK=off $(GO) build -C tools -o ../bin/ github.com/vale-cli/vale/v3/cmd/vale
 
 .PHONY: tidy
 tidy: ## Tidy go.mod of each module

@@ -239,7 +239,7 @@ func TestStuckCustomersOfOneShard(t *testing.T) {
 	}
 }
 
-// TestGivingUpRacesWithAnswers: whoever gives up, at whatever moment, hears the truth, and no slot is lost or
+// TestGivingUpRacesWithAnswers: a caller that gives up at any moment receives the right error, and no slot is lost or
 // released twice.
 func TestGivingUpRacesWithAnswers(t *testing.T) {
 	const workers, rounds, customers = 8, 400, 5

@@ -58,11 +58,11 @@ type (
 	rootWrittenResult struct{ err error }
 	tick              struct{}
 	pack              struct{}                     // pack the state if nothing is in progress
-	retire            struct{}                     // leave memory if nothing is in progress
+	retire            struct{}                     // evict if nothing is in progress
 	passivate         struct{ answer chan<- bool } // as retire, and say whether it did
 	noteArchived      struct{ through uint64 }
 	givenUp           struct{} // callers gave up requests
-	halt              struct{} // leave memory at once
+	halt              struct{} // evict at once
 )
 
 // appendedWell is what is posted most, boxed once.
@@ -320,7 +320,7 @@ func (a *activation) ends(c actor.Context, out *Outputs) {
 }
 
 // finish takes the actor out of the registry, so that the next request makes another, and answers
-// those who wait. The order matters: the next activation must see the floor ([R6]), and nobody who was
+// the waiting requests. The order matters: the next activation must see the floor ([R6]), and nobody who was
 // answered may meet this one again. Requests already in flight here are answered with the cause, then
 // the actor stops.
 func (a *activation) finish(c actor.Context, cause error, unresolved uint64, answered []*Request) {
@@ -399,7 +399,7 @@ func (a *activation) pack() {
 	a.rt.registry.resize(&a.entry, a.size())
 }
 
-// retire leaves memory unless a request is in flight: then this continues, and no request ever meets a
+// retire evicts the aggregate unless a request is in flight: then this continues, and no request ever meets a
 // stopping actor.
 func (a *activation) retire(c actor.Context) {
 	if a.cause != nil {

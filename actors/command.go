@@ -19,7 +19,7 @@ type Command struct {
 	// Stamped says that the gateway set IssuedAt, because the client did not. No clock decides whether such a command is too old, and
 	// if it is, the gateway sends it again with a later time: see StampError.
 	Stamped bool
-	// ValidateOnly asks what the command would come to, and records nothing.
+	// ValidateOnly asks what the result of the command would be, and records nothing.
 	ValidateOnly bool
 	// Payload is the domain's command, passed to Aggregate.Decide.
 	Payload any

@@ -25,7 +25,7 @@ type Config struct {
 	// RetryMin and RetryMax bound the growing pause before a write with an unknown outcome is repeated,
 	// or a failed read (defaults 20 ms and 1 s). Aggregates differ by up to half of it.
 	RetryMin, RetryMax time.Duration
-	// ReadAttempts is how often recovery tries to read before it gives up (default 4).
+	// ReadAttempts is the number of times that recovery tries to read before it gives up (default 4).
 	ReadAttempts int
 
 	// MaxQueue is the number of requests that may wait for one aggregate (default 1024).
@@ -45,12 +45,12 @@ type Config struct {
 	// CompactAfter is after how much idle time an aggregate is packed into its snapshot bytes
 	// (default 2 s). It stays in memory, at a fraction of the size; the next command unpacks it.
 	CompactAfter time.Duration
-	// IdleAfter is after how much idle time an aggregate leaves memory (default 2 min).
+	// IdleAfter is the idle time after which an aggregate is evicted (default 2 min).
 	IdleAfter time.Duration
 	// MaxResidentBytes is the estimated memory that aggregates may take before the least recently
 	// used leave (default: 0, no bound; a node sets a share of its memory).
 	MaxResidentBytes int64
-	// SweepEvery is how often idle aggregates are looked for (default 500 ms).
+	// SweepEvery is the interval between searches for idle aggregates (default 500 ms).
 	SweepEvery time.Duration
 }
 

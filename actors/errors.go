@@ -7,7 +7,7 @@ import (
 )
 
 // Errors of the runtime. Those marked "not executed" are certain: the request left no trace and never
-// will; it may be sent again, also with the same id. What an earlier request with that id came to is
+// will; it may be sent again, also with the same id. The result of an earlier request with that id is
 // another matter: only an answer to it, or to a repeat, tells.
 var (
 	// ErrNotOwner: this process does not hold the aggregate's shard (any more). Not executed.

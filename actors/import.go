@@ -22,7 +22,7 @@ var (
 
 // Import is a stretch of history from elsewhere, to be recorded as it is.
 //
-// From its first stretch to its end an aggregate is importing: its roots say so, and it takes no
+// From its first stretch to its end an aggregate is importing: its roots record this, and it takes no
 // commands. A history in the making is not to be decided on, and the snapshots of its roots are taken as
 // of the time of its last event: taken now, they would forget what later events of the past build on.
 type Import struct {

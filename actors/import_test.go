@@ -85,7 +85,7 @@ func TestImport(t *testing.T) {
 	restart(1)
 	all := stretch(0, 100)
 	send := func(from, to uint64) (h actors.Head, err error) {
-		for { // An activation that lost its shard may still be on its way out.
+		for { // An activation that lost its shard may still be ending.
 			h, err = s.Import(ctx, "Bayley", actors.Import{After: from, Records: all[from:to]})
 			if !errors.Is(err, actors.ErrNotOwner) {
 				return h, err

@@ -28,7 +28,7 @@ type Kind interface {
 	// accepts, Evolve and Snapshot and every answer can handle.
 	CheckForeign(r *persistence.Record) error
 
-	// Outcome returns what a command came to, from the events it recorded and nothing else, so that a
+	// Outcome returns the result of a command, from the events it recorded and nothing else, so that a
 	// repeated command is answered alike before and after a recovery. The bytes are kept in the
 	// window of remembered commands: a few dozen at most.
 	Outcome(events []Event) []byte
@@ -48,7 +48,7 @@ type Aggregate interface {
 	Query(now time.Time, query any) (any, error)
 
 	// Snapshot drops what no decision after now can need and returns the rest. The aggregate that
-	// Restore makes of it decides exactly as this one goes on to.
+	// Restore makes of it decides exactly as this one continues to.
 	Snapshot(now time.Time) Snapshot
 }
 
@@ -74,7 +74,7 @@ type Event struct {
 	Value any
 }
 
-// Decision is what a command comes to.
+// Decision is the result of a command.
 type Decision struct {
 	// Events has at least one event: also a refusal and a command that changes nothing record one.
 	Events []Event

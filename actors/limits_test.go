@@ -184,7 +184,7 @@ func TestPanicOfTheRuntimeItself(t *testing.T) {
 	}
 }
 
-// TestPanicLosesNoRequest: whoever was being served when the runtime itself panicked, before the machine had the
+// TestPanicLosesNoRequest: the caller that was being served when the runtime itself panicked, before the machine had the
 // request, is answered, and nothing waits for it any more.
 func TestPanicLosesNoRequest(t *testing.T) {
 	var panics atomic.Bool

@@ -36,7 +36,7 @@ type ActivatedInfo struct {
 	Ahead time.Duration
 }
 
-// PassivatedInfo says that an idle aggregate left memory.
+// PassivatedInfo says that an idle aggregate was evicted.
 type PassivatedInfo struct {
 	ID string
 	// Head is where its history ends, nil if it had none yet or the shard was not held any more.

@@ -91,7 +91,7 @@ type Outputs struct {
 	// Wake asks for a tick at that time of Input.Steady; zero for none.
 	Wake time.Time
 	// Ended says that the activation has ended, with Cause. The machine takes no more steps; requests
-	// that still come are answered with Cause by whoever drives it.
+	// that still come are answered with Cause by its driver.
 	Ended bool
 	Cause error
 	// Unresolved is the version of the root that was sent, or appended to, when the activation ended, and whose

@@ -383,7 +383,7 @@ func (m *Machine) abandoned(in Input) bool {
 		h.out.Replies = append(h.out.Replies, r)
 	}
 	h.backlog = nil
-	// Not as expired as well: whoever comes meanwhile is not late.
+	// Not as expired as well: a request that arrives meanwhile is not late.
 	m.end(fmt.Errorf("%w: reading it took longer than any request waits", ErrUnavailable))
 	return true
 }

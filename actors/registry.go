@@ -9,7 +9,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// entry is an aggregate that is in memory, or on its way there or out.
+// entry is an aggregate that is in memory, or being loaded or evicted.
 type entry struct {
 	id   string
 	act  *activation
@@ -199,7 +199,7 @@ func (g *registry) find(id string) *entry {
 	return s.entries[id]
 }
 
-// watch begins to watch an aggregate; nil if it is in memory, or on its way there or out.
+// watch begins to watch an aggregate; nil if it is in memory, or being loaded or evicted.
 func (g *registry) watch(id string) *watch {
 	s := &g.stripe[stripeOf(id)]
 	s.Lock()
@@ -343,7 +343,7 @@ func (g *registry) sweepIdle(packBefore, retireBefore time.Duration) {
 // would not end while a store is unavailable and nobody can leave.
 func (g *registry) sweepBytes(bound int64) {
 	for g.sweeps++; ; {
-		leaving := g.leaving.Load() // before bytes, or those who leave in between would count as staying
+		leaving := g.leaving.Load() // before bytes, or aggregates that leave in between would count as staying
 		if g.bytes.Load()-leaving <= bound || !g.retireOldest() {
 			return
 		}

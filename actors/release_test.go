@@ -30,7 +30,7 @@ func (f *failing) Append(ctx context.Context, m *persistence.Mutation, done func
 	f.Journal.Append(ctx, m, done)
 }
 
-// TestPassivationReleasesMemory: what left memory is not kept by the timer of a snapshot interval, nor by one of
+// TestPassivationReleasesMemory: an evicted aggregate is not kept by the timer of a snapshot interval, nor by one of
 // the timers that retries need meanwhile.
 func TestPassivationReleasesMemory(t *testing.T) {
 	journal := &failing{Journal: memory.New()}

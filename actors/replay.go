@@ -9,7 +9,7 @@ import (
 )
 
 // Replay follows the history of one aggregate outside of any runtime: for questions about the past, and
-// to check that what roots and memory hold is what the events come to. It starts before the first event,
+// to check that what roots and memory hold is the replay of the events. It starts before the first event,
 // or at a snapshot. It is not safe for concurrent use.
 type Replay struct {
 	kind     Kind

@@ -235,7 +235,7 @@ func (r *Runtime) raiseFloor(version uint64) {
 	}
 }
 
-// Drop ends the activations for which the function says so, at once: what they have in progress has an
+// Drop ends the activations that the function selects, at once: what they have in progress has an
 // unknown outcome. For shards that were lost. There may be very many: idle ones end on the caller's goroutine, which must
 // not hold locks.
 func (r *Runtime) Drop(of func(id string) bool) {
@@ -271,11 +271,11 @@ func (r *Runtime) Passivate(ctx context.Context, id string) (resident, left bool
 	}
 }
 
-// Resident reports whether an aggregate is in memory, or on its way there or out.
+// Resident reports whether an aggregate is in memory, or being loaded or evicted.
 func (r *Runtime) Resident(id string) bool { return r.registry.find(id) != nil }
 
 // NoteArchived tells an aggregate, if it is in memory, that its history up to that sequence is in the
-// archive. Its roots to come say so: see persistence.Root.
+// archive. Its roots to come record this: see persistence.Root.
 func (r *Runtime) NoteArchived(id string, through uint64) {
 	if e := r.registry.find(id); e != nil {
 		e.act.post(noteArchived{through})
@@ -304,7 +304,7 @@ func (r *Runtime) Stats() Stats {
 
 // Close takes no more requests, waits for those in progress that have not been given up, and drops all aggregates. If ctx ends
 // first, the requests that are left get ErrUnknownOutcome or ErrNotOwner, and Close returns an error
-// that says how many.
+// that has the number.
 func (r *Runtime) Close(ctx context.Context) error {
 	var err error
 	r.closing.Do(func() {

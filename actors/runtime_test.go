@@ -263,7 +263,7 @@ func TestLostShardEndsActivations(t *testing.T) {
 	}
 }
 
-// TestPassivationUnderLoad has aggregates leave memory all the time while commands come: none is lost,
+// TestPassivationUnderLoad has aggregates evicted all the time while commands come: none is lost,
 // none fails, none waits for a timeout.
 func TestPassivationUnderLoad(t *testing.T) {
 	store := memory.New()

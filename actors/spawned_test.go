@@ -13,7 +13,7 @@ import (
 )
 
 // TestPanicOfListener lets each function of the listener panic, whenever it hears of one customer. That
-// customer goes on to be served, and so does everybody else, each by an actor of its own.
+// customer is still served, and so does everybody else, each by an actor of its own.
 func TestPanicOfListener(t *testing.T) {
 	functions := reflect.TypeFor[actors.Listener]()
 	for i := range functions.NumField() {

@@ -56,7 +56,7 @@ type WindowConfig struct {
 	// MaxAge is the time a command is remembered (default 24 h). Longer costs memory: about 40 bytes a
 	// command.
 	MaxAge time.Duration
-	// MaxCommands is how many are remembered at most (default 1024).
+	// MaxCommands is the number of commands remembered at most (default 1024).
 	MaxCommands int
 	// MinAge is the time a command is remembered at least (default 10 min): an aggregate whose window
 	// is full of younger ones is rate-limited. (Not while its time is ahead of the clock: ages are not
@@ -139,7 +139,7 @@ func (w *window) oldest() (remembered, bool) {
 	return e, true
 }
 
-// full returns how long until there is room for another command; 0 if there is. If the oldest was executed ahead of
+// full returns the time until there is room for another command; 0 if there is. If the oldest was executed ahead of
 // the clock, its age is not known, and it may be forgotten.
 func (w *window) full(now int64, c *WindowConfig) time.Duration {
 	if w.count < c.MaxCommands {
@@ -152,7 +152,7 @@ func (w *window) full(now int64, c *WindowConfig) time.Duration {
 	return max(0, time.Duration(e.executedAt-now)*time.Millisecond+c.MinAge)
 }
 
-// add remembers a command and forgets what is over age or number. A command is over age if it is by the times of events, which are those
+// add remembers a command and forgets what exceeds the age or the number. A command exceeds the age if it is by the times of events, which are those
 // of nodes' clocks, and by issue times, which are those of gateways or clients: one wrong clock forgets nothing early.
 func (w *window) add(e remembered, c *WindowConfig) {
 	age := c.MaxAge.Milliseconds()

@@ -20,7 +20,7 @@ import (
 type Host interface {
 	Execute(ctx context.Context, id string, c actors.Command) (actors.Reply, error)
 	Query(ctx context.Context, id string, query any) (actors.Answer, error)
-	// Drop ends the activations for which the function says so, at once.
+	// Drop ends the activations that the function selects, at once.
 	Drop(of func(id string) bool)
 	// Close takes no more requests, and returns when none is in progress or ctx ended.
 	Close(ctx context.Context) error
@@ -76,7 +76,7 @@ type NodeConfig struct {
 	Protocol ownership.Config
 	// Confirm is how replies are confirmed (default ConfirmLease).
 	Confirm Confirm
-	// MaxWaiting bounds the requests that wait for shards on their way to or from this node (default
+	// MaxWaiting bounds the requests that wait for shards in transit to or from this node (default
 	// 16384); one more is answered actors.ErrOverloaded.
 	MaxWaiting int
 	// MaxWait bounds the time that a request waits for a shard (default 5 s), whatever its deadline.
@@ -161,7 +161,7 @@ func (c *NodeConfig) protocol(i persistence.Incarnation, former []persistence.In
 	return p
 }
 
-// NotOwnerError says that this node does not speak for the shard of a request, which was not executed.
+// NotOwnerError says that this node does not own the shard of a request, which was not executed.
 // It matches actors.ErrNotOwner.
 type NotOwnerError struct {
 	// Row of the shard as far as this node knows: who has it, or is to get it. A hint.

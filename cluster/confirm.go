@@ -49,7 +49,7 @@ func (c *confirmer) begin() {
 	}
 }
 
-// close has no more reads begun for those who come from now on. The loop calls it when the incarnation ends,
+// close has no more reads begun for callers that come from now on. The loop calls it when the incarnation ends,
 // before the node may be told that nothing is in progress.
 func (c *confirmer) close() {
 	c.mu.Lock()

@@ -1,4 +1,4 @@
-// Package cluster decides which process may speak for which aggregates. It knows no domain.
+// Package cluster decides which process owns which aggregates. It knows no domain.
 //
 // # The model
 //

@@ -11,7 +11,7 @@ import (
 // gateKind says what is to be done with requests for a shard.
 type gateKind = ownership.GateKind
 
-// gateReleasing is a gate that is shut while its release is on its way to the store: requests wait, so
+// gateReleasing is a gate that is shut while its release is in flight to the store: requests wait, so
 // that the successor has heard of it before they come there.
 const gateReleasing gateKind = ownership.GateClosing + 1
 
@@ -63,7 +63,7 @@ func (g *gate) kind() gateKind { return kindOf(g.state.Load()) }
 // inFlight returns the number of requests that are in progress.
 func (g *gate) inFlight() int { return int(countOf(g.state.Load())) }
 
-// set changes the gate and wakes those who wait at it.
+// set changes the gate and wakes the requests that wait at it.
 func (g *gate) set(k gateKind, epoch uint64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

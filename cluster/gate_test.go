@@ -20,7 +20,7 @@ func TestGateFillsACacheLine(t *testing.T) {
 	}
 }
 
-// TestGateIsQuietOnce: of the requests in progress when a gate closes, the last one out says so.
+// TestGateIsQuietOnce: of the requests in progress when a gate closes, the last one out reports it.
 func TestGateIsQuietOnce(t *testing.T) {
 	g := &gate{}
 	g.set(ownership.GateOpen, 7)

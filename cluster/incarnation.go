@@ -342,7 +342,7 @@ func (i *incarnation) tell(now lease.Instant, out *ownership.Outputs) {
 	}
 }
 
-// released turns away those who waited for a release, now that the successor can be told.
+// released turns away the requests that waited for a release, now that the successor can be told.
 func (i *incarnation) released(now lease.Instant, row persistence.Shard) {
 	g := &i.gates[row.ID]
 	if g.kind() != gateReleasing {

@@ -194,7 +194,7 @@ func (n *Node) closeHost(i *incarnation) {
 }
 
 // Execute runs a command on an aggregate of that id (without the kind), if its shard is held; a request
-// for one that is on its way to or from this node waits. Errors: as actors.Runtime's; *NotOwnerError in
+// for one that is in transit to or from this node waits. Errors: as actors.Runtime's; *NotOwnerError in
 // place of actors.ErrNotOwner.
 func (n *Node) Execute(ctx context.Context, id string, c actors.Command) (actors.Reply, error) {
 	for attempt := 0; ; attempt++ {
@@ -246,7 +246,7 @@ func (n *Node) queryError(ctx context.Context, shard uint32, unconfirmed error) 
 	return fmt.Errorf("%w: not confirmed by a read of the lease: %w", actors.ErrUnavailable, unconfirmed)
 }
 
-// attempts is how often a request that meets an activation on its way out is tried.
+// attempts is the number of times that a request is tried that meets an ending activation.
 const attempts = 4
 
 // after looks at a host's error: whether to try again, and otherwise what to say. A shard that is held
@@ -414,7 +414,7 @@ func (n *Node) Incarnation() persistence.Incarnation {
 }
 
 // Drain hands over all shards and ends the lease. It returns when that is done; if ctx ends first it goes
-// on in the background. Requests are then answered with the rows of those who have the shards. Undrain or close the
+// on in the background. Requests are then answered with the rows of the owners of the shards. Undrain or close the
 // node after it. Errors: ErrLapsed if the lease ended meanwhile, or there is none, and that of ctx.
 func (n *Node) Drain(ctx context.Context) error {
 	n.mu.Lock()

@@ -77,7 +77,7 @@ type testNode struct {
 	happens []cluster.Happening
 	hosts   int
 	gone    bool // cut off from the others, or dead; under the lock of nodes
-	drains  bool // and says so
+	drains  bool // and reports it
 }
 
 func newNodes(t testing.TB) *nodes { return &nodes{t: t, store: memory.New()} }

@@ -28,7 +28,7 @@ type NodeStatus struct {
 	Lease, Age time.Duration
 	// Open, Expected and Closing count shards by what is done with requests for them.
 	Open, Expected, Closing int
-	// Moving shards are on their way to another node.
+	// Moving shards are in transit to another node.
 	Moving int
 	// InFlight requests passed a gate, Waiting ones wait at one.
 	InFlight, Waiting int

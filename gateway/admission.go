@@ -249,7 +249,7 @@ func asLimit(err error) error {
 	return err
 }
 
-// expired is the error for a request whose time was over before it was handled.
+// expired is the error for a request whose deadline passed before it was handled.
 func expired() *connect.Error {
 	return apiError(connect.CodeDeadlineExceeded, ReasonNotExecuted, "the deadline passed before execution; not executed")
 }

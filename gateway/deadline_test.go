@@ -91,7 +91,7 @@ func flood(ended chan<- error) http.HandlerFunc {
 	}
 }
 
-// TestReplyNobodyTakes ends, so that whoever reads nothing holds nothing forever.
+// TestReplyNobodyTakes ends, so that a client that reads nothing holds nothing forever.
 func TestReplyNobodyTakes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ended := make(chan error)
@@ -177,7 +177,7 @@ func TestStreamsEndWithTheNode(t *testing.T) {
 				waits <- struct{}{}
 				<-ctx.Done()
 				if again {
-					return nil // It is done; what it came to cannot be sent any more.
+					return nil // It is done; its result can no longer be sent.
 				}
 				again = true
 				return ctx.Err()

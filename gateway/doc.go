@@ -14,7 +14,7 @@
 //	aggregate    Execute or Query at its owner             → errors of package actors
 //	outcome      the recorded one, a refusal included      → reply, FAILED_PRECONDITION, NOT_FOUND
 //
-// The gateway keeps no state about customers and decides nothing: that a command id comes to the
+// The gateway keeps no state about customers and decides nothing: that a command id returns the
 // same outcome again, that a reply goes out only when it is durable, is the aggregates' business. What
 // it does add is certainty for the client about what to do next. Every error says in a
 // google.rpc.ErrorInfo whether the command is certainly not executed or its outcome is unknown, and

@@ -68,11 +68,11 @@ const (
 	ReasonBug = "BUG"
 )
 
-// overloadRetry is the time to stay away from an overloaded node. Queues hold milliseconds of work;
+// overloadRetry is the time to wait before a retry at an overloaded node. Queues hold milliseconds of work;
 // the client is expected to add jitter.
 const overloadRetry = 100 * time.Millisecond
 
-// importRetry is the time to stay away from a customer that is being imported.
+// importRetry is the time to wait before a retry for a customer that is being imported.
 const importRetry = time.Second
 
 // apiError makes an error of the API: every one has an ErrorInfo and says in its message what to do.
@@ -93,7 +93,7 @@ func addDetail(e *connect.Error, m proto.Message) {
 	e.AddDetail(d)
 }
 
-// retryError is an error that goes away by waiting. It says so as detail and as HTTP header (a
+// retryError is an error that goes away by waiting. It has this time as detail and as HTTP header (a
 // trailer in gRPC).
 func retryError(code connect.Code, reason, message string, after time.Duration) *connect.Error {
 	return retryAfter(code, message, after, &errdetails.ErrorInfo{Reason: reason, Domain: ErrorDomain})
@@ -160,7 +160,7 @@ func runtimeError(err error, command bool, now time.Time) *connect.Error {
 	return outcomeError(err, command)
 }
 
-// unreadable makes the error for a command that was executed, and what it came to cannot be told: it is
+// unreadable makes the error for a command that was executed, and whose result cannot be read: it is
 // damaged, or recorded by another release.
 func unreadable() *connect.Error {
 	return apiError(connect.CodeDataLoss, ReasonOutcomeUnknown,

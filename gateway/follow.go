@@ -14,7 +14,7 @@ import (
 	"licensed/persistence"
 )
 
-// heartbeat is how often a stream of Follow says that it lives.
+// heartbeat is the interval at which a stream of Follow shows that it is alive.
 const heartbeat = 10 * time.Second
 
 // followed tells the streams of Follow that there may be something new.

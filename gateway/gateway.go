@@ -68,7 +68,7 @@ type Config struct {
 	Kind actors.Kind
 	// PolicyVersion names the policy in force. HistoryService needs it.
 	PolicyVersion func() string
-	// FollowPoll is how often the owner is asked for new events of a customer that is followed, where
+	// FollowPoll is the interval at which the owner is asked for new events of a customer that is followed, where
 	// they were not heard of (Appended). Shorter: events written by other nodes are seen sooner, at
 	// the price of a question to the customer's actor each time.
 	FollowPoll time.Duration
@@ -80,7 +80,7 @@ type Config struct {
 	Registry prometheus.Registerer
 	// Interceptors surround all that the gateway does about a call, the first outermost: traces.
 	Interceptors []connect.Interceptor
-	// Health is what health checks are answered with; whoever runs the gateway sets it.
+	// Health is what health checks are answered with; the owner of the gateway sets it.
 	Health *Health
 }
 

@@ -44,7 +44,7 @@ const (
 	commandReply   = 2 << 10
 )
 
-// replyFactor is how often the encoded size of a reply is counted: the message in memory, and its encoding.
+// replyFactor is the number of times that the encoded size of a reply is counted: the message in memory, and its encoding.
 const replyFactor = 3
 
 // budgets of requests of one class. Those of operators share one amount of memory.
@@ -94,7 +94,7 @@ var limitWords = map[string]string{
 	"imports":         "too many imports in flight",
 }
 
-// streamRetry is the time to stay away when too many streams are open: they stay open for long.
+// streamRetry is the time to wait before a retry when too many streams are open: they stay open for long.
 const streamRetry = time.Second
 
 // budgetMetrics shows budgets. Labels are the names of limits and scopes.

@@ -177,7 +177,7 @@ func postSlowly(ctx context.Context, client *http.Client, body io.Reader, timeou
 	return res.StatusCode, string(b), err
 }
 
-// TestDeadlineOfTheBody: a request whose time was over before it was complete was not executed, and says so.
+// TestDeadlineOfTheBody: a request whose deadline passed before it was complete was not executed, and the error reports this.
 func TestDeadlineOfTheBody(t *testing.T) {
 	for _, test := range []struct {
 		name, timeout string

@@ -32,9 +32,9 @@ var (
 // Operations are what an operator may ask of the node behind the gateway. They are safe for concurrent
 // use.
 type Operations interface {
-	// Node tells how the node does; the number of followers is the gateway's to add.
+	// Node returns the status of the node; the number of followers is the gateway's to add.
 	Node(ctx context.Context) (*licensedv1.GetNodeResponse, error)
-	// Cluster tells how the cluster does, as the node sees it.
+	// Cluster returns the status of the cluster, as the node sees it.
 	Cluster(ctx context.Context) (*licensedv1.ClusterStatus, error)
 	// Drain has the member of that name hand over all its shards. It returns when that is begun. Errors:
 	// ErrUnsupported if there is no cluster, ErrNoMember, ErrHoldsNothing.

@@ -51,7 +51,7 @@ const (
 	streamQueue     = 64 << 10
 )
 
-// headerTimeout is how long headers may take, idleTimeout how long a connection may be idle.
+// headerTimeout is the time that headers may take, idleTimeout how long a connection may be idle.
 const (
 	headerTimeout = 10 * time.Second
 	idleTimeout   = 2 * time.Minute

@@ -23,7 +23,7 @@ import (
 	"licensed/persistence"
 )
 
-// domain is the real license aggregates without a runtime: what they decide is so at once. It is also
+// domain is the real license aggregates without a runtime: what they decide holds at once. It is also
 // their history.
 type domain struct {
 	t    testing.TB

@@ -17,7 +17,7 @@ import (
 // customer is the aggregate id of events that are about neither a device nor a licence.
 const customer = "customer"
 
-// Decide tells what a command comes to at a time, under a policy. It changes nothing and depends on
+// Decide tells the result of a command at a time, under a policy. It changes nothing and depends on
 // nothing else. Of the events it sets aggregate id, order number and value. It panics on a command
 // that no API lets through: none, or one with an id that is empty, is not UTF-8 or contains a '/'.
 func Decide(now time.Time, p *policy.Policy, s *State, c *licensedv1.Command) actors.Decision {

@@ -8,7 +8,7 @@ import (
 	"licensed/messages/licensedv1"
 )
 
-// describe returns all that is so, in an order that does not depend on that of the tables.
+// describe returns the whole state, in an order that does not depend on that of the tables.
 func (v view) describe() *licensedv1.CustomerState {
 	s := v.state
 	out := &licensedv1.CustomerState{}

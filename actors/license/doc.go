@@ -4,9 +4,9 @@
 // # The model
 //
 //	Decide(now, policy, state, command) → events      what happens
-//	Evolve(state, event)                              what is so since
+//	Evolve(state, event)                              the state after it
 //
-// A command comes to events, always at least one: what it changed, or CommandAccepted where there was
+// A command results in events, always at least one: what it changed, or CommandAccepted where there was
 // nothing to change, or CommandRefused with the rule that said no. Everything that may be asked later
 // is in the events: [Decide] looks at the policy, [Evolve] never does, so that a history means the same
 // under every later policy. From its events alone a command's outcome can be told ([Kind.Outcome],

@@ -20,7 +20,7 @@ type Recorded struct {
 
 // Explainer tells the life of one licence from the history of its customer: of each event about it,
 // about its device or the plan, and of each refusal, what it did. It is fed the whole history in order;
-// what is missing there makes an explanation incomplete, and it says so. It is not safe for concurrent
+// what is missing there makes an explanation incomplete, and it reports this. It is not safe for concurrent
 // use.
 type Explainer struct {
 	device, title, id string

@@ -23,7 +23,7 @@ import (
 //	repeat N DIRECTIVE                   so often, a day apart
 //	lost                                 the events so far cannot be read any more
 //	imported renewed DEVICE TITLE TIME   an event from elsewhere: a renewal until that time
-//	state                                all that is so
+//	state                                the whole state
 //	why DEVICE TITLE                     the explanation
 func TestExplanations(t *testing.T) {
 	datadriven.Walk(t, "testdata/why", func(t *testing.T, path string) {
@@ -138,7 +138,7 @@ func (x *explained) why(device, title string) string {
 	return b.String()
 }
 
-// TestVerdictMatchesState explains licences of random histories: the verdict is about what is so, and
+// TestVerdictMatchesState explains licences of random histories: the verdict is about the state, and
 // no step is lost or out of order.
 func TestVerdictMatchesState(t *testing.T) {
 	for seed := range uint64(30) {

@@ -98,7 +98,7 @@ func (r *trial) execute(c *licensedv1.Command) actors.Decision {
 	return d
 }
 
-// outcome packs and unpacks what a command came to.
+// outcome packs and unpacks the result of a command.
 func (r *trial) outcome(c *licensedv1.Command, d actors.Decision) Outcome {
 	r.t.Helper()
 	o, err := DecodeOutcome(customerID, c, r.now, r.kind.Outcome(d.Events))

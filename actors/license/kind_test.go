@@ -111,7 +111,7 @@ func TestEvolveNeverFails(t *testing.T) {
 	}
 }
 
-// TestAnswersAreCopies keeps the state out of the hands of those who asked.
+// TestAnswersAreCopies keeps the state out of the hands of the callers.
 func TestAnswersAreCopies(t *testing.T) {
 	r := busy(t)
 	for _, q := range []*licensedv1.Query{

@@ -15,7 +15,7 @@ import (
 	"licensed/persistence"
 )
 
-// Outcome is what a command came to. Of its fields those that belong to the command are set, or
+// Outcome is the result of a command. Of its fields those that belong to the command are set, or
 // Refusal alone.
 type Outcome struct {
 	// Refusal is set where a rule said no. Sequence and duplicate are the caller's to set.

@@ -116,7 +116,7 @@ func TestOutcomeSize(t *testing.T) {
 	}
 }
 
-// TestOutcomeIsThatOfItsCommand refuses an outcome under a command that cannot have come to it.
+// TestOutcomeIsThatOfItsCommand refuses an outcome under a command that cannot have produced it.
 func TestOutcomeIsThatOfItsCommand(t *testing.T) {
 	k := NewKind(roomy)
 	for _, s := range sampleOutcomes() {

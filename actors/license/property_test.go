@@ -70,7 +70,7 @@ func someCommand(rng *rand.Rand) *licensedv1.Command {
 	}
 }
 
-// edges are the times at which the rules may come to answer otherwise.
+// edges are the times at which the rules may start to answer otherwise.
 func edges(s *State) []int64 {
 	var times []int64
 	for i := range s.licenses {

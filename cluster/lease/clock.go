@@ -27,9 +27,9 @@ type Clock interface {
 	Now() Instant
 }
 
-// Timing is how long leases last and how far clocks are trusted.
+// Timing sets the duration of leases and how far clocks are trusted.
 type Timing struct {
-	// TTL is how long after its last sign of life an incarnation may be marked dead (default 2.5 s).
+	// TTL is the time without a sign of life after which an incarnation may be marked dead (default 2.5 s).
 	// Less makes failover faster, and a slow store or a starved process lose its lease more easily.
 	TTL time.Duration
 	// Allowance is what the holder's clock may lose against a challenger's within a TTL, taken off on

@@ -44,7 +44,7 @@ func (h *Holder) Ended() error { return h.cause }
 // Row returns the row as last known; its counter is 0 before it is known to exist.
 func (h *Holder) Row() persistence.Lease { return h.row }
 
-// Retire asks to mark its own lease dead at the next step with nothing in progress: the caller speaks for
+// Retire asks to mark its own lease dead at the next step with nothing in progress: the caller owns
 // nothing any more. The holder then ends with ErrRetired.
 func (h *Holder) Retire() {
 	if !h.retiring {

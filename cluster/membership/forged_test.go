@@ -55,7 +55,7 @@ var forgeries = map[string]func(f *forge.Forger, about *Membership, incarnation 
 }
 
 // TestForgeries: messages about all members are sent to all, or to all but the one that they are about, for a while. When that
-// is over all list each other as they are.
+// has passed all list each other as they are.
 func TestForgeries(t *testing.T) {
 	for name, send := range forgeries {
 		for _, incarnation := range []uint32{1000, maxIncarnation - 1, maxIncarnation, math.MaxUint32} {
@@ -126,7 +126,7 @@ func lists(m *Membership, all []*Membership, version string) bool {
 	})
 }
 
-// TestIdentityRenewed: a member that hears of itself with a count that it should not have takes another id, says so once, is
+// TestIdentityRenewed: a member that hears of itself with a count that it should not have takes another id, reports it once, is
 // never missing from what listeners hear, and spreads news as before.
 func TestIdentityRenewed(t *testing.T) {
 	r := &recorder{}

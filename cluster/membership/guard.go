@@ -28,7 +28,7 @@ import (
 //   - refuses compressed messages and all others that members of this program do not send;
 //   - limits streams by number, per host and in all, and the bytes that they hold together;
 //   - checks packets in the same way, and copies them so that they keep only their own size;
-//   - refuses messages about a member whose counter is one that no member has, and says so if one is about this member and
+//   - refuses messages about a member whose counter is one that no member has, and reports it if one is about this member and
 //     has a counter that this member should not have.
 //
 // With a key only the sizes are checked: memberlist decrypts a message before it decodes it. No unknown process can forge one then.
@@ -66,7 +66,7 @@ const (
 	// per member it has room for 4,000 members.
 	baseStream = 1 << 20
 	// maxStreams and maxStreamsPerHost limit the incoming streams at a time. Each ends within seconds: memberlist
-	// sets deadlines. Whoever is refused tries again with its next attempt to join or exchange. With 16 per host, 50
+	// sets deadlines. A peer that is refused tries again with its next attempt to join or exchange. With 16 per host, 50
 	// members on one machine that all start at once need 24 s to find each other, with 64 they need one second.
 	maxStreams, maxStreamsPerHost = 256, 64
 	// maxHeld is the number of bytes all streams hold together. memberlist needs about three times as much to decode them.
@@ -122,7 +122,7 @@ func (g *guard) PacketCh() <-chan *memberlist.Packet { return g.packets }
 // StreamCh implements memberlist.Transport.
 func (g *guard) StreamCh() <-chan net.Conn { return g.streams }
 
-// DialAddressTimeout implements memberlist.NodeAwareTransport. The answer of whoever listens there is checked, too.
+// DialAddressTimeout implements memberlist.NodeAwareTransport. The answer of the process that listens there is checked, too.
 func (g *guard) DialAddressTimeout(a memberlist.Address, timeout time.Duration) (net.Conn, error) {
 	c, err := g.NodeAwareTransport.DialAddressTimeout(a, timeout)
 	if err != nil {

@@ -333,7 +333,7 @@ func TestHostileAnswers(t *testing.T) {
 	}
 }
 
-// TestHostilePackets: the member goes on to answer while packets of every kind arrive.
+// TestHostilePackets: the member still answers while packets of every kind arrive.
 func TestHostilePackets(t *testing.T) {
 	a := start(t, quick("a"))
 	c, err := net.Dial("udp", a.Address())

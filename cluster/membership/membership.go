@@ -434,7 +434,7 @@ func signal(c chan struct{}) {
 }
 
 // Spread has news gossiped to all members, each of which passes on what it did not hear before, and sends them at
-// once to those for whom direct says so. That reaches everybody in about a second; whom it misses, as in a
+// once to those for whom direct is true. That reaches everybody in about a second; whom it misses, as in a
 // partition, gets them with the next full exchange of state. A member that is alone keeps nothing for later: a
 // process that joins gets the full state.
 func (m *Membership) Spread(news *clusterv1.News, direct func(Member) bool) {

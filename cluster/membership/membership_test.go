@@ -490,7 +490,7 @@ func TestOtherCluster(t *testing.T) {
 	}
 }
 
-// TestStrangersAreBounded: whoever invents clusters fills neither the memory nor the log.
+// TestStrangersAreBounded: a process that invents clusters fills neither the memory nor the log.
 func TestStrangersAreBounded(t *testing.T) {
 	lines := 0
 	s := NewStrangers(persistence.NewClusterID(), slog.New(slog.NewTextHandler(writer(func([]byte) { lines++ }), nil)))

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// newcomers are members that did not answer a probe yet. Few of them are listed at a time, so that whoever invents members
+// newcomers are members that did not answer a probe yet. Few of them are listed at a time, so that a process that invents members
 // fills neither the memory nor the list, and does not keep memberlist from probing the others. While there are too many,
 // a member is listed after it answered a ping of its own: [Membership.verify].
 type newcomers struct {
@@ -26,7 +26,7 @@ const (
 	maxNewcomers = 64
 	// newcomerFor is for how long a newcomer counts at least, listed or not: memberlist remembers the dead for 30 s and more.
 	newcomerFor = time.Minute
-	// askedTogether is how many are pinged at a time. An answer is awaited for Config.ProbeTimeout.
+	// askedTogether is the number pinged at a time. An answer is awaited for Config.ProbeTimeout.
 	askedTogether = 64
 )
 

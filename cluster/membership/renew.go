@@ -76,14 +76,14 @@ func (m *Membership) renew() {
 	m.running.Go(func() { r.disown(former.id) })
 }
 
-// disowned is how often others are told that a former id is gone, and disownEvery the time between. Others may renew their
+// disowned is the number of times that others are told that a former id is gone, and disownEvery the time between. Others may renew their
 // identities at the same time, and hear nothing meanwhile.
 const (
 	disowned    = 4
 	disownEvery = 500 * time.Millisecond
 )
 
-// disown tells others that a former id of this process is gone, in a way that no forged message overrules. Those who miss it
+// disown tells others that a former id of this process is gone, in a way that no forged message overrules. Members that miss it
 // find out with their next probe.
 func (r *run) disown(former string) {
 	if len(r.m.config.Key) > 0 {

@@ -15,7 +15,7 @@ import (
 	"licensed/messages/clusterv1"
 )
 
-// lan is a network of members in one process, without sockets. Packets that nobody takes in time are lost, as with UDP.
+// lan is a network of members in one process, without sockets. Packets that no member reads in time are lost, as with UDP.
 type lan struct {
 	mu    sync.Mutex
 	ports map[string]*port
@@ -145,6 +145,6 @@ func TestManyStartTogether(t *testing.T) {
 			ending.Go(func() { _ = m.Abandon() })
 		}
 		ending.Wait()
-		time.Sleep(10 * time.Second) // Probes under way end by their timeouts.
+		time.Sleep(10 * time.Second) // Probes in progress end by their timeouts.
 	})
 }

@@ -7,7 +7,7 @@
 // no goroutine, clock or I/O. Two things drive it: the node's shell in package cluster, and the simulator
 // in test/sim, against a store whose compare-and-sets are delayed, lost and late.
 //
-// It keeps the incarnation's lease, watches the leases of those who own shards, and takes each shard
+// It keeps the incarnation's lease, watches the leases of the owners of shards, and takes each shard
 // through
 //
 //	idle → claiming → held → closing → releasing → idle

@@ -38,7 +38,7 @@ type Machine struct {
 	members []Member                                  // the same, the dead left out
 	since   map[persistence.Incarnation]lease.Instant // when each member was first seen
 	// departed are members that are no longer seen and whose shards the next scan shows; departing
-	// those who left while a scan was in progress, which may have begun too early.
+	// members that left while a scan was in progress, which may have begun too early.
 	departed, departing []persistence.Incarnation
 	placement           *placement.Placement // of eligible members
 
@@ -296,7 +296,7 @@ func (m *Machine) stepWatch(w *watched, in lease.Input) {
 }
 
 // suspected looks at once at a lease that is said to be dead. The death of one that is no member and owns nothing changes
-// nothing: whoever makes up names has no lease read.
+// nothing: a sender of invented names has no lease read.
 func (m *Machine) suspected(now lease.Instant, i persistence.Incarnation) {
 	if !m.concerns(i) {
 		return

@@ -670,7 +670,7 @@ func TestGossipIsCheap(t *testing.T) {
 	}
 }
 
-// TestFewWatch counts how many nodes look at one lease in a large cluster, and that a failure is still noticed.
+// TestFewWatch counts the nodes that look at one lease in a large cluster, and that a failure is still noticed.
 func TestFewWatch(t *testing.T) {
 	h := newHarness(t)
 	var nodes []*node

@@ -67,7 +67,7 @@ func (m *Machine) place() {
 	}
 	m.placement, m.fallback = placement.NewReached(candidates)
 	m.rewatch = true
-	// Each begins with another group, so that those who give at the same time seldom do it in one group: the
+	// Each begins with another group, so that nodes that release at the same time seldom do it in one group: the
 	// store has one round of Paxos wait for the other there.
 	first := int(binary.BigEndian.Uint16(m.self[:])) % len(m.shards)
 	for k := range m.shards {

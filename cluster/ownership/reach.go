@@ -135,7 +135,7 @@ func (m *Machine) against(now lease.Instant, i persistence.Incarnation, except [
 }
 
 // judge decides whether others reach the node. A vote of a process that does reach it is out of date. The node with
-// the fewest votes is never accused, so that somebody goes on to serve when nobody reaches anybody.
+// the fewest votes is never accused, so that somebody still serves when nobody reaches anybody.
 func (m *Machine) judge(now lease.Instant) {
 	if !m.config.Witnessed {
 		return

@@ -9,7 +9,7 @@ import (
 	"licensed/persistence"
 )
 
-// company is witnessed nodes and gateways that reach each other, or not, and say so.
+// company is witnessed nodes and gateways that reach each other, or not, and report it.
 type company struct {
 	*harness
 	gateways int
@@ -211,7 +211,7 @@ func TestAccusedIslandHandsOver(t *testing.T) {
 	c.settled(c.nodes...)
 }
 
-// A node that gossip never reached takes nothing while others live, whoever dies.
+// A node that gossip never reached takes nothing while others live, whichever of them dies.
 func TestIslandTakesNothing(t *testing.T) {
 	c := newCompany(t, 2, 1)
 	c.live(5 * time.Second)
@@ -255,7 +255,7 @@ func TestMinority(t *testing.T) {
 	}
 }
 
-// Whoever accuses whom, all shards are served.
+// Whatever the accusations, all shards are served.
 func TestSomebodyServes(t *testing.T) {
 	for name, cut := range map[string]func(from, to int) bool{
 		"all cannot be reached":             func(int, int) bool { return true },

@@ -84,7 +84,7 @@ func (m *Machine) merge(s *shard, row persistence.Shard) {
 	m.rewatch = true
 	m.enqueue(s)
 	if s.holds() && (row.Epoch != s.epoch || row.Owner != m.self) {
-		// Another took it, so this incarnation must have been marked dead: the lease will say so.
+		// Another took it, so this incarnation must have been marked dead: the lease will show it.
 		m.unmove(s)
 		s.state, s.epoch = stateIdle, 0
 		m.setGate(s, Gate{})
@@ -120,7 +120,7 @@ func (m *Machine) swap(now lease.Instant, s *shard) {
 	m.out.Ops = append(m.out.Ops, Op{Kind: OpSwapShard, OldShard: s.old, NextShard: s.next})
 }
 
-// hold begins to speak for a shard: its row was seen to name this incarnation ([R3]).
+// hold begins to own a shard: its row was seen to name this incarnation ([R3]).
 func (m *Machine) hold(now lease.Instant, s *shard) {
 	s.state, s.epoch, s.since = stateHeld, s.row.Epoch, now
 	s.ownerless = 0
@@ -269,7 +269,7 @@ func (m *Machine) hinted(now lease.Instant, row persistence.Shard) {
 }
 
 // doubtFor is the time between two reads of all rows because of what others say. It differs from node to node, so that
-// those who hear the same do not all read at the same time.
+// nodes that hear the same do not all read at the same time.
 func (m *Machine) doubtFor() time.Duration {
 	ttl := m.config.Timing.TTL
 	return ttl/2 + ttl/4*time.Duration(m.self[0])/256
@@ -309,7 +309,7 @@ func (m *Machine) readAll(in Input) {
 		m.place()
 	}
 	m.forget()
-	// Those who left before the read began are among the owners now, or own nothing.
+	// Members that left before the read began are among the owners now, or own nothing.
 	m.departed, m.departing = m.departing, nil
 	switch {
 	case len(m.departed) > 0:

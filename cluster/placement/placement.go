@@ -64,7 +64,7 @@ type Candidate struct {
 	Reached bool
 }
 
-// NewReached returns the placement over the candidates that others reach. If there are none it is over all of them, and
+// NewReached returns the placement over the candidates that others reach. If there are none it covers all of them, and
 // fallback is true: somebody must serve nevertheless.
 func NewReached(all []Candidate) (p *Placement, fallback bool) {
 	over := func(unreached bool) (nodes []Node) {

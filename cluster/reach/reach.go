@@ -128,7 +128,7 @@ func (p *Prober) Heard(process persistence.Incarnation, _ string) {
 	}
 }
 
-// maxHeard bounds the processes that are remembered; pings come from whoever can connect.
+// maxHeard bounds the processes that are remembered; pings come from any process that can connect.
 const maxHeard = 1024
 
 // Reached returns the processes that reached this one lately, in no order.
@@ -146,7 +146,7 @@ func (p *Prober) Reached() []persistence.Incarnation {
 	return now
 }
 
-// Expected returns how many of this many other members, all of which ping nodes, are expected to ping one.
+// Expected returns the number of those among this many other members, all of which ping nodes, are expected to ping one.
 func (p *Prober) Expected(others int) int { return min(others, p.config.Witnesses) }
 
 // SetNodes says which other nodes may hold shards, and the names of all members that ping, this one among them. The votes

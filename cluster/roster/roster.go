@@ -2,7 +2,7 @@
 //
 // # The model
 //
-// Gossip is a hint: whoever reaches a process can say that a node is dead, is alive, or is reached at some address. So
+// Gossip is a hint: any sender that reaches a process can say that a node is dead, is alive, or is reached at some address. So
 // nobody acts on that before the node's lease row was read. A [Roster] reads the rows of the incarnations that its user
 // looks at, once, and again when there is a reason: somebody says that one is dead ([Roster.Suspect]), a request to it
 // failed, or the last read is long ago.
@@ -34,7 +34,7 @@ type State uint8
 const (
 	// Unknown: the row was not read yet. It will be soon.
 	Unknown State = iota
-	// Absent: there is no row. Whoever names the incarnation is wrong, lies, or is of another cluster.
+	// Absent: there is no row. A process that names the incarnation is wrong, lies, or is of another cluster.
 	Absent
 	// Alive: the row is not marked dead. Its process may have ended all the same.
 	Alive
@@ -237,7 +237,7 @@ func (r *Roster) run() {
 	}
 }
 
-// next takes the next row to read, or returns how long there is none.
+// next takes the next row to read, or returns the time until there is one.
 func (r *Roster) next(now time.Time, tokens *float64) (i persistence.Incarnation, ok bool, wait time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

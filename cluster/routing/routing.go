@@ -92,7 +92,7 @@ type Config struct {
 	// (defaults 10 ms and 400 ms). News usually end it sooner. Shorter: lost news cost less time;
 	// longer: requests for shards that are being taken over cost others less.
 	PauseMin, PauseMax time.Duration
-	// StatusTimeout is the time one member may take to tell how it does (default 1 s).
+	// StatusTimeout is the time one member may take to report its status (default 1 s).
 	StatusTimeout time.Duration
 	// Done, if not nil, is told of each request that has ended. It must be quick and safe for concurrent use.
 	Done func(DoneInfo)

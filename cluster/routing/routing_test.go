@@ -34,7 +34,7 @@ func incarnation(name string) (i persistence.Incarnation) {
 type network struct {
 	mu      sync.Mutex
 	answer  func(name string) error
-	owner   func(id string) string // nil: whoever is asked
+	owner   func(id string) string // nil: the process that is asked
 	asked   []string
 	failed  []string
 	failing func() // called by Fail
@@ -300,8 +300,8 @@ func TestGuess(t *testing.T) {
 	})
 }
 
-// TestRequestsLeaveTheDead: when an owner is known to be dead, requests that were on their way to it ask
-// somebody else, though gossip goes on to list it.
+// TestRequestsLeaveTheDead: when an owner is known to be dead, requests that were in flight to it ask
+// somebody else, though gossip still lists it.
 func TestRequestsLeaveTheDead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for owner, other := range map[string]string{"a": "b", "b": "a"} { // whichever of them placement prefers
@@ -451,7 +451,7 @@ func TestUnserved(t *testing.T) {
 	}
 }
 
-// TestOutcomes: what a request comes to, by what its attempts came to. After an attempt that may have
+// TestOutcomes: the result of a request, by the results of its attempts. After an attempt that may have
 // executed it no later error is certain, but the two that tell of all attempts.
 func TestOutcomes(t *testing.T) {
 	gone := errors.New("the connection broke")

@@ -218,7 +218,7 @@ func (c *members) same(o *members) bool {
 	return true
 }
 
-// isDead reports whether the store says so.
+// isDead reports whether the store reports it dead.
 func isDead(leases Leases, i persistence.Incarnation) bool {
 	_, state := leases.Look(i)
 	return state == roster.Dead

@@ -32,7 +32,7 @@ func judge(err error) verdict {
 }
 
 // certain reports whether an error of a repeat tells what became of all attempts: the id belongs to
-// another command, or the command is so old that only history knows.
+// another command, or the command is older than every remembered one.
 func certain(err error) bool {
 	return errors.Is(err, actors.ErrIDReused) || errors.Is(err, actors.ErrTooOld)
 }

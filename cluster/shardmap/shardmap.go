@@ -33,7 +33,7 @@ type entry struct {
 	changed chan struct{} // closed at the next change; nil if nobody waits
 }
 
-// set replaces the row and wakes those who wait for that. Requires e.mu.
+// set replaces the row and wakes the callers that wait for that. Requires e.mu.
 func (e *entry) set(row persistence.Shard, at time.Time) {
 	if e.at = at; e.row == row {
 		return

@@ -20,7 +20,7 @@ var (
 	// ErrNotSent: the other process could not be reached, or this one is closing. Not executed.
 	ErrNotSent = errors.New("request was not sent")
 	// ErrInvalid: the request has a text that is none. Not executed. This one and the next match
-	// actors.ErrRejected: it is of no use to try again.
+	// actors.ErrRejected: a retry cannot succeed.
 	ErrInvalid error = rejection("request is malformed")
 	// ErrTooLarge: the request is larger than may be sent. Not executed.
 	ErrTooLarge error = rejection("request is too large")
@@ -79,7 +79,7 @@ type Config struct {
 	Bind string
 	// Advertise is the address that others reach it under, host:port; empty: that of Bind.
 	Advertise string
-	// ServerTLS is for those who connect, ClientTLS for connecting; nil: not encrypted. For mutual TLS
+	// ServerTLS is for clients that connect, ClientTLS for connecting; nil: not encrypted. For mutual TLS
 	// the one demands certificates of clients, and the other has one. ClientTLS is asked for each connection,
 	// so that it may change, and belongs to nobody; it must be safe for concurrent use.
 	ServerTLS *tls.Config
@@ -103,22 +103,22 @@ type Config struct {
 	MaxInFlight int
 	// MaxPeerBytes bounds the requests to one peer that wait to be written, and those of one peer that this process works
 	// on with the responses that are not written, in bytes (default 64 MiB). One more is answered actors.ErrOverloaded. A
-	// peer that does not read so many responses is disconnected.
+	// peer that does not read this many responses is disconnected.
 	MaxPeerBytes int
 	// MaxBytes bounds the same of all peers that send requests to this process, in bytes (default 256 MiB).
 	MaxBytes int
 	// MaxPeers bounds the connections that are accepted, and the streams on them (default 1024). One address gets half of
 	// them, or 16 if that is more.
 	MaxPeers int
-	// MaxIdle is how long an accepted connection may have no stream (default 10 s). Then it is closed: a peer keeps one
+	// MaxIdle is the time that an accepted connection may have no stream (default 10 s). Then it is closed: a peer keeps one
 	// stream open for as long as it is connected.
 	MaxIdle time.Duration
 	// MaxTimeout caps the time for a request that another process asks for (default 1 min).
 	MaxTimeout time.Duration
-	// DialTimeout is how long connecting to a peer may take, with its handshake (default 1 s). Until
+	// DialTimeout is the time that connecting to a peer may take, with its handshake (default 1 s). Until
 	// then, what is sent to it waits.
 	DialTimeout time.Duration
-	// Silence is how long a peer may be silent while it owes answers (default 2 s). Then the connection
+	// Silence is the time that a peer may be silent while it owes answers (default 2 s). Then the connection
 	// is taken for dead, and the requests on it have an unknown outcome. Shorter finds dead peers
 	// sooner, and takes those for dead that were just slow; membership finds them in its own time.
 	Silence time.Duration

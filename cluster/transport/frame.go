@@ -41,7 +41,7 @@ func closingPart() part {
 // outgoing is a frame to be written: its parts are put together when gRPC encodes it.
 type outgoing []part
 
-// fits returns how many of the first parts go into one frame.
+// fits returns the number of first parts that go into one frame.
 func fits(parts []part) (n int) {
 	for size := 0; n < len(parts) && size < maxFrameBytes; n++ {
 		size += len(parts[n])

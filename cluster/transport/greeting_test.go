@@ -13,7 +13,7 @@ import (
 	"licensed/persistence"
 )
 
-// TestOtherClusterID: two clusters of one name stay apart, and each says so once.
+// TestOtherClusterID: two clusters of one name stay apart, and each reports it once.
 func TestOtherClusterID(t *testing.T) {
 	var mu sync.Mutex
 	logged := map[string]int{}

@@ -141,7 +141,7 @@ func tryStart(t testing.TB, change func(*Config)) (*process, error) {
 	return p, nil
 }
 
-// tickBy has the time in which peers may be silent go on by the channel that it returns. No connection is there
+// tickBy has the time in which peers may be silent advance by the channel that it returns. No connection exists
 // yet.
 func (p *process) tickBy() chan<- time.Time {
 	c := make(chan time.Time)

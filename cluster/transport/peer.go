@@ -149,7 +149,7 @@ func (p *peer) over(c *call, r *clusterv1.Response, err error) {
 	close(c.done)
 }
 
-// abandon ends a call, unless it is over, because the context of the one who waits for it ended.
+// abandon ends a call, unless it has ended, because the context of the one who waits for it ended.
 func (p *peer) abandon(c *call, cause error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -360,7 +360,7 @@ func (s *stream) read() {
 	}
 }
 
-// answered ends calls with their responses. Responses to calls that are over are dropped. It reports whether the stream
+// answered ends calls with their responses. Responses to calls that have ended are dropped. It reports whether the stream
 // is of no more use.
 func (s *stream) answered(f *incoming) (last bool) {
 	p := s.peer

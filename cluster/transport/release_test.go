@@ -113,7 +113,7 @@ type child struct {
 }
 
 func startChild(t *testing.T, program string) *child {
-	// Not the test's own context, which is over before the clean-up lets the process end by itself.
+	// Not the test's own context, which ends before the clean-up lets the process end by itself.
 	cmd := exec.CommandContext(context.Background(), program, "-test.run", "^TestChild$", "-test.v")
 	cmd.Env = append(os.Environ(), childEnv+"=1")
 	in, err := cmd.StdinPipe()

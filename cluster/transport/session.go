@@ -18,7 +18,7 @@ import (
 	"licensed/messages/clusterv1"
 )
 
-// signEvery is how often a peer hears that this process lives while it is owed responses.
+// signEvery is the interval at which a peer hears that this process lives while it is owed responses.
 const signEvery = 500 * time.Millisecond
 
 // session is a stream of a process that sends requests.
@@ -143,7 +143,7 @@ func (s *session) sayClosing() {
 	s.post(0, closingPart())
 }
 
-// maxRefusals is how many responses more than there may be requests in flight wait for a peer that does not read them.
+// maxRefusals is the number of responses more than there may be requests in flight wait for a peer that does not read them.
 const maxRefusals = 1024
 
 // post queues the response to a request of a size. A peer that does not read its responses is disconnected.
@@ -240,7 +240,7 @@ func (s *session) take() outgoing {
 	return f
 }
 
-// owed returns how many requests were not answered.
+// owed returns the number of unanswered requests.
 func (s *session) owed() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -48,14 +48,14 @@ const (
 	maxHeaderBytes = 8 << 10
 )
 
-// Keepalive of connections on which nothing is going on. It also bounds how long data may be on its way without a
+// Keepalive of connections on which nothing happens. It also bounds how long data may be in flight without a
 // receipt.
 const (
 	keepaliveEvery   = 10 * time.Second
 	keepaliveTimeout = 3 * time.Second
 )
 
-// connectTimeout is how long a process that connects may take for the handshakes of TLS and HTTP/2.
+// connectTimeout is the time that a process that connects may take for the handshakes of TLS and HTTP/2.
 const connectTimeout = 5 * time.Second
 
 // Transport is this process as others reach it, and reaches others. It is safe for concurrent use.
@@ -208,7 +208,7 @@ func (t *Transport) Query(ctx context.Context, address, kind, id string, query a
 	return answerOf(t.config.Codec, res.GetAnswer())
 }
 
-// Status asks the process at an address how it does.
+// Status asks the process at an address for its status.
 func (t *Transport) Status(ctx context.Context, address string) (*clusterv1.StatusResponse, error) {
 	res, err := t.request(ctx, address, &clusterv1.Request{Body: &clusterv1.Request_Status{Status: &clusterv1.StatusRequest{}}})
 	if err == nil && res.GetStatus() == nil {
@@ -311,7 +311,7 @@ func (t *Transport) peer(address string) (*peer, error) {
 	return p, nil
 }
 
-// Fail ends the requests under way to the process at an address: those that were written have an unknown outcome, the
+// Fail ends the requests in progress to the process at an address: those that were written have an unknown outcome, the
 // others were not sent. It is meant for processes found to be dead.
 func (t *Transport) Fail(address string, cause error) {
 	t.mu.Lock()
@@ -322,8 +322,8 @@ func (t *Transport) Fail(address string, cause error) {
 	}
 }
 
-// forgetAfter is how long nothing must have been asked of an address that is no member's before it is forgotten.
-// Requests that were on their way to a member that left may still come.
+// forgetAfter is the time without requests after which an address that is no member's is forgotten.
+// Requests that were in flight to a member that left may still come.
 const forgetAfter = time.Minute
 
 // SetMembers tells which members are listed, this process among them or not. Requests to a member that is not listed any
@@ -366,7 +366,7 @@ var (
 )
 
 // Close accepts no more requests, waits until those of others are answered or ctx ends, and leaves. Requests to others
-// that are under way fail. Further calls do nothing.
+// that are in progress fail. Further calls do nothing.
 func (t *Transport) Close(ctx context.Context) (err error) {
 	t.closing.Do(func() {
 		t.mu.Lock()
@@ -405,7 +405,7 @@ func (t *Transport) drain(ctx context.Context) error {
 	return nil
 }
 
-// owed returns how many requests of others are not answered.
+// owed returns the number of unanswered requests of others.
 func (t *Transport) owed() int {
 	n := int(t.working.Load())
 	t.mu.Lock()

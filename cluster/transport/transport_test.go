@@ -222,7 +222,7 @@ func kill(p *process) {
 	_ = p.Close(ctx)
 }
 
-// TestMemberLeft: requests to a member that is not there any more fail at once, with an open connection.
+// TestMemberLeft: requests to a member that has left fail at once, with an open connection.
 func TestMemberLeft(t *testing.T) {
 	a, b := start(t, nil), start(t, nil)
 	started := b.hangs()
@@ -365,7 +365,7 @@ func TestLimits(t *testing.T) {
 		<-release
 		return actors.Reply{}, nil
 	}
-	// The other side has its own limit, for those who do not keep theirs.
+	// The other side has its own limit, for peers that exceed theirs.
 	c := start(t, func(c *Config) { c.MaxInFlight = 100 })
 	var waiting sync.WaitGroup
 	for _, p := range []*process{a, c} {

@@ -86,7 +86,7 @@ func text(s string) string {
 }
 
 // RemoteError is an error of another process. It matches that of package actors, or of this one, which
-// it was there.
+// it existed.
 type RemoteError struct {
 	// Message is what the other process said, for people.
 	Message string

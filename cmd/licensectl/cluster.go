@@ -116,7 +116,7 @@ func (p *program) clusterStatus(ctx context.Context) (*licensedv1.ClusterStatus,
 	return res.Cluster, nil
 }
 
-// shownHappenings is how many of what happened lately are shown.
+// shownHappenings is the number of recent events that are shown.
 const shownHappenings = 10
 
 func (p *program) printCluster(s *licensedv1.ClusterStatus) error {
@@ -258,7 +258,7 @@ func (p *program) completeNode(c *cobra.Command, args []string, _ string) ([]str
 	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
-// nodePoll is how often the progress of a node is looked at.
+// nodePoll is the interval between looks at the progress of a node.
 const nodePoll = 250 * time.Millisecond
 
 // nodeErrand is what a command tells one node to do.
@@ -268,7 +268,7 @@ type nodeErrand struct {
 	// tell has the node begin, and begun says that it did.
 	tell  func(context.Context, licensedv1connect.AdminServiceClient, string) error
 	begun string
-	// done returns whether the node has finished, and finished says so. late says how far it got within wait.
+	// done returns whether the node has finished, and finished describes that. late reports how far it got within wait.
 	done     func(*licensedv1.NodeStatus) (bool, error)
 	finished string
 	late     func(last *licensedv1.NodeStatus, wait time.Duration) string

@@ -43,7 +43,7 @@ type reply interface {
 	GetDuplicate() bool
 }
 
-// command is a verb that gives a command: words says in a table's place what it came to.
+// command is a verb that gives a command: words describes its result in place of a table.
 type command[R reply] struct {
 	use, short, long, example string
 	args                      []string

@@ -153,7 +153,7 @@ func (p *program) explainAPI(err *connect.Error) *exitError {
 	return e
 }
 
-// brokeOff reports whether an error stands for an answer that did not come to its end: the connection was cut or
+// brokeOff reports whether an error stands for an answer that was cut off: the connection was cut or
 // the stream reset, by kill -9 of the gateway for instance. To that this side gives codes by which a gateway
 // would tell of a defect.
 func brokeOff(err *connect.Error) bool {

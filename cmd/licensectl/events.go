@@ -148,7 +148,7 @@ func isReason(err error, reason string) bool {
 	return e.reason == reason
 }
 
-// eventsEnd says what a listing came to.
+// eventsEnd says the result of a listing.
 func (p *program) eventsEnd(w *eventWriter, end *licensedv1.HistoryEnd) error {
 	if p.output == outputTable {
 		s := terminal.Count(end.Events, "event", "events")

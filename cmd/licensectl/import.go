@@ -329,7 +329,7 @@ func (i *importing) finish(ctx context.Context) error {
 	return nil
 }
 
-// importAttempts is how often a stretch is sent where that may help.
+// importAttempts is the number of times that a part is sent where that may help.
 const importAttempts = 6
 
 // send sends what was read.

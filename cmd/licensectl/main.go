@@ -3,7 +3,7 @@
 //
 //	acquire renew release play deactivate plan    commands of a customer
 //	licenses devices downloads                    what a customer holds
-//	events state diff why try                     the past: what happened, what was so, and why
+//	events state diff why try                     the past: history, state at a moment, and why
 //	verify export import archive passivate        care of what is stored
 //	node cluster top customers policy bench           the service
 //

@@ -229,7 +229,7 @@ func interrupted(commands int, warmup time.Duration, interrupt func()) func() st
 		mu.Lock()
 		defer mu.Unlock()
 		now := time.Now()
-		if ids++; ids == 2 { // The first is given before the warm-up begins.
+		if ids++; ids == 2 { // The first is sent before the warm-up begins.
 			measure = now.Add(warmup)
 		}
 		if ids > 1 && !now.Before(measure) {

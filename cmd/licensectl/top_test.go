@@ -54,7 +54,7 @@ func watching(width, height, readings int) *topModel {
 	return m
 }
 
-// TestTop shows what is so, and what changes.
+// TestTop shows the state, and its changes.
 func TestTop(t *testing.T) {
 	m := watching(140, 30, 4)
 	view := plain(m)

@@ -48,7 +48,7 @@ type program struct {
 	signals        <-chan os.Signal
 }
 
-// usageError is an error of whoever called or configured the program.
+// usageError is an error of the user who called or configured the program.
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }

@@ -22,7 +22,7 @@ import (
 // errSecondSignal ends the program without waiting for anything.
 var errSecondSignal = errors.New("stopped at once by a second signal; what was acknowledged is safe")
 
-// sameSignal is how long signals after the first are taken for echoes of it: shells and supervisors
+// sameSignal is the time that signals after the first are taken for echoes of it: shells and supervisors
 // send one to the process and another to its group.
 const sameSignal = 250 * time.Millisecond
 

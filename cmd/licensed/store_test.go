@@ -67,6 +67,6 @@ func TestStoreVerify(t *testing.T) {
 	if err := pebble.DamageRoot(t.Context(), c.Data, pebble.Options{Logger: c.Logger}, "Bayley:LicenseAggregate"); err != nil {
 		t.Fatal(err)
 	}
-	verify(exitDamaged, "Bayley    error     roots") // and goes on
+	verify(exitDamaged, "Bayley    error     roots") // and continues
 	verify(exitDamaged, "checked 2 customers, 4 events: 1 error")
 }

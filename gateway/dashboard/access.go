@@ -53,7 +53,7 @@ type access struct {
 	loopback bool
 	now      func() time.Time
 	log      *slog.Logger
-	// tries slows down those who guess tokens.
+	// tries slows down clients that guess tokens.
 	tries *rate.Limiter
 }
 
@@ -61,7 +61,7 @@ func newAccess(c Config) *access {
 	return &access{token: c.Token, loopback: c.Loopback, now: c.Now, log: c.Logger, tries: rate.NewLimiter(1, 10)}
 }
 
-// admission is what access comes to.
+// admission is the result of a check of access.
 type admission int
 
 const (
@@ -95,7 +95,7 @@ func bearer(r *http.Request) (token string, ok bool) {
 	return strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 }
 
-// try comes to admitted if a token is right. After too many wrong ones none is looked at for a while, also not the
+// try returns admitted if a token is right. After too many wrong ones none is looked at for a while, also not the
 // right one: else the limit would not keep anybody from guessing on.
 func (a *access) try(token, from string) admission {
 	now := a.now()

@@ -20,7 +20,7 @@ var files embed.FS
 // Path is where the dashboard is mounted.
 const Path = "/dashboard/"
 
-// Cluster tells how the cluster does. It is safe for concurrent use.
+// Cluster returns the status of the cluster. It is safe for concurrent use.
 type Cluster interface {
 	// Snapshot returns the cluster as it is known now. The message is the caller's.
 	Snapshot(ctx context.Context) (*licensedv1.ClusterStatus, error)
@@ -117,7 +117,7 @@ func (d *Dashboard) routes() http.Handler {
 	return secured(open)
 }
 
-// Guard lets through to h whoever may see the dashboard.
+// Guard lets through to h clients that may see the dashboard.
 func (d *Dashboard) Guard(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch d.access.admits(r) {

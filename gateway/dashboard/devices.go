@@ -81,7 +81,7 @@ type removeView struct {
 	Command string
 }
 
-// askRemoval asks the customer's owner what the removal of a device would come to, and then whoever
+// askRemoval asks the customer's owner the result that the removal of a device would have, and then the operator that
 // asked for it whether that is meant.
 func (d *Dashboard) askRemoval(w http.ResponseWriter, r *http.Request) error {
 	v := removeView{Customer: r.FormValue("id"), Device: r.FormValue("device"), Command: "dashboard-" + d.config.NewID()}

@@ -17,7 +17,7 @@ import (
 	"licensed/messages/licensedv1/licensedv1connect"
 )
 
-// endless is an API on which a history has many events, and then no end until whoever asks goes.
+// endless is an API on which a history has many events, and then no end until the client disconnects.
 type endless struct {
 	licensedv1connect.UnimplementedHistoryServiceHandler
 	events uint64

@@ -18,7 +18,7 @@ import (
 // eventView is an event for people.
 type eventView struct {
 	*licensedv1.HistoryEvent
-	// Kind is what it comes to, for its colour.
+	// Kind is its result, for its colour.
 	Kind string
 	// Text is one sentence.
 	Text string

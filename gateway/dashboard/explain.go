@@ -65,7 +65,7 @@ func problem(err error) (string, error) {
 	return "", err
 }
 
-// tryView is what a command would have come to.
+// tryView is the result that a command would have had.
 type tryView struct {
 	// Command in words.
 	Command string
@@ -75,7 +75,7 @@ type tryView struct {
 	Problem string
 }
 
-// try asks what a command would have come to at the moment, if one is selected.
+// try asks the result that a command would have had at the moment, if one is selected.
 func (d *Dashboard) try(ctx context.Context, s Selection) (*tryView, error) {
 	if s.Try == "" {
 		return nil, nil

@@ -37,7 +37,7 @@ func number[N uint32 | uint64 | int](n N) string {
 	return b.String()
 }
 
-// count says how many there are of something.
+// count describes the number of something.
 func count[N uint32 | uint64](n N, one, many string) string {
 	if n == 1 {
 		return "1 " + one

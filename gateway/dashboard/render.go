@@ -93,7 +93,7 @@ type errorView struct {
 // fail shows an error.
 func (d *Dashboard) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if r.Context().Err() != nil {
-		return // Whoever asked has gone.
+		return // The client has disconnected.
 	}
 	e := d.explain(r, err)
 	body := errorView{Status: e.status, Title: e.title, Text: e.text, Customer: e.customer, Retry: e.retry}

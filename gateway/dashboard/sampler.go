@@ -15,13 +15,13 @@ const (
 	idleEvery    = 10 * time.Second
 )
 
-// keptSamples is how many are kept for the charts: ten minutes of those that somebody looked at.
+// keptSamples is the number of samples kept for the charts: ten minutes of those that somebody looked at.
 const keptSamples = 600
 
 // snapshotTimeout bounds the reading of the cluster's status.
 const snapshotTimeout = 3 * time.Second
 
-// sampler asks the cluster how it does, and keeps the answers of the last minutes. Safe for concurrent
+// sampler asks the cluster for its status, and keeps the answers of the last minutes. Safe for concurrent
 // use.
 type sampler struct {
 	cluster Cluster
@@ -104,7 +104,7 @@ func (s *sampler) sample(ctx context.Context) {
 	s.news = make(chan struct{})
 }
 
-// end tells those who wait that nothing more comes.
+// end tells the waiting viewers that nothing more comes.
 func (s *sampler) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -185,7 +185,7 @@ func (s *sampler) first(ctx context.Context) reading {
 	}
 }
 
-// current waits for a reading as young as those who look get: while nobody did, the latest may be of some
+// current waits for a reading as young as viewers get: while nobody did, the latest may be of some
 // time ago.
 func (s *sampler) current(ctx context.Context) reading {
 	defer s.watch()()

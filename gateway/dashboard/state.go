@@ -9,7 +9,7 @@ import (
 	"licensed/messages/licensedv1"
 )
 
-// stateView is what is so about a customer, compared with what was so before.
+// stateView is the state of a customer, compared with the state before.
 type stateView struct {
 	Plan   []cell // plan, its limit, devices in use
 	Tables []table
@@ -24,7 +24,7 @@ type table struct {
 	Name, One string
 	Columns   []column
 	Rows      []row
-	// Ended is how many of the rows are of things that ended.
+	// Ended is the number of rows of things that ended.
 	Ended int
 	// Empty says what it means that there are none.
 	Empty string
@@ -75,7 +75,7 @@ func compare(before, now *licensedv1.CustomerState) stateView {
 	return v
 }
 
-// mark marks what differs from the same table before, and says so.
+// mark marks what differs from the same table before, and reports whether there is any.
 func (t *table) mark(before table) (changes []string) {
 	was := make(map[string]row, len(before.Rows))
 	for _, r := range before.Rows {

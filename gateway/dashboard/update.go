@@ -14,7 +14,7 @@ import (
 type update struct {
 	// reading that the update is made of, by its number.
 	reading uint64
-	// sample is the latest one, taken at a time, for those who have all that were taken before; nil if
+	// sample is the latest one, taken at a time, for viewers that have all that were taken before; nil if
 	// there is none yet.
 	sample     *event
 	at, before int64

@@ -61,7 +61,7 @@ func TestRulesHaveSubjects(t *testing.T) {
 	}
 }
 
-// TestRulesCanFail checks a module in which every rule is broken, and each broken line says so in a
+// TestRulesCanFail checks a module in which every rule is broken, and each broken line names its rule in a
 // comment: want "name of the rule", once for each rule it breaks.
 func TestRulesCanFail(t *testing.T) {
 	sources := load(t, filepath.Join("testdata", "bad"))

@@ -9,6 +9,6 @@
 //	                      gateway, cluster, actors/license → actors → persistence ← stores
 //
 // A rule takes away imports or calls from a set of packages and says why. The rules read source, not
-// what was built: so they hold for every build tag and platform, also for tests where they say so.
+// what was built: so they hold for every build tag and platform, also for tests where they are told to.
 // testdata/bad breaks each rule, marked in place, to show that the test can fail.
 package archtest

@@ -35,7 +35,7 @@ import (
 
 // Times after which a transition counts as trouble.
 const (
-	// Stuck is the time a shard may be on its way to a node, or its owner silent, before it counts as unserved.
+	// Stuck is the time a shard may be in transit to a node, or its owner silent, before it counts as unserved.
 	// It is above the time that requests wait for a shard in flight.
 	Stuck = 10 * time.Second
 	// VersionsMixed is the time an upgrade may take before it is a finding.
@@ -91,7 +91,7 @@ type Input struct {
 	Departed []Departure
 	// Rows of ownership as anybody knows them: hints. Several may be about one shard.
 	Rows []persistence.Shard
-	// Moving are shards that were on their way in former readings.
+	// Moving are shards that were in transit in former readings.
 	Moving map[uint32]Moving
 }
 

@@ -385,7 +385,7 @@ func anyMember(r *rand.Rand, a *Answer, shards uint32) {
 	}
 	a.Self.State = licensedv1.NodeState(r.IntN(9))
 	if a.Self.State == licensedv1.NodeState_NODE_STATE_DEAD || a.Self.State == licensedv1.NodeState_NODE_STATE_LEFT {
-		a.Self.State = licensedv1.NodeState_NODE_STATE_READY // Nobody says so of itself.
+		a.Self.State = licensedv1.NodeState_NODE_STATE_READY // No node reports this itself.
 	}
 	if a.Self.State == licensedv1.NodeState_NODE_STATE_SUSPECT || r.IntN(5) == 0 {
 		a.Self.State, a.Self.Lease.Remaining = licensedv1.NodeState_NODE_STATE_SUSPECT, nil

@@ -7,7 +7,7 @@
 // play, renew and release them, now and then remove a device, and sometimes send a command twice, as
 // phones on bad networks do. They know no rules: what the policy forbids is refused, and they continue.
 // Commands start at a steady rate, whatever the answers' pace (an open loop); when too many are under
-// way the simulation falls behind and says so rather than adding to the trouble.
+// way the simulation falls behind and reports it rather than adding to the trouble.
 package demo
 
 import (
@@ -33,11 +33,11 @@ import (
 type Config struct {
 	// Rate of commands per second.
 	Rate float64
-	// Customers is how many there are.
+	// Customers is the number of customers.
 	Customers int
 	// MaxInFlight commands are in progress at once.
 	MaxInFlight int
-	// Summary is how often a line about the last period is logged.
+	// Summary is the interval at which a line about the last period is logged.
 	Summary time.Duration
 	// Seed makes the choices repeatable.
 	Seed uint64
@@ -93,7 +93,7 @@ func New(c Config, client licensedv1connect.LicenseServiceClient) *Simulation {
 	}
 }
 
-// tick is how often commands are started.
+// tick is the interval at which commands are started.
 const tick = 10 * time.Millisecond
 
 // Run simulates until ctx ends and the commands in progress are answered.

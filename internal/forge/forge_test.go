@@ -14,7 +14,7 @@ import (
 	"licensed/persistence"
 )
 
-// TestForged: what is forged arrives. Whether it is believed is up to those who hear it.
+// TestForged: what is forged arrives. Whether it is believed is up to the members that hear it.
 func TestForged(t *testing.T) {
 	var mu sync.Mutex
 	var dead, rows int

@@ -92,7 +92,7 @@ func wantHistory(t *testing.T, n *node.Node) (hot, cold int) {
 	return hot, cold
 }
 
-// TestArchiveTier takes a customer through its life: used, archived when it left memory, idle until
+// TestArchiveTier takes a customer through its life: used, archived when it was evicted, idle until
 // only a stub is left, and back.
 func TestArchiveTier(t *testing.T) {
 	c, behind := agedConfig(t)

@@ -156,7 +156,7 @@ func (n *Node) takeAll(ctx context.Context, node *cluster.Node) error {
 	}
 }
 
-// takeAllTimeout is how long taking all shards may take once nobody else has them.
+// takeAllTimeout is the time that taking all shards may take once nobody else has them.
 const takeAllTimeout = 30 * time.Second
 
 // hostName is the default name of a node.
@@ -168,7 +168,7 @@ func hostName() string {
 	return name
 }
 
-// confirmed returns whether what the clock says of a lease is enough, or a read says so too.
+// confirmed returns whether what the clock says of a lease is enough, or a read confirms it too.
 func (n *Node) confirmed(ctx context.Context) bool {
 	node := n.owner.Load()
 	return node == nil || node.Confirm(ctx) == nil

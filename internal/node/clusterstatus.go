@@ -175,7 +175,7 @@ func (n *Node) assess(in *clusterstatus.Input, told []*licensedv1.Happening) *li
 	return out
 }
 
-// addDepartures adds members that another member saw disappear. Whoever heard that one of them left on purpose is
+// addDepartures adds members that another member saw disappear. A member that heard that one of them left on purpose is
 // right: others may have missed its last message.
 func addDepartures(all map[string]departure, told []*clusterv1.Departed, now time.Time) {
 	for _, d := range told {

@@ -53,7 +53,7 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// TestDeparturesAreShared: a gateway that started after a node disappeared learns of it, and whoever heard the node's last
+// TestDeparturesAreShared: a gateway that started after a node disappeared learns of it, and a process that heard the node's last
 // message is believed.
 func TestDeparturesAreShared(t *testing.T) {
 	i, now := persistence.NewIncarnation(), time.Unix(1000, 0)
@@ -257,7 +257,7 @@ func TestHappeningsAreCounted(t *testing.T) {
 	}
 }
 
-// TestEarlyQuestions: others can reach a process before it has joined them. How it does it cannot say yet.
+// TestEarlyQuestions: others can reach a process before it has joined them. It has no status yet.
 func TestEarlyQuestions(t *testing.T) {
 	m := &member{n: &Node{config: Config{Now: time.Now}, shards: unowned(1)}, joined: make(chan struct{})}
 	if s, err := m.Status(t.Context()); !errors.Is(err, errNotStarted) {
@@ -268,7 +268,7 @@ func TestEarlyQuestions(t *testing.T) {
 	}
 }
 
-// TestMost: parts that do not end, be they several, leave those who are stopped after them some of the drain timeout.
+// TestMost: parts that do not end, be they several, leave the parts that are stopped after them some of the drain timeout.
 func TestMost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
@@ -296,7 +296,7 @@ func TestNamesAreBounded(t *testing.T) {
 	if got := n.nameOf(last); got != "n1" {
 		t.Errorf("the last one is %q", got)
 	}
-	if kept := len(n.acquaintances.names); kept != keptNames || len(n.acquaintances.order) != kept {
+	if kept := len(n.knownMembers.names); kept != keptNames || len(n.knownMembers.order) != kept {
 		t.Errorf("%d are kept", kept)
 	}
 }

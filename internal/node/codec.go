@@ -33,7 +33,7 @@ var messages = func() map[string]proto.Message {
 	return all
 }()
 
-// errands, and answers to them, travel as JSON under these names.
+// requests, and answers to them, travel as JSON under these names.
 var errands = map[string]func() any{
 	"node.Passivate": func() any { return new(passivateErrand) }, "node.Passivated": func() any { return new(passivated) },
 	"node.Archive": func() any { return new(archiveErrand) },

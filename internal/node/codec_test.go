@@ -92,7 +92,7 @@ func TestCodec(t *testing.T) {
 	}
 }
 
-// TestImportedErrors: what an import came to is the same error on the other side.
+// TestImportedErrors: the result of an import is the same error on the other side.
 func TestImportedErrors(t *testing.T) {
 	for _, test := range []struct {
 		imported

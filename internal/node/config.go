@@ -67,7 +67,7 @@ type ClusterConfig struct {
 	// NodeTLS encrypts requests between processes. With a CA both sides must have a certificate of it.
 	NodeTLS tlsfiles.Files
 
-	// LeaseTTL is how long after its last sign of life a node is declared dead. Less makes failover
+	// LeaseTTL is the time without a sign of life after which a node is declared dead. Less makes failover
 	// faster, and a slow store or a starved process lose its shards more easily.
 	LeaseTTL time.Duration
 	// Confirm is how a node makes sure before each reply that it may still speak: "lease", by its clock,
@@ -105,7 +105,7 @@ type Config struct {
 	Dashboard DashboardConfig
 	// Policy is the policy file, watched for changes; empty for the built-in policy.
 	Policy string
-	// PolicyPoll is how often the policy file is looked at.
+	// PolicyPoll is the interval between looks at the policy file.
 	PolicyPoll time.Duration
 
 	// APITLS encrypts the API. With a CA, clients must have a certificate of it.

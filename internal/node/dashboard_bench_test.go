@@ -26,7 +26,7 @@ const (
 )
 
 // BenchmarkDashboardCost measures what it costs to be looked at: rounds of commands with the cluster page
-// open, and now and then a scrape of the metrics, and rounds without, in turns. Whoever looks is in this
+// open, and now and then a scrape of the metrics, and rounds without, in turns. The viewer is in this
 // process and counted too, and so is the sending of all commands.
 //
 // Each iteration has four rounds; without, with, with, without, so that what only grows, as the store

@@ -12,7 +12,7 @@ import (
 	"licensed/messages/licensedv1"
 )
 
-// TestDrainOfGateway: a gateway has nothing to hand over, and says so at once, whoever is asked to drain it.
+// TestDrainOfGateway: a gateway has nothing to hand over, and reports this at once, whichever process is asked to drain it.
 func TestDrainOfGateway(t *testing.T) {
 	c := newCompany(t)
 	n1 := c.start("n1", node.RoleNode|node.RoleGateway)

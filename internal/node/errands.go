@@ -13,7 +13,7 @@ import (
 	"licensed/persistence/doctor"
 )
 
-// errand is what operators ask of a customer's owner, whichever process that is. It goes the way of
+// An errand is what operators ask of a customer's owner, whichever process that is. It goes the way of
 // queries, and is done by the owner's host; each may be done twice without harm.
 type errand interface {
 	run(ctx context.Context, h *host, customer string) (actors.Answer, error)
@@ -70,7 +70,7 @@ func (h *host) damagedHead(ctx context.Context, customer string) (persistence.He
 	return head, err == nil && held && h.authority.Holds(shard, epoch)
 }
 
-// do has an errand done by the customer's owner.
+// do has the request executed by the customer's owner.
 func do[A any](ctx context.Context, n *Node, customer string, e errand) (answer A, head persistence.Head, err error) {
 	a, err := n.aggregates.Query(ctx, customer, e)
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 // Fail does to a node what a disk error does.
 func (n *Node) Fail(err error) { n.fail(err) }
 
-// Share has nodes of one process use a store as processes use Cassandra. Whoever made it closes it.
+// Share has nodes of one process use a store as processes use Cassandra. Its maker closes it.
 func (c *Config) Share(s persistence.Store) {
 	c.Store, c.shared, c.Archive = "cassandra://shared/test", s, ArchiveOff
 }

@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// files says how many files each part of the process may have open: sockets are files, too. The store and the
+// files describes the files that each part of the process may have open: sockets are files, too. The store and the
 // connections to other processes come first. What is left is for the API, whose clients can be told to come back.
 type files struct {
 	// limit is the process's.

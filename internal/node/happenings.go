@@ -17,7 +17,7 @@ import (
 	"licensed/persistence"
 )
 
-// keptHappenings is how many a node remembers: what an operator who comes to look may want to know.
+// keptHappenings is the number that a node remembers: what an operator who looks may want to know.
 const keptHappenings = 200
 
 // oneMove is for how long shards that change hands alike are told of as one happening.
@@ -76,7 +76,7 @@ func (h *happenings) newestFirst() []*licensedv1.Happening {
 	return out
 }
 
-// toldHappenings is how many a member tells others of.
+// toldHappenings is the number that a member tells others of.
 const toldHappenings = 50
 
 // firstHand returns what happened to a node itself, newest first: what members notice of each other every
@@ -173,21 +173,21 @@ func (n *Node) happened(h cluster.Happening) {
 	n.happenings.add(n.config.Now(), what)
 }
 
-// acquaintances are the members that were heard of, by incarnation and by name.
-type acquaintances struct {
+// knownMembers are the members that were heard of, by incarnation and by name.
+type knownMembers struct {
 	mu    sync.Mutex
 	names map[persistence.Incarnation]string
 	order []persistence.Incarnation    // of names, the first one learned first
-	here  map[string]membership.Member // those who seem to be alive
-	left  map[string]departure         // those who do not any more
+	here  map[string]membership.Member // members that seem to be alive
+	left  map[string]departure         // members that no longer do
 }
 
-// keptNames is the number of incarnations that are remembered by name: those who are present, and enough former ones for what
+// keptNames is the number of incarnations that are remembered by name: members that are present, and enough former ones for what
 // happened lately to speak of nodes.
 const keptNames = 4096
 
 // learn remembers whose an incarnation is; a is locked.
-func (a *acquaintances) learn(i persistence.Incarnation, name string) {
+func (a *knownMembers) learn(i persistence.Incarnation, name string) {
 	if _, known := a.names[i]; !known {
 		if a.order = append(a.order, i); len(a.order) > keptNames {
 			delete(a.names, a.order[0])
@@ -215,7 +215,7 @@ func (n *Node) nameOf(i persistence.Incarnation) string {
 	if i.IsZero() {
 		return ""
 	}
-	a := &n.acquaintances
+	a := &n.knownMembers
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if name := a.names[i]; name != "" {
@@ -227,7 +227,7 @@ func (n *Node) nameOf(i persistence.Incarnation) string {
 // notice compares who seems to be alive with who did before.
 func (n *Node) notice(all []membership.Member) {
 	now := n.config.Now()
-	a := &n.acquaintances
+	a := &n.knownMembers
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	before := a.here
@@ -267,7 +267,7 @@ func (n *Node) notice(all []membership.Member) {
 
 // departed returns the members that left lately.
 func (n *Node) departed() []departure {
-	a := &n.acquaintances
+	a := &n.knownMembers
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var all []departure
@@ -282,7 +282,7 @@ func (n *Node) holds(name string) bool {
 	if name == n.name {
 		return n.owner.Load() != nil
 	}
-	a := &n.acquaintances
+	a := &n.knownMembers
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return slices.Contains(a.here[name].Meta.GetRoles(), clusterv1.Role_ROLE_NODE)
@@ -290,7 +290,7 @@ func (n *Node) holds(name string) bool {
 
 // knows reports whether a member of that name seems to be alive.
 func (n *Node) knows(name string) bool {
-	a := &n.acquaintances
+	a := &n.knownMembers
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	_, there := a.here[name]

@@ -103,7 +103,7 @@ func (h *host) holds(head persistence.Head) bool {
 	return h.authority.Holds(h.authority.Shard(head.Partition.Aggregate), head.Partition.Epoch)
 }
 
-// passivated hears that an aggregate left memory.
+// passivated hears that an aggregate was evicted.
 func (h *host) passivated(i actors.PassivatedInfo) {
 	h.node.metrics.passivated.Inc()
 	h.node.counts.passivations.Add(1)

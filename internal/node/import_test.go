@@ -66,7 +66,7 @@ func TestImportRepeated(t *testing.T) {
 	}
 	records := recordsOf(t, g, "Bayley")
 
-	copies := []string{"copy-5", "copy-6"} // n1 has them; an address may have two imports under way
+	copies := []string{"copy-5", "copy-6"} // n1 has them; an address may have two imports in progress
 	var lose atomic.Bool
 	lose.Store(true)
 	var mu sync.Mutex

@@ -10,7 +10,7 @@ import (
 	"licensed/internal/node"
 )
 
-// TestGarbageIsLoggedInPart: whoever reaches the gossip port does not decide how much is logged.
+// TestGarbageIsLoggedInPart: a process that reaches the gossip port does not decide how much is logged.
 func TestGarbageIsLoggedInPart(t *testing.T) {
 	c := newCompany(t)
 	log := new(harness.Log)

@@ -68,7 +68,7 @@ const (
 	// keptNews is the number of pieces of news that may wait to be spread. What finds no room comes with the next
 	// exchange of full state.
 	keptNews = 1024
-	// tellEvery is how often what others know of this process is brought up to date.
+	// tellEvery is the interval at which what others know of this process is brought up to date.
 	tellEvery = time.Second
 )
 
@@ -192,7 +192,7 @@ func (m *member) join() error {
 	return nil
 }
 
-// awaitNodes waits until somebody is known who holds customers: before, a gateway is of no use.
+// awaitNodes waits until somebody is known who holds customers: before, a gateway is useless.
 func (n *Node) awaitNodes(ctx context.Context) error {
 	m := n.member.Load()
 	if m == nil || n.config.Roles.Has(RoleNode) {
@@ -216,7 +216,7 @@ func (n *Node) awaitNodes(ctx context.Context) error {
 	}
 }
 
-// noNodesYet is how often a gateway that knows no node says so.
+// noNodesYet is the interval at which a gateway logs that it knows no node.
 const noNodesYet = 5 * time.Second
 
 // leave tells the others good-bye.
@@ -363,7 +363,7 @@ func (n *Node) changed(news *clusterv1.News) {
 	}
 }
 
-// spread passes news on: to gateways and to those who get a shard at once, to all others by gossip.
+// spread passes news on: to gateways and to nodes that get a shard at once, to all others by gossip.
 func (m *member) spread() {
 	for {
 		select {
@@ -523,9 +523,9 @@ func (m *member) Status(ctx context.Context) (*clusterv1.StatusResponse, error) 
 }
 
 // Drain implements transport.Handler and routing.Self: the process hands over its shards and holds none
-// until it is started again. What it serves beside that it goes on to serve.
+// until it is started again. What it serves beside that it still serves.
 func (m *member) Drain(context.Context) error {
-	if m.n.owner.Load() == nil { // Whoever asks has seen it under another role.
+	if m.n.owner.Load() == nil { // The caller has seen it under another role.
 		return errNoNode
 	}
 	m.mu.Lock()

@@ -57,7 +57,7 @@ func (c *company) config(name string, roles node.Roles) node.Config {
 	return config
 }
 
-// status asks a member how the cluster does.
+// status asks a member for the status of the cluster.
 func status(t testing.TB, a licensedv1connect.AdminServiceClient) *licensedv1.ClusterStatus {
 	t.Helper()
 	res, err := a.GetCluster(t.Context(), connect.NewRequest(&licensedv1.GetClusterRequest{}))
@@ -138,7 +138,7 @@ func TestCluster(t *testing.T) {
 	wantDrain(t, a, n1)
 }
 
-// TestNobodyServes: a gateway whose nodes are gone says so within a lease, not after the deadline.
+// TestNobodyServes: a gateway whose nodes are gone reports it within a lease, not after the deadline.
 func TestNobodyServes(t *testing.T) {
 	c := newCompany(t)
 	c.with = func(config *node.Config) { config.Cluster.LeaseTTL = 2 * time.Second }

@@ -76,7 +76,7 @@ func newRuntimeMetrics(r prometheus.Registerer) *runtimeMetrics {
 	return m
 }
 
-// counts are the same for those who ask the node instead of its metrics.
+// counts are the same for callers that ask the node instead of its metrics.
 type counts struct {
 	activations, replayed, passivations, failed atomic.Uint64
 	commands                                    atomic.Uint64 // that reached the node's customers

@@ -9,7 +9,7 @@
 //	store          the embedded store, which locks its directory, or the one that a cluster shares
 //	archive        the archive tier: a directory, or a keyspace
 //	policy         the numbers of the rules, read again when the file changes
-//	ownership      the shards that this process may speak for; for each incarnation a host, which is the
+//	ownership      the shards that this process owns; for each incarnation a host, which is the
 //	               aggregates in memory and the archiver
 //	node port      requests of other processes, and to them
 //	gossip         who else is present
@@ -112,7 +112,7 @@ type Node struct {
 	joining        *member                      // what will be member
 	clusterMetrics *clusterMetrics
 	statusMetrics  *statusMetrics
-	acquaintances  acquaintances
+	knownMembers   knownMembers
 
 	mu      sync.Mutex
 	broken  bool
@@ -125,7 +125,7 @@ type part struct {
 	stop func(context.Context) error
 }
 
-// logLines are the lines of one kind that are logged in an interval. Whoever reaches a port may cause any number.
+// logLines are the lines of one kind that are logged in an interval. Any process that reaches a port may cause any number.
 const (
 	logLines    = 50
 	logInterval = 10 * time.Second
@@ -225,7 +225,7 @@ func (n *Node) startAPI(context.Context) error {
 }
 
 // startDrain starts nothing. It is what a stop begins with: the readiness check fails, then other nodes
-// get the shards, while this process goes on to serve.
+// get the shards, while this process still serves.
 func (n *Node) startDrain(context.Context) error {
 	switch m, node := n.member.Load(), n.owner.Load(); {
 	case m != nil:

@@ -165,7 +165,7 @@ func TestFailedStartLeavesNothing(t *testing.T) {
 	}
 }
 
-// TestFailure: after a disk error nothing is acknowledged any more, and the health checks say so.
+// TestFailure: after a disk error nothing is acknowledged any more, and the health checks report it.
 func TestFailure(t *testing.T) {
 	c, _ := config(t)
 	n := start(t, c)

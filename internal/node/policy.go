@@ -109,7 +109,7 @@ func (s *policySource) reload() {
 	}
 	select {
 	case s.reloads <- reload{}:
-	default: // One is under way already.
+	default: // One is in progress already.
 	}
 }
 

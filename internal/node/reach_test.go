@@ -34,7 +34,7 @@ func newReachable(t *testing.T) *company {
 // sweepDeadline is the time a customer waits for an answer.
 const sweepDeadline = 5 * time.Second
 
-// sweep asks a gateway for customers at once, and returns how many were answered, and how often each error came.
+// sweep asks a gateway for customers at once, and returns the number of answers, and how often each error came.
 func sweep(t testing.TB, g *node.Node, customers []string) (answered int, errs map[string]int) {
 	errs = map[string]int{}
 	var mu sync.Mutex
@@ -131,7 +131,7 @@ func TestUnreachableNodePort(t *testing.T) {
 	}
 }
 
-// A node that gossip does not reach takes nothing, whoever leaves, and is not ready.
+// A node that gossip does not reach takes nothing, whichever member leaves, and is not ready.
 func TestGossipIsland(t *testing.T) {
 	c := newReachable(t)
 	n1 := c.start("n1", node.RoleNode)
@@ -210,7 +210,7 @@ func (p *portal) keep(c net.Conn) {
 	p.all = append(p.all, c)
 }
 
-// copy drops what comes while the portal is shut, so that a connection of that time is of no use afterwards.
+// copy drops what comes while the portal is shut, so that a connection of that time is useless afterwards.
 func (p *portal) copy(to, from net.Conn) {
 	_, _ = io.Copy(writer(func(b []byte) (int, error) {
 		if p.shut.Load() {

@@ -59,7 +59,7 @@ func TestScrapes(t *testing.T) {
 }
 
 // everyOutcome sends commands that are done, repeated, refused by a rule, and wrong, and has the customer
-// leave memory and, where there is an archive, go there.
+// are evicted and, where there is an archive, go there.
 func everyOutcome(t *testing.T, n *node.Node, customer, round string) {
 	t.Helper()
 	for _, device := range []string{"iphone", "iphone", "ipad", "tv", ""} {

@@ -14,7 +14,7 @@ import (
 
 // Times of a shardWatch.
 const (
-	// watchEvery is how often it looks. Shards are unserved for two looks before it says so: news of a shard may come
+	// watchEvery is the interval between looks. Shards are unserved for two looks before it is reported: news of a shard may come
 	// before those of its owner.
 	watchEvery = time.Second
 	// sayEvery is the shortest time between two lines about unserved shards.

@@ -60,11 +60,11 @@ func TestShardWatch(t *testing.T) {
 // TestLostReason names last owners, and not all of them.
 func TestLostReason(t *testing.T) {
 	var n Node
-	n.acquaintances.names = make(map[persistence.Incarnation]string)
+	n.knownMembers.names = make(map[persistence.Incarnation]string)
 	lost := map[persistence.Incarnation]int{{}: 4}
 	for k := range 6 {
 		i := persistence.NewIncarnation()
-		n.acquaintances.names[i] = "n" + string(rune('1'+k))
+		n.knownMembers.names[i] = "n" + string(rune('1'+k))
 		lost[i] = 10 + k
 	}
 	const want = "no owner (4), n1 not responding (10), n2 not responding (11), n3 not responding (12), n4 not responding (13), 2 more owners"

@@ -149,7 +149,7 @@ const (
 )
 
 // warnings are what is wrong with the node itself. Whether its shards are served, and whether it can serve, is for
-// whoever makes the status of the cluster.
+// the part that makes the status of the cluster.
 func (n *Node) warnings(ctx context.Context, s *licensedv1.NodeStatus, owner *cluster.NodeStatus) []*licensedv1.ClusterWarning {
 	var out []*licensedv1.ClusterWarning
 	add := func(runbook, next, format string, args ...any) *licensedv1.ClusterWarning {

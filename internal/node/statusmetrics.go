@@ -59,7 +59,7 @@ func (m *statusMetrics) show(s *licensedv1.ClusterStatus) {
 	}
 }
 
-// readEvery is how often a gateway computes the status for its metrics, if nobody asks for it.
+// readEvery is the interval at which a gateway computes the status for its metrics, if nobody asks for it.
 const readEvery = 10 * time.Second
 
 // readStatus computes the status of the cluster every few seconds until the process stops.

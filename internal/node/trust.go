@@ -210,7 +210,7 @@ func (m *member) scanned(rows []persistence.Shard) {
 func (m *member) verify() {
 	pause := m.n.config.Cluster.LeaseTTL / 2
 	var next time.Time
-	timer := time.NewTimer(0) // The rows count from the beginning, whoever gossip shows.
+	timer := time.NewTimer(0) // The rows count from the beginning, whichever members gossip shows.
 	for {
 		select {
 		case <-m.context.Done():

@@ -224,7 +224,7 @@ func FuzzSettingsFile(f *testing.F) {
 	})
 }
 
-// TestErrorsNameTheSource: whoever reads an error knows which of the places to correct, and what to write there.
+// TestErrorsNameTheSource: the reader of an error knows which of the places to correct, and what to write there.
 func TestErrorsNameTheSource(t *testing.T) {
 	for _, test := range []struct {
 		arguments   []string

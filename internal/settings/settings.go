@@ -53,7 +53,7 @@ type Audience int
 
 // The audiences.
 const (
-	Everyone Audience = iota // whoever runs the program
+	Everyone Audience = iota // any user of the program
 	Operator                 // who runs it in production
 	Tuning                   // who has measured that the default does not fit
 )

@@ -11,7 +11,7 @@ func Nearest(name string, names []string) string {
 	return best
 }
 
-// distance returns how many letters must be inserted, removed or replaced to get from one word to another.
+// distance returns the number of letters to insert, remove or replace to get from one word to another.
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

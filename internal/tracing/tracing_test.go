@@ -44,7 +44,7 @@ func names(r *tracetest.SpanRecorder, id trace.TraceID) []string {
 	return out
 }
 
-// TestJournal puts reads and writes into the traces of those who wait for them, and no others.
+// TestJournal puts reads and writes into the traces of the requests that wait for them, and no others.
 func TestJournal(t *testing.T) {
 	tracer, recorder := newTracer(1)
 	j := tracer.Journal(memory.New())

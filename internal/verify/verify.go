@@ -16,7 +16,7 @@ import (
 	"licensed/messages/licensedv1"
 )
 
-// DamagedError says how many of the printed findings are errors.
+// DamagedError has the number of errors among the printed findings.
 type DamagedError struct{ Errors int }
 
 func (e DamagedError) Error() string {

@@ -138,7 +138,7 @@ type Held func(context.Context) bool
 
 // Archive moves what is closed below the head, as far as it is worth segments, or all of it if all is
 // set. The head comes from the owner; that it was the owner when it told the head, and what is below so is
-// final, is certain only when held says so afterwards.
+// final, is certain only when held confirms it afterwards.
 // The result is valid also with an error.
 func (a *Archiver) Archive(ctx context.Context, head persistence.Head, all bool, held Held) (Result, error) {
 	var res Result

@@ -611,7 +611,7 @@ func (s *stubborn) StripRoot(ctx context.Context, k persistence.RootKey, at stri
 	return s.HotTier.StripRoot(ctx, k, at)
 }
 
-// TestSegmentIsUsedAgain: attempts that come to nothing do not each leave a segment, unless that is not as it was.
+// TestSegmentIsUsedAgain: attempts that fail do not each leave a segment, unless that is not as it was.
 func TestSegmentIsUsedAgain(t *testing.T) {
 	f := newFixture(t)
 	f.config.Retention = 48 * time.Hour

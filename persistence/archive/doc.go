@@ -2,7 +2,7 @@
 //
 // # The model
 //
-// A partition is closed when a child of its root is durable and final (persistence.Head says so); it
+// A partition is closed when a child of its root is durable and final (persistence.Head reports it); it
 // never changes again. The archiver takes closed partitions of one aggregate, oldest first, and does
 // to each group of them:
 //

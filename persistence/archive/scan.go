@@ -115,7 +115,7 @@ func (w *Worker) insist(do func() error) bool {
 	return w.context.Err() == nil
 }
 
-// reserve takes an aggregate for the scan, unless it waits because it left memory just now.
+// reserve takes an aggregate for the scan, unless it waits because it was evicted just now.
 func (w *Worker) reserve(aggregate string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -24,7 +24,7 @@ type WorkerConfig struct {
 	BytesPerSecond int
 	// Concurrency is the number of evicted aggregates that are archived at once (default 2).
 	Concurrency int
-	// Queue is how many of them may wait (default 10,000). One that finds no room is found again by
+	// Queue is the number of them that may wait (default 10,000). One that finds no room is found again by
 	// the scan.
 	Queue int
 	// ScanEvery is about how often all aggregates are looked through for old history and for idle ones
@@ -56,7 +56,7 @@ type Owner interface {
 	Holds(ctx context.Context, head persistence.Head) bool
 	// Archived tells an aggregate, if it is in memory, how far its history is in the archive.
 	Archived(aggregate string, through uint64)
-	// Release lets an aggregate leave memory if nothing is in progress.
+	// Release lets an aggregate be evicted if nothing is in progress.
 	Release(ctx context.Context, aggregate string)
 }
 
@@ -115,7 +115,7 @@ type ScannedInfo struct {
 
 // WorkerStats are figures of a moment.
 type WorkerStats struct {
-	// Waiting aggregates that left memory, and how long the first of them has.
+	// Waiting evicted aggregates, and how long the first of them has.
 	Waiting int
 	Lag     time.Duration
 	// Failing is for how long nothing could be archived; 0 if the last attempt went well.
@@ -124,7 +124,7 @@ type WorkerStats struct {
 	Dropped uint64
 }
 
-// Worker archives in the background: aggregates that left memory with enough history for a segment,
+// Worker archives in the background: evicted aggregates with enough history for a segment,
 // and, scanning all, old history and the snapshots of idle aggregates. Nothing waits for it. It is safe
 // for concurrent use.
 type Worker struct {
@@ -147,7 +147,7 @@ type Worker struct {
 	dropped uint64
 }
 
-// job is an aggregate that left memory.
+// job is an evicted aggregate.
 type job struct {
 	aggregate string
 	head      persistence.Head
@@ -233,7 +233,7 @@ func (w *Worker) limit(ctx context.Context, n int) error {
 	return nil
 }
 
-// Passivated records that an aggregate left memory with that head, while its shard was held. It
+// Passivated records that an aggregate was evicted with that head, while its shard was held. It
 // returns at once: most aggregates have too little history yet to be worth a look.
 func (w *Worker) Passivated(aggregate string, head persistence.Head, archivedThrough uint64) {
 	w.mu.Lock()
@@ -288,7 +288,7 @@ func (w *Worker) Stats() WorkerStats {
 	return s
 }
 
-// serve archives aggregates that left memory until the worker closes.
+// serve archives evicted aggregates until the worker closes.
 func (w *Worker) serve() {
 	for {
 		j, ok := w.next()
@@ -355,7 +355,7 @@ func (w *Worker) sleep(d time.Duration) bool {
 	}
 }
 
-// archive moves what is closed, and the snapshot too if that is set, and tells whoever wants to know.
+// archive moves what is closed, and the snapshot too if that is set, and tells the listeners.
 func (w *Worker) archive(ctx context.Context, aggregate string, head persistence.Head, all, snapshot bool) (Result, error) {
 	began := time.Now()
 	held := func(ctx context.Context) bool { return w.o.Owner.Holds(ctx, head) }

@@ -33,7 +33,7 @@ const (
 	nameBuckets = 128
 	// chunkBytes is the largest chunk: some of them fit into Cassandra's limits comfortably.
 	chunkBytes = 256 << 10
-	// expiryGrace is how long segments are kept beyond what was asked: clocks differ.
+	// expiryGrace is the time that segments are kept beyond what was asked: clocks differ.
 	expiryGrace = time.Hour
 	// maxTimeToLive is Cassandra's limit, 20 years; what is to be kept longer is kept forever.
 	maxTimeToLive = 20 * 365 * 24 * time.Hour

@@ -64,7 +64,7 @@ func isAnswer(err error) bool {
 }
 
 // refusedRetry offers a request that one node called invalid to one other, which may know the schema better. Nothing
-// was executed, so that holds for writes and compare-and-sets too. Whatever else failed is repeated by who knows
+// was executed, so that holds for writes and compare-and-sets too. Whatever else failed is repeated by a caller that knows
 // whether it may be.
 type refusedRetry struct{}
 

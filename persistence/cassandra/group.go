@@ -12,7 +12,7 @@ import (
 	"licensed/persistence"
 )
 
-// write is one partition's rows in flight. It is owned by whoever sends it.
+// write is one partition's rows in flight. It is owned by its sender.
 type write struct {
 	what      persistence.RootKey // for errors
 	statement string

@@ -14,7 +14,7 @@ import (
 	"licensed/persistence"
 )
 
-// fakeCassandra executes groups when the test says so.
+// fakeCassandra executes groups when the test asks for it.
 type fakeCassandra struct {
 	*groups
 	sent     chan []*write // groups as they are sent

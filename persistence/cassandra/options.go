@@ -55,7 +55,7 @@ type Options struct {
 	Timeout time.Duration
 	// ConnectTimeout of one attempt to connect, and of its handshake.
 	ConnectTimeout time.Duration
-	// ReconnectInterval is how often nodes that are down are tried.
+	// ReconnectInterval is the interval between attempts at nodes that are down.
 	ReconnectInterval time.Duration
 	// Connections per Cassandra node. More spread the work over more cores; fewer make larger writes
 	// to the network.

@@ -126,7 +126,7 @@ func (s *Store) CreateCluster(ctx context.Context, info persistence.ClusterInfo)
 	return now.ClusterInfo, nil
 }
 
-// createAttempts is how often the creation of the cluster is tried while its outcome is unknown, which it
+// createAttempts is the number of times that the creation of the cluster is tried while its outcome is unknown, which it
 // may be when all nodes of a new cluster start at once.
 const createAttempts = 5
 

@@ -215,7 +215,7 @@ func readSchema(ctx context.Context, s *session, which Schema) ([]SchemaVersion,
 	var checksum string
 	for iter.Scan(&v.Version, &v.Name, &checksum, &v.AppliedAt, &v.AppliedBy) {
 		switch {
-		case v.Version == 0: // only the lock is there
+		case v.Version == 0: // only the lock exists
 		case v.Version <= len(known):
 			v.Known, v.Changed = true, checksum != known[v.Version-1].checksum
 			state[v.Version-1] = v
@@ -327,7 +327,7 @@ func (s *session) change(ctx context.Context, statement string) error {
 	return nil
 }
 
-// versionAttempts is how often the versions are read before that they cannot be is believed.
+// versionAttempts is the number of reads of the versions before a failure is believed.
 const versionAttempts = 5
 
 // read is readSchema. A table that another process is just creating cannot be read for a moment: Cassandra fails

@@ -14,7 +14,7 @@ import (
 	"licensed/persistence/cassandra/cassandratest"
 )
 
-// wantOpenError opens a store, which must fail with the error and say so in the words.
+// wantOpenError opens a store, which must fail with the error and report it in the words.
 func wantOpenError(t *testing.T, o cassandra.Options, want error, words string) {
 	t.Helper()
 	s, err := cassandra.Open(t.Context(), o)

@@ -426,7 +426,7 @@ func TestExpired(t *testing.T) {
 	wantFindings(t, &r, []string{"note records 41-50 expired before 2026-04-27", "warning archive 0-0 not stripped"})
 }
 
-// TestLiveStateDiffers: what is in memory is not what the events come to.
+// TestLiveStateDiffers: what is in memory is not the replay of the events.
 func TestLiveStateDiffers(t *testing.T) {
 	p := newPatient(t)
 	r, err := p.doctor().Examine(t.Context(), p.Head(), func(doctor.Replay, *persistence.Root) error {

@@ -13,7 +13,7 @@
 //   - a mutation is torn: part of it happens, and the caller cannot know (Tear).
 //
 // Late and held calls wait until the test releases them, one by one and in any order, or until their
-// Delay has ended. So a test needs no sleep to bring about the order of events that it is about.
+// Delay has ended. So a test needs no sleep to cause the order of events that it is about.
 package faulty
 
 import (

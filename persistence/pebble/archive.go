@@ -41,8 +41,8 @@ type ArchiveOptions struct {
 	// zero, so that the engine can still tidy up and everything can be read.
 	MinFree int64
 
-	// SweepEvery is how often expired segments are dropped, every 10 minutes if zero. They are kept
-	// for Grace longer than they must, an hour if zero: the clocks of those who ask may be behind.
+	// SweepEvery is the interval at which expired segments are dropped, every 10 minutes if zero. They are kept
+	// for Grace longer than they must, an hour if zero: the clocks of the callers may be behind.
 	SweepEvery, Grace time.Duration
 
 	// Steady is for how long sweeps must have found the wall clock to go with the monotonic one before what it
@@ -349,7 +349,7 @@ func (a *Archive) sweep() {
 }
 
 // Expire drops the segments that expired at least Grace ago, by a wall clock that has been Steady, and
-// returns how many. The archive does this by itself every now and then.
+// returns the number. The archive does this by itself every now and then.
 func (a *Archive) Expire(ctx context.Context) (dropped int, err error) {
 	now, ok := a.clock.now(a.opts.Now(), a.opts.Monotonic(), a.opts.Steady)
 	if !ok {

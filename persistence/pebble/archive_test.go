@@ -363,7 +363,7 @@ func TestArchiveHangsForMany(t *testing.T) {
 	}
 }
 
-// TestArchiveCommitFails: what a failed commit left is not known, and the error says so.
+// TestArchiveCommitFails: what a failed commit left is not known, and the error reports it.
 func TestArchiveCommitFails(t *testing.T) {
 	fsys := vfs.NewMem()
 	if err := openTestArchive(t, archiveOptions(fsys)).Close(); err != nil {

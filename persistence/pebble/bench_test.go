@@ -184,7 +184,7 @@ func rawWorker(b testing.TB, db *pebbledb.DB) func() func(i int) {
 	}
 }
 
-// inParallel has n workers make count calls, numbered from first, and returns how long they took.
+// inParallel has n workers make count calls, numbered from first, and returns the time they took.
 func inParallel(n, first, count int, worker func() func(i int)) time.Duration {
 	var next atomic.Int64
 	var wg sync.WaitGroup

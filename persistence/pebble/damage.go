@@ -13,7 +13,7 @@ import (
 )
 
 // DamageSnapshots flips a bit in the newest snapshot of each aggregate ("Bayley:LicenseAggregate") of the store in dir, which no
-// process has open: for tests of what survives that. It returns how many it damaged; aggregates without a root, or whose newest root
+// process has open: for tests of what survives that. It returns the number damaged; aggregates without a root, or whose newest root
 // is stripped or damaged already, are left out. Errors: those of Open, and of a disk that cannot be read or written.
 func DamageSnapshots(ctx context.Context, dir string, o Options, aggregates ...string) (damaged int, err error) {
 	err = damage(dir, o, func(s *Store) error {

@@ -37,7 +37,7 @@
 // # Lock
 //
 // Open takes an exclusive lock on the directory, which the operating system releases when the process
-// that holds it ends, and not before. So whoever holds the lock knows that no other process writes
+// that holds it ends, and not before. So the holder of the lock knows that no other process writes
 // there any more. Lease rows are kept all the same, so that the protocol above needs no special case.
 //
 // # Failure
@@ -46,5 +46,5 @@
 // pages a failed sync wrote is unknown, and trying again may wrongly succeed. From then on nothing
 // is acknowledged, every call fails with ErrClosed and the cause, and Options.OnFatal is told, so
 // that the process can end and be started again. A row or a table's block that fails its checksum is
-// the matter of those who read it alone (ErrCorrupt).
+// the matter of the readers of it alone (ErrCorrupt).
 package pebble

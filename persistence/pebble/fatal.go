@@ -104,7 +104,7 @@ func (e *engineError) Unwrap() error { return e.cause }
 // backgroundError is told of failures of flushes, compactions and what else the engine does by itself.
 func (s *Store) backgroundError(err error) {
 	if pebbledb.IsCorruptionError(err) {
-		// A table is damaged, and stays as it is. Whoever reads the damaged rows hears ErrCorrupt; for
+		// A table is damaged, and stays as it is. Reads of the damaged rows return ErrCorrupt; for
 		// all others, stopping would be worse than a compaction that cannot be done.
 		s.opts.Logger.Error("store: damaged table", "dir", s.dir, "error", err)
 		return

@@ -194,7 +194,7 @@ func (s *rootScan) add(key, suffix, value []byte) error {
 }
 
 // readSnapshots reads the snapshots of the roots that were collected, from the same state of the store. A root whose snapshot is
-// damaged or missing says so.
+// damaged or missing is reported.
 func (s *rootScan) readSnapshots(iter *pebbledb.Iterator) error {
 	for i := range s.roots {
 		r := &s.roots[i]

@@ -9,7 +9,7 @@ import (
 
 // Ownership rows are few, so they live in memory and on the disk. A compare-and-set compares and sets
 // in memory, under s.mu, and puts the new row into the open group; so the order in which rows change
-// is the order in which they become durable. Whoever sees a row, a reader or the loser of a
+// is the order in which they become durable. A process that sees a row, a reader or the loser of a
 // compare-and-set, waits until it is durable.
 
 // loadOwnership reads the rows that the store has.

@@ -29,7 +29,7 @@ const (
 	firstPause, longestPause = time.Millisecond, 250 * time.Millisecond
 	// readPatience is the time a file that is to be read is waited for; the reader tries again, or its client does.
 	readPatience = 5 * time.Second
-	// remindAfter is how often a log line says that the store waits.
+	// remindAfter is the interval between log lines about a waiting store.
 	remindAfter = 10 * time.Second
 )
 

@@ -128,5 +128,5 @@ func (h *History) write(start func(context.Context, func(error))) {
 // Head returns the end of the history.
 func (h *History) Head() persistence.Head { return h.head }
 
-// Now returns the time that the history has come to.
+// Now returns the time that the history has reached.
 func (h *History) Now() time.Time { return h.now }

@@ -53,7 +53,7 @@ type Gap struct {
 	Err error
 }
 
-// Error makes a gap an error, for those who need the whole history.
+// Error makes a gap an error, for callers that need the whole history.
 func (g *Gap) Error() string {
 	if !g.Expired.IsZero() {
 		return fmt.Sprintf("events %d to %d expired before %s", g.After+1, g.Through, g.Expired.Format(time.DateOnly))
@@ -114,7 +114,7 @@ func (r *Reader) Read(ctx context.Context, head persistence.Head, rng Range, yie
 	return nil
 }
 
-// ReadAll is Read for those who need every event: a gap is returned as an error.
+// ReadAll is Read for callers that need every event: a gap is returned as an error.
 func (r *Reader) ReadAll(ctx context.Context, head persistence.Head, rng Range, yield func(*persistence.Record) error) error {
 	return r.Read(ctx, head, rng, func(i *Item) error {
 		if i.Gap != nil {

@@ -332,7 +332,7 @@ func TestYieldEnds(t *testing.T) {
 	}
 }
 
-// TestBrokenChain: a root that is missing hides what is before it, and says so.
+// TestBrokenChain: a root that is missing hides what is before it, and reports it.
 func TestBrokenChain(t *testing.T) {
 	f := newFixture(t)
 	f.Roll(false).Append(10).Roll(false).Append(10).Roll(false).Append(10)

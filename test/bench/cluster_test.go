@@ -25,7 +25,7 @@ import (
 )
 
 // BenchmarkCluster holds three nodes against one on a journal that is done at once, so that what remains is
-// what it costs to be several: two of three requests come to a node that has to ask another. Then the same
+// what it costs to be several: two of three requests reach a node that has to ask another. Then the same
 // with all requests by way of a gateway, which has no customers. All are in this process, with transports
 // over the loopback device between them, and share its processors.
 func BenchmarkCluster(b *testing.B) {

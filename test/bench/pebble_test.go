@@ -24,7 +24,7 @@ import (
 
 const aggregates = 10_000
 
-// pace is how long benchmarks measure: LICENSED_BENCH_TURN for each turn of a contender, and this many
+// pace is the time that benchmarks measure: LICENSED_BENCH_TURN for each turn of a contender, and this many
 // LICENSED_BENCH_ROUNDS.
 func pace(b *testing.B) (rounds int, turn time.Duration) {
 	rounds, turn = 9, 400*time.Millisecond

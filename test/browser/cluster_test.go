@@ -162,7 +162,7 @@ func (c *cluster) incarnation(name string) persistence.Incarnation {
 	return persistence.Incarnation{}
 }
 
-// move gives every shard of a node, or all but a few, to node-a: it holds some, and others are on their way to it.
+// move gives every shard of a node, or all but a few, to node-a: it holds some, and others are in transit to it.
 func (c *cluster) move(name string, left int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -252,7 +252,7 @@ func TestKilledNode(t *testing.T) {
 	p.says("#map", "node-a has 342")
 	p.look("cluster-taken-over")
 
-	// Now nobody answers: the page says so, and shows what it knew.
+	// Now nobody answers: the page reports it, and shows what it knew.
 	c.mu.Lock()
 	c.err = context.DeadlineExceeded
 	c.mu.Unlock()

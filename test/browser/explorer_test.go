@@ -64,7 +64,7 @@ func TestShared(t *testing.T) {
 	p.says(".changes", "Renewals 1, was 0")
 	p.wait("[...document.querySelectorAll('.events .about')].every(e => e.textContent === 'iphone/GlowS01E01' || e.textContent === 'customer')")
 
-	// Why it is as it is, and what another command would have come to.
+	// Why it is as it is, and the result that another command would have had.
 	p.says("#why", "Renewed")
 	p.says("#try .verdict", "Acquire GlowS01E03 on tv: It would be refused, by the device limit rule")
 	p.says("#try .verdict", "CommandRefused")

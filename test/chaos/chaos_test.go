@@ -85,7 +85,7 @@ func TestCluster(t *testing.T) {
 	c.Kinds = []string{"kill -9 node", "pause node"}
 	for _, k := range d.Kinds() {
 		if k.Name == "cut" || k.Name == "cut one way" {
-			c.Kinds = append(c.Kinds, k.Name) // Where the machine allows networks; else the notes say so.
+			c.Kinds = append(c.Kinds, k.Name) // Where the machine allows networks; else the notes report it.
 		}
 	}
 	v := judge(t, c, d, accidents)

@@ -129,7 +129,7 @@ func sameEvents(a, b *history.Customer) bool {
 	})
 }
 
-// views asks every gateway what is so now.
+// views asks every gateway for the current state.
 func (r *run) views(ctx context.Context, c *history.Customer) {
 	title := ""
 	for id := range r.Rules.Titles {

@@ -22,7 +22,7 @@ import (
 	"licensed/test/chaos/deploy"
 )
 
-// Sample is how the service does at a moment, as one member sees it.
+// Sample is the status of the service at a moment, as one member sees it.
 type Sample struct {
 	At     time.Duration `json:"at"`
 	Member string        `json:"m"`
@@ -42,7 +42,7 @@ type Resources struct {
 	Uptime float64 `json:"uptime"`
 }
 
-// sample asks every member each second how it does.
+// sample asks every member each second for its status.
 func (r *run) sample(ctx context.Context) {
 	clients := map[string]*client.Client{}
 	for _, m := range r.deployment.Members() {
@@ -243,7 +243,7 @@ func (r *run) settled(ctx context.Context, when string) {
 	}
 }
 
-// crowded says so where so much runs on the machine that leases end for want of a processor: then a missed
+// crowded reports it where so much runs on the machine that leases end for want of a processor: then a missed
 // deadline after healing says more about the machine than about the service.
 func crowded() []string {
 	const perProcessor = 8
@@ -260,7 +260,7 @@ func crowded() []string {
 	return []string{fmt.Sprintf("the machine is crowded: a load of %.0f on %d processors over five minutes, so that times say little", load, runtime.NumCPU())}
 }
 
-// profiles keeps what every process is doing, for whoever looks for what it does not give back.
+// profiles keeps what every process is doing, to find what it does not release.
 func (r *run) profiles(ctx context.Context) {
 	for _, m := range r.deployment.Members() {
 		for _, kind := range []string{"goroutine", "heap"} {

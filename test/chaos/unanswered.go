@@ -17,7 +17,7 @@ const remembered = 12 * time.Hour
 // tooOld is the reason by which the service says that it does not know any more.
 const tooOld = "COMMAND_TOO_OLD"
 
-// unanswered returns the commands of which nobody knows what they came to, but for those that were told to
+// unanswered returns the commands of which nobody knows the result, but for those that were told to
 // be too old for that: what clients gave up, and what they did not repeat.
 func unanswered(ops []*history.Op, now time.Duration) []history.Input {
 	type fate struct{ open, closed bool }
@@ -44,7 +44,7 @@ func unanswered(ops []*history.Op, now time.Duration) []history.Input {
 	return open
 }
 
-// resolve sends once more what was never answered. Whoever does so after a failure must learn what came of
+// resolve sends once more what was never answered. A client that does so after a failure must learn what came of
 // a command: an id that stays without an answer is stuck, though its customer may be served.
 func (r *run) resolve(ctx context.Context) {
 	open := unanswered(r.recorder.Ops(), r.now())

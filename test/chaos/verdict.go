@@ -29,7 +29,7 @@ const (
 	reportFile    = "report.html"
 )
 
-// Verdict is what a run came to.
+// Verdict is the result of a run.
 type Verdict struct {
 	Pass       bool              `json:"pass"`
 	Violations []check.Violation `json:"violations"`
@@ -60,7 +60,7 @@ type Verdict struct {
 	Customers  int `json:"customers"`
 	Events     int `json:"events"`
 	Archived   int `json:"archived"`
-	// Epochs is how often the epoch changes within a history.
+	// Epochs is the number of changes of the epoch within a history.
 	Epochs int `json:"epochs"`
 
 	// Faults has every kind that the deployment offers and the run wanted.
@@ -271,7 +271,7 @@ func Recheck(dir string) (*Verdict, error) {
 	v.Violations, v.Requests, v.Queries, v.Accepted, v.Refused, v.Unresolved, v.Resolved = nil, 0, 0, 0, 0, 0, 0
 	v.Customers, v.Events, v.Archived, v.Epochs = 0, 0, 0, 0
 	for _, x := range old.Violations {
-		if x.Live || x.Check == check.Health { // Verdicts of earlier releases do not say so of health.
+		if x.Live || x.Check == check.Health { // Verdicts of earlier releases do not report health.
 			v.Violations = append(v.Violations, x)
 		}
 	}

@@ -225,7 +225,7 @@ func known(m proto.Message) proto.Message {
 }
 
 // run sends commands until that many were acknowledged, then kills the daemon while they continue, and
-// returns how many were acknowledged.
+// returns the number acknowledged.
 func (l *load) run(t *testing.T, d *daemon, enough int64) int64 {
 	var acknowledged atomic.Int64
 	reached := make(chan struct{})

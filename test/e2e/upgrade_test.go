@@ -12,7 +12,7 @@ import (
 	"licensed/persistence/cassandra/cassandratest"
 )
 
-// upgrade is a cluster on its way from one release to the next and back.
+// upgrade is a cluster that goes from one release to the next and back.
 type upgrade struct {
 	*fleet
 	second *daemon // gateway
@@ -122,7 +122,7 @@ func (u *upgrade) want(d *daemon, method, body string, status int, words ...stri
 }
 
 // TestUpgrade takes a cluster to the next release and back, process by process, while clients continue. No request
-// fails and no process ends by itself. What a release does not understand it says so, and leaves it alone.
+// fails and no process ends by itself. What a release does not understand, it reports, and leaves it alone.
 func TestUpgrade(t *testing.T) {
 	t.Parallel()
 	cassandratest.SkipIfShort(t)

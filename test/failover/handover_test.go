@@ -50,7 +50,7 @@ func TestHandOver(t *testing.T) {
 	l.verify()
 }
 
-// handOver is what rounds of hand-overs in one direction came to.
+// handOver is the result of rounds of hand-overs in one direction.
 type handOver struct {
 	l              *load
 	f              *fleet

@@ -110,7 +110,7 @@ func (r *Running) read(conn net.Conn) {
 			r.refused.Add(1)
 		}
 	}
-	f := http2.NewFramer(conn, conn) // A frame is one write, whoever writes.
+	f := http2.NewFramer(conn, conn) // A frame is one write, whichever goroutine writes.
 	f.ReadMetaHeaders = hpack.NewDecoder(4<<10, nil)
 	for {
 		frame, err := f.ReadFrame()

@@ -7,7 +7,7 @@ import (
 	"licensed/persistence"
 )
 
-// authority says who speaks for which shard.
+// authority says which node owns which shard.
 type authority interface {
 	begin()
 	started(n *node)

@@ -25,7 +25,7 @@ func (w *world) startGateway(i int) {
 	w.after(w.between(0, second), "disturb "+g.name, g.disturb)
 }
 
-// disturb restarts the gateway now and then: it forgets what it knew, and whoever waits hears nothing.
+// disturb restarts the gateway now and then: it forgets what it knew, and a waiting client hears nothing.
 func (g *gateway) disturb() {
 	w := g.w
 	if w.chance(w.params.Crash) {

@@ -61,7 +61,7 @@ type Counts struct {
 	Passivations                           int
 	Segments, Stripped, Stubs, Deleted     int
 	Readings, Retries, Imports, Stretches  int
-	Snapshots                              int // that a replay came to
+	Snapshots                              int // that a replay produced
 	Damaged, Rebuilt                       int
 	Heads                                  int // of aggregates that were not in memory
 	Lapsed, Releases, Drained              int

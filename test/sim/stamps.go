@@ -11,7 +11,7 @@ import (
 	"licensed/actors/actorstest"
 )
 
-// roomy is a window that forgets by age alone: no run has so many commands.
+// roomy is a window that forgets by age alone: no run has that number of commands.
 const roomy = 100_000
 
 // RunStamps runs one seed as Run does, with commands that gateways stamp, and with wall clocks of nodes and gateways that jump, ahead and

@@ -36,7 +36,7 @@ type Contender struct {
 	InFlight int
 }
 
-// Measure is what one turn, or the median of several, came to.
+// Measure is what one turn, or the median of several, resulted in.
 type Measure struct {
 	PerSecond float64
 	P50, P99  time.Duration

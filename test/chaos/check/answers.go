@@ -101,7 +101,7 @@ func (k *checker) sameEvents(c *command, want []model.Event) bool {
 	return false
 }
 
-// sameContent compares what the recorded events say with what the model came to.
+// sameContent compares what the recorded events say with the result of the model.
 func (k *checker) sameContent(c *command, want *history.Output, next *model.State) bool {
 	for i := range c.events {
 		e := &c.events[i]

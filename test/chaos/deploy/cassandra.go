@@ -47,7 +47,7 @@ func (c *cassandra) do(ctx context.Context, args ...string) error {
 	return nil
 }
 
-// revive starts a node, again and again: it may end at once where the others are not there yet, and take
+// revive starts a node, again and again: it may end at once where the others are not running yet, and take
 // long on a machine that has much to do.
 func revive(ctx context.Context, c *cassandra) error {
 	for {

@@ -52,7 +52,7 @@ func TestCages(t *testing.T) {
 	}
 }
 
-// TestCageBites lets a process take more than it may have: the kernel kills it, and the cage says so.
+// TestCageBites lets a process take more than it may have: the kernel kills it, and the cage reports it.
 func TestCageBites(t *testing.T) {
 	c, err := findCages()
 	if err != nil {

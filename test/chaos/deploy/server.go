@@ -53,7 +53,7 @@ func newServer(m Member, s process.Spec, socket string, accident func(error)) *s
 	out.Process = process.New(s, func(err error) {
 		accident(err)
 		if !errors.Is(err, process.ErrUnasked) {
-			return // Whoever starts it, or has stopped it, knows what to do next.
+			return // The caller that starts it, or has stopped it, knows what to do next.
 		}
 		// As a supervisor would.
 		go func() {
@@ -132,7 +132,7 @@ func (s *server) spare(ctx context.Context, point string) (lives bool, err error
 	return s.insist(ctx, func(ctx context.Context) error {
 		err := s.set(ctx, point, "off")
 		if err == nil {
-			err = s.poll(ctx) // Whoever was at the point just then has been there: it answers once more, or has died.
+			err = s.poll(ctx) // A process that was at the point just then has been there: it answers once more, or has died.
 		}
 		if err == nil {
 			s.Doom(false)

@@ -45,7 +45,7 @@ type Rules struct {
 }
 
 // Standard returns the rules of a run that starts at that time: limits that a handful of commands meets,
-// one title that is gone, one that will be before its licence would; neither is so during the run.
+// one title that is gone, one that will be before its licence would; neither happens during the run.
 func Standard(start time.Time) Rules {
 	start = start.Truncate(time.Second) // as the file says it
 	day := 24 * time.Hour

@@ -140,7 +140,7 @@ func apart(fn func() error) error {
 func (p *Port) Address() string { return p.address.String() }
 
 // Within runs fn in the port's namespace, on a thread of its own. Sockets that fn opens, in its own goroutine, belong
-// to the namespace for as long as they live, whoever uses them afterwards.
+// to the namespace for as long as they live, whichever code uses them afterwards.
 func (p *Port) Within(fn func() error) error {
 	return apart(func() error {
 		if err := unix.Setns(int(p.space.Fd()), unix.CLONE_NEWNET); err != nil {

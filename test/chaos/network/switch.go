@@ -78,7 +78,7 @@ func (f *fabric) attach(a netip.Addr, d device) {
 	f.publish()
 }
 
-// set sets how packets go one way, and returns how many the link that was present has dropped or delayed.
+// set sets how packets go one way, and returns the number that the link that was present has dropped or delayed.
 func (f *fabric) set(from, to netip.Addr, l Link) (met uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -56,7 +56,7 @@ func (p *Process) Name() string { return p.spec.Name }
 // ErrEnded says that a program ended while it was started.
 var ErrEnded = errors.New("ended before it was ready")
 
-// poll is how often readiness is asked for.
+// poll is the interval between requests for readiness.
 const poll = 50 * time.Millisecond
 
 // Start starts the program if it does not run, and waits until it is ready.

@@ -38,7 +38,7 @@ const (
 // errFailed says that there is a verdict and that it is bad. It has been printed.
 var errFailed = errors.New("a check failed")
 
-// usageError is an error of whoever called the program.
+// usageError is an error of the caller of the program.
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
