@@ -174,8 +174,8 @@ func TestStuckAggregatesAreBounded(t *testing.T) {
 	until(t, "nothing is stuck", func() bool { return s.Stats().Stuck == 0 })
 }
 
-// TestStuckCustomersOfOneShard: 64 aggregates of one shard that the store does not answer for hold no more than the share of
-// their shard, whether their callers wait or gave up. Everything else is for those of other shards.
+// TestStuckCustomersOfOneShard: 64 aggregates of one shard that the store does not answer for hold no more than the
+// share of their shard, whether their callers wait or gave up. Everything else is for those of other shards.
 func TestStuckCustomersOfOneShard(t *testing.T) {
 	const stuck, each, slots, share = 64, 8, 64, 16
 	for name, waiting := range map[string]bool{"given up": false, "waiting": true} {

@@ -370,8 +370,9 @@ func (a *activation) crash(c actor.Context, cause error) {
 	a.finish(c, cause, unresolved, left)
 }
 
-// abandon sees to an actor that was stopped because crash panicked too. The next request must make another, and those that
-// this one still had end with their own deadline: their callers release their slots. After any other stop nothing is left to do.
+// abandon sees to an actor that was stopped because crash panicked too. The next request must make another, and those
+// that this one still had end with their own deadline: their callers release their slots. After any other stop
+// nothing is left to do.
 func (a *activation) abandon() {
 	if a.ended.Swap(true) && a.entry.pending.Load() == 0 {
 		return

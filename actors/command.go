@@ -11,13 +11,13 @@ import (
 type Command struct {
 	// ID is the client's id of the command, 1 to 64 bytes, unique within the aggregate.
 	ID string
-	// Fingerprint is a hash of all client fields: an ID that comes again with another one is an error. Its lowest bit is not compared;
-	// records have Stamped there.
+	// Fingerprint is a hash of all client fields: an ID that comes again with another one is an error. Its lowest bit
+	// is not compared; records have Stamped there.
 	Fingerprint uint64
 	// IssuedAt is the client's issue time, or the arrival at the gateway.
 	IssuedAt time.Time
-	// Stamped says that the gateway set IssuedAt, because the client did not. No clock decides whether such a command is too old, and
-	// if it is, the gateway sends it again with a later time: see StampError.
+	// Stamped says that the gateway set IssuedAt, because the client did not. No clock decides whether such a command
+	// is too old, and if it is, the gateway sends it again with a later time: see StampError.
 	Stamped bool
 	// ValidateOnly asks what the result of the command would be, and records nothing.
 	ValidateOnly bool

@@ -32,9 +32,9 @@ type Config struct {
 	MaxQueue int
 	// MaxInFlight is for how many requests callers may wait in the process (default 65536).
 	MaxInFlight int
-	// MaxPerShard is the number of requests that may wait for aggregates of one shard, those given up included (default 8192). Lower: one
-	// shard whose aggregates are stuck takes less of what the process can do for others; higher: a larger burst for one shard
-	// is served. It should be at most half of MaxStuck.
+	// MaxPerShard is the number of requests that may wait for aggregates of one shard, those given up included
+	// (default 8192). Lower: one shard whose aggregates are stuck takes less of what the process can do for others;
+	// higher: a larger burst for one shard is served. It should be at most half of MaxStuck.
 	MaxPerShard int
 	// StuckAfter is after how long without an outcome from the store an aggregate with requests is stuck, or as soon
 	// as a caller gives up on it meanwhile (default 2 s). MaxStuck is the number of requests, those given up included,

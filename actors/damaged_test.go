@@ -31,8 +31,8 @@ func damagedStart(t *testing.T, store *memory.Store, every int) (*setup, chan ac
 	}), rebuilt
 }
 
-// TestDamagedSnapshot: a customer whose newest snapshots cannot be read is rebuilt from its events, with the window of its
-// commands, and has a new root; without all events it is corrupt.
+// TestDamagedSnapshot: a customer whose newest snapshots cannot be read is rebuilt from its events, with the window
+// of its commands, and has a new root; without all events it is corrupt.
 func TestDamagedSnapshot(t *testing.T) {
 	const aggregate = "Bayley:Ledger"
 	for _, every := range []int{3, 100} { // with older roots, and with the first root only

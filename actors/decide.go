@@ -46,8 +46,8 @@ type HeadQuery struct {
 // SnapshotQuery asks for all that is in memory, to compare it with a replay. The answer's value is a
 // Snapshot as a root has it, without what was not needed any more at the time of the head's root.
 type SnapshotQuery struct {
-	// InMemory asks so only of an aggregate that is in memory; that of another is not loaded, and the answer has no value. It is for
-	// who stands between the caller and the runtime: the runtime itself loads.
+	// InMemory asks so only of an aggregate that is in memory; that of another is not loaded, and the answer has no
+	// value. It is for who stands between the caller and the runtime: the runtime itself loads.
 	InMemory bool
 }
 
@@ -141,8 +141,8 @@ func (m *Machine) repeat(r *Request, first remembered) {
 	m.wait(r, first.sequence > m.durable) // what becomes of the first is not known before that
 }
 
-// admit says whether a command that is not in the window may be executed. That it was not executed before follows from the horizon
-// alone. The clock only keeps out of the window what clients issue in the future.
+// admit says whether a command that is not in the window may be executed. That it was not executed before follows
+// from the horizon alone. The clock only keeps out of the window what clients issue in the future.
 func (m *Machine) admit(c *Command, in Input) error {
 	w, config := &m.hot.window, &m.env.Config.Window
 	issued, now := c.IssuedAt.UnixMilli(), in.Now.UnixMilli()

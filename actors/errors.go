@@ -32,15 +32,16 @@ var (
 	ErrCorrupt = errors.New("aggregate is corrupt")
 	// ErrPanic: the handler of the command panicked, a bug. Not executed.
 	ErrPanic = errors.New("command handler panicked")
-	// ErrRejected: the store does not take the command's events, or the snapshot that they need (too large). Not executed.
+	// ErrRejected: the store does not take the command's events, or the snapshot that they need (too large). Not
+	// executed.
 	ErrRejected = errors.New("rejected by the store")
 	// ErrNotSupported: the owner, a process of another release, does not know what was asked. Not executed.
 	ErrNotSupported = errors.New("request is not understood")
 )
 
-// StampError refuses a command that the gateway stamped (Command.Stamped), because commands with a later stamp are forgotten. Not executed,
-// and an attempt with this stamp never will be. The gateway sends the command again with the time At, if no attempt with the former stamp
-// may have been executed.
+// StampError refuses a command that the gateway stamped (Command.Stamped), because commands with a later stamp are
+// forgotten. Not executed, and an attempt with this stamp never will be. The gateway sends the command again with the
+// time At, if no attempt with the former stamp may have been executed.
 type StampError struct {
 	// At is the first time that is accepted, unless further commands are forgotten meanwhile. In whole milliseconds.
 	At time.Time

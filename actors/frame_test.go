@@ -10,8 +10,8 @@ import (
 )
 
 // golden are snapshots as every release stored them: by the version in the first byte, the bytes and what
-// they mean. A line that was released is never changed; a new version gets a new one. First has a window of its first version, with one
-// horizon for clients and gateways.
+// they mean. A line that was released is never changed; a new version gets a new one. First has a window of its first
+// version, with one horizon for clients and gateways.
 var golden = map[byte]struct{ first, stored, means string }{
 	frameComplete: {
 		"013201d00f94170402801f0c3c525b6e4a55a35a3a1ac0f6e1a70700000076c80102020a0802633200000080c91a0201037265667374617465",

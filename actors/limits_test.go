@@ -184,8 +184,8 @@ func TestPanicOfTheRuntimeItself(t *testing.T) {
 	}
 }
 
-// TestPanicLosesNoRequest: the caller that was being served when the runtime itself panicked, before the machine had the
-// request, is answered, and nothing waits for it any more.
+// TestPanicLosesNoRequest: the caller that was being served when the runtime itself panicked, before the machine had
+// the request, is answered, and nothing waits for it any more.
 func TestPanicLosesNoRequest(t *testing.T) {
 	var panics atomic.Bool
 	s := start(t, memory.New(), func(o *actors.Options) { o.Authority = panicking{newHeld(), &panics} })
@@ -275,7 +275,8 @@ func TestGroupsFitTheStore(t *testing.T) {
 	}
 }
 
-// TestRejectedRootIsCertain: a root that the store refuses for good never will be, so what was decided on it was not executed.
+// TestRejectedRootIsCertain: a root that the store refuses for good never will be, so what was decided on it was not
+// executed.
 func TestRejectedRootIsCertain(t *testing.T) {
 	var reject atomic.Bool
 	reject.Store(true)
@@ -297,8 +298,8 @@ func TestRejectedRootIsCertain(t *testing.T) {
 	}
 }
 
-// TestStateTooLargeForTheStore: a customer whose next root the store would not take gets answers to questions and to repeats, and
-// is told that further commands are not executed. Nothing is written for it meanwhile.
+// TestStateTooLargeForTheStore: a customer whose next root the store would not take gets answers to questions and to
+// repeats, and is told that further commands are not executed. Nothing is written for it meanwhile.
 func TestStateTooLargeForTheStore(t *testing.T) {
 	m := memory.New()
 	limited := func(most int, epoch uint64) *setup {

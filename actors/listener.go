@@ -26,8 +26,8 @@ type ActivatedInfo struct {
 	Records int
 	// Duration of the reads and the replay.
 	Duration time.Duration
-	// Damaged, if not zero, is the root whose snapshot could not be read, and Damage why. The state was built from Rebuilt events
-	// before it, and a new root is being written.
+	// Damaged, if not zero, is the root whose snapshot could not be read, and Damage why. The state was built from
+	// Rebuilt events before it, and a new root is being written.
 	Damaged persistence.RootKey
 	Damage  error
 	Rebuilt int

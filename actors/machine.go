@@ -118,7 +118,8 @@ type RowsRead struct {
 type Recovery struct {
 	Records int
 	Pages   int
-	// Damaged, if not zero, is the root whose snapshot could not be read, for which Rebuilt events were replayed; Damage is why.
+	// Damaged, if not zero, is the root whose snapshot could not be read, for which Rebuilt events were replayed;
+	// Damage is why.
 	Damaged persistence.RootKey
 	Damage  error
 	Rebuilt int
@@ -201,8 +202,8 @@ type hot struct {
 	read RowsRead
 	seen Recovery
 
-	// tooLarge is why a root was not written, nil if none was too large. Commands are refused until tooLargeUntil, a time of
-	// Input.Steady; the next one then tries again: state is forgotten as time passes.
+	// tooLarge is why a root was not written, nil if none was too large. Commands are refused until tooLargeUntil, a
+	// time of Input.Steady; the next one then tries again: state is forgotten as time passes.
 	tooLarge      error
 	tooLargeUntil time.Time
 
@@ -385,8 +386,8 @@ func (m *Machine) full() bool {
 	return m.env.MaxMutation > 0 && m.hot.groupBytes >= m.env.MaxMutation/2
 }
 
-// decideBacklog decides the requests that may be decided now. While a rollover drains, or the group is full, queries are
-// answered (the state is sound) and commands wait; while a restart drains, all wait.
+// decideBacklog decides the requests that may be decided now. While a rollover drains, or the group is full, queries
+// are answered (the state is sound) and commands wait; while a restart drains, all wait.
 func (m *Machine) decideBacklog(in Input) {
 	h := m.hot
 	if len(h.backlog) == 0 || h.drain == drainRestart {

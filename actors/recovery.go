@@ -147,8 +147,9 @@ func (m *Machine) pastRead(in Input) {
 	m.readAbove(h.top)
 }
 
-// rebuild replays what led to the top root, whose own snapshot cannot be read, as it was executed: what the roots between
-// dropped from the state is dropped again. It needs every event: without one, all that follows would be decided on a wrong state.
+// rebuild replays what led to the top root, whose own snapshot cannot be read, as it was executed: what the roots
+// between dropped from the state is dropped again. It needs every event: without one, all that follows would be
+// decided on a wrong state.
 func (m *Machine) rebuild(p *persistence.Past) error {
 	h, base := m.hot, uint64(0)
 	h.state, h.window, m.importing = m.env.Kind.New(m.id), window{}, false
@@ -344,9 +345,9 @@ func (m *Machine) writeRoot(in Input) {
 	h.out.PutRoot = h.rootFlight
 }
 
-// rootTooLarge notes that the next root is larger than the store accepts; the root is not sent. Commands are refused for a while.
-// The state is read anew, since the snapshot dropped what a replay keeps, and questions are answered from it if it is
-// decided ([R5]).
+// rootTooLarge notes that the next root is larger than the store accepts; the root is not sent. Commands are refused
+// for a while. The state is read anew, since the snapshot dropped what a replay keeps, and questions are answered
+// from it if it is decided ([R5]).
 func (m *Machine) rootTooLarge(in Input, size int) {
 	h := m.hot
 	h.tooLarge = fmt.Errorf("%w: the customer's state needs a root of %d bytes, the store accepts at most %d", ErrRejected, size, m.env.MaxRoot)

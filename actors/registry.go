@@ -20,8 +20,8 @@ type entry struct {
 	size int64         // estimated bytes, as last counted
 	// asked is the sweep for memory that last asked it to leave.
 	asked uint64
-	// pending counts requests that were handed to the actor and not answered, those given up included, and inShard those
-	// for all aggregates of the shard.
+	// pending counts requests that were handed to the actor and not answered, those given up included, and inShard
+	// those for all aggregates of the shard.
 	pending atomic.Int32
 	inShard *atomic.Int64
 	// stuck says that the pending requests count among registry.stuck. The actor sets it, under the stripe's lock.
@@ -65,7 +65,8 @@ type stripe struct {
 	watches map[string]*watch
 }
 
-// watch tells whether an aggregate that was not in memory was loaded. All who watch the same aggregate share it, until it is loaded.
+// watch tells whether an aggregate that was not in memory was loaded. All who watch the same aggregate share it,
+// until it is loaded.
 type watch struct {
 	id     string
 	users  int
@@ -100,7 +101,8 @@ type registry struct {
 	sweeps uint64 // for memory, the last of which may be in progress; the sweeper's
 }
 
-// shardCounts is the number of shards that are counted apart; those whose numbers differ by a multiple of it share a count.
+// shardCounts is the number of shards that are counted apart; those whose numbers differ by a multiple of it share a
+// count.
 const shardCounts = 1024
 
 // pendingIn returns the count of the requests that are pending for aggregates of a shard.

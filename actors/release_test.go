@@ -108,8 +108,8 @@ func (c counted) Restore(id string, s actors.Snapshot) (actors.Aggregate, error)
 	return c.Ledger.Restore(id, s)
 }
 
-// TestPackedAggregatesAreDroppedAsTheyAre: a lost lease drops very many aggregates at once. Those that are packed are not
-// unpacked for it, neither by the drop nor by a request that comes before it.
+// TestPackedAggregatesAreDroppedAsTheyAre: a lost lease drops very many aggregates at once. Those that are packed are
+// not unpacked for it, neither by the drop nor by a request that comes before it.
 func TestPackedAggregatesAreDroppedAsTheyAre(t *testing.T) {
 	const aggregates = 100
 	kind := counted{restored: &atomic.Int64{}}
@@ -138,8 +138,8 @@ func TestPackedAggregatesAreDroppedAsTheyAre(t *testing.T) {
 	}
 }
 
-// TestDeadlinesKnowNoWallClock sets the wall clock by ten days, either way: requests are in time all the same, and what is
-// repeated after a failure is repeated as soon as ever.
+// TestDeadlinesKnowNoWallClock sets the wall clock by ten days, either way: requests are in time all the same, and
+// what is repeated after a failure is repeated as soon as ever.
 func TestDeadlinesKnowNoWallClock(t *testing.T) {
 	for _, jump := range []time.Duration{240 * time.Hour, -240 * time.Hour} {
 		t.Run(jump.String(), func(t *testing.T) {

@@ -58,7 +58,8 @@ func TestRetriesSpread(t *testing.T) {
 	}
 }
 
-// TestRetriesKnowNoWrongClock: an attempt that failed while the clock was ahead is repeated when the clock is right again.
+// TestRetriesKnowNoWrongClock: an attempt that failed while the clock was ahead is repeated when the clock is right
+// again.
 func TestRetriesKnowNoWrongClock(t *testing.T) {
 	env := actors.Environment{Kind: actorstest.Ledger{}, Config: actors.DefaultConfig(), Incarnation: persistence.Incarnation{1}}
 	m := actors.NewMachine(&env, "a", 1, 0)

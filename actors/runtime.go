@@ -236,8 +236,8 @@ func (r *Runtime) raiseFloor(version uint64) {
 }
 
 // Drop ends the activations that the function selects, at once: what they have in progress has an
-// unknown outcome. For shards that were lost. There may be very many: idle ones end on the caller's goroutine, which must
-// not hold locks.
+// unknown outcome. For shards that were lost. There may be very many: idle ones end on the caller's goroutine, which
+// must not hold locks.
 func (r *Runtime) Drop(of func(id string) bool) {
 	r.registry.each(func(e *entry) {
 		if of(e.id) {
@@ -302,9 +302,9 @@ func (r *Runtime) Stats() Stats {
 	}
 }
 
-// Close takes no more requests, waits for those in progress that have not been given up, and drops all aggregates. If ctx ends
-// first, the requests that are left get ErrUnknownOutcome or ErrNotOwner, and Close returns an error
-// that has the number.
+// Close takes no more requests, waits for those in progress that have not been given up, and drops all aggregates. If
+// ctx ends first, the requests that are left get ErrUnknownOutcome or ErrNotOwner, and Close returns an error that
+// has the number.
 func (r *Runtime) Close(ctx context.Context) error {
 	var err error
 	r.closing.Do(func() {

@@ -9,8 +9,8 @@ import (
 	"licensed/persistence"
 )
 
-// Sleeping finds where the history of an aggregate ends that is not in memory, without loading it. It reads as recovery does, and
-// asks the functions after the last read, in this order; each may be asked once.
+// Sleeping finds where the history of an aggregate ends that is not in memory, without loading it. It reads as
+// recovery does, and asks the functions after the last read, in this order; each may be asked once.
 type Sleeping struct {
 	Journal     persistence.Journal
 	Incarnation persistence.Incarnation
@@ -25,8 +25,8 @@ type Sleeping struct {
 	Held func() bool
 }
 
-// Head returns where the history of the aggregate ("Bayley:LicenseAggregate") ends; false if what was read is not decided ([R5]), or
-// is not certain to be all: then only the aggregate itself can tell. Errors: those of the journal.
+// Head returns where the history of the aggregate ("Bayley:LicenseAggregate") ends; false if what was read is not
+// decided ([R5]), or is not certain to be all: then only the aggregate itself can tell. Errors: those of the journal.
 func (s *Sleeping) Head(ctx context.Context, aggregate string) (persistence.Head, bool, error) {
 	// Not TopRoot: it may read a snapshot from the archive.
 	roots, err := s.Journal.ReadRoots(ctx, aggregate, persistence.RootKey{}, 1)
@@ -79,17 +79,18 @@ func (s *Sleeping) end(ctx context.Context, root *persistence.Root) (uint64, err
 }
 
 // decided reports whether no root that is still in flight can end a history before its last event, which was read below
-// that root by a process that holds the shard at that epoch ([R5]). It cannot where there is no event. Nor can it under a root of this
-// process and epoch, unless something was in progress when an activation ended: all who know of fewer events have lower epochs.
+// that root by a process that holds the shard at that epoch ([R5]). It cannot where there is no event. Nor can it
+// under a root of this process and epoch, unless something was in progress when an activation ended: all who know of
+// fewer events have lower epochs.
 func decided(sequence uint64, root persistence.RootKey, epoch, floor uint64) bool {
 	own := root.Epoch == epoch || planted.Bug(planted.EarlierEpochIsDecided)
 	settled := root.Version > floor || planted.Bug(planted.EarlierActivationIsDecided)
 	return sequence == 0 || own && settled || planted.Bug(planted.AnswerUndecided)
 }
 
-// Head returns where the history of the aggregate of that id ends; the zero head if there is none. The answer is linearizable, as that
-// of Query. An aggregate that is not in memory is not loaded, unless what the store has is not decided ([R5]).
-// Errors are those of Query.
+// Head returns where the history of the aggregate of that id ends; the zero head if there is none. The answer is
+// linearizable, as that of Query. An aggregate that is not in memory is not loaded, unless what the store has is not
+// decided ([R5]). Errors are those of Query.
 func (r *Runtime) Head(ctx context.Context, id string) (persistence.Head, error) {
 	head, ok, err := r.sleepingHead(ctx, id)
 	if ok || err != nil {

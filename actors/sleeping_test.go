@@ -91,8 +91,8 @@ func (m *meanwhile) ReadRecords(ctx context.Context, p persistence.Partition, af
 	return m.Journal.ReadRecords(ctx, p, after, limit)
 }
 
-// TestHeadOfWhoWasLoadedMeanwhile: the records below the root that was read may be in the archive, and gone, by the time they are read. Then
-// the aggregate itself is asked.
+// TestHeadOfWhoWasLoadedMeanwhile: the records below the root that was read may be in the archive, and gone, by the
+// time they are read. Then the aggregate itself is asked.
 func TestHeadOfWhoWasLoadedMeanwhile(t *testing.T) {
 	hot := memory.New()
 	store := &meanwhile{Journal: hot}

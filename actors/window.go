@@ -37,9 +37,9 @@ type window struct {
 	hashes map[uint64]int
 }
 
-// horizon is the latest issue time among forgotten commands, Unix milliseconds, apart for those that clients issued and those that gateways
-// stamped; 0 for none. A repeat has the same id and the same origin of its time, so a wrong clock of a gateway makes nothing too old that
-// clients issue, and the other way round.
+// horizon is the latest issue time among forgotten commands, Unix milliseconds, apart for those that clients issued
+// and those that gateways stamped; 0 for none. A repeat has the same id and the same origin of its time, so a wrong
+// clock of a gateway makes nothing too old that clients issue, and the other way round.
 type horizon struct{ clients, gateways int64 }
 
 // pass notes that a command is forgotten.
@@ -152,8 +152,9 @@ func (w *window) full(now int64, c *WindowConfig) time.Duration {
 	return max(0, time.Duration(e.executedAt-now)*time.Millisecond+c.MinAge)
 }
 
-// add remembers a command and forgets what exceeds the age or the number. A command exceeds the age if it is by the times of events, which are those
-// of nodes' clocks, and by issue times, which are those of gateways or clients: one wrong clock forgets nothing early.
+// add remembers a command and forgets what exceeds the age or the number. A command exceeds the age if it is by the
+// times of events, which are those of nodes' clocks, and by issue times, which are those of gateways or clients: one
+// wrong clock forgets nothing early.
 func (w *window) add(e remembered, c *WindowConfig) {
 	age := c.MaxAge.Milliseconds()
 	for {

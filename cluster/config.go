@@ -63,13 +63,13 @@ type NodeConfig struct {
 	Cluster persistence.ClusterInfo
 	// Name of the node, the same after a restart: placement goes by it.
 	Name string
-	// Address is where other processes reach the node, host:port. It is written to the lease rows of its incarnations; empty
-	// for a node that nobody needs to reach.
+	// Address is where other processes reach the node, host:port. It is written to the lease rows of its
+	// incarnations; empty for a node that nobody needs to reach.
 	Address string
 	// Kind is the name of the aggregates' kind, a part of their ids.
 	Kind string
-	// Map is what the process knows of the owners of shards, shared with its router (default: a map of the node's own). The
-	// node adds what the store shows, and listens to what others say.
+	// Map is what the process knows of the owners of shards, shared with its router (default: a map of the node's
+	// own). The node adds what the store shows, and listens to what others say.
 	Map *shardmap.Map
 	// Protocol has the knobs of the protocol (without a Timing: ownership.DefaultConfig). Its Incarnation, Node,
 	// Former and Shards are set for each incarnation.

@@ -301,7 +301,8 @@ func (n *Node) do(ctx context.Context, op ownership.Op) ownership.Input {
 	return in
 }
 
-// learn keeps the rows that others are pointed to. What was heard before the store was asked gives way to what it showed.
+// learn keeps the rows that others are pointed to. What was heard before the store was asked gives way to what it
+// showed.
 func (i *incarnation) learn(in *input) {
 	if in.Kind != ownership.InputDone || in.Err != nil {
 		return

@@ -30,10 +30,10 @@ func (n *Node) namesakes(ctx context.Context) ([]persistence.Lease, error) {
 	return named, nil
 }
 
-// AwaitName returns when no other live process has the name of the node: the leases of that name that were present when the
-// node started are dead, or were not renewed for a TTL. A node is to be told its members after that. Errors:
-// ErrNameTaken, with the address of the other process, and those of the store and of ctx. Of two that start at the same
-// time one continues.
+// AwaitName returns when no other live process has the name of the node: the leases of that name that were present
+// when the node started are dead, or were not renewed for a TTL. A node is to be told its members after that. Errors:
+// ErrNameTaken, with the address of the other process, and those of the store and of ctx. Of two that start at the
+// same time one continues.
 func (n *Node) AwaitName(ctx context.Context) error {
 	ttl := n.config.Protocol.Timing.TTL
 	for _, former := range n.named {

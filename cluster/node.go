@@ -447,9 +447,9 @@ func (n *Node) Drain(ctx context.Context) error {
 // shards as those of a crashed one.
 var ErrLapsed = errors.New("the lease has ended")
 
-// Undrain has a node that was drained begin a new incarnation, which takes shards again. A drain that is not complete is
-// completed first: its incarnation has begun to retire. Undrain returns when the new incarnation may begin. Without
-// a drain it does nothing. Errors: ctx's, and the drain then stays.
+// Undrain has a node that was drained begin a new incarnation, which takes shards again. A drain that is not complete
+// is completed first: its incarnation has begun to retire. Undrain returns when the new incarnation may begin.
+// Without a drain it does nothing. Errors: ctx's, and the drain then stays.
 func (n *Node) Undrain(ctx context.Context) error {
 	n.mu.Lock()
 	d := n.drain

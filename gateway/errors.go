@@ -42,8 +42,8 @@ const (
 	ReasonRateLimited = "RATE_LIMITED"
 	// ReasonCorrupt: the customer's stored history cannot be read. Not executed.
 	ReasonCorrupt = "CORRUPT_HISTORY"
-	// ReasonRejected: the store does not take what would have to be written, such as a snapshot of the customer's state that is
-	// too large. Not executed.
+	// ReasonRejected: the store does not take what would have to be written, such as a snapshot of the customer's
+	// state that is too large. Not executed.
 	ReasonRejected = "REJECTED_BY_STORE"
 	// ReasonNoHistory: nothing ever happened to this customer.
 	ReasonNoHistory = "NO_HISTORY"

@@ -47,8 +47,9 @@ type History interface {
 
 // Config of a gateway. DefaultConfig gives sensible values.
 type Config struct {
-	// MaxReply is the largest reply of GetState, TryAt and Why, which have no pages, in bytes (default 4 MiB: what clients of
-	// gRPC accept unless told otherwise). Larger ones are refused, with a message that says how to read the rest.
+	// MaxReply is the largest reply of GetState, TryAt and Why, which have no pages, in bytes (default 4 MiB: what
+	// clients of gRPC accept unless told otherwise). Larger ones are refused, with a message that says how to read
+	// the rest.
 	MaxReply int
 	// MaxDeadline caps the time a request may take and is what a request without a deadline gets.
 	// Higher: clients wait longer for an aggregate in trouble; lower: a cold aggregate on a slow

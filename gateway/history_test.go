@@ -430,8 +430,8 @@ func TestUndecodable(t *testing.T) {
 	}
 }
 
-// TestRepliesWithoutPages: an answer that is larger than one reply may be is refused, with the calls that return its parts. One
-// that fits is not.
+// TestRepliesWithoutPages: an answer that is larger than one reply may be is refused, with the calls that return its
+// parts. One that fits is not.
 func TestRepliesWithoutPages(t *testing.T) {
 	p := newPast(t)
 	p.give("Bayley", acquires("ipad", "a"))

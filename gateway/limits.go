@@ -20,10 +20,12 @@ type Limits struct {
 	AddressShare float64
 	// MaxInFlight is the number of requests of customers that are handled at once.
 	MaxInFlight int
-	// MaxOperators is the number of requests and streams of AdminService and the dashboard that are handled at once. They have
-	// limits of their own: who is to help an overloaded cluster must be able to look, and to drain a node of it.
+	// MaxOperators is the number of requests and streams of AdminService and the dashboard that are handled at once.
+	// They have limits of their own: who is to help an overloaded cluster must be able to look, and to drain a node
+	// of it.
 	MaxOperators int
-	// MaxStreams is the number of streams of HistoryService that are open at once; those of Follow keep their customer in memory.
+	// MaxStreams is the number of streams of HistoryService that are open at once; those of Follow keep their
+	// customer in memory.
 	MaxStreams int
 	// MaxImports is the number of calls of ImportCustomer that are handled at once.
 	MaxImports int
@@ -44,7 +46,8 @@ const (
 	commandReply   = 2 << 10
 )
 
-// replyFactor is the number of times that the encoded size of a reply is counted: the message in memory, and its encoding.
+// replyFactor is the number of times that the encoded size of a reply is counted: the message in memory, and its
+// encoding.
 const replyFactor = 3
 
 // budgets of requests of one class. Those of operators share one amount of memory.

@@ -177,7 +177,8 @@ func postSlowly(ctx context.Context, client *http.Client, body io.Reader, timeou
 	return res.StatusCode, string(b), err
 }
 
-// TestDeadlineOfTheBody: a request whose deadline passed before it was complete was not executed, and the error reports this.
+// TestDeadlineOfTheBody: a request whose deadline passed before it was complete was not executed, and the error
+// reports this.
 func TestDeadlineOfTheBody(t *testing.T) {
 	for _, test := range []struct {
 		name, timeout string
@@ -262,7 +263,8 @@ func (hanging) Query(ctx context.Context, _ string, _ any) (actors.Answer, error
 	return actors.Answer{}, ctx.Err()
 }
 
-// TestStreamWithoutStore: a stream that has time left ends with UNAVAILABLE when the store does not answer, or is closed.
+// TestStreamWithoutStore: a stream that has time left ends with UNAVAILABLE when the store does not answer, or is
+// closed.
 func TestStreamWithoutStore(t *testing.T) {
 	p := newPast(t).life()
 	for name, a := range map[string]gateway.Aggregates{"silent": hanging{p}, "closed": closedStore{p}} {

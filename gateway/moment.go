@@ -49,8 +49,8 @@ type replayed struct {
 	gaps    []*licensedv1.HistoryGap // before the point, which the replay therefore did not reach
 }
 
-// replay brings a customer to a point of its history. If events before it are damaged, it is an error; or, with left set, the
-// replay ends before them.
+// replay brings a customer to a point of its history. If events before it are damaged, it is an error; or, with left
+// set, the replay ends before them.
 func (s *historyService) replay(ctx context.Context, customer string, p point, left bool) (*replayed, error) {
 	head, err := s.head(ctx, customer)
 	if err != nil {
@@ -343,8 +343,8 @@ func (s *historyService) Why(
 		"read the events of the licence with ListEvents, which takes device_id, title_id, a range and a limit")
 }
 
-// present returns a customer's state at the end of the history, without loading the customer if a replay leads there. Otherwise the
-// owner tells, who may have it in memory. It is nil if the customer cannot be rebuilt.
+// present returns a customer's state at the end of the history, without loading the customer if a replay leads there.
+// Otherwise the owner tells, who may have it in memory. It is nil if the customer cannot be rebuilt.
 func (s *historyService) present(ctx context.Context, customer string, head persistence.Head, now time.Time) (*licensedv1.CustomerState, error) {
 	r := &replayed{Replay: actors.NewReplay(s.config.Kind, customer), customer: customer, moment: &licensedv1.Moment{}}
 	var value any

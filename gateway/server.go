@@ -22,9 +22,9 @@ type ServerConfig struct {
 	// nothing else. Nil for HTTP/1.1 and unencrypted HTTP/2.
 	TLS *tls.Config
 	// ReadTimeout is the time a request may take to arrive, Answer how long handlers may take to answer it, and
-	// ReplyTimeout how long the reply may take to be read. A request that needs more than all three is cut off; handlers
-	// that answer for longer set the write deadline themselves. A connection on which nothing can be written for
-	// ReplyTimeout is closed.
+	// ReplyTimeout how long the reply may take to be read. A request that needs more than all three is cut off;
+	// handlers that answer for longer set the write deadline themselves. A connection on which nothing can be written
+	// for ReplyTimeout is closed.
 	ReadTimeout, Answer, ReplyTimeout time.Duration
 	// MaxConnections are accepted at once, and AddressShare is what part of them one address may have, above 0 up to 1.
 	// Further ones are closed. Each takes a file, and some 40 KiB.

@@ -170,11 +170,12 @@ func (s *service) execute(
 	return s.outcome(ctx, h, payload, reply)
 }
 
-// maxStamps bounds how often a command gets another stamp. One is enough, unless the customer forgets commands meanwhile.
+// maxStamps bounds how often a command gets another stamp. One is enough, unless the customer forgets commands
+// meanwhile.
 const maxStamps = 8
 
-// stamp runs a command, and again with another stamp as long as the owner refuses the stamp. It is the same command to the client:
-// an attempt with a refused stamp was not executed and never will be.
+// stamp runs a command, and again with another stamp as long as the owner refuses the stamp. It is the same command
+// to the client: an attempt with a refused stamp was not executed and never will be.
 func (s *service) stamp(ctx context.Context, customer string, c actors.Command) (reply actors.Reply, err error) {
 	var refused *actors.StampError
 	for range maxStamps {

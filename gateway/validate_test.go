@@ -112,8 +112,8 @@ func TestIssueTime(t *testing.T) {
 	}
 }
 
-// TestStamp: a stamp that the owner refuses is replaced by the one that it names, for a command whose client gave no time. The client
-// notices nothing.
+// TestStamp: a stamp that the owner refuses is replaced by the one that it names, for a command whose client gave no
+// time. The client notices nothing.
 func TestStamp(t *testing.T) {
 	ahead := noon.Add(240 * time.Hour).Truncate(time.Millisecond)
 	f := &fake{execute: func(_ context.Context, _ string, c actors.Command) (actors.Reply, error) {

@@ -77,8 +77,8 @@ type Shard struct {
 // the row and see. Every read here is linearizable with the compare-and-sets (SERIAL in Cassandra's
 // words).
 type Ownership interface {
-	// CreateCluster writes info unless the store has one already, and returns what the store then has. A cluster that an
-	// earlier release created has no ID: it gets that of the first call that brings one.
+	// CreateCluster writes info unless the store has one already, and returns what the store then has. A cluster that
+	// an earlier release created has no ID: it gets that of the first call that brings one.
 	CreateCluster(ctx context.Context, info ClusterInfo) (ClusterInfo, error)
 
 	// Leases returns all leases, dead ones included, in no order.

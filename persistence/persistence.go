@@ -152,8 +152,8 @@ type Root struct {
 	// root that nothing will be recovered from.
 	SnapshotAt string
 
-	// Damage, if not nil, says why the snapshot cannot be read: an ErrCorrupt. Mapper, Header and Snapshot are empty then; the
-	// other fields have a checksum of their own and are right. Set by reads, never written.
+	// Damage, if not nil, says why the snapshot cannot be read: an ErrCorrupt. Mapper, Header and Snapshot are empty
+	// then; the other fields have a checksum of their own and are right. Set by reads, never written.
 	Damage error
 }
 
@@ -166,7 +166,8 @@ func (r Root) Damaged(cause error) Root {
 
 // Past is what the state at a root's base is built from where its snapshot cannot be read.
 type Past struct {
-	// Start is the newest root of the history below that one whose snapshot can be read; nil: the history starts with no state.
+	// Start is the newest root of the history below that one whose snapshot can be read; nil: the history starts with
+	// no state.
 	Start *Root
 	// Above are the roots between Start and that root, oldest first, without snapshots.
 	Above []Root

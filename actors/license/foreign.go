@@ -69,8 +69,8 @@ func optional(what, id string) error {
 	return named(what, id, ids.MaxBytes)
 }
 
-// CheckForeign implements actors.Kind: ids as the API takes them, times between 1970 and the year 9999, order numbers that can be
-// counted on from, and an aggregate id of the form that the type of the event has.
+// CheckForeign implements actors.Kind: ids as the API takes them, times between 1970 and the year 9999, order numbers
+// that can be counted on from, and an aggregate id of the form that the type of the event has.
 func (k *Kind) CheckForeign(r *persistence.Record) error {
 	event, err := k.DecodeEvent(r.Mapper, r.Header, r.Data)
 	if err != nil {

@@ -22,12 +22,13 @@ const Name = "LicenseAggregate"
 type Kind struct {
 	policy atomic.Pointer[policy.Policy]
 
-	// OnLarge, if not nil, hears of customers that become large. It is called from the actors: it must be quick and safe
-	// for concurrent use. Set it before use.
+	// OnLarge, if not nil, hears of customers that become large. It is called from the actors: it must be quick and
+	// safe for concurrent use. Set it before use.
 	OnLarge func(Large)
 }
 
-// Large says that a customer has half of what the policy allows to be remembered, or a tenth more than when it was said before.
+// Large says that a customer has half of what the policy allows to be remembered, or a tenth more than when it was
+// said before.
 type Large struct {
 	// Customer is its id.
 	Customer string

@@ -77,9 +77,10 @@ type asked interface {
 	GetPageToken() string
 }
 
-// page returns the page of a sorted list that was asked for, and the token of the next one, "" if there is none. Without
-// a size the page has no bound. Entries of the same key stay together, so that a page may be a little longer. The
-// page of a page is that page: a gateway cuts what nodes of the first release answer, which is always the whole list.
+// page returns the page of a sorted list that was asked for, and the token of the next one, "" if there is none.
+// Without a size the page has no bound. Entries of the same key stay together, so that a page may be a little longer.
+// The page of a page is that page: a gateway cuts what nodes of the first release answer, which is always the whole
+// list.
 func page[E any](list string, all []E, q asked, key func(E) place) (entries []E, next string, err error) {
 	from, err := parsePlace(list, q.GetPageToken())
 	if err != nil {

@@ -395,8 +395,9 @@ func TestStateStaysBounded(t *testing.T) {
 	}
 }
 
-// TestLargestState lets a customer acquire and release as many titles as the policy allows, with the longest ids, and download
-// the last as often as it allows: the state stays below half of what stores take, and each tenth from half on is told once.
+// TestLargestState lets a customer acquire and release as many titles as the policy allows, with the longest ids, and
+// download the last as often as it allows: the state stays below half of what stores take, and each tenth from half
+// on is told once.
 func TestLargestState(t *testing.T) {
 	p := must(policy.Parse("p", []byte("default_plan: p\nplans: {p: {devices: 1000}}\nremembered_licences: 2000\n")))
 	k := NewKind(p)

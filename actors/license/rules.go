@@ -240,8 +240,8 @@ func (v view) yearlyLimit(title int, limit policy.Limit) refusal {
 	return refusal{}
 }
 
-// rememberedLimit says whether another use, and with newLicense another licence, may be remembered. It counts what is not
-// forgotten, and so says the same before and after a snapshot dropped what is.
+// rememberedLimit says whether another use, and with newLicense another licence, may be remembered. It counts what is
+// not forgotten, and so says the same before and after a snapshot dropped what is.
 func (v view) rememberedLimit(newLicense bool) refusal {
 	r := refusal{rule: licensedv1.Rule_RULE_REMEMBERED_LIMIT}
 	if r.limit = v.policy.Remembered(); newLicense && len(v.state.licenses) >= int(r.limit) {

@@ -10,8 +10,8 @@ import (
 
 // Why returns the explanation as of a time, in at most about a screen of steps: what repeats is told
 // once, and if that does not do, the middle is left out and said to be. The state is that of the owner
-// at the end of the history, so the verdict is right even if parts of the history cannot be read; nil if the customer cannot be rebuilt. Gaps
-// and moment are the caller's to add.
+// at the end of the history, so the verdict is right even if parts of the history cannot be read; nil if the customer
+// cannot be rebuilt. Gaps and moment are the caller's to add.
 func (x *Explainer) Why(now time.Time, state *licensedv1.CustomerState) *licensedv1.WhyResponse {
 	x.timePasses(now.UnixMilli())
 	res := &licensedv1.WhyResponse{}

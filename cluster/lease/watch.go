@@ -29,8 +29,8 @@ func NewWatch(t Timing, i persistence.Incarnation, over bool) *Watch {
 	return &Watch{timing: t, incarnation: i, over: over}
 }
 
-// Dead reports whether the incarnation was seen to be marked dead, or to have had no row for as long as patience lasts. It
-// stays so.
+// Dead reports whether the incarnation was seen to be marked dead, or to have had no row for as long as patience
+// lasts. It stays so.
 func (w *Watch) Dead() bool { return w.dead }
 
 // Silent returns since when the counter was seen unchanged; false before the first look.

@@ -120,7 +120,8 @@ func TestFormerSelfNeedsNoWait(t *testing.T) {
 	}
 }
 
-// TestOwnerWithoutRow: one that has no row is dead when reads showed none for as long as patience lasts. No row is created.
+// TestOwnerWithoutRow: one that has no row is dead when reads showed none for as long as patience lasts. No row is
+// created.
 func TestOwnerWithoutRow(t *testing.T) {
 	for name, over := range map[string]bool{"other": false, "former self": true} {
 		t.Run(name, func(t *testing.T) {

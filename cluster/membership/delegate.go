@@ -16,8 +16,8 @@ import (
 	"licensed/persistence"
 )
 
-// delegate is what memberlist calls, with locks of its own held: nothing here may wait or call back. A run that ended may
-// still call.
+// delegate is what memberlist calls, with locks of its own held: nothing here may wait or call back. A run that ended
+// may still call.
 type delegate struct{ *run }
 
 var (
@@ -183,8 +183,8 @@ func (d delegate) NotifyLeave(n *memberlist.Node) {
 	signal(d.m.changed)
 }
 
-// NotifyConflict implements memberlist.ConflictDelegate. Each run of a process has an id of its own, so that only a forged
-// message gives one another address. memberlist passes it over.
+// NotifyConflict implements memberlist.ConflictDelegate. Each run of a process has an id of its own, so that only a
+// forged message gives one another address. memberlist passes it over.
 func (d delegate) NotifyConflict(existing, other *memberlist.Node) {
 	d.m.config.Log.Debug("membership: message with another address for a member ignored",
 		"member", existing.Name, "address", existing.Address(), "other", other.Address())

@@ -54,8 +54,8 @@ var forgeries = map[string]func(f *forge.Forger, about *Membership, incarnation 
 	},
 }
 
-// TestForgeries: messages about all members are sent to all, or to all but the one that they are about, for a while. When that
-// has passed all list each other as they are.
+// TestForgeries: messages about all members are sent to all, or to all but the one that they are about, for a while.
+// When that has passed all list each other as they are.
 func TestForgeries(t *testing.T) {
 	for name, send := range forgeries {
 		for _, incarnation := range []uint32{1000, maxIncarnation - 1, maxIncarnation, math.MaxUint32} {
@@ -126,8 +126,8 @@ func lists(m *Membership, all []*Membership, version string) bool {
 	})
 }
 
-// TestIdentityRenewed: a member that hears of itself with a count that it should not have takes another id, reports it once, is
-// never missing from what listeners hear, and spreads news as before.
+// TestIdentityRenewed: a member that hears of itself with a count that it should not have takes another id, reports
+// it once, is never missing from what listeners hear, and spreads news as before.
 func TestIdentityRenewed(t *testing.T) {
 	r := &recorder{}
 	ca, cb := quick("a"), quick("b")
@@ -176,8 +176,8 @@ func TestIdentityRenewed(t *testing.T) {
 	}
 }
 
-// TestNotListed: memberlist would refuse all exchanges while it lists somebody who speaks no version that others speak; and
-// nobody else is at its own address.
+// TestNotListed: memberlist would refuse all exchanges while it lists somebody who speaks no version that others
+// speak; and nobody else is at its own address.
 func TestNotListed(t *testing.T) {
 	a := start(t, quick("a"))
 	versions := [6]uint8{1, memberlist.ProtocolVersionMax, protocolVersion, 1, 1, delegateVersion}
@@ -204,8 +204,8 @@ func TestNotListed(t *testing.T) {
 	}
 }
 
-// TestInventedMembers: many that do not exist are announced all the time. Few are listed; a true member is admitted meanwhile,
-// and in the end nobody else is listed.
+// TestInventedMembers: many that do not exist are announced all the time. Few are listed; a true member is admitted
+// meanwhile, and in the end nobody else is listed.
 func TestInventedMembers(t *testing.T) {
 	ca, cb := quick("a"), quick("b")
 	a := start(t, ca)

@@ -19,10 +19,10 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// guard is the network as memberlist sees it. Without it an unknown process chooses what memberlist allocates: it believes
-// the lengths in a message (20 MiB of state, a million members, 4 GiB for a field that it then ignores) before it has
-// read a byte of them, expands compressed messages to 40 MiB, and keeps 64 KiB for each packet in its queue. A key does
-// not help: memberlist buffers 20 MiB of a stream before it decrypts. So the guard
+// guard is the network as memberlist sees it. Without it an unknown process chooses what memberlist allocates: it
+// believes the lengths in a message (20 MiB of state, a million members, 4 GiB for a field that it then ignores)
+// before it has read a byte of them, expands compressed messages to 40 MiB, and keeps 64 KiB for each packet in its
+// queue. A key does not help: memberlist buffers 20 MiB of a stream before it decrypts. So the guard
 //
 //   - reads the message of a stream itself, up to a limit, and checks that every length in it is true;
 //   - refuses compressed messages and all others that members of this program do not send;
@@ -31,7 +31,8 @@ import (
 //   - refuses messages about a member whose counter is one that no member has, and reports it if one is about this member and
 //     has a counter that this member should not have.
 //
-// With a key only the sizes are checked: memberlist decrypts a message before it decodes it. No unknown process can forge one then.
+// With a key only the sizes are checked: memberlist decrypts a message before it decodes it. No unknown process can
+// forge one then.
 //
 // Several guards can share a network, one after the other: [guard.start] and [guard.detach].
 type guard struct {
@@ -66,18 +67,19 @@ const (
 	// per member it has room for 4,000 members.
 	baseStream = 1 << 20
 	// maxStreams and maxStreamsPerHost limit the incoming streams at a time. Each ends within seconds: memberlist
-	// sets deadlines. A peer that is refused tries again with its next attempt to join or exchange. With 16 per host, 50
-	// members on one machine that all start at once need 24 s to find each other, with 64 they need one second.
+	// sets deadlines. A peer that is refused tries again with its next attempt to join or exchange. With 16 per host,
+	// 50 members on one machine that all start at once need 24 s to find each other, with 64 they need one second.
 	maxStreams, maxStreamsPerHost = 256, 64
-	// maxHeld is the number of bytes all streams hold together. memberlist needs about three times as much to decode them.
+	// maxHeld is the number of bytes all streams hold together. memberlist needs about three times as much to decode
+	// them.
 	maxHeld = 32 << 20
 	// memberSize is the number of bytes memberlist allocates for a member that a stream claims to list.
 	memberSize = 136
 	// maxDepth of nested values; memberlist's messages have 3.
 	maxDepth = 8
-	// maxIncarnation is the highest counter of a member that others believe. memberlist raises it by one with each change of
-	// a member's metadata and with each message that it overrules. So no member has more than a few thousand of its own, and
-	// with half of this it has been told so by a forger.
+	// maxIncarnation is the highest counter of a member that others believe. memberlist raises it by one with each
+	// change of a member's metadata and with each message that it overrules. So no member has more than a few
+	// thousand of its own, and with half of this it has been told so by a forger.
 	maxIncarnation = 1 << 31
 )
 
@@ -122,7 +124,8 @@ func (g *guard) PacketCh() <-chan *memberlist.Packet { return g.packets }
 // StreamCh implements memberlist.Transport.
 func (g *guard) StreamCh() <-chan net.Conn { return g.streams }
 
-// DialAddressTimeout implements memberlist.NodeAwareTransport. The answer of the process that listens there is checked, too.
+// DialAddressTimeout implements memberlist.NodeAwareTransport. The answer of the process that listens there is
+// checked, too.
 func (g *guard) DialAddressTimeout(a memberlist.Address, timeout time.Duration) (net.Conn, error) {
 	c, err := g.NodeAwareTransport.DialAddressTimeout(a, timeout)
 	if err != nil {
@@ -131,8 +134,8 @@ func (g *guard) DialAddressTimeout(a memberlist.Address, timeout time.Duration) 
 	return &stream{Conn: c, guard: g, release: func() {}}, nil
 }
 
-// Shutdown implements memberlist.Transport. The network ends only while its channels are read. It does not end if the guard
-// was not started, or is detached.
+// Shutdown implements memberlist.Transport. The network ends only while its channels are read. It does not end if the
+// guard was not started, or is detached.
 func (g *guard) Shutdown() (err error) {
 	g.once.Do(func() {
 		close(g.closing)
@@ -373,7 +376,8 @@ type (
 	}
 )
 
-// checkMember decodes a message about a member, which has a name and a counter. It is refused if no member can have that.
+// checkMember decodes a message about a member, which has a name and a counter. It is refused if no member can have
+// that.
 func (g *guard) checkMember(b []byte, message any, name *string, incarnation *uint32) error {
 	if err := codec.NewDecoderBytes(b, &codec.MsgpackHandle{}).Decode(message); err != nil {
 		return err

@@ -161,8 +161,8 @@ func TestPacketsAreChecked(t *testing.T) {
 	}
 }
 
-// TestCountersOfMembers: messages about a member with a counter that no member has are refused, however they are encoded, and
-// one about its own id with a counter that it should not have is reported.
+// TestCountersOfMembers: messages about a member with a counter that no member has are refused, however they are
+// encoded, and one about its own id with a counter that it should not have is reported.
 func TestCountersOfMembers(t *testing.T) {
 	const own = "a@00000001"
 	reported := 0

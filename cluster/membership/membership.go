@@ -8,8 +8,8 @@
 // that changed hands. A change of meta is sent by every member to several others and has precedence over news.
 // So meta has nothing that changes often, as the load does: each member is asked for that.
 //
-// A process of another cluster, by the random id of its store, is not a member, whatever its name and label: its messages
-// about members, its news and its state are passed over.
+// A process of another cluster, by the random id of its store, is not a member, whatever its name and label: its
+// messages about members, its news and its state are passed over.
 //
 // Nothing here decides ownership. A member that is missing may be alive, one that is listed may be dead,
 // and two members may see different lists for as long as a partition lasts. It is a hint for speed.
@@ -58,8 +58,8 @@ import (
 
 // Config of a member. DefaultConfig gives all but name and addresses.
 type Config struct {
-	// Name of the member, unique in the cluster and the same after a restart. To memberlist, each run of a process has a
-	// name of its own, so that one who comes back elsewhere is told apart from the one that was present before.
+	// Name of the member, unique in the cluster and the same after a restart. To memberlist, each run of a process
+	// has a name of its own, so that one who comes back elsewhere is told apart from the one that was present before.
 	Name string
 	// ClusterID of the cluster (zero, in tests: none), and the Strangers that refuse those of another.
 	ClusterID persistence.ClusterID
@@ -182,7 +182,8 @@ type peer struct {
 	joined uint64 // their order
 }
 
-// lost is a member that vanished, and when it did or was last reached since. Briefly: it had said good-bye, or never answered.
+// lost is a member that vanished, and when it did or was last reached since. Briefly: it had said good-bye, or never
+// answered.
 type lost struct {
 	name    string
 	since   time.Time
@@ -191,8 +192,8 @@ type lost struct {
 
 const (
 	// forgetLost is the time the address of a member that vanished is tried, and forgetSoon how long if the member said
-	// good-bye, never answered a probe, or is listed elsewhere. All of this may be forged, so that the address of a member
-	// that still runs must be tried for some time. An address that answers is not forgotten.
+	// good-bye, never answered a probe, or is listed elsewhere. All of this may be forged, so that the address of a
+	// member that still runs must be tried for some time. An address that answers is not forgotten.
 	forgetLost = 24 * time.Hour
 	forgetSoon = time.Minute
 	// maxLost is the number of addresses that are kept of members that did not answer a probe before they vanished.
@@ -335,8 +336,8 @@ func advertised(address string) (e endpoint, err error) {
 // Address returns the address for gossip that others reach this member under.
 func (m *Membership) Address() string { return m.address }
 
-// ID returns what tells this run of the process from others of its name. It changes if the member has to take another id:
-// see the package comment.
+// ID returns what tells this run of the process from others of its name. It changes if the member has to take another
+// id: see the package comment.
 func (m *Membership) ID() string { return m.run().id }
 
 // run returns the current one.
@@ -369,7 +370,8 @@ func newID(name string) string {
 	return fmt.Sprintf("%s@%0*x", name, idLen, rand.Uint32())
 }
 
-// nameOf returns the configured name of a member: its id without what tells its runs apart. An earlier release has none.
+// nameOf returns the configured name of a member: its id without what tells its runs apart. An earlier release has
+// none.
 func nameOf(id string) string {
 	at := strings.LastIndexByte(id, '@')
 	if at <= 0 || len(id)-at-1 != idLen || strings.Trim(id[at+1:], "0123456789abcdef") != "" {
@@ -465,8 +467,8 @@ func (m *Membership) others() []*peer {
 	return all
 }
 
-// ClockOffset returns how far this member's wall clock is ahead of the median of those others that have one of these ids,
-// and how many of them were asked lately. With one other nobody can say whose clock is wrong.
+// ClockOffset returns how far this member's wall clock is ahead of the median of those others that have one of these
+// ids, and how many of them were asked lately. With one other nobody can say whose clock is wrong.
 func (m *Membership) ClockOffset(of map[string]bool) (ahead time.Duration, peers int) {
 	return m.clocks.ahead(m.config.Now(), of)
 }
@@ -548,8 +550,8 @@ func (m *Membership) publish() {
 	}
 }
 
-// update tells the others of its own meta. memberlist drops an update beside which it overrules a message of others, and so
-// it is looked whether the last one was made.
+// update tells the others of its own meta. memberlist drops an update beside which it overrules a message of others,
+// and so it is looked whether the last one was made.
 func (m *Membership) update() {
 	t := time.NewTicker(republish)
 	defer t.Stop()
@@ -577,8 +579,8 @@ func (m *Membership) told() bool {
 	return self == nil || bytes.Equal(self.meta, m.meta)
 }
 
-// rejoin reaches for seeds and lost members that are not in the list, forever. If no other member probes this one it asks
-// some what they believe of it, and so has a say in it.
+// rejoin reaches for seeds and lost members that are not in the list, forever. If no other member probes this one it
+// asks some what they believe of it, and so has a say in it.
 func (m *Membership) rejoin() {
 	t := time.NewTicker(m.config.JoinEvery)
 	defer t.Stop()
@@ -599,9 +601,9 @@ func (m *Membership) rejoin() {
 // settleAfter is when a member that started exchanges its state with another one, in addition to Config.SyncEvery.
 var settleAfter = []time.Duration{500 * time.Millisecond, time.Second, 2 * time.Second, 4 * time.Second}
 
-// settle completes the list of a member that started. memberlist sends a message about a member to fewer others while it lists
-// few: when many members start together, each misses some two per cent of the others after gossip has ended. The next full
-// exchanges complete its list, and without this they come with Config.SyncEvery only.
+// settle completes the list of a member that started. memberlist sends a message about a member to fewer others while
+// it lists few: when many members start together, each misses some two per cent of the others after gossip has ended.
+// The next full exchanges complete its list, and without this they come with Config.SyncEvery only.
 func (m *Membership) settle() {
 	began := time.Now()
 	for _, after := range settleAfter {
@@ -617,8 +619,8 @@ func (m *Membership) settle() {
 const (
 	// triedTogether is the number of addresses that are tried side by side: one that does not answer takes seconds.
 	triedTogether = 16
-	// unprobed is after how many times Config.ProbeEvery without a probe a member asks others, and triedUnprobed how many
-	// it asks. Others probe each member once in that time on average, in a cluster of any size.
+	// unprobed is after how many times Config.ProbeEvery without a probe a member asks others, and triedUnprobed how
+	// many it asks. Others probe each member once in that time on average, in a cluster of any size.
 	unprobed, triedUnprobed = 10, 3
 )
 

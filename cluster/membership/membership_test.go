@@ -135,7 +135,8 @@ func TestJoinAndLeave(t *testing.T) {
 	}
 }
 
-// TestLostOrGone: a member that is gone after a good-bye is looked for shortly, and one that is gone without a good-bye long.
+// TestLostOrGone: a member that is gone after a good-bye is looked for shortly, and one that is gone without a
+// good-bye long.
 func TestLostOrGone(t *testing.T) {
 	for _, draining := range []bool{true, false} {
 		now := time.Now()
@@ -447,8 +448,8 @@ func TestSeedsAreResolvedForEver(t *testing.T) {
 	until("asked again", t, func() bool { return count() > before+3 })
 }
 
-// TestOtherCluster: processes of another cluster are not members, though name and label are the same: neither the one that
-// was told to join, nor the one that it was told of. Each is logged once, with both ids.
+// TestOtherCluster: processes of another cluster are not members, though name and label are the same: neither the one
+// that was told to join, nor the one that it was told of. Each is logged once, with both ids.
 func TestOtherCluster(t *testing.T) {
 	logs := map[string]*strings.Builder{}
 	var heard atomic.Int64
@@ -519,8 +520,8 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// TestRestartUnderTheSameName comes back with another address and another incarnation, with the former run still listed. That
-// is no conflict.
+// TestRestartUnderTheSameName comes back with another address and another incarnation, with the former run still
+// listed. That is no conflict.
 func TestRestartUnderTheSameName(t *testing.T) {
 	r := &recorder{}
 	ca := quick("a")

@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// newcomers are members that did not answer a probe yet. Few of them are listed at a time, so that a process that invents members
-// fills neither the memory nor the list, and does not keep memberlist from probing the others. While there are too many,
-// a member is listed after it answered a ping of its own: [Membership.verify].
+// newcomers are members that did not answer a probe yet. Few of them are listed at a time, so that a process that
+// invents members fills neither the memory nor the list, and does not keep memberlist from probing the others. While
+// there are too many, a member is listed after it answered a ping of its own: [Membership.verify].
 type newcomers struct {
 	since  map[string]time.Time         // when they were listed first, by id. Requires Membership.mu.
 	proven *lru.Cache[string, struct{}] // ids that answered
@@ -20,11 +20,12 @@ type newcomers struct {
 }
 
 const (
-	// maxNewcomers is the number of newcomers that are listed. memberlist probes one member at a time: with its default settings
-	// it takes from 32 s to 4 minutes to find out that none of this many exists. 50 members that all start at once find each
-	// other in one second; with 32 it took 10 s.
+	// maxNewcomers is the number of newcomers that are listed. memberlist probes one member at a time: with its
+	// default settings it takes from 32 s to 4 minutes to find out that none of this many exists. 50 members that all
+	// start at once find each other in one second; with 32 it took 10 s.
 	maxNewcomers = 64
-	// newcomerFor is for how long a newcomer counts at least, listed or not: memberlist remembers the dead for 30 s and more.
+	// newcomerFor is for how long a newcomer counts at least, listed or not: memberlist remembers the dead for 30 s
+	// and more.
 	newcomerFor = time.Minute
 	// askedTogether is the number pinged at a time. An answer is awaited for Config.ProbeTimeout.
 	askedTogether = 64

@@ -30,9 +30,10 @@ func (m *Membership) renewals() {
 	}
 }
 
-// renew continues under another id, at the same address and with the same meta. Other processes may believe a forged message
-// about the present one that it cannot overrule: memberlist's counter ends. The new identity replaces the former one after it
-// has joined, so that the list of members has no gap. Until then it needs to hear nothing but the answers to what it asks.
+// renew continues under another id, at the same address and with the same meta. Other processes may believe a forged
+// message about the present one that it cannot overrule: memberlist's counter ends. The new identity replaces the
+// former one after it has joined, so that the list of members has no gap. Until then it needs to hear nothing but the
+// answers to what it asks.
 func (m *Membership) renew() {
 	if !m.swapping.TryLock() {
 		return // The process leaves.
@@ -76,15 +77,15 @@ func (m *Membership) renew() {
 	m.running.Go(func() { r.disown(former.id) })
 }
 
-// disowned is the number of times that others are told that a former id is gone, and disownEvery the time between. Others may renew their
-// identities at the same time, and hear nothing meanwhile.
+// disowned is the number of times that others are told that a former id is gone, and disownEvery the time between.
+// Others may renew their identities at the same time, and hear nothing meanwhile.
 const (
 	disowned    = 4
 	disownEvery = 500 * time.Millisecond
 )
 
-// disown tells others that a former id of this process is gone, in a way that no forged message overrules. Members that miss it
-// find out with their next probe.
+// disown tells others that a former id of this process is gone, in a way that no forged message overrules. Members
+// that miss it find out with their next probe.
 func (r *run) disown(former string) {
 	if len(r.m.config.Key) > 0 {
 		return // Only a member could have forged a message.

@@ -27,8 +27,8 @@ type rumours struct {
 const (
 	// maxPart is the size of a part of news, in bytes. A single row or death of more is a part of its own.
 	maxPart = 150
-	// keptParts is the number of parts that may wait for their turn; of more, those that were sent most often are dropped.
-	// The full exchange of state delivers them later.
+	// keptParts is the number of parts that may wait for their turn; of more, those that were sent most often are
+	// dropped. The full exchange of state delivers them later.
 	keptParts = 4096
 	// rememberedParts is more than twice what is queued by one member at a time: a part that still circulates
 	// is remembered, except under a flood of other parts. Sending is bounded under a flood, too: by packets.

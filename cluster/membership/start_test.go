@@ -15,7 +15,8 @@ import (
 	"licensed/messages/clusterv1"
 )
 
-// lan is a network of members in one process, without sockets. Packets that no member reads in time are lost, as with UDP.
+// lan is a network of members in one process, without sockets. Packets that no member reads in time are lost, as with
+// UDP.
 type lan struct {
 	mu    sync.Mutex
 	ports map[string]*port
@@ -104,8 +105,9 @@ type caller struct {
 
 func (c caller) RemoteAddr() net.Addr { return c.from }
 
-// TestManyStartTogether: members that all start at the same moment, and know one address, list each other within seconds, also
-// when they are more than the newcomers that one member lists. Time is simulated; memberlist and its queues are real.
+// TestManyStartTogether: members that all start at the same moment, and know one address, list each other within
+// seconds, also when they are more than the newcomers that one member lists. Time is simulated; memberlist and its
+// queues are real.
 func TestManyStartTogether(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes 10 s of processor time with the race detector")

@@ -32,8 +32,8 @@ func NewStrangers(own persistence.ClusterID, log *slog.Logger) *Strangers {
 	return &Strangers{log: log, own: own, met: map[stranger]struct{}{}}
 }
 
-// Refuse reports whether a process that names that cluster is not of this one, and logs it once. One that names none is of
-// an earlier release. The address is where it was met, host:port, and how says by what.
+// Refuse reports whether a process that names that cluster is not of this one, and logs it once. One that names none
+// is of an earlier release. The address is where it was met, host:port, and how says by what.
 func (s *Strangers) Refuse(cluster persistence.ClusterID, address, how string) bool {
 	if s == nil || s.own.IsZero() || cluster.IsZero() || cluster == s.own {
 		return false

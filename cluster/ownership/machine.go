@@ -295,8 +295,8 @@ func (m *Machine) stepWatch(w *watched, in lease.Input) {
 	}
 }
 
-// suspected looks at once at a lease that is said to be dead. The death of one that is no member and owns nothing changes
-// nothing: a sender of invented names has no lease read.
+// suspected looks at once at a lease that is said to be dead. The death of one that is no member and owns nothing
+// changes nothing: a sender of invented names has no lease read.
 func (m *Machine) suspected(now lease.Instant, i persistence.Incarnation) {
 	if !m.concerns(i) {
 		return

@@ -13,14 +13,14 @@ import (
 type Reach uint8
 
 const (
-	// Reached says that at least one other process reached the node since its process started, and no majority says that it
-	// cannot. Without Config.Witnessed it is always so.
+	// Reached says that at least one other process reached the node since its process started, and no majority says
+	// that it cannot. Without Config.Witnessed it is always so.
 	Reached Reach = iota
-	// Unproven says that no other process has reached the node since its process started. It takes no shards while another
-	// process is expected to reach it, or any other node may take them.
+	// Unproven says that no other process has reached the node since its process started. It takes no shards while
+	// another process is expected to reach it, or any other node may take them.
 	Unproven
-	// Accused says that more processes vote that they cannot reach the node than do reach it, and another node has fewer votes
-	// against it. The node hands its shards over and takes none.
+	// Accused says that more processes vote that they cannot reach the node than do reach it, and another node has
+	// fewer votes against it. The node hands its shards over and takes none.
 	Accused
 )
 

@@ -249,8 +249,8 @@ func (m *Machine) resolve(now lease.Instant, s *shard) {
 	}
 }
 
-// hinted hears of a row that another node says there is. Whatever it is, all rows are read within a TTL, and that decides.
-// A release of a shard to this node is tried at once, by a compare-and-set: one in a while for each shard.
+// hinted hears of a row that another node says there is. Whatever it is, all rows are read within a TTL, and that
+// decides. A release of a shard to this node is tried at once, by a compare-and-set: one in a while for each shard.
 func (m *Machine) hinted(now lease.Instant, row persistence.Shard) {
 	s := m.shard(row.ID)
 	if s == nil || !Later(s.row, row) || row.Epoch >= persistence.MaxEpoch {

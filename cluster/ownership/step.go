@@ -15,8 +15,8 @@ type Config struct {
 	Node        string
 	// Address is where other processes reach the node, written to its lease.
 	Address string
-	// Namesakes are incarnations of this node's name whose lease was not dead when the process started: watched until it is,
-	// though they may own nothing.
+	// Namesakes are incarnations of this node's name whose lease was not dead when the process started: watched until
+	// it is, though they may own nothing.
 	Namesakes []persistence.Incarnation
 	// Former incarnations of this very process, known to be over: marked dead without waiting.
 	Former []persistence.Incarnation
@@ -139,8 +139,8 @@ const (
 	// InputRow brings a row that another node says there is: Row. It is believed only as far as a compare-and-set on it
 	// goes, and has the rows read within a TTL.
 	InputRow
-	// InputSuspect says that an incarnation is said to be dead: Suspect. If it is a member or owns a shard, its lease row is
-	// read at once, and that decides.
+	// InputSuspect says that an incarnation is said to be dead: Suspect. If it is a member or owns a shard, its lease
+	// row is read at once, and that decides.
 	InputSuspect
 	// InputStale says that the history of an aggregate in Shard has an epoch above the one held, or the same
 	// one of another incarnation: Epoch.

@@ -40,8 +40,9 @@ type Config struct {
 	Ping func(ctx context.Context, address, member string) error
 	// Votes are in the store.
 	Votes persistence.Votes
-	// Live reports whether the store shows a live lease of an incarnation, as last read, and has the lease read again soon.
-	// It is called after a failed ping; a node without a live lease is not voted against. It must not block. Nil: all have one.
+	// Live reports whether the store shows a live lease of an incarnation, as last read, and has the lease read again
+	// soon. It is called after a failed ping; a node without a live lease is not voted against. It must not block.
+	// Nil: all have one.
 	Live func(persistence.Incarnation) bool
 	// Every is the time between two pings of a node (default 500 ms), Timeout how long an answer may take (default
 	// 1 s).
@@ -146,11 +147,12 @@ func (p *Prober) Reached() []persistence.Incarnation {
 	return now
 }
 
-// Expected returns the number of those among this many other members, all of which ping nodes, are expected to ping one.
+// Expected returns the number of those among this many other members, all of which ping nodes, are expected to ping
+// one.
 func (p *Prober) Expected(others int) int { return min(others, p.config.Witnesses) }
 
-// SetNodes says which other nodes may hold shards, and the names of all members that ping, this one among them. The votes
-// against nodes that are not listed any more are withdrawn.
+// SetNodes says which other nodes may hold shards, and the names of all members that ping, this one among them. The
+// votes against nodes that are not listed any more are withdrawn.
 func (p *Prober) SetNodes(nodes []Node, members []string) {
 	wanted := map[persistence.Incarnation]Node{}
 	for _, n := range p.chosen(nodes, members) {

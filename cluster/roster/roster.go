@@ -2,17 +2,17 @@
 //
 // # The model
 //
-// Gossip is a hint: any sender that reaches a process can say that a node is dead, is alive, or is reached at some address. So
-// nobody acts on that before the node's lease row was read. A [Roster] reads the rows of the incarnations that its user
-// looks at, once, and again when there is a reason: somebody says that one is dead ([Roster.Suspect]), a request to it
-// failed, or the last read is long ago.
+// Gossip is a hint: any sender that reaches a process can say that a node is dead, is alive, or is reached at some
+// address. So nobody acts on that before the node's lease row was read. A [Roster] reads the rows of the incarnations
+// that its user looks at, once, and again when there is a reason: somebody says that one is dead ([Roster.Suspect]),
+// a request to it failed, or the last read is long ago.
 //
 //	gossip: "n1 is dead"      Suspect ──► read of n1's lease row ──► dead: Changed
 //	                                                             └─► alive: nothing happened
 //
-// What hints can cause is bounded: reads of one row are coalesced and at least Pause apart, those of all rows are limited
-// by a rate, with precedence for rows that are known to exist, and the latest Most rows are kept. So forged names cost a
-// bounded number of reads, and a suspicion against a known node never waits for them.
+// What hints can cause is bounded: reads of one row are coalesced and at least Pause apart, those of all rows are
+// limited by a rate, with precedence for rows that are known to exist, and the latest Most rows are kept. So forged
+// names cost a bounded number of reads, and a suspicion against a known node never waits for them.
 package roster
 
 import (
@@ -48,14 +48,14 @@ type Config struct {
 	Read func(ctx context.Context, i persistence.Incarnation) (persistence.Lease, error)
 	// Timeout of a read (default 750 ms).
 	Timeout time.Duration
-	// Changed, if not nil, is told of each incarnation whose state or address was read for the first time or changed. Calls
-	// do not overlap. It must neither block nor call the roster.
+	// Changed, if not nil, is told of each incarnation whose state or address was read for the first time or changed.
+	// Calls do not overlap. It must neither block nor call the roster.
 	Changed func(i persistence.Incarnation, l persistence.Lease, s State)
 	// Pause is the least time between two reads of one row (default 50 ms), Absence how long it counts that there is
 	// no row (default 2.5 s), and Fresh how long it counts that one is alive, if nobody suspects it (default 1 min).
 	Pause, Absence, Fresh time.Duration
-	// PerSecond bounds the reads of rows that are not known to exist (default 50), Waiting how many of them wait (default
-	// 256; those of more are read when they are looked at again).
+	// PerSecond bounds the reads of rows that are not known to exist (default 50), Waiting how many of them wait
+	// (default 256; those of more are read when they are looked at again).
 	PerSecond, Waiting int
 	// Most is the number of incarnations that are kept (default 4096).
 	Most int
@@ -130,8 +130,8 @@ func (r *Roster) Look(i persistence.Incarnation) (persistence.Lease, State) {
 	return e.lease, e.state
 }
 
-// Suspect has the row of an incarnation read again: somebody says that it is dead, or it does not answer. One that nobody
-// looked at is of no interest.
+// Suspect has the row of an incarnation read again: somebody says that it is dead, or it does not answer. One that
+// nobody looked at is of no interest.
 func (r *Roster) Suspect(i persistence.Incarnation) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -148,8 +148,8 @@ func (r *Roster) Suspect(i persistence.Incarnation) {
 	}
 }
 
-// Await returns what the store says of an incarnation: as known, or by a read that the caller waits for. Errors: those of the
-// store and of ctx.
+// Await returns what the store says of an incarnation: as known, or by a read that the caller waits for. Errors:
+// those of the store and of ctx.
 func (r *Roster) Await(ctx context.Context, i persistence.Incarnation) (persistence.Lease, State, error) {
 	if l, s := r.Look(i); s == Alive || s == Dead {
 		return l, s, nil

@@ -110,8 +110,8 @@ func TestStates(t *testing.T) {
 	})
 }
 
-// TestHintsCostLittle: whatever is said by whomever, the store is asked a bounded number of times, and a suspicion against
-// a node that exists does not wait for what is said of others.
+// TestHintsCostLittle: whatever is said by whomever, the store is asked a bounded number of times, and a suspicion
+// against a node that exists does not wait for what is said of others.
 func TestHintsCostLittle(t *testing.T) {
 	in(t, func(t *testing.T, r *roster.Roster, rows *rows) {
 		known := persistence.Incarnation{1}

@@ -2,10 +2,10 @@
 //
 // # The model
 //
-// A [Router] asks the node that the process's map of shards names (package shardmap), and corrects the map when that node
-// is not the owner. The map is a hint: whether it is the owner, a node decides by itself before it answers. Where nothing
-// is known, or the owner is gone, the router asks the node that should own the shard by placement: that node
-// has it, or is about to take it and lets requests wait.
+// A [Router] asks the node that the process's map of shards names (package shardmap), and corrects the map when that
+// node is not the owner. The map is a hint: whether it is the owner, a node decides by itself before it answers.
+// Where nothing is known, or the owner is gone, the router asks the node that should own the shard by placement: that
+// node has it, or is about to take it and lets requests wait.
 //
 // A request has one deadline and is tried until then:
 //

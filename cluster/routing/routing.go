@@ -28,7 +28,8 @@ type Node interface {
 	Incarnation() persistence.Incarnation
 }
 
-// Leases is what the store says of incarnations; *roster.Roster is one. It is safe for concurrent use, and never blocks.
+// Leases is what the store says of incarnations; *roster.Roster is one. It is safe for concurrent use, and never
+// blocks.
 type Leases interface {
 	// Look returns what is known of an incarnation now.
 	Look(i persistence.Incarnation) (persistence.Lease, roster.State)

@@ -664,8 +664,8 @@ func BenchmarkLocal(b *testing.B) {
 	}
 }
 
-// TestSilentOwnersAreSuspected: the lease of an owner that does not answer is read again. Until the store says that it is
-// dead, it is asked.
+// TestSilentOwnersAreSuspected: the lease of an owner that does not answer is read again. Until the store says that
+// it is dead, it is asked.
 func TestSilentOwnersAreSuspected(t *testing.T) {
 	s := newSetup(t, nil)
 	s.join("a", "b")

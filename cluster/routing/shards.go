@@ -224,9 +224,9 @@ func isDead(leases Leases, i persistence.Incarnation) bool {
 	return state == roster.Dead
 }
 
-// SetMembers says who seems to be alive. The slice belongs to the router from now on. Call it also after the store showed
-// that one of them is dead: the requests in progress to that one fail, after others are sent elsewhere, since each of them
-// looks for another node at once.
+// SetMembers says who seems to be alive. The slice belongs to the router from now on. Call it also after the store
+// showed that one of them is dead: the requests in progress to that one fail, after others are sent elsewhere, since
+// each of them looks for another node at once.
 func (r *Router) SetMembers(listed []membership.Member) {
 	for _, address := range r.replaceMembers(listed) {
 		r.config.Transport.Fail(address, errDead)

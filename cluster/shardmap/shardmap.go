@@ -1,12 +1,13 @@
 // Package shardmap keeps what one process knows of the owners of all shards.
 //
-// A process has one [Map]. The node in it writes what the store shows and answers requests for other shards from it; the
-// router reads it to find the node to ask; gossip and the answers of other nodes add what they say. All of it is a hint:
-// whether it owns a shard, a node decides by its lease and its own protocol (package ownership), never by this map.
+// A process has one [Map]. The node in it writes what the store shows and answers requests for other shards from it;
+// the router reads it to find the node to ask; gossip and the answers of other nodes add what they say. All of it is
+// a hint: whether it owns a shard, a node decides by its lease and its own protocol (package ownership), never by
+// this map.
 //
-// Two rules order what is heard. Of two rows, the one of the higher epoch counts, since epochs only rise. And a read of the
-// store that began after a row was heard replaces that row, however high its epoch is: a wrong or forged row lasts until
-// the store is asked, which [Map.Doubted] requests.
+// Two rules order what is heard. Of two rows, the one of the higher epoch counts, since epochs only rise. And a read
+// of the store that began after a row was heard replaces that row, however high its epoch is: a wrong or forged row
+// lasts until the store is asked, which [Map.Doubted] requests.
 package shardmap
 
 import (
@@ -54,15 +55,15 @@ func New(shards uint32) *Map {
 	return m
 }
 
-// Listen has f called for each row that another process said and that was news, from the goroutine that said it. It must
-// not block. Call Listen before others use the map.
+// Listen has f called for each row that another process said and that was news, from the goroutine that said it. It
+// must not block. Call Listen before others use the map.
 func (m *Map) Listen(f func(persistence.Shard)) { m.heard = f }
 
 // Len returns the number of shards.
 func (m *Map) Len() uint32 { return uint32(len(m.entries)) }
 
-// Row returns the row of a shard, and when it was heard; a row without epoch and owner if nothing is known of it, or the
-// cluster has no such shard.
+// Row returns the row of a shard, and when it was heard; a row without epoch and owner if nothing is known of it, or
+// the cluster has no such shard.
 func (m *Map) Row(id uint32) (row persistence.Shard, at time.Time) {
 	if id >= m.Len() {
 		return persistence.Shard{ID: id}, at
@@ -98,8 +99,8 @@ func (m *Map) Hear(row persistence.Shard) {
 	m.hear(row, func(known persistence.Shard) bool { return ownership.Later(known, row) })
 }
 
-// Correct records a row from a node that was asked because of the row asked. A later row counts. If the node that the row
-// asked names as the owner denies it, its row counts although it is earlier.
+// Correct records a row from a node that was asked because of the row asked. A later row counts. If the node that the
+// row asked names as the owner denies it, its row counts although it is earlier.
 func (m *Map) Correct(asked, row persistence.Shard, deniedByOwner bool) {
 	m.hear(row, func(known persistence.Shard) bool {
 		return ownership.Later(known, row) || deniedByOwner && known == asked && row != known
@@ -129,8 +130,8 @@ func (m *Map) hear(row persistence.Shard, news func(known persistence.Shard) boo
 	}
 }
 
-// Doubted receives a value after a row was heard that the store did not show. Read the store then, within a TTL of leases,
-// and call ReadAll.
+// Doubted receives a value after a row was heard that the store did not show. Read the store then, within a TTL of
+// leases, and call ReadAll.
 func (m *Map) Doubted() <-chan struct{} { return m.doubted }
 
 // Read records a row that a read of the store showed which began at that time. It replaces what was heard before.

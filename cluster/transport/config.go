@@ -101,17 +101,17 @@ type Config struct {
 	// MaxInFlight bounds the requests to one peer that are not answered, and those of one peer that this
 	// process works on (default 8192). One more is answered actors.ErrOverloaded.
 	MaxInFlight int
-	// MaxPeerBytes bounds the requests to one peer that wait to be written, and those of one peer that this process works
-	// on with the responses that are not written, in bytes (default 64 MiB). One more is answered actors.ErrOverloaded. A
-	// peer that does not read this many responses is disconnected.
+	// MaxPeerBytes bounds the requests to one peer that wait to be written, and those of one peer that this process
+	// works on with the responses that are not written, in bytes (default 64 MiB). One more is answered
+	// actors.ErrOverloaded. A peer that does not read this many responses is disconnected.
 	MaxPeerBytes int
 	// MaxBytes bounds the same of all peers that send requests to this process, in bytes (default 256 MiB).
 	MaxBytes int
-	// MaxPeers bounds the connections that are accepted, and the streams on them (default 1024). One address gets half of
-	// them, or 16 if that is more.
+	// MaxPeers bounds the connections that are accepted, and the streams on them (default 1024). One address gets
+	// half of them, or 16 if that is more.
 	MaxPeers int
-	// MaxIdle is the time that an accepted connection may have no stream (default 10 s). Then it is closed: a peer keeps one
-	// stream open for as long as it is connected.
+	// MaxIdle is the time that an accepted connection may have no stream (default 10 s). Then it is closed: a peer
+	// keeps one stream open for as long as it is connected.
 	MaxIdle time.Duration
 	// MaxTimeout caps the time for a request that another process asks for (default 1 min).
 	MaxTimeout time.Duration

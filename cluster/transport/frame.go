@@ -17,8 +17,8 @@ const (
 	closingField   protowire.Number = 3
 )
 
-// maxFrameBytes is the size from which on no more messages are added to a frame. A frame is at most that and one message
-// large.
+// maxFrameBytes is the size from which on no more messages are added to a frame. A frame is at most that and one
+// message large.
 const maxFrameBytes = 1 << 20
 
 // part is an encoded field of a frame: a request, a response, or a flag.

@@ -18,8 +18,8 @@ import (
 // of another one is refused. Fields that are added to messages need no new version.
 const wireVersion = "2"
 
-// What each side says of itself at the beginning of a stream, as headers: the wire version, the name of the cluster, its
-// id, and the incarnation of the process.
+// What each side says of itself at the beginning of a stream, as headers: the wire version, the name of the cluster,
+// its id, and the incarnation of the process.
 const (
 	wireHeader        = "wire-version"
 	clusterHeader     = "cluster-bin"
@@ -55,8 +55,8 @@ func header(md metadata.MD, name string) []byte {
 	return nil
 }
 
-// differs returns an error if the headers are not those of a process of the same cluster and wire version: addresses are
-// given to other machines, and seeds are mistyped. A request would be executed in the wrong store.
+// differs returns an error if the headers are not those of a process of the same cluster and wire version: addresses
+// are given to other machines, and seeds are mistyped. A request would be executed in the wrong store.
 func (t *Transport) differs(md metadata.MD, address, how string) error {
 	c := &t.config
 	id, err := persistence.ParseClusterID(header(md, clusterIDHeader))

@@ -481,7 +481,8 @@ func TestLyingPeer(t *testing.T) {
 	}
 }
 
-// TestIdleConnections: connections without a stream do not keep peers out. One of them ignores that it is told to leave.
+// TestIdleConnections: connections without a stream do not keep peers out. One of them ignores that it is told to
+// leave.
 func TestIdleConnections(t *testing.T) {
 	t.Parallel()
 	a, b := start(t, func(c *Config) { c.MaxPeers, c.MaxIdle = 2, 100*time.Millisecond }), start(t, nil)

@@ -18,7 +18,7 @@ type listener struct {
 	of    map[netip.Addr]int       // by remote address
 }
 
-// minShare is how many connections one address gets at least: the processes of a small cluster may be on one machine.
+// minShare is the number of connections one address gets at least: the processes of a small cluster may be on one machine.
 const minShare = 16
 
 func newListener(l net.Listener, most int, rejected func(reason string)) *listener {

@@ -306,8 +306,8 @@ func (s *stream) write() {
 		case <-s.stopped:
 			return
 		}
-		// Goroutines that are about to queue something do so first: with fewer frames a request costs half of the CPU time
-		// at 64 in flight (docs/design/transport.md).
+		// Goroutines that are about to queue something do so first: with fewer frames a request costs half of the CPU
+		// time at 64 in flight (docs/design/transport.md).
 		runtime.Gosched()
 		for f := s.take(); len(f) > 0; f = s.take() {
 			switch err := s.grpc.SendMsg(f); {
@@ -360,8 +360,8 @@ func (s *stream) read() {
 	}
 }
 
-// answered ends calls with their responses. Responses to calls that have ended are dropped. It reports whether the stream
-// is of no more use.
+// answered ends calls with their responses. Responses to calls that have ended are dropped. It reports whether the
+// stream is of no more use.
 func (s *stream) answered(f *incoming) (last bool) {
 	p := s.peer
 	p.mu.Lock()

@@ -143,7 +143,8 @@ func (s *session) sayClosing() {
 	s.post(0, closingPart())
 }
 
-// maxRefusals is the number of responses more than there may be requests in flight wait for a peer that does not read them.
+// maxRefusals is the number of responses more than there may be requests in flight wait for a peer that does not read
+// them.
 const maxRefusals = 1024
 
 // post queues the response to a request of a size. A peer that does not read its responses is disconnected.

@@ -226,8 +226,8 @@ func (t *Transport) Drain(ctx context.Context, address string) error {
 	return err
 }
 
-// Undrain asks the process at an address to take shards again after a Drain. Errors: actors.ErrNotSupported if it is of an older
-// release.
+// Undrain asks the process at an address to take shards again after a Drain. Errors: actors.ErrNotSupported if it is
+// of an older release.
 func (t *Transport) Undrain(ctx context.Context, address string) error {
 	res, err := t.request(ctx, address, &clusterv1.Request{Body: &clusterv1.Request_Undrain{Undrain: &clusterv1.UndrainRequest{}}})
 	if err == nil && res.GetUndrain() == nil {
@@ -326,8 +326,8 @@ func (t *Transport) Fail(address string, cause error) {
 // Requests that were in flight to a member that left may still come.
 const forgetAfter = time.Minute
 
-// SetMembers tells which members are listed, this process among them or not. Requests to a member that is not listed any
-// more fail. To be called when something changed and every few seconds; it may be called concurrently.
+// SetMembers tells which members are listed, this process among them or not. Requests to a member that is not listed
+// any more fail. To be called when something changed and every few seconds; it may be called concurrently.
 func (t *Transport) SetMembers(all []membership.Member) {
 	listed := map[string]bool{}
 	for _, o := range all {

@@ -585,8 +585,8 @@ func TestPauses(t *testing.T) {
 	}
 }
 
-// TestAbandonedInQueue: a request that is given up before it was given to a stream is certainly not executed, and leaves
-// nothing in the queue.
+// TestAbandonedInQueue: a request that is given up before it was given to a stream is certainly not executed, and
+// leaves nothing in the queue.
 func TestAbandonedInQueue(t *testing.T) {
 	p := &peer{transport: &Transport{config: DefaultConfig()}, ready: make(chan struct{}, 1), running: true}
 	var calls []*call

@@ -162,8 +162,8 @@ func (e *exporting) customer(ctx context.Context, id string) error {
 	return e.write(customerEnd{CustomerID: id, End: true, Events: end.Events, Missing: end.MissingEvents})
 }
 
-// unreadable writes, in the place of a history of which not even the end can be read, a gap and an end: the import refuses such a
-// customer, and continues with the next.
+// unreadable writes, in the place of a history of which not even the end can be read, a gap and an end: the import
+// refuses such a customer, and continues with the next.
 func (e *exporting) unreadable(id string, damage error) error {
 	e.damaged++
 	line := historyjson.Gap{CustomerID: id}

@@ -8,8 +8,8 @@ import (
 	"licensed/internal/terminal"
 )
 
-// newLogger returns a logger that writes in a format: text, json, or auto, which is text on a terminal and JSON elsewhere.
-// What is no level is info.
+// newLogger returns a logger that writes in a format: text, json, or auto, which is text on a terminal and JSON
+// elsewhere. What is no level is info.
 func newLogger(w io.Writer, level, format string) *slog.Logger {
 	var l slog.Level
 	_ = l.UnmarshalText([]byte(level)) // The settings allow levels only.

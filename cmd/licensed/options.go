@@ -73,8 +73,8 @@ func (o *options) spreadHost(loaded *settings.Loaded) error {
 // smallestMemory is what requests need to be served at all: an import has 4 MiB.
 const smallestMemory = 16 << 20
 
-// nodeConfig checks what the settings are together, and returns the node's part of them. An error begins with the name of
-// a setting.
+// nodeConfig checks what the settings are together, and returns the node's part of them. An error begins with the
+// name of a setting.
 func (o *options) nodeConfig(log *slog.Logger) (node.Config, error) {
 	c := o.config
 	c.Logger = log

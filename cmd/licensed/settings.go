@@ -11,8 +11,8 @@ import (
 	"licensed/internal/terminal"
 )
 
-// takeSettings gives a command the settings, and calls run when all have their values. Those that do not apply to it may
-// stand in the file and the environment, which processes of different roles share.
+// takeSettings gives a command the settings, and calls run when all have their values. Those that do not apply to it
+// may stand in the file and the environment, which processes of different roles share.
 func (p *program) takeSettings(
 	c *cobra.Command, o *options, applies func(*settings.Setting) bool, run func(*cobra.Command, *settings.Loaded, []string) error,
 ) {

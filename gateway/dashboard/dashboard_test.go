@@ -403,8 +403,8 @@ func (finding) Snapshot(context.Context) (*licensedv1.ClusterStatus, error) {
 	}, nil
 }
 
-// TestFinding: a finding has a next step and a link, which leads to an entry of the runbook; and what a node's customers
-// get is what the node says.
+// TestFinding: a finding has a next step and a link, which leads to an entry of the runbook; and what a node's
+// customers get is what the node says.
 func TestFinding(t *testing.T) {
 	r := newRig(t, func(c *Config) {
 		c.Cluster = finding{}

@@ -19,8 +19,8 @@ var (
 	ruleName = regexp.MustCompile(`\[R\d+\]`)
 )
 
-// TestLinks checks that every relative link of a Markdown file, and every page that Go code, a proto file, a script or an
-// alert rule names, exists, with its heading.
+// TestLinks checks that every relative link of a Markdown file, and every page that Go code, a proto file, a script
+// or an alert rule names, exists, with its heading.
 func TestLinks(t *testing.T) {
 	root := filepath.Join("..", "..")
 	headings := map[string][]string{} // by file

@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// TestLicensectlLinksOnlyTheAPI: what the tool links, through whatever imports, is the API and what both programs share.
+// TestLicensectlLinksOnlyTheAPI: what the tool links, through whatever imports, is the API and what both programs
+// share.
 func TestLicensectlLinksOnlyTheAPI(t *testing.T) {
 	list := exec.Command("go", "list", "-deps", "licensed/cmd/licensectl")
 	list.Dir = filepath.Join("..", "..")

@@ -11,7 +11,8 @@ import (
 	"licensed/internal/planted"
 )
 
-// TestPlantedBugs compares the hooks in the code, the table of planted bugs, and the tables in docs/design/reliability.md.
+// TestPlantedBugs compares the hooks in the code, the table of planted bugs, and the tables in
+// docs/design/reliability.md.
 func TestPlantedBugs(t *testing.T) {
 	hooks := map[string]int{} // by constant
 	var constants []string
@@ -95,8 +96,8 @@ func constantsOf(f *ast.File) (names []string) {
 	return names
 }
 
-// listedBugs returns the first cells of each row of the two tables of planted bugs in docs/design/reliability.md: rule, name
-// and test of those that tests of packages find, and the name of those that chaos finds.
+// listedBugs returns the first cells of each row of the two tables of planted bugs in docs/design/reliability.md:
+// rule, name and test of those that tests of packages find, and the name of those that chaos finds.
 func listedBugs(t *testing.T) map[string][]string {
 	listed := map[string][]string{}
 	cells := 0 // of a row that belongs to the bug's identity, while in a table

@@ -19,7 +19,8 @@ import (
 
 var update = flag.Bool("update", false, "write the generated pages of docs/reference")
 
-// generated compares the part of a page of docs/reference below its marker with what a source gives, or writes it with -update.
+// generated compares the part of a page of docs/reference below its marker with what a source gives, or writes it
+// with -update.
 func generated(t *testing.T, page, want string) {
 	t.Helper()
 	const marker = "<!-- generated: go test ./internal/archtest -run Reference -update -->\n"
@@ -41,8 +42,8 @@ func generated(t *testing.T, page, want string) {
 // metric is what the code says where it makes a metric.
 type metric struct{ name, kind, labels, help string }
 
-// metricOf returns the metric that a call makes: its name and its help are literals, in the options or as arguments one after
-// the other; labels are a slice literal, or one more argument.
+// metricOf returns the metric that a call makes: its name and its help are literals, in the options or as arguments
+// one after the other; labels are a slice literal, or one more argument.
 func metricOf(call *ast.CallExpr) (m metric) {
 	var texts, labels []string
 	kind := ""
@@ -144,8 +145,8 @@ func sorted[V any](m map[string]V) []string {
 
 var reason = regexp.MustCompile(`(?m)((?:^\t// .*\n)+)^\tReason\w+ += "([A-Z_]+)"$`)
 
-// TestReferenceErrors makes the list of reasons in docs/reference/errors.md from gateway/errors.go, and demands a row for each in
-// the table above it.
+// TestReferenceErrors makes the list of reasons in docs/reference/errors.md from gateway/errors.go, and demands a row
+// for each in the table above it.
 func TestReferenceErrors(t *testing.T) {
 	page := read(t, filepath.Join("..", "..", "docs", "reference", "errors.md"))
 	table, _, _ := strings.Cut(page, "## Reasons")
@@ -199,8 +200,8 @@ var (
 	walkStep = regexp.MustCompile("`([\\w/]+\\.go)`|`(\\w+)\\(\\)`")
 )
 
-// TestWalks checks that every file and function exists that a walk of docs/design/architecture.md names. A function belongs to the
-// file named before it.
+// TestWalks checks that every file and function exists that a walk of docs/design/architecture.md names. A function
+// belongs to the file named before it.
 func TestWalks(t *testing.T) {
 	steps := walkStep.FindAllStringSubmatch(walk.FindString(read(t, filepath.Join("..", "..", "docs", "design", "architecture.md"))), -1)
 	if len(steps) < 100 {

@@ -53,8 +53,8 @@ func findPhrases(all []phrase, text string) []string {
 	return found
 }
 
-// TestWordsOfStrings checks what programs say against the word list: the string literals of Go code (help texts, errors, log
-// messages, metric help), the dashboard's templates and scripts, and the texts of alerts.
+// TestWordsOfStrings checks what programs say against the word list: the string literals of Go code (help texts,
+// errors, log messages, metric help), the dashboard's templates and scripts, and the texts of alerts.
 func TestWordsOfStrings(t *testing.T) {
 	all := phrases(t)
 	eachFile(t, ".go", func(name, text string) {

@@ -1,8 +1,9 @@
-// Package forge sends forged gossip: what anybody can send who reaches the gossip port of a process that has no key, and
-// what a process of another cluster sends by mistake. Tests and the chaos tool use it as a fault.
+// Package forge sends forged gossip: what anybody can send who reaches the gossip port of a process that has no key,
+// and what a process of another cluster sends by mistake. Tests and the chaos tool use it as a fault.
 //
-// Packets are as memberlist encodes them. [Forger.Dead] and [Forger.Rows] are news that a member spreads; [Forger.Alive]
-// and [Forger.Gone] are memberlist's own messages about members; [Forger.Clocks] runs members that answer probes.
+// Packets are as memberlist encodes them. [Forger.Dead] and [Forger.Rows] are news that a member spreads;
+// [Forger.Alive] and [Forger.Gone] are memberlist's own messages about members; [Forger.Clocks] runs members that
+// answer probes.
 package forge
 
 import (
@@ -97,8 +98,8 @@ type Alive struct {
 	Name string
 	// Gossip is its address for gossip, host:port.
 	Gossip string
-	// Incarnation is memberlist's count of what the member said of itself (0 stands for the highest that others believe,
-	// which the member cannot surpass).
+	// Incarnation is memberlist's count of what the member said of itself (0 stands for the highest that others
+	// believe, which the member cannot surpass).
 	Incarnation uint32
 	Meta        *clusterv1.Meta
 }
@@ -169,8 +170,8 @@ func (f *Forger) send(kind byte, b []byte) error {
 	return nil
 }
 
-// Overhear joins the target from an address for a moment, as anybody can who knows the label and no key is set, and returns
-// what the members say of themselves, by their ids, and their addresses for gossip.
+// Overhear joins the target from an address for a moment, as anybody can who knows the label and no key is set, and
+// returns what the members say of themselves, by their ids, and their addresses for gossip.
 func (f *Forger) Overhear(from string) (metas map[string]*clusterv1.Meta, addresses map[string]string, err error) {
 	m, err := memberlist.Create(f.listener(fmt.Sprintf("overhearing-%08x", rand.Uint32()), from, liar{}))
 	if err != nil {

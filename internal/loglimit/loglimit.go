@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// maxKinds is the number of kinds that are told apart at a time. All further ones count as one: who chooses the messages
-// must not choose how much is remembered and logged.
+// maxKinds is the number of kinds that are told apart at a time. All further ones count as one: who chooses the
+// messages must not choose how much is remembered and logged.
 const maxKinds = 256
 
 // New returns a handler that passes to h at most this many lines of a kind in an interval. The interval begins with
@@ -125,7 +125,8 @@ func (l *limiter) stop() {
 	clear(l.kinds)
 }
 
-// summarize logs how many lines of a kind were suppressed, if any were. Requires l.mu, so that nothing is logged after stop.
+// summarize logs how many lines of a kind were suppressed, if any were. Requires l.mu, so that nothing is logged
+// after stop.
 func (l *limiter) summarize(k kind, suppressed int) {
 	ctx := context.Background()
 	if suppressed == 0 || !l.summary.Enabled(ctx, k.level) {

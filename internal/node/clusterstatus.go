@@ -89,8 +89,8 @@ type reading struct {
 	told     []*licensedv1.Happening // by others of themselves
 }
 
-// hear adds answers of members. One that gossip does not list counts only if it answers: otherwise the departure says what is
-// known of it.
+// hear adds answers of members. One that gossip does not list counts only if it answers: otherwise the departure says
+// what is known of it.
 func (r *reading) hear(statuses []routing.Status, listed bool) {
 	for _, s := range statuses {
 		if !listed && (s.Err != nil || s.Response.GetName() != s.Member.Name) {
@@ -122,8 +122,9 @@ func (r *reading) complete() {
 	}
 }
 
-// unlisted returns the processes that gossip does not list and that may run all the same: forged messages can hide a member.
-// They are nodes whose lease is alive by the store, and gateways, which have no lease, that disappeared without a good-bye.
+// unlisted returns the processes that gossip does not list and that may run all the same: forged messages can hide a
+// member. They are nodes whose lease is alive by the store, and gateways, which have no lease, that disappeared
+// without a good-bye.
 func (m *member) unlisted(r *reading) []membership.Member {
 	known := map[string]bool{}
 	for i := range r.Answers {

@@ -53,8 +53,8 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// TestDeparturesAreShared: a gateway that started after a node disappeared learns of it, and a process that heard the node's last
-// message is believed.
+// TestDeparturesAreShared: a gateway that started after a node disappeared learns of it, and a process that heard the
+// node's last message is believed.
 func TestDeparturesAreShared(t *testing.T) {
 	i, now := persistence.NewIncarnation(), time.Unix(1000, 0)
 	meta := func(draining bool) *clusterv1.Meta { return &clusterv1.Meta{Incarnation: i[:], Draining: draining} }
@@ -73,8 +73,8 @@ func TestDeparturesAreShared(t *testing.T) {
 	}
 }
 
-// TestStatusOfUnlistedMembers: whatever gossip lists and whatever members heard of departures, a process that answers is running
-// and serves what it holds, and one that does not answer is not called running.
+// TestStatusOfUnlistedMembers: whatever gossip lists and whatever members heard of departures, a process that answers
+// is running and serves what it holds, and one that does not answer is not called running.
 func TestStatusOfUnlistedMembers(t *testing.T) {
 	for seed := range uint64(5_000) {
 		random := rand.New(rand.NewPCG(seed, 7))
@@ -268,7 +268,8 @@ func TestEarlyQuestions(t *testing.T) {
 	}
 }
 
-// TestMost: parts that do not end, be they several, leave the parts that are stopped after them some of the drain timeout.
+// TestMost: parts that do not end, be they several, leave the parts that are stopped after them some of the drain
+// timeout.
 func TestMost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
@@ -285,7 +286,8 @@ func TestMost(t *testing.T) {
 	})
 }
 
-// TestNamesAreBounded: a member that gets an incarnation after the other is not remembered by all of them, and still by its last.
+// TestNamesAreBounded: a member that gets an incarnation after the other is not remembered by all of them, and still
+// by its last.
 func TestNamesAreBounded(t *testing.T) {
 	n := &Node{config: Config{Now: time.Now}}
 	var last persistence.Incarnation

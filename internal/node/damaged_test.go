@@ -17,7 +17,8 @@ import (
 	"licensed/persistence/memory"
 )
 
-// damagedCustomer starts a cluster with a customer of some events that is not in memory, whose newest snapshot is damaged.
+// damagedCustomer starts a cluster with a customer of some events that is not in memory, whose newest snapshot is
+// damaged.
 func damagedCustomer(t *testing.T, log *slog.Logger) (*memory.Store, *node.Node, *node.Node) {
 	store := memory.New()
 	c := newCompany(t)
@@ -128,7 +129,8 @@ func TestDamagedHistoryIsShown(t *testing.T) {
 	}
 }
 
-// TestDamagedSnapshotIsReadAround: readers get the whole history of a customer whose snapshot is damaged, and load no customer.
+// TestDamagedSnapshotIsReadAround: readers get the whole history of a customer whose snapshot is damaged, and load no
+// customer.
 func TestDamagedSnapshotIsReadAround(t *testing.T) {
 	_, n, g := damagedCustomer(t, slog.New(slog.DiscardHandler))
 	h := historyClient(g)

@@ -12,7 +12,8 @@ import (
 	"licensed/messages/licensedv1"
 )
 
-// TestDrainOfGateway: a gateway has nothing to hand over, and reports this at once, whichever process is asked to drain it.
+// TestDrainOfGateway: a gateway has nothing to hand over, and reports this at once, whichever process is asked to
+// drain it.
 func TestDrainOfGateway(t *testing.T) {
 	c := newCompany(t)
 	n1 := c.start("n1", node.RoleNode|node.RoleGateway)
@@ -29,8 +30,8 @@ func TestDrainOfGateway(t *testing.T) {
 	}
 }
 
-// TestUndrain: a node that was drained is shown as such, the cluster is OK without it, and it takes shards again when it
-// is told to.
+// TestUndrain: a node that was drained is shown as such, the cluster is OK without it, and it takes shards again when
+// it is told to.
 func TestUndrain(t *testing.T) {
 	c := newCompany(t)
 	n1 := c.start("n1", node.RoleNode)

@@ -61,8 +61,8 @@ func (h *host) head(ctx context.Context, customer string) (persistence.Head, err
 	return head, err
 }
 
-// damagedHead returns where the stored history ends of a customer that cannot be loaded, so that what is left of it can be read and
-// examined. Nothing is decided on it, so nothing can be added to it meanwhile by this owner.
+// damagedHead returns where the stored history ends of a customer that cannot be loaded, so that what is left of it
+// can be read and examined. Nothing is decided on it, so nothing can be added to it meanwhile by this owner.
 func (h *host) damagedHead(ctx context.Context, customer string) (persistence.Head, bool) {
 	head, err := doctor.Recover(ctx, h.node.store, customer+aggregateSuffix)
 	shard := h.authority.Shard(customer + aggregateSuffix)

@@ -12,14 +12,15 @@ import (
 type files struct {
 	// limit is the process's.
 	limit int
-	// store and archive are those of embedded stores; node are connections that the node port accepts; members are those
-	// to other processes, and for gossip; cassandra are connections to it.
+	// store and archive are those of embedded stores; node are connections that the node port accepts; members are
+	// those to other processes, and for gossip; cassandra are connections to it.
 	store, archive, node, members, cassandra int
 	// admin and api are connections to these ports.
 	admin, api int
 }
 
-// What is open whatever the settings: standard streams, the poller, listeners, the log, locks, files that are read again.
+// What is open whatever the settings: standard streams, the poller, listeners, the log, locks, files that are read
+// again.
 const baseFiles = 24
 
 // mostConnections are accepted where the limit of open files would allow more: each takes some 40 KiB.

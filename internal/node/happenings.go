@@ -182,8 +182,8 @@ type knownMembers struct {
 	left  map[string]departure         // members that no longer do
 }
 
-// keptNames is the number of incarnations that are remembered by name: members that are present, and enough former ones for what
-// happened lately to speak of nodes.
+// keptNames is the number of incarnations that are remembered by name: members that are present, and enough former
+// ones for what happened lately to speak of nodes.
 const keptNames = 4096
 
 // learn remembers whose an incarnation is; a is locked.

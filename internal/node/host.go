@@ -71,8 +71,8 @@ func (h *host) Execute(ctx context.Context, customer string, c actors.Command) (
 	return reply, err
 }
 
-// checkForeign checks a request that may have arrived at the node port: other processes check what their clients send, but an
-// id that no API lets through would be in a history forever.
+// checkForeign checks a request that may have arrived at the node port: other processes check what their clients
+// send, but an id that no API lets through would be in a history forever.
 func checkForeign(customer string, err error) error {
 	if fault := license.CheckCustomer(customer); fault != nil {
 		err = fault

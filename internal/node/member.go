@@ -564,8 +564,8 @@ func (m *member) handOver(ctx context.Context) error {
 	return m.n.handOver(ctx, node)
 }
 
-// Undrain implements transport.Handler and routing.Self: the process takes shards again. A drain that is not complete is
-// completed first.
+// Undrain implements transport.Handler and routing.Self: the process takes shards again. A drain that is not complete
+// is completed first.
 func (m *member) Undrain(context.Context) error {
 	node := m.n.owner.Load()
 	if node == nil {

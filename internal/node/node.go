@@ -125,7 +125,8 @@ type part struct {
 	stop func(context.Context) error
 }
 
-// logLines are the lines of one kind that are logged in an interval. Any process that reaches a port may cause any number.
+// logLines are the lines of one kind that are logged in an interval. Any process that reaches a port may cause any
+// number.
 const (
 	logLines    = 50
 	logInterval = 10 * time.Second
@@ -237,8 +238,8 @@ func (n *Node) startDrain(context.Context) error {
 	return nil
 }
 
-// handOver gives all shards to other nodes, if there are any. Without a lease, which ends when the store does not answer,
-// there is nothing to give: that is no error of a stop.
+// handOver gives all shards to other nodes, if there are any. Without a lease, which ends when the store does not
+// answer, there is nothing to give: that is no error of a stop.
 func (n *Node) handOver(ctx context.Context, node *cluster.Node) error {
 	began := time.Now()
 	switch err := node.Drain(ctx); {
@@ -253,7 +254,8 @@ func (n *Node) handOver(ctx context.Context, node *cluster.Node) error {
 }
 
 // most has a part take no more than three quarters of the time that is left to stop, so that those after it have
-// the rest: they answer what is in progress, and say good-bye. Half of the drain timeout is what a hand-over plans with.
+// the rest: they answer what is in progress, and say good-bye. Half of the drain timeout is what a hand-over plans
+// with.
 func most(stop func(context.Context) error) func(context.Context) error {
 	return func(ctx context.Context) error {
 		if end, ok := ctx.Deadline(); ok {

@@ -12,7 +12,8 @@ import (
 	"licensed/persistence/memory"
 )
 
-// TestQuestionsLeaveNoTrace: questions about nobody make no customer, and questions about one who is loaded for each write nothing.
+// TestQuestionsLeaveNoTrace: questions about nobody make no customer, and questions about one who is loaded for each
+// write nothing.
 func TestQuestionsLeaveNoTrace(t *testing.T) {
 	store := memory.New()
 	c := newCompany(t)
@@ -57,7 +58,8 @@ func TestQuestionsLeaveNoTrace(t *testing.T) {
 	}
 }
 
-// TestReadersOfHistoryLoadNobody: to verify and export a customer who is not in memory, and to read what was, loads nobody and writes nothing.
+// TestReadersOfHistoryLoadNobody: to verify and export a customer who is not in memory, and to read what was, loads
+// nobody and writes nothing.
 func TestReadersOfHistoryLoadNobody(t *testing.T) {
 	store := memory.New()
 	c := newCompany(t)

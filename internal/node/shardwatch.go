@@ -14,12 +14,13 @@ import (
 
 // Times of a shardWatch.
 const (
-	// watchEvery is the interval between looks. Shards are unserved for two looks before it is reported: news of a shard may come
-	// before those of its owner.
+	// watchEvery is the interval between looks. Shards are unserved for two looks before it is reported: news of a
+	// shard may come before those of its owner.
 	watchEvery = time.Second
 	// sayEvery is the shortest time between two lines about unserved shards.
 	sayEvery = 10 * time.Second
-	// firstShards is the time that a process has to learn the owners of the shards, or that a new cluster has to claim them.
+	// firstShards is the time that a process has to learn the owners of the shards, or that a new cluster has to
+	// claim them.
 	firstShards = 5 * time.Second
 )
 
@@ -55,8 +56,8 @@ func (w *shardWatch) look(now time.Time, total, unserved int, reason string) {
 	w.log.Warn("shards unserved", "count", unserved, "shards", total, "since", w.since.UTC().Format(time.RFC3339), "reason", reason)
 }
 
-// unserved counts the shards without a live owner, as this process knows the cluster, and says why. Owners that gossip does not
-// list are asked.
+// unserved counts the shards without a live owner, as this process knows the cluster, and says why. Owners that
+// gossip does not list are asked.
 func (m *member) unserved(ctx context.Context) (total, unserved int, reason string) {
 	own := persistence.Incarnation{}
 	if node := m.n.owner.Load(); node != nil {

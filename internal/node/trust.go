@@ -36,11 +36,10 @@ func signal(c chan struct{}) {
 	}
 }
 
-// believed returns of the members that gossip shows what the store bears out: an incarnation counts when its lease is alive
-// and names this member, and then its process is reached at the address in the lease. Of several that claim one incarnation,
-// or have one name, one is left: a node before a gateway, the one that joined last before others. A process whose
-// incarnation has no lease is no member.
-// Requires m.hearing.
+// believed returns of the members that gossip shows what the store bears out: an incarnation counts when its lease is
+// alive and names this member, and then its process is reached at the address in the lease. Of several that claim one
+// incarnation, or have one name, one is left: a node before a gateway, the one that joined last before others. A
+// process whose incarnation has no lease is no member. Requires m.hearing.
 func (m *member) believed(all []membership.Member) (believed []membership.Member) {
 	byName := map[string]int{}
 	defer func() {
@@ -92,8 +91,9 @@ func (m *member) bornOut(o membership.Member) (membership.Member, bool) {
 	return o, true
 }
 
-// leased returns the other nodes that have a live lease, each at the address in it: those that gossip shows, and those that own
-// shards though it does not. The latter are also returned as members, for the transport: requests to them continue.
+// leased returns the other nodes that have a live lease, each at the address in it: those that gossip shows, and
+// those that own shards though it does not. The latter are also returned as members, for the transport: requests to
+// them continue.
 func (m *member) leased(all []membership.Member) (nodes []reach.Node, hidden []membership.Member) {
 	addresses, shown := map[string]bool{}, map[persistence.Incarnation]bool{m.incarnation(): true}
 	for _, o := range all {
@@ -126,8 +126,8 @@ func (m *member) live(i persistence.Incarnation) bool {
 	return state == roster.Alive
 }
 
-// clocks returns the ids of the members whose wall clocks count: nodes with a live lease, each once. If several claim to be
-// one node, nobody knows whose clock is that node's, and none counts.
+// clocks returns the ids of the members whose wall clocks count: nodes with a live lease, each once. If several claim
+// to be one node, nobody knows whose clock is that node's, and none counts.
 func (m *member) clocks(all []membership.Member) map[string]bool {
 	claimed := map[persistence.Incarnation][]string{}
 	for _, o := range all {
@@ -146,8 +146,8 @@ func (m *member) clocks(all []membership.Member) map[string]bool {
 	return ids
 }
 
-// awaitName returns an error if another live process has the name of this gateway, which has joined. A former run of it may be
-// listed for some seconds, and does not answer.
+// awaitName returns an error if another live process has the name of this gateway, which has joined. A former run of
+// it may be listed for some seconds, and does not answer.
 func (m *member) awaitName(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, m.n.config.Cluster.LeaseTTL)
 	defer cancel()
@@ -205,8 +205,8 @@ func (m *member) scanned(rows []persistence.Shard) {
 	}
 }
 
-// verify acts on what was read of leases, and has a gateway read the rows of shards when others say what it does not know.
-// A node does that by itself.
+// verify acts on what was read of leases, and has a gateway read the rows of shards when others say what it does not
+// know. A node does that by itself.
 func (m *member) verify() {
 	pause := m.n.config.Cluster.LeaseTTL / 2
 	var next time.Time

@@ -73,8 +73,8 @@ func (c *crew) begin(prefix string) *crew {
 	return c
 }
 
-// undisturbed runs an experiment until no lease ended meanwhile, and fails the test for what the last run returns: a machine
-// that is too busy to renew leases shows nothing about what else the nodes do.
+// undisturbed runs an experiment until no lease ended meanwhile, and fails the test for what the last run returns: a
+// machine that is too busy to renew leases shows nothing about what else the nodes do.
 func (c *crew) undisturbed(experiment func() []string) {
 	c.t.Helper()
 	for {
@@ -91,7 +91,8 @@ func (c *crew) undisturbed(experiment func() []string) {
 	}
 }
 
-// serves sends a command of each of many customers to the gateway, at once, and fails the test unless all are acknowledged.
+// serves sends a command of each of many customers to the gateway, at once, and fails the test unless all are
+// acknowledged.
 func (c *crew) serves(run string) {
 	c.t.Helper()
 	c.undisturbed(func() []string { return c.serve(run) })
@@ -169,8 +170,8 @@ func (c *crew) leases() []persistence.Lease {
 	return leases
 }
 
-// TestTwoClustersOneName: two clusters of the default name, on two stores, one of which is told to join the other. Both continue
-// to serve, and say once who the other is.
+// TestTwoClustersOneName: two clusters of the default name, on two stores, one of which is told to join the other.
+// Both continue to serve, and say once who the other is.
 func TestTwoClustersOneName(t *testing.T) {
 	prod, staging := newCrew(t, 5*time.Second), newCrew(t, 5*time.Second)
 	prod.begin("p")
@@ -220,8 +221,8 @@ func TestForgedDeath(t *testing.T) {
 	}
 }
 
-// TestForgedAlive: a packet with the highest incarnation of memberlist's says that a member is another process, which nobody
-// runs, another that it has no lease. Requests go to the holder of the lease, at the address in the lease.
+// TestForgedAlive: a packet with the highest incarnation of memberlist's says that a member is another process, which
+// nobody runs, another that it has no lease. Requests go to the holder of the lease, at the address in the lease.
 func TestForgedAlive(t *testing.T) {
 	c := newCrew(t, 5*time.Second).begin("n")
 	f := c.forger(c.g)
@@ -337,9 +338,9 @@ func TestForgedRows(t *testing.T) {
 	}
 }
 
-// TestHiddenMembers: each process sees nobody else in gossip for two TTLs, as after forged departures. All continue: gateways route
-// by the leases of the owners, and so do pings, so nobody votes and no shard moves. The status of the cluster calls nobody "not
-// responding".
+// TestHiddenMembers: each process sees nobody else in gossip for two TTLs, as after forged departures. All continue:
+// gateways route by the leases of the owners, and so do pings, so nobody votes and no shard moves. The status of the
+// cluster calls nobody "not responding".
 func TestHiddenMembers(t *testing.T) {
 	const ttl = 2500 * time.Millisecond
 	c := newCrew(t, ttl).begin("n")
@@ -391,8 +392,8 @@ func TestHiddenMembers(t *testing.T) {
 	c.noFalseVotes()
 }
 
-// TestSameNameTwice: a second process of the same name does not become ready, and says where the first one is. The first one
-// notices nothing.
+// TestSameNameTwice: a second process of the same name does not become ready, and says where the first one is. The
+// first one notices nothing.
 func TestSameNameTwice(t *testing.T) {
 	c := newCrew(t, 2500*time.Millisecond).begin("n")
 	address := c.g.Gossiped("n1").NodeAddress

@@ -92,8 +92,8 @@ func TestEventsAhead(t *testing.T) {
 	}
 }
 
-// TestLargeCustomersAreTold: a customer that reaches half of the policy's limit raises the alarm and is named in the log; at the
-// limit it is refused.
+// TestLargeCustomersAreTold: a customer that reaches half of the policy's limit raises the alarm and is named in the
+// log; at the limit it is refused.
 func TestLargeCustomersAreTold(t *testing.T) {
 	c, log := config(t)
 	c.Policy = filepath.Join(t.TempDir(), "policy.yaml")

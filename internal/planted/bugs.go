@@ -23,7 +23,8 @@ const (
 	byReachSeeds    = "test/sim.TestReachSeeds" // none of its bugs endangers the promise: nobody serves customers, or a node that nobody reaches
 )
 
-// ByChaos is the check of bugs that no simulation executes: a run of a whole cluster, with the faults that bring the bug out.
+// ByChaos is the check of bugs that no simulation executes: a run of a whole cluster, with the faults that bring the
+// bug out.
 const ByChaos = "test/chaos.TestMutants"
 
 // The bugs. [Bugs] has a row for each.

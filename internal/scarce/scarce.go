@@ -9,8 +9,8 @@ import (
 )
 
 // ConnectWithoutFiles connects to an address while this process may open no file, so that nothing in it can accept the
-// connection. It returns after accepting failed several times, with the limit as it was before. The caller closes the connection.
-// No other test may run in the process meanwhile.
+// connection. It returns after accepting failed several times, with the limit as it was before. The caller closes the
+// connection. No other test may run in the process meanwhile.
 func ConnectWithoutFiles(t testing.TB, address string) net.Conn {
 	t.Helper()
 	var before syscall.Rlimit

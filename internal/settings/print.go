@@ -63,8 +63,8 @@ func maskPassword(url string) string {
 	return scheme + "://" + user + ":" + masked + rest[at:]
 }
 
-// Help writes the settings that a command lists, by group: --lease-ttl duration  time … (default 2s). Lines are wrapped at
-// the width of the terminal; 0 for none.
+// Help writes the settings that a command lists, by group: --lease-ttl duration  time … (default 2s). Lines are
+// wrapped at the width of the terminal; 0 for none.
 func (t Table) Help(w io.Writer, flags *pflag.FlagSet, width int, listed func(*Setting) bool) {
 	const indent, widest = 6, 34
 	group := ""

@@ -4,8 +4,9 @@
 // # The model
 //
 // A Table has a row for each setting: its name, the value it sets, and what people need to know of it. The setting
-// "lease-ttl" is the flag --lease-ttl, the environment variable LICENSED_LEASE_TTL and the key lease-ttl in the file, which
-// is YAML and named by --config. The former wins. An error names the place that has the wrong value, and what is allowed.
+// "lease-ttl" is the flag --lease-ttl, the environment variable LICENSED_LEASE_TTL and the key lease-ttl in the file,
+// which is YAML and named by --config. The former wins. An error names the place that has the wrong value, and what
+// is allowed.
 package settings
 
 import (
@@ -27,8 +28,8 @@ import (
 type Setting struct {
 	// Name of the flag, and of the key in the file.
 	Name string
-	// Value points to what is set: a string, bool, int, uint32, float64, time.Duration, []string or pflag.Value. What it
-	// points to when the table is bound is the default.
+	// Value points to what is set: a string, bool, int, uint32, float64, time.Duration, []string or pflag.Value. What
+	// it points to when the table is bound is the default.
 	Value any
 	// Unit is the noun for the value in help texts, like "events" or "file".
 	Unit string

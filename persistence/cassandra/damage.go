@@ -7,8 +7,9 @@ import (
 	"github.com/gocql/gocql"
 )
 
-// DamageSnapshot overwrites the newest snapshot of an aggregate ("Bayley:LicenseAggregate") with two bytes that are none, and leaves
-// the rest of the row: for tests of what survives that. Errors: if there is no root, or Cassandra does not answer.
+// DamageSnapshot overwrites the newest snapshot of an aggregate ("Bayley:LicenseAggregate") with two bytes that are
+// none, and leaves the rest of the row: for tests of what survives that. Errors: if there is no root, or Cassandra
+// does not answer.
 func DamageSnapshot(ctx context.Context, o Options, aggregate string) error {
 	if err := o.Validate(); err != nil {
 		return err

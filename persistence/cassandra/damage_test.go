@@ -9,7 +9,8 @@ import (
 	"licensed/persistence/cassandra"
 )
 
-// TestDamageSnapshot: a root whose snapshot was overwritten is read with its chain, and says why; roots below it are as they were.
+// TestDamageSnapshot: a root whose snapshot was overwritten is read with its chain, and says why; roots below it are
+// as they were.
 func TestDamageSnapshot(t *testing.T) {
 	o := keyspace(t)
 	s := open(t, quiet(t, o))

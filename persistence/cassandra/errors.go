@@ -52,8 +52,8 @@ func isRejected(err error) bool {
 	return isInvalid(err) && errors.As(err, &answer) && !lagging.MatchString(answer.Message())
 }
 
-// lagging are Cassandra's words for a table, column, type or keyspace that the node which answers does not know. After a
-// change of the schema, or a restart, it may take a node seconds to know what the others know.
+// lagging are Cassandra's words for a table, column, type or keyspace that the node which answers does not know.
+// After a change of the schema, or a restart, it may take a node seconds to know what the others know.
 var lagging = regexp.MustCompile(`(?i)unconfigured (table|columnfamily)|does not exist|undefined (column )?name|` +
 	`unknown (identifier|keyspace|table|column|type)|(table|keyspace|column) .*(not found|unknown)`)
 
@@ -64,8 +64,8 @@ func isAnswer(err error) bool {
 }
 
 // refusedRetry offers a request that one node called invalid to one other, which may know the schema better. Nothing
-// was executed, so that holds for writes and compare-and-sets too. Whatever else failed is repeated by a caller that knows
-// whether it may be.
+// was executed, so that holds for writes and compare-and-sets too. Whatever else failed is repeated by a caller that
+// knows whether it may be.
 type refusedRetry struct{}
 
 func (refusedRetry) Attempt(q gocql.RetryableQuery) bool {

@@ -146,7 +146,8 @@ func (s *Store) scan(limit int, partitionKey []byte, query *gocql.Query, next fu
 	if limit <= 0 {
 		return nil
 	}
-	// Reads of replicas that hang may have taken all the room of their lane. The callers of further ones should hear so.
+	// Reads of replicas that hang may have taken all the room of their lane. The callers of further ones should hear
+	// so.
 	turn, cancel := context.WithTimeout(query.Context(), s.opts.Timeout)
 	defer cancel()
 	err := s.reads.with(turn, partitionKey, func() error {

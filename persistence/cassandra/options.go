@@ -79,11 +79,11 @@ type Options struct {
 	// BatchesInFlight is the number of requests per set of replicas that are in progress before writes are grouped.
 	// More means smaller groups: less latency while Cassandra is idle, less throughput when it is not.
 	BatchesInFlight int
-	// ReadsInFlight is the number of reads of events and roots in progress, an equal share of them, and 8 at least, for each
-	// set of replicas; others of the same set wait for their turn. When a
-	// node dies, the others wake its customers as they are asked for, all at once. Reads that Cassandra
-	// cannot answer within Timeout would be tried again at other nodes, and add to what it cannot do. One that has
-	// not had its turn within Timeout is unavailable.
+	// ReadsInFlight is the number of reads of events and roots in progress, an equal share of them, and 8 at least,
+	// for each set of replicas; others of the same set wait for their turn. When a node dies, the others wake its
+	// customers as they are asked for, all at once. Reads that Cassandra cannot answer within Timeout would be tried
+	// again at other nodes, and add to what it cannot do. One that has not had its turn within Timeout is
+	// unavailable.
 	ReadsInFlight int
 
 	// AcceptRisks names risks that Open must not fail for, see [Risk]; "all" accepts all.
@@ -114,7 +114,8 @@ func DefaultOptions() Options {
 //	cassandra://user:password@host:port,host2/keyspace?consistency=QUORUM&dc=eu-1&tls=true
 //
 // Parameters: consistency, dc, timeout, connect_timeout, connections, coalesce_wait, group_partitions,
-// group_bytes, batches_in_flight, reads_in_flight, accept_risk (repeatable), tls (true), tls_ca, tls_cert, tls_key (files).
+// group_bytes, batches_in_flight, reads_in_flight, accept_risk (repeatable), tls (true), tls_ca, tls_cert, tls_key
+// (files).
 func ParseURL(s string) (Options, error) {
 	o, err := parseURL(s)
 	if err == nil {

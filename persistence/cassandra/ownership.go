@@ -126,8 +126,8 @@ func (s *Store) CreateCluster(ctx context.Context, info persistence.ClusterInfo)
 	return now.ClusterInfo, nil
 }
 
-// createAttempts is the number of times that the creation of the cluster is tried while its outcome is unknown, which it
-// may be when all nodes of a new cluster start at once.
+// createAttempts is the number of times that the creation of the cluster is tried while its outcome is unknown, which
+// it may be when all nodes of a new cluster start at once.
 const createAttempts = 5
 
 func (s *Store) createCluster(ctx context.Context, info persistence.ClusterInfo) (now clusterRow, err error) {

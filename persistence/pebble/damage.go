@@ -12,9 +12,10 @@ import (
 	"licensed/persistence"
 )
 
-// DamageSnapshots flips a bit in the newest snapshot of each aggregate ("Bayley:LicenseAggregate") of the store in dir, which no
-// process has open: for tests of what survives that. It returns the number damaged; aggregates without a root, or whose newest root
-// is stripped or damaged already, are left out. Errors: those of Open, and of a disk that cannot be read or written.
+// DamageSnapshots flips a bit in the newest snapshot of each aggregate ("Bayley:LicenseAggregate") of the store in
+// dir, which no process has open: for tests of what survives that. It returns the number damaged; aggregates without
+// a root, or whose newest root is stripped or damaged already, are left out. Errors: those of Open, and of a disk
+// that cannot be read or written.
 func DamageSnapshots(ctx context.Context, dir string, o Options, aggregates ...string) (damaged int, err error) {
 	err = damage(dir, o, func(s *Store) error {
 		for _, aggregate := range aggregates {
@@ -35,7 +36,8 @@ func DamageSnapshots(ctx context.Context, dir string, o Options, aggregates ...s
 	return damaged, err
 }
 
-// DamageRoot flips a bit in the newest root of an aggregate, beside its snapshot; otherwise as DamageSnapshots. Errors: ErrNotFound.
+// DamageRoot flips a bit in the newest root of an aggregate, beside its snapshot; otherwise as DamageSnapshots.
+// Errors: ErrNotFound.
 func DamageRoot(ctx context.Context, dir string, o Options, aggregate string) error {
 	return damage(dir, o, func(s *Store) error {
 		r, err := s.TopRoot(ctx, aggregate)

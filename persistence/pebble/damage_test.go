@@ -43,8 +43,8 @@ func rootOf(aggregate string, n uint64, size int) persistence.Root {
 	return r
 }
 
-// TestDamageAnyByteOfARoot flips each byte of both rows of a root: of the snapshot's only that is lost, of the other all of the root,
-// and never is anything read that was not written.
+// TestDamageAnyByteOfARoot flips each byte of both rows of a root: of the snapshot's only that is lost, of the other
+// all of the root, and never is anything read that was not written.
 func TestDamageAnyByteOfARoot(t *testing.T) {
 	fsys := vfs.NewMem()
 	s := openTest(t, fsys)
@@ -161,8 +161,8 @@ func flipInTable(t testing.TB, fsys vfs.FS, text []byte) {
 	t.Fatalf("no table of %q has the text", names)
 }
 
-// TestUpgrade opens a store that a program of the first format left: its rows are read as before, new ones are of this format, and the
-// marker keeps programs of the first format out from then on.
+// TestUpgrade opens a store that a program of the first format left: its rows are read as before, new ones are of
+// this format, and the marker keeps programs of the first format out from then on.
 func TestUpgrade(t *testing.T) {
 	fsys := vfs.NewMem()
 	if err := openTest(t, fsys).Close(); err != nil {

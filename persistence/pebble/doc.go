@@ -21,11 +21,12 @@
 //
 // So the top root of an aggregate is found by one seek, with the rows that belong to it right behind;
 // the records of a partition lie side by side in order, and neither scan meets another aggregate's
-// rows. Snapshots lie apart from the roots, in other blocks of the tables: a damaged block of snapshots leaves the chain
-// readable, and the state is rebuilt from the events (persistence.Root.Damage). Values are the encodings of package persistence, or of rows.go here: each with its layout
-// number and a checksum of its own, so also a bit that flips above the engine's checksums is found
-// when the row is read. Records are written once and never changed until the archiver deletes their
-// partition; so are roots, but the snapshot of one that is stripped is deleted. What a fenced writer left stays.
+// rows. Snapshots lie apart from the roots, in other blocks of the tables: a damaged block of snapshots leaves the
+// chain readable, and the state is rebuilt from the events (persistence.Root.Damage). Values are the encodings of
+// package persistence, or of rows.go here: each with its layout number and a checksum of its own, so also a bit that
+// flips above the engine's checksums is found when the row is read. Records are written once and never changed until
+// the archiver deletes their partition; so are roots, but the snapshot of one that is stripped is deleted. What a
+// fenced writer left stays.
 //
 // # Durability
 //

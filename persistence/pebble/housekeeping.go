@@ -19,8 +19,8 @@ func (s *Store) MarkArchived(ctx context.Context, key persistence.RootKey, m per
 	return nil
 }
 
-// maxSingleDeletes is the number of records of a partition that are deleted one by one. The engine sorts all ranges that
-// were deleted lately whenever one is added and something is read, this many small ones are slow.
+// maxSingleDeletes is the number of records of a partition that are deleted one by one. The engine sorts all ranges
+// that were deleted lately whenever one is added and something is read, this many small ones are slow.
 const maxSingleDeletes = 1000
 
 // DeleteRecords implements persistence.Housekeeping.
@@ -58,8 +58,8 @@ func (s *Store) delete(g *group, first, end []byte, keys [][]byte) {
 	}
 }
 
-// StripRoot implements persistence.Housekeeping. The snapshot is deleted, for the space; the row beside the root's is what counts.
-// The root's own row is written again, because one of the first format has the snapshot.
+// StripRoot implements persistence.Housekeeping. The snapshot is deleted, for the space; the row beside the root's is
+// what counts. The root's own row is written again, because one of the first format has the snapshot.
 func (s *Store) StripRoot(ctx context.Context, key persistence.RootKey, snapshotAt string) error {
 	r, err := s.ReadRoot(ctx, key)
 	if err != nil {

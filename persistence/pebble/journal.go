@@ -193,8 +193,8 @@ func (s *rootScan) add(key, suffix, value []byte) error {
 	return addToRoot(&s.roots[len(s.roots)-1], suffix, value)
 }
 
-// readSnapshots reads the snapshots of the roots that were collected, from the same state of the store. A root whose snapshot is
-// damaged or missing is reported.
+// readSnapshots reads the snapshots of the roots that were collected, from the same state of the store. A root whose
+// snapshot is damaged or missing is reported.
 func (s *rootScan) readSnapshots(iter *pebbledb.Iterator) error {
 	for i := range s.roots {
 		r := &s.roots[i]

@@ -285,8 +285,8 @@ func (s *Store) checkFormat() error {
 	case got < firstFormat || got > format:
 		return fmt.Errorf("%w: it has format %d, this program knows %d to %d", ErrFormat, got, firstFormat, format)
 	case got < format:
-		// Rows of older formats stay as they are and are read as such. From here on the store may have rows that an older
-		// program does not know.
+		// Rows of older formats stay as they are and are read as such. From here on the store may have rows that an
+		// older program does not know.
 		s.opts.Logger.Info("store upgraded", "dir", s.dir, "from_format", got, "to_format", format)
 		return classify(s.db.Set([]byte{kindMarker}, encodeMarker(format), pebbledb.Sync))
 	}

@@ -145,15 +145,16 @@ func appendChain(dst []byte, r *persistence.Root) []byte {
 	return persistence.AppendRoot(append(dst, layoutChain), &chain)
 }
 
-// appendSnapshot appends the row of a root's snapshot: layout, the encoding of a root with that key, incarnation and snapshot.
+// appendSnapshot appends the row of a root's snapshot: layout, the encoding of a root with that key, incarnation and
+// snapshot.
 func appendSnapshot(dst []byte, r *persistence.Root) []byte {
 	return persistence.AppendRoot(append(dst, layoutSnapshot), &persistence.Root{
 		Key: r.Key, Incarnation: r.Incarnation, Mapper: r.Mapper, Header: r.Header, Snapshot: r.Snapshot,
 	})
 }
 
-// decodeRoot decodes the row of a root. Its snapshot is in a row of its own if split, else the row is of the first format
-// and has it.
+// decodeRoot decodes the row of a root. Its snapshot is in a row of its own if split, else the row is of the first
+// format and has it.
 func decodeRoot(b []byte) (r persistence.Root, split bool, err error) {
 	if len(b) == 0 || b[0] != layoutChain {
 		r, err = persistence.DecodeRoot(b)

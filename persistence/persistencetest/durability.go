@@ -247,8 +247,9 @@ func testCorruptRoot(f *fixture) {
 	}
 }
 
-// testDamagedSnapshot: a root whose snapshot is damaged is read with all that holds the chain together, and the history above it and
-// the state below it are found through it. It can be archived and stripped, and another root put above it.
+// testDamagedSnapshot: a root whose snapshot is damaged is read with all that holds the chain together, and the
+// history above it and the state below it are found through it. It can be archived and stripped, and another root put
+// above it.
 func testDamagedSnapshot(f *fixture) {
 	if f.place.DamageSnapshot == nil {
 		f.Skip("the store's snapshots cannot be damaged")

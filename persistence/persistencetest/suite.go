@@ -47,7 +47,8 @@ type Place struct {
 	CorruptRoot   func(t testing.TB, key persistence.RootKey)
 	CorruptRecord func(t testing.TB, p persistence.Partition, sequence uint64)
 
-	// DamageSnapshot damages the snapshot of a stored root, and nothing else of it, while no store is open. Nil if impossible.
+	// DamageSnapshot damages the snapshot of a stored root, and nothing else of it, while no store is open. Nil if
+	// impossible.
 	DamageSnapshot func(t testing.TB, key persistence.RootKey)
 }
 

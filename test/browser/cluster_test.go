@@ -37,8 +37,8 @@ func TestNode(t *testing.T) {
 	p.look("cluster-one-node")
 }
 
-// cluster is one that the test makes up: its members, and what became of them. The status is made of that as in a real one.
-// It implements dashboard.Cluster.
+// cluster is one that the test makes up: its members, and what became of them. The status is made of that as in a
+// real one. It implements dashboard.Cluster.
 type cluster struct {
 	mu         sync.Mutex
 	nodes      []*licensedv1.NodeStatus

@@ -177,10 +177,12 @@ func (v *Verdict) check(dir string, ops []*history.Op) error {
 	return err
 }
 
-// mostUnmet is the number of clock jumps that may have met nothing in a run where none was met: a jump meets nothing if its node is down.
+// mostUnmet is the number of clock jumps that may have met nothing in a run where none was met: a jump meets nothing
+// if its node is down.
 const mostUnmet = 2
 
-// judgeClockJumps fails a run in which clocks jumped and no event bears a wrong time. If there were too few jumps for that, it notes it.
+// judgeClockJumps fails a run in which clocks jumped and no event bears a wrong time. If there were too few jumps for
+// that, it notes it.
 func (v *Verdict) judgeClockJumps() {
 	c, wanted := v.Faults[deploy.ClockJump]
 	if !wanted || c.Injected > 0 {

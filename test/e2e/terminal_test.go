@@ -42,7 +42,8 @@ func TestTerminalIsNotAsked(t *testing.T) {
 	t.Logf("%d calls, the longest took %v", len(verbs), longest)
 }
 
-// verbsBelow returns the command lines of a verb of licensectl and all verbs below it, as the completion of shells lists them.
+// verbsBelow returns the command lines of a verb of licensectl and all verbs below it, as the completion of shells
+// lists them.
 func verbsBelow(t *testing.T, verb ...string) [][]string {
 	t.Helper()
 	listed, err := exec.Command(licensectl(t), append(append([]string{"__complete"}, verb...), "")...).Output()

@@ -4,7 +4,8 @@
 //
 // Three nodes, two gateways and a Cassandra run as processes of this machine. Most customers are only in memory; a
 // few have a client each, which asks for the customer's licences ten times a second (more often where shards
-// are handed over) and renews one now and then. A client that gets an error sends the same command again, with the same id, until it is answered.
+// are handed over) and renews one now and then. A client that gets an error sends the same command again, with the
+// same id, until it is answered.
 //
 //	the longest time without success   of a client, around an event, from the end of one answer to the end
 //	                                   of the next; so it contains the client's own pause of 100 ms

@@ -51,7 +51,8 @@ func TestSaturated(t *testing.T) {
 }
 
 // saturation is a load without pauses. Customers have their turns one after the other: with 20,000, at
-// 10,000 commands a second each gives 300 in ten minutes, of the 1,024 that it may. What it remembers is eight bytes for each command, whatever it does.
+// 10,000 commands a second each gives 300 in ten minutes, of the 1,024 that it may. What it remembers is eight bytes
+// for each command, whatever it does.
 type saturation struct {
 	*load
 	customers []busy

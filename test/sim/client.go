@@ -132,9 +132,10 @@ func (c *client) send(o *op, reply func(*actors.Request)) {
 	})
 }
 
-// repeatable says whether a client may send a command again that may have been executed: with an issue time always, without one while
-// the window promises to remember it. That is for its age, unless so great a number of commands follow that number counts. The repeat must reach the
-// owner by then: it may be in flight for longer than the client takes to send it.
+// repeatable says whether a client may send a command again that may have been executed: with an issue time always,
+// without one while the window promises to remember it. That is for its age, unless so great a number of commands
+// follow that number counts. The repeat must reach the owner by then: it may be in flight for longer than the client
+// takes to send it.
 func (w *world) repeatable(o *op) bool {
 	return !o.stamped || w.params.Config.Window.MaxCommands == roomy && w.now-o.first < micros(w.params.Config.Window.MaxAge/time.Microsecond)/4
 }

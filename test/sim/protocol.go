@@ -312,8 +312,8 @@ func (a *agent) gossip() {
 // unknown process is listed as a member in some of the runs, and has no lease.
 var stranger = persistence.Incarnation{15: 0xff}
 
-// forged hears what somebody made up: that a node, or one that nobody knows, is dead, or that a shard has another row. It
-// must make nobody speak who must not, and stall nobody for long.
+// forged hears what somebody made up: that a node, or one that nobody knows, is dead, or that a shard has another
+// row. It must make nobody speak who must not, and stall nobody for long.
 func (a *agent) forged() {
 	w := a.p.w
 	w.counts.Forged++

@@ -42,7 +42,8 @@ func TestProtocolSeeds(t *testing.T) { sweep(t, (*seeds+1)/2, RunProtocol) }
 // TestReachSeeds is TestProtocolSeeds with processes that cannot reach nodes, a quarter of the seeds.
 func TestReachSeeds(t *testing.T) { sweep(t, (*seeds+3)/4, RunReach) }
 
-// TestStampSeeds is TestSeeds with commands that gateways stamp, and clocks of nodes and gateways that jump, half of the seeds.
+// TestStampSeeds is TestSeeds with commands that gateways stamp, and clocks of nodes and gateways that jump, half of
+// the seeds.
 func TestStampSeeds(t *testing.T) { sweep(t, (*seeds+1)/2, RunStamps) }
 
 // sweep runs seeds on all processors. It fails with the lowest of those that fail.

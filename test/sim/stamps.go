@@ -14,9 +14,9 @@ import (
 // roomy is a window that forgets by age alone: no run has that number of commands.
 const roomy = 100_000
 
-// RunStamps runs one seed as Run does, with commands that gateways stamp, and with wall clocks of nodes and gateways that jump, ahead and
-// back. Clients repeat such commands only where the window promises to remember them. In runs where they do, either the nodes' clocks
-// jump or the gateways', as that promise holds against one wrong clock.
+// RunStamps runs one seed as Run does, with commands that gateways stamp, and with wall clocks of nodes and gateways
+// that jump, ahead and back. Clients repeat such commands only where the window promises to remember them. In runs
+// where they do, either the nodes' clocks jump or the gateways', as that promise holds against one wrong clock.
 func RunStamps(seed uint64, log io.Writer) Counts {
 	r := rand.New(rand.NewPCG(seed, 0x7374616d7073))
 	p := paramsOf(r)
@@ -32,8 +32,8 @@ func RunStamps(seed uint64, log io.Writer) Counts {
 	return runWith(r, p, log)
 }
 
-// checkServed demands that every aggregate takes commands once the world is healed and clocks are right, whatever gateways stamped before: one
-// with an issue time of the client, and one without.
+// checkServed demands that every aggregate takes commands once the world is healed and clocks are right, whatever
+// gateways stamped before: one with an issue time of the client, and one without.
 func (w *world) checkServed() {
 	if w.params.Stamped == 0 {
 		return

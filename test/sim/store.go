@@ -17,7 +17,8 @@ type store struct {
 	replicas [3]*replica
 	stamp    uint64
 	down     bool // most messages are lost meanwhile
-	// damaged are roots whose snapshots cannot be read, and lost the records that are gone, until somebody restores a backup.
+	// damaged are roots whose snapshots cannot be read, and lost the records that are gone, until somebody restores a
+	// backup.
 	damaged map[persistence.RootKey]bool
 	lost    map[lostRecord]bool
 	losses  int
@@ -28,8 +29,8 @@ type lostRecord struct {
 	sequence uint64
 }
 
-// damage makes the newest snapshot of an aggregate unreadable, all if that is set. Lose loses a record as well, below a root that has
-// a child: so its partition is closed, and nobody takes the hole for the end of the history.
+// damage makes the newest snapshot of an aggregate unreadable, all if that is set. Lose loses a record as well, below
+// a root that has a child: so its partition is closed, and nobody takes the hole for the end of the history.
 func (s *store) damage(aggregate string, all, lose bool) {
 	rows := map[persistence.RootKey]*rootRow{}
 	for _, r := range s.replicas {

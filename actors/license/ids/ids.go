@@ -1,7 +1,7 @@
 // Package ids has the rules for the ids of customers, devices, titles, studios, plans and commands. An id is text of
-// bounded length without control characters, ':' and '/': ids are parts of stored keys, separated by these, and of lines in
-// logs and terminals. The API, the policy file, nodes that are sent a request by another process, and imports of
-// histories all go by these rules.
+// bounded length without control characters, ':' and '/': ids are parts of stored keys, separated by these, and of
+// lines in logs and terminals. The API, the policy file, nodes that are sent a request by another process, and
+// imports of histories all go by these rules.
 package ids
 
 import (

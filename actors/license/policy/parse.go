@@ -27,7 +27,8 @@ const (
 	maxStudioLimit = 1_000_000
 	maxDays        = 3650
 	maxHistoryDays = 36500
-	// A state with this many licences, each of a device and a title with the longest ids, stays below what a store takes, 8 MiB.
+	// A state with this many licences, each of a device and a title with the longest ids, stays below what a store
+	// takes, 8 MiB.
 	maxRemembered     = 20_000
 	defaultRemembered = 10_000
 	maxVersion        = 32

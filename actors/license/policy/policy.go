@@ -165,11 +165,12 @@ func (p *Policy) Title(id string) Title {
 // Deactivations returns the number of devices a customer may deactivate within Window.
 func (p *Policy) Deactivations() Limit { return p.deactivations }
 
-// RememberedUses is the number of downloads and counted playbacks that are remembered for each licence that may be, on average.
+// RememberedUses is the number of downloads and counted playbacks that are remembered for each licence that may be,
+// on average.
 const RememberedUses = 10
 
-// Remembered returns the number of licences, active and inactive, a customer may have that are not forgotten, at least 1;
-// and RememberedUses times as many downloads and counted playbacks.
+// Remembered returns the number of licences, active and inactive, a customer may have that are not forgotten, at
+// least 1; and RememberedUses times as many downloads and counted playbacks.
 func (p *Policy) Remembered() uint32 { return p.remembered }
 
 // Period returns for how long a licence is valid, a whole number of days.

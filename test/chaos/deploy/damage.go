@@ -25,9 +25,9 @@ import (
 // damagedTogether is the number of customers one fault damages: most of them are loaded again while it holds.
 const damagedTogether = 20
 
-// damageKind damages the newest snapshots of some customers in the store, behind the back of the service. Their events are
-// whole, so nothing may be lost, and nobody may wait. damage returns the number it damaged, and the count of customers
-// rebuilt from which the nodes continue.
+// damageKind damages the newest snapshots of some customers in the store, behind the back of the service. Their
+// events are whole, so nothing may be lost, and nobody may wait. damage returns the number it damaged, and the count
+// of customers rebuilt from which the nodes continue.
 func damageKind(
 	v victims, target string, ttl time.Duration, damage func(ctx context.Context, customers []string) (damaged int, rebuilt float64, err error),
 ) fault.Kind {

@@ -44,9 +44,11 @@ type forgery struct {
 	name string
 	// send sends it once to all members. Nil: begin does all.
 	send func(r *rand.Rand, h *heard) error
-	// begin prepares for send, or starts what continues until end is called. Nil: there is nothing to prepare. End may be nil.
+	// begin prepares for send, or starts what continues until end is called. Nil: there is nothing to prepare. End
+	// may be nil.
 	begin func(ctx context.Context, h *heard) (end func() error, err error)
-	// after checks the deployment when the last message was sent. Nothing else is done to any member meanwhile. Nil: no check.
+	// after checks the deployment when the last message was sent. Nothing else is done to any member meanwhile. Nil:
+	// no check.
 	after func(ctx context.Context) error
 	// also are further targets, see fault.Fault.
 	also []string
@@ -182,8 +184,8 @@ func (h *heard) close() error { return h.each((*forge.Forger).Close) }
 // forgeEvery is the time between two sendings of a forgery.
 const forgeEvery = 200 * time.Millisecond
 
-// forgedKind sends forged gossip to all members while it holds. The cluster has no gossip key: with one, nothing of this
-// would be heard.
+// forgedKind sends forged gossip to all members while it holds. The cluster has no gossip key: with one, nothing of
+// this would be heard.
 func forgedKind(from *intruder, members []*server, what forgery, ttl time.Duration) fault.Kind {
 	weight := 1
 	if what.after != nil {

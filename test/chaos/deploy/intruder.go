@@ -49,7 +49,8 @@ func (i *intruder) within(fn func() error) error {
 	return fn()
 }
 
-// hostileKind runs hostile clients against the API of a server, beside the load. A good client must be served meanwhile.
+// hostileKind runs hostile clients against the API of a server, beside the load. A good client must be served
+// meanwhile.
 func hostileKind(from *intruder, ss []*server, ttl time.Duration) fault.Kind {
 	const name = "hostile clients"
 	return fault.Kind{Name: name, Weight: 3, Make: func(r *rand.Rand) *fault.Fault {

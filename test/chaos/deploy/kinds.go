@@ -110,14 +110,14 @@ var jumps = []time.Duration{
 	time.Hour, -time.Minute, 10 * time.Minute, -10 * time.Second, time.Minute, -time.Hour, 10 * time.Second, -10 * time.Minute, time.Second, -time.Second,
 }
 
-// clockKind makes the wall clock of a node jump. A jump is met if an event bears the wrong time. One of a node that executes no command
-// meanwhile is not met, nor one back where all customers have later events already.
+// clockKind makes the wall clock of a node jump. A jump is met if an event bears the wrong time. One of a node that
+// executes no command meanwhile is not met, nor one back where all customers have later events already.
 func clockKind(nodes []*server, ttl time.Duration) fault.Kind {
 	return jumpKind(ClockJump, nodes, failpoint.WallClock, "events with the wrong time", ttl)
 }
 
-// gatewayClockKind makes the wall clock of a gateway jump. It shows in no event, only in the time at which a command was issued. A jump is
-// met if the gateway read its clock meanwhile.
+// gatewayClockKind makes the wall clock of a gateway jump. It shows in no event, only in the time at which a command
+// was issued. A jump is met if the gateway read its clock meanwhile.
 func gatewayClockKind(gateways []*server, ttl time.Duration) fault.Kind {
 	return jumpKind("gateway clock jump", gateways, failpoint.ClockReads, "readings of the wrong clock", ttl)
 }
@@ -125,7 +125,8 @@ func gatewayClockKind(gateways []*server, ttl time.Duration) fault.Kind {
 // ClockJump is the name of the fault that makes the wall clock of a node jump.
 const ClockJump = "clock jump"
 
-// jumpKind makes the wall clock of a process jump by each size in turn. A jump is met if the hits of a counter rise while it lasts.
+// jumpKind makes the wall clock of a process jump by each size in turn. A jump is met if the hits of a counter rise
+// while it lasts.
 func jumpKind(name string, ss []*server, counter, counted string, ttl time.Duration) fault.Kind {
 	made := 0
 	return fault.Kind{Name: name, Weight: 2, Make: func(r *rand.Rand) *fault.Fault {
