@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"log"
 	"net/http/httptest"
@@ -13,6 +14,7 @@ import (
 	"testing"
 
 	"connectrpc.com/connect"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 
 	"licensed/internal/certs"
 	"licensed/messages/licensedv1"
@@ -73,4 +75,19 @@ func (customers) ListCustomers(_ context.Context, r *connect.Request[licensedv1.
 		res.CustomerIds = []string{"Bayley"}
 	}
 	return connect.NewResponse(res), nil
+}
+
+// TestTooOldIsAConflict: a command that may be the repeat of a forgotten one is a conflict for scripts, a wrong page is not.
+func TestTooOldIsAConflict(t *testing.T) {
+	for reason, want := range map[string]int{"COMMAND_TOO_OLD": exitConflict, "": exitNotFound} {
+		err := connect.NewError(connect.CodeOutOfRange, errors.New("out of range"))
+		if d, detailErr := connect.NewErrorDetail(&errdetails.ErrorInfo{Reason: reason}); detailErr != nil {
+			t.Fatal(detailErr)
+		} else if reason != "" {
+			err.AddDetail(d)
+		}
+		if e := new(program).explain(err); e.code != want {
+			t.Errorf("reason %q: exit %d, want %d", reason, e.code, want)
+		}
+	}
 }
