@@ -500,16 +500,12 @@ const (
 func frame(w *window, state []byte, importing bool) []byte {
 	var space [maxWindowHeader]byte
 	header, entries := w.encode(space[:0])
-	size := len(header) + len(entries)
-	b := make([]byte, 0, 1+binary.MaxVarintLen32+size+len(state))
+	version := byte(frameComplete)
 	if importing {
-		b = append(b, frameImporting)
-	} else {
-		b = append(b, frameComplete)
+		version = frameImporting
 	}
-	b = binary.AppendUvarint(b, uint64(size))
-	b = append(append(b, header...), entries...)
-	return append(b, state...)
+	size := binary.AppendUvarint([]byte{version}, uint64(len(header)+len(entries)))
+	return slices.Concat(size, header, entries, state)
 }
 
 // openFrame splits what frame joined; both parts share b.

@@ -1,11 +1,6 @@
 package license
 
-import (
-	"encoding/binary"
-	"errors"
-)
-
-var errMalformed = errors.New("malformed")
+import "encoding/binary"
 
 // zigzag is the code of protobuf's sint64: small numbers of either sign are small.
 func zigzag(v int64) uint64   { return uint64(v)<<1 ^ uint64(v>>63) }
@@ -81,15 +76,4 @@ func (r *reader) take(n uint64) []byte {
 	b := r.data[r.at : r.at+int(n)]
 	r.at += int(n)
 	return b
-}
-
-// varints counts the varints in the data.
-func (r *reader) varints() int {
-	n := 0
-	for _, b := range r.data {
-		if b < 0x80 {
-			n++
-		}
-	}
-	return n
 }

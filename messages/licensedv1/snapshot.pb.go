@@ -23,42 +23,26 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// LicenseSnapshot is the state of one customer under the mapper "LicenseSnapshot/1". It is written
-// and read by hand (actors/license), for the sake of its size and of the time that waking an idle
-// customer takes; tools read it as this message.
+// LicenseSnapshot is the state of one customer under the mapper "LicenseSnapshot/2".
 //
-// It is a small database of tables. A table is one packed field whose rows have a fixed number of
-// columns; columns refer to names by their position, and to times by their distance from another one.
-// A duration is 2·z(days)+1 if it is a whole number of days, and 2·z(milliseconds) otherwise, where
-// z is the zigzag code of sint64.
+// Idle customers are kept in memory in this form, so frequent fields are small: licences refer to devices, titles and
+// studios by position, and most times are distances from another time.
 type LicenseSnapshot struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// All ids, one after the other: the plan (empty: the default plan), the devices, the studios, the
-	// titles.
-	Names string `protobuf:"bytes,1,opt,name=names,proto3" json:"names,omitempty"`
-	// The number of bytes of each.
-	NameLengths []uint32 `protobuf:"varint,2,rep,packed,name=name_lengths,json=nameLengths,proto3" json:"name_lengths,omitempty"`
+	// The plan that the customer changed to; empty for the default plan.
+	PlanId string `protobuf:"bytes,1,opt,name=plan_id,json=planId,proto3" json:"plan_id,omitempty"`
 	// The time of the last event, milliseconds since 1970 in UTC.
-	TimeMs uint64 `protobuf:"varint,3,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
+	TimeMs int64 `protobuf:"varint,2,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
 	// The next eventOrderNumber of the aggregate id "customer".
-	Order uint64 `protobuf:"varint,4,opt,name=order,proto3" json:"order,omitempty"`
-	// How many of the names are studios.
-	StudioCount uint32 `protobuf:"varint,5,opt,name=studio_count,json=studioCount,proto3" json:"studio_count,omitempty"`
-	// Columns: 2·(next eventOrderNumber) + deactivated, time_ms − last used,
-	// 0 if never downloaded to, or 1 + (last used − last download).
-	Devices []uint64 `protobuf:"varint,6,rep,packed,name=devices,proto3" json:"devices,omitempty"`
-	// Columns: device, title, 0 or 1 + studio, next eventOrderNumber, time_ms − acquired at,
-	// duration from acquired to expiry, 0 if not released, or 1 + (released at − acquired at),
-	// renewals, number of rows in uses.
-	Licenses []uint64 `protobuf:"varint,7,rep,packed,name=licenses,proto3" json:"licenses,omitempty"`
-	// Downloads and counted playbacks, in the order of the licences and then of time. One column:
-	// 2·distance + is playback, where the first distance of a licence is the zigzag code of
-	// (use − acquired at), and each further one is that from the use before it.
-	Uses []uint64 `protobuf:"varint,8,rep,packed,name=uses,proto3" json:"uses,omitempty"`
-	// Device deactivations in the order of time. One column: time_ms − deactivated at.
-	Deactivations []uint64 `protobuf:"varint,9,rep,packed,name=deactivations,proto3" json:"deactivations,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Order     uint64                     `protobuf:"varint,3,opt,name=order,proto3" json:"order,omitempty"`
+	Devices   []*LicenseSnapshot_Device  `protobuf:"bytes,4,rep,name=devices,proto3" json:"devices,omitempty"`
+	StudioIds []string                   `protobuf:"bytes,5,rep,name=studio_ids,json=studioIds,proto3" json:"studio_ids,omitempty"`
+	TitleIds  []string                   `protobuf:"bytes,6,rep,name=title_ids,json=titleIds,proto3" json:"title_ids,omitempty"`
+	Licenses  []*LicenseSnapshot_License `protobuf:"bytes,7,rep,name=licenses,proto3" json:"licenses,omitempty"`
+	// Deactivations of devices, oldest first: time_ms − deactivation.
+	DeactivatedAgoMs []int64 `protobuf:"varint,8,rep,packed,name=deactivated_ago_ms,json=deactivatedAgoMs,proto3" json:"deactivated_ago_ms,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *LicenseSnapshot) Reset() {
@@ -91,21 +75,14 @@ func (*LicenseSnapshot) Descriptor() ([]byte, []int) {
 	return file_licensed_v1_snapshot_proto_rawDescGZIP(), []int{0}
 }
 
-func (x *LicenseSnapshot) GetNames() string {
+func (x *LicenseSnapshot) GetPlanId() string {
 	if x != nil {
-		return x.Names
+		return x.PlanId
 	}
 	return ""
 }
 
-func (x *LicenseSnapshot) GetNameLengths() []uint32 {
-	if x != nil {
-		return x.NameLengths
-	}
-	return nil
-}
-
-func (x *LicenseSnapshot) GetTimeMs() uint64 {
+func (x *LicenseSnapshot) GetTimeMs() int64 {
 	if x != nil {
 		return x.TimeMs
 	}
@@ -119,56 +96,291 @@ func (x *LicenseSnapshot) GetOrder() uint64 {
 	return 0
 }
 
-func (x *LicenseSnapshot) GetStudioCount() uint32 {
-	if x != nil {
-		return x.StudioCount
-	}
-	return 0
-}
-
-func (x *LicenseSnapshot) GetDevices() []uint64 {
+func (x *LicenseSnapshot) GetDevices() []*LicenseSnapshot_Device {
 	if x != nil {
 		return x.Devices
 	}
 	return nil
 }
 
-func (x *LicenseSnapshot) GetLicenses() []uint64 {
+func (x *LicenseSnapshot) GetStudioIds() []string {
+	if x != nil {
+		return x.StudioIds
+	}
+	return nil
+}
+
+func (x *LicenseSnapshot) GetTitleIds() []string {
+	if x != nil {
+		return x.TitleIds
+	}
+	return nil
+}
+
+func (x *LicenseSnapshot) GetLicenses() []*LicenseSnapshot_License {
 	if x != nil {
 		return x.Licenses
 	}
 	return nil
 }
 
-func (x *LicenseSnapshot) GetUses() []uint64 {
+func (x *LicenseSnapshot) GetDeactivatedAgoMs() []int64 {
+	if x != nil {
+		return x.DeactivatedAgoMs
+	}
+	return nil
+}
+
+// Device is a device that the customer has used.
+type LicenseSnapshot_Device struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	DeviceId string                 `protobuf:"bytes,1,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	// The next eventOrderNumber of the aggregate id that is the device's.
+	Order       uint64 `protobuf:"varint,2,opt,name=order,proto3" json:"order,omitempty"`
+	Deactivated bool   `protobuf:"varint,3,opt,name=deactivated,proto3" json:"deactivated,omitempty"`
+	// time_ms − last use.
+	SeenAgoMs int64 `protobuf:"varint,4,opt,name=seen_ago_ms,json=seenAgoMs,proto3" json:"seen_ago_ms,omitempty"`
+	// time_ms − last download; absent if there was none.
+	DownloadedAgoMs *int64 `protobuf:"varint,5,opt,name=downloaded_ago_ms,json=downloadedAgoMs,proto3,oneof" json:"downloaded_ago_ms,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *LicenseSnapshot_Device) Reset() {
+	*x = LicenseSnapshot_Device{}
+	mi := &file_licensed_v1_snapshot_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LicenseSnapshot_Device) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LicenseSnapshot_Device) ProtoMessage() {}
+
+func (x *LicenseSnapshot_Device) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_snapshot_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LicenseSnapshot_Device.ProtoReflect.Descriptor instead.
+func (*LicenseSnapshot_Device) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_snapshot_proto_rawDescGZIP(), []int{0, 0}
+}
+
+func (x *LicenseSnapshot_Device) GetDeviceId() string {
+	if x != nil {
+		return x.DeviceId
+	}
+	return ""
+}
+
+func (x *LicenseSnapshot_Device) GetOrder() uint64 {
+	if x != nil {
+		return x.Order
+	}
+	return 0
+}
+
+func (x *LicenseSnapshot_Device) GetDeactivated() bool {
+	if x != nil {
+		return x.Deactivated
+	}
+	return false
+}
+
+func (x *LicenseSnapshot_Device) GetSeenAgoMs() int64 {
+	if x != nil {
+		return x.SeenAgoMs
+	}
+	return 0
+}
+
+func (x *LicenseSnapshot_Device) GetDownloadedAgoMs() int64 {
+	if x != nil && x.DownloadedAgoMs != nil {
+		return *x.DownloadedAgoMs
+	}
+	return 0
+}
+
+// License is the licence of a device for a title.
+type LicenseSnapshot_License struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Position in devices.
+	Device uint32 `protobuf:"varint,1,opt,name=device,proto3" json:"device,omitempty"`
+	// Position in title_ids.
+	Title uint32 `protobuf:"varint,2,opt,name=title,proto3" json:"title,omitempty"`
+	// Position in studio_ids, if the licence was acquired.
+	Studio uint32 `protobuf:"varint,3,opt,name=studio,proto3" json:"studio,omitempty"`
+	// The next eventOrderNumber of the aggregate id that is the licence's.
+	Order uint64 `protobuf:"varint,4,opt,name=order,proto3" json:"order,omitempty"`
+	// time_ms − acquisition.
+	AcquiredAgoMs int64 `protobuf:"varint,5,opt,name=acquired_ago_ms,json=acquiredAgoMs,proto3" json:"acquired_ago_ms,omitempty"`
+	// Expiry − acquisition: the whole days, and the rest in milliseconds.
+	ExpiresAfterDays int64 `protobuf:"zigzag64,6,opt,name=expires_after_days,json=expiresAfterDays,proto3" json:"expires_after_days,omitempty"`
+	ExpiresAfterMs   int64 `protobuf:"zigzag64,7,opt,name=expires_after_ms,json=expiresAfterMs,proto3" json:"expires_after_ms,omitempty"`
+	// Release − acquisition; absent if the licence was not released.
+	ReleasedAfterMs *int64 `protobuf:"varint,8,opt,name=released_after_ms,json=releasedAfterMs,proto3,oneof" json:"released_after_ms,omitempty"`
+	Renewals        uint32 `protobuf:"varint,9,opt,name=renewals,proto3" json:"renewals,omitempty"`
+	// Downloads and counted playbacks, oldest first: 2·(use − acquisition), plus 1 for a playback.
+	Uses []int64 `protobuf:"zigzag64,10,rep,packed,name=uses,proto3" json:"uses,omitempty"`
+	// The history has no acquisition of it.
+	NeverAcquired bool `protobuf:"varint,11,opt,name=never_acquired,json=neverAcquired,proto3" json:"never_acquired,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LicenseSnapshot_License) Reset() {
+	*x = LicenseSnapshot_License{}
+	mi := &file_licensed_v1_snapshot_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LicenseSnapshot_License) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LicenseSnapshot_License) ProtoMessage() {}
+
+func (x *LicenseSnapshot_License) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_snapshot_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LicenseSnapshot_License.ProtoReflect.Descriptor instead.
+func (*LicenseSnapshot_License) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_snapshot_proto_rawDescGZIP(), []int{0, 1}
+}
+
+func (x *LicenseSnapshot_License) GetDevice() uint32 {
+	if x != nil {
+		return x.Device
+	}
+	return 0
+}
+
+func (x *LicenseSnapshot_License) GetTitle() uint32 {
+	if x != nil {
+		return x.Title
+	}
+	return 0
+}
+
+func (x *LicenseSnapshot_License) GetStudio() uint32 {
+	if x != nil {
+		return x.Studio
+	}
+	return 0
+}
+
+func (x *LicenseSnapshot_License) GetOrder() uint64 {
+	if x != nil {
+		return x.Order
+	}
+	return 0
+}
+
+func (x *LicenseSnapshot_License) GetAcquiredAgoMs() int64 {
+	if x != nil {
+		return x.AcquiredAgoMs
+	}
+	return 0
+}
+
+func (x *LicenseSnapshot_License) GetExpiresAfterDays() int64 {
+	if x != nil {
+		return x.ExpiresAfterDays
+	}
+	return 0
+}
+
+func (x *LicenseSnapshot_License) GetExpiresAfterMs() int64 {
+	if x != nil {
+		return x.ExpiresAfterMs
+	}
+	return 0
+}
+
+func (x *LicenseSnapshot_License) GetReleasedAfterMs() int64 {
+	if x != nil && x.ReleasedAfterMs != nil {
+		return *x.ReleasedAfterMs
+	}
+	return 0
+}
+
+func (x *LicenseSnapshot_License) GetRenewals() uint32 {
+	if x != nil {
+		return x.Renewals
+	}
+	return 0
+}
+
+func (x *LicenseSnapshot_License) GetUses() []int64 {
 	if x != nil {
 		return x.Uses
 	}
 	return nil
 }
 
-func (x *LicenseSnapshot) GetDeactivations() []uint64 {
+func (x *LicenseSnapshot_License) GetNeverAcquired() bool {
 	if x != nil {
-		return x.Deactivations
+		return x.NeverAcquired
 	}
-	return nil
+	return false
 }
 
 var File_licensed_v1_snapshot_proto protoreflect.FileDescriptor
 
 const file_licensed_v1_snapshot_proto_rawDesc = "" +
 	"\n" +
-	"\x1alicensed/v1/snapshot.proto\x12\vlicensed.v1\"\x8c\x02\n" +
-	"\x0fLicenseSnapshot\x12\x14\n" +
-	"\x05names\x18\x01 \x01(\tR\x05names\x12!\n" +
-	"\fname_lengths\x18\x02 \x03(\rR\vnameLengths\x12\x17\n" +
-	"\atime_ms\x18\x03 \x01(\x04R\x06timeMs\x12\x14\n" +
-	"\x05order\x18\x04 \x01(\x04R\x05order\x12!\n" +
-	"\fstudio_count\x18\x05 \x01(\rR\vstudioCount\x12\x18\n" +
-	"\adevices\x18\x06 \x03(\x04R\adevices\x12\x1a\n" +
-	"\blicenses\x18\a \x03(\x04R\blicenses\x12\x12\n" +
-	"\x04uses\x18\b \x03(\x04R\x04uses\x12$\n" +
-	"\rdeactivations\x18\t \x03(\x04R\rdeactivationsB\x1eZ\x1clicensed/messages/licensedv1b\x06proto3"
+	"\x1alicensed/v1/snapshot.proto\x12\vlicensed.v1\"\x91\a\n" +
+	"\x0fLicenseSnapshot\x12\x17\n" +
+	"\aplan_id\x18\x01 \x01(\tR\x06planId\x12\x17\n" +
+	"\atime_ms\x18\x02 \x01(\x03R\x06timeMs\x12\x14\n" +
+	"\x05order\x18\x03 \x01(\x04R\x05order\x12=\n" +
+	"\adevices\x18\x04 \x03(\v2#.licensed.v1.LicenseSnapshot.DeviceR\adevices\x12\x1d\n" +
+	"\n" +
+	"studio_ids\x18\x05 \x03(\tR\tstudioIds\x12\x1b\n" +
+	"\ttitle_ids\x18\x06 \x03(\tR\btitleIds\x12@\n" +
+	"\blicenses\x18\a \x03(\v2$.licensed.v1.LicenseSnapshot.LicenseR\blicenses\x12,\n" +
+	"\x12deactivated_ago_ms\x18\b \x03(\x03R\x10deactivatedAgoMs\x1a\xc4\x01\n" +
+	"\x06Device\x12\x1b\n" +
+	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12\x14\n" +
+	"\x05order\x18\x02 \x01(\x04R\x05order\x12 \n" +
+	"\vdeactivated\x18\x03 \x01(\bR\vdeactivated\x12\x1e\n" +
+	"\vseen_ago_ms\x18\x04 \x01(\x03R\tseenAgoMs\x12/\n" +
+	"\x11downloaded_ago_ms\x18\x05 \x01(\x03H\x00R\x0fdownloadedAgoMs\x88\x01\x01B\x14\n" +
+	"\x12_downloaded_ago_ms\x1a\x83\x03\n" +
+	"\aLicense\x12\x16\n" +
+	"\x06device\x18\x01 \x01(\rR\x06device\x12\x14\n" +
+	"\x05title\x18\x02 \x01(\rR\x05title\x12\x16\n" +
+	"\x06studio\x18\x03 \x01(\rR\x06studio\x12\x14\n" +
+	"\x05order\x18\x04 \x01(\x04R\x05order\x12&\n" +
+	"\x0facquired_ago_ms\x18\x05 \x01(\x03R\racquiredAgoMs\x12,\n" +
+	"\x12expires_after_days\x18\x06 \x01(\x12R\x10expiresAfterDays\x12(\n" +
+	"\x10expires_after_ms\x18\a \x01(\x12R\x0eexpiresAfterMs\x12/\n" +
+	"\x11released_after_ms\x18\b \x01(\x03H\x00R\x0freleasedAfterMs\x88\x01\x01\x12\x1a\n" +
+	"\brenewals\x18\t \x01(\rR\brenewals\x12\x12\n" +
+	"\x04uses\x18\n" +
+	" \x03(\x12R\x04uses\x12%\n" +
+	"\x0enever_acquired\x18\v \x01(\bR\rneverAcquiredB\x14\n" +
+	"\x12_released_after_msB\x1eZ\x1clicensed/messages/licensedv1b\x06proto3"
 
 var (
 	file_licensed_v1_snapshot_proto_rawDescOnce sync.Once
@@ -182,16 +394,20 @@ func file_licensed_v1_snapshot_proto_rawDescGZIP() []byte {
 	return file_licensed_v1_snapshot_proto_rawDescData
 }
 
-var file_licensed_v1_snapshot_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
+var file_licensed_v1_snapshot_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_licensed_v1_snapshot_proto_goTypes = []any{
-	(*LicenseSnapshot)(nil), // 0: licensed.v1.LicenseSnapshot
+	(*LicenseSnapshot)(nil),         // 0: licensed.v1.LicenseSnapshot
+	(*LicenseSnapshot_Device)(nil),  // 1: licensed.v1.LicenseSnapshot.Device
+	(*LicenseSnapshot_License)(nil), // 2: licensed.v1.LicenseSnapshot.License
 }
 var file_licensed_v1_snapshot_proto_depIdxs = []int32{
-	0, // [0:0] is the sub-list for method output_type
-	0, // [0:0] is the sub-list for method input_type
-	0, // [0:0] is the sub-list for extension type_name
-	0, // [0:0] is the sub-list for extension extendee
-	0, // [0:0] is the sub-list for field type_name
+	1, // 0: licensed.v1.LicenseSnapshot.devices:type_name -> licensed.v1.LicenseSnapshot.Device
+	2, // 1: licensed.v1.LicenseSnapshot.licenses:type_name -> licensed.v1.LicenseSnapshot.License
+	2, // [2:2] is the sub-list for method output_type
+	2, // [2:2] is the sub-list for method input_type
+	2, // [2:2] is the sub-list for extension type_name
+	2, // [2:2] is the sub-list for extension extendee
+	0, // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_snapshot_proto_init() }
@@ -199,13 +415,15 @@ func file_licensed_v1_snapshot_proto_init() {
 	if File_licensed_v1_snapshot_proto != nil {
 		return
 	}
+	file_licensed_v1_snapshot_proto_msgTypes[1].OneofWrappers = []any{}
+	file_licensed_v1_snapshot_proto_msgTypes[2].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_licensed_v1_snapshot_proto_rawDesc), len(file_licensed_v1_snapshot_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   1,
+			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

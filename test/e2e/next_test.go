@@ -64,9 +64,9 @@ func nextRelease(t *testing.T) []overlay.Edit {
 		{File: "actors/license/state.go", From: "\tplan string\n", To: "\tplan string\n\tpaused bool\n"},
 		{File: "actors/license/outcome.go", From: "\t\tcase *licensedv1.PlanChanged:\n", To: "\t\tcase *licensedv1.DownloadsPaused:\n\t\t\treturn append(b, outcomePlan+1)\n\t\tcase *licensedv1.PlanChanged:\n"},
 		{File: "actors/license/outcome.go", From: "\tcase outcomePlan:\n", To: "\tcase outcomePlan + 1:\n\tcase outcomePlan:\n"},
-		{File: "actors/license/kind.go", From: "\tif s.Mapper != snapshotMapper {\n", To: "\tif s.Mapper != snapshotMapper && s.Mapper != \"LicenseSnapshot/2\" {\n"},
-		{File: "actors/license/kind.go", From: "\treturn &aggregate{kind: k, id: id, state: state}, nil\n", To: "\tstate.paused = s.Mapper == \"LicenseSnapshot/2\"\n\treturn &aggregate{kind: k, id: id, state: state}, nil\n"},
-		{File: "actors/license/kind.go", From: "\treturn actors.Snapshot{\n\t\tMapper: snapshotMapper,\n", To: "\tmapper := snapshotMapper\n\tif a.state.paused {\n\t\tmapper = \"LicenseSnapshot/2\"\n\t}\n\treturn actors.Snapshot{\n\t\tMapper: mapper,\n"},
+		{File: "actors/license/kind.go", From: "\tif s.Mapper != snapshotMapper {\n", To: "\tif s.Mapper != snapshotMapper && s.Mapper != \"LicenseSnapshot/3\" {\n"},
+		{File: "actors/license/kind.go", From: "\treturn &aggregate{kind: k, id: id, state: state}, nil\n", To: "\tstate.paused = s.Mapper == \"LicenseSnapshot/3\"\n\treturn &aggregate{kind: k, id: id, state: state}, nil\n"},
+		{File: "actors/license/kind.go", From: "\treturn actors.Snapshot{\n\t\tMapper: snapshotMapper,\n", To: "\tmapper := snapshotMapper\n\tif a.state.paused {\n\t\tmapper = \"LicenseSnapshot/3\"\n\t}\n\treturn actors.Snapshot{\n\t\tMapper: mapper,\n"},
 	}
 }
 

@@ -181,7 +181,7 @@ func (u *upgrade) wantQuiet() {
 		if i := strings.Index(strings.ToLower(out), "panic"); i >= 0 {
 			u.t.Errorf("a panic of licensed %s:\n%s", strings.Join(d.Cmd.Args[1:4], " "), out[i:min(len(out), i+2000)])
 		}
-		named = named || strings.Contains(out, "DownloadsPaused/1") || strings.Contains(out, "LicenseSnapshot/2")
+		named = named || strings.Contains(out, "DownloadsPaused/1") || strings.Contains(out, "LicenseSnapshot/3")
 	}
 	if !named {
 		u.t.Error("no log names what of the next release was met in a history")
