@@ -54,7 +54,7 @@ type Aggregate interface {
 
 // Snapshot is an encoded aggregate.
 type Snapshot struct {
-	// Mapper names type and version, "LicenseSnapshot/1".
+	// Mapper names type and version, "LicenseSnapshot/2".
 	Mapper string
 	Header persistence.Header
 	Data   []byte

@@ -74,7 +74,11 @@ func decode(data []byte) (*State, error) {
 		devices: make([]device, len(m.Devices)), licenses: make([]license, len(m.Licenses)),
 		deactivations: m.DeactivatedAgoMs,
 	}
-	valid := isTime(s.last)
+	valid, n := isTime(s.last), 0
+	for _, l := range m.Licenses {
+		n += len(l.Uses)
+	}
+	uses := make([]use, n)
 	for i, d := range m.Devices {
 		to := &s.devices[i]
 		to.id, to.order, to.deactivated, to.seen = d.DeviceId, d.Order, d.Deactivated, s.last-d.SeenAgoMs
@@ -95,7 +99,7 @@ func decode(data []byte) (*State, error) {
 		if l.ReleasedAfterMs != nil {
 			to.released = to.acquired + *l.ReleasedAfterMs
 		}
-		to.uses = make([]use, len(l.Uses))
+		to.uses, uses = uses[:len(l.Uses):len(l.Uses)], uses[len(l.Uses):]
 		for j, u := range l.Uses {
 			to.uses[j] = newUse(to.acquired, false) + use(u)
 			valid = valid && isTime(to.uses[j].at())
