@@ -120,7 +120,7 @@ func (h *host) startArchiver() {
 	n := h.node
 	o := archive.WorkerOptions{
 		Hot: n.store, Cold: n.cold, Owner: &archiveOwner{h}, Config: n.config.Archiver, Now: n.config.Now,
-		Retention: func() (time.Duration, bool) { return n.policy.kind.Policy().History() },
+		Retention: func() (time.Duration, bool) { return n.policy.Kind().Policy().History() },
 		Listener:  archive.WorkerListener{Archived: n.archived, Failed: n.archiveFailed, Scanned: n.archiveScanned},
 	}
 	if n.config.Store == "" {

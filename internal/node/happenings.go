@@ -109,7 +109,7 @@ func (n *Node) tellReady() {
 	}
 	n.happenings.add(n.config.Now(), &licensedv1.Happening{
 		Kind: licensedv1.HappeningKind_HAPPENING_KIND_JOINED, Node: n.name, Incarnation: incarnation,
-		Text: fmt.Sprintf("%s is ready, version %s, policy %s", n.name, version.Version(), n.policy.version()),
+		Text: fmt.Sprintf("%s is ready, version %s, policy %s", n.name, version.Version(), n.policy.Version()),
 	})
 }
 

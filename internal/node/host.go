@@ -30,7 +30,7 @@ func (n *Node) startSystem(context.Context) error {
 	system := actors.NewActorSystem(slog.New(fromWarn{n.log.Handler()}))
 	n.push("actor system", func(context.Context) error { system.Shutdown(); return nil })
 	n.runtime = actors.Options{
-		Kind: n.policy.kind, Journal: n.tracer.Journal(tiered.NewJournal(n.store, n.cold)), Config: n.config.Runtime, System: system, Now: n.config.Now,
+		Kind: n.policy.Kind(), Journal: n.tracer.Journal(tiered.NewJournal(n.store, n.cold)), Config: n.config.Runtime, System: system, Now: n.config.Now,
 	}
 	n.runtime.Past = n.pastOf
 	n.metrics = newRuntimeMetrics(n.registry)
@@ -143,7 +143,7 @@ func (n *Node) large(l license.Large) {
 
 // pastOf returns what the state at the base of a root is built from whose snapshot is damaged.
 func (n *Node) pastOf(ctx context.Context, top persistence.Root) (persistence.Past, error) {
-	replay := actors.NewReplay(n.policy.kind, customerOf(top.Key.Aggregate))
+	replay := actors.NewReplay(n.policy.Kind(), customerOf(top.Key.Aggregate))
 	return n.reader().Past(ctx, top, func(r *persistence.Root) bool { return replay.Restore(r) == nil })
 }
 

@@ -44,6 +44,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"licensed/actors"
+	"licensed/actors/license/policy/policyfile"
 	"licensed/cluster"
 	"licensed/cluster/ownership"
 	"licensed/cluster/shardmap"
@@ -78,7 +79,7 @@ type Node struct {
 	api, admin *gateway.Server
 	store      persistence.Store
 	cold       persistence.Archive // nil: none
-	policy     *policySource
+	policy     *policyfile.Source
 	runtime    actors.Options // of each incarnation's, without its authority
 	metrics    *runtimeMetrics
 	host       atomic.Pointer[host] // of the present incarnation
@@ -164,6 +165,23 @@ func Start(ctx context.Context, c Config) (*Node, error) {
 	return n, nil
 }
 
+// openPolicy reads the policy and, if it comes from a file, begins to watch it.
+func (n *Node) openPolicy(context.Context) (err error) {
+	n.policy, err = policyfile.OpenSource(policyfile.SourceConfig{
+		File: n.config.Policy, Poll: n.config.PolicyPoll, Log: n.log, Large: n.large,
+		Changed: func(version string) {
+			n.happenings.add(n.config.Now(), &licensedv1.Happening{
+				Kind: licensedv1.HappeningKind_HAPPENING_KIND_POLICY_CHANGED, Node: n.name, Text: fmt.Sprintf("policy %s is in force on %s", version, n.name),
+			})
+		},
+	})
+	if err != nil {
+		return err
+	}
+	n.push("policy", func(context.Context) error { n.policy.Close(); return nil })
+	return nil
+}
+
 // push notes how to stop a part that was started.
 func (n *Node) push(name string, stop func(context.Context) error) {
 	n.parts = append(n.parts, part{name, stop})
@@ -209,9 +227,9 @@ func (n *Node) startAPI(context.Context) error {
 	c := gateway.DefaultConfig()
 	c.MaxDeadline, c.Limits = n.config.MaxDeadline, n.config.Limits
 	c.Budgets = n.connectionBudgets()
-	c.History = &history{reader: n.reader(), kind: n.policy.kind}
+	c.History = &history{reader: n.reader(), kind: n.policy.Kind()}
 	c.Logger, c.Registry, c.Health, c.Now = n.log, n.registry, n.health, n.config.Now
-	c.Kind, c.PolicyVersion = n.policy.kind, n.policy.version
+	c.Kind, c.PolicyVersion = n.policy.Kind(), n.policy.Version
 	c.HistoryReader, c.Operations = past{n.reader()}, &operations{n}
 	var err error
 	if c.Interceptors, err = n.tracer.Interceptors(); err != nil {
@@ -379,11 +397,11 @@ func (n *Node) Store(ctx context.Context) string {
 func (n *Node) Notes() []string { return n.notes }
 
 // PolicyVersion returns the version of the policy in force.
-func (n *Node) PolicyVersion() string { return n.policy.version() }
+func (n *Node) PolicyVersion() string { return n.policy.Version() }
 
 // ReloadPolicy reads the policy file again now, changed or not. What comes of it is logged; a file
 // with mistakes changes nothing.
-func (n *Node) ReloadPolicy() { n.policy.reload() }
+func (n *Node) ReloadPolicy() { n.policy.Reload() }
 
 // Failed receives the reason when the node can no longer serve. It must then be stopped.
 func (n *Node) Failed() <-chan error { return n.failed }

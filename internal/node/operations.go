@@ -12,6 +12,7 @@ import (
 
 	"licensed/actors"
 	"licensed/actors/license"
+	"licensed/actors/license/policy/policyfile"
 	"licensed/gateway"
 	"licensed/internal/version"
 	"licensed/messages/licensedv1"
@@ -32,7 +33,7 @@ func (o *operations) Node(ctx context.Context) (*licensedv1.GetNodeResponse, err
 		ResidentCustomers: uint64(stats.Resident), UnpackedCustomers: uint64(stats.Unpacked), ResidentBytes: uint64(stats.ResidentBytes),
 		RequestsInFlight: uint64(stats.InFlight),
 		Shards:           o.n.shards.Shards(), ShardsHeld: uint32(held), LowestEpoch: lowest, HighestEpoch: highest,
-		PolicyVersion: o.n.policy.version(), PolicySource: o.n.policy.source(), Store: o.n.storeStatus(ctx),
+		PolicyVersion: o.n.policy.Version(), PolicySource: o.n.policy.Name(), Store: o.n.storeStatus(ctx),
 		Archive: o.n.archiveStatus(ctx),
 	}, nil
 }
@@ -127,8 +128,11 @@ func (o *operations) Import(ctx context.Context, customer string, i actors.Impor
 
 // ReloadPolicy implements gateway.Operations.
 func (o *operations) ReloadPolicy(ctx context.Context) (version string, changed bool, err error) {
-	changed, err = o.n.policy.reloadNow(ctx)
-	return o.n.policy.version(), changed, err
+	changed, err = o.n.policy.ReloadNow(ctx)
+	if errors.Is(err, policyfile.ErrNoFile) {
+		err = gateway.ErrUnsupported
+	}
+	return o.n.policy.Version(), changed, err
 }
 
 // Verify implements gateway.Operations.
@@ -161,7 +165,7 @@ func (o *operations) Verify(
 	if !inMemory {
 		live = nil
 	}
-	d := newDoctor(o.n.store, o.n.cold, o.n.policy.kind)
+	d := newDoctor(o.n.store, o.n.cold, o.n.policy.Kind())
 	d.Now = o.n.config.Now
 	if repair {
 		d.Housekeeping = o.n.store

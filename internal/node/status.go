@@ -81,7 +81,7 @@ func (n *Node) statusWith(ctx context.Context, owner *cluster.NodeStatus) (*lice
 		StartedAt: timestamppb.New(n.started), SeenAt: timestamppb.New(now),
 		ShardsOpen: uint32(held), LowestEpoch: lowest, HighestEpoch: highest,
 		ResidentCustomers: uint64(stats.Resident), UnpackedCustomers: uint64(stats.Unpacked), ResidentBytes: uint64(stats.ResidentBytes),
-		RequestsWaiting: uint64(stats.InFlight), PolicyVersion: n.policy.version(), Activity: n.activity(),
+		RequestsWaiting: uint64(stats.InFlight), PolicyVersion: n.policy.Version(), Activity: n.activity(),
 		CommandsPerSecond: n.counts.rate(),
 	}
 	state, cause := n.health.State()
