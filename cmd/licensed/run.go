@@ -15,6 +15,7 @@ import (
 
 	"licensed/internal/demo"
 	"licensed/internal/node"
+	"licensed/internal/storage"
 	"licensed/internal/version"
 	"licensed/messages/licensedv1/licensedv1connect"
 )
@@ -129,11 +130,11 @@ func explain(err error, c node.Config) error {
 		return fmt.Errorf("%w: this machine has no such address", err)
 	case errors.Is(err, node.ErrOtherCluster):
 		return fmt.Errorf("%w; name it with --cluster, or another keyspace with --store", err)
-	case errors.Is(err, node.ErrUnsafe):
+	case errors.Is(err, storage.ErrUnsafe):
 		return fmt.Errorf("%w; to start all the same, add accept_risk=NAME to the URL of the store (docs/guide/cassandra.md tells what to do instead)", err)
-	case errors.Is(err, node.ErrWrongArchive):
+	case errors.Is(err, storage.ErrWrongArchive):
 		return fmt.Errorf("%w; mount its disk, name its directory with --archive, or start without archived history with --archive off", err)
-	case errors.Is(err, node.ErrLocked):
+	case errors.Is(err, storage.ErrLocked):
 		return fmt.Errorf("%w: another licensed runs on %s; stop it, or choose another directory with --data", err, c.Data)
 	case errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("%w: the user of this process may not do that", err)

@@ -10,6 +10,7 @@ import (
 
 	"licensed/internal/node"
 	"licensed/internal/settings"
+	"licensed/internal/storage"
 )
 
 func (p *program) schemaCommand() *cobra.Command {
@@ -72,7 +73,7 @@ func (p *program) applySchema(ctx context.Context, c node.Config, copies int) er
 	if copies < 0 {
 		return usageError{fmt.Errorf("create-keyspace: is %d, must be at least 0", copies)}
 	}
-	versions, err := node.ApplySchema(ctx, c, copies, func(v node.SchemaVersion) {
+	versions, err := storage.ApplySchema(ctx, &c.Config, copies, func(v storage.SchemaVersion) {
 		fmt.Fprintf(p.stderr, "applying version %d (%s) of the %s tier to %s\n", v.Version, v.Name, v.Tier, v.Location)
 	})
 	if err != nil {
@@ -82,14 +83,14 @@ func (p *program) applySchema(ctx context.Context, c node.Config, copies int) er
 }
 
 func (p *program) schemaStatus(ctx context.Context, c node.Config) error {
-	versions, err := node.SchemaStatus(ctx, c)
+	versions, err := storage.SchemaStatus(ctx, &c.Config)
 	if err != nil {
 		return err
 	}
 	return p.printSchema(versions)
 }
 
-func (p *program) printSchema(versions []node.SchemaVersion) error {
+func (p *program) printSchema(versions []storage.SchemaVersion) error {
 	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "TIER\tWHERE\tVERSION\tNAME\tSTATE")
 	for _, v := range versions {
@@ -98,7 +99,7 @@ func (p *program) printSchema(versions []node.SchemaVersion) error {
 	return w.Flush()
 }
 
-func schemaState(v node.SchemaVersion) string {
+func schemaState(v storage.SchemaVersion) string {
 	switch {
 	case v.AppliedAt.IsZero():
 		return "missing: licensed schema apply"

@@ -9,7 +9,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"licensed/internal/node"
+	"licensed/internal/offline"
 	"licensed/internal/settings"
+	"licensed/internal/storage"
 	"licensed/internal/terminal"
 	"licensed/internal/verify"
 	"licensed/messages/licensedv1"
@@ -86,11 +88,11 @@ func (e exitError) Unwrap() error { return e.error }
 
 func (p *program) verifyStore(ctx context.Context, c node.Config, v verify.Options) error {
 	c.Logger = slog.New(slog.DiscardHandler)
-	store, err := node.OpenOffline(c)
+	store, err := offline.Open(&c.Config)
 	switch {
-	case errors.Is(err, node.ErrLocked):
+	case errors.Is(err, storage.ErrLocked):
 		return exitError{fmt.Errorf("%w; stop the node first, or ask it: licensectl verify", err), exitLocked}
-	case errors.Is(err, node.ErrNoStore):
+	case errors.Is(err, offline.ErrNoStore):
 		return exitError{fmt.Errorf("%w; name the directory of a node with --data", err), exitNotFound}
 	case err != nil:
 		return err
@@ -105,24 +107,24 @@ func (p *program) verifyStore(ctx context.Context, c node.Config, v verify.Optio
 	switch {
 	case errors.As(err, &damaged):
 		return exitError{err, exitDamaged}
-	case errors.Is(err, node.ErrNoHistory):
+	case errors.Is(err, offline.ErrNoHistory):
 		return exitError{err, exitNotFound}
 	}
 	return err
 }
 
 // storedCustomers are those of a directory.
-type storedCustomers struct{ *node.Offline }
+type storedCustomers struct{ *offline.Store }
 
 // pageOfCustomers is the number of ids that are read at a time.
 const pageOfCustomers = 1000
 
 func (s storedCustomers) Customers(ctx context.Context, after string) ([]string, error) {
-	return s.Offline.Customers(ctx, after, pageOfCustomers)
+	return s.Store.Customers(ctx, after, pageOfCustomers)
 }
 
-func (s storedCustomers) NoHistory(err error) bool { return errors.Is(err, node.ErrNoHistory) }
+func (s storedCustomers) NoHistory(err error) bool { return errors.Is(err, offline.ErrNoHistory) }
 
 func (s storedCustomers) Verify(ctx context.Context, customer string, repair bool, progress func(checked, total uint64)) (*licensedv1.CustomerReport, error) {
-	return s.Offline.Verify(ctx, customer, repair, func(checked, total uint64) error { progress(checked, total); return ctx.Err() })
+	return s.Store.Verify(ctx, customer, repair, func(checked, total uint64) error { progress(checked, total); return ctx.Err() })
 }

@@ -144,9 +144,18 @@ var rules = []rule{
 	},
 	{
 		name: "one place puts it together",
-		why:  "which store and which cluster a process uses is decided in internal/node and nowhere else",
-		from: everything, except: []string{"licensed/internal/node/...", "licensed/persistence/...", "licensed/test/..."},
-		deny: append(append([]string{}, stores...), layers...),
+		why:  "which store a process uses is decided in internal/storage and nowhere else",
+		from: everything, except: []string{"licensed/internal/storage", "licensed/internal/offline", "licensed/persistence/...", "licensed/test/..."},
+		deny: stores,
+	},
+	{
+		name: "layers over stores have few users",
+		why:  "what reads or moves history behind the owner's back must be found in a minute",
+		from: everything, except: []string{
+			"licensed/internal/storage", "licensed/internal/customers", "licensed/internal/offline", "licensed/internal/node", "licensed/persistence/...",
+			"licensed/test/...",
+		},
+		deny: layers,
 	},
 	{
 		name: "stores are strangers to each other",
@@ -224,7 +233,7 @@ var rules = []rule{
 		name: "planted bugs sit beside the rules that they break",
 		why:  "whoever else imported them could choose one, or link their table into the product",
 		from: everything, except: []string{
-			"licensed/actors", "licensed/persistence/...", "licensed/cluster/...", "licensed/gateway", "licensed/internal/node",
+			"licensed/actors", "licensed/persistence/...", "licensed/cluster/...", "licensed/gateway", "licensed/internal/storage",
 		},
 		deny: []string{plantedBugs},
 	},

@@ -14,6 +14,7 @@ import (
 	"connectrpc.com/connect"
 
 	"licensed/internal/node"
+	"licensed/internal/storage"
 	"licensed/messages/licensedv1"
 	"licensed/messages/licensedv1/licensedv1connect"
 )
@@ -121,7 +122,7 @@ func TestArchiveTier(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	c.Archive = node.ArchiveOff
+	c.Archive = storage.ArchiveOff
 	n = start(t, c)
 	if _, err := acquire(t, n, "away"); connect.CodeOf(err) != connect.CodeUnavailable {
 		t.Errorf("without its archive: %v, want Unavailable", err)
@@ -209,7 +210,7 @@ func TestWrongArchive(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if _, err := node.Start(t.Context(), c); !errors.Is(err, node.ErrWrongArchive) {
+		if _, err := node.Start(t.Context(), c); !errors.Is(err, storage.ErrWrongArchive) {
 			t.Fatalf("empty directory: %v, want ErrWrongArchive", err)
 		}
 	}

@@ -12,8 +12,12 @@ import (
 	"licensed/cluster"
 	"licensed/cluster/ownership"
 	"licensed/cluster/shardmap"
+	"licensed/internal/storage"
 	"licensed/persistence"
 )
+
+// soloCluster is the name that a node with a store of its own gives its cluster of one.
+const soloCluster = "licensed"
 
 // shards tells which shards this process holds.
 type shards interface {
@@ -42,8 +46,8 @@ func (n *Node) startCluster(ctx context.Context) error {
 	}
 	n.clusterMetrics = newClusterMetrics(n)
 	c := &n.config.Cluster
-	info, err := awaitStore(ctx, n, "store", func() (persistence.ClusterInfo, error) {
-		return cluster.Open(ctx, n.store, c.Name, c.Shards)
+	info, err := storage.Await(ctx, n.config.StoreWait, n.log, "store", func() (persistence.ClusterInfo, error) {
+		return cluster.Open(ctx, n.storage.Hot, c.Name, c.Shards)
 	})
 	if err != nil {
 		return err
@@ -69,7 +73,7 @@ func (n *Node) startOwner(ctx context.Context) error {
 // startSolo takes all shards, for the lock on the directory proves that nobody else has them, and starts
 // the one host.
 func (n *Node) startSolo(ctx context.Context) error {
-	solo, err := cluster.OpenSolo(ctx, n.store, cluster.SoloConfig{Cluster: soloCluster, Node: n.name, Log: n.log})
+	solo, err := cluster.OpenSolo(ctx, n.storage.Hot, cluster.SoloConfig{Cluster: soloCluster, Node: n.name, Log: n.log})
 	if err != nil {
 		return fmt.Errorf("take ownership: %w", err)
 	}
@@ -98,7 +102,7 @@ func (n *Node) startNode(ctx context.Context) error {
 		return err
 	}
 	config := cluster.NodeConfig{
-		Ownership: n.store, Cluster: n.cluster, Map: n.shardMap, Name: n.name, Kind: license.Name,
+		Ownership: n.storage.Hot, Cluster: n.cluster, Map: n.shardMap, Name: n.name, Kind: license.Name,
 		Protocol: protocol, Confirm: confirm, Log: n.log,
 		NewHost: func(a actors.Authority) (cluster.Host, error) {
 			h, err := n.newHost(a)
@@ -111,12 +115,12 @@ func (n *Node) startNode(ctx context.Context) error {
 		Happened: n.happened,
 	}
 	if !c.Alone {
-		config.Votes = n.store
+		config.Votes = n.storage.Hot
 	}
 	if m := n.joining; m != nil {
 		config.Address, config.Scanned = m.transport.Address(), m.scanned
 	}
-	node, err := awaitStore(ctx, n, "store", func() (*cluster.Node, error) { return cluster.StartNode(ctx, config) })
+	node, err := storage.Await(ctx, n.config.StoreWait, n.log, "store", func() (*cluster.Node, error) { return cluster.StartNode(ctx, config) })
 	if err != nil {
 		return fmt.Errorf("become a node of cluster %s: %w", c.Name, err)
 	}

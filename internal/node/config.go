@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -15,15 +14,11 @@ import (
 	"licensed/cluster"
 	"licensed/cluster/ownership"
 	"licensed/gateway"
+	"licensed/internal/storage"
 	"licensed/internal/tlsfiles"
 	"licensed/internal/tracing"
-	"licensed/persistence"
 	"licensed/persistence/archive"
 )
-
-// ArchiveOff is in place of the archive's directory where there is no archive tier. History stays in the
-// hot tier then; what was archived before cannot be read.
-const ArchiveOff = "off"
 
 // Roles are what a process does for its cluster.
 type Roles uint8
@@ -82,19 +77,8 @@ type ClusterConfig struct {
 
 // Config of a node. DefaultConfig gives sensible values.
 type Config struct {
-	// Store is the URL of a store on Cassandra (cassandra://HOST,HOST/KEYSPACE?PARAMETERS, see
-	// docs/guide/cassandra.md); empty for the embedded one in Data.
-	Store string
-	// StorePasswordFile has the password for Store, in place of one in the URL.
-	StorePasswordFile string
-	// StoreWait is the time a process that starts waits for a store or archive on Cassandra that cannot be
-	// reached; 0 to give up at once.
-	StoreWait time.Duration
-	// Data is the directory of the embedded store, made if missing.
-	Data string
-	// Development makes a keyspace and tables that are missing, with one copy of everything, and
-	// accepts that risk.
-	Development bool
+	// Config of store and archive. Its Logger is the logger of the process.
+	storage.Config
 	// Listen is the address of the API, HOST:PORT; port 0 chooses one.
 	Listen string
 	// Admin is the address of metrics, profiles and health checks; empty for none.
@@ -121,12 +105,6 @@ type Config struct {
 	// Runtime of the aggregates.
 	Runtime actors.Config
 
-	// Archive is the archive tier: a directory, made if missing, best on another disk; the URL of a
-	// keyspace on Cassandra, best one with large disks; ArchiveOff for none; empty for archive/ in Data,
-	// or the keyspace of Store.
-	Archive string
-	// ArchivePasswordFile is to Archive what StorePasswordFile is to Store.
-	ArchivePasswordFile string
 	// Archiver of closed history.
 	Archiver archive.WorkerConfig
 
@@ -153,11 +131,6 @@ type Config struct {
 	// to be handed over in half of it, faster than MovesPerSecond if need be, and have three quarters.
 	DrainTimeout time.Duration
 
-	// shared is the store of processes that are tests' goroutines, in place of Store.
-	shared persistence.Store
-
-	// Logger of the node.
-	Logger *slog.Logger
 	// Now is the wall clock, for tests; nil is time.Now.
 	Now func() time.Time
 }
@@ -166,8 +139,7 @@ type Config struct {
 func DefaultConfig() Config {
 	g, s := gateway.DefaultConfig(), gateway.DefaultServerConfig()
 	return Config{
-		StoreWait:    time.Minute,
-		Data:         "./licensed-data",
+		Config:       storage.Config{StoreWait: time.Minute, Data: "./licensed-data", Logger: slog.Default()},
 		Listen:       "127.0.0.1:8080",
 		Admin:        "127.0.0.1:8081",
 		PolicyPoll:   time.Second,
@@ -182,7 +154,6 @@ func DefaultConfig() Config {
 		MaxStreams:   s.MaxStreams,
 		DrainTimeout: 30 * time.Second,
 		Traces:       tracing.Config{Ratio: 0.01},
-		Logger:       slog.Default(),
 	}
 }
 
@@ -197,21 +168,7 @@ func defaultCluster() ClusterConfig {
 // Validate returns what is wrong with the settings of store, archive and cluster together, or nil. An error begins
 // with the name of a setting.
 func (c *Config) Validate() error {
-	switch {
-	case c.Store == "" && c.Data == "":
-		return errors.New("data: is required")
-	case c.Store != "" && !isCassandra(c.Store):
-		return fmt.Errorf("store: %s, and must be the URL of a store, like cassandra://127.0.0.1:9042/licensed", beginning(c.Store))
-	case strings.Contains(c.Archive, "://") && !isCassandra(c.Archive):
-		return fmt.Errorf("archive: %s, and must be a directory or a URL like cassandra://127.0.0.1:9042/licensed_archive", beginning(c.Archive))
-	}
-	var err error
-	if c.Store != "" {
-		_, err = c.storeOptions()
-	}
-	if err == nil {
-		_, _, err = c.archiveOptions()
-	}
+	err := c.Config.Validate()
 	if err == nil {
 		_, err = c.APITLS.OpenServer("tls-", slog.Default())
 	}
@@ -219,18 +176,6 @@ func (c *Config) Validate() error {
 		return err
 	}
 	return c.validateMember()
-}
-
-// beginning says what stands where a URL should, or only how it begins if there may be a password in it.
-func beginning(url string) string {
-	if !strings.Contains(url, "@") {
-		return fmt.Sprintf("is %q", url)
-	}
-	scheme, _, found := strings.Cut(url, "://")
-	if !found || strings.ContainsAny(scheme, ":@") {
-		return "does not begin with a scheme"
-	}
-	return fmt.Sprintf("begins with %q", scheme+"://")
 }
 
 // validateMember returns what is wrong with the settings of a process that is one of several.
@@ -280,14 +225,3 @@ func (c *ClusterConfig) key() ([]byte, error) {
 // slots has some for each shard, whose customers may ask at the same moment.
 func (c *Config) perNode() int  { return cmp.Or(c.MaxPerNode, max(1, c.Limits.MaxInFlight/4*3)) }
 func (c *Config) perShard() int { return cmp.Or(c.MaxPerShard, max(16, c.Limits.MaxInFlight/8)) }
-
-// ArchiveDir returns the directory of the archive, "" if it has none.
-func (c *Config) ArchiveDir() string {
-	switch {
-	case c.Archive == ArchiveOff, isCassandra(c.Archive), c.Archive == "" && c.Store != "":
-		return ""
-	case c.Archive == "":
-		return filepath.Join(c.Data, "archive")
-	}
-	return c.Archive
-}

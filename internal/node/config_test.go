@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"licensed/internal/storage"
 	"licensed/internal/tlsfiles"
 )
 
@@ -29,7 +30,7 @@ func TestValidate(t *testing.T) {
 		"as it is":          func(*Config) {},
 		"embedded, alone":   func(c *Config) { c.Store, c.Cluster.Alone = "", true },
 		"another archive":   func(c *Config) { c.Archive = "cassandra://10.0.0.9/archive" },
-		"no archive":        func(c *Config) { c.Archive = ArchiveOff },
+		"no archive":        func(c *Config) { c.Archive = storage.ArchiveOff },
 		"alone, a folder":   func(c *Config) { c.Archive, c.Cluster.Alone = dir, true },
 		"a password":        func(c *Config) { c.StorePasswordFile = file("password", "secret\n") },
 		"a key":             func(c *Config) { c.Cluster.KeyFile = file("key", "MDEyMzQ1Njc4OWFiY2RlZg==\n") },
@@ -68,27 +69,6 @@ func TestValidate(t *testing.T) {
 		if err != nil && strings.Contains(err.Error(), "secret") {
 			t.Errorf("a password is shown: %v", err)
 		}
-	}
-}
-
-func TestPasswordFile(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "password")
-	if err := os.WriteFile(path, []byte(" p@ss/word \r\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	c := DefaultConfig()
-	c.Store, c.StorePasswordFile = "cassandra://user:other@h/licensed", path
-	o, err := c.storeOptions()
-	if err != nil || o.Username != "user" || o.Password != " p@ss/word " {
-		t.Errorf("%q:%q, %v", o.Username, o.Password, err)
-	}
-	// The archive is in the store's keyspace, with its password.
-	if o, ok, err := c.archiveOptions(); err != nil || !ok || o.Password != " p@ss/word " {
-		t.Errorf("archive: %q, %t, %v", o.Password, ok, err)
-	}
-	c.Archive = "cassandra://archivist:apart@h2/archive"
-	if o, ok, err := c.archiveOptions(); err != nil || !ok || o.Password != "apart" || o.Hosts[0] != "h2" {
-		t.Errorf("archive of its own: %+v, %t, %v", o, ok, err)
 	}
 }
 

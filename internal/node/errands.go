@@ -7,6 +7,7 @@ import (
 
 	"licensed/actors"
 	"licensed/gateway"
+	"licensed/internal/customers"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
 	"licensed/persistence/archive"
@@ -27,7 +28,7 @@ func (h *host) Query(ctx context.Context, customer string, query any) (actors.An
 	if e, ok := query.(errand); ok {
 		return e.run(ctx, h, customer)
 	}
-	ctx, end := h.node.tracer.Request(ctx, customer+aggregateSuffix, "")
+	ctx, end := h.node.tracer.Request(ctx, customers.Aggregate(customer), "")
 	var answer actors.Answer
 	var err error
 	switch q := query.(type) {
@@ -64,8 +65,8 @@ func (h *host) head(ctx context.Context, customer string) (persistence.Head, err
 // damagedHead returns where the stored history ends of a customer that cannot be loaded, so that what is left of it
 // can be read and examined. Nothing is decided on it, so nothing can be added to it meanwhile by this owner.
 func (h *host) damagedHead(ctx context.Context, customer string) (persistence.Head, bool) {
-	head, err := doctor.Recover(ctx, h.node.store, customer+aggregateSuffix)
-	shard := h.authority.Shard(customer + aggregateSuffix)
+	head, err := doctor.Recover(ctx, h.node.storage.Hot, customers.Aggregate(customer))
+	shard := h.authority.Shard(customers.Aggregate(customer))
 	epoch, held := h.authority.Epoch(shard)
 	return head, err == nil && held && h.authority.Holds(shard, epoch)
 }
@@ -107,7 +108,7 @@ func (e *archiveErrand) run(ctx context.Context, h *host, customer string) (acto
 	if w == nil {
 		return actors.Answer{}, gateway.ErrUnsupported
 	}
-	res, err := w.Archive(ctx, customer+aggregateSuffix, e.All)
+	res, err := w.Archive(ctx, customers.Aggregate(customer), e.All)
 	if errors.Is(err, archive.ErrNotHeld) { // The next owner can continue with it.
 		err = fmt.Errorf("%w: %w", actors.ErrNotOwner, err)
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"licensed/cluster/membership"
+	"licensed/internal/storage"
 	"licensed/messages/clusterv1"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
@@ -16,7 +17,7 @@ func (n *Node) Fail(err error) { n.fail(err) }
 
 // Share has nodes of one process use a store as processes use Cassandra. Its maker closes it.
 func (c *Config) Share(s persistence.Store) {
-	c.Store, c.shared, c.Archive = "cassandra://shared/test", s, ArchiveOff
+	c.Store, c.Shared, c.Archive = "cassandra://shared/test", s, storage.ArchiveOff
 }
 
 // InMemory returns the number of customers that are in memory.

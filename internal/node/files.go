@@ -41,7 +41,7 @@ func planFiles(limit int, c *Config) files {
 			f.node = clamp(limit/8, 8, 1024)
 		}
 	}
-	if c.Store != "" || isCassandra(c.Archive) {
+	if c.OnCassandra() {
 		f.cassandra = clamp(limit/8, 16, 512)
 	}
 	if f.api = c.MaxConnections; f.api == 0 {

@@ -10,10 +10,10 @@ import (
 
 	"licensed/actors"
 	"licensed/actors/license"
+	"licensed/internal/customers"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
 	"licensed/persistence/archive"
-	"licensed/persistence/tiered"
 )
 
 // host serves the shards of one incarnation: its aggregates, and the archiver that works for them. A node
@@ -30,13 +30,13 @@ func (n *Node) startSystem(context.Context) error {
 	system := actors.NewActorSystem(slog.New(fromWarn{n.log.Handler()}))
 	n.push("actor system", func(context.Context) error { system.Shutdown(); return nil })
 	n.runtime = actors.Options{
-		Kind: n.policy.Kind(), Journal: n.tracer.Journal(tiered.NewJournal(n.store, n.cold)), Config: n.config.Runtime, System: system, Now: n.config.Now,
+		Kind: n.policy.Kind(), Journal: n.tracer.Journal(n.storage.Journal()), Config: n.config.Runtime, System: system, Now: n.config.Now,
 	}
 	n.runtime.Past = n.pastOf
 	n.metrics = newRuntimeMetrics(n.registry)
 	observe(n.registry, n.runtimeStats)
 	if n.archive != nil {
-		n.archive.metrics = newArchiveMetrics(n.registry, n.archiverStats, n.archive.size)
+		n.archive.metrics = newArchiveMetrics(n.registry, n.archiverStats, n.storage.ArchiveSize)
 	}
 	return nil
 }
@@ -65,7 +65,7 @@ func (h *host) Execute(ctx context.Context, customer string, c actors.Command) (
 	if err := checkForeign(customer, license.CheckCommand(c.ID, c.ValidateOnly, c.Payload)); err != nil {
 		return actors.Reply{}, err
 	}
-	ctx, end := h.node.tracer.Request(ctx, customer+aggregateSuffix, c.ID)
+	ctx, end := h.node.tracer.Request(ctx, customers.Aggregate(customer), c.ID)
 	reply, err := h.Runtime.Execute(ctx, customer, c)
 	end(err)
 	return reply, err
@@ -143,8 +143,8 @@ func (n *Node) large(l license.Large) {
 
 // pastOf returns what the state at the base of a root is built from whose snapshot is damaged.
 func (n *Node) pastOf(ctx context.Context, top persistence.Root) (persistence.Past, error) {
-	replay := actors.NewReplay(n.policy.Kind(), customerOf(top.Key.Aggregate))
-	return n.reader().Past(ctx, top, func(r *persistence.Root) bool { return replay.Restore(r) == nil })
+	replay := actors.NewReplay(n.policy.Kind(), customers.ID(top.Key.Aggregate))
+	return n.storage.Reader().Past(ctx, top, func(r *persistence.Root) bool { return replay.Restore(r) == nil })
 }
 
 // maxAhead is from where a customer's last event is an alarm.

@@ -122,7 +122,7 @@ func (n *Node) startMember(context.Context) error {
 // probe makes what finds out which nodes this process reaches, and which processes reach it.
 func (m *member) probe() {
 	c := reach.DefaultConfig()
-	c.Process, c.Name, c.Votes, c.Patience, c.Log = persistence.NewIncarnation(), m.n.name, m.n.store, m.n.config.Cluster.LeaseTTL, m.n.log
+	c.Process, c.Name, c.Votes, c.Patience, c.Log = persistence.NewIncarnation(), m.n.name, m.n.storage.Hot, m.n.config.Cluster.LeaseTTL, m.n.log
 	c.Ping = func(ctx context.Context, address, member string) error {
 		return m.transport.Ping(ctx, address, member, c.Process)
 	}

@@ -53,16 +53,16 @@ import (
 	"licensed/internal/clusterstatus"
 	"licensed/internal/failpoint"
 	"licensed/internal/loglimit"
+	"licensed/internal/storage"
 	"licensed/internal/tlsfiles"
 	"licensed/internal/tracing"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
 )
 
-// ErrLocked says that another process has the data directory, ErrOtherCluster that the store is that of a
-// cluster of another name.
+// Errors of Start, besides those of package storage.
 var (
-	ErrLocked       = persistence.ErrLocked
+	// ErrOtherCluster says that the store is that of a cluster of another name.
 	ErrOtherCluster = cluster.ErrOtherCluster
 	// ErrNameTaken says that another live process of the cluster has the name of this one.
 	ErrNameTaken = cluster.ErrNameTaken
@@ -77,8 +77,7 @@ type Node struct {
 
 	files      files
 	api, admin *gateway.Server
-	store      persistence.Store
-	cold       persistence.Archive // nil: none
+	storage    *storage.Storage
 	policy     *policyfile.Source
 	runtime    actors.Options // of each incarnation's, without its authority
 	metrics    *runtimeMetrics
@@ -88,14 +87,12 @@ type Node struct {
 	dashboard  atomic.Pointer[dashboard.Dashboard]
 	tracer     *tracing.Tracer // nil: none
 
-	started     time.Time
-	name        string   // for people
-	notes       []string // what people should be told at the start
-	storeStatus func(context.Context) *licensedv1.StoreStatus
-	archive     *archiveSource // nil: none
-	counts      counts
-	happenings  happenings
-	readings    clusterstatus.History
+	started    time.Time
+	name       string         // for people
+	archive    *archiveSource // nil: none
+	counts     counts
+	happenings happenings
+	readings   clusterstatus.History
 
 	unlimit  func() // ends the limits of log lines
 	parts    []part
@@ -149,7 +146,7 @@ func Start(ctx context.Context, c Config) (*Node, error) {
 	n.statusMetrics = newStatusMetrics()
 	go n.sampleRates()
 	for _, step := range []func(context.Context) error{
-		n.planFiles, n.startTraces, n.bind, n.startAdmin, n.openStore, n.openArchive, n.openPolicy, n.startSystem, n.startCluster, n.startPort, n.startOwner, n.startMember, n.startAPI,
+		n.planFiles, n.startTraces, n.bind, n.startAdmin, n.openStorage, n.openPolicy, n.startSystem, n.startCluster, n.startPort, n.startOwner, n.startMember, n.startAPI,
 		n.startDashboard, n.startDrain, n.awaitNodes, n.startStatus,
 	} {
 		err := ctx.Err()
@@ -163,6 +160,21 @@ func Start(ctx context.Context, c Config) (*Node, error) {
 	n.health.Set(gateway.Ready)
 	n.tellReady()
 	return n, nil
+}
+
+// openStorage opens store and archive. A disk error stops the node.
+func (n *Node) openStorage(ctx context.Context) (err error) {
+	n.storage, err = storage.Open(ctx, n.config.Config, storage.Options{
+		StoreFiles: n.files.store, ArchiveFiles: n.files.archive, Failed: n.fail, Registry: n.registry, Now: n.config.Now, Log: n.log,
+	})
+	if err != nil {
+		return err
+	}
+	if n.storage.Cold != nil {
+		n.archive = new(archiveSource)
+	}
+	n.push("store", func(context.Context) error { return n.storage.Close() })
+	return nil
 }
 
 // openPolicy reads the policy and, if it comes from a file, begins to watch it.
@@ -227,10 +239,10 @@ func (n *Node) startAPI(context.Context) error {
 	c := gateway.DefaultConfig()
 	c.MaxDeadline, c.Limits = n.config.MaxDeadline, n.config.Limits
 	c.Budgets = n.connectionBudgets()
-	c.History = &history{reader: n.reader(), kind: n.policy.Kind()}
+	c.History = &history{reader: n.storage.Reader(), kind: n.policy.Kind()}
 	c.Logger, c.Registry, c.Health, c.Now = n.log, n.registry, n.health, n.config.Now
 	c.Kind, c.PolicyVersion = n.policy.Kind(), n.policy.Version
-	c.HistoryReader, c.Operations = past{n.reader()}, &operations{n}
+	c.HistoryReader, c.Operations = past{n.storage.Reader()}, &operations{n}
 	var err error
 	if c.Interceptors, err = n.tracer.Interceptors(); err != nil {
 		return err
@@ -385,7 +397,7 @@ func dialable(a net.Addr) string {
 
 // Store returns where the data is, for people.
 func (n *Node) Store(ctx context.Context) string {
-	s := n.storeStatus(ctx)
+	s := n.storage.Status(ctx)
 	if s.Kind == "pebble" {
 		return s.Location
 	}
@@ -394,7 +406,7 @@ func (n *Node) Store(ctx context.Context) string {
 
 // Notes are what people should be told at the start: what was made for development, and what endangers
 // the promise. All of it was logged.
-func (n *Node) Notes() []string { return n.notes }
+func (n *Node) Notes() []string { return n.storage.Notes() }
 
 // PolicyVersion returns the version of the policy in force.
 func (n *Node) PolicyVersion() string { return n.policy.Version() }

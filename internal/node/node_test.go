@@ -18,6 +18,7 @@ import (
 
 	"licensed/internal/harness"
 	"licensed/internal/node"
+	"licensed/internal/storage"
 	"licensed/messages/licensedv1"
 	"licensed/messages/licensedv1/licensedv1connect"
 )
@@ -157,7 +158,7 @@ func TestFailedStartLeavesNothing(t *testing.T) {
 	}
 	running := start(t, c)
 	other := c
-	if _, err := node.Start(t.Context(), other); !errors.Is(err, node.ErrLocked) {
+	if _, err := node.Start(t.Context(), other); !errors.Is(err, storage.ErrLocked) {
 		t.Errorf("a second node on the same data: %v", err)
 	}
 	if _, err := acquire(t, running, "1"); err != nil {

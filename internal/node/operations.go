@@ -5,15 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"strings"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"licensed/actors"
-	"licensed/actors/license"
 	"licensed/actors/license/policy/policyfile"
 	"licensed/gateway"
+	"licensed/internal/customers"
 	"licensed/internal/version"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
@@ -33,7 +32,7 @@ func (o *operations) Node(ctx context.Context) (*licensedv1.GetNodeResponse, err
 		ResidentCustomers: uint64(stats.Resident), UnpackedCustomers: uint64(stats.Unpacked), ResidentBytes: uint64(stats.ResidentBytes),
 		RequestsInFlight: uint64(stats.InFlight),
 		Shards:           o.n.shards.Shards(), ShardsHeld: uint32(held), LowestEpoch: lowest, HighestEpoch: highest,
-		PolicyVersion: o.n.policy.Version(), PolicySource: o.n.policy.Name(), Store: o.n.storeStatus(ctx),
+		PolicyVersion: o.n.policy.Version(), PolicySource: o.n.policy.Name(), Store: o.n.storage.Status(ctx),
 		Archive: o.n.archiveStatus(ctx),
 	}, nil
 }
@@ -72,25 +71,8 @@ func (o *operations) holder(name string) (*member, error) {
 
 // Customers implements gateway.Operations.
 func (o *operations) Customers(ctx context.Context, after string, limit int) ([]string, error) {
-	return customers(ctx, o.n.store, after, limit)
+	return customers.List(ctx, o.n.storage.Hot, after, limit)
 }
-
-func customers(ctx context.Context, store persistence.Journal, after string, limit int) ([]string, error) {
-	if after != "" {
-		after += aggregateSuffix
-	}
-	ids, err := store.Aggregates(ctx, after, limit)
-	if err != nil {
-		return nil, err
-	}
-	for i := range ids {
-		ids[i] = strings.TrimSuffix(ids[i], aggregateSuffix)
-	}
-	return ids, nil
-}
-
-// aggregateSuffix makes a customer's id that of the aggregate.
-const aggregateSuffix = ":" + license.Name
 
 // Passivate implements gateway.Operations.
 func (o *operations) Passivate(ctx context.Context, customer string) (resident, left bool, err error) {
@@ -144,10 +126,10 @@ func (o *operations) Verify(
 		answer, err = o.n.aggregates.Query(ctx, customer, actors.HeadQuery{})
 	}
 	if errors.Is(err, actors.ErrCorrupt) { // Not even where its history ends can be told.
-		answer.Head, err = doctor.Recover(ctx, o.n.store, customer+aggregateSuffix)
+		answer.Head, err = doctor.Recover(ctx, o.n.storage.Hot, customers.Aggregate(customer))
 	}
 	if errors.Is(err, persistence.ErrCorrupt) {
-		return unreadable(customer, err), nil
+		return customers.Unreadable(customer, err), nil
 	}
 	if err != nil {
 		return nil, err
@@ -165,10 +147,10 @@ func (o *operations) Verify(
 	if !inMemory {
 		live = nil
 	}
-	d := newDoctor(o.n.store, o.n.cold, o.n.policy.Kind())
+	d := customers.NewDoctor(o.n.storage.Hot, o.n.storage.Cold, o.n.policy.Kind())
 	d.Now = o.n.config.Now
 	if repair {
-		d.Housekeeping = o.n.store
+		d.Housekeeping = o.n.storage.Hot
 	}
 	report, err := d.Examine(ctx, answer.Head, live, func(checked uint64) error {
 		return progress(checked, answer.Head.Sequence)
@@ -176,43 +158,5 @@ func (o *operations) Verify(
 	if err != nil {
 		return nil, err
 	}
-	return reportOf(customer, &report), nil
-}
-
-// newDoctor returns a doctor of license aggregates.
-func newDoctor(store persistence.Journal, cold persistence.Archive, kind *license.Kind) *doctor.Doctor {
-	return &doctor.Doctor{
-		Hot: store, Cold: cold,
-		NewReplay: func(aggregate string) doctor.Replay {
-			return actors.NewReplay(kind, strings.TrimSuffix(aggregate, aggregateSuffix))
-		},
-	}
-}
-
-var severities = map[doctor.Severity]licensedv1.Severity{
-	doctor.Note: licensedv1.Severity_SEVERITY_NOTE, doctor.Warning: licensedv1.Severity_SEVERITY_WARNING,
-	doctor.Error: licensedv1.Severity_SEVERITY_ERROR,
-}
-
-// unreadable returns the report about a customer whose newest root cannot be read.
-func unreadable(customer string, damage error) *licensedv1.CustomerReport {
-	return &licensedv1.CustomerReport{CustomerId: customer, Findings: []*licensedv1.Finding{{
-		Severity: licensedv1.Severity_SEVERITY_ERROR, Check: "roots",
-		Message: fmt.Sprintf("the newest root cannot be read, so neither can the history: %v; restore it from a backup", damage),
-	}}}
-}
-
-// reportOf returns a report in the API's words.
-func reportOf(customer string, r *doctor.Report) *licensedv1.CustomerReport {
-	out := &licensedv1.CustomerReport{
-		CustomerId: customer, HeadSequence: r.Head, Events: r.Events, ArchivedEvents: r.Archived, Roots: uint32(r.Roots),
-		Segments: uint32(r.Segments), StrayRoots: uint32(r.Strays), SnapshotsEqual: uint32(r.Snapshots),
-		LiveStateCompared: r.Live, ReplayedFrom: r.ReplayedFrom,
-	}
-	for _, f := range r.Findings {
-		out.Findings = append(out.Findings, &licensedv1.Finding{
-			Severity: severities[f.Severity], Check: f.Check, Message: f.Message, FromSequence: f.From, ToSequence: f.To, Mended: f.Repaired,
-		})
-	}
-	return out
+	return customers.Report(customer, &report), nil
 }

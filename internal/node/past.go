@@ -7,19 +7,10 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"licensed/gateway"
-	"licensed/internal/planted"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
 	"licensed/persistence/tiered"
 )
-
-// reader returns a reader of the node's histories.
-func (n *Node) reader() *tiered.Reader {
-	if planted.Bug(planted.HistoryWithoutArchive) {
-		return tiered.NewReader(n.store, nil, n.config.Now)
-	}
-	return tiered.NewReader(n.store, n.cold, n.config.Now)
-}
 
 // past reads histories for the gateway. It implements gateway.HistoryReader.
 type past struct{ *tiered.Reader }

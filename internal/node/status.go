@@ -98,7 +98,7 @@ func (n *Node) statusWith(ctx context.Context, owner *cluster.NodeStatus) (*lice
 	if g := n.gateway.Load(); g != nil {
 		s.RequestsInFlight = uint64(g.InFlight())
 	}
-	if st := n.storeStatus(ctx); st != nil {
+	if st := n.storage.Status(ctx); st != nil {
 		s.Store = &licensedv1.StoreFigures{Kind: st.Kind, DiskBytes: st.DiskBytes, Writes: st.Writes, Syncs: st.Syncs}
 	}
 	if a := n.archiveStatus(ctx); a != nil {

@@ -22,7 +22,7 @@ import (
 // startRoster makes what reads leases.
 func (m *member) startRoster() (err error) {
 	c := roster.DefaultConfig()
-	c.Read, c.Absence = m.n.store.Lease, m.n.config.Cluster.LeaseTTL
+	c.Read, c.Absence = m.n.storage.Hot.Lease, m.n.config.Cluster.LeaseTTL
 	c.Changed = func(persistence.Incarnation, persistence.Lease, roster.State) { signal(m.doubt) }
 	m.owners.Store(new([]persistence.Incarnation))
 	m.roster, err = roster.Start(c)
@@ -230,7 +230,7 @@ func (m *member) verify() {
 		next = time.Now().Add(pause)
 		ctx, cancel := context.WithTimeout(m.context, m.n.config.Cluster.LeaseTTL)
 		began := time.Now()
-		rows, err := m.n.store.Shards(ctx)
+		rows, err := m.n.storage.Hot.Shards(ctx)
 		cancel()
 		if err != nil {
 			timer.Reset(pause)

@@ -20,6 +20,7 @@ import (
 	"licensed/actors/license/policy"
 	"licensed/internal/harness"
 	"licensed/internal/node"
+	"licensed/internal/storage"
 	"licensed/messages/licensedv1"
 	"licensed/messages/licensedv1/licensedv1connect"
 	"licensed/persistence/cassandra"
@@ -261,7 +262,7 @@ func (r *cassandraRig) service() licensedv1connect.LicenseServiceClient {
 	o := r.keyspace(r.options)
 	c := node.DefaultConfig()
 	c.Store = cassandratest.URL(o, "accept_risk=all")
-	c.Data, c.Listen, c.Admin, c.Archive = r.TempDir(), "127.0.0.1:0", "", node.ArchiveOff
+	c.Data, c.Listen, c.Admin, c.Archive = r.TempDir(), "127.0.0.1:0", "", storage.ArchiveOff
 	c.Cluster.Alone = true
 	c.Runtime.Window.MinAge = 0
 	c.Logger = slog.New(slog.DiscardHandler)

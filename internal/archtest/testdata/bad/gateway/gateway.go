@@ -6,6 +6,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor" // want "protoactor has one home"
 
 	"licensed/actors/license"
-	"licensed/cluster"        // want "gateway asks aggregates"
-	"licensed/cmd/licensed/x" // want "gateway asks aggregates" "nothing imports a program"
+	"licensed/cluster"            // want "gateway asks aggregates"
+	"licensed/cmd/licensed/x"     // want "gateway asks aggregates" "nothing imports a program"
+	"licensed/persistence/tiered" // want "gateway asks aggregates" "layers over stores have few users"
 )

@@ -1,4 +1,4 @@
-package node
+package storage
 
 import (
 	"context"
@@ -11,16 +11,6 @@ import (
 	"licensed/internal/failpoint"
 	"licensed/messages/licensedv1"
 	"licensed/persistence/cassandra"
-)
-
-// Errors of opening a store on Cassandra.
-var (
-	// ErrUnsafe says that its setup can lose acknowledged events; the error names what it is accepted by.
-	ErrUnsafe = cassandra.ErrUnsafe
-	// ErrSchema says that the keyspace, or its schema, is missing or of another version.
-	ErrSchema = cassandra.ErrSchema
-	// ErrCredentials says that Cassandra refuses user or password.
-	ErrCredentials = cassandra.ErrCredentials
 )
 
 // cassandraScheme begins the URL of a store on Cassandra.
@@ -80,13 +70,13 @@ func (c *Config) archiveOptions() (o cassandra.Options, ok bool, err error) {
 func isCassandra(url string) bool { return strings.HasPrefix(url, cassandraScheme) }
 
 // openCassandra opens the store on Cassandra. In development it makes what is missing.
-func (n *Node) openCassandra(ctx context.Context) error {
-	o, err := n.config.storeOptions()
+func (s *Storage) openCassandra(ctx context.Context) error {
+	o, err := s.config.storeOptions()
 	if err != nil {
 		return err
 	}
-	store, err := awaitStore(ctx, n, "store", func() (*cassandra.Store, error) {
-		if err := n.develop(ctx, o, cassandra.HotSchema); err != nil {
+	store, err := Await(ctx, s.config.StoreWait, s.options.Log, "store", func() (*cassandra.Store, error) {
+		if err := s.develop(ctx, o, cassandra.HotSchema); err != nil {
 			return nil, err
 		}
 		return cassandra.Open(ctx, o)
@@ -94,15 +84,15 @@ func (n *Node) openCassandra(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.store = failpoint.Store(store)
-	n.noteRisks(store.Risks())
+	s.closers = append(s.closers, store.Close)
+	s.Hot = failpoint.Store(store)
+	s.noteRisks(store.Risks())
 	location := cassandraLocation(&o)
-	n.storeStatus = func(context.Context) *licensedv1.StoreStatus {
-		s := store.Stats()
-		return &licensedv1.StoreStatus{Kind: "cassandra", Location: location, Writes: s.Writes, Syncs: s.Requests}
+	s.status = func(context.Context) *licensedv1.StoreStatus {
+		st := store.Stats()
+		return &licensedv1.StoreStatus{Kind: "cassandra", Location: location, Writes: st.Writes, Syncs: st.Requests}
 	}
-	n.registry.MustRegister(newCassandraMetrics(store))
-	n.push("store", func(context.Context) error { return store.Close() })
+	s.options.Registry.MustRegister(newCassandraMetrics(store))
 	return nil
 }
 
@@ -113,34 +103,30 @@ func cassandraLocation(o *cassandra.Options) string {
 
 // develop makes keyspace and tables that are missing, in development only: elsewhere an operator says
 // where copies belong, and when tables change.
-func (n *Node) develop(ctx context.Context, o cassandra.Options, which cassandra.Schema) error {
-	if !n.config.Development {
+func (s *Storage) develop(ctx context.Context, o cassandra.Options, which cassandra.Schema) error {
+	if !s.config.Development {
 		return nil
 	}
 	_, err := cassandra.ApplySchema(ctx, o, which, cassandra.ApplyOptions{
 		CreateKeyspace: developmentCopies,
 		Progress: func(v cassandra.SchemaVersion) {
-			n.note(fmt.Sprintf("keyspace %s: making version %d (%s) of the %s schema, because this is for development",
-				o.Keyspace, v.Version, v.Name, which))
+			text := fmt.Sprintf("keyspace %s: making version %d (%s) of the %s schema, because this is for development",
+				o.Keyspace, v.Version, v.Name, which)
+			s.options.Log.Warn(text)
+			s.notes = append(s.notes, text)
 		},
 	})
 	return err
 }
 
 // noteRisks keeps what people should be told of a keyspace.
-func (n *Node) noteRisks(risks []cassandra.Risk) {
+func (s *Storage) noteRisks(risks []cassandra.Risk) {
 	for _, r := range risks {
 		text := "risk " + r.String()
-		if !slices.Contains(n.notes, text) {
-			n.notes = append(n.notes, text) // The store has logged it.
+		if !slices.Contains(s.notes, text) {
+			s.notes = append(s.notes, text) // The store has logged it.
 		}
 	}
-}
-
-// note keeps something that people should be told at the start.
-func (n *Node) note(text string) {
-	n.log.Warn(text)
-	n.notes = append(n.notes, text)
 }
 
 // SchemaVersion is one version of the tables of a tier.
@@ -155,7 +141,7 @@ type SchemaVersion struct {
 // with 0 copies they must be present. progress hears of each version before it is applied. Any number of
 // processes may do so at once. Errors: ErrSchema, ErrCredentials, and those of a Cassandra that cannot be
 // reached.
-func ApplySchema(ctx context.Context, c Config, copies int, progress func(SchemaVersion)) ([]SchemaVersion, error) {
+func ApplySchema(ctx context.Context, c *Config, copies int, progress func(SchemaVersion)) ([]SchemaVersion, error) {
 	return c.eachSchema(func(o cassandra.Options, which cassandra.Schema) ([]cassandra.SchemaVersion, error) {
 		location := cassandraLocation(&o)
 		return cassandra.ApplySchema(ctx, o, which, cassandra.ApplyOptions{
@@ -167,7 +153,7 @@ func ApplySchema(ctx context.Context, c Config, copies int, progress func(Schema
 
 // SchemaStatus returns the versions that the keyspaces of store and archive have, and those that this
 // program knows. Errors: as ApplySchema.
-func SchemaStatus(ctx context.Context, c Config) ([]SchemaVersion, error) {
+func SchemaStatus(ctx context.Context, c *Config) ([]SchemaVersion, error) {
 	return c.eachSchema(func(o cassandra.Options, which cassandra.Schema) ([]cassandra.SchemaVersion, error) {
 		return cassandra.SchemaStatus(ctx, o, which)
 	})

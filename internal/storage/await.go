@@ -1,9 +1,10 @@
-package node
+package storage
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -17,11 +18,11 @@ const (
 	maxStorePause   = 2 * time.Second
 )
 
-// awaitStore calls a function until the store is present, for Config.StoreWait: processes that start before
-// Cassandra does, as after a power failure, begin to serve when it is present. Any other error is final: waiting
-// does not correct a wrong password.
-func awaitStore[T any](ctx context.Context, n *Node, what string, do func() (T, error)) (T, error) {
-	if n.config.StoreWait <= 0 {
+// Await calls a function until the store can be reached, for a time (Config.StoreWait): processes that start before
+// Cassandra does, as after a power failure, begin to serve once it runs. Any other error is final: waiting
+// does not correct a wrong password. what is "store" or "archive".
+func Await[T any](ctx context.Context, wait time.Duration, log *slog.Logger, what string, do func() (T, error)) (T, error) {
+	if wait <= 0 {
 		return do()
 	}
 	pauses := backoff.NewExponentialBackOff()
@@ -34,9 +35,9 @@ func awaitStore[T any](ctx context.Context, n *Node, what string, do func() (T, 
 			err = backoff.Permanent(err)
 		}
 		return result, err
-	}, backoff.WithBackOff(pauses), backoff.WithMaxElapsedTime(n.config.StoreWait), backoff.WithNotify(func(err error, pause time.Duration) {
-		n.log.Warn("the "+what+" cannot be reached, trying again", "in", pause.Round(time.Millisecond),
-			"giving_up_in", (n.config.StoreWait - time.Since(began)).Round(time.Second), "error", err)
+	}, backoff.WithBackOff(pauses), backoff.WithMaxElapsedTime(wait), backoff.WithNotify(func(err error, pause time.Duration) {
+		log.Warn("the "+what+" cannot be reached, trying again", "in", pause.Round(time.Millisecond),
+			"giving_up_in", (wait - time.Since(began)).Round(time.Second), "error", err)
 	}))
 	if err != nil && attempts > 1 && ctx.Err() == nil {
 		err = fmt.Errorf("%w (tried %d times in %v)", err, attempts, time.Since(began).Round(time.Second))
