@@ -125,7 +125,7 @@ func (n *Node) startNode(ctx context.Context) error {
 		return fmt.Errorf("become a node of cluster %s: %w", c.Name, err)
 	}
 	n.push("runtime", node.Close)
-	if _, err := awaitStore(ctx, n, "store", func() (struct{}, error) { return struct{}{}, node.AwaitName(ctx) }); err != nil {
+	if _, err := storage.Await(ctx, n.config.StoreWait, n.log, "store", func() (struct{}, error) { return struct{}{}, node.AwaitName(ctx) }); err != nil {
 		return errors.Join(fmt.Errorf("become a node of cluster %s: %w", c.Name, err), node.Drain(ctx))
 	}
 	n.owner.Store(node)
