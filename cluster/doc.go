@@ -10,7 +10,7 @@
 // [Node] is one of several that share a store. It drives the protocol of package ownership with
 // goroutines, the machine's clock and the store, in one incarnation after the other:
 //
-//	SetMembers, Hear ──► loop ──► ownership.Machine ──► operations on the store, each in a goroutine
+//	SetMembers, Hear ──► loop ──► ownership.Participant ──► operations on the store, each in a goroutine
 //	                      │  ▲                                    │
 //	                gates │  └────────────────────────────────────┘
 //	                      ▼

@@ -34,7 +34,7 @@ type incarnation struct {
 	dropper dropper
 
 	// The loop's.
-	machine  *ownership.Machine
+	machine  *ownership.Participant
 	swaps    []ownership.Op // by shard: the last compare-and-set that was begun
 	scanned  time.Time      // when the last read of all rows was begun
 	hasLease bool

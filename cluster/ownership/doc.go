@@ -2,7 +2,7 @@
 //
 // # The model
 //
-// [Machine] is the node's part of the protocol, a pure state machine: Step takes an input (the time, the
+// [Participant] is the node's part of the protocol, a pure state machine: Step takes an input (the time, the
 // result of an operation on the store, who the members seem to be) and returns what is to be done. It has
 // no goroutine, clock or I/O. Two things drive it: the node's shell in package cluster, and the simulator
 // in test/sim, against a store whose compare-and-sets are delayed, lost and late.

@@ -37,7 +37,7 @@ type node struct {
 	h           *harness
 	name        string
 	incarnation persistence.Incarnation
-	machine     *ownership.Machine
+	machine     *ownership.Participant
 	gates       map[uint32]ownership.Gate
 	closed      []uint32 // shards that were closed, in order
 	changed     []persistence.Shard

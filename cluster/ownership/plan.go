@@ -15,7 +15,7 @@ import (
 
 // setMembers processes who seems to be alive. Gossip tells much that is nothing to this machine, and the same
 // members again cost little.
-func (m *Machine) setMembers(now lease.Instant, members []Member) {
+func (m *Participant) setMembers(now lease.Instant, members []Member) {
 	members = slices.Clone(members)
 	slices.SortStableFunc(members, func(a, b Member) int { return strings.Compare(a.Name, b.Name) })
 	members = slices.CompactFunc(members, func(a, b Member) bool { return a.Name == b.Name })
@@ -42,7 +42,7 @@ func (m *Machine) setMembers(now lease.Instant, members []Member) {
 }
 
 // departs has a node that seems to be gone watched until its shards are known.
-func (m *Machine) departs(now lease.Instant, i persistence.Incarnation) {
+func (m *Participant) departs(now lease.Instant, i persistence.Incarnation) {
 	if i.IsZero() || i == m.self || m.dead[i] {
 		return
 	}
@@ -55,7 +55,7 @@ func (m *Machine) departs(now lease.Instant, i persistence.Incarnation) {
 }
 
 // place computes who should own what, and has every shard looked at.
-func (m *Machine) place() {
+func (m *Participant) place() {
 	m.members = slices.DeleteFunc(m.members, func(o Member) bool { return m.dead[o.Incarnation] })
 	var candidates []placement.Candidate
 	for k := range m.members {
@@ -76,7 +76,7 @@ func (m *Machine) place() {
 }
 
 // target returns the member that should own a shard; a zero incarnation if there is none.
-func (m *Machine) target(id uint32) (name string, i persistence.Incarnation) {
+func (m *Participant) target(id uint32) (name string, i persistence.Incarnation) {
 	name, ok := m.placement.Owner(id)
 	if !ok {
 		return "", persistence.Incarnation{}
@@ -86,18 +86,18 @@ func (m *Machine) target(id uint32) (name string, i persistence.Incarnation) {
 }
 
 // mine reports whether this node should own the shard and can.
-func (m *Machine) mine(s *shard) bool {
+func (m *Participant) mine(s *shard) bool {
 	_, i := m.target(s.row.ID)
 	return i == m.self && !m.draining && m.valid()
 }
 
-func (m *Machine) valid() bool {
+func (m *Participant) valid() bool {
 	_, ok := m.holder.Until()
 	return ok
 }
 
 // plan looks at the shards that need it. Those that wait for something stay in the queue.
-func (m *Machine) plan(now lease.Instant) {
+func (m *Participant) plan(now lease.Instant) {
 	m.later = lease.Never
 	if !m.scanned {
 		return
@@ -118,13 +118,13 @@ func (m *Machine) plan(now lease.Instant) {
 }
 
 // keep has the shard looked at again at that instant, and whenever something else happens.
-func (m *Machine) keep(s *shard, at lease.Instant) {
+func (m *Participant) keep(s *shard, at lease.Instant) {
 	m.later = min(m.later, at)
 	m.kept = append(m.kept, s.row.ID)
 }
 
 // look does what is to be done about a shard now.
-func (m *Machine) look(now lease.Instant, s *shard) {
+func (m *Participant) look(now lease.Instant, s *shard) {
 	switch s.state {
 	case stateIdle:
 		m.lookIdle(now, s)
@@ -154,7 +154,7 @@ func (m *Machine) look(now lease.Instant, s *shard) {
 }
 
 // lookIdle takes a shard that is free, or whose row turns out to name this node already.
-func (m *Machine) lookIdle(now lease.Instant, s *shard) {
+func (m *Participant) lookIdle(now lease.Instant, s *shard) {
 	switch {
 	case !m.valid(), m.retiring && !planted.Bug(planted.HoldWhileRetiring):
 		m.keep(s, lease.Never)
@@ -179,7 +179,7 @@ func (m *Machine) lookIdle(now lease.Instant, s *shard) {
 }
 
 // lookFree takes a shard without an owner if it is this node's, or long left by others.
-func (m *Machine) lookFree(now lease.Instant, s *shard) {
+func (m *Participant) lookFree(now lease.Instant, s *shard) {
 	if s.ownerless == 0 {
 		s.ownerless = now
 	}
@@ -198,7 +198,7 @@ func (m *Machine) lookFree(now lease.Instant, s *shard) {
 }
 
 // tryClaim claims a shard when there is room for another claim.
-func (m *Machine) tryClaim(now lease.Instant, s *shard, old persistence.Shard) {
+func (m *Participant) tryClaim(now lease.Instant, s *shard, old persistence.Shard) {
 	switch {
 	case m.draining:
 		m.keep(s, lease.Never)
@@ -216,7 +216,7 @@ func (m *Machine) tryClaim(now lease.Instant, s *shard, old persistence.Shard) {
 }
 
 // reclaim resolves a shard that names this node under an epoch it gave up.
-func (m *Machine) reclaim(now lease.Instant, s *shard) {
+func (m *Participant) reclaim(now lease.Instant, s *shard) {
 	if m.mine(s) {
 		m.tryClaim(now, s, s.row)
 		return
@@ -230,7 +230,7 @@ const neverClaim = time.Duration(-1)
 
 // claimAfter returns the time a free shard is left to others: not at all if it is this node's, a while if
 // it is another's, for it may have a reason not to take it that this node does not see.
-func (m *Machine) claimAfter(s *shard) time.Duration {
+func (m *Participant) claimAfter(s *shard) time.Duration {
 	ttl := m.config.Timing.TTL
 	successor := s.row.Successor
 	_, present := m.since[successor]
@@ -255,13 +255,13 @@ func (m *Machine) claimAfter(s *shard) time.Duration {
 }
 
 // takes reports whether this node may take shards.
-func (m *Machine) takes() bool {
+func (m *Participant) takes() bool {
 	self := slices.IndexFunc(m.members, func(o Member) bool { return o.Incarnation == m.self })
 	return !m.draining && self >= 0 && m.members[self].Eligible && m.reach.state != Accused && (m.fallback || m.open(&m.members[self]))
 }
 
 // lookHeld begins the hand-over of a shard that should be another's.
-func (m *Machine) lookHeld(now lease.Instant, s *shard) {
+func (m *Participant) lookHeld(now lease.Instant, s *shard) {
 	_, target := m.target(s.row.ID)
 	leaving := m.draining || m.reach.state == Accused
 	switch {
@@ -285,7 +285,7 @@ func (m *Machine) lookHeld(now lease.Instant, s *shard) {
 // its group for the same node join in the same step: the store changes their rows at the price of one, when they
 // are released and when that node claims them, and nobody else claims in that group meanwhile. What a bundle takes
 // of MovesPerSecond is waited for after it.
-func (m *Machine) moveAt(now lease.Instant, s *shard, target persistence.Incarnation) lease.Instant {
+func (m *Participant) moveAt(now lease.Instant, s *shard, target persistence.Incarnation) lease.Instant {
 	group := s.row.ID % m.config.Groups
 	switch {
 	case m.moves >= m.config.MaxMoves:
@@ -302,7 +302,7 @@ func (m *Machine) moveAt(now lease.Instant, s *shard, target persistence.Incarna
 }
 
 // hurry has what a draining node holds handed over in the time for it, if that takes more than MovesPerSecond.
-func (m *Machine) hurry() {
+func (m *Participant) hurry() {
 	held := 0
 	for i := range m.shards {
 		if m.shards[i].state != stateIdle {
@@ -320,7 +320,7 @@ func (m *Machine) hurry() {
 const bundlesPerSecond = 10
 
 // wake returns when there is something to do by itself.
-func (m *Machine) wake() lease.Instant {
+func (m *Participant) wake() lease.Instant {
 	at := min(m.wakeAt, m.later)
 	for _, w := range m.watches {
 		at = min(at, w.wake)

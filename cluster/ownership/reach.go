@@ -55,7 +55,7 @@ type vote struct {
 const voteExpiry = 3
 
 // Reach returns whether others reach the node, and the names of those that vote against it.
-func (m *Machine) Reach(now lease.Instant) (state Reach, accusers []string) {
+func (m *Participant) Reach(now lease.Instant) (state Reach, accusers []string) {
 	for b, v := range m.reach.votes {
 		if b.accused == m.self && m.counts(now, v) {
 			accusers = append(accusers, v.name)
@@ -66,7 +66,7 @@ func (m *Machine) Reach(now lease.Instant) (state Reach, accusers []string) {
 }
 
 // setReach records who reaches the node now, and how many others are expected to try.
-func (m *Machine) setReach(now lease.Instant, in Input) {
+func (m *Participant) setReach(now lease.Instant, in Input) {
 	r, former := &m.reach, m.eligible()
 	if r.witnesses == 0 {
 		r.patience = now.Add(2 * m.config.Timing.TTL)
@@ -79,7 +79,7 @@ func (m *Machine) setReach(now lease.Instant, in Input) {
 }
 
 // readVotes records the votes that a read showed. One that is missing was withdrawn.
-func (m *Machine) readVotes(in Input) {
+func (m *Participant) readVotes(in Input) {
 	r := &m.reach
 	r.reading = false
 	if in.Err != nil {
@@ -112,7 +112,7 @@ func (m *Machine) readVotes(in Input) {
 }
 
 // stepReach reads the votes when that is due.
-func (m *Machine) stepReach(now lease.Instant) {
+func (m *Participant) stepReach(now lease.Instant) {
 	if r := &m.reach; m.config.Witnessed && !r.reading && now >= r.due {
 		r.reading = true
 		m.out.Ops = append(m.out.Ops, Op{Kind: OpReadVotes})
@@ -120,12 +120,12 @@ func (m *Machine) stepReach(now lease.Instant) {
 }
 
 // counts reports whether a vote has not expired.
-func (m *Machine) counts(now lease.Instant, v *vote) bool {
+func (m *Participant) counts(now lease.Instant, v *vote) bool {
 	return now.Sub(v.since) < voteExpiry*m.config.Timing.TTL || planted.Bug(planted.CountVotesForEver)
 }
 
 // against counts the votes against an incarnation, those of the excepted voters left out.
-func (m *Machine) against(now lease.Instant, i persistence.Incarnation, except []persistence.Incarnation) (n int) {
+func (m *Participant) against(now lease.Instant, i persistence.Incarnation, except []persistence.Incarnation) (n int) {
 	for b, v := range m.reach.votes {
 		if b.accused == i && m.counts(now, v) && !slices.Contains(except, b.voter) {
 			n++
@@ -136,7 +136,7 @@ func (m *Machine) against(now lease.Instant, i persistence.Incarnation, except [
 
 // judge decides whether others reach the node. A vote of a process that does reach it is out of date. The node with
 // the fewest votes is never accused, so that somebody still serves when nobody reaches anybody.
-func (m *Machine) judge(now lease.Instant) {
+func (m *Participant) judge(now lease.Instant) {
 	if !m.config.Witnessed {
 		return
 	}
@@ -158,7 +158,7 @@ func (m *Machine) judge(now lease.Instant) {
 }
 
 // betterReached reports whether another node is alive that fewer processes accuse, and that was reached.
-func (m *Machine) betterReached(now lease.Instant, votes int) bool {
+func (m *Participant) betterReached(now lease.Instant, votes int) bool {
 	votes = max(votes, 1) // an accused node whose voters are gone waits until it is reached
 	for _, o := range m.members {
 		if o.Incarnation != m.self && o.Eligible && !o.Unreachable && !o.Incarnation.IsZero() && !m.dead[o.Incarnation] && m.against(now, o.Incarnation, nil) < votes {
@@ -174,19 +174,19 @@ func (m *Machine) betterReached(now lease.Instant, votes int) bool {
 }
 
 // alive reports whether a lease that is watched was renewed lately.
-func (m *Machine) alive(now lease.Instant, w *watched) bool {
+func (m *Participant) alive(now lease.Instant, w *watched) bool {
 	since, seen := w.watch.Silent()
 	return seen && now.Sub(since) < m.config.Timing.TTL
 }
 
 // shown reports whether gossip shows an incarnation.
-func (m *Machine) shown(i persistence.Incarnation) bool {
+func (m *Participant) shown(i persistence.Incarnation) bool {
 	_, ok := m.since[i]
 	return ok
 }
 
 // open reports whether a member can be given shards, as long as there is another one that can.
-func (m *Machine) open(o *Member) bool {
+func (m *Participant) open(o *Member) bool {
 	if o.Incarnation == m.self {
 		return m.eligible()
 	}
@@ -194,13 +194,13 @@ func (m *Machine) open(o *Member) bool {
 }
 
 // eligible is open for this node itself. Where no other process is, nobody else could be served by anyone else.
-func (m *Machine) eligible() bool {
+func (m *Participant) eligible() bool {
 	return m.reach.state == Reached || m.reach.state == Unproven && m.reach.witnesses == 0 && !planted.Bug(planted.TakeNothingAlone)
 }
 
 // island reports whether a node that nobody reaches sees owners of shards in the store that gossip does not show,
 // and that are not known to be dead: it is this node that is cut off, and it must not take what becomes free.
-func (m *Machine) island() bool {
+func (m *Participant) island() bool {
 	if !m.config.Witnessed || len(m.reach.reached) > 0 {
 		return false
 	}
@@ -208,10 +208,10 @@ func (m *Machine) island() bool {
 }
 
 // Island reports whether the node takes nothing because it seems to be cut off from all others.
-func (m *Machine) Island() bool { return m.island() }
+func (m *Participant) Island() bool { return m.island() }
 
 // strangers reports whether the store names owners that gossip does not show and that are not known to be dead.
-func (m *Machine) strangers() bool {
+func (m *Participant) strangers() bool {
 	for i := range m.shards {
 		if o := m.shards[i].row.Owner; !o.IsZero() && o != m.self && !m.dead[o] && !m.shown(o) {
 			return true
@@ -222,4 +222,4 @@ func (m *Machine) strangers() bool {
 
 // strangersScanEvery is the time between reads of all rows while there are unknown processes: one of them may give its
 // shards to nobody in particular, and nobody tells of it.
-func (m *Machine) strangersScanEvery() time.Duration { return m.config.Timing.TTL / 2 }
+func (m *Participant) strangersScanEvery() time.Duration { return m.config.Timing.TTL / 2 }

@@ -50,7 +50,7 @@ func Later(a, b persistence.Shard) bool {
 }
 
 // shard returns the state of a shard, or nil if there is none.
-func (m *Machine) shard(id uint32) *shard {
+func (m *Participant) shard(id uint32) *shard {
 	if uint64(id) >= uint64(len(m.shards)) {
 		return nil
 	}
@@ -58,14 +58,14 @@ func (m *Machine) shard(id uint32) *shard {
 }
 
 // enqueue has the shard looked at in this step.
-func (m *Machine) enqueue(s *shard) {
+func (m *Participant) enqueue(s *shard) {
 	if !s.queued {
 		s.queued = true
 		m.queue = append(m.queue, s.row.ID)
 	}
 }
 
-func (m *Machine) setGate(s *shard, g Gate) {
+func (m *Participant) setGate(s *shard, g Gate) {
 	g.Shard = s.row.ID
 	if s.gate != g {
 		s.gate = g
@@ -75,7 +75,7 @@ func (m *Machine) setGate(s *shard, g Gate) {
 
 // merge processes a row that the store showed at some moment. Replies may overtake one another, so what
 // is older than the row known already is passed over.
-func (m *Machine) merge(s *shard, row persistence.Shard) {
+func (m *Participant) merge(s *shard, row persistence.Shard) {
 	if row.ID != s.row.ID || !Later(s.row, row) {
 		return
 	}
@@ -92,14 +92,14 @@ func (m *Machine) merge(s *shard, row persistence.Shard) {
 }
 
 // unmove takes a shard off the moves in progress, if it is one.
-func (m *Machine) unmove(s *shard) {
+func (m *Participant) unmove(s *shard) {
 	if s.state == stateClosing || s.state == stateReleasing {
 		m.moves--
 	}
 }
 
 // claim begins to take a shard whose row is old, to an epoch above all that are known.
-func (m *Machine) claim(now lease.Instant, s *shard, old persistence.Shard) {
+func (m *Participant) claim(now lease.Instant, s *shard, old persistence.Shard) {
 	m.unmove(s)
 	m.claims++
 	s.state, s.epoch, s.hint = stateClaiming, 0, persistence.Shard{}
@@ -115,13 +115,13 @@ func (m *Machine) claim(now lease.Instant, s *shard, old persistence.Shard) {
 }
 
 // swap begins the compare-and-set of the shard.
-func (m *Machine) swap(now lease.Instant, s *shard) {
+func (m *Participant) swap(now lease.Instant, s *shard) {
 	s.flight, s.due = true, now
 	m.out.Ops = append(m.out.Ops, Op{Kind: OpSwapShard, OldShard: s.old, NextShard: s.next})
 }
 
 // hold begins to own a shard: its row was seen to name this incarnation ([R3]).
-func (m *Machine) hold(now lease.Instant, s *shard) {
+func (m *Participant) hold(now lease.Instant, s *shard) {
 	s.state, s.epoch, s.since = stateHeld, s.row.Epoch, now
 	s.ownerless = 0
 	m.setGate(s, Gate{Kind: GateOpen, Epoch: s.epoch})
@@ -130,7 +130,7 @@ func (m *Machine) hold(now lease.Instant, s *shard) {
 }
 
 // close begins the hand-over of a shard.
-func (m *Machine) close(now lease.Instant, s *shard) {
+func (m *Participant) close(now lease.Instant, s *shard) {
 	m.moves++
 	if m.reach.state != Accused {
 		m.tokens--
@@ -142,12 +142,12 @@ func (m *Machine) close(now lease.Instant, s *shard) {
 
 // release gives a closed shard away. The gate is shut before the compare-and-set is sent: from then on
 // nothing more is said for the shard, whatever comes of it.
-func (m *Machine) release(now lease.Instant, s *shard) {
+func (m *Participant) release(now lease.Instant, s *shard) {
 	s.state, s.released, s.epoch = stateReleasing, s.row.Epoch, 0
 	m.sendRelease(now, s)
 }
 
-func (m *Machine) sendRelease(now lease.Instant, s *shard) {
+func (m *Participant) sendRelease(now lease.Instant, s *shard) {
 	_, successor := m.target(s.row.ID)
 	if successor == m.self {
 		successor = persistence.Incarnation{}
@@ -161,7 +161,7 @@ func (m *Machine) sendRelease(now lease.Instant, s *shard) {
 }
 
 // swapped processes the outcome of a compare-and-set.
-func (m *Machine) swapped(in Input) {
+func (m *Participant) swapped(in Input) {
 	s := m.shard(in.Op.NextShard.ID)
 	if s == nil || !s.flight || s.old != in.Op.OldShard || s.next != in.Op.NextShard {
 		return
@@ -194,7 +194,7 @@ func (m *Machine) swapped(in Input) {
 }
 
 // readOne processes a row that was read to resolve a compare-and-set.
-func (m *Machine) readOne(in Input) {
+func (m *Participant) readOne(in Input) {
 	s := m.shard(in.Op.Shard)
 	if s == nil || !s.flight {
 		return
@@ -215,7 +215,7 @@ func (m *Machine) readOne(in Input) {
 // adopt goes by a row that is not later than the one known, though the read of it began later: ownership was
 // restored from a backup, or deleted, while nodes ran. The shard is not held. Compare-and-sets on the row that is
 // gone would fail forever; those on this one go above every epoch that is known, and none of these is held again.
-func (m *Machine) adopt(s *shard, row persistence.Shard) {
+func (m *Participant) adopt(s *shard, row persistence.Shard) {
 	s.above = max(s.above, s.released, s.row.Epoch)
 	s.released = s.above
 	s.row, s.hint, s.ownerless = row, persistence.Shard{}, 0
@@ -223,7 +223,7 @@ func (m *Machine) adopt(s *shard, row persistence.Shard) {
 }
 
 // resolve ends a compare-and-set, or tries it again, by what the row was after it was sent.
-func (m *Machine) resolve(now lease.Instant, s *shard) {
+func (m *Participant) resolve(now lease.Instant, s *shard) {
 	m.enqueue(s)
 	switch s.state {
 	case stateClaiming:
@@ -251,7 +251,7 @@ func (m *Machine) resolve(now lease.Instant, s *shard) {
 
 // hinted hears of a row that another node says there is. Whatever it is, all rows are read within a TTL, and that
 // decides. A release of a shard to this node is tried at once, by a compare-and-set: one in a while for each shard.
-func (m *Machine) hinted(now lease.Instant, row persistence.Shard) {
+func (m *Participant) hinted(now lease.Instant, row persistence.Shard) {
 	s := m.shard(row.ID)
 	if s == nil || !Later(s.row, row) || row.Epoch >= persistence.MaxEpoch {
 		return
@@ -270,7 +270,7 @@ func (m *Machine) hinted(now lease.Instant, row persistence.Shard) {
 
 // doubtFor is the time between two reads of all rows because of what others say. It differs from node to node, so that
 // nodes that hear the same do not all read at the same time.
-func (m *Machine) doubtFor() time.Duration {
+func (m *Participant) doubtFor() time.Duration {
 	ttl := m.config.Timing.TTL
 	return ttl/2 + ttl/4*time.Duration(m.self[0])/256
 }
@@ -278,7 +278,7 @@ func (m *Machine) doubtFor() time.Duration {
 // stale records that history has an epoch of another incarnation that is not below the one held: either
 // another node took the shard, or ownership was restored from a backup that is older than the history. The
 // compare-and-set tells. Equal epochs are of the second kind: an epoch is claimed once.
-func (m *Machine) stale(now lease.Instant, id uint32, found uint64) {
+func (m *Participant) stale(now lease.Instant, id uint32, found uint64) {
 	s := m.shard(id)
 	if s == nil || !s.holds() || s.epoch > found {
 		return
@@ -289,7 +289,7 @@ func (m *Machine) stale(now lease.Instant, id uint32, found uint64) {
 }
 
 // readAll processes the rows of all shards.
-func (m *Machine) readAll(in Input) {
+func (m *Participant) readAll(in Input) {
 	m.scanning = false
 	if in.Err != nil {
 		m.scanDue = in.Now.Add(m.pause())
@@ -327,7 +327,7 @@ func (m *Machine) readAll(in Input) {
 }
 
 // scan reads all rows when that is due.
-func (m *Machine) scan(now lease.Instant) {
+func (m *Participant) scan(now lease.Instant) {
 	if !m.scanning && now >= m.scanDue {
 		m.scanning, m.doubted = true, false
 		m.out.Ops = append(m.out.Ops, Op{Kind: OpReadShards})
@@ -335,4 +335,4 @@ func (m *Machine) scan(now lease.Instant) {
 }
 
 // pause is the time between attempts.
-func (m *Machine) pause() time.Duration { return m.config.Timing.TTL / 50 }
+func (m *Participant) pause() time.Duration { return m.config.Timing.TTL / 50 }

@@ -26,7 +26,7 @@ type hostPolicy struct {
 	seed maphash.Seed
 
 	keyspace string
-	log      *voice
+	log      *logger
 	now      func() time.Time          // the clock, for tests
 	delay    func(n int) time.Duration // how long a host that stalled n times in a row is avoided
 
@@ -43,7 +43,7 @@ type host struct {
 	down    bool // as the driver sees it; for the log
 }
 
-func newHostPolicy(keyspace string, timeout time.Duration, log *voice) *hostPolicy {
+func newHostPolicy(keyspace string, timeout time.Duration, log *logger) *hostPolicy {
 	return &hostPolicy{
 		HostSelectionPolicy: gocql.TokenAwareHostPolicy(gocql.RoundRobinHostPolicy()),
 		seed:                maphash.MakeSeed(),
@@ -81,7 +81,7 @@ func (p *hostPolicy) HostUp(h *gocql.HostInfo) {
 	if known := p.hosts[h.HostID()]; known != nil {
 		p.clear(known)
 		if known.down {
-			p.log.say(slog.LevelInfo, "cassandra node is up", "address", h.ConnectAddress())
+			p.log.write(slog.LevelInfo, "cassandra node is up", "address", h.ConnectAddress())
 		}
 		known.down = false
 	}
@@ -93,7 +93,7 @@ func (p *hostPolicy) HostUp(h *gocql.HostInfo) {
 func (p *hostPolicy) HostDown(h *gocql.HostInfo) {
 	p.mu.Lock()
 	if known := p.hosts[h.HostID()]; known != nil && !known.down {
-		p.log.say(slog.LevelWarn, "cassandra node is down", "address", h.ConnectAddress())
+		p.log.write(slog.LevelWarn, "cassandra node is down", "address", h.ConnectAddress())
 		known.down = true
 	}
 	p.mu.Unlock()
@@ -144,7 +144,7 @@ func (p *hostPolicy) mark(id string, err error) {
 		p.avoid.Add(1)
 	}
 	h.stalls++
-	p.log.say(slog.LevelWarn, "cassandra node does not answer, others are asked first", "host", id, "times", h.stalls)
+	p.log.write(slog.LevelWarn, "cassandra node does not answer, others are asked first", "host", id, "times", h.stalls)
 	h.retryAt = p.now().Add(p.delay(h.stalls))
 }
 

@@ -41,7 +41,7 @@ func (p picked) Info() *gocql.HostInfo { return p.host }
 func (p picked) Mark(error)            {}
 
 func testPolicy(ids ...string) (*hostPolicy, *time.Time) {
-	p := newHostPolicy("k", time.Second, &voice{})
+	p := newHostPolicy("k", time.Second, &logger{})
 	p.HostSelectionPolicy = &fakePolicy{}
 	now := new(time.Time)
 	p.now = func() time.Time { return *now }

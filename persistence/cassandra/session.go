@@ -47,7 +47,7 @@ func connect(ctx context.Context, o *Options, keyspace string) (*session, error)
 	cfg.DefaultTimestamp = true // see the package comment
 	cfg.RetryPolicy = refusedRetry{}
 	cfg.MaxWaitSchemaAgreement = schemaAgreementTimeout
-	log := &voice{log: o.logger()}
+	log := &logger{log: o.logger()}
 	cfg.Logger = driverLog{log}
 	cfg.HostFilter = sameDataCenter(o)
 	if o.Username != "" {
@@ -158,31 +158,31 @@ func (s *session) compareAndSet(ctx context.Context, statement string, values ..
 	return applied, row, nil
 }
 
-// voice is a logger that can be silenced.
-type voice struct {
+// logger writes to a log until it is silenced.
+type logger struct {
 	mu  sync.Mutex
 	log *slog.Logger // nil once silent
 }
 
-func (v *voice) say(level slog.Level, message string, args ...any) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.log != nil {
-		v.log.Log(context.Background(), level, message, args...)
+func (l *logger) write(level slog.Level, message string, args ...any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.log != nil {
+		l.log.Log(context.Background(), level, message, args...)
 	}
 }
 
-func (v *voice) silence() {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.log = nil
+func (l *logger) silence() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.log = nil
 }
 
 // driverLog takes the driver's complaints, most of which its errors say again.
-type driverLog struct{ log *voice }
+type driverLog struct{ log *logger }
 
 func (d driverLog) Print(v ...any)            { d.debug(fmt.Sprint(v...)) }
 func (d driverLog) Printf(f string, v ...any) { d.debug(fmt.Sprintf(f, v...)) }
 func (d driverLog) Println(v ...any)          { d.debug(fmt.Sprintln(v...)) }
 
-func (d driverLog) debug(message string) { d.log.say(slog.LevelDebug, strings.TrimSpace(message)) }
+func (d driverLog) debug(message string) { d.log.write(slog.LevelDebug, strings.TrimSpace(message)) }

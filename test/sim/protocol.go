@@ -53,7 +53,7 @@ type protocol struct {
 type agent struct {
 	p       *protocol
 	n       *node
-	machine *ownership.Machine
+	machine *ownership.Participant
 	former  []persistence.Incarnation
 	ended   bool
 

@@ -14,7 +14,7 @@
 //	import   brings the history of another cluster to an aggregate, in stretches, some more than once
 //	nodes    each a process with an incarnation, driving actors.Machine as the protoactor shell does
 //	oracle   grants shards under rising epochs, never before the former owner's lease has ended; or instead,
-//	         agents, each driving ownership.Machine, with clocks of their own, on rows that compare and set
+//	         agents, each driving ownership.Participant, with clocks of their own, on rows that compare and set
 //	store    three replicas, plain writes acknowledged by two, reads of two with repair
 //	archive  overwrites, fails, damages; archivers and readers of history are active all the time
 //

@@ -57,7 +57,7 @@ type File struct {
 	path    string
 	policy  *policy.Policy
 	read    fs.FileInfo // as of the last reading, whatever came of it
-	settled fs.FileInfo // as of the last poll
+	polled  fs.FileInfo // as of the last poll
 	missing bool        // reported missing
 }
 
@@ -67,7 +67,7 @@ func Open(path string) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &File{path: path, policy: p, read: info, settled: info}, nil
+	return &File{path: path, policy: p, read: info, polled: info}, nil
 }
 
 // Policy returns the policy in force: that of the last reading without mistakes.
@@ -85,9 +85,9 @@ func (f *File) Poll() (*policy.Policy, error) {
 		return nil, fmt.Errorf("policy: %w", err)
 	}
 	f.missing = false
-	settled := same(info, f.settled)
-	f.settled = info
-	if !settled || same(info, f.read) {
+	unchanged := same(info, f.polled)
+	f.polled = info
+	if !unchanged || same(info, f.read) {
 		return nil, nil
 	}
 	return f.Reload()

@@ -15,8 +15,8 @@ import (
 // ErrRetired says that an incarnation ended because it was asked to.
 var ErrRetired = lease.ErrRetired
 
-// Machine is the part of one incarnation in the protocol of ownership. It is not safe for concurrent use.
-type Machine struct {
+// Participant is the part of one incarnation in the protocol of ownership. It is not safe for concurrent use.
+type Participant struct {
 	config  Config
 	self    persistence.Incarnation
 	holder  *lease.Holder
@@ -79,11 +79,11 @@ type watched struct {
 }
 
 // New returns the machine of a new incarnation.
-func New(c Config) (*Machine, error) {
+func New(c Config) (*Participant, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	m := &Machine{
+	m := &Participant{
 		config: c, self: c.Incarnation,
 		holder: lease.NewHolder(c.Timing, c.Incarnation, c.Node, c.Address),
 		dead:   map[persistence.Incarnation]bool{},
@@ -107,7 +107,7 @@ func New(c Config) (*Machine, error) {
 }
 
 // Step handles one input.
-func (m *Machine) Step(in Input) *Outputs {
+func (m *Participant) Step(in Input) *Outputs {
 	out := &m.out
 	*out = Outputs{
 		Gates: out.Gates[:0], Ops: out.Ops[:0], Changed: out.Changed[:0], Dead: out.Dead[:0], Raised: out.Raised[:0],
@@ -144,7 +144,7 @@ func (m *Machine) Step(in Input) *Outputs {
 }
 
 // end gives up all shards: the lease has ended.
-func (m *Machine) end() {
+func (m *Participant) end() {
 	m.ended = true
 	m.out.Gates = m.out.Gates[:0]
 	for id := range m.shards {
@@ -155,7 +155,7 @@ func (m *Machine) end() {
 }
 
 // apply processes what the input reports.
-func (m *Machine) apply(in Input) {
+func (m *Participant) apply(in Input) {
 	switch in.Kind {
 	case InputTick:
 	case InputDone:
@@ -182,7 +182,7 @@ func (m *Machine) apply(in Input) {
 }
 
 // done processes the result of an operation that is not the holder's.
-func (m *Machine) done(in Input) {
+func (m *Participant) done(in Input) {
 	switch in.Op.Kind {
 	case OpSwapLease, OpReadLease:
 		i := in.Op.Incarnation
@@ -217,7 +217,7 @@ func (o *Op) ofHolder(self persistence.Incarnation) bool {
 	return o.Kind == OpSwapLease && o.Lease.Next.Incarnation == self || o.Kind == OpReadLease && o.Incarnation == self
 }
 
-func (m *Machine) stepHolder(now lease.Instant, in lease.Input) {
+func (m *Participant) stepHolder(now lease.Instant, in lease.Input) {
 	if in.Kind == lease.InputTick && now < m.wakeAt {
 		return
 	}
@@ -227,7 +227,7 @@ func (m *Machine) stepHolder(now lease.Instant, in lease.Input) {
 }
 
 // ask passes on what a machine of package lease asks for.
-func (m *Machine) ask(l lease.Outputs, i persistence.Incarnation) {
+func (m *Participant) ask(l lease.Outputs, i persistence.Incarnation) {
 	if l.Swap != nil {
 		m.out.Ops = append(m.out.Ops, Op{Kind: OpSwapLease, Lease: *l.Swap})
 	}
@@ -237,7 +237,7 @@ func (m *Machine) ask(l lease.Outputs, i persistence.Incarnation) {
 }
 
 // retire ends the lease once a draining node has nothing left.
-func (m *Machine) retire(now lease.Instant) {
+func (m *Participant) retire(now lease.Instant) {
 	if !m.draining {
 		return
 	}
@@ -253,10 +253,10 @@ func (m *Machine) retire(now lease.Instant) {
 }
 
 // Row returns the row of a shard as last known.
-func (m *Machine) Row(id uint32) persistence.Shard { return m.shards[id].row }
+func (m *Participant) Row(id uint32) persistence.Shard { return m.shards[id].row }
 
 // watch begins to watch an incarnation unless it is watched or known to be dead.
-func (m *Machine) watch(i persistence.Incarnation, over bool) {
+func (m *Participant) watch(i persistence.Incarnation, over bool) {
 	at, ok := m.findWatch(i)
 	if ok || m.dead[i] || i == m.self || i.IsZero() {
 		return
@@ -264,14 +264,14 @@ func (m *Machine) watch(i persistence.Incarnation, over bool) {
 	m.watches = slices.Insert(m.watches, at, &watched{incarnation: i, watch: lease.NewWatch(m.config.Timing, i, over)})
 }
 
-func (m *Machine) findWatch(i persistence.Incarnation) (int, bool) {
+func (m *Participant) findWatch(i persistence.Incarnation) (int, bool) {
 	return slices.BinarySearchFunc(m.watches, i, func(w *watched, i persistence.Incarnation) int {
 		return bytes.Compare(w.incarnation[:], i[:])
 	})
 }
 
 // stepWatches looks at the leases whose turn it is.
-func (m *Machine) stepWatches(now lease.Instant) {
+func (m *Participant) stepWatches(now lease.Instant) {
 	if m.rewatch {
 		m.chooseWatches()
 	}
@@ -283,7 +283,7 @@ func (m *Machine) stepWatches(now lease.Instant) {
 	m.watches = slices.DeleteFunc(m.watches, func(w *watched) bool { return w.watch.Dead() })
 }
 
-func (m *Machine) stepWatch(w *watched, in lease.Input) {
+func (m *Participant) stepWatch(w *watched, in lease.Input) {
 	l := w.watch.Step(in)
 	m.ask(l, w.incarnation)
 	w.wake = l.Wake
@@ -297,7 +297,7 @@ func (m *Machine) stepWatch(w *watched, in lease.Input) {
 
 // suspected looks at once at a lease that is said to be dead. The death of one that is no member and owns nothing
 // changes nothing: a sender of invented names has no lease read.
-func (m *Machine) suspected(now lease.Instant, i persistence.Incarnation) {
+func (m *Participant) suspected(now lease.Instant, i persistence.Incarnation) {
 	if !m.concerns(i) {
 		return
 	}
@@ -313,7 +313,7 @@ func (m *Machine) suspected(now lease.Instant, i persistence.Incarnation) {
 }
 
 // concerns reports whether an incarnation is a member, was one until lately, or owns a shard as far as is known.
-func (m *Machine) concerns(i persistence.Incarnation) bool {
+func (m *Participant) concerns(i persistence.Incarnation) bool {
 	if m.shown(i) || slices.Contains(m.departed, i) || slices.Contains(m.departing, i) {
 		return true
 	}
@@ -330,7 +330,7 @@ func (m *Machine) concerns(i persistence.Incarnation) bool {
 const maxDead = 1024
 
 // forget bounds what is kept of the dead.
-func (m *Machine) forget() {
+func (m *Participant) forget() {
 	if len(m.dead) <= maxDead {
 		return
 	}
@@ -346,7 +346,7 @@ func (m *Machine) forget() {
 }
 
 // chooseWatches makes the watches those of today's owners that are this node's to watch.
-func (m *Machine) chooseWatches() {
+func (m *Participant) chooseWatches() {
 	m.rewatch = false
 	wanted := map[persistence.Incarnation]bool{}
 	for _, f := range slices.Concat(m.config.Former, m.config.Namesakes) {
@@ -373,7 +373,7 @@ func (m *Machine) chooseWatches() {
 }
 
 // mineToWatch reports whether this node is to watch that owner: few watch one that seems to be alive.
-func (m *Machine) mineToWatch(owner persistence.Incarnation) bool {
+func (m *Participant) mineToWatch(owner persistence.Incarnation) bool {
 	present := slices.ContainsFunc(m.members, func(o Member) bool { return o.Incarnation == owner })
 	return !present || m.placement.Among(m.config.Node, binary.BigEndian.Uint64(owner[:]), m.config.Watchers)
 }
