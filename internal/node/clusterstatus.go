@@ -14,6 +14,7 @@ import (
 	"licensed/cluster/roster"
 	"licensed/cluster/routing"
 	"licensed/internal/clusterstatus"
+	"licensed/internal/payload"
 	"licensed/messages/clusterv1"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
@@ -212,7 +213,7 @@ func answerOf(s *routing.Status) clusterstatus.Answer {
 	}
 	r := s.Response
 	if p := r.GetSelf(); p != nil {
-		if v, err := (codec{}).Unmarshal(p.GetType(), p.GetData()); err == nil {
+		if v, err := (payload.Codec{}).Unmarshal(p.GetType(), p.GetData()); err == nil {
 			a.Self, _ = v.(*licensedv1.NodeStatus)
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"licensed/cluster/membership"
 	"licensed/cluster/routing"
 	"licensed/internal/clusterstatus"
+	"licensed/internal/payload"
 	"licensed/messages/clusterv1"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
@@ -159,7 +160,7 @@ func (w *unlisted) ask(p *process) routing.Status {
 		for range p.holds {
 			held.Epochs = append(held.Epochs, 5)
 		}
-		name, data, err := codec{}.Marshal(&licensedv1.NodeStatus{
+		name, data, err := payload.Codec{}.Marshal(&licensedv1.NodeStatus{
 			Name: p.name, Incarnation: p.incarnation.String(), State: licensedv1.NodeState_NODE_STATE_READY,
 			Roles: []licensedv1.NodeRole{licensedv1.NodeRole_NODE_ROLE_NODE}, Lease: &licensedv1.LeaseStatus{Remaining: durationpb.New(time.Second)},
 		})

@@ -22,6 +22,7 @@ import (
 	"licensed/cluster/routing"
 	"licensed/cluster/transport"
 	"licensed/gateway"
+	"licensed/internal/payload"
 	"licensed/internal/version"
 	"licensed/messages/clusterv1"
 	"licensed/messages/licensedv1"
@@ -144,7 +145,7 @@ func (m *member) listen() (err error) {
 		t.ServerTLS, t.ClientTLS = encryption.Server(), encryption.Client
 	}
 	t.Pinged, t.Member = m.prober.Heard, m.n.name
-	t.Handler, t.Codec = m, codec{}
+	t.Handler, t.Codec = m, payload.Codec{}
 	t.MaxPeers = m.n.files.node
 	if m.n.tracer != nil {
 		t.Tracing = m.n.tracer
@@ -517,7 +518,7 @@ func (m *member) Status(ctx context.Context) (*clusterv1.StatusResponse, error) 
 		s.Departed = append(s.Departed, &clusterv1.Departed{Name: d.Name, Meta: d.Meta, AgoMicros: n.config.Now().Sub(d.at).Microseconds()})
 	}
 	self.Happenings = firstHand(n.name, n.happenings.newestFirst())
-	name, data, err := codec{}.Marshal(self)
+	name, data, err := payload.Codec{}.Marshal(self)
 	s.Self = &clusterv1.Payload{Type: name, Data: data}
 	return s, err
 }

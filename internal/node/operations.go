@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -13,8 +14,10 @@ import (
 	"licensed/actors/license/policy/policyfile"
 	"licensed/gateway"
 	"licensed/internal/customers"
+	"licensed/internal/payload"
 	"licensed/internal/version"
 	"licensed/messages/licensedv1"
+	"licensed/messages/nodev1"
 	"licensed/persistence"
 	"licensed/persistence/doctor"
 )
@@ -74,13 +77,25 @@ func (o *operations) Customers(ctx context.Context, after string, limit int) ([]
 	return customers.List(ctx, o.n.storage.Hot, after, limit)
 }
 
+// request sends an operator's request to the customer's owner, whichever process that is.
+func request[A proto.Message](
+	ctx context.Context, aggregates gateway.Aggregates, customer string, r proto.Message,
+) (answer A, head persistence.Head, err error) {
+	a, err := aggregates.Query(ctx, customer, r)
+	if err != nil {
+		return answer, head, err
+	}
+	answer, ok := a.Value.(A)
+	if !ok {
+		return answer, head, fmt.Errorf("request %T was answered by %T", r, a.Value)
+	}
+	return answer, a.Head, nil
+}
+
 // Passivate implements gateway.Operations.
 func (o *operations) Passivate(ctx context.Context, customer string) (resident, left bool, err error) {
-	p, _, err := do[*passivated](ctx, o.n, customer, &passivateErrand{})
-	if err != nil {
-		return false, false, err
-	}
-	return p.Resident, p.Left, nil
+	r, _, err := request[*nodev1.PassivateResponse](ctx, o.n.aggregates, customer, &nodev1.PassivateRequest{})
+	return r.GetResident(), r.GetEvicted(), err
 }
 
 // Archive implements gateway.Operations.
@@ -95,15 +110,15 @@ func (o *operations) Archive(ctx context.Context, customer string, all bool) (*l
 	if answer.Head.Sequence == 0 {
 		return nil, fmt.Errorf("history of %s: %w", customer, persistence.ErrNotFound)
 	}
-	res, _, err := do[*licensedv1.ArchiveCustomerResponse](ctx, o.n, customer, &archiveErrand{All: all})
+	res, _, err := request[*licensedv1.ArchiveCustomerResponse](ctx, o.n.aggregates, customer, &nodev1.ArchiveRequest{All: all})
 	return res, err
 }
 
 // Import implements gateway.Operations.
 func (o *operations) Import(ctx context.Context, customer string, i actors.Import) (persistence.Head, error) {
-	a, head, err := do[*imported](ctx, o.n, customer, newImportErrand(i))
+	r, head, err := request[*nodev1.ImportResponse](ctx, o.n.aggregates, customer, payload.ImportRequest(i))
 	if err == nil {
-		err = a.err()
+		err = payload.ImportError(r)
 	}
 	return head, err
 }

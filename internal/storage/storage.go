@@ -2,11 +2,11 @@
 //
 // # The model
 //
-//	Config ─► Open ─► Storage: Hot   the embedded store, which locks its directory, or the one that a cluster shares
-//	                           Cold  the archive tier: a directory, or a keyspace; nil for none
+//	Config ─► Open ─► Hot   the embedded store, which locks its directory, or the one that a cluster shares
+//	                  Cold  the archive tier: a directory, or a keyspace; nil for none
 //
-// A store on Cassandra that cannot be reached yet is waited for ([Await]). Schemas of keyspaces are applied by operators
-// ([ApplySchema]), and in development when a process starts.
+// A store on Cassandra that cannot be reached yet is awaited ([Await]). Operators apply the schemas of keyspaces
+// ([ApplySchema]); in development a process does so when it starts.
 package storage
 
 import (

@@ -1,7 +1,8 @@
-package node
+package payload
 
 import (
 	"errors"
+	"fmt"
 	"reflect"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"licensed/actors"
 	"licensed/actors/license"
 	"licensed/messages/licensedv1"
+	"licensed/messages/nodev1"
 	"licensed/persistence"
 )
 
@@ -27,17 +29,17 @@ func travelling() map[string]any {
 		"licensed.v1.CustomerState":           &licensedv1.CustomerState{},
 		"licensed.v1.NodeStatus":              &licensedv1.NodeStatus{Name: "n1"},
 		"licensed.v1.ArchiveCustomerResponse": &licensedv1.ArchiveCustomerResponse{Events: 7},
-		"license.Downloads": &license.Downloads{
+		"licensed.node.v1.Downloads": &license.Downloads{
 			Response: &licensedv1.ListDownloadsResponse{TitleId: "x", Downloads: []*licensedv1.Download{{DeviceId: "a", At: timestamppb.New(time.UnixMilli(5))}}},
 			Older:    true, Since: time.UnixMilli(1234567).UTC(),
 		},
-		"node.Passivate":  &passivateErrand{},
-		"node.Passivated": &passivated{Resident: true},
-		"node.Archive":    &archiveErrand{All: true},
-		"node.Import": newImportErrand(actors.Import{After: 4, Records: []persistence.Record{{
+		"licensed.node.v1.PassivateRequest":  &nodev1.PassivateRequest{},
+		"licensed.node.v1.PassivateResponse": &nodev1.PassivateResponse{Resident: true},
+		"licensed.node.v1.ArchiveRequest":    &nodev1.ArchiveRequest{All: true},
+		"licensed.node.v1.ImportRequest": ImportRequest(actors.Import{After: 4, Records: []persistence.Record{{
 			Sequence: 5, Count: 1, CommandID: "c", Mapper: "LicenseCreated/1", Time: time.UnixMilli(9).UTC(), Data: []byte("x"),
 		}}}),
-		"node.Imported": &imported{NotContinued: "no"},
+		"licensed.node.v1.ImportResponse": &nodev1.ImportResponse{Failure: nodev1.ImportFailure_IMPORT_FAILURE_NOT_CONTINUED, Message: "no"},
 	}
 }
 
@@ -56,80 +58,87 @@ func same(a, b any) bool {
 func TestCodec(t *testing.T) {
 	all := travelling()
 	for want, value := range all {
-		name, data, err := codec{}.Marshal(value)
+		name, data, err := Codec{}.Marshal(value)
 		if err != nil || name != want {
 			t.Errorf("%T: %q, %v, want the name %q", value, name, err, want)
 			continue
 		}
-		back, err := codec{}.Unmarshal(name, data)
+		back, err := Codec{}.Unmarshal(name, data)
 		if err != nil || !same(value, back) {
 			t.Errorf("%s: %v came back as %v, %v", name, value, back, err)
 		}
 	}
-	if known := len(messages) + len(errands) + 1; known != len(all) {
+	if known := len(messages); known != len(all) {
 		t.Errorf("the codec knows %d types, the test %d", known, len(all))
 	}
 	for _, value := range []any{nil, 7, "text", &licensedv1.GetNodeRequest{}} {
-		if name, _, err := (codec{}).Marshal(value); !errors.Is(err, errUnknownType) {
+		if name, _, err := (Codec{}).Marshal(value); !errors.Is(err, errUnknownType) {
 			t.Errorf("%T is marshalled as %q, %v", value, name, err)
 		}
 	}
-	if _, err := (codec{}).Unmarshal("licensed.v1.SomethingNewer", nil); !errors.Is(err, errUnknownType) {
+	if _, err := (Codec{}).Unmarshal("licensed.v1.SomethingNewer", nil); !errors.Is(err, errUnknownType) {
 		t.Errorf("a newer release's type: %v", err)
 	}
 	newer := protowire.AppendBytes(protowire.AppendTag(nil, 99, protowire.BytesType), nil)
 	for _, name := range []string{"licensed.v1.Command", "licensed.v1.Query"} {
-		if v, err := (codec{}).Unmarshal(name, newer); !errors.Is(err, errUnknownType) {
+		if v, err := (Codec{}).Unmarshal(name, newer); !errors.Is(err, errUnknownType) {
 			t.Errorf("a newer release's kind of %s: %v, %v", name, v, err)
 		}
-		_, data, err := codec{}.Marshal(all[name])
+		_, data, err := Codec{}.Marshal(all[name])
 		if err != nil {
 			t.Fatal(err)
 		}
-		if v, err := (codec{}).Unmarshal(name, append(data, newer...)); err != nil {
+		if v, err := (Codec{}).Unmarshal(name, append(data, newer...)); err != nil {
 			t.Errorf("%s with a newer release's field: %v, %v", name, v, err)
 		}
 	}
 }
 
-// TestImportedErrors: the result of an import is the same error on the other side.
-func TestImportedErrors(t *testing.T) {
-	for _, test := range []struct {
-		imported
-		is, isNot error
-	}{
-		{imported{NotContinued: "the history ends at 4"}, actors.ErrNotContinued, actors.ErrNoHistory},
-		{imported{NoHistory: "a command is torn"}, actors.ErrNoHistory, actors.ErrNotContinued},
+// TestImportErrors: the result of an import is the same error on the other side.
+func TestImportErrors(t *testing.T) {
+	for _, want := range []error{
+		fmt.Errorf("the history ends at 4: %w", actors.ErrNotContinued), fmt.Errorf("a command is torn: %w", actors.ErrNoHistory), nil,
 	} {
-		err := test.err()
-		if !errors.Is(err, test.is) || errors.Is(err, test.isNot) || err.Error() != test.NotContinued+test.NoHistory {
-			t.Errorf("%+v: %v", test.imported, err)
+		r, ok := ImportResponse(want)
+		err := ImportError(r)
+		if !ok || (err == nil) != (want == nil) {
+			t.Errorf("%v: %v, %t", want, err, ok)
+			continue
+		}
+		for _, is := range []error{actors.ErrNotContinued, actors.ErrNoHistory} {
+			if errors.Is(err, is) != errors.Is(want, is) || err != nil && err.Error() != want.Error() {
+				t.Errorf("%v came back as %v", want, err)
+			}
 		}
 	}
-	if err := (&imported{}).err(); err != nil {
-		t.Error(err)
+	if _, ok := ImportResponse(actors.ErrUnavailable); ok {
+		t.Error("an owner that is not available answers")
+	}
+	later := ImportError(&nodev1.ImportResponse{Failure: 99, Message: "x"})
+	if later == nil || later.Error() != "x" {
+		t.Errorf("a failure of another release: %v", later)
 	}
 }
 
 func FuzzCodec(f *testing.F) {
 	for _, value := range travelling() {
-		name, data, err := codec{}.Marshal(value)
+		name, data, err := Codec{}.Marshal(value)
 		if err != nil {
 			f.Fatal(err)
 		}
 		f.Add(name, data)
 	}
-	f.Add("license.Downloads", []byte{1})
+	f.Add("licensed.node.v1.Downloads", []byte{1})
 	f.Fuzz(func(t *testing.T, name string, data []byte) {
-		value, err := codec{}.Unmarshal(name, data)
+		value, err := Codec{}.Unmarshal(name, data)
 		if err != nil {
 			return
 		}
-		again, b, err := codec{}.Marshal(value)
+		again, b, err := Codec{}.Marshal(value)
 		if err != nil || again != name {
 			t.Fatalf("%q came in and cannot go out: %q, %v", name, again, err)
 		}
-		if _, err := (codec{}).Unmarshal(name, b); err != nil {
+		if _, err := (Codec{}).Unmarshal(name, b); err != nil {
 			t.Fatalf("%q: %v", name, err)
 		}
 	})

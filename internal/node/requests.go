@@ -1,0 +1,107 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"licensed/actors"
+	"licensed/gateway"
+	"licensed/internal/customers"
+	"licensed/internal/payload"
+	"licensed/messages/licensedv1"
+	"licensed/messages/nodev1"
+	"licensed/persistence"
+	"licensed/persistence/archive"
+	"licensed/persistence/doctor"
+)
+
+// Query implements cluster.Host.
+func (h *host) Query(ctx context.Context, customer string, query any) (actors.Answer, error) {
+	if err := checkForeign(customer, nil); err != nil {
+		return actors.Answer{}, err
+	}
+	switch r := query.(type) { // Operators' requests: each may be executed twice without harm.
+	case *nodev1.PassivateRequest:
+		resident, evicted := h.Passivate(ctx, customer)
+		return actors.Answer{Value: &nodev1.PassivateResponse{Resident: resident, Evicted: evicted}}, nil
+	case *nodev1.ArchiveRequest:
+		return h.archive(ctx, customer, r)
+	case *nodev1.ImportRequest:
+		return h.importHistory(ctx, customer, r)
+	}
+	ctx, end := h.node.tracer.Request(ctx, customers.Aggregate(customer), "")
+	var answer actors.Answer
+	var err error
+	switch q := query.(type) {
+	case actors.HeadQuery:
+		if q.Closed {
+			answer, err = h.Runtime.Query(ctx, customer, query)
+			break
+		}
+		answer.Head, err = h.head(ctx, customer)
+	case actors.SnapshotQuery:
+		if q.InMemory && !h.Resident(customer) {
+			answer.Head, err = h.head(ctx, customer)
+			break
+		}
+		answer, err = h.Runtime.Query(ctx, customer, query)
+	default:
+		answer, err = h.Runtime.Query(ctx, customer, query)
+	}
+	end(err)
+	return answer, err
+}
+
+// head returns where a customer's history ends, without loading the customer if that can be told from the store.
+func (h *host) head(ctx context.Context, customer string) (persistence.Head, error) {
+	head, err := h.Head(ctx, customer)
+	if errors.Is(err, actors.ErrCorrupt) {
+		if damaged, ok := h.damagedHead(ctx, customer); ok {
+			return damaged, nil
+		}
+	}
+	return head, err
+}
+
+// damagedHead returns where the stored history ends of a customer that cannot be loaded, so that what is left of it
+// can be read and examined. Nothing is decided on it, so nothing can be added to it meanwhile by this owner.
+func (h *host) damagedHead(ctx context.Context, customer string) (persistence.Head, bool) {
+	head, err := doctor.Recover(ctx, h.node.storage.Hot, customers.Aggregate(customer))
+	shard := h.authority.Shard(customers.Aggregate(customer))
+	epoch, held := h.authority.Epoch(shard)
+	return head, err == nil && held && h.authority.Holds(shard, epoch)
+}
+
+// archive moves the closed part of a customer's history to the archive.
+func (h *host) archive(ctx context.Context, customer string, r *nodev1.ArchiveRequest) (actors.Answer, error) {
+	w := h.archiver.Load()
+	if w == nil {
+		return actors.Answer{}, gateway.ErrUnsupported
+	}
+	res, err := w.Archive(ctx, customers.Aggregate(customer), r.All)
+	if errors.Is(err, archive.ErrNotHeld) { // The next owner can continue with it.
+		err = fmt.Errorf("%w: %w", actors.ErrNotOwner, err)
+	}
+	if err != nil {
+		return actors.Answer{}, err
+	}
+	return actors.Answer{Value: &licensedv1.ArchiveCustomerResponse{
+		Partitions: uint64(res.Partitions), Events: uint64(res.Records), Segments: uint64(res.Segments),
+		SegmentBytes: uint64(res.Bytes), Through: res.Through,
+	}}, nil
+}
+
+// importHistory records a stretch of history, as actors.Import says.
+func (h *host) importHistory(ctx context.Context, customer string, r *nodev1.ImportRequest) (actors.Answer, error) {
+	i, err := payload.Import(r)
+	if err != nil {
+		return actors.Answer{}, err
+	}
+	head, err := h.Import(ctx, customer, i)
+	answer, ok := payload.ImportResponse(err)
+	if !ok {
+		return actors.Answer{}, err
+	}
+	return actors.Answer{Value: answer, Head: head}, nil
+}
