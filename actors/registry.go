@@ -28,7 +28,8 @@ type entry struct {
 	stuck bool
 }
 
-// lru is an intrusive list, least recently used first.
+// lru is an intrusive list, least recently used first. An element of container/list takes 48 bytes; the entry's own
+// pointers take 24, and a resident customer is at 2,477 of 2,500 bytes (BenchmarkResidentCustomer).
 type lru struct{ head entry }
 
 func (l *lru) init() { l.head.prev, l.head.next = &l.head, &l.head }
@@ -52,6 +53,9 @@ func (l *lru) pushBack(e *entry) {
 	e.prev.next, l.head.prev = e, e
 }
 
+// stripes is the number of locks. With a single lock, the 99th percentile of 256 requests in flight was 51 to 254 ms in
+// place of 0.2 to 16 ms, on two processors that other processes use as well (BenchmarkRuntime, four pairs): all
+// requests wait while the goroutine with the lock is not running. CPU time is the same.
 const stripes = 64
 
 // stripe is a part of the registry. Its lists are in order of use: work holds the aggregates whose

@@ -29,8 +29,8 @@ type Outcome struct {
 	DeviceLimit uint32
 }
 
-// An own codec, since a window has up to 1,024 outcomes: as protobuf messages they made a resident customer with 256 remembered
-// commands 12,553 B (BenchmarkResidentCustomer), in place of 11,528 B; the bound is 12 KB.
+// An own codec, since a window has up to 1,024 outcomes: as protobuf messages they made a resident customer with 256
+// remembered commands 12,553 B (BenchmarkResidentCustomer), in place of 11,528 B. The bound is 12 KB.
 //
 // The packed form of an outcome starts with a byte that holds its kind and flags. Numbers are
 // varints, times are durations (packDuration) from the time of the events. What the command names is

@@ -106,7 +106,7 @@ var rules = []rule{
 		why:  "its races show only in schedules that a simulation chooses; what it did by itself could not be repeated",
 		from: []string{"licensed/cluster/lease", "licensed/cluster/ownership", "licensed/cluster/placement"},
 		files: []string{
-			"holder.go", "watch.go", "confirm.go", "step.go", "machine.go", "plan.go", "shard.go", "placement.go",
+			"holder.go", "watch.go", "confirm.go", "step.go", "participant.go", "plan.go", "shard.go", "placement.go",
 		},
 		deny: append([]string{"sync/..."}, clockAndIO...), pure: true,
 	},
