@@ -30,7 +30,7 @@ type Config struct {
 	// Development makes a keyspace and tables that are missing, with one copy of everything, and
 	// accepts that risk.
 	Development bool
-	// Shared is used in place of what Store names, by tests whose processes are goroutines. Whoever made it closes it.
+	// Shared is used in place of what Store names, by tests whose processes are goroutines. Its maker closes it.
 	Shared persistence.Store
 
 	// Archive is the archive tier: a directory, made if missing, best on another disk; the URL of a

@@ -19,7 +19,7 @@ var ErrNoFile = errors.New("no policy file is configured")
 type SourceConfig struct {
 	// File is the policy file; empty for the built-in policy.
 	File string
-	// Poll is how often the file is looked at.
+	// Poll is the interval at which the file is looked at.
 	Poll time.Duration
 	// Large hears of customers that become large, as license.Kind.OnLarge does.
 	Large func(license.Large)
@@ -135,7 +135,7 @@ func (s *Source) Reload() {
 	}
 	select {
 	case s.reloads <- reload{}:
-	default: // One is under way already.
+	default: // One is in progress already.
 	}
 }
 
