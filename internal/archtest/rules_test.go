@@ -117,6 +117,12 @@ var rules = []rule{
 		deny: append([]string{"sync/..."}, clockAndIO...), pure: true,
 	},
 	{
+		name: "parts of a process do not know the whole",
+		why:  "a part that imported the composition root could be tested only with a whole process around it",
+		from: everything, except: []string{"licensed/internal/node", "licensed/cmd/...", "licensed/test/..."},
+		deny: []string{"licensed/internal/node"},
+	},
+	{
 		name: "messages know nothing",
 		why:  "they are the vocabulary of all others; an import of theirs would be everybody's",
 		from: []string{"licensed/messages/..."}, tests: true,

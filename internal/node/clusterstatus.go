@@ -15,6 +15,7 @@ import (
 	"licensed/cluster/routing"
 	"licensed/internal/clusterstatus"
 	"licensed/internal/payload"
+	"licensed/internal/status"
 	"licensed/messages/clusterv1"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
@@ -71,8 +72,8 @@ func (m *member) clusterStatus(ctx context.Context) *licensedv1.ClusterStatus {
 	in := clusterstatus.Input{
 		Name: n.config.Cluster.Name, Reporter: n.name, Now: n.config.Now(), Shards: n.shards.Shards(), Rows: n.shardMap.Rows(),
 	}
-	r := reading{Input: &in, departed: make(map[string]departure)}
-	for _, d := range n.departed() {
+	r := reading{Input: &in, departed: make(map[string]status.Departure)}
+	for _, d := range n.members.Departed() {
 		r.departed[d.Name] = d
 	}
 	r.hear(m.router.Statuses(ctx), true)
@@ -86,8 +87,8 @@ func (m *member) clusterStatus(ctx context.Context) *licensedv1.ClusterStatus {
 // reading collects what a status is computed from.
 type reading struct {
 	*clusterstatus.Input
-	departed map[string]departure    // members that gossip does not list any more, by name, as any member saw it
-	told     []*licensedv1.Happening // by others of themselves
+	departed map[string]status.Departure // members that gossip does not list any more, by name, as any member saw it
+	told     []*licensedv1.Happening     // by others of themselves
 }
 
 // hear adds answers of members. One that gossip does not list counts only if it answers: otherwise the departure says
@@ -118,7 +119,7 @@ func (r *reading) hear(statuses []routing.Status, listed bool) {
 func (r *reading) complete() {
 	for _, d := range r.departed {
 		r.Departed = append(r.Departed, clusterstatus.Departure{
-			Last: fromGossip(&d.Member), Incarnation: incarnationOf(d.Meta), At: d.at,
+			Last: fromGossip(&d.Member), Incarnation: incarnationOf(d.Meta), At: d.At,
 		})
 	}
 }
@@ -172,20 +173,20 @@ func (n *Node) assess(in *clusterstatus.Input, told []*licensedv1.Happening) *li
 	n.readings.Recall(in)
 	out := clusterstatus.Assess(in)
 	n.readings.Record(out)
-	n.statusMetrics.show(out)
-	out.Happenings = mergeHappenings(n.happenings.newestFirst(), told)
+	n.statusMetrics.Show(out)
+	out.Happenings = status.Merge(n.events.NewestFirst(), told)
 	return out
 }
 
 // addDepartures adds members that another member saw disappear. A member that heard that one of them left on purpose is
 // right: others may have missed its last message.
-func addDepartures(all map[string]departure, told []*clusterv1.Departed, now time.Time) {
+func addDepartures(all map[string]status.Departure, told []*clusterv1.Departed, now time.Time) {
 	for _, d := range told {
 		known, ok := all[d.GetName()]
 		switch {
 		case !ok:
 			at := now.Add(-time.Duration(d.GetAgoMicros()) * time.Microsecond)
-			all[d.GetName()] = departure{membership.Member{Name: d.GetName(), Meta: d.GetMeta()}, at}
+			all[d.GetName()] = status.Departure{Member: membership.Member{Name: d.GetName(), Meta: d.GetMeta()}, At: at}
 		case d.GetMeta().GetDraining() && !known.Meta.GetDraining() && incarnationOf(d.GetMeta()) == incarnationOf(known.Meta):
 			known.Meta = d.GetMeta()
 			all[d.GetName()] = known

@@ -11,13 +11,13 @@ import (
 	"testing/synctest"
 	"time"
 
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"licensed/cluster/membership"
 	"licensed/cluster/routing"
 	"licensed/internal/clusterstatus"
 	"licensed/internal/payload"
+	"licensed/internal/status"
 	"licensed/messages/clusterv1"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
@@ -59,11 +59,11 @@ func TestAnswers(t *testing.T) {
 func TestDeparturesAreShared(t *testing.T) {
 	i, now := persistence.NewIncarnation(), time.Unix(1000, 0)
 	meta := func(draining bool) *clusterv1.Meta { return &clusterv1.Meta{Incarnation: i[:], Draining: draining} }
-	all := map[string]departure{"n1": {membership.Member{Name: "n1", Meta: meta(false)}, now}}
+	all := map[string]status.Departure{"n1": {Member: membership.Member{Name: "n1", Meta: meta(false)}, At: now}}
 	addDepartures(all, []*clusterv1.Departed{
 		{Name: "n1", Meta: meta(true)}, {Name: "n2", Meta: meta(false), AgoMicros: 5e6}, {Name: "n3"},
 	}, now)
-	if !all["n1"].Meta.GetDraining() || all["n2"].Meta.GetDraining() || !all["n2"].at.Equal(now.Add(-5*time.Second)) || len(all) != 3 {
+	if !all["n1"].Meta.GetDraining() || all["n2"].Meta.GetDraining() || !all["n2"].At.Equal(now.Add(-5*time.Second)) || len(all) != 3 {
 		t.Errorf("%v", all)
 	}
 	addDepartures(all, []*clusterv1.Departed{{Name: "n1", Meta: meta(false)}}, now)
@@ -179,7 +179,7 @@ func (w *unlisted) ask(p *process) routing.Status {
 
 // read makes a reading: of the listed, and then of all others, which departed or own shards.
 func (w *unlisted) read() *clusterstatus.Input {
-	r := reading{Input: &clusterstatus.Input{Name: "any", Reporter: "g", Now: time.Unix(1e9, 0), Shards: w.shards}, departed: map[string]departure{}}
+	r := reading{Input: &clusterstatus.Input{Name: "any", Reporter: "g", Now: time.Unix(1e9, 0), Shards: w.shards}, departed: map[string]status.Departure{}}
 	var listed, others []routing.Status
 	for _, p := range w.processes {
 		for _, id := range p.holds {
@@ -191,71 +191,13 @@ func (w *unlisted) read() *clusterstatus.Input {
 		}
 		others = append(others, w.ask(p))
 		if w.random.IntN(2) == 0 {
-			r.departed[p.name] = departure{w.member(p), r.Now.Add(-time.Minute)}
+			r.departed[p.name] = status.Departure{Member: w.member(p), At: r.Now.Add(-time.Minute)}
 		}
 	}
 	r.hear(listed, true)
 	r.hear(others, false)
 	r.complete()
 	return r.Input
-}
-
-// TestHappeningsOfAll: what members tell of themselves is in one list, and nothing twice.
-func TestHappeningsOfAll(t *testing.T) {
-	var n1, n2 happenings
-	at := func(s int64) time.Time { return time.Unix(s, 0) }
-	n1.add(at(1), &licensedv1.Happening{Node: "n1", Text: "n1 is ready"})
-	n1.add(at(4), &licensedv1.Happening{Node: "n3", Text: "n3 is not responding"})
-	n2.add(at(2), &licensedv1.Happening{Node: "n2", Text: "n2 is ready"})
-	n2.add(at(5), &licensedv1.Happening{Node: "n3", Text: "n3 is not responding"})
-	n2.add(at(6), &licensedv1.Happening{Node: "n2", Text: "n2 took 7 shards over from n3"})
-	var got []string
-	for _, h := range mergeHappenings(n1.newestFirst(), firstHand("n2", n2.newestFirst())) {
-		got = append(got, h.Text)
-	}
-	if want := []string{"n2 took 7 shards over from n3", "n3 is not responding", "n2 is ready", "n1 is ready"}; !slices.Equal(got, want) {
-		t.Errorf("%q, want %q", got, want)
-	}
-	for i := range int64(2 * keptHappenings) {
-		n2.add(at(10+i), &licensedv1.Happening{Node: "n2"})
-	}
-	if told := firstHand("n2", n2.newestFirst()); len(told) != toldHappenings || told[0].At.AsTime().Before(told[1].At.AsTime()) {
-		t.Errorf("%d are told, the newest at %v", len(told), told[0].At.AsTime())
-	}
-	if all := mergeHappenings(n1.newestFirst(), n2.newestFirst()); len(all) != keptHappenings {
-		t.Errorf("%d in all", len(all))
-	}
-}
-
-// TestHappeningsAreCounted: shards that move alike are one happening.
-func TestHappeningsAreCounted(t *testing.T) {
-	var h happenings
-	now := time.Unix(1000, 0)
-	released := func(at time.Time, shard uint32, to string) {
-		h.count(at, &licensedv1.Happening{
-			Kind: licensedv1.HappeningKind_HAPPENING_KIND_RELEASED, OtherNode: to, Shard: proto.Uint32(shard),
-		}, func(w *licensedv1.Happening) string { return fmt.Sprintf("%d to %s", w.Shards, w.OtherNode) })
-	}
-	released(now, 1, "n2")
-	released(now.Add(time.Second), 2, "n3")
-	released(now.Add(2*time.Second), 3, "n2")
-	released(now.Add(time.Minute), 4, "n2")
-	var got []string
-	for _, w := range h.newestFirst() {
-		got = append(got, w.Text)
-		if (w.Shard == nil) != (w.Shards > 1) {
-			t.Errorf("%v names one shard of several", w)
-		}
-	}
-	if want := []string{"1 to n2", "1 to n3", "2 to n2"}; !slices.Equal(got, want) {
-		t.Errorf("%q, want %q", got, want)
-	}
-	for i := range 3 * keptHappenings {
-		h.add(now, &licensedv1.Happening{Text: fmt.Sprint(i)})
-	}
-	if all := h.newestFirst(); len(all) != keptHappenings || all[0].Text != fmt.Sprint(3*keptHappenings-1) {
-		t.Errorf("%d are kept, the newest is %v", len(all), all[0])
-	}
 }
 
 // TestEarlyQuestions: others can reach a process before it has joined them. It has no status yet.
@@ -285,23 +227,6 @@ func TestMost(t *testing.T) {
 			}
 		}
 	})
-}
-
-// TestNamesAreBounded: a member that gets an incarnation after the other is not remembered by all of them, and still
-// by its last.
-func TestNamesAreBounded(t *testing.T) {
-	n := &Node{config: Config{Now: time.Now}}
-	var last persistence.Incarnation
-	for range 3 * keptNames {
-		last = persistence.NewIncarnation()
-		n.notice([]membership.Member{{Name: "n1", Meta: &clusterv1.Meta{Incarnation: last[:]}}})
-	}
-	if got := n.nameOf(last); got != "n1" {
-		t.Errorf("the last one is %q", got)
-	}
-	if kept := len(n.knownMembers.names); kept != keptNames || len(n.knownMembers.order) != kept {
-		t.Errorf("%d are kept", kept)
-	}
 }
 
 // TestNodesOf: who may be given shards, and how many.

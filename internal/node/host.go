@@ -122,7 +122,7 @@ func (n *Node) activated(i actors.ActivatedInfo) {
 		n.metrics.rebuilt.Inc()
 		n.log.Error("snapshot damaged, state rebuilt from events; find out what damaged the store",
 			"customer", i.ID, "row", i.Damaged.String(), "replayed_events", i.Rebuilt, "error", i.Damage)
-		n.happenings.add(n.config.Now(), &licensedv1.Happening{
+		n.events.Add(n.config.Now(), &licensedv1.Happening{
 			Kind: licensedv1.HappeningKind_HAPPENING_KIND_SNAPSHOT_DAMAGED, Node: n.name,
 			Text: fmt.Sprintf("%s rebuilt customer %s from %d events: the newest snapshot is damaged", n.name, i.ID, i.Rebuilt),
 		})

@@ -23,6 +23,7 @@ import (
 	"licensed/cluster/transport"
 	"licensed/gateway"
 	"licensed/internal/payload"
+	"licensed/internal/status"
 	"licensed/internal/version"
 	"licensed/messages/clusterv1"
 	"licensed/messages/licensedv1"
@@ -246,7 +247,7 @@ func (m *member) members(all []membership.Member) {
 	nodes, hidden := m.leased(all)
 	m.transport.SetMembers(slices.Concat(all, hidden))
 	m.n.clusterMetrics.members.Set(float64(len(all)))
-	m.n.notice(all)
+	m.n.members.Notice(all)
 	m.setProbed(nodes, all)
 	if node := m.n.owner.Load(); node != nil {
 		node.SetMembers(nodesOf(all, m.n.name, m.draining.Load()))
@@ -514,10 +515,10 @@ func (m *member) Status(ctx context.Context) (*clusterv1.StatusResponse, error) 
 			s.Held.Ids, s.Held.Epochs = append(s.Held.Ids, row.ID), append(s.Held.Epochs, row.Epoch)
 		}
 	}
-	for _, d := range n.departed() {
-		s.Departed = append(s.Departed, &clusterv1.Departed{Name: d.Name, Meta: d.Meta, AgoMicros: n.config.Now().Sub(d.at).Microseconds()})
+	for _, d := range n.members.Departed() {
+		s.Departed = append(s.Departed, &clusterv1.Departed{Name: d.Name, Meta: d.Meta, AgoMicros: n.config.Now().Sub(d.At).Microseconds()})
 	}
-	self.Happenings = firstHand(n.name, n.happenings.newestFirst())
+	self.Happenings = status.FirstHand(n.name, n.events.NewestFirst())
 	name, data, err := payload.Codec{}.Marshal(self)
 	s.Self = &clusterv1.Payload{Type: name, Data: data}
 	return s, err
@@ -557,7 +558,7 @@ func (m *member) handOver(ctx context.Context) error {
 	m.said = true
 	m.mu.Unlock()
 	if !said {
-		m.n.happenings.add(m.n.config.Now(), &licensedv1.Happening{
+		m.n.events.Add(m.n.config.Now(), &licensedv1.Happening{
 			Kind: licensedv1.HappeningKind_HAPPENING_KIND_LEFT, Node: m.n.name, Incarnation: node.Incarnation().String(),
 			Text: fmt.Sprintf("%s hands over its shards", m.n.name),
 		})
@@ -603,7 +604,7 @@ func (m *member) resume(ctx context.Context, node *cluster.Node) error {
 	m.mu.Lock()
 	m.said = false
 	m.mu.Unlock()
-	m.n.happenings.add(m.n.config.Now(), &licensedv1.Happening{
+	m.n.events.Add(m.n.config.Now(), &licensedv1.Happening{
 		Kind: licensedv1.HappeningKind_HAPPENING_KIND_RECOVERED, Node: m.n.name, Text: m.n.name + " takes shards again",
 	})
 	m.n.retell()

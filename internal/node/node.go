@@ -53,6 +53,7 @@ import (
 	"licensed/internal/clusterstatus"
 	"licensed/internal/failpoint"
 	"licensed/internal/loglimit"
+	"licensed/internal/status"
 	"licensed/internal/storage"
 	"licensed/internal/tlsfiles"
 	"licensed/internal/tracing"
@@ -87,12 +88,12 @@ type Node struct {
 	dashboard  atomic.Pointer[dashboard.Dashboard]
 	tracer     *tracing.Tracer // nil: none
 
-	started    time.Time
-	name       string         // for people
-	archive    *archiveSource // nil: none
-	counts     counts
-	happenings happenings
-	readings   clusterstatus.History
+	started  time.Time
+	name     string         // for people
+	archive  *archiveSource // nil: none
+	counts   counts
+	events   status.Events
+	readings clusterstatus.History
 
 	unlimit  func() // ends the limits of log lines
 	parts    []part
@@ -109,8 +110,8 @@ type Node struct {
 	shardMap       *shardmap.Map                // of that cluster
 	joining        *member                      // what will be member
 	clusterMetrics *clusterMetrics
-	statusMetrics  *statusMetrics
-	knownMembers   knownMembers
+	statusMetrics  *status.Metrics
+	members        *status.Members
 
 	mu      sync.Mutex
 	broken  bool
@@ -143,7 +144,7 @@ func Start(ctx context.Context, c Config) (*Node, error) {
 	}
 	n.config.Now = failpoint.Clock(n.config.Now)
 	n.started, n.name = n.config.Now(), cmp.Or(n.config.Name, hostName())
-	n.statusMetrics = newStatusMetrics()
+	n.statusMetrics, n.members = status.NewMetrics(), status.NewMembers(n.name, n.config.Now, &n.events)
 	go n.sampleRates()
 	for _, step := range []func(context.Context) error{
 		n.planFiles, n.startTraces, n.bind, n.startAdmin, n.openStorage, n.openPolicy, n.startSystem, n.startCluster, n.startPort, n.startOwner, n.startMember, n.startAPI,
@@ -182,7 +183,7 @@ func (n *Node) openPolicy(context.Context) (err error) {
 	n.policy, err = policyfile.OpenSource(policyfile.SourceConfig{
 		File: n.config.Policy, Poll: n.config.PolicyPoll, Log: n.log, Large: n.large,
 		Changed: func(version string) {
-			n.happenings.add(n.config.Now(), &licensedv1.Happening{
+			n.events.Add(n.config.Now(), &licensedv1.Happening{
 				Kind: licensedv1.HappeningKind_HAPPENING_KIND_POLICY_CHANGED, Node: n.name, Text: fmt.Sprintf("policy %s is in force on %s", version, n.name),
 			})
 		},
@@ -319,7 +320,7 @@ func (n *Node) watch(failed <-chan error) {
 // fail turns the node unhealthy and ends its authority to answer; the first reason is reported.
 func (n *Node) fail(err error) {
 	n.health.Fail(err)
-	n.happenings.add(n.config.Now(), &licensedv1.Happening{
+	n.events.Add(n.config.Now(), &licensedv1.Happening{
 		Kind: licensedv1.HappeningKind_HAPPENING_KIND_FAILED, Node: n.name, Text: fmt.Sprintf("%s cannot serve any more: %v", n.name, err),
 	})
 	n.mu.Lock()

@@ -64,12 +64,20 @@ func (o *operations) holder(name string) (*member, error) {
 	switch {
 	case m == nil:
 		return nil, gateway.ErrUnsupported
-	case name != o.n.name && !o.n.knows(name):
+	case name != o.n.name && !o.n.members.Has(name):
 		return nil, gateway.ErrNoMember
 	case !o.n.holds(name):
 		return nil, gateway.ErrHoldsNothing
 	}
 	return m, nil
+}
+
+// holds reports whether this process, or a member of that name, is one that holds shards.
+func (n *Node) holds(name string) bool {
+	if name == n.name {
+		return n.owner.Load() != nil
+	}
+	return n.members.IsNode(name)
 }
 
 // Customers implements gateway.Operations.

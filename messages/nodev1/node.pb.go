@@ -78,7 +78,7 @@ func (ImportFailure) EnumDescriptor() ([]byte, []int) {
 	return file_licensed_node_v1_node_proto_rawDescGZIP(), []int{0}
 }
 
-// PassivateRequest asks the owner to evict a customer from memory, unless the customer is at work.
+// PassivateRequest asks the owner to evict a customer from memory, unless the customer is active.
 type PassivateRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields

@@ -1,4 +1,4 @@
-package node
+package status
 
 import (
 	"log/slog"
@@ -37,14 +37,14 @@ func TestShardWatch(t *testing.T) {
 	} {
 		var log strings.Builder
 		began := time.Unix(0, 0).UTC()
-		w := shardWatch{began: began, log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		w := ShardWatch{began: began, log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 			if a.Key == slog.TimeKey {
 				return slog.Attr{}
 			}
 			return a
 		}}))}
 		for _, l := range test.looks {
-			w.look(began.Add(l.at), 512, l.unserved, "dead")
+			w.Look(began.Add(l.at), 512, l.unserved, "dead")
 		}
 		var got []string
 		for line := range strings.Lines(log.String()) {
@@ -59,16 +59,15 @@ func TestShardWatch(t *testing.T) {
 
 // TestLostReason names last owners, and not all of them.
 func TestLostReason(t *testing.T) {
-	var n Node
-	n.knownMembers.names = make(map[persistence.Incarnation]string)
+	n := NewMembers("g", time.Now, new(Events))
 	lost := map[persistence.Incarnation]int{{}: 4}
 	for k := range 6 {
 		i := persistence.NewIncarnation()
-		n.knownMembers.names[i] = "n" + string(rune('1'+k))
+		n.names[i] = "n" + string(rune('1'+k))
 		lost[i] = 10 + k
 	}
 	const want = "no owner (4), n1 not responding (10), n2 not responding (11), n3 not responding (12), n4 not responding (13), 2 more owners"
-	if got := n.lostReason(lost); got != want {
+	if got := n.LostReason(lost); got != want {
 		t.Errorf("%q", got)
 	}
 }
