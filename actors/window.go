@@ -21,7 +21,9 @@ import (
 //
 // Entries are packed one after the other, oldest first, times and sequences as differences to the
 // entry before: about 40 bytes for an id that is a UUID. A lookup scans; above scanLimit entries a
-// map of hashes answers first. The packed bytes are what snapshots carry.
+// map of hashes answers first. The packed bytes are what snapshots carry. An entry would take 8 bytes more as a
+// protobuf message (45 in place of 37), so a resident customer with 256 of them 2 KB more: 13.5 KB, and the bound is
+// 12 KB (BenchmarkResidentCustomer, 11,528 B).
 type window struct {
 	buf   []byte // packed entries; those before head are evicted
 	head  int

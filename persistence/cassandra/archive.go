@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"hash/fnv"
 	"slices"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"licensed/persistence"
+	"licensed/persistence/internal/wire"
 )
 
 const (
@@ -102,7 +102,7 @@ func (a *Archive) PutSegment(ctx context.Context, name string, data []byte, expi
 
 func (a *Archive) putSegment(ctx context.Context, name string, data []byte, expires time.Time) error {
 	chunks := slices.Collect(slices.Chunk(data, chunkBytes))
-	seg := segment{id: gocql.UUID(persistence.NewIncarnation()), chunks: len(chunks), size: int64(len(data)), checksum: crc32.Checksum(data, castagnoli)}
+	seg := segment{id: gocql.UUID(persistence.NewIncarnation()), chunks: len(chunks), size: int64(len(data)), checksum: wire.Checksum(data)}
 	ttl := timeToLive(time.Now(), expires)
 	var until any
 	if !expires.IsZero() {
@@ -176,7 +176,7 @@ func (a *Archive) readChunks(ctx context.Context, seg segment) ([]byte, error) {
 	if err := iter.Close(); err != nil {
 		return nil, readError(err)
 	}
-	if count != seg.chunks || int64(len(data)) != seg.size || crc32.Checksum(data, castagnoli) != seg.checksum {
+	if count != seg.chunks || int64(len(data)) != seg.size || wire.Checksum(data) != seg.checksum {
 		return nil, fmt.Errorf("%w: %d of %d chunks, %d of %d bytes", persistence.ErrCorrupt, count, seg.chunks, len(data), seg.size)
 	}
 	return data, nil

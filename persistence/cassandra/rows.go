@@ -3,7 +3,6 @@ package cassandra
 import (
 	"encoding/binary"
 	"fmt"
-	"hash/crc32"
 	"math"
 	"time"
 
@@ -37,8 +36,6 @@ const (
 	eventOnly              // Index 0 and Count 1, which are left out
 	eventFlags = eventFirst | eventOnly
 )
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // eventData returns the content of event_data, package persistence's payload of:
 //
@@ -108,7 +105,7 @@ func eventChecksum(p *persistence.Partition, r *persistence.Record) uint32 {
 	b = wire.AppendString(b, r.CommandID)
 	b = binary.AppendVarint(b, r.Time.UnixMilli())
 	b = wire.AppendString(b, r.Mapper)
-	return crc32.Checksum(b, castagnoli)
+	return wire.Checksum(b)
 }
 
 // snapshotData returns the content of snapshot_data: package persistence's payload of the checksum of
@@ -146,7 +143,7 @@ func rootChecksum(r *persistence.Root) uint32 {
 	b = append(b, r.ParentIncarnation[:]...)
 	b = binary.AppendVarint(b, r.Time.UnixMilli())
 	b = binary.AppendUvarint(b, r.ArchivedThrough)
-	return crc32.Checksum(b, castagnoli)
+	return wire.Checksum(b)
 }
 
 // snapshotChecksum covers every column that the insert of a root writes, but snapshot_data.
@@ -154,7 +151,7 @@ func snapshotChecksum(r *persistence.Root) uint32 {
 	b := make([]byte, 0, 64)
 	b = binary.LittleEndian.AppendUint32(b, rootChecksum(r))
 	b = append(b, r.Mapper...)
-	return crc32.Checksum(b, castagnoli)
+	return wire.Checksum(b)
 }
 
 // eventValues returns the values of insertEvent.

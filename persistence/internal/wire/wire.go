@@ -35,15 +35,18 @@ func AppendBytes(dst, b []byte) []byte {
 	return append(binary.AppendUvarint(dst, uint64(len(b))), b...)
 }
 
+// Checksum returns the CRC-32C of b.
+func Checksum(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
+
 // Seal appends the checksum of dst[start:].
 func Seal(dst []byte, start int) []byte {
-	return binary.LittleEndian.AppendUint32(dst, crc32.Checksum(dst[start:], castagnoli))
+	return binary.LittleEndian.AppendUint32(dst, Checksum(dst[start:]))
 }
 
 // Unseal verifies and removes the checksum that Seal appended.
 func Unseal(b []byte) ([]byte, error) {
 	n := len(b) - ChecksumLen
-	if n < 0 || crc32.Checksum(b[:n], castagnoli) != binary.LittleEndian.Uint32(b[n:]) {
+	if n < 0 || Checksum(b[:n]) != binary.LittleEndian.Uint32(b[n:]) {
 		return nil, ErrChecksum
 	}
 	return b[:n:n], nil
