@@ -44,9 +44,6 @@ type NodeStatus struct {
 	Held []persistence.Shard
 	// Rows of all shards, as last heard of.
 	Rows []persistence.Shard
-	// Warnings say what is wrong with the node itself, for people. What it believes of shards of others is no warning:
-	// the process that has the answers of all nodes knows better.
-	Warnings []string
 }
 
 // SetClockOffset says how far the wall clock is ahead of the median of this many peers'. With one peer

@@ -57,7 +57,7 @@ func TestStoreAway(t *testing.T) {
 				config := c.config("n2", roles)
 				config.Share(store)
 				config.StoreWait = test.wait
-				config.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
+				config.Logger = slog.New(slog.NewTextHandler(outputOf(t), nil))
 				n, err := node.Start(t.Context(), config)
 				if err == nil {
 					defer func() {

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -212,41 +213,23 @@ func answerOf(s *routing.Status) clusterstatus.Answer {
 		}
 		return a
 	}
-	r := s.Response
-	if p := r.GetSelf(); p != nil {
-		if v, err := (payload.Codec{}).Unmarshal(p.GetType(), p.GetData()); err == nil {
-			a.Self, _ = v.(*licensedv1.NodeStatus)
-		}
-	}
-	if a.Self == nil { // Of another release.
-		a.Self = fromGossip(&s.Member)
-		addAnswer(a.Self, r)
-	}
-	for _, text := range r.GetWarnings() {
-		if !slices.ContainsFunc(a.Self.Warnings, func(w *licensedv1.ClusterWarning) bool { return w.Text == text }) && r.GetHeld() != nil {
-			a.Self.Warnings = append(a.Self.Warnings, &licensedv1.ClusterWarning{
-				Level: licensedv1.WarningLevel_WARNING_LEVEL_WARNING, Node: a.Self.Name, Text: a.Self.Name + ": " + text,
-			})
-		}
-	}
-	if held := r.GetHeld(); held != nil {
-		if i, err := cluster.IncarnationOf(held.GetIncarnation()); err == nil {
-			a.Incarnation = i
-		}
-		for k, id := range held.GetIds() {
-			if k < len(held.GetEpochs()) {
-				a.Holds = append(a.Holds, clusterstatus.Held{Shard: id, Epoch: held.GetEpochs()[k]})
-			}
-		}
+	self, err := payload.Codec{}.Unmarshal(s.Response.GetSelf().GetType(), s.Response.GetSelf().GetData())
+	status, ok := self.(*licensedv1.NodeStatus)
+	if err != nil || !ok {
+		a.Cause = fmt.Sprintf("unreadable: %T, %v", self, err)
 		return a
 	}
-	// A node of an older release says which rows it knows: those that name it are what it holds.
-	if i, err := persistence.ParseIncarnation(a.Self.Incarnation); err == nil {
+	a.Self = status
+	held := s.Response.GetHeld()
+	if held == nil {
+		return a // a gateway
+	}
+	if i, err := cluster.IncarnationOf(held.GetIncarnation()); err == nil {
 		a.Incarnation = i
 	}
-	for _, m := range r.GetShards() {
-		if row, err := cluster.ShardRow(m); err == nil && !row.Owner.IsZero() && row.Owner == a.Incarnation {
-			a.Holds = append(a.Holds, clusterstatus.Held{Shard: row.ID, Epoch: row.Epoch})
+	for k, id := range held.GetIds() {
+		if k < len(held.GetEpochs()) {
+			a.Holds = append(a.Holds, clusterstatus.Held{Shard: id, Epoch: held.GetEpochs()[k]})
 		}
 	}
 	return a
@@ -265,15 +248,4 @@ func fromGossip(m *membership.Member) *licensedv1.NodeStatus {
 		status.Roles = append(status.Roles, licensedv1.NodeRole(r)) // The numbers are the same.
 	}
 	return status
-}
-
-// addAnswer adds the figures of an answer whose words are of another release.
-func addAnswer(status *licensedv1.NodeStatus, r *clusterv1.StatusResponse) {
-	if status.Incarnation != "" || r.GetLeaseMicros() > 0 {
-		status.Lease = &licensedv1.LeaseStatus{Remaining: durationpb.New(time.Duration(r.GetLeaseMicros()) * time.Microsecond)}
-	}
-	status.IncarnationAge = durationpb.New(time.Duration(r.GetAgeMicros()) * time.Microsecond)
-	status.ShardsOpen, status.ShardsExpected, status.ShardsClosing = r.GetShardsOpen(), r.GetShardsExpected(), r.GetShardsClosing()
-	status.ShardsMoving, status.ResidentCustomers, status.ResidentBytes = r.GetMoving(), r.GetResident(), r.GetResidentBytes()
-	status.ClockOffset = durationpb.New(time.Duration(r.GetClockOffsetMicros()) * time.Microsecond)
 }

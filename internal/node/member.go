@@ -499,17 +499,12 @@ func (m *member) Status(ctx context.Context) (*clusterv1.StatusResponse, error) 
 		return nil, err
 	}
 	s := &clusterv1.StatusResponse{
-		Name: n.name, Meta: m.meta(), Resident: self.ResidentCustomers, ResidentBytes: self.ResidentBytes,
-		Commands: n.counts.commands.Load(),
+		Name: n.name, Meta: m.meta(),
 	}
 	if st != nil {
-		s.LeaseMicros, s.AgeMicros = st.Lease.Microseconds(), st.Age.Microseconds()
-		s.ShardsOpen, s.ShardsExpected, s.ShardsClosing = uint32(st.Open), uint32(st.Expected), uint32(st.Closing)
-		s.Moving, s.InFlight, s.ClockOffsetMicros = uint32(st.Moving), uint64(st.InFlight), st.ClockAhead.Microseconds()
 		for _, row := range st.Rows {
 			s.Shards = append(s.Shards, cluster.ShardMessage(row))
 		}
-		s.Warnings = st.Warnings
 		s.Held = &clusterv1.HeldShards{Incarnation: st.Incarnation[:]}
 		for _, row := range st.Held {
 			s.Held.Ids, s.Held.Epochs = append(s.Held.Ids, row.ID), append(s.Held.Epochs, row.Epoch)

@@ -27,14 +27,15 @@ import (
 
 // company is a cluster whose processes are goroutines of the test.
 type company struct {
-	t     testing.TB
-	store persistence.Store
-	join  []string
-	with  func(*node.Config) // settings of all
+	t      testing.TB
+	output *testOutput
+	store  persistence.Store
+	join   []string
+	with   func(*node.Config) // settings of all
 }
 
 func newCompany(t testing.TB) *company {
-	return &company{t: t, store: memory.New(), with: func(*node.Config) {}}
+	return &company{t: t, output: outputOf(t), store: memory.New(), with: func(*node.Config) {}}
 }
 
 // start starts a member.
@@ -52,7 +53,7 @@ func (c *company) config(name string, roles node.Roles) node.Config {
 	config.Name, config.Roles, config.Listen, config.Admin = name, roles, "127.0.0.1:0", "127.0.0.1:0"
 	config.Cluster.Bind, config.Cluster.NodeListen, config.Cluster.Join = "127.0.0.1:0", "127.0.0.1:0", c.join
 	config.Cluster.Shards, config.Cluster.LeaseTTL = 32, 10*time.Second // The machine may be busy.
-	config.Logger = slog.New(slog.NewTextHandler(c.t.Output(), nil)).With("member", name)
+	config.Logger = slog.New(slog.NewTextHandler(c.output, nil)).With("member", name)
 	c.with(&config)
 	return config
 }

@@ -3,6 +3,7 @@ package node_test
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -48,6 +50,28 @@ func start(t testing.TB, c node.Config) *node.Node {
 		}
 	})
 	return n
+}
+
+// testOutput is the output of a test until the test ends: a library may still log a line after its part was stopped.
+type testOutput struct {
+	mu sync.Mutex
+	to io.Writer
+}
+
+func outputOf(t testing.TB) *testOutput {
+	o := &testOutput{to: t.Output()}
+	t.Cleanup(func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.to = io.Discard
+	})
+	return o
+}
+
+func (o *testOutput) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.to.Write(p)
 }
 
 func client(n *node.Node) licensedv1connect.LicenseServiceClient {

@@ -1466,29 +1466,11 @@ type StatusResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Meta  *Meta                  `protobuf:"bytes,2,opt,name=meta,proto3" json:"meta,omitempty"`
-	// How long the lease is still valid, in microseconds; 0 if it is not.
-	LeaseMicros int64 `protobuf:"varint,3,opt,name=lease_micros,json=leaseMicros,proto3" json:"lease_micros,omitempty"`
-	// How long this incarnation has been there, in microseconds.
-	AgeMicros int64 `protobuf:"varint,4,opt,name=age_micros,json=ageMicros,proto3" json:"age_micros,omitempty"`
-	// Shards by what is done with requests for them.
-	ShardsOpen     uint32 `protobuf:"varint,5,opt,name=shards_open,json=shardsOpen,proto3" json:"shards_open,omitempty"`
-	ShardsExpected uint32 `protobuf:"varint,6,opt,name=shards_expected,json=shardsExpected,proto3" json:"shards_expected,omitempty"`
-	ShardsClosing  uint32 `protobuf:"varint,7,opt,name=shards_closing,json=shardsClosing,proto3" json:"shards_closing,omitempty"`
-	// Shards being handed over to another node.
-	Moving        uint32 `protobuf:"varint,8,opt,name=moving,proto3" json:"moving,omitempty"`
-	Resident      uint64 `protobuf:"varint,9,opt,name=resident,proto3" json:"resident,omitempty"`
-	ResidentBytes uint64 `protobuf:"varint,10,opt,name=resident_bytes,json=residentBytes,proto3" json:"resident_bytes,omitempty"`
-	InFlight      uint64 `protobuf:"varint,11,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
-	Commands      uint64 `protobuf:"varint,12,opt,name=commands,proto3" json:"commands,omitempty"`
 	// Rows of all shards as the node knows them.
 	Shards []*Shard `protobuf:"bytes,13,rep,name=shards,proto3" json:"shards,omitempty"`
-	// What is wrong, for people.
-	Warnings []string `protobuf:"bytes,14,rep,name=warnings,proto3" json:"warnings,omitempty"`
-	// How far the wall clock is ahead of the peers' median, in microseconds.
-	ClockOffsetMicros int64 `protobuf:"varint,15,opt,name=clock_offset_micros,json=clockOffsetMicros,proto3" json:"clock_offset_micros,omitempty"`
 	// What the node says of itself, in words that the cluster does not know (licensed.v1.NodeStatus).
 	Self *Payload `protobuf:"bytes,16,opt,name=self,proto3" json:"self,omitempty"`
-	// Shards that the node itself holds at this moment. Absent: the node is a gateway, or of an older release.
+	// Shards that the node itself holds at this moment. Absent: the process is a gateway.
 	Held *HeldShards `protobuf:"bytes,30,opt,name=held,proto3" json:"held,omitempty"`
 	// Members that this process saw disappear lately.
 	Departed      []*Departed `protobuf:"bytes,31,rep,name=departed,proto3" json:"departed,omitempty"`
@@ -1540,95 +1522,11 @@ func (x *StatusResponse) GetMeta() *Meta {
 	return nil
 }
 
-func (x *StatusResponse) GetLeaseMicros() int64 {
-	if x != nil {
-		return x.LeaseMicros
-	}
-	return 0
-}
-
-func (x *StatusResponse) GetAgeMicros() int64 {
-	if x != nil {
-		return x.AgeMicros
-	}
-	return 0
-}
-
-func (x *StatusResponse) GetShardsOpen() uint32 {
-	if x != nil {
-		return x.ShardsOpen
-	}
-	return 0
-}
-
-func (x *StatusResponse) GetShardsExpected() uint32 {
-	if x != nil {
-		return x.ShardsExpected
-	}
-	return 0
-}
-
-func (x *StatusResponse) GetShardsClosing() uint32 {
-	if x != nil {
-		return x.ShardsClosing
-	}
-	return 0
-}
-
-func (x *StatusResponse) GetMoving() uint32 {
-	if x != nil {
-		return x.Moving
-	}
-	return 0
-}
-
-func (x *StatusResponse) GetResident() uint64 {
-	if x != nil {
-		return x.Resident
-	}
-	return 0
-}
-
-func (x *StatusResponse) GetResidentBytes() uint64 {
-	if x != nil {
-		return x.ResidentBytes
-	}
-	return 0
-}
-
-func (x *StatusResponse) GetInFlight() uint64 {
-	if x != nil {
-		return x.InFlight
-	}
-	return 0
-}
-
-func (x *StatusResponse) GetCommands() uint64 {
-	if x != nil {
-		return x.Commands
-	}
-	return 0
-}
-
 func (x *StatusResponse) GetShards() []*Shard {
 	if x != nil {
 		return x.Shards
 	}
 	return nil
-}
-
-func (x *StatusResponse) GetWarnings() []string {
-	if x != nil {
-		return x.Warnings
-	}
-	return nil
-}
-
-func (x *StatusResponse) GetClockOffsetMicros() int64 {
-	if x != nil {
-		return x.ClockOffsetMicros
-	}
-	return 0
 }
 
 func (x *StatusResponse) GetSelf() *Payload {
@@ -2129,29 +2027,15 @@ const file_licensed_cluster_v1_cluster_proto_rawDesc = "" +
 	"\bSnapshot\x12\x16\n" +
 	"\x06mapper\x18\x01 \x01(\tR\x06mapper\x12\x18\n" +
 	"\apayload\x18\x02 \x01(\fR\apayload\"\x0f\n" +
-	"\rStatusRequest\"\xbc\x05\n" +
+	"\rStatusRequest\"\xd9\x03\n" +
 	"\x0eStatusResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12-\n" +
-	"\x04meta\x18\x02 \x01(\v2\x19.licensed.cluster.v1.MetaR\x04meta\x12!\n" +
-	"\flease_micros\x18\x03 \x01(\x03R\vleaseMicros\x12\x1d\n" +
-	"\n" +
-	"age_micros\x18\x04 \x01(\x03R\tageMicros\x12\x1f\n" +
-	"\vshards_open\x18\x05 \x01(\rR\n" +
-	"shardsOpen\x12'\n" +
-	"\x0fshards_expected\x18\x06 \x01(\rR\x0eshardsExpected\x12%\n" +
-	"\x0eshards_closing\x18\a \x01(\rR\rshardsClosing\x12\x16\n" +
-	"\x06moving\x18\b \x01(\rR\x06moving\x12\x1a\n" +
-	"\bresident\x18\t \x01(\x04R\bresident\x12%\n" +
-	"\x0eresident_bytes\x18\n" +
-	" \x01(\x04R\rresidentBytes\x12\x1b\n" +
-	"\tin_flight\x18\v \x01(\x04R\binFlight\x12\x1a\n" +
-	"\bcommands\x18\f \x01(\x04R\bcommands\x122\n" +
-	"\x06shards\x18\r \x03(\v2\x1a.licensed.cluster.v1.ShardR\x06shards\x12\x1a\n" +
-	"\bwarnings\x18\x0e \x03(\tR\bwarnings\x12.\n" +
-	"\x13clock_offset_micros\x18\x0f \x01(\x03R\x11clockOffsetMicros\x120\n" +
+	"\x04meta\x18\x02 \x01(\v2\x19.licensed.cluster.v1.MetaR\x04meta\x122\n" +
+	"\x06shards\x18\r \x03(\v2\x1a.licensed.cluster.v1.ShardR\x06shards\x120\n" +
 	"\x04self\x18\x10 \x01(\v2\x1c.licensed.cluster.v1.PayloadR\x04self\x123\n" +
 	"\x04held\x18\x1e \x01(\v2\x1f.licensed.cluster.v1.HeldShardsR\x04held\x129\n" +
-	"\bdeparted\x18\x1f \x03(\v2\x1d.licensed.cluster.v1.DepartedR\bdeparted\"X\n" +
+	"\bdeparted\x18\x1f \x03(\v2\x1d.licensed.cluster.v1.DepartedR\bdepartedJ\x04\b\x03\x10\rJ\x04\b\x0e\x10\x0fJ\x04\b\x0f\x10\x10R\flease_microsR\n" +
+	"age_microsR\vshards_openR\x0fshards_expectedR\x0eshards_closingR\x06movingR\bresidentR\x0eresident_bytesR\tin_flightR\bcommandsR\bwarningsR\x13clock_offset_micros\"X\n" +
 	"\n" +
 	"HeldShards\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\fR\vincarnation\x12\x10\n" +
