@@ -318,6 +318,10 @@ func (c *Cluster) script(args ...string) (string, error) {
 	return stdout.String(), nil
 }
 
+// dropAttempts is how often a keyspace is dropped: schema changes of tests that share a Cassandra wait for one another, and
+// on a busy machine longer than a request may.
+const dropAttempts = 4
+
 // Keyspace returns options for a new keyspace with a schema and that many copies, at the Cassandra that
 // base reaches. t.Cleanup drops it.
 func Keyspace(t testing.TB, base cassandra.Options, copies int) cassandra.Options {
@@ -339,9 +343,13 @@ func NewKeyspace(t testing.TB, base cassandra.Options) cassandra.Options {
 	o.AcceptRisks = []string{cassandra.RiskReplication1}
 	o.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
 	t.Cleanup(func() {
-		if err := cassandra.DropTestKeyspace(context.Background(), o); err != nil {
-			t.Error(err)
+		var err error
+		for range dropAttempts {
+			if err = cassandra.DropTestKeyspace(context.Background(), o); err == nil {
+				return
+			}
 		}
+		t.Error(err)
 	})
 	return o
 }
