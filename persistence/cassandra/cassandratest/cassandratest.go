@@ -318,7 +318,7 @@ func (c *Cluster) script(args ...string) (string, error) {
 	return stdout.String(), nil
 }
 
-// dropAttempts is how often a keyspace is dropped: schema changes of tests that share a Cassandra wait for one another, and
+// dropAttempts is the number of attempts to drop a keyspace: schema changes of tests that share a Cassandra wait for one another, and
 // on a busy machine longer than a request may.
 const dropAttempts = 4
 
