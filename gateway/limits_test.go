@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -23,6 +24,7 @@ import (
 	"licensed/actors/license"
 	"licensed/gateway"
 	"licensed/gateway/budget"
+	"licensed/internal/harness"
 	"licensed/messages/licensedv1"
 	"licensed/messages/licensedv1/licensedv1connect"
 	"licensed/persistence"
@@ -175,6 +177,29 @@ func postSlowly(ctx context.Context, client *http.Client, body io.Reader, timeou
 	defer res.Body.Close()
 	b, err := io.ReadAll(res.Body)
 	return res.StatusCode, string(b), err
+}
+
+// TestAnnouncedBodies: clients that announce long bodies and send nothing do not use up the memory for bodies of others.
+func TestAnnouncedBodies(t *testing.T) {
+	r := start(t, failing(actors.ErrNotOwner), func(c *gateway.Config) { c.Memory, c.AddressShare = 8<<20, 1 }) // 1 MiB of bodies.
+	used := func() string { return r.metric(t, `licensed_gateway_limit_used{limit="receiving_bytes"}`) }
+	const announced = 50 // of 60 KB each, more than the limit
+	for range announced {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(r.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		_, err = io.WriteString(conn, "POST /licensed.v1.LicenseService/AcquireLicense HTTP/1.1\r\nHost: localhost\r\n"+
+			"Content-Type: application/json\r\nContent-Length: 60000\r\n\r\n{")
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := strconv.Itoa(announced * (8<<10 + 4<<10))
+	harness.Until(func() bool { return used() == want })
+	_, err := protocols(t, r.url)["json/h1"].ListLicenses(t.Context(), connect.NewRequest(&licensedv1.ListLicensesRequest{CustomerId: "Bayley"}))
+	checkError(t, "a request beside them", err, connect.CodeUnavailable, gateway.ReasonNotExecuted, "")
 }
 
 // TestDeadlineOfTheBody: a request whose deadline passed before it was complete was not executed, and the error

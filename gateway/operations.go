@@ -268,7 +268,7 @@ func (s *adminService) ImportCustomer(
 
 // decodeRecords returns the records of a request, which follow one another.
 func decodeRecords(v *violations, encoded [][]byte) []persistence.Record {
-	records := make([]persistence.Record, 0, len(encoded))
+	var records []persistence.Record // Grows with those that are valid: a message may hold millions of empty ones.
 	for n, b := range encoded {
 		r, err := persistence.DecodeRecord(b)
 		if err != nil {

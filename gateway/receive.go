@@ -29,7 +29,7 @@ func (*body) Close() error { return nil }
 // envelopeBytes is how much longer than its message a body may be; package connect checks the message.
 const envelopeBytes = 1 << 10
 
-// firstRead is how much is read of a body of unknown length at first.
+// firstRead is the memory that a body gets at first. It is doubled when that much has arrived.
 const firstRead = 4 << 10
 
 // receive reads the body of a request. Its memory is taken before it is allocated, and given back when the request is
@@ -37,15 +37,15 @@ const firstRead = 4 << 10
 func (c *call) receive(ctx context.Context, w http.ResponseWriter, r *http.Request) (*body, error) {
 	b := &body{}
 	most := c.route.body + envelopeBytes
-	length := r.ContentLength
 	switch {
-	case length > most:
+	case r.ContentLength > most:
 		return nil, tooLong(c.route.body)
-	case r.Body == nil || length == 0:
+	case r.Body == nil || r.ContentLength == 0:
 		return b, nil
-	case length < 0:
-		length = firstRead
+	case r.ContentLength > 0:
+		most = r.ContentLength
 	}
+	length := min(firstRead, most) // A client that only announces a long body takes no more than this.
 	grant, err := c.budgets.receiving.Take(receivingBytes+length, c.holders...)
 	if err != nil {
 		return nil, err
