@@ -73,6 +73,9 @@ func (w *world) insist(o *op) (err error) {
 			return nil
 		case errors.As(err, &limited):
 			w.run(w.now + micros(limited.RetryAfter/time.Microsecond))
+		case o.stamped && errors.Is(err, actors.ErrTooOld):
+			// An attempt was answered late, so the gateway must not stamp the command again. The client sends another one.
+			o.id += "-again"
 		case errors.Is(err, actors.ErrTooOld), errors.Is(err, actors.ErrIssuedAhead), errors.Is(err, actors.ErrIDReused):
 			return err
 		}
