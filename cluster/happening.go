@@ -12,9 +12,10 @@ type HappeningKind uint8
 
 // What happens to a node.
 const (
-	// Began: Incarnation has a lease.
+	// Began: Incarnation has a lease, and no other process was found that has the node's name.
 	Began HappeningKind = iota
-	// Ended: Incarnation has ended, for Cause (lease.ErrRetired after a drain).
+	// Ended: Incarnation has ended, for Cause: lease.ErrRetired after a drain; ErrNameTaken if another process has the
+	// node's name, and then none follows.
 	Ended
 	// Claimed: Shard is held at Epoch; it had no owner. Took is the time since it was expected.
 	Claimed

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -23,6 +24,7 @@ type incarnation struct {
 	began   lease.Instant
 	gates   []gate
 	until   atomic.Int64 // end of the lease's validity, 0 while there is none
+	named   atomic.Bool  // no other live process has the node's name, as far as was found: it may take part
 	confirm confirmer
 
 	mu    sync.Mutex
@@ -38,6 +40,7 @@ type incarnation struct {
 	swaps    []ownership.Op // by shard: the last compare-and-set that was begun
 	scanned  time.Time      // when the last read of all rows was begun
 	hasLease bool
+	taken    error           // that another process has the name, nil if none
 	reach    ownership.Reach // as last noted
 }
 
@@ -159,8 +162,9 @@ func (i *incarnation) run(stop <-chan struct{}) (cause error) {
 				continue
 			}
 			if out.Ended {
-				i.end(out.Cause)
-				return out.Cause
+				cause = cmp.Or(i.taken, out.Cause)
+				i.end(cause)
+				return cause
 			}
 			wake = out.Wake
 		}
@@ -175,9 +179,10 @@ func (i *incarnation) run(stop <-chan struct{}) (cause error) {
 // pause is the time the loop sleeps. Timers stand still while the machine is suspended and the leases'
 // clock continues, so none is set for long.
 func (i *incarnation) pause(wake lease.Instant) time.Duration {
-	const longest = 100 * time.Millisecond
-	return max(0, min(wake.Sub(i.node.config.Clock.Now()), longest))
+	return max(0, min(wake.Sub(i.node.config.Clock.Now()), longestPause))
 }
+
+const longestPause = 100 * time.Millisecond
 
 // handle processes one input, and does what the machine asks for. It returns nil if that was not stepped.
 func (i *incarnation) handle(in *input) *ownership.Outputs {
@@ -326,7 +331,12 @@ func (i *incarnation) learn(in *input) {
 func (i *incarnation) tell(now lease.Instant, out *ownership.Outputs) {
 	if !i.hasLease && out.Until != 0 {
 		i.hasLease = true
-		i.node.happened(Happening{Kind: Began, Incarnation: i.id})
+		if i.named.Load() {
+			i.node.happened(Happening{Kind: Began, Incarnation: i.id})
+		} else {
+			own := append(slices.Clone(i.node.former), i.id)
+			i.node.background.Go(func() { i.claimName(own) })
+		}
 	}
 	for _, row := range out.Changed {
 		i.released(now, row)

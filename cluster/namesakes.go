@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"licensed/cluster/lease"
+	"licensed/cluster/ownership"
 	"licensed/persistence"
 )
 
@@ -76,6 +78,81 @@ func (n *Node) awaitSilence(ctx context.Context, l persistence.Lease, until leas
 		case <-poll.C:
 		case <-ctx.Done():
 			return fmt.Errorf("find out whether node %q runs already: %w", l.Node, ctx.Err())
+		}
+	}
+}
+
+// claimName lets an incarnation that follows another take part if no other live process has the name, and retires it
+// otherwise: an orchestrator may have started the node elsewhere while it had no lease.
+func (i *incarnation) claimName(own []persistence.Incarnation) {
+	other, done := i.awaitNamesakes(own)
+	if !done {
+		return
+	}
+	i.post(input{do: func() {
+		if other != nil {
+			i.taken = taken(*other)
+			i.post(input{Input: ownership.Input{Kind: ownership.InputDrain}})
+			return
+		}
+		i.named.Store(true)
+		i.node.happened(Happening{Kind: Began, Incarnation: i.id})
+		i.tellMembers()
+	}})
+}
+
+// awaitNamesakes returns the lease of another live process of the name, or nil once all such leases are dead or were
+// not renewed for a TTL. It is not done if the incarnation ended first.
+//
+// The other process may be one that starts at this moment: that one gives way as soon as it sees this lease renewed.
+// So this one gives way only if the other is still alive some time later. If both follow a former incarnation, the one
+// of the greater incarnation gives way first:
+//
+//	0              TTL/4                   TTL/2                    TTL
+//	lease acquired one that starts is gone the greater gives way    the smaller gives way
+func (i *incarnation) awaitNamesakes(own []persistence.Incarnation) (other *persistence.Lease, done bool) {
+	n, ttl := i.node, i.node.config.Protocol.Timing.TTL
+	poll := time.NewTicker(min(ttl/16, longestPause))
+	defer poll.Stop()
+	var seen map[persistence.Incarnation]uint64 // counters of the others when they were first read
+	var since lease.Instant
+	for {
+		now := n.config.Clock.Now()
+		ctx, cancel := context.WithTimeout(context.Background(), ttl)
+		all, err := n.namesakes(ctx)
+		cancel()
+		others := slices.DeleteFunc(all, func(l persistence.Lease) bool { return slices.Contains(own, l.Incarnation) })
+		switch {
+		case err != nil: // The lease ends if the store stays unavailable.
+		case seen == nil:
+			seen, since = map[persistence.Incarnation]uint64{}, n.config.Clock.Now()
+			for _, l := range others {
+				seen[l.Incarnation] = l.Counter
+			}
+			if len(others) == 0 {
+				return nil, true
+			}
+		default:
+			waited, waiting := now.Sub(since), false
+			for k, l := range others {
+				counter, known := seen[l.Incarnation]
+				patience := ttl
+				if bytes.Compare(i.id[:], l.Incarnation[:]) > 0 {
+					patience = ttl / 2
+				}
+				if known && l.Counter > counter && waited >= patience {
+					return &others[k], true
+				}
+				waiting = waiting || known && waited < ttl // One that came later sees this lease and gives way.
+			}
+			if !waiting {
+				return nil, true
+			}
+		}
+		select {
+		case <-i.over:
+			return nil, false
+		case <-poll.C:
 		}
 	}
 }

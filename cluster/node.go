@@ -56,7 +56,8 @@ type Node struct {
 }
 
 // StartNode makes this process a node of the cluster, and returns when it has a lease. It takes shards
-// once it was told the members. When its incarnation ends, the node continues as another by itself.
+// once it was told the members. When its incarnation ends, the node continues as another by itself, unless another
+// process has its name then: it stays without a lease, and Happened is told of Ended with ErrNameTaken.
 // Errors: those of the store, and ctx's if there is no lease before it ends.
 func StartNode(ctx context.Context, c NodeConfig) (*Node, error) {
 	c, err := c.withDefaults()
@@ -82,6 +83,7 @@ func StartNode(ctx context.Context, c NodeConfig) (*Node, error) {
 		return nil, fmt.Errorf("start the host: %w", err)
 	}
 	n.first = first.id
+	first.named.Store(true) // AwaitName finds that out.
 	n.current.Store(first)
 	n.rows.Listen(func(row persistence.Shard) {
 		n.current.Load().post(input{Input: ownership.Input{Kind: ownership.InputRow, Row: row}})
@@ -109,7 +111,7 @@ func (n *Node) run(i *incarnation) {
 		n.cause = i.run(n.stop)
 		over := i
 		n.background.Go(func() { n.closeHost(over) })
-		if n.cause == nil {
+		if n.cause == nil || errors.Is(n.cause, ErrNameTaken) {
 			return
 		}
 		if !errors.Is(n.cause, ownership.ErrRetired) {
@@ -355,7 +357,7 @@ func (i *incarnation) tellMembers() {
 	n := i.node
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.members == nil {
+	if n.members == nil || !i.named.Load() {
 		return
 	}
 	members := slices.Clone(n.members)
@@ -405,9 +407,9 @@ func (n *Node) Confirm(ctx context.Context) error {
 	return nil
 }
 
-// Incarnation returns the incarnation that has a lease at this moment; zero if there is none.
+// Incarnation returns the incarnation that has a lease and the node's name at this moment; zero if there is none.
 func (n *Node) Incarnation() persistence.Incarnation {
-	if i := n.current.Load(); i.valid() {
+	if i := n.current.Load(); i.valid() && i.named.Load() {
 		return i.id
 	}
 	return persistence.Incarnation{}
@@ -508,9 +510,12 @@ func (n *Node) happened(h Happening) {
 		n.beginning.Do(func() { close(n.began) })
 		n.log.Info("lease acquired", "incarnation", h.Incarnation)
 	case Ended:
-		if h.Cause == nil || errors.Is(h.Cause, lease.ErrRetired) {
+		switch {
+		case h.Cause == nil || errors.Is(h.Cause, lease.ErrRetired):
 			n.log.Info("incarnation ended", "incarnation", h.Incarnation, "cause", h.Cause)
-		} else {
+		case errors.Is(h.Cause, ErrNameTaken):
+			n.log.Error("node stopped: another process has its name", "incarnation", h.Incarnation, "error", h.Cause)
+		default:
 			n.log.Warn("lease lost, restarting as a new incarnation", "incarnation", h.Incarnation, "cause", h.Cause)
 		}
 	case Raised:

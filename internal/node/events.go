@@ -1,6 +1,7 @@
 package node
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -67,6 +68,9 @@ func (n *Node) happened(h cluster.Happening) {
 	case cluster.Began:
 		what.Kind, what.Text = licensedv1.HappeningKind_HAPPENING_KIND_JOINED, n.name+" acquired a lease"
 	case cluster.Ended:
+		if errors.Is(h.Cause, ErrNameTaken) {
+			n.fail(fmt.Errorf("remain a node of cluster %s: %w", n.config.Cluster.Name, h.Cause))
+		}
 		what.Kind = licensedv1.HappeningKind_HAPPENING_KIND_INCARNATION_ENDED
 		what.Text = fmt.Sprintf("%s ended an incarnation: %v", n.name, h.Cause)
 	case cluster.Died:
