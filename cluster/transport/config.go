@@ -38,7 +38,7 @@ func (r rejection) Error() string { return string(r) }
 func (rejection) Is(target error) bool { return target == actors.ErrRejected }
 
 // Handler answers the requests of other processes. It is safe for concurrent use. The context of a
-// request ends with its deadline, and when nobody waits for the answer any more.
+// request ends with its deadline, when its caller gives up, and when the connection of its caller's process ends.
 type Handler interface {
 	// Execute and Query are as those of actors.Runtime, for aggregates of a kind. Errors: those of
 	// package actors, also as *cluster.NotOwnerError.
@@ -99,7 +99,9 @@ type Config struct {
 	// the same; it bounds the memory that one peer can make this process take.
 	MaxMessageBytes int
 	// MaxInFlight bounds the requests to one peer that are not answered, and those of one peer that this
-	// process works on (default 8192). One more is answered actors.ErrOverloaded.
+	// process works on (default 8192). One more is answered actors.ErrOverloaded. A request whose caller gives up leaves
+	// the first number at once. It leaves the second one when its handler returns after it has heard so. It should be
+	// at least twice actors.Config.MaxPerShard, so that one shard leaves room for others on each connection.
 	MaxInFlight int
 	// MaxPeerBytes bounds the requests to one peer that wait to be written, and those of one peer that this process
 	// works on with the responses that are not written, in bytes (default 64 MiB). One more is answered

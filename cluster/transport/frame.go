@@ -15,13 +15,14 @@ const (
 	requestsField  protowire.Number = 1
 	responsesField protowire.Number = 2
 	closingField   protowire.Number = 3
+	abandonedField protowire.Number = 4
 )
 
 // maxFrameBytes is the size from which on no more messages are added to a frame. A frame is at most that and one
 // message large.
 const maxFrameBytes = 1 << 20
 
-// part is an encoded field of a frame: a request, a response, or a flag.
+// part is an encoded field of a frame: a request, a response, a flag, or ids of abandoned requests.
 type part []byte
 
 // encode returns a message as the part of a frame that it is. Errors: it has a string that is not UTF-8.
@@ -36,6 +37,18 @@ func encode(field protowire.Number, m proto.Message) (part, error) {
 // closingPart says that the sender accepts no more requests.
 func closingPart() part {
 	return protowire.AppendVarint(protowire.AppendTag(nil, closingField, protowire.VarintType), 1)
+}
+
+// abandonedPart says that the callers of requests stopped waiting; nil if there are no such requests.
+func abandonedPart(ids []uint64) part {
+	if len(ids) == 0 {
+		return nil
+	}
+	var packed []byte
+	for _, id := range ids {
+		packed = protowire.AppendVarint(packed, id)
+	}
+	return protowire.AppendBytes(protowire.AppendTag(nil, abandonedField, protowire.BytesType), packed)
 }
 
 // outgoing is a frame to be written: its parts are put together when gRPC encodes it.
@@ -54,6 +67,7 @@ type incoming struct {
 	requests  []request
 	responses []*clusterv1.Response
 	closing   bool
+	abandoned []uint64 // ids of requests
 }
 
 // request is one that was read, with its encoded size.
@@ -97,6 +111,24 @@ func (f *incoming) field(field protowire.Number, kind protowire.Type, value []by
 	case field == closingField && kind == protowire.VarintType:
 		v, _ := protowire.ConsumeVarint(value)
 		f.closing = protowire.DecodeBool(v)
+	case field == abandonedField && kind == protowire.VarintType:
+		return f.ids(value)
+	case field == abandonedField && kind == protowire.BytesType:
+		b, _ := protowire.ConsumeBytes(value)
+		return f.ids(b)
+	}
+	return nil
+}
+
+// ids reads ids of abandoned requests.
+func (f *incoming) ids(b []byte) error {
+	for len(b) > 0 {
+		id, n := protowire.ConsumeVarint(b)
+		if n < 0 {
+			return protowire.ParseError(n)
+		}
+		f.abandoned = append(f.abandoned, id)
+		b = b[n:]
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"slices"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -12,7 +13,7 @@ import (
 // FuzzFrame feeds anything to what reads frames, and answers the requests in it.
 func FuzzFrame(f *testing.F) {
 	for _, m := range []*clusterv1.Frame{
-		frameOf(statusRequest(), laterBody(), laterField()), {Closing: true}, {Responses: []*clusterv1.Response{{Id: 1, Code: 99}}},
+		frameOf(statusRequest(), laterBody(), laterField()), {Closing: true}, {Abandoned: []uint64{1, 1 << 63}}, {Responses: []*clusterv1.Response{{Id: 1, Code: 99}}},
 		frameOf(&clusterv1.Request{Kind: "k", Aggregate: "a", TimeoutMicros: 5, Body: &clusterv1.Request_Command{
 			Command: &clusterv1.Command{Id: "1", Payload: &clusterv1.Payload{Type: "string", Data: []byte("x")}},
 		}}),
@@ -24,6 +25,9 @@ func FuzzFrame(f *testing.F) {
 		}
 		f.Add(b)
 	}
+	for _, unpacked := range []string{"\x20\x05\x20\x06", "\x22\x01\x80"} { // the second one is cut off
+		f.Add([]byte(unpacked))
+	}
 	a := start(f, nil)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		read, reference := &incoming{}, &clusterv1.Frame{}
@@ -34,7 +38,7 @@ func FuzzFrame(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if len(read.requests) != len(reference.Requests) || len(read.responses) != len(reference.Responses) || read.closing != reference.Closing {
+		if len(read.requests) != len(reference.Requests) || len(read.responses) != len(reference.Responses) || read.closing != reference.Closing || !slices.Equal(read.abandoned, reference.Abandoned) {
 			t.Fatalf("read %+v, want %v", read, reference)
 		}
 		for i, m := range read.requests {

@@ -10,6 +10,14 @@ import (
 	"licensed/messages/clusterv1"
 )
 
+// timeout returns the time that the work on a request may take.
+func (t *Transport) timeout(m *clusterv1.Request) time.Duration {
+	if us := m.GetTimeoutMicros(); us > 0 && us < t.config.MaxTimeout.Microseconds() {
+		return time.Duration(us) * time.Microsecond
+	}
+	return t.config.MaxTimeout
+}
+
 // answer does what a request asks for.
 func (t *Transport) answer(ctx context.Context, m *clusterv1.Request) (r *clusterv1.Response) {
 	defer func() {
@@ -21,12 +29,6 @@ func (t *Transport) answer(ctx context.Context, m *clusterv1.Request) (r *cluste
 	if t.closed.Load() || t.config.Handler == nil {
 		return failure(fmt.Errorf("%w: this process does not answer", actors.ErrNotOwner))
 	}
-	timeout := t.config.MaxTimeout
-	if us := m.GetTimeoutMicros(); us > 0 && us < timeout.Microseconds() {
-		timeout = time.Duration(us) * time.Microsecond
-	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
 	if t.config.Tracing != nil {
 		ctx = t.config.Tracing.Extract(ctx, m.GetTraceparent())
 	}

@@ -42,7 +42,7 @@ var (
 type peer struct {
 	transport *Transport
 	address   string
-	ready     chan struct{} // has an element if something may be in the queue
+	ready     chan struct{} // has an element if there may be something to write
 
 	mu      sync.Mutex
 	gone    bool // another peer may have its address
@@ -93,11 +93,16 @@ func (p *peer) begin(c *call) error {
 		p.running = true
 		p.transport.running.Go(p.run)
 	}
+	p.wake()
+	return nil
+}
+
+// wake has the writer look for something to send.
+func (p *peer) wake() {
 	select {
 	case p.ready <- struct{}{}:
 	default:
 	}
-	return nil
 }
 
 func (p *peer) notSent(cause error) error {
@@ -149,7 +154,8 @@ func (p *peer) over(c *call, r *clusterv1.Response, err error) {
 	close(c.done)
 }
 
-// abandon ends a call, unless it has ended, because the context of the one who waits for it ended.
+// abandon ends a call, unless it has ended, because its caller's context ended. If the call was given to a stream, the
+// next frame tells the peer, so that the peer does not work on it until the deadline.
 func (p *peer) abandon(c *call, cause error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -160,6 +166,8 @@ func (p *peer) abandon(c *call, cause error) {
 	}
 	if c.stream != nil {
 		delete(c.stream.calls, c.id)
+		c.stream.abandoned = append(c.stream.abandoned, c.id)
+		p.wake()
 		p.over(c, nil, c.stream.unknown(cause))
 		return
 	}
@@ -211,6 +219,10 @@ type stream struct {
 	stops  bool             // stopped is closed
 	ended  bool
 	closed bool // conn is to be closed
+
+	// Ids of calls that were given to the stream and then abandoned, to be written. There are at most MaxInFlight: only
+	// take adds calls, and it removes these.
+	abandoned []uint64
 }
 
 // connect opens a stream and waits until the peer accepts it, within the time for that.
@@ -322,17 +334,22 @@ func (s *stream) write() {
 	}
 }
 
-// take moves calls from the queue to the stream, as many as go into one frame. From now on their outcome is unknown if
-// the stream ends.
+// take returns the next frame; nil if there is nothing to write. It moves calls from the queue to the stream, as many
+// as go into one frame. From now on their outcome is unknown if the stream ends.
 func (s *stream) take() outgoing {
 	p := s.peer
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if s.stops || len(p.queue) == 0 {
+	if s.stops {
 		return nil
 	}
 	var f outgoing
 	n, size := 0, 0
+	if ids := abandonedPart(s.abandoned); ids != nil {
+		f, size = append(f, ids), len(ids)
+		p.bytes += size // It is subtracted with the requests.
+		s.abandoned = nil
+	}
 	for ; n < len(p.queue) && size < maxFrameBytes; n++ {
 		c := p.queue[n]
 		size += len(c.part)

@@ -34,7 +34,16 @@ type session struct {
 	over    bool
 	queue   []part // to be written, in order
 	bytes   int    // of the queue, and of requests that are not answered
-	working int    // requests whose responses were not written
+	working int    // requests that are neither dropped nor answered by a response that was written
+	works   map[uint64]*work
+}
+
+// work is a request whose handler runs.
+type work struct {
+	request
+	ctx       context.Context
+	cancel    context.CancelFunc
+	abandoned bool // guarded by the session's lock
 }
 
 // serve is the answering side of a stream.
@@ -59,7 +68,7 @@ func (t *Transport) serve(stream grpc.ServerStream) error {
 }
 
 func (t *Transport) newSession(stream grpc.ServerStream, from string) (*session, error) {
-	s := &session{transport: t, stream: stream, from: from, ready: make(chan struct{}, 1)}
+	s := &session{transport: t, stream: stream, from: from, ready: make(chan struct{}, 1), works: map[uint64]*work{}}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
@@ -101,9 +110,44 @@ func (s *session) read() error {
 				continue
 			}
 			s.transport.working.Add(1)
-			go s.answer(m)
+			go s.answer(s.begin(m))
+		}
+		s.abandon(f.abandoned)
+	}
+}
+
+// begin returns the work on a request that was admitted. Its context ends with the deadline of the request, when the
+// peer says that the caller gave up, and with the session.
+func (s *session) begin(m request) *work {
+	w := &work{request: m}
+	w.ctx, w.cancel = context.WithTimeout(s.ctx, s.transport.timeout(m.Request))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.works[m.GetId()] = w
+	return w
+}
+
+// abandon ends the contexts of requests whose callers gave up. Ids of requests that were answered meanwhile are unknown.
+func (s *session) abandon(ids []uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, id := range ids {
+		if w := s.works[id]; w != nil {
+			w.abandoned = true
+			w.cancel()
 		}
 	}
+}
+
+// finish ends the work on a request. It reports whether the response is wanted.
+func (s *session) finish(w *work) bool {
+	w.cancel()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if id := w.GetId(); s.works[id] == w { // A peer may have used an id twice.
+		delete(s.works, id)
+	}
+	return !w.abandoned
 }
 
 // admit counts a request, unless it is one too many.
@@ -128,11 +172,16 @@ func tooMany() *clusterv1.Response {
 	return failure(fmt.Errorf("%w: too many requests of this process, or of all, are in progress", actors.ErrOverloaded))
 }
 
-// answer does what a request asks for, and queues the response.
-func (s *session) answer(m request) {
+// answer does what a request asks for, and queues the response. The response to an abandoned request is dropped.
+func (s *session) answer(w *work) {
 	t := s.transport
 	defer t.working.Add(-1)
-	s.post(m.size, t.encode(m.GetId(), t.answer(s.ctx, m.Request)))
+	r := t.answer(w.ctx, w.Request)
+	if !s.finish(w) {
+		s.release(w.size, 1)
+		return
+	}
+	s.post(w.size, t.encode(w.GetId(), r))
 }
 
 // sayClosing asks the peer to send nothing more.
@@ -190,11 +239,16 @@ func (s *session) done(parts []part) {
 	for _, b := range parts {
 		n += len(b)
 	}
-	s.transport.bytes.Add(-int64(n))
+	s.release(n, len(parts))
+}
+
+// release frees the places of requests and the bytes that they or their responses held.
+func (s *session) release(bytes, requests int) {
+	s.transport.bytes.Add(-int64(bytes))
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.bytes -= n
-	s.working -= len(parts)
+	s.bytes -= bytes
+	s.working -= requests
 }
 
 // write accepts the stream by an empty frame, and sends what is queued until the session ends.

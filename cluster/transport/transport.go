@@ -172,7 +172,7 @@ func (t *Transport) Address() string { return t.address }
 // Execute runs a command on an aggregate that the process at an address owns, or answers that it does
 // not. Errors: those of package actors, also as *cluster.NotOwnerError, and those of this package. If ctx
 // ends first it is joined with actors.ErrExpired if the command was certainly not executed, else with
-// actors.ErrUnknownOutcome.
+// actors.ErrUnknownOutcome; the other process is told, and withdraws the command if it is not decided yet.
 func (t *Transport) Execute(ctx context.Context, address, kind, id string, c actors.Command) (actors.Reply, error) {
 	m, err := commandMessage(t.config.Codec, c)
 	if err != nil {

@@ -7,10 +7,13 @@ import (
 	"fmt"
 	"net"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	"licensed/actors"
 	"licensed/cluster"
@@ -611,9 +614,90 @@ func TestAbandonedInQueue(t *testing.T) {
 	if err := calls[0].err; !errors.Is(err, actors.ErrUnknownOutcome) {
 		t.Errorf("given to a stream: %v", err)
 	}
+	f := &clusterv1.Frame{}
+	if b := slices.Concat(s.take()...); proto.Unmarshal(b, f) != nil || !slices.Equal(f.Abandoned, []uint64{0}) || p.bytes != 0 {
+		t.Errorf("the next frame is %v, %d bytes are left", f, p.bytes)
+	}
+	if f := s.take(); f != nil {
+		t.Errorf("a frame without need: %v", f)
+	}
 	s.answered(&incoming{responses: []*clusterv1.Response{{Id: 0, Code: clusterv1.Code_CODE_OK}, {Id: 2, Code: clusterv1.Code_CODE_OK}}})
 	if <-calls[2].done; calls[2].err != nil || p.pending != 0 {
 		t.Errorf("%v, %d pending", calls[2].err, p.pending)
+	}
+}
+
+// TestAbandonedInHandler: a request whose caller gives up holds no place at the peer until its deadline. The next
+// requests are answered, though as many as the peer accepts were abandoned.
+func TestAbandonedInHandler(t *testing.T) {
+	const places = 4
+	a := start(t, nil)
+	b := start(t, func(c *Config) { c.MaxInFlight, c.MaxTimeout = places, time.Hour })
+	for range 2 {
+		begun := b.hangs()
+		ctx, cancel := context.WithCancel(t.Context())
+		var callers sync.WaitGroup
+		for range places {
+			callers.Go(func() {
+				if _, err := a.execute(ctx, b.Address(), "x"); !errors.Is(err, actors.ErrUnknownOutcome) || !errors.Is(err, context.Canceled) {
+					t.Error(err)
+				}
+			})
+		}
+		for range places {
+			<-begun
+		}
+		cancel()
+		callers.Wait()
+		until(t, "end of abandoned requests", func() bool { return b.owed() == 0 })
+		b.handler.execute = nil
+		for range 2 * places {
+			a.works(t, b.Address())
+		}
+	}
+	until(t, "end of bytes in flight", func() bool { return b.bytes.Load() == 0 })
+}
+
+// TestAbandonedByID: a peer abandons requests by their ids. Ids of no request are ignored, and so are those of requests
+// that have been answered. An abandoned request gets no response, whatever its handler returns.
+func TestAbandonedByID(t *testing.T) {
+	a := start(t, func(c *Config) { c.MaxTimeout = time.Hour })
+	ended := make(chan any)
+	a.handler.query = func(ctx context.Context, _ string, query any) (actors.Answer, error) {
+		<-ctx.Done()
+		ended <- query
+		return actors.Answer{Value: "nobody waits for this"}, nil
+	}
+	query := func(what string) *clusterv1.Request {
+		return &clusterv1.Request{Body: &clusterv1.Request_Query{
+			Query: &clusterv1.Query{Payload: &clusterv1.Payload{Type: "string", Data: []byte(what)}},
+		}}
+	}
+	stream := newStranger(t, a.Address()).greet()
+	if _, err := ask(t, stream, statusRequest()); err != nil {
+		t.Fatal(err)
+	}
+	first, second := query("first"), query("second")
+	first.Id, second.Id = 8, 9
+	f := frameOf(first, second)
+	f.Abandoned = []uint64{9, 7, 5000, 9} // 7 is the status request.
+	for _, f := range []*clusterv1.Frame{f, {Abandoned: []uint64{8}}} {
+		if err := stream.SendMsg(f); err != nil {
+			t.Fatal(err)
+		}
+		want := "first"
+		if len(f.Requests) > 0 {
+			want = "second"
+		}
+		if got := <-ended; got != want {
+			t.Errorf("the %v request ended, want the %s one", got, want)
+		}
+	}
+	until(t, "end of both requests", func() bool { return a.owed() == 0 })
+	again := statusRequest()
+	again.Id = 8
+	if r, err := ask(t, stream, again); err != nil || r.GetStatus().GetName() != "echo" { // the next response on the stream
+		t.Errorf("after that: %v, %v", r, err)
 	}
 }
 

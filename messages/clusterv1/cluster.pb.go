@@ -481,7 +481,11 @@ type Frame struct {
 	Requests  []*Request             `protobuf:"bytes,1,rep,name=requests,proto3" json:"requests,omitempty"`
 	Responses []*Response            `protobuf:"bytes,2,rep,name=responses,proto3" json:"responses,omitempty"`
 	// The sender accepts no more requests. It still answers those that it has.
-	Closing       bool `protobuf:"varint,3,opt,name=closing,proto3" json:"closing,omitempty"`
+	Closing bool `protobuf:"varint,3,opt,name=closing,proto3" json:"closing,omitempty"`
+	// Ids of requests of this stream, sent before, whose callers stopped waiting: their responses are not wanted.
+	// The receiver ignores ids that it does not know. An earlier release ignores all of them, and works until the
+	// deadlines of the requests.
+	Abandoned     []uint64 `protobuf:"varint,4,rep,packed,name=abandoned,proto3" json:"abandoned,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -535,6 +539,13 @@ func (x *Frame) GetClosing() bool {
 		return x.Closing
 	}
 	return false
+}
+
+func (x *Frame) GetAbandoned() []uint64 {
+	if x != nil {
+		return x.Abandoned
+	}
+	return nil
 }
 
 // Request asks the owner of an aggregate, or a node about itself.
@@ -1962,11 +1973,12 @@ const file_licensed_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x06shards\x18\x01 \x03(\v2\x1a.licensed.cluster.v1.ShardR\x06shards\x12\x12\n" +
 	"\x04dead\x18\x02 \x03(\fR\x04dead\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\x14 \x01(\fR\tclusterId\"\x98\x01\n" +
+	"cluster_id\x18\x14 \x01(\fR\tclusterId\"\xb6\x01\n" +
 	"\x05Frame\x128\n" +
 	"\brequests\x18\x01 \x03(\v2\x1c.licensed.cluster.v1.RequestR\brequests\x12;\n" +
 	"\tresponses\x18\x02 \x03(\v2\x1d.licensed.cluster.v1.ResponseR\tresponses\x12\x18\n" +
-	"\aclosing\x18\x03 \x01(\bR\aclosing\"\xfc\x03\n" +
+	"\aclosing\x18\x03 \x01(\bR\aclosing\x12\x1c\n" +
+	"\tabandoned\x18\x04 \x03(\x04R\tabandoned\"\xfc\x03\n" +
 	"\aRequest\x12\x0e\n" +
 	"\x02id\x182 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1c\n" +
