@@ -41,7 +41,7 @@ ALL := ./... ./test/...
 # The longest come first, so that none of them runs alone in the end.
 PKG ?= ./test/sim ./test/e2e ./test/browser ./test/chaos ./internal/node ./persistence/cassandra $(ALL)
 # make test-all: how many packages at a time. Many of them wait more than they compute, so more than there are processors.
-JOBS ?= $(shell echo $$(($$(nproc 2>/dev/null || echo 2) * 2)))
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
 # Tools are pinned in tools/go.mod and built from source, once for each version.
 TOOLS    := tools/go.mod tools/go.sum
@@ -201,7 +201,7 @@ tidy-check: ## See that go.mod of each module is tidy, and that tests run with t
 
 .PHONY: test-all
 test-all: ## All tests with -race: unit, conformance, end to end, import rules, fuzz corpora, planted bugs
-	@trap 'DIR=$(CURDIR)/bin/cassandra scripts/cassandra.sh destroy && rm -rf bin/cassandra' EXIT; \
+	@trap 'DIR=$(CURDIR)/bin/cassandra/cassandra scripts/cassandra.sh destroy; rm -rf bin/cassandra' EXIT; \
 	LICENSED_CASSANDRA_DIR=$(CURDIR)/bin/cassandra $(GO) test $(RACE) -vet=off -p $(JOBS) -timeout 30m $(PKG)
 	$(GO) test -vet=off -tags failpoints,plantedbugs ./internal/failpoint ./internal/planted
 
