@@ -40,7 +40,7 @@ ALL := ./... ./test/...
 # make test-all and cover: which packages.
 # The longest come first, so that none of them runs alone in the end.
 PKG ?= ./test/sim ./test/e2e ./test/browser ./test/chaos ./internal/node ./persistence/cassandra $(ALL)
-# make test-all: how many packages at a time. Many of them wait more than they compute, so more than there are processors.
+# make test-all: how many packages at a time. More of them than processors starve the Cassandra that they share.
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
 # Tools are pinned in tools/go.mod and built from source, once for each version.
