@@ -627,6 +627,26 @@ func TestAbandonedInQueue(t *testing.T) {
 	}
 }
 
+// TestLeftInQueue: requests that a broken stream left in the queue are sent on the next one, without another request.
+func TestLeftInQueue(t *testing.T) {
+	a, b := start(t, nil), start(t, nil)
+	p := &peer{transport: a.Transport, address: b.Address(), ready: make(chan struct{}, 1), running: true}
+	c, err := a.prepare(t.Context(), &clusterv1.Request{Body: &clusterv1.Request_Status{Status: &clusterv1.StatusRequest{}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.begin(c); err != nil {
+		t.Fatal(err)
+	}
+	<-p.ready // The writer of the former stream looked here, and did not take the request any more.
+	a.running.Go(p.run)
+	<-c.done
+	if c.err != nil {
+		t.Error(c.err)
+	}
+	p.retire(errLeft)
+}
+
 // TestAbandonedInHandler: a request whose caller gives up holds no place at the peer until its deadline. The next
 // requests are answered, though as many as the peer accepts were abandoned.
 func TestAbandonedInHandler(t *testing.T) {
