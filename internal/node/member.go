@@ -194,7 +194,7 @@ func (m *member) join() error {
 	return nil
 }
 
-// awaitNodes waits until somebody is known who holds customers: before, a gateway is useless.
+// awaitNodes waits until a node is known that can hold customers. Without one a gateway can serve no request.
 func (n *Node) awaitNodes(ctx context.Context) error {
 	m := n.member.Load()
 	if m == nil || n.config.Roles.Has(RoleNode) {

@@ -41,7 +41,7 @@ type Setting struct {
 	Allowed Range
 	// Group is the heading under which it is listed.
 	Group string
-	// For says who needs it.
+	// For is the audience of the setting.
 	For Audience
 	// Roles it applies to.
 	Roles Role
@@ -49,14 +49,14 @@ type Setting struct {
 	Password bool
 }
 
-// Audience says who needs a setting.
+// Audience is the group of readers that a setting is documented for.
 type Audience int
 
 // The audiences.
 const (
 	Everyone Audience = iota // any user of the program
-	Operator                 // who runs it in production
-	Tuning                   // who has measured that the default does not fit
+	Operator                 // operators of a production system
+	Tuning                   // operators with a measurement that shows that the default does not fit
 )
 
 func (a Audience) String() string { return [...]string{"everyone", "operator", "tuning"}[a] }
