@@ -83,7 +83,7 @@ func metricOf(call *ast.CallExpr) (m metric) {
 		m.name, m.kind, m.labels = s, kind, strings.Join(append(labels, rest[1:]...), ", ")
 	}
 	if s, ok := call.Fun.(*ast.SelectorExpr); ok && s.Sel.Name == "counter" {
-		m.labels = "cause" // the causes of internal/node
+		m.labels = "cause" // the causes of internal/host
 	}
 	switch {
 	case m.kind != "":

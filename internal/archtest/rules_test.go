@@ -158,7 +158,7 @@ var rules = []rule{
 		name: "layers over stores have few users",
 		why:  "what reads or moves history behind the owner's back must be found in a minute",
 		from: everything, except: []string{
-			"licensed/internal/storage", "licensed/internal/customers", "licensed/internal/offline", "licensed/internal/node", "licensed/persistence/...",
+			"licensed/internal/storage", "licensed/internal/customers", "licensed/internal/offline", "licensed/internal/host", "licensed/internal/node", "licensed/persistence/...",
 			"licensed/test/...",
 		},
 		deny: layers,

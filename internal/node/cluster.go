@@ -78,7 +78,7 @@ func (n *Node) startSolo(ctx context.Context) error {
 		return fmt.Errorf("take ownership: %w", err)
 	}
 	n.onFail(solo.Lose)
-	h, err := n.newHost(solo)
+	h, err := n.hosts.New(solo)
 	if err != nil {
 		return err
 	}
@@ -105,7 +105,7 @@ func (n *Node) startNode(ctx context.Context) error {
 		Ownership: n.storage.Hot, Cluster: n.cluster, Map: n.shardMap, Name: n.name, Kind: license.Name,
 		Protocol: protocol, Confirm: confirm, Log: n.log,
 		NewHost: func(a actors.Authority) (cluster.Host, error) {
-			h, err := n.newHost(a)
+			h, err := n.hosts.New(a)
 			if err != nil {
 				return nil, err
 			}

@@ -21,7 +21,7 @@ func (c *Config) Share(s persistence.Store) {
 }
 
 // InMemory returns the number of customers that are in memory.
-func (n *Node) InMemory() int64 { return n.runtimeStats().Resident }
+func (n *Node) InMemory() int64 { return n.hosts.Stats().Resident }
 
 // Gossip returns the address that others join.
 func (n *Node) Gossip() string { return n.member.Load().gossip.Address() }

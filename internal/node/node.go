@@ -43,7 +43,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"licensed/actors"
+	"licensed/actors/license"
 	"licensed/actors/license/policy/policyfile"
 	"licensed/cluster"
 	"licensed/cluster/ownership"
@@ -52,6 +52,7 @@ import (
 	"licensed/gateway/dashboard"
 	"licensed/internal/clusterstatus"
 	"licensed/internal/failpoint"
+	"licensed/internal/host"
 	"licensed/internal/loglimit"
 	"licensed/internal/status"
 	"licensed/internal/storage"
@@ -80,18 +81,14 @@ type Node struct {
 	api, admin *gateway.Server
 	storage    *storage.Storage
 	policy     *policyfile.Source
-	runtime    actors.Options // of each incarnation's, without its authority
-	metrics    *runtimeMetrics
-	host       atomic.Pointer[host] // of the present incarnation
+	hosts      *host.Hosts
 	aggregates gateway.Aggregates
 	gateway    atomic.Pointer[gateway.Gateway]
 	dashboard  atomic.Pointer[dashboard.Dashboard]
 	tracer     *tracing.Tracer // nil: none
 
 	started  time.Time
-	name     string         // for people
-	archive  *archiveSource // nil: none
-	counts   counts
+	name     string // for people
 	events   status.Events
 	readings clusterstatus.History
 
@@ -145,9 +142,8 @@ func Start(ctx context.Context, c Config) (*Node, error) {
 	n.config.Now = failpoint.Clock(n.config.Now)
 	n.started, n.name = n.config.Now(), cmp.Or(n.config.Name, hostName())
 	n.statusMetrics, n.members = status.NewMetrics(), status.NewMembers(n.name, n.config.Now, &n.events)
-	go n.sampleRates()
 	for _, step := range []func(context.Context) error{
-		n.planFiles, n.startTraces, n.bind, n.startAdmin, n.openStorage, n.openPolicy, n.startSystem, n.startCluster, n.startPort, n.startOwner, n.startMember, n.startAPI,
+		n.planFiles, n.startTraces, n.bind, n.startAdmin, n.openStorage, n.openPolicy, n.startHosts, n.startCluster, n.startPort, n.startOwner, n.startMember, n.startAPI,
 		n.startDashboard, n.startDrain, n.awaitNodes, n.startStatus,
 	} {
 		err := ctx.Err()
@@ -171,9 +167,6 @@ func (n *Node) openStorage(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if n.storage.Cold != nil {
-		n.archive = new(archiveSource)
-	}
 	n.push("store", func(context.Context) error { return n.storage.Close() })
 	return nil
 }
@@ -181,7 +174,7 @@ func (n *Node) openStorage(ctx context.Context) (err error) {
 // openPolicy reads the policy and, if it comes from a file, begins to watch it.
 func (n *Node) openPolicy(context.Context) (err error) {
 	n.policy, err = policyfile.OpenSource(policyfile.SourceConfig{
-		File: n.config.Policy, Poll: n.config.PolicyPoll, Log: n.log, Large: n.large,
+		File: n.config.Policy, Poll: n.config.PolicyPoll, Log: n.log, Large: func(l license.Large) { n.hosts.Large(l) },
 		Changed: func(version string) {
 			n.events.Add(n.config.Now(), &licensedv1.Happening{
 				Kind: licensedv1.HappeningKind_HAPPENING_KIND_POLICY_CHANGED, Node: n.name, Text: fmt.Sprintf("policy %s is in force on %s", version, n.name),
@@ -192,6 +185,25 @@ func (n *Node) openPolicy(context.Context) (err error) {
 		return err
 	}
 	n.push("policy", func(context.Context) error { n.policy.Close(); return nil })
+	return nil
+}
+
+// startHosts starts what the host of each incarnation runs in. A gateway has no host.
+func (n *Node) startHosts(context.Context) error {
+	c := host.Config{
+		Node: n.name, Storage: n.storage, Policy: n.policy, Runtime: n.config.Runtime, Archiver: n.config.Archiver, Confirmed: n.confirmed,
+		Tracer: n.tracer, Events: &n.events, Registry: n.registry, Now: n.config.Now, Log: n.log,
+		Appended: func(customer string) { // Streams follow customers, once there is a gateway.
+			if g := n.gateway.Load(); g != nil {
+				g.Appended(customer)
+			}
+		},
+	}
+	if n.config.Store == "" {
+		c.Data = n.config.Data
+	}
+	n.hosts = host.New(c)
+	n.push("actor system", func(context.Context) error { n.hosts.Close(); return nil })
 	return nil
 }
 

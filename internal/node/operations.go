@@ -27,7 +27,7 @@ type operations struct{ n *Node }
 
 // Node implements gateway.Operations.
 func (o *operations) Node(ctx context.Context) (*licensedv1.GetNodeResponse, error) {
-	stats := o.n.runtimeStats()
+	stats := o.n.hosts.Stats()
 	held, lowest, highest := o.n.shards.Held()
 	return &licensedv1.GetNodeResponse{
 		Name: o.n.name, Incarnation: incarnationText(o.n.shards.Incarnation()), Version: version.Version(), GoVersion: runtime.Version(),
@@ -36,7 +36,7 @@ func (o *operations) Node(ctx context.Context) (*licensedv1.GetNodeResponse, err
 		RequestsInFlight: uint64(stats.InFlight),
 		Shards:           o.n.shards.Shards(), ShardsHeld: uint32(held), LowestEpoch: lowest, HighestEpoch: highest,
 		PolicyVersion: o.n.policy.Version(), PolicySource: o.n.policy.Name(), Store: o.n.storage.Status(ctx),
-		Archive: o.n.archiveStatus(ctx),
+		Archive: o.n.hosts.ArchiveStatus(),
 	}, nil
 }
 
@@ -108,7 +108,7 @@ func (o *operations) Passivate(ctx context.Context, customer string) (resident, 
 
 // Archive implements gateway.Operations.
 func (o *operations) Archive(ctx context.Context, customer string, all bool) (*licensedv1.ArchiveCustomerResponse, error) {
-	if o.n.archive == nil {
+	if o.n.storage.Cold == nil {
 		return nil, gateway.ErrUnsupported
 	}
 	answer, err := o.n.aggregates.Query(ctx, customer, actors.HeadQuery{})

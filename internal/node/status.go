@@ -73,7 +73,7 @@ func (n *Node) statusWith(ctx context.Context, owner *cluster.NodeStatus) (*lice
 	if n.shards == nil {
 		return nil, errNotStarted
 	}
-	stats, now := n.runtimeStats(), n.config.Now()
+	stats, now := n.hosts.Stats(), n.config.Now()
 	held, lowest, highest := n.shards.Held()
 	s := &licensedv1.NodeStatus{
 		Name: n.name, Incarnation: incarnationText(n.shards.Incarnation()), Version: version.Version(),
@@ -82,7 +82,7 @@ func (n *Node) statusWith(ctx context.Context, owner *cluster.NodeStatus) (*lice
 		ShardsOpen: uint32(held), LowestEpoch: lowest, HighestEpoch: highest,
 		ResidentCustomers: uint64(stats.Resident), UnpackedCustomers: uint64(stats.Unpacked), ResidentBytes: uint64(stats.ResidentBytes),
 		RequestsWaiting: uint64(stats.InFlight), PolicyVersion: n.policy.Version(), Activity: n.activity(),
-		CommandsPerSecond: n.counts.rate(),
+		CommandsPerSecond: n.hosts.CommandsPerSecond(),
 	}
 	state, cause := n.health.State()
 	if s.State = nodeStates[state]; cause != nil {
@@ -101,7 +101,7 @@ func (n *Node) statusWith(ctx context.Context, owner *cluster.NodeStatus) (*lice
 	if st := n.storage.Status(ctx); st != nil {
 		s.Store = &licensedv1.StoreFigures{Kind: st.Kind, DiskBytes: st.DiskBytes, Writes: st.Writes, Syncs: st.Syncs}
 	}
-	if a := n.archiveStatus(ctx); a != nil {
+	if a := n.hosts.ArchiveStatus(); a != nil {
 		s.Archive = &licensedv1.ArchiveFigures{
 			WaitingCustomers: a.WaitingCustomers, Lag: a.Lag, ArchivedEvents: a.ArchivedEvents, Failures: a.Failures,
 		}
@@ -119,9 +119,7 @@ func (n *Node) activity() *licensedv1.NodeActivity {
 	if g := n.gateway.Load(); g != nil {
 		a = g.Activity()
 	}
-	c := &n.counts
-	a.Activations, a.ReplayedEvents = c.activations.Load(), c.replayed.Load()
-	a.Passivations, a.FailedActivations = c.passivations.Load(), c.failed.Load()
+	n.hosts.AddActivity(a)
 	return a
 }
 
@@ -168,7 +166,7 @@ func (n *Node) warnings(ctx context.Context, s *licensedv1.NodeStatus, owner *cl
 		add("node-not-reachable", "Check --node-advertise, and whether a firewall lets the node port through. The node takes shards again by itself.",
 			"%s takes no shards: %v", s.Name, owner.Unreachable)
 	}
-	if a := n.archiveStatus(ctx); a != nil {
+	if a := n.hosts.ArchiveStatus(); a != nil {
 		switch {
 		case a.LastError != "":
 			add("licensedarchivefails", "History stays in the hot tier until the archive can be written. Check its disk, its permissions or its Cassandra.",

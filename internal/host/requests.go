@@ -1,4 +1,4 @@
-package node
+package host
 
 import (
 	"context"
@@ -17,7 +17,7 @@ import (
 )
 
 // Query implements cluster.Host.
-func (h *host) Query(ctx context.Context, customer string, query any) (actors.Answer, error) {
+func (h *Host) Query(ctx context.Context, customer string, query any) (actors.Answer, error) {
 	if err := checkForeign(customer, nil); err != nil {
 		return actors.Answer{}, err
 	}
@@ -30,7 +30,7 @@ func (h *host) Query(ctx context.Context, customer string, query any) (actors.An
 	case *nodev1.ImportRequest:
 		return h.importHistory(ctx, customer, r)
 	}
-	ctx, end := h.node.tracer.Request(ctx, customers.Aggregate(customer), "")
+	ctx, end := h.hosts.Tracer.Request(ctx, customers.Aggregate(customer), "")
 	var answer actors.Answer
 	var err error
 	switch q := query.(type) {
@@ -54,7 +54,7 @@ func (h *host) Query(ctx context.Context, customer string, query any) (actors.An
 }
 
 // head returns where a customer's history ends, without loading the customer if that can be told from the store.
-func (h *host) head(ctx context.Context, customer string) (persistence.Head, error) {
+func (h *Host) head(ctx context.Context, customer string) (persistence.Head, error) {
 	head, err := h.Head(ctx, customer)
 	if errors.Is(err, actors.ErrCorrupt) {
 		if damaged, ok := h.damagedHead(ctx, customer); ok {
@@ -66,15 +66,15 @@ func (h *host) head(ctx context.Context, customer string) (persistence.Head, err
 
 // damagedHead returns where the stored history ends of a customer that cannot be loaded, so that what is left of it
 // can be read and examined. Nothing is decided on it, so nothing can be added to it meanwhile by this owner.
-func (h *host) damagedHead(ctx context.Context, customer string) (persistence.Head, bool) {
-	head, err := doctor.Recover(ctx, h.node.storage.Hot, customers.Aggregate(customer))
+func (h *Host) damagedHead(ctx context.Context, customer string) (persistence.Head, bool) {
+	head, err := doctor.Recover(ctx, h.hosts.Storage.Hot, customers.Aggregate(customer))
 	shard := h.authority.Shard(customers.Aggregate(customer))
 	epoch, held := h.authority.Epoch(shard)
 	return head, err == nil && held && h.authority.Holds(shard, epoch)
 }
 
 // archive moves the closed part of a customer's history to the archive.
-func (h *host) archive(ctx context.Context, customer string, r *nodev1.ArchiveRequest) (actors.Answer, error) {
+func (h *Host) archive(ctx context.Context, customer string, r *nodev1.ArchiveRequest) (actors.Answer, error) {
 	w := h.archiver.Load()
 	if w == nil {
 		return actors.Answer{}, gateway.ErrUnsupported
@@ -93,7 +93,7 @@ func (h *host) archive(ctx context.Context, customer string, r *nodev1.ArchiveRe
 }
 
 // importHistory records a stretch of history, as actors.Import says.
-func (h *host) importHistory(ctx context.Context, customer string, r *nodev1.ImportRequest) (actors.Answer, error) {
+func (h *Host) importHistory(ctx context.Context, customer string, r *nodev1.ImportRequest) (actors.Answer, error) {
 	i, err := payload.Import(r)
 	if err != nil {
 		return actors.Answer{}, err

@@ -1,4 +1,4 @@
-package node
+package host
 
 import (
 	"context"
@@ -21,7 +21,7 @@ import (
 // archiveScanFile, beside the embedded store, says where the archiver's scan stood.
 const archiveScanFile = "archive.scan"
 
-// archiveSource is what is told of the archive.
+// archiveSource is what is told of the archive, and its metrics.
 type archiveSource struct {
 	metrics *archiveMetrics
 
@@ -32,39 +32,38 @@ type archiveSource struct {
 }
 
 // startArchiver starts moving closed history to the archive.
-func (h *host) startArchiver() {
-	n := h.node
+func (h *Host) startArchiver() {
+	s := h.hosts
 	o := archive.WorkerOptions{
-		Hot: n.storage.Hot, Cold: n.storage.Cold, Owner: &archiveOwner{h}, Config: n.config.Archiver, Now: n.config.Now,
-		Retention: func() (time.Duration, bool) { return n.policy.Kind().Policy().History() },
-		Listener:  archive.WorkerListener{Archived: n.archived, Failed: n.archiveFailed, Scanned: n.archiveScanned},
+		Hot: s.Storage.Hot, Cold: s.Storage.Cold, Owner: &archiveOwner{h}, Config: s.Archiver, Now: s.Now,
+		Retention: func() (time.Duration, bool) { return s.Policy.Kind().Policy().History() },
+		Listener:  archive.WorkerListener{Archived: s.archived, Failed: s.archiveFailed, Scanned: s.archiveScanned},
 	}
-	if n.config.Store == "" {
-		n.keepScan(&o)
+	if s.Data != "" {
+		s.keepScan(&o)
 	}
 	w := archive.NewWorker(o)
 	w.Start()
 	h.archiver.Store(w)
 }
 
-// keepScan keeps where the archiver's scan is in the data directory. A lost position costs a longer way
-// round; with other stores a process has no directory, and each run begins anew.
-func (n *Node) keepScan(o *archive.WorkerOptions) {
-	scanFile := filepath.Join(n.config.Data, archiveScanFile)
+// keepScan keeps where the archiver's scan is in the data directory. A lost position costs a longer way round.
+func (s *Hosts) keepScan(o *archive.WorkerOptions) {
+	scanFile := filepath.Join(s.Data, archiveScanFile)
 	position, err := os.ReadFile(scanFile)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		n.log.Warn("archiver: scan restarted", "error", err)
+		s.Log.Warn("archiver: scan restarted", "error", err)
 	}
 	o.Position = string(position)
 	o.SavePosition = func(p string) {
 		if err := os.WriteFile(scanFile, []byte(p), 0o644); err != nil {
-			n.log.Warn("archiver: scan position not saved", "error", err)
+			s.Log.Warn("archiver: scan position not saved", "error", err)
 		}
 	}
 }
 
-func (n *Node) archived(i archive.ArchivedInfo) {
-	a := n.archive
+func (s *Hosts) archived(i archive.ArchivedInfo) {
+	a := s.archive
 	a.metrics.archived(i)
 	a.mu.Lock()
 	a.totals.Partitions += i.Partitions
@@ -73,13 +72,13 @@ func (n *Node) archived(i archive.ArchivedInfo) {
 	a.totals.Bytes += i.Bytes
 	a.lastError = ""
 	a.mu.Unlock()
-	n.log.Debug("archived", "customer", customers.ID(i.Aggregate), "events", i.Records, "segments", i.Segments,
+	s.Log.Debug("archived", "customer", customers.ID(i.Aggregate), "events", i.Records, "segments", i.Segments,
 		"bytes", i.Bytes, "through", i.Through, "snapshot", i.Snapshot, "duration", i.Duration)
 }
 
 // archiveFailed reports a failure: of a tier once until it is well again, of a customer each time.
-func (n *Node) archiveFailed(i archive.FailedInfo) {
-	a := n.archive
+func (s *Hosts) archiveFailed(i archive.FailedInfo) {
+	a := s.archive
 	a.metrics.failures.WithLabelValues(archiveCauses.of(i.Err)).Inc()
 	a.mu.Lock()
 	first := a.lastError == ""
@@ -88,15 +87,15 @@ func (n *Node) archiveFailed(i archive.FailedInfo) {
 	a.mu.Unlock()
 	switch {
 	case !i.Retry:
-		n.log.Error("history not archived, kept in the hot tier", "customer", customers.ID(i.Aggregate), "error", i.Err)
+		s.Log.Error("history not archived, kept in the hot tier", "customer", customers.ID(i.Aggregate), "error", i.Err)
 	case first:
-		n.log.Warn("archiving paused; requests are not affected", "error", i.Err)
+		s.Log.Warn("archiving paused; requests are not affected", "error", i.Err)
 	}
 }
 
-func (n *Node) archiveScanned(i archive.ScannedInfo) {
-	n.archive.metrics.scanned.Add(float64(i.Aggregates))
-	n.log.Debug("archiver: scan completed", "customers", i.Aggregates, "due", i.Due, "duration", i.Duration)
+func (s *Hosts) archiveScanned(i archive.ScannedInfo) {
+	s.archive.metrics.scanned.Add(float64(i.Aggregates))
+	s.Log.Debug("archiver: scan completed", "customers", i.Aggregates, "due", i.Due, "duration", i.Duration)
 }
 
 // archiveCauses are why something could not be archived.
@@ -109,16 +108,16 @@ var archiveCauses = causes{
 	{persistence.ErrUnavailable, "unavailable"},
 }
 
-// archiveStatus returns what operators want to know of the archive, nil if there is none.
-func (n *Node) archiveStatus(context.Context) *licensedv1.ArchiveStatus {
-	if n.archive == nil || n.host.Load() == nil {
+// ArchiveStatus returns what operators want to know of the archive; nil if there is none, or no host yet.
+func (s *Hosts) ArchiveStatus() *licensedv1.ArchiveStatus {
+	if s.archive == nil || s.present.Load() == nil {
 		return nil
 	}
-	st, a := n.archiverStats(), n.archive
+	st, a := s.archiverStats(), s.archive
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	out := &licensedv1.ArchiveStatus{
-		Location: n.storage.ArchiveLocation, WaitingCustomers: uint64(st.Waiting), Lag: durationpb.New(max(st.Lag, st.Failing).Round(time.Millisecond)),
+		Location: s.Storage.ArchiveLocation, WaitingCustomers: uint64(st.Waiting), Lag: durationpb.New(max(st.Lag, st.Failing).Round(time.Millisecond)),
 		ArchivedEvents: uint64(a.totals.Records), Segments: uint64(a.totals.Segments), SegmentBytes: uint64(a.totals.Bytes),
 		Failures: a.failures,
 	}
@@ -129,7 +128,7 @@ func (n *Node) archiveStatus(context.Context) *licensedv1.ArchiveStatus {
 }
 
 // archiveOwner lets the archiver ask the host. It implements archive.Owner.
-type archiveOwner struct{ h *host }
+type archiveOwner struct{ h *Host }
 
 // Owns implements archive.Owner.
 func (o *archiveOwner) Owns(aggregate string) bool {
@@ -150,7 +149,7 @@ func (o *archiveOwner) Head(ctx context.Context, aggregate string) (persistence.
 // Holds implements archive.Owner. The confirmation comes first: it is that of whatever incarnation the
 // process has now, and only then is it certain that the host's is still that one.
 func (o *archiveOwner) Holds(ctx context.Context, h persistence.Head) bool {
-	return o.h.node.confirmed(ctx) && o.h.holds(h)
+	return o.h.hosts.Confirmed(ctx) && o.h.holds(h)
 }
 
 // Archived implements archive.Owner.
