@@ -105,7 +105,8 @@ type Config struct {
 	MaxInFlight int
 	// MaxPeerBytes bounds the requests to one peer that wait to be written, and those of one peer that this process
 	// works on with the responses that are not written, in bytes (default 64 MiB). One more is answered
-	// actors.ErrOverloaded. A peer that does not read this many responses is disconnected.
+	// actors.ErrOverloaded. A request that this process works on counts with 4 KiB more than its encoded size. A peer
+	// that does not read this many responses is disconnected.
 	MaxPeerBytes int
 	// MaxBytes bounds the same of all peers that send requests to this process, in bytes (default 256 MiB).
 	MaxBytes int

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"errors"
 	"fmt"
 
 	"google.golang.org/grpc/mem"
@@ -18,9 +19,17 @@ const (
 	abandonedField protowire.Number = 4
 )
 
-// maxFrameBytes is the size from which on no more messages are added to a frame. A frame is at most that and one
-// message large.
-const maxFrameBytes = 1 << 20
+// requestIDField is the number of the id of a clusterv1.Request.
+const requestIDField protowire.Number = 50
+
+// Bounds of a frame. A writer adds no more messages to a frame of maxFrameBytes, so that a frame is at most that and one
+// message large. A frame has at most maxFrameMessages requests, responses and ids of abandoned requests: an empty one
+// takes 2 bytes of a frame, and a hundred times that when it is decoded. A reader refuses more; earlier releases write
+// no more than Config.MaxInFlight, which is half of it.
+const (
+	maxFrameBytes    = 1 << 20
+	maxFrameMessages = 16 << 10
+)
 
 // part is an encoded field of a frame: a request, a response, a flag, or ids of abandoned requests.
 type part []byte
@@ -39,11 +48,8 @@ func closingPart() part {
 	return protowire.AppendVarint(protowire.AppendTag(nil, closingField, protowire.VarintType), 1)
 }
 
-// abandonedPart says that the callers of requests stopped waiting; nil if there are no such requests.
+// abandonedPart says that the callers of requests stopped waiting.
 func abandonedPart(ids []uint64) part {
-	if len(ids) == 0 {
-		return nil
-	}
 	var packed []byte
 	for _, id := range ids {
 		packed = protowire.AppendVarint(packed, id)
@@ -56,28 +62,38 @@ type outgoing []part
 
 // fits returns the number of first parts that go into one frame.
 func fits(parts []part) (n int) {
-	for size := 0; n < len(parts) && size < maxFrameBytes; n++ {
+	for size := 0; n < len(parts) && n < maxFrameMessages && size < maxFrameBytes; n++ {
 		size += len(parts[n])
 	}
 	return n
 }
 
-// incoming is a frame that was read.
+// incoming is a frame that was read. Its requests are not decoded: the reader asks its budget for each of them first.
 type incoming struct {
-	requests  []request
+	requests  [][]byte // encoded, in the buffer
 	responses []*clusterv1.Response
 	closing   bool
 	abandoned []uint64 // ids of requests
+
+	messages int        // in all
+	buffer   mem.Buffer // nil: the frame is not of a stream
 }
 
-// request is one that was read, with its encoded size.
-type request struct {
-	*clusterv1.Request
-	size int
+// free gives back the memory of the encoded frame. The requests must not be used any more.
+func (f *incoming) free() {
+	if f.buffer != nil {
+		f.buffer.Free()
+	}
+	f.buffer, f.requests = nil, nil
 }
 
 // decode reads a frame. Unknown fields are skipped.
 func (f *incoming) decode(b []byte) error {
+	return eachField(b, f.field)
+}
+
+// eachField calls a function with the fields of a message, until it returns an error.
+func eachField(b []byte, do func(field protowire.Number, kind protowire.Type, value []byte) error) error {
 	for len(b) > 0 {
 		field, kind, n := protowire.ConsumeTag(b)
 		if n < 0 {
@@ -87,7 +103,7 @@ func (f *incoming) decode(b []byte) error {
 		if n = protowire.ConsumeFieldValue(field, kind, b); n < 0 {
 			return protowire.ParseError(n)
 		}
-		if err := f.field(field, kind, b[:n]); err != nil {
+		if err := do(field, kind, b[:n]); err != nil {
 			return err
 		}
 		b = b[n:]
@@ -100,10 +116,12 @@ func (f *incoming) field(field protowire.Number, kind protowire.Type, value []by
 	switch {
 	case field == requestsField && kind == protowire.BytesType:
 		b, _ := protowire.ConsumeBytes(value)
-		m := &clusterv1.Request{}
-		f.requests = append(f.requests, request{m, len(b)})
-		return proto.Unmarshal(b, m)
+		f.requests = append(f.requests, b)
+		return f.count()
 	case field == responsesField && kind == protowire.BytesType:
+		if err := f.count(); err != nil {
+			return err
+		}
 		b, _ := protowire.ConsumeBytes(value)
 		m := &clusterv1.Response{}
 		f.responses = append(f.responses, m)
@@ -120,6 +138,17 @@ func (f *incoming) field(field protowire.Number, kind protowire.Type, value []by
 	return nil
 }
 
+// count counts a message of the frame.
+func (f *incoming) count() error {
+	if f.messages++; f.messages > maxFrameMessages {
+		return fmt.Errorf("%w: a frame has at most %d requests, responses and ids", errTooMany, maxFrameMessages)
+	}
+	return nil
+}
+
+// errTooMany refuses a frame.
+var errTooMany = errors.New("too many messages in a frame")
+
 // ids reads ids of abandoned requests.
 func (f *incoming) ids(b []byte) error {
 	for len(b) > 0 {
@@ -127,10 +156,24 @@ func (f *incoming) ids(b []byte) error {
 		if n < 0 {
 			return protowire.ParseError(n)
 		}
+		if err := f.count(); err != nil {
+			return err
+		}
 		f.abandoned = append(f.abandoned, id)
 		b = b[n:]
 	}
 	return nil
+}
+
+// requestID returns the id of an encoded request.
+func requestID(b []byte) (id uint64, err error) {
+	err = eachField(b, func(field protowire.Number, kind protowire.Type, value []byte) error {
+		if field == requestIDField && kind == protowire.VarintType {
+			id, _ = protowire.ConsumeVarint(value)
+		}
+		return nil
+	})
+	return id, err
 }
 
 // codec is how gRPC encodes and decodes frames: each request is encoded once, by its sender, and decoded once.
@@ -165,7 +208,10 @@ func (codec) Unmarshal(data mem.BufferSlice, v any) error {
 	if !ok {
 		return fmt.Errorf("read %T: no frame", v)
 	}
-	b := data.MaterializeToBuffer(mem.DefaultBufferPool())
-	defer b.Free()
-	return f.decode(b.ReadOnlyData())
+	f.buffer = data.MaterializeToBuffer(mem.DefaultBufferPool())
+	err := f.decode(f.buffer.ReadOnlyData())
+	if err != nil || len(f.requests) == 0 {
+		f.free()
+	}
+	return err
 }

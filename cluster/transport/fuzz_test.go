@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"errors"
 	"slices"
 	"testing"
 
@@ -32,6 +33,19 @@ func FuzzFrame(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		read, reference := &incoming{}, &clusterv1.Frame{}
 		err := read.decode(data)
+		if errors.Is(err, errTooMany) {
+			return
+		}
+		requests := make([]*clusterv1.Request, len(read.requests))
+		for i, b := range read.requests {
+			requests[i] = &clusterv1.Request{}
+			id, idErr := requestID(b)
+			decodeErr := proto.Unmarshal(b, requests[i])
+			if decodeErr == nil && (idErr != nil || id != requests[i].Id) {
+				t.Errorf("id %d, %v of request %v", id, idErr, requests[i])
+			}
+			err = errors.Join(err, decodeErr)
+		}
 		if other := proto.Unmarshal(data, reference); (err == nil) != (other == nil) {
 			t.Fatalf("read with %v, by gRPC's codec with %v", err, other)
 		}
@@ -41,11 +55,11 @@ func FuzzFrame(f *testing.F) {
 		if len(read.requests) != len(reference.Requests) || len(read.responses) != len(reference.Responses) || read.closing != reference.Closing || !slices.Equal(read.abandoned, reference.Abandoned) {
 			t.Fatalf("read %+v, want %v", read, reference)
 		}
-		for i, m := range read.requests {
-			if !proto.Equal(m.Request, reference.Requests[i]) {
+		for i, m := range requests {
+			if !proto.Equal(m, reference.Requests[i]) {
 				t.Errorf("request %v, want %v", m, reference.Requests[i])
 			}
-			if r := a.answer(t.Context(), m.Request); r.GetCode() == clusterv1.Code_CODE_UNSPECIFIED {
+			if r := a.answer(t.Context(), m); r.GetCode() == clusterv1.Code_CODE_UNSPECIFIED {
 				t.Errorf("answer %v", r)
 			}
 		}

@@ -1,11 +1,13 @@
 package transport
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
 	"math/rand/v2"
 	"net"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +16,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -29,8 +32,8 @@ type stranger struct {
 	conn *grpc.ClientConn
 }
 
-func newStranger(t *testing.T, address string) *stranger {
-	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+func newStranger(t *testing.T, address string, options ...grpc.DialOption) *stranger {
+	conn, err := grpc.NewClient(address, append(options, grpc.WithTransportCredentials(insecure.NewCredentials()))...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,15 +169,15 @@ func (rawCodec) Marshal(v any) ([]byte, error)   { return v.(raw), nil }
 func (rawCodec) Unmarshal(b []byte, v any) error { return proto.Unmarshal(b, v.(proto.Message)) }
 func (rawCodec) Name() string                    { return "proto" }
 
+// newRawStranger is a stranger that sends frames as their bytes.
+func newRawStranger(t *testing.T, address string) *stranger {
+	return newStranger(t, address, grpc.WithDefaultCallOptions(grpc.ForceCodec(rawCodec{})))
+}
+
 // TestBadFrames: what cannot be read ends the stream, and nothing else.
 func TestBadFrames(t *testing.T) {
 	a := start(t, nil)
-	conn, err := grpc.NewClient(a.Address(), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.ForceCodec(rawCodec{})))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	s := &stranger{t, conn}
+	s := newRawStranger(t, a.Address())
 	request := func(b ...byte) raw {
 		return protowire.AppendBytes(protowire.AppendTag(nil, requestsField, protowire.BytesType), b)
 	}
@@ -196,6 +199,90 @@ func TestBadFrames(t *testing.T) {
 	if r, err := newStranger(t, a.Address()).ask(statusRequest()); err != nil || r.GetStatus().GetName() != "echo" {
 		t.Errorf("afterwards: %v, %v", r, err)
 	}
+}
+
+// emptyMessages returns a frame of n empty messages of a field.
+func emptyMessages(field protowire.Number, n int) raw {
+	return bytes.Repeat(protowire.AppendBytes(protowire.AppendTag(nil, field, protowire.BytesType), nil), n)
+}
+
+// TestEmptyMessages: decoding a frame of nothing but empty messages does not take a hundred times its size.
+func TestEmptyMessages(t *testing.T) {
+	const bytesOfFrame = 9 << 20
+	ids := make([]byte, bytesOfFrame)
+	for name, f := range map[string][]byte{
+		"requests":   emptyMessages(requestsField, bytesOfFrame/2),
+		"responses":  emptyMessages(responsesField, bytesOfFrame/2),
+		"packed ids": protowire.AppendBytes(protowire.AppendTag(nil, abandonedField, protowire.BytesType), ids),
+		"ids":        bytes.Repeat([]byte{byte(abandonedField) << 3, 0}, bytesOfFrame/2),
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		err := codec{}.Unmarshal(mem.BufferSlice{mem.SliceBuffer(f)}, &incoming{})
+		runtime.ReadMemStats(&after)
+		if took := after.TotalAlloc - before.TotalAlloc; took > bytesOfFrame {
+			t.Errorf("%s: decoding took %d MiB", name, took>>20)
+		}
+		if err == nil || !strings.Contains(err.Error(), "at most 16384") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	a, b := start(t, nil), start(t, nil)
+	stream := newRawStranger(t, a.Address()).greet()
+	if err := stream.SendMsg(emptyMessages(requestsField, bytesOfFrame/2)); err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.RecvMsg(&clusterv1.Frame{}); err != nil { // It accepts the stream.
+		t.Fatal(err)
+	}
+	if err := stream.RecvMsg(&clusterv1.Frame{}); status.Code(err) != codes.Internal || !strings.Contains(err.Error(), "at most 16384") {
+		t.Errorf("answer %v", err)
+	}
+	b.works(t, a.Address())
+}
+
+// TestLongestFrame: what a writer puts into one frame is read, whatever its sizes.
+func TestLongestFrame(t *testing.T) {
+	parts := make([]part, 3*maxFrameMessages)
+	for i := range parts {
+		parts[i] = part(emptyMessages(responsesField, 1))
+	}
+	for len(parts) > 0 {
+		n := fits(parts)
+		b, err := codec{}.Marshal(outgoing(parts[:n]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := &incoming{}
+		if err := (codec{}).Unmarshal(b, f); err != nil || len(f.responses) != n {
+			t.Fatalf("%d of %d responses, %v", len(f.responses), n, err)
+		}
+		parts = parts[n:]
+	}
+}
+
+// TestSessionEndsWithinAFrame: a process stops reading a frame when its session has ended.
+func TestSessionEndsWithinAFrame(t *testing.T) {
+	a := start(t, func(c *Config) { c.MaxInFlight = 1 })
+	a.hangs()
+	stream := newRawStranger(t, a.Address()).greet()
+	const n = 16_000
+	if err := stream.SendMsg(emptyMessages(requestsField, n)); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "end of the session, whose responses are not read", func() bool {
+		return a.journal.count("responses are not read") > 0 && a.sessionCount() == 0
+	})
+	// The refusals that wait, and those that gRPC has for the client.
+	if refused := a.journal.count("too many requests"); refused > n/2 {
+		t.Errorf("%d requests were refused", refused)
+	}
+}
+
+func (p *process) sessionCount() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.sessions)
 }
 
 // TestUnknownRequests: requests and fields of later releases are answered, or skipped.

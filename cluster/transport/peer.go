@@ -345,12 +345,14 @@ func (s *stream) take() outgoing {
 	}
 	var f outgoing
 	n, size := 0, 0
-	if ids := abandonedPart(s.abandoned); ids != nil {
-		f, size = append(f, ids), len(ids)
+	ids := s.abandoned[:min(len(s.abandoned), maxFrameMessages)]
+	if len(ids) > 0 {
+		b := abandonedPart(ids)
+		f, size = append(f, b), len(b)
 		p.bytes += size // It is subtracted with the requests.
-		s.abandoned = nil
+		s.abandoned = s.abandoned[len(ids):]
 	}
-	for ; n < len(p.queue) && size < maxFrameBytes; n++ {
+	for ; n < len(p.queue) && len(ids)+n < maxFrameMessages && size < maxFrameBytes; n++ {
 		c := p.queue[n]
 		size += len(c.part)
 		f = append(f, c.part)

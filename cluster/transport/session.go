@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	grpcpeer "google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"licensed/actors"
 	"licensed/messages/clusterv1"
@@ -40,7 +41,8 @@ type session struct {
 
 // work is a request whose handler runs.
 type work struct {
-	request
+	*clusterv1.Request
+	size      int
 	ctx       context.Context
 	cancel    context.CancelFunc
 	abandoned bool // guarded by the session's lock
@@ -90,37 +92,65 @@ func (t *Transport) endSession(s *session) {
 	delete(t.sessions, s)
 }
 
-// read starts the work on requests and does not wait for it. It returns when the stream ends.
+// read starts the work on requests and does not wait for it. It returns when the stream or the session ends.
 func (s *session) read() error {
 	for {
 		f := &incoming{}
-		switch err := s.stream.RecvMsg(f); {
-		case errors.Is(err, io.EOF):
+		err := s.stream.RecvMsg(f)
+		if errors.Is(err, io.EOF) {
 			return nil
-		case err != nil:
+		}
+		if err == nil {
+			err = s.start(f)
+		}
+		if err != nil {
 			if status.Code(err) == codes.Internal { // It could not be decoded.
 				s.transport.config.Observer.Rejected("unreadable frame")
 			}
 			return err
 		}
-		for _, m := range f.requests {
-			if !s.admit(m.size) {
-				s.transport.config.Observer.Rejected("too many requests")
-				s.post(0, s.transport.encode(m.GetId(), tooMany()))
-				continue
-			}
-			s.transport.working.Add(1)
-			go s.answer(s.begin(m))
-		}
-		s.abandon(f.abandoned)
 	}
+}
+
+// start starts the work on the requests of a frame, one by one, until the session ends. A request is decoded once it is
+// admitted.
+func (s *session) start(f *incoming) error {
+	defer f.free()
+	for _, b := range f.requests {
+		if err := s.ctx.Err(); err != nil {
+			return status.FromContextError(err).Err()
+		}
+		size := requestBytes + len(b)
+		if !s.admit(size) {
+			id, err := requestID(b)
+			if err != nil {
+				return unreadable(err)
+			}
+			s.transport.config.Observer.Rejected("too many requests")
+			s.post(0, s.transport.encode(id, tooMany()))
+			continue
+		}
+		m := &clusterv1.Request{}
+		if err := proto.Unmarshal(b, m); err != nil {
+			s.release(size, 1)
+			return unreadable(err)
+		}
+		s.transport.working.Add(1)
+		go s.answer(s.begin(m, size))
+	}
+	s.abandon(f.abandoned)
+	return nil
+}
+
+func unreadable(err error) error {
+	return status.Error(codes.Internal, "unreadable frame: "+err.Error())
 }
 
 // begin returns the work on a request that was admitted. Its context ends with the deadline of the request, when the
 // peer says that the caller gave up, and with the session.
-func (s *session) begin(m request) *work {
-	w := &work{request: m}
-	w.ctx, w.cancel = context.WithTimeout(s.ctx, s.transport.timeout(m.Request))
+func (s *session) begin(m *clusterv1.Request, size int) *work {
+	w := &work{Request: m, size: size}
+	w.ctx, w.cancel = context.WithTimeout(s.ctx, s.transport.timeout(m))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.works[m.GetId()] = w
@@ -149,6 +179,9 @@ func (s *session) finish(w *work) bool {
 	}
 	return !w.abandoned
 }
+
+// requestBytes is what a request counts for beside its encoded size: its message, contexts and goroutine.
+const requestBytes = 4 << 10
 
 // admit counts a request, unless it is one too many.
 func (s *session) admit(size int) bool {
