@@ -56,8 +56,8 @@ func metricOf(call *ast.CallExpr) (m metric) {
 		case *ast.CompositeLit:
 			if _, isSlice := n.Type.(*ast.ArrayType); isSlice {
 				for _, e := range n.Elts {
-					if lit, ok := e.(*ast.BasicLit); ok {
-						labels = append(labels, unquoted(lit))
+					if text, ok := stringOf(e); ok {
+						labels = append(labels, text)
 					}
 				}
 				return false
@@ -65,9 +65,10 @@ func metricOf(call *ast.CallExpr) (m metric) {
 			if s, ok := n.Type.(*ast.SelectorExpr); ok && strings.HasSuffix(s.Sel.Name, "Opts") {
 				kind = strings.ToLower(strings.TrimSuffix(s.Sel.Name, "Opts"))
 			}
-		case *ast.BasicLit:
-			if n.Kind == token.STRING {
-				texts = append(texts, unquoted(n))
+		case *ast.BasicLit, *ast.BinaryExpr:
+			if text, ok := stringOf(n.(ast.Expr)); ok {
+				texts = append(texts, text)
+				return false
 			}
 		}
 		return true
@@ -95,12 +96,18 @@ func metricOf(call *ast.CallExpr) (m metric) {
 	return m
 }
 
-func unquoted(lit *ast.BasicLit) string {
-	s, err := strconv.Unquote(lit.Value)
-	if err != nil {
-		return ""
+// stringOf returns the text of a string literal, or of several that are joined with +: long texts stand on several lines.
+func stringOf(e ast.Expr) (string, bool) {
+	switch e := e.(type) {
+	case *ast.BasicLit:
+		s, err := strconv.Unquote(e.Value)
+		return s, err == nil && e.Kind == token.STRING
+	case *ast.BinaryExpr:
+		x, left := stringOf(e.X)
+		y, right := stringOf(e.Y)
+		return x + y, left && right && e.Op == token.ADD
 	}
-	return s
+	return "", false
 }
 
 // TestReferenceMetrics makes docs/reference/metrics.md from the places where metrics are made.
@@ -177,7 +184,8 @@ func TestReferenceAlerts(t *testing.T) {
 			}
 		}
 	}
-	if err := yaml.Unmarshal([]byte(read(t, filepath.Join("..", "..", "deploy", "prometheus", "alerts.yml"))), &file); err != nil {
+	if err := yaml.Unmarshal([]byte(read(t, filepath.Join("..", "..", "deploy", "prometheus", "alerts.yml"))),
+		&file); err != nil {
 		t.Fatal(err)
 	}
 	var b strings.Builder
@@ -189,7 +197,8 @@ func TestReferenceAlerts(t *testing.T) {
 				after = "at once"
 			}
 			summary := strings.ReplaceAll(r.Annotations["summary"], "|", `\|`)
-			fmt.Fprintf(&b, "| [%s](../guide/operations.md#%s) | %s | %s | `%s` |\n", r.Alert, strings.ToLower(r.Alert), r.Labels["severity"], after, summary)
+			fmt.Fprintf(&b, "| [%s](../guide/operations.md#%s) | %s | %s | `%s` |\n",
+				r.Alert, strings.ToLower(r.Alert), r.Labels["severity"], after, summary)
 		}
 	}
 	generated(t, "alerts.md", b.String())
@@ -203,7 +212,9 @@ var (
 // TestWalks checks that every file and function exists that a walk of docs/design/architecture.md names. A function
 // belongs to the file named before it.
 func TestWalks(t *testing.T) {
-	steps := walkStep.FindAllStringSubmatch(walk.FindString(read(t, filepath.Join("..", "..", "docs", "design", "architecture.md"))), -1)
+	steps := walkStep.FindAllStringSubmatch(
+		walk.FindString(read(t, filepath.Join("..", "..", "docs", "design", "architecture.md"))), -1,
+	)
 	if len(steps) < 100 {
 		t.Fatalf("%d files and functions found", len(steps))
 	}
