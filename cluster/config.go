@@ -141,7 +141,8 @@ func (c *NodeConfig) validate() error {
 		name string
 		ok   bool
 	}{
-		{"Ownership", c.Ownership != nil}, {"Cluster", c.Cluster.Name != ""}, {"Name", c.Name != ""}, {"Kind", c.Kind != ""},
+		{"Ownership", c.Ownership != nil}, {"Cluster", c.Cluster.Name != ""}, {"Name", c.Name != ""},
+		{"Kind", c.Kind != ""},
 		{"NewHost", c.NewHost != nil}, {"MaxWaiting", c.MaxWaiting > 0}, {"MaxWait", c.MaxWait > 0},
 		{"Confirm", c.Confirm <= ConfirmRead},
 	} {
@@ -154,7 +155,9 @@ func (c *NodeConfig) validate() error {
 }
 
 // protocol returns the configuration of an incarnation's machine.
-func (c *NodeConfig) protocol(i persistence.Incarnation, former []persistence.Incarnation, shards uint32) ownership.Config {
+func (c *NodeConfig) protocol(
+	i persistence.Incarnation, former []persistence.Incarnation, shards uint32,
+) ownership.Config {
 	p := c.Protocol
 	p.Incarnation, p.Node, p.Address, p.Former, p.Shards = i, c.Name, c.Address, slices.Clone(former), shards
 	p.Witnessed = c.Votes != nil
@@ -186,7 +189,9 @@ var ErrOtherCluster = errors.New("the store belongs to another cluster")
 
 // Open returns the row of the cluster that uses the store. The first process creates it, with that number of shards (0:
 // DefaultShards); an existing cluster keeps its own. Errors: ErrOtherCluster, and those of the store.
-func Open(ctx context.Context, ownership persistence.Ownership, name string, shards uint32) (persistence.ClusterInfo, error) {
+func Open(
+	ctx context.Context, ownership persistence.Ownership, name string, shards uint32,
+) (persistence.ClusterInfo, error) {
 	if shards == 0 {
 		shards = DefaultShards
 	}

@@ -39,7 +39,8 @@ const (
 )
 
 var happenings = [...]string{
-	"began", "ended", "claimed", "taken over", "released", "lost", "epoch raised", "died", "clock wrong", "clock right", "unreachable", "reachable",
+	"began", "ended", "claimed", "taken over", "released", "lost", "epoch raised", "died", "clock wrong", "clock right",
+	"unreachable", "reachable",
 }
 
 // String returns the kind in words.

@@ -107,7 +107,8 @@ func (i *incarnation) valid() bool {
 // which met the higher epoch wait for the shard to be above it.
 func (i *incarnation) StaleEpoch(shard uint32, aggregate string, epoch uint64) {
 	if i.gates[shard].raise(epoch) {
-		i.node.log.Warn("higher epoch found in a history than in its shard's row", "shard", shard, "aggregate", aggregate, "epoch", epoch)
+		i.node.log.Warn("higher epoch found in a history than in its shard's row", "shard", shard,
+			"aggregate", aggregate, "epoch", epoch)
 		i.post(input{Input: ownership.Input{Kind: ownership.InputStale, Shard: shard, Epoch: epoch}})
 	}
 }

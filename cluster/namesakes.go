@@ -164,5 +164,6 @@ func NameTaken(name, address string) error {
 	if address == "" {
 		address = "an unknown address"
 	}
-	return fmt.Errorf("%w: a process named %q runs at %s already; stop it, or start this one with another --name", ErrNameTaken, name, address)
+	return fmt.Errorf("%w: a process named %q runs at %s already; stop it, or start this one with another --name",
+		ErrNameTaken, name, address)
 }

@@ -72,7 +72,10 @@ func StartNode(ctx context.Context, c NodeConfig) (*Node, error) {
 	}
 	n := &Node{
 		config: c, log: c.Log, shards: c.Cluster.Shards, suffix: ":" + c.Kind, rows: c.Map,
-		resumed: make(chan struct{}, 1), stop: make(chan struct{}), ended: make(chan struct{}), began: make(chan struct{}),
+		resumed: make(chan struct{}, 1),
+		stop:    make(chan struct{}),
+		ended:   make(chan struct{}),
+		began:   make(chan struct{}),
 	}
 	n.started = c.Clock.Now()
 	if n.named, err = n.namesakes(ctx); err != nil {
@@ -207,7 +210,8 @@ func (n *Node) Execute(ctx context.Context, id string, c actors.Command) (actors
 		reply, err := i.host.Execute(ctx, id, c)
 		if n.config.Confirm == ConfirmRead && speaks(err) {
 			if e := i.confirm.wait(ctx); e != nil {
-				reply, err = actors.Reply{}, fmt.Errorf("%w: not confirmed by a read of the lease: %w", actors.ErrUnknownOutcome, e)
+				reply, err = actors.Reply{}, fmt.Errorf("%w: not confirmed by a read of the lease: %w",
+					actors.ErrUnknownOutcome, e)
 			}
 		}
 		i.leave(g)
@@ -254,7 +258,8 @@ const attempts = 4
 // after looks at a host's error: whether to try again, and otherwise what to say. A shard that is held
 // may still have an activation of a former epoch, which knows only that it has ended.
 func (n *Node) after(shard uint32, attempt int, err error) (again bool, _ error) {
-	if _, said := err.(*NotOwnerError); err == nil || said || !errors.Is(err, actors.ErrNotOwner) { //nolint:errorlint // made here, wrapped by nobody
+	_, said := err.(*NotOwnerError) //nolint:errorlint // made here, wrapped by nobody
+	if err == nil || said || !errors.Is(err, actors.ErrNotOwner) {
 		return false, err
 	}
 	if i := n.current.Load(); attempt < attempts && (i.valid() && i.gates[shard].kind() != ownership.GateShut) {
@@ -305,7 +310,8 @@ func (n *Node) await(ctx context.Context, shard uint32) (*incarnation, *gate, er
 	}
 	timeout := time.NewTimer(n.config.MaxWait)
 	defer timeout.Stop()
-	again := time.NewTicker(n.config.Protocol.Timing.TTL / 8) // what was promised may turn out to be wrong, without a change here
+	// what was promised may turn out to be wrong, without a change here
+	again := time.NewTicker(n.config.Protocol.Timing.TTL / 8)
 	defer again.Stop()
 	for {
 		i := n.current.Load()
@@ -519,7 +525,8 @@ func (n *Node) happened(h Happening) {
 			n.log.Warn("lease lost, restarting as a new incarnation", "incarnation", h.Incarnation, "cause", h.Cause)
 		}
 	case Raised:
-		n.log.Error("shard epoch raised: ownership was older than history; was it restored from a backup?", "shard", h.Shard, "epoch", h.Epoch)
+		n.log.Error("shard epoch raised: ownership was older than history; was it restored from a backup?",
+			"shard", h.Shard, "epoch", h.Epoch)
 	case Lost:
 		n.log.Warn("shard lost", "shard", h.Shard, "epoch", h.Epoch)
 	case Died:
@@ -531,7 +538,8 @@ func (n *Node) happened(h Happening) {
 	case ClockWrong, ClockRight:
 		n.log.Warn("wall clock compared with peers", "state", h.Kind.String(), "ahead", h.Took.String())
 	default:
-		n.log.Debug("shard changed", "change", h.Kind.String(), "shard", h.Shard, "epoch", h.Epoch, "other", h.Other, "duration", h.Took.String())
+		n.log.Debug("shard changed", "change", h.Kind.String(), "shard", h.Shard, "epoch", h.Epoch, "other", h.Other,
+			"duration", h.Took.String())
 	}
 	n.config.Happened(h)
 }

@@ -177,7 +177,8 @@ func (ns *nodes) see() {
 	var members []ownership.Member
 	for _, n := range ns.all {
 		if i := n.Incarnation(); !n.gone && !i.IsZero() {
-			members = append(members, ownership.Member{Name: n.name, Incarnation: i, Eligible: !n.ClockWrong() && !n.drains})
+			members = append(members,
+				ownership.Member{Name: n.name, Incarnation: i, Eligible: !n.ClockWrong() && !n.drains})
 		}
 	}
 	for _, n := range ns.all {

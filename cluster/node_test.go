@@ -62,12 +62,14 @@ func TestOpenRefusesAnotherCluster(t *testing.T) {
 // TestNodeWithoutAStoreDoesNotStart: who asks for a node learns when there is no lease to be had.
 func TestNodeWithoutAStoreDoesNotStart(t *testing.T) {
 	ns := newNodes(t)
-	store := faulty.New(ns.store, faulty.On(faulty.Always(faulty.Fault{Kind: faulty.LoseRequest}), faulty.CompareAndSetLease))
+	store := faulty.New(ns.store,
+		faulty.On(faulty.Always(faulty.Fault{Kind: faulty.LoseRequest}), faulty.CompareAndSetLease))
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	host := &testNode{store: store}
 	_, err := cluster.StartNode(ctx, cluster.NodeConfig{
-		Ownership: store, Cluster: persistence.ClusterInfo{Name: "test", Shards: shards}, Name: "a", Kind: "Ledger", NewHost: host.newHost,
+		Ownership: store, Cluster: persistence.ClusterInfo{Name: "test", Shards: shards}, Name: "a", Kind: "Ledger",
+		NewHost: host.newHost,
 	})
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Error(err)
@@ -316,7 +318,8 @@ func TestPausedNodeSaysNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Nor does another incarnation begin before the store answers again.
-	a.store.SetScript(faulty.On(faulty.Always(faulty.Fault{Kind: faulty.Hold}), faulty.Append, faulty.CompareAndSetLease))
+	a.store.SetScript(faulty.On(faulty.Always(faulty.Fault{Kind: faulty.Hold}), faulty.Append,
+		faulty.CompareAndSetLease))
 	answer := make(chan error)
 	go func() { answer <- a.add(t.Context(), ledger, "c1") }()
 	ns.until("the write is under way", func() bool { return len(a.store.Held()) == 1 })

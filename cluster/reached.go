@@ -48,7 +48,9 @@ func (i *incarnation) tellReached() {
 	i.node.mu.Lock()
 	defer i.node.mu.Unlock()
 	r := &i.node.reached
-	i.post(input{Input: ownership.Input{Kind: ownership.InputReach, Reached: slices.Clone(r.by), Witnesses: r.witnesses}})
+	i.post(
+		input{Input: ownership.Input{Kind: ownership.InputReach, Reached: slices.Clone(r.by), Witnesses: r.witnesses}},
+	)
 }
 
 // noteReach keeps what the machine found out about whether others reach the node.
@@ -84,13 +86,16 @@ func (n *Node) Unreachable() error {
 	const remedy = "check --node-advertise, and whether a firewall lets the node port through"
 	switch {
 	case r.state == ownership.Accused && len(r.accusers) > 0:
-		return fmt.Errorf("node port cannot be reached by most other processes: %s; %s", strings.Join(r.accusers, ", "), remedy)
+		return fmt.Errorf("node port cannot be reached by most other processes: %s; %s",
+			strings.Join(r.accusers, ", "), remedy)
 	case r.state == ownership.Accused:
-		return fmt.Errorf("node port could not be reached by most other processes, and none has reached it since; %s", remedy)
+		return fmt.Errorf("node port could not be reached by most other processes, and none has reached it since; %s",
+			remedy)
 	case r.state == ownership.Unproven && witnesses > 0:
 		return fmt.Errorf("none of %d other processes has reached the node port yet; %s", witnesses, remedy)
 	case r.island && witnesses == 0:
-		return errors.New("gossip lists no other process, but the store has other nodes with live leases; check --join, --bind, --label and the gossip key")
+		return errors.New("gossip lists no other process, but the store has other nodes with live leases; " +
+			"check --join, --bind, --label and the gossip key")
 	}
 	return nil
 }

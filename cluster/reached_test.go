@@ -34,7 +34,8 @@ func TestIsland(t *testing.T) {
 	}
 	ns.leave(b)
 	b.kill(t)
-	ns.until("the island has all, since nobody else lives", func() bool { alone(); held, _, _ := island.Held(); return held == shards })
+	ns.until("the island has all, since nobody else lives",
+		func() bool { alone(); held, _, _ := island.Held(); return held == shards })
 	island.SetReached([]persistence.Incarnation{{1}}, 1)
 	ns.until("it is reached", func() bool { return island.Reach() == ownership.Reached && island.Unreachable() == nil })
 	if island.count(cluster.Reachable) != 1 {

@@ -89,7 +89,8 @@ func (s *Solo) claimAll(ctx context.Context) error {
 	former := make([]persistence.Shard, s.shards)
 	for _, row := range rows {
 		if row.ID >= s.shards {
-			return fmt.Errorf("the store has shard %d, the cluster %d shards: %w", row.ID, s.shards, persistence.ErrCorrupt)
+			return fmt.Errorf("the store has shard %d, the cluster %d shards: %w",
+				row.ID, s.shards, persistence.ErrCorrupt)
 		}
 		former[row.ID] = row
 	}

@@ -13,7 +13,8 @@ import (
 
 // commandMethods are those that go into a customer's history.
 var commandMethods = map[string]bool{
-	"AcquireLicense": true, "RenewLicense": true, "ReleaseLicense": true, "RecordPlayback": true, "DeactivateDevice": true, "ChangePlan": true,
+	"AcquireLicense": true, "RenewLicense": true, "ReleaseLicense": true, "RecordPlayback": true,
+	"DeactivateDevice": true, "ChangePlan": true,
 }
 
 // queryMethods are those that a customer's owner answers from its state.

@@ -179,7 +179,9 @@ func overLimit(e *budget.ExceededError) *connect.Error {
 		words += " from " + e.Holder.String()
 	}
 	return retryAfter(connect.CodeResourceExhausted, words+"; not executed, retry later", retry, &errdetails.ErrorInfo{
-		Reason: ReasonOverloaded, Domain: ErrorDomain, Metadata: map[string]string{"limit": e.Budget, "scope": string(e.Scope)},
+		Reason:   ReasonOverloaded,
+		Domain:   ErrorDomain,
+		Metadata: map[string]string{"limit": e.Budget, "scope": string(e.Scope)},
 	})
 }
 
@@ -251,7 +253,8 @@ func asLimit(err error) error {
 
 // expired is the error for a request whose deadline passed before it was handled.
 func expired() *connect.Error {
-	return apiError(connect.CodeDeadlineExceeded, ReasonNotExecuted, "the deadline passed before execution; not executed")
+	return apiError(connect.CodeDeadlineExceeded, ReasonNotExecuted,
+		"the deadline passed before execution; not executed")
 }
 
 // panicked reports a panic in a handler. What the aggregate did is not known here, so neither is the

@@ -38,7 +38,9 @@ func BenchmarkGateway(b *testing.B) {
 	raw := serve(b, mux, slog.Default())
 	for _, protocol := range []string{"grpc", "connect/h1", "json/h1"} {
 		b.Run(protocol, func(b *testing.B) {
-			pair := [2]licensedv1connect.LicenseServiceClient{protocols(b, raw)[protocol], protocols(b, through)[protocol]}
+			pair := [2]licensedv1connect.LicenseServiceClient{
+				protocols(b, raw)[protocol], protocols(b, through)[protocol],
+			}
 			var best [2]float64
 			for b.Loop() {
 				for _, inFlight := range []int{8, 32, 128} {

@@ -127,7 +127,9 @@ func (v verifier) Verify(
 }
 
 // verifying returns a gateway with it.
-func verifying(t *testing.T, verify func(ctx context.Context, progress func(checked, total uint64) error) error) *gateway.Gateway {
+func verifying(
+	t *testing.T, verify func(ctx context.Context, progress func(checked, total uint64) error) error,
+) *gateway.Gateway {
 	t.Helper()
 	p := newPast(t)
 	c := historyConfig(p)
@@ -190,13 +192,15 @@ func TestStreamsEndWithTheNode(t *testing.T) {
 				g.EndStreams() // a second time does nothing
 			}()
 			for _, when := range []string{"present", "future"} {
-				stream, err := client.VerifyCustomer(t.Context(), connect.NewRequest(&licensedv1.VerifyCustomerRequest{CustomerId: "Bayley"}))
+				stream, err := client.VerifyCustomer(t.Context(),
+					connect.NewRequest(&licensedv1.VerifyCustomerRequest{CustomerId: "Bayley"}))
 				if err != nil {
 					t.Fatal(err)
 				}
 				for stream.Receive() {
 				}
-				if err := stream.Err(); connect.CodeOf(err) != connect.CodeUnavailable || reasonOf(err) != gateway.ReasonNotExecuted {
+				if err := stream.Err(); connect.CodeOf(err) != connect.CodeUnavailable ||
+					reasonOf(err) != gateway.ReasonNotExecuted {
 					t.Errorf("%s: a %s stream ended with %v", name, when, err)
 				}
 				_ = stream.Close()
@@ -214,7 +218,8 @@ func TestStreamsEndWithTheNode(t *testing.T) {
 				}
 			})
 			client := licensedv1connect.NewAdminServiceClient(piped(t, g.Handler())[name], "http://pipe")
-			stream, err := client.VerifyCustomer(t.Context(), connect.NewRequest(&licensedv1.VerifyCustomerRequest{CustomerId: "Bayley"}))
+			stream, err := client.VerifyCustomer(t.Context(),
+				connect.NewRequest(&licensedv1.VerifyCustomerRequest{CustomerId: "Bayley"}))
 			if err != nil {
 				t.Fatal(err)
 			}

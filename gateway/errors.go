@@ -152,7 +152,8 @@ func runtimeError(err error, command bool, now time.Time) *connect.Error {
 			"the customer's history is being imported; not executed, retry when that is done", importRetry)
 	case errors.Is(err, actors.ErrNotSupported):
 		return apiError(connect.CodeUnimplemented, ReasonUnsupported,
-			"the node that holds this customer is of a release that does not know this request; not executed, retry when the upgrade is finished")
+			"the node that holds this customer is of a release that does not know this request; not executed, "+
+				"retry when the upgrade is finished")
 	case errors.Is(err, actors.ErrCorrupt), errors.Is(err, persistence.ErrCorrupt):
 		return apiError(connect.CodeDataLoss, ReasonCorrupt,
 			"the stored history of this customer cannot be read; not executed, an operator must look at it")
@@ -164,7 +165,8 @@ func runtimeError(err error, command bool, now time.Time) *connect.Error {
 // damaged, or recorded by another release.
 func unreadable() *connect.Error {
 	return apiError(connect.CodeDataLoss, ReasonOutcomeUnknown,
-		"executed, but its result cannot be read; look in the history, or retry with the same command_id on another release")
+		"executed, but its result cannot be read; look in the history, or retry with the same command_id on "+
+			"another release")
 }
 
 // outcomeError maps the errors where it matters whether the command was executed.
@@ -176,14 +178,19 @@ func outcomeError(err error, command bool) *connect.Error {
 	var unserved *actors.UnservedError
 	switch {
 	case errors.As(err, &unserved) && !errors.Is(err, actors.ErrUnknownOutcome):
-		return apiError(connect.CodeUnavailable, ReasonNotExecuted, "no node serves this customer: "+unserved.Known+"; not executed, retry")
+		return apiError(connect.CodeUnavailable, ReasonNotExecuted,
+			"no node serves this customer: "+unserved.Known+"; not executed, retry")
 	case errors.Is(err, actors.ErrExpired):
-		return apiError(connect.CodeDeadlineExceeded, ReasonNotExecuted, "the deadline passed before execution; not executed")
+		return apiError(connect.CodeDeadlineExceeded, ReasonNotExecuted,
+			"the deadline passed before execution; not executed")
 	case !errors.Is(err, actors.ErrUnknownOutcome) &&
-		(errors.Is(err, actors.ErrNotOwner) || errors.Is(err, actors.ErrUnavailable) || errors.Is(err, persistence.ErrUnavailable)):
-		return apiError(connect.CodeUnavailable, ReasonNotExecuted, "the customer's aggregate is not available now; not executed, retry")
+		(errors.Is(err, actors.ErrNotOwner) || errors.Is(err, actors.ErrUnavailable) ||
+			errors.Is(err, persistence.ErrUnavailable)):
+		return apiError(connect.CodeUnavailable, ReasonNotExecuted,
+			"the customer's aggregate is not available now; not executed, retry")
 	case !command && errors.Is(err, persistence.ErrClosed):
-		return apiError(connect.CodeUnavailable, ReasonNotExecuted, "the node's store is closed; not answered, ask another node")
+		return apiError(connect.CodeUnavailable, ReasonNotExecuted,
+			"the node's store is closed; not answered, ask another node")
 	// Before the next: the runtime joins these two with the unknown outcome that they leave.
 	case errors.Is(err, context.DeadlineExceeded):
 		return apiError(connect.CodeDeadlineExceeded, unknown, "deadline exceeded, "+retry)

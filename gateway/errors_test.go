@@ -28,27 +28,56 @@ func TestErrors(t *testing.T) {
 		says   string
 		retry  time.Duration
 	}{
-		{err: actors.ErrIDReused, code: connect.CodeAlreadyExists, reason: gateway.ReasonIDReused, status: 409, says: "other content"},
-		{err: actors.ErrTooOld, code: connect.CodeOutOfRange, reason: gateway.ReasonTooOld, status: 400, says: "look in the history"},
-		{err: actors.ErrIssuedAhead, code: connect.CodeInvalidArgument, reason: gateway.ReasonInvalid, status: 400, says: "2026-03-01T12:00:00.123456789Z"},
-		{err: actors.ErrOverloaded, code: connect.CodeResourceExhausted, reason: gateway.ReasonOverloaded, status: 429, says: "not executed", retry: 100 * time.Millisecond},
+		{err: actors.ErrIDReused, code: connect.CodeAlreadyExists, reason: gateway.ReasonIDReused, status: 409,
+			says: "other content"},
+		{err: actors.ErrTooOld, code: connect.CodeOutOfRange, reason: gateway.ReasonTooOld, status: 400,
+			says: "look in the history"},
+		{err: actors.ErrIssuedAhead, code: connect.CodeInvalidArgument, reason: gateway.ReasonInvalid, status: 400,
+			says: "2026-03-01T12:00:00.123456789Z"},
+		{err: actors.ErrOverloaded, code: connect.CodeResourceExhausted, reason: gateway.ReasonOverloaded, status: 429,
+			says: "not executed", retry: 100 * time.Millisecond},
 		{
-			err:  fmt.Errorf("x: %w", &actors.RateLimitedError{Reason: "too many refusals", RetryAfter: 1500 * time.Millisecond}),
-			code: connect.CodeResourceExhausted, reason: gateway.ReasonRateLimited, status: 429, says: "too many refusals", retry: 1500 * time.Millisecond,
+			err: fmt.Errorf("x: %w",
+				&actors.RateLimitedError{Reason: "too many refusals", RetryAfter: 1500 * time.Millisecond}),
+			code:   connect.CodeResourceExhausted,
+			reason: gateway.ReasonRateLimited,
+			status: 429,
+			says:   "too many refusals",
+			retry:  1500 * time.Millisecond,
 		},
-		{err: actors.ErrExpired, code: connect.CodeDeadlineExceeded, reason: gateway.ReasonNotExecuted, status: 504, says: "not executed"},
-		{err: fmt.Errorf("%w: %w", actors.ErrUnknownOutcome, context.DeadlineExceeded), code: connect.CodeDeadlineExceeded, reason: gateway.ReasonOutcomeUnknown, status: 504, says: "same command_id"},
-		{err: fmt.Errorf("%w: %w", actors.ErrExpired, context.DeadlineExceeded), code: connect.CodeDeadlineExceeded, reason: gateway.ReasonNotExecuted, status: 504, says: "not executed"},
-		{err: fmt.Errorf("%w: %w", actors.ErrUnknownOutcome, context.Canceled), code: connect.CodeCanceled, reason: gateway.ReasonOutcomeUnknown, status: 499, says: "same command_id"},
-		{err: actors.ErrNotOwner, code: connect.CodeUnavailable, reason: gateway.ReasonNotExecuted, status: 503, says: "not executed"},
-		{err: actors.ErrUnavailable, code: connect.CodeUnavailable, reason: gateway.ReasonNotExecuted, status: 503, says: "not executed"},
-		{err: actors.ErrUnknownOutcome, code: connect.CodeUnavailable, reason: gateway.ReasonOutcomeUnknown, status: 503, says: "same command_id"},
-		{err: actors.ErrCorrupt, code: connect.CodeDataLoss, reason: gateway.ReasonCorrupt, status: 500, says: "cannot be read"},
-		{err: persistence.ErrCorrupt, code: connect.CodeDataLoss, reason: gateway.ReasonCorrupt, status: 500, says: "cannot be read"},
-		{err: actors.ErrNotSupported, code: connect.CodeUnimplemented, reason: gateway.ReasonUnsupported, status: 501, says: "not executed"},
-		{err: actors.ErrPanic, code: connect.CodeInternal, reason: gateway.ReasonBug, status: 500, says: "not executed"},
-		{err: actors.ErrRejected, code: connect.CodeFailedPrecondition, reason: gateway.ReasonRejected, status: 400, says: "not executed"},
-		{err: errors.New("secret internals"), code: connect.CodeInternal, reason: gateway.ReasonBug, status: 500, says: "outcome unknown"},
+		{err: actors.ErrExpired, code: connect.CodeDeadlineExceeded, reason: gateway.ReasonNotExecuted, status: 504,
+			says: "not executed"},
+		{
+			err:    fmt.Errorf("%w: %w", actors.ErrUnknownOutcome, context.DeadlineExceeded),
+			code:   connect.CodeDeadlineExceeded,
+			reason: gateway.ReasonOutcomeUnknown,
+			status: 504,
+			says:   "same command_id",
+		},
+		{err: fmt.Errorf("%w: %w", actors.ErrExpired, context.DeadlineExceeded), code: connect.CodeDeadlineExceeded,
+			reason: gateway.ReasonNotExecuted, status: 504, says: "not executed"},
+		{err: fmt.Errorf("%w: %w", actors.ErrUnknownOutcome, context.Canceled), code: connect.CodeCanceled,
+			reason: gateway.ReasonOutcomeUnknown, status: 499, says: "same command_id"},
+		{err: actors.ErrNotOwner, code: connect.CodeUnavailable, reason: gateway.ReasonNotExecuted, status: 503,
+			says: "not executed"},
+		{err: actors.ErrUnavailable, code: connect.CodeUnavailable, reason: gateway.ReasonNotExecuted, status: 503,
+			says: "not executed"},
+		{err: actors.ErrUnknownOutcome, code: connect.CodeUnavailable, reason: gateway.ReasonOutcomeUnknown,
+			status: 503, says: "same command_id"},
+		{err: actors.ErrCorrupt, code: connect.CodeDataLoss, reason: gateway.ReasonCorrupt, status: 500,
+			says: "cannot be read"},
+		{err: persistence.ErrCorrupt, code: connect.CodeDataLoss, reason: gateway.ReasonCorrupt, status: 500,
+			says: "cannot be read"},
+		{err: actors.ErrNotSupported, code: connect.CodeUnimplemented, reason: gateway.ReasonUnsupported, status: 501,
+			says: "not executed"},
+		{
+			err: actors.ErrPanic, code: connect.CodeInternal, reason: gateway.ReasonBug, status: 500,
+			says: "not executed",
+		},
+		{err: actors.ErrRejected, code: connect.CodeFailedPrecondition, reason: gateway.ReasonRejected, status: 400,
+			says: "not executed"},
+		{err: errors.New("secret internals"), code: connect.CodeInternal, reason: gateway.ReasonBug, status: 500,
+			says: "outcome unknown"},
 	} {
 		t.Run(test.err.Error(), func(t *testing.T) {
 			g := start(t, failing(fmt.Errorf("execute Bayley: %w", test.err)))
@@ -81,7 +110,8 @@ func checkError(t *testing.T, name string, err error, code connect.Code, reason,
 	if got := connect.CodeOf(err); got != code {
 		t.Errorf("%s: code %v, want %v: %v", name, got, code, err)
 	}
-	if info, ok := detail[*errdetails.ErrorInfo](t, err); !ok || info.Reason != reason || info.Domain != gateway.ErrorDomain {
+	if info, ok := detail[*errdetails.ErrorInfo](t, err); !ok || info.Reason != reason ||
+		info.Domain != gateway.ErrorDomain {
 		t.Errorf("%s: ErrorInfo %v, want reason %s", name, info, reason)
 	}
 	if !strings.Contains(err.Error(), says) {
@@ -101,7 +131,8 @@ func TestErrorOfQuerySpeaksOfNoCommand(t *testing.T) {
 	for _, cause := range []error{context.DeadlineExceeded, actors.ErrUnknownOutcome} {
 		g := start(t, failing(cause))
 		for name, client := range protocols(t, g.url) {
-			_, err := client.ListDevices(t.Context(), connect.NewRequest(&licensedv1.ListDevicesRequest{CustomerId: "Bayley"}))
+			_, err := client.ListDevices(t.Context(),
+				connect.NewRequest(&licensedv1.ListDevicesRequest{CustomerId: "Bayley"}))
 			if info, _ := detail[*errdetails.ErrorInfo](t, err); info.GetReason() != gateway.ReasonNotExecuted {
 				t.Errorf("%s: %v has reason %q", name, err, info.GetReason())
 			}
@@ -129,7 +160,8 @@ func TestPanicFailsOneRequest(t *testing.T) {
 		_, err = client.AcquireLicense(t.Context(), connect.NewRequest(other))
 		checkError(t, name, err, connect.CodeResourceExhausted, gateway.ReasonOverloaded, "")
 	}
-	if log := g.logged(); !strings.Contains(log, "no such luck") || !strings.Contains(log, "gateway_test.go") && !strings.Contains(log, "errors_test.go") {
+	if log := g.logged(); !strings.Contains(log, "no such luck") ||
+		!strings.Contains(log, "gateway_test.go") && !strings.Contains(log, "errors_test.go") {
 		t.Errorf("the log lacks the panic or its stack: %s", log)
 	}
 }
@@ -242,7 +274,8 @@ func TestBadJSON(t *testing.T) {
 		`[]`:                  "unexpected",
 	} {
 		status, _, reply := post(t, g.url, "AcquireLicense", body)
-		if status != http.StatusBadRequest || !strings.Contains(reply, "invalid_argument") || !strings.Contains(reply, says) {
+		if status != http.StatusBadRequest || !strings.Contains(reply, "invalid_argument") ||
+			!strings.Contains(reply, says) {
 			t.Errorf("%q: %d %s, want it to say %q", body, status, reply, says)
 		}
 	}

@@ -64,7 +64,8 @@ func TestFingerprintCoversEveryField(t *testing.T) {
 		}
 	}
 	if len(full) != 6 {
-		t.Errorf("%d commands, this test knows 6: give the new one a number in fingerprint and a line in TestFingerprintIsStable", len(full))
+		t.Errorf("%d commands, this test knows 6: give the new one a number in fingerprint and a line in "+
+			"TestFingerprintIsStable", len(full))
 	}
 }
 

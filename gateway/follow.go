@@ -65,7 +65,8 @@ func (g *Gateway) Appended(customer string) {
 
 // Follow implements licensedv1connect.HistoryServiceHandler.
 func (s *historyService) Follow(
-	ctx context.Context, r *connect.Request[licensedv1.FollowRequest], stream *connect.ServerStream[licensedv1.FollowResponse],
+	ctx context.Context, r *connect.Request[licensedv1.FollowRequest],
+	stream *connect.ServerStream[licensedv1.FollowResponse],
 ) error {
 	m := r.Msg
 	if err := invalid(checkSubject(m.CustomerId, m.DeviceId, m.TitleId)); err != nil {

@@ -127,7 +127,9 @@ func New(c Config, a Aggregates) *Gateway {
 func (g *Gateway) newRoutes() map[string]*route {
 	routes := make(map[string]*route)
 	for path, m := range g.metrics.methods {
-		r := &route{metrics: m, class: &g.limits.customers, body: MaxBodyBytes, stream: m.stream, reply: replyEstimates[m.name]}
+		r := &route{
+			metrics: m, class: &g.limits.customers, body: MaxBodyBytes, stream: m.stream, reply: replyEstimates[m.name],
+		}
 		if strings.HasPrefix(path, "/"+licensedv1connect.AdminServiceName+"/") {
 			r.class = &g.limits.operators
 		}
@@ -142,7 +144,8 @@ func (g *Gateway) newRoutes() map[string]*route {
 // Handler returns the handler of the public port: the API, health checks and server reflection.
 func (g *Gateway) Handler() http.Handler {
 	options := HandlerOptions()
-	withInterceptor := append(options, connect.WithInterceptors(append(slices.Clone(g.config.Interceptors), interceptor{g})...))
+	withInterceptor := append(options,
+		connect.WithInterceptors(append(slices.Clone(g.config.Interceptors), interceptor{g})...))
 	mux, names := http.NewServeMux(), []string{licensedv1connect.LicenseServiceName, grpchealth.HealthV1ServiceName}
 	mount := func(path string, api http.Handler) {
 		mux.Handle(path, g.admit(api, connect.NewErrorWriter(options...)))
@@ -153,7 +156,8 @@ func (g *Gateway) Handler() http.Handler {
 		names = append(names, licensedv1connect.HistoryServiceName)
 	}
 	if g.config.Operations != nil {
-		mount(licensedv1connect.NewAdminServiceHandler(&adminService{g}, append(withInterceptor, connect.WithReadMaxBytes(MaxImportBytes))...))
+		mount(licensedv1connect.NewAdminServiceHandler(&adminService{g},
+			append(withInterceptor, connect.WithReadMaxBytes(MaxImportBytes))...))
 		names = append(names, licensedv1connect.AdminServiceName)
 	}
 	other := func(path string, h http.Handler, of *budget.Budget) { mux.Handle(path, bounded(h, of)) }

@@ -27,7 +27,8 @@ func TestGRPC(t *testing.T) {
 	defer connection.Close()
 	const method = "/licensed.v1.LicenseService/AcquireLicense"
 	r, res := acquire(), new(licensedv1.AcquireLicenseResponse)
-	if err := connection.Invoke(t.Context(), method, r, res); err != nil || res.Sequence != 4 || res.License.GetStudioId() != "netflix" {
+	if err := connection.Invoke(t.Context(), method, r, res); err != nil || res.Sequence != 4 ||
+		res.License.GetStudioId() != "netflix" {
 		t.Fatalf("%v, %v", res, err)
 	}
 	r.CommandId, r.DeviceId = "c2", "ipad"
@@ -38,7 +39,8 @@ func TestGRPC(t *testing.T) {
 			refusal = v
 		}
 	}
-	if s.Code() != codes.FailedPrecondition || refusal.GetRule() != licensedv1.Rule_RULE_DEVICE_LIMIT || refusal.Message != s.Message() {
+	if s.Code() != codes.FailedPrecondition || refusal.GetRule() != licensedv1.Rule_RULE_DEVICE_LIMIT ||
+		refusal.Message != s.Message() {
 		t.Errorf("status %v with %v", s, refusal)
 	}
 }
@@ -61,7 +63,8 @@ func TestGRPCRetryAfter(t *testing.T) {
 			found = v.RetryDelay.AsDuration() == 1500*time.Millisecond
 		}
 	}
-	if s.Code() != codes.ResourceExhausted || !found || len(trailer["retry-after"]) != 1 || trailer["retry-after"][0] != "2" {
+	if s.Code() != codes.ResourceExhausted || !found || len(trailer["retry-after"]) != 1 ||
+		trailer["retry-after"][0] != "2" {
 		t.Errorf("status %v, details %v, trailer %v", s, s.Details(), trailer)
 	}
 }

@@ -83,7 +83,8 @@ func (h *Health) State() (State, error) {
 // Check implements grpchealth.Checker: the process and the service serve while Ready.
 func (h *Health) Check(_ context.Context, r *grpchealth.CheckRequest) (*grpchealth.CheckResponse, error) {
 	switch r.Service {
-	case "", licensedv1connect.LicenseServiceName, licensedv1connect.HistoryServiceName, licensedv1connect.AdminServiceName:
+	case "", licensedv1connect.LicenseServiceName, licensedv1connect.HistoryServiceName,
+		licensedv1connect.AdminServiceName:
 	default:
 		return nil, connect.NewError(connect.CodeNotFound, errors.New("unknown service "+r.Service))
 	}

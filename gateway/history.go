@@ -66,7 +66,8 @@ func (g *Gateway) head(ctx context.Context, customer string) (persistence.Head, 
 
 // ListEvents implements licensedv1connect.HistoryServiceHandler.
 func (s *historyService) ListEvents(
-	ctx context.Context, r *connect.Request[licensedv1.ListEventsRequest], stream *connect.ServerStream[licensedv1.ListEventsResponse],
+	ctx context.Context, r *connect.Request[licensedv1.ListEventsRequest],
+	stream *connect.ServerStream[licensedv1.ListEventsResponse],
 ) error {
 	m := r.Msg
 	v := checkSubject(m.CustomerId, m.DeviceId, m.TitleId)

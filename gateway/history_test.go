@@ -62,7 +62,9 @@ func newPast(t testing.TB) *past {
 	}
 	return &past{
 		t: t, kind: license.NewKind(p), now: noon.Truncate(time.Second), state: map[string]actors.Aggregate{},
-		records: map[string][]persistence.Record{}, roots: map[string][]persistence.Root{}, reports: map[string]*licensedv1.CustomerReport{},
+		records: map[string][]persistence.Record{},
+		roots:   map[string][]persistence.Root{},
+		reports: map[string]*licensedv1.CustomerReport{},
 	}
 }
 
@@ -79,8 +81,12 @@ func (p *past) give(customer string, c *licensedv1.Command) uint64 {
 	for i, e := range d.Events {
 		p.state[customer].Evolve(e)
 		all = append(all, persistence.Record{
-			Sequence: uint64(len(all)) + 1, Index: uint32(i), Count: uint32(len(d.Events)), CommandID: fmt.Sprint("c", len(all)+1-i),
-			IssuedAt: p.now, AggregateID: e.AggregateID, Order: e.Order, Time: p.now, Mapper: e.Mapper, Header: e.Header, Data: e.Data,
+			Sequence:  uint64(len(all)) + 1,
+			Index:     uint32(i),
+			Count:     uint32(len(d.Events)),
+			CommandID: fmt.Sprint("c", len(all)+1-i),
+			IssuedAt:  p.now, AggregateID: e.AggregateID, Order: e.Order, Time: p.now, Mapper: e.Mapper,
+			Header: e.Header, Data: e.Data,
 		})
 	}
 	p.records[customer] = all
@@ -101,7 +107,8 @@ func (p *past) Query(_ context.Context, id string, q any) (actors.Answer, error)
 		return actors.Answer{}, p.asked
 	}
 	a := actors.Answer{Head: persistence.Head{
-		Partition: persistence.Partition{RootKey: persistence.RootKey{Aggregate: id, Epoch: 3, Version: 7}}, Sequence: uint64(len(p.records[id])),
+		Partition: persistence.Partition{RootKey: persistence.RootKey{Aggregate: id, Epoch: 3, Version: 7}},
+		Sequence:  uint64(len(p.records[id])),
 	}}
 	if _, ok := q.(actors.HeadQuery); ok || p.state[id] == nil {
 		return a, nil
@@ -112,7 +119,9 @@ func (p *past) Query(_ context.Context, id string, q any) (actors.Answer, error)
 }
 
 // Read implements gateway.HistoryReader: a gap stands where it begins, or ends.
-func (p *past) Read(_ context.Context, head persistence.Head, r gateway.HistoryRange, yield func(*gateway.HistoryItem) error) error {
+func (p *past) Read(
+	_ context.Context, head persistence.Head, r gateway.HistoryRange, yield func(*gateway.HistoryItem) error,
+) error {
 	p.mu.Lock()
 	if p.reading != nil {
 		p.reading()
@@ -152,7 +161,9 @@ func (p *past) Read(_ context.Context, head persistence.Head, r gateway.HistoryR
 	return nil
 }
 
-func (p *past) SnapshotBefore(_ context.Context, head persistence.Head, sequence uint64) (persistence.Root, bool, error) {
+func (p *past) SnapshotBefore(
+	_ context.Context, head persistence.Head, sequence uint64,
+) (persistence.Root, bool, error) {
 	for _, r := range slices.Backward(p.roots[head.Partition.Aggregate]) {
 		if r.Base < sequence {
 			return r, true, nil
@@ -178,15 +189,21 @@ func historyOf(r *rig) licensedv1connect.HistoryServiceClient {
 }
 
 func acquires(device, title string) *licensedv1.Command {
-	return &licensedv1.Command{Command: &licensedv1.Command_AcquireLicense{AcquireLicense: &licensedv1.AcquireLicense{DeviceId: device, TitleId: title}}}
+	return &licensedv1.Command{Command: &licensedv1.Command_AcquireLicense{
+		AcquireLicense: &licensedv1.AcquireLicense{DeviceId: device, TitleId: title},
+	}}
 }
 
 func renews(device, title string) *licensedv1.Command {
-	return &licensedv1.Command{Command: &licensedv1.Command_RenewLicense{RenewLicense: &licensedv1.RenewLicense{DeviceId: device, TitleId: title}}}
+	return &licensedv1.Command{Command: &licensedv1.Command_RenewLicense{
+		RenewLicense: &licensedv1.RenewLicense{DeviceId: device, TitleId: title},
+	}}
 }
 
 func releases(device, title string) *licensedv1.Command {
-	return &licensedv1.Command{Command: &licensedv1.Command_ReleaseLicense{ReleaseLicense: &licensedv1.ReleaseLicense{DeviceId: device, TitleId: title}}}
+	return &licensedv1.Command{Command: &licensedv1.Command_ReleaseLicense{
+		ReleaseLicense: &licensedv1.ReleaseLicense{DeviceId: device, TitleId: title},
+	}}
 }
 
 // life gives Bayley a history: 1-4 acquired, 5 renewed, 6 released, 7 a refusal, 8-11 the ipad, 12-14 a
@@ -202,7 +219,9 @@ func (p *past) life() *past {
 }
 
 // listed is a listing: sequences, and gaps as negative ranges.
-func listed(t *testing.T, r *rig, m *licensedv1.ListEventsRequest) (out []string, end *licensedv1.HistoryEnd, err error) {
+func listed(
+	t *testing.T, r *rig, m *licensedv1.ListEventsRequest,
+) (out []string, end *licensedv1.HistoryEnd, err error) {
 	t.Helper()
 	stream, err := historyOf(r).ListEvents(t.Context(), connect.NewRequest(m))
 	if err != nil {
@@ -298,7 +317,8 @@ func TestEventInFull(t *testing.T) {
 	want := &licensedv1.HistoryEvent{
 		Sequence: 4, Epoch: 3, RowId: "Bayley:7", AggregateId: "iphone/a", Event: "TitleDownloaded",
 		EventTime: timestamppb.New(noon.Truncate(time.Second).Add(time.Hour)), Committed: true, EventOrderNumber: 2,
-		CommandId: "c1", CommandIndex: 3, CommandCount: 4, Tier: licensedv1.Tier_TIER_HOT, Mapper: "TitleDownloaded/1", PolicyVersion: "test",
+		CommandId: "c1", CommandIndex: 3, CommandCount: 4, Tier: licensedv1.Tier_TIER_HOT, Mapper: "TitleDownloaded/1",
+		PolicyVersion: "test",
 	}
 	if !proto.Equal(events[1], want) {
 		t.Errorf("got  %v\nwant %v", events[1], want)
@@ -319,8 +339,10 @@ func TestListEventsErrors(t *testing.T) {
 		}
 	}
 	wants("no customer", &licensedv1.ListEventsRequest{}, connect.CodeInvalidArgument, "customer_id is required")
-	wants("bad device", &licensedv1.ListEventsRequest{CustomerId: "Bayley", DeviceId: "a/b"}, connect.CodeInvalidArgument, "device_id")
-	wants("backwards", &licensedv1.ListEventsRequest{CustomerId: "Bayley", FromSequence: 5, ToSequence: 4}, connect.CodeInvalidArgument, "to_sequence")
+	wants("bad device", &licensedv1.ListEventsRequest{CustomerId: "Bayley", DeviceId: "a/b"},
+		connect.CodeInvalidArgument, "device_id")
+	wants("backwards", &licensedv1.ListEventsRequest{CustomerId: "Bayley", FromSequence: 5, ToSequence: 4},
+		connect.CodeInvalidArgument, "to_sequence")
 	wants("times backwards", &licensedv1.ListEventsRequest{
 		CustomerId: "Bayley", FromTime: timestamppb.New(noon), ToTime: timestamppb.New(noon.Add(-time.Hour)),
 	}, connect.CodeInvalidArgument, "to_time")
@@ -333,10 +355,16 @@ func TestListEventsErrors(t *testing.T) {
 
 var (
 	expired = &licensedv1.HistoryGap{
-		FromSequence: 1, ToSequence: 5, Reason: licensedv1.GapReason_GAP_REASON_EXPIRED, Message: "events 1 to 5 expired before 2026-01-01",
+		FromSequence: 1,
+		ToSequence:   5,
+		Reason:       licensedv1.GapReason_GAP_REASON_EXPIRED,
+		Message:      "events 1 to 5 expired before 2026-01-01",
 	}
 	corrupt = &licensedv1.HistoryGap{
-		FromSequence: 9, ToSequence: 10, Reason: licensedv1.GapReason_GAP_REASON_CORRUPT, Message: "events 9 to 10 cannot be read: damage",
+		FromSequence: 9,
+		ToSequence:   10,
+		Reason:       licensedv1.GapReason_GAP_REASON_CORRUPT,
+		Message:      "events 9 to 10 cannot be read: damage",
 	}
 )
 
@@ -369,23 +397,30 @@ func TestGapsAreNamed(t *testing.T) {
 	}
 	p.gaps = p.gaps[1:]
 	left, err := h.GetState(t.Context(), connect.NewRequest(&licensedv1.GetStateRequest{CustomerId: "Bayley"}))
-	if err != nil || left.Msg.Moment.Sequence != 8 || left.Msg.Moment.HeadSequence != 15 || len(left.Msg.Gaps) != 1 || left.Msg.Gaps[0].FromSequence != 9 {
+	if err != nil || left.Msg.Moment.Sequence != 8 || left.Msg.Moment.HeadSequence != 15 || len(left.Msg.Gaps) != 1 ||
+		left.Msg.Gaps[0].FromSequence != 9 {
 		t.Errorf("what is left of the state: %v, %v", left, err)
 	}
-	_, err = h.TryAt(t.Context(), connect.NewRequest(&licensedv1.TryAtRequest{CustomerId: "Bayley", Command: renews("ipad", "a")}))
+	_, err = h.TryAt(t.Context(),
+		connect.NewRequest(&licensedv1.TryAtRequest{CustomerId: "Bayley", Command: renews("ipad", "a")}))
 	wantGap(t, err, connect.CodeDataLoss, gateway.ReasonCorrupt, corrupt)
 	p.asked = actors.ErrCorrupt
-	why, err := h.Why(t.Context(), connect.NewRequest(&licensedv1.WhyRequest{CustomerId: "Bayley", DeviceId: "ipad", TitleId: "a"}))
-	if err != nil || len(why.Msg.Gaps) != 1 || !strings.Contains(why.Msg.Verdict, "cannot be rebuilt") || why.Msg.License != nil || len(why.Msg.Steps) == 0 {
+	why, err := h.Why(t.Context(),
+		connect.NewRequest(&licensedv1.WhyRequest{CustomerId: "Bayley", DeviceId: "ipad", TitleId: "a"}))
+	if err != nil || len(why.Msg.Gaps) != 1 || !strings.Contains(why.Msg.Verdict, "cannot be rebuilt") ||
+		why.Msg.License != nil || len(why.Msg.Steps) == 0 {
 		t.Errorf("why without a state: %v, %v", why, err)
 	}
 	p.asked = nil
 	p.gaps[0] = proto.Clone(corrupt).(*licensedv1.HistoryGap)
 	p.gaps[0].Reason = licensedv1.GapReason_GAP_REASON_UNAVAILABLE
-	_, err = h.TryAt(t.Context(), connect.NewRequest(&licensedv1.TryAtRequest{CustomerId: "Bayley", Command: renews("ipad", "a")}))
+	_, err = h.TryAt(t.Context(),
+		connect.NewRequest(&licensedv1.TryAtRequest{CustomerId: "Bayley", Command: renews("ipad", "a")}))
 	wantGap(t, err, connect.CodeUnavailable, gateway.ReasonNotExecuted, corrupt)
-	why, err = h.Why(t.Context(), connect.NewRequest(&licensedv1.WhyRequest{CustomerId: "Bayley", DeviceId: "ipad", TitleId: "a"}))
-	if err != nil || len(why.Msg.Gaps) != 1 || !strings.Contains(why.Msg.Verdict, "Some events cannot be read") || !why.Msg.License.GetActive() {
+	why, err = h.Why(t.Context(),
+		connect.NewRequest(&licensedv1.WhyRequest{CustomerId: "Bayley", DeviceId: "ipad", TitleId: "a"}))
+	if err != nil || len(why.Msg.Gaps) != 1 || !strings.Contains(why.Msg.Verdict, "Some events cannot be read") ||
+		!why.Msg.License.GetActive() {
 		t.Errorf("why: %v, %v", why, err)
 	}
 }
@@ -413,7 +448,8 @@ func wantGap(t *testing.T, err error, code connect.Code, reason string, gap *lic
 func TestUndecodable(t *testing.T) {
 	p := newPast(t).life()
 	p.records["Bayley"][4].Mapper = "LicensePainted/1"
-	stream, err := historyOf(p.start()).ListEvents(t.Context(), connect.NewRequest(&licensedv1.ListEventsRequest{CustomerId: "Bayley", FromSequence: 5, ToSequence: 5}))
+	stream, err := historyOf(p.start()).ListEvents(t.Context(),
+		connect.NewRequest(&licensedv1.ListEventsRequest{CustomerId: "Bayley", FromSequence: 5, ToSequence: 5}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -441,8 +477,10 @@ func TestRepliesWithoutPages(t *testing.T) {
 	}{{100, false}, {4 << 20, true}} {
 		h := historyOf(p.start(func(config *gateway.Config) { config.MaxReply = c.most }))
 		_, state := h.GetState(t.Context(), connect.NewRequest(&licensedv1.GetStateRequest{CustomerId: "Bayley"}))
-		_, try := h.TryAt(t.Context(), connect.NewRequest(&licensedv1.TryAtRequest{CustomerId: "Bayley", Command: renews("ipad", "a")}))
-		_, why := h.Why(t.Context(), connect.NewRequest(&licensedv1.WhyRequest{CustomerId: "Bayley", DeviceId: "ipad", TitleId: "a"}))
+		_, try := h.TryAt(t.Context(),
+			connect.NewRequest(&licensedv1.TryAtRequest{CustomerId: "Bayley", Command: renews("ipad", "a")}))
+		_, why := h.Why(t.Context(),
+			connect.NewRequest(&licensedv1.WhyRequest{CustomerId: "Bayley", DeviceId: "ipad", TitleId: "a"}))
 		for name, got := range map[string]struct {
 			err  error
 			call string
@@ -450,7 +488,8 @@ func TestRepliesWithoutPages(t *testing.T) {
 			switch {
 			case c.fits && got.err != nil:
 				t.Errorf("%s: %v", name, got.err)
-			case !c.fits && (connect.CodeOf(got.err) != connect.CodeOutOfRange || reasonOf(got.err) != gateway.ReasonTooLarge || !strings.Contains(got.err.Error(), got.call)):
+			case !c.fits && (connect.CodeOf(got.err) != connect.CodeOutOfRange ||
+				reasonOf(got.err) != gateway.ReasonTooLarge || !strings.Contains(got.err.Error(), got.call)):
 				t.Errorf("%s of %d bytes at most: %v", name, c.most, got.err)
 			}
 		}
@@ -466,7 +505,8 @@ func TestGetState(t *testing.T) {
 	var times []time.Time
 	replay := actors.NewReplay(p.kind, "Bayley")
 	for i, c := range []*licensedv1.Command{
-		acquires("iphone", "a"), renews("iphone", "a"), releases("iphone", "a"), renews("iphone", "a"), acquires("ipad", "a"), acquires("ipad", "b"),
+		acquires("iphone", "a"), renews("iphone", "a"), releases("iphone", "a"), renews("iphone", "a"),
+		acquires("ipad", "a"), acquires("ipad", "b"),
 	} {
 		ends = append(ends, p.give("Bayley", c))
 		live, err := p.state["Bayley"].Query(p.now, describe)
@@ -482,7 +522,11 @@ func TestGetState(t *testing.T) {
 		if i == 3 { // from here on there is a snapshot to start at
 			s := replay.Aggregate().Snapshot(p.now)
 			p.roots["Bayley"] = append(p.roots["Bayley"], persistence.Root{
-				Base: ends[i], Mapper: s.Mapper, Header: s.Header, Snapshot: append([]byte{1, 5, 1, 0, 0, 0, 0}, s.Data...), Time: p.now,
+				Base:     ends[i],
+				Mapper:   s.Mapper,
+				Header:   s.Header,
+				Snapshot: append([]byte{1, 5, 1, 0, 0, 0, 0}, s.Data...),
+				Time:     p.now,
 			})
 		}
 	}
@@ -505,7 +549,8 @@ func TestGetState(t *testing.T) {
 				t.Errorf("by %s at %d: %v\nwant %v", how, ends[i], res.State, lives[i])
 			}
 			m := res.Moment
-			if m.Sequence != ends[i] || !m.EventTime.AsTime().Equal(times[i]) || !m.AsOf.AsTime().Equal(times[i]) || m.HeadSequence != ends[len(ends)-1] ||
+			if m.Sequence != ends[i] || !m.EventTime.AsTime().Equal(times[i]) || !m.AsOf.AsTime().Equal(times[i]) ||
+				m.HeadSequence != ends[len(ends)-1] ||
 				m.PolicyVersion != "test" || m.RecordedPolicyVersion != "test" {
 				t.Errorf("by %s at %d: %v", how, ends[i], m)
 			}
@@ -536,22 +581,28 @@ func TestMoments(t *testing.T) {
 		}
 		return res.Msg, nil
 	}
-	if res, err := get(noon.Add(-time.Hour)); err != nil || res.Moment.Sequence != 0 || res.Moment.EventTime != nil || len(res.State.Devices) != 0 {
+	if res, err := get(noon.Add(-time.Hour)); err != nil || res.Moment.Sequence != 0 || res.Moment.EventTime != nil ||
+		len(res.State.Devices) != 0 {
 		t.Errorf("before the first event: %v, %v", res, err)
 	}
-	if res, err := get(nil); err != nil || res.Moment.Sequence != 15 || res.State.ActiveLicenses != 2 || !res.Moment.AsOf.AsTime().Equal(p.now) {
+	if res, err := get(nil); err != nil || res.Moment.Sequence != 15 || res.State.ActiveLicenses != 2 ||
+		!res.Moment.AsOf.AsTime().Equal(p.now) {
 		t.Errorf("now: %v, %v", res, err)
 	}
-	if res, err := get(p.now.AddDate(0, 2, 0)); err != nil || res.Moment.Sequence != 15 || res.State.ActiveLicenses != 0 {
+	if res, err := get(p.now.AddDate(0, 2, 0)); err != nil || res.Moment.Sequence != 15 ||
+		res.State.ActiveLicenses != 0 {
 		t.Errorf("in two months: %v, %v", res, err)
 	}
-	if _, err := get(uint64(16)); connect.CodeOf(err) != connect.CodeOutOfRange || reasonOf(err) != gateway.ReasonPastEnd {
+	if _, err := get(uint64(16)); connect.CodeOf(err) != connect.CodeOutOfRange ||
+		reasonOf(err) != gateway.ReasonPastEnd {
 		t.Errorf("past the end: %v", err)
 	}
 	if _, err := get(uint64(0)); connect.CodeOf(err) != connect.CodeInvalidArgument {
 		t.Errorf("event 0: %v", err)
 	}
-	if _, err := h.GetState(t.Context(), connect.NewRequest(&licensedv1.GetStateRequest{CustomerId: "Nobody"})); connect.CodeOf(err) != connect.CodeNotFound {
+	if _, err := h.GetState(
+		t.Context(), connect.NewRequest(&licensedv1.GetStateRequest{CustomerId: "Nobody"}),
+	); connect.CodeOf(err) != connect.CodeNotFound {
 		t.Errorf("nobody: %v", err)
 	}
 }
@@ -578,7 +629,8 @@ func TestSnapshotAtThePoint(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m := res.Msg.Moment; m.Sequence != 7 || m.ReplayedFrom != 7 || m.ReplayedEvents != 0 || m.EventTime != nil || !m.AsOf.AsTime().Equal(at) || len(res.Msg.State.Licenses) != 1 {
+	if m := res.Msg.Moment; m.Sequence != 7 || m.ReplayedFrom != 7 || m.ReplayedEvents != 0 || m.EventTime != nil ||
+		!m.AsOf.AsTime().Equal(at) || len(res.Msg.State.Licenses) != 1 {
 		t.Errorf("%v", res.Msg)
 	}
 	if _, err := h.GetState(t.Context(), connect.NewRequest(&licensedv1.GetStateRequest{
@@ -593,7 +645,8 @@ func TestBrokenSnapshot(t *testing.T) {
 	p := newPast(t).life()
 	p.roots["Bayley"] = []persistence.Root{{Base: 10, Mapper: "LicenseSnapshot/1", Snapshot: []byte{99}}}
 	r := p.start()
-	res, err := historyOf(r).GetState(t.Context(), connect.NewRequest(&licensedv1.GetStateRequest{CustomerId: "Bayley"}))
+	res, err := historyOf(r).GetState(t.Context(),
+		connect.NewRequest(&licensedv1.GetStateRequest{CustomerId: "Bayley"}))
 	if err != nil || res.Msg.Moment.ReplayedFrom != 0 || res.Msg.Moment.ReplayedEvents != 15 {
 		t.Errorf("%v, %v", res, err)
 	}
@@ -618,39 +671,53 @@ func TestTryAt(t *testing.T) {
 		return res.Msg
 	}
 	// What was refused at 7 would have been allowed before the release at 6.
-	if res := try(5, renews("iphone", "a")); res.Refusal != nil || res.License.Renewals != 2 || len(res.Events) != 1 || res.Events[0].Event != "LicenseRenewed" {
+	if res := try(5, renews("iphone", "a")); res.Refusal != nil || res.License.Renewals != 2 || len(res.Events) != 1 ||
+		res.Events[0].Event != "LicenseRenewed" {
 		t.Errorf("at 5: %v", res)
 	}
 	res := try(6, renews("iphone", "a"))
-	if res.Refusal.GetRule() != licensedv1.Rule_RULE_RELEASED || res.Events[0].Committed || res.Events[0].Sequence != 7 || res.Events[0].RowId != "" {
+	if res.Refusal.GetRule() != licensedv1.Rule_RULE_RELEASED || res.Events[0].Committed ||
+		res.Events[0].Sequence != 7 || res.Events[0].RowId != "" {
 		t.Errorf("at 6: %v", res)
 	}
 	// What a recorded refusal said, it says again.
 	if res := try(14, acquires("tv", "a")); res.Refusal.GetRule() != licensedv1.Rule_RULE_STUDIO_LIMIT {
 		t.Errorf("at 14: %v", res)
 	}
-	if res := try(0, &licensedv1.Command{Command: &licensedv1.Command_DeactivateDevice{DeactivateDevice: &licensedv1.DeactivateDevice{DeviceId: "ipad"}}}); !slices.Equal(res.ReleasedTitleIds, []string{"a", "b"}) {
+	if res := try(0, &licensedv1.Command{
+		Command: &licensedv1.Command_DeactivateDevice{DeactivateDevice: &licensedv1.DeactivateDevice{DeviceId: "ipad"}},
+	}); !slices.Equal(res.ReleasedTitleIds, []string{"a", "b"}) {
 		t.Errorf("deactivate: %v", res)
 	}
-	if res := try(0, &licensedv1.Command{Command: &licensedv1.Command_ChangePlan{ChangePlan: &licensedv1.ChangePlan{PlanId: "one"}}}); res.PlanId != "one" || res.DeviceLimit != 1 {
+	if res := try(0, &licensedv1.Command{
+		Command: &licensedv1.Command_ChangePlan{ChangePlan: &licensedv1.ChangePlan{PlanId: "one"}},
+	}); res.PlanId != "one" || res.DeviceLimit != 1 {
 		t.Errorf("plan: %v", res)
 	}
 	// A licence acquired at the end of time would expire after it.
-	late := &licensedv1.TryAtRequest{CustomerId: "Bayley", Command: acquires("tv", "z"), At: &licensedv1.TryAtRequest_Time{Time: timestamppb.New(time.Date(9999, 12, 20, 0, 0, 0, 0, time.UTC))}}
+	late := &licensedv1.TryAtRequest{
+		CustomerId: "Bayley",
+		Command:    acquires("tv", "z"),
+		At:         &licensedv1.TryAtRequest_Time{Time: timestamppb.New(time.Date(9999, 12, 20, 0, 0, 0, 0, time.UTC))},
+	}
 	if res, err := h.TryAt(t.Context(), connect.NewRequest(late)); connect.CodeOf(err) != connect.CodeInvalidArgument {
 		t.Errorf("at the end of time: %v, %v", res, err)
 	}
 	if n := len(p.records["Bayley"]); n != 15 {
 		t.Errorf("%d events are recorded", n)
 	}
-	for name, c := range map[string]*licensedv1.Command{"none": nil, "empty": {}, "no title": acquires("iphone", ""), "slash": renews("a/b", "c")} {
+	for name, c := range map[string]*licensedv1.Command{
+		"none": nil, "empty": {}, "no title": acquires("iphone", ""), "slash": renews("a/b", "c"),
+	} {
 		_, err := h.TryAt(t.Context(), connect.NewRequest(&licensedv1.TryAtRequest{CustomerId: "Bayley", Command: c}))
 		if connect.CodeOf(err) != connect.CodeInvalidArgument || !strings.Contains(err.Error(), "command") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	// Somebody new may be asked about.
-	if res, err := h.TryAt(t.Context(), connect.NewRequest(&licensedv1.TryAtRequest{CustomerId: "Nobody", Command: acquires("a", "b")})); err != nil || len(res.Msg.Events) != 4 {
+	if res, err := h.TryAt(
+		t.Context(), connect.NewRequest(&licensedv1.TryAtRequest{CustomerId: "Nobody", Command: acquires("a", "b")}),
+	); err != nil || len(res.Msg.Events) != 4 {
 		t.Errorf("nobody: %v, %v", res, err)
 	}
 }
@@ -658,19 +725,26 @@ func TestTryAt(t *testing.T) {
 func TestWhy(t *testing.T) {
 	p := newPast(t).life()
 	h := historyOf(p.start())
-	res, err := h.Why(t.Context(), connect.NewRequest(&licensedv1.WhyRequest{CustomerId: "Bayley", DeviceId: "iphone", TitleId: "a"}))
+	res, err := h.Why(t.Context(),
+		connect.NewRequest(&licensedv1.WhyRequest{CustomerId: "Bayley", DeviceId: "iphone", TitleId: "a"}))
 	if err != nil {
 		t.Fatal(err)
 	}
 	w := res.Msg
-	if !strings.HasPrefix(w.Verdict, "Not active: it was released at 2026-03-01 15:00:00 UTC (event 6).") || w.License.GetActive() || len(w.Steps) != 5 ||
-		w.Steps[4].Effect != licensedv1.WhyEffect_WHY_EFFECT_REFUSED || w.Steps[4].Sequence != 7 || w.Steps[4].CommandId != "c7" || w.Moment.HeadSequence != 15 {
+	if !strings.HasPrefix(w.Verdict, "Not active: it was released at 2026-03-01 15:00:00 UTC (event 6).") ||
+		w.License.GetActive() || len(w.Steps) != 5 ||
+		w.Steps[4].Effect != licensedv1.WhyEffect_WHY_EFFECT_REFUSED ||
+		w.Steps[4].Sequence != 7 || w.Steps[4].CommandId != "c7" || w.Moment.HeadSequence != 15 {
 		t.Errorf("%v", w)
 	}
-	if _, err := h.Why(t.Context(), connect.NewRequest(&licensedv1.WhyRequest{CustomerId: "Bayley", DeviceId: "iphone"})); connect.CodeOf(err) != connect.CodeInvalidArgument {
+	if _, err := h.Why(
+		t.Context(), connect.NewRequest(&licensedv1.WhyRequest{CustomerId: "Bayley", DeviceId: "iphone"}),
+	); connect.CodeOf(err) != connect.CodeInvalidArgument {
 		t.Errorf("no title: %v", err)
 	}
-	if _, err := h.Why(t.Context(), connect.NewRequest(&licensedv1.WhyRequest{CustomerId: "Nobody", DeviceId: "a", TitleId: "b"})); connect.CodeOf(err) != connect.CodeNotFound {
+	if _, err := h.Why(
+		t.Context(), connect.NewRequest(&licensedv1.WhyRequest{CustomerId: "Nobody", DeviceId: "a", TitleId: "b"}),
+	); connect.CodeOf(err) != connect.CodeNotFound {
 		t.Errorf("nobody: %v", err)
 	}
 }
@@ -681,13 +755,15 @@ func TestOtherAnswer(t *testing.T) {
 	p.gaps = []*licensedv1.HistoryGap{expired}
 	f.answer = func(*licensedv1.Query) (actors.Answer, error) {
 		return actors.Answer{Value: &licensedv1.ListDevicesResponse{}, Head: persistence.Head{
-			Partition: persistence.Partition{RootKey: persistence.RootKey{Aggregate: "Bayley", Epoch: 1, Version: 1}}, Sequence: 3,
+			Partition: persistence.Partition{RootKey: persistence.RootKey{Aggregate: "Bayley", Epoch: 1, Version: 1}},
+			Sequence:  3,
 		}}, nil
 	}
 	r := start(t, f, func(c *gateway.Config) {
 		c.HistoryReader, c.Kind, c.PolicyVersion = p, p.kind, func() string { return "p" }
 	})
-	_, err := historyOf(r).Why(t.Context(), connect.NewRequest(&licensedv1.WhyRequest{CustomerId: "Bayley", DeviceId: "iphone", TitleId: "a"}))
+	_, err := historyOf(r).Why(t.Context(),
+		connect.NewRequest(&licensedv1.WhyRequest{CustomerId: "Bayley", DeviceId: "iphone", TitleId: "a"}))
 	if connect.CodeOf(err) != connect.CodeInternal || !strings.Contains(r.logged(), "another question") {
 		t.Errorf("%v", err)
 	}
@@ -697,9 +773,10 @@ func TestOtherAnswer(t *testing.T) {
 func TestImporting(t *testing.T) {
 	p := newPast(t)
 	r := p.start()
-	_, err := licensedv1connect.NewLicenseServiceClient(http.DefaultClient, r.url).AcquireLicense(t.Context(), connect.NewRequest(&licensedv1.AcquireLicenseRequest{
-		CustomerId: "Bayley", DeviceId: "iphone", TitleId: "a", CommandId: "c",
-	}))
+	_, err := licensedv1connect.NewLicenseServiceClient(http.DefaultClient, r.url).AcquireLicense(t.Context(),
+		connect.NewRequest(&licensedv1.AcquireLicenseRequest{
+			CustomerId: "Bayley", DeviceId: "iphone", TitleId: "a", CommandId: "c",
+		}))
 	if connect.CodeOf(err) != connect.CodeUnavailable || reasonOf(err) != gateway.ReasonImporting {
 		t.Errorf("%v (%s)", err, reasonOf(err))
 	}

@@ -72,11 +72,17 @@ func newLimits(c Limits) *limits {
 	}
 	eighth := c.Memory / 8
 	l.customers = budgets{
-		receiving: of("receiving_bytes", eighth), requests: of("request_bytes", 2*eighth), replies: of("reply_bytes", 2*eighth),
-		streams: of("stream_bytes", eighth), slots: of("requests", int64(c.MaxInFlight)), open: of("streams", int64(c.MaxStreams)),
+		receiving: of("receiving_bytes", eighth),
+		requests:  of("request_bytes", 2*eighth),
+		replies:   of("reply_bytes", 2*eighth),
+		streams:   of("stream_bytes", eighth),
+		slots:     of("requests", int64(c.MaxInFlight)),
+		open:      of("streams", int64(c.MaxStreams)),
 	}
 	memory, places := of("operator_bytes", eighth), of("operators", int64(c.MaxOperators))
-	l.operators = budgets{receiving: memory, requests: memory, replies: memory, streams: memory, slots: places, open: places}
+	l.operators = budgets{
+		receiving: memory, requests: memory, replies: memory, streams: memory, slots: places, open: places,
+	}
 	l.imports = l.operators
 	bodies := of("import_bytes", eighth)
 	l.imports.receiving, l.imports.requests, l.imports.slots = bodies, bodies, of("imports", int64(c.MaxImports))
@@ -105,9 +111,11 @@ type budgetMetrics []*budget.Budget
 
 var (
 	refusedDesc = prometheus.NewDesc("licensed_gateway_limit_refusals_total",
-		"Requests and connections refused because a limit was reached, by limit, and whether the limit of all clients or the share of one address was.",
+		"Requests and connections refused because a limit was reached, by limit, "+
+			"and whether the limit of all clients or the share of one address was.",
 		[]string{"limit", "scope"}, nil)
-	usedDesc  = prometheus.NewDesc("licensed_gateway_limit_used", "Current use of a limit, in bytes or as a number.", []string{"limit"}, nil)
+	usedDesc = prometheus.NewDesc("licensed_gateway_limit_used", "Current use of a limit, in bytes or as a number.",
+		[]string{"limit"}, nil)
 	limitDesc = prometheus.NewDesc("licensed_gateway_limit", "Limits, in bytes or as a number.", []string{"limit"}, nil)
 )
 
@@ -122,7 +130,8 @@ func (budgetMetrics) Describe(to chan<- *prometheus.Desc) {
 func (m budgetMetrics) Collect(to chan<- prometheus.Metric) {
 	for _, b := range m {
 		for _, s := range []budget.Scope{budget.All, budget.Share} {
-			to <- prometheus.MustNewConstMetric(refusedDesc, prometheus.CounterValue, float64(b.Refused(s)), b.Name(), string(s))
+			to <- prometheus.MustNewConstMetric(refusedDesc, prometheus.CounterValue, float64(b.Refused(s)),
+				b.Name(), string(s))
 		}
 		to <- prometheus.MustNewConstMetric(usedDesc, prometheus.GaugeValue, float64(b.Used()), b.Name())
 		to <- prometheus.MustNewConstMetric(limitDesc, prometheus.GaugeValue, float64(b.Limit()), b.Name())

@@ -39,7 +39,8 @@ func wholeLists(entries int) *fake {
 		case *licensedv1.Query_ListLicenses:
 			r := &licensedv1.ListLicensesResponse{}
 			for i := range entries {
-				r.Licenses = append(r.Licenses, &licensedv1.License{DeviceId: "iphone", TitleId: fmt.Sprintf("title-%06d", i)})
+				r.Licenses = append(r.Licenses,
+					&licensedv1.License{DeviceId: "iphone", TitleId: fmt.Sprintf("title-%06d", i)})
 			}
 			a.Value = r
 		case *licensedv1.Query_ListDevices:
@@ -51,7 +52,10 @@ func wholeLists(entries int) *fake {
 		case *licensedv1.Query_ListDownloads:
 			r := &licensedv1.ListDownloadsResponse{}
 			for i := range entries {
-				r.Downloads = append(r.Downloads, &licensedv1.Download{DeviceId: "iphone", At: timestamppb.New(noon.Add(time.Duration(i) * time.Second))})
+				r.Downloads = append(r.Downloads, &licensedv1.Download{
+					DeviceId: "iphone",
+					At:       timestamppb.New(noon.Add(time.Duration(i) * time.Second)),
+				})
 			}
 			a.Value = &license.Downloads{Response: r}
 		}
@@ -67,21 +71,27 @@ func TestListsArePaged(t *testing.T) {
 	client := protocols(t, r.url)["grpc"]
 	lists := map[string]func(size uint32, token string) (n int, next string, err error){
 		"ListLicenses": func(size uint32, token string) (int, string, error) {
-			res, err := client.ListLicenses(t.Context(), connect.NewRequest(&licensedv1.ListLicensesRequest{CustomerId: "Bayley", PageSize: size, PageToken: token}))
+			res, err := client.ListLicenses(t.Context(), connect.NewRequest(
+				&licensedv1.ListLicensesRequest{CustomerId: "Bayley", PageSize: size, PageToken: token},
+			))
 			if err != nil {
 				return 0, "", err
 			}
 			return len(res.Msg.Licenses), res.Msg.NextPageToken, nil
 		},
 		"ListDevices": func(size uint32, token string) (int, string, error) {
-			res, err := client.ListDevices(t.Context(), connect.NewRequest(&licensedv1.ListDevicesRequest{CustomerId: "Bayley", PageSize: size, PageToken: token}))
+			res, err := client.ListDevices(t.Context(), connect.NewRequest(
+				&licensedv1.ListDevicesRequest{CustomerId: "Bayley", PageSize: size, PageToken: token},
+			))
 			if err != nil {
 				return 0, "", err
 			}
 			return len(res.Msg.Devices), res.Msg.NextPageToken, nil
 		},
 		"ListDownloads": func(size uint32, token string) (int, string, error) {
-			res, err := client.ListDownloads(t.Context(), connect.NewRequest(&licensedv1.ListDownloadsRequest{CustomerId: "Bayley", TitleId: "t", PageSize: size, PageToken: token}))
+			res, err := client.ListDownloads(t.Context(), connect.NewRequest(
+				&licensedv1.ListDownloadsRequest{CustomerId: "Bayley", TitleId: "t", PageSize: size, PageToken: token},
+			))
 			if err != nil {
 				return 0, "", err
 			}
@@ -120,13 +130,15 @@ func TestReplyBudget(t *testing.T) {
 	r := start(t, f, func(c *gateway.Config) { c.Memory, c.AddressShare = 512<<10, 0.5 }) // 64 KiB of replies for each.
 	client := protocols(t, r.url)["grpc"]
 	for range 3 {
-		_, err := client.ListLicenses(t.Context(), connect.NewRequest(&licensedv1.ListLicensesRequest{CustomerId: "Bayley"}))
+		_, err := client.ListLicenses(t.Context(),
+			connect.NewRequest(&licensedv1.ListLicensesRequest{CustomerId: "Bayley"}))
 		checkError(t, "list", err, connect.CodeResourceExhausted, gateway.ReasonOverloaded, "replies")
 		info, _ := detail[*errdetails.ErrorInfo](t, err)
 		if info.Metadata["limit"] != "reply_bytes" || info.Metadata["scope"] != "share" {
 			t.Errorf("metadata %v", info.Metadata)
 		}
-		if _, err := client.ListLicenses(t.Context(), connect.NewRequest(&licensedv1.ListLicensesRequest{CustomerId: "Bayley", PageSize: 10})); err != nil {
+		if _, err := client.ListLicenses(t.Context(),
+			connect.NewRequest(&licensedv1.ListLicensesRequest{CustomerId: "Bayley", PageSize: 10})); err != nil {
 			t.Errorf("a short page: %v", err)
 		}
 	}
@@ -161,8 +173,11 @@ func (b *slowBody) Read(p []byte) (int, error) {
 
 const acquireJSON = `{"customerId":"Bayley","deviceId":"iphone","titleId":"GlowS01E01","commandId":"c1"}`
 
-func postSlowly(ctx context.Context, client *http.Client, body io.Reader, timeout string) (status int, reply string, err error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://pipe/licensed.v1.LicenseService/AcquireLicense", body)
+func postSlowly(
+	ctx context.Context, client *http.Client, body io.Reader, timeout string,
+) (status int, reply string, err error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost,
+		"http://pipe/licensed.v1.LicenseService/AcquireLicense", body)
 	if err != nil {
 		return 0, "", err
 	}
@@ -179,9 +194,11 @@ func postSlowly(ctx context.Context, client *http.Client, body io.Reader, timeou
 	return res.StatusCode, string(b), err
 }
 
-// TestAnnouncedBodies: clients that announce long bodies and send nothing do not use up the memory for bodies of others.
+// TestAnnouncedBodies: clients that announce long bodies and send nothing do not use up the memory for bodies of
+// others.
 func TestAnnouncedBodies(t *testing.T) {
-	r := start(t, failing(actors.ErrNotOwner), func(c *gateway.Config) { c.Memory, c.AddressShare = 8<<20, 1 }) // 1 MiB of bodies.
+	// 1 MiB of bodies.
+	r := start(t, failing(actors.ErrNotOwner), func(c *gateway.Config) { c.Memory, c.AddressShare = 8<<20, 1 })
 	used := func() string { return r.metric(t, `licensed_gateway_limit_used{limit="receiving_bytes"}`) }
 	const announced = 50 // of 60 KB each, more than the limit
 	for range announced {
@@ -198,7 +215,8 @@ func TestAnnouncedBodies(t *testing.T) {
 	}
 	want := strconv.Itoa(announced * (8<<10 + 4<<10))
 	harness.Until(func() bool { return used() == want })
-	_, err := protocols(t, r.url)["json/h1"].ListLicenses(t.Context(), connect.NewRequest(&licensedv1.ListLicensesRequest{CustomerId: "Bayley"}))
+	_, err := protocols(t, r.url)["json/h1"].ListLicenses(t.Context(),
+		connect.NewRequest(&licensedv1.ListLicensesRequest{CustomerId: "Bayley"}))
 	checkError(t, "a request beside them", err, connect.CodeUnavailable, gateway.ReasonNotExecuted, "")
 }
 
@@ -234,7 +252,8 @@ func TestDeadlineOfTheBody(t *testing.T) {
 				f.commands = nil
 				status, reply, err := postSlowly(ctx, client, body, test.timeout)
 				cancel()
-				if err != nil || status != http.StatusGatewayTimeout || !strings.Contains(reply, gateway.ReasonNotExecuted) || !strings.Contains(reply, test.says) {
+				if err != nil || status != http.StatusGatewayTimeout ||
+					!strings.Contains(reply, gateway.ReasonNotExecuted) || !strings.Contains(reply, test.says) {
 					t.Errorf("%s, %s: %d %s %v", test.name, name, status, reply, err)
 				}
 				synctest.Wait()
@@ -251,7 +270,9 @@ func TestNoTimeAtAll(t *testing.T) {
 	p := newPast(t).life()
 	r := p.start()
 	for contentType, header := range map[string]string{
-		"application/grpc+json": "Grpc-Timeout", "application/json": "Connect-Timeout-Ms", "application/connect+json": "Connect-Timeout-Ms",
+		"application/grpc+json":    "Grpc-Timeout",
+		"application/json":         "Connect-Timeout-Ms",
+		"application/connect+json": "Connect-Timeout-Ms",
 	} {
 		path, body, timeout := "/licensed.v1.HistoryService/GetState", `{"customerId":"Bayley"}`, "0"
 		if strings.HasPrefix(contentType, "application/grpc") {
@@ -274,7 +295,8 @@ func TestNoTimeAtAll(t *testing.T) {
 		reply, err := io.ReadAll(res.Body)
 		res.Body.Close()
 		all := fmt.Sprint(string(reply), res.Header, res.Trailer)
-		if err != nil || !strings.Contains(all, "deadline passed before execution") && !strings.Contains(all, "deadline%20passed") {
+		if err != nil ||
+			!strings.Contains(all, "deadline passed before execution") && !strings.Contains(all, "deadline%20passed") {
 			t.Errorf("%s: %s, %v", contentType, all, err)
 		}
 	}
@@ -303,7 +325,8 @@ func TestStreamWithoutStore(t *testing.T) {
 				}
 				for stream.Receive() {
 				}
-				if err := stream.Err(); connect.CodeOf(err) != connect.CodeUnavailable || reasonOf(err) != gateway.ReasonNotExecuted {
+				if err := stream.Err(); connect.CodeOf(err) != connect.CodeUnavailable ||
+					reasonOf(err) != gateway.ReasonNotExecuted {
 					t.Errorf("%s, %s: %v", name, protocol, err)
 				}
 				_ = stream.Close()
@@ -324,7 +347,8 @@ func TestTooOldTellsTheTime(t *testing.T) {
 	for name, client := range protocols(t, r.url) {
 		_, err := client.AcquireLicense(t.Context(), connect.NewRequest(acquire()))
 		info, _ := detail[*errdetails.ErrorInfo](t, err)
-		if info.GetReason() != gateway.ReasonTooOld || info.GetMetadata()["server_time"] != "2026-03-01T12:00:00.123456789Z" {
+		if info.GetReason() != gateway.ReasonTooOld ||
+			info.GetMetadata()["server_time"] != "2026-03-01T12:00:00.123456789Z" {
 			t.Errorf("%s: %v", name, info)
 		}
 	}

@@ -48,11 +48,13 @@ func newMetrics() *metrics {
 		}, []string{"method", "code"}),
 		malformed: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "licensed_gateway_malformed_requests_total",
-			Help: "Requests that could not be read as a call: undecodable, too large, cut off, of an unknown content type.",
+			Help: "Requests that could not be read as a call: undecodable, too large, cut off, " +
+				"of an unknown content type.",
 		}, []string{"method"}),
 		cut: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "licensed_gateway_cut_lists_total",
-			Help: "First pages of longer lists, given to clients that asked for no page: such a client may take the page for the whole list.",
+			Help: "First pages of longer lists, given to clients that asked for no page: " +
+				"such a client may take the page for the whole list.",
 		}, []string{"method"}),
 		duplicates: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "licensed_gateway_duplicate_commands_total",

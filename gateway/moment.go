@@ -69,7 +69,9 @@ func (s *historyService) replay(ctx context.Context, customer string, p point, l
 	if errors.As(err, &gap) && gap.Reason == licensedv1.GapReason_GAP_REASON_CORRUPT && left && gap.FromSequence > 1 {
 		// It will not be read later either.
 		r.gaps, p = append(r.gaps, gap.HistoryGap), point{sequence: gap.FromSequence - 1}
-		again := &replayed{Replay: actors.NewReplay(s.config.Kind, customer), customer: customer, moment: r.moment, gaps: r.gaps}
+		again := &replayed{
+			Replay: actors.NewReplay(s.config.Kind, customer), customer: customer, moment: r.moment, gaps: r.gaps,
+		}
 		r.moment.ReplayedEvents, r.moment.ReplayedFrom = 0, 0
 		if s.replayTo(ctx, head, p, again) == nil {
 			r, err = again, nil
@@ -133,21 +135,24 @@ func (s *historyService) replayTo(ctx context.Context, head persistence.Head, p 
 }
 
 // replayFrom starts at the last snapshot with a base below a sequence.
-func (s *historyService) replayFrom(ctx context.Context, head persistence.Head, before, through uint64, p point, r *replayed) error {
+func (s *historyService) replayFrom(
+	ctx context.Context, head persistence.Head, before, through uint64, p point, r *replayed,
+) error {
 	if err := s.restoreBefore(ctx, head, before, r); err != nil {
 		return err
 	}
-	err := s.config.HistoryReader.Read(ctx, head, HistoryRange{After: r.Sequence(), Through: through}, func(i *HistoryItem) error {
-		if i.Gap != nil {
-			return &historyGap{i.Gap}
-		}
-		if !p.time.IsZero() && i.Record.Time.After(p.time) {
-			return errEnough
-		}
-		r.moment.ReplayedEvents++
-		r.moment.RecordedPolicyVersion = i.Record.Header.PolicyVersion
-		return r.Apply(&i.Record)
-	})
+	err := s.config.HistoryReader.Read(ctx, head,
+		HistoryRange{After: r.Sequence(), Through: through}, func(i *HistoryItem) error {
+			if i.Gap != nil {
+				return &historyGap{i.Gap}
+			}
+			if !p.time.IsZero() && i.Record.Time.After(p.time) {
+				return errEnough
+			}
+			r.moment.ReplayedEvents++
+			r.moment.RecordedPolicyVersion = i.Record.Header.PolicyVersion
+			return r.Apply(&i.Record)
+		})
 	if errors.Is(err, errEnough) {
 		return nil
 	}
@@ -181,7 +186,8 @@ func (g *historyGap) Error() string { return g.Message }
 func (g *historyGap) apiError() error {
 	switch g.Reason {
 	case licensedv1.GapReason_GAP_REASON_EXPIRED:
-		return apiError(connect.CodeOutOfRange, ReasonExpired, g.Message+"; the state at that moment can no longer be determined", g.HistoryGap)
+		return apiError(connect.CodeOutOfRange, ReasonExpired,
+			g.Message+"; the state at that moment can no longer be determined", g.HistoryGap)
 	case licensedv1.GapReason_GAP_REASON_UNAVAILABLE:
 		return apiError(connect.CodeUnavailable, ReasonNotExecuted, g.Message+"; retry", g.HistoryGap)
 	default:
@@ -214,8 +220,10 @@ func (s *historyService) GetState(
 	if err != nil {
 		return nil, s.failed(ctx, r.Msg.CustomerId, err, false)
 	}
-	return whole(s, &licensedv1.GetStateResponse{State: state.(*licensedv1.CustomerState), Moment: at.moment, Gaps: at.gaps},
-		"the state", "list its present parts by page with ListLicenses, ListDevices and ListDownloads; events up to a moment with ListEvents")
+	return whole(s,
+		&licensedv1.GetStateResponse{State: state.(*licensedv1.CustomerState), Moment: at.moment, Gaps: at.gaps},
+		"the state", "list its present parts by page with ListLicenses, ListDevices and ListDownloads; "+
+			"events up to a moment with ListEvents")
 }
 
 // whole returns a reply that has no pages. Errors: one that says how to get its parts if it is too large.
@@ -258,19 +266,27 @@ func (s *historyService) TryAt(
 		return nil, s.failed(ctx, r.Msg.CustomerId, err, false)
 	}
 	res := &licensedv1.TryAtResponse{
-		Refusal: o.Refusal, License: o.License, ReleasedTitleIds: o.ReleasedTitles, PlanId: o.PlanID, DeviceLimit: o.DeviceLimit,
-		Moment: at.moment,
+		Refusal:          o.Refusal,
+		License:          o.License,
+		ReleasedTitleIds: o.ReleasedTitles,
+		PlanId:           o.PlanID,
+		DeviceLimit:      o.DeviceLimit,
+		Moment:           at.moment,
 	}
 	for i := range decision.Events {
 		e := historyEvent(&HistoryItem{Record: persistence.Record{
 			Sequence: at.Sequence() + uint64(i) + 1, Index: uint32(i), Count: uint32(len(decision.Events)),
-			AggregateID: decision.Events[i].AggregateID, Order: decision.Events[i].Order, Time: at.asOf, IssuedAt: at.asOf,
-			Mapper: decision.Events[i].Mapper, Header: decision.Events[i].Header, Data: decision.Events[i].Data,
+			AggregateID: decision.Events[i].AggregateID,
+			Order:       decision.Events[i].Order,
+			Time:        at.asOf,
+			IssuedAt:    at.asOf,
+			Mapper:      decision.Events[i].Mapper, Header: decision.Events[i].Header, Data: decision.Events[i].Data,
 		}}, decision.Events[i].Value, nil)
 		e.Committed, e.RowId = false, ""
 		res.Events = append(res.Events, e)
 	}
-	return whole(s, res, "what the command would record", "list the licences that it concerns by page with ListLicenses")
+	return whole(s, res, "what the command would record",
+		"list the licences that it concerns by page with ListLicenses")
 }
 
 // checkCommand checks the ids in a command.
@@ -345,7 +361,9 @@ func (s *historyService) Why(
 
 // present returns a customer's state at the end of the history, without loading the customer if a replay leads there.
 // Otherwise the owner tells, who may have it in memory. It is nil if the customer cannot be rebuilt.
-func (s *historyService) present(ctx context.Context, customer string, head persistence.Head, now time.Time) (*licensedv1.CustomerState, error) {
+func (s *historyService) present(
+	ctx context.Context, customer string, head persistence.Head, now time.Time,
+) (*licensedv1.CustomerState, error) {
 	r := &replayed{Replay: actors.NewReplay(s.config.Kind, customer), customer: customer, moment: &licensedv1.Moment{}}
 	var value any
 	err := s.replayTo(ctx, head, point{}, r)
@@ -389,7 +407,8 @@ func (s *historyService) explain(
 		}
 		x.Add(license.Recorded{
 			Event: actors.Event{
-				AggregateID: r.AggregateID, Order: r.Order, Time: r.Time, Mapper: r.Mapper, Header: r.Header, Data: r.Data, Value: value,
+				AggregateID: r.AggregateID, Order: r.Order, Time: r.Time, Mapper: r.Mapper, Header: r.Header,
+				Data: r.Data, Value: value,
 			},
 			Sequence: r.Sequence, CommandID: r.CommandID,
 		})

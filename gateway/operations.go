@@ -48,7 +48,9 @@ type Operations interface {
 	// Archive moves the closed part of a customer's history to the archive. Errors: ErrUnsupported.
 	Archive(ctx context.Context, customer string, all bool) (*licensedv1.ArchiveCustomerResponse, error)
 	// Verify checks a customer and reports progress now and then.
-	Verify(ctx context.Context, customer string, repair bool, progress func(checked, total uint64) error) (*licensedv1.CustomerReport, error)
+	Verify(
+		ctx context.Context, customer string, repair bool, progress func(checked, total uint64) error,
+	) (*licensedv1.CustomerReport, error)
 	// Import records a stretch of history, as actors.Runtime does.
 	Import(ctx context.Context, customer string, i actors.Import) (persistence.Head, error)
 	// ReloadPolicy reads the policy file again and returns the version then in force. The error says what
@@ -124,7 +126,8 @@ func (s *adminService) direct(ctx context.Context, what, name string, do func(co
 	s.config.Logger.InfoContext(ctx, what+" requested", "audit", true, "node", name, "accepted", err == nil)
 	switch {
 	case errors.Is(err, ErrUnsupported):
-		return apiError(connect.CodeUnimplemented, ReasonUnsupported, "this process is alone; no other can take its customers")
+		return apiError(connect.CodeUnimplemented, ReasonUnsupported,
+			"this process is alone; no other can take its customers")
 	case errors.Is(err, ErrNoMember):
 		return apiError(connect.CodeNotFound, ReasonNoMember, fmt.Sprintf("the cluster has no member %q", name))
 	case errors.Is(err, ErrHoldsNothing):
@@ -193,7 +196,8 @@ func (s *adminService) ArchiveCustomer(
 	}
 	res, err := s.config.Operations.Archive(ctx, r.Msg.CustomerId, r.Msg.All)
 	if errors.Is(err, ErrUnsupported) {
-		return nil, apiError(connect.CodeUnimplemented, ReasonUnsupported, "this node has no archive; nothing was moved")
+		return nil, apiError(connect.CodeUnimplemented, ReasonUnsupported,
+			"this node has no archive; nothing was moved")
 	}
 	if errors.Is(err, persistence.ErrNotFound) {
 		return nil, noHistory(r.Msg.CustomerId)
@@ -206,7 +210,8 @@ func (s *adminService) ArchiveCustomer(
 
 // VerifyCustomer implements licensedv1connect.AdminServiceHandler.
 func (s *adminService) VerifyCustomer(
-	ctx context.Context, r *connect.Request[licensedv1.VerifyCustomerRequest], stream *connect.ServerStream[licensedv1.VerifyCustomerResponse],
+	ctx context.Context, r *connect.Request[licensedv1.VerifyCustomerRequest],
+	stream *connect.ServerStream[licensedv1.VerifyCustomerResponse],
 ) error {
 	if err := invalid(checkSubject(r.Msg.CustomerId, "", "")); err != nil {
 		return err
@@ -234,7 +239,8 @@ func (s *adminService) ReloadPolicy(
 	version, changed, err := s.config.Operations.ReloadPolicy(ctx)
 	switch {
 	case errors.Is(err, ErrUnsupported):
-		return nil, apiError(connect.CodeUnimplemented, ReasonUnsupported, "this node runs on the built-in policy; there is no file to read")
+		return nil, apiError(connect.CodeUnimplemented, ReasonUnsupported,
+			"this node runs on the built-in policy; there is no file to read")
 	case ctx.Err() != nil && err != nil:
 		return nil, s.failed(ctx, "", err, false)
 	case err != nil:
@@ -280,7 +286,8 @@ func decodeRecords(v *violations, encoded [][]byte) []persistence.Record {
 			return nil
 		}
 		if n > 0 && r.Sequence != records[n-1].Sequence+1 {
-			v.add(fmt.Sprintf("records[%d]", n), fmt.Sprintf("is event %d, after event %d", r.Sequence, records[n-1].Sequence))
+			v.add(fmt.Sprintf("records[%d]", n),
+				fmt.Sprintf("is event %d, after event %d", r.Sequence, records[n-1].Sequence))
 			return nil
 		}
 		records = append(records, r)
@@ -311,7 +318,8 @@ func (i *importing) run(ctx context.Context, records []persistence.Record, last 
 	if len(records) > 0 {
 		first := records[0].Sequence
 		if first > head.Sequence+1 {
-			return &otherHistory{fmt.Sprintf("the history ends at event %d, and the import continues with event %d; send the events between", head.Sequence, first)}
+			return &otherHistory{fmt.Sprintf("the history ends at event %d, and the import continues with event %d; "+
+				"send the events between", head.Sequence, first)}
 		}
 		present := records[:min(uint64(len(records)), head.Sequence+1-first)]
 		if err := i.compare(ctx, head, present); err != nil {
@@ -378,7 +386,9 @@ func (i *importing) record(ctx context.Context, after uint64, records []persiste
 // recorded finds out whether a stretch does not continue the history because it was recorded already: an attempt of
 // unknown outcome was repeated on the way to the owner. It returns the head and how many of the records the history
 // has; refused if it has none of them.
-func (i *importing) recorded(ctx context.Context, after uint64, records []persistence.Record, refused error) (persistence.Head, int, error) {
+func (i *importing) recorded(
+	ctx context.Context, after uint64, records []persistence.Record, refused error,
+) (persistence.Head, int, error) {
 	head, err := i.head(ctx, i.customer)
 	if err != nil {
 		return head, 0, err

@@ -84,7 +84,9 @@ func (p *past) Archive(_ context.Context, _ string, all bool) (*licensedv1.Archi
 	return &licensedv1.ArchiveCustomerResponse{Events: 7}, p.fails
 }
 
-func (p *past) Verify(_ context.Context, customer string, _ bool, progress func(checked, total uint64) error) (*licensedv1.CustomerReport, error) {
+func (p *past) Verify(
+	_ context.Context, customer string, _ bool, progress func(checked, total uint64) error,
+) (*licensedv1.CustomerReport, error) {
 	if p.reports[customer] == nil {
 		return nil, fmt.Errorf("%s: %w", customer, persistence.ErrNotFound)
 	}
@@ -126,7 +128,8 @@ func TestNodeAndCustomers(t *testing.T) {
 		t.Errorf("%v, %v", cluster, err)
 	}
 	for name, code := range map[string]connect.Code{
-		"n1": 0, "alone": connect.CodeUnimplemented, "stranger": connect.CodeNotFound, "gateway": connect.CodeFailedPrecondition, "": connect.CodeInvalidArgument, "a/b": connect.CodeInvalidArgument,
+		"n1": 0, "alone": connect.CodeUnimplemented, "stranger": connect.CodeNotFound,
+		"gateway": connect.CodeFailedPrecondition, "": connect.CodeInvalidArgument, "a/b": connect.CodeInvalidArgument,
 	} {
 		_, err := a.DrainNode(t.Context(), connect.NewRequest(&licensedv1.DrainNodeRequest{Name: name}))
 		if (err == nil) != (code == 0) || err != nil && connect.CodeOf(err) != code {
@@ -139,7 +142,8 @@ func TestNodeAndCustomers(t *testing.T) {
 	}
 	var all []string
 	for after := ""; ; {
-		page, err := a.ListCustomers(t.Context(), connect.NewRequest(&licensedv1.ListCustomersRequest{After: after, Limit: 1}))
+		page, err := a.ListCustomers(t.Context(),
+			connect.NewRequest(&licensedv1.ListCustomersRequest{After: after, Limit: 1}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -152,14 +156,18 @@ func TestNodeAndCustomers(t *testing.T) {
 	if !slices.Equal(all, []string{"Bayley", "Robin"}) {
 		t.Errorf("customers %v", all)
 	}
-	if _, err := a.ListCustomers(t.Context(), connect.NewRequest(&licensedv1.ListCustomersRequest{PageToken: "?"})); connect.CodeOf(err) != connect.CodeInvalidArgument {
+	if _, err := a.ListCustomers(
+		t.Context(), connect.NewRequest(&licensedv1.ListCustomersRequest{PageToken: "?"}),
+	); connect.CodeOf(err) != connect.CodeInvalidArgument {
 		t.Errorf("too many: %v", err)
 	}
 	p.fails = persistence.ErrUnavailable
-	if _, err := a.ListCustomers(t.Context(), connect.NewRequest(&licensedv1.ListCustomersRequest{})); connect.CodeOf(err) != connect.CodeUnavailable {
+	if _, err := a.ListCustomers(t.Context(),
+		connect.NewRequest(&licensedv1.ListCustomersRequest{})); connect.CodeOf(err) != connect.CodeUnavailable {
 		t.Errorf("no store: %v", err)
 	}
-	if _, err := a.GetNode(t.Context(), connect.NewRequest(&licensedv1.GetNodeRequest{})); connect.CodeOf(err) != connect.CodeUnavailable {
+	if _, err := a.GetNode(t.Context(),
+		connect.NewRequest(&licensedv1.GetNodeRequest{})); connect.CodeOf(err) != connect.CodeUnavailable {
 		t.Errorf("no store: %v", err)
 	}
 }
@@ -168,22 +176,26 @@ func TestPassivateArchiveReload(t *testing.T) {
 	p := newPast(t)
 	a := adminOf(p.start())
 	for id, want := range map[string][2]bool{"Bayley": {true, false}, "Absent": {false, false}, "Busy": {false, true}} {
-		res, err := a.PassivateCustomer(t.Context(), connect.NewRequest(&licensedv1.PassivateCustomerRequest{CustomerId: id}))
+		res, err := a.PassivateCustomer(t.Context(),
+			connect.NewRequest(&licensedv1.PassivateCustomerRequest{CustomerId: id}))
 		if err != nil || res.Msg.Passivated != want[0] || res.Msg.Busy != want[1] {
 			t.Errorf("%s: %v, %v", id, res, err)
 		}
 	}
-	archived, err := a.ArchiveCustomer(t.Context(), connect.NewRequest(&licensedv1.ArchiveCustomerRequest{CustomerId: "Bayley", All: true}))
+	archived, err := a.ArchiveCustomer(t.Context(),
+		connect.NewRequest(&licensedv1.ArchiveCustomerRequest{CustomerId: "Bayley", All: true}))
 	if err != nil || archived.Msg.Events != 7 {
 		t.Errorf("archive: %v, %v", archived, err)
 	}
-	_, err = a.ArchiveCustomer(t.Context(), connect.NewRequest(&licensedv1.ArchiveCustomerRequest{CustomerId: "Bayley"}))
+	_, err = a.ArchiveCustomer(t.Context(),
+		connect.NewRequest(&licensedv1.ArchiveCustomerRequest{CustomerId: "Bayley"}))
 	if connect.CodeOf(err) != connect.CodeUnimplemented || reasonOf(err) != gateway.ReasonUnsupported {
 		t.Errorf("no archive: %v", err)
 	}
 	for id, call := range map[string]func() error{
 		"passivate": func() error {
-			_, err := a.PassivateCustomer(t.Context(), connect.NewRequest(&licensedv1.PassivateCustomerRequest{CustomerId: "a/b"}))
+			_, err := a.PassivateCustomer(t.Context(),
+				connect.NewRequest(&licensedv1.PassivateCustomerRequest{CustomerId: "a/b"}))
 			return err
 		},
 		"archive": func() error {
@@ -202,7 +214,8 @@ func TestPassivateArchiveReload(t *testing.T) {
 		t.Errorf("reload: %v, %v", res, err)
 	}
 	p.fails = errors.New("policy.yaml:7: plans: what is that?")
-	if _, err := reload(); connect.CodeOf(err) != connect.CodeFailedPrecondition || !strings.Contains(err.Error(), "policy.yaml:7") || !strings.Contains(err.Error(), "v7 stays in force") {
+	if _, err := reload(); connect.CodeOf(err) != connect.CodeFailedPrecondition ||
+		!strings.Contains(err.Error(), "policy.yaml:7") || !strings.Contains(err.Error(), "v7 stays in force") {
 		t.Errorf("a file with mistakes: %v", err)
 	}
 	p.fails = gateway.ErrUnsupported
@@ -216,7 +229,8 @@ func TestVerify(t *testing.T) {
 	p.reports["Bayley"] = &licensedv1.CustomerReport{CustomerId: "Bayley", Events: 15, HeadSequence: 15}
 	a := adminOf(p.start())
 	verify := func(id string) (messages []*licensedv1.VerifyCustomerResponse, err error) {
-		stream, err := a.VerifyCustomer(t.Context(), connect.NewRequest(&licensedv1.VerifyCustomerRequest{CustomerId: id}))
+		stream, err := a.VerifyCustomer(t.Context(),
+			connect.NewRequest(&licensedv1.VerifyCustomerRequest{CustomerId: id}))
 		if err != nil {
 			return nil, err
 		}
@@ -227,10 +241,12 @@ func TestVerify(t *testing.T) {
 		return messages, stream.Err()
 	}
 	got, err := verify("Bayley")
-	if err != nil || len(got) != 2 || got[0].CheckedEvents != 5 || got[0].Report != nil || got[1].Report.GetEvents() != 15 {
+	if err != nil || len(got) != 2 || got[0].CheckedEvents != 5 || got[0].Report != nil ||
+		got[1].Report.GetEvents() != 15 {
 		t.Errorf("%v, %v", got, err)
 	}
-	if _, err := verify("Nobody"); connect.CodeOf(err) != connect.CodeNotFound || reasonOf(err) != gateway.ReasonNoHistory {
+	if _, err := verify("Nobody"); connect.CodeOf(err) != connect.CodeNotFound ||
+		reasonOf(err) != gateway.ReasonNoHistory {
 		t.Errorf("nobody: %v", err)
 	}
 	if _, err := verify(""); connect.CodeOf(err) != connect.CodeInvalidArgument {
@@ -274,7 +290,8 @@ func TestImport(t *testing.T) {
 	wants(res, err, 4, 4, 0)
 	res, err = send(all[:5], false) // a repeat, and more
 	wants(res, err, 5, 1, 4)
-	if _, err := send(all[6:7], false); connect.CodeOf(err) != connect.CodeFailedPrecondition || !strings.Contains(err.Error(), "ends at event 5") {
+	if _, err := send(all[6:7], false); connect.CodeOf(err) != connect.CodeFailedPrecondition ||
+		!strings.Contains(err.Error(), "ends at event 5") {
 		t.Errorf("a hole: %v", err)
 	}
 	res, err = send(all[5:], true)
@@ -286,7 +303,8 @@ func TestImport(t *testing.T) {
 	wants(res, err, 15, 0, 15)
 	other := slices.Clone(all)
 	other[9].CommandID = "other"
-	if _, err := send(other, false); connect.CodeOf(err) != connect.CodeFailedPrecondition || reasonOf(err) != gateway.ReasonOtherHistory || !strings.Contains(err.Error(), "another event 10") {
+	if _, err := send(other, false); connect.CodeOf(err) != connect.CodeFailedPrecondition ||
+		reasonOf(err) != gateway.ReasonOtherHistory || !strings.Contains(err.Error(), "another event 10") {
 		t.Errorf("another history: %v", err)
 	}
 	if !slices.EqualFunc(p.records["Bayley"], all, func(a, b persistence.Record) bool {
@@ -295,13 +313,15 @@ func TestImport(t *testing.T) {
 		t.Error("what was imported is not what was sent")
 	}
 	p.gaps = []*licensedv1.HistoryGap{corrupt}
-	if _, err := send(all, false); reasonOf(err) != gateway.ReasonOtherHistory || !strings.Contains(err.Error(), "cannot be compared") {
+	if _, err := send(all, false); reasonOf(err) != gateway.ReasonOtherHistory ||
+		!strings.Contains(err.Error(), "cannot be compared") {
 		t.Errorf("a gap: %v", err)
 	}
 	p.gaps = nil
 	// It continues living; the import is a part of its history.
 	p.mu.Lock()
-	p.records["Bayley"] = append(p.records["Bayley"], persistence.Record{Sequence: 16, Count: 1, CommandID: "new", Mapper: "DeviceActivated/1", Time: noon})
+	p.records["Bayley"] = append(p.records["Bayley"],
+		persistence.Record{Sequence: 16, Count: 1, CommandID: "new", Mapper: "DeviceActivated/1", Time: noon})
 	p.mu.Unlock()
 	res, err = send(all, true)
 	wants(res, err, 16, 0, 15)
@@ -322,14 +342,16 @@ func TestImportErrors(t *testing.T) {
 	}{
 		{"a broken record", broken, nil, connect.CodeInvalidArgument, "records[3]"},
 		{"no record", [][]byte{nil}, nil, connect.CodeInvalidArgument, "records[0]"},
-		{"out of order", encoded([]persistence.Record{all[0], all[2]}), nil, connect.CodeInvalidArgument, "records[1] is event 3, after event 1"},
+		{"out of order", encoded([]persistence.Record{all[0], all[2]}), nil, connect.CodeInvalidArgument,
+			"records[1] is event 3, after event 1"},
 		{"no history", encoded(all), actors.ErrNoHistory, connect.CodeInvalidArgument, "no history"},
 		{"complete", encoded(all), actors.ErrNotContinued, connect.CodeFailedPrecondition, "nothing was overwritten"},
 		{"no owner", encoded(all), actors.ErrNotOwner, connect.CodeUnavailable, "retry"},
 		{"unknown", encoded(all), actors.ErrUnknownOutcome, connect.CodeUnavailable, "outcome unknown"},
 	} {
 		p.fails = c.fails
-		_, err := a.ImportCustomer(t.Context(), connect.NewRequest(&licensedv1.ImportCustomerRequest{CustomerId: "Bayley", Records: c.records}))
+		_, err := a.ImportCustomer(t.Context(),
+			connect.NewRequest(&licensedv1.ImportCustomerRequest{CustomerId: "Bayley", Records: c.records}))
 		if connect.CodeOf(err) != c.code || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: %v", c.name, err)
 		}
@@ -342,7 +364,10 @@ func TestImportErrors(t *testing.T) {
 		long.give("Bayley", releases("iphone", "a"))
 	}
 	records := long.records["Bayley"]
-	if _, err := a.ImportCustomer(t.Context(), connect.NewRequest(&licensedv1.ImportCustomerRequest{CustomerId: "Bayley", Records: encoded(records)})); err != nil {
+	if _, err := a.ImportCustomer(
+		t.Context(),
+		connect.NewRequest(&licensedv1.ImportCustomerRequest{CustomerId: "Bayley", Records: encoded(records)}),
+	); err != nil {
 		t.Fatal(err)
 	}
 	if len(p.imports) < 2 {
@@ -357,7 +382,9 @@ func TestImportErrors(t *testing.T) {
 }
 
 // followed receives a stream of Follow in the background.
-func follow(t *testing.T, r *rig, m *licensedv1.FollowRequest, seen chan<- string) (ended <-chan error, stop context.CancelFunc) {
+func follow(
+	t *testing.T, r *rig, m *licensedv1.FollowRequest, seen chan<- string,
+) (ended <-chan error, stop context.CancelFunc) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	stream, err := historyOf(r).Follow(ctx, connect.NewRequest(m))
@@ -415,7 +442,8 @@ func TestFollow(t *testing.T) {
 	wantSeen(t, seen, "at 7", "8", "gap 9-10", "11", "12", "13", "14", "15", "16", "17", "18")
 	stop()
 	from = 0
-	_, stop = follow(t, r, &licensedv1.FollowRequest{CustomerId: "Bayley", AfterSequence: &from, DeviceId: "iphone"}, seen)
+	_, stop = follow(t, r, &licensedv1.FollowRequest{CustomerId: "Bayley", AfterSequence: &from, DeviceId: "iphone"},
+		seen)
 	wantSeen(t, seen, "at 0", "1", "2", "3", "4", "5", "6", "7", "gap 9-10")
 	stop()
 	// Somebody whose history has not begun.
@@ -471,7 +499,9 @@ func historyConfig(p *past) gateway.Config {
 // TestFollowSkipsNothing: what cannot be read now is no gap. The stream waits for it, or ends where it is.
 func TestFollowSkipsNothing(t *testing.T) {
 	p := newPast(t).life()
-	unavailable := &licensedv1.HistoryGap{FromSequence: 9, ToSequence: 10, Reason: licensedv1.GapReason_GAP_REASON_UNAVAILABLE}
+	unavailable := &licensedv1.HistoryGap{
+		FromSequence: 9, ToSequence: 10, Reason: licensedv1.GapReason_GAP_REASON_UNAVAILABLE,
+	}
 	p.gaps = []*licensedv1.HistoryGap{unavailable}
 	r := p.start(func(c *gateway.Config) { c.FollowPoll = time.Millisecond })
 	seen := make(chan string, 100)
@@ -557,7 +587,8 @@ func TestOperatorsUnderOverload(t *testing.T) {
 	var verifications sync.WaitGroup
 	verify := func() {
 		verifications.Go(func() {
-			stream, err := adminOf(r).VerifyCustomer(t.Context(), connect.NewRequest(&licensedv1.VerifyCustomerRequest{CustomerId: "Bayley"}))
+			stream, err := adminOf(r).VerifyCustomer(t.Context(),
+				connect.NewRequest(&licensedv1.VerifyCustomerRequest{CustomerId: "Bayley"}))
 			if err != nil {
 				t.Error(err)
 				return
@@ -575,7 +606,8 @@ func TestOperatorsUnderOverload(t *testing.T) {
 		return err
 	}
 	followed := following(t, r)
-	if _, _, err := listed(t, r, &licensedv1.ListEventsRequest{CustomerId: "Bayley"}); reasonOf(err) != gateway.ReasonOverloaded {
+	if _, _, err := listed(t, r,
+		&licensedv1.ListEventsRequest{CustomerId: "Bayley"}); reasonOf(err) != gateway.ReasonOverloaded {
 		t.Errorf("a customer's request: %v", err)
 	}
 	if err := look(); err != nil {

@@ -91,13 +91,15 @@ func cutOff(ctx context.Context, err error) error {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return expired()
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return apiError(connect.CodeDeadlineExceeded, ReasonNotExecuted, "the request did not arrive in time; not executed")
+		return apiError(connect.CodeDeadlineExceeded, ReasonNotExecuted,
+			"the request did not arrive in time; not executed")
 	}
 	return err
 }
 
 func tooLong(limit int64) *connect.Error {
-	return connect.NewError(connect.CodeResourceExhausted, fmt.Errorf("the message is larger than %d bytes; not executed", limit))
+	return connect.NewError(connect.CodeResourceExhausted,
+		fmt.Errorf("the message is larger than %d bytes; not executed", limit))
 }
 
 // compressed reports whether a body may be longer than it looks, in any of the protocols.
@@ -121,7 +123,8 @@ func withClientDeadline(r *http.Request, start time.Time) (context.Context, cont
 }
 
 var grpcUnits = map[byte]time.Duration{
-	'H': time.Hour, 'M': time.Minute, 'S': time.Second, 'm': time.Millisecond, 'u': time.Microsecond, 'n': time.Nanosecond,
+	'H': time.Hour, 'M': time.Minute, 'S': time.Second, 'm': time.Millisecond, 'u': time.Microsecond,
+	'n': time.Nanosecond,
 }
 
 // clientTimeout returns the time that a client gave a request; false if it gave none, or what package connect refuses.

@@ -60,7 +60,8 @@ func TestHealth(t *testing.T) {
 			}
 		}
 	}
-	if _, err := g.health.Check(t.Context(), &grpchealth.CheckRequest{Service: "x"}); connect.CodeOf(err) != connect.CodeNotFound {
+	if _, err := g.health.Check(t.Context(),
+		&grpchealth.CheckRequest{Service: "x"}); connect.CodeOf(err) != connect.CodeNotFound {
 		t.Errorf("unknown service: %v", err)
 	}
 }
@@ -140,7 +141,8 @@ func TestListenSaysWhatIsWrong(t *testing.T) {
 	if _, err := gateway.Listen(s.Addr().String(), serverConfig(slog.Default())); !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("port in use: %v", err)
 	}
-	if _, err := gateway.Listen("nonsense", serverConfig(slog.Default())); err == nil || !strings.Contains(err.Error(), `"nonsense"`) {
+	if _, err := gateway.Listen("nonsense", serverConfig(slog.Default())); err == nil ||
+		!strings.Contains(err.Error(), `"nonsense"`) {
 		t.Errorf("bad address: %v", err)
 	}
 	if err := s.Shutdown(t.Context()); err != nil {
@@ -185,7 +187,8 @@ func TestShutdownWaitsForRequests(t *testing.T) {
 		default:
 		}
 		close(leave)
-		if err := <-answered; connect.CodeOf(err) != connect.CodeUnavailable || !strings.Contains(err.Error(), "not available") {
+		if err := <-answered; connect.CodeOf(err) != connect.CodeUnavailable ||
+			!strings.Contains(err.Error(), "not available") {
 			t.Errorf("%s: the request under way was answered %v", name, err)
 		}
 		if err := <-stopped; err != nil {
@@ -211,7 +214,8 @@ func TestShutdownCutsOffWhenTimeIsUp(t *testing.T) {
 	s.Start(gateway.New(c, f).Handler())
 	answered := make(chan error, 1)
 	go func() {
-		_, err := protocols(t, "http://"+s.Addr().String())["grpc"].AcquireLicense(t.Context(), connect.NewRequest(acquire()))
+		_, err := protocols(t, "http://"+s.Addr().String())["grpc"].AcquireLicense(t.Context(),
+			connect.NewRequest(acquire()))
 		answered <- err
 	}()
 	<-entered

@@ -287,7 +287,8 @@ func (s *service) ListDownloads(
 	if d.Older {
 		// Whether another is allowed stands; the list comes from history, as of the same position.
 		d.Response.NextPageToken = ""
-		d.Response.Downloads, err = license.DownloadsFromHistory(r.Msg.TitleId, d.Since, s.config.History.Events(ctx, head))
+		d.Response.Downloads, err = license.DownloadsFromHistory(r.Msg.TitleId, d.Since,
+			s.config.History.Events(ctx, head))
 		if err != nil {
 			return nil, s.failed(ctx, r.Msg.CustomerId, err, false)
 		}

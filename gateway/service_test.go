@@ -97,7 +97,8 @@ func (d *domain) Query(_ context.Context, id string, q any) (actors.Answer, erro
 	defer d.mu.Unlock()
 	value, err := d.aggregate(id).Query(d.now, q)
 	return actors.Answer{Value: value, Head: persistence.Head{
-		Partition: persistence.Partition{RootKey: persistence.RootKey{Aggregate: id}}, Sequence: uint64(len(d.events[id])),
+		Partition: persistence.Partition{RootKey: persistence.RootKey{Aggregate: id}},
+		Sequence:  uint64(len(d.events[id])),
 	}}, err
 }
 
@@ -150,11 +151,14 @@ func TestEveryMethod(t *testing.T) {
 				AcquiredAt: at, ExpiresAt: until, Renewals: renewals, Released: released,
 			}
 		}
-		a := &licensedv1.AcquireLicenseRequest{CustomerId: who, DeviceId: "iphone", TitleId: "GlowS01E01", CommandId: "1"}
+		a := &licensedv1.AcquireLicenseRequest{
+			CustomerId: who, DeviceId: "iphone", TitleId: "GlowS01E01", CommandId: "1",
+		}
 		acquired, err := client.AcquireLicense(ctx, connect.NewRequest(a))
 		check(t, name, acquired, err, &licensedv1.AcquireLicenseResponse{License: held(0, false), Sequence: 4})
 		acquired, err = client.AcquireLicense(ctx, connect.NewRequest(a))
-		check(t, name, acquired, err, &licensedv1.AcquireLicenseResponse{License: held(0, false), Sequence: 4, Duplicate: true})
+		check(t, name, acquired, err,
+			&licensedv1.AcquireLicenseResponse{License: held(0, false), Sequence: 4, Duplicate: true})
 		a.CommandId, a.ValidateOnly = "", true
 		acquired, err = client.AcquireLicense(ctx, connect.NewRequest(a))
 		check(t, name, acquired, err, &licensedv1.AcquireLicenseResponse{License: held(0, false)})
@@ -173,9 +177,11 @@ func TestEveryMethod(t *testing.T) {
 		planned, err := client.ChangePlan(ctx, connect.NewRequest(&licensedv1.ChangePlanRequest{
 			CustomerId: who, PlanId: "premium", CommandId: "5",
 		}))
-		check(t, name, planned, err, &licensedv1.ChangePlanResponse{CustomerId: who, PlanId: "premium", DeviceLimit: 4, Sequence: 8})
+		check(t, name, planned, err,
+			&licensedv1.ChangePlanResponse{CustomerId: who, PlanId: "premium", DeviceLimit: 4, Sequence: 8})
 
-		downloads, err := client.ListDownloads(ctx, connect.NewRequest(&licensedv1.ListDownloadsRequest{CustomerId: who, TitleId: "GlowS01E01"}))
+		downloads, err := client.ListDownloads(ctx,
+			connect.NewRequest(&licensedv1.ListDownloadsRequest{CustomerId: who, TitleId: "GlowS01E01"}))
 		check(t, name, downloads, err, &licensedv1.ListDownloadsResponse{
 			CustomerId: who, TitleId: "GlowS01E01", Limit: proto.Uint32(2), Sequence: 8,
 			Downloads:     []*licensedv1.Download{{DeviceId: "iphone", At: at}, {DeviceId: "iphone", At: at}},
@@ -183,7 +189,9 @@ func TestEveryMethod(t *testing.T) {
 		})
 		devices, err := client.ListDevices(ctx, connect.NewRequest(&licensedv1.ListDevicesRequest{CustomerId: who}))
 		check(t, name, devices, err, &licensedv1.ListDevicesResponse{
-			Devices:     []*licensedv1.Device{{DeviceId: "iphone", Active: true, ActiveLicenses: 1, LastDownloadAt: at}},
+			Devices: []*licensedv1.Device{
+				{DeviceId: "iphone", Active: true, ActiveLicenses: 1, LastDownloadAt: at},
+			},
 			DeviceLimit: 4, PlanId: "premium", Sequence: 8,
 		})
 		released, err := client.ReleaseLicense(ctx, connect.NewRequest(&licensedv1.ReleaseLicenseRequest{
@@ -192,8 +200,10 @@ func TestEveryMethod(t *testing.T) {
 		check(t, name, released, err, &licensedv1.ReleaseLicenseResponse{License: held(1, true), Sequence: 9})
 		licenses, err := client.ListLicenses(ctx, connect.NewRequest(&licensedv1.ListLicensesRequest{CustomerId: who}))
 		check(t, name, licenses, err, &licensedv1.ListLicensesResponse{Sequence: 9})
-		licenses, err = client.ListLicenses(ctx, connect.NewRequest(&licensedv1.ListLicensesRequest{CustomerId: who, IncludeInactive: true}))
-		check(t, name, licenses, err, &licensedv1.ListLicensesResponse{Licenses: []*licensedv1.License{held(1, true)}, Sequence: 9})
+		licenses, err = client.ListLicenses(ctx,
+			connect.NewRequest(&licensedv1.ListLicensesRequest{CustomerId: who, IncludeInactive: true}))
+		check(t, name, licenses, err,
+			&licensedv1.ListLicensesResponse{Licenses: []*licensedv1.License{held(1, true)}, Sequence: 9})
 
 		a = &licensedv1.AcquireLicenseRequest{CustomerId: who, DeviceId: "iphone", TitleId: "Dark", CommandId: "7"}
 		if _, err := client.AcquireLicense(ctx, connect.NewRequest(a)); err != nil {
@@ -227,13 +237,15 @@ func TestRefusals(t *testing.T) {
 			_, err := client.AcquireLicense(ctx, connect.NewRequest(r))
 			checkError(t, name, err, connect.CodeFailedPrecondition, gateway.ReasonRefused, "plan standard")
 			f, _ := detail[*licensedv1.Refusal](t, err)
-			if f.GetRule() != licensedv1.Rule_RULE_DEVICE_LIMIT || f.Limit != 1 || f.Current != 1 || f.Sequence != 5 || f.Duplicate != duplicate {
+			if f.GetRule() != licensedv1.Rule_RULE_DEVICE_LIMIT || f.Limit != 1 || f.Current != 1 || f.Sequence != 5 ||
+				f.Duplicate != duplicate {
 				t.Errorf("%s: refusal %v", name, f)
 			}
 		}
 		r.CommandId, r.ValidateOnly = "", true
 		_, err := client.AcquireLicense(ctx, connect.NewRequest(r))
-		if f, _ := detail[*licensedv1.Refusal](t, err); f.GetRule() != licensedv1.Rule_RULE_DEVICE_LIMIT || f.Sequence != 0 {
+		if f, _ := detail[*licensedv1.Refusal](t, err); f.GetRule() != licensedv1.Rule_RULE_DEVICE_LIMIT ||
+			f.Sequence != 0 {
 			t.Errorf("%s: only asked, refusal %v", name, f)
 		}
 		_, err = client.RenewLicense(ctx, connect.NewRequest(&licensedv1.RenewLicenseRequest{

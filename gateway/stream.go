@@ -106,7 +106,8 @@ func sendTo[M any](ctx context.Context, stream *connect.ServerStream[M], m *M) e
 		}
 	}
 	control := http.NewResponseController(c)
-	if err := control.SetWriteDeadline(time.Now().Add(sendTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+	if err := control.SetWriteDeadline(time.Now().Add(sendTimeout)); err != nil &&
+		!errors.Is(err, http.ErrNotSupported) {
 		return err
 	}
 	if err := ctx.Err(); err != nil {

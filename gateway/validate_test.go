@@ -24,21 +24,43 @@ func TestInvalidFieldsAreNamed(t *testing.T) {
 		change func(*licensedv1.AcquireLicenseRequest)
 		fields []string
 	}{
-		"nothing":            {func(r *licensedv1.AcquireLicenseRequest) { proto.Reset(r) }, []string{"device_id", "title_id", "customer_id", "command_id"}},
-		"long customer":      {func(r *licensedv1.AcquireLicenseRequest) { r.CustomerId = strings.Repeat("x", 129) }, []string{"customer_id"}},
-		"longest customer":   {func(r *licensedv1.AcquireLicenseRequest) { r.CustomerId = strings.Repeat("x", 128) }, nil},
-		"long command":       {func(r *licensedv1.AcquireLicenseRequest) { r.CommandId = strings.Repeat("x", 65) }, []string{"command_id"}},
-		"longest command":    {func(r *licensedv1.AcquireLicenseRequest) { r.CommandId = strings.Repeat("x", 64) }, nil},
-		"colon":              {func(r *licensedv1.AcquireLicenseRequest) { r.CustomerId = "a:b" }, []string{"customer_id"}},
+		"nothing": {func(r *licensedv1.AcquireLicenseRequest) {
+			proto.Reset(r)
+		}, []string{"device_id", "title_id", "customer_id", "command_id"}},
+		"long customer": {func(r *licensedv1.AcquireLicenseRequest) {
+			r.CustomerId = strings.Repeat("x", 129)
+		}, []string{"customer_id"}},
+		"longest customer": {func(r *licensedv1.AcquireLicenseRequest) {
+			r.CustomerId = strings.Repeat("x", 128)
+		}, nil},
+		"long command": {func(r *licensedv1.AcquireLicenseRequest) {
+			r.CommandId = strings.Repeat("x", 65)
+		}, []string{"command_id"}},
+		"longest command": {func(r *licensedv1.AcquireLicenseRequest) {
+			r.CommandId = strings.Repeat("x", 64)
+		}, nil},
+		"colon": {func(r *licensedv1.AcquireLicenseRequest) {
+			r.CustomerId = "a:b"
+		}, []string{"customer_id"}},
 		"slash":              {func(r *licensedv1.AcquireLicenseRequest) { r.DeviceId = "a/b" }, []string{"device_id"}},
 		"slash after umlaut": {func(r *licensedv1.AcquireLicenseRequest) { r.DeviceId = "ä/b" }, []string{"device_id"}},
 		"newline":            {func(r *licensedv1.AcquireLicenseRequest) { r.TitleId = "a\nb" }, []string{"title_id"}},
 		"delete":             {func(r *licensedv1.AcquireLicenseRequest) { r.TitleId = "a\x7f" }, []string{"title_id"}},
-		"next line (C1)":     {func(r *licensedv1.AcquireLicenseRequest) { r.TitleId = "a\u0085b" }, []string{"title_id"}},
-		"unicode":            {func(r *licensedv1.AcquireLicenseRequest) { r.CustomerId = "Zoë 日本" }, nil},
-		"impossible time":    {func(r *licensedv1.AcquireLicenseRequest) { r.IssuedAt = &timestamppb.Timestamp{Nanos: -1} }, []string{"issued_at"}},
-		"no id, no command":  {func(r *licensedv1.AcquireLicenseRequest) { r.CommandId, r.ValidateOnly = "", true }, nil},
-		"id, no command":     {func(r *licensedv1.AcquireLicenseRequest) { r.CommandId, r.ValidateOnly = "a:b", true }, []string{"command_id"}},
+		"next line (C1)": {func(r *licensedv1.AcquireLicenseRequest) {
+			r.TitleId = "a\u0085b"
+		}, []string{"title_id"}},
+		"unicode": {func(r *licensedv1.AcquireLicenseRequest) { r.CustomerId = "Zoë 日本" }, nil},
+		"impossible time": {func(r *licensedv1.AcquireLicenseRequest) {
+			r.IssuedAt = &timestamppb.Timestamp{Nanos: -1}
+		}, []string{"issued_at"}},
+		"no id, no command": {func(r *licensedv1.AcquireLicenseRequest) {
+			r.CommandId, r.ValidateOnly = "",
+				true
+		}, nil},
+		"id, no command": {func(r *licensedv1.AcquireLicenseRequest) {
+			r.CommandId, r.ValidateOnly = "a:b",
+				true
+		}, []string{"command_id"}},
 	} {
 		r := acquire()
 		test.change(r)
@@ -64,16 +86,22 @@ func TestEveryMethodValidates(t *testing.T) {
 	client := protocols(t, start(t, failing(actors.ErrNotOwner)).url)["grpc"]
 	ctx := t.Context()
 	errs := map[string]error{}
-	_, errs["customer_id command_id device_id title_id renew"] = client.RenewLicense(ctx, connect.NewRequest(&licensedv1.RenewLicenseRequest{}))
-	_, errs["customer_id command_id device_id title_id release"] = client.ReleaseLicense(ctx, connect.NewRequest(&licensedv1.ReleaseLicenseRequest{}))
-	_, errs["customer_id command_id device_id title_id play"] = client.RecordPlayback(ctx, connect.NewRequest(&licensedv1.RecordPlaybackRequest{}))
-	_, errs["customer_id command_id device_id deactivate"] = client.DeactivateDevice(ctx, connect.NewRequest(&licensedv1.DeactivateDeviceRequest{}))
-	_, errs["customer_id command_id plan_id plan"] = client.ChangePlan(ctx, connect.NewRequest(&licensedv1.ChangePlanRequest{}))
+	_, errs["customer_id command_id device_id title_id renew"] = client.RenewLicense(ctx,
+		connect.NewRequest(&licensedv1.RenewLicenseRequest{}))
+	_, errs["customer_id command_id device_id title_id release"] = client.ReleaseLicense(ctx,
+		connect.NewRequest(&licensedv1.ReleaseLicenseRequest{}))
+	_, errs["customer_id command_id device_id title_id play"] = client.RecordPlayback(ctx,
+		connect.NewRequest(&licensedv1.RecordPlaybackRequest{}))
+	_, errs["customer_id command_id device_id deactivate"] = client.DeactivateDevice(ctx,
+		connect.NewRequest(&licensedv1.DeactivateDeviceRequest{}))
+	_, errs["customer_id command_id plan_id plan"] = client.ChangePlan(ctx,
+		connect.NewRequest(&licensedv1.ChangePlanRequest{}))
 	_, errs["customer_id licenses"] = client.ListLicenses(ctx, connect.NewRequest(&licensedv1.ListLicensesRequest{}))
 	_, errs["customer_id devices"] = client.ListDevices(ctx, connect.NewRequest(&licensedv1.ListDevicesRequest{}))
-	_, errs["customer_id title_id since downloads"] = client.ListDownloads(ctx, connect.NewRequest(&licensedv1.ListDownloadsRequest{
-		Since: &timestamppb.Timestamp{Seconds: 1 << 60},
-	}))
+	_, errs["customer_id title_id since downloads"] = client.ListDownloads(ctx,
+		connect.NewRequest(&licensedv1.ListDownloadsRequest{
+			Since: &timestamppb.Timestamp{Seconds: 1 << 60},
+		}))
 	for want, err := range errs {
 		fields := strings.Fields(want)
 		bad, _ := detail[*errdetails.BadRequest](t, err)
@@ -128,7 +156,8 @@ func TestStamp(t *testing.T) {
 		t.Errorf("%d attempts: %v", len(f.commands), err)
 	}
 	first, second := f.commands[0], f.commands[1]
-	if second.IssuedAt = first.IssuedAt; first.ID != second.ID || first.Fingerprint != second.Fingerprint || !second.Stamped {
+	if second.IssuedAt = first.IssuedAt; first.ID != second.ID || first.Fingerprint != second.Fingerprint ||
+		!second.Stamped {
 		t.Errorf("%+v, then %+v", first, second)
 	}
 	f.execute = func(_ context.Context, _ string, c actors.Command) (actors.Reply, error) {

@@ -17,7 +17,8 @@ import (
 	"licensed/messages/licensedv1"
 )
 
-var writeGoldenFiles = flag.Bool("write-golden", false, "write golden files that are missing; never change one that was released")
+var writeGoldenFiles = flag.Bool("write-golden", false,
+	"write golden files that are missing; never change one that was released")
 
 var terms = &licensedv1.LicenseTerms{
 	StudioId: "netflix", AcquiredAtMs: 1767225600000, ExpiresAtMs: 1769817600000, Renewals: 2, Released: true,

@@ -140,9 +140,12 @@ func encodings() map[string]struct {
 		decode func([]byte) error
 	}
 	return m{
-		"record":  {AppendRecord(nil, &rec), func(b []byte) error { _, err := DecodeRecord(b); return err }},
-		"root":    {AppendRoot(nil, &root), func(b []byte) error { _, err := DecodeRoot(b); return err }},
-		"payload": {AppendPayload(nil, root.Header, rec.Data), func(b []byte) error { _, _, err := DecodePayload(b); return err }},
+		"record": {AppendRecord(nil, &rec), func(b []byte) error { _, err := DecodeRecord(b); return err }},
+		"root":   {AppendRoot(nil, &root), func(b []byte) error { _, err := DecodeRoot(b); return err }},
+		"payload": {AppendPayload(nil, root.Header, rec.Data), func(b []byte) error {
+			_, _, err := DecodePayload(b)
+			return err
+		}},
 	}
 }
 
@@ -174,7 +177,8 @@ func TestDamageBelowTheChecksum(t *testing.T) {
 	for name, e := range encodings() {
 		t.Run(name, func(t *testing.T) {
 			body := e.b[:len(e.b)-wire.ChecksumLen]
-			if err := e.decode(wire.Seal(bytes.Clone(body[:len(body)-1]), 0)); name != "payload" && !errors.Is(err, ErrCorrupt) {
+			if err := e.decode(wire.Seal(bytes.Clone(body[:len(body)-1]), 0)); name != "payload" &&
+				!errors.Is(err, ErrCorrupt) {
 				t.Errorf("shortened: %v, want ErrCorrupt", err)
 			}
 			for _, i := range []int{0, 1} {
@@ -360,7 +364,9 @@ func randomRecord(rng *rand.Rand) Record {
 }
 
 func randomRoot(rng *rand.Rand) Root {
-	key := RootKey{Aggregate: "a" + randomString(rng, 128), Epoch: 1 + randomUint(rng)>>1, Version: 1 + randomUint(rng)>>1}
+	key := RootKey{
+		Aggregate: "a" + randomString(rng, 128), Epoch: 1 + randomUint(rng)>>1, Version: 1 + randomUint(rng)>>1,
+	}
 	r := Root{
 		Key: key, Incarnation: NewIncarnation(), Base: randomUint(rng), Time: randomTime(rng),
 		Mapper: randomString(rng, 20), Header: randomHeader(rng), Snapshot: randomBytes(rng, 1000),

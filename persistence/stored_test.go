@@ -14,9 +14,14 @@ import (
 // TestGoldenMarks reads the archive marks that every release stored, and writes those of this one.
 func TestGoldenMarks(t *testing.T) {
 	for name, m := range map[string]ArchiveMark{
-		"mark":         {Segment: "Bayley:LicenseAggregate/0199f3a4", Through: 1041, Time: issued},
-		"mark-expires": {Segment: "Bayley:LicenseAggregate/0199f3a4", Through: 1041, Time: issued, Expires: issued.Add(365 * 24 * time.Hour)},
-		"mark-empty":   {Through: 7, Time: issued},
+		"mark": {Segment: "Bayley:LicenseAggregate/0199f3a4", Through: 1041, Time: issued},
+		"mark-expires": {
+			Segment: "Bayley:LicenseAggregate/0199f3a4",
+			Through: 1041,
+			Time:    issued,
+			Expires: issued.Add(365 * 24 * time.Hour),
+		},
+		"mark-empty": {Through: 7, Time: issued},
 	} {
 		path := filepath.Join("testdata", name+".hex")
 		written := AppendArchiveMark(nil, &m)

@@ -48,7 +48,8 @@ func (r *Root) Validate() error {
 		if !r.ParentIncarnation.IsZero() {
 			return fmt.Errorf("%w: incarnation of no parent", ErrRejected)
 		}
-	} else if r.Parent.Aggregate != r.Key.Aggregate || r.Parent.Epoch == 0 || r.Parent.Version == 0 || !r.Parent.Less(r.Key) {
+	} else if r.Parent.Aggregate != r.Key.Aggregate || r.Parent.Epoch == 0 || r.Parent.Version == 0 ||
+		!r.Parent.Less(r.Key) {
 		return fmt.Errorf("%w: parent %v is not an earlier root of the aggregate", ErrRejected, r.Parent)
 	}
 	if !validNames(r.Mapper, r.Header.KeyID, r.Header.PolicyVersion) {

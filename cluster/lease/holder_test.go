@@ -232,7 +232,8 @@ func TestRetire(t *testing.T) {
 		},
 		"request lost": func(h *lease.Holder) {
 			h.Step(lease.Input{Kind: lease.InputSwapped, Now: 300, Err: errLost})
-			if out := h.Step(lease.Input{Kind: lease.InputRead, Now: 310, Row: row(1)}); out.Swap == nil || out.Swap.Next != dead {
+			if out := h.Step(lease.Input{Kind: lease.InputRead, Now: 310, Row: row(1)}); out.Swap == nil ||
+				out.Swap.Next != dead {
 				t.Fatalf("after the read: %+v", out)
 			}
 			h.Step(lease.Input{Kind: lease.InputSwapped, Now: 320, Applied: true, Row: dead})
@@ -241,7 +242,8 @@ func TestRetire(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h := holding(t)
 			h.Retire()
-			if out := h.Step(lease.Input{Now: 200}); out.Swap == nil || out.Swap.Old != row(1) || out.Swap.Next != dead {
+			if out := h.Step(lease.Input{Now: 200}); out.Swap == nil || out.Swap.Old != row(1) ||
+				out.Swap.Next != dead {
 				t.Fatalf("retiring: %+v", out)
 			}
 			answer(h)

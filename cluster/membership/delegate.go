@@ -153,7 +153,9 @@ func (d delegate) NotifyUpdate(n *memberlist.Node) {
 		d.m.config.Log.Warn("membership: unreadable member ignored", "member", n.Name, "error", err)
 		meta = &clusterv1.Meta{}
 	}
-	p := &peer{Member: Member{Name: nameOf(n.Name), ID: n.Name, Gossip: n.Address(), Meta: meta}, node: *n, meta: n.Meta}
+	p := &peer{
+		Member: Member{Name: nameOf(n.Name), ID: n.Name, Gossip: n.Address(), Meta: meta}, node: *n, meta: n.Meta,
+	}
 	p.node.Meta = nil
 	d.m.mu.Lock()
 	if before := d.members[n.Name]; before != nil {

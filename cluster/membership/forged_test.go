@@ -39,17 +39,31 @@ var forgeries = map[string]func(f *forge.Forger, about *Membership, incarnation 
 		return f.GoneAt(about.ID(), incarnation)
 	},
 	"a foreign address": func(f *forge.Forger, about *Membership, incarnation uint32) error {
-		return f.Alive(forge.Alive{Name: about.ID(), Gossip: nobody, Incarnation: incarnation, Meta: &clusterv1.Meta{Version: "forged"}})
+		return f.Alive(forge.Alive{
+			Name: about.ID(), Gossip: nobody, Incarnation: incarnation, Meta: &clusterv1.Meta{Version: "forged"},
+		})
 	},
 	"a foreign address after death": func(f *forge.Forger, about *Membership, incarnation uint32) error {
 		_ = f.GoneAt(about.ID(), incarnation-1)
-		return f.Alive(forge.Alive{Name: about.ID(), Gossip: nobody, Incarnation: incarnation, Meta: &clusterv1.Meta{Version: "forged"}})
+		return f.Alive(forge.Alive{
+			Name: about.ID(), Gossip: nobody, Incarnation: incarnation, Meta: &clusterv1.Meta{Version: "forged"},
+		})
 	},
 	"a forged meta": func(f *forge.Forger, about *Membership, incarnation uint32) error {
-		return f.Alive(forge.Alive{Name: about.ID(), Gossip: about.Address(), Incarnation: incarnation, Meta: &clusterv1.Meta{Version: "forged", Draining: true}})
+		return f.Alive(forge.Alive{
+			Name:        about.ID(),
+			Gossip:      about.Address(),
+			Incarnation: incarnation,
+			Meta:        &clusterv1.Meta{Version: "forged", Draining: true},
+		})
 	},
 	"a farewell": func(f *forge.Forger, about *Membership, incarnation uint32) error {
-		_ = f.Alive(forge.Alive{Name: about.ID(), Gossip: about.Address(), Incarnation: incarnation - 1, Meta: &clusterv1.Meta{Draining: true}})
+		_ = f.Alive(forge.Alive{
+			Name:        about.ID(),
+			Gossip:      about.Address(),
+			Incarnation: incarnation - 1,
+			Meta:        &clusterv1.Meta{Draining: true},
+		})
 		return f.GoneAt(about.ID(), incarnation)
 	},
 }
@@ -91,7 +105,9 @@ func TestForgeries(t *testing.T) {
 						time.Sleep(20 * time.Millisecond) // while gossip continues
 					}
 					for _, m := range all { // What they say of themselves is believed again.
-						if err := m.SetMeta(&clusterv1.Meta{Version: m.config.Name + "2", NodeAddress: m.config.Name}); err != nil {
+						if err := m.SetMeta(
+							&clusterv1.Meta{Version: m.config.Name + "2", NodeAddress: m.config.Name},
+						); err != nil {
 							t.Fatal(err)
 						}
 					}
@@ -121,7 +137,8 @@ func lists(m *Membership, all []*Membership, version string) bool {
 	members := m.Members()
 	return len(members) == len(all) && !slices.ContainsFunc(all, func(o *Membership) bool {
 		return !slices.ContainsFunc(members, func(l Member) bool {
-			return l.ID == o.ID() && l.Name == o.config.Name && l.Gossip == o.Address() && l.Meta.Version == l.Name+version && l.Meta.NodeAddress == l.Name
+			return l.ID == o.ID() && l.Name == o.config.Name && l.Gossip == o.Address() &&
+				l.Meta.Version == l.Name+version && l.Meta.NodeAddress == l.Name
 		})
 	})
 }
@@ -160,7 +177,8 @@ func TestIdentityRenewed(t *testing.T) {
 		all := a.Members()
 		return len(all) == 2 && all[1].ID == b.ID() && all[1].Gossip == address && b.Address() == address
 	})
-	b.Spread(&clusterv1.News{Shards: []*clusterv1.Shard{{Id: 7, Owner: make([]byte, 16)}}}, func(Member) bool { return false })
+	b.Spread(&clusterv1.News{Shards: []*clusterv1.Shard{{Id: 7, Owner: make([]byte, 16)}}},
+		func(Member) bool { return false })
 	until("news", t, func() bool { return slices.Contains(r.shards(), 7) })
 	until("its clock", t, func() bool { _, peers := a.ClockOffset(map[string]bool{b.ID(): true}); return peers == 1 })
 	mu.Lock()
@@ -184,7 +202,9 @@ func TestNotListed(t *testing.T) {
 	for at, version := range map[int]uint8{0: 3, 1: 1, 2: 5, 3: 2, 4: 0, 5: 2} {
 		v := versions
 		v[at] = version
-		n := &memberlist.Node{Name: "x", Port: 9, PMin: v[0], PMax: v[1], PCur: v[2], DMin: v[3], DMax: v[4], DCur: v[5]}
+		n := &memberlist.Node{
+			Name: "x", Port: 9, PMin: v[0], PMax: v[1], PCur: v[2], DMin: v[3], DMax: v[4], DCur: v[5],
+		}
 		if err := (delegate{a.run()}).NotifyAlive(n); !errors.Is(err, errVersion) {
 			t.Errorf("%v: %v", v, err)
 		}
@@ -193,7 +213,8 @@ func TestNotListed(t *testing.T) {
 	number, _ := strconv.Atoi(port)
 	n := &memberlist.Node{
 		Name: "a@00000000", Addr: net.ParseIP(host), Port: uint16(number),
-		PMin: versions[0], PMax: versions[1], PCur: versions[2], DMin: versions[3], DMax: versions[4], DCur: versions[5],
+		PMin: versions[0], PMax: versions[1], PCur: versions[2], DMin: versions[3], DMax: versions[4],
+		DCur: versions[5],
 	}
 	if err := (delegate{a.run()}).NotifyAlive(n); !errors.Is(err, errFormer) {
 		t.Error("a former id of the process:", err)
@@ -223,9 +244,13 @@ func TestInventedMembers(t *testing.T) {
 					return
 				case <-time.After(time.Millisecond):
 				}
-				_ = f.Alive(forge.Alive{Name: fmt.Sprintf("x%d", i), Gossip: nobody, Incarnation: 1, Meta: &clusterv1.Meta{}})
+				_ = f.Alive(
+					forge.Alive{Name: fmt.Sprintf("x%d", i), Gossip: nobody, Incarnation: 1, Meta: &clusterv1.Meta{}},
+				)
 				_ = f.GoneAt(fmt.Sprintf("x%d", i), 1)
-				_ = f.Alive(forge.Alive{Name: fmt.Sprintf("y%d", i), Gossip: nobody, Incarnation: 1, Meta: &clusterv1.Meta{}})
+				_ = f.Alive(
+					forge.Alive{Name: fmt.Sprintf("y%d", i), Gossip: nobody, Incarnation: 1, Meta: &clusterv1.Meta{}},
+				)
 			}
 		})
 	}
@@ -238,7 +263,8 @@ func TestInventedMembers(t *testing.T) {
 		most = max(most, len(all))
 		return slices.ContainsFunc(all, func(o Member) bool { return o.ID == id })
 	}
-	until("c is listed", t, func() bool { return listed(a, c.ID()) && listed(b, c.ID()) && listed(c, a.ID()) && listed(c, b.ID()) })
+	until("c is listed", t,
+		func() bool { return listed(a, c.ID()) && listed(b, c.ID()) && listed(c, a.ID()) && listed(c, b.ID()) })
 	close(stop)
 	flood.Wait()
 	if most > maxNewcomers+3 {

@@ -28,8 +28,8 @@ import (
 //   - refuses compressed messages and all others that members of this program do not send;
 //   - limits streams by number, per host and in all, and the bytes that they hold together;
 //   - checks packets in the same way, and copies them so that they keep only their own size;
-//   - refuses messages about a member whose counter is one that no member has, and reports it if one is about this member and
-//     has a counter that this member should not have.
+//   - refuses messages about a member whose counter is one that no member has, and reports it if one is about
+//     this member and has a counter that this member should not have.
 //
 // With a key only the sizes are checked: memberlist decrypts a message before it decodes it. No unknown process can
 // forge one then.
@@ -454,7 +454,8 @@ func (g *guard) pushPull(in *intake) error {
 		return err
 	}
 	if header.Nodes < 0 || header.Nodes > maxMembers || header.UserStateLen < 0 {
-		return fmt.Errorf("%w: %d members and %d bytes of state, at most %d members are accepted", errTooLarge, header.Nodes, header.UserStateLen, maxMembers)
+		return fmt.Errorf("%w: %d members and %d bytes of state, at most %d members are accepted",
+			errTooLarge, header.Nodes, header.UserStateLen, maxMembers)
 	}
 	if in.charge != nil {
 		if err := in.charge(header.Nodes * memberSize); err != nil {
@@ -535,21 +536,45 @@ type format struct {
 // formats of 0xc0 to 0xdf.
 var formats = [32]format{
 	0x00: {known: true}, 0x02: {known: true}, 0x03: {known: true}, // nil, false, true
-	0x04: {known: true, length: 1, each: 1}, 0x05: {known: true, length: 2, each: 1}, 0x06: {known: true, length: 4, each: 1}, // binary
-	0x07: {known: true, length: 1, each: 1, fixed: 1}, 0x08: {known: true, length: 2, each: 1, fixed: 1}, 0x09: {known: true, length: 4, each: 1, fixed: 1}, // extensions
+	0x04: {known: true, length: 1, each: 1},
+	0x05: {known: true, length: 2, each: 1},
+	0x06: {known: true, length: 4, each: 1},
+	// binary
+	0x07: {known: true, length: 1, each: 1, fixed: 1},
+	0x08: {known: true, length: 2, each: 1, fixed: 1},
+	0x09: {known: true, length: 4, each: 1, fixed: 1},
+	// extensions
 	0x0a: {known: true, fixed: 4}, 0x0b: {known: true, fixed: 8}, // floats
-	0x0c: {known: true, fixed: 1}, 0x0d: {known: true, fixed: 2}, 0x0e: {known: true, fixed: 4}, 0x0f: {known: true, fixed: 8}, // unsigned
-	0x10: {known: true, fixed: 1}, 0x11: {known: true, fixed: 2}, 0x12: {known: true, fixed: 4}, 0x13: {known: true, fixed: 8}, // signed
-	0x14: {known: true, fixed: 2}, 0x15: {known: true, fixed: 3}, 0x16: {known: true, fixed: 5}, 0x17: {known: true, fixed: 9}, 0x18: {known: true, fixed: 17}, // extensions
-	0x19: {known: true, length: 1, each: 1}, 0x1a: {known: true, length: 2, each: 1}, 0x1b: {known: true, length: 4, each: 1}, // strings
-	0x1c: {known: true, length: 2, each: 1, nested: true}, 0x1d: {known: true, length: 4, each: 1, nested: true}, // arrays
-	0x1e: {known: true, length: 2, each: 2, nested: true}, 0x1f: {known: true, length: 4, each: 2, nested: true}, // maps
+	0x0c: {known: true, fixed: 1},
+	0x0d: {known: true, fixed: 2},
+	0x0e: {known: true, fixed: 4},
+	0x0f: {known: true, fixed: 8},
+	// unsigned
+	0x10: {known: true, fixed: 1},
+	0x11: {known: true, fixed: 2},
+	0x12: {known: true, fixed: 4},
+	0x13: {known: true, fixed: 8},
+	// signed
+	0x14: {known: true, fixed: 2}, 0x15: {known: true, fixed: 3}, 0x16: {known: true, fixed: 5},
+	0x17: {known: true, fixed: 9}, 0x18: {known: true, fixed: 17}, // extensions
+	0x19: {known: true, length: 1, each: 1},
+	0x1a: {known: true, length: 2, each: 1},
+	0x1b: {known: true, length: 4, each: 1},
+	// strings
+	0x1c: {known: true, length: 2, each: 1, nested: true},
+	0x1d: {known: true, length: 4, each: 1, nested: true},
+	// arrays
+	0x1e: {known: true, length: 2, each: 2, nested: true},
+	0x1f: {known: true, length: 4, each: 2, nested: true},
+	// maps
 }
 
 // openNetwork listens with UDP and TCP. If the port to bind is 0 it takes one that is free for both.
 func openNetwork(bind endpoint, log *log.Logger) (*memberlist.NetTransport, error) {
 	for attempt := 1; ; attempt++ {
-		t, err := memberlist.NewNetTransport(&memberlist.NetTransportConfig{BindAddrs: []string{bind.host}, BindPort: bind.port, Logger: log})
+		t, err := memberlist.NewNetTransport(
+			&memberlist.NetTransportConfig{BindAddrs: []string{bind.host}, BindPort: bind.port, Logger: log},
+		)
 		// The system chose the port for TCP; another process may have it for UDP.
 		if err == nil || bind.port != 0 || attempt == 10 || !strings.Contains(err.Error(), "address already in use") {
 			return t, err

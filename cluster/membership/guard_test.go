@@ -116,10 +116,14 @@ func TestStreamsAllocateWhatArrived(t *testing.T) {
 			}
 		}
 	}
-	node := message(0, map[string]any{"Name": "a", "Addr": []byte{127, 0, 0, 1}, "Meta": make([]byte, 300), "Vsn": []byte{1, 5, 5, 1, 1, 1}})[1:]
+	node := message(0, map[string]any{
+		"Name": "a", "Addr": []byte{127, 0, 0, 1}, "Meta": make([]byte, 300), "Vsn": []byte{1, 5, 5, 1, 1, 1},
+	})[1:]
 	good := map[string][]byte{
-		"exchange": pushPull(2, 3, append(append(node, node...), "abc"...)...), "ping": message(typePing, map[string]any{"SeqNo": 7, "Node": "a"}),
-		"answer": message(typeAck, map[string]any{"SeqNo": uint32(1 << 31), "Payload": []byte("x")}), "error": message(typeError, map[string]any{"Error": "no"}),
+		"exchange":  pushPull(2, 3, append(append(node, node...), "abc"...)...),
+		"ping":      message(typePing, map[string]any{"SeqNo": 7, "Node": "a"}),
+		"answer":    message(typeAck, map[string]any{"SeqNo": uint32(1 << 31), "Payload": []byte("x")}),
+		"error":     message(typeError, map[string]any{"Error": "no"}),
 		"encrypted": encrypted(3, []byte("abc")),
 	}
 	for name, b := range good {
@@ -133,12 +137,15 @@ func TestStreamsAllocateWhatArrived(t *testing.T) {
 
 func TestPacketsAreChecked(t *testing.T) {
 	ping, user := message(typePing, map[string]any{"SeqNo": 1, "Node": "a"}), []byte{typeUser, 1, 2, 3}
-	alive := message(typeAlive, map[string]any{"Incarnation": 1, "Node": "a", "Addr": []byte{127, 0, 0, 1}, "Port": 7946, "Meta": make([]byte, 500), "Vsn": []byte{1, 5, 5, 1, 1, 1}})
+	alive := message(typeAlive, map[string]any{"Incarnation": 1, "Node": "a", "Addr": []byte{127, 0, 0, 1},
+		"Port": 7946, "Meta": make([]byte, 500), "Vsn": []byte{1, 5, 5, 1, 1, 1}})
 	sum := []byte{typeChecksum, 0, 0, 0, 0}
 	open, keyed := &guard{}, &guard{keyed: true}
 	for name, b := range map[string][]byte{
-		"ping": ping, "several": compound(ping, alive, user), "with a checksum": append(bytes.Clone(sum), compound(ping, user)...),
-		"with a label": labelled(compound(ping, user)),
+		"ping":            ping,
+		"several":         compound(ping, alive, user),
+		"with a checksum": append(bytes.Clone(sum), compound(ping, user)...),
+		"with a label":    labelled(compound(ping, user)),
 	} {
 		if err := open.checkPacket(b); err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -146,17 +153,23 @@ func TestPacketsAreChecked(t *testing.T) {
 	}
 	lzw := bomb(1 << 20)[:200]
 	for name, b := range map[string][]byte{
-		"compressed": lzw, "compressed among others": compound(ping, lzw), "compressed with a checksum": append(bytes.Clone(sum), lzw...),
+		"compressed":              lzw,
+		"compressed among others": compound(ping, lzw), "compressed with a checksum": append(bytes.Clone(sum), lzw...),
 		"several in several": compound(compound(lzw)), "a field of 4 GiB": append([]byte{typeAlive}, ignored...),
-		"the same among others": labelled(compound(ping, append([]byte{typeSuspect}, ignored...))), "a stream's message": pushPull(1, 1),
-		"too large": append([]byte{typeUser}, make([]byte, maxPacket)...), "nothing": {}, "an empty part": compound(nil), "cut off": compound(ping, user)[:9],
-		"a label without end": {typeLabel, 9}, "garbage": []byte("garbage"),
+		"the same among others": labelled(compound(ping, append([]byte{typeSuspect}, ignored...))),
+		"a stream's message":    pushPull(1, 1),
+		"too large":             append([]byte{typeUser}, make([]byte, maxPacket)...),
+		"nothing":               {},
+		"an empty part":         compound(nil),
+		"cut off":               compound(ping, user)[:9],
+		"a label without end":   {typeLabel, 9}, "garbage": []byte("garbage"),
 	} {
 		if err := open.checkPacket(b); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}
-	if keyed.checkPacket([]byte("what memberlist cannot decrypt")) != nil || keyed.checkPacket(make([]byte, maxPacket+1)) == nil {
+	if keyed.checkPacket([]byte("what memberlist cannot decrypt")) != nil ||
+		keyed.checkPacket(make([]byte, maxPacket+1)) == nil {
 		t.Error("with a key, sizes alone count")
 	}
 }
@@ -181,7 +194,8 @@ func TestCountersOfMembers(t *testing.T) {
 		incarnation      uint32
 		refused, doubted bool
 	}{
-		{1, false, false}, {maxIncarnation / 2, false, false}, {maxIncarnation/2 + 1, false, true}, {maxIncarnation, false, true},
+		{1, false, false}, {maxIncarnation / 2, false, false}, {maxIncarnation/2 + 1, false, true},
+		{maxIncarnation, false, true},
 		{maxIncarnation + 1, true, false}, {math.MaxUint32, true, false},
 	} {
 		for name, b := range map[string][]byte{
@@ -190,7 +204,8 @@ func TestCountersOfMembers(t *testing.T) {
 			"suspect":           message(typeSuspect, accusation{c.incarnation, own, "b"}),
 			"dead":              message(typeDead, accusation{c.incarnation, own, own}),
 			"dead as an array":  array(typeDead, c.incarnation, own, "b"),
-			"among others":      labelled(compound([]byte{typeUser, 1}, message(typeDead, accusation{c.incarnation, own, "b"}))),
+			"among others": labelled(compound([]byte{typeUser, 1},
+				message(typeDead, accusation{c.incarnation, own, "b"}))),
 		} {
 			before := reported
 			if err := g.checkPacket(b); errors.Is(err, errRefused) != c.refused || (reported > before) != c.doubted {
@@ -199,7 +214,10 @@ func TestCountersOfMembers(t *testing.T) {
 		}
 		for _, array := range []bool{false, true} {
 			before := reported
-			in := intake{from: bytes.NewReader(pushPull(2, 0, append(state(1, false), state(c.incarnation, array)...)...)), limit: baseStream}
+			in := intake{
+				from:  bytes.NewReader(pushPull(2, 0, append(state(1, false), state(c.incarnation, array)...)...)),
+				limit: baseStream,
+			}
 			if err := g.readMessage(&in); errors.Is(err, errRefused) != c.refused || (reported > before) != c.doubted {
 				t.Errorf("exchange with %d: %v, reported: %t", c.incarnation, err, reported > before)
 			}
@@ -342,7 +360,8 @@ func TestHostilePackets(t *testing.T) {
 	}
 	defer c.Close()
 	packets := [][]byte{
-		bomb(20 << 20), bomb(1 << 20), append([]byte{typeAlive}, ignored...), compound(append([]byte{typePing}, ignored...)), []byte(strings.Repeat("x", 2000)),
+		bomb(20 << 20), bomb(1 << 20), append([]byte{typeAlive}, ignored...),
+		compound(append([]byte{typePing}, ignored...)), []byte(strings.Repeat("x", 2000)),
 	}
 	before := allocated()
 	for range 20 {

@@ -21,9 +21,10 @@
 //
 // Without a key, anybody can send any message about any member. No such message has an effect that lasts:
 //
-//   - memberlist orders messages about a member by a counter. The member overrules a forged message with a higher value.
-//     It cannot surpass the highest value, so that values above [maxIncarnation] are refused by all. A member that hears of
-//     itself with more than half of that takes another id, under which its counter begins anew: renew.
+//   - memberlist orders messages about a member by a counter. The member overrules a forged message with a
+//     higher value. It cannot surpass the highest value, so that values above [maxIncarnation] are refused by all.
+//     A member that hears of itself with more than half of that takes another id, under which its counter begins
+//     anew: renew.
 //   - A member that nobody probes exchanges its state with others, so that it hears what they believe of it.
 //   - Few members are listed before they answered a probe: newcomers.
 //
@@ -276,9 +277,11 @@ func (r *run) create() (err error) {
 	mc.PushPullInterval = c.SyncEvery
 	mc.TCPTimeout = 2 * time.Second
 	mc.GossipInterval = 100 * time.Millisecond
-	mc.DeadNodeReclaimTime = time.Nanosecond // Only a forged message gives an id another address; the true one is back at once.
+	// Only a forged message gives an id another address; the true one is back at once.
+	mc.DeadNodeReclaimTime = time.Nanosecond
 	mc.ProtocolVersion = protocolVersion
-	mc.DelegateProtocolVersion, mc.DelegateProtocolMin, mc.DelegateProtocolMax = delegateVersion, delegateVersion, delegateVersion
+	mc.DelegateProtocolVersion, mc.DelegateProtocolMin, mc.DelegateProtocolMax = delegateVersion,
+		delegateVersion, delegateVersion
 	d := delegate{r}
 	mc.Delegate, mc.Events, mc.Ping, mc.Conflict, mc.Alive, mc.Merge = d, d, d, d, d, d
 	mc.EnableCompression = false // see guard
@@ -587,7 +590,9 @@ func (m *Membership) rejoin() {
 	for {
 		r := m.run()
 		m.tryAll(r, m.missing())
-		if since := time.Since(time.Unix(0, m.probed.Load())); since > max(m.config.JoinEvery, unprobed*m.config.ProbeEvery) {
+		if since := time.Since(
+			time.Unix(0, m.probed.Load()),
+		); since > max(m.config.JoinEvery, unprobed*m.config.ProbeEvery) {
 			m.tryAll(r, m.some(triedUnprobed))
 		}
 		select {

@@ -400,7 +400,8 @@ func TestSilentAddressesHoldNobodyUp(t *testing.T) {
 func TestNewsOfOneWhoIsAlone(t *testing.T) {
 	a := start(t, quick("a"))
 	spread := func() {
-		a.Spread(&clusterv1.News{Shards: []*clusterv1.Shard{{Id: 1, Owner: make([]byte, 16)}}}, func(Member) bool { return false })
+		a.Spread(&clusterv1.News{Shards: []*clusterv1.Shard{{Id: 1, Owner: make([]byte, 16)}}},
+			func(Member) bool { return false })
 	}
 	for range 10 {
 		spread()
@@ -409,7 +410,8 @@ func TestNewsOfOneWhoIsAlone(t *testing.T) {
 		t.Errorf("%d parts of news wait for nobody", n)
 	}
 	a.mu.Lock()
-	a.current.members["b"] = &peer{Member: Member{Name: "b", ID: "b", Meta: &clusterv1.Meta{}}} // memberlist does not know it: nothing is taken out
+	// memberlist does not know it: nothing is taken out
+	a.current.members["b"] = &peer{Member: Member{Name: "b", ID: "b", Meta: &clusterv1.Meta{}}}
 	a.mu.Unlock()
 	for range 2 * keptParts {
 		spread()
@@ -457,7 +459,9 @@ func TestOtherCluster(t *testing.T) {
 		c := quick(name)
 		var mu sync.Mutex
 		logs[name] = &strings.Builder{}
-		c.ClusterID, c.Log = id, slog.New(slog.NewTextHandler(writer(func(b []byte) { mu.Lock(); defer mu.Unlock(); logs[name].Write(b) }), nil))
+		c.ClusterID, c.Log = id, slog.New(
+			slog.NewTextHandler(writer(func(b []byte) { mu.Lock(); defer mu.Unlock(); logs[name].Write(b) }), nil),
+		)
 		c.Strangers = NewStrangers(id, c.Log)
 		c.Listener.News = func(*clusterv1.News) { heard.Add(1) }
 		c.Listener.State = func() *clusterv1.News { return &clusterv1.News{Dead: [][]byte{make([]byte, 16)}} }
@@ -484,7 +488,8 @@ func TestOtherCluster(t *testing.T) {
 	}
 	_, _ = a.Abandon(), b.Abandon()
 	for name, log := range logs {
-		if n := strings.Count(log.String(), "process of another cluster"); n != 1 || !strings.Contains(log.String(), ours.String()) ||
+		if n := strings.Count(log.String(), "process of another cluster"); n != 1 ||
+			!strings.Contains(log.String(), ours.String()) ||
 			!strings.Contains(log.String(), theirs.String()) || !strings.Contains(log.String(), "address=127.0.0.1:") {
 			t.Errorf("%s logged %q", name, log)
 		}
@@ -512,7 +517,8 @@ func (w writer) Write(b []byte) (int, error) { w(b); return len(b), nil }
 
 func TestNames(t *testing.T) {
 	for id, want := range map[string]string{
-		newID("n1"): "n1", newID("a@b"): "a@b", "n1": "n1", "n1@": "n1@", "n1@1234567": "n1@1234567", "n1@1234567g": "n1@1234567g", "@12345678": "@12345678",
+		newID("n1"): "n1", newID("a@b"): "a@b", "n1": "n1", "n1@": "n1@", "n1@1234567": "n1@1234567",
+		"n1@1234567g": "n1@1234567g", "@12345678": "@12345678",
 	} {
 		if got := nameOf(id); got != want {
 			t.Errorf("%s is %q, want %q", id, got, want)
@@ -609,7 +615,9 @@ func FuzzNews(f *testing.F) {
 	f.Add(b)
 	f.Add([]byte{0xff})
 	heard := 0
-	m := &Membership{config: Config{Log: slog.New(slog.DiscardHandler), Listener: Listener{News: func(*clusterv1.News) { heard++ }}}}
+	m := &Membership{
+		config: Config{Log: slog.New(slog.DiscardHandler), Listener: Listener{News: func(*clusterv1.News) { heard++ }}},
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		delegate{&run{m: m}}.hear(b)
 		m.clocks.init()
@@ -622,7 +630,8 @@ func TestLogLevels(t *testing.T) {
 	l := logger(slog.New(slog.NewTextHandler(&b, &slog.HandlerOptions{Level: slog.LevelInfo})))
 	l.Print("[DEBUG] memberlist: noise")
 	l.Print("[ERR] memberlist: trouble")
-	if got := b.String(); strings.Contains(got, "noise") || !strings.Contains(got, "level=WARN msg=\"memberlist: trouble\"") {
+	if got := b.String(); strings.Contains(got, "noise") ||
+		!strings.Contains(got, "level=WARN msg=\"memberlist: trouble\"") {
 		t.Errorf("logged %q", got)
 	}
 }

@@ -67,7 +67,8 @@ func (m *Membership) renew() {
 	m.mu.Unlock()
 	err := errors.Join(former.guard.detach(), former.list.Shutdown())
 	r.guard.start()
-	m.config.Log.Warn("gossip identity renewed: a forged message about this member could not be overruled; set --gossip-key-file",
+	m.config.Log.Warn("gossip identity renewed: a forged message about this member could not be overruled; "+
+		"set --gossip-key-file",
 		"former_id", former.id, "id", r.id)
 	signal(m.changed)
 	signal(m.renewed)
@@ -94,7 +95,8 @@ func (r *run) disown(former string) {
 	err := codec.NewEncoderBytes(&message, &codec.MsgpackHandle{}).Encode(accusation{maxIncarnation, former, former})
 	b, labelled := memberlist.AddLabelHeaderToPacket(append([]byte{typeDead}, message...), r.m.config.Label)
 	if err = errors.Join(err, labelled); err != nil {
-		r.m.config.Log.Debug("membership: end of a former identity not announced; other members find out later", "error", err)
+		r.m.config.Log.Debug("membership: end of a former identity not announced; other members find out later",
+			"error", err)
 		return
 	}
 	for range disowned {

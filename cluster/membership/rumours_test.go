@@ -19,7 +19,8 @@ import (
 func rowsOf(first, n uint32) *clusterv1.News {
 	news := &clusterv1.News{}
 	for id := range n {
-		news.Shards = append(news.Shards, &clusterv1.Shard{Id: first + id, Epoch: 7, Owner: make([]byte, 16), Successor: make([]byte, 16)})
+		news.Shards = append(news.Shards,
+			&clusterv1.Shard{Id: first + id, Epoch: 7, Owner: make([]byte, 16), Successor: make([]byte, 16)})
 	}
 	return news
 }
@@ -53,7 +54,8 @@ func TestPartsAreSmallAndWhole(t *testing.T) {
 	later.ProtoReflect().SetUnknown([]byte{0xfa, 0x3f, 2, 'h', 'i'}) // field 1023
 	for _, part := range split(later) {
 		n := &clusterv1.News{}
-		if err := proto.Unmarshal(part, n); err != nil || len(n.ProtoReflect().GetUnknown()) != 5 || len(part) > maxPart {
+		if err := proto.Unmarshal(part, n); err != nil || len(n.ProtoReflect().GetUnknown()) != 5 ||
+			len(part) > maxPart {
 			t.Errorf("a part of %d bytes lacks the unknown field: %v", len(part), err)
 		}
 	}
@@ -291,7 +293,8 @@ func TestNewsReachAllOfFifty(t *testing.T) {
 		c := DefaultConfig()
 		c.Name, c.Bind, c.Label, c.Log = fmt.Sprintf("n%02d", k), "127.0.0.1:0", "test", quiet
 		c.JoinEvery, c.SyncEvery = 100*time.Millisecond, 2*time.Second // News come only by gossip: nobody has a state.
-		c.ProbeEvery = time.Hour                                       // On a machine that stalls, all would suspect each other.
+		// On a machine that stalls, all would suspect each other.
+		c.ProbeEvery = time.Hour
 		c.Meta = &clusterv1.Meta{Incarnation: make([]byte, 16), NodeAddress: "127.0.0.1:7947", Version: "1"}
 		c.Listener.News = func(news *clusterv1.News) {
 			mu.Lock()
@@ -342,7 +345,8 @@ func TestNewsReachAllOfFifty(t *testing.T) {
 			left := len(missing)
 			mu.Unlock()
 			if left == 0 {
-				t.Logf("publication %d: all others heard all of it after %d rounds, %v in all", publication, round, time.Since(began))
+				t.Logf("publication %d: all others heard all of it after %d rounds, %v in all",
+					publication, round, time.Since(began))
 				return
 			}
 			time.Sleep(100 * time.Millisecond)

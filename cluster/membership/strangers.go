@@ -51,7 +51,8 @@ func (s *Strangers) Refuse(cluster persistence.ClusterID, address, how string) b
 	}
 	s.mu.Unlock()
 	if !known && !full {
-		s.log.Warn("process of another cluster ignored; check --join, and whether its address belonged to a member before",
+		s.log.Warn("process of another cluster ignored; check --join, and whether its address belonged to a "+
+			"member before",
 			"address", address, "cluster_id", cluster, "own_cluster_id", s.own, "met_by", how)
 	}
 	return true

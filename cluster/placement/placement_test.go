@@ -181,7 +181,8 @@ func TestBoundedLoads(t *testing.T) {
 			pushed++
 		}
 	}
-	t.Logf("max/mean %.2f; %d shards (%.1f %%) away from their first choice", float64(most)*n/shards, pushed, 100*float64(pushed)/shards)
+	t.Logf("max/mean %.2f; %d shards (%.1f %%) away from their first choice",
+		float64(most)*n/shards, pushed, 100*float64(pushed)/shards)
 	if limit != 55 || most != limit {
 		t.Errorf("the fullest node has %d shards, the bound is %d, want both to be 55", most, limit)
 	}
@@ -195,7 +196,8 @@ func TestBoundedLoads(t *testing.T) {
 				others++
 			}
 		}
-		t.Logf("on a failure, with a bound of %d after it, %d shards of the failed node move, and %d of others", after, own, others)
+		t.Logf("on a failure, with a bound of %d after it, %d shards of the failed node move, and %d of others",
+			after, own, others)
 		if own != counts(before)[all[0].Name] || others == 0 {
 			t.Errorf("%d shards of the failed node moved, %d of others", own, others)
 		}

@@ -252,7 +252,8 @@ func (v *vote) renew(ctx context.Context, n Node, cause error) {
 		return
 	}
 	if !v.cast {
-		p.config.Log.Warn("node found unreachable, voting against it", "node", n.Name, "incarnation", n.Incarnation, "address", n.Address, "error", cause)
+		p.config.Log.Warn("node found unreachable, voting against it", "node", n.Name, "incarnation", n.Incarnation,
+			"address", n.Address, "error", cause)
 	}
 	v.cast = true
 	v.Beat++

@@ -218,7 +218,8 @@ func TestWitnesses(t *testing.T) {
 		}
 	}
 	c := DefaultConfig()
-	if p := (&Prober{config: c}); len(p.chosen(nodes[:17], members[:17])) != 17 || p.Expected(3) != 3 || p.Expected(49) != 16 {
+	if p := (&Prober{config: c}); len(p.chosen(nodes[:17], members[:17])) != 17 || p.Expected(3) != 3 ||
+		p.Expected(49) != 16 {
 		t.Error("in a small cluster everybody pings everybody")
 	}
 }

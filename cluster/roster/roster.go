@@ -64,7 +64,10 @@ type Config struct {
 // DefaultConfig returns the defaults.
 func DefaultConfig() Config {
 	return Config{
-		Timeout: 750 * time.Millisecond, Pause: 50 * time.Millisecond, Absence: 2500 * time.Millisecond, Fresh: time.Minute,
+		Timeout:   750 * time.Millisecond,
+		Pause:     50 * time.Millisecond,
+		Absence:   2500 * time.Millisecond,
+		Fresh:     time.Minute,
 		PerSecond: 50, Waiting: 256, Most: 4096,
 	}
 }
@@ -101,7 +104,9 @@ func Start(c Config) (*Roster, error) {
 	known, err := lru.New[persistence.Incarnation, *entry](c.Most)
 	strangers, _ := lru.New[persistence.Incarnation, *entry](c.Most)
 	if err != nil || c.Read == nil || c.PerSecond <= 0 || c.Timeout <= 0 {
-		return nil, errors.Join(errors.New("roster configuration: Read, Timeout, PerSecond or Most is missing or out of range"), err)
+		return nil, errors.Join(
+			errors.New("roster configuration: Read, Timeout, PerSecond or Most is missing or out of range"), err,
+		)
 	}
 	r := &Roster{config: c, known: known, strangers: strangers, wake: make(chan struct{}, 1)}
 	r.context, r.cancel = context.WithCancel(context.Background())

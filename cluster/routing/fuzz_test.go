@@ -26,7 +26,9 @@ func FuzzNews(f *testing.F) {
 		}
 		f.Add(b, []byte{})
 	}
-	for _, m := range []*clusterv1.Meta{{Incarnation: a[:], NodeAddress: "x:1", Capacity: -1}, {Incarnation: []byte{1}, NodeAddress: "x"}} {
+	for _, m := range []*clusterv1.Meta{
+		{Incarnation: a[:], NodeAddress: "x:1", Capacity: -1}, {Incarnation: []byte{1}, NodeAddress: "x"},
+	} {
 		b, err := proto.Marshal(m)
 		if err != nil {
 			f.Fatal(err)

@@ -81,8 +81,10 @@ func TestUnreachableNodeLeavesRoom(t *testing.T) {
 		}
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			if answered, refused, expired, longest := s.outcomes(t, 50, 0, 2, 4); answered != 0 || refused != 40 || expired != 10 || longest != 0 {
-				t.Errorf("unreachable: %d answered, %d refused in %v, %d expired; want 40 refused at once and 10 expired", answered, refused, longest, expired)
+			if answered, refused, expired, longest := s.outcomes(t, 50, 0, 2, 4); answered != 0 || refused != 40 ||
+				expired != 10 || longest != 0 {
+				t.Errorf("unreachable: %d answered, %d refused in %v, %d expired; "+
+					"want 40 refused at once and 10 expired", answered, refused, longest, expired)
 			}
 		})
 		wg.Go(func() {

@@ -128,10 +128,12 @@ func TestOutcomesAreTrue(t *testing.T) {
 	for k, n := range names {
 		owners = append(owners, startTransport(t, owner{d, n}))
 		i, address := incarnation(n), brittle(t, owners[k].Address())
-		members = append(members, membership.Member{Name: n, Meta: &clusterv1.Meta{Incarnation: i[:], NodeAddress: address}})
+		members = append(members,
+			membership.Member{Name: n, Meta: &clusterv1.Meta{Incarnation: i[:], NodeAddress: address}})
 	}
 	c := DefaultConfig()
-	c.Name, c.Kind, c.Map, c.Leases, c.Transport = "gateway", "Kind", shardmap.New(shards), &leases{}, startTransport(t, nil)
+	c.Name, c.Kind, c.Map, c.Leases, c.Transport = "gateway",
+		"Kind", shardmap.New(shards), &leases{}, startTransport(t, nil)
 	r, err := New(c)
 	if err != nil {
 		t.Fatal(err)
@@ -162,7 +164,8 @@ func TestOutcomesAreTrue(t *testing.T) {
 	mover.Wait()
 	for k, m := range members {
 		// Whatever is queued for the owner is written before this is answered, or never.
-		for err := actors.ErrUnknownOutcome; errors.Is(err, actors.ErrUnknownOutcome) || errors.Is(err, transport.ErrNotSent); {
+		for err := actors.ErrUnknownOutcome; errors.Is(err, actors.ErrUnknownOutcome) ||
+			errors.Is(err, transport.ErrNotSent); {
 			_, err = c.Transport.Execute(t.Context(), m.Meta.NodeAddress, "Kind", "id", actors.Command{ID: "last"})
 		}
 		if err := owners[k].Close(t.Context()); err != nil { // it waits for what it has begun

@@ -118,7 +118,8 @@ type DoneInfo struct {
 // DefaultConfig returns the defaults.
 func DefaultConfig() Config {
 	return Config{
-		MaxTime: 10 * time.Second, Patience: 2500 * time.Millisecond, MaxAttempts: 64, MaxWaiting: 16384, MaxPerNode: 7500, MaxPerShard: 1250,
+		MaxTime: 10 * time.Second, Patience: 2500 * time.Millisecond, MaxAttempts: 64, MaxWaiting: 16384,
+		MaxPerNode: 7500, MaxPerShard: 1250,
 		PauseMin: 10 * time.Millisecond, PauseMax: 400 * time.Millisecond, StatusTimeout: time.Second,
 	}
 }
@@ -128,8 +129,10 @@ func (c *Config) validate() error {
 		name string
 		ok   bool
 	}{
-		{"Name", c.Name != ""}, {"Kind", c.Kind != ""}, {"Map", c.Map != nil}, {"Leases", c.Leases != nil}, {"Transport", c.Transport != nil},
-		{"MaxTime", c.MaxTime > 0}, {"Patience", c.Patience > 0}, {"MaxAttempts", c.MaxAttempts > 0}, {"MaxWaiting", c.MaxWaiting > 0},
+		{"Name", c.Name != ""}, {"Kind", c.Kind != ""}, {"Map", c.Map != nil}, {"Leases", c.Leases != nil},
+		{"Transport", c.Transport != nil},
+		{"MaxTime", c.MaxTime > 0}, {"Patience", c.Patience > 0}, {"MaxAttempts", c.MaxAttempts > 0},
+		{"MaxWaiting", c.MaxWaiting > 0},
 		{"MaxPerNode", c.MaxPerNode > 0}, {"MaxPerShard", c.MaxPerShard > 0},
 		{"PauseMin", c.PauseMin > 0}, {"PauseMax", c.PauseMax >= c.PauseMin}, {"StatusTimeout", c.StatusTimeout > 0},
 	} {
@@ -199,7 +202,12 @@ func (r *Router) route(ctx context.Context, id string, info DoneInfo, try func(c
 		ctx, cancel = context.WithTimeout(ctx, r.config.MaxTime)
 		defer cancel()
 	}
-	t := &trial{router: r, shard: cluster.ShardOf(id+":"+r.config.Kind, r.config.Map.Len()), info: info, pause: r.config.PauseMin}
+	t := &trial{
+		router: r,
+		shard:  cluster.ShardOf(id+":"+r.config.Kind, r.config.Map.Len()),
+		info:   info,
+		pause:  r.config.PauseMin,
+	}
 	s := &r.loads[t.shard]
 	if t.info.Err = s.enter(r.config.MaxPerShard); t.info.Err == nil {
 		t.info.Err = t.run(ctx, try)
@@ -277,11 +285,13 @@ func (t *trial) result(err error) error {
 	case t.info.Unknown == 0, planted.Bug(planted.ForgetUnknownAttempt):
 		return err
 	case errors.As(err, &stamp) && !planted.Bug(planted.StampAfterUnknown):
-		return actors.ErrTooOld // An attempt with the former stamp may have been executed: another stamp could execute it twice.
+		// An attempt with the former stamp may have been executed: another stamp could execute it twice.
+		return actors.ErrTooOld
 	case certain(err):
 		return err
 	}
-	return fmt.Errorf("%w: an earlier attempt may have been executed; the last: %s", actors.ErrUnknownOutcome, err.Error())
+	return fmt.Errorf("%w: an earlier attempt may have been executed; the last: %s",
+		actors.ErrUnknownOutcome, err.Error())
 }
 
 // unserved returns an error if there has been nobody to ask for long enough: no node has a lease, or none of those
@@ -330,7 +340,8 @@ func (t *trial) wait(ctx context.Context, view view) error {
 	r := t.router
 	if r.waiting.Add(1) > int64(r.config.MaxWaiting) {
 		r.waiting.Add(-1)
-		return fmt.Errorf("%w: %d requests wait for the owners of their shards", actors.ErrOverloaded, r.config.MaxWaiting)
+		return fmt.Errorf("%w: %d requests wait for the owners of their shards",
+			actors.ErrOverloaded, r.config.MaxWaiting)
 	}
 	defer r.waiting.Add(-1)
 	began := time.Now()

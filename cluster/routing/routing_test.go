@@ -176,7 +176,10 @@ func (s *setup) join(names ...string) {
 // row returns the row of the shard of "id".
 func row(epoch uint64, owner, successor string) persistence.Shard {
 	return persistence.Shard{
-		ID: cluster.ShardOf("id:Kind", shards), Epoch: epoch, Owner: incarnation(owner), Successor: incarnation(successor),
+		ID:        cluster.ShardOf("id:Kind", shards),
+		Epoch:     epoch,
+		Owner:     incarnation(owner),
+		Successor: incarnation(successor),
 	}
 }
 
@@ -260,7 +263,8 @@ func TestLostNewsOfAnUnreachableOwner(t *testing.T) {
 					return nil
 				}
 				began := time.Now()
-				if outcome, err := s.execute(t, 10*time.Second); err != nil || outcome != "at c" || time.Since(began) > 1500*time.Millisecond {
+				if outcome, err := s.execute(t, 10*time.Second); err != nil || outcome != "at c" ||
+					time.Since(began) > 1500*time.Millisecond {
 					t.Errorf("%q, %v after %v: asked %s", outcome, err, time.Since(began), s.took())
 				}
 			})
@@ -338,7 +342,10 @@ func TestCapacity(t *testing.T) {
 			if n == large {
 				capacity = 1e6
 			}
-			all = append(all, membership.Member{Name: n, Meta: &clusterv1.Meta{Incarnation: i[:], NodeAddress: "at " + n, Capacity: capacity}})
+			all = append(all, membership.Member{
+				Name: n,
+				Meta: &clusterv1.Meta{Incarnation: i[:], NodeAddress: "at " + n, Capacity: capacity},
+			})
 		}
 		s.SetMembers(all)
 		for id := range uint32(shards) {
@@ -398,7 +405,8 @@ func TestTakeOver(t *testing.T) {
 		if d := time.Since(began); d != 3*time.Second {
 			t.Errorf("it took %v, the news came after 3 s", d)
 		}
-		if s.done.Attempts > 25 || s.done.Attempts < 5 || s.done.Waited != 3*time.Second || s.done.Remote != s.done.Attempts {
+		if s.done.Attempts > 25 || s.done.Attempts < 5 || s.done.Waited != 3*time.Second ||
+			s.done.Remote != s.done.Attempts {
 			t.Errorf("%+v", s.done)
 		}
 	})
@@ -440,7 +448,8 @@ func TestUnserved(t *testing.T) {
 					}
 					return
 				}
-				if !errors.As(err, &unserved) || unserved.Known != c.want || !errors.Is(err, actors.ErrUnavailable) || errors.Is(err, actors.ErrUnknownOutcome) {
+				if !errors.As(err, &unserved) || unserved.Known != c.want || !errors.Is(err, actors.ErrUnavailable) ||
+					errors.Is(err, actors.ErrUnknownOutcome) {
 					t.Errorf("%v, want %q", err, c.want)
 				}
 				if took != patience {
@@ -481,7 +490,8 @@ func TestOutcomes(t *testing.T) {
 		{[]error{unknown, actors.ErrTooOld}, []error{actors.ErrTooOld}},
 		{[]error{stamp}, []error{actors.ErrTooOld, stamp}},
 		{[]error{actors.ErrNotOwner, stamp}, []error{actors.ErrTooOld, stamp}},
-		{[]error{unknown, stamp}, []error{actors.ErrTooOld}}, // Without the stamp: the command must not be sent with another one.
+		// Without the stamp: the command must not be sent with another one.
+		{[]error{unknown, stamp}, []error{actors.ErrTooOld}},
 		{[]error{actors.ErrNotOwner}, []error{actors.ErrExpired, context.DeadlineExceeded}},
 		{[]error{transport.ErrNotSent}, []error{actors.ErrExpired, context.DeadlineExceeded}},
 		{[]error{unknown}, []error{actors.ErrUnknownOutcome, context.DeadlineExceeded}},
@@ -527,7 +537,8 @@ func TestBounds(t *testing.T) {
 			}
 			return &cluster.NotOwnerError{Row: row(1, "a", "")}
 		}
-		if _, err := s.execute(t, time.Hour); !errors.Is(err, actors.ErrUnavailable) || errors.Is(err, actors.ErrUnknownOutcome) {
+		if _, err := s.execute(t, time.Hour); !errors.Is(err, actors.ErrUnavailable) ||
+			errors.Is(err, actors.ErrUnknownOutcome) {
 			t.Errorf("%v", err)
 		}
 		if s.done.Attempts != 10 || s.done.Redirects != 0 {
@@ -557,7 +568,8 @@ func TestWrongRow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSetup(t, nil)
 		s.join("a", "b")
-		s.hear(row(math.MaxUint64, "a", ""), persistence.Shard{ID: shards, Epoch: 1}, persistence.Shard{ID: math.MaxUint32, Epoch: 1})
+		s.hear(row(math.MaxUint64, "a", ""), persistence.Shard{ID: shards, Epoch: 1},
+			persistence.Shard{ID: math.MaxUint32, Epoch: 1})
 		s.answer = func(name string) error {
 			if name == "a" {
 				return &cluster.NotOwnerError{Row: row(5, "b", "")}
@@ -649,7 +661,8 @@ func TestConfig(t *testing.T) {
 // BenchmarkLocal is what the router adds to a request that stays in the process.
 func BenchmarkLocal(b *testing.B) {
 	c := DefaultConfig()
-	c.Name, c.Kind, c.Map, c.Leases, c.Transport, c.Node = "local", "Kind", shardmap.New(512), &leases{}, &network{}, &local{holds: true}
+	c.Name, c.Kind, c.Map, c.Leases, c.Transport, c.Node = "local",
+		"Kind", shardmap.New(512), &leases{}, &network{}, &local{holds: true}
 	r, err := New(c)
 	if err != nil {
 		b.Fatal(err)

@@ -71,7 +71,9 @@ func (r *Router) Undrain(ctx context.Context, name string) error {
 }
 
 // direct has a member do something: this process, or another.
-func (r *Router) direct(ctx context.Context, name string, self func(Self, context.Context) error, other func(context.Context, string) error) error {
+func (r *Router) direct(
+	ctx context.Context, name string, self func(Self, context.Context) error, other func(context.Context, string) error,
+) error {
 	if name == r.config.Name && r.config.Self != nil {
 		return self(r.config.Self, ctx)
 	}

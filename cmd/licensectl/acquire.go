@@ -15,14 +15,21 @@ func (p *program) acquireCommand() *cobra.Command {
 		use: "acquire CUSTOMER DEVICE TITLE", short: "Give a device a licence to a title",
 		long: "acquire gives a device a licence to a title for the licence period. One that is active already is\n" +
 			"returned unchanged; with --new-download another download is recorded.",
-		example: "  licensectl acquire Bayley iphone GlowS01E01\n  licensectl acquire Bayley iphone GlowS01E01 --validate-only",
-		args:    []string{"CUSTOMER", "DEVICE", "TITLE"},
+		example: "  licensectl acquire Bayley iphone GlowS01E01\n" +
+			"  licensectl acquire Bayley iphone GlowS01E01 --validate-only",
+		args: []string{"CUSTOMER", "DEVICE", "TITLE"},
 		flags: func(c *cobra.Command) {
 			c.Flags().BoolVar(&newDownload, "new-download", false, "record another download of an active licence")
 		},
-		send: func(ctx context.Context, c *connection, i issued, args []string) (*licensedv1.AcquireLicenseResponse, error) {
+		send: func(
+			ctx context.Context, c *connection, i issued, args []string,
+		) (*licensedv1.AcquireLicenseResponse, error) {
 			return unwrapped(c.licenses.AcquireLicense(ctx, connect.NewRequest(&licensedv1.AcquireLicenseRequest{
-				CustomerId: i.customer, DeviceId: args[1], TitleId: args[2], CommandId: i.commandID, IssuedAt: i.issuedAt,
+				CustomerId:   i.customer,
+				DeviceId:     args[1],
+				TitleId:      args[2],
+				CommandId:    i.commandID,
+				IssuedAt:     i.issuedAt,
 				ValidateOnly: i.validateOnly, NewDownload: newDownload,
 			})))
 		},

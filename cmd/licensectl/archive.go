@@ -14,8 +14,8 @@ func (p *program) archiveCommand() *cobra.Command {
 	var all bool
 	c := &cobra.Command{
 		Use: "archive CUSTOMER", Short: "Move the closed part of a customer's history to the archive now",
-		Long: "archive does at once what the archiver would do in its time: it copies the closed partitions of a customer to\n" +
-			"the archive, verifies the copy, and trims the hot tier.",
+		Long: "archive does at once what the archiver would do in its time: it copies the closed partitions of a\n" +
+			"customer to the archive, verifies the copy, and trims the hot tier.",
 		Example: "  licensectl archive Bayley\n  licensectl archive Bayley --all",
 		Args:    exactArgs("CUSTOMER"),
 	}
@@ -27,7 +27,8 @@ func (p *program) archiveCommand() *cobra.Command {
 		}
 		ctx, cancel := p.call(c.Context())
 		defer cancel()
-		res, err := unwrapped(conn.admin.ArchiveCustomer(ctx, connect.NewRequest(&licensedv1.ArchiveCustomerRequest{CustomerId: args[0], All: all})))
+		res, err := unwrapped(conn.admin.ArchiveCustomer(ctx,
+			connect.NewRequest(&licensedv1.ArchiveCustomerRequest{CustomerId: args[0], All: all})))
 		if err != nil {
 			return err
 		}

@@ -33,13 +33,16 @@ func (p *program) benchCommand() *cobra.Command {
 	var f benchFlags
 	c := &cobra.Command{
 		Use: "bench", Short: "Measure throughput and latency of commands",
-		Long: "bench gives commands of customers of its own and measures how long the answers take.\n\n" +
-			"Without --rate the loop is closed: each of --concurrency clients gives its next command when the last is answered,\n" +
-			"so a slow service is asked less. With --rate it is open: commands are due at a steady rate whatever the answers'\n" +
-			"pace, and latency counts from the moment a command was due, so that a stall is seen by all that it delayed\n" +
-			"(no coordinated omission). More clients allow more commands in flight; if all are busy the next command is late, and that counts.",
-		Example: "  licensectl bench\n  licensectl bench --rate 2000 --concurrency 256 --duration 30s\n  licensectl bench --mix renew=1 --customers 10000 -o json",
-		Args:    exactArgs(),
+		Long: `bench gives commands of customers of its own and measures how long the answers take.
+
+Without --rate the loop is closed: each of --concurrency clients gives its next command when the
+last is answered, so a slow service is asked less. With --rate it is open: commands are due at a
+steady rate whatever the answers' pace, and latency counts from the moment a command was due, so
+that a stall is seen by all that it delayed (no coordinated omission). More clients allow more
+commands in flight; if all are busy the next command is late, and that counts.`,
+		Example: "  licensectl bench\n  licensectl bench --rate 2000 --concurrency 256 --duration 30s\n" +
+			"  licensectl bench --mix renew=1 --customers 10000 -o json",
+		Args: exactArgs(),
 	}
 	fl := c.Flags()
 	fl.DurationVar(&f.duration, "duration", 10*time.Second, "how long to measure")
@@ -55,7 +58,9 @@ func (p *program) benchCommand() *cobra.Command {
 			return err
 		}
 		if f.concurrency < 1 || f.customers < 1 || f.duration <= 0 || f.warmup < 0 || f.rate < 0 {
-			return usagef("--concurrency, --customers and --duration must be positive, --warmup and --rate not negative")
+			return usagef(
+				"--concurrency, --customers and --duration must be positive, --warmup and --rate not negative",
+			)
 		}
 		if f.prefix == "" {
 			f.prefix = "bench-" + p.now().UTC().Format("20060102T150405") + "-"
@@ -257,7 +262,8 @@ func (l *load) give(ctx context.Context, verb string, customer int) *exitError {
 	}
 	if err != nil {
 		e := l.explain(err)
-		if e.code == exitRefused { // Another client was first: its release may have been noted before what came before it.
+		// Another client was first: its release may have been noted before what came before it.
+		if e.code == exitRefused {
 			l.held[customer].Store(false)
 		}
 		return e
@@ -300,15 +306,18 @@ func (p *program) printBench(f *benchFlags, t *tally, took time.Duration) error 
 	perSecond := float64(answered) / took.Seconds()
 	if p.output == outputJSON {
 		return p.printJSON(map[string]any{
-			"loop": loop, "rate": f.rate, "concurrency": f.concurrency, "customers": f.customers, "seconds": took.Seconds(),
-			"perSecond": perSecond, "accepted": t.accepted, "refused": t.refused, "failed": t.failed, "overAMinute": t.late, "latency": rows,
+			"loop": loop, "rate": f.rate, "concurrency": f.concurrency, "customers": f.customers,
+			"seconds":   took.Seconds(),
+			"perSecond": perSecond, "accepted": t.accepted, "refused": t.refused, "failed": t.failed,
+			"overAMinute": t.late, "latency": rows,
 		})
 	}
 	asked := ""
 	if f.rate > 0 {
 		asked = fmt.Sprintf(" at %g/s", f.rate)
 	}
-	fmt.Fprintf(p.stdout, "%s loop%s, %d clients, %d customers, %s\n", loop, asked, f.concurrency, f.customers, took.Round(time.Millisecond))
+	fmt.Fprintf(p.stdout, "%s loop%s, %d clients, %d customers, %s\n",
+		loop, asked, f.concurrency, f.customers, took.Round(time.Millisecond))
 	fmt.Fprintf(p.stdout, "%.0f commands/s answered: %d accepted, %d refused", perSecond, t.accepted, t.refused)
 	reasons := make([]string, 0, len(t.failed))
 	for r, n := range t.failed {

@@ -38,7 +38,12 @@ func (p *program) dial() (*connection, error) {
 	if err != nil {
 		return nil, usagef("%w", err)
 	}
-	t := &http.Transport{Protocols: new(http.Protocols), MaxIdleConnsPerHost: 16, IdleConnTimeout: time.Minute, TLSClientConfig: certificates.Client()}
+	t := &http.Transport{
+		Protocols:           new(http.Protocols),
+		MaxIdleConnsPerHost: 16,
+		IdleConnTimeout:     time.Minute,
+		TLSClientConfig:     certificates.Client(),
+	}
 	t.Protocols.SetHTTP2(true)
 	t.Protocols.SetUnencryptedHTTP2(true)
 	client := &http.Client{Transport: t}
@@ -74,7 +79,9 @@ func baseURL(server string, files tlsfiles.Files) (string, error) {
 }
 
 // customersOfServer completes the first argument.
-func (p *program) customersOfServer(c *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+func (p *program) customersOfServer(
+	c *cobra.Command, args []string, prefix string,
+) ([]string, cobra.ShellCompDirective) {
 	if len(args) > 0 || p.checkFlags() != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
@@ -116,7 +123,8 @@ func (p *program) eachCustomer(ctx context.Context, after string, f func(id stri
 func (p *program) customerPage(ctx context.Context, conn *connection, after string) ([]string, error) {
 	ctx, cancel := p.call(ctx)
 	defer cancel()
-	res, err := unwrapped(conn.admin.ListCustomers(ctx, connect.NewRequest(&licensedv1.ListCustomersRequest{After: after})))
+	res, err := unwrapped(conn.admin.ListCustomers(ctx,
+		connect.NewRequest(&licensedv1.ListCustomersRequest{After: after})))
 	if err != nil {
 		return nil, fmt.Errorf("list customers: %w", err)
 	}

@@ -37,7 +37,11 @@ func TestTLS(t *testing.T) {
 	server := httptest.NewUnstartedServer(nil)
 	_, server.Config.Handler = licensedv1connect.NewAdminServiceHandler(customers{})
 	server.EnableHTTP2, server.Config.ErrorLog = true, log.New(io.Discard, "", 0)
-	server.TLS = &tls.Config{Certificates: []tls.Certificate{ours.Sign(3)}, ClientCAs: ours.Pool(), ClientAuth: tls.RequireAndVerifyClientCert}
+	server.TLS = &tls.Config{
+		Certificates: []tls.Certificate{ours.Sign(3)},
+		ClientCAs:    ours.Pool(),
+		ClientAuth:   tls.RequireAndVerifyClientCert,
+	}
 	server.StartTLS()
 	defer server.Close()
 	address := strings.TrimPrefix(server.URL, "https://")
@@ -57,7 +61,9 @@ func TestTLS(t *testing.T) {
 	} {
 		var out bytes.Buffer
 		p := &program{stdout: &out, stderr: &out, width: func() int { return 0 }, getenv: environment(address)}
-		args := strings.Fields("customers " + strings.NewReplacer("$CA", ca, "$CERT", cert, "$KEY", key, "$OTHER", other).Replace(line))
+		args := strings.Fields(
+			"customers " + strings.NewReplacer("$CA", ca, "$CERT", cert, "$KEY", key, "$OTHER", other).Replace(line),
+		)
 		if code := p.run(t.Context(), args); code != want.code || !strings.Contains(out.String(), want.says) {
 			t.Errorf("%s: exit %d, want %d\n%s", line, code, want.code, out.String())
 		}
@@ -69,7 +75,9 @@ type customers struct {
 	licensedv1connect.UnimplementedAdminServiceHandler
 }
 
-func (customers) ListCustomers(_ context.Context, r *connect.Request[licensedv1.ListCustomersRequest]) (*connect.Response[licensedv1.ListCustomersResponse], error) {
+func (customers) ListCustomers(
+	_ context.Context, r *connect.Request[licensedv1.ListCustomersRequest],
+) (*connect.Response[licensedv1.ListCustomersResponse], error) {
 	res := &licensedv1.ListCustomersResponse{}
 	if r.Msg.After == "" {
 		res.CustomerIds = []string{"Bayley"}
@@ -77,7 +85,8 @@ func (customers) ListCustomers(_ context.Context, r *connect.Request[licensedv1.
 	return connect.NewResponse(res), nil
 }
 
-// TestTooOldIsAConflict: a command that may be the repeat of a forgotten one is a conflict for scripts, a wrong page is not.
+// TestTooOldIsAConflict: a command that may be the repeat of a forgotten one is a conflict for scripts, a wrong
+// page is not.
 func TestTooOldIsAConflict(t *testing.T) {
 	for reason, want := range map[string]int{"COMMAND_TOO_OLD": exitConflict, "": exitNotFound} {
 		err := connect.NewError(connect.CodeOutOfRange, errors.New("out of range"))

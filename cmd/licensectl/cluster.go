@@ -22,13 +22,14 @@ func (p *program) clusterCommand() *cobra.Command {
 	var shards, check bool
 	c := &cobra.Command{
 		Use: "cluster", Short: "Show the status of the cluster: its members, its shards, and what is wrong",
-		Long: "cluster asks all members for their status and shows it: for each node its incarnation, the time left of its\n" +
-			"lease, its shards and customers, and the commands per second that they get. Below stand the shards by state,\n" +
-			"the findings with the next step for each, and recent events.\n\n" +
-			"The level is OK, DEGRADED (all customers are served, and something needs attention) or CRITICAL (some customers\n" +
-			"are not served).\n\n" + checkCodes,
-		Example: "  licensectl cluster\n  licensectl cluster --check\n  licensectl cluster --shards\n  licensectl cluster -o json\n  licensectl cluster drain n1",
-		Args:    exactArgs(),
+		Long: "cluster asks all members for their status and shows it: for each node its incarnation, the time\n" +
+			"left of its lease, its shards and customers, and the commands per second that they get. Below\n" +
+			"stand the shards by state, the findings with the next step for each, and recent events.\n\n" +
+			"The level is OK, DEGRADED (all customers are served, and something needs attention) or CRITICAL\n" +
+			"(some customers are not served).\n\n" + checkCodes,
+		Example: "  licensectl cluster\n  licensectl cluster --check\n  licensectl cluster --shards\n" +
+			"  licensectl cluster -o json\n  licensectl cluster drain n1",
+		Args: exactArgs(),
 	}
 	c.Flags().BoolVar(&shards, "shards", false, "show all shards: owner, epoch, state")
 	c.Flags().BoolVar(&check, "check", false, "print one line for a monitor, and exit with 0, 1, 2 or 3 by the level")
@@ -60,7 +61,9 @@ const checkCodes = `With --check the exit codes are those of monitoring plugins:
 
 // checked are the exit codes of --check by level. What is missing is unknown.
 var checked = map[licensedv1.ClusterLevel]int{
-	licensedv1.ClusterLevel_CLUSTER_LEVEL_OK: 0, licensedv1.ClusterLevel_CLUSTER_LEVEL_DEGRADED: 1, licensedv1.ClusterLevel_CLUSTER_LEVEL_CRITICAL: 2,
+	licensedv1.ClusterLevel_CLUSTER_LEVEL_OK:       0,
+	licensedv1.ClusterLevel_CLUSTER_LEVEL_DEGRADED: 1,
+	licensedv1.ClusterLevel_CLUSTER_LEVEL_CRITICAL: 2,
 }
 
 const checkUnknown = 3
@@ -120,8 +123,10 @@ func (p *program) clusterStatus(ctx context.Context) (*licensedv1.ClusterStatus,
 const shownHappenings = 10
 
 func (p *program) printCluster(s *licensedv1.ClusterStatus) error {
-	fmt.Fprintf(p.stdout, "cluster %s, %s, as seen by %s at %s UTC\n%s\n\n", s.Name, terminal.Count(s.Shards, "shard", "shards"), s.Reporter, clock(s.AsOf), headline(s))
-	t := p.newTable("NAME", "ROLES", "STATE", "INCARNATION", ">AGE", ">LEASE", ">SHARDS", ">MOVING", ">CUSTOMERS", ">COMMANDS/S", "VERSION", "ADDRESS")
+	fmt.Fprintf(p.stdout, "cluster %s, %s, as seen by %s at %s UTC\n%s\n\n",
+		s.Name, terminal.Count(s.Shards, "shard", "shards"), s.Reporter, clock(s.AsOf), headline(s))
+	t := p.newTable("NAME", "ROLES", "STATE", "INCARNATION", ">AGE", ">LEASE", ">SHARDS", ">MOVING", ">CUSTOMERS",
+		">COMMANDS/S", "VERSION", "ADDRESS")
 	for _, n := range s.Nodes {
 		t.Add(nodeRow(n)...)
 	}
@@ -190,7 +195,8 @@ func nodeRow(n *licensedv1.NodeStatus) []string {
 		roles = append(roles, enumWord(r.String(), "NODE_ROLE_"))
 	}
 	return []string{
-		n.Name, strings.Join(roles, "+"), enumWord(n.State.String(), "NODE_STATE_"), cmp.Or(incarnation, "-"), age, lease,
+		n.Name, strings.Join(roles, "+"), enumWord(n.State.String(), "NODE_STATE_"), cmp.Or(incarnation, "-"), age,
+		lease,
 		shards, moving, customers, commands, n.Version, cmp.Or(n.ApiAddress, n.NodeAddress),
 	}
 }
@@ -209,7 +215,8 @@ func shardCounts(s *licensedv1.ClusterStatus) []string {
 		return []string{"not counted by " + s.Reporter}
 	}
 	parts := []string{
-		fmt.Sprintf("%d served", s.ShardsServed), fmt.Sprintf("%d moving", s.ShardsMoving), fmt.Sprintf("%d not served", s.ShardsUnserved),
+		fmt.Sprintf("%d served", s.ShardsServed), fmt.Sprintf("%d moving", s.ShardsMoving),
+		fmt.Sprintf("%d not served", s.ShardsUnserved),
 	}
 	if s.ShardsUnconfirmed > 0 {
 		parts = append(parts, fmt.Sprintf("%d not confirmed", s.ShardsUnconfirmed))
@@ -278,9 +285,10 @@ func (p *program) drainCommand() *cobra.Command {
 	return p.errandCommand(&nodeErrand{
 		Command: cobra.Command{
 			Use: "drain NODE", Short: "Hand over all customers of a node to the other nodes",
-			Long: "drain hands over the shards of a node to the others, a few at a time, while all customers are served, and\n" +
-				"waits until the node has none left. The node then holds none until it is undrained or restarted. Stopping a\n" +
-				"node (SIGTERM) drains it by itself; use drain to keep the process running meanwhile.",
+			Long: `drain hands over the shards of a node to the others, a few at a time, while all customers are
+served, and waits until the node has none left. The node then holds none until it is undrained or
+restarted. Stopping a node (SIGTERM) drains it by itself; use drain to keep the process running
+meanwhile.`,
 			Example: "  licensectl cluster drain n1",
 		},
 		until: "the node has no shards",
@@ -290,7 +298,8 @@ func (p *program) drainCommand() *cobra.Command {
 		},
 		begun: "began to hand its customers over", done: isDrained, finished: "holds no customers any more",
 		late: func(last *licensedv1.NodeStatus, wait time.Duration) string {
-			return fmt.Sprintf("still holds %s after %v; it continues to hand them over", terminal.Count(last.ShardsOpen+last.ShardsMoving, "shard", "shards"), wait)
+			return fmt.Sprintf("still holds %s after %v; it continues to hand them over",
+				terminal.Count(last.ShardsOpen+last.ShardsMoving, "shard", "shards"), wait)
 		},
 	})
 }
@@ -299,8 +308,8 @@ func (p *program) undrainCommand() *cobra.Command {
 	return p.errandCommand(&nodeErrand{
 		Command: cobra.Command{
 			Use: "undrain NODE", Short: "Have a drained node take customers again",
-			Long: "undrain ends a drain: the node begins a new incarnation and takes its share of the shards. A drain that is under\n" +
-				"way is completed first. undrain waits until the node is ready.",
+			Long: "undrain ends a drain: the node begins a new incarnation and takes its share of the shards. A drain\n" +
+				"in progress is completed first. undrain waits until the node is ready.",
 			Example: "  licensectl cluster undrain n1",
 		},
 		until: "the node is ready",
@@ -322,8 +331,10 @@ func (p *program) undrainCommand() *cobra.Command {
 func isDrained(n *licensedv1.NodeStatus) (bool, error) {
 	switch n.State {
 	case licensedv1.NodeState_NODE_STATE_DEAD:
-		return false, fmt.Errorf("%s ended before it had handed over all its shards: %s; others take over the rest", n.Name, n.Reason)
-	case licensedv1.NodeState_NODE_STATE_DRAINING, licensedv1.NodeState_NODE_STATE_DRAINED, licensedv1.NodeState_NODE_STATE_LEFT:
+		return false, fmt.Errorf("%s ended before it had handed over all its shards: %s; others take over the rest",
+			n.Name, n.Reason)
+	case licensedv1.NodeState_NODE_STATE_DRAINING, licensedv1.NodeState_NODE_STATE_DRAINED,
+		licensedv1.NodeState_NODE_STATE_LEFT:
 		return n.ShardsOpen+n.ShardsMoving == 0, nil // Those that are closing count as moving.
 	}
 	return false, nil
@@ -364,7 +375,8 @@ func (p *program) awaitErrand(ctx context.Context, e *nodeErrand, name string, w
 		if err != nil && (asked == ctx || waiting.Err() == nil) {
 			return err
 		}
-		if i := slices.IndexFunc(status.GetNodes(), func(n *licensedv1.NodeStatus) bool { return n.Name == name }); i >= 0 {
+		if i := slices.IndexFunc(status.GetNodes(),
+			func(n *licensedv1.NodeStatus) bool { return n.Name == name }); i >= 0 {
 			last = status.Nodes[i]
 			done, err := e.done(last)
 			if err != nil {

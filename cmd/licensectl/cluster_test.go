@@ -30,7 +30,9 @@ type aCluster struct {
 	refuse  error
 }
 
-func (c *aCluster) GetCluster(context.Context, *connect.Request[licensedv1.GetClusterRequest]) (*connect.Response[licensedv1.GetClusterResponse], error) {
+func (c *aCluster) GetCluster(
+	context.Context, *connect.Request[licensedv1.GetClusterRequest],
+) (*connect.Response[licensedv1.GetClusterResponse], error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.reports) == 0 {
@@ -43,14 +45,18 @@ func (c *aCluster) GetCluster(context.Context, *connect.Request[licensedv1.GetCl
 	return connect.NewResponse(&licensedv1.GetClusterResponse{Cluster: now}), nil
 }
 
-func (c *aCluster) DrainNode(_ context.Context, r *connect.Request[licensedv1.DrainNodeRequest]) (*connect.Response[licensedv1.DrainNodeResponse], error) {
+func (c *aCluster) DrainNode(
+	_ context.Context, r *connect.Request[licensedv1.DrainNodeRequest],
+) (*connect.Response[licensedv1.DrainNodeResponse], error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.drained = append(c.drained, r.Msg.Name)
 	return connect.NewResponse(&licensedv1.DrainNodeResponse{}), c.refuse
 }
 
-func (c *aCluster) UndrainNode(_ context.Context, r *connect.Request[licensedv1.UndrainNodeRequest]) (*connect.Response[licensedv1.UndrainNodeResponse], error) {
+func (c *aCluster) UndrainNode(
+	_ context.Context, r *connect.Request[licensedv1.UndrainNodeRequest],
+) (*connect.Response[licensedv1.UndrainNodeResponse], error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.drained = append(c.drained, r.Msg.Name)
@@ -66,7 +72,8 @@ func (c *aCluster) run(t *testing.T, line string) (string, int) {
 	server.Start()
 	defer server.Close()
 	var out bytes.Buffer
-	p := &program{stdout: &out, stderr: &out, getenv: func(string) string { return "" }, now: time.Now, width: func() int { return 0 }}
+	p := &program{stdout: &out, stderr: &out, getenv: func(string) string { return "" }, now: time.Now,
+		width: func() int { return 0 }}
 	code := p.run(t.Context(), append(strings.Fields(line), "--server", server.Listener.Addr().String()))
 	return out.String(), code
 }
@@ -80,17 +87,29 @@ func troubled() *licensedv1.ClusterStatus {
 		Name: "production", Reporter: "g1", Shards: 5, AsOf: timestamppb.New(at),
 		Nodes: []*licensedv1.NodeStatus{
 			{
-				Name: "g1", Roles: []licensedv1.NodeRole{licensedv1.NodeRole_NODE_ROLE_GATEWAY}, State: licensedv1.NodeState_NODE_STATE_READY,
+				Name:    "g1",
+				Roles:   []licensedv1.NodeRole{licensedv1.NodeRole_NODE_ROLE_GATEWAY},
+				State:   licensedv1.NodeState_NODE_STATE_READY,
 				Version: "v1.2.0", ApiAddress: "10.0.0.9:8080", NodeAddress: "10.0.0.9:7947",
 			},
 			{
-				Name: "n1", Roles: append(node, licensedv1.NodeRole_NODE_ROLE_GATEWAY), State: licensedv1.NodeState_NODE_STATE_DRAINING, Version: "v1.2.0",
-				Incarnation: i1, IncarnationAge: durationpb.New(3*time.Hour + 400*time.Millisecond), NodeAddress: "10.0.0.1:7947", ApiAddress: "10.0.0.1:8080",
-				Lease:      &licensedv1.LeaseStatus{Remaining: durationpb.New(2140 * time.Millisecond)},
-				ShardsOpen: 2, ShardsClosing: 1, ShardsMoving: 1, ResidentCustomers: 1234, CommandsPerSecond: 56,
+				Name:           "n1",
+				Roles:          append(node, licensedv1.NodeRole_NODE_ROLE_GATEWAY),
+				State:          licensedv1.NodeState_NODE_STATE_DRAINING,
+				Version:        "v1.2.0",
+				Incarnation:    i1,
+				IncarnationAge: durationpb.New(3*time.Hour + 400*time.Millisecond),
+				NodeAddress:    "10.0.0.1:7947",
+				ApiAddress:     "10.0.0.1:8080",
+				Lease:          &licensedv1.LeaseStatus{Remaining: durationpb.New(2140 * time.Millisecond)},
+				ShardsOpen:     2, ShardsClosing: 1, ShardsMoving: 1, ResidentCustomers: 1234, CommandsPerSecond: 56,
 			},
 			{
-				Name: "n2", Roles: node, State: licensedv1.NodeState_NODE_STATE_DEAD, Version: "v1.1.0", Incarnation: i2,
+				Name:        "n2",
+				Roles:       node,
+				State:       licensedv1.NodeState_NODE_STATE_DEAD,
+				Version:     "v1.1.0",
+				Incarnation: i2,
 				NodeAddress: "10.0.0.2:7947", Reason: "no\x1b[31m status from n2: timeout",
 			},
 		},
@@ -98,14 +117,23 @@ func troubled() *licensedv1.ClusterStatus {
 			{Id: 0, Epoch: 7, State: licensedv1.ShardState_SHARD_STATE_OPEN, Owner: i1},
 			{Id: 1, Epoch: 12, State: licensedv1.ShardState_SHARD_STATE_MOVING, Successor: i1},
 			{Id: 2, Epoch: 3, State: licensedv1.ShardState_SHARD_STATE_ORPHANED, Owner: i2},
-			{Id: 3, Epoch: 4, State: licensedv1.ShardState_SHARD_STATE_ORPHANED, Owner: "33333333-0000-4000-8000-000000000000"},
+			{
+				Id:    3,
+				Epoch: 4,
+				State: licensedv1.ShardState_SHARD_STATE_ORPHANED,
+				Owner: "33333333-0000-4000-8000-000000000000",
+			},
 		},
-		Level: licensedv1.ClusterLevel_CLUSTER_LEVEL_CRITICAL, Summary: "3 of 5 shards are not served; last owner: n2 (1); 1 more finding",
+		Level:        licensedv1.ClusterLevel_CLUSTER_LEVEL_CRITICAL,
+		Summary:      "3 of 5 shards are not served; last owner: n2 (1); 1 more finding",
 		ShardsServed: 1, ShardsMoving: 1, ShardsUnserved: 3, NodesRunning: 1, NodesExpected: 2,
 		Warnings: []*licensedv1.ClusterWarning{
 			{
-				Level: licensedv1.WarningLevel_WARNING_LEVEL_CRITICAL, Text: "3 of 5 shards are not served; last owner: n2 (1)",
-				Since: timestamppb.New(at.Add(-50 * time.Second)), NextStep: "Start n2.", Runbook: "licensedshardsnotserved",
+				Level:    licensedv1.WarningLevel_WARNING_LEVEL_CRITICAL,
+				Text:     "3 of 5 shards are not served; last owner: n2 (1)",
+				Since:    timestamppb.New(at.Add(-50 * time.Second)),
+				NextStep: "Start n2.",
+				Runbook:  "licensedshardsnotserved",
 			},
 			{Level: licensedv1.WarningLevel_WARNING_LEVEL_WARNING, Text: "of another\x1b[31m release"},
 		},
@@ -166,14 +194,23 @@ func TestCheck(t *testing.T) {
 		out  string
 		code int
 	}{
-		"OK":       {level(licensedv1.ClusterLevel_CLUSTER_LEVEL_OK, "All systems normal"), "OK: All systems normal " + about, 0},
-		"degraded": {level(licensedv1.ClusterLevel_CLUSTER_LEVEL_DEGRADED, "n2\x1b is\nslow"), `DEGRADED: n2\u001b is\u000aslow ` + about, 1},
-		"critical": {level(licensedv1.ClusterLevel_CLUSTER_LEVEL_CRITICAL, "n2 is dead"), "CRITICAL: n2 is dead " + about, 2},
+		"OK": {
+			level(licensedv1.ClusterLevel_CLUSTER_LEVEL_OK, "All systems normal"), "OK: All systems normal " + about, 0,
+		},
+		"degraded": {
+			level(licensedv1.ClusterLevel_CLUSTER_LEVEL_DEGRADED, "n2\x1b is\nslow"),
+			`DEGRADED: n2\u001b is\u000aslow ` + about,
+			1,
+		},
+		"critical": {
+			level(licensedv1.ClusterLevel_CLUSTER_LEVEL_CRITICAL, "n2 is dead"), "CRITICAL: n2 is dead " + about, 2,
+		},
 		"an older gateway": {
 			level(licensedv1.ClusterLevel_CLUSTER_LEVEL_UNSPECIFIED, ""),
 			"UNKNOWN: g1 is of a release that reports no level; read licensectl cluster\n", 3,
 		},
-		"refused": {&aCluster{refuse: connect.NewError(connect.CodeUnavailable, errors.New("starting"))}, "UNKNOWN: no answer from ", 3},
+		"refused": {&aCluster{refuse: connect.NewError(connect.CodeUnavailable, errors.New("starting"))},
+			"UNKNOWN: no answer from ", 3},
 	} {
 		out, code := test.c.run(t, "cluster --check")
 		if code != test.code || !strings.HasPrefix(out, test.out) || strings.Count(out, "\n") != 1 {
@@ -182,13 +219,16 @@ func TestCheck(t *testing.T) {
 		if name == "refused" {
 			continue
 		}
-		if out, code := test.c.run(t, "cluster --check -o json"); code != test.code || !strings.Contains(out, `"shardsServed"`) {
+		if out, code := test.c.run(t, "cluster --check -o json"); code != test.code ||
+			!strings.Contains(out, `"shardsServed"`) {
 			t.Errorf("%s as JSON: exit %d: %s", name, code, out)
 		}
 	}
 	var out bytes.Buffer
-	p := &program{stdout: &out, stderr: &out, getenv: func(string) string { return "" }, now: time.Now, width: func() int { return 0 }}
-	if code := p.run(t.Context(), []string{"cluster", "--check", "--server", "127.0.0.1:1"}); code != 3 || !strings.HasPrefix(out.String(), "UNKNOWN: no answer from 127.0.0.1:1") {
+	p := &program{stdout: &out, stderr: &out, getenv: func(string) string { return "" }, now: time.Now,
+		width: func() int { return 0 }}
+	if code := p.run(t.Context(), []string{"cluster", "--check", "--server", "127.0.0.1:1"}); code != 3 ||
+		!strings.HasPrefix(out.String(), "UNKNOWN: no answer from 127.0.0.1:1") {
 		t.Errorf("no gateway: exit %d: %s", code, out.String())
 	}
 }
@@ -224,7 +264,8 @@ func TestDrain(t *testing.T) {
 	n1 := func(state licensedv1.NodeState, open, closing, moving uint32) *licensedv1.ClusterStatus {
 		return &licensedv1.ClusterStatus{Nodes: []*licensedv1.NodeStatus{
 			{Name: "n0", State: licensedv1.NodeState_NODE_STATE_READY, ShardsOpen: 100},
-			{Name: "n1", State: state, ShardsOpen: open, ShardsClosing: closing, ShardsMoving: moving, Reason: "it does not answer"},
+			{Name: "n1", State: state, ShardsOpen: open, ShardsClosing: closing, ShardsMoving: moving,
+				Reason: "it does not answer"},
 		}}
 	}
 	const (
@@ -240,17 +281,47 @@ func TestDrain(t *testing.T) {
 		says    string
 		fails   bool
 	}{
-		"waits":                     {"cluster drain n1", []*licensedv1.ClusterStatus{n1(ready, 0, 0, 0), n1(draining, 3, 1, 2), n1(draining, 0, 0, 0)}, nil, "n1 holds no customers any more\n", false},
-		"it left":                   {"cluster drain n1", []*licensedv1.ClusterStatus{n1(draining, 3, 0, 0), n1(left, 0, 0, 0)}, nil, "n1 holds no customers any more\n", false},
-		"it died":                   {"cluster drain n1", []*licensedv1.ClusterStatus{n1(draining, 3, 0, 0), n1(suspect, 0, 0, 0), n1(dead, 0, 0, 0)}, nil, "n1 ended before it had handed over all its shards: it does not answer", true},
-		"too long":                  {"cluster drain n1 --wait 1ms", []*licensedv1.ClusterStatus{n1(draining, 2, 1, 3)}, nil, "n1 still holds", true},
-		"nobody waits":              {"cluster drain n1 --wait 0", []*licensedv1.ClusterStatus{n1(ready, 9, 0, 0)}, nil, "n1 began to hand its customers over\n", false},
-		"undrain waits":             {"cluster undrain n1", []*licensedv1.ClusterStatus{n1(draining, 3, 1, 2), n1(drained, 0, 0, 0), n1(suspect, 0, 0, 0), n1(ready, 0, 0, 0)}, nil, "n1 takes customers again\n", false},
-		"undrain takes too long":    {"cluster undrain n1 --wait 1ms", []*licensedv1.ClusterStatus{n1(drained, 0, 0, 0)}, nil, "n1 is still drained after 1ms", true},
-		"undrain, and nobody waits": {"cluster undrain n1 --wait 0", []*licensedv1.ClusterStatus{n1(drained, 0, 0, 0)}, nil, "n1 was told to take customers again\n", false},
-		"undrain of a gateway":      {"cluster undrain n1", []*licensedv1.ClusterStatus{n1(ready, 0, 0, 0)}, connect.NewError(connect.CodeFailedPrecondition, errGateway), errGateway.Error(), true},
-		"it is drained":             {"cluster drain n1", []*licensedv1.ClusterStatus{n1(draining, 3, 0, 0), n1(drained, 0, 0, 0)}, nil, "n1 holds no customers any more\n", false},
-		"it is a gateway":           {"cluster drain n1", []*licensedv1.ClusterStatus{n1(ready, 0, 0, 0)}, connect.NewError(connect.CodeFailedPrecondition, errGateway), errGateway.Error(), true},
+		"waits": {
+			"cluster drain n1",
+			[]*licensedv1.ClusterStatus{n1(ready, 0, 0, 0), n1(draining, 3, 1, 2), n1(draining, 0, 0, 0)},
+			nil,
+			"n1 holds no customers any more\n",
+			false,
+		},
+		"it left": {
+			"cluster drain n1", []*licensedv1.ClusterStatus{n1(draining, 3, 0, 0), n1(left, 0, 0, 0)}, nil,
+			"n1 holds no customers any more\n", false,
+		},
+		"it died": {
+			"cluster drain n1",
+			[]*licensedv1.ClusterStatus{n1(draining, 3, 0, 0), n1(suspect, 0, 0, 0), n1(dead, 0, 0, 0)},
+			nil,
+			"n1 ended before it had handed over all its shards: it does not answer",
+			true,
+		},
+		"too long": {"cluster drain n1 --wait 1ms", []*licensedv1.ClusterStatus{n1(draining, 2, 1, 3)},
+			nil, "n1 still holds", true},
+		"nobody waits": {"cluster drain n1 --wait 0", []*licensedv1.ClusterStatus{n1(ready, 9, 0, 0)},
+			nil, "n1 began to hand its customers over\n", false},
+		"undrain waits": {"cluster undrain n1", []*licensedv1.ClusterStatus{
+			n1(draining, 3, 1, 2), n1(drained, 0, 0, 0), n1(suspect, 0, 0, 0), n1(ready, 0, 0, 0),
+		}, nil, "n1 takes customers again\n", false},
+		"undrain takes too long": {
+			"cluster undrain n1 --wait 1ms", []*licensedv1.ClusterStatus{n1(drained, 0, 0, 0)}, nil,
+			"n1 is still drained after 1ms", true,
+		},
+		"undrain, and nobody waits": {"cluster undrain n1 --wait 0", []*licensedv1.ClusterStatus{n1(drained, 0, 0, 0)},
+			nil, "n1 was told to take customers again\n", false},
+		"undrain of a gateway": {"cluster undrain n1", []*licensedv1.ClusterStatus{n1(ready, 0, 0, 0)},
+			connect.NewError(connect.CodeFailedPrecondition, errGateway), errGateway.Error(), true},
+		"it is drained": {
+			"cluster drain n1", []*licensedv1.ClusterStatus{n1(draining, 3, 0, 0), n1(drained, 0, 0, 0)}, nil,
+			"n1 holds no customers any more\n", false,
+		},
+		"it is a gateway": {
+			"cluster drain n1", []*licensedv1.ClusterStatus{n1(ready, 0, 0, 0)},
+			connect.NewError(connect.CodeFailedPrecondition, errGateway), errGateway.Error(), true,
+		},
 	} {
 		c := &aCluster{reports: test.reports, refuse: test.refuse}
 		out, code := c.run(t, test.line)

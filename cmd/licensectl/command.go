@@ -23,7 +23,8 @@ type commandFlags struct {
 }
 
 func (f *commandFlags) bind(c *cobra.Command) {
-	c.Flags().StringVar(&f.commandID, "command-id", "", "`ID` of the command; the same id again returns the original result (default: a new UUID, which is shown)")
+	c.Flags().StringVar(&f.commandID, "command-id", "",
+		"`ID` of the command; the same id again returns the original result (default: a new UUID, which is shown)")
 	c.Flags().StringVar(&f.issuedAt, "issued-at", "", "`TIME` at which the command was issued (default: its arrival)")
 	c.Flags().BoolVar(&f.validateOnly, "validate-only", false, "only ask whether it would be allowed; record nothing")
 }
@@ -127,7 +128,8 @@ func printReply[R reply](p *program, i issued, res R, words func(R) string) erro
 
 // licenceWords describes a licence after a command.
 func licenceWords(done string, l *licensedv1.License) string {
-	s := fmt.Sprintf("%s: %s on %s for %s, expires %s UTC", done, l.GetTitleId(), l.GetDeviceId(), l.GetCustomerId(), clock(l.GetExpiresAt()))
+	s := fmt.Sprintf("%s: %s on %s for %s, expires %s UTC",
+		done, l.GetTitleId(), l.GetDeviceId(), l.GetCustomerId(), clock(l.GetExpiresAt()))
 	if l.GetRenewals() > 0 {
 		s += fmt.Sprintf(", renewed %s", terminal.Count(l.GetRenewals(), "time", "times"))
 	}

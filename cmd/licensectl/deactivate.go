@@ -14,12 +14,19 @@ import (
 func (p *program) deactivateCommand() *cobra.Command {
 	return newCommand(p, command[*licensedv1.DeactivateDeviceResponse]{
 		use: "deactivate CUSTOMER DEVICE", short: "Remove a device and release its licences",
-		long:    "deactivate removes a device and releases every active licence on it. --validate-only tells which would end.",
+		long: "deactivate removes a device and releases every active licence on it. " +
+			"--validate-only tells which would end.",
 		example: "  licensectl deactivate Bayley iphone --validate-only\n  licensectl deactivate Bayley iphone",
 		args:    []string{"CUSTOMER", "DEVICE"},
-		send: func(ctx context.Context, c *connection, i issued, args []string) (*licensedv1.DeactivateDeviceResponse, error) {
+		send: func(
+			ctx context.Context, c *connection, i issued, args []string,
+		) (*licensedv1.DeactivateDeviceResponse, error) {
 			return unwrapped(c.licenses.DeactivateDevice(ctx, connect.NewRequest(&licensedv1.DeactivateDeviceRequest{
-				CustomerId: i.customer, DeviceId: args[1], CommandId: i.commandID, IssuedAt: i.issuedAt, ValidateOnly: i.validateOnly,
+				CustomerId:   i.customer,
+				DeviceId:     args[1],
+				CommandId:    i.commandID,
+				IssuedAt:     i.issuedAt,
+				ValidateOnly: i.validateOnly,
 			})))
 		},
 		words: func(r *licensedv1.DeactivateDeviceResponse) string {

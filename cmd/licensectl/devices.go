@@ -58,7 +58,8 @@ func (p *program) devicesCommand() *cobra.Command {
 		if err := t.Flush(); err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(p.stdout, "%s in use, plan %s allows %d\n", terminal.Count(inUse, "device", "devices"), res.PlanId, res.DeviceLimit)
+		_, err = fmt.Fprintf(p.stdout, "%s in use, plan %s allows %d\n",
+			terminal.Count(inUse, "device", "devices"), res.PlanId, res.DeviceLimit)
 		return err
 	}
 	return p.customerCommand(c)

@@ -17,9 +17,10 @@ import (
 func (p *program) diffCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "diff CUSTOMER A [B]", Short: "Show what changed about a customer between two moments",
-		Long:    "diff compares a customer's state at two moments, B being now unless it is given.",
-		Example: "  licensectl diff Bayley 4 12\n  licensectl diff Bayley 2026-03-01\n  licensectl diff Bayley -- -24h now",
-		Args:    exactArgs("CUSTOMER", "A", "[B]"),
+		Long: "diff compares a customer's state at two moments, B being now unless it is given.",
+		Example: "  licensectl diff Bayley 4 12\n  licensectl diff Bayley 2026-03-01\n" +
+			"  licensectl diff Bayley -- -24h now",
+		Args: exactArgs("CUSTOMER", "A", "[B]"),
 	}
 	c.RunE = func(c *cobra.Command, args []string) error {
 		if len(args) == 2 {
@@ -83,7 +84,8 @@ func (p *program) diff(ctx context.Context, customer, a, b string) error {
 		return err
 	}
 	if from, to := states[0].Moment.Sequence, states[1].Moment.Sequence; from < to {
-		fmt.Fprintf(p.stdout, "\n%s between: licensectl events %s --from %d --to %d\n", terminal.Count(to-from, "event", "events"), customer, from+1, to)
+		fmt.Fprintf(p.stdout, "\n%s between: licensectl events %s --from %d --to %d\n",
+			terminal.Count(to-from, "event", "events"), customer, from+1, to)
 	}
 	return nil
 }
@@ -123,7 +125,8 @@ func flatten(path string, v any, out map[string]string) {
 	switch v := v.(type) {
 	case map[string]any:
 		for name, inner := range v {
-			if strings.HasSuffix(path, "]") && (name == "deviceId" || name == "titleId" || name == "studioId" && nameOf(v) == inner) {
+			if strings.HasSuffix(path, "]") &&
+				(name == "deviceId" || name == "titleId" || name == "studioId" && nameOf(v) == inner) {
 				continue // The path has it.
 			}
 			if path != "" {

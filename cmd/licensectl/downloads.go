@@ -14,8 +14,9 @@ func (p *program) downloadsCommand() *cobra.Command {
 	var since string
 	c := &cobra.Command{
 		Use: "downloads CUSTOMER TITLE", Short: "List the downloads of a title, and whether another is allowed",
-		Example: "  licensectl downloads Bayley GlowS01E01\n  licensectl downloads Bayley GlowS01E01 --since 2020-01-01",
-		Args:    exactArgs("CUSTOMER", "TITLE"),
+		Example: "  licensectl downloads Bayley GlowS01E01\n" +
+			"  licensectl downloads Bayley GlowS01E01 --since 2020-01-01",
+		Args: exactArgs("CUSTOMER", "TITLE"),
 	}
 	c.Flags().StringVar(&since, "since", "", "`TIME` from which on (default: the last 365 days)")
 	c.RunE = func(c *cobra.Command, args []string) error {

@@ -139,7 +139,8 @@ func (p *program) explainAPI(err *connect.Error) *exitError {
 	case connect.CodeUnavailable, connect.CodeDeadlineExceeded, connect.CodeResourceExhausted, connect.CodeCanceled:
 		e.code = exitNotNow
 		if e.reason == "" { // Not the gateway's word: it was not reached, or not to the end.
-			e.err = fmt.Errorf("no answer from %s: %s; is licensed running there? --server or LICENSED_SERVER names another", p.server, err.Message())
+			e.err = fmt.Errorf("no answer from %s: %s; is licensed running there? --server or LICENSED_SERVER "+
+				"names another", p.server, err.Message())
 		}
 	case connect.CodeDataLoss:
 		e.code = exitDamaged
@@ -147,7 +148,8 @@ func (p *program) explainAPI(err *connect.Error) *exitError {
 		e.code = exitConflict
 	case connect.CodeUnimplemented:
 		if e.reason == "" {
-			e.err = fmt.Errorf("%s does not know this call: %s; it is of another release, or no gateway", p.server, err.Message())
+			e.err = fmt.Errorf("%s does not know this call: %s; it is of another release, or no gateway",
+				p.server, err.Message())
 		}
 	}
 	return e

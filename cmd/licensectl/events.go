@@ -31,12 +31,15 @@ func (p *program) eventsCommand() *cobra.Command {
 	var f eventsFlags
 	c := &cobra.Command{
 		Use: "events CUSTOMER", Short: "List what happened to a customer",
-		Long: "events lists the events of a customer, hot and archived ones as one history. Events that cannot be read\n" +
-			"are named in their place, and the exit code is 6.\n\n" +
-			"With --json each line is an object: Event, Event Time (UTC), aggregateId, committed, eventTimeStamp\n" +
-			"(milliseconds since 1970), eventOrderNumber, sequence, epoch, rowId, commandId, tier, bytes, mapper, data, …",
+		Long: `events lists the events of a customer, hot and archived ones as one history. Events that cannot be
+read are named in their place, and the exit code is 6.
+
+With --json each line is an object: Event, Event Time (UTC), aggregateId, committed, eventTimeStamp
+(milliseconds since 1970), eventOrderNumber, sequence, epoch, rowId, commandId, tier, bytes, mapper,
+data, …`,
 		Example: "  licensectl events Bayley\n  licensectl events Bayley --json --device iphone --title GlowS01E01\n" +
-			"  licensectl events Bayley --newest --limit 20\n  licensectl events Bayley --from 2026-03-01 --to 2026-04-01 --tier archive\n" +
+			"  licensectl events Bayley --newest --limit 20\n" +
+			"  licensectl events Bayley --from 2026-03-01 --to 2026-04-01 --tier archive\n" +
 			"  licensectl events Bayley --follow",
 		Args: exactArgs("CUSTOMER"),
 		RunE: func(c *cobra.Command, args []string) error { return p.events(c.Context(), args[0], &f) },
@@ -65,17 +68,24 @@ func (p *program) eventsRequest(customer string, f *eventsFlags) (*licensedv1.Li
 		return nil, err
 	}
 	tier, ok := map[string]licensedv1.Tier{
-		"both": licensedv1.Tier_TIER_UNSPECIFIED, "hot": licensedv1.Tier_TIER_HOT, "archive": licensedv1.Tier_TIER_ARCHIVE,
+		"both":    licensedv1.Tier_TIER_UNSPECIFIED,
+		"hot":     licensedv1.Tier_TIER_HOT,
+		"archive": licensedv1.Tier_TIER_ARCHIVE,
 	}[f.tier]
 	if !ok {
 		return nil, usagef("--tier %q is not hot, archive or both", f.tier)
 	}
 	if f.follow && (f.newest || f.to != "" || f.limit > 0 || tier != licensedv1.Tier_TIER_UNSPECIFIED) {
-		return nil, usagef("--follow runs until it is interrupted, oldest event first: it takes no --to, --newest, --tier or --limit")
+		return nil, usagef("--follow runs until it is interrupted, oldest event first: it takes no --to, --newest, " +
+			"--tier or --limit")
 	}
 	return &licensedv1.ListEventsRequest{
-		CustomerId: customer, FromSequence: from.sequence, ToSequence: to.sequence, FromTime: from.timestamp(), ToTime: to.timestamp(),
-		NewestFirst: f.newest, Tier: tier, DeviceId: f.device, TitleId: f.title, Limit: f.limit,
+		CustomerId:   customer,
+		FromSequence: from.sequence,
+		ToSequence:   to.sequence,
+		FromTime:     from.timestamp(),
+		ToTime:       to.timestamp(),
+		NewestFirst:  f.newest, Tier: tier, DeviceId: f.device, TitleId: f.title, Limit: f.limit,
 	}, nil
 }
 
@@ -112,7 +122,9 @@ func (p *program) events(ctx context.Context, customer string, f *eventsFlags) e
 }
 
 // listEvents calls f with the items of a listing and returns its end.
-func listEvents(ctx context.Context, conn *connection, r *licensedv1.ListEventsRequest, f func(*licensedv1.HistoryItem) error) (*licensedv1.HistoryEnd, error) {
+func listEvents(
+	ctx context.Context, conn *connection, r *licensedv1.ListEventsRequest, f func(*licensedv1.HistoryItem) error,
+) (*licensedv1.HistoryEnd, error) {
 	ctx, cancel := context.WithCancel(ctx) // also where f has enough
 	defer cancel()
 	stream, err := conn.history.ListEvents(ctx, connect.NewRequest(r))
@@ -199,7 +211,9 @@ func (p *program) follow(ctx context.Context, conn *connection, r *licensedv1.Fo
 	}
 }
 
-func followOnce(ctx context.Context, conn *connection, r *licensedv1.FollowRequest, f func(*licensedv1.FollowResponse) error) error {
+func followOnce(
+	ctx context.Context, conn *connection, r *licensedv1.FollowRequest, f func(*licensedv1.FollowResponse) error,
+) error {
 	stream, err := conn.history.Follow(ctx, connect.NewRequest(r))
 	if err != nil {
 		return err
@@ -237,7 +251,8 @@ func (p *program) newEventWriter(customer string) *eventWriter {
 	}
 	out := bufio.NewWriter(p.stdout)
 	return &eventWriter{
-		p: p, customer: customer, limit: limit, narrow: narrow, table: p.newTable(titles...), columns: len(titles), out: out, lines: json.NewEncoder(out),
+		p: p, customer: customer, limit: limit, narrow: narrow, table: p.newTable(titles...), columns: len(titles),
+		out: out, lines: json.NewEncoder(out),
 	}
 }
 
@@ -252,9 +267,11 @@ func (w *eventWriter) item(i *licensedv1.HistoryItem) error {
 	}
 	e := i.GetEvent()
 	if w.narrow {
-		return w.table.Row(fmt.Sprint(e.Sequence), clock(e.EventTime), e.Event, e.AggregateId, tierName(e.Tier), dataWords(e))
+		return w.table.Row(fmt.Sprint(e.Sequence), clock(e.EventTime), e.Event, e.AggregateId, tierName(e.Tier),
+			dataWords(e))
 	}
-	return w.table.Row(fmt.Sprint(e.Sequence), clockMilli(e.EventTime), e.Event, e.AggregateId, fmt.Sprint(e.EventOrderNumber),
+	return w.table.Row(fmt.Sprint(e.Sequence), clockMilli(e.EventTime), e.Event, e.AggregateId,
+		fmt.Sprint(e.EventOrderNumber),
 		tierName(e.Tier), row(e), w.command(e.CommandId), dataWords(e))
 }
 

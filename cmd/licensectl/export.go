@@ -52,12 +52,15 @@ func (p *program) exportCommand() *cobra.Command {
 	var resume bool
 	c := &cobra.Command{
 		Use: "export [CUSTOMER]", Short: "Write histories as JSON lines, of one customer or of all",
-		Long: "export writes every event of both tiers, one JSON object a line, as events --json does, with the stored record\n" +
-			"in base64 beside it; import takes such a file. After each customer comes a line with \"end\", at the end of all one\n" +
-			"with \"exportEnd\": a file without it is not complete.\n\n" +
-			"Each customer is as it was when its turn came. What cannot be read is a line with \"gap\", and the exit code is 6.",
-		Example: "  licensectl export --out histories.jsonl\n  licensectl export --out histories.jsonl --resume\n  licensectl export Bayley | jq .Event",
-		Args:    exactArgs("[CUSTOMER]"),
+		Long: `export writes every event of both tiers, one JSON object a line, as events --json does, with the
+stored record in base64 beside it; import takes such a file. After each customer comes a line with
+"end", at the end of all one with "exportEnd": a file without it is not complete.
+
+Each customer is as it was when its turn came. What cannot be read is a line with "gap", and the
+exit code is 6.`,
+		Example: "  licensectl export --out histories.jsonl\n  licensectl export --out histories.jsonl --resume\n" +
+			"  licensectl export Bayley | jq .Event",
+		Args: exactArgs("[CUSTOMER]"),
 	}
 	c.Flags().StringVar(&out, "out", "", "`FILE` to write; it must not exist (default: stdout)")
 	c.Flags().BoolVar(&resume, "resume", false, "continue a file after its last complete customer")
@@ -114,9 +117,11 @@ func (p *program) export(ctx context.Context, args []string, out string, resume 
 		}
 		return err
 	}
-	fmt.Fprintf(p.stderr, "licensectl: exported %s, %s\n", terminal.Count(e.customers, "customer", "customers"), terminal.Count(e.events, "event", "events"))
+	fmt.Fprintf(p.stderr, "licensectl: exported %s, %s\n",
+		terminal.Count(e.customers, "customer", "customers"), terminal.Count(e.events, "event", "events"))
 	if e.damaged > 0 {
-		return incomplete("%s cannot be read; licensectl verify names the damage", terminal.Count(e.damaged, "customer", "customers"))
+		return incomplete("%s cannot be read; licensectl verify names the damage",
+			terminal.Count(e.damaged, "customer", "customers"))
 	}
 	if e.missing > 0 {
 		return incomplete("%s cannot be read", terminal.Count(e.missing, "event", "events"))
@@ -148,7 +153,8 @@ func (e *exporting) write(v any) error {
 func (e *exporting) customer(ctx context.Context, id string) error {
 	r := &licensedv1.ListEventsRequest{CustomerId: id, IncludeRecord: true}
 	end, err := listEvents(ctx, e.conn, r, func(i *licensedv1.HistoryItem) error {
-		e.line.Show("%s, %s", terminal.Count(e.customers, "customer", "customers"), terminal.Count(e.events, "event", "events"))
+		e.line.Show("%s, %s", terminal.Count(e.customers, "customer", "customers"),
+			terminal.Count(e.events, "event", "events"))
 		if i.GetEvent() != nil {
 			e.events++
 		}

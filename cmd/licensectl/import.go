@@ -30,15 +30,19 @@ func (p *program) importCommand() *cobra.Command {
 	var end bool
 	c := &cobra.Command{
 		Use: "import FILE", Short: "Record the histories of an export in a cluster that does not have them",
-		Long: "import records the histories of an export (- is stdin) as they are: sequences, ids, times and data. It only adds\n" +
-			"to customers that have no history. What the cluster has already is compared; where it differs nothing is changed, the\n" +
-			"customer is named, and the exit code is 7. So an import that was interrupted is simply run again. A customer takes\n" +
-			"no commands until its import is complete.\n\n" +
-			"The file is looked through first (stdin by way of a temporary file). Nothing is recorded of a file that was\n" +
-			"changed, nor of a customer whose history has a gap or is cut off: the ranges are named, and the exit code is 6.\n\n" +
-			"With --end nothing is imported: the argument is a customer whose import was left incomplete. The customer keeps the\n" +
-			"events that were imported, and takes commands again.",
-		Example: "  licensectl import histories.jsonl\n  licensectl -s old:8080 export | licensectl -s new:8080 import -\n" +
+		Long: `import records the histories of an export (- is stdin) as they are: sequences, ids, times and data.
+It only adds to customers that have no history. What the cluster has already is compared; where it
+differs nothing is changed, the customer is named, and the exit code is 7. So an import that was
+interrupted is simply run again. A customer takes no commands until its import is complete.
+
+The file is looked through first (stdin by way of a temporary file). Nothing is recorded of a file
+that was changed, nor of a customer whose history has a gap or is cut off: the ranges are named, and
+the exit code is 6.
+
+With --end nothing is imported: the argument is a customer whose import was left incomplete. The
+customer keeps the events that were imported, and takes commands again.`,
+		Example: "  licensectl import histories.jsonl\n" +
+			"  licensectl -s old:8080 export | licensectl -s new:8080 import -\n" +
 			"  licensectl import --end Bayley",
 		Args: exactArgs("FILE"),
 	}
@@ -75,7 +79,8 @@ func (p *program) endImport(ctx context.Context, customer string) error {
 	}
 	ctx, cancel := p.call(ctx)
 	defer cancel()
-	res, err := unwrapped(conn.admin.ImportCustomer(ctx, connect.NewRequest(&licensedv1.ImportCustomerRequest{CustomerId: customer, Last: true})))
+	res, err := unwrapped(conn.admin.ImportCustomer(ctx,
+		connect.NewRequest(&licensedv1.ImportCustomerRequest{CustomerId: customer, Last: true})))
 	if err != nil {
 		return err
 	}
@@ -154,13 +159,15 @@ func (p *program) importFrom(ctx context.Context, in io.ReadSeeker) error {
 	case err != nil:
 		return err
 	case len(i.failed) > 0:
-		e := &exitError{code: exitDamaged, reason: "NOT_IMPORTED", err: fmt.Errorf("%s not imported, see above", terminal.Count(len(i.failed), "customer was", "customers were"))}
+		e := &exitError{code: exitDamaged, reason: "NOT_IMPORTED", err: fmt.Errorf("%s not imported, see above",
+			terminal.Count(len(i.failed), "customer was", "customers were"))}
 		if i.conflicts > 0 {
 			e.code = exitConflict
 		}
 		return e
 	case !i.survey.ended:
-		return incomplete("the file is not complete: it ends without an exportEnd line; complete it (licensectl export --resume) and import it again")
+		return incomplete("the file is not complete: it ends without an exportEnd line; " +
+			"complete it (licensectl export --resume) and import it again")
 	}
 	return nil
 }
@@ -227,7 +234,8 @@ type survey struct {
 // begin records that the lines of another customer come, or none.
 func (s *survey) begin(customer string) {
 	if s.customer != "" {
-		s.refused[s.customer] = append(s.refused[s.customer], fmt.Sprintf("the file has no end of it after event %d", s.expect-1))
+		s.refused[s.customer] = append(s.refused[s.customer],
+			fmt.Sprintf("the file has no end of it after event %d", s.expect-1))
 	}
 	s.customer, s.expect = customer, 1
 }
@@ -253,7 +261,8 @@ func (s *survey) take(l *importLine) error {
 	case len(l.Record) == 0:
 		return usagef("it has no record: was the file made by licensectl export?")
 	case l.Sequence != s.expect:
-		return incomplete("event %d of customer %s, where event %d belongs; the file was cut or changed", l.Sequence, l.CustomerID, s.expect)
+		return incomplete("event %d of customer %s, where event %d belongs; the file was cut or changed",
+			l.Sequence, l.CustomerID, s.expect)
 	default:
 		s.expect++
 	}
@@ -325,7 +334,8 @@ func (i *importing) finish(ctx context.Context) error {
 	i.total += i.imported
 	i.same += i.present
 	i.customer = ""
-	i.line.Show("%s, %s", terminal.Count(i.customers, "customer", "customers"), terminal.Count(i.total, "event", "events"))
+	i.line.Show("%s, %s", terminal.Count(i.customers, "customer", "customers"),
+		terminal.Count(i.total, "event", "events"))
 	return nil
 }
 
@@ -359,7 +369,9 @@ func (i *importing) send(ctx context.Context, last bool) error {
 	}
 }
 
-func (i *importing) sendOnce(ctx context.Context, r *licensedv1.ImportCustomerRequest) (*licensedv1.ImportCustomerResponse, error) {
+func (i *importing) sendOnce(
+	ctx context.Context, r *licensedv1.ImportCustomerRequest,
+) (*licensedv1.ImportCustomerResponse, error) {
 	ctx, cancel := i.call(ctx)
 	defer cancel()
 	return unwrapped(i.conn.admin.ImportCustomer(ctx, connect.NewRequest(r)))

@@ -52,7 +52,8 @@ func (p *program) licensesCommand() *cobra.Command {
 			case !now.Before(l.ExpiresAt.AsTime()):
 				state = "expired"
 			}
-			if err := t.Row(l.DeviceId, l.TitleId, l.StudioId, clock(l.AcquiredAt), clock(l.ExpiresAt), fmt.Sprint(l.Renewals), state); err != nil {
+			if err := t.Row(l.DeviceId, l.TitleId, l.StudioId, clock(l.AcquiredAt), clock(l.ExpiresAt),
+				fmt.Sprint(l.Renewals), state); err != nil {
 				return err
 			}
 		}

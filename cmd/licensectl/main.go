@@ -94,11 +94,12 @@ func (p *program) rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "licensectl",
 		Short: "Operate a licence accounting service and explain its decisions",
-		Long: "licensectl talks to the gateway of a licence accounting service: it gives commands, shows what customers\n" +
-			"hold, and explains any moment of their history.\n\n" +
-			"A MOMENT is the number of an event, a time (2026-03-01, \"2026-03-01 20:15\", 2026-03-01T20:15:00Z; UTC unless\n" +
-			"it says otherwise), a time ago (-36h, -7d) or now.\n\n" + exitCodes,
-		Example:           "  licensectl acquire Bayley iphone GlowS01E01\n  licensectl events Bayley\n  licensectl why Bayley --device iphone --title GlowS01E01",
+		Long: "licensectl talks to the gateway of a licence accounting service: it gives commands, shows what\n" +
+			"customers hold, and explains any moment of their history.\n\n" +
+			"A MOMENT is the number of an event, a time (2026-03-01, \"2026-03-01 20:15\",\n" +
+			"2026-03-01T20:15:00Z; UTC unless it says otherwise), a time ago (-36h, -7d) or now.\n\n" + exitCodes,
+		Example: "  licensectl acquire Bayley iphone GlowS01E01\n  licensectl events Bayley\n" +
+			"  licensectl why Bayley --device iphone --title GlowS01E01",
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		Args:              exactArgs(),
@@ -111,12 +112,16 @@ func (p *program) rootCommand() *cobra.Command {
 		return usagef("%w%s (see %s --help)", err, nearestFlag(c, err), c.CommandPath())
 	})
 	f := root.PersistentFlags()
-	f.StringVarP(&p.server, "server", "s", "", "`ADDRESS` of a gateway: HOST:PORT or URL (environment LICENSED_SERVER, default "+defaultServer+")")
-	f.StringVar(&p.tls.CA, "tls-ca", "", "`FILE` with the CA of the gateway's certificate, in PEM form (environment LICENSED_TLS_CA, default the system's)")
-	f.StringVar(&p.tls.Cert, "tls-cert", "", "`FILE` with the certificate to show to a gateway that asks for one (environment LICENSED_TLS_CERT)")
+	f.StringVarP(&p.server, "server", "s", "",
+		"`ADDRESS` of a gateway: HOST:PORT or URL (environment LICENSED_SERVER, default "+defaultServer+")")
+	f.StringVar(&p.tls.CA, "tls-ca", "", "`FILE` with the CA of the gateway's certificate, "+
+		"in PEM form (environment LICENSED_TLS_CA, default the system's)")
+	f.StringVar(&p.tls.Cert, "tls-cert", "",
+		"`FILE` with the certificate to show to a gateway that asks for one (environment LICENSED_TLS_CERT)")
 	f.StringVar(&p.tls.Key, "tls-key", "", "`FILE` with its private key (environment LICENSED_TLS_KEY)")
 	f.StringVarP(&p.output, "output", "o", outputTable, "`format` of the output: table or json")
-	f.DurationVar(&p.timeout, "timeout", 15*time.Second, "longest time for one answer, more than a gateway takes at most (--max-deadline, 10s); streams have no limit")
+	f.DurationVar(&p.timeout, "timeout", 15*time.Second,
+		"longest time for one answer, more than a gateway takes at most (--max-deadline, 10s); streams have no limit")
 	root.AddGroup(
 		&cobra.Group{ID: "commands", Title: "Commands of a customer:"},
 		&cobra.Group{ID: "holds", Title: "What a customer holds:"},
@@ -130,11 +135,13 @@ func (p *program) rootCommand() *cobra.Command {
 			root.AddCommand(c)
 		}
 	}
-	add("commands", p.acquireCommand(), p.renewCommand(), p.releaseCommand(), p.playCommand(), p.deactivateCommand(), p.planCommand())
+	add("commands", p.acquireCommand(), p.renewCommand(), p.releaseCommand(), p.playCommand(), p.deactivateCommand(),
+		p.planCommand())
 	add("holds", p.licensesCommand(), p.devicesCommand(), p.downloadsCommand())
 	add("past", p.eventsCommand(), p.stateCommand(), p.diffCommand(), p.whyCommand(), p.tryCommand())
 	add("care", p.verifyCommand(), p.exportCommand(), p.importCommand(), p.archiveCommand(), p.passivateCommand())
-	add("service", p.nodeCommand(), p.clusterCommand(), p.topCommand(), p.customersCommand(), p.policyCommand(), p.benchCommand(), p.versionCommand())
+	add("service", p.nodeCommand(), p.clusterCommand(), p.topCommand(), p.customersCommand(), p.policyCommand(),
+		p.benchCommand(), p.versionCommand())
 	return root
 }
 

@@ -37,8 +37,9 @@ func TestHelp(t *testing.T) {
 				continue
 			}
 			verbs++
-			if sub.Short == "" || !strings.Contains(sub.Example, "licensectl "+strings.TrimPrefix(sub.CommandPath(), "licensectl ")) &&
-				!strings.Contains(sub.Example, " "+sub.Name()) {
+			if sub.Short == "" ||
+				!strings.Contains(sub.Example, "licensectl "+strings.TrimPrefix(sub.CommandPath(), "licensectl ")) &&
+					!strings.Contains(sub.Example, " "+sub.Name()) {
 				t.Errorf("%s: short %q, example %q", sub.CommandPath(), sub.Short, sub.Example)
 			}
 			walk(sub)
@@ -48,9 +49,11 @@ func TestHelp(t *testing.T) {
 	if verbs < 22 {
 		t.Errorf("%d verbs", verbs)
 	}
-	for _, line := range []string{"help", "acquire --help", "completion bash", "completion zsh", "completion fish", "completion powershell", "version", ""} {
+	for _, line := range []string{"help", "acquire --help", "completion bash", "completion zsh", "completion fish",
+		"completion powershell", "version", ""} {
 		out := &bytes.Buffer{}
-		p := &program{stdout: out, stderr: out, getenv: func(string) string { return "" }, now: time.Now, width: func() int { return 0 }}
+		p := &program{stdout: out, stderr: out, getenv: func(string) string { return "" }, now: time.Now,
+			width: func() int { return 0 }}
 		if code := p.run(t.Context(), strings.Fields(line)); code != 0 || out.Len() == 0 {
 			t.Errorf("%q: exit %d, %d bytes", line, code, out.Len())
 		}
@@ -89,7 +92,8 @@ func TestMoments(t *testing.T) {
 		"-90m":                      {time: now.Add(-90 * time.Minute)},
 		"-7d":                       {time: now.AddDate(0, 0, -7)},
 	} {
-		if got, err := p.parseMoment("it", text); err != nil || !got.time.Equal(want.time) || got.sequence != want.sequence {
+		if got, err := p.parseMoment("it", text); err != nil || !got.time.Equal(want.time) ||
+			got.sequence != want.sequence {
 			t.Errorf("%q: %+v, %v", text, got, err)
 		}
 	}
@@ -114,7 +118,11 @@ func TestFollow(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	code := make(chan int)
 	p := &program{
-		stdout: out, stderr: &harness.Log{}, now: s.now, width: func() int { return 0 }, newID: func() string { return "x" },
+		stdout: out,
+		stderr: &harness.Log{},
+		now:    s.now,
+		width:  func() int { return 0 },
+		newID:  func() string { return "x" },
 		getenv: environment(s.config.Listen),
 	}
 	go func() { code <- p.run(ctx, []string{"events", "Bayley", "--follow", "--json", "--from", "3"}) }()
@@ -153,13 +161,15 @@ type aHistory struct {
 }
 
 func (h *aHistory) ListEvents(
-	_ context.Context, _ *connect.Request[licensedv1.ListEventsRequest], stream *connect.ServerStream[licensedv1.ListEventsResponse],
+	_ context.Context, _ *connect.Request[licensedv1.ListEventsRequest],
+	stream *connect.ServerStream[licensedv1.ListEventsResponse],
 ) error {
 	return stream.Send(&licensedv1.ListEventsResponse{End: &licensedv1.HistoryEnd{HeadSequence: 10}})
 }
 
 func (h *aHistory) Follow(
-	ctx context.Context, r *connect.Request[licensedv1.FollowRequest], stream *connect.ServerStream[licensedv1.FollowResponse],
+	ctx context.Context, r *connect.Request[licensedv1.FollowRequest],
+	stream *connect.ServerStream[licensedv1.FollowResponse],
 ) error {
 	h.mu.Lock()
 	end := h.ends[len(h.after)]
@@ -198,8 +208,12 @@ func TestFollowBreaksOff(t *testing.T) {
 	server.Start()
 	defer server.Close()
 	var out bytes.Buffer
-	p := &program{stdout: &out, stderr: &out, now: time.Now, width: func() int { return 0 }, getenv: environment(server.Listener.Addr().String())}
-	if code := p.run(t.Context(), []string{"events", "Bayley", "--follow"}); code != exitFailed || !strings.Contains(out.String(), "a defect") {
+	p := &program{
+		stdout: &out, stderr: &out, now: time.Now, width: func() int { return 0 },
+		getenv: environment(server.Listener.Addr().String()),
+	}
+	if code := p.run(t.Context(), []string{"events", "Bayley", "--follow"}); code != exitFailed ||
+		!strings.Contains(out.String(), "a defect") {
 		t.Errorf("exit %d, %s", code, out.String())
 	}
 	h.mu.Lock()
@@ -252,7 +266,11 @@ func TestBench(t *testing.T) {
 		defer cancel()
 		var out bytes.Buffer
 		p := &program{
-			stdout: &out, stderr: new(bytes.Buffer), now: time.Now, width: func() int { return 0 }, newID: interrupted(200, warmup, cancel),
+			stdout: &out,
+			stderr: new(bytes.Buffer),
+			now:    time.Now,
+			width:  func() int { return 0 },
+			newID:  interrupted(200, warmup, cancel),
 			getenv: environment(s.node.API().String()),
 		}
 		line := fmt.Sprintf("bench --duration 1h --timeout 1m --warmup %v %s", warmup, flags)
@@ -274,12 +292,14 @@ func TestBench(t *testing.T) {
 			t.Fatalf("%s: %v", out, err)
 		}
 		last := r.Latency[len(r.Latency)-1]
-		if (r.Loop == "open") != (flags != "") || r.Accepted == 0 || len(r.Failed) > 0 || last.Verb != "all" || last.P50 <= 0 || last.P50 > last.P99 || last.P99 > last.Max {
+		if (r.Loop == "open") != (flags != "") || r.Accepted == 0 ||
+			len(r.Failed) > 0 || last.Verb != "all" || last.P50 <= 0 || last.P50 > last.P99 || last.P99 > last.Max {
 			t.Errorf("%s", out)
 		}
 	}
 	out := bench(0, "--concurrency 2 --customers 20 --mix renew=1")
-	if !strings.Contains(out, "closed loop, 2 clients") || !strings.Contains(out, "P99.9") || !strings.Contains(out, "renew") {
+	if !strings.Contains(out, "closed loop, 2 clients") || !strings.Contains(out, "P99.9") ||
+		!strings.Contains(out, "renew") {
 		t.Errorf("%s", out)
 	}
 }
@@ -291,7 +311,9 @@ func TestExportResume(t *testing.T) {
 		s.run("licensectl acquire " + c + " iphone GlowS01E01")
 		s.run("licensectl renew " + c + " iphone GlowS01E01")
 	}
-	if out := s.run("licensectl export --out $DIR/whole.jsonl"); !strings.Contains(out, "exported 4 customers, 20 events") {
+	if out := s.run(
+		"licensectl export --out $DIR/whole.jsonl",
+	); !strings.Contains(out, "exported 4 customers, 20 events") {
 		t.Fatal(out)
 	}
 	whole, err := os.ReadFile(s.dir + "/whole.jsonl")
@@ -301,7 +323,9 @@ func TestExportResume(t *testing.T) {
 	first := bytes.IndexByte(whole, '\n') + 1
 	for at := first; at < len(whole); at += 97 {
 		s.write("cut.jsonl", string(whole[:at]))
-		if out := s.run("licensectl export --out $DIR/cut.jsonl --resume"); !strings.Contains(out, "exported 4 customers, 20 events") {
+		if out := s.run(
+			"licensectl export --out $DIR/cut.jsonl --resume",
+		); !strings.Contains(out, "exported 4 customers, 20 events") {
 			t.Fatalf("cut at %d: %s", at, out)
 		}
 		completed, err := os.ReadFile(s.dir + "/cut.jsonl")
@@ -351,7 +375,8 @@ func TestMoves(t *testing.T) {
 			t.Error(out)
 		}
 	}
-	if x, y := from.run("licensectl state Bayley --at 40 -o json"), to.run("licensectl state Bayley --at 40 -o json"); stateIn(t, x) != stateIn(t, y) {
+	if x, y := from.run("licensectl state Bayley --at 40 -o json"),
+		to.run("licensectl state Bayley --at 40 -o json"); stateIn(t, x) != stateIn(t, y) {
 		t.Errorf("%s\nand\n%s", x, y)
 	}
 }
@@ -383,7 +408,8 @@ func TestNode(t *testing.T) {
 	s := newSession(t)
 	s.run("licensectl acquire Bayley iphone GlowS01E01")
 	out := s.normal(s.run("licensectl node"))
-	for _, want := range []string{", ready", "incarnation  UUID", "1 in memory", "512 of 512 held, epochs 1 to 1", "policy       first", "pebble in $DATA", "archive lag"} {
+	for _, want := range []string{", ready", "incarnation  UUID", "1 in memory", "512 of 512 held, epochs 1 to 1",
+		"policy       first", "pebble in $DATA", "archive lag"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
 		}
@@ -394,7 +420,8 @@ func TestNode(t *testing.T) {
 	if out := s.run("licensectl node"); !strings.Contains(out, "archive      none") {
 		t.Error(out)
 	}
-	if out := s.run("licensectl archive Bayley"); !strings.Contains(out, "no archive") || !strings.Contains(out, "exit 1") {
+	if out := s.run("licensectl archive Bayley"); !strings.Contains(out, "no archive") ||
+		!strings.Contains(out, "exit 1") {
 		t.Error(out)
 	}
 }
@@ -404,7 +431,8 @@ func TestCompletion(t *testing.T) {
 	s := newSession(t)
 	s.run("licensectl acquire Bayley iphone GlowS01E01")
 	s.run("licensectl acquire Robin iphone GlowS01E01")
-	if out := s.run("licensectl __complete events B"); !strings.HasPrefix(out, "Bayley\n") || strings.Contains(out, "Robin") {
+	if out := s.run("licensectl __complete events B"); !strings.HasPrefix(out, "Bayley\n") ||
+		strings.Contains(out, "Robin") {
 		t.Errorf("%s", out)
 	}
 }
@@ -417,7 +445,8 @@ func TestHostileArguments(t *testing.T) {
 		"negative limit": {"customers", "--limit=-1"},
 	} {
 		out := &bytes.Buffer{}
-		p := &program{stdout: out, stderr: out, getenv: func(string) string { return "127.0.0.1:1" }, now: time.Now, width: func() int { return 0 }}
+		p := &program{stdout: out, stderr: out, getenv: func(string) string { return "127.0.0.1:1" }, now: time.Now,
+			width: func() int { return 0 }}
 		if code := p.run(t.Context(), args); code != exitUsage {
 			t.Errorf("%s: exit %d, want %d: %s", name, code, exitUsage, out)
 		}

@@ -32,12 +32,15 @@ func (p *program) parseMoment(what, s string) (moment, error) {
 		}
 		return moment{sequence: n}, nil
 	}
-	for _, layout := range []string{time.RFC3339Nano, time.DateTime, "2006-01-02 15:04", time.DateOnly, "2006-01-02T15:04:05", "2006-01-02T15:04"} {
+	for _, layout := range []string{
+		time.RFC3339Nano, time.DateTime, "2006-01-02 15:04", time.DateOnly, "2006-01-02T15:04:05", "2006-01-02T15:04",
+	} {
 		if t, err := time.ParseInLocation(layout, s, time.UTC); err == nil {
 			return moment{time: t.UTC()}, nil
 		}
 	}
-	return moment{}, usagef("%s: %q is not a moment: give an event's number, a time like 2026-03-01T20:15:00Z, a time ago like -36h, or now", what, s)
+	return moment{}, usagef("%s: %q is not a moment: give an event's number, a time like 2026-03-01T20:15:00Z, "+
+		"a time ago like -36h, or now", what, s)
 }
 
 func parseAgo(s string) (time.Duration, error) {

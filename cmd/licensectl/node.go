@@ -46,9 +46,12 @@ func nodeLines(r *licensedv1.GetNodeResponse) [][2]string {
 		{"incarnation", r.Incarnation},
 		{"version", fmt.Sprintf("%s (%s)", r.Version, r.GoVersion)},
 		{"up", fmt.Sprintf("%s, since %s UTC", r.Uptime.AsDuration().Round(time.Second), clock(r.StartedAt))},
-		{"customers", fmt.Sprintf("%d in memory, %d of them unpacked, %s", r.ResidentCustomers, r.UnpackedCustomers, size(r.ResidentBytes))},
-		{"requests", fmt.Sprintf("%d in flight, %s", r.RequestsInFlight, terminal.Count(r.Followers, "follower", "followers"))},
-		{"shards", fmt.Sprintf("%d of %d held, epochs %d to %d", r.ShardsHeld, r.Shards, r.LowestEpoch, r.HighestEpoch)},
+		{"customers", fmt.Sprintf("%d in memory, %d of them unpacked, %s",
+			r.ResidentCustomers, r.UnpackedCustomers, size(r.ResidentBytes))},
+		{"requests", fmt.Sprintf("%d in flight, %s",
+			r.RequestsInFlight, terminal.Count(r.Followers, "follower", "followers"))},
+		{"shards", fmt.Sprintf("%d of %d held, epochs %d to %d",
+			r.ShardsHeld, r.Shards, r.LowestEpoch, r.HighestEpoch)},
 		{"policy", fmt.Sprintf("%s (%s)", r.PolicyVersion, r.PolicySource)},
 	}
 	if s := r.Store; s != nil {
@@ -59,10 +62,13 @@ func nodeLines(r *licensedv1.GetNodeResponse) [][2]string {
 		return append(lines, [2]string{"archive", "none"})
 	}
 	lines = append(lines, [2]string{"archive", fmt.Sprintf("%s: %s in %s (%s)", a.Location,
-		terminal.Count(a.ArchivedEvents, "event", "events"), terminal.Count(a.Segments, "segment", "segments"), size(a.SegmentBytes))})
-	waiting := fmt.Sprintf("%s waiting, the longest for %s", terminal.Count(a.WaitingCustomers, "customer", "customers"), a.Lag.AsDuration().Round(time.Second))
+		terminal.Count(a.ArchivedEvents, "event", "events"), terminal.Count(a.Segments, "segment", "segments"),
+		size(a.SegmentBytes))})
+	waiting := fmt.Sprintf("%s waiting, the longest for %s",
+		terminal.Count(a.WaitingCustomers, "customer", "customers"), a.Lag.AsDuration().Round(time.Second))
 	if a.LastError != "" {
-		waiting += fmt.Sprintf("; %s, the last: %s", terminal.Count(a.Failures, "failure", "failures"), strings.TrimSpace(a.LastError))
+		waiting += fmt.Sprintf("; %s, the last: %s",
+			terminal.Count(a.Failures, "failure", "failures"), strings.TrimSpace(a.LastError))
 	}
 	return append(lines, [2]string{"archive lag", waiting})
 }
@@ -72,7 +78,9 @@ func nodeLines(r *licensedv1.GetNodeResponse) [][2]string {
 func storeLine(s *licensedv1.StoreStatus) string {
 	writes := terminal.Count(s.Writes, "write", "writes")
 	if s.DiskBytes == 0 {
-		return fmt.Sprintf("%s in %s, %s in %s", s.Kind, s.Location, writes, terminal.Count(s.Syncs, "request", "requests"))
+		return fmt.Sprintf("%s in %s, %s in %s",
+			s.Kind, s.Location, writes, terminal.Count(s.Syncs, "request", "requests"))
 	}
-	return fmt.Sprintf("%s in %s, %s, %s in %s", s.Kind, s.Location, size(s.DiskBytes), writes, terminal.Count(s.Syncs, "sync", "syncs"))
+	return fmt.Sprintf("%s in %s, %s, %s in %s",
+		s.Kind, s.Location, size(s.DiskBytes), writes, terminal.Count(s.Syncs, "sync", "syncs"))
 }

@@ -12,8 +12,8 @@ import (
 func (p *program) passivateCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "passivate CUSTOMER", Short: "Evict a customer from memory",
-		Long: "passivate evicts a customer from memory, unless it has requests in progress. Nothing is lost; the next request builds the\n" +
-			"state from the store again.",
+		Long: `passivate evicts a customer from memory, unless it has requests in progress. Nothing is lost; the
+next request builds the state from the store again.`,
 		Example: "  licensectl passivate Bayley",
 		Args:    exactArgs("CUSTOMER"),
 	}
@@ -24,7 +24,8 @@ func (p *program) passivateCommand() *cobra.Command {
 		}
 		ctx, cancel := p.call(c.Context())
 		defer cancel()
-		res, err := unwrapped(conn.admin.PassivateCustomer(ctx, connect.NewRequest(&licensedv1.PassivateCustomerRequest{CustomerId: args[0]})))
+		res, err := unwrapped(conn.admin.PassivateCustomer(ctx,
+			connect.NewRequest(&licensedv1.PassivateCustomerRequest{CustomerId: args[0]})))
 		if err != nil {
 			return err
 		}
@@ -37,7 +38,11 @@ func (p *program) passivateCommand() *cobra.Command {
 			_, err = fmt.Fprintf(p.stdout, "%s was not in memory\n", args[0])
 		}
 		if err == nil && res.Busy {
-			return &exitError{code: exitNotNow, reason: "BUSY", err: fmt.Errorf("%s has requests in progress and stays in memory; try again", args[0])}
+			return &exitError{
+				code:   exitNotNow,
+				reason: "BUSY",
+				err:    fmt.Errorf("%s has requests in progress and stays in memory; try again", args[0]),
+			}
 		}
 		return err
 	}

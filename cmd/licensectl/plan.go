@@ -17,13 +17,20 @@ func (p *program) planCommand() *cobra.Command {
 		long:    "plan moves a customer to another plan. A smaller one ends no licence; further devices are refused.",
 		example: "  licensectl plan Bayley premium",
 		args:    []string{"CUSTOMER", "PLAN"},
-		send: func(ctx context.Context, c *connection, i issued, args []string) (*licensedv1.ChangePlanResponse, error) {
+		send: func(
+			ctx context.Context, c *connection, i issued, args []string,
+		) (*licensedv1.ChangePlanResponse, error) {
 			return unwrapped(c.licenses.ChangePlan(ctx, connect.NewRequest(&licensedv1.ChangePlanRequest{
-				CustomerId: i.customer, PlanId: args[1], CommandId: i.commandID, IssuedAt: i.issuedAt, ValidateOnly: i.validateOnly,
+				CustomerId:   i.customer,
+				PlanId:       args[1],
+				CommandId:    i.commandID,
+				IssuedAt:     i.issuedAt,
+				ValidateOnly: i.validateOnly,
 			})))
 		},
 		words: func(r *licensedv1.ChangePlanResponse) string {
-			return fmt.Sprintf("plan of %s: %s, which allows downloads on %s", r.CustomerId, r.PlanId, terminal.Count(r.DeviceLimit, "device", "devices"))
+			return fmt.Sprintf("plan of %s: %s, which allows downloads on %s",
+				r.CustomerId, r.PlanId, terminal.Count(r.DeviceLimit, "device", "devices"))
 		},
 	})
 }

@@ -12,12 +12,19 @@ import (
 func (p *program) playCommand() *cobra.Command {
 	return newCommand(p, command[*licensedv1.RecordPlaybackResponse]{
 		use: "play CUSTOMER DEVICE TITLE", short: "Record that a downloaded title was played",
-		long:    "play records that a downloaded title was played, which may count against the title's yearly limit.",
-		example: "  licensectl play Bayley iphone GlowS01E01\n  licensectl play Bayley iphone GlowS01E01 --command-id c7",
-		args:    []string{"CUSTOMER", "DEVICE", "TITLE"},
-		send: func(ctx context.Context, c *connection, i issued, args []string) (*licensedv1.RecordPlaybackResponse, error) {
+		long: "play records that a downloaded title was played, which may count against the title's yearly limit.",
+		example: "  licensectl play Bayley iphone GlowS01E01\n" +
+			"  licensectl play Bayley iphone GlowS01E01 --command-id c7",
+		args: []string{"CUSTOMER", "DEVICE", "TITLE"},
+		send: func(
+			ctx context.Context, c *connection, i issued, args []string,
+		) (*licensedv1.RecordPlaybackResponse, error) {
 			return unwrapped(c.licenses.RecordPlayback(ctx, connect.NewRequest(&licensedv1.RecordPlaybackRequest{
-				CustomerId: i.customer, DeviceId: args[1], TitleId: args[2], CommandId: i.commandID, IssuedAt: i.issuedAt,
+				CustomerId:   i.customer,
+				DeviceId:     args[1],
+				TitleId:      args[2],
+				CommandId:    i.commandID,
+				IssuedAt:     i.issuedAt,
 				ValidateOnly: i.validateOnly,
 			})))
 		},

@@ -26,7 +26,9 @@ func (p *program) policyCommand() *cobra.Command {
 				return err
 			}
 			if p.output == outputJSON {
-				return p.printJSON(map[string]string{"policyVersion": res.PolicyVersion, "policySource": res.PolicySource})
+				return p.printJSON(
+					map[string]string{"policyVersion": res.PolicyVersion, "policySource": res.PolicySource},
+				)
 			}
 			_, err = fmt.Fprintf(p.stdout, "policy %s (%s)\n", res.PolicyVersion, res.PolicySource)
 			return err

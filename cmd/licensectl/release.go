@@ -12,12 +12,19 @@ import (
 func (p *program) releaseCommand() *cobra.Command {
 	return newCommand(p, command[*licensedv1.ReleaseLicenseResponse]{
 		use: "release CUSTOMER DEVICE TITLE", short: "End a licence",
-		long:    "release ends a licence. Releasing it again changes nothing.",
-		example: "  licensectl release Bayley iphone GlowS01E01\n  licensectl release Bayley iphone GlowS01E01 --command-id c7",
-		args:    []string{"CUSTOMER", "DEVICE", "TITLE"},
-		send: func(ctx context.Context, c *connection, i issued, args []string) (*licensedv1.ReleaseLicenseResponse, error) {
+		long: "release ends a licence. Releasing it again changes nothing.",
+		example: "  licensectl release Bayley iphone GlowS01E01\n" +
+			"  licensectl release Bayley iphone GlowS01E01 --command-id c7",
+		args: []string{"CUSTOMER", "DEVICE", "TITLE"},
+		send: func(
+			ctx context.Context, c *connection, i issued, args []string,
+		) (*licensedv1.ReleaseLicenseResponse, error) {
 			return unwrapped(c.licenses.ReleaseLicense(ctx, connect.NewRequest(&licensedv1.ReleaseLicenseRequest{
-				CustomerId: i.customer, DeviceId: args[1], TitleId: args[2], CommandId: i.commandID, IssuedAt: i.issuedAt,
+				CustomerId:   i.customer,
+				DeviceId:     args[1],
+				TitleId:      args[2],
+				CommandId:    i.commandID,
+				IssuedAt:     i.issuedAt,
 				ValidateOnly: i.validateOnly,
 			})))
 		},

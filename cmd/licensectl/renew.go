@@ -12,12 +12,19 @@ import (
 func (p *program) renewCommand() *cobra.Command {
 	return newCommand(p, command[*licensedv1.RenewLicenseResponse]{
 		use: "renew CUSTOMER DEVICE TITLE", short: "Move the expiry of a licence to a full period from now",
-		long:    "renew moves the expiry to a full licence period from now. A released licence is never renewed.",
-		example: "  licensectl renew Bayley iphone GlowS01E01\n  licensectl renew Bayley iphone GlowS01E01 --command-id c7",
-		args:    []string{"CUSTOMER", "DEVICE", "TITLE"},
-		send: func(ctx context.Context, c *connection, i issued, args []string) (*licensedv1.RenewLicenseResponse, error) {
+		long: "renew moves the expiry to a full licence period from now. A released licence is never renewed.",
+		example: "  licensectl renew Bayley iphone GlowS01E01\n" +
+			"  licensectl renew Bayley iphone GlowS01E01 --command-id c7",
+		args: []string{"CUSTOMER", "DEVICE", "TITLE"},
+		send: func(
+			ctx context.Context, c *connection, i issued, args []string,
+		) (*licensedv1.RenewLicenseResponse, error) {
 			return unwrapped(c.licenses.RenewLicense(ctx, connect.NewRequest(&licensedv1.RenewLicenseRequest{
-				CustomerId: i.customer, DeviceId: args[1], TitleId: args[2], CommandId: i.commandID, IssuedAt: i.issuedAt,
+				CustomerId:   i.customer,
+				DeviceId:     args[1],
+				TitleId:      args[2],
+				CommandId:    i.commandID,
+				IssuedAt:     i.issuedAt,
 				ValidateOnly: i.validateOnly,
 			})))
 		},

@@ -15,10 +15,12 @@ func (p *program) stateCommand() *cobra.Command {
 	var at string
 	c := &cobra.Command{
 		Use: "state CUSTOMER", Short: "Show the state of a customer, now or at a moment",
-		Long: "state replays a customer's history up to a moment and shows the state then: licences, devices, what counts\n" +
-			"against limits. Limits are those of the policy in force now. A time in the future shows what will have expired.",
-		Example: "  licensectl state Bayley\n  licensectl state Bayley --at 12\n  licensectl state Bayley --at 2026-03-01 -o json",
-		Args:    exactArgs("CUSTOMER"),
+		Long: `state replays a customer's history up to a moment and shows the state then: licences, devices, what
+counts against limits. Limits are those of the policy in force now. A time in the future shows what
+will have expired.`,
+		Example: "  licensectl state Bayley\n  licensectl state Bayley --at 12\n" +
+			"  licensectl state Bayley --at 2026-03-01 -o json",
+		Args: exactArgs("CUSTOMER"),
 	}
 	c.Flags().StringVar(&at, "at", "now", "`MOMENT` to look at: the number of an event, or a time")
 	c.RunE = func(c *cobra.Command, args []string) error {
@@ -36,7 +38,8 @@ func (p *program) stateCommand() *cobra.Command {
 			err = p.printState(res)
 		}
 		if err == nil && len(res.Gaps) > 0 {
-			return incomplete("%s; this is the state after event %d of %d", res.Gaps[0].Message, res.Moment.Sequence, res.Moment.HeadSequence)
+			return incomplete("%s; this is the state after event %d of %d",
+				res.Gaps[0].Message, res.Moment.Sequence, res.Moment.HeadSequence)
 		}
 		return err
 	}
@@ -76,10 +79,14 @@ func (p *program) printState(res *licensedv1.GetStateResponse) error {
 	if s.DefaultPlan {
 		plan += " (the default)"
 	}
-	fmt.Fprintf(p.stdout, "%s %s\nplan %s, %d of %s in use, %s, %s in 365 days\n", s.CustomerId, momentWords(res.Moment),
-		plan, s.DevicesInUse, terminal.Count(s.DeviceLimit, "device", "devices"), terminal.Count(s.ActiveLicenses, "active licence", "active licences"),
+	fmt.Fprintf(p.stdout, "%s %s\nplan %s, %d of %s in use, %s, %s in 365 days\n",
+		s.CustomerId, momentWords(res.Moment),
+		plan, s.DevicesInUse, terminal.Count(s.DeviceLimit, "device", "devices"),
+		terminal.Count(s.ActiveLicenses, "active licence", "active licences"),
 		terminal.Count(s.Deactivations, "deactivation", "deactivations"))
-	for _, part := range []func(*licensedv1.CustomerState) *terminal.Table{p.licenceTable, p.deviceTable, p.titleTable, p.studioTable} {
+	for _, part := range []func(*licensedv1.CustomerState) *terminal.Table{
+		p.licenceTable, p.deviceTable, p.titleTable, p.studioTable,
+	} {
 		if t := part(s); !t.Empty() {
 			fmt.Fprintln(p.stdout)
 			if err := t.Flush(); err != nil {
@@ -95,7 +102,8 @@ func (p *program) printState(res *licensedv1.GetStateResponse) error {
 func (p *program) licenceTable(s *licensedv1.CustomerState) *terminal.Table {
 	t := p.newTable("LICENCE", "STUDIO", "STATE", "ACQUIRED (UTC)", "EXPIRES (UTC)", "RELEASED (UTC)", ">RENEWALS")
 	for _, l := range s.Licenses {
-		t.Add(l.DeviceId+"/"+l.TitleId, l.StudioId, licenceState(l), clock(l.AcquiredAt), clock(l.ExpiresAt), clock(l.ReleasedAt), fmt.Sprint(l.Renewals))
+		t.Add(l.DeviceId+"/"+l.TitleId, l.StudioId, licenceState(l), clock(l.AcquiredAt), clock(l.ExpiresAt),
+			clock(l.ReleasedAt), fmt.Sprint(l.Renewals))
 	}
 	return t
 }

@@ -20,8 +20,8 @@ func (p *program) topCommand() *cobra.Command {
 	interval := time.Second
 	c := &cobra.Command{
 		Use: "top", Short: "Watch the cluster live",
-		Long: "top shows the status of the cluster and keeps it up to date: findings, throughput, latencies, refusals and\n" +
-			"errors of the last minutes, the nodes, and recent events. q or Ctrl-C quits.\n\n" +
+		Long: "top shows the status of the cluster and keeps it up to date: findings, throughput, latencies,\n" +
+			"refusals and errors of the last minutes, the nodes, and recent events. q or Ctrl-C quits.\n\n" +
 			"Where the output is no terminal, one picture is printed, after one interval.",
 		Example: "  licensectl top\n  licensectl top -s 10.0.0.7:8080 --interval 5s",
 		Args:    exactArgs(),
@@ -161,7 +161,8 @@ func (m *topModel) View() tea.View {
 func (m *topModel) text() string {
 	if m.status == nil {
 		if m.err != nil {
-			return topBad.Render("UNKNOWN: no status from "+m.server+": "+terminal.Escape(m.err.Error())) + "\n" + topFaint.Render("trying again; q quits") + "\n"
+			return topBad.Render("UNKNOWN: no status from "+m.server+": "+terminal.Escape(m.err.Error())) + "\n" +
+				topFaint.Render("trying again; q quits") + "\n"
 		}
 		return topFaint.Render("asking "+m.server+" for the status of the cluster…") + "\n"
 	}
@@ -196,12 +197,14 @@ func (m *topModel) stale() time.Duration {
 // head shows the level and the findings.
 func (m *topModel) head() []string {
 	s := m.status
-	lines := []string{topBold.Render("cluster "+terminal.Escape(s.Name)) + topFaint.Render(fmt.Sprintf("  %s, as seen by %s at %s UTC",
-		terminal.Count(s.Shards, "shard", "shards"), terminal.Escape(s.Reporter), clock(s.AsOf)))}
+	lines := []string{topBold.Render("cluster "+terminal.Escape(s.Name)) +
+		topFaint.Render(fmt.Sprintf("  %s, as seen by %s at %s UTC",
+			terminal.Count(s.Shards, "shard", "shards"), terminal.Escape(s.Reporter), clock(s.AsOf)))}
 	old := m.stale()
 	switch {
 	case m.err != nil:
-		lines = append(lines, topBad.Render(fmt.Sprintf("UNKNOWN: no answer since then: %s", terminal.Escape(m.err.Error()))))
+		lines = append(lines,
+			topBad.Render(fmt.Sprintf("UNKNOWN: no answer since then: %s", terminal.Escape(m.err.Error()))))
 	case old > 0:
 		lines = append(lines, topBad.Render(fmt.Sprintf("UNKNOWN: the last status is %v old", old)))
 	case s.Level == licensedv1.ClusterLevel_CLUSTER_LEVEL_OK:
@@ -243,12 +246,17 @@ func (m *topModel) charts() []string {
 		return *s.P99
 	}
 	return []string{
-		line("commands", fmt.Sprintf("%.1f/s, queries %.1f/s", latest.Commands, latest.Queries), func(s *clusterrates.Sample) float64 { return s.Commands }),
+		line("commands", fmt.Sprintf("%.1f/s, queries %.1f/s", latest.Commands, latest.Queries),
+			func(s *clusterrates.Sample) float64 { return s.Commands }),
 		line("latency", fmt.Sprintf("p50 %s, p99 %s", ms(latest.P50), ms(latest.P99)), p99),
-		line("refused", fmt.Sprintf("%.1f/s%s", latest.Refused, worst(latest.Refusals)), func(s *clusterrates.Sample) float64 { return s.Refused }),
-		line("errors", fmt.Sprintf("%.1f/s%s", latest.Failed, worst(latest.Errors)), func(s *clusterrates.Sample) float64 { return s.Failed }),
-		line("memory", fmt.Sprintf("%.1f/s read, %.1f/s left", latest.Recoveries, latest.Passivations), func(s *clusterrates.Sample) float64 { return s.Recoveries }),
-		line("archive", fmt.Sprintf("%v behind", time.Duration(latest.Lag*float64(time.Second)).Round(time.Second)), func(s *clusterrates.Sample) float64 { return s.Lag }),
+		line("refused", fmt.Sprintf("%.1f/s%s", latest.Refused, worst(latest.Refusals)),
+			func(s *clusterrates.Sample) float64 { return s.Refused }),
+		line("errors", fmt.Sprintf("%.1f/s%s", latest.Failed, worst(latest.Errors)),
+			func(s *clusterrates.Sample) float64 { return s.Failed }),
+		line("memory", fmt.Sprintf("%.1f/s read, %.1f/s left", latest.Recoveries, latest.Passivations),
+			func(s *clusterrates.Sample) float64 { return s.Recoveries }),
+		line("archive", fmt.Sprintf("%v behind", time.Duration(latest.Lag*float64(time.Second)).Round(time.Second)),
+			func(s *clusterrates.Sample) float64 { return s.Lag }),
 	}
 }
 
@@ -293,7 +301,8 @@ func (m *topModel) spark(of func(*clusterrates.Sample) float64) string {
 // nodes lists who is present.
 func (m *topModel) nodes() []string {
 	var b strings.Builder
-	t := terminal.NewTable(&b, 0, "NODE", "ROLES", "STATE", ">LEASE", ">SHARDS", ">MOVING", ">CUSTOMERS", ">COMMANDS/S", ">WAITING", ">CORES", ">MEMORY", "VERSION")
+	t := terminal.NewTable(&b, 0, "NODE", "ROLES", "STATE", ">LEASE", ">SHARDS", ">MOVING", ">CUSTOMERS", ">COMMANDS/S",
+		">WAITING", ">CORES", ">MEMORY", "VERSION")
 	for _, n := range m.status.Nodes {
 		t.Add(m.node(n)...)
 	}
@@ -304,7 +313,8 @@ func (m *topModel) nodes() []string {
 	lines[0] = topFaint.Render(lines[0])
 	for i, n := range m.status.Nodes {
 		switch n.State {
-		case licensedv1.NodeState_NODE_STATE_READY, licensedv1.NodeState_NODE_STATE_LEFT, licensedv1.NodeState_NODE_STATE_DRAINING,
+		case licensedv1.NodeState_NODE_STATE_READY, licensedv1.NodeState_NODE_STATE_LEFT,
+			licensedv1.NodeState_NODE_STATE_DRAINING,
 			licensedv1.NodeState_NODE_STATE_DRAINED:
 		case licensedv1.NodeState_NODE_STATE_STARTING:
 			lines[i+1] = topWarn.Render(lines[i+1])
@@ -324,7 +334,8 @@ func (m *topModel) node(n *licensedv1.NodeStatus) []string {
 		}
 	}
 	return []string{
-		n.Name, row[1], row[2], row[5], row[6], row[7], row[8], row[9], fmt.Sprint(n.RequestsWaiting), cores, size(n.MemoryBytes), n.Version,
+		n.Name, row[1], row[2], row[5], row[6], row[7], row[8], row[9], fmt.Sprint(n.RequestsWaiting), cores,
+		size(n.MemoryBytes), n.Version,
 	}
 }
 

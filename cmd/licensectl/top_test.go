@@ -21,9 +21,12 @@ func busy(seconds uint64) *licensedv1.ClusterStatus {
 	node := func(name string, commands uint64) *licensedv1.NodeStatus {
 		return &licensedv1.NodeStatus{
 			CommandsPerSecond: commands + 7, // Its customers get more than its own gateway answers.
-			Name:              name, Incarnation: name + "-1", Version: "v1.2.0", State: licensedv1.NodeState_NODE_STATE_READY,
-			Roles: []licensedv1.NodeRole{licensedv1.NodeRole_NODE_ROLE_NODE}, ShardsOpen: 32, ResidentCustomers: 1200, MemoryBytes: 64 << 20,
-			Lease: &licensedv1.LeaseStatus{Remaining: durationpb.New(2500 * time.Millisecond)}, CpuTime: durationpb.New(time.Duration(seconds) * 400 * time.Millisecond),
+			Name:              name, Incarnation: name + "-1", Version: "v1.2.0",
+			State: licensedv1.NodeState_NODE_STATE_READY,
+			Roles: []licensedv1.NodeRole{licensedv1.NodeRole_NODE_ROLE_NODE}, ShardsOpen: 32,
+			ResidentCustomers: 1200, MemoryBytes: 64 << 20,
+			Lease:   &licensedv1.LeaseStatus{Remaining: durationpb.New(2500 * time.Millisecond)},
+			CpuTime: durationpb.New(time.Duration(seconds) * 400 * time.Millisecond),
 			Activity: &licensedv1.NodeActivity{
 				Commands: commands * seconds, Queries: 10 * seconds, LatencyBoundsSeconds: []float64{.001, .01},
 				LatencyCounts: []uint64{commands * seconds, 0, 0},
@@ -32,12 +35,17 @@ func busy(seconds uint64) *licensedv1.ClusterStatus {
 		}
 	}
 	s := &licensedv1.ClusterStatus{
-		Name: "production", Reporter: "g1", Shards: 64, AsOf: timestamppb.New(at), Nodes: []*licensedv1.NodeStatus{node("n1", 100), node("n2", 50)},
+		Name:       "production",
+		Reporter:   "g1",
+		Shards:     64,
+		AsOf:       timestamppb.New(at),
+		Nodes:      []*licensedv1.NodeStatus{node("n1", 100), node("n2", 50)},
 		Happenings: []*licensedv1.Happening{{At: timestamppb.New(at.Add(-time.Hour)), Text: "n2 joined"}},
 	}
 	s.Level, s.Summary, s.ShardsServed = licensedv1.ClusterLevel_CLUSTER_LEVEL_OK, "All systems normal", s.Shards
 	for id := range s.Shards {
-		s.ShardMap = append(s.ShardMap, &licensedv1.ShardStatus{Id: id, Epoch: 2, Owner: "n1-1", State: licensedv1.ShardState_SHARD_STATE_OPEN})
+		s.ShardMap = append(s.ShardMap,
+			&licensedv1.ShardStatus{Id: id, Epoch: 2, Owner: "n1-1", State: licensedv1.ShardState_SHARD_STATE_OPEN})
 	}
 	return s
 }
@@ -59,8 +67,10 @@ func TestTop(t *testing.T) {
 	m := watching(140, 30, 4)
 	view := plain(m)
 	for _, want := range []string{
-		"cluster production", "64 shards, as seen by g1 at 2026-03-01 20:00:03 UTC", "OK: All systems normal", "shards: 64 served", " 107 ",
-		"150.0/s, queries 20.0/s", "p50 0.50 ms, p99 0.99 ms", "6.0/s, most by device limit", "0.40", "64.0 MiB", "n2 joined", "███",
+		"cluster production", "64 shards, as seen by g1 at 2026-03-01 20:00:03 UTC", "OK: All systems normal",
+		"shards: 64 served", " 107 ",
+		"150.0/s, queries 20.0/s", "p50 0.50 ms, p99 0.99 ms", "6.0/s, most by device limit", "0.40", "64.0 MiB",
+		"n2 joined", "███",
 	} {
 		if !strings.Contains(view, want) {
 			t.Errorf("no %q in\n%s", want, view)
@@ -68,20 +78,25 @@ func TestTop(t *testing.T) {
 	}
 	s := busy(4)
 	s.Nodes[1].State, s.Level = licensedv1.NodeState_NODE_STATE_DEAD, licensedv1.ClusterLevel_CLUSTER_LEVEL_CRITICAL
-	s.Warnings = []*licensedv1.ClusterWarning{{Level: licensedv1.WarningLevel_WARNING_LEVEL_CRITICAL, Text: "n2 is\x1b[31m dead"}}
+	s.Warnings = []*licensedv1.ClusterWarning{
+		{Level: licensedv1.WarningLevel_WARNING_LEVEL_CRITICAL, Text: "n2 is\x1b[31m dead"},
+	}
 	m.Update(topReading{s, s.AsOf.AsTime(), nil})
-	if view = plain(m); strings.Contains(view, "normal") || !strings.Contains(view, "CRITICAL") || !strings.Contains(view, `! n2 is\u001b[31m dead`) || !strings.Contains(view, "dead") {
+	if view = plain(m); strings.Contains(view, "normal") || !strings.Contains(view, "CRITICAL") ||
+		!strings.Contains(view, `! n2 is\u001b[31m dead`) || !strings.Contains(view, "dead") {
 		t.Errorf("%s", view)
 	}
 	m.Update(topReading{at: time.Now(), err: errors.New("connection refused")})
-	if view = plain(m); !strings.Contains(view, "UNKNOWN: no answer since then: connection refused") || !strings.Contains(view, "n1") {
+	if view = plain(m); !strings.Contains(view, "UNKNOWN: no answer since then: connection refused") ||
+		!strings.Contains(view, "n1") {
 		t.Errorf("%s", view)
 	}
 
 	// The gateway hangs: what was OK is not OK forever.
 	m = watching(140, 30, 4)
 	m.now = func() time.Time { return m.at.Add(12 * time.Second) }
-	if view = plain(m); strings.Contains(view, "normal") || !strings.Contains(view, "UNKNOWN: the last status is 12s old") {
+	if view = plain(m); strings.Contains(view, "normal") ||
+		!strings.Contains(view, "UNKNOWN: the last status is 12s old") {
 		t.Errorf("%s", view)
 	}
 }
@@ -122,7 +137,8 @@ func TestTopBegins(t *testing.T) {
 // TestTopOnce prints one picture of a real node where there is no terminal.
 func TestTopOnce(t *testing.T) {
 	out := newSession(t).run("licensectl top --interval 100ms")
-	if strings.Contains(out, "exit") || !strings.Contains(out, "OK: All systems normal") || !strings.Contains(out, "shards: ") || strings.Contains(out, "\x1b[?") {
+	if strings.Contains(out, "exit") || !strings.Contains(out, "OK: All systems normal") ||
+		!strings.Contains(out, "shards: ") || strings.Contains(out, "\x1b[?") {
 		t.Errorf("%s", out)
 	}
 }

@@ -272,8 +272,13 @@ func (s *session) rebuilt() string {
 func talk(t *testing.T) string {
 	t.Helper()
 	day := func(month time.Month, d int) time.Time { return time.Date(2017, month, d, 17, 23, 0, 903e6, time.UTC) }
-	terms := &licensedv1.LicenseTerms{StudioId: "netflix", AcquiredAtMs: day(5, 1).UnixMilli(), ExpiresAtMs: day(6, 1).UnixMilli(), Released: true}
-	renewed := &licensedv1.LicenseTerms{StudioId: "netflix", AcquiredAtMs: day(5, 1).UnixMilli(), ExpiresAtMs: day(7, 1).UnixMilli(), Released: true, Renewals: 1}
+	terms := &licensedv1.LicenseTerms{
+		StudioId: "netflix", AcquiredAtMs: day(5, 1).UnixMilli(), ExpiresAtMs: day(6, 1).UnixMilli(), Released: true,
+	}
+	renewed := &licensedv1.LicenseTerms{
+		StudioId: "netflix", AcquiredAtMs: day(5, 1).UnixMilli(), ExpiresAtMs: day(7, 1).UnixMilli(),
+		Released: true, Renewals: 1,
+	}
 	var out strings.Builder
 	line := func(v any) {
 		b, err := json.Marshal(v)
@@ -294,7 +299,10 @@ func talk(t *testing.T) string {
 	}{
 		{day(5, 1), "iPhone", 0, &licensedv1.DeviceActivated{}, "acquire", 0, 4},
 		{day(5, 1), "iPhone/HouseOfCards", 0, &licensedv1.LicenseCreated{}, "acquire", 1, 4},
-		{day(5, 1), "iPhone/HouseOfCards", 1, &licensedv1.LicenseAcquired{StudioId: "netflix", ExpiresAtMs: day(6, 1).UnixMilli()}, "acquire", 2, 4},
+		{
+			day(5, 1), "iPhone/HouseOfCards", 1,
+			&licensedv1.LicenseAcquired{StudioId: "netflix", ExpiresAtMs: day(6, 1).UnixMilli()}, "acquire", 2, 4,
+		},
 		{day(5, 1), "iPhone/HouseOfCards", 2, &licensedv1.TitleDownloaded{}, "acquire", 3, 4},
 		{day(5, 1), "iPhone/HouseOfCards", 3, &licensedv1.LicenseReleased{License: terms}, "release", 0, 1},
 		{day(6, 1), "iPhone/HouseOfCards", 4, &licensedv1.LicenseRenewed{License: renewed}, "renew", 0, 1},
@@ -304,8 +312,12 @@ func talk(t *testing.T) string {
 			t.Fatal(err)
 		}
 		r := persistence.Record{
-			Sequence: uint64(i + 1), Index: e.index, Count: e.count, CommandID: e.command, IssuedAt: e.at, AggregateID: e.about, Order: e.order,
-			Time: e.at, Mapper: messages.EventMapper(e.value), Data: data, Header: persistence.Header{PolicyVersion: "of-the-talk"},
+			Sequence: uint64(i + 1), Index: e.index, Count: e.count, CommandID: e.command, IssuedAt: e.at,
+			AggregateID: e.about, Order: e.order,
+			Time:   e.at,
+			Mapper: messages.EventMapper(e.value),
+			Data:   data,
+			Header: persistence.Header{PolicyVersion: "of-the-talk"},
 		}
 		line(map[string]any{
 			"customerId": "Bayley", "sequence": i + 1, "commandIndex": e.index, "commandCount": e.count,

@@ -16,11 +16,13 @@ func (p *program) tryCommand() *cobra.Command {
 	var at string
 	var newDownload bool
 	c := &cobra.Command{
-		Use: "try CUSTOMER [--at MOMENT] VERB ARGUMENTS", Short: "Show what a command would return at a moment; record nothing",
-		Long: "try replays a customer's history up to a moment and shows what a command would return there, under the policy\n" +
-			"in force now. Nothing is recorded. Verbs and arguments are those of acquire, renew, release, play, deactivate\n" +
-			"and plan. The exit code is 3 if the command would be refused.",
-		Example: "  licensectl try Bayley acquire ipad GlowS01E02\n  licensectl try Bayley --at 12 renew iphone GlowS01E01\n" +
+		Use:   "try CUSTOMER [--at MOMENT] VERB ARGUMENTS",
+		Short: "Show what a command would return at a moment; record nothing",
+		Long: `try replays a customer's history up to a moment and shows what a command would return there, under
+the policy in force now. Nothing is recorded. Verbs and arguments are those of acquire, renew,
+release, play, deactivate and plan. The exit code is 3 if the command would be refused.`,
+		Example: "  licensectl try Bayley acquire ipad GlowS01E02\n" +
+			"  licensectl try Bayley --at 12 renew iphone GlowS01E01\n" +
 			"  licensectl try Bayley --at 2026-06-01 deactivate iphone",
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) < 2 {
@@ -49,7 +51,10 @@ func (p *program) tryCommand() *cobra.Command {
 func parseVerb(args []string, newDownload bool) (*licensedv1.Command, error) {
 	verb, args := args[0], args[1:]
 	wants := map[string][]string{
-		"acquire": {"DEVICE", "TITLE"}, "renew": {"DEVICE", "TITLE"}, "release": {"DEVICE", "TITLE"}, "play": {"DEVICE", "TITLE"},
+		"acquire":    {"DEVICE", "TITLE"},
+		"renew":      {"DEVICE", "TITLE"},
+		"release":    {"DEVICE", "TITLE"},
+		"play":       {"DEVICE", "TITLE"},
 		"deactivate": {"DEVICE"}, "plan": {"PLAN"},
 	}
 	names, ok := wants[verb]
@@ -81,7 +86,9 @@ func parseVerb(args []string, newDownload bool) (*licensedv1.Command, error) {
 			DeactivateDevice: &licensedv1.DeactivateDevice{DeviceId: args[0]},
 		}}, nil
 	default:
-		return &licensedv1.Command{Command: &licensedv1.Command_ChangePlan{ChangePlan: &licensedv1.ChangePlan{PlanId: args[0]}}}, nil
+		return &licensedv1.Command{
+			Command: &licensedv1.Command_ChangePlan{ChangePlan: &licensedv1.ChangePlan{PlanId: args[0]}},
+		}, nil
 	}
 }
 
@@ -125,7 +132,8 @@ func (p *program) printTry(customer string, res *licensedv1.TryAtResponse) error
 	case res.License != nil:
 		fmt.Fprintln(p.stdout, licenceWords("would be accepted", res.License))
 	case res.PlanId != "":
-		fmt.Fprintf(p.stdout, "would be accepted: plan %s, which allows downloads on %s\n", res.PlanId, terminal.Count(res.DeviceLimit, "device", "devices"))
+		fmt.Fprintf(p.stdout, "would be accepted: plan %s, which allows downloads on %s\n",
+			res.PlanId, terminal.Count(res.DeviceLimit, "device", "devices"))
 	case len(res.ReleasedTitleIds) > 0:
 		fmt.Fprintf(p.stdout, "would be accepted, and release %s\n", strings.Join(res.ReleasedTitleIds, ", "))
 	default:

@@ -16,12 +16,14 @@ func (p *program) verifyCommand() *cobra.Command {
 	var o verify.Options
 	c := &cobra.Command{
 		Use: "verify [CUSTOMER]", Short: "Check all that is stored of a customer, or of all",
-		Long: "verify checks the chain of roots, that no event is missing and each can be read, what the archive holds, and that\n" +
-			"replaying the events gives each snapshot and the live state. It changes nothing, unless --repair is given: then\n" +
-			"records that were archived, verified and not trimmed are trimmed, and archived roots stripped. A damaged snapshot\n" +
-			"needs no repair: the state is rebuilt from the events when the customer is loaded next. Nothing else is ever\n" +
-			"repaired. If verify is interrupted, it prints how to continue.\n\n" +
-			"licensed store verify checks the directory of a stopped node, without any service.",
+		Long: `verify checks the chain of roots, that no event is missing and each can be read, what the archive
+holds, and that replaying the events gives each snapshot and the live state. It changes nothing,
+unless --repair is given: then records that were archived, verified and not trimmed are trimmed, and
+archived roots stripped. A damaged snapshot needs no repair: the state is rebuilt from the events
+when the customer is loaded next. Nothing else is ever repaired. If verify is interrupted, it prints
+how to continue.
+
+licensed store verify checks the directory of a stopped node, without any service.`,
 		Example: "  licensectl verify Bayley\n  licensectl verify\n  licensectl verify --after Bayley --jobs 8",
 		Args:    exactArgs("[CUSTOMER]"),
 	}
@@ -65,8 +67,11 @@ func (v verifiedService) Customers(ctx context.Context, after string) ([]string,
 
 func (v verifiedService) NoHistory(err error) bool { return isReason(err, "NO_HISTORY") }
 
-func (v verifiedService) Verify(ctx context.Context, customer string, repair bool, progress func(checked, total uint64)) (*licensedv1.CustomerReport, error) {
-	stream, err := v.conn.admin.VerifyCustomer(ctx, connect.NewRequest(&licensedv1.VerifyCustomerRequest{CustomerId: customer, Mend: repair}))
+func (v verifiedService) Verify(
+	ctx context.Context, customer string, repair bool, progress func(checked, total uint64),
+) (*licensedv1.CustomerReport, error) {
+	stream, err := v.conn.admin.VerifyCustomer(ctx,
+		connect.NewRequest(&licensedv1.VerifyCustomerRequest{CustomerId: customer, Mend: repair}))
 	if err != nil {
 		return nil, err
 	}

@@ -15,8 +15,8 @@ func (p *program) whyCommand() *cobra.Command {
 	var device, title string
 	c := &cobra.Command{
 		Use: "why CUSTOMER --device D --title T", Short: "Explain a licence: what led to its state, or to a refusal",
-		Long: "why tells in one screen how a licence stands and what made it so: the events about it, its device and the\n" +
-			"plan, and the refusals, each with what it did.",
+		Long: "why tells in one screen how a licence stands and what made it so: the events about it, its device\n" +
+			"and the plan, and the refusals, each with what it did.",
 		Example: "  licensectl why Bayley --device iphone --title GlowS01E01",
 		Args:    exactArgs("CUSTOMER"),
 	}
@@ -44,7 +44,8 @@ func (p *program) whyCommand() *cobra.Command {
 			p.printWhy(fmt.Sprintf("%s: %s on %s", args[0], title, device), res)
 		}
 		if err == nil && len(res.Gaps) > 0 {
-			return incomplete("the history has %s, so the explanation may lack something", terminal.Count(len(res.Gaps), "gap", "gaps"))
+			return incomplete("the history has %s, so the explanation may lack something",
+				terminal.Count(len(res.Gaps), "gap", "gaps"))
 		}
 		return err
 	}
@@ -100,5 +101,6 @@ func (p *program) printWhy(subject string, res *licensedv1.WhyResponse) {
 			}
 		}
 	}
-	fmt.Fprintf(p.stdout, "\n* changed the licence  x refused  ~ time passed  ! not what the rules lead to  ? not known\n")
+	fmt.Fprintf(p.stdout,
+		"\n* changed the licence  x refused  ~ time passed  ! not what the rules lead to  ? not known\n")
 }

@@ -19,8 +19,8 @@ func (p *program) healthCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "health",
 		Short: "Ask a process whether it is ready",
-		Long: "health asks the admin port of a process whether it is ready to serve, and exits with 0 if it is and with 1\n" +
-			"if not: a health check for containers, which have no other program.",
+		Long: "health asks the admin port of a process whether it is ready to serve, and exits with 0 if it is\n" +
+			"and with 1 if not: a health check for containers, which have no other program.",
 		Example: "  licensed health\n  licensed health --admin 127.0.0.2:8081",
 		Args:    noArguments,
 	}

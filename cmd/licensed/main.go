@@ -56,7 +56,8 @@ func (e usageError) Unwrap() error { return e.error }
 // noArguments is cobra.NoArgs as a usage error.
 func noArguments(c *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return usageError{fmt.Errorf("%s takes no argument %q (see %s --help)", c.CommandPath(), args[0], c.CommandPath())}
+		return usageError{fmt.Errorf("%s takes no argument %q (see %s --help)",
+			c.CommandPath(), args[0], c.CommandPath())}
 	}
 	return nil
 }
@@ -79,7 +80,8 @@ func (p *program) run(ctx context.Context, args []string) int {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w (see %s --help)", newOptions().table().FlagError(err), c.CommandPath())}
 	})
-	root.AddCommand(p.devCommand(), p.serveCommand(), p.nodeCommand(), p.gatewayCommand(), p.schemaCommand(), p.storeCommand(), p.healthCommand(), p.settingsCommand(), p.versionCommand())
+	root.AddCommand(p.devCommand(), p.serveCommand(), p.nodeCommand(), p.gatewayCommand(), p.schemaCommand(),
+		p.storeCommand(), p.healthCommand(), p.settingsCommand(), p.versionCommand())
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitOK

@@ -80,7 +80,8 @@ func (o *options) nodeConfig(log *slog.Logger) (node.Config, error) {
 	c.Logger = log
 	memory, err := availableMemory()
 	if err != nil && (o.maxResident.Share() > 0 || o.requestMemory.Share() > 0) {
-		return c, fmt.Errorf("max-resident, request-memory: cannot read the memory size of this machine; set both in bytes: %w", err)
+		return c, fmt.Errorf("max-resident, request-memory: cannot read the memory size of this machine; "+
+			"set both in bytes: %w", err)
 	}
 	c.Runtime.MaxResidentBytes = o.maxResident.Of(memory)
 	c.Limits.Memory, c.Limits.AddressShare = o.requestMemory.Of(memory), o.addressShare.Share()/100

@@ -26,7 +26,8 @@ func (p *program) devCommand() *cobra.Command {
 			"What it acknowledged survives kill -9. " + stops + "\n\n" +
 			"With --store it runs on Cassandra, and makes keyspace and tables if they are missing, with one copy of\n" +
 			"everything: that is for development only.",
-		example: "  licensed dev\n  licensed dev --demo\n  licensed dev --data /var/lib/licensed --policy policy.yaml\n" +
+		example: "  licensed dev\n  licensed dev --demo\n" +
+			"  licensed dev --data /var/lib/licensed --policy policy.yaml\n" +
 			"  licensed dev --store cassandra://127.0.0.1:9042/licensed",
 		roles: settings.Embedded,
 		set:   func(c *node.Config) { c.Development, c.Cluster.Alone = true, true },
@@ -37,10 +38,13 @@ func (p *program) serveCommand() *cobra.Command {
 	return p.roleCommand(role{
 		use: "serve", short: "Run a member of a cluster that holds customers and serves the API",
 		long: "serve is node and gateway in one process. Members share a store (--store), and find each other by\n" +
-			"gossip (--join). Any of them takes any request: it goes to the member that holds the customer.\n\n" + stops + "\n" +
+			"gossip (--join). Any of them takes any request: it goes to the member that holds the customer.\n\n" +
+			stops + "\n" +
 			"Before it leaves, it hands its customers over to the others.",
-		example: "  licensed serve --store cassandra://127.0.0.1/licensed --name n1 --host 127.0.0.1 --join 127.0.0.1,127.0.0.2\n" +
-			"  licensed serve --store cassandra://127.0.0.1/licensed --name n2 --host 127.0.0.2 --join 127.0.0.1,127.0.0.2",
+		example: "  licensed serve --store cassandra://127.0.0.1/licensed --name n1 --host 127.0.0.1 --join " +
+			"127.0.0.1,127.0.0.2\n" +
+			"  licensed serve --store cassandra://127.0.0.1/licensed --name n2 --host 127.0.0.2 --join " +
+			"127.0.0.1,127.0.0.2",
 		roles: settings.Node | settings.Gateway,
 	})
 }
@@ -48,12 +52,13 @@ func (p *program) serveCommand() *cobra.Command {
 func (p *program) nodeCommand() *cobra.Command {
 	return p.roleCommand(role{
 		use: "node", short: "Run a member of a cluster that holds customers",
-		long: "node holds its share of the customers in memory and answers the gateways (licensed gateway) and other\n" +
-			"members. It has no API of its own.\n\n" + stops + "\n" +
+		long: "node holds its share of the customers in memory and answers the gateways (licensed gateway) and\n" +
+			"other members. It has no API of its own.\n\n" + stops + "\n" +
 			"Before it leaves, it hands its customers over to the others.",
-		example: "  licensed node --store cassandra://127.0.0.1/licensed --name n1 --host 127.0.0.1 --join 127.0.0.1,127.0.0.2",
-		roles:   settings.Node,
-		set:     func(c *node.Config) { c.Roles = node.RoleNode },
+		example: "  licensed node --store cassandra://127.0.0.1/licensed --name n1 --host 127.0.0.1 --join " +
+			"127.0.0.1,127.0.0.2",
+		roles: settings.Node,
+		set:   func(c *node.Config) { c.Roles = node.RoleNode },
 	})
 }
 

@@ -30,23 +30,36 @@ func TestRoleErrors(t *testing.T) {
 		args []string
 		says []string
 	}{
-		"no store":        {[]string{"serve"}, []string{"store", "required", "cassandra://"}},
-		"no such store":   {[]string{"node", "--store", "mysql://h"}, []string{"store", "mysql://h"}},
-		"archive dir":     {[]string{"node", store, "--archive", "/archive"}, []string{"archive", "directory"}},
-		"bad confirm":     {[]string{"node", store, "--confirm", "maybe"}, []string{"confirm", "maybe", "lease or read"}},
-		"bad gossip":      {[]string{"gateway", store, "--bind", "7946"}, []string{"bind", "HOST:PORT"}},
-		"bad node port":   {[]string{"gateway", store, "--node-listen", "x"}, []string{"node-listen", "HOST:PORT"}},
-		"bad host":        {[]string{"node", store, "--host", "[::1]"}, []string{"host", "[::1]"}},
-		"no key":          {[]string{"node", store, "--gossip-key-file", "/no/such"}, []string{"gossip-key-file", "/no/such"}},
-		"half of TLS":     {[]string{"gateway", store, "--tls-cert", "x.pem"}, []string{"tls-key"}},
-		"a secret leaks":  {[]string{"node", "--store", "cassandra://u:hunter2@h/NO"}, []string{"store", "u:xxxxx@h"}},
-		"negative copies": {[]string{"schema", "apply", store, "--create-keyspace", "-1"}, []string{"create-keyspace", "-1"}},
-		"what schema":     {[]string{"schema", "status", "--store", "nonsense"}, []string{"nonsense"}},
-		"no such flag":    {[]string{"dev", "--lisen", ":1"}, []string{"--lisen", "did you mean --listen?"}},
-		"no such number":  {[]string{"dev", "--max-in-flight", "many"}, []string{`--max-in-flight: "many" is not a whole number, at least 1`}},
-		"out of range":    {[]string{"dev", "--max-in-flight", "0"}, []string{"--max-in-flight: is 0, must be at least 1"}},
-		"too little":      {[]string{"dev", "--request-memory", "1MiB"}, []string{"--request-memory: is 1MiB, must be at least 16MiB"}},
-		"health of what":  {[]string{"health", "--admin", "8081"}, []string{"admin", "HOST:PORT"}},
+		"no store":      {[]string{"serve"}, []string{"store", "required", "cassandra://"}},
+		"no such store": {[]string{"node", "--store", "mysql://h"}, []string{"store", "mysql://h"}},
+		"archive dir":   {[]string{"node", store, "--archive", "/archive"}, []string{"archive", "directory"}},
+		"bad confirm": {
+			[]string{"node", store, "--confirm", "maybe"}, []string{"confirm", "maybe", "lease or read"},
+		},
+		"bad gossip":    {[]string{"gateway", store, "--bind", "7946"}, []string{"bind", "HOST:PORT"}},
+		"bad node port": {[]string{"gateway", store, "--node-listen", "x"}, []string{"node-listen", "HOST:PORT"}},
+		"bad host":      {[]string{"node", store, "--host", "[::1]"}, []string{"host", "[::1]"}},
+		"no key": {
+			[]string{"node", store, "--gossip-key-file", "/no/such"}, []string{"gossip-key-file", "/no/such"},
+		},
+		"half of TLS":    {[]string{"gateway", store, "--tls-cert", "x.pem"}, []string{"tls-key"}},
+		"a secret leaks": {[]string{"node", "--store", "cassandra://u:hunter2@h/NO"}, []string{"store", "u:xxxxx@h"}},
+		"negative copies": {
+			[]string{"schema", "apply", store, "--create-keyspace", "-1"}, []string{"create-keyspace", "-1"},
+		},
+		"what schema":  {[]string{"schema", "status", "--store", "nonsense"}, []string{"nonsense"}},
+		"no such flag": {[]string{"dev", "--lisen", ":1"}, []string{"--lisen", "did you mean --listen?"}},
+		"no such number": {
+			[]string{"dev", "--max-in-flight", "many"},
+			[]string{`--max-in-flight: "many" is not a whole number, at least 1`},
+		},
+		"out of range": {
+			[]string{"dev", "--max-in-flight", "0"}, []string{"--max-in-flight: is 0, must be at least 1"},
+		},
+		"too little": {
+			[]string{"dev", "--request-memory", "1MiB"}, []string{"--request-memory: is 1MiB, must be at least 16MiB"},
+		},
+		"health of what": {[]string{"health", "--admin", "8081"}, []string{"admin", "HOST:PORT"}},
 	} {
 		code, out := run(t, nil, test.args...)
 		if code != exitUsage {
@@ -65,7 +78,8 @@ func TestRoleErrors(t *testing.T) {
 
 // TestSchemaWithoutCassandra: nothing has a schema there.
 func TestSchemaWithoutCassandra(t *testing.T) {
-	if code, out := run(t, nil, "schema", "status"); code != exitFailed || !strings.Contains(out, "--store cassandra://") {
+	if code, out := run(t, nil, "schema", "status"); code != exitFailed ||
+		!strings.Contains(out, "--store cassandra://") {
 		t.Errorf("%d: %s", code, out)
 	}
 }
@@ -73,16 +87,35 @@ func TestSchemaWithoutCassandra(t *testing.T) {
 // TestHelpOfRoles: each shows the settings that matter to it, at first those that everyone needs.
 func TestHelpOfRoles(t *testing.T) {
 	for line, flags := range map[string]struct{ shown, hidden []string }{
-		"dev --help":          {[]string{"--data ", "--demo ", "--store "}, []string{"--join ", "--archive-after ", "--snapshot-every "}},
-		"dev --help-all":      {[]string{"--data ", "--archive-after ", "--lease-ttl "}, []string{"--join ", "--bind ", "--gossip-key-file "}},
-		"serve --help-all":    {[]string{"--join ", "--listen ", "--capacity ", "--snapshot-every "}, []string{"--demo ", "--data "}},
-		"node --help-all":     {[]string{"--join ", "--capacity ", "--snapshot-every ", "--confirm "}, []string{"--listen ", "--demo ", "--tls-cert "}},
-		"gateway --help":      {[]string{"--join ", "--listen ", "--help-all"}, []string{"--tls-cert ", "--max-in-flight "}},
-		"gateway --help-all":  {[]string{"--join ", "--listen ", "--tls-cert "}, []string{"--capacity ", "--lease-ttl ", "--snapshot-every "}},
-		"schema apply --help": {[]string{"--store ", "--archive ", "--create-keyspace "}, []string{"--join ", "--listen "}},
-		"store verify --help": {[]string{"--data ", "--archive ", "--repair", "--jobs "}, []string{"--join ", "--listen "}},
-		"health --help":       {[]string{"--admin ", "--host ", "--live"}, []string{"--join ", "--listen "}},
-		"settings --help":     {[]string{"--admin ", "--join ", "--max-in-flight "}, nil},
+		"dev --help": {
+			[]string{"--data ", "--demo ", "--store "}, []string{"--join ", "--archive-after ", "--snapshot-every "},
+		},
+		"dev --help-all": {
+			[]string{"--data ", "--archive-after ", "--lease-ttl "},
+			[]string{"--join ", "--bind ", "--gossip-key-file "},
+		},
+		"serve --help-all": {
+			[]string{"--join ", "--listen ", "--capacity ", "--snapshot-every "}, []string{"--demo ", "--data "},
+		},
+		"node --help-all": {
+			[]string{"--join ", "--capacity ", "--snapshot-every ", "--confirm "},
+			[]string{"--listen ", "--demo ", "--tls-cert "},
+		},
+		"gateway --help": {
+			[]string{"--join ", "--listen ", "--help-all"}, []string{"--tls-cert ", "--max-in-flight "},
+		},
+		"gateway --help-all": {
+			[]string{"--join ", "--listen ", "--tls-cert "},
+			[]string{"--capacity ", "--lease-ttl ", "--snapshot-every "},
+		},
+		"schema apply --help": {
+			[]string{"--store ", "--archive ", "--create-keyspace "}, []string{"--join ", "--listen "},
+		},
+		"store verify --help": {
+			[]string{"--data ", "--archive ", "--repair", "--jobs "}, []string{"--join ", "--listen "},
+		},
+		"health --help":   {[]string{"--admin ", "--host ", "--live"}, []string{"--join ", "--listen "}},
+		"settings --help": {[]string{"--admin ", "--join ", "--max-in-flight "}, nil},
 	} {
 		// What is wrong elsewhere does not keep anybody from reading the help.
 		code, out := run(t, map[string]string{"LICENSED_SHARDS": "x"}, strings.Fields(line)...)
@@ -148,8 +181,10 @@ func TestSettingsPage(t *testing.T) {
 // TestCompletion: a shell completes settings with the words that they allow.
 func TestCompletion(t *testing.T) {
 	for line, want := range map[string]string{
-		"__complete serve --confirm": "--confirm", "__complete serve --confirm ": "lease\nread\n", "__complete dev --log-level w": "warn\n",
-		"__complete dev --no-da": "--no-dashboard",
+		"__complete serve --confirm":   "--confirm",
+		"__complete serve --confirm ":  "lease\nread\n",
+		"__complete dev --log-level w": "warn\n",
+		"__complete dev --no-da":       "--no-dashboard",
 	} {
 		if code, out := run(t, nil, strings.Split(line, " ")...); code != exitOK || !strings.Contains(out, want) {
 			t.Errorf("%q: %d %s, want %q", line, code, out, want)
@@ -162,7 +197,8 @@ func TestHostSpreads(t *testing.T) {
 	if code != exitOK {
 		t.Fatal(code, out)
 	}
-	for _, line := range []string{`listen: .\[::1\]:8080. +# host`, `admin: 127.0.0.1:9 +# flag --admin`, `bind: .\[::1\]:7946. +# host`, `node-listen: .\[::1\]:7947. +# host`} {
+	for _, line := range []string{`listen: .\[::1\]:8080. +# host`, `admin: 127.0.0.1:9 +# flag --admin`,
+		`bind: .\[::1\]:7946. +# host`, `node-listen: .\[::1\]:7947. +# host`} {
 		if !regexp.MustCompile("(?m)^" + line + "$").MatchString(out) {
 			t.Errorf("no line like %q in\n%s", line, out)
 		}
@@ -170,7 +206,10 @@ func TestHostSpreads(t *testing.T) {
 }
 
 func TestSettingsMaskPasswords(t *testing.T) {
-	code, out := run(t, map[string]string{"LICENSED_STORE": "cassandra://u:hunter2@h/ks", "LICENSED_ARCHIVE": "cassandra://u:hunter3@h2/ks"}, "settings")
+	code, out := run(t, map[string]string{
+		"LICENSED_STORE":   "cassandra://u:hunter2@h/ks",
+		"LICENSED_ARCHIVE": "cassandra://u:hunter3@h2/ks",
+	}, "settings")
 	if code != exitOK || strings.Contains(out, "hunter") || !strings.Contains(out, "cassandra://u:********@h2/ks") {
 		t.Errorf("%d: %s", code, out)
 	}
@@ -185,13 +224,16 @@ func TestHealth(t *testing.T) {
 	})
 	s := httptest.NewServer(mux)
 	address := s.Listener.Addr().String()
-	if code, out := run(t, nil, "health", "--admin", address); code != exitFailed || !strings.Contains(out, "draining") {
+	if code, out := run(t, nil, "health", "--admin", address); code != exitFailed ||
+		!strings.Contains(out, "draining") {
 		t.Errorf("not ready: %d %s", code, out)
 	}
-	if code, out := run(t, map[string]string{"LICENSED_HOST": "nowhere", "LICENSED_ADMIN": address}, "health", "--live"); code != exitOK || out != "draining\n" {
+	if code, out := run(t, map[string]string{"LICENSED_HOST": "nowhere", "LICENSED_ADMIN": address},
+		"health", "--live"); code != exitOK || out != "draining\n" {
 		t.Errorf("the address of the environment: %d %s", code, out)
 	}
-	if code, out := run(t, map[string]string{"LICENSED_HOST": "no host"}, "health"); code != exitUsage || !strings.Contains(out, "no host") {
+	if code, out := run(t, map[string]string{"LICENSED_HOST": "no host"}, "health"); code != exitUsage ||
+		!strings.Contains(out, "no host") {
 		t.Errorf("the host of the environment: %d %s", code, out)
 	}
 	if code, out := run(t, nil, "health", "--admin", address, "--live"); code != exitOK || out != "draining\n" {

@@ -125,17 +125,22 @@ func explain(err error, c node.Config) error {
 	case errors.Is(err, context.Canceled):
 		return errors.New("stopped before it was ready")
 	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Errorf("%w: another program listens there; stop it, or choose other addresses with --listen and --admin", err)
+		return fmt.Errorf(
+			"%w: another program listens there; stop it, or choose other addresses with --listen and --admin", err,
+		)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return fmt.Errorf("%w: this machine has no such address", err)
 	case errors.Is(err, node.ErrOtherCluster):
 		return fmt.Errorf("%w; name it with --cluster, or another keyspace with --store", err)
 	case errors.Is(err, storage.ErrUnsafe):
-		return fmt.Errorf("%w; to start all the same, add accept_risk=NAME to the URL of the store (docs/guide/cassandra.md tells what to do instead)", err)
+		return fmt.Errorf("%w; to start all the same, add accept_risk=NAME to the URL of the store "+
+			"(docs/guide/cassandra.md tells what to do instead)", err)
 	case errors.Is(err, storage.ErrWrongArchive):
-		return fmt.Errorf("%w; mount its disk, name its directory with --archive, or start without archived history with --archive off", err)
+		return fmt.Errorf("%w; mount its disk, name its directory with --archive, or start without archived history "+
+			"with --archive off", err)
 	case errors.Is(err, storage.ErrLocked):
-		return fmt.Errorf("%w: another licensed runs on %s; stop it, or choose another directory with --data", err, c.Data)
+		return fmt.Errorf("%w: another licensed runs on %s; stop it, or choose another directory with --data",
+			err, c.Data)
 	case errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("%w: the user of this process may not do that", err)
 	}
@@ -149,7 +154,8 @@ func (p *program) announce(ctx context.Context, n *node.Node, o *options, log *s
 		source = o.config.Policy
 	}
 	store := n.Store(ctx)
-	fmt.Fprintf(p.stdout, "licensed %s, policy %s (%s), data in %s\n", version.Version(), n.PolicyVersion(), source, store)
+	fmt.Fprintf(p.stdout, "licensed %s, policy %s (%s), data in %s\n",
+		version.Version(), n.PolicyVersion(), source, store)
 	for _, note := range n.Notes() {
 		fmt.Fprintf(p.stdout, "  ! %s\n", note)
 	}
@@ -174,9 +180,11 @@ Try:
 		address net.Addr
 		open    bool
 		remedy  string
-	}{{n.API(), o.config.APITLS.CA == "", "--tls-ca"}, {n.Admin(), o.config.Dashboard.TokenFile == "", "--admin-token-file"}} {
+	}{{n.API(), o.config.APITLS.CA == "", "--tls-ca"},
+		{n.Admin(), o.config.Dashboard.TokenFile == "", "--admin-token-file"}} {
 		if t, ok := port.address.(*net.TCPAddr); ok && !t.IP.IsLoopback() && port.open {
-			log.Warn("other machines can reach this address, and every client that does may use the API", "address", t.String(), "remedy", port.remedy)
+			log.Warn("other machines can reach this address, and every client that does may use the API",
+				"address", t.String(), "remedy", port.remedy)
 		}
 	}
 	return writeReadyFile(o.readyFile, api, admin)

@@ -17,8 +17,9 @@ func (p *program) schemaCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "schema",
 		Short: "Show or apply the tables on Cassandra",
-		Long: "schema takes care of the tables of the store (--store) and of the archive (--archive; by default it shares\n" +
-			"the store's keyspace). An operator makes the keyspaces, since only they know where copies belong:\n\n" +
+		Long: "schema takes care of the tables of the store (--store) and of the archive (--archive; by default\n" +
+			"it shares the store's keyspace). An operator makes the keyspaces, since only they know where\n" +
+			"copies belong:\n\n" +
 			"  CREATE KEYSPACE licensed WITH replication = {'class': 'NetworkTopologyStrategy', 'dc1': 3};\n\n" +
 			"Settings come from flags, environment and settings file, as those of all other commands.",
 		Args: noArguments,
@@ -29,8 +30,10 @@ func (p *program) schemaCommand() *cobra.Command {
 		"apply makes what is missing and changes nothing else. Any number of them may run at once: one works, the\n"+
 			"others wait. All Cassandra nodes must be up. What failed half-way is finished by the next call.",
 		func(ctx context.Context, c node.Config) error { return p.applySchema(ctx, c, copies) })
-	apply.Flags().IntVar(&copies, "create-keyspace", 0, "create missing keyspaces with this number of `copies` in each data centre; 0 creates none (default 0)")
-	c.AddCommand(apply, p.schemaVerb("status", "Show the versions of the tables", "status changes nothing.", p.schemaStatus))
+	apply.Flags().IntVar(&copies, "create-keyspace", 0,
+		"create missing keyspaces with this number of `copies` in each data centre; 0 creates none (default 0)")
+	c.AddCommand(apply,
+		p.schemaVerb("status", "Show the versions of the tables", "status changes nothing.", p.schemaStatus))
 	return c
 }
 

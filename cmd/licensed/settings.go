@@ -14,7 +14,8 @@ import (
 // takeSettings gives a command the settings, and calls run when all have their values. Those that do not apply to it
 // may stand in the file and the environment, which processes of different roles share.
 func (p *program) takeSettings(
-	c *cobra.Command, o *options, applies func(*settings.Setting) bool, run func(*cobra.Command, *settings.Loaded, []string) error,
+	c *cobra.Command, o *options, applies func(*settings.Setting) bool,
+	run func(*cobra.Command, *settings.Loaded, []string) error,
 ) {
 	table := o.table()
 	table.Bind(c, applies)
@@ -56,7 +57,8 @@ func (p *program) usage(c *cobra.Command, table settings.Table, applies func(*se
 	if short {
 		fmt.Fprintf(w, "\n%s --%s lists also the settings for operators and for tuning.\n", c.CommandPath(), helpAll)
 	}
-	fmt.Fprintf(w, "\nA setting is also a variable (LICENSED_LOG_LEVEL) and a line of the settings file (log-level: debug).\n")
+	fmt.Fprintf(w,
+		"\nA setting is also a variable (LICENSED_LOG_LEVEL) and a line of the settings file (log-level: debug).\n")
 }
 
 func (p *program) settingsCommand() *cobra.Command {
@@ -70,7 +72,9 @@ func (p *program) settingsCommand() *cobra.Command {
 		Example: "  licensed settings --config licensed.yaml\n  LICENSED_LISTEN=:8080 licensed settings",
 		Args:    noArguments,
 	}
-	p.takeSettings(c, o, func(*settings.Setting) bool { return true }, func(_ *cobra.Command, loaded *settings.Loaded, _ []string) error {
+	p.takeSettings(c, o, func(*settings.Setting) bool {
+		return true
+	}, func(_ *cobra.Command, loaded *settings.Loaded, _ []string) error {
 		if _, err := o.nodeConfig(nil); err != nil {
 			return usageError{loaded.At(err)}
 		}
@@ -87,7 +91,9 @@ func settingsPage() string {
 <!-- Generated from the table in cmd/licensed/table.go: go test ./cmd/licensed -run SettingsPage -rewrite -->
 
 Every setting of ` + "`licensed`" + ` is a flag, an environment variable and a key of the settings file.
-The setting ` + "`lease-ttl`" + ` is the flag ` + "`--lease-ttl`" + `, the variable ` + "`LICENSED_LEASE_TTL`" + ` and the key ` + "`lease-ttl`" + ` of the YAML file that ` + "`--config`" + ` (or ` + "`LICENSED_CONFIG`" + `) names.
+The setting ` + "`lease-ttl`" + ` is the flag ` + "`--lease-ttl`" + `, the variable ` + "`LICENSED_LEASE_TTL`" +
+		` and the key ` + "`lease-ttl`" + ` of the YAML file that ` + "`--config`" + ` (or ` +
+		"`LICENSED_CONFIG`" + `) names.
 A flag takes precedence over a variable, and a variable over the file.
 ` + "`licensed settings`" + ` prints the values in effect and where each comes from.
 
@@ -96,9 +102,11 @@ A setting that does not apply to a role is accepted and ignored, so that all pro
 An error names the place of the wrong value and what is allowed.
 
 - The column "for" names the readers of the setting: everyone, operators of a production system, or operators who tune it after a measurement.
-- "Roles" are the processes it applies to: embedded (` + "`licensed dev`" + `), node (` + "`licensed node`, `licensed serve`" + `) and gateway (` + "`licensed gateway`, `licensed serve`" + `).
+- "Roles" are the processes it applies to: embedded (` + "`licensed dev`" + `), node (` +
+		"`licensed node`, `licensed serve`" + `) and gateway (` + "`licensed gateway`, `licensed serve`" + `).
 - A duration has a unit: ` + "`500ms`, `30s`, `1h30m`" + `; the settings of the archive also take days: ` + "`90d`" + `.
-- A size is a number of bytes (` + "`512MiB`, `2GB`" + `) or a share of the memory that the process may use (` + "`25%`" + `).
+- A size is a number of bytes (` + "`512MiB`, `2GB`" +
+		`) or a share of the memory that the process may use (` + "`25%`" + `).
 `)
 	o := newOptions()
 	var c cobra.Command

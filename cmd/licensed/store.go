@@ -34,9 +34,10 @@ func (p *program) storeVerifyCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "verify [CUSTOMER]",
 		Short: "Check all that is stored of a customer, or of all",
-		Long: "verify checks what licensectl verify checks, in the directory of a node (--data) that is stopped or does not\n" +
-			"start. There is no live state to compare. While it runs, no node can start there.\n\n" + verifyExitCodes,
-		Example: "  licensed store verify --data /var/lib/licensed\n  licensed store verify --data /var/lib/licensed Bayley",
+		Long: "verify checks what licensectl verify checks, in the directory of a node (--data) that is stopped\n" +
+			"or does not start. There is no live state to compare. While it runs, no node can start there.\n\n" + verifyExitCodes,
+		Example: "  licensed store verify --data /var/lib/licensed\n" +
+			"  licensed store verify --data /var/lib/licensed Bayley",
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return noArguments(c, args[1:])
@@ -125,6 +126,9 @@ func (s storedCustomers) Customers(ctx context.Context, after string) ([]string,
 
 func (s storedCustomers) NoHistory(err error) bool { return errors.Is(err, offline.ErrNoHistory) }
 
-func (s storedCustomers) Verify(ctx context.Context, customer string, repair bool, progress func(checked, total uint64)) (*licensedv1.CustomerReport, error) {
-	return s.Store.Verify(ctx, customer, repair, func(checked, total uint64) error { progress(checked, total); return ctx.Err() })
+func (s storedCustomers) Verify(
+	ctx context.Context, customer string, repair bool, progress func(checked, total uint64),
+) (*licensedv1.CustomerReport, error) {
+	return s.Store.Verify(ctx, customer, repair,
+		func(checked, total uint64) error { progress(checked, total); return ctx.Err() })
 }

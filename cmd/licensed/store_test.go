@@ -30,7 +30,12 @@ func TestStoreVerify(t *testing.T) {
 	}
 	for i, customer := range []string{"Bayley", "Bayley", "Bayley", "Robin"} {
 		_, err = licensedv1connect.NewLicenseServiceClient(http.DefaultClient, n.APIURL()).AcquireLicense(t.Context(),
-			connect.NewRequest(&licensedv1.AcquireLicenseRequest{CustomerId: customer, DeviceId: "iphone", TitleId: fmt.Sprint("title", i), CommandId: fmt.Sprint("c", i)}))
+			connect.NewRequest(&licensedv1.AcquireLicenseRequest{
+				CustomerId: customer,
+				DeviceId:   "iphone",
+				TitleId:    fmt.Sprint("title", i),
+				CommandId:  fmt.Sprint("c", i),
+			}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -55,16 +60,19 @@ func TestStoreVerify(t *testing.T) {
 	verify(exitOK, "live state: not compared", "Robin")
 	verify(exitOK, `"customerId":"Robin"`, "Robin", "--output", "json")
 	verify(exitNotFound, "customer Nobody: no history", "Nobody")
-	verify(exitNotFound, "there is no store; name the directory of a node with --data", "--data", filepath.Join(c.Data, "nothing"))
+	verify(exitNotFound, "there is no store; name the directory of a node with --data", "--data",
+		filepath.Join(c.Data, "nothing"))
 	verify(exitUsage, "--jobs must be at least 1", "--jobs", "0")
 	verify(exitUsage, "--after is for checking all customers", "Robin", "--after", "Bayley")
 	verify(exitUsage, `takes no argument "b"`, "a", "b")
 	verify(exitUsage, `--output "xml"`, "-o", "xml")
-	if err := errors.Join(os.RemoveAll(filepath.Join(c.Data, "archive")), os.Remove(filepath.Join(c.Data, "archive.id"))); err != nil {
+	if err := errors.Join(os.RemoveAll(filepath.Join(c.Data, "archive")),
+		os.Remove(filepath.Join(c.Data, "archive.id"))); err != nil {
 		t.Fatal(err)
 	}
 	verify(exitDamaged, "Bayley    error     records")
-	if err := pebble.DamageRoot(t.Context(), c.Data, pebble.Options{Logger: c.Logger}, "Bayley:LicenseAggregate"); err != nil {
+	if err := pebble.DamageRoot(t.Context(), c.Data, pebble.Options{Logger: c.Logger},
+		"Bayley:LicenseAggregate"); err != nil {
 		t.Fatal(err)
 	}
 	verify(exitDamaged, "Bayley    error     roots") // and continues

@@ -258,7 +258,8 @@ func (o *options) archiveSettings() []settings.Setting {
 			Help: "password for --archive, in place of one in the URL",
 		},
 		{
-			Name: "archive-retention", Value: settings.Period{Value: &a.Retention}, Unit: "duration", For: operator, Roles: owner,
+			Name: "archive-retention", Value: settings.Period{Value: &a.Retention}, Unit: "duration", For: operator,
+			Roles: owner,
 			Help: "time for which the archive keeps events where the policy does not say (history_days); 0 keeps " +
 				"them forever",
 		},
@@ -272,8 +273,12 @@ func (o *options) archiveSettings() []settings.Setting {
 			Help:    "size of a segment before compression",
 		},
 		{
-			Name: "archive-snapshot-after", Value: settings.Period{Value: &a.SnapshotAfter}, Unit: "duration", For: tuning, Roles: owner,
-			Help: "idle time after which also a customer's snapshot is archived; 0 for never",
+			Name:  "archive-snapshot-after",
+			Value: settings.Period{Value: &a.SnapshotAfter},
+			Unit:  "duration",
+			For:   tuning,
+			Roles: owner,
+			Help:  "idle time after which also a customer's snapshot is archived; 0 for never",
 		},
 		{
 			Name: "archive-rate", Value: &o.archiveRate, Unit: "size", For: tuning, Roles: owner,

@@ -176,12 +176,22 @@ func (a *access) session(r *http.Request) *http.Cookie {
 }
 
 var (
-	errNotLoggedIn = &pageError{status: http.StatusUnauthorized, title: "Not logged in", text: "The session has ended. Log in again with the admin token."}
-	errWrongHost   = &pageError{status: http.StatusForbidden, title: "Not available under this host name",
-		text: "Without an admin token the dashboard answers only under localhost or a loopback address. Open it there, or start licensed with --admin-token-file."}
-	errTooMany = &pageError{status: http.StatusTooManyRequests, title: "Too many tries", text: "Wrong admin tokens were given; wait some seconds."}
-	errClosed  = &pageError{status: http.StatusForbidden, title: "The dashboard is closed",
-		text: "Others can reach this port, and there is no admin token. Start licensed with --admin-token-file, or with --admin on a loopback address."}
+	errNotLoggedIn = &pageError{
+		status: http.StatusUnauthorized,
+		title:  "Not logged in",
+		text:   "The session has ended. Log in again with the admin token.",
+	}
+	errWrongHost = &pageError{status: http.StatusForbidden, title: "Not available under this host name",
+		text: "Without an admin token the dashboard answers only under localhost or a loopback address. " +
+			"Open it there, or start licensed with --admin-token-file."}
+	errTooMany = &pageError{
+		status: http.StatusTooManyRequests,
+		title:  "Too many tries",
+		text:   "Wrong admin tokens were given; wait some seconds.",
+	}
+	errClosed = &pageError{status: http.StatusForbidden, title: "The dashboard is closed",
+		text: "Others can reach this port, and there is no admin token. Start licensed with --admin-token-file, " +
+			"or with --admin on a loopback address."}
 )
 
 const (
@@ -196,7 +206,8 @@ func loginPath(r *http.Request) string {
 
 // backTo returns a path of the dashboard to continue at, whatever was asked for.
 func backTo(next string) string {
-	if u, err := url.Parse(next); err == nil && u.Host == "" && u.Scheme == "" && strings.HasPrefix(u.Path, Path) && !strings.Contains(next, `\`) {
+	if u, err := url.Parse(next); err == nil && u.Host == "" && u.Scheme == "" && strings.HasPrefix(u.Path, Path) &&
+		!strings.Contains(next, `\`) {
 		return u.RequestURI()
 	}
 	return Path
@@ -236,7 +247,8 @@ func (d *Dashboard) enter(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (d *Dashboard) logout(w http.ResponseWriter, r *http.Request) error {
-	http.SetCookie(w, &http.Cookie{Name: sessionCookie, Path: "/", MaxAge: -1, HttpOnly: true, SameSite: http.SameSiteStrictMode})
+	http.SetCookie(w,
+		&http.Cookie{Name: sessionCookie, Path: "/", MaxAge: -1, HttpOnly: true, SameSite: http.SameSiteStrictMode})
 	http.Redirect(w, r, Path+"login", http.StatusSeeOther)
 	return nil
 }

@@ -100,7 +100,9 @@ func (d *Dashboard) cluster(w http.ResponseWriter, r *http.Request) error {
 	reading := d.sampler.current(r.Context())
 	now := d.config.Now()
 	return d.render(w, http.StatusOK, "cluster", "", view{
-		Title: "Cluster", Section: "cluster", Body: clusterView{Board: boardOf(reading, now), Map: mapOf(reading.Status)},
+		Title:   "Cluster",
+		Section: "cluster",
+		Body:    clusterView{Board: boardOf(reading, now), Map: mapOf(reading.Status)},
 	})
 }
 
@@ -150,7 +152,8 @@ func stale(r reading, now time.Time) string {
 // levels are the classes of levels. What is missing is of another release, which reports none.
 var levels = map[licensedv1.ClusterLevel]string{
 	licensedv1.ClusterLevel_CLUSTER_LEVEL_UNSPECIFIED: "unknown", licensedv1.ClusterLevel_CLUSTER_LEVEL_OK: "good",
-	licensedv1.ClusterLevel_CLUSTER_LEVEL_DEGRADED: "warning", licensedv1.ClusterLevel_CLUSTER_LEVEL_CRITICAL: "critical",
+	licensedv1.ClusterLevel_CLUSTER_LEVEL_DEGRADED: "warning",
+	licensedv1.ClusterLevel_CLUSTER_LEVEL_CRITICAL: "critical",
 }
 
 // verdict says the level in one sentence.
@@ -192,10 +195,18 @@ func tilesOf(s *licensedv1.ClusterStatus, latest *clusterrates.Sample) []tileVie
 		errors = "critical"
 	}
 	return []tileView{
-		{Name: "Throughput", Value: rateOf(latest.Commands), Unit: "commands/s", Note: rateOf(latest.Queries) + " queries/s"},
+		{
+			Name:  "Throughput",
+			Value: rateOf(latest.Commands),
+			Unit:  "commands/s",
+			Note:  rateOf(latest.Queries) + " queries/s",
+		},
 		{Name: "Latency, median", Value: millis(latest.P50), Unit: "ms", Note: "p99 " + millis(latest.P99) + " ms"},
 		{Name: "Refused", Value: rateOf(latest.Refused), Unit: "commands/s", Note: "refused by rules, see below"},
-		{Name: "Errors", Value: rateOf(latest.Failed), Unit: "requests/s", Note: "failures of the service, not refusals", Level: errors},
+		{
+			Name: "Errors", Value: rateOf(latest.Failed), Unit: "requests/s",
+			Note: "failures of the service, not refusals", Level: errors,
+		},
 		{Name: "Customers in memory", Value: number(customers), Note: size(bytes)},
 		{Name: "Waiting", Value: number(waiting), Unit: "requests", Note: "accepted, not answered yet"},
 	}
@@ -203,8 +214,10 @@ func tilesOf(s *licensedv1.ClusterStatus, latest *clusterrates.Sample) []tileVie
 
 var nodeLevels = map[licensedv1.NodeState]string{
 	licensedv1.NodeState_NODE_STATE_READY: "good", licensedv1.NodeState_NODE_STATE_STARTING: "warning",
-	licensedv1.NodeState_NODE_STATE_DRAINING: "idle", licensedv1.NodeState_NODE_STATE_DRAINED: "idle", licensedv1.NodeState_NODE_STATE_SUSPECT: "critical",
-	licensedv1.NodeState_NODE_STATE_DEAD: "critical", licensedv1.NodeState_NODE_STATE_FAILED: "critical",
+	licensedv1.NodeState_NODE_STATE_DRAINING: "idle",
+	licensedv1.NodeState_NODE_STATE_DRAINED:  "idle",
+	licensedv1.NodeState_NODE_STATE_SUSPECT:  "critical",
+	licensedv1.NodeState_NODE_STATE_DEAD:     "critical", licensedv1.NodeState_NODE_STATE_FAILED: "critical",
 	licensedv1.NodeState_NODE_STATE_LEFT: "idle",
 }
 
@@ -217,7 +230,10 @@ func ownerClass(i int) string { return fmt.Sprintf("owner-%d", i%owners) }
 const silence = 5 * time.Second
 
 func nodeOf(n *licensedv1.NodeStatus, index int, latest *clusterrates.Sample, now time.Time) nodeView {
-	v := nodeView{NodeStatus: n, Key: clusterrates.Key(n), Class: ownerClass(index), State: words(n.State.String(), "NODE_STATE_"), Level: nodeLevels[n.State]}
+	v := nodeView{
+		NodeStatus: n, Key: clusterrates.Key(n), Class: ownerClass(index),
+		State: words(n.State.String(), "NODE_STATE_"), Level: nodeLevels[n.State],
+	}
 	var roles []string
 	for _, r := range n.Roles {
 		roles = append(roles, words(r.String(), "NODE_ROLE_"))
@@ -238,7 +254,8 @@ func nodeOf(n *licensedv1.NodeStatus, index int, latest *clusterrates.Sample, no
 		}
 	}
 	switch n.State {
-	case licensedv1.NodeState_NODE_STATE_DEAD, licensedv1.NodeState_NODE_STATE_LEFT, licensedv1.NodeState_NODE_STATE_DRAINED,
+	case licensedv1.NodeState_NODE_STATE_DEAD, licensedv1.NodeState_NODE_STATE_LEFT,
+		licensedv1.NodeState_NODE_STATE_DRAINED,
 		licensedv1.NodeState_NODE_STATE_SUSPECT:
 		v.LeaseWords = "–"
 	default:
@@ -301,10 +318,12 @@ func movingWords(n *licensedv1.NodeStatus) string {
 
 var happeningLevels = map[licensedv1.HappeningKind]string{
 	licensedv1.HappeningKind_HAPPENING_KIND_JOINED: "good", licensedv1.HappeningKind_HAPPENING_KIND_RECOVERED: "good",
-	licensedv1.HappeningKind_HAPPENING_KIND_SUSPECTED: "warning", licensedv1.HappeningKind_HAPPENING_KIND_FENCED: "warning",
+	licensedv1.HappeningKind_HAPPENING_KIND_SUSPECTED:         "warning",
+	licensedv1.HappeningKind_HAPPENING_KIND_FENCED:            "warning",
 	licensedv1.HappeningKind_HAPPENING_KIND_DECLARED_DEAD:     "critical",
-	licensedv1.HappeningKind_HAPPENING_KIND_INCARNATION_ENDED: "critical", licensedv1.HappeningKind_HAPPENING_KIND_FAILED: "critical",
-	licensedv1.HappeningKind_HAPPENING_KIND_SNAPSHOT_DAMAGED: "critical",
+	licensedv1.HappeningKind_HAPPENING_KIND_INCARNATION_ENDED: "critical",
+	licensedv1.HappeningKind_HAPPENING_KIND_FAILED:            "critical",
+	licensedv1.HappeningKind_HAPPENING_KIND_SNAPSHOT_DAMAGED:  "critical",
 }
 
 func happeningOf(h *licensedv1.Happening) happeningView {
@@ -339,7 +358,12 @@ func mapOf(s *licensedv1.ClusterStatus) mapView {
 	if s == nil || s.Shards == 0 {
 		return mapView{}
 	}
-	m := mapView{Known: true, Total: int(s.Shards), Width: mapColumns * mapCell, Height: (int(s.Shards) + mapColumns - 1) / mapColumns * mapCell}
+	m := mapView{
+		Known:  true,
+		Total:  int(s.Shards),
+		Width:  mapColumns * mapCell,
+		Height: (int(s.Shards) + mapColumns - 1) / mapColumns * mapCell,
+	}
 	byIncarnation := ownersOf(s.Nodes)
 	known := make([]*licensedv1.ShardStatus, s.Shards)
 	for _, shard := range s.ShardMap {

@@ -28,7 +28,9 @@ type Selection struct {
 }
 
 // errNoMoment says that an address does not name a moment.
-var errNoMoment = &pageError{status: http.StatusBadRequest, title: "No such moment", text: "A moment is the number of an event, from 1 on."}
+var errNoMoment = &pageError{
+	status: http.StatusBadRequest, title: "No such moment", text: "A moment is the number of an event, from 1 on.",
+}
 
 func sequenceOf(s string) (uint64, error) {
 	if s == "" {
@@ -45,7 +47,10 @@ func selectionOf(r *http.Request) (s Selection, err error) {
 	s = Selection{
 		Customer: r.FormValue("id"), Device: r.FormValue("device"), Title: r.FormValue("title"),
 		WhyDevice: r.FormValue("whydevice"), WhyTitle: r.FormValue("whytitle"),
-		Try: r.FormValue("try"), TryDevice: r.FormValue("trydevice"), TryTitle: r.FormValue("trytitle"), TryPlan: r.FormValue("tryplan"),
+		Try:       r.FormValue("try"),
+		TryDevice: r.FormValue("trydevice"),
+		TryTitle:  r.FormValue("trytitle"),
+		TryPlan:   r.FormValue("tryplan"),
 	}
 	s.At, err = sequenceOf(r.FormValue("at"))
 	return s, err
@@ -216,7 +221,9 @@ func (d *Dashboard) moment(ctx context.Context, s Selection) (momentView, error)
 }
 
 // unreadable are the codes of a state that cannot be told, though the customer is present.
-var unreadable = map[connect.Code]bool{connect.CodeOutOfRange: true, connect.CodeDataLoss: true, connect.CodeUnavailable: true}
+var unreadable = map[connect.Code]bool{
+	connect.CodeOutOfRange: true, connect.CodeDataLoss: true, connect.CodeUnavailable: true,
+}
 
 // stateBefore returns what the state is compared with: that before the event or, now, that after the
 // last event. Before the first event there is nothing; where it cannot be told it is nil.
@@ -293,7 +300,9 @@ func (d *Dashboard) list(
 var errCutOff = errors.New("the answer was cut off")
 
 // event reads one event, with the bytes that are stored.
-func (d *Dashboard) event(ctx context.Context, customer string, sequence uint64) (e *eventView, gap *licensedv1.HistoryGap, err error) {
+func (d *Dashboard) event(
+	ctx context.Context, customer string, sequence uint64,
+) (e *eventView, gap *licensedv1.HistoryGap, err error) {
 	_, err = d.list(ctx, &licensedv1.ListEventsRequest{
 		CustomerId: customer, FromSequence: sequence, ToSequence: sequence, IncludeRecord: true,
 	}, func(i *licensedv1.HistoryItem) error {

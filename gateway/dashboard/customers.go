@@ -27,7 +27,8 @@ func (d *Dashboard) customers(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	after := r.FormValue("after")
-	res, err := d.config.Admin.ListCustomers(r.Context(), connect.NewRequest(&licensedv1.ListCustomersRequest{After: after, PageSize: customersPage}))
+	res, err := d.config.Admin.ListCustomers(r.Context(),
+		connect.NewRequest(&licensedv1.ListCustomersRequest{After: after, PageSize: customersPage}))
 	if err != nil {
 		return err
 	}

@@ -27,7 +27,10 @@ type oneNode struct{ asked atomic.Uint64 }
 func (c *oneNode) Snapshot(context.Context) (*licensedv1.ClusterStatus, error) {
 	n := c.asked.Add(1)
 	return &licensedv1.ClusterStatus{Name: "test", Shards: 4, Nodes: []*licensedv1.NodeStatus{{
-		Name: "n1", Incarnation: "i1", State: licensedv1.NodeState_NODE_STATE_READY, Activity: &licensedv1.NodeActivity{Commands: 100 * n},
+		Name:        "n1",
+		Incarnation: "i1",
+		State:       licensedv1.NodeState_NODE_STATE_READY,
+		Activity:    &licensedv1.NodeActivity{Commands: 100 * n},
 	}}}, nil
 }
 
@@ -60,8 +63,12 @@ func newRig(t *testing.T, change func(*Config)) *rig {
 	r := &rig{T: t, licenses: new(licenses)}
 	start := time.Now()
 	c := Config{
-		Cluster: new(oneNode), Licenses: r.licenses, Loopback: true, NewID: func() string { return "1" }, Logger: slog.New(slog.DiscardHandler),
-		Now: func() time.Time { return start.Add(time.Duration(r.now.Load()) * time.Second) },
+		Cluster:  new(oneNode),
+		Licenses: r.licenses,
+		Loopback: true,
+		NewID:    func() string { return "1" },
+		Logger:   slog.New(slog.DiscardHandler),
+		Now:      func() time.Time { return start.Add(time.Duration(r.now.Load()) * time.Second) },
 	}
 	if change != nil {
 		change(&c)
@@ -74,7 +81,9 @@ func newRig(t *testing.T, change func(*Config)) *rig {
 	t.Cleanup(server.Close)
 	t.Cleanup(d.Close)
 	r.url = server.URL
-	r.client = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	r.client = &http.Client{
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 	return r
 }
 
@@ -125,7 +134,8 @@ func TestHeaders(t *testing.T) {
 	for _, path := range []string{"/dashboard/", "/dashboard/nowhere", "/dashboard/static/dashboard.css"} {
 		res, body := r.do(http.MethodGet, path, nil, nil)
 		csp := res.header.Get("Content-Security-Policy")
-		if !strings.Contains(csp, "default-src 'none'") || strings.Contains(csp, "unsafe") || !strings.Contains(csp, "frame-ancestors 'none'") {
+		if !strings.Contains(csp, "default-src 'none'") || strings.Contains(csp, "unsafe") ||
+			!strings.Contains(csp, "frame-ancestors 'none'") {
 			t.Errorf("%s: policy %q", path, csp)
 		}
 		if res.header.Get("X-Content-Type-Options") != "nosniff" {
@@ -190,7 +200,8 @@ func TestHosts(t *testing.T) {
 		}
 	}
 	r := newRig(t, nil)
-	_, body := r.expect(http.MethodGet, "/dashboard/", nil, func(q *http.Request) { q.Host = "evil.example" }, http.StatusForbidden)
+	_, body := r.expect(http.MethodGet, "/dashboard/", nil, func(q *http.Request) { q.Host = "evil.example" },
+		http.StatusForbidden)
 	if strings.Contains(body, "n1") {
 		t.Error("it told who is in the cluster")
 	}
@@ -202,18 +213,24 @@ const token = "0123456789abcdef"
 func TestToken(t *testing.T) {
 	r := newRig(t, func(c *Config) { c.Token, c.Loopback = token, false })
 	res, _ := r.expect(http.MethodGet, "/dashboard/customer?id=Bayley&at=3", nil, nil, http.StatusSeeOther)
-	if want := "/dashboard/login?next=%2Fdashboard%2Fcustomer%3Fid%3DBayley%26at%3D3"; res.header.Get("Location") != want {
+	if want := "/dashboard/login?next=%2Fdashboard%2Fcustomer%3Fid%3DBayley%26at%3D3"; res.header.Get(
+		"Location",
+	) != want {
 		t.Errorf("%s", res.header.Get("Location"))
 	}
 	r.expect(http.MethodPost, "/dashboard/devices/remove", url.Values{"id": {"Bayley"}}, nil, http.StatusUnauthorized)
 	r.expect(http.MethodPost, "/dashboard/login", url.Values{"token": {token + "x"}}, nil, http.StatusUnauthorized)
 	r.expect(http.MethodPost, "/dashboard/login", url.Values{"token": {""}}, nil, http.StatusUnauthorized)
-	r.expect(http.MethodGet, "/dashboard/", nil, func(q *http.Request) { q.Header.Set("Authorization", "Bearer "+token) }, http.StatusOK)
-	r.expect(http.MethodGet, "/dashboard/", nil, func(q *http.Request) { q.Header.Set("Authorization", "Bearer wrong") }, http.StatusSeeOther)
+	r.expect(http.MethodGet, "/dashboard/", nil,
+		func(q *http.Request) { q.Header.Set("Authorization", "Bearer "+token) }, http.StatusOK)
+	r.expect(http.MethodGet, "/dashboard/", nil,
+		func(q *http.Request) { q.Header.Set("Authorization", "Bearer wrong") }, http.StatusSeeOther)
 
-	res, _ = r.expect(http.MethodPost, "/dashboard/login", url.Values{"token": {token}, "next": {"/dashboard/customers"}}, nil, http.StatusSeeOther)
+	res, _ = r.expect(http.MethodPost, "/dashboard/login",
+		url.Values{"token": {token}, "next": {"/dashboard/customers"}}, nil, http.StatusSeeOther)
 	cookies := res.cookies
-	if len(cookies) != 1 || !cookies[0].HttpOnly || cookies[0].SameSite != http.SameSiteStrictMode || res.header.Get("Location") != "/dashboard/customers" {
+	if len(cookies) != 1 || !cookies[0].HttpOnly || cookies[0].SameSite != http.SameSiteStrictMode ||
+		res.header.Get("Location") != "/dashboard/customers" {
 		t.Fatalf("%v, %v", cookies, res.header)
 	}
 	with := func(value string) func(*http.Request) {
@@ -222,7 +239,10 @@ func TestToken(t *testing.T) {
 	good := cookies[0].Value
 	r.expect(http.MethodGet, "/dashboard/", nil, with(good), http.StatusOK)
 	until, signature, _ := strings.Cut(good, ".")
-	for _, forged := range []string{"", until, until + ".", "9" + until + "." + signature, until + "." + strings.Repeat("0", len(signature)), "x." + signature} {
+	for _, forged := range []string{
+		"", until, until + ".", "9" + until + "." + signature, until + "." + strings.Repeat("0", len(signature)),
+		"x." + signature,
+	} {
 		r.expect(http.MethodGet, "/dashboard/", nil, with(forged), http.StatusSeeOther)
 	}
 	r.now.Add(12*3600 + 1)
@@ -276,8 +296,10 @@ func TestClosed(t *testing.T) {
 
 func TestBackTo(t *testing.T) {
 	for next, want := range map[string]string{
-		"/dashboard/customer?id=a%20b": "/dashboard/customer?id=a%20b", "": Path, "https://evil.example/dashboard/": Path,
-		"//evil.example/dashboard/": Path, "/elsewhere": Path, `/dashboard/\evil.example`: Path, "%zz": Path,
+		"/dashboard/customer?id=a%20b":    "/dashboard/customer?id=a%20b",
+		"":                                Path,
+		"https://evil.example/dashboard/": Path,
+		"//evil.example/dashboard/":       Path, "/elsewhere": Path, `/dashboard/\evil.example`: Path, "%zz": Path,
 	} {
 		if got := backTo(next); got != want {
 			t.Errorf("%q: %q", next, got)
@@ -309,12 +331,16 @@ func TestSampler(t *testing.T) {
 func TestCompare(t *testing.T) {
 	before := &licensedv1.CustomerState{
 		CustomerId: "Bayley", PlanId: "standard", DeviceLimit: 2, ActiveLicenses: 1,
-		Devices:  []*licensedv1.DeviceState{{DeviceId: "iphone", Active: true, ActiveLicenses: 1}},
-		Licenses: []*licensedv1.LicenseState{{DeviceId: "iphone", TitleId: "Glow", Active: true}, {DeviceId: "iphone", TitleId: "Old"}},
+		Devices: []*licensedv1.DeviceState{{DeviceId: "iphone", Active: true, ActiveLicenses: 1}},
+		Licenses: []*licensedv1.LicenseState{
+			{DeviceId: "iphone", TitleId: "Glow", Active: true}, {DeviceId: "iphone", TitleId: "Old"},
+		},
 	}
 	now := &licensedv1.CustomerState{
 		CustomerId: "Bayley", PlanId: "premium", DeviceLimit: 4, ActiveLicenses: 1,
-		Devices:  []*licensedv1.DeviceState{{DeviceId: "iphone", Active: true, ActiveLicenses: 1}, {DeviceId: "tv", Active: true}},
+		Devices: []*licensedv1.DeviceState{
+			{DeviceId: "iphone", Active: true, ActiveLicenses: 1}, {DeviceId: "tv", Active: true},
+		},
 		Licenses: []*licensedv1.LicenseState{{DeviceId: "iphone", TitleId: "Glow", Active: true, Renewals: 1}},
 	}
 	v := compare(before, now)
@@ -338,7 +364,9 @@ Device tv: new`
 // TestMap draws shards that are served, moving, without an owner, and never taken.
 func TestMap(t *testing.T) {
 	s := &licensedv1.ClusterStatus{
-		Shards: 5, Nodes: []*licensedv1.NodeStatus{{Name: "a", Incarnation: "ia"}, {Name: "gateway"}, {Name: "b", Incarnation: "ib"}},
+		Shards: 5, Nodes: []*licensedv1.NodeStatus{
+			{Name: "a", Incarnation: "ia"}, {Name: "gateway"}, {Name: "b", Incarnation: "ib"},
+		},
 		ShardMap: []*licensedv1.ShardStatus{
 			{Id: 0, Epoch: 3, Owner: "ia", State: licensedv1.ShardState_SHARD_STATE_OPEN},
 			{Id: 1, Epoch: 4, Owner: "ia", State: licensedv1.ShardState_SHARD_STATE_OPEN},
@@ -351,7 +379,8 @@ func TestMap(t *testing.T) {
 	if want := "5 shards: a has 2, 1 is moving, 2 are not served."; m.Words != want {
 		t.Errorf("%s", m.Words)
 	}
-	if len(m.Owners) != 1 || m.Owners[0].Epochs != "epochs 3 to 4" || m.Cells[2].Class != "owner-2 moving" || m.Cells[4].Class != "orphaned" {
+	if len(m.Owners) != 1 || m.Owners[0].Epochs != "epochs 3 to 4" || m.Cells[2].Class != "owner-2 moving" ||
+		m.Cells[4].Class != "orphaned" {
 		t.Errorf("%+v", m)
 	}
 	if m := mapOf(nil); m.Known {
@@ -371,16 +400,27 @@ func TestBoard(t *testing.T) {
 		after        time.Duration
 		level, words string
 	}{
-		"nothing yet":    {reading{}, 0, "unknown", "Waiting for the first status"},
-		"never answered": {reading{Err: context.DeadlineExceeded}, 0, "unknown", "Unknown: no status since this gateway started: Context deadline exceeded."},
-		"OK":             {reading{Status: status(good), At: at}, time.Second, "good", "All systems normal"},
-		"degraded":       {reading{Status: status(licensedv1.ClusterLevel_CLUSTER_LEVEL_DEGRADED), At: at}, 0, "warning", "Degraded: all customers are served"},
-		"critical":       {reading{Status: status(licensedv1.ClusterLevel_CLUSTER_LEVEL_CRITICAL), At: at}, 0, "critical", "Critical: some customers are not served"},
-		"another release": {
-			reading{Status: &licensedv1.ClusterStatus{}, At: at}, 0, "unknown", "Unknown: this gateway is of another release",
+		"nothing yet": {reading{}, 0, "unknown", "Waiting for the first status"},
+		"never answered": {
+			reading{Err: context.DeadlineExceeded},
+			0,
+			"unknown",
+			"Unknown: no status since this gateway started: Context deadline exceeded.",
 		},
-		"old":        {reading{Status: status(good), At: at}, 6 * time.Second, "unknown", "Unknown: the last status is 6.0 s old."},
-		"no new one": {reading{Status: status(good), At: at, Err: errors.New("timeout")}, 2 * time.Second, "unknown", "Unknown: the last status is 2.0 s old: Timeout."},
+		"OK": {reading{Status: status(good), At: at}, time.Second, "good", "All systems normal"},
+		"degraded": {reading{Status: status(licensedv1.ClusterLevel_CLUSTER_LEVEL_DEGRADED), At: at}, 0, "warning",
+			"Degraded: all customers are served"},
+		"critical": {reading{Status: status(licensedv1.ClusterLevel_CLUSTER_LEVEL_CRITICAL), At: at}, 0, "critical",
+			"Critical: some customers are not served"},
+		"another release": {
+			reading{Status: &licensedv1.ClusterStatus{}, At: at}, 0, "unknown",
+			"Unknown: this gateway is of another release",
+		},
+		"old": {
+			reading{Status: status(good), At: at}, 6 * time.Second, "unknown", "Unknown: the last status is 6.0 s old.",
+		},
+		"no new one": {reading{Status: status(good), At: at, Err: errors.New("timeout")}, 2 * time.Second, "unknown",
+			"Unknown: the last status is 2.0 s old: Timeout."},
 	} {
 		b := boardOf(test.r, at.Add(test.after))
 		if b.Level != test.level || b.Verdict != test.words {
@@ -395,10 +435,15 @@ type finding struct{}
 func (finding) Snapshot(context.Context) (*licensedv1.ClusterStatus, error) {
 	return &licensedv1.ClusterStatus{
 		Level: licensedv1.ClusterLevel_CLUSTER_LEVEL_DEGRADED,
-		Nodes: []*licensedv1.NodeStatus{{Name: "n1", Roles: []licensedv1.NodeRole{licensedv1.NodeRole_NODE_ROLE_NODE}, CommandsPerSecond: 1214}},
+		Nodes: []*licensedv1.NodeStatus{
+			{Name: "n1", Roles: []licensedv1.NodeRole{licensedv1.NodeRole_NODE_ROLE_NODE}, CommandsPerSecond: 1214},
+		},
 		Warnings: []*licensedv1.ClusterWarning{{
-			Level: licensedv1.WarningLevel_WARNING_LEVEL_WARNING, Text: "2 of 3 nodes running", NextStep: "Restart <n1>.", Runbook: "licenseddown",
-			Since: timestamppb.New(time.Date(2026, 3, 1, 20, 0, 0, 0, time.UTC)),
+			Level:    licensedv1.WarningLevel_WARNING_LEVEL_WARNING,
+			Text:     "2 of 3 nodes running",
+			NextStep: "Restart <n1>.",
+			Runbook:  "licenseddown",
+			Since:    timestamppb.New(time.Date(2026, 3, 1, 20, 0, 0, 0, time.UTC)),
 		}},
 	}, nil
 }
@@ -408,16 +453,21 @@ func (finding) Snapshot(context.Context) (*licensedv1.ClusterStatus, error) {
 func TestFinding(t *testing.T) {
 	r := newRig(t, func(c *Config) {
 		c.Cluster = finding{}
-		c.Runbook = []byte("# Running\n\n### LicensedDown\n\nRead [cluster.md](cluster.md#clocks) and [this](#running). <script>alert()</script>\n")
+		c.Runbook = []byte("# Running\n\n### LicensedDown\n\n" +
+			"Read [cluster.md](cluster.md#clocks) and [this](#running). <script>alert()</script>\n")
 	})
 	_, body := r.expect(http.MethodGet, "/dashboard/", nil, nil, http.StatusOK)
-	for _, want := range []string{"2 of 3 nodes running", "Restart &lt;n1&gt;.", `href="/dashboard/runbook#licenseddown"`, "2026-03-01 20:00:00", "1,214/s"} {
+	for _, want := range []string{
+		"2 of 3 nodes running", "Restart &lt;n1&gt;.", `href="/dashboard/runbook#licenseddown"`,
+		"2026-03-01 20:00:00", "1,214/s",
+	} {
 		if !strings.Contains(body, want) {
 			t.Errorf("no %q in %s", want, body)
 		}
 	}
 	_, body = r.expect(http.MethodGet, "/dashboard/runbook", nil, nil, http.StatusOK)
-	if !strings.Contains(body, `<h3 id="licenseddown">`) || strings.Contains(body, "cluster.md#") || strings.Contains(body, "<script>alert") || !strings.Contains(body, `href="#running"`) {
+	if !strings.Contains(body, `<h3 id="licenseddown">`) || strings.Contains(body, "cluster.md#") ||
+		strings.Contains(body, "<script>alert") || !strings.Contains(body, `href="#running"`) {
 		t.Errorf("%s", body)
 	}
 }
@@ -425,10 +475,19 @@ func TestFinding(t *testing.T) {
 func TestFormats(t *testing.T) {
 	for got, want := range map[string]string{
 		number(uint64(0)): "0", number(uint64(1234567)): "1,234,567", count(uint64(1), "event", "events"): "1 event",
-		size(1023): "1023 B", size(1536): "1.50 KiB", size(700 << 30): "700 GiB", rateOf(12.34): "12.3", rateOf(4321): "4,321",
-		duration(250 * time.Millisecond): "250 ms", duration(90 * time.Second): "1 min 30 s", duration(-2 * time.Second): "−2.0 s",
-		duration(math.MinInt64):  "−106751 d 23 h", // A difference of times that is as wrong as can be.
-		duration(50 * time.Hour): "2 d 2 h", three(.5): "0.50", short("0123456789"): "01234567", sentence("so it is"): "So it is.",
+		size(1023):                       "1023 B",
+		size(1536):                       "1.50 KiB",
+		size(700 << 30):                  "700 GiB",
+		rateOf(12.34):                    "12.3",
+		rateOf(4321):                     "4,321",
+		duration(250 * time.Millisecond): "250 ms",
+		duration(90 * time.Second):       "1 min 30 s",
+		duration(-2 * time.Second):       "−2.0 s",
+		duration(math.MinInt64):          "−106751 d 23 h", // A difference of times that is as wrong as can be.
+		duration(50 * time.Hour):         "2 d 2 h",
+		three(.5):                        "0.50",
+		short("0123456789"):              "01234567",
+		sentence("so it is"):             "So it is.",
 	} {
 		if got != want {
 			t.Errorf("%q, want %q", got, want)
@@ -458,7 +517,8 @@ type clockNode struct{ now func() time.Time }
 
 func (c clockNode) Snapshot(context.Context) (*licensedv1.ClusterStatus, error) {
 	at := timestamppb.New(c.now())
-	return &licensedv1.ClusterStatus{Name: "test", AsOf: at, Nodes: []*licensedv1.NodeStatus{{Name: "n1", SeenAt: at}}}, nil
+	return &licensedv1.ClusterStatus{Name: "test", AsOf: at, Nodes: []*licensedv1.NodeStatus{{Name: "n1", SeenAt: at}}},
+		nil
 }
 
 // TestCurrent: a page that is opened after nobody looked for a while shows the present, not the past.
@@ -539,7 +599,8 @@ func TestLargeForms(t *testing.T) {
 	large := strings.Repeat("x", 1<<20)
 	for kind, content := range map[string]string{
 		"application/x-www-form-urlencoded": "token=" + large,
-		"multipart/form-data; boundary=b":   "--b\r\nContent-Disposition: form-data; name=token\r\n\r\n" + large + "\r\n--b--\r\n",
+		"multipart/form-data; boundary=b": "--b\r\nContent-Disposition: form-data; name=token\r\n\r\n" + large +
+			"\r\n--b--\r\n",
 	} {
 		b := &body{Reader: strings.NewReader(content)}
 		r := httptest.NewRequest(http.MethodPost, "/dashboard/login", b)

@@ -41,7 +41,8 @@ func (d *Dashboard) devices(w http.ResponseWriter, r *http.Request) error {
 	}
 	v.Done = r.FormValue("removed")
 	v.Ended, _ = strconv.ParseUint(r.FormValue("ended"), 10, 32) // Absent: none.
-	return d.render(w, http.StatusOK, "devices", "", view{Title: "Devices of " + customer, Customer: customer, Section: "customers", Body: v})
+	return d.render(w, http.StatusOK, "devices", "",
+		view{Title: "Devices of " + customer, Customer: customer, Section: "customers", Body: v})
 }
 
 func (d *Dashboard) devicesOf(ctx context.Context, customer string) (v devicesView, err error) {
@@ -84,7 +85,9 @@ type removeView struct {
 // askRemoval asks the customer's owner the result that the removal of a device would have, and then the operator that
 // asked for it whether that is meant.
 func (d *Dashboard) askRemoval(w http.ResponseWriter, r *http.Request) error {
-	v := removeView{Customer: r.FormValue("id"), Device: r.FormValue("device"), Command: "dashboard-" + d.config.NewID()}
+	v := removeView{
+		Customer: r.FormValue("id"), Device: r.FormValue("device"), Command: "dashboard-" + d.config.NewID(),
+	}
 	res, err := d.config.Licenses.DeactivateDevice(r.Context(), connect.NewRequest(&licensedv1.DeactivateDeviceRequest{
 		CustomerId: v.Customer, DeviceId: v.Device, ValidateOnly: true,
 	}))
@@ -96,7 +99,8 @@ func (d *Dashboard) askRemoval(w http.ResponseWriter, r *http.Request) error {
 	default:
 		return err
 	}
-	return d.render(w, http.StatusOK, "remove", "", view{Title: "Remove " + v.Device, Customer: v.Customer, Section: "customers", Body: v})
+	return d.render(w, http.StatusOK, "remove", "",
+		view{Title: "Remove " + v.Device, Customer: v.Customer, Section: "customers", Body: v})
 }
 
 // removeDevice removes a device.
@@ -109,7 +113,8 @@ func (d *Dashboard) removeDevice(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	d.config.Logger.Info("dashboard: device removed", "customer", customer, "device", device,
-		"ended", strings.Join(res.Msg.ReleasedTitleIds, " "), "sequence", res.Msg.Sequence, "command", command, "from", r.RemoteAddr)
+		"ended", strings.Join(res.Msg.ReleasedTitleIds, " "), "sequence", res.Msg.Sequence, "command", command, "from",
+		r.RemoteAddr)
 	q := url.Values{"id": {customer}, "removed": {device}, "ended": {fmt.Sprint(len(res.Msg.ReleasedTitleIds))}}
 	http.Redirect(w, r, Path+"devices?"+q.Encode(), http.StatusSeeOther)
 	return nil

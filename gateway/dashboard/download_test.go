@@ -26,11 +26,14 @@ type endless struct {
 }
 
 func (e *endless) ListEvents(
-	ctx context.Context, r *connect.Request[licensedv1.ListEventsRequest], stream *connect.ServerStream[licensedv1.ListEventsResponse],
+	ctx context.Context, r *connect.Request[licensedv1.ListEventsRequest],
+	stream *connect.ServerStream[licensedv1.ListEventsResponse],
 ) error {
 	if r.Msg.Limit == 0 {
 		for i := range e.events {
-			item := &licensedv1.HistoryItem{Item: &licensedv1.HistoryItem_Event{Event: &licensedv1.HistoryEvent{Sequence: i + 1}}}
+			item := &licensedv1.HistoryItem{
+				Item: &licensedv1.HistoryItem_Event{Event: &licensedv1.HistoryEvent{Sequence: i + 1}},
+			}
 			if err := stream.Send(&licensedv1.ListEventsResponse{Items: []*licensedv1.HistoryItem{item}}); err != nil {
 				return err
 			}

@@ -47,7 +47,8 @@ func tell(m proto.Message) (kind, text string) {
 	case *licensedv1.LicenseAcquired:
 		return "good", "Licence until " + milliTime(e.ExpiresAtMs) + of(", studio ", e.StudioId) + "."
 	case *licensedv1.LicenseRenewed:
-		return "good", fmt.Sprintf("Renewed until %s, renewal %d.", milliTime(e.License.GetExpiresAtMs()), e.License.GetRenewals())
+		return "good", fmt.Sprintf("Renewed until %s, renewal %d.",
+			milliTime(e.License.GetExpiresAtMs()), e.License.GetRenewals())
 	case *licensedv1.LicenseReleased:
 		return "end", "The licence ended."
 	case *licensedv1.TitleDownloaded:
@@ -62,9 +63,12 @@ func tell(m proto.Message) (kind, text string) {
 	case *licensedv1.DeviceDeactivated:
 		return "device", "The device was removed."
 	case *licensedv1.PlanChanged:
-		return "device", fmt.Sprintf("Plan %s, which allows downloads on %s.", e.PlanId, count(e.DeviceLimit, "device", "devices"))
+		return "device", fmt.Sprintf("Plan %s, which allows downloads on %s.",
+			e.PlanId, count(e.DeviceLimit, "device", "devices"))
 	case *licensedv1.CommandAccepted:
-		return "other", sentence(commandWords(e.Command) + subject(e.DeviceId, e.TitleId, e.PlanId) + " was allowed and changed nothing")
+		return "other", sentence(
+			commandWords(e.Command) + subject(e.DeviceId, e.TitleId, e.PlanId) + " was allowed and changed nothing",
+		)
 	case *licensedv1.CommandRefused:
 		return "bad", refusedWords(e)
 	}
@@ -72,7 +76,8 @@ func tell(m proto.Message) (kind, text string) {
 }
 
 func refusedWords(e *licensedv1.CommandRefused) string {
-	s := commandWords(e.Command) + subject(e.DeviceId, e.TitleId, e.PlanId) + " was refused: " + clusterrates.RuleWords(e.Rule)
+	s := commandWords(e.Command) + subject(e.DeviceId, e.TitleId, e.PlanId) + " was refused: " +
+		clusterrates.RuleWords(e.Rule)
 	if e.Limit > 0 {
 		s += fmt.Sprintf(", %d of %d", e.Current, e.Limit)
 	}

@@ -26,8 +26,12 @@ type stepView struct {
 }
 
 var effects = map[licensedv1.WhyEffect]string{
-	licensedv1.WhyEffect_WHY_EFFECT_CHANGED: "good", licensedv1.WhyEffect_WHY_EFFECT_REFUSED: "bad", licensedv1.WhyEffect_WHY_EFFECT_TIME: "end",
-	licensedv1.WhyEffect_WHY_EFFECT_CONTEXT: "device", licensedv1.WhyEffect_WHY_EFFECT_STRANGE: "bad", licensedv1.WhyEffect_WHY_EFFECT_UNKNOWN: "bad",
+	licensedv1.WhyEffect_WHY_EFFECT_CHANGED: "good",
+	licensedv1.WhyEffect_WHY_EFFECT_REFUSED: "bad",
+	licensedv1.WhyEffect_WHY_EFFECT_TIME:    "end",
+	licensedv1.WhyEffect_WHY_EFFECT_CONTEXT: "device",
+	licensedv1.WhyEffect_WHY_EFFECT_STRANGE: "bad",
+	licensedv1.WhyEffect_WHY_EFFECT_UNKNOWN: "bad",
 }
 
 // why explains the licence that is selected, if one is.
@@ -102,13 +106,15 @@ func (d *Dashboard) try(ctx context.Context, s Selection) (*tryView, error) {
 func verdictOf(res *licensedv1.TryAtResponse) (accepts bool, verdict string) {
 	switch {
 	case res.Refusal != nil:
-		return false, fmt.Sprintf("It would be refused, by the %s rule: %s", clusterrates.RuleWords(res.Refusal.Rule), sentence(res.Refusal.Message))
+		return false, fmt.Sprintf("It would be refused, by the %s rule: %s",
+			clusterrates.RuleWords(res.Refusal.Rule), sentence(res.Refusal.Message))
 	case res.License != nil && res.License.Released:
 		return true, "It would be accepted, and the licence would end."
 	case res.License != nil:
 		return true, "It would be accepted, with a licence until " + day(res.License.ExpiresAt) + "."
 	case res.PlanId != "":
-		return true, fmt.Sprintf("It would be accepted: plan %s, which allows downloads on %s.", res.PlanId, count(res.DeviceLimit, "device", "devices"))
+		return true, fmt.Sprintf("It would be accepted: plan %s, which allows downloads on %s.",
+			res.PlanId, count(res.DeviceLimit, "device", "devices"))
 	case len(res.ReleasedTitleIds) > 0:
 		return true, "It would be accepted, and end the licences for " + strings.Join(res.ReleasedTitleIds, ", ") + "."
 	}
@@ -141,7 +147,9 @@ func commandOf(s Selection) (*licensedv1.Command, string) {
 			DeactivateDevice: &licensedv1.DeactivateDevice{DeviceId: s.TryDevice},
 		}}, "Remove " + s.TryDevice
 	case "plan":
-		return &licensedv1.Command{Command: &licensedv1.Command_ChangePlan{ChangePlan: &licensedv1.ChangePlan{PlanId: s.TryPlan}}}, "Change to plan " + s.TryPlan
+		return &licensedv1.Command{
+			Command: &licensedv1.Command_ChangePlan{ChangePlan: &licensedv1.ChangePlan{PlanId: s.TryPlan}},
+		}, "Change to plan " + s.TryPlan
 	}
 	return nil, s.Try
 }

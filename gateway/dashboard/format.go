@@ -20,7 +20,9 @@ var functions = template.FuncMap{
 	"number": number[uint64], "number32": number[uint32], "count": count[uint64], "count32": count[uint32],
 	"bytes": size, "rate": rateOf, "millis": millis, "duration": duration, "lasting": lasting,
 	"clock": clock, "stamp": stamp, "day": day, "short": short,
-	"rule": clusterrates.RuleWords, "tier": tierName, "add": func(a uint64, b int) uint64 { return uint64(int64(a) + int64(b)) },
+	"rule":  clusterrates.RuleWords,
+	"tier":  tierName,
+	"add":   func(a uint64, b int) uint64 { return uint64(int64(a) + int64(b)) },
 	"cores": func(f float64) string { return strconv.FormatFloat(f, 'f', 2, 64) },
 }
 

@@ -55,7 +55,8 @@ func (w writer) flush() error { return w.inTime(w.control.Flush) }
 // inTime bounds what writes, and nothing after it: HTTP/2 resets a stream whose deadline passes though nothing waits
 // to be written.
 func (w writer) inTime(write func() error) error {
-	if err := w.control.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+	if err := w.control.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil &&
+		!errors.Is(err, http.ErrNotSupported) {
 		return err
 	}
 	defer func() { _ = w.control.SetWriteDeadline(time.Time{}) }()

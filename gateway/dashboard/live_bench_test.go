@@ -27,11 +27,19 @@ func newThreeNodes() *threeNodes {
 	s := &licensedv1.ClusterStatus{Name: "licensed", Reporter: "n1", Shards: 512}
 	for i := range 3 {
 		s.Nodes = append(s.Nodes, &licensedv1.NodeStatus{
-			Name: fmt.Sprintf("n%d", i+1), Incarnation: fmt.Sprintf("incarnation-%d", i+1), Version: "v1", ShardsOpen: 170, State: licensedv1.NodeState_NODE_STATE_READY,
+			Name: fmt.Sprintf("n%d", i+1), Incarnation: fmt.Sprintf("incarnation-%d", i+1), Version: "v1",
+			ShardsOpen: 170, State: licensedv1.NodeState_NODE_STATE_READY,
 			Roles:     []licensedv1.NodeRole{licensedv1.NodeRole_NODE_ROLE_NODE, licensedv1.NodeRole_NODE_ROLE_GATEWAY},
-			StartedAt: timestamppb.New(time.Unix(1, 0)), ResidentCustomers: 3000, ResidentBytes: 9 << 20, MemoryBytes: 99 << 20,
-			Lease:    &licensedv1.LeaseStatus{Remaining: durationpb.New(2 * time.Second), Ttl: durationpb.New(3 * time.Second)},
-			Activity: &licensedv1.NodeActivity{LatencyBoundsSeconds: []float64{.001, .01, .1}, LatencyCounts: make([]uint64, 4)},
+			StartedAt: timestamppb.New(time.Unix(1, 0)), ResidentCustomers: 3000,
+			ResidentBytes: 9 << 20, MemoryBytes: 99 << 20,
+			Lease: &licensedv1.LeaseStatus{
+				Remaining: durationpb.New(2 * time.Second),
+				Ttl:       durationpb.New(3 * time.Second),
+			},
+			Activity: &licensedv1.NodeActivity{
+				LatencyBoundsSeconds: []float64{.001, .01, .1},
+				LatencyCounts:        make([]uint64, 4),
+			},
 		})
 	}
 	for id := range s.Shards {
@@ -41,7 +49,9 @@ func newThreeNodes() *threeNodes {
 	}
 	for i := range 200 {
 		s.Happenings = append(s.Happenings, &licensedv1.Happening{
-			At: timestamppb.New(time.Unix(int64(1000-i), 0)), Kind: licensedv1.HappeningKind_HAPPENING_KIND_CLAIMED, Node: "n1",
+			At:   timestamppb.New(time.Unix(int64(1000-i), 0)),
+			Kind: licensedv1.HappeningKind_HAPPENING_KIND_CLAIMED,
+			Node: "n1",
 			Text: fmt.Sprintf("n1 took %d shards", i),
 		})
 	}
@@ -74,7 +84,9 @@ func BenchmarkViewers(b *testing.B) {
 
 func benchmarkViewers(b *testing.B, viewers int) {
 	cluster, now := newThreeNodes(), time.Unix(2000, 0)
-	d, err := New(Config{Cluster: cluster, Loopback: true, Now: func() time.Time { return now }, Logger: slog.New(slog.DiscardHandler)})
+	d, err := New(Config{
+		Cluster: cluster, Loopback: true, Now: func() time.Time { return now }, Logger: slog.New(slog.DiscardHandler),
+	})
 	if err != nil {
 		b.Fatal(err)
 	}

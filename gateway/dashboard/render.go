@@ -33,7 +33,9 @@ func parsePages() (map[string]*template.Template, error) {
 		return nil, err
 	}
 	pages := make(map[string]*template.Template)
-	for _, name := range []string{"cluster", "runbook", "customers", "customer", "devices", "remove", "login", "error"} {
+	for _, name := range []string{
+		"cluster", "runbook", "customers", "customer", "devices", "remove", "login", "error",
+	} {
 		page, err := template.Must(layout.Clone()).ParseFS(root, name+".html")
 		if err != nil {
 			return nil, err
@@ -78,9 +80,13 @@ type pageError struct {
 
 func (e *pageError) Error() string { return e.title + ": " + e.text }
 
-var errLargeForm = &pageError{status: http.StatusRequestEntityTooLarge, title: "Too much", text: "A form has at most 64 KiB."}
+var errLargeForm = &pageError{
+	status: http.StatusRequestEntityTooLarge, title: "Too much", text: "A form has at most 64 KiB.",
+}
 
-var errNoPage = &pageError{status: http.StatusNotFound, title: "No such page", text: "The dashboard has no page of that name."}
+var errNoPage = &pageError{
+	status: http.StatusNotFound, title: "No such page", text: "The dashboard has no page of that name.",
+}
 
 // errorView is what the page about an error shows.
 type errorView struct {
@@ -130,7 +136,9 @@ func (d *Dashboard) explain(r *http.Request, err error) *pageError {
 	if errors.As(err, &api) {
 		if s, ok := statuses[api.Code()]; ok {
 			retry := s.status >= http.StatusServiceUnavailable
-			return &pageError{status: s.status, title: s.title, text: sentence(api.Message()), customer: customer, retry: retry}
+			return &pageError{
+				status: s.status, title: s.title, text: sentence(api.Message()), customer: customer, retry: retry,
+			}
 		}
 	}
 	d.config.Logger.Error("dashboard: page failed", "path", r.URL.Path, "customer", customer, "error", err)

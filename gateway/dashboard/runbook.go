@@ -26,7 +26,8 @@ func renderRunbook(markdown []byte) (template.HTML, error) {
 	}
 	// What scrolls, a keyboard must reach.
 	html := strings.NewReplacer(
-		"<pre>", `<pre tabindex="0">`, "<table>", `<div class="scroll" tabindex="0"><table>`, "</table>", "</table></div>",
+		"<pre>", `<pre tabindex="0">`, "<table>", `<div class="scroll" tabindex="0"><table>`, "</table>",
+		"</table></div>",
 	).Replace(b.String())
 	return template.HTML(html), nil //nolint:gosec // Made of a file of this repository.
 }

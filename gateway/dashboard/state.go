@@ -171,7 +171,8 @@ func licensesOf(s *licensedv1.CustomerState) table {
 		case l.ReleasedAt != nil:
 			status = "released"
 		}
-		r := t.newRow(l.DeviceId+"/"+l.TitleId, l.DeviceId, l.TitleId, status, day(l.ExpiresAt), day(l.AcquiredAt), fmt.Sprint(l.Renewals), l.StudioId)
+		r := t.newRow(l.DeviceId+"/"+l.TitleId, l.DeviceId, l.TitleId, status, day(l.ExpiresAt), day(l.AcquiredAt),
+			fmt.Sprint(l.Renewals), l.StudioId)
 		r.Device, r.Title = l.DeviceId, l.TitleId
 		if r.Ended = !l.Active; r.Ended {
 			t.Ended++
@@ -190,7 +191,8 @@ func devicesOf(s *licensedv1.CustomerState) table {
 		if !d.Active {
 			status = "removed"
 		}
-		r := t.newRow(d.DeviceId, d.DeviceId, status, fmt.Sprint(d.ActiveLicenses), never(d.LastDownloadAt), never(d.LastUsedAt))
+		r := t.newRow(d.DeviceId, d.DeviceId, status, fmt.Sprint(d.ActiveLicenses), never(d.LastDownloadAt),
+			never(d.LastUsedAt))
 		if r.Ended = !d.Active; r.Ended {
 			t.Ended++
 		}

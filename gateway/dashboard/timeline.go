@@ -50,7 +50,9 @@ func (d *Dashboard) timeline(ctx context.Context, s Selection) (timelineView, er
 		}
 	}
 	request := func() *licensedv1.ListEventsRequest {
-		return &licensedv1.ListEventsRequest{CustomerId: s.Customer, DeviceId: s.Device, TitleId: s.Title, Limit: around}
+		return &licensedv1.ListEventsRequest{
+			CustomerId: s.Customer, DeviceId: s.Device, TitleId: s.Title, Limit: around,
+		}
 	}
 	if s.At > 0 {
 		g.Go(func() (err error) {
@@ -158,7 +160,8 @@ func (d *Dashboard) strip(ctx context.Context, s Selection) (stripView, error) {
 	}
 	bars := make([]bar, n)
 	at := func(sequence uint64) *bar { return &bars[min(uint64(n-1), (sequence-1)*uint64(n)/head)] }
-	_, err = d.list(ctx, &licensedv1.ListEventsRequest{CustomerId: s.Customer, DeviceId: s.Device, TitleId: s.Title, ToSequence: head},
+	_, err = d.list(ctx,
+		&licensedv1.ListEventsRequest{CustomerId: s.Customer, DeviceId: s.Device, TitleId: s.Title, ToSequence: head},
 		func(i *licensedv1.HistoryItem) error {
 			if g := i.GetGap(); g != nil {
 				for q := g.FromSequence; q <= min(g.ToSequence, head); q++ {

@@ -82,6 +82,7 @@ func sameMap(a, b *licensedv1.ClusterStatus) bool {
 			return a.Name == b.Name && a.Incarnation == b.Incarnation
 		}) &&
 		slices.EqualFunc(a.GetShardMap(), b.GetShardMap(), func(a, b *licensedv1.ShardStatus) bool {
-			return a.Id == b.Id && a.Epoch == b.Epoch && a.State == b.State && a.Owner == b.Owner && a.Successor == b.Successor
+			return a.Id == b.Id && a.Epoch == b.Epoch &&
+				a.State == b.State && a.Owner == b.Owner && a.Successor == b.Successor
 		})
 }

@@ -25,7 +25,9 @@ func TestUpdates(t *testing.T) {
 		t.Helper()
 		status = proto.CloneOf(status)
 		change(status)
-		got, err := u.of(&reading{number: number, Status: status, Latest: &clusterrates.Sample{At: int64(number)}, before: int64(number) - 1})
+		got, err := u.of(&reading{
+			number: number, Status: status, Latest: &clusterrates.Sample{At: int64(number)}, before: int64(number) - 1,
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -45,9 +47,11 @@ func TestUpdates(t *testing.T) {
 	told := of(4, func(s *licensedv1.ClusterStatus) { s.Happenings[0].Text += "!" })
 	joined := of(5, func(s *licensedv1.ClusterStatus) { s.Nodes = append(s.Nodes, &licensedv1.NodeStatus{Name: "n4"}) })
 	for i, c := range []struct{ got, want string }{
-		{changed(update{}, first), "board happenings map "}, {changed(first, second), "board "}, {changed(second, moved), "board map "},
+		{changed(update{}, first), "board happenings map "}, {changed(first, second), "board "},
+		{changed(second, moved), "board map "},
 		{changed(moved, told), "board happenings "}, {changed(told, joined), "board map "},
-		{changed(joined, of(5, func(*licensedv1.ClusterStatus) {})), ""}, {changed(joined, of(2, func(*licensedv1.ClusterStatus) {})), ""},
+		{changed(joined, of(5, func(*licensedv1.ClusterStatus) {})), ""},
+		{changed(joined, of(2, func(*licensedv1.ClusterStatus) {})), ""},
 	} {
 		if c.got != c.want {
 			t.Errorf("step %d changed %q, want %q", i, c.got, c.want)
@@ -80,7 +84,8 @@ func TestViewer(t *testing.T) {
 		}
 		return w.Body.String()
 	}
-	if got := show(0); !strings.Contains(got, "data: []") && !strings.Contains(got, "data: null") || strings.Count(got, "part ") != 3 {
+	if got := show(0); !strings.Contains(got, "data: []") && !strings.Contains(got, "data: null") ||
+		strings.Count(got, "part ") != 3 {
 		t.Errorf("at the beginning: %s", got)
 	}
 	samples = []clusterrates.Sample{{At: 1}}

@@ -54,7 +54,8 @@ func TestRulesHaveSubjects(t *testing.T) {
 			t.Errorf("%q: no file is in %v %v", r.name, r.from, r.files)
 		}
 		for _, name := range r.files {
-			if !slices.ContainsFunc(sources, func(s source) bool { return r.concerns(s) && path.Base(s.name) == name }) {
+			if !slices.ContainsFunc(sources,
+				func(s source) bool { return r.concerns(s) && path.Base(s.name) == name }) {
 				t.Errorf("%q: there is no %s in %v", r.name, name, r.from)
 			}
 		}
@@ -102,7 +103,8 @@ func wanted(t *testing.T, sources []source) map[string]bool {
 						t.Fatalf("%s: %s: %v", s.name, c.Text, err)
 					}
 					marks = strings.TrimSpace(marks[len(quoted):])
-					want[fmt.Sprintf("%s:%d: %s", s.name, s.fset.Position(c.Pos()).Line, quoted[1:len(quoted)-1])] = true
+					want[fmt.Sprintf("%s:%d: %s",
+						s.name, s.fset.Position(c.Pos()).Line, quoted[1:len(quoted)-1])] = true
 				}
 			}
 		}
@@ -228,7 +230,8 @@ func (r *rule) checkBody(s source, report func(token.Pos, string)) {
 }
 
 func (r *rule) checkCalls(s source, report func(token.Pos, string)) {
-	if !slices.ContainsFunc(s.file.Imports, func(i *ast.ImportSpec) bool { return match(r.of, strings.Trim(i.Path.Value, `"`)) }) {
+	if !slices.ContainsFunc(s.file.Imports,
+		func(i *ast.ImportSpec) bool { return match(r.of, strings.Trim(i.Path.Value, `"`)) }) {
 		return
 	}
 	ast.Inspect(s.file, func(n ast.Node) bool {

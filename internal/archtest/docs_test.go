@@ -113,7 +113,8 @@ var alert = regexp.MustCompile(`(?m)^ *- alert: (\w+)$`)
 // TestAlertsHaveRunbook demands an entry in the runbook for every alert, and none for others.
 func TestAlertsHaveRunbook(t *testing.T) {
 	root := filepath.Join("..", "..")
-	rules, doc := read(t, filepath.Join(root, "deploy", "prometheus", "alerts.yml")), read(t, filepath.Join(root, "docs", "guide", "operations.md"))
+	rules, doc := read(t, filepath.Join(root, "deploy", "prometheus", "alerts.yml")), read(t,
+		filepath.Join(root, "docs", "guide", "operations.md"))
 	alerts := alert.FindAllStringSubmatch(rules, -1)
 	if len(alerts) == 0 {
 		t.Error("no alerts found")

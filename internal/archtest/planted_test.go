@@ -28,7 +28,8 @@ func TestPlantedBugs(t *testing.T) {
 			}
 			bug, ok := call.Args[0].(*ast.SelectorExpr)
 			if !ok || s.test {
-				t.Errorf("%s:%d: a hook is a call of planted.Bug with one of its constants, in code that is no test", s.name, s.fset.Position(call.Pos()).Line)
+				t.Errorf("%s:%d: a hook is a call of planted.Bug with one of its constants, in code that is no test",
+					s.name, s.fset.Position(call.Pos()).Line)
 				return true
 			}
 			hooks[bug.Sel.Name]++
@@ -36,7 +37,8 @@ func TestPlantedBugs(t *testing.T) {
 		})
 	}
 	if len(constants) != len(planted.Bugs) {
-		t.Fatalf("found %d constants of type planted.ID for the %d rows of planted.Bugs", len(constants), len(planted.Bugs))
+		t.Fatalf("found %d constants of type planted.ID for the %d rows of planted.Bugs",
+			len(constants), len(planted.Bugs))
 	}
 	for i, b := range planted.Bugs {
 		if want := max(1, b.Hooks); hooks[constants[i]] != want {
@@ -52,12 +54,14 @@ func TestPlantedBugs(t *testing.T) {
 			want = []string{b.Name}
 		}
 		if !slices.Equal(listed[b.Name], want) {
-			t.Errorf("docs/design/reliability.md has %q for a planted bug, want a row that begins with %q", listed[b.Name], want)
+			t.Errorf("docs/design/reliability.md has %q for a planted bug, want a row that begins with %q",
+				listed[b.Name], want)
 		}
 		delete(listed, b.Name)
 	}
 	if len(listed) > 0 {
-		t.Errorf("docs/design/reliability.md lists planted bugs that planted.Bugs does not have: %v", slices.Sorted(maps.Keys(listed)))
+		t.Errorf("docs/design/reliability.md lists planted bugs that planted.Bugs does not have: %v",
+			slices.Sorted(maps.Keys(listed)))
 	}
 }
 

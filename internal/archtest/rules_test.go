@@ -27,19 +27,27 @@ type rule struct {
 // Packages of the module by their place in the picture.
 var (
 	everything = []string{"licensed/..."}
-	stores     = []string{"licensed/persistence/memory/...", "licensed/persistence/pebble/...", "licensed/persistence/cassandra/..."}
+	stores     = []string{
+		"licensed/persistence/memory/...", "licensed/persistence/pebble/...", "licensed/persistence/cassandra/...",
+	}
 	// What is laid over stores.
-	layers = []string{"licensed/persistence/archive/...", "licensed/persistence/tiered/...", "licensed/persistence/faulty/...", "licensed/persistence/doctor/..."}
+	layers = []string{"licensed/persistence/archive/...", "licensed/persistence/tiered/...",
+		"licensed/persistence/faulty/...", "licensed/persistence/doctor/..."}
 
-	generic     = []string{"licensed/actors", "licensed/actors/actorstest", "licensed/persistence/...", "licensed/cluster/..."}
+	generic = []string{
+		"licensed/actors", "licensed/actors/actorstest", "licensed/persistence/...", "licensed/cluster/...",
+	}
 	testSupport = []string{
-		"licensed/actors/actorstest", "licensed/persistence/persistencetest", "licensed/persistence/cassandra/cassandratest",
-		"licensed/internal/archtest", "licensed/internal/certs", "licensed/internal/forge", "licensed/internal/harness", "licensed/internal/overlay", "licensed/internal/scarce",
+		"licensed/actors/actorstest", "licensed/persistence/persistencetest",
+		"licensed/persistence/cassandra/cassandratest",
+		"licensed/internal/archtest", "licensed/internal/certs", "licensed/internal/forge", "licensed/internal/harness",
+		"licensed/internal/overlay", "licensed/internal/scarce",
 		"licensed/test/...",
 	}
 	// apiOfTools is the API, and what its clients share with the server.
 	apiOfTools = []string{
-		"licensed/messages/...", "licensed/internal/clusterrates", "licensed/internal/historyjson", "licensed/internal/terminal",
+		"licensed/messages/...", "licensed/internal/clusterrates", "licensed/internal/historyjson",
+		"licensed/internal/terminal",
 		"licensed/internal/tlsfiles", "licensed/internal/verify", "licensed/internal/version",
 	}
 	plantedBugs = "licensed/internal/planted"
@@ -53,22 +61,28 @@ var rules = []rule{
 	// The runtime, the stores and the cluster are generic.
 	{
 		name: "runtime knows only the contract of stores",
-		why: "package actors serves every kind of aggregate on every store; what it imported of the domain, the API or a " +
+		why: "package actors serves every kind of aggregate on every store; what it imported of the domain, " +
+			"the API or a " +
 			"store would be in the way of the next one",
-		from: []string{"licensed/actors", "licensed/actors/actorstest"},
-		deny: everything, allow: []string{"licensed/actors", "licensed/actors/actorstest", "licensed/persistence", plantedBugs},
+		from:  []string{"licensed/actors", "licensed/actors/actorstest"},
+		deny:  everything,
+		allow: []string{"licensed/actors", "licensed/actors/actorstest", "licensed/persistence", plantedBugs},
 	},
 	{
 		name: "stores know nothing above them",
-		why:  "a store keeps opaque bytes; one that knew the runtime or the domain could not be checked by the conformance suite alone",
+		why: "a store keeps opaque bytes; one that knew the runtime or the domain could not be checked by the " +
+			"conformance suite alone",
 		from: []string{"licensed/persistence/..."}, tests: true,
-		deny: everything, allow: []string{"licensed/persistence/...", plantedBugs, "licensed/internal/certs", "licensed/internal/tlsfiles"},
+		deny: everything, allow: []string{
+			"licensed/persistence/...", plantedBugs, "licensed/internal/certs", "licensed/internal/tlsfiles",
+		},
 	},
 	{
 		name: "cluster knows no domain",
 		why:  "ownership of shards is the same for every kind of aggregate",
 		from: []string{"licensed/cluster/..."},
-		deny: everything, allow: []string{"licensed/cluster/...", "licensed/actors", "licensed/persistence", "licensed/messages/clusterv1", plantedBugs},
+		deny: everything, allow: []string{"licensed/cluster/...", "licensed/actors", "licensed/persistence",
+			"licensed/messages/clusterv1", plantedBugs},
 	},
 	{
 		name: "generic code does not speak of licences",
@@ -87,17 +101,21 @@ var rules = []rule{
 		name: "domain knows only runtime and messages",
 		why:  "what a licence is must not depend on how it is stored, routed or served",
 		from: []string{"licensed/actors/license/..."},
-		deny: everything, allow: []string{"licensed/actors", "licensed/actors/license/...", "licensed/messages/...", "licensed/persistence"},
+		deny: everything, allow: []string{
+			"licensed/actors", "licensed/actors/license/...", "licensed/messages/...", "licensed/persistence",
+		},
 	},
 	{
 		name: "domain has no clock and no I/O",
-		why:  "the same history must come to the same state, and the same command to the same outcome, in a replay years later",
+		why: "the same history must come to the same state, and the same command to the same outcome, " +
+			"in a replay years later",
 		from: []string{"licensed/actors/license/..."}, except: []string{"licensed/actors/license/policy/policyfile"},
 		deny: clockAndIO, pure: true,
 	},
 	{
 		name: "state machine has no clock and no I/O",
-		why:  "the simulator drives the machine itself; what it did behind the simulator's back would not be repeatable by seed",
+		why: "the simulator drives the machine itself; what it did behind the simulator's back would not be " +
+			"repeatable by seed",
 		from: []string{"licensed/actors"}, files: []string{"machine.go", "decide.go", "recovery.go", "window.go"},
 		deny: append([]string{"sync/...", "github.com/asynkron/protoactor-go/..."}, clockAndIO...), pure: true,
 	},
@@ -112,7 +130,8 @@ var rules = []rule{
 	},
 	{
 		name: "status of the cluster is a pure function",
-		why:  "dashboard, tool and alerts show one result; what it did behind its input's back could contradict the shard map, and no property test would see it",
+		why: "dashboard, tool and alerts show one result; what it did behind its input's back could contradict the " +
+			"shard map, and no property test would see it",
 		from: []string{"licensed/internal/clusterstatus"}, files: []string{"clusterstatus.go"},
 		deny: append([]string{"sync/..."}, clockAndIO...), pure: true,
 	},
@@ -132,11 +151,13 @@ var rules = []rule{
 	// Above.
 	{
 		name: "gateway asks aggregates",
-		why:  "it reaches state through the aggregate's owner only; a gateway that read a store or decided ownership would answer without a lease",
+		why: "it reaches state through the aggregate's owner only; a gateway that read a store or decided " +
+			"ownership would answer without a lease",
 		from: []string{"licensed/gateway/..."},
 		deny: everything,
 		allow: []string{
-			"licensed/gateway/...", "licensed/actors", "licensed/actors/license/...", "licensed/messages/...", "licensed/persistence",
+			"licensed/gateway/...", "licensed/actors", "licensed/actors/license/...", "licensed/messages/...",
+			"licensed/persistence",
 			"licensed/internal/clusterrates", "licensed/internal/historyjson", plantedBugs,
 		},
 	},
@@ -145,27 +166,32 @@ var rules = []rule{
 		why:  "what people see and do there must be what every client can, and pass the same checks",
 		from: []string{"licensed/gateway/dashboard"}, tests: true,
 		deny: everything, allow: []string{
-			"licensed/gateway/dashboard", "licensed/messages/...", "licensed/internal/clusterrates", "licensed/internal/historyjson",
+			"licensed/gateway/dashboard", "licensed/messages/...", "licensed/internal/clusterrates",
+			"licensed/internal/historyjson",
 		},
 	},
 	{
 		name: "one place puts it together",
 		why:  "which store a process uses is decided in internal/storage and nowhere else",
-		from: everything, except: []string{"licensed/internal/storage", "licensed/internal/offline", "licensed/persistence/...", "licensed/test/..."},
+		from: everything, except: []string{
+			"licensed/internal/storage", "licensed/internal/offline", "licensed/persistence/...", "licensed/test/...",
+		},
 		deny: stores,
 	},
 	{
 		name: "layers over stores have few users",
 		why:  "what reads or moves history behind the owner's back must be found in a minute",
 		from: everything, except: []string{
-			"licensed/internal/storage", "licensed/internal/customers", "licensed/internal/offline", "licensed/internal/host", "licensed/internal/node", "licensed/persistence/...",
+			"licensed/internal/storage", "licensed/internal/customers", "licensed/internal/offline",
+			"licensed/internal/host", "licensed/internal/node", "licensed/persistence/...",
 			"licensed/test/...",
 		},
 		deny: layers,
 	},
 	{
 		name: "stores are strangers to each other",
-		why:  "each is complete, what they share is below persistence/internal, and what is laid over them takes the contract",
+		why: "each is complete, what they share is below persistence/internal, and what is laid over them takes " +
+			"the contract",
 		from: []string{"licensed/persistence/..."}, deny: stores,
 	},
 	{
@@ -176,7 +202,8 @@ var rules = []rule{
 	},
 	{
 		name: "licensectl is a client of the API",
-		why:  "it runs on operators' machines: stores, gossip and actors would triple its size, and it must do nothing that other clients cannot",
+		why: "it runs on operators' machines: stores, gossip and actors would triple its size, " +
+			"and it must do nothing that other clients cannot",
 		from: []string{"licensed/cmd/licensectl"},
 		deny: everything, allow: append([]string{"licensed/cmd/licensectl"}, apiOfTools...),
 	},
@@ -194,7 +221,8 @@ var rules = []rule{
 		deny: []string{"github.com/gocql/gocql/...", "github.com/apache/cassandra-gocql-driver/..."},
 	},
 	{
-		name: "the engine has one home", why: "a disk error must stop the store, which needs one place that hears of it; benchmarks measure what is below it",
+		name: "the engine has one home", why: "a disk error must stop the store, which needs one place that hears " +
+			"of it; benchmarks measure what is below it",
 		from: everything, except: []string{"licensed/persistence/pebble/...", "licensed/test/bench"}, tests: true,
 		deny: []string{"github.com/cockroachdb/pebble/..."},
 	},
@@ -208,16 +236,19 @@ var rules = []rule{
 		name: "only the actors of protoactor are used",
 		why:  "its remote, cluster and persistence lose errors and messages, or own an aggregate twice",
 		from: everything, tests: true,
-		deny: []string{"github.com/asynkron/protoactor-go/..."}, allow: []string{"github.com/asynkron/protoactor-go/actor"},
+		deny:  []string{"github.com/asynkron/protoactor-go/..."},
+		allow: []string{"github.com/asynkron/protoactor-go/actor"},
 	},
 	{
 		name: "traps of protoactor are not called",
 		why:  "they lose messages without a word, race or leak",
 		from: everything, tests: true, of: "github.com/asynkron/protoactor-go/...",
-		calls: []string{"Stash", "UnstashAll", "SetReceiveTimeout", "CancelReceiveTimeout", "Bounded", "BoundedDropping", "WithMetricProviders"},
+		calls: []string{"Stash", "UnstashAll", "SetReceiveTimeout", "CancelReceiveTimeout", "Bounded",
+			"BoundedDropping", "WithMetricProviders"},
 	},
 	{
-		name: "gossip has one home", why: "it is a hint for speed, and nobody else may take it for the truth about ownership",
+		name: "gossip has one home",
+		why:  "it is a hint for speed, and nobody else may take it for the truth about ownership",
 		from: everything, except: []string{"licensed/cluster/...", "licensed/internal/forge"}, tests: true,
 		deny: []string{"github.com/hashicorp/memberlist/..."},
 	},
@@ -231,7 +262,8 @@ var rules = []rule{
 	// Tests.
 	{
 		name: "the product does not need the module of tests",
-		why:  "licensed/test has dependencies that go.mod does not have; a test of the product that imported it would not build without go.work",
+		why: "licensed/test has dependencies that go.mod does not have; a test of the product that imported it " +
+			"would not build without go.work",
 		from: everything, except: []string{"licensed/test/..."}, tests: true,
 		deny: []string{"licensed/test/..."},
 	},
@@ -239,7 +271,8 @@ var rules = []rule{
 		name: "planted bugs sit beside the rules that they break",
 		why:  "whoever else imported them could choose one, or link their table into the product",
 		from: everything, except: []string{
-			"licensed/actors", "licensed/persistence/...", "licensed/cluster/...", "licensed/gateway", "licensed/internal/storage",
+			"licensed/actors", "licensed/persistence/...", "licensed/cluster/...", "licensed/gateway",
+			"licensed/internal/storage",
 		},
 		deny: []string{plantedBugs},
 	},
@@ -248,7 +281,8 @@ var rules = []rule{
 		why:  "package testing registers flags, and test doubles have no place in a daemon",
 		from: everything, except: testSupport,
 		deny: append([]string{
-			"testing/...", "net/http/httptest", "github.com/anishathalye/porcupine/...", "github.com/cockroachdb/datadriven/...",
+			"testing/...", "net/http/httptest", "github.com/anishathalye/porcupine/...",
+			"github.com/cockroachdb/datadriven/...",
 		}, testSupport...),
 	},
 }

@@ -29,7 +29,8 @@ func TestEveryStoredFormHasAGoldenFile(t *testing.T) {
 				t.Fatal(err)
 			}
 			if !hasGolden(t, filepath.Join(filepath.Dir(name), "testdata"), byte(number)) {
-				t.Errorf("%s: %s = %s has no golden file in %s/testdata: store one of its bytes and test that it is read",
+				t.Errorf("%s: %s = %s has no golden file in %s/testdata: store one of its bytes and test that "+
+					"it is read",
 					name, m[1], m[2], filepath.Dir(name))
 			}
 		}

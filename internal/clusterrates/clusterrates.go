@@ -41,7 +41,8 @@ func Key(n *licensedv1.NodeStatus) string { return n.Name + "/" + n.Incarnation 
 
 // serverErrors are the codes that are the service's doing, not the client's.
 var serverErrors = map[string]bool{
-	"unavailable": true, "deadline_exceeded": true, "resource_exhausted": true, "internal": true, "data_loss": true, "unknown": true,
+	"unavailable": true, "deadline_exceeded": true, "resource_exhausted": true, "internal": true, "data_loss": true,
+	"unknown": true,
 	"aborted": true,
 }
 
@@ -49,7 +50,10 @@ var serverErrors = map[string]bool{
 // after the first.
 func Between(before, after *licensedv1.ClusterStatus, at time.Time, took time.Duration) Sample {
 	s := Sample{
-		At: at.UnixMilli(), Refusals: make(map[string]float64), Errors: make(map[string]float64), Cores: make(map[string]float64),
+		At:       at.UnixMilli(),
+		Refusals: make(map[string]float64),
+		Errors:   make(map[string]float64),
+		Cores:    make(map[string]float64),
 	}
 	former := make(map[string]*licensedv1.NodeStatus, len(before.GetNodes()))
 	for _, n := range before.GetNodes() {
@@ -70,7 +74,8 @@ func Between(before, after *licensedv1.ClusterStatus, at time.Time, took time.Du
 			latencies = addDifferences(latencies, n.Activity.LatencyCounts, was.Activity.LatencyCounts)
 		}
 	}
-	s.P50, s.P99, s.P999 = percentile(bounds, latencies, 0.5), percentile(bounds, latencies, 0.99), percentile(bounds, latencies, 0.999)
+	s.P50, s.P99, s.P999 = percentile(bounds, latencies, 0.5),
+		percentile(bounds, latencies, 0.99), percentile(bounds, latencies, 0.999)
 	return s
 }
 

@@ -37,19 +37,27 @@ func TestDifference(t *testing.T) {
 		return &licensedv1.NodeStatus{
 			Name: name, Incarnation: incarnation, CpuTime: durationpb.New(time.Duration(commands) * time.Millisecond),
 			Activity: &licensedv1.NodeActivity{
-				Commands: commands, Refusals: []*licensedv1.RuleCount{{Rule: licensedv1.Rule_RULE_DEVICE_LIMIT, Count: refused}},
-				Errors:               []*licensedv1.CodeCount{{Code: "internal", Count: internal}, {Code: "invalid_argument", Count: 9 * internal}},
+				Commands: commands, Refusals: []*licensedv1.RuleCount{
+					{Rule: licensedv1.Rule_RULE_DEVICE_LIMIT, Count: refused},
+				},
+				Errors: []*licensedv1.CodeCount{
+					{Code: "internal", Count: internal}, {Code: "invalid_argument", Count: 9 * internal},
+				},
 				LatencyBoundsSeconds: []float64{.001}, LatencyCounts: []uint64{commands, 0},
 			},
 			Archive: &licensedv1.ArchiveFigures{Lag: durationpb.New(time.Duration(refused) * time.Second)},
 		}
 	}
-	before := &licensedv1.ClusterStatus{Nodes: []*licensedv1.NodeStatus{node("a", "1", 100, 1, 0), node("b", "1", 500, 0, 0), node("g", "", 10, 0, 0)}}
+	before := &licensedv1.ClusterStatus{
+		Nodes: []*licensedv1.NodeStatus{node("a", "1", 100, 1, 0), node("b", "1", 500, 0, 0), node("g", "", 10, 0, 0)},
+	}
 	after := &licensedv1.ClusterStatus{Nodes: []*licensedv1.NodeStatus{
-		node("a", "1", 300, 7, 4), node("b", "2", 700, 0, 0), node("c", "1", 900, 0, 0), node("g", "", 30, 0, 0), {Name: "silent"},
+		node("a", "1", 300, 7, 4), node("b", "2", 700, 0, 0), node("c", "1", 900, 0, 0), node("g", "", 30, 0, 0),
+		{Name: "silent"},
 	}}
 	s := Between(before, after, time.UnixMilli(5), 2*time.Second)
-	if s.Commands != 110 || s.Refusals["device limit"] != 3 || s.Refused != 3 || s.Failed != 2 || s.Lag != 7 || s.At != 5 {
+	if s.Commands != 110 || s.Refusals["device limit"] != 3 || s.Refused != 3 || s.Failed != 2 ||
+		s.Lag != 7 || s.At != 5 {
 		t.Errorf("%+v", s)
 	}
 	if s.Cores["a/1"] != .1 || len(s.Cores) != 2 {

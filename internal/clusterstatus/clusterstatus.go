@@ -128,7 +128,9 @@ type assessment struct {
 func Assess(in *Input) *licensedv1.ClusterStatus {
 	a := &assessment{
 		Input: in, byIncarnation: make(map[persistence.Incarnation]*member),
-		out: &licensedv1.ClusterStatus{Name: in.Name, Reporter: in.Reporter, AsOf: timestamppb.New(in.Now), Shards: in.Shards},
+		out: &licensedv1.ClusterStatus{
+			Name: in.Name, Reporter: in.Reporter, AsOf: timestamppb.New(in.Now), Shards: in.Shards,
+		},
 	}
 	a.meet()
 	a.mapShards()
@@ -143,7 +145,8 @@ func (a *assessment) meet() {
 	listed := make(map[string]bool)
 	for i := range a.Answers {
 		o := &a.Answers[i]
-		m := &member{NodeStatus: o.Self, incarnation: o.Incarnation, answered: o.Self != nil, since: o.SilentSince, cause: o.Cause}
+		m := &member{NodeStatus: o.Self, incarnation: o.Incarnation, answered: o.Self != nil, since: o.SilentSince,
+			cause: o.Cause}
 		m.leaving = o.Listed.GetState() == licensedv1.NodeState_NODE_STATE_DRAINING
 		if !m.answered {
 			m.NodeStatus = o.Listed
@@ -204,7 +207,8 @@ func (a *assessment) mapShards() {
 	for id, row := range rows {
 		m, epoch := holders[id], epochs[id]
 		if m != nil && (epoch > row.Epoch || epoch == row.Epoch && row.Owner == m.incarnation) {
-			a.place(persistence.Shard{ID: row.ID, Epoch: epoch, Owner: m.incarnation}, m, licensedv1.ShardState_SHARD_STATE_OPEN)
+			a.place(persistence.Shard{ID: row.ID, Epoch: epoch, Owner: m.incarnation}, m,
+				licensedv1.ShardState_SHARD_STATE_OPEN)
 			continue
 		}
 		a.place(row, a.byIncarnation[either(row.Owner, row.Successor)], a.unheld(row))
@@ -247,7 +251,8 @@ func (a *assessment) place(row persistence.Shard, m *member, state licensedv1.Sh
 		a.out.ShardsUnserved++
 	}
 	if m != nil {
-		if m.rows++; state != licensedv1.ShardState_SHARD_STATE_OPEN && state != licensedv1.ShardState_SHARD_STATE_MOVING {
+		if m.rows++; state != licensedv1.ShardState_SHARD_STATE_OPEN &&
+			state != licensedv1.ShardState_SHARD_STATE_MOVING {
 			m.unserved++
 		}
 	}
@@ -285,7 +290,8 @@ func (a *assessment) describe() {
 		if m.SeenAt == nil && m.since.Before(a.Now) {
 			m.SeenAt = timestamppb.New(m.since)
 		}
-		m.ShardsOpen, m.ShardsClosing, m.ShardsExpected, m.ShardsMoving, m.ResidentCustomers, m.CommandsPerSecond = 0, 0, 0, 0, 0, 0
+		m.ShardsOpen, m.ShardsClosing, m.ShardsExpected, m.ShardsMoving, m.ResidentCustomers, m.CommandsPerSecond = 0,
+			0, 0, 0, 0, 0
 		switch {
 		case m.planned():
 			m.State, m.Reason = licensedv1.NodeState_NODE_STATE_LEFT, "stopped as requested at "+a.clock(m.since)
@@ -322,16 +328,19 @@ func (a *assessment) find() {
 func (a *assessment) findShards() {
 	if n := a.out.ShardsUnserved; n > 0 {
 		a.report(&licensedv1.ClusterWarning{
-			Level: licensedv1.WarningLevel_WARNING_LEVEL_CRITICAL, Kind: licensedv1.FindingKind_FINDING_KIND_SHARDS_UNSERVED,
-			Text: fmt.Sprintf("%d of %d shards %s not served%s", n, a.Shards, be(n), a.owners()),
-			NextStep: "Requests for their customers wait or fail. Other nodes take over the shards of a failed node within seconds. " +
+			Level: licensedv1.WarningLevel_WARNING_LEVEL_CRITICAL,
+			Kind:  licensedv1.FindingKind_FINDING_KIND_SHARDS_UNSERVED,
+			Text:  fmt.Sprintf("%d of %d shards %s not served%s", n, a.Shards, be(n), a.owners()),
+			NextStep: "Requests for their customers wait or fail. Other nodes take over the shards of a failed node " +
+				"within seconds. " +
 				"If this lasts, check that nodes run and reach the store.",
 			Runbook: "licensedshardsnotserved",
 		})
 	}
 	if n := a.out.ShardsUnconfirmed; n > 0 {
 		a.report(&licensedv1.ClusterWarning{
-			Level: licensedv1.WarningLevel_WARNING_LEVEL_WARNING, Kind: licensedv1.FindingKind_FINDING_KIND_SHARDS_UNCONFIRMED,
+			Level:    licensedv1.WarningLevel_WARNING_LEVEL_WARNING,
+			Kind:     licensedv1.FindingKind_FINDING_KIND_SHARDS_UNCONFIRMED,
 			Text:     fmt.Sprintf("%d of %d shards %s not confirmed as served%s", n, a.Shards, be(n), a.owners()),
 			NextStep: "Their owner did not answer. If it failed, other nodes take over its shards within seconds.",
 			Runbook:  "licensedshardsnotserved",
@@ -389,9 +398,12 @@ func (a *assessment) findNodes() {
 	switch n := a.out.NodesRunning; {
 	case len(away) > 0:
 		w := &licensedv1.ClusterWarning{
-			Level: level, Kind: licensedv1.FindingKind_FINDING_KIND_NODE_NOT_RESPONDING, Text: running + "; " + a.silent(away),
+			Level: level,
+			Kind:  licensedv1.FindingKind_FINDING_KIND_NODE_NOT_RESPONDING,
+			Text:  running + "; " + a.silent(away),
 			Since: timestamppb.New(earliest(away)), Runbook: "licenseddown",
-			NextStep: "Read the log of that process, and restart it if it ended. To run without it from now on, start another node, or wait: " +
+			NextStep: "Read the log of that process, and restart it if it ended. To run without it from now on, " +
+				"start another node, or wait: " +
 				"a node that does not come back is forgotten after 24 hours.",
 		}
 		if len(away) == 1 {
@@ -405,12 +417,15 @@ func (a *assessment) findNodes() {
 	case n == 0:
 		a.report(&licensedv1.ClusterWarning{
 			Level: level, Kind: licensedv1.FindingKind_FINDING_KIND_NO_NODE, Text: "No node is running",
-			NextStep: "Start a node, undrain one (licensectl cluster undrain NODE), or check that gossip reaches the nodes.",
-			Runbook:  "licensedshardsnotserved",
+			NextStep: "Start a node, undrain one (licensectl cluster undrain NODE), " +
+				"or check that gossip reaches the nodes.",
+			Runbook: "licensedshardsnotserved",
 		})
 	case n == 1 && !a.Alone:
 		a.report(&licensedv1.ClusterWarning{
-			Level: level, Kind: licensedv1.FindingKind_FINDING_KIND_ONE_NODE, Text: "One node is running; no other takes over its customers if it fails",
+			Level:    level,
+			Kind:     licensedv1.FindingKind_FINDING_KIND_ONE_NODE,
+			Text:     "One node is running; no other takes over its customers if it fails",
 			NextStep: "Start a second node.", Runbook: "adding-and-removing-nodes",
 		})
 	}
@@ -450,12 +465,15 @@ func (a *assessment) findOf(m *member) {
 	case !m.answered:
 		return
 	case m.State == licensedv1.NodeState_NODE_STATE_FAILED:
-		w.Kind, w.Text, w.Runbook = licensedv1.FindingKind_FINDING_KIND_NODE_FAILED, m.Name+" cannot serve: "+m.Reason, "licenseddown"
+		w.Kind, w.Text, w.Runbook = licensedv1.FindingKind_FINDING_KIND_NODE_FAILED,
+			m.Name+" cannot serve: "+m.Reason, "licenseddown"
 		w.NextStep = "Repair the cause and restart " + m.Name + ". Nothing that was acknowledged is lost."
 		a.report(w)
 	case m.isNode() && !m.speaks && !m.idle():
-		w.Kind, w.Text, w.Runbook = licensedv1.FindingKind_FINDING_KIND_NO_LEASE, m.Name+" has no lease and serves no customers", "licensednolease"
-		w.NextStep = "The store does not answer " + m.Name + ", or not in time. Check the store, and the network between the two."
+		w.Kind, w.Text, w.Runbook = licensedv1.FindingKind_FINDING_KIND_NO_LEASE,
+			m.Name+" has no lease and serves no customers", "licensednolease"
+		w.NextStep = "The store does not answer " + m.Name +
+			", or not in time. Check the store, and the network between the two."
 		a.report(w)
 	}
 	for _, w := range m.Warnings {
@@ -485,7 +503,8 @@ func (a *assessment) findVersions() {
 	}
 	a.report(&licensedv1.ClusterWarning{
 		Level: licensedv1.WarningLevel_WARNING_LEVEL_WARNING, Kind: licensedv1.FindingKind_FINDING_KIND_VERSIONS_MIXED,
-		Text: fmt.Sprintf("Members have run %d versions for more than an hour", len(first)), Since: timestamppb.New(since),
+		Text:     fmt.Sprintf("Members have run %d versions for more than an hour", len(first)),
+		Since:    timestamppb.New(since),
 		NextStep: "Finish the upgrade, or go back.", Runbook: "licensedversionsmixed",
 	})
 }
@@ -502,7 +521,8 @@ func (a *assessment) conclude() {
 			w.Level = licensedv1.WarningLevel_WARNING_LEVEL_WARNING
 		}
 	}
-	slices.SortStableFunc(out.Warnings, func(x, y *licensedv1.ClusterWarning) int { return cmp.Compare(y.Level, x.Level) })
+	slices.SortStableFunc(out.Warnings,
+		func(x, y *licensedv1.ClusterWarning) int { return cmp.Compare(y.Level, x.Level) })
 	switch n := len(out.Warnings); {
 	case n == 0:
 		out.Level, out.Summary = licensedv1.ClusterLevel_CLUSTER_LEVEL_OK, AllNormal

@@ -32,7 +32,9 @@ func three() *Input {
 	for n := 1; n <= 3; n++ {
 		in.Answers = append(in.Answers, nodeAnswer(n))
 	}
-	g := &licensedv1.NodeStatus{Name: "g1", Roles: gatewayRole, Version: "v1", State: licensedv1.NodeState_NODE_STATE_READY}
+	g := &licensedv1.NodeStatus{
+		Name: "g1", Roles: gatewayRole, Version: "v1", State: licensedv1.NodeState_NODE_STATE_READY,
+	}
 	in.Answers = append(in.Answers, Answer{Listed: g, Self: g})
 	for id := range in.Shards {
 		n := int(id%3) + 1
@@ -45,7 +47,11 @@ func three() *Input {
 func nodeAnswer(n int) Answer {
 	s := func() *licensedv1.NodeStatus {
 		return &licensedv1.NodeStatus{
-			Name: fmt.Sprint("n", n), Incarnation: i(n).String(), Roles: nodeRole, Version: "v1", State: licensedv1.NodeState_NODE_STATE_READY,
+			Name:        fmt.Sprint("n", n),
+			Incarnation: i(n).String(),
+			Roles:       nodeRole,
+			Version:     "v1",
+			State:       licensedv1.NodeState_NODE_STATE_READY,
 		}
 	}
 	self := s()
@@ -96,22 +102,29 @@ func TestStatus(t *testing.T) {
 		says   []string
 	}{
 		"all is normal": {func(*Input) {}, ok, "12 0 0 0, 3 of 3", nil},
-		"a node does not answer, for the first time": {func(in *Input) { in.silent(0, 0) }, degraded, "8 0 0 4, 2 of 3", []string{
-			"4 of 12 shards are not confirmed as served; last owner: n1 (4)",
-			"2 of 3 nodes running; n1 not responding since 10:20:50 UTC (no status from n1: timeout)",
-		}},
-		"a node is silent for longer than shards may be": {func(in *Input) { in.silent(0, 11*time.Second) }, critical, "8 0 4 0, 2 of 3", []string{
-			"4 of 12 shards are not served; last owner: n1 (4)", "2 of 3 nodes running; n1 not responding since 10:20:39 UTC",
-		}},
-		"a node disappeared": {func(in *Input) { in.gone(0, 5*time.Second, false) }, critical, "8 0 4 0, 2 of 3", []string{
-			"4 of 12 shards are not served; last owner: n1 (4)", "2 of 3 nodes running; n1 not responding since 10:20:45 UTC",
-		}},
-		"others took over": {func(in *Input) { in.take(2, 1); in.gone(0, 5*time.Second, false) }, degraded, "12 0 0 0, 2 of 3", []string{
-			"2 of 3 nodes running; n1 not responding since 10:20:45 UTC",
-		}},
-		"yesterday": {func(in *Input) { in.take(2, 1); in.gone(0, 12*time.Hour, false) }, degraded, "12 0 0 0, 2 of 3", []string{
-			"n1 not responding since 2026-02-28 22:20:50 UTC",
-		}},
+		"a node does not answer, for the first time": {func(in *Input) { in.silent(0, 0) }, degraded, "8 0 0 4, 2 of 3",
+			[]string{
+				"4 of 12 shards are not confirmed as served; last owner: n1 (4)",
+				"2 of 3 nodes running; n1 not responding since 10:20:50 UTC (no status from n1: timeout)",
+			}},
+		"a node is silent for longer than shards may be": {func(in *Input) { in.silent(0, 11*time.Second) }, critical,
+			"8 0 4 0, 2 of 3", []string{
+				"4 of 12 shards are not served; last owner: n1 (4)",
+				"2 of 3 nodes running; n1 not responding since 10:20:39 UTC",
+			}},
+		"a node disappeared": {func(in *Input) { in.gone(0, 5*time.Second, false) }, critical, "8 0 4 0, 2 of 3",
+			[]string{
+				"4 of 12 shards are not served; last owner: n1 (4)",
+				"2 of 3 nodes running; n1 not responding since 10:20:45 UTC",
+			}},
+		"others took over": {func(in *Input) { in.take(2, 1); in.gone(0, 5*time.Second, false) }, degraded,
+			"12 0 0 0, 2 of 3", []string{
+				"2 of 3 nodes running; n1 not responding since 10:20:45 UTC",
+			}},
+		"yesterday": {func(in *Input) { in.take(2, 1); in.gone(0, 12*time.Hour, false) }, degraded, "12 0 0 0, 2 of 3",
+			[]string{
+				"n1 not responding since 2026-02-28 22:20:50 UTC",
+			}},
 		"it is restarted": {func(in *Input) {
 			in.take(2, 1)
 			in.gone(0, time.Minute, false)
@@ -119,15 +132,18 @@ func TestStatus(t *testing.T) {
 			back.Incarnation = i(9)
 			in.Answers = append(in.Answers, back)
 		}, ok, "12 0 0 0, 3 of 3", nil},
-		"a node left as requested": {func(in *Input) { in.take(2, 1); in.gone(0, time.Minute, true) }, ok, "12 0 0 0, 2 of 2", nil},
+		"a node left as requested": {
+			func(in *Input) { in.take(2, 1); in.gone(0, time.Minute, true) }, ok, "12 0 0 0, 2 of 2", nil,
+		},
 		"a node leaves, and does not answer any more": {func(in *Input) {
 			in.take(2, 1)
 			in.silent(0, 0)
 			in.Answers[0].Listed.State = licensedv1.NodeState_NODE_STATE_DRAINING
 		}, ok, "12 0 0 0, 2 of 2", nil},
-		"a node was killed while it drained": {func(in *Input) { in.gone(0, time.Second, true) }, critical, "8 0 4 0, 2 of 3", []string{
-			"4 of 12 shards are not served", "n1 not responding since 10:20:49 UTC",
-		}},
+		"a node was killed while it drained": {func(in *Input) { in.gone(0, time.Second, true) }, critical,
+			"8 0 4 0, 2 of 3", []string{
+				"4 of 12 shards are not served", "n1 not responding since 10:20:49 UTC",
+			}},
 		"a node drains": {func(in *Input) {
 			in.Answers[0].Self.State = licensedv1.NodeState_NODE_STATE_DRAINING
 			in.Answers[0].Holds = in.Answers[0].Holds[1:]
@@ -171,17 +187,23 @@ func TestStatus(t *testing.T) {
 			"12 of 12 shards are not served; last owner: n1 (4), n2 (4), n3 (4)",
 			"0 of 3 nodes running; not responding: n1 since 10:20:45 UTC, n2 since 10:20:45 UTC, n3 since 10:20:45 UTC",
 		}},
-		"there was never a node": {func(in *Input) { in.Answers, in.Rows = in.Answers[3:], nil }, critical, "0 0 12 0, 0 of 0", []string{
+		"there was never a node": {func(in *Input) {
+			in.Answers, in.Rows = in.Answers[3:],
+				nil
+		}, critical, "0 0 12 0, 0 of 0", []string{
 			"12 of 12 shards are not served", "No node is running",
 		}},
 		"a node has no lease": {func(in *Input) {
 			in.Answers[0].Self.Lease.Remaining, in.Answers[0].Self.State = nil, licensedv1.NodeState_NODE_STATE_SUSPECT
-		}, critical, "8 0 4 0, 2 of 3", []string{"4 of 12 shards are not served", "n1 has no lease and serves no customers"}},
+		}, critical, "8 0 4 0, 2 of 3",
+			[]string{"4 of 12 shards are not served", "n1 has no lease and serves no customers"}},
 		"a node says that it failed, and others serve": {func(in *Input) {
 			in.take(2, 1)
 			a := &in.Answers[0]
 			a.Self.State, a.Self.Reason = licensedv1.NodeState_NODE_STATE_FAILED, "disk"
-			a.Self.Warnings = []*licensedv1.ClusterWarning{{Level: licensedv1.WarningLevel_WARNING_LEVEL_CRITICAL, Text: "n1 is lost"}}
+			a.Self.Warnings = []*licensedv1.ClusterWarning{
+				{Level: licensedv1.WarningLevel_WARNING_LEVEL_CRITICAL, Text: "n1 is lost"},
+			}
 		}, degraded, "12 0 0 0, 2 of 3", []string{"n1 cannot serve: disk", "n1 is lost"}},
 		"a gateway disappeared": {func(in *Input) {
 			in.Departed = append(in.Departed, Departure{At: now.Add(-time.Minute), Last: &licensedv1.NodeStatus{
@@ -212,7 +234,8 @@ func TestStatus(t *testing.T) {
 			test.change(in)
 			s := Assess(in)
 			wantConsistent(t, s)
-			counts := fmt.Sprintf("%d %d %d %d, %d of %d", s.ShardsServed, s.ShardsMoving, s.ShardsUnserved, s.ShardsUnconfirmed, s.NodesRunning, s.NodesExpected)
+			counts := fmt.Sprintf("%d %d %d %d, %d of %d",
+				s.ShardsServed, s.ShardsMoving, s.ShardsUnserved, s.ShardsUnconfirmed, s.NodesRunning, s.NodesExpected)
 			if s.Level != test.level || counts != test.counts {
 				t.Errorf("%v %s, want %v %s", s.Level, counts, test.level, test.counts)
 			}
@@ -249,8 +272,10 @@ func wantConsistent(t *testing.T, s *licensedv1.ClusterStatus) {
 		}
 	}
 	states[licensedv1.ShardState_SHARD_STATE_ORPHANED] += s.Shards - uint32(len(s.ShardMap))
-	if states[licensedv1.ShardState_SHARD_STATE_OPEN] != s.ShardsServed || states[licensedv1.ShardState_SHARD_STATE_MOVING] != s.ShardsMoving ||
-		states[licensedv1.ShardState_SHARD_STATE_ORPHANED] != s.ShardsUnserved || states[licensedv1.ShardState_SHARD_STATE_UNCONFIRMED] != s.ShardsUnconfirmed ||
+	if states[licensedv1.ShardState_SHARD_STATE_OPEN] != s.ShardsServed ||
+		states[licensedv1.ShardState_SHARD_STATE_MOVING] != s.ShardsMoving ||
+		states[licensedv1.ShardState_SHARD_STATE_ORPHANED] != s.ShardsUnserved ||
+		states[licensedv1.ShardState_SHARD_STATE_UNCONFIRMED] != s.ShardsUnconfirmed ||
 		s.ShardsServed+s.ShardsMoving+s.ShardsUnserved+s.ShardsUnconfirmed != s.Shards {
 		t.Errorf("%v in the map; %d served, %d moving, %d unserved, %d unconfirmed of %d", states,
 			s.ShardsServed, s.ShardsMoving, s.ShardsUnserved, s.ShardsUnconfirmed, s.Shards)
@@ -270,7 +295,8 @@ func wantConsistentNodes(t *testing.T, s *licensedv1.ClusterStatus, served map[s
 		case licensedv1.NodeState_NODE_STATE_SUSPECT:
 			answers = n.Lease != nil
 		}
-		if held := n.ShardsOpen + n.ShardsClosing; answers && n.Incarnation != "" && held != served[n.Incarnation] || !answers && held > 0 {
+		if held := n.ShardsOpen + n.ShardsClosing; answers && n.Incarnation != "" && held != served[n.Incarnation] ||
+			!answers && held > 0 {
 			t.Errorf("%s (%v) has %d shards, the map says %d", n.Name, n.State, held, served[n.Incarnation])
 		}
 		if !answers && served[n.Incarnation] > 0 {
@@ -306,12 +332,14 @@ func wantConsistentFindings(t *testing.T, s *licensedv1.ClusterStatus) {
 			}
 			continue
 		}
-		if got := number.FindAllString(w.Text, 2); !slices.Equal(got, []string{fmt.Sprint(n), fmt.Sprint(s.Shards)}) || n == 0 {
+		if got := number.FindAllString(w.Text, 2); !slices.Equal(got, []string{fmt.Sprint(n), fmt.Sprint(s.Shards)}) ||
+			n == 0 {
 			t.Errorf("%q, and the map has %d of %d", w.Text, n, s.Shards)
 		}
 	}
 	if worst != s.Level || (s.Level == critical) != (s.ShardsUnserved > 0) || s.Level == ok && s.ShardsUnconfirmed > 0 {
-		t.Errorf("level %v, findings %v, %d shards unserved, %d unconfirmed", s.Level, worst, s.ShardsUnserved, s.ShardsUnconfirmed)
+		t.Errorf("level %v, findings %v, %d shards unserved, %d unconfirmed",
+			s.Level, worst, s.ShardsUnserved, s.ShardsUnconfirmed)
 	}
 	if (s.Summary == AllNormal) != (s.Level == ok) || s.Summary == "" {
 		t.Errorf("%q at %v", s.Summary, s.Level)
@@ -395,7 +423,9 @@ func anyMember(r *rand.Rand, a *Answer, shards uint32) {
 		a.Holds = append(a.Holds, Held{r.Uint32N(shards + 1), r.Uint64N(4)})
 	}
 	if r.IntN(6) == 0 {
-		a.Self.Warnings = []*licensedv1.ClusterWarning{{Level: licensedv1.WarningLevel(1 + r.IntN(2)), Text: "its disk is full"}}
+		a.Self.Warnings = []*licensedv1.ClusterWarning{
+			{Level: licensedv1.WarningLevel(1 + r.IntN(2)), Text: "its disk is full"},
+		}
 	}
 }
 
@@ -413,7 +443,8 @@ func TestHistory(t *testing.T) {
 	}
 	since := func(s *licensedv1.ClusterStatus) (all []string) {
 		for _, w := range s.Warnings {
-			all = append(all, fmt.Sprintf("%v %v", strings.TrimPrefix(w.Kind.String(), "FINDING_KIND_"), now.Sub(w.Since.AsTime())))
+			all = append(all,
+				fmt.Sprintf("%v %v", strings.TrimPrefix(w.Kind.String(), "FINDING_KIND_"), now.Sub(w.Since.AsTime())))
 		}
 		return all
 	}
@@ -438,7 +469,8 @@ func TestHistory(t *testing.T) {
 		}
 	}
 	released := func(in *Input) {
-		in.Rows[0].Owner, in.Rows[0].Successor, in.Answers[0].Holds = persistence.Incarnation{}, i(2), in.Answers[0].Holds[1:]
+		in.Rows[0].Owner, in.Rows[0].Successor, in.Answers[0].Holds = persistence.Incarnation{},
+			i(2), in.Answers[0].Holds[1:]
 	}
 	at(5*time.Second, func(*Input) {})
 	if s := at(4*time.Second, released); s.Level != ok {
@@ -458,7 +490,8 @@ func TestRunbook(t *testing.T) {
 	anchors := make(map[string]bool)
 	for line := range strings.Lines(string(b)) {
 		if strings.HasPrefix(line, "#") {
-			anchors[strings.ReplaceAll(strings.ToLower(strings.TrimSpace(strings.TrimLeft(line, "#"))), " ", "-")] = true
+			anchors[strings.ReplaceAll(strings.ToLower(strings.TrimSpace(strings.TrimLeft(line, "#"))), " ",
+				"-")] = true
 		}
 	}
 	for _, file := range []string{"clusterstatus.go", "../node/status.go"} {
@@ -466,7 +499,8 @@ func TestRunbook(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		found := regexp.MustCompile(`(?:Runbook(?::|.*=)\s+(?:.*, )?|add\()"([a-z-]+)"`).FindAllStringSubmatch(string(source), -1)
+		found := regexp.MustCompile(`(?:Runbook(?::|.*=)\s+(?:.*, )?|add\()"([a-z-]+)"`).
+			FindAllStringSubmatch(string(source), -1)
 		if len(found) == 0 {
 			t.Errorf("%s: no anchors", file)
 		}

@@ -1,5 +1,5 @@
-// Package customers reads what a store keeps of customers, below their actors: pages of their ids, and reports on damage in
-// their histories. Operators' requests to a running process and the tools for a stopped one share it.
+// Package customers reads what a store keeps of customers, below their actors: pages of their ids, and reports on
+// damage in their histories. Operators' requests to a running process and the tools for a stopped one share it.
 package customers
 
 import (
@@ -26,7 +26,8 @@ func ID(aggregate string) string { return strings.TrimSuffix(aggregate, suffix) 
 // Is reports whether an aggregate is a customer.
 func Is(aggregate string) bool { return strings.HasSuffix(aggregate, suffix) }
 
-// List returns up to limit ids of customers with a history, after the last id of the former page (empty: from the first).
+// List returns up to limit ids of customers with a history, after the last id of the former page (empty: from the
+// first).
 func List(ctx context.Context, store persistence.Journal, after string, limit int) ([]string, error) {
 	if after != "" {
 		after = Aggregate(after)
@@ -60,20 +61,26 @@ var severities = map[doctor.Severity]licensedv1.Severity{
 func Unreadable(customer string, damage error) *licensedv1.CustomerReport {
 	return &licensedv1.CustomerReport{CustomerId: customer, Findings: []*licensedv1.Finding{{
 		Severity: licensedv1.Severity_SEVERITY_ERROR, Check: "roots",
-		Message: fmt.Sprintf("the newest root cannot be read, so neither can the history: %v; restore it from a backup", damage),
+		Message: fmt.Sprintf("the newest root cannot be read, so neither can the history: %v; restore it from a backup",
+			damage),
 	}}}
 }
 
 // Report returns a report in the API's words.
 func Report(customer string, r *doctor.Report) *licensedv1.CustomerReport {
 	out := &licensedv1.CustomerReport{
-		CustomerId: customer, HeadSequence: r.Head, Events: r.Events, ArchivedEvents: r.Archived, Roots: uint32(r.Roots),
-		Segments: uint32(r.Segments), StrayRoots: uint32(r.Strays), SnapshotsEqual: uint32(r.Snapshots),
+		CustomerId:     customer,
+		HeadSequence:   r.Head,
+		Events:         r.Events,
+		ArchivedEvents: r.Archived,
+		Roots:          uint32(r.Roots),
+		Segments:       uint32(r.Segments), StrayRoots: uint32(r.Strays), SnapshotsEqual: uint32(r.Snapshots),
 		LiveStateCompared: r.Live, ReplayedFrom: r.ReplayedFrom,
 	}
 	for _, f := range r.Findings {
 		out.Findings = append(out.Findings, &licensedv1.Finding{
-			Severity: severities[f.Severity], Check: f.Check, Message: f.Message, FromSequence: f.From, ToSequence: f.To, Mended: f.Repaired,
+			Severity: severities[f.Severity], Check: f.Check, Message: f.Message, FromSequence: f.From,
+			ToSequence: f.To, Mended: f.Repaired,
 		})
 	}
 	return out

@@ -26,7 +26,9 @@ type service struct {
 	turn  int
 }
 
-func answer[Q, A any](s *service, method string, r *connect.Request[Q], duplicate func(*A)) (*connect.Response[A], error) {
+func answer[Q, A any](
+	s *service, method string, r *connect.Request[Q], duplicate func(*A),
+) (*connect.Response[A], error) {
 	id := any(r.Msg).(interface{ GetCommandId() string }).GetCommandId()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -57,23 +59,33 @@ func (s *service) answers() []error {
 	return []error{nil, refused, connect.NewError(connect.CodeResourceExhausted, errors.New("overloaded"))}
 }
 
-func (s *service) AcquireLicense(_ context.Context, r *connect.Request[licensedv1.AcquireLicenseRequest]) (*connect.Response[licensedv1.AcquireLicenseResponse], error) {
+func (s *service) AcquireLicense(
+	_ context.Context, r *connect.Request[licensedv1.AcquireLicenseRequest],
+) (*connect.Response[licensedv1.AcquireLicenseResponse], error) {
 	return answer(s, "acquire", r, func(a *licensedv1.AcquireLicenseResponse) { a.Duplicate = true })
 }
 
-func (s *service) RenewLicense(_ context.Context, r *connect.Request[licensedv1.RenewLicenseRequest]) (*connect.Response[licensedv1.RenewLicenseResponse], error) {
+func (s *service) RenewLicense(
+	_ context.Context, r *connect.Request[licensedv1.RenewLicenseRequest],
+) (*connect.Response[licensedv1.RenewLicenseResponse], error) {
 	return answer(s, "renew", r, func(a *licensedv1.RenewLicenseResponse) { a.Duplicate = true })
 }
 
-func (s *service) ReleaseLicense(_ context.Context, r *connect.Request[licensedv1.ReleaseLicenseRequest]) (*connect.Response[licensedv1.ReleaseLicenseResponse], error) {
+func (s *service) ReleaseLicense(
+	_ context.Context, r *connect.Request[licensedv1.ReleaseLicenseRequest],
+) (*connect.Response[licensedv1.ReleaseLicenseResponse], error) {
 	return answer(s, "release", r, func(a *licensedv1.ReleaseLicenseResponse) { a.Duplicate = true })
 }
 
-func (s *service) RecordPlayback(_ context.Context, r *connect.Request[licensedv1.RecordPlaybackRequest]) (*connect.Response[licensedv1.RecordPlaybackResponse], error) {
+func (s *service) RecordPlayback(
+	_ context.Context, r *connect.Request[licensedv1.RecordPlaybackRequest],
+) (*connect.Response[licensedv1.RecordPlaybackResponse], error) {
 	return answer(s, "play", r, func(a *licensedv1.RecordPlaybackResponse) { a.Duplicate = true })
 }
 
-func (s *service) DeactivateDevice(_ context.Context, r *connect.Request[licensedv1.DeactivateDeviceRequest]) (*connect.Response[licensedv1.DeactivateDeviceResponse], error) {
+func (s *service) DeactivateDevice(
+	_ context.Context, r *connect.Request[licensedv1.DeactivateDeviceRequest],
+) (*connect.Response[licensedv1.DeactivateDeviceResponse], error) {
 	return answer(s, "deactivate", r, func(a *licensedv1.DeactivateDeviceResponse) { a.Duplicate = true })
 }
 

@@ -30,7 +30,9 @@ func TestPoints(t *testing.T) {
 		t.Fatal("a point cannot be set")
 	}
 	began := time.Now()
-	s.PutRoot(context.Background(), &persistence.Root{Key: key, Incarnation: persistence.NewIncarnation(), Time: time.Now()}, func(err error) { done <- err })
+	s.PutRoot(context.Background(), &persistence.Root{
+		Key: key, Incarnation: persistence.NewIncarnation(), Time: time.Now(),
+	}, func(err error) { done <- err })
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +55,9 @@ func TestPoints(t *testing.T) {
 }
 
 func TestSet(t *testing.T) {
-	for name, body := range map[string]string{"nowhere": "exit", Before(Append): "explode", After(Append): "sleep -1s", "clock": "soon"} {
+	for name, body := range map[string]string{
+		"nowhere": "exit", Before(Append): "explode", After(Append): "sleep -1s", "clock": "soon",
+	} {
 		if put(t, name, body) != http.StatusBadRequest {
 			t.Errorf("%s %q is taken", name, body)
 		}

@@ -49,7 +49,9 @@ func (s store) TopRoot(ctx context.Context, aggregate string) (persistence.Root,
 	return call(ReadTop, func() (persistence.Root, error) { return s.Store.TopRoot(ctx, aggregate) })
 }
 
-func (s store) ReadRecords(ctx context.Context, p persistence.Partition, after uint64, limit int) ([]persistence.Record, error) {
+func (s store) ReadRecords(
+	ctx context.Context, p persistence.Partition, after uint64, limit int,
+) ([]persistence.Record, error) {
 	return call(ReadRecords, func() ([]persistence.Record, error) { return s.Store.ReadRecords(ctx, p, after, limit) })
 }
 

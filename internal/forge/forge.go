@@ -47,7 +47,9 @@ func New(target, label string) (*Forger, error) {
 }
 
 // From is New with packets that are sent through dial.
-func From(dial func(ctx context.Context, network, address string) (net.Conn, error), target, label string) (*Forger, error) {
+func From(
+	dial func(ctx context.Context, network, address string) (net.Conn, error), target, label string,
+) (*Forger, error) {
 	conn, err := dial(context.Background(), "udp", target)
 	if err != nil {
 		return nil, fmt.Errorf("forge gossip to %s: %w", target, err)
@@ -129,7 +131,8 @@ func (f *Forger) Alive(a Alive) error {
 		Port        uint16
 		Meta        []byte
 		Vsn         []uint8
-	}{highest(a.Incarnation), a.Name, address, uint16(port), meta, []uint8{1, memberlist.ProtocolVersionMax, 2, 1, 1, 1}})
+	}{highest(a.Incarnation), a.Name, address, uint16(port), meta,
+		[]uint8{1, memberlist.ProtocolVersionMax, 2, 1, 1, 1}})
 }
 
 // Gone says that a member, as memberlist knows it, is dead, with the highest count that others believe.
@@ -205,7 +208,9 @@ func (f *Forger) listener(name, from string, says liar) *memberlist.Config {
 
 // Clocks runs a member for each meta at an address of this machine and has it join the target. Their names are those of
 // the map, and their wall clocks are that far ahead of this machine's. Stop ends them.
-func (f *Forger) Clocks(ctx context.Context, from string, ahead time.Duration, metas map[string]*clusterv1.Meta) (stop func() error, err error) {
+func (f *Forger) Clocks(
+	ctx context.Context, from string, ahead time.Duration, metas map[string]*clusterv1.Meta,
+) (stop func() error, err error) {
 	var all []*memberlist.Memberlist
 	stop = func() (err error) {
 		for _, m := range all {

@@ -54,11 +54,13 @@ func TestForged(t *testing.T) {
 	await("rows", func() error { return f.Rows(make([]persistence.Shard, 40)...) }, heard(&rows, 40))
 	lists := func(name string) func() bool {
 		return func() bool {
-			return slices.ContainsFunc(m.Members(), func(o membership.Member) bool { return o.Name == name && o.Meta.Version == "forged" })
+			return slices.ContainsFunc(m.Members(),
+				func(o membership.Member) bool { return o.Name == name && o.Meta.Version == "forged" })
 		}
 	}
 	meta := &clusterv1.Meta{Version: "forged"}
-	await("a member", func() error { return f.Alive(forge.Alive{Name: "x", Gossip: "127.0.0.1:9", Meta: meta}) }, lists("x"))
+	await("a member", func() error { return f.Alive(forge.Alive{Name: "x", Gossip: "127.0.0.1:9", Meta: meta}) },
+		lists("x"))
 	metas, addresses, err := f.Overhear("127.0.0.1")
 	if err != nil || addresses[m.ID()] != m.Address() || metas[m.ID()] == nil {
 		t.Errorf("overheard %v at %v, %v; want %s at %s", metas, addresses, err, m.ID(), m.Address())

@@ -52,8 +52,8 @@ func Get(t testing.TB, url string) (status int, body string) {
 	return res.StatusCode, string(b)
 }
 
-// HTTP2 returns a client over HTTP/2 without TLS, with connections of its own. They come from an address of this machine
-// if one is given.
+// HTTP2 returns a client over HTTP/2 without TLS, with connections of its own. They come from an address of this
+// machine if one is given.
 func HTTP2(t testing.TB, from ...net.IP) *http.Client {
 	h := &http.Transport{Protocols: new(http.Protocols)}
 	h.Protocols.SetUnencryptedHTTP2(true)

@@ -34,7 +34,8 @@ func SettledOwners(s *licensedv1.ClusterStatus, nodes int) ([]string, error) {
 	for _, shard := range s.ShardMap {
 		owner, _ := should.Owner(shard.Id)
 		if owners[shard.Id] = names[shard.Owner]; owners[shard.Id] != owner {
-			return nil, fmt.Errorf("shard %d is owned by %q (%s), and should be by %s", shard.Id, owners[shard.Id], shard.Owner, owner)
+			return nil, fmt.Errorf("shard %d is owned by %q (%s), and should be by %s",
+				shard.Id, owners[shard.Id], shard.Owner, owner)
 		}
 	}
 	return owners, nil

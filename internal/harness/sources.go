@@ -22,9 +22,10 @@ var Root = sync.OnceValue(func() string {
 // directories of the module that have the sources of its programs, what they embed included.
 var directories = []string{"actors", "cluster", "cmd", "docs", "gateway", "internal", "messages", "persistence"}
 
-// LookAtSources makes the result of a test that builds or runs programs depend on their sources. go test keeps the result
-// of a test as long as what it was linked from and the files that it looked at are the same; the sources of a program
-// that it runs are neither, unless it looks at them. What is looked at before the first test does not count.
+// LookAtSources makes the result of a test that builds or runs programs depend on their sources. go test keeps the
+// result of a test as long as what it was linked from and the files that it looked at are the same; the sources of
+// a program that it runs are neither, unless it looks at them. What is looked at before the first test does not
+// count.
 func LookAtSources(t testing.TB) {
 	t.Helper()
 	if err := look(); err != nil {
@@ -40,7 +41,8 @@ var look = sync.OnceValue(func() error {
 	}
 	for _, d := range directories {
 		// To read a directory is to look at its files.
-		errs = append(errs, filepath.WalkDir(filepath.Join(Root(), d), func(_ string, _ fs.DirEntry, err error) error { return err }))
+		errs = append(errs,
+			filepath.WalkDir(filepath.Join(Root(), d), func(_ string, _ fs.DirEntry, err error) error { return err }))
 	}
 	return errors.Join(errs...)
 })

@@ -63,7 +63,10 @@ func Of(customer string, i *licensedv1.HistoryItem) any {
 // OfEvent returns the line of an event.
 func OfEvent(customer string, e *licensedv1.HistoryEvent) *Event {
 	line := &Event{
-		Event: e.Event, EventTime: e.EventTime.AsTime().UTC().Format(talkTime), AggregateID: e.AggregateId, Committed: e.Committed,
+		Event:          e.Event,
+		EventTime:      e.EventTime.AsTime().UTC().Format(talkTime),
+		AggregateID:    e.AggregateId,
+		Committed:      e.Committed,
 		EventTimeStamp: e.EventTime.AsTime().UnixMilli(), EventOrderNumber: e.EventOrderNumber, CustomerID: customer,
 		Sequence: e.Sequence, Epoch: e.Epoch, RowID: e.RowId, CommandID: e.CommandId, CommandIndex: e.CommandIndex,
 		CommandCount: e.CommandCount, Bytes: e.Bytes, Mapper: e.Mapper, PolicyVersion: e.PolicyVersion,

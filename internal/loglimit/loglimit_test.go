@@ -31,12 +31,13 @@ func (o *output) take() string {
 // logged returns a limited logger and what it wrote.
 func logged(lines int) (*slog.Logger, *output) {
 	b := &output{}
-	h := slog.NewTextHandler(b, &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
-		if a.Key == slog.TimeKey {
-			return slog.Attr{}
-		}
-		return a
-	}})
+	h := slog.NewTextHandler(b,
+		&slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey {
+				return slog.Attr{}
+			}
+			return a
+		}})
 	limited, _ := New(h, lines, 10*time.Second)
 	return slog.New(limited), b
 }
@@ -65,7 +66,8 @@ func TestLinesOfAKind(t *testing.T) {
 		synctest.Wait()
 		got = b.take()
 		for _, want := range []string{
-			`level=WARN msg="log lines suppressed" kind="packet refused" lines=8 interval=10s`, `level=INFO msg="log lines suppressed" kind="shard acquired" lines=3`,
+			`level=WARN msg="log lines suppressed" kind="packet refused" lines=8 interval=10s`,
+			`level=INFO msg="log lines suppressed" kind="shard acquired" lines=3`,
 			`level=ERROR msg="log lines suppressed" kind="TLS handshake error from " lines=3`,
 		} {
 			if !strings.Contains(got, want) {

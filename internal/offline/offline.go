@@ -20,7 +20,8 @@ import (
 	"licensed/persistence/pebble"
 )
 
-// Store is the data of a node that is stopped. It holds the lock on the directory, so no node can start meanwhile. It is safe for concurrent use.
+// Store is the data of a node that is stopped. It holds the lock on the directory, so no node can start meanwhile.
+// It is safe for concurrent use.
 type Store struct {
 	hot  *pebble.Store
 	cold persistence.Archive // nil if there is none
@@ -70,7 +71,8 @@ func holdsStore(dir string) (bool, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
-	return slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return strings.HasPrefix(e.Name(), "MANIFEST-") }), err
+	return slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return strings.HasPrefix(e.Name(), "MANIFEST-") }),
+		err
 }
 
 // Close gives the directories back.

@@ -20,7 +20,9 @@ func Generate(t testing.TB, file protoreflect.FileDescriptor, change func(*descr
 	changed := protodesc.ToFileDescriptorProto(file)
 	change(changed)
 	all := append(imports(file, nil), changed)
-	plugin, err := protogen.Options{}.New(&pluginpb.CodeGeneratorRequest{FileToGenerate: []string{changed.GetName()}, ProtoFile: all})
+	plugin, err := protogen.Options{}.New(
+		&pluginpb.CodeGeneratorRequest{FileToGenerate: []string{changed.GetName()}, ProtoFile: all},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,11 +35,14 @@ func Generate(t testing.TB, file protoreflect.FileDescriptor, change func(*descr
 }
 
 // imports returns what a file imports, each before those that import it.
-func imports(file protoreflect.FileDescriptor, all []*descriptorpb.FileDescriptorProto) []*descriptorpb.FileDescriptorProto {
+func imports(
+	file protoreflect.FileDescriptor, all []*descriptorpb.FileDescriptorProto,
+) []*descriptorpb.FileDescriptorProto {
 	for i := range file.Imports().Len() {
 		f := file.Imports().Get(i).FileDescriptor
 		all = imports(f, all)
-		if !slices.ContainsFunc(all, func(o *descriptorpb.FileDescriptorProto) bool { return o.GetName() == f.Path() }) {
+		if !slices.ContainsFunc(all,
+			func(o *descriptorpb.FileDescriptorProto) bool { return o.GetName() == f.Path() }) {
 			all = append(all, protodesc.ToFileDescriptorProto(f))
 		}
 	}
@@ -48,12 +53,17 @@ func imports(file protoreflect.FileDescriptor, all []*descriptorpb.FileDescripto
 // its full name (".licensed.v1.License"). A oneof is named if the field is part of one.
 func AddField(m *descriptorpb.DescriptorProto, oneof, typ, name string, number int32) {
 	f := &descriptorpb.FieldDescriptorProto{
-		Name: &name, JsonName: proto.String(jsonName(name)), Number: &number, Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(),
+		Name:     &name,
+		JsonName: proto.String(jsonName(name)),
+		Number:   &number,
+		Label:    descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(),
 	}
 	if strings.HasPrefix(typ, ".") {
 		f.Type, f.TypeName = descriptorpb.FieldDescriptorProto_TYPE_MESSAGE.Enum(), &typ
 	} else {
-		f.Type = descriptorpb.FieldDescriptorProto_Type(descriptorpb.FieldDescriptorProto_Type_value["TYPE_"+strings.ToUpper(typ)]).Enum()
+		f.Type = descriptorpb.FieldDescriptorProto_Type(
+			descriptorpb.FieldDescriptorProto_Type_value["TYPE_"+strings.ToUpper(typ)],
+		).Enum()
 	}
 	at := len(m.Field)
 	for i, o := range m.OneofDecl {

@@ -29,7 +29,8 @@ var messages = func() map[string]proto.Message {
 		(*licensedv1.Command)(nil), (*licensedv1.Query)(nil), (*licensedv1.ListLicensesResponse)(nil),
 		(*licensedv1.ListDevicesResponse)(nil), (*licensedv1.CustomerState)(nil), (*licensedv1.NodeStatus)(nil),
 		(*licensedv1.ArchiveCustomerResponse)(nil),
-		(*nodev1.Downloads)(nil), (*nodev1.PassivateRequest)(nil), (*nodev1.PassivateResponse)(nil), (*nodev1.ArchiveRequest)(nil),
+		(*nodev1.Downloads)(nil), (*nodev1.PassivateRequest)(nil), (*nodev1.PassivateResponse)(nil),
+		(*nodev1.ArchiveRequest)(nil),
 		(*nodev1.ImportRequest)(nil), (*nodev1.ImportResponse)(nil),
 	} {
 		all[nameOf(m)] = m

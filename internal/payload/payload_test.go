@@ -23,23 +23,35 @@ func travelling() map[string]any {
 	return map[string]any{
 		"licensed.v1.Command": &licensedv1.Command{Command: &licensedv1.Command_ReleaseLicense{
 			ReleaseLicense: &licensedv1.ReleaseLicense{DeviceId: "iphone", TitleId: "GlowS01E01"}}},
-		"licensed.v1.Query":                   &licensedv1.Query{Query: &licensedv1.Query_ListDevices{ListDevices: &licensedv1.ListDevices{}}},
-		"licensed.v1.ListLicensesResponse":    &licensedv1.ListLicensesResponse{Licenses: []*licensedv1.License{{DeviceId: "a"}}, Sequence: 3},
+		"licensed.v1.Query": &licensedv1.Query{
+			Query: &licensedv1.Query_ListDevices{ListDevices: &licensedv1.ListDevices{}},
+		},
+		"licensed.v1.ListLicensesResponse": &licensedv1.ListLicensesResponse{
+			Licenses: []*licensedv1.License{{DeviceId: "a"}},
+			Sequence: 3,
+		},
 		"licensed.v1.ListDevicesResponse":     &licensedv1.ListDevicesResponse{PlanId: "standard"},
 		"licensed.v1.CustomerState":           &licensedv1.CustomerState{},
 		"licensed.v1.NodeStatus":              &licensedv1.NodeStatus{Name: "n1"},
 		"licensed.v1.ArchiveCustomerResponse": &licensedv1.ArchiveCustomerResponse{Events: 7},
 		"licensed.node.v1.Downloads": &license.Downloads{
-			Response: &licensedv1.ListDownloadsResponse{TitleId: "x", Downloads: []*licensedv1.Download{{DeviceId: "a", At: timestamppb.New(time.UnixMilli(5))}}},
-			Older:    true, Since: time.UnixMilli(1234567).UTC(),
+			Response: &licensedv1.ListDownloadsResponse{
+				TitleId:   "x",
+				Downloads: []*licensedv1.Download{{DeviceId: "a", At: timestamppb.New(time.UnixMilli(5))}},
+			},
+			Older: true, Since: time.UnixMilli(1234567).UTC(),
 		},
 		"licensed.node.v1.PassivateRequest":  &nodev1.PassivateRequest{},
 		"licensed.node.v1.PassivateResponse": &nodev1.PassivateResponse{Resident: true},
 		"licensed.node.v1.ArchiveRequest":    &nodev1.ArchiveRequest{All: true},
 		"licensed.node.v1.ImportRequest": ImportRequest(actors.Import{After: 4, Records: []persistence.Record{{
-			Sequence: 5, Count: 1, CommandID: "c", Mapper: "LicenseCreated/1", Time: time.UnixMilli(9).UTC(), Data: []byte("x"),
+			Sequence: 5, Count: 1, CommandID: "c", Mapper: "LicenseCreated/1", Time: time.UnixMilli(9).UTC(),
+			Data: []byte("x"),
 		}}}),
-		"licensed.node.v1.ImportResponse": &nodev1.ImportResponse{Failure: nodev1.ImportFailure_IMPORT_FAILURE_NOT_CONTINUED, Message: "no"},
+		"licensed.node.v1.ImportResponse": &nodev1.ImportResponse{
+			Failure: nodev1.ImportFailure_IMPORT_FAILURE_NOT_CONTINUED,
+			Message: "no",
+		},
 	}
 }
 
@@ -97,7 +109,8 @@ func TestCodec(t *testing.T) {
 // TestImportErrors: the result of an import is the same error on the other side.
 func TestImportErrors(t *testing.T) {
 	for _, want := range []error{
-		fmt.Errorf("the history ends at 4: %w", actors.ErrNotContinued), fmt.Errorf("a command is torn: %w", actors.ErrNoHistory), nil,
+		fmt.Errorf("the history ends at 4: %w", actors.ErrNotContinued),
+		fmt.Errorf("a command is torn: %w", actors.ErrNoHistory), nil,
 	} {
 		r, ok := ImportResponse(want)
 		err := ImportError(r)

@@ -24,7 +24,8 @@ func choose(name string) ID {
 	}
 	i := slices.IndexFunc(Bugs[:], func(b Info) bool { return b.Name == name })
 	if i < 0 {
-		fmt.Fprintf(os.Stderr, "cannot plant a bug: %s is %q, which is not in the table of internal/planted\n", Variable, name)
+		fmt.Fprintf(os.Stderr, "cannot plant a bug: %s is %q, which is not in the table of internal/planted\n",
+			Variable, name)
 		os.Exit(2)
 	}
 	fmt.Fprintf(os.Stderr, "planted bug %q: this program is for tests\n", name)

@@ -89,7 +89,10 @@ func (l *Loaded) At(err error) error {
 	case s == nil:
 		return err
 	case l.source[name].place == "":
-		return placed{fmt.Sprintf("%s: %s (set --%s, %s, or %s in the settings file)", name, rest, name, envName(name), name), err}
+		return placed{
+			fmt.Sprintf("%s: %s (set --%s, %s, or %s in the settings file)", name, rest, name, envName(name), name),
+			err,
+		}
 	default:
 		return placed{l.place(name) + ": " + rest, err}
 	}

@@ -31,12 +31,18 @@ func newSample() *sample {
 	s := &sample{name: "nobody", count: 1, wait: time.Second, level: "info", memory: ParseSize("25%")}
 	s.table = Table{
 		{Name: "name", Value: &s.name, Unit: "name", Help: "name of the process", Group: "First", Roles: All},
-		{Name: "some-count", Value: &s.count, Unit: "events", Help: "events to read", Allowed: Between(1, 100), Group: "First", For: Tuning, Roles: Node},
-		{Name: "wait", Value: &s.wait, Unit: "duration", Help: "time to wait", Allowed: AtLeast(time.Duration(0)), Group: "First", For: Operator, Roles: All},
+		{Name: "some-count", Value: &s.count, Unit: "events", Help: "events to read", Allowed: Between(1, 100),
+			Group: "First", For: Tuning, Roles: Node},
+		{Name: "wait", Value: &s.wait, Unit: "duration", Help: "time to wait", Allowed: AtLeast(time.Duration(0)),
+			Group: "First", For: Operator, Roles: All},
 		{Name: "on", Value: &s.on, Help: "switch it on", Group: "Second", Roles: Embedded},
 		{Name: "peers", Value: &s.peers, Unit: "members", Help: "members", Group: "Second", Roles: Node | Gateway},
-		{Name: "store", Value: &s.store, Unit: "URL", Help: "the store", Unset: "the embedded one", Group: "Second", Roles: All, Password: true},
-		{Name: "level", Value: &s.level, Unit: "level", Help: "lowest level that is logged", Allowed: OneOf("info", "warn"), Group: "Second", Roles: All},
+		{Name: "store", Value: &s.store, Unit: "URL", Help: "the store", Unset: "the embedded one", Group: "Second",
+			Roles: All, Password: true},
+		{
+			Name: "level", Value: &s.level, Unit: "level", Help: "lowest level that is logged",
+			Allowed: OneOf("info", "warn"), Group: "Second", Roles: All,
+		},
 		{Name: "memory", Value: &s.memory, Unit: "size", Help: "memory", Group: "Second", Roles: All},
 	}
 	s.command.Use = "sample"
@@ -69,13 +75,21 @@ func TestPrecedence(t *testing.T) {
 		name        string
 		source      string
 	}{
-		"default":                   {nil, nil, "", "nobody", ""},
-		"file":                      {nil, nil, file, "file", "file "},
-		"environment over file":     {nil, map[string]string{"LICENSED_NAME": "env"}, file, "env", "environment LICENSED_NAME"},
-		"flag over all":             {[]string{"--name", "flag"}, map[string]string{"LICENSED_NAME": "env"}, file, "flag", "flag --name"},
-		"empty environment":         {nil, map[string]string{"LICENSED_NAME": ""}, file, "file", "file "},
-		"environment without file":  {nil, map[string]string{"LICENSED_NAME": "env"}, "", "env", "environment LICENSED_NAME"},
-		"somebody else's variables": {nil, map[string]string{"LICENSED_PORT": "tcp://10.0.0.1:80", "NAME": "x"}, "", "nobody", ""},
+		"default": {nil, nil, "", "nobody", ""},
+		"file":    {nil, nil, file, "file", "file "},
+		"environment over file": {
+			nil, map[string]string{"LICENSED_NAME": "env"}, file, "env", "environment LICENSED_NAME",
+		},
+		"flag over all": {
+			[]string{"--name", "flag"}, map[string]string{"LICENSED_NAME": "env"}, file, "flag", "flag --name",
+		},
+		"empty environment": {nil, map[string]string{"LICENSED_NAME": ""}, file, "file", "file "},
+		"environment without file": {
+			nil, map[string]string{"LICENSED_NAME": "env"}, "", "env", "environment LICENSED_NAME",
+		},
+		"somebody else's variables": {
+			nil, map[string]string{"LICENSED_PORT": "tcp://10.0.0.1:80", "NAME": "x"}, "", "nobody", "",
+		},
 		"a flag set to its default": {[]string{"--name", "nobody"}, nil, file, "nobody", "flag --name"},
 	} {
 		s := newSample()
@@ -84,8 +98,10 @@ func TestPrecedence(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if s.name != test.name || !strings.HasPrefix(loaded.source["name"].text, test.source) || (test.source == "") != (loaded.source["name"].text == "") {
-			t.Errorf("%s: name is %q from %q, want %q from %q", name, s.name, loaded.source["name"].text, test.name, test.source)
+		if s.name != test.name || !strings.HasPrefix(loaded.source["name"].text, test.source) ||
+			(test.source == "") != (loaded.source["name"].text == "") {
+			t.Errorf("%s: name is %q from %q, want %q from %q",
+				name, s.name, loaded.source["name"].text, test.name, test.source)
 		}
 		if test.file != "" && (s.count != 10 || s.wait != 10*time.Second || !s.on) {
 			t.Errorf("%s: the rest of the file is %d, %v, %v", name, s.count, s.wait, s.on)
@@ -96,7 +112,8 @@ func TestPrecedence(t *testing.T) {
 // TestListPrecedence: a list that stands in several places is that of the first, whole.
 func TestListPrecedence(t *testing.T) {
 	s := newSample()
-	if _, err := s.load(t, []string{"--peers", "a,b"}, map[string]string{"LICENSED_PEERS": "c"}, "peers: [d, e]\n"); err != nil {
+	if _, err := s.load(t, []string{"--peers", "a,b"}, map[string]string{"LICENSED_PEERS": "c"},
+		"peers: [d, e]\n"); err != nil {
 		t.Fatal(err)
 	}
 	if !slices.Equal(s.peers, []string{"a", "b"}) {
@@ -145,10 +162,12 @@ func TestSettingsErrorsNameTheirPlace(t *testing.T) {
 			}
 		}
 	}
-	if _, err := newSample().load(t, nil, map[string]string{"LICENSED_SOME_COUNT": "x"}, ""); err == nil || !strings.Contains(err.Error(), "LICENSED_SOME_COUNT") {
+	if _, err := newSample().load(t, nil, map[string]string{"LICENSED_SOME_COUNT": "x"}, ""); err == nil ||
+		!strings.Contains(err.Error(), "LICENSED_SOME_COUNT") {
 		t.Errorf("a bad variable: %v", err)
 	}
-	if _, err := newSample().load(t, []string{"--config", "/no/such/file.yaml"}, nil, ""); err == nil || !strings.Contains(err.Error(), "/no/such/file.yaml") {
+	if _, err := newSample().load(t, []string{"--config", "/no/such/file.yaml"}, nil, ""); err == nil ||
+		!strings.Contains(err.Error(), "/no/such/file.yaml") {
 		t.Errorf("a missing file: %v", err)
 	}
 	// What is overridden is checked all the same, and stays overridden.
@@ -178,7 +197,9 @@ func TestPrintedSettingsAreAFile(t *testing.T) {
 	if err := loaded.Print(&out); err != nil {
 		t.Fatal(err)
 	}
-	for _, words := range []string{"# flag --name", "# environment LICENSED_PEERS", "sample.yaml:1\n", "cassandra://u:********@h/k"} {
+	for _, words := range []string{
+		"# flag --name", "# environment LICENSED_PEERS", "sample.yaml:1\n", "cassandra://u:********@h/k",
+	} {
 		if !strings.Contains(out.String(), words) {
 			t.Errorf("does not say %q:\n%s", words, &out)
 		}
@@ -197,7 +218,8 @@ func TestPrintedSettingsAreAFile(t *testing.T) {
 }
 
 func FuzzSettingsFile(f *testing.F) {
-	for _, file := range []string{"name: x\n", "peers: [a, b]\n", "on: true\nwait: 1s\n", "a: &a [*a]\n", "? {}\n", "\xff", "name: !!binary aGk=\n"} {
+	for _, file := range []string{"name: x\n", "peers: [a, b]\n", "on: true\nwait: 1s\n", "a: &a [*a]\n", "? {}\n",
+		"\xff", "name: !!binary aGk=\n"} {
 		f.Add(file)
 	}
 	f.Fuzz(func(t *testing.T, file string) {
@@ -237,9 +259,14 @@ func TestErrorsNameTheSource(t *testing.T) {
 		{[]string{"--memory", "x"}, nil, `--memory: "x" is not an amount of memory`},
 		{[]string{"--some-cuont", "1"}, nil, "unknown flag: --some-cuont; did you mean --some-count?"},
 		{nil, map[string]string{"LICENSED_SOME_COUNT": "0"}, "LICENSED_SOME_COUNT: is 0, must be 1 to 100"},
-		{nil, map[string]string{"LICENSED_WAIT": "5"}, `LICENSED_WAIT: "5" is not a duration like 500ms or 1m30s, at least 0s`},
+		{
+			nil,
+			map[string]string{"LICENSED_WAIT": "5"},
+			`LICENSED_WAIT: "5" is not a duration like 500ms or 1m30s, at least 0s`,
+		},
 	} {
-		if _, err := newSample().load(t, test.arguments, test.environment, ""); err == nil || !strings.Contains(err.Error(), test.says) {
+		if _, err := newSample().load(t, test.arguments, test.environment, ""); err == nil ||
+			!strings.Contains(err.Error(), test.says) {
 			t.Errorf("%v, want %q", err, test.says)
 		}
 	}

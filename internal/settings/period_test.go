@@ -10,7 +10,11 @@ func TestPeriod(t *testing.T) {
 		value time.Duration
 		shown string
 	}{
-		"90d": {90 * day, "90d"}, "0d": {0, "0d"}, "0": {0, "0d"}, "36h": {36 * time.Hour, "36h0m0s"}, "48h": {2 * day, "2d"},
+		"90d":   {90 * day, "90d"},
+		"0d":    {0, "0d"},
+		"0":     {0, "0d"},
+		"36h":   {36 * time.Hour, "36h0m0s"},
+		"48h":   {2 * day, "2d"},
 		"1h30m": {90 * time.Minute, "1h30m0s"}, "100ms": {100 * time.Millisecond, "100ms"},
 	} {
 		var d time.Duration

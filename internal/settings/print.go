@@ -21,7 +21,8 @@ func (l *Loaded) Print(w io.Writer) error {
 		width = max(width, len(lines[i]))
 	}
 	for i, line := range lines {
-		if _, err := fmt.Fprintf(w, "%-*s  # %s\n", width, line, cmp.Or(l.source[l.table[i].Name].text, "default")); err != nil {
+		if _, err := fmt.Fprintf(w, "%-*s  # %s\n",
+			width, line, cmp.Or(l.source[l.table[i].Name].text, "default")); err != nil {
 			return err
 		}
 	}
@@ -120,7 +121,8 @@ func (t Table) Markdown(w io.Writer, flags *pflag.FlagSet) {
 		s := &t[i]
 		if s.Group != group {
 			group = s.Group
-			fmt.Fprintf(w, "\n## %s\n\n| setting | type | default | allowed | meaning | for | roles |\n|---|---|---|---|---|---|---|\n", group)
+			fmt.Fprintf(w, "\n## %s\n\n| setting | type | default | allowed | meaning | for | roles |\n"+
+				"|---|---|---|---|---|---|---|\n", group)
 		}
 		kind := s.kind()
 		if s.Unit != "" && s.Unit != kind {

@@ -219,7 +219,8 @@ func (t Table) Bind(c *cobra.Command, applies func(*Setting) bool) {
 		case s.Unit == "directory":
 			_ = c.MarkFlagDirname(s.Name)
 		case s.Allowed.Words != nil:
-			_ = c.RegisterFlagCompletionFunc(s.Name, cobra.FixedCompletions(s.Allowed.Words, cobra.ShellCompDirectiveNoFileComp))
+			_ = c.RegisterFlagCompletionFunc(s.Name,
+				cobra.FixedCompletions(s.Allowed.Words, cobra.ShellCompDirectiveNoFileComp))
 		}
 	}
 }

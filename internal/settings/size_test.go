@@ -12,7 +12,9 @@ func TestSize(t *testing.T) {
 			t.Errorf("%q of 1000: %d (%s), %v, want %d", text, m.Of(1000), &m, err, want)
 		}
 	}
-	for _, text := range []string{"", "x", "-1", "1 MiBs", "0%", "101%", "-5%", "x%", "NaN", "Inf", "1e30", "9999999TiB", "NaN%"} {
+	for _, text := range []string{
+		"", "x", "-1", "1 MiBs", "0%", "101%", "-5%", "x%", "NaN", "Inf", "1e30", "9999999TiB", "NaN%",
+	} {
 		m := Size{text: "7", bytes: 7}
 		if err := m.Set(text); err == nil {
 			t.Errorf("%q is taken as %d", text, m.Of(1000))

@@ -27,13 +27,16 @@ func TestEventsOfAll(t *testing.T) {
 	for _, h := range Merge(n1.NewestFirst(), FirstHand("n2", n2.NewestFirst())) {
 		got = append(got, h.Text)
 	}
-	if want := []string{"n2 took 7 shards over from n3", "n3 is not responding", "n2 is ready", "n1 is ready"}; !slices.Equal(got, want) {
+	if want := []string{
+		"n2 took 7 shards over from n3", "n3 is not responding", "n2 is ready", "n1 is ready",
+	}; !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
 	for i := range int64(2 * keptEvents) {
 		n2.Add(at(10+i), &licensedv1.Happening{Node: "n2"})
 	}
-	if told := FirstHand("n2", n2.NewestFirst()); len(told) != toldEvents || told[0].At.AsTime().Before(told[1].At.AsTime()) {
+	if told := FirstHand("n2", n2.NewestFirst()); len(told) != toldEvents ||
+		told[0].At.AsTime().Before(told[1].At.AsTime()) {
 		t.Errorf("%d are told, the newest at %v", len(told), told[0].At.AsTime())
 	}
 	if all := Merge(n1.NewestFirst(), n2.NewestFirst()); len(all) != keptEvents {

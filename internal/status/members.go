@@ -89,7 +89,9 @@ func (m *Members) Notice(all []membership.Member) {
 		}
 		if _, known := before[o.Name]; !known && o.Name != m.name {
 			m.events.Add(now, &licensedv1.Happening{
-				Kind: licensedv1.HappeningKind_HAPPENING_KIND_JOINED, Node: o.Name, Text: o.Name + " joined, version " + o.Meta.GetVersion(),
+				Kind: licensedv1.HappeningKind_HAPPENING_KIND_JOINED,
+				Node: o.Name,
+				Text: o.Name + " joined, version " + o.Meta.GetVersion(),
 			})
 		}
 	}

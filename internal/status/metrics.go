@@ -19,10 +19,17 @@ type Metrics struct {
 // NewMetrics returns metrics that are not registered yet: before the first status, 0 would mean OK.
 func NewMetrics() *Metrics {
 	return &Metrics{
-		level: prometheus.NewGauge(prometheus.GaugeOpts{Name: "licensed_cluster_status", Help: "Level of the cluster's status as last computed by this gateway: 0 OK, 1 degraded, 2 critical."}),
-		at:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "licensed_cluster_status_timestamp_seconds", Help: "Time of that status, in seconds since 1970."}),
+		level: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "licensed_cluster_status",
+			Help: "Level of the cluster's status as last computed by this gateway: 0 OK, 1 degraded, 2 critical.",
+		}),
+		at: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "licensed_cluster_status_timestamp_seconds",
+			Help: "Time of that status, in seconds since 1970.",
+		}),
 		shards: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "licensed_cluster_status_shards", Help: "Shards in that status, by state: served, moving, unserved, unconfirmed.",
+			Name: "licensed_cluster_status_shards",
+			Help: "Shards in that status, by state: served, moving, unserved, unconfirmed.",
 		}, []string{"state"}),
 		findings: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "licensed_cluster_status_findings", Help: "Findings in that status, by kind.",
@@ -32,7 +39,9 @@ func NewMetrics() *Metrics {
 
 // statusLevels are the levels as numbers: metrics and monitors have the same.
 var statusLevels = map[licensedv1.ClusterLevel]float64{
-	licensedv1.ClusterLevel_CLUSTER_LEVEL_OK: 0, licensedv1.ClusterLevel_CLUSTER_LEVEL_DEGRADED: 1, licensedv1.ClusterLevel_CLUSTER_LEVEL_CRITICAL: 2,
+	licensedv1.ClusterLevel_CLUSTER_LEVEL_OK:       0,
+	licensedv1.ClusterLevel_CLUSTER_LEVEL_DEGRADED: 1,
+	licensedv1.ClusterLevel_CLUSTER_LEVEL_CRITICAL: 2,
 }
 
 // Show sets the metrics to a status.
@@ -40,7 +49,10 @@ func (m *Metrics) Show(s *licensedv1.ClusterStatus) {
 	m.level.Set(statusLevels[s.Level])
 	m.at.Set(float64(s.AsOf.AsTime().UnixMilli()) / 1000)
 	for state, n := range map[string]uint32{
-		"served": s.ShardsServed, "moving": s.ShardsMoving, "unserved": s.ShardsUnserved, "unconfirmed": s.ShardsUnconfirmed,
+		"served":      s.ShardsServed,
+		"moving":      s.ShardsMoving,
+		"unserved":    s.ShardsUnserved,
+		"unconfirmed": s.ShardsUnconfirmed,
 	} {
 		m.shards.WithLabelValues(state).Set(float64(n))
 	}

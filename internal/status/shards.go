@@ -39,7 +39,8 @@ func (w *ShardWatch) Look(now time.Time, total, unserved int, reason string) {
 	switch {
 	case unserved == 0:
 		if w.told > 0 {
-			w.log.Info("shards served", "shards", total, "unserved_for", now.Sub(w.since).Round(time.Millisecond).String())
+			w.log.Info("shards served", "shards", total,
+				"unserved_for", now.Sub(w.since).Round(time.Millisecond).String())
 		}
 		w.served, w.since, w.told = true, time.Time{}, 0
 		return
@@ -52,7 +53,8 @@ func (w *ShardWatch) Look(now time.Time, total, unserved int, reason string) {
 		return
 	}
 	w.said, w.told = now, unserved
-	w.log.Warn("shards unserved", "count", unserved, "shards", total, "since", w.since.UTC().Format(time.RFC3339), "reason", reason)
+	w.log.Warn("shards unserved", "count", unserved, "shards", total, "since", w.since.UTC().Format(time.RFC3339),
+		"reason", reason)
 }
 
 // NewShardWatch returns a watch of a process that starts now.

@@ -21,7 +21,9 @@ const (
 // Await calls a function until the store can be reached, for a time (Config.StoreWait): processes that start before
 // Cassandra does, as after a power failure, begin to serve once it runs. Any other error is final: waiting
 // does not correct a wrong password. what is "store" or "archive".
-func Await[T any](ctx context.Context, wait time.Duration, log *slog.Logger, what string, do func() (T, error)) (T, error) {
+func Await[T any](
+	ctx context.Context, wait time.Duration, log *slog.Logger, what string, do func() (T, error),
+) (T, error) {
 	if wait <= 0 {
 		return do()
 	}
@@ -35,10 +37,11 @@ func Await[T any](ctx context.Context, wait time.Duration, log *slog.Logger, wha
 			err = backoff.Permanent(err)
 		}
 		return result, err
-	}, backoff.WithBackOff(pauses), backoff.WithMaxElapsedTime(wait), backoff.WithNotify(func(err error, pause time.Duration) {
-		log.Warn("the "+what+" cannot be reached, trying again", "in", pause.Round(time.Millisecond),
-			"giving_up_in", (wait - time.Since(began)).Round(time.Second), "error", err)
-	}))
+	}, backoff.WithBackOff(pauses), backoff.WithMaxElapsedTime(wait),
+		backoff.WithNotify(func(err error, pause time.Duration) {
+			log.Warn("the "+what+" cannot be reached, trying again", "in", pause.Round(time.Millisecond),
+				"giving_up_in", (wait - time.Since(began)).Round(time.Second), "error", err)
+		}))
 	if err != nil && attempts > 1 && ctx.Err() == nil {
 		err = fmt.Errorf("%w (tried %d times in %v)", err, attempts, time.Since(began).Round(time.Second))
 	}

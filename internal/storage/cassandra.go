@@ -160,7 +160,8 @@ func SchemaStatus(ctx context.Context, c *Config) ([]SchemaVersion, error) {
 }
 
 // errNoCassandra says that there is nothing with a schema.
-var errNoCassandra = errors.New("neither store nor archive is on Cassandra (--store cassandra://HOST/KEYSPACE), and nothing else has a schema to apply")
+var errNoCassandra = errors.New("neither store nor archive is on Cassandra (--store cassandra://HOST/KEYSPACE), " +
+	"and nothing else has a schema to apply")
 
 // eachSchema calls f for the tiers that are on Cassandra.
 func (c *Config) eachSchema(

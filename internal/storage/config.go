@@ -50,9 +50,13 @@ func (c *Config) Validate() error {
 	case c.Store == "" && c.Data == "":
 		return errors.New("data: is required")
 	case c.Store != "" && !isCassandra(c.Store):
-		return fmt.Errorf("store: %s, and must be the URL of a store, like cassandra://127.0.0.1:9042/licensed", beginning(c.Store))
+		return fmt.Errorf("store: %s, and must be the URL of a store, like cassandra://127.0.0.1:9042/licensed",
+			beginning(c.Store))
 	case strings.Contains(c.Archive, "://") && !isCassandra(c.Archive):
-		return fmt.Errorf("archive: %s, and must be a directory or a URL like cassandra://127.0.0.1:9042/licensed_archive", beginning(c.Archive))
+		return fmt.Errorf(
+			"archive: %s, and must be a directory or a URL like cassandra://127.0.0.1:9042/licensed_archive",
+			beginning(c.Archive),
+		)
 	}
 	if c.Store != "" {
 		if _, err := c.storeOptions(); err != nil {

@@ -72,11 +72,12 @@ func newCassandraMetrics(s *cassandra.Store) *cassandraMetrics {
 		return prometheus.NewDesc(name, help, labels, nil)
 	}
 	return &cassandraMetrics{
-		store:      s,
-		writes:     desc("licensed_store_writes_total", "Mutations and roots sent, repeats included."),
-		requests:   desc("licensed_store_requests_total", "Requests to Cassandra that writes shared."),
-		rows:       desc("licensed_store_rows_total", "Rows written."),
-		outcomes:   desc("licensed_store_failed_writes_total", "Writes and compare-and-sets that were not acknowledged; unknown ones are repeated.", "outcome"),
+		store:    s,
+		writes:   desc("licensed_store_writes_total", "Mutations and roots sent, repeats included."),
+		requests: desc("licensed_store_requests_total", "Requests to Cassandra that writes shared."),
+		rows:     desc("licensed_store_rows_total", "Rows written."),
+		outcomes: desc("licensed_store_failed_writes_total",
+			"Writes and compare-and-sets that were not acknowledged; unknown ones are repeated.", "outcome"),
 		readErrors: desc("licensed_store_read_errors_total", "Reads that could not be served."),
 	}
 }

@@ -199,7 +199,8 @@ func (s *Storage) openArchiveDir(dir string) error {
 	if err := os.MkdirAll(s.config.Data, 0o755); err != nil {
 		return err
 	}
-	store, err := pebble.OpenArchive(dir, pebble.ArchiveOptions{ID: id, Logger: s.options.Log, Now: s.options.Now, MaxOpenFiles: s.options.ArchiveFiles})
+	store, err := pebble.OpenArchive(dir,
+		pebble.ArchiveOptions{ID: id, Logger: s.options.Log, Now: s.options.Now, MaxOpenFiles: s.options.ArchiveFiles})
 	if err != nil {
 		return err
 	}

@@ -11,7 +11,8 @@ import (
 func TestTable(t *testing.T) {
 	var b bytes.Buffer
 	tab := NewTable(&b, 30, "NAME", ">N", "TEXT")
-	for _, row := range [][]string{{"Zoë", "1", "short"}, {"日本", "1000", "a text that does not fit into the line"}, {"a\x1b[31m", "2", "b\nc"}, {"\u202egpj", "3", "zero\u200bwidth"}} {
+	for _, row := range [][]string{{"Zoë", "1", "short"}, {"日本", "1000", "a text that does not fit into the line"},
+		{"a\x1b[31m", "2", "b\nc"}, {"\u202egpj", "3", "zero\u200bwidth"}} {
 		if err := tab.Row(row...); err != nil {
 			t.Fatal(err)
 		}
@@ -19,7 +20,8 @@ func TestTable(t *testing.T) {
 	if err := tab.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	want := "NAME            N  TEXT\nZoë             1  short\n日本         1000  a text tha…\na\\u001b[31m     2  b\\u000ac\n\\u202egpj       3  zero\\u200b…\n"
+	want := "NAME            N  TEXT\nZoë             1  short\n日本         1000  a text tha…\n" +
+		"a\\u001b[31m     2  b\\u000ac\n\\u202egpj       3  zero\\u200b…\n"
 	if b.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", b.String(), want)
 	}
@@ -65,8 +67,11 @@ func TestWrapAndCut(t *testing.T) {
 func TestEscape(t *testing.T) {
 	for text, want := range map[string]string{
 		"Bayley": "Bayley", "Zoë 日本 🎬 e\u0301": "Zoë 日本 🎬 e\u0301", "a\\b": "a\\b", "\xff\ufffd": "\xff\ufffd",
-		"a\x1b[2J": `a\u001b[2J`, "\u202eevil": `\u202eevil`, "a\u200bb": `a\u200bb`, "\x7f\u0085\ufeff": `\u007f\u0085\ufeff`,
-		"\U000e0041": `\udb40\udc41`, "line\u2028end": `line\u2028end`, "a\tb\n": `a\u0009b\u000a`,
+		"a\x1b[2J":         `a\u001b[2J`,
+		"\u202eevil":       `\u202eevil`,
+		"a\u200bb":         `a\u200bb`,
+		"\x7f\u0085\ufeff": `\u007f\u0085\ufeff`,
+		"\U000e0041":       `\udb40\udc41`, "line\u2028end": `line\u2028end`, "a\tb\n": `a\u0009b\u000a`,
 	} {
 		if got := Escape(text); got != want {
 			t.Errorf("%q is %q, want %q", text, got, want)
@@ -87,7 +92,8 @@ func TestWriter(t *testing.T) {
 	}
 	line, rest, _ := strings.Cut(out.String(), "\n")
 	var back string
-	if err := json.Unmarshal([]byte(line), &back); err != nil || back != id || rest != "\t" || line != `"a\u202eb\udb40\udc41\u007f"` {
+	if err := json.Unmarshal([]byte(line), &back); err != nil || back != id || rest != "\t" ||
+		line != `"a\u202eb\udb40\udc41\u007f"` {
 		t.Errorf("%q is %q, %v", out.String(), back, err)
 	}
 }

@@ -1,6 +1,6 @@
-// Package tlsfiles secures connections with certificates and keys in PEM files, which are read again for each connection:
-// one that begins gets what the files hold then, one that exists keeps what it began with. Files that cannot be used, like
-// a new certificate whose key is yet to be written, leave the former in force.
+// Package tlsfiles secures connections with certificates and keys in PEM files, which are read again for each
+// connection: one that begins gets what the files hold then, one that exists keeps what it began with. Files that
+// cannot be used, like a new certificate whose key is yet to be written, leave the former in force.
 package tlsfiles
 
 import (
@@ -37,8 +37,8 @@ type Certificates struct {
 // contents of Files.
 type contents struct{ cert, key, ca []byte }
 
-// Open reads the files; nil if there are none. Errors name settings, which begin with a prefix like "--tls-" and end with
-// cert, key and ca. The logger hears of files that were reloaded, or could not be; nil for none.
+// Open reads the files; nil if there are none. Errors name settings, which begin with a prefix like "--tls-" and
+// end with cert, key and ca. The logger hears of files that were reloaded, or could not be; nil for none.
 func (f Files) Open(prefix string, log *slog.Logger) (*Certificates, error) {
 	switch {
 	case f == (Files{}):
@@ -68,7 +68,8 @@ func (f Files) OpenServer(prefix string, log *slog.Logger) (*Certificates, error
 	return f.Open(prefix, log)
 }
 
-// OpenMutual is OpenServer for processes of a cluster among themselves. A CA is needed: the one side must know the other.
+// OpenMutual is OpenServer for processes of a cluster among themselves. A CA is needed: the one side must know the
+// other.
 func (f Files) OpenMutual(prefix string, log *slog.Logger) (*Certificates, error) {
 	c, err := f.OpenServer(prefix, log)
 	if c != nil && f.CA == "" {
@@ -91,8 +92,8 @@ func (c *Certificates) Server() *tls.Config {
 	}
 }
 
-// Client returns how to connect; nil for unencrypted. Its certificate is the present one at each connection, its CA that
-// of now.
+// Client returns how to connect; nil for unencrypted. Its certificate is the present one at each connection, its
+// CA that of now.
 func (c *Certificates) Client() *tls.Config {
 	if c == nil {
 		return nil

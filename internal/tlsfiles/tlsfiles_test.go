@@ -27,7 +27,9 @@ func newVisitor(trusts, of *certs.Authority) *visitor {
 	v.Client = &http.Client{Transport: &http.Transport{
 		ForceAttemptHTTP2: true,
 		TLSClientConfig: &tls.Config{
-			RootCAs: trusts.Pool(), Certificates: []tls.Certificate{of.Sign(100)}, ClientSessionCache: tls.NewLRUClientSessionCache(4),
+			RootCAs:            trusts.Pool(),
+			Certificates:       []tls.Certificate{of.Sign(100)},
+			ClientSessionCache: tls.NewLRUClientSessionCache(4),
 			VerifyConnection: func(s tls.ConnectionState) error {
 				v.seen = s.PeerCertificates[0].SerialNumber.Int64()
 				return nil
@@ -94,7 +96,8 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 	write(files.Cert, cert) // The key is yet to come.
 	sees(ours, 7)
 	sees(ours, 7)
-	if n := strings.Count(log.String(), "certificates not reloaded"); n != 1 || !strings.Contains(log.String(), "tls-cert, tls-key") {
+	if n := strings.Count(log.String(), "certificates not reloaded"); n != 1 ||
+		!strings.Contains(log.String(), "tls-cert, tls-key") {
 		t.Errorf("said %d times: %s", n, log.String())
 	}
 	write(files.Key, key)

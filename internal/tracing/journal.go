@@ -28,7 +28,8 @@ func anyCommand(string) bool { return true }
 
 // TopRoot implements persistence.Journal.
 func (j *journal) TopRoot(ctx context.Context, aggregate string) (persistence.Root, error) {
-	s := j.tracer.start("store read", j.tracer.parents(aggregate, anyCommand), attribute.String("licensed.read", "top root"))
+	s := j.tracer.start("store read", j.tracer.parents(aggregate, anyCommand),
+		attribute.String("licensed.read", "top root"))
 	root, err := j.Journal.TopRoot(ctx, aggregate)
 	if errors.Is(err, persistence.ErrNotFound) {
 		s.end(nil) // A customer's first request.
@@ -39,8 +40,11 @@ func (j *journal) TopRoot(ctx context.Context, aggregate string) (persistence.Ro
 }
 
 // ReadRecords implements persistence.Journal.
-func (j *journal) ReadRecords(ctx context.Context, p persistence.Partition, after uint64, limit int) ([]persistence.Record, error) {
-	s := j.tracer.start("store read", j.tracer.parents(p.Aggregate, anyCommand), attribute.String("licensed.read", "records"))
+func (j *journal) ReadRecords(
+	ctx context.Context, p persistence.Partition, after uint64, limit int,
+) ([]persistence.Record, error) {
+	s := j.tracer.start("store read", j.tracer.parents(p.Aggregate, anyCommand),
+		attribute.String("licensed.read", "records"))
 	records, err := j.Journal.ReadRecords(ctx, p, after, limit)
 	s.end(err)
 	return records, err

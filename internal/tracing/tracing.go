@@ -96,7 +96,9 @@ func New(c Config, options ...sdktrace.TracerProviderOption) *Tracer {
 		sdktrace.WithSampler(sdktrace.ParentBased(ratio, sdktrace.WithRemoteParentSampled(ratio))))
 	provider := sdktrace.NewTracerProvider(options...)
 	return &Tracer{
-		provider: provider, tracer: provider.Tracer("licensed"), underWay: make(map[string]map[string]trace.SpanContext),
+		provider: provider,
+		tracer:   provider.Tracer("licensed"),
+		underWay: make(map[string]map[string]trace.SpanContext),
 	}
 }
 
@@ -113,8 +115,10 @@ func (t *Tracer) Interceptors() ([]connect.Interceptor, error) {
 	if t == nil {
 		return nil, nil
 	}
-	i, err := otelconnect.NewInterceptor(otelconnect.WithTracerProvider(t.provider), otelconnect.WithPropagator(propagation.TraceContext{}),
-		otelconnect.WithTrustRemote(), otelconnect.WithoutMetrics(), otelconnect.WithoutServerPeerAttributes(), otelconnect.WithoutTraceEvents())
+	i, err := otelconnect.NewInterceptor(otelconnect.WithTracerProvider(t.provider),
+		otelconnect.WithPropagator(propagation.TraceContext{}),
+		otelconnect.WithTrustRemote(), otelconnect.WithoutMetrics(), otelconnect.WithoutServerPeerAttributes(),
+		otelconnect.WithoutTraceEvents())
 	if err != nil {
 		return nil, fmt.Errorf("traces: %w", err)
 	}
@@ -199,7 +203,8 @@ type spans []trace.Span
 func (t *Tracer) start(name string, parents []trace.SpanContext, attributes ...attribute.KeyValue) spans {
 	out := make(spans, 0, len(parents))
 	for _, p := range parents {
-		_, s := t.tracer.Start(trace.ContextWithSpanContext(context.Background(), p), name, trace.WithAttributes(attributes...))
+		_, s := t.tracer.Start(trace.ContextWithSpanContext(context.Background(), p), name,
+			trace.WithAttributes(attributes...))
 		out = append(out, s)
 	}
 	return out

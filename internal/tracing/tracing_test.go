@@ -55,7 +55,10 @@ func TestJournal(t *testing.T) {
 		t.Fatal(err)
 	}
 	incarnation := persistence.NewIncarnation()
-	root := &persistence.Root{Key: persistence.RootKey{Aggregate: aggregate, Epoch: 1, Version: 1}, Incarnation: incarnation}
+	root := &persistence.Root{
+		Key:         persistence.RootKey{Aggregate: aggregate, Epoch: 1, Version: 1},
+		Incarnation: incarnation,
+	}
 	wait := func(write func(func(error))) {
 		t.Helper()
 		done := make(chan error, 1)
@@ -115,7 +118,9 @@ func TestRatio(t *testing.T) {
 // TestExtract takes anything.
 func TestExtract(t *testing.T) {
 	tracer, _ := newTracer(1)
-	for _, parent := range []string{"", "x", "00-0-0-0", strings.Repeat("z", 1000), "00-01020300000000000000000000000000-0900000000000000-zz"} {
+	for _, parent := range []string{
+		"", "x", "00-0-0-0", strings.Repeat("z", 1000), "00-01020300000000000000000000000000-0900000000000000-zz",
+	} {
 		if ctx := tracer.Extract(t.Context(), parent); trace.SpanContextFromContext(ctx).IsValid() {
 			t.Errorf("%q is a trace", parent)
 		}
@@ -155,14 +160,16 @@ func TestNil(t *testing.T) {
 	ctx, end := tracer.Request(t.Context(), aggregate, "c1")
 	end(nil)
 	i, err := tracer.Interceptors()
-	if ctx != t.Context() || i != nil || err != nil || tracer.Inject(ctx) != "" || tracer.Extract(ctx, "x") != ctx || tracer.Close(ctx) != nil {
+	if ctx != t.Context() || i != nil || err != nil || tracer.Inject(ctx) != "" || tracer.Extract(ctx, "x") != ctx ||
+		tracer.Close(ctx) != nil {
 		t.Error("it does something")
 	}
 }
 
 func TestCheck(t *testing.T) {
 	for endpoint, ok := range map[string]bool{
-		"": true, "http://127.0.0.1:4317": true, "https://collector:4317": true, "127.0.0.1:4317": false, "ftp://x": false, "http://": false,
+		"": true, "http://127.0.0.1:4317": true, "https://collector:4317": true, "127.0.0.1:4317": false,
+		"ftp://x": false, "http://": false,
 	} {
 		if err := (tracing.Config{Endpoint: endpoint}).Check(); (err == nil) != ok {
 			t.Errorf("%q: %v", endpoint, err)

@@ -28,7 +28,9 @@ type Store interface {
 	// Customers returns a page of ids after one, in order; none after the last.
 	Customers(ctx context.Context, after string) ([]string, error)
 	// Verify checks a customer, and calls progress now and then. It must be safe for concurrent use.
-	Verify(ctx context.Context, customer string, repair bool, progress func(checked, total uint64)) (*licensedv1.CustomerReport, error)
+	Verify(
+		ctx context.Context, customer string, repair bool, progress func(checked, total uint64),
+	) (*licensedv1.CustomerReport, error)
 	// NoHistory reports whether an error of Verify says that nothing ever happened to the customer.
 	NoHistory(err error) bool
 }
@@ -79,14 +81,19 @@ func (o *Options) Check() error {
 
 // Run checks what the options say. Errors: DamagedError, and those of the store.
 func Run(ctx context.Context, store Store, o Options) error {
-	r := &run{Options: o, store: store, table: terminal.NewTable(o.Out, o.Width, "CUSTOMER", "SEVERITY", "CHECK", "EVENTS", "FINDING")}
+	r := &run{
+		Options: o,
+		store:   store,
+		table:   terminal.NewTable(o.Out, o.Width, "CUSTOMER", "SEVERITY", "CHECK", "EVENTS", "FINDING"),
+	}
 	if o.Customer == "" {
 		if err := r.all(ctx); err != nil {
 			return err
 		}
 		return r.finish(nil)
 	}
-	report, err := store.Verify(ctx, o.Customer, o.Repair, func(checked, total uint64) { r.Progress.Show("%d of %d events", checked, total) })
+	report, err := store.Verify(ctx, o.Customer, o.Repair,
+		func(checked, total uint64) { r.Progress.Show("%d of %d events", checked, total) })
 	if err != nil {
 		return errors.Join(r.Progress.Clear(), err)
 	}
@@ -121,7 +128,9 @@ func (r *run) all(ctx context.Context) error {
 	g.Go(func() error {
 		defer close(ordered)
 		defer close(work)
-		return Pages(r.After, func(after string) ([]string, error) { return r.store.Customers(ctx, after) }, func(id string) error {
+		return Pages(r.After, func(after string) ([]string, error) {
+			return r.store.Customers(ctx, after)
+		}, func(id string) error {
 			j := &job{customer: id, done: make(chan struct{})}
 			for _, c := range []chan *job{ordered, work} {
 				select {
@@ -197,7 +206,8 @@ func Pages(after string, page func(after string) ([]string, error), f func(id st
 func (r *run) print(report *licensedv1.CustomerReport) error {
 	r.customers++
 	r.events += report.Events
-	r.Progress.Show("%s, %s", terminal.Count(r.customers, "customer", "customers"), terminal.Count(r.events, "event", "events"))
+	r.Progress.Show("%s, %s", terminal.Count(r.customers, "customer", "customers"),
+		terminal.Count(r.events, "event", "events"))
 	for _, f := range report.Findings {
 		switch {
 		case f.Mended:
@@ -231,7 +241,8 @@ func (r *run) printFinding(customer string, f *licensedv1.Finding) error {
 	if f.Mended {
 		message = "REPAIRED: " + message
 	}
-	return r.table.Row(customer, strings.ToLower(strings.TrimPrefix(f.Severity.String(), "SEVERITY_")), f.Check, where, message)
+	return r.table.Row(customer, strings.ToLower(strings.TrimPrefix(f.Severity.String(), "SEVERITY_")), f.Check,
+		where, message)
 }
 
 // finish prints the end; of a single customer what was checked.
@@ -245,12 +256,15 @@ func (r *run) finish(only *licensedv1.CustomerReport) error {
 			if !only.LiveStateCompared {
 				live = "not compared"
 			}
-			fmt.Fprintf(r.Out, "%s: %s (%d archived), %s (and %d stray), %s; snapshots that equal the replay: %d; live state: %s\n",
-				only.CustomerId, terminal.Count(only.Events, "event", "events"), only.ArchivedEvents, terminal.Count(only.Roots, "root", "roots"),
+			fmt.Fprintf(r.Out, "%s: %s (%d archived), %s (and %d stray), %s; snapshots that equal the replay: %d; "+
+				"live state: %s\n",
+				only.CustomerId, terminal.Count(only.Events, "event", "events"), only.ArchivedEvents,
+				terminal.Count(only.Roots, "root", "roots"),
 				only.StrayRoots, terminal.Count(only.Segments, "segment", "segments"), only.SnapshotsEqual, live)
 		}
 		fmt.Fprintf(r.Out, "checked %s, %s: %s, %s", terminal.Count(r.customers, "customer", "customers"),
-			terminal.Count(r.events, "event", "events"), terminal.Count(r.errors, "error", "errors"), terminal.Count(r.warnings, "warning", "warnings"))
+			terminal.Count(r.events, "event", "events"), terminal.Count(r.errors, "error", "errors"),
+			terminal.Count(r.warnings, "warning", "warnings"))
 		if r.repaired > 0 {
 			fmt.Fprintf(r.Out, ", %d repaired", r.repaired)
 		}

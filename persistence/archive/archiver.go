@@ -108,7 +108,8 @@ type Options struct {
 
 // New returns an archiver.
 func New(o Options) *Archiver {
-	a := &Archiver{hot: o.Hot, cold: o.Cold, config: o.Config, now: o.Now, name: o.Name, limit: o.Limit, retention: o.Retention, copied: map[string]segment{}}
+	a := &Archiver{hot: o.Hot, cold: o.Cold, config: o.Config, now: o.Now, name: o.Name, limit: o.Limit,
+		retention: o.Retention, copied: map[string]segment{}}
 	if a.retention == nil {
 		a.retention = func() (time.Duration, bool) { return 0, false }
 	}
@@ -281,7 +282,8 @@ func (a *Archiver) move(ctx context.Context, group []closed, held Held, res *Res
 			if planted.Bug(planted.TrimBeforeMark) {
 				_ = a.hot.DeleteRecords(ctx, c.root.Partition())
 			}
-			if err := a.hot.MarkArchived(ctx, c.root.Key, m); err != nil && !planted.Bug(planted.UnknownArchiveMarkIsMade) {
+			if err := a.hot.MarkArchived(ctx, c.root.Key, m); err != nil &&
+				!planted.Bug(planted.UnknownArchiveMarkIsMade) {
 				return fmt.Errorf("mark %s: %w", c.root.Key, err)
 			}
 		}
@@ -366,7 +368,8 @@ func holds(data []byte, aggregate string, want []Stretch) error {
 		return fmt.Errorf("%w: %w", ErrMismatch, err)
 	}
 	same := func(a, b Stretch) bool {
-		return a.Partition == b.Partition && a.Base == b.Base && a.Through == b.Through && slices.EqualFunc(a.Records, b.Records, sameRecord)
+		return a.Partition == b.Partition && a.Base == b.Base && a.Through == b.Through &&
+			slices.EqualFunc(a.Records, b.Records, sameRecord)
 	}
 	if got != aggregate || !slices.EqualFunc(stretches, want, same) {
 		return ErrMismatch

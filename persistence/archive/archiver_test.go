@@ -59,16 +59,17 @@ func (f *fixture) wantWhole(archived int) {
 	f.Helper()
 	var got []persistence.Record
 	cold := 0
-	err := tiered.NewReader(f.hot, f.cold, f.Now).Read(f.Context(), f.Head(), tiered.Range{}, func(i *tiered.Item) error {
-		if i.Gap != nil {
-			return i.Gap
-		}
-		got = append(got, i.Record)
-		if i.Tier == tiered.TierArchive {
-			cold++
-		}
-		return nil
-	})
+	err := tiered.NewReader(f.hot, f.cold, f.Now).Read(f.Context(), f.Head(),
+		tiered.Range{}, func(i *tiered.Item) error {
+			if i.Gap != nil {
+				return i.Gap
+			}
+			got = append(got, i.Record)
+			if i.Tier == tiered.TierArchive {
+				cold++
+			}
+			return nil
+		})
 	if err != nil || !reflect.DeepEqual(got, f.Records) {
 		f.Fatalf("history of %d events, %v, want %d", len(got), err, len(f.Records))
 	}
@@ -111,7 +112,8 @@ func TestArchive(t *testing.T) {
 		t.Errorf("the top root was touched: %+v", roots[0])
 	}
 	for _, r := range roots[1:] {
-		if !r.Stripped || r.SnapshotAt != "" || r.Archive == nil || r.Archive.Segment != f.segments()[0] || !r.Archive.Expires.IsZero() {
+		if !r.Stripped || r.SnapshotAt != "" || r.Archive == nil || r.Archive.Segment != f.segments()[0] ||
+			!r.Archive.Expires.IsZero() {
 			t.Errorf("root %+v", r)
 		}
 		if left, err := f.hot.ReadRecords(t.Context(), r.Partition(), 0, 100); err != nil || len(left) > 0 {
@@ -225,14 +227,15 @@ func (f *fixture) wantExpired(at time.Time) {
 	f.Helper()
 	var gaps []string
 	events := 0
-	err := tiered.NewReader(f.hot, f.cold, f.Now).Read(f.Context(), f.Head(), tiered.Range{}, func(i *tiered.Item) error {
-		if i.Gap != nil {
-			gaps = append(gaps, i.Gap.Error())
-		} else {
-			events++
-		}
-		return nil
-	})
+	err := tiered.NewReader(f.hot, f.cold, f.Now).Read(f.Context(), f.Head(),
+		tiered.Range{}, func(i *tiered.Item) error {
+			if i.Gap != nil {
+				gaps = append(gaps, i.Gap.Error())
+			} else {
+				events++
+			}
+			return nil
+		})
 	want := fmt.Sprintf("events 1 to 10 expired before %s", at.Format(time.DateOnly))
 	if err != nil || events != 4 || !reflect.DeepEqual(gaps, []string{want}) {
 		f.Errorf("%d events and gaps %q, %v, want 4 and %q", events, gaps, err, want)
@@ -260,12 +263,16 @@ func (b *broken) step(do func() error) error {
 	return errCrash
 }
 
-func (b *broken) ReadRoots(ctx context.Context, aggregate string, below persistence.RootKey, limit int) (roots []persistence.Root, err error) {
+func (b *broken) ReadRoots(
+	ctx context.Context, aggregate string, below persistence.RootKey, limit int,
+) (roots []persistence.Root, err error) {
 	err = b.step(func() (err error) { roots, err = b.HotTier.ReadRoots(ctx, aggregate, below, limit); return err })
 	return roots, err
 }
 
-func (b *broken) ReadRecords(ctx context.Context, p persistence.Partition, after uint64, limit int) (records []persistence.Record, err error) {
+func (b *broken) ReadRecords(
+	ctx context.Context, p persistence.Partition, after uint64, limit int,
+) (records []persistence.Record, err error) {
 	err = b.step(func() (err error) { records, err = b.HotTier.ReadRecords(ctx, p, after, limit); return err })
 	return records, err
 }
@@ -467,7 +474,8 @@ func TestBudget(t *testing.T) {
 	o := f.options(f.hot, f.cold)
 	asked := 0
 	o.Limit = func(_ context.Context, n int) error { asked += n; return errCrash }
-	if _, err := archive.New(o).Archive(t.Context(), f.Head(), true, held); !errors.Is(err, errCrash) || asked < 500 || len(f.segments()) > 0 {
+	if _, err := archive.New(o).Archive(t.Context(), f.Head(), true, held); !errors.Is(err, errCrash) || asked < 500 ||
+		len(f.segments()) > 0 {
 		t.Errorf("%v after asking for %d bytes, %d segments", err, asked, len(f.segments()))
 	}
 }
@@ -530,7 +538,9 @@ type watched struct {
 	most               int // records at once
 }
 
-func (w *watched) ReadRoots(ctx context.Context, aggregate string, below persistence.RootKey, limit int) ([]persistence.Root, error) {
+func (w *watched) ReadRoots(
+	ctx context.Context, aggregate string, below persistence.RootKey, limit int,
+) ([]persistence.Root, error) {
 	roots, err := w.HotTier.ReadRoots(ctx, aggregate, below, limit)
 	for i := range roots {
 		roots[i].Snapshot = append(make([]byte, 0, 1024), roots[i].Snapshot...)
@@ -539,7 +549,9 @@ func (w *watched) ReadRoots(ctx context.Context, aggregate string, below persist
 	return roots, err
 }
 
-func (w *watched) ReadRecords(ctx context.Context, p persistence.Partition, after uint64, limit int) ([]persistence.Record, error) {
+func (w *watched) ReadRecords(
+	ctx context.Context, p persistence.Partition, after uint64, limit int,
+) ([]persistence.Record, error) {
 	records, err := w.HotTier.ReadRecords(ctx, p, after, limit)
 	for i := range records {
 		records[i].Data = append(make([]byte, 0, 1024), records[i].Data...)
@@ -584,7 +596,8 @@ func TestMemory(t *testing.T) {
 		t.Fatalf("%+v, %v", res, err)
 	}
 	if snapshots != 0 || w.most > 4*events {
-		t.Errorf("%d of %d snapshots and %d of %d records were in memory at once", snapshots, partitions, w.most, partitions*events)
+		t.Errorf("%d of %d snapshots and %d of %d records were in memory at once",
+			snapshots, partitions, w.most, partitions*events)
 	}
 	f.wantWhole(partitions * events)
 }

@@ -11,8 +11,8 @@ import (
 )
 
 // An own codec, since an event stays in the archive forever: the same records one after the other
-// (persistence.AppendRecord), compressed alike, take 1.3 times the space in segments of 10 events and 1.6 times in those
-// of 2,000.
+// (persistence.AppendRecord), compressed alike, take 1.3 times the space in segments of 10 events and 1.6 times in
+// those of 2,000.
 //
 // A segment keeps records by columns, each preceded by its length, since like compresses best beside
 // like, and most columns are nearly constant once what can be foretold is taken off:

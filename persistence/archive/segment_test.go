@@ -50,7 +50,9 @@ func randomStretches(rng *rand.Rand) []Stretch {
 func randomRecord(rng *rand.Rand, sequence uint64) persistence.Record {
 	r := persistence.Record{
 		Sequence: sequence, Count: 1 + rng.Uint32N(3),
-		CommandID:   []string{"", "c1", uuid.NewString(), strings.ToUpper(uuid.NewString()), strings.Repeat("c", 512)}[rng.IntN(5)],
+		CommandID: []string{
+			"", "c1", uuid.NewString(), strings.ToUpper(uuid.NewString()), strings.Repeat("c", 512),
+		}[rng.IntN(5)],
 		AggregateID: []string{"", "customer", "iphone/Glow", randomString(rng, 100)}[rng.IntN(4)],
 		Order:       []uint64{0, 1, rng.Uint64()}[rng.IntN(3)],
 		Time:        time.UnixMilli(rng.Int64N(1<<41) - 1<<40).UTC(),
@@ -62,7 +64,9 @@ func randomRecord(rng *rand.Rand, sequence uint64) persistence.Record {
 		r.Fingerprint, r.IssuedAt = rng.Uint64(), r.Time.Add(time.Duration(rng.IntN(2000)-1000)*time.Millisecond)
 	}
 	if rng.IntN(2) == 0 {
-		r.Header = persistence.Header{Codec: uint8(rng.Uint32N(2)), Compression: 3, KeyID: randomString(rng, 3), PolicyVersion: "p"}
+		r.Header = persistence.Header{
+			Codec: uint8(rng.Uint32N(2)), Compression: 3, KeyID: randomString(rng, 3), PolicyVersion: "p",
+		}
 	}
 	return r
 }
@@ -80,9 +84,15 @@ func TestSegmentRoundTrip(t *testing.T) {
 
 func TestSnapshotRoundTrip(t *testing.T) {
 	want := persistence.Root{
-		Key: persistence.RootKey{Aggregate: someone, Epoch: 2, Version: 3}, Incarnation: persistence.Incarnation{1}, Base: 77,
-		Parent: persistence.RootKey{Aggregate: someone, Epoch: 1, Version: 2}, ParentIncarnation: persistence.Incarnation{2},
-		Time: time.UnixMilli(1761555600123).UTC(), Mapper: "Snapshot/1", Snapshot: bytes.Repeat([]byte("state"), 300), ArchivedThrough: 70,
+		Key:               persistence.RootKey{Aggregate: someone, Epoch: 2, Version: 3},
+		Incarnation:       persistence.Incarnation{1},
+		Base:              77,
+		Parent:            persistence.RootKey{Aggregate: someone, Epoch: 1, Version: 2},
+		ParentIncarnation: persistence.Incarnation{2},
+		Time:              time.UnixMilli(1761555600123).UTC(),
+		Mapper:            "Snapshot/1",
+		Snapshot:          bytes.Repeat([]byte("state"), 300),
+		ArchivedThrough:   70,
 	}
 	got, err := DecodeSnapshot(EncodeSnapshot(&want))
 	if err != nil || !reflect.DeepEqual(got, want) {
@@ -97,8 +107,14 @@ func TestAnyDamageIsFound(t *testing.T) {
 		b      []byte
 		decode func([]byte) error
 	}{
-		"segment": {EncodeSegment(someone, goldenStretches()), func(b []byte) error { _, _, err := DecodeSegment(b); return err }},
-		"snapshot": {EncodeSnapshot(&persistence.Root{Key: persistence.RootKey{Aggregate: someone, Epoch: 1, Version: 1}, Snapshot: []byte("state")}),
+		"segment": {EncodeSegment(someone, goldenStretches()), func(b []byte) error {
+			_, _, err := DecodeSegment(b)
+			return err
+		}},
+		"snapshot": {EncodeSnapshot(&persistence.Root{
+			Key:      persistence.RootKey{Aggregate: someone, Epoch: 1, Version: 1},
+			Snapshot: []byte("state"),
+		}),
 			func(b []byte) error { _, err := DecodeSnapshot(b); return err }},
 	} {
 		if err := c.decode(c.b); err != nil {
@@ -131,7 +147,9 @@ func TestMalformedBodies(t *testing.T) {
 			t.Errorf("body cut at %d: %v, want ErrCorrupt", at, err)
 		}
 	}
-	if _, _, err := DecodeSegment(seal(layoutSegment, append(bytes.Clone(body), 0))); !errors.Is(err, persistence.ErrCorrupt) {
+	if _, _, err := DecodeSegment(
+		seal(layoutSegment, append(bytes.Clone(body), 0)),
+	); !errors.Is(err, persistence.ErrCorrupt) {
 		t.Errorf("body with a byte more: %v, want ErrCorrupt", err)
 	}
 	// A stretch that says it has far more records than there are.
@@ -151,8 +169,10 @@ func goldenStretches() []Stretch {
 	record := func(seq uint64, index, count uint32, id, title, mapper string) persistence.Record {
 		r := persistence.Record{
 			Sequence: seq, Index: index, Count: count, CommandID: id, AggregateID: title, Order: seq - 1001,
-			Time: at.Add(time.Duration(seq) * time.Second), Mapper: mapper, Header: persistence.Header{PolicyVersion: "2025-10-27.1"},
-			Data: []byte("about forty bytes of compact protobuf..."),
+			Time:   at.Add(time.Duration(seq) * time.Second),
+			Mapper: mapper,
+			Header: persistence.Header{PolicyVersion: "2025-10-27.1"},
+			Data:   []byte("about forty bytes of compact protobuf..."),
 		}
 		if index == 0 {
 			r.Fingerprint, r.IssuedAt = 0x8f1bbcdc5f3a9e01, r.Time.Add(-37*time.Millisecond)
@@ -163,13 +183,16 @@ func goldenStretches() []Stretch {
 	next := key
 	next.Version++
 	return []Stretch{
-		{persistence.Partition{RootKey: key, Incarnation: persistence.Incarnation{1, 2, 3}}, 1000, 1003, []persistence.Record{
-			record(1001, 0, 2, id, "iphone/GlowS01E01", "LicenseCreated/1"), record(1002, 1, 2, id, "iphone/GlowS01E01", "LicenseAcquired/1"),
-			record(1003, 0, 1, "mine", "iphone/GlowS01E01", "LicenseReleased/1"),
-		}},
-		{persistence.Partition{RootKey: next, Incarnation: persistence.Incarnation{4}}, 1003, 1004, []persistence.Record{
-			record(1004, 0, 1, id, "customer", "CommandAccepted/1"),
-		}},
+		{persistence.Partition{RootKey: key, Incarnation: persistence.Incarnation{1, 2, 3}}, 1000, 1003,
+			[]persistence.Record{
+				record(1001, 0, 2, id, "iphone/GlowS01E01", "LicenseCreated/1"),
+				record(1002, 1, 2, id, "iphone/GlowS01E01", "LicenseAcquired/1"),
+				record(1003, 0, 1, "mine", "iphone/GlowS01E01", "LicenseReleased/1"),
+			}},
+		{persistence.Partition{RootKey: next, Incarnation: persistence.Incarnation{4}}, 1003, 1004,
+			[]persistence.Record{
+				record(1004, 0, 1, id, "customer", "CommandAccepted/1"),
+			}},
 	}
 }
 
@@ -227,7 +250,8 @@ func FuzzDecodeSegment(f *testing.F) {
 // FuzzSegmentBody gets past checksum and compression.
 func FuzzSegmentBody(f *testing.F) {
 	rng := rand.New(rand.NewPCG(9, 10))
-	for _, s := range append([][]Stretch{goldenStretches(), nil}, randomStretches(rng), randomStretches(rng), randomStretches(rng)) {
+	for _, s := range append([][]Stretch{goldenStretches(), nil}, randomStretches(rng), randomStretches(rng),
+		randomStretches(rng)) {
 		body, err := unseal(layoutSegment, EncodeSegment(someone, s))
 		if err != nil {
 			f.Fatal(err)

@@ -16,9 +16,11 @@ func TestGoldenSnapshots(t *testing.T) {
 		Key:         persistence.RootKey{Aggregate: someone, Epoch: 7, Version: 312},
 		Incarnation: persistence.Incarnation{1, 2}, Base: 1041,
 		Parent:            persistence.RootKey{Aggregate: someone, Epoch: 6, Version: 290},
-		ParentIncarnation: persistence.Incarnation{3}, Time: time.UnixMilli(1761555600123).UTC(), Mapper: "LicenseSnapshot/1",
-		Header:   persistence.Header{PolicyVersion: "2025-10-27.1"},
-		Snapshot: []byte("a snapshot, a snapshot, a snapshot"),
+		ParentIncarnation: persistence.Incarnation{3},
+		Time:              time.UnixMilli(1761555600123).UTC(),
+		Mapper:            "LicenseSnapshot/1",
+		Header:            persistence.Header{PolicyVersion: "2025-10-27.1"},
+		Snapshot:          []byte("a snapshot, a snapshot, a snapshot"),
 	}
 	path := filepath.Join("testdata", "snapshot-71.bin")
 	if *rewrite {

@@ -177,7 +177,9 @@ func NewWorker(o WorkerOptions) *Worker {
 		w.bytes = rate.NewLimiter(rate.Limit(n), max(n, 64<<10))
 	}
 	w.scan = rate.NewLimiter(rate.Limit(o.Config.ScanRate), 100)
-	w.archiver = New(Options{Hot: o.Hot, Cold: o.Cold, Config: o.Config.Config, Retention: o.Retention, Now: o.Now, Limit: w.limit})
+	w.archiver = New(
+		Options{Hot: o.Hot, Cold: o.Cold, Config: o.Config.Config, Retention: o.Retention, Now: o.Now, Limit: w.limit},
+	)
 	w.context, w.cancel = context.WithCancel(context.Background())
 	return w
 }
@@ -240,7 +242,8 @@ func (w *Worker) Passivated(aggregate string, head persistence.Head, archivedThr
 	defer w.mu.Unlock()
 	known := w.known.get(aggregate)
 	through := max(archivedThrough, known.through)
-	if head.Base < through+w.segmentEvents() || head.Base < known.notBefore || w.busy[aggregate] || w.context.Err() != nil {
+	if head.Base < through+w.segmentEvents() || head.Base < known.notBefore || w.busy[aggregate] ||
+		w.context.Err() != nil {
 		return
 	}
 	if len(w.queue) >= w.o.Config.Queue {
@@ -356,7 +359,9 @@ func (w *Worker) sleep(d time.Duration) bool {
 }
 
 // archive moves what is closed, and the snapshot too if that is set, and tells the listeners.
-func (w *Worker) archive(ctx context.Context, aggregate string, head persistence.Head, all, snapshot bool) (Result, error) {
+func (w *Worker) archive(
+	ctx context.Context, aggregate string, head persistence.Head, all, snapshot bool,
+) (Result, error) {
 	began := time.Now()
 	held := func(ctx context.Context) bool { return w.o.Owner.Holds(ctx, head) }
 	res, err := w.archiver.Archive(ctx, head, all, held)
@@ -366,7 +371,9 @@ func (w *Worker) archive(ctx context.Context, aggregate string, head persistence
 	}
 	snapshot = snapshot && err == nil
 	if res.Partitions > 0 || snapshot {
-		w.o.Listener.Archived(ArchivedInfo{Aggregate: aggregate, Result: res, Snapshot: snapshot, Duration: time.Since(began)})
+		w.o.Listener.Archived(
+			ArchivedInfo{Aggregate: aggregate, Result: res, Snapshot: snapshot, Duration: time.Since(began)},
+		)
 	}
 	w.settle(aggregate, err)
 	return res, err
@@ -416,7 +423,8 @@ var errNoHead = errors.New("no head")
 
 // isRetryable reports whether an error is a tier's, and not the aggregate's.
 func isRetryable(err error) bool {
-	for _, e := range []error{errNoHead, ErrNotHeld, ErrShortfall, ErrMismatch, persistence.ErrCorrupt, persistence.ErrNotFound, persistence.ErrRejected} {
+	for _, e := range []error{errNoHead, ErrNotHeld, ErrShortfall, ErrMismatch, persistence.ErrCorrupt,
+		persistence.ErrNotFound, persistence.ErrRejected} {
 		if errors.Is(err, e) {
 			return false
 		}

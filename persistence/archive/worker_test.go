@@ -227,7 +227,8 @@ func TestPassivatedIsArchived(t *testing.T) {
 	}
 	w.Passivated("a:K", h.Head(), 0)
 	i := (<-s.archived).(archive.ArchivedInfo)
-	s.wait("the owner was told", func() bool { s.owner.mu.Lock(); defer s.owner.mu.Unlock(); return s.owner.archived["a:K"] > 0 })
+	s.wait("the owner was told",
+		func() bool { s.owner.mu.Lock(); defer s.owner.mu.Unlock(); return s.owner.archived["a:K"] > 0 })
 	if i.Aggregate != "a:K" || i.Snapshot || i.Through != s.owner.archived["a:K"] || i.Through < 60 {
 		t.Errorf("%+v, the owner was told %d", i, s.owner.archived["a:K"])
 	}
@@ -358,14 +359,16 @@ func TestOneBadAggregate(t *testing.T) {
 	bad := s.add("a:K", 3, 4, 0)
 	good := s.add("b:K", 3, 4, s.config.After+time.Hour)
 	p := bad.Head().Parent
-	if err := s.hot.DeleteRecords(t.Context(), persistence.Partition{RootKey: p, Incarnation: bad.Head().ParentIncarnation}); err != nil {
+	if err := s.hot.DeleteRecords(t.Context(),
+		persistence.Partition{RootKey: p, Incarnation: bad.Head().ParentIncarnation}); err != nil {
 		t.Fatal(err)
 	}
 	w := s.start()
 	if i := (<-s.archived).(archive.ArchivedInfo); i.Aggregate != "b:K" {
 		t.Errorf("%+v", i)
 	}
-	if f := (<-s.fail).(archive.FailedInfo); f.Aggregate != "a:K" || f.Retry || !errors.Is(f.Err, archive.ErrShortfall) {
+	if f := (<-s.fail).(archive.FailedInfo); f.Aggregate != "a:K" || f.Retry ||
+		!errors.Is(f.Err, archive.ErrShortfall) {
 		t.Errorf("%+v", f)
 	}
 	s.scanned()

@@ -102,7 +102,12 @@ func (a *Archive) PutSegment(ctx context.Context, name string, data []byte, expi
 
 func (a *Archive) putSegment(ctx context.Context, name string, data []byte, expires time.Time) error {
 	chunks := slices.Collect(slices.Chunk(data, chunkBytes))
-	seg := segment{id: gocql.UUID(persistence.NewIncarnation()), chunks: len(chunks), size: int64(len(data)), checksum: wire.Checksum(data)}
+	seg := segment{
+		id:       gocql.UUID(persistence.NewIncarnation()),
+		chunks:   len(chunks),
+		size:     int64(len(data)),
+		checksum: wire.Checksum(data),
+	}
 	ttl := timeToLive(time.Now(), expires)
 	var until any
 	if !expires.IsZero() {
@@ -110,7 +115,8 @@ func (a *Archive) putSegment(ctx context.Context, name string, data []byte, expi
 	}
 	bucket := nameBucket(name)
 	err := a.nameLocks.with(ctx, bucket, func() error {
-		applied, _, err := a.session.compareAndSet(ctx, insertName, bucket, name, seg.id, seg.chunks, seg.size, int32(seg.checksum), until, ttl)
+		applied, _, err := a.session.compareAndSet(ctx, insertName, bucket, name, seg.id, seg.chunks, seg.size,
+			int32(seg.checksum), until, ttl)
 		if err == nil && !applied {
 			err = persistence.ErrExists
 		}
@@ -123,7 +129,8 @@ func (a *Archive) putSegment(ctx context.Context, name string, data []byte, expi
 	g.SetLimit(archiveReads)
 	for i, chunk := range chunks {
 		g.Go(func() error {
-			err := a.session.Query(insertChunk, seg.id, i, chunk, ttl).WithContext(ctx).Idempotent(true).RetryPolicy(readRetry{}).Exec()
+			err := a.session.Query(insertChunk, seg.id, i, chunk, ttl).WithContext(ctx).Idempotent(true).
+				RetryPolicy(readRetry{}).Exec()
 			if err != nil {
 				return fmt.Errorf("%w: chunk %d: %w", persistence.ErrUnknownOutcome, i, err)
 			}
@@ -177,7 +184,8 @@ func (a *Archive) readChunks(ctx context.Context, seg segment) ([]byte, error) {
 		return nil, readError(err)
 	}
 	if count != seg.chunks || int64(len(data)) != seg.size || wire.Checksum(data) != seg.checksum {
-		return nil, fmt.Errorf("%w: %d of %d chunks, %d of %d bytes", persistence.ErrCorrupt, count, seg.chunks, len(data), seg.size)
+		return nil, fmt.Errorf("%w: %d of %d chunks, %d of %d bytes",
+			persistence.ErrCorrupt, count, seg.chunks, len(data), seg.size)
 	}
 	return data, nil
 }

@@ -32,11 +32,13 @@ func TestTimeToLive(t *testing.T) {
 func TimesToLive(ctx context.Context, o Options, name string) (ofName, ofChunk int, err error) {
 	err = withSession(ctx, o, o.Keyspace, func(s *session) error {
 		var id gocql.UUID
-		if err := s.Query("SELECT id, TTL(size) FROM segment_names WHERE bucket = ? AND name = ?", nameBucket(name), name).
+		if err := s.Query("SELECT id, TTL(size) FROM segment_names WHERE bucket = ? AND name = ?",
+			nameBucket(name), name).
 			WithContext(ctx).Scan(&id, &ofName); err != nil {
 			return err
 		}
-		return s.Query("SELECT TTL(data) FROM segment_chunks WHERE id = ? AND chunk = 0", id).WithContext(ctx).Scan(&ofChunk)
+		return s.Query("SELECT TTL(data) FROM segment_chunks WHERE id = ? AND chunk = 0", id).WithContext(ctx).
+			Scan(&ofChunk)
 	})
 	return ofName, ofChunk, err
 }

@@ -154,7 +154,11 @@ func replicas(replication map[string]string, dataCenter string) int {
 }
 
 func (f *findings) readTables(ctx context.Context, s *session, keyspace string) error {
-	iter := s.read(ctx, `SELECT table_name, read_repair, default_time_to_live FROM system_schema.tables WHERE keyspace_name = ?`, keyspace).
+	iter := s.read(
+		ctx,
+		`SELECT table_name, read_repair, default_time_to_live FROM system_schema.tables WHERE keyspace_name = ?`,
+		keyspace,
+	).
 		Consistency(gocql.One).Iter()
 	var name string
 	var t tableOptions
@@ -185,7 +189,8 @@ func (f *findings) readClock(ctx context.Context, s *session) error {
 // readSettings reads a node's cassandra.yaml as it is in force.
 func (f *findings) readSettings(ctx context.Context, s *session, first bool) error {
 	settings := make(map[string]string)
-	iter := s.Query(`SELECT name, value FROM system_views.settings`).WithContext(ctx).Consistency(gocql.One).PageSize(5000).Iter()
+	iter := s.Query(`SELECT name, value FROM system_views.settings`).WithContext(ctx).Consistency(gocql.One).
+		PageSize(5000).Iter()
 	var name, value string
 	for iter.Scan(&name, &value) {
 		settings[name] = value
@@ -232,24 +237,35 @@ func (f *findings) risks(o *Options) []Risk {
 	if f.dataCenter != "" {
 		where = "data centre " + f.dataCenter
 	}
-	add(f.replicas == 0, true, RiskNoReplicas, "keyspace %s has no replicas in %s: every read and write will fail", o.Keyspace, where)
-	add(f.replicas == 1, true, RiskReplication1, "keyspace %s has one copy in %s: a lost disk loses acknowledged events, and a node that is down stops its customers", o.Keyspace, where)
-	add(f.replicas == 2, false, RiskReplication2, "keyspace %s has two copies in %s: a quorum is both, so a node that is down stops its customers", o.Keyspace, where)
+	add(f.replicas == 0, true, RiskNoReplicas, "keyspace %s has no replicas in %s: every read and write will fail",
+		o.Keyspace, where)
+	add(f.replicas == 1, true, RiskReplication1, "keyspace %s has one copy in %s: a lost disk loses acknowledged "+
+		"events, and a node that is down stops its customers", o.Keyspace, where)
+	add(f.replicas == 2, false, RiskReplication2, "keyspace %s has two copies in %s: a quorum is both, "+
+		"so a node that is down stops its customers", o.Keyspace, where)
 	several := len(f.dataCenters) > 1
 	add(local && several && o.DataCenter == "", true, RiskDataCenter,
-		"Cassandra has the data centres %s and this node is told none: with %s all nodes must name the same", strings.Join(f.dataCenters, ", "), o.Consistency)
+		"Cassandra has the data centres %s and this node is told none: with %s all nodes must name the same",
+		strings.Join(f.dataCenters, ", "), o.Consistency)
 	add(local && several && f.strategy == "SimpleStrategy", true, RiskSimple,
-		"keyspace %s is replicated by SimpleStrategy, which knows no data centres: %s needs NetworkTopologyStrategy", o.Keyspace, o.Consistency)
+		"keyspace %s is replicated by SimpleStrategy, which knows no data centres: %s needs NetworkTopologyStrategy",
+		o.Keyspace, o.Consistency)
 	f.addTableRisks(add)
 	f.addClusterRisks(o, add)
 	add(f.commitLog["periodic"], false, RiskCommitLog,
-		"commitlog_sync is periodic: a Cassandra process that is killed forgets what it acknowledged in its last 100 ms, and one whose machine loses power what it did since its last sync; with batch or group neither does")
+		"commitlog_sync is periodic: a Cassandra process that is killed forgets what it acknowledged in its last "+
+			"100 ms, and one whose machine loses power what it did since its last sync; "+
+			"with batch or group neither does")
 	add(f.paxosVariant["v1"], false, RiskPaxosVariant,
-		"paxos_variant is v1: ownership of shards is not safe while nodes join, leave or are replaced; set v2 on every node")
+		"paxos_variant is v1: ownership of shards is not safe while nodes join, leave or are replaced; "+
+			"set v2 on every node")
 	add(f.mutationBytes > 0 && f.mutationBytes <= o.MaxMutationBytes+o.MaxMutationBytes/8, true, RiskMutationLimit,
-		"max_mutation_size is %d: mutations up to max-mutation-bytes (%d) with their keys do not fit", f.mutationBytes, o.MaxMutationBytes)
-	add(f.skew > maxSkew, false, RiskClock, "the clocks of this machine and of a Cassandra node differ by %v or more", f.skew.Round(time.Millisecond))
-	add(f.unreadable != nil, false, RiskUnchecked, "commitlog_sync, paxos_variant and limits could not be checked: %v", f.unreadable)
+		"max_mutation_size is %d: mutations up to max-mutation-bytes (%d) with their keys do not fit", f.mutationBytes,
+		o.MaxMutationBytes)
+	add(f.skew > maxSkew, false, RiskClock, "the clocks of this machine and of a Cassandra node differ by %v or more",
+		f.skew.Round(time.Millisecond))
+	add(f.unreadable != nil, false, RiskUnchecked, "commitlog_sync, paxos_variant and limits could not be checked: %v",
+		f.unreadable)
 	return found
 }
 
@@ -263,8 +279,10 @@ func (f *findings) addTableRisks(add addRisk) {
 		t := f.tables[name]
 		journal := slices.Contains(monotonicTables, name)
 		add(journal && !strings.EqualFold(t.readRepair, "BLOCKING"), true, RiskReadRepair,
-			"table %s has read_repair %s: an activation may see a write that the next one does not; it must be BLOCKING", name, t.readRepair)
-		add(t.timeToLive != 0, true, RiskTimeToLive, "table %s has default_time_to_live %d: its rows would expire", name, t.timeToLive)
+			"table %s has read_repair %s: an activation may see a write that the next one does not; "+
+				"it must be BLOCKING", name, t.readRepair)
+		add(t.timeToLive != 0, true, RiskTimeToLive, "table %s has default_time_to_live %d: its rows would expire",
+			name, t.timeToLive)
 	}
 }
 
@@ -274,9 +292,12 @@ func (f *findings) addClusterRisks(o *Options, add addRisk) {
 	}
 	serial := o.levels().serial.String()
 	add(f.cluster.serial != serial, true, RiskSerial,
-		"the cluster was created with %s and this node would use %s (consistency %s): the two do not exclude each other", f.cluster.serial, serial, o.Consistency)
-	add(f.cluster.dataCenter != "" && f.cluster.serial == serial && f.cluster.dataCenter != f.dataCenter, true, RiskSerial,
-		"the cluster was created in data centre %s and this node would use %s: LOCAL levels in two do not exclude each other", f.cluster.dataCenter, f.dataCenter)
+		"the cluster was created with %s and this node would use %s (consistency %s): "+
+			"the two do not exclude each other", f.cluster.serial, serial, o.Consistency)
+	add(f.cluster.dataCenter != "" && f.cluster.serial == serial && f.cluster.dataCenter != f.dataCenter, true,
+		RiskSerial,
+		"the cluster was created in data centre %s and this node would use %s: LOCAL levels in two do not exclude "+
+			"each other", f.cluster.dataCenter, f.dataCenter)
 }
 
 // judge logs the risks and returns ErrUnsafe for the severe ones that are not accepted.

@@ -31,13 +31,17 @@ func TestRisks(t *testing.T) {
 		want   string
 		severe bool
 	}{
-		"nothing":                   {func(*findings, *Options) {}, "", false},
-		"not created yet":           {func(f *findings, _ *Options) { f.cluster = clusterRow{} }, "", false},
-		"no copies":                 {func(f *findings, _ *Options) { f.replicas = 0 }, RiskNoReplicas, true},
-		"one copy":                  {func(f *findings, _ *Options) { f.replicas = 1 }, RiskReplication1, true},
-		"two copies":                {func(f *findings, _ *Options) { f.replicas = 2 }, RiskReplication2, false},
-		"two data centres":          {func(f *findings, _ *Options) { f.dataCenters = []string{"dc1", "dc2"} }, RiskDataCenter, true},
-		"two data centres, one set": {func(f *findings, o *Options) { f.dataCenters = []string{"dc1", "dc2"}; o.DataCenter = "dc1" }, "", false},
+		"nothing":         {func(*findings, *Options) {}, "", false},
+		"not created yet": {func(f *findings, _ *Options) { f.cluster = clusterRow{} }, "", false},
+		"no copies":       {func(f *findings, _ *Options) { f.replicas = 0 }, RiskNoReplicas, true},
+		"one copy":        {func(f *findings, _ *Options) { f.replicas = 1 }, RiskReplication1, true},
+		"two copies":      {func(f *findings, _ *Options) { f.replicas = 2 }, RiskReplication2, false},
+		"two data centres": {func(f *findings, _ *Options) {
+			f.dataCenters = []string{"dc1", "dc2"}
+		}, RiskDataCenter, true},
+		"two data centres, one set": {
+			func(f *findings, o *Options) { f.dataCenters = []string{"dc1", "dc2"}; o.DataCenter = "dc1" }, "", false,
+		},
 		"simple": {func(f *findings, o *Options) {
 			f.dataCenters, f.strategy, o.DataCenter = []string{"dc1", "dc2"}, "SimpleStrategy", "dc1"
 		}, RiskSimple, true},
@@ -45,14 +49,23 @@ func TestRisks(t *testing.T) {
 		"another's data centre": {func(f *findings, o *Options) {
 			f.dataCenters, f.dataCenter, o.DataCenter = []string{"dc1", "dc2"}, "dc2", "dc2"
 		}, RiskSerial, true},
-		"read repair":          {func(f *findings, _ *Options) { f.tables["events"] = tableOptions{readRepair: "NONE"} }, RiskReadRepair, true},
-		"read repair of roots": {func(f *findings, _ *Options) { f.tables["snapshots"] = tableOptions{readRepair: "NONE"} }, RiskReadRepair, true},
-		"time to live":         {func(f *findings, _ *Options) { f.tables["leases"] = tableOptions{timeToLive: 1} }, RiskTimeToLive, true},
-		"periodic":             {func(f *findings, _ *Options) { f.commitLog["periodic"] = true }, RiskCommitLog, false},
-		"paxos v1":             {func(f *findings, _ *Options) { f.paxosVariant["v1"] = true }, RiskPaxosVariant, false},
-		"small mutations":      {func(f *findings, _ *Options) { f.mutationBytes = 8 << 20 }, RiskMutationLimit, true},
-		"limits unknown":       {func(f *findings, _ *Options) { f.mutationBytes = 0; f.unreadable = errors.New("no") }, RiskUnchecked, false},
-		"clock":                {func(f *findings, _ *Options) { f.skew = 2 * time.Second }, RiskClock, false},
+		"read repair": {func(f *findings, _ *Options) {
+			f.tables["events"] = tableOptions{readRepair: "NONE"}
+		}, RiskReadRepair, true},
+		"read repair of roots": {func(f *findings, _ *Options) {
+			f.tables["snapshots"] = tableOptions{readRepair: "NONE"}
+		}, RiskReadRepair, true},
+		"time to live": {func(f *findings, _ *Options) {
+			f.tables["leases"] = tableOptions{timeToLive: 1}
+		}, RiskTimeToLive, true},
+		"periodic":        {func(f *findings, _ *Options) { f.commitLog["periodic"] = true }, RiskCommitLog, false},
+		"paxos v1":        {func(f *findings, _ *Options) { f.paxosVariant["v1"] = true }, RiskPaxosVariant, false},
+		"small mutations": {func(f *findings, _ *Options) { f.mutationBytes = 8 << 20 }, RiskMutationLimit, true},
+		"limits unknown": {func(f *findings, _ *Options) {
+			f.mutationBytes = 0
+			f.unreadable = errors.New("no")
+		}, RiskUnchecked, false},
+		"clock": {func(f *findings, _ *Options) { f.skew = 2 * time.Second }, RiskClock, false},
 	} {
 		f, o := safe()
 		tt.change(f, o)
@@ -84,7 +97,8 @@ func TestReplicas(t *testing.T) {
 		dataCenter  string
 		want        int
 	}{
-		{map[string]string{"class": "org.apache.cassandra.locator.SimpleStrategy", "replication_factor": "3"}, "dc1", 3},
+		{map[string]string{"class": "org.apache.cassandra.locator.SimpleStrategy", "replication_factor": "3"}, "dc1",
+			3},
 		{map[string]string{"class": "NetworkTopologyStrategy", "dc1": "3", "dc2": "2"}, "dc1", 3},
 		{map[string]string{"class": "NetworkTopologyStrategy", "dc1": "3", "dc2": "2"}, "", 5},
 		{map[string]string{"class": "NetworkTopologyStrategy", "dc1": "3/1"}, "dc1", 3},
@@ -97,7 +111,9 @@ func TestReplicas(t *testing.T) {
 }
 
 func TestParseSize(t *testing.T) {
-	for s, want := range map[string]int{"5KiB": 5 << 10, "16MiB": 16 << 20, "1GiB": 1 << 30, "10": 10, "16384KiB": 16 << 20, "7B": 7} {
+	for s, want := range map[string]int{
+		"5KiB": 5 << 10, "16MiB": 16 << 20, "1GiB": 1 << 30, "10": 10, "16384KiB": 16 << 20, "7B": 7,
+	} {
 		if got, ok := parseSize(s); !ok || got != want {
 			t.Errorf("%s: %d, %v, want %d", s, got, ok, want)
 		}

@@ -33,7 +33,8 @@ func TestDamageSnapshot(t *testing.T) {
 		t.Fatal(err)
 	}
 	top, err := s.TopRoot(t.Context(), aggregate)
-	if err != nil || !errors.Is(top.Damage, persistence.ErrCorrupt) || top.Key != second.Key || top.Base != 5 || top.Parent != first.Key {
+	if err != nil || !errors.Is(top.Damage, persistence.ErrCorrupt) || top.Key != second.Key || top.Base != 5 ||
+		top.Parent != first.Key {
 		t.Errorf("top root: %+v, %v", top, err)
 	}
 	roots, err := s.ReadRoots(t.Context(), aggregate, persistence.RootKey{}, 10)

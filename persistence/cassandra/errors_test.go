@@ -41,14 +41,20 @@ func TestRefusals(t *testing.T) {
 		{answered{invalid, "unconfigured table events"}, persistence.ErrUnknownOutcome},
 		{answered{invalid, "table votes does not exist"}, persistence.ErrUnknownOutcome},
 		{answered{invalid, "Keyspace 'licensed' does not exist"}, persistence.ErrUnknownOutcome},
-		{answered{invalid, "Undefined column name cluster_id in table licensed.cluster"}, persistence.ErrUnknownOutcome},
+		{
+			answered{invalid, "Undefined column name cluster_id in table licensed.cluster"},
+			persistence.ErrUnknownOutcome,
+		},
 		{answered{invalid, "Undefined name address in where clause ('address = ?')"}, persistence.ErrUnknownOutcome},
 		{answered{invalid, "Unknown identifier address"}, persistence.ErrUnknownOutcome},
 		{answered{gocql.ErrCodeUnprepared, "Prepared query with ID 1 not found"}, persistence.ErrUnknownOutcome},
 		{answered{gocql.ErrCodeUnavailable, "Cannot achieve consistency level QUORUM"}, persistence.ErrUnknownOutcome},
 		{answered{gocql.ErrCodeWriteTimeout, "Operation timed out"}, persistence.ErrUnknownOutcome},
 		{answered{invalid, "Batch too large"}, persistence.ErrRejected},
-		{answered{invalid, "Encountered an oversized mutation (17825792/16777216) for keyspace: licensed"}, persistence.ErrRejected},
+		{
+			answered{invalid, "Encountered an oversized mutation (17825792/16777216) for keyspace: licensed"},
+			persistence.ErrRejected,
+		},
 		{answered{invalid, "Key length of 70000 is longer than maximum of 65535"}, persistence.ErrRejected},
 	} {
 		if err := writeError(c.answer); !errors.Is(err, c.want) {
@@ -70,7 +76,8 @@ func TestRefusals(t *testing.T) {
 	for _, c := range []struct {
 		query attempted
 		want  bool
-	}{{attempted{n: 1, ctx: t.Context()}, true}, {attempted{n: 2, ctx: t.Context()}, false}, {attempted{n: 1, ctx: ended}, false}} {
+	}{{attempted{n: 1, ctx: t.Context()}, true}, {attempted{n: 2, ctx: t.Context()}, false},
+		{attempted{n: 1, ctx: ended}, false}} {
 		if got := (refusedRetry{}).Attempt(c.query); got != c.want {
 			t.Errorf("after %d attempts, %v: another one %t", c.query.n, c.query.ctx.Err(), got)
 		}

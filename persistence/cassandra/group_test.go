@@ -125,7 +125,10 @@ func TestGroupOutcomes(t *testing.T) {
 	f.answer <- &gocql.RequestErrWriteTimeout{}
 	f.wg.Wait()
 	for name, want := range map[string]error{
-		"first": persistence.ErrUnknownOutcome, "a": nil, "b": persistence.ErrRejected, "c": persistence.ErrUnknownOutcome,
+		"first": persistence.ErrUnknownOutcome,
+		"a":     nil,
+		"b":     persistence.ErrRejected,
+		"c":     persistence.ErrUnknownOutcome,
 	} {
 		if got := f.outcomes[name]; !errors.Is(got, want) || (got == nil) != (want == nil) {
 			t.Errorf("%s: %v, want %v", name, got, want)
@@ -140,7 +143,8 @@ func TestGroupOutcomes(t *testing.T) {
 	f.expectSent(t, "e", "f")
 	f.answer <- errors.New("connection lost")
 	f.wg.Wait()
-	if !errors.Is(f.outcomes["e"], persistence.ErrUnknownOutcome) || !errors.Is(f.outcomes["f"], persistence.ErrUnknownOutcome) {
+	if !errors.Is(f.outcomes["e"], persistence.ErrUnknownOutcome) ||
+		!errors.Is(f.outcomes["f"], persistence.ErrUnknownOutcome) {
 		t.Errorf("e: %v, f: %v", f.outcomes["e"], f.outcomes["f"])
 	}
 }

@@ -33,7 +33,8 @@ func (s *Store) MarkArchived(ctx context.Context, key persistence.RootKey, m per
 
 // DeleteRecords implements persistence.Housekeeping.
 func (s *Store) DeleteRecords(ctx context.Context, p persistence.Partition) error {
-	if err := s.housekeep(ctx, s.session.Query(deleteEvents, deletionTime(), p.RowID(), int64(p.Epoch), gocql.UUID(p.Incarnation))); err != nil {
+	if err := s.housekeep(ctx, s.session.Query(deleteEvents, deletionTime(), p.RowID(), int64(p.Epoch),
+		gocql.UUID(p.Incarnation))); err != nil {
 		return fmt.Errorf("delete records of %v: %w", p, err)
 	}
 	return nil

@@ -43,7 +43,9 @@ func (s *Store) ReadRoot(ctx context.Context, key persistence.RootKey) (persiste
 }
 
 // ReadRoots implements persistence.Journal.
-func (s *Store) ReadRoots(ctx context.Context, aggregate string, below persistence.RootKey, limit int) ([]persistence.Root, error) {
+func (s *Store) ReadRoots(
+	ctx context.Context, aggregate string, below persistence.RootKey, limit int,
+) ([]persistence.Root, error) {
 	statement, values := selectRoots, []any{aggregate, limit}
 	if !below.IsZero() && fits(below.Epoch) {
 		if !fits(below.Version) {
@@ -58,7 +60,9 @@ func (s *Store) ReadRoots(ctx context.Context, aggregate string, below persisten
 	return roots, nil
 }
 
-func (s *Store) readRoots(ctx context.Context, aggregate string, limit int, statement string, values ...any) ([]persistence.Root, error) {
+func (s *Store) readRoots(
+	ctx context.Context, aggregate string, limit int, statement string, values ...any,
+) ([]persistence.Root, error) {
 	var roots []persistence.Root
 	err := s.scan(limit, []byte(aggregate), s.query(ctx, statement, values...), func(iter *gocql.Iter) (bool, error) {
 		var row rootRow
@@ -76,22 +80,25 @@ func (s *Store) readRoots(ctx context.Context, aggregate string, limit int, stat
 }
 
 // ReadRecords implements persistence.Journal.
-func (s *Store) ReadRecords(ctx context.Context, p persistence.Partition, after uint64, limit int) ([]persistence.Record, error) {
+func (s *Store) ReadRecords(
+	ctx context.Context, p persistence.Partition, after uint64, limit int,
+) ([]persistence.Record, error) {
 	if !fits(p.Epoch, p.Version, after) {
 		limit = 0 // there can be none
 	}
 	rowID := p.RowID()
 	values := []any{rowID, int64(p.Epoch), gocql.UUID(p.Incarnation), int64(after), min(limit, 1<<30)}
 	var records []persistence.Record
-	err := s.scan(limit, eventsKey(&p, rowID), s.query(ctx, selectEvents, values...), func(iter *gocql.Iter) (bool, error) {
-		var row eventRow
-		if !row.scan(iter) {
-			return false, nil
-		}
-		r, err := row.record(&p)
-		records = append(records, r)
-		return true, err
-	})
+	err := s.scan(limit, eventsKey(&p, rowID),
+		s.query(ctx, selectEvents, values...), func(iter *gocql.Iter) (bool, error) {
+			var row eventRow
+			if !row.scan(iter) {
+				return false, nil
+			}
+			r, err := row.record(&p)
+			records = append(records, r)
+			return true, err
+		})
 	if err != nil {
 		return nil, fmt.Errorf("records of %v: %w", p, err)
 	}
@@ -135,7 +142,9 @@ func (s *Store) query(ctx context.Context, statement string, values ...any) *goc
 }
 
 // scan runs a read of a partition, calling next until it says false or fails.
-func (s *Store) scan(limit int, partitionKey []byte, query *gocql.Query, next func(*gocql.Iter) (more bool, err error)) error {
+func (s *Store) scan(
+	limit int, partitionKey []byte, query *gocql.Query, next func(*gocql.Iter) (more bool, err error),
+) error {
 	if err := s.begin(); err != nil {
 		return err
 	}
@@ -192,7 +201,8 @@ func (s *Store) PutRoot(ctx context.Context, r *persistence.Root, done func(erro
 	case !fits(r.Key.Epoch, r.Key.Version, r.Base, r.ArchivedThrough):
 		err = fmt.Errorf("%w: a number above 2^63", persistence.ErrRejected)
 	case len(r.Snapshot) > s.opts.MaxMutationBytes:
-		err = fmt.Errorf("%w: snapshot of %d bytes, the limit is %d", persistence.ErrRejected, len(r.Snapshot), s.opts.MaxMutationBytes)
+		err = fmt.Errorf("%w: snapshot of %d bytes, the limit is %d",
+			persistence.ErrRejected, len(r.Snapshot), s.opts.MaxMutationBytes)
 	default:
 		w.key = []byte(r.Key.Aggregate)
 		w.add(rootValues(r))
@@ -231,7 +241,8 @@ func (s *Store) validate(m *persistence.Mutation) error {
 		return fmt.Errorf("%w: a number above 2^63", persistence.ErrRejected)
 	}
 	if size > s.opts.MaxMutationBytes {
-		return fmt.Errorf("%w: %d bytes of data, the limit is %d", persistence.ErrRejected, size, s.opts.MaxMutationBytes)
+		return fmt.Errorf("%w: %d bytes of data, the limit is %d",
+			persistence.ErrRejected, size, s.opts.MaxMutationBytes)
 	}
 	return nil
 }

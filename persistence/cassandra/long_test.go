@@ -78,7 +78,9 @@ func startLoad(t *testing.T, s *cassandra.Store, name string, writers int) *load
 	for i := range l.writers {
 		w := &l.writers[i]
 		w.partition = persistence.Partition{
-			RootKey:     persistence.RootKey{Aggregate: fmt.Sprintf("%s-%d:LicenseAggregate", name, i), Epoch: 1, Version: 1},
+			RootKey: persistence.RootKey{
+				Aggregate: fmt.Sprintf("%s-%d:LicenseAggregate", name, i), Epoch: 1, Version: 1,
+			},
 			Incarnation: persistence.Incarnation{1},
 		}
 		l.wg.Go(func() { l.run(w) })
@@ -89,8 +91,10 @@ func startLoad(t *testing.T, s *cassandra.Store, name string, writers int) *load
 func (l *load) record(w *writer, sequence uint64) persistence.Record {
 	return persistence.Record{
 		Sequence: sequence, Count: 1, CommandID: fmt.Sprint("c", sequence), Fingerprint: sequence,
-		IssuedAt: time.UnixMilli(int64(sequence)).UTC(), AggregateID: "iphone/GlowS01E01", Time: time.UnixMilli(int64(sequence)).UTC(),
-		Mapper: "TestEvent/1", Data: []byte(w.partition.Aggregate),
+		IssuedAt:    time.UnixMilli(int64(sequence)).UTC(),
+		AggregateID: "iphone/GlowS01E01",
+		Time:        time.UnixMilli(int64(sequence)).UTC(),
+		Mapper:      "TestEvent/1", Data: []byte(w.partition.Aggregate),
 	}
 }
 
@@ -127,11 +131,13 @@ func (l *load) await(what string, more int64) {
 	start, target := time.Now(), l.acked.Load()+more
 	for l.acked.Load() < target {
 		if time.Since(start) > 3*time.Minute {
-			l.t.Fatalf("%s: %d of %d appends acknowledged in %v", what, more-(target-l.acked.Load()), more, time.Since(start))
+			l.t.Fatalf("%s: %d of %d appends acknowledged in %v",
+				what, more-(target-l.acked.Load()), more, time.Since(start))
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	l.t.Logf("%s: %d appends in %v, %d unknown outcomes so far", what, more, time.Since(start).Round(time.Millisecond), l.unknown.Load())
+	l.t.Logf("%s: %d appends in %v, %d unknown outcomes so far",
+		what, more, time.Since(start).Round(time.Millisecond), l.unknown.Load())
 }
 
 func (l *load) signal() { l.once.Do(func() { close(l.stop) }) }
@@ -206,7 +212,9 @@ func ownership(t *testing.T, s *cassandra.Store, when string, id int) {
 			t.Logf("%s: read shard: %v", when, err)
 			continue
 		}
-		next := persistence.Shard{ID: uint32(id), Epoch: old.Epoch + 1, Owner: persistence.Incarnation{9, byte(shardEpoch.Add(1))}}
+		next := persistence.Shard{
+			ID: uint32(id), Epoch: old.Epoch + 1, Owner: persistence.Incarnation{9, byte(shardEpoch.Add(1))},
+		}
 		applied, now, err := s.CompareAndSetShard(ctx, old, next)
 		if errors.Is(err, persistence.ErrUnknownOutcome) {
 			t.Logf("%s: take shard: %v", when, err)

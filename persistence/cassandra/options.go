@@ -192,18 +192,23 @@ var parameters = map[string]func(o *Options, encryption *tlsParameters, v string
 		o.AcceptRisks = append(o.AcceptRisks, v)
 		return nil
 	},
-	"timeout":           func(o *Options, _ *tlsParameters, v string) error { return setDuration(&o.Timeout, v) },
-	"connect_timeout":   func(o *Options, _ *tlsParameters, v string) error { return setDuration(&o.ConnectTimeout, v) },
+	"timeout": func(o *Options, _ *tlsParameters, v string) error { return setDuration(&o.Timeout, v) },
+	"connect_timeout": func(o *Options, _ *tlsParameters, v string) error {
+		return setDuration(&o.ConnectTimeout, v)
+	},
 	"coalesce_wait":     func(o *Options, _ *tlsParameters, v string) error { return setDuration(&o.CoalesceWait, v) },
 	"connections":       func(o *Options, _ *tlsParameters, v string) error { return setInt(&o.Connections, v) },
 	"group_partitions":  func(o *Options, _ *tlsParameters, v string) error { return setInt(&o.GroupPartitions, v) },
 	"group_bytes":       func(o *Options, _ *tlsParameters, v string) error { return setInt(&o.GroupBytes, v) },
 	"batches_in_flight": func(o *Options, _ *tlsParameters, v string) error { return setInt(&o.BatchesInFlight, v) },
 	"reads_in_flight":   func(o *Options, _ *tlsParameters, v string) error { return setInt(&o.ReadsInFlight, v) },
-	"tls":               func(_ *Options, f *tlsParameters, v string) (err error) { f.on, err = strconv.ParseBool(v); return err },
-	"tls_ca":            func(_ *Options, f *tlsParameters, v string) error { f.CA = v; return nil },
-	"tls_cert":          func(_ *Options, f *tlsParameters, v string) error { f.Cert = v; return nil },
-	"tls_key":           func(_ *Options, f *tlsParameters, v string) error { f.Key = v; return nil },
+	"tls": func(_ *Options, f *tlsParameters, v string) (err error) {
+		f.on, err = strconv.ParseBool(v)
+		return err
+	},
+	"tls_ca":   func(_ *Options, f *tlsParameters, v string) error { f.CA = v; return nil },
+	"tls_cert": func(_ *Options, f *tlsParameters, v string) error { f.Cert = v; return nil },
+	"tls_key":  func(_ *Options, f *tlsParameters, v string) error { f.Key = v; return nil },
 }
 
 func setDuration(d *time.Duration, v string) (err error) {
@@ -254,11 +259,13 @@ func (o *Options) Validate() error {
 		complain(!validHost(h), "contact point %q is not host or host:port", h)
 	}
 	complain(o.Port < 1 || o.Port > 65535, "port %d", o.Port)
-	complain(!validKeyspace.MatchString(o.Keyspace), "keyspace %q is not 1 to 48 lower-case letters, digits and _, a letter first", o.Keyspace)
+	complain(!validKeyspace.MatchString(o.Keyspace),
+		"keyspace %q is not 1 to 48 lower-case letters, digits and _, a letter first", o.Keyspace)
 	_, known := consistencies[o.Consistency]
 	complain(!known, "consistency %q: only LOCAL_QUORUM, QUORUM and ALL make reads and writes overlap", o.Consistency)
 	complain(o.Username == "" && o.Password != "", "a password without a user name")
-	complain(o.Timeout <= 0 || o.ConnectTimeout <= 0 || o.ReconnectInterval <= 0 || o.CoalesceWait < 0, "timeouts and intervals must be above 0")
+	complain(o.Timeout <= 0 || o.ConnectTimeout <= 0 || o.ReconnectInterval <= 0 || o.CoalesceWait < 0,
+		"timeouts and intervals must be above 0")
 	complain(o.Connections < 1, "connections %d", o.Connections)
 	complain(o.MaxMutationBytes < 1, "max mutation bytes %d", o.MaxMutationBytes)
 	complain(o.BatchesInFlight < 1, "batches in flight %d", o.BatchesInFlight)

@@ -31,7 +31,8 @@ func TestReadsHaveLanes(t *testing.T) {
 		<-began
 	}
 	never := func(*gocql.Iter) (bool, error) { return false, errors.New("it was sent") }
-	if err := s.scan(1, []byte{1}, (&gocql.Query{}).WithContext(t.Context()), never); !errors.Is(err, persistence.ErrUnavailable) {
+	if err := s.scan(1, []byte{1},
+		(&gocql.Query{}).WithContext(t.Context()), never); !errors.Is(err, persistence.ErrUnavailable) {
 		t.Errorf("one too many of the replicas that hang: %v", err)
 	}
 	for _, key := range [][]byte{{2}, allRows} {
@@ -100,7 +101,8 @@ func TestReadsAreBounded(t *testing.T) {
 		t.Errorf("one too many: %v", err)
 	}
 	impatient := &Store{keyspace: &keyspace{opts: Options{Timeout: time.Millisecond}}, reads: s.reads}
-	err := impatient.scan(1, nil, (&gocql.Query{}).WithContext(t.Context()), func(*gocql.Iter) (bool, error) { return false, nil })
+	err := impatient.scan(1, nil, (&gocql.Query{}).WithContext(t.Context()),
+		func(*gocql.Iter) (bool, error) { return false, nil })
 	if !errors.Is(err, persistence.ErrUnavailable) || impatient.stats.readErrors.Load() != 1 {
 		t.Errorf("one that waits longer than the timeout: %v", err)
 	}
@@ -120,7 +122,10 @@ func TestReadsAreBounded(t *testing.T) {
 	}
 	waits := waiting{t.Context(), make(chan struct{}, 1)}
 	go func() {
-		ended <- s.scan(1, nil, (&gocql.Query{}).WithContext(waits), func(*gocql.Iter) (bool, error) { return false, nil })
+		ended <- s.scan(1, nil, (&gocql.Query{}).WithContext(waits), func(*gocql.Iter) (bool, error) {
+			return false,
+				nil
+		})
 	}()
 	<-waits.asked
 	s.life.Lock()

@@ -225,7 +225,9 @@ func (w *rootRow) scan(iter *gocql.Iter) bool {
 
 func (w *rootRow) root(aggregate string) (persistence.Root, error) {
 	r := persistence.Root{
-		Key:               persistence.RootKey{Aggregate: aggregate, Epoch: uint64(w.epoch), Version: uint64(w.version)},
+		Key: persistence.RootKey{
+			Aggregate: aggregate, Epoch: uint64(w.epoch), Version: uint64(w.version),
+		},
 		Incarnation:       persistence.Incarnation(w.incarnation),
 		Base:              uint64(w.base),
 		ParentIncarnation: persistence.Incarnation(w.parentIncarnation),
@@ -234,7 +236,9 @@ func (w *rootRow) root(aggregate string) (persistence.Root, error) {
 		ArchivedThrough:   uint64(w.archivedThrough),
 	}
 	if w.parentEpoch != 0 || w.parentVersion != 0 {
-		r.Parent = persistence.RootKey{Aggregate: aggregate, Epoch: uint64(w.parentEpoch), Version: uint64(w.parentVersion)}
+		r.Parent = persistence.RootKey{
+			Aggregate: aggregate, Epoch: uint64(w.parentEpoch), Version: uint64(w.parentVersion),
+		}
 	}
 	if err := w.complete(&r); err != nil {
 		return persistence.Root{}, fmt.Errorf("root %v: %w", r.Key, err)

@@ -30,7 +30,9 @@ func someRoot() persistence.Root {
 		Parent:            persistence.RootKey{Aggregate: "Bayley:LicenseAggregate", Epoch: 2, Version: 6},
 		ParentIncarnation: persistence.Incarnation{0xbb}, Time: time.UnixMilli(1761555600123).UTC(),
 		ArchivedThrough: 5,
-		Mapper:          "LicenseSnapshot/1", Header: persistence.Header{PolicyVersion: "p1"}, Snapshot: []byte("snapshot"),
+		Mapper:          "LicenseSnapshot/1",
+		Header:          persistence.Header{PolicyVersion: "p1"},
+		Snapshot:        []byte("snapshot"),
 	}
 }
 
@@ -124,7 +126,8 @@ func TestForeignColumns(t *testing.T) {
 		change(&row)
 		got, err := row.root(root.Key.Aggregate)
 		if name == "snapshot_mapper" || name == "snapshot_data" || name == "null" { // the chain is whole
-			if want := root.Damaged(got.Damage); err != nil || !errors.Is(got.Damage, persistence.ErrCorrupt) || !reflect.DeepEqual(got, want) {
+			if want := root.Damaged(got.Damage); err != nil || !errors.Is(got.Damage, persistence.ErrCorrupt) ||
+				!reflect.DeepEqual(got, want) {
 				t.Errorf("root with another %s: %+v, %v, want its damage", name, got, err)
 			}
 			continue

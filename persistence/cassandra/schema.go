@@ -118,7 +118,8 @@ func connectKeyspace(ctx context.Context, o *Options) (*session, error) {
 	if bareErr != nil || there {
 		return nil, err
 	}
-	return nil, fmt.Errorf("%w: there is no keyspace %s; an operator creates it, with the replication that the cluster needs", ErrSchema, o.Keyspace)
+	return nil, fmt.Errorf("%w: there is no keyspace %s; an operator creates it, with the replication that the "+
+		"cluster needs", ErrSchema, o.Keyspace)
 }
 
 func (s *session) keyspaceExists(ctx context.Context, keyspace string) (bool, error) {
@@ -239,15 +240,18 @@ func judgeSchema(state []SchemaVersion) error {
 	for _, v := range state {
 		switch {
 		case !v.Known:
-			return fmt.Errorf("%w: it has version %d (%s), newer than this program knows: run a newer one", ErrSchema, v.Version, v.Name)
+			return fmt.Errorf("%w: it has version %d (%s), newer than this program knows: run a newer one",
+				ErrSchema, v.Version, v.Name)
 		case v.Changed:
-			return fmt.Errorf("%w: version %d (%s) was applied with other statements than this program has", ErrSchema, v.Version, v.Name)
+			return fmt.Errorf("%w: version %d (%s) was applied with other statements than this program has",
+				ErrSchema, v.Version, v.Name)
 		case v.AppliedAt.IsZero():
 			missing = append(missing, fmt.Sprintf("%d (%s)", v.Version, v.Name))
 		}
 	}
 	if len(missing) > 0 {
-		return fmt.Errorf("%w: version %s is missing: apply it with `licensed schema apply`", ErrSchema, strings.Join(missing, ", "))
+		return fmt.Errorf("%w: version %s is missing: apply it with `licensed schema apply`",
+			ErrSchema, strings.Join(missing, ", "))
 	}
 	return nil
 }
@@ -289,8 +293,9 @@ func createKeyspace(ctx context.Context, o *Options, copies int) error {
 	if there, err := s.keyspaceExists(ctx, o.Keyspace); err != nil || there {
 		return err
 	}
-	return s.change(ctx, fmt.Sprintf(`CREATE KEYSPACE IF NOT EXISTS %s WITH replication = {'class': 'NetworkTopologyStrategy', 'replication_factor': %d}`,
-		o.Keyspace, copies))
+	return s.change(ctx,
+		fmt.Sprintf(`CREATE KEYSPACE IF NOT EXISTS %s WITH replication = {'class': 'NetworkTopologyStrategy', 'replication_factor': %d}`,
+			o.Keyspace, copies))
 }
 
 // TestKeyspacePrefix begins the names of keyspaces that DropTestKeyspace drops.
@@ -450,6 +455,7 @@ func (m *migrator) applyOne(ctx context.Context, file *migration) error {
 	if err != nil {
 		by = "unknown"
 	}
-	_, _, err = m.session.compareAndSet(ctx, insertVersion, string(m.schema), file.version, file.name, file.checksum, time.Now(), by)
+	_, _, err = m.session.compareAndSet(ctx, insertVersion, string(m.schema), file.version, file.name, file.checksum,
+		time.Now(), by)
 	return err
 }

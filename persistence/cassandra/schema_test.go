@@ -111,7 +111,8 @@ func TestJudgeSchema(t *testing.T) {
 		"newer":            {applied, newer},
 	} {
 		err := judgeSchema(state)
-		if (err == nil) != (says == "") || err != nil && (!errors.Is(err, ErrSchema) || !strings.Contains(err.Error(), says)) {
+		if (err == nil) != (says == "") ||
+			err != nil && (!errors.Is(err, ErrSchema) || !strings.Contains(err.Error(), says)) {
 			t.Errorf("%+v: %v, want %q", state, err, says)
 		}
 	}

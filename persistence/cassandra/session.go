@@ -84,7 +84,8 @@ func connect(ctx context.Context, o *Options, keyspace string) (*session, error)
 				r.session.Close()
 			}
 		}()
-		return nil, fmt.Errorf("connect to %s: %w: %w", strings.Join(o.Hosts, ","), persistence.ErrUnavailable, ctx.Err())
+		return nil, fmt.Errorf("connect to %s: %w: %w",
+			strings.Join(o.Hosts, ","), persistence.ErrUnavailable, ctx.Err())
 	}
 }
 
@@ -149,7 +150,9 @@ func (s *session) readSerial(ctx context.Context, statement string, values ...an
 
 // compareAndSet executes a conditional update, at most once. If it was not applied, row holds the
 // columns that there are; it is empty if there is no row.
-func (s *session) compareAndSet(ctx context.Context, statement string, values ...any) (applied bool, row map[string]any, err error) {
+func (s *session) compareAndSet(
+	ctx context.Context, statement string, values ...any,
+) (applied bool, row map[string]any, err error) {
 	row = make(map[string]any)
 	applied, err = s.Query(statement, values...).WithContext(ctx).Idempotent(false).MapScanCAS(row)
 	if err != nil {

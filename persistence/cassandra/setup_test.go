@@ -31,7 +31,9 @@ func TestNothingThere(t *testing.T) {
 	o.Hosts = []string{"127.255.255.254:1"}
 	o = quiet(t, o)
 	wantOpenError(t, o, persistence.ErrUnavailable, "127.255.255.254")
-	if _, err := cassandra.SchemaStatus(t.Context(), o, cassandra.HotSchema); !errors.Is(err, persistence.ErrUnavailable) {
+	if _, err := cassandra.SchemaStatus(
+		t.Context(), o, cassandra.HotSchema,
+	); !errors.Is(err, persistence.ErrUnavailable) {
 		t.Errorf("status: %v, want ErrUnavailable", err)
 	}
 	o.Hosts = nil
@@ -44,43 +46,51 @@ func TestSchema(t *testing.T) {
 	o := cassandratest.NewKeyspace(t, cassandratest.Shared(t))
 	ctx := t.Context()
 	wantOpenError(t, o, cassandra.ErrSchema, "there is no keyspace "+o.Keyspace)
-	if _, err := cassandra.ApplySchema(ctx, o, cassandra.HotSchema, cassandra.ApplyOptions{}); !errors.Is(err, cassandra.ErrSchema) {
+	if _, err := cassandra.ApplySchema(ctx, o, cassandra.HotSchema,
+		cassandra.ApplyOptions{}); !errors.Is(err, cassandra.ErrSchema) {
 		t.Errorf("apply without a keyspace: %v, want ErrSchema", err)
 	}
-	if err := cassandra.ExecBare(ctx, o, "CREATE KEYSPACE "+o.Keyspace+" WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 1}"); err != nil {
+	if err := cassandra.ExecBare(ctx, o, "CREATE KEYSPACE "+o.Keyspace+
+		" WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 1}"); err != nil {
 		t.Fatal(err)
 	}
 	wantOpenError(t, o, cassandra.ErrSchema, "licensed schema apply")
 	state, err := cassandra.SchemaStatus(ctx, o, cassandra.HotSchema)
-	if err != nil || len(state) == 0 || slices.ContainsFunc(state, func(v cassandra.SchemaVersion) bool { return !v.AppliedAt.IsZero() || !v.Known }) {
+	if err != nil || len(state) == 0 ||
+		slices.ContainsFunc(state, func(v cassandra.SchemaVersion) bool { return !v.AppliedAt.IsZero() || !v.Known }) {
 		t.Errorf("status before: %+v, %v", state, err)
 	}
 
 	var applied []int
-	state, err = cassandra.ApplySchema(ctx, o, cassandra.HotSchema, cassandra.ApplyOptions{Progress: func(v cassandra.SchemaVersion) { applied = append(applied, v.Version) }})
+	state, err = cassandra.ApplySchema(ctx, o, cassandra.HotSchema,
+		cassandra.ApplyOptions{Progress: func(v cassandra.SchemaVersion) { applied = append(applied, v.Version) }})
 	if err != nil || len(applied) != len(state) {
 		t.Fatalf("applied %v of %+v: %v", applied, state, err)
 	}
 	again, err := cassandra.SchemaStatus(ctx, o, cassandra.HotSchema)
-	if err != nil || !slices.Equal(again, state) || slices.ContainsFunc(again, func(v cassandra.SchemaVersion) bool { return v.AppliedAt.IsZero() || v.AppliedBy == "" }) {
+	if err != nil || !slices.Equal(again, state) || slices.ContainsFunc(again,
+		func(v cassandra.SchemaVersion) bool { return v.AppliedAt.IsZero() || v.AppliedBy == "" }) {
 		t.Errorf("status after: %+v, %v", again, err)
 	}
 	open(t, o)
 
 	// A program that is older than the keyspace stops, and does not touch it.
-	newer := fmt.Sprintf("INSERT INTO schema_migrations (scope, version, name, checksum, applied_at, applied_by) VALUES ('hot', %d, 'future', 'x', 1, 'me') IF NOT EXISTS", len(state)+1)
+	newer := fmt.Sprintf("INSERT INTO schema_migrations (scope, version, name, checksum, applied_at, "+
+		"applied_by) VALUES ('hot', %d, 'future', 'x', 1, 'me') IF NOT EXISTS", len(state)+1)
 	if err := cassandra.Exec(ctx, o, newer); err != nil {
 		t.Fatal(err)
 	}
 	wantOpenError(t, o, cassandra.ErrSchema, "newer than this program knows")
-	if _, err := cassandra.ApplySchema(ctx, o, cassandra.HotSchema, cassandra.ApplyOptions{}); !errors.Is(err, cassandra.ErrSchema) {
+	if _, err := cassandra.ApplySchema(ctx, o, cassandra.HotSchema,
+		cassandra.ApplyOptions{}); !errors.Is(err, cassandra.ErrSchema) {
 		t.Errorf("apply below a newer schema: %v, want ErrSchema", err)
 	}
 }
 
 func TestSchemaChanged(t *testing.T) {
 	o := keyspace(t)
-	if err := cassandra.Exec(t.Context(), o, "UPDATE schema_migrations SET checksum = 'other' WHERE scope = 'hot' AND version = 1 IF EXISTS"); err != nil {
+	if err := cassandra.Exec(t.Context(), o,
+		"UPDATE schema_migrations SET checksum = 'other' WHERE scope = 'hot' AND version = 1 IF EXISTS"); err != nil {
 		t.Fatal(err)
 	}
 	wantOpenError(t, o, cassandra.ErrSchema, "other statements")
@@ -92,7 +102,8 @@ func TestApplyInterrupted(t *testing.T) {
 	ctx := t.Context()
 	if err := cassandra.Exec(ctx, o,
 		"DELETE FROM schema_migrations WHERE scope = 'hot' AND version = 2 IF EXISTS",
-		"UPDATE schema_migrations USING TTL 3 SET lock = 01020304-0506-0708-090a-0b0c0d0e0f10 WHERE scope = 'hot' IF lock = null",
+		"UPDATE schema_migrations USING TTL 3 SET lock = 01020304-0506-0708-090a-0b0c0d0e0f10 WHERE scope = 'hot' "+
+			"IF lock = null",
 		"DROP TABLE shards"); err != nil {
 		t.Fatal(err)
 	}
@@ -108,15 +119,17 @@ func TestApplyLocked(t *testing.T) {
 	o := keyspace(t)
 	if err := cassandra.Exec(t.Context(), o,
 		"DELETE FROM schema_migrations WHERE scope = 'hot' AND version = 2 IF EXISTS",
-		"UPDATE schema_migrations SET lock = 01020304-0506-0708-090a-0b0c0d0e0f10 WHERE scope = 'hot' IF lock = null"); err != nil {
+		"UPDATE schema_migrations SET lock = 01020304-0506-0708-090a-0b0c0d0e0f10 WHERE scope = 'hot' IF "+
+			"lock = null"); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	failed := make(chan error)
 	go func() {
-		_, err := cassandra.ApplySchema(ctx, o, cassandra.HotSchema, cassandra.ApplyOptions{Progress: func(v cassandra.SchemaVersion) {
-			t.Errorf("version %d was applied without the lock", v.Version)
-		}})
+		_, err := cassandra.ApplySchema(ctx, o, cassandra.HotSchema,
+			cassandra.ApplyOptions{Progress: func(v cassandra.SchemaVersion) {
+				t.Errorf("version %d was applied without the lock", v.Version)
+			}})
 		failed <- err
 	}()
 	if _, err := cassandra.SchemaStatus(t.Context(), o, cassandra.HotSchema); err != nil { // some time passes
@@ -138,11 +151,12 @@ func TestConcurrentApply(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range nodes {
 		wg.Go(func() {
-			states[i], errs[i] = cassandra.ApplySchema(t.Context(), o, cassandra.HotSchema, cassandra.ApplyOptions{CreateKeyspace: 1, Progress: func(v cassandra.SchemaVersion) {
-				mu.Lock()
-				applied[v.Version]++
-				mu.Unlock()
-			}})
+			states[i], errs[i] = cassandra.ApplySchema(t.Context(), o, cassandra.HotSchema,
+				cassandra.ApplyOptions{CreateKeyspace: 1, Progress: func(v cassandra.SchemaVersion) {
+					mu.Lock()
+					applied[v.Version]++
+					mu.Unlock()
+				}})
 		})
 	}
 	wg.Wait()
@@ -172,7 +186,8 @@ func TestCredentials(t *testing.T) {
 		func(o cassandra.Options) cassandra.Options { o.Username, o.Password = "", ""; return o }(o),
 	} {
 		wantOpenError(t, wrong, cassandra.ErrCredentials, "")
-		if _, err := cassandra.Open(t.Context(), wrong); err != nil && wrong.Password != "" && strings.Contains(err.Error(), wrong.Password+"@") {
+		if _, err := cassandra.Open(t.Context(), wrong); err != nil && wrong.Password != "" &&
+			strings.Contains(err.Error(), wrong.Password+"@") {
 			t.Errorf("the password is shown: %v", err)
 		}
 	}
@@ -196,8 +211,16 @@ func TestRisksOfAKeyspace(t *testing.T) {
 	wantOpenError(t, strict, cassandra.ErrUnsafe, "one copy")
 
 	for _, tt := range []struct{ damage, says, repair string }{
-		{"ALTER TABLE events WITH read_repair = 'NONE'", "table events has read_repair NONE", "ALTER TABLE events WITH read_repair = 'BLOCKING'"},
-		{"ALTER TABLE shards WITH default_time_to_live = 100", "rows would expire", "ALTER TABLE shards WITH default_time_to_live = 0"},
+		{
+			"ALTER TABLE events WITH read_repair = 'NONE'",
+			"table events has read_repair NONE",
+			"ALTER TABLE events WITH read_repair = 'BLOCKING'",
+		},
+		{
+			"ALTER TABLE shards WITH default_time_to_live = 100",
+			"rows would expire",
+			"ALTER TABLE shards WITH default_time_to_live = 0",
+		},
 	} {
 		if err := cassandra.Exec(ctx, o, tt.damage); err != nil {
 			t.Fatal(err)
@@ -241,7 +264,8 @@ func TestSchemaLagsBehind(t *testing.T) {
 		if err := cassandra.Exec(t.Context(), o, damage); err != nil {
 			t.Fatal(err)
 		}
-		if err := appendOne(t, s, []byte("x")); !errors.Is(err, persistence.ErrUnknownOutcome) || errors.Is(err, persistence.ErrRejected) {
+		if err := appendOne(t, s, []byte("x")); !errors.Is(err, persistence.ErrUnknownOutcome) ||
+			errors.Is(err, persistence.ErrRejected) {
 			t.Errorf("after %s: %v, want ErrUnknownOutcome", damage, err)
 		}
 	}
@@ -267,7 +291,8 @@ func TestClusterOfEarlierRelease(t *testing.T) {
 	if _, err := open(t, o).CreateCluster(t.Context(), want); err != nil {
 		t.Fatal(err)
 	}
-	if err := cassandra.Exec(t.Context(), o, "DELETE cluster_id FROM cluster WHERE id = 'cluster' IF EXISTS"); err != nil {
+	if err := cassandra.Exec(t.Context(), o,
+		"DELETE cluster_id FROM cluster WHERE id = 'cluster' IF EXISTS"); err != nil {
 		t.Fatal(err)
 	}
 	given := persistence.ClusterInfo{Name: "other", Shards: 9, ID: persistence.NewClusterID()}

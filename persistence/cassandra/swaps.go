@@ -186,6 +186,9 @@ func shardOf(id uint32, row map[string]any) persistence.Shard {
 	owner, _ := row["owner"].(gocql.UUID)
 	successor, _ := row["successor"].(gocql.UUID)
 	return persistence.Shard{
-		ID: id, Epoch: uint64(epoch), Owner: persistence.Incarnation(owner), Successor: persistence.Incarnation(successor),
+		ID:        id,
+		Epoch:     uint64(epoch),
+		Owner:     persistence.Incarnation(owner),
+		Successor: persistence.Incarnation(successor),
 	}
 }

@@ -59,7 +59,8 @@ func TestSwapWhoseCallerLeft(t *testing.T) {
 				ctx, cancel = context.WithTimeout(ctx, time.Duration(id+1)*50*time.Microsecond)
 				defer cancel()
 			}
-			_, _, err := s.CompareAndSetShard(ctx, persistence.Shard{}, persistence.Shard{ID: id, Epoch: 1, Owner: persistence.Incarnation{1}})
+			_, _, err := s.CompareAndSetShard(ctx, persistence.Shard{},
+				persistence.Shard{ID: id, Epoch: 1, Owner: persistence.Incarnation{1}})
 			switch {
 			case err == nil:
 			case id%3 == 0 && errors.Is(err, persistence.ErrUnknownOutcome):

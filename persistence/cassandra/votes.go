@@ -20,7 +20,8 @@ const (
 func (s *Store) PutVote(ctx context.Context, v persistence.Vote) error {
 	err := v.Validate()
 	if err == nil {
-		err = s.housekeep(ctx, s.session.Query(insertVote, gocql.UUID(v.Accused), gocql.UUID(v.Voter), v.Name, int64(v.Beat)))
+		err = s.housekeep(ctx,
+			s.session.Query(insertVote, gocql.UUID(v.Accused), gocql.UUID(v.Voter), v.Name, int64(v.Beat)))
 	}
 	if err != nil {
 		return fmt.Errorf("vote against %v: %w", v.Accused, err)

@@ -47,7 +47,8 @@ func (x *examination) trimmed(ctx context.Context, l *link) error {
 	switch {
 	case l.unread:
 		f.Severity = Error
-		f.Message = fmt.Sprintf("%s is marked as archived, which cannot be read, but the hot tier still has records of it; "+
+		f.Message = fmt.Sprintf("%s is marked as archived, which cannot be read, "+
+			"but the hot tier still has records of it; "+
 			"they may be the only copy: keep them, and ask for help", l.key)
 	case x.Housekeeping != nil:
 		if err := x.Housekeeping.DeleteRecords(ctx, l.partition()); err != nil {

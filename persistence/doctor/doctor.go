@@ -88,7 +88,8 @@ const maxFindings = 20
 // if not nil, is called now and then; its error ends the examination. Errors: its, and those of a store
 // that cannot be read (persistence.ErrUnavailable); what is damaged is a finding.
 func (d *Doctor) Examine(
-	ctx context.Context, head persistence.Head, live func(Replay, *persistence.Root) error, progress func(checked uint64) error,
+	ctx context.Context, head persistence.Head, live func(Replay, *persistence.Root) error,
+	progress func(checked uint64) error,
 ) (Report, error) {
 	x := &examination{
 		Doctor: d, head: head, live: live, progress: progress, report: Report{Head: head.Sequence},
@@ -106,7 +107,9 @@ func (d *Doctor) Examine(
 	for check, n := range x.counts {
 		if n > maxFindings {
 			x.report.Findings = append(x.report.Findings, Finding{
-				Severity: Warning, Check: check, Message: fmt.Sprintf("%d more findings of this check are not listed", n-maxFindings),
+				Severity: Warning,
+				Check:    check,
+				Message:  fmt.Sprintf("%d more findings of this check are not listed", n-maxFindings),
 			})
 		}
 	}

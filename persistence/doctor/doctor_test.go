@@ -128,11 +128,12 @@ func (p *patient) rewrite(sequence uint64, change func(*persistence.Record)) {
 	p.Helper()
 	r := p.Records[sequence-1]
 	change(&r)
-	p.hot.Append(p.Context(), &persistence.Mutation{Partition: p.Head().Partition, Records: []persistence.Record{r}}, func(err error) {
-		if err != nil {
-			p.Fatal(err)
-		}
-	})
+	p.hot.Append(p.Context(),
+		&persistence.Mutation{Partition: p.Head().Partition, Records: []persistence.Record{r}}, func(err error) {
+			if err != nil {
+				p.Fatal(err)
+			}
+		})
 }
 
 // lose deletes records of the open partition.
@@ -164,7 +165,8 @@ func (p *patient) segment(sequence uint64) string {
 func TestHealthy(t *testing.T) {
 	p := newPatient(t)
 	r := p.examine(p.doctor())
-	if r.Head != 70 || r.Events != 70 || r.Archived != 40 || r.Roots != 7 || r.Segments != 2 || !r.Live || r.ReplayedFrom != 0 {
+	if r.Head != 70 || r.Events != 70 || r.Archived != 40 || r.Roots != 7 || r.Segments != 2 || !r.Live ||
+		r.ReplayedFrom != 0 {
 		t.Errorf("%+v", r)
 	}
 	if r.Snapshots != 3 { // at 40, 50 and 50; those before are stripped
@@ -193,9 +195,15 @@ func TestFindings(t *testing.T) {
 			r.Key.Epoch++
 			p.put(&r)
 		}, []string{"note roots 0-0 is above the head"}, true},
-		{"a missing record", func(p *patient) { p.lose(60, 61) }, []string{"error records 60-61 has no record 60"}, false},
-		{"a corrupt record", func(p *patient) { p.hot.CorruptRecord(p.Head().Partition, 66) }, []string{"error records 66-66 corrupt"}, false},
-		{"a corrupt root", func(p *patient) { p.hot.CorruptRoot(p.roots()[2].Key) }, []string{"error roots 1-50 the events before 51 cannot be found"}, true},
+		{"a missing record", func(p *patient) {
+			p.lose(60, 61)
+		}, []string{"error records 60-61 has no record 60"}, false},
+		{"a corrupt record", func(p *patient) {
+			p.hot.CorruptRecord(p.Head().Partition, 66)
+		}, []string{"error records 66-66 corrupt"}, false},
+		{"a corrupt root", func(p *patient) {
+			p.hot.CorruptRoot(p.roots()[2].Key)
+		}, []string{"error roots 1-50 the events before 51 cannot be found"}, true},
 		{"a corrupt stray root", func(p *patient) {
 			r := p.roots()[6]
 			r.Incarnation, r.Key.Epoch, r.Key.Version = persistence.Incarnation{99}, 1, 99
@@ -217,7 +225,8 @@ func TestFindings(t *testing.T) {
 			r.Base = 52
 			p.put(&r)
 		}, []string{
-			"error roots 53-50 has base 52", "error records 1-50 above that of its child", "error snapshots 0-0 state at 40",
+			"error roots 53-50 has base 52", "error records 1-50 above that of its child",
+			"error snapshots 0-0 state at 40",
 		}, false},
 		{"a torn command", func(p *patient) {
 			p.rewrite(70, func(r *persistence.Record) { r.Index, r.Count = 1, 3 })
@@ -241,7 +250,9 @@ func TestFindings(t *testing.T) {
 				p.Fatal(err)
 			}
 		}, []string{"error records 31-40 backup"}, true},
-		{"a segment that nobody names", func(p *patient) { p.keep("123") }, []string{"warning archive 0-0 named by no root, of unknown age"}, true},
+		{"a segment that nobody names", func(p *patient) {
+			p.keep("123")
+		}, []string{"warning archive 0-0 named by no root, of unknown age"}, true},
 		{"an old segment that nobody names", func(p *patient) {
 			p.keep(version7(p.Now().Add(-48 * time.Hour)))
 		}, []string{"warning archive 0-0 48h0m"}, true},
@@ -249,7 +260,12 @@ func TestFindings(t *testing.T) {
 			p.keep(version7(p.Now().Add(-time.Minute)))
 		}, []string{"note archive 0-0 about to name it"}, true},
 		{"no archive", func(p *patient) { p.cold = nil },
-			[]string{"error records 1-10 examine again", "error records 11-20 examine again", "error records 21-30 examine again", "error records 31-40 examine again"}, true},
+			[]string{
+				"error records 1-10 examine again",
+				"error records 11-20 examine again",
+				"error records 21-30 examine again",
+				"error records 31-40 examine again",
+			}, true},
 	} {
 		t.Run(strings.ReplaceAll(c.what, " ", "_"), func(t *testing.T) {
 			p := newPatient(t)
@@ -288,7 +304,8 @@ func wantFindings(t *testing.T, r *doctor.Report, want []string) {
 	severities := [...]string{"note", "warning", "error"}
 	for i, f := range r.Findings {
 		got := fmt.Sprintf("%s %s %d-%d ", severities[f.Severity], f.Check, f.From, f.To)
-		if i >= len(want) || !strings.HasPrefix(want[i], got) || !strings.Contains(f.Message, strings.TrimPrefix(want[i], got)) {
+		if i >= len(want) || !strings.HasPrefix(want[i], got) ||
+			!strings.Contains(f.Message, strings.TrimPrefix(want[i], got)) {
 			t.Errorf("finding %s%s", got, f.Message)
 		}
 	}
@@ -338,7 +355,8 @@ func TestRepair(t *testing.T) {
 	p.hot.Append(t.Context(), &persistence.Mutation{Partition: closed.Partition(), Records: rows}, func(error) {})
 	p.cold.Corrupt(p.segment(1))
 	r = p.examine(d)
-	if last := r.Findings[len(r.Findings)-1]; last.Repaired || last.Severity != doctor.Error || !strings.Contains(last.Message, "only copy") {
+	if last := r.Findings[len(r.Findings)-1]; last.Repaired || last.Severity != doctor.Error ||
+		!strings.Contains(last.Message, "only copy") {
 		t.Errorf("%+v", last)
 	}
 	if left, err := p.hot.ReadRecords(t.Context(), closed.Partition(), 0, 100); err != nil || len(left) != 10 {
@@ -352,10 +370,12 @@ func TestUnstripped(t *testing.T) {
 	root := p.roots()[2]
 	segment := someone + "/x"
 	stretch := archive.Stretch{Partition: root.Partition(), Base: 40, Through: 50, Records: p.Records[40:50]}
-	if err := p.cold.PutSegment(t.Context(), segment, archive.EncodeSegment(someone, []archive.Stretch{stretch}), time.Time{}); err != nil {
+	if err := p.cold.PutSegment(t.Context(), segment,
+		archive.EncodeSegment(someone, []archive.Stretch{stretch}), time.Time{}); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.hot.MarkArchived(t.Context(), root.Key, persistence.ArchiveMark{Segment: segment, Through: 50, Time: p.Now()}); err != nil {
+	if err := p.hot.MarkArchived(t.Context(), root.Key,
+		persistence.ArchiveMark{Segment: segment, Through: 50, Time: p.Now()}); err != nil {
 		t.Fatal(err)
 	}
 	r := p.examine(p.doctor())
@@ -383,7 +403,8 @@ func TestWokenStub(t *testing.T) {
 	if r := p.examine(p.doctor()); len(r.Findings) != 0 {
 		t.Errorf("woken: %+v", r.Findings)
 	}
-	if err := p.hot.MarkArchived(t.Context(), stub.Key, persistence.ArchiveMark{Through: stub.Base, Time: p.Now()}); err != nil {
+	if err := p.hot.MarkArchived(t.Context(), stub.Key,
+		persistence.ArchiveMark{Through: stub.Base, Time: p.Now()}); err != nil {
 		t.Fatal(err)
 	}
 	r := p.examine(p.doctor())
@@ -415,7 +436,9 @@ func TestExpired(t *testing.T) {
 	d := p.doctor()
 	d.Now = func() time.Time { return p.Now().AddDate(1, 0, 0) }
 	root := p.roots()[2]
-	mark := persistence.ArchiveMark{Segment: someone + "/gone", Through: 50, Time: p.Now(), Expires: p.Now().AddDate(0, 6, 0)}
+	mark := persistence.ArchiveMark{
+		Segment: someone + "/gone", Through: 50, Time: p.Now(), Expires: p.Now().AddDate(0, 6, 0),
+	}
 	if err := p.hot.MarkArchived(t.Context(), root.Key, mark); err != nil {
 		t.Fatal(err)
 	}
@@ -455,12 +478,14 @@ func TestProgressAndErrors(t *testing.T) {
 	p := newPatient(t)
 	p.Append(10_000)
 	var seen []uint64
-	_, err := p.doctor().Examine(t.Context(), p.Head(), nil, func(n uint64) error { seen = append(seen, n); return nil })
+	_, err := p.doctor().Examine(t.Context(), p.Head(), nil,
+		func(n uint64) error { seen = append(seen, n); return nil })
 	if err != nil || len(seen) != 2 || seen[0] != 5000 {
 		t.Errorf("progress %v, %v", seen, err)
 	}
 	stop := errors.New("stop")
-	if _, err := p.doctor().Examine(t.Context(), p.Head(), nil, func(uint64) error { return stop }); !errors.Is(err, stop) {
+	if _, err := p.doctor().Examine(t.Context(), p.Head(), nil,
+		func(uint64) error { return stop }); !errors.Is(err, stop) {
 		t.Errorf("got %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -489,7 +514,8 @@ func TestRecover(t *testing.T) {
 	if head, err := doctor.Recover(t.Context(), p.hot, someone); err != nil || head.Sequence > 599 {
 		t.Errorf("a gap: got %+v, %v", head, err)
 	}
-	if _, err := doctor.Recover(t.Context(), p.hot, "Nobody:LicenseAggregate"); !errors.Is(err, persistence.ErrNotFound) {
+	if _, err := doctor.Recover(t.Context(), p.hot,
+		"Nobody:LicenseAggregate"); !errors.Is(err, persistence.ErrNotFound) {
 		t.Errorf("nobody: %v", err)
 	}
 }

@@ -14,7 +14,9 @@ import (
 
 // events reads the history forward and compares it with its snapshots.
 func (x *examination) events(ctx context.Context) error {
-	r := &reading{examination: x, ctx: ctx, orders: map[string]uint64{}, replay: x.NewReplay(x.head.Partition.Aggregate)}
+	r := &reading{
+		examination: x, ctx: ctx, orders: map[string]uint64{}, replay: x.NewReplay(x.head.Partition.Aggregate),
+	}
 	if r.at = x.broken; x.broken > 0 {
 		r.replay, r.gaps = nil, true
 	}
@@ -30,7 +32,10 @@ func (x *examination) events(ctx context.Context) error {
 	})
 	if errors.Is(err, persistence.ErrCorrupt) {
 		// The reader needs the page of roots that could not be read; that is a finding already.
-		x.find(Finding{Severity: Error, Check: "records", From: r.at + 1, To: x.head.Sequence, Message: fmt.Sprintf("cannot be read: %v", err)})
+		x.find(Finding{
+			Severity: Error, Check: "records", From: r.at + 1, To: x.head.Sequence,
+			Message: fmt.Sprintf("cannot be read: %v", err),
+		})
 		return nil
 	}
 	if err != nil {
@@ -207,7 +212,9 @@ func (r *reading) snapshot(l *link) (*persistence.Root, error) {
 		}
 	}
 	if errors.Is(err, persistence.ErrNotFound) || errors.Is(err, persistence.ErrCorrupt) {
-		r.find(Finding{Severity: Error, Check: "snapshots", Message: fmt.Sprintf("snapshot of root %s: %v", l.key, err)})
+		r.find(
+			Finding{Severity: Error, Check: "snapshots", Message: fmt.Sprintf("snapshot of root %s: %v", l.key, err)},
+		)
 		r.replay, r.gaps = nil, true
 		return nil, nil
 	}

@@ -82,7 +82,8 @@ func (x *examination) complete(last *child) {
 	if len(x.links) > 0 && last.parent.IsZero() && x.links[0].base > 0 {
 		x.broken = x.links[0].base
 		x.find(Finding{Severity: Error, Check: "roots", From: 1, To: x.broken, Message: fmt.Sprintf(
-			"root %s has base %d and no parent: what was before is lost; restore it from a backup", x.links[0].key, x.broken)})
+			"root %s has base %d and no parent: what was before is lost; restore it from a backup", x.links[0].key,
+			x.broken)})
 	}
 }
 
@@ -97,7 +98,8 @@ func (x *examination) root(r *persistence.Root, last *child) {
 		x.report.Strays++
 		if len(x.links) == 0 {
 			x.find(Finding{Severity: Note, Check: "roots", Message: fmt.Sprintf(
-				"root %s is above the head, %s: the customer was taken over or woken meanwhile", r.Key, x.head.Partition.RootKey)})
+				"root %s is above the head, %s: the customer was taken over or woken meanwhile", r.Key,
+				x.head.Partition.RootKey)})
 		}
 		return
 	}
@@ -111,7 +113,10 @@ func (x *examination) root(r *persistence.Root, last *child) {
 		stripped: r.Stripped, snapshotAt: r.SnapshotAt, damaged: r.Damage != nil,
 	})
 	for _, problem := range x.problems(r, last) {
-		x.find(Finding{Severity: Error, Check: "roots", From: r.Base + 1, To: through, Message: fmt.Sprintf("root %s %s", r.Key, problem)})
+		x.find(Finding{
+			Severity: Error, Check: "roots", From: r.Base + 1, To: through,
+			Message: fmt.Sprintf("root %s %s", r.Key, problem),
+		})
 	}
 	*last = child{key: r.Key, base: r.Base, parent: r.Parent, incarnation: r.ParentIncarnation}
 }
@@ -132,7 +137,8 @@ func (x *examination) problems(r *persistence.Root, c *child) (out []string) {
 		out = append(out, fmt.Sprintf("has base %d, its child %d", r.Base, c.base))
 	}
 	if n := len(x.links); n == 1 && (r.Base != x.head.Base || r.Parent != x.head.Parent) {
-		out = append(out, fmt.Sprintf("has base %d and parent %v, its owner says %d and %v", r.Base, r.Parent, x.head.Base, x.head.Parent))
+		out = append(out, fmt.Sprintf("has base %d and parent %v, its owner says %d and %v",
+			r.Base, r.Parent, x.head.Base, x.head.Parent))
 	}
 	if !r.Parent.IsZero() && !r.Parent.Less(r.Key) {
 		out = append(out, fmt.Sprintf("continues %v, which is not before it", r.Parent))
@@ -147,5 +153,6 @@ func (x *examination) problems(r *persistence.Root, c *child) (out []string) {
 func (x *examination) lost(c *child, err error) {
 	x.broken, x.unread = c.base, true
 	x.find(Finding{Severity: Error, Check: "roots", From: 1, To: c.base, Message: fmt.Sprintf(
-		"root %s cannot be read: %v; the events before %d cannot be found without it; restore it from a backup", c.parent, err, c.base+1)})
+		"root %s cannot be read: %v; the events before %d cannot be found without it; restore it from a backup",
+		c.parent, err, c.base+1)})
 }

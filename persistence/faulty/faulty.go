@@ -56,7 +56,8 @@ const (
 
 var opNames = [...]string{
 	"TopRoot", "ReadRoot", "ReadRoots", "ReadRecords", "Aggregates", "PutRoot", "Append", "CreateCluster", "Leases",
-	"Lease", "CompareAndSetLease", "Shards", "Shard", "CompareAndSetShard", "MarkArchived", "DeleteRecords", "StripRoot",
+	"Lease", "CompareAndSetLease", "Shards", "Shard", "CompareAndSetShard", "MarkArchived", "DeleteRecords",
+	"StripRoot",
 	"PutVote", "WithdrawVote", "Votes",
 }
 

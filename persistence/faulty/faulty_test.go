@@ -158,7 +158,8 @@ func TestFaultsOfRoots(t *testing.T) {
 func TestFaultsOfCompareAndSet(t *testing.T) {
 	row := func(epoch uint64) persistence.Shard { return persistence.Shard{ID: 1, Epoch: epoch} }
 	s := faulty.New(memory.New(), faulty.Sequence(faulty.CompareAndSetShard,
-		faulty.Fault{Kind: faulty.LoseReply}, faulty.Fault{Kind: faulty.LoseRequest}, faulty.Fault{Kind: faulty.Refuse}, faulty.Fault{Kind: faulty.Late}))
+		faulty.Fault{Kind: faulty.LoseReply}, faulty.Fault{Kind: faulty.LoseRequest}, faulty.Fault{Kind: faulty.Refuse},
+		faulty.Fault{Kind: faulty.Late}))
 	epoch := func() uint64 {
 		now, _ := s.Shard(t.Context(), 1)
 		return now.Epoch
@@ -208,7 +209,8 @@ func TestFaultsOfReads(t *testing.T) {
 
 func TestHeldRead(t *testing.T) {
 	inner := memory.New()
-	s := faulty.New(inner, faulty.Sequence(faulty.TopRoot, faulty.Fault{Kind: faulty.Hold}, faulty.Fault{Kind: faulty.Hold}, faulty.Fault{Kind: faulty.Hold}))
+	s := faulty.New(inner, faulty.Sequence(faulty.TopRoot, faulty.Fault{Kind: faulty.Hold},
+		faulty.Fault{Kind: faulty.Hold}, faulty.Fault{Kind: faulty.Hold}))
 	read := func(ctx context.Context) <-chan error {
 		before := len(s.Held())
 		outcome := make(chan error, 1)
@@ -296,7 +298,9 @@ func TestCloseDropsWhatIsHeld(t *testing.T) {
 }
 
 func TestRandomDependsOnSeedAndCallAlone(t *testing.T) {
-	rates := faulty.Rates{Refuse: 0.1, LoseRequest: 0.1, LoseReply: 0.1, Late: 0.1, Hold: 0.1, Tear: 0.1, MaxDelay: time.Second}
+	rates := faulty.Rates{
+		Refuse: 0.1, LoseRequest: 0.1, LoseReply: 0.1, Late: 0.1, Hold: 0.1, Tear: 0.1, MaxDelay: time.Second,
+	}
 	script, again, other := faulty.Random(1, rates), faulty.Random(1, rates), faulty.Random(2, rates)
 	counts := make(map[faulty.Kind]int)
 	differ := 0

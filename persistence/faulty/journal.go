@@ -16,20 +16,25 @@ func (s *Store) TopRoot(ctx context.Context, aggregate string) (persistence.Root
 
 // ReadRoot implements persistence.Journal.
 func (s *Store) ReadRoot(ctx context.Context, key persistence.RootKey) (persistence.Root, error) {
-	return call(ctx, s, Call{Op: ReadRoot, Key: key.Aggregate, Root: key}, func(ctx context.Context) (persistence.Root, error) {
-		return s.inner.ReadRoot(ctx, key)
-	})
+	return call(ctx, s,
+		Call{Op: ReadRoot, Key: key.Aggregate, Root: key}, func(ctx context.Context) (persistence.Root, error) {
+			return s.inner.ReadRoot(ctx, key)
+		})
 }
 
 // ReadRoots implements persistence.Journal.
-func (s *Store) ReadRoots(ctx context.Context, aggregate string, below persistence.RootKey, limit int) ([]persistence.Root, error) {
+func (s *Store) ReadRoots(
+	ctx context.Context, aggregate string, below persistence.RootKey, limit int,
+) ([]persistence.Root, error) {
 	return call(ctx, s, Call{Op: ReadRoots, Key: aggregate}, func(ctx context.Context) ([]persistence.Root, error) {
 		return s.inner.ReadRoots(ctx, aggregate, below, limit)
 	})
 }
 
 // ReadRecords implements persistence.Journal.
-func (s *Store) ReadRecords(ctx context.Context, p persistence.Partition, after uint64, limit int) ([]persistence.Record, error) {
+func (s *Store) ReadRecords(
+	ctx context.Context, p persistence.Partition, after uint64, limit int,
+) ([]persistence.Record, error) {
 	c := Call{Op: ReadRecords, Key: p.Aggregate, Root: p.RootKey}
 	return call(ctx, s, c, func(ctx context.Context) ([]persistence.Record, error) {
 		return s.inner.ReadRecords(ctx, p, after, limit)
@@ -88,9 +93,10 @@ func (s *Store) MarkArchived(ctx context.Context, key persistence.RootKey, m per
 
 // DeleteRecords implements persistence.Housekeeping.
 func (s *Store) DeleteRecords(ctx context.Context, p persistence.Partition) error {
-	return s.keepHouse(ctx, Call{Op: DeleteRecords, Key: p.Aggregate, Root: p.RootKey}, func(ctx context.Context) error {
-		return s.inner.DeleteRecords(ctx, p)
-	})
+	return s.keepHouse(ctx,
+		Call{Op: DeleteRecords, Key: p.Aggregate, Root: p.RootKey}, func(ctx context.Context) error {
+			return s.inner.DeleteRecords(ctx, p)
+		})
 }
 
 // StripRoot implements persistence.Housekeeping.

@@ -73,7 +73,8 @@ func (r Rates) pick(x float64) Kind {
 	for _, k := range []struct {
 		kind Kind
 		rate float64
-	}{{Refuse, r.Refuse}, {LoseRequest, r.LoseRequest}, {LoseReply, r.LoseReply}, {Late, r.Late}, {Hold, r.Hold}, {Tear, r.Tear}} {
+	}{{Refuse, r.Refuse}, {LoseRequest, r.LoseRequest}, {LoseReply, r.LoseReply}, {Late, r.Late}, {Hold, r.Hold},
+		{Tear, r.Tear}} {
 		if x -= k.rate; x < 0 {
 			return k.kind
 		}

@@ -124,7 +124,9 @@ func (s *Store) ReadRoot(ctx context.Context, key persistence.RootKey) (persiste
 }
 
 // ReadRoots implements persistence.Journal.
-func (s *Store) ReadRoots(ctx context.Context, aggregate string, below persistence.RootKey, limit int) ([]persistence.Root, error) {
+func (s *Store) ReadRoots(
+	ctx context.Context, aggregate string, below persistence.RootKey, limit int,
+) ([]persistence.Root, error) {
 	if err := s.usable(ctx); err != nil {
 		return nil, fmt.Errorf("roots of %s: %w", aggregate, err)
 	}
@@ -149,7 +151,9 @@ func (s *Store) ReadRoots(ctx context.Context, aggregate string, below persisten
 }
 
 // ReadRecords implements persistence.Journal.
-func (s *Store) ReadRecords(ctx context.Context, p persistence.Partition, after uint64, limit int) ([]persistence.Record, error) {
+func (s *Store) ReadRecords(
+	ctx context.Context, p persistence.Partition, after uint64, limit int,
+) ([]persistence.Record, error) {
 	if err := s.usable(ctx); err != nil {
 		return nil, fmt.Errorf("records of %v: %w", p, err)
 	}

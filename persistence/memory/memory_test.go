@@ -23,7 +23,9 @@ func TestConformance(t *testing.T) {
 				PowerLoss:      func(testing.TB) { _ = handle.Close() }, // what was written is present
 				CorruptRoot:    func(_ testing.TB, key persistence.RootKey) { s.CorruptRoot(key) },
 				DamageSnapshot: func(_ testing.TB, key persistence.RootKey) { s.DamageSnapshot(key.Aggregate) },
-				CorruptRecord:  func(_ testing.TB, p persistence.Partition, sequence uint64) { s.CorruptRecord(p, sequence) },
+				CorruptRecord: func(_ testing.TB, p persistence.Partition, sequence uint64) {
+					s.CorruptRecord(p, sequence)
+				},
 			}
 		},
 	})

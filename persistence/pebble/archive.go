@@ -180,7 +180,8 @@ func (a *Archive) use(ctx context.Context, verdict error, f func(*archiveEngine)
 	case e.slots <- struct{}{}:
 	case <-ctx.Done():
 		e.calls.Done()
-		return fmt.Errorf("%w: archive %s: %d calls are in progress: %w", persistence.ErrUnavailable, a.dir, maxCalls, ctx.Err())
+		return fmt.Errorf("%w: archive %s: %d calls are in progress: %w",
+			persistence.ErrUnavailable, a.dir, maxCalls, ctx.Err())
 	case <-e.stopped:
 		e.calls.Done()
 		return fmt.Errorf("%w: archive %s: %w", persistence.ErrUnavailable, a.dir, e.cause)
@@ -247,7 +248,8 @@ func (a *Archive) room(size int) error {
 	if err != nil || usage.AvailBytes >= uint64(a.opts.MinFree)+uint64(size) {
 		return nil // a disk that cannot tell is found out when it is written to
 	}
-	return fmt.Errorf("%w: archive %s: the disk is nearly full, %d bytes are left", persistence.ErrUnavailable, a.dir, usage.AvailBytes)
+	return fmt.Errorf("%w: archive %s: the disk is nearly full, %d bytes are left",
+		persistence.ErrUnavailable, a.dir, usage.AvailBytes)
 }
 
 // ReadSegment implements persistence.Archive.

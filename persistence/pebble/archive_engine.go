@@ -97,7 +97,12 @@ func (o ArchiveOptions) engineOptions() *pebbledb.Options {
 
 // openEngine opens the engine and checks that the directory holds this archive.
 func (a *Archive) openEngine() (*archiveEngine, error) {
-	e := &archiveEngine{fs: &fencedFS{FS: a.opts.FS}, stopped: make(chan struct{}), slots: make(chan struct{}, maxCalls), putting: map[string]bool{}}
+	e := &archiveEngine{
+		fs:      &fencedFS{FS: a.opts.FS},
+		stopped: make(chan struct{}),
+		slots:   make(chan struct{}, maxCalls),
+		putting: map[string]bool{},
+	}
 	e.cache = pebbledb.NewCache(a.opts.CacheSize + 2*a.opts.MemTableSize)
 	eo := a.opts.engineOptions()
 	eo.FS = watch(&patientFS{FS: e.fs, log: a.opts.Logger, dir: a.dir}, a.dir, e.stop)
@@ -231,7 +236,8 @@ func (a *Archive) supervise() {
 			a.mu.Lock()
 			a.engine, a.left, a.failure = nil, e, e.cause
 			a.mu.Unlock()
-			a.opts.Logger.Error("archive: its disk failed; archiving waits, archived history cannot be read", "dir", a.dir, "error", e.cause)
+			a.opts.Logger.Error("archive: its disk failed; archiving waits, archived history cannot be read",
+				"dir", a.dir, "error", e.cause)
 		}
 		if !a.reopen() {
 			return

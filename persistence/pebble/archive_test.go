@@ -133,7 +133,8 @@ func TestArchiveLock(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := OpenArchive(dir, ArchiveOptions{Logger: discard}); !errors.Is(err, persistence.ErrLocked) || !strings.Contains(err.Error(), dir) {
+	if _, err := OpenArchive(dir, ArchiveOptions{Logger: discard}); !errors.Is(err, persistence.ErrLocked) ||
+		!strings.Contains(err.Error(), dir) {
 		t.Errorf("second open: %v, want ErrLocked with the directory", err)
 	}
 	if err := a.Close(); err != nil {
@@ -165,7 +166,8 @@ func TestArchiveIdentity(t *testing.T) {
 		if _, err := OpenArchive(archiveDir, o); !errors.Is(err, ErrWrongArchive) {
 			t.Fatalf("another's archive: %v, want ErrWrongArchive", err)
 		}
-		if _, err := OpenArchive("missing-mount", o); !errors.Is(err, ErrWrongArchive) || !strings.Contains(err.Error(), "mounted") {
+		if _, err := OpenArchive("missing-mount", o); !errors.Is(err, ErrWrongArchive) ||
+			!strings.Contains(err.Error(), "mounted") {
 			t.Fatalf("empty directory: %v, want ErrWrongArchive", err)
 		}
 	}
@@ -194,7 +196,8 @@ type brokenDisk struct {
 
 func (d *brokenDisk) inject(op errorfs.Op) error {
 	switch op.Kind {
-	case errorfs.OpFileWrite, errorfs.OpFileWriteAt, errorfs.OpFileSync, errorfs.OpFileSyncData, errorfs.OpFileSyncTo, errorfs.OpCreate:
+	case errorfs.OpFileWrite, errorfs.OpFileWriteAt, errorfs.OpFileSync, errorfs.OpFileSyncData, errorfs.OpFileSyncTo,
+		errorfs.OpCreate:
 		if d.broken.Load() {
 			d.met.Add(1)
 			return syscall.ENOSPC
@@ -270,7 +273,8 @@ func TestArchiveStartsOnUnreadableDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := archiveOptions(errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
-		if op.Path == archiveDir+"/LOCK" || !strings.HasPrefix(op.Path, archiveDir+"/") { // the directory itself is on a sound disk
+		// the directory itself is on a sound disk
+		if op.Path == archiveDir+"/LOCK" || !strings.HasPrefix(op.Path, archiveDir+"/") {
 			return nil
 		}
 		return disk.inject(op)
@@ -306,7 +310,8 @@ func TestArchiveLeavesRoom(t *testing.T) {
 		t.Fatal(err)
 	}
 	disk.left.Store(1<<20 + 10)
-	if err := a.PutSegment(t.Context(), "b", make([]byte, 11), time.Time{}); !errors.Is(err, persistence.ErrUnavailable) || !strings.Contains(err.Error(), "full") {
+	if err := a.PutSegment(t.Context(), "b", make([]byte, 11),
+		time.Time{}); !errors.Is(err, persistence.ErrUnavailable) || !strings.Contains(err.Error(), "full") {
 		t.Errorf("put on a full disk: %v", err)
 	}
 	if got, err := a.ReadSegment(t.Context(), "a"); err != nil || string(got) != "x" {
@@ -341,13 +346,15 @@ func TestArchiveHangsForMany(t *testing.T) {
 	ended := make(chan error)
 	for range maxCalls {
 		go func() {
-			ended <- a.use(ctx, persistence.ErrUnknownOutcome, func(*archiveEngine) error { begun <- struct{}{}; <-hang; return nil })
+			ended <- a.use(ctx, persistence.ErrUnknownOutcome,
+				func(*archiveEngine) error { begun <- struct{}{}; <-hang; return nil })
 		}()
 		<-begun
 	}
 	impatient, leave := context.WithTimeout(ctx, time.Millisecond)
 	defer leave()
-	err := a.use(impatient, persistence.ErrUnknownOutcome, func(*archiveEngine) error { begun <- struct{}{}; return nil })
+	err := a.use(impatient, persistence.ErrUnknownOutcome,
+		func(*archiveEngine) error { begun <- struct{}{}; return nil })
 	if !errors.Is(err, persistence.ErrUnavailable) || len(begun) > 0 {
 		t.Errorf("one more: %v, want ErrUnavailable", err)
 	}
@@ -377,7 +384,11 @@ func TestArchiveCommitFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = db.Close() })
-	a := &Archive{dir: archiveDir, opts: o, engine: &archiveEngine{db: db, slots: make(chan struct{}, 1), putting: map[string]bool{}}}
+	a := &Archive{
+		dir:    archiveDir,
+		opts:   o,
+		engine: &archiveEngine{db: db, slots: make(chan struct{}, 1), putting: map[string]bool{}},
+	}
 	if err := a.PutSegment(t.Context(), "a", nil, time.Time{}); !errors.Is(err, persistence.ErrUnknownOutcome) {
 		t.Errorf("%v, want ErrUnknownOutcome", err)
 	}
@@ -412,14 +423,28 @@ func TestArchiveClockJumps(t *testing.T) {
 		first   int                           // that drops it; -1 for none
 	}{
 		{"right", func(int) time.Duration { return 0 }, -1, -1},
-		{"wrong once", func(i int) time.Duration { return map[int]time.Duration{9: 2 * year, 10: -2 * year}[i] }, -1, -1},
-		{"wrong for a while", func(i int) time.Duration { return map[int]time.Duration{9: 2 * year, 14: -2 * year}[i] }, -1, -1},
-		{"wrong again and again", func(i int) time.Duration { return []time.Duration{2 * year, 0, -2 * year}[i%3] }, -1, -1},
-		{"wrong from the start", func(i int) time.Duration { return map[int]time.Duration{0: 2 * year, 5: -2 * year}[i] }, -1, -1},
-		{"wrong after a restart", func(i int) time.Duration { return map[int]time.Duration{20: 2 * year, 25: -2 * year}[i] }, 20, -1},
-		{"wrong in another way", func(i int) time.Duration { return map[int]time.Duration{9: 3 * year, 12: -year}[i] }, -1, 15},
+		{"wrong once", func(i int) time.Duration {
+			return map[int]time.Duration{9: 2 * year, 10: -2 * year}[i]
+		}, -1, -1},
+		{"wrong for a while", func(i int) time.Duration {
+			return map[int]time.Duration{9: 2 * year, 14: -2 * year}[i]
+		}, -1, -1},
+		{"wrong again and again", func(i int) time.Duration {
+			return []time.Duration{2 * year, 0, -2 * year}[i%3]
+		}, -1, -1},
+		{"wrong from the start", func(i int) time.Duration {
+			return map[int]time.Duration{0: 2 * year, 5: -2 * year}[i]
+		}, -1, -1},
+		{"wrong after a restart", func(i int) time.Duration {
+			return map[int]time.Duration{20: 2 * year, 25: -2 * year}[i]
+		}, 20, -1},
+		{"wrong in another way", func(i int) time.Duration {
+			return map[int]time.Duration{9: 3 * year, 12: -year}[i]
+		}, -1, 15},
 		{"wrong for good", func(i int) time.Duration { return map[int]time.Duration{9: 2 * year}[i] }, -1, 15},
-		{"right, and it expires", func(i int) time.Duration { return map[int]time.Duration{0: year - 90*time.Minute}[i] }, -1, 9},
+		{"right, and it expires", func(i int) time.Duration {
+			return map[int]time.Duration{0: year - 90*time.Minute}[i]
+		}, -1, 9},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			clock, fsys := new(archiveClock), vfs.NewMem()

@@ -54,7 +54,8 @@ func BenchmarkAppendOverRaw(b *testing.B) {
 		for i := range best {
 			best[i] = max(best[i], float64(b.N)/took[i].Seconds())
 		}
-		b.Logf("inflight=%d: raw %.0f/s, append %.0f/s", n, float64(b.N)/took[0].Seconds(), float64(b.N)/took[1].Seconds())
+		b.Logf("inflight=%d: raw %.0f/s, append %.0f/s",
+			n, float64(b.N)/took[0].Seconds(), float64(b.N)/took[1].Seconds())
 	}
 	b.ReportMetric(best[0], "raw/s")
 	b.ReportMetric(best[1], "append/s")
@@ -73,7 +74,10 @@ func BenchmarkTopRoot(b *testing.B) {
 	for i := range benchAggregates {
 		r := persistence.Root{
 			Key:         benchPartition(i).RootKey,
-			Incarnation: benchPartition(i).Incarnation, Time: time.UnixMilli(1), Mapper: "TestSnapshot/1", Snapshot: make([]byte, 500),
+			Incarnation: benchPartition(i).Incarnation,
+			Time:        time.UnixMilli(1),
+			Mapper:      "TestSnapshot/1",
+			Snapshot:    make([]byte, 500),
 		}
 		s.PutRoot(b.Context(), &r, func(err error) { done <- err })
 	}
@@ -205,7 +209,11 @@ var benchIDs = sync.OnceValue(func() []persistence.Partition {
 	rng := rand.New(rand.NewPCG(3, 3))
 	ids := make([]persistence.Partition, benchAggregates)
 	for i := range ids {
-		ids[i].RootKey = persistence.RootKey{Aggregate: fmt.Sprintf("customer-%08x:LicenseAggregate", rng.Uint32()), Epoch: 3, Version: uint64(1 + rng.IntN(50_000))}
+		ids[i].RootKey = persistence.RootKey{
+			Aggregate: fmt.Sprintf("customer-%08x:LicenseAggregate", rng.Uint32()),
+			Epoch:     3,
+			Version:   uint64(1 + rng.IntN(50_000)),
+		}
 		ids[i].Incarnation = persistence.Incarnation{1, 2, 3, 4, 5, 6, 7, 8}
 	}
 	return ids
@@ -217,7 +225,10 @@ func benchRecord() persistence.Record {
 	now := time.UnixMilli(1761555600123)
 	return persistence.Record{
 		Sequence: 1, Count: 1, CommandID: "1f0c3c52-5b6e-4a55-a35a-3a1ac0f6e1a7", Fingerprint: 0x8f1bbcdc5f3a9e01,
-		IssuedAt: now, AggregateID: "iphone/GlowS01E01", Time: now.Add(3 * time.Millisecond), Mapper: "LicenseRenewed/1",
-		Header: persistence.Header{PolicyVersion: "2025-10-27.1"}, Data: make([]byte, 40),
+		IssuedAt:    now,
+		AggregateID: "iphone/GlowS01E01",
+		Time:        now.Add(3 * time.Millisecond),
+		Mapper:      "LicenseRenewed/1",
+		Header:      persistence.Header{PolicyVersion: "2025-10-27.1"}, Data: make([]byte, 40),
 	}
 }

@@ -63,7 +63,8 @@ func DamageRecord(dir string, o Options, aggregate string, sequence uint64) erro
 			for range 2 { // epoch and version
 				_, rest, _ = takeNumber(rest)
 			}
-			if incarnation := len(persistence.Incarnation{}); len(rest) > incarnation && bytes.Equal(rest[incarnation:], last) {
+			if incarnation := len(persistence.Incarnation{}); len(rest) > incarnation &&
+				bytes.Equal(rest[incarnation:], last) {
 				keys = append(keys, slices.Clone(key))
 			}
 			return nil

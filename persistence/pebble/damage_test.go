@@ -33,7 +33,8 @@ func rootOf(aggregate string, n uint64, size int) persistence.Root {
 	r.Key = persistence.RootKey{Aggregate: aggregate, Epoch: 1, Version: n}
 	r.Parent, r.ParentIncarnation, r.Base = persistence.RootKey{}, persistence.Incarnation{}, 0
 	if n > 1 {
-		r.Parent, r.ParentIncarnation, r.Base = persistence.RootKey{Aggregate: aggregate, Epoch: 1, Version: n - 1}, r.Incarnation, n
+		r.Parent, r.ParentIncarnation, r.Base = persistence.RootKey{Aggregate: aggregate, Epoch: 1, Version: n - 1},
+			r.Incarnation, n
 	}
 	r.Snapshot = make([]byte, size)
 	rng := rand.New(rand.NewPCG(n, uint64(size)))
@@ -51,7 +52,10 @@ func TestDamageAnyByteOfARoot(t *testing.T) {
 	want := rootOf("a", 2, 20)
 	putRoot(t, s, want)
 	bare := want.Damaged(nil)
-	for name, key := range map[string][]byte{"chain": appendRootKey(nil, want.Key), "snapshot": appendSnapshotKey(nil, want.Key)} {
+	for name, key := range map[string][]byte{
+		"chain":    appendRootKey(nil, want.Key),
+		"snapshot": appendSnapshotKey(nil, want.Key),
+	} {
 		value, closer, err := s.db.Get(key)
 		if err != nil {
 			t.Fatal(err)
@@ -74,7 +78,8 @@ func TestDamageAnyByteOfARoot(t *testing.T) {
 				continue
 			}
 			damage := got.Damage
-			if got.Damage = nil; err != nil || !errors.Is(damage, persistence.ErrCorrupt) || !reflect.DeepEqual(got, bare) {
+			if got.Damage = nil; err != nil || !errors.Is(damage, persistence.ErrCorrupt) ||
+				!reflect.DeepEqual(got, bare) {
 				t.Errorf("byte %d of the snapshot: %+v, %v, %v", i, got, damage, err)
 			}
 		}

@@ -123,7 +123,8 @@ func (s *Store) engineEvents() *pebbledb.EventListener {
 			s.opts.Logger.Error("store: damaged file", "dir", s.dir, "file", i.Path, "details", i.Details)
 		},
 		LowDiskSpace: func(i pebbledb.LowDiskSpaceInfo) {
-			s.opts.Logger.Warn("store: disk nearly full", "dir", s.dir, "available", i.AvailBytes, "total", i.TotalBytes)
+			s.opts.Logger.Warn("store: disk nearly full", "dir", s.dir, "available", i.AvailBytes,
+				"total", i.TotalBytes)
 		},
 		WriteStallBegin: func(i pebbledb.WriteStallBeginInfo) {
 			s.opts.Logger.Warn("store: writes wait for the disk", "dir", s.dir, "reason", i.Reason)

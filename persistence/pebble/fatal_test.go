@@ -26,18 +26,26 @@ var diskErrors = map[string]struct {
 	err  error
 	when func(errorfs.Op) bool
 }{
-	"log write":              {syscall.EIO, func(op errorfs.Op) bool { return isLog(op) && op.Kind == errorfs.OpFileWrite }},
-	"log write, disk full":   {syscall.ENOSPC, func(op errorfs.Op) bool { return isLog(op) && op.Kind == errorfs.OpFileWrite }},
-	"log sync":               {syscall.EIO, isLogSync},
-	"log sync, disk full":    {syscall.ENOSPC, isLogSync},
-	"new log":                {syscall.EIO, func(op errorfs.Op) bool { return isLog(op) && isCreate(op) }},
-	"new log, disk full":     {syscall.ENOSPC, func(op errorfs.Op) bool { return isLog(op) && isCreate(op) }},
-	"new log gone":           {syscall.ENOENT, func(op errorfs.Op) bool { return isLog(op) && isCreate(op) }},
-	"table create":           {syscall.EIO, func(op errorfs.Op) bool { return isTable(op) && isCreate(op) }},
-	"table write, disk full": {syscall.ENOSPC, func(op errorfs.Op) bool { return isTable(op) && op.Kind == errorfs.OpFileWrite }},
-	"table sync":             {syscall.EIO, func(op errorfs.Op) bool { return isTable(op) && isSync(op) }},
-	"manifest write":         {syscall.EIO, func(op errorfs.Op) bool { return isManifest(op) && op.Kind == errorfs.OpFileWrite }},
-	"manifest sync":          {syscall.ENOSPC, func(op errorfs.Op) bool { return isManifest(op) && isSync(op) }},
+	"log write": {syscall.EIO, func(op errorfs.Op) bool {
+		return isLog(op) && op.Kind == errorfs.OpFileWrite
+	}},
+	"log write, disk full": {syscall.ENOSPC, func(op errorfs.Op) bool {
+		return isLog(op) && op.Kind == errorfs.OpFileWrite
+	}},
+	"log sync":            {syscall.EIO, isLogSync},
+	"log sync, disk full": {syscall.ENOSPC, isLogSync},
+	"new log":             {syscall.EIO, func(op errorfs.Op) bool { return isLog(op) && isCreate(op) }},
+	"new log, disk full":  {syscall.ENOSPC, func(op errorfs.Op) bool { return isLog(op) && isCreate(op) }},
+	"new log gone":        {syscall.ENOENT, func(op errorfs.Op) bool { return isLog(op) && isCreate(op) }},
+	"table create":        {syscall.EIO, func(op errorfs.Op) bool { return isTable(op) && isCreate(op) }},
+	"table write, disk full": {syscall.ENOSPC, func(op errorfs.Op) bool {
+		return isTable(op) && op.Kind == errorfs.OpFileWrite
+	}},
+	"table sync": {syscall.EIO, func(op errorfs.Op) bool { return isTable(op) && isSync(op) }},
+	"manifest write": {syscall.EIO, func(op errorfs.Op) bool {
+		return isManifest(op) && op.Kind == errorfs.OpFileWrite
+	}},
+	"manifest sync": {syscall.ENOSPC, func(op errorfs.Op) bool { return isManifest(op) && isSync(op) }},
 	"every write": {syscall.EROFS, func(op errorfs.Op) bool {
 		return op.Kind.ReadOrWrite() == errorfs.OpIsWrite && op.Kind != errorfs.OpFilePreallocate
 	}},
@@ -85,7 +93,8 @@ func TestDiskErrorStopsTheStore(t *testing.T) {
 			}
 			wg.Wait()
 			cause := <-fatal
-			if !errors.Is(cause, fault.err) || !errors.Is(cause, persistence.ErrClosed) || !strings.Contains(cause.Error(), testDir) {
+			if !errors.Is(cause, fault.err) || !errors.Is(cause, persistence.ErrClosed) ||
+				!strings.Contains(cause.Error(), testDir) {
 				t.Errorf("OnFatal(%v), want ErrClosed, %v and the directory", cause, fault.err)
 			}
 			wantStopped(t, s, fault.err)
@@ -201,7 +210,8 @@ func TestWritesUnderWayAreUnknown(t *testing.T) {
 		t.Errorf("OnFatal was called when %d of %d writers were told", len(told), 1+more)
 	}
 	for range 1 + more {
-		if err := <-told; !errors.Is(err, persistence.ErrUnknownOutcome) || !errors.Is(err, persistence.ErrClosed) || !errors.Is(err, syscall.EIO) {
+		if err := <-told; !errors.Is(err, persistence.ErrUnknownOutcome) || !errors.Is(err, persistence.ErrClosed) ||
+			!errors.Is(err, syscall.EIO) {
 			t.Errorf("append under way: %v, want ErrUnknownOutcome, ErrClosed and the cause", err)
 		}
 	}
@@ -288,11 +298,13 @@ func TestReadErrorIsTheReadersAlone(t *testing.T) {
 	if err := s.db.Compact(t.Context(), []byte{0}, []byte{0xff}, false); err != nil {
 		t.Fatal(err)
 	}
-	for m := s.db.Metrics(); !m.Table.InitialStatsCollectionComplete || m.Table.PendingStatsCollectionCount > 0; m = s.db.Metrics() {
+	for m := s.db.Metrics(); !m.Table.InitialStatsCollectionComplete ||
+		m.Table.PendingStatsCollectionCount > 0; m = s.db.Metrics() {
 		time.Sleep(time.Millisecond)
 	}
 	broken.On()
-	if _, err := s.TopRoot(t.Context(), ids[len(ids)/2]); !errors.Is(err, persistence.ErrUnavailable) || !errors.Is(err, syscall.EIO) {
+	if _, err := s.TopRoot(t.Context(), ids[len(ids)/2]); !errors.Is(err, persistence.ErrUnavailable) ||
+		!errors.Is(err, syscall.EIO) {
 		t.Errorf("%v, want ErrUnavailable and EIO", err)
 	}
 	broken.Off()

@@ -119,14 +119,17 @@ func (s *Store) readRoot(ctx context.Context, name any, aggregate string, prefix
 }
 
 // ReadRoots implements persistence.Journal.
-func (s *Store) ReadRoots(ctx context.Context, aggregate string, below persistence.RootKey, limit int) ([]persistence.Root, error) {
+func (s *Store) ReadRoots(
+	ctx context.Context, aggregate string, below persistence.RootKey, limit int,
+) ([]persistence.Root, error) {
 	lower := appendAggregate(nil, kindRoot, aggregate)
 	upper := append(slices.Clone(lower), 0xff)
 	if !below.IsZero() {
 		below.Aggregate = aggregate
 		lower = append(appendRootKey(nil, below), afterRoot)
 	}
-	roots, err := read(ctx, s, aggregate, func() ([]persistence.Root, error) { return s.scanRoots(lower, upper, limit) })
+	roots, err := read(ctx, s, aggregate,
+		func() ([]persistence.Root, error) { return s.scanRoots(lower, upper, limit) })
 	if err != nil {
 		return nil, fmt.Errorf("roots of %s: %w", aggregate, err)
 	}
@@ -226,7 +229,9 @@ func readSnapshot(iter *pebbledb.Iterator, r *persistence.Root) error {
 }
 
 // ReadRecords implements persistence.Journal.
-func (s *Store) ReadRecords(ctx context.Context, p persistence.Partition, after uint64, limit int) ([]persistence.Record, error) {
+func (s *Store) ReadRecords(
+	ctx context.Context, p persistence.Partition, after uint64, limit int,
+) ([]persistence.Record, error) {
 	prefix := appendPartition(nil, &p)
 	lower := append(appendNumber(slices.Clone(prefix), after), 0) // just above that key
 	upper := partitionEnd(slices.Clone(prefix))

@@ -11,7 +11,8 @@ import (
 )
 
 func TestNumbersSortAsTheyCount(t *testing.T) {
-	numbers := []uint64{0, 1, 2, 254, 255, 256, 257, 65535, 65536, math.MaxUint32, math.MaxUint32 + 1, math.MaxInt64, math.MaxUint64 - 1, math.MaxUint64}
+	numbers := []uint64{0, 1, 2, 254, 255, 256, 257, 65535, 65536, math.MaxUint32, math.MaxUint32 + 1, math.MaxInt64,
+		math.MaxUint64 - 1, math.MaxUint64}
 	rng := rand.New(rand.NewPCG(1, 1))
 	for range 300 {
 		numbers = append(numbers, rng.Uint64()>>rng.IntN(64))
@@ -41,7 +42,9 @@ func TestNumbersSortAsTheyCount(t *testing.T) {
 func TestKeysKeepAggregatesAndPartitionsTogether(t *testing.T) {
 	var keys [][]byte
 	for _, id := range []string{"a", "a\x01", "a ", "a:", "a:b", "aa", "b"} {
-		for _, k := range []persistence.RootKey{{Epoch: 300, Version: 1}, {Epoch: 2, Version: 256}, {Epoch: 2, Version: 255}, {Epoch: 1, Version: 1}} {
+		for _, k := range []persistence.RootKey{
+			{Epoch: 300, Version: 1}, {Epoch: 2, Version: 256}, {Epoch: 2, Version: 255}, {Epoch: 1, Version: 1},
+		} {
 			k.Aggregate = id
 			key := appendRootKey(nil, k)
 			if got, ok := rootAggregate(key); got != id || !ok {
@@ -53,7 +56,10 @@ func TestKeysKeepAggregatesAndPartitionsTogether(t *testing.T) {
 	if !slices.IsSortedFunc(keys, bytes.Compare) {
 		t.Error("root keys are not in the order: aggregate up, epoch and version down")
 	}
-	p := persistence.Partition{RootKey: persistence.RootKey{Aggregate: "a", Epoch: 1, Version: 1}, Incarnation: persistence.Incarnation{15: 0xff}}
+	p := persistence.Partition{
+		RootKey:     persistence.RootKey{Aggregate: "a", Epoch: 1, Version: 1},
+		Incarnation: persistence.Incarnation{15: 0xff},
+	}
 	prefix := appendPartition(nil, &p)
 	for _, sequence := range []uint64{1, math.MaxUint64} {
 		key := appendNumber(slices.Clone(prefix), sequence)

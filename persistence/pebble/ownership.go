@@ -99,7 +99,9 @@ func (s *Store) view(ctx context.Context, look func()) error {
 }
 
 // CreateCluster implements persistence.Ownership. The ID has a row of its own, which an earlier release passes over.
-func (s *Store) CreateCluster(ctx context.Context, info persistence.ClusterInfo) (now persistence.ClusterInfo, err error) {
+func (s *Store) CreateCluster(
+	ctx context.Context, info persistence.ClusterInfo,
+) (now persistence.ClusterInfo, err error) {
 	if err = info.Validate(); err == nil {
 		err = s.change(ctx, func() (key, value []byte) {
 			if created, ok := s.rows.CreateCluster(persistence.ClusterInfo{Name: info.Name, Shards: info.Shards}); ok {
@@ -146,7 +148,9 @@ func (s *Store) Lease(ctx context.Context, i persistence.Incarnation) (persisten
 }
 
 // CompareAndSetLease implements persistence.Ownership.
-func (s *Store) CompareAndSetLease(ctx context.Context, old, next persistence.Lease) (applied bool, now persistence.Lease, err error) {
+func (s *Store) CompareAndSetLease(
+	ctx context.Context, old, next persistence.Lease,
+) (applied bool, now persistence.Lease, err error) {
 	if err = persistence.ValidateLeaseSwap(old, next); err == nil {
 		err = s.change(ctx, func() (key, value []byte) {
 			if applied, now = s.rows.SwapLease(old, next); applied {
@@ -184,7 +188,9 @@ func (s *Store) Shard(ctx context.Context, id uint32) (persistence.Shard, error)
 }
 
 // CompareAndSetShard implements persistence.Ownership.
-func (s *Store) CompareAndSetShard(ctx context.Context, old, next persistence.Shard) (applied bool, now persistence.Shard, err error) {
+func (s *Store) CompareAndSetShard(
+	ctx context.Context, old, next persistence.Shard,
+) (applied bool, now persistence.Shard, err error) {
 	if err = persistence.ValidateShardSwap(old, next); err == nil {
 		err = s.change(ctx, func() (key, value []byte) {
 			if applied, now = s.rows.SwapShard(old, next); applied {

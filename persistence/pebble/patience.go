@@ -45,7 +45,8 @@ func (p *patientFS) open(name string, patience time.Duration, operation func() (
 		}
 		if said < 0 || waited-said > remindAfter {
 			said = waited
-			go p.log.Warn("store waits: too many open files", "dir", p.dir, "file", p.PathBase(name), "waited", waited.String(),
+			go p.log.Warn("store waits: too many open files", "dir", p.dir, "file", p.PathBase(name),
+				"waited", waited.String(),
 				"remedy", "raise the limit of open files, or lower --max-connections")
 		}
 		time.Sleep(pause)

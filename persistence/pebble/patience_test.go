@@ -22,7 +22,9 @@ var fewFiles = map[string]struct {
 	"new log":                {syscall.EMFILE, func(op errorfs.Op) bool { return isLog(op) && isCreate(op) }},
 	"new log, whole machine": {syscall.ENFILE, func(op errorfs.Op) bool { return isLog(op) && isCreate(op) }},
 	"table create":           {syscall.EMFILE, func(op errorfs.Op) bool { return isTable(op) && isCreate(op) }},
-	"table open":             {syscall.EMFILE, func(op errorfs.Op) bool { return isTable(op) && op.Kind == errorfs.OpOpen }},
+	"table open": {syscall.EMFILE, func(op errorfs.Op) bool {
+		return isTable(op) && op.Kind == errorfs.OpOpen
+	}},
 	"any": {syscall.EMFILE, func(op errorfs.Op) bool {
 		return isCreate(op) || op.Kind == errorfs.OpOpen || op.Kind == errorfs.OpOpenDir
 	}},

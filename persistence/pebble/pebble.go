@@ -191,7 +191,8 @@ func (s *Store) disk() (vfs.FS, io.Closer) {
 	}
 	return vfs.WithDiskHealthChecks(vfs.Default, slowDisk, nil, func(i vfs.DiskSlowInfo) {
 		// A goroutine of its own: this one watches the disk and must not wait for a logger on it.
-		go s.opts.Logger.Warn("store: slow disk", "dir", s.dir, "file", i.Path, "operation", i.OpType.String(), "duration", i.Duration)
+		go s.opts.Logger.Warn("store: slow disk", "dir", s.dir, "file", i.Path, "operation", i.OpType.String(),
+			"duration", i.Duration)
 	})
 }
 

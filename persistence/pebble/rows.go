@@ -176,7 +176,8 @@ func decodeSnapshot(r *persistence.Root, b []byte) error {
 	if err != nil {
 		return err
 	}
-	if s.Key != r.Key || s.Incarnation != r.Incarnation || s.Base != 0 || !s.Parent.IsZero() || s.ArchivedThrough != 0 || !s.Time.IsZero() {
+	if s.Key != r.Key || s.Incarnation != r.Incarnation || s.Base != 0 || !s.Parent.IsZero() ||
+		s.ArchivedThrough != 0 || !s.Time.IsZero() {
 		return fmt.Errorf("%w: snapshot of root %v under another's key", persistence.ErrCorrupt, s.Key)
 	}
 	r.Mapper, r.Header, r.Snapshot = s.Mapper, s.Header, s.Snapshot

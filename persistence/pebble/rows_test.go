@@ -48,25 +48,32 @@ func wholeRoot() persistence.Root {
 	return persistence.Root{
 		Key: key, Incarnation: persistence.Incarnation{1, 2, 3}, Base: 1041,
 		Parent:            persistence.RootKey{Aggregate: key.Aggregate, Epoch: 6, Version: 290},
-		ParentIncarnation: persistence.Incarnation{15: 0xff}, Time: time.UnixMilli(1761555600123).UTC(), Mapper: "LicenseSnapshot/1",
-		Header: persistence.Header{PolicyVersion: "2025-10-27.1"}, Snapshot: []byte("the state of a customer"), ArchivedThrough: 7,
+		ParentIncarnation: persistence.Incarnation{15: 0xff}, Time: time.UnixMilli(1761555600123).UTC(),
+		Mapper:          "LicenseSnapshot/1",
+		Header:          persistence.Header{PolicyVersion: "2025-10-27.1"},
+		Snapshot:        []byte("the state of a customer"),
+		ArchivedThrough: 7,
 	}
 }
 
 func encodedRows() map[string][]byte {
 	a, b, root := persistence.Incarnation{1, 2, 3}, persistence.Incarnation{15: 0xff}, wholeRoot()
 	return map[string][]byte{
-		"marker":        encodeMarker(firstFormat),
-		"marker-2":      encodeMarker(format),
-		"root":          appendChain(nil, &root),
-		"root-1":        persistence.AppendRoot(nil, &root), // of the first format
-		"snapshot":      appendSnapshot(nil, &root),
-		"cluster":       encodeCluster(persistence.ClusterInfo{Name: "licences", Shards: math.MaxUint32}),
-		"lease":         encodeLease(persistence.Lease{Incarnation: a, Node: "node one", Counter: math.MaxUint64, Dead: true}),
-		"cluster-id":    encodeClusterID(persistence.ClusterID{1, 2, 3, 15: 0xff}),
-		"lease-address": encodeLease(persistence.Lease{Incarnation: a, Node: "node one", Address: "n1.example.com:7947", Counter: 7}),
-		"strip":         encodeStrip("archive/segment-7"),
-		"shard":         encodeShard(persistence.Shard{ID: math.MaxUint32, Epoch: math.MaxUint64, Owner: a, Successor: b}),
+		"marker":   encodeMarker(firstFormat),
+		"marker-2": encodeMarker(format),
+		"root":     appendChain(nil, &root),
+		"root-1":   persistence.AppendRoot(nil, &root), // of the first format
+		"snapshot": appendSnapshot(nil, &root),
+		"cluster":  encodeCluster(persistence.ClusterInfo{Name: "licences", Shards: math.MaxUint32}),
+		"lease": encodeLease(
+			persistence.Lease{Incarnation: a, Node: "node one", Counter: math.MaxUint64, Dead: true},
+		),
+		"cluster-id": encodeClusterID(persistence.ClusterID{1, 2, 3, 15: 0xff}),
+		"lease-address": encodeLease(
+			persistence.Lease{Incarnation: a, Node: "node one", Address: "n1.example.com:7947", Counter: 7},
+		),
+		"strip": encodeStrip("archive/segment-7"),
+		"shard": encodeShard(persistence.Shard{ID: math.MaxUint32, Epoch: math.MaxUint64, Owner: a, Successor: b}),
 	}
 }
 
@@ -102,7 +109,8 @@ func FuzzDecodeRows(f *testing.F) {
 		f.Add(b[:len(b)-wire.ChecksumLen])
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		for start := range min(2, len(body)+1) { // the checksum of a root or snapshot is that of what follows the layout
+		// the checksum of a root or snapshot is that of what follows the layout
+		for start := range min(2, len(body)+1) {
 			b := wire.Seal(bytes.Clone(body), start)
 			for kind, decode := range recode {
 				got, err := decode(b)

@@ -30,11 +30,17 @@ func openTest(t testing.TB, fsys vfs.FS) *Store {
 }
 
 func testPartition(id string) persistence.Partition {
-	return persistence.Partition{RootKey: persistence.RootKey{Aggregate: id, Epoch: 1, Version: 1}, Incarnation: persistence.Incarnation{1}}
+	return persistence.Partition{
+		RootKey:     persistence.RootKey{Aggregate: id, Epoch: 1, Version: 1},
+		Incarnation: persistence.Incarnation{1},
+	}
 }
 
 func testMutation(id string, sequence uint64) *persistence.Mutation {
-	return &persistence.Mutation{Partition: testPartition(id), Records: []persistence.Record{{Sequence: sequence, Count: 1, Data: []byte("event")}}}
+	return &persistence.Mutation{
+		Partition: testPartition(id),
+		Records:   []persistence.Record{{Sequence: sequence, Count: 1, Data: []byte("event")}},
+	}
 }
 
 // startAppend appends and returns the channel of the outcome.
@@ -341,17 +347,27 @@ func TestFormat(t *testing.T) {
 		want   error
 	}{
 		{"as it is", func(*pebbledb.DB) error { return nil }, nil},
-		{"emptied, as if creation was cut short", func(db *pebbledb.DB) error { return db.Delete([]byte{kindMarker}, pebbledb.Sync) }, nil},
+		{"emptied, as if creation was cut short", func(db *pebbledb.DB) error {
+			return db.Delete([]byte{kindMarker}, pebbledb.Sync)
+		}, nil},
 		{"newer", func(db *pebbledb.DB) error {
 			return db.Set([]byte{kindMarker}, encodeMarker(format+1), pebbledb.Sync)
 		}, ErrFormat},
-		{"damaged", func(db *pebbledb.DB) error { return db.Set([]byte{kindMarker}, []byte("1"), pebbledb.Sync) }, persistence.ErrCorrupt},
+		{"damaged", func(db *pebbledb.DB) error {
+			return db.Set([]byte{kindMarker}, []byte("1"), pebbledb.Sync)
+		}, persistence.ErrCorrupt},
 		{"foreign", func(db *pebbledb.DB) error {
 			return errors.Join(db.Delete([]byte{kindMarker}, pebbledb.Sync), db.Set([]byte("key"), nil, pebbledb.Sync))
 		}, ErrFormat},
-		{"damaged lease", func(db *pebbledb.DB) error { return db.Set([]byte("l?"), []byte("?"), pebbledb.Sync) }, persistence.ErrCorrupt},
-		{"damaged shard", func(db *pebbledb.DB) error { return db.Set([]byte("s?"), []byte("?"), pebbledb.Sync) }, persistence.ErrCorrupt},
-		{"damaged cluster", func(db *pebbledb.DB) error { return db.Set([]byte("c"), []byte("?"), pebbledb.Sync) }, persistence.ErrCorrupt},
+		{"damaged lease", func(db *pebbledb.DB) error {
+			return db.Set([]byte("l?"), []byte("?"), pebbledb.Sync)
+		}, persistence.ErrCorrupt},
+		{"damaged shard", func(db *pebbledb.DB) error {
+			return db.Set([]byte("s?"), []byte("?"), pebbledb.Sync)
+		}, persistence.ErrCorrupt},
+		{"damaged cluster", func(db *pebbledb.DB) error {
+			return db.Set([]byte("c"), []byte("?"), pebbledb.Sync)
+		}, persistence.ErrCorrupt},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -545,7 +561,8 @@ func checkDamaged(t *testing.T, fsys vfs.FS, ids []string) (whole bool) {
 				continue
 			}
 			whole = false
-			if errors.Is(err, persistence.ErrNotFound) || !errors.Is(err, persistence.ErrCorrupt) && !errors.Is(err, persistence.ErrClosed) {
+			if errors.Is(err, persistence.ErrNotFound) ||
+				!errors.Is(err, persistence.ErrCorrupt) && !errors.Is(err, persistence.ErrClosed) {
 				t.Errorf("%s: %v, want ErrCorrupt", id, err)
 			}
 		}

@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-var writeGoldenFiles = flag.Bool("write-golden", false, "write golden files that are missing; never change one that was released")
+var writeGoldenFiles = flag.Bool("write-golden", false,
+	"write golden files that are missing; never change one that was released")
 
 // TestGoldenRows reads the rows that every release stored, and writes those of this one.
 func TestGoldenRows(t *testing.T) {

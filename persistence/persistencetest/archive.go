@@ -140,7 +140,8 @@ func testSegmentsRoundTrip(f *archiveFixture) {
 func testNamesAreUsedOnce(f *archiveFixture) {
 	f.put("a/1", []byte("first"), time.Time{})
 	for range 2 {
-		if err := f.archive.PutSegment(f.Context(), "a/1", []byte("second"), time.Time{}); !errors.Is(err, persistence.ErrExists) {
+		if err := f.archive.PutSegment(f.Context(), "a/1",
+			[]byte("second"), time.Time{}); !errors.Is(err, persistence.ErrExists) {
 			f.Errorf("put under a name in use: %v, want ErrExists", err)
 		}
 		f.want("a/1", []byte("first"))

@@ -236,7 +236,8 @@ func testCorruptRoot(f *fixture) {
 	f.wantOnlyCorrupt(err)
 	_, err = f.store.ReadRoots(f.ctx(), someone, persistence.RootKey{}, 10)
 	f.wantOnlyCorrupt(err)
-	if got, err := f.store.ReadRoot(f.ctx(), root(someone, 1, 1).Key); err != nil || !reflect.DeepEqual(got, root(someone, 1, 1)) {
+	if got, err := f.store.ReadRoot(f.ctx(), root(someone, 1, 1).Key); err != nil ||
+		!reflect.DeepEqual(got, root(someone, 1, 1)) {
 		f.Errorf("the root below: %+v, %v", got, err)
 	}
 	f.wantRecords(partition(someone, 2, 2), 10, records(1, 1))
@@ -284,7 +285,8 @@ func testDamagedSnapshot(f *fixture) {
 	f.wantTopRoot(healthy)
 
 	past, err := tiered.NewReader(f.store, nil, nil).Past(f.ctx(), top, nil)
-	if err != nil || past.Start == nil || !reflect.DeepEqual(*past.Start, first) || !reflect.DeepEqual(past.Records, records(1, 2)) {
+	if err != nil || past.Start == nil || !reflect.DeepEqual(*past.Start, first) ||
+		!reflect.DeepEqual(past.Records, records(1, 2)) {
 		f.Errorf("what the state is built from: %+v, %v", past, err)
 	}
 	f.wantRecords(second.Partition(), 10, records(3, 4))
@@ -296,7 +298,8 @@ func testDamagedSnapshot(f *fixture) {
 	mark := persistence.ArchiveMark{Segment: "s", Through: 4, Time: someTime}
 	err = errors.Join(f.store.MarkArchived(f.ctx(), second.Key, mark), f.store.StripRoot(f.ctx(), second.Key, ""))
 	stripped, readErr := f.store.ReadRoot(f.ctx(), second.Key)
-	if err != nil || readErr != nil || stripped.Damage != nil || !stripped.IsArchived() || stripped.Base != second.Base || stripped.Parent != first.Key {
+	if err != nil || readErr != nil || stripped.Damage != nil || !stripped.IsArchived() ||
+		stripped.Base != second.Base || stripped.Parent != first.Key {
 		f.Errorf("stripped: %+v, %v, %v", stripped, err, readErr)
 	}
 }

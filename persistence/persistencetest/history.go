@@ -30,7 +30,10 @@ type History struct {
 // NewHistory returns the history of an aggregate that has none yet. Roll makes its first root.
 func NewHistory(t testing.TB, store persistence.Journal, aggregate string) *History {
 	h := &History{t: t, store: store, rng: rand.New(rand.NewPCG(1, 1)), now: someTime, order: map[string]uint64{}}
-	h.head.Partition = persistence.Partition{RootKey: persistence.RootKey{Aggregate: aggregate}, Incarnation: incarnationA}
+	h.head.Partition = persistence.Partition{
+		RootKey:     persistence.RootKey{Aggregate: aggregate},
+		Incarnation: incarnationA,
+	}
 	return h
 }
 
@@ -49,7 +52,9 @@ func (h *History) Roll(takeover bool) *History {
 	if takeover || key.Epoch == 0 {
 		key.Epoch++
 	}
-	next := persistence.Head{Partition: persistence.Partition{RootKey: key, Incarnation: persistence.Incarnation{byte(key.Epoch)}}}
+	next := persistence.Head{
+		Partition: persistence.Partition{RootKey: key, Incarnation: persistence.Incarnation{byte(key.Epoch)}},
+	}
 	next.Base, next.Sequence = h.head.Sequence, h.head.Sequence
 	if former.Version > 0 {
 		next.Parent, next.ParentIncarnation = former.RootKey, former.Incarnation

@@ -215,7 +215,8 @@ func testHousekeepingAtOnce(f *fixture) {
 	for range 4 {
 		wg.Go(func() {
 			for range 5 {
-				err := errors.Join(h.MarkArchived(f.ctx(), r.Key, m), h.DeleteRecords(f.ctx(), r.Partition()), h.StripRoot(f.ctx(), r.Key, ""))
+				err := errors.Join(h.MarkArchived(f.ctx(), r.Key, m), h.DeleteRecords(f.ctx(), r.Partition()),
+					h.StripRoot(f.ctx(), r.Key, ""))
 				if err != nil {
 					f.Error(err)
 				}
@@ -236,7 +237,9 @@ func testHousekeepingCancelled(f *fixture) {
 	cancel()
 	h := f.store
 	for what, err := range map[string]error{
-		"mark": h.MarkArchived(ctx, r.Key, archiveMark(1)), "delete": h.DeleteRecords(ctx, r.Partition()), "strip": h.StripRoot(ctx, r.Key, ""),
+		"mark":   h.MarkArchived(ctx, r.Key, archiveMark(1)),
+		"delete": h.DeleteRecords(ctx, r.Partition()),
+		"strip":  h.StripRoot(ctx, r.Key, ""),
 	} {
 		if err == nil {
 			f.Errorf("%s with a cancelled context succeeded", what)
@@ -245,7 +248,9 @@ func testHousekeepingCancelled(f *fixture) {
 	s := f.store
 	f.close()
 	for what, err := range map[string]error{
-		"mark": h.MarkArchived(f.ctx(), r.Key, archiveMark(1)), "delete": h.DeleteRecords(f.ctx(), r.Partition()), "strip": h.StripRoot(f.ctx(), r.Key, ""),
+		"mark":   h.MarkArchived(f.ctx(), r.Key, archiveMark(1)),
+		"delete": h.DeleteRecords(f.ctx(), r.Partition()),
+		"strip":  h.StripRoot(f.ctx(), r.Key, ""),
 	} {
 		if !errors.Is(err, persistence.ErrClosed) {
 			f.Errorf("%s on a closed %T: %v, want ErrClosed", what, s, err)

@@ -50,8 +50,9 @@ func testRecordFields(f *fixture) {
 		Sequence: big - 1, Index: 0, Count: math.MaxInt32,
 		CommandID: strings.Repeat("c", 64), Fingerprint: math.MaxUint64, IssuedAt: someTime.Add(-time.Hour),
 		AggregateID: "iphone de José 📱/GlowS01E01", Order: big, Time: someTime,
-		Mapper: "LicenseAcquired/1", Header: persistence.Header{Codec: 255, Compression: 254, KeyID: "k", PolicyVersion: "p"},
-		Data: []byte("\x00\xff binary"),
+		Mapper: "LicenseAcquired/1",
+		Header: persistence.Header{Codec: 255, Compression: 254, KeyID: "k", PolicyVersion: "p"},
+		Data:   []byte("\x00\xff binary"),
 	}
 	later := full
 	later.Sequence, later.Index, later.Fingerprint, later.IssuedAt = big, math.MaxInt32-1, 0, time.Time{}
@@ -95,10 +96,12 @@ func testTopRoot(f *fixture) {
 	// A version above that of a later epoch is a leftover of a fenced writer.
 	ordered := []persistence.Root{
 		root(someone, 1, 1), root(someone, 1, 2), root(someone, 1, 300), root(someone, 2, 3), root(someone, 2, 256),
-		root(someone, 9, 1), root(someone, 10, 1), root(someone, 255, 7), root(someone, 256, 2), root(someone, 65536, 1),
+		root(someone, 9, 1), root(someone, 10, 1), root(someone, 255, 7), root(someone, 256, 2),
+		root(someone, 65536, 1),
 	}
 	shuffled := slices.Clone(ordered)
-	rand.New(rand.NewPCG(1, 1)).Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
+	rand.New(rand.NewPCG(1, 1)).Shuffle(len(shuffled),
+		func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
 	top := shuffled[0]
 	for _, r := range shuffled {
 		f.putRoot(r)
@@ -141,7 +144,8 @@ func testReadRoots(f *fixture) {
 		epoch, version uint64
 		want           []persistence.Root
 	}{
-		{12, 301, want[2:4]}, {12, 1, want[3:5]}, {5, 1000, want[21:23]}, {99, 1, want[0:2]}, {1, 301, want[35:]}, {1, 300, nil}, {1, 1, nil},
+		{12, 301, want[2:4]}, {12, 1, want[3:5]}, {5, 1000, want[21:23]}, {99, 1, want[0:2]}, {1, 301, want[35:]},
+		{1, 300, nil}, {1, 1, nil},
 	} {
 		below := persistence.RootKey{Aggregate: someone, Epoch: tt.epoch, Version: tt.version}
 		got, err := f.store.ReadRoots(f.ctx(), someone, below, 2)
@@ -213,9 +217,12 @@ func testPartitionsApart(f *fixture) {
 // oddIDs are what the rules for ids allow, and a little more.
 func oddIDs() []string {
 	return []string{
-		"a", "a:", "a:a", "a:LicenseAggregate", "aa", "aa:LicenseAggregate", "a a", " a", "a ", "A", "a-", "a.b", "a*%_?", `a"b'c\`,
-		"ä", "日本語", "📱", "e\u0301", "é", "\u007f", "a\u0080", "a\U0010ffff", "a\x01", "a\x01\x01", "\x01", "#", "~", "0", "-1", "null", "NULL",
-		strings.Repeat("x", 128), strings.Repeat("x", 127), strings.Repeat("é", 64), strings.Repeat("x", persistence.MaxAggregateLen),
+		"a", "a:", "a:a", "a:LicenseAggregate", "aa", "aa:LicenseAggregate", "a a", " a", "a ", "A", "a-", "a.b",
+		"a*%_?", `a"b'c\`,
+		"ä", "日本語", "📱", "e\u0301", "é", "\u007f", "a\u0080", "a\U0010ffff", "a\x01", "a\x01\x01", "\x01", "#", "~",
+		"0", "-1", "null", "NULL",
+		strings.Repeat("x", 128), strings.Repeat("x", 127), strings.Repeat("é", 64),
+		strings.Repeat("x", persistence.MaxAggregateLen),
 		strings.Repeat("日", 42) + "xx" + ":LicenseAggregate",
 	}
 }
@@ -289,7 +296,8 @@ func testLateWrite(f *fixture) {
 	f.wantTopRoot(next)
 	f.wantRecords(next.Partition(), 10, records(3, 3))
 	f.wantRecords(old, 10, append(command(1, 2), late))
-	if got := f.readRoots(someone, 1); len(got) != 3 || got[0].Key != next.Key || got[1].Key != root(someone, 1, 99).Key {
+	if got := f.readRoots(someone, 1); len(got) != 3 || got[0].Key != next.Key ||
+		got[1].Key != root(someone, 1, 99).Key {
 		f.Errorf("roots: %+v", got)
 	}
 }
@@ -355,7 +363,10 @@ func testRejected(f *fixture) {
 		"no records":       {Partition: good},
 		"no sequence":      {Partition: good, Records: []persistence.Record{{Count: 1}}},
 		"a gap":            {Partition: good, Records: append(records(1, 1), record(3))},
-		"not UTF-8":        {Partition: good, Records: []persistence.Record{{Sequence: 1, Count: 1, CommandID: "\xff"}}},
+		"not UTF-8": {
+			Partition: good,
+			Records:   []persistence.Record{{Sequence: 1, Count: 1, CommandID: "\xff"}},
+		},
 	} {
 		if err := <-f.startAppend(m); !errors.Is(err, persistence.ErrRejected) {
 			f.Errorf("append with %s: %v, want ErrRejected", name, err)
@@ -542,7 +553,8 @@ func testClose(f *fixture) {
 	errs["Append"] = <-f.start(func(done func(error)) { s.Append(f.ctx(), m, done) })
 	errs["PutRoot"] = <-f.start(func(done func(error)) { s.PutRoot(f.ctx(), &r, done) })
 	_, errs["CreateCluster"] = s.CreateCluster(f.ctx(), persistence.ClusterInfo{Name: "c", Shards: 1})
-	_, _, errs["CompareAndSetLease"] = s.CompareAndSetLease(f.ctx(), persistence.Lease{}, persistence.Lease{Incarnation: incarnationA})
+	_, _, errs["CompareAndSetLease"] = s.CompareAndSetLease(f.ctx(), persistence.Lease{},
+		persistence.Lease{Incarnation: incarnationA})
 	_, _, errs["CompareAndSetShard"] = s.CompareAndSetShard(f.ctx(), persistence.Shard{}, persistence.Shard{Epoch: 1})
 	errs["Close"] = s.Close()
 	for name, err := range errs {

@@ -58,7 +58,9 @@ func testCreateCluster(f *fixture) {
 		f.Errorf("created %+v, want 512 shards, a random id and the name licences", info)
 	}
 	for range 2 {
-		if got := f.createCluster(persistence.ClusterInfo{Name: "other", Shards: 7, ID: persistence.NewClusterID()}); got != info {
+		if got := f.createCluster(
+			persistence.ClusterInfo{Name: "other", Shards: 7, ID: persistence.NewClusterID()},
+		); got != info {
 			f.Errorf("created again: %+v, want %+v", got, info)
 		}
 		f.reopen()
@@ -70,7 +72,9 @@ func testConcurrentCreateCluster(f *fixture) {
 	var wg sync.WaitGroup
 	for i := range got {
 		wg.Go(func() {
-			info := persistence.ClusterInfo{Name: fmt.Sprint("c", i), Shards: uint32(i + 1), ID: persistence.ClusterID{byte(i + 1)}}
+			info := persistence.ClusterInfo{
+				Name: fmt.Sprint("c", i), Shards: uint32(i + 1), ID: persistence.ClusterID{byte(i + 1)},
+			}
 			var err error
 			if got[i], err = f.store.CreateCluster(f.ctx(), info); err != nil {
 				f.Errorf("create cluster: %v", err)
@@ -151,7 +155,8 @@ func testShard(f *fixture) {
 	f.swapShard(first, released)
 	refused(first, second, released)
 	f.swapShard(released, second)
-	f.swapShard(persistence.Shard{ID: 7}, persistence.Shard{ID: 7, Epoch: 1, Owner: incarnationA}) // an old of epoch 0: no row
+	// an old of epoch 0: no row
+	f.swapShard(persistence.Shard{ID: 7}, persistence.Shard{ID: 7, Epoch: 1, Owner: incarnationA})
 	f.reopen()
 	if got, err := f.store.Shard(f.ctx(), 0); err != nil || got != second {
 		f.Errorf("shard: %+v, %v, want %+v", got, err, second)
@@ -268,11 +273,13 @@ func linearizable(history []operation) error {
 	}
 	for _, o := range history {
 		switch {
-		case o.now != rows[o.now.Epoch], o.applied && (o.now != o.next || o.old != rows[o.next.Epoch-1]), !o.applied && !o.read && o.now == o.old:
+		case o.now != rows[o.now.Epoch], o.applied &&
+			(o.now != o.next || o.old != rows[o.next.Epoch-1]), !o.applied && !o.read && o.now == o.old:
 			return fmt.Errorf("no row explains %+v", o)
 		}
 		for _, later := range history {
-			if o.returned < later.called && (o.now.Epoch > later.now.Epoch || later.applied && o.now.Epoch == later.now.Epoch) {
+			if o.returned < later.called &&
+				(o.now.Epoch > later.now.Epoch || later.applied && o.now.Epoch == later.now.Epoch) {
 				return fmt.Errorf("%+v returned before %+v was called", o, later)
 			}
 		}
@@ -296,18 +303,27 @@ func testRejectedSwap(f *fixture) {
 	a, b := persistence.Lease{Incarnation: incarnationA}, persistence.Lease{Incarnation: incarnationB}
 	moved := a
 	moved.Address = "elsewhere:7947"
-	for name, swap := range map[string][2]persistence.Lease{"to none": {a, {}}, "to another": {a, b}, "to another address": {a, moved}, "none": {}} {
-		if applied, _, err := f.store.CompareAndSetLease(f.ctx(), swap[0], swap[1]); applied || !errors.Is(err, persistence.ErrRejected) {
+	for name, swap := range map[string][2]persistence.Lease{
+		"to none": {a, {}}, "to another": {a, b}, "to another address": {a, moved}, "none": {},
+	} {
+		if applied, _, err := f.store.CompareAndSetLease(f.ctx(), swap[0], swap[1]); applied ||
+			!errors.Is(err, persistence.ErrRejected) {
 			f.Errorf("lease %s: %v, %v, want ErrRejected", name, applied, err)
 		}
 	}
 	one, two := persistence.Shard{ID: 1, Epoch: 1}, persistence.Shard{ID: 2, Epoch: 2}
-	for name, swap := range map[string][2]persistence.Shard{"to another": {one, two}, "to epoch 0": {one, {ID: 1}}, "beyond the last epoch": {one, {ID: 1, Epoch: math.MaxUint64}}} {
-		if applied, _, err := f.store.CompareAndSetShard(f.ctx(), swap[0], swap[1]); applied || !errors.Is(err, persistence.ErrRejected) {
+	for name, swap := range map[string][2]persistence.Shard{
+		"to another":            {one, two},
+		"to epoch 0":            {one, {ID: 1}},
+		"beyond the last epoch": {one, {ID: 1, Epoch: math.MaxUint64}},
+	} {
+		if applied, _, err := f.store.CompareAndSetShard(f.ctx(), swap[0], swap[1]); applied ||
+			!errors.Is(err, persistence.ErrRejected) {
 			f.Errorf("shard %s: %v, %v, want ErrRejected", name, applied, err)
 		}
 	}
-	if _, err := f.store.CreateCluster(f.ctx(), persistence.ClusterInfo{Name: "c"}); !errors.Is(err, persistence.ErrRejected) {
+	if _, err := f.store.CreateCluster(f.ctx(),
+		persistence.ClusterInfo{Name: "c"}); !errors.Is(err, persistence.ErrRejected) {
 		f.Errorf("cluster without shards: %v, want ErrRejected", err)
 	}
 }
@@ -319,7 +335,10 @@ func testManyRows(f *fixture) {
 	var wg sync.WaitGroup
 	for i := range uint32(shards) {
 		s := persistence.Shard{ID: i, Epoch: 1 + uint64(i), Owner: persistence.NewIncarnation()}
-		l := persistence.Lease{Incarnation: s.Owner, Node: fmt.Sprint("node-", i), Address: fmt.Sprint("host-", i, ":1"), Counter: uint64(i), Dead: i%2 == 0}
+		l := persistence.Lease{
+			Incarnation: s.Owner, Node: fmt.Sprint("node-", i), Address: fmt.Sprint("host-", i, ":1"),
+			Counter: uint64(i), Dead: i%2 == 0,
+		}
 		want[i], leases[s.Owner] = s, l
 		wg.Go(func() {
 			if applied, _, err := f.store.CompareAndSetShard(f.ctx(), persistence.Shard{}, s); !applied || err != nil {

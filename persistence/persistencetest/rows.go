@@ -39,8 +39,10 @@ func record(sequence uint64) persistence.Record {
 	return persistence.Record{
 		Sequence: sequence, Count: 1,
 		CommandID: fmt.Sprintf("command-%d", sequence), Fingerprint: sequence * 0x9e3779b97f4a7c15, IssuedAt: someTime,
-		AggregateID: "iphone/GlowS01E01", Order: sequence - 1, Time: someTime.Add(time.Duration(sequence) * time.Millisecond),
-		Mapper: "TestEvent/1", Header: persistence.Header{PolicyVersion: "p1"},
+		AggregateID: "iphone/GlowS01E01",
+		Order:       sequence - 1,
+		Time:        someTime.Add(time.Duration(sequence) * time.Millisecond),
+		Mapper:      "TestEvent/1", Header: persistence.Header{PolicyVersion: "p1"},
 		Data: fmt.Appendf(nil, "event %d", sequence),
 	}
 }

@@ -82,7 +82,12 @@ func testConcurrentVotes(f *fixture) {
 	var wg sync.WaitGroup
 	want := make([]persistence.Vote, 32)
 	for i := range want {
-		want[i] = persistence.Vote{Accused: incarnationA, Voter: persistence.Incarnation{byte(i + 1)}, Name: fmt.Sprint("g", i), Beat: uint64(i)}
+		want[i] = persistence.Vote{
+			Accused: incarnationA,
+			Voter:   persistence.Incarnation{byte(i + 1)},
+			Name:    fmt.Sprint("g", i),
+			Beat:    uint64(i),
+		}
 		wg.Go(func() {
 			if err := f.store.PutVote(f.ctx(), want[i]); err != nil {
 				f.Errorf("vote: %v", err)

@@ -115,7 +115,9 @@ func (r *Reader) Read(ctx context.Context, head persistence.Head, rng Range, yie
 }
 
 // ReadAll is Read for callers that need every event: a gap is returned as an error.
-func (r *Reader) ReadAll(ctx context.Context, head persistence.Head, rng Range, yield func(*persistence.Record) error) error {
+func (r *Reader) ReadAll(
+	ctx context.Context, head persistence.Head, rng Range, yield func(*persistence.Record) error,
+) error {
 	return r.Read(ctx, head, rng, func(i *Item) error {
 		if i.Gap != nil {
 			return i.Gap
@@ -159,7 +161,8 @@ func (r *Reader) chain(ctx context.Context, head persistence.Head, rng Range) ([
 			root := &roots[i]
 			below = root.Key
 			if root.Key == parent && root.Base > base {
-				add(stretch{through: base, gap: fmt.Errorf("root %s has base %d, above that of its child: %w", parent, root.Base, persistence.ErrCorrupt)})
+				add(stretch{through: base, gap: fmt.Errorf("root %s has base %d, above that of its child: %w",
+					parent, root.Base, persistence.ErrCorrupt)})
 				return chain, nil
 			}
 			if root.Key == parent {
@@ -210,7 +213,8 @@ func (r *run) stretch(ctx context.Context, s *stretch) error {
 		}
 	}
 	if s.mark.Through < s.through {
-		return r.missing(s, s.after, &Gap{Err: fmt.Errorf("the archive mark of %s ends at %d: %w", s.partition.RootKey, s.mark.Through, persistence.ErrCorrupt)})
+		return r.missing(s, s.after, &Gap{Err: fmt.Errorf("the archive mark of %s ends at %d: %w",
+			s.partition.RootKey, s.mark.Through, persistence.ErrCorrupt)})
 	}
 	rows, gap := r.readCold(ctx, s)
 	if gap != nil {
@@ -279,7 +283,8 @@ func (s *stretch) missing(sequence uint64) error {
 // readCold reads a stretch from its segment.
 func (r *run) readCold(ctx context.Context, s *stretch) ([]persistence.Record, *Gap) {
 	if r.cold == nil {
-		return nil, &Gap{Err: fmt.Errorf("segment %s: there is no archive: %w", s.mark.Segment, persistence.ErrUnavailable)}
+		return nil,
+			&Gap{Err: fmt.Errorf("segment %s: there is no archive: %w", s.mark.Segment, persistence.ErrUnavailable)}
 	}
 	if s.mark.Segment != r.segment {
 		data, err := r.cold.ReadSegment(ctx, s.mark.Segment)
@@ -304,7 +309,9 @@ func (r *run) readCold(ctx context.Context, s *stretch) ([]persistence.Record, *
 			return h.Records[s.after-h.Base : s.through-h.Base], nil
 		}
 	}
-	return nil, &Gap{Err: fmt.Errorf("segment %s does not hold %s: %w", s.mark.Segment, s.partition.RootKey, persistence.ErrCorrupt)}
+	return nil, &Gap{
+		Err: fmt.Errorf("segment %s does not hold %s: %w", s.mark.Segment, s.partition.RootKey, persistence.ErrCorrupt),
+	}
 }
 
 // rows yields records in the order of the range.

@@ -13,9 +13,15 @@ import (
 // Past returns what the state at the base of a root is built from, other than its own snapshot: the newest root below
 // it whose snapshot can be read and is usable, and all events since. Usable may be nil. Errors:
 // persistence.ErrCorrupt if events are missing or there is no way back, persistence.ErrUnavailable.
-func (r *Reader) Past(ctx context.Context, top persistence.Root, usable func(*persistence.Root) bool) (persistence.Past, error) {
+func (r *Reader) Past(
+	ctx context.Context, top persistence.Root, usable func(*persistence.Root) bool,
+) (persistence.Past, error) {
 	head := persistence.Head{
-		Partition: top.Partition(), Base: top.Base, Parent: top.Parent, ParentIncarnation: top.ParentIncarnation, Sequence: top.Base,
+		Partition:         top.Partition(),
+		Base:              top.Base,
+		Parent:            top.Parent,
+		ParentIncarnation: top.ParentIncarnation,
+		Sequence:          top.Base,
 	}
 	var past persistence.Past
 	after, first := uint64(0), top

@@ -50,7 +50,9 @@ func (r *Reader) Chain(ctx context.Context, head persistence.Head, yield func(*p
 
 // roots reads a page of roots below a key, and says whether it is the last; or only the one that the
 // chain continues with, if one of the page is damaged, which need not be one of the chain.
-func (r *Reader) roots(ctx context.Context, below, parent persistence.RootKey, limit int) (_ []persistence.Root, last bool, _ error) {
+func (r *Reader) roots(
+	ctx context.Context, below, parent persistence.RootKey, limit int,
+) (_ []persistence.Root, last bool, _ error) {
 	roots, err := r.hot.ReadRoots(ctx, below.Aggregate, below, limit)
 	if !errors.Is(err, persistence.ErrCorrupt) {
 		if err != nil {
@@ -72,7 +74,9 @@ func (r *Reader) roots(ctx context.Context, below, parent persistence.RootKey, l
 var errFound = errors.New("found")
 
 // find returns the newest root of the history that matches, or false.
-func (r *Reader) find(ctx context.Context, head persistence.Head, match func(*persistence.Root) bool) (persistence.Root, bool, error) {
+func (r *Reader) find(
+	ctx context.Context, head persistence.Head, match func(*persistence.Root) bool,
+) (persistence.Root, bool, error) {
 	var found persistence.Root
 	err := r.Chain(ctx, head, func(root *persistence.Root) error {
 		if match(root) {
@@ -90,8 +94,11 @@ func (r *Reader) find(ctx context.Context, head persistence.Head, match func(*pe
 // SnapshotBefore returns the newest root of the history whose base is below a sequence and whose
 // snapshot is at hand, to replay from; false if that is only before the first event. Where the chain is
 // broken below what was asked for, that is no error here.
-func (r *Reader) SnapshotBefore(ctx context.Context, head persistence.Head, sequence uint64) (persistence.Root, bool, error) {
-	root, ok, err := r.find(ctx, head, func(root *persistence.Root) bool { return root.Base < sequence && root.Damage == nil })
+func (r *Reader) SnapshotBefore(
+	ctx context.Context, head persistence.Head, sequence uint64,
+) (persistence.Root, bool, error) {
+	root, ok, err := r.find(ctx, head,
+		func(root *persistence.Root) bool { return root.Base < sequence && root.Damage == nil })
 	if errors.Is(err, persistence.ErrCorrupt) {
 		return root, false, nil
 	}
@@ -102,7 +109,9 @@ func (r *Reader) SnapshotBefore(ctx context.Context, head persistence.Head, sequ
 // Between returns the range of a history that events in a span of time, at or after from and before to,
 // can be in; a zero time bounds nothing. It goes by the times of roots, so it is exact only up to a
 // partition.
-func (r *Reader) Between(ctx context.Context, head persistence.Head, from, to time.Time) (after, through uint64, err error) {
+func (r *Reader) Between(
+	ctx context.Context, head persistence.Head, from, to time.Time,
+) (after, through uint64, err error) {
 	through = head.Sequence
 	if from.IsZero() && to.IsZero() {
 		return 0, through, nil

@@ -35,12 +35,14 @@ func TestChain(t *testing.T) {
 		}
 	}
 	enough := errors.New("enough")
-	if err := f.reader().Chain(t.Context(), f.Head(), func(*persistence.Root) error { return enough }); !errors.Is(err, enough) {
+	if err := f.reader().Chain(t.Context(), f.Head(),
+		func(*persistence.Root) error { return enough }); !errors.Is(err, enough) {
 		t.Errorf("got %v", err)
 	}
 	missing := f.Head()
 	missing.Partition.Version += 5
-	if err := f.reader().Chain(t.Context(), missing, func(*persistence.Root) error { return nil }); !errors.Is(err, persistence.ErrCorrupt) {
+	if err := f.reader().Chain(t.Context(), missing,
+		func(*persistence.Root) error { return nil }); !errors.Is(err, persistence.ErrCorrupt) {
 		t.Errorf("a missing root: %v", err)
 	}
 }

@@ -51,7 +51,8 @@ func (j *Journal) TopRoot(ctx context.Context, aggregate string) (persistence.Ro
 		}
 		// A snapshot is deleted when another owner has put a root on top of its stub.
 		stub := r
-		if r, err = j.Journal.TopRoot(ctx, aggregate); err == nil && r.Key == stub.Key && r.SnapshotAt == stub.SnapshotAt {
+		if r, err = j.Journal.TopRoot(ctx, aggregate); err == nil && r.Key == stub.Key &&
+			r.SnapshotAt == stub.SnapshotAt {
 			return r.Damaged(completeErr), nil
 		}
 	}

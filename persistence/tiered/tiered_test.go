@@ -78,7 +78,9 @@ func tierOf(sequence uint64) tiered.Tier {
 }
 
 // read reads a range; a gap is told as text.
-func (f *fixture) read(cold persistence.Archive, rng tiered.Range) (records []persistence.Record, tiers []tiered.Tier, gaps []string) {
+func (f *fixture) read(
+	cold persistence.Archive, rng tiered.Range,
+) (records []persistence.Record, tiers []tiered.Tier, gaps []string) {
 	f.Helper()
 	err := tiered.NewReader(f.hot, cold, f.Now).Read(f.Context(), f.Head(), rng, func(i *tiered.Item) error {
 		if i.Gap != nil {
@@ -146,20 +148,45 @@ func TestGaps(t *testing.T) {
 		says   string
 	}{
 		{"nothing is wrong", func(f *fixture) persistence.Archive { return f.cold }, nil, nil, ""},
-		{"an open record is missing", func(f *fixture) persistence.Archive { f.lose(f.Head().Partition, 55, 55); return f.cold }, []string{"55 to 55"}, persistence.ErrCorrupt, "no record 55"},
-		{"the open tail is missing", func(f *fixture) persistence.Archive { f.lose(f.Head().Partition, 70, 70); return f.cold }, []string{"70 to 70"}, persistence.ErrCorrupt, "no record 70"},
+		{"an open record is missing", func(f *fixture) persistence.Archive {
+			f.lose(f.Head().Partition, 55, 55)
+			return f.cold
+		}, []string{"55 to 55"}, persistence.ErrCorrupt, "no record 55"},
+		{"the open tail is missing", func(f *fixture) persistence.Archive {
+			f.lose(f.Head().Partition, 70, 70)
+			return f.cold
+		}, []string{"70 to 70"}, persistence.ErrCorrupt, "no record 70"},
 		{"records here and there are missing", func(f *fixture) persistence.Archive {
 			f.lose(f.Head().Partition, 51, 52)
 			f.lose(f.Head().Partition, 57, 58)
 			return f.cold
 		}, []string{"51 to 52", "57 to 58"}, persistence.ErrCorrupt, "no record 51"},
-		{"a closed partition is missing", func(f *fixture) persistence.Archive { f.lose(f.roots()[2].Partition(), 41, 60); return f.cold }, []string{"41 to 50"}, persistence.ErrCorrupt, "no record 41"},
-		{"a record is corrupt", func(f *fixture) persistence.Archive { f.hot.CorruptRecord(f.roots()[2].Partition(), 45); return f.cold }, []string{"45 to 45"}, persistence.ErrCorrupt, "record 45"},
-		{"a segment is corrupt", func(f *fixture) persistence.Archive { f.cold.Corrupt(f.segment(5)); return f.cold }, []string{"1 to 10", "11 to 20", "21 to 30"}, persistence.ErrCorrupt, "segment"},
-		{"a segment is missing", func(f *fixture) persistence.Archive { f.drop(35); return f.cold }, []string{"31 to 40"}, persistence.ErrCorrupt, "segment"},
-		{"a segment is another's", func(f *fixture) persistence.Archive { f.swap(); return f.cold }, []string{"31 to 40"}, persistence.ErrCorrupt, "does not hold"},
-		{"the archive is down", func(f *fixture) persistence.Archive { return down{f.cold} }, []string{"1 to 10", "11 to 20", "21 to 30", "31 to 40"}, persistence.ErrUnavailable, "segment"},
-		{"there is no archive", func(*fixture) persistence.Archive { return nil }, []string{"1 to 10", "11 to 20", "21 to 30", "31 to 40"}, persistence.ErrUnavailable, "no archive"},
+		{"a closed partition is missing", func(f *fixture) persistence.Archive {
+			f.lose(f.roots()[2].Partition(), 41, 60)
+			return f.cold
+		}, []string{"41 to 50"}, persistence.ErrCorrupt, "no record 41"},
+		{"a record is corrupt", func(f *fixture) persistence.Archive {
+			f.hot.CorruptRecord(f.roots()[2].Partition(), 45)
+			return f.cold
+		}, []string{"45 to 45"}, persistence.ErrCorrupt, "record 45"},
+		{"a segment is corrupt", func(f *fixture) persistence.Archive {
+			f.cold.Corrupt(f.segment(5))
+			return f.cold
+		}, []string{"1 to 10", "11 to 20", "21 to 30"}, persistence.ErrCorrupt, "segment"},
+		{"a segment is missing", func(f *fixture) persistence.Archive {
+			f.drop(35)
+			return f.cold
+		}, []string{"31 to 40"}, persistence.ErrCorrupt, "segment"},
+		{"a segment is another's", func(f *fixture) persistence.Archive {
+			f.swap()
+			return f.cold
+		}, []string{"31 to 40"}, persistence.ErrCorrupt, "does not hold"},
+		{"the archive is down", func(f *fixture) persistence.Archive {
+			return down{f.cold}
+		}, []string{"1 to 10", "11 to 20", "21 to 30", "31 to 40"}, persistence.ErrUnavailable, "segment"},
+		{"there is no archive", func(*fixture) persistence.Archive {
+			return nil
+		}, []string{"1 to 10", "11 to 20", "21 to 30", "31 to 40"}, persistence.ErrUnavailable, "no archive"},
 	} {
 		t.Run(strings.ReplaceAll(c.what, " ", "_"), func(t *testing.T) {
 			f := mixed(t)
@@ -205,7 +232,8 @@ func (f *fixture) wantGaps(cold persistence.Archive, want []string, cause error,
 			f.Errorf("%d events and %d missing ones, of %d", len(covered), missing, len(f.Records))
 		}
 	}
-	err := tiered.NewReader(f.hot, cold, f.Now).ReadAll(f.Context(), f.Head(), tiered.Range{}, func(*persistence.Record) error { return nil })
+	err := tiered.NewReader(f.hot, cold, f.Now).ReadAll(f.Context(), f.Head(), tiered.Range{},
+		func(*persistence.Record) error { return nil })
 	if !errors.Is(err, cause) || cause != nil && !strings.Contains(err.Error(), says) {
 		f.Errorf("ReadAll: %v, want %v that says %q", err, cause, says)
 	}
@@ -220,11 +248,12 @@ func (f *fixture) lose(p persistence.Partition, first, last uint64) {
 	}
 	for i := range rows {
 		if r := rows[i]; r.Sequence < first || r.Sequence > last {
-			f.hot.Append(f.Context(), &persistence.Mutation{Partition: p, Records: []persistence.Record{r}}, func(err error) {
-				if err != nil {
-					f.Fatal(err)
-				}
-			})
+			f.hot.Append(f.Context(),
+				&persistence.Mutation{Partition: p, Records: []persistence.Record{r}}, func(err error) {
+					if err != nil {
+						f.Fatal(err)
+					}
+				})
 		}
 	}
 }
@@ -250,7 +279,8 @@ func (f *fixture) drop(sequence uint64) {
 func (f *fixture) swap() {
 	first, second := f.segment(1), f.segment(35)
 	data, err := f.cold.ReadSegment(f.Context(), first)
-	err = errors.Join(err, f.cold.DeleteSegment(f.Context(), second), f.cold.PutSegment(f.Context(), second, data, time.Time{}))
+	err = errors.Join(err, f.cold.DeleteSegment(f.Context(), second),
+		f.cold.PutSegment(f.Context(), second, data, time.Time{}))
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -292,10 +322,11 @@ func TestReadersMeetArchivers(t *testing.T) {
 		}
 		meddler := &meddling{HotTier: f.hot, at: at, do: f.archive}
 		var got []persistence.Record
-		err := tiered.NewReader(meddler, f.cold, f.Now).ReadAll(t.Context(), f.Head(), tiered.Range{}, func(r *persistence.Record) error {
-			got = append(got, *r)
-			return nil
-		})
+		err := tiered.NewReader(meddler, f.cold, f.Now).ReadAll(t.Context(), f.Head(),
+			tiered.Range{}, func(r *persistence.Record) error {
+				got = append(got, *r)
+				return nil
+			})
 		if err != nil || !reflect.DeepEqual(got, f.Records) {
 			t.Fatalf("archived before read %d: %d events, %v", at, len(got), err)
 		}
@@ -308,7 +339,9 @@ type meddling struct {
 	do        func()
 }
 
-func (m *meddling) ReadRecords(ctx context.Context, p persistence.Partition, after uint64, limit int) ([]persistence.Record, error) {
+func (m *meddling) ReadRecords(
+	ctx context.Context, p persistence.Partition, after uint64, limit int,
+) ([]persistence.Record, error) {
 	if m.reads == m.at {
 		m.do()
 	}
@@ -321,12 +354,13 @@ func TestYieldEnds(t *testing.T) {
 	f := mixed(t)
 	enough := errors.New("enough")
 	n := 0
-	err := tiered.NewReader(f.hot, f.cold, f.Now).Read(t.Context(), f.Head(), tiered.Range{Newest: true}, func(*tiered.Item) error {
-		if n++; n == 7 {
-			return enough
-		}
-		return nil
-	})
+	err := tiered.NewReader(f.hot, f.cold, f.Now).Read(t.Context(), f.Head(),
+		tiered.Range{Newest: true}, func(*tiered.Item) error {
+			if n++; n == 7 {
+				return enough
+			}
+			return nil
+		})
 	if !errors.Is(err, enough) || n != 7 {
 		t.Errorf("%d items, %v", n, err)
 	}
@@ -338,17 +372,18 @@ func TestBrokenChain(t *testing.T) {
 	f.Roll(false).Append(10).Roll(false).Append(10).Roll(false).Append(10)
 	hidden := hiding{HotTier: f.hot, version: 2}
 	var got []string
-	err := tiered.NewReader(hidden, f.cold, f.Now).Read(t.Context(), f.Head(), tiered.Range{}, func(i *tiered.Item) error {
-		if i.Gap != nil {
-			got = append(got, fmt.Sprintf("gap %d to %d", i.Gap.After+1, i.Gap.Through))
-			if !errors.Is(i.Gap, persistence.ErrCorrupt) {
-				t.Errorf("gap: %v, want ErrCorrupt", i.Gap)
+	err := tiered.NewReader(hidden, f.cold, f.Now).Read(t.Context(), f.Head(),
+		tiered.Range{}, func(i *tiered.Item) error {
+			if i.Gap != nil {
+				got = append(got, fmt.Sprintf("gap %d to %d", i.Gap.After+1, i.Gap.Through))
+				if !errors.Is(i.Gap, persistence.ErrCorrupt) {
+					t.Errorf("gap: %v, want ErrCorrupt", i.Gap)
+				}
+			} else {
+				got = append(got, fmt.Sprint(i.Record.Sequence))
 			}
-		} else {
-			got = append(got, fmt.Sprint(i.Record.Sequence))
-		}
-		return nil
-	})
+			return nil
+		})
 	if want := "gap 1 to 20 21 22 23 24 25 26 27 28 29 30"; err != nil || strings.Join(got, " ") != want {
 		t.Errorf("got %q, %v, want %q", got, err, want)
 	}
@@ -359,7 +394,9 @@ type hiding struct {
 	version uint64
 }
 
-func (h hiding) ReadRoots(ctx context.Context, aggregate string, below persistence.RootKey, limit int) ([]persistence.Root, error) {
+func (h hiding) ReadRoots(
+	ctx context.Context, aggregate string, below persistence.RootKey, limit int,
+) ([]persistence.Root, error) {
 	roots, err := h.HotTier.ReadRoots(ctx, aggregate, below, limit)
 	return slices.DeleteFunc(roots, func(r persistence.Root) bool { return r.Key.Version == h.version }), err
 }
@@ -408,7 +445,8 @@ func TestStub(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(got, whole) {
 		t.Errorf("got %+v, %v, want %+v", got, err, whole)
 	}
-	if _, err := tiered.NewJournal(f.hot, f.cold).TopRoot(t.Context(), "nobody"); !errors.Is(err, persistence.ErrNotFound) {
+	if _, err := tiered.NewJournal(f.hot, f.cold).TopRoot(t.Context(),
+		"nobody"); !errors.Is(err, persistence.ErrNotFound) {
 		t.Errorf("top root of nobody: %v, want ErrNotFound", err)
 	}
 }
@@ -457,12 +495,25 @@ func TestStubWithoutSnapshot(t *testing.T) {
 			_ = f.cold.DeleteSegment(f.Context(), at)
 			return f.cold
 		}, persistence.ErrCorrupt},
-		"corrupt":           {func(f *fixture, at string) persistence.Archive { f.cold.Corrupt(at); return f.cold }, persistence.ErrCorrupt},
-		"down":              {func(f *fixture, _ string) persistence.Archive { return down{f.cold} }, persistence.ErrUnavailable},
-		"no archive":        {func(*fixture, string) persistence.Archive { return nil }, persistence.ErrUnavailable},
-		"never put":         {func(f *fixture, _ string) persistence.Archive { f.stripTo(""); return f.cold }, persistence.ErrCorrupt},
-		"a history segment": {func(f *fixture, _ string) persistence.Archive { f.stripTo(f.segment(1)); return f.cold }, persistence.ErrCorrupt},
-		"another root's":    {func(f *fixture, at string) persistence.Archive { f.Append(1).Roll(false); f.stripTo(at); return f.cold }, persistence.ErrCorrupt},
+		"corrupt": {func(f *fixture, at string) persistence.Archive {
+			f.cold.Corrupt(at)
+			return f.cold
+		}, persistence.ErrCorrupt},
+		"down": {func(f *fixture, _ string) persistence.Archive {
+			return down{f.cold}
+		}, persistence.ErrUnavailable},
+		"no archive": {func(*fixture, string) persistence.Archive { return nil }, persistence.ErrUnavailable},
+		"never put": {
+			func(f *fixture, _ string) persistence.Archive { f.stripTo(""); return f.cold }, persistence.ErrCorrupt,
+		},
+		"a history segment": {func(f *fixture, _ string) persistence.Archive {
+			f.stripTo(f.segment(1))
+			return f.cold
+		}, persistence.ErrCorrupt},
+		"another root's": {
+			func(f *fixture, at string) persistence.Archive { f.Append(1).Roll(false); f.stripTo(at); return f.cold },
+			persistence.ErrCorrupt,
+		},
 	} {
 		f := newFixture(t)
 		f.Roll(false).Append(10).Roll(false)

@@ -1,5 +1,5 @@
-// House measures the source of a tree: lines by folder, large packages, comments, long lines, phrases of the word list, and the
-// files of the walks in docs/design/architecture.md. It prints the rows of docs/design/house.md.
+// House measures the source of a tree: lines by folder, large packages, comments, long lines, phrases of the word
+// list, and the files of the walks in docs/design/architecture.md. It prints the rows of docs/design/house.md.
 //
 //	go run ./scripts/house [-words styles/Licensed/Words.yml] [TREE]
 //
@@ -118,7 +118,8 @@ func (m *measure) file(name string) error {
 		m.generated += lines
 		return nil
 	}
-	folder, pkg := of(m.folders, strings.Split(filepath.ToSlash(rel), "/")[0]), of(m.packages, filepath.ToSlash(filepath.Dir(rel)))
+	folder, pkg := of(m.folders, strings.Split(filepath.ToSlash(rel), "/")[0]),
+		of(m.packages, filepath.ToSlash(filepath.Dir(rel)))
 	for _, c := range []*counts{folder, pkg} {
 		if strings.HasSuffix(name, "_test.go") {
 			c.tests += lines
@@ -180,7 +181,8 @@ func (m *measure) print() {
 	}
 	fmt.Printf("| packages over 1,500 lines of code | %d: %s |\n", len(large), strings.Join(large, ", "))
 	fmt.Printf("| packages with comments outside 18 to 30 %% | %d of %d |\n", outside, all)
-	fmt.Printf("| words of comments and docs | %d |\n| phrases of the word list | %d, %.0f per 100,000 words |\n", m.words, m.found, 100_000*float64(m.found)/float64(max(m.words, 1)))
+	fmt.Printf("| words of comments and docs | %d |\n| phrases of the word list | %d, %.0f per 100,000 words |\n",
+		m.words, m.found, 100_000*float64(m.found)/float64(max(m.words, 1)))
 	m.walks()
 }
 
@@ -217,7 +219,8 @@ func (m *measure) walks() {
 		for _, f := range path.FindAllStringSubmatch(body, -1) {
 			files[f[0]], rooms[f[1]] = true, true
 		}
-		fmt.Printf("| walk: %s | %d steps, %d files, %d packages |\n", strings.ToLower(name), len(step.FindAllString(body, -1)), len(files), len(rooms))
+		fmt.Printf("| walk: %s | %d steps, %d files, %d packages |\n",
+			strings.ToLower(name), len(step.FindAllString(body, -1)), len(files), len(rooms))
 		text = text[at[5]:]
 	}
 }

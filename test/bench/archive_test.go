@@ -61,8 +61,12 @@ func newRig(b *testing.B) *rig {
 	c.Window.MinAge = 0
 	c.Window.MaxAhead = 1000 * time.Hour
 	r.Runtime, err = actors.New(actors.Options{
-		Kind: r.kind, Journal: tiered.NewJournal(r.hot, r.cold), Authority: newHeld(), Config: c, System: actors.NewActorSystem(quiet()),
-		Now: r.now,
+		Kind:      r.kind,
+		Journal:   tiered.NewJournal(r.hot, r.cold),
+		Authority: newHeld(),
+		Config:    c,
+		System:    actors.NewActorSystem(quiet()),
+		Now:       r.now,
 		Listener: actors.Listener{Passivated: func(i actors.PassivatedInfo) {
 			if f := r.passivated.Load(); f != nil {
 				(*f)(i)
@@ -136,10 +140,11 @@ func (r *rig) archive(head persistence.Head, all bool) archive.Result {
 // records reads the whole history.
 func (r *rig) records(head persistence.Head) []persistence.Record {
 	var all []persistence.Record
-	err := tiered.NewReader(r.hot, r.cold, nil).ReadAll(r.Context(), head, tiered.Range{}, func(rec *persistence.Record) error {
-		all = append(all, *rec)
-		return nil
-	})
+	err := tiered.NewReader(r.hot, r.cold, nil).ReadAll(r.Context(), head,
+		tiered.Range{}, func(rec *persistence.Record) error {
+			all = append(all, *rec)
+			return nil
+		})
 	if err != nil {
 		r.Fatal(err)
 	}
@@ -191,12 +196,16 @@ func (c *counting) ReadRoot(ctx context.Context, k persistence.RootKey) (persist
 	return c.HotTier.ReadRoot(ctx, k)
 }
 
-func (c *counting) ReadRoots(ctx context.Context, aggregate string, below persistence.RootKey, limit int) ([]persistence.Root, error) {
+func (c *counting) ReadRoots(
+	ctx context.Context, aggregate string, below persistence.RootKey, limit int,
+) ([]persistence.Root, error) {
 	c.reads++
 	return c.HotTier.ReadRoots(ctx, aggregate, below, limit)
 }
 
-func (c *counting) ReadRecords(ctx context.Context, p persistence.Partition, after uint64, limit int) ([]persistence.Record, error) {
+func (c *counting) ReadRecords(
+	ctx context.Context, p persistence.Partition, after uint64, limit int,
+) ([]persistence.Record, error) {
 	c.reads++
 	return c.HotTier.ReadRecords(ctx, p, after, limit)
 }
@@ -231,7 +240,8 @@ func BenchmarkWakings(b *testing.B) {
 		r.archive(head, true) // as when it is old
 		c := &counting{HotTier: r.hot, Archive: r.cold}
 		began, events := time.Now(), 0
-		err := tiered.NewReader(c, c, nil).ReadAll(b.Context(), head, tiered.Range{}, func(*persistence.Record) error { events++; return nil })
+		err := tiered.NewReader(c, c, nil).ReadAll(b.Context(), head, tiered.Range{},
+			func(*persistence.Record) error { events++; return nil })
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -313,9 +323,14 @@ func (r *rig) json(rec *persistence.Record) []byte {
 		r.Fatal(err)
 	}
 	b, err := json.Marshal(map[string]any{
-		"Event": strings.Split(rec.Mapper, "/")[0], "Event Time": rec.Time.Format(time.RFC3339Nano), "aggregateId": rec.AggregateID,
-		"committed": true, "eventTimeStamp": rec.Time.UnixMilli(), "eventOrderNumber": rec.Order, "sequence": rec.Sequence,
-		"commandId": rec.CommandID, "data": json.RawMessage(data),
+		"Event":            strings.Split(rec.Mapper, "/")[0],
+		"Event Time":       rec.Time.Format(time.RFC3339Nano),
+		"aggregateId":      rec.AggregateID,
+		"committed":        true,
+		"eventTimeStamp":   rec.Time.UnixMilli(),
+		"eventOrderNumber": rec.Order,
+		"sequence":         rec.Sequence,
+		"commandId":        rec.CommandID, "data": json.RawMessage(data),
 	})
 	if err != nil {
 		r.Fatal(err)

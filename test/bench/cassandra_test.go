@@ -51,7 +51,8 @@ func newCassandraRig(b *testing.B) *cassandraRig {
 		if r.nodes, err = strconv.Atoi(cmp.Or(os.Getenv("LICENSED_BENCH_NODES"), "1")); err != nil {
 			b.Fatalf("LICENSED_BENCH_NODES: %v", err)
 		}
-		r.cluster = cassandratest.Start(b, cassandratest.Config{Nodes: r.nodes, Env: strings.Fields(os.Getenv("LICENSED_BENCH_ENV"))})
+		r.cluster = cassandratest.Start(b,
+			cassandratest.Config{Nodes: r.nodes, Env: strings.Fields(os.Getenv("LICENSED_BENCH_ENV"))})
 		r.meter.StorePIDs = r.cluster.PIDs(b)
 		o = r.cluster.Options()
 	}
@@ -86,7 +87,8 @@ func BenchmarkCassandra(b *testing.B) {
 	r.warmUp(r.duration("LICENSED_BENCH_WARMUP", 90*time.Second), c.all()...)
 	raw := r.sweepRaw(turn / 2)
 	for b.Loop() {
-		results, err := r.meter.Rounds(context.Background(), rounds, turn, append([]meter.Contender{raw}, c.all()...)...)
+		results, err := r.meter.Rounds(context.Background(), rounds, turn,
+			append([]meter.Contender{raw}, c.all()...)...)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -106,7 +108,8 @@ type cassandraContenders struct {
 }
 
 func (c *cassandraContenders) all() []meter.Contender {
-	return slices.Concat([]meter.Contender{c.conditional, c.raw8}, c.runtime, c.alone, c.service, []meter.Contender{c.rawWake, c.coldStart})
+	return slices.Concat([]meter.Contender{c.conditional, c.raw8}, c.runtime, c.alone, c.service,
+		[]meter.Contender{c.rawWake, c.coldStart})
 }
 
 func (r *cassandraRig) contenders() *cassandraContenders {
@@ -132,7 +135,9 @@ func (r *cassandraRig) contenders() *cassandraContenders {
 	c.coldStart = r.coldStarts(16)
 	wake := r.work // with roots of that size
 	wake.Customers = sleepers
-	c.rawWake = meter.Contender{Name: "raw two reads, one insert, 16 in flight", InFlight: 16, Do: driver.Wake(wake, 16)}
+	c.rawWake = meter.Contender{
+		Name: "raw two reads, one insert, 16 in flight", InFlight: 16, Do: driver.Wake(wake, 16),
+	}
 	return c
 }
 
@@ -146,7 +151,9 @@ func (r *cassandraRig) driver(connections int, coalesce time.Duration) *cassandr
 }
 
 func (r *cassandraRig) inserts(d *cassandrabench.Driver, inFlight int) meter.Contender {
-	return meter.Contender{Name: fmt.Sprintf("raw inserts, %d in flight", inFlight), InFlight: inFlight, Do: d.Insert(r.work, inFlight)}
+	return meter.Contender{
+		Name: fmt.Sprintf("raw inserts, %d in flight", inFlight), InFlight: inFlight, Do: d.Insert(r.work, inFlight),
+	}
 }
 
 func (r *cassandraRig) open(o cassandra.Options) *cassandra.Store {
@@ -166,7 +173,8 @@ func (r *cassandraRig) open(o cassandra.Options) *cassandra.Store {
 func (r *cassandraRig) warmUp(d time.Duration, contenders ...meter.Contender) {
 	for end := time.Now().Add(d); time.Now().Before(end); {
 		for _, c := range contenders {
-			if _, err := r.meter.Drive(context.Background(), c, max(d/time.Duration(3*len(contenders)), 100*time.Millisecond)); err != nil {
+			if _, err := r.meter.Drive(context.Background(), c,
+				max(d/time.Duration(3*len(contenders)), 100*time.Millisecond)); err != nil {
 				r.Fatal(err)
 			}
 		}
@@ -185,7 +193,8 @@ func (r *cassandraRig) sweepRaw(turn time.Duration) (best meter.Contender) {
 				if err != nil {
 					r.Fatal(err)
 				}
-				fmt.Printf("sweep: %d connections, coalescing for %v, %d in flight: %.0f inserts/s\n", connections, coalesce, n, m.PerSecond)
+				fmt.Printf("sweep: %d connections, coalescing for %v, %d in flight: %.0f inserts/s\n",
+					connections, coalesce, n, m.PerSecond)
 				if m.PerSecond > most {
 					most, best = m.PerSecond, c
 				}
@@ -209,7 +218,11 @@ func (r *cassandraRig) coldStarts(inFlight int) meter.Contender {
 	}
 	store, kind := r.open(r.options), license.NewKind(p)
 	rt, err := actors.New(actors.Options{
-		Kind: kind, Journal: store, Authority: newHeld(), Config: actors.DefaultConfig(), System: actors.NewActorSystem(quiet()),
+		Kind:      kind,
+		Journal:   store,
+		Authority: newHeld(),
+		Config:    actors.DefaultConfig(),
+		System:    actors.NewActorSystem(quiet()),
 	})
 	if err != nil {
 		r.Fatal(err)
@@ -275,7 +288,8 @@ func (r *cassandraRig) service() licensedv1connect.LicenseServiceClient {
 			r.Error(err)
 		}
 	})
-	client := licensedv1connect.NewLicenseServiceClient(harness.HTTP2(r), "http://"+n.API().String(), connect.WithGRPC())
+	client := licensedv1connect.NewLicenseServiceClient(harness.HTTP2(r), "http://"+n.API().String(),
+		connect.WithGRPC())
 	each(r.B, aggregates, func(i int) {
 		_, err := client.AcquireLicense(context.Background(), connect.NewRequest(&licensedv1.AcquireLicenseRequest{
 			CustomerId: ledger(i), DeviceId: "iphone", TitleId: "GlowS01E01", CommandId: uuid.NewString(),
@@ -315,13 +329,19 @@ func (r *cassandraRig) report(results []meter.Result) {
 	}
 	fmt.Println()
 	for i, n := range []int{64, 256} {
-		line(fmt.Sprintf("runtime at %d ÷ best raw inserts", n), fmt.Sprintf("runtime%d/raw", n), meter.Over(runtime[i+1], raw, meter.Rate), "≥ 0.9, grouped ≥ 1.1")
-		line(fmt.Sprintf("runtime at %d, customers not grouped ÷ best raw inserts", n), fmt.Sprintf("ungrouped%d/raw", n), meter.Over(alone[i], raw, meter.Rate), "≥ 0.9")
-		line(fmt.Sprintf("runtime at %d ÷ compare-and-set", n), fmt.Sprintf("runtime%d/cas", n), meter.Over(runtime[i+1], conditional, meter.Rate), "≥ 5")
-		line(fmt.Sprintf("gateway at %d ÷ best raw inserts", n), fmt.Sprintf("gateway%d/raw", n), meter.Over(service[i], raw, meter.Rate), "")
+		line(fmt.Sprintf("runtime at %d ÷ best raw inserts", n), fmt.Sprintf("runtime%d/raw", n),
+			meter.Over(runtime[i+1], raw, meter.Rate), "≥ 0.9, grouped ≥ 1.1")
+		line(fmt.Sprintf("runtime at %d, customers not grouped ÷ best raw inserts", n),
+			fmt.Sprintf("ungrouped%d/raw", n), meter.Over(alone[i], raw, meter.Rate), "≥ 0.9")
+		line(fmt.Sprintf("runtime at %d ÷ compare-and-set", n), fmt.Sprintf("runtime%d/cas", n),
+			meter.Over(runtime[i+1], conditional, meter.Rate), "≥ 5")
+		line(fmt.Sprintf("gateway at %d ÷ best raw inserts", n), fmt.Sprintf("gateway%d/raw", n),
+			meter.Over(service[i], raw, meter.Rate), "")
 	}
-	line("median latency of the runtime at 8 ÷ raw insert's at 8", "p50-runtime8/raw8", meter.Over(runtime[0], raw8, meter.P50), "≤ 1.3")
-	line("median latency of a cold activation ÷ two reads and an insert", "p50-cold/raw", meter.Over(results[len(results)-1], rawWake, meter.P50), "≤ 1.25")
+	line("median latency of the runtime at 8 ÷ raw insert's at 8", "p50-runtime8/raw8",
+		meter.Over(runtime[0], raw8, meter.P50), "≤ 1.3")
+	line("median latency of a cold activation ÷ two reads and an insert", "p50-cold/raw",
+		meter.Over(results[len(results)-1], rawWake, meter.P50), "≤ 1.25")
 }
 
 // disk reports what an event of 120 bytes takes on the disk of one node, after compaction, and what a root
@@ -332,7 +352,8 @@ func (r *cassandraRig) disk(b *testing.B, took time.Duration) {
 		return
 	}
 	o := r.keyspace(r.options)
-	if _, err := r.meter.Drive(context.Background(), commands(openRuntime(r.B, r.open(o), nil), "runtime", 256), took); err != nil {
+	if _, err := r.meter.Drive(context.Background(),
+		commands(openRuntime(r.B, r.open(o), nil), "runtime", 256), took); err != nil {
 		b.Fatal(err)
 	}
 	for i := range r.nodes {
@@ -345,7 +366,9 @@ func (r *cassandraRig) disk(b *testing.B, took time.Duration) {
 		b.Fatal(err)
 	}
 	defer driver.Close()
-	for _, t := range []struct{ name, column, metric string }{{"events", "sequence", "B/event"}, {"snapshots", "base", "B/root"}} {
+	for _, t := range []struct {
+		name, column, metric string
+	}{{"events", "sequence", "B/event"}, {"snapshots", "base", "B/root"}} {
 		rows, err := driver.Rows(context.Background(), t.name, t.column)
 		if err != nil {
 			b.Fatal(err)

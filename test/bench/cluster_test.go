@@ -69,7 +69,8 @@ func BenchmarkCluster(b *testing.B) {
 func routed(routers []*routing.Router, name string, inFlight int) meter.Contender {
 	suffix := "-" + strconv.FormatInt(contenders.Add(1), 36)
 	return counted(name, inFlight, func(worker, i int) error {
-		_, err := routers[worker%len(routers)].Execute(context.Background(), ledger(worker*7919+i), add(worker, i, suffix))
+		_, err := routers[worker%len(routers)].Execute(context.Background(), ledger(worker*7919+i),
+			add(worker, i, suffix))
 		return err
 	})
 }
@@ -95,7 +96,8 @@ func newCrew(b *testing.B, names ...string) crew {
 		i := n.Incarnation()
 		nodes = append(nodes, n)
 		owners = append(owners, ownership.Member{Name: name, Incarnation: i, Capacity: 1, Eligible: true})
-		members = append(members, membership.Member{Name: name, Meta: &clusterv1.Meta{Incarnation: i[:], NodeAddress: t.Address()}})
+		members = append(members,
+			membership.Member{Name: name, Meta: &clusterv1.Meta{Incarnation: i[:], NodeAddress: t.Address()}})
 		crew.nodes = append(crew.nodes, newRouter(b, name, t, n, rows))
 	}
 	crew.gateway = []*routing.Router{newRouter(b, "g1", wire(b, nil), nil, rows)}
@@ -134,7 +136,11 @@ func ledgerNode(b *testing.B, store *memory.Store, name string) *cluster.Node {
 		Ownership: store, Cluster: info, Name: name, Kind: actorstest.Ledger{}.Name(), Log: quiet(),
 		NewHost: func(a actors.Authority) (cluster.Host, error) {
 			return actors.New(actors.Options{
-				Kind: actorstest.Ledger{}, Journal: actorstest.Discard{}, Authority: a, Config: c, System: actors.NewActorSystem(quiet()),
+				Kind:      actorstest.Ledger{},
+				Journal:   actorstest.Discard{},
+				Authority: a,
+				Config:    c,
+				System:    actors.NewActorSystem(quiet()),
 			})
 		},
 	})

@@ -29,8 +29,12 @@ func BenchmarkColdActivation(b *testing.B) {
 	for b.Loop() {
 		for _, inFlight := range []int{8, 64, 256} {
 			command(10)
-			raw := meter.Result{Contender: meter.Contender{Name: fmt.Sprintf("raw two reads, one insert, %d in flight", inFlight)}}
-			cold := meter.Result{Contender: meter.Contender{Name: fmt.Sprintf("cold activation, %d in flight", inFlight)}}
+			raw := meter.Result{
+				Contender: meter.Contender{Name: fmt.Sprintf("raw two reads, one insert, %d in flight", inFlight)},
+			}
+			cold := meter.Result{
+				Contender: meter.Contender{Name: fmt.Sprintf("cold activation, %d in flight", inFlight)},
+			}
 			// Raw calls and activations take turns, each with customers that nobody had before.
 			for turn := range turns {
 				first := turn * customers / turns
@@ -78,7 +82,8 @@ func (r *rig) raw(aggregate string) error {
 	}
 	done := make(chan error, 1)
 	// Far below the real ones, so that none is hidden.
-	root.Key.Aggregate, root.Parent, root.ParentIncarnation = "raw-"+aggregate, persistence.RootKey{}, persistence.Incarnation{}
+	root.Key.Aggregate, root.Parent, root.ParentIncarnation = "raw-"+aggregate,
+		persistence.RootKey{}, persistence.Incarnation{}
 	r.hot.PutRoot(ctx, &root, func(err error) { done <- err })
 	return <-done
 }

@@ -33,7 +33,8 @@ func BenchmarkConfirm(b *testing.B) {
 		}
 		meter.Print(os.Stdout, results)
 		for k := 0; k < len(results); k += 2 {
-			fmt.Printf("%s over %s: %v in rate\n", results[k+1].Name, results[k].Name, meter.Over(results[k+1], results[k], meter.Rate))
+			fmt.Printf("%s over %s: %v in rate\n",
+				results[k+1].Name, results[k].Name, meter.Over(results[k+1], results[k], meter.Rate))
 		}
 	}
 	b.ReportMetric(0, "ns/op")
@@ -56,7 +57,11 @@ func (r *cassandraRig) confirming(how cluster.Confirm) *cluster.Node {
 		Ownership: store, Cluster: info, Name: "n1", Kind: actorstest.Ledger{}.Name(), Confirm: how, Log: quiet(),
 		NewHost: func(a actors.Authority) (cluster.Host, error) {
 			return actors.New(actors.Options{
-				Kind: actorstest.Ledger{}, Journal: store, Authority: a, Config: c, System: actors.NewActorSystem(quiet()),
+				Kind:      actorstest.Ledger{},
+				Journal:   store,
+				Authority: a,
+				Config:    c,
+				System:    actors.NewActorSystem(quiet()),
 			})
 		},
 	})

@@ -47,7 +47,9 @@ func residentBytes(b *testing.B, customers, ids int) float64 {
 	c := actors.DefaultConfig()
 	c.CompactAfter, c.SweepEvery, c.IdleAfter = time.Millisecond, 10*time.Millisecond, time.Hour
 	a := newHeld()
-	r, err := actors.New(actors.Options{Kind: license.NewKind(p), Journal: actorstest.Discard{}, Authority: a, Config: c})
+	r, err := actors.New(
+		actors.Options{Kind: license.NewKind(p), Journal: actorstest.Discard{}, Authority: a, Config: c},
+	)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -88,7 +90,9 @@ func acquire(n int) actors.Command {
 		AcquireLicense: &licensedv1.AcquireLicense{DeviceId: device, TitleId: title},
 	}}
 	if n >= 10 {
-		c.Command = &licensedv1.Command_RenewLicense{RenewLicense: &licensedv1.RenewLicense{DeviceId: device, TitleId: title}}
+		c.Command = &licensedv1.Command_RenewLicense{
+			RenewLicense: &licensedv1.RenewLicense{DeviceId: device, TitleId: title},
+		}
 	}
 	return actors.Command{ID: uuid.NewString(), IssuedAt: time.Now(), Payload: c}
 }

@@ -111,7 +111,8 @@ var padded any = actorstest.Add{Amount: 1, Pad: 119}
 func BenchmarkPebble(b *testing.B) {
 	store := openStore(b)
 	r := openRuntime(b, store, nil)
-	raw, err := pebbledb.Open(filepath.Join(b.TempDir(), "raw"), &pebbledb.Options{MemTableSize: 64 << 20, Logger: silent{}})
+	raw, err := pebbledb.Open(filepath.Join(b.TempDir(), "raw"),
+		&pebbledb.Options{MemTableSize: 64 << 20, Logger: silent{}})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -180,10 +181,11 @@ func BenchmarkPebbleHotCustomer(b *testing.B) {
 	rounds, turn := pace(b)
 	for b.Loop() {
 		suffix := "-hot" + strconv.FormatInt(contenders.Add(1), 36)
-		results, err := new(meter.Meter).Rounds(b.Context(), rounds, turn, counted("one customer", 512, func(worker, i int) error {
-			_, err := r.Execute(context.Background(), "hot", add(worker, i, suffix))
-			return err
-		}))
+		results, err := new(meter.Meter).Rounds(b.Context(), rounds, turn,
+			counted("one customer", 512, func(worker, i int) error {
+				_, err := r.Execute(context.Background(), "hot", add(worker, i, suffix))
+				return err
+			}))
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -30,7 +30,8 @@ func BenchmarkRuntime(b *testing.B) {
 		sweep(b, []int{8, 64, 256},
 			func(n int) meter.Contender {
 				return counted("bare requests", n, func(worker, i int) error {
-					_, err := system.Root.RequestFuture(pids[(worker*7919+i)%aggregates], message, 10*time.Second).Result()
+					_, err := system.Root.RequestFuture(pids[(worker*7919+i)%aggregates], message, 10*time.Second).
+						Result()
 					return err
 				})
 			},

@@ -64,10 +64,14 @@ func (c *cluster) Snapshot(context.Context) (*licensedv1.ClusterStatus, error) {
 	}
 	now := time.Now()
 	c.work(now)
-	in := clusterstatus.Input{Name: "production", Reporter: "gateway-1", Now: now, Shards: uint32(len(c.shards)), Rows: c.shards}
+	in := clusterstatus.Input{
+		Name: "production", Reporter: "gateway-1", Now: now, Shards: uint32(len(c.shards)), Rows: c.shards,
+	}
 	for _, n := range c.nodes {
 		incarnation, _ := persistence.ParseIncarnation(n.Incarnation)
-		listed := &licensedv1.NodeStatus{Name: n.Name, Incarnation: n.Incarnation, Roles: n.Roles, Version: n.Version, NodeAddress: n.NodeAddress}
+		listed := &licensedv1.NodeStatus{
+			Name: n.Name, Incarnation: n.Incarnation, Roles: n.Roles, Version: n.Version, NodeAddress: n.NodeAddress,
+		}
 		a := clusterstatus.Answer{Listed: listed, Incarnation: incarnation}
 		f, ended := c.fates[n.Name]
 		switch {
@@ -125,15 +129,26 @@ func threeNodes() *cluster {
 	c := &cluster{fates: make(map[string]fate), shards: make([]persistence.Shard, 512)}
 	for i, name := range []string{"node-a", "node-b", "node-c"} {
 		c.nodes = append(c.nodes, &licensedv1.NodeStatus{
-			Name: name, Incarnation: persistence.NewIncarnation().String(), Version: "v1.2.0", State: licensedv1.NodeState_NODE_STATE_READY,
+			Name: name, Incarnation: persistence.NewIncarnation().String(), Version: "v1.2.0",
+			State:     licensedv1.NodeState_NODE_STATE_READY,
 			Roles:     []licensedv1.NodeRole{licensedv1.NodeRole_NODE_ROLE_NODE, licensedv1.NodeRole_NODE_ROLE_GATEWAY},
-			StartedAt: started, SeenAt: timestamppb.Now(), LowestEpoch: 3, HighestEpoch: uint64(5 + i), CommandsPerSecond: uint64(900 + 50*i),
-			Lease:             &licensedv1.LeaseStatus{Remaining: durationpb.New(9 * time.Second), Ttl: durationpb.New(10 * time.Second)},
-			ResidentCustomers: 41_200, UnpackedCustomers: 1_240, ResidentBytes: 61 << 20, RequestsWaiting: 14, RequestsInFlight: 22,
-			MemoryBytes: 412 << 20, MemoryLimitBytes: 2 << 30, CpuTime: durationpb.New(time.Hour), ClockOffset: durationpb.New(3 * time.Millisecond),
+			StartedAt: started, SeenAt: timestamppb.Now(), LowestEpoch: 3, HighestEpoch: uint64(5 + i),
+			CommandsPerSecond: uint64(900 + 50*i),
+			Lease: &licensedv1.LeaseStatus{
+				Remaining: durationpb.New(9 * time.Second),
+				Ttl:       durationpb.New(10 * time.Second),
+			},
+			ResidentCustomers: 41_200, UnpackedCustomers: 1_240, ResidentBytes: 61 << 20,
+			RequestsWaiting: 14, RequestsInFlight: 22,
+			MemoryBytes:      412 << 20,
+			MemoryLimitBytes: 2 << 30,
+			CpuTime:          durationpb.New(time.Hour),
+			ClockOffset:      durationpb.New(3 * time.Millisecond),
 			Activity: &licensedv1.NodeActivity{
 				LatencyBoundsSeconds: []float64{.0005, .001, .005, .05}, LatencyCounts: make([]uint64, 5),
-				Refusals: []*licensedv1.RuleCount{{Rule: licensedv1.Rule_RULE_DEVICE_LIMIT}, {Rule: licensedv1.Rule_RULE_STUDIO_LIMIT}},
+				Refusals: []*licensedv1.RuleCount{
+					{Rule: licensedv1.Rule_RULE_DEVICE_LIMIT}, {Rule: licensedv1.Rule_RULE_STUDIO_LIMIT},
+				},
 			},
 		})
 	}
@@ -240,7 +255,9 @@ func TestKilledNode(t *testing.T) {
 	p.says(".nodes tr.critical", "not responding since")
 	p.says("#map", "not served")
 	p.says(".happenings", "node-a took over 100 shards from node-c")
-	p.wait("document.querySelectorAll('rect.orphaned').length > 0 && document.querySelectorAll('rect.moving').length > 0")
+	p.wait(
+		"document.querySelectorAll('rect.orphaned').length > 0 && document.querySelectorAll('rect.moving').length > 0",
+	)
 	if p.eval(`document.querySelector(".nodes tbody tr").dataset.mine`) == "kept" {
 		t.Error("what the page added to a row stayed, so rows were not laid over one another")
 	}
@@ -302,7 +319,11 @@ func TestNoNodeLeft(t *testing.T) {
 func TestGatewayDies(t *testing.T) {
 	c := threeNodes()
 	d, err := dashboard.New(dashboard.Config{
-		Cluster: c, Loopback: true, Now: time.Now, NewID: func() string { return "id" }, Logger: slog.New(slog.DiscardHandler),
+		Cluster:  c,
+		Loopback: true,
+		Now:      time.Now,
+		NewID:    func() string { return "id" },
+		Logger:   slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)

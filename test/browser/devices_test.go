@@ -48,7 +48,8 @@ func TestDevices(t *testing.T) {
 
 // devices reports whether a device is active.
 func (s *service) devices(customer, device string) (bool, error) {
-	res, err := s.licenses.ListDevices(s.Context(), connect.NewRequest(&licensedv1.ListDevicesRequest{CustomerId: customer}))
+	res, err := s.licenses.ListDevices(s.Context(),
+		connect.NewRequest(&licensedv1.ListDevicesRequest{CustomerId: customer}))
 	if err != nil {
 		return false, err
 	}

@@ -59,10 +59,14 @@ func TestExplorer(t *testing.T) {
 func TestShared(t *testing.T) {
 	s := start(t, nil)
 	s.life("Bayley")
-	p := open(t, s.url("customer?id=Bayley&at=13&device=iphone&title=GlowS01E01&whydevice=iphone&whytitle=GlowS01E01&try=acquire&trydevice=tv&trytitle=GlowS01E03"), wall)
+	p := open(t,
+		s.url(
+			"customer?id=Bayley&at=13&device=iphone&title=GlowS01E01&whydevice=iphone&whytitle=GlowS01E01&try=acquire&trydevice=tv&trytitle=GlowS01E03",
+		), wall)
 	p.says(".where", "After event 13")
 	p.says(".changes", "Renewals 1, was 0")
-	p.wait("[...document.querySelectorAll('.events .about')].every(e => e.textContent === 'iphone/GlowS01E01' || e.textContent === 'customer')")
+	p.wait("[...document.querySelectorAll('.events .about')].every(e => e.textContent === 'iphone/GlowS01E01' || " +
+		"e.textContent === 'customer')")
 
 	// Why it is as it is, and the result that another command would have had.
 	p.says("#why", "Renewed")
@@ -148,7 +152,9 @@ func TestDownload(t *testing.T) {
 	if len(events) != 18 || !strings.Contains(res.Header.Get("Content-Disposition"), "Bayley.events.json") {
 		t.Errorf("%d events in %s", len(events), res.Header.Get("Content-Disposition"))
 	}
-	for _, name := range []string{"Event", "Event Time", "aggregateId", "committed", "eventTimeStamp", "eventOrderNumber"} {
+	for _, name := range []string{
+		"Event", "Event Time", "aggregateId", "committed", "eventTimeStamp", "eventOrderNumber",
+	} {
 		if _, ok := events[0][name]; !ok {
 			t.Errorf("no %q in %v", name, events[0])
 		}

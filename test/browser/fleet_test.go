@@ -23,7 +23,8 @@ func TestRealCluster(t *testing.T) {
 	network := fmt.Sprintf("127.%d.%d", 1+rand.IntN(250), rand.IntN(250))
 	store := cassandratest.URL(options, "accept_risk="+cassandra.RiskReplication1)
 	run := func(role, name string, host int) *harness.Program {
-		return harness.Start(t, program, role, "--name", name, "--host", fmt.Sprintf("%s.%d", network, host), "--join", network+".1,"+network+".2",
+		return harness.Start(t, program, role, "--name", name, "--host", fmt.Sprintf("%s.%d", network, host), "--join",
+			network+".1,"+network+".2",
 			"--store", store, "--archive", "off", "--cluster", "browser", "--shards", "64", "--lease-ttl", "5s")
 	}
 	run("node", "n1", 1)
@@ -33,7 +34,9 @@ func TestRealCluster(t *testing.T) {
 	p := open(t, "http://"+g1.Admin+"/dashboard/", wall)
 	p.says(".verdict", "All systems normal")
 	p.wait("document.querySelectorAll('.nodes tbody tr').length === 3")
-	p.wait(`/64 shards: n1 has \d+, n2 has \d+\.$/.test(document.querySelector("#map svg")?.getAttribute("aria-label"))`)
+	p.wait(
+		`/64 shards: n1 has \d+, n2 has \d+\.$/.test(document.querySelector("#map svg")?.getAttribute("aria-label"))`,
+	)
 	p.wait("document.documentElement.dataset.samples >= 2")
 	s := &service{T: t, licenses: licensedv1connect.NewLicenseServiceClient(http.DefaultClient, "http://"+g1.API)}
 	for i := range 20 {
@@ -43,7 +46,9 @@ func TestRealCluster(t *testing.T) {
 	p.look("cluster-real")
 
 	n2.Kill()
-	p.wait(`/n2, which is dead|the lease of n2 was marked dead/.test(document.querySelector(".happenings")?.textContent)`)
+	p.wait(
+		`/n2, which is dead|the lease of n2 was marked dead/.test(document.querySelector(".happenings")?.textContent)`,
+	)
 	p.says("#map", "64 shards: n1 has 64.")
 	p.wait(`[...document.querySelectorAll(".nodes tbody tr")].some(row => row.textContent.includes("n2") && row.matches(".critical"))`)
 	p.look("cluster-real-killed")

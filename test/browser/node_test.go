@@ -97,7 +97,8 @@ func (s *service) play(customer, device, title string) {
 
 func (s *service) archive(customer string) {
 	s.Helper()
-	res, err := s.admin.ArchiveCustomer(s.Context(), connect.NewRequest(&licensedv1.ArchiveCustomerRequest{CustomerId: customer, All: true}))
+	res, err := s.admin.ArchiveCustomer(s.Context(),
+		connect.NewRequest(&licensedv1.ArchiveCustomerRequest{CustomerId: customer, All: true}))
 	if err != nil || res.Msg.Events == 0 {
 		s.Fatalf("archive %s: %v, %v", customer, res, err)
 	}

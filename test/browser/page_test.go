@@ -39,10 +39,12 @@ var chromium = sync.OnceValues(func() (context.Context, error) {
 		}
 	}
 	if program == "" {
-		return nil, fmt.Errorf("there is no Chromium: make test installs it on Debian (apt-get install chromium), CHROMIUM names another program")
+		return nil, fmt.Errorf("there is no Chromium: make test installs it on Debian (apt-get install chromium), " +
+			"CHROMIUM names another program")
 	}
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(program),
-		chromedp.Flag("disable-gpu", true), chromedp.Flag("no-sandbox", os.Getuid() == 0), chromedp.Flag("disable-dev-shm-usage", true),
+		chromedp.Flag("disable-gpu", true), chromedp.Flag("no-sandbox", os.Getuid() == 0),
+		chromedp.Flag("disable-dev-shm-usage", true),
 		chromedp.Flag("hide-scrollbars", true), chromedp.WSURLReadTimeout(patience))
 	allocator, _ := chromedp.NewExecAllocator(context.Background(), options...)
 	ctx, _ := chromedp.NewContext(allocator)
@@ -224,7 +226,8 @@ func (p *tab) picture(name string) {
 	size := call(p, page.GetLayoutMetrics, cdp.Empty{}).CSSContentSize
 	beyond := true
 	shot := call(p, page.CaptureScreenshot, page.CaptureScreenshotParams{
-		CaptureBeyondViewport: &beyond, Clip: &page.Viewport{Width: size.Width, Height: min(size.Height, 5000), Scale: 1},
+		CaptureBeyondViewport: &beyond,
+		Clip:                  &page.Viewport{Width: size.Width, Height: min(size.Height, 5000), Scale: 1},
 	})
 	if err := os.MkdirAll(screenshots, 0o755); err != nil {
 		p.Fatal(err)
@@ -243,8 +246,11 @@ func (p *tab) look(name string) {
 			p.become(s, theme)
 			p.picture(name + "-" + s.name + "-" + theme)
 			p.accessible(name + " on the " + s.name + ", " + theme)
-			if over := p.eval("Math.max(0, document.documentElement.scrollWidth - document.documentElement.clientWidth)"); over != "0" {
-				p.Errorf("%s on the %s: the page is %s pixels wider than the screen: %s", name, s.name, over, p.widest())
+			if over := p.eval(
+				"Math.max(0, document.documentElement.scrollWidth - document.documentElement.clientWidth)",
+			); over != "0" {
+				p.Errorf("%s on the %s: the page is %s pixels wider than the screen: %s",
+					name, s.name, over, p.widest())
 			}
 		}
 	}
@@ -260,7 +266,9 @@ func (p *tab) become(s screen, theme string) {
 
 // widest names what sticks out to the right.
 func (p *tab) widest() string {
-	return p.eval(`[...document.querySelectorAll("main *, header *")].filter(e => e.getBoundingClientRect().right > innerWidth + 1).slice(0, 6).map(e => e.tagName + "." + e.className).join(", ")`)
+	return p.eval(
+		`[...document.querySelectorAll("main *, header *")].filter(e => e.getBoundingClientRect().right > innerWidth + 1).slice(0, 6).map(e => e.tagName + "." + e.className).join(", ")`,
+	)
 }
 
 // violation is what axe-core finds.

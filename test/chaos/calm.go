@@ -17,7 +17,8 @@ type calm struct{ from, to time.Duration }
 // calms returns those that are longer than that, up to the end of the load. Before the first fault there is
 // nothing to recover from.
 func calms(faults []fault.Record, end, longer time.Duration) (all []calm) {
-	sorted := slices.SortedFunc(slices.Values(faults), func(a, b fault.Record) int { return cmp.Compare(a.Injected, b.Injected) })
+	sorted := slices.SortedFunc(slices.Values(faults),
+		func(a, b fault.Record) int { return cmp.Compare(a.Injected, b.Injected) })
 	add := func(c calm) {
 		if c.to-c.from > longer {
 			all = append(all, c)
@@ -67,13 +68,16 @@ func unserved(ops []*history.Op, all []calm, recovery time.Duration) (longest ti
 		ms := moments[id]
 		slices.SortStableFunc(ms, func(a, b moment) int { return cmp.Compare(a.at, b.at) })
 		for _, c := range all {
-			first, _ := slices.BinarySearchFunc(ms, c.from, func(m moment, t time.Duration) int { return cmp.Compare(m.at, t) })
-			last, _ := slices.BinarySearchFunc(ms, c.to, func(m moment, t time.Duration) int { return cmp.Compare(m.at, t) })
+			first, _ := slices.BinarySearchFunc(ms, c.from,
+				func(m moment, t time.Duration) int { return cmp.Compare(m.at, t) })
+			last, _ := slices.BinarySearchFunc(ms, c.to,
+				func(m moment, t time.Duration) int { return cmp.Compare(m.at, t) })
 			waited := longestWait(ms[first:last], recovery/2)
 			longest = max(longest, waited)
 			if waited > recovery {
 				found = append(found, check.Violation{Check: check.Health, Customer: id, Text: fmt.Sprintf(
-					"no answer for %v while there was no fault, from %v to %v of the run", waited.Round(time.Millisecond), c.from.Round(time.Millisecond), c.to.Round(time.Millisecond))})
+					"no answer for %v while there was no fault, from %v to %v of the run",
+					waited.Round(time.Millisecond), c.from.Round(time.Millisecond), c.to.Round(time.Millisecond))})
 			}
 		}
 	}

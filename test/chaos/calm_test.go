@@ -32,10 +32,18 @@ func TestUnserved(t *testing.T) {
 	const s = time.Second
 	var ops []*history.Op
 	send := func(at, took time.Duration, out history.Output) {
-		ops = append(ops, &history.Op{Call: int64(at), Return: int64(at + took), Input: history.Input{Kind: history.Play, Customer: "c", Command: "x"}, Output: out})
+		ops = append(ops, &history.Op{
+			Call:   int64(at),
+			Return: int64(at + took),
+			Input:  history.Input{Kind: history.Play, Customer: "c", Command: "x"},
+			Output: out,
+		})
 	}
 	accepted, lost := history.Output{Outcome: history.Accepted}, history.Output{Reason: "unavailable"}
-	not, limited := history.Output{Outcome: history.NotExecuted, Reason: "NOT_EXECUTED"}, history.Output{Outcome: history.NotExecuted, Reason: "RATE_LIMITED"}
+	not, limited := history.Output{Outcome: history.NotExecuted, Reason: "NOT_EXECUTED"}, history.Output{
+		Outcome: history.NotExecuted,
+		Reason:  "RATE_LIMITED",
+	}
 	every := func(from, to, step time.Duration, out history.Output) {
 		for at := from; at < to; at += step {
 			send(at, time.Millisecond, out)
@@ -74,6 +82,11 @@ func TestUnserved(t *testing.T) {
 // answerQuestions adds an answer to a question for each command.
 func answerQuestions(ops *[]*history.Op) {
 	for _, o := range slices.Clone(*ops) {
-		*ops = append(*ops, &history.Op{Call: o.Call, Return: o.Return, Input: history.Input{Kind: history.ListDevices, Customer: "c"}, Output: history.Output{Outcome: history.Accepted}})
+		*ops = append(*ops, &history.Op{
+			Call:   o.Call,
+			Return: o.Return,
+			Input:  history.Input{Kind: history.ListDevices, Customer: "c"},
+			Output: history.Output{Outcome: history.Accepted},
+		})
 	}
 }

@@ -44,7 +44,9 @@ func start(t *testing.T, length time.Duration, tags ...string) (chaos.Config, de
 	c.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
 	c.Workload.Clients, c.Workload.Customers = 12, 100
 	accidents := new(chaos.Accidents)
-	o := deploy.Options{Dir: dir, Binary: binary, Policy: c.Rules.YAML(), TTL: 2500 * time.Millisecond, Accident: accidents.Add}
+	o := deploy.Options{
+		Dir: dir, Binary: binary, Policy: c.Rules.YAML(), TTL: 2500 * time.Millisecond, Accident: accidents.Add,
+	}
 	return c, o, accidents
 }
 

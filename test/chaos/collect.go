@@ -67,9 +67,12 @@ func (r *run) collect(ctx context.Context) (err error) {
 
 // customer collects one customer. What the service cannot deliver is a violation, not an error.
 func (r *run) customer(ctx context.Context, id string) (*history.Customer, error) {
-	first, err := insist(ctx, r.patience, r.gateways, func(g *client.Client) (*history.Customer, error) { return recorded(ctx, g, id) })
+	first, err := insist(ctx, r.patience, r.gateways,
+		func(g *client.Client) (*history.Customer, error) { return recorded(ctx, g, id) })
 	if err != nil {
-		r.fail(check.Violation{Check: check.Archive, Customer: id, Text: "the history cannot be listed: " + err.Error()})
+		r.fail(
+			check.Violation{Check: check.Archive, Customer: id, Text: "the history cannot be listed: " + err.Error()},
+		)
 		return &history.Customer{ID: id, Gaps: []string{err.Error()}}, nil
 	}
 	if len(first.Events) == 0 {
@@ -78,15 +81,19 @@ func (r *run) customer(ctx context.Context, id string) (*history.Customer, error
 	if err := r.archive(ctx, id); err != nil {
 		r.fail(check.Violation{Check: check.Archive, Customer: id, Text: "cannot be archived: " + err.Error()})
 	}
-	c, err := insist(ctx, r.patience, r.gateways, func(g *client.Client) (*history.Customer, error) { return recorded(ctx, g, id) })
+	c, err := insist(ctx, r.patience, r.gateways,
+		func(g *client.Client) (*history.Customer, error) { return recorded(ctx, g, id) })
 	if err != nil {
-		r.fail(check.Violation{Check: check.Archive, Customer: id, Text: "the archived history cannot be listed: " + err.Error()})
+		r.fail(check.Violation{
+			Check: check.Archive, Customer: id, Text: "the archived history cannot be listed: " + err.Error(),
+		})
 		c = first
 	}
 	if !sameEvents(first, c) {
 		r.fail(check.Violation{Check: check.Archive, Customer: id, Text: "archiving changed the history"})
 	}
-	if c.Findings, err = insist(ctx, r.patience, r.gateways, func(g *client.Client) ([]string, error) { return g.Verify(ctx, id, c.Head) }); err != nil {
+	if c.Findings, err = insist(ctx, r.patience, r.gateways,
+		func(g *client.Client) ([]string, error) { return g.Verify(ctx, id, c.Head) }); err != nil {
 		r.fail(check.Violation{Check: check.Structure, Customer: id, Text: "cannot be verified: " + err.Error()})
 	}
 	r.views(ctx, c)
@@ -149,7 +156,11 @@ func (r *run) views(ctx context.Context, c *history.Customer) {
 				return out, nil
 			})
 			if err != nil {
-				r.fail(check.Violation{Check: check.Structure, Customer: c.ID, Text: fmt.Sprintf("gateway %d does not answer %s: %v", i+1, in.Kind, err)})
+				r.fail(check.Violation{
+					Check:    check.Structure,
+					Customer: c.ID,
+					Text:     fmt.Sprintf("gateway %d does not answer %s: %v", i+1, in.Kind, err),
+				})
 				continue
 			}
 			c.Views = append(c.Views, history.View{Member: fmt.Sprintf("gateway %d", i+1), Input: in, Output: out})
@@ -158,7 +169,9 @@ func (r *run) views(ctx context.Context, c *history.Customer) {
 }
 
 // insist asks one gateway after the other until one answers, or patience ends.
-func insist[T any](ctx context.Context, patience time.Duration, gateways []*client.Client, ask func(*client.Client) (T, error)) (v T, err error) {
+func insist[T any](
+	ctx context.Context, patience time.Duration, gateways []*client.Client, ask func(*client.Client) (T, error),
+) (v T, err error) {
 	for began, n := time.Now(), 0; ; n++ {
 		if v, err = ask(gateways[n%len(gateways)]); err == nil || time.Since(began) > patience || ctx.Err() != nil {
 			return v, err

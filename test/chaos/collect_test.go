@@ -43,7 +43,8 @@ func whole() *licensedv1.CustomerReport {
 }
 
 func (s *stored) ListEvents(
-	_ context.Context, _ *connect.Request[licensedv1.ListEventsRequest], stream *connect.ServerStream[licensedv1.ListEventsResponse],
+	_ context.Context, _ *connect.Request[licensedv1.ListEventsRequest],
+	stream *connect.ServerStream[licensedv1.ListEventsResponse],
 ) error {
 	res := &licensedv1.ListEventsResponse{End: &licensedv1.HistoryEnd{HeadSequence: 2}}
 	for i, plan := range []string{"one", "two"} {
@@ -55,7 +56,10 @@ func (s *stored) ListEvents(
 			return err
 		}
 		e := &licensedv1.HistoryEvent{
-			Sequence: uint64(i) + 1, Event: "PlanChanged", EventTime: &timestamppb.Timestamp{Seconds: int64(i)}, Data: data,
+			Sequence:  uint64(i) + 1,
+			Event:     "PlanChanged",
+			EventTime: &timestamppb.Timestamp{Seconds: int64(i)},
+			Data:      data,
 		}
 		if s.archived {
 			e.Tier = licensedv1.Tier_TIER_ARCHIVE
@@ -76,7 +80,8 @@ func (s *stored) ArchiveCustomer(
 }
 
 func (s *stored) VerifyCustomer(
-	_ context.Context, _ *connect.Request[licensedv1.VerifyCustomerRequest], stream *connect.ServerStream[licensedv1.VerifyCustomerResponse],
+	_ context.Context, _ *connect.Request[licensedv1.VerifyCustomerRequest],
+	stream *connect.ServerStream[licensedv1.VerifyCustomerResponse],
 ) error {
 	return stream.Send(&licensedv1.VerifyCustomerResponse{Report: s.report})
 }
@@ -148,10 +153,21 @@ func TestCollectCustomer(t *testing.T) {
 		notes    int
 	}{
 		{name: "as it should be", spoil: func(*stored) {}},
-		{name: "archiving changes what an event says", spoil: func(s *stored) { s.changes = true }, says: "archiving changed"},
-		{name: "the live state was not compared", spoil: func(s *stored) { s.report.LiveStateCompared = false }, says: "live state"},
+		{
+			name:  "archiving changes what an event says",
+			spoil: func(s *stored) { s.changes = true },
+			says:  "archiving changed",
+		},
+		{
+			name:  "the live state was not compared",
+			spoil: func(s *stored) { s.report.LiveStateCompared = false },
+			says:  "live state",
+		},
 		{name: "an event was not read", spoil: func(s *stored) { s.report.Events = 1 }, says: "1 of 2 events"},
-		{name: "another history was read", spoil: func(s *stored) { s.report.Events, s.report.HeadSequence = 1, 1 }, says: "the history has 2"},
+		{name: "another history was read", spoil: func(s *stored) {
+			s.report.Events, s.report.HeadSequence = 1,
+				1
+		}, says: "the history has 2"},
 		{name: "no archive", spoil: func(s *stored) { s.noArchive = true }, says: "no archive"},
 		{name: "no archive, and not ours", spoil: func(s *stored) { s.noArchive = true }, attached: true, notes: 1},
 	} {
@@ -178,7 +194,8 @@ func TestCollectCustomer(t *testing.T) {
 				}
 				return
 			}
-			i := slices.IndexFunc(r.verdict.Violations, func(v check.Violation) bool { return strings.Contains(v.Text, c.says) })
+			i := slices.IndexFunc(r.verdict.Violations,
+				func(v check.Violation) bool { return strings.Contains(v.Text, c.says) })
 			if i < 0 || !r.verdict.Violations[i].Live {
 				t.Errorf("found %v", r.verdict.Violations)
 			}

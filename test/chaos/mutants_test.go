@@ -32,9 +32,19 @@ var scenarios = []scenario{
 	{planted.AcknowledgeUnsynced, false, []string{"kill -9 node"}, []string{check.Acknowledged, check.Structure}},
 	{planted.AnswerFromCache, false, []string{"restart node"}, []string{check.Linearizable}},
 	{planted.HistoryWithoutArchive, false, []string{"kill -9 node"}, []string{check.Archive, check.Structure}},
-	{planted.CassandraUnknownIsSuccess, true, []string{"kill -9 cassandra"}, []string{check.Acknowledged, check.Structure, check.Linearizable}},
+	{
+		planted.CassandraUnknownIsSuccess,
+		true,
+		[]string{"kill -9 cassandra"},
+		[]string{check.Acknowledged, check.Structure, check.Linearizable},
+	},
 	{planted.SayNotExecuted, true, []string{"kill -9 node", "pause node"}, []string{check.Refused}},
-	{planted.ForgetCommandID, true, []string{"kill -9 node", "pause node"}, []string{check.Refused, check.Acknowledged}},
+	{
+		planted.ForgetCommandID,
+		true,
+		[]string{"kill -9 node", "pause node"},
+		[]string{check.Refused, check.Acknowledged},
+	},
 }
 
 // TestScenarios demands one scenario for each bug that only chaos finds.

@@ -16,14 +16,18 @@ import (
 
 // promises are what the checks hold the service to, in words for the page.
 var promises = map[string]string{
-	check.Acknowledged: "Every acknowledged command is in the history exactly once, at the sequence and with the content that was told.",
-	check.Refused:      "What was refused or not executed changed nothing; a command that was never answered was executed at most once; nothing was executed that no client sent.",
-	check.Linearizable: "Per customer, all answers are those of one who is asked one thing after the other, in the order of real time.",
-	check.Limits:       "No accepted command raised a count above the limit then in force.",
-	check.Structure:    "Sequences dense, epochs rising, roots chained; a replay equals what every gateway answers.",
-	check.Archive:      "The history is complete over both tiers, and archiving changed nothing.",
-	check.Faults:       "A run that was asked for faults had some.",
-	check.Health:       "After healing every customer and every command is answered in time, nobody waits on, no process ended by itself, resources return.",
+	check.Acknowledged: "Every acknowledged command is in the history exactly once, " +
+		"at the sequence and with the content that was told.",
+	check.Refused: "What was refused or not executed changed nothing; a command that was never answered was " +
+		"executed at most once; nothing was executed that no client sent.",
+	check.Linearizable: "Per customer, all answers are those of one who is asked one thing after the other, " +
+		"in the order of real time.",
+	check.Limits:    "No accepted command raised a count above the limit then in force.",
+	check.Structure: "Sequences dense, epochs rising, roots chained; a replay equals what every gateway answers.",
+	check.Archive:   "The history is complete over both tiers, and archiving changed nothing.",
+	check.Faults:    "A run that was asked for faults had some.",
+	check.Health: "After healing every customer and every command is answered in time, nobody waits on, " +
+		"no process ended by itself, resources return.",
 }
 
 // shown violations of a check.
@@ -59,8 +63,9 @@ func (v *Verdict) report(dir string, ops []*history.Op) error {
 	}
 	d := &report.Data{
 		Title: fmt.Sprintf("Chaos run, seed %d, %s", v.Seed, v.Started.UTC().Format("2006-01-02 15:04 UTC")),
-		Pass:  v.Pass, Facts: v.facts(), Checks: v.checks(), Length: v.Length, FaultsFrom: v.FaultsFrom, FaultsTo: v.FaultsTo,
-		Ops: ops, Faults: faults, Tables: v.tables(), Notes: v.Notes,
+		Pass:  v.Pass, Facts: v.facts(), Checks: v.checks(), Length: v.Length, FaultsFrom: v.FaultsFrom,
+		FaultsTo: v.FaultsTo,
+		Ops:      ops, Faults: faults, Tables: v.tables(), Notes: v.Notes,
 	}
 	last := time.Duration(-1)
 	for _, s := range samples { // Several members are asked; the first that answers in a second will do.
@@ -79,14 +84,38 @@ func (v *Verdict) report(dir string, ops []*history.Op) error {
 func (v *Verdict) facts() []report.Fact {
 	n := func(i int) string { return thousands(i) }
 	return []report.Fact{
-		{Name: "commands acknowledged", Value: n(v.Acknowledged), Detail: fmt.Sprintf("%s accepted, %s refused", n(v.Accepted), n(v.Refused))},
-		{Name: "resolved by repeating", Value: n(v.Resolved), Detail: fmt.Sprintf("%s never answered", n(v.Unresolved))},
-		{Name: "faults", Value: n(v.injected()), Detail: fmt.Sprintf("of %d kinds in %v", v.kindsInjected(), (v.FaultsTo - v.FaultsFrom).Round(time.Second))},
+		{
+			Name:   "commands acknowledged",
+			Value:  n(v.Acknowledged),
+			Detail: fmt.Sprintf("%s accepted, %s refused", n(v.Accepted), n(v.Refused)),
+		},
+		{
+			Name:   "resolved by repeating",
+			Value:  n(v.Resolved),
+			Detail: fmt.Sprintf("%s never answered", n(v.Unresolved)),
+		},
+		{
+			Name:   "faults",
+			Value:  n(v.injected()),
+			Detail: fmt.Sprintf("of %d kinds in %v", v.kindsInjected(), (v.FaultsTo - v.FaultsFrom).Round(time.Second)),
+		},
 		{Name: "events", Value: n(v.Events), Detail: fmt.Sprintf("%s archived", n(v.Archived))},
-		{Name: "customers", Value: n(v.Customers), Detail: fmt.Sprintf("%s changes of epoch in their histories", n(v.Epochs))},
-		{Name: "longest wait after healing", Value: v.Recovery.Round(time.Millisecond).String(), Detail: "10s are allowed"},
+		{
+			Name:   "customers",
+			Value:  n(v.Customers),
+			Detail: fmt.Sprintf("%s changes of epoch in their histories", n(v.Epochs)),
+		},
+		{
+			Name:   "longest wait after healing",
+			Value:  v.Recovery.Round(time.Millisecond).String(),
+			Detail: "10s are allowed",
+		},
 		{Name: "questions, validations", Value: n(v.Queries), Detail: fmt.Sprintf("%s requests in all", n(v.Requests))},
-		{Name: "checked in", Value: v.Checked.Round(time.Millisecond).String(), Detail: fmt.Sprintf("violations: %d", len(v.Violations))},
+		{
+			Name:   "checked in",
+			Value:  v.Checked.Round(time.Millisecond).String(),
+			Detail: fmt.Sprintf("violations: %d", len(v.Violations)),
+		},
 	}
 }
 
@@ -111,16 +140,22 @@ func (v *Verdict) checks() []report.Check {
 func (v *Verdict) tables() []report.Table {
 	faults := report.Table{
 		Title: "Faults", Head: []string{"kind", "injected", "met nothing", "failed", "left out"},
-		Note: "A crash at a point that was not reached, a limit that was not met and a node's clock jump whose time no event bears have met nothing. Left out is what was planned while a target was still being healed.",
+		Note: "A crash at a point that was not reached, a limit that was not met and a node's clock jump whose time " +
+			"no event bears have met nothing. Left out is what was planned while a target was still being healed.",
 	}
 	for _, row := range v.faultRows() {
 		faults.Rows = append(faults.Rows, row[:])
 	}
-	resources := report.Table{Title: "Resources", Note: "Before the faults, and after everything was collected.", Head: []string{"process", "goroutines", "heap", "up for"}}
+	resources := report.Table{
+		Title: "Resources",
+		Note:  "Before the faults, and after everything was collected.",
+		Head:  []string{"process", "goroutines", "heap", "up for"},
+	}
 	for _, name := range sortedKeys(v.Resources) {
 		r := v.Resources[name]
 		resources.Rows = append(resources.Rows, []string{
-			name, fmt.Sprintf("%.0f → %.0f", r[0].Goroutines, r[1].Goroutines), fmt.Sprintf("%.1f → %.1f MiB", r[0].Heap/(1<<20), r[1].Heap/(1<<20)),
+			name, fmt.Sprintf("%.0f → %.0f", r[0].Goroutines, r[1].Goroutines),
+			fmt.Sprintf("%.1f → %.1f MiB", r[0].Heap/(1<<20), r[1].Heap/(1<<20)),
 			fmt.Sprintf("%.0f s", r[1].Uptime),
 		})
 	}

@@ -72,11 +72,15 @@ func (v *Verdict) word() string {
 // Print tells the verdict to people.
 func (v *Verdict) Print(w io.Writer) {
 	fmt.Fprintf(w, "%s  seed %d, %v\n", v.word(), v.Seed, v.Length.Round(time.Second))
-	fmt.Fprintf(w, "  %s requests of %s customers: %s commands acknowledged (%s accepted, %s refused), %s resolved by repeating, %s never; %s questions\n",
-		thousands(v.Requests), thousands(v.Customers), thousands(v.Acknowledged), thousands(v.Accepted), thousands(v.Refused),
+	fmt.Fprintf(w, "  %s requests of %s customers: %s commands acknowledged (%s accepted, %s refused), "+
+		"%s resolved by repeating, %s never; %s questions\n",
+		thousands(v.Requests), thousands(v.Customers), thousands(v.Acknowledged), thousands(v.Accepted),
+		thousands(v.Refused),
 		thousands(v.Resolved), thousands(v.Unresolved), thousands(v.Queries))
-	fmt.Fprintf(w, "  %s events, %s of them archived; %s changes of epoch seen by customers\n", thousands(v.Events), thousands(v.Archived), thousands(v.Epochs))
-	fmt.Fprintf(w, "  longest wait after healing %v, judged after the last fault and in %d stretches without one; checked in %v\n", v.Recovery.Round(time.Millisecond), v.Calms, v.Checked.Round(time.Millisecond))
+	fmt.Fprintf(w, "  %s events, %s of them archived; %s changes of epoch seen by customers\n",
+		thousands(v.Events), thousands(v.Archived), thousands(v.Epochs))
+	fmt.Fprintf(w, "  longest wait after healing %v, judged after the last fault and in %d stretches without one; "+
+		"checked in %v\n", v.Recovery.Round(time.Millisecond), v.Calms, v.Checked.Round(time.Millisecond))
 	for _, n := range v.Notes {
 		fmt.Fprintf(w, "  note: %s\n", n)
 	}
@@ -115,7 +119,8 @@ func (v *Verdict) printPoints(w io.Writer) {
 			alive = append(alive, name)
 		}
 	}
-	fmt.Fprintf(w, "  failpoints: %d of %d passed, %d died at, %d times in all\n", len(v.Points)-len(v.Missed), len(v.Points), died, crashes)
+	fmt.Fprintf(w, "  failpoints: %d of %d passed, %d died at, %d times in all\n",
+		len(v.Points)-len(v.Missed), len(v.Points), died, crashes)
 	if len(v.Missed) > 0 {
 		fmt.Fprintf(w, "  not passed: %s\n", strings.Join(v.Missed, ", "))
 	}

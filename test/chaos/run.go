@@ -101,7 +101,9 @@ func Run(ctx context.Context, c Config, d deploy.Deployment, accidents *Accident
 	if err := c.Rules.Check(time.Now(), c.Schedule.Length); err != nil {
 		return nil, err
 	}
-	r := &run{Config: c, deployment: d, verdict: newVerdict(&c), baseline: map[string]Resources{}, patience: collectPatient}
+	r := &run{
+		Config: c, deployment: d, verdict: newVerdict(&c), baseline: map[string]Resources{}, patience: collectPatient,
+	}
 	file, err := begin(c.Dir)
 	if err != nil {
 		return nil, err
@@ -243,7 +245,8 @@ func (r *run) samePolicy(ctx context.Context) error {
 			return fmt.Errorf("gateway %d: %w", i+1, err)
 		}
 		if v := res.Msg.PolicyVersion; v != r.Rules.Version {
-			return fmt.Errorf("gateway %d has policy %q, the run needs %q (licensed-chaos policy prints one)", i+1, v, r.Rules.Version)
+			return fmt.Errorf("gateway %d has policy %q, the run needs %q (licensed-chaos policy prints one)",
+				i+1, v, r.Rules.Version)
 		}
 	}
 	return nil
@@ -271,13 +274,16 @@ func (r *run) noteFault(f fault.Record) {
 	r.faults = append(r.faults, f)
 	if f.Unhealed {
 		r.verdict.Violations = append(r.verdict.Violations, check.Violation{
-			Check: check.Health, Live: true, Text: fmt.Sprintf("%s of %s: %s", f.Kind, strings.Join(f.Targets, ", "), f.Error),
+			Check: check.Health,
+			Live:  true,
+			Text:  fmt.Sprintf("%s of %s: %s", f.Kind, strings.Join(f.Targets, ", "), f.Error),
 		})
 	}
 	if f.Error != "" {
 		r.Log.Warn("a fault did not go as planned", "fault", f.Kind, "targets", f.Targets, "error", f.Error)
 	} else {
-		r.Log.Info("fault", "kind", f.Kind, "targets", f.Targets, "detail", f.Detail, "effect", f.Effect, "lasted", (f.Healed - f.Injected).Round(time.Millisecond))
+		r.Log.Info("fault", "kind", f.Kind, "targets", f.Targets, "detail", f.Detail, "effect", f.Effect,
+			"lasted", (f.Healed - f.Injected).Round(time.Millisecond))
 	}
 }
 
@@ -318,7 +324,9 @@ func (r *run) progress(ctx context.Context) {
 			longest = max(longest, took)
 			mu.Unlock()
 			if !ok || took > r.Recovery {
-				r.fail(check.Violation{Check: check.Health, Customer: id, Text: fmt.Sprintf("no answer within %v of healing", r.Recovery)})
+				r.fail(check.Violation{
+					Check: check.Health, Customer: id, Text: fmt.Sprintf("no answer within %v of healing", r.Recovery),
+				})
 			}
 		})
 	}
@@ -328,7 +336,10 @@ func (r *run) progress(ctx context.Context) {
 		time.Sleep(50 * time.Millisecond)
 	}
 	if stuck := r.load.Stuck(); stuck > r.Recovery {
-		r.fail(check.Violation{Check: check.Health, Text: fmt.Sprintf("a client has been waiting for %v, also %v after healing", stuck, r.Recovery)})
+		r.fail(check.Violation{
+			Check: check.Health,
+			Text:  fmt.Sprintf("a client has been waiting for %v, also %v after healing", stuck, r.Recovery),
+		})
 	}
 }
 

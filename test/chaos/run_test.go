@@ -72,13 +72,16 @@ func TestFaultsThatWereNot(t *testing.T) {
 		kinds []fault.Kind
 		found bool
 	}{
-		"none asked for": {nil, false}, "all failed": {[]fault.Kind{failing}, true}, "none has room": {[]fault.Kind{long}, true},
+		"none asked for": {nil, false},
+		"all failed":     {[]fault.Kind{failing}, true},
+		"none has room":  {[]fault.Kind{long}, true},
 	} {
 		_, v, err := (&brief{kinds: c.kinds}).short(t)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if found := slices.ContainsFunc(v.Violations, func(x check.Violation) bool { return x.Check == check.Faults }); found != c.found {
+		if found := slices.ContainsFunc(v.Violations,
+			func(x check.Violation) bool { return x.Check == check.Faults }); found != c.found {
 			t.Errorf("%s: found: %v", name, v.Violations)
 		}
 		if len(v.Faults) != len(c.kinds) {
@@ -93,7 +96,10 @@ func TestLeftOut(t *testing.T) {
 	planned := fault.Planned{Fault: &fault.Fault{Kind: "kill"}}
 	v.plan([]fault.Kind{{Name: "kill"}, {Name: "pause"}}, []fault.Planned{planned, planned, planned})
 	v.countFaults([]fault.Record{{Kind: "kill"}, {Kind: "kill", Failed: true}})
-	if want := (map[string]fault.Count{"kill": {Injected: 1, Failed: 1, LeftOut: 1}, "pause": {}}); !maps.Equal(v.Faults, want) {
+	if want := (map[string]fault.Count{
+		"kill":  {Injected: 1, Failed: 1, LeftOut: 1},
+		"pause": {},
+	}); !maps.Equal(v.Faults, want) {
 		t.Errorf("counts %v, want %v", v.Faults, want)
 	}
 }

@@ -182,11 +182,13 @@ func unmeasured(members []deploy.Member, before map[string]Resources) (notes []s
 		}
 		watched++
 		if before[m.Name] == (Resources{}) {
-			notes = append(notes, m.Name+" could not be measured before the faults: its goroutines and heap are not compared")
+			notes = append(notes,
+				m.Name+" could not be measured before the faults: its goroutines and heap are not compared")
 		}
 	}
 	if watched == 0 {
-		notes = append(notes, "no member has an address for operators: neither readiness nor goroutines and heap are watched")
+		notes = append(notes,
+			"no member has an address for operators: neither readiness nor goroutines and heap are watched")
 	}
 	return notes
 }
@@ -199,10 +201,12 @@ func excess(name string, before, after Resources) (all []string) {
 		all = append(all, name+" cannot be measured any more")
 	default:
 		if after.Goroutines > 1.5*before.Goroutines+moreGoroutines {
-			all = append(all, fmt.Sprintf("%s has %.0f goroutines, before the faults %.0f", name, after.Goroutines, before.Goroutines))
+			all = append(all, fmt.Sprintf("%s has %.0f goroutines, before the faults %.0f",
+				name, after.Goroutines, before.Goroutines))
 		}
 		if after.Heap > 1.5*before.Heap+moreHeap {
-			all = append(all, fmt.Sprintf("%s has %.0f MiB of heap, before the faults %.0f", name, after.Heap/(1<<20), before.Heap/(1<<20)))
+			all = append(all, fmt.Sprintf("%s has %.0f MiB of heap, before the faults %.0f",
+				name, after.Heap/(1<<20), before.Heap/(1<<20)))
 		}
 	}
 	return all
@@ -257,7 +261,8 @@ func crowded() []string {
 	if err != nil || load < perProcessor*float64(runtime.NumCPU()) {
 		return nil
 	}
-	return []string{fmt.Sprintf("the machine is crowded: a load of %.0f on %d processors over five minutes, so that times say little", load, runtime.NumCPU())}
+	return []string{fmt.Sprintf("the machine is crowded: a load of %.0f on %d processors over five minutes, "+
+		"so that times say little", load, runtime.NumCPU())}
 }
 
 // profiles keeps what every process is doing, to find what it does not release.
@@ -269,7 +274,8 @@ func (r *run) profiles(ctx context.Context) {
 			}
 			var b strings.Builder
 			err := page(ctx, m.Admin+"/debug/pprof/"+kind+"?debug=1", func(line string) { b.WriteString(line + "\n") })
-			if err = errors.Join(err, os.WriteFile(filepath.Join(r.Dir, m.Name+"."+kind+".txt"), []byte(b.String()), 0o644)); err != nil {
+			if err = errors.Join(err,
+				os.WriteFile(filepath.Join(r.Dir, m.Name+"."+kind+".txt"), []byte(b.String()), 0o644)); err != nil {
 				r.Log.Warn("cannot keep a profile", "member", m.Name, "error", err)
 			}
 		}

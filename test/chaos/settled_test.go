@@ -21,7 +21,8 @@ func member(t *testing.T, goroutines *int, ready *bool) string {
 			return
 		}
 		if r.URL.Path == "/metrics" {
-			_, err := fmt.Fprintf(w, "go_goroutines %d\ngo_memstats_heap_alloc_bytes 1e6\nprocess_start_time_seconds %d\n", *goroutines, time.Now().Add(-time.Hour).Unix())
+			_, err := fmt.Fprintf(w, "go_goroutines %d\ngo_memstats_heap_alloc_bytes 1e6\n"+
+				"process_start_time_seconds %d\n", *goroutines, time.Now().Add(-time.Hour).Unix())
 			if err != nil {
 				t.Error(err)
 			}
@@ -34,7 +35,9 @@ func member(t *testing.T, goroutines *int, ready *bool) string {
 // TestUnsettled tells of members that are not ready, that cannot be measured any more, and that have too much.
 func TestUnsettled(t *testing.T) {
 	goroutines, ready := 10, true
-	d, err := deploy.NewAttached([]byte("gateways: [\"http://g:1\"]\nmembers: [{name: n1, admin: \"" + member(t, &goroutines, &ready) + "\"}]"))
+	d, err := deploy.NewAttached(
+		[]byte("gateways: [\"http://g:1\"]\nmembers: [{name: n1, admin: \"" + member(t, &goroutines, &ready) + "\"}]"),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +70,8 @@ func TestUnsettled(t *testing.T) {
 	goroutines = 0
 	expect("gone", "n1 cannot be measured any more", "n1 is not ready")
 	r.baseline = r.resources(t.Context())
-	if notes := unmeasured(d.Members(), r.baseline); len(notes) != 1 || !strings.HasPrefix(notes[0], "n1 could not be measured") {
+	if notes := unmeasured(d.Members(), r.baseline); len(notes) != 1 ||
+		!strings.HasPrefix(notes[0], "n1 could not be measured") {
 		t.Errorf("notes %q", notes)
 	}
 	if notes := unmeasured(d.Members()[:1], nil); len(notes) != 1 || !strings.Contains(notes[0], "no member") {

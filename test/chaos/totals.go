@@ -58,7 +58,8 @@ func (v *Verdict) add(o *Verdict) {
 	v.Requests, v.Queries = v.Requests+o.Requests, v.Queries+o.Queries
 	v.Acknowledged, v.Accepted, v.Refused = v.Acknowledged+o.Acknowledged, v.Accepted+o.Accepted, v.Refused+o.Refused
 	v.Unresolved, v.Resolved = v.Unresolved+o.Unresolved, v.Resolved+o.Resolved
-	v.Customers, v.Events, v.Archived, v.Epochs = v.Customers+o.Customers, v.Events+o.Events, v.Archived+o.Archived, v.Epochs+o.Epochs
+	v.Customers, v.Events, v.Archived, v.Epochs = v.Customers+o.Customers,
+		v.Events+o.Events, v.Archived+o.Archived, v.Epochs+o.Epochs
 	for kind, c := range o.Faults {
 		v.Faults[kind] = v.Faults[kind].Plus(c)
 	}
@@ -70,11 +71,14 @@ func (v *Verdict) add(o *Verdict) {
 
 // Print tells the totals as tables of Markdown, which go into documents as they are.
 func (t *Totals) Print(w io.Writer) {
-	fmt.Fprint(w, "| run | deployment | seed | with faults | faults | acknowledged | by repeating | never answered | events | longest wait after healing | verdict |\n"+
+	fmt.Fprint(w, "| run | deployment | seed | with faults | faults | acknowledged | by repeating | never answered "+
+		"| events | longest wait after healing | verdict |\n"+
 		"|---|---|---|---|---|---|---|---|---|---|---|\n")
 	row := func(name, deployment, seed string, length time.Duration, v *Verdict) {
-		fmt.Fprintf(w, "| %s | %s | %s | %v | %s | %s | %s | %s | %s | %v | %s |\n", name, deployment, seed, length.Round(time.Second),
-			thousands(v.injected()), thousands(v.Acknowledged), thousands(v.Resolved), thousands(v.Unresolved), thousands(v.Events), v.Recovery.Round(time.Millisecond), v.word())
+		fmt.Fprintf(w, "| %s | %s | %s | %v | %s | %s | %s | %s | %s | %v | %s |\n",
+			name, deployment, seed, length.Round(time.Second),
+			thousands(v.injected()), thousands(v.Acknowledged), thousands(v.Resolved), thousands(v.Unresolved),
+			thousands(v.Events), v.Recovery.Round(time.Millisecond), v.word())
 	}
 	for _, r := range t.runs {
 		row(filepath.Base(r.dir), r.Deployment, fmt.Sprint(r.Seed), r.FaultsTo-r.FaultsFrom, r.Verdict)

@@ -34,7 +34,8 @@ func keep(t *testing.T, name string, v *chaos.Verdict) string {
 
 func TestSum(t *testing.T) {
 	good := &chaos.Verdict{
-		Pass: true, Deployment: "embedded", Seed: 7, FaultsFrom: time.Second, FaultsTo: time.Minute + time.Second, Acknowledged: 1_200_000, Recovery: time.Second,
+		Pass: true, Deployment: "embedded", Seed: 7, FaultsFrom: time.Second, FaultsTo: time.Minute + time.Second,
+		Acknowledged: 1_200_000, Recovery: time.Second,
 		Faults: map[string]fault.Count{"kill": {Injected: 600, Failed: 1}, "crash at point": {Injected: 40, Idle: 9}},
 		Points: map[string]deploy.Point{"append.before": {Passed: 5, Crashes: 1}, "shard.take.after": {}},
 	}
@@ -57,13 +58,15 @@ func TestSum(t *testing.T) {
 	for _, says := range []string{
 		"| a | embedded | 7 | 1m0s | 640 | 1,200,000 | 0 | 0 | 0 | 1s | PASS |",
 		"| all 2 |  |  | 2m0s | 1,143 | 1,200,034 | 0 | 0 | 0 | 2s | FAIL: 1 violations |",
-		"| crash at point | 40 | 9 |  |  |", "| kill | 1,100 |  | 1 | 5 |", "| pause | 0 |  |  |  |", "| all | 1,143 | 9 | 1 | 5 |", "| append.before | 7 | 3 |", "| shard.take.after | 0 |  |",
+		"| crash at point | 40 | 9 |  |  |", "| kill | 1,100 |  | 1 | 5 |", "| pause | 0 |  |  |  |",
+		"| all | 1,143 | 9 | 1 | 5 |", "| append.before | 7 | 3 |", "| shard.take.after | 0 |  |",
 	} {
 		if !strings.Contains(out.String(), says+"\n") {
 			t.Errorf("does not say %s:\n%s", says, out.String())
 		}
 	}
-	if _, err := chaos.Sum([]string{a, b, keep(t, "copy of a", good)}); err == nil || !strings.Contains(err.Error(), "same run") {
+	if _, err := chaos.Sum([]string{a, b, keep(t, "copy of a", good)}); err == nil ||
+		!strings.Contains(err.Error(), "same run") {
 		t.Errorf("a run was added up twice: %v", err)
 	}
 	if _, err := chaos.Sum([]string{a, t.TempDir()}); err == nil {
@@ -74,13 +77,17 @@ func TestSum(t *testing.T) {
 // TestPrint tells every kind of fault and every point that nothing happened at.
 func TestPrint(t *testing.T) {
 	v := &chaos.Verdict{
-		Pass: true, Faults: map[string]fault.Count{"kill": {Injected: 1234}, "memory pressure": {Injected: 2, Idle: 1, Failed: 3, LeftOut: 4}, "pause": {}},
-		Points: map[string]deploy.Point{"append.before": {Passed: 5, Crashes: 2}, "shard.take.after": {}}, Missed: []string{"shard.take.after"},
+		Pass: true, Faults: map[string]fault.Count{
+			"kill": {Injected: 1234}, "memory pressure": {Injected: 2, Idle: 1, Failed: 3, LeftOut: 4}, "pause": {},
+		},
+		Points: map[string]deploy.Point{"append.before": {Passed: 5, Crashes: 2}, "shard.take.after": {}},
+		Missed: []string{"shard.take.after"},
 	}
 	var out bytes.Buffer
 	v.Print(&out)
 	words := strings.Join(strings.Fields(out.String()), " ")
-	for _, says := range []string{"PASS", "1,234 kill", "2 1 3 4 memory pressure", "0 pause", "1,236 1 3 4 all", "1 of 2 passed, 1 died at, 2 times", "not passed: shard.take.after"} {
+	for _, says := range []string{"PASS", "1,234 kill", "2 1 3 4 memory pressure", "0 pause", "1,236 1 3 4 all",
+		"1 of 2 passed, 1 died at, 2 times", "not passed: shard.take.after"} {
 		if !strings.Contains(words, says) {
 			t.Errorf("does not say %q:\n%s", says, out.String())
 		}

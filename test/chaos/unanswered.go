@@ -31,7 +31,8 @@ func unanswered(ops []*history.Op, now time.Duration) []history.Input {
 		if o.Output.Outcome == history.Unknown {
 			f.open = true
 		}
-		f.closed = f.closed || o.Output.Known() || o.Output.Outcome == history.Broken || o.Output.Reason == tooOld || now-time.Duration(o.Call) > remembered
+		f.closed = f.closed || o.Output.Known() || o.Output.Outcome == history.Broken || o.Output.Reason == tooOld ||
+			now-time.Duration(o.Call) > remembered
 		fates[of(o)] = f
 	}
 	var open []history.Input
@@ -57,7 +58,8 @@ func (r *run) resolve(ctx context.Context) {
 			defer func() { <-slots }()
 			if last, ok := r.load.Resolve(ctx, in, r.Recovery); !ok {
 				r.fail(check.Violation{Check: check.Health, Customer: in.Customer, Text: fmt.Sprintf(
-					"command %s is stuck: no answer within %v, sent again after healing; the last: %s", in.Command, r.Recovery, last.Reason)})
+					"command %s is stuck: no answer within %v, sent again after healing; the last: %s", in.Command,
+					r.Recovery, last.Reason)})
 			}
 		})
 	}

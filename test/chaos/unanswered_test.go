@@ -22,11 +22,14 @@ import (
 // TestUnanswered finds the commands that nobody knows about.
 func TestUnanswered(t *testing.T) {
 	op := func(id string, call time.Duration, out history.Output) *history.Op {
-		return &history.Op{Call: int64(call), Input: history.Input{Kind: history.ChangePlan, Customer: "c", Command: id}, Output: out}
+		return &history.Op{
+			Call: int64(call), Input: history.Input{Kind: history.ChangePlan, Customer: "c", Command: id}, Output: out,
+		}
 	}
 	lost := history.Output{Reason: "OUTCOME_UNKNOWN"}
 	ops := []*history.Op{
-		op("lost", time.Hour, lost), op("lost", time.Hour, history.Output{Outcome: history.NotExecuted, Reason: "NOT_EXECUTED"}), op("lost", time.Hour, lost),
+		op("lost", time.Hour, lost), op("lost", time.Hour,
+			history.Output{Outcome: history.NotExecuted, Reason: "NOT_EXECUTED"}), op("lost", time.Hour, lost),
 		op("found", time.Hour, lost), op("found", time.Hour, history.Output{Outcome: history.Accepted}),
 		op("gone", time.Hour, lost), op("gone", time.Hour, history.Output{Reason: "COMMAND_TOO_OLD"}),
 		op("never begun", time.Hour, history.Output{Outcome: history.NotExecuted}),
@@ -55,8 +58,9 @@ func TestResolve(t *testing.T) {
 		stuck  bool
 	}{
 		"accepted": {nil, false}, "poisoned": {say(connect.CodeUnavailable, "OUTCOME_UNKNOWN"), true},
-		"not served": {say(connect.CodeUnavailable, "NOT_EXECUTED"), true}, "too old": {say(connect.CodeOutOfRange, "COMMAND_TOO_OLD"), false},
-		"limited": {say(connect.CodeResourceExhausted, "RATE_LIMITED"), false},
+		"not served": {say(connect.CodeUnavailable, "NOT_EXECUTED"), true},
+		"too old":    {say(connect.CodeOutOfRange, "COMMAND_TOO_OLD"), false},
+		"limited":    {say(connect.CodeResourceExhausted, "RATE_LIMITED"), false},
 		"at last": {func() error {
 			if n++; n < 3 {
 				return say(connect.CodeUnavailable, "OUTCOME_UNKNOWN")()
@@ -66,7 +70,8 @@ func TestResolve(t *testing.T) {
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
 			r := &run{verdict: new(Verdict), gateways: []*client.Client{(&stored{answer: c.answer}).client(t)}}
-			r.Log, r.Recovery, r.Workload, r.Rules = slog.New(slog.NewTextHandler(t.Output(), nil)), time.Minute, workload.Default(), model.Standard(time.Now())
+			r.Log, r.Recovery, r.Workload, r.Rules = slog.New(slog.NewTextHandler(t.Output(), nil)),
+				time.Minute, workload.Default(), model.Standard(time.Now())
 			if c.stuck || name == "limited" { // It is the same answer each time.
 				r.Recovery = 200 * time.Millisecond
 			}
@@ -75,7 +80,8 @@ func TestResolve(t *testing.T) {
 				t.Fatal(err)
 			}
 			r.load = workload.New(r.Workload, &r.Rules, r.recorder, r.gateways)
-			op := r.recorder.Call(0, 0, history.Input{Kind: history.ChangePlan, Customer: "c", Plan: "one", Command: "c1"})
+			op := r.recorder.Call(0, 0,
+				history.Input{Kind: history.ChangePlan, Customer: "c", Plan: "one", Command: "c1"})
 			r.recorder.Return(op, history.Output{Reason: "OUTCOME_UNKNOWN"})
 			r.resolve(context.Background())
 			v := r.verdict.Violations

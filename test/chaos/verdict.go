@@ -89,7 +89,8 @@ func (r *run) finish() error {
 		}
 	}
 	err := errors.Join(
-		writeLines(filepath.Join(r.Dir, faultsFile), r.faults), writeLines(filepath.Join(r.Dir, samplesFile), r.samples),
+		writeLines(filepath.Join(r.Dir, faultsFile), r.faults),
+		writeLines(filepath.Join(r.Dir, samplesFile), r.samples),
 	)
 	if err != nil {
 		return err
@@ -165,14 +166,17 @@ func (v *Verdict) check(dir string, ops []*history.Op) error {
 	wg.Wait()
 	for id := range byCustomer {
 		if !seen[id] {
-			v.Violations = append(v.Violations, check.Violation{Check: check.Acknowledged, Customer: id, Text: "was not collected"})
+			v.Violations = append(v.Violations,
+				check.Violation{Check: check.Acknowledged, Customer: id, Text: "was not collected"})
 		}
 	}
 	if len(v.Faults) > 0 && v.injected() == 0 {
-		v.Violations = append(v.Violations, check.Violation{Check: check.Faults, Text: "none of those asked for was injected: nothing was tried"})
+		v.Violations = append(v.Violations,
+			check.Violation{Check: check.Faults, Text: "none of those asked for was injected: nothing was tried"})
 	}
 	v.judgeClockJumps()
-	slices.SortStableFunc(v.Violations, func(a, b check.Violation) int { return strings.Compare(a.Customer, b.Customer) })
+	slices.SortStableFunc(v.Violations,
+		func(a, b check.Violation) int { return strings.Compare(a.Customer, b.Customer) })
 	v.Checked, v.Pass = time.Since(began), len(v.Violations) == 0
 	return err
 }

@@ -79,7 +79,8 @@ func (unstartable) Stop(context.Context) error  { return nil }
 // TestNoFormerVerdict leaves no verdict of a former run in the directory of one that broke off.
 func TestNoFormerVerdict(t *testing.T) {
 	dir := keep(t, "run", &chaos.Verdict{Pass: true, Seed: 1})
-	if _, err := chaos.Run(t.Context(), chaos.DefaultConfig(dir, 1, time.Second), unstartable{}, new(chaos.Accidents)); err == nil {
+	if _, err := chaos.Run(t.Context(), chaos.DefaultConfig(dir, 1, time.Second), unstartable{},
+		new(chaos.Accidents)); err == nil {
 		t.Fatal("it ran")
 	}
 	if _, err := chaos.Sum([]string{dir}); err == nil {
@@ -89,7 +90,10 @@ func TestNoFormerVerdict(t *testing.T) {
 
 // TestVerdictComesLast writes none where something else cannot be written.
 func TestVerdictComesLast(t *testing.T) {
-	dir := keep(t, "run", &chaos.Verdict{Seed: 1, Violations: []check.Violation{{Check: check.Limits, Text: "by a check that was wrong"}}})
+	dir := keep(t, "run", &chaos.Verdict{
+		Seed:       1,
+		Violations: []check.Violation{{Check: check.Limits, Text: "by a check that was wrong"}},
+	})
 	empty(t, dir)
 	if err := os.Mkdir(filepath.Join(dir, "report.html"), 0o755); err != nil {
 		t.Fatal(err)
@@ -119,7 +123,8 @@ func TestUnmetClockJumps(t *testing.T) {
 		"none met of 2":  {map[string]fault.Count{deploy.ClockJump: {Idle: 2}, "cut": {Injected: 1}}, true, 1},
 		"none was tried": {map[string]fault.Count{deploy.ClockJump: {LeftOut: 4}, "cut": {Injected: 1}}, true, 1},
 	} {
-		dir := keep(t, strings.ReplaceAll(name, " ", "-"), &chaos.Verdict{Seed: 1, Started: time.Now(), Faults: c.faults})
+		dir := keep(t, strings.ReplaceAll(name, " ", "-"),
+			&chaos.Verdict{Seed: 1, Started: time.Now(), Faults: c.faults})
 		empty(t, dir)
 		for range 2 { // The second judges what the first wrote.
 			v, err := chaos.Recheck(dir)

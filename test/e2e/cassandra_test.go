@@ -19,15 +19,19 @@ func TestDevOnCassandra(t *testing.T) {
 	const acquire = `{"customerId":"Bayley","deviceId":"iphone","titleId":"GlowS01E01","commandId":"c1"}`
 
 	d := startRole(t, arguments...)
-	for _, words := range []string{"data in cassandra " + strings.Join(o.Hosts, ","), "because this is for development", "risk replication-1"} {
+	for _, words := range []string{
+		"data in cassandra " + strings.Join(o.Hosts, ","), "because this is for development", "risk replication-1",
+	} {
 		d.Says(words)
 	}
-	if status, reply := d.post("AcquireLicense", acquire); status != http.StatusOK || !strings.Contains(reply, `"sequence":"4"`) {
+	if status, reply := d.post("AcquireLicense", acquire); status != http.StatusOK ||
+		!strings.Contains(reply, `"sequence":"4"`) {
 		t.Errorf("%d %s", status, reply)
 	}
 	d.Kill()
 	d = startRole(t, arguments...)
-	if status, reply := d.post("AcquireLicense", acquire); status != http.StatusOK || !strings.Contains(reply, `"duplicate":true`) {
+	if status, reply := d.post("AcquireLicense", acquire); status != http.StatusOK ||
+		!strings.Contains(reply, `"duplicate":true`) {
 		t.Errorf("after kill -9: %d %s", status, reply)
 	}
 	if code := d.Stop(); code != 0 {
@@ -38,8 +42,10 @@ func TestDevOnCassandra(t *testing.T) {
 		t.Errorf("schema status: %v\n%s", err, out)
 	}
 	// What is for development must be said to be.
-	out, err = exec.Command(licensed(t), "serve", "--store", url, "--host", "127.0.0.1", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0").CombinedOutput()
-	if err == nil || !strings.Contains(string(out), "accept_risk=NAME") || !strings.Contains(string(out), "replication-1") {
+	out, err = exec.Command(licensed(t), "serve", "--store", url, "--host", "127.0.0.1", "--listen", "127.0.0.1:0",
+		"--admin", "127.0.0.1:0").CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "accept_risk=NAME") ||
+		!strings.Contains(string(out), "replication-1") {
 		t.Errorf("serve on one copy: %v\n%s", err, out)
 	}
 }
@@ -49,7 +55,8 @@ func TestSchemaMissing(t *testing.T) {
 	o := cassandratest.NewKeyspace(t, cassandratest.Shared(t))
 	url := cassandratest.URL(o, "")
 	serve := func() string {
-		out, err := exec.Command(licensed(t), "gateway", "--store", url+"?accept_risk=replication-1", "--listen", "127.0.0.1:0", "--admin", "").CombinedOutput()
+		out, err := exec.Command(licensed(t), "gateway", "--store", url+"?accept_risk=replication-1", "--listen",
+			"127.0.0.1:0", "--admin", "").CombinedOutput()
 		if err == nil {
 			t.Error("it starts")
 		}
@@ -58,7 +65,8 @@ func TestSchemaMissing(t *testing.T) {
 	if out := serve(); !strings.Contains(out, "there is no keyspace "+o.Keyspace) {
 		t.Errorf("no keyspace: %s", out)
 	}
-	if out, err := exec.Command(licensed(t), "schema", "apply", "--store", url, "--archive", "off", "--create-keyspace", "1").CombinedOutput(); err != nil {
+	if out, err := exec.Command(licensed(t), "schema", "apply", "--store", url, "--archive", "off",
+		"--create-keyspace", "1").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	// The archive is in the same keyspace unless told otherwise.

@@ -64,7 +64,12 @@ const fleetNodes = 3
 // startFleet starts a cluster on a Cassandra.
 func startFleet(t *testing.T) *fleet {
 	t.Helper()
-	f := &fleet{t: t, program: licensed(t), options: cassandratest.Keyspace(t, cassandratest.Shared(t), 1), network: fmt.Sprintf("127.%d.%d", 1+rand.IntN(250), rand.IntN(250))}
+	f := &fleet{
+		t:       t,
+		program: licensed(t),
+		options: cassandratest.Keyspace(t, cassandratest.Shared(t), 1),
+		network: fmt.Sprintf("127.%d.%d", 1+rand.IntN(250), rand.IntN(250)),
+	}
 	f.store = cassandratest.URL(f.options, "accept_risk="+cassandra.RiskReplication1)
 	f.nodes = make([]*daemon, fleetNodes)
 	for i := range f.nodes {
@@ -90,13 +95,15 @@ func (f *fleet) arguments(role, name, host string, more ...string) []string {
 
 func (f *fleet) startNode(i int) {
 	f.t.Helper()
-	f.nodes[i] = startProgram(f.t, f.program, f.arguments("node", fmt.Sprint("n", i+1), fmt.Sprintf("%s.%d", f.network, i+1), "--policy", "testdata/policy.yaml")...)
+	f.nodes[i] = startProgram(f.t, f.program, f.arguments("node", fmt.Sprint("n", i+1),
+		fmt.Sprintf("%s.%d", f.network, i+1), "--policy", "testdata/policy.yaml")...)
 }
 
 // startGateway starts a gateway, of which the first is the one that is asked about the cluster.
 func (f *fleet) startGateway(number int) *daemon {
 	f.t.Helper()
-	g := startProgram(f.t, f.program, f.arguments("gateway", fmt.Sprint("g", number), fmt.Sprintf("%s.%d", f.network, 99+number), "--policy", "testdata/policy.yaml")...)
+	g := startProgram(f.t, f.program, f.arguments("gateway", fmt.Sprint("g", number),
+		fmt.Sprintf("%s.%d", f.network, 99+number), "--policy", "testdata/policy.yaml")...)
 	if number == 1 {
 		f.admin = licensedv1connect.NewAdminServiceClient(http.DefaultClient, "http://"+g.API)
 	}
@@ -146,7 +153,8 @@ func state(s *licensedv1.ClusterStatus, name string) licensedv1.NodeState {
 func (f *fleet) wantLevel(level licensedv1.ClusterLevel, summary string) {
 	f.t.Helper()
 	if s := f.status(); s.GetLevel() != level || !strings.HasPrefix(s.GetSummary(), summary) {
-		f.t.Errorf("the status is %v, %q: %v; want %v, %q", s.GetLevel(), s.GetSummary(), s.GetWarnings(), level, summary)
+		f.t.Errorf("the status is %v, %q: %v; want %v, %q",
+			s.GetLevel(), s.GetSummary(), s.GetWarnings(), level, summary)
 	}
 }
 
@@ -235,7 +243,8 @@ func TestCluster(t *testing.T) {
 	t.Run("drain", func(t *testing.T) {
 		tr := f.send(l)
 		tr.more(f, 50)
-		if _, err := f.admin.DrainNode(t.Context(), connect.NewRequest(&licensedv1.DrainNodeRequest{Name: "n2"})); err != nil {
+		if _, err := f.admin.DrainNode(t.Context(),
+			connect.NewRequest(&licensedv1.DrainNodeRequest{Name: "n2"})); err != nil {
 			t.Fatal(err)
 		}
 		f.await(func(s *licensedv1.ClusterStatus) bool {
@@ -249,11 +258,14 @@ func TestCluster(t *testing.T) {
 		tr.more(f, 50)
 		tr.end()
 		tr.wantNoFailures(t, "drain")
-		if status, body := harness.Get(t, "http://"+f.nodes[1].Admin+"/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(body, "draining") {
+		if status, body := harness.Get(
+			t, "http://"+f.nodes[1].Admin+"/readyz",
+		); status != http.StatusServiceUnavailable || !strings.Contains(body, "draining") {
 			t.Errorf("readyz of the drained node: %d %s", status, body)
 		}
 		tr = f.send(l)
-		if _, err := f.admin.UndrainNode(t.Context(), connect.NewRequest(&licensedv1.UndrainNodeRequest{Name: "n2"})); err != nil {
+		if _, err := f.admin.UndrainNode(t.Context(),
+			connect.NewRequest(&licensedv1.UndrainNodeRequest{Name: "n2"})); err != nil {
 			t.Fatal(err)
 		}
 		f.settled()
@@ -266,7 +278,9 @@ func TestCluster(t *testing.T) {
 		if code := f.nodes[1].Stop(); code != 0 {
 			t.Errorf("exit code %d", code)
 		}
-		f.await(func(s *licensedv1.ClusterStatus) bool { return state(s, "n2") == licensedv1.NodeState_NODE_STATE_LEFT })
+		f.await(func(s *licensedv1.ClusterStatus) bool {
+			return state(s, "n2") == licensedv1.NodeState_NODE_STATE_LEFT
+		})
 		f.wantLevel(licensedv1.ClusterLevel_CLUSTER_LEVEL_OK, "All systems normal")
 		f.startNode(1)
 		f.settled()
@@ -277,7 +291,8 @@ func TestCluster(t *testing.T) {
 		f.wantLevel(licensedv1.ClusterLevel_CLUSTER_LEVEL_OK, "All systems normal")
 		f.nodes[2].Kill()
 		f.await(func(s *licensedv1.ClusterStatus) bool { // Each reading begins after the end of n3.
-			if s.Level == licensedv1.ClusterLevel_CLUSTER_LEVEL_OK || state(s, "n3") == licensedv1.NodeState_NODE_STATE_READY {
+			if s.Level == licensedv1.ClusterLevel_CLUSTER_LEVEL_OK ||
+				state(s, "n3") == licensedv1.NodeState_NODE_STATE_READY {
 				t.Errorf("the status is %v, n3 %v", s.Level, state(s, "n3"))
 			}
 			h := held(s)
@@ -285,7 +300,9 @@ func TestCluster(t *testing.T) {
 		})
 		tr.more(f, 100)
 		tr.end()
-		f.await(func(s *licensedv1.ClusterStatus) bool { return state(s, "n3") == licensedv1.NodeState_NODE_STATE_DEAD })
+		f.await(func(s *licensedv1.ClusterStatus) bool {
+			return state(s, "n3") == licensedv1.NodeState_NODE_STATE_DEAD
+		})
 		f.wantLevel(licensedv1.ClusterLevel_CLUSTER_LEVEL_DEGRADED, "2 of 3 nodes running; n3 not responding since ")
 		f.gateway.Says("shards unserved")
 		f.gateway.Says("n3 not responding (")

@@ -70,7 +70,8 @@ func (d *daemon) clients() []licensedv1connect.LicenseServiceClient {
 // post sends JSON as curl would and returns the status and the reply.
 func (d *daemon) post(method, body string) (int, string) {
 	d.t.Helper()
-	res, err := http.Post("http://"+d.API+"/licensed.v1.LicenseService/"+method, "application/json", strings.NewReader(body))
+	res, err := http.Post("http://"+d.API+"/licensed.v1.LicenseService/"+method, "application/json",
+		strings.NewReader(body))
 	if err != nil {
 		d.t.Fatal(err)
 	}

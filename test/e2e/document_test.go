@@ -73,7 +73,8 @@ func TestMetricsAreDocumented(t *testing.T) {
 func pretty(t *testing.T, reply string) string {
 	t.Helper()
 	var short, long bytes.Buffer
-	if err := errors.Join(json.Compact(&short, []byte(reply)), json.Indent(&long, []byte(reply), "", "  ")); err != nil {
+	if err := errors.Join(json.Compact(&short, []byte(reply)),
+		json.Indent(&long, []byte(reply), "", "  ")); err != nil {
 		t.Fatalf("%q: %v", reply, err)
 	}
 	if short.Len() <= 120 {

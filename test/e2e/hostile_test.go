@@ -53,7 +53,8 @@ func (g good) use(t *testing.T, customer string) {
 	})); err != nil {
 		t.Errorf("command: %v", err)
 	}
-	if _, err := g.licenses.ListLicenses(ctx, connect.NewRequest(&licensedv1.ListLicensesRequest{CustomerId: customer})); err != nil {
+	if _, err := g.licenses.ListLicenses(ctx,
+		connect.NewRequest(&licensedv1.ListLicensesRequest{CustomerId: customer})); err != nil {
 		t.Errorf("query: %v", err)
 	}
 	if _, err := g.admin.GetNode(ctx, connect.NewRequest(&licensedv1.GetNodeRequest{})); err != nil {
@@ -79,7 +80,10 @@ func (d *daemon) fill(customers, licences int) (many string) {
 	client, many := d.clients()[0], "many"
 	acquire := func(customer string, title int) {
 		if _, err := client.AcquireLicense(d.t.Context(), connect.NewRequest(&licensedv1.AcquireLicenseRequest{
-			CustomerId: customer, DeviceId: "iphone", TitleId: fmt.Sprintf("title-%05d", title), CommandId: fmt.Sprint("c", title),
+			CustomerId: customer,
+			DeviceId:   "iphone",
+			TitleId:    fmt.Sprintf("title-%05d", title),
+			CommandId:  fmt.Sprint("c", title),
 		})); err != nil {
 			d.t.Error(err)
 		}
@@ -150,10 +154,12 @@ func TestHostileClients(t *testing.T) {
 func TestFewFiles(t *testing.T) {
 	t.Parallel()
 	script := filepath.Join(t.TempDir(), "few")
-	if err := os.WriteFile(script, fmt.Appendf(nil, "#!/bin/sh\nulimit -n 96 && exec %s \"$@\"\n", licensed(t)), 0o700); err != nil {
+	if err := os.WriteFile(script, fmt.Appendf(nil, "#!/bin/sh\nulimit -n 96 && exec %s \"$@\"\n", licensed(t)),
+		0o700); err != nil {
 		t.Fatal(err)
 	}
-	d := startProgram(t, script, "dev", "--data", filepath.Join(t.TempDir(), "data"), "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
+	d := startProgram(t, script, "dev", "--data", filepath.Join(t.TempDir(), "data"), "--listen", "127.0.0.1:0",
+		"--admin", "127.0.0.1:0")
 	d.Says(`"open_files":96`)
 	running, err := hostile.IdleConnections(90).Start(t.Context(), hostile.Target{Address: d.API, From: hostileIP})
 	if err != nil {

@@ -61,7 +61,8 @@ func TestKillUnderLoad(t *testing.T) {
 		t.Fatalf("exit code %d after SIGTERM", code)
 	}
 	l.compareWithHistory(t, openStore(t, data))
-	t.Logf("%d kills, %d commands, %d had an unknown outcome, %d were refused", *kills, len(l.commands), l.unknown, l.refused())
+	t.Logf("%d kills, %d commands, %d had an unknown outcome, %d were refused",
+		*kills, len(l.commands), l.unknown, l.refused())
 }
 
 const (
@@ -154,7 +155,9 @@ func sender[Q, A any, P interface {
 	*A
 	proto.Message
 }](
-	method func(licensedv1connect.LicenseServiceClient, context.Context, *connect.Request[Q]) (*connect.Response[A], error),
+	method func(
+		licensedv1connect.LicenseServiceClient, context.Context, *connect.Request[Q],
+	) (*connect.Response[A], error),
 	request *Q,
 ) func(context.Context, licensedv1connect.LicenseServiceClient) (proto.Message, error) {
 	return func(ctx context.Context, client licensedv1connect.LicenseServiceClient) (proto.Message, error) {

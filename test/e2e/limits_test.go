@@ -42,7 +42,8 @@ func TestCurl(t *testing.T) {
 			t.Fatalf("%d %s: %v", status, reply, err)
 		}
 	}
-	if l := first.License; l.CustomerID != "Bayley" || l.TitleID != "GlowS01E01" || l.ExpiresAt.Sub(l.AcquiredAt) != 30*24*time.Hour {
+	if l := first.License; l.CustomerID != "Bayley" || l.TitleID != "GlowS01E01" ||
+		l.ExpiresAt.Sub(l.AcquiredAt) != 30*24*time.Hour {
 		t.Errorf("licence %+v", l)
 	}
 	if first.Duplicate || !second.Duplicate || first.License != second.License || first.Sequence != second.Sequence {
@@ -62,7 +63,9 @@ func (r *tour) client() licensedv1connect.LicenseServiceClient {
 	return r.clients[r.calls%len(r.clients)]
 }
 
-func (r *tour) acquire(id, device, title string, change ...func(*licensedv1.AcquireLicenseRequest)) (*licensedv1.AcquireLicenseResponse, error) {
+func (r *tour) acquire(
+	id, device, title string, change ...func(*licensedv1.AcquireLicenseRequest),
+) (*licensedv1.AcquireLicenseResponse, error) {
 	q := &licensedv1.AcquireLicenseRequest{CustomerId: "Matt", CommandId: id, DeviceId: device, TitleId: title}
 	for _, f := range change {
 		f(q)
@@ -73,7 +76,9 @@ func (r *tour) acquire(id, device, title string, change ...func(*licensedv1.Acqu
 // call calls a method by the next protocol, and waits as long as it is told to when the customer was
 // refused too often in a second.
 func call[Q, A any](
-	r *tour, method func(licensedv1connect.LicenseServiceClient, context.Context, *connect.Request[Q]) (*connect.Response[A], error), q *Q,
+	r *tour, method func(
+		licensedv1connect.LicenseServiceClient, context.Context, *connect.Request[Q],
+	) (*connect.Response[A], error), q *Q,
 ) (*A, error) {
 	for {
 		res, err := method(r.client(), r.t.Context(), connect.NewRequest(q))
@@ -113,10 +118,13 @@ func (r *tour) accepted(what string, err error) {
 }
 
 // refused checks the rule that refused a call, and its numbers.
-func (r *tour) refused(what string, err error, code connect.Code, rule licensedv1.Rule, limit, current uint32) *licensedv1.Refusal {
+func (r *tour) refused(
+	what string, err error, code connect.Code, rule licensedv1.Rule, limit, current uint32,
+) *licensedv1.Refusal {
 	r.t.Helper()
 	f := demo.Refusal(err)
-	if connect.CodeOf(err) != code || f.GetRule() != rule || f.GetLimit() != limit || f.GetCurrent() != current || f.GetMessage() == "" {
+	if connect.CodeOf(err) != code || f.GetRule() != rule || f.GetLimit() != limit || f.GetCurrent() != current ||
+		f.GetMessage() == "" {
 		r.t.Fatalf("%s: %v with %v, want %v with %v, limit %d, current %d", what, err, f, code, rule, limit, current)
 	}
 	return f
@@ -140,7 +148,8 @@ func TestLimits(t *testing.T) {
 	refused := r.refused("third device", err, limited, licensedv1.Rule_RULE_DEVICE_LIMIT, 2, 2)
 	_, err = r.acquire("3", "tv", "GlowS01E01")
 	again := r.refused("third device, sent again", err, limited, licensedv1.Rule_RULE_DEVICE_LIMIT, 2, 2)
-	if again.Duplicate != true || refused.Duplicate != false || again.Sequence != refused.Sequence || refused.Sequence == 0 {
+	if again.Duplicate != true || refused.Duplicate != false || again.Sequence != refused.Sequence ||
+		refused.Sequence == 0 {
 		t.Errorf("a refusal and its repeat: %v, %v", refused, again)
 	}
 
@@ -151,7 +160,8 @@ func TestLimits(t *testing.T) {
 	r.accepted("second download", err)
 	_, err = r.acquire("6", "iphone", "ExMachina", newDownload)
 	refused = r.refused("third download", err, limited, licensedv1.Rule_RULE_YEARLY_LIMIT, 2, 2)
-	if got, want := refused.NextAllowedAt.AsTime(), first.License.AcquiredAt.AsTime().Add(365*24*time.Hour); !got.Equal(want) {
+	if got, want := refused.NextAllowedAt.AsTime(),
+		first.License.AcquiredAt.AsTime().Add(365*24*time.Hour); !got.Equal(want) {
 		t.Errorf("another download is allowed at %v, want a year after the first, %v", got, want)
 	}
 
@@ -177,7 +187,8 @@ func TestLimits(t *testing.T) {
 func (r *tour) validation(first *licensedv1.AcquireLicenseResponse) {
 	before := r.sequence()
 	_, err := r.acquire("", "tv", "GlowS01E01", validateOnly)
-	f := r.refused("ask for a third device", err, connect.CodeFailedPrecondition, licensedv1.Rule_RULE_DEVICE_LIMIT, 2, 2)
+	f := r.refused("ask for a third device", err, connect.CodeFailedPrecondition,
+		licensedv1.Rule_RULE_DEVICE_LIMIT, 2, 2)
 	res, err := r.acquire("ask", "iphone", "ExMachina", validateOnly)
 	r.accepted("ask for a licence that is active", err)
 	if f.Sequence != 0 || res.Sequence != 0 || !proto.Equal(res.License, first.License) {
@@ -222,7 +233,8 @@ func (r *tour) devices() {
 		r.t.Errorf("removing the device released %v", res.ReleasedTitleIds)
 	}
 	_, err = deactivate("d3", "iphone")
-	r.refused("second removal in a year", err, connect.CodeFailedPrecondition, licensedv1.Rule_RULE_DEACTIVATION_LIMIT, 1, 1)
+	r.refused("second removal in a year", err, connect.CodeFailedPrecondition,
+		licensedv1.Rule_RULE_DEACTIVATION_LIMIT, 1, 1)
 	_, err = call(r, licensedv1connect.LicenseServiceClient.RenewLicense, &licensedv1.RenewLicenseRequest{
 		CustomerId: "Matt", DeviceId: "iphone", TitleId: "Moonlight", CommandId: "r1",
 	})
@@ -262,16 +274,19 @@ func (r *tour) plans() {
 }
 
 func (r *tour) sequence() uint64 {
-	res, err := call(r, licensedv1connect.LicenseServiceClient.ListDevices, &licensedv1.ListDevicesRequest{CustomerId: "Matt"})
+	res, err := call(r, licensedv1connect.LicenseServiceClient.ListDevices,
+		&licensedv1.ListDevicesRequest{CustomerId: "Matt"})
 	r.accepted("list devices", err)
 	return res.Sequence
 }
 
 // lists returns what there is to know of the customer.
 func (r *tour) lists() []proto.Message {
-	devices, err := call(r, licensedv1connect.LicenseServiceClient.ListDevices, &licensedv1.ListDevicesRequest{CustomerId: "Matt"})
+	devices, err := call(r, licensedv1connect.LicenseServiceClient.ListDevices,
+		&licensedv1.ListDevicesRequest{CustomerId: "Matt"})
 	r.accepted("list devices", err)
-	licenses, err := call(r, licensedv1connect.LicenseServiceClient.ListLicenses, &licensedv1.ListLicensesRequest{CustomerId: "Matt", IncludeInactive: true})
+	licenses, err := call(r, licensedv1connect.LicenseServiceClient.ListLicenses,
+		&licensedv1.ListLicensesRequest{CustomerId: "Matt", IncludeInactive: true})
 	r.accepted("list licences", err)
 	downloads := func(since *timestamppb.Timestamp) *licensedv1.ListDownloadsResponse {
 		res, err := call(r, licensedv1connect.LicenseServiceClient.ListDownloads, &licensedv1.ListDownloadsRequest{
@@ -287,7 +302,8 @@ func (r *tour) lists() []proto.Message {
 	if !proto.Equal(recent, ever) {
 		r.t.Errorf("downloads of the state\n%v\nand of the history\n%v", recent, ever)
 	}
-	if len(devices.Devices) != 5 || devices.DeviceLimit != 4 || devices.PlanId != "premium" || len(licenses.Licenses) != 5 {
+	if len(devices.Devices) != 5 || devices.DeviceLimit != 4 || devices.PlanId != "premium" ||
+		len(licenses.Licenses) != 5 {
 		r.t.Errorf("devices %v, licences %v", devices, licenses)
 	}
 	return []proto.Message{devices, licenses, recent}
@@ -310,7 +326,8 @@ func TestPolicyReload(t *testing.T) {
 	write("1", "v1")
 	d := start(t, filepath.Join(dir, "data"), "--policy", path)
 	limit := func() uint32 {
-		res, err := d.clients()[0].ListDevices(t.Context(), connect.NewRequest(&licensedv1.ListDevicesRequest{CustomerId: "Matt"}))
+		res, err := d.clients()[0].ListDevices(t.Context(),
+			connect.NewRequest(&licensedv1.ListDevicesRequest{CustomerId: "Matt"}))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -42,31 +42,112 @@ func nextRelease(t *testing.T) []overlay.Edit {
 
 		{File: "internal/node/later.go", To: file("node.go")},
 		{File: "internal/node/member.go", From: "\t\tnow := m.meta()\n", To: "\t\tm.later()\n\t\tnow := m.meta()\n"},
-		{File: "internal/node/member.go", From: "\tif n.config.Roles.Has(RoleGateway) {\n\t\tmeta.Roles", To: "\tmeta.LaterText, meta.Roles = \"later\", append(meta.Roles, clusterv1.Role_ROLE_LATER)\n\tif n.config.Roles.Has(RoleGateway) {\n\t\tmeta.Roles"},
-		{File: "internal/node/member.go", From: "\ts := &clusterv1.StatusResponse{\n", To: "\tself.LaterText = \"later\"\n\ts := &clusterv1.StatusResponse{LaterText: \"later\",\n"},
+		{
+			File: "internal/node/member.go",
+			From: "\tif n.config.Roles.Has(RoleGateway) {\n\t\tmeta.Roles",
+			To: "\tmeta.LaterText, meta.Roles = \"later\", append(meta.Roles, clusterv1.Role_ROLE_LATER)\n" +
+				"\tif n.config.Roles.Has(RoleGateway) {\n\t\tmeta.Roles",
+		},
+		{
+			File: "internal/node/member.go",
+			From: "\ts := &clusterv1.StatusResponse{\n",
+			To:   "\tself.LaterText = \"later\"\n\ts := &clusterv1.StatusResponse{LaterText: \"later\",\n",
+		},
 		{File: "cluster/transport/later.go", To: file("transport.go")},
-		{File: "cluster/transport/transport.go", From: "\tif deadline, ok := ctx.Deadline(); ok {\n\t\tm.TimeoutMicros", To: "\tm.LaterText = \"later\"\n\tif deadline, ok := ctx.Deadline(); ok {\n\t\tm.TimeoutMicros"},
-		{File: "cluster/transport/handle.go", From: "\th, codec := t.config.Handler, t.config.Codec\n", To: "\th, codec := t.config.Handler, t.config.Codec\n\tr.LaterText = \"later\"\n"},
-		{File: "cluster/transport/wire.go", From: "\treturn &clusterv1.Command{\n", To: "\treturn &clusterv1.Command{LaterText: \"later\",\n"},
-		{File: "cluster/news.go", From: "\tm := &clusterv1.Shard{Id", To: "\tm := &clusterv1.Shard{LaterText: \"later\", Id"},
+		{
+			File: "cluster/transport/transport.go",
+			From: "\tif deadline, ok := ctx.Deadline(); ok {\n\t\tm.TimeoutMicros",
+			To:   "\tm.LaterText = \"later\"\n\tif deadline, ok := ctx.Deadline(); ok {\n\t\tm.TimeoutMicros",
+		},
+		{
+			File: "cluster/transport/handle.go",
+			From: "\th, codec := t.config.Handler, t.config.Codec\n",
+			To:   "\th, codec := t.config.Handler, t.config.Codec\n\tr.LaterText = \"later\"\n",
+		},
+		{
+			File: "cluster/transport/wire.go",
+			From: "\treturn &clusterv1.Command{\n",
+			To:   "\treturn &clusterv1.Command{LaterText: \"later\",\n",
+		},
+		{
+			File: "cluster/news.go",
+			From: "\tm := &clusterv1.Shard{Id",
+			To:   "\tm := &clusterv1.Shard{LaterText: \"later\", Id",
+		},
 
 		{File: "gateway/later.go", To: file("gateway.go")},
-		{File: "gateway/gateway.go", From: "\tif g.config.HistoryReader != nil {\n", To: "\tmount(pauseDownloads, connect.NewUnaryHandler(pauseDownloads, (&service{g}).PauseDownloads, withInterceptor...))\n\tif g.config.HistoryReader != nil {\n"},
-		{File: "gateway/fingerprint.go", From: "\t}\n\tif issuedAt != nil {", To: "\tcase *licensedv1.Command_PauseDownloads:\n\t\tb = b.number(7).text(1, c.PauseDownloads.Reason)\n\t}\n\tif issuedAt != nil {"},
-		{File: "gateway/service.go", From: "\treturn result{Outcome: o, sequence", To: "\tif o.License != nil {\n\t\to.License.LaterText = \"later\"\n\t}\n\treturn result{Outcome: o, sequence"},
+		{
+			File: "gateway/gateway.go",
+			From: "\tif g.config.HistoryReader != nil {\n",
+			To: "\tmount(pauseDownloads, connect.NewUnaryHandler(pauseDownloads, (&service{g}).PauseDownloads, " +
+				"withInterceptor...))\n\tif g.config.HistoryReader != nil {\n",
+		},
+		{
+			File: "gateway/fingerprint.go",
+			From: "\t}\n\tif issuedAt != nil {",
+			To: "\tcase *licensedv1.Command_PauseDownloads:\n" +
+				"\t\tb = b.number(7).text(1, c.PauseDownloads.Reason)\n\t}\n\tif issuedAt != nil {",
+		},
+		{File: "gateway/service.go", From: "\treturn result{Outcome: o, sequence", To: "\tif o.License != nil {\n" +
+			"\t\to.License.LaterText = \"later\"\n\t}\n\treturn result{Outcome: o, sequence"},
 
-		{File: "messages/event.go", From: "\t\"PlanChanged/1\":       read[licensedv1.PlanChanged],\n", To: "\t\"PlanChanged/1\":       read[licensedv1.PlanChanged],\n\t\"DownloadsPaused/1\":   read[licensedv1.DownloadsPaused],\n"},
-		{File: "messages/event.go", From: "\tdefault:\n\t\treturn \"\"\n", To: "\tcase *licensedv1.DownloadsPaused:\n\t\treturn \"DownloadsPaused/1\"\n\tdefault:\n\t\treturn \"\"\n"},
-		{File: "actors/license/foreign.go", From: "\tcase *licensedv1.Command_ChangePlan:\n", To: "\tcase *licensedv1.Command_PauseDownloads:\n\t\treturn nil\n\tcase *licensedv1.Command_ChangePlan:\n"},
-		{File: "actors/license/decide.go", From: "\tdefault:\n\t\tpanic(fmt.Sprintf(\"license: no command, but %T\", c))\n", To: "\tcase *licensedv1.Command_PauseDownloads:\n\t\td.add(customer, d.state.order, &licensedv1.DownloadsPaused{Reason: c.PauseDownloads.GetReason()})\n\tdefault:\n\t\tpanic(fmt.Sprintf(\"license: no command, but %T\", c))\n"},
-		{File: "actors/license/decide.go", From: "&licensedv1.LicenseAcquired{StudioId", To: "&licensedv1.LicenseAcquired{LaterText: \"later\", StudioId"},
-		{File: "actors/license/evolve.go", From: "\tdefault:\n\t\ts.evolveLicense(e, at)\n", To: "\tcase *licensedv1.DownloadsPaused:\n\t\ts.paused, s.order = true, e.Order+1\n\tdefault:\n\t\ts.evolveLicense(e, at)\n"},
+		{
+			File: "messages/event.go",
+			From: "\t\"PlanChanged/1\":       read[licensedv1.PlanChanged],\n",
+			To: "\t\"PlanChanged/1\":       read[licensedv1.PlanChanged],\n" +
+				"\t\"DownloadsPaused/1\":   read[licensedv1.DownloadsPaused],\n",
+		},
+		{File: "messages/event.go", From: "\tdefault:\n\t\treturn \"\"\n",
+			To: "\tcase *licensedv1.DownloadsPaused:\n\t\treturn \"DownloadsPaused/1\"\n\tdefault:\n\t\treturn \"\"\n"},
+		{File: "actors/license/foreign.go", From: "\tcase *licensedv1.Command_ChangePlan:\n",
+			To: "\tcase *licensedv1.Command_PauseDownloads:\n\t\treturn nil\n\tcase *licensedv1.Command_ChangePlan:\n"},
+		{
+			File: "actors/license/decide.go",
+			From: "\tdefault:\n\t\tpanic(fmt.Sprintf(\"license: no command, but %T\", c))\n",
+			To: "\tcase *licensedv1.Command_PauseDownloads:\n\t\td.add(customer, d.state.order, " +
+				"&licensedv1.DownloadsPaused{Reason: c.PauseDownloads.GetReason()})\n\tdefault:\n" +
+				"\t\tpanic(fmt.Sprintf(\"license: no command, but %T\", c))\n",
+		},
+		{
+			File: "actors/license/decide.go",
+			From: "&licensedv1.LicenseAcquired{StudioId",
+			To:   "&licensedv1.LicenseAcquired{LaterText: \"later\", StudioId",
+		},
+		{
+			File: "actors/license/evolve.go",
+			From: "\tdefault:\n\t\ts.evolveLicense(e, at)\n",
+			To: "\tcase *licensedv1.DownloadsPaused:\n\t\ts.paused, s.order = true, e.Order+1\n\tdefault:\n" +
+				"\t\ts.evolveLicense(e, at)\n",
+		},
 		{File: "actors/license/state.go", From: "\tplan string\n", To: "\tplan string\n\tpaused bool\n"},
-		{File: "actors/license/outcome.go", From: "\t\tcase *licensedv1.PlanChanged:\n", To: "\t\tcase *licensedv1.DownloadsPaused:\n\t\t\treturn append(b, outcomePlan+1)\n\t\tcase *licensedv1.PlanChanged:\n"},
-		{File: "actors/license/outcome.go", From: "\tcase outcomePlan:\n", To: "\tcase outcomePlan + 1:\n\tcase outcomePlan:\n"},
-		{File: "actors/license/kind.go", From: "\tif s.Mapper != snapshotMapper {\n", To: "\tif s.Mapper != snapshotMapper && s.Mapper != \"LicenseSnapshot/3\" {\n"},
-		{File: "actors/license/kind.go", From: "\treturn &aggregate{kind: k, id: id, state: state}, nil\n", To: "\tstate.paused = s.Mapper == \"LicenseSnapshot/3\"\n\treturn &aggregate{kind: k, id: id, state: state}, nil\n"},
-		{File: "actors/license/kind.go", From: "\treturn actors.Snapshot{\n\t\tMapper: snapshotMapper,\n", To: "\tmapper := snapshotMapper\n\tif a.state.paused {\n\t\tmapper = \"LicenseSnapshot/3\"\n\t}\n\treturn actors.Snapshot{\n\t\tMapper: mapper,\n"},
+		{
+			File: "actors/license/outcome.go",
+			From: "\t\tcase *licensedv1.PlanChanged:\n",
+			To: "\t\tcase *licensedv1.DownloadsPaused:\n\t\t\treturn append(b, outcomePlan+1)\n" +
+				"\t\tcase *licensedv1.PlanChanged:\n",
+		},
+		{
+			File: "actors/license/outcome.go",
+			From: "\tcase outcomePlan:\n",
+			To:   "\tcase outcomePlan + 1:\n\tcase outcomePlan:\n",
+		},
+		{
+			File: "actors/license/kind.go",
+			From: "\tif s.Mapper != snapshotMapper {\n",
+			To:   "\tif s.Mapper != snapshotMapper && s.Mapper != \"LicenseSnapshot/3\" {\n",
+		},
+		{
+			File: "actors/license/kind.go",
+			From: "\treturn &aggregate{kind: k, id: id, state: state}, nil\n",
+			To: "\tstate.paused = s.Mapper == \"LicenseSnapshot/3\"\n" +
+				"\treturn &aggregate{kind: k, id: id, state: state}, nil\n",
+		},
+		{
+			File: "actors/license/kind.go",
+			From: "\treturn actors.Snapshot{\n\t\tMapper: snapshotMapper,\n",
+			To: "\tmapper := snapshotMapper\n\tif a.state.paused {\n\t\tmapper = \"LicenseSnapshot/3\"\n\t}\n" +
+				"\treturn actors.Snapshot{\n\t\tMapper: mapper,\n",
+		},
 	}
 }
 
@@ -96,7 +177,8 @@ func nextClusterProtocol(file *descriptorpb.FileDescriptorProto) {
 	overlay.AddField(message(file, "Request"), "body", "string", "later", 201)
 	for _, e := range file.EnumType {
 		if e.GetName() == "Role" {
-			e.Value = append(e.Value, &descriptorpb.EnumValueDescriptorProto{Name: proto.String("ROLE_LATER"), Number: proto.Int32(200)})
+			e.Value = append(e.Value,
+				&descriptorpb.EnumValueDescriptorProto{Name: proto.String("ROLE_LATER"), Number: proto.Int32(200)})
 		}
 	}
 }
@@ -135,7 +217,8 @@ func TestNextReleaseFits(t *testing.T) { overlay.File(t, "../..", nextRelease(t)
 // tells where it is.
 func buildNext(t *testing.T) (program func() string) {
 	path := filepath.Join(t.TempDir(), "licensed-next")
-	arguments := []string{"build", "-overlay", overlay.File(t, "../..", nextRelease(t)), "-ldflags", "-X licensed/internal/version.release=" + nextVersion, "-o", path}
+	arguments := []string{"build", "-overlay", overlay.File(t, "../..", nextRelease(t)), "-ldflags",
+		"-X licensed/internal/version.release=" + nextVersion, "-o", path}
 	if harness.Race {
 		arguments = append(arguments, "-race")
 	}

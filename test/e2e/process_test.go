@@ -40,18 +40,33 @@ func TestStartErrors(t *testing.T) {
 		code      int
 		says      []string
 	}{
-		"port in use":        {[]string{"--listen", taken.Addr().String()}, 1, []string{"API port", taken.Addr().String(), "--listen"}},
-		"admin port in use":  {[]string{"--admin", taken.Addr().String()}, 1, []string{"admin port", taken.Addr().String(), "--admin"}},
-		"bad address":        {[]string{"--listen", "8080"}, 2, []string{"listen", `"8080"`, "HOST:PORT"}},
-		"bad port":           {[]string{"--admin", "127.0.0.1:99999"}, 2, []string{"admin", "99999"}},
-		"locked":             {[]string{"--data", dataOf(running)}, 1, []string{dataOf(running), "another licensed", "--data"}},
-		"data is a file":     {[]string{"--data", write("file", "")}, 1, []string{filepath.Join(dir, "file")}},
-		"no such policy":     {[]string{"--policy", filepath.Join(dir, "none.yaml")}, 1, []string{"none.yaml"}},
-		"invalid policy":     {[]string{"--policy", write("policy.yaml", "version: v1\nplans:\n  p: {devices: many}\n")}, 1, []string{"policy.yaml:3"}},
-		"unknown flag":       {[]string{"--nonsense"}, 2, []string{"--nonsense", "--help"}},
-		"bad value":          {[]string{"--snapshot-every", "0"}, 2, []string{"snapshot-every", "at least 1"}},
-		"unknown setting":    {[]string{"--config", write("settings.yaml", "# ours\nlisten: 127.0.0.1:0\nlissen: x\n")}, 2, []string{"settings.yaml:3", `"lissen"`}},
-		"bad setting":        {[]string{"--config", write("bad.yaml", "passivate-after: soon\n")}, 2, []string{"bad.yaml:1", "passivate-after", "soon"}},
+		"port in use": {
+			[]string{"--listen", taken.Addr().String()}, 1, []string{"API port", taken.Addr().String(), "--listen"},
+		},
+		"admin port in use": {
+			[]string{"--admin", taken.Addr().String()}, 1, []string{"admin port", taken.Addr().String(), "--admin"},
+		},
+		"bad address": {[]string{"--listen", "8080"}, 2, []string{"listen", `"8080"`, "HOST:PORT"}},
+		"bad port":    {[]string{"--admin", "127.0.0.1:99999"}, 2, []string{"admin", "99999"}},
+		"locked": {
+			[]string{"--data", dataOf(running)}, 1, []string{dataOf(running), "another licensed", "--data"},
+		},
+		"data is a file": {[]string{"--data", write("file", "")}, 1, []string{filepath.Join(dir, "file")}},
+		"no such policy": {[]string{"--policy", filepath.Join(dir, "none.yaml")}, 1, []string{"none.yaml"}},
+		"invalid policy": {
+			[]string{"--policy", write("policy.yaml", "version: v1\nplans:\n  p: {devices: many}\n")},
+			1,
+			[]string{"policy.yaml:3"},
+		},
+		"unknown flag": {[]string{"--nonsense"}, 2, []string{"--nonsense", "--help"}},
+		"bad value":    {[]string{"--snapshot-every", "0"}, 2, []string{"snapshot-every", "at least 1"}},
+		"unknown setting": {[]string{"--config", write("settings.yaml", "# ours\nlisten: 127.0.0.1:0\nlissen: x\n")},
+			2, []string{"settings.yaml:3", `"lissen"`}},
+		"bad setting": {
+			[]string{"--config", write("bad.yaml", "passivate-after: soon\n")},
+			2,
+			[]string{"bad.yaml:1", "passivate-after", "soon"},
+		},
 		"bad log level":      {[]string{"--log-level", "loud"}, 2, []string{"loud", "debug, info"}},
 		"one thing too many": {[]string{"now"}, 2, []string{"now", "--help"}},
 	} {
@@ -134,7 +149,8 @@ func TestSecondSignal(t *testing.T) {
 		return status == http.StatusServiceUnavailable
 	})
 	// While load balancers take notice, it serves as before.
-	if status, reply := d.post("AcquireLicense", `{"customerId":"a","deviceId":"b","titleId":"c","commandId":"d"}`); status != http.StatusOK {
+	if status, reply := d.post("AcquireLicense",
+		`{"customerId":"a","deviceId":"b","titleId":"c","commandId":"d"}`); status != http.StatusOK {
 		t.Errorf("while draining: %d %s", status, reply)
 	}
 	d.Signal(syscall.SIGHUP) // Not a reason to stop.
@@ -161,13 +177,14 @@ func TestPages(t *testing.T) {
 	d := start(t, filepath.Join(t.TempDir(), "data"))
 	d.post("AcquireLicense", `{"customerId":"a","deviceId":"b","titleId":"c","commandId":"d"}`)
 	for url, says := range map[string]string{
-		d.API + "/healthz":         "ready",
-		d.API + "/readyz":          "ready",
-		d.Admin + "/healthz":       "ready",
-		d.Admin + "/readyz":        "ready",
-		d.Admin + "/debug/pprof/":  "goroutine",
-		d.API + "/":                "licensed",
-		d.Admin + "/metrics":       `licensed_gateway_request_duration_seconds_count{code="ok",method="AcquireLicense"} 1`,
+		d.API + "/healthz":        "ready",
+		d.API + "/readyz":         "ready",
+		d.Admin + "/healthz":      "ready",
+		d.Admin + "/readyz":       "ready",
+		d.Admin + "/debug/pprof/": "goroutine",
+		d.API + "/":               "licensed",
+		d.Admin +
+			"/metrics": `licensed_gateway_request_duration_seconds_count{code="ok",method="AcquireLicense"} 1`,
 		d.Admin + "/metrics?again": "licensed_resident_aggregates 1",
 	} {
 		if status, body := harness.Get(t, "http://"+url); status != http.StatusOK || !strings.Contains(body, says) {
@@ -229,7 +246,8 @@ func TestSettingsCommand(t *testing.T) {
 	if err := os.WriteFile(again, out, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command(licensed(t), "settings", "--config", again).CombinedOutput(); err != nil || !strings.Contains(string(out), "snapshot-every: 70") {
+	if out, err := exec.Command(licensed(t), "settings", "--config", again).CombinedOutput(); err != nil ||
+		!strings.Contains(string(out), "snapshot-every: 70") {
 		t.Errorf("what settings prints is not a settings file: %v: %s", err, out)
 	}
 }

@@ -26,7 +26,8 @@ func TestTerminalIsNotAsked(t *testing.T) {
 		verbs[i] = append(verbs[i], "--help")
 	}
 	verbs = append(verbs,
-		[]string{"cluster", "--server", "127.0.0.1:1"}, []string{"events", "Bayley", "--server", "127.0.0.1:1"}, []string{"nonsense"})
+		[]string{"cluster", "--server", "127.0.0.1:1"}, []string{"events", "Bayley", "--server", "127.0.0.1:1"},
+		[]string{"nonsense"})
 	var longest time.Duration
 	for _, args := range verbs {
 		began := time.Now()

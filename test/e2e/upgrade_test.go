@@ -98,7 +98,8 @@ const novelty = `{"customerId":"novel","commandId":"novelty","reason":"holidays"
 
 // acquireLater acquires a licence with a field that the next release has.
 func acquireLater(customer, command string) string {
-	return fmt.Sprintf(`{"customerId":%q,"deviceId":"d","titleId":"t","commandId":%q,"laterText":"later"}`, customer, command)
+	return fmt.Sprintf(`{"customerId":%q,"deviceId":"d","titleId":"t","commandId":%q,"laterText":"later"}`,
+		customer, command)
 }
 
 // want checks status and words of an answer, and returns the sequence in it.
@@ -157,7 +158,8 @@ func TestUpgrade(t *testing.T) {
 	u.want(u.gateway, "PauseDownloads", novelty, http.StatusNotImplemented, "not executed", "UNSUPPORTED")
 	u.gateways()
 	u.wantVersions(0)
-	u.want(u.gateway, "AcquireLicense", acquireLater("novel", "after"), http.StatusInternalServerError, "data_loss", "not executed")
+	u.want(u.gateway, "AcquireLicense", acquireLater("novel", "after"), http.StatusInternalServerError, "data_loss",
+		"not executed")
 	u.want(u.gateway, "AcquireLicense", acquireLater("later", "old gateway"), http.StatusOK, `"duplicate":true`)
 
 	u.tr.more(u.fleet, 50)

@@ -38,7 +38,8 @@ func TestKill(t *testing.T) {
 		before, after := l.latencies(quiet, at, everybody), l.latencies(at, end, not(theirs))
 		gaps, calm, meanwhile = append(gaps, hit...), append(calm, before...), append(meanwhile, after...)
 		t.Logf("kill %d of %s at %s: without success %s; others' p99 %v, before %v",
-			k+1, victim.name, clock.UTC().Format("15:04:05.000"), spread(hit), quantile(after, .99), quantile(before, .99))
+			k+1, victim.name, clock.UTC().Format("15:04:05.000"), spread(hit), quantile(after, .99),
+			quantile(before, .99))
 		leases += lost(incarnations, f.incarnations(2), victim.name)
 		f.start(victim)
 	}
@@ -85,7 +86,8 @@ func TestStoreNodeStalls(t *testing.T) {
 	}
 	l.end()
 	failed, why := l.failures()
-	result := fmt.Sprintf("a node of Cassandra stalls for 10 s: time without success: %s\nattempts that failed: %d\n%s", spread(gaps), failed, why)
+	result := fmt.Sprintf("a node of Cassandra stalls for 10 s: time without success: %s\nattempts that failed: %d\n%s",
+		spread(gaps), failed, why)
 	t.Log(result)
 	f.save("stall.txt", result)
 	l.verify()
@@ -141,8 +143,10 @@ func (l *load) report(f *fleet, what string, move func()) {
 	to := l.now()
 	l.end()
 	failed, why := l.failures()
-	result := fmt.Sprintf("%s in %v: slowest request of each customer: %s\nlatency: %s\nlatency before: %s\nattempts that failed: %d\n%s",
-		what, (to - from).Round(time.Second), spread(l.slowest(from, to, everybody)), spread(l.latencies(from, to, everybody)),
+	result := fmt.Sprintf("%s in %v: slowest request of each customer: %s\nlatency: %s\nlatency before: %s\n"+
+		"attempts that failed: %d\n%s",
+		what, (to - from).Round(time.Second), spread(l.slowest(from, to, everybody)),
+		spread(l.latencies(from, to, everybody)),
 		spread(l.latencies(quiet, from, everybody)), failed, why)
 	l.t.Log(result)
 	f.save(strings.ReplaceAll(what, " ", "-")+".txt", result)

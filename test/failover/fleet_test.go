@@ -129,7 +129,8 @@ func (m *member) url(port int) string { return fmt.Sprintf("http://%s:%d", m.hos
 
 // addNode starts one more node.
 func (f *fleet) addNode(n int) *member {
-	m := f.member(f.role, fmt.Sprint("n", n), fmt.Sprint(f.network, ".0.", n), append(slices.Clone(f.flags), "--passivate-after", "24h")...)
+	m := f.member(f.role, fmt.Sprint("n", n), fmt.Sprint(f.network, ".0.", n),
+		append(slices.Clone(f.flags), "--passivate-after", "24h")...)
 	f.nodes = append(f.nodes, m)
 	return m
 }
@@ -140,7 +141,8 @@ func (f *fleet) member(role, name, host string, args ...string) *member {
 	m.Process = process.New(process.Spec{
 		Name: name, Path: f.binary, Log: filepath.Join(f.dir, name+".log"),
 		Args: append([]string{
-			role, "--store", f.store, "--name", name, "--host", host, "--join", f.network + ".0.1," + f.network + ".0.2", "--log-format", "json", "--archive", "off",
+			role, "--store", f.store, "--name", name, "--host", host, "--join",
+			f.network + ".0.1," + f.network + ".0.2", "--log-format", "json", "--archive", "off",
 		}, args...),
 		Ready: func(ctx context.Context) error { return get(ctx, m.url(8081)+"/readyz") },
 	}, func(err error) { f.t.Errorf("%s: %v\n%s", name, err, m.Tail(2000)) })

@@ -30,7 +30,8 @@ func TestHandOver(t *testing.T) {
 		away.round(victim, 3, 2, func() {
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 			defer cancel()
-			if _, err := f.admin.DrainNode(ctx, connect.NewRequest(&licensedv1.DrainNodeRequest{Name: victim.name})); err != nil {
+			if _, err := f.admin.DrainNode(ctx,
+				connect.NewRequest(&licensedv1.DrainNodeRequest{Name: victim.name})); err != nil {
 				t.Fatal(err)
 			}
 		})
@@ -40,7 +41,8 @@ func TestHandOver(t *testing.T) {
 	}
 	l.end()
 	failed, why := l.failures()
-	result := fmt.Sprintf("%d hand-overs of all shards of a node\naway, all processes up:\n%s\nback, to a node that has just started:\n%s\nattempts that failed: %d\n%s",
+	result := fmt.Sprintf("%d hand-overs of all shards of a node\naway, all processes up:\n%s\n"+
+		"back, to a node that has just started:\n%s\nattempts that failed: %d\n%s",
 		*rounds, &away, &back, failed, why)
 	t.Log(result)
 	f.save("handover.txt", result)
@@ -91,8 +93,10 @@ func (h *handOver) round(victim *member, from, to int, move func()) {
 	}
 	h.last = l.gaps(at, end, moved)
 	h.gaps, h.noise = append(h.gaps, h.last...), append(h.noise, l.gaps(at, end, not(moved))...)
-	h.waited, h.slowest = append(h.waited, l.slowest(at, end, moved)...), append(h.slowest, l.slowest(at, end, not(moved))...)
-	h.others, h.before = append(h.others, l.latencies(at, end, not(moved))...), append(h.before, l.latencies(quiet, at, everybody)...)
+	h.waited, h.slowest = append(h.waited, l.slowest(at, end, moved)...),
+		append(h.slowest, l.slowest(at, end, not(moved))...)
+	h.others, h.before = append(h.others, l.latencies(at, end, not(moved))...),
+		append(h.before, l.latencies(quiet, at, everybody)...)
 }
 
 func (h *handOver) String() string {
@@ -103,7 +107,8 @@ func (h *handOver) String() string {
 		"                        all requests: %s\n"+
 		"  all customers before: all requests: %s\n"+
 		"  leases lost meanwhile: %d",
-		*every, spread(h.gaps), spread(h.waited), spread(h.noise), spread(h.slowest), spread(h.others), spread(h.before), h.leases)
+		*every, spread(h.gaps), spread(h.waited), spread(h.noise), spread(h.slowest), spread(h.others),
+		spread(h.before), h.leases)
 	if h.moving.total > 0 {
 		text += fmt.Sprintf("\n  processors before: %v\n  processors meanwhile: %v", h.calm, h.moving)
 	}

@@ -85,7 +85,8 @@ func newLoad(f *fleet, clients int) *load {
 		})
 	}
 	loading.Wait()
-	f.t.Logf("%d customers are in memory after %v", *residents+len(l.clients), time.Since(l.started).Round(time.Millisecond))
+	f.t.Logf("%d customers are in memory after %v",
+		*residents+len(l.clients), time.Since(l.started).Round(time.Millisecond))
 	return l
 }
 
@@ -102,16 +103,17 @@ func dial(f *fleet) *load {
 
 // acquire gives a customer its licence.
 func (l *load) acquire(c *client) {
-	l.ask(context.Background(), c, l.targets, func(ctx context.Context, to licensedv1connect.LicenseServiceClient) error {
-		r, err := to.AcquireLicense(ctx, connect.NewRequest(&licensedv1.AcquireLicenseRequest{
-			CustomerId: c.customer, DeviceId: "iphone", TitleId: titleID, CommandId: "first",
-		}))
-		if err == nil {
-			c.told["first"] = r.Msg.Sequence
-			c.expires.Store(r.Msg.License.ExpiresAt.AsTime().UnixNano())
-		}
-		return err
-	})
+	l.ask(context.Background(), c,
+		l.targets, func(ctx context.Context, to licensedv1connect.LicenseServiceClient) error {
+			r, err := to.AcquireLicense(ctx, connect.NewRequest(&licensedv1.AcquireLicenseRequest{
+				CustomerId: c.customer, DeviceId: "iphone", TitleId: titleID, CommandId: "first",
+			}))
+			if err == nil {
+				c.told["first"] = r.Msg.Sequence
+				c.expires.Store(r.Msg.License.ExpiresAt.AsTime().UnixNano())
+			}
+			return err
+		})
 }
 
 // run starts the clients; end stops them and waits.
@@ -153,7 +155,9 @@ func (l *load) renew(ctx context.Context, c *client, to targets, id string) {
 	})
 }
 
-func renew(ctx context.Context, to licensedv1connect.LicenseServiceClient, customer, id string) (sequence uint64, expires int64, err error) {
+func renew(
+	ctx context.Context, to licensedv1connect.LicenseServiceClient, customer, id string,
+) (sequence uint64, expires int64, err error) {
 	r, err := to.RenewLicense(ctx, connect.NewRequest(&licensedv1.RenewLicenseRequest{
 		CustomerId: customer, DeviceId: "iphone", TitleId: titleID, CommandId: id,
 	}))
@@ -168,7 +172,8 @@ func (l *load) read(ctx context.Context, c *client, to targets) {
 	l.ask(ctx, c, to, func(ctx context.Context, to licensedv1connect.LicenseServiceClient) error {
 		shown, err := read(ctx, to, c.customer)
 		if told := c.expires.Load(); err == nil && shown < told {
-			l.t.Errorf("%s was told that its licence ends at %v and reads %v", c.customer, time.Unix(0, told), time.Unix(0, shown))
+			l.t.Errorf("%s was told that its licence ends at %v and reads %v",
+				c.customer, time.Unix(0, told), time.Unix(0, shown))
 		}
 		return err
 	})
@@ -185,7 +190,8 @@ func read(ctx context.Context, to licensedv1connect.LicenseServiceClient, custom
 
 // ask sends a request until it is answered.
 func (l *load) ask(
-	ctx context.Context, c *client, to targets, send func(context.Context, licensedv1connect.LicenseServiceClient) error,
+	ctx context.Context, c *client, to targets,
+	send func(context.Context, licensedv1connect.LicenseServiceClient) error,
 ) {
 	a := l.insist(ctx, to, send)
 	c.mu.Lock()
@@ -194,7 +200,9 @@ func (l *load) ask(
 }
 
 // insist sends a request until it is answered, each time to any of the targets.
-func (l *load) insist(ctx context.Context, to targets, send func(context.Context, licensedv1connect.LicenseServiceClient) error) answer {
+func (l *load) insist(
+	ctx context.Context, to targets, send func(context.Context, licensedv1connect.LicenseServiceClient) error,
+) answer {
 	a := answer{began: time.Since(l.started)}
 	for {
 		a.attempts++
@@ -301,12 +309,14 @@ func (l *load) verify() {
 		l.compare(c.customer, c.told)
 		commands += len(c.told)
 	}
-	l.t.Logf("%d acknowledged commands of %d customers are in the histories, once each, where they were said to be", commands, len(l.clients))
+	l.t.Logf("%d acknowledged commands of %d customers are in the histories, once each, where they were said to be",
+		commands, len(l.clients))
 }
 
 // compare compares what was acknowledged to a customer, by command id, with its history.
 func (l *load) compare(customer string, told map[string]uint64) {
-	stream, err := l.history.ListEvents(context.Background(), connect.NewRequest(&licensedv1.ListEventsRequest{CustomerId: customer}))
+	stream, err := l.history.ListEvents(context.Background(),
+		connect.NewRequest(&licensedv1.ListEventsRequest{CustomerId: customer}))
 	if err != nil {
 		l.t.Errorf("%s: %v", customer, err)
 		return
@@ -347,7 +357,8 @@ func spread(d []time.Duration) string {
 	at := func(q float64) time.Duration {
 		return d[min(len(d)-1, int(q*float64(len(d))))].Round(100 * time.Microsecond)
 	}
-	return fmt.Sprintf("p50 %v, p90 %v, p99 %v, p99.9 %v, max %v (%d)", at(.5), at(.9), at(.99), at(.999), at(1), len(d))
+	return fmt.Sprintf("p50 %v, p90 %v, p99 %v, p99.9 %v, max %v (%d)",
+		at(.5), at(.9), at(.99), at(.999), at(1), len(d))
 }
 
 // quantile of a distribution.

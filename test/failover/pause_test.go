@@ -54,12 +54,15 @@ func pauses(t *testing.T, confirm string) {
 		if after := f.incarnations(3); before[victim.name] == after[victim.name] {
 			t.Errorf("%s is still %s, others had its shards", victim.name, after[victim.name])
 		}
-		t.Logf("pause %d of %s: without success %s; %d requests lay in its sockets", k+1, victim.name, spread(hit), 2*len(stray.clients))
+		t.Logf("pause %d of %s: without success %s; %d requests lay in its sockets",
+			k+1, victim.name, spread(hit), 2*len(stray.clients))
 	}
 	l.end()
 	failed, why := l.failures()
-	result := fmt.Sprintf("pauses of 10 s, confirmed by %s: time without success of the customers of the paused node: %s\n"+
-		"requests that waited in its sockets and were answered truly: %d\nlatency of all before: %s\nattempts that failed: %d\n%s",
+	result := fmt.Sprintf("pauses of 10 s, confirmed by %s: time without success of the customers of the paused "+
+		"node: %s\n"+
+		"requests that waited in its sockets and were answered truly: %d\nlatency of all before: %s\n"+
+		"attempts that failed: %d\n%s",
 		confirm, spread(gaps), lying, spread(calm), failed, why)
 	t.Log(result)
 	f.save("pause-"+confirm+".txt", result)
@@ -77,7 +80,10 @@ type stray struct {
 // strayTo returns a client for each of the customers, connected to that node.
 func (l *load) strayTo(f *fleet, m *member, of func(string) bool) *stray {
 	l.t.Helper()
-	s := &stray{l: l, to: targets{licensedv1connect.NewLicenseServiceClient(harness.HTTP2(f.t), m.url(8080), connect.WithGRPC())}}
+	s := &stray{
+		l:  l,
+		to: targets{licensedv1connect.NewLicenseServiceClient(harness.HTTP2(f.t), m.url(8080), connect.WithGRPC())},
+	}
 	for _, c := range l.clients {
 		if of(c.customer) {
 			s.of, s.clients = append(s.of, c), append(s.clients, newClient(c.customer))

@@ -42,8 +42,10 @@ func TestSaturated(t *testing.T) {
 	failed, why := s.failures()
 	n := s.latencies.TotalCount()
 	result := fmt.Sprintf("%v with %d requests under way, of %d customers: %d commands, %.0f/s; %.0f requests/s\n"+
-		"processor time: %s\nlatency: p50 %v, p90 %v, p99 %v, p99.9 %v, max %v (%d)\nincarnations after: %v, the same: %t\nattempts that failed: %d\n%s",
-		took.Round(time.Second), *workers, *busyOnes, s.commands.Load(), float64(s.commands.Load())/took.Seconds(), float64(n)/took.Seconds(),
+		"processor time: %s\nlatency: p50 %v, p90 %v, p99 %v, p99.9 %v, max %v (%d)\n"+
+		"incarnations after: %v, the same: %t\nattempts that failed: %d\n%s",
+		took.Round(time.Second), *workers, *busyOnes, s.commands.Load(), float64(s.commands.Load())/took.Seconds(),
+		float64(n)/took.Seconds(),
 		now.since(used), s.at(50), s.at(90), s.at(99), s.at(99.9), s.at(100), n, after, !t.Failed(), failed, why)
 	t.Log(result)
 	f.save("saturated.txt", result)
@@ -72,7 +74,11 @@ type busy struct {
 // newSaturation gives all customers a licence.
 func newSaturation(f *fleet) *saturation {
 	f.t.Helper()
-	s := &saturation{load: dial(f), customers: make([]busy, *busyOnes), latencies: hdrhistogram.New(1, int64(10*time.Minute/time.Microsecond), 3)}
+	s := &saturation{
+		load:      dial(f),
+		customers: make([]busy, *busyOnes),
+		latencies: hdrhistogram.New(1, int64(10*time.Minute/time.Microsecond), 3),
+	}
 	var loading sync.WaitGroup
 	for w := range *workers {
 		loading.Go(func() {
@@ -119,20 +125,22 @@ func (s *saturation) run(d time.Duration, watch func()) {
 
 // turn is one request of a customer.
 func (s *saturation) turn(c *busy, reading bool) {
-	a := s.insist(context.Background(), s.targets, func(ctx context.Context, to licensedv1connect.LicenseServiceClient) error {
-		if reading {
-			shown, err := read(ctx, to, c.name)
-			if err == nil && shown < c.expires {
-				s.t.Errorf("%s was told that its licence ends at %v and reads %v", c.name, time.Unix(0, c.expires), time.Unix(0, shown))
+	a := s.insist(context.Background(),
+		s.targets, func(ctx context.Context, to licensedv1connect.LicenseServiceClient) error {
+			if reading {
+				shown, err := read(ctx, to, c.name)
+				if err == nil && shown < c.expires {
+					s.t.Errorf("%s was told that its licence ends at %v and reads %v",
+						c.name, time.Unix(0, c.expires), time.Unix(0, shown))
+				}
+				return err
+			}
+			sequence, expires, err := renew(ctx, to, c.name, renewal(len(c.told)))
+			if err == nil {
+				c.told, c.expires = append(c.told, sequence), expires
 			}
 			return err
-		}
-		sequence, expires, err := renew(ctx, to, c.name, renewal(len(c.told)))
-		if err == nil {
-			c.told, c.expires = append(c.told, sequence), expires
-		}
-		return err
-	})
+		})
 	if !reading {
 		s.commands.Add(1)
 	}

@@ -30,7 +30,10 @@ func (f *fleet) usage() usage {
 		f.t.Fatal(err)
 	}
 	c := &stat.CPUTotal
-	u := usage{at: float64(time.Now().UnixMicro()) / 1e6, busy: c.User + c.Nice + c.System + c.IRQ + c.SoftIRQ + c.Steal}
+	u := usage{
+		at:   float64(time.Now().UnixMicro()) / 1e6,
+		busy: c.User + c.Nice + c.System + c.IRQ + c.SoftIRQ + c.Steal,
+	}
 	u.total = u.busy + c.Idle + c.Iowait
 	pids := [len(usedBy)][]int{3: {os.Getpid()}}
 	for k, members := range [][]*member{f.nodes, f.gateways} {

@@ -50,7 +50,11 @@ type Attack struct {
 	Deaf bool
 }
 
-const admin, history, licenses = "/licensed.v1.AdminService/", "/licensed.v1.HistoryService/", "/licensed.v1.LicenseService/"
+const (
+	admin    = "/licensed.v1.AdminService/"
+	history  = "/licensed.v1.HistoryService/"
+	licenses = "/licensed.v1.LicenseService/"
+)
 
 const jsonType = "application/json"
 
@@ -61,15 +65,17 @@ func UnreadLists() Attack {
 
 // UnreadLicenses asks for all licences of a customer, and reads none.
 func UnreadLicenses(customer string) Attack {
-	return complete("unread licences", 4, 1000, licenses+"ListLicenses", jsonType, fmt.Appendf(nil, `{"customerId":%q,"includeInactive":true}`, customer))
+	return complete("unread licences", 4, 1000, licenses+"ListLicenses", jsonType,
+		fmt.Appendf(nil, `{"customerId":%q,"includeInactive":true}`, customer))
 }
 
 // UnfinishedImports sends the greater part of the largest imports, and never the rest.
 func UnfinishedImports() Attack {
 	const size = 4 << 20
 	return Attack{
-		Name: "unfinished imports", Connections: 300, Streams: 1, HTTP1: true, Path: admin + "ImportCustomer", ContentType: "application/proto",
-		Body: make([]byte, size-1), Declared: size,
+		Name: "unfinished imports", Connections: 300, Streams: 1, HTTP1: true, Path: admin + "ImportCustomer",
+		ContentType: "application/proto",
+		Body:        make([]byte, size-1), Declared: size,
 	}
 }
 
@@ -96,19 +102,22 @@ func IdleConnections(n int) Attack { return Attack{Name: "idle connections", Con
 // All returns every attack, with a customer that exists.
 func All(customer string) []Attack {
 	return []Attack{
-		UnreadLists(), UnreadLicenses(customer), UnfinishedImports(), UnfinishedCommands(), UnfinishedOperators(), AllStreams(customer),
+		UnreadLists(), UnreadLicenses(customer), UnfinishedImports(), UnfinishedCommands(), UnfinishedOperators(),
+		AllStreams(customer),
 		IdleConnections(90),
 	}
 }
 
 func complete(name string, connections, streams int, path, contentType string, body []byte) Attack {
 	return Attack{
-		Name: name, Connections: connections, Streams: streams, Path: path, ContentType: contentType, Body: body, Declared: len(body),
+		Name: name, Connections: connections, Streams: streams, Path: path, ContentType: contentType, Body: body,
+		Declared: len(body),
 	}
 }
 
 func unfinished(name string, connections int, path string) Attack {
-	return Attack{Name: name, Connections: connections, Streams: 1000, Path: path, ContentType: jsonType, Body: []byte("{"), Declared: 1 << 10}
+	return Attack{Name: name, Connections: connections, Streams: 1000, Path: path, ContentType: jsonType,
+		Body: []byte("{"), Declared: 1 << 10}
 }
 
 // Counts say what came of an attack so far.

@@ -79,7 +79,9 @@ func (r *Running) begin(f *http2.Framer, stream uint32) error {
 			return err
 		}
 	}
-	if err := f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: block.Bytes(), EndHeaders: true}); err != nil {
+	if err := f.WriteHeaders(
+		http2.HeadersFrameParam{StreamID: stream, BlockFragment: block.Bytes(), EndHeaders: true},
+	); err != nil {
 		return err
 	}
 	return f.WriteData(stream, len(a.Body) == a.Declared, a.Body)

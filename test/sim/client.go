@@ -88,7 +88,8 @@ func (c *client) loop() {
 // repeat sends an old command once more and checks nothing yet: whatever it is told must agree with
 // the history in the end.
 func (c *client) repeat(o *op) {
-	again := &op{kind: opAdd, aggregate: o.aggregate, id: o.id, add: o.add, issuedAt: o.issuedAt, stamped: o.stamped, first: o.first, began: c.w.now}
+	again := &op{kind: opAdd, aggregate: o.aggregate, id: o.id, add: o.add, issuedAt: o.issuedAt, stamped: o.stamped,
+		first: o.first, began: c.w.now}
 	c.w.ops = append(c.w.ops, again)
 	c.w.counts.Repeats++
 	c.attempt(again, 3)
@@ -137,7 +138,8 @@ func (c *client) send(o *op, reply func(*actors.Request)) {
 // follow that number counts. The repeat must reach the owner by then: it may be in flight for longer than the client
 // takes to send it.
 func (w *world) repeatable(o *op) bool {
-	return !o.stamped || w.params.Config.Window.MaxCommands == roomy && w.now-o.first < micros(w.params.Config.Window.MaxAge/time.Microsecond)/4
+	return !o.stamped || w.params.Config.Window.MaxCommands == roomy &&
+		w.now-o.first < micros(w.params.Config.Window.MaxAge/time.Microsecond)/4
 }
 
 // carry brings a message from one place to another, unless it is lost.
@@ -157,7 +159,9 @@ func (w *world) owner(aggregate string) *node {
 }
 
 // deliver brings a request to a node and its answer back; either may be lost.
-func (w *world) deliver(n *node, aggregate, what string, request func(*node) *actors.Request, reply func(*actors.Request)) {
+func (w *world) deliver(
+	n *node, aggregate, what string, request func(*node) *actors.Request, reply func(*actors.Request),
+) {
 	w.carry("request "+what+" to "+n.name, func() {
 		if !n.up {
 			return
@@ -198,7 +202,8 @@ func (c *client) told(o *op, r *actors.Request, number int) {
 		c.again(o, number)
 	case errors.Is(err, actors.ErrIDReused):
 		w.fail("%s was told that its id was used with other content", o.id)
-	case errors.Is(err, actors.ErrTooOld), errors.As(err, &limited), errors.Is(err, actors.ErrPanic), errors.Is(err, actors.ErrRejected):
+	case errors.Is(err, actors.ErrTooOld), errors.As(err, &limited), errors.Is(err, actors.ErrPanic),
+		errors.Is(err, actors.ErrRejected):
 		o.unsettled--
 		o.refusal = err
 		if errors.Is(err, actors.ErrTooOld) {

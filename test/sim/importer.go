@@ -37,8 +37,11 @@ func (w *world) startImport(aggregate string) {
 			total += amount
 			r := persistence.Record{
 				Sequence: uint64(len(i.records)) + 1, Index: uint32(j), Count: uint32(count),
-				CommandID: fmt.Sprintf("old-%s%d", aggregate, n), AggregateID: "ledger", Order: uint64(len(i.records)), Time: at,
-				Mapper: "Added/1", Data: binary.AppendUvarint(nil, amount),
+				CommandID:   fmt.Sprintf("old-%s%d", aggregate, n),
+				AggregateID: "ledger",
+				Order:       uint64(len(i.records)),
+				Time:        at,
+				Mapper:      "Added/1", Data: binary.AppendUvarint(nil, amount),
 			}
 			if j == 0 {
 				r.Fingerprint, r.IssuedAt = w.Uint64(), at

@@ -116,7 +116,12 @@ func (n *node) start() {
 func (n *node) begin(inc persistence.Incarnation) {
 	n.incarnation, n.floor = inc, 0
 	n.hosted, n.loads = map[string]*host{}, map[string]int{}
-	n.env = &actors.Environment{Kind: n.w.params.Kind, Config: n.w.params.Config, Incarnation: n.incarnation, MaxMutation: n.w.params.MaxMutation}
+	n.env = &actors.Environment{
+		Kind:        n.w.params.Kind,
+		Config:      n.w.params.Config,
+		Incarnation: n.incarnation,
+		MaxMutation: n.w.params.MaxMutation,
+	}
 }
 
 func (n *node) crash() {
@@ -331,7 +336,9 @@ func (h *host) passivate() {
 	}
 	q := &actors.Request{Query: actors.HeadQuery{}}
 	held := w.authority.holds(h.node, h.shard, h.machine.Epoch())
-	out := h.machine.Step(actors.Input{Kind: actors.InputRequest, Request: q, Now: h.node.clock(), Steady: h.node.steady(), Held: held})
+	out := h.machine.Step(
+		actors.Input{Kind: actors.InputRequest, Request: q, Now: h.node.clock(), Steady: h.node.steady(), Held: held},
+	)
 	if held && slices.Contains(out.Replies, q) && q.Err == nil {
 		h.archiveFrom(q.Answer.Head)
 	}

@@ -25,7 +25,8 @@ func protocolParams(r *rand.Rand) Params {
 		p.Crash, p.Drain, p.FailRead, p.Lease = 0, 0, 0, 3*p.Lease
 	}
 	if r.Float64() < 0.4 { // calm enough for histories to grow
-		p.Crash, p.Pause, p.Drain, p.LoseWrite, p.LoseReply = p.Crash/5, p.Pause/5, p.Drain/5, p.LoseWrite/3, p.LoseReply/3
+		p.Crash, p.Pause, p.Drain, p.LoseWrite, p.LoseReply = p.Crash/5,
+			p.Pause/5, p.Drain/5, p.LoseWrite/3, p.LoseReply/3
 		p.Archive += 0.1
 	}
 	p.Allowance = p.Lease / micros(10+r.IntN(60))
@@ -207,7 +208,8 @@ func (a *agent) setGate(g ownership.Gate) {
 		w.trace("node %d holds shard %d at epoch %d", a.n.id, shard, g.Epoch)
 		for _, o := range a.p.agents {
 			if o != a && o != nil && o.n.up && o.epochs[shard] != 0 && o.clock() < o.until && !w.params.ConfirmReads {
-				w.fail("node %d holds shard %d at epoch %d, and node %d at %d", a.n.id, shard, g.Epoch, o.n.id, o.epochs[shard])
+				w.fail("node %d holds shard %d at epoch %d, and node %d at %d",
+					a.n.id, shard, g.Epoch, o.n.id, o.epochs[shard])
 			}
 		}
 	case ownership.GateClosing:
@@ -290,7 +292,9 @@ func (a *agent) gossip() {
 		if o == nil || o != a && (!o.n.up || w.now < o.n.pausedUntil || w.chance(w.params.MissGossip)) {
 			continue
 		}
-		members = append(members, ownership.Member{Name: fmt.Sprint("n", o.n.id), Incarnation: o.seen, Eligible: !o.draining(), Unreachable: p.flagged[o.n.id]})
+		members = append(members, ownership.Member{
+			Name: fmt.Sprint("n", o.n.id), Incarnation: o.seen, Eligible: !o.draining(), Unreachable: p.flagged[o.n.id],
+		})
 	}
 	if w.params.Forge > 0 {
 		members = append(members, ownership.Member{Name: "stranger", Incarnation: stranger})
@@ -365,7 +369,8 @@ func (p *protocol) stale(h *host, epoch uint64) {
 // say answers at once, or when a read of its own lease confirmed that the incarnation is alive.
 func (p *protocol) say(h *host, r *actors.Request, reply func()) {
 	if !p.w.params.ConfirmReads || r.Err != nil && (errors.Is(r.Err, actors.ErrNotOwner) ||
-		errors.Is(r.Err, actors.ErrUnknownOutcome) || errors.Is(r.Err, actors.ErrUnavailable) || errors.Is(r.Err, actors.ErrExpired)) {
+		errors.Is(r.Err, actors.ErrUnknownOutcome) ||
+		errors.Is(r.Err, actors.ErrUnavailable) || errors.Is(r.Err, actors.ErrExpired)) {
 		reply()
 		return
 	}
@@ -409,14 +414,15 @@ func (a *agent) readLease() {
 	if !a.confirms.Begin() {
 		return
 	}
-	a.ask(ownership.Op{Kind: ownership.OpReadLease, Incarnation: a.n.incarnation}, 5*w.params.Lease, func(in ownership.Input) {
-		w.counts.Confirms++
-		covered, alive := a.confirms.Done(in.Lease, in.Err)
-		for _, f := range slices.Clone(covered) {
-			f(alive)
-		}
-		a.planConfirm()
-	})
+	a.ask(ownership.Op{Kind: ownership.OpReadLease, Incarnation: a.n.incarnation},
+		5*w.params.Lease, func(in ownership.Input) {
+			w.counts.Confirms++
+			covered, alive := a.confirms.Done(in.Lease, in.Err)
+			for _, f := range slices.Clone(covered) {
+				f(alive)
+			}
+			a.planConfirm()
+		})
 }
 
 // check looks at the shards after the world was healed.

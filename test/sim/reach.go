@@ -33,7 +33,9 @@ type ballot struct{ accused, voter persistence.Incarnation }
 
 func newVotes(p *protocol) *votes {
 	w := p.w
-	v := &votes{p: p, rows: map[ballot]persistence.Vote{}, beats: map[ballot]uint64{}, flagged: make([]bool, w.params.Nodes)}
+	v := &votes{
+		p: p, rows: map[ballot]persistence.Vote{}, beats: map[ballot]uint64{}, flagged: make([]bool, w.params.Nodes),
+	}
 	v.connect()
 	if w.params.Witnessed {
 		w.after(w.between(100*millisecond, second), "cut links", v.disturb)
@@ -209,7 +211,8 @@ func (v *votes) judge() {
 			w.fail("node %d is accused by %d, and %d reach it: %v", a.n.id, votes, reached, v.cut)
 		case votes > reached && better(votes):
 			if slices.ContainsFunc(a.gates, func(g ownership.GateKind) bool { return g == ownership.GateOpen }) {
-				w.fail("node %d serves shards though %d do not reach it, %d do, and another node is reached: %v", a.n.id, votes, reached, v.cut)
+				w.fail("node %d serves shards though %d do not reach it, %d do, and another node is reached: %v",
+					a.n.id, votes, reached, v.cut)
 			}
 		}
 	}

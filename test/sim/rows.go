@@ -18,7 +18,9 @@ type rows struct {
 
 func newRows(w *world) *rows {
 	r := &rows{
-		w: w, leases: map[persistence.Incarnation]persistence.Lease{}, shards: make([]persistence.Shard, w.params.Shards),
+		w:      w,
+		leases: map[persistence.Incarnation]persistence.Lease{},
+		shards: make([]persistence.Shard, w.params.Shards),
 	}
 	for range w.params.Shards {
 		r.owners = append(r.owners, map[uint64]persistence.Incarnation{})

@@ -25,7 +25,9 @@ type slowly struct {
 	most micros // before each read
 }
 
-func (s slowly) ReadRecords(ctx context.Context, p persistence.Partition, after uint64, limit int) ([]persistence.Record, error) {
+func (s slowly) ReadRecords(
+	ctx context.Context, p persistence.Partition, after uint64, limit int,
+) ([]persistence.Record, error) {
 	if s.most > 0 {
 		s.t.await(func(done func()) { s.t.w.after(s.t.w.between(0, s.most), "slow reader continues", done) })
 	}
@@ -65,7 +67,8 @@ func (n *node) tellHead(id string) {
 		w.counts.Heads++
 		w.trace("node %d: %s ends at %d below %s", n.id, id, head.Sequence, head.Partition.RootKey)
 		if head.Sequence < least {
-			w.fail("node %d said that the history of %s ends at %d; before, somebody was told of event %d", n.id, id, head.Sequence, least)
+			w.fail("node %d said that the history of %s ends at %d; before, somebody was told of event %d",
+				n.id, id, head.Sequence, least)
 		}
 		w.readHistory(id, head)
 	})

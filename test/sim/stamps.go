@@ -41,8 +41,11 @@ func (w *world) checkServed() {
 	for i := range w.params.Aggregates {
 		for _, stamped := range []bool{true, false} {
 			o := &op{
-				kind: opAdd, aggregate: aggregateName(i), id: fmt.Sprintf("last-%s-%t", aggregateName(i), stamped), first: w.now, began: w.now,
-				add: actorstest.Add{Amount: 1, Split: 1}, stamped: stamped, issuedAt: epochStart.Add(time.Duration(w.now) * time.Microsecond),
+				kind: opAdd, aggregate: aggregateName(i), id: fmt.Sprintf("last-%s-%t", aggregateName(i), stamped),
+				first: w.now, began: w.now,
+				add:      actorstest.Add{Amount: 1, Split: 1},
+				stamped:  stamped,
+				issuedAt: epochStart.Add(time.Duration(w.now) * time.Microsecond),
 			}
 			w.ops = append(w.ops, o)
 			if err := w.insist(o); err != nil && !errors.Is(err, actors.ErrImporting) {
@@ -74,9 +77,11 @@ func (w *world) insist(o *op) (err error) {
 		case errors.As(err, &limited):
 			w.run(w.now + micros(limited.RetryAfter/time.Microsecond))
 		case o.stamped && errors.Is(err, actors.ErrTooOld):
-			// An attempt was answered late, so the gateway must not stamp the command again. The client sends another one.
+			// An attempt was answered late, so the gateway must not stamp the command again. The client sends
+			// another one.
 			o.id += "-again"
-		case errors.Is(err, actors.ErrTooOld), errors.Is(err, actors.ErrIssuedAhead), errors.Is(err, actors.ErrIDReused):
+		case errors.Is(err, actors.ErrTooOld), errors.Is(err, actors.ErrIssuedAhead),
+			errors.Is(err, actors.ErrIDReused):
 			return err
 		}
 	}

@@ -95,7 +95,8 @@ func (r *rootRow) merge(o *rootRow) *rootRow {
 
 // covers reports whether no column of o is later.
 func (r *rootRow) covers(o *rootRow) bool {
-	return o == nil || r != nil && r.root.stamp >= o.root.stamp && r.mark.stamp >= o.mark.stamp && r.strip.stamp >= o.strip.stamp
+	return o == nil ||
+		r != nil && r.root.stamp >= o.root.stamp && r.mark.stamp >= o.mark.stamp && r.strip.stamp >= o.strip.stamp
 }
 
 // view returns the root as a reader sees it.
@@ -232,7 +233,9 @@ func (s *store) quorum(what string, read func(*replica), repair func(*replica), 
 }
 
 // readRoots reads up to limit roots below a key, highest first; all if the key is zero.
-func (s *store) readRoots(aggregate string, below persistence.RootKey, limit int, done func([]persistence.Root, error)) {
+func (s *store) readRoots(
+	aggregate string, below persistence.RootKey, limit int, done func([]persistence.Root, error),
+) {
 	merged := map[persistence.RootKey]*rootRow{}
 	read := func(r *replica) {
 		for k, row := range r.roots {

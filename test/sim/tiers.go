@@ -96,9 +96,12 @@ func (h hotTier) TopRoot(_ context.Context, aggregate string) (root persistence.
 	return roots[0], nil
 }
 
-func (h hotTier) ReadRoots(_ context.Context, aggregate string, below persistence.RootKey, limit int) (roots []persistence.Root, err error) {
+func (h hotTier) ReadRoots(
+	_ context.Context, aggregate string, below persistence.RootKey, limit int,
+) (roots []persistence.Root, err error) {
 	h.t.await(func(done func()) {
-		h.t.w.store.readRoots(aggregate, below, limit, func(r []persistence.Root, e error) { roots, err = r, e; done() })
+		h.t.w.store.readRoots(aggregate, below, limit,
+			func(r []persistence.Root, e error) { roots, err = r, e; done() })
 	})
 	return roots, err
 }
@@ -116,7 +119,9 @@ func (h hotTier) ReadRoot(_ context.Context, key persistence.RootKey) (persisten
 	return roots[0], nil
 }
 
-func (h hotTier) ReadRecords(_ context.Context, p persistence.Partition, after uint64, limit int) (records []persistence.Record, err error) {
+func (h hotTier) ReadRecords(
+	_ context.Context, p persistence.Partition, after uint64, limit int,
+) (records []persistence.Record, err error) {
 	h.t.await(func(done func()) {
 		h.t.w.store.readRecords(p, after, limit, func(r []persistence.Record, e error) { records, err = r, e; done() })
 	})
@@ -151,7 +156,8 @@ func (c coldTier) PutSegment(_ context.Context, name string, data []byte, _ time
 	c.t.await(func(done func()) {
 		if w.chance(w.params.FailArchive) {
 			if w.chance(0.5) {
-				w.after(w.latency(), "segment after all "+short(name), func() { w.cold.segments[name] = slices.Clone(data) })
+				w.after(w.latency(), "segment after all "+short(name),
+					func() { w.cold.segments[name] = slices.Clone(data) })
 			}
 			w.after(w.latency(), "segment unknown", func() { err = persistence.ErrUnknownOutcome; done() })
 			return
@@ -312,8 +318,10 @@ func (r *reading) check(w *world, h *history) {
 	last := uint64(0)
 	for i := range r.records {
 		rec := &r.records[i]
-		if rec.Sequence <= last || rec.Sequence > uint64(len(h.records)) || h.records[rec.Sequence-1].CommandID != rec.CommandID {
-			w.fail("history of %s read at %d: record %d is not that of the final history", r.aggregate, r.head.Sequence, rec.Sequence)
+		if rec.Sequence <= last || rec.Sequence > uint64(len(h.records)) ||
+			h.records[rec.Sequence-1].CommandID != rec.CommandID {
+			w.fail("history of %s read at %d: record %d is not that of the final history",
+				r.aggregate, r.head.Sequence, rec.Sequence)
 			return
 		}
 		last = rec.Sequence
@@ -327,7 +335,9 @@ type final struct {
 	w *world
 }
 
-func (f final) ReadRoots(_ context.Context, aggregate string, below persistence.RootKey, limit int) ([]persistence.Root, error) {
+func (f final) ReadRoots(
+	_ context.Context, aggregate string, below persistence.RootKey, limit int,
+) ([]persistence.Root, error) {
 	rows := map[persistence.RootKey]*rootRow{}
 	for _, r := range f.w.store.replicas {
 		for k, row := range r.roots {
@@ -350,7 +360,9 @@ func (f final) ReadRoot(_ context.Context, key persistence.RootKey) (persistence
 	return row.view(), nil
 }
 
-func (f final) ReadRecords(_ context.Context, p persistence.Partition, after uint64, limit int) ([]persistence.Record, error) {
+func (f final) ReadRecords(
+	_ context.Context, p persistence.Partition, after uint64, limit int,
+) ([]persistence.Record, error) {
 	latest := map[uint64]stamped[persistence.Record]{}
 	for _, r := range f.w.store.replicas {
 		for seq, row := range r.rows[p] {

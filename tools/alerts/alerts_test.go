@@ -30,7 +30,8 @@ const (
 
 func load(t *testing.T) map[string]rulefmt.Rule {
 	t.Helper()
-	groups, errs := rulefmt.ParseFile(rulesFile, false, model.UTF8Validation, parser.NewParser(parser.Options{}), slog.New(slog.DiscardHandler))
+	groups, errs := rulefmt.ParseFile(rulesFile, false, model.UTF8Validation, parser.NewParser(parser.Options{}),
+		slog.New(slog.DiscardHandler))
 	for _, err := range errs {
 		t.Error(err)
 	}
@@ -78,7 +79,8 @@ var cases = map[string]struct{ fires, quiet string }{
 		licensed_cluster_shards{job="licensed",instance="a"} 512x60`,
 	},
 	"LicensedClusterCritical": {
-		"licensed_cluster_status{job=\"licensed\",instance=\"a\"} 2x60\nlicensed_cluster_status{job=\"licensed\",instance=\"b\"} 1x60",
+		"licensed_cluster_status{job=\"licensed\",instance=\"a\"} 2x60\n" +
+			"licensed_cluster_status{job=\"licensed\",instance=\"b\"} 1x60",
 		`licensed_cluster_status{job="licensed",instance="a"} 1x60`,
 	},
 	"LicensedClusterDegraded": {
@@ -87,7 +89,8 @@ var cases = map[string]struct{ fires, quiet string }{
 	},
 	"LicensedClusterStatusOld": {
 		`licensed_cluster_status_timestamp_seconds{job="licensed",instance="a"} 0+60x50 3000x10`,
-		"licensed_cluster_status_timestamp_seconds{job=\"licensed\",instance=\"a\"} 0+60x60\nlicensed_cluster_status_timestamp_seconds{job=\"licensed\",instance=\"b\"} 9x60",
+		"licensed_cluster_status_timestamp_seconds{job=\"licensed\",instance=\"a\"} 0+60x60\n" +
+			"licensed_cluster_status_timestamp_seconds{job=\"licensed\",instance=\"b\"} 9x60",
 	},
 	"LicensedNoLease": {
 		`licensed_cluster_has_lease{instance="a"} 0x60
@@ -97,20 +100,43 @@ var cases = map[string]struct{ fires, quiet string }{
 		licensed_cluster_has_lease{instance="drained"} 0x60
 		licensed_cluster_draining{instance="drained"} 1x60`,
 	},
-	"LicensedLeasesLost":      {`licensed_cluster_incarnations_total 0+1x60`, `licensed_cluster_incarnations_total 1x30 2x30`},
-	"LicensedEpochRaised":     {`licensed_cluster_shard_changes_total{change="epoch_raised"} 0x50 1x10`, `licensed_cluster_shard_changes_total{change="claimed"} 0x50 64x10`},
-	"LicensedMembersDisagree": {"licensed_cluster_members{instance=\"a\"} 3x60\nlicensed_cluster_members{instance=\"b\"} 2x60", "licensed_cluster_members{instance=\"a\"} 3x60\nlicensed_cluster_members{instance=\"b\"} 3x60"},
-	"LicensedVersionsMixed":   {"licensed_build_info{version=\"1\"} 1x60\nlicensed_build_info{version=\"2\"} 1x60", "licensed_build_info{version=\"2\",instance=\"a\"} 1x60\nlicensed_build_info{version=\"2\",instance=\"b\"} 1x60"},
-	"LicensedHistoryCorrupt":  {`licensed_activations_failed_total{cause="corrupt"} 0x50 1x10`, `licensed_activations_failed_total{cause="not_owner"} 0+5x60`},
+	"LicensedLeasesLost": {
+		`licensed_cluster_incarnations_total 0+1x60`, `licensed_cluster_incarnations_total 1x30 2x30`,
+	},
+	"LicensedEpochRaised": {
+		`licensed_cluster_shard_changes_total{change="epoch_raised"} 0x50 1x10`,
+		`licensed_cluster_shard_changes_total{change="claimed"} 0x50 64x10`,
+	},
+	"LicensedMembersDisagree": {
+		"licensed_cluster_members{instance=\"a\"} 3x60\nlicensed_cluster_members{instance=\"b\"} 2x60",
+		"licensed_cluster_members{instance=\"a\"} 3x60\nlicensed_cluster_members{instance=\"b\"} 3x60",
+	},
+	"LicensedVersionsMixed": {
+		"licensed_build_info{version=\"1\"} 1x60\nlicensed_build_info{version=\"2\"} 1x60",
+		"licensed_build_info{version=\"2\",instance=\"a\"} 1x60\n" +
+			"licensed_build_info{version=\"2\",instance=\"b\"} 1x60",
+	},
+	"LicensedHistoryCorrupt": {
+		`licensed_activations_failed_total{cause="corrupt"} 0x50 1x10`,
+		`licensed_activations_failed_total{cause="not_owner"} 0+5x60`,
+	},
 	"LicensedPanics":          {`licensed_gateway_panics_total 0x50 1x10`, `licensed_gateway_panics_total 1x60`},
 	"LicensedSnapshotDamaged": {`licensed_customers_rebuilt_total 0x50 1x10`, `licensed_customers_rebuilt_total 1x60`},
 	"LicensedCustomersAhead":  {`licensed_customers_ahead_total 0x50 1x10`, `licensed_customers_ahead_total 1x60`},
 	"LicensedCustomersLarge":  {`licensed_customers_large_total 0x50 1x10`, `licensed_customers_large_total 1x60`},
-	"LicensedWritesFail":      {`licensed_store_failed_writes_total{instance="a"} 0+60x60`, `licensed_store_failed_writes_total{instance="a"} 0+1x60`},
-	"LicensedArchiveFails":    {`licensed_archive_failing_seconds 0+60x60`, `licensed_archive_failing_seconds 60x60`},
-	"LicensedArchiveBehind":   {`licensed_archive_lag_seconds 4000x60`, `licensed_archive_lag_seconds 3000x60`},
-	"LicensedArchiveMismatch": {`licensed_archive_failures_total{cause="shortfall"} 0x50 1x10`, `licensed_archive_failures_total{cause="unavailable"} 0+1x60`},
-	"LicensedDiskBehind":      {`licensed_store_compaction_debt_bytes 2e10x60`, `licensed_store_compaction_debt_bytes 1e9x60`},
+	"LicensedWritesFail": {
+		`licensed_store_failed_writes_total{instance="a"} 0+60x60`,
+		`licensed_store_failed_writes_total{instance="a"} 0+1x60`,
+	},
+	"LicensedArchiveFails":  {`licensed_archive_failing_seconds 0+60x60`, `licensed_archive_failing_seconds 60x60`},
+	"LicensedArchiveBehind": {`licensed_archive_lag_seconds 4000x60`, `licensed_archive_lag_seconds 3000x60`},
+	"LicensedArchiveMismatch": {
+		`licensed_archive_failures_total{cause="shortfall"} 0x50 1x10`,
+		`licensed_archive_failures_total{cause="unavailable"} 0+1x60`,
+	},
+	"LicensedDiskBehind": {
+		`licensed_store_compaction_debt_bytes 2e10x60`, `licensed_store_compaction_debt_bytes 1e9x60`,
+	},
 	"LicensedMemory": {
 		"process_resident_memory_bytes{job=\"licensed\"} 98x60\ngo_gc_gomemlimit_bytes{job=\"licensed\"} 100x60",
 		"process_resident_memory_bytes{job=\"licensed\"} 98x60\ngo_gc_gomemlimit_bytes{job=\"licensed\"} 9.2e18x60",
@@ -147,7 +173,8 @@ func fires(t *testing.T, r rulefmt.Rule, series string) bool {
 
 // TestNoNodeAtAll: gateways that are left alone know how many shards there are, and nobody holds one.
 func TestNoNodeAtAll(t *testing.T) {
-	if !fires(t, load(t)["LicensedShardsNotServed"], `licensed_cluster_shards{job="licensed",instance="gateway"} 512x60`) {
+	if !fires(t, load(t)["LicensedShardsNotServed"],
+		`licensed_cluster_shards{job="licensed",instance="gateway"} 512x60`) {
 		t.Error("LicensedShardsNotServed does not fire")
 	}
 }

@@ -53,7 +53,9 @@ func (w Workload) customers(inFlight int) *customers {
 	now, snapshot := persistence.NewIncarnation(), noise(w.SnapshotBytes)
 	for i := range c.all {
 		c.all[i].root = persistence.Root{
-			Key:         persistence.RootKey{Aggregate: fmt.Sprintf("customer-%d-%d:Ledger", run, i), Epoch: 1, Version: 1},
+			Key: persistence.RootKey{
+				Aggregate: fmt.Sprintf("customer-%d-%d:Ledger", run, i), Epoch: 1, Version: 1,
+			},
 			Incarnation: now, Time: time.Now(), Mapper: "LicenseSnapshot/1", Snapshot: snapshot,
 		}
 	}
@@ -144,10 +146,13 @@ func (d *Driver) Wake(w Workload, inFlight int) Operation {
 	const root = `SELECT ` + rootColumns + ` FROM snapshots WHERE aggregate = ? LIMIT 1`
 	const events = `SELECT sequence, aggregate_id, command_id, event_time, event_mapper, event_data FROM events
 		WHERE row_id = ? AND epoch = ? AND incarnation = ? AND sequence > ? LIMIT 1000`
-	const insert = `INSERT INTO snapshots (aggregate, ` + rootColumns + `) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+	const insert = `INSERT INTO snapshots (aggregate, ` + rootColumns +
+		`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 	put := func(c *customer) error {
-		return d.session.Query(insert, c.root.Key.Aggregate, int64(1), int64(c.root.Key.Version), gocql.UUID(c.root.Incarnation), int64(0),
-			int64(0), int64(0), gocql.UUID{}, c.root.Time.UnixMilli(), int64(0), int32(0), c.root.Mapper, c.root.Snapshot).Exec()
+		return d.session.Query(insert, c.root.Key.Aggregate, int64(1), int64(c.root.Key.Version),
+			gocql.UUID(c.root.Incarnation), int64(0),
+			int64(0), int64(0), gocql.UUID{}, c.root.Time.UnixMilli(), int64(0), int32(0), c.root.Mapper,
+			c.root.Snapshot).Exec()
 	}
 	return func(_ context.Context, worker int) error {
 		c := cs.next(worker)
@@ -161,7 +166,8 @@ func (d *Driver) Wake(w Workload, inFlight int) Operation {
 		var checksum int32
 		var mapper string
 		var snapshot []byte
-		if err := d.session.Query(root, c.root.Key.Aggregate).Scan(&epoch, &version, &incarnation, &base, &parentEpoch, &parentVersion,
+		if err := d.session.Query(root, c.root.Key.Aggregate).Scan(&epoch, &version, &incarnation, &base, &parentEpoch,
+			&parentVersion,
 			&parentIncarnation, &rootTime, &archived, &checksum, &mapper, &snapshot); err != nil {
 			return err
 		}

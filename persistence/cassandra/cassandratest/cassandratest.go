@@ -35,8 +35,9 @@ import (
 const (
 	// AddressVariable names the Cassandra to use instead of starting nodes.
 	AddressVariable = "LICENSED_CASSANDRA"
-	// DirectoryVariable names a directory. The first process that needs a shared node starts it there, and all others use
-	// it too. Who sets the variable destroys the node after the last of them: scripts/cassandra.sh destroy.
+	// DirectoryVariable names a directory. The first process that needs a shared node starts it there, and all
+	// others use it too. Who sets the variable destroys the node after the last of them: scripts/cassandra.sh
+	// destroy.
 	DirectoryVariable = "LICENSED_CASSANDRA_DIR"
 )
 
@@ -189,7 +190,10 @@ func SkipIfShort(t testing.TB) {
 // launch starts nodes on the addresses of a network, or finds those that were started there before.
 func launch(dir, network string, c Config) (*Cluster, error) {
 	dir = filepath.Join(dir, "cassandra")
-	cluster := &Cluster{dir: dir, env: append([]string{"DIR=" + dir, "NET=" + network, "FIRST=1", "PORT=9042"}, c.Env...)}
+	cluster := &Cluster{
+		dir: dir,
+		env: append([]string{"DIR=" + dir, "NET=" + network, "FIRST=1", "PORT=9042"}, c.Env...),
+	}
 	nodes := max(1, c.Nodes)
 	cluster.options = cassandra.DefaultOptions()
 	cluster.options.Hosts = nil
@@ -207,7 +211,8 @@ func launch(dir, network string, c Config) (*Cluster, error) {
 	}
 	if _, err := cluster.script("up", strconv.Itoa(nodes)); err != nil {
 		_ = cluster.Destroy()
-		return nil, fmt.Errorf("%w\nThese tests need a Cassandra: set %s to its host:port, or install JDK 17 and Maven, or run go test -short to leave them out", err, AddressVariable)
+		return nil, fmt.Errorf("%w\nThese tests need a Cassandra: set %s to its host:port, "+
+			"or install JDK 17 and Maven, or run go test -short to leave them out", err, AddressVariable)
 	}
 	if ca != "" {
 		trusting, err := cassandra.ParseURL("cassandra://localhost?tls_ca=" + url.QueryEscape(ca))
@@ -318,8 +323,8 @@ func (c *Cluster) script(args ...string) (string, error) {
 	return stdout.String(), nil
 }
 
-// dropAttempts is the number of attempts to drop a keyspace: schema changes of tests that share a Cassandra wait for one another, and
-// on a busy machine longer than a request may.
+// dropAttempts is the number of attempts to drop a keyspace: schema changes of tests that share a Cassandra wait
+// for one another, and on a busy machine longer than a request may.
 const dropAttempts = 4
 
 // Keyspace returns options for a new keyspace with a schema and that many copies, at the Cassandra that
@@ -327,7 +332,8 @@ const dropAttempts = 4
 func Keyspace(t testing.TB, base cassandra.Options, copies int) cassandra.Options {
 	t.Helper()
 	o := NewKeyspace(t, base)
-	if _, err := cassandra.ApplySchema(context.Background(), o, cassandra.HotSchema, cassandra.ApplyOptions{CreateKeyspace: copies}); err != nil {
+	if _, err := cassandra.ApplySchema(context.Background(), o, cassandra.HotSchema,
+		cassandra.ApplyOptions{CreateKeyspace: copies}); err != nil {
 		t.Fatal(err)
 	}
 	return o

@@ -241,6 +241,7 @@ func Print(w io.Writer, results []Result) {
 	for _, r := range results {
 		m := r.Median()
 		fmt.Fprintf(w, "%-44s %9.0f %8.2f %10v %10v %10v %10v\n", r.Name, m.PerSecond, Over(r, results[0], Rate).Median,
-			m.P50.Round(time.Microsecond), m.P99.Round(time.Microsecond), m.CPU.Round(100*time.Nanosecond), m.StoreCPU.Round(100*time.Nanosecond))
+			m.P50.Round(time.Microsecond), m.P99.Round(time.Microsecond), m.CPU.Round(100*time.Nanosecond),
+			m.StoreCPU.Round(100*time.Nanosecond))
 	}
 }

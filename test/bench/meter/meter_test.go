@@ -48,7 +48,8 @@ func TestFirstErrorEndsATurn(t *testing.T) {
 		}
 		return nil
 	}
-	if _, err := new(Meter).Drive(t.Context(), c, time.Hour); !errors.Is(err, boom) || !strings.Contains(err.Error(), "fragile") {
+	if _, err := new(Meter).Drive(t.Context(), c, time.Hour); !errors.Is(err, boom) ||
+		!strings.Contains(err.Error(), "fragile") {
 		t.Errorf("error %v", err)
 	}
 }

@@ -31,13 +31,16 @@ func (k *checker) answers(c *command) {
 	}
 	switch {
 	case c.known != nil && len(c.events) == 0:
-		k.fail(Acknowledged, "command %s was %s at %d and is not recorded", id, c.known.Output.Outcome, c.known.Output.Sequence)
+		k.fail(Acknowledged, "command %s was %s at %d and is not recorded",
+			id, c.known.Output.Outcome, c.known.Output.Sequence)
 	case c.known != nil && c.last() != c.known.Output.Sequence:
-		k.fail(Acknowledged, "command %s was %s at %d and is recorded at %d", id, c.known.Output.Outcome, c.known.Output.Sequence, c.last())
+		k.fail(Acknowledged, "command %s was %s at %d and is recorded at %d",
+			id, c.known.Output.Outcome, c.known.Output.Sequence, c.last())
 	case c.known != nil && c.known.Output.Outcome == history.Refused && c.events[0].Name != "CommandRefused":
 		k.fail(Refused, "command %s was refused and recorded as %s at %d", id, c.events[0].Name, c.last())
 	case c.known == nil && !c.unsettled && len(c.events) > 0:
-		k.fail(Refused, "command %s was told not to be executed (%s) and is recorded at %d", id, c.attempts[0].Output.Reason, c.last())
+		k.fail(Refused, "command %s was told not to be executed (%s) and is recorded at %d",
+			id, c.attempts[0].Output.Reason, c.last())
 	}
 }
 
@@ -70,7 +73,8 @@ func (k *checker) replay() {
 		}
 		if c.known != nil {
 			if got := told(&c.known.Output); !reflect.DeepEqual(got, want) {
-				k.fail(Acknowledged, "command %s was answered %s, its history says %s", c.in.Command, text(got), text(want))
+				k.fail(Acknowledged, "command %s was answered %s, its history says %s",
+					c.in.Command, text(got), text(want))
 				return
 			}
 		}
@@ -79,7 +83,8 @@ func (k *checker) replay() {
 	for _, v := range k.recorded.Views {
 		want := state.Answer(&v.Input)
 		if !reflect.DeepEqual(v.Output, want) {
-			k.fail(Structure, "%s answers %s with %s, the replay with %s", v.Member, v.Input.Kind, text(v.Output), text(want))
+			k.fail(Structure, "%s answers %s with %s, the replay with %s",
+				v.Member, v.Input.Kind, text(v.Output), text(want))
 		}
 	}
 }
@@ -97,7 +102,8 @@ func (k *checker) sameEvents(c *command, want []model.Event) bool {
 	if want[0].Name == "CommandRefused" {
 		check = Limits
 	}
-	k.fail(check, "command %s (%s) is recorded as %v at %d, by the rules it is %v", c.in.Command, text(c.in), got, c.last(), want)
+	k.fail(check, "command %s (%s) is recorded as %v at %d, by the rules it is %v",
+		c.in.Command, text(c.in), got, c.last(), want)
 	return false
 }
 
@@ -106,7 +112,8 @@ func (k *checker) sameContent(c *command, want *history.Output, next *model.Stat
 	for i := range c.events {
 		e := &c.events[i]
 		if got, must := said(e), k.says(c, e, want, next); !reflect.DeepEqual(got, must) {
-			k.fail(Acknowledged, "command %s: event %d (%s) says %s instead of %s", c.in.Command, e.Sequence, e.Name, text(got), text(must))
+			k.fail(Acknowledged, "command %s: event %d (%s) says %s instead of %s",
+				c.in.Command, e.Sequence, e.Name, text(got), text(must))
 			return false
 		}
 	}
@@ -115,7 +122,8 @@ func (k *checker) sameContent(c *command, want *history.Output, next *model.Stat
 
 // said is what an event says beyond its name and place.
 func said(e *history.Event) history.Event {
-	return history.Event{License: e.License, Refusal: e.Refusal, Device: e.Device, Title: e.Title, Plan: e.Plan, Limit: e.Limit, Counted: e.Counted}
+	return history.Event{License: e.License, Refusal: e.Refusal, Device: e.Device, Title: e.Title, Plan: e.Plan,
+		Limit: e.Limit, Counted: e.Counted}
 }
 
 // says is what an event of a command must say, by its name.

@@ -97,7 +97,8 @@ const maxViolations = 20
 
 func (k *checker) fail(check, format string, args ...any) {
 	if len(k.violations) < maxViolations {
-		k.violations = append(k.violations, Violation{Check: check, Customer: k.recorded.ID, Text: fmt.Sprintf(format, args...)})
+		k.violations = append(k.violations,
+			Violation{Check: check, Customer: k.recorded.ID, Text: fmt.Sprintf(format, args...)})
 	}
 }
 
@@ -134,7 +135,8 @@ func sortedIDs(m map[string]*command) []string {
 func (k *checker) gather() {
 	for _, o := range k.ops {
 		if o.Output.Outcome == history.Broken {
-			k.fail(Acknowledged, "%s %s: the service reports a defect of its own: %s", o.Input.Kind, o.Input.Command, o.Output.Reason)
+			k.fail(Acknowledged, "%s %s: the service reports a defect of its own: %s",
+				o.Input.Kind, o.Input.Command, o.Output.Reason)
 		}
 		if !o.Input.Records() {
 			continue
@@ -178,7 +180,8 @@ func (k *checker) structure() {
 			k.fail(Structure, "event %d is not whole: %s", e.Sequence, e.Problem)
 		}
 		if e.Order != orders[e.Aggregate] {
-			k.fail(Structure, "event %d is number %d of %s, expected %d", e.Sequence, e.Order, e.Aggregate, orders[e.Aggregate])
+			k.fail(Structure, "event %d is number %d of %s, expected %d",
+				e.Sequence, e.Order, e.Aggregate, orders[e.Aggregate])
 		}
 		orders[e.Aggregate] = e.Order + 1
 	}
@@ -193,7 +196,8 @@ func (k *checker) follows(a, b *history.Event) {
 		k.fail(Structure, "event %d has epoch %d, the one before %d", b.Sequence, b.Epoch, a.Epoch)
 	}
 	if c := cmp.Compare(version(b.Row), version(a.Row)); c < 0 || c == 0 && b.Epoch != a.Epoch {
-		k.fail(Structure, "event %d is in partition %s of epoch %d, the one before in %s of epoch %d", b.Sequence, b.Row, b.Epoch, a.Row, a.Epoch)
+		k.fail(Structure, "event %d is in partition %s of epoch %d, the one before in %s of epoch %d",
+			b.Sequence, b.Row, b.Epoch, a.Row, a.Epoch)
 	}
 	if b.Time < a.Time {
 		k.fail(Structure, "event %d is from before the one before it", b.Sequence)

@@ -58,7 +58,10 @@ func perfect(t *testing.T, seed uint64) (*model.Rules, run) {
 		s.clock += 10
 		call, at := s.clock, s.clock+5+random.Int64N(5)
 		out := s.execute(t, &in, start.UnixMilli()+at)
-		op := &history.Op{ID: uint64(i + 1), Client: i % 3, Call: call - random.Int64N(10), Return: at + random.Int64N(10), Input: in, Output: out}
+		op := &history.Op{
+			ID: uint64(i + 1), Client: i % 3, Call: call - random.Int64N(10), Return: at + random.Int64N(10),
+			Input: in, Output: out,
+		}
 		s.ops = append(s.ops, op)
 		switch {
 		case in.Records() && i%17 == 0: // The answer is lost for good.
@@ -66,7 +69,8 @@ func perfect(t *testing.T, seed uint64) (*model.Rules, run) {
 		case in.Records() && i%13 == 0: // The answer is lost, and a repeat gets it.
 			op.Output = history.Output{Reason: "OUTCOME_UNKNOWN"}
 			out.Duplicate = true
-			s.ops = append(s.ops, &history.Op{ID: op.ID, Client: i % 3, Call: op.Return, Return: op.Return + 1, Input: in, Output: out})
+			s.ops = append(s.ops,
+				&history.Op{ID: op.ID, Client: i % 3, Call: op.Return, Return: op.Return + 1, Input: in, Output: out})
 		}
 	}
 	s.recorded.Head = s.state.Sequence
@@ -109,7 +113,9 @@ func said(t *testing.T, e *actors.Event) history.Event {
 		t.Fatal(err)
 	}
 	out, err := client.Event(&licensedv1.HistoryEvent{
-		Event: string(e.Value.(proto.Message).ProtoReflect().Descriptor().Name()), EventTime: timestamppb.New(e.Time), Data: data,
+		Event:     string(e.Value.(proto.Message).ProtoReflect().Descriptor().Name()),
+		EventTime: timestamppb.New(e.Time),
+		Data:      data,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -119,7 +125,12 @@ func said(t *testing.T, e *actors.Event) history.Event {
 
 func choose(r *rand.Rand, i int) history.Input {
 	pick := func(of ...string) string { return of[r.IntN(len(of))] }
-	in := history.Input{Customer: "c", Device: pick("d", "e", "f"), Title: pick("A", "B", "C", "D", "E", "F", "G", "H"), Command: fmt.Sprint("c", i)}
+	in := history.Input{
+		Customer: "c",
+		Device:   pick("d", "e", "f"),
+		Title:    pick("A", "B", "C", "D", "E", "F", "G", "H"),
+		Command:  fmt.Sprint("c", i),
+	}
 	switch n := r.IntN(10); {
 	case n < 4:
 		in.Kind, in.NewDownload = history.Acquire, r.IntN(3) == 0
@@ -134,7 +145,9 @@ func choose(r *rand.Rand, i int) history.Input {
 	case r.IntN(10) == 0:
 		return history.Input{Kind: history.Deactivate, Customer: "c", Device: in.Device, Command: in.Command}
 	default:
-		return history.Input{Kind: history.ChangePlan, Customer: "c", Plan: pick("one", "two", "three", "none"), Command: in.Command}
+		return history.Input{
+			Kind: history.ChangePlan, Customer: "c", Plan: pick("one", "two", "three", "none"), Command: in.Command,
+		}
 	}
 	if r.IntN(10) == 0 {
 		in.Command, in.ValidateOnly = "", true
@@ -210,7 +223,9 @@ func TestNegativeControls(t *testing.T) {
 				if len(found) == 0 {
 					t.Fatalf("seed %d: not noticed", seed)
 				}
-				if !slices.ContainsFunc(found, func(v check.Violation) bool { return strings.Contains(c.checks, v.Check) }) {
+				if !slices.ContainsFunc(found, func(v check.Violation) bool {
+					return strings.Contains(c.checks, v.Check)
+				}) {
 					t.Errorf("seed %d: noticed as %v, want %s", seed, found, c.checks)
 				}
 			}
@@ -224,11 +239,18 @@ var controls = []struct {
 	damage func(t *testing.T, x *run)
 }{
 	{"fake acknowledgement", "acknowledged", func(_ *testing.T, x *run) {
-		o := &history.Op{ID: 999, Call: 1e6, Return: 1e6 + 1, Input: history.Input{Kind: history.Release, Customer: "c", Device: "d", Title: "A", Command: "fake"}}
+		o := &history.Op{
+			ID:     999,
+			Call:   1e6,
+			Return: 1e6 + 1,
+			Input:  history.Input{Kind: history.Release, Customer: "c", Device: "d", Title: "A", Command: "fake"},
+		}
 		o.Output = history.Output{Outcome: history.Accepted, Sequence: x.recorded.Head + 1}
 		x.ops = append(x.ops, o)
 	}},
-	{"acknowledged at another sequence", "acknowledged", func(t *testing.T, x *run) { x.answered(t, history.Accepted, 9).Output.Sequence++ }},
+	{"acknowledged at another sequence", "acknowledged", func(t *testing.T, x *run) {
+		x.answered(t, history.Accepted, 9).Output.Sequence++
+	}},
 	{"acknowledged with other content", "acknowledged", func(t *testing.T, x *run) {
 		for n := 0; ; n++ {
 			if o := x.answered(t, history.Accepted, n); o.Output.License != nil {
@@ -239,7 +261,9 @@ var controls = []struct {
 			}
 		}
 	}},
-	{"dropped event", "structure", func(_ *testing.T, x *run) { x.recorded.Events = slices.Delete(x.recorded.Events, 20, 21) }},
+	{"dropped event", "structure", func(_ *testing.T, x *run) {
+		x.recorded.Events = slices.Delete(x.recorded.Events, 20, 21)
+	}},
 	{"dropped command, renumbered", "acknowledged", func(t *testing.T, x *run) {
 		from, to := x.eventsOf(x.answered(t, history.Accepted, 5).Input.Command)
 		x.recorded.Events = slices.Delete(x.recorded.Events, from, to)
@@ -296,7 +320,8 @@ var controls = []struct {
 	{"refused, and applied later", "refused acknowledged", func(t *testing.T, x *run) {
 		o := x.answered(t, history.Refused, 2)
 		x.recorded.Events = append(x.recorded.Events, history.Event{
-			Epoch: 9, Row: "c:LicenseAggregate:99", Aggregate: "d", Name: "DeviceActivated", Time: 1e15, Command: o.Input.Command, Count: 1,
+			Epoch: 9, Row: "c:LicenseAggregate:99", Aggregate: "d", Name: "DeviceActivated", Time: 1e15,
+			Command: o.Input.Command, Count: 1,
 		})
 		x.renumber()
 	}},
@@ -331,7 +356,8 @@ var controls = []struct {
 				continue
 			}
 			for _, c := range x.ops {
-				if c.Input.Records() && c.Output.Outcome == history.Accepted && !c.Output.Duplicate && c.Output.Sequence == o.Output.Sequence && c.Return < o.Call {
+				if c.Input.Records() && c.Output.Outcome == history.Accepted &&
+					!c.Output.Duplicate && c.Output.Sequence == o.Output.Sequence && c.Return < o.Call {
 					first := *c
 					first.Output = history.Output{Outcome: history.NotExecuted, Reason: "NOT_EXECUTED"}
 					c.Call, c.Return, c.Output.Duplicate = o.Return+1, max(c.Return, o.Return+2), true
@@ -344,7 +370,8 @@ var controls = []struct {
 	{"a validation that tells another time of acquisition", "linearizable", func(_ *testing.T, x *run) {
 		for _, o := range x.ops {
 			// What is accepted of a licence that is held tells when it was acquired.
-			if l := o.Output.License; o.Input.ValidateOnly && l != nil && (o.Input.Kind == history.Renew || l.Acquired < start.UnixMilli()+o.Call-20) {
+			if l := o.Output.License; o.Input.ValidateOnly && l != nil &&
+				(o.Input.Kind == history.Renew || l.Acquired < start.UnixMilli()+o.Call-20) {
 				other := *l
 				other.Acquired -= 5
 				o.Output.License = &other
@@ -360,14 +387,17 @@ var controls = []struct {
 			}
 			from, _ := x.eventsOf(o.Input.Command)
 			e := &x.recorded.Events[from]
-			*e = history.Event{Sequence: e.Sequence, Epoch: e.Epoch, Row: e.Row, Aggregate: o.Input.Device + "/" + o.Input.Title,
-				Name: "LicenseAcquired", Time: e.Time, Command: e.Command, Count: 1, Archived: e.Archived}
+			*e = history.Event{Sequence: e.Sequence, Epoch: e.Epoch, Row: e.Row,
+				Aggregate: o.Input.Device + "/" + o.Input.Title,
+				Name:      "LicenseAcquired", Time: e.Time, Command: e.Command, Count: 1, Archived: e.Archived}
 			x.renumber()
 			o.Output = history.Output{Outcome: history.Accepted, Sequence: o.Output.Sequence}
 			return
 		}
 	}},
-	{"an event without its licence", "acknowledged", func(t *testing.T, x *run) { x.event(t, "LicenseRenewed").License = nil }},
+	{"an event without its licence", "acknowledged", func(t *testing.T, x *run) {
+		x.event(t, "LicenseRenewed").License = nil
+	}},
 	{"a download that names no licence", "acknowledged", func(t *testing.T, x *run) {
 		for i := range x.recorded.Events {
 			if e := &x.recorded.Events[i]; e.Name == "TitleDownloaded" && e.License != nil {
@@ -377,8 +407,12 @@ var controls = []struct {
 		}
 		t.Fatal("no such event")
 	}},
-	{"a refusal without its reason", "acknowledged", func(t *testing.T, x *run) { x.event(t, "CommandRefused").Refusal = nil }},
-	{"a refusal that names another command", "acknowledged", func(t *testing.T, x *run) { x.event(t, "CommandRefused").Title = "Z" }},
+	{"a refusal without its reason", "acknowledged", func(t *testing.T, x *run) {
+		x.event(t, "CommandRefused").Refusal = nil
+	}},
+	{"a refusal that names another command", "acknowledged", func(t *testing.T, x *run) {
+		x.event(t, "CommandRefused").Title = "Z"
+	}},
 	{"a deactivation that ends a licence otherwise", "acknowledged", func(t *testing.T, x *run) {
 		for i := range x.recorded.Events {
 			if e := &x.recorded.Events[i]; e.Name == "LicenseReleased" && e.Count > 1 {
@@ -399,12 +433,18 @@ var controls = []struct {
 		}
 	}},
 	{"time goes back", "structure", func(_ *testing.T, x *run) { x.recorded.Events[100].Time = 1 }},
-	{"an event that cannot be decoded", "structure", func(_ *testing.T, x *run) { x.recorded.Events[100].Problem = "no such mapper" }},
+	{"an event that cannot be decoded", "structure", func(_ *testing.T, x *run) {
+		x.recorded.Events[100].Problem = "no such mapper"
+	}},
 	{"a member that remembers otherwise", "structure", func(_ *testing.T, x *run) {
 		x.recorded.Views[0].Output.Licenses = slices.Clone(x.recorded.Views[0].Output.Licenses)[1:]
 	}},
-	{"finding of the verification", "structure", func(_ *testing.T, x *run) { x.recorded.Findings = []string{"root 3 has no parent"} }},
-	{"gap", "archive", func(_ *testing.T, x *run) { x.recorded.Gaps = []string{"events 1 to 4: a segment is missing"} }},
+	{"finding of the verification", "structure", func(_ *testing.T, x *run) {
+		x.recorded.Findings = []string{"root 3 has no parent"}
+	}},
+	{"gap", "archive", func(_ *testing.T, x *run) {
+		x.recorded.Gaps = []string{"events 1 to 4: a segment is missing"}
+	}},
 	{"hot below archived", "archive", func(_ *testing.T, x *run) { x.recorded.Events[20].Archived = false }},
 	{"a defect that the service reports", "acknowledged", func(t *testing.T, x *run) {
 		x.answered(t, history.Accepted, 3).Output = history.Output{Outcome: history.Broken, Reason: "CORRUPT_HISTORY"}

@@ -31,7 +31,8 @@ func (k *checker) limits() {
 		if e.Name == "LicenseAcquired" {
 			studio := t.active[e.Aggregate]
 			if n, limit := t.ofStudio(studio), k.rules.Studios[studio]; limit != model.Unlimited && n > limit {
-				k.fail(Limits, "event %d is active licence number %d of studio %s, whose limit is %d", e.Sequence, n, studio, limit)
+				k.fail(Limits, "event %d is active licence number %d of studio %s, whose limit is %d",
+					e.Sequence, n, studio, limit)
 			}
 		}
 		if e.Name == "TitleDownloaded" || e.Name == "TitlePlayed" {
@@ -39,7 +40,8 @@ func (k *checker) limits() {
 				k.fail(Limits, "event %d is use number %d of %s, whose limit is %d", e.Sequence, n, title, limit)
 			}
 		}
-		if limit := k.rules.Deactivations; e.Name == "DeviceDeactivated" && limit != model.Unlimited && t.deactivations > limit {
+		if limit := k.rules.Deactivations; e.Name == "DeviceDeactivated" && limit != model.Unlimited &&
+			t.deactivations > limit {
 			k.fail(Limits, "event %d is deactivation number %d of %d", e.Sequence, t.deactivations, limit)
 		}
 	}

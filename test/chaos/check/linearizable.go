@@ -39,7 +39,11 @@ func (k *checker) linearizable() {
 			continue
 		}
 		ops = append(ops, porcupine.Operation{
-			ClientId: max(0, o.Client), Input: input{&o.Input, k.config.Now}, Output: &o.Output, Call: o.Call, Return: o.Return,
+			ClientId: max(0, o.Client),
+			Input:    input{&o.Input, k.config.Now},
+			Output:   &o.Output,
+			Call:     o.Call,
+			Return:   o.Return,
 		})
 	}
 	for _, c := range k.order {
@@ -60,7 +64,10 @@ func (k *checker) linearizable() {
 // effect has no explanation.
 func (c *command) operation() porcupine.Operation {
 	op := porcupine.Operation{
-		ClientId: max(0, c.attempts[0].Client), Input: input{&c.in, c.events[0].Time}, Call: math.MaxInt64, Return: math.MaxInt64,
+		ClientId: max(0, c.attempts[0].Client),
+		Input:    input{&c.in, c.events[0].Time},
+		Call:     math.MaxInt64,
+		Return:   math.MaxInt64,
 	}
 	for _, o := range c.attempts {
 		if o.Output.Outcome != history.NotExecuted {

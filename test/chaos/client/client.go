@@ -70,7 +70,11 @@ func (c *Client) send(ctx context.Context, in *history.Input) (history.Output, e
 		return c.ask(ctx, in)
 	case history.Deactivate:
 		r, err := c.Licenses.DeactivateDevice(ctx, connect.NewRequest(&licensedv1.DeactivateDeviceRequest{
-			CustomerId: in.Customer, DeviceId: in.Device, CommandId: in.Command, IssuedAt: issued(in), ValidateOnly: in.ValidateOnly,
+			CustomerId:   in.Customer,
+			DeviceId:     in.Device,
+			CommandId:    in.Command,
+			IssuedAt:     issued(in),
+			ValidateOnly: in.ValidateOnly,
 		}))
 		if err != nil {
 			return history.Output{}, err
@@ -78,7 +82,11 @@ func (c *Client) send(ctx context.Context, in *history.Input) (history.Output, e
 		return history.Output{Sequence: r.Msg.Sequence, Duplicate: r.Msg.Duplicate, Titles: r.Msg.ReleasedTitleIds}, nil
 	case history.ChangePlan:
 		r, err := c.Licenses.ChangePlan(ctx, connect.NewRequest(&licensedv1.ChangePlanRequest{
-			CustomerId: in.Customer, PlanId: in.Plan, CommandId: in.Command, IssuedAt: issued(in), ValidateOnly: in.ValidateOnly,
+			CustomerId:   in.Customer,
+			PlanId:       in.Plan,
+			CommandId:    in.Command,
+			IssuedAt:     issued(in),
+			ValidateOnly: in.ValidateOnly,
 		}))
 		if err != nil {
 			return history.Output{}, err
@@ -103,22 +111,38 @@ func (c *Client) license(ctx context.Context, in *history.Input) (history.Output
 	switch in.Kind {
 	case history.Acquire:
 		a, err = message(c.Licenses.AcquireLicense(ctx, connect.NewRequest(&licensedv1.AcquireLicenseRequest{
-			CustomerId: in.Customer, DeviceId: in.Device, TitleId: in.Title, CommandId: in.Command, IssuedAt: issued(in),
+			CustomerId:   in.Customer,
+			DeviceId:     in.Device,
+			TitleId:      in.Title,
+			CommandId:    in.Command,
+			IssuedAt:     issued(in),
 			ValidateOnly: in.ValidateOnly, NewDownload: in.NewDownload,
 		})))
 	case history.Renew:
 		a, err = message(c.Licenses.RenewLicense(ctx, connect.NewRequest(&licensedv1.RenewLicenseRequest{
-			CustomerId: in.Customer, DeviceId: in.Device, TitleId: in.Title, CommandId: in.Command, IssuedAt: issued(in),
+			CustomerId:   in.Customer,
+			DeviceId:     in.Device,
+			TitleId:      in.Title,
+			CommandId:    in.Command,
+			IssuedAt:     issued(in),
 			ValidateOnly: in.ValidateOnly,
 		})))
 	case history.Release:
 		a, err = message(c.Licenses.ReleaseLicense(ctx, connect.NewRequest(&licensedv1.ReleaseLicenseRequest{
-			CustomerId: in.Customer, DeviceId: in.Device, TitleId: in.Title, CommandId: in.Command, IssuedAt: issued(in),
+			CustomerId:   in.Customer,
+			DeviceId:     in.Device,
+			TitleId:      in.Title,
+			CommandId:    in.Command,
+			IssuedAt:     issued(in),
 			ValidateOnly: in.ValidateOnly,
 		})))
 	case history.Play:
 		a, err = message(c.Licenses.RecordPlayback(ctx, connect.NewRequest(&licensedv1.RecordPlaybackRequest{
-			CustomerId: in.Customer, DeviceId: in.Device, TitleId: in.Title, CommandId: in.Command, IssuedAt: issued(in),
+			CustomerId:   in.Customer,
+			DeviceId:     in.Device,
+			TitleId:      in.Title,
+			CommandId:    in.Command,
+			IssuedAt:     issued(in),
 			ValidateOnly: in.ValidateOnly,
 		})))
 	default:
@@ -170,7 +194,9 @@ func (c *Client) ask(ctx context.Context, in *history.Input) (out history.Output
 
 // pages asks for one page after the other, and begins anew if the customer changed between two of them: only a list of
 // one moment can be judged.
-func (c *Client) pages(ask func(token string) (next string, page history.Output, err error), out *history.Output) error {
+func (c *Client) pages(
+	ask func(token string) (next string, page history.Output, err error), out *history.Output,
+) error {
 	for token := ""; ; {
 		next, page, err := ask(token)
 		switch {
@@ -207,7 +233,9 @@ var notExecuted = map[string]bool{
 }
 
 // broken are the reasons that a healthy service never gives.
-var broken = map[string]bool{"COMMAND_ID_REUSED": true, "CORRUPT_HISTORY": true, "BUG": true, "REJECTED_BY_STORE": true, "OTHER_HISTORY": true}
+var broken = map[string]bool{
+	"COMMAND_ID_REUSED": true, "CORRUPT_HISTORY": true, "BUG": true, "REJECTED_BY_STORE": true, "OTHER_HISTORY": true,
+}
 
 // failed tells what an error says about the outcome.
 func failed(err error) history.Output {

@@ -40,7 +40,8 @@ func TestFailed(t *testing.T) {
 	refused := failed(fail(t, connect.CodeNotFound, &errdetails.ErrorInfo{Reason: "REFUSED"}, &licensedv1.Refusal{
 		Rule: licensedv1.Rule_RULE_NO_LICENSE, Sequence: 7, Duplicate: true,
 	}))
-	if refused.Outcome != history.Refused || refused.Sequence != 7 || !refused.Duplicate || refused.Refusal.Rule != "RULE_NO_LICENSE" {
+	if refused.Outcome != history.Refused || refused.Sequence != 7 || !refused.Duplicate ||
+		refused.Refusal.Rule != "RULE_NO_LICENSE" {
 		t.Errorf("a refusal: %+v", refused)
 	}
 }

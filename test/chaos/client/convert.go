@@ -15,8 +15,11 @@ func same(s string) string { return unique.Make(s).Value() }
 // License returns a licence as histories have it.
 func License(l *licensedv1.License) history.License {
 	return history.License{
-		Device: same(l.GetDeviceId()), Title: same(l.GetTitleId()), Studio: same(l.GetStudioId()), Acquired: millis(l.GetAcquiredAt()),
-		Expires: millis(l.GetExpiresAt()), Renewals: l.GetRenewals(), Released: l.GetReleased(),
+		Device:   same(l.GetDeviceId()),
+		Title:    same(l.GetTitleId()),
+		Studio:   same(l.GetStudioId()),
+		Acquired: millis(l.GetAcquiredAt()),
+		Expires:  millis(l.GetExpiresAt()), Renewals: l.GetRenewals(), Released: l.GetReleased(),
 	}
 }
 
@@ -53,27 +56,37 @@ func Downloads(r *licensedv1.ListDownloadsResponse) history.Output {
 func Command(in *history.Input) *licensedv1.Command {
 	switch in.Kind {
 	case history.Acquire:
-		return &licensedv1.Command{Command: &licensedv1.Command_AcquireLicense{AcquireLicense: &licensedv1.AcquireLicense{
-			DeviceId: in.Device, TitleId: in.Title, NewDownload: in.NewDownload,
-		}}}
+		return &licensedv1.Command{Command: &licensedv1.Command_AcquireLicense{
+			AcquireLicense: &licensedv1.AcquireLicense{
+				DeviceId: in.Device, TitleId: in.Title, NewDownload: in.NewDownload,
+			},
+		}}
 	case history.Renew:
 		return &licensedv1.Command{Command: &licensedv1.Command_RenewLicense{RenewLicense: &licensedv1.RenewLicense{
 			DeviceId: in.Device, TitleId: in.Title,
 		}}}
 	case history.Release:
-		return &licensedv1.Command{Command: &licensedv1.Command_ReleaseLicense{ReleaseLicense: &licensedv1.ReleaseLicense{
-			DeviceId: in.Device, TitleId: in.Title,
-		}}}
+		return &licensedv1.Command{Command: &licensedv1.Command_ReleaseLicense{
+			ReleaseLicense: &licensedv1.ReleaseLicense{
+				DeviceId: in.Device, TitleId: in.Title,
+			},
+		}}
 	case history.Play:
-		return &licensedv1.Command{Command: &licensedv1.Command_RecordPlayback{RecordPlayback: &licensedv1.RecordPlayback{
-			DeviceId: in.Device, TitleId: in.Title,
-		}}}
+		return &licensedv1.Command{Command: &licensedv1.Command_RecordPlayback{
+			RecordPlayback: &licensedv1.RecordPlayback{
+				DeviceId: in.Device, TitleId: in.Title,
+			},
+		}}
 	case history.Deactivate:
-		return &licensedv1.Command{Command: &licensedv1.Command_DeactivateDevice{DeactivateDevice: &licensedv1.DeactivateDevice{
-			DeviceId: in.Device,
-		}}}
+		return &licensedv1.Command{Command: &licensedv1.Command_DeactivateDevice{
+			DeactivateDevice: &licensedv1.DeactivateDevice{
+				DeviceId: in.Device,
+			},
+		}}
 	case history.ChangePlan:
-		return &licensedv1.Command{Command: &licensedv1.Command_ChangePlan{ChangePlan: &licensedv1.ChangePlan{PlanId: in.Plan}}}
+		return &licensedv1.Command{
+			Command: &licensedv1.Command_ChangePlan{ChangePlan: &licensedv1.ChangePlan{PlanId: in.Plan}},
+		}
 	}
 	return nil
 }

@@ -47,7 +47,8 @@ func (c *Client) Recorded(ctx context.Context, customer string) (*history.Custom
 // Event returns an event as histories have it.
 func Event(e *licensedv1.HistoryEvent) (history.Event, error) {
 	out := history.Event{
-		Sequence: e.Sequence, Epoch: e.Epoch, Row: e.RowId, Aggregate: e.AggregateId, Name: e.Event, Time: millis(e.EventTime),
+		Sequence: e.Sequence, Epoch: e.Epoch, Row: e.RowId, Aggregate: e.AggregateId, Name: e.Event,
+		Time:  millis(e.EventTime),
 		Order: e.EventOrderNumber, Command: e.CommandId, Index: e.CommandIndex, Count: e.CommandCount,
 		Archived: e.Tier == licensedv1.Tier_TIER_ARCHIVE, Problem: e.Problem,
 	}
@@ -78,7 +79,8 @@ func Event(e *licensedv1.HistoryEvent) (history.Event, error) {
 	case *licensedv1.PlanChanged:
 		out.Plan, out.Limit = m.PlanId, m.DeviceLimit
 	case *licensedv1.CommandAccepted:
-		out.License, out.Device, out.Title, out.Plan, out.Limit = terms(m.License), m.DeviceId, m.TitleId, m.PlanId, m.DeviceLimit
+		out.License, out.Device, out.Title, out.Plan, out.Limit = terms(m.License),
+			m.DeviceId, m.TitleId, m.PlanId, m.DeviceLimit
 	case *licensedv1.CommandRefused:
 		out.Refusal = &history.Refusal{Rule: m.Rule.String(), Limit: m.Limit, Current: m.Current}
 		out.Device, out.Title, out.Plan = m.DeviceId, m.TitleId, m.PlanId
@@ -91,7 +93,11 @@ func terms(l *licensedv1.LicenseTerms) *history.License {
 		return nil
 	}
 	return &history.License{
-		Studio: l.StudioId, Acquired: l.AcquiredAtMs, Expires: l.ExpiresAtMs, Renewals: l.Renewals, Released: l.Released,
+		Studio:   l.StudioId,
+		Acquired: l.AcquiredAtMs,
+		Expires:  l.ExpiresAtMs,
+		Renewals: l.Renewals,
+		Released: l.Released,
 	}
 }
 
@@ -99,10 +105,12 @@ func terms(l *licensedv1.LicenseTerms) *history.License {
 // what it finds wrong. It is an error if it did not check all.
 func (c *Client) Verify(ctx context.Context, customer string, head uint64) ([]string, error) {
 	// Of a customer who is not in memory, there is no live state to compare.
-	if _, err := c.Licenses.ListDevices(ctx, connect.NewRequest(&licensedv1.ListDevicesRequest{CustomerId: customer})); err != nil {
+	if _, err := c.Licenses.ListDevices(ctx,
+		connect.NewRequest(&licensedv1.ListDevicesRequest{CustomerId: customer})); err != nil {
 		return nil, err
 	}
-	stream, err := c.Admin.VerifyCustomer(ctx, connect.NewRequest(&licensedv1.VerifyCustomerRequest{CustomerId: customer}))
+	stream, err := c.Admin.VerifyCustomer(ctx,
+		connect.NewRequest(&licensedv1.VerifyCustomerRequest{CustomerId: customer}))
 	if err != nil {
 		return nil, err
 	}
@@ -130,13 +138,15 @@ func (c *Client) Verify(ctx context.Context, customer string, head uint64) ([]st
 	case !report.LiveStateCompared:
 		return nil, fmt.Errorf("the verification of %s did not compare the live state", customer)
 	case report.HeadSequence != head || report.Events != head:
-		return nil, fmt.Errorf("the verification of %s read %d of %d events, the history has %d", customer, report.Events, report.HeadSequence, head)
+		return nil, fmt.Errorf("the verification of %s read %d of %d events, the history has %d",
+			customer, report.Events, report.HeadSequence, head)
 	}
 	return findings, nil
 }
 
 // Archive moves the closed part of a customer's history to the archive.
 func (c *Client) Archive(ctx context.Context, customer string) error {
-	_, err := c.Admin.ArchiveCustomer(ctx, connect.NewRequest(&licensedv1.ArchiveCustomerRequest{CustomerId: customer, All: true}))
+	_, err := c.Admin.ArchiveCustomer(ctx,
+		connect.NewRequest(&licensedv1.ArchiveCustomerRequest{CustomerId: customer, All: true}))
 	return err
 }

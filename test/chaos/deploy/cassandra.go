@@ -114,7 +114,9 @@ func (r *ring) names() (names []string) {
 
 // kinds is what can be done to Cassandra's processes.
 func (r *ring) kinds(ttl time.Duration) []fault.Kind {
-	one := func(name, inject string, heal func(context.Context, *cassandra) error, hold func(*rand.Rand) (time.Duration, string)) fault.Kind {
+	one := func(name, inject string, heal func(
+		context.Context, *cassandra,
+	) error, hold func(*rand.Rand) (time.Duration, string)) fault.Kind {
 		return fault.Kind{Name: name, Weight: 1, Make: func(random *rand.Rand) *fault.Fault {
 			c := r.nodes[random.IntN(len(r.nodes))]
 			d, detail := hold(random)

@@ -90,9 +90,14 @@ func (c *Cluster) plan() error {
 		}
 		last := address[strings.LastIndexByte(address, '.')+1:]
 		c.ring.nodes = append(c.ring.nodes, &cassandra{
-			name: name, address: address, dir: dir, start: start, script: filepath.Join(c.tree, "scripts", "cassandra.sh"),
+			name:    name,
+			address: address,
+			dir:     dir,
+			start:   start,
+			script:  filepath.Join(c.tree, "scripts", "cassandra.sh"),
 			env: []string{
-				"DIR=" + dir, "NET=" + c.prefix, "FIRST=" + last, "SEED=" + c.prefix + ".1", "HEAP=512M", "PORT=" + cassandraPort, "SYNC=group", "WAIT=240",
+				"DIR=" + dir, "NET=" + c.prefix, "FIRST=" + last, "SEED=" + c.prefix + ".1", "HEAP=512M",
+				"PORT=" + cassandraPort, "SYNC=group", "WAIT=240",
 			},
 		})
 	}
@@ -152,13 +157,15 @@ func (c *Cluster) member(name string, role Role) (*server, error) {
 	}
 	m := Member{Name: name, Role: role, Admin: "http://" + address + ":8081"}
 	args := []string{
-		string(role), "--name", name, "--host", address, "--admin", address + ":8081", "--store", c.store, "--join", c.seeds(),
+		string(role), "--name", name, "--host", address, "--admin", address + ":8081", "--store", c.store, "--join",
+		c.seeds(),
 		"--shards", fmt.Sprint(shardCount),
 	}
 	policy := filepath.Join(c.options.Dir, "policy.yaml")
 	if role == Gateway {
 		m.API = "http://" + address + ":8080"
-		args = append(args, "--listen", address+":8080", "--max-deadline", maxDeadline, "--policy", policy, "--log-format", "text")
+		args = append(args, "--listen", address+":8080", "--max-deadline", maxDeadline, "--policy", policy,
+			"--log-format", "text")
 	} else {
 		args = append(args, append(shared(policy), "--lease-ttl", c.options.TTL.String())...)
 	}
@@ -185,7 +192,8 @@ func (c *Cluster) Start(ctx context.Context) error {
 	if err := c.ring.up(ctx); err != nil {
 		return err
 	}
-	schema := exec.CommandContext(ctx, c.options.Binary, "schema", "apply", "--create-keyspace", fmt.Sprint(min(c.size.Cassandra, 3)), "--store", c.store)
+	schema := exec.CommandContext(ctx, c.options.Binary, "schema", "apply", "--create-keyspace",
+		fmt.Sprint(min(c.size.Cassandra, 3)), "--store", c.store)
 	if out, err := schema.CombinedOutput(); err != nil {
 		return fmt.Errorf("schema apply: %w\n%s", err, out)
 	}
@@ -250,7 +258,8 @@ func (c *Cluster) Kinds() []fault.Kind {
 	kinds := []fault.Kind{
 		killKind(Node, nodes, ttl), pauseKind(Node, nodes, ttl), starveKind(Node, nodes, ttl), restartKind(Node, nodes),
 		killKind(Gateway, gateways, ttl), pauseKind(Gateway, gateways, ttl), restartKind(Gateway, gateways),
-		clockKind(c.nodes, ttl), gatewayClockKind(c.gateways, ttl), slowKind(c.nodes, ttl), crashKind(c.nodes, failpoint.Points(), ttl),
+		clockKind(c.nodes, ttl), gatewayClockKind(c.gateways, ttl), slowKind(c.nodes, ttl),
+		crashKind(c.nodes, failpoint.Points(), ttl),
 	}
 	kinds = append(kinds, hostileKind(c.intruder, c.gateways, ttl), damageKind(c.victims(), "snapshots", ttl, c.damage))
 	for _, what := range c.forgeries() {

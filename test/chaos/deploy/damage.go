@@ -29,7 +29,8 @@ const damagedTogether = 20
 // events are whole, so nothing may be lost, and nobody may wait. damage returns the number it damaged, and the count
 // of customers rebuilt from which the nodes continue.
 func damageKind(
-	v victims, target string, ttl time.Duration, damage func(ctx context.Context, customers []string) (damaged int, rebuilt float64, err error),
+	v victims, target string, ttl time.Duration,
+	damage func(ctx context.Context, customers []string) (damaged int, rebuilt float64, err error),
 ) fault.Kind {
 	const name = "damaged snapshots"
 	return fault.Kind{Name: name, Weight: 2, Make: func(r *rand.Rand) *fault.Fault {
@@ -43,13 +44,16 @@ func damageKind(
 				if err != nil {
 					return fmt.Errorf("list customers: %w: %w", err, fault.ErrIdle)
 				}
-				rand.New(rand.NewPCG(seed, 0)).Shuffle(len(customers), func(i, j int) { customers[i], customers[j] = customers[j], customers[i] })
+				rand.New(rand.NewPCG(seed, 0)).Shuffle(len(customers), func(i, j int) {
+					customers[i], customers[j] = customers[j], customers[i]
+				})
 				damaged, before, err = damage(ctx, customers[:min(damagedTogether, len(customers))])
 				return err
 			},
 			Heal: func(ctx context.Context) error { after = v.rebuilt(ctx); return nil },
 			Came: func() fault.Effect {
-				return fault.Effect{Text: fmt.Sprintf("damaged %d, of which nodes have rebuilt about %.0f so far", damaged, after-before), Idle: damaged == 0}
+				return fault.Effect{Text: fmt.Sprintf("damaged %d, of which nodes have rebuilt about %.0f so far",
+					damaged, after-before), Idle: damaged == 0}
 			},
 		}
 	}}
@@ -82,7 +86,8 @@ func (e *Embedded) damage(ctx context.Context, customers []string) (damaged int,
 	err = alive(e.server.Process, func() error {
 		err := e.server.Kill()
 		if err == nil {
-			damaged, err = pebble.DamageSnapshots(ctx, e.data, pebble.Options{Logger: slog.New(slog.DiscardHandler)}, customers...)
+			damaged, err = pebble.DamageSnapshots(ctx, e.data, pebble.Options{Logger: slog.New(slog.DiscardHandler)},
+				customers...)
 		}
 		if restartErr := e.server.Restart(ctx); restartErr != nil {
 			err = errors.Join(err, fmt.Errorf("%w: %w", fault.ErrService, restartErr))

@@ -88,7 +88,8 @@ type Options struct {
 // further build tags.
 func Build(ctx context.Context, tree, dir string, tags ...string) (string, error) {
 	path := filepath.Join(dir, "licensed")
-	cmd := exec.CommandContext(ctx, "go", "build", "-C", tree, "-tags", strings.Join(append([]string{"failpoints"}, tags...), ","), "-o", path, "./cmd/licensed")
+	cmd := exec.CommandContext(ctx, "go", "build", "-C", tree, "-tags",
+		strings.Join(append([]string{"failpoints"}, tags...), ","), "-o", path, "./cmd/licensed")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build licensed in %s: %w\n%s", tree, err, out)
 	}

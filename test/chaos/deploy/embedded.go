@@ -43,7 +43,8 @@ func NewEmbedded(o Options) (*Embedded, error) {
 		return nil, err
 	}
 	args := append([]string{
-		"dev", "--data", e.data, "--archive", filepath.Join(o.Dir, "archive"), "--listen", "127.0.0.1:" + api, "--admin", "127.0.0.1:" + admin,
+		"dev", "--data", e.data, "--archive", filepath.Join(o.Dir, "archive"), "--listen", "127.0.0.1:" + api,
+		"--admin", "127.0.0.1:" + admin,
 		"--max-deadline", maxDeadline,
 	}, shared(policy)...)
 	m := Member{Name: "dev", Role: Node, API: "http://127.0.0.1:" + api, Admin: "http://127.0.0.1:" + admin}
@@ -53,7 +54,8 @@ func NewEmbedded(o Options) (*Embedded, error) {
 	if e.cages, err = findCages(); err != nil {
 		e.notes = append(e.notes, fmt.Sprintf("no memory pressure: %v", err))
 	}
-	e.notes = append(e.notes, "one process with a store of its own: no leases, no hand-over, no network between members")
+	e.notes = append(e.notes,
+		"one process with a store of its own: no leases, no hand-over, no network between members")
 	return e, nil
 }
 

@@ -73,16 +73,17 @@ func (c *Cluster) forgeries() []forgery {
 			return h.rows(func(uint32) uint64 { return math.MaxUint64 - uint64(r.IntN(2)) })
 		}},
 		// A shard can have these epochs: they are 1 to 1000 above those in the store.
-		{name: "forged plausible rows", also: c.everything(), after: v.awaitAll, begin: func(ctx context.Context, h *heard) (func() error, error) {
-			s, err := v.status(ctx)
-			h.epochs = map[uint32]uint64{}
-			for _, shard := range s.GetShardMap() {
-				h.epochs[shard.Id] = shard.Epoch
-			}
-			return nil, err
-		}, send: func(r *rand.Rand, h *heard) error {
-			return h.rows(func(id uint32) uint64 { return h.epochs[id] + 1 + uint64(r.IntN(1000)) })
-		}},
+		{name: "forged plausible rows", also: c.everything(), after: v.awaitAll,
+			begin: func(ctx context.Context, h *heard) (func() error, error) {
+				s, err := v.status(ctx)
+				h.epochs = map[uint32]uint64{}
+				for _, shard := range s.GetShardMap() {
+					h.epochs[shard.Id] = shard.Epoch
+				}
+				return nil, err
+			}, send: func(r *rand.Rand, h *heard) error {
+				return h.rows(func(id uint32) uint64 { return h.epochs[id] + 1 + uint64(r.IntN(1000)) })
+			}},
 		{name: "forged address", send: func(_ *rand.Rand, h *heard) error {
 			return h.members(func(meta *clusterv1.Meta) string {
 				meta.NodeAddress = net.JoinHostPort(h.from.address, nodePort)
@@ -203,7 +204,10 @@ func forgedKind(from *intruder, members []*server, what forgery, ttl time.Durati
 			sender sync.WaitGroup
 		)
 		return &fault.Fault{
-			Kind: what.name, Targets: []string{"gossip"}, Also: what.also, Hold: 2*ttl + time.Duration(r.Int64N(int64(3*ttl))),
+			Kind:    what.name,
+			Targets: []string{"gossip"},
+			Also:    what.also,
+			Hold:    2*ttl + time.Duration(r.Int64N(int64(3*ttl))),
 			Inject: func(ctx context.Context) (err error) {
 				if h, err = from.overhear(members); err != nil {
 					return fmt.Errorf("no member can be overheard: %w: %w", err, fault.ErrIdle)
@@ -252,9 +256,11 @@ func forgedKind(from *intruder, members []*server, what forgery, ttl time.Durati
 				if h == nil {
 					return fault.Effect{Idle: true}
 				}
-				text := fmt.Sprintf("sent %d times to %d members, of which %d were known", sent.Load(), len(h.forgers), len(h.ids))
+				text := fmt.Sprintf("sent %d times to %d members, of which %d were known",
+					sent.Load(), len(h.forgers), len(h.ids))
 				if what.after != nil {
-					text += fmt.Sprintf("; all shards were served %v after the last one", served.Round(10*time.Millisecond))
+					text += fmt.Sprintf("; all shards were served %v after the last one",
+						served.Round(10*time.Millisecond))
 				}
 				if err := failed.Load(); err != nil {
 					text += fmt.Sprintf("; last error: %v", *err)

@@ -61,7 +61,10 @@ func hostileKind(from *intruder, ss []*server, ttl time.Duration) fault.Kind {
 		var c hostile.Counts
 		good := probe{url: s.API}
 		return &fault.Fault{
-			Kind: name, Detail: attack.Name, Targets: []string{s.Process.Name()}, Hold: 2*ttl + time.Duration(r.Int64N(int64(2*ttl))),
+			Kind:    name,
+			Detail:  attack.Name,
+			Targets: []string{s.Process.Name()},
+			Hold:    2*ttl + time.Duration(r.Int64N(int64(2*ttl))),
 			Inject: func(ctx context.Context) error {
 				return alive(s.Process, func() (err error) {
 					address := strings.TrimPrefix(s.API, "http://")
@@ -82,7 +85,8 @@ func hostileKind(from *intruder, ss []*server, ttl time.Duration) fault.Kind {
 			},
 			Came: func() fault.Effect {
 				return fault.Effect{
-					Text: fmt.Sprintf("%d connections, %d closed; %d requests, %d refused; a good client was served %d of %d times",
+					Text: fmt.Sprintf("%d connections, %d closed; %d requests, %d refused; "+
+						"a good client was served %d of %d times",
 						c.Connections, c.Closed, c.Streams, c.Refused, good.served, good.sent),
 					Idle: c.Connections == 0,
 				}

@@ -57,7 +57,10 @@ func starveKind(role Role, ps []*process.Process, ttl time.Duration) fault.Kind 
 		p := ps[r.IntN(len(ps))]
 		stop, stopped := make(chan struct{}), make(chan error, 1)
 		return &fault.Fault{
-			Kind: name, Targets: []string{p.Name()}, Detail: "10 % of the time", Hold: ttl + time.Duration(r.Int64N(int64(3*ttl))),
+			Kind:    name,
+			Targets: []string{p.Name()},
+			Detail:  "10 % of the time",
+			Hold:    ttl + time.Duration(r.Int64N(int64(3*ttl))),
 			Inject: func(context.Context) error {
 				return alive(p, func() error { go func() { stopped <- starve(p, stop) }(); return nil })
 			},
@@ -107,7 +110,8 @@ func restartKind(role Role, ps []*process.Process) fault.Kind {
 
 // jumps are the sizes of clock jumps, forward and back. The first is the largest.
 var jumps = []time.Duration{
-	time.Hour, -time.Minute, 10 * time.Minute, -10 * time.Second, time.Minute, -time.Hour, 10 * time.Second, -10 * time.Minute, time.Second, -time.Second,
+	time.Hour, -time.Minute, 10 * time.Minute, -10 * time.Second, time.Minute, -time.Hour, 10 * time.Second,
+	-10 * time.Minute, time.Second, -time.Second,
 }
 
 // clockKind makes the wall clock of a node jump. A jump is met if an event bears the wrong time. One of a node that
@@ -135,7 +139,10 @@ func jumpKind(name string, ss []*server, counter, counted string, ttl time.Durat
 		made++
 		var before, met uint64
 		return &fault.Fault{
-			Kind: name, Targets: []string{s.Process.Name()}, Detail: by.String(), Hold: ttl + time.Duration(r.Int64N(int64(2*ttl))),
+			Kind:    name,
+			Targets: []string{s.Process.Name()},
+			Detail:  by.String(),
+			Hold:    ttl + time.Duration(r.Int64N(int64(2*ttl))),
 			Inject: func(ctx context.Context) error {
 				return alive(s.Process, func() error {
 					s.look(ctx)
@@ -161,15 +168,21 @@ func slowKind(ss []*server, ttl time.Duration) fault.Kind {
 	return fault.Kind{Name: "slow store", Weight: 1, Make: func(r *rand.Rand) *fault.Fault {
 		s := ss[r.IntN(len(ss))]
 		by := []time.Duration{20 * time.Millisecond, 200 * time.Millisecond, ttl / 2}[r.IntN(3)]
-		all := func(ctx context.Context, set func(ctx context.Context, point, action string) error, action string) error {
+		all := func(
+			ctx context.Context, set func(ctx context.Context, point, action string) error, action string,
+		) error {
 			var errs []error
-			for _, call := range []string{failpoint.Append, failpoint.RootActivation, failpoint.RootRollover, failpoint.ReadTop, failpoint.ReadRecords} {
+			for _, call := range []string{failpoint.Append, failpoint.RootActivation, failpoint.RootRollover,
+				failpoint.ReadTop, failpoint.ReadRecords} {
 				errs = append(errs, set(ctx, failpoint.Before(call), action))
 			}
 			return errors.Join(errs...)
 		}
 		return &fault.Fault{
-			Kind: "slow store", Targets: []string{s.Process.Name()}, Detail: "+" + by.String(), Hold: ttl + time.Duration(r.Int64N(int64(2*ttl))),
+			Kind:    "slow store",
+			Targets: []string{s.Process.Name()},
+			Detail:  "+" + by.String(),
+			Hold:    ttl + time.Duration(r.Int64N(int64(2*ttl))),
 			Inject: func(ctx context.Context) error {
 				return alive(s.Process, func() error { return all(ctx, s.set, "sleep "+by.String()) })
 			},

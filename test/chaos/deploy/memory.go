@@ -148,7 +148,10 @@ func memoryKind(c *cages, ss []*server, ttl time.Duration) fault.Kind {
 		made := false
 		var came fault.Effect
 		return &fault.Fault{
-			Kind: name, Targets: []string{s.Process.Name()}, Detail: fmt.Sprintf("%d MiB more", more), Hold: ttl + time.Duration(r.Int64N(int64(3*ttl))),
+			Kind:    name,
+			Targets: []string{s.Process.Name()},
+			Detail:  fmt.Sprintf("%d MiB more", more),
+			Hold:    ttl + time.Duration(r.Int64N(int64(3*ttl))),
 			Inject: func(context.Context) error {
 				return alive(s.Process, func() error {
 					if err := c.make(dir, more<<20); err != nil {

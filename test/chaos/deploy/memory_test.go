@@ -62,7 +62,8 @@ func TestCageBites(t *testing.T) {
 	if err := c.make(dir, 4<<20); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("sh", "-c", "read go; head -c 64M /dev/zero | tail") // tail keeps all of a line that never ends.
+	// tail keeps all of a line that never ends.
+	cmd := exec.Command("sh", "-c", "read go; head -c 64M /dev/zero | tail")
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -104,7 +105,8 @@ func TestNoCages(t *testing.T) {
 	if err := os.MkdirAll(root+"/memory/x", 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := findCagesIn("4:memory:/x\n", root); err == nil || !strings.Contains(err.Error(), "memory.limit_in_bytes") {
+	if _, err := findCagesIn("4:memory:/x\n", root); err == nil ||
+		!strings.Contains(err.Error(), "memory.limit_in_bytes") {
 		t.Errorf("a directory of files passes for a control group: %v", err)
 	}
 }

@@ -31,7 +31,12 @@ func (c *Cluster) nodePortKind() fault.Kind {
 	const name = "node port cut"
 	return fault.Kind{Name: name, Weight: 2, Make: func(r *rand.Rand) *fault.Fault {
 		node := c.nodes[r.IntN(len(c.nodes))]
-		f := &fault.Fault{Kind: name, Targets: []string{node.Process.Name()}, Also: c.everything(), Hold: servedWithin + 2*time.Second}
+		f := &fault.Fault{
+			Kind:    name,
+			Targets: []string{node.Process.Name()},
+			Also:    c.everything(),
+			Hold:    servedWithin + 2*time.Second,
+		}
 		var at *network.Port
 		for _, p := range c.places {
 			if p.name == node.Process.Name() {
@@ -46,7 +51,8 @@ func (c *Cluster) nodePortKind() fault.Kind {
 				v := &visitor{cluster: c}
 				customers, err := v.customersOf(ctx, node.Process.Name())
 				if err != nil || len(customers) == 0 {
-					return fmt.Errorf("%s holds nothing that can be told (%w): %w", node.Process.Name(), cmp.Or(err, errNothingHeld), fault.ErrIdle)
+					return fmt.Errorf("%s holds nothing that can be told (%w): %w",
+						node.Process.Name(), cmp.Or(err, errNothingHeld), fault.ErrIdle)
 				}
 				for _, p := range c.places {
 					if p.name != node.Process.Name() {
@@ -60,7 +66,8 @@ func (c *Cluster) nodePortKind() fault.Kind {
 					defer cancel()
 					err := v.await(watching, customers)
 					if took = time.Since(began); err != nil {
-						err = fmt.Errorf("customers of %s are not served after its node port was cut: %w", node.Process.Name(), err)
+						err = fmt.Errorf("customers of %s are not served after its node port was cut: %w",
+							node.Process.Name(), err)
 					}
 					result <- err
 				}()
@@ -77,7 +84,8 @@ func (c *Cluster) nodePortKind() fault.Kind {
 			return err
 		}
 		f.Came = func() fault.Effect {
-			return fault.Effect{Text: fmt.Sprintf("dropped %d packets; its customers were served by others after %v", met, took.Round(10*time.Millisecond)), Idle: met == 0}
+			return fault.Effect{Text: fmt.Sprintf("dropped %d packets; its customers were served by others after %v",
+				met, took.Round(10*time.Millisecond)), Idle: met == 0}
 		}
 		return f
 	}}
@@ -106,7 +114,8 @@ func (v *visitor) status(ctx context.Context) (*licensedv1.ClusterStatus, error)
 	var errs []error
 	for _, g := range v.cluster.gateways {
 		one, cancel := context.WithTimeout(ctx, 3*time.Second)
-		res, err := licensedv1connect.NewAdminServiceClient(http.DefaultClient, g.API).GetCluster(one, connect.NewRequest(&licensedv1.GetClusterRequest{}))
+		res, err := licensedv1connect.NewAdminServiceClient(http.DefaultClient, g.API).GetCluster(one,
+			connect.NewRequest(&licensedv1.GetClusterRequest{}))
 		cancel()
 		if err == nil {
 			return res.Msg.Cluster, nil
@@ -178,6 +187,7 @@ func (v *visitor) await(ctx context.Context, customers []string) error {
 func (v *visitor) ask(ctx context.Context, gateway, customer string) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	_, err := licensedv1connect.NewLicenseServiceClient(http.DefaultClient, gateway).ListLicenses(ctx, connect.NewRequest(&licensedv1.ListLicensesRequest{CustomerId: customer}))
+	_, err := licensedv1connect.NewLicenseServiceClient(http.DefaultClient, gateway).ListLicenses(ctx,
+		connect.NewRequest(&licensedv1.ListLicensesRequest{CustomerId: customer}))
 	return err
 }

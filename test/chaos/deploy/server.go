@@ -38,7 +38,9 @@ const supervised = 10 * time.Minute
 // newServer returns a server that does not run yet. Its failpoints listen on the socket.
 func newServer(m Member, s process.Spec, socket string, accident func(error)) *server {
 	host, _, _ := net.SplitHostPort(strings.TrimPrefix(m.Admin, "http://"))
-	out := &server{Member: m, host: host, before: map[string]uint64{}, last: map[string]uint64{}, died: map[string]int{}}
+	out := &server{
+		Member: m, host: host, before: map[string]uint64{}, last: map[string]uint64{}, died: map[string]int{},
+	}
 	s.Env = append(s.Env, failpoint.Variable+"="+socket)
 	out.control = &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -92,7 +94,8 @@ func fetch(ctx context.Context, c *http.Client, url string) ([]byte, error) {
 
 // set sets a failpoint, or the clock.
 func (s *server) set(ctx context.Context, point, action string) error {
-	r, err := http.NewRequestWithContext(ctx, http.MethodPut, "http://failpoints/"+point, bytes.NewReader([]byte(action)))
+	r, err := http.NewRequestWithContext(ctx, http.MethodPut, "http://failpoints/"+point,
+		bytes.NewReader([]byte(action)))
 	if err != nil {
 		return err
 	}
@@ -132,7 +135,8 @@ func (s *server) spare(ctx context.Context, point string) (lives bool, err error
 	return s.insist(ctx, func(ctx context.Context) error {
 		err := s.set(ctx, point, "off")
 		if err == nil {
-			err = s.poll(ctx) // A process that was at the point just then has been there: it answers once more, or has died.
+			// A process that was at the point just then has been there: it answers once more, or has died.
+			err = s.poll(ctx)
 		}
 		if err == nil {
 			s.Doom(false)

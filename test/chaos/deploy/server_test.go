@@ -148,7 +148,8 @@ func TestDown(t *testing.T) {
 	ps, ss := []*process.Process{s.Process}, []*server{s}
 	kinds := []fault.Kind{
 		killKind(Node, ps, time.Second), pauseKind(Node, ps, time.Second), starveKind(Node, ps, time.Second),
-		clockKind(ss, time.Second), gatewayClockKind(ss, time.Second), slowKind(ss, time.Second), crashKind(ss, []string{"append.before"}, time.Second), memoryKind(&cages{}, ss, time.Second),
+		clockKind(ss, time.Second), gatewayClockKind(ss, time.Second), slowKind(ss, time.Second),
+		crashKind(ss, []string{"append.before"}, time.Second), memoryKind(&cages{}, ss, time.Second),
 	}
 	for _, k := range kinds {
 		plan := []fault.Planned{{Fault: k.Make(rand.New(rand.NewPCG(1, 1)))}}

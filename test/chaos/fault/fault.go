@@ -176,7 +176,12 @@ type Count struct {
 
 // Plus adds two counts.
 func (c Count) Plus(o Count) Count {
-	return Count{Injected: c.Injected + o.Injected, Idle: c.Idle + o.Idle, Failed: c.Failed + o.Failed, LeftOut: c.LeftOut + o.LeftOut}
+	return Count{
+		Injected: c.Injected + o.Injected,
+		Idle:     c.Idle + o.Idle,
+		Failed:   c.Failed + o.Failed,
+		LeftOut:  c.LeftOut + o.LeftOut,
+	}
 }
 
 // Add counts a fault.

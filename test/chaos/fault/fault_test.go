@@ -20,7 +20,9 @@ func kinds() []fault.Kind {
 	for _, name := range []string{"kill", "pause", "cut"} {
 		out = append(out, fault.Kind{Name: name, Weight: 2, Make: func(r *rand.Rand) *fault.Fault {
 			return &fault.Fault{
-				Kind: name, Targets: []string{[]string{"n1", "n2", "n3"}[r.IntN(3)]}, Hold: time.Duration(1+r.IntN(5)) * time.Second,
+				Kind:    name,
+				Targets: []string{[]string{"n1", "n2", "n3"}[r.IntN(3)]},
+				Hold:    time.Duration(1+r.IntN(5)) * time.Second,
 			}
 		}})
 	}
@@ -81,11 +83,17 @@ func TestRun(t *testing.T) {
 		}
 	}
 	plan := []fault.Planned{
-		{Fault: &fault.Fault{Kind: "broken", Targets: []string{"n1"}, Inject: step("a", errors.New("no such process")), Heal: step("A", nil)}},
-		{Fault: &fault.Fault{Kind: "long", Targets: []string{"n2"}, Also: []string{"n2>n1"}, Hold: time.Hour, Inject: func(ctx context.Context) error {
-			defer cancel()
-			return step("b", nil)(ctx)
-		}, Heal: step("B", nil)}},
+		{Fault: &fault.Fault{
+			Kind:    "broken",
+			Targets: []string{"n1"},
+			Inject:  step("a", errors.New("no such process")),
+			Heal:    step("A", nil),
+		}},
+		{Fault: &fault.Fault{Kind: "long", Targets: []string{"n2"}, Also: []string{"n2>n1"}, Hold: time.Hour,
+			Inject: func(ctx context.Context) error {
+				defer cancel()
+				return step("b", nil)(ctx)
+			}, Heal: step("B", nil)}},
 		{Fault: &fault.Fault{Kind: "busy", Targets: []string{"n2>n1"}, Inject: step("x", nil), Heal: step("X", nil)}},
 		{Fault: &fault.Fault{Kind: "never", Inject: step("c", nil), Heal: step("C", nil)}, At: time.Hour},
 	}
@@ -118,11 +126,13 @@ func TestOutcomes(t *testing.T) {
 		want         fault.Record
 		healed       bool
 	}{
-		"done":            {nil, nil, fault.Record{}, true},
-		"idle":            {fmt.Errorf("n1 is down: %w", fault.ErrIdle), broken, fault.Record{Idle: true}, false},
-		"failed":          {broken, nil, fault.Record{Failed: true}, true},
-		"not healed":      {nil, broken, fault.Record{Unhealed: true}, true},
-		"service failed":  {fmt.Errorf("%w: hangs", fault.ErrService), nil, fault.Record{Failed: true, Unhealed: true}, true},
+		"done":       {nil, nil, fault.Record{}, true},
+		"idle":       {fmt.Errorf("n1 is down: %w", fault.ErrIdle), broken, fault.Record{Idle: true}, false},
+		"failed":     {broken, nil, fault.Record{Failed: true}, true},
+		"not healed": {nil, broken, fault.Record{Unhealed: true}, true},
+		"service failed": {
+			fmt.Errorf("%w: hangs", fault.ErrService), nil, fault.Record{Failed: true, Unhealed: true}, true,
+		},
 		"failed for good": {broken, broken, fault.Record{Failed: true, Unhealed: true}, true},
 	} {
 		healed := false
@@ -131,7 +141,8 @@ func TestOutcomes(t *testing.T) {
 			Heal: func(context.Context) error { healed = true; return c.heal },
 		}}}
 		fault.Run(t.Context(), plan, func() time.Duration { return 0 }, func(r fault.Record) {
-			if r.Idle != c.want.Idle || r.Failed != c.want.Failed || r.Unhealed != c.want.Unhealed || healed != c.healed {
+			if r.Idle != c.want.Idle || r.Failed != c.want.Failed || r.Unhealed != c.want.Unhealed ||
+				healed != c.healed {
 				t.Errorf("%s: healed %t, record %+v", name, healed, r)
 			}
 		})

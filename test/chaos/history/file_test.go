@@ -18,7 +18,9 @@ func record(t testing.TB) ([]*history.Op, []byte) {
 	a := r.Call(1, 0, history.Input{Kind: history.Acquire, Customer: "c", Device: "d", Title: "t", Command: "1"})
 	lost := r.Call(2, 1, history.Input{Kind: history.Play, Customer: "c", Device: "d", Title: "t", Command: "2"})
 	r.Return(a, history.Output{
-		Outcome: history.Accepted, Sequence: 4, License: &history.License{Device: "d", Title: "t", Acquired: 1, Expires: 2},
+		Outcome:  history.Accepted,
+		Sequence: 4,
+		License:  &history.License{Device: "d", Title: "t", Acquired: 1, Expires: 2},
 	})
 	if err := r.Flush(); err != nil {
 		t.Fatal(err)

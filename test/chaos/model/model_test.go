@@ -113,14 +113,17 @@ func decode(t *testing.T, c *licensedv1.Command, now time.Time, outcome []byte) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	out := history.Output{Outcome: history.Accepted, Titles: o.ReleasedTitles, Plan: o.PlanID, DeviceLimit: o.DeviceLimit}
+	out := history.Output{
+		Outcome: history.Accepted, Titles: o.ReleasedTitles, Plan: o.PlanID, DeviceLimit: o.DeviceLimit,
+	}
 	if o.License != nil {
 		l := client.License(o.License)
 		out.License = &l
 	}
 	if r := o.Refusal; r != nil {
 		return history.Output{
-			Outcome: history.Refused, Refusal: &history.Refusal{Rule: r.Rule.String(), Limit: r.Limit, Current: r.Current},
+			Outcome: history.Refused,
+			Refusal: &history.Refusal{Rule: r.Rule.String(), Limit: r.Limit, Current: r.Current},
 		}
 	}
 	return out

@@ -64,8 +64,11 @@ func Parse(data []byte) (Rules, error) {
 		return Rules{}, fmt.Errorf("policy: the default plan %q is not among plans", f.DefaultPlan)
 	}
 	r := Rules{
-		Version: f.Version, Period: time.Duration(f.Days) * 24 * time.Hour, Deactivations: int(f.Deactivations), DefaultPlan: f.DefaultPlan,
-		Plans: map[string]uint32{}, Studios: map[string]int{}, Titles: map[string]Title{},
+		Version:       f.Version,
+		Period:        time.Duration(f.Days) * 24 * time.Hour,
+		Deactivations: int(f.Deactivations),
+		DefaultPlan:   f.DefaultPlan,
+		Plans:         map[string]uint32{}, Studios: map[string]int{}, Titles: map[string]Title{},
 	}
 	for id, p := range f.Plans {
 		r.Plans[id] = p.Devices

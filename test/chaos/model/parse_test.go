@@ -19,7 +19,8 @@ func TestParse(t *testing.T) {
 		t.Errorf("read %+v, wrote %+v", got, want)
 	}
 	for _, change := range [][2]string{
-		{"yearly_counts: both", "yearly_counts: downloads"}, {"default_plan: two", "default_plan: four"}, {"version:", "versions:"},
+		{"yearly_counts: both", "yearly_counts: downloads"}, {"default_plan: two", "default_plan: four"},
+		{"version:", "versions:"},
 		{"studio: few", "studio: other"}, {"downloads: 3", "downloads: -3"},
 	} {
 		if _, err := model.Parse([]byte(strings.Replace(want.YAML(), change[0], change[1], 1))); err == nil {

@@ -80,8 +80,10 @@ func (r *Rules) Check(start time.Time, run time.Duration) error {
 	for _, id := range slices.Sorted(maps.Keys(r.Titles)) {
 		until := time.UnixMilli(r.Titles[id].Until)
 		if r.Titles[id].Until != 0 && until.After(from) && until.Before(to) {
-			return fmt.Errorf("title %s is available until %s, a day or less from a run of %v that starts now, which may see its licences expire: "+
-				"the model does not know that, take a policy with another available_until", id, until.UTC().Format(time.RFC3339), run)
+			return fmt.Errorf("title %s is available until %s, a day or less from a run of %v that starts now, "+
+				"which may see its licences expire: "+
+				"the model does not know that, take a policy with another available_until", id,
+				until.UTC().Format(time.RFC3339), run)
 		}
 	}
 	return nil

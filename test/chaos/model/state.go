@@ -194,7 +194,11 @@ func (a *step) begin(old *history.License) *history.License {
 	}
 	a.event(a.id(), "LicenseAcquired")
 	*old = history.License{
-		Device: a.in.Device, Title: a.in.Title, Studio: a.rules.Titles[a.in.Title].Studio, Acquired: a.at, Expires: a.expiry(),
+		Device:   a.in.Device,
+		Title:    a.in.Title,
+		Studio:   a.rules.Titles[a.in.Title].Studio,
+		Acquired: a.at,
+		Expires:  a.expiry(),
 	}
 	return old
 }
@@ -283,7 +287,8 @@ func (a *step) deactivate() {
 			a.out.Titles = append(a.out.Titles, l.Title)
 		}
 	}
-	slices.SortFunc(a.out.Titles, func(x, y string) int { return strings.Compare(a.in.Device+"/"+x, a.in.Device+"/"+y) })
+	slices.SortFunc(a.out.Titles,
+		func(x, y string) int { return strings.Compare(a.in.Device+"/"+x, a.in.Device+"/"+y) })
 	for _, title := range a.out.Titles {
 		a.event(a.in.Device+"/"+title, "LicenseReleased")
 	}

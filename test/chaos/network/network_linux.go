@@ -48,7 +48,11 @@ func New() (n *Network, err error) {
 }
 
 func draw() (*Network, error) {
-	n := &Network{fabric: newFabric(), prefix: [3]byte{10, byte(64 + rand.IntN(64)), byte(rand.IntN(256))}, ports: map[string]*Port{}}
+	n := &Network{
+		fabric: newFabric(),
+		prefix: [3]byte{10, byte(64 + rand.IntN(64)), byte(rand.IntN(256))},
+		ports:  map[string]*Port{},
+	}
 	address := n.at(own)
 	tun, err := openTUN(fmt.Sprintf("chaos%d", n.prefix[2]), address)
 	if err != nil {
@@ -226,15 +230,18 @@ func up(name string, a netip.Addr) (err error) {
 			request uint
 			address netip.Addr
 		}{{unix.SIOCSIFADDR, a}, {unix.SIOCSIFNETMASK, mask}} {
-			if err := ioctl(fd, name, set.request, func(r *unix.Ifreq) error { return r.SetInet4Addr(set.address.AsSlice()) }); err != nil {
+			if err := ioctl(fd, name, set.request,
+				func(r *unix.Ifreq) error { return r.SetInet4Addr(set.address.AsSlice()) }); err != nil {
 				return err
 			}
 		}
-		if err := ioctl(fd, name, unix.SIOCSIFMTU, func(r *unix.Ifreq) error { r.SetUint32(maxPacket); return nil }); err != nil {
+		if err := ioctl(fd, name, unix.SIOCSIFMTU,
+			func(r *unix.Ifreq) error { r.SetUint32(maxPacket); return nil }); err != nil {
 			return err
 		}
 	}
-	return ioctl(fd, name, unix.SIOCSIFFLAGS, func(r *unix.Ifreq) error { r.SetUint16(unix.IFF_UP | unix.IFF_RUNNING); return nil })
+	return ioctl(fd, name, unix.SIOCSIFFLAGS,
+		func(r *unix.Ifreq) error { r.SetUint16(unix.IFF_UP | unix.IFF_RUNNING); return nil })
 }
 
 func ioctl(fd int, name string, request uint, fill func(*unix.Ifreq) error) error {

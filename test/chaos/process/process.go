@@ -163,7 +163,8 @@ func (p *Process) wait(cmd *exec.Cmd, exited chan struct{}) {
 	case unasked:
 		p.ended(fmt.Errorf("%s ended by itself: %w, see %s", p.spec.Name, errors.Join(err, ErrUnasked), p.spec.Log))
 	case crashed:
-		p.ended(fmt.Errorf("%s ended as if by a defect: %w, see %s", p.spec.Name, errors.Join(err, ErrCrashed), p.spec.Log))
+		p.ended(fmt.Errorf("%s ended as if by a defect: %w, see %s",
+			p.spec.Name, errors.Join(err, ErrCrashed), p.spec.Log))
 	}
 }
 

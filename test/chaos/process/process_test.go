@@ -18,7 +18,11 @@ func shell(t *testing.T, script string, ended func(error)) (*process.Process, st
 	dir := t.TempDir()
 	ready := filepath.Join(dir, "ready")
 	p := process.New(process.Spec{
-		Name: "p", Path: "/bin/sh", Args: []string{"-c", script}, Env: []string{"READY=" + ready}, Log: filepath.Join(dir, "log"),
+		Name:  "p",
+		Path:  "/bin/sh",
+		Args:  []string{"-c", script},
+		Env:   []string{"READY=" + ready},
+		Log:   filepath.Join(dir, "log"),
 		Ready: func(context.Context) error { _, err := os.Stat(ready); return err },
 	}, ended)
 	t.Cleanup(func() {

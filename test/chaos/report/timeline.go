@@ -105,7 +105,9 @@ func (t *timeline) panel(title string, height int) *panel {
 	p := panel{Title: title, Top: top, Height: height, From: t.x(t.data.FaultsFrom), To: t.x(t.data.FaultsTo)}
 	step := nice(t.data.Length)
 	for at := time.Duration(0); at <= t.data.Length; at += step {
-		p.Lines = append(p.Lines, gridline{X1: t.x(at), X2: t.x(at), Y1: float64(top), Y2: float64(top + height), Label: clock(at), Vertical: true})
+		p.Lines = append(p.Lines, gridline{
+			X1: t.x(at), X2: t.x(at), Y1: float64(top), Y2: float64(top + height), Label: clock(at), Vertical: true,
+		})
 	}
 	t.panels = append(t.panels, p)
 	t.height = top + height + gap
@@ -115,7 +117,8 @@ func (t *timeline) panel(title string, height int) *panel {
 // nice is a step that gives about ten labels.
 func nice(length time.Duration) time.Duration {
 	for _, s := range []time.Duration{
-		time.Second, 2 * time.Second, 5 * time.Second, 10 * time.Second, 15 * time.Second, 30 * time.Second, time.Minute, 2 * time.Minute,
+		time.Second, 2 * time.Second, 5 * time.Second, 10 * time.Second, 15 * time.Second, 30 * time.Second,
+		time.Minute, 2 * time.Minute,
 		5 * time.Minute, 10 * time.Minute, 15 * time.Minute, 30 * time.Minute,
 	} {
 		if length/s <= 12 {
@@ -184,7 +187,8 @@ func (t *timeline) stack(p *panel, classes []string, value func(*bucket, int) in
 			low := base[i] - float64(value(&t.rows[i], c))/per
 			fmt.Fprintf(&down, "L%.1f,%.1fH%.1f", x2, y(low), x1)
 		}
-		p.Shapes = append(p.Shapes, shape{Class: "area " + class, Path: up.String() + down.String() + "Z", Title: class})
+		p.Shapes = append(p.Shapes,
+			shape{Class: "area " + class, Path: up.String() + down.String() + "Z", Title: class})
 	}
 	p.legend(classes)
 }
@@ -263,7 +267,8 @@ func (t *timeline) faults() {
 		byKind[f.Kind] = append(byKind[f.Kind], f)
 	}
 	kinds := slices.SortedFunc(maps.Keys(byKind), func(a, b string) int {
-		return cmp.Or(cmp.Compare(slices.Index(families, family(a)), slices.Index(families, family(b))), cmp.Compare(a, b))
+		return cmp.Or(cmp.Compare(slices.Index(families, family(a)), slices.Index(families, family(b))),
+			cmp.Compare(a, b))
 	})
 	p := t.panel("Faults", max(1, len(kinds))*lane+6)
 	for i, kind := range kinds {
@@ -286,8 +291,11 @@ func (t *timeline) row(p *panel, y float64, faults []*fault.Record, told bool) {
 		if f.Idle || f.Failed {
 			class += " idle"
 		}
-		b := band{X: t.x(f.Injected), W: max(thinnest, t.x(f.Healed)-t.x(f.Injected)), Y: y, Class: class, Text: words(f)}
-		b.Title = fmt.Sprintf("%s %s, from %s for %v; %s %s", f.Kind, b.Text, clock(f.Injected), (f.Healed - f.Injected).Round(time.Millisecond), f.Effect, f.Error)
+		b := band{
+			X: t.x(f.Injected), W: max(thinnest, t.x(f.Healed)-t.x(f.Injected)), Y: y, Class: class, Text: words(f),
+		}
+		b.Title = fmt.Sprintf("%s %s, from %s for %v; %s %s",
+			f.Kind, b.Text, clock(f.Injected), (f.Healed - f.Injected).Round(time.Millisecond), f.Effect, f.Error)
 		room := float64(width)
 		if i+1 < len(faults) {
 			room = t.x(faults[i+1].Injected)

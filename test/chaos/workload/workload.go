@@ -68,8 +68,12 @@ const remembered = 512
 // New returns a workload that is not running.
 func New(c Config, r *model.Rules, rec *history.Recorder, gateways []*client.Client) *Workload {
 	w := &Workload{
-		config: c, recorder: rec, gateways: gateways, generate: newGenerator(c, r), limiter: rate.NewLimiter(rate.Inf, 1),
-		waiting: make([]atomic.Int64, c.Clients),
+		config:   c,
+		recorder: rec,
+		gateways: gateways,
+		generate: newGenerator(c, r),
+		limiter:  rate.NewLimiter(rate.Inf, 1),
+		waiting:  make([]atomic.Int64, c.Clients),
 	}
 	if c.Rate > 0 {
 		w.limiter = rate.NewLimiter(rate.Limit(c.Rate), c.Clients)

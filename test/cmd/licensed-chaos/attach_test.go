@@ -66,7 +66,10 @@ func ownService(t *testing.T) (dir string) {
 	}
 	api, admin := freeAddress(t), freeAddress(t)
 	for name, text := range map[string]string{
-		"policy.yaml": policy.String(), "kill.sh": killScript, "start.sh": fmt.Sprintf(startScript, api, admin), "staging.yaml": fmt.Sprintf(staging, api, admin, dir),
+		"policy.yaml":  policy.String(),
+		"kill.sh":      killScript,
+		"start.sh":     fmt.Sprintf(startScript, api, admin),
+		"staging.yaml": fmt.Sprintf(staging, api, admin, dir),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -109,7 +112,8 @@ func TestAttach(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if v.Deployment != "attached" || v.Faults["kill dev"].Injected == 0 || v.Faults["pause dev"].Injected == 0 || v.Acknowledged < 100 || len(v.Resources) != 1 {
+	if v.Deployment != "attached" || v.Faults["kill dev"].Injected == 0 || v.Faults["pause dev"].Injected == 0 ||
+		v.Acknowledged < 100 || len(v.Resources) != 1 {
 		t.Errorf("too little happened: %s", out.String())
 	}
 }

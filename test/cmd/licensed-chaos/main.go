@@ -57,8 +57,9 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root := &cobra.Command{
 		Use:   "licensed-chaos",
 		Short: "Break a licence service, and judge whether it kept its promises",
-		Long: "licensed-chaos drives a mixed load through the gateways of a licence service, kills, pauses and cuts off its\n" +
-			"parts by a plan drawn from a seed, heals, and checks that every acknowledged command is in the history exactly once.",
+		Long: `licensed-chaos drives a mixed load through the gateways of a licence service, kills, pauses and cuts
+off its parts by a plan drawn from a seed, heals, and checks that every acknowledged command is in
+the history exactly once.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}

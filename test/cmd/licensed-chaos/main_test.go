@@ -14,9 +14,12 @@ import (
 
 func TestCalledWrongly(t *testing.T) {
 	dir := t.TempDir()
-	policy, staging, old := filepath.Join(dir, "policy.yaml"), filepath.Join(dir, "staging.yaml"), filepath.Join(dir, "old.yaml")
+	policy, staging, old := filepath.Join(dir, "policy.yaml"),
+		filepath.Join(dir, "staging.yaml"), filepath.Join(dir, "old.yaml")
 	tenDaysAgo := model.Standard(time.Now().Add(-10 * 24 * time.Hour))
-	for path, text := range map[string]string{old: tenDaysAgo.YAML(), policy: "version: x\n", staging: "gateways: []\n"} {
+	for path, text := range map[string]string{
+		old: tenDaysAgo.YAML(), policy: "version: x\n", staging: "gateways: []\n",
+	} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -44,7 +47,8 @@ func TestCalledWrongly(t *testing.T) {
 		{[]string{"report", filepath.Join(dir, "none")}, exitNoVerdict, "verdict.json"},
 	} {
 		var out, problems bytes.Buffer
-		if code := execute(context.Background(), c.args, &out, &problems); code != c.code || !strings.Contains(problems.String(), c.says) {
+		if code := execute(context.Background(), c.args, &out, &problems); code != c.code ||
+			!strings.Contains(problems.String(), c.says) {
 			t.Errorf("%v: code %d, want %d: %s", c.args, code, c.code, problems.String())
 		}
 	}

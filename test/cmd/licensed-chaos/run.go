@@ -84,7 +84,10 @@ func (o *options) run(c *cobra.Command) error {
 		{o.calm < 0, "calm: must not be negative"},
 		{o.clients < 1, "clients: must be at least 1"},
 		{o.customers < 10, "customers: must be at least 10"},
-		{o.size.Nodes < 1 || o.size.Gateways < 1 || o.size.Spares < 0, "nodes, gateways: must be at least 1, spares at least 0"},
+		{
+			o.size.Nodes < 1 || o.size.Gateways < 1 || o.size.Spares < 0,
+			"nodes, gateways: must be at least 1, spares at least 0",
+		},
 		{o.size.Cassandra != 1 && o.size.Cassandra != 3, "cassandra: must be 1 or 3"},
 		{o.rate < 0, "rate: must not be negative"},
 	} {
@@ -144,7 +147,8 @@ func (o *options) words() string {
 	case o.attach != "":
 		return "attached"
 	case o.deployment == "cluster":
-		return fmt.Sprintf("cluster: %d nodes, %d spare, %d gateways, %d Cassandra", o.size.Nodes, o.size.Spares, o.size.Gateways, o.size.Cassandra)
+		return fmt.Sprintf("cluster: %d nodes, %d spare, %d gateways, %d Cassandra",
+			o.size.Nodes, o.size.Spares, o.size.Gateways, o.size.Cassandra)
 	}
 	return o.deployment
 }
@@ -176,7 +180,9 @@ func (o *options) attached(config *chaos.Config) (deploy.Deployment, error) {
 }
 
 // deploy prepares what is to be broken.
-func (o *options) deploy(ctx context.Context, config *chaos.Config, accidents *chaos.Accidents) (deploy.Deployment, error) {
+func (o *options) deploy(
+	ctx context.Context, config *chaos.Config, accidents *chaos.Accidents,
+) (deploy.Deployment, error) {
 	if o.attach != "" {
 		return o.attached(config)
 	}
@@ -207,7 +213,8 @@ func (o *options) deploy(ctx context.Context, config *chaos.Config, accidents *c
 // oneDirectory is cobra.ExactArgs(1) as a usage error.
 func oneDirectory(c *cobra.Command, args []string) error {
 	if len(args) != 1 {
-		return usageError{fmt.Errorf("%s takes the directory of a run (see %s --help)", c.CommandPath(), c.CommandPath())}
+		return usageError{fmt.Errorf("%s takes the directory of a run (see %s --help)",
+			c.CommandPath(), c.CommandPath())}
 	}
 	return nil
 }
@@ -243,7 +250,8 @@ func sumCommand() *cobra.Command {
 		Example: "  licensed-chaos sum bin/chaos-*",
 		RunE: func(c *cobra.Command, dirs []string) error {
 			if len(dirs) == 0 {
-				return usageError{fmt.Errorf("%s takes the directories of runs (see %s --help)", c.CommandPath(), c.CommandPath())}
+				return usageError{fmt.Errorf("%s takes the directories of runs (see %s --help)",
+					c.CommandPath(), c.CommandPath())}
 			}
 			t, err := chaos.Sum(dirs)
 			if err != nil {
