@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -13,13 +15,17 @@ import (
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"licensed/actors"
 	"licensed/actors/license"
 	"licensed/actors/license/policy"
 	"licensed/gateway"
+	"licensed/internal/harness"
 	"licensed/messages/licensedv1"
+	"licensed/messages/licensedv1/licensedv1connect"
 	"licensed/persistence"
 )
 
@@ -309,4 +315,25 @@ func TestCorruptOutcome(t *testing.T) {
 	checkError(t, "grpc", err, connect.CodeDataLoss, gateway.ReasonCorrupt, "not executed")
 	_, err = client.ListDevices(t.Context(), connect.NewRequest(&licensedv1.ListDevicesRequest{CustomerId: "Bayley"}))
 	checkError(t, "grpc", err, connect.CodeInternal, gateway.ReasonBug, "")
+}
+
+// TestQueriesTakeGET: calls without side effects are those marked so in the .proto files; commands take POST alone.
+func TestQueriesTakeGET(t *testing.T) {
+	r := start(t, failing(actors.ErrUnavailable))
+	for method, want := range map[string]int{
+		"ListLicenses": http.StatusServiceUnavailable, "ListDownloads": http.StatusServiceUnavailable, "ListDevices": http.StatusServiceUnavailable,
+		"AcquireLicense": http.StatusMethodNotAllowed,
+	} {
+		query := url.Values{"encoding": {"json"}, "message": {`{"customerId":"Bayley","titleId":"GlowS01E01"}`}}
+		status, _ := harness.Get(t, r.url+"/"+licensedv1connect.LicenseServiceName+"/"+method+"?"+query.Encode())
+		if status != want {
+			t.Errorf("GET %s: %d, want %d", method, status, want)
+		}
+	}
+	for _, method := range []protoreflect.Name{"GetState", "TryAt", "Why"} {
+		m := licensedv1.File_licensed_v1_history_service_proto.Services().ByName("HistoryService").Methods().ByName(method)
+		if o := m.Options().(*descriptorpb.MethodOptions); o.GetIdempotencyLevel() != descriptorpb.MethodOptions_NO_SIDE_EFFECTS {
+			t.Errorf("%s is not marked as free of side effects", method)
+		}
+	}
 }

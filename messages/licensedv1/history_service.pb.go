@@ -2301,14 +2301,14 @@ const file_licensed_v1_history_service_proto_rawDesc = "" +
 	"\x0fWHY_EFFECT_TIME\x10\x04\x12\x16\n" +
 	"\x12WHY_EFFECT_CONTEXT\x10\x05\x12\x16\n" +
 	"\x12WHY_EFFECT_STRANGE\x10\x06\x12\x16\n" +
-	"\x12WHY_EFFECT_UNKNOWN\x10\a2\xe9\x02\n" +
+	"\x12WHY_EFFECT_UNKNOWN\x10\a2\xf8\x02\n" +
 	"\x0eHistoryService\x12O\n" +
 	"\n" +
 	"ListEvents\x12\x1e.licensed.v1.ListEventsRequest\x1a\x1f.licensed.v1.ListEventsResponse0\x01\x12C\n" +
-	"\x06Follow\x12\x1a.licensed.v1.FollowRequest\x1a\x1b.licensed.v1.FollowResponse0\x01\x12G\n" +
-	"\bGetState\x12\x1c.licensed.v1.GetStateRequest\x1a\x1d.licensed.v1.GetStateResponse\x12>\n" +
-	"\x05TryAt\x12\x19.licensed.v1.TryAtRequest\x1a\x1a.licensed.v1.TryAtResponse\x128\n" +
-	"\x03Why\x12\x17.licensed.v1.WhyRequest\x1a\x18.licensed.v1.WhyResponseB\x1eZ\x1clicensed/messages/licensedv1b\x06proto3"
+	"\x06Follow\x12\x1a.licensed.v1.FollowRequest\x1a\x1b.licensed.v1.FollowResponse0\x01\x12L\n" +
+	"\bGetState\x12\x1c.licensed.v1.GetStateRequest\x1a\x1d.licensed.v1.GetStateResponse\"\x03\x90\x02\x01\x12C\n" +
+	"\x05TryAt\x12\x19.licensed.v1.TryAtRequest\x1a\x1a.licensed.v1.TryAtResponse\"\x03\x90\x02\x01\x12=\n" +
+	"\x03Why\x12\x17.licensed.v1.WhyRequest\x1a\x18.licensed.v1.WhyResponse\"\x03\x90\x02\x01B\x1eZ\x1clicensed/messages/licensedv1b\x06proto3"
 
 var (
 	file_licensed_v1_history_service_proto_rawDescOnce sync.Once

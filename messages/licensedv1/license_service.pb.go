@@ -1970,7 +1970,7 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\x11RULE_UNKNOWN_PLAN\x10\n" +
 	"\x12\x1a\n" +
 	"\x16RULE_TITLE_UNAVAILABLE\x10\v\x12\x19\n" +
-	"\x15RULE_REMEMBERED_LIMIT\x10\f2\xa5\x06\n" +
+	"\x15RULE_REMEMBERED_LIMIT\x10\f2\xb4\x06\n" +
 	"\x0eLicenseService\x12Y\n" +
 	"\x0eAcquireLicense\x12\".licensed.v1.AcquireLicenseRequest\x1a#.licensed.v1.AcquireLicenseResponse\x12S\n" +
 	"\fRenewLicense\x12 .licensed.v1.RenewLicenseRequest\x1a!.licensed.v1.RenewLicenseResponse\x12Y\n" +
@@ -1978,10 +1978,10 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\x0eRecordPlayback\x12\".licensed.v1.RecordPlaybackRequest\x1a#.licensed.v1.RecordPlaybackResponse\x12_\n" +
 	"\x10DeactivateDevice\x12$.licensed.v1.DeactivateDeviceRequest\x1a%.licensed.v1.DeactivateDeviceResponse\x12M\n" +
 	"\n" +
-	"ChangePlan\x12\x1e.licensed.v1.ChangePlanRequest\x1a\x1f.licensed.v1.ChangePlanResponse\x12S\n" +
-	"\fListLicenses\x12 .licensed.v1.ListLicensesRequest\x1a!.licensed.v1.ListLicensesResponse\x12V\n" +
-	"\rListDownloads\x12!.licensed.v1.ListDownloadsRequest\x1a\".licensed.v1.ListDownloadsResponse\x12P\n" +
-	"\vListDevices\x12\x1f.licensed.v1.ListDevicesRequest\x1a .licensed.v1.ListDevicesResponseB\x1eZ\x1clicensed/messages/licensedv1b\x06proto3"
+	"ChangePlan\x12\x1e.licensed.v1.ChangePlanRequest\x1a\x1f.licensed.v1.ChangePlanResponse\x12X\n" +
+	"\fListLicenses\x12 .licensed.v1.ListLicensesRequest\x1a!.licensed.v1.ListLicensesResponse\"\x03\x90\x02\x01\x12[\n" +
+	"\rListDownloads\x12!.licensed.v1.ListDownloadsRequest\x1a\".licensed.v1.ListDownloadsResponse\"\x03\x90\x02\x01\x12U\n" +
+	"\vListDevices\x12\x1f.licensed.v1.ListDevicesRequest\x1a .licensed.v1.ListDevicesResponse\"\x03\x90\x02\x01B\x1eZ\x1clicensed/messages/licensedv1b\x06proto3"
 
 var (
 	file_licensed_v1_license_service_proto_rawDescOnce sync.Once

@@ -93,18 +93,21 @@ func NewHistoryServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			httpClient,
 			baseURL+HistoryServiceGetStateProcedure,
 			connect.WithSchema(historyServiceMethods.ByName("GetState")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
 		tryAt: connect.NewClient[licensedv1.TryAtRequest, licensedv1.TryAtResponse](
 			httpClient,
 			baseURL+HistoryServiceTryAtProcedure,
 			connect.WithSchema(historyServiceMethods.ByName("TryAt")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
 		why: connect.NewClient[licensedv1.WhyRequest, licensedv1.WhyResponse](
 			httpClient,
 			baseURL+HistoryServiceWhyProcedure,
 			connect.WithSchema(historyServiceMethods.ByName("Why")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
 	}
@@ -185,18 +188,21 @@ func NewHistoryServiceHandler(svc HistoryServiceHandler, opts ...connect.Handler
 		HistoryServiceGetStateProcedure,
 		svc.GetState,
 		connect.WithSchema(historyServiceMethods.ByName("GetState")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
 	historyServiceTryAtHandler := connect.NewUnaryHandler(
 		HistoryServiceTryAtProcedure,
 		svc.TryAt,
 		connect.WithSchema(historyServiceMethods.ByName("TryAt")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
 	historyServiceWhyHandler := connect.NewUnaryHandler(
 		HistoryServiceWhyProcedure,
 		svc.Why,
 		connect.WithSchema(historyServiceMethods.ByName("Why")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
 	return "/licensed.v1.HistoryService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

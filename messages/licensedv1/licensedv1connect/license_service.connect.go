@@ -138,18 +138,21 @@ func NewLicenseServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			httpClient,
 			baseURL+LicenseServiceListLicensesProcedure,
 			connect.WithSchema(licenseServiceMethods.ByName("ListLicenses")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
 		listDownloads: connect.NewClient[licensedv1.ListDownloadsRequest, licensedv1.ListDownloadsResponse](
 			httpClient,
 			baseURL+LicenseServiceListDownloadsProcedure,
 			connect.WithSchema(licenseServiceMethods.ByName("ListDownloads")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
 		listDevices: connect.NewClient[licensedv1.ListDevicesRequest, licensedv1.ListDevicesResponse](
 			httpClient,
 			baseURL+LicenseServiceListDevicesProcedure,
 			connect.WithSchema(licenseServiceMethods.ByName("ListDevices")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
 	}
@@ -283,18 +286,21 @@ func NewLicenseServiceHandler(svc LicenseServiceHandler, opts ...connect.Handler
 		LicenseServiceListLicensesProcedure,
 		svc.ListLicenses,
 		connect.WithSchema(licenseServiceMethods.ByName("ListLicenses")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
 	licenseServiceListDownloadsHandler := connect.NewUnaryHandler(
 		LicenseServiceListDownloadsProcedure,
 		svc.ListDownloads,
 		connect.WithSchema(licenseServiceMethods.ByName("ListDownloads")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
 	licenseServiceListDevicesHandler := connect.NewUnaryHandler(
 		LicenseServiceListDevicesProcedure,
 		svc.ListDevices,
 		connect.WithSchema(licenseServiceMethods.ByName("ListDevices")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
 	return "/licensed.v1.LicenseService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
