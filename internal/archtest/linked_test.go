@@ -4,24 +4,27 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 )
 
-// TestLicensectlLinksOnlyTheAPI: what the tool links, through whatever imports, is the API and what both programs
-// share.
-func TestLicensectlLinksOnlyTheAPI(t *testing.T) {
-	list := exec.Command("go", "list", "-deps", "licensed/cmd/licensectl")
-	list.Dir = filepath.Join("..", "..")
-	out, err := list.Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	ours := slices.Concat(apiOfTools, []string{"licensed/cmd/licensectl"})
-	for _, pkg := range strings.Fields(string(out)) {
-		if match("licensed/...", pkg) && !matches(ours, pkg) || matches(serverLibraries, pkg) {
-			t.Errorf("licensectl links %s; go list -deps shows through which import", pkg)
+// TestLinksOnlyTheAPI: what the tool and the package for applications link, through whatever imports, is the API and what
+// both programs share.
+func TestLinksOnlyTheAPI(t *testing.T) {
+	for pkg, ours := range map[string][]string{
+		"licensed/cmd/licensectl": apiOfTools,
+		"licensed/client":         {"licensed/messages/licensedv1"},
+	} {
+		list := exec.Command("go", "list", "-deps", pkg)
+		list.Dir = filepath.Join("..", "..")
+		out, err := list.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, linked := range strings.Fields(string(out)) {
+			if linked != pkg && match("licensed/...", linked) && !matches(ours, linked) || matches(serverLibraries, linked) {
+				t.Errorf("%s links %s; go list -deps shows through which import", pkg, linked)
+			}
 		}
 	}
 }
@@ -29,7 +32,7 @@ func TestLicensectlLinksOnlyTheAPI(t *testing.T) {
 // serverLibraries are what only the server needs.
 var serverLibraries = []string{
 	"github.com/gocql/gocql/...", "github.com/apache/cassandra-gocql-driver/...", "github.com/cockroachdb/pebble/...",
-	"github.com/hashicorp/memberlist/...", "github.com/asynkron/protoactor-go/...", "google.golang.org/grpc/...",
+	"github.com/hashicorp/memberlist/...", "github.com/asynkron/protoactor-go/...",
 	"github.com/prometheus/client_golang/...", "go.opentelemetry.io/otel/...",
 }
 

@@ -153,7 +153,7 @@ func sorted[V any](m map[string]V) []string {
 var reason = regexp.MustCompile(`(?m)((?:^\t// .*\n)+)^\tReason\w+ += "([A-Z_]+)"$`)
 
 // TestReferenceErrors makes the list of reasons in docs/reference/errors.md from gateway/errors.go, and demands a row
-// for each in the table above it.
+// for each in the table above it, and a constant for applications.
 func TestReferenceErrors(t *testing.T) {
 	page := read(t, filepath.Join("..", "..", "docs", "reference", "errors.md"))
 	table, _, _ := strings.Cut(page, "## Reasons")
@@ -163,9 +163,13 @@ func TestReferenceErrors(t *testing.T) {
 	if len(reasons) < 10 {
 		t.Fatalf("%d reasons found", len(reasons))
 	}
+	clients := read(t, filepath.Join("..", "..", "client", "errors.go"))
 	for _, m := range reasons {
 		if !strings.Contains(table, "`"+m[2]+"`") {
 			t.Errorf("docs/reference/errors.md does not say what to do about %s", m[2])
+		}
+		if !strings.Contains(clients, `= "`+m[2]+`"`) {
+			t.Errorf("client/errors.go has no constant for %s", m[2])
 		}
 		words := strings.Join(strings.Fields(strings.ReplaceAll(m[1], "//", "")), " ")
 		_, words, _ = strings.Cut(words, ": ")

@@ -171,6 +171,12 @@ var rules = []rule{
 		},
 	},
 	{
+		name: "client knows only the API",
+		why:  "applications import it: what it links, they link, and it must do nothing that clients in other languages cannot",
+		from: []string{"licensed/client"},
+		deny: everything, allow: []string{"licensed/messages/licensedv1"},
+	},
+	{
 		name: "one place puts it together",
 		why:  "which store a process uses is decided in internal/storage and nowhere else",
 		from: everything, except: []string{
