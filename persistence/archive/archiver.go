@@ -48,7 +48,7 @@ func DefaultConfig() Config {
 	return Config{SegmentBytes: 256 << 10, After: 30 * 24 * time.Hour, Page: 256}
 }
 
-// HotTier is what an archiver needs of the hot tier.
+// HotTier is what an archiver needs of the hot tier; [persistence.Store] has it.
 type HotTier interface {
 	ReadRoot(ctx context.Context, key persistence.RootKey) (persistence.Root, error)
 	ReadRoots(ctx context.Context, aggregate string, below persistence.RootKey, limit int) ([]persistence.Root, error)
@@ -63,12 +63,16 @@ type Archiver struct {
 	config Config
 	now    func() time.Time
 	name   func() string
-	limit  func(ctx context.Context, bytes int) error
+	// limit waits until that many bytes may be copied; see Options.Limit.
+	limit func(ctx context.Context, bytes int) error
 
+	// retention returns the time to keep what is written now; see Options.Retention.
 	retention func() (time.Duration, bool)
 
-	mu     sync.Mutex
-	copied map[string]segment // by aggregate
+	// mu guards copied.
+	mu sync.Mutex
+	// copied has, by aggregate, the segment that waits to be named by a root.
+	copied map[string]segment
 }
 
 // segment is one that was written and verified, and may not be named by a root yet: marking failed, and may
@@ -79,8 +83,9 @@ type segment struct {
 	expires time.Time
 }
 
-// serves reports whether the segment does for one of those bytes that is to expire then. It was written some
-// attempts ago, but the retention must not have changed meanwhile.
+// serves reports whether the segment does for one of those bytes that is to expire then.
+// It was written some attempts ago, so that its expiry is a little earlier; if the
+// retention was changed meanwhile, it is written again.
 func (s *segment) serves(sum [sha256.Size]byte, expires time.Time) bool {
 	const attempts = 24 * time.Hour
 	return s.sum == sum && s.expires.IsZero() == expires.IsZero() && expires.Sub(s.expires).Abs() <= attempts
@@ -106,7 +111,7 @@ type Options struct {
 	Limit func(ctx context.Context, bytes int) error
 }
 
-// New returns an archiver.
+// New returns an archiver. What the options leave out gets its default.
 func New(o Options) *Archiver {
 	a := &Archiver{hot: o.Hot, cold: o.Cold, config: o.Config, now: o.Now, name: o.Name, limit: o.Limit,
 		retention: o.Retention, copied: map[string]segment{}}
@@ -137,10 +142,13 @@ type Result struct {
 // by the clock, or by a read of its own lease ([R9]). It is false also where that cannot be told.
 type Held func(context.Context) bool
 
-// Archive moves what is closed below the head, as far as it is worth segments, or all of it if all is
-// set. The head comes from the owner; that it was the owner when it told the head, and what is below so is
-// final, is certain only when held confirms it afterwards.
-// The result is valid also with an error.
+// Archive moves what is closed below the head, as far as it is worth segments, or all of
+// it if all is set. The head comes from the owner; that it was the owner when it told the
+// head, and what is below so is final, is certain only when held confirms it afterwards.
+//
+// Errors: ErrNotHeld, ErrShortfall, ErrMismatch, and those of the tiers. Whatever the
+// error, what is left can be archived by another call. The result is valid also with an
+// error.
 func (a *Archiver) Archive(ctx context.Context, head persistence.Head, all bool, held Held) (Result, error) {
 	var res Result
 	if !held(ctx) {
@@ -173,7 +181,9 @@ type closed struct {
 	rows    []persistence.Record
 }
 
-// closed returns the closed partitions that still need work, oldest first, and the sequence below them.
+// closed returns the closed partitions that still need work, oldest first, and the
+// sequence below them, up to which the archive has everything. It follows the chain from
+// the head downwards; leftovers of fenced writers, which are no parents, are passed over.
 func (a *Archiver) closed(ctx context.Context, head persistence.Head) ([]closed, uint64, error) {
 	var found []closed
 	base, parent, below := head.Base, head.Parent, head.Partition.RootKey
@@ -189,7 +199,8 @@ func (a *Archiver) closed(ctx context.Context, head persistence.Head) ([]closed,
 			}
 			if r.IsArchived() {
 				// Roots are archived oldest first: below this one all is done.
-				return reversed(found), base, nil
+				slices.Reverse(found)
+				return found, base, nil
 			}
 			r.Mapper, r.Header, r.Snapshot = "", persistence.Header{}, nil // not needed, and there may be thousands
 			found = append(found, closed{root: r, through: base})
@@ -199,14 +210,8 @@ func (a *Archiver) closed(ctx context.Context, head persistence.Head) ([]closed,
 			return nil, 0, fmt.Errorf("root %s is missing: %w", parent, ErrShortfall)
 		}
 	}
-	return reversed(found), base, nil
-}
-
-func reversed(c []closed) []closed {
-	for i, j := 0, len(c)-1; i < j; i, j = i+1, j-1 {
-		c[i], c[j] = c[j], c[i]
-	}
-	return c
+	slices.Reverse(found)
+	return found, base, nil
 }
 
 // group reads the oldest partitions that go into one segment together: none if they are not worth one
@@ -237,11 +242,14 @@ func (a *Archiver) group(ctx context.Context, open []closed, all bool) ([]closed
 	return nil, nil
 }
 
+// recordSize returns what a record takes before compression, roughly, in bytes.
 func recordSize(r *persistence.Record) int {
 	return 32 + len(r.CommandID) + len(r.AggregateID) + len(r.Mapper) + len(r.Data)
 }
 
-// read reads exactly the records of a closed partition.
+// read reads exactly the records of a closed partition, from its base up to that of its
+// child. Records beyond that are leftovers of a fenced writer, and are never archived
+// ([R12]). Errors: ErrShortfall if one is missing.
 func (a *Archiver) read(ctx context.Context, c *closed) error {
 	p, at := c.root.Partition(), c.root.Base
 	for at < c.through {
@@ -249,6 +257,8 @@ func (a *Archiver) read(ctx context.Context, c *closed) error {
 		if err != nil {
 			return fmt.Errorf("read %s: %w", p.RootKey, err)
 		}
+		// A gap ends what can be used of the page; the next read starts at it and shows
+		// whether it stays.
 		n := 0
 		for n < len(page) && page[n].Sequence == at+1 {
 			at, n = at+1, n+1
@@ -263,19 +273,24 @@ func (a *Archiver) read(ctx context.Context, c *closed) error {
 	return nil
 }
 
-// move copies, verifies, marks, trims and strips a group.
+// move copies, verifies, marks, trims and strips a group. Each step is durable before the
+// next begins, so that a crash leaves a partition that is either whole in the hot tier or
+// marked ([R12]). A group that is marked already begins with trimming.
 func (a *Archiver) move(ctx context.Context, group []closed, held Held, res *Result) error {
 	if group[0].root.Archive == nil {
 		mark, err := a.copy(ctx, group, res)
 		if err != nil {
 			return err
 		}
+		// The copy may have taken long. Only an owner may mark: another one may have
+		// ended the partition elsewhere.
 		if !held(ctx) {
 			return ErrNotHeld
 		}
 		for _, c := range group {
 			m := mark
 			m.Through = c.through
+			// An empty partition is in no segment.
 			if c.through == c.root.Base {
 				m.Segment = ""
 			}
@@ -317,7 +332,8 @@ func (a *Archiver) strip(ctx context.Context, r *persistence.Root) error {
 	return nil
 }
 
-// copy writes the group's segment and verifies it; the mark has the segment's name.
+// copy writes the group's segment and verifies it; the mark has the segment's name, or
+// none if the group has no records.
 func (a *Archiver) copy(ctx context.Context, group []closed, res *Result) (persistence.ArchiveMark, error) {
 	mark := persistence.ArchiveMark{Time: a.now().UTC().Truncate(time.Millisecond)}
 	keep, ok := a.retention()
@@ -352,6 +368,7 @@ func (a *Archiver) copy(ctx context.Context, group []closed, res *Result) (persi
 	if err != nil {
 		return mark, err
 	}
+	// The segment may be one of an earlier attempt, whose expiry counts.
 	mark.Segment, mark.Expires = s.name, s.expires
 	if err := holds(data, aggregate, stretches); err != nil {
 		return mark, fmt.Errorf("segment %s: %w", mark.Segment, err)
@@ -411,6 +428,7 @@ func (a *Archiver) put(ctx context.Context, aggregate string, data []byte, expir
 	if !bytes.Equal(back, data) && !planted.Bug(planted.ArchiveUnverified) {
 		return s, fmt.Errorf("segment %s: %w", s.name, ErrMismatch)
 	}
+	// Remembered before the roots name it: the next attempt uses it again.
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(a.copied) >= maxCopied {
@@ -420,16 +438,19 @@ func (a *Archiver) put(ctx context.Context, aggregate string, data []byte, expir
 	return s, nil
 }
 
-// forget records that the aggregate's segment is named.
+// forget records that the aggregate's segment is named, so that it must not serve once
+// more.
 func (a *Archiver) forget(aggregate string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.copied, aggregate)
 }
 
-// ArchiveSnapshot moves the head's root to the archive but for the fields of the chain: for an
-// aggregate that was idle for long. It is recovered from there as if never away. The root must be the
-// owner's current one.
+// ArchiveSnapshot moves the head's root to the archive except for the fields of the
+// chain: for an aggregate that was idle for long. The aggregate is recovered from there
+// like from the hot tier, with one more read. The root must be the owner's current one.
+// The segment does not expire: it is the state, and not history. Errors: as Archive, and
+// ErrCorrupt for a snapshot that cannot be read.
 func (a *Archiver) ArchiveSnapshot(ctx context.Context, head persistence.Head, held Held) error {
 	r, err := a.hot.ReadRoot(ctx, head.Partition.RootKey)
 	if err != nil {

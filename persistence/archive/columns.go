@@ -46,20 +46,26 @@ const (
 	columnCount
 )
 
-// foretell is what encoder and decoder know alike from the records before.
+// foretell is what encoder and decoder know alike from the records before. A value that
+// can be foretold is stored as the difference, which is mostly 0.
 type foretell struct {
+	// Command id of the record before, time in milliseconds, and the order that comes
+	// next by aggregate id.
 	command string
 	time    int64
 	orders  map[string]uint64
 }
 
-// columns encodes records.
+// columns encodes records. It is used by one goroutine.
 type columns struct {
 	foretell
-	col                       [columnCount][]byte
+	// The bytes of each column so far.
+	col [columnCount][]byte
+	// The dictionaries: number of each value, from 1.
 	subjects, mappers, header map[string]uint64
 }
 
+// newColumns returns an encoder of no records.
 func newColumns() *columns {
 	return &columns{
 		foretell: foretell{orders: map[string]uint64{}},
@@ -81,6 +87,7 @@ func (c *columns) word(col int, words map[string]uint64, s string) {
 	c.col[col] = wire.AppendString(c.col[col], s)
 }
 
+// add adds a record. Its sequence is not stored.
 func (c *columns) add(r *persistence.Record) {
 	if r.Index == 0 && r.Count == 1 {
 		c.uvarint(colShape, 0)
@@ -105,6 +112,8 @@ func (c *columns) add(r *persistence.Record) {
 	c.col[colData] = append(c.col[colData], r.Data...)
 }
 
+// commandID adds a command id. One that is a UUID in its usual form takes 16 bytes;
+// another form would not be decoded to the same text.
 func (c *columns) commandID(id string) {
 	if id == c.command {
 		c.uvarint(colCommand, 0)
@@ -120,6 +129,7 @@ func (c *columns) commandID(id string) {
 	c.col[colCommand] = append(c.col[colCommand], id...)
 }
 
+// appendTo appends all columns, each with its length.
 func (c *columns) appendTo(b []byte) []byte {
 	for _, col := range c.col {
 		b = wire.AppendBytes(b, col)
@@ -127,15 +137,19 @@ func (c *columns) appendTo(b []byte) []byte {
 	return b
 }
 
-// columnReader decodes records.
+// columnReader decodes records. Its input may be damaged: every length is checked by
+// [wire.Reader], which returns zero values from the first error on.
 type columnReader struct {
 	foretell
 	col                        [columnCount]wire.Reader
 	subjects, mappers, headers []string
-	header                     map[string]persistence.Header // what headers decode to
-	bad                        bool
+	// header has what the texts in headers decode to.
+	header map[string]persistence.Header
+	// A value that the encoder never writes was met.
+	bad bool
 }
 
+// readColumns takes the columns from a segment.
 func readColumns(rd *wire.Reader) *columnReader {
 	c := &columnReader{foretell: foretell{orders: map[string]uint64{}}, header: map[string]persistence.Header{}}
 	for i := range c.col {
@@ -147,6 +161,7 @@ func readColumns(rd *wire.Reader) *columnReader {
 // failed reports whether there is no use in continuing: each record takes a byte of a column at least.
 func (c *columnReader) failed() bool { return c.bad || c.col[colShape].Len() == 0 }
 
+// close returns an error if a value was wrong, or a column has more than was read of it.
 func (c *columnReader) close() error {
 	for i := range c.col {
 		if err := c.col[i].Close(); err != nil {
@@ -159,6 +174,7 @@ func (c *columnReader) close() error {
 	return nil
 }
 
+// next decodes the next record. After a failure it returns any record; close reports it.
 func (c *columnReader) next(sequence uint64) persistence.Record {
 	r := persistence.Record{Sequence: sequence, Count: 1}
 	if n := c.col[colShape].Uint32(); n > 0 {
@@ -181,12 +197,14 @@ func (c *columnReader) next(sequence uint64) persistence.Record {
 	return r
 }
 
+// check fails the decoding unless ok.
 func (c *columnReader) check(ok bool) {
 	if !ok {
 		c.bad = true
 	}
 }
 
+// word returns the next value of a column with a dictionary.
 func (c *columnReader) word(col int, words *[]string) string {
 	n := c.col[col].Uvarint()
 	if n == 0 {
@@ -200,6 +218,8 @@ func (c *columnReader) word(col int, words *[]string) string {
 	return (*words)[n-1]
 }
 
+// recordHeader returns the header of the next record. The few that occur are decoded
+// once.
 func (c *columnReader) recordHeader() persistence.Header {
 	encoded := c.word(colHeader, &c.headers)
 	h, ok := c.header[encoded]
@@ -213,6 +233,8 @@ func (c *columnReader) recordHeader() persistence.Header {
 	return h
 }
 
+// commandID returns the command id of the next record. A length above the limit fails
+// before anything is allocated for it.
 func (c *columnReader) commandID() string {
 	switch n := c.col[colCommand].Uvarint(); n {
 	case 0:

@@ -25,4 +25,9 @@
 // lists it, nobody deletes it.
 //
 // Small partitions wait until together they are worth a segment, or until they are old.
+//
+// # Where to start
+//
+// archiver.go has the five steps, worker.go who calls it and when, scan.go the search for
+// what is due. segment.go and columns.go are the format of a segment, byte by byte.
 package archive

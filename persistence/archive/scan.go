@@ -19,8 +19,10 @@ const (
 	dueAll         // it is idle: move all, also its snapshot
 )
 
-// scans looks through all aggregates, again and again, one after the other, at low priority. What it
-// finds to do it does itself, so that the scan is never far ahead of the work.
+// scans looks through all aggregates, again and again, one after the other, at low
+// priority. What it finds to do it does itself, so that the scan is never far ahead of
+// the work. A first pass starts after a random pause of up to a minute, so that nodes
+// which start together do not scan together.
 func (w *Worker) scans() {
 	position := w.o.Position
 	if position == "" && !w.sleep(time.Duration(rand.Int64N(1+int64(min(w.o.Config.ScanEvery, time.Minute))))) {
@@ -77,6 +79,7 @@ func (w *Worker) pass(position string) (next string, ok bool) {
 
 // visit does what is due for an aggregate. It returns false if the worker closes.
 func (w *Worker) visit(aggregate string, info *ScannedInfo) bool {
+	// Asked again for each attempt: another attempt may have archived it.
 	info.Aggregates++
 	what := dueNothing
 	ok := w.insist(func() (err error) {
@@ -126,13 +129,16 @@ func (w *Worker) reserve(aggregate string) bool {
 	return true
 }
 
+// free gives back an aggregate that reserve took.
 func (w *Worker) free(aggregate string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.busy, aggregate)
 }
 
-// look finds out what is due, with one read for most aggregates.
+// look finds out what is due, with one read for most aggregates: the top root and the one
+// below. It does not load the aggregate, and may see roots that are not final; wake asks
+// the owner.
 func (w *Worker) look(aggregate string) (due, error) {
 	if !w.o.Owner.Owns(aggregate) {
 		return dueNothing, nil
@@ -154,7 +160,8 @@ func (w *Worker) look(aggregate string) (due, error) {
 	return w.lookBack(aggregate, now.Add(-c.After))
 }
 
-// lookBack looks for history that is old, or enough for a segment.
+// lookBack looks for history that is old, or enough for a segment. It reads roots
+// downwards until one is archived.
 func (w *Worker) lookBack(aggregate string, old time.Time) (due, error) {
 	const page = 32
 	var below persistence.RootKey
@@ -184,13 +191,15 @@ func (w *Worker) lookBack(aggregate string, old time.Time) (due, error) {
 	}
 }
 
-// wake asks the owner for the head, which brings the aggregate to memory, and archives.
+// wake asks the owner for the head, which loads the aggregate, and archives; whole moves
+// also the snapshot.
 func (w *Worker) wake(aggregate string, whole bool) error {
 	const patience = time.Minute
 	ctx, cancel := context.WithTimeout(w.context, patience)
 	defer cancel()
 	head, err := w.o.Owner.Head(ctx, aggregate)
 	if err != nil {
+		// Without a head nothing may be moved: only the owner knows what is final.
 		err = fmt.Errorf("%w of %s: %w", errNoHead, aggregate, err)
 		if !w.o.Owner.Owns(aggregate) {
 			err = errors.Join(ErrNotHeld, err)

@@ -11,7 +11,8 @@ import (
 	"licensed/persistence/internal/wire"
 )
 
-// Stretch is a closed partition as a segment holds it: the records after Base up to Through.
+// Stretch is a closed partition as a segment holds it: the records after Base up to
+// Through, all of them.
 type Stretch struct {
 	Partition     persistence.Partition
 	Base, Through uint64
@@ -27,6 +28,8 @@ const (
 // maxSegment bounds what decoding may allocate: far above what the archiver writes.
 const maxSegment = 64 << 20
 
+// Encoder and decoder are made when the first segment is written or read: they hold
+// megabytes. Both are safe for concurrent use.
 var (
 	encoder = sync.OnceValue(func() *zstd.Encoder {
 		// The window is no larger than segments are, or each encoder would take megabytes.
@@ -78,6 +81,8 @@ func DecodeSegment(b []byte) (aggregate string, stretches []Stretch, err error) 
 	}
 	rd := wire.NewReader(body)
 	aggregate = rd.String()
+	// The number is not trusted: each stretch takes some bytes, so the loop ends with
+	// them.
 	for n := rd.Uvarint(); n > 0 && rd.Len() > 0; n-- {
 		s := Stretch{Partition: persistence.Partition{
 			RootKey: persistence.RootKey{Aggregate: aggregate, Epoch: rd.Uvarint(), Version: rd.Uvarint()},
@@ -92,6 +97,7 @@ func DecodeSegment(b []byte) (aggregate string, stretches []Stretch, err error) 
 	}
 	for i := range stretches {
 		s := &stretches[i]
+		// The same holds for the sequences of a stretch.
 		for seq := s.Base; seq < s.Through && !c.failed(); seq++ {
 			s.Records = append(s.Records, c.next(seq+1))
 		}
@@ -117,10 +123,12 @@ func DecodeSnapshot(b []byte) (persistence.Root, error) {
 	return persistence.DecodeRoot(body)
 }
 
+// seal compresses a body, behind its layout, and adds the checksum.
 func seal(layout byte, body []byte) []byte {
 	return wire.Seal(encoder().EncodeAll(body, []byte{layout}), 0)
 }
 
+// unseal returns the body that seal was given. Errors: persistence.ErrCorrupt.
 func unseal(layout byte, b []byte) ([]byte, error) {
 	b, err := wire.Unseal(b)
 	if err != nil {

@@ -83,8 +83,8 @@ type WorkerOptions struct {
 	Listener WorkerListener
 }
 
-// WorkerListener hears what a worker does. The functions are called from its goroutines; those that
-// are nil are not called.
+// WorkerListener hears what a worker does. The functions are called from its goroutines,
+// without a lock; those that are nil are not called.
 type WorkerListener struct {
 	Archived func(ArchivedInfo)
 	Failed   func(FailedInfo)
@@ -130,29 +130,41 @@ type WorkerStats struct {
 type Worker struct {
 	o        WorkerOptions
 	archiver *Archiver
-	bytes    *rate.Limiter
-	scan     *rate.Limiter
-	context  context.Context
-	cancel   context.CancelFunc
-	running  sync.WaitGroup
+	// Bytes of records that may be copied, and aggregates that may be looked at, per
+	// second.
+	bytes *rate.Limiter
+	scan  *rate.Limiter
+	// Ends with Close.
+	context context.Context
+	cancel  context.CancelFunc
+	running sync.WaitGroup
 
-	mu      sync.Mutex
-	work    chan struct{} // has a token while queue may not be empty
-	queue   []job
-	busy    map[string]bool // queued or active
+	mu sync.Mutex
+	// work has a token while queue may not be empty. One token for all servers: next
+	// passes it on while something is left.
+	work chan struct{}
+	// Evicted aggregates, oldest first; retries go to the end.
+	queue []job
+	// busy has the aggregates that are queued, or that a goroutine archives. None is
+	// archived by two at once: they would copy the same records twice.
+	busy map[string]bool
+	// How far recent aggregates are archived.
 	known   memo
 	failing time.Time // since when; zero if not
+	// The current pause; doubles with each failure.
 	pause   time.Duration
 	until   time.Time // nothing is tried before
 	dropped uint64
 }
 
-// job is an evicted aggregate.
+// job is an evicted aggregate that waits to be archived.
 type job struct {
 	aggregate string
-	head      persistence.Head
-	since     time.Time
-	attempts  int
+	// The end of the history when it was evicted. It stays true while the shard is held,
+	// since the aggregate wrote nothing more.
+	head     persistence.Head
+	since    time.Time
+	attempts int
 }
 
 // maxAttempts bounds the attempts for one aggregate in a row, a quarter of an hour with the default
@@ -184,6 +196,7 @@ func NewWorker(o WorkerOptions) *Worker {
 	return w
 }
 
+// withDefaults replaces nil functions.
 func (l WorkerListener) withDefaults() WorkerListener {
 	if l.Archived == nil {
 		l.Archived = func(ArchivedInfo) {}
@@ -222,7 +235,8 @@ func (w *Worker) Close(ctx context.Context) error {
 	}
 }
 
-// limit waits for the budget.
+// limit waits for the budget of n bytes. What is larger than the limiter's burst waits in
+// parts. Errors: ErrUnavailable, when ctx ends.
 func (w *Worker) limit(ctx context.Context, n int) error {
 	if w.bytes.Limit() == rate.Inf {
 		return nil
@@ -269,6 +283,7 @@ func (w *Worker) segmentEvents() uint64 {
 	return max(1, uint64(w.o.Config.SegmentBytes/typicalRecord))
 }
 
+// signal puts a token into work, unless one is in it.
 func (w *Worker) signal() {
 	select {
 	case w.work <- struct{}{}:
@@ -285,6 +300,7 @@ func (w *Worker) Stats() WorkerStats {
 	if len(w.queue) > 0 {
 		s.Lag = max(0, now.Sub(w.queue[0].since))
 	}
+	// A clock that cannot be set: the times of failures are compared with time.Now.
 	if !w.failing.IsZero() {
 		s.Failing = max(1, time.Since(w.failing))
 	}
@@ -300,6 +316,8 @@ func (w *Worker) serve() {
 		}
 		_, err := w.archive(w.context, j.aggregate, j.head, false, false)
 		w.mu.Lock()
+		// Failures of a tier are tried again behind the others: one aggregate must not
+		// hold up the queue.
 		if j.attempts++; err != nil && isRetryable(err) && j.attempts < maxAttempts {
 			w.queue = append(w.queue, j)
 			w.signal()
@@ -349,6 +367,7 @@ func (w *Worker) rest() bool {
 	}
 }
 
+// sleep returns false if the worker closes before d has passed.
 func (w *Worker) sleep(d time.Duration) bool {
 	select {
 	case <-time.After(d):
@@ -395,7 +414,9 @@ func (w *Worker) learn(aggregate string, head persistence.Head, res Result, done
 	}
 }
 
-// settle processes how an attempt went.
+// settle processes how an attempt went. A failure of a tier pauses the whole worker, for
+// longer each time: the next aggregate would meet it, too. An error of one aggregate
+// changes nothing for the others.
 func (w *Worker) settle(aggregate string, err error) {
 	if w.context.Err() != nil {
 		return // closing
@@ -439,8 +460,10 @@ type memo struct{ young, old map[string]archived }
 // archived is how far an aggregate is in the archive, and from which base on it is worth another look.
 type archived struct{ through, notBefore uint64 }
 
+// memoSize bounds each generation: 100,000 aggregates together.
 const memoSize = 50_000
 
+// get returns what is known of an aggregate; zero if nothing is.
 func (m *memo) get(aggregate string) archived {
 	if a, ok := m.young[aggregate]; ok {
 		return a
@@ -448,6 +471,7 @@ func (m *memo) get(aggregate string) archived {
 	return m.old[aggregate]
 }
 
+// put remembers what is known of an aggregate.
 func (m *memo) put(aggregate string, a archived) {
 	if m.young == nil || len(m.young) >= memoSize {
 		m.young, m.old = map[string]archived{}, m.young

@@ -18,7 +18,8 @@ import (
 
 const (
 	// A name is taken for good, or for as long as the segment lives: TTL 0 is forever.
-	insertName  = `INSERT INTO segment_names (bucket, name, id, chunks, size, checksum, expires) VALUES (?, ?, ?, ?, ?, ?, ?) IF NOT EXISTS USING TTL ?`
+	insertName = `INSERT INTO segment_names (bucket, name, id, chunks, size, checksum, expires)
+		VALUES (?, ?, ?, ?, ?, ?, ?) IF NOT EXISTS USING TTL ?`
 	selectName  = `SELECT id, chunks, size, checksum FROM segment_names WHERE bucket = ? AND name = ?`
 	selectNames = `SELECT name FROM segment_names WHERE bucket = ? AND name > ? LIMIT ?`
 	deleteName  = `DELETE FROM segment_names WHERE bucket = ? AND name = ? IF id = ?`
@@ -62,21 +63,32 @@ func OpenArchive(ctx context.Context, o Options) (*Archive, error) {
 	return &Archive{keyspace: k, nameLocks: newLocks(nameBuckets)}, nil
 }
 
-// segment is a row of segment_names.
+// segment is a row of segment_names: how a reader knows that it has read all of a
+// segment.
 type segment struct {
-	id       gocql.UUID
+	// The chunks are stored under an id and not under the name. Two attempts to put a
+	// segment, of which one was told that the name is taken, therefore never mix their
+	// chunks.
+	id gocql.UUID
+	// Number of chunks, and the bytes and checksum of all of them together. A segment
+	// whose put was interrupted has fewer chunks than its row says.
 	chunks   int
 	size     int64
 	checksum uint32
 }
 
+// nameBucket returns the partition of a name. Without buckets, all names would be one
+// partition of Cassandra, which grows without bound; with one partition a name, they
+// could not be listed in order without a scan of all nodes.
 func nameBucket(name string) int {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(name))
 	return int(h.Sum32() % nameBuckets)
 }
 
-// timeToLive returns the seconds that a segment is kept; 0 is forever.
+// timeToLive returns the TTL of a segment's rows in seconds, at least [expiryGrace]; 0 is
+// forever. Cassandra counts the TTL from the clock of the coordinator, and expires comes
+// from this machine's.
 func timeToLive(now, expires time.Time) int {
 	if expires.IsZero() {
 		return 0
@@ -100,6 +112,9 @@ func (a *Archive) PutSegment(ctx context.Context, name string, data []byte, expi
 	return nil
 }
 
+// putSegment takes the name and writes the chunks. A failure between the two leaves a
+// name with missing chunks: readers find it corrupt, and it is put again under another
+// name by the archiver.
 func (a *Archive) putSegment(ctx context.Context, name string, data []byte, expires time.Time) error {
 	chunks := slices.Collect(slices.Chunk(data, chunkBytes))
 	seg := segment{
@@ -114,6 +129,8 @@ func (a *Archive) putSegment(ctx context.Context, name string, data []byte, expi
 		until = expires
 	}
 	bucket := nameBucket(name)
+	// Only one compare-and-set of this process contends for a bucket at a time. Paxos
+	// would make the others fail and retry.
 	err := a.nameLocks.with(ctx, bucket, func() error {
 		applied, _, err := a.session.compareAndSet(ctx, insertName, bucket, name, seg.id, seg.chunks, seg.size,
 			int32(seg.checksum), until, ttl)
@@ -123,12 +140,16 @@ func (a *Archive) putSegment(ctx context.Context, name string, data []byte, expi
 		return err
 	})
 	if err != nil {
+		// With an unknown outcome, too, no chunk is written: the caller cannot use the
+		// name any more, since it may be taken.
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(archiveReads)
 	for i, chunk := range chunks {
 		g.Go(func() error {
+			// The same chunk under the same id may be written twice, so the driver may
+			// repeat it at another node.
 			err := a.session.Query(insertChunk, seg.id, i, chunk, ttl).WithContext(ctx).Idempotent(true).
 				RetryPolicy(readRetry{}).Exec()
 			if err != nil {
@@ -157,6 +178,7 @@ func (a *Archive) ReadSegment(ctx context.Context, name string) ([]byte, error) 
 	return data, nil
 }
 
+// segment reads the row of a name. Errors: ErrNotFound, ErrUnavailable.
 func (a *Archive) segment(ctx context.Context, name string) (segment, error) {
 	var seg segment
 	var checksum int32
@@ -168,11 +190,14 @@ func (a *Archive) segment(ctx context.Context, name string) (segment, error) {
 	return seg, nil
 }
 
+// readChunks reads the content of a segment and checks it against its row. A page of the
+// answer has [archiveReads] chunks, 4 MiB.
 func (a *Archive) readChunks(ctx context.Context, seg segment) ([]byte, error) {
 	iter := a.session.read(ctx, selectChunks, seg.id).PageSize(archiveReads).Iter()
 	var data []byte
 	count := 0
 	var number int
+	// chunk starts as nil for each row: the driver would write into its memory otherwise.
 	for chunk := []byte(nil); iter.Scan(&number, &chunk); chunk = nil {
 		if number != count {
 			break // one is missing; the checksum will tell
@@ -201,7 +226,8 @@ func (a *Archive) DeleteSegment(ctx context.Context, name string) error {
 		return nil
 	}
 	if err == nil {
-		// The chunks first: as long as the name is present, this can be done again.
+		// The chunks first: as long as the name is present, a repetition finds the id to
+		// delete them by.
 		err = a.session.Query(deleteChunks, deletionTime(), seg.id).WithContext(ctx).Idempotent(true).Exec()
 	}
 	if err == nil {
@@ -225,6 +251,8 @@ func (a *Archive) Segments(ctx context.Context, after string, limit int) ([]stri
 	if limit <= 0 {
 		return nil, nil
 	}
+	// Each bucket is in the order of names. The limit applies to each, since all of the
+	// names may be in one.
 	var found [nameBuckets][]string
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(archiveReads)

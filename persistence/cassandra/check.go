@@ -15,8 +15,10 @@ import (
 	"licensed/persistence"
 )
 
-// Risk is something about the keyspace or the Cassandra cluster that endangers the promise that an
-// acknowledged event is never lost, or the service.
+// Risk is something about the keyspace or the Cassandra cluster that endangers the
+// promise that an acknowledged event is never lost, or the service. The promise rests on
+// what an operator can undo with one statement, so it is checked at each start rather
+// than assumed.
 type Risk struct {
 	// Name to accept it by, in Options.AcceptRisks.
 	Name string
@@ -55,28 +57,39 @@ const (
 	defaultBatchPartitions = 10
 )
 
-// findings is what inspect found.
+// findings is what inspect found. It is plain data, so that the tests of [findings.risks]
+// need no Cassandra.
 type findings struct {
 	dataCenters []string // of all nodes
-	dataCenter  string   // the one that is used
-	strategy    string
-	replicas    int // of each partition among the nodes that are asked
-	tables      map[string]tableOptions
-	cluster     clusterRow
-	unreadable  error
-	// Of the nodes that were asked: the worst of each.
+	// Empty with a level that uses all data centres and none configured.
+	dataCenter string // the one that is used
+	// The last part of the class: "NetworkTopologyStrategy".
+	strategy string
+	replicas int // of each partition among the nodes that are asked
+	// By name.
+	tables map[string]tableOptions
+	// Zero if the cluster was not created yet, or for an archive.
+	cluster clusterRow
+	// Why the settings of some node could not be read.
+	unreadable error
+	// Of the nodes that answered: the values in use, and the smallest limits, in bytes or
+	// as a number. A mutation must fit at every node.
 	commitLog, paxosVariant     map[string]bool
 	mutationBytes               int
 	batchBytes, batchPartitions int
-	skew                        time.Duration
+	// The largest difference between this machine's clock and a node's, at least.
+	skew time.Duration
 }
 
+// tableOptions are the properties of a table that the promise depends on.
 type tableOptions struct {
 	readRepair string
 	timeToLive int
 }
 
-// inspect reads what the promise depends on.
+// inspect reads what the promise depends on: from one node what all share, from each node
+// that answers its clock and settings. Errors: ErrUnavailable if the shared part cannot
+// be read.
 func inspect(ctx context.Context, s *session, o *Options, which Schema) (*findings, error) {
 	f := &findings{
 		tables:    make(map[string]tableOptions),
@@ -109,6 +122,8 @@ func inspect(ctx context.Context, s *session, o *Options, which Schema) (*findin
 	return f, nil
 }
 
+// readTopology reads the data centres, and the strategy and number of copies of the
+// keyspace.
 func (f *findings) readTopology(ctx context.Context, s *session, o *Options) error {
 	dcs := make(map[string]bool)
 	f.dataCenter = o.DataCenter
@@ -153,6 +168,8 @@ func replicas(replication map[string]string, dataCenter string) int {
 	return sum
 }
 
+// readTables reads the properties of all tables of the keyspace, also those of other
+// schemas in it.
 func (f *findings) readTables(ctx context.Context, s *session, keyspace string) error {
 	iter := s.read(
 		ctx,
@@ -171,7 +188,7 @@ func (f *findings) readTables(ctx context.Context, s *session, keyspace string) 
 	return nil
 }
 
-// readClock asks a node for its time.
+// readClock asks a node for its time. It fails if the node does not answer.
 func (f *findings) readClock(ctx context.Context, s *session) error {
 	var theirs time.Time
 	before := time.Now()
@@ -186,7 +203,8 @@ func (f *findings) readClock(ctx context.Context, s *session) error {
 	return nil
 }
 
-// readSettings reads a node's cassandra.yaml as it is in force.
+// readSettings reads a node's cassandra.yaml as it is in force. The first node sets the
+// limits, which begin with Cassandra's defaults; each further one can only lower them.
 func (f *findings) readSettings(ctx context.Context, s *session, first bool) error {
 	settings := make(map[string]string)
 	iter := s.Query(`SELECT name, value FROM system_views.settings`).WithContext(ctx).Consistency(gocql.One).
@@ -224,7 +242,9 @@ func parseSize(s string) (int, bool) {
 	return n * unit, err == nil && n >= 0
 }
 
-// risks says what the findings mean.
+// risks returns what the findings mean, in a fixed order. The texts name the finding and
+// its consequence, since they are what an operator reads in the log or in the error of a
+// start.
 func (f *findings) risks(o *Options) []Risk {
 	var found []Risk
 	add := func(wrong, severe bool, name, format string, args ...any) {
@@ -259,6 +279,8 @@ func (f *findings) risks(o *Options) []Risk {
 	add(f.paxosVariant["v1"], false, RiskPaxosVariant,
 		"paxos_variant is v1: ownership of shards is not safe while nodes join, leave or are replaced; "+
 			"set v2 on every node")
+	// Beside the data, a mutation has keys, ids and what Cassandra adds to each cell: an
+	// eighth is allowed for.
 	add(f.mutationBytes > 0 && f.mutationBytes <= o.MaxMutationBytes+o.MaxMutationBytes/8, true, RiskMutationLimit,
 		"max_mutation_size is %d: mutations up to max-mutation-bytes (%d) with their keys do not fit", f.mutationBytes,
 		o.MaxMutationBytes)
@@ -272,8 +294,12 @@ func (f *findings) risks(o *Options) []Risk {
 // monotonicTables are those with plain writes: what one read of them saw, later ones must see.
 var monotonicTables = []string{"events", "snapshots", "segment_names", "segment_chunks"}
 
+// addRisk adds a risk if it is wrong.
 type addRisk func(wrong, severe bool, name, format string, args ...any)
 
+// addTableRisks finds tables whose properties break what [persistence.Journal] promises.
+// Tables of others in the keyspace are included for the time to live: they may be ours
+// under another name.
 func (f *findings) addTableRisks(add addRisk) {
 	for _, name := range slices.Sorted(maps.Keys(f.tables)) {
 		t := f.tables[name]
@@ -286,6 +312,8 @@ func (f *findings) addTableRisks(add addRisk) {
 	}
 }
 
+// addClusterRisks compares the levels with those that the cluster was created with: the
+// first node recorded its own.
 func (f *findings) addClusterRisks(o *Options, add addRisk) {
 	if f.cluster.Shards == 0 {
 		return // not created yet

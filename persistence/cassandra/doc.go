@@ -37,6 +37,15 @@
 // batch that Cassandra refuses (rather than fails) was not applied, and its writes are sent one by one,
 // so that one customer's bad write is not another's.
 //
+// # Where to start
+//
+//   - store.go opens the store and names its parts; keyspace.go is what it shares with the archive.
+//   - journal.go has the reads and writes of roots and records, rows.go how they become rows.
+//   - group.go and lanes.go bound and group what is in progress; policy.go chooses the node that is asked.
+//   - ownership.go and swaps.go have leases and shards.
+//   - schema.go applies schema/*.cql; check.go finds the risks.
+//   - archive.go is the archive tier, a second keyspace or the same one.
+//
 // # What Cassandra must give
 //
 // Quorums that overlap, a monotonic read (read_repair = 'BLOCKING'), one data centre for everybody who

@@ -30,7 +30,8 @@ func writeError(err error) error {
 	return fmt.Errorf("%w: %w", persistence.ErrUnknownOutcome, err)
 }
 
-// readError classifies the error of a read.
+// readError classifies the error of a read: ErrNotFound if Cassandra answered that there
+// is no row, else ErrUnavailable.
 func readError(err error) error {
 	if errors.Is(err, gocql.ErrNotFound) {
 		return persistence.ErrNotFound
@@ -68,10 +69,12 @@ func isAnswer(err error) bool {
 // knows whether it may be.
 type refusedRetry struct{}
 
+// Attempt implements gocql.RetryPolicy: one repetition, unless the caller gave up.
 func (refusedRetry) Attempt(q gocql.RetryableQuery) bool {
 	return q.Attempts() < 2 && q.Context().Err() == nil
 }
 
+// GetRetryType implements gocql.RetryPolicy.
 func (refusedRetry) GetRetryType(err error) gocql.RetryType {
 	if isInvalid(err) {
 		return gocql.RetryNextHost
@@ -82,12 +85,17 @@ func (refusedRetry) GetRetryType(err error) gocql.RetryType {
 // readRetry lets a read be tried at two more nodes, unless the caller gave up.
 type readRetry struct{}
 
+// readAttempts is the number of nodes that a read is tried at. With replication 3, the
+// third may be the only replica that answers quickly.
 const readAttempts = 3
 
+// Attempt implements gocql.RetryPolicy.
 func (readRetry) Attempt(q gocql.RetryableQuery) bool {
 	return q.Attempts() < readAttempts && q.Context().Err() == nil
 }
 
+// GetRetryType implements gocql.RetryPolicy. An error of the caller's context would be
+// the same at any node.
 func (readRetry) GetRetryType(err error) gocql.RetryType {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return gocql.Rethrow

@@ -12,7 +12,8 @@ import (
 	"licensed/persistence"
 )
 
-// write is one partition's rows in flight. It is owned by its sender.
+// write is one partition's rows in flight. Its sender owns it until done is called;
+// nothing changes it after submit.
 type write struct {
 	what      persistence.RootKey // for errors
 	statement string
@@ -27,7 +28,9 @@ type write struct {
 // cellBytes is what Cassandra counts for each value beside its bytes: timestamps and the like.
 const cellBytes = 20
 
-// add adds a row.
+// add adds a row, and its size as Cassandra estimates it. Errors in that estimate cost a
+// warning in Cassandra's log at most: the limits are, unless configured, those at which
+// it warns, not those at which it refuses.
 func (w *write) add(values []any) {
 	w.rows = append(w.rows, values)
 	for _, v := range values {
@@ -43,8 +46,9 @@ func (w *write) add(values []any) {
 	}
 }
 
-// groups sends writes: alone while few are in progress, together with others of the same replicas when
-// more are.
+// groups sends writes: alone while few are in progress, together with others of the same
+// replicas when more are. The limits do not change after newGroups, so that they need no
+// lock.
 type groups struct {
 	execute       func(group []*write) error       // sends one request
 	finish        func(w *write, err error)        // tells a write its outcome
@@ -57,6 +61,8 @@ type groups struct {
 	lanes         *lanes[lane]
 }
 
+// newGroups returns the groups of a store. Limits that the options leave open are those
+// at which Cassandra starts to warn of large batches, as found when the store was opened.
 func newGroups(s *Store, found *findings) *groups {
 	g := &groups{
 		execute: s.execute, finish: s.finish, replicaSet: s.session.policy.replicaSet,
@@ -73,12 +79,16 @@ func newGroups(s *Store, found *findings) *groups {
 	return g
 }
 
+// submit sends a write, or queues it. It does not block: the outcome goes to the write's
+// done, from another goroutine.
 func (g *groups) submit(w *write) {
 	w.deadline = time.Now().Add(g.timeout)
 	g.lanes.of(g.replicaSet(w.key)).submit(w)
 }
 
-// lane is the writes of one set of replicas.
+// lane is the writes of one set of replicas. At most groups.maxSending goroutines send,
+// each in [lane.send]; a further write waits in the queue until one of them returns from
+// Cassandra and takes it along.
 type lane struct {
 	groups *groups
 
@@ -87,6 +97,7 @@ type lane struct {
 	queue   []*write // waiting, first in first out, while sending is at its limit
 }
 
+// submit starts a goroutine for the write, or queues it if enough are sending.
 func (l *lane) submit(w *write) {
 	l.mu.Lock()
 	if l.sending == l.groups.maxSending {
@@ -94,6 +105,7 @@ func (l *lane) submit(w *write) {
 		l.mu.Unlock()
 		return
 	}
+	// Counted under the lock, before the goroutine exists: the next caller must see it.
 	l.sending++
 	l.mu.Unlock()
 	go l.send([]*write{w})
@@ -112,6 +124,8 @@ func (l *lane) send(group []*write) {
 func (l *lane) next() []*write {
 	l.mu.Lock()
 	now := time.Now()
+	// The queue is in the order of arrival, and every write has the same patience, so
+	// that the late ones are at its front.
 	late := slices.IndexFunc(l.queue, func(w *write) bool { return now.Before(w.deadline) })
 	if late < 0 {
 		late = len(l.queue)
@@ -121,6 +135,8 @@ func (l *lane) next() []*write {
 	if len(l.queue) > 0 {
 		group = l.take(l.groups.fill(l.queue))
 	} else {
+		// Under the same lock as the look at the queue: a write that arrives now sees the
+		// smaller number and starts a goroutine of its own, so none is left behind.
 		l.sending--
 	}
 	l.mu.Unlock()
@@ -132,6 +148,9 @@ func (l *lane) next() []*write {
 	return group
 }
 
+// expire tells writes that they were not sent in time. The outcome is "unknown", although
+// these certainly did not happen: a repetition of an earlier attempt may be among them,
+// and the earlier one may yet be applied.
 func (g *groups) expire(late []*write) {
 	err := fmt.Errorf("%w: not sent in %v", persistence.ErrUnknownOutcome, g.timeout)
 	for _, w := range late {
@@ -139,7 +158,8 @@ func (g *groups) expire(late []*write) {
 	}
 }
 
-// take removes the first n writes from the queue. The caller holds mu.
+// take removes the first n writes from the queue. The caller holds mu. The queue's array
+// would keep the sent writes alive, so they are cleared in it.
 func (l *lane) take(n int) []*write {
 	taken := slices.Clone(l.queue[:n])
 	clear(l.queue[:n])
@@ -147,7 +167,8 @@ func (l *lane) take(n int) []*write {
 	return taken
 }
 
-// fill returns the number of writes from the front of the queue that make a group.
+// fill returns the number of writes from the front of the queue that make a group, at
+// least 1: a write above maxBytes goes alone. The queue is not empty.
 func (g *groups) fill(queue []*write) int {
 	size := queue[0].bytes
 	n := 1
@@ -179,6 +200,8 @@ func (g *groups) send(group []*write) {
 	}
 }
 
+// execute sends the writes as one request, and returns Cassandra's error as it is. A
+// single row is sent as a statement: a batch of one costs the coordinator more.
 func (s *Store) execute(group []*write) error {
 	first := group[0]
 	if len(group) == 1 && len(first.rows) == 1 {

@@ -14,7 +14,8 @@ const (
 	markArchived = `UPDATE snapshots SET archive_mark = ? WHERE aggregate = ? AND epoch = ? AND version = ?`
 	deleteEvents = `DELETE FROM events USING TIMESTAMP ? WHERE row_id = ? AND epoch = ? AND incarnation = ?`
 	markStripped = `UPDATE snapshots SET snapshot_at = ? WHERE aggregate = ? AND epoch = ? AND version = ?`
-	stripRoot    = `DELETE snapshot_mapper, snapshot_data FROM snapshots USING TIMESTAMP ? WHERE aggregate = ? AND epoch = ? AND version = ?`
+	stripRoot    = `DELETE snapshot_mapper, snapshot_data FROM snapshots USING TIMESTAMP ?
+		WHERE aggregate = ? AND epoch = ? AND version = ?`
 )
 
 // deleteAhead is how far ahead of the clock deletions are stamped: they hold against writes by a
@@ -53,8 +54,13 @@ func (s *Store) StripRoot(ctx context.Context, key persistence.RootKey, snapshot
 	return nil
 }
 
+// deletionTime returns the timestamp of a deletion, in microseconds as Cassandra has
+// them.
 func deletionTime() int64 { return time.Now().Add(deleteAhead).UnixMicro() }
 
+// housekeep executes a write that may be repeated by the driver: each sets the same
+// values, or deletes what is never written again. Errors: ErrClosed, ErrRejected,
+// ErrUnknownOutcome.
 func (s *Store) housekeep(ctx context.Context, q *gocql.Query) error {
 	if err := s.begin(); err != nil {
 		return err

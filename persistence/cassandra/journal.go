@@ -47,8 +47,11 @@ func (s *Store) ReadRoots(
 	ctx context.Context, aggregate string, below persistence.RootKey, limit int,
 ) ([]persistence.Root, error) {
 	statement, values := selectRoots, []any{aggregate, limit}
+	// Roots have epochs and versions of at most 2^63-1, what a bigint holds, so a key
+	// with a higher epoch is above all of them: no condition is needed.
 	if !below.IsZero() && fits(below.Epoch) {
 		if !fits(below.Version) {
+			// Every root of this epoch is below the key.
 			below.Epoch, below.Version = below.Epoch+1, 0
 		}
 		statement, values = selectBelow, []any{aggregate, int64(below.Epoch), int64(below.Version), limit}
@@ -60,6 +63,9 @@ func (s *Store) ReadRoots(
 	return roots, nil
 }
 
+// readRoots reads up to limit roots with one of the select statements of roots. It fails
+// at the first root whose columns are corrupt; one whose snapshot alone is damaged is
+// returned with its Damage.
 func (s *Store) readRoots(
 	ctx context.Context, aggregate string, limit int, statement string, values ...any,
 ) ([]persistence.Root, error) {
@@ -107,6 +113,8 @@ func (s *Store) ReadRecords(
 
 // Aggregates implements persistence.Journal, in the order of Cassandra's tokens.
 func (s *Store) Aggregates(ctx context.Context, after string, limit int) ([]string, error) {
+	// The page has one row more than the limit: without after, or if other ids share its
+	// token, the row of after is not among those returned.
 	query := s.query(ctx, selectAggregates)
 	if after != "" {
 		query = s.query(ctx, selectAggregatesAfter, after)
@@ -136,12 +144,16 @@ func (s *Store) Aggregates(ctx context.Context, after string, limit int) ([]stri
 	return ids, nil
 }
 
-// query returns a read of up to pageRows rows per answer.
+// query returns a read of up to [pageRows] rows per answer; the driver asks for further
+// pages when the caller has scanned the first.
 func (s *Store) query(ctx context.Context, statement string, values ...any) *gocql.Query {
 	return s.session.read(ctx, statement, values...).PageSize(pageRows)
 }
 
-// scan runs a read of a partition, calling next until it says false or fails.
+// scan runs a read of the partition with that key, or of [allRows], calling next until it
+// returns false or an error. It waits for the turn of the set of replicas, up to
+// Options.Timeout. It does nothing if limit is not above 0. Errors: ErrClosed,
+// ErrUnavailable, and those of next.
 func (s *Store) scan(
 	limit int, partitionKey []byte, query *gocql.Query, next func(*gocql.Iter) (more bool, err error),
 ) error {
@@ -172,7 +184,8 @@ func (s *Store) scan(
 	return err
 }
 
-// rows reads, calling next for row after row.
+// rows reads, calling next for row after row. The error of next is returned as it is;
+// that of Cassandra as ErrUnavailable.
 func (s *Store) rows(query *gocql.Query, next func(*gocql.Iter) (more bool, err error)) error {
 	iter := query.Iter()
 	for {
@@ -225,6 +238,8 @@ func (s *Store) Append(ctx context.Context, m *persistence.Mutation, done func(e
 	s.start(ctx, w, err)
 }
 
+// validate returns ErrRejected for a mutation that the contract or this store does not
+// allow. What passes fits into Cassandra's limits, as far as [Open] could read them.
 func (s *Store) validate(m *persistence.Mutation) error {
 	if err := m.Validate(); err != nil {
 		return err
@@ -250,7 +265,9 @@ func (s *Store) validate(m *persistence.Mutation) error {
 // MaxMutation implements persistence.Journal.
 func (s *Store) MaxMutation() int { return s.opts.MaxMutationBytes }
 
-// start sends a valid write in flight, or says why not.
+// start sends a write in flight, or calls done at once with the reason why not: err, if
+// the write is invalid, ErrClosed, or the caller's context. The context is not looked at
+// after that: a write that was sent is not taken back, and its caller needs the outcome.
 func (s *Store) start(ctx context.Context, w *write, err error) {
 	if closed := s.begin(); closed != nil {
 		w.done(fmt.Errorf("write %v: %w", w.what, closed))
@@ -269,7 +286,8 @@ func (s *Store) start(ctx context.Context, w *write, err error) {
 	s.groups.submit(w)
 }
 
-// finish tells a write its outcome. An error must be one of package persistence already.
+// finish tells a write its outcome, and is called once for each that passed begin. An
+// error must be one of package persistence already.
 func (s *Store) finish(w *write, err error) {
 	s.stats.writes.Add(1)
 	s.stats.rows.Add(uint64(len(w.rows)))

@@ -8,19 +8,23 @@ import (
 	"licensed/persistence"
 )
 
-// keyspace is an open keyspace: what store and archive have in common.
+// keyspace is an open keyspace: what store and archive have in common. Its fields do not
+// change after openKeyspace, except those of its life.
 type keyspace struct {
 	session    *session
 	opts       Options
 	risks      []Risk
 	dataCenter string // the one that is used; empty: all
 
-	life    sync.RWMutex // guards closed against pending
+	// life makes begin and Close exclude each other: without it, pending could rise from
+	// zero while Close waits on it, which a WaitGroup forbids.
+	life    sync.RWMutex
 	closed  bool
 	pending sync.WaitGroup
 }
 
-// openKeyspace connects, and checks the schema and what endangers the promise.
+// openKeyspace connects, and checks the schema and what endangers the promise. Errors: as
+// [Open]. The caller closes the keyspace.
 func openKeyspace(ctx context.Context, o Options, which Schema) (*keyspace, *findings, error) {
 	if err := o.Validate(); err != nil {
 		return nil, nil, err
@@ -40,6 +44,8 @@ func openKeyspace(ctx context.Context, o Options, which Schema) (*keyspace, *fin
 	return k, found, nil
 }
 
+// check compares the schema, reads the findings, and fails for those that are not
+// accepted. It sets risks.
 func (k *keyspace) check(ctx context.Context, which Schema) (*findings, error) {
 	if err := checkSchema(ctx, k.session, which); err != nil {
 		return nil, err
@@ -66,8 +72,12 @@ func (k *keyspace) begin() error {
 	return nil
 }
 
+// end ends an operation that begin let start. It is called after the caller was told the
+// outcome.
 func (k *keyspace) end() { k.pending.Done() }
 
+// isClosed reports whether Close was called. An operation that waited for its turn asks
+// again: it should not start then, although Close waits for it.
 func (k *keyspace) isClosed() bool {
 	k.life.RLock()
 	defer k.life.RUnlock()

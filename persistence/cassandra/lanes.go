@@ -8,14 +8,16 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// lanes has one lane for each set of replicas: what one set does not answer keeps nothing back for the others. It is
-// safe for concurrent use.
+// lanes has one lane for each set of replicas: what one set does not answer keeps nothing
+// back for the others. Lanes are made when they are first needed, and stay: with few
+// nodes there are few sets. It is safe for concurrent use.
 type lanes[L any] struct {
 	start func() *L
 	mu    sync.RWMutex
 	bySet map[uint64]*L // by hostPolicy.replicaSet
 }
 
+// newLanes returns lanes that start makes, under a lock; it must be short.
 func newLanes[L any](start func() *L) *lanes[L] {
 	return &lanes[L]{start: start, bySet: map[uint64]*L{}}
 }
@@ -30,6 +32,7 @@ func (l *lanes[L]) of(set uint64) *L {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	// Another goroutine may have been faster between the two locks.
 	if lane = l.bySet[set]; lane == nil {
 		lane = l.start()
 		l.bySet[set] = lane
@@ -41,6 +44,9 @@ func (l *lanes[L]) of(set uint64) *L {
 const leastReads = 8
 
 // reads bounds the reads in progress. Each set of replicas has an equal share of them.
+// The share is made by weight: the semaphore of each lane has room for most, and a read
+// takes as much of it as there are sets. So the share follows the number of sets, which
+// changes while nodes come and go, without a change of the semaphores.
 type reads struct {
 	most        int                              // in progress
 	replicaSet  func(partitionKey []byte) uint64 // hostPolicy.replicaSet
@@ -48,6 +54,7 @@ type reads struct {
 	lanes       *lanes[semaphore.Weighted]
 }
 
+// newReads returns the bounds; set and sets are methods of the host policy.
 func newReads(most int, set func([]byte) uint64, sets func() int) *reads {
 	return &reads{most, set, sets, newLanes(func() *semaphore.Weighted { return semaphore.NewWeighted(int64(most)) })}
 }
@@ -55,7 +62,9 @@ func newReads(most int, set func([]byte) uint64, sets func() int) *reads {
 // allRows stands for the key of a read of all partitions, which is of no one set.
 var allRows []byte
 
-// with runs a read of a partition when it is its turn, or returns errNotSent.
+// with runs a read of a partition when it is its turn, or returns errNotSent when ctx
+// ends before that. The weight is taken once: a change in between must not release
+// another amount.
 func (r *reads) with(ctx context.Context, partitionKey []byte, read func() error) error {
 	set := ^uint64(0)
 	if partitionKey != nil {

@@ -127,6 +127,7 @@ func ParseURL(s string) (Options, error) {
 	return o, nil
 }
 
+// parseURL is ParseURL without its checks. No error has the password in it: it is logged.
 func parseURL(s string) (Options, error) {
 	o := DefaultOptions()
 	rest, ok := strings.CutPrefix(s, "cassandra://")
@@ -156,6 +157,8 @@ func parseURL(s string) (Options, error) {
 	return o, o.setAll(u.Query())
 }
 
+// setAll applies the parameters of a URL. Several values of one parameter are applied in
+// order, which only accept_risk uses.
 func (o *Options) setAll(params url.Values) error {
 	var encryption tlsParameters
 	for name, values := range params {
@@ -181,7 +184,7 @@ func (o *Options) setAll(params url.Values) error {
 	return nil
 }
 
-// parameters of a URL.
+// parameters of a URL, each with the function that sets it from its text.
 var parameters = map[string]func(o *Options, encryption *tlsParameters, v string) error{
 	"consistency": func(o *Options, _ *tlsParameters, v string) error {
 		o.Consistency = Consistency(strings.ToUpper(v))
@@ -221,7 +224,7 @@ func setInt(i *int, v string) (err error) {
 	return err
 }
 
-// tlsParameters are those of encryption.
+// tlsParameters are those of encryption; on alone means the system's CAs.
 type tlsParameters struct {
 	on bool
 	tlsfiles.Files
@@ -274,6 +277,8 @@ func (o *Options) Validate() error {
 	return errors.Join(errs...)
 }
 
+// validHost reports whether a contact point is HOST or HOST:PORT. An IPv6 address needs
+// brackets and a port.
 func validHost(h string) bool {
 	if h == "" {
 		return false
@@ -300,8 +305,10 @@ var consistencies = map[Consistency]levels{
 	All:         {gocql.All, gocql.Serial},
 }
 
+// levels returns the driver's levels; the zero value for options that are not valid.
 func (o *Options) levels() levels { return consistencies[o.Consistency] }
 
+// logger returns the logger to use.
 func (o *Options) logger() *slog.Logger {
 	if o.Logger != nil {
 		return o.Logger

@@ -36,6 +36,7 @@ type hostPolicy struct {
 	hosts    map[string]*host // by host id
 }
 
+// host is what the policy knows of a Cassandra node; guarded by hostPolicy.mu.
 type host struct {
 	hash    uint64 // identifies the host within a set of replicas
 	stalls  int    // in a row
@@ -100,13 +101,15 @@ func (p *hostPolicy) HostDown(h *gocql.HostInfo) {
 	p.HostSelectionPolicy.HostDown(h)
 }
 
-// hostIDs returns the nodes that may be asked.
+// hostIDs returns the ids of the nodes that may be asked, in order.
 func (p *hostPolicy) hostIDs() []string {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	return slices.Sorted(maps.Keys(p.hosts))
 }
 
+// setReplicas sets the number of copies of each partition, once it was read from the
+// keyspace.
 func (p *hostPolicy) setReplicas(n int) {
 	p.mu.Lock()
 	p.replicas = n
@@ -137,8 +140,9 @@ func (p *hostPolicy) mark(id string, err error) {
 		p.clear(h)
 		return
 	}
+	// Sent before the others timed out. Counted, it would double the pause for one stall.
 	if h.stalls > 0 && p.now().Before(h.retryAt) {
-		return // sent before the others timed out
+		return
 	}
 	if h.stalls == 0 {
 		p.avoid.Add(1)
@@ -148,8 +152,9 @@ func (p *hostPolicy) mark(id string, err error) {
 	h.retryAt = p.now().Add(p.delay(h.stalls))
 }
 
-// avoided reports whether a host should be asked last. When its time has come it lets one request
-// through, whose outcome decides.
+// avoided reports whether a host should be asked last. When its time has come it lets one
+// request through, whose outcome decides: the next ones within a pause are kept away
+// again.
 func (p *hostPolicy) avoided(id string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -160,6 +165,8 @@ func (p *hostPolicy) avoided(id string) bool {
 	if p.now().Before(h.retryAt) {
 		return true
 	}
+	// Until the outcome is known, the others go elsewhere for as long as after the first
+	// stall.
 	h.retryAt = p.now().Add(p.delay(1))
 	return false
 }
@@ -167,7 +174,9 @@ func (p *hostPolicy) avoided(id string) bool {
 // onlyHost in a context makes requests go to one host, by its id, or fail.
 type onlyHost struct{}
 
-// Pick implements gocql.HostSelectionPolicy.
+// Pick implements gocql.HostSelectionPolicy: the replicas of the request's key first,
+// nodes that stalled last. None is left out: with two of three stalled, they still are
+// the only ones.
 func (p *hostPolicy) Pick(q gocql.ExecutableQuery) gocql.NextHost {
 	next := p.HostSelectionPolicy.Pick(q)
 	if q == nil {
@@ -181,6 +190,7 @@ func (p *hostPolicy) Pick(q gocql.ExecutableQuery) gocql.NextHost {
 		return func() gocql.SelectedHost { return p.marking(ctx, next()) }
 	}
 	var last []gocql.SelectedHost
+	// The driver calls this for one attempt after the other, and never concurrently.
 	return func() gocql.SelectedHost {
 		for h := next(); h != nil; h = next() {
 			if !p.avoided(h.Info().HostID()) {
@@ -197,6 +207,7 @@ func (p *hostPolicy) Pick(q gocql.ExecutableQuery) gocql.NextHost {
 	}
 }
 
+// only returns the one host from a choice, or none.
 func only(next gocql.NextHost, id string) gocql.NextHost {
 	return func() gocql.SelectedHost {
 		for h := next(); h != nil; h = next() {
@@ -208,6 +219,7 @@ func only(next gocql.NextHost, id string) gocql.NextHost {
 	}
 }
 
+// marking returns the host so that the outcome of its request is noted; nil for nil.
 func (p *hostPolicy) marking(ctx context.Context, h gocql.SelectedHost) gocql.SelectedHost {
 	if h == nil {
 		return nil
@@ -215,11 +227,14 @@ func (p *hostPolicy) marking(ctx context.Context, h gocql.SelectedHost) gocql.Se
 	return markedHost{h, p, ctx, p.now()}
 }
 
+// markedHost is a host that a request is sent to. It does what the driver's own does, and
+// notes stalls.
 type markedHost struct {
 	gocql.SelectedHost
 	policy *hostPolicy
 	ctx    context.Context
-	asked  time.Time
+	// When the host was chosen, for stalledAfter.
+	asked time.Time
 }
 
 // stalledAfter is from when on a request whose deadline passed says that the node stalled, and not that
@@ -238,8 +253,10 @@ func (h markedHost) Mark(err error) {
 	h.SelectedHost.Mark(err)
 }
 
-// replicaSet returns a number that is equal for partitions with equal sets of live replicas. It is a
-// hint: what is wrong with it costs speed only.
+// replicaSet returns a number that is equal for partitions with equal sets of live
+// replicas. It is a hint: an error in it costs speed only. Sets are identified by the sum
+// of their hosts' hashes, so that their order does not matter; 0 if every node has every
+// partition.
 func (p *hostPolicy) replicaSet(partitionKey []byte) uint64 {
 	p.mu.RLock()
 	all, n := len(p.hosts) <= p.replicas, p.replicas
@@ -263,7 +280,8 @@ func (p *hostPolicy) replicaSet(partitionKey []byte) uint64 {
 	return set
 }
 
-// replicaSets returns the largest possible number of sets of replicas.
+// replicaSets returns the largest possible number of sets of replicas: the ways to choose
+// that many of the nodes. With virtual nodes, nearly all of them occur.
 func (p *hostPolicy) replicaSets() int {
 	p.mu.RLock()
 	defer p.mu.RUnlock()

@@ -12,14 +12,20 @@ import (
 	"licensed/persistence/internal/wire"
 )
 
+// The columns of selectEvents and rootColumns are in the order in which eventRow.scan and
+// rootRow.scan take them; those of the inserts in the order of eventValues and
+// rootValues.
 const (
-	insertEvent = `INSERT INTO events (row_id, epoch, incarnation, sequence, aggregate_id, command_id, event_time, event_mapper, event_data)
+	insertEvent = `INSERT INTO events
+		(row_id, epoch, incarnation, sequence, aggregate_id, command_id, event_time, event_mapper, event_data)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`
 	selectEvents = `SELECT sequence, aggregate_id, command_id, event_time, event_mapper, event_data FROM events
 		WHERE row_id = ? AND epoch = ? AND incarnation = ? AND sequence > ? LIMIT ?`
 
-	insertRoot = `INSERT INTO snapshots (aggregate, epoch, version, incarnation, base, parent_epoch, parent_version, parent_incarnation,
-		root_time, archived_through, checksum, snapshot_mapper, snapshot_data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+	insertRoot = `INSERT INTO snapshots
+		(aggregate, epoch, version, incarnation, base, parent_epoch, parent_version, parent_incarnation,
+		root_time, archived_through, checksum, snapshot_mapper, snapshot_data)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 	rootColumns = `epoch, version, incarnation, base, parent_epoch, parent_version, parent_incarnation,
 		root_time, archived_through, checksum, snapshot_mapper, snapshot_data, archive_mark, snapshot_at`
 	selectRoots = `SELECT ` + rootColumns + ` FROM snapshots WHERE aggregate = ? LIMIT ?`
@@ -41,6 +47,10 @@ const (
 //
 //	checksum of the columns (4 bytes), flags, [index, count], [fingerprint (8 bytes), time-issued at],
 //	order, the event (to the end)
+//
+// Numbers without a size are varints. Index and count are missing for the only record of
+// a command, which most are; the time of issue is stored as the distance to the event's,
+// which is short. Stored bytes are read forever: stored_test.go has golden files of them.
 func eventData(p *persistence.Partition, r *persistence.Record) []byte {
 	b := make([]byte, 0, 40+len(r.Data))
 	b = binary.LittleEndian.AppendUint32(b, eventChecksum(p, r))
@@ -65,7 +75,8 @@ func eventData(p *persistence.Partition, r *persistence.Record) []byte {
 	return persistence.AppendPayload(make([]byte, 0, len(b)+32+len(r.Header.PolicyVersion)), r.Header, b)
 }
 
-// decodeEventData completes a record from event_data; its columns are set already.
+// decodeEventData completes a record from event_data; its columns are set already, since
+// they are covered by the checksum. Errors: ErrCorrupt. The record keeps parts of data.
 func decodeEventData(p *persistence.Partition, r *persistence.Record, data []byte) error {
 	h, b, err := persistence.DecodePayload(data)
 	if err != nil {
@@ -94,6 +105,8 @@ func decodeEventData(p *persistence.Partition, r *persistence.Record, data []byt
 }
 
 // eventChecksum covers every column but event_data, which has a checksum of its own.
+// Without it a row under another key, after a repair from the wrong backup for example,
+// would be believed.
 func eventChecksum(p *persistence.Partition, r *persistence.Record) uint32 {
 	b := make([]byte, 0, 256)
 	b = wire.AppendString(b, p.Aggregate)
@@ -108,8 +121,8 @@ func eventChecksum(p *persistence.Partition, r *persistence.Record) uint32 {
 	return wire.Checksum(b)
 }
 
-// snapshotData returns the content of snapshot_data: package persistence's payload of the checksum of
-// the columns (4 bytes) and the snapshot.
+// snapshotData returns the content of snapshot_data: package persistence's payload of the
+// checksum of the columns (4 bytes) and the snapshot.
 func snapshotData(r *persistence.Root) []byte {
 	b := make([]byte, 0, 4+len(r.Snapshot))
 	b = binary.LittleEndian.AppendUint32(b, snapshotChecksum(r))
@@ -118,6 +131,7 @@ func snapshotData(r *persistence.Root) []byte {
 }
 
 // decodeSnapshotData completes a root from snapshot_data; its columns are set already.
+// Errors: ErrCorrupt. The root keeps parts of data.
 func decodeSnapshotData(r *persistence.Root, data []byte) error {
 	h, b, err := persistence.DecodePayload(data)
 	if err != nil {
@@ -130,7 +144,8 @@ func decodeSnapshotData(r *persistence.Root, data []byte) error {
 	return nil
 }
 
-// rootChecksum covers the columns that a stripped root keeps.
+// rootChecksum covers the columns that a stripped root keeps. It has a column of its own,
+// so that the chain of roots can be followed past a snapshot that is damaged or archived.
 func rootChecksum(r *persistence.Root) uint32 {
 	b := make([]byte, 0, 256)
 	b = wire.AppendString(b, r.Key.Aggregate)
@@ -146,7 +161,8 @@ func rootChecksum(r *persistence.Root) uint32 {
 	return wire.Checksum(b)
 }
 
-// snapshotChecksum covers every column that the insert of a root writes, but snapshot_data.
+// snapshotChecksum covers every column that the insert of a root writes, but
+// snapshot_data. The mark of the archive is written later and has its own checksum.
 func snapshotChecksum(r *persistence.Root) uint32 {
 	b := make([]byte, 0, 64)
 	b = binary.LittleEndian.AppendUint32(b, rootChecksum(r))
@@ -191,11 +207,14 @@ type eventRow struct {
 	data                           []byte
 }
 
+// scan reads the next row, and reports whether there was one. Nulls of the row before
+// must not stay, so it begins empty.
 func (w *eventRow) scan(iter *gocql.Iter) bool {
 	*w = eventRow{}
 	return iter.Scan(&w.sequence, &w.aggregateID, &w.commandID, &w.time, &w.mapper, &w.data)
 }
 
+// record returns the row as a record of the partition. Errors: ErrCorrupt.
 func (w *eventRow) record(p *persistence.Partition) (persistence.Record, error) {
 	r := persistence.Record{
 		Sequence: uint64(w.sequence), AggregateID: w.aggregateID, CommandID: w.commandID,
@@ -214,15 +233,21 @@ type rootRow struct {
 	checksum                                                                int32
 	mapper                                                                  string
 	data, mark                                                              []byte
-	snapshotAt                                                              *string
+	// Null unless the root was stripped; empty then for a root that nothing will be
+	// recovered from.
+	snapshotAt *string
 }
 
+// scan reads the next row, and reports whether there was one.
 func (w *rootRow) scan(iter *gocql.Iter) bool {
 	*w = rootRow{}
 	return iter.Scan(&w.epoch, &w.version, &w.incarnation, &w.base, &w.parentEpoch, &w.parentVersion,
 		&w.parentIncarnation, &w.time, &w.archivedThrough, &w.checksum, &w.mapper, &w.data, &w.mark, &w.snapshotAt)
 }
 
+// root returns the row as a root. Errors: ErrCorrupt, if the columns of the chain or the
+// mark of the archive cannot be trusted. A snapshot that cannot be read is no error but
+// the root's Damage: the state can be built from the events.
 func (w *rootRow) root(aggregate string) (persistence.Root, error) {
 	r := persistence.Root{
 		Key: persistence.RootKey{
@@ -246,7 +271,7 @@ func (w *rootRow) root(aggregate string) (persistence.Root, error) {
 	return r, nil
 }
 
-// complete adds what is not a plain column.
+// complete adds what is not a plain column: snapshot, archive mark.
 func (w *rootRow) complete(r *persistence.Root) error {
 	switch {
 	case uint32(w.checksum) != rootChecksum(r):
@@ -278,4 +303,5 @@ func fits(numbers ...uint64) bool {
 	return true
 }
 
+// fromMillis returns a time as it is stored: UTC, in milliseconds.
 func fromMillis(ms int64) time.Time { return time.UnixMilli(ms).UTC() }

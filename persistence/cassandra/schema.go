@@ -33,14 +33,17 @@ const (
 	ArchiveSchema Schema = "archive"
 )
 
+// The lock of the migrations expires after 60 s (TTL), so that a process which died
+// holding it blocks others no longer. renew extends it before each statement.
 const (
 	bootstrapFile = "schema/migrations.cql"
 
 	selectVersions = `SELECT version, name, checksum, applied_at, applied_by FROM schema_migrations WHERE scope = ?`
-	insertVersion  = `INSERT INTO schema_migrations (scope, version, name, checksum, applied_at, applied_by) VALUES (?, ?, ?, ?, ?, ?) IF NOT EXISTS`
-	takeLock       = `UPDATE schema_migrations USING TTL 60 SET lock = ? WHERE scope = ? IF lock = null`
-	renewLock      = `UPDATE schema_migrations USING TTL 60 SET lock = ? WHERE scope = ? IF lock = ?`
-	releaseLock    = `DELETE lock FROM schema_migrations WHERE scope = ? IF lock = ?`
+	insertVersion  = `INSERT INTO schema_migrations (scope, version, name, checksum, applied_at, applied_by)
+		VALUES (?, ?, ?, ?, ?, ?) IF NOT EXISTS`
+	takeLock    = `UPDATE schema_migrations USING TTL 60 SET lock = ? WHERE scope = ? IF lock = null`
+	renewLock   = `UPDATE schema_migrations USING TTL 60 SET lock = ? WHERE scope = ? IF lock = ?`
+	releaseLock = `DELETE lock FROM schema_migrations WHERE scope = ? IF lock = ?`
 
 	// A change of the schema waits for all nodes, longer than a read or write does.
 	schemaTimeout = 30 * time.Second
@@ -132,7 +135,9 @@ func (s *session) keyspaceExists(ctx context.Context, keyspace string) (bool, er
 	return err == nil, err
 }
 
-// migration is one numbered file.
+// migration is one numbered file of schema/hot or schema/archive. A file that was
+// released never changes: the checksum of its statements is compared with that recorded
+// when it was applied.
 type migration struct {
 	version    int
 	name       string
@@ -140,6 +145,8 @@ type migration struct {
 	statements []string
 }
 
+// migrations returns the files of a schema in order. Errors mean that the program was
+// built wrong.
 func migrations(which Schema) ([]migration, error) {
 	files, err := fs.Glob(schemaFiles, "schema/"+string(which)+"/*.cql")
 	if err != nil || len(files) == 0 {
@@ -163,6 +170,7 @@ func migrations(which Schema) ([]migration, error) {
 	return all, nil
 }
 
+// readStatements returns the statements of an embedded file.
 func readStatements(file string) ([]string, error) {
 	text, err := schemaFiles.ReadFile(file)
 	if err != nil {
@@ -171,8 +179,9 @@ func readStatements(file string) ([]string, error) {
 	return splitStatements(text), nil
 }
 
-// splitStatements returns the statements of a file without comments and with single spaces, so that a
-// checksum of them does not depend on layout.
+// splitStatements returns the statements of a file without comments and with single
+// spaces, so that a checksum of them does not depend on layout. Quotes are respected; a
+// quote within a quoted text is doubled in CQL, which the toggle gets right.
 func splitStatements(text []byte) []string {
 	var statements []string
 	var current bytes.Buffer
@@ -201,7 +210,9 @@ func splitStatements(text []byte) []string {
 	return statements
 }
 
-// readSchema compares the keyspace's versions with this program's.
+// readSchema compares the keyspace's versions with this program's. The result has all
+// versions of this program, in order, and after them those of the keyspace that it does
+// not know. Errors: ErrUnavailable.
 func readSchema(ctx context.Context, s *session, which Schema) ([]SchemaVersion, error) {
 	known, err := migrations(which)
 	if err != nil {
@@ -234,7 +245,8 @@ func readSchema(ctx context.Context, s *session, which Schema) ([]SchemaVersion,
 	return state, nil
 }
 
-// judgeSchema returns ErrSchema if the versions are not what this program needs.
+// judgeSchema returns ErrSchema if the versions are not what this program needs, with the
+// next step for the operator.
 func judgeSchema(state []SchemaVersion) error {
 	var missing []string
 	for _, v := range state {
@@ -256,6 +268,8 @@ func judgeSchema(state []SchemaVersion) error {
 	return nil
 }
 
+// checkSchema returns ErrSchema unless the keyspace has exactly the versions of this
+// program.
 func checkSchema(ctx context.Context, s *session, which Schema) error {
 	state, err := readSchema(ctx, s, which)
 	if err != nil {
@@ -264,7 +278,8 @@ func checkSchema(ctx context.Context, s *session, which Schema) error {
 	return judgeSchema(state)
 }
 
-// migrator applies the schema.
+// migrator applies the schema. Its lock is a random id, so that a lock of unknown outcome
+// can be told from another process's.
 type migrator struct {
 	schema  Schema
 	session *session
@@ -272,6 +287,8 @@ type migrator struct {
 	lock    gocql.UUID
 }
 
+// connect opens a session with a timeout that suits changes of the schema, and makes the
+// keyspace if the options ask for that.
 func (m *migrator) connect(ctx context.Context, o Options) error {
 	o.Timeout = max(o.Timeout, schemaTimeout)
 	err := o.Validate()
@@ -284,6 +301,8 @@ func (m *migrator) connect(ctx context.Context, o Options) error {
 	return err
 }
 
+// createKeyspace makes the keyspace, with that many copies in each data centre. Two
+// processes may do so at once.
 func createKeyspace(ctx context.Context, o *Options, copies int) error {
 	s, err := connect(ctx, o, "")
 	if err != nil {
@@ -293,9 +312,8 @@ func createKeyspace(ctx context.Context, o *Options, copies int) error {
 	if there, err := s.keyspaceExists(ctx, o.Keyspace); err != nil || there {
 		return err
 	}
-	return s.change(ctx,
-		fmt.Sprintf(`CREATE KEYSPACE IF NOT EXISTS %s WITH replication = {'class': 'NetworkTopologyStrategy', 'replication_factor': %d}`,
-			o.Keyspace, copies))
+	return s.change(ctx, fmt.Sprintf(`CREATE KEYSPACE IF NOT EXISTS %s WITH replication = `+
+		`{'class': 'NetworkTopologyStrategy', 'replication_factor': %d}`, o.Keyspace, copies))
 }
 
 // TestKeyspacePrefix begins the names of keyspaces that DropTestKeyspace drops.
@@ -351,6 +369,7 @@ func (m *migrator) read(ctx context.Context) ([]SchemaVersion, error) {
 	}
 }
 
+// run brings the schema up to date and returns what it then is.
 func (m *migrator) run(ctx context.Context) ([]SchemaVersion, error) {
 	state, err := m.read(ctx)
 	if err != nil {
@@ -371,6 +390,8 @@ func (m *migrator) run(ctx context.Context) ([]SchemaVersion, error) {
 	if err := m.acquire(ctx); err != nil {
 		return nil, err
 	}
+	// The lock is released after a failure, too: the next process need not wait for its
+	// expiry. The first error is the one to report.
 	err = m.applyMissing(ctx)
 	_, _, releaseErr := m.session.compareAndSet(ctx, releaseLock, string(m.schema), m.lock)
 	if err != nil {
@@ -416,6 +437,8 @@ func (m *migrator) renew(ctx context.Context) error {
 	return err
 }
 
+// applyMissing applies the versions that the keyspace does not have. It reads them again:
+// another process may have applied some before this one had the lock.
 func (m *migrator) applyMissing(ctx context.Context) error {
 	known, err := migrations(m.schema)
 	if err != nil {
@@ -442,6 +465,9 @@ func (m *migrator) applyMissing(ctx context.Context) error {
 	return nil
 }
 
+// applyOne applies one file and records it. It may fail half-way, and another process may
+// have lost its lock while Cassandra still executed its statement, so every statement in
+// the files is one that may be repeated (IF NOT EXISTS).
 func (m *migrator) applyOne(ctx context.Context, file *migration) error {
 	for _, statement := range file.statements {
 		if err := m.renew(ctx); err != nil {
@@ -455,6 +481,8 @@ func (m *migrator) applyOne(ctx context.Context, file *migration) error {
 	if err != nil {
 		by = "unknown"
 	}
+	// Not applied means that another process recorded the same version, which
+	// [migrator.read] then judges.
 	_, _, err = m.session.compareAndSet(ctx, insertVersion, string(m.schema), file.version, file.name, file.checksum,
 		time.Now(), by)
 	return err

@@ -14,9 +14,11 @@ import (
 	"licensed/persistence"
 )
 
+// schemaAgreementTimeout is the time that all nodes have to agree on a changed schema. It
+// is long, since a node that is just starting up takes that long.
 const schemaAgreementTimeout = 30 * time.Second
 
-// session is a connected driver.
+// session is a connected driver, with the levels that its options name.
 type session struct {
 	*gocql.Session
 	policy *hostPolicy
@@ -66,6 +68,9 @@ func connect(ctx context.Context, o *Options, keyspace string) (*session, error)
 		err     error
 	}
 	created := make(chan result, 1)
+	// The driver has no way to cancel the connection, so that it continues in this
+	// goroutine and is closed if it succeeds too late. The channel has room for its
+	// result: nobody may be receiving.
 	go func() {
 		s, err := cfg.CreateSession() // takes no context
 		created <- result{s, err}
@@ -104,8 +109,8 @@ func sameDataCenter(o *Options) gocql.HostFilter {
 	})
 }
 
-// lastConnectError keeps why the last connection failed, which the driver's own error says only in
-// words.
+// lastConnectError keeps why the last connection failed, which the driver's own error has
+// only in words. The driver calls it from goroutines of its own.
 type lastConnectError struct {
 	mu  sync.Mutex
 	err error
@@ -126,6 +131,9 @@ func (l *lastConnectError) get() error {
 	return l.err
 }
 
+// connectError returns ErrCredentials if the last connection failed for that reason, else
+// ErrUnavailable with both errors. A node that asks for a password, while none is set, is
+// told by its words: gocql has no type for it.
 func connectError(err, last error) error {
 	var answer gocql.RequestError
 	if errors.As(last, &answer) && answer.Code() == gocql.ErrCodeCredentials ||
@@ -143,13 +151,16 @@ func (s *session) read(ctx context.Context, statement string, values ...any) *go
 	return s.Query(statement, values...).WithContext(ctx).Idempotent(true).RetryPolicy(readRetry{})
 }
 
-// readSerial returns a read that is linearizable with conditional updates. It takes one partition.
+// readSerial returns a read that is linearizable with conditional updates. It takes one
+// partition: Cassandra knows no serial read of several.
 func (s *session) readSerial(ctx context.Context, statement string, values ...any) *gocql.Query {
 	return s.read(ctx, statement, values...).Consistency(gocql.Consistency(s.levels.serial))
 }
 
-// compareAndSet executes a conditional update, at most once. If it was not applied, row holds the
-// columns that there are; it is empty if there is no row.
+// compareAndSet executes a conditional update, at most once: repeated by the driver, it
+// could meet its own first attempt and be reported as not applied. If it was not applied,
+// row holds the columns that there are; it is empty if there is no row. Errors:
+// ErrRejected, ErrUnknownOutcome.
 func (s *session) compareAndSet(
 	ctx context.Context, statement string, values ...any,
 ) (applied bool, row map[string]any, err error) {
@@ -167,6 +178,7 @@ type logger struct {
 	log *slog.Logger // nil once silent
 }
 
+// write logs a message, unless the logger is silent.
 func (l *logger) write(level slog.Level, message string, args ...any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -175,13 +187,15 @@ func (l *logger) write(level slog.Level, message string, args ...any) {
 	}
 }
 
+// silence ends the log. When it returns, no message is being written.
 func (l *logger) silence() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.log = nil
 }
 
-// driverLog takes the driver's complaints, most of which its errors say again.
+// driverLog takes the driver's complaints, most of which its errors repeat. It implements
+// gocql.StdLogger.
 type driverLog struct{ log *logger }
 
 func (d driverLog) Print(v ...any)            { d.debug(fmt.Sprint(v...)) }

@@ -11,11 +11,16 @@ import (
 // Store is an open store. It is safe for concurrent use.
 type Store struct {
 	*keyspace
-	groups                              *groups
-	swaps                               swaps
+	// Plain writes, bounded and grouped for each set of replicas.
+	groups *groups
+	// Conditional updates of shards, several in a batch.
+	swaps swaps
+	// One lock for each partition of conditional updates: two of one process on one
+	// partition would contend in Paxos, and both be slower.
 	leaseLocks, shardLocks, clusterLock locks
-	reads                               *reads
-	stats                               struct{ writes, rows, unknown, rejected, readErrors atomic.Uint64 }
+	// Plain reads, bounded for each set of replicas.
+	reads *reads
+	stats struct{ writes, rows, unknown, rejected, readErrors atomic.Uint64 }
 }
 
 var _ persistence.Store = (*Store)(nil)
@@ -31,6 +36,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	return s, nil
 }
 
+// open is Open, without the name of the store in its errors.
 func open(ctx context.Context, o Options) (*Store, error) {
 	k, found, err := openKeyspace(ctx, o, HotSchema)
 	if err != nil {

@@ -12,24 +12,33 @@ import (
 	"licensed/persistence"
 )
 
-// swaps are compare-and-sets of shards. A bucket of shards is one partition, on which one of them is under
-// way at a time; those that come meanwhile go together in the next conditional batch, which is applied as
-// a whole or not at all. So the shards of a dead node are taken over in some thirty rounds of Paxos, not in one
-// for each. A batch that is not applied, because one of its rows is not as expected, is repeated one by one.
+// swaps are compare-and-sets of shards. A bucket of shards is one partition, on which one
+// of them is in progress at a time; those that arrive meanwhile go together in the next
+// conditional batch, which is applied as a whole or not at all. So the shards of a dead
+// node are taken over in some thirty rounds of Paxos, not in one for each. A batch that
+// is not applied, because one of its rows is not as expected, is repeated one by one.
+//
+// A bucket has one goroutine while something waits for it, [swaps.run], and none
+// otherwise.
 type swaps struct {
-	store   *Store
-	mu      sync.Mutex
+	store *Store
+	mu    sync.Mutex
+	// By bucket, in the order of arrival; guarded by mu.
 	waiting [buckets][]*swap
+	// Whether a goroutine executes the bucket; guarded by mu.
 	running [buckets]bool
 }
 
 // swap is one compare-and-set.
 type swap struct {
+	// The caller's; after it has ended the swap is not sent any more, but one that was
+	// sent may be applied.
 	ctx       context.Context
 	old, next persistence.Shard
 	done      chan swapped // capacity 1
 }
 
+// swapped is the outcome of a swap, as [persistence.Ownership] returns it.
 type swapped struct {
 	applied bool
 	now     persistence.Shard
@@ -44,7 +53,8 @@ const (
 	gather = 500 * time.Microsecond
 )
 
-// do has a compare-and-set executed, and waits.
+// do has a compare-and-set executed, and waits. Errors: as [persistence.Ownership];
+// ErrUnknownOutcome also when ctx ends first.
 func (w *swaps) do(ctx context.Context, old, next persistence.Shard) (applied bool, now persistence.Shard, err error) {
 	s := &swap{ctx: ctx, old: old, next: next, done: make(chan swapped, 1)}
 	bucket := shardBucket(next.ID)
@@ -71,17 +81,22 @@ func (w *swaps) do(ctx context.Context, old, next persistence.Shard) (applied bo
 func (w *swaps) run(bucket int) {
 	for {
 		ctx, cancel := context.WithTimeout(context.Background(), w.store.opts.Timeout)
+		// The batch is taken only when the bucket is free, so that it has all that
+		// arrived until then.
 		err := w.store.serial(ctx, w.store.shardLocks, bucket, func() error {
 			w.execute(ctx, w.take(bucket))
 			return nil
 		})
 		cancel()
-		if err != nil { // nothing was sent
+		// Nothing was sent; those that wait had their chance.
+		if err != nil {
 			if errors.Is(err, errNotSent) {
 				err = writeError(err)
 			}
 			finish(w.take(bucket), swapped{err: err})
 		}
+		// Whether to stop is decided under the lock that do appends under, so that no
+		// swap is left without a goroutine.
 		w.mu.Lock()
 		if len(w.waiting[bucket]) == 0 {
 			w.running[bucket] = false
@@ -112,6 +127,8 @@ func (w *swaps) take(bucket int) (batch []*swap) {
 	return batch
 }
 
+// finish tells all swaps of a batch the same outcome. The row that a swap which was
+// applied leaves is its next.
 func finish(batch []*swap, r swapped) {
 	for _, s := range batch {
 		if r.now = s.next; r.err != nil {
@@ -121,7 +138,9 @@ func finish(batch []*swap, r swapped) {
 	}
 }
 
-// execute sends a batch. It has the bucket to itself.
+// execute sends a batch. It has the bucket to itself. A batch of unknown outcome is not
+// repeated one by one: each of its swaps may have been applied, and the callers read the
+// rows to find out.
 func (w *swaps) execute(ctx context.Context, batch []*swap) {
 	if len(batch) > 1 {
 		applied, err := w.together(ctx, batch)
@@ -138,6 +157,8 @@ func (w *swaps) execute(ctx context.Context, batch []*swap) {
 	}
 }
 
+// together sends the batch as one conditional batch. The rows that it met are not used:
+// each swap of a batch that was not applied is sent alone, and gets its own.
 func (w *swaps) together(ctx context.Context, batch []*swap) (applied bool, err error) {
 	b := w.store.session.NewBatch(gocql.UnloggedBatch).WithContext(ctx)
 	for _, s := range batch {
@@ -151,7 +172,8 @@ func (w *swaps) together(ctx context.Context, batch []*swap) (applied bool, err 
 	return applied, err
 }
 
-// alone sends one compare-and-set.
+// alone sends one compare-and-set, and reports the row that was in its place if it was
+// not applied.
 func (w *swaps) alone(s *swap) {
 	statement, values := s.statement()
 	applied, row, err := w.store.session.compareAndSet(s.ctx, statement, values...)
@@ -164,7 +186,7 @@ func (w *swaps) alone(s *swap) {
 	s.done <- r
 }
 
-// statement returns the conditional update.
+// statement returns the conditional update: an insert where the caller expects no row.
 func (s *swap) statement() (statement string, values []any) {
 	bucket, id := shardBucket(s.next.ID), int64(s.next.ID)
 	owner, successor := gocql.UUID(s.next.Owner), gocql.UUID(s.next.Successor)

@@ -9,7 +9,9 @@ import (
 	"licensed/persistence"
 )
 
-// A vote that is not renewed expires after two minutes. Readers do not rely on it: see persistence.Vote.
+// All votes are one partition, since a node reads all of them at once, and there are few:
+// one for each pair of a node and a process that cannot reach it. A vote that is not
+// renewed expires after two minutes. Readers do not rely on it: see persistence.Vote.
 const (
 	insertVote  = `INSERT INTO votes (id, accused, voter, name, beat) VALUES ('votes', ?, ?, ?, ?) USING TTL 120`
 	deleteVote  = `DELETE FROM votes WHERE id = 'votes' AND accused = ? AND voter = ?`

@@ -12,11 +12,13 @@ import (
 	"licensed/persistence"
 )
 
-// archive looks after the archiver: what it left in the hot tier, and segments that nothing names.
+// archive looks after the archiver: what it left in the hot tier, and segments that
+// nothing names. Errors: those of a tier that cannot be read or, with repair, written.
 func (x *examination) archive(ctx context.Context) error {
 	x.report.Segments = len(x.named)
 	for i := range x.links {
 		l := &x.links[i]
+		// The last root is the owner's own, which nothing may be trimmed of.
 		if l.mark == nil || i == len(x.links)-1 {
 			continue
 		}
@@ -33,7 +35,8 @@ func (x *examination) archive(ctx context.Context) error {
 	return x.orphans(ctx)
 }
 
-// trimmed looks for records of an archived partition in the hot tier.
+// trimmed looks for records of an archived partition in the hot tier, and deletes them if
+// the examination repairs and has read every one of them from the archive.
 func (x *examination) trimmed(ctx context.Context, l *link) error {
 	rows, err := x.Hot.ReadRecords(ctx, l.partition(), 0, 1)
 	if err == nil && len(rows) == 0 {
@@ -89,7 +92,8 @@ func (x *examination) isStripped(ctx context.Context, l *link) error {
 // underWay is how old a segment is at most that an archiver may be about to mark.
 const underWay = time.Hour
 
-// orphans lists the aggregate's segments that no root names.
+// orphans lists the aggregate's segments that no root names. It relies on all roots
+// having been read.
 func (x *examination) orphans(ctx context.Context) error {
 	prefix := x.head.Partition.Aggregate + "/"
 	const page = 1000
@@ -112,6 +116,7 @@ func (x *examination) orphans(ctx context.Context) error {
 	}
 }
 
+// orphan reports a segment that no root names.
 func (x *examination) orphan(name string) {
 	severity, age := Warning, "of unknown age"
 	if made, ok := madeAt(name); ok {

@@ -151,7 +151,7 @@ func Recover(ctx context.Context, hot persistence.Journal, aggregate string) (pe
 	}
 }
 
-// examination of one aggregate.
+// examination of one aggregate. It is used by one goroutine: that of Examine.
 type examination struct {
 	*Doctor
 	head     persistence.Head
@@ -180,16 +180,19 @@ type link struct {
 	unread      bool // some of its records could not be read
 }
 
+// partition returns the partition below the root.
 func (l *link) partition() persistence.Partition {
 	return persistence.Partition{RootKey: l.key, Incarnation: l.incarnation}
 }
 
+// find adds a finding, or only counts it if the check has enough of them.
 func (x *examination) find(f Finding) {
 	if x.counts[f.Check]++; x.counts[f.Check] <= maxFindings {
 		x.report.Findings = append(x.report.Findings, f)
 	}
 }
 
+// now returns the time of the examination's clock.
 func (x *examination) now() time.Time {
 	if x.Now == nil {
 		return time.Now()

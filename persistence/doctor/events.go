@@ -12,7 +12,8 @@ import (
 	"licensed/persistence/tiered"
 )
 
-// events reads the history forward and compares it with its snapshots.
+// events reads the history forward and compares it with its snapshots. Below a broken
+// chain nothing is read; the replay then begins at the first snapshot above it.
 func (x *examination) events(ctx context.Context) error {
 	r := &reading{
 		examination: x, ctx: ctx, orders: map[string]uint64{}, replay: x.NewReplay(x.head.Partition.Aggregate),
@@ -47,16 +48,19 @@ func (x *examination) events(ctx context.Context) error {
 // reading is the way through the events.
 type reading struct {
 	*examination
-	ctx    context.Context //nolint:containedctx // of one call of Examine, passed to its callbacks
-	at     uint64          // the last event read, or in a gap
-	next   int             // links passed
+	ctx  context.Context //nolint:containedctx // of one call of Examine, passed to its callbacks
+	at   uint64          // the last event read, or in a gap
+	next int             // links passed
+	// The time of the event before; none is earlier.
 	time   time.Time
 	orders map[string]uint64 // the next order of each aggregate id
 	// The command in progress: how many of its events came, of how many.
 	command      string
 	index, count uint32
 	replay       Replay // nil after a gap, until there is a snapshot
-	gaps         bool
+	// Some events could not be read, so that nothing can be expected of what precedes a
+	// record.
+	gaps bool
 }
 
 // gap records that events cannot be read.
@@ -77,6 +81,8 @@ func (r *reading) gap(i *tiered.Item) error {
 			l.unread = true
 		}
 	}
+	// What follows a gap is judged anew: the command, the order numbers and the state are
+	// unknown.
 	r.replay, r.gaps, r.at = nil, true, g.Through
 	r.command, r.index, r.count = "", 0, 0
 	clear(r.orders)
@@ -113,7 +119,8 @@ func (r *reading) event(i *tiered.Item) error {
 	return r.passRoots()
 }
 
-// problems says what is wrong with a record in its place.
+// problems returns what is wrong with a record in its place, and makes it the one that
+// the next is compared with.
 func (r *reading) problems(rec *persistence.Record) (out []string) {
 	if r.index < r.count {
 		if rec.Index != r.index || rec.Count != r.count || rec.CommandID != r.command {
@@ -136,7 +143,8 @@ func (r *reading) problems(rec *persistence.Record) (out []string) {
 	return out
 }
 
-// passRoots compares the roots whose base is the last event read.
+// passRoots compares the roots whose base is the last event read, in the order of the
+// chain. Those with a base within a gap are passed over.
 func (r *reading) passRoots() error {
 	for r.next < len(r.links) && r.links[r.next].base <= r.at {
 		l := &r.links[r.next]
@@ -195,7 +203,8 @@ func (r *reading) follow(root *persistence.Root) error {
 	return nil
 }
 
-// snapshot reads a root again, with its snapshot; nil if that is a finding.
+// snapshot reads a root again, with its snapshot; nil if it cannot be read, which is a
+// finding then, and ends the replay. Errors: those of a tier that does not answer.
 func (r *reading) snapshot(l *link) (*persistence.Root, error) {
 	root, err := r.Hot.ReadRoot(r.ctx, l.key)
 	if err == nil && root.Stripped && root.SnapshotAt != "" && r.Cold != nil {

@@ -17,7 +17,9 @@ type child struct {
 	incarnation persistence.Incarnation
 }
 
-// roots follows the chain from the head to the first root.
+// roots follows the chain from the head to the first root, and counts the roots beside
+// it. It needs all roots of the aggregate, highest first. Errors: those of a store that
+// cannot be read.
 func (x *examination) roots(ctx context.Context) error {
 	h := &x.head
 	// The head is the owner's word for its own root, which is checked like a parent.
@@ -87,7 +89,8 @@ func (x *examination) complete(last *child) {
 	}
 }
 
-// root processes the next root, from the highest down.
+// root processes the next root, from the highest down. One that its child does not name
+// as its parent is a stray, whatever it contains. last is the child; the root becomes it.
 func (x *examination) root(r *persistence.Root, last *child) {
 	for _, name := range []string{segmentOf(r.Archive), r.SnapshotAt} {
 		if name != "" {
@@ -103,6 +106,7 @@ func (x *examination) root(r *persistence.Root, last *child) {
 		}
 		return
 	}
+	// The partition ends at the base of the next root, the last one at the head.
 	through := last.base
 	if len(x.links) == 0 {
 		through = max(r.Base, x.head.Sequence)
@@ -121,6 +125,7 @@ func (x *examination) root(r *persistence.Root, last *child) {
 	*last = child{key: r.Key, base: r.Base, parent: r.Parent, incarnation: r.ParentIncarnation}
 }
 
+// segmentOf returns the segment of a mark, if any.
 func segmentOf(m *persistence.ArchiveMark) string {
 	if m == nil {
 		return ""
@@ -128,7 +133,7 @@ func segmentOf(m *persistence.ArchiveMark) string {
 	return m.Segment
 }
 
-// problems says what does not fit between a root and its child.
+// problems returns what does not fit between a root and its child.
 func (x *examination) problems(r *persistence.Root, c *child) (out []string) {
 	if r.Incarnation != c.incarnation {
 		out = append(out, fmt.Sprintf("is of incarnation %s, its child names %s", r.Incarnation, c.incarnation))

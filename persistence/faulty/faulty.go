@@ -54,6 +54,7 @@ const (
 	Votes
 )
 
+// opNames are in the order of the methods above.
 var opNames = [...]string{
 	"TopRoot", "ReadRoot", "ReadRoots", "ReadRecords", "Aggregates", "PutRoot", "Append", "CreateCluster", "Leases",
 	"Lease", "CompareAndSetLease", "Shards", "Shard", "CompareAndSetShard", "MarkArchived", "DeleteRecords",
@@ -145,6 +146,7 @@ type Store struct {
 	closed   bool
 }
 
+// callKey is what calls are counted by.
 type callKey struct {
 	op  Op
 	key string
@@ -190,7 +192,8 @@ func (s *Store) Close() error {
 	return s.inner.Close()
 }
 
-// next asks the script for the fault of a call.
+// next asks the script for the fault of a call, and counts it. A call that begins after
+// Close has none: the store below refuses it.
 func (s *Store) next(c Call) Fault {
 	s.mu.Lock()
 	k := callKey{c.Op, c.Key}
@@ -268,6 +271,7 @@ func (s *Store) ReleaseAll() {
 	}
 }
 
+// forget removes a call from those that wait.
 func (s *Store) forget(h *Held) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -276,7 +280,8 @@ func (s *Store) forget(h *Held) {
 	}
 }
 
-// hold keeps a call.
+// hold keeps a call until it is released or dropped. Exactly one of the two functions is
+// called, once. After Close a call is dropped at once.
 func (s *Store) hold(c Call, f Fault, release, drop func()) *Held {
 	h := &Held{Call: c, Fault: f, store: s, release: release, drop: drop}
 	s.mu.Lock()
@@ -294,7 +299,8 @@ func (s *Store) hold(c Call, f Fault, release, drop func()) *Held {
 	return h
 }
 
-// call makes a synchronous call as the script says.
+// call makes a synchronous call as the script says. The value of a call with a fault is
+// zero: the caller must not see what the store did.
 func call[T any](ctx context.Context, s *Store, c Call, do func(context.Context) (T, error)) (T, error) {
 	var zero T
 	f := s.next(c)
@@ -304,6 +310,8 @@ func call[T any](ctx context.Context, s *Store, c Call, do func(context.Context)
 	case LoseReply, Tear:
 		_, _ = do(ctx)
 	case Late:
+		// The caller's context ends when it gets its answer; the late call must not end
+		// with it.
 		late := context.WithoutCancel(ctx)
 		s.hold(c, f, func() { _, _ = do(late) }, func() {})
 	case Hold:
@@ -335,7 +343,7 @@ func held[T any](ctx context.Context, s *Store, c Call, f Fault, do func(context
 	}
 }
 
-// write makes an asynchronous write as the script says.
+// write makes an asynchronous write as the script says. done is called exactly once.
 func (s *Store) write(c Call, done func(error), w asyncWrite) {
 	f := s.next(c)
 	lost := func(error) { done(f.failure(c.Op)) }

@@ -106,6 +106,7 @@ func (s *Store) StripRoot(ctx context.Context, key persistence.RootKey, snapshot
 	})
 }
 
+// keepHouse makes a call that returns only an error.
 func (s *Store) keepHouse(ctx context.Context, c Call, do func(context.Context) error) error {
 	_, err := call(ctx, s, c, func(ctx context.Context) (struct{}, error) { return struct{}{}, do(ctx) })
 	return err

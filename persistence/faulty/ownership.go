@@ -64,6 +64,7 @@ func (s *Store) CompareAndSetShard(ctx context.Context, old, next persistence.Sh
 	return o.applied, o.now, err
 }
 
+// shardKey returns the key of calls about a shard.
 func shardKey(id uint32) string { return strconv.FormatUint(uint64(id), 10) }
 
 // PutVote implements persistence.Votes.

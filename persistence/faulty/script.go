@@ -69,6 +69,7 @@ func Random(seed uint64, r Rates) Script {
 	}
 }
 
+// pick returns the kind of fault for a number from 0 to 1.
 func (r Rates) pick(x float64) Kind {
 	for _, k := range []struct {
 		kind Kind
@@ -82,7 +83,8 @@ func (r Rates) pick(x float64) Kind {
 	return None
 }
 
-// mix makes one number of what tells calls apart.
+// mix makes one number of what tells calls apart. The last factor is the golden ratio in
+// 64 bits, so that neighbouring calls have unrelated seeds.
 func mix(c Call) uint64 {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte{byte(c.Op)})

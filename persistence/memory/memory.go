@@ -31,8 +31,11 @@ var _ persistence.Store = (*Store)(nil)
 
 // rows is what the handles share.
 type rows struct {
-	mu         sync.RWMutex
-	aggregates map[string][]root // ascending by key
+	// mu guards all rows. It is not held while rows are decoded, nor during a callback.
+	mu sync.RWMutex
+	// aggregates has the roots of each aggregate, ascending by key; partitions the
+	// records, ascending by sequence.
+	aggregates map[string][]root
 	partitions map[persistence.Partition][]record
 	ownership  ownership.Table
 }
@@ -40,14 +43,17 @@ type rows struct {
 // root has apart what is written apart. The slices are never changed in place: readers decode after
 // they released the lock.
 type root struct {
-	key   persistence.RootKey
+	key persistence.RootKey
+	// The encoding of the root with its snapshot.
 	bytes []byte
 	mark  []byte // archive mark, nil for none
+	// Where the archive has the snapshot, if the root is stripped.
 	strip *string
 	// damaged says that the snapshot cannot be read.
 	damaged bool
 }
 
+// record is one event as it is stored.
 type record struct {
 	sequence uint64
 	bytes    []byte
@@ -72,7 +78,8 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// usable returns why a read cannot be served, if so.
+// usable returns why a read cannot be served, or nil. Errors: ErrClosed, ErrUnavailable
+// if ctx has ended.
 func (s *Store) usable(ctx context.Context) error {
 	if s.closed.Load() {
 		return persistence.ErrClosed
@@ -83,7 +90,9 @@ func (s *Store) usable(ctx context.Context) error {
 	return nil
 }
 
-// writable returns why a write is not done, if so.
+// writable returns why a write is not done, or nil. Errors: ErrClosed, ErrUnknownOutcome
+// if ctx has ended, although nothing was done: callers must not learn more than from
+// other stores.
 func (s *Store) writable(ctx context.Context) error {
 	if s.closed.Load() {
 		return persistence.ErrClosed
@@ -185,6 +194,8 @@ func (s *Store) PutRoot(ctx context.Context, r *persistence.Root, done func(erro
 		return
 	}
 	s.rows.mu.Lock()
+	// A root that is written again keeps its marks, as in the other stores, where they
+	// are other columns or rows.
 	row, _ := s.rows.root(r.Key)
 	row.key, row.bytes, row.damaged = r.Key, persistence.AppendRoot(nil, r), false
 	s.rows.setRoot(row)
@@ -260,12 +271,15 @@ func (s *Store) DamageSnapshot(aggregate string) {
 	s.rows.setRoot(row)
 }
 
+// damaged returns a copy with a flipped bit in the middle: the stored slice may be in
+// use.
 func damaged(b []byte) []byte {
 	b = slices.Clone(b)
 	b[len(b)/2] ^= 0x10
 	return b
 }
 
+// decode returns the root as a read returns it. Errors: ErrCorrupt.
 func (r *root) decode() (persistence.Root, error) {
 	decoded, err := persistence.DecodeRoot(slices.Clone(r.bytes))
 	if err != nil {
@@ -287,6 +301,7 @@ func (r *root) decode() (persistence.Root, error) {
 	return decoded, nil
 }
 
+// root returns a stored root, or false. Requires mu.
 func (r *rows) root(key persistence.RootKey) (root, bool) {
 	stored := r.aggregates[key.Aggregate]
 	i := searchRoot(stored, key)
@@ -296,6 +311,7 @@ func (r *rows) root(key persistence.RootKey) (root, bool) {
 	return stored[i], true
 }
 
+// setRoot puts a root in its place, or replaces it. Requires mu.
 func (r *rows) setRoot(row root) {
 	stored := r.aggregates[row.key.Aggregate]
 	i := searchRoot(stored, row.key)
@@ -306,6 +322,7 @@ func (r *rows) setRoot(row root) {
 	r.aggregates[row.key.Aggregate] = slices.Insert(stored, i, row)
 }
 
+// setRecord puts a record in its place, or replaces it. Requires mu.
 func (r *rows) setRecord(p persistence.Partition, row record) {
 	stored := r.partitions[p]
 	i := searchRecord(stored, row.sequence)

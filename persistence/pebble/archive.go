@@ -66,6 +66,8 @@ type ArchiveOptions struct {
 	FS vfs.FS
 }
 
+// withDefaults replaces zero values. The monotonic clock starts here, so that it is that
+// of one archive.
 func (o ArchiveOptions) withDefaults() ArchiveOptions {
 	o.CacheSize = cmp.Or(o.CacheSize, 8<<20)
 	o.MemTableSize = cmp.Or(o.MemTableSize, 16<<20)
@@ -100,10 +102,15 @@ func (o ArchiveOptions) withDefaults() ArchiveOptions {
 type Archive struct {
 	dir  string
 	opts ArchiveOptions
+	// Held for as long as the archive is open, whatever happens to its engines: no other
+	// process may take the directory in between.
 	lock *pebbledb.Lock
 
+	// What the wall clock is believed to be, for expiry.
 	clock steadyClock
 
+	// Guards the fields down to closed. It is not held during a call of the engine: the
+	// disk may hang.
 	mu      sync.Mutex
 	id      string
 	engine  *archiveEngine // nil while there is none
@@ -111,6 +118,7 @@ type Archive struct {
 	failure error          // why there is none
 	closed  bool
 
+	// closing is closed by Close; workers are supervise and sweep.
 	closing chan struct{}
 	workers sync.WaitGroup
 }
@@ -128,6 +136,7 @@ func OpenArchive(dir string, o ArchiveOptions) (*Archive, error) {
 	return a, nil
 }
 
+// openArchive is OpenArchive, without the directory in its errors.
 func openArchive(dir string, o ArchiveOptions) (*Archive, error) {
 	var err error
 	if o.FS == nil {
@@ -158,8 +167,11 @@ func (a *Archive) ID() string {
 	return a.id
 }
 
-// use runs f on the engine, on a goroutine of its own: a disk that hangs must not hold the caller
-// longer than its context. Verdict is the error if the outcome is not known when waiting ends.
+// use runs f on the engine, on a goroutine of its own: a disk that hangs must not hold
+// the caller longer than its context. The engine that f gets may stop while f runs; f
+// continues then, without effect on the disk ([fencedFS]). Verdict is the error if the
+// outcome is not known when waiting ends: ErrUnknownOutcome for a write, ErrUnavailable
+// for a read. Errors: also ErrClosed, and those of f.
 func (a *Archive) use(ctx context.Context, verdict error, f func(*archiveEngine) error) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("%w: %w", verdict, err)
@@ -167,6 +179,8 @@ func (a *Archive) use(ctx context.Context, verdict error, f func(*archiveEngine)
 	a.mu.Lock()
 	e, failure, closed := a.engine, a.failure, a.closed
 	if e != nil && !closed {
+		// Counted under mu, so that Close does not release an engine that a call is about
+		// to use.
 		e.calls.Add(1)
 	}
 	a.mu.Unlock()
@@ -189,6 +203,8 @@ func (a *Archive) use(ctx context.Context, verdict error, f func(*archiveEngine)
 	result := make(chan error, 1)
 	go func() {
 		defer e.calls.Done()
+		// Only now: while f hangs, its slot stays taken, which bounds the goroutines that
+		// hang.
 		defer func() { <-e.slots }()
 		result <- f(e)
 	}()
@@ -210,11 +226,15 @@ func (a *Archive) PutSegment(ctx context.Context, name string, data []byte, expi
 	return nil
 }
 
+// put writes a segment and, in the same batch, the row by which it is found when it
+// expires.
 func (a *Archive) put(ctx context.Context, name string, data []byte, expires time.Time) error {
 	return a.use(ctx, persistence.ErrUnknownOutcome, func(e *archiveEngine) error {
 		if err := a.room(len(data)); err != nil {
 			return err
 		}
+		// Between the look whether the name exists and the write, nobody else may write
+		// it.
 		if !e.claim(name) {
 			return fmt.Errorf("%w, in progress", persistence.ErrExists)
 		}
@@ -298,6 +318,7 @@ func (a *Archive) Segments(ctx context.Context, after string, limit int) ([]stri
 	return <-found, nil
 }
 
+// scanSegments returns up to limit names above after, in order.
 func scanSegments(db *pebbledb.DB, after string, limit int) ([]string, error) {
 	lower := segmentKey(after)
 	if after != "" {
@@ -374,6 +395,8 @@ func (a *Archive) Expire(ctx context.Context) (dropped int, err error) {
 	}
 }
 
+// dropExpired deletes up to limit segments that expired before a moment, oldest first,
+// with their rows of expiry, and returns the number.
 func dropExpired(db *pebbledb.DB, before time.Time, limit int) (int, error) {
 	iter, err := db.NewIter(&pebbledb.IterOptions{LowerBound: []byte{kindExpiry}, UpperBound: expiryKey(before, "")})
 	if err != nil {
@@ -405,9 +428,11 @@ const (
 	layoutSegment       = 0x91
 )
 
+// segmentKey returns the key of a segment: its name as it is, since nothing follows it.
 func segmentKey(name string) []byte { return append([]byte{kindSegment}, name...) }
 
-// expiryKey sorts by time.
+// expiryKey returns the key of a segment's expiry. It sorts by time, in milliseconds of
+// eight bytes; the value is empty. A time before 1970 is as good as 1970.
 func expiryKey(expires time.Time, name string) []byte {
 	b := binary.BigEndian.AppendUint64([]byte{kindExpiry}, uint64(max(0, expires.UnixMilli())))
 	return append(b, name...)

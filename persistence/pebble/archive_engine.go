@@ -18,13 +18,16 @@ import (
 // archiveFormat is the version of the archive's layout as a whole.
 const archiveFormat = 1
 
-// archiveEngine is one opening of the archive's engine. After the first error of the disk it is left
-// behind, fenced, and another one takes its place.
+// archiveEngine is one opening of the archive's engine. After the first error of the disk
+// it is left behind, fenced, and another one takes its place. It is never closed then:
+// its goroutines may hang in the disk, or in [archiveEngine.Fatalf], with its locks held.
 type archiveEngine struct {
-	db      *pebbledb.DB
-	cache   *pebbledb.Cache
-	fs      *fencedFS
-	calls   sync.WaitGroup
+	db    *pebbledb.DB
+	cache *pebbledb.Cache
+	fs    *fencedFS
+	// Calls in progress; Close waits for them.
+	calls sync.WaitGroup
+	// For stop.
 	once    sync.Once
 	stopped chan struct{}
 	cause   error // set before stopped is closed
@@ -39,7 +42,8 @@ type archiveEngine struct {
 // leave, and come again.
 const maxCalls = 256
 
-// claim reserves a name for one writer.
+// claim reserves a name for one writer, and returns false if it is taken. unclaim gives
+// it back.
 func (e *archiveEngine) claim(name string) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -73,10 +77,12 @@ func (e *archiveEngine) Fatalf(format string, args ...any) {
 	select {}
 }
 
-// archiveOptions returns the engine's options: segments are compressed and checksummed already, are
-// read one at a time, by name, and are a few dozen KiB.
+// engineOptions returns the engine's options: segments are compressed and checksummed
+// already, are read one at a time, by name, and are a few dozen KiB. So blocks are large
+// and not compressed, and a Bloom filter of 10 bits per key spares most tables a read.
 func (o ArchiveOptions) engineOptions() *pebbledb.Options {
 	eo := &pebbledb.Options{
+		// Pinned, as in Options.engineOptions.
 		FormatMajorVersion:          pebbledb.FormatTableFormatV6,
 		MemTableSize:                uint64(o.MemTableSize),
 		MemTableStopWritesThreshold: 2,
@@ -95,7 +101,8 @@ func (o ArchiveOptions) engineOptions() *pebbledb.Options {
 	return eo
 }
 
-// openEngine opens the engine and checks that the directory holds this archive.
+// openEngine opens the engine and checks that the directory holds this archive. Errors:
+// ErrFormat, ErrWrongArchive, ErrUnavailable, ErrCorrupt.
 func (a *Archive) openEngine() (*archiveEngine, error) {
 	e := &archiveEngine{
 		fs:      &fencedFS{FS: a.opts.FS},
@@ -103,6 +110,7 @@ func (a *Archive) openEngine() (*archiveEngine, error) {
 		slots:   make(chan struct{}, maxCalls),
 		putting: map[string]bool{},
 	}
+	// The engine takes its memtables off the cache's size.
 	e.cache = pebbledb.NewCache(a.opts.CacheSize + 2*a.opts.MemTableSize)
 	eo := a.opts.engineOptions()
 	eo.FS = watch(&patientFS{FS: e.fs, log: a.opts.Logger, dir: a.dir}, a.dir, e.stop)
@@ -121,6 +129,7 @@ func (a *Archive) openEngine() (*archiveEngine, error) {
 		return a.checkMarker(e.db)
 	})
 	if err != nil {
+		// Closing an engine that was given up would wait for its goroutines.
 		select {
 		case <-e.stopped: // its goroutines may still be at it
 			return nil, err
@@ -143,6 +152,7 @@ func (e *archiveEngine) guard(f func() error) error {
 	}
 }
 
+// close releases the engine and its memory. The directory stays locked.
 func (e *archiveEngine) close() error {
 	var err error
 	if e.db != nil {
@@ -175,12 +185,15 @@ func (a *Archive) checkMarker(db *pebbledb.DB) error {
 	return nil
 }
 
+// identify sets the archive's id, once it was read or made.
 func (a *Archive) identify(id string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.id = id
 }
 
+// mark writes the marker of a new archive, with a random id. It refuses a directory that
+// has rows: it belongs to something else.
 func (a *Archive) mark(db *pebbledb.DB) error {
 	if want := a.ID(); want != "" {
 		return fmt.Errorf("%w: it is empty, wanted %s; is its disk mounted?", ErrWrongArchive, want)
@@ -206,6 +219,8 @@ func encodeArchiveMarker(format uint64, id string) []byte {
 	return wire.Seal(wire.AppendString(b, id), 0)
 }
 
+// decodeArchiveMarker returns what encodeArchiveMarker wrote. What follows the id is left
+// to later formats.
 func decodeArchiveMarker(b []byte) (format uint64, id string, err error) {
 	rd, err := openRow(b, layoutArchiveMarker)
 	if err != nil {
@@ -221,12 +236,15 @@ func decodeArchiveMarker(b []byte) (format uint64, id string, err error) {
 	return format, id, closeRow(&rest2)
 }
 
-// supervise opens the archive again when its disk failed, until it closes.
+// supervise opens the archive again when its disk failed, until it closes. It runs on one
+// goroutine.
 func (a *Archive) supervise() {
 	for {
 		a.mu.Lock()
 		e := a.engine
 		a.mu.Unlock()
+		// Without an engine from the start, the first attempt failed: try again like
+		// after a failure.
 		if e != nil {
 			select {
 			case <-a.closing:
@@ -246,7 +264,8 @@ func (a *Archive) supervise() {
 	}
 }
 
-// reopen tries until there is an engine again, or the archive closes.
+// reopen tries until there is an engine again, or the archive closes, which it reports by
+// false. The pause between attempts doubles from RetryMin to RetryMax.
 func (a *Archive) reopen() bool {
 	for pause := a.opts.RetryMin; ; pause = min(2*pause, a.opts.RetryMax) {
 		select {
@@ -254,6 +273,7 @@ func (a *Archive) reopen() bool {
 			return false
 		case <-time.After(pause):
 		}
+		// Two engines that write into one directory would destroy it.
 		if a.haunted() {
 			continue
 		}
@@ -273,13 +293,16 @@ func (a *Archive) reopen() bool {
 }
 
 // haunted reports whether a write of an engine that was left behind is still in progress.
+// Such a write is in the kernel, where no fence stops it.
 func (a *Archive) haunted() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.left != nil && !a.left.fs.idle()
 }
 
-// probe sees whether the disk takes writes, before an engine is opened that may have to be left behind.
+// probe sees whether the disk takes writes, before an engine is opened that may have to
+// be left behind. Each engine that is left costs its memory and goroutines until the
+// process ends.
 func (a *Archive) probe() error {
 	const size = 1 << 20
 	name := a.opts.FS.PathJoin(a.dir, "probe")

@@ -32,8 +32,10 @@ const (
 	maxIdle = 4
 )
 
-// group is writes that share one batch and one sync. Store.mu guards it, but for the batch once the
-// committer took the group.
+// group is writes that share one batch and one sync. Store.mu guards it, except for the
+// batch once the committer took the group. A group is first pending, then flying, and
+// then landed; group commit never reorders groups, so that the numbers of landed ones are
+// a prefix.
 type group struct {
 	number  uint64 // in the order of the log, from 1
 	batch   *pebbledb.Batch
@@ -43,7 +45,7 @@ type group struct {
 	durable chan struct{}
 }
 
-// waiter is who is told the outcome of a write.
+// waiter is the caller of a write, who is told its outcome exactly once.
 type waiter struct {
 	done func(error)
 	// One of these names the write in errors.
@@ -51,6 +53,8 @@ type waiter struct {
 	root     *persistence.Root
 }
 
+// tell tells an outcome that is not success, with the name of the write; see the function
+// tell for success.
 func (w waiter) tell(err error) {
 	switch {
 	case err == nil:
@@ -78,10 +82,13 @@ func (s *Store) openGroup(aggregate string) *group {
 // read of another aggregate that shares the place waits for a sync that does not concern it.
 type touched [1 << 13]uint64
 
+// by returns the place of an aggregate.
 func (t *touched) by(aggregate string) *uint64 {
 	return &t[xxhash.Sum64String(aggregate)%uint64(len(t))]
 }
 
+// lastGroup returns the last pending group, or opens one. A group that reached maxGroup
+// takes no more writes. Requires s.mu.
 func (s *Store) lastGroup() *group {
 	if n := len(s.pending); n > 0 && s.pending[n-1].batch.Len() < maxGroup {
 		return s.pending[n-1]
@@ -104,7 +111,8 @@ func (s *Store) wakeCommitter() {
 	}
 }
 
-// ready says whether the committer is to take a group, or to end. Requires s.mu.
+// ready reports whether the committer is to take a group, or to end. Requires s.mu. This
+// is the rule above: what waits is at least as much as what is in progress.
 func (s *Store) ready() bool {
 	return s.pendingWrites > 0 && s.pendingWrites >= s.flyingWrites || s.err != nil
 }
@@ -116,7 +124,8 @@ func (s *Store) put(g *group, key, value []byte) {
 	}
 }
 
-// commit hands groups to the engine until the store is closed or stopped.
+// commit hands groups to the engine until the store is closed or stopped. It is the only
+// caller of [Store.apply], so the log has the groups in the order of their numbers.
 func (s *Store) commit() {
 	defer close(s.syncing)
 	for {
@@ -128,6 +137,8 @@ func (s *Store) commit() {
 			s.stop(err)
 			return
 		}
+		// With maxFlying groups not yet acknowledged the channel is full: the committer
+		// then waits for the disk.
 		select {
 		case s.syncing <- g:
 		case <-s.stopped:
@@ -154,7 +165,9 @@ func (s *Store) nextGroup() *group {
 	return g
 }
 
-// apply gives a batch to the engine, which panics on some errors of its log.
+// apply gives a batch to the engine, which panics on some errors of its log: a store with
+// a panic stops like one with an error, and tells its writers. It returns before the
+// sync, when the rows are visible to readers.
 func (s *Store) apply(b *pebbledb.Batch) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -171,7 +184,8 @@ func (s *Store) apply(b *pebbledb.Batch) (err error) {
 	return s.db.ApplyNoSyncWait(b, pebbledb.Sync)
 }
 
-// acknowledge waits for the sync of each group and tells its writers.
+// acknowledge waits for the sync of each group and tells its writers. Callbacks run here,
+// or on goroutines that it waits for: one that blocks holds back all writers.
 func (s *Store) acknowledge() {
 	for g := range s.syncing {
 		if err := g.batch.SyncWait(); err != nil {
@@ -183,6 +197,7 @@ func (s *Store) acknowledge() {
 			return
 		}
 		tell(waiters)
+		// The batch's memory is the engine's; it must be closed only after the sync.
 		if err := g.batch.Close(); err != nil {
 			s.stop(fmt.Errorf("batch: %w", err))
 			return
@@ -196,7 +211,8 @@ func (s *Store) acknowledge() {
 // keeps all processors busy.
 const share = 64
 
-// tell tells writers that all is well.
+// tell tells writers that they are durable, and returns when all were told. Within a
+// share the order is that of the writes.
 func tell(waiters []waiter) {
 	var others sync.WaitGroup
 	for len(waiters) > share {
@@ -214,8 +230,9 @@ func tell(waiters []waiter) {
 	others.Wait()
 }
 
-// landed takes a durable group, the first one flying, out of the books and returns whom to tell. It
-// returns false if the store stopped meanwhile: they are then being told otherwise.
+// landed takes a durable group, the first one flying, out of the books and returns the
+// writers to tell. It returns false if the store stopped meanwhile: they are then being
+// told otherwise.
 func (s *Store) landed(g *group) ([]waiter, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -231,6 +248,7 @@ func (s *Store) landed(g *group) ([]waiter, bool) {
 		close(g.durable)
 	}
 	s.flyingWrites -= g.writes
+	// The committer's condition compares with what is flying, which is less now.
 	s.wakeCommitter()
 	waiters := g.waiters
 	g.waiters, g.durable, g.writes = nil, nil, 0
@@ -239,6 +257,7 @@ func (s *Store) landed(g *group) ([]waiter, bool) {
 	return waiters, true
 }
 
+// recycle keeps a group, and the array of its waiters, for the next one.
 func (s *Store) recycle(g *group, waiters []waiter) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -82,6 +82,7 @@ func DamageRecord(dir string, o Options, aggregate string, sequence uint64) erro
 	})
 }
 
+// damage opens the store, does something to it and closes it.
 func damage(dir string, o Options, do func(*Store) error) error {
 	s, err := Open(dir, o)
 	if err != nil {

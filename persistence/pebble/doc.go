@@ -28,6 +28,14 @@
 // the archiver deletes their partition; so are roots, but the snapshot of one that is stripped is deleted. What a
 // fenced writer left stays.
 //
+// # Where to start
+//
+//   - pebble.go opens and closes the store; keys.go and rows.go have keys and values byte by byte.
+//   - journal.go reads and writes roots and records, commit.go makes them durable in groups.
+//   - ownership.go has the rows that are compared and set, housekeeping.go what the archiver changes.
+//   - fatal.go, watch.go and patience.go decide what an error of the disk means.
+//   - archive.go is the archive tier, archive_engine.go how it survives its disk, fence.go what makes that safe.
+//
 // # Durability
 //
 // A write is acknowledged when the write-ahead log that has it was synced to the disk. Writes of all

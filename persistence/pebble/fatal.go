@@ -9,15 +9,18 @@ import (
 	"licensed/persistence"
 )
 
-// stop makes the store refuse all calls from now on, tells the writes in progress that their outcome is
-// unknown, and then OnFatal. Only the first call counts. It may be called with the engine's locks
-// held: it neither calls the engine nor waits.
+// stop makes the store refuse all calls from now on, tells the writes in progress that
+// their outcome is unknown, and then OnFatal. Only the first call counts. It may be
+// called with the engine's locks held: it neither calls the engine nor waits, and
+// callbacks run on another goroutine.
 func (s *Store) stop(cause error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.failed {
 		return
 	}
+	// From here on [Store.landed] reports nothing: a sync that succeeds later must not
+	// contradict what the writers are told now.
 	s.failed = true
 	s.err = fmt.Errorf("%w: %s stopped itself: %w", persistence.ErrClosed, s.dir, cause)
 	var waiters []waiter
@@ -40,6 +43,7 @@ func (s *Store) stop(cause error) {
 	}()
 }
 
+// isFailed reports whether the store stopped itself.
 func (s *Store) isFailed() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -65,7 +69,7 @@ func classify(err error) error {
 	}
 }
 
-// engineLogger gets the engine's messages.
+// engineLogger gets the engine's messages. It implements pebbledb.Logger.
 type engineLogger struct{ s *Store }
 
 func (engineLogger) Infof(string, ...any) {}
@@ -93,6 +97,7 @@ func fatalError(format string, args []any) error {
 	return errors.New(message)
 }
 
+// engineError is a message of the engine that has an error in it.
 type engineError struct {
 	message string
 	cause   error
@@ -116,6 +121,7 @@ func (s *Store) backgroundError(err error) {
 	s.stop(fmt.Errorf("in the background: %w", err))
 }
 
+// engineEvents returns the listener for what the engine does by itself.
 func (s *Store) engineEvents() *pebbledb.EventListener {
 	return &pebbledb.EventListener{
 		BackgroundError: s.backgroundError,

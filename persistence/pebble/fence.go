@@ -13,8 +13,11 @@ import (
 // goroutines wait for one another, can be left behind and another one opened in its place.
 type fencedFS struct {
 	vfs.FS
-	mu     sync.Mutex
+	// Guards the fields below. It is held to count, not during a call.
+	mu sync.Mutex
+	// Set once, by fence.
 	fenced bool
+	// Changes in progress: between enter and leave.
 	active int
 }
 
@@ -43,12 +46,16 @@ func (f *fencedFS) enter() {
 	f.mu.Unlock()
 }
 
+// leave ends a change. A change that hangs in the kernel never leaves, and idle stays
+// false.
 func (f *fencedFS) leave() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.active--
 }
 
+// file fences the changes of a file that was opened for writing, or returns the error of
+// opening it.
 func (f *fencedFS) file(file vfs.File, err error) (vfs.File, error) {
 	if err != nil {
 		return nil, err
@@ -56,48 +63,58 @@ func (f *fencedFS) file(file vfs.File, err error) (vfs.File, error) {
 	return &fencedFile{File: file, fs: f}, nil
 }
 
+// change runs a change of the directory.
 func (f *fencedFS) change(do func() error) error {
 	f.enter()
 	defer f.leave()
 	return do()
 }
 
+// Create implements vfs.FS.
 func (f *fencedFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
 	f.enter()
 	defer f.leave()
 	return f.file(f.FS.Create(name, c))
 }
 
+// OpenReadWrite implements vfs.FS.
 func (f *fencedFS) OpenReadWrite(name string, c vfs.DiskWriteCategory, opts ...vfs.OpenOption) (vfs.File, error) {
 	f.enter()
 	defer f.leave()
 	return f.file(f.FS.OpenReadWrite(name, c, opts...))
 }
 
+// ReuseForWrite implements vfs.FS.
 func (f *fencedFS) ReuseForWrite(oldname, newname string, c vfs.DiskWriteCategory) (vfs.File, error) {
 	f.enter()
 	defer f.leave()
 	return f.file(f.FS.ReuseForWrite(oldname, newname, c))
 }
 
+// OpenDir implements vfs.FS. Opening changes nothing; syncing the directory does.
 func (f *fencedFS) OpenDir(name string) (vfs.File, error) { return f.file(f.FS.OpenDir(name)) }
 
+// Link implements vfs.FS.
 func (f *fencedFS) Link(oldname, newname string) error {
 	return f.change(func() error { return f.FS.Link(oldname, newname) })
 }
 
+// Remove implements vfs.FS.
 func (f *fencedFS) Remove(name string) error {
 	return f.change(func() error { return f.FS.Remove(name) })
 }
 
+// RemoveAll implements vfs.FS.
 func (f *fencedFS) RemoveAll(name string) error {
 	return f.change(func() error { return f.FS.RemoveAll(name) })
 }
 
+// Rename implements vfs.FS.
 func (f *fencedFS) Rename(oldname, newname string) error {
 	return f.change(func() error { return f.FS.Rename(oldname, newname) })
 }
 
+// MkdirAll implements vfs.FS.
 func (f *fencedFS) MkdirAll(dir string, perm os.FileMode) error {
 	return f.change(func() error { return f.FS.MkdirAll(dir, perm) })
 }
@@ -108,32 +125,38 @@ func (f *fencedFS) Lock(string) (io.Closer, error) { return io.NopCloser(nil), n
 // Unwrap implements vfs.FS.
 func (f *fencedFS) Unwrap() vfs.FS { return f.FS }
 
-// fencedFile is a file or directory open for writing.
+// fencedFile is a file or directory open for writing. What reads it is not fenced.
 type fencedFile struct {
 	vfs.File
 	fs *fencedFS
 }
 
+// Write implements vfs.File.
 func (f *fencedFile) Write(p []byte) (int, error) {
 	f.fs.enter()
 	defer f.fs.leave()
 	return f.File.Write(p)
 }
 
+// WriteAt implements vfs.File.
 func (f *fencedFile) WriteAt(p []byte, offset int64) (int, error) {
 	f.fs.enter()
 	defer f.fs.leave()
 	return f.File.WriteAt(p, offset)
 }
 
+// Preallocate implements vfs.File.
 func (f *fencedFile) Preallocate(offset, length int64) error {
 	return f.fs.change(func() error { return f.File.Preallocate(offset, length) })
 }
 
+// Sync implements vfs.File.
 func (f *fencedFile) Sync() error { return f.fs.change(f.File.Sync) }
 
+// SyncData implements vfs.File.
 func (f *fencedFile) SyncData() error { return f.fs.change(f.File.SyncData) }
 
+// SyncTo implements vfs.File.
 func (f *fencedFile) SyncTo(length int64) (bool, error) {
 	f.fs.enter()
 	defer f.fs.leave()

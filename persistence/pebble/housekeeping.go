@@ -26,6 +26,8 @@ const maxSingleDeletes = 1000
 // DeleteRecords implements persistence.Housekeeping.
 func (s *Store) DeleteRecords(ctx context.Context, p persistence.Partition) error {
 	first := appendPartition(nil, &p)
+	// The records are read first: with their keys at hand, single deletions are possible,
+	// and a partition that is empty costs no write.
 	end := partitionEnd(slices.Clone(first))
 	keys, err := read(ctx, s, p.Aggregate, func() (keys [][]byte, err error) {
 		err = s.scan(first, end, maxSingleDeletes+1, func(key, _ []byte) error {
@@ -46,6 +48,7 @@ func (s *Store) DeleteRecords(ctx context.Context, p persistence.Partition) erro
 // delete deletes the keys, which are all there are from first to end, unless they are too many. Requires s.mu.
 func (s *Store) delete(g *group, first, end []byte, keys [][]byte) {
 	var err error
+	// For very large partitions the range is cheaper, however slow.
 	if len(keys) > maxSingleDeletes {
 		err = g.batch.DeleteRange(first, end, nil)
 	} else {
@@ -98,11 +101,14 @@ func addToRoot(r *persistence.Root, suffix, value []byte) error {
 	return nil
 }
 
-// write adds rows of an aggregate to the open group and waits until it is durable.
+// write adds rows of an aggregate to the open group, by calling fill under s.mu, and
+// waits until it is durable. Errors: ErrUnknownOutcome, also when ctx ends first, and
+// ErrClosed.
 func (s *Store) write(ctx context.Context, aggregate string, fill func(*group)) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("%w: %w", persistence.ErrUnknownOutcome, err)
 	}
+	// Room for the outcome: the acknowledger must not wait for a caller that left.
 	outcome := make(chan error, 1)
 	s.mu.Lock()
 	if s.err != nil {

@@ -11,14 +11,17 @@ import (
 	"licensed/persistence"
 )
 
-// PutRoot implements persistence.Journal. The context is looked at once: a write that began is
-// carried out. The callback runs on the goroutine that acknowledges all writes and must not block.
+// PutRoot implements persistence.Journal. The context is looked at once: a write that
+// began is carried out. The callback runs on the goroutine that acknowledges all writes
+// and must not block. It runs before PutRoot returns if the write is refused.
 func (s *Store) PutRoot(ctx context.Context, r *persistence.Root, done func(error)) {
 	if err := s.putRoot(ctx, r, done); err != nil {
 		done(putRootError(r, err))
 	}
 }
 
+// putRoot adds the two rows of a root to the open group: what holds the chain together,
+// and the snapshot. An error means that done will not be called.
 func (s *Store) putRoot(ctx context.Context, r *persistence.Root, done func(error)) error {
 	if err := r.Validate(); err != nil {
 		return err
@@ -35,6 +38,7 @@ func (s *Store) putRoot(ctx context.Context, r *persistence.Root, done func(erro
 		return s.err
 	}
 	g := s.openGroup(r.Key.Aggregate)
+	// The batch copies key and value, so both buffers serve for the next row.
 	s.key, s.value = appendRootKey(s.key[:0], r.Key), appendChain(s.value[:0], r)
 	s.put(g, s.key, s.value)
 	s.key, s.value = appendSnapshotKey(s.key[:0], r.Key), appendSnapshot(s.value[:0], r)
@@ -51,6 +55,8 @@ func (s *Store) Append(ctx context.Context, m *persistence.Mutation, done func(e
 	}
 }
 
+// append adds the rows of a mutation to the open group, all to the same one: a batch is
+// applied as a whole, also by a recovery from the log.
 func (s *Store) append(ctx context.Context, m *persistence.Mutation, done func(error)) error {
 	if err := m.Validate(); err != nil {
 		return err
@@ -82,14 +88,17 @@ func (s *Store) append(ctx context.Context, m *persistence.Mutation, done func(e
 // MaxMutation implements persistence.Journal.
 func (s *Store) MaxMutation() int { return s.opts.MaxMutation }
 
+// tooLarge returns the error of a mutation or root above Options.MaxMutation.
 func (s *Store) tooLarge(size int) error {
 	return fmt.Errorf("%w: %d bytes, more than %d", persistence.ErrRejected, size, s.opts.MaxMutation)
 }
 
+// appendError names the mutation in an error.
 func appendError(m *persistence.Mutation, err error) error {
 	return fmt.Errorf("append to %v: %w", m.Partition, err)
 }
 
+// putRootError names the root in an error.
 func putRootError(r *persistence.Root, err error) error {
 	return fmt.Errorf("put root %v: %w", r.Key, err)
 }
@@ -136,7 +145,10 @@ func (s *Store) ReadRoots(
 	return roots, nil
 }
 
-// scanRoots returns up to limit roots, each with what belongs to it.
+// scanRoots returns up to limit roots, each with what belongs to it, highest first. The
+// rows that belong to a root follow it, so a root is complete when the next one begins.
+// Errors: ErrCorrupt if a row of the chain is damaged; a damaged snapshot is the Damage
+// of its root.
 func (s *Store) scanRoots(lower, upper []byte, limit int) ([]persistence.Root, error) {
 	if limit <= 0 {
 		return nil, nil
@@ -181,15 +193,18 @@ type rootScan struct {
 	key   []byte // of the last root
 }
 
+// add processes the next row: a root, or what belongs to the last one.
 func (s *rootScan) add(key, suffix, value []byte) error {
 	if len(suffix) == 0 {
 		r, split, err := decodeRoot(value)
 		if err == nil && string(appendRootKey(nil, r.Key)) != string(key) {
+			// A row under another's key has a sound checksum, and is wrong all the same.
 			err = fmt.Errorf("%w: root %v under another's key", persistence.ErrCorrupt, r.Key)
 		}
 		s.roots, s.split, s.key = append(s.roots, r), append(s.split, split), append(s.key[:0], key...)
 		return err
 	}
+	// Rows of a root that no longer exists, or never became durable, are skipped.
 	if len(s.roots) == 0 || string(key[:len(key)-len(suffix)]) != string(s.key) {
 		return nil // of no root
 	}
@@ -215,6 +230,8 @@ func (s *rootScan) readSnapshots(iter *pebbledb.Iterator) error {
 	return nil
 }
 
+// readSnapshot completes a root with its snapshot. Errors: ErrCorrupt, also if it is
+// missing; ErrUnavailable. The iterator is moved to other bounds.
 func readSnapshot(iter *pebbledb.Iterator, r *persistence.Root) error {
 	key := appendSnapshotKey(nil, r.Key)
 	iter.SetBounds(key, append(slices.Clone(key), 0))
@@ -244,6 +261,7 @@ func (s *Store) ReadRecords(
 	return records, nil
 }
 
+// scanRecords returns up to limit records, in order. A record is checked against its key.
 func (s *Store) scanRecords(prefix, lower, upper []byte, limit int) ([]persistence.Record, error) {
 	var records []persistence.Record
 	err := s.scan(lower, upper, limit, func(key, value []byte) error {
@@ -273,6 +291,9 @@ func (s *Store) Aggregates(ctx context.Context, after string, limit int) ([]stri
 	return ids, nil
 }
 
+// scanAggregates returns up to limit ids of aggregates that have a root. It seeks from
+// one aggregate's first root to the next aggregate, so that the number of roots does not
+// matter.
 func (s *Store) scanAggregates(after string, limit int) ([]string, error) {
 	iter, err := s.db.NewIter(&pebbledb.IterOptions{LowerBound: []byte{kindRoot}, UpperBound: []byte{kindRoot + 1}})
 	if err != nil {
@@ -301,8 +322,9 @@ func (s *Store) scanAggregates(after string, limit int) ([]string, error) {
 	return ids, nil
 }
 
-// scan calls row for up to limit rows from lower to below upper, until it returns an error. The key
-// is valid during the call, the value for good.
+// scan calls row for up to limit rows from lower to below upper, until it returns an
+// error. The key is valid during the call, the value for good. Errors: those of row,
+// ErrCorrupt, ErrUnavailable.
 func (s *Store) scan(lower, upper []byte, limit int, row func(key, value []byte) error) error {
 	iter, err := s.db.NewIter(&pebbledb.IterOptions{LowerBound: lower, UpperBound: upper})
 	if err != nil {
@@ -319,6 +341,8 @@ func (s *Store) scan(lower, upper []byte, limit int, row func(key, value []byte)
 	return firstError(err, classify(iter.Error()), classify(iter.Close()))
 }
 
+// firstError returns the first error that is not nil. errors.Join would report those that
+// follow from it, too.
 func firstError(errs ...error) error {
 	for _, err := range errs {
 		if err != nil {
@@ -328,9 +352,11 @@ func firstError(errs ...error) error {
 	return nil
 }
 
-// read runs f and returns its value when all that f may have seen is durable: what one read saw, later
-// reads must see, also after a power loss. It sees rows of that aggregate only; "" means any. If ctx can
-// end, f runs on another goroutine, so that the caller need not wait longer for a disk that hangs.
+// read runs f and returns its value when all that f may have seen is durable: what one
+// read saw, later reads must see, also after a power loss. f sees rows of that aggregate
+// only; "" means any. If ctx can end, f runs on another goroutine, so that the caller
+// need not wait longer for a disk that hangs. Errors: ErrUnavailable when ctx ends,
+// ErrClosed, and those of f.
 func read[T any](ctx context.Context, s *Store, aggregate string, f func() (T, error)) (T, error) {
 	var zero T
 	if err := ctx.Err(); err != nil {
@@ -352,6 +378,8 @@ func read[T any](ctx context.Context, s *Store, aggregate string, f func() (T, e
 		run = elsewhere(ctx, s, run)
 	}
 	value, err := run()
+	// The order matters: what f saw was given to the engine before f ended, so it is in a
+	// group up to the last one that flies now.
 	if err == nil {
 		err = s.awaitSeen(ctx, aggregate)
 	}
@@ -361,7 +389,8 @@ func read[T any](ctx context.Context, s *Store, aggregate string, f func() (T, e
 	return value, nil
 }
 
-// elsewhere returns a function that runs f on another goroutine, and gives up with ctx or the store.
+// elsewhere returns a function that runs f on another goroutine, and gives up with ctx or
+// the store. f continues then, and its value is dropped.
 func elsewhere[T any](ctx context.Context, s *Store, f func() (T, error)) func() (T, error) {
 	type result struct {
 		value T
@@ -384,7 +413,8 @@ func elsewhere[T any](ctx context.Context, s *Store, f func() (T, error)) func()
 	}
 }
 
-// awaitSeen waits until all that the engine was given of an aggregate is durable.
+// awaitSeen waits until all that the engine was given of an aggregate is durable. Groups
+// that are pending need no waiting: the engine does not have them, so no reader saw them.
 func (s *Store) awaitSeen(ctx context.Context, aggregate string) error {
 	s.mu.Lock()
 	untouched := aggregate != "" && *s.touched.by(aggregate) <= s.durable

@@ -21,7 +21,8 @@ const (
 	kindSnapshot  = 'n'
 )
 
-// Last bytes of the keys of rows that belong to a root.
+// Last bytes of the keys of rows that belong to a root: they sort right behind it, so
+// that one scan finds a root with all its rows.
 const (
 	suffixMark  = "m"
 	suffixStrip = "s"
@@ -35,7 +36,9 @@ const (
 	afterAggregate = 1
 )
 
-// appendNumber appends v so that encodings sort as the numbers do and none is a prefix of another.
+// appendNumber appends v so that encodings sort as the numbers do and none is a prefix of
+// another: the number of significant bytes, and these, big-endian. A number with more of
+// them is larger.
 func appendNumber(dst []byte, v uint64) []byte {
 	n := (bits.Len64(v) + 7) / 8
 	var b [8]byte
@@ -43,7 +46,8 @@ func appendNumber(dst []byte, v uint64) []byte {
 	return append(append(dst, byte(n)), b[8-n:]...)
 }
 
-// takeNumber returns the number at the start of b and what follows it.
+// takeNumber returns the number at the start of b and what follows it. It accepts only
+// what appendNumber writes, so that each number has one encoding.
 func takeNumber(b []byte) (v uint64, rest []byte, ok bool) {
 	if len(b) == 0 {
 		return 0, nil, false
@@ -58,7 +62,8 @@ func takeNumber(b []byte) (v uint64, rest []byte, ok bool) {
 	return v, b[n:], true
 }
 
-// appendDownNumber appends v so that encodings sort against the numbers.
+// appendDownNumber appends v so that encodings sort against the numbers: the highest root
+// is the first that a seek finds.
 func appendDownNumber(dst []byte, v uint64) []byte {
 	start := len(dst)
 	dst = appendNumber(dst, v)
@@ -125,6 +130,8 @@ func partitionEnd(prefix []byte) []byte {
 	return append(prefix, 0xff) // above every length of a sequence
 }
 
+// leaseKey returns the key of a lease.
 func leaseKey(i persistence.Incarnation) []byte { return append([]byte{kindLease}, i[:]...) }
 
+// shardKey returns the key of a shard.
 func shardKey(id uint32) []byte { return appendNumber([]byte{kindShard}, uint64(id)) }

@@ -12,7 +12,8 @@ import (
 // is the order in which they become durable. A process that sees a row, a reader or the loser of a
 // compare-and-set, waits until it is durable.
 
-// loadOwnership reads the rows that the store has.
+// loadOwnership reads the rows that the store has into memory, when it is opened. Errors:
+// ErrCorrupt: a store without sound ownership rows must not be used.
 func (s *Store) loadOwnership() error {
 	load := func(what string, kind byte, row func(value []byte) error) error {
 		err := s.scan([]byte{kind}, []byte{kind + 1}, 1<<30, func(key, value []byte) error {
@@ -26,6 +27,7 @@ func (s *Store) loadOwnership() error {
 	return firstError(
 		load("cluster", kindCluster, func(value []byte) error {
 			c, err := decodeCluster(value)
+			// The row is applied even if it is damaged: the error ends the opening.
 			s.rows.CreateCluster(c)
 			return err
 		}),
@@ -47,8 +49,9 @@ func (s *Store) loadOwnership() error {
 	)
 }
 
-// change runs a compare-and-set under s.mu and waits until what it saw or set is durable. swap returns
-// the row to write, if any.
+// change runs a compare-and-set under s.mu and waits until what it saw or set is durable.
+// swap returns the row to write; a nil key means none. Errors: ErrUnknownOutcome, also
+// when ctx ends first, and ErrClosed if nothing was compared.
 func (s *Store) change(ctx context.Context, swap func() (key, value []byte)) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("%w: %w", persistence.ErrUnknownOutcome, err)
@@ -64,6 +67,8 @@ func (s *Store) change(ctx context.Context, swap func() (key, value []byte)) err
 		s.rowsIn = g
 		s.wakeCommitter()
 	}
+	// Nothing that is not durable was seen: a compare-and-set that lost may answer at
+	// once.
 	if s.rowsIn == nil {
 		s.mu.Unlock()
 		return nil
@@ -78,7 +83,8 @@ func (s *Store) change(ctx context.Context, swap func() (key, value []byte)) err
 	return err
 }
 
-// view runs a read of the rows under s.mu and waits until what it saw is durable.
+// view runs a read of the rows under s.mu and waits until what it saw is durable. Errors:
+// ErrUnavailable when ctx ends first, ErrClosed.
 func (s *Store) view(ctx context.Context, look func()) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("%w: %w", persistence.ErrUnavailable, err)

@@ -33,7 +33,9 @@ const (
 	remindAfter = 10 * time.Second
 )
 
-// open calls an operation until it fails in no other way, or patience ends; 0 for never.
+// open calls an operation until its error, if any, is another one, or patience ends;
+// patience 0 never ends. It sleeps between attempts on the goroutine of the engine, which
+// holds the writers back: they wait rather than fail.
 func (p *patientFS) open(name string, patience time.Duration, operation func() (vfs.File, error)) (vfs.File, error) {
 	began := time.Now()
 	said := time.Duration(-1)
@@ -45,6 +47,7 @@ func (p *patientFS) open(name string, patience time.Duration, operation func() (
 		}
 		if said < 0 || waited-said > remindAfter {
 			said = waited
+			// On a goroutine of its own: a logger may need a file, too.
 			go p.log.Warn("store waits: too many open files", "dir", p.dir, "file", p.PathBase(name),
 				"waited", waited.String(),
 				"remedy", "raise the limit of open files, or lower --max-connections")
@@ -53,11 +56,13 @@ func (p *patientFS) open(name string, patience time.Duration, operation func() (
 	}
 }
 
+// Create implements vfs.FS; it waits for as long as it takes.
 func (p *patientFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
 	return p.open(name, 0, func() (vfs.File, error) { return p.FS.Create(name, c) })
 }
 
-// ReuseForWrite may fail when the file was renamed already.
+// ReuseForWrite implements vfs.FS. An attempt may fail when the file was renamed already;
+// the next one then opens it by its new name.
 func (p *patientFS) ReuseForWrite(oldname, newname string, c vfs.DiskWriteCategory) (vfs.File, error) {
 	renamed := false
 	return p.open(newname, 0, func() (vfs.File, error) {
@@ -73,14 +78,17 @@ func (p *patientFS) ReuseForWrite(oldname, newname string, c vfs.DiskWriteCatego
 	})
 }
 
+// OpenReadWrite implements vfs.FS; it waits for as long as it takes.
 func (p *patientFS) OpenReadWrite(name string, c vfs.DiskWriteCategory, opts ...vfs.OpenOption) (vfs.File, error) {
 	return p.open(name, 0, func() (vfs.File, error) { return p.FS.OpenReadWrite(name, c, opts...) })
 }
 
+// OpenDir implements vfs.FS; it waits for as long as it takes.
 func (p *patientFS) OpenDir(name string) (vfs.File, error) {
 	return p.open(name, 0, func() (vfs.File, error) { return p.FS.OpenDir(name) })
 }
 
+// Open implements vfs.FS; it waits for readPatience.
 func (p *patientFS) Open(name string, opts ...vfs.OpenOption) (vfs.File, error) {
 	return p.open(name, readPatience, func() (vfs.File, error) { return p.FS.Open(name, opts...) })
 }

@@ -52,18 +52,23 @@ type Options struct {
 	FS vfs.FS
 }
 
+// The defaults of Options, in bytes and as a number of files.
 const (
 	defaultCacheSize    = 64 << 20
 	defaultMemTableSize = 64 << 20
 	defaultMaxMutation  = 8 << 20
 	defaultMaxOpenFiles = 1000
 
+	// memTables is the number of memtables that may be in use: one is filled, the others
+	// are being flushed.
 	memTables = 3
 
 	// slowDisk is the time an operation may take without a warning.
 	slowDisk = 5 * time.Second
 )
 
+// withDefaults replaces zero values, and returns an error for sizes that do not fit
+// together.
 func (o Options) withDefaults() (Options, error) {
 	o.CacheSize = cmp.Or(o.CacheSize, defaultCacheSize)
 	o.MemTableSize = cmp.Or(o.MemTableSize, defaultMemTableSize)
@@ -84,8 +89,10 @@ func (o Options) withDefaults() (Options, error) {
 
 // Store is an embedded store. It is safe for concurrent use.
 type Store struct {
-	dir   string
-	opts  Options
+	dir  string
+	opts Options
+	// Other processes, and other stores of this one, are kept out for as long as it is
+	// held.
 	lock  *pebbledb.Lock
 	cache *pebbledb.Cache
 	db    *pebbledb.DB
@@ -99,6 +106,8 @@ type Store struct {
 	// workers are those two, reads are the reads in progress.
 	workers, reads sync.WaitGroup
 
+	// Guards what follows. It is held to encode rows into a batch, never while the disk
+	// is read or written.
 	mu sync.Mutex
 	// work tells the committer that pending or err changed.
 	work *sync.Cond
@@ -136,6 +145,8 @@ func Open(dir string, o Options) (*Store, error) {
 	return s, nil
 }
 
+// openStore is Open, without the directory in its errors. It leaves nothing open if it
+// fails, unless an engine's goroutine hangs.
 func openStore(dir string, o Options) (*Store, error) {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -163,6 +174,7 @@ func openStore(dir string, o Options) (*Store, error) {
 		}
 		return nil, err
 	}
+	// From here on the caller has the store, and OnFatal is told.
 	s.mu.Lock()
 	s.opened = true
 	s.mu.Unlock()
@@ -196,19 +208,23 @@ func (s *Store) disk() (vfs.FS, io.Closer) {
 	})
 }
 
-// lockDirectory creates the directory and locks it.
+// lockDirectory creates the directory and locks it. Errors: ErrLocked, and those of the
+// file system.
 func lockDirectory(dir string, fsys vfs.FS) (*pebbledb.Lock, error) {
 	if err := makeDirectory(dir, fsys); err != nil {
 		return nil, err
 	}
 	lock, err := pebbledb.LockDirectory(dir, fsys)
+	// The file system's errors are PathErrors; the lock itself, and the engine's list of
+	// locks of this process, have others.
 	if pathErr := (*fs.PathError)(nil); err != nil && !errors.As(err, &pathErr) {
 		return nil, fmt.Errorf("%w: is another licensed running on this directory? (%w)", persistence.ErrLocked, err)
 	}
 	return lock, err
 }
 
-// makeDirectory creates dir and its missing parents so that they survive a power loss.
+// makeDirectory creates dir and its missing parents so that they survive a power loss:
+// each new entry is synced in its parent.
 func makeDirectory(dir string, fsys vfs.FS) error {
 	parent := fsys.PathDir(dir)
 	if parent == dir {
@@ -238,10 +254,12 @@ func (o Options) engineOptions() *pebbledb.Options {
 		MemTableSize:       uint64(o.MemTableSize),
 		// One memtable is filled while the others are flushed.
 		MemTableStopWritesThreshold: memTables,
-		L0CompactionThreshold:       2,
-		L0StopWritesThreshold:       32,
-		LBaseMaxBytes:               o.MemTableSize,
-		BytesPerSync:                1 << 20,
+		// A shallow level 0 keeps reads of cold aggregates cheap; writes stop only when
+		// compactions are far behind.
+		L0CompactionThreshold: 2,
+		L0StopWritesThreshold: 32,
+		LBaseMaxBytes:         o.MemTableSize,
+		BytesPerSync:          1 << 20,
 	}
 	eo.Levels[0].BlockSize = 16 << 10
 	return eo
@@ -259,7 +277,7 @@ func (s *Store) openEngine(disk vfs.FS) (err error) {
 	return firstError(s.checkFormat(), s.loadOwnership())
 }
 
-// release closes the engine, if it is open, and gives back the directory.
+// release closes the engine, if it is open, and gives back the directory, in this order.
 func (s *Store) release() error {
 	var err error
 	if s.db != nil {
@@ -294,6 +312,8 @@ func (s *Store) checkFormat() error {
 	return nil
 }
 
+// markFormat marks an empty store with the format of this program. Errors: ErrFormat if
+// it has rows.
 func (s *Store) markFormat() error {
 	iter, err := s.db.NewIter(nil)
 	if err != nil {

@@ -39,6 +39,7 @@ func encodeMarker(format uint64) []byte {
 	return wire.Seal(binary.AppendUvarint([]byte{layoutMarker}, format), 0)
 }
 
+// decodeMarker returns the format. Errors: ErrCorrupt.
 func decodeMarker(b []byte) (format uint64, err error) {
 	rd, err := openRow(b, layoutMarker)
 	if err != nil {
@@ -56,6 +57,7 @@ func encodeCluster(c persistence.ClusterInfo) []byte {
 	return wire.Seal(binary.AppendUvarint(b, uint64(c.Shards)), 0)
 }
 
+// decodeCluster returns what encodeCluster wrote. Errors: ErrCorrupt.
 func decodeCluster(b []byte) (c persistence.ClusterInfo, err error) {
 	rd, err := openRow(b, layoutCluster)
 	if err != nil {
@@ -70,6 +72,7 @@ func encodeClusterID(id persistence.ClusterID) []byte {
 	return wire.Seal(append([]byte{layoutID}, id[:]...), 0)
 }
 
+// decodeClusterID returns what encodeClusterID wrote. Errors: ErrCorrupt.
 func decodeClusterID(b []byte) (id persistence.ClusterID, err error) {
 	rd, err := openRow(b, layoutID)
 	if err != nil {
@@ -79,7 +82,9 @@ func decodeClusterID(b []byte) (id persistence.ClusterID, err error) {
 	return id, closeRow(&rd)
 }
 
-// encodeLease returns layout, incarnation, node, [address], counter, dead, checksum.
+// encodeLease returns layout, incarnation, node, [address], counter, dead, checksum. A
+// lease without an address is written as by releases that had none, so that its bytes
+// stay the same.
 func encodeLease(l persistence.Lease) []byte {
 	layout := byte(layoutLease)
 	if l.Address != "" {
@@ -98,6 +103,8 @@ func encodeLease(l persistence.Lease) []byte {
 	return wire.Seal(append(b, dead), 0)
 }
 
+// decodeLease returns what encodeLease wrote. Errors: ErrCorrupt, also for encodings that
+// encodeLease never writes.
 func decodeLease(b []byte) (l persistence.Lease, err error) {
 	rd, err := openRow(b, layoutLease, layoutAddress)
 	if err != nil {
@@ -127,6 +134,7 @@ func encodeShard(s persistence.Shard) []byte {
 	return wire.Seal(b, 0)
 }
 
+// decodeShard returns what encodeShard wrote. Errors: ErrCorrupt.
 func decodeShard(b []byte) (s persistence.Shard, err error) {
 	rd, err := openRow(b, layoutShard)
 	if err != nil {
@@ -138,23 +146,25 @@ func decodeShard(b []byte) (s persistence.Shard, err error) {
 	return s, closeRow(&rd)
 }
 
-// appendChain appends the row of a root: layout, the encoding of the root without its snapshot.
+// appendChain appends the row of a root: layout, the encoding of the root without its
+// snapshot. The checksum of that encoding covers the fields of the chain alone.
 func appendChain(dst []byte, r *persistence.Root) []byte {
 	chain := *r
 	chain.Mapper, chain.Header, chain.Snapshot = "", persistence.Header{}, nil
 	return persistence.AppendRoot(append(dst, layoutChain), &chain)
 }
 
-// appendSnapshot appends the row of a root's snapshot: layout, the encoding of a root with that key, incarnation and
-// snapshot.
+// appendSnapshot appends the row of a root's snapshot: layout, the encoding of a root
+// with that key, incarnation and snapshot. Key and incarnation are in it so that a
+// snapshot under another root's key is noticed.
 func appendSnapshot(dst []byte, r *persistence.Root) []byte {
 	return persistence.AppendRoot(append(dst, layoutSnapshot), &persistence.Root{
 		Key: r.Key, Incarnation: r.Incarnation, Mapper: r.Mapper, Header: r.Header, Snapshot: r.Snapshot,
 	})
 }
 
-// decodeRoot decodes the row of a root. Its snapshot is in a row of its own if split, else the row is of the first
-// format and has it.
+// decodeRoot decodes the row of a root. Its snapshot is in a row of its own if split,
+// else the row is of the first format and has it. Errors: ErrCorrupt.
 func decodeRoot(b []byte) (r persistence.Root, split bool, err error) {
 	if len(b) == 0 || b[0] != layoutChain {
 		r, err = persistence.DecodeRoot(b)
@@ -189,6 +199,7 @@ func encodeStrip(snapshotAt string) []byte {
 	return wire.Seal(wire.AppendString([]byte{layoutStrip}, snapshotAt), 0)
 }
 
+// decodeStrip returns what encodeStrip wrote. Errors: ErrCorrupt.
 func decodeStrip(b []byte) (snapshotAt string, err error) {
 	rd, err := openRow(b, layoutStrip)
 	if err != nil {
@@ -198,6 +209,8 @@ func decodeStrip(b []byte) (snapshotAt string, err error) {
 	return snapshotAt, closeRow(&rd)
 }
 
+// openRow checks the checksum and the layout of a row, and returns what follows. Errors:
+// ErrCorrupt.
 func openRow(b []byte, layouts ...byte) (wire.Reader, error) {
 	body, err := wire.Unseal(b)
 	if err != nil {
@@ -210,6 +223,7 @@ func openRow(b []byte, layouts ...byte) (wire.Reader, error) {
 	return rd, nil
 }
 
+// closeRow returns ErrCorrupt if a row was shorter or longer than what was read of it.
 func closeRow(rd *wire.Reader) error {
 	if err := rd.Close(); err != nil {
 		return fmt.Errorf("%w: %w", persistence.ErrCorrupt, err)

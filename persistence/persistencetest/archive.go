@@ -57,12 +57,14 @@ func RunArchive(t *testing.T, d ArchiveDriver) {
 	}
 }
 
+// archiveFixture is a place and the archive open in it. Its methods fail the test.
 type archiveFixture struct {
 	testing.TB
 	place   *ArchivePlace
 	archive persistence.Archive
 }
 
+// open opens the archive of the place.
 func (f *archiveFixture) open() {
 	f.Helper()
 	a, err := f.place.Open()
@@ -72,6 +74,7 @@ func (f *archiveFixture) open() {
 	f.archive = a
 }
 
+// close closes the archive, if it is open.
 func (f *archiveFixture) close() {
 	f.Helper()
 	if f.archive == nil {
@@ -83,6 +86,7 @@ func (f *archiveFixture) close() {
 	f.archive = nil
 }
 
+// put writes a segment that must be accepted.
 func (f *archiveFixture) put(name string, data []byte, expires time.Time) {
 	f.Helper()
 	if err := f.archive.PutSegment(f.Context(), name, data, expires); err != nil {
@@ -90,6 +94,7 @@ func (f *archiveFixture) put(name string, data []byte, expires time.Time) {
 	}
 }
 
+// want demands that a segment has these bytes.
 func (f *archiveFixture) want(name string, data []byte) {
 	f.Helper()
 	got, err := f.archive.ReadSegment(f.Context(), name)
@@ -98,6 +103,7 @@ func (f *archiveFixture) want(name string, data []byte) {
 	}
 }
 
+// wantNone demands that there is no segment of that name.
 func (f *archiveFixture) wantNone(name string) {
 	f.Helper()
 	if got, err := f.archive.ReadSegment(f.Context(), name); !errors.Is(err, persistence.ErrNotFound) {
@@ -121,8 +127,12 @@ func (f *archiveFixture) names(page int) []string {
 	}
 }
 
+// segmentName returns names whose order is not that of the numbers: the factor is odd, so
+// that all differ, and spreads them over 32 bits.
 func segmentName(i int) string { return fmt.Sprintf("%s/%08x", someone, uint32(i)*2654435761) }
 
+// testSegmentsRoundTrip: what is read is what was written, also nothing, a size above
+// every chunk and buffer, and names that are no identifiers.
 func testSegmentsRoundTrip(f *archiveFixture) {
 	f.wantNone("nothing")
 	for i, size := range []int{0, 1, 300, 64 << 10, 3 << 20} {
@@ -137,6 +147,8 @@ func testSegmentsRoundTrip(f *archiveFixture) {
 	f.wantNone("a ")
 }
 
+// testNamesAreUsedOnce: a name never gets another content, and the refusal changes
+// nothing, also after a restart. The archiver relies on it ([R12]).
 func testNamesAreUsedOnce(f *archiveFixture) {
 	f.put("a/1", []byte("first"), time.Time{})
 	for range 2 {
@@ -150,6 +162,8 @@ func testNamesAreUsedOnce(f *archiveFixture) {
 	}
 }
 
+// testOneOfManyWriters: of writers that use one name at once exactly one succeeds, and
+// its bytes are the ones to read.
 func testOneOfManyWriters(f *archiveFixture) {
 	for round := range 10 {
 		name := segmentName(round)
@@ -171,6 +185,7 @@ func testOneOfManyWriters(f *archiveFixture) {
 	}
 }
 
+// testDeleteSegment: deleting is idempotent, and spares a name that begins alike.
 func testDeleteSegment(f *archiveFixture) {
 	f.put("a/1", []byte("x"), time.Time{})
 	f.put("a/11", []byte("y"), time.Time{})
@@ -183,6 +198,8 @@ func testDeleteSegment(f *archiveFixture) {
 	}
 }
 
+// testSegmentsInPages: names come in the order of their bytes, whatever the page; the
+// name to start behind need not exist.
 func testSegmentsInPages(f *archiveFixture) {
 	var want []string
 	for i := range 40 {
@@ -201,6 +218,8 @@ func testSegmentsInPages(f *archiveFixture) {
 	}
 }
 
+// testBytesAreNotShared: callers may use their slices again after a write, and change
+// what they read.
 func testBytesAreNotShared(f *archiveFixture) {
 	data := []byte("segment")
 	f.put("a/1", data, time.Time{})
@@ -213,6 +232,8 @@ func testBytesAreNotShared(f *archiveFixture) {
 	f.want("a/1", []byte("segment"))
 }
 
+// testSegmentsSurvive: what was acknowledged, a deletion included, survives a power loss
+// after every write.
 func testSegmentsSurvive(f *archiveFixture) {
 	if f.place.PowerLoss == nil {
 		f.Skip("the archive cannot lose power")
@@ -236,6 +257,8 @@ func testSegmentsSurvive(f *archiveFixture) {
 	}
 }
 
+// testCorruptSegment: a damaged segment is reported as such, without its bytes, and harms
+// no other.
 func testCorruptSegment(f *archiveFixture) {
 	if f.place.Corrupt == nil {
 		f.Skip("the archive's segments cannot be damaged")
@@ -251,6 +274,8 @@ func testCorruptSegment(f *archiveFixture) {
 	f.want("a/2", []byte("healthy"))
 }
 
+// testExpiry: a segment is kept until it expires, and forever if it never does. More
+// expire at once than an implementation handles in one batch.
 func testExpiry(f *archiveFixture) {
 	const n = 600
 	for i := range n {
@@ -279,6 +304,8 @@ func testExpiry(f *archiveFixture) {
 	}
 }
 
+// testArchiveCancelled: a call whose context has ended does not succeed, and a read
+// reports that the archive is unavailable.
 func testArchiveCancelled(f *archiveFixture) {
 	f.put("a/1", []byte("x"), time.Time{})
 	ctx, cancel := context.WithCancel(f.Context())
@@ -294,6 +321,7 @@ func testArchiveCancelled(f *archiveFixture) {
 	}
 }
 
+// testArchiveClosed: every call after Close reports ErrClosed, also a second Close.
 func testArchiveClosed(f *archiveFixture) {
 	f.put("a/1", []byte("x"), time.Time{})
 	a := f.archive
@@ -310,6 +338,8 @@ func testArchiveClosed(f *archiveFixture) {
 	}
 }
 
+// testArchiveOfManyAtOnce: concurrent writers of different names see their own segments
+// at once.
 func testArchiveOfManyAtOnce(f *archiveFixture) {
 	var wg sync.WaitGroup
 	for i := range 8 {

@@ -13,6 +13,8 @@ import (
 	"licensed/persistence/tiered"
 )
 
+// runDurability runs the cases about what a crash or damage leaves. Drivers that cannot
+// do either skip them.
 func runDurability(t *testing.T, d Driver) {
 	for name, run := range map[string]func(*fixture){
 		"AcknowledgedSurvives": testAcknowledgedSurvives,
@@ -36,6 +38,8 @@ func (f *fixture) losePower() {
 	f.open()
 }
 
+// testAcknowledgedSurvives: what was acknowledged is present after a power loss at the
+// next moment: roots, records, and the rows of ownership.
 func testAcknowledgedSurvives(f *fixture) {
 	p := partition(someone, 1, 1)
 	f.putRoot(root(someone, 1, 1))
@@ -105,8 +109,11 @@ type writer struct {
 	acked     uint64 // sequence of the last acknowledged record
 }
 
+// commandRecords is the number of records of each mutation, enough for it to be torn.
 const commandRecords = 4
 
+// run appends until the power is off. stopped calls its argument for an acknowledgement
+// that arrived before, and reports whether the power is off.
 func (w *writer) run(f *fixture, s persistence.Store, stopped func(ack func()) bool) {
 	for seq := uint64(1); ; seq += commandRecords {
 		m := &persistence.Mutation{Partition: w.partition, Records: command(seq, commandRecords)}
@@ -166,6 +173,9 @@ func testPowerLossUnderLoad(f *fixture) {
 	}
 }
 
+// checkAfterPowerLoss demands that the acknowledged records are present and right, that
+// what is beyond them was written, and that no mutation is torn where the driver promises
+// that.
 func (f *fixture) checkAfterPowerLoss(w *writer) {
 	f.Helper()
 	got := f.readRecords(w.partition, 1000)
@@ -190,6 +200,8 @@ func (f *fixture) checkAfterPowerLoss(w *writer) {
 	}
 }
 
+// testCorruptRecord: a damaged record fails the reads that contain it, and no others:
+// what is before and after it can be read, and the partition can be written to.
 func testCorruptRecord(f *fixture) {
 	if f.place.CorruptRecord == nil {
 		f.Skip("the store's records cannot be damaged")
@@ -220,6 +232,9 @@ func testCorruptRecord(f *fixture) {
 	f.append(healthy, record(6))
 }
 
+// testCorruptRoot: a damaged root fails the reads that contain it. A store must not pass
+// it over: the root below it would be taken for the top one, and acknowledged events
+// would be lost.
 func testCorruptRoot(f *fixture) {
 	if f.place.CorruptRoot == nil {
 		f.Skip("the store's roots cannot be damaged")

@@ -21,7 +21,9 @@ type History struct {
 
 	t     testing.TB
 	store persistence.Journal
-	rng   *rand.Rand
+	// Everything random comes from here, so that a failure repeats.
+	rng *rand.Rand
+	// The owner's view of the end; Sequence is that of the last event written.
 	head  persistence.Head
 	now   time.Time
 	order map[string]uint64
@@ -91,6 +93,7 @@ func (h *History) Stray(events int) *History {
 	return h
 }
 
+// command appends one command of n events at a later time.
 func (h *History) command(n int) {
 	h.t.Helper()
 	h.now = h.now.Add(time.Duration(1+h.rng.IntN(100_000)) * time.Millisecond)

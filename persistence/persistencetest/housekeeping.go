@@ -12,6 +12,7 @@ import (
 	"licensed/persistence"
 )
 
+// runHousekeeping runs the cases about what the archiver does to the hot tier.
 func runHousekeeping(t *testing.T, d Driver) {
 	for name, run := range map[string]func(*fixture){
 		"Mark":                      testMark,
@@ -27,6 +28,7 @@ func runHousekeeping(t *testing.T, d Driver) {
 	}
 }
 
+// archiveMark returns a mark with all fields, different for each sequence.
 func archiveMark(through uint64) persistence.ArchiveMark {
 	return persistence.ArchiveMark{
 		Segment: fmt.Sprintf("%s/segment-%d", someone, through), Through: through, Time: someTime,
@@ -34,6 +36,7 @@ func archiveMark(through uint64) persistence.ArchiveMark {
 	}
 }
 
+// mark marks a root, which must succeed.
 func (f *fixture) mark(k persistence.RootKey, m persistence.ArchiveMark) {
 	f.Helper()
 	if err := f.store.MarkArchived(f.ctx(), k, m); err != nil {
@@ -41,6 +44,7 @@ func (f *fixture) mark(k persistence.RootKey, m persistence.ArchiveMark) {
 	}
 }
 
+// strip strips a root, which must succeed.
 func (f *fixture) strip(k persistence.RootKey, snapshotAt string) {
 	f.Helper()
 	if err := f.store.StripRoot(f.ctx(), k, snapshotAt); err != nil {
@@ -48,6 +52,7 @@ func (f *fixture) strip(k persistence.RootKey, snapshotAt string) {
 	}
 }
 
+// deleteRecords deletes the records of a partition, which must succeed.
 func (f *fixture) deleteRecords(p persistence.Partition) {
 	f.Helper()
 	if err := f.store.DeleteRecords(f.ctx(), p); err != nil {
@@ -70,6 +75,7 @@ func (f *fixture) wantRoot(want persistence.Root) {
 	}
 }
 
+// testMark: a mark is read with its root, and a later one replaces it.
 func testMark(f *fixture) {
 	r := root(someone, 1, 1)
 	f.putRoot(r)
@@ -93,6 +99,8 @@ func fullRoot(epoch, version uint64) persistence.Root {
 	return r
 }
 
+// testStrip: a stripped root keeps the fields of the chain and loses its snapshot;
+// stripping again changes only where the snapshot is.
 func testStrip(f *fixture) {
 	whole := fullRoot(3, 2)
 	f.putRoot(whole)
@@ -160,6 +168,8 @@ func testLatePutRoot(f *fixture) {
 	f.wantRoot(want)
 }
 
+// testDeleteRecords: exactly the records of one partition go. The others differ from it
+// in one part of the name each, or begin alike.
 func testDeleteRecords(f *fixture) {
 	p := partition(someone, 2, 3)
 	others := []persistence.Partition{
@@ -230,6 +240,8 @@ func testHousekeepingAtOnce(f *fixture) {
 	f.wantRecords(r.Partition(), 10, nil)
 }
 
+// testHousekeepingCancelled: nothing succeeds with a context that has ended, nor on a
+// closed store.
 func testHousekeepingCancelled(f *fixture) {
 	r := fullRoot(1, 2)
 	f.putRoot(r)

@@ -17,6 +17,7 @@ import (
 	"licensed/persistence"
 )
 
+// runJournal runs the cases about roots and records, without crashes.
 func runJournal(t *testing.T, d Driver) {
 	for name, run := range map[string]func(*fixture){
 		"RecordFields":       testRecordFields,
@@ -44,6 +45,8 @@ func runJournal(t *testing.T, d Driver) {
 	}
 }
 
+// testRecordFields: every field is read as it was written, at the ends of its range:
+// Cassandra's numbers are signed.
 func testRecordFields(f *fixture) {
 	big := uint64(math.MaxInt64)
 	full := persistence.Record{
@@ -64,6 +67,7 @@ func testRecordFields(f *fixture) {
 	f.wantRecords(p, 10, []persistence.Record{full, later})
 }
 
+// testRootFields: the same for roots. An empty snapshot may be read as nil.
 func testRootFields(f *fixture) {
 	first := root(someone, 1, 1)
 	first.Snapshot = []byte{}
@@ -89,6 +93,8 @@ func testRootFields(f *fixture) {
 	}
 }
 
+// testTopRoot: the top root is the highest by epoch, then version, whatever the order of
+// the writes and the number of digits.
 func testTopRoot(f *fixture) {
 	if _, err := f.store.TopRoot(f.ctx(), someone); !errors.Is(err, persistence.ErrNotFound) {
 		f.Errorf("top root of nothing: %v, want ErrNotFound", err)
@@ -125,6 +131,8 @@ func testTopRoot(f *fixture) {
 	}
 }
 
+// testReadRoots: pages of any size give the same roots, highest first, and none of an
+// aggregate whose id begins alike.
 func testReadRoots(f *fixture) {
 	var want []persistence.Root
 	for epoch := uint64(12); epoch >= 1; epoch-- {
@@ -158,6 +166,8 @@ func testReadRoots(f *fixture) {
 	}
 }
 
+// testReadRecords: pages of any size give the same records in order, and a page that is
+// not full is the last.
 func testReadRecords(f *fixture) {
 	p := partition(someone, 3, 7)
 	want := records(1, 700)
@@ -194,6 +204,8 @@ func testGaps(f *fixture) {
 	}
 }
 
+// testPartitionsApart: partitions that differ in one part of the name share no records
+// ([R7]).
 func testPartitionsApart(f *fixture) {
 	ps := []persistence.Partition{
 		partition(someone, 1, 1), partition(someone, 1, 2), partition(someone, 2, 1), partition(someone, 256, 1),
@@ -227,6 +239,8 @@ func oddIDs() []string {
 	}
 }
 
+// testOddIDs: ids that are prefixes of each other, look like patterns, or sort
+// differently in other encodings are all apart.
 func testOddIDs(f *fixture) {
 	ids := oddIDs()
 	for _, id := range ids {
@@ -248,6 +262,7 @@ func testOddIDs(f *fixture) {
 	}
 }
 
+// odd returns records that have the id wherever a text may be.
 func odd(id string) []persistence.Record {
 	rs := records(1, 2)
 	for i := range rs {
@@ -257,6 +272,8 @@ func odd(id string) []persistence.Record {
 	return rs
 }
 
+// testRepeat: a write that is repeated identically changes nothing, also after later
+// writes. Writes of unknown outcome are repeated so.
 func testRepeat(f *fixture) {
 	p := partition(someone, 1, 1)
 	first, second := command(1, 3), command(4, 2)
@@ -352,6 +369,7 @@ func testNothingShared(f *fixture) {
 	}
 }
 
+// testRejected: invalid writes are rejected, and leave nothing.
 func testRejected(f *fixture) {
 	good := partition(someone, 1, 1)
 	unnamed, noEpoch, nul := good, good, good
@@ -386,6 +404,8 @@ func testRejected(f *fixture) {
 	}
 }
 
+// testTooLarge: what is above the limit is rejected for certain: the machine may decide
+// differently then, which an unknown outcome would forbid.
 func testTooLarge(f *fixture) {
 	if f.driver.MaxMutationBytes == 0 {
 		f.Skip("the store has no limit to try")
@@ -410,6 +430,8 @@ func testTooLarge(f *fixture) {
 	}
 }
 
+// testConcurrentAppends: each writer reads its write at once, while many share groups,
+// batches and syncs.
 func testConcurrentAppends(f *fixture) {
 	const aggregates, mutations = 64, 30
 	var wg sync.WaitGroup
@@ -459,6 +481,7 @@ func testRootAndFirstAppend(f *fixture) {
 	}
 }
 
+// aggregates returns all ids, read in pages.
 func (f *fixture) aggregates(page int) []string {
 	f.Helper()
 	var all []string
@@ -479,6 +502,8 @@ func (f *fixture) aggregates(page int) []string {
 	}
 }
 
+// testAggregates: each aggregate with a root is listed once, in whatever order the store
+// has.
 func testAggregates(f *fixture) {
 	if got := f.aggregates(10); len(got) != 0 {
 		f.Errorf("aggregates of an empty store: %q", got)
@@ -543,6 +568,7 @@ func reads(ctx context.Context, s persistence.Store) map[string]error {
 	return errs
 }
 
+// testClose: every call after Close reports ErrClosed, and the store can be opened again.
 func testClose(f *fixture) {
 	f.putRoot(root(someone, 1, 1))
 	s := f.store

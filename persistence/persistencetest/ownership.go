@@ -12,6 +12,7 @@ import (
 	"licensed/persistence"
 )
 
+// runOwnership runs the cases about rows that are compared and set.
 func runOwnership(t *testing.T, d Driver) {
 	for name, run := range map[string]func(*fixture){
 		"CreateCluster":           testCreateCluster,
@@ -27,6 +28,7 @@ func runOwnership(t *testing.T, d Driver) {
 	}
 }
 
+// createCluster creates the cluster, or returns the one that exists.
 func (f *fixture) createCluster(info persistence.ClusterInfo) persistence.ClusterInfo {
 	f.Helper()
 	now, err := f.store.CreateCluster(f.ctx(), info)
@@ -52,6 +54,7 @@ func (f *fixture) swapShard(old, next persistence.Shard) {
 	}
 }
 
+// testCreateCluster: the first call decides, also after a restart, and adds a random id.
 func testCreateCluster(f *fixture) {
 	info := f.createCluster(persistence.ClusterInfo{Name: "licences", Shards: 512})
 	if info.ID.IsZero() || info.Name != "licences" || info.Shards != 512 {
@@ -67,6 +70,8 @@ func testCreateCluster(f *fixture) {
 	}
 }
 
+// testConcurrentCreateCluster: all callers hear of the same cluster, that of one of them
+// as a whole.
 func testConcurrentCreateCluster(f *fixture) {
 	got := make([]persistence.ClusterInfo, 16)
 	var wg sync.WaitGroup
@@ -89,6 +94,8 @@ func testConcurrentCreateCluster(f *fixture) {
 	}
 }
 
+// testLease: a lease changes only if all its fields are as expected, and a refusal
+// returns the row. A lease without an address is one that an earlier release wrote.
 func testLease(f *fixture) {
 	if _, err := f.store.Lease(f.ctx(), incarnationA); !errors.Is(err, persistence.ErrNotFound) {
 		f.Errorf("no lease: %v, want ErrNotFound", err)
@@ -133,6 +140,8 @@ func testLease(f *fixture) {
 	}
 }
 
+// testShard: the same for shards, which are taken, released to a successor, and taken
+// again.
 func testShard(f *fixture) {
 	if _, err := f.store.Shard(f.ctx(), 0); !errors.Is(err, persistence.ErrNotFound) {
 		f.Errorf("no shard: %v, want ErrNotFound", err)
@@ -212,6 +221,7 @@ type swap struct {
 	old, next persistence.Shard
 }
 
+// swapped is what the operation returned.
 type swapped struct {
 	applied bool
 	now     persistence.Shard
@@ -273,8 +283,9 @@ func linearizable(history []operation) error {
 	}
 	for _, o := range history {
 		switch {
-		case o.now != rows[o.now.Epoch], o.applied &&
-			(o.now != o.next || o.old != rows[o.next.Epoch-1]), !o.applied && !o.read && o.now == o.old:
+		case o.now != rows[o.now.Epoch],
+			o.applied && (o.now != o.next || o.old != rows[o.next.Epoch-1]),
+			!o.applied && !o.read && o.now == o.old:
 			return fmt.Errorf("no row explains %+v", o)
 		}
 		for _, later := range history {
@@ -287,6 +298,7 @@ func linearizable(history []operation) error {
 	return nil
 }
 
+// swapOrRead executes an operation. A shard without a row reads as zero.
 func (f *fixture) swapOrRead(op swap) (swapped, error) {
 	if op.read {
 		now, err := f.store.Shard(f.ctx(), op.next.ID)
@@ -299,6 +311,8 @@ func (f *fixture) swapOrRead(op swap) (swapped, error) {
 	return swapped{applied: applied, now: now}, err
 }
 
+// testRejectedSwap: a compare-and-set never changes what a row is about, nor the address
+// of a lease, nor sets an epoch that cannot be followed by another.
 func testRejectedSwap(f *fixture) {
 	a, b := persistence.Lease{Incarnation: incarnationA}, persistence.Lease{Incarnation: incarnationB}
 	moved := a
@@ -328,6 +342,7 @@ func testRejectedSwap(f *fixture) {
 	}
 }
 
+// testManyRows: lists have every row once, after concurrent writes to all of them.
 func testManyRows(f *fixture) {
 	const shards = 512
 	leases := make(map[persistence.Incarnation]persistence.Lease)

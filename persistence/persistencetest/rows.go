@@ -14,8 +14,10 @@ var (
 	someTime     = time.UnixMilli(1761555600123).UTC()
 )
 
+// someone is the aggregate of most cases.
 const someone = "Bayley:LicenseAggregate"
 
+// partition returns a partition of incarnationA.
 func partition(aggregate string, epoch, version uint64) persistence.Partition {
 	return persistence.Partition{
 		RootKey:     persistence.RootKey{Aggregate: aggregate, Epoch: epoch, Version: version},
@@ -77,6 +79,7 @@ func (f *fixture) wantRecords(p persistence.Partition, page int, want []persiste
 	}
 }
 
+// readRecords returns all records of the partition, read in pages.
 func (f *fixture) readRecords(p persistence.Partition, page int) []persistence.Record {
 	f.Helper()
 	var all []persistence.Record
@@ -97,6 +100,7 @@ func (f *fixture) readRecords(p persistence.Partition, page int) []persistence.R
 	}
 }
 
+// wantTopRoot demands that root of its aggregate.
 func (f *fixture) wantTopRoot(want persistence.Root) {
 	f.Helper()
 	got, err := f.store.TopRoot(f.ctx(), want.Key.Aggregate)
@@ -108,6 +112,7 @@ func (f *fixture) wantTopRoot(want persistence.Root) {
 	}
 }
 
+// readRoots returns all roots of the aggregate, read in pages.
 func (f *fixture) readRoots(aggregate string, page int) []persistence.Root {
 	f.Helper()
 	var all []persistence.Root
@@ -128,6 +133,7 @@ func (f *fixture) readRoots(aggregate string, page int) []persistence.Root {
 	}
 }
 
+// describe returns the records in short, for failures.
 func describe(rs []persistence.Record) string {
 	s := fmt.Sprintf("%d records:", len(rs))
 	for _, r := range rs {

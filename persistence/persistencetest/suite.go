@@ -69,6 +69,7 @@ type fixture struct {
 	store  persistence.Store
 }
 
+// open opens a store in a new place, and closes it at the end of the test.
 func open(t testing.TB, d Driver) *fixture {
 	t.Helper()
 	f := &fixture{TB: t, driver: d, place: d.New(t)}
@@ -81,6 +82,7 @@ func open(t testing.TB, d Driver) *fixture {
 	return f
 }
 
+// open opens the store of the place.
 func (f *fixture) open() {
 	f.Helper()
 	s, err := f.place.Open()
@@ -90,6 +92,7 @@ func (f *fixture) open() {
 	f.store = s
 }
 
+// close closes the store, which must succeed.
 func (f *fixture) close() {
 	f.Helper()
 	if err := f.store.Close(); err != nil {
@@ -98,6 +101,8 @@ func (f *fixture) close() {
 	f.store = nil
 }
 
+// reopen closes the store and opens it again: what is read next comes from where rows are
+// kept.
 func (f *fixture) reopen() {
 	f.Helper()
 	f.close()
@@ -119,10 +124,12 @@ func (f *fixture) start(write func(done func(error))) <-chan error {
 	return outcome
 }
 
+// startAppend starts an append.
 func (f *fixture) startAppend(m *persistence.Mutation) <-chan error {
 	return f.start(func(done func(error)) { f.store.Append(f.Context(), m, done) })
 }
 
+// startPutRoot starts the write of a root.
 func (f *fixture) startPutRoot(r *persistence.Root) <-chan error {
 	return f.start(func(done func(error)) { f.store.PutRoot(f.Context(), r, done) })
 }
@@ -145,4 +152,5 @@ func (f *fixture) putRoot(roots ...persistence.Root) {
 	}
 }
 
+// ctx is short for Context.
 func (f *fixture) ctx() context.Context { return f.Context() }

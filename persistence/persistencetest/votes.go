@@ -9,6 +9,7 @@ import (
 	"licensed/persistence"
 )
 
+// runVotes runs the cases about votes.
 func runVotes(t *testing.T, d Driver) {
 	for name, run := range map[string]func(*fixture){
 		"Vote":            testVote,
@@ -50,6 +51,8 @@ func (f *fixture) wantVotes(want ...persistence.Vote) {
 	}
 }
 
+// testVote: a vote is found by accused and voter; a later one of the same pair replaces
+// it. Withdrawing is idempotent.
 func testVote(f *fixture) {
 	f.wantVotes()
 	a := persistence.Vote{Accused: incarnationA, Voter: incarnationB, Name: "gateway one", Beat: 1}
@@ -78,6 +81,7 @@ func testVote(f *fixture) {
 	f.wantVotes(a, b, mutual)
 }
 
+// testConcurrentVotes: votes of different voters do not get in each other's way.
 func testConcurrentVotes(f *fixture) {
 	var wg sync.WaitGroup
 	want := make([]persistence.Vote, 32)
@@ -98,6 +102,7 @@ func testConcurrentVotes(f *fixture) {
 	f.wantVotes(want...)
 }
 
+// testRejectedVote: invalid votes are rejected, and leave nothing.
 func testRejectedVote(f *fixture) {
 	for name, v := range map[string]persistence.Vote{
 		"nobody is accused": {Voter: incarnationA}, "nobody votes": {Accused: incarnationA},

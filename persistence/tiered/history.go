@@ -64,7 +64,8 @@ func (g *Gap) Error() string {
 // Unwrap returns Err.
 func (g *Gap) Unwrap() error { return g.Err }
 
-// HotTier is the part of a journal that history is read from.
+// HotTier is the part of a journal that history is read from; [persistence.Store] and
+// [Journal] have it.
 type HotTier interface {
 	ReadRoot(ctx context.Context, key persistence.RootKey) (persistence.Root, error)
 	ReadRoots(ctx context.Context, aggregate string, below persistence.RootKey, limit int) ([]persistence.Root, error)
@@ -86,6 +87,7 @@ func NewReader(hot HotTier, cold persistence.Archive, now func() time.Time) *Rea
 	return &Reader{hot: hot, cold: cold, now: now}
 }
 
+// page is the number of roots or records that are read at once.
 const page = 512
 
 // Read calls yield with the items of a range of the history that ends at the head, until yield
@@ -128,15 +130,21 @@ func (r *Reader) ReadAll(
 
 // stretch is the part of a partition that belongs to the history and the range.
 type stretch struct {
+	// The part of the partition: after < sequence ≤ through.
 	partition      persistence.Partition
 	after, through uint64
-	mark           *persistence.ArchiveMark
-	gap            error // the chain is broken here
+	// Where the archive has the records; nil if the hot tier has them.
+	mark *persistence.ArchiveMark
+	gap  error // the chain is broken here
 }
 
-// chain returns the stretches of a range, newest first.
+// chain returns the stretches of a range, newest first. It reads roots only, so that the
+// records of each partition are read while they are yielded. A root that is missing,
+// damaged or does not fit makes the rest a stretch with a gap. Errors:
+// persistence.ErrUnavailable.
 func (r *Reader) chain(ctx context.Context, head persistence.Head, rng Range) ([]stretch, error) {
 	var chain []stretch
+	// Cuts the stretch to the range, and drops it if nothing is left.
 	add := func(s stretch) {
 		s.after, s.through = max(s.after, rng.After), min(s.through, rng.Through)
 		if s.after < s.through {
@@ -146,6 +154,7 @@ func (r *Reader) chain(ctx context.Context, head persistence.Head, rng Range) ([
 	add(stretch{partition: head.Partition, after: head.Base, through: head.Sequence})
 	base, parent, below := head.Base, head.Parent, head.Partition.RootKey
 	for base > rng.After {
+		// A base above 0 without a parent is reported below, as a missing root.
 		roots, last, broken := []persistence.Root(nil), true, error(nil)
 		if !parent.IsZero() {
 			roots, last, broken = r.roots(ctx, below, parent, page)
@@ -181,8 +190,9 @@ func (r *Reader) chain(ctx context.Context, head persistence.Head, rng Range) ([
 // run is one reading; it keeps the last segment, since neighbouring partitions share segments.
 type run struct {
 	*Reader
-	rng     Range
-	yield   func(*Item) error
+	rng   Range
+	yield func(*Item) error
+	// Name and content of the last segment.
 	segment string
 	held    []archive.Stretch
 }
@@ -200,7 +210,9 @@ func (r *run) stretch(ctx context.Context, s *stretch) error {
 		if whole {
 			return r.pieces(s, pieces)
 		}
-		// The archiver may have been here since the root was read.
+		// The archiver may have been here since the root was read: it marks before it
+		// deletes, so a second read of the root tells whether the records are missing or
+		// moved ([R11]).
 		again, err := r.hot.ReadRoot(ctx, s.partition.RootKey)
 		if err != nil {
 			return r.missing(s, s.after, &Gap{Err: fmt.Errorf("root %s: %w", s.partition.RootKey, err)})
@@ -223,13 +235,15 @@ func (r *run) stretch(ctx context.Context, s *stretch) error {
 	return r.rows(s, rows, TierArchive)
 }
 
-// piece is a run of records that could be read, or a gap.
+// piece is a run of records that could be read, or a gap. Exactly one of the two is set.
 type piece struct {
 	rows []persistence.Record
 	gap  *Gap
 }
 
-// readHot reads exactly the records of a stretch. Whole says that there is no gap.
+// readHot reads exactly the records of a stretch. Whole reports that there is no gap.
+// Nothing is yielded yet: if records turn out to have been moved, the stretch is read
+// from the archive instead.
 func (r *run) readHot(ctx context.Context, s *stretch) (pieces []piece, whole bool) {
 	gap := func(after, through uint64, err error) {
 		pieces = append(pieces, piece{gap: &Gap{After: after, Through: through, Err: err}})
@@ -243,6 +257,8 @@ func (r *run) readHot(ctx context.Context, s *stretch) (pieces []piece, whole bo
 		got, err := r.hot.ReadRecords(ctx, s.partition, at, n)
 		switch {
 		case errors.Is(err, persistence.ErrCorrupt) && limit > 1:
+			// A page fails as a whole for one damaged record. Halving it finds the
+			// record.
 			limit /= 2 // read what is before it
 			continue
 		case errors.Is(err, persistence.ErrCorrupt):
@@ -254,6 +270,7 @@ func (r *run) readHot(ctx context.Context, s *stretch) (pieces []piece, whole bo
 			gap(at, s.through, err)
 			return pieces, false
 		}
+		// Contiguous records are a piece, and each jump in the sequence is a gap.
 		for first := 0; first < len(got) && at < s.through; {
 			if next := got[first].Sequence; next > at+1 {
 				next = min(next-1, s.through)
@@ -276,11 +293,14 @@ func (r *run) readHot(ctx context.Context, s *stretch) (pieces []piece, whole bo
 	return pieces, !slices.ContainsFunc(pieces, func(p piece) bool { return p.gap != nil })
 }
 
+// missing returns the error of a record that the hot tier does not have.
 func (s *stretch) missing(sequence uint64) error {
 	return fmt.Errorf("%s has no record %d: %w", s.partition.RootKey, sequence, persistence.ErrCorrupt)
 }
 
-// readCold reads a stretch from its segment.
+// readCold reads a stretch from its segment. A segment that is missing after its expiry
+// has expired; before that, it was lost. The records share memory with the segment that
+// is kept.
 func (r *run) readCold(ctx context.Context, s *stretch) ([]persistence.Record, *Gap) {
 	if r.cold == nil {
 		return nil,
@@ -314,7 +334,7 @@ func (r *run) readCold(ctx context.Context, s *stretch) ([]persistence.Record, *
 	}
 }
 
-// rows yields records in the order of the range.
+// rows yields records in the order of the range, unless the range is of the other tier.
 func (r *run) rows(s *stretch, rows []persistence.Record, tier Tier) error {
 	if r.rng.Tier != TierBoth && r.rng.Tier != tier {
 		return nil
@@ -330,7 +350,7 @@ func (r *run) rows(s *stretch, rows []persistence.Record, tier Tier) error {
 	return nil
 }
 
-// pieces yields what was read of the hot tier.
+// pieces yields what was read of the hot tier, in the order of the range.
 func (r *run) pieces(s *stretch, pieces []piece) error {
 	if r.rng.Newest {
 		slices.Reverse(pieces)
@@ -347,6 +367,7 @@ func (r *run) pieces(s *stretch, pieces []piece) error {
 	return nil
 }
 
+// missing yields a gap from after to the end of the stretch.
 func (r *run) missing(s *stretch, after uint64, g *Gap) error {
 	g.After, g.Through = after, s.through
 	return r.yield(&Item{Partition: s.partition, Gap: g})

@@ -24,6 +24,7 @@ func (r *Reader) Past(
 		Sequence:          top.Base,
 	}
 	var past persistence.Past
+	// first becomes the lowest root that was reached.
 	after, first := uint64(0), top
 	err := r.Chain(ctx, head, func(root *persistence.Root) error {
 		if root.Key == top.Key {
@@ -33,6 +34,7 @@ func (r *Reader) Past(
 			past.Start, after = root, root.Base
 			return errFound
 		}
+		// Snapshots are large, and these are not needed.
 		bare := root.Strip("")
 		past.Above = append(past.Above, bare)
 		return nil
@@ -48,6 +50,8 @@ func (r *Reader) Past(
 		past.Records = append(past.Records, *rec)
 		return nil
 	})
+	// A gap is damage here, unless the archive is unavailable: without every event the
+	// state cannot be built.
 	var gap *Gap
 	if errors.As(err, &gap) {
 		if planted.Bug(planted.RebuildWithoutCount) {

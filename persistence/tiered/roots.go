@@ -48,8 +48,9 @@ func (r *Reader) Chain(ctx context.Context, head persistence.Head, yield func(*p
 	return nil
 }
 
-// roots reads a page of roots below a key, and says whether it is the last; or only the one that the
-// chain continues with, if one of the page is damaged, which need not be one of the chain.
+// roots reads a page of roots below a key, and reports whether it is the last. If a root
+// of the page is damaged, which need not be one of the chain, it reads only the one that
+// the chain continues with. Errors: persistence.ErrCorrupt, persistence.ErrUnavailable.
 func (r *Reader) roots(
 	ctx context.Context, below, parent persistence.RootKey, limit int,
 ) (_ []persistence.Root, last bool, _ error) {
@@ -70,10 +71,10 @@ func (r *Reader) roots(
 	return []persistence.Root{root}, false, nil
 }
 
-// errFound ends a search in the chain.
+// errFound ends a search in the chain. No caller outside sees it.
 var errFound = errors.New("found")
 
-// find returns the newest root of the history that matches, or false.
+// find returns the newest root of the history that matches, or false. Errors: as Chain.
 func (r *Reader) find(
 	ctx context.Context, head persistence.Head, match func(*persistence.Root) bool,
 ) (persistence.Root, bool, error) {

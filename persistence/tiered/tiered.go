@@ -41,6 +41,8 @@ func NewJournal(hot persistence.Journal, cold persistence.Archive) *Journal {
 // was lost would be taken for a new one.
 func (j *Journal) TopRoot(ctx context.Context, aggregate string) (persistence.Root, error) {
 	r, err := j.Journal.TopRoot(ctx, aggregate)
+	// Each further round begins with another root or another stub, so the loop follows
+	// the owners and ends with them.
 	for err == nil && r.Stripped {
 		whole, completeErr := j.complete(ctx, r)
 		if completeErr == nil && planted.Bug(planted.DeleteSnapshotEarly) {
@@ -59,7 +61,9 @@ func (j *Journal) TopRoot(ctx context.Context, aggregate string) (persistence.Ro
 	return r, err
 }
 
-// complete returns the root as it was before it was stripped.
+// complete returns the root as it was before it was stripped. Errors:
+// persistence.ErrCorrupt if the snapshot is missing or another's,
+// persistence.ErrUnavailable if the archive does not answer.
 func (j *Journal) complete(ctx context.Context, r persistence.Root) (persistence.Root, error) {
 	if r.SnapshotAt == "" {
 		return r, fmt.Errorf("root %s has no snapshot: %w", r.Key, persistence.ErrCorrupt)

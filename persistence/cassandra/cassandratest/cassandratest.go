@@ -78,6 +78,9 @@ func Shared(t testing.TB) cassandra.Options {
 	return shared.options
 }
 
+// startShared finds or starts the node that tests share. Other processes wait at a lock
+// in the directory while one starts it; the first of them chose its addresses, and wrote
+// them there. The lock ends with the process, the node does not.
 func startShared() (err error) {
 	var given bool
 	if shared.options, given, err = FromEnvironment(); given || err != nil {
@@ -109,6 +112,7 @@ func startShared() (err error) {
 	if err != nil {
 		return err
 	}
+	// A few seconds of the tests' load are too much for the defaults of a small node.
 	c, err := launch(dir, string(network), Config{Password: true, Env: []string{"TIMEOUT=20s"}})
 	if err != nil {
 		return err
@@ -147,6 +151,7 @@ func URL(o cassandra.Options, query string) string {
 // Cluster is Cassandra nodes that this process started. Its methods fail the test that they are called
 // with.
 type Cluster struct {
+	// dir has logs, data and process ids; env are settings for scripts/cassandra.sh.
 	dir     string
 	env     []string
 	options cassandra.Options
@@ -187,7 +192,8 @@ func SkipIfShort(t testing.TB) {
 	}
 }
 
-// launch starts nodes on the addresses of a network, or finds those that were started there before.
+// launch starts nodes on the addresses of a network, or finds those that were started there
+// before, and waits until they accept a login.
 func launch(dir, network string, c Config) (*Cluster, error) {
 	dir = filepath.Join(dir, "cassandra")
 	cluster := &Cluster{
@@ -310,6 +316,8 @@ func (c *Cluster) Do(t testing.TB, args ...string) string {
 	return out
 }
 
+// script runs scripts/cassandra.sh and returns what it printed. The error has what it
+// printed as an error.
 func (c *Cluster) script(args ...string) (string, error) {
 	_, file, _, _ := runtime.Caller(0)
 	script := filepath.Join(filepath.Dir(file), "..", "..", "..", "scripts", "cassandra.sh")

@@ -11,14 +11,17 @@ import (
 	"licensed/persistence"
 )
 
-// Table is the rows. The zero Table is empty. It is not safe for concurrent use.
+// Table is the rows. The zero Table is empty. It is not safe for concurrent use. Rows are values
+// without pointers: what is returned shares no memory with the table.
 type Table struct {
+	// The zero value while there is no cluster.
 	cluster persistence.ClusterInfo
 	leases  map[persistence.Incarnation]persistence.Lease
 	shards  map[uint32]persistence.Shard
 	votes   map[voteKey]persistence.Vote
 }
 
+// voteKey is what a vote is found by: a process has one vote for each node.
 type voteKey struct{ accused, voter persistence.Incarnation }
 
 // PutVote is as persistence.Votes.PutVote.
@@ -76,7 +79,8 @@ func (t *Table) PutLease(l persistence.Lease) {
 	t.leases[l.Incarnation] = l
 }
 
-// SwapLease is as persistence.Ownership.CompareAndSetLease.
+// SwapLease is as persistence.Ownership.CompareAndSetLease. A missing row equals the zero
+// lease, which no other row does, since incarnations are not zero.
 func (t *Table) SwapLease(old, next persistence.Lease) (applied bool, now persistence.Lease) {
 	if now := t.leases[next.Incarnation]; now != old {
 		return false, now

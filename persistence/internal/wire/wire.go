@@ -23,6 +23,7 @@ var (
 // ChecksumLen is the number of bytes that Seal appends.
 const ChecksumLen = 4
 
+// The polynomial for which processors have an instruction.
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // AppendString appends the length of s and s.
@@ -150,4 +151,5 @@ func (r *Reader) Bytes() []byte {
 // String returns a copy of the next length-prefixed bytes.
 func (r *Reader) String() string { return string(r.Bytes()) }
 
+// uvarintLen returns the number of bytes of the shortest encoding of v.
 func uvarintLen(v uint64) int { return (bits.Len64(v|1) + 6) / 7 }
