@@ -12,7 +12,6 @@ import (
 	"licensed/cluster/lease"
 	"licensed/cluster/ownership"
 	"licensed/cluster/shardmap"
-	"licensed/messages/clusterv1"
 	"licensed/persistence"
 )
 
@@ -92,8 +91,8 @@ type NodeConfig struct {
 	// called once for each; the host is closed when the incarnation has ended.
 	NewHost func(actors.Authority) (Host, error)
 	// Changed is told what others should hear: rows of shards gained and released, incarnations found
-	// dead. Who is to hear of a release at once is the successor in it.
-	Changed func(*clusterv1.News)
+	// dead. Who is to hear of a release at once is the successor in it. The news belong to the callee.
+	Changed func(News)
 	// Scanned is told of the rows of all shards after each read of all of them. The slice belongs to the callee.
 	Scanned func(rows []persistence.Shard)
 	// Happened is told what happens, in order. All three are called from the node's loop, which
@@ -125,7 +124,7 @@ func (c NodeConfig) withDefaults() (NodeConfig, error) {
 		c.Clock = clock
 	}
 	if c.Changed == nil {
-		c.Changed = func(*clusterv1.News) {}
+		c.Changed = func(News) {}
 	}
 	if c.Scanned == nil {
 		c.Scanned = func([]persistence.Shard) {}

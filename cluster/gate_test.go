@@ -66,12 +66,11 @@ func (idleHost) Drop(func(string) bool)      {}
 func (idleHost) Close(context.Context) error { return nil }
 
 // Hear tells the node what others say.
-func (n *Node) Hear(news *clusterv1.News) {
-	rows, dead := ReadNews(news)
-	for _, row := range rows {
+func (n *Node) Hear(news News) {
+	for _, row := range news.Shards {
 		n.rows.Hear(row)
 	}
-	for _, i := range dead {
+	for _, i := range news.Dead {
 		n.Suspect(i)
 	}
 }
@@ -143,10 +142,9 @@ func FuzzHear(f *testing.F) {
 	f.Add(uint32(1<<31), uint64(1<<63), []byte("0123456789abcdef"), []byte("0123"), []byte("0123456789abcdef"))
 	f.Fuzz(func(t *testing.T, id uint32, epoch uint64, owner, successor, dead []byte) {
 		held, _ := n.Epoch(id % n.Shards())
-		n.Hear(&clusterv1.News{
-			Shards: []*clusterv1.Shard{{Id: id, Epoch: epoch, Owner: owner, Successor: successor}, nil},
-			Dead:   [][]byte{dead},
-		})
+		n.Hear(NewsOf(&clusterv1.News{
+			Shards: []*clusterv1.Shard{{Id: id, Epoch: epoch, Owner: owner, Successor: successor}, nil}, Dead: [][]byte{dead},
+		}))
 		if now, ok := n.Epoch(id % n.Shards()); !ok || now != held {
 			t.Errorf("shard %d is held at %d, %t after rumours", id, now, ok)
 		}

@@ -350,7 +350,7 @@ func (i *incarnation) tell(now lease.Instant, out *ownership.Outputs) {
 		i.node.happened(Happening{Kind: Died, Incarnation: i.id, Other: id})
 	}
 	if len(out.Changed) > 0 || len(out.Dead) > 0 {
-		i.node.config.Changed(NewsOf(out.Changed, out.Dead))
+		i.node.config.Changed(News{Shards: slices.Clone(out.Changed), Dead: slices.Clone(out.Dead)})
 	}
 }
 

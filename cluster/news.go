@@ -44,31 +44,39 @@ func IncarnationOf(b []byte) (i persistence.Incarnation, err error) {
 	return i, nil
 }
 
-// NewsOf returns rows and dead incarnations as they travel. Shards without a row are left out.
-func NewsOf(rows []persistence.Shard, dead []persistence.Incarnation) *clusterv1.News {
-	news := &clusterv1.News{}
-	for _, row := range rows {
-		if row.Epoch > 0 {
-			news.Shards = append(news.Shards, ShardMessage(row))
-		}
-	}
-	for _, i := range dead {
-		news.Dead = append(news.Dead, i[:])
-	}
-	return news
+// News is what other processes should hear of shards and incarnations. All of it is a hint.
+type News struct {
+	// Shards are rows as the sender knows them.
+	Shards []persistence.Shard
+	// Dead are incarnations that were found to be marked dead.
+	Dead []persistence.Incarnation
 }
 
-// ReadNews returns what news say. Rows and incarnations that cannot exist are left out.
-func ReadNews(news *clusterv1.News) (rows []persistence.Shard, dead []persistence.Incarnation) {
-	for _, m := range news.GetShards() {
-		if row, err := ShardRow(m); err == nil {
-			rows = append(rows, row)
+// Message returns the news as they travel. Shards without a row are left out.
+func (n News) Message() *clusterv1.News {
+	m := &clusterv1.News{}
+	for _, row := range n.Shards {
+		if row.Epoch > 0 {
+			m.Shards = append(m.Shards, ShardMessage(row))
 		}
 	}
-	for _, b := range news.GetDead() {
+	for _, i := range n.Dead {
+		m.Dead = append(m.Dead, i[:])
+	}
+	return m
+}
+
+// NewsOf returns the news in a message. Rows and incarnations that cannot exist are left out.
+func NewsOf(m *clusterv1.News) (n News) {
+	for _, s := range m.GetShards() {
+		if row, err := ShardRow(s); err == nil {
+			n.Shards = append(n.Shards, row)
+		}
+	}
+	for _, b := range m.GetDead() {
 		if i, err := IncarnationOf(b); err == nil && !i.IsZero() {
-			dead = append(dead, i)
+			n.Dead = append(n.Dead, i)
 		}
 	}
-	return rows, dead
+	return n
 }

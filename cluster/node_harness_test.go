@@ -20,7 +20,6 @@ import (
 	"licensed/cluster/lease"
 	"licensed/cluster/ownership"
 	"licensed/cluster/placement"
-	"licensed/messages/clusterv1"
 	"licensed/persistence"
 	"licensed/persistence/faulty"
 	"licensed/persistence/memory"
@@ -98,7 +97,7 @@ func (ns *nodes) start(name string, change ...func(*cluster.NodeConfig)) *testNo
 	c := cluster.NodeConfig{
 		Ownership: n.store, Cluster: info, Name: name, Kind: actorstest.Ledger{}.Name(),
 		Protocol: ownership.DefaultConfig(), Clock: n.clock,
-		NewHost: n.newHost, Changed: func(news *clusterv1.News) { ns.spread(n, news) },
+		NewHost: n.newHost, Changed: func(news cluster.News) { ns.spread(n, news) },
 		Happened: n.happened, Log: slog.New(slog.DiscardHandler),
 	}
 	c.Protocol.Settle = 0
@@ -160,7 +159,7 @@ func (n *testNode) kill(t testing.TB) {
 }
 
 // spread is gossip: quick, and nobody waits for it.
-func (ns *nodes) spread(from *testNode, news *clusterv1.News) {
+func (ns *nodes) spread(from *testNode, news cluster.News) {
 	ns.mu.Lock()
 	defer ns.mu.Unlock()
 	for _, n := range ns.all {

@@ -17,7 +17,7 @@ import (
 func FuzzNews(f *testing.F) {
 	a := incarnation("a")
 	for _, m := range []*clusterv1.News{
-		{}, cluster.NewsOf([]persistence.Shard{row(1, "a", "b")}, []persistence.Incarnation{a}),
+		{}, cluster.News{Shards: []persistence.Shard{row(1, "a", "b")}, Dead: []persistence.Incarnation{a}}.Message(),
 		{Dead: [][]byte{a[:], {1}}}, {Shards: []*clusterv1.Shard{{Id: 1 << 31}, {Owner: []byte{1}}, nil}},
 	} {
 		b, err := proto.Marshal(m)
@@ -44,7 +44,7 @@ func FuzzNews(f *testing.F) {
 	f.Fuzz(func(t *testing.T, heard, member []byte) {
 		n, m := &clusterv1.News{}, &clusterv1.Meta{}
 		if proto.Unmarshal(heard, n) == nil {
-			rows, _ := cluster.ReadNews(n)
+			rows := cluster.NewsOf(n).Shards
 			for _, row := range rows {
 				c.Map.Hear(row)
 			}

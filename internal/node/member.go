@@ -54,9 +54,9 @@ type member struct {
 	last      atomic.Pointer[persistence.Incarnation] // see incarnation
 
 	draining   atomic.Bool
-	told       chan struct{}        // capacity 1: what others know of this process changed
-	news       chan *clusterv1.News // to be spread
-	introduced *clusterv1.Meta      // what others were told at first
+	told       chan struct{}     // capacity 1: what others know of this process changed
+	news       chan cluster.News // to be spread
+	introduced *clusterv1.Meta   // what others were told at first
 
 	context context.Context
 	cancel  context.CancelFunc
@@ -81,7 +81,7 @@ func (n *Node) startPort(context.Context) error {
 	}
 	m := &member{
 		n: n, joined: make(chan struct{}), told: make(chan struct{}, 1), doubt: make(chan struct{}, 1),
-		news: make(chan *clusterv1.News, keptNews), strangers: membership.NewStrangers(n.cluster.ID, n.log),
+		news: make(chan cluster.News, keptNews), strangers: membership.NewStrangers(n.cluster.ID, n.log),
 	}
 	m.context, m.cancel = context.WithCancel(context.Background())
 	m.probe()
@@ -333,12 +333,12 @@ func (m *member) hear(news *clusterv1.News) {
 	default:
 		return // It comes again with the full state.
 	}
-	rows, dead := cluster.ReadNews(news)
-	for _, row := range rows {
+	heard := cluster.NewsOf(news)
+	for _, row := range heard.Shards {
 		m.n.shardMap.Hear(row)
 	}
 	node := m.n.owner.Load()
-	for _, i := range dead {
+	for _, i := range heard.Dead {
 		m.roster.Suspect(i)
 		if node != nil {
 			node.Suspect(i)
@@ -347,16 +347,15 @@ func (m *member) hear(news *clusterv1.News) {
 }
 
 // state returns all that a member may have missed.
-func (m *member) state() *clusterv1.News { return cluster.NewsOf(m.n.shardMap.Rows(), nil) }
+func (m *member) state() *clusterv1.News { return cluster.News{Shards: m.n.shardMap.Rows()}.Message() }
 
 // changed hears what others should, from the loop that renews the lease: nothing here waits.
-func (n *Node) changed(news *clusterv1.News) {
+func (n *Node) changed(news cluster.News) {
 	m := n.member.Load()
 	if m == nil {
 		return // Nobody knows this process yet.
 	}
-	_, dead := cluster.ReadNews(news)
-	for _, i := range dead {
+	for _, i := range news.Dead {
 		m.roster.Suspect(i)
 	}
 	select {
@@ -373,12 +372,10 @@ func (m *member) spread() {
 			return
 		case news := <-m.news:
 			successors := make(map[persistence.Incarnation]bool)
-			for _, s := range news.GetShards() {
-				if i, err := cluster.IncarnationOf(s.GetSuccessor()); err == nil {
-					successors[i] = true
-				}
+			for _, row := range news.Shards {
+				successors[row.Successor] = true
 			}
-			m.gossip.Spread(news, func(o membership.Member) bool {
+			m.gossip.Spread(news.Message(), func(o membership.Member) bool {
 				i, err := cluster.IncarnationOf(o.Meta.GetIncarnation())
 				return err == nil && (i.IsZero() || successors[i])
 			})
