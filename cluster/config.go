@@ -15,10 +15,12 @@ import (
 	"licensed/persistence"
 )
 
-// Host runs the aggregates of one incarnation; *actors.Runtime is one. It is safe for concurrent use.
+// Host runs the aggregates of one incarnation. It is safe for concurrent use.
 type Host interface {
 	Execute(ctx context.Context, id string, c actors.Command) (actors.Reply, error)
 	Query(ctx context.Context, id string, query any) (actors.Answer, error)
+	// Operate executes an operator's request, perhaps twice.
+	Operate(ctx context.Context, id string, request any) (actors.Answer, error)
 	// Drop ends the activations that the function selects, at once.
 	Drop(of func(id string) bool)
 	// Close takes no more requests, and returns when none is in progress or ctx ended.

@@ -62,6 +62,9 @@ func (idleHost) Execute(context.Context, string, actors.Command) (actors.Reply, 
 func (idleHost) Query(context.Context, string, any) (actors.Answer, error) {
 	return actors.Answer{}, nil
 }
+func (idleHost) Operate(context.Context, string, any) (actors.Answer, error) {
+	return actors.Answer{}, nil
+}
 func (idleHost) Drop(func(string) bool)      {}
 func (idleHost) Close(context.Context) error { return nil }
 

@@ -223,12 +223,21 @@ func (n *Node) Execute(ctx context.Context, id string, c actors.Command) (actors
 
 // Query asks an aggregate of that id, as Execute does. The answer is linearizable.
 func (n *Node) Query(ctx context.Context, id string, query any) (actors.Answer, error) {
+	return n.ask(ctx, id, query, Host.Query)
+}
+
+// Operate has the host of an aggregate execute an operator's request, perhaps twice. Errors are as those of Query.
+func (n *Node) Operate(ctx context.Context, id string, request any) (actors.Answer, error) {
+	return n.ask(ctx, id, request, Host.Operate)
+}
+
+func (n *Node) ask(ctx context.Context, id string, what any, of func(Host, context.Context, string, any) (actors.Answer, error)) (actors.Answer, error) {
 	for attempt := 0; ; attempt++ {
 		i, g, err := n.enter(ctx, id)
 		if err != nil {
 			return actors.Answer{}, err
 		}
-		answer, err := i.host.Query(ctx, id, query)
+		answer, err := of(i.host, ctx, id, what)
 		if n.config.Confirm == ConfirmRead && speaks(err) {
 			if e := i.confirm.wait(ctx); e != nil {
 				answer, err = actors.Answer{}, n.queryError(ctx, g.shard, e)

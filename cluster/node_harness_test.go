@@ -118,10 +118,18 @@ func (n *testNode) newHost(a actors.Authority) (cluster.Host, error) {
 	n.mu.Lock()
 	n.hosts++
 	n.mu.Unlock()
-	return actors.New(actors.Options{
+	rt, err := actors.New(actors.Options{
 		Kind: actorstest.Ledger{}, Journal: n.store, Authority: a, Config: actors.DefaultConfig(),
 		System: quiet,
 	})
+	return testHost{rt}, err
+}
+
+// testHost answers operators with what they ask.
+type testHost struct{ *actors.Runtime }
+
+func (testHost) Operate(_ context.Context, _ string, request any) (actors.Answer, error) {
+	return actors.Answer{Value: request}, nil
 }
 
 // quiet is the actor system of all hosts.

@@ -63,6 +63,9 @@ func (o owner) Execute(ctx context.Context, _, id string, c actors.Command) (act
 func (owner) Query(context.Context, string, string, any) (actors.Answer, error) {
 	return actors.Answer{}, nil
 }
+func (owner) Operate(context.Context, string, string, any) (actors.Answer, error) {
+	return actors.Answer{}, nil
+}
 func (owner) Status(context.Context) (*clusterv1.StatusResponse, error) { return nil, nil }
 func (owner) Drain(context.Context) error                               { return nil }
 func (owner) Undrain(context.Context) error                             { return nil }

@@ -23,6 +23,7 @@ import (
 type Node interface {
 	Execute(ctx context.Context, id string, c actors.Command) (actors.Reply, error)
 	Query(ctx context.Context, id string, query any) (actors.Answer, error)
+	Operate(ctx context.Context, id string, request any) (actors.Answer, error)
 	// Epoch tells whether a shard is held at this moment, and Incarnation who the node is.
 	Epoch(shard uint32) (uint64, bool)
 	Incarnation() persistence.Incarnation
@@ -49,6 +50,7 @@ type Self interface {
 type Transport interface {
 	Execute(ctx context.Context, address, kind, id string, c actors.Command) (actors.Reply, error)
 	Query(ctx context.Context, address, kind, id string, query any) (actors.Answer, error)
+	Operate(ctx context.Context, address, kind, id string, request any) (actors.Answer, error)
 	Status(ctx context.Context, address string) (*clusterv1.StatusResponse, error)
 	Drain(ctx context.Context, address string) error
 	Undrain(ctx context.Context, address string) error
@@ -183,12 +185,24 @@ func (r *Router) Execute(ctx context.Context, id string, c actors.Command) (repl
 
 // Query asks the aggregate of that id. The answer is linearizable. Errors are as those of Execute, and none
 // leaves anything executed.
-func (r *Router) Query(ctx context.Context, id string, query any) (answer actors.Answer, err error) {
+func (r *Router) Query(ctx context.Context, id string, query any) (actors.Answer, error) {
+	return r.ask(ctx, id, query, Node.Query, Transport.Query)
+}
+
+// Operate has the owner of an aggregate execute an operator's request, perhaps twice. Errors are as those of Query.
+func (r *Router) Operate(ctx context.Context, id string, request any) (actors.Answer, error) {
+	return r.ask(ctx, id, request, Node.Operate, Transport.Operate)
+}
+
+func (r *Router) ask(
+	ctx context.Context, id string, what any, local func(Node, context.Context, string, any) (actors.Answer, error),
+	remote func(t Transport, ctx context.Context, address, kind, id string, what any) (actors.Answer, error),
+) (answer actors.Answer, err error) {
 	err = r.route(ctx, id, DoneInfo{}, func(ctx context.Context, to target) (err error) {
 		if to.local {
-			answer, err = r.config.Node.Query(ctx, id, query)
+			answer, err = local(r.config.Node, ctx, id, what)
 		} else {
-			answer, err = r.config.Transport.Query(ctx, to.address, r.config.Kind, id, query)
+			answer, err = remote(r.config.Transport, ctx, to.address, r.config.Kind, id, what)
 		}
 		return err
 	})

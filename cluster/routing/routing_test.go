@@ -65,6 +65,11 @@ func (n *network) Query(_ context.Context, address, _, _ string, _ any) (actors.
 	return actors.Answer{Value: address}, err
 }
 
+func (n *network) Operate(_ context.Context, address, _, _ string, _ any) (actors.Answer, error) {
+	err := n.ask(address)
+	return actors.Answer{Value: "operator " + address}, err
+}
+
 func (n *network) Status(_ context.Context, address string) (*clusterv1.StatusResponse, error) {
 	return &clusterv1.StatusResponse{Name: address}, n.ask(address)
 }
@@ -106,6 +111,11 @@ func (l *local) Execute(context.Context, string, actors.Command) (actors.Reply, 
 func (l *local) Query(context.Context, string, any) (actors.Answer, error) {
 	l.asked++
 	return actors.Answer{Value: "local"}, l.err
+}
+
+func (l *local) Operate(context.Context, string, any) (actors.Answer, error) {
+	l.asked++
+	return actors.Answer{Value: "local operator"}, l.err
 }
 
 func (l *local) Epoch(uint32) (uint64, bool)          { return 1, l.holds }
@@ -600,6 +610,13 @@ func TestLocalNode(t *testing.T) {
 		}
 		if a, err := s.Router.Query(t.Context(), "id", "what"); a.Value != "at a" || err != nil {
 			t.Errorf("query answered by %v, %v", a.Value, err)
+		}
+		if a, err := s.Router.Operate(t.Context(), "id", "what"); a.Value != "operator at a" || err != nil {
+			t.Errorf("operator's request answered by %v, %v", a.Value, err)
+		}
+		node.holds, node.err = true, nil
+		if a, err := s.Router.Operate(t.Context(), "id", "what"); a.Value != "local operator" || err != nil {
+			t.Errorf("operator's request answered by %v, %v", a.Value, err)
 		}
 	})
 }

@@ -44,6 +44,8 @@ type Handler interface {
 	// package actors, also as *cluster.NotOwnerError.
 	Execute(ctx context.Context, kind, id string, c actors.Command) (actors.Reply, error)
 	Query(ctx context.Context, kind, id string, query any) (actors.Answer, error)
+	// Operate executes an operator's request, perhaps twice. Errors are as those of Query.
+	Operate(ctx context.Context, kind, id string, request any) (actors.Answer, error)
 	// Status tells how this process does.
 	Status(ctx context.Context) (*clusterv1.StatusResponse, error)
 	// Drain begins to hand over all shards and to leave. It returns when that is begun.

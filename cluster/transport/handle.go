@@ -56,12 +56,15 @@ func (t *Transport) handle(ctx context.Context, m *clusterv1.Request, r *cluster
 			return err
 		}
 		a, err := h.Query(ctx, m.GetKind(), m.GetAggregate(), query)
+		return respond(r, codec, a, err)
+	case *clusterv1.Request_Operator:
+		p := body.Operator.GetPayload()
+		request, err := codec.Unmarshal(p.GetType(), p.GetData())
 		if err != nil {
-			return err
+			return fmt.Errorf("%w: operator's request: %w", actors.ErrNotSupported, err)
 		}
-		answer, err := answerMessage(codec, a)
-		r.Body = &clusterv1.Response_Answer{Answer: answer}
-		return err
+		a, err := h.Operate(ctx, m.GetKind(), m.GetAggregate(), request)
+		return respond(r, codec, a, err)
 	case *clusterv1.Request_Ping:
 		r.Body = &clusterv1.Response_Ping{Ping: t.pinged(body.Ping)}
 		return nil
@@ -77,4 +80,14 @@ func (t *Transport) handle(ctx context.Context, m *clusterv1.Request, r *cluster
 		return h.Undrain(ctx)
 	}
 	return fmt.Errorf("%w: unknown request type; the caller is a newer release", actors.ErrNotSupported)
+}
+
+// respond puts an answer into a response, unless there is an error.
+func respond(r *clusterv1.Response, codec Codec, a actors.Answer, err error) error {
+	if err != nil {
+		return err
+	}
+	answer, err := answerMessage(codec, a)
+	r.Body = &clusterv1.Response_Answer{Answer: answer}
+	return err
 }

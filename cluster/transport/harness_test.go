@@ -37,6 +37,7 @@ func (words) Unmarshal(name string, data []byte) (any, error) {
 type echo struct {
 	execute func(ctx context.Context, id string, c actors.Command) (actors.Reply, error)
 	query   func(ctx context.Context, id string, query any) (actors.Answer, error)
+	operate func(ctx context.Context, id string, request any) (actors.Answer, error)
 }
 
 func (e *echo) Execute(ctx context.Context, _, id string, c actors.Command) (actors.Reply, error) {
@@ -51,6 +52,10 @@ func (e *echo) Query(ctx context.Context, _, id string, query any) (actors.Answe
 		return e.query(ctx, id, query)
 	}
 	return actors.Answer{Value: query}, nil
+}
+
+func (e *echo) Operate(ctx context.Context, _, id string, request any) (actors.Answer, error) {
+	return e.operate(ctx, id, request)
 }
 
 func (*echo) Status(context.Context) (*clusterv1.StatusResponse, error) {

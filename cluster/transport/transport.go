@@ -196,9 +196,23 @@ func (t *Transport) Query(ctx context.Context, address, kind, id string, query a
 	if err != nil {
 		return actors.Answer{}, err
 	}
-	res, err := t.request(ctx, address, &clusterv1.Request{
-		Kind: kind, Aggregate: id, Body: &clusterv1.Request_Query{Query: m},
+	return t.ask(ctx, address, &clusterv1.Request{Kind: kind, Aggregate: id, Body: &clusterv1.Request_Query{Query: m}})
+}
+
+// Operate has the owner of an aggregate execute an operator's request, perhaps twice. Errors are as those of Execute.
+func (t *Transport) Operate(ctx context.Context, address, kind, id string, request any) (actors.Answer, error) {
+	p, err := payloadOf(t.config.Codec, request)
+	if err != nil {
+		return actors.Answer{}, fmt.Errorf("operator's request: %w", err)
+	}
+	return t.ask(ctx, address, &clusterv1.Request{
+		Kind: kind, Aggregate: id, Body: &clusterv1.Request_Operator{Operator: &clusterv1.OperatorRequest{Payload: p}},
 	})
+}
+
+// ask sends a request whose response is an answer.
+func (t *Transport) ask(ctx context.Context, address string, m *clusterv1.Request) (actors.Answer, error) {
+	res, err := t.request(ctx, address, m)
 	if err != nil {
 		return actors.Answer{}, err
 	}

@@ -59,6 +59,19 @@ func TestRequests(t *testing.T) {
 			t.Errorf("%T: value %v, want %v", q, got.Value, want.Value)
 		}
 	}
+	b.handler.query = nil
+	b.handler.operate = func(_ context.Context, id string, request any) (actors.Answer, error) {
+		return actors.Answer{Head: head, Value: id + " " + request.(string)}, nil
+	}
+	if got, err := a.Operate(t.Context(), b.Address(), "Kind", "id", "evict"); err != nil || got.Head != head || got.Value != "id evict" {
+		t.Errorf("operator's request: %+v, %v", got, err)
+	}
+	if got, err := a.Query(t.Context(), b.Address(), "Kind", "id", "evict"); err != nil || got.Value != "evict" {
+		t.Errorf("a query like an operator's request: %+v, %v", got, err)
+	}
+	if _, err := a.Operate(t.Context(), b.Address(), "Kind", "id", 7); err == nil {
+		t.Error("an operator's request of an unknown type was sent")
+	}
 	if s, err := a.Status(t.Context(), b.Address()); err != nil || s.GetName() != "echo" {
 		t.Errorf("status %v, %v", s, err)
 	}

@@ -135,16 +135,16 @@ func notOwner(r *clusterv1.Response) error {
 
 // commandMessage returns a command as it travels.
 func commandMessage(codec Codec, c actors.Command) (*clusterv1.Command, error) {
-	name, data, err := codec.Marshal(c.Payload)
+	p, err := payloadOf(codec, c.Payload)
 	if err != nil {
-		return nil, fmt.Errorf("command %T: %w", c.Payload, err)
+		return nil, fmt.Errorf("command: %w", err)
 	}
 	if planted.Bug(planted.ForgetCommandID) {
 		c.ID += time.Now().Format("-05.000000")
 	}
 	return &clusterv1.Command{
 		Id: c.ID, Fingerprint: c.Fingerprint, IssuedAt: millis(c.IssuedAt), ValidateOnly: c.ValidateOnly,
-		Stamped: c.Stamped, Payload: &clusterv1.Payload{Type: name, Data: data},
+		Stamped: c.Stamped, Payload: p,
 	}, nil
 }
 
@@ -186,21 +186,30 @@ func replyOf(m *clusterv1.Reply) actors.Reply {
 
 // queryMessage returns a query as it travels.
 func queryMessage(codec Codec, query any) (*clusterv1.Query, error) {
-	p := &clusterv1.Payload{}
 	switch query := query.(type) {
 	case actors.HeadQuery:
-		p.Type = headQueryName
+		return &clusterv1.Query{Payload: &clusterv1.Payload{Type: headQueryName}}, nil
 	case actors.SnapshotQuery:
-		if p.Type = snapshotQueryName; query.InMemory {
+		p := &clusterv1.Payload{Type: snapshotQueryName}
+		if query.InMemory {
 			p.Data = []byte{1}
 		}
-	default:
-		var err error
-		if p.Type, p.Data, err = codec.Marshal(query); err != nil {
-			return nil, fmt.Errorf("query %T: %w", query, err)
-		}
+		return &clusterv1.Query{Payload: p}, nil
+	}
+	p, err := payloadOf(codec, query)
+	if err != nil {
+		return nil, fmt.Errorf("query: %w", err)
 	}
 	return &clusterv1.Query{Payload: p}, nil
+}
+
+// payloadOf returns a value as it travels.
+func payloadOf(codec Codec, value any) (*clusterv1.Payload, error) {
+	name, data, err := codec.Marshal(value)
+	if err != nil {
+		return nil, fmt.Errorf("%T: %w", value, err)
+	}
+	return &clusterv1.Payload{Type: name, Data: data}, nil
 }
 
 // queryOf returns the query in a message.
@@ -230,10 +239,9 @@ func answerMessage(codec Codec, a actors.Answer) (*clusterv1.Answer, error) {
 		m.Value = &clusterv1.Payload{Type: snapshotName, Data: data}
 		return m, err
 	}
-	name, data, err := codec.Marshal(a.Value)
-	m.Value = &clusterv1.Payload{Type: name, Data: data}
-	if err != nil {
-		return nil, fmt.Errorf("answer %T: %w", a.Value, err)
+	var err error
+	if m.Value, err = payloadOf(codec, a.Value); err != nil {
+		return nil, fmt.Errorf("answer: %w", err)
 	}
 	return m, nil
 }

@@ -84,7 +84,7 @@ func (s *Hosts) Close() {
 }
 
 // Host serves the shards of one incarnation: its aggregates, and the archiver that works for them. It implements
-// cluster.Host and gateway.Aggregates.
+// cluster.Host.
 type Host struct {
 	*actors.Runtime
 	hosts     *Hosts

@@ -16,12 +16,12 @@ import (
 	"licensed/persistence/doctor"
 )
 
-// Query implements cluster.Host.
-func (h *Host) Query(ctx context.Context, customer string, query any) (actors.Answer, error) {
+// Operate implements cluster.Host: each request may be executed twice without harm.
+func (h *Host) Operate(ctx context.Context, customer string, request any) (actors.Answer, error) {
 	if err := checkForeign(customer, nil); err != nil {
 		return actors.Answer{}, err
 	}
-	switch r := query.(type) { // Operators' requests: each may be executed twice without harm.
+	switch r := request.(type) {
 	case *nodev1.PassivateRequest:
 		resident, evicted := h.Passivate(ctx, customer)
 		return actors.Answer{Value: &nodev1.PassivateResponse{Resident: resident, Evicted: evicted}}, nil
@@ -30,23 +30,25 @@ func (h *Host) Query(ctx context.Context, customer string, query any) (actors.An
 	case *nodev1.ImportRequest:
 		return h.importHistory(ctx, customer, r)
 	}
+	return actors.Answer{}, fmt.Errorf("%w: operator's request %T", actors.ErrNotSupported, request)
+}
+
+// Query implements cluster.Host.
+func (h *Host) Query(ctx context.Context, customer string, query any) (answer actors.Answer, err error) {
+	if err := checkForeign(customer, nil); err != nil {
+		return actors.Answer{}, err
+	}
 	ctx, end := h.hosts.Tracer.Request(ctx, customers.Aggregate(customer), "")
-	var answer actors.Answer
-	var err error
+	headOnly := false
 	switch q := query.(type) {
 	case actors.HeadQuery:
-		if q.Closed {
-			answer, err = h.Runtime.Query(ctx, customer, query)
-			break
-		}
-		answer.Head, err = h.head(ctx, customer)
+		headOnly = !q.Closed
 	case actors.SnapshotQuery:
-		if q.InMemory && !h.Resident(customer) {
-			answer.Head, err = h.head(ctx, customer)
-			break
-		}
-		answer, err = h.Runtime.Query(ctx, customer, query)
-	default:
+		headOnly = q.InMemory && !h.Resident(customer)
+	}
+	if headOnly {
+		answer.Head, err = h.head(ctx, customer)
+	} else {
 		answer, err = h.Runtime.Query(ctx, customer, query)
 	}
 	end(err)

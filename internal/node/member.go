@@ -471,6 +471,15 @@ func (m *member) Query(ctx context.Context, kind, id string, query any) (actors.
 	return node.Query(ctx, id, query)
 }
 
+// Operate implements transport.Handler.
+func (m *member) Operate(ctx context.Context, kind, id string, request any) (actors.Answer, error) {
+	node, err := m.of(kind)
+	if err != nil {
+		return actors.Answer{}, err
+	}
+	return node.Operate(ctx, id, request)
+}
+
 // of returns the node that holds aggregates of a kind.
 func (m *member) of(kind string) (*cluster.Node, error) {
 	if kind != license.Name {

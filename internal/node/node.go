@@ -43,6 +43,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"licensed/actors"
 	"licensed/actors/license"
 	"licensed/actors/license/policy/policyfile"
 	"licensed/cluster"
@@ -82,7 +83,7 @@ type Node struct {
 	storage    *storage.Storage
 	policy     *policyfile.Source
 	hosts      *host.Hosts
-	aggregates gateway.Aggregates
+	aggregates aggregates
 	gateway    atomic.Pointer[gateway.Gateway]
 	dashboard  atomic.Pointer[dashboard.Dashboard]
 	tracer     *tracing.Tracer // nil: none
@@ -113,6 +114,13 @@ type Node struct {
 	mu      sync.Mutex
 	broken  bool
 	silence []func() // what ends the authority to answer
+}
+
+// aggregates are the customers of the whole cluster, or of the process if it is alone. It is safe for concurrent use.
+type aggregates interface {
+	gateway.Aggregates
+	// Operate has the owner of a customer execute an operator's request, perhaps twice.
+	Operate(ctx context.Context, customer string, request any) (actors.Answer, error)
 }
 
 // part is something to be stopped.

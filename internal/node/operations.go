@@ -87,9 +87,9 @@ func (o *operations) Customers(ctx context.Context, after string, limit int) ([]
 
 // request sends an operator's request to the customer's owner, whichever process that is.
 func request[A proto.Message](
-	ctx context.Context, aggregates gateway.Aggregates, customer string, r proto.Message,
+	ctx context.Context, aggregates aggregates, customer string, r proto.Message,
 ) (answer A, head persistence.Head, err error) {
-	a, err := aggregates.Query(ctx, customer, r)
+	a, err := aggregates.Operate(ctx, customer, r)
 	if err != nil {
 		return answer, head, err
 	}

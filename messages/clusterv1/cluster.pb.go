@@ -566,6 +566,7 @@ type Request struct {
 	//	*Request_Drain
 	//	*Request_Ping
 	//	*Request_Undrain
+	//	*Request_Operator
 	Body isRequest_Body `protobuf_oneof:"body"`
 	// The W3C traceparent of a traced request; empty for others.
 	Traceparent   string `protobuf:"bytes,8,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
@@ -692,6 +693,15 @@ func (x *Request) GetUndrain() *UndrainRequest {
 	return nil
 }
 
+func (x *Request) GetOperator() *OperatorRequest {
+	if x != nil {
+		if x, ok := x.Body.(*Request_Operator); ok {
+			return x.Operator
+		}
+	}
+	return nil
+}
+
 func (x *Request) GetTraceparent() string {
 	if x != nil {
 		return x.Traceparent
@@ -727,6 +737,10 @@ type Request_Undrain struct {
 	Undrain *UndrainRequest `protobuf:"bytes,40,opt,name=undrain,proto3,oneof"`
 }
 
+type Request_Operator struct {
+	Operator *OperatorRequest `protobuf:"bytes,70,opt,name=operator,proto3,oneof"`
+}
+
 func (*Request_Command) isRequest_Body() {}
 
 func (*Request_Query) isRequest_Body() {}
@@ -738,6 +752,8 @@ func (*Request_Drain) isRequest_Body() {}
 func (*Request_Ping) isRequest_Body() {}
 
 func (*Request_Undrain) isRequest_Body() {}
+
+func (*Request_Operator) isRequest_Body() {}
 
 // Payload is a value whose type the cluster does not know.
 type Payload struct {
@@ -922,6 +938,52 @@ func (x *Query) GetPayload() *Payload {
 	return nil
 }
 
+// OperatorRequest is what an operator asks of the owner of an aggregate. An Answer is its response. It may be executed
+// twice.
+type OperatorRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Payload       *Payload               `protobuf:"bytes,1,opt,name=payload,proto3" json:"payload,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OperatorRequest) Reset() {
+	*x = OperatorRequest{}
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OperatorRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OperatorRequest) ProtoMessage() {}
+
+func (x *OperatorRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OperatorRequest.ProtoReflect.Descriptor instead.
+func (*OperatorRequest) Descriptor() ([]byte, []int) {
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *OperatorRequest) GetPayload() *Payload {
+	if x != nil {
+		return x.Payload
+	}
+	return nil
+}
+
 // Response to a request. With a code other than OK there is no body.
 type Response struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -952,7 +1014,7 @@ type Response struct {
 
 func (x *Response) Reset() {
 	*x = Response{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[8]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -964,7 +1026,7 @@ func (x *Response) String() string {
 func (*Response) ProtoMessage() {}
 
 func (x *Response) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[8]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -977,7 +1039,7 @@ func (x *Response) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Response.ProtoReflect.Descriptor instead.
 func (*Response) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{8}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Response) GetId() uint64 {
@@ -1136,7 +1198,7 @@ type Reply struct {
 
 func (x *Reply) Reset() {
 	*x = Reply{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[9]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1148,7 +1210,7 @@ func (x *Reply) String() string {
 func (*Reply) ProtoMessage() {}
 
 func (x *Reply) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[9]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1161,7 +1223,7 @@ func (x *Reply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reply.ProtoReflect.Descriptor instead.
 func (*Reply) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{9}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Reply) GetOutcome() []byte {
@@ -1202,7 +1264,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[10]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1214,7 +1276,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[10]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1227,7 +1289,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{10}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Answer) GetValue() *Payload {
@@ -1258,7 +1320,7 @@ type Head struct {
 
 func (x *Head) Reset() {
 	*x = Head{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[11]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1270,7 +1332,7 @@ func (x *Head) String() string {
 func (*Head) ProtoMessage() {}
 
 func (x *Head) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[11]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1283,7 +1345,7 @@ func (x *Head) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Head.ProtoReflect.Descriptor instead.
 func (*Head) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{11}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Head) GetAggregate() string {
@@ -1333,7 +1395,7 @@ type Root struct {
 
 func (x *Root) Reset() {
 	*x = Root{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[12]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1345,7 +1407,7 @@ func (x *Root) String() string {
 func (*Root) ProtoMessage() {}
 
 func (x *Root) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[12]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1358,7 +1420,7 @@ func (x *Root) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Root.ProtoReflect.Descriptor instead.
 func (*Root) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{12}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Root) GetEpoch() uint64 {
@@ -1394,7 +1456,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[13]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1406,7 +1468,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[13]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1419,7 +1481,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{13}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Snapshot) GetMapper() string {
@@ -1444,7 +1506,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[14]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1456,7 +1518,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[14]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1469,7 +1531,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{14}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{15}
 }
 
 // StatusResponse is how a node sees itself and the cluster.
@@ -1491,7 +1553,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[15]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1503,7 +1565,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[15]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1516,7 +1578,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{15}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StatusResponse) GetName() string {
@@ -1574,7 +1636,7 @@ type HeldShards struct {
 
 func (x *HeldShards) Reset() {
 	*x = HeldShards{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[16]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1586,7 +1648,7 @@ func (x *HeldShards) String() string {
 func (*HeldShards) ProtoMessage() {}
 
 func (x *HeldShards) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[16]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1599,7 +1661,7 @@ func (x *HeldShards) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldShards.ProtoReflect.Descriptor instead.
 func (*HeldShards) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{16}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *HeldShards) GetIncarnation() []byte {
@@ -1637,7 +1699,7 @@ type Departed struct {
 
 func (x *Departed) Reset() {
 	*x = Departed{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[17]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1649,7 +1711,7 @@ func (x *Departed) String() string {
 func (*Departed) ProtoMessage() {}
 
 func (x *Departed) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[17]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1662,7 +1724,7 @@ func (x *Departed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Departed.ProtoReflect.Descriptor instead.
 func (*Departed) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{17}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Departed) GetName() string {
@@ -1695,7 +1757,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[18]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1707,7 +1769,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[18]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1720,7 +1782,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{18}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{19}
 }
 
 type DrainResponse struct {
@@ -1731,7 +1793,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[19]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1743,7 +1805,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[19]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1756,7 +1818,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{19}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{20}
 }
 
 // PingRequest asks whether a process can be reached.
@@ -1773,7 +1835,7 @@ type PingRequest struct {
 
 func (x *PingRequest) Reset() {
 	*x = PingRequest{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[20]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1785,7 +1847,7 @@ func (x *PingRequest) String() string {
 func (*PingRequest) ProtoMessage() {}
 
 func (x *PingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[20]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1798,7 +1860,7 @@ func (x *PingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingRequest.ProtoReflect.Descriptor instead.
 func (*PingRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{20}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PingRequest) GetProcess() []byte {
@@ -1832,7 +1894,7 @@ type PingResponse struct {
 
 func (x *PingResponse) Reset() {
 	*x = PingResponse{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[21]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1844,7 +1906,7 @@ func (x *PingResponse) String() string {
 func (*PingResponse) ProtoMessage() {}
 
 func (x *PingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[21]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1857,7 +1919,7 @@ func (x *PingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingResponse.ProtoReflect.Descriptor instead.
 func (*PingResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{21}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PingResponse) GetMember() string {
@@ -1876,7 +1938,7 @@ type UndrainRequest struct {
 
 func (x *UndrainRequest) Reset() {
 	*x = UndrainRequest{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[22]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1888,7 +1950,7 @@ func (x *UndrainRequest) String() string {
 func (*UndrainRequest) ProtoMessage() {}
 
 func (x *UndrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[22]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1901,7 +1963,7 @@ func (x *UndrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndrainRequest.ProtoReflect.Descriptor instead.
 func (*UndrainRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{22}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{23}
 }
 
 type UndrainResponse struct {
@@ -1912,7 +1974,7 @@ type UndrainResponse struct {
 
 func (x *UndrainResponse) Reset() {
 	*x = UndrainResponse{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[23]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1924,7 +1986,7 @@ func (x *UndrainResponse) String() string {
 func (*UndrainResponse) ProtoMessage() {}
 
 func (x *UndrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[23]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1937,7 +1999,7 @@ func (x *UndrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndrainResponse.ProtoReflect.Descriptor instead.
 func (*UndrainResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{23}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{24}
 }
 
 var File_licensed_cluster_v1_cluster_proto protoreflect.FileDescriptor
@@ -1978,7 +2040,7 @@ const file_licensed_cluster_v1_cluster_proto_rawDesc = "" +
 	"\brequests\x18\x01 \x03(\v2\x1c.licensed.cluster.v1.RequestR\brequests\x12;\n" +
 	"\tresponses\x18\x02 \x03(\v2\x1d.licensed.cluster.v1.ResponseR\tresponses\x12\x18\n" +
 	"\aclosing\x18\x03 \x01(\bR\aclosing\x12\x1c\n" +
-	"\tabandoned\x18\x04 \x03(\x04R\tabandoned\"\xfc\x03\n" +
+	"\tabandoned\x18\x04 \x03(\x04R\tabandoned\"\xc0\x04\n" +
 	"\aRequest\x12\x0e\n" +
 	"\x02id\x182 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1c\n" +
@@ -1989,7 +2051,8 @@ const file_licensed_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x06status\x18\x06 \x01(\v2\".licensed.cluster.v1.StatusRequestH\x00R\x06status\x129\n" +
 	"\x05drain\x18\a \x01(\v2!.licensed.cluster.v1.DrainRequestH\x00R\x05drain\x126\n" +
 	"\x04ping\x18\x14 \x01(\v2 .licensed.cluster.v1.PingRequestH\x00R\x04ping\x12?\n" +
-	"\aundrain\x18( \x01(\v2#.licensed.cluster.v1.UndrainRequestH\x00R\aundrain\x12 \n" +
+	"\aundrain\x18( \x01(\v2#.licensed.cluster.v1.UndrainRequestH\x00R\aundrain\x12B\n" +
+	"\boperator\x18F \x01(\v2$.licensed.cluster.v1.OperatorRequestH\x00R\boperator\x12 \n" +
 	"\vtraceparent\x18\b \x01(\tR\vtraceparentB\x06\n" +
 	"\x04body\"1\n" +
 	"\aPayload\x12\x12\n" +
@@ -2003,6 +2066,8 @@ const file_licensed_cluster_v1_cluster_proto_rawDesc = "" +
 	"\apayload\x18\x05 \x01(\v2\x1c.licensed.cluster.v1.PayloadR\apayload\x12\x18\n" +
 	"\astamped\x18\x1e \x01(\bR\astamped\"?\n" +
 	"\x05Query\x126\n" +
+	"\apayload\x18\x01 \x01(\v2\x1c.licensed.cluster.v1.PayloadR\apayload\"I\n" +
+	"\x0fOperatorRequest\x126\n" +
 	"\apayload\x18\x01 \x01(\v2\x1c.licensed.cluster.v1.PayloadR\apayload\"\xc7\x04\n" +
 	"\bResponse\x12\x0e\n" +
 	"\x02id\x182 \x01(\x04R\x02id\x12-\n" +
@@ -2106,7 +2171,7 @@ func file_licensed_cluster_v1_cluster_proto_rawDescGZIP() []byte {
 }
 
 var file_licensed_cluster_v1_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_licensed_cluster_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_licensed_cluster_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_licensed_cluster_v1_cluster_proto_goTypes = []any{
 	(Role)(0),               // 0: licensed.cluster.v1.Role
 	(Code)(0),               // 1: licensed.cluster.v1.Code
@@ -2118,59 +2183,62 @@ var file_licensed_cluster_v1_cluster_proto_goTypes = []any{
 	(*Payload)(nil),         // 7: licensed.cluster.v1.Payload
 	(*Command)(nil),         // 8: licensed.cluster.v1.Command
 	(*Query)(nil),           // 9: licensed.cluster.v1.Query
-	(*Response)(nil),        // 10: licensed.cluster.v1.Response
-	(*Reply)(nil),           // 11: licensed.cluster.v1.Reply
-	(*Answer)(nil),          // 12: licensed.cluster.v1.Answer
-	(*Head)(nil),            // 13: licensed.cluster.v1.Head
-	(*Root)(nil),            // 14: licensed.cluster.v1.Root
-	(*Snapshot)(nil),        // 15: licensed.cluster.v1.Snapshot
-	(*StatusRequest)(nil),   // 16: licensed.cluster.v1.StatusRequest
-	(*StatusResponse)(nil),  // 17: licensed.cluster.v1.StatusResponse
-	(*HeldShards)(nil),      // 18: licensed.cluster.v1.HeldShards
-	(*Departed)(nil),        // 19: licensed.cluster.v1.Departed
-	(*DrainRequest)(nil),    // 20: licensed.cluster.v1.DrainRequest
-	(*DrainResponse)(nil),   // 21: licensed.cluster.v1.DrainResponse
-	(*PingRequest)(nil),     // 22: licensed.cluster.v1.PingRequest
-	(*PingResponse)(nil),    // 23: licensed.cluster.v1.PingResponse
-	(*UndrainRequest)(nil),  // 24: licensed.cluster.v1.UndrainRequest
-	(*UndrainResponse)(nil), // 25: licensed.cluster.v1.UndrainResponse
+	(*OperatorRequest)(nil), // 10: licensed.cluster.v1.OperatorRequest
+	(*Response)(nil),        // 11: licensed.cluster.v1.Response
+	(*Reply)(nil),           // 12: licensed.cluster.v1.Reply
+	(*Answer)(nil),          // 13: licensed.cluster.v1.Answer
+	(*Head)(nil),            // 14: licensed.cluster.v1.Head
+	(*Root)(nil),            // 15: licensed.cluster.v1.Root
+	(*Snapshot)(nil),        // 16: licensed.cluster.v1.Snapshot
+	(*StatusRequest)(nil),   // 17: licensed.cluster.v1.StatusRequest
+	(*StatusResponse)(nil),  // 18: licensed.cluster.v1.StatusResponse
+	(*HeldShards)(nil),      // 19: licensed.cluster.v1.HeldShards
+	(*Departed)(nil),        // 20: licensed.cluster.v1.Departed
+	(*DrainRequest)(nil),    // 21: licensed.cluster.v1.DrainRequest
+	(*DrainResponse)(nil),   // 22: licensed.cluster.v1.DrainResponse
+	(*PingRequest)(nil),     // 23: licensed.cluster.v1.PingRequest
+	(*PingResponse)(nil),    // 24: licensed.cluster.v1.PingResponse
+	(*UndrainRequest)(nil),  // 25: licensed.cluster.v1.UndrainRequest
+	(*UndrainResponse)(nil), // 26: licensed.cluster.v1.UndrainResponse
 }
 var file_licensed_cluster_v1_cluster_proto_depIdxs = []int32{
 	0,  // 0: licensed.cluster.v1.Meta.roles:type_name -> licensed.cluster.v1.Role
 	3,  // 1: licensed.cluster.v1.News.shards:type_name -> licensed.cluster.v1.Shard
 	6,  // 2: licensed.cluster.v1.Frame.requests:type_name -> licensed.cluster.v1.Request
-	10, // 3: licensed.cluster.v1.Frame.responses:type_name -> licensed.cluster.v1.Response
+	11, // 3: licensed.cluster.v1.Frame.responses:type_name -> licensed.cluster.v1.Response
 	8,  // 4: licensed.cluster.v1.Request.command:type_name -> licensed.cluster.v1.Command
 	9,  // 5: licensed.cluster.v1.Request.query:type_name -> licensed.cluster.v1.Query
-	16, // 6: licensed.cluster.v1.Request.status:type_name -> licensed.cluster.v1.StatusRequest
-	20, // 7: licensed.cluster.v1.Request.drain:type_name -> licensed.cluster.v1.DrainRequest
-	22, // 8: licensed.cluster.v1.Request.ping:type_name -> licensed.cluster.v1.PingRequest
-	24, // 9: licensed.cluster.v1.Request.undrain:type_name -> licensed.cluster.v1.UndrainRequest
-	7,  // 10: licensed.cluster.v1.Command.payload:type_name -> licensed.cluster.v1.Payload
-	7,  // 11: licensed.cluster.v1.Query.payload:type_name -> licensed.cluster.v1.Payload
-	1,  // 12: licensed.cluster.v1.Response.code:type_name -> licensed.cluster.v1.Code
-	3,  // 13: licensed.cluster.v1.Response.shard:type_name -> licensed.cluster.v1.Shard
-	11, // 14: licensed.cluster.v1.Response.reply:type_name -> licensed.cluster.v1.Reply
-	12, // 15: licensed.cluster.v1.Response.answer:type_name -> licensed.cluster.v1.Answer
-	17, // 16: licensed.cluster.v1.Response.status:type_name -> licensed.cluster.v1.StatusResponse
-	21, // 17: licensed.cluster.v1.Response.drain:type_name -> licensed.cluster.v1.DrainResponse
-	23, // 18: licensed.cluster.v1.Response.ping:type_name -> licensed.cluster.v1.PingResponse
-	25, // 19: licensed.cluster.v1.Response.undrain:type_name -> licensed.cluster.v1.UndrainResponse
-	7,  // 20: licensed.cluster.v1.Answer.value:type_name -> licensed.cluster.v1.Payload
-	13, // 21: licensed.cluster.v1.Answer.head:type_name -> licensed.cluster.v1.Head
-	14, // 22: licensed.cluster.v1.Head.root:type_name -> licensed.cluster.v1.Root
-	14, // 23: licensed.cluster.v1.Head.parent:type_name -> licensed.cluster.v1.Root
-	2,  // 24: licensed.cluster.v1.StatusResponse.meta:type_name -> licensed.cluster.v1.Meta
-	3,  // 25: licensed.cluster.v1.StatusResponse.shards:type_name -> licensed.cluster.v1.Shard
-	7,  // 26: licensed.cluster.v1.StatusResponse.self:type_name -> licensed.cluster.v1.Payload
-	18, // 27: licensed.cluster.v1.StatusResponse.held:type_name -> licensed.cluster.v1.HeldShards
-	19, // 28: licensed.cluster.v1.StatusResponse.departed:type_name -> licensed.cluster.v1.Departed
-	2,  // 29: licensed.cluster.v1.Departed.meta:type_name -> licensed.cluster.v1.Meta
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	17, // 6: licensed.cluster.v1.Request.status:type_name -> licensed.cluster.v1.StatusRequest
+	21, // 7: licensed.cluster.v1.Request.drain:type_name -> licensed.cluster.v1.DrainRequest
+	23, // 8: licensed.cluster.v1.Request.ping:type_name -> licensed.cluster.v1.PingRequest
+	25, // 9: licensed.cluster.v1.Request.undrain:type_name -> licensed.cluster.v1.UndrainRequest
+	10, // 10: licensed.cluster.v1.Request.operator:type_name -> licensed.cluster.v1.OperatorRequest
+	7,  // 11: licensed.cluster.v1.Command.payload:type_name -> licensed.cluster.v1.Payload
+	7,  // 12: licensed.cluster.v1.Query.payload:type_name -> licensed.cluster.v1.Payload
+	7,  // 13: licensed.cluster.v1.OperatorRequest.payload:type_name -> licensed.cluster.v1.Payload
+	1,  // 14: licensed.cluster.v1.Response.code:type_name -> licensed.cluster.v1.Code
+	3,  // 15: licensed.cluster.v1.Response.shard:type_name -> licensed.cluster.v1.Shard
+	12, // 16: licensed.cluster.v1.Response.reply:type_name -> licensed.cluster.v1.Reply
+	13, // 17: licensed.cluster.v1.Response.answer:type_name -> licensed.cluster.v1.Answer
+	18, // 18: licensed.cluster.v1.Response.status:type_name -> licensed.cluster.v1.StatusResponse
+	22, // 19: licensed.cluster.v1.Response.drain:type_name -> licensed.cluster.v1.DrainResponse
+	24, // 20: licensed.cluster.v1.Response.ping:type_name -> licensed.cluster.v1.PingResponse
+	26, // 21: licensed.cluster.v1.Response.undrain:type_name -> licensed.cluster.v1.UndrainResponse
+	7,  // 22: licensed.cluster.v1.Answer.value:type_name -> licensed.cluster.v1.Payload
+	14, // 23: licensed.cluster.v1.Answer.head:type_name -> licensed.cluster.v1.Head
+	15, // 24: licensed.cluster.v1.Head.root:type_name -> licensed.cluster.v1.Root
+	15, // 25: licensed.cluster.v1.Head.parent:type_name -> licensed.cluster.v1.Root
+	2,  // 26: licensed.cluster.v1.StatusResponse.meta:type_name -> licensed.cluster.v1.Meta
+	3,  // 27: licensed.cluster.v1.StatusResponse.shards:type_name -> licensed.cluster.v1.Shard
+	7,  // 28: licensed.cluster.v1.StatusResponse.self:type_name -> licensed.cluster.v1.Payload
+	19, // 29: licensed.cluster.v1.StatusResponse.held:type_name -> licensed.cluster.v1.HeldShards
+	20, // 30: licensed.cluster.v1.StatusResponse.departed:type_name -> licensed.cluster.v1.Departed
+	2,  // 31: licensed.cluster.v1.Departed.meta:type_name -> licensed.cluster.v1.Meta
+	32, // [32:32] is the sub-list for method output_type
+	32, // [32:32] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_licensed_cluster_v1_cluster_proto_init() }
@@ -2185,8 +2253,9 @@ func file_licensed_cluster_v1_cluster_proto_init() {
 		(*Request_Drain)(nil),
 		(*Request_Ping)(nil),
 		(*Request_Undrain)(nil),
+		(*Request_Operator)(nil),
 	}
-	file_licensed_cluster_v1_cluster_proto_msgTypes[8].OneofWrappers = []any{
+	file_licensed_cluster_v1_cluster_proto_msgTypes[9].OneofWrappers = []any{
 		(*Response_Reply)(nil),
 		(*Response_Answer)(nil),
 		(*Response_Status)(nil),
@@ -2200,7 +2269,7 @@ func file_licensed_cluster_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_licensed_cluster_v1_cluster_proto_rawDesc), len(file_licensed_cluster_v1_cluster_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   24,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

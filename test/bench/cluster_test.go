@@ -124,6 +124,18 @@ func newCrew(b *testing.B, names ...string) crew {
 	return crew
 }
 
+// ledgerHost runs ledgers, of which operators ask nothing.
+type ledgerHost struct{ *actors.Runtime }
+
+func (ledgerHost) Operate(context.Context, string, any) (actors.Answer, error) {
+	return actors.Answer{}, actors.ErrNotSupported
+}
+
+func ledgers(o actors.Options) (cluster.Host, error) {
+	rt, err := actors.New(o)
+	return ledgerHost{rt}, err
+}
+
 // ledgerNode returns a node of ledgers whose leases and shards are in the store, and whose journal is none.
 func ledgerNode(b *testing.B, store *memory.Store, name string) *cluster.Node {
 	c := actors.DefaultConfig()
@@ -135,12 +147,8 @@ func ledgerNode(b *testing.B, store *memory.Store, name string) *cluster.Node {
 	n, err := cluster.StartNode(b.Context(), cluster.NodeConfig{
 		Ownership: store, Cluster: info, Name: name, Kind: actorstest.Ledger{}.Name(), Log: quiet(),
 		NewHost: func(a actors.Authority) (cluster.Host, error) {
-			return actors.New(actors.Options{
-				Kind:      actorstest.Ledger{},
-				Journal:   actorstest.Discard{},
-				Authority: a,
-				Config:    c,
-				System:    actors.NewActorSystem(quiet()),
+			return ledgers(actors.Options{
+				Kind: actorstest.Ledger{}, Journal: actorstest.Discard{}, Authority: a, Config: c, System: actors.NewActorSystem(quiet()),
 			})
 		},
 	})
@@ -193,6 +201,10 @@ func (m crewMember) Execute(ctx context.Context, _, id string, c actors.Command)
 
 func (m crewMember) Query(ctx context.Context, _, id string, query any) (actors.Answer, error) {
 	return m.Node.Query(ctx, id, query)
+}
+
+func (m crewMember) Operate(ctx context.Context, _, id string, request any) (actors.Answer, error) {
+	return m.Node.Operate(ctx, id, request)
 }
 
 func (crewMember) Status(context.Context) (*clusterv1.StatusResponse, error) { return nil, nil }

@@ -56,12 +56,8 @@ func (r *cassandraRig) confirming(how cluster.Confirm) *cluster.Node {
 	n, err := cluster.StartNode(r.Context(), cluster.NodeConfig{
 		Ownership: store, Cluster: info, Name: "n1", Kind: actorstest.Ledger{}.Name(), Confirm: how, Log: quiet(),
 		NewHost: func(a actors.Authority) (cluster.Host, error) {
-			return actors.New(actors.Options{
-				Kind:      actorstest.Ledger{},
-				Journal:   store,
-				Authority: a,
-				Config:    c,
-				System:    actors.NewActorSystem(quiet()),
+			return ledgers(actors.Options{
+				Kind: actorstest.Ledger{}, Journal: store, Authority: a, Config: c, System: actors.NewActorSystem(quiet()),
 			})
 		},
 	})

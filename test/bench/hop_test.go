@@ -70,6 +70,10 @@ func (hopEcho) Query(context.Context, string, string, any) (actors.Answer, error
 	return actors.Answer{}, nil
 }
 
+func (hopEcho) Operate(context.Context, string, string, any) (actors.Answer, error) {
+	return actors.Answer{}, nil
+}
+
 func (hopEcho) Status(context.Context) (*clusterv1.StatusResponse, error) { return nil, nil }
 
 func (hopEcho) Drain(context.Context) error { return nil }
