@@ -52,6 +52,7 @@ import (
 	"licensed/gateway"
 	"licensed/gateway/dashboard"
 	"licensed/internal/clusterstatus"
+	"licensed/internal/customers"
 	"licensed/internal/failpoint"
 	"licensed/internal/host"
 	"licensed/internal/loglimit"
@@ -260,10 +261,10 @@ func (n *Node) startAPI(context.Context) error {
 	c := gateway.DefaultConfig()
 	c.MaxDeadline, c.Limits = n.config.MaxDeadline, n.config.Limits
 	c.Budgets = n.connectionBudgets()
-	c.History = &history{reader: n.storage.Reader(), kind: n.policy.Kind()}
+	history := &customers.History{Reader: n.storage.Reader(), Kind: n.policy.Kind()}
+	c.History, c.HistoryReader, c.Operations = history, history, &operations{n}
 	c.Logger, c.Registry, c.Health, c.Now = n.log, n.registry, n.health, n.config.Now
 	c.Kind, c.PolicyVersion = n.policy.Kind(), n.policy.Version
-	c.HistoryReader, c.Operations = past{n.storage.Reader()}, &operations{n}
 	var err error
 	if c.Interceptors, err = n.tracer.Interceptors(); err != nil {
 		return err

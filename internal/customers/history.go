@@ -1,29 +1,36 @@
-package node
+package customers
 
 import (
 	"context"
 	"errors"
+	"fmt"
+	"iter"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"licensed/actors"
 	"licensed/gateway"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
 	"licensed/persistence/tiered"
 )
 
-// past reads histories for the gateway. It implements gateway.HistoryReader.
-type past struct{ *tiered.Reader }
+// History reads histories for the gateway, from the store and the archive. It implements gateway.History and
+// gateway.HistoryReader.
+type History struct {
+	*tiered.Reader
+	Kind actors.Kind
+}
 
 var tiers = map[licensedv1.Tier]tiered.Tier{
 	licensedv1.Tier_TIER_HOT: tiered.TierHot, licensedv1.Tier_TIER_ARCHIVE: tiered.TierArchive,
 }
 
 // Read implements gateway.HistoryReader.
-func (p past) Read(ctx context.Context, head persistence.Head, r gateway.HistoryRange, yield func(*gateway.HistoryItem) error) error {
+func (h *History) Read(ctx context.Context, head persistence.Head, r gateway.HistoryRange, yield func(*gateway.HistoryItem) error) error {
 	rng := tiered.Range{After: r.After, Through: r.Through, Newest: r.Newest, Tier: tiers[r.Tier]}
 	var out gateway.HistoryItem // used for one item after the other: a history has many
-	return p.Reader.Read(ctx, head, rng, func(i *tiered.Item) error {
+	return h.Reader.Read(ctx, head, rng, func(i *tiered.Item) error {
 		out = gateway.HistoryItem{Record: i.Record, Partition: i.Partition, Tier: licensedv1.Tier_TIER_HOT}
 		switch {
 		case i.Gap != nil:
@@ -50,4 +57,29 @@ func gapOf(i *tiered.Item) *licensedv1.HistoryGap {
 		g.Reason = licensedv1.GapReason_GAP_REASON_UNAVAILABLE
 	}
 	return g
+}
+
+// errEnough ends a reading whose reader has enough.
+var errEnough = errors.New("enough")
+
+// Events implements gateway.History.
+func (h *History) Events(ctx context.Context, head persistence.Head) iter.Seq2[actors.Event, error] {
+	return func(yield func(actors.Event, error) bool) {
+		err := h.ReadAll(ctx, head, tiered.Range{}, func(r *persistence.Record) error {
+			value, err := h.Kind.DecodeEvent(r.Mapper, r.Header, r.Data)
+			if err != nil {
+				return fmt.Errorf("%s record %d: %w", head.Partition.Aggregate, r.Sequence, err)
+			}
+			if !yield(actors.Event{
+				AggregateID: r.AggregateID, Order: r.Order, Time: r.Time,
+				Mapper: r.Mapper, Header: r.Header, Data: r.Data, Value: value,
+			}, nil) {
+				return errEnough
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, errEnough) {
+			yield(actors.Event{}, err)
+		}
+	}
 }
