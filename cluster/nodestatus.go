@@ -42,7 +42,7 @@ type NodeStatus struct {
 	Draining, Drained bool
 	// Held are the shards that are held at this moment, with their epochs: none without a valid lease.
 	Held []persistence.Shard
-	// Rows of all shards, as last heard of.
+	// Rows of all shards, as the store last showed them to this node.
 	Rows []persistence.Shard
 }
 
@@ -84,7 +84,7 @@ func (n *Node) Status() NodeStatus {
 	now := n.config.Clock.Now()
 	s := NodeStatus{
 		Name: n.config.Name, Incarnation: i.id, Age: now.Sub(i.began), Waiting: int(n.waiting.Load()),
-		Rows: n.rows.Rows(),
+		Rows: n.rows.StoredRows(),
 	}
 	if until := i.until.Load(); i.valid() {
 		s.Lease = time.Duration(until - int64(now))

@@ -8,6 +8,9 @@
 // Two rules order what is heard. Of two rows, the one of the higher epoch counts, since epochs only rise. And a read
 // of the store that began after a row was heard replaces that row, however high its epoch is: a wrong or forged row
 // lasts until the store is asked, which [Map.Doubted] requests.
+//
+// Beside that row, the map keeps the row that the store last showed. Nobody can forge that one without the store:
+// statements about the cluster are made from it ([Map.StoredRows]).
 package shardmap
 
 import (
@@ -30,7 +33,9 @@ type Map struct {
 type entry struct {
 	mu      sync.Mutex
 	row     persistence.Shard
-	at      time.Time     // when the row was heard, or when the read that showed it began
+	at      time.Time // when the row was heard, or when the read that showed it began
+	stored  persistence.Shard
+	read    time.Time     // when the read that showed stored began
 	changed chan struct{} // closed at the next change; nil if nobody waits
 }
 
@@ -50,7 +55,7 @@ func (e *entry) set(row persistence.Shard, at time.Time) {
 func New(shards uint32) *Map {
 	m := &Map{entries: make([]entry, shards), doubted: make(chan struct{}, 1)}
 	for id := range m.entries {
-		m.entries[id].row.ID = uint32(id)
+		m.entries[id].row.ID, m.entries[id].stored.ID = uint32(id), uint32(id)
 	}
 	return m
 }
@@ -90,6 +95,19 @@ func (m *Map) Rows() []persistence.Shard {
 	rows := make([]persistence.Shard, len(m.entries))
 	for id := range rows {
 		rows[id], _ = m.Row(uint32(id))
+	}
+	return rows
+}
+
+// StoredRows returns the rows of all shards as the store last showed them, in order, whatever was heard since; a row
+// without epoch and owner if the store has not been read, or has none.
+func (m *Map) StoredRows() []persistence.Shard {
+	rows := make([]persistence.Shard, len(m.entries))
+	for id := range rows {
+		e := &m.entries[id]
+		e.mu.Lock()
+		rows[id] = e.stored
+		e.mu.Unlock()
 	}
 	return rows
 }
@@ -144,6 +162,9 @@ func (m *Map) Read(row persistence.Shard, began time.Time) {
 	defer e.mu.Unlock()
 	if e.at.Before(began) && !planted.Bug(planted.KeepHeardRow) || ownership.Later(e.row, row) {
 		e.set(row, began)
+	}
+	if e.read.Before(began) || ownership.Later(e.stored, row) {
+		e.stored, e.read = row, began
 	}
 }
 

@@ -48,6 +48,33 @@ func TestReadsReplaceWhatWasHeard(t *testing.T) {
 	knows(t, m, row(0, ""))
 }
 
+// TestStoredRows: what the store showed is kept beside what was heard, and changes only with a later read.
+func TestStoredRows(t *testing.T) {
+	m := New(2)
+	shows := func(want persistence.Shard) {
+		t.Helper()
+		if got := m.StoredRows(); len(got) != 2 || got[0] != (persistence.Shard{}) || got[1] != want {
+			t.Errorf("stored rows %+v, want %+v", got, want)
+		}
+	}
+	shows(row(0, ""))
+	m.Hear(row(9, "nobody"))
+	shows(row(0, ""))
+	first := time.Now()
+	m.ReadAll([]persistence.Shard{row(3, "a")}, first)
+	m.Hear(row(1000, "nobody"))
+	m.Correct(row(1000, "nobody"), row(2, "b"), true)
+	shows(row(3, "a"))
+	m.Read(row(2, "b"), first.Add(-time.Second))
+	shows(row(3, "a"))
+	m.Read(row(4, "b"), first.Add(-time.Second)) // a later row counts, whenever the read began
+	shows(row(4, "b"))
+	m.Read(row(5, "c"), first.Add(time.Second))
+	shows(row(5, "c"))
+	m.ReadAll(nil, first.Add(2*time.Second))
+	shows(row(0, ""))
+}
+
 // TestOrder: rows are ordered by epoch, except that the owner itself may deny a row.
 func TestOrder(t *testing.T) {
 	m := New(2)

@@ -5,12 +5,15 @@
 //
 //	answers of all listed members ─┐
 //	members that disappeared       ├─► Assess ─► shard map ─► findings ─► level and summary
-//	rows of the store, as heard    ┘
+//	rows that the store showed     ┘
 //
 // The shard map comes first. A shard is served only if a member with a valid lease answered this very reading
-// and said that it holds the shard, at the latest epoch that anybody knows of. Findings about shards are made
-// from that map and from nothing else, so they cannot contradict it. What a member believes about shards of
-// others is used only as a row: a hint of who should have a shard.
+// and said that it holds the shard, at the latest epoch that the store showed to anybody. Findings about shards are
+// made from that map and from nothing else, so they cannot contradict it. A row only says who should have a shard.
+//
+// Gossip can be forged, so a row that was only heard never overrules a holder. It counts in one case: nobody holds the
+// shard, and its owner by the store is said to have released it. A shard in a hand-over is then moving even if the
+// owner has already left. A forged row of that kind can delay "not served" by the time Stuck, and no longer.
 //
 // A member that is listed and does not answer is a finding at once. A member that disappeared is one for a day,
 // unless it was asked to leave. The level is critical if, and only if, the map has unserved shards.
@@ -89,8 +92,11 @@ type Input struct {
 	// Answers of all listed members, and those that disappeared lately.
 	Answers  []Answer
 	Departed []Departure
-	// Rows of ownership as anybody knows them: hints. Several may be about one shard.
+	// Rows of ownership that the store showed to the reporter or to members that answered. Several may be about one
+	// shard.
 	Rows []persistence.Shard
+	// Heard are rows that other processes said to the reporter, whether true or not.
+	Heard []persistence.Shard
 	// Moving are shards that were in transit in former readings.
 	Moving map[uint32]Moving
 }
@@ -202,6 +208,11 @@ func (a *assessment) mapShards() {
 			if h.Shard < a.Shards && h.Epoch > epochs[h.Shard] {
 				holders[h.Shard], epochs[h.Shard] = m, h.Epoch
 			}
+		}
+	}
+	for _, row := range a.Heard {
+		if row.ID < a.Shards && holders[row.ID] == nil && row.Epoch == rows[row.ID].Epoch && ownership.Later(rows[row.ID], row) {
+			rows[row.ID] = row // The owner released it.
 		}
 	}
 	for id, row := range rows {

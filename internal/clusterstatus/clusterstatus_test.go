@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -176,6 +177,37 @@ func TestStatus(t *testing.T) {
 			in.Rows = append(in.Rows, persistence.Shard{ID: 0, Epoch: 6, Owner: i(2)})
 			in.Moving = map[uint32]Moving{0: {5, now.Add(-time.Hour)}}
 		}, ok, "11 1 0 0, 3 of 3", nil},
+		"forged rows at later epochs name owners": {func(in *Input) {
+			for id := range in.Shards {
+				in.Heard = append(in.Heard, persistence.Shard{ID: id, Epoch: 1000, Owner: i(9)}, persistence.Shard{ID: id, Epoch: 6, Owner: i(2)})
+			}
+		}, ok, "12 0 0 0, 3 of 3", nil},
+		"forged rows release shards that are held": {func(in *Input) {
+			for id := range in.Shards {
+				in.Heard = append(in.Heard, persistence.Shard{ID: id, Epoch: 5, Successor: i(9)}, persistence.Shard{ID: id, Epoch: 6})
+			}
+		}, ok, "12 0 0 0, 3 of 3", nil},
+		"forged rows name owners of shards of a dead node": {func(in *Input) {
+			in.gone(0, 5*time.Second, false)
+			for id := range in.Shards {
+				in.Heard = append(in.Heard, persistence.Shard{ID: id, Epoch: 1000, Owner: i(2)})
+			}
+		}, critical, "8 0 4 0, 2 of 3", []string{
+			"4 of 12 shards are not served; last owner: n1 (4)", "2 of 3 nodes running; n1 not responding since 10:20:45 UTC",
+		}},
+		"a node released its last shard and left": {func(in *Input) {
+			in.take(2, 1)
+			in.gone(0, 0, true)
+			in.Rows[0].Owner, in.Rows[0].Epoch, in.Answers[0].Holds = i(1), 5, slices.DeleteFunc(in.Answers[0].Holds, func(h Held) bool { return h.Shard == 0 })
+			in.Heard = []persistence.Shard{{ID: 0, Epoch: 5, Successor: i(2)}}
+		}, ok, "11 1 0 0, 2 of 2", nil},
+		"its successor still does not hold it": {func(in *Input) {
+			in.take(2, 1)
+			in.gone(0, 0, true)
+			in.Rows[0].Owner, in.Rows[0].Epoch, in.Answers[0].Holds = i(1), 5, slices.DeleteFunc(in.Answers[0].Holds, func(h Held) bool { return h.Shard == 0 })
+			in.Heard = []persistence.Shard{{ID: 0, Epoch: 5, Successor: i(2)}}
+			in.Moving = map[uint32]Moving{0: {5, now.Add(-Stuck)}}
+		}, critical, "11 0 1 0, 2 of 2", []string{"1 of 12 shards is not served; last owner: n2 (1)"}},
 		"the owner is of a former run": {func(in *Input) {
 			in.Rows = append(in.Rows, persistence.Shard{ID: 0, Epoch: 6, Owner: i(9)})
 		}, critical, "11 0 1 0, 3 of 3", []string{"1 of 12 shards is not served"}},
@@ -351,8 +383,18 @@ func TestNoFindingContradictsTheMap(t *testing.T) {
 	levels := make(map[licensedv1.ClusterLevel]int)
 	for seed := range uint64(20_000) {
 		r := rand.New(rand.NewPCG(seed, 1))
-		s := Assess(anyInput(r))
+		in := anyInput(r)
+		quiet := *in
+		quiet.Heard, quiet.Answers, quiet.Departed = nil, slices.Clone(in.Answers), slices.Clone(in.Departed)
+		for k := range in.Answers {
+			quiet.Answers[k].Listed, quiet.Answers[k].Self = proto.CloneOf(in.Answers[k].Listed), proto.CloneOf(in.Answers[k].Self)
+		}
+		for k := range in.Departed {
+			quiet.Departed[k].Last = proto.CloneOf(in.Departed[k].Last)
+		}
+		s := Assess(in)
 		wantConsistent(t, s)
+		wantUnmoved(t, s, Assess(&quiet))
 		levels[s.Level]++
 		if t.Failed() {
 			t.Fatalf("seed %d: %v", seed, s)
@@ -360,6 +402,25 @@ func TestNoFindingContradictsTheMap(t *testing.T) {
 	}
 	if len(levels) != 3 {
 		t.Errorf("only %v were met", levels)
+	}
+}
+
+// wantUnmoved checks the shard map of a status against that of the same answers without rows that were only heard. Those
+// stop no shard from being served and have none served. They can only have a shard that nobody holds count as released.
+func wantUnmoved(t *testing.T, s, quiet *licensedv1.ClusterStatus) {
+	t.Helper()
+	byID := make(map[uint32]*licensedv1.ShardStatus)
+	for _, shard := range quiet.ShardMap {
+		byID[shard.Id] = shard
+	}
+	if len(s.ShardMap) != len(quiet.ShardMap) || s.ShardsServed != quiet.ShardsServed {
+		t.Errorf("%d shards known and %d served, without heard rows %d and %d", len(s.ShardMap), s.ShardsServed, len(quiet.ShardMap), quiet.ShardsServed)
+	}
+	for _, shard := range s.ShardMap {
+		if was := byID[shard.Id]; !proto.Equal(shard, was) &&
+			(was.GetState() == licensedv1.ShardState_SHARD_STATE_OPEN || shard.Owner != "" || shard.Epoch != was.GetEpoch()) {
+			t.Errorf("shard %v, without heard rows %v", shard, was)
+		}
 	}
 }
 
@@ -397,6 +458,9 @@ func anyInput(r *rand.Rand) *Input {
 	}
 	for range r.IntN(12) {
 		in.Rows = append(in.Rows, row())
+		forged := row()
+		forged.Epoch += r.Uint64N(2) * r.Uint64N(1000) // Gossip may say this, of any owner.
+		in.Heard = append(in.Heard, forged)
 		in.Moving[r.Uint32N(in.Shards)] = Moving{r.Uint64N(4), now.Add(-time.Duration(r.IntN(2e10)))}
 	}
 	return in

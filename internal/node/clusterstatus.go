@@ -71,7 +71,8 @@ func (n *Node) addMember(s *licensedv1.NodeStatus, st *cluster.NodeStatus) {
 func (m *member) clusterStatus(ctx context.Context) *licensedv1.ClusterStatus {
 	n := m.n
 	in := clusterstatus.Input{
-		Name: n.config.Cluster.Name, Reporter: n.name, Now: n.config.Now(), Shards: n.shards.Shards(), Rows: n.shardMap.Rows(),
+		Name: n.config.Cluster.Name, Reporter: n.name, Now: n.config.Now(), Shards: n.shards.Shards(),
+		Rows: n.shardMap.StoredRows(), Heard: n.shardMap.Rows(),
 	}
 	r := reading{Input: &in, departed: make(map[string]status.Departure)}
 	for _, d := range n.members.Departed() {
@@ -160,13 +161,19 @@ func (m *member) hiddenOwners() (hidden []membership.Member) {
 		if m.router.Knows(i) {
 			continue
 		}
-		if l, state := m.roster.Look(i); state == roster.Alive && l.Address != "" && l.Address != m.transport.Address() {
-			hidden = append(hidden, membership.Member{Name: l.Node, Meta: &clusterv1.Meta{
-				NodeAddress: l.Address, Incarnation: i[:], Roles: []clusterv1.Role{clusterv1.Role_ROLE_NODE},
-			}})
+		if o, ok := m.leaseholder(i); ok {
+			hidden = append(hidden, o)
 		}
 	}
 	return hidden
+}
+
+// leaseholder returns another node as its lease in the store describes it; false if that lease is not known to be alive.
+func (m *member) leaseholder(i persistence.Incarnation) (membership.Member, bool) {
+	l, state := m.roster.Look(i)
+	return membership.Member{Name: l.Node, Meta: &clusterv1.Meta{
+		NodeAddress: l.Address, Incarnation: i[:], Roles: []clusterv1.Role{clusterv1.Role_ROLE_NODE},
+	}}, state == roster.Alive && l.Address != "" && l.Address != m.transport.Address()
 }
 
 // assess computes a status, and remembers what it shows.

@@ -338,6 +338,51 @@ func TestForgedRows(t *testing.T) {
 	}
 }
 
+// TestStatusUnderForgedRows: packets that say five times a second that strangers own all shards, at ever higher epochs,
+// change neither the status of the cluster nor what is logged of unserved shards. A real failure still shows, and so
+// does the take-over after it.
+func TestStatusUnderForgedRows(t *testing.T) {
+	c := newCrew(t, 2500*time.Millisecond).begin("n")
+	ctx, cancel := context.WithCancel(t.Context())
+	var forging sync.WaitGroup
+	defer forging.Wait()
+	defer cancel()
+	forgers := []*forge.Forger{c.forger(c.g), c.forger(c.n1), c.forger(c.n2)}
+	forging.Go(func() {
+		for epoch := uint64(1000); ctx.Err() == nil; epoch += 10 {
+			var rows []persistence.Shard
+			for id := range uint32(32) {
+				rows = append(rows, persistence.Shard{ID: id, Epoch: epoch, Owner: persistence.NewIncarnation()})
+			}
+			for _, f := range forgers {
+				_ = f.Rows(rows...)
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(200 * time.Millisecond):
+			}
+		}
+	})
+	until(func() bool { // The packets arrive.
+		return slices.ContainsFunc(c.g.Rows(), func(row persistence.Shard) bool { return row.Epoch >= 1000 })
+	})
+	c.undisturbed(func() (faults []string) {
+		before := countLines(c.log, "shards unserved")
+		for end := time.Now().Add(3 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) { // some looks of the watch
+			faults = append(faults, c.notResponding()...)
+		}
+		if n := countLines(c.log, "shards unserved") - before; n > 0 {
+			faults = append(faults, fmt.Sprintf("unserved shards were logged %d times", n))
+		}
+		return append(faults, c.serve("meanwhile")...)
+	})
+	c.noFalseVotes()
+
+	c.n1.Crash()
+	until(func() bool { s := status(t, admin(c.g)); return s.ShardsServed < s.Shards }) // not served, or not confirmed
+	until(func() bool { s := status(t, admin(c.g)); return s.ShardsServed == s.Shards })
+}
+
 // TestHiddenMembers: each process sees nobody else in gossip for two TTLs, as after forged departures. All continue:
 // gateways route by the leases of the owners, and so do pings, so nobody votes and no shard moves. The status of the
 // cluster calls nobody "not responding".

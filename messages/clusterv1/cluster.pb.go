@@ -1539,7 +1539,7 @@ type StatusResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Meta  *Meta                  `protobuf:"bytes,2,opt,name=meta,proto3" json:"meta,omitempty"`
-	// Rows of all shards as the node knows them.
+	// Rows of all shards as the store last showed them to the node.
 	Shards []*Shard `protobuf:"bytes,13,rep,name=shards,proto3" json:"shards,omitempty"`
 	// What the node says of itself, in words that the cluster does not know (licensed.v1.NodeStatus).
 	Self *Payload `protobuf:"bytes,16,opt,name=self,proto3" json:"self,omitempty"`
