@@ -10,7 +10,7 @@
 // lasts until the store is asked, which [Map.Doubted] requests.
 //
 // Beside that row, the map keeps the row that the store last showed. Nobody can forge that one without the store:
-// statements about the cluster are made from it ([Map.StoredRows]).
+// statements about the cluster are made from it ([Map.StoredRows], [Map.Released]).
 package shardmap
 
 import (
@@ -107,6 +107,20 @@ func (m *Map) StoredRows() []persistence.Shard {
 		e := &m.entries[id]
 		e.mu.Lock()
 		rows[id] = e.stored
+		e.mu.Unlock()
+	}
+	return rows
+}
+
+// Released returns, in order, rows that were heard and say that the owner by the store released its shard since. They
+// may be forged.
+func (m *Map) Released() (rows []persistence.Shard) {
+	for id := range m.entries {
+		e := &m.entries[id]
+		e.mu.Lock()
+		if e.row.Epoch == e.stored.Epoch && ownership.Later(e.stored, e.row) {
+			rows = append(rows, e.row)
+		}
 		e.mu.Unlock()
 	}
 	return rows

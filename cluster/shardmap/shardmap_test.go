@@ -2,6 +2,7 @@ package shardmap
 
 import (
 	"math"
+	"slices"
 	"testing"
 	"time"
 
@@ -73,6 +74,28 @@ func TestStoredRows(t *testing.T) {
 	shows(row(5, "c"))
 	m.ReadAll(nil, first.Add(2*time.Second))
 	shows(row(0, ""))
+}
+
+// TestReleased: a row that was heard counts as a release if, and only if, it is of the epoch that the store showed.
+func TestReleased(t *testing.T) {
+	m := New(2)
+	releases := func(want ...persistence.Shard) {
+		t.Helper()
+		if got := m.Released(); !slices.Equal(got, want) {
+			t.Errorf("released %+v, want %+v", got, want)
+		}
+	}
+	began := time.Now()
+	m.ReadAll([]persistence.Shard{row(3, "a")}, began)
+	m.Hear(row(2, ""))
+	releases()
+	m.Hear(row(3, ""))
+	releases(row(3, ""))
+	m.Hear(row(4, "b"))
+	m.Hear(row(4, ""))
+	releases()
+	m.ReadAll([]persistence.Shard{row(4, "")}, began.Add(time.Hour))
+	releases()
 }
 
 // TestOrder: rows are ordered by epoch, except that the owner itself may deny a row.

@@ -11,9 +11,10 @@
 // and said that it holds the shard, at the latest epoch that the store showed to anybody. Findings about shards are
 // made from that map and from nothing else, so they cannot contradict it. A row only says who should have a shard.
 //
-// Gossip can be forged, so a row that was only heard never overrules a holder. It counts in one case: nobody holds the
-// shard, and its owner by the store is said to have released it. A shard in a hand-over is then moving even if the
-// owner has already left. A forged row of that kind can delay "not served" by the time Stuck, and no longer.
+// Gossip can be forged, so a row that was only heard counts in one case: it says that the owner by the store released
+// the shard at the same epoch. Without it, a shard in a hand-over would count as not served once its former owner has
+// left. A holder at that epoch overrules it. A forged row of that kind can therefore only delay "not served" for a shard
+// that nobody holds, and by no more than Stuck.
 //
 // A member that is listed and does not answer is a finding at once. A member that disappeared is one for a day,
 // unless it was asked to leave. The level is critical if, and only if, the map has unserved shards.
@@ -92,11 +93,9 @@ type Input struct {
 	// Answers of all listed members, and those that disappeared lately.
 	Answers  []Answer
 	Departed []Departure
-	// Rows of ownership that the store showed to the reporter or to members that answered. Several may be about one
-	// shard.
+	// Rows of ownership that the store showed to the reporter or to members that answered, and releases at the epochs of
+	// those. Several may be about one shard.
 	Rows []persistence.Shard
-	// Heard are rows that other processes said to the reporter, whether true or not.
-	Heard []persistence.Shard
 	// Moving are shards that were in transit in former readings.
 	Moving map[uint32]Moving
 }
@@ -210,14 +209,9 @@ func (a *assessment) mapShards() {
 			}
 		}
 	}
-	for _, row := range a.Heard {
-		if row.ID < a.Shards && holders[row.ID] == nil && row.Epoch == rows[row.ID].Epoch && ownership.Later(rows[row.ID], row) {
-			rows[row.ID] = row // The owner released it.
-		}
-	}
 	for id, row := range rows {
 		m, epoch := holders[id], epochs[id]
-		if m != nil && (epoch > row.Epoch || epoch == row.Epoch && row.Owner == m.incarnation) {
+		if m != nil && epoch >= row.Epoch { // An epoch has one owner. It held the shard when it answered.
 			a.place(persistence.Shard{ID: row.ID, Epoch: epoch, Owner: m.incarnation}, m,
 				licensedv1.ShardState_SHARD_STATE_OPEN)
 			continue

@@ -72,7 +72,7 @@ func (m *member) clusterStatus(ctx context.Context) *licensedv1.ClusterStatus {
 	n := m.n
 	in := clusterstatus.Input{
 		Name: n.config.Cluster.Name, Reporter: n.name, Now: n.config.Now(), Shards: n.shards.Shards(),
-		Rows: n.shardMap.StoredRows(), Heard: n.shardMap.Rows(),
+		Rows: slices.Concat(n.shardMap.StoredRows(), n.shardMap.Released()),
 	}
 	r := reading{Input: &in, departed: make(map[string]status.Departure)}
 	for _, d := range n.members.Departed() {
