@@ -39,7 +39,7 @@ func (n *Node) namesakes(ctx context.Context) ([]persistence.Lease, error) {
 func (n *Node) AwaitName(ctx context.Context) error {
 	ttl := n.config.Protocol.Timing.TTL
 	for _, former := range n.named {
-		if err := n.awaitSilence(ctx, former, n.started.Add(ttl)); err != nil {
+		if err := n.awaitSilence(ctx, former, n.namedAt.Add(ttl)); err != nil {
 			return err
 		}
 	}
@@ -60,18 +60,23 @@ func (n *Node) AwaitName(ctx context.Context) error {
 	return nil
 }
 
-// awaitSilence returns an error if a lease is renewed before it is marked dead or the time has ended.
+// awaitSilence returns an error if a lease is renewed before it is marked dead or the time has ended. Both reads that it
+// compares may be slow, so that the time is measured from the end of the first to the beginning of the last:
+//
+//	first read        TTL                        last read
+//	├────────┤ namedAt ───────────────────► until ├────────┤
 func (n *Node) awaitSilence(ctx context.Context, l persistence.Lease, until lease.Instant) error {
-	poll := time.NewTicker(n.config.Protocol.Timing.TTL / 16)
+	poll := time.NewTicker(min(n.config.Protocol.Timing.TTL/16, longestPause))
 	defer poll.Stop()
 	for {
+		began := n.config.Clock.Now()
 		now, err := n.config.Ownership.Lease(ctx, l.Incarnation)
 		switch {
 		case err == nil && now.Dead, errors.Is(err, persistence.ErrNotFound):
 			return nil
 		case err == nil && now.Counter > l.Counter:
 			return taken(now)
-		case err == nil && n.config.Clock.Now() >= until:
+		case err == nil && began >= until:
 			return nil
 		}
 		select {

@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"errors"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -46,6 +47,36 @@ func TestNameTakenMeanwhile(t *testing.T) {
 	}
 	if a.count(cluster.Began) != 1 || a.hosts != 2 || !settled(second)() || second.count(cluster.Ended) != 0 {
 		t.Errorf("first: %+v; second: %+v", a.happens, second.happens)
+	}
+}
+
+// TestSlowReadsOfLeases: however slow the reads of a process that starts are, it finds that another one has its name:
+// that one has a TTL to renew its lease between two reads.
+func TestSlowReadsOfLeases(t *testing.T) {
+	for name, slow := range map[string]faulty.Op{"of the names at first": faulty.Leases, "of the other lease": faulty.Lease} {
+		t.Run(name, func(t *testing.T) {
+			ns := newNodes(t)
+			other := persistence.Lease{Incarnation: persistence.NewIncarnation(), Node: "a", Address: "other:7800", Counter: 1}
+			ns.swap(persistence.Lease{}, other)
+			next := other
+			next.Counter++
+			var once sync.Once
+			var reads atomic.Int64
+			a := ns.start("a", calm, func(c *cluster.NodeConfig) {
+				c.Ownership.(*faulty.Store).SetScript(func(call faulty.Call) faulty.Fault {
+					if call.Op == slow {
+						once.Do(func() { c.Clock.(*clock).jump(time.Minute) }) // a TTL
+					}
+					if call.Op == faulty.Lease && reads.Add(1) == 2 {
+						ns.swap(other, next) // between the first and the second read
+					}
+					return faulty.Fault{}
+				})
+			})
+			if err := a.AwaitName(t.Context()); !errors.Is(err, cluster.ErrNameTaken) || !strings.Contains(err.Error(), other.Address) {
+				t.Errorf("%v, want an error that names the address of the other process", err)
+			}
+		})
 	}
 }
 

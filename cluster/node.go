@@ -28,10 +28,11 @@ type Node struct {
 	suffix string // of aggregate ids
 	rows   *shardmap.Map
 
-	// What AwaitName goes by: leases of this name before the first incarnation, which is first, and when that began.
+	// What AwaitName goes by: leases of this name before the first incarnation, which is first, and when they had been
+	// read.
 	named   []persistence.Lease
 	first   persistence.Incarnation
-	started lease.Instant
+	namedAt lease.Instant
 
 	current atomic.Pointer[incarnation]
 	reach   atomic.Pointer[reachability] // of the current incarnation
@@ -77,10 +78,10 @@ func StartNode(ctx context.Context, c NodeConfig) (*Node, error) {
 		ended:   make(chan struct{}),
 		began:   make(chan struct{}),
 	}
-	n.started = c.Clock.Now()
 	if n.named, err = n.namesakes(ctx); err != nil {
 		return nil, err
 	}
+	n.namedAt = c.Clock.Now()
 	first, err := n.newIncarnation(nil)
 	if err != nil {
 		return nil, fmt.Errorf("start the host: %w", err)

@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"net"
 	"slices"
+	"syscall"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
 	"licensed/cluster"
@@ -147,20 +151,77 @@ func (m *member) clocks(all []membership.Member) map[string]bool {
 }
 
 // awaitName returns an error if another live process has the name of this gateway, which has joined. A former run of
-// it may be listed for some seconds, and does not answer.
+// it may be listed for some seconds.
 func (m *member) awaitName(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, m.n.config.Cluster.LeaseTTL)
-	defer cancel()
+	c := nameCheck{
+		ttl: m.n.config.Cluster.LeaseTTL, log: m.n.log, refuses: refuses,
+		ask: func(ctx context.Context, address string) (string, error) {
+			s, err := m.transport.Status(ctx, address)
+			return s.GetName(), err
+		},
+	}
 	for _, o := range m.gossip.Members() {
-		if o.Name != m.n.name || o.ID == m.gossip.ID() {
-			continue
-		}
-		address := o.Meta.GetNodeAddress()
-		if s, err := m.transport.Status(ctx, address); err == nil && s.GetName() == o.Name {
-			return cluster.NameTaken(o.Name, address)
+		if o.Name == m.n.name && o.ID != m.gossip.ID() {
+			c.others = append(c.others, o)
 		}
 	}
-	return nil
+	return c.run(ctx)
+}
+
+// nameCheck finds out whether processes that have one name, by gossip, are alive.
+type nameCheck struct {
+	others  []membership.Member
+	ttl     time.Duration
+	log     *slog.Logger
+	ask     func(ctx context.Context, address string) (name string, err error)
+	refuses func(ctx context.Context, address string) bool // nothing listens at the address
+}
+
+// nameTTLs is the time, in TTLs of leases, after which a process counts as dead that neither answers nor refuses
+// connections. More keeps a gateway from starting for longer after its machine was lost; less lets two of one name start
+// when one of them is that slow. A node that slow would have lost its lease several times.
+const nameTTLs = 4
+
+// run asks all of them until each has answered or is found to be dead. Errors: that of cluster.NameTaken.
+func (c *nameCheck) run(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, nameTTLs*c.ttl)
+	defer cancel()
+	all, ctx := errgroup.WithContext(ctx)
+	for _, o := range c.others {
+		all.Go(func() error { return c.await(ctx, o) })
+	}
+	return all.Wait()
+}
+
+// await asks one process. No answer is no proof that it is dead: its machine may be slow.
+func (c *nameCheck) await(ctx context.Context, o membership.Member) error {
+	address := o.Meta.GetNodeAddress()
+	for {
+		question, cancel := context.WithTimeout(ctx, c.ttl)
+		name, err := c.ask(question, address)
+		cancel()
+		switch {
+		case err == nil && name == o.Name:
+			return cluster.NameTaken(o.Name, address)
+		case err == nil, c.refuses(ctx, address):
+			return nil
+		}
+		select {
+		case <-time.After(c.ttl / 16):
+		case <-ctx.Done():
+			c.log.Warn("former process of this name not reached; it counts as dead", "name", o.Name, "address", address, "error", err)
+			return nil
+		}
+	}
+}
+
+// refuses reports whether the machine of an address says that nothing listens there.
+func refuses(ctx context.Context, address string) bool {
+	conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", address)
+	if err == nil {
+		_ = conn.Close()
+	}
+	return errors.Is(err, syscall.ECONNREFUSED)
 }
 
 // reachedAt returns where the store says that an incarnation is reached.

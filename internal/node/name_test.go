@@ -1,0 +1,67 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"licensed/cluster/membership"
+	"licensed/messages/clusterv1"
+)
+
+// TestNameCheck: a process of the same name counts as dead if it refuses connections, if another one answers at its
+// address, or after a bounded time; not because one answer is late.
+func TestNameCheck(t *testing.T) {
+	const ttl = 2500 * time.Millisecond
+	late := fmt.Errorf("late: %w", context.DeadlineExceeded)
+	for name, test := range map[string]struct {
+		lateFor time.Duration // until when there is no answer
+		answer  string
+		refuses bool
+		taken   bool
+		takes   time.Duration // at least, and at most a TTL more
+		says    string
+	}{
+		"answers":               {0, "g", false, true, 0, ""},
+		"answers late":          {2 * ttl, "g", false, true, 2 * ttl, ""},
+		"another process does":  {0, "n1", false, false, 0, ""},
+		"refuses":               {time.Hour, "", true, false, 0, ""},
+		"neither of these ever": {time.Hour, "", false, false, nameTTLs * ttl, "not reached"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				began := time.Now()
+				var log strings.Builder
+				c := nameCheck{
+					ttl: ttl, log: slog.New(slog.NewTextHandler(&log, nil)), refuses: func(context.Context, string) bool { return test.refuses },
+					ask: func(ctx context.Context, _ string) (string, error) {
+						if time.Since(began) < test.lateFor {
+							if !test.refuses {
+								<-ctx.Done()
+							}
+							return "", late
+						}
+						return test.answer, nil
+					},
+					others: []membership.Member{
+						{Name: "g", ID: "g@0", Meta: &clusterv1.Meta{NodeAddress: "10.0.0.1:7800"}},
+						{Name: "g", ID: "g@1", Meta: &clusterv1.Meta{NodeAddress: "10.0.0.2:7800"}},
+					},
+				}
+				err := c.run(t.Context())
+				took := time.Since(began)
+				if errors.Is(err, ErrNameTaken) != test.taken || (err != nil) != test.taken {
+					t.Errorf("%v, want taken: %v", err, test.taken)
+				}
+				if took < test.takes || took > test.takes+ttl || (log.Len() > 0) != (test.says != "") || !strings.Contains(log.String(), test.says) {
+					t.Errorf("after %v, want %v; log %s", took, test.takes, log.String())
+				}
+			})
+		})
+	}
+}
