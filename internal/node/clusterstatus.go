@@ -78,7 +78,13 @@ func (m *member) clusterStatus(ctx context.Context) *licensedv1.ClusterStatus {
 	for _, d := range n.members.Departed() {
 		r.departed[d.Name] = d
 	}
-	r.hear(m.router.Statuses(ctx), true)
+	listed := m.router.Statuses(ctx)
+	r.hear(listed, true)
+	for _, s := range listed {
+		if s.Err == nil {
+			n.members.Heard(s.Member.Name)
+		}
+	}
 	if unlisted := m.unlisted(&r); len(unlisted) > 0 {
 		r.hear(m.router.StatusesOf(ctx, unlisted), false)
 	}
@@ -96,11 +102,15 @@ type reading struct {
 // hear adds answers of members. One that gossip does not list counts only if it answers: otherwise the departure says
 // what is known of it.
 func (r *reading) hear(statuses []routing.Status, listed bool) {
-	for _, s := range statuses {
-		if !listed && (s.Err != nil || s.Response.GetName() != s.Member.Name) {
+	for k := range statuses {
+		s := &statuses[k]
+		if name := s.Response.GetName(); s.Err == nil && name != s.Member.Name {
+			s.Err = fmt.Errorf("%q answers at its address", name)
+		}
+		if !listed && s.Err != nil {
 			continue
 		}
-		a := answerOf(&s)
+		a := answerOf(s)
 		for _, row := range s.Response.GetShards() {
 			if row, err := cluster.ShardRow(row); err == nil {
 				r.Rows = append(r.Rows, row)

@@ -48,7 +48,9 @@ func (n *Node) Gossiped(name string) *clusterv1.Meta {
 func (n *Node) Crash() {
 	m := n.member.Load()
 	_ = m.gossip.Abandon()
-	_ = n.owner.Load().Close(context.Background())
+	if node := n.owner.Load(); node != nil {
+		_ = node.Close(context.Background())
+	}
 	_ = m.transport.Close(context.Background())
 }
 

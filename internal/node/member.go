@@ -145,7 +145,7 @@ func (m *member) listen() (err error) {
 	if encryption != nil {
 		t.ServerTLS, t.ClientTLS = encryption.Server(), encryption.Client
 	}
-	t.Pinged, t.Member = m.prober.Heard, m.n.name
+	t.Pinged, t.Member = m.pinged, m.n.name
 	t.Handler, t.Codec = m, payload.Codec{}
 	t.MaxPeers = m.n.files.node
 	if m.n.tracer != nil {
@@ -156,6 +156,12 @@ func (m *member) listen() (err error) {
 		return fmt.Errorf("node port: %w", err)
 	}
 	return nil
+}
+
+// pinged hears a ping of another process.
+func (m *member) pinged(process persistence.Incarnation, name string) {
+	m.prober.Heard(process, name)
+	m.n.members.Heard(name)
 }
 
 // route makes what finds the owners of customers.

@@ -255,6 +255,43 @@ func TestForgedAlive(t *testing.T) {
 	}
 }
 
+// TestForgedGateways: gateways that forged messages invent are not reported once gossip has dropped them: one at an
+// address where nobody answers, and one at the address of a node. A gateway that existed is.
+func TestForgedGateways(t *testing.T) {
+	c := newCrew(t, 5*time.Second).begin("n")
+	const nowhere, alias = "nowhere", "alias"
+	crew := []*node.Node{c.g, c.n1, c.n2}
+	for name, address := range map[string]string{nowhere: "127.0.2.1:9", alias: c.n1.NodeAddress()} {
+		meta := proto.CloneOf(c.n1.Gossiped("ng"))
+		meta.NodeAddress = address
+		for _, victim := range crew {
+			if err := c.forger(victim).Alive(forge.Alive{Name: name, Gossip: "127.0.2.1:7", Meta: meta}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	shown := func(name string) bool {
+		return slices.ContainsFunc(status(t, admin(c.g)).Nodes, func(n *licensedv1.NodeStatus) bool { return n.Name == name })
+	}
+	until(func() bool { return shown(nowhere) && shown(alias) })
+	real := c.start("ng2", node.RoleGateway)
+	until(func() bool { // A reading has its answer.
+		return slices.ContainsFunc(status(t, admin(c.g)).Nodes, func(n *licensedv1.NodeStatus) bool {
+			return n.Name == "ng2" && n.State == licensedv1.NodeState_NODE_STATE_READY
+		})
+	})
+	real.Crash()
+	for _, n := range crew {
+		until(func() bool { return n.Gossiped(nowhere) == nil && n.Gossiped(alias) == nil && n.Gossiped("ng2") == nil })
+	}
+	until(func() bool { return !shown(nowhere) && !shown(alias) })
+	until(func() bool {
+		return slices.ContainsFunc(status(t, admin(c.g)).Warnings, func(w *licensedv1.ClusterWarning) bool {
+			return strings.HasPrefix(w.Text, "Gateway ng2 not responding since")
+		})
+	})
+}
+
 // TestForgedClocks: five members that are none have wrong clocks. Nobody gives up shards for it.
 func TestForgedClocks(t *testing.T) {
 	c := newCrew(t, 5*time.Second).begin("n")

@@ -91,3 +91,39 @@ func TestNamesAreBounded(t *testing.T) {
 		t.Errorf("%d are kept", kept)
 	}
 }
+
+// TestDepartures: a member that disappears is remembered if it had a lease or was heard, and a member that forged
+// gossip invents neither is remembered nor has a former one of its name forgotten.
+func TestDepartures(t *testing.T) {
+	n := NewMembers("g", time.Now, new(Events))
+	departed := func(want ...string) {
+		t.Helper()
+		var got []string
+		for _, d := range n.Departed() {
+			got = append(got, d.Name)
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Errorf("departed: %q, want %q", got, want)
+		}
+	}
+	i := persistence.NewIncarnation()
+	node := membership.Member{Name: "n1", Meta: &clusterv1.Meta{Incarnation: i[:]}}
+	drained, gateway := membership.Member{Name: "n1", Meta: &clusterv1.Meta{}}, membership.Member{Name: "g1", Meta: &clusterv1.Meta{}}
+	n.Heard("g1") // It is not listed yet.
+	n.Notice([]membership.Member{node, gateway})
+	n.Notice([]membership.Member{drained, gateway})
+	n.Notice(nil)
+	departed("n1")
+	n.Notice([]membership.Member{gateway})
+	n.Heard("g1")
+	n.Notice(nil)
+	departed("g1", "n1")
+	n.Notice([]membership.Member{drained, gateway})
+	departed("g1", "n1") // The status passes over those that are listed.
+	n.Notice(nil)
+	departed("g1", "n1")
+	n.Notice([]membership.Member{node, gateway})
+	n.Heard("g1")
+	departed()
+}

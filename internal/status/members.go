@@ -20,9 +20,16 @@ type Members struct {
 
 	mu    sync.Mutex
 	names map[persistence.Incarnation]string
-	order []persistence.Incarnation    // of names, the first one learned first
-	here  map[string]membership.Member // members that seem to be alive
-	left  map[string]Departure         // members that no longer do
+	order []persistence.Incarnation // of names, the first one learned first
+	here  map[string]present        // members that seem to be alive
+	left  map[string]Departure      // members that no longer do
+}
+
+// present is a member that seems to be alive. It is proven if it had a lease, or if this process exchanged messages with
+// it through the node port. Others may be inventions of forged gossip.
+type present struct {
+	membership.Member
+	proven bool
 }
 
 // NewMembers returns the members as the process of that name knows them: none yet. Events get who joins and leaves.
@@ -74,18 +81,22 @@ func (m *Members) NameOf(i persistence.Incarnation) string {
 	return i.String()
 }
 
-// Notice compares who seems to be alive with who did before.
+// Notice compares who seems to be alive with who did before. An incarnation in the meta of a member is one with a lease.
+// Departures of members that were never proven to exist are not remembered.
 func (m *Members) Notice(all []membership.Member) {
 	now := m.now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	before := m.here
-	m.here = make(map[string]membership.Member, len(all))
+	m.here = make(map[string]present, len(all))
 	for _, o := range all {
-		m.here[o.Name] = o
-		delete(m.left, o.Name)
+		p := present{o, before[o.Name].proven}
 		if i, err := cluster.IncarnationOf(o.Meta.GetIncarnation()); err == nil && !i.IsZero() {
 			m.learn(i, o.Name)
+			p.proven = true
+		}
+		if m.here[o.Name] = p; p.proven {
+			delete(m.left, o.Name)
 		}
 		if _, known := before[o.Name]; !known && o.Name != m.name {
 			m.events.Add(now, &licensedv1.Happening{
@@ -99,7 +110,9 @@ func (m *Members) Notice(all []membership.Member) {
 		if _, there := m.here[name]; there {
 			continue
 		}
-		m.left[name] = Departure{o, now}
+		if o.proven {
+			m.left[name] = Departure{o.Member, now}
+		}
 		kind, text := licensedv1.HappeningKind_HAPPENING_KIND_SUSPECTED, name+" is not listed by gossip any more"
 		if o.Meta.GetDraining() {
 			kind, text = licensedv1.HappeningKind_HAPPENING_KIND_LEFT, name+" left"
@@ -110,6 +123,17 @@ func (m *Members) Notice(all []membership.Member) {
 		if age := now.Sub(d.At); age > rememberDead || d.Meta.GetDraining() && age > rememberLeft {
 			delete(m.left, name)
 		}
+	}
+}
+
+// Heard records that a member of that name, if there is one, sent a message through the node port.
+func (m *Members) Heard(name string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if p, ok := m.here[name]; ok && !p.proven {
+		p.proven = true
+		m.here[name] = p
+		delete(m.left, name)
 	}
 }
 
