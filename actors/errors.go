@@ -56,7 +56,7 @@ func (*StampError) Unwrap() error { return ErrTooOld }
 
 // UnservedError says that no process of the cluster can serve the aggregate. Not executed.
 type UnservedError struct {
-	// Known is what is known of it, for people: which nodes do not respond, or that none has a lease.
+	// Known is what is known of it, for people: which nodes do not respond or take no shards, or that none has a lease.
 	Known string
 }
 

@@ -76,9 +76,9 @@ type Config struct {
 	Self Self
 	// MaxTime is the time for a request without a deadline (default 10 s).
 	MaxTime time.Duration
-	// Patience is after which time without a node that could be asked a request is answered actors.UnservedError
-	// (default 2.5 s, the default TTL of leases). Shorter: a single node that restarts fails requests; longer: they
-	// wait in vain when all nodes are gone.
+	// Patience is after which time without a node that could be asked, or without an owner of the shard, a request is
+	// answered actors.UnservedError (default 2.5 s, the default TTL of leases). Shorter: a single node that restarts,
+	// or a slow take-over, fails requests; longer: they wait in vain when all nodes are gone or take no shards.
 	Patience time.Duration
 	// MaxAttempts bounds how often a request is tried (default 64). The deadline comes first unless
 	// something is amiss.
@@ -242,9 +242,10 @@ type trial struct {
 	pause  time.Duration // before the next attempt, if nothing is heard
 	last   error         // of the attempt before
 
-	avoid  string              // the address of the node that was just not reached; empty for none
-	alone  time.Time           // since when there is nobody to ask who can be reached; zero if there is
-	silent map[string]struct{} // addresses that could not be reached since
+	avoid   string              // the address of the node that was just not reached; empty for none
+	alone   time.Time           // since when there is nobody to ask who can be reached; zero if there is
+	silent  map[string]struct{} // addresses that could not be reached since
+	unowned time.Time           // since when the shard has no owner, and no node that was asked took it; zero if it may have one
 
 	counted string // the address of the node that the request is counted for; empty for none
 }
@@ -308,29 +309,58 @@ func (t *trial) result(err error) error {
 		actors.ErrUnknownOutcome, err.Error())
 }
 
-// unserved returns an error if there has been nobody to ask for long enough: no node has a lease, or none of those
-// that have one can be reached. While one can, it takes over the shards of those that cannot.
+// unserved returns an error if nobody has served the shard for long enough, for one of two reasons. No node has a
+// lease, or none of those that have one can be reached: while one can, it takes over the shards of those that cannot.
+// Or nobody has owned the shard since, as the store shows it, and the nodes that were asked have not taken it: after a
+// failure the patience begins when the lease of the former owner is marked dead, and others take the shard at once.
 func (t *trial) unserved(view view, err error) error {
-	if view.none == nil && !errors.Is(err, transport.ErrNotSent) {
-		t.alone = time.Time{}
-		return nil
-	}
-	if t.alone.IsZero() {
-		t.alone, t.silent = time.Now(), map[string]struct{}{}
-	}
-	if view.none == nil {
+	notSent := errors.Is(err, transport.ErrNotSent)
+	t.unowned = during(t.unowned, view.unowned && (notSent || errors.Is(err, actors.ErrNotOwner)))
+	if t.alone = during(t.alone, view.none != nil || notSent); t.alone.IsZero() {
+		t.silent = nil
+	} else if view.none == nil {
+		if t.silent == nil {
+			t.silent = map[string]struct{}{}
+		}
 		t.silent[view.to.address] = struct{}{}
 	}
-	if time.Since(t.alone) < t.router.config.Patience {
-		return nil
-	}
 	c := t.router.members.Load()
+	switch {
+	case t.left(t.alone) == 0 && t.allSilent(c):
+		return &actors.UnservedError{Known: c.absent()}
+	case t.left(t.unowned) == 0:
+		return &actors.UnservedError{Known: c.idle()}
+	}
+	return nil
+}
+
+// during returns since when a condition holds; zero if it does not.
+func during(since time.Time, holds bool) time.Time {
+	switch {
+	case !holds:
+		return time.Time{}
+	case since.IsZero():
+		return time.Now()
+	}
+	return since
+}
+
+// left returns what is left of the patience with a condition that holds since then. If it does not hold, that is all.
+func (t *trial) left(since time.Time) time.Duration {
+	if since.IsZero() {
+		return t.router.config.Patience
+	}
+	return max(0, t.router.config.Patience-time.Since(since))
+}
+
+// allSilent reports whether none of the nodes with a lease could be reached.
+func (t *trial) allSilent(c *members) bool {
 	for _, address := range c.byIncarnation {
 		if _, ok := t.silent[address]; !ok {
-			return nil
+			return false
 		}
 	}
-	return &actors.UnservedError{Known: c.absent()}
+	return true
 }
 
 // over returns the error of a request that is given up. What the last attempt met is for people only:
@@ -360,8 +390,10 @@ func (t *trial) wait(ctx context.Context, view view) error {
 	defer r.waiting.Add(-1)
 	began := time.Now()
 	pause := t.pause/2 + rand.N(t.pause/2+1)
-	if left := r.config.Patience - time.Since(t.alone); left > 0 { // not so if it is not alone
-		pause = min(pause, left)
+	for _, since := range []time.Time{t.alone, t.unowned} {
+		if left := t.left(since); left > 0 {
+			pause = min(pause, left)
+		}
 	}
 	timer := time.NewTimer(pause)
 	defer timer.Stop()

@@ -4,13 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	"licensed/actors"
 	"licensed/cluster"
@@ -422,31 +426,56 @@ func TestTakeOver(t *testing.T) {
 	})
 }
 
-// TestUnserved: where nobody can serve a customer, clients hear so within a lease, and why.
+// TestUnserved: where nobody can serve a customer, clients hear so within a lease, and why. Where somebody may soon, the
+// request is tried until its deadline.
 func TestUnserved(t *testing.T) {
 	patience := DefaultConfig().Patience
 	refused := func(string) error { return fmt.Errorf("%w: refused", transport.ErrNotSent) }
+	notOwner := func(string) error { return actors.ErrNotOwner }
+	draining, wrongClock, unreached := &clusterv1.Meta{Draining: true}, &clusterv1.Meta{ClockWrong: true}, &clusterv1.Meta{Unreachable: true}
+	const idle = "its shard has no owner, and no node has taken it: "
+	type metas map[string]*clusterv1.Meta
 	for name, c := range map[string]struct {
-		members []string
+		members metas
+		row     persistence.Shard // "gone" is dead
 		answer  func(name string) error
 		want    string // of the error; empty: the request is tried until its deadline
 	}{
-		"no member":        {nil, refused, "no node has a lease"},
-		"one, unreachable": {[]string{"a"}, refused, "a does not respond"},
-		"two, unreachable": {[]string{"a", "b"}, refused, "a, b do not respond"},
-		"one of two": {[]string{"a", "b"}, func(name string) error { // the other can take over
+		"no member":        {nil, row(1, "a", ""), refused, "no node has a lease"},
+		"one, unreachable": {metas{"a": {}}, row(1, "a", ""), refused, "a does not respond"},
+		"two, unreachable": {metas{"a": {}, "b": {}}, row(1, "a", ""), refused, "a, b do not respond"},
+		"one of two": {metas{"a": {}, "b": {}}, row(1, "a", ""), func(name string) error { // the other can take over
 			if name == "a" {
 				return refused(name)
 			}
 			return actors.ErrNotOwner
 		}, ""},
-		"one, not an owner": {[]string{"a"}, func(string) error { return actors.ErrNotOwner }, ""},
+		"one, not an owner":            {metas{"a": {}}, row(1, "a", ""), notOwner, ""},
+		"all drain":                    {metas{"a": draining, "b": draining}, row(2, "", ""), notOwner, idle + "a (draining), b (draining)"},
+		"all drain, the owner is dead": {metas{"a": draining, "b": draining}, row(2, "gone", ""), notOwner, idle + "a (draining), b (draining)"},
+		"all have wrong clocks":        {metas{"a": wrongClock, "b": wrongClock}, row(2, "", ""), notOwner, idle + "a (wrong clock), b (wrong clock)"},
+		"nobody reached them":          {metas{"a": unreached, "b": unreached}, row(2, "gone", ""), notOwner, idle + "a (node port not reached), b (node port not reached)"},
+		"nobody takes it":              {metas{"a": {}, "b": {}}, row(2, "", "gone"), notOwner, idle + "a, b"},
+		"new cluster":                  {metas{"a": {}}, row(0, "", ""), notOwner, idle + "a"},
+		"a hand-over":                  {metas{"a": draining, "b": {}}, row(2, "", "b"), notOwner, ""},
+		"the owner is draining":        {metas{"a": draining}, row(2, "a", ""), notOwner, ""},
+		"the owner may be alive":       {metas{"a": {}, "b": {}}, row(2, "hidden", ""), notOwner, ""},
+		"a node claims it": {metas{"a": {}}, row(2, "", ""), func(string) error {
+			return &cluster.NotOwnerError{Row: row(3, "a", "")}
+		}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newSetup(t, func(c *Config) { c.Patience = patience })
-				s.join(c.members...)
-				s.hear(row(1, "a", ""))
+				var all []membership.Member
+				for _, name := range slices.Sorted(maps.Keys(c.members)) {
+					i, meta := incarnation(name), proto.CloneOf(c.members[name])
+					meta.Incarnation, meta.NodeAddress = i[:], "at "+name
+					all = append(all, membership.Member{Name: name, Meta: meta})
+				}
+				s.SetMembers(all)
+				s.leases.dead[incarnation("gone")] = true
+				s.hear(c.row)
 				s.answer = c.answer
 				began := time.Now()
 				_, err := s.execute(t, 8*time.Second)
@@ -464,6 +493,45 @@ func TestUnserved(t *testing.T) {
 				}
 				if took != patience {
 					t.Errorf("after %v, want %v", took, patience)
+				}
+			})
+		})
+	}
+}
+
+// TestFailover: a request waits through a failure and the take-over after it: the patience begins when the lease of the
+// former owner is known to be dead.
+func TestFailover(t *testing.T) {
+	patience := DefaultConfig().Patience
+	for name, silent := range map[string]bool{"refuses": false, "is silent": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSetup(t, func(c *Config) { c.Patience = patience })
+				s.join("a", "b")
+				s.hear(row(1, "a", ""))
+				var taken atomic.Bool
+				s.answer = func(name string) error {
+					switch {
+					case name == "a" && silent:
+						time.Sleep(time.Second)
+						return transport.ErrNotSent
+					case name == "a":
+						return transport.ErrNotSent
+					case taken.Load():
+						return nil
+					}
+					return actors.ErrNotOwner
+				}
+				go func() {
+					time.Sleep(patience + 100*time.Millisecond)
+					s.bury(incarnation("a"))
+					time.Sleep(patience - 100*time.Millisecond)
+					taken.Store(true)
+					s.hear(row(2, "b", ""))
+				}()
+				began := time.Now()
+				if to, err := s.execute(t, 10*time.Second); err != nil || to != "at b" || time.Since(began) != 2*patience {
+					t.Errorf("%q, %v after %v", to, err, time.Since(began))
 				}
 			})
 		})

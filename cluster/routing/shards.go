@@ -32,6 +32,7 @@ type target struct {
 type view struct {
 	row     persistence.Shard
 	owner   bool // who is asked is the owner by the row
+	unowned bool // the row names no incarnation whose lease may be alive
 	detour  bool // who is asked is not whom the row names, since that one was just not reached
 	to      target
 	none    error           // there is nobody to ask
@@ -55,8 +56,18 @@ func (r *Router) look(id uint32) view {
 			return v
 		}
 	}
+	v.unowned = r.ended(v.row.Owner) && r.ended(v.row.Successor)
 	v.to, v.none = r.guess(id)
 	return v
+}
+
+// ended reports whether the store shows that an incarnation has no lease any more, or there is no incarnation.
+func (r *Router) ended(i persistence.Incarnation) bool {
+	if i.IsZero() {
+		return true
+	}
+	_, state := r.config.Leases.Look(i)
+	return state == roster.Dead || state == roster.Absent
 }
 
 // elsewhere returns the view with another node to ask than the one that was just not reached, if one is known: its
@@ -182,22 +193,48 @@ func newMembers(listed []membership.Member, leases Leases) *members {
 
 // absent tells people why nobody can be asked, if nobody can.
 func (c *members) absent() string {
-	const most = 5
-	var names []string
+	switch names := c.nodes(func(m membership.Member) string { return m.Name }); len(names) {
+	case 0:
+		return "no node has a lease"
+	case 1:
+		return names[0] + " does not respond"
+	default:
+		return some(names) + " do not respond"
+	}
+}
+
+// idle tells people which nodes could take a shard without an owner, and what is known of why they do not.
+func (c *members) idle() string {
+	return "its shard has no owner, and no node has taken it: " + some(c.nodes(func(m membership.Member) string {
+		switch {
+		case m.Meta.GetDraining():
+			return m.Name + " (draining)"
+		case m.Meta.GetClockWrong():
+			return m.Name + " (wrong clock)"
+		case m.Meta.GetUnreachable():
+			return m.Name + " (node port not reached)"
+		}
+		return m.Name
+	}))
+}
+
+// nodes returns what a function says of each node with a lease.
+func (c *members) nodes(say func(membership.Member) string) (all []string) {
 	for _, m := range c.listed {
 		if i, err := cluster.IncarnationOf(m.Meta.GetIncarnation()); err == nil && !i.IsZero() {
-			names = append(names, m.Name)
+			all = append(all, say(m))
 		}
 	}
-	switch n := len(names); {
-	case n == 0:
-		return "no node has a lease"
-	case n == 1:
-		return names[0] + " does not respond"
-	case n > most:
-		return fmt.Sprintf("%s and %d more nodes do not respond", strings.Join(names[:most], ", "), n-most)
+	return all
+}
+
+// some joins the first few of many.
+func some(names []string) string {
+	const most = 5
+	if len(names) > most {
+		return fmt.Sprintf("%s and %d more nodes", strings.Join(names[:most], ", "), len(names)-most)
 	}
-	return strings.Join(names, ", ") + " do not respond"
+	return strings.Join(names, ", ")
 }
 
 // same reports whether requests go the same ways.
