@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"licensed/cluster/lease"
+	"licensed/cluster/ownership"
 )
 
 // confirmer lets replies wait for reads of its own lease row.
@@ -60,11 +61,12 @@ func (c *confirmer) close() {
 func (c *confirmer) read() {
 	timeout := c.i.node.config.Protocol.Timing.OpTimeout()
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	row, err := c.i.node.config.Ownership.Lease(ctx, c.i.id)
+	read := c.i.node.do(ctx, ownership.Confirmation(c.i.id))
 	cancel()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	covered, alive := c.queue.Done(row, err)
+	err := read.Err
+	covered, alive := c.queue.Done(read.Lease, err)
 	if err == nil && !alive {
 		err = errDead
 	}

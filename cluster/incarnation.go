@@ -292,6 +292,8 @@ func (n *Node) do(ctx context.Context, op ownership.Op) ownership.Input {
 		in.Applied, in.Lease, in.Err = store.CompareAndSetLease(ctx, op.Lease.Old, op.Lease.Next)
 	case ownership.OpReadLease:
 		in.Lease, in.Err = store.Lease(ctx, op.Incarnation)
+	case ownership.OpPeekLease:
+		in.Lease, in.Err = store.PeekLease(ctx, op.Incarnation)
 	case ownership.OpSwapShard:
 		in.Applied, in.Row, in.Err = store.CompareAndSetShard(ctx, op.OldShard, op.NextShard)
 	case ownership.OpReadShard:

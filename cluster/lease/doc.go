@@ -10,7 +10,8 @@
 // the allowance, counted from the arrival of the reply that first showed it, it marks the incarnation
 // dead, by compare-and-set on that very counter ([R2]). The row tells the two apart: either the counter
 // moved and the mark fails, or the mark succeeded and the counter never moves again. Only who saw the
-// mark takes what the incarnation owned.
+// mark takes what the incarnation owned. So a watch needs no linearizable reads as long as renewals come in time: the
+// mark compares what was read.
 //
 //	holder      send ──── row moves ──── reply          valid until send + TTL − allowance
 //	watch              read ──── reply                  marks at reply + TTL + allowance, not before

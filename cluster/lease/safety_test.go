@@ -6,19 +6,47 @@ import (
 	"testing"
 
 	"licensed/cluster/lease"
+	"licensed/cluster/ownership"
 	"licensed/persistence"
 )
 
 // trial is a holder and its challengers over a row whose operations are delayed, repeated late and lose
-// their replies, with clocks that go as wrong as the allowance permits.
+// their replies, with clocks that go as wrong as the allowance permits. Peeks may miss what is accepted and not yet
+// committed.
 type trial struct {
 	*rand.Rand
 	now     float64 // true time
 	agenda  []pending
-	row     persistence.Lease
+	row     persistence.Lease // as accepted
+	old     persistence.Lease // as committed at the least
 	holder  *lease.Holder
 	parties []*party
 	deadAt  float64
+}
+
+// newTrial returns a trial of a holder.
+func newTrial(seed uint64) *trial {
+	r := &trial{Rand: rand.New(rand.NewPCG(seed, 1)), holder: lease.NewHolder(timing, self, "n1", "n1:7947")}
+	r.join(0, r.holder.Step)
+	return r
+}
+
+// join adds a machine that begins some time from now.
+func (r *trial) join(d float64, step func(lease.Input) lease.Outputs) {
+	p := &party{step: step, offset: r.Float64() * 1e6, rate: 1 + 0.04*(2*float64(r.IntN(2))-1)}
+	r.parties = append(r.parties, p)
+	r.after(d, func() { r.feed(p, lease.Input{}) })
+}
+
+// next executes what is due next, and pauses a party now and then.
+func (r *trial) next() {
+	next := r.agenda[0]
+	r.agenda = r.agenda[1:]
+	r.now = next.at
+	next.do()
+	if p := r.parties[r.IntN(len(r.parties))]; r.Float64() < 0.003 {
+		p.paused = r.now + r.Float64()*3000
+	}
 }
 
 type pending struct {
@@ -72,8 +100,8 @@ func (r *trial) feed(p *party, in lease.Input) {
 	if out.Swap != nil {
 		r.swap(p, *out.Swap)
 	}
-	if out.Read {
-		r.read(p)
+	if out.Read || out.Peek {
+		r.read(p, out.Peek)
 	}
 	if out.Wake != lease.Never {
 		d := float64(out.Wake-in.Now) / p.rate
@@ -101,6 +129,7 @@ func (r *trial) swap(p *party, s lease.Swap) {
 	}
 	r.after(r.latency(), func() {
 		in := lease.Input{Kind: lease.InputSwapped, Applied: r.row == s.Old}
+		r.old = r.row // it completes what was in progress
 		if in.Applied {
 			r.row = s.Next
 			if s.Next.Dead {
@@ -108,43 +137,52 @@ func (r *trial) swap(p *party, s lease.Swap) {
 			}
 		}
 		in.Row = r.row
-		if r.Float64() < 0.8 {
-			r.after(r.latency(), func() { answer(in) })
+		if reply := r.latency(); r.Float64() < 0.8 {
+			r.after(r.Float64()*reply, func() { r.commit(in.Row) })
+			r.after(reply, func() { answer(in) })
 		}
 	})
 }
 
-func (r *trial) read(p *party) {
-	answer := r.answered(p, lease.Input{Kind: lease.InputRead, Err: persistence.ErrUnavailable})
+// commit makes all peeks show a row that was accepted.
+func (r *trial) commit(row persistence.Lease) {
+	if row == r.row {
+		r.old = row
+	}
+}
+
+func (r *trial) read(p *party, peek bool) {
+	kind := lease.InputRead
+	if peek {
+		kind = lease.InputPeeked
+	}
+	answer := r.answered(p, lease.Input{Kind: kind, Err: persistence.ErrUnavailable})
 	r.after(r.latency(), func() {
-		in := lease.Input{Kind: lease.InputRead, Row: r.row}
+		in := lease.Input{Kind: kind, Row: r.look(peek)}
 		r.after(r.latency(), func() { answer(in) })
 	})
+}
+
+// look returns the row as a read shows it.
+func (r *trial) look(peek bool) persistence.Lease {
+	if !peek {
+		r.old = r.row
+	} else if r.Float64() < 0.5 {
+		return r.old
+	}
+	return r.row
 }
 
 // TestNeverDeadWhileValid is the promise of the package: at the moment when the mark is made the holder's
 // own clock says that its lease has ended.
 func TestNeverDeadWhileValid(t *testing.T) {
 	dead, expired := 0, 0
-	for seed := range uint64(1500) {
-		r := &trial{Rand: rand.New(rand.NewPCG(seed, 1))}
-		r.holder = lease.NewHolder(timing, self, "n1", "n1:7947")
-		r.parties = []*party{{step: r.holder.Step}}
-		for range 2 {
-			r.parties = append(r.parties, &party{step: lease.NewWatch(timing, self, false).Step})
-		}
-		for i, p := range r.parties {
-			p.offset, p.rate = r.Float64()*1e6, 1+0.04*(2*float64(r.IntN(2))-1)
-			r.after(float64(i)*300, func() { r.feed(p, lease.Input{}) })
-		}
+	for seed := range uint64(10_000) {
+		r := newTrial(seed)
+		r.join(300, lease.NewWatch(timing, self, false).Step)
+		r.join(600, lease.NewWatch(timing, self, false).Step)
 		for r.now < 60_000 && r.deadAt == 0 && len(r.agenda) > 0 {
-			next := r.agenda[0]
-			r.agenda = r.agenda[1:]
-			r.now = next.at
-			next.do()
-			if p := r.parties[r.IntN(len(r.parties))]; r.Float64() < 0.003 {
-				p.paused = r.now + r.Float64()*3000
-			}
+			r.next()
 		}
 		if r.deadAt > 0 {
 			dead++
@@ -158,6 +196,56 @@ func TestNeverDeadWhileValid(t *testing.T) {
 		}
 	}
 	if dead < 100 || expired < 50 {
-		t.Errorf("%d marks and %d ends in 1500 runs: the runs test nothing", dead, expired)
+		t.Errorf("%d marks and %d ends in 10,000 runs: the runs test nothing", dead, expired)
+	}
+}
+
+// TestNeverConfirmedOnceDead: nothing is confirmed that is decided after a challenger knew of the death, however it
+// learned of it. Challengers begin to watch at any time, so the first look of one may show the mark of another.
+func TestNeverConfirmedOnceDead(t *testing.T) {
+	confirmed, refused := 0, 0
+	for seed := range uint64(800) {
+		r := newTrial(seed)
+		known := false // some challenger knows
+		var challenge func()
+		challenge = func() {
+			w := lease.NewWatch(timing, self, false)
+			r.join(0, func(in lease.Input) lease.Outputs {
+				out := w.Step(in)
+				known = known || w.Dead() && r.deadAt > 0 // not where it is absent: it may be created yet
+				return out
+			})
+			r.after(20+r.Float64()*300, challenge)
+		}
+		r.after(300, challenge)
+		var queue lease.Confirmer[bool] // whether the death was known when it was decided
+		var confirm func()
+		confirm = func() {
+			queue.Add(known)
+			queue.Begin()
+			peek := ownership.Confirmation(self).Kind == ownership.OpPeekLease
+			r.after(r.latency(), func() {
+				row := r.look(peek)
+				r.after(r.latency(), func() {
+					covered, alive := queue.Done(row, nil)
+					switch {
+					case !alive:
+						refused++
+					case covered[0]:
+						t.Fatalf("seed %d: confirmed by %+v, which a challenger knows to be %+v", seed, row, r.row)
+					default:
+						confirmed++
+					}
+					r.after(1, confirm)
+				})
+			})
+		}
+		r.after(10, confirm)
+		for r.now < 15_000 && (r.deadAt == 0 || r.now < r.deadAt+1000) {
+			r.next()
+		}
+	}
+	if confirmed < 5_000 || refused < 1000 {
+		t.Errorf("%d were confirmed and %d refused: the runs test nothing", confirmed, refused)
 	}
 }

@@ -17,6 +17,8 @@ const (
 	InputSwapped
 	// InputRead answers Outputs.Read: Row (zero if there is none), or Err.
 	InputRead
+	// InputPeeked answers Outputs.Peek: Row (zero if none was shown), or Err.
+	InputPeeked
 )
 
 // Input is what happens to a machine.
@@ -32,13 +34,15 @@ type Input struct {
 	Err error
 }
 
-// Outputs is what a step asks for: at most one of Swap and Read, and only while none is in progress. What
+// Outputs is what a step asks for: at most one of Swap, Read and Peek, and only while none is in progress. What
 // is asked for is to be sent after the clock reading that the step was given, never before.
 type Outputs struct {
 	// Swap asks for a compare-and-set of the row.
 	Swap *Swap
 	// Read asks for a read of the row, linearizable with the compare-and-sets.
 	Read bool
+	// Peek asks for a plain read of the row, as persistence.Ownership.PeekLease. Only a Watch does.
+	Peek bool
 	// Wake asks for a tick at that instant; Never for none.
 	Wake Instant
 }

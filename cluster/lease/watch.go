@@ -17,7 +17,7 @@ type Watch struct {
 	over   bool              // its process says itself that it ended: no need to wait
 	dead   bool
 	flight flight
-	look   bool // read before marking
+	look   bool // a linearizable read is needed before marking
 	due    Instant
 
 	incarnation persistence.Incarnation
@@ -48,6 +48,9 @@ func (w *Watch) Step(in Input) Outputs {
 	case InputRead:
 		w.flight = flightNone
 		w.read(in)
+	case InputPeeked:
+		w.flight = flightNone
+		w.peeked(in)
 	}
 	out := Outputs{Wake: Never}
 	if w.dead || w.flight != flightNone {
@@ -58,7 +61,8 @@ func (w *Watch) Step(in Input) Outputs {
 		return out
 	}
 	if in.Now >= w.due {
-		w.flight, out.Read = flightRead, true
+		settle := w.settles(in.Now)
+		w.flight, out.Read, out.Peek = flightRead, settle, !settle
 		return out
 	}
 	out.Wake = w.due
@@ -94,6 +98,8 @@ func (w *Watch) swapped(in Input) {
 		w.dead = true
 	case in.Err == nil && in.Row == (persistence.Lease{}): // deleted by hand, since the mark was sent after it was seen
 		w.row, w.since, w.due = in.Row, in.Now, w.next(in.Now)
+	case in.Err == nil && planted.Bug(planted.MarkWhateverCounter):
+		w.row = in.Row // and the next step marks it again
 	case in.Err == nil:
 		w.shown(in)
 	case errors.Is(in.Err, persistence.ErrRejected):
@@ -111,6 +117,23 @@ func (w *Watch) read(in Input) {
 		return
 	}
 	w.shown(in)
+}
+
+// settles reports whether the next look must be linearizable with the compare-and-sets, which also completes one that
+// is in progress. A plain read is enough to see that the counter moved: the mark compares it again ([R2]). It is not
+// where no mark follows, because there is no row, and after a mark of unknown outcome. An overdue renewal may have
+// been accepted by the store and left unfinished. Completed now, it does not fail the mark later.
+func (w *Watch) settles(now Instant) bool {
+	return w.look || w.seen && (w.absent() || now >= w.since.Add(2*w.timing.renewEvery()))
+}
+
+// peeked processes what a plain read showed. That there is no row is for a linearizable read to say.
+func (w *Watch) peeked(in Input) {
+	if in.Err == nil && in.Row == (persistence.Lease{}) {
+		w.look, w.due = true, in.Now
+		return
+	}
+	w.read(in)
 }
 
 // shown processes the row as it was at some moment before now. Rows older than one seen before, from a

@@ -13,10 +13,10 @@ const patience = lease.Instant(1040)
 func watching(t *testing.T) *lease.Watch {
 	t.Helper()
 	w := lease.NewWatch(timing, self, false)
-	if out := w.Step(lease.Input{Now: 50}); !out.Read {
+	if out := w.Step(lease.Input{Now: 50}); !out.Peek {
 		t.Fatalf("first step: %+v", out)
 	}
-	w.Step(lease.Input{Kind: lease.InputRead, Now: 100, Row: row(7)})
+	w.Step(lease.Input{Kind: lease.InputPeeked, Now: 100, Row: row(7)})
 	if since, ok := w.Silent(); !ok || since != 100 {
 		t.Fatalf("silent since %d (%t)", since, ok)
 	}
@@ -30,6 +30,8 @@ func look(w *lease.Watch, from, until lease.Instant, row persistence.Lease) leas
 		switch {
 		case out.Read:
 			out = w.Step(lease.Input{Kind: lease.InputRead, Now: now, Row: row})
+		case out.Peek:
+			out = w.Step(lease.Input{Kind: lease.InputPeeked, Now: now, Row: row})
 		case out.Swap != nil || out.Wake > until:
 			return out
 		default:
@@ -115,8 +117,51 @@ func TestLostMark(t *testing.T) {
 func TestFormerSelfNeedsNoWait(t *testing.T) {
 	w := lease.NewWatch(timing, self, true)
 	w.Step(lease.Input{Now: 50})
-	if out := w.Step(lease.Input{Kind: lease.InputRead, Now: 60, Row: row(7)}); out.Swap == nil {
+	if out := w.Step(lease.Input{Kind: lease.InputPeeked, Now: 60, Row: row(7)}); out.Swap == nil {
 		t.Fatalf("after the first look: %+v", out)
+	}
+}
+
+// TestOverdueRenewalIsSettled: looks are plain reads while renewals come in time. One that is overdue may be accepted
+// and unfinished, so later looks complete it.
+func TestOverdueRenewalIsSettled(t *testing.T) {
+	w := watching(t)
+	var peeks, reads []lease.Instant
+	for now := lease.Instant(100); now < 100+patience; {
+		switch out := w.Step(lease.Input{Now: now}); {
+		case out.Peek:
+			peeks = append(peeks, now)
+			w.Step(lease.Input{Kind: lease.InputPeeked, Now: now, Row: row(7)})
+		case out.Read:
+			reads = append(reads, now)
+			w.Step(lease.Input{Kind: lease.InputRead, Now: now, Row: row(7)})
+		default:
+			now = out.Wake
+		}
+	}
+	const overdue = 100 + 2*250
+	if len(peeks) == 0 || len(reads) < 2 || peeks[len(peeks)-1] >= overdue || reads[0] < overdue || reads[0] > overdue+125 {
+		t.Errorf("plain reads at %d, linearizable ones at %d", peeks, reads)
+	}
+}
+
+// TestPeekMissesRow: that a plain read shows no row does not mean that there is none.
+func TestPeekMissesRow(t *testing.T) {
+	w := lease.NewWatch(timing, self, false)
+	w.Step(lease.Input{Now: 50})
+	out := w.Step(lease.Input{Kind: lease.InputPeeked, Now: 100})
+	if _, seen := w.Silent(); seen || !out.Read {
+		t.Fatalf("seen: %t, %+v", seen, out)
+	}
+	out = w.Step(lease.Input{Kind: lease.InputRead, Now: 100})
+	if since, seen := w.Silent(); !seen || since != 100 {
+		t.Fatalf("silent since %d (%t)", since, seen)
+	}
+	for now := out.Wake; !w.Dead(); now = out.Wake {
+		if out = w.Step(lease.Input{Now: now}); !out.Read {
+			t.Fatalf("at %d: %+v", now, out)
+		}
+		out = w.Step(lease.Input{Kind: lease.InputRead, Now: now})
 	}
 }
 
@@ -215,18 +260,18 @@ func TestWatchKeepsInStep(t *testing.T) {
 	looks, from, last := 0, 20*period, 400*period
 	for now := begun; now < last; {
 		out := w.Step(lease.Input{Now: now})
-		for out.Read {
+		for out.Peek {
 			if now > from {
 				looks++
 			}
-			out = w.Step(lease.Input{Kind: lease.InputRead, Now: now, Row: row(counter(now))})
+			out = w.Step(lease.Input{Kind: lease.InputPeeked, Now: now, Row: row(counter(now))})
 			since, _ := w.Silent()
 			if late := (since - begun) % period; now > from && late > lease.Instant(timing.TTL/32)+1 {
 				t.Fatalf("a renewal was seen %d after it was made", late)
 			}
 		}
-		if out.Swap != nil {
-			t.Fatalf("marks one that renews, at %d", now)
+		if out.Swap != nil || out.Read {
+			t.Fatalf("at one that renews, at %d: %+v", now, out)
 		}
 		now = out.Wake
 	}

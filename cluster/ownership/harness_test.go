@@ -180,6 +180,8 @@ func (n *node) do(op ownership.Op) {
 				in.Applied, in.Lease, in.Err = n.h.store.CompareAndSetLease(ctx, op.Lease.Old, op.Lease.Next)
 			case ownership.OpReadLease:
 				in.Lease, in.Err = n.h.store.Lease(ctx, op.Incarnation)
+			case ownership.OpPeekLease:
+				in.Lease, in.Err = n.h.store.PeekLease(ctx, op.Incarnation)
 			case ownership.OpSwapShard:
 				in.Applied, in.Row, in.Err = n.h.store.CompareAndSetShard(ctx, op.OldShard, op.NextShard)
 			case ownership.OpReadShard:

@@ -184,7 +184,7 @@ func (m *Participant) apply(in Input) {
 // done processes the result of an operation that is not the holder's.
 func (m *Participant) done(in Input) {
 	switch in.Op.Kind {
-	case OpSwapLease, OpReadLease:
+	case OpSwapLease, OpReadLease, OpPeekLease:
 		i := in.Op.Incarnation
 		if in.Op.Kind == OpSwapLease {
 			i = in.Op.Lease.Next.Incarnation
@@ -206,8 +206,11 @@ func (m *Participant) done(in Input) {
 // leaseInput is an answer in the words of package lease.
 func leaseInput(in Input) lease.Input {
 	l := lease.Input{Kind: lease.InputRead, Now: in.Now, Applied: in.Applied, Row: in.Lease, Err: in.Err}
-	if in.Op.Kind == OpSwapLease {
+	switch in.Op.Kind {
+	case OpSwapLease:
 		l.Kind = lease.InputSwapped
+	case OpPeekLease:
+		l.Kind = lease.InputPeeked
 	}
 	return l
 }
@@ -233,6 +236,9 @@ func (m *Participant) ask(l lease.Outputs, i persistence.Incarnation) {
 	}
 	if l.Read {
 		m.out.Ops = append(m.out.Ops, Op{Kind: OpReadLease, Incarnation: i})
+	}
+	if l.Peek {
+		m.out.Ops = append(m.out.Ops, Op{Kind: OpPeekLease, Incarnation: i})
 	}
 }
 

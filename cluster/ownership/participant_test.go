@@ -682,12 +682,12 @@ func TestFewWatch(t *testing.T) {
 	h.settled(nodes...)
 	before := 0
 	for _, n := range nodes {
-		before += n.ops[ownership.OpReadLease]
+		before += n.ops[ownership.OpPeekLease]
 	}
 	h.run(10 * time.Second)
 	reads := -before
 	for _, n := range nodes {
-		reads += n.ops[ownership.OpReadLease]
+		reads += n.ops[ownership.OpPeekLease]
 	}
 	// 8 leases × 3 watchers × 3.2 a second × 10 s
 	if want := 8 * 3 * 32; reads > want*11/10 || reads < want/2 {

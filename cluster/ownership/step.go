@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"licensed/cluster/lease"
+	"licensed/internal/planted"
 	"licensed/persistence"
 )
 
@@ -104,6 +105,7 @@ type OpKind uint8
 const (
 	OpSwapLease OpKind = iota
 	OpReadLease
+	OpPeekLease // by a plain read
 	OpSwapShard
 	OpReadShards // all rows
 	OpReadShard
@@ -121,6 +123,16 @@ type Op struct {
 	// compare-and-set.
 	Shard               uint32
 	OldShard, NextShard persistence.Shard
+}
+
+// Confirmation is the read of its own lease that confirms what an incarnation says (lease.Confirmer). A plain read does
+// not: the mark of a challenger may be accepted and not committed, and a second challenger, which saw it, takes the
+// shards.
+func Confirmation(self persistence.Incarnation) Op {
+	if planted.Bug(planted.ConfirmByPeek) {
+		return Op{Kind: OpPeekLease, Incarnation: self}
+	}
+	return Op{Kind: OpReadLease, Incarnation: self}
 }
 
 // InputKind says which input a machine gets.

@@ -42,6 +42,7 @@ const (
 	MarkWithoutAllowance
 	PatienceFromBefore
 	UnknownDeathIsMade
+	MarkWhateverCounter
 	HoldBeforeClaim
 	HeardIsStored
 	UnknownClaimIsMade
@@ -60,6 +61,7 @@ const (
 	AnswerQueryEarly
 	SkipLeaseCheck
 	SayUnconfirmed
+	ConfirmByPeek
 	SayUncovered
 	RollOverInFlight
 	ReadPastBase
@@ -156,8 +158,9 @@ var Bugs = [count]Info{
 	PatienceFromBefore: {
 		Rule: "[R2]", Name: "count patience from before a sign of life", Check: byProtocolSeeds,
 	},
-	UnknownDeathIsMade: {Rule: "[R2]", Name: "take a mark of unknown outcome for made", Check: byProtocolSeeds},
-	HoldBeforeClaim:    {Rule: "[R3]", Name: "hold a shard before its claim is known", Check: byProtocolSeeds},
+	UnknownDeathIsMade:  {Rule: "[R2]", Name: "take a mark of unknown outcome for made", Check: byProtocolSeeds},
+	MarkWhateverCounter: {Rule: "[R2]", Name: "mark dead whatever the counter has become", Check: byProtocolSeeds},
+	HoldBeforeClaim:     {Rule: "[R3]", Name: "hold a shard before its claim is known", Check: byProtocolSeeds},
 	HeardIsStored: {
 		Rule: "[R3]", Name: "take a row that was heard for the store's", Check: byProtocolSeeds,
 	},
@@ -183,6 +186,9 @@ var Bugs = [count]Info{
 	AnswerQueryEarly:  {Rule: "[R8]", Name: "answer a query from the optimistic state", Check: bySeeds},
 	SkipLeaseCheck:    {Rule: "[R9]", Name: "skip the lease check", Check: bySeeds},
 	SayUnconfirmed:    {Rule: "[R9]", Name: "say what was not confirmed", Check: byProtocolSeeds},
+	ConfirmByPeek: {
+		Rule: "[R9]", Name: "confirm by a plain read", Check: "cluster/lease.TestNeverConfirmedOnceDead",
+	},
 	SayUncovered: {
 		Rule: "[R9]", Name: "say what a read in progress does not cover", Check: "cluster/lease.TestConfirmer",
 	},

@@ -215,20 +215,42 @@ func (s *Store) Lease(ctx context.Context, i persistence.Incarnation) (persisten
 	})
 }
 
-func (s *Store) readLeases(ctx context.Context, bucket int, statement string, values ...any) ([]persistence.Lease, error) {
-	var leases []persistence.Lease
-	err := s.serialRead(ctx, s.leaseLocks, bucket, func(iter *gocql.Iter) bool {
-		var l persistence.Lease
-		var i gocql.UUID
-		var counter int64
-		if !iter.Scan(&i, &l.Node, &l.Address, &counter, &l.Dead) {
-			return false
+// PeekLease implements persistence.Ownership. A compare-and-set is known to be applied when a quorum has its commit;
+// so the quorum that is read has one that does. A replica holds a row only after the ballot was accepted by a quorum.
+func (s *Store) PeekLease(ctx context.Context, i persistence.Incarnation) (persistence.Lease, error) {
+	return one("lease", i, func() (leases []persistence.Lease, err error) {
+		if err := s.begin(); err != nil {
+			return nil, err
 		}
-		l.Incarnation, l.Counter = persistence.Incarnation(i), uint64(counter)
-		leases = append(leases, l)
-		return true
+		defer s.end()
+		iter := s.session.read(ctx, selectLease, leaseBucket(i), gocql.UUID(i)).Iter()
+		for scanLease(iter, &leases) {
+		}
+		if err := iter.Close(); err != nil {
+			return nil, s.count(readError(err))
+		}
+		return leases, nil
+	})
+}
+
+func (s *Store) readLeases(ctx context.Context, bucket int, statement string, values ...any) (leases []persistence.Lease, err error) {
+	err = s.serialRead(ctx, s.leaseLocks, bucket, func(iter *gocql.Iter) bool {
+		return scanLease(iter, &leases)
 	}, s.session.readSerial(ctx, statement, values...))
 	return leases, err
+}
+
+// scanLease appends the next row, if there is one.
+func scanLease(iter *gocql.Iter, leases *[]persistence.Lease) bool {
+	var l persistence.Lease
+	var i gocql.UUID
+	var counter int64
+	if !iter.Scan(&i, &l.Node, &l.Address, &counter, &l.Dead) {
+		return false
+	}
+	l.Incarnation, l.Counter = persistence.Incarnation(i), uint64(counter)
+	*leases = append(*leases, l)
+	return true
 }
 
 // CompareAndSetLease implements persistence.Ownership.

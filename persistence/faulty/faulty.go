@@ -42,6 +42,7 @@ const (
 	CreateCluster
 	Leases
 	Lease
+	PeekLease
 	CompareAndSetLease
 	Shards
 	Shard
@@ -57,8 +58,8 @@ const (
 // opNames are in the order of the methods above.
 var opNames = [...]string{
 	"TopRoot", "ReadRoot", "ReadRoots", "ReadRecords", "Aggregates", "PutRoot", "Append", "CreateCluster", "Leases",
-	"Lease", "CompareAndSetLease", "Shards", "Shard", "CompareAndSetShard", "MarkArchived", "DeleteRecords",
-	"StripRoot",
+	"Lease", "PeekLease", "CompareAndSetLease", "Shards", "Shard", "CompareAndSetShard", "MarkArchived",
+	"DeleteRecords", "StripRoot",
 	"PutVote", "WithdrawVote", "Votes",
 }
 

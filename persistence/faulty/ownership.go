@@ -26,6 +26,13 @@ func (s *Store) Lease(ctx context.Context, i persistence.Incarnation) (persisten
 	})
 }
 
+// PeekLease implements persistence.Ownership.
+func (s *Store) PeekLease(ctx context.Context, i persistence.Incarnation) (persistence.Lease, error) {
+	return call(ctx, s, Call{Op: PeekLease, Key: i.String()}, func(ctx context.Context) (persistence.Lease, error) {
+		return s.inner.PeekLease(ctx, i)
+	})
+}
+
 // outcome is what a compare-and-set returns.
 type outcome[Row any] struct {
 	applied bool

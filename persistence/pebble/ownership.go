@@ -153,6 +153,11 @@ func (s *Store) Lease(ctx context.Context, i persistence.Incarnation) (persisten
 	return l, nil
 }
 
+// PeekLease implements persistence.Ownership. It is Lease, which is cheap here.
+func (s *Store) PeekLease(ctx context.Context, i persistence.Incarnation) (persistence.Lease, error) {
+	return s.Lease(ctx, i)
+}
+
 // CompareAndSetLease implements persistence.Ownership.
 func (s *Store) CompareAndSetLease(
 	ctx context.Context, old, next persistence.Lease,

@@ -562,6 +562,7 @@ func reads(ctx context.Context, s persistence.Store) map[string]error {
 	_, errs["ReadRecords"] = s.ReadRecords(ctx, partition(someone, 1, 1), 0, 1)
 	_, errs["Aggregates"] = s.Aggregates(ctx, "", 1)
 	_, errs["Lease"] = s.Lease(ctx, incarnationA)
+	_, errs["PeekLease"] = s.PeekLease(ctx, incarnationA)
 	_, errs["Leases"] = s.Leases(ctx)
 	_, errs["Shard"] = s.Shard(ctx, 1)
 	_, errs["Shards"] = s.Shards(ctx)

@@ -1,6 +1,7 @@
 package persistencetest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -18,6 +19,7 @@ func runOwnership(t *testing.T, d Driver) {
 		"CreateCluster":           testCreateCluster,
 		"ConcurrentCreateCluster": testConcurrentCreateCluster,
 		"Lease":                   testLease,
+		"PeekLease":               testPeekLease,
 		"Shard":                   testShard,
 		"OneWinner":               testOneWinner,
 		"Linearizable":            testLinearizable,
@@ -97,8 +99,10 @@ func testConcurrentCreateCluster(f *fixture) {
 // testLease: a lease changes only if all its fields are as expected, and a refusal
 // returns the row. A lease without an address is one that an earlier release wrote.
 func testLease(f *fixture) {
-	if _, err := f.store.Lease(f.ctx(), incarnationA); !errors.Is(err, persistence.ErrNotFound) {
-		f.Errorf("no lease: %v, want ErrNotFound", err)
+	for name, read := range f.leaseReads() {
+		if _, err := read(f.ctx(), incarnationA); !errors.Is(err, persistence.ErrNotFound) {
+			f.Errorf("%s of none: %v, want ErrNotFound", name, err)
+		}
 	}
 	first := persistence.Lease{Incarnation: incarnationA, Node: "node one", Address: "n1.example.com:7947", Counter: 1}
 	renewed, dead := first, first
@@ -135,8 +139,51 @@ func testLease(f *fixture) {
 	refused(bareDead, bareDead, bare)
 	f.swapLease(bare, bareDead)
 	f.reopen()
-	if got, err := f.store.Lease(f.ctx(), incarnationA); err != nil || got != dead {
-		f.Errorf("lease: %+v, %v, want %+v", got, err, dead)
+	for name, read := range f.leaseReads() {
+		if got, err := read(f.ctx(), incarnationA); err != nil || got != dead {
+			f.Errorf("%s: %+v, %v, want %+v", name, got, err, dead)
+		}
+	}
+}
+
+// leaseReads returns the reads of one lease, by name.
+func (f *fixture) leaseReads() map[string]func(context.Context, persistence.Incarnation) (persistence.Lease, error) {
+	return map[string]func(context.Context, persistence.Incarnation) (persistence.Lease, error){
+		"Lease": f.store.Lease, "PeekLease": f.store.PeekLease,
+	}
+}
+
+// testPeekLease renews a lease while others peek at it: each sees a row that was asked for, none older than what was
+// known to be applied before.
+func testPeekLease(f *fixture) {
+	const renewals, readers = 60, 4
+	l := persistence.Lease{Incarnation: incarnationA, Node: "node one", Address: "n1.example.com:7947", Counter: 1}
+	f.swapLease(persistence.Lease{}, l)
+	var asked, applied atomic.Uint64
+	asked.Store(l.Counter)
+	applied.Store(l.Counter)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer applied.Store(renewals)
+	for range readers {
+		wg.Go(func() {
+			for known := applied.Load(); known < renewals; known = applied.Load() {
+				got, err := f.store.PeekLease(f.ctx(), incarnationA)
+				want := l
+				want.Counter = got.Counter
+				if err != nil || got != want || got.Counter < known || got.Counter > asked.Load() {
+					f.Errorf("peeked %+v, %v where %d was applied and %d asked for", got, err, known, asked.Load())
+					return
+				}
+			}
+		})
+	}
+	for now := l; now.Counter < renewals; applied.Store(now.Counter) {
+		next := now
+		next.Counter++
+		asked.Store(next.Counter)
+		f.swapLease(now, next)
+		now = next
 	}
 }
 

@@ -414,15 +414,14 @@ func (a *agent) readLease() {
 	if !a.confirms.Begin() {
 		return
 	}
-	a.ask(ownership.Op{Kind: ownership.OpReadLease, Incarnation: a.n.incarnation},
-		5*w.params.Lease, func(in ownership.Input) {
-			w.counts.Confirms++
-			covered, alive := a.confirms.Done(in.Lease, in.Err)
-			for _, f := range slices.Clone(covered) {
-				f(alive)
-			}
-			a.planConfirm()
-		})
+	a.ask(ownership.Confirmation(a.n.incarnation), 5*w.params.Lease, func(in ownership.Input) {
+		w.counts.Confirms++
+		covered, alive := a.confirms.Done(in.Lease, in.Err)
+		for _, f := range slices.Clone(covered) {
+			f(alive)
+		}
+		a.planConfirm()
+	})
 }
 
 // check looks at the shards after the world was healed.

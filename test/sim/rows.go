@@ -8,19 +8,28 @@ import (
 )
 
 // rows are the lease and shard rows: linearizable, but far away. A compare-and-set takes effect at some
-// moment after it was sent, perhaps long after its sender was told that the outcome is unknown.
+// moment after it was sent, perhaps long after its sender was told that the outcome is unknown. A peek shows a lease
+// as some majority of replicas has it:
+//
+//	compare-and-set accepted ──── peeks show either row ──── committed ──── peeks show the new row
+//
+// It is committed before its reply is sent. If no reply is, it may stay as it is until the next operation on the row
+// that is linearizable completes it.
 type rows struct {
 	w      *world
 	leases map[persistence.Incarnation]persistence.Lease
-	shards []persistence.Shard
-	owners []map[uint64]persistence.Incarnation // by shard and epoch, of all times
+	// committed are the leases as each majority has them, or later rows.
+	committed map[persistence.Incarnation]persistence.Lease
+	shards    []persistence.Shard
+	owners    []map[uint64]persistence.Incarnation // by shard and epoch, of all times
 }
 
 func newRows(w *world) *rows {
 	r := &rows{
-		w:      w,
-		leases: map[persistence.Incarnation]persistence.Lease{},
-		shards: make([]persistence.Shard, w.params.Shards),
+		w:         w,
+		leases:    map[persistence.Incarnation]persistence.Lease{},
+		committed: map[persistence.Incarnation]persistence.Lease{},
+		shards:    make([]persistence.Shard, w.params.Shards),
 	}
 	for range w.params.Shards {
 		r.owners = append(r.owners, map[uint64]persistence.Incarnation{})
@@ -47,10 +56,34 @@ func (r *rows) do(op ownership.Op, timeout micros, done func(ownership.Input)) {
 	w.after(w.latency(), what, func() {
 		in := r.apply(op)
 		if w.chance(w.params.LoseReply) || w.store.down && w.chance(0.8) {
+			if w.chance(0.5) {
+				w.after(w.latency(), "commit "+what, func() { r.commit(in.Lease) })
+			}
 			return
 		}
-		w.after(w.latency(), "answer "+what, func() { answer(in) })
+		reply := w.latency()
+		if op.Kind == ownership.OpSwapLease {
+			w.after(w.between(0, reply), "commit "+what, func() { r.commit(in.Lease) })
+		}
+		w.after(reply, "answer "+what, func() { answer(in) })
 	})
+}
+
+// commit makes a majority have a row of a lease that was accepted.
+func (r *rows) commit(l persistence.Lease) {
+	now := r.committed[l.Incarnation]
+	if l.Counter > now.Counter || l.Counter == now.Counter && l.Dead {
+		r.committed[l.Incarnation] = l
+	}
+}
+
+// peek returns a lease as some majority has it.
+func (r *rows) peek(i persistence.Incarnation) persistence.Lease {
+	if r.committed[i] != r.leases[i] && r.w.chance(0.5) {
+		r.w.counts.Peeked++
+		return r.committed[i]
+	}
+	return r.leases[i]
 }
 
 func (r *rows) apply(op ownership.Op) ownership.Input {
@@ -58,6 +91,7 @@ func (r *rows) apply(op ownership.Op) ownership.Input {
 	switch op.Kind {
 	case ownership.OpSwapLease:
 		i := op.Lease.Next.Incarnation
+		r.commit(r.leases[i])
 		if in.Applied = r.leases[i] == op.Lease.Old; in.Applied {
 			if op.Lease.Old == (persistence.Lease{}) && op.Lease.Next.Dead {
 				r.w.fail("a dead lease row is created for %v, which has none", i)
@@ -68,7 +102,10 @@ func (r *rows) apply(op ownership.Op) ownership.Input {
 		}
 		in.Lease = r.leases[i]
 	case ownership.OpReadLease:
+		r.commit(r.leases[op.Incarnation])
 		in.Lease = r.leases[op.Incarnation]
+	case ownership.OpPeekLease:
+		in.Lease = r.peek(op.Incarnation)
 	case ownership.OpSwapShard:
 		in.Applied = r.swapShard(op.OldShard, op.NextShard)
 		in.Row = r.shards[op.NextShard.ID]

@@ -67,6 +67,7 @@ type Counts struct {
 	Lapsed, Releases, Drained              int
 	WrongClocks, Withdrawn                 int
 	Stale, Confirms, Forged                int
+	Peeked                                 int    // earlier rows of leases, by plain reads
 	Violation                              string // the first one; empty if all is well
 	Hash                                   uint64 // of the trace
 }
@@ -107,6 +108,7 @@ func (c *Counts) add(o Counts) {
 	c.Stale += o.Stale
 	c.Confirms += o.Confirms
 	c.Forged += o.Forged
+	c.Peeked += o.Peeked
 }
 
 // paramsOf draws the parameters of a seed: calm and wild runs, so that rare combinations meet.
