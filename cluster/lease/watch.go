@@ -154,14 +154,16 @@ func (w *Watch) shown(in Input) {
 	w.due = w.next(in.Now)
 }
 
-// next returns when to look again. Renewals come regularly, so the next one is looked for from shortly
-// before its time: seen at once it will be looked for earlier the next time, until it is the second look
-// that shows it. That costs two looks for each renewal, and keeps in step with them.
+// next returns when to look again. Renewals come regularly, so the next one is looked for a little sooner after the
+// last look than they follow one another. So each is seen sooner after it was made than the one before, until a look
+// comes too early; the next one shows the renewal. That costs nine looks for eight renewals, and keeps in step with
+// them.
 func (w *Watch) next(now Instant) Instant {
 	every, expected := w.timing.lookEvery(), w.since.Add(w.timing.renewEvery())
+	soon := expected.Add(-every / 8)
 	switch {
-	case now < expected.Add(-every):
-		return expected.Add(-every)
+	case now < soon:
+		return soon
 	case now < expected.Add(w.timing.renewEvery()):
 		return now.Add(every)
 	default:

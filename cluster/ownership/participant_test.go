@@ -689,8 +689,8 @@ func TestFewWatch(t *testing.T) {
 	for _, n := range nodes {
 		reads += n.ops[ownership.OpPeekLease]
 	}
-	// 8 leases × 3 watchers × 3.2 a second × 10 s
-	if want := 8 * 3 * 32; reads > want*11/10 || reads < want/2 {
+	// 8 leases × 3 watchers × 1.8 a second × 10 s
+	if want := 8 * 3 * 18; reads > want*11/10 || reads < want/2 {
 		t.Errorf("%d reads of leases in 10 s, want about %d", reads, want)
 	}
 	nodes[3].stopped = true
