@@ -27,9 +27,12 @@ type transport interface {
 // unary is the transport of a gRPC request for each attempt.
 type unary struct{ *grpc.ClientConn }
 
-func (u unary) invoke(ctx context.Context, method string, request, reply any, options ...grpc.CallOption) (at time.Time, err error) {
+func (u unary) invoke(
+	ctx context.Context, method string, request, reply any, options ...grpc.CallOption,
+) (at time.Time, err error) {
 	var header, trailer metadata.MD
-	err = u.Invoke(ctx, method, request, reply, append(slices.Clip(options), grpc.Header(&header), grpc.Trailer(&trailer))...)
+	err = u.Invoke(ctx, method, request, reply,
+		append(slices.Clip(options), grpc.Header(&header), grpc.Trailer(&trailer))...)
 	for _, date := range append(header["date"], trailer["date"]...) {
 		if t, parseErr := http.ParseTime(date); parseErr == nil {
 			at = t
@@ -52,7 +55,9 @@ var kinds = func() map[string]kind {
 				m := s.Methods().Get(j)
 				o, _ := m.Options().(*descriptorpb.MethodOptions)
 				query := o.GetIdempotencyLevel() == descriptorpb.MethodOptions_NO_SIDE_EFFECTS
-				all["/"+string(s.FullName())+"/"+string(m.Name())] = kind{!query && m.Input().Fields().ByName(commandID) != nil, query}
+				all["/"+string(s.FullName())+"/"+string(m.Name())] = kind{
+					!query && m.Input().Fields().ByName(commandID) != nil, query,
+				}
 			}
 		}
 	}
@@ -221,7 +226,9 @@ func (k *call) send(ctx context.Context, reply proto.Message) error {
 		}
 	}
 	if k.Client.options.OnAttempt != nil {
-		k.Client.options.OnAttempt(Attempt{Method: k.method, CommandID: k.id, Number: k.attempts, Took: time.Since(began), Err: err})
+		k.Client.options.OnAttempt(
+			Attempt{Method: k.method, CommandID: k.id, Number: k.attempts, Took: time.Since(began), Err: err},
+		)
 	}
 	return err
 }

@@ -138,7 +138,9 @@ func (o *Options) dialing(addresses []string) (target string, options []grpc.Dia
 		grpc.WithDisableServiceConfig(),
 		// A gateway that restarts is found again within seconds.
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 3 * time.Second},
+			Backoff: backoff.Config{
+				BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 3 * time.Second,
+			},
 			MinConnectTimeout: 5 * time.Second,
 		}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingAfter, Timeout: pingTimeout}),
@@ -159,7 +161,8 @@ func (o *Options) dialing(addresses []string) (target string, options []grpc.Dia
 			if err != nil {
 				return "", nil, fmt.Errorf("address %q is not HOST:PORT: %w", a, err)
 			}
-			state.Endpoints = append(state.Endpoints, resolver.Endpoint{Addresses: []resolver.Address{{Addr: a, ServerName: host}}})
+			state.Endpoints = append(state.Endpoints,
+				resolver.Endpoint{Addresses: []resolver.Address{{Addr: a, ServerName: host}}})
 		}
 		gateways.InitialState(state)
 		options, target = append(options, grpc.WithResolvers(gateways)), "licensed:///gateways"

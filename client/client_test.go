@@ -45,7 +45,9 @@ type gateway struct {
 	ids     []string // of the commands that arrived
 }
 
-func (g *gateway) AcquireLicense(ctx context.Context, m *licensedv1.AcquireLicenseRequest) (*licensedv1.AcquireLicenseResponse, error) {
+func (g *gateway) AcquireLicense(
+	ctx context.Context, m *licensedv1.AcquireLicenseRequest,
+) (*licensedv1.AcquireLicenseResponse, error) {
 	g.mu.Lock()
 	g.ids = append(g.ids, m.CommandId)
 	g.mu.Unlock()
@@ -57,7 +59,9 @@ func (g *gateway) AcquireLicense(ctx context.Context, m *licensedv1.AcquireLicen
 	return &licensedv1.AcquireLicenseResponse{Sequence: 4, License: g.license}, nil
 }
 
-func (g *gateway) ListDevices(ctx context.Context, _ *licensedv1.ListDevicesRequest) (*licensedv1.ListDevicesResponse, error) {
+func (g *gateway) ListDevices(
+	ctx context.Context, _ *licensedv1.ListDevicesRequest,
+) (*licensedv1.ListDevicesResponse, error) {
 	if g.list != nil {
 		if err := g.list(ctx); err != nil {
 			return nil, err
@@ -134,12 +138,15 @@ func retryInfo(after time.Duration) protoadapt.MessageV1 {
 }
 
 var (
-	notExecuted = failure(codes.Unavailable, client.ReasonNotExecuted, "no node serves this customer; not executed, retry")
-	unknown     = failure(codes.Unavailable, client.ReasonOutcomeUnknown, "outcome unknown; retry with the same command_id to learn it")
+	notExecuted = failure(codes.Unavailable, client.ReasonNotExecuted,
+		"no node serves this customer; not executed, retry")
+	unknown = failure(codes.Unavailable, client.ReasonOutcomeUnknown,
+		"outcome unknown; retry with the same command_id to learn it")
 )
 
 func overloaded(after time.Duration) error {
-	return failure(codes.ResourceExhausted, client.ReasonOverloaded, "overloaded; not executed, retry later", retryInfo(after))
+	return failure(codes.ResourceExhausted, client.ReasonOverloaded, "overloaded; not executed, retry later",
+		retryInfo(after))
 }
 
 // inTurn returns what fails with these errors in turn, then succeeds.
@@ -161,8 +168,8 @@ func request() *licensedv1.AcquireLicenseRequest {
 	return &licensedv1.AcquireLicenseRequest{CustomerId: "Bayley", DeviceId: "iphone", TitleId: "GlowS01E01"}
 }
 
-// TestRetriesCarryTheSameID: a command that fails in ways that another attempt may repair is repeated under one id, which
-// the client makes; the next command gets another.
+// TestRetriesCarryTheSameID: a command that fails in ways that another attempt may repair is repeated under one
+// id, which the client makes; the next command gets another.
 func TestRetriesCarryTheSameID(t *testing.T) {
 	g := (&gateway{acquire: acquiring(inTurn(
 		notExecuted, unknown, overloaded(time.Millisecond), status.Error(codes.Unavailable, "connection reset"),
@@ -183,7 +190,8 @@ func TestRetriesCarryTheSameID(t *testing.T) {
 		t.Errorf("the caller's request was changed: %v", m)
 	}
 	for i, a := range attempts {
-		if a.Number != i+1 || a.CommandID != first[0] || !strings.HasSuffix(a.Method, "/AcquireLicense") || (a.Err == nil) != (i == 6) {
+		if a.Number != i+1 || a.CommandID != first[0] || !strings.HasSuffix(a.Method, "/AcquireLicense") ||
+			(a.Err == nil) != (i == 6) {
 			t.Errorf("attempt %d: %+v", i+1, a)
 		}
 	}
@@ -194,7 +202,8 @@ func TestRetriesCarryTheSameID(t *testing.T) {
 	if _, err := c.AcquireLicense(t.Context(), m); err != nil || g.arrived()[8] != "mine" {
 		t.Errorf("%v; the caller's id was not used: %q", err, g.arrived())
 	}
-	if _, err := c.AcquireLicense(t.Context(), &licensedv1.AcquireLicenseRequest{ValidateOnly: true}); err != nil || g.arrived()[9] != "" {
+	if _, err := c.AcquireLicense(t.Context(),
+		&licensedv1.AcquireLicenseRequest{ValidateOnly: true}); err != nil || g.arrived()[9] != "" {
 		t.Errorf("%v; a request that only validates got the id %q", err, g.arrived()[9])
 	}
 }
@@ -203,23 +212,26 @@ func TestRefusal(t *testing.T) {
 	next := time.Date(2026, 12, 23, 7, 28, 4, 0, time.UTC)
 	g := (&gateway{acquire: func(ctx context.Context, _ *licensedv1.AcquireLicenseRequest) error {
 		_ = grpc.SetTrailer(ctx, metadata.Pairs("date", "Mon, 30 Nov 2026 10:00:00 GMT"))
-		return failure(codes.FailedPrecondition, client.ReasonRefused, "1 device has active licences", &licensedv1.Refusal{
-			Rule: licensedv1.Rule_RULE_DEVICE_LIMIT, Limit: 1, Current: 1, NextAllowedAt: timestamppb.New(next),
-			Message: "1 device has active licences", Sequence: 6,
-		})
+		return failure(codes.FailedPrecondition, client.ReasonRefused, "1 device has active licences",
+			&licensedv1.Refusal{
+				Rule: licensedv1.Rule_RULE_DEVICE_LIMIT, Limit: 1, Current: 1, NextAllowedAt: timestamppb.New(next),
+				Message: "1 device has active licences", Sequence: 6,
+			})
 	}}).start(t)
 	_, err := dial(t, client.Options{}, g).AcquireLicense(t.Context(), request())
 	var refusal *client.Refusal
 	if !errors.As(err, &refusal) {
 		t.Fatalf("%T: %v", err, err)
 	}
-	if refusal.Rule != licensedv1.Rule_RULE_DEVICE_LIMIT || refusal.Limit != 1 || refusal.Current != 1 || refusal.Sequence != 6 ||
+	if refusal.Rule != licensedv1.Rule_RULE_DEVICE_LIMIT || refusal.Limit != 1 || refusal.Current != 1 ||
+		refusal.Sequence != 6 ||
 		!refusal.NextAllowedAt.Equal(next) || refusal.ServerTime.Hour() != 10 || refusal.CommandID != g.arrived()[0] ||
 		refusal.Error() != "1 device has active licences" {
 		t.Errorf("%+v", refusal)
 	}
 	var e *client.Error
-	if !errors.As(err, &e) || e.Code != codes.FailedPrecondition || status.Code(err) != codes.FailedPrecondition || e.Reason != client.ReasonRefused {
+	if !errors.As(err, &e) || e.Code != codes.FailedPrecondition || status.Code(err) != codes.FailedPrecondition ||
+		e.Reason != client.ReasonRefused {
 		t.Errorf("%+v, code %v", e, status.Code(err))
 	}
 	if errors.Is(err, client.ErrNotExecuted) || errors.Is(err, client.ErrOutcomeUnknown) || len(g.arrived()) != 1 {
@@ -236,7 +248,10 @@ func TestErrors(t *testing.T) {
 		err  error
 		want error
 	}{
-		{failure(codes.InvalidArgument, client.ReasonInvalid, "device_id must not contain '/'", violations), client.ErrNotExecuted},
+		{
+			failure(codes.InvalidArgument, client.ReasonInvalid, "device_id must not contain '/'", violations),
+			client.ErrNotExecuted,
+		},
 		{failure(codes.AlreadyExists, client.ReasonIDReused, "this command_id was used before"), client.ErrNotExecuted},
 		{failure(codes.OutOfRange, client.ReasonTooOld, "issued too long ago"), nil},
 		{failure(codes.DataLoss, client.ReasonCorrupt, "cannot be read"), client.ErrNotExecuted},
@@ -284,14 +299,18 @@ func TestRetryWaitsAsAsked(t *testing.T) {
 	const asked = 60 * time.Millisecond
 	g := (&gateway{acquire: acquiring(inTurn(overloaded(asked)))}).start(t)
 	began := time.Now()
-	if _, err := dial(t, client.Options{}, g).AcquireLicense(t.Context(), request()); err != nil || time.Since(began) < asked {
+	if _, err := dial(t, client.Options{}, g).AcquireLicense(t.Context(), request()); err != nil ||
+		time.Since(began) < asked {
 		t.Errorf("%v after %v", err, time.Since(began))
 	}
 }
 
 // TestRetriesHaveABudget: where everything fails, requests are repeated some, not all the time.
 func TestRetriesHaveABudget(t *testing.T) {
-	g := (&gateway{acquire: acquiring(func() error { return overloaded(0) }), list: func(context.Context) error { return overloaded(time.Nanosecond) }}).start(t)
+	g := (&gateway{
+		acquire: acquiring(func() error { return overloaded(0) }),
+		list:    func(context.Context) error { return overloaded(time.Nanosecond) },
+	}).start(t)
 	var attempts atomic.Int64
 	c := dial(t, client.Options{OnAttempt: func(client.Attempt) { attempts.Add(1) }}, g)
 	var calls sync.WaitGroup
@@ -322,7 +341,8 @@ func TestStalledGateway(t *testing.T) {
 		if _, err := c.AcquireLicense(t.Context(), request()); err != nil {
 			t.Fatal(err)
 		}
-		if ids := other.arrived(); len(ids) != before+1 || len(stalled.arrived()) > 0 && !slices.Contains(stalled.arrived(), ids[before]) {
+		if ids := other.arrived(); len(ids) != before+1 ||
+			len(stalled.arrived()) > 0 && !slices.Contains(stalled.arrived(), ids[before]) {
 			t.Errorf("the other gateway got %q, the stalled one %q", ids[before:], stalled.arrived())
 		}
 	}
@@ -373,7 +393,8 @@ func TestHedgedRead(t *testing.T) {
 		acquire: acquiring(func() error { time.Sleep(20 * time.Millisecond); return nil }),
 	}).start(t)
 	c := dial(t, client.Options{HedgeAfter: time.Millisecond}, g)
-	if res, err := c.ListDevices(t.Context(), &licensedv1.ListDevicesRequest{}); err != nil || res.PlanId != "basic" || asked.Load() != 2 {
+	if res, err := c.ListDevices(t.Context(),
+		&licensedv1.ListDevicesRequest{}); err != nil || res.PlanId != "basic" || asked.Load() != 2 {
 		t.Errorf("%v, %v after %d requests", res, err, asked.Load())
 	}
 	if err := <-released; !errors.Is(err, context.Canceled) {
@@ -395,7 +416,8 @@ func TestCanceledCall(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { <-arrived; cancel() }()
 	_, err := dial(t, client.Options{}, g).AcquireLicense(ctx, request())
-	if !errors.Is(err, context.Canceled) || !errors.Is(err, client.ErrOutcomeUnknown) || status.Code(err) != codes.Canceled {
+	if !errors.Is(err, context.Canceled) || !errors.Is(err, client.ErrOutcomeUnknown) ||
+		status.Code(err) != codes.Canceled {
 		t.Errorf("%v, code %v", err, status.Code(err))
 	}
 }
@@ -453,7 +475,8 @@ func TestTLSAndToken(t *testing.T) {
 	}
 	o.TLS.RootCAs = certs.New(t).Pool()
 	o.RetryRatio = -1
-	if _, err := dial(t, o, secure()).AcquireLicense(t.Context(), request()); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "certificate") {
+	if _, err := dial(t, o, secure()).AcquireLicense(t.Context(), request()); status.Code(err) != codes.Unavailable ||
+		!strings.Contains(err.Error(), "certificate") {
 		t.Errorf("a certificate of another authority: %v", err)
 	}
 }
@@ -466,7 +489,10 @@ func TestDialWithoutAddresses(t *testing.T) {
 	}{
 		{nil, client.Options{}, "no address"},
 		{[]string{"a:1", "b"}, client.Options{}, `"b" is not HOST:PORT`},
-		{[]string{"a:1"}, client.Options{Token: func(context.Context) (string, error) { return "x", nil }}, "transport level security"},
+		{[]string{"a:1"}, client.Options{Token: func(context.Context) (string, error) {
+			return "x",
+				nil
+		}}, "transport level security"},
 	} {
 		if _, err := client.Dial(c.addresses, c.options); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%q: %v, want %s", c.addresses, err, c.want)

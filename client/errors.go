@@ -17,8 +17,8 @@ import (
 var (
 	// ErrNotExecuted: the command left no trace, and did not in an earlier attempt. The same id may be used again.
 	ErrNotExecuted = errors.New("not executed")
-	// ErrOutcomeUnknown: the command was executed or was not. Sent again with the same id, it is not executed twice, and
-	// the answer tells.
+	// ErrOutcomeUnknown: the command was executed or was not. Sent again with the same id, it is not executed
+	// twice, and the answer tells.
 	ErrOutcomeUnknown = errors.New("outcome unknown")
 	// ErrClosed: the client was closed. Nothing was sent.
 	ErrClosed = errors.New("the client of the licence service is closed")
@@ -108,8 +108,8 @@ type Refusal struct {
 	Message string
 	// Limit in force, 0 where the rule has none, and Current, the count that met it.
 	Limit, Current uint32
-	// NextAllowedAt is when the same command could be allowed by the passing of time alone, by the service's clock; zero
-	// if never. ServerTime is that clock when it answered, to a second.
+	// NextAllowedAt is when the same command could be allowed by the passing of time alone, by the service's
+	// clock; zero if never. ServerTime is that clock when it answered, to a second.
 	NextAllowedAt, ServerTime time.Time
 	// Sequence is the position of the refusal in the customer's history; 0 with validate_only.
 	Sequence uint64
@@ -171,12 +171,19 @@ func of(err error) (e *Error) {
 // untouched are the reasons, and the codes without a reason, by which a command certainly was not executed.
 var (
 	untouched = map[string]bool{
-		ReasonInvalid: true, ReasonIDReused: true, ReasonNotExecuted: true, ReasonOverloaded: true, ReasonRateLimited: true,
-		ReasonCorrupt: true, ReasonRejected: true, ReasonImporting: true, ReasonUnsupported: true,
+		ReasonInvalid:     true,
+		ReasonIDReused:    true,
+		ReasonNotExecuted: true,
+		ReasonOverloaded:  true,
+		ReasonRateLimited: true,
+		ReasonCorrupt:     true, ReasonRejected: true, ReasonImporting: true, ReasonUnsupported: true,
 	}
 	untouchedCodes = map[codes.Code]bool{
-		codes.InvalidArgument: true, codes.ResourceExhausted: true, codes.Unimplemented: true, codes.Unauthenticated: true,
-		codes.PermissionDenied: true,
+		codes.InvalidArgument:   true,
+		codes.ResourceExhausted: true,
+		codes.Unimplemented:     true,
+		codes.Unauthenticated:   true,
+		codes.PermissionDenied:  true,
 	}
 )
 

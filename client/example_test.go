@@ -47,7 +47,8 @@ func ExampleRefusal() {
 	var refusal *client.Refusal
 	switch {
 	case errors.As(err, &refusal):
-		fmt.Printf("%v: %d of %d, again on %s\n", refusal.Rule, refusal.Current, refusal.Limit, refusal.NextAllowedAt.Format(time.DateOnly))
+		fmt.Printf("%v: %d of %d, again on %s\n",
+			refusal.Rule, refusal.Current, refusal.Limit, refusal.NextAllowedAt.Format(time.DateOnly))
 	case errors.Is(err, client.ErrOutcomeUnknown):
 		var e *client.Error
 		errors.As(err, &e)
@@ -65,7 +66,8 @@ func ExampleClient_Follow() {
 	}
 	defer c.Close()
 	after := uint64(0) // From the first event on; later, the last sequence that was processed.
-	for item, err := range c.Follow(context.Background(), &licensedv1.FollowRequest{CustomerId: "Bayley", AfterSequence: &after}) {
+	for item, err := range c.Follow(context.Background(),
+		&licensedv1.FollowRequest{CustomerId: "Bayley", AfterSequence: &after}) {
 		if err != nil {
 			log.Fatal(err)
 		}
@@ -90,9 +92,14 @@ func exampleGateway() (address string, stop func()) {
 			if m.DeviceId == "iphone" {
 				return nil
 			}
-			return failure(codes.FailedPrecondition, client.ReasonRefused, "1 device has active licences", &licensedv1.Refusal{
-				Rule: licensedv1.Rule_RULE_DEVICE_LIMIT, Limit: 1, Current: 1, NextAllowedAt: next, Message: "1 device has active licences",
-			})
+			return failure(codes.FailedPrecondition, client.ReasonRefused, "1 device has active licences",
+				&licensedv1.Refusal{
+					Rule:          licensedv1.Rule_RULE_DEVICE_LIMIT,
+					Limit:         1,
+					Current:       1,
+					NextAllowedAt: next,
+					Message:       "1 device has active licences",
+				})
 		},
 		license: &licensedv1.License{ExpiresAt: next},
 		follow: func(_ *licensedv1.FollowRequest, s grpc.ServerStreamingServer[licensedv1.FollowResponse]) error {

@@ -16,11 +16,11 @@ import (
 // silence is the time without a message after which a stream of Follow is taken for dead: three heartbeats.
 const silence = 30 * time.Second
 
-// Follow yields the events of a customer after m.AfterSequence as they are recorded, each once and in order, until the
-// context ends or the caller stops. Without after_sequence it begins with the first event after the stream was opened.
-// A stream that breaks is opened again, also at another gateway, after the last event that was yielded. An item is an
-// event, or a gap: a range that cannot be read, for instance because the archive dropped it. To continue later, keep the
-// sequence of the last item (of a gap, to_sequence).
+// Follow yields the events of a customer after m.AfterSequence as they are recorded, each once and in order, until
+// the context ends or the caller stops. Without after_sequence it begins with the first event after the stream was
+// opened. A stream that breaks is opened again, also at another gateway, after the last event that was yielded. An
+// item is an event, or a gap: a range that cannot be read, for instance because the archive dropped it. To
+// continue later, keep the sequence of the last item (of a gap, to_sequence).
 //
 // The last pair has an error: that of the context, ErrClosed, or *Error if opening the stream again would not help.
 func (c *Client) Follow(ctx context.Context, m *licensedv1.FollowRequest) iter.Seq2[*licensedv1.HistoryItem, error] {
@@ -94,7 +94,9 @@ func (f *following) stream(ctx context.Context, yield func(*licensedv1.HistoryIt
 
 // NewStream implements grpc.ClientConnInterface: it opens a stream of any service of the API, once. Errors are *Error
 // and ErrClosed. Close ends the stream.
-func (c *Client) NewStream(ctx context.Context, d *grpc.StreamDesc, method string, options ...grpc.CallOption) (grpc.ClientStream, error) {
+func (c *Client) NewStream(
+	ctx context.Context, d *grpc.StreamDesc, method string, options ...grpc.CallOption,
+) (grpc.ClientStream, error) {
 	if c.closing.Err() != nil {
 		return nil, ErrClosed
 	}

@@ -19,7 +19,8 @@ import (
 func events(sequences ...uint64) *licensedv1.FollowResponse {
 	m := &licensedv1.FollowResponse{}
 	for _, n := range sequences {
-		m.Items = append(m.Items, &licensedv1.HistoryItem{Item: &licensedv1.HistoryItem_Event{Event: &licensedv1.HistoryEvent{Sequence: n}}})
+		m.Items = append(m.Items,
+			&licensedv1.HistoryItem{Item: &licensedv1.HistoryItem_Event{Event: &licensedv1.HistoryEvent{Sequence: n}}})
 		m.Sequence = n
 	}
 	return m
@@ -32,7 +33,9 @@ type streams []struct {
 }
 
 // serve returns the gateway's function, and where each stream was to begin.
-func (s streams) serve(after chan<- *uint64) func(*licensedv1.FollowRequest, grpc.ServerStreamingServer[licensedv1.FollowResponse]) error {
+func (s streams) serve(
+	after chan<- *uint64,
+) func(*licensedv1.FollowRequest, grpc.ServerStreamingServer[licensedv1.FollowResponse]) error {
 	var n atomic.Int64
 	return func(m *licensedv1.FollowRequest, stream grpc.ServerStreamingServer[licensedv1.FollowResponse]) error {
 		i := int(n.Add(1)) - 1
@@ -53,11 +56,16 @@ func TestFollowResumes(t *testing.T) {
 	}}, events(9).Items[0]}}
 	after := make(chan *uint64, 6)
 	g := (&gateway{follow: streams{
-		{err: status.Error(codes.Unavailable, "the node stops")},                                     // Before it said where it begins.
-		{send: []*licensedv1.FollowResponse{{Sequence: 3}}, err: overloaded(1)},                      // Nothing yet.
-		{send: []*licensedv1.FollowResponse{events(4, 5)}, err: status.Error(codes.Internal, "cut")}, // The connection breaks.
-		{send: []*licensedv1.FollowResponse{events(5), gap, {Sequence: 12}}},                         // The stream ends.
-		{send: []*licensedv1.FollowResponse{events(13)}, err: failure(codes.DataLoss, client.ReasonCorrupt, "cannot be read")},
+		// Before it said where it begins.
+		{err: status.Error(codes.Unavailable, "the node stops")},
+		{send: []*licensedv1.FollowResponse{{Sequence: 3}}, err: overloaded(1)}, // Nothing yet.
+		// The connection breaks.
+		{send: []*licensedv1.FollowResponse{events(4, 5)}, err: status.Error(codes.Internal, "cut")},
+		{send: []*licensedv1.FollowResponse{events(5), gap, {Sequence: 12}}}, // The stream ends.
+		{
+			send: []*licensedv1.FollowResponse{events(13)},
+			err:  failure(codes.DataLoss, client.ReasonCorrupt, "cannot be read"),
+		},
 	}.serve(after)}).start(t)
 	c := dial(t, client.Options{}, g)
 	var got []uint64
@@ -85,7 +93,9 @@ func TestFollowResumes(t *testing.T) {
 
 // TestFollowEnds when its caller stops, its context ends or the client is closed.
 func TestFollowEnds(t *testing.T) {
-	g := (&gateway{follow: func(_ *licensedv1.FollowRequest, s grpc.ServerStreamingServer[licensedv1.FollowResponse]) error {
+	g := (&gateway{follow: func(
+		_ *licensedv1.FollowRequest, s grpc.ServerStreamingServer[licensedv1.FollowResponse],
+	) error {
 		if err := s.Send(events(1)); err != nil {
 			return err
 		}

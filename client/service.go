@@ -7,46 +7,64 @@ import (
 )
 
 // AcquireLicense gives a device a licence to a title for the licence period. One that is active is returned unchanged.
-func (c *Client) AcquireLicense(ctx context.Context, m *licensedv1.AcquireLicenseRequest) (*licensedv1.AcquireLicenseResponse, error) {
+func (c *Client) AcquireLicense(
+	ctx context.Context, m *licensedv1.AcquireLicenseRequest,
+) (*licensedv1.AcquireLicenseResponse, error) {
 	return c.licenses.AcquireLicense(ctx, m)
 }
 
 // RenewLicense moves the expiry of a licence to a full period from now.
-func (c *Client) RenewLicense(ctx context.Context, m *licensedv1.RenewLicenseRequest) (*licensedv1.RenewLicenseResponse, error) {
+func (c *Client) RenewLicense(
+	ctx context.Context, m *licensedv1.RenewLicenseRequest,
+) (*licensedv1.RenewLicenseResponse, error) {
 	return c.licenses.RenewLicense(ctx, m)
 }
 
 // ReleaseLicense ends a licence. Releasing one that is released changes nothing.
-func (c *Client) ReleaseLicense(ctx context.Context, m *licensedv1.ReleaseLicenseRequest) (*licensedv1.ReleaseLicenseResponse, error) {
+func (c *Client) ReleaseLicense(
+	ctx context.Context, m *licensedv1.ReleaseLicenseRequest,
+) (*licensedv1.ReleaseLicenseResponse, error) {
 	return c.licenses.ReleaseLicense(ctx, m)
 }
 
 // RecordPlayback records that a downloaded title was played.
-func (c *Client) RecordPlayback(ctx context.Context, m *licensedv1.RecordPlaybackRequest) (*licensedv1.RecordPlaybackResponse, error) {
+func (c *Client) RecordPlayback(
+	ctx context.Context, m *licensedv1.RecordPlaybackRequest,
+) (*licensedv1.RecordPlaybackResponse, error) {
 	return c.licenses.RecordPlayback(ctx, m)
 }
 
 // DeactivateDevice removes a device and releases every active licence on it.
-func (c *Client) DeactivateDevice(ctx context.Context, m *licensedv1.DeactivateDeviceRequest) (*licensedv1.DeactivateDeviceResponse, error) {
+func (c *Client) DeactivateDevice(
+	ctx context.Context, m *licensedv1.DeactivateDeviceRequest,
+) (*licensedv1.DeactivateDeviceResponse, error) {
 	return c.licenses.DeactivateDevice(ctx, m)
 }
 
 // ChangePlan moves the customer to another plan. A smaller plan ends no licence.
-func (c *Client) ChangePlan(ctx context.Context, m *licensedv1.ChangePlanRequest) (*licensedv1.ChangePlanResponse, error) {
+func (c *Client) ChangePlan(
+	ctx context.Context, m *licensedv1.ChangePlanRequest,
+) (*licensedv1.ChangePlanResponse, error) {
 	return c.licenses.ChangePlan(ctx, m)
 }
 
 // ListLicenses returns a page of the customer's licences, the active ones unless include_inactive is set.
-func (c *Client) ListLicenses(ctx context.Context, m *licensedv1.ListLicensesRequest) (*licensedv1.ListLicensesResponse, error) {
+func (c *Client) ListLicenses(
+	ctx context.Context, m *licensedv1.ListLicensesRequest,
+) (*licensedv1.ListLicensesResponse, error) {
 	return c.licenses.ListLicenses(ctx, m)
 }
 
 // ListDownloads returns a page of the downloads of a title, and whether another is allowed now.
-func (c *Client) ListDownloads(ctx context.Context, m *licensedv1.ListDownloadsRequest) (*licensedv1.ListDownloadsResponse, error) {
+func (c *Client) ListDownloads(
+	ctx context.Context, m *licensedv1.ListDownloadsRequest,
+) (*licensedv1.ListDownloadsResponse, error) {
 	return c.licenses.ListDownloads(ctx, m)
 }
 
 // ListDevices returns a page of the customer's devices, and the limit of the plan.
-func (c *Client) ListDevices(ctx context.Context, m *licensedv1.ListDevicesRequest) (*licensedv1.ListDevicesResponse, error) {
+func (c *Client) ListDevices(
+	ctx context.Context, m *licensedv1.ListDevicesRequest,
+) (*licensedv1.ListDevicesResponse, error) {
 	return c.licenses.ListDevices(ctx, m)
 }

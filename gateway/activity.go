@@ -11,20 +11,24 @@ import (
 	"licensed/messages/licensedv1"
 )
 
-// commandMethods are those that go into a customer's history.
+// commandMethods are those that go into a customer's history. The name of a service's
+// method is unique among all services.
 var commandMethods = map[string]bool{
 	"AcquireLicense": true, "RenewLicense": true, "ReleaseLicense": true, "RecordPlayback": true,
 	"DeactivateDevice": true, "ChangePlan": true,
 }
 
-// queryMethods are those that a customer's owner answers from its state.
+// queryMethods are those that a customer's owner answers from its state. What is read
+// from stored history is in neither set: its duration says nothing about the owners.
 var queryMethods = map[string]bool{"ListLicenses": true, "ListDownloads": true, "ListDevices": true}
 
-// codes of a reply that tells what was asked: success, and what a rule said no to.
+// answered has the codes of a reply that tells what was asked: success, and what a rule
+// refused. Anything else is an error of the service or of the request.
 var answered = map[string]bool{"ok": true, "failed_precondition": true, "not_found": true}
 
-// Activity returns what the gateway did since its start, as its metrics have it; what its aggregates
-// did is for others to add.
+// Activity returns what the gateway did since its start, as its metrics have it: one
+// count for both, so that the dashboard and Prometheus cannot disagree. What its
+// aggregates did is for others to add. The message is the caller's.
 func (g *Gateway) Activity() *licensedv1.NodeActivity {
 	a := &licensedv1.NodeActivity{
 		LatencyBoundsSeconds: latencyBuckets, LatencyCounts: make([]uint64, len(latencyBuckets)+1),
@@ -86,6 +90,7 @@ func addLatency(counts []uint64, h *dto.Histogram) {
 
 // eachMetric calls f with the present metrics of a collector.
 func eachMetric(c prometheus.Collector, f func(*dto.Metric)) {
+	// The channel has no room, so that Collect ends with the loop.
 	metrics := make(chan prometheus.Metric)
 	go func() {
 		c.Collect(metrics)
@@ -99,6 +104,7 @@ func eachMetric(c prometheus.Collector, f func(*dto.Metric)) {
 	}
 }
 
+// valueOf returns the value of a counter; 0 for one that cannot be read.
 func valueOf(c prometheus.Metric) uint64 {
 	var d dto.Metric
 	if c.Write(&d) != nil {

@@ -16,12 +16,17 @@ import (
 	"licensed/messages/licensedv1"
 )
 
-// call is what is known about a request in progress. It is the writer of its reply.
+// call is what is known about a request in progress. It is the writer of its reply. One
+// request has one call, used by the goroutine of its handler; it is in the context under
+// callKey.
 type call struct {
 	http.ResponseWriter
-	method  *methodMetrics
+	method *methodMetrics
+	// route says how the method is admitted; budgets are those that the request takes
+	// from, which are the operators' for requests of this process itself.
 	route   *route
 	budgets *budgets
+	// The address that the request comes from; none for one of this process.
 	holders []budget.Holder
 	// decoded says that the request was read and understood as a call.
 	decoded bool
@@ -34,6 +39,7 @@ type call struct {
 	written, flushed      bool
 }
 
+// callKey is the key of a call in the context of its request.
 type callKey struct{}
 
 // Write implements http.ResponseWriter.
@@ -63,8 +69,10 @@ type route struct {
 	reply func(proto.Message) int64
 }
 
-// admit bounds what requests use, and measures them. A request holds a place among those in flight only once its body
-// is here; until then it holds memory of the budget for bodies.
+// admit bounds what requests use, and measures them. The order is deadline, body, place,
+// handler. A request holds a place among those in flight only once its body is here;
+// until then it holds memory of the budget for bodies, so that a client which sends
+// slowly keeps nobody else out. reject writes errors in the protocol of the request.
 func (g *Gateway) admit(next http.Handler, reject *connect.ErrorWriter) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		route, ok := g.routes[r.URL.Path]
@@ -83,6 +91,7 @@ func (g *Gateway) admit(next http.Handler, reject *connect.ErrorWriter) http.Han
 		defer cancel()
 		defer c.release()
 		body, err := c.receive(ctx, w, r)
+		// Before a place is taken: nobody waits for the answer any more.
 		if err == nil && ctx.Err() != nil {
 			err = cutOff(ctx, ctx.Err())
 		}
@@ -123,8 +132,11 @@ func bounded(next http.Handler, of *budget.Budget) http.Handler {
 	})
 }
 
-// admitted takes a place and memory for a request whose body is here.
+// admitted takes a place and memory for a request whose body is here: for a stream,
+// memory for what it sends. Errors: budget.ExceededError. What was taken is released by
+// release, also after an error.
 func (c *call) admitted(body *body) (err error) {
+	// The message as received, and as decoded.
 	size := requestBytes + 2*body.decoded
 	if c.route.stream {
 		if c.slot, err = c.budgets.open.Take(1, c.holders...); err == nil {
@@ -138,13 +150,16 @@ func (c *call) admitted(body *body) (err error) {
 	return err
 }
 
+// release gives back everything that the call took. It may be called more than once.
 func (c *call) release() {
 	c.memory.Release()
 	c.request.Release()
 	c.slot.Release()
 }
 
-// refuse answers a request that is not handled. A client that cannot be written to has gone; there is nobody to tell.
+// refuse answers a request that is not handled, and counts it: as malformed, or by its
+// code if the service is at fault. A client that cannot be written to has gone; nobody
+// waits for the answer then.
 func (g *Gateway) refuse(c *call, err error, start time.Time, r *http.Request, reject *connect.ErrorWriter) {
 	var exceeded *budget.ExceededError
 	var typed *connect.Error
@@ -169,7 +184,8 @@ func (g *Gateway) refuse(c *call, err error, start time.Time, r *http.Request, r
 	_ = reject.Write(c, r, typed)
 }
 
-// overLimit makes the error for a request that met a limit.
+// overLimit makes the error for a request that met a limit. It names the limit, so that
+// an operator finds the setting and a client knows whether its own address is the cause.
 func overLimit(e *budget.ExceededError) *connect.Error {
 	words, retry := limitWords[e.Budget], overloadRetry
 	if e.Budget == "streams" || e.Budget == "stream_bytes" {
@@ -187,6 +203,7 @@ func overLimit(e *budget.ExceededError) *connect.Error {
 
 // intercept surrounds every decoded call: it caps the deadline, counts the reply, and a panic fails that call alone.
 func (g *Gateway) intercept(next connect.UnaryFunc) connect.UnaryFunc {
+	// admit put it there; a call that reaches this is decoded.
 	return func(ctx context.Context, req connect.AnyRequest) (res connect.AnyResponse, err error) {
 		c := ctx.Value(callKey{}).(*call)
 		c.decoded = true
@@ -216,7 +233,8 @@ func (g *Gateway) intercept(next connect.UnaryFunc) connect.UnaryFunc {
 	}
 }
 
-// reserve takes memory for the reply, before anything is executed.
+// reserve takes memory for the reply, before anything is executed: a command whose reply
+// cannot be held must not be executed first.
 func (c *call) reserve(request any) (err error) {
 	size := int64(commandReply)
 	if m, ok := request.(proto.Message); ok && c.route.reply != nil {
@@ -228,7 +246,8 @@ func (c *call) reserve(request any) (err error) {
 	return nil
 }
 
-// settle counts the reply as it turned out. That of a command is sent whatever it takes: it was executed.
+// settle counts the reply as it turned out, until release. That of a command is sent
+// whatever it takes: it was executed, and an error would say otherwise.
 func (c *call) settle(reply any) error {
 	m, ok := reply.(proto.Message)
 	if !ok || c.route.reply == nil {
@@ -267,7 +286,9 @@ func (g *Gateway) panicked(c *call, p any) error {
 		"internal error; outcome unknown, retry with the same command_id to learn it")
 }
 
-// Estimates of replies, in bytes: what is usual for those that are rarely long, and what is certain for the others.
+// Estimates of replies, in bytes: what is usual for those that are rarely long, and what
+// is certain for the others. An estimate that is too low is corrected by settle; the time
+// in between is that of the handler.
 const (
 	listReply   = 16 << 10
 	replayReply = 64 << 10
@@ -289,6 +310,7 @@ var replyEstimates = map[string]func(proto.Message) int64{
 	},
 }
 
+// fixed returns an estimate that does not depend on the request.
 func fixed(size int64) func(proto.Message) int64 {
 	return func(proto.Message) int64 { return size }
 }

@@ -85,6 +85,7 @@ func apiError(code connect.Code, reason, message string, details ...proto.Messag
 	return e
 }
 
+// addDetail adds a message that clients find by its type.
 func addDetail(e *connect.Error, m proto.Message) {
 	d, err := connect.NewErrorDetail(m)
 	if err != nil {
@@ -99,6 +100,7 @@ func retryError(code connect.Code, reason, message string, after time.Duration) 
 	return retryAfter(code, message, after, &errdetails.ErrorInfo{Reason: reason, Domain: ErrorDomain})
 }
 
+// retryAfter is retryError with an ErrorInfo that has more in it.
 func retryAfter(code connect.Code, message string, after time.Duration, info *errdetails.ErrorInfo) *connect.Error {
 	e := connect.NewError(code, errors.New(message))
 	addDetail(e, info)
@@ -130,8 +132,10 @@ func refused(r *licensedv1.Refusal) error {
 	return apiError(code, ReasonRefused, r.Message, r)
 }
 
-// runtimeError says what an error of the aggregates means for the client. command tells whether the
-// request could have changed anything.
+// runtimeError returns what an error of the aggregates means for the client. command says
+// whether the request could have changed anything. The order matters: an error may wrap
+// several, and the first that fits is the one that says most about what to do.
+// docs/reference/errors.md lists the results.
 func runtimeError(err error, command bool, now time.Time) *connect.Error {
 	var limited *actors.RateLimitedError
 	switch {
@@ -170,6 +174,8 @@ func unreadable() *connect.Error {
 }
 
 // outcomeError maps the errors where it matters whether the command was executed.
+// ErrUnknownOutcome overrides everything that says "not executed": it may be wrapped
+// together with the reason of the last attempt, while an earlier attempt was sent.
 func outcomeError(err error, command bool) *connect.Error {
 	unknown, retry := ReasonOutcomeUnknown, "outcome unknown; retry with the same command_id to learn it"
 	if !command || planted.Bug(planted.SayNotExecuted) {
@@ -215,7 +221,7 @@ func tooOld(now time.Time) *connect.Error {
 	return e
 }
 
-// serverTime is the metadata of errors that a wrong clock may cause.
+// serverTime returns the metadata of errors that a wrong clock may cause.
 func serverTime(now time.Time) map[string]string {
 	return map[string]string{"server_time": now.UTC().Format(time.RFC3339Nano)}
 }

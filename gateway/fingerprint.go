@@ -9,12 +9,17 @@ import (
 	"licensed/messages/licensedv1"
 )
 
-// fingerprint returns a hash of all that the client said in a command, but for its id and
-// validate_only: the same id with another fingerprint is another command. It is stored with the
-// command, and so must never change for requests that a released version could have made. The encoding
-// is therefore our own: the number of the command, then number and value of each field that is set
-// (numbers as in the .proto files). A field that is added later changes nothing while it is unset.
+// fingerprint returns a hash of all that the client said in a command, except for its id
+// and validate_only: the same id with another fingerprint is another command. It is
+// stored with the command, and so must never change for requests that a released version
+// could have made. The encoding is therefore our own: the number of the command, then
+// number and value of each field that is set (numbers as in the .proto files). A field
+// that is added later changes nothing while it is unset.
+//
+// protobuf's encoding is not used, since it is not canonical: another release, or another
+// language, may order or write fields differently.
 func fingerprint(c *licensedv1.Command, issuedAt *timestamppb.Timestamp) uint64 {
+	// Room for the longest ids, so that nothing is allocated.
 	var array [512]byte
 	b := canonical(array[:0])
 	switch c := c.Command.(type) {
@@ -43,10 +48,13 @@ func fingerprint(c *licensedv1.Command, issuedAt *timestamppb.Timestamp) uint64 
 // as many fields.
 const fieldIssuedAt = 1 << 16
 
+// canonical is the encoding that is hashed. Each method returns it with one more part.
 type canonical []byte
 
+// number appends a number as a varint.
 func (b canonical) number(n uint64) canonical { return binary.AppendUvarint(b, n) }
 
+// text appends a field with a text, unless it is empty.
 func (b canonical) text(field uint64, s string) canonical {
 	if s == "" {
 		return b
@@ -54,6 +62,7 @@ func (b canonical) text(field uint64, s string) canonical {
 	return append(b.number(field).number(uint64(len(s))), s...)
 }
 
+// flag appends a field that is true.
 func (b canonical) flag(field uint64, set bool) canonical {
 	if !set {
 		return b

@@ -17,18 +17,25 @@ import (
 // heartbeat is the interval at which a stream of Follow shows that it is alive.
 const heartbeat = 10 * time.Second
 
-// followed tells the streams of Follow that there may be something new.
+// followed tells the streams of Follow that there may be something new. A token says
+// nothing about what is new: the stream reads the history, so that a token which is lost
+// or too early costs a look, and never an event.
 type followed struct {
-	n  atomic.Int64
+	// The number of streams, so that Appended need not lock while there are none.
+	n atomic.Int64
+	// mu guards streams.
 	mu sync.Mutex
 	// streams are those of each customer; a token in a channel says that there is news.
 	streams map[string]map[chan struct{}]struct{}
 }
 
+// count returns the number of open streams.
 func (f *followed) count() int64 { return f.n.Load() }
 
 // watch returns a channel with news of a customer until stop is called.
 func (f *followed) watch(customer string) (news <-chan struct{}, stop func()) {
+	// The counter rises before the stream is entered: Appended may lock for nothing, and
+	// never misses a stream.
 	f.n.Add(1)
 	c := make(chan struct{}, 1)
 	f.mu.Lock()
@@ -94,7 +101,7 @@ func (s *historyService) Follow(
 	return nil
 }
 
-// following is an open stream of Follow.
+// following is an open stream of Follow. It is used by one goroutine.
 type following struct {
 	*historyService
 	request *licensedv1.FollowRequest
@@ -103,7 +110,10 @@ type following struct {
 	after   uint64 // sent up to there
 }
 
-// run sends what is new until the client or the node goes.
+// run sends what is new until the client or the node goes. It looks again when the
+// customer's events were appended at this process, and at every poll: events of another
+// node are not heard of here. head is the end of the history as asked last. Errors: those
+// of reading, sending and asking.
 func (f *following) run(ctx context.Context, head persistence.Head) error {
 	poll, beat := time.NewTicker(f.config.FollowPoll), time.NewTicker(heartbeat)
 	defer poll.Stop()
@@ -162,7 +172,9 @@ const (
 // errUnreadable says that a part of the history cannot be read now.
 var errUnreadable = fmt.Errorf("events cannot be read now: %w", persistence.ErrUnavailable)
 
-// catchUp sends what lies between what was sent and the head.
+// catchUp sends what lies between what was sent and the head. after moves with each batch
+// that is sent, so that a failure half-way repeats nothing. Errors: errUnreadable if the
+// history cannot be read there now; what is damaged or expired is sent as a gap.
 func (f *following) catchUp(ctx context.Context, head persistence.Head) error {
 	if head.Sequence <= f.after {
 		return nil
@@ -175,6 +187,8 @@ func (f *following) catchUp(ctx context.Context, head persistence.Head) error {
 				f.after = max(f.after, i.GetEvent().GetSequence(), i.GetGap().GetToSequence())
 			}
 			if end != nil {
+				// The filter may have left out the last events; they need not be read
+				// again.
 				f.after = head.Sequence
 			}
 			return f.send(ctx, items)
@@ -190,6 +204,8 @@ func (f *following) catchUp(ctx context.Context, head persistence.Head) error {
 	return l.flush(l.end)
 }
 
+// send sends items, or none as a sign of life; the response has the sequence that the
+// stream has reached.
 func (f *following) send(ctx context.Context, items []*licensedv1.HistoryItem) error {
 	return sendTo(ctx, f.stream, &licensedv1.FollowResponse{Items: items, Sequence: f.after})
 }

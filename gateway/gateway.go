@@ -123,7 +123,8 @@ func New(c Config, a Aggregates) *Gateway {
 	return g
 }
 
-// newRoutes says how the requests of each method are admitted.
+// newRoutes returns how the requests of each method are admitted, by path. Paths that are
+// not in it are no calls of the API.
 func (g *Gateway) newRoutes() map[string]*route {
 	routes := make(map[string]*route)
 	for path, m := range g.metrics.methods {
@@ -141,10 +142,14 @@ func (g *Gateway) newRoutes() map[string]*route {
 	return routes
 }
 
-// Handler returns the handler of the public port: the API, health checks and server reflection.
+// Handler returns the handler of the public port: the API, health checks and server
+// reflection. Services without a reader of histories, or without operations, are left
+// out, also of reflection.
 func (g *Gateway) Handler() http.Handler {
 	options := HandlerOptions()
 	withInterceptor := append(options,
+		// The gateway's own interceptor is innermost: traces see a request that it
+		// refuses.
 		connect.WithInterceptors(append(slices.Clone(g.config.Interceptors), interceptor{g})...))
 	mux, names := http.NewServeMux(), []string{licensedv1connect.LicenseServiceName, grpchealth.HealthV1ServiceName}
 	mount := func(path string, api http.Handler) {
@@ -160,6 +165,8 @@ func (g *Gateway) Handler() http.Handler {
 			append(withInterceptor, connect.WithReadMaxBytes(MaxImportBytes))...))
 		names = append(names, licensedv1connect.AdminServiceName)
 	}
+	// Other services have no budgets of their own. An orchestrator that asks for health
+	// must not be refused because customers use up theirs.
 	other := func(path string, h http.Handler, of *budget.Budget) { mux.Handle(path, bounded(h, of)) }
 	path, health := grpchealth.NewHandler(g.config.Health, options...)
 	other(path, health, g.limits.operators.requests)

@@ -34,6 +34,7 @@ func (s State) String() string {
 type Health struct {
 	mu    sync.Mutex
 	state State
+	// Why the node is Failed.
 	cause error
 	hold  error // why the node is not ready though it is Ready
 }
@@ -94,6 +95,7 @@ func (h *Health) Check(_ context.Context, r *grpchealth.CheckRequest) (*grpcheal
 	return &grpchealth.CheckResponse{Status: grpchealth.StatusServing}, nil
 }
 
+// mount adds the checks over HTTP, which are on both ports.
 func (h *Health) mount(mux *http.ServeMux) {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		s, cause := h.State()
@@ -102,6 +104,8 @@ func (h *Health) mount(mux *http.ServeMux) {
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		s, cause := h.State()
 		if reason := h.held(); reason != nil {
+			// A hold is temporary: the orchestrator takes the node out of service and
+			// does not restart it.
 			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 			w.Header().Set("Cache-Control", "no-store")
 			w.WriteHeader(http.StatusServiceUnavailable)
@@ -112,6 +116,7 @@ func (h *Health) mount(mux *http.ServeMux) {
 	})
 }
 
+// answer writes the result of a check: 200 or 503, and a line for people.
 func answer(w http.ResponseWriter, ok bool, s State, cause error) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")

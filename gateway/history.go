@@ -56,7 +56,9 @@ type historyService struct{ *Gateway }
 // errEnough ends a reading whose reader has enough.
 var errEnough = errors.New("enough")
 
-// head asks the owner where the customer's history ends.
+// head asks the owner where the customer's history ends. The customer is loaded, if it is
+// not in memory: only its owner knows what is acknowledged. Errors: those of package
+// actors.
 func (g *Gateway) head(ctx context.Context, customer string) (persistence.Head, error) {
 	ctx, cancel := context.WithTimeout(ctx, g.config.MaxDeadline)
 	defer cancel()
@@ -131,18 +133,25 @@ func noHistory(customer string) error {
 	return apiError(connect.CodeNotFound, ReasonNoHistory, fmt.Sprintf("customer %s has no history", customer))
 }
 
-// listing sends items in batches: a message for each would take several times as long.
+// listing sends items in batches: a message for each would take several times as long. It
+// is one reading, used by one goroutine.
 type listing struct {
+	// The filter, empty for all; from inclusive, to exclusive, zero for no bound.
 	gateway       *Gateway
 	customer      string
 	device, title string
 	from, to      time.Time
-	record        bool
-	limit         uint64
-	whole         bool // end with errUnreadable before a gap that may be filled later
-	send          func([]*licensedv1.HistoryItem, *licensedv1.HistoryEnd) error
+	// Whether each event comes with its stored record.
+	record bool
+	// The largest number of events; 0 for all.
+	limit uint64
+	whole bool // end with errUnreadable before a gap that may be filled later
+	// Sends a batch, and with the last one the end.
+	send func([]*licensedv1.HistoryItem, *licensedv1.HistoryEnd) error
 
-	end   *licensedv1.HistoryEnd
+	// What was left out, and why, so that a client can tell a whole list from a part.
+	end *licensedv1.HistoryEnd
+	// The batch being filled, and its size in bytes, about.
 	items []*licensedv1.HistoryItem
 	bytes int
 }
@@ -153,7 +162,8 @@ const (
 	batchBytes = 128 << 10
 )
 
-// read adds the items of a range.
+// read adds the items of a range. Errors: those of the reader and of send; errUnreadable,
+// if whole is set, before a gap that may be filled later.
 func (l *listing) read(ctx context.Context, head persistence.Head, r HistoryRange) error {
 	err := l.gateway.config.HistoryReader.Read(ctx, head, r, func(i *HistoryItem) error {
 		if i.Gap != nil {
@@ -172,13 +182,15 @@ func (l *listing) read(ctx context.Context, head persistence.Head, r HistoryRang
 	return err
 }
 
-// event adds an event, if it is asked for.
+// event adds an event, if it is asked for. An event that cannot be decoded is listed with
+// the problem: that it exists is known.
 func (l *listing) event(i *HistoryItem) error {
 	t := i.Record.Time
 	if !l.from.IsZero() && t.Before(l.from) || !l.to.IsZero() && !t.Before(l.to) {
 		return nil
 	}
 	value, err := l.gateway.config.Kind.DecodeEvent(i.Record.Mapper, i.Record.Header, i.Record.Data)
+	// The filter by time came first: it needs no decoding.
 	if !about(&i.Record, value, l.device, l.title) {
 		return nil
 	}
@@ -196,6 +208,7 @@ func (l *listing) event(i *HistoryItem) error {
 	return l.add(&licensedv1.HistoryItem{Item: &licensedv1.HistoryItem_Event{Event: e}}, size)
 }
 
+// add adds an item of that size, and sends the batch when it is full.
 func (l *listing) add(i *licensedv1.HistoryItem, size int) error {
 	l.items = append(l.items, i)
 	l.bytes += size
@@ -227,7 +240,8 @@ func about(r *persistence.Record, value any, device, title string) bool {
 	return (device == "" || device == ofDevice) && (title == "" || title == ofTitle)
 }
 
-// historyEvent returns a record in the API's words.
+// historyEvent returns a record in the API's words. value is the decoded event, or
+// problem why there is none.
 func historyEvent(i *HistoryItem, value any, problem error) *licensedv1.HistoryEvent {
 	r := &i.Record
 	e := &licensedv1.HistoryEvent{

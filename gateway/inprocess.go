@@ -10,8 +10,10 @@ import (
 	"connectrpc.com/connect"
 )
 
-// InProcess returns a client for parts of this process that use the API like anybody else: its requests
-// go to the handler without a network between.
+// InProcess returns a client for parts of this process that use the API like any other
+// client: its requests go to the handler without a network between. It is safe for
+// concurrent use. The remote address of its requests is none, by which admission knows
+// them.
 func InProcess(h http.Handler) connect.HTTPClient {
 	return &http.Client{Transport: inProcess{h}}
 }
@@ -22,6 +24,8 @@ type inProcess struct{ handler http.Handler }
 
 // RoundTrip implements http.RoundTripper.
 func (t inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
+	// The reply is streamed: RoundTrip returns at its headers, and the handler writes into a
+	// pipe that the caller reads.
 	ctx, cancel := context.WithCancel(r.Context())
 	body, to := io.Pipe()
 	w := &pipeWriter{body: to, header: make(http.Header), begun: make(chan struct{})}
@@ -39,6 +43,8 @@ func (t inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
 	select {
 	case <-w.begun:
 	case <-ctx.Done():
+		// The handler ended, or the caller gave up. Only the caller's own context tells
+		// which.
 		if err := r.Context().Err(); err != nil {
 			cancel()
 			_ = body.CloseWithError(err)
@@ -54,16 +60,19 @@ func (t inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // pipeWriter is the writer of a response whose reader waits for its header.
 type pipeWriter struct {
+	// The handler's end of the pipe, and the header that it fills.
 	body   *io.PipeWriter
 	header http.Header
-	once   sync.Once
-	begun  chan struct{}
+	// begun is closed when the header is complete.
+	once  sync.Once
+	begun chan struct{}
 	// Set before begun is closed.
 	status int
 	sent   http.Header
 }
 
-// serve runs the handler. A panic of it breaks the response off, as it does in a server.
+// serve runs the handler. A panic of it breaks the response off, as it does in a server:
+// the reader gets an error and no end.
 func (w *pipeWriter) serve(h http.Handler, r *http.Request) (err error) {
 	defer func() {
 		if p := recover(); p != nil {

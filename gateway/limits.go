@@ -60,9 +60,11 @@ type budgets struct {
 // limits are the budgets of a gateway.
 type limits struct {
 	customers, operators, imports budgets
-	all                           []*budget.Budget
+	// All budgets, for the metrics.
+	all []*budget.Budget
 }
 
+// newLimits returns the budgets. All shares are the same part of their limit.
 func newLimits(c Limits) *limits {
 	l := &limits{}
 	of := func(name string, limit int64) *budget.Budget {
@@ -79,11 +81,15 @@ func newLimits(c Limits) *limits {
 		slots:     of("requests", int64(c.MaxInFlight)),
 		open:      of("streams", int64(c.MaxStreams)),
 	}
+	// Operators have one amount of memory and one number of places for everything that
+	// they do.
 	memory, places := of("operator_bytes", eighth), of("operators", int64(c.MaxOperators))
 	l.operators = budgets{
 		receiving: memory, requests: memory, replies: memory, streams: memory, slots: places, open: places,
 	}
 	l.imports = l.operators
+	// Imports differ from other requests of operators by large bodies; their replies are
+	// short.
 	bodies := of("import_bytes", eighth)
 	l.imports.receiving, l.imports.requests, l.imports.slots = bodies, bodies, of("imports", int64(c.MaxImports))
 	return l

@@ -15,8 +15,9 @@ var latencyBuckets = []float64{
 	.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30,
 }
 
-// metrics of the gateway. Labels come from closed sets only (methods, codes and rules of the API), so
-// that no client can make series.
+// metrics of the gateway. Labels come from closed sets only (methods, codes and rules of
+// the API), so that no client can make series. Children are resolved when the gateway
+// starts: a series exists with 0 before the first event, and a request needs no look-up.
 type metrics struct {
 	duration   *prometheus.HistogramVec
 	malformed  *prometheus.CounterVec
@@ -24,8 +25,9 @@ type metrics struct {
 	duplicates *prometheus.CounterVec
 	refusals   *prometheus.CounterVec
 	panics     prometheus.Counter
-	methods    map[string]*methodMetrics
-	rules      map[licensedv1.Rule]prometheus.Counter
+	// methods has the metrics of each method by its path, rules the counter of each rule.
+	methods map[string]*methodMetrics
+	rules   map[licensedv1.Rule]prometheus.Counter
 }
 
 // methodMetrics are the children of one method, found once rather than per request.
@@ -39,6 +41,7 @@ type methodMetrics struct {
 	cut       prometheus.Counter
 }
 
+// newMetrics returns the metrics, not yet registered.
 func newMetrics() *metrics {
 	m := &metrics{
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -88,6 +91,7 @@ func (m *metrics) resolve() {
 	}
 }
 
+// resolveService makes the children of the methods of a service.
 func (m *metrics) resolveService(service protoreflect.ServiceDescriptor) {
 	methods := service.Methods()
 	for i := range methods.Len() {
@@ -104,6 +108,8 @@ func (m *metrics) resolveService(service protoreflect.ServiceDescriptor) {
 	}
 }
 
+// collectors returns what is to be registered; the functions return the present number of
+// requests and followers.
 func (m *metrics) collectors(inFlight, followers func() float64) []prometheus.Collector {
 	return []prometheus.Collector{
 		m.duration, m.malformed, m.cut, m.duplicates, m.refusals, m.panics,

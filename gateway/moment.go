@@ -17,12 +17,13 @@ import (
 )
 
 // point is a point of a history: after an event, after all events up to a time, or now.
+// At most one of the two fields is set.
 type point struct {
 	sequence uint64
 	time     time.Time
 }
 
-// pointOf checks the point that a request names.
+// pointOf checks the point that a request names; nil stands for none.
 func pointOf(v *violations, sequence *uint64, at *timestamppb.Timestamp) (p point) {
 	if sequence != nil {
 		if p.sequence = *sequence; p.sequence == 0 {
@@ -38,19 +39,24 @@ func pointOf(v *violations, sequence *uint64, at *timestamppb.Timestamp) (p poin
 // latestYear is until when a moment may lie: what is decided there ends later, and must be a time still.
 const latestYear = 9990
 
-// replayed is a customer as of a point.
+// replayed is a customer as of a point. The replay is of this request alone, and never of
+// the customer in memory.
 type replayed struct {
 	*actors.Replay
 	customer string
-	moment   *licensedv1.Moment
-	asOf     time.Time
+	// What is reported about the point; filled while the replay proceeds.
+	moment *licensedv1.Moment
+	// The time at which the state is looked at and commands are tried: that of the event,
+	// the time asked for, or now; never before the last event.
+	asOf time.Time
 	// started is the time of the root whose snapshot the replay began at.
 	started time.Time
 	gaps    []*licensedv1.HistoryGap // before the point, which the replay therefore did not reach
 }
 
-// replay brings a customer to a point of its history. If events before it are damaged, it is an error; or, with left
-// set, the replay ends before them.
+// replay brings a customer to a point of its history. If events before it are damaged, it
+// is an error; or, with left set, the replay ends before them. Errors: connect.Error,
+// also for a point after the end of the history.
 func (s *historyService) replay(ctx context.Context, customer string, p point, left bool) (*replayed, error) {
 	head, err := s.head(ctx, customer)
 	if err != nil {
@@ -69,6 +75,7 @@ func (s *historyService) replay(ctx context.Context, customer string, p point, l
 	if errors.As(err, &gap) && gap.Reason == licensedv1.GapReason_GAP_REASON_CORRUPT && left && gap.FromSequence > 1 {
 		// It will not be read later either.
 		r.gaps, p = append(r.gaps, gap.HistoryGap), point{sequence: gap.FromSequence - 1}
+		// What the first attempt did to the replay is not known.
 		again := &replayed{
 			Replay: actors.NewReplay(s.config.Kind, customer), customer: customer, moment: r.moment, gaps: r.gaps,
 		}
@@ -92,6 +99,7 @@ func (s *historyService) replay(ctx context.Context, customer string, p point, l
 	case !p.time.IsZero():
 		r.asOf = p.time
 	default:
+		// A wrong clock must not bring the customer to a time before its last event.
 		r.asOf = s.config.Now()
 		if r.asOf.Before(r.Time()) {
 			r.asOf = r.Time()
@@ -105,9 +113,10 @@ func (s *historyService) replay(ctx context.Context, customer string, p point, l
 	return r, nil
 }
 
-// replayTo starts at the last snapshot before the point, so that at least one event is applied, which
-// tells time and policy, and applies the events from there. If these cannot be read, a snapshot at the
-// very point does.
+// replayTo starts at the last snapshot before the point, so that at least one event is
+// applied, which tells time and policy, and applies the events from there. If these
+// cannot be read, a snapshot at the very point is used. Errors: historyGap,
+// persistence.ErrUnavailable, actors.ErrCorrupt.
 func (s *historyService) replayTo(ctx context.Context, head persistence.Head, p point, r *replayed) error {
 	through := head.Sequence
 	if p.sequence > 0 {
@@ -134,7 +143,8 @@ func (s *historyService) replayTo(ctx context.Context, head persistence.Head, p 
 	return again
 }
 
-// replayFrom starts at the last snapshot with a base below a sequence.
+// replayFrom starts at the last snapshot with a base below a sequence, and applies the
+// events up to through, or up to the time of the point.
 func (s *historyService) replayFrom(
 	ctx context.Context, head persistence.Head, before, through uint64, p point, r *replayed,
 ) error {
@@ -159,7 +169,8 @@ func (s *historyService) replayFrom(
 	return err
 }
 
-// restoreBefore starts a replay at the last snapshot with a base below a sequence, if there is one.
+// restoreBefore starts a replay at the last snapshot with a base below a sequence, if
+// there is one. A snapshot that cannot be restored is replaced by a replay of everything.
 func (s *historyService) restoreBefore(ctx context.Context, head persistence.Head, sequence uint64, r *replayed) error {
 	if sequence == 0 {
 		return nil
@@ -226,7 +237,8 @@ func (s *historyService) GetState(
 			"events up to a moment with ListEvents")
 }
 
-// whole returns a reply that has no pages. Errors: one that says how to get its parts if it is too large.
+// whole returns a reply that has no pages. Errors: one that says how to get its parts if
+// it is larger than Config.MaxReply.
 func whole[T any, M interface {
 	*T
 	proto.Message
@@ -238,6 +250,7 @@ func whole[T any, M interface {
 	return connect.NewResponse((*T)(reply)), nil
 }
 
+// describeState returns the query for the whole state.
 func describeState() *licensedv1.Query {
 	return &licensedv1.Query{Query: &licensedv1.Query_DescribeState{DescribeState: &licensedv1.DescribeState{}}}
 }
@@ -260,6 +273,7 @@ func (s *historyService) TryAt(
 	if err != nil {
 		return nil, err
 	}
+	// Decide changes nothing in the replay: its events are not applied.
 	decision := at.Aggregate().Decide(at.asOf, r.Msg.Command)
 	o, err := license.DecodeOutcome(r.Msg.CustomerId, r.Msg.Command, at.asOf, s.config.Kind.Outcome(decision.Events))
 	if err != nil {
@@ -309,6 +323,7 @@ func checkCommand(v *violations, c *licensedv1.Command) {
 	}
 }
 
+// commandIDs checks the ids of a command about a title on a device.
 func (v *violations) commandIDs(field string, c interface {
 	GetDeviceId() string
 	GetTitleId() string
@@ -359,8 +374,9 @@ func (s *historyService) Why(
 		"read the events of the licence with ListEvents, which takes device_id, title_id, a range and a limit")
 }
 
-// present returns a customer's state at the end of the history, without loading the customer if a replay leads there.
-// Otherwise the owner tells, who may have it in memory. It is nil if the customer cannot be rebuilt.
+// present returns a customer's state at the end of the history, without loading the
+// customer if a replay leads there. Otherwise its owner answers, which may have it in
+// memory. It is nil if the customer cannot be rebuilt.
 func (s *historyService) present(
 	ctx context.Context, customer string, head persistence.Head, now time.Time,
 ) (*licensedv1.CustomerState, error) {
@@ -387,7 +403,9 @@ func (s *historyService) present(
 	return state, nil
 }
 
-// explain feeds a history to an explainer and returns the gaps in it.
+// explain feeds a history to an explainer and returns the gaps in it. An event that
+// cannot be decoded is missing to the explainer, but is no gap of the history. moment
+// gets the figures of the last event.
 func (s *historyService) explain(
 	ctx context.Context, head persistence.Head, x *license.Explainer, moment *licensedv1.Moment,
 ) (gaps []*licensedv1.HistoryGap, err error) {

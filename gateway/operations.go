@@ -272,7 +272,8 @@ func (s *adminService) ImportCustomer(
 	return connect.NewResponse(i.res), nil
 }
 
-// decodeRecords returns the records of a request, which follow one another.
+// decodeRecords returns the records of a request, which follow one another without a gap.
+// What is wrong is a violation, and the result is nil then.
 func decodeRecords(v *violations, encoded [][]byte) []persistence.Record {
 	var records []persistence.Record // Grows with those that are valid: a message may hold millions of empty ones.
 	for n, b := range encoded {
@@ -295,7 +296,9 @@ func decodeRecords(v *violations, encoded [][]byte) []persistence.Record {
 	return records
 }
 
-// importing is a call of ImportCustomer in progress.
+// importing is a call of ImportCustomer in progress. It is used by one goroutine; another
+// call for the same customer may be in progress at another gateway, which the owner
+// detects by the end of the history that each names.
 type importing struct {
 	*adminService
 	customer string
@@ -307,7 +310,8 @@ type otherHistory struct{ why string }
 
 func (e *otherHistory) Error() string { return e.why }
 
-// run compares what the customer has already, and records the rest.
+// run compares what the customer has already, and records the rest, so that a call may be
+// repeated after any failure. Errors: otherHistory, and those of package actors.
 func (i *importing) run(ctx context.Context, records []persistence.Record, last bool) error {
 	head, err := i.head(ctx, i.customer)
 	if err != nil {
@@ -321,6 +325,8 @@ func (i *importing) run(ctx context.Context, records []persistence.Record, last 
 			return &otherHistory{fmt.Sprintf("the history ends at event %d, and the import continues with event %d; "+
 				"send the events between", head.Sequence, first)}
 		}
+		// What the history has already must be the same. It was recorded by an earlier
+		// attempt, or the customer has another life.
 		present := records[:min(uint64(len(records)), head.Sequence+1-first)]
 		if err := i.compare(ctx, head, present); err != nil {
 			return err
@@ -343,7 +349,8 @@ func (i *importing) run(ctx context.Context, records []persistence.Record, last 
 	return err
 }
 
-// compare compares records with what is stored in their place.
+// compare compares records with what is stored in their place, byte by byte. Errors:
+// otherHistory, also if what is stored cannot be read.
 func (i *importing) compare(ctx context.Context, head persistence.Head, records []persistence.Record) error {
 	if len(records) == 0 {
 		return nil
@@ -363,7 +370,8 @@ func (i *importing) compare(ctx context.Context, head persistence.Head, records 
 	})
 }
 
-// record records what comes after the present end, a stretch of whole commands at a time.
+// record records what comes after the present end, a stretch of whole commands at a time:
+// the owner accepts no part of a command.
 func (i *importing) record(ctx context.Context, after uint64, records []persistence.Record) error {
 	for len(records) > 0 {
 		n := 0
@@ -383,9 +391,10 @@ func (i *importing) record(ctx context.Context, after uint64, records []persiste
 	return nil
 }
 
-// recorded finds out whether a stretch does not continue the history because it was recorded already: an attempt of
-// unknown outcome was repeated on the way to the owner. It returns the head and how many of the records the history
-// has; refused if it has none of them.
+// recorded finds out whether a stretch does not continue the history because it was
+// recorded already: an attempt of unknown outcome was repeated on the way to the owner.
+// It returns the head and the number of records that the history has; the error refused
+// if it has none of them.
 func (i *importing) recorded(
 	ctx context.Context, after uint64, records []persistence.Record, refused error,
 ) (persistence.Head, int, error) {
@@ -403,7 +412,7 @@ func (i *importing) recorded(
 	return head, n, err
 }
 
-// failed says what an error means for the import.
+// failed returns what an error means for the import.
 func (i *importing) failed(ctx context.Context, err error) error {
 	var other *otherHistory
 	switch {

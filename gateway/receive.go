@@ -16,10 +16,10 @@ import (
 	"connectrpc.com/connect"
 )
 
-// body is a request's, read as a whole.
+// body is a request's, read as a whole. It implements io.ReadCloser.
 type body struct {
 	bytes.Reader
-	// decoded is the time it is at most when it is decompressed.
+	// decoded is the size in bytes that it has at most when it is decompressed.
 	decoded int64
 }
 
@@ -32,8 +32,11 @@ const envelopeBytes = 1 << 10
 // firstRead is the memory that a body gets at first. It is doubled when that much has arrived.
 const firstRead = 4 << 10
 
-// receive reads the body of a request. Its memory is taken before it is allocated, and given back when the request is
-// admitted or refused, by then it counts as a request. Errors: ExceededError, connect.Error, and what a reader returns.
+// receive reads the body of a request. Its memory is taken before it is allocated, and
+// given back when receive returns: what is admitted then counts as a request. Reading in
+// advance lets the gateway refuse a request before it holds a place, and bounds a body by
+// what has arrived and not by what was announced. Errors: ExceededError, connect.Error,
+// and what a reader returns.
 func (c *call) receive(ctx context.Context, w http.ResponseWriter, r *http.Request) (*body, error) {
 	b := &body{}
 	most := c.route.body + envelopeBytes
@@ -85,7 +88,8 @@ func (c *call) receive(ctx context.Context, w http.ResponseWriter, r *http.Reque
 	return b, nil
 }
 
-// cutOff returns what it means that a body could not be read.
+// cutOff returns what it means that a body could not be read: the deadline, or the error
+// itself.
 func cutOff(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
@@ -97,6 +101,7 @@ func cutOff(ctx context.Context, err error) error {
 	return err
 }
 
+// tooLong returns the error for a message above the limit of its method, in bytes.
 func tooLong(limit int64) *connect.Error {
 	return connect.NewError(connect.CodeResourceExhausted,
 		fmt.Errorf("the message is larger than %d bytes; not executed", limit))
@@ -122,12 +127,15 @@ func withClientDeadline(r *http.Request, start time.Time) (context.Context, cont
 	return context.WithDeadline(r.Context(), start.Add(timeout))
 }
 
+// grpcUnits are the last letters of a Grpc-Timeout.
 var grpcUnits = map[byte]time.Duration{
 	'H': time.Hour, 'M': time.Minute, 'S': time.Second, 'm': time.Millisecond, 'u': time.Microsecond,
 	'n': time.Nanosecond,
 }
 
-// clientTimeout returns the time that a client gave a request; false if it gave none, or what package connect refuses.
+// clientTimeout returns the time that a client gave a request; false if it gave none, or
+// what package connect refuses. It is read here, since connect looks at it only after the
+// body was read.
 func clientTimeout(h http.Header) (time.Duration, bool) {
 	unit, digits, most := time.Millisecond, first(h["Connect-Timeout-Ms"]), 10
 	if strings.HasPrefix(first(h["Content-Type"]), "application/grpc") {
@@ -143,6 +151,7 @@ func clientTimeout(h http.Header) (time.Duration, bool) {
 	return time.Duration(n) * unit, true
 }
 
+// first returns the first value of a header, or "".
 func first(values []string) string {
 	if len(values) == 0 {
 		return ""

@@ -51,7 +51,8 @@ const (
 	streamQueue     = 64 << 10
 )
 
-// headerTimeout is the time that headers may take, idleTimeout how long a connection may be idle.
+// headerTimeout is the time that headers may take, idleTimeout the time that a connection
+// may be idle.
 const (
 	headerTimeout = 10 * time.Second
 	idleTimeout   = 2 * time.Minute
@@ -59,10 +60,12 @@ const (
 
 // Server serves a handler on one TCP address: HTTP/1.1 and HTTP/2, encrypted or not.
 type Server struct {
-	listener    net.Listener
+	listener net.Listener
+	// Places of connections; listener takes them.
 	connections *budget.Budget
 	http        *http.Server
-	failed      chan error
+	// Has room for the one error of serving.
+	failed chan error
 }
 
 // Listen binds the address ("127.0.0.1:8080"; port 0 chooses one). Clients may connect from then on,

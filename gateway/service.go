@@ -34,6 +34,7 @@ type result struct {
 	duplicate bool
 }
 
+// AcquireLicense implements licensedv1connect.LicenseServiceHandler.
 func (s *service) AcquireLicense(
 	ctx context.Context, r *connect.Request[licensedv1.AcquireLicenseRequest],
 ) (*connect.Response[licensedv1.AcquireLicenseResponse], error) {
@@ -51,6 +52,7 @@ func (s *service) AcquireLicense(
 	}), nil
 }
 
+// RenewLicense implements licensedv1connect.LicenseServiceHandler.
 func (s *service) RenewLicense(
 	ctx context.Context, r *connect.Request[licensedv1.RenewLicenseRequest],
 ) (*connect.Response[licensedv1.RenewLicenseResponse], error) {
@@ -66,6 +68,7 @@ func (s *service) RenewLicense(
 	}), nil
 }
 
+// ReleaseLicense implements licensedv1connect.LicenseServiceHandler.
 func (s *service) ReleaseLicense(
 	ctx context.Context, r *connect.Request[licensedv1.ReleaseLicenseRequest],
 ) (*connect.Response[licensedv1.ReleaseLicenseResponse], error) {
@@ -81,6 +84,7 @@ func (s *service) ReleaseLicense(
 	}), nil
 }
 
+// RecordPlayback implements licensedv1connect.LicenseServiceHandler.
 func (s *service) RecordPlayback(
 	ctx context.Context, r *connect.Request[licensedv1.RecordPlaybackRequest],
 ) (*connect.Response[licensedv1.RecordPlaybackResponse], error) {
@@ -96,6 +100,7 @@ func (s *service) RecordPlayback(
 	}), nil
 }
 
+// DeactivateDevice implements licensedv1connect.LicenseServiceHandler.
 func (s *service) DeactivateDevice(
 	ctx context.Context, r *connect.Request[licensedv1.DeactivateDeviceRequest],
 ) (*connect.Response[licensedv1.DeactivateDeviceResponse], error) {
@@ -114,6 +119,7 @@ func (s *service) DeactivateDevice(
 	}), nil
 }
 
+// ChangePlan implements licensedv1connect.LicenseServiceHandler.
 func (s *service) ChangePlan(
 	ctx context.Context, r *connect.Request[licensedv1.ChangePlanRequest],
 ) (*connect.Response[licensedv1.ChangePlanResponse], error) {
@@ -142,7 +148,9 @@ func onTitle(m interface {
 	return v
 }
 
-// execute runs a command whose own fields have been checked with the violations v.
+// execute runs a command whose own fields have been checked with the violations v: it
+// checks the common fields, so that a client hears of all violations at once, and stamps
+// a command without a time of issue. Errors: connect.Error.
 func (s *service) execute(
 	ctx context.Context, h header, v violations, payload *licensedv1.Command,
 ) (result, error) {
@@ -152,6 +160,8 @@ func (s *service) execute(
 	if err := invalid(v); err != nil {
 		return result{}, err
 	}
+	// The fingerprint is that of the time which the client gave, if any: a repetition
+	// through another gateway must have the same.
 	stamped := issuedAt.IsZero()
 	if stamped {
 		issuedAt = s.config.Now()
@@ -187,7 +197,8 @@ func (s *service) stamp(ctx context.Context, customer string, c actors.Command) 
 	return reply, fmt.Errorf("%w: %d stamps were refused: %s", actors.ErrUnavailable, maxStamps, err.Error())
 }
 
-// outcome turns a recorded outcome into the API's words.
+// outcome turns a recorded outcome into the API's words. A refusal is an error; it is
+// counted here, once for each reply.
 func (s *service) outcome(
 	ctx context.Context, h header, payload *licensedv1.Command, reply actors.Reply,
 ) (result, error) {
@@ -196,6 +207,8 @@ func (s *service) outcome(
 		c.method.duplicate.Inc()
 	}
 	o, err := license.DecodeOutcome(h.GetCustomerId(), payload, reply.Time, reply.Outcome)
+	// The command was executed, so the error must not say otherwise. One with
+	// validate_only never is.
 	if err != nil && !h.GetValidateOnly() {
 		return result{}, s.log(ctx, h.GetCustomerId(), unreadable(), err)
 	}
@@ -210,7 +223,8 @@ func (s *service) outcome(
 	return result{Outcome: o, sequence: reply.Sequence, duplicate: reply.Duplicate}, nil
 }
 
-// failed maps an error of the aggregates, and logs it where an operator must act.
+// failed maps an error of the aggregates to one of the API, and logs it where an operator
+// must act. command says whether the request could have changed anything.
 func (g *Gateway) failed(ctx context.Context, customer string, err error, command bool) error {
 	var limit *connect.Error
 	if errors.As(err, &limit) { // A limit was met on the way.
@@ -228,6 +242,7 @@ func (g *Gateway) log(ctx context.Context, customer string, e *connect.Error, er
 	return e
 }
 
+// ListLicenses implements licensedv1connect.LicenseServiceHandler.
 func (s *service) ListLicenses(
 	ctx context.Context, r *connect.Request[licensedv1.ListLicensesRequest],
 ) (*connect.Response[licensedv1.ListLicensesResponse], error) {
@@ -237,6 +252,8 @@ func (s *service) ListLicenses(
 	res, head, err := query[*licensedv1.ListLicensesResponse](ctx, s, r.Msg.CustomerId, nil, &licensedv1.Query{
 		Query: &licensedv1.Query_ListLicenses{ListLicenses: q},
 	})
+	// Pages are cut by the owner; that of an earlier release returns the whole list,
+	// which is cut here.
 	if err == nil {
 		err = license.PageLicenses(res, q)
 	}
@@ -251,6 +268,7 @@ func (s *service) ListLicenses(
 	return connect.NewResponse(res), nil
 }
 
+// ListDevices implements licensedv1connect.LicenseServiceHandler.
 func (s *service) ListDevices(
 	ctx context.Context, r *connect.Request[licensedv1.ListDevicesRequest],
 ) (*connect.Response[licensedv1.ListDevicesResponse], error) {
@@ -269,6 +287,7 @@ func (s *service) ListDevices(
 	return connect.NewResponse(res), nil
 }
 
+// ListDownloads implements licensedv1connect.LicenseServiceHandler.
 func (s *service) ListDownloads(
 	ctx context.Context, r *connect.Request[licensedv1.ListDownloadsRequest],
 ) (*connect.Response[licensedv1.ListDownloadsResponse], error) {
@@ -323,7 +342,9 @@ func countCut(ctx context.Context, r paging, next string) {
 	}
 }
 
-// query asks the customer's aggregate.
+// query asks the customer's aggregate, once v and the common fields are without
+// violations. R is the type of the answer. It returns the end of the history that the
+// answer is of. Errors: connect.Error.
 func query[R any](
 	ctx context.Context, s *service, customer string, v violations, q *licensedv1.Query,
 ) (res R, head persistence.Head, err error) {
@@ -338,6 +359,7 @@ func query[R any](
 	if err != nil {
 		return res, head, s.failed(ctx, customer, err, false)
 	}
+	// The node may be of another release.
 	res, ok := answer.Value.(R)
 	if !ok {
 		return res, head, s.failed(ctx, customer, errOtherAnswer, false)

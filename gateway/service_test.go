@@ -321,7 +321,9 @@ func TestCorruptOutcome(t *testing.T) {
 func TestQueriesTakeGET(t *testing.T) {
 	r := start(t, failing(actors.ErrUnavailable))
 	for method, want := range map[string]int{
-		"ListLicenses": http.StatusServiceUnavailable, "ListDownloads": http.StatusServiceUnavailable, "ListDevices": http.StatusServiceUnavailable,
+		"ListLicenses":   http.StatusServiceUnavailable,
+		"ListDownloads":  http.StatusServiceUnavailable,
+		"ListDevices":    http.StatusServiceUnavailable,
 		"AcquireLicense": http.StatusMethodNotAllowed,
 	} {
 		query := url.Values{"encoding": {"json"}, "message": {`{"customerId":"Bayley","titleId":"GlowS01E01"}`}}
@@ -331,8 +333,10 @@ func TestQueriesTakeGET(t *testing.T) {
 		}
 	}
 	for _, method := range []protoreflect.Name{"GetState", "TryAt", "Why"} {
-		m := licensedv1.File_licensed_v1_history_service_proto.Services().ByName("HistoryService").Methods().ByName(method)
-		if o := m.Options().(*descriptorpb.MethodOptions); o.GetIdempotencyLevel() != descriptorpb.MethodOptions_NO_SIDE_EFFECTS {
+		m := licensedv1.File_licensed_v1_history_service_proto.Services().ByName("HistoryService").Methods().
+			ByName(method)
+		const free = descriptorpb.MethodOptions_NO_SIDE_EFFECTS
+		if o := m.Options().(*descriptorpb.MethodOptions); o.GetIdempotencyLevel() != free {
 			t.Errorf("%s is not marked as free of side effects", method)
 		}
 	}

@@ -14,8 +14,10 @@ import (
 // interceptor surrounds every decoded call, see Gateway.intercept, and every stream.
 type interceptor struct{ *Gateway }
 
+// WrapUnary implements connect.Interceptor.
 func (i interceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc { return i.intercept(next) }
 
+// WrapStreamingClient implements connect.Interceptor. The gateway is no client.
 func (i interceptor) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
 	return next
 }
@@ -73,8 +75,9 @@ func (i interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) con
 	}
 }
 
-// untilStop returns the context of a stream, which ends when the node stops. What is then being sent has to be
-// taken soon, and so has the end of the stream, which is sent after leave.
+// untilStop returns the context of a stream, which ends when the node stops. What is then
+// being sent has to be taken soon, and so has the end of the stream, which is sent after
+// leave. leave must be called once, before the handler returns.
 func (g *Gateway) untilStop(ctx context.Context, control *http.ResponseController) (_ context.Context, leave func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	told := make(chan struct{})
@@ -94,9 +97,10 @@ func (g *Gateway) untilStop(ctx context.Context, control *http.ResponseControlle
 	}
 }
 
-// sendTo sends a message on a stream; an error is that the client has gone, or the stream was ended. The time
-// until the next message is not bounded: HTTP/2 resets a stream whose deadline passes though nothing waits to
-// be written.
+// sendTo sends a message on a stream; an error is that the client has gone, that the
+// stream was ended, or that the message does not fit into the budgets. The time until the
+// next message is not bounded: HTTP/2 resets a stream whose deadline passes though
+// nothing waits to be written. It is called by the goroutine of the stream alone.
 func sendTo[M any](ctx context.Context, stream *connect.ServerStream[M], m *M) error {
 	c := ctx.Value(callKey{}).(*call)
 	if message, ok := any(m).(proto.Message); ok {
@@ -114,6 +118,7 @@ func sendTo[M any](ctx context.Context, stream *connect.ServerStream[M], m *M) e
 		return err
 	}
 	if err := stream.Send(m); err != nil {
+		// The cause does not matter: nobody reads the answer any more.
 		return fmt.Errorf("%w: %w", context.Canceled, err)
 	}
 	_ = control.SetWriteDeadline(time.Time{})

@@ -13,6 +13,7 @@ import (
 // zero value is ready to use and costs nothing while everything is right.
 type violations []*errdetails.BadRequest_FieldViolation
 
+// add adds what is wrong with a field: "is required".
 func (v *violations) add(field, description string) {
 	*v = append(*v, &errdetails.BadRequest_FieldViolation{Field: field, Description: description})
 }
@@ -29,6 +30,7 @@ func (v *violations) commandID(value string, validateOnly bool) {
 	v.idUpTo(ids.MaxCommandBytes, "command_id", value)
 }
 
+// idUpTo checks an id of up to limit bytes.
 func (v *violations) idUpTo(limit int, field, value string) {
 	if fault := ids.Fault(value, limit); fault != "" {
 		v.add(field, fault)

@@ -308,7 +308,8 @@ func (p *program) undrainCommand() *cobra.Command {
 	return p.errandCommand(&nodeErrand{
 		Command: cobra.Command{
 			Use: "undrain NODE", Short: "Have a drained node take customers again",
-			Long: "undrain ends a drain: the node begins a new incarnation and takes its share of the shards. A drain\n" +
+			Long: "undrain ends a drain: the node begins a new incarnation and takes its share of the " +
+				"shards. A drain\n" +
 				"in progress is completed first. undrain waits until the node is ready.",
 			Example: "  licensectl cluster undrain n1",
 		},

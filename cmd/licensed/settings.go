@@ -101,7 +101,8 @@ An unknown key in the file is an error.
 A setting that does not apply to a role is accepted and ignored, so that all processes can share a file.
 An error names the place of the wrong value and what is allowed.
 
-- The column "for" names the readers of the setting: everyone, operators of a production system, or operators who tune it after a measurement.
+- The column "for" names the readers of the setting: everyone, operators of a production system, or operators ` +
+		`who tune it after a measurement.
 - "Roles" are the processes it applies to: embedded (` + "`licensed dev`" + `), node (` +
 		"`licensed node`, `licensed serve`" + `) and gateway (` + "`licensed gateway`, `licensed serve`" + `).
 - A duration has a unit: ` + "`500ms`, `30s`, `1h30m`" + `; the settings of the archive also take days: ` + "`90d`" + `.

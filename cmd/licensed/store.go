@@ -35,7 +35,8 @@ func (p *program) storeVerifyCommand() *cobra.Command {
 		Use:   "verify [CUSTOMER]",
 		Short: "Check all that is stored of a customer, or of all",
 		Long: "verify checks what licensectl verify checks, in the directory of a node (--data) that is stopped\n" +
-			"or does not start. There is no live state to compare. While it runs, no node can start there.\n\n" + verifyExitCodes,
+			"or does not start. There is no live state to compare. While it runs, no node can start there.\n\n" +
+			verifyExitCodes,
 		Example: "  licensed store verify --data /var/lib/licensed\n" +
 			"  licensed store verify --data /var/lib/licensed Bayley",
 		Args: func(c *cobra.Command, args []string) error {

@@ -56,7 +56,7 @@ func FromRemote(remote string) Holder {
 	return Holder{Address: p}
 }
 
-// Scope says which bound of a budget was met.
+// Scope is the bound of a budget that was met.
 type Scope string
 
 // The scopes.
@@ -89,8 +89,11 @@ type Budget struct {
 	name         string
 	limit, share int64
 
-	mu      sync.Mutex
-	used    int64
+	// mu guards what follows.
+	mu   sync.Mutex
+	used int64
+	// What each holder has; none has an entry without a grant, so that the map is no
+	// larger than what is in use.
 	holders map[Holder]int64
 	refused map[Scope]uint64
 }
@@ -144,7 +147,8 @@ func (b *Budget) Take(n int64, holders ...Holder) (Grant, error) {
 	return g, nil
 }
 
-// add adds to what is granted. Within the bounds it fails with an ExceededError and changes nothing.
+// add adds n, which may be negative, to what is granted. If bounded is set it may fail
+// with an ExceededError and change nothing.
 func (b *Budget) add(n int64, holders []Holder, bounded bool) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -168,6 +172,8 @@ func (b *Budget) add(n int64, holders []Holder, bounded bool) error {
 	return nil
 }
 
+// check returns why n more are not granted, or nil. A holder without a grant passes, and
+// so does the first of all: see the package comment. Requires mu.
 func (b *Budget) check(n int64, holders []Holder) *ExceededError {
 	for _, h := range holders {
 		if held := b.holders[h]; h != (Holder{}) && held > 0 && held+n > b.share {

@@ -24,8 +24,9 @@ const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src
 // maxForm is the largest body of a request, in bytes: forms have a token or some ids.
 const maxForm = 64 << 10
 
-// secured sets what holds for every request and answer, and turns away requests that other sites make browsers
-// send.
+// secured sets what holds for every request and answer, and turns away requests that
+// other sites make browsers send. Answers are not cached: a shared browser must not show
+// them after the session has ended.
 func secured(next http.Handler) http.Handler {
 	protected := new(http.CrossOriginProtection).Handler(next)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -45,11 +46,16 @@ func secured(next http.Handler) http.Handler {
 // sessionAge is the time a browser that knew the token is let in.
 const sessionAge = 12 * time.Hour
 
+// sessionCookie is the name of the cookie that stands for the token.
 const sessionCookie = "licensed_session"
 
-// access decides who may look.
+// access decides which requests may look. It keeps no sessions: a cookie has the time of
+// its end and a signature by the token, so that all gateways with the same token accept
+// it, and another token ends all sessions.
 type access struct {
-	token    string
+	// Empty where only this machine reaches the port.
+	token string
+	// Whether only this machine reaches the port.
 	loopback bool
 	now      func() time.Time
 	log      *slog.Logger
@@ -57,6 +63,8 @@ type access struct {
 	tries *rate.Limiter
 }
 
+// newAccess returns the access of a configuration. A wrong token costs one of ten tries;
+// one comes back each second.
 func newAccess(c Config) *access {
 	return &access{token: c.Token, loopback: c.Loopback, now: c.Now, log: c.Logger, tries: rate.NewLimiter(1, 10)}
 }
@@ -72,6 +80,7 @@ const (
 	tooMany   // tokens were guessed
 )
 
+// admits checks a request. A wrong bearer token is not overridden by a cookie.
 func (a *access) admits(r *http.Request) admission {
 	switch {
 	case a.token == "" && !a.loopback:
@@ -103,6 +112,8 @@ func (a *access) try(token, from string) admission {
 	case a.tries.TokensAt(now) < 1:
 		return tooMany
 	case a.right(token):
+		// Only wrong tokens count, so that monitoring with the right one is never slowed
+		// down.
 		return admitted
 	}
 	a.tries.AllowN(now, 1)
@@ -159,6 +170,7 @@ func (a *access) right(token string) bool {
 	return subtle.ConstantTimeCompare(given[:], want[:]) == 1
 }
 
+// sign returns the signature of a session that ends at a time, in seconds since 1970.
 func (a *access) sign(until string) string {
 	mac := hmac.New(sha256.New, []byte(a.token))
 	mac.Write([]byte("licensed dashboard session until " + until))
@@ -175,6 +187,7 @@ func (a *access) session(r *http.Request) *http.Cookie {
 	}
 }
 
+// The pages of requests that are not admitted.
 var (
 	errNotLoggedIn = &pageError{
 		status: http.StatusUnauthorized,
@@ -194,6 +207,7 @@ var (
 			"or with --admin on a loopback address."}
 )
 
+// What the login form shows.
 const (
 	wrongToken   = "This is not the admin token."
 	tooManyTries = "Too many tries; wait some seconds."
@@ -204,7 +218,8 @@ func loginPath(r *http.Request) string {
 	return Path + "login?next=" + url.QueryEscape(r.URL.RequestURI())
 }
 
-// backTo returns a path of the dashboard to continue at, whatever was asked for.
+// backTo returns a path of the dashboard to continue at, whatever was asked for. Anything
+// else would make the login a redirect to other sites.
 func backTo(next string) string {
 	if u, err := url.Parse(next); err == nil && u.Host == "" && u.Scheme == "" && strings.HasPrefix(u.Path, Path) &&
 		!strings.Contains(next, `\`) {
@@ -213,11 +228,13 @@ func backTo(next string) string {
 	return Path
 }
 
+// loginView is the page to log in at.
 type loginView struct {
 	Next  string
 	Error string
 }
 
+// login shows the form, or continues for a browser that is logged in.
 func (d *Dashboard) login(w http.ResponseWriter, r *http.Request) error {
 	next := backTo(r.FormValue("next"))
 	if d.access.admits(r) == admitted {
@@ -230,6 +247,7 @@ func (d *Dashboard) login(w http.ResponseWriter, r *http.Request) error {
 	return d.render(w, http.StatusOK, "login", "", view{Title: "Log in", Body: loginView{Next: next}})
 }
 
+// enter checks the token of the form, and sets the cookie.
 func (d *Dashboard) enter(w http.ResponseWriter, r *http.Request) error {
 	if d.access.token == "" {
 		return errClosed
@@ -246,6 +264,8 @@ func (d *Dashboard) enter(w http.ResponseWriter, r *http.Request) error {
 	return d.render(w, status, "login", "", view{Title: "Log in", Body: loginView{Next: next, Error: wrong}})
 }
 
+// logout removes the cookie. The session itself cannot be ended before its time, since
+// nothing keeps it.
 func (d *Dashboard) logout(w http.ResponseWriter, r *http.Request) error {
 	http.SetCookie(w,
 		&http.Cookie{Name: sessionCookie, Path: "/", MaxAge: -1, HttpOnly: true, SameSite: http.SameSiteStrictMode})

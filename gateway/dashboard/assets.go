@@ -19,11 +19,13 @@ type asset struct {
 	etag        string
 }
 
-// types of the static files; what is not listed is not served.
+// types of the static files; what is not listed is not served: the templates' sources,
+// for instance.
 var types = map[string]string{
 	".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml",
 }
 
+// loadAssets reads the static files, which are in the program.
 func loadAssets() (map[string]asset, error) {
 	assets, root := make(map[string]asset), subtree("static")
 	return assets, fs.WalkDir(root, ".", func(name string, e fs.DirEntry, err error) error {
@@ -35,6 +37,7 @@ func loadAssets() (map[string]asset, error) {
 			return nil
 		}
 		content, err := fs.ReadFile(root, name)
+		// A name stays the same when its content changes, so the tag is the content's.
 		if err != nil {
 			return err
 		}
@@ -44,6 +47,7 @@ func loadAssets() (map[string]asset, error) {
 	})
 }
 
+// serve answers with the file, or says that the browser's copy is the same.
 func (a asset) serve(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Content-Type", a.contentType)

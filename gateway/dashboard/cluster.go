@@ -42,24 +42,31 @@ type findingView struct {
 // tileView is one figure.
 type tileView struct{ Name, Value, Unit, Note, Level string }
 
+// nodeView is a member in the table of nodes. Texts are for people and have their units;
+// a dash stands for what is not known.
 type nodeView struct {
 	*licensedv1.NodeStatus
+	// Key tells members of the same name apart; Class is its colour in the picture of the
+	// shards.
 	Key                 string
 	Class, State, Level string
 	Roles               string
 	Age                 string
-	LeaseWords          string
-	LeasePercent        int
-	Commands            string // a second
-	Cores               string
-	Memory              string
-	Offset              string
-	Moving              string
-	Epochs              string
-	Silent              string // for how long it said nothing, if that is long
-	Absent              bool   // it does not answer: there are no figures
+	// The time left of its lease, and that time as a part of the TTL for a bar.
+	LeaseWords   string
+	LeasePercent int
+	Commands     string // a second
+	Cores        string
+	Memory       string
+	// How far its wall clock is off; empty if it is not.
+	Offset string
+	Moving string
+	Epochs string
+	Silent string // for how long it said nothing, if that is long
+	Absent bool   // it does not answer: there are no figures
 }
 
+// happeningView is an entry of the list of what happened.
 type happeningView struct {
 	*licensedv1.Happening
 	Kind, Level string
@@ -78,11 +85,13 @@ type mapView struct {
 	Words         string
 }
 
+// cellView is the square of one shard.
 type cellView struct {
 	X, Y         int
 	Class, Title string
 }
 
+// ownerView is an entry of the legend: a node and the number of shards that it serves.
 type ownerView struct {
 	Class, Name string
 	Shards      int
@@ -106,7 +115,8 @@ func (d *Dashboard) cluster(w http.ResponseWriter, r *http.Request) error {
 	})
 }
 
-// boardOf makes the board of a reading.
+// boardOf makes the board of a reading. A reading that is too old shows what was known
+// and the level "unknown": an old "all systems normal" must not look like a present one.
 func boardOf(r reading, now time.Time) boardView {
 	b := boardView{Level: "unknown", Verdict: "Waiting for the first status"}
 	s := r.Status
@@ -133,7 +143,7 @@ func boardOf(r reading, now time.Time) boardView {
 // staleAfter is the age from which a status is not taken for the present state.
 const staleAfter = 5 * time.Second
 
-// stale says that the last reading is no present status; empty if it is.
+// stale returns why the last reading is no present status; empty if it is one.
 func stale(r reading, now time.Time) string {
 	age := now.Sub(r.At).Round(time.Second)
 	switch {
@@ -172,6 +182,7 @@ func verdict(s *licensedv1.ClusterStatus) string {
 	return "Unknown: this gateway is of another release"
 }
 
+// findingLevel returns the class of a finding.
 func findingLevel(l licensedv1.WarningLevel) string {
 	if l == licensedv1.WarningLevel_WARNING_LEVEL_CRITICAL {
 		return "critical"
@@ -179,7 +190,8 @@ func findingLevel(l licensedv1.WarningLevel) string {
 	return "warning"
 }
 
-// tilesOf returns the figures at the top.
+// tilesOf returns the figures at the top. latest is nil before there were two readings;
+// rates are 0 then.
 func tilesOf(s *licensedv1.ClusterStatus, latest *clusterrates.Sample) []tileView {
 	if latest == nil {
 		latest = new(clusterrates.Sample)
@@ -212,6 +224,7 @@ func tilesOf(s *licensedv1.ClusterStatus, latest *clusterrates.Sample) []tileVie
 	}
 }
 
+// nodeLevels are the classes of the states of nodes.
 var nodeLevels = map[licensedv1.NodeState]string{
 	licensedv1.NodeState_NODE_STATE_READY: "good", licensedv1.NodeState_NODE_STATE_STARTING: "warning",
 	licensedv1.NodeState_NODE_STATE_DRAINING: "idle",
@@ -224,11 +237,14 @@ var nodeLevels = map[licensedv1.NodeState]string{
 // owners is the number of colours that tell nodes apart.
 const owners = 8
 
+// ownerClass returns the colour of the node at an index of the status. With more nodes
+// than colours some share one.
 func ownerClass(i int) string { return fmt.Sprintf("owner-%d", i%owners) }
 
 // silence is when it is worth saying that a node said nothing.
 const silence = 5 * time.Second
 
+// nodeOf makes the row of a member.
 func nodeOf(n *licensedv1.NodeStatus, index int, latest *clusterrates.Sample, now time.Time) nodeView {
 	v := nodeView{
 		NodeStatus: n, Key: clusterrates.Key(n), Class: ownerClass(index),
@@ -243,6 +259,8 @@ func nodeOf(n *licensedv1.NodeStatus, index int, latest *clusterrates.Sample, no
 		v.Age = duration(now.Sub(n.StartedAt.AsTime()))
 	}
 	switch n.State {
+	// A member that is absent has no figures, and those of its last status would look
+	// present.
 	case licensedv1.NodeState_NODE_STATE_DEAD, licensedv1.NodeState_NODE_STATE_LEFT:
 		v.Absent = true // Its reason says since when.
 	case licensedv1.NodeState_NODE_STATE_SUSPECT:
@@ -271,6 +289,7 @@ func nodeOf(n *licensedv1.NodeStatus, index int, latest *clusterrates.Sample, no
 		}
 	}
 	v.Commands, v.Cores = "–", "–"
+	// A gateway executes no commands of its own.
 	if slices.Contains(n.Roles, licensedv1.NodeRole_NODE_ROLE_NODE) {
 		v.Commands = number(n.CommandsPerSecond) + "/s"
 	}
@@ -291,7 +310,7 @@ func nodeOf(n *licensedv1.NodeStatus, index int, latest *clusterrates.Sample, no
 	return v
 }
 
-// epochs says in which range epochs are.
+// epochs returns the range in which epochs are.
 func epochs(low, high uint64) string {
 	switch {
 	case high == 0:
@@ -302,7 +321,7 @@ func epochs(low, high uint64) string {
 	return fmt.Sprintf("epochs %d to %d", low, high)
 }
 
-// movingWords says what is on the move at a node.
+// movingWords returns what moves at a node.
 func movingWords(n *licensedv1.NodeStatus) string {
 	var parts []string
 	for _, p := range []struct {
@@ -316,6 +335,7 @@ func movingWords(n *licensedv1.NodeStatus) string {
 	return strings.Join(parts, ", ")
 }
 
+// happeningLevels are the classes of kinds; others have none.
 var happeningLevels = map[licensedv1.HappeningKind]string{
 	licensedv1.HappeningKind_HAPPENING_KIND_JOINED: "good", licensedv1.HappeningKind_HAPPENING_KIND_RECOVERED: "good",
 	licensedv1.HappeningKind_HAPPENING_KIND_SUSPECTED:         "warning",
@@ -326,6 +346,7 @@ var happeningLevels = map[licensedv1.HappeningKind]string{
 	licensedv1.HappeningKind_HAPPENING_KIND_SNAPSHOT_DAMAGED:  "critical",
 }
 
+// happeningOf makes an entry of the list of what happened.
 func happeningOf(h *licensedv1.Happening) happeningView {
 	return happeningView{Happening: h, Kind: words(h.Kind.String(), "HAPPENING_KIND_"), Level: happeningLevels[h.Kind]}
 }
@@ -336,13 +357,13 @@ const (
 	mapCell    = 10
 )
 
-// owner of shards, and the range of their epochs.
+// owner of shards, and the range of their epochs while they are counted.
 type owner struct {
 	ownerView
 	low, high uint64
 }
 
-// ownersOf returns who may own shards, by incarnation.
+// ownersOf returns the possible owners of shards, by incarnation.
 func ownersOf(nodes []*licensedv1.NodeStatus) map[string]*owner {
 	out := make(map[string]*owner)
 	for i, n := range nodes {
@@ -353,7 +374,7 @@ func ownersOf(nodes []*licensedv1.NodeStatus) map[string]*owner {
 	return out
 }
 
-// mapOf draws the shards.
+// mapOf draws the shards. A shard that the status does not mention is not served.
 func mapOf(s *licensedv1.ClusterStatus) mapView {
 	if s == nil || s.Shards == 0 {
 		return mapView{}
@@ -413,7 +434,8 @@ func mapOf(s *licensedv1.ClusterStatus) mapView {
 	return m
 }
 
-// addState adds how a shard is, where it is not simply served.
+// addState adds the state of a shard to its cell and counts it, unless it is simply
+// served. name returns the name of an incarnation.
 func (m *mapView) addState(c *cellView, s *licensedv1.ShardStatus, name func(string) string) {
 	switch s.State {
 	case licensedv1.ShardState_SHARD_STATE_MOVING:
@@ -431,7 +453,7 @@ func (m *mapView) addState(c *cellView, s *licensedv1.ShardStatus, name func(str
 	}
 }
 
-// words says what the picture shows.
+// words returns in text what the picture shows, for readers who do not see it.
 func (m *mapView) words() string {
 	var parts []string
 	for _, o := range m.Owners {
@@ -449,6 +471,7 @@ func (m *mapView) words() string {
 	return fmt.Sprintf("%d shards: %s.", m.Total, strings.Join(parts, ", "))
 }
 
+// is returns the verb for a number.
 func is(n int) string {
 	if n == 1 {
 		return "is"

@@ -14,7 +14,8 @@ import (
 	"licensed/messages/licensedv1"
 )
 
-// Selection is what the address of a customer's page says: a moment and what to show of it.
+// Selection is what the address of a customer's page selects: a moment and what to show
+// of it. Every link is made from one, so that a view can be passed on as its address.
 type Selection struct {
 	Customer string
 	// At is the event whose moment is shown; 0 is now.
@@ -32,6 +33,7 @@ var errNoMoment = &pageError{
 	status: http.StatusBadRequest, title: "No such moment", text: "A moment is the number of an event, from 1 on.",
 }
 
+// sequenceOf reads the number of an event; "" is 0, which stands for now.
 func sequenceOf(s string) (uint64, error) {
 	if s == "" {
 		return 0, nil
@@ -43,6 +45,7 @@ func sequenceOf(s string) (uint64, error) {
 	return n, nil
 }
 
+// selectionOf reads the selection from a request.
 func selectionOf(r *http.Request) (s Selection, err error) {
 	s = Selection{
 		Customer: r.FormValue("id"), Device: r.FormValue("device"), Title: r.FormValue("title"),
@@ -131,6 +134,7 @@ func (d *Dashboard) customer(w http.ResponseWriter, r *http.Request) error {
 		http.Redirect(w, r, Path+"customers", http.StatusSeeOther)
 		return nil
 	}
+	// Both parts ask the customer's owner, and take as long as the slower one.
 	g, ctx := errgroup.WithContext(r.Context())
 	var v customerView
 	v.Selection = s
@@ -156,7 +160,8 @@ func (d *Dashboard) customer(w http.ResponseWriter, r *http.Request) error {
 	return d.render(w, http.StatusOK, "customer", "", out)
 }
 
-// noHistoryYet makes a page of its own of the error that a customer has no history.
+// noHistoryYet makes a page of its own of the error that a customer has no history; other
+// errors it returns as they are.
 func noHistoryYet(customer string, err error) error {
 	if connect.CodeOf(err) != connect.CodeNotFound {
 		return err
@@ -167,7 +172,8 @@ func noHistoryYet(customer string, err error) error {
 	}
 }
 
-// moment gathers what is shown of a moment.
+// moment gathers what is shown of a moment. The state comes first: it resolves "now" to
+// an event, for which the rest is asked.
 func (d *Dashboard) moment(ctx context.Context, s Selection) (momentView, error) {
 	v := momentView{Selection: s, Now: s.At == 0}
 	now, err := d.state(ctx, s.Customer, s.At)
@@ -265,7 +271,9 @@ func (d *Dashboard) head(ctx context.Context, customer string) (uint64, error) {
 	return end.GetHeadSequence(), err
 }
 
-// list calls f with the items of a listing and returns its end.
+// list calls f with the items of a listing and returns its end; f may be nil. Errors:
+// those of f and of the API, and errCutOff: a stream without an end was cut off, and what
+// came of it is not the whole.
 func (d *Dashboard) list(
 	ctx context.Context, r *licensedv1.ListEventsRequest, f func(*licensedv1.HistoryItem) error,
 ) (*licensedv1.HistoryEnd, error) {
@@ -297,9 +305,10 @@ func (d *Dashboard) list(
 	return end, nil
 }
 
+// errCutOff ends a listing that broke off without an error.
 var errCutOff = errors.New("the answer was cut off")
 
-// event reads one event, with the bytes that are stored.
+// event reads one event, with the bytes that are stored, or the gap that it lies in.
 func (d *Dashboard) event(
 	ctx context.Context, customer string, sequence uint64,
 ) (e *eventView, gap *licensedv1.HistoryGap, err error) {

@@ -39,4 +39,5 @@ func (d *Dashboard) customers(w http.ResponseWriter, r *http.Request) error {
 	return d.render(w, http.StatusOK, "customers", "", view{Title: "Customers", Section: "customers", Body: v})
 }
 
+// customerPath returns the address of a customer's page, now.
 func customerPath(id string) string { return Path + "customer?id=" + url.QueryEscape(id) }

@@ -50,6 +50,7 @@ type Config struct {
 
 // Dashboard serves the pages. Safe for concurrent use.
 type Dashboard struct {
+	// Everything down to runbookPage is made by New and does not change.
 	config  Config
 	pages   map[string]*template.Template
 	assets  map[string]asset
@@ -93,6 +94,8 @@ func (d *Dashboard) Close() {
 // Handler returns the handler of everything below Path.
 func (d *Dashboard) Handler() http.Handler { return d.handler }
 
+// routes returns the handler of all pages. Pages are behind the guard; what the login
+// page needs is not.
 func (d *Dashboard) routes() http.Handler {
 	open, guarded := http.NewServeMux(), http.NewServeMux()
 	handle := func(pattern string, h func(http.ResponseWriter, *http.Request) error) {
@@ -165,6 +168,7 @@ func (d *Dashboard) static(w http.ResponseWriter, r *http.Request) {
 	a.serve(w, r)
 }
 
+// subtree returns a folder of the files in the program.
 func subtree(name string) fs.FS {
 	sub, err := fs.Sub(files, name)
 	if err != nil {

@@ -26,6 +26,7 @@ type devicesView struct {
 	Ended uint64
 }
 
+// deviceView is a device of the list.
 type deviceView struct {
 	*licensedv1.DeviceState
 	// Downloads are the active licences on it.
@@ -45,6 +46,7 @@ func (d *Dashboard) devices(w http.ResponseWriter, r *http.Request) error {
 		view{Title: "Devices of " + customer, Customer: customer, Section: "customers", Body: v})
 }
 
+// devicesOf returns the devices of a customer, those in use first by their last download.
 func (d *Dashboard) devicesOf(ctx context.Context, customer string) (v devicesView, err error) {
 	res, err := d.state(ctx, customer, 0)
 	if err != nil {
@@ -103,7 +105,8 @@ func (d *Dashboard) askRemoval(w http.ResponseWriter, r *http.Request) error {
 		view{Title: "Remove " + v.Device, Customer: v.Customer, Section: "customers", Body: v})
 }
 
-// removeDevice removes a device.
+// removeDevice removes a device. The form has the command's id, so that a form that is
+// sent twice, or again after an error, removes once.
 func (d *Dashboard) removeDevice(w http.ResponseWriter, r *http.Request) error {
 	customer, device, command := r.PostFormValue("id"), r.PostFormValue("device"), r.PostFormValue("command")
 	res, err := d.config.Licenses.DeactivateDevice(r.Context(), connect.NewRequest(&licensedv1.DeactivateDeviceRequest{

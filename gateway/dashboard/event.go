@@ -24,6 +24,8 @@ type eventView struct {
 	Text string
 }
 
+// eventOf makes an event readable. One that this release cannot decode is shown as such,
+// with its raw record.
 func eventOf(e *licensedv1.HistoryEvent) eventView {
 	v := eventView{HistoryEvent: e, Kind: "other"}
 	if e.Problem != "" {
@@ -39,7 +41,8 @@ func eventOf(e *licensedv1.HistoryEvent) eventView {
 	return v
 }
 
-// tell says what an event says, in one sentence, and of which kind it is.
+// tell returns what an event says, in one sentence, and of which kind it is. An event
+// without a case here is shown by its name and fields alone.
 func tell(m proto.Message) (kind, text string) {
 	switch e := m.(type) {
 	case *licensedv1.LicenseCreated:
@@ -75,6 +78,7 @@ func tell(m proto.Message) (kind, text string) {
 	return "other", ""
 }
 
+// refusedWords returns which rule refused a command, and the figures that it went by.
 func refusedWords(e *licensedv1.CommandRefused) string {
 	s := commandWords(e.Command) + subject(e.DeviceId, e.TitleId, e.PlanId) + " was refused: " +
 		clusterrates.RuleWords(e.Rule)
@@ -103,6 +107,7 @@ func subject(device, title, plan string) string {
 	return ""
 }
 
+// of returns a part of a sentence, or nothing if what it is about is missing.
 func of(before, s string) string {
 	if s == "" {
 		return ""
@@ -113,6 +118,7 @@ func of(before, s string) string {
 // commandWords names a command: "acquire license".
 func commandWords(k licensedv1.CommandKind) string { return words(k.String(), "COMMAND_KIND_") }
 
+// milliTime returns a time in milliseconds to the minute, in UTC.
 func milliTime(ms int64) string { return time.UnixMilli(ms).UTC().Format("2006-01-02 15:04") }
 
 // Fields lists what the event says, names and values.

@@ -20,11 +20,13 @@ type whyView struct {
 	Problem string
 }
 
+// stepView is a step of the explanation with the class of its effect.
 type stepView struct {
 	*licensedv1.WhyStep
 	Kind string
 }
 
+// effects are the classes of effects; those of a newer release have none.
 var effects = map[licensedv1.WhyEffect]string{
 	licensedv1.WhyEffect_WHY_EFFECT_CHANGED: "good",
 	licensedv1.WhyEffect_WHY_EFFECT_REFUSED: "bad",
@@ -102,7 +104,7 @@ func (d *Dashboard) try(ctx context.Context, s Selection) (*tryView, error) {
 	return v, nil
 }
 
-// verdictOf says in one sentence what would have come of a command.
+// verdictOf returns in one sentence what a command would have returned.
 func verdictOf(res *licensedv1.TryAtResponse) (accepts bool, verdict string) {
 	switch {
 	case res.Refusal != nil:
@@ -121,8 +123,8 @@ func verdictOf(res *licensedv1.TryAtResponse) (accepts bool, verdict string) {
 	return true, "It would be accepted, and end no licence."
 }
 
-// commandOf makes the command that is selected, and says it in words. One that is not known is nil,
-// which the API explains.
+// commandOf makes the command that is selected, and says it in words. An unknown one is
+// nil, for which the API returns an error with the reason.
 func commandOf(s Selection) (*licensedv1.Command, string) {
 	on := fmt.Sprintf("%s on %s", s.TryTitle, s.TryDevice)
 	switch s.Try {

@@ -108,6 +108,7 @@ func duration(d time.Duration) string {
 	}
 }
 
+// lasting is duration for messages.
 func lasting(d *durationpb.Duration) string { return duration(d.AsDuration()) }
 
 // clock returns a time of the day with its date, in UTC.

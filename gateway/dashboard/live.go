@@ -13,7 +13,8 @@ import (
 	"licensed/messages/licensedv1"
 )
 
-// event of a stream, encoded.
+// event of a stream, encoded as server-sent events are. It is shared by all viewers and
+// never changed.
 type event struct{ bytes []byte }
 
 // newEvent returns an event with data as JSON.
@@ -28,8 +29,8 @@ func newEvent(name string, data any) (*event, error) {
 // writeTimeout is the time a browser may take to take what was written.
 const writeTimeout = 10 * time.Second
 
-// writer writes an answer of any length, to which the limits of ordinary requests do not apply: what bounds it
-// is that what is written is taken.
+// writer writes an answer of any length, to which the limits of ordinary requests do not
+// apply: its bound is that what is written is taken within writeTimeout.
 type writer struct {
 	w       http.ResponseWriter
 	control *http.ResponseController
@@ -66,7 +67,7 @@ func (w writer) inTime(write func() error) error {
 // finish bounds the time for what the server still has to send.
 func (w writer) finish() { _ = w.control.SetWriteDeadline(time.Now().Add(writeTimeout)) }
 
-// stream writes server-sent events.
+// stream writes server-sent events. It is used by one goroutine.
 type stream struct {
 	writer
 	pending []byte
@@ -94,7 +95,7 @@ func (s *stream) flush() error {
 	return s.writer.flush()
 }
 
-// send sends one event with data as JSON.
+// send sends one event with data as JSON, and what was added before it.
 func (s *stream) send(name string, data any) error {
 	e, err := newEvent(name, data)
 	if err != nil {
@@ -107,6 +108,7 @@ func (s *stream) send(name string, data any) error {
 // live streams the cluster page: all samples and parts first, then each sample as it comes and the parts
 // that changed.
 func (d *Dashboard) live(w http.ResponseWriter, r *http.Request) error {
+	// While it is watched, the sampler asks every second.
 	defer d.sampler.watch()()
 	v := &viewer{out: openStream(w), samples: d.sampler.history}
 	defer v.out.finish()
@@ -128,7 +130,8 @@ func (d *Dashboard) live(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// viewer is a page that is sent updates.
+// viewer is a page that is sent updates. It gets the parts that differ from those it has,
+// and samples without a gap: after a pause, all that it missed.
 type viewer struct {
 	out     *stream
 	samples func() []clusterrates.Sample
@@ -145,6 +148,7 @@ func (v *viewer) show(u *update) error {
 		v.out.add(u.sample)
 		v.at = u.at
 	default: // It came just now, or was too slow.
+		// Those that the page has already are left out.
 		samples := v.samples()
 		for len(samples) > 0 && samples[0].At <= v.at {
 			samples = samples[1:]
@@ -182,6 +186,8 @@ func (d *Dashboard) customerLive(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer following.Close()
+	// The first look may fail with an error page; later the stream has begun, and only
+	// its end can be told.
 	for any := false; ; any = true {
 		if !following.Receive() {
 			if any {

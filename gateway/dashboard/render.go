@@ -61,7 +61,8 @@ func (d *Dashboard) render(w http.ResponseWriter, status int, page, part string,
 	return nil
 }
 
-// part returns a part of a page.
+// part returns a part of a page: the name of a template within it. It is rendered as a
+// whole before anything is sent, so that an error has a page of its own.
 func (d *Dashboard) part(page, part string, v any) ([]byte, error) {
 	var b bytes.Buffer
 	if err := d.pages[page].ExecuteTemplate(&b, part, v); err != nil {
@@ -78,12 +79,15 @@ type pageError struct {
 	retry       bool
 }
 
+// Error implements error.
 func (e *pageError) Error() string { return e.title + ": " + e.text }
 
+// errLargeForm is the page for a body above maxForm.
 var errLargeForm = &pageError{
 	status: http.StatusRequestEntityTooLarge, title: "Too much", text: "A form has at most 64 KiB.",
 }
 
+// errNoPage is the page for other addresses below Path.
 var errNoPage = &pageError{
 	status: http.StatusNotFound, title: "No such page", text: "The dashboard has no page of that name.",
 }
@@ -96,7 +100,7 @@ type errorView struct {
 	Retry       bool
 }
 
-// fail shows an error.
+// fail shows an error as a page, with its status.
 func (d *Dashboard) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if r.Context().Err() != nil {
 		return // The client has disconnected.
@@ -125,7 +129,7 @@ var statuses = map[connect.Code]struct {
 	connect.CodeDataLoss:           {http.StatusInternalServerError, "The history is damaged"},
 }
 
-// explain finds the words for an error.
+// explain returns the words for an error. One that people can do nothing about is logged.
 func (d *Dashboard) explain(r *http.Request, err error) *pageError {
 	var known *pageError
 	if errors.As(err, &known) {

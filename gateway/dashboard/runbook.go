@@ -21,6 +21,7 @@ var elsewhere = regexp.MustCompile(`\[([^\]]+)\]\([^)#:][^):]*\)`)
 func renderRunbook(markdown []byte) (template.HTML, error) {
 	md := goldmark.New(goldmark.WithExtensions(extension.Table), goldmark.WithParserOptions(parser.WithAutoHeadingID()))
 	var b bytes.Buffer
+	// Links to other documents become their text.
 	if err := md.Convert(elsewhere.ReplaceAll(markdown, []byte("$1")), &b); err != nil {
 		return "", fmt.Errorf("runbook: %w", err)
 	}

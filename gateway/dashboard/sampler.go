@@ -41,6 +41,7 @@ type sampler struct {
 	closed   bool
 }
 
+// newSampler starts a sampler. now is the clock of readings; pauses are real time.
 func newSampler(c Cluster, now func() time.Time) *sampler {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &sampler{
@@ -51,11 +52,13 @@ func newSampler(c Cluster, now func() time.Time) *sampler {
 	return s
 }
 
+// close ends the sampling and waits for it.
 func (s *sampler) close() {
 	s.cancel()
 	<-s.stopped
 }
 
+// run asks again and again, at once when a first viewer comes.
 func (s *sampler) run(ctx context.Context) {
 	defer close(s.stopped)
 	defer s.end()
@@ -73,6 +76,7 @@ func (s *sampler) run(ctx context.Context) {
 	}
 }
 
+// pause returns the time until the next attempt.
 func (s *sampler) pause() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -82,7 +86,8 @@ func (s *sampler) pause() time.Duration {
 	return idleEvery
 }
 
-// sample asks once.
+// sample asks once, without the lock: an answer may take seconds. A sample is made of two
+// readings that succeeded, however far apart.
 func (s *sampler) sample(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, snapshotTimeout)
 	defer cancel()
@@ -94,12 +99,14 @@ func (s *sampler) sample(ctx context.Context) {
 	if s.err = err; err == nil {
 		if s.last != nil && now.After(s.lastAt) {
 			s.samples = append(s.samples, clusterrates.Between(s.last, status, now, now.Sub(s.lastAt)))
+			// A wall clock that was set back makes no sample: rates would be nonsense.
 			if excess := len(s.samples) - keptSamples; excess > 0 {
 				s.samples = append(s.samples[:0], s.samples[excess:]...)
 			}
 		}
 		s.last, s.lastAt = status, now
 	}
+	// Viewers wait on the channel that they got with their last reading.
 	close(s.news)
 	s.news = make(chan struct{})
 }
@@ -112,7 +119,7 @@ func (s *sampler) end() {
 	close(s.news)
 }
 
-// watch makes samples come every second until stop is called.
+// watch makes samples come every second until stop is called, which must be called once.
 func (s *sampler) watch() (stop func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -147,6 +154,7 @@ type reading struct {
 	closed bool
 }
 
+// read returns what is known now, without waiting.
 func (s *sampler) read() reading {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -169,7 +177,7 @@ func (s *sampler) history() []clusterrates.Sample {
 	return append([]clusterrates.Sample(nil), s.samples...)
 }
 
-// first waits for the first attempt.
+// first waits for the first attempt to end, or for ctx.
 func (s *sampler) first(ctx context.Context) reading {
 	for {
 		r := s.read()

@@ -30,6 +30,7 @@ type table struct {
 	Empty string
 }
 
+// column of a table; Right aligns numbers.
 type column struct {
 	Name  string
 	Right bool
@@ -47,6 +48,7 @@ type row struct {
 	Device, Title string
 }
 
+// cell of a row, with the name of its column for narrow screens.
 type cell struct {
 	Name, Text string
 	// Was is what it said before, where that is something else.
@@ -55,7 +57,8 @@ type cell struct {
 	Right   bool
 }
 
-// compare makes the tables of a state and marks what differs from the one before, if that is known.
+// compare makes the tables of a state and marks what differs from the one before, if that
+// is known. Rows are matched by their keys.
 func compare(before, now *licensedv1.CustomerState) stateView {
 	v := stateView{Plan: planOf(now), Tables: tablesOf(now), Compared: before != nil}
 	if before == nil {
@@ -75,7 +78,8 @@ func compare(before, now *licensedv1.CustomerState) stateView {
 	return v
 }
 
-// mark marks what differs from the same table before, and reports whether there is any.
+// mark marks what differs from the same table before, and returns the differences in
+// words. Rows that are gone are appended, so that they can be shown.
 func (t *table) mark(before table) (changes []string) {
 	was := make(map[string]row, len(before.Rows))
 	for _, r := range before.Rows {
@@ -109,6 +113,7 @@ func (t *table) mark(before table) (changes []string) {
 	return changes
 }
 
+// planOf returns the figures above the tables.
 func planOf(s *licensedv1.CustomerState) []cell {
 	plan := s.PlanId
 	if s.DefaultPlan {
@@ -122,10 +127,14 @@ func planOf(s *licensedv1.CustomerState) []cell {
 	}
 }
 
+// tablesOf returns all tables of a state, always in the same order, so that those of two
+// states match.
 func tablesOf(s *licensedv1.CustomerState) []table {
 	return []table{licensesOf(s), devicesOf(s), titlesOf(s), studiosOf(s)}
 }
 
+// columnsOf returns columns by their names; one that begins with > is aligned to the
+// right.
 func columnsOf(names ...string) []column {
 	out := make([]column, len(names))
 	for i, n := range names {
@@ -148,6 +157,7 @@ func (t *table) newRow(key string, texts ...string) *row {
 	return &t.Rows[len(t.Rows)-1]
 }
 
+// licensesOf returns the licences, active ones first.
 func licensesOf(s *licensedv1.CustomerState) table {
 	t := table{
 		Name: "Licences", One: "Licence", Empty: "No licences.",
@@ -181,6 +191,7 @@ func licensesOf(s *licensedv1.CustomerState) table {
 	return t
 }
 
+// devicesOf returns the devices.
 func devicesOf(s *licensedv1.CustomerState) table {
 	t := table{
 		Name: "Devices", One: "Device", Empty: "No devices.",
@@ -200,6 +211,7 @@ func devicesOf(s *licensedv1.CustomerState) table {
 	return t
 }
 
+// never returns a time, or "never" for none.
 func never(t *timestamppb.Timestamp) string {
 	if t == nil {
 		return "never"
@@ -207,6 +219,7 @@ func never(t *timestamppb.Timestamp) string {
 	return day(t)
 }
 
+// titlesOf returns the use of titles that have a yearly limit.
 func titlesOf(s *licensedv1.CustomerState) table {
 	t := table{
 		Name: "Titles, last 365 days", One: "Title", Empty: "Nothing that counts against a yearly limit.",
@@ -218,6 +231,7 @@ func titlesOf(s *licensedv1.CustomerState) table {
 	return t
 }
 
+// studiosOf returns the active licences by studio.
 func studiosOf(s *licensedv1.CustomerState) table {
 	t := table{
 		Name: "Studios", One: "Studio", Empty: "No active licences of any studio.",

@@ -37,12 +37,14 @@ type itemView struct {
 	Border bool
 }
 
-// timeline lists the events around a moment.
+// timeline lists the events around a moment: up to around later ones and around earlier
+// ones, the moment's own included.
 func (d *Dashboard) timeline(ctx context.Context, s Selection) (timelineView, error) {
 	v := timelineView{Selection: s}
 	var newer, older []*licensedv1.HistoryItem
 	var newerEnd, olderEnd *licensedv1.HistoryEnd
 	g, ctx := errgroup.WithContext(ctx)
+	// collect returns a function that appends what it is called with.
 	collect := func(to *[]*licensedv1.HistoryItem) func(*licensedv1.HistoryItem) error {
 		return func(i *licensedv1.HistoryItem) error {
 			*to = append(*to, i)
@@ -90,6 +92,7 @@ func (d *Dashboard) timeline(ctx context.Context, s Selection) (timelineView, er
 	return v, nil
 }
 
+// first returns the first event of an item, last the last one; a gap has several.
 func first(i *licensedv1.HistoryItem) uint64 {
 	return max(i.GetEvent().GetSequence(), i.GetGap().GetFromSequence())
 }
@@ -98,6 +101,8 @@ func last(i *licensedv1.HistoryItem) uint64 {
 	return max(i.GetEvent().GetSequence(), i.GetGap().GetToSequence())
 }
 
+// itemsOf makes the list from items, newest first. at is the event whose moment is
+// chosen; 0 is the head.
 func itemsOf(items []*licensedv1.HistoryItem, at, head uint64) []itemView {
 	if at == 0 {
 		at = head
@@ -137,6 +142,7 @@ type stripView struct {
 	Archived uint64
 }
 
+// barView is a bar as it is drawn, in units of the picture.
 type barView struct {
 	X      int
 	Y, H   int
@@ -145,9 +151,11 @@ type barView struct {
 	RY     int
 }
 
+// bar counts the events in a part of the history.
 type bar struct{ events, refused, archived, missing int }
 
-// strip draws a history; what the filter leaves out is left out.
+// strip draws a history; what the filter leaves out is left out. Each bar stands for the
+// same number of events, not for the same time.
 func (d *Dashboard) strip(ctx context.Context, s Selection) (stripView, error) {
 	head, err := d.head(ctx, s.Customer)
 	if err != nil {
@@ -164,6 +172,7 @@ func (d *Dashboard) strip(ctx context.Context, s Selection) (stripView, error) {
 		&licensedv1.ListEventsRequest{CustomerId: s.Customer, DeviceId: s.Device, TitleId: s.Title, ToSequence: head},
 		func(i *licensedv1.HistoryItem) error {
 			if g := i.GetGap(); g != nil {
+				// A gap may be long; the history is not, at most stripMost events.
 				for q := g.FromSequence; q <= min(g.ToSequence, head); q++ {
 					at(q).missing++
 				}
@@ -188,6 +197,8 @@ func (d *Dashboard) strip(ctx context.Context, s Selection) (stripView, error) {
 	return v, nil
 }
 
+// drawn returns the bars in the units of the picture: the highest fills it, and what is
+// not empty can be seen.
 func drawn(bars []bar) []barView {
 	const height = 32
 	most := 1
@@ -216,8 +227,8 @@ func drawn(bars []bar) []barView {
 	return out
 }
 
-// download sends all events of a customer as JSON: an array, or what came before an error and no end
-// of the array, which no reader takes for whole.
+// download sends all events of a customer as JSON: an array, or what came before an error
+// and no end of the array, which no reader takes for whole. It ends with the dashboard.
 func (d *Dashboard) download(w http.ResponseWriter, r *http.Request) error {
 	s, err := selectionOf(r)
 	if err != nil {

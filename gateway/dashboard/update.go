@@ -25,6 +25,7 @@ type update struct {
 // updates makes an update of each reading that somebody looks at, once for all who do. Safe for
 // concurrent use.
 type updates struct {
+	// part renders a part of a page.
 	part func(page, part string, v any) ([]byte, error)
 	now  func() time.Time
 
@@ -33,7 +34,9 @@ type updates struct {
 	status *licensedv1.ClusterStatus // that the latest is made of
 }
 
-// of returns the update of a reading, or a later one if somebody has asked for that already.
+// of returns the update of a reading, or a later one if it was asked for already. It
+// renders under the lock: other viewers need the same update, and would only render it
+// again.
 func (u *updates) of(r *reading) (update, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -41,6 +44,7 @@ func (u *updates) of(r *reading) (update, error) {
 		return u.latest, nil
 	}
 	next := update{reading: r.number, before: r.before, parts: u.latest.parts}
+	// Before the first update no part exists, changed or not.
 	fresh := u.latest.reading == 0
 	board := boardOf(*r, u.now())
 	var err error
@@ -67,7 +71,7 @@ func (u *updates) of(r *reading) (update, error) {
 	return next, nil
 }
 
-// sameHappenings reports whether two readings tell of the same.
+// sameHappenings reports whether two readings list the same happenings.
 func sameHappenings(a, b *licensedv1.ClusterStatus) bool {
 	return slices.EqualFunc(a.GetHappenings(), b.GetHappenings(), func(a, b *licensedv1.Happening) bool {
 		return a == b || a.Kind == b.Kind && a.Text == b.Text && a.At.AsTime().Equal(b.At.AsTime())

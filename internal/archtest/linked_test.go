@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestLinksOnlyTheAPI: what the tool and the package for applications link, through whatever imports, is the API and what
-// both programs share.
+// TestLinksOnlyTheAPI: what the tool and the package for applications link, through whatever imports, is the API
+// and what both programs share.
 func TestLinksOnlyTheAPI(t *testing.T) {
 	for pkg, ours := range map[string][]string{
 		"licensed/cmd/licensectl": apiOfTools,
@@ -22,7 +22,8 @@ func TestLinksOnlyTheAPI(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, linked := range strings.Fields(string(out)) {
-			if linked != pkg && match("licensed/...", linked) && !matches(ours, linked) || matches(serverLibraries, linked) {
+			if linked != pkg && match("licensed/...", linked) && !matches(ours, linked) ||
+				matches(serverLibraries, linked) {
 				t.Errorf("%s links %s; go list -deps shows through which import", pkg, linked)
 			}
 		}

@@ -96,7 +96,8 @@ func metricOf(call *ast.CallExpr) (m metric) {
 	return m
 }
 
-// stringOf returns the text of a string literal, or of several that are joined with +: long texts stand on several lines.
+// stringOf returns the text of a string literal, or of several that are joined with +: long texts stand on several
+// lines.
 func stringOf(e ast.Expr) (string, bool) {
 	switch e := e.(type) {
 	case *ast.BasicLit:

@@ -172,7 +172,8 @@ var rules = []rule{
 	},
 	{
 		name: "client knows only the API",
-		why:  "applications import it: what it links, they link, and it must do nothing that clients in other languages cannot",
+		why: "applications import it: what it links, they link, and it must do nothing that clients in other " +
+			"languages cannot",
 		from: []string{"licensed/client"},
 		deny: everything, allow: []string{"licensed/messages/licensedv1"},
 	},

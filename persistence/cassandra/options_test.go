@@ -28,7 +28,8 @@ func TestParseURL(t *testing.T) {
 			o.Hosts, o.Keyspace, o.Username, o.Password = []string{"a"}, "k", "me", "p@ss/"
 			o.Consistency, o.DataCenter, o.Timeout, o.Connections = Quorum, "eu-1", 1500*time.Millisecond, 4
 		}),
-		"cassandra://a/?group_partitions=1&group_bytes=99&batches_in_flight=2&reads_in_flight=3&accept_risk=x&accept_risk=y&connect_timeout=1s": with(func(o *Options) {
+		"cassandra://a/?group_partitions=1&group_bytes=99&batches_in_flight=2&reads_in_flight=3" +
+			"&accept_risk=x&accept_risk=y&connect_timeout=1s": with(func(o *Options) {
 			o.Hosts, o.GroupPartitions, o.GroupBytes, o.BatchesInFlight, o.ReadsInFlight = []string{"a"}, 1, 99, 2, 3
 			o.AcceptRisks, o.ConnectTimeout = []string{"x", "y"}, time.Second
 		}),

@@ -283,7 +283,8 @@ func TestDrainedNode(t *testing.T) {
 	c := threeNodes()
 	c.move("node-c", 0)
 	n := c.nodes[2]
-	n.State, n.Lease.Remaining, n.ResidentCustomers, n.ResidentBytes, n.CommandsPerSecond = licensedv1.NodeState_NODE_STATE_DRAINED, nil, 0, 0, 0
+	n.State, n.Lease.Remaining = licensedv1.NodeState_NODE_STATE_DRAINED, nil
+	n.ResidentCustomers, n.ResidentBytes, n.CommandsPerSecond = 0, 0, 0
 	n.UnpackedCustomers, n.LowestEpoch, n.HighestEpoch = 0, 0, 0
 	c.set("node-c", fate{drained: true})
 	c.tell(licensedv1.HappeningKind_HAPPENING_KIND_LEFT, "node-c handed over all shards")

@@ -27,14 +27,17 @@ func TestModulePath(t *testing.T) {
 	tree := filepath.Join(t.TempDir(), "tree")
 	copyTree(t, tree)
 	run(t, tree, "make", "module-path", "MODULE="+module)
-	run(t, tree, "go", "vet", "./...", "./test/...") // Compiles tests too, as far as it takes to know that they would build.
+	// Compiles tests too, as far as it takes to know that they would build.
+	run(t, tree, "go", "vet", "./...", "./test/...")
 	run(t, tree, "go", "test", "./internal/archtest")
-	if old := run(t, tree, "go", "list", "-test", "-deps", "-f", `{{if not .Standard}}{{.ImportPath}}{{end}}`, "./...", "./test/..."); strings.Contains("\n"+old, "\nlicensed/") {
+	if old := run(t, tree, "go", "list", "-test", "-deps", "-f", `{{if not .Standard}}{{.ImportPath}}{{end}}`, "./...",
+		"./test/..."); strings.Contains("\n"+old, "\nlicensed/") {
 		t.Error("packages of the former module path are still in use")
 	}
 	bin := t.TempDir()
 	run(t, tree, "go", "build", "-o", bin+"/", "./cmd/licensed")
-	daemon := harness.Start(t, filepath.Join(bin, "licensed"), "dev", "--data", filepath.Join(bin, "data"), "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
+	daemon := harness.Start(t, filepath.Join(bin, "licensed"), "dev", "--data", filepath.Join(bin, "data"), "--listen",
+		"127.0.0.1:0", "--admin", "127.0.0.1:0")
 	programs, err := filepath.Glob("testdata/*.go.txt")
 	if err != nil || len(programs) == 0 {
 		t.Fatalf("programs of testdata: %v, %v", programs, err)
@@ -52,7 +55,8 @@ func TestModulePath(t *testing.T) {
 				t.Fatal(err)
 			}
 			// The same versions as the product's, so that no other has to be fetched.
-			write(t, filepath.Join(dir, "go.mod"), append(requirements, fmt.Sprintf("\nrequire %s v0.0.0\nreplace %[1]s => %s\n", module, tree)...))
+			write(t, filepath.Join(dir, "go.mod"),
+				append(requirements, fmt.Sprintf("\nrequire %s v0.0.0\nreplace %[1]s => %s\n", module, tree)...))
 			run(t, dir, "go", "mod", "edit", "-module", "example.com/consumer")
 			run(t, dir, "go", "mod", "tidy")
 			run(t, dir, "go", "run", ".", daemon.API)

@@ -120,7 +120,8 @@ func OpenDriver(o cassandra.Options, connections int, coalesce time.Duration) (*
 // Close closes the sessions.
 func (d *Driver) Close() { d.session.Close() }
 
-const columns = `(row_id, epoch, incarnation, sequence, aggregate_id, command_id, event_time, event_mapper, event_data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`
+const columns = `(row_id, epoch, incarnation, sequence, aggregate_id, command_id, event_time, event_mapper, event_data)
+	VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`
 
 // Insert returns an operation that inserts the rows of a store with prepared statements and nothing else.
 func (d *Driver) Insert(w Workload, inFlight int) Operation {
@@ -129,8 +130,8 @@ func (d *Driver) Insert(w Workload, inFlight int) Operation {
 
 // CompareAndSet returns an operation that inserts each row on the condition that it is missing.
 func (d *Driver) CompareAndSet(w Workload, inFlight int) (Operation, error) {
-	if err := d.session.Query(`CREATE TABLE IF NOT EXISTS bench_conditional (row_id text, epoch bigint, incarnation uuid, sequence bigint,
-		aggregate_id text, command_id text, event_time timestamp, event_mapper text, event_data blob,
+	if err := d.session.Query(`CREATE TABLE IF NOT EXISTS bench_conditional (
+		row_id text, epoch bigint, incarnation uuid, sequence bigint, aggregate_id text, command_id text, event_time timestamp, event_mapper text, event_data blob,
 		PRIMARY KEY ((row_id, epoch, incarnation), sequence))`).Exec(); err != nil {
 		return nil, err
 	}
