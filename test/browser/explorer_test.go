@@ -59,11 +59,8 @@ func TestExplorer(t *testing.T) {
 func TestShared(t *testing.T) {
 	s := start(t, nil)
 	s.life("Bayley")
-	p := open(t,
-		s.url(
-			"customer?id=Bayley&at=13&device=iphone&title=GlowS01E01&whydevice=iphone&whytitle=GlowS01E01" +
-				"&try=acquire&trydevice=tv&trytitle=GlowS01E03",
-		), wall)
+	p := open(t, s.url("customer?id=Bayley&at=13&device=iphone&title=GlowS01E01&whydevice=iphone&whytitle=GlowS01E01"+
+		"&try=acquire&trydevice=tv&trytitle=GlowS01E03"), wall)
 	p.says(".where", "After event 13")
 	p.says(".changes", "Renewals 1, was 0")
 	p.wait("[...document.querySelectorAll('.events .about')].every(e => e.textContent === 'iphone/GlowS01E01' || " +
