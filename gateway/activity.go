@@ -7,7 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
-	"licensed/gateway/budget"
+	"licensed/internal/budget"
 	"licensed/messages/licensedv1"
 )
 

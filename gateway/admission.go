@@ -12,7 +12,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/proto"
 
-	"licensed/gateway/budget"
+	"licensed/internal/budget"
 	"licensed/messages/licensedv1"
 )
 

@@ -16,7 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"licensed/actors"
-	"licensed/gateway/budget"
+	"licensed/internal/budget"
 	"licensed/messages/licensedv1/licensedv1connect"
 	"licensed/persistence"
 )

@@ -5,7 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"licensed/gateway/budget"
+	"licensed/internal/budget"
 )
 
 // Limits bound what requests use at a time, so that no client can use up the memory, or the places of others. What

@@ -23,7 +23,7 @@ import (
 	"licensed/actors"
 	"licensed/actors/license"
 	"licensed/gateway"
-	"licensed/gateway/budget"
+	"licensed/internal/budget"
 	"licensed/internal/harness"
 	"licensed/messages/licensedv1"
 	"licensed/messages/licensedv1/licensedv1connect"

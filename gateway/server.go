@@ -11,7 +11,7 @@ import (
 	"sync"
 	"time"
 
-	"licensed/gateway/budget"
+	"licensed/internal/budget"
 )
 
 // ServerConfig of a server. DefaultServerConfig gives sensible values.

@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"licensed/gateway"
-	"licensed/gateway/budget"
+	"licensed/internal/budget"
 )
 
 // adminAnswer is the time the admin port may take to answer: profiles take half a minute.

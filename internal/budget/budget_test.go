@@ -5,7 +5,7 @@ import (
 	"sync"
 	"testing"
 
-	"licensed/gateway/budget"
+	"licensed/internal/budget"
 )
 
 var (
