@@ -112,7 +112,11 @@ type Config struct {
 	MaxPeerBytes int
 	// MaxBytes bounds the same of all peers that send requests to this process, in bytes (default 256 MiB).
 	MaxBytes int
-	// MaxPeers bounds the connections that are accepted, and the streams on them (default 1024). One address gets
+	// MaxUnfinishedBytes bounds what has arrived of frames that are not complete, of all peers, in bytes (default
+	// 64 MiB). One address gets half of it. A connection has 128 KiB beside that. One that needs more than is left is
+	// closed, and one whose frame then takes longer than 30 s.
+	MaxUnfinishedBytes int
+	// MaxPeers bounds the connections that are accepted (default 1024), with one stream on each. One address gets
 	// half of them, or 16 if that is more.
 	MaxPeers int
 	// MaxIdle is the time that an accepted connection may have no stream (default 10 s). Then it is closed: a peer
@@ -149,7 +153,8 @@ type Observer struct {
 // DefaultConfig returns the defaults.
 func DefaultConfig() Config {
 	return Config{
-		Bind: "0.0.0.0:7947", MaxMessageBytes: 8 << 20, MaxInFlight: 8192, MaxPeerBytes: 64 << 20, MaxBytes: 256 << 20, MaxPeers: 1024, MaxIdle: 10 * time.Second, MaxTimeout: time.Minute,
+		Bind: "0.0.0.0:7947", MaxMessageBytes: 8 << 20, MaxInFlight: 8192, MaxPeerBytes: 64 << 20, MaxBytes: 256 << 20, MaxUnfinishedBytes: 64 << 20,
+		MaxPeers: 1024, MaxIdle: 10 * time.Second, MaxTimeout: time.Minute,
 		DialTimeout: time.Second, Silence: 2 * time.Second, Log: slog.Default(),
 	}
 }
@@ -162,7 +167,7 @@ func (c *Config) validate() error {
 		{"Cluster", c.Cluster != ""}, {"Codec", c.Codec != nil}, {"Log", c.Log != nil},
 		{"MaxMessageBytes", c.MaxMessageBytes > 0 && c.MaxMessageBytes <= 1<<30}, {"MaxInFlight", c.MaxInFlight > 0},
 		{"MaxPeerBytes", c.MaxPeerBytes >= c.MaxMessageBytes}, {"MaxBytes", c.MaxBytes >= c.MaxPeerBytes},
-		{"MaxPeers", c.MaxPeers > 0}, {"MaxIdle", c.MaxIdle > 0}, {"MaxTimeout", c.MaxTimeout > 0}, {"DialTimeout", c.DialTimeout > 0},
+		{"MaxUnfinishedBytes", c.MaxUnfinishedBytes > 0}, {"MaxPeers", c.MaxPeers > 0}, {"MaxIdle", c.MaxIdle > 0}, {"MaxTimeout", c.MaxTimeout > 0}, {"DialTimeout", c.DialTimeout > 0},
 		{"Silence", c.Silence > 0},
 	} {
 		if !f.ok {

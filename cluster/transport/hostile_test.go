@@ -44,7 +44,13 @@ func newStranger(t *testing.T, address string, options ...grpc.DialOption) *stra
 // stream opens a stream with headers, as pairs.
 func (s *stranger) stream(headers ...string) grpc.ClientStream {
 	s.t.Helper()
-	stream, err := s.conn.NewStream(metadata.AppendToOutgoingContext(s.t.Context(), headers...), &exchange, exchangeMethod)
+	return s.until(s.t.Context(), headers...)
+}
+
+// until opens a stream that lasts until a context ends.
+func (s *stranger) until(ctx context.Context, headers ...string) grpc.ClientStream {
+	s.t.Helper()
+	stream, err := s.conn.NewStream(metadata.AppendToOutgoingContext(ctx, headers...), &exchange, exchangeMethod)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -74,7 +80,9 @@ func statusRequest() *clusterv1.Request {
 // ask sends a request on a new stream and returns the response to it.
 func (s *stranger) ask(m *clusterv1.Request) (*clusterv1.Response, error) {
 	s.t.Helper()
-	return ask(s.t, s.greet(), m)
+	ctx, cancel := context.WithCancel(s.t.Context()) // A connection has one stream at a time.
+	defer cancel()
+	return ask(s.t, s.until(ctx, wireHeader, wireVersion, clusterHeader, "test"), m)
 }
 
 func ask(t *testing.T, stream grpc.ClientStream, m *clusterv1.Request) (*clusterv1.Response, error) {
@@ -359,21 +367,100 @@ func TestNoise(t *testing.T) {
 	until(t, "place for another", func() bool { _, err := b.execute(t.Context(), a.Address(), "x"); return err == nil })
 }
 
-// TestManyStreams: one connection does not get as many streams as it likes.
+// TestManyStreams: a connection has one stream. The second one waits until the first one has ended.
 func TestManyStreams(t *testing.T) {
-	a := start(t, func(c *Config) { c.MaxPeers = 2 })
+	a := start(t, nil)
 	s := newStranger(t, a.Address())
-	open := []grpc.ClientStream{s.greet(), s.greet()}
-	for _, stream := range open {
-		if r, err := ask(t, stream, statusRequest()); err != nil {
+	ctx, cancel := context.WithCancel(t.Context())
+	first := s.until(ctx, wireHeader, wireVersion, clusterHeader, "test")
+	if r, err := ask(t, first, statusRequest()); err != nil {
+		t.Fatalf("%v, %v", r, err)
+	}
+	second := make(chan error, 1)
+	go func() {
+		_, err := s.ask(statusRequest())
+		second <- err
+	}()
+	for range 100 {
+		if r, err := ask(t, first, statusRequest()); err != nil {
 			t.Fatalf("%v, %v", r, err)
 		}
 	}
-	if _, err := answer(t, s.greet(), 0); status.Code(err) != codes.ResourceExhausted {
-		t.Errorf("one too many: %v", err)
+	if n := a.sessionCount(); n != 1 {
+		t.Errorf("%d streams", n)
 	}
-	if r, err := ask(t, open[0], statusRequest()); err != nil {
-		t.Errorf("then, of those before: %v, %v", r, err)
+	cancel()
+	if err := <-second; err != nil {
+		t.Errorf("then, of another one: %v", err)
+	}
+}
+
+// stallingConn loses what is written after a number of bytes, and says that it was written.
+type stallingConn struct {
+	net.Conn
+	left int
+}
+
+func (c *stallingConn) Write(p []byte) (int, error) {
+	n := min(len(p), c.left)
+	c.left -= n
+	if _, err := c.Conn.Write(p[:n]); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// startFrame begins a frame on a connection of its own, of which a number of bytes arrive.
+func startFrame(t *testing.T, address string, f raw, arrives int) {
+	s := newStranger(t, address, grpc.WithDefaultCallOptions(grpc.ForceCodec(rawCodec{})),
+		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+			conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+			return &stallingConn{conn, arrives}, err
+		}))
+	stream := s.greet()
+	go func() { _ = stream.SendMsg(f) }() // It may wait until the connection is closed.
+}
+
+// TestUnfinishedFrames: what has arrived of frames that are never complete is bounded, of one address and of all. Peers
+// that send ordinary frames are served meanwhile.
+func TestUnfinishedFrames(t *testing.T) {
+	a, b := start(t, nil), start(t, nil)
+	b.works(t, a.Address())
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	const strangers, arrives = 24, 8 << 20
+	frame := make(raw, arrives+1<<19)
+	for range strangers {
+		startFrame(t, a.Address(), frame, arrives)
+	}
+	most := a.listener.unfinished.PerHolder()
+	until(t, "refusal of all but those that fit", func() bool {
+		b.works(t, a.Address())
+		return a.journal.count("rejected too many bytes of unfinished frames of one address") >= strangers-int(most/(arrives-windowBytes))
+	})
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if took := int64(after.HeapAlloc) - int64(before.HeapAlloc); took > most+strangers*windowBytes+16<<20 {
+		t.Errorf("%d MiB are held", took>>20)
+	}
+}
+
+// TestBytesBeforeTheHandshake: a connection that sends on and on, and opens no stream, is closed.
+func TestBytesBeforeTheHandshake(t *testing.T) {
+	a := start(t, nil)
+	conn, err := net.Dial("tcp", a.Address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	const unknown = "\x00\x40\x00\xbe\x00\x00\x00\x00\x00" // a frame of HTTP/2 of 16 KiB, of a type that has no meaning
+	_, err = conn.Write([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"))
+	for err == nil {
+		_, err = conn.Write(append([]byte(unknown), make([]byte, 16<<10)...))
+	}
+	if a.journal.count("rejected too many bytes before the handshake") != 1 {
+		t.Errorf("the connection ended with %v", err)
 	}
 }
 

@@ -1,30 +1,35 @@
 package transport
 
 import (
+	"errors"
 	"net"
-	"net/netip"
 	"sync"
+	"time"
+
+	"licensed/internal/budget"
 )
 
-// listener bounds the connections that are accepted, of all addresses together and of each. It keeps them at hand: a
-// gRPC server can end a stream only when the peer has read what was written before.
+// listener bounds the connections that are accepted and what gRPC holds of each, of all addresses together and of each.
+// gRPC buffers a message until it is complete and tells nobody, so that the connections count the bytes that arrive.
+// The listener keeps the connections at hand: a gRPC server can end a stream only when the peer has read what was
+// written before.
 type listener struct {
 	net.Listener
-	most, share int
-	rejected    func(reason string)
+	connections, unfinished *budget.Budget
+	rejected                func(reason string)
 
 	mu    sync.Mutex
 	conns map[string]*acceptedConn // by remote address with port
-	of    map[netip.Addr]int       // by remote address
 }
 
 // minShare is the number of connections one address gets at least: the processes of a small cluster may be on one machine.
 const minShare = 16
 
-func newListener(l net.Listener, most int, rejected func(reason string)) *listener {
+func newListener(l net.Listener, c *Config) *listener {
 	return &listener{
-		Listener: l, most: most, share: max(most/2, minShare), rejected: rejected,
-		conns: map[string]*acceptedConn{}, of: map[netip.Addr]int{},
+		Listener: l, rejected: c.Observer.Rejected, conns: map[string]*acceptedConn{},
+		connections: budget.New("connections", int64(c.MaxPeers), max(0.5, (minShare+0.5)/float64(c.MaxPeers))), // It is rounded down.
+		unfinished:  budget.New("unfinished frames", int64(c.MaxUnfinishedBytes), 0.5),
 	}
 }
 
@@ -35,12 +40,9 @@ func (l *listener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		c := &acceptedConn{Conn: raw, listener: l, remote: raw.RemoteAddr().String()}
-		if a, err := netip.ParseAddrPort(c.remote); err == nil {
-			c.host = a.Addr().Unmap()
-		}
-		if reason := l.add(c); reason != "" {
-			l.rejected(reason)
+		c, err := l.add(raw)
+		if err != nil {
+			l.rejected(reason("too many connections", err))
 			_ = raw.Close()
 			continue
 		}
@@ -48,50 +50,117 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 }
 
-// add counts a connection, or returns why it is not accepted.
-func (l *listener) add(c *acceptedConn) (reason string) {
+// reason returns what is told of a limit that was reached.
+func reason(what string, err error) string {
+	var exceeded *budget.ExceededError
+	if errors.As(err, &exceeded) && exceeded.Scope == budget.Share {
+		what += " of one address"
+	}
+	return what
+}
+
+// add counts a connection. Errors: *budget.ExceededError.
+func (l *listener) add(raw net.Conn) (c *acceptedConn, err error) {
+	c = &acceptedConn{Conn: raw, listener: l, remote: raw.RemoteAddr().String()}
+	holder := budget.FromRemote(c.remote)
+	if c.place, err = l.connections.Take(1, holder); err != nil {
+		return nil, err
+	}
+	if c.excess, err = l.unfinished.Take(0, holder); err != nil {
+		return nil, err
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	switch {
-	case len(l.conns) >= l.most:
-		return "too many connections"
-	case l.of[c.host] >= l.share:
-		return "too many connections of one address"
-	}
 	l.conns[c.remote] = c
-	l.of[c.host]++
-	return ""
+	return c, nil
 }
 
-// hangUp closes a connection with all that was not read from it.
-func (l *listener) hangUp(remote string) {
+// conn returns the connection from an address; nil if it is closed.
+func (l *listener) conn(remote string) *acceptedConn {
 	l.mu.Lock()
-	c := l.conns[remote]
-	l.mu.Unlock()
-	if c != nil {
-		_ = c.Close()
-	}
+	defer l.mu.Unlock()
+	return l.conns[remote]
 }
 
-// acceptedConn counts itself out when it is closed.
+// handshakeBytes may arrive before a stream is accepted: the handshakes of TLS and HTTP/2, a header, and a window of what
+// a process sends too early.
+const handshakeBytes = 2 * windowBytes
+
+// frameTimeout is the time that a frame may take to arrive from the point on at which its connection has used up its
+// allowance.
+const frameTimeout = 30 * time.Second
+
+// acceptedConn counts itself out when it is closed. It counts the bytes that arrived since its last frame was complete:
+// windowBytes are its allowance, for more it asks the budget. There is one stream on a connection, so that these are
+// all bytes that gRPC holds of it, but for those of the next frame in the stream's window.
 type acceptedConn struct {
 	net.Conn
 	listener *listener
 	remote   string
-	host     netip.Addr
-	once     sync.Once
+
+	mu         sync.Mutex
+	closed     bool
+	greeted    bool // the stream was accepted
+	unfinished int64
+	excess     budget.Grant // beyond the allowance
+	place      budget.Grant
 }
 
-// Close implements net.Conn.
+// Read implements net.Conn. It closes a connection that has too many bytes of an unfinished frame.
+func (c *acceptedConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if refused := c.arrived(n); refused != "" {
+		c.listener.rejected(refused)
+		return 0, errors.Join(errors.New(refused), c.Close())
+	}
+	return n, err
+}
+
+// arrived counts bytes, or returns why they are too many.
+func (c *acceptedConn) arrived(n int) (refused string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.unfinished += int64(n)
+	excess := c.unfinished - windowBytes
+	switch {
+	case excess <= 0 || c.closed:
+		return ""
+	case !c.greeted && c.unfinished > handshakeBytes:
+		return "too many bytes before the handshake"
+	case !c.greeted: // gRPC holds no more than a window of the stream.
+		return ""
+	case c.excess.Size() == 0:
+		_ = c.SetReadDeadline(time.Now().Add(frameTimeout)) // If it fails, so does the next read.
+	}
+	if err := c.excess.Resize(excess); err != nil {
+		return reason("too many bytes of unfinished frames", err)
+	}
+	return ""
+}
+
+// finished begins a new count: the stream was accepted, or a frame was complete and is not held any more.
+func (c *acceptedConn) finished() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.greeted, c.unfinished = true, 0
+	if c.excess.Size() > 0 {
+		c.excess.Release()
+		_ = c.SetReadDeadline(time.Time{}) // If it fails, so does the next read.
+	}
+}
+
+// Close implements net.Conn. It closes the connection with all that was not read from it.
 func (c *acceptedConn) Close() error {
-	c.once.Do(func() {
-		l := c.listener
-		l.mu.Lock()
-		defer l.mu.Unlock()
+	l := c.listener
+	l.mu.Lock()
+	if l.conns[c.remote] == c {
 		delete(l.conns, c.remote)
-		if l.of[c.host]--; l.of[c.host] == 0 {
-			delete(l.of, c.host)
-		}
-	})
+	}
+	l.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	c.excess.Release()
+	c.place.Release()
 	return c.Conn.Close()
 }

@@ -26,7 +26,7 @@ const signEvery = 500 * time.Millisecond
 type session struct {
 	transport *Transport
 	stream    grpc.ServerStream
-	from      string // address
+	conn      *acceptedConn
 	ctx       context.Context
 	cancel    context.CancelFunc
 	ready     chan struct{} // has an element if something may be in the queue
@@ -70,16 +70,13 @@ func (t *Transport) serve(stream grpc.ServerStream) error {
 }
 
 func (t *Transport) newSession(stream grpc.ServerStream, from string) (*session, error) {
-	s := &session{transport: t, stream: stream, from: from, ready: make(chan struct{}, 1), works: map[uint64]*work{}}
+	s := &session{transport: t, stream: stream, conn: t.listener.conn(from), ready: make(chan struct{}, 1), works: map[uint64]*work{}}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	switch {
-	case t.closed.Load():
+	if s.conn == nil || t.closed.Load() {
 		return nil, status.Error(codes.Unavailable, errClosed.Error())
-	case len(t.sessions) >= t.config.MaxPeers:
-		t.config.Observer.Rejected("too many streams")
-		return nil, status.Error(codes.ResourceExhausted, "too many streams")
 	}
+	s.conn.finished()
 	s.ctx, s.cancel = context.WithCancel(stream.Context())
 	t.sessions[s] = struct{}{}
 	return s, nil
@@ -102,6 +99,7 @@ func (s *session) read() error {
 		}
 		if err == nil {
 			err = s.start(f)
+			s.conn.finished()
 		}
 		if err != nil {
 			if status.Code(err) == codes.Internal { // It could not be decoded.
@@ -246,7 +244,7 @@ func (s *session) post(size int, b part) {
 	if slow {
 		t.config.Observer.Rejected("responses are not read")
 		s.end()
-		t.listener.hangUp(s.from)
+		_ = s.conn.Close()
 		return
 	}
 	select {

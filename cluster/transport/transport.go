@@ -41,8 +41,9 @@ var exchange = grpc.StreamDesc{
 	Handler: func(t any, stream grpc.ServerStream) error { return t.(*Transport).serve(stream) },
 }
 
-// What gRPC may hold of a connection: with these windows a peer that is not known yet makes it hold at most this of
-// requests and as much of a header. Larger windows would let one stream use more of a network with a long delay.
+// What gRPC holds of a connection: at most windowBytes of a stream until its handler reads, and a header. A handler that
+// reads has gRPC hold its whole frame: see acceptedConn. Larger windows would let one stream use more of a network with
+// a long delay.
 const (
 	windowBytes    = 128 << 10
 	maxHeaderBytes = 8 << 10
@@ -101,7 +102,7 @@ func Start(c Config) (*Transport, error) {
 		advertise = l.Addr().String()
 	}
 	t := &Transport{
-		config: c, address: advertise, listener: newListener(l, c.MaxPeers, c.Observer.Rejected),
+		config: c, address: advertise, listener: newListener(l, &c),
 		forgetAfter: forgetAfter, signEvery: signEvery, tick: tick, peers: map[string]*peer{}, sessions: map[*session]struct{}{},
 	}
 	t.context, t.cancel = context.WithCancel(context.Background())
@@ -119,7 +120,7 @@ func (t *Transport) serverOptions() []grpc.ServerOption {
 	}
 	return []grpc.ServerOption{
 		grpc.Creds(secure), grpc.ForceServerCodecV2(codec{}), grpc.UnknownServiceHandler(t.unknownMethod),
-		grpc.MaxRecvMsgSize(t.largest()), grpc.MaxConcurrentStreams(16), grpc.ConnectionTimeout(connectTimeout),
+		grpc.MaxRecvMsgSize(t.largest()), grpc.MaxConcurrentStreams(1), grpc.ConnectionTimeout(connectTimeout),
 		grpc.InitialWindowSize(windowBytes), grpc.InitialConnWindowSize(windowBytes), grpc.MaxHeaderListSize(maxHeaderBytes),
 		grpc.WaitForHandlers(true),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
@@ -129,8 +130,8 @@ func (t *Transport) serverOptions() []grpc.ServerOption {
 	}
 }
 
-// largest is the largest frame, in bytes.
-func (t *Transport) largest() int { return t.config.MaxMessageBytes + maxFrameBytes + 64<<10 }
+// largest is the largest frame, in bytes. Earlier releases write frames of a MiB and one message.
+func (t *Transport) largest() int { return t.config.MaxMessageBytes + 1<<20 + maxFrameBytes }
 
 // unknownMethod refuses methods that this process does not have.
 func (t *Transport) unknownMethod(_ any, stream grpc.ServerStream) error {
