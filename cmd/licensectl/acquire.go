@@ -9,6 +9,8 @@ import (
 	"licensed/messages/licensedv1"
 )
 
+// acquireCommand returns the verb for LicenseService.AcquireLicense. The reply has the
+// licence as it is afterwards, whether it was made, renewed or left as it was.
 func (p *program) acquireCommand() *cobra.Command {
 	var newDownload bool
 	return newCommand(p, command[*licensedv1.AcquireLicenseResponse]{

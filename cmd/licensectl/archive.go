@@ -10,6 +10,8 @@ import (
 	"licensed/messages/licensedv1"
 )
 
+// archiveCommand returns the verb for AdminService.ArchiveCustomer. The customer is
+// loaded by it.
 func (p *program) archiveCommand() *cobra.Command {
 	var all bool
 	c := &cobra.Command{

@@ -19,7 +19,8 @@ import (
 	"licensed/messages/licensedv1"
 )
 
-// benchFlags are those of bench.
+// benchFlags are those of bench. Rate is in commands per second, 0 for a closed loop;
+// prefix separates the customers of one run from those of others.
 type benchFlags struct {
 	duration, warmup time.Duration
 	concurrency      int
@@ -29,6 +30,8 @@ type benchFlags struct {
 	prefix           string
 }
 
+// benchCommand returns the verb that makes a load. It writes to real histories, which no
+// verb removes: the prefix shows whose they are.
 func (p *program) benchCommand() *cobra.Command {
 	var f benchFlags
 	c := &cobra.Command{
@@ -96,15 +99,19 @@ func newHistogram() *hdrhistogram.Histogram {
 	return hdrhistogram.New(1, time.Minute.Microseconds(), 3)
 }
 
-// tally is what one client measured.
+// tally is what one client measured. Each client has its own, so that measuring needs no
+// lock; they are merged at the end.
 type tally struct {
+	// By verb, in microseconds.
 	latency  map[string]*hdrhistogram.Histogram
 	accepted uint64
 	refused  uint64
-	failed   map[string]uint64
-	late     uint64 // recorded as a minute, being longer
+	// By reason, for errors that are no refusals: the service failed, or was not reached.
+	failed map[string]uint64
+	late   uint64 // recorded as a minute, being longer
 }
 
+// newTally returns a tally of nothing.
 func newTally() *tally {
 	t := &tally{latency: map[string]*hdrhistogram.Histogram{}, failed: map[string]uint64{}}
 	for _, v := range benchVerbs {
@@ -113,6 +120,7 @@ func newTally() *tally {
 	return t
 }
 
+// add counts the result of a command. A refusal is an answer, and has a latency like one.
 func (t *tally) add(verb string, took time.Duration, e *exitError) {
 	switch {
 	case e == nil:
@@ -131,6 +139,7 @@ func (t *tally) add(verb string, took time.Duration, e *exitError) {
 	}
 }
 
+// merge adds what another client measured.
 func (t *tally) merge(o *tally) {
 	for v, h := range o.latency {
 		t.latency[v].Merge(h)
@@ -143,19 +152,26 @@ func (t *tally) merge(o *tally) {
 	}
 }
 
-// load is a running load.
+// load is a running load. The clients share it: what changes is atomic.
 type load struct {
 	*program
-	conn    *connection
-	flags   *benchFlags
-	deck    []string // verbs by weight
-	held    []atomic.Bool
+	conn  *connection
+	flags *benchFlags
+	deck  []string // verbs by weight
+	// Whether each customer holds the licence, as far as the answers say. Clients that
+	// use one customer at once may find it otherwise, and are refused.
+	held []atomic.Bool
+	// Warm-up begins, measuring begins, and all ends.
 	begin   time.Time
 	measure time.Time
 	end     time.Time
-	next    atomic.Int64
+	// The number of commands that are due so far; with a rate, the n-th is due at a fixed
+	// moment.
+	next atomic.Int64
 }
 
+// bench runs the load and prints the report, also of a load that was interrupted while it
+// was measured.
 func (p *program) bench(ctx context.Context, f *benchFlags, weights map[string]int) error {
 	conn, err := p.dial()
 	if err != nil {
@@ -211,7 +227,8 @@ func (p *program) bench(ctx context.Context, f *benchFlags, weights map[string]i
 	return nil
 }
 
-// client gives commands until the end.
+// client gives commands until the end, or until ctx ends. A command counts if it was due
+// while measuring.
 func (l *load) client(ctx context.Context, t *tally, rng *rand.Rand) {
 	for ctx.Err() == nil {
 		due := time.Now()
@@ -236,7 +253,7 @@ func (l *load) client(ctx context.Context, t *tally, rng *rand.Rand) {
 	}
 }
 
-// give gives one command.
+// give gives one command for a customer and notes whether it holds the licence now.
 func (l *load) give(ctx context.Context, verb string, customer int) *exitError {
 	ctx, cancel := l.call(ctx)
 	defer cancel()
@@ -284,11 +301,13 @@ type benchRow struct {
 	Max   float64 `json:"maxMs"`
 }
 
+// rowOf returns the line of a verb.
 func rowOf(verb string, h *hdrhistogram.Histogram) benchRow {
 	q := func(q float64) float64 { return float64(h.ValueAtQuantile(q)) / 1000 }
 	return benchRow{verb, h.TotalCount(), h.Mean() / 1000, q(50), q(90), q(99), q(99.9), float64(h.Max()) / 1000}
 }
 
+// printBench prints the report. took is the time that was measured.
 func (p *program) printBench(f *benchFlags, t *tally, took time.Duration) error {
 	all := newHistogram()
 	var rows []benchRow

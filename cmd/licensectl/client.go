@@ -17,7 +17,7 @@ import (
 	"licensed/messages/licensedv1/licensedv1connect"
 )
 
-// connection to a gateway.
+// connection to a gateway: its three services over one HTTP/2 transport.
 type connection struct {
 	transport *http.Transport
 	licenses  licensedv1connect.LicenseServiceClient
@@ -25,7 +25,9 @@ type connection struct {
 	admin     licensedv1connect.AdminServiceClient
 }
 
-// dial returns the connection, which is made with the first request.
+// dial returns the connection, which is made with the first request, so that an address
+// at which nothing listens is the error of a call. There is one for each program. Errors:
+// a usage error for a wrong address or wrong files.
 func (p *program) dial() (*connection, error) {
 	if p.loop != nil {
 		return p.loop, nil
@@ -58,9 +60,11 @@ func (p *program) dial() (*connection, error) {
 	return p.loop, nil
 }
 
+// close closes connections that are not in use; the program ends afterwards.
 func (c *connection) close() { c.transport.CloseIdleConnections() }
 
-// baseURL returns the URL of an address. With files for TLS one without a scheme is https.
+// baseURL returns the URL of an address. With files for TLS one without a scheme is
+// https. Errors: a usage error.
 func baseURL(server string, files tlsfiles.Files) (string, error) {
 	switch {
 	case !strings.Contains(server, "://") && files == (tlsfiles.Files{}):
@@ -78,7 +82,8 @@ func baseURL(server string, files tlsfiles.Files) (string, error) {
 	return strings.TrimSuffix(u.String(), "/"), nil
 }
 
-// customersOfServer completes the first argument.
+// customersOfServer completes the first argument, for a shell. It asks the server, within
+// a time that a user at a prompt accepts, and is silent if there is no answer.
 func (p *program) customersOfServer(
 	c *cobra.Command, args []string, prefix string,
 ) ([]string, cobra.ShellCompDirective) {
@@ -110,7 +115,8 @@ func (p *program) customerCommand(c *cobra.Command) *cobra.Command {
 	return c
 }
 
-// eachCustomer calls f with all customers after an id, in the order of the service.
+// eachCustomer calls f with all customers after an id, in the order of the service, until
+// f returns an error, which is returned. Pages are asked for as they are needed.
 func (p *program) eachCustomer(ctx context.Context, after string, f func(id string) error) error {
 	conn, err := p.dial()
 	if err != nil {
@@ -119,7 +125,7 @@ func (p *program) eachCustomer(ctx context.Context, after string, f func(id stri
 	return verify.Pages(after, func(after string) ([]string, error) { return p.customerPage(ctx, conn, after) }, f)
 }
 
-// customerPage returns a page of the customers after an id.
+// customerPage returns a page of the customers after an id; empty at the end.
 func (p *program) customerPage(ctx context.Context, conn *connection, after string) ([]string, error) {
 	ctx, cancel := p.call(ctx)
 	defer cancel()

@@ -18,6 +18,8 @@ import (
 	"licensed/messages/licensedv1/licensedv1connect"
 )
 
+// clusterCommand returns the verb for AdminService.GetCluster, with the verbs that tell
+// one node to do something below it.
 func (p *program) clusterCommand() *cobra.Command {
 	var shards, check bool
 	c := &cobra.Command{
@@ -66,6 +68,7 @@ var checked = map[licensedv1.ClusterLevel]int{
 	licensedv1.ClusterLevel_CLUSTER_LEVEL_CRITICAL: 2,
 }
 
+// checkUnknown is the exit code where there is no level.
 const checkUnknown = 3
 
 // levelWord returns a level for people.
@@ -105,6 +108,7 @@ func (p *program) check(s *licensedv1.ClusterStatus, err error) error {
 	return &exitError{code: code, silent: true, err: errors.New(line)}
 }
 
+// clusterStatus asks for the status of the cluster.
 func (p *program) clusterStatus(ctx context.Context) (*licensedv1.ClusterStatus, error) {
 	conn, err := p.dial()
 	if err != nil {
@@ -122,6 +126,8 @@ func (p *program) clusterStatus(ctx context.Context) (*licensedv1.ClusterStatus,
 // shownHappenings is the number of recent events that are shown.
 const shownHappenings = 10
 
+// printCluster prints the status for people: the level, the members, the findings, and
+// what happened.
 func (p *program) printCluster(s *licensedv1.ClusterStatus) error {
 	fmt.Fprintf(p.stdout, "cluster %s, %s, as seen by %s at %s UTC\n%s\n\n",
 		s.Name, terminal.Count(s.Shards, "shard", "shards"), s.Reporter, clock(s.AsOf), headline(s))
@@ -161,7 +167,7 @@ func (p *program) printCluster(s *licensedv1.ClusterStatus) error {
 	return nil
 }
 
-// headline says the level and what it comes from.
+// headline returns the level and its reason.
 func headline(s *licensedv1.ClusterStatus) string {
 	if s.Summary == "" {
 		return levelWord(s)
@@ -177,6 +183,8 @@ func mark(w *licensedv1.ClusterWarning) string {
 	return "warning"
 }
 
+// nodeRow returns the cells of a member; a dash stands for what does not apply to it or
+// is not known.
 func nodeRow(n *licensedv1.NodeStatus) []string {
 	age, lease, customers, commands, shards, moving := "-", "-", "-", "-", "-", "-"
 	if n.Lease != nil {
@@ -209,7 +217,7 @@ func enumWord(name, prefix string) string {
 // seconds writes what is left of a lease.
 func seconds(d *durationpb.Duration) string { return fmt.Sprintf("%.1fs", d.AsDuration().Seconds()) }
 
-// shardCounts says the number of shards that are in each state.
+// shardCounts returns the number of shards in each state, in words.
 func shardCounts(s *licensedv1.ClusterStatus) []string {
 	if s.Level == licensedv1.ClusterLevel_CLUSTER_LEVEL_UNSPECIFIED { // Of an older release.
 		return []string{"not counted by " + s.Reporter}
@@ -224,6 +232,8 @@ func shardCounts(s *licensedv1.ClusterStatus) []string {
 	return parts
 }
 
+// printShards prints a line for each shard. Owners are named if they are members of the
+// status.
 func (p *program) printShards(s *licensedv1.ClusterStatus) error {
 	names := make(map[string]string)
 	for _, n := range s.Nodes {
@@ -268,7 +278,8 @@ func (p *program) completeNode(c *cobra.Command, args []string, _ string) ([]str
 // nodePoll is the interval between looks at the progress of a node.
 const nodePoll = 250 * time.Millisecond
 
-// nodeErrand is what a command tells one node to do.
+// nodeErrand is what a command tells one node to do, with the words about it. drain and
+// undrain are two of them: both begin at once and take a while.
 type nodeErrand struct {
 	cobra.Command
 	until string // what the command waits for
@@ -281,6 +292,7 @@ type nodeErrand struct {
 	late     func(last *licensedv1.NodeStatus, wait time.Duration) string
 }
 
+// drainCommand returns the verb for AdminService.DrainNode.
 func (p *program) drainCommand() *cobra.Command {
 	return p.errandCommand(&nodeErrand{
 		Command: cobra.Command{
@@ -304,6 +316,7 @@ meanwhile.`,
 	})
 }
 
+// undrainCommand returns the verb for AdminService.UndrainNode.
 func (p *program) undrainCommand() *cobra.Command {
 	return p.errandCommand(&nodeErrand{
 		Command: cobra.Command{
@@ -328,7 +341,8 @@ func (p *program) undrainCommand() *cobra.Command {
 	})
 }
 
-// isDrained reports whether a node that drains holds nothing any more.
+// isDrained reports whether a node that drains holds nothing any more. Errors: if the
+// node ended instead.
 func isDrained(n *licensedv1.NodeStatus) (bool, error) {
 	switch n.State {
 	case licensedv1.NodeState_NODE_STATE_DEAD:
@@ -341,7 +355,8 @@ func isDrained(n *licensedv1.NodeStatus) (bool, error) {
 	return false, nil
 }
 
-// errandCommand returns the command that tells a node to do something and waits until it is done.
+// errandCommand returns the command that tells a node to do something and waits until it
+// is done. The node continues if the wait ends before.
 func (p *program) errandCommand(e *nodeErrand) *cobra.Command {
 	var wait time.Duration
 	c := &e.Command
@@ -366,7 +381,8 @@ func (p *program) errandCommand(e *nodeErrand) *cobra.Command {
 	return c
 }
 
-// awaitErrand looks at a node until it has done what it was told.
+// awaitErrand looks at a node until it has done what it was told, or wait has passed. A
+// gateway that does not answer ends it: the status of another one may be older.
 func (p *program) awaitErrand(ctx context.Context, e *nodeErrand, name string, wait time.Duration) error {
 	waiting, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()

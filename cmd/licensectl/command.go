@@ -22,6 +22,7 @@ type commandFlags struct {
 	validateOnly bool
 }
 
+// bind adds the flags to a verb.
 func (f *commandFlags) bind(c *cobra.Command) {
 	c.Flags().StringVar(&f.commandID, "command-id", "",
 		"`ID` of the command; the same id again returns the original result (default: a new UUID, which is shown)")
@@ -37,7 +38,8 @@ type issued struct {
 	validateOnly bool
 }
 
-// reply is what the replies to commands have in common.
+// reply is what the replies to commands have in common: the event at which the command is
+// recorded, and whether that was done before.
 type reply interface {
 	proto.Message
 	GetSequence() uint64
@@ -45,6 +47,7 @@ type reply interface {
 }
 
 // command is a verb that gives a command: words describes its result in place of a table.
+// args are the names of the arguments, of which the first is the customer.
 type command[R reply] struct {
 	use, short, long, example string
 	args                      []string
@@ -53,6 +56,7 @@ type command[R reply] struct {
 	words                     func(R) string
 }
 
+// newCommand returns the verb with the flags that all commands have.
 func newCommand[R reply](p *program, v command[R]) *cobra.Command {
 	var f commandFlags
 	c := &cobra.Command{
@@ -66,6 +70,8 @@ func newCommand[R reply](p *program, v command[R]) *cobra.Command {
 	return p.customerCommand(c)
 }
 
+// give gives a command and prints its reply. The id is chosen here and not by the server,
+// so that a command of unknown outcome can be given again.
 func give[R reply](ctx context.Context, p *program, f *commandFlags, v command[R], args []string) error {
 	i := issued{customer: args[0], commandID: f.commandID, validateOnly: f.validateOnly}
 	if i.commandID == "" && !i.validateOnly {
@@ -107,6 +113,7 @@ func (p *program) commandFailed(err error, i issued) error {
 	return e
 }
 
+// printReply prints the reply, with the id of the command: the next call can refer to it.
 func printReply[R reply](p *program, i issued, res R, words func(R) string) error {
 	if p.output == outputJSON {
 		out := struct {
@@ -147,4 +154,5 @@ func unwrapped[M any](res *connect.Response[M], err error) (*M, error) {
 	return res.Msg, nil
 }
 
+// errNoAnswer is the error of a stream that ended without its last message.
 var errNoAnswer = errors.New("the answer was cut off")

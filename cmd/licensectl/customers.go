@@ -8,6 +8,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// customersCommand returns the verb for AdminService.ListCustomers. It prints ids as they
+// come, since there may be millions.
 func (p *program) customersCommand() *cobra.Command {
 	var after string
 	var limit uint64

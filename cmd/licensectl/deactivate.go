@@ -11,6 +11,7 @@ import (
 	"licensed/messages/licensedv1"
 )
 
+// deactivateCommand returns the verb for LicenseService.DeactivateDevice.
 func (p *program) deactivateCommand() *cobra.Command {
 	return newCommand(p, command[*licensedv1.DeactivateDeviceResponse]{
 		use: "deactivate CUSTOMER DEVICE", short: "Remove a device and release its licences",

@@ -10,6 +10,8 @@ import (
 	"licensed/messages/licensedv1"
 )
 
+// devicesCommand returns the verb for LicenseService.ListDevices. All pages are joined;
+// those after the first may be of a later state.
 func (p *program) devicesCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "devices CUSTOMER", Short: "List a customer's devices and the limit of the plan",

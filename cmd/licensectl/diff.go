@@ -14,6 +14,7 @@ import (
 	"licensed/messages/licensedv1"
 )
 
+// diffCommand returns the verb that compares two answers of HistoryService.GetState.
 func (p *program) diffCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "diff CUSTOMER A [B]", Short: "Show what changed about a customer between two moments",
@@ -38,6 +39,8 @@ type change struct {
 	To   string `json:"to,omitempty"`
 }
 
+// diff prints what changed. A gap before either moment is an error: a state that lacks
+// events would show changes that never happened.
 func (p *program) diff(ctx context.Context, customer, a, b string) error {
 	var states [2]*licensedv1.GetStateResponse
 	for i, s := range []string{a, b} {
@@ -90,7 +93,7 @@ func (p *program) diff(ctx context.Context, customer, a, b string) error {
 	return nil
 }
 
-// changesBetween compares two states field by field.
+// changesBetween compares two states field by field, in the order of the paths.
 func changesBetween(a, b *licensedv1.CustomerState) ([]change, error) {
 	from, to := map[string]string{}, map[string]string{}
 	for _, side := range []struct {
@@ -120,7 +123,9 @@ func changesBetween(a, b *licensedv1.CustomerState) ([]change, error) {
 	return changes, nil
 }
 
-// flatten lists the values in a JSON value by their paths; an element of a list is named by its ids.
+// flatten lists the values in a JSON value by their paths. An element of a list is named
+// by its ids, not by its place: otherwise an element that was inserted would change all
+// those behind it.
 func flatten(path string, v any, out map[string]string) {
 	switch v := v.(type) {
 	case map[string]any:

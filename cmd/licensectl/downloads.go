@@ -10,6 +10,7 @@ import (
 	"licensed/messages/licensedv1"
 )
 
+// downloadsCommand returns the verb for LicenseService.ListDownloads, all pages joined.
 func (p *program) downloadsCommand() *cobra.Command {
 	var since string
 	c := &cobra.Command{
@@ -66,6 +67,8 @@ func (p *program) downloadsCommand() *cobra.Command {
 	return p.customerCommand(c)
 }
 
+// downloadWords returns the sentence below the table: the yearly limit, and whether
+// another download is allowed.
 func downloadWords(r *licensedv1.ListDownloadsResponse) string {
 	s := terminal.Count(len(r.Downloads), "download", "downloads")
 	if r.Limit == nil {

@@ -15,7 +15,8 @@ import (
 	"licensed/messages/licensedv1"
 )
 
-// Exit codes.
+// Exit codes. exitCodes says what each means; scripts rely on them, so that a number
+// never gets another meaning.
 const (
 	exitOK       = 0
 	exitFailed   = 1
@@ -37,7 +38,8 @@ const exitCodes = `Exit codes:
   6  the history is damaged or can be read only in part; what could be read was shown
   7  conflict: the command id was used with other content or is too old, or there is another history`
 
-// exitError is an error with its exit code and what programs want to know of it.
+// exitError is an error with its exit code and what programs want to know of it. Only
+// report turns one into output.
 type exitError struct {
 	code   int
 	reason string // of the API, "COMMAND_ID_REUSED"
@@ -58,11 +60,13 @@ func (e *exitError) within(err error) *exitError {
 	return &exitError{code: e.code, reason: e.reason, refusal: e.refusal, err: err}
 }
 
+// usagef returns the error of a wrong call.
 func usagef(format string, args ...any) error {
 	return &exitError{code: exitUsage, err: fmt.Errorf(format, args...)}
 }
 
-// report prints an error and returns the exit code.
+// report prints an error on stderr, as text or as one line of JSON, and returns the exit
+// code.
 func (p *program) report(err error) int {
 	e := p.explain(err)
 	if e.silent {
@@ -89,7 +93,8 @@ func (p *program) report(err error) int {
 	return e.code
 }
 
-// explain says what an error means and what to do.
+// explain returns an error with its exit code and what to do. One that was explained
+// already keeps its code.
 func (p *program) explain(err error) *exitError {
 	var done *exitError
 	if errors.As(err, &done) {
@@ -109,7 +114,8 @@ func (p *program) explain(err error) *exitError {
 	return &exitError{code: exitFailed, err: err}
 }
 
-// explainAPI reads the details of an error of the gateway.
+// explainAPI reads the details of an error of the gateway. The code is a fallback: where
+// the gateway gave a reason, that decides.
 func (p *program) explainAPI(err *connect.Error) *exitError {
 	e := &exitError{code: exitFailed, err: errors.New(err.Message())}
 	for _, d := range err.Details() {
@@ -155,13 +161,14 @@ func (p *program) explainAPI(err *connect.Error) *exitError {
 	return e
 }
 
-// brokeOff reports whether an error stands for an answer that was cut off: the connection was cut or
-// the stream reset, by kill -9 of the gateway for instance. To that this side gives codes by which a gateway
-// would tell of a defect.
+// brokeOff reports whether an error stands for an answer that was cut off: the connection
+// was cut or the stream reset, by kill -9 of the gateway for instance. For these the
+// client library gives codes by which a gateway would report a defect.
 func brokeOff(err *connect.Error) bool {
 	return !connect.IsWireError(err) && (err.Code() == connect.CodeInternal || err.Code() == connect.CodeUnknown)
 }
 
+// detail records a detail; others are ignored.
 func (e *exitError) detail(m proto.Message) {
 	switch v := m.(type) {
 	case *errdetails.ErrorInfo:

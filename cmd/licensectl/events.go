@@ -27,6 +27,7 @@ type eventsFlags struct {
 	limit                uint64
 }
 
+// eventsCommand returns the verb for HistoryService.ListEvents and Follow.
 func (p *program) eventsCommand() *cobra.Command {
 	var f eventsFlags
 	c := &cobra.Command{
@@ -57,7 +58,7 @@ data, …`,
 	return p.customerCommand(c)
 }
 
-// request returns the flags as a request.
+// eventsRequest returns the flags as a request. Errors: usage errors.
 func (p *program) eventsRequest(customer string, f *eventsFlags) (*licensedv1.ListEventsRequest, error) {
 	from, err := p.parseMoment("--from", f.from)
 	if err != nil {
@@ -89,6 +90,9 @@ func (p *program) eventsRequest(customer string, f *eventsFlags) (*licensedv1.Li
 	}, nil
 }
 
+// events prints the events of a customer. What was printed before an error stays: a long
+// listing may be useful without its end. With --follow it continues where the listing
+// ended, also for a customer without a history.
 func (p *program) events(ctx context.Context, customer string, f *eventsFlags) error {
 	if f.json {
 		p.output = outputJSON
@@ -121,7 +125,8 @@ func (p *program) events(ctx context.Context, customer string, f *eventsFlags) e
 	return p.eventsEnd(w, end)
 }
 
-// listEvents calls f with the items of a listing and returns its end.
+// listEvents calls f with the items of a listing and returns its end. Errors: those of f
+// and of the API, and errNoAnswer for a stream without an end.
 func listEvents(
 	ctx context.Context, conn *connection, r *licensedv1.ListEventsRequest, f func(*licensedv1.HistoryItem) error,
 ) (*licensedv1.HistoryEnd, error) {
@@ -160,7 +165,7 @@ func isReason(err error, reason string) bool {
 	return e.reason == reason
 }
 
-// eventsEnd says the result of a listing.
+// eventsEnd prints the number of events, and returns an error if some could not be read.
 func (p *program) eventsEnd(w *eventWriter, end *licensedv1.HistoryEnd) error {
 	if p.output == outputTable {
 		s := terminal.Count(end.Events, "event", "events")
@@ -178,8 +183,9 @@ func (p *program) eventsEnd(w *eventWriter, end *licensedv1.HistoryEnd) error {
 	return nil
 }
 
-// follow prints new events until interrupted. A stream that breaks off is taken up where it ended; only what the
-// gateway tells of, as a damaged history, ends it.
+// follow prints new events until interrupted. A stream that breaks off is continued where
+// it ended, after a growing pause; only an error that the gateway reports about the
+// customer, such as a damaged history, ends it.
 func (p *program) follow(ctx context.Context, conn *connection, r *licensedv1.FollowRequest) error {
 	w := p.newEventWriter(r.CustomerId)
 	pause := time.Duration(0)
@@ -211,6 +217,8 @@ func (p *program) follow(ctx context.Context, conn *connection, r *licensedv1.Fo
 	}
 }
 
+// followOnce calls f with the messages of one stream. An error of f is no broken stream,
+// and gets a code of its own.
 func followOnce(
 	ctx context.Context, conn *connection, r *licensedv1.FollowRequest, f func(*licensedv1.FollowResponse) error,
 ) error {
@@ -227,7 +235,7 @@ func followOnce(
 	return stream.Err()
 }
 
-// eventWriter prints items of a history.
+// eventWriter prints items of a history, as lines of JSON or as rows of a table.
 type eventWriter struct {
 	p        *program
 	customer string
@@ -242,6 +250,8 @@ type eventWriter struct {
 // wideEnough is the width of a terminal from which all columns are shown.
 const wideEnough = 150
 
+// newEventWriter returns a writer for the customer's events. On a narrow terminal it
+// leaves out the columns that are rarely read.
 func (p *program) newEventWriter(customer string) *eventWriter {
 	titles := []string{">SEQ", "EVENT TIME (UTC)", "EVENT", "ABOUT", ">ORDER", "TIER", "ROW", "COMMAND", "DATA"}
 	limit := p.width()
@@ -256,6 +266,7 @@ func (p *program) newEventWriter(customer string) *eventWriter {
 	}
 }
 
+// item prints an event or a gap.
 func (w *eventWriter) item(i *licensedv1.HistoryItem) error {
 	if w.p.output == outputJSON {
 		return w.lines.Encode(historyjson.Of(w.customer, i))
@@ -275,8 +286,10 @@ func (w *eventWriter) item(i *licensedv1.HistoryItem) error {
 		tierName(e.Tier), row(e), w.command(e.CommandId), dataWords(e))
 }
 
+// flush writes what is buffered.
 func (w *eventWriter) flush() error { return errors.Join(w.out.Flush(), w.table.Flush()) }
 
+// tierName returns TIER_HOT as "hot".
 func tierName(t licensedv1.Tier) string {
 	return strings.ToLower(strings.TrimPrefix(t.String(), "TIER_"))
 }
@@ -295,7 +308,7 @@ func (w *eventWriter) command(id string) string {
 	return id
 }
 
-// dataWords tells in a cell what an event says.
+// dataWords returns the fields of an event in one cell.
 func dataWords(e *licensedv1.HistoryEvent) string {
 	if e.Problem != "" {
 		return "CANNOT BE DECODED: " + e.Problem

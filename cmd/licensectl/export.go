@@ -20,11 +20,13 @@ import (
 	"licensed/messages/licensedv1"
 )
 
-// exportVersion is that of the format of exports.
+// exportVersion is that of the format of exports. Readers accept no other.
 const exportVersion = 1
 
-// What stands in an export beside historyjson.Event and historyjson.Gap.
+// The lines of an export beside historyjson.Event and historyjson.Gap. An export is
+// written once and read by later releases: fields are only added.
 type (
+	// exportHeader is the first line.
 	exportHeader struct {
 		Version    int    `json:"licensedExport"`
 		ExportedAt string `json:"exportedAt"`
@@ -47,6 +49,7 @@ type (
 	}
 )
 
+// exportCommand returns the verb that writes histories to a file.
 func (p *program) exportCommand() *cobra.Command {
 	var out string
 	var resume bool
@@ -73,6 +76,8 @@ exit code is 6.`,
 	return p.customerCommand(c)
 }
 
+// export writes the histories. After an error it says how to continue; the file then ends
+// within a customer, which --resume removes.
 func (p *program) export(ctx context.Context, args []string, out string, resume bool) (err error) {
 	e := &exporting{program: p, line: p.newProgress()}
 	if e.conn, err = p.dial(); err != nil {
@@ -99,6 +104,7 @@ func (p *program) export(ctx context.Context, args []string, out string, resume 
 	} else {
 		err = p.eachCustomer(ctx, after, func(id string) error {
 			err := e.customer(ctx, id)
+			// A damaged customer must not end the export of all others.
 			if connect.CodeOf(err) == connect.CodeDataLoss {
 				return e.unreadable(id, err)
 			}
@@ -129,7 +135,7 @@ func (p *program) export(ctx context.Context, args []string, out string, resume 
 	return nil
 }
 
-// exporting is an export in progress.
+// exporting is an export in progress. The counts include what a resumed file had.
 type exporting struct {
 	*program
 	conn                       *connection
@@ -140,6 +146,7 @@ type exporting struct {
 	damaged                    uint64 // customers of whom nothing can be read
 }
 
+// write appends a line.
 func (e *exporting) write(v any) error {
 	line, err := json.Marshal(v)
 	if err != nil {
@@ -149,7 +156,8 @@ func (e *exporting) write(v any) error {
 	return err
 }
 
-// customer writes the history of one.
+// customer writes the history of a customer and its end. The end is what makes the
+// customer complete for --resume and import.
 func (e *exporting) customer(ctx context.Context, id string) error {
 	r := &licensedv1.ListEventsRequest{CustomerId: id, IncludeRecord: true}
 	end, err := listEvents(ctx, e.conn, r, func(i *licensedv1.HistoryItem) error {
@@ -206,7 +214,8 @@ func (e *exporting) open(name string, resume bool, after *string) (*os.File, err
 	return f, nil
 }
 
-// complete returns how much of an export has complete customers, and the last of them.
+// complete returns the length of the part of an export that has complete customers, and
+// the last of them. It counts what that part has.
 func (e *exporting) complete(f io.Reader, after *string) (whole int64, err error) {
 	r, at := bufio.NewReaderSize(f, 1<<20), int64(0)
 	for {

@@ -26,6 +26,7 @@ const (
 	importBytes   = 1 << 20
 )
 
+// importCommand returns the verb that records an export.
 func (p *program) importCommand() *cobra.Command {
 	var end bool
 	c := &cobra.Command{
@@ -71,7 +72,8 @@ customer keeps the events that were imported, and takes commands again.`,
 	return c
 }
 
-// endImport has a customer keep what was imported so far and take commands.
+// endImport has a customer keep what was imported so far and take commands: an import
+// without records whose last part is this one.
 func (p *program) endImport(ctx context.Context, customer string) error {
 	conn, err := p.dial()
 	if err != nil {
@@ -91,7 +93,8 @@ func (p *program) endImport(ctx context.Context, customer string) error {
 	return nil
 }
 
-// spool copies what can be read only once to a temporary file.
+// spool copies what can be read only once to a temporary file, since it is read twice.
+// remove deletes it.
 func spool(in io.Reader) (f *os.File, remove func(), err error) {
 	f, err = os.CreateTemp("", "licensectl-import-*.jsonl")
 	if err != nil {
@@ -111,7 +114,8 @@ func spool(in io.Reader) (f *os.File, remove func(), err error) {
 	return f, remove, nil
 }
 
-// importing is an import in progress.
+// importing is an import in progress: the second reading of the file. Only the lines of
+// one customer are in memory, and of those no more than one request has.
 type importing struct {
 	*program
 	conn *connection
@@ -129,6 +133,8 @@ type importing struct {
 	conflicts              int // of those that failed
 }
 
+// importFrom looks through the file, then imports it customer by customer. A customer
+// that cannot be imported is reported and passed over.
 func (p *program) importFrom(ctx context.Context, in io.ReadSeeker) error {
 	i := &importing{program: p, line: p.newProgress(), survey: &survey{refused: map[string][]string{}}}
 	var err error
@@ -172,7 +178,8 @@ func (p *program) importFrom(ctx context.Context, in io.ReadSeeker) error {
 	return nil
 }
 
-// eachLine calls f with the lines of an export.
+// eachLine calls f with the lines of an export, after its header. Errors have the number
+// of the line.
 func eachLine(in io.Reader, f func(*importLine) error) error {
 	r := bufio.NewReaderSize(in, 1<<20)
 	for n := 1; ; n++ {
@@ -202,11 +209,13 @@ func eachLine(in io.Reader, f func(*importLine) error) error {
 	}
 }
 
+// noExport returns the error about a file whose first line is another one.
 func noExport(line []byte) error {
 	return usagef("this is not an export of version %d: it begins with %.60q", exportVersion, bytes.TrimSpace(line))
 }
 
-// importLine is any line of an export.
+// importLine is any line of an export: an event, a gap, an end. Which one shows by the
+// fields that are set.
 type importLine struct {
 	exportEnd
 	CustomerID   string `json:"customerId"`
@@ -222,7 +231,9 @@ type importLine struct {
 	Missing     uint64 `json:"missingEvents"`
 }
 
-// survey is what was seen when an export was looked through before anything of it is recorded.
+// survey is what was seen when an export was looked through before anything of it is
+// recorded: half a history that was imported would have to be completed before the
+// customer takes commands.
 type survey struct {
 	customer string // whose lines are being read; empty between customers
 	expect   uint64 // the next sequence
@@ -231,7 +242,8 @@ type survey struct {
 	refused map[string][]string
 }
 
-// begin records that the lines of another customer come, or none.
+// begin records that the lines of another customer come, or none. One whose lines end
+// without their end is refused.
 func (s *survey) begin(customer string) {
 	if s.customer != "" {
 		s.refused[s.customer] = append(s.refused[s.customer],
@@ -240,7 +252,8 @@ func (s *survey) begin(customer string) {
 	s.customer, s.expect = customer, 1
 }
 
-// take checks a line and what it comes after.
+// take checks a line against those before it. A sequence that is wrong ends the import of
+// everything: the file is not what was exported.
 func (s *survey) take(l *importLine) error {
 	if l.exportEnd.End {
 		s.ended = true
@@ -269,7 +282,7 @@ func (s *survey) take(l *importLine) error {
 	return nil
 }
 
-// why says why a customer is not imported; empty if it is.
+// why returns why a customer is not imported; "" if it is.
 func (s *survey) why(customer string) string {
 	const most = 3
 	gaps := s.refused[customer]
@@ -282,7 +295,8 @@ func (s *survey) why(customer string) string {
 	return "its history is not whole: " + strings.Join(gaps, "; ")
 }
 
-// take processes a line that the survey has seen.
+// take processes a line that the survey has seen. Lines are sent when they are enough for
+// a request, at the end of a command.
 func (i *importing) take(ctx context.Context, l *importLine) error {
 	if l.exportEnd.End {
 		return nil
@@ -308,6 +322,7 @@ func (i *importing) take(ctx context.Context, l *importLine) error {
 	return nil
 }
 
+// begin starts the next customer, or passes over one that the survey refused.
 func (i *importing) begin(customer string) {
 	i.customer, i.skip, i.records, i.bytes = customer, false, nil, 0
 	i.imported, i.present = 0, 0
@@ -325,6 +340,7 @@ func (i *importing) fail(why string) {
 	i.skip, i.records = true, nil
 }
 
+// finish sends the rest of a customer as the last part, and counts it.
 func (i *importing) finish(ctx context.Context) error {
 	if err := i.send(ctx, true); err != nil || i.skip {
 		i.customer = ""
@@ -342,7 +358,9 @@ func (i *importing) finish(ctx context.Context) error {
 // importAttempts is the number of times that a part is sent where that may help.
 const importAttempts = 6
 
-// send sends what was read.
+// send sends what was read of the customer. Where that may help it is repeated, with
+// growing pauses: the service compares what it has already. A conflict fails the
+// customer, another error ends the import.
 func (i *importing) send(ctx context.Context, last bool) error {
 	r := &licensedv1.ImportCustomerRequest{CustomerId: i.customer, Records: i.records, Last: last}
 	for attempt := 0; ; attempt++ {
@@ -369,6 +387,7 @@ func (i *importing) send(ctx context.Context, last bool) error {
 	}
 }
 
+// sendOnce sends a request once.
 func (i *importing) sendOnce(
 	ctx context.Context, r *licensedv1.ImportCustomerRequest,
 ) (*licensedv1.ImportCustomerResponse, error) {

@@ -9,6 +9,7 @@ import (
 	"licensed/messages/licensedv1"
 )
 
+// licensesCommand returns the verb for LicenseService.ListLicenses, all pages joined.
 func (p *program) licensesCommand() *cobra.Command {
 	var all bool
 	c := &cobra.Command{

@@ -46,6 +46,7 @@ func main() {
 
 // program is the command line with all that it touches, so that tests run the real one.
 type program struct {
+	// Where results and errors go. run makes control characters in ids and messages harmless.
 	stdout, stderr io.Writer
 	getenv         func(string) string
 	now            func() time.Time
@@ -59,7 +60,8 @@ type program struct {
 	tls     tlsfiles.Files
 	output  string
 	timeout time.Duration
-	loop    *connection // made once it is needed
+	// The connection; nil until it is needed.
+	loop *connection
 }
 
 // Values of --output.
@@ -68,6 +70,7 @@ const (
 	outputJSON  = "json"
 )
 
+// defaultServer is where licensed dev listens.
 const defaultServer = "127.0.0.1:8080"
 
 // run executes a command line and returns the exit code.
@@ -90,6 +93,8 @@ func (p *program) run(ctx context.Context, args []string) int {
 	return p.report(err)
 }
 
+// rootCommand returns the command line. Its help is the only place that lists the exit
+// codes.
 func (p *program) rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "licensectl",
@@ -145,7 +150,9 @@ func (p *program) rootCommand() *cobra.Command {
 	return root
 }
 
-// checkFlags completes and checks the flags of all commands.
+// checkFlags completes and checks the flags of all commands: a flag takes precedence over
+// a variable, and that over the default. It runs before each verb; completion, which
+// skips it, calls it itself.
 func (p *program) checkFlags() error {
 	if p.output != outputTable && p.output != outputJSON {
 		return usagef("--output %q is not table or json", p.output)
@@ -160,7 +167,8 @@ func (p *program) checkFlags() error {
 	return nil
 }
 
-// nearestFlag asks whether another flag was meant by one that does not exist.
+// nearestFlag returns the question whether another flag was meant by one that does not
+// exist, or "".
 func nearestFlag(c *cobra.Command, err error) string {
 	var unknown *pflag.NotExistError
 	if !errors.As(err, &unknown) {
@@ -208,6 +216,7 @@ func exactArgs(names ...string) cobra.PositionalArgs {
 	}
 }
 
+// versionCommand returns the verb that needs no server.
 func (p *program) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the version of this program", Example: "  licensectl version",
@@ -219,9 +228,10 @@ func (p *program) versionCommand() *cobra.Command {
 	}
 }
 
-// call returns a context for one answer.
+// call returns a context for one answer, with the time of --timeout.
 func (p *program) call(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, p.timeout)
 }
 
+// errInterrupted ends a verb that a signal stopped before it had a result.
 var errInterrupted = errors.New("interrupted")

@@ -43,6 +43,7 @@ func (p *program) parseMoment(what, s string) (moment, error) {
 		"a time ago like -36h, or now", what, s)
 }
 
+// parseAgo reads a duration, which may also be in days.
 func parseAgo(s string) (time.Duration, error) {
 	if days, ok := strings.CutSuffix(s, "d"); ok {
 		n, err := strconv.ParseUint(days, 10, 16)

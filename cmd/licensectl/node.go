@@ -12,6 +12,8 @@ import (
 	"licensed/messages/licensedv1"
 )
 
+// nodeCommand returns the verb for AdminService.GetNode: the process that answers, and no
+// other.
 func (p *program) nodeCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "node", Short: "Show the status of one node",
@@ -40,6 +42,7 @@ func (p *program) nodeCommand() *cobra.Command {
 	return c
 }
 
+// nodeLines returns the lines of the status, each a title and a text.
 func nodeLines(r *licensedv1.GetNodeResponse) [][2]string {
 	lines := [][2]string{
 		{"node", fmt.Sprintf("%s, %s", r.Name, r.State)},

@@ -11,7 +11,8 @@ import (
 	"licensed/internal/terminal"
 )
 
-// printJSON prints a message, or anything else, for people and programs.
+// printJSON prints a message, or anything else, with two blanks of indentation. Messages
+// have the names of the API's JSON.
 func (p *program) printJSON(v any) error {
 	if m, ok := v.(proto.Message); ok {
 		v = terminal.JSON(m)

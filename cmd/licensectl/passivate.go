@@ -9,6 +9,8 @@ import (
 	"licensed/messages/licensedv1"
 )
 
+// passivateCommand returns the verb for AdminService.PassivateCustomer. A customer that
+// is busy is no failure of the service, so it has the code of "not now".
 func (p *program) passivateCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "passivate CUSTOMER", Short: "Evict a customer from memory",

@@ -11,6 +11,7 @@ import (
 	"licensed/messages/licensedv1"
 )
 
+// planCommand returns the verb for LicenseService.ChangePlan.
 func (p *program) planCommand() *cobra.Command {
 	return newCommand(p, command[*licensedv1.ChangePlanResponse]{
 		use: "plan CUSTOMER PLAN", short: "Move a customer to another plan",

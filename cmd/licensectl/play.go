@@ -9,6 +9,7 @@ import (
 	"licensed/messages/licensedv1"
 )
 
+// playCommand returns the verb for LicenseService.RecordPlayback.
 func (p *program) playCommand() *cobra.Command {
 	return newCommand(p, command[*licensedv1.RecordPlaybackResponse]{
 		use: "play CUSTOMER DEVICE TITLE", short: "Record that a downloaded title was played",

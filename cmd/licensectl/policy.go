@@ -9,6 +9,8 @@ import (
 	"licensed/messages/licensedv1"
 )
 
+// policyCommand returns the verb that shows the policy of the node that answers, and
+// below it the one for AdminService.ReloadPolicy.
 func (p *program) policyCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "policy", Short: "Show which policy is in force, or have its file read again",

@@ -9,6 +9,7 @@ import (
 	"licensed/messages/licensedv1"
 )
 
+// releaseCommand returns the verb for LicenseService.ReleaseLicense.
 func (p *program) releaseCommand() *cobra.Command {
 	return newCommand(p, command[*licensedv1.ReleaseLicenseResponse]{
 		use: "release CUSTOMER DEVICE TITLE", short: "End a licence",

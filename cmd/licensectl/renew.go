@@ -9,6 +9,7 @@ import (
 	"licensed/messages/licensedv1"
 )
 
+// renewCommand returns the verb for LicenseService.RenewLicense.
 func (p *program) renewCommand() *cobra.Command {
 	return newCommand(p, command[*licensedv1.RenewLicenseResponse]{
 		use: "renew CUSTOMER DEVICE TITLE", short: "Move the expiry of a licence to a full period from now",

@@ -11,6 +11,7 @@ import (
 	"licensed/messages/licensedv1"
 )
 
+// stateCommand returns the verb for HistoryService.GetState.
 func (p *program) stateCommand() *cobra.Command {
 	var at string
 	c := &cobra.Command{
@@ -46,7 +47,7 @@ will have expired.`,
 	return p.customerCommand(c)
 }
 
-// stateAt asks for a customer's state.
+// stateAt asks for a customer's state at a moment.
 func (p *program) stateAt(ctx context.Context, customer string, m moment) (*licensedv1.GetStateResponse, error) {
 	r := &licensedv1.GetStateRequest{CustomerId: customer}
 	switch {
@@ -64,7 +65,8 @@ func (p *program) stateAt(ctx context.Context, customer string, m moment) (*lice
 	return unwrapped(conn.history.GetState(ctx, connect.NewRequest(r)))
 }
 
-// momentWords says which moment an answer is about.
+// momentWords returns which moment an answer is about: the event, the time, and the
+// policy that its limits come from.
 func momentWords(m *licensedv1.Moment) string {
 	s := "before the first event"
 	if m.Sequence > 0 {
@@ -73,6 +75,7 @@ func momentWords(m *licensedv1.Moment) string {
 	return fmt.Sprintf("%s, as of %s UTC, policy %s", s, clock(m.AsOf), m.PolicyVersion)
 }
 
+// printState prints the figures, and a table for each part that is not empty.
 func (p *program) printState(res *licensedv1.GetStateResponse) error {
 	s := res.State
 	plan := s.PlanId
@@ -108,6 +111,7 @@ func (p *program) licenceTable(s *licensedv1.CustomerState) *terminal.Table {
 	return t
 }
 
+// licenceState returns what a licence is at the moment.
 func licenceState(l *licensedv1.LicenseState) string {
 	switch {
 	case l.Active:

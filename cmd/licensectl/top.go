@@ -16,6 +16,7 @@ import (
 	"licensed/messages/licensedv1"
 )
 
+// topCommand returns the verb that shows the cluster until it is stopped.
 func (p *program) topCommand() *cobra.Command {
 	interval := time.Second
 	c := &cobra.Command{
@@ -40,7 +41,8 @@ func (p *program) topCommand() *cobra.Command {
 	return c
 }
 
-// top shows the cluster until it is told to stop.
+// top shows the cluster until it is told to stop. Everything on a terminal happens in
+// bubbletea's loop; readings are commands of it, one at a time.
 func (p *program) top(ctx context.Context, conn *connection, interval time.Duration) error {
 	read := func() tea.Msg {
 		ctx, cancel := p.call(ctx)
@@ -62,7 +64,7 @@ func (p *program) top(ctx context.Context, conn *connection, interval time.Durat
 	return err
 }
 
-// topOnce prints one picture.
+// topOnce prints one picture, of two readings: rates need a difference.
 func (p *program) topOnce(ctx context.Context, m *topModel) error {
 	for i := range 2 {
 		if i > 0 {
@@ -129,6 +131,8 @@ func (m *topModel) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	return m, nil
 }
 
+// take records a reading. A failed one leaves the last status on the screen, marked as
+// old.
 func (m *topModel) take(r topReading) {
 	if m.err = r.err; r.err != nil {
 		return
@@ -194,7 +198,8 @@ func (m *topModel) stale() time.Duration {
 	return 0
 }
 
-// head shows the level and the findings.
+// head returns the lines with the level and the findings. An old status has no level,
+// whatever it said.
 func (m *topModel) head() []string {
 	s := m.status
 	lines := []string{topBold.Render("cluster "+terminal.Escape(s.Name)) +
@@ -224,7 +229,8 @@ func (m *topModel) head() []string {
 	return append(lines, topFaint.Render("shards: ")+strings.Join(shardCounts(s), ", "))
 }
 
-// charts draws the last minutes.
+// charts returns the lines with the figures of now and a small chart of the last minutes
+// each.
 func (m *topModel) charts() []string {
 	var latest clusterrates.Sample
 	if n := len(m.samples); n > 0 {
@@ -260,7 +266,7 @@ func (m *topModel) charts() []string {
 	}
 }
 
-// worst names what there is most of.
+// worst names the largest of several figures; the first by name, if several are.
 func worst(by map[string]float64) string {
 	name := ""
 	for n, v := range by {
@@ -274,9 +280,11 @@ func worst(by map[string]float64) string {
 	return ", most by " + name
 }
 
+// sparks are the eight heights of a column.
 var sparks = []rune("▁▂▃▄▅▆▇█")
 
-// spark draws samples, the newest to the right, in what is left of the line.
+// spark draws samples, the newest to the right, in what is left of the line; the highest
+// fills the line.
 func (m *topModel) spark(of func(*clusterrates.Sample) float64) string {
 	width := 60
 	if m.width > 0 {
@@ -298,7 +306,7 @@ func (m *topModel) spark(of func(*clusterrates.Sample) float64) string {
 	return b.String()
 }
 
-// nodes lists who is present.
+// nodes returns the table of the members, coloured by their states.
 func (m *topModel) nodes() []string {
 	var b strings.Builder
 	t := terminal.NewTable(&b, 0, "NODE", "ROLES", "STATE", ">LEASE", ">SHARDS", ">MOVING", ">CUSTOMERS", ">COMMANDS/S",
@@ -325,6 +333,8 @@ func (m *topModel) nodes() []string {
 	return lines
 }
 
+// node returns the cells of a member: some of those of licensectl cluster, and what the
+// samples add.
 func (m *topModel) node(n *licensedv1.NodeStatus) []string {
 	row := nodeRow(n)
 	cores := "-"
@@ -339,7 +349,8 @@ func (m *topModel) node(n *licensedv1.NodeStatus) []string {
 	}
 }
 
-// lately lists what happened, as far as there is room.
+// lately returns the last events, as many as there is room for below the lines used so
+// far.
 func (m *topModel) lately(used int) []string {
 	room := shownHappenings
 	if m.height > 0 {

@@ -12,6 +12,7 @@ import (
 	"licensed/messages/licensedv1"
 )
 
+// tryCommand returns the verb for HistoryService.TryAt.
 func (p *program) tryCommand() *cobra.Command {
 	var at string
 	var newDownload bool
@@ -47,7 +48,8 @@ release, play, deactivate and plan. The exit code is 3 if the command would be r
 	return p.customerCommand(c)
 }
 
-// parseVerb reads "renew iphone GlowS01E01".
+// parseVerb reads a command, "renew iphone GlowS01E01", with the arguments that the verbs
+// of the same name have. Errors: usage errors.
 func parseVerb(args []string, newDownload bool) (*licensedv1.Command, error) {
 	verb, args := args[0], args[1:]
 	wants := map[string][]string{
@@ -92,6 +94,8 @@ func parseVerb(args []string, newDownload bool) (*licensedv1.Command, error) {
 	}
 }
 
+// try asks what a command would return, and prints it. A refusal is printed as the result
+// and also sets the exit code, as that of a real command does.
 func (p *program) try(ctx context.Context, customer string, m moment, command *licensedv1.Command) error {
 	r := &licensedv1.TryAtRequest{CustomerId: customer, Command: command}
 	switch {
@@ -124,6 +128,7 @@ func (p *program) try(ctx context.Context, customer string, m moment, command *l
 	return err
 }
 
+// printTry prints the verdict and the events that the command would record.
 func (p *program) printTry(customer string, res *licensedv1.TryAtResponse) error {
 	fmt.Fprintf(p.stdout, "%s %s\n", customer, momentWords(res.Moment))
 	switch {

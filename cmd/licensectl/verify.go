@@ -12,6 +12,7 @@ import (
 	"licensed/messages/licensedv1"
 )
 
+// verifyCommand returns the verb for AdminService.VerifyCustomer.
 func (p *program) verifyCommand() *cobra.Command {
 	var o verify.Options
 	c := &cobra.Command{
@@ -40,6 +41,7 @@ licensed store verify checks the directory of a stopped node, without any servic
 	return p.customerCommand(c)
 }
 
+// verify checks one customer or all, by the code that licensed store verify shares.
 func (p *program) verify(ctx context.Context, o verify.Options) error {
 	conn, err := p.dial()
 	if err != nil {
@@ -61,12 +63,16 @@ type verifiedService struct {
 	conn *connection
 }
 
+// Customers implements verify.Store.
 func (v verifiedService) Customers(ctx context.Context, after string) ([]string, error) {
 	return v.customerPage(ctx, v.conn, after)
 }
 
+// NoHistory implements verify.Store.
 func (v verifiedService) NoHistory(err error) bool { return isReason(err, "NO_HISTORY") }
 
+// Verify implements verify.Store: the owner examines the customer, and the stream tells
+// of its progress.
 func (v verifiedService) Verify(
 	ctx context.Context, customer string, repair bool, progress func(checked, total uint64),
 ) (*licensedv1.CustomerReport, error) {

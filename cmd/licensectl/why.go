@@ -11,6 +11,7 @@ import (
 	"licensed/messages/licensedv1"
 )
 
+// whyCommand returns the verb for HistoryService.Why.
 func (p *program) whyCommand() *cobra.Command {
 	var device, title string
 	c := &cobra.Command{
@@ -59,7 +60,8 @@ var marks = map[licensedv1.WhyEffect]string{
 	licensedv1.WhyEffect_WHY_EFFECT_UNKNOWN: "?",
 }
 
-// printWhy prints an explanation; a long sentence continues below itself.
+// printWhy prints an explanation in two columns: when, and what. A long sentence
+// continues below itself, at the terminal's width.
 func (p *program) printWhy(subject string, res *licensedv1.WhyResponse) {
 	limit := p.width()
 	for _, line := range append([]string{subject}, terminal.Wrap(terminal.Escape(res.Verdict), limit)...) {

@@ -14,6 +14,8 @@ import (
 	"licensed/internal/settings"
 )
 
+// healthCommand returns the command that asks a process about its health, over HTTP like
+// an orchestrator.
 func (p *program) healthCommand() *cobra.Command {
 	o, timeout, live := newOptions(), 3*time.Second, false
 	c := &cobra.Command{
@@ -41,6 +43,7 @@ func (p *program) healthCommand() *cobra.Command {
 	return c
 }
 
+// health prints the answer of a check, or returns it as the error if it is not 200.
 func (p *program) health(ctx context.Context, url string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {

@@ -42,13 +42,15 @@ func main() {
 }
 
 // program is the command line with all that it touches, so that tests run the real one.
+// signals are those that stop a process, and SIGHUP.
 type program struct {
 	stdout, stderr io.Writer
 	getenv         func(string) string
 	signals        <-chan os.Signal
 }
 
-// usageError is an error of the user who called or configured the program.
+// usageError is an error of the user who called or configured the program: the exit code
+// is 2, and nothing was started.
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }

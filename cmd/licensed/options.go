@@ -14,7 +14,8 @@ import (
 	"licensed/internal/settings"
 )
 
-// options are what the settings set.
+// options are what the settings set: the node's configuration, and what becomes part of
+// it in nodeConfig.
 type options struct {
 	config      node.Config
 	maxResident settings.Size
@@ -30,7 +31,8 @@ type options struct {
 	demoConfig                  demo.Config
 }
 
-// newOptions returns the defaults.
+// newOptions returns the defaults. They are also what the help and
+// docs/reference/settings.md show.
 func newOptions() *options {
 	return &options{
 		config:        node.DefaultConfig(),
@@ -45,7 +47,8 @@ func newOptions() *options {
 	}
 }
 
-// spreadHost gives the host to the addresses that nobody set.
+// spreadHost gives the host to the addresses that nobody set, and keeps their ports.
+// Errors begin with the name of a setting.
 func (o *options) spreadHost(loaded *settings.Loaded) error {
 	if o.host == "" {
 		return nil
@@ -84,6 +87,7 @@ func (o *options) nodeConfig(log *slog.Logger) (node.Config, error) {
 			"set both in bytes: %w", err)
 	}
 	c.Runtime.MaxResidentBytes = o.maxResident.Of(memory)
+	// The share of a percentage was given as 25 for 25 %.
 	c.Limits.Memory, c.Limits.AddressShare = o.requestMemory.Of(memory), o.addressShare.Share()/100
 	if c.Limits.Memory < smallestMemory {
 		return c, fmt.Errorf("request-memory: is %v, must be at least 16MiB", &o.requestMemory)

@@ -7,7 +7,8 @@ import (
 	"licensed/internal/settings"
 )
 
-// role is a command that runs a process until it is stopped.
+// role is a command that runs a process until it is stopped. Roles differ in the settings
+// that they have, and in what set fixes.
 type role struct {
 	use, short, long, example string
 	// roles of the settings that have a meaning for it.
@@ -19,6 +20,8 @@ type role struct {
 // stops is how all roles end.
 const stops = "Stop it with SIGTERM or Ctrl-C; a second one stops it at once. SIGHUP reads the policy file again."
 
+// devCommand returns the command for a process of its own: no lease is contended, no
+// other member exists.
 func (p *program) devCommand() *cobra.Command {
 	return p.roleCommand(role{
 		use: "dev", short: "Run everything in one process, for development",
@@ -34,6 +37,7 @@ func (p *program) devCommand() *cobra.Command {
 	})
 }
 
+// serveCommand returns the command for a member with both roles.
 func (p *program) serveCommand() *cobra.Command {
 	return p.roleCommand(role{
 		use: "serve", short: "Run a member of a cluster that holds customers and serves the API",
@@ -49,6 +53,7 @@ func (p *program) serveCommand() *cobra.Command {
 	})
 }
 
+// nodeCommand returns the command for a member without an API.
 func (p *program) nodeCommand() *cobra.Command {
 	return p.roleCommand(role{
 		use: "node", short: "Run a member of a cluster that holds customers",
@@ -62,6 +67,7 @@ func (p *program) nodeCommand() *cobra.Command {
 	})
 }
 
+// gatewayCommand returns the command for a member without customers.
 func (p *program) gatewayCommand() *cobra.Command {
 	return p.roleCommand(role{
 		use: "gateway", short: "Run a member of a cluster that serves the API",
@@ -74,6 +80,8 @@ func (p *program) gatewayCommand() *cobra.Command {
 	})
 }
 
+// roleCommand returns the command of a role. The settings are checked as a whole before
+// anything starts, so that the errors of a wrong setting name its place.
 func (p *program) roleCommand(r role) *cobra.Command {
 	o := newOptions()
 	if r.set != nil {

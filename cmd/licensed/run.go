@@ -27,7 +27,9 @@ var errSecondSignal = errors.New("stopped at once by a second signal; what was a
 // send one to the process and another to its group.
 const sameSignal = 250 * time.Millisecond
 
-// serve runs a node until a signal or a failure.
+// serve runs a node until a signal or a failure. The first signal stops it in order; a
+// second one, later than sameSignal, ends the program at once. Errors: why it did not
+// start, or why it stopped.
 func (p *program) serve(ctx context.Context, o *options, c node.Config) error {
 	log := c.Logger
 	limitMemory(log)
@@ -69,7 +71,8 @@ func (p *program) serve(ctx context.Context, o *options, c node.Config) error {
 	}
 }
 
-// start starts the node; a signal meanwhile gives up.
+// start starts the node; a signal meanwhile cancels the start, which may take long while
+// the store cannot be reached. A node that was ready at that moment is stopped again.
 func (p *program) start(ctx context.Context, cancel context.CancelFunc, c node.Config) (*node.Node, error) {
 	type result struct {
 		node *node.Node
@@ -101,7 +104,8 @@ func (p *program) start(ctx context.Context, cancel context.CancelFunc, c node.C
 	}
 }
 
-// wait returns nil when the node is asked to stop, or why it must.
+// wait returns nil when the node is asked to stop, or the failure because of which it
+// must. SIGHUP reloads the policy.
 func (p *program) wait(n *node.Node, log *slog.Logger) error {
 	for {
 		select {
@@ -119,7 +123,8 @@ func (p *program) wait(n *node.Node, log *slog.Logger) error {
 	}
 }
 
-// explain adds what to do to the errors that operators meet when starting.
+// explain adds what to do to the errors that operators meet when starting. The packages
+// below do not know the flags.
 func explain(err error, c node.Config) error {
 	switch {
 	case errors.Is(err, context.Canceled):
@@ -147,7 +152,9 @@ func explain(err error, c node.Config) error {
 	return err
 }
 
-// announce tells people and programs where the service is.
+// announce tells people and programs where the service is: on stdout, in the log, and in
+// the ready file. It warns of addresses that other machines can use without proving who
+// they are.
 func (p *program) announce(ctx context.Context, n *node.Node, o *options, log *slog.Logger) error {
 	api, admin, source := "", "", "built in"
 	if o.config.Policy != "" {
@@ -190,7 +197,8 @@ Try:
 	return writeReadyFile(o.readyFile, api, admin)
 }
 
-// writeReadyFile writes the addresses for programs that chose port 0. The file appears as a whole.
+// writeReadyFile writes the addresses for programs that chose port 0. The file appears as
+// a whole, by renaming: its reader polls for it.
 func writeReadyFile(path, api, admin string) error {
 	if path == "" {
 		return nil
@@ -217,7 +225,8 @@ func writeReadyFile(path, api, admin string) error {
 	return nil
 }
 
-// simulate starts the demo against the node's own API; the function returned stops it.
+// simulate starts the demo against the node's own API, over the network like any client;
+// the function returned stops it and waits.
 func simulate(ctx context.Context, n *node.Node, o *options, log *slog.Logger) (stop func()) {
 	c := o.demoConfig
 	c.Logger = log

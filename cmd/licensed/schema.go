@@ -13,6 +13,7 @@ import (
 	"licensed/internal/storage"
 )
 
+// schemaCommand returns the commands for the tables of store and archive.
 func (p *program) schemaCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "schema",
@@ -37,6 +38,8 @@ func (p *program) schemaCommand() *cobra.Command {
 	return c
 }
 
+// schemaVerb returns a command that takes the settings of the stores and none of a
+// process.
 func (p *program) schemaVerb(use, short, long string, run func(context.Context, node.Config) error) *cobra.Command {
 	o := newOptions()
 	c := &cobra.Command{
@@ -72,6 +75,8 @@ func (p *program) interruptible(ctx context.Context, run func(context.Context) e
 	}
 }
 
+// applySchema brings the tables up to date, with progress on stderr. copies is the
+// replication of keyspaces that it creates; 0 creates none.
 func (p *program) applySchema(ctx context.Context, c node.Config, copies int) error {
 	if copies < 0 {
 		return usageError{fmt.Errorf("create-keyspace: is %d, must be at least 0", copies)}
@@ -85,6 +90,7 @@ func (p *program) applySchema(ctx context.Context, c node.Config, copies int) er
 	return p.printSchema(versions)
 }
 
+// schemaStatus prints the versions and changes nothing.
 func (p *program) schemaStatus(ctx context.Context, c node.Config) error {
 	versions, err := storage.SchemaStatus(ctx, &c.Config)
 	if err != nil {
@@ -93,6 +99,7 @@ func (p *program) schemaStatus(ctx context.Context, c node.Config) error {
 	return p.printSchema(versions)
 }
 
+// printSchema prints the versions of all tiers as a table.
 func (p *program) printSchema(versions []storage.SchemaVersion) error {
 	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "TIER\tWHERE\tVERSION\tNAME\tSTATE")
@@ -102,6 +109,7 @@ func (p *program) printSchema(versions []storage.SchemaVersion) error {
 	return w.Flush()
 }
 
+// schemaState returns the state of a version, with the next step.
 func schemaState(v storage.SchemaVersion) string {
 	switch {
 	case v.AppliedAt.IsZero():

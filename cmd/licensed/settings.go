@@ -38,12 +38,13 @@ func (p *program) takeSettings(
 // helpAll is the flag of commands whose help lists at first only what everyone needs.
 const helpAll = "help-all"
 
-// named are the settings of these names.
+// named returns a condition for the settings of these names.
 func named(names ...string) func(*settings.Setting) bool {
 	return func(s *settings.Setting) bool { return slices.Contains(names, s.Name) }
 }
 
-// usage writes the usage of a command that takes settings.
+// usage writes the usage of a command that takes settings. A role has some eighty; its
+// help lists those that everyone needs, unless --help-all is given.
 func (p *program) usage(c *cobra.Command, table settings.Table, applies func(*settings.Setting) bool) {
 	w := c.OutOrStderr()
 	fmt.Fprintf(w, "Usage:\n  %s\n", c.UseLine())
@@ -61,6 +62,8 @@ func (p *program) usage(c *cobra.Command, table settings.Table, applies func(*se
 		"\nA setting is also a variable (LICENSED_LOG_LEVEL) and a line of the settings file (log-level: debug).\n")
 }
 
+// settingsCommand returns the command that prints the settings in effect. It checks them
+// like a start would.
 func (p *program) settingsCommand() *cobra.Command {
 	o := newOptions()
 	o.config.Cluster.Alone = true // Whether they are enough for a member is checked when it starts.
@@ -83,7 +86,7 @@ func (p *program) settingsCommand() *cobra.Command {
 	return c
 }
 
-// settingsPage writes docs/reference/settings.md.
+// settingsPage returns docs/reference/settings.md. A test compares it with the file.
 func settingsPage() string {
 	var b strings.Builder
 	b.WriteString(`# Settings

@@ -17,6 +17,7 @@ import (
 	"licensed/messages/licensedv1"
 )
 
+// storeCommand returns the commands for the directory of a stopped node.
 func (p *program) storeCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "store",
@@ -29,6 +30,8 @@ func (p *program) storeCommand() *cobra.Command {
 	return c
 }
 
+// storeVerifyCommand returns the command that examines all histories of a directory. The
+// lock of the directory keeps a node from starting meanwhile.
 func (p *program) storeVerifyCommand() *cobra.Command {
 	o, v := newOptions(), verify.Options{Program: "licensed store verify"}
 	c := &cobra.Command{
@@ -88,6 +91,8 @@ type exitError struct {
 
 func (e exitError) Unwrap() error { return e.error }
 
+// verifyStore opens the directory and runs the examination that licensectl verify asks a
+// service for.
 func (p *program) verifyStore(ctx context.Context, c node.Config, v verify.Options) error {
 	c.Logger = slog.New(slog.DiscardHandler)
 	store, err := offline.Open(&c.Config)
@@ -121,12 +126,15 @@ type storedCustomers struct{ *offline.Store }
 // pageOfCustomers is the number of ids that are read at a time.
 const pageOfCustomers = 1000
 
+// Customers implements verify.Store.
 func (s storedCustomers) Customers(ctx context.Context, after string) ([]string, error) {
 	return s.Store.Customers(ctx, after, pageOfCustomers)
 }
 
+// NoHistory implements verify.Store.
 func (s storedCustomers) NoHistory(err error) bool { return errors.Is(err, offline.ErrNoHistory) }
 
+// Verify implements verify.Store.
 func (s storedCustomers) Verify(
 	ctx context.Context, customer string, repair bool, progress func(checked, total uint64),
 ) (*licensedv1.CustomerReport, error) {

@@ -19,7 +19,10 @@ const (
 	tuning   = settings.Tuning
 )
 
-// table has every setting of the program, with its default as value.
+// table has every setting of the program, with its default as value. It is the only list
+// of them: flags, variables, the settings file, the help and docs/reference/settings.md
+// all come from it. A setting is a row of one of the functions below; its name never
+// changes once it was released.
 func (o *options) table() settings.Table {
 	var t settings.Table
 	for _, group := range []struct {
@@ -51,6 +54,7 @@ var (
 	positive   = settings.AtLeast(time.Millisecond)
 )
 
+// dataSettings are about the store and the policy.
 func (o *options) dataSettings() []settings.Setting {
 	c := &o.config
 	return []settings.Setting{
@@ -81,6 +85,7 @@ func (o *options) dataSettings() []settings.Setting {
 	}
 }
 
+// addressSettings are where the ports are, and what others are told of them.
 func (o *options) addressSettings() []settings.Setting {
 	c, m := &o.config, &o.config.Cluster
 	return []settings.Setting{
@@ -119,6 +124,7 @@ func (o *options) addressSettings() []settings.Setting {
 	}
 }
 
+// clusterSettings are about membership and ownership.
 func (o *options) clusterSettings() []settings.Setting {
 	c, m := &o.config, &o.config.Cluster
 	return []settings.Setting{
@@ -177,6 +183,8 @@ func (o *options) clusterSettings() []settings.Setting {
 	}
 }
 
+// securitySettings are files with certificates and secrets; a secret itself is never a
+// flag, which other users of the machine can read.
 func (o *options) securitySettings() []settings.Setting {
 	c, m := &o.config, &o.config.Cluster
 	return []settings.Setting{
@@ -219,6 +227,8 @@ func (o *options) securitySettings() []settings.Setting {
 	}
 }
 
+// memorySettings are about customers in memory, and how much of their history a load has
+// to read.
 func (o *options) memorySettings() []settings.Setting {
 	r := &o.config.Runtime
 	return []settings.Setting{
@@ -245,6 +255,7 @@ func (o *options) memorySettings() []settings.Setting {
 	}
 }
 
+// archiveSettings are about the archive tier.
 func (o *options) archiveSettings() []settings.Setting {
 	c, a := &o.config, &o.config.Archiver
 	return []settings.Setting{
@@ -288,6 +299,7 @@ func (o *options) archiveSettings() []settings.Setting {
 	}
 }
 
+// requestSettings are the limits of the gateway; gateway.Limits has their meaning.
 func (o *options) requestSettings() []settings.Setting {
 	c, l := &o.config, &o.config.Limits
 	return []settings.Setting{
@@ -363,6 +375,7 @@ func (o *options) requestSettings() []settings.Setting {
 	}
 }
 
+// shutdownSettings are about the end of a process.
 func (o *options) shutdownSettings() []settings.Setting {
 	c := &o.config
 	return []settings.Setting{
@@ -380,6 +393,7 @@ func (o *options) shutdownSettings() []settings.Setting {
 	}
 }
 
+// observeSettings are about what operators see.
 func (o *options) observeSettings() []settings.Setting {
 	c := &o.config
 	return []settings.Setting{
@@ -414,6 +428,7 @@ func (o *options) observeSettings() []settings.Setting {
 	}
 }
 
+// demoSettings are about simulated customers.
 func (o *options) demoSettings() []settings.Setting {
 	return []settings.Setting{
 		{

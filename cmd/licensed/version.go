@@ -9,6 +9,7 @@ import (
 	"licensed/internal/version"
 )
 
+// versionCommand returns the command that prints version, Go release and platform.
 func (p *program) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
