@@ -17,6 +17,7 @@ const timeFormat = "2006-01-02T15:04:05.000Z07:00"
 // with ("STUDIO_LIMIT").
 func Data(event proto.Message) *structpb.Struct { return data(event.ProtoReflect()) }
 
+// data is Data for a message within a message.
 func data(m protoreflect.Message) *structpb.Struct {
 	s := &structpb.Struct{}
 	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
@@ -30,6 +31,7 @@ func data(m protoreflect.Message) *structpb.Struct {
 	return s
 }
 
+// dataField returns the name and the value of a field that is set.
 func dataField(f protoreflect.FieldDescriptor, v protoreflect.Value) (name string, _ *structpb.Value) {
 	name = f.JSONName()
 	if f.IsList() {
@@ -43,6 +45,7 @@ func dataField(f protoreflect.FieldDescriptor, v protoreflect.Value) (name strin
 	return dataScalar(name, f, v)
 }
 
+// dataScalar returns a value that is no list, and its name, which changes for times.
 func dataScalar(name string, f protoreflect.FieldDescriptor, v protoreflect.Value) (string, *structpb.Value) {
 	switch f.Kind() {
 	case protoreflect.StringKind:
@@ -65,8 +68,8 @@ func dataScalar(name string, f protoreflect.FieldDescriptor, v protoreflect.Valu
 	}
 }
 
-// enumName returns RULE_STUDIO_LIMIT of Rule as STUDIO_LIMIT, and the number of a value that this release
-// does not know.
+// enumName returns RULE_STUDIO_LIMIT of Rule as STUDIO_LIMIT, and "unknown" for a value that this release does not
+// know.
 func enumName(e protoreflect.EnumDescriptor, n protoreflect.EnumNumber) string {
 	value := e.Values().ByNumber(n)
 	if value == nil {

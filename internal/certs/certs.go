@@ -43,7 +43,7 @@ func New(t testing.TB) *Authority {
 	return &Authority{t: t, cert: cert, key: key}
 }
 
-// Pool is who trusts this authority alone.
+// Pool returns a pool that trusts this authority alone.
 func (a *Authority) Pool() *x509.CertPool {
 	p := x509.NewCertPool()
 	p.AddCert(a.cert)
@@ -63,7 +63,8 @@ func (a *Authority) Sign(serial int64) tls.Certificate {
 	return pair
 }
 
-// SignPEM is [Authority.Sign] for files.
+// SignPEM is [Authority.Sign] for files: certificate and key in PEM form, as tlsfiles
+// reads them.
 func (a *Authority) SignPEM(serial int64) (cert, key []byte) {
 	a.t.Helper()
 	public, private, err := ed25519.GenerateKey(rand.Reader)
@@ -86,6 +87,7 @@ func (a *Authority) SignPEM(serial int64) (cert, key []byte) {
 	return block("CERTIFICATE", der), block("PRIVATE KEY", pkcs8)
 }
 
+// block returns a PEM block.
 func block(kind string, der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
 }

@@ -11,7 +11,8 @@ import (
 	"licensed/messages/licensedv1"
 )
 
-// Sample is what a cluster did in a short time: rates per second, and latencies in milliseconds.
+// Sample is what a cluster did in a short time: rates per second, and latencies in
+// milliseconds. Its JSON is what the charts of the dashboard read.
 type Sample struct {
 	// At is the end of the time, in milliseconds since 1970.
 	At       int64   `json:"at"`
@@ -46,8 +47,10 @@ var serverErrors = map[string]bool{
 	"aborted": true,
 }
 
-// Between returns what was done between two readings, the second of which was made at a time and so long
-// after the first.
+// Between returns what was done between two readings, the second of which was made at a
+// time and so long after the first, which must be above 0. Percentiles are those of the
+// whole cluster: the buckets of all nodes are added, which averages of percentiles could
+// not replace.
 func Between(before, after *licensedv1.ClusterStatus, at time.Time, took time.Duration) Sample {
 	s := Sample{
 		At:       at.UnixMilli(),
@@ -69,6 +72,8 @@ func Between(before, after *licensedv1.ClusterStatus, at time.Time, took time.Du
 			continue // A node that came since has no rate yet.
 		}
 		s.addNode(n, was, seconds)
+		// A node of another release may have other buckets. Its counts cannot be added,
+		// and it is left out of the percentiles.
 		if b := n.Activity.LatencyBoundsSeconds; bounds == nil || slices.Equal(b, bounds) {
 			bounds = b
 			latencies = addDifferences(latencies, n.Activity.LatencyCounts, was.Activity.LatencyCounts)
@@ -79,7 +84,8 @@ func Between(before, after *licensedv1.ClusterStatus, at time.Time, took time.Du
 	return s
 }
 
-// addNode adds the rates of a node.
+// addNode adds the rates of a node. A count that went down counts as no change: the
+// process is the same, so that only a fault explains it.
 func (s *Sample) addNode(n, was *licensedv1.NodeStatus, seconds float64) {
 	rate := func(now, before uint64) float64 {
 		if now < before {
@@ -116,7 +122,7 @@ func (s *Sample) addNode(n, was *licensedv1.NodeStatus, seconds float64) {
 	}
 }
 
-// addDifferences adds now − before to sums.
+// addDifferences adds now − before to sums, bucket by bucket, and returns sums.
 func addDifferences(sums, now, before []uint64) []uint64 {
 	if sums == nil {
 		sums = make([]uint64, len(now))
@@ -129,8 +135,10 @@ func addDifferences(sums, now, before []uint64) []uint64 {
 	return sums
 }
 
-// percentile estimates one from counts between bounds, in milliseconds, as if the values lay evenly
-// between two bounds; nil if there are none.
+// percentile estimates one from counts between bounds, in milliseconds, as if the values
+// lay evenly between two bounds; nil if there are none. bounds are in seconds; counts has
+// one more, for values above all bounds, of which only the last bound is known.
+// Prometheus' histogram_quantile does the same.
 func percentile(bounds []float64, counts []uint64, p float64) *float64 {
 	var total uint64
 	for _, n := range counts {

@@ -11,10 +11,10 @@
 // and said that it holds the shard, at the latest epoch that the store showed to anybody. Findings about shards are
 // made from that map and from nothing else, so they cannot contradict it. A row only says who should have a shard.
 //
-// Gossip can be forged, so a row that was only heard counts in one case: it says that the owner by the store released
-// the shard at the same epoch. Without it, a shard in a hand-over would count as not served once its former owner has
-// left. A holder at that epoch overrules it. A forged row of that kind can therefore only delay "not served" for a shard
-// that nobody holds, and by no more than Stuck.
+// Gossip can be forged, so a row that was only heard counts in one case: it says that the owner by the store
+// released the shard at the same epoch. Without it, a shard in a hand-over would count as not served once its
+// former owner has left. A holder at that epoch overrules it. A forged row of that kind can therefore only delay
+// "not served" for a shard that nobody holds, and by no more than Stuck.
 //
 // A member that is listed and does not answer is a finding at once. A member that disappeared is one for a day,
 // unless it was asked to leave. The level is critical if, and only if, the map has unserved shards.
@@ -93,14 +93,15 @@ type Input struct {
 	// Answers of all listed members, and those that disappeared lately.
 	Answers  []Answer
 	Departed []Departure
-	// Rows of ownership that the store showed to the reporter or to members that answered, and releases at the epochs of
-	// those. Several may be about one shard.
+	// Rows of ownership that the store showed to the reporter or to members that answered, and releases at the
+	// epochs of those. Several may be about one shard.
 	Rows []persistence.Shard
 	// Moving are shards that were in transit in former readings.
 	Moving map[uint32]Moving
 }
 
-// member is one process in an assessment.
+// member is one process in an assessment. The embedded status is the result's, and is
+// completed by describe.
 type member struct {
 	*licensedv1.NodeStatus
 	incarnation persistence.Incarnation
@@ -115,6 +116,9 @@ type member struct {
 	rows, unserved int
 }
 
+// isNode reports whether the process holds customers, planned whether its absence was
+// announced and leaves nothing unserved, away whether it should answer and does not, idle
+// whether it holds nothing by request.
 func (m *member) isNode() bool  { return slices.Contains(m.Roles, licensedv1.NodeRole_NODE_ROLE_NODE) }
 func (m *member) planned() bool { return m.leaving && m.rows == 0 }
 func (m *member) away() bool    { return !m.answered && !m.planned() }
@@ -122,6 +126,8 @@ func (m *member) idle() bool {
 	return m.State == licensedv1.NodeState_NODE_STATE_DRAINING || m.State == licensedv1.NodeState_NODE_STATE_DRAINED
 }
 
+// assessment is one computation. The steps of Assess fill it in order; each reads what
+// those before it wrote.
 type assessment struct {
 	*Input
 	out           *licensedv1.ClusterStatus
@@ -177,6 +183,8 @@ func (a *assessment) meet() {
 	}
 }
 
+// add adds a member. A later incarnation of the same name is a member of its own in the
+// index.
 func (a *assessment) add(m *member) {
 	a.members = append(a.members, m)
 	if !m.incarnation.IsZero() {
@@ -184,7 +192,9 @@ func (a *assessment) add(m *member) {
 	}
 }
 
-// mapShards makes the shard map, from which all statements about shards follow.
+// mapShards makes the shard map, from which all statements about shards follow. For each
+// shard it takes the latest row and the holder at the highest epoch; the holder decides
+// if it is not older than the row.
 func (a *assessment) mapShards() {
 	rows := make([]persistence.Shard, a.Shards)
 	for id := range rows {
@@ -199,6 +209,7 @@ func (a *assessment) mapShards() {
 	epochs := make([]uint64, a.Shards)
 	for i := range a.Answers {
 		o := &a.Answers[i]
+		// A process that answered without a lease holds nothing, whatever it says.
 		m := a.byIncarnation[o.Incarnation]
 		if m == nil || !m.speaks {
 			continue
@@ -220,7 +231,7 @@ func (a *assessment) mapShards() {
 	}
 }
 
-// either returns the first incarnation that is one.
+// either returns the first of two incarnations that is not zero.
 func either(i, j persistence.Incarnation) persistence.Incarnation {
 	if i.IsZero() {
 		return j
@@ -228,7 +239,8 @@ func either(i, j persistence.Incarnation) persistence.Incarnation {
 	return i
 }
 
-// unheld returns the state of a shard that nobody says that it holds at the epoch of the row.
+// unheld returns the state of a shard that no member says that it holds at the epoch of
+// the row: in transit or unconfirmed for up to Stuck, then orphaned.
 func (a *assessment) unheld(row persistence.Shard) licensedv1.ShardState {
 	m := a.byIncarnation[either(row.Owner, row.Successor)]
 	switch {
@@ -255,12 +267,15 @@ func (a *assessment) place(row persistence.Shard, m *member, state licensedv1.Sh
 	default:
 		a.out.ShardsUnserved++
 	}
+	// The member is blamed for what is not served; the row names it.
 	if m != nil {
 		if m.rows++; state != licensedv1.ShardState_SHARD_STATE_OPEN &&
 			state != licensedv1.ShardState_SHARD_STATE_MOVING {
 			m.unserved++
 		}
 	}
+	// A shard without a row was never claimed; it is counted, and has no place in the
+	// map.
 	if row.Epoch == 0 {
 		return
 	}
@@ -295,8 +310,8 @@ func (a *assessment) describe() {
 		if m.SeenAt == nil && m.since.Before(a.Now) {
 			m.SeenAt = timestamppb.New(m.since)
 		}
-		m.ShardsOpen, m.ShardsClosing, m.ShardsExpected, m.ShardsMoving, m.ResidentCustomers, m.CommandsPerSecond = 0,
-			0, 0, 0, 0, 0
+		m.ShardsOpen, m.ShardsClosing, m.ShardsExpected, m.ShardsMoving = 0, 0, 0, 0
+		m.ResidentCustomers, m.CommandsPerSecond = 0, 0
 		switch {
 		case m.planned():
 			m.State, m.Reason = licensedv1.NodeState_NODE_STATE_LEFT, "stopped as requested at "+a.clock(m.since)
@@ -308,7 +323,7 @@ func (a *assessment) describe() {
 	}
 }
 
-// clock writes a time of the last hours.
+// clock writes a time of the last hours; the day is left out if it is today.
 func (a *assessment) clock(t time.Time) string {
 	if t.UTC().Format(time.DateOnly) == a.Now.UTC().Format(time.DateOnly) {
 		return t.UTC().Format(time.TimeOnly) + " UTC"
@@ -353,6 +368,7 @@ func (a *assessment) findShards() {
 	}
 }
 
+// be returns the verb for a number.
 func be(n uint32) string {
 	if n == 1 {
 		return "is"
@@ -383,7 +399,8 @@ func some(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// findNodes counts the nodes, and reports those that do not respond.
+// findNodes counts the nodes, and reports those that do not respond. A node that is idle
+// by request, or left by request, is not expected.
 func (a *assessment) findNodes() {
 	var away []*member
 	for _, m := range a.members {
@@ -436,7 +453,7 @@ func (a *assessment) findNodes() {
 	}
 }
 
-// silent says since when members do not respond.
+// silent returns since when members do not respond, and why if there is one of them.
 func (a *assessment) silent(away []*member) string {
 	m := away[0]
 	if len(away) == 1 {
@@ -453,11 +470,13 @@ func (a *assessment) silent(away []*member) string {
 	return "not responding: " + some(names)
 }
 
+// earliest returns the time from which the first of them did not respond.
 func earliest(away []*member) time.Time {
 	return slices.MinFunc(away, func(x, y *member) int { return x.since.Compare(y.since) }).since
 }
 
-// findOf reports what is wrong with one member beside its silence as a node.
+// findOf reports what is wrong with one member beside its silence as a node, and passes
+// on what the member reports of itself.
 func (a *assessment) findOf(m *member) {
 	w := &licensedv1.ClusterWarning{Level: licensedv1.WarningLevel_WARNING_LEVEL_WARNING, Node: m.Name}
 	switch {
@@ -487,7 +506,8 @@ func (a *assessment) findOf(m *member) {
 	}
 }
 
-// findVersions reports an upgrade that was not finished.
+// findVersions reports an upgrade that was not finished. Members that answered and are
+// not idle count.
 func (a *assessment) findVersions() {
 	first := make(map[string]time.Time)
 	for _, m := range a.members {

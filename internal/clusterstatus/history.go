@@ -10,16 +10,19 @@ import (
 	"licensed/messages/licensedv1"
 )
 
-// History remembers, over several readings of one reporter, when each finding began. The zero value has seen
-// nothing. It is safe for concurrent use.
+// History remembers, over several readings of one reporter, when each finding began. The
+// zero value has seen nothing. It is safe for concurrent use. A reading calls Recall
+// before Assess and Record after it.
 type History struct {
-	mu       sync.Mutex
+	mu sync.Mutex
+	// When each finding, each move and each silence of the last reading began.
 	findings map[finding]time.Time
 	moving   map[uint32]Moving
 	silent   map[string]time.Time
 }
 
-// finding is what makes two findings of two readings the same.
+// finding is what makes two findings of two readings the same: not the text, in which
+// numbers change.
 type finding struct {
 	kind licensedv1.FindingKind
 	node string

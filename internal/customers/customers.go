@@ -14,7 +14,8 @@ import (
 	"licensed/persistence/doctor"
 )
 
-// suffix makes a customer's id that of the aggregate.
+// suffix makes a customer's id that of the aggregate. Actors and stores know aggregates
+// only.
 const suffix = ":" + license.Name
 
 // Aggregate returns the id of a customer's aggregate.
@@ -26,8 +27,9 @@ func ID(aggregate string) string { return strings.TrimSuffix(aggregate, suffix) 
 // Is reports whether an aggregate is a customer.
 func Is(aggregate string) bool { return strings.HasSuffix(aggregate, suffix) }
 
-// List returns up to limit ids of customers with a history, after the last id of the former page (empty: from the
-// first).
+// List returns up to limit ids of customers with a history, after the last id of the
+// former page (empty: from the first). The order is the store's. Errors: those of
+// persistence.Journal.
 func List(ctx context.Context, store persistence.Journal, after string, limit int) ([]string, error) {
 	if after != "" {
 		after = Aggregate(after)
@@ -42,7 +44,8 @@ func List(ctx context.Context, store persistence.Journal, after string, limit in
 	return ids, nil
 }
 
-// NewDoctor returns a doctor of license aggregates.
+// NewDoctor returns a doctor of license aggregates, which reports and does not repair;
+// cold is nil where there is no archive.
 func NewDoctor(store persistence.Journal, cold persistence.Archive, kind *license.Kind) *doctor.Doctor {
 	return &doctor.Doctor{
 		Hot: store, Cold: cold,
@@ -52,6 +55,7 @@ func NewDoctor(store persistence.Journal, cold persistence.Archive, kind *licens
 	}
 }
 
+// severities are those of the API.
 var severities = map[doctor.Severity]licensedv1.Severity{
 	doctor.Note: licensedv1.Severity_SEVERITY_NOTE, doctor.Warning: licensedv1.Severity_SEVERITY_WARNING,
 	doctor.Error: licensedv1.Severity_SEVERITY_ERROR,

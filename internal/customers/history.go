@@ -27,7 +27,9 @@ var tiers = map[licensedv1.Tier]tiered.Tier{
 }
 
 // Read implements gateway.HistoryReader.
-func (h *History) Read(ctx context.Context, head persistence.Head, r gateway.HistoryRange, yield func(*gateway.HistoryItem) error) error {
+func (h *History) Read(
+	ctx context.Context, head persistence.Head, r gateway.HistoryRange, yield func(*gateway.HistoryItem) error,
+) error {
 	rng := tiered.Range{After: r.After, Through: r.Through, Newest: r.Newest, Tier: tiers[r.Tier]}
 	var out gateway.HistoryItem // used for one item after the other: a history has many
 	return h.Reader.Read(ctx, head, rng, func(i *tiered.Item) error {
@@ -45,7 +47,10 @@ func (h *History) Read(ctx context.Context, head persistence.Head, r gateway.His
 // gapOf returns a gap in the API's words.
 func gapOf(i *tiered.Item) *licensedv1.HistoryGap {
 	g := &licensedv1.HistoryGap{
-		FromSequence: i.Gap.After + 1, ToSequence: i.Gap.Through, Message: i.Gap.Error(), Reason: licensedv1.GapReason_GAP_REASON_CORRUPT,
+		FromSequence: i.Gap.After + 1,
+		ToSequence:   i.Gap.Through,
+		Message:      i.Gap.Error(),
+		Reason:       licensedv1.GapReason_GAP_REASON_CORRUPT,
 	}
 	if !i.Partition.IsZero() {
 		g.RowId = i.Partition.RowID()

@@ -50,13 +50,15 @@ func DefaultConfig() Config {
 	return Config{Rate: 20, Customers: 100, MaxInFlight: 64, Summary: 10 * time.Second, Logger: slog.Default()}
 }
 
-// Simulation of customers.
+// Simulation of customers. Run is called once.
 type Simulation struct {
 	config Config
 	client licensedv1connect.LicenseServiceClient
 	random *rand.Rand // used by Run only
-	slots  chan struct{}
+	// slots has a token for each command in progress.
+	slots chan struct{}
 
+	// mu guards what follows: commands are answered on goroutines of their own.
 	mu     sync.Mutex
 	period tally
 	held   map[string][]download // what each customer acquired of late, newest last
@@ -75,6 +77,7 @@ type tally struct {
 	latency                     *hdrhistogram.Histogram
 }
 
+// newTally returns a tally of nothing.
 func newTally() tally {
 	return tally{
 		refused: make(map[string]int), failed: make(map[string]int),
@@ -96,7 +99,9 @@ func New(c Config, client licensedv1connect.LicenseServiceClient) *Simulation {
 // tick is the interval at which commands are started.
 const tick = 10 * time.Millisecond
 
-// Run simulates until ctx ends and the commands in progress are answered.
+// Run simulates until ctx ends and the commands in progress are answered. What is due
+// accumulates with the time that has passed, so that a late tick starts the commands that
+// it missed.
 func (s *Simulation) Run(ctx context.Context) {
 	var running sync.WaitGroup
 	defer running.Wait()
@@ -120,7 +125,8 @@ func (s *Simulation) Run(ctx context.Context) {
 	}
 }
 
-// start sends one command in the background, or skips it if too many are in progress.
+// start sends one command in the background, or skips it if too many are in progress. One
+// of twenty is sent twice, under the same id.
 func (s *Simulation) start(ctx context.Context, running *sync.WaitGroup) {
 	send, repeats := s.choose(), 1
 	if s.random.IntN(20) == 0 {
@@ -144,7 +150,7 @@ func (s *Simulation) start(ctx context.Context, running *sync.WaitGroup) {
 	})
 }
 
-// titles that customers watch: some few much, most seldom.
+// title returns what is acquired next: a few titles are much watched, the others seldom.
 func (s *Simulation) title() string {
 	if s.random.IntN(2) == 0 {
 		return fmt.Sprintf("GlowS01E%02d", 1+s.random.IntN(10))
@@ -160,6 +166,7 @@ func (s *Simulation) choose() func(context.Context) (duplicate bool, err error) 
 	customer, id := fmt.Sprintf("demo-%04d", s.random.IntN(s.config.Customers)), uuid.NewString()
 	n := s.random.IntN(100)
 	d, held := s.download(customer)
+	// Customers who hold nothing almost only acquire.
 	if n < 50 || !held && s.random.IntN(50) > 0 {
 		return s.acquire(customer, id)
 	}
@@ -223,7 +230,8 @@ func (s *Simulation) forget(customer string, which func(download) bool) {
 	s.held[customer] = slices.DeleteFunc(s.held[customer], which)
 }
 
-// sender returns a function that makes the call.
+// sender returns a function that makes the call, and reports whether the answer is that
+// of an earlier command.
 func sender[Q, A any](
 	call func(context.Context, *connect.Request[Q]) (*connect.Response[A], error), message *Q,
 ) func(context.Context) (bool, error) {

@@ -20,21 +20,26 @@ import (
 // Enabled says whether this program was built with points.
 const Enabled = true
 
-// point is one point. Its action is exit where sleep is negative.
+// point is one point. Both fields are changed while calls pass. Its action is exit where
+// sleep is negative, nothing where it is 0.
 type point struct {
 	hits  atomic.Uint64
 	sleep atomic.Int64
 }
 
+// exit is the value of point.sleep that kills the process.
 const exit = -1
 
 var (
+	// By name; complete after init, and not changed then.
 	points = make(map[string]*point)
 	offset atomic.Int64  // of the wall clock
 	wrong  atomic.Uint64 // records with a time of it while it was off
 	reads  atomic.Uint64 // of it while it was off
 )
 
+// init listens on the socket that the environment names. It runs before main, so that
+// points of the start can be hit too.
 func init() {
 	for _, name := range Points() {
 		points[name] = new(point)
@@ -90,6 +95,7 @@ type Status struct {
 	Action string `json:"action"`
 }
 
+// serve answers a request on the socket.
 func serve(w http.ResponseWriter, r *http.Request) {
 	name := strings.TrimPrefix(r.URL.Path, "/")
 	switch r.Method {
@@ -117,6 +123,7 @@ func serve(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// action returns the action of a point in the words that set takes.
 func action(d int64) string {
 	switch d {
 	case 0:

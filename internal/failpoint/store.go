@@ -15,7 +15,8 @@ type store struct{ persistence.Store }
 // Store lays the points over a store.
 func Store(s persistence.Store) persistence.Store { return store{s} }
 
-// call is a call with a point before and one after it.
+// call is a call with a point before and one after it. The point after it is hit by calls
+// that succeeded only: of the others nothing is certain.
 func call[T any](name string, do func() (T, error)) (T, error) {
 	time.Sleep(hit(Before(name)))
 	v, err := do()
@@ -37,6 +38,7 @@ func later(name string, done func(error), do func(func(error))) {
 	pause(hit(Before(name)), func() { do(after) })
 }
 
+// pause calls then after d, at once if it is 0, without holding the caller.
 func pause(d time.Duration, then func()) {
 	if d == 0 {
 		then()
@@ -45,16 +47,20 @@ func pause(d time.Duration, then func()) {
 	time.AfterFunc(d, then)
 }
 
+// TopRoot implements persistence.Journal.
 func (s store) TopRoot(ctx context.Context, aggregate string) (persistence.Root, error) {
 	return call(ReadTop, func() (persistence.Root, error) { return s.Store.TopRoot(ctx, aggregate) })
 }
 
+// ReadRecords implements persistence.Journal.
 func (s store) ReadRecords(
 	ctx context.Context, p persistence.Partition, after uint64, limit int,
 ) ([]persistence.Record, error) {
 	return call(ReadRecords, func() ([]persistence.Record, error) { return s.Store.ReadRecords(ctx, p, after, limit) })
 }
 
+// PutRoot implements persistence.Journal. Which point it hits shows by the root: a
+// rollover continues a root of the same incarnation and epoch.
 func (s store) PutRoot(ctx context.Context, r *persistence.Root, done func(error)) {
 	name := RootActivation
 	if r.ParentIncarnation == r.Incarnation && r.Parent.Epoch == r.Key.Epoch && !r.Parent.IsZero() {
@@ -63,6 +69,7 @@ func (s store) PutRoot(ctx context.Context, r *persistence.Root, done func(error
 	later(name, done, func(done func(error)) { s.Store.PutRoot(ctx, r, done) })
 }
 
+// Append implements persistence.Journal.
 func (s store) Append(ctx context.Context, m *persistence.Mutation, done func(error)) {
 	noteTimes(m.Records)
 	later(Append, done, func(done func(error)) { s.Store.Append(ctx, m, done) })
@@ -88,6 +95,8 @@ type swap[T any] struct {
 	now     T
 }
 
+// CompareAndSetLease implements persistence.Ownership; marking a lease dead is a
+// challenge.
 func (s store) CompareAndSetLease(ctx context.Context, old, next persistence.Lease) (bool, persistence.Lease, error) {
 	name := LeaseRenew
 	if next.Dead {
@@ -100,6 +109,8 @@ func (s store) CompareAndSetLease(ctx context.Context, old, next persistence.Lea
 	return r.applied, r.now, err
 }
 
+// CompareAndSetShard implements persistence.Ownership; a row without an owner is a
+// release.
 func (s store) CompareAndSetShard(ctx context.Context, old, next persistence.Shard) (bool, persistence.Shard, error) {
 	name := ShardTake
 	if next.Owner.IsZero() {
@@ -112,14 +123,17 @@ func (s store) CompareAndSetShard(ctx context.Context, old, next persistence.Sha
 	return r.applied, r.now, err
 }
 
+// MarkArchived implements persistence.Housekeeping.
 func (s store) MarkArchived(ctx context.Context, key persistence.RootKey, m persistence.ArchiveMark) error {
 	return perform(ArchiveMark, func() error { return s.Store.MarkArchived(ctx, key, m) })
 }
 
+// DeleteRecords implements persistence.Housekeeping.
 func (s store) DeleteRecords(ctx context.Context, p persistence.Partition) error {
 	return perform(ArchiveDelete, func() error { return s.Store.DeleteRecords(ctx, p) })
 }
 
+// StripRoot implements persistence.Housekeeping.
 func (s store) StripRoot(ctx context.Context, key persistence.RootKey, snapshotAt string) error {
 	return perform(ArchiveStrip, func() error { return s.Store.StripRoot(ctx, key, snapshotAt) })
 }
@@ -136,10 +150,13 @@ type archive struct{ persistence.Archive }
 // Archive lays the points over an archive.
 func Archive(a persistence.Archive) persistence.Archive { return archive{a} }
 
+// PutSegment implements persistence.Archive.
 func (a archive) PutSegment(ctx context.Context, name string, data []byte, expires time.Time) error {
 	return perform(ArchivePut, func() error { return a.Archive.PutSegment(ctx, name, data, expires) })
 }
 
+// ReadSegment implements persistence.Archive; the archiver reads each segment back to
+// verify it.
 func (a archive) ReadSegment(ctx context.Context, name string) ([]byte, error) {
 	return call(ArchiveVerify, func() ([]byte, error) { return a.Archive.ReadSegment(ctx, name) })
 }

@@ -36,6 +36,7 @@ const (
 
 // Forger sends forged gossip to one process. It is safe for concurrent use.
 type Forger struct {
+	// target is the address that is attacked, label the cluster's.
 	target, label string
 	conn          net.Conn
 }
@@ -146,6 +147,8 @@ func (f *Forger) GoneAt(name string, incarnation uint32) error {
 	}{highest(incarnation), name, "forged"})
 }
 
+// highest returns the count to send: members refuse values above 2^31, so that this is
+// the strongest lie.
 func highest(incarnation uint32) uint32 {
 	if incarnation == 0 {
 		return 1 << 31
@@ -162,6 +165,7 @@ func (f *Forger) encode(kind byte, message any) error {
 	return f.send(kind, b)
 }
 
+// send sends one packet: the type, the message, and the label in front of both.
 func (f *Forger) send(kind byte, b []byte) error {
 	packet, err := memberlist.AddLabelHeaderToPacket(append([]byte{kind}, b...), f.label)
 	if err == nil {
@@ -195,7 +199,8 @@ func (f *Forger) Overhear(from string) (metas map[string]*clusterv1.Meta, addres
 	return metas, addresses, nil
 }
 
-// listener configures a member that forges what it says.
+// listener configures a member that forges what it says. It listens on a free port of the
+// address from.
 func (f *Forger) listener(name, from string, says liar) *memberlist.Config {
 	c := memberlist.DefaultLANConfig()
 	c.Name, c.BindAddr, c.BindPort, c.AdvertisePort, c.Label = name, from, 0, 0, f.label

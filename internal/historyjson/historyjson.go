@@ -14,6 +14,7 @@ import (
 const talkTime = "2006-01-02 03:04:05 PM"
 
 // Event is an event. The first six names are those of the talk that this service follows.
+// The names are read by scripts and by import, and never change.
 type Event struct {
 	Event            string         `json:"Event"`
 	EventTime        string         `json:"Event Time"`
@@ -38,7 +39,7 @@ type Event struct {
 	Record           []byte         `json:"record,omitempty"`
 }
 
-// Gap is a gap: events that cannot be told.
+// Gap is a gap: events that cannot be read, and why.
 type Gap struct {
 	CustomerID string `json:"customerId"`
 	Gap        struct {
@@ -60,7 +61,8 @@ func Of(customer string, i *licensedv1.HistoryItem) any {
 	return OfEvent(customer, i.GetEvent())
 }
 
-// OfEvent returns the line of an event.
+// OfEvent returns the line of an event. Fields without a value are left out where the tag
+// has omitempty.
 func OfEvent(customer string, e *licensedv1.HistoryEvent) *Event {
 	line := &Event{
 		Event:          e.Event,

@@ -25,6 +25,8 @@ func New(h slog.Handler, lines int, interval time.Duration) (limited slog.Handle
 	return handler{h, l}, l.stop
 }
 
+// handler passes to the handler that it embeds what the limiter lets pass. Handlers
+// derived from it share the limiter.
 type handler struct {
 	slog.Handler
 	limiter *limiter
@@ -48,6 +50,7 @@ func (h handler) WithGroup(name string) slog.Handler {
 	return handler{h.Handler.WithGroup(name), h.limiter}
 }
 
+// kind is what lines are counted by.
 type kind struct {
 	level slog.Level
 	text  string
@@ -64,11 +67,13 @@ func constant(message string) string {
 	return message[:min(len(message), 64)]
 }
 
+// limiter counts the lines of each kind.
 type limiter struct {
 	summary  slog.Handler
 	lines    int
 	interval time.Duration
 
+	// mu guards what follows, and is held while a summary is logged.
 	mu      sync.Mutex
 	kinds   map[kind]*count // that were logged within the interval
 	stopped bool
@@ -80,7 +85,8 @@ type count struct {
 	end                *time.Timer
 }
 
-// pass reports whether a line is logged.
+// pass reports whether a line is logged, and counts it. It starts the interval of a new
+// kind.
 func (l *limiter) pass(k kind) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -65,7 +65,8 @@ func Open(c *storage.Config) (*Store, error) {
 	return s, nil
 }
 
-// holdsStore reports whether a directory holds what the engine makes first.
+// holdsStore reports whether a directory holds what the engine makes first. Opening would
+// make a store where there is none.
 func holdsStore(dir string) (bool, error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {

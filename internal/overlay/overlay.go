@@ -22,10 +22,12 @@ func File(t testing.TB, root string, edits []Edit) string {
 	dir, replace := t.TempDir(), map[string]string{}
 	for i, e := range edits {
 		path, err := filepath.Abs(filepath.Join(root, e.File))
+		// The directory of the test's files; the module is only read.
 		if err != nil {
 			t.Fatal(err)
 		}
 		from, changed := path, filepath.Join(dir, fmt.Sprint(i, ".go"))
+		// A file may have several edits, one on top of the other.
 		if earlier := replace[path]; earlier != "" {
 			from, changed = earlier, earlier
 		}

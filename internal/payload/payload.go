@@ -19,7 +19,7 @@ import (
 	"licensed/persistence"
 )
 
-// Codec implements transport.Codec.
+// Codec implements transport.Codec. It has no state.
 type Codec struct{}
 
 // messages are what travels, by full name.
@@ -38,11 +38,14 @@ var messages = func() map[string]proto.Message {
 	return all
 }()
 
+// nameOf returns the full name of a message's type.
 func nameOf(m proto.Message) string { return string(m.ProtoReflect().Descriptor().FullName()) }
 
+// errUnknownType is wrapped by the errors about types that only another release knows.
 var errUnknownType = errors.New("this release does not know that type")
 
-// Marshal implements transport.Codec.
+// Marshal implements transport.Codec. The only value that is no message is the answer
+// about downloads, which has a message of its own.
 func (Codec) Marshal(value any) (name string, data []byte, err error) {
 	if d, ok := value.(*license.Downloads); ok {
 		value = &nodev1.Downloads{Response: d.Response, Older: d.Older, Since: timestamppb.New(d.Since)}
@@ -58,7 +61,8 @@ func (Codec) Marshal(value any) (name string, data []byte, err error) {
 	return name, data, err
 }
 
-// Unmarshal implements transport.Codec.
+// Unmarshal implements transport.Codec. Errors: errUnknownType, also for a command or
+// query of a kind that only a later release knows: it must not be executed as nothing.
 func (Codec) Unmarshal(name string, data []byte) (any, error) {
 	known := messages[name]
 	if known == nil {
@@ -125,7 +129,8 @@ func ImportResponse(err error) (*nodev1.ImportResponse, bool) {
 	return &nodev1.ImportResponse{}, err == nil
 }
 
-// ImportError returns the error of an import in its answer, as actors.Runtime returned it; nil for none.
+// ImportError returns the error of an import in its answer, as actors.Runtime returned
+// it; nil for none. errors.Is finds the same sentinel as at the owner.
 func ImportError(r *nodev1.ImportResponse) error {
 	if r.Failure == nodev1.ImportFailure_IMPORT_FAILURE_UNSPECIFIED {
 		return nil
@@ -133,7 +138,7 @@ func ImportError(r *nodev1.ImportResponse) error {
 	return &remoteError{r.Message, importFailures[r.Failure]}
 }
 
-// remoteError is an error as its message came from the owner.
+// remoteError is an error with the owner's text, and the sentinel that it stands for.
 type remoteError struct {
 	text string
 	is   error

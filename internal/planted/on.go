@@ -9,8 +9,11 @@ import (
 	"sync"
 )
 
+// none is the choice of a process without a bug.
 const none ID = -1
 
+// The bug of this process, chosen when it starts; it never changes, so that reading it
+// needs no lock.
 var (
 	chosen = choose(os.Getenv(Variable))
 	met    sync.Once

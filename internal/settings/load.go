@@ -104,9 +104,11 @@ type placed struct {
 	err  error
 }
 
+// Error implements error.
 func (p placed) Error() string { return p.text }
 func (p placed) Unwrap() error { return p.err }
 
+// envName returns the variable of a flag.
 func envName(flag string) string {
 	return envPrefix + strings.ToUpper(strings.NewReplacer("-", "_", ".", "_").Replace(flag))
 }
@@ -129,6 +131,7 @@ func (l *Loaded) fromEnvironment(getenv func(string) string) error {
 	return errors.Join(errs...)
 }
 
+// fromFile reads the settings file.
 func (l *Loaded) fromFile(path string) error {
 	file, err := os.Open(path)
 	if err != nil {
@@ -172,6 +175,8 @@ func (l *Loaded) fromYAML(name string, r io.Reader) error {
 	return errors.Join(errs...)
 }
 
+// fromNode sets one key of the file, or only checks its value if something above it has
+// set it already.
 func (l *Loaded) fromNode(key string, value *yaml.Node, where string) error {
 	s := l.table.find(key)
 	if s == nil {
@@ -192,7 +197,8 @@ func (l *Loaded) fromNode(key string, value *yaml.Node, where string) error {
 	return nil
 }
 
-// scalar returns a value as it would be written on the command line; a list is joined by commas.
+// scalar returns a value as it would be written on the command line; a list is joined by
+// commas. Errors: for mappings, and lists within lists.
 func scalar(n *yaml.Node) (string, error) {
 	switch n.Kind {
 	case yaml.ScalarNode:
@@ -214,7 +220,8 @@ func scalar(n *yaml.Node) (string, error) {
 	}
 }
 
-// wouldSet returns why a setting does not take a value, and leaves it as it is.
+// wouldSet returns why a setting does not take a value, and leaves it as it is. There is
+// no way to check a pflag.Value but to set it, so the former value is set again.
 func (l *Loaded) wouldSet(s *Setting, text string) error {
 	f := l.flags.Lookup(s.Name)
 	before := f.Value.String()

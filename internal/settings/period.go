@@ -10,6 +10,7 @@ import (
 // Period is a setting for a long time: days ("90d"), or whatever time.ParseDuration takes.
 type Period struct{ Value *time.Duration }
 
+// day is the length of a day; a day of daylight saving does not matter to a retention.
 const day = 24 * time.Hour
 
 // Set implements pflag.Value.

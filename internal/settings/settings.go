@@ -59,6 +59,7 @@ const (
 	Tuning                   // operators with a measurement that shows that the default does not fit
 )
 
+// String returns the audience as the reference page has it.
 func (a Audience) String() string { return [...]string{"everyone", "operator", "tuning"}[a] }
 
 // Role is what a process does.
@@ -72,6 +73,7 @@ const (
 	All = Embedded | Node | Gateway
 )
 
+// String returns the roles as the reference page has them.
 func (r Role) String() string {
 	if r == All {
 		return "all"
@@ -110,6 +112,8 @@ func Between[T cmp.Ordered](low, high T) Range {
 	return allow(fmt.Sprintf("%v to %v", low, high), func(v T) bool { return v >= low && v <= high })
 }
 
+// allow returns the range of values for which ok is true. T is the type that
+// Setting.Value points to; another type panics at the first start.
 func allow[T any](text string, ok func(T) bool) Range {
 	return Range{Text: text, Check: func(value any) error {
 		if v := *value.(*T); !ok(v) {
@@ -156,6 +160,8 @@ func AddressOrNone() Range {
 	}}
 }
 
+// checkAddress returns what is wrong with a HOST:PORT, or nil. A name of a service is a
+// port, too.
 func checkAddress(address string) error {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
@@ -236,6 +242,7 @@ func (t Table) Others(flags *pflag.FlagSet) *pflag.FlagSet {
 	return &others
 }
 
+// bind declares the flag of a setting; what its value holds now is the default.
 func (s *Setting) bind(f *pflag.FlagSet) {
 	switch v := s.Value.(type) {
 	case *string:
@@ -286,7 +293,8 @@ func (t Table) find(name string) *Setting {
 	return nil
 }
 
-// nearest returns the name that a mistyped one may stand for, "" if none is near.
+// nearest returns the name that a mistyped one may stand for, "" if none is near: the
+// error of a typo names it.
 func (t Table) nearest(name string) string {
 	names := make([]string, len(t))
 	for i := range t {
@@ -312,7 +320,8 @@ func (t Table) FlagError(err error) error {
 	return err
 }
 
-// wrong says why a text is no value of the setting.
+// wrong returns the error about a text that is no value of the setting: what is expected,
+// in its words, and not those of package strconv.
 func (s *Setting) wrong(text string, err error) error {
 	switch s.Value.(type) {
 	case *bool, *int, *uint32, *float64, *time.Duration:

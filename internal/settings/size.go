@@ -52,6 +52,8 @@ func (m *Size) Set(text string) error {
 	return nil
 }
 
+// parseBytes reads a number with a unit. Errors say what is wrong in words for the
+// operator.
 func parseBytes(text string) (int64, error) {
 	lower := strings.ToLower(strings.TrimSpace(text))
 	for _, u := range units {

@@ -17,13 +17,15 @@ import (
 // keptEvents is the number that a node remembers: what an operator who looks may want to know.
 const keptEvents = 200
 
-// oneMove is for how long shards that change hands alike are told of as one happening.
+// oneMove is the time within which shards that change hands alike are listed as one
+// event: a node that joins moves a hundred.
 const oneMove = 5 * time.Second
 
 // Events remembers what happened lately. The zero value is empty. It is safe for concurrent use.
 type Events struct {
-	mu   sync.Mutex
-	list []*licensedv1.Happening // oldest first; none is ever changed
+	mu sync.Mutex
+	// Oldest first. None is ever changed: readers get the messages without a copy.
+	list []*licensedv1.Happening
 }
 
 // Add remembers something, and forgets the oldest if there are too many. The happening is then the
@@ -35,6 +37,7 @@ func (e *Events) Add(at time.Time, what *licensedv1.Happening) {
 	e.append(what)
 }
 
+// append adds an event, and forgets the oldest if there are too many. Requires mu.
 func (e *Events) append(what *licensedv1.Happening) {
 	e.list = append(e.list, what)
 	if excess := len(e.list) - keptEvents; excess > 0 {
@@ -42,8 +45,8 @@ func (e *Events) append(what *licensedv1.Happening) {
 	}
 }
 
-// Count remembers something about one shard, together with what happened to others alike just before.
-// text tells of this many.
+// Count remembers something about one shard, together with what happened to others alike
+// within oneMove before. text returns the words for the number of shards in its argument.
 func (e *Events) Count(at time.Time, what *licensedv1.Happening, text func(*licensedv1.Happening) string) {
 	what.At = timestamppb.New(at)
 	e.mu.Lock()
@@ -53,6 +56,7 @@ func (e *Events) Count(at time.Time, what *licensedv1.Happening, text func(*lice
 		if last.Kind != what.Kind || last.Incarnation != what.Incarnation || last.OtherNode != what.OtherNode {
 			continue
 		}
+		// A copy, since readers may have the former one.
 		more := proto.CloneOf(last)
 		more.Shards, more.Shard = more.Shards+1, nil
 		more.Text = text(more)
@@ -76,8 +80,8 @@ func (e *Events) NewestFirst() []*licensedv1.Happening {
 // toldEvents is the number that a member tells others of.
 const toldEvents = 50
 
-// FirstHand returns what happened to a node itself, newest first: what members notice of each other every
-// one of them does.
+// FirstHand returns what happened to a node itself, newest first, up to toldEvents: what
+// members notice of each other every one of them notices.
 func FirstHand(name string, all []*licensedv1.Happening) []*licensedv1.Happening {
 	var out []*licensedv1.Happening
 	for _, h := range all {
@@ -88,7 +92,8 @@ func FirstHand(name string, all []*licensedv1.Happening) []*licensedv1.Happening
 	return out
 }
 
-// Merge adds what others tell to its own list, newest first.
+// Merge adds the events of others to its own list, newest first, up to keptEvents. own
+// may be changed.
 func Merge(own, theirs []*licensedv1.Happening) []*licensedv1.Happening {
 	all := append(own, theirs...)
 	slices.SortStableFunc(all, func(a, b *licensedv1.Happening) int { return b.At.AsTime().Compare(a.At.AsTime()) })

@@ -12,12 +12,14 @@ import (
 	"licensed/persistence"
 )
 
-// Members are the members that were heard of, by incarnation and by name.
+// Members are the members that were heard of, by incarnation and by name. They are a view
+// for operators: nothing is decided by them. Safe for concurrent use.
 type Members struct {
 	name   string // of this process
 	now    func() time.Time
 	events *Events
 
+	// mu guards what follows.
 	mu    sync.Mutex
 	names map[persistence.Incarnation]string
 	order []persistence.Incarnation // of names, the first one learned first
@@ -25,8 +27,8 @@ type Members struct {
 	left  map[string]Departure      // members that no longer do
 }
 
-// present is a member that seems to be alive. It is proven if it had a lease, or if this process exchanged messages with
-// it through the node port. Others may be inventions of forged gossip.
+// present is a member that seems to be alive. It is proven if it had a lease, or if this process exchanged
+// messages with it through the node port. Others may be inventions of forged gossip.
 type present struct {
 	membership.Member
 	proven bool
@@ -81,7 +83,8 @@ func (m *Members) NameOf(i persistence.Incarnation) string {
 	return i.String()
 }
 
-// Notice compares who seems to be alive with who did before. An incarnation in the meta of a member is one with a lease.
+// Notice compares the members that seem to be alive with those before, and records the
+// differences as events. An incarnation in the meta of a member is one with a lease.
 // Departures of members that were never proven to exist are not remembered.
 func (m *Members) Notice(all []membership.Member) {
 	now := m.now()
@@ -98,6 +101,7 @@ func (m *Members) Notice(all []membership.Member) {
 		if m.here[o.Name] = p; p.proven {
 			delete(m.left, o.Name)
 		}
+		// This process knows that it runs.
 		if _, known := before[o.Name]; !known && o.Name != m.name {
 			m.events.Add(now, &licensedv1.Happening{
 				Kind: licensedv1.HappeningKind_HAPPENING_KIND_JOINED,

@@ -8,7 +8,8 @@ import (
 	"licensed/messages/licensedv1"
 )
 
-// Metrics show the last status of the cluster that this process computed.
+// Metrics show the last status of the cluster that this process computed. Its age is a
+// metric of its own: an alert must not rely on a status that is old.
 type Metrics struct {
 	level    prometheus.Gauge
 	at       prometheus.Gauge
@@ -60,6 +61,7 @@ func (m *Metrics) Show(s *licensedv1.ClusterStatus) {
 	for _, w := range s.Warnings {
 		count[w.Kind]++
 	}
+	// Every kind has a series, also with 0: an alert needs the change from 0 to 1.
 	for kind, name := range licensedv1.FindingKind_name {
 		word := strings.ToLower(strings.TrimPrefix(name, "FINDING_KIND_"))
 		if kind == 0 {

@@ -34,7 +34,9 @@ type ShardWatch struct {
 	told   int       // unserved shards in it; 0: those of now were not told of
 }
 
-// Look compares the number of unserved shards with the one before.
+// Look compares the number of unserved shards with the one before, and logs a change for
+// the worse at most every sayEvery, and the return to none. It is called every WatchEvery
+// by one goroutine. reason names the owners.
 func (w *ShardWatch) Look(now time.Time, total, unserved int, reason string) {
 	switch {
 	case unserved == 0:

@@ -67,6 +67,7 @@ func (c *Config) archiveOptions() (o cassandra.Options, ok bool, err error) {
 	return o, true, err
 }
 
+// isCassandra reports whether a setting is the URL of a store on Cassandra.
 func isCassandra(url string) bool { return strings.HasPrefix(url, cassandraScheme) }
 
 // openCassandra opens the store on Cassandra. In development it makes what is missing.

@@ -16,6 +16,7 @@ type pebbleMetrics struct {
 	writes, syncs, disk, debt, amplification, hits, misses *prometheus.Desc
 }
 
+// newPebbleMetrics returns the collector of a store.
 func newPebbleMetrics(s *pebble.Store) *pebbleMetrics {
 	desc := func(name, help string) *prometheus.Desc { return prometheus.NewDesc(name, help, nil, nil) }
 	return &pebbleMetrics{
@@ -67,6 +68,7 @@ type cassandraMetrics struct {
 	writes, requests, rows, outcomes, readErrors *prometheus.Desc
 }
 
+// newCassandraMetrics returns the collector of a store.
 func newCassandraMetrics(s *cassandra.Store) *cassandraMetrics {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc(name, help, labels, nil)

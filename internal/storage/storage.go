@@ -75,6 +75,7 @@ type Storage struct {
 	options Options
 	status  func(context.Context) *licensedv1.StoreStatus
 	notes   []string
+	// closers close what was opened, the last first.
 	closers []func() error
 }
 
@@ -116,6 +117,7 @@ func (s *Storage) Reader() *tiered.Reader {
 // Journal returns what histories are recorded in, and read from when customers are loaded.
 func (s *Storage) Journal() persistence.Journal { return tiered.NewJournal(s.Hot, s.Cold) }
 
+// openStore opens the store that the settings name.
 func (s *Storage) openStore(ctx context.Context) error {
 	switch {
 	case s.config.Shared != nil:
@@ -144,6 +146,7 @@ func (s *Storage) openPebble() error {
 	return nil
 }
 
+// pebbleStatus returns the figures of the embedded store.
 func pebbleStatus(ctx context.Context, dir string, store *pebble.Store) *licensedv1.StoreStatus {
 	s := &licensedv1.StoreStatus{Kind: "pebble", Location: dir}
 	if m, err := store.Metrics(ctx); err == nil { // If it stopped, the node's state tells.
@@ -202,6 +205,7 @@ func (s *Storage) openArchiveDir(dir string) error {
 	store, err := pebble.OpenArchive(dir,
 		pebble.ArchiveOptions{ID: id, Logger: s.options.Log, Now: s.options.Now, MaxOpenFiles: s.options.ArchiveFiles})
 	if err != nil {
+		// An empty directory that should have an archive was refused above.
 		return err
 	}
 	s.closers = append(s.closers, store.Close)
@@ -214,7 +218,8 @@ func (s *Storage) openArchiveDir(dir string) error {
 	return nil
 }
 
-// writeDurably writes a small file that appears as a whole.
+// writeDurably writes a small file that appears as a whole, and survives a power loss
+// once the function returns: file and directory are synced.
 func writeDurably(path, content string) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
 	if err != nil {

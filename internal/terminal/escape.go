@@ -17,11 +17,14 @@ func Escape(s string) string { return escape(s, "") }
 // means the same. The output must end with a complete character.
 func Writer(w io.Writer) io.Writer { return &escaping{w: w} }
 
+// escaping is the writer of [Writer].
 type escaping struct {
 	w    io.Writer
 	held []byte // the beginning of a character whose other bytes come with the next call
 }
 
+// Write implements io.Writer. A character that is split between two calls is written with
+// the second.
 func (e *escaping) Write(b []byte) (int, error) {
 	text := append(e.held, b...)
 	whole := len(text)

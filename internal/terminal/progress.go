@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Progress is a line on a terminal that is written over.
+// Progress is a line on a terminal that is written over. It is used by one goroutine.
 type Progress struct {
 	w     io.Writer // nil for no output
 	last  time.Time

@@ -8,14 +8,17 @@ import (
 	"github.com/charmbracelet/x/ansi"
 )
 
-// Table prints rows in columns. On a terminal its last column is cut to what is left of the line. The
-// widths come from the first rows, so that a table of any length can be printed as it comes.
+// Table prints rows in columns. On a terminal its last column is cut to what is left of
+// the line. The widths come from the first rows, so that a table of any length can be
+// printed as it comes. It is used by one goroutine.
 type Table struct {
-	out     *bufio.Writer
-	limit   int // of a line, 0 for none
-	right   []bool
-	widths  []int
+	out    *bufio.Writer
+	limit  int // of a line, 0 for none
+	right  []bool
+	widths []int
+	// Rows that are not printed yet, the titles first.
 	waiting [][]string
+	// Whether the widths are decided.
 	settled bool
 	rows    int
 }
@@ -88,6 +91,8 @@ func (t *Table) settle() error {
 	return nil
 }
 
+// print writes a row. Cells wider than their column push the rest of the row to the
+// right.
 func (t *Table) print(cells []string) error {
 	var b strings.Builder
 	used := 0

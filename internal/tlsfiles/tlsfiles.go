@@ -28,6 +28,7 @@ type Certificates struct {
 	prefix string // of the settings in errors
 	log    *slog.Logger
 
+	// mu guards what follows; it is held while the files are read.
 	mu     sync.Mutex
 	read   contents // as in force, or last found to be of no use
 	server *tls.Config
@@ -110,7 +111,8 @@ func (c *Certificates) Client() *tls.Config {
 	return client
 }
 
-// now returns what is in force, after a look at the files.
+// now returns what is in force, after a look at the files: once for each connection,
+// which costs little beside its handshake, and needs no watcher.
 func (c *Certificates) now() (server, client *tls.Config) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -135,7 +137,8 @@ func (c *Certificates) look() {
 	c.log.Info("certificates reloaded", "cert", c.files.Cert, "ca", c.files.CA)
 }
 
-// load reads the files.
+// load reads the files. With an error it returns what could be read, so that look can
+// tell whether anything changed.
 func (c *Certificates) load() (contents, error) {
 	var read contents
 	var errs []error
@@ -154,7 +157,7 @@ func (c *Certificates) load() (contents, error) {
 	return read, errors.Join(errs...)
 }
 
-// use puts contents into force, or says what is wrong with them.
+// use puts contents into force, or returns what is wrong with them and changes nothing.
 func (c *Certificates) use(read contents) error {
 	client := &tls.Config{MinVersion: tls.VersionTLS12}
 	server := &tls.Config{
@@ -181,6 +184,7 @@ func (c *Certificates) use(read contents) error {
 	return nil
 }
 
+// equal reports whether two readings found the same.
 func (c contents) equal(o contents) bool {
 	return bytes.Equal(c.cert, o.cert) && bytes.Equal(c.key, o.key) && bytes.Equal(c.ca, o.ca)
 }

@@ -18,12 +18,14 @@ func (t *Tracer) Journal(j persistence.Journal) persistence.Journal {
 	return &journal{j, t}
 }
 
-// journal is a traced one.
+// journal is a traced one. Other calls of the embedded journal are not traced: no request
+// waits for them.
 type journal struct {
 	persistence.Journal
 	tracer *Tracer
 }
 
+// anyCommand is for reads, which all requests of the aggregate wait for.
 func anyCommand(string) bool { return true }
 
 // TopRoot implements persistence.Journal.

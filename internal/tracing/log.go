@@ -16,6 +16,7 @@ func (t *Tracer) Log(h slog.Handler) slog.Handler {
 	return logHandler{h}
 }
 
+// logHandler adds the ids of the span in the context.
 type logHandler struct{ slog.Handler }
 
 // Handle implements slog.Handler.

@@ -93,6 +93,7 @@ func New(c Config, options ...sdktrace.TracerProviderOption) *Tracer {
 	about := resource.NewSchemaless(attribute.String("service.name", "licensed"),
 		attribute.String("service.instance.id", c.Instance), attribute.String("service.version", c.Version))
 	options = append(options, sdktrace.WithResource(about),
+		// Without the second option, a client could have each of its calls traced.
 		sdktrace.WithSampler(sdktrace.ParentBased(ratio, sdktrace.WithRemoteParentSampled(ratio))))
 	provider := sdktrace.NewTracerProvider(options...)
 	return &Tracer{
@@ -167,6 +168,8 @@ func (t *Tracer) Request(ctx context.Context, aggregate, command string) (contex
 	}
 }
 
+// begin records that a traced request is in progress. Two with the same command's id
+// share an entry: the second is a repetition, which waits for the same write.
 func (t *Tracer) begin(aggregate, command string, s trace.SpanContext) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -176,6 +179,7 @@ func (t *Tracer) begin(aggregate, command string, s trace.SpanContext) {
 	t.underWay[aggregate][command] = s
 }
 
+// end records that it is answered.
 func (t *Tracer) end(aggregate, command string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -200,6 +204,8 @@ func (t *Tracer) parents(aggregate string, wanted func(command string) bool) []t
 // spans are those of one piece of work in the traces of all requests that wait for it.
 type spans []trace.Span
 
+// start begins a span in the trace of each parent. There are none for work that no traced
+// request waits for.
 func (t *Tracer) start(name string, parents []trace.SpanContext, attributes ...attribute.KeyValue) spans {
 	out := make(spans, 0, len(parents))
 	for _, p := range parents {
@@ -210,12 +216,14 @@ func (t *Tracer) start(name string, parents []trace.SpanContext, attributes ...a
 	return out
 }
 
+// end ends the spans.
 func (s spans) end(err error) {
 	for _, span := range s {
 		finish(span, err)
 	}
 }
 
+// finish ends a span; a request whose client gave up is no error of the service.
 func finish(s trace.Span, err error) {
 	if err != nil && !errors.Is(err, context.Canceled) {
 		s.SetStatus(codes.Error, err.Error())

@@ -103,7 +103,8 @@ func Run(ctx context.Context, store Store, o Options) error {
 	return r.finish(report)
 }
 
-// run is one call of Run.
+// run is one call of Run. What it counts is used by the goroutine that prints, in the
+// order of the customers.
 type run struct {
 	Options
 	store Store
@@ -114,7 +115,8 @@ type run struct {
 	last                       string // all customers up to this one were checked
 }
 
-// all checks all customers, several at once.
+// all checks all customers, several at once, and prints the reports in the order of their
+// ids. After an error it prints how to continue.
 func (r *run) all(ctx context.Context) error {
 	type job struct {
 		customer string

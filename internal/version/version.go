@@ -10,7 +10,8 @@ import (
 // built from.
 func Version() string { return version() }
 
-// release is set by the linker where the tree that is built has no history, as in an image.
+// release is set by the linker where the tree that is built has no history, as in an
+// image; "" otherwise.
 var release string
 
 var version = sync.OnceValue(func() string {
