@@ -96,18 +96,20 @@ func (m *Machine) execute(r *Request, in Input) {
 		m.repeat(r, first)
 		return
 	}
-	err := m.admit(c, in)
-	if err == nil && m.refusing(in) {
-		err = h.tooLarge
-	}
-	if err != nil {
+	if err := m.admit(c, in); err != nil {
 		m.refuse(r, err)
 		return
 	}
-	err = m.guard(func() error {
+	err := m.guard(func() error {
+		if m.refusing(in) && m.inherited {
+			return h.tooLarge
+		}
 		d, err := m.decision(c, now)
 		if err != nil {
 			return err
+		}
+		if m.refusing(in) && !d.Frees {
+			return h.tooLarge
 		}
 		if d.Refused && !m.countRefusal(in.Now) {
 			return &RateLimitedError{Reason: "too many refusals in a second", RetryAfter: time.Second}
@@ -123,7 +125,7 @@ func (m *Machine) execute(r *Request, in Input) {
 		return
 	}
 	m.wait(r, true)
-	if m.sequence-m.base >= uint64(m.env.Config.SnapshotEvery) {
+	if m.sequence-m.base >= uint64(m.env.Config.SnapshotEvery) && !m.bare {
 		h.drain = drainRollover
 	}
 }
@@ -222,7 +224,7 @@ func (m *Machine) record(r *Request, events []Event, now time.Time) error {
 		h.groupBytes += rec.Size(m.aggregate)
 	}
 	m.lastTime = now.UnixMilli()
-	if m.oldest == 0 {
+	if m.oldest == 0 && !m.bare { // below a bare root, commands that add to the state bring the next one
 		m.oldest = m.lastTime
 	}
 	h.remember(c.ID, uint32(c.stored()), c.IssuedAt.UnixMilli(), m.lastTime, m.sequence, outcome, &m.env.Config.Window)

@@ -80,4 +80,7 @@ type Decision struct {
 	Events []Event
 	// Refused says that the command was refused; too many of these in a second are turned away.
 	Refused bool
+	// Frees says that the command lets the state forget something earlier. Such commands are executed also where the
+	// state is too large for the store; no aggregate may accept an unbounded number of them in a row.
+	Frees bool
 }

@@ -14,6 +14,7 @@ import (
 	"licensed/persistence"
 	"licensed/persistence/faulty"
 	"licensed/persistence/memory"
+	"licensed/persistence/tiered"
 )
 
 // gate is a journal whose appends wait until it is opened.
@@ -299,7 +300,8 @@ func TestRejectedRootIsCertain(t *testing.T) {
 }
 
 // TestStateTooLargeForTheStore: a customer whose next root the store would not take gets answers to questions and to
-// repeats, and is told that further commands are not executed. Nothing is written for it meanwhile.
+// repeats, also from each new owner, and is told that further commands are not executed. Nothing is written for it
+// meanwhile, but a root without a snapshot by each owner. Commands that free something are executed.
 func TestStateTooLargeForTheStore(t *testing.T) {
 	m := memory.New()
 	limited := func(most int, epoch uint64) *setup {
@@ -307,6 +309,9 @@ func TestStateTooLargeForTheStore(t *testing.T) {
 		s := start(t, j, func(o *actors.Options) {
 			o.Config.SnapshotEvery = 10
 			o.Config.RetryMin, o.Config.RetryMax = time.Millisecond, 2*time.Millisecond
+			o.Past = func(ctx context.Context, top persistence.Root) (persistence.Past, error) {
+				return tiered.NewReader(m, nil, nil).Past(ctx, top, nil)
+			}
 		})
 		s.authority.epoch.Store(epoch)
 		return s
@@ -338,7 +343,7 @@ func TestStateTooLargeForTheStore(t *testing.T) {
 		if a, err := s.Query(t.Context(), "a", actors.HeadQuery{}); err != nil || a.Head.Sequence != executed {
 			t.Errorf("%s: the head is %d: %v", what, a.Head.Sequence, err)
 		}
-		if r, err := s.Execute(t.Context(), "a", add(id(int(executed)-1), 1)); err != nil || !r.Duplicate {
+		if r, err := s.Execute(t.Context(), "a", add(id(7), 1)); err != nil || !r.Duplicate {
 			t.Errorf("%s: a repeat: %+v, %v", what, r, err)
 		}
 		for range 20 { // while they are refused, and when it is tried again
@@ -357,11 +362,32 @@ func TestStateTooLargeForTheStore(t *testing.T) {
 	}
 	works(s, "read again")
 	// What a new owner reads has to be settled by a root before it is shown ([R5]).
-	next := limited(2000, 2)
-	if _, err := next.Query(t.Context(), "a", actorstest.Total{}); !errors.Is(err, actors.ErrRejected) {
-		t.Errorf("a question to a new owner: %v", err)
+	for epoch := uint64(2); epoch < 5; epoch++ {
+		before++
+		next := limited(2000, epoch)
+		works(next, fmt.Sprint("epoch ", epoch))
+		top, err := m.TopRoot(t.Context(), "a:Ledger")
+		if err != nil || !top.IsBare() || top.Key.Epoch != epoch || top.Base != executed {
+			t.Errorf("top root %+v, %v", top, err)
+		}
+		for i := range 25 { // beyond SnapshotEvery
+			free := add(fmt.Sprint("free", epoch, i), 1)
+			free.Payload = actorstest.Add{Amount: 1, Frees: true}
+			r, err := next.Execute(t.Context(), "a", free)
+			if executed++; err != nil || r.Sequence != executed {
+				t.Errorf("epoch %d: a command that frees: %+v, %v", epoch, r, err)
+			}
+			if i == 10 { // the next one needs a root of its own, and so has one without a snapshot
+				for left := false; !left; {
+					_, left = next.Passivate(t.Context(), "a")
+				}
+			}
+		}
+		if before = roots(); epoch == 2 {
+			works(next, "after commands that free")
+		}
 	}
-	last := limited(20_000, 3)
+	last := limited(20_000, 5)
 	if r, err := last.Execute(t.Context(), "a", add("more", 1)); err != nil || r.Sequence != executed+1 {
 		t.Errorf("on a store that takes it: %+v, %v", r, err)
 	}

@@ -20,8 +20,11 @@ type Environment struct {
 	// MaxMutation is that of the journal. A group of commands is closed at half of it.
 	MaxMutation int
 	// MaxRoot is the size of the largest root that the journal takes; 0 for no limit. A customer with a larger one gets
-	// answers to questions, and no commands executed.
+	// answers to questions, and only commands executed that free something (Decision.Frees).
 	MaxRoot int
+	// ReadsPast says that Outputs.ReadPast can be answered, so that roots without snapshots may be written
+	// (persistence.Root.IsBare).
+	ReadsPast bool
 }
 
 // InputKind says which input a machine gets.
@@ -172,6 +175,8 @@ type Machine struct {
 	// inherited says that the current root is the one that was read: this activation has none of its own yet, and
 	// appends nothing before it has ([R5]).
 	inherited bool
+	// bare says that the current root has no snapshot (persistence.Root.IsBare).
+	bare bool
 
 	hot    *hot      // nil while packed
 	packed *Snapshot // framed with the window, while packed
@@ -346,22 +351,39 @@ func (m *Machine) advance(in Input) {
 }
 
 // needsRoot reports whether a request waits for the activation's own root ([R5]): it may add to the history, and the
-// root that was read is not this activation's.
+// root that was read is not this activation's. One that may add to the state also waits for a root with a snapshot.
 func (m *Machine) needsRoot(r *Request, in Input) bool {
 	switch {
-	case !m.inherited || m.refusing(in) || r.late(in.Steady) || planted.Bug(planted.TwoClocks) && r.late(in.Now):
+	case !m.inherited && !m.bare || r.late(in.Steady) || planted.Bug(planted.TwoClocks) && r.late(in.Now):
 		return false
 	case r.Query != nil:
 		q, ok := r.Query.(HeadQuery)
-		return ok && q.Closed && m.sequence > m.base
+		return ok && q.Closed && m.sequence > m.base && !m.refusing(in)
 	case r.Import != nil: // its first stretch and its end make a root due anyway
-		return m.importing && !r.Import.End && r.Import.After == m.sequence
+		return m.importing && !r.Import.End && r.Import.After == m.sequence && !m.refusing(in)
+	case m.importing || r.Command.ValidateOnly:
+		return false
+	case m.refusing(in):
+		return m.inherited && m.frees(r, in)
 	default:
-		return !m.importing && !r.Command.ValidateOnly
+		return m.inherited || !m.frees(r, in)
 	}
 }
 
-// refusing reports whether nothing is added to the history because its next root would be too large.
+// frees reports whether a request is a command that frees something, which is executed below a bare root too.
+func (m *Machine) frees(r *Request, in Input) (frees bool) {
+	if r.Query != nil || r.Import != nil || r.Command.ValidateOnly || m.importing || !m.env.ReadsPast {
+		return false
+	}
+	if _, repeat := m.hot.window.find(r.Command.ID); repeat {
+		return false
+	}
+	defer func() { _ = recover() }() // execute meets the panic again
+	d, err := m.decision(&r.Command, m.now(in))
+	return err == nil && d.Frees
+}
+
+// refusing reports whether nothing is added to the state because the next root would be too large.
 func (m *Machine) refusing(in Input) bool {
 	return m.hot.tooLarge != nil && in.Steady.Before(m.hot.tooLargeUntil)
 }
@@ -687,6 +709,6 @@ func (m *Machine) head() persistence.Head {
 		return persistence.Head{}
 	}
 	return persistence.Head{
-		Partition: m.partition(), Base: m.base, Parent: m.parent, ParentIncarnation: m.parentBy, Sequence: m.sequence,
+		Partition: m.partition(), Bare: m.bare, Base: m.base, Parent: m.parent, ParentIncarnation: m.parentBy, Sequence: m.sequence,
 	}
 }

@@ -47,9 +47,11 @@ func (m *Machine) topRead(in Input) {
 	}
 	h.top = top
 	h.readTry = retry{}
-	if err := m.restore(top); err != nil {
-		// The events may be whole.
+	err := m.restore(top)
+	if err != nil { // The events may be whole.
 		h.seen.Damaged, h.seen.Damage = top.Key, err
+	}
+	if err != nil || top.IsBare() {
 		m.phase = phaseReadingPast
 		h.out.ReadPast = top
 		return
@@ -67,12 +69,20 @@ func (m *Machine) readAbove(top *persistence.Root) {
 	m.readPage(top.Base)
 }
 
-// restore makes state and window of a root's snapshot.
+// restore makes state and window of a root's snapshot. Of a bare root it reads only whether the history is being
+// imported.
 func (m *Machine) restore(r *persistence.Root) error {
 	if r.Damage != nil {
 		return fmt.Errorf("%w: %w", ErrCorrupt, r.Damage)
 	}
 	return m.guardCorrupt(r.Key.String, func() error {
+		if r.IsBare() {
+			switch m.importing = r.Snapshot[0] == frameImporting; r.Snapshot[0] {
+			case frameComplete, frameImporting:
+				return nil
+			}
+			return fmt.Errorf("root of unknown version: %w", persistence.ErrCorrupt)
+		}
 		f, err := openFrame(r.Snapshot)
 		if err != nil {
 			return err
@@ -140,24 +150,27 @@ func (m *Machine) pastRead(in Input) {
 	h := m.hot
 	h.readTry = retry{}
 	if err := m.rebuild(in.Past); err != nil {
-		m.end(fmt.Errorf("%w; the snapshot cannot be read either: %w", err, h.seen.Damage))
+		if h.seen.Damage != nil {
+			err = fmt.Errorf("%w; the snapshot cannot be read either: %w", err, h.seen.Damage)
+		}
+		m.end(err)
 		return
 	}
 	h.seen.Rebuilt = len(in.Past.Records)
 	m.readAbove(h.top)
 }
 
-// rebuild replays what led to the top root, whose own snapshot cannot be read, as it was executed: what the roots
-// between dropped from the state is dropped again. It needs every event: without one, all that follows would be
-// decided on a wrong state.
+// rebuild replays what led to the top root, whose own snapshot is not there or cannot be read, as it was executed: what
+// the roots between dropped from the state is dropped again. It needs every event: without one, all that follows would
+// be decided on a wrong state.
 func (m *Machine) rebuild(p *persistence.Past) error {
-	h, base := m.hot, uint64(0)
+	h, base, importing, bare := m.hot, uint64(0), m.importing, m.hot.seen.Damage == nil
 	h.state, h.window, m.importing = m.env.Kind.New(m.id), window{}, false
 	if p.Start != nil {
 		if err := m.restore(p.Start); err != nil {
 			return err
 		}
-		if base = p.Start.Base; m.importing {
+		if base = p.Start.Base; m.importing && !bare {
 			return fmt.Errorf("%w: root %s says that the history is being imported; whether that has ended is not known", ErrCorrupt, p.Start.Key)
 		}
 	}
@@ -169,7 +182,7 @@ func (m *Machine) rebuild(p *persistence.Past) error {
 		return fmt.Errorf("%w: only %d of the %d events up to %d can be read", ErrCorrupt, len(rows), n, h.top.Base)
 	}
 	roots := append(slices.Clone(p.Above), *h.top)
-	if base == 0 && len(rows) > 0 {
+	if base == 0 && len(rows) > 0 && !bare {
 		last := -1 // of the roots before the first event
 		for last+1 < len(roots) && roots[last+1].Base == 0 {
 			last++
@@ -197,6 +210,7 @@ func (m *Machine) rebuild(p *persistence.Past) error {
 			return err
 		}
 	}
+	m.importing = importing && bare
 	return nil
 }
 
@@ -289,6 +303,7 @@ func (m *Machine) inherit(top *persistence.Root) {
 	m.root.Aggregate = m.aggregate
 	m.parent, m.parentBy = top.Parent, top.ParentIncarnation
 	m.inherited = !planted.Bug(planted.NoRootOfItsOwn) || top.Key.IsZero()
+	m.bare = top.IsBare()
 	m.oldest, m.rootTime = 0, 0
 	if !top.Key.IsZero() {
 		m.rootTime = top.Time.UnixMilli()
@@ -298,7 +313,8 @@ func (m *Machine) inherit(top *persistence.Root) {
 // decided reports whether what was read is ([R5]).
 func (m *Machine) decided() bool { return decided(m.sequence, m.root, m.epoch, m.floor) }
 
-// writeRoot continues the history under a new root. The state in memory is the durable one.
+// writeRoot continues the history under a new root. The state in memory is the durable one. If it is too large for the
+// store, the root is bare, or none is written.
 func (m *Machine) writeRoot(in Input) {
 	h := m.hot
 	now := m.now(in)
@@ -314,11 +330,14 @@ func (m *Machine) writeRoot(in Input) {
 	if planted.Bug(planted.ForgetWindow) {
 		snapshot = frame(&window{}, s.Data, m.importing)
 	}
+	m.bare, h.tooLarge = false, nil
 	if most := m.env.MaxRoot; most > 0 {
 		r := persistence.Root{Key: m.root, Mapper: s.Mapper, Snapshot: snapshot}
 		if size := r.Size(); size > most {
-			m.rootTooLarge(in, size)
-			return
+			if !m.rootTooLarge(in, size) {
+				return
+			}
+			s, snapshot, m.bare = Snapshot{}, snapshot[:1], true
 		}
 	}
 	if m.parent, m.parentBy = m.root, m.rootBy; m.root.Version == 0 {
@@ -329,7 +348,7 @@ func (m *Machine) writeRoot(in Input) {
 		version = m.root.Version + 1
 	}
 	m.root = persistence.RootKey{Aggregate: m.aggregate, Epoch: m.epoch, Version: version}
-	m.rootBy, m.inherited, h.tooLarge = m.env.Incarnation, false, nil
+	m.rootBy, m.inherited = m.env.Incarnation, false
 	m.base, m.oldest = m.sequence, 0
 	m.rootTime, m.lastTime = now.UnixMilli(), now.UnixMilli()
 	h.rootTry = retry{}
@@ -345,18 +364,30 @@ func (m *Machine) writeRoot(in Input) {
 	h.out.PutRoot = h.rootFlight
 }
 
-// rootTooLarge notes that the next root is larger than the store accepts; the root is not sent. Commands are refused
-// for a while. The state is read anew, since the snapshot dropped what a replay keeps, and questions are answered
-// from it if it is decided ([R5]).
-func (m *Machine) rootTooLarge(in Input, size int) {
+// rootTooLarge notes that the next root is larger than the store accepts, and reports whether to write a bare one:
+// where a root is needed in spite of that, to settle what was read ([R5]) or to execute a command that frees something.
+// Other commands are refused for a while. If no root is written, the state is read anew, since the snapshot dropped what
+// a replay keeps.
+func (m *Machine) rootTooLarge(in Input, size int) (bare bool) {
 	h := m.hot
 	h.tooLarge = fmt.Errorf("%w: the customer's state needs a root of %d bytes, the store accepts at most %d", ErrRejected, size, m.env.MaxRoot)
 	h.tooLargeUntil = in.Steady.Add(m.env.Config.RetryMax)
-	if !m.decided() {
-		m.end(h.tooLarge)
-		return
+	settles := m.inherited && (!m.decided() || h.seen.Damage != nil)
+	frees := func(r *Request) bool { return m.frees(r, in) }
+	if m.inherited && slices.ContainsFunc(h.backlog, frees) && planted.Bug(planted.AppendBelowInherited) {
+		m.inherited = false
+		return false
 	}
-	h.drain = drainRestart
+	imports := func(r *Request) bool { return r.Import != nil } // an end that was not recorded is refused
+	switch {
+	case m.inherited && m.env.ReadsPast && (settles || slices.ContainsFunc(h.backlog, frees) && !slices.ContainsFunc(h.backlog, imports)):
+		return true
+	case settles:
+		m.end(h.tooLarge)
+	default:
+		h.drain = drainRestart
+	}
+	return false
 }
 
 // readFailed plans another attempt, or gives up.

@@ -19,8 +19,8 @@ type Options struct {
 	Journal   persistence.Journal
 	Authority Authority
 	Config    Config
-	// Past reads what the state at the base of a root is built from whose snapshot cannot be read (persistence.Past);
-	// nil: such an aggregate is corrupt.
+	// Past reads what the state at the base of a root is built from whose snapshot cannot be read, or that has none
+	// (persistence.Past); nil: such an aggregate is corrupt.
 	Past func(ctx context.Context, top persistence.Root) (persistence.Past, error)
 	// System is the actor system to spawn in; nil makes one, which Close shuts down.
 	System *actor.ActorSystem
@@ -70,7 +70,7 @@ func New(o Options) (*Runtime, error) {
 		return nil, err
 	}
 	r := &Runtime{
-		env:       &Environment{Kind: o.Kind, Config: o.Config, Incarnation: o.Authority.Incarnation(), MaxMutation: o.Journal.MaxMutation(), MaxRoot: o.Journal.MaxMutation()},
+		env:       &Environment{Kind: o.Kind, Config: o.Config, Incarnation: o.Authority.Incarnation(), MaxMutation: o.Journal.MaxMutation(), MaxRoot: o.Journal.MaxMutation(), ReadsPast: o.Past != nil},
 		journal:   o.Journal,
 		past:      o.Past,
 		authority: o.Authority,

@@ -40,7 +40,7 @@ func (s *Sleeping) Head(ctx context.Context, aggregate string) (persistence.Head
 			return persistence.Head{}, false, nil // not the owner's
 		}
 		head = persistence.Head{
-			Partition: top.Partition(), Base: top.Base, Parent: top.Parent, ParentIncarnation: top.ParentIncarnation,
+			Partition: top.Partition(), Bare: top.IsBare(), Base: top.Base, Parent: top.Parent, ParentIncarnation: top.ParentIncarnation,
 		}
 		if head.Sequence, err = s.end(ctx, top); err != nil {
 			return persistence.Head{}, false, err

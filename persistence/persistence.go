@@ -132,7 +132,7 @@ type Root struct {
 	ParentIncarnation Incarnation
 	// Time is when the root was written, by its writer's clock, in milliseconds precision.
 	Time time.Time
-	// Mapper names type and version of the snapshot, "LicenseSnapshot/1".
+	// Mapper names type and version of the snapshot, "LicenseSnapshot/1". See IsBare.
 	Mapper   string
 	Header   Header
 	Snapshot []byte
@@ -175,6 +175,11 @@ type Past struct {
 	Records []Record
 }
 
+// IsBare reports whether the root was written without the state, because that was too large for the store: what is left
+// of the snapshot names no mapper. The state at its base is built from the newest root below it that is not bare, and
+// the events since (Past).
+func (r *Root) IsBare() bool { return r.Mapper == "" && len(r.Snapshot) > 0 }
+
 // IsArchived reports whether nothing is left for an archiver to do for the root and its partition.
 func (r *Root) IsArchived() bool { return r.Archive != nil && r.Stripped && r.SnapshotAt == "" }
 
@@ -204,6 +209,9 @@ type Partition struct {
 // durable, and every root that leads there from Root is final.
 type Head struct {
 	Partition Partition
+	// Bare says that the partition's root is (Root.IsBare), so that roots below it are still needed. Known in the
+	// process that owns the aggregate; the answers to other processes leave it out.
+	Bare bool
 	// Base, Parent and ParentIncarnation are those of the partition's root.
 	Base              uint64
 	Parent            RootKey

@@ -23,6 +23,8 @@ type Add struct {
 	Split int
 	// Pad adds this many bytes to each event, which do not compress.
 	Pad int
+	// Frees is Decision.Frees, where the amount is added.
+	Frees bool
 	// Panic makes Decide panic; PanicEvolve makes Evolve do so.
 	Panic, PanicEvolve bool
 }
@@ -136,7 +138,7 @@ func (l *ledger) Decide(_ time.Time, command any) actors.Decision {
 			Data: pad(encode(amount), c.Pad, l.id, l.order+uint64(i)), Value: Added{amount},
 		}
 	}
-	return actors.Decision{Events: events}
+	return actors.Decision{Events: events, Frees: c.Frees}
 }
 
 func (l *ledger) Evolve(e actors.Event) {

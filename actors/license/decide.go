@@ -135,6 +135,7 @@ func (d *decider) release(deviceID, titleID string) {
 func (d *decider) released(id string, l *license) {
 	terms := d.terms(l)
 	terms.Released = true
+	d.decision.Frees = true
 	d.add(id, l.order, &licensedv1.LicenseReleased{License: terms})
 }
 
@@ -173,6 +174,7 @@ func (d *decider) deactivate(deviceID string) {
 		})
 		return
 	}
+	d.decision.Frees = true
 	d.add(deviceID, d.state.devices[i].order, &licensedv1.DeviceDeactivated{})
 	first := len(d.decision.Events)
 	for j := range d.state.licenses {

@@ -17,9 +17,10 @@ type Info struct {
 
 // Checks that many bugs have in common.
 const (
-	bySeeds         = "test/sim.TestSeeds"
-	byProtocolSeeds = "test/sim.TestProtocolSeeds"
-	byStampSeeds    = "test/sim.TestStampSeeds"
+	bySeeds          = "test/sim.TestSeeds"
+	byProtocolSeeds  = "test/sim.TestProtocolSeeds"
+	byStampSeeds     = "test/sim.TestStampSeeds"
+	byOverlargeSeeds = "test/sim.TestOverlargeSeeds"
 	// none of its bugs endangers the promise: nobody serves customers, or a node that nobody reaches
 	byReachSeeds = "test/sim.TestReachSeeds"
 )
@@ -54,6 +55,7 @@ const (
 	AnswerUndecided
 	EarlierEpochIsDecided
 	EarlierActivationIsDecided
+	AppendBelowInherited
 	ReuseVersion
 	SharePartitions
 	AcknowledgeEarly
@@ -65,6 +67,7 @@ const (
 	SayUncovered
 	RollOverInFlight
 	ReadPastBase
+	ArchiveBelowBare
 	AnswerHeadEarly
 	RebuildWithoutCount
 	VouchWhileLoaded
@@ -179,6 +182,9 @@ var Bugs = [count]Info{
 	EarlierActivationIsDecided: {
 		Rule: "[R5]", Name: "take what an earlier activation left in progress for decided", Check: bySeeds,
 	},
+	AppendBelowInherited: {
+		Rule: "[R5]", Name: "append below the root that was read where the next one is too large", Check: byOverlargeSeeds,
+	},
 	ReuseVersion:      {Rule: "[R6]", Name: "version of an unresolved root is used again", Check: bySeeds},
 	SharePartitions:   {Rule: "[R7]", Name: "partitions are shared between epochs", Check: bySeeds},
 	AcknowledgeEarly:  {Rule: "[R8]", Name: "acknowledge before durable", Check: bySeeds},
@@ -194,7 +200,12 @@ var Bugs = [count]Info{
 	},
 	RollOverInFlight: {Rule: "[R10]", Name: "roll over with a mutation in flight", Check: bySeeds},
 	ReadPastBase:     {Rule: "[R11]", Name: "history takes records past a base", Check: bySeeds},
-	AnswerHeadEarly:  {Rule: "[R11]", Name: "archive below a head that is not durable", Check: bySeeds},
+	ArchiveBelowBare: {
+		Rule:  "[R11]",
+		Name:  "archive what a root without snapshot needs",
+		Check: "persistence/archive.TestBareRootKeepsWhatItNeeds",
+	},
+	AnswerHeadEarly: {Rule: "[R11]", Name: "archive below a head that is not durable", Check: bySeeds},
 	RebuildWithoutCount: {
 		Rule: "[R11]", Name: "go back to an older root without the exact count of events", Check: bySeeds, Hooks: 3,
 	},

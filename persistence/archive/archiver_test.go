@@ -130,6 +130,48 @@ func TestArchive(t *testing.T) {
 	f.wantWhole(205)
 }
 
+// TestBareRootKeepsWhatItNeeds: below a root without a snapshot, the newest root that has one stays, and so do the
+// events since, whatever the retention of the archive. A later root with a snapshot ends that.
+func TestBareRootKeepsWhatItNeeds(t *testing.T) {
+	f := newFixture(t)
+	f.config.Retention = time.Hour
+	for range 3 {
+		f.Roll(false).Append(10)
+	}
+	f.Roll(false).Append(5)
+	if err := f.archiver().ArchiveSnapshot(t.Context(), f.Head(), held); err != nil { // it was idle
+		t.Fatal(err)
+	}
+	f.RollBare().Append(5).RollBare().Append(2)
+	for range 2 {
+		if f.archive(true); f.lacksPast(30, 10) {
+			break
+		}
+		if err := f.archiver().ArchiveSnapshot(t.Context(), f.Head(), held); err != nil {
+			t.Error(err)
+		}
+		f.Wait(2 * time.Hour)
+	}
+	if top := f.roots()[0]; top.Stripped {
+		t.Errorf("the snapshot of the top root, which has none, was moved: %+v", top)
+	}
+	f.Roll(false)
+	if res := f.archive(true); res.Partitions != 3 || res.Records != 12 || res.Through != 42 {
+		t.Errorf("below a root with a snapshot: %+v", res)
+	}
+}
+
+// lacksPast demands that the state at the base of the top root can be built from a snapshot at a sequence and that
+// many events. It reports whether it failed.
+func (f *fixture) lacksPast(at uint64, events int) (failed bool) {
+	f.Helper()
+	past, err := tiered.NewReader(f.hot, f.cold, f.Now).Past(f.Context(), f.roots()[0], nil)
+	if failed = err != nil || past.Start == nil || past.Start.Base != at || len(past.Records) != events; failed {
+		f.Errorf("what the top root needs: %+v, %v", past, err)
+	}
+	return failed
+}
+
 // TestSmallPartitionsShareSegments: nothing is done until it is worth a segment, or old.
 func TestSmallPartitionsShareSegments(t *testing.T) {
 	f := newFixture(t)

@@ -177,6 +177,7 @@ type link struct {
 	stripped    bool
 	snapshotAt  string
 	damaged     bool // its snapshot cannot be read
+	bare        bool // it has no snapshot
 	unread      bool // some of its records could not be read
 }
 

@@ -167,13 +167,17 @@ func (r *reading) compare(l *link) error {
 	}
 	if root.Damage != nil {
 		effect := "the state is rebuilt from the events when the customer is loaded next, if they are whole"
-		if slices.ContainsFunc(r.links[r.next:], func(later link) bool { return !later.damaged }) {
+		if slices.ContainsFunc(r.links[r.next:], func(later link) bool { return !later.damaged && !later.bare }) {
 			effect = "nothing is recovered from it any more, a later root is whole"
 		}
 		r.find(Finding{Severity: Warning, Check: "snapshots", Message: fmt.Sprintf("%v; %s", root.Damage, effect)})
 	}
+	if root.IsBare() && l.key == r.head.Partition.RootKey {
+		r.find(Finding{Severity: Note, Check: "snapshots", Message: fmt.Sprintf(
+			"root %s has no snapshot: the customer's state is too large for the store; it is built from an older root and the events", l.key)})
+	}
 	switch {
-	case root.Stripped, root.Damage != nil:
+	case root.Stripped, root.Damage != nil, root.IsBare():
 		if r.replay != nil {
 			r.replay.Pass(root)
 		}

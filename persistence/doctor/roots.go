@@ -114,7 +114,7 @@ func (x *examination) root(r *persistence.Root, last *child) {
 	x.report.Roots++
 	x.links = append(x.links, link{
 		key: r.Key, incarnation: r.Incarnation, base: r.Base, through: through, time: r.Time, mark: r.Archive,
-		stripped: r.Stripped, snapshotAt: r.SnapshotAt, damaged: r.Damage != nil,
+		stripped: r.Stripped, snapshotAt: r.SnapshotAt, damaged: r.Damage != nil, bare: r.IsBare(),
 	})
 	for _, problem := range x.problems(r, last) {
 		x.find(Finding{

@@ -46,7 +46,12 @@ func (h *History) Wait(d time.Duration) *History {
 }
 
 // Roll closes the partition with a new root, under the next epoch if takeover is set.
-func (h *History) Roll(takeover bool) *History {
+func (h *History) Roll(takeover bool) *History { return h.roll(takeover, false) }
+
+// RollBare closes the partition with a new root that has no snapshot (persistence.Root.IsBare).
+func (h *History) RollBare() *History { return h.roll(false, true) }
+
+func (h *History) roll(takeover, bare bool) *History {
 	h.t.Helper()
 	former := h.head.Partition
 	key := former.RootKey
@@ -57,18 +62,20 @@ func (h *History) Roll(takeover bool) *History {
 	next := persistence.Head{
 		Partition: persistence.Partition{RootKey: key, Incarnation: persistence.Incarnation{byte(key.Epoch)}},
 	}
-	next.Base, next.Sequence = h.head.Sequence, h.head.Sequence
+	next.Bare, next.Base, next.Sequence = bare, h.head.Sequence, h.head.Sequence
 	if former.Version > 0 {
 		next.Parent, next.ParentIncarnation = former.RootKey, former.Incarnation
 	}
 	h.head = next
-	h.write(func(ctx context.Context, done func(error)) {
-		h.store.PutRoot(ctx, &persistence.Root{
-			Key: key, Incarnation: next.Partition.Incarnation, Base: next.Base, Parent: next.Parent,
-			ParentIncarnation: next.ParentIncarnation, Time: h.now, Mapper: "TestSnapshot/1",
-			Snapshot: fmt.Appendf(nil, "state at %d", next.Base),
-		}, done)
-	})
+	root := persistence.Root{
+		Key: key, Incarnation: next.Partition.Incarnation, Base: next.Base, Parent: next.Parent,
+		ParentIncarnation: next.ParentIncarnation, Time: h.now, Mapper: "TestSnapshot/1",
+		Snapshot: fmt.Appendf(nil, "state at %d", next.Base),
+	}
+	if bare {
+		root.Mapper, root.Snapshot = "", []byte{1}
+	}
+	h.write(func(ctx context.Context, done func(error)) { h.store.PutRoot(ctx, &root, done) })
 	return h
 }
 

@@ -30,8 +30,11 @@ func (r *Reader) Past(
 		if root.Key == top.Key {
 			return nil
 		}
-		if first = *root; root.Damage == nil && !root.Stripped && (usable == nil || usable(root)) {
-			past.Start, after = root, root.Base
+		first = *root
+		if whole, err := r.whole(ctx, root); err != nil {
+			return err
+		} else if whole != nil && (usable == nil || usable(whole)) {
+			past.Start, after = whole, root.Base
 			return errFound
 		}
 		// Snapshots are large, and these are not needed.
@@ -63,4 +66,20 @@ func (r *Reader) Past(
 		}
 	}
 	return past, err
+}
+
+// whole returns a root with its snapshot, which may be in the archive, or nil if it has none that can be read. Errors:
+// persistence.ErrUnavailable.
+func (r *Reader) whole(ctx context.Context, root *persistence.Root) (*persistence.Root, error) {
+	switch {
+	case root.Damage != nil, root.IsBare(), root.Stripped && root.SnapshotAt == "":
+		return nil, nil
+	case !root.Stripped:
+		return root, nil
+	}
+	whole, err := NewJournal(nil, r.cold).complete(ctx, *root)
+	if errors.Is(err, persistence.ErrCorrupt) {
+		return nil, nil
+	}
+	return &whole, err
 }

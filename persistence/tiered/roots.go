@@ -99,7 +99,7 @@ func (r *Reader) SnapshotBefore(
 	ctx context.Context, head persistence.Head, sequence uint64,
 ) (persistence.Root, bool, error) {
 	root, ok, err := r.find(ctx, head,
-		func(root *persistence.Root) bool { return root.Base < sequence && root.Damage == nil })
+		func(root *persistence.Root) bool { return root.Base < sequence && root.Damage == nil && !root.IsBare() })
 	if errors.Is(err, persistence.ErrCorrupt) {
 		return root, false, nil
 	}

@@ -75,6 +75,7 @@ func (c *client) loop() {
 		fallthrough
 	default:
 		o.add = actorstest.Add{Amount: uint64(1 + w.IntN(4)), Split: 1 + w.IntN(3)}
+		o.add.Frees = w.params.Frees > 0 && w.chance(w.params.Frees)
 		o.add.Panic = o.kind == opAdd && w.chance(w.params.PanicDecide)
 	}
 	o.stamped = o.kind != opRead && w.params.Stamped > 0 && w.Float64() < w.params.Stamped

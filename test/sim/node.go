@@ -120,7 +120,7 @@ func (n *node) begin(inc persistence.Incarnation) {
 		Kind:        n.w.params.Kind,
 		Config:      n.w.params.Config,
 		Incarnation: n.incarnation,
-		MaxMutation: n.w.params.MaxMutation,
+		MaxMutation: n.w.params.MaxMutation, MaxRoot: n.w.params.MaxRoot, ReadsPast: true,
 	}
 }
 
@@ -262,12 +262,21 @@ func (h *host) do(out *actors.Outputs) {
 		}
 	}
 	if out.Append != nil {
+		if root := w.store.root(out.Append.Partition.RootKey); root != nil && root.IsBare() {
+			w.counts.Freed++
+		}
 		w.store.append(*out.Append, func(err error) {
 			n.later(0, "appended", func() { h.step(actors.Input{Kind: actors.InputAppended, Err: err}) })
 		})
 	}
 	if out.PutRoot != nil {
 		w.counts.Roots++
+		if most := w.params.MaxRoot; most > 0 && out.PutRoot.Size() > most {
+			w.fail("node %d: root %s of %d bytes, the store takes %d", n.id, out.PutRoot.Key, out.PutRoot.Size(), most)
+		}
+		if out.PutRoot.IsBare() {
+			w.counts.Bare++
+		}
 		if w.chance(w.params.Archive) { // ask for the head while the root is in flight
 			n.later(0, "archive", func() {
 				if !h.ended {

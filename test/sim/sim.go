@@ -47,6 +47,8 @@ type Params struct {
 	PauseRenewed float64
 	GiveUp       float64 // that a caller gives up a request at a node
 	MaxMutation  int
+	MaxRoot      int     // 0 for no limit
+	Frees        float64 // of the commands, how many free something, where MaxRoot is set
 	Limit        uint64
 	Kind         actors.Kind
 	Config       actors.Config
@@ -63,6 +65,7 @@ type Counts struct {
 	Readings, Retries, Imports, Stretches  int
 	Snapshots                              int // that a replay produced
 	Damaged, Rebuilt                       int
+	Bare, Freed                            int // roots without snapshots, and commands that were executed below one
 	Heads                                  int // of aggregates that were not in memory
 	Lapsed, Releases, Drained              int
 	WrongClocks, Withdrawn                 int
@@ -81,6 +84,8 @@ func (c *Counts) add(o Counts) {
 	c.Unknown += o.Unknown
 	c.Damaged += o.Damaged
 	c.Rebuilt += o.Rebuilt
+	c.Bare += o.Bare
+	c.Freed += o.Freed
 	c.Heads += o.Heads
 	c.Rejected += o.Rejected
 	c.Crashes += o.Crashes
@@ -220,6 +225,7 @@ func runWith(r *rand.Rand, params Params, log io.Writer) Counts {
 	}
 	w.healed, w.store.down = true, false
 	clear(w.store.lost)     // from a backup
+	w.raiseMaxRoot()
 	w.run(w.now + 5*second) // what is late arrives
 	w.checkServed()
 	w.authority.check()

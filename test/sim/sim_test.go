@@ -46,6 +46,9 @@ func TestReachSeeds(t *testing.T) { sweep(t, (*seeds+3)/4, RunReach) }
 // the seeds.
 func TestStampSeeds(t *testing.T) { sweep(t, (*seeds+1)/2, RunStamps) }
 
+// TestOverlargeSeeds is TestSeeds with aggregates that are too large for a root, half of the seeds.
+func TestOverlargeSeeds(t *testing.T) { sweep(t, (*seeds+1)/2, RunOverlarge) }
+
 // sweep runs seeds on all processors. It fails with the lowest of those that fail.
 func sweep(t *testing.T, n int, run func(seed uint64, log io.Writer) Counts) {
 	var (

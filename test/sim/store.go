@@ -276,6 +276,16 @@ func views(rows map[persistence.RootKey]*rootRow, limit int) []persistence.Root 
 	return all
 }
 
+// root returns a root that any replica has, or nil.
+func (s *store) root(key persistence.RootKey) *persistence.Root {
+	for _, r := range s.replicas {
+		if row := r.roots[key]; row != nil {
+			return &row.root.value
+		}
+	}
+	return nil
+}
+
 func (s *store) readRecords(p persistence.Partition, after uint64, limit int, done func([]persistence.Record, error)) {
 	merged := map[uint64]stamped[persistence.Record]{}
 	page := func() []uint64 {
