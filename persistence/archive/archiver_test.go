@@ -167,7 +167,7 @@ func (f *fixture) lacksPast(at uint64, events int) (failed bool) {
 	f.Helper()
 	past, err := tiered.NewReader(f.hot, f.cold, f.Now).Past(f.Context(), f.roots()[0], nil)
 	if failed = err != nil || past.Start == nil || past.Start.Base != at || len(past.Records) != events; failed {
-		f.Errorf("what the top root needs: %+v, %v", past, err)
+		f.Errorf("the top root needs a snapshot at %d and %d events: %v and %d, %v", at, events, past.Start, len(past.Records), err)
 	}
 	return failed
 }
