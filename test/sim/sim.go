@@ -224,7 +224,7 @@ func runWith(r *rand.Rand, params Params, log io.Writer) Counts {
 		w.run(w.now + 100*millisecond)
 	}
 	w.healed, w.store.down = true, false
-	clear(w.store.lost)     // from a backup
+	clear(w.store.lost) // from a backup
 	w.raiseMaxRoot()
 	w.run(w.now + 5*second) // what is late arrives
 	w.checkServed()
