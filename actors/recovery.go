@@ -160,7 +160,7 @@ func (m *Machine) pastRead(in Input) {
 	m.readAbove(h.top)
 }
 
-// rebuild replays what led to the top root, whose own snapshot is not there or cannot be read, as it was executed: what
+// rebuild replays what led to the top root, whose own snapshot is missing or damaged, as it was executed: what
 // the roots between dropped from the state is dropped again. It needs every event: without one, all that follows would
 // be decided on a wrong state.
 func (m *Machine) rebuild(p *persistence.Past) error {
