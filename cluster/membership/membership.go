@@ -157,6 +157,8 @@ type Membership struct {
 	changed chan struct{} // something about members did
 	renewed chan struct{} // its own meta was set
 	doubted chan struct{} // its own id is to be given up
+	met     chan struct{} // closed once it has exchanged its full state with another member
+	meeting sync.Once
 	context context.Context
 	cancel  context.CancelFunc
 	running sync.WaitGroup
@@ -214,6 +216,7 @@ func Start(c Config) (*Membership, error) {
 	m := &Membership{
 		config: c, lost: map[string]lost{}, newcomers: newNewcomers(),
 		changed: make(chan struct{}, 1), renewed: make(chan struct{}, 1), doubted: make(chan struct{}, 1),
+		met: make(chan struct{}),
 	}
 	m.clocks.init()
 	m.probed.Store(time.Now().UnixNano())
@@ -342,6 +345,10 @@ func (m *Membership) Address() string { return m.address }
 // ID returns what tells this run of the process from others of its name. It changes if the member has to take another
 // id: see the package comment.
 func (m *Membership) ID() string { return m.run().id }
+
+// Met is closed once this member has exchanged its full state with another one: Members then returns all that the other
+// one listed.
+func (m *Membership) Met() <-chan struct{} { return m.met }
 
 // run returns the current one.
 func (m *Membership) run() *run {

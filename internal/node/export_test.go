@@ -96,3 +96,6 @@ func (n *Node) HideMembers() {
 
 // Pinged returns the number of nodes a process pings.
 func (n *Node) Pinged() int { return n.member.Load().prober.Nodes() }
+
+// ReachedBy returns the number of processes that pinged a process lately.
+func (n *Node) ReachedBy() int { return len(n.member.Load().prober.Reached()) }

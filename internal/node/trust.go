@@ -150,11 +150,22 @@ func (m *member) clocks(all []membership.Member) map[string]bool {
 	return ids
 }
 
-// awaitName returns an error if another live process has the name of this gateway, which has joined. A former run of
-// it may be listed for some seconds.
+// awaitName returns an error if another live process has the name of this gateway. Gossip must have joined before its list
+// says anything: nodes are found by their leases, too. A former run of the gateway may be listed for some seconds.
 func (m *member) awaitName(ctx context.Context) error {
+	ttl := m.n.config.Cluster.LeaseTTL
+	if len(m.n.config.Cluster.Join) > 0 {
+		select {
+		case <-m.gossip.Met():
+		case <-time.After(nameTTLs * ttl):
+			m.n.log.Warn("no other member reached by gossip; a process of the same name would not be found",
+				"join", m.n.config.Cluster.Join)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	c := nameCheck{
-		ttl: m.n.config.Cluster.LeaseTTL, log: m.n.log, refuses: refuses,
+		ttl: ttl, log: m.n.log, refuses: refuses,
 		ask: func(ctx context.Context, address string) (string, error) {
 			s, err := m.transport.Status(ctx, address)
 			return s.GetName(), err
@@ -178,8 +189,9 @@ type nameCheck struct {
 }
 
 // nameTTLs is the time, in TTLs of leases, after which a process counts as dead that neither answers nor refuses
-// connections. More keeps a gateway from starting for longer after its machine was lost; less lets two of one name start
-// when one of them is that slow. A node that slow would have lost its lease several times.
+// connections, and that a gateway waits for gossip. More keeps a gateway from starting for longer after its machine was
+// lost; less lets two of one name start when one of them is that slow. A node that slow would have lost its lease several
+// times.
 const nameTTLs = 4
 
 // run asks all of them until each has answered or is found to be dead. Errors: that of cluster.NameTaken.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -489,6 +490,38 @@ func TestSameNameTwice(t *testing.T) {
 	}
 	c.serves("afterwards")
 	until(func() bool { return len(c.held()) == 2 }) // It gave its lease up.
+}
+
+// TestSameNameBeforeGossip: a gateway that finds the nodes by their leases, before gossip has reached anybody, waits for
+// gossip to find another process of its name.
+func TestSameNameBeforeGossip(t *testing.T) {
+	c := newCrew(t, 10*time.Second).begin("n")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	later := l.Addr().String()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	config := c.config("ng", node.RoleGateway)
+	config.Cluster.Join = []string{later}
+	started := make(chan error)
+	go func() {
+		second, err := node.Start(t.Context(), config)
+		if err == nil {
+			err = errors.Join(errors.New("it became ready"), second.Stop(context.Background()))
+		}
+		started <- err
+	}()
+	until(func() bool { return c.n1.ReachedBy() == 3 }) // n2, the first gateway, and the second one
+	with := c.with
+	c.with = func(config *node.Config) { with(config); config.Cluster.Bind = later }
+	c.start("n3", node.RoleNode)
+	address := c.n1.Gossiped("ng").NodeAddress
+	if err := <-started; !errors.Is(err, node.ErrNameTaken) || !strings.Contains(err.Error(), address) {
+		t.Errorf("a second ng: %v, want an error that names %s", err, address)
+	}
 }
 
 // TestRestartElsewhere: a node that crashed comes back at another address, at once. That is no conflict.
