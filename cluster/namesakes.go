@@ -60,8 +60,8 @@ func (n *Node) AwaitName(ctx context.Context) error {
 	return nil
 }
 
-// awaitSilence returns an error if a lease is renewed before it is marked dead or the time has ended. Both reads that it
-// compares may be slow, so that the time is measured from the end of the first to the beginning of the last:
+// awaitSilence returns an error if a lease is renewed before it is marked dead or the time has ended. Both reads that
+// it compares may be slow, so that the time is measured from the end of the first to the beginning of the last:
 //
 //	first read        TTL                        last read
 //	├────────┤ namedAt ───────────────────► until ├────────┤

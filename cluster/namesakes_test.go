@@ -53,10 +53,14 @@ func TestNameTakenMeanwhile(t *testing.T) {
 // TestSlowReadsOfLeases: however slow the reads of a process that starts are, it finds that another one has its name:
 // that one has a TTL to renew its lease between two reads.
 func TestSlowReadsOfLeases(t *testing.T) {
-	for name, slow := range map[string]faulty.Op{"of the names at first": faulty.Leases, "of the other lease": faulty.Lease} {
+	for name, slow := range map[string]faulty.Op{
+		"of the names at first": faulty.Leases, "of the other lease": faulty.Lease,
+	} {
 		t.Run(name, func(t *testing.T) {
 			ns := newNodes(t)
-			other := persistence.Lease{Incarnation: persistence.NewIncarnation(), Node: "a", Address: "other:7800", Counter: 1}
+			other := persistence.Lease{
+				Incarnation: persistence.NewIncarnation(), Node: "a", Address: "other:7800", Counter: 1,
+			}
 			ns.swap(persistence.Lease{}, other)
 			next := other
 			next.Counter++
@@ -73,7 +77,8 @@ func TestSlowReadsOfLeases(t *testing.T) {
 					return faulty.Fault{}
 				})
 			})
-			if err := a.AwaitName(t.Context()); !errors.Is(err, cluster.ErrNameTaken) || !strings.Contains(err.Error(), other.Address) {
+			err := a.AwaitName(t.Context())
+			if !errors.Is(err, cluster.ErrNameTaken) || !strings.Contains(err.Error(), other.Address) {
 				t.Errorf("%v, want an error that names the address of the other process", err)
 			}
 		})

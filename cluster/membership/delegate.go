@@ -120,8 +120,8 @@ func (d delegate) LocalState(bool) []byte {
 	return b
 }
 
-// MergeRemoteState implements memberlist.Delegate. memberlist calls it after it has merged the members that the other one
-// lists. The state is not forwarded: the members exchange theirs with each other, too.
+// MergeRemoteState implements memberlist.Delegate. memberlist calls it after it has merged the members that the other
+// one lists. The state is not forwarded: the members exchange theirs with each other, too.
 func (d delegate) MergeRemoteState(b []byte, _ bool) {
 	if d.hear(b) {
 		d.m.meeting.Do(func() { close(d.m.met) })

@@ -245,7 +245,7 @@ type trial struct {
 	avoid   string              // the address of the node that was just not reached; empty for none
 	alone   time.Time           // since when there is nobody to ask who can be reached; zero if there is
 	silent  map[string]struct{} // addresses that could not be reached since
-	unowned time.Time           // since when the shard has no owner, and no node that was asked took it; zero if it may have one
+	unowned time.Time           // since when the shard has no owner and nobody takes it; zero if it may have one
 
 	counted string // the address of the node that the request is counted for; empty for none
 }

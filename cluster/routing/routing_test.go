@@ -426,15 +426,17 @@ func TestTakeOver(t *testing.T) {
 	})
 }
 
-// TestUnserved: where nobody can serve a customer, clients hear so within a lease, and why. Where somebody may soon, the
-// request is tried until its deadline.
+// TestUnserved: where nobody can serve a customer, clients hear so within a lease, and why. Where somebody may soon,
+// the request is tried until its deadline.
 func TestUnserved(t *testing.T) {
 	patience := DefaultConfig().Patience
 	refused := func(string) error { return fmt.Errorf("%w: refused", transport.ErrNotSent) }
 	notOwner := func(string) error { return actors.ErrNotOwner }
-	draining, wrongClock, unreached := &clusterv1.Meta{Draining: true}, &clusterv1.Meta{ClockWrong: true}, &clusterv1.Meta{Unreachable: true}
 	const idle = "its shard has no owner, and no node has taken it: "
 	type metas map[string]*clusterv1.Meta
+	both := func(m *clusterv1.Meta) metas { return metas{"a": m, "b": m} }
+	draining, wrongClock := &clusterv1.Meta{Draining: true}, &clusterv1.Meta{ClockWrong: true}
+	unreached := &clusterv1.Meta{Unreachable: true}
 	for name, c := range map[string]struct {
 		members metas
 		row     persistence.Shard // "gone" is dead
@@ -450,16 +452,17 @@ func TestUnserved(t *testing.T) {
 			}
 			return actors.ErrNotOwner
 		}, ""},
-		"one, not an owner":            {metas{"a": {}}, row(1, "a", ""), notOwner, ""},
-		"all drain":                    {metas{"a": draining, "b": draining}, row(2, "", ""), notOwner, idle + "a (draining), b (draining)"},
-		"all drain, the owner is dead": {metas{"a": draining, "b": draining}, row(2, "gone", ""), notOwner, idle + "a (draining), b (draining)"},
-		"all have wrong clocks":        {metas{"a": wrongClock, "b": wrongClock}, row(2, "", ""), notOwner, idle + "a (wrong clock), b (wrong clock)"},
-		"nobody reached them":          {metas{"a": unreached, "b": unreached}, row(2, "gone", ""), notOwner, idle + "a (node port not reached), b (node port not reached)"},
-		"nobody takes it":              {metas{"a": {}, "b": {}}, row(2, "", "gone"), notOwner, idle + "a, b"},
-		"new cluster":                  {metas{"a": {}}, row(0, "", ""), notOwner, idle + "a"},
-		"a hand-over":                  {metas{"a": draining, "b": {}}, row(2, "", "b"), notOwner, ""},
-		"the owner is draining":        {metas{"a": draining}, row(2, "a", ""), notOwner, ""},
-		"the owner may be alive":       {metas{"a": {}, "b": {}}, row(2, "hidden", ""), notOwner, ""},
+		"one, not an owner":     {metas{"a": {}}, row(1, "a", ""), notOwner, ""},
+		"all drain":             {both(draining), row(2, "", ""), notOwner, idle + "a (draining), b (draining)"},
+		"all drain, dead owner": {both(draining), row(2, "gone", ""), notOwner, idle + "a (draining), b (draining)"},
+		"wrong clocks":          {both(wrongClock), row(2, "", ""), notOwner, idle + "a (wrong clock), b (wrong clock)"},
+		"nobody reached them": {both(unreached), row(2, "gone", ""), notOwner,
+			idle + "a (node port not reached), b (node port not reached)"},
+		"nobody takes it":        {metas{"a": {}, "b": {}}, row(2, "", "gone"), notOwner, idle + "a, b"},
+		"new cluster":            {metas{"a": {}}, row(0, "", ""), notOwner, idle + "a"},
+		"a hand-over":            {metas{"a": draining, "b": {}}, row(2, "", "b"), notOwner, ""},
+		"the owner is draining":  {metas{"a": draining}, row(2, "a", ""), notOwner, ""},
+		"the owner may be alive": {metas{"a": {}, "b": {}}, row(2, "hidden", ""), notOwner, ""},
 		"a node claims it": {metas{"a": {}}, row(2, "", ""), func(string) error {
 			return &cluster.NotOwnerError{Row: row(3, "a", "")}
 		}, ""},
@@ -530,8 +533,9 @@ func TestFailover(t *testing.T) {
 					s.hear(row(2, "b", ""))
 				}()
 				began := time.Now()
-				if to, err := s.execute(t, 10*time.Second); err != nil || to != "at b" || time.Since(began) != 2*patience {
-					t.Errorf("%q, %v after %v", to, err, time.Since(began))
+				to, err := s.execute(t, 10*time.Second)
+				if took := time.Since(began); err != nil || to != "at b" || took != 2*patience {
+					t.Errorf("%q, %v after %v", to, err, took)
 				}
 			})
 		})

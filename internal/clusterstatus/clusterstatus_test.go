@@ -88,6 +88,17 @@ func (in *Input) take(to, from int) {
 	in.Answers[from-1].Holds = nil
 }
 
+// leaveLast has a node hand all its shards over to another and leave. The last one, shard 0, it has just released.
+func (in *Input) leaveLast(from, to int) {
+	in.take(to, from)
+	in.gone(from-1, 0, true)
+	in.Rows[0].Owner, in.Rows[0].Epoch = i(from), 5
+	in.Rows = append(in.Rows, persistence.Shard{ID: 0, Epoch: 5, Successor: i(to)})
+	for k := range in.Answers {
+		in.Answers[k].Holds = slices.DeleteFunc(in.Answers[k].Holds, func(h Held) bool { return h.Shard == 0 })
+	}
+}
+
 const (
 	ok       = licensedv1.ClusterLevel_CLUSTER_LEVEL_OK
 	degraded = licensedv1.ClusterLevel_CLUSTER_LEVEL_DEGRADED
@@ -187,21 +198,14 @@ func TestStatus(t *testing.T) {
 			for id := range in.Shards {
 				in.Rows = append(in.Rows, persistence.Shard{ID: id, Epoch: 5, Successor: i(9)})
 			}
-		}, critical, "8 0 4 0, 2 of 3",
-			[]string{"4 of 12 shards are not served", "2 of 3 nodes running; n1 not responding since 10:20:45 UTC"}},
+		}, critical, "8 0 4 0, 2 of 3", []string{
+			"4 of 12 shards are not served", "2 of 3 nodes running; n1 not responding since 10:20:45 UTC",
+		}},
 		"a node released its last shard and left": {func(in *Input) {
-			in.take(2, 1)
-			in.gone(0, 0, true)
-			in.Rows[0].Owner, in.Rows[0].Epoch, in.Answers[0].Holds = i(1),
-				5, slices.DeleteFunc(in.Answers[0].Holds, func(h Held) bool { return h.Shard == 0 })
-			in.Rows = append(in.Rows, persistence.Shard{ID: 0, Epoch: 5, Successor: i(2)})
+			in.leaveLast(1, 2)
 		}, ok, "11 1 0 0, 2 of 2", nil},
 		"its successor still does not hold it": {func(in *Input) {
-			in.take(2, 1)
-			in.gone(0, 0, true)
-			in.Rows[0].Owner, in.Rows[0].Epoch, in.Answers[0].Holds = i(1),
-				5, slices.DeleteFunc(in.Answers[0].Holds, func(h Held) bool { return h.Shard == 0 })
-			in.Rows = append(in.Rows, persistence.Shard{ID: 0, Epoch: 5, Successor: i(2)})
+			in.leaveLast(1, 2)
 			in.Moving = map[uint32]Moving{0: {5, now.Add(-Stuck)}}
 		}, critical, "11 0 1 0, 2 of 2", []string{"1 of 12 shards is not served; last owner: n2 (1)"}},
 		"the owner is of a former run": {func(in *Input) {
@@ -374,8 +378,8 @@ func wantConsistentFindings(t *testing.T, s *licensedv1.ClusterStatus) {
 	}
 }
 
-// TestNoFindingContradictsTheMap: whatever members answer, believe, and hear, in whatever order. Releases that
-// were only heard stop no shard from being served.
+// TestNoFindingContradictsTheMap: whatever members answer, believe, and hear, in whatever order. Releases that were
+// only heard stop no shard from being served.
 func TestNoFindingContradictsTheMap(t *testing.T) {
 	levels := make(map[licensedv1.ClusterLevel]int)
 	for seed := range uint64(20_000) {

@@ -178,7 +178,8 @@ func (m *member) hiddenOwners() (hidden []membership.Member) {
 	return hidden
 }
 
-// leaseholder returns another node as its lease in the store describes it; false if that lease is not known to be alive.
+// leaseholder returns another node as its lease in the store describes it; false if that lease is not known to be
+// alive.
 func (m *member) leaseholder(i persistence.Incarnation) (membership.Member, bool) {
 	l, state := m.roster.Look(i)
 	return membership.Member{Name: l.Node, Meta: &clusterv1.Meta{

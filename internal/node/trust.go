@@ -150,8 +150,8 @@ func (m *member) clocks(all []membership.Member) map[string]bool {
 	return ids
 }
 
-// awaitName returns an error if another live process has the name of this gateway. Gossip must have joined before its list
-// says anything: nodes are found by their leases, too. A former run of the gateway may be listed for some seconds.
+// awaitName returns an error if another live process has the name of this gateway. Gossip must have joined before its
+// list says anything: nodes are found by their leases, too. A former run of the gateway may be listed for some seconds.
 func (m *member) awaitName(ctx context.Context) error {
 	ttl := m.n.config.Cluster.LeaseTTL
 	if len(m.n.config.Cluster.Join) > 0 {
@@ -190,8 +190,8 @@ type nameCheck struct {
 
 // nameTTLs is the time, in TTLs of leases, after which a process counts as dead that neither answers nor refuses
 // connections, and that a gateway waits for gossip. More keeps a gateway from starting for longer after its machine was
-// lost; less lets two of one name start when one of them is that slow. A node that slow would have lost its lease several
-// times.
+// lost; less lets two of one name start when one of them is that slow. A node that slow would have lost its lease
+// several times.
 const nameTTLs = 4
 
 // run asks all of them until each has answered or is found to be dead. Errors: that of cluster.NameTaken.
@@ -221,7 +221,8 @@ func (c *nameCheck) await(ctx context.Context, o membership.Member) error {
 		select {
 		case <-time.After(c.ttl / 16):
 		case <-ctx.Done():
-			c.log.Warn("former process of this name not reached; it counts as dead", "name", o.Name, "address", address, "error", err)
+			c.log.Warn("former process of this name not reached; it counts as dead",
+				"name", o.Name, "address", address, "error", err)
 			return nil
 		}
 	}

@@ -272,7 +272,9 @@ func TestForgedGateways(t *testing.T) {
 		}
 	}
 	shown := func(name string) bool {
-		return slices.ContainsFunc(status(t, admin(c.g)).Nodes, func(n *licensedv1.NodeStatus) bool { return n.Name == name })
+		return slices.ContainsFunc(status(t, admin(c.g)).Nodes, func(n *licensedv1.NodeStatus) bool {
+			return n.Name == name
+		})
 	}
 	until(func() bool { return shown(nowhere) && shown(alias) })
 	real := c.start("ng2", node.RoleGateway)
@@ -406,7 +408,8 @@ func TestStatusUnderForgedRows(t *testing.T) {
 	})
 	c.undisturbed(func() (faults []string) {
 		before := countLines(c.log, "shards unserved")
-		for end := time.Now().Add(3 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) { // some looks of the watch
+		end := time.Now().Add(3 * time.Second) // some looks of the watch
+		for ; time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 			faults = append(faults, c.notResponding()...)
 		}
 		if n := countLines(c.log, "shards unserved") - before; n > 0 {
@@ -492,8 +495,8 @@ func TestSameNameTwice(t *testing.T) {
 	until(func() bool { return len(c.held()) == 2 }) // It gave its lease up.
 }
 
-// TestSameNameBeforeGossip: a gateway that finds the nodes by their leases, before gossip has reached anybody, waits for
-// gossip to find another process of its name.
+// TestSameNameBeforeGossip: a gateway that finds the nodes by their leases, before gossip has reached anybody, waits
+// for gossip to find another process of its name.
 func TestSameNameBeforeGossip(t *testing.T) {
 	c := newCrew(t, 10*time.Second).begin("n")
 	l, err := net.Listen("tcp", "127.0.0.1:0")

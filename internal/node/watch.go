@@ -51,9 +51,9 @@ func (n *Node) startStatus(context.Context) error {
 	return nil
 }
 
-// unserved counts the shards without a live owner, and says why. It goes by the rows that the store showed. If the owner
-// of a shard by the store is not listed, the nodes that may serve it all the same are asked: that owner, since forged
-// messages can hide it, and the node that is said to have taken the shard.
+// unserved counts the shards without a live owner, and says why. It goes by the rows that the store showed. If the
+// owner of a shard by the store is not listed, the nodes that may serve it all the same are asked: that owner, since
+// forged messages can hide it, and the node that is said to have taken the shard.
 func (m *member) unserved(ctx context.Context) (total, unserved int, reason string) {
 	own := persistence.Incarnation{}
 	if node := m.n.owner.Load(); node != nil {

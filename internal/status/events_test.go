@@ -109,10 +109,8 @@ func TestDepartures(t *testing.T) {
 	}
 	i := persistence.NewIncarnation()
 	node := membership.Member{Name: "n1", Meta: &clusterv1.Meta{Incarnation: i[:]}}
-	drained, gateway := membership.Member{Name: "n1", Meta: &clusterv1.Meta{}}, membership.Member{
-		Name: "g1",
-		Meta: &clusterv1.Meta{},
-	}
+	drained := membership.Member{Name: "n1", Meta: &clusterv1.Meta{}}
+	gateway := membership.Member{Name: "g1", Meta: &clusterv1.Meta{}}
 	n.Heard("g1") // It is not listed yet.
 	n.Notice([]membership.Member{node, gateway})
 	n.Notice([]membership.Member{drained, gateway})
