@@ -217,7 +217,9 @@ func (g *Gateway) intercept(next connect.UnaryFunc) connect.UnaryFunc {
 				res, err = nil, g.panicked(c, p)
 			}
 			if err != nil {
-				c.code = connect.CodeOf(err)
+				if c.code = connect.CodeOf(err); isJSON(req.Header(), req.Peer()) {
+					err = namedAsInJSON(err)
+				}
 			}
 		}()
 		if ctx.Err() != nil {

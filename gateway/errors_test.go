@@ -2,8 +2,10 @@ package gateway_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -14,7 +16,9 @@ import (
 
 	"licensed/actors"
 	"licensed/gateway"
+	"licensed/internal/harness"
 	"licensed/messages/licensedv1"
+	"licensed/messages/licensedv1/licensedv1connect"
 	"licensed/persistence"
 )
 
@@ -267,7 +271,7 @@ func TestBadJSON(t *testing.T) {
 	g := start(t, failing(actors.ErrNotOwner))
 	for body, says := range map[string]string{
 		``:                    "zero-length payload",
-		`{}`:                  "customer_id is required",
+		`{}`:                  "customerId is required",
 		`{`:                   "unexpected",
 		`{"customerId":3}`:    "customerId",
 		`{"issuedAt":"noon"}`: `(line 1:13): invalid google.protobuf.Timestamp value \"noon\"`,
@@ -277,6 +281,53 @@ func TestBadJSON(t *testing.T) {
 		if status != http.StatusBadRequest || !strings.Contains(reply, "invalid_argument") ||
 			!strings.Contains(reply, says) {
 			t.Errorf("%q: %d %s, want it to say %q", body, status, reply, says)
+		}
+	}
+}
+
+// TestViolationsInJSON name fields as JSON does, whatever carries it.
+func TestViolationsInJSON(t *testing.T) {
+	g := start(t, failing(actors.ErrNotOwner))
+	for _, body := range []string{`{"deviceId":"a/b","commandId":"c"}`, `{"customerId":"x","deviceId":"y","titleId":"z"}`} {
+		_, _, reply := post(t, g.url, "AcquireLicense", body)
+		if strings.Contains(reply, "_id") || !strings.Contains(reply, `"field":"`) || !strings.Contains(reply, "Id is required") {
+			t.Errorf("%s: %s", body, reply)
+		}
+	}
+	for name, options := range map[string][]connect.ClientOption{
+		"Connect": {connect.WithProtoJSON()}, "gRPC": {connect.WithProtoJSON(), connect.WithGRPC()},
+		"gRPC-Web": {connect.WithProtoJSON(), connect.WithGRPCWeb()},
+	} {
+		licenses := licensedv1connect.NewLicenseServiceClient(harness.HTTP2(t), g.url, options...)
+		_, err := licenses.ListDevices(t.Context(), connect.NewRequest(&licensedv1.ListDevicesRequest{}))
+		if v, ok := detail[*errdetails.BadRequest](t, err); !ok || v.FieldViolations[0].Field != "customerId" {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestErrorsHaveBodies: methods and content types that no call takes are explained.
+func TestErrorsHaveBodies(t *testing.T) {
+	g := start(t, failing(actors.ErrNotOwner))
+	path := g.url + "/" + licensedv1connect.LicenseServiceName + "/AcquireLicense"
+	for _, c := range []struct{ method, kind, says string }{
+		{http.MethodGet, "", "this call takes POST only"},
+		{http.MethodPut, "application/json", "this call takes POST only"},
+		{http.MethodPost, "text/xml", "application/json"},
+	} {
+		r, err := http.NewRequestWithContext(t.Context(), c.method, path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Content-Type", c.kind)
+		res, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(res.Body)
+		res.Body.Close()
+		if err != nil || res.StatusCode < 400 || !strings.Contains(string(body), c.says) || !json.Valid(body) {
+			t.Errorf("%s %s: %d %q, %v", c.method, c.kind, res.StatusCode, body, err)
 		}
 	}
 }

@@ -65,7 +65,9 @@ func (i interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) con
 					"the customer's node or the store did not answer in time; the stream ends, open it again")
 			}
 			if err != nil {
-				c.code = connect.CodeOf(err)
+				if c.code = connect.CodeOf(err); isJSON(conn.RequestHeader(), conn.Peer()) {
+					err = namedAsInJSON(err)
+				}
 			}
 		}()
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
