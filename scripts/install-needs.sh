@@ -21,6 +21,9 @@ if [[ -z ${LICENSED_CASSANDRA:-} ]]; then
   "$(dirname "$0")/cassandra.sh" java >/dev/null 2>&1 || missing+=(openjdk-17-jdk-headless)
   command -v mvn >/dev/null || missing+=(maven)
 fi
+# The examples in Python and TypeScript install their packages by themselves.
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+command -v npm >/dev/null || missing+=(nodejs npm)
 if [[ ${#missing[@]} -eq 0 ]]; then
   exit 0
 fi

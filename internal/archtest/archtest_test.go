@@ -159,7 +159,11 @@ func notOurs(dir, name string) bool {
 	if name == "test" {
 		return false
 	}
-	if name == "testdata" || strings.HasPrefix(name, ".") || strings.HasPrefix(name, "_") {
+	switch name {
+	case "testdata", "bin", "node_modules":
+		return true
+	}
+	if strings.HasPrefix(name, ".") || strings.HasPrefix(name, "_") {
 		return true
 	}
 	_, err := os.Stat(filepath.Join(dir, "go.mod"))
