@@ -127,19 +127,26 @@ func stripeOf(id string) int { return int(xxhash.Sum64String(id) % stripes) }
 
 // acquire returns the entry of that id with one more request pending. Start makes the actor of an entry that is
 // new. Errors: ErrOverloaded.
-func (g *registry) acquire(id string, now time.Duration, c *Config, start func(id string) *entry) (*entry, error) {
+func (g *registry) acquire(
+	id string, now time.Duration, c *Config, start func(id string) *entry,
+) (e *entry, err error) {
 	s := &g.stripe[stripeOf(id)]
 	s.Lock()
 	defer s.Unlock()
-	e := s.entries[id]
+	e = s.entries[id]
 	var inShard *atomic.Int64
 	if e == nil {
 		inShard = g.pendingIn(g.shardOf(id))
 	} else {
 		inShard = e.inShard
 	}
+	// Other stripes count at the same time, so the count goes up first.
+	defer func() {
+		if err != nil {
+			inShard.Add(-1)
+		}
+	}()
 	if inShard.Add(1) > int64(c.MaxPerShard) {
-		inShard.Add(-1)
 		return nil, fmt.Errorf("%w: %d requests are waiting for customers of the same shard", ErrOverloaded, c.MaxPerShard)
 	}
 	if e == nil {
@@ -153,16 +160,13 @@ func (g *registry) acquire(id string, now time.Duration, c *Config, start func(i
 		}
 	}
 	if int(e.pending.Load()) >= c.MaxQueue {
-		inShard.Add(-1)
 		return nil, fmt.Errorf("%w: %d requests are waiting for this aggregate", ErrOverloaded, c.MaxQueue)
 	}
-	if e.stuck {
-		if g.stuck.Add(1) > int64(c.MaxStuck) {
-			g.stuck.Add(-1)
-			inShard.Add(-1)
-			return nil, fmt.Errorf("%w: the store has not answered for this aggregate, and %d requests are waiting for such aggregates",
-				ErrOverloaded, c.MaxStuck)
-		}
+	if e.stuck && g.stuck.Add(1) > int64(c.MaxStuck) {
+		g.stuck.Add(-1)
+		return nil, fmt.Errorf(
+			"%w: the store has not answered for this aggregate, and %d requests are waiting for such aggregates",
+			ErrOverloaded, c.MaxStuck)
 	}
 	e.pending.Add(1)
 	if e.lru != &s.work || now-e.used >= g.grain {
