@@ -123,6 +123,9 @@ func (a *Archive) openEngine() (*archiveEngine, error) {
 		},
 	}
 	err := e.guard(func() (err error) {
+		if err := checkTails(eo.FS, a.dir); err != nil {
+			return err
+		}
 		if e.db, err = pebbledb.Open(a.dir, eo); err != nil {
 			return classify(err)
 		}

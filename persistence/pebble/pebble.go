@@ -271,6 +271,9 @@ func (s *Store) openEngine(disk vfs.FS) (err error) {
 	eo.FS = watch(&patientFS{FS: disk, log: s.opts.Logger, dir: s.dir}, s.dir, s.stop)
 	eo.Cache, eo.Lock = s.cache, s.lock
 	eo.Logger, eo.EventListener = engineLogger{s}, s.engineEvents()
+	if err := checkTails(eo.FS, s.dir); err != nil {
+		return err
+	}
 	if s.db, err = pebbledb.Open(s.dir, eo); err != nil {
 		return classify(err)
 	}
