@@ -54,12 +54,12 @@ func TestInvalidFieldsAreNamed(t *testing.T) {
 			r.IssuedAt = &timestamppb.Timestamp{Nanos: -1}
 		}, []string{"issued_at"}},
 		"no id, no command": {func(r *licensedv1.AcquireLicenseRequest) {
-			r.CommandId, r.ValidateOnly = "",
-				true
+			r.CommandId = ""
+			r.ValidateOnly = true
 		}, nil},
 		"id, no command": {func(r *licensedv1.AcquireLicenseRequest) {
-			r.CommandId, r.ValidateOnly = "a:b",
-				true
+			r.CommandId = "a:b"
+			r.ValidateOnly = true
 		}, []string{"command_id"}},
 	} {
 		r := acquire()

@@ -283,8 +283,9 @@ func (r *run) create() (err error) {
 	// Only a forged message gives an id another address; the true one is back at once.
 	mc.DeadNodeReclaimTime = time.Nanosecond
 	mc.ProtocolVersion = protocolVersion
-	mc.DelegateProtocolVersion, mc.DelegateProtocolMin, mc.DelegateProtocolMax = delegateVersion,
-		delegateVersion, delegateVersion
+	mc.DelegateProtocolVersion = delegateVersion
+	mc.DelegateProtocolMin = delegateVersion
+	mc.DelegateProtocolMax = delegateVersion
 	d := delegate{r}
 	mc.Delegate, mc.Events, mc.Ping, mc.Conflict, mc.Alive, mc.Merge = d, d, d, d, d, d
 	mc.EnableCompression = false // see guard

@@ -135,8 +135,11 @@ func TestOutcomesAreTrue(t *testing.T) {
 			membership.Member{Name: n, Meta: &clusterv1.Meta{Incarnation: i[:], NodeAddress: address}})
 	}
 	c := DefaultConfig()
-	c.Name, c.Kind, c.Map, c.Leases, c.Transport = "gateway",
-		"Kind", shardmap.New(shards), &leases{}, startTransport(t, nil)
+	c.Name = "gateway"
+	c.Kind = "Kind"
+	c.Map = shardmap.New(shards)
+	c.Leases = &leases{}
+	c.Transport = startTransport(t, nil)
 	r, err := New(c)
 	if err != nil {
 		t.Fatal(err)

@@ -750,8 +750,12 @@ func TestConfig(t *testing.T) {
 // BenchmarkLocal is what the router adds to a request that stays in the process.
 func BenchmarkLocal(b *testing.B) {
 	c := DefaultConfig()
-	c.Name, c.Kind, c.Map, c.Leases, c.Transport, c.Node = "local",
-		"Kind", shardmap.New(512), &leases{}, &network{}, &local{holds: true}
+	c.Name = "local"
+	c.Kind = "Kind"
+	c.Map = shardmap.New(512)
+	c.Leases = &leases{}
+	c.Transport = &network{}
+	c.Node = &local{holds: true}
 	r, err := New(c)
 	if err != nil {
 		b.Fatal(err)

@@ -79,8 +79,9 @@ func Between(before, after *licensedv1.ClusterStatus, at time.Time, took time.Du
 			latencies = addDifferences(latencies, n.Activity.LatencyCounts, was.Activity.LatencyCounts)
 		}
 	}
-	s.P50, s.P99, s.P999 = percentile(bounds, latencies, 0.5),
-		percentile(bounds, latencies, 0.99), percentile(bounds, latencies, 0.999)
+	s.P50 = percentile(bounds, latencies, 0.5)
+	s.P99 = percentile(bounds, latencies, 0.99)
+	s.P999 = percentile(bounds, latencies, 0.999)
 	return s
 }
 

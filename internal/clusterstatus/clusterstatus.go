@@ -489,13 +489,15 @@ func (a *assessment) findOf(m *member) {
 	case !m.answered:
 		return
 	case m.State == licensedv1.NodeState_NODE_STATE_FAILED:
-		w.Kind, w.Text, w.Runbook = licensedv1.FindingKind_FINDING_KIND_NODE_FAILED,
-			m.Name+" cannot serve: "+m.Reason, "licenseddown"
+		w.Kind = licensedv1.FindingKind_FINDING_KIND_NODE_FAILED
+		w.Text = m.Name + " cannot serve: " + m.Reason
+		w.Runbook = "licenseddown"
 		w.NextStep = "Repair the cause and restart " + m.Name + ". Nothing that was acknowledged is lost."
 		a.report(w)
 	case m.isNode() && !m.speaks && !m.idle():
-		w.Kind, w.Text, w.Runbook = licensedv1.FindingKind_FINDING_KIND_NO_LEASE,
-			m.Name+" has no lease and serves no customers", "licensednolease"
+		w.Kind = licensedv1.FindingKind_FINDING_KIND_NO_LEASE
+		w.Text = m.Name + " has no lease and serves no customers"
+		w.Runbook = "licensednolease"
 		w.NextStep = "The store does not answer " + m.Name +
 			", or not in time. Check the store, and the network between the two."
 		a.report(w)

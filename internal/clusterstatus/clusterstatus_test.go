@@ -220,8 +220,8 @@ func TestStatus(t *testing.T) {
 			"0 of 3 nodes running; not responding: n1 since 10:20:45 UTC, n2 since 10:20:45 UTC, n3 since 10:20:45 UTC",
 		}},
 		"there was never a node": {func(in *Input) {
-			in.Answers, in.Rows = in.Answers[3:],
-				nil
+			in.Answers = in.Answers[3:]
+			in.Rows = nil
 		}, critical, "0 0 12 0, 0 of 0", []string{
 			"12 of 12 shards are not served", "No node is running",
 		}},
@@ -535,8 +535,9 @@ func TestHistory(t *testing.T) {
 		}
 	}
 	released := func(in *Input) {
-		in.Rows[0].Owner, in.Rows[0].Successor, in.Answers[0].Holds = persistence.Incarnation{},
-			i(2), in.Answers[0].Holds[1:]
+		in.Rows[0].Owner = persistence.Incarnation{}
+		in.Rows[0].Successor = i(2)
+		in.Answers[0].Holds = in.Answers[0].Holds[1:]
 	}
 	at(5*time.Second, func(*Input) {})
 	if s := at(4*time.Second, released); s.Level != ok {

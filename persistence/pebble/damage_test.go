@@ -33,8 +33,9 @@ func rootOf(aggregate string, n uint64, size int) persistence.Root {
 	r.Key = persistence.RootKey{Aggregate: aggregate, Epoch: 1, Version: n}
 	r.Parent, r.ParentIncarnation, r.Base = persistence.RootKey{}, persistence.Incarnation{}, 0
 	if n > 1 {
-		r.Parent, r.ParentIncarnation, r.Base = persistence.RootKey{Aggregate: aggregate, Epoch: 1, Version: n - 1},
-			r.Incarnation, n
+		r.Parent = persistence.RootKey{Aggregate: aggregate, Epoch: 1, Version: n - 1}
+		r.ParentIncarnation = r.Incarnation
+		r.Base = n
 	}
 	r.Snapshot = make([]byte, size)
 	rng := rand.New(rand.NewPCG(n, uint64(size)))

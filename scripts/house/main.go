@@ -118,8 +118,8 @@ func (m *measure) file(name string) error {
 		m.generated += lines
 		return nil
 	}
-	folder, pkg := of(m.folders, strings.Split(filepath.ToSlash(rel), "/")[0]),
-		of(m.packages, filepath.ToSlash(filepath.Dir(rel)))
+	folder := of(m.folders, strings.Split(filepath.ToSlash(rel), "/")[0])
+	pkg := of(m.packages, filepath.ToSlash(filepath.Dir(rel)))
 	for _, c := range []*counts{folder, pkg} {
 		if strings.HasSuffix(name, "_test.go") {
 			c.tests += lines

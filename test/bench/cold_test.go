@@ -82,8 +82,9 @@ func (r *rig) raw(aggregate string) error {
 	}
 	done := make(chan error, 1)
 	// Far below the real ones, so that none is hidden.
-	root.Key.Aggregate, root.Parent, root.ParentIncarnation = "raw-"+aggregate,
-		persistence.RootKey{}, persistence.Incarnation{}
+	root.Key.Aggregate = "raw-" + aggregate
+	root.Parent = persistence.RootKey{}
+	root.ParentIncarnation = persistence.Incarnation{}
 	r.hot.PutRoot(ctx, &root, func(err error) { done <- err })
 	return <-done
 }

@@ -165,8 +165,8 @@ func TestCollectCustomer(t *testing.T) {
 		},
 		{name: "an event was not read", spoil: func(s *stored) { s.report.Events = 1 }, says: "1 of 2 events"},
 		{name: "another history was read", spoil: func(s *stored) {
-			s.report.Events, s.report.HeadSequence = 1,
-				1
+			s.report.Events = 1
+			s.report.HeadSequence = 1
 		}, says: "the history has 2"},
 		{name: "no archive", spoil: func(s *stored) { s.noArchive = true }, says: "no archive"},
 		{name: "no archive, and not ours", spoil: func(s *stored) { s.noArchive = true }, attached: true, notes: 1},

@@ -58,8 +58,10 @@ func (v *Verdict) add(o *Verdict) {
 	v.Requests, v.Queries = v.Requests+o.Requests, v.Queries+o.Queries
 	v.Acknowledged, v.Accepted, v.Refused = v.Acknowledged+o.Acknowledged, v.Accepted+o.Accepted, v.Refused+o.Refused
 	v.Unresolved, v.Resolved = v.Unresolved+o.Unresolved, v.Resolved+o.Resolved
-	v.Customers, v.Events, v.Archived, v.Epochs = v.Customers+o.Customers,
-		v.Events+o.Events, v.Archived+o.Archived, v.Epochs+o.Epochs
+	v.Customers += o.Customers
+	v.Events = v.Events + o.Events
+	v.Archived = v.Archived + o.Archived
+	v.Epochs = v.Epochs + o.Epochs
 	for kind, c := range o.Faults {
 		v.Faults[kind] = v.Faults[kind].Plus(c)
 	}

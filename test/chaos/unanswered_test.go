@@ -70,8 +70,10 @@ func TestResolve(t *testing.T) {
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
 			r := &run{verdict: new(Verdict), gateways: []*client.Client{(&stored{answer: c.answer}).client(t)}}
-			r.Log, r.Recovery, r.Workload, r.Rules = slog.New(slog.NewTextHandler(t.Output(), nil)),
-				time.Minute, workload.Default(), model.Standard(time.Now())
+			r.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
+			r.Recovery = time.Minute
+			r.Workload = workload.Default()
+			r.Rules = model.Standard(time.Now())
 			if c.stuck || name == "limited" { // It is the same answer each time.
 				r.Recovery = 200 * time.Millisecond
 			}

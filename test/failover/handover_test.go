@@ -93,10 +93,10 @@ func (h *handOver) round(victim *member, from, to int, move func()) {
 	}
 	h.last = l.gaps(at, end, moved)
 	h.gaps, h.noise = append(h.gaps, h.last...), append(h.noise, l.gaps(at, end, not(moved))...)
-	h.waited, h.slowest = append(h.waited, l.slowest(at, end, moved)...),
-		append(h.slowest, l.slowest(at, end, not(moved))...)
-	h.others, h.before = append(h.others, l.latencies(at, end, not(moved))...),
-		append(h.before, l.latencies(quiet, at, everybody)...)
+	h.waited = append(h.waited, l.slowest(at, end, moved)...)
+	h.slowest = append(h.slowest, l.slowest(at, end, not(moved))...)
+	h.others = append(h.others, l.latencies(at, end, not(moved))...)
+	h.before = append(h.before, l.latencies(quiet, at, everybody)...)
 }
 
 func (h *handOver) String() string {

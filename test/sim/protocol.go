@@ -25,8 +25,11 @@ func protocolParams(r *rand.Rand) Params {
 		p.Crash, p.Drain, p.FailRead, p.Lease = 0, 0, 0, 3*p.Lease
 	}
 	if r.Float64() < 0.4 { // calm enough for histories to grow
-		p.Crash, p.Pause, p.Drain, p.LoseWrite, p.LoseReply = p.Crash/5,
-			p.Pause/5, p.Drain/5, p.LoseWrite/3, p.LoseReply/3
+		p.Crash = p.Crash / 5
+		p.Pause = p.Pause / 5
+		p.Drain = p.Drain / 5
+		p.LoseWrite = p.LoseWrite / 3
+		p.LoseReply = p.LoseReply / 3
 		p.Archive += 0.1
 	}
 	p.Allowance = p.Lease / micros(10+r.IntN(60))

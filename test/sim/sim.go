@@ -155,8 +155,9 @@ func paramsOf(r *rand.Rand) Params {
 		p.Read = 0.4 + 0.5*r.Float64()
 		p.Nodes, p.Aggregates, p.Shards = 2+r.IntN(2), 1+r.IntN(2), 1
 		p.Clients, p.OpsPerClient = 3+r.IntN(4), 30+r.IntN(50)
-		p.Lease, p.MissRenewal, p.ClientTimeout = 20*millisecond+micros(r.IntN(int(40*millisecond))),
-			0.3+0.4*r.Float64(), 60*millisecond
+		p.Lease = 20*millisecond + micros(r.IntN(int(40*millisecond)))
+		p.MissRenewal = 0.3 + 0.4*r.Float64()
+		p.ClientTimeout = 60 * millisecond
 		p.LoseWrite, p.Late, p.VeryLate, p.FailRead = 0.2+0.4*r.Float64(), 0.2*r.Float64(), 0.1*r.Float64(), 0
 		p.Crash, p.Import, p.LoseMessage = p.Crash/4, p.Import/4, p.LoseMessage/4
 	}

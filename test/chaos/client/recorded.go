@@ -79,8 +79,11 @@ func Event(e *licensedv1.HistoryEvent) (history.Event, error) {
 	case *licensedv1.PlanChanged:
 		out.Plan, out.Limit = m.PlanId, m.DeviceLimit
 	case *licensedv1.CommandAccepted:
-		out.License, out.Device, out.Title, out.Plan, out.Limit = terms(m.License),
-			m.DeviceId, m.TitleId, m.PlanId, m.DeviceLimit
+		out.License = terms(m.License)
+		out.Device = m.DeviceId
+		out.Title = m.TitleId
+		out.Plan = m.PlanId
+		out.Limit = m.DeviceLimit
 	case *licensedv1.CommandRefused:
 		out.Refusal = &history.Refusal{Rule: m.Rule.String(), Limit: m.Limit, Current: m.Current}
 		out.Device, out.Title, out.Plan = m.DeviceId, m.TitleId, m.PlanId

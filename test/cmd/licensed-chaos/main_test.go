@@ -14,8 +14,9 @@ import (
 
 func TestCalledWrongly(t *testing.T) {
 	dir := t.TempDir()
-	policy, staging, old := filepath.Join(dir, "policy.yaml"),
-		filepath.Join(dir, "staging.yaml"), filepath.Join(dir, "old.yaml")
+	policy := filepath.Join(dir, "policy.yaml")
+	staging := filepath.Join(dir, "staging.yaml")
+	old := filepath.Join(dir, "old.yaml")
 	tenDaysAgo := model.Standard(time.Now().Add(-10 * 24 * time.Hour))
 	for path, text := range map[string]string{
 		old: tenDaysAgo.YAML(), policy: "version: x\n", staging: "gateways: []\n",
