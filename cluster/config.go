@@ -17,7 +17,12 @@ import (
 
 // Host runs the aggregates of one incarnation. It is safe for concurrent use.
 type Host interface {
+	// Execute runs a command on the aggregate of that id (without the kind). Execute and
+	// Query have the errors of actors.Runtime: actors.ErrNotOwner is what an activation
+	// answers that has ended.
 	Execute(ctx context.Context, id string, c actors.Command) (actors.Reply, error)
+	// Query answers from the aggregate's state, without confirming the lease: the node
+	// does that.
 	Query(ctx context.Context, id string, query any) (actors.Answer, error)
 	// Operate executes an operator's request, perhaps twice.
 	Operate(ctx context.Context, id string, request any) (actors.Answer, error)
@@ -110,6 +115,8 @@ func (c NodeConfig) withDefaults() (NodeConfig, error) {
 		c.Protocol = ownership.DefaultConfig()
 	}
 	if c.MaxWaiting == 0 {
+		// The limit bounds memory: each waiting request keeps a goroutine and its
+		// message.
 		c.MaxWaiting = 16384
 	}
 	if c.MaxWait == 0 {
@@ -137,6 +144,10 @@ func (c NodeConfig) withDefaults() (NodeConfig, error) {
 	return c, c.validate()
 }
 
+// validate returns an error that names the first field that is missing or out of range,
+// or that of the protocol's configuration. It checks the latter with an incarnation that
+// is thrown away, so that a wrong timing is found at the start and not when a lease has
+// ended.
 func (c *NodeConfig) validate() error {
 	for _, f := range []struct {
 		name string
@@ -160,6 +171,8 @@ func (c *NodeConfig) protocol(
 	i persistence.Incarnation, former []persistence.Incarnation, shards uint32,
 ) ownership.Config {
 	p := c.Protocol
+	// Former is cloned: the loop of the node removes from its slice, and the machine
+	// keeps what it got.
 	p.Incarnation, p.Node, p.Address, p.Former, p.Shards = i, c.Name, c.Address, slices.Clone(former), shards
 	p.Witnessed = c.Votes != nil
 	return p
@@ -196,6 +209,8 @@ func Open(
 	if shards == 0 {
 		shards = DefaultShards
 	}
+	// A compare-and-set: of several processes that start a cluster at the same time one
+	// creates the row, and all get it.
 	info, err := ownership.CreateCluster(ctx, persistence.ClusterInfo{Name: name, Shards: shards})
 	switch {
 	case err != nil:

@@ -9,14 +9,22 @@ import (
 	"licensed/cluster/ownership"
 )
 
-// confirmer lets replies wait for reads of its own lease row.
+// confirmer lets replies wait for reads of its own lease row (see [ConfirmRead]). Replies
+// that are decided while a read is in flight share the next one: the read must have begun
+// after the reply was decided, or it says nothing about the lease at that moment. At most
+// one read is in flight.
 type confirmer struct {
-	i      *incarnation
-	mu     sync.Mutex
+	// i is the incarnation whose lease is read.
+	i *incarnation
+	// mu guards what follows.
+	mu sync.Mutex
+	// queue has the channels of the callers that wait, each of capacity 1.
 	queue  lease.Confirmer[chan error]
 	closed bool
 }
 
+// confirmations has channels that were answered, and so are empty. One whose caller left
+// at the end of its ctx is not put back: the answer to come would reach another caller.
 var confirmations = sync.Pool{New: func() any { return make(chan error, 1) }}
 
 // errDead says that the incarnation has ended: its lease was read and is marked dead, or ran out.
@@ -58,6 +66,9 @@ func (c *confirmer) close() {
 	c.closed = true
 }
 
+// read performs one read of the lease and answers the callers that it covers. A read that
+// failed confirms nobody: its callers get the error, and the next read is for those that
+// came meanwhile.
 func (c *confirmer) read() {
 	timeout := c.i.node.config.Protocol.Timing.OpTimeout()
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)

@@ -24,14 +24,20 @@ type gate struct {
 	// state has the kind in its upper half, and in the lower how many requests are in progress.
 	state atomic.Uint64
 
+	// mu guards changed, and lets one caller of set and raise change the gate at a time.
 	mu      sync.Mutex
 	changed chan struct{} // closed at the next change; nil if nobody waits
 
 	since lease.Instant // of the kind; the loop's
 	shard uint32
-	_     [20]byte
+	// The size of a gate is 64 bytes: gates of neighbouring shards are counted by
+	// different processors.
+	_ [20]byte
 }
 
+// kindOf, countOf and withKind take the word of a gate's state apart and put it together.
+// A count is at most MaxWaiting and the requests in progress, far from the 32 bits at
+// which it would run into the kind.
 func kindOf(state uint64) gateKind         { return gateKind(state >> 32) }
 func countOf(state uint64) uint32          { return uint32(state) }
 func withKind(s uint64, k gateKind) uint64 { return uint64(k)<<32 | s&(1<<32-1) }
@@ -39,6 +45,9 @@ func withKind(s uint64, k gateKind) uint64 { return uint64(k)<<32 | s&(1<<32-1) 
 // enter counts a request in, if the gate is open. Quiet reports that a request which was turned away
 // was the last that a closing gate waited for.
 func (g *gate) enter() (ok, quiet bool) {
+	// Counting and looking are one atomic step. So no request slips through a closing
+	// gate: the one that sets it to closing finds the request in the count, or the
+	// request finds the gate closing.
 	if kindOf(g.state.Add(1)) == ownership.GateOpen {
 		return true, false
 	}
@@ -67,6 +76,7 @@ func (g *gate) inFlight() int { return int(countOf(g.state.Load())) }
 func (g *gate) set(k gateKind, epoch uint64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	// The epoch goes first: a request that finds the gate open finds the epoch too.
 	g.epoch.Store(epoch)
 	for {
 		s := g.state.Load()
@@ -88,6 +98,8 @@ func (g *gate) raise(found uint64) bool {
 	if e := g.epoch.Load(); e == 0 || e > found {
 		return false
 	}
+	// Nobody is woken, unlike in set: a request that waits would find the shard expected,
+	// and go on waiting.
 	g.epoch.Store(0)
 	for {
 		s := g.state.Load()

@@ -146,7 +146,8 @@ func FuzzHear(f *testing.F) {
 	f.Fuzz(func(t *testing.T, id uint32, epoch uint64, owner, successor, dead []byte) {
 		held, _ := n.Epoch(id % n.Shards())
 		n.Hear(NewsOf(&clusterv1.News{
-			Shards: []*clusterv1.Shard{{Id: id, Epoch: epoch, Owner: owner, Successor: successor}, nil}, Dead: [][]byte{dead},
+			Shards: []*clusterv1.Shard{{Id: id, Epoch: epoch, Owner: owner, Successor: successor}, nil},
+			Dead:   [][]byte{dead},
 		}))
 		if now, ok := n.Epoch(id % n.Shards()); !ok || now != held {
 			t.Errorf("shard %d is held at %d, %t after rumours", id, now, ok)

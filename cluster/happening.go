@@ -38,6 +38,7 @@ const (
 	Reachable
 )
 
+// happenings are the kinds in words, as logs show them, in the order of the constants.
 var happenings = [...]string{
 	"began", "ended", "claimed", "taken over", "released", "lost", "epoch raised", "died", "clock wrong", "clock right",
 	"unreachable", "reachable",

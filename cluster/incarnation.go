@@ -18,15 +18,19 @@ import (
 // incarnation is one incarnation of a node: the machine of package ownership with the goroutine that
 // drives it, and the authority of a host. It ends once and does not come back.
 type incarnation struct {
-	node    *Node
-	id      persistence.Incarnation
-	host    Host
-	began   lease.Instant
-	gates   []gate
+	// Fixed by newIncarnation.
+	node  *Node
+	id    persistence.Incarnation
+	host  Host
+	began lease.Instant
+	gates []gate
+	// until and named are set by the loop, and read by requests: a lease.Instant, and
+	// whether claimName has ended well.
 	until   atomic.Int64 // end of the lease's validity, 0 while there is none
 	named   atomic.Bool  // no other live process has the node's name, as far as was found: it may take part
 	confirm confirmer
 
+	// mu guards the inbox, which any goroutine fills and the loop empties.
 	mu    sync.Mutex
 	inbox []input
 	deaf  bool          // nothing more is processed
@@ -45,8 +49,12 @@ type incarnation struct {
 }
 
 // input is for the loop: an input of the machine, or something to be done between two of them.
+// input is for the loop: an input of the machine, or, if do is not nil, something to be
+// done between two of them.
 type input struct {
 	ownership.Input
+	// began is when the operation that is answered was begun. The map of rows goes by it:
+	// what was heard later than that is not older than what the store showed.
 	began time.Time // of an operation that is answered
 	do    func()
 }
@@ -56,8 +64,12 @@ var _ actors.Authority = (*incarnation)(nil)
 // newIncarnation returns an incarnation that is yet to run.
 func (n *Node) newIncarnation(former []persistence.Incarnation) (*incarnation, error) {
 	id := persistence.NewIncarnation()
+	// Where others vote on who can be reached, a node that nobody has reached yet takes
+	// no shards; a former incarnation of this process may have been reached already.
 	protocol := n.config.protocol(id, former, n.shards)
 	protocol.Proven = n.proven()
+	// Leases of its name from before the start belong to former runs that crashed, or to
+	// other processes: the machine watches them until they are dead.
 	for _, l := range n.named {
 		protocol.Namesakes = append(protocol.Namesakes, l.Incarnation)
 	}
@@ -75,6 +87,8 @@ func (n *Node) newIncarnation(former []persistence.Incarnation) (*incarnation, e
 	}
 	i.confirm.i, i.dropper.i = i, i
 	i.noteReach(i.began)
+	// The host may ask its authority, this incarnation, from now on. It never sees
+	// another one: an activation cannot outlive the lease under which it was loaded.
 	i.host, err = n.config.NewHost(i)
 	return i, err
 }
@@ -98,6 +112,8 @@ func (i *incarnation) Holds(shard uint32, epoch uint64) bool {
 	return epoch != 0 && i.gates[shard].epoch.Load() == epoch && i.valid()
 }
 
+// valid reports whether the lease is valid at this moment, by the clock of leases. It may
+// be called from any goroutine.
 func (i *incarnation) valid() bool {
 	until := lease.Instant(i.until.Load())
 	return until != 0 && i.node.config.Clock.Now() < until
@@ -133,6 +149,8 @@ func (i *incarnation) leave(g *gate) {
 	}
 }
 
+// quiet tells the loop that nothing is in progress at a closing gate, so that the shard
+// can be released.
 func (i *incarnation) quiet(g *gate) {
 	i.post(input{Input: ownership.Input{Kind: ownership.InputQuiet, Shard: g.shard}})
 }
@@ -151,9 +169,12 @@ func (i *incarnation) run(stop <-chan struct{}) (cause error) {
 			return nil
 		case <-i.wake:
 		case <-timer.C:
+			// The zero input is a tick: the machine looks at the time only.
 			inputs = append(inputs, input{})
 		}
 		i.mu.Lock()
+		// The two slices change places, so that no input is allocated once both are long
+		// enough.
 		inputs, i.inbox = append(inputs, i.inbox...), i.inbox[:0]
 		i.mu.Unlock()
 		wake := lease.Never
@@ -171,6 +192,8 @@ func (i *incarnation) run(stop <-chan struct{}) (cause error) {
 		}
 		clear(inputs)
 		inputs = inputs[:0]
+		// lease.Never comes with inputs that were not stepped only: the timer is set
+		// already.
 		if wake != lease.Never {
 			timer.Reset(i.pause(wake))
 		}
@@ -183,6 +206,8 @@ func (i *incarnation) pause(wake lease.Instant) time.Duration {
 	return max(0, min(wake.Sub(i.node.config.Clock.Now()), longestPause))
 }
 
+// longestPause is the longest time for which the loop sleeps, and polls of namesakes
+// wait.
 const longestPause = 100 * time.Millisecond
 
 // handle processes one input, and does what the machine asks for. It returns nil if that was not stepped.
@@ -196,6 +221,8 @@ func (i *incarnation) handle(in *input) *ownership.Outputs {
 	}
 	in.Now = i.node.config.Clock.Now()
 	out := i.machine.Step(in.Input)
+	// Before the gates are set: the first request through a gate that opens must find the
+	// lease valid.
 	i.until.Store(int64(out.Until))
 	if out.Reach != i.reach || in.Kind == ownership.InputDone && in.Op.Kind == ownership.OpReadVotes {
 		i.noteReach(in.Now)
@@ -210,6 +237,8 @@ func (i *incarnation) handle(in *input) *ownership.Outputs {
 			i.setGate(in.Now, g)
 		}
 	}
+	// After the gates are shut: once a release is applied, the successor serves the
+	// shard.
 	for _, op := range out.Ops {
 		i.begin(op)
 	}
@@ -226,6 +255,8 @@ func (i *incarnation) setGate(now lease.Instant, change ownership.Gate) {
 	if kind == ownership.GateShut && former == gateReleasing {
 		return // see released
 	}
+	// The last compare-and-set of the shard is a release of this epoch, so the gate is
+	// shut because of it.
 	if kind == ownership.GateShut && epoch != 0 && swap.NextShard.Owner.IsZero() && swap.NextShard.Epoch == epoch {
 		kind = gateReleasing
 	}
@@ -255,6 +286,8 @@ func (i *incarnation) setGate(now lease.Instant, change ownership.Gate) {
 			i.node.happened(h)
 		}
 	}
+	// The aggregates of the former epoch must not answer under the new one: the host ends
+	// them, and requests that meet one are tried again (see Node.after).
 	if epoch != 0 && change.Epoch != epoch {
 		i.dropper.drop(change.Shard)
 	}
@@ -275,6 +308,8 @@ func (i *incarnation) begin(op ownership.Op) {
 		}
 	}
 	lost := ownership.Input{Kind: ownership.InputDone, Op: op, Err: persistence.ErrUnknownOutcome}
+	// A store whose driver ignores the deadline must not stop the machine: the operation
+	// counts as one of unknown outcome, and an answer after that is ignored.
 	late := time.AfterFunc(timeout+timeout/4, func() { answer(lost) })
 	i.node.background.Go(func() {
 		defer cancel()
@@ -303,6 +338,8 @@ func (n *Node) do(ctx context.Context, op ownership.Op) ownership.Input {
 	case ownership.OpReadVotes:
 		in.Votes, in.Err = n.config.Votes.Votes(ctx)
 	}
+	// No row is the zero row to the machine: a lease that was never written, a shard that
+	// was never owned.
 	if errors.Is(in.Err, persistence.ErrNotFound) {
 		in.Err = nil
 	}
@@ -323,6 +360,8 @@ func (i *incarnation) learn(in *input) {
 	case ownership.OpReadShards:
 		shown := make([]persistence.Shard, len(i.gates)) // without what others say
 		for s := range shown {
+			// The rows of the machine, not of the answer: it may have written some of
+			// them since the read was begun.
 			shown[s] = i.machine.Row(uint32(s))
 		}
 		i.node.rows.ReadAll(shown, i.scanned)
@@ -338,6 +377,7 @@ func (i *incarnation) tell(now lease.Instant, out *ownership.Outputs) {
 			i.node.happened(Happening{Kind: Began, Incarnation: i.id})
 		} else {
 			own := append(slices.Clone(i.node.former), i.id)
+			// It asks the store for a TTL, which the loop must not wait for.
 			i.node.background.Go(func() { i.claimName(own) })
 		}
 	}
@@ -372,6 +412,8 @@ func (i *incarnation) released(now lease.Instant, row persistence.Shard) {
 
 // end shuts all gates for good.
 func (i *incarnation) end(cause error) {
+	// The order matters: from now on nothing is confirmed and no input is taken. Requests
+	// that wait at gates are woken last, and find that the lease has ended.
 	i.until.Store(0)
 	i.mu.Lock()
 	i.deaf, i.inbox = true, nil
@@ -388,8 +430,9 @@ func (i *incarnation) end(cause error) {
 // dropper has the host drop the aggregates of shards that are not held any more. A pass goes over all
 // aggregates in memory, so shards that go one after the other share passes.
 type dropper struct {
-	i       *incarnation
-	mu      sync.Mutex
+	i  *incarnation
+	mu sync.Mutex
+	// shards has those to be dropped in the next pass, by number; nil if there are none.
 	shards  []bool // nil if there are none
 	running bool
 }
@@ -397,6 +440,8 @@ type dropper struct {
 // betweenPasses is what keeps passes over a million aggregates from taking a processor to themselves.
 const betweenPasses = 100 * time.Millisecond
 
+// drop has the aggregates of a shard dropped, in the background. Those of a shard that is
+// held again by then are left: they end when they next look at their epoch.
 func (d *dropper) drop(shard uint32) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -410,6 +455,8 @@ func (d *dropper) drop(shard uint32) {
 	}
 }
 
+// run passes over the aggregates until no shard is left to drop. One goroutine of this
+// kind runs at a time (running).
 func (d *dropper) run() {
 	for {
 		d.mu.Lock()

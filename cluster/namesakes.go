@@ -47,6 +47,9 @@ func (n *Node) AwaitName(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// A lease that is in none of these lists was created after the start of this process:
+	// its process started at the same time. The one of the smaller incarnation continues;
+	// both compare the same two numbers.
 	self := n.current.Load().id
 	for _, l := range now {
 		known := l.Incarnation == n.first || l.Incarnation == self
@@ -66,6 +69,7 @@ func (n *Node) AwaitName(ctx context.Context) error {
 //	first read        TTL                        last read
 //	├────────┤ namedAt ───────────────────► until ├────────┤
 func (n *Node) awaitSilence(ctx context.Context, l persistence.Lease, until lease.Instant) error {
+	// A lease is renewed several times a TTL, so 16 reads a TTL miss none for long.
 	poll := time.NewTicker(min(n.config.Protocol.Timing.TTL/16, longestPause))
 	defer poll.Stop()
 	for {
@@ -122,6 +126,7 @@ func (i *incarnation) awaitNamesakes(own []persistence.Incarnation) (other *pers
 	var seen map[persistence.Incarnation]uint64 // counters of the others when they were first read
 	var since lease.Instant
 	for {
+		// Measured around the read as in awaitSilence.
 		now := n.config.Clock.Now()
 		ctx, cancel := context.WithTimeout(context.Background(), ttl)
 		all, err := n.namesakes(ctx)
@@ -162,6 +167,7 @@ func (i *incarnation) awaitNamesakes(own []persistence.Incarnation) (other *pers
 	}
 }
 
+// taken returns the error for the process that has the lease.
 func taken(l persistence.Lease) error { return NameTaken(l.Node, l.Address) }
 
 // NameTaken returns the error of a process whose name another one has, which is reached at that address.

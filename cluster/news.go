@@ -26,6 +26,8 @@ func ShardRow(m *clusterv1.Shard) (persistence.Shard, error) {
 	if row.Owner, err = IncarnationOf(m.GetOwner()); err == nil {
 		row.Successor, err = IncarnationOf(m.GetSuccessor())
 	}
+	// A greater one would take the last epoch from the shard: a message must not be able
+	// to do that.
 	if err == nil && row.Epoch >= persistence.MaxEpoch {
 		err = fmt.Errorf("epoch %d, fewer than %d are counted", row.Epoch, uint64(persistence.MaxEpoch))
 	}

@@ -22,9 +22,11 @@ import (
 // Node is one node of a cluster: one incarnation after the other, each with a host of its own. It is
 // safe for concurrent use.
 type Node struct {
+	// Fixed by StartNode.
 	config NodeConfig
 	log    *slog.Logger
 	shards uint32
+	// suffix is what an aggregate's id has after the customer's: a colon and the kind.
 	suffix string // of aggregate ids
 	rows   *shardmap.Map
 
@@ -34,10 +36,14 @@ type Node struct {
 	first   persistence.Incarnation
 	namedAt lease.Instant
 
+	// current is the incarnation that runs or has just ended. Requests load it once and
+	// keep it: one that passed a gate of a former incarnation is answered by that one's
+	// host.
 	current atomic.Pointer[incarnation]
 	reach   atomic.Pointer[reachability] // of the current incarnation
 	waiting atomic.Int64                 // requests at gates
 
+	// mu guards the four fields below, and what drain points to.
 	mu      sync.Mutex
 	members []ownership.Member // as last told
 	clock   clockOffset
@@ -89,6 +95,8 @@ func StartNode(ctx context.Context, c NodeConfig) (*Node, error) {
 	n.first = first.id
 	first.named.Store(true) // AwaitName finds that out.
 	n.current.Store(first)
+	// The map tells what others say of rows from any goroutine; the loop of the
+	// incarnation takes it in.
 	n.rows.Listen(func(row persistence.Shard) {
 		n.current.Load().post(input{Input: ownership.Input{Kind: ownership.InputRow, Row: row}})
 	})
@@ -114,10 +122,15 @@ func (n *Node) run(i *incarnation) {
 		i.tellMembers()
 		n.cause = i.run(n.stop)
 		over := i
+		// In the background: the next incarnation begins meanwhile, and its host is
+		// another.
 		n.background.Go(func() { n.closeHost(over) })
 		if n.cause == nil || errors.Is(n.cause, ErrNameTaken) {
 			return
 		}
+		// A retired one has marked its own lease dead. The others are marked dead by the
+		// next incarnation, which need not wait as [R2] has other nodes do: this process
+		// knows that they have ended.
 		if !errors.Is(n.cause, ownership.ErrRetired) {
 			n.former = append(n.former, i.id)
 		}
@@ -138,7 +151,9 @@ type drain struct {
 	err  error         // of the incarnation's end, nil if it retired; after done
 }
 
-// rest waits for as long as the node is to hold nothing, now that its incarnation has ended.
+// rest waits for as long as the node is to hold nothing, now that its incarnation has
+// ended. Rested reports whether there was a drain, stopping whether the node was closed
+// meanwhile.
 func (n *Node) rest(cause error) (rested, stopping bool) {
 	if errors.Is(cause, ownership.ErrRetired) {
 		cause = nil
@@ -167,6 +182,8 @@ func (n *Node) rest(cause error) (rested, stopping bool) {
 func (n *Node) next(former *incarnation, rested bool) *incarnation {
 	ttl := n.config.Protocol.Timing.TTL
 	var pause time.Duration
+	// A store that ends each lease at once, or a wrong clock, would otherwise have the
+	// node write leases in a loop.
 	if !rested && n.config.Clock.Now().Sub(former.began) < ttl {
 		pause = ttl / 4
 	}
@@ -191,6 +208,8 @@ const closeHostTimeout = 10 * time.Second
 
 // closeHost ends the host of an incarnation that has ended: what is in progress has an unknown outcome.
 func (n *Node) closeHost(i *incarnation) {
+	// Before Close, which would wait for activations whose replies nobody may get any
+	// more ([R9]).
 	i.host.Drop(func(string) bool { return true })
 	ctx, cancel := context.WithTimeout(context.Background(), closeHostTimeout)
 	defer cancel()
@@ -210,6 +229,7 @@ func (n *Node) Execute(ctx context.Context, id string, c actors.Command) (actors
 		}
 		reply, err := i.host.Execute(ctx, id, c)
 		if n.config.Confirm == ConfirmRead && speaks(err) {
+			// [R9]: the reply was decided before this read begins.
 			if e := i.confirm.wait(ctx); e != nil {
 				reply, err = actors.Reply{}, fmt.Errorf("%w: not confirmed by a read of the lease: %w",
 					actors.ErrUnknownOutcome, e)
@@ -232,7 +252,11 @@ func (n *Node) Operate(ctx context.Context, id string, request any) (actors.Answ
 	return n.ask(ctx, id, request, Host.Operate)
 }
 
-func (n *Node) ask(ctx context.Context, id string, what any, of func(Host, context.Context, string, any) (actors.Answer, error)) (actors.Answer, error) {
+// ask is Execute for requests that change nothing: an answer that is not confirmed is not
+// given, and its request may be tried elsewhere.
+func (n *Node) ask(
+	ctx context.Context, id string, what any, of func(Host, context.Context, string, any) (actors.Answer, error),
+) (actors.Answer, error) {
 	for attempt := 0; ; attempt++ {
 		i, g, err := n.enter(ctx, id)
 		if err != nil {
@@ -262,7 +286,9 @@ func (n *Node) queryError(ctx context.Context, shard uint32, unconfirmed error) 
 	return fmt.Errorf("%w: not confirmed by a read of the lease: %w", actors.ErrUnavailable, unconfirmed)
 }
 
-// attempts is the number of times that a request is tried that meets an ending activation.
+// attempts is the number of times that a request is tried again that meets an ending
+// activation. Each attempt waits for the host to end one, so that more are met only if
+// the shard changes hands that often.
 const attempts = 4
 
 // after looks at a host's error: whether to try again, and otherwise what to say. A shard that is held
@@ -292,6 +318,7 @@ func speaks(err error) bool {
 
 // shardOf returns the shard of an aggregate by its id without the kind.
 func (n *Node) shardOf(id string) uint32 {
+	// On the stack for ids of the usual length: each request comes through here.
 	var space [128]byte
 	b := append(append(space[:0], id...), n.suffix...)
 	return uint32(xxhash.Sum64(b) % uint64(n.shards))
@@ -315,6 +342,8 @@ func (n *Node) enter(ctx context.Context, id string) (*incarnation, *gate, error
 // await waits for a gate to open.
 func (n *Node) await(ctx context.Context, shard uint32) (*incarnation, *gate, error) {
 	defer n.waiting.Add(-1)
+	// The request counts itself in before it compares, so that the limit is exact under
+	// concurrency.
 	if n.waiting.Add(1) > int64(n.config.MaxWaiting) {
 		return nil, nil, fmt.Errorf("%w: %d requests wait for shards", actors.ErrOverloaded, n.config.MaxWaiting)
 	}
@@ -354,6 +383,8 @@ func (n *Node) await(ctx context.Context, shard uint32) (*incarnation, *gate, er
 // promised reports whether a shard that is not held was released to this incarnation, which has only
 // just been told.
 func (n *Node) promised(i *incarnation, shard uint32) bool {
+	// A hint of a release that never was would let requests wait here for the whole of
+	// MaxWait.
 	row, heard := n.rows.Row(shard)
 	fresh := time.Since(heard) < n.config.Protocol.Timing.TTL // a hint expires
 	return row.Owner.IsZero() && row.Successor == i.id && fresh && i.valid()
@@ -373,6 +404,8 @@ func (i *incarnation) tellMembers() {
 	n := i.node
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	// The slice may be nil for members that were never told, and empty for a node that
+	// sees nobody.
 	if n.members == nil || !i.named.Load() {
 		return
 	}
@@ -383,6 +416,7 @@ func (i *incarnation) tellMembers() {
 			m.Eligible = m.Eligible && !n.clock.wrong
 		}
 	}
+	// Under n.mu, so that an older list never comes after a newer one.
 	i.post(input{Input: ownership.Input{Kind: ownership.InputMembers, Members: members}})
 }
 
@@ -441,6 +475,8 @@ func (n *Node) Drain(ctx context.Context) error {
 	}
 	d := n.drain
 	n.mu.Unlock()
+	// The incarnation may have ended: rest completes the drain then, or run has the next
+	// incarnation retire.
 	n.current.Load().post(input{Input: ownership.Input{Kind: ownership.InputDrain}})
 	select {
 	case <-d.done:
@@ -482,6 +518,7 @@ func (n *Node) Undrain(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("undrain: the node still hands over its shards: %w", ctx.Err())
 	}
+	// Another Undrain may have done it, and another Drain begun since: that one stays.
 	n.mu.Lock()
 	if n.drain == d {
 		n.drain = nil

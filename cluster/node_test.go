@@ -28,7 +28,9 @@ func TestNodesShareShards(t *testing.T) {
 		owners := 0
 		for _, n := range ns.all {
 			err := n.add(t.Context(), ledger, "c1")
-			if answer, e := n.Operate(t.Context(), ledger, "evict"); errors.Is(e, actors.ErrNotOwner) != errors.Is(err, actors.ErrNotOwner) || e == nil && answer.Value != "evict" {
+			answer, e := n.Operate(t.Context(), ledger, "evict")
+			if errors.Is(e, actors.ErrNotOwner) != errors.Is(err, actors.ErrNotOwner) ||
+				e == nil && answer.Value != "evict" {
 				t.Errorf("an operator's request: %v, %v; a command: %v", answer.Value, e, err)
 			}
 			var not *cluster.NotOwnerError

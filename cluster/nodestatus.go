@@ -15,8 +15,8 @@ const MaxClockOffset = time.Second
 
 // clockOffset is what is known of the wall clock.
 type clockOffset struct {
-	ahead time.Duration
-	wrong bool
+	ahead time.Duration // of the median of the peers' clocks
+	wrong bool          // by SetClockOffset, with hysteresis
 }
 
 // NodeStatus is how a node sees itself and the cluster.

@@ -13,6 +13,8 @@ import (
 
 // reached is who reaches the node, as last told.
 type reached struct {
+	// by are the incarnations of the processes that reach this node, witnesses is how
+	// many try, and ever whether one has reached it since the process began.
 	by        []persistence.Incarnation
 	witnesses int
 	ever      bool
@@ -20,6 +22,7 @@ type reached struct {
 
 // reachability is whether others reach an incarnation, by its machine.
 type reachability struct {
+	// state, accusers and island are as ownership.Participant returns them.
 	state    ownership.Reach
 	accusers []string
 	island   bool // gossip shows none of those that own shards
@@ -37,6 +40,8 @@ func (n *Node) SetReached(by []persistence.Incarnation, witnesses int) {
 	n.current.Load().tellReached()
 }
 
+// proven reports whether another process has ever reached this node: its next incarnation
+// need not wait for that.
 func (n *Node) proven() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()

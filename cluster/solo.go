@@ -20,8 +20,9 @@ type Solo struct {
 	ownership   persistence.Ownership
 	shards      uint32
 	epochs      []atomic.Uint64 // by shard; 0 while it is being raised
-	lost        atomic.Bool
-	log         *slog.Logger
+	// lost is set for good by Lose.
+	lost atomic.Bool
+	log  *slog.Logger
 }
 
 // SoloConfig of a new Solo.
@@ -95,6 +96,8 @@ func (s *Solo) claimAll(ctx context.Context) error {
 		former[row.ID] = row
 	}
 	g, ctx := errgroup.WithContext(ctx)
+	// A store behind a network takes milliseconds for each; one on disk syncs them
+	// together.
 	g.SetLimit(64)
 	for id := range s.shards {
 		g.Go(func() error { return s.claim(ctx, id, former[id], former[id].Epoch+1) })
@@ -102,6 +105,8 @@ func (s *Solo) claimAll(ctx context.Context) error {
 	return g.Wait()
 }
 
+// claim takes one shard, which must still be as its former row says. The epoch counts for
+// callers once the store has it.
 func (s *Solo) claim(ctx context.Context, id uint32, former persistence.Shard, epoch uint64) error {
 	applied, now, err := s.ownership.CompareAndSetShard(ctx, former,
 		persistence.Shard{ID: id, Epoch: epoch, Owner: s.incarnation})
@@ -155,6 +160,8 @@ func (s *Solo) Lose() { s.lost.Store(true) }
 // goes above that epoch.
 func (s *Solo) StaleEpoch(shard uint32, aggregate string, epoch uint64) {
 	held := s.epochs[shard].Load()
+	// One caller of several raises it: the shard is not held (its epoch is 0) until the
+	// claim is stored.
 	if held == 0 || held > epoch || !s.epochs[shard].CompareAndSwap(held, 0) {
 		return
 	}

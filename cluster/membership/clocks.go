@@ -7,12 +7,14 @@ import (
 	"time"
 )
 
-// clocks compares the wall clock with those of others.
+// clocks compares the wall clock with those of others, by the times in their answers to
+// probes. It is safe for concurrent use.
 type clocks struct {
 	mu     sync.Mutex
 	offset map[string]measurement // by member
 }
 
+// measurement is what the last answer of a member showed.
 type measurement struct {
 	ahead time.Duration // of its own clock
 	at    time.Time
@@ -25,10 +27,13 @@ const maxRoundTrip = 500 * time.Millisecond
 // 50 s.
 const keepMeasurement = 5 * time.Minute
 
+// init makes it ready. It must be called before the first probe.
 func (c *clocks) init() { c.offset = map[string]measurement{} }
 
 // note processes an answer to a probe, received now.
 func (c *clocks) note(member string, now time.Time, rtt time.Duration, payload []byte) {
+	// The answer may have been written at any time between the question and now, so that
+	// it is uncertain by rtt/2.
 	if len(payload) < 8 || rtt > maxRoundTrip || rtt < 0 {
 		return
 	}
@@ -38,6 +43,7 @@ func (c *clocks) note(member string, now time.Time, rtt time.Duration, payload [
 	c.offset[member] = measurement{now.Sub(theirs), now}
 }
 
+// forget drops what is known of a member that is not listed any more.
 func (c *clocks) forget(member string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -39,6 +39,7 @@ var (
 
 // NotifyAlive implements memberlist.AliveDelegate.
 func (d delegate) NotifyAlive(n *memberlist.Node) error {
+	// This member is always listed, whatever its metadata says.
 	if err := d.stranger(n); err != nil || n.Name == d.id {
 		return err
 	}
@@ -50,10 +51,14 @@ func (d delegate) NotifyAlive(n *memberlist.Node) error {
 	d.m.mu.Lock()
 	defer d.m.mu.Unlock()
 	switch {
+	// A restarted process has the address of its former run: gossip still spreads that
+	// one.
 	case n.Address() == d.m.address:
 		return errFormer
 	case d.members[n.Name] != nil:
 		return nil
+	// More would not fit into a full exchange, and members that are not listed cannot
+	// exchange.
 	case len(d.members) >= maxListed:
 		return errUnproven
 	case !d.admit(n.Name):
@@ -183,6 +188,7 @@ func (d delegate) NotifyLeave(n *memberlist.Node) {
 		d.m.lose(p)
 	}
 	d.m.mu.Unlock()
+	// The members that an ended run loses are still members of the current one.
 	if current {
 		d.m.clocks.forget(n.Name)
 	}
@@ -198,6 +204,7 @@ func (d delegate) NotifyConflict(existing, other *memberlist.Node) {
 
 // AckPayload implements memberlist.PingDelegate.
 func (d delegate) AckPayload() []byte {
+	// Being probed shows that others list this member. rejoin asks others if it is not.
 	d.m.probed.Store(time.Now().UnixNano())
 	return clockPayload(d.m.config.Now())
 }
@@ -218,6 +225,7 @@ var quietly = []string{
 	"Got ping for unexpected node",
 }
 
+// logWriter turns a line of memberlist's log into a record of slog.
 type logWriter struct{ log *slog.Logger }
 
 // Write implements io.Writer for one line.

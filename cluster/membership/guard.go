@@ -91,12 +91,16 @@ const (
 	typeLabel                                                             = 244
 )
 
+// Why a message is refused. The details are wrapped around these.
 var (
 	errTooLarge = errors.New("message too large")
 	errFull     = errors.New("incoming streams hold too much memory together")
 	errRefused  = errors.New("message refused")
 )
 
+// newGuard returns a guard over t that is not started. maxState is the size of the
+// largest state that a full exchange may have, in bytes; with keyed messages must be
+// encrypted.
 func newGuard(t memberlist.NodeAwareTransport, keyed bool, maxState int, log *slog.Logger) *guard {
 	return &guard{
 		NodeAwareTransport: t, log: log, keyed: keyed, maxStream: baseStream + maxState,
@@ -148,6 +152,8 @@ func (g *guard) Shutdown() (err error) {
 	return err
 }
 
+// pumpPackets passes on the packets that memberlist may see. It is the only reader of the
+// network's packets while the guard is started.
 func (g *guard) pumpPackets() {
 	for {
 		select {
@@ -158,6 +164,8 @@ func (g *guard) pumpPackets() {
 				g.log.Warn("gossip packet refused", "from", p.From.String(), "bytes", len(p.Buf), "error", err)
 				continue
 			}
+			// The transport's buffer has 64 KiB, which the packet would keep for as long
+			// as it is queued.
 			p.Buf = bytes.Clone(p.Buf)
 			select {
 			case g.packets <- p:
@@ -167,6 +175,8 @@ func (g *guard) pumpPackets() {
 	}
 }
 
+// pumpStreams passes on connections, within the limits of admit. Their bytes are checked
+// when memberlist reads them: a slow peer must not hold up the next.
 func (g *guard) pumpStreams() {
 	for {
 		select {
@@ -228,6 +238,8 @@ type stream struct {
 // Read implements net.Conn.
 func (s *stream) Read(b []byte) (int, error) {
 	if s.message == nil && s.err == nil {
+		// The message is read as a whole before memberlist sees its first byte:
+		// memberlist believes the lengths in it.
 		in := intake{from: bufio.NewReader(s.Conn), limit: s.guard.maxStream, charge: s.charge}
 		if s.err = s.guard.readMessage(&in); s.err == nil {
 			s.message = bytes.NewReader(in.read)
@@ -260,6 +272,7 @@ func (s *stream) Close() error {
 // readMessage reads one message of a stream, as memberlist's handleConn and sendAndReceiveState expect it.
 func (g *guard) readMessage(in *intake) error {
 	kind, err := in.byte()
+	// A label precedes the message: a byte of length, and the label.
 	if err == nil && kind == typeLabel {
 		var n byte
 		if n, err = in.byte(); err == nil {
@@ -272,6 +285,7 @@ func (g *guard) readMessage(in *intake) error {
 	case err != nil:
 		return err
 	case kind == typeEncrypted && g.keyed:
+		// An encrypted message of a stream: its length in 4 bytes, and the ciphertext.
 		n, err := in.number(4)
 		if err == nil {
 			_, err = in.take(n)
@@ -299,12 +313,15 @@ func (g *guard) checkPacket(b []byte) error {
 	if err != nil {
 		return err
 	}
+	// The type and four bytes of a checksum, which memberlist compares.
 	if len(b) >= 5 && b[0] == typeChecksum {
 		b = b[5:]
 	}
 	if len(b) < 2 || b[0] != typeCompound {
 		return g.checkMessage(b)
 	}
+	// A compound packet: the number of messages, two bytes of length for each, and the
+	// messages.
 	in := &intake{from: bytes.NewReader(b[2:]), limit: maxPacket}
 	sizes := make([]int, b[1])
 	for i := range sizes {
@@ -385,6 +402,8 @@ func (g *guard) checkMember(b []byte, message any, name *string, incarnation *ui
 	if *incarnation > maxIncarnation {
 		return fmt.Errorf("%w: incarnation %d of %.64q is more than any member has", errRefused, *incarnation, *name)
 	}
+	// Nobody but a forger gives this member such a counter: it takes another id before
+	// others stop believing it (see maxIncarnation).
 	if g.doubt != nil && *name == g.own && *incarnation > maxIncarnation/2 {
 		g.doubted.Store(true)
 		g.doubt()
@@ -401,7 +420,8 @@ type intake struct {
 	charge func(n int) error // nil: nothing is charged
 }
 
-// chunk is the number of bytes that are read at a time.
+// chunk is the number of bytes that are read at a time: an announced length costs no
+// memory before its bytes arrive.
 const chunk = 4096
 
 // take reads n bytes. They are valid until the next call.
@@ -426,6 +446,7 @@ func (in *intake) take(n int) ([]byte, error) {
 	return in.read[start:], nil
 }
 
+// byte reads one byte.
 func (in *intake) byte() (byte, error) {
 	b, err := in.take(1)
 	if err != nil {
@@ -457,6 +478,7 @@ func (g *guard) pushPull(in *intake) error {
 		return fmt.Errorf("%w: %d members and %d bytes of state, at most %d members are accepted",
 			errTooLarge, header.Nodes, header.UserStateLen, maxMembers)
 	}
+	// memberlist allocates its list of members before it decodes the first.
 	if in.charge != nil {
 		if err := in.charge(header.Nodes * memberSize); err != nil {
 			return err
@@ -536,37 +558,39 @@ type format struct {
 // formats of 0xc0 to 0xdf.
 var formats = [32]format{
 	0x00: {known: true}, 0x02: {known: true}, 0x03: {known: true}, // nil, false, true
+	// binary
 	0x04: {known: true, length: 1, each: 1},
 	0x05: {known: true, length: 2, each: 1},
 	0x06: {known: true, length: 4, each: 1},
-	// binary
+	// extensions: the length does not count the byte of their type
 	0x07: {known: true, length: 1, each: 1, fixed: 1},
 	0x08: {known: true, length: 2, each: 1, fixed: 1},
 	0x09: {known: true, length: 4, each: 1, fixed: 1},
-	// extensions
-	0x0a: {known: true, fixed: 4}, 0x0b: {known: true, fixed: 8}, // floats
+	// floats
+	0x0a: {known: true, fixed: 4}, 0x0b: {known: true, fixed: 8},
+	// unsigned numbers
 	0x0c: {known: true, fixed: 1},
 	0x0d: {known: true, fixed: 2},
 	0x0e: {known: true, fixed: 4},
 	0x0f: {known: true, fixed: 8},
-	// unsigned
+	// signed numbers
 	0x10: {known: true, fixed: 1},
 	0x11: {known: true, fixed: 2},
 	0x12: {known: true, fixed: 4},
 	0x13: {known: true, fixed: 8},
-	// signed
+	// extensions of fixed length
 	0x14: {known: true, fixed: 2}, 0x15: {known: true, fixed: 3}, 0x16: {known: true, fixed: 5},
-	0x17: {known: true, fixed: 9}, 0x18: {known: true, fixed: 17}, // extensions
+	0x17: {known: true, fixed: 9}, 0x18: {known: true, fixed: 17},
+	// strings
 	0x19: {known: true, length: 1, each: 1},
 	0x1a: {known: true, length: 2, each: 1},
 	0x1b: {known: true, length: 4, each: 1},
-	// strings
+	// arrays
 	0x1c: {known: true, length: 2, each: 1, nested: true},
 	0x1d: {known: true, length: 4, each: 1, nested: true},
-	// arrays
+	// maps: a key and a value each
 	0x1e: {known: true, length: 2, each: 2, nested: true},
 	0x1f: {known: true, length: 4, each: 2, nested: true},
-	// maps
 }
 
 // openNetwork listens with UDP and TCP. If the port to bind is 0 it takes one that is free for both.

@@ -147,6 +147,9 @@ type Membership struct {
 	newcomers *newcomers
 	probed    atomic.Int64 // when another member last probed this one, Unix nanoseconds
 
+	// mu guards the five fields below, and the members of every run. It is held briefly:
+	// memberlist's callbacks take it with locks of memberlist held. The address is fixed
+	// when Start has returned.
 	mu      sync.Mutex
 	current *run
 	address string // its own one: memberlist writes to what it returns
@@ -154,6 +157,8 @@ type Membership struct {
 	lost    map[string]lost // members that vanished, by address
 	joined  uint64          // members so far
 
+	// Signals of capacity 1: what is set while the reader works is seen in its next
+	// round.
 	changed chan struct{} // something about members did
 	renewed chan struct{} // its own meta was set
 	doubted chan struct{} // its own id is to be given up
@@ -239,6 +244,7 @@ func Start(c Config) (*Membership, error) {
 		if err != nil {
 			return nil, fmt.Errorf("membership: %w", err)
 		}
+		// The transport chose the port if it was 0: a later run binds the same one.
 		m.network, m.bind.port = t, t.GetAutoBindPort()
 	}
 	r := m.newRun()
@@ -259,6 +265,8 @@ func Start(c Config) (*Membership, error) {
 
 // newRun returns a run under a new id, which is not started.
 func (m *Membership) newRun() *run {
+	// A new id for each run of a process: memberlist would otherwise believe what it
+	// remembers of the former run, such as that it left.
 	c := &m.config
 	r := &run{m: m, id: newID(c.Name), members: map[string]*peer{}}
 	r.guard = newGuard(m.network, len(c.Key) > 0, c.MaxState, c.Log)
@@ -391,6 +399,7 @@ func nameOf(id string) string {
 	return id[:at]
 }
 
+// count returns the number of members that are listed, this one among them.
 func (m *Membership) count() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -413,6 +422,8 @@ func (m *Membership) SetMeta(meta *clusterv1.Meta) error {
 	return nil
 }
 
+// marshalMeta encodes what the member is, with the id of the cluster. It does not change
+// its argument. Errors: it is larger than memberlist carries (512 bytes).
 func (m *Membership) marshalMeta(meta *clusterv1.Meta) ([]byte, error) {
 	meta = proto.CloneOf(meta)
 	meta.ClusterId = m.clusterID()
@@ -439,6 +450,7 @@ func (m *Membership) ours(news *clusterv1.News) *clusterv1.News {
 	return &clusterv1.News{Shards: news.Shards, Dead: news.Dead, ClusterId: m.clusterID()}
 }
 
+// signal has the reader of the channel look again. It does not wait.
 func signal(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
@@ -466,6 +478,7 @@ func (m *Membership) Spread(news *clusterv1.News, direct func(Member) bool) {
 	}
 }
 
+// others returns copies of all members but this one, without their encoded metadata.
 func (m *Membership) others() []*peer {
 	m.mu.Lock()
 	defer m.mu.Unlock()

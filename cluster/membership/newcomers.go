@@ -31,6 +31,8 @@ const (
 	askedTogether = 64
 )
 
+// newNewcomers returns an empty set. It remembers more ids that answered than can be
+// listed at a time.
 func newNewcomers() *newcomers {
 	proven, err := lru.New[string, struct{}](2 * maxListed)
 	if err != nil {

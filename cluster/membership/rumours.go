@@ -39,6 +39,8 @@ const (
 	retransmitMult = 6
 )
 
+// newRumours returns an empty queue. The function returns the number of members that are
+// listed at that moment; the queue calls it with its lock held.
 func newRumours(members func() int) *rumours {
 	heard, err := lru.New[uint64, struct{}](rememberedParts)
 	if err != nil {
@@ -52,6 +54,7 @@ func newRumours(members func() int) *rumours {
 
 // start queues a part of this member's own news.
 func (r *rumours) start(part []byte) {
+	// Marking it as heard comes first: it may come back while it is queued.
 	r.first(part) // What comes back from others is not forwarded.
 	r.queue.QueueBroadcast(broadcast(part))
 	r.queue.Prune(keptParts)

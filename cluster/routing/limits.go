@@ -36,10 +36,11 @@ func (p *peers) leave(address string) {
 	}
 }
 
-// admit counts the request in for the node that the attempt goes to, in place of the one that it waited for before.
-// It stays counted between attempts: a request that waits to try an unreachable node again still holds a slot of
-// its caller.
-// So it does while another node is asked where the owner is.
+// admit counts the request in for the node that the attempt goes to, in place of the one
+// that it waited for before. It stays counted between attempts: a request that waits to
+// try an unreachable node again still holds a slot of its caller. So it does while
+// another node is asked where the owner is. Error: actors.ErrOverloaded, and nothing is
+// counted then.
 func (t *trial) admit(v view) error {
 	to := v.to
 	if t.counted == to.address || v.detour {
@@ -73,4 +74,5 @@ func (s *load) enter(most int) error {
 	return nil
 }
 
+// leave counts a request for the shard out.
 func (s *load) leave() { s.inFlight.Add(-1) }

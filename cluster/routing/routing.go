@@ -21,6 +21,9 @@ import (
 
 // Node is the node in this process; *cluster.Node is one. It is safe for concurrent use.
 type Node interface {
+	// Execute, Query and Operate are those of the owner: a shard that the node does not
+	// hold is answered with *cluster.NotOwnerError, which names the owner as far as the
+	// node knows it.
 	Execute(ctx context.Context, id string, c actors.Command) (actors.Reply, error)
 	Query(ctx context.Context, id string, query any) (actors.Answer, error)
 	Operate(ctx context.Context, id string, request any) (actors.Answer, error)
@@ -39,7 +42,8 @@ type Leases interface {
 	Suspect(i persistence.Incarnation)
 }
 
-// Self is what this process tells of itself.
+// Self is this process as other members see it: what it tells them of itself, and what
+// they may ask of it.
 type Self interface {
 	Status(ctx context.Context) (*clusterv1.StatusResponse, error)
 	Drain(ctx context.Context) error
@@ -48,6 +52,9 @@ type Self interface {
 
 // Transport carries requests to other processes; *transport.Transport does. It is safe for concurrent use.
 type Transport interface {
+	// Execute, Query and Operate send a request to the node at an address (host:port).
+	// Errors: those that the node answered; transport.ErrNotSent if it certainly did not
+	// get the request; actors.ErrUnknownOutcome if it may have executed it.
 	Execute(ctx context.Context, address, kind, id string, c actors.Command) (actors.Reply, error)
 	Query(ctx context.Context, address, kind, id string, query any) (actors.Answer, error)
 	Operate(ctx context.Context, address, kind, id string, request any) (actors.Answer, error)
@@ -126,6 +133,7 @@ func DefaultConfig() Config {
 	}
 }
 
+// validate names the first field that is missing or out of range.
 func (c *Config) validate() error {
 	for _, f := range []struct {
 		name string
@@ -147,7 +155,10 @@ func (c *Config) validate() error {
 
 // Router brings requests to owners. It is safe for concurrent use.
 type Router struct {
-	config  Config
+	config Config
+	// loads has one entry a shard, members what is replaced as a whole when gossip or the
+	// store shows another picture, waiting the requests between two attempts, and peers
+	// those in progress by node.
 	loads   []load
 	setting sync.Mutex // held while the members change
 	members atomic.Pointer[members]
@@ -194,6 +205,8 @@ func (r *Router) Operate(ctx context.Context, id string, request any) (actors.An
 	return r.ask(ctx, id, request, Node.Operate, Transport.Operate)
 }
 
+// ask is Execute for requests that change nothing: an attempt of unknown outcome can be
+// repeated.
 func (r *Router) ask(
 	ctx context.Context, id string, what any, local func(Node, context.Context, string, any) (actors.Answer, error),
 	remote func(t Transport, ctx context.Context, address, kind, id string, what any) (actors.Answer, error),
@@ -223,6 +236,7 @@ func (r *Router) route(ctx context.Context, id string, info DoneInfo, try func(c
 		pause:  r.config.PauseMin,
 	}
 	s := &r.loads[t.shard]
+	// enter counts the request even if it returns an error: leave in any case.
 	if t.info.Err = s.enter(r.config.MaxPerShard); t.info.Err == nil {
 		t.info.Err = t.run(ctx, try)
 	}
@@ -242,16 +256,23 @@ type trial struct {
 	pause  time.Duration // before the next attempt, if nothing is heard
 	last   error         // of the attempt before
 
-	avoid   string              // the address of the node that was just not reached; empty for none
-	alone   time.Time           // since when there is nobody to ask who can be reached; zero if there is
-	silent  map[string]struct{} // addresses that could not be reached since
-	unowned time.Time           // since when the shard has no owner and nobody takes it; zero if it may have one
+	avoid  string              // the address of the node that was just not reached; empty for none
+	alone  time.Time           // since when there is nobody to ask who can be reached; zero if there is
+	silent map[string]struct{} // addresses that could not be reached since
+	// unowned is since when the shard has no owner, and no node that was asked took it;
+	// zero if it may have one. With alone it decides when the request is answered
+	// UnservedError.
+	unowned time.Time
 
 	counted string // the address of the node that the request is counted for; empty for none
 }
 
+// run makes attempts until one has the answer, the request is given up (over), or nobody
+// will serve it (unserved). It returns the request's result.
 func (t *trial) run(ctx context.Context, try func(context.Context, target) error) error {
 	for {
+		// The view is taken before the attempt: whatever changes from here on closes its
+		// channels, and wait returns at once.
 		view := t.router.elsewhere(t.router.look(t.shard), t.shard, t.avoid)
 		err := view.none
 		if err == nil {
@@ -266,6 +287,7 @@ func (t *trial) run(ctx context.Context, try func(context.Context, target) error
 				return nil
 			}
 		}
+		// What the attempt learned is kept for all requests, before this one judges it.
 		t.last, t.avoid = err, unreached(view, err)
 		redirected := t.router.learn(view, err)
 		switch v := judge(err); {
@@ -280,6 +302,8 @@ func (t *trial) run(ctx context.Context, try func(context.Context, target) error
 		if ctx.Err() != nil || t.info.Attempts >= t.router.config.MaxAttempts {
 			return t.over(ctx)
 		}
+		// A later row names another owner: no pause, for nothing has to change first. The
+		// attempts are bounded all the same.
 		if redirected {
 			t.info.Redirects++
 			continue
@@ -389,7 +413,9 @@ func (t *trial) wait(ctx context.Context, view view) error {
 	}
 	defer r.waiting.Add(-1)
 	began := time.Now()
+	// Random, so that requests which failed together do not come back together.
 	pause := t.pause/2 + rand.N(t.pause/2+1)
+	// The patience may end before the pause does, and must be answered then.
 	for _, since := range []time.Time{t.alone, t.unowned} {
 		if left := t.left(since); left > 0 {
 			pause = min(pause, left)

@@ -22,7 +22,7 @@ type load struct {
 	inFlight atomic.Int64
 }
 
-// target is whom to ask.
+// target is whom to ask: the node in this process, or the one at an address (host:port).
 type target struct {
 	local   bool
 	address string
@@ -42,14 +42,19 @@ type view struct {
 
 // look says whom to ask now.
 func (r *Router) look(id uint32) view {
+	// The members first, and the row with its channel after them: a change between the
+	// two makes the view older than necessary, and its channel is closed already.
 	v := view{members: r.members.Load()}
 	v.row, v.changed = r.config.Map.Watch(id)
 	if node := r.config.Node; node != nil {
+		// A shard that is held here needs no row: the node knows best.
 		if _, held := node.Epoch(id); held {
 			v.to.local = true
 			return v
 		}
 	}
+	// By the row, its owner; after a release, the successor, which may not have claimed
+	// it yet.
 	for _, i := range []persistence.Incarnation{v.row.Owner, v.row.Successor} {
 		if v.to, v.none = r.find(i); v.none == nil {
 			v.owner = i == v.row.Owner
@@ -108,6 +113,7 @@ func (r *Router) find(i persistence.Incarnation) (target, error) {
 	l, state := r.config.Leases.Look(i)
 	address, listed := r.members.Load().byIncarnation[i]
 	switch {
+	// The store's word counts more than gossip, which may list the dead for a while.
 	case state == roster.Dead:
 	case listed:
 		return target{address: address}, nil
@@ -135,6 +141,8 @@ func (r *Router) guess(id uint32) (target, error) {
 func (r *Router) learn(v view, err error) (redirected bool) {
 	var other *cluster.NotOwnerError
 	if errors.As(err, &other) && other.Row.ID == v.row.ID {
+		// The owner by the row knows best: its answer counts even if it is the earlier
+		// row.
 		r.config.Map.Correct(v.row, other.Row, v.owner)
 	} else if v.owner && (errors.Is(err, transport.ErrNotSent) || errors.Is(err, actors.ErrUnknownOutcome)) {
 		r.suspect(v.row.Owner)
@@ -153,7 +161,8 @@ func (r *Router) suspect(i persistence.Incarnation) {
 // errDead is why requests to a node fail whose incarnation was marked dead.
 var errDead = errors.New("the node was found to be dead")
 
-// members are the processes of the cluster. It does not change.
+// members are the processes of the cluster at one moment. They do not change once they
+// are stored: requests read them without a lock.
 type members struct {
 	listed        []membership.Member // as gossip lists them, the dead among them
 	all           map[string]string   // addresses of all of these, by name
@@ -163,6 +172,8 @@ type members struct {
 	changed       chan struct{} // closed when requests go other ways
 }
 
+// newMembers returns the picture of a list from gossip, without the incarnations that the
+// store shows to be dead.
 func newMembers(listed []membership.Member, leases Leases) *members {
 	c := &members{
 		listed: listed, changed: make(chan struct{}), all: map[string]string{}, byName: map[string]string{},
@@ -175,11 +186,15 @@ func newMembers(listed []membership.Member, leases Leases) *members {
 			continue
 		}
 		c.all[m.Name] = address
+		// A member that has not said its incarnation is a gateway, or a node without a
+		// lease.
 		i, err := cluster.IncarnationOf(m.Meta.GetIncarnation())
 		if err != nil || i.IsZero() || isDead(leases, i) {
 			continue
 		}
 		c.byIncarnation[i] = address
+		// As every node computes the placement, by the same rule: a guess is right where
+		// gossip has settled.
 		if !m.Meta.GetDraining() && !m.Meta.GetClockWrong() {
 			c.byName[m.Name] = address
 			candidates = append(candidates, placement.Candidate{
@@ -228,7 +243,8 @@ func (c *members) nodes(say func(membership.Member) string) (all []string) {
 	return all
 }
 
-// some joins the first few of many.
+// some joins the first few of many: an error message must stay readable with hundreds of
+// nodes.
 func some(names []string) string {
 	const most = 5
 	if len(names) > most {
@@ -275,12 +291,14 @@ func (r *Router) replaceMembers(listed []membership.Member) (dead []string) {
 	r.setting.Lock()
 	defer r.setting.Unlock()
 	former, now := r.members.Load(), newMembers(listed, r.config.Leases)
+	// The same channel: requests that wait need not look again.
 	if former.same(now) {
 		now.changed = former.changed
 		r.members.Store(now)
 		return nil
 	}
 	r.members.Store(now)
+	// After the store: a request that is woken must see the new members.
 	close(former.changed)
 	for i, address := range former.byIncarnation {
 		if _, ok := now.byIncarnation[i]; !ok && isDead(r.config.Leases, i) {

@@ -12,7 +12,8 @@ import (
 	"licensed/persistence"
 )
 
-// Status is the status of a member, as it says itself.
+// Status is the status of a member, as it says itself. Exactly one of Response and Err is
+// set.
 type Status struct {
 	Member membership.Member
 	// Response of the member, or Err why there is none.
@@ -60,7 +61,8 @@ func (r *Router) Knows(i persistence.Incarnation) bool {
 	return ok
 }
 
-// Drain asks a member to hand over all shards and to leave. It returns when that is begun.
+// Drain asks a member, by its name, to hand over all shards and to leave. It returns when
+// that is begun. Errors: that of the transport, and one for a name that no member has.
 func (r *Router) Drain(ctx context.Context, name string) error {
 	return r.direct(ctx, name, Self.Drain, r.config.Transport.Drain)
 }
