@@ -60,9 +60,9 @@ func (c *call) Unwrap() http.ResponseWriter { return c.ResponseWriter }
 // route is how requests of a method are admitted.
 type route struct {
 	metrics *methodMetrics
-	// class of the method's requests, and whether it answers with a stream.
-	class  *budgets
-	stream bool
+	// class of the method's requests, and whether it answers with a stream, or carries calls of others.
+	class           *budgets
+	stream, session bool
 	// body is the largest message it takes.
 	body int64
 	// reply estimates what a request's reply takes, in bytes, before it is known.
@@ -90,7 +90,10 @@ func (g *Gateway) admit(next http.Handler, reject *connect.ErrorWriter) http.Han
 		ctx, cancel := withClientDeadline(r, start)
 		defer cancel()
 		defer c.release()
-		body, err := c.receive(ctx, w, r)
+		body, err := &body{}, error(nil)
+		if !route.session {
+			body, err = c.receive(ctx, w, r)
+		}
 		// Before a place is taken: nobody waits for the answer any more.
 		if err == nil && ctx.Err() != nil {
 			err = cutOff(ctx, ctx.Err())
@@ -103,7 +106,9 @@ func (g *Gateway) admit(next http.Handler, reject *connect.ErrorWriter) http.Han
 			return
 		}
 		r = r.WithContext(context.WithValue(ctx, callKey{}, c))
-		r.Body = body
+		if !route.session {
+			r.Body = body
+		}
 		next.ServeHTTP(c, r)
 		if c.written && !c.flushed && r.ProtoMajor > 1 {
 			c.Flush() // Or the end of the reply would wait for a client that does not read, counted nowhere.
@@ -136,14 +141,21 @@ func bounded(next http.Handler, of *budget.Budget) http.Handler {
 // memory for what it sends. Errors: budget.ExceededError. What was taken is released by
 // release, also after an error.
 func (c *call) admitted(body *body) (err error) {
-	// The message as received, and as decoded.
-	size := requestBytes + 2*body.decoded
 	if c.route.stream {
+		size := int64(streamBytes)
+		if c.route.session {
+			size = sessionBytes
+		}
 		if c.slot, err = c.budgets.open.Take(1, c.holders...); err == nil {
-			c.memory, err = c.budgets.streams.Take(streamBytes, c.holders...)
+			c.memory, err = c.budgets.streams.Take(size, c.holders...)
 		}
 		return err
 	}
+	return c.enter(requestBytes + 2*body.decoded)
+}
+
+// enter takes a place and memory for a request that is to be handled.
+func (c *call) enter(size int64) (err error) {
 	if c.slot, err = c.budgets.slots.Take(1, c.holders...); err == nil {
 		c.request, err = c.budgets.requests.Take(size, c.holders...)
 	}

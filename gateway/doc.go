@@ -14,6 +14,9 @@
 //	aggregate    Execute or Query at its owner             → errors of package actors
 //	outcome      the recorded one, a refusal included      → reply, FAILED_PRECONDITION, NOT_FOUND
 //
+// A session is one stream with many calls. Each of them is admitted, handled and answered as a request of its own, by
+// the same handlers within the same interceptors; docs/design/sessions.md has the design.
+//
 // The gateway keeps no state about customers and decides nothing: that a command id returns the
 // same outcome again, that a reply goes out only when it is durable, is the aggregates' business. What
 // it does add is certainty for the client about what to do next. Every error says in a

@@ -1,6 +1,10 @@
 package gateway
 
-import "net"
+import (
+	"net"
+
+	"connectrpc.com/connect"
+)
 
 // For tests of what cannot be reached exhaustively through the API.
 var Fingerprint = fingerprint
@@ -13,3 +17,6 @@ func (s *Server) On(l net.Listener) {
 	_ = s.listener.Close()
 	s.listener = l
 }
+
+// SessionCodecs decode the messages of sessions.
+var SessionCodecs = []connect.Codec{binaryCodec{}, jsonCodec("json")}

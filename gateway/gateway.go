@@ -129,7 +129,8 @@ func (g *Gateway) newRoutes() map[string]*route {
 	routes := make(map[string]*route)
 	for path, m := range g.metrics.methods {
 		r := &route{
-			metrics: m, class: &g.limits.customers, body: MaxBodyBytes, stream: m.stream, reply: replyEstimates[m.name],
+			metrics: m, class: &g.limits.customers, body: MaxBodyBytes, reply: replyEstimates[m.name],
+			stream: m.stream, session: path == licensedv1connect.LicenseServiceSessionProcedure,
 		}
 		if strings.HasPrefix(path, "/"+licensedv1connect.AdminServiceName+"/") {
 			r.class = &g.limits.operators
@@ -155,7 +156,7 @@ func (g *Gateway) Handler() http.Handler {
 	mount := func(path string, api http.Handler) {
 		mux.Handle(path, g.admit(api, connect.NewErrorWriter(options...)))
 	}
-	mount(licensedv1connect.NewLicenseServiceHandler(&service{g}, withInterceptor...))
+	mount(licensedv1connect.NewLicenseServiceHandler(newService(g), append(withInterceptor, sessionCodecs)...))
 	if g.config.HistoryReader != nil {
 		mount(licensedv1connect.NewHistoryServiceHandler(&historyService{g}, withInterceptor...))
 		names = append(names, licensedv1connect.HistoryServiceName)

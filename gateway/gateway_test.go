@@ -157,6 +157,7 @@ func protocols(t testing.TB, url string) map[string]licensedv1connect.LicenseSer
 		"grpc":        client(over2, connect.WithGRPC()),
 		"grpc-web/h1": client(over1, connect.WithGRPCWeb()),
 		"grpc-web/h2": client(over2, connect.WithGRPCWeb()),
+		"session":     overSession(t, client(over2, connect.WithGRPC())),
 	}
 }
 

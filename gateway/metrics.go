@@ -25,6 +25,8 @@ type metrics struct {
 	duplicates *prometheus.CounterVec
 	refusals   *prometheus.CounterVec
 	panics     prometheus.Counter
+	sessions   prometheus.Gauge
+	ends       *prometheus.CounterVec // of sessions, by code
 	// methods has the metrics of each method by its path, rules the counter of each rule.
 	methods map[string]*methodMetrics
 	rules   map[licensedv1.Rule]prometheus.Counter
@@ -71,6 +73,14 @@ func newMetrics() *metrics {
 			Name: "licensed_gateway_panics_total",
 			Help: "Panics while a request was handled.",
 		}),
+		sessions: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "licensed_gateway_sessions",
+			Help: "Open streams of Session.",
+		}),
+		ends: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "licensed_gateway_sessions_ended_total",
+			Help: "Ended streams of Session, by code: ok if the client closed its side, unavailable if the gateway stopped.",
+		}, []string{"code"}),
 		methods: make(map[string]*methodMetrics),
 		rules:   make(map[licensedv1.Rule]prometheus.Counter),
 	}
@@ -112,7 +122,7 @@ func (m *metrics) resolveService(service protoreflect.ServiceDescriptor) {
 // requests and followers.
 func (m *metrics) collectors(inFlight, followers func() float64) []prometheus.Collector {
 	return []prometheus.Collector{
-		m.duration, m.malformed, m.cut, m.duplicates, m.refusals, m.panics,
+		m.duration, m.malformed, m.cut, m.duplicates, m.refusals, m.panics, m.sessions, m.ends,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "licensed_gateway_requests_in_flight",
 			Help: "Requests that were admitted and not yet replied to.",
@@ -131,6 +141,16 @@ func (m *metrics) refused(rule licensedv1.Rule) {
 		c = m.rules[licensedv1.Rule_RULE_UNSPECIFIED]
 	}
 	c.Inc()
+}
+
+// sessionEnded counts the end of a session.
+func (m *metrics) sessionEnded(err error) {
+	code := "ok"
+	if err != nil {
+		code = connect.CodeOf(err).String()
+	}
+	m.sessions.Dec()
+	m.ends.WithLabelValues(code).Inc()
 }
 
 // observe records a finished call; code 0 is success.

@@ -176,6 +176,7 @@ func TestShutdownWaitsForRequests(t *testing.T) {
 			answered <- err
 		}()
 		<-entered
+		g.EndStreams()
 		go func() { stopped <- s.Shutdown(t.Context()) }()
 		// New connections are refused while the request is still in progress.
 		for !errors.Is(dial(t.Context(), s.Addr().String()), syscall.ECONNREFUSED) {

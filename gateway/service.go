@@ -17,7 +17,16 @@ import (
 )
 
 // service implements licensedv1connect.LicenseServiceHandler.
-type service struct{ *Gateway }
+type service struct {
+	*Gateway
+	methods sessionMethods
+}
+
+func newService(g *Gateway) *service {
+	s := &service{Gateway: g}
+	s.methods = newSessionMethods(s)
+	return s
+}
 
 // header has the fields that all commands share.
 type header interface {

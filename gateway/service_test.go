@@ -222,7 +222,7 @@ func TestEveryMethod(t *testing.T) {
 			CustomerId: who, DeviceId: "iphone", ReleasedTitleIds: []string{"Dark"}, Sequence: 14,
 		})
 	}
-	if got := g.metric(t, `licensed_gateway_duplicate_commands_total{method="AcquireLicense"}`); got != "7" {
+	if got := g.metric(t, `licensed_gateway_duplicate_commands_total{method="AcquireLicense"}`); got != "8" {
 		t.Errorf("duplicates counted: %s, want one for each protocol", got)
 	}
 }
@@ -260,8 +260,8 @@ func TestRefusals(t *testing.T) {
 		checkError(t, name, err, connect.CodeNotFound, gateway.ReasonRefused, "has no licence")
 	}
 	for series, want := range map[string]string{
-		`licensed_gateway_refusals_total{rule="RULE_DEVICE_LIMIT"}`: "21",
-		`licensed_gateway_refusals_total{rule="RULE_NO_LICENSE"}`:   "7",
+		`licensed_gateway_refusals_total{rule="RULE_DEVICE_LIMIT"}`: "24",
+		`licensed_gateway_refusals_total{rule="RULE_NO_LICENSE"}`:   "8",
 	} {
 		if got := g.metric(t, series); got != want {
 			t.Errorf("%s is %s, want %s", series, got, want)

@@ -49,7 +49,10 @@ func (i interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) con
 		_ = control.SetReadDeadline(time.Time{})
 		_ = control.SetWriteDeadline(time.Time{})
 		client := ctx
-		ctx, leave := i.untilStop(client, control)
+		leave := func() {}
+		if !c.route.session { // Its calls are answered first.
+			ctx, leave = i.untilStop(client, control)
+		}
 		defer func() {
 			leave()
 			if p := recover(); p != nil {

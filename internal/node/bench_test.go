@@ -88,6 +88,14 @@ type commands struct {
 	customers int64 // 5,000 if it is 0
 }
 
+// request returns the command of a number.
+func (l *commands) request(i int64) *licensedv1.AcquireLicenseRequest {
+	return &licensedv1.AcquireLicenseRequest{
+		CustomerId: fmt.Sprintf("customer-%04d", i%cmp.Or(l.customers, 5000)), DeviceId: "iphone", TitleId: "GlowS01E01",
+		CommandId: fmt.Sprintf("command-%08d", i),
+	}
+}
+
 func (l *commands) send(b *testing.B, target licensedv1connect.LicenseServiceClient, inFlight, n int) time.Duration {
 	var left atomic.Int64
 	left.Store(int64(n))
@@ -97,11 +105,7 @@ func (l *commands) send(b *testing.B, target licensedv1connect.LicenseServiceCli
 		wg.Go(func() {
 			for left.Add(-1) >= 0 {
 				i := l.next.Add(1)
-				_, err := target.AcquireLicense(b.Context(), connect.NewRequest(&licensedv1.AcquireLicenseRequest{
-					CustomerId: fmt.Sprintf("customer-%04d", i%cmp.Or(l.customers, 5000)), DeviceId: "iphone", TitleId: "GlowS01E01",
-					CommandId: fmt.Sprintf("command-%08d", i),
-				}))
-				if err != nil {
+				if _, err := target.AcquireLicense(b.Context(), connect.NewRequest(l.request(i))); err != nil {
 					b.Error(err)
 					return
 				}

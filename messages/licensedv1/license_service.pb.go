@@ -9,8 +9,10 @@
 package licensedv1
 
 import (
+	status "google.golang.org/genproto/googleapis/rpc/status"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -1798,11 +1800,660 @@ func (x *Refusal) GetDuplicate() bool {
 	return false
 }
 
+// SessionRequest is what a client of a session had to send at one time: as many calls as are ready make the best use of
+// it.
+type SessionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Within the limits of the first SessionResponse.
+	Calls []*SessionCall `protobuf:"bytes,1,rep,name=calls,proto3" json:"calls,omitempty"`
+	// Ids of calls whose outcome is not wanted any more: what they wait for is given up, and they are answered, CANCELED
+	// unless they are done already. Unknown ids are ignored: their calls were answered.
+	Canceled      []uint64 `protobuf:"varint,2,rep,packed,name=canceled,proto3" json:"canceled,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionRequest) Reset() {
+	*x = SessionRequest{}
+	mi := &file_licensed_v1_license_service_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionRequest) ProtoMessage() {}
+
+func (x *SessionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_license_service_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionRequest.ProtoReflect.Descriptor instead.
+func (*SessionRequest) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *SessionRequest) GetCalls() []*SessionCall {
+	if x != nil {
+		return x.Calls
+	}
+	return nil
+}
+
+func (x *SessionRequest) GetCanceled() []uint64 {
+	if x != nil {
+		return x.Canceled
+	}
+	return nil
+}
+
+// SessionCall is a call of one method within a session.
+type SessionCall struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Chosen by the client; no other call that has no outcome yet may have it.
+	Id uint64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The time the call may take from its arrival, as the deadline of a call of its own. Without it, or if it is longer,
+	// SessionLimits.max_timeout.
+	Timeout *durationpb.Duration `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// The trace that the call belongs to, as in the header of W3C Trace Context.
+	Traceparent string `protobuf:"bytes,3,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
+	// The request of the method. A call without one that the server knows is answered UNIMPLEMENTED.
+	//
+	// Types that are valid to be assigned to Request:
+	//
+	//	*SessionCall_AcquireLicense
+	//	*SessionCall_RenewLicense
+	//	*SessionCall_ReleaseLicense
+	//	*SessionCall_RecordPlayback
+	//	*SessionCall_DeactivateDevice
+	//	*SessionCall_ChangePlan
+	//	*SessionCall_ListLicenses
+	//	*SessionCall_ListDownloads
+	//	*SessionCall_ListDevices
+	Request       isSessionCall_Request `protobuf_oneof:"request"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionCall) Reset() {
+	*x = SessionCall{}
+	mi := &file_licensed_v1_license_service_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionCall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionCall) ProtoMessage() {}
+
+func (x *SessionCall) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_license_service_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionCall.ProtoReflect.Descriptor instead.
+func (*SessionCall) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *SessionCall) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *SessionCall) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+func (x *SessionCall) GetTraceparent() string {
+	if x != nil {
+		return x.Traceparent
+	}
+	return ""
+}
+
+func (x *SessionCall) GetRequest() isSessionCall_Request {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+func (x *SessionCall) GetAcquireLicense() *AcquireLicenseRequest {
+	if x != nil {
+		if x, ok := x.Request.(*SessionCall_AcquireLicense); ok {
+			return x.AcquireLicense
+		}
+	}
+	return nil
+}
+
+func (x *SessionCall) GetRenewLicense() *RenewLicenseRequest {
+	if x != nil {
+		if x, ok := x.Request.(*SessionCall_RenewLicense); ok {
+			return x.RenewLicense
+		}
+	}
+	return nil
+}
+
+func (x *SessionCall) GetReleaseLicense() *ReleaseLicenseRequest {
+	if x != nil {
+		if x, ok := x.Request.(*SessionCall_ReleaseLicense); ok {
+			return x.ReleaseLicense
+		}
+	}
+	return nil
+}
+
+func (x *SessionCall) GetRecordPlayback() *RecordPlaybackRequest {
+	if x != nil {
+		if x, ok := x.Request.(*SessionCall_RecordPlayback); ok {
+			return x.RecordPlayback
+		}
+	}
+	return nil
+}
+
+func (x *SessionCall) GetDeactivateDevice() *DeactivateDeviceRequest {
+	if x != nil {
+		if x, ok := x.Request.(*SessionCall_DeactivateDevice); ok {
+			return x.DeactivateDevice
+		}
+	}
+	return nil
+}
+
+func (x *SessionCall) GetChangePlan() *ChangePlanRequest {
+	if x != nil {
+		if x, ok := x.Request.(*SessionCall_ChangePlan); ok {
+			return x.ChangePlan
+		}
+	}
+	return nil
+}
+
+func (x *SessionCall) GetListLicenses() *ListLicensesRequest {
+	if x != nil {
+		if x, ok := x.Request.(*SessionCall_ListLicenses); ok {
+			return x.ListLicenses
+		}
+	}
+	return nil
+}
+
+func (x *SessionCall) GetListDownloads() *ListDownloadsRequest {
+	if x != nil {
+		if x, ok := x.Request.(*SessionCall_ListDownloads); ok {
+			return x.ListDownloads
+		}
+	}
+	return nil
+}
+
+func (x *SessionCall) GetListDevices() *ListDevicesRequest {
+	if x != nil {
+		if x, ok := x.Request.(*SessionCall_ListDevices); ok {
+			return x.ListDevices
+		}
+	}
+	return nil
+}
+
+type isSessionCall_Request interface {
+	isSessionCall_Request()
+}
+
+type SessionCall_AcquireLicense struct {
+	AcquireLicense *AcquireLicenseRequest `protobuf:"bytes,4,opt,name=acquire_license,json=acquireLicense,proto3,oneof"`
+}
+
+type SessionCall_RenewLicense struct {
+	RenewLicense *RenewLicenseRequest `protobuf:"bytes,5,opt,name=renew_license,json=renewLicense,proto3,oneof"`
+}
+
+type SessionCall_ReleaseLicense struct {
+	ReleaseLicense *ReleaseLicenseRequest `protobuf:"bytes,6,opt,name=release_license,json=releaseLicense,proto3,oneof"`
+}
+
+type SessionCall_RecordPlayback struct {
+	RecordPlayback *RecordPlaybackRequest `protobuf:"bytes,7,opt,name=record_playback,json=recordPlayback,proto3,oneof"`
+}
+
+type SessionCall_DeactivateDevice struct {
+	DeactivateDevice *DeactivateDeviceRequest `protobuf:"bytes,8,opt,name=deactivate_device,json=deactivateDevice,proto3,oneof"`
+}
+
+type SessionCall_ChangePlan struct {
+	ChangePlan *ChangePlanRequest `protobuf:"bytes,9,opt,name=change_plan,json=changePlan,proto3,oneof"`
+}
+
+type SessionCall_ListLicenses struct {
+	ListLicenses *ListLicensesRequest `protobuf:"bytes,10,opt,name=list_licenses,json=listLicenses,proto3,oneof"`
+}
+
+type SessionCall_ListDownloads struct {
+	ListDownloads *ListDownloadsRequest `protobuf:"bytes,11,opt,name=list_downloads,json=listDownloads,proto3,oneof"`
+}
+
+type SessionCall_ListDevices struct {
+	ListDevices *ListDevicesRequest `protobuf:"bytes,12,opt,name=list_devices,json=listDevices,proto3,oneof"`
+}
+
+func (*SessionCall_AcquireLicense) isSessionCall_Request() {}
+
+func (*SessionCall_RenewLicense) isSessionCall_Request() {}
+
+func (*SessionCall_ReleaseLicense) isSessionCall_Request() {}
+
+func (*SessionCall_RecordPlayback) isSessionCall_Request() {}
+
+func (*SessionCall_DeactivateDevice) isSessionCall_Request() {}
+
+func (*SessionCall_ChangePlan) isSessionCall_Request() {}
+
+func (*SessionCall_ListLicenses) isSessionCall_Request() {}
+
+func (*SessionCall_ListDownloads) isSessionCall_Request() {}
+
+func (*SessionCall_ListDevices) isSessionCall_Request() {}
+
+// SessionResponse is what the server of a session had to send at one time.
+type SessionResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the first message, which has nothing else.
+	Limits   *SessionLimits    `protobuf:"bytes,1,opt,name=limits,proto3" json:"limits,omitempty"`
+	Outcomes []*SessionOutcome `protobuf:"bytes,2,rep,name=outcomes,proto3" json:"outcomes,omitempty"`
+	// The server will stop. It still executes what it receives for a moment: open a session at another gateway for
+	// further calls, await the outcomes here, and close this one.
+	GoingAway     bool `protobuf:"varint,3,opt,name=going_away,json=goingAway,proto3" json:"going_away,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionResponse) Reset() {
+	*x = SessionResponse{}
+	mi := &file_licensed_v1_license_service_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionResponse) ProtoMessage() {}
+
+func (x *SessionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_license_service_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionResponse.ProtoReflect.Descriptor instead.
+func (*SessionResponse) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *SessionResponse) GetLimits() *SessionLimits {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+func (x *SessionResponse) GetOutcomes() []*SessionOutcome {
+	if x != nil {
+		return x.Outcomes
+	}
+	return nil
+}
+
+func (x *SessionResponse) GetGoingAway() bool {
+	if x != nil {
+		return x.GoingAway
+	}
+	return false
+}
+
+// SessionLimits bound a session, beside the limits that all requests share.
+type SessionLimits struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Bytes of one SessionRequest, and calls in it. Larger ones end the session; nothing of them is executed.
+	MaxMessageBytes uint32 `protobuf:"varint,1,opt,name=max_message_bytes,json=maxMessageBytes,proto3" json:"max_message_bytes,omitempty"`
+	MaxMessageCalls uint32 `protobuf:"varint,2,opt,name=max_message_calls,json=maxMessageCalls,proto3" json:"max_message_calls,omitempty"`
+	// Calls whose outcome the client has not read, and the encoded bytes of their requests and outcomes; those of lists
+	// are estimated before they are known. The server reads nothing more while the session has as many, cancellations
+	// neither, so that the client's messages wait.
+	MaxCalls uint32 `protobuf:"varint,3,opt,name=max_calls,json=maxCalls,proto3" json:"max_calls,omitempty"`
+	MaxBytes uint32 `protobuf:"varint,4,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
+	// The longest time that a call may take.
+	MaxTimeout    *durationpb.Duration `protobuf:"bytes,5,opt,name=max_timeout,json=maxTimeout,proto3" json:"max_timeout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionLimits) Reset() {
+	*x = SessionLimits{}
+	mi := &file_licensed_v1_license_service_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionLimits) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionLimits) ProtoMessage() {}
+
+func (x *SessionLimits) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_license_service_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionLimits.ProtoReflect.Descriptor instead.
+func (*SessionLimits) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *SessionLimits) GetMaxMessageBytes() uint32 {
+	if x != nil {
+		return x.MaxMessageBytes
+	}
+	return 0
+}
+
+func (x *SessionLimits) GetMaxMessageCalls() uint32 {
+	if x != nil {
+		return x.MaxMessageCalls
+	}
+	return 0
+}
+
+func (x *SessionLimits) GetMaxCalls() uint32 {
+	if x != nil {
+		return x.MaxCalls
+	}
+	return 0
+}
+
+func (x *SessionLimits) GetMaxBytes() uint32 {
+	if x != nil {
+		return x.MaxBytes
+	}
+	return 0
+}
+
+func (x *SessionLimits) GetMaxTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.MaxTimeout
+	}
+	return nil
+}
+
+// SessionOutcome is what a call resulted in.
+type SessionOutcome struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the SessionCall.
+	Id uint64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Types that are valid to be assigned to Outcome:
+	//
+	//	*SessionOutcome_Error
+	//	*SessionOutcome_AcquireLicense
+	//	*SessionOutcome_RenewLicense
+	//	*SessionOutcome_ReleaseLicense
+	//	*SessionOutcome_RecordPlayback
+	//	*SessionOutcome_DeactivateDevice
+	//	*SessionOutcome_ChangePlan
+	//	*SessionOutcome_ListLicenses
+	//	*SessionOutcome_ListDownloads
+	//	*SessionOutcome_ListDevices
+	Outcome       isSessionOutcome_Outcome `protobuf_oneof:"outcome"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionOutcome) Reset() {
+	*x = SessionOutcome{}
+	mi := &file_licensed_v1_license_service_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionOutcome) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionOutcome) ProtoMessage() {}
+
+func (x *SessionOutcome) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_license_service_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionOutcome.ProtoReflect.Descriptor instead.
+func (*SessionOutcome) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *SessionOutcome) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *SessionOutcome) GetOutcome() isSessionOutcome_Outcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return nil
+}
+
+func (x *SessionOutcome) GetError() *status.Status {
+	if x != nil {
+		if x, ok := x.Outcome.(*SessionOutcome_Error); ok {
+			return x.Error
+		}
+	}
+	return nil
+}
+
+func (x *SessionOutcome) GetAcquireLicense() *AcquireLicenseResponse {
+	if x != nil {
+		if x, ok := x.Outcome.(*SessionOutcome_AcquireLicense); ok {
+			return x.AcquireLicense
+		}
+	}
+	return nil
+}
+
+func (x *SessionOutcome) GetRenewLicense() *RenewLicenseResponse {
+	if x != nil {
+		if x, ok := x.Outcome.(*SessionOutcome_RenewLicense); ok {
+			return x.RenewLicense
+		}
+	}
+	return nil
+}
+
+func (x *SessionOutcome) GetReleaseLicense() *ReleaseLicenseResponse {
+	if x != nil {
+		if x, ok := x.Outcome.(*SessionOutcome_ReleaseLicense); ok {
+			return x.ReleaseLicense
+		}
+	}
+	return nil
+}
+
+func (x *SessionOutcome) GetRecordPlayback() *RecordPlaybackResponse {
+	if x != nil {
+		if x, ok := x.Outcome.(*SessionOutcome_RecordPlayback); ok {
+			return x.RecordPlayback
+		}
+	}
+	return nil
+}
+
+func (x *SessionOutcome) GetDeactivateDevice() *DeactivateDeviceResponse {
+	if x != nil {
+		if x, ok := x.Outcome.(*SessionOutcome_DeactivateDevice); ok {
+			return x.DeactivateDevice
+		}
+	}
+	return nil
+}
+
+func (x *SessionOutcome) GetChangePlan() *ChangePlanResponse {
+	if x != nil {
+		if x, ok := x.Outcome.(*SessionOutcome_ChangePlan); ok {
+			return x.ChangePlan
+		}
+	}
+	return nil
+}
+
+func (x *SessionOutcome) GetListLicenses() *ListLicensesResponse {
+	if x != nil {
+		if x, ok := x.Outcome.(*SessionOutcome_ListLicenses); ok {
+			return x.ListLicenses
+		}
+	}
+	return nil
+}
+
+func (x *SessionOutcome) GetListDownloads() *ListDownloadsResponse {
+	if x != nil {
+		if x, ok := x.Outcome.(*SessionOutcome_ListDownloads); ok {
+			return x.ListDownloads
+		}
+	}
+	return nil
+}
+
+func (x *SessionOutcome) GetListDevices() *ListDevicesResponse {
+	if x != nil {
+		if x, ok := x.Outcome.(*SessionOutcome_ListDevices); ok {
+			return x.ListDevices
+		}
+	}
+	return nil
+}
+
+type isSessionOutcome_Outcome interface {
+	isSessionOutcome_Outcome()
+}
+
+type SessionOutcome_Error struct {
+	// The error, with the details that a call of its own would have.
+	Error *status.Status `protobuf:"bytes,2,opt,name=error,proto3,oneof"`
+}
+
+type SessionOutcome_AcquireLicense struct {
+	AcquireLicense *AcquireLicenseResponse `protobuf:"bytes,4,opt,name=acquire_license,json=acquireLicense,proto3,oneof"`
+}
+
+type SessionOutcome_RenewLicense struct {
+	RenewLicense *RenewLicenseResponse `protobuf:"bytes,5,opt,name=renew_license,json=renewLicense,proto3,oneof"`
+}
+
+type SessionOutcome_ReleaseLicense struct {
+	ReleaseLicense *ReleaseLicenseResponse `protobuf:"bytes,6,opt,name=release_license,json=releaseLicense,proto3,oneof"`
+}
+
+type SessionOutcome_RecordPlayback struct {
+	RecordPlayback *RecordPlaybackResponse `protobuf:"bytes,7,opt,name=record_playback,json=recordPlayback,proto3,oneof"`
+}
+
+type SessionOutcome_DeactivateDevice struct {
+	DeactivateDevice *DeactivateDeviceResponse `protobuf:"bytes,8,opt,name=deactivate_device,json=deactivateDevice,proto3,oneof"`
+}
+
+type SessionOutcome_ChangePlan struct {
+	ChangePlan *ChangePlanResponse `protobuf:"bytes,9,opt,name=change_plan,json=changePlan,proto3,oneof"`
+}
+
+type SessionOutcome_ListLicenses struct {
+	ListLicenses *ListLicensesResponse `protobuf:"bytes,10,opt,name=list_licenses,json=listLicenses,proto3,oneof"`
+}
+
+type SessionOutcome_ListDownloads struct {
+	ListDownloads *ListDownloadsResponse `protobuf:"bytes,11,opt,name=list_downloads,json=listDownloads,proto3,oneof"`
+}
+
+type SessionOutcome_ListDevices struct {
+	ListDevices *ListDevicesResponse `protobuf:"bytes,12,opt,name=list_devices,json=listDevices,proto3,oneof"`
+}
+
+func (*SessionOutcome_Error) isSessionOutcome_Outcome() {}
+
+func (*SessionOutcome_AcquireLicense) isSessionOutcome_Outcome() {}
+
+func (*SessionOutcome_RenewLicense) isSessionOutcome_Outcome() {}
+
+func (*SessionOutcome_ReleaseLicense) isSessionOutcome_Outcome() {}
+
+func (*SessionOutcome_RecordPlayback) isSessionOutcome_Outcome() {}
+
+func (*SessionOutcome_DeactivateDevice) isSessionOutcome_Outcome() {}
+
+func (*SessionOutcome_ChangePlan) isSessionOutcome_Outcome() {}
+
+func (*SessionOutcome_ListLicenses) isSessionOutcome_Outcome() {}
+
+func (*SessionOutcome_ListDownloads) isSessionOutcome_Outcome() {}
+
+func (*SessionOutcome_ListDevices) isSessionOutcome_Outcome() {}
+
 var File_licensed_v1_license_service_proto protoreflect.FileDescriptor
 
 const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\n" +
-	"!licensed/v1/license_service.proto\x12\vlicensed.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaf\x02\n" +
+	"!licensed/v1/license_service.proto\x12\vlicensed.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xaf\x02\n" +
 	"\aLicense\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x1b\n" +
@@ -1955,7 +2606,53 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\x0fnext_allowed_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\rnextAllowedAt\x12\x18\n" +
 	"\amessage\x18\x05 \x01(\tR\amessage\x12\x1a\n" +
 	"\bsequence\x18\x06 \x01(\x04R\bsequence\x12\x1c\n" +
-	"\tduplicate\x18\a \x01(\bR\tduplicate*\xbf\x02\n" +
+	"\tduplicate\x18\a \x01(\bR\tduplicate\"\\\n" +
+	"\x0eSessionRequest\x12.\n" +
+	"\x05calls\x18\x01 \x03(\v2\x18.licensed.v1.SessionCallR\x05calls\x12\x1a\n" +
+	"\bcanceled\x18\x02 \x03(\x04R\bcanceled\"\xa8\x06\n" +
+	"\vSessionCall\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x123\n" +
+	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12 \n" +
+	"\vtraceparent\x18\x03 \x01(\tR\vtraceparent\x12M\n" +
+	"\x0facquire_license\x18\x04 \x01(\v2\".licensed.v1.AcquireLicenseRequestH\x00R\x0eacquireLicense\x12G\n" +
+	"\rrenew_license\x18\x05 \x01(\v2 .licensed.v1.RenewLicenseRequestH\x00R\frenewLicense\x12M\n" +
+	"\x0frelease_license\x18\x06 \x01(\v2\".licensed.v1.ReleaseLicenseRequestH\x00R\x0ereleaseLicense\x12M\n" +
+	"\x0frecord_playback\x18\a \x01(\v2\".licensed.v1.RecordPlaybackRequestH\x00R\x0erecordPlayback\x12S\n" +
+	"\x11deactivate_device\x18\b \x01(\v2$.licensed.v1.DeactivateDeviceRequestH\x00R\x10deactivateDevice\x12A\n" +
+	"\vchange_plan\x18\t \x01(\v2\x1e.licensed.v1.ChangePlanRequestH\x00R\n" +
+	"changePlan\x12G\n" +
+	"\rlist_licenses\x18\n" +
+	" \x01(\v2 .licensed.v1.ListLicensesRequestH\x00R\flistLicenses\x12J\n" +
+	"\x0elist_downloads\x18\v \x01(\v2!.licensed.v1.ListDownloadsRequestH\x00R\rlistDownloads\x12D\n" +
+	"\flist_devices\x18\f \x01(\v2\x1f.licensed.v1.ListDevicesRequestH\x00R\vlistDevicesB\t\n" +
+	"\arequest\"\x9d\x01\n" +
+	"\x0fSessionResponse\x122\n" +
+	"\x06limits\x18\x01 \x01(\v2\x1a.licensed.v1.SessionLimitsR\x06limits\x127\n" +
+	"\boutcomes\x18\x02 \x03(\v2\x1b.licensed.v1.SessionOutcomeR\boutcomes\x12\x1d\n" +
+	"\n" +
+	"going_away\x18\x03 \x01(\bR\tgoingAway\"\xdd\x01\n" +
+	"\rSessionLimits\x12*\n" +
+	"\x11max_message_bytes\x18\x01 \x01(\rR\x0fmaxMessageBytes\x12*\n" +
+	"\x11max_message_calls\x18\x02 \x01(\rR\x0fmaxMessageCalls\x12\x1b\n" +
+	"\tmax_calls\x18\x03 \x01(\rR\bmaxCalls\x12\x1b\n" +
+	"\tmax_bytes\x18\x04 \x01(\rR\bmaxBytes\x12:\n" +
+	"\vmax_timeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"maxTimeout\"\x89\x06\n" +
+	"\x0eSessionOutcome\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12*\n" +
+	"\x05error\x18\x02 \x01(\v2\x12.google.rpc.StatusH\x00R\x05error\x12N\n" +
+	"\x0facquire_license\x18\x04 \x01(\v2#.licensed.v1.AcquireLicenseResponseH\x00R\x0eacquireLicense\x12H\n" +
+	"\rrenew_license\x18\x05 \x01(\v2!.licensed.v1.RenewLicenseResponseH\x00R\frenewLicense\x12N\n" +
+	"\x0frelease_license\x18\x06 \x01(\v2#.licensed.v1.ReleaseLicenseResponseH\x00R\x0ereleaseLicense\x12N\n" +
+	"\x0frecord_playback\x18\a \x01(\v2#.licensed.v1.RecordPlaybackResponseH\x00R\x0erecordPlayback\x12T\n" +
+	"\x11deactivate_device\x18\b \x01(\v2%.licensed.v1.DeactivateDeviceResponseH\x00R\x10deactivateDevice\x12B\n" +
+	"\vchange_plan\x18\t \x01(\v2\x1f.licensed.v1.ChangePlanResponseH\x00R\n" +
+	"changePlan\x12H\n" +
+	"\rlist_licenses\x18\n" +
+	" \x01(\v2!.licensed.v1.ListLicensesResponseH\x00R\flistLicenses\x12K\n" +
+	"\x0elist_downloads\x18\v \x01(\v2\".licensed.v1.ListDownloadsResponseH\x00R\rlistDownloads\x12E\n" +
+	"\flist_devices\x18\f \x01(\v2 .licensed.v1.ListDevicesResponseH\x00R\vlistDevicesB\t\n" +
+	"\aoutcome*\xbf\x02\n" +
 	"\x04Rule\x12\x14\n" +
 	"\x10RULE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11RULE_DEVICE_LIMIT\x10\x01\x12\x15\n" +
@@ -1970,7 +2667,7 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\x11RULE_UNKNOWN_PLAN\x10\n" +
 	"\x12\x1a\n" +
 	"\x16RULE_TITLE_UNAVAILABLE\x10\v\x12\x19\n" +
-	"\x15RULE_REMEMBERED_LIMIT\x10\f2\xb4\x06\n" +
+	"\x15RULE_REMEMBERED_LIMIT\x10\f2\xfe\x06\n" +
 	"\x0eLicenseService\x12Y\n" +
 	"\x0eAcquireLicense\x12\".licensed.v1.AcquireLicenseRequest\x1a#.licensed.v1.AcquireLicenseResponse\x12S\n" +
 	"\fRenewLicense\x12 .licensed.v1.RenewLicenseRequest\x1a!.licensed.v1.RenewLicenseResponse\x12Y\n" +
@@ -1981,7 +2678,8 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"ChangePlan\x12\x1e.licensed.v1.ChangePlanRequest\x1a\x1f.licensed.v1.ChangePlanResponse\x12X\n" +
 	"\fListLicenses\x12 .licensed.v1.ListLicensesRequest\x1a!.licensed.v1.ListLicensesResponse\"\x03\x90\x02\x01\x12[\n" +
 	"\rListDownloads\x12!.licensed.v1.ListDownloadsRequest\x1a\".licensed.v1.ListDownloadsResponse\"\x03\x90\x02\x01\x12U\n" +
-	"\vListDevices\x12\x1f.licensed.v1.ListDevicesRequest\x1a .licensed.v1.ListDevicesResponse\"\x03\x90\x02\x01B\x1eZ\x1clicensed/messages/licensedv1b\x06proto3"
+	"\vListDevices\x12\x1f.licensed.v1.ListDevicesRequest\x1a .licensed.v1.ListDevicesResponse\"\x03\x90\x02\x01\x12H\n" +
+	"\aSession\x12\x1b.licensed.v1.SessionRequest\x1a\x1c.licensed.v1.SessionResponse(\x010\x01B\x1eZ\x1clicensed/messages/licensedv1b\x06proto3"
 
 var (
 	file_licensed_v1_license_service_proto_rawDescOnce sync.Once
@@ -1996,7 +2694,7 @@ func file_licensed_v1_license_service_proto_rawDescGZIP() []byte {
 }
 
 var file_licensed_v1_license_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_licensed_v1_license_service_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_licensed_v1_license_service_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_licensed_v1_license_service_proto_goTypes = []any{
 	(Rule)(0),                        // 0: licensed.v1.Rule
 	(*License)(nil),                  // 1: licensed.v1.License
@@ -2021,53 +2719,86 @@ var file_licensed_v1_license_service_proto_goTypes = []any{
 	(*Device)(nil),                   // 20: licensed.v1.Device
 	(*ListDevicesResponse)(nil),      // 21: licensed.v1.ListDevicesResponse
 	(*Refusal)(nil),                  // 22: licensed.v1.Refusal
-	(*timestamppb.Timestamp)(nil),    // 23: google.protobuf.Timestamp
+	(*SessionRequest)(nil),           // 23: licensed.v1.SessionRequest
+	(*SessionCall)(nil),              // 24: licensed.v1.SessionCall
+	(*SessionResponse)(nil),          // 25: licensed.v1.SessionResponse
+	(*SessionLimits)(nil),            // 26: licensed.v1.SessionLimits
+	(*SessionOutcome)(nil),           // 27: licensed.v1.SessionOutcome
+	(*timestamppb.Timestamp)(nil),    // 28: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),      // 29: google.protobuf.Duration
+	(*status.Status)(nil),            // 30: google.rpc.Status
 }
 var file_licensed_v1_license_service_proto_depIdxs = []int32{
-	23, // 0: licensed.v1.License.acquired_at:type_name -> google.protobuf.Timestamp
-	23, // 1: licensed.v1.License.expires_at:type_name -> google.protobuf.Timestamp
-	23, // 2: licensed.v1.AcquireLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
+	28, // 0: licensed.v1.License.acquired_at:type_name -> google.protobuf.Timestamp
+	28, // 1: licensed.v1.License.expires_at:type_name -> google.protobuf.Timestamp
+	28, // 2: licensed.v1.AcquireLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
 	1,  // 3: licensed.v1.AcquireLicenseResponse.license:type_name -> licensed.v1.License
-	23, // 4: licensed.v1.RenewLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
+	28, // 4: licensed.v1.RenewLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
 	1,  // 5: licensed.v1.RenewLicenseResponse.license:type_name -> licensed.v1.License
-	23, // 6: licensed.v1.ReleaseLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
+	28, // 6: licensed.v1.ReleaseLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
 	1,  // 7: licensed.v1.ReleaseLicenseResponse.license:type_name -> licensed.v1.License
-	23, // 8: licensed.v1.RecordPlaybackRequest.issued_at:type_name -> google.protobuf.Timestamp
+	28, // 8: licensed.v1.RecordPlaybackRequest.issued_at:type_name -> google.protobuf.Timestamp
 	1,  // 9: licensed.v1.RecordPlaybackResponse.license:type_name -> licensed.v1.License
-	23, // 10: licensed.v1.DeactivateDeviceRequest.issued_at:type_name -> google.protobuf.Timestamp
-	23, // 11: licensed.v1.ChangePlanRequest.issued_at:type_name -> google.protobuf.Timestamp
+	28, // 10: licensed.v1.DeactivateDeviceRequest.issued_at:type_name -> google.protobuf.Timestamp
+	28, // 11: licensed.v1.ChangePlanRequest.issued_at:type_name -> google.protobuf.Timestamp
 	1,  // 12: licensed.v1.ListLicensesResponse.licenses:type_name -> licensed.v1.License
-	23, // 13: licensed.v1.ListDownloadsRequest.since:type_name -> google.protobuf.Timestamp
-	23, // 14: licensed.v1.Download.at:type_name -> google.protobuf.Timestamp
+	28, // 13: licensed.v1.ListDownloadsRequest.since:type_name -> google.protobuf.Timestamp
+	28, // 14: licensed.v1.Download.at:type_name -> google.protobuf.Timestamp
 	17, // 15: licensed.v1.ListDownloadsResponse.downloads:type_name -> licensed.v1.Download
-	23, // 16: licensed.v1.ListDownloadsResponse.next_allowed_at:type_name -> google.protobuf.Timestamp
-	23, // 17: licensed.v1.Device.last_download_at:type_name -> google.protobuf.Timestamp
+	28, // 16: licensed.v1.ListDownloadsResponse.next_allowed_at:type_name -> google.protobuf.Timestamp
+	28, // 17: licensed.v1.Device.last_download_at:type_name -> google.protobuf.Timestamp
 	20, // 18: licensed.v1.ListDevicesResponse.devices:type_name -> licensed.v1.Device
 	0,  // 19: licensed.v1.Refusal.rule:type_name -> licensed.v1.Rule
-	23, // 20: licensed.v1.Refusal.next_allowed_at:type_name -> google.protobuf.Timestamp
-	2,  // 21: licensed.v1.LicenseService.AcquireLicense:input_type -> licensed.v1.AcquireLicenseRequest
-	4,  // 22: licensed.v1.LicenseService.RenewLicense:input_type -> licensed.v1.RenewLicenseRequest
-	6,  // 23: licensed.v1.LicenseService.ReleaseLicense:input_type -> licensed.v1.ReleaseLicenseRequest
-	8,  // 24: licensed.v1.LicenseService.RecordPlayback:input_type -> licensed.v1.RecordPlaybackRequest
-	10, // 25: licensed.v1.LicenseService.DeactivateDevice:input_type -> licensed.v1.DeactivateDeviceRequest
-	12, // 26: licensed.v1.LicenseService.ChangePlan:input_type -> licensed.v1.ChangePlanRequest
-	14, // 27: licensed.v1.LicenseService.ListLicenses:input_type -> licensed.v1.ListLicensesRequest
-	16, // 28: licensed.v1.LicenseService.ListDownloads:input_type -> licensed.v1.ListDownloadsRequest
-	19, // 29: licensed.v1.LicenseService.ListDevices:input_type -> licensed.v1.ListDevicesRequest
-	3,  // 30: licensed.v1.LicenseService.AcquireLicense:output_type -> licensed.v1.AcquireLicenseResponse
-	5,  // 31: licensed.v1.LicenseService.RenewLicense:output_type -> licensed.v1.RenewLicenseResponse
-	7,  // 32: licensed.v1.LicenseService.ReleaseLicense:output_type -> licensed.v1.ReleaseLicenseResponse
-	9,  // 33: licensed.v1.LicenseService.RecordPlayback:output_type -> licensed.v1.RecordPlaybackResponse
-	11, // 34: licensed.v1.LicenseService.DeactivateDevice:output_type -> licensed.v1.DeactivateDeviceResponse
-	13, // 35: licensed.v1.LicenseService.ChangePlan:output_type -> licensed.v1.ChangePlanResponse
-	15, // 36: licensed.v1.LicenseService.ListLicenses:output_type -> licensed.v1.ListLicensesResponse
-	18, // 37: licensed.v1.LicenseService.ListDownloads:output_type -> licensed.v1.ListDownloadsResponse
-	21, // 38: licensed.v1.LicenseService.ListDevices:output_type -> licensed.v1.ListDevicesResponse
-	30, // [30:39] is the sub-list for method output_type
-	21, // [21:30] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	28, // 20: licensed.v1.Refusal.next_allowed_at:type_name -> google.protobuf.Timestamp
+	24, // 21: licensed.v1.SessionRequest.calls:type_name -> licensed.v1.SessionCall
+	29, // 22: licensed.v1.SessionCall.timeout:type_name -> google.protobuf.Duration
+	2,  // 23: licensed.v1.SessionCall.acquire_license:type_name -> licensed.v1.AcquireLicenseRequest
+	4,  // 24: licensed.v1.SessionCall.renew_license:type_name -> licensed.v1.RenewLicenseRequest
+	6,  // 25: licensed.v1.SessionCall.release_license:type_name -> licensed.v1.ReleaseLicenseRequest
+	8,  // 26: licensed.v1.SessionCall.record_playback:type_name -> licensed.v1.RecordPlaybackRequest
+	10, // 27: licensed.v1.SessionCall.deactivate_device:type_name -> licensed.v1.DeactivateDeviceRequest
+	12, // 28: licensed.v1.SessionCall.change_plan:type_name -> licensed.v1.ChangePlanRequest
+	14, // 29: licensed.v1.SessionCall.list_licenses:type_name -> licensed.v1.ListLicensesRequest
+	16, // 30: licensed.v1.SessionCall.list_downloads:type_name -> licensed.v1.ListDownloadsRequest
+	19, // 31: licensed.v1.SessionCall.list_devices:type_name -> licensed.v1.ListDevicesRequest
+	26, // 32: licensed.v1.SessionResponse.limits:type_name -> licensed.v1.SessionLimits
+	27, // 33: licensed.v1.SessionResponse.outcomes:type_name -> licensed.v1.SessionOutcome
+	29, // 34: licensed.v1.SessionLimits.max_timeout:type_name -> google.protobuf.Duration
+	30, // 35: licensed.v1.SessionOutcome.error:type_name -> google.rpc.Status
+	3,  // 36: licensed.v1.SessionOutcome.acquire_license:type_name -> licensed.v1.AcquireLicenseResponse
+	5,  // 37: licensed.v1.SessionOutcome.renew_license:type_name -> licensed.v1.RenewLicenseResponse
+	7,  // 38: licensed.v1.SessionOutcome.release_license:type_name -> licensed.v1.ReleaseLicenseResponse
+	9,  // 39: licensed.v1.SessionOutcome.record_playback:type_name -> licensed.v1.RecordPlaybackResponse
+	11, // 40: licensed.v1.SessionOutcome.deactivate_device:type_name -> licensed.v1.DeactivateDeviceResponse
+	13, // 41: licensed.v1.SessionOutcome.change_plan:type_name -> licensed.v1.ChangePlanResponse
+	15, // 42: licensed.v1.SessionOutcome.list_licenses:type_name -> licensed.v1.ListLicensesResponse
+	18, // 43: licensed.v1.SessionOutcome.list_downloads:type_name -> licensed.v1.ListDownloadsResponse
+	21, // 44: licensed.v1.SessionOutcome.list_devices:type_name -> licensed.v1.ListDevicesResponse
+	2,  // 45: licensed.v1.LicenseService.AcquireLicense:input_type -> licensed.v1.AcquireLicenseRequest
+	4,  // 46: licensed.v1.LicenseService.RenewLicense:input_type -> licensed.v1.RenewLicenseRequest
+	6,  // 47: licensed.v1.LicenseService.ReleaseLicense:input_type -> licensed.v1.ReleaseLicenseRequest
+	8,  // 48: licensed.v1.LicenseService.RecordPlayback:input_type -> licensed.v1.RecordPlaybackRequest
+	10, // 49: licensed.v1.LicenseService.DeactivateDevice:input_type -> licensed.v1.DeactivateDeviceRequest
+	12, // 50: licensed.v1.LicenseService.ChangePlan:input_type -> licensed.v1.ChangePlanRequest
+	14, // 51: licensed.v1.LicenseService.ListLicenses:input_type -> licensed.v1.ListLicensesRequest
+	16, // 52: licensed.v1.LicenseService.ListDownloads:input_type -> licensed.v1.ListDownloadsRequest
+	19, // 53: licensed.v1.LicenseService.ListDevices:input_type -> licensed.v1.ListDevicesRequest
+	23, // 54: licensed.v1.LicenseService.Session:input_type -> licensed.v1.SessionRequest
+	3,  // 55: licensed.v1.LicenseService.AcquireLicense:output_type -> licensed.v1.AcquireLicenseResponse
+	5,  // 56: licensed.v1.LicenseService.RenewLicense:output_type -> licensed.v1.RenewLicenseResponse
+	7,  // 57: licensed.v1.LicenseService.ReleaseLicense:output_type -> licensed.v1.ReleaseLicenseResponse
+	9,  // 58: licensed.v1.LicenseService.RecordPlayback:output_type -> licensed.v1.RecordPlaybackResponse
+	11, // 59: licensed.v1.LicenseService.DeactivateDevice:output_type -> licensed.v1.DeactivateDeviceResponse
+	13, // 60: licensed.v1.LicenseService.ChangePlan:output_type -> licensed.v1.ChangePlanResponse
+	15, // 61: licensed.v1.LicenseService.ListLicenses:output_type -> licensed.v1.ListLicensesResponse
+	18, // 62: licensed.v1.LicenseService.ListDownloads:output_type -> licensed.v1.ListDownloadsResponse
+	21, // 63: licensed.v1.LicenseService.ListDevices:output_type -> licensed.v1.ListDevicesResponse
+	25, // 64: licensed.v1.LicenseService.Session:output_type -> licensed.v1.SessionResponse
+	55, // [55:65] is the sub-list for method output_type
+	45, // [45:55] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_license_service_proto_init() }
@@ -2076,13 +2807,36 @@ func file_licensed_v1_license_service_proto_init() {
 		return
 	}
 	file_licensed_v1_license_service_proto_msgTypes[17].OneofWrappers = []any{}
+	file_licensed_v1_license_service_proto_msgTypes[23].OneofWrappers = []any{
+		(*SessionCall_AcquireLicense)(nil),
+		(*SessionCall_RenewLicense)(nil),
+		(*SessionCall_ReleaseLicense)(nil),
+		(*SessionCall_RecordPlayback)(nil),
+		(*SessionCall_DeactivateDevice)(nil),
+		(*SessionCall_ChangePlan)(nil),
+		(*SessionCall_ListLicenses)(nil),
+		(*SessionCall_ListDownloads)(nil),
+		(*SessionCall_ListDevices)(nil),
+	}
+	file_licensed_v1_license_service_proto_msgTypes[26].OneofWrappers = []any{
+		(*SessionOutcome_Error)(nil),
+		(*SessionOutcome_AcquireLicense)(nil),
+		(*SessionOutcome_RenewLicense)(nil),
+		(*SessionOutcome_ReleaseLicense)(nil),
+		(*SessionOutcome_RecordPlayback)(nil),
+		(*SessionOutcome_DeactivateDevice)(nil),
+		(*SessionOutcome_ChangePlan)(nil),
+		(*SessionOutcome_ListLicenses)(nil),
+		(*SessionOutcome_ListDownloads)(nil),
+		(*SessionOutcome_ListDevices)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_licensed_v1_license_service_proto_rawDesc), len(file_licensed_v1_license_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   22,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -30,6 +30,7 @@ const (
 	LicenseService_ListLicenses_FullMethodName     = "/licensed.v1.LicenseService/ListLicenses"
 	LicenseService_ListDownloads_FullMethodName    = "/licensed.v1.LicenseService/ListDownloads"
 	LicenseService_ListDevices_FullMethodName      = "/licensed.v1.LicenseService/ListDevices"
+	LicenseService_Session_FullMethodName          = "/licensed.v1.LicenseService/Session"
 )
 
 // LicenseServiceClient is the client API for LicenseService service.
@@ -63,6 +64,14 @@ type LicenseServiceClient interface {
 	ListDownloads(ctx context.Context, in *ListDownloadsRequest, opts ...grpc.CallOption) (*ListDownloadsResponse, error)
 	// ListDevices lists the customer's devices and the limit of the plan.
 	ListDevices(ctx context.Context, in *ListDevicesRequest, opts ...grpc.CallOption) (*ListDevicesResponse, error)
+	// Session carries many calls of the methods above on one stream, at a fraction of their cost. Outcomes are sent in any
+	// order, and calls of one customer are executed in any order: a client that needs an order awaits the outcome.
+	//
+	// Each call has exactly one outcome, also if it is canceled, as long as the stream lasts. If the
+	// stream ends with an ErrorInfo of another reason than OUTCOME_UNKNOWN, the calls without an outcome were not
+	// executed; after any other error this is unknown. A client that sends no more closes its side, and the server ends
+	// the stream after the last outcome.
+	Session(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[SessionRequest, SessionResponse], error)
 }
 
 type licenseServiceClient struct {
@@ -163,6 +172,19 @@ func (c *licenseServiceClient) ListDevices(ctx context.Context, in *ListDevicesR
 	return out, nil
 }
 
+func (c *licenseServiceClient) Session(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[SessionRequest, SessionResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &LicenseService_ServiceDesc.Streams[0], LicenseService_Session_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[SessionRequest, SessionResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type LicenseService_SessionClient = grpc.BidiStreamingClient[SessionRequest, SessionResponse]
+
 // LicenseServiceServer is the server API for LicenseService service.
 // All implementations must embed UnimplementedLicenseServiceServer
 // for forward compatibility.
@@ -194,6 +216,14 @@ type LicenseServiceServer interface {
 	ListDownloads(context.Context, *ListDownloadsRequest) (*ListDownloadsResponse, error)
 	// ListDevices lists the customer's devices and the limit of the plan.
 	ListDevices(context.Context, *ListDevicesRequest) (*ListDevicesResponse, error)
+	// Session carries many calls of the methods above on one stream, at a fraction of their cost. Outcomes are sent in any
+	// order, and calls of one customer are executed in any order: a client that needs an order awaits the outcome.
+	//
+	// Each call has exactly one outcome, also if it is canceled, as long as the stream lasts. If the
+	// stream ends with an ErrorInfo of another reason than OUTCOME_UNKNOWN, the calls without an outcome were not
+	// executed; after any other error this is unknown. A client that sends no more closes its side, and the server ends
+	// the stream after the last outcome.
+	Session(grpc.BidiStreamingServer[SessionRequest, SessionResponse]) error
 	mustEmbedUnimplementedLicenseServiceServer()
 }
 
@@ -230,6 +260,9 @@ func (UnimplementedLicenseServiceServer) ListDownloads(context.Context, *ListDow
 }
 func (UnimplementedLicenseServiceServer) ListDevices(context.Context, *ListDevicesRequest) (*ListDevicesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListDevices not implemented")
+}
+func (UnimplementedLicenseServiceServer) Session(grpc.BidiStreamingServer[SessionRequest, SessionResponse]) error {
+	return status.Error(codes.Unimplemented, "method Session not implemented")
 }
 func (UnimplementedLicenseServiceServer) mustEmbedUnimplementedLicenseServiceServer() {}
 func (UnimplementedLicenseServiceServer) testEmbeddedByValue()                        {}
@@ -414,6 +447,13 @@ func _LicenseService_ListDevices_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _LicenseService_Session_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(LicenseServiceServer).Session(&grpc.GenericServerStream[SessionRequest, SessionResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type LicenseService_SessionServer = grpc.BidiStreamingServer[SessionRequest, SessionResponse]
+
 // LicenseService_ServiceDesc is the grpc.ServiceDesc for LicenseService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -458,6 +498,13 @@ var LicenseService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _LicenseService_ListDevices_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Session",
+			Handler:       _LicenseService_Session_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+	},
 	Metadata: "licensed/v1/license_service.proto",
 }

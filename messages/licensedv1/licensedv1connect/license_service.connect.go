@@ -62,6 +62,8 @@ const (
 	// LicenseServiceListDevicesProcedure is the fully-qualified name of the LicenseService's
 	// ListDevices RPC.
 	LicenseServiceListDevicesProcedure = "/licensed.v1.LicenseService/ListDevices"
+	// LicenseServiceSessionProcedure is the fully-qualified name of the LicenseService's Session RPC.
+	LicenseServiceSessionProcedure = "/licensed.v1.LicenseService/Session"
 )
 
 // LicenseServiceClient is a client for the licensed.v1.LicenseService service.
@@ -85,6 +87,14 @@ type LicenseServiceClient interface {
 	ListDownloads(context.Context, *connect.Request[licensedv1.ListDownloadsRequest]) (*connect.Response[licensedv1.ListDownloadsResponse], error)
 	// ListDevices lists the customer's devices and the limit of the plan.
 	ListDevices(context.Context, *connect.Request[licensedv1.ListDevicesRequest]) (*connect.Response[licensedv1.ListDevicesResponse], error)
+	// Session carries many calls of the methods above on one stream, at a fraction of their cost. Outcomes are sent in any
+	// order, and calls of one customer are executed in any order: a client that needs an order awaits the outcome.
+	//
+	// Each call has exactly one outcome, also if it is canceled, as long as the stream lasts. If the
+	// stream ends with an ErrorInfo of another reason than OUTCOME_UNKNOWN, the calls without an outcome were not
+	// executed; after any other error this is unknown. A client that sends no more closes its side, and the server ends
+	// the stream after the last outcome.
+	Session(context.Context) *connect.BidiStreamForClient[licensedv1.SessionRequest, licensedv1.SessionResponse]
 }
 
 // NewLicenseServiceClient constructs a client for the licensed.v1.LicenseService service. By
@@ -155,6 +165,12 @@ func NewLicenseServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		session: connect.NewClient[licensedv1.SessionRequest, licensedv1.SessionResponse](
+			httpClient,
+			baseURL+LicenseServiceSessionProcedure,
+			connect.WithSchema(licenseServiceMethods.ByName("Session")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -169,6 +185,7 @@ type licenseServiceClient struct {
 	listLicenses     *connect.Client[licensedv1.ListLicensesRequest, licensedv1.ListLicensesResponse]
 	listDownloads    *connect.Client[licensedv1.ListDownloadsRequest, licensedv1.ListDownloadsResponse]
 	listDevices      *connect.Client[licensedv1.ListDevicesRequest, licensedv1.ListDevicesResponse]
+	session          *connect.Client[licensedv1.SessionRequest, licensedv1.SessionResponse]
 }
 
 // AcquireLicense calls licensed.v1.LicenseService.AcquireLicense.
@@ -216,6 +233,11 @@ func (c *licenseServiceClient) ListDevices(ctx context.Context, req *connect.Req
 	return c.listDevices.CallUnary(ctx, req)
 }
 
+// Session calls licensed.v1.LicenseService.Session.
+func (c *licenseServiceClient) Session(ctx context.Context) *connect.BidiStreamForClient[licensedv1.SessionRequest, licensedv1.SessionResponse] {
+	return c.session.CallBidiStream(ctx)
+}
+
 // LicenseServiceHandler is an implementation of the licensed.v1.LicenseService service.
 type LicenseServiceHandler interface {
 	// AcquireLicense gives a device a licence to a title for the licence period (30 days by default).
@@ -237,6 +259,14 @@ type LicenseServiceHandler interface {
 	ListDownloads(context.Context, *connect.Request[licensedv1.ListDownloadsRequest]) (*connect.Response[licensedv1.ListDownloadsResponse], error)
 	// ListDevices lists the customer's devices and the limit of the plan.
 	ListDevices(context.Context, *connect.Request[licensedv1.ListDevicesRequest]) (*connect.Response[licensedv1.ListDevicesResponse], error)
+	// Session carries many calls of the methods above on one stream, at a fraction of their cost. Outcomes are sent in any
+	// order, and calls of one customer are executed in any order: a client that needs an order awaits the outcome.
+	//
+	// Each call has exactly one outcome, also if it is canceled, as long as the stream lasts. If the
+	// stream ends with an ErrorInfo of another reason than OUTCOME_UNKNOWN, the calls without an outcome were not
+	// executed; after any other error this is unknown. A client that sends no more closes its side, and the server ends
+	// the stream after the last outcome.
+	Session(context.Context, *connect.BidiStream[licensedv1.SessionRequest, licensedv1.SessionResponse]) error
 }
 
 // NewLicenseServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -303,6 +333,12 @@ func NewLicenseServiceHandler(svc LicenseServiceHandler, opts ...connect.Handler
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
+	licenseServiceSessionHandler := connect.NewBidiStreamHandler(
+		LicenseServiceSessionProcedure,
+		svc.Session,
+		connect.WithSchema(licenseServiceMethods.ByName("Session")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/licensed.v1.LicenseService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case LicenseServiceAcquireLicenseProcedure:
@@ -323,6 +359,8 @@ func NewLicenseServiceHandler(svc LicenseServiceHandler, opts ...connect.Handler
 			licenseServiceListDownloadsHandler.ServeHTTP(w, r)
 		case LicenseServiceListDevicesProcedure:
 			licenseServiceListDevicesHandler.ServeHTTP(w, r)
+		case LicenseServiceSessionProcedure:
+			licenseServiceSessionHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -366,4 +404,8 @@ func (UnimplementedLicenseServiceHandler) ListDownloads(context.Context, *connec
 
 func (UnimplementedLicenseServiceHandler) ListDevices(context.Context, *connect.Request[licensedv1.ListDevicesRequest]) (*connect.Response[licensedv1.ListDevicesResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("licensed.v1.LicenseService.ListDevices is not implemented"))
+}
+
+func (UnimplementedLicenseServiceHandler) Session(context.Context, *connect.BidiStream[licensedv1.SessionRequest, licensedv1.SessionResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("licensed.v1.LicenseService.Session is not implemented"))
 }

@@ -1,0 +1,557 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"licensed/messages/licensedv1"
+	"licensed/messages/licensedv1/licensedv1connect"
+)
+
+// Limits of one session. A message has at most MaxBodyBytes.
+const (
+	// sessionBytes is what a session is counted with: a message as it arrives, decompressed, and decoded.
+	sessionBytes = 256 << 10
+	// sessionCallBytes is what a call is counted with beside its request: a goroutine, and what the handler allocates.
+	sessionCallBytes = 8 << 10
+	// maxMessageCalls is the number of calls in one message.
+	maxMessageCalls = 1024
+	// maxHeldCalls is the number of calls whose outcome was not written, and maxHeldBytes the encoded size of their
+	// requests and expected outcomes, and of the outcomes.
+	maxHeldCalls = 1024
+	maxHeldBytes = 4 << 20
+	// outcomesBytes is the encoded size from which on no more outcomes are added to a message.
+	outcomesBytes = 32 << 10
+)
+
+// awayTime is the time in which calls that were sent to a gateway that stops have to arrive, and in which the
+// client learns that the gateway stops. Longer: more distant clients switch without a failed call; a stop takes longer.
+const awayTime = 2 * time.Second
+
+// sessionMethods are the methods that a session carries, by the number of their field in SessionCall and
+// SessionOutcome.
+type sessionMethods map[protoreflect.FieldNumber]*sessionMethod
+
+type sessionMethod struct {
+	route *route
+	spec  connect.Spec
+	// outcome is the field of SessionOutcome.
+	outcome protoreflect.FieldDescriptor
+	// run is the handler of the method itself, within the interceptors of the API.
+	run connect.UnaryFunc
+}
+
+var (
+	callRequest = (*licensedv1.SessionCall)(nil).ProtoReflect().Descriptor().Oneofs().ByName("request")
+	outcomes    = (*licensedv1.SessionOutcome)(nil).ProtoReflect().Descriptor().Fields()
+)
+
+// newSessionMethods gives a session the handlers of the service.
+func newSessionMethods(s *service) sessionMethods {
+	interceptors := append(slices.Clone(s.config.Interceptors), interceptor{s.Gateway})
+	handlers := map[protoreflect.Name]connect.UnaryFunc{
+		"AcquireLicense":   handler(s.AcquireLicense),
+		"RenewLicense":     handler(s.RenewLicense),
+		"ReleaseLicense":   handler(s.ReleaseLicense),
+		"RecordPlayback":   handler(s.RecordPlayback),
+		"DeactivateDevice": handler(s.DeactivateDevice),
+		"ChangePlan":       handler(s.ChangePlan),
+		"ListLicenses":     handler(s.ListLicenses),
+		"ListDownloads":    handler(s.ListDownloads),
+		"ListDevices":      handler(s.ListDevices),
+	}
+	all := make(sessionMethods)
+	methods := licensedv1.File_licensed_v1_license_service_proto.Services().ByName("LicenseService").Methods()
+	for i := range callRequest.Fields().Len() {
+		field := callRequest.Fields().Get(i)
+		for j := range methods.Len() {
+			m := methods.Get(j)
+			if m.Input() != field.Message() {
+				continue
+			}
+			procedure := "/" + licensedv1connect.LicenseServiceName + "/" + string(m.Name())
+			run := handlers[m.Name()]
+			for _, i := range slices.Backward(interceptors) {
+				run = i.WrapUnary(run)
+			}
+			all[field.Number()] = &sessionMethod{
+				route: s.routes[procedure], outcome: outcomes.ByNumber(field.Number()), run: run,
+				spec: connect.Spec{StreamType: connect.StreamTypeUnary, Schema: m, Procedure: procedure},
+			}
+		}
+	}
+	return all
+}
+
+// of returns the method of a call and its request; nil if it has none that is known.
+func (all sessionMethods) of(c *licensedv1.SessionCall) (*sessionMethod, proto.Message) {
+	m := c.ProtoReflect()
+	field := m.WhichOneof(callRequest)
+	if field == nil {
+		return nil, nil
+	}
+	return all[field.Number()], m.Get(field).Message().Interface()
+}
+
+// handler makes a handler of one method one of any.
+func handler[Req, Res any](
+	f func(context.Context, *connect.Request[Req]) (*connect.Response[Res], error),
+) connect.UnaryFunc {
+	return func(ctx context.Context, r connect.AnyRequest) (connect.AnyResponse, error) {
+		res, err := f(ctx, connect.NewRequest(r.Any().(*Req)))
+		if err != nil {
+			return nil, err // Without a response of the type Res, which would be nil and something.
+		}
+		return res, nil
+	}
+}
+
+// sessionRequest is the request of a call, as interceptors see those of other methods.
+type sessionRequest struct {
+	connect.AnyRequest // Of the call that opened the session.
+	message            any
+	spec               connect.Spec
+	peer               connect.Peer
+	header             http.Header
+}
+
+func (r *sessionRequest) Any() any            { return r.message }
+func (r *sessionRequest) Spec() connect.Spec  { return r.spec }
+func (r *sessionRequest) Peer() connect.Peer  { return r.peer }
+func (r *sessionRequest) Header() http.Header { return r.header }
+func (r *sessionRequest) HTTPMethod() string  { return http.MethodPost }
+
+// anyRequest is for a method of connect.AnyRequest that only package connect can have.
+var anyRequest = connect.NewRequest(&emptypb.Empty{})
+
+// session is an open stream of Session. Its reader starts the calls, each in a goroutine of its own, and the writer
+// writes their outcomes.
+//
+// It ends in one way: the reader stops, the calls in progress are answered, and the stream ends with the reason that
+// the reader stopped for. Only a client that has gone, or does not read, has its calls withdrawn.
+type session struct {
+	*service
+	call    *call // of the session itself
+	stream  *connect.BidiStream[licensedv1.SessionRequest, licensedv1.SessionResponse]
+	control *http.ResponseController
+	// ctx of the calls.
+	ctx      context.Context
+	withdraw context.CancelFunc
+	// more has a token when there may be something to write, and room when the reader may go on.
+	more, room chan struct{}
+
+	mu sync.Mutex
+	// calls without an outcome.
+	calls map[uint64]context.CancelFunc
+	// held is the number of calls whose outcome was not written, and bytes what maxHeldBytes bounds.
+	held  int
+	bytes int64
+	// queue has the outcomes that wait to be written.
+	queue []*outcome
+	// away says that the client is to be told that the gateway stops.
+	away bool
+	// deaf says that the client does not read, or has gone: outcomes are dropped.
+	deaf bool
+	// reason for which the reader is to stop, and read that it did: there will be no more calls.
+	reason error
+	read   bool
+	// closed says that the handler returns: its response must not be used.
+	closed bool
+}
+
+// outcome of a call, which counts until it is written.
+type outcome struct {
+	call
+	*licensedv1.SessionOutcome
+	// size is what counts of maxHeldBytes.
+	size int64
+}
+
+// Session implements licensedv1connect.LicenseServiceHandler.
+func (s *service) Session(
+	ctx context.Context, stream *connect.BidiStream[licensedv1.SessionRequest, licensedv1.SessionResponse],
+) (err error) {
+	if s.stopping.Err() != nil {
+		return apiError(connect.CodeUnavailable, ReasonNotExecuted,
+			"the gateway stops; open the session at another one")
+	}
+	c := ctx.Value(callKey{}).(*call)
+	c.endless = true
+	x := &session{
+		service: s, call: c, stream: stream, control: http.NewResponseController(c),
+		more: make(chan struct{}, 1), room: make(chan struct{}, 1), calls: make(map[uint64]context.CancelFunc),
+	}
+	// A call belongs to the trace of its client, and not to that of the session, which may last for days.
+	x.ctx, x.withdraw = context.WithCancel(trace.ContextWithSpan(ctx, nil))
+	defer x.withdraw()
+	disarm := context.AfterFunc(s.stopping, x.goAway)
+	defer disarm()
+	s.metrics.sessions.Inc()
+	written := make(chan error, 1)
+	go func() { written <- x.write() }()
+	defer func() { err = x.leave(err, <-written) }()
+	return x.receive()
+}
+
+// leave returns the error that the session ends with.
+func (x *session) leave(err, unwritten error) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.closed = true
+	_ = x.control.SetWriteDeadline(time.Now().Add(lastWords)) // The end of the stream must not wait for the client.
+	if err == nil {
+		err = unwritten
+	}
+	x.metrics.sessionEnded(err)
+	return err
+}
+
+// receive starts the calls of the client until it closes its side, or the session ends.
+func (x *session) receive() (err error) {
+	defer func() {
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		x.read = true
+		if x.reason != nil {
+			err = x.reason
+		}
+		notify(x.more)
+	}()
+	for x.await() {
+		m, err := x.stream.Receive()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return x.unreadable(err)
+		}
+		arrived := time.Now()
+		if len(m.Calls) > maxMessageCalls {
+			return sessionFault(connect.CodeInvalidArgument, tooManyCalls())
+		}
+		x.cancel(m.Canceled)
+		for _, c := range m.Calls {
+			if !x.await() {
+				break
+			}
+			if err := x.start(c, arrived); err != nil {
+				return err
+			}
+		}
+	}
+	return x.ctx.Err()
+}
+
+// unreadable returns what it means that no message can be read.
+func (x *session) unreadable(err error) error {
+	switch code := connect.CodeOf(err); code {
+	case connect.CodeInvalidArgument, connect.CodeResourceExhausted:
+		x.call.method.malformed.Inc()
+		return sessionFault(code, err)
+	}
+	return err
+}
+
+// sessionFault is the error for a client that sends what no session may have.
+func sessionFault(code connect.Code, err error) error {
+	var typed *connect.Error
+	message := err.Error()
+	if errors.As(err, &typed) {
+		message = typed.Message()
+	}
+	return apiError(code, ReasonInvalid, message+"; the session ends, calls without an outcome were not executed")
+}
+
+// await returns when the session may hold a further call; false if the session ends.
+func (x *session) await() bool {
+	for {
+		x.mu.Lock()
+		full, over := x.held >= maxHeldCalls || x.bytes >= maxHeldBytes, x.reason != nil
+		x.mu.Unlock()
+		switch {
+		case over || x.ctx.Err() != nil:
+			return false
+		case !full:
+			return true
+		}
+		select {
+		case <-x.room:
+		case <-x.ctx.Done():
+		}
+	}
+}
+
+// notify leaves a token, unless there is one.
+func notify(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// cancel withdraws calls.
+func (x *session) cancel(ids []uint64) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, id := range ids {
+		if cancel := x.calls[id]; cancel != nil {
+			cancel()
+		}
+	}
+}
+
+// start admits a call and has it executed. An error ends the session.
+func (x *session) start(c *licensedv1.SessionCall, arrived time.Time) error {
+	o := &outcome{
+		call:           call{holders: x.call.holders, budgets: x.call.budgets},
+		SessionOutcome: &licensedv1.SessionOutcome{Id: c.Id}, size: int64(proto.Size(c)),
+	}
+	m, request := x.methods.of(c)
+	size := o.size
+	if m != nil && m.route.reply != nil {
+		o.size += m.route.reply(request)
+	}
+	timeout, err := x.timeout(c)
+	ctx, cancel := context.WithDeadline(x.ctx, arrived.Add(timeout))
+	if !x.hold(o, cancel) {
+		cancel()
+		return sessionFault(connect.CodeInvalidArgument, fmt.Errorf("id %d is that of a call without an outcome", c.Id))
+	}
+	if m == nil {
+		err = apiError(connect.CodeUnimplemented, ReasonUnsupported,
+			"the call has no request that this release knows; not executed")
+	}
+	if err == nil {
+		o.method, o.route = m.route.metrics, m.route
+		if err = asLimit(o.enter(sessionCallBytes + 2*size)); err != nil {
+			o.method.observe(connect.CodeOf(err), time.Since(arrived))
+		}
+	}
+	if err != nil {
+		cancel()
+		x.answer(o, err)
+		return nil
+	}
+	r := &sessionRequest{AnyRequest: anyRequest, message: request, spec: m.spec, peer: x.stream.Peer()}
+	if c.Traceparent != "" {
+		r.header = http.Header{"Traceparent": {c.Traceparent}}
+	}
+	go func() {
+		defer cancel()
+		err := x.execute(ctx, m, o, r)
+		o.method.observe(o.code, time.Since(arrived))
+		x.answer(o, err)
+	}()
+	return nil
+}
+
+// hold counts a call; false if there is one of its id.
+func (x *session) hold(o *outcome, cancel context.CancelFunc) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.calls[o.Id] != nil {
+		return false
+	}
+	x.calls[o.Id] = cancel
+	x.held++
+	x.bytes += o.size
+	return true
+}
+
+// timeout returns the time that a call may take.
+func (x *session) timeout(c *licensedv1.SessionCall) (time.Duration, error) {
+	if c.Timeout == nil {
+		return x.config.MaxDeadline, nil
+	}
+	if err := c.Timeout.CheckValid(); err != nil || c.Timeout.AsDuration() < 0 {
+		var v violations
+		v.add("timeout", "is negative, or no duration")
+		return 0, invalid(v)
+	}
+	return min(c.Timeout.AsDuration(), x.config.MaxDeadline), nil
+}
+
+// execute runs the handler of the method, and sets the outcome if there is no error.
+func (x *session) execute(ctx context.Context, m *sessionMethod, o *outcome, r *sessionRequest) (err error) {
+	defer func() {
+		if p := recover(); p != nil { // In an interceptor; those of handlers are recovered there.
+			err = x.panicked(&o.call, p)
+		}
+	}()
+	res, err := m.run(context.WithValue(ctx, callKey{}, &o.call), r)
+	if err != nil {
+		return err
+	}
+	o.ProtoReflect().Set(m.outcome, protoreflect.ValueOfMessage(res.Any().(proto.Message).ProtoReflect()))
+	return nil
+}
+
+// answer has an outcome written. The place of its call is free at once, its memory when it is written.
+func (x *session) answer(o *outcome, err error) {
+	if err != nil {
+		o.Outcome = &licensedv1.SessionOutcome_Error{Error: statusOf(err)}
+	}
+	size := int64(proto.Size(o.SessionOutcome))
+	o.slot.Release()
+	o.request.Release()
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	delete(x.calls, o.Id)
+	x.bytes += size - o.size
+	o.size = size
+	x.queue = append(x.queue, o)
+	if x.deaf {
+		x.drop()
+	}
+	notify(x.more)
+}
+
+// statusOf returns an error as it is sent.
+func statusOf(err error) *status.Status {
+	typed := connect.NewError(connect.CodeOf(err), err)
+	_ = errors.As(err, &typed)
+	s := &status.Status{Code: int32(typed.Code()), Message: typed.Message()}
+	for _, d := range typed.Details() {
+		s.Details = append(s.Details, &anypb.Any{TypeUrl: "type.googleapis.com/" + d.Type(), Value: d.Bytes()})
+	}
+	return s
+}
+
+// write writes outcomes until there will be no more.
+func (x *session) write() (err error) {
+	patience := time.AfterFunc(sendTimeout, x.slow)
+	defer patience.Stop()
+	send := func(m *licensedv1.SessionResponse) {
+		patience.Reset(sendTimeout)
+		defer patience.Stop()
+		if err = x.stream.Send(m); err != nil {
+			x.end(err, true)
+		}
+	}
+	send(&licensedv1.SessionResponse{Limits: &licensedv1.SessionLimits{
+		MaxMessageBytes: MaxBodyBytes, MaxMessageCalls: maxMessageCalls, MaxCalls: maxHeldCalls, MaxBytes: maxHeldBytes,
+		MaxTimeout: durationpb.New(x.config.MaxDeadline),
+	}})
+	for {
+		runtime.Gosched() // Other calls may have outcomes for the same message.
+		m, batch, done := x.next()
+		switch {
+		case m != nil && err == nil:
+			send(m)
+			x.release(batch)
+		case done:
+			return err
+		default:
+			<-x.more
+		}
+	}
+}
+
+// next returns the next message with its outcomes, nil if there is none, and whether there never will be.
+func (x *session) next() (m *licensedv1.SessionResponse, batch []*outcome, done bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if len(x.queue) == 0 && !x.away {
+		return nil, nil, x.read && len(x.calls) == 0
+	}
+	n := 0
+	for size := int64(0); n < len(x.queue) && size < outcomesBytes; n++ {
+		size += x.queue[n].size
+	}
+	batch, x.queue = x.queue[:n:n], x.queue[n:]
+	m = &licensedv1.SessionResponse{GoingAway: x.away, Outcomes: make([]*licensedv1.SessionOutcome, n)}
+	for i, o := range batch {
+		m.Outcomes[i] = o.SessionOutcome
+	}
+	x.away = false
+	return m, batch, false
+}
+
+// release counts outcomes no more.
+func (x *session) release(batch []*outcome) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.forget(batch)
+}
+
+// forget is release, for those that have the lock.
+func (x *session) forget(batch []*outcome) {
+	for _, o := range batch {
+		o.memory.Release()
+		x.bytes -= o.size
+	}
+	x.held -= len(batch)
+	notify(x.room)
+}
+
+// drop releases the outcomes that wait. The caller has the lock.
+func (x *session) drop() {
+	x.forget(x.queue)
+	x.queue, x.away = nil, false
+}
+
+// end stops the reader. The calls in progress are answered, unless the client is deaf: then they are withdrawn.
+func (x *session) end(reason error, deaf bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.closed {
+		return
+	}
+	if x.reason == nil {
+		x.reason = reason
+	}
+	if deaf {
+		x.deaf = true
+		x.drop()
+		x.withdraw()
+	}
+	notify(x.room)
+	_ = x.control.SetReadDeadline(time.Now().Add(-time.Second))
+}
+
+// slow ends a session whose client does not read. The client has some time more to read what is being written, and
+// the reason.
+func (x *session) slow() {
+	x.end(apiError(connect.CodeResourceExhausted, ReasonOutcomeUnknown, fmt.Sprintf(
+		"outcomes were not read for %v; the session ends, repeat commands without an outcome with the same command_id",
+		sendTimeout)), true)
+	x.expectReader(lastWords)
+}
+
+// goAway tells the client that the gateway stops, and ends the session soon.
+func (x *session) goAway() {
+	x.mu.Lock()
+	x.away = true
+	x.mu.Unlock()
+	notify(x.more)
+	time.AfterFunc(awayTime, func() {
+		x.end(apiError(connect.CodeUnavailable, ReasonNotExecuted,
+			"the gateway stops; calls without an outcome were not executed, repeat them at another gateway"), false)
+		x.expectReader(x.config.MaxDeadline + lastWords)
+	})
+}
+
+// expectReader cuts the client off if it has not read all by then.
+func (x *session) expectReader(within time.Duration) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !x.closed {
+		_ = x.control.SetWriteDeadline(time.Now().Add(within))
+	}
+}
