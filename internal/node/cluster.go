@@ -12,6 +12,7 @@ import (
 	"licensed/cluster"
 	"licensed/cluster/ownership"
 	"licensed/cluster/shardmap"
+	"licensed/internal/member"
 	"licensed/internal/storage"
 	"licensed/persistence"
 )
@@ -39,34 +40,78 @@ func (u unowned) Shards() uint32                       { return uint32(u) }
 func (u unowned) Epoch(uint32) (uint64, bool)          { return 0, false }
 func (u unowned) Held() (count int, low, high uint64)  { return 0, 0, 0 }
 
-// startCluster reads the row of the cluster that shares the store, and creates it for the first process.
-func (n *Node) startCluster(ctx context.Context) error {
-	if n.config.Store == "" {
-		return nil
-	}
-	n.clusterMetrics = newClusterMetrics(n)
+// shared is what belongs to a cluster whose processes share the store.
+type shared struct {
+	info    persistence.ClusterInfo
+	rows    *shardmap.Map
+	metrics *member.Metrics
+}
+
+// findCluster reads the row of the cluster that shares the store, and creates it for the first process.
+func (n *Node) findCluster(ctx context.Context) error {
 	c := &n.config.Cluster
+	metrics := member.NewMetrics(n.registry, &n.owner, n.config.Roles.Has(RoleNode))
 	info, err := storage.Await(ctx, n.config.StoreWait, n.log, "store", func() (persistence.ClusterInfo, error) {
 		return cluster.Open(ctx, n.storage.Hot, c.Name, c.Shards)
 	})
 	if err != nil {
 		return err
 	}
-	n.cluster, n.shardMap = info, shardmap.New(info.Shards)
-	n.clusterMetrics.shards.Set(float64(info.Shards))
+	metrics.SetShards(info.Shards)
+	n.shared.Set(&shared{info, shardmap.New(info.Shards), metrics})
 	return nil
 }
 
-// startOwner starts what owns shards: alone on a store of its own, or as a node of a cluster. A gateway
-// owns none.
-func (n *Node) startOwner(ctx context.Context) error {
-	switch {
-	case n.config.Store == "":
-		return n.startSolo(ctx)
-	case n.config.Roles.Has(RoleNode):
-		return n.startNode(ctx)
+// listen opens the port for requests of other processes.
+func (n *Node) listen(context.Context) error {
+	s, _ := n.shared.Get()
+	c := member.Config{
+		Cluster: n.config.Cluster, Name: n.name, Info: s.info, Store: n.storage.Hot, Map: s.rows, Node: &n.owner,
+		MaxPeers: n.files.node, MaxPerNode: n.config.perNode(), MaxPerShard: n.config.perShard(),
+		Status: n.statusWith, Stopping: n.done, Health: n.health, Events: &n.events, Members: n.members, Metrics: s.metrics,
+		Tracer: n.tracer, Now: n.config.Now, Log: n.log,
 	}
-	n.shards = unowned(n.cluster.Shards)
+	if api := n.API(); api != nil {
+		c.API = api.String()
+	}
+	m, err := member.Listen(c)
+	if err != nil {
+		return err
+	}
+	n.push("node address", m.Close) // closed as "node port", unless the start fails before that
+	n.member.Set(m)
+	return nil
+}
+
+// join makes the process known to the others of its cluster.
+func (n *Node) join(context.Context) error {
+	m, _ := n.member.Get()
+	n.push("node port", m.Transport.Close)
+	if err := m.Join(); err != nil {
+		return err
+	}
+	n.push("gossip", m.Leave)
+	n.aggregates = m.Router
+	return nil
+}
+
+// awaitNodes waits until a node is known that can hold customers.
+func (n *Node) awaitNodes(ctx context.Context) error {
+	m, _ := n.member.Get()
+	return m.AwaitNodes(ctx)
+}
+
+// watchShards logs shards that nobody serves.
+func (n *Node) watchShards(context.Context) error {
+	m, _ := n.member.Get()
+	m.Watch()
+	return nil
+}
+
+// holdNothing is for a gateway.
+func (n *Node) holdNothing(context.Context) error {
+	s, _ := n.shared.Get()
+	n.shards = unowned(s.info.Shards)
 	return nil
 }
 
@@ -91,6 +136,7 @@ func (n *Node) startSolo(ctx context.Context) error {
 // incarnations. That one ends is no failure of the process.
 func (n *Node) startNode(ctx context.Context) error {
 	c := &n.config.Cluster
+	s, _ := n.shared.Get()
 	protocol := ownership.DefaultConfig()
 	protocol.Timing.TTL, protocol.Timing.Allowance = c.LeaseTTL, min(protocol.Timing.Allowance, c.LeaseTTL/4)
 	protocol.MovesPerSecond, protocol.DrainWithin = c.MovesPerSecond, n.config.DrainTimeout/2
@@ -102,7 +148,7 @@ func (n *Node) startNode(ctx context.Context) error {
 		return err
 	}
 	config := cluster.NodeConfig{
-		Ownership: n.storage.Hot, Cluster: n.cluster, Map: n.shardMap, Name: n.name, Kind: license.Name,
+		Ownership: n.storage.Hot, Cluster: s.info, Map: s.rows, Name: n.name, Kind: license.Name,
 		Protocol: protocol, Confirm: confirm, Log: n.log,
 		NewHost: func(a actors.Authority) (cluster.Host, error) {
 			h, err := n.hosts.New(a)
@@ -111,14 +157,13 @@ func (n *Node) startNode(ctx context.Context) error {
 			}
 			return h, nil
 		},
-		Changed:  n.changed,
 		Happened: n.happened,
 	}
 	if !c.Alone {
 		config.Votes = n.storage.Hot
 	}
-	if m := n.joining; m != nil {
-		config.Address, config.Scanned = m.transport.Address(), m.scanned
+	if m, ok := n.member.Get(); ok {
+		config.Address, config.Changed, config.Scanned = m.Transport.Address(), m.Changed, m.Scanned
 	}
 	node, err := storage.Await(ctx, n.config.StoreWait, n.log, "store", func() (*cluster.Node, error) { return cluster.StartNode(ctx, config) })
 	if err != nil {
@@ -128,17 +173,15 @@ func (n *Node) startNode(ctx context.Context) error {
 	if _, err := storage.Await(ctx, n.config.StoreWait, n.log, "store", func() (struct{}, error) { return struct{}{}, node.AwaitName(ctx) }); err != nil {
 		return errors.Join(fmt.Errorf("become a node of cluster %s: %w", c.Name, err), node.Drain(ctx))
 	}
-	n.owner.Store(node)
+	n.owner.Set(node)
 	n.shards, n.aggregates = node, node
-	if c.Alone {
-		return n.takeAll(ctx, node)
-	}
 	return nil
 }
 
 // takeAll waits until all shards are held by a process that is alone. If a former one crashed that takes
 // until its lease has run out; if one is present, nothing comes of it.
-func (n *Node) takeAll(ctx context.Context, node *cluster.Node) error {
+func (n *Node) takeAll(ctx context.Context) error {
+	node, _ := n.owner.Get()
 	node.SetMembers([]ownership.Member{{Name: n.name, Eligible: true}})
 	wait := time.NewTimer(takeAllTimeout + 2*n.config.Cluster.LeaseTTL)
 	defer wait.Stop()
@@ -174,6 +217,6 @@ func hostName() string {
 
 // confirmed returns whether what the clock says of a lease is enough, or a read confirms it too.
 func (n *Node) confirmed(ctx context.Context) bool {
-	node := n.owner.Load()
-	return node == nil || node.Confirm(ctx) == nil
+	node, ok := n.owner.Get()
+	return !ok || node.Confirm(ctx) == nil
 }

@@ -34,7 +34,7 @@ func (n *Node) adminHandler() http.Handler {
 	mux.Handle("/", basic)
 	page := func(h func(*dashboard.Dashboard) http.Handler, without http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if d := n.dashboard.Load(); d != nil {
+			if d, ok := n.dashboard.Get(); ok {
 				h(d).ServeHTTP(w, r)
 				return
 			}
@@ -61,11 +61,12 @@ func notYet(w http.ResponseWriter, _ *http.Request) {
 
 // startDashboard puts the dashboard on the admin port of a gateway. It uses the API from within the process.
 func (n *Node) startDashboard(context.Context) error {
-	g := n.gateway.Load()
-	if n.admin == nil || g == nil || n.config.Dashboard.Off {
+	g, _ := n.gateway.Get()
+	admin, ok := n.admin.Get()
+	if !ok || n.config.Dashboard.Off {
 		return nil
 	}
-	client, loopback := gateway.InProcess(g.Handler()), isLoopback(n.admin.Addr())
+	client, loopback := gateway.InProcess(g.Handler()), isLoopback(admin.Addr())
 	const base = "http://in.process"
 	d, err := dashboard.New(dashboard.Config{
 		Cluster:  clusterView{n},
@@ -79,9 +80,9 @@ func (n *Node) startDashboard(context.Context) error {
 		return fmt.Errorf("dashboard: %w", err)
 	}
 	if n.adminToken == "" && !loopback {
-		n.log.Warn("the dashboard is closed: others can reach the admin port, and there is no admin token", "address", n.admin.Addr().String())
+		n.log.Warn("the dashboard is closed: others can reach the admin port, and there is no admin token", "address", admin.Addr().String())
 	}
-	n.dashboard.Store(d)
+	n.dashboard.Set(d)
 	n.push("dashboard", func(context.Context) error { d.Close(); return nil })
 	return nil
 }
@@ -89,7 +90,7 @@ func (n *Node) startDashboard(context.Context) error {
 // adminPages names what the admin port has, for people.
 func (n *Node) adminPages() string {
 	const basic = "/metrics /debug/pprof/ /healthz /readyz"
-	if n.dashboard.Load() == nil {
+	if _, ok := n.dashboard.Get(); !ok {
 		return basic
 	}
 	return dashboard.Path + " " + basic

@@ -8,14 +8,15 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"licensed/cluster"
+	"licensed/internal/status"
 	"licensed/internal/version"
 	"licensed/messages/licensedv1"
 )
 
 // tellReady remembers the start.
 func (n *Node) tellReady() {
-	incarnation := incarnationText(n.shards.Incarnation())
-	if held, _, highest := n.shards.Held(); n.owner.Load() == nil && held > 0 {
+	incarnation := status.IncarnationText(n.shards.Incarnation())
+	if held, _, highest := n.shards.Held(); n.config.Store == "" && held > 0 {
 		n.events.Add(n.config.Now(), &licensedv1.Happening{
 			Kind: licensedv1.HappeningKind_HAPPENING_KIND_CLAIMED, Node: n.name, Incarnation: incarnation, Shards: uint32(held),
 			Text: fmt.Sprintf("%s took all %d shards, at epochs up to %d", n.name, held, highest),
@@ -42,9 +43,11 @@ var shardHappenings = map[cluster.HappeningKind]struct {
 // happened hears what happens to this node of a cluster, from the loop that renews its lease: nothing
 // here waits.
 func (n *Node) happened(h cluster.Happening) {
-	n.clusterMetrics.happened(&h)
-	if h.Kind == cluster.Began || h.Kind == cluster.Ended || h.Kind >= cluster.ClockWrong {
-		n.retell()
+	if s, ok := n.shared.Get(); ok {
+		s.metrics.Happened(&h)
+	}
+	if m, ok := n.member.Get(); ok && (h.Kind == cluster.Began || h.Kind == cluster.Ended || h.Kind >= cluster.ClockWrong) {
+		m.Retell()
 	}
 	if h.Kind == cluster.Reachable && h.Cause == nil {
 		return // A part of its start.

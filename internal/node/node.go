@@ -36,9 +36,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -47,21 +44,18 @@ import (
 	"licensed/actors/license"
 	"licensed/actors/license/policy/policyfile"
 	"licensed/cluster"
-	"licensed/cluster/ownership"
-	"licensed/cluster/shardmap"
 	"licensed/gateway"
 	"licensed/gateway/dashboard"
 	"licensed/internal/clusterstatus"
-	"licensed/internal/customers"
 	"licensed/internal/failpoint"
 	"licensed/internal/host"
 	"licensed/internal/loglimit"
+	"licensed/internal/member"
+	"licensed/internal/optional"
 	"licensed/internal/status"
 	"licensed/internal/storage"
-	"licensed/internal/tlsfiles"
 	"licensed/internal/tracing"
 	"licensed/messages/licensedv1"
-	"licensed/persistence"
 )
 
 // Errors of Start, besides those of package storage.
@@ -79,42 +73,32 @@ type Node struct {
 	health   *gateway.Health
 	registry *prometheus.Registry
 
-	files      files
-	api, admin *gateway.Server
+	name    string // for people
+	started time.Time
+	files   files
+	tracer  *tracing.Tracer // a nil one traces nothing
+	lifecycle
+
 	storage    *storage.Storage
 	policy     *policyfile.Source
 	hosts      *host.Hosts
+	shards     shards // that this process holds
 	aggregates aggregates
-	gateway    atomic.Pointer[gateway.Gateway]
-	dashboard  atomic.Pointer[dashboard.Dashboard]
-	tracer     *tracing.Tracer // nil: none
 
-	started  time.Time
-	name     string // for people
-	events   status.Events
-	readings clusterstatus.History
+	shared optional.Value[shared]       // a process whose store several share
+	owner  optional.Value[cluster.Node] // a node of a cluster
+	member optional.Value[member.Self]  // a process that is not alone
 
-	unlimit  func() // ends the limits of log lines
-	parts    []part
-	failed   chan error
-	done     chan struct{} // closed by Stop
-	stopping sync.Once
-	stopped  error
+	admin      optional.Value[gateway.Server]
+	adminToken string // empty: none
+	dashboard  optional.Value[dashboard.Dashboard]
+	api        optional.Value[gateway.Server]
+	gateway    optional.Value[gateway.Gateway]
 
-	adminToken     string                       // "" for none
-	shards         shards                       // that this process holds, once there are any
-	owner          atomic.Pointer[cluster.Node] // nil for a gateway, and a node with a store of its own
-	member         atomic.Pointer[member]       // nil for a process that is alone
-	cluster        persistence.ClusterInfo      // of a store that several share
-	shardMap       *shardmap.Map                // of that cluster
-	joining        *member                      // what will be member
-	clusterMetrics *clusterMetrics
-	statusMetrics  *status.Metrics
-	members        *status.Members
-
-	mu      sync.Mutex
-	broken  bool
-	silence []func() // what ends the authority to answer
+	events        status.Events
+	members       *status.Members
+	readings      clusterstatus.History
+	statusMetrics *status.Metrics
 }
 
 // aggregates are the customers of the whole cluster, or of the process if it is alone. It is safe for concurrent use.
@@ -122,12 +106,6 @@ type aggregates interface {
 	gateway.Aggregates
 	// Operate has the owner of a customer execute an operator's request, perhaps twice.
 	Operate(ctx context.Context, customer string, request any) (actors.Answer, error)
-}
-
-// part is something to be stopped.
-type part struct {
-	name string
-	stop func(context.Context) error
 }
 
 // logLines are the lines of one kind that are logged in an interval. Any process that reaches a port may cause any
@@ -142,8 +120,8 @@ const (
 func Start(ctx context.Context, c Config) (*Node, error) {
 	limited, unlimit := loglimit.New(c.Logger.Handler(), logLines, logInterval)
 	n := &Node{
-		config: c, log: slog.New(limited), unlimit: unlimit, health: new(gateway.Health), registry: newRegistry(),
-		failed: make(chan error, 1), done: make(chan struct{}),
+		config: c, log: slog.New(limited), health: new(gateway.Health), registry: newRegistry(),
+		lifecycle: lifecycle{unlimit: unlimit, failed: make(chan error, 1), done: make(chan struct{})},
 	}
 	if n.config.Now == nil {
 		n.config.Now = time.Now
@@ -151,10 +129,7 @@ func Start(ctx context.Context, c Config) (*Node, error) {
 	n.config.Now = failpoint.Clock(n.config.Now)
 	n.started, n.name = n.config.Now(), cmp.Or(n.config.Name, hostName())
 	n.statusMetrics, n.members = status.NewMetrics(), status.NewMembers(n.name, n.config.Now, &n.events)
-	for _, step := range []func(context.Context) error{
-		n.planFiles, n.startTraces, n.bind, n.startAdmin, n.openStorage, n.openPolicy, n.startHosts, n.startCluster, n.startPort, n.startOwner, n.startMember, n.startAPI,
-		n.startDashboard, n.startDrain, n.awaitNodes, n.startStatus,
-	} {
+	for _, step := range n.role() {
 		err := ctx.Err()
 		if err == nil {
 			err = step(ctx)
@@ -166,6 +141,69 @@ func Start(ctx context.Context, c Config) (*Node, error) {
 	n.health.Set(gateway.Ready)
 	n.tellReady()
 	return n, nil
+}
+
+// step starts a part, and notes how it is stopped.
+type step func(context.Context) error
+
+// role returns the steps that make the process what its settings say.
+func (n *Node) role() []step {
+	switch c := &n.config; {
+	case c.Store == "":
+		return n.embedded()
+	case c.Cluster.Alone:
+		return n.alone()
+	case !c.Roles.Has(RoleGateway):
+		return n.node()
+	case !c.Roles.Has(RoleNode):
+		return n.gatewayOnly()
+	}
+	return n.both()
+}
+
+// embedded is a process with a store of its own: the lock on its directory proves that it has all shards.
+func (n *Node) embedded() []step {
+	return []step{
+		n.planFiles, n.startTraces, n.bindAdmin, n.bindAPI, n.startAdmin, n.openStorage, n.openPolicy, n.startHosts,
+		n.startSolo,
+		n.startAPI, n.startDashboard, n.failReadiness, n.startStatus,
+	}
+}
+
+// alone is the only process of a cluster: it has a store that others could share, and takes all shards.
+func (n *Node) alone() []step {
+	return []step{
+		n.planFiles, n.startTraces, n.bindAdmin, n.bindAPI, n.startAdmin, n.openStorage, n.openPolicy, n.startHosts,
+		n.findCluster, n.startNode, n.takeAll,
+		n.startAPI, n.startDashboard, n.handOver, n.failReadiness, n.startStatus,
+	}
+}
+
+// node holds shards of a cluster. It serves no API.
+func (n *Node) node() []step {
+	return []step{
+		n.planFiles, n.startTraces, n.bindAdmin, n.startAdmin, n.openStorage, n.openPolicy, n.startHosts,
+		n.findCluster, n.listen, n.startNode, n.join,
+		n.handOver, n.failReadiness, n.watchShards,
+	}
+}
+
+// gatewayOnly serves the API of a cluster. It holds no shards, and is ready once it knows a node that does.
+func (n *Node) gatewayOnly() []step {
+	return []step{
+		n.planFiles, n.startTraces, n.bindAdmin, n.bindAPI, n.startAdmin, n.openStorage, n.openPolicy, n.startHosts,
+		n.findCluster, n.listen, n.holdNothing, n.join,
+		n.startAPI, n.startDashboard, n.failReadiness, n.awaitNodes, n.startStatus, n.watchShards,
+	}
+}
+
+// both holds shards of a cluster and serves its API.
+func (n *Node) both() []step {
+	return []step{
+		n.planFiles, n.startTraces, n.bindAdmin, n.bindAPI, n.startAdmin, n.openStorage, n.openPolicy, n.startHosts,
+		n.findCluster, n.listen, n.startNode, n.join,
+		n.startAPI, n.startDashboard, n.handOver, n.failReadiness, n.startStatus, n.watchShards,
+	}
 }
 
 // openStorage opens store and archive. A disk error stops the node.
@@ -203,7 +241,7 @@ func (n *Node) startHosts(context.Context) error {
 		Node: n.name, Storage: n.storage, Policy: n.policy, Runtime: n.config.Runtime, Archiver: n.config.Archiver, Confirmed: n.confirmed,
 		Tracer: n.tracer, Events: &n.events, Registry: n.registry, Now: n.config.Now, Log: n.log,
 		Appended: func(customer string) { // Streams follow customers, once there is a gateway.
-			if g := n.gateway.Load(); g != nil {
+			if g, ok := n.gateway.Get(); ok {
 				g.Appended(customer)
 			}
 		},
@@ -214,207 +252,6 @@ func (n *Node) startHosts(context.Context) error {
 	n.hosts = host.New(c)
 	n.push("actor system", func(context.Context) error { n.hosts.Close(); return nil })
 	return nil
-}
-
-// push notes how to stop a part that was started.
-func (n *Node) push(name string, stop func(context.Context) error) {
-	n.parts = append(n.parts, part{name, stop})
-}
-
-// bind takes the addresses, before anything slow or exclusive.
-func (n *Node) bind(context.Context) (err error) {
-	if n.config.Admin != "" {
-		if n.admin, err = gateway.Listen(n.config.Admin, n.adminServer()); err != nil {
-			return fmt.Errorf("admin port: %w", err)
-		}
-		n.push("admin port", n.admin.Shutdown)
-	}
-	if !n.config.Roles.Has(RoleGateway) {
-		return nil
-	}
-	encryption, err := n.config.APITLS.OpenServer("tls-", n.log)
-	if err != nil {
-		return err
-	}
-	if n.api, err = gateway.Listen(n.config.Listen, n.apiServer(encryption.Server())); err != nil {
-		return fmt.Errorf("API port: %w", err)
-	}
-	n.push("API address", func(context.Context) error { n.api.Close(); return nil })
-	return nil
-}
-
-func (n *Node) startAdmin(context.Context) (err error) {
-	if n.admin == nil {
-		return nil
-	}
-	if n.adminToken, err = readToken(n.config.Dashboard.TokenFile); err != nil {
-		return err
-	}
-	go n.watch(n.admin.Start(n.adminHandler()))
-	return nil
-}
-
-func (n *Node) startAPI(context.Context) error {
-	if n.api == nil {
-		return nil
-	}
-	c := gateway.DefaultConfig()
-	c.MaxDeadline, c.Limits = n.config.MaxDeadline, n.config.Limits
-	c.Budgets = n.connectionBudgets()
-	history := &customers.History{Reader: n.storage.Reader(), Kind: n.policy.Kind()}
-	c.History, c.HistoryReader, c.Operations = history, history, &operations{n}
-	c.Logger, c.Registry, c.Health, c.Now = n.log, n.registry, n.health, n.config.Now
-	c.Kind, c.PolicyVersion = n.policy.Kind(), n.policy.Version
-	var err error
-	if c.Interceptors, err = n.tracer.Interceptors(); err != nil {
-		return err
-	}
-	g := gateway.New(c, n.aggregates)
-	n.gateway.Store(g)
-	go n.watch(n.api.Start(g.Handler()))
-	n.push("API port", most(n.api.Shutdown))
-	n.push("streams", func(context.Context) error { g.EndStreams(); return nil })
-	return nil
-}
-
-// startDrain starts nothing. It is what a stop begins with: the readiness check fails, then other nodes
-// get the shards, while this process still serves.
-func (n *Node) startDrain(context.Context) error {
-	switch m, node := n.member.Load(), n.owner.Load(); {
-	case m != nil:
-		n.push("shards", most(m.handOver))
-	case node != nil:
-		n.push("shards", most(func(ctx context.Context) error { return n.handOver(ctx, node) }))
-	}
-	n.push("readiness", n.drain)
-	return nil
-}
-
-// handOver gives all shards to other nodes, if there are any. Without a lease, which ends when the store does not
-// answer, there is nothing to give: that is no error of a stop.
-func (n *Node) handOver(ctx context.Context, node *cluster.Node) error {
-	began := time.Now()
-	switch err := node.Drain(ctx); {
-	case errors.Is(err, cluster.ErrLapsed):
-		n.log.Warn("shards not handed over: the lease had ended; other nodes take them over as after a crash", "error", err)
-	case err != nil && !errors.Is(err, ownership.ErrRetired):
-		return err
-	default:
-		n.log.Info("shards handed over", "duration", time.Since(began).Round(time.Millisecond).String())
-	}
-	return nil
-}
-
-// most has a part take no more than three quarters of the time that is left to stop, so that those after it have
-// the rest: they answer what is in progress, and say good-bye. Half of the drain timeout is what a hand-over plans
-// with.
-func most(stop func(context.Context) error) func(context.Context) error {
-	return func(ctx context.Context) error {
-		if end, ok := ctx.Deadline(); ok {
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeout(ctx, time.Until(end)*3/4)
-			defer cancel()
-		}
-		return stop(ctx)
-	}
-}
-
-// drain fails the readiness check and gives load balancers time to notice.
-func (n *Node) drain(ctx context.Context) error {
-	n.health.Set(gateway.Draining)
-	select {
-	case <-time.After(n.config.DrainDelay):
-	case <-ctx.Done():
-	}
-	return nil
-}
-
-// watch fails the node if a server does.
-func (n *Node) watch(failed <-chan error) {
-	select {
-	case err := <-failed:
-		n.fail(err)
-	case <-n.done:
-	}
-}
-
-// fail turns the node unhealthy and ends its authority to answer; the first reason is reported.
-func (n *Node) fail(err error) {
-	n.health.Fail(err)
-	n.events.Add(n.config.Now(), &licensedv1.Happening{
-		Kind: licensedv1.HappeningKind_HAPPENING_KIND_FAILED, Node: n.name, Text: fmt.Sprintf("%s cannot serve any more: %v", n.name, err),
-	})
-	n.mu.Lock()
-	n.broken = true
-	for _, end := range n.silence {
-		end()
-	}
-	n.mu.Unlock()
-	select {
-	case n.failed <- err:
-	default:
-	}
-}
-
-// onFail has a function called when the node fails, at once if it has.
-func (n *Node) onFail(silence func()) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.silence = append(n.silence, silence)
-	if n.broken {
-		silence()
-	}
-}
-
-// API returns the address of the API, nil if there is none.
-func (n *Node) API() net.Addr {
-	if n.api == nil {
-		return nil
-	}
-	return n.api.Addr()
-}
-
-// APIURL returns how clients on this machine reach the API; empty if there is none.
-func (n *Node) APIURL() string {
-	if n.api == nil {
-		return ""
-	}
-	scheme := "http://"
-	if n.config.APITLS != (tlsfiles.Files{}) {
-		scheme = "https://"
-	}
-	return scheme + dialable(n.api.Addr())
-}
-
-// Admin returns the address of the admin port, nil if there is none.
-func (n *Node) Admin() net.Addr {
-	if n.admin == nil {
-		return nil
-	}
-	return n.admin.Addr()
-}
-
-// Ports returns what there is at which address, for people.
-func (n *Node) Ports() [][2]string {
-	var all [][2]string
-	if n.api != nil {
-		all = append(all, [2]string{"API", n.APIURL() + "  (gRPC, gRPC-Web, JSON)"})
-	}
-	if n.admin != nil {
-		all = append(all, [2]string{"Admin", "http://" + dialable(n.admin.Addr()) + "  (" + n.adminPages() + ")"})
-	}
-	if m := n.member.Load(); m != nil {
-		all = append(all, [2]string{"Node", m.transport.Address()}, [2]string{"Gossip", m.gossip.Address()})
-	}
-	return all
-}
-
-// dialable returns an address that reaches a listener, also one on all interfaces.
-func dialable(a net.Addr) string {
-	if t, ok := a.(*net.TCPAddr); ok && t.IP.IsUnspecified() {
-		return net.JoinHostPort("localhost", fmt.Sprint(t.Port))
-	}
-	return a.String()
 }
 
 // Store returns where the data is, for people.
@@ -436,28 +273,3 @@ func (n *Node) PolicyVersion() string { return n.policy.Version() }
 // ReloadPolicy reads the policy file again now, changed or not. What comes of it is logged; a file
 // with mistakes changes nothing.
 func (n *Node) ReloadPolicy() { n.policy.Reload() }
-
-// Failed receives the reason when the node can no longer serve. It must then be stopped.
-func (n *Node) Failed() <-chan error { return n.failed }
-
-// Stop stops the node in order: no more requests, those in progress are answered, everything is written.
-// What takes longer than the drain timeout, or than ctx, is cut off; that is an error, and loses
-// nothing that was acknowledged. Further calls wait for the first and return its result.
-func (n *Node) Stop(ctx context.Context) error {
-	n.stopping.Do(func() {
-		ctx, cancel := context.WithTimeout(ctx, n.config.DrainDelay+n.config.DrainTimeout)
-		defer cancel()
-		defer n.unlimit()
-		close(n.done)
-		var errs []error
-		for i := len(n.parts) - 1; i >= 0; i-- {
-			p := n.parts[i]
-			n.log.Debug("stopping", "part", p.name)
-			if err := p.stop(ctx); err != nil {
-				errs = append(errs, fmt.Errorf("stop %s: %w", p.name, err))
-			}
-		}
-		n.stopped = errors.Join(errs...)
-	})
-	return n.stopped
-}

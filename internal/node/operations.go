@@ -14,7 +14,9 @@ import (
 	"licensed/actors/license/policy/policyfile"
 	"licensed/gateway"
 	"licensed/internal/customers"
+	"licensed/internal/member"
 	"licensed/internal/payload"
+	"licensed/internal/status"
 	"licensed/internal/version"
 	"licensed/messages/licensedv1"
 	"licensed/messages/nodev1"
@@ -30,7 +32,7 @@ func (o *operations) Node(ctx context.Context) (*licensedv1.GetNodeResponse, err
 	stats := o.n.hosts.Stats()
 	held, lowest, highest := o.n.shards.Held()
 	return &licensedv1.GetNodeResponse{
-		Name: o.n.name, Incarnation: incarnationText(o.n.shards.Incarnation()), Version: version.Version(), GoVersion: runtime.Version(),
+		Name: o.n.name, Incarnation: status.IncarnationText(o.n.shards.Incarnation()), Version: version.Version(), GoVersion: runtime.Version(),
 		StartedAt: timestamppb.New(o.n.started), Uptime: durationpb.New(o.n.config.Now().Sub(o.n.started)),
 		ResidentCustomers: uint64(stats.Resident), UnpackedCustomers: uint64(stats.Unpacked), ResidentBytes: uint64(stats.ResidentBytes),
 		RequestsInFlight: uint64(stats.InFlight),
@@ -46,7 +48,7 @@ func (o *operations) Drain(ctx context.Context, name string) error {
 	if err != nil {
 		return fmt.Errorf("drain %s: %w", name, err)
 	}
-	return m.router.Drain(ctx, name)
+	return m.Router.Drain(ctx, name)
 }
 
 // Undrain implements gateway.Operations.
@@ -55,14 +57,14 @@ func (o *operations) Undrain(ctx context.Context, name string) error {
 	if err != nil {
 		return fmt.Errorf("undrain %s: %w", name, err)
 	}
-	return m.router.Undrain(ctx, name)
+	return m.Router.Undrain(ctx, name)
 }
 
 // holder returns this process as a member if the member of that name is one that holds shards.
-func (o *operations) holder(name string) (*member, error) {
-	m := o.n.member.Load()
+func (o *operations) holder(name string) (*member.Self, error) {
+	m, ok := o.n.member.Get()
 	switch {
-	case m == nil:
+	case !ok:
 		return nil, gateway.ErrUnsupported
 	case name != o.n.name && !o.n.members.Has(name):
 		return nil, gateway.ErrNoMember
@@ -75,7 +77,8 @@ func (o *operations) holder(name string) (*member, error) {
 // holds reports whether this process, or a member of that name, is one that holds shards.
 func (n *Node) holds(name string) bool {
 	if name == n.name {
-		return n.owner.Load() != nil
+		_, ok := n.owner.Get()
+		return ok
 	}
 	return n.members.IsNode(name)
 }

@@ -2,10 +2,10 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/prometheus/procfs"
@@ -15,6 +15,7 @@ import (
 	"licensed/cluster"
 	"licensed/gateway"
 	"licensed/internal/clusterstatus"
+	"licensed/internal/status"
 	"licensed/internal/version"
 	"licensed/messages/licensedv1"
 )
@@ -26,10 +27,13 @@ func (o *operations) Cluster(ctx context.Context) (*licensedv1.ClusterStatus, er
 
 // clusterStatus returns the cluster as this process sees it.
 func (n *Node) clusterStatus(ctx context.Context) (*licensedv1.ClusterStatus, error) {
-	if m := n.member.Load(); m != nil {
-		return m.clusterStatus(ctx), nil
+	if m, ok := n.member.Get(); ok {
+		return n.assess(m.Read(ctx)), nil
 	}
-	st := n.ownerStatus()
+	var st *cluster.NodeStatus
+	if node, ok := n.owner.Get(); ok {
+		st = new(node.Status())
+	}
 	self, err := n.statusWith(ctx, st)
 	if err != nil {
 		return nil, err
@@ -58,26 +62,13 @@ var nodeStates = map[gateway.State]licensedv1.NodeState{
 	gateway.Draining: licensedv1.NodeState_NODE_STATE_DRAINING, gateway.Failed: licensedv1.NodeState_NODE_STATE_FAILED,
 }
 
-// ownerStatus returns the status of the process as one that holds shards; nil for a gateway.
-func (n *Node) ownerStatus() *cluster.NodeStatus {
-	node := n.owner.Load()
-	if node == nil {
-		return nil
-	}
-	st := node.Status()
-	return &st
-}
-
-// statusWith returns what the node says of itself, given its ownerStatus.
+// statusWith returns what the process says of itself, given what its node of a cluster does; nil: it is none.
 func (n *Node) statusWith(ctx context.Context, owner *cluster.NodeStatus) (*licensedv1.NodeStatus, error) {
-	if n.shards == nil {
-		return nil, errNotStarted
-	}
 	stats, now := n.hosts.Stats(), n.config.Now()
 	held, lowest, highest := n.shards.Held()
 	s := &licensedv1.NodeStatus{
-		Name: n.name, Incarnation: incarnationText(n.shards.Incarnation()), Version: version.Version(),
-		Roles:     rolesOf(n.config.Roles),
+		Name: n.name, Incarnation: status.IncarnationText(n.shards.Incarnation()), Version: version.Version(),
+		Roles:     n.config.Roles.messages(),
 		StartedAt: timestamppb.New(n.started), SeenAt: timestamppb.New(now),
 		ShardsOpen: uint32(held), LowestEpoch: lowest, HighestEpoch: highest,
 		ResidentCustomers: uint64(stats.Resident), UnpackedCustomers: uint64(stats.Unpacked), ResidentBytes: uint64(stats.ResidentBytes),
@@ -88,14 +79,14 @@ func (n *Node) statusWith(ctx context.Context, owner *cluster.NodeStatus) (*lice
 	if s.State = nodeStates[state]; cause != nil {
 		s.Reason = cause.Error()
 	}
-	if n.api != nil {
-		s.ApiAddress = n.api.Addr().String()
+	if api, ok := n.api.Get(); ok {
+		s.ApiAddress = api.Addr().String()
 	}
 	n.addMember(s, owner)
-	if n.admin != nil {
-		s.AdminAddress = n.admin.Addr().String()
+	if admin, ok := n.admin.Get(); ok {
+		s.AdminAddress = admin.Addr().String()
 	}
-	if g := n.gateway.Load(); g != nil {
+	if g, ok := n.gateway.Get(); ok {
 		s.RequestsInFlight = uint64(g.InFlight())
 	}
 	if st := n.storage.Status(ctx); st != nil {
@@ -111,12 +102,78 @@ func (n *Node) statusWith(ctx context.Context, owner *cluster.NodeStatus) (*lice
 	return s, nil
 }
 
-var errNotStarted = errors.New("the node is not ready yet")
+// addMember adds the figures of a process that is one of several, or has a lease; st is nil if it has none.
+func (n *Node) addMember(s *licensedv1.NodeStatus, st *cluster.NodeStatus) {
+	if m, ok := n.member.Get(); ok {
+		s.NodeAddress, s.ApiAddress = m.Transport.Address(), m.API()
+	}
+	if st == nil {
+		return
+	}
+	s.Incarnation = status.IncarnationText(st.Incarnation)
+	s.Lease = &licensedv1.LeaseStatus{Remaining: durationpb.New(st.Lease), Ttl: durationpb.New(n.config.Cluster.LeaseTTL)}
+	s.IncarnationAge = durationpb.New(st.Age)
+	s.ShardsOpen, s.ShardsExpected, s.ShardsClosing = uint32(st.Open), uint32(st.Expected), uint32(st.Closing)
+	s.ShardsMoving, s.ClockOffset = uint32(st.Moving), durationpb.New(st.ClockAhead)
+	switch {
+	case st.Drained && s.State != licensedv1.NodeState_NODE_STATE_FAILED:
+		s.State = licensedv1.NodeState_NODE_STATE_DRAINED
+	case st.Draining && s.State == licensedv1.NodeState_NODE_STATE_READY:
+		s.State = licensedv1.NodeState_NODE_STATE_DRAINING
+	case st.Lease == 0 && !st.Draining:
+		s.State, s.Reason = licensedv1.NodeState_NODE_STATE_SUSPECT, "no lease: the store does not answer, or not in time"
+	}
+}
+
+// assess computes a status, and remembers what it shows.
+func (n *Node) assess(in *clusterstatus.Input, told []*licensedv1.Happening) *licensedv1.ClusterStatus {
+	n.readings.Recall(in)
+	out := clusterstatus.Assess(in)
+	n.readings.Record(out)
+	n.statusMetrics.Show(out)
+	out.Happenings = status.Merge(n.events.NewestFirst(), told)
+	return out
+}
+
+// readEvery is the interval at which a gateway computes the status for its metrics, if nobody asks for it.
+const readEvery = 10 * time.Second
+
+// readStatus computes the status of the cluster every few seconds until the process stops.
+func (n *Node) readStatus(ctx context.Context) {
+	t := time.NewTicker(readEvery)
+	defer t.Stop()
+	m, shown := n.statusMetrics, false
+	for {
+		// After an error the metrics keep the time of the last status. Before the first one there are none: 0 is OK.
+		if _, err := n.clusterStatus(ctx); err == nil && !shown {
+			m.Register(n.registry)
+			shown = true
+		}
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// startStatus has a gateway compute the status for its metrics.
+func (n *Node) startStatus(context.Context) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { n.readStatus(ctx) })
+	n.push("status", func(context.Context) error {
+		cancel()
+		running.Wait()
+		return nil
+	})
+	return nil
+}
 
 // activity returns what the node did since its start.
 func (n *Node) activity() *licensedv1.NodeActivity {
 	a := new(licensedv1.NodeActivity)
-	if g := n.gateway.Load(); g != nil {
+	if g, ok := n.gateway.Get(); ok {
 		a = g.Activity()
 	}
 	n.hosts.AddActivity(a)

@@ -83,6 +83,14 @@ func (m *Members) NameOf(i persistence.Incarnation) string {
 	return i.String()
 }
 
+// IncarnationText returns an incarnation for people; nothing for none.
+func IncarnationText(i persistence.Incarnation) string {
+	if i.IsZero() {
+		return ""
+	}
+	return i.String()
+}
+
 // Notice compares the members that seem to be alive with those before, and records the
 // differences as events. An incarnation in the meta of a member is one with a lease.
 // Departures of members that were never proven to exist are not remembered.

@@ -40,18 +40,18 @@ func nextRelease(t *testing.T) []overlay.Edit {
 		{File: "messages/licensedv1/license_service.pb.go", To: api},
 		{File: "messages/licensedv1/cluster_status.pb.go", To: status},
 
-		{File: "internal/node/later.go", To: file("node.go")},
-		{File: "internal/node/member.go", From: "\t\tnow := m.meta()\n", To: "\t\tm.later()\n\t\tnow := m.meta()\n"},
+		{File: "internal/member/later.go", To: file("member.go")},
+		{File: "internal/member/member.go", From: "\t\tnow := m.meta()\n", To: "\t\tm.later()\n\t\tnow := m.meta()\n"},
 		{
-			File: "internal/node/member.go",
-			From: "\tif n.config.Roles.Has(RoleGateway) {\n\t\tmeta.Roles",
+			File: "internal/member/member.go",
+			From: "\tif m.gateway() {\n\t\tmeta.Roles",
 			To: "\tmeta.LaterText, meta.Roles = \"later\", append(meta.Roles, clusterv1.Role_ROLE_LATER)\n" +
-				"\tif n.config.Roles.Has(RoleGateway) {\n\t\tmeta.Roles",
+				"\tif m.gateway() {\n\t\tmeta.Roles",
 		},
 		{
-			File: "internal/node/member.go",
-			From: "\ts := &clusterv1.StatusResponse{\n",
-			To:   "\tself.LaterText = \"later\"\n\ts := &clusterv1.StatusResponse{LaterText: \"later\",\n",
+			File: "internal/member/status.go",
+			From: "\tself.Happenings = status.FirstHand(",
+			To:   "\tself.LaterText, s.LaterText = \"later\", \"later\"\n\tself.Happenings = status.FirstHand(",
 		},
 		{File: "cluster/transport/later.go", To: file("transport.go")},
 		{

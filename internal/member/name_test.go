@@ -1,4 +1,4 @@
-package node
+package member
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"licensed/cluster"
 	"licensed/cluster/membership"
 	"licensed/messages/clusterv1"
 )
@@ -56,7 +57,7 @@ func TestNameCheck(t *testing.T) {
 				}
 				err := c.run(t.Context())
 				took := time.Since(began)
-				if errors.Is(err, ErrNameTaken) != test.taken || (err != nil) != test.taken {
+				if errors.Is(err, cluster.ErrNameTaken) != test.taken || (err != nil) != test.taken {
 					t.Errorf("%v, want taken: %v", err, test.taken)
 				}
 				if took < test.takes || took > test.takes+ttl {

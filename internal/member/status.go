@@ -1,4 +1,4 @@
-package node
+package member
 
 import (
 	"context"
@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"licensed/cluster"
 	"licensed/cluster/membership"
@@ -22,74 +21,30 @@ import (
 	"licensed/persistence"
 )
 
-func rolesOf(r Roles) []licensedv1.NodeRole {
-	var out []licensedv1.NodeRole
-	if r.Has(RoleNode) {
-		out = append(out, licensedv1.NodeRole_NODE_ROLE_NODE)
-	}
-	if r.Has(RoleGateway) {
-		out = append(out, licensedv1.NodeRole_NODE_ROLE_GATEWAY)
-	}
-	return out
-}
-
-// incarnationText returns an incarnation for people; nothing for none.
-func incarnationText(i persistence.Incarnation) string {
-	if i.IsZero() {
-		return ""
-	}
-	return i.String()
-}
-
-// addMember adds the figures of a process that is one of several, or has a lease; st is nil if it has none.
-func (n *Node) addMember(s *licensedv1.NodeStatus, st *cluster.NodeStatus) {
-	if m := n.member.Load(); m != nil {
-		s.NodeAddress = m.transport.Address()
-		if n.api != nil {
-			s.ApiAddress = m.reachable(n.api.Addr())
-		}
-	}
-	if st == nil {
-		return
-	}
-	s.Incarnation = incarnationText(st.Incarnation)
-	s.Lease = &licensedv1.LeaseStatus{Remaining: durationpb.New(st.Lease), Ttl: durationpb.New(n.config.Cluster.LeaseTTL)}
-	s.IncarnationAge = durationpb.New(st.Age)
-	s.ShardsOpen, s.ShardsExpected, s.ShardsClosing = uint32(st.Open), uint32(st.Expected), uint32(st.Closing)
-	s.ShardsMoving, s.ClockOffset = uint32(st.Moving), durationpb.New(st.ClockAhead)
-	switch {
-	case st.Drained && s.State != licensedv1.NodeState_NODE_STATE_FAILED:
-		s.State = licensedv1.NodeState_NODE_STATE_DRAINED
-	case st.Draining && s.State == licensedv1.NodeState_NODE_STATE_READY:
-		s.State = licensedv1.NodeState_NODE_STATE_DRAINING
-	case st.Lease == 0 && !st.Draining:
-		s.State, s.Reason = licensedv1.NodeState_NODE_STATE_SUSPECT, "no lease: the store does not answer, or not in time"
-	}
-}
-
-// clusterStatus asks all members for their status, and makes that of the cluster of their answers.
-func (m *member) clusterStatus(ctx context.Context) *licensedv1.ClusterStatus {
-	n := m.n
+// Read asks all members for their status. It returns what the status of the cluster is computed from, and what members
+// tell of themselves.
+func (m *Self) Read(ctx context.Context) (*clusterstatus.Input, []*licensedv1.Happening) {
+	rows := m.config.Map
 	in := clusterstatus.Input{
-		Name: n.config.Cluster.Name, Reporter: n.name, Now: n.config.Now(), Shards: n.shards.Shards(),
-		Rows: slices.Concat(n.shardMap.StoredRows(), n.shardMap.Released()),
+		Name: m.config.Cluster.Name, Reporter: m.config.Name, Now: m.config.Now(), Shards: rows.Len(),
+		Rows: slices.Concat(rows.StoredRows(), rows.Released()),
 	}
 	r := reading{Input: &in, departed: make(map[string]status.Departure)}
-	for _, d := range n.members.Departed() {
+	for _, d := range m.config.Members.Departed() {
 		r.departed[d.Name] = d
 	}
-	listed := m.router.Statuses(ctx)
+	listed := m.Router.Statuses(ctx)
 	r.hear(listed, true)
 	for _, s := range listed {
 		if s.Err == nil {
-			n.members.Heard(s.Member.Name)
+			m.config.Members.Heard(s.Member.Name)
 		}
 	}
 	if unlisted := m.unlisted(&r); len(unlisted) > 0 {
-		r.hear(m.router.StatusesOf(ctx, unlisted), false)
+		r.hear(m.Router.StatusesOf(ctx, unlisted), false)
 	}
 	r.complete()
-	return n.assess(&in, r.told)
+	return &in, r.told
 }
 
 // reading collects what a status is computed from.
@@ -139,7 +94,7 @@ func (r *reading) complete() {
 // unlisted returns the processes that gossip does not list and that may run all the same: forged messages can hide a
 // member. They are nodes whose lease is alive by the store, and gateways, which have no lease, that disappeared
 // without a good-bye.
-func (m *member) unlisted(r *reading) []membership.Member {
+func (m *Self) unlisted(r *reading) []membership.Member {
 	known := map[string]bool{}
 	for i := range r.Answers {
 		known[r.Answers[i].Listed.GetName()] = true
@@ -166,9 +121,9 @@ func (m *member) unlisted(r *reading) []membership.Member {
 }
 
 // hiddenOwners returns the nodes that own shards by the store, have a live lease, and are not listed.
-func (m *member) hiddenOwners() (hidden []membership.Member) {
+func (m *Self) hiddenOwners() (hidden []membership.Member) {
 	for _, i := range *m.owners.Load() {
-		if m.router.Knows(i) {
+		if m.Router.Knows(i) {
 			continue
 		}
 		if o, ok := m.leaseholder(i); ok {
@@ -180,21 +135,11 @@ func (m *member) hiddenOwners() (hidden []membership.Member) {
 
 // leaseholder returns another node as its lease in the store describes it; false if that lease is not known to be
 // alive.
-func (m *member) leaseholder(i persistence.Incarnation) (membership.Member, bool) {
+func (m *Self) leaseholder(i persistence.Incarnation) (membership.Member, bool) {
 	l, state := m.roster.Look(i)
 	return membership.Member{Name: l.Node, Meta: &clusterv1.Meta{
 		NodeAddress: l.Address, Incarnation: i[:], Roles: []clusterv1.Role{clusterv1.Role_ROLE_NODE},
-	}}, state == roster.Alive && l.Address != "" && l.Address != m.transport.Address()
-}
-
-// assess computes a status, and remembers what it shows.
-func (n *Node) assess(in *clusterstatus.Input, told []*licensedv1.Happening) *licensedv1.ClusterStatus {
-	n.readings.Recall(in)
-	out := clusterstatus.Assess(in)
-	n.readings.Record(out)
-	n.statusMetrics.Show(out)
-	out.Happenings = status.Merge(n.events.NewestFirst(), told)
-	return out
+	}}, state == roster.Alive && l.Address != "" && l.Address != m.Transport.Address()
 }
 
 // addDepartures adds members that another member saw disappear. A member that heard that one of them left on purpose is
@@ -255,15 +200,52 @@ func answerOf(s *routing.Status) clusterstatus.Answer {
 
 // fromGossip returns what a member lets everybody know; its load is not part of that.
 func fromGossip(m *membership.Member) *licensedv1.NodeStatus {
-	status := &licensedv1.NodeStatus{
+	s := &licensedv1.NodeStatus{
 		Name: m.Name, Version: m.Meta.GetVersion(), NodeAddress: m.Meta.GetNodeAddress(), ApiAddress: m.Meta.GetApiAddress(),
-		Incarnation: incarnationText(incarnationOf(m.Meta)), State: licensedv1.NodeState_NODE_STATE_READY,
+		Incarnation: status.IncarnationText(incarnationOf(m.Meta)), State: licensedv1.NodeState_NODE_STATE_READY,
 	}
 	if m.Meta.GetDraining() {
-		status.State = licensedv1.NodeState_NODE_STATE_DRAINING
+		s.State = licensedv1.NodeState_NODE_STATE_DRAINING
 	}
 	for _, r := range m.Meta.GetRoles() {
-		status.Roles = append(status.Roles, licensedv1.NodeRole(r)) // The numbers are the same.
+		s.Roles = append(s.Roles, licensedv1.NodeRole(r)) // The numbers are the same.
 	}
-	return status
+	return s
+}
+
+var errNotJoined = errors.New("the process is not ready yet")
+
+// Status implements transport.Handler and routing.Self.
+func (m *Self) Status(ctx context.Context) (*clusterv1.StatusResponse, error) {
+	select {
+	case <-m.joined:
+	default:
+		return nil, errNotJoined // Others can ask before this process is one of them.
+	}
+	s := &clusterv1.StatusResponse{
+		Name: m.config.Name, Meta: m.meta(),
+	}
+	var st *cluster.NodeStatus // nil for a gateway
+	if node, ok := m.config.Node.Get(); ok {
+		st = new(node.Status())
+		for _, row := range st.Rows {
+			s.Shards = append(s.Shards, cluster.ShardMessage(row))
+		}
+		s.Held = &clusterv1.HeldShards{Incarnation: st.Incarnation[:]}
+		for _, row := range st.Held {
+			s.Held.Ids, s.Held.Epochs = append(s.Held.Ids, row.ID), append(s.Held.Epochs, row.Epoch)
+		}
+	}
+	for _, d := range m.config.Members.Departed() {
+		ago := m.config.Now().Sub(d.At).Microseconds()
+		s.Departed = append(s.Departed, &clusterv1.Departed{Name: d.Name, Meta: d.Meta, AgoMicros: ago})
+	}
+	self, err := m.config.Status(ctx, st)
+	if err != nil {
+		return nil, err
+	}
+	self.Happenings = status.FirstHand(m.config.Name, m.config.Events.NewestFirst())
+	name, data, err := payload.Codec{}.Marshal(self)
+	s.Self = &clusterv1.Payload{Type: name, Data: data}
+	return s, err
 }

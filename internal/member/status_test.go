@@ -1,21 +1,21 @@
-package node
+package member
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"licensed/cluster"
 	"licensed/cluster/membership"
 	"licensed/cluster/routing"
 	"licensed/internal/clusterstatus"
+	"licensed/internal/optional"
 	"licensed/internal/payload"
 	"licensed/internal/status"
 	"licensed/messages/clusterv1"
@@ -197,31 +197,13 @@ func (w *unlisted) read() *clusterstatus.Input {
 
 // TestEarlyQuestions: others can reach a process before it has joined them. It has no status yet.
 func TestEarlyQuestions(t *testing.T) {
-	m := &member{n: &Node{config: Config{Now: time.Now}, shards: unowned(1)}, joined: make(chan struct{})}
-	if s, err := m.Status(t.Context()); !errors.Is(err, errNotStarted) {
+	m := &Self{config: Config{Now: time.Now, Node: new(optional.Value[cluster.Node])}, joined: make(chan struct{})}
+	if s, err := m.Status(t.Context()); !errors.Is(err, errNotJoined) {
 		t.Errorf("%v, %v", s, err)
 	}
 	if err := m.Drain(t.Context()); !errors.Is(err, errNoNode) {
 		t.Errorf("a gateway drains: %v", err)
 	}
-}
-
-// TestMost: parts that do not end, be they several, leave the parts that are stopped after them some of the drain
-// timeout.
-func TestMost(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
-		defer cancel()
-		for _, left := range []time.Duration{10 * time.Second, 2500 * time.Millisecond} {
-			err := most(func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })(ctx)
-			if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
-				t.Errorf("%v, and then there is no time left: %v", err, ctx.Err())
-			}
-			if end, _ := ctx.Deadline(); time.Until(end) != left {
-				t.Errorf("%v left, want %v", time.Until(end), left)
-			}
-		}
-	})
 }
 
 // TestNodesOf: who may be given shards, and how many.

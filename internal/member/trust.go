@@ -1,4 +1,4 @@
-package node
+package member
 
 import (
 	"context"
@@ -24,9 +24,9 @@ import (
 // What others say by gossip is a hint: see packages roster and routing. Here it is held against the store.
 
 // startRoster makes what reads leases.
-func (m *member) startRoster() (err error) {
+func (m *Self) startRoster() (err error) {
 	c := roster.DefaultConfig()
-	c.Read, c.Absence = m.n.storage.Hot.Lease, m.n.config.Cluster.LeaseTTL
+	c.Read, c.Absence = m.config.Store.Lease, m.config.Cluster.LeaseTTL
 	c.Changed = func(persistence.Incarnation, persistence.Lease, roster.State) { signal(m.doubt) }
 	m.owners.Store(new([]persistence.Incarnation))
 	m.roster, err = roster.Start(c)
@@ -44,7 +44,7 @@ func signal(c chan struct{}) {
 // alive and names this member, and then its process is reached at the address in the lease. Of several that claim one
 // incarnation, or have one name, one is left: a node before a gateway, the one that joined last before others. A
 // process whose incarnation has no lease is no member. Requires m.hearing.
-func (m *member) believed(all []membership.Member) (believed []membership.Member) {
+func (m *Self) believed(all []membership.Member) (believed []membership.Member) {
 	byName := map[string]int{}
 	defer func() {
 		m.believedIDs = map[string]bool{}
@@ -53,9 +53,9 @@ func (m *member) believed(all []membership.Member) (believed []membership.Member
 		}
 	}()
 	for _, o := range all {
-		if o.ID != m.gossip.ID() {
+		if o.ID != m.Gossip.ID() {
 			var ok bool
-			if o, ok = m.bornOut(o); !ok || o.Name == m.n.name {
+			if o, ok = m.bornOut(o); !ok || o.Name == m.config.Name {
 				continue
 			}
 		}
@@ -72,7 +72,7 @@ func (m *member) believed(all []membership.Member) (believed []membership.Member
 }
 
 // bornOut returns a member without what the store does not bear out; false if nothing is left.
-func (m *member) bornOut(o membership.Member) (membership.Member, bool) {
+func (m *Self) bornOut(o membership.Member) (membership.Member, bool) {
 	i, err := cluster.IncarnationOf(o.Meta.GetIncarnation())
 	if err != nil {
 		return o, false
@@ -98,7 +98,7 @@ func (m *member) bornOut(o membership.Member) (membership.Member, bool) {
 // leased returns the other nodes that have a live lease, each at the address in it: those that gossip shows, and
 // those that own shards though it does not. The latter are also returned as members, for the transport: requests to
 // them continue.
-func (m *member) leased(all []membership.Member) (nodes []reach.Node, hidden []membership.Member) {
+func (m *Self) leased(all []membership.Member) (nodes []reach.Node, hidden []membership.Member) {
 	addresses, shown := map[string]bool{}, map[persistence.Incarnation]bool{m.incarnation(): true}
 	for _, o := range all {
 		i, err := cluster.IncarnationOf(o.Meta.GetIncarnation())
@@ -106,13 +106,13 @@ func (m *member) leased(all []membership.Member) (nodes []reach.Node, hidden []m
 			continue
 		}
 		addresses[o.Meta.GetNodeAddress()] = true
-		if shown[i] = true; o.Name != m.n.name {
+		if shown[i] = true; o.Name != m.config.Name {
 			nodes = append(nodes, reach.Node{Name: o.Name, Incarnation: i, Address: o.Meta.GetNodeAddress()})
 		}
 	}
 	for _, i := range *m.owners.Load() {
 		l, state := m.roster.Look(i)
-		if shown[i] || state != roster.Alive || l.Address == "" || l.Address == m.transport.Address() {
+		if shown[i] || state != roster.Alive || l.Address == "" || l.Address == m.Transport.Address() {
 			continue
 		}
 		addresses[l.Address] = true
@@ -124,18 +124,24 @@ func (m *member) leased(all []membership.Member) (nodes []reach.Node, hidden []m
 }
 
 // live implements reach.Config.Live.
-func (m *member) live(i persistence.Incarnation) bool {
+func (m *Self) live(i persistence.Incarnation) bool {
 	m.roster.Suspect(i)
 	_, state := m.roster.Look(i)
 	return state == roster.Alive
 }
 
+// ClockOffset returns how far the clock of this process is ahead of that of the nodes among some members, and how many
+// of those were compared.
+func (m *Self) ClockOffset(all []membership.Member) (ahead time.Duration, peers int) {
+	return m.Gossip.ClockOffset(m.clocks(all))
+}
+
 // clocks returns the ids of the members whose wall clocks count: nodes with a live lease, each once. If several claim
 // to be one node, nobody knows whose clock is that node's, and none counts.
-func (m *member) clocks(all []membership.Member) map[string]bool {
+func (m *Self) clocks(all []membership.Member) map[string]bool {
 	claimed := map[persistence.Incarnation][]string{}
 	for _, o := range all {
-		if i, err := cluster.IncarnationOf(o.Meta.GetIncarnation()); err == nil && !i.IsZero() && o.ID != m.gossip.ID() {
+		if i, err := cluster.IncarnationOf(o.Meta.GetIncarnation()); err == nil && !i.IsZero() && o.ID != m.Gossip.ID() {
 			if l, state := m.roster.Look(i); state == roster.Alive && l.Node == o.Name {
 				claimed[i] = append(claimed[i], o.ID)
 			}
@@ -152,27 +158,27 @@ func (m *member) clocks(all []membership.Member) map[string]bool {
 
 // awaitName returns an error if another live process has the name of this gateway. Gossip must have joined before its
 // list says anything: nodes are found by their leases, too. A former run of the gateway may be listed for some seconds.
-func (m *member) awaitName(ctx context.Context) error {
-	ttl := m.n.config.Cluster.LeaseTTL
-	if len(m.n.config.Cluster.Join) > 0 {
+func (m *Self) awaitName(ctx context.Context) error {
+	ttl := m.config.Cluster.LeaseTTL
+	if len(m.config.Cluster.Join) > 0 {
 		select {
-		case <-m.gossip.Met():
+		case <-m.Gossip.Met():
 		case <-time.After(nameTTLs * ttl):
-			m.n.log.Warn("no other member reached by gossip; a process of the same name would not be found",
-				"join", m.n.config.Cluster.Join)
+			m.config.Log.Warn("no other member reached by gossip; a process of the same name would not be found",
+				"join", m.config.Cluster.Join)
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
 	c := nameCheck{
-		ttl: ttl, log: m.n.log, refuses: refuses,
+		ttl: ttl, log: m.config.Log, refuses: refuses,
 		ask: func(ctx context.Context, address string) (string, error) {
-			s, err := m.transport.Status(ctx, address)
+			s, err := m.Transport.Status(ctx, address)
 			return s.GetName(), err
 		},
 	}
-	for _, o := range m.gossip.Members() {
-		if o.Name == m.n.name && o.ID != m.gossip.ID() {
+	for _, o := range m.Gossip.Members() {
+		if o.Name == m.config.Name && o.ID != m.Gossip.ID() {
 			c.others = append(c.others, o)
 		}
 	}
@@ -238,7 +244,7 @@ func refuses(ctx context.Context, address string) bool {
 }
 
 // reachedAt returns where the store says that an incarnation is reached.
-func (m *member) reachedAt(i persistence.Incarnation) (address string, ok bool) {
+func (m *Self) reachedAt(i persistence.Incarnation) (address string, ok bool) {
 	l, state := m.roster.Look(i)
 	return l.Address, state == roster.Alive && l.Address != ""
 }
@@ -247,7 +253,7 @@ func (m *member) reachedAt(i persistence.Incarnation) (address string, ok bool) 
 var errImpostor = errors.New("the store has no lease of its incarnation at this address")
 
 // admit implements transport.Config.Admit: who answers under the address of a node has had a lease there.
-func (m *member) admit(ctx context.Context, address string, i persistence.Incarnation) error {
+func (m *Self) admit(ctx context.Context, address string, i persistence.Incarnation) error {
 	if i.IsZero() {
 		if nodes := m.nodes.Load(); nodes != nil && (*nodes)[address] {
 			return fmt.Errorf("%w: the answer names no incarnation", errImpostor)
@@ -264,8 +270,8 @@ func (m *member) admit(ctx context.Context, address string, i persistence.Incarn
 	return nil
 }
 
-// scanned hears what the store says of all shards, from the node's loop or verify.
-func (m *member) scanned(rows []persistence.Shard) {
+// Scanned hears what the store says of all shards, from the node's loop or verify.
+func (m *Self) Scanned(rows []persistence.Shard) {
 	var owners []persistence.Incarnation
 	seen := map[persistence.Incarnation]bool{{}: true}
 	for _, row := range rows {
@@ -281,8 +287,8 @@ func (m *member) scanned(rows []persistence.Shard) {
 
 // verify acts on what was read of leases, and has a gateway read the rows of shards when others say what it does not
 // know. A node does that by itself.
-func (m *member) verify() {
-	pause := m.n.config.Cluster.LeaseTTL / 2
+func (m *Self) verify() {
+	pause := m.config.Cluster.LeaseTTL / 2
 	var next time.Time
 	timer := time.NewTimer(0) // The rows count from the beginning, whichever members gossip shows.
 	for {
@@ -291,26 +297,26 @@ func (m *member) verify() {
 			timer.Stop()
 			return
 		case <-m.doubt:
-			m.members(m.gossip.Members())
+			m.SetMembers(m.Gossip.Members())
 			continue
-		case <-m.n.shardMap.Doubted():
+		case <-m.config.Map.Doubted():
 			timer.Reset(max(0, time.Until(next)))
 			continue
 		case <-timer.C:
 		}
-		if !m.n.config.Roles.Has(RoleGateway) {
+		if !m.gateway() {
 			continue
 		}
 		next = time.Now().Add(pause)
-		ctx, cancel := context.WithTimeout(m.context, m.n.config.Cluster.LeaseTTL)
+		ctx, cancel := context.WithTimeout(m.context, m.config.Cluster.LeaseTTL)
 		began := time.Now()
-		rows, err := m.n.storage.Hot.Shards(ctx)
+		rows, err := m.config.Store.Shards(ctx)
 		cancel()
 		if err != nil {
 			timer.Reset(pause)
 			continue
 		}
-		m.n.shardMap.ReadAll(rows, began)
-		m.scanned(rows)
+		m.config.Map.ReadAll(rows, began)
+		m.Scanned(rows)
 	}
 }

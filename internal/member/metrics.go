@@ -1,4 +1,4 @@
-package node
+package member
 
 import (
 	"time"
@@ -8,14 +8,15 @@ import (
 	"licensed/cluster"
 	"licensed/cluster/routing"
 	"licensed/cluster/transport"
+	"licensed/internal/optional"
 )
 
 // moveBuckets reach from a hand-over between idle nodes to a failover on a slow store, in seconds.
 var moveBuckets = []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2, 3, 4, 5, 7.5, 10, 30}
 
-// clusterMetrics hears what happens between this process and its cluster. A node with a store of its own
+// Metrics hear what happens between this process and its cluster. A node with a store of its own
 // has none.
-type clusterMetrics struct {
+type Metrics struct {
 	members      prometheus.Gauge
 	shards       prometheus.Gauge
 	incarnations prometheus.Counter
@@ -28,11 +29,12 @@ type clusterMetrics struct {
 	rejected     *prometheus.CounterVec
 }
 
-func newClusterMetrics(n *Node) *clusterMetrics {
+// NewMetrics returns the metrics, registered. A process that holds shards also has those of node, once there is one.
+func NewMetrics(r prometheus.Registerer, node *optional.Value[cluster.Node], holds bool) *Metrics {
 	counters := func(name, help, label string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})
 	}
-	m := &clusterMetrics{
+	m := &Metrics{
 		members:      prometheus.NewGauge(prometheus.GaugeOpts{Name: "licensed_cluster_members", Help: "Processes of the cluster that gossip lists as alive, including this one."}),
 		shards:       prometheus.NewGauge(prometheus.GaugeOpts{Name: "licensed_cluster_shards", Help: "Shards of the cluster."}),
 		incarnations: prometheus.NewCounter(prometheus.CounterOpts{Name: "licensed_cluster_incarnations_total", Help: "Incarnations of this node that began: more than one means that it lost its lease."}),
@@ -49,20 +51,20 @@ func newClusterMetrics(n *Node) *clusterMetrics {
 	}
 	gauge := func(name, help string, value func(*cluster.Node) float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 {
-			if node := n.owner.Load(); node != nil {
+			if node, ok := node.Get(); ok {
 				return value(node)
 			}
 			return 0
 		})
 	}
-	n.registry.MustRegister(m.members, m.shards, m.incarnations, m.happenings, m.moves, m.routed, m.attempts, m.waited, m.connections, m.rejected)
+	r.MustRegister(m.members, m.shards, m.incarnations, m.happenings, m.moves, m.routed, m.attempts, m.waited, m.connections, m.rejected)
 	for _, change := range changes {
 		m.happenings.WithLabelValues(change) // A series that begins with its first event has not increased for an alert.
 	}
-	if !n.config.Roles.Has(RoleNode) {
+	if !holds {
 		return m
 	}
-	n.registry.MustRegister(
+	r.MustRegister(
 		gauge("licensed_cluster_shards_held", "Shards that this node holds.", func(c *cluster.Node) float64 { held, _, _ := c.Held(); return float64(held) }),
 		gauge("licensed_cluster_has_lease", "Whether this node has a valid lease: 1 or 0.", func(c *cluster.Node) float64 {
 			return oneIf(!c.Incarnation().IsZero())
@@ -89,7 +91,11 @@ var changes = map[cluster.HappeningKind]string{
 	cluster.Claimed: "claimed", cluster.TakenOver: "taken_over", cluster.Released: "released", cluster.Lost: "lost", cluster.Raised: "epoch_raised",
 }
 
-func (m *clusterMetrics) happened(h *cluster.Happening) {
+// SetShards sets the number of shards of the cluster.
+func (m *Metrics) SetShards(n uint32) { m.shards.Set(float64(n)) }
+
+// Happened counts what happened to the node of this process.
+func (m *Metrics) Happened(h *cluster.Happening) {
 	if h.Kind == cluster.Began {
 		m.incarnations.Inc()
 	}
@@ -104,7 +110,7 @@ func (m *clusterMetrics) happened(h *cluster.Happening) {
 }
 
 // hear is told of each request that has ended.
-func (m *clusterMetrics) hear(i routing.DoneInfo) {
+func (m *Metrics) hear(i routing.DoneInfo) {
 	to := "local"
 	if i.Remote > 0 {
 		to = "remote"
@@ -120,7 +126,7 @@ func (m *clusterMetrics) hear(i routing.DoneInfo) {
 }
 
 // transport returns what hears of connections.
-func (m *clusterMetrics) transport() transport.Observer {
+func (m *Metrics) transport() transport.Observer {
 	return transport.Observer{
 		Connected: func(_ string, _ time.Duration, err error) {
 			event := "made"

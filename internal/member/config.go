@@ -1,0 +1,135 @@
+package member
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+
+	"licensed/cluster"
+	"licensed/cluster/ownership"
+	"licensed/cluster/shardmap"
+	"licensed/gateway"
+	"licensed/internal/optional"
+	"licensed/internal/status"
+	"licensed/internal/tlsfiles"
+	"licensed/internal/tracing"
+	"licensed/messages/licensedv1"
+	"licensed/persistence"
+)
+
+// Settings say how a process takes part in a cluster.
+type Settings struct {
+	// Name of the cluster, fixed when it is created.
+	Name string
+	// Shards of a cluster that is created now; an existing one keeps its own. More spread better over many
+	// nodes, and cost a compare-and-set each when they move.
+	Shards uint32
+	// Alone says that no other process takes part: all shards are this one's, and nobody is asked.
+	Alone bool
+
+	// Join are members to begin with: addresses, or DNS names of many, with or without the port for gossip.
+	Join []string
+	// Bind is the address for gossip, HOST:PORT, TCP and UDP; Advertise is what others reach it under, if
+	// that is another.
+	Bind, Advertise string
+	// Label keeps the gossip of clusters on one network apart; empty: Name does. KeyFile has the key that
+	// encrypts gossip, in base64: 16, 24 or 32 bytes, the same for all members; empty for no encryption.
+	Label, KeyFile string
+
+	// NodeListen is the address for requests between processes, HOST:PORT; NodeAdvertise is what others
+	// reach it under, if that is another.
+	NodeListen, NodeAdvertise string
+	// MaxConnections of other processes are accepted at once on NodeListen; 0 for an eighth of the limit of open files,
+	// at least 8 and at most 1,024. Each other process has one.
+	MaxConnections int
+	// NodeTLS encrypts requests between processes. With a CA both sides must have a certificate of it.
+	NodeTLS tlsfiles.Files
+
+	// LeaseTTL is the time without a sign of life after which a node is declared dead. Less makes failover
+	// faster, and a slow store or a starved process lose its shards more easily.
+	LeaseTTL time.Duration
+	// Confirm is how a node makes sure before each reply that it may still speak: "lease", by its clock,
+	// or "read", by a read of its lease, for machines that can be frozen with their clocks.
+	Confirm string
+	// Capacity is this node's share of the shards in relation to others'.
+	Capacity float64
+	// MovesPerSecond bounds the shards that this node hands over in a planned move. More: a change of the
+	// members has ended sooner, and more customers wait a moment at the same time.
+	MovesPerSecond float64
+}
+
+// Config of a member.
+type Config struct {
+	Cluster Settings
+	// Name of the process.
+	Name string
+	// Info is the row of the cluster, and Store has it, leases, votes and the rows of shards.
+	Info  persistence.ClusterInfo
+	Store persistence.Store
+	// Map is what the process knows of the owners of shards.
+	Map *shardmap.Map
+	// Node is this process as one that holds shards. A gateway has none.
+	Node *optional.Value[cluster.Node]
+	// API is the address of the API that this process serves, HOST:PORT; empty for none.
+	API string
+	// MaxPeers is the number of connections of other processes that are accepted.
+	MaxPeers int
+	// MaxPerNode and MaxPerShard bound requests in progress, as in routing.Config.
+	MaxPerNode, MaxPerShard int
+	// Status returns what this process says of itself, given the status of its node; nil for a gateway.
+	Status func(context.Context, *cluster.NodeStatus) (*licensedv1.NodeStatus, error)
+	// Stopping is closed when the process begins to stop.
+	Stopping <-chan struct{}
+	Health   *gateway.Health
+	Events   *status.Events
+	Members  *status.Members
+	Metrics  *Metrics
+	// Tracer of requests; nil for none.
+	Tracer *tracing.Tracer
+	Now    func() time.Time
+	Log    *slog.Logger
+}
+
+// DefaultSettings returns the settings of a process of a cluster on one machine.
+func DefaultSettings() Settings {
+	p := ownership.DefaultConfig()
+	return Settings{
+		Name: "licensed", Shards: cluster.DefaultShards, Bind: "127.0.0.1:7946", NodeListen: "127.0.0.1:7947",
+		LeaseTTL: p.Timing.TTL, Confirm: cluster.ConfirmLease.String(), Capacity: 1, MovesPerSecond: p.MovesPerSecond,
+	}
+}
+
+// Validate returns what is wrong, or nil. An error begins with the name of a setting.
+func (s *Settings) Validate() error {
+	if _, err := cluster.ParseConfirm(s.Confirm); err != nil {
+		return err
+	}
+	if _, err := s.key(); err != nil {
+		return fmt.Errorf("gossip-key-file: %w", err)
+	}
+	_, err := s.NodeTLS.OpenMutual("node-tls-", slog.Default())
+	return err
+}
+
+// key returns the key that encrypts gossip; nil for none.
+func (s *Settings) key() ([]byte, error) {
+	if s.KeyFile == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(s.KeyFile)
+	if err != nil {
+		return nil, err
+	}
+	key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(text)))
+	if err != nil {
+		return nil, fmt.Errorf("%s: its content is not base64: %w", s.KeyFile, err)
+	}
+	if n := len(key); n != 16 && n != 24 && n != 32 {
+		return nil, fmt.Errorf("%s: a key of %d bytes, want 16, 24 or 32", s.KeyFile, n)
+	}
+	return key, nil
+}

@@ -1,0 +1,160 @@
+package node
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"time"
+
+	"licensed/gateway"
+	"licensed/internal/budget"
+	"licensed/internal/customers"
+	"licensed/internal/optional"
+	"licensed/internal/tlsfiles"
+)
+
+// bindAdmin takes the address of the admin port, if there is to be one, before anything slow or exclusive.
+func (n *Node) bindAdmin(context.Context) error {
+	if n.config.Admin == "" {
+		return nil
+	}
+	admin, err := gateway.Listen(n.config.Admin, n.adminServer())
+	if err != nil {
+		return fmt.Errorf("admin port: %w", err)
+	}
+	n.admin.Set(admin)
+	n.push("admin port", admin.Shutdown)
+	return nil
+}
+
+// bindAPI takes the address of the API, before anything slow or exclusive.
+func (n *Node) bindAPI(context.Context) error {
+	encryption, err := n.config.APITLS.OpenServer("tls-", n.log)
+	if err != nil {
+		return err
+	}
+	api, err := gateway.Listen(n.config.Listen, n.apiServer(encryption.Server()))
+	if err != nil {
+		return fmt.Errorf("API port: %w", err)
+	}
+	n.api.Set(api)
+	n.push("API address", func(context.Context) error { api.Close(); return nil })
+	return nil
+}
+
+func (n *Node) startAdmin(context.Context) (err error) {
+	admin, ok := n.admin.Get()
+	if !ok {
+		return nil
+	}
+	if n.adminToken, err = readToken(n.config.Dashboard.TokenFile); err != nil {
+		return err
+	}
+	go n.watch(admin.Start(n.adminHandler()))
+	return nil
+}
+
+func (n *Node) startAPI(context.Context) error {
+	api, _ := n.api.Get()
+	c := gateway.DefaultConfig()
+	c.MaxDeadline, c.Limits = n.config.MaxDeadline, n.config.Limits
+	c.Budgets = n.connectionBudgets()
+	history := &customers.History{Reader: n.storage.Reader(), Kind: n.policy.Kind()}
+	c.History, c.HistoryReader, c.Operations = history, history, &operations{n}
+	c.Logger, c.Registry, c.Health, c.Now = n.log, n.registry, n.health, n.config.Now
+	c.Kind, c.PolicyVersion = n.policy.Kind(), n.policy.Version
+	var err error
+	if c.Interceptors, err = n.tracer.Interceptors(); err != nil {
+		return err
+	}
+	g := gateway.New(c, n.aggregates)
+	n.gateway.Set(g)
+	go n.watch(api.Start(g.Handler()))
+	n.push("API port", most(api.Shutdown))
+	n.push("streams", func(context.Context) error { g.EndStreams(); return nil })
+	return nil
+}
+
+// API returns the address of the API, nil if there is none.
+func (n *Node) API() net.Addr {
+	if api, ok := n.api.Get(); ok {
+		return api.Addr()
+	}
+	return nil
+}
+
+// APIURL returns how clients on this machine reach the API; empty if there is none.
+func (n *Node) APIURL() string {
+	api, ok := n.api.Get()
+	if !ok {
+		return ""
+	}
+	scheme := "http://"
+	if n.config.APITLS != (tlsfiles.Files{}) {
+		scheme = "https://"
+	}
+	return scheme + dialable(api.Addr())
+}
+
+// Admin returns the address of the admin port, nil if there is none.
+func (n *Node) Admin() net.Addr {
+	if admin, ok := n.admin.Get(); ok {
+		return admin.Addr()
+	}
+	return nil
+}
+
+// Ports returns what there is at which address, for people.
+func (n *Node) Ports() [][2]string {
+	var all [][2]string
+	if n.API() != nil {
+		all = append(all, [2]string{"API", n.APIURL() + "  (gRPC, gRPC-Web, JSON)"})
+	}
+	if admin, ok := n.admin.Get(); ok {
+		all = append(all, [2]string{"Admin", "http://" + dialable(admin.Addr()) + "  (" + n.adminPages() + ")"})
+	}
+	if m, ok := n.member.Get(); ok {
+		all = append(all, [2]string{"Node", m.Transport.Address()}, [2]string{"Gossip", m.Gossip.Address()})
+	}
+	return all
+}
+
+// dialable returns an address that reaches a listener, also one on all interfaces.
+func dialable(a net.Addr) string {
+	if t, ok := a.(*net.TCPAddr); ok && t.IP.IsUnspecified() {
+		return net.JoinHostPort("localhost", fmt.Sprint(t.Port))
+	}
+	return a.String()
+}
+
+// adminAnswer is the time the admin port may take to answer: profiles take half a minute.
+const adminAnswer = time.Minute
+
+// apiServer returns how the API is served.
+func (n *Node) apiServer(encryption *tls.Config) gateway.ServerConfig {
+	c := gateway.DefaultServerConfig()
+	c.TLS, c.Answer, c.Logger = encryption, n.config.MaxDeadline, n.log
+	c.ReadTimeout, c.ReplyTimeout, c.MaxStreams = n.config.ReadTimeout, n.config.ReplyTimeout, n.config.MaxStreams
+	c.AddressShare, c.MaxConnections = n.config.Limits.AddressShare, n.files.api
+	return c
+}
+
+// adminServer returns how the admin port is served.
+func (n *Node) adminServer() gateway.ServerConfig {
+	c := gateway.DefaultServerConfig()
+	c.Name, c.Answer, c.Logger = "admin_connections", adminAnswer, n.log
+	c.AddressShare, c.MaxConnections = 0.5, n.files.admin
+	return c
+}
+
+// connectionBudgets returns the budgets of the ports, whose use the gateway shows.
+func (n *Node) connectionBudgets() []*budget.Budget {
+	var all []*budget.Budget
+	for _, port := range []*optional.Value[gateway.Server]{&n.api, &n.admin} {
+		if s, ok := port.Get(); ok {
+			all = append(all, s.Connections())
+		}
+	}
+	return all
+}
