@@ -5,11 +5,14 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -141,6 +144,25 @@ func (a *access) hasSession(r *http.Request) bool {
 	until, signature, _ := strings.Cut(c.Value, ".")
 	seconds, err := strconv.ParseInt(until, 10, 64)
 	return err == nil && a.now().Before(time.Unix(seconds, 0)) && hmac.Equal([]byte(signature), []byte(a.sign(until)))
+}
+
+// shortestToken is the number of characters an admin token must have.
+const shortestToken = 16
+
+// ReadToken reads a file that has a token; no file, no token.
+func ReadToken(file string) (string, error) {
+	if file == "" {
+		return "", nil
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return "", fmt.Errorf("admin token: %w", err)
+	}
+	token := strings.TrimSpace(string(b))
+	if len(token) < shortestToken {
+		return "", errors.New("admin token: " + file + " has fewer than 16 characters; `openssl rand -hex 32` makes a good one")
+	}
+	return token, nil
 }
 
 // Bearer lets through to h who sends the token as Authorization: Bearer, where there is no dashboard to log in at.

@@ -62,8 +62,8 @@ func (m *Self) listedOf(all map[persistence.Incarnation]bool) (listed []membersh
 // found removes from the lost shards those whose owner by the store gave that answer, and those that the node that gave
 // it holds at a later epoch.
 func found(lost map[uint32]persistence.Incarnation, stored []persistence.Shard, s *routing.Status) {
-	i := incarnationOf(s.Member.Meta)
-	if s.Err != nil || incarnationOf(s.Response.GetMeta()) != i {
+	i := status.IncarnationOf(s.Member.Meta)
+	if s.Err != nil || status.IncarnationOf(s.Response.GetMeta()) != i {
 		return
 	}
 	for id, owner := range lost {

@@ -12,6 +12,7 @@ import (
 	"licensed/cluster"
 	"licensed/cluster/ownership"
 	"licensed/cluster/shardmap"
+	"licensed/gateway"
 	"licensed/internal/member"
 	"licensed/internal/storage"
 	"licensed/persistence"
@@ -32,7 +33,7 @@ type shards interface {
 	Held() (count int, lowest, highest uint64)
 }
 
-// unowned are the shards of a gateway: as many, and none of them held.
+// unowned are the shards of a process that is no node: as many, and none of them held.
 type unowned uint32
 
 func (u unowned) Incarnation() persistence.Incarnation { return persistence.Incarnation{} }
@@ -59,6 +60,7 @@ func (n *Node) findCluster(ctx context.Context) error {
 	}
 	metrics.SetShards(info.Shards)
 	n.shared.Set(&shared{info, shardmap.New(info.Shards), metrics})
+	n.shards = unowned(info.Shards) // unless it becomes a node
 	return nil
 }
 
@@ -68,7 +70,7 @@ func (n *Node) listen(context.Context) error {
 	c := member.Config{
 		Cluster: n.config.Cluster, Name: n.name, Info: s.info, Store: n.storage.Hot, Map: s.rows, Node: &n.owner,
 		MaxPeers: n.files.node, MaxPerNode: n.config.perNode(), MaxPerShard: n.config.perShard(),
-		Status: n.statusWith, Stopping: n.done, Health: n.health, Events: &n.events, Members: n.members, Metrics: s.metrics,
+		Status: n.statusWith, Stopping: n.parts.Stopping(), Health: n.health, Events: &n.events, Members: n.members, Metrics: s.metrics,
 		Tracer: n.tracer, Now: n.config.Now, Log: n.log,
 	}
 	if api := n.API(); api != nil {
@@ -78,7 +80,7 @@ func (n *Node) listen(context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.push("node address", m.Close) // closed as "node port", unless the start fails before that
+	n.parts.Push("node address", m.Close) // closed as "node port", unless the start fails before that
 	n.member.Set(m)
 	return nil
 }
@@ -86,11 +88,11 @@ func (n *Node) listen(context.Context) error {
 // join makes the process known to the others of its cluster.
 func (n *Node) join(context.Context) error {
 	m, _ := n.member.Get()
-	n.push("node port", m.Transport.Close)
+	n.parts.Push("node port", m.Transport.Close)
 	if err := m.Join(); err != nil {
 		return err
 	}
-	n.push("gossip", m.Leave)
+	n.parts.Push("gossip", m.Leave)
 	n.aggregates = m.Router
 	return nil
 }
@@ -108,13 +110,6 @@ func (n *Node) watchShards(context.Context) error {
 	return nil
 }
 
-// holdNothing is for a gateway.
-func (n *Node) holdNothing(context.Context) error {
-	s, _ := n.shared.Get()
-	n.shards = unowned(s.info.Shards)
-	return nil
-}
-
 // startSolo takes all shards, for the lock on the directory proves that nobody else has them, and starts
 // the one host.
 func (n *Node) startSolo(ctx context.Context) error {
@@ -122,13 +117,16 @@ func (n *Node) startSolo(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("take ownership: %w", err)
 	}
-	n.onFail(solo.Lose)
+	n.solo.Set(solo)
+	if state, _ := n.health.State(); state == gateway.Failed { // before it could be told
+		solo.Lose()
+	}
 	h, err := n.hosts.New(solo)
 	if err != nil {
 		return err
 	}
 	n.shards, n.aggregates = solo, h
-	n.push("runtime", h.Close)
+	n.parts.Push("runtime", h.Close)
 	return nil
 }
 
@@ -169,7 +167,7 @@ func (n *Node) startNode(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("become a node of cluster %s: %w", c.Name, err)
 	}
-	n.push("runtime", node.Close)
+	n.parts.Push("runtime", node.Close)
 	if _, err := storage.Await(ctx, n.config.StoreWait, n.log, "store", func() (struct{}, error) { return struct{}{}, node.AwaitName(ctx) }); err != nil {
 		return errors.Join(fmt.Errorf("become a node of cluster %s: %w", c.Name, err), node.Drain(ctx))
 	}

@@ -2,12 +2,9 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
-	"os"
-	"strings"
 
 	"github.com/google/uuid"
 
@@ -83,7 +80,7 @@ func (n *Node) startDashboard(context.Context) error {
 		n.log.Warn("the dashboard is closed: others can reach the admin port, and there is no admin token", "address", admin.Addr().String())
 	}
 	n.dashboard.Set(d)
-	n.push("dashboard", func(context.Context) error { d.Close(); return nil })
+	n.parts.Push("dashboard", func(context.Context) error { d.Close(); return nil })
 	return nil
 }
 
@@ -100,25 +97,6 @@ func (n *Node) adminPages() string {
 func isLoopback(a net.Addr) bool {
 	t, ok := a.(*net.TCPAddr)
 	return ok && t.IP.IsLoopback()
-}
-
-// shortestToken is the number of characters an admin token must have.
-const shortestToken = 16
-
-// readToken reads a file that has a token; no file, no token.
-func readToken(file string) (string, error) {
-	if file == "" {
-		return "", nil
-	}
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return "", fmt.Errorf("admin token: %w", err)
-	}
-	token := strings.TrimSpace(string(b))
-	if len(token) < shortestToken {
-		return "", errors.New("admin token: " + file + " has fewer than 16 characters; `openssl rand -hex 32` makes a good one")
-	}
-	return token, nil
 }
 
 // clusterView implements dashboard.Cluster.

@@ -5,26 +5,25 @@
 //
 // A process is a stack of parts. Each is started on top of those it needs and stopped before them:
 //
-//	admin port     health checks and metrics, there from the first moment to the last
+//	admin port     health checks and metrics, from the first moment to the last
 //	store          the embedded store, which locks its directory, or the one that a cluster shares
 //	archive        the archive tier: a directory, or a keyspace
 //	policy         the numbers of the rules, read again when the file changes
-//	ownership      the shards that this process owns; for each incarnation a host, which is the
-//	               aggregates in memory and the archiver
-//	node port      requests of other processes, and to them
-//	gossip         who else is present
+//	hosts          for each incarnation a host: the aggregates in memory and the archiver (package host)
+//	member         node port and gossip, for a process that is one of several (package member)
+//	ownership      the shards that this process owns
 //	API port       the gateway
 //
-// The way of a request goes up to down in the reverse order: gateway, (another process,) ownership, host,
-// store. So a stop first fails the readiness check, then hands the shards over to others while it continues
-// to serve, then takes no more requests and waits for those in progress, says good-bye, and closes the
-// store last. A part is stopped once, also when the start of one above it failed.
+// Which parts a process has follows from its role, and each role is one list of steps ([Start] runs it): embedded,
+// alone, node, gateway, both. A field of Node that not every role has is an optional.Value.
 //
-// What a process has of this follows from its settings. With an embedded store it is alone: the lock on
-// the directory proves that no other process has the shards, and there is one host for as long as it
-// lives. With a store that several share it is a node, a gateway, or both ([Roles]): shards are held
-// under a lease, and when that is lost the incarnation ends with its host, and the next one begins. That
-// is no failure of the process.
+// A stop first fails the readiness check, then hands the shards over to others while the process continues to serve,
+// then takes no more requests and waits for those in progress, leaves the cluster, and closes the store last. A part is
+// stopped once, also when the start of one above it failed.
+//
+// With an embedded store a process is alone: the lock on the directory proves that no other process has the shards, and
+// there is one host for as long as it lives. On a store that several share, shards are held under a lease. When that is
+// lost, the incarnation ends with its host, and the next one begins. That is no failure of the process.
 //
 // A part that fails while running (the disk, a listener) fails the process: it turns unhealthy, reports
 // the reason on Failed, and is to be stopped; it never repairs itself by guessing.
@@ -49,6 +48,7 @@ import (
 	"licensed/internal/clusterstatus"
 	"licensed/internal/failpoint"
 	"licensed/internal/host"
+	"licensed/internal/lifecycle"
 	"licensed/internal/loglimit"
 	"licensed/internal/member"
 	"licensed/internal/optional"
@@ -77,7 +77,8 @@ type Node struct {
 	started time.Time
 	files   files
 	tracer  *tracing.Tracer // a nil one traces nothing
-	lifecycle
+	parts   *lifecycle.Parts
+	failed  chan error
 
 	storage    *storage.Storage
 	policy     *policyfile.Source
@@ -86,6 +87,7 @@ type Node struct {
 	aggregates aggregates
 
 	shared optional.Value[shared]       // a process whose store several share
+	solo   optional.Value[cluster.Solo] // a process with a store of its own
 	owner  optional.Value[cluster.Node] // a node of a cluster
 	member optional.Value[member.Self]  // a process that is not alone
 
@@ -121,8 +123,9 @@ func Start(ctx context.Context, c Config) (*Node, error) {
 	limited, unlimit := loglimit.New(c.Logger.Handler(), logLines, logInterval)
 	n := &Node{
 		config: c, log: slog.New(limited), health: new(gateway.Health), registry: newRegistry(),
-		lifecycle: lifecycle{unlimit: unlimit, failed: make(chan error, 1), done: make(chan struct{})},
+		parts: lifecycle.New(), failed: make(chan error, 1),
 	}
+	n.parts.Push("limits of log lines", func(context.Context) error { unlimit(); return nil })
 	if n.config.Now == nil {
 		n.config.Now = time.Now
 	}
@@ -164,7 +167,7 @@ func (n *Node) role() []step {
 // embedded is a process with a store of its own: the lock on its directory proves that it has all shards.
 func (n *Node) embedded() []step {
 	return []step{
-		n.planFiles, n.startTraces, n.bindAdmin, n.bindAPI, n.startAdmin, n.openStorage, n.openPolicy, n.startHosts,
+		n.planFiles, n.startTraces, n.startAdmin, n.bindAPI, n.openStorage, n.openPolicy, n.startHosts,
 		n.startSolo,
 		n.startAPI, n.startDashboard, n.failReadiness, n.startStatus,
 	}
@@ -173,7 +176,7 @@ func (n *Node) embedded() []step {
 // alone is the only process of a cluster: it has a store that others could share, and takes all shards.
 func (n *Node) alone() []step {
 	return []step{
-		n.planFiles, n.startTraces, n.bindAdmin, n.bindAPI, n.startAdmin, n.openStorage, n.openPolicy, n.startHosts,
+		n.planFiles, n.startTraces, n.startAdmin, n.bindAPI, n.openStorage, n.openPolicy, n.startHosts,
 		n.findCluster, n.startNode, n.takeAll,
 		n.startAPI, n.startDashboard, n.handOver, n.failReadiness, n.startStatus,
 	}
@@ -182,7 +185,7 @@ func (n *Node) alone() []step {
 // node holds shards of a cluster. It serves no API.
 func (n *Node) node() []step {
 	return []step{
-		n.planFiles, n.startTraces, n.bindAdmin, n.startAdmin, n.openStorage, n.openPolicy, n.startHosts,
+		n.planFiles, n.startTraces, n.startAdmin, n.openStorage, n.openPolicy, n.startHosts,
 		n.findCluster, n.listen, n.startNode, n.join,
 		n.handOver, n.failReadiness, n.watchShards,
 	}
@@ -191,8 +194,8 @@ func (n *Node) node() []step {
 // gatewayOnly serves the API of a cluster. It holds no shards, and is ready once it knows a node that does.
 func (n *Node) gatewayOnly() []step {
 	return []step{
-		n.planFiles, n.startTraces, n.bindAdmin, n.bindAPI, n.startAdmin, n.openStorage, n.openPolicy, n.startHosts,
-		n.findCluster, n.listen, n.holdNothing, n.join,
+		n.planFiles, n.startTraces, n.startAdmin, n.bindAPI, n.openStorage, n.openPolicy, n.startHosts,
+		n.findCluster, n.listen, n.join,
 		n.startAPI, n.startDashboard, n.failReadiness, n.awaitNodes, n.startStatus, n.watchShards,
 	}
 }
@@ -200,7 +203,7 @@ func (n *Node) gatewayOnly() []step {
 // both holds shards of a cluster and serves its API.
 func (n *Node) both() []step {
 	return []step{
-		n.planFiles, n.startTraces, n.bindAdmin, n.bindAPI, n.startAdmin, n.openStorage, n.openPolicy, n.startHosts,
+		n.planFiles, n.startTraces, n.startAdmin, n.bindAPI, n.openStorage, n.openPolicy, n.startHosts,
 		n.findCluster, n.listen, n.startNode, n.join,
 		n.startAPI, n.startDashboard, n.handOver, n.failReadiness, n.startStatus, n.watchShards,
 	}
@@ -214,7 +217,7 @@ func (n *Node) openStorage(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	n.push("store", func(context.Context) error { return n.storage.Close() })
+	n.parts.Push("store", func(context.Context) error { return n.storage.Close() })
 	return nil
 }
 
@@ -231,7 +234,7 @@ func (n *Node) openPolicy(context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	n.push("policy", func(context.Context) error { n.policy.Close(); return nil })
+	n.parts.Push("policy", func(context.Context) error { n.policy.Close(); return nil })
 	return nil
 }
 
@@ -250,7 +253,7 @@ func (n *Node) startHosts(context.Context) error {
 		c.Data = n.config.Data
 	}
 	n.hosts = host.New(c)
-	n.push("actor system", func(context.Context) error { n.hosts.Close(); return nil })
+	n.parts.Push("actor system", func(context.Context) error { n.hosts.Close(); return nil })
 	return nil
 }
 

@@ -21,7 +21,6 @@ import (
 	"licensed/messages/licensedv1"
 	"licensed/messages/nodev1"
 	"licensed/persistence"
-	"licensed/persistence/doctor"
 )
 
 // operations is what operators ask of a node. It implements gateway.Operations.
@@ -147,42 +146,9 @@ func (o *operations) ReloadPolicy(ctx context.Context) (version string, changed 
 func (o *operations) Verify(
 	ctx context.Context, customer string, repair bool, progress func(checked, total uint64) error,
 ) (*licensedv1.CustomerReport, error) {
-	answer, err := o.n.aggregates.Query(ctx, customer, actors.SnapshotQuery{InMemory: true})
-	if errors.Is(err, actors.ErrCorrupt) { // What is stored can be examined.
-		answer, err = o.n.aggregates.Query(ctx, customer, actors.HeadQuery{})
+	n := o.n
+	v := customers.Verifier{
+		Query: n.aggregates.Query, Hot: n.storage.Hot, Cold: n.storage.Cold, Kind: n.policy.Kind(), Now: n.config.Now,
 	}
-	if errors.Is(err, actors.ErrCorrupt) { // Not even where its history ends can be told.
-		answer.Head, err = doctor.Recover(ctx, o.n.storage.Hot, customers.Aggregate(customer))
-	}
-	if errors.Is(err, persistence.ErrCorrupt) {
-		return customers.Unreadable(customer, err), nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	if answer.Head.Sequence == 0 {
-		return nil, fmt.Errorf("history of %s: %w", customer, persistence.ErrNotFound)
-	}
-	snapshot, inMemory := answer.Value.(actors.Snapshot)
-	if answer.Value != nil && !inMemory {
-		return nil, fmt.Errorf("snapshot of %s: its node answered with a %T", customer, answer.Value)
-	}
-	live := func(r doctor.Replay, root *persistence.Root) error {
-		return r.(*actors.Replay).CheckSnapshot(snapshot, root.Time)
-	}
-	if !inMemory {
-		live = nil
-	}
-	d := customers.NewDoctor(o.n.storage.Hot, o.n.storage.Cold, o.n.policy.Kind())
-	d.Now = o.n.config.Now
-	if repair {
-		d.Housekeeping = o.n.storage.Hot
-	}
-	report, err := d.Examine(ctx, answer.Head, live, func(checked uint64) error {
-		return progress(checked, answer.Head.Sequence)
-	})
-	if err != nil {
-		return nil, err
-	}
-	return customers.Report(customer, &report), nil
+	return v.Verify(ctx, customer, repair, progress)
 }

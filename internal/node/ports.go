@@ -5,26 +5,37 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
+	"runtime"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
 	"licensed/gateway"
+	"licensed/gateway/dashboard"
 	"licensed/internal/budget"
 	"licensed/internal/customers"
+	"licensed/internal/lifecycle"
 	"licensed/internal/optional"
 	"licensed/internal/tlsfiles"
+	"licensed/internal/version"
 )
 
-// bindAdmin takes the address of the admin port, if there is to be one, before anything slow or exclusive.
-func (n *Node) bindAdmin(context.Context) error {
+// startAdmin serves the admin port, if there is to be one, before anything slow or exclusive.
+func (n *Node) startAdmin(context.Context) (err error) {
 	if n.config.Admin == "" {
 		return nil
+	}
+	if n.adminToken, err = dashboard.ReadToken(n.config.Dashboard.TokenFile); err != nil {
+		return err
 	}
 	admin, err := gateway.Listen(n.config.Admin, n.adminServer())
 	if err != nil {
 		return fmt.Errorf("admin port: %w", err)
 	}
 	n.admin.Set(admin)
-	n.push("admin port", admin.Shutdown)
+	n.parts.Push("admin port", admin.Shutdown)
+	go n.watch(admin.Start(n.adminHandler()))
 	return nil
 }
 
@@ -39,22 +50,11 @@ func (n *Node) bindAPI(context.Context) error {
 		return fmt.Errorf("API port: %w", err)
 	}
 	n.api.Set(api)
-	n.push("API address", func(context.Context) error { api.Close(); return nil })
+	n.parts.Push("API address", func(context.Context) error { api.Close(); return nil })
 	return nil
 }
 
-func (n *Node) startAdmin(context.Context) (err error) {
-	admin, ok := n.admin.Get()
-	if !ok {
-		return nil
-	}
-	if n.adminToken, err = readToken(n.config.Dashboard.TokenFile); err != nil {
-		return err
-	}
-	go n.watch(admin.Start(n.adminHandler()))
-	return nil
-}
-
+// startAPI serves the API.
 func (n *Node) startAPI(context.Context) error {
 	api, _ := n.api.Get()
 	c := gateway.DefaultConfig()
@@ -71,8 +71,8 @@ func (n *Node) startAPI(context.Context) error {
 	g := gateway.New(c, n.aggregates)
 	n.gateway.Set(g)
 	go n.watch(api.Start(g.Handler()))
-	n.push("API port", most(api.Shutdown))
-	n.push("streams", func(context.Context) error { g.EndStreams(); return nil })
+	n.parts.Push("API port", lifecycle.Most(api.Shutdown))
+	n.parts.Push("streams", func(context.Context) error { g.EndStreams(); return nil })
 	return nil
 }
 
@@ -157,4 +157,18 @@ func (n *Node) connectionBudgets() []*budget.Budget {
 		}
 	}
 	return all
+}
+
+// newRegistry returns a registry with what is known of every process.
+func newRegistry() *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name:        "licensed_build_info",
+		Help:        "Always 1; the labels describe the build.",
+		ConstLabels: prometheus.Labels{"version": version.Version(), "goversion": runtime.Version()},
+	})
+	build.Set(1)
+	r.MustRegister(build, collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return r
 }

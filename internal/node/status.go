@@ -2,13 +2,9 @@ package node
 
 import (
 	"context"
-	"fmt"
-	"math"
-	"runtime/debug"
 	"sync"
 	"time"
 
-	"github.com/prometheus/procfs"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -28,7 +24,8 @@ func (o *operations) Cluster(ctx context.Context) (*licensedv1.ClusterStatus, er
 // clusterStatus returns the cluster as this process sees it.
 func (n *Node) clusterStatus(ctx context.Context) (*licensedv1.ClusterStatus, error) {
 	if m, ok := n.member.Get(); ok {
-		return n.assess(m.Read(ctx)), nil
+		r := m.Read(ctx)
+		return n.assess(r.Complete(), r.Told), nil
 	}
 	var st *cluster.NodeStatus
 	if node, ok := n.owner.Get(); ok {
@@ -97,8 +94,8 @@ func (n *Node) statusWith(ctx context.Context, owner *cluster.NodeStatus) (*lice
 			WaitingCustomers: a.WaitingCustomers, Lag: a.Lag, ArchivedEvents: a.ArchivedEvents, Failures: a.Failures,
 		}
 	}
-	addProcess(s)
-	s.Warnings = n.warnings(ctx, s, owner)
+	status.AddProcess(s)
+	s.Warnings = status.Warnings(s, owner, n.hosts.ArchiveStatus())
 	return s, nil
 }
 
@@ -162,7 +159,7 @@ func (n *Node) startStatus(context.Context) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { n.readStatus(ctx) })
-	n.push("status", func(context.Context) error {
+	n.parts.Push("status", func(context.Context) error {
 		cancel()
 		running.Wait()
 		return nil
@@ -178,72 +175,4 @@ func (n *Node) activity() *licensedv1.NodeActivity {
 	}
 	n.hosts.AddActivity(a)
 	return a
-}
-
-// addProcess adds what the operating system knows. Where it cannot be asked there is nothing to add.
-func addProcess(s *licensedv1.NodeStatus) {
-	if limit := debug.SetMemoryLimit(-1); limit != math.MaxInt64 {
-		s.MemoryLimitBytes = uint64(limit)
-	}
-	self, err := procfs.Self()
-	if err != nil {
-		return
-	}
-	st, err := self.Stat()
-	if err != nil {
-		return
-	}
-	s.CpuTime = durationpb.New(time.Duration(st.CPUTime() * float64(time.Second)))
-	s.MemoryBytes = uint64(st.ResidentMemory())
-}
-
-// From these on something is wrong.
-const (
-	archiveLagWarning = time.Hour
-	memoryWarning     = 0.9 // of the limit
-)
-
-// warnings are what is wrong with the node itself. Whether its shards are served, and whether it can serve, is for
-// the part that makes the status of the cluster.
-func (n *Node) warnings(ctx context.Context, s *licensedv1.NodeStatus, owner *cluster.NodeStatus) []*licensedv1.ClusterWarning {
-	var out []*licensedv1.ClusterWarning
-	add := func(runbook, next, format string, args ...any) *licensedv1.ClusterWarning {
-		w := &licensedv1.ClusterWarning{
-			Level: licensedv1.WarningLevel_WARNING_LEVEL_WARNING, Node: s.Name, Text: fmt.Sprintf(format, args...), NextStep: next, Runbook: runbook,
-		}
-		out = append(out, w)
-		return w
-	}
-	if owner != nil && owner.ClockWrong {
-		add("clock-wrong", "Repair the clock of that machine (NTP). The node takes shards again by itself.",
-			"The wall clock of %s is %s the clocks of the other nodes; it takes no shards", s.Name, aheadOf(owner.ClockAhead),
-		).Kind = licensedv1.FindingKind_FINDING_KIND_CLOCK_WRONG
-	}
-	if owner != nil && owner.Unreachable != nil && !owner.Draining {
-		add("node-not-reachable", "Check --node-advertise, and whether a firewall lets the node port through. The node takes shards again by itself.",
-			"%s takes no shards: %v", s.Name, owner.Unreachable)
-	}
-	if a := n.hosts.ArchiveStatus(); a != nil {
-		switch {
-		case a.LastError != "":
-			add("licensedarchivefails", "History stays in the hot tier until the archive can be written. Check its disk, its permissions or its Cassandra.",
-				"The archive of %s cannot be written: %s", s.Name, a.LastError)
-		case a.Lag.AsDuration() > archiveLagWarning:
-			add("licensedarchivebehind", "Raise --archive-rate, or find out what slows the archive down.",
-				"The archiver of %s is %v behind with %d customers", s.Name, a.Lag.AsDuration().Round(time.Minute), a.WaitingCustomers)
-		}
-	}
-	if limit := float64(s.MemoryLimitBytes); limit > 0 && float64(s.MemoryBytes) > memoryWarning*limit {
-		add("licensedmemory", "Lower --max-resident, or give the process more memory.",
-			"%s uses %.0f %% of its memory limit", s.Name, 100*float64(s.MemoryBytes)/limit)
-	}
-	return out
-}
-
-// aheadOf says how far a clock is off.
-func aheadOf(d time.Duration) string {
-	if d < 0 {
-		return fmt.Sprintf("%v behind", d.Abs().Round(time.Millisecond))
-	}
-	return fmt.Sprintf("%v ahead of", d.Round(time.Millisecond))
 }

@@ -18,7 +18,7 @@ func (n *Node) startTraces(ctx context.Context) (err error) {
 		return err
 	}
 	n.log = slog.New(n.tracer.Log(n.log.Handler()))
-	n.push("traces", n.closeTraces)
+	n.parts.Push("traces", n.closeTraces)
 	return nil
 }
 

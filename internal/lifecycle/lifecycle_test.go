@@ -1,4 +1,4 @@
-package node
+package lifecycle
 
 import (
 	"context"
@@ -15,7 +15,7 @@ func TestMost(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
 		defer cancel()
 		for _, left := range []time.Duration{10 * time.Second, 2500 * time.Millisecond} {
-			err := most(func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })(ctx)
+			err := Most(func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })(ctx)
 			if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
 				t.Errorf("%v, and then there is no time left: %v", err, ctx.Err())
 			}

@@ -1,4 +1,4 @@
-package member
+package status
 
 import (
 	"errors"
@@ -11,13 +11,10 @@ import (
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"licensed/cluster"
 	"licensed/cluster/membership"
 	"licensed/cluster/routing"
 	"licensed/internal/clusterstatus"
-	"licensed/internal/optional"
 	"licensed/internal/payload"
-	"licensed/internal/status"
 	"licensed/messages/clusterv1"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
@@ -54,7 +51,7 @@ func TestAnswers(t *testing.T) {
 func TestDeparturesAreShared(t *testing.T) {
 	i, now := persistence.NewIncarnation(), time.Unix(1000, 0)
 	meta := func(draining bool) *clusterv1.Meta { return &clusterv1.Meta{Incarnation: i[:], Draining: draining} }
-	all := map[string]status.Departure{"n1": {Member: membership.Member{Name: "n1", Meta: meta(false)}, At: now}}
+	all := map[string]Departure{"n1": {Member: membership.Member{Name: "n1", Meta: meta(false)}, At: now}}
 	addDepartures(all, []*clusterv1.Departed{
 		{Name: "n1", Meta: meta(true)}, {Name: "n2", Meta: meta(false), AgoMicros: 5e6}, {Name: "n3"},
 	}, now)
@@ -174,7 +171,7 @@ func (w *unlisted) ask(p *process) routing.Status {
 
 // read makes a reading: of the listed, and then of all others, which departed or own shards.
 func (w *unlisted) read() *clusterstatus.Input {
-	r := reading{Input: &clusterstatus.Input{Name: "any", Reporter: "g", Now: time.Unix(1e9, 0), Shards: w.shards}, departed: map[string]status.Departure{}}
+	r := NewReading(clusterstatus.Input{Name: "any", Reporter: "g", Now: time.Unix(1e9, 0), Shards: w.shards}, nil)
 	var listed, others []routing.Status
 	for _, p := range w.processes {
 		for _, id := range p.holds {
@@ -186,52 +183,10 @@ func (w *unlisted) read() *clusterstatus.Input {
 		}
 		others = append(others, w.ask(p))
 		if w.random.IntN(2) == 0 {
-			r.departed[p.name] = status.Departure{Member: w.member(p), At: r.Now.Add(-time.Minute)}
+			r.Departures[p.name] = Departure{Member: w.member(p), At: r.Now.Add(-time.Minute)}
 		}
 	}
-	r.hear(listed, true)
-	r.hear(others, false)
-	r.complete()
-	return r.Input
-}
-
-// TestEarlyQuestions: others can reach a process before it has joined them. It has no status yet.
-func TestEarlyQuestions(t *testing.T) {
-	m := &Self{config: Config{Now: time.Now, Node: new(optional.Value[cluster.Node])}, joined: make(chan struct{})}
-	if s, err := m.Status(t.Context()); !errors.Is(err, errNotJoined) {
-		t.Errorf("%v, %v", s, err)
-	}
-	if err := m.Drain(t.Context()); !errors.Is(err, errNoNode) {
-		t.Errorf("a gateway drains: %v", err)
-	}
-}
-
-// TestNodesOf: who may be given shards, and how many.
-func TestNodesOf(t *testing.T) {
-	i := persistence.NewIncarnation()
-	meta := func(change func(*clusterv1.Meta)) *clusterv1.Meta {
-		m := &clusterv1.Meta{Incarnation: i[:], Capacity: 3}
-		change(m)
-		return m
-	}
-	all := []membership.Member{
-		{Name: "n1", Meta: meta(func(*clusterv1.Meta) {})},
-		{Name: "draining", Meta: meta(func(m *clusterv1.Meta) { m.Draining = true })},
-		{Name: "clock", Meta: meta(func(m *clusterv1.Meta) { m.ClockWrong = true })},
-		{Name: "gateway", Meta: &clusterv1.Meta{}},
-		{Name: "self", Meta: &clusterv1.Meta{Capacity: 2}},
-		{Name: "strange", Meta: &clusterv1.Meta{Incarnation: []byte("short")}},
-	}
-	for draining, want := range map[bool]string{
-		false: "n1 3 true, draining 3 false, clock 3 false, self 2 true, ",
-		true:  "n1 3 true, draining 3 false, clock 3 false, self 2 false, ",
-	} {
-		var got strings.Builder
-		for _, m := range nodesOf(all, "self", draining) {
-			fmt.Fprintf(&got, "%s %v %t, ", m.Name, m.Capacity, m.Eligible)
-		}
-		if got.String() != want {
-			t.Errorf("draining %t: %q, want %q", draining, got.String(), want)
-		}
-	}
+	r.Hear(listed, true)
+	r.Hear(others, false)
+	return r.Complete()
 }
