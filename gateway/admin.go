@@ -13,6 +13,8 @@ import (
 // AdminHandler returns the handler of the admin port: metrics, profiles, health checks. It is not for
 // the public: profiles show memory.
 func AdminHandler(h *Health, metrics prometheus.Gatherer, log *slog.Logger) http.Handler {
+	// The handlers of package pprof are named one by one: importing it for its side
+	// effect would put them on http.DefaultServeMux.
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelError),

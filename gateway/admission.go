@@ -80,8 +80,12 @@ func (g *Gateway) admit(next http.Handler, reject *connect.ErrorWriter) http.Han
 			next.ServeHTTP(w, r) // Not found.
 			return
 		}
+		// Time counts from the headers: a body that comes slowly is a part of the
+		// request's duration.
 		start := time.Now()
 		c := &call{ResponseWriter: w, method: route.metrics, route: route, budgets: route.class}
+		// The holder is the client's address: the shares of the budgets go by it.
+		// Requests of this process itself have none.
 		if holder := budget.FromRemote(r.RemoteAddr); holder != (budget.Holder{}) {
 			c.holders = []budget.Holder{holder}
 		} else if c.budgets == &g.limits.customers {
@@ -113,10 +117,13 @@ func (g *Gateway) admit(next http.Handler, reject *connect.ErrorWriter) http.Han
 		if c.written && !c.flushed && r.ProtoMajor > 1 {
 			c.Flush() // Or the end of the reply would wait for a client that does not read, counted nowhere.
 		}
+		// Package connect answers what it cannot decode by itself, and never calls
+		// intercept.
 		if !c.decoded {
 			c.method.malformed.Inc()
 			return
 		}
+		// A stream that follows a customer lasts for as long as its client wants.
 		if !c.endless {
 			c.method.observe(c.code, time.Since(start))
 		}
@@ -189,6 +196,7 @@ func (g *Gateway) refuse(c *call, err error, start time.Time, r *http.Request, r
 		c.method.malformed.Inc()
 		typed = connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("read the request: %w; not executed", err))
 	}
+	// A client that speaks none of the protocols of package connect.
 	if !reject.IsSupported(r) {
 		http.Error(c, typed.Message(), http.StatusTooManyRequests)
 		return
@@ -219,6 +227,8 @@ func (g *Gateway) intercept(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, req connect.AnyRequest) (res connect.AnyResponse, err error) {
 		c := ctx.Value(callKey{}).(*call)
 		c.decoded = true
+		// A client without a deadline would wait, and hold its place, for as long as a
+		// node takes.
 		if deadline, ok := ctx.Deadline(); !ok || time.Until(deadline) > g.config.MaxDeadline {
 			var cancel context.CancelFunc
 			ctx, cancel = context.WithTimeout(ctx, g.config.MaxDeadline)

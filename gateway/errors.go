@@ -179,6 +179,7 @@ func unreadable() *connect.Error {
 func outcomeError(err error, command bool) *connect.Error {
 	unknown, retry := ReasonOutcomeUnknown, "outcome unknown; retry with the same command_id to learn it"
 	if !command || planted.Bug(planted.SayNotExecuted) {
+		// A query leaves nothing executed, however it ended.
 		unknown, retry = ReasonNotExecuted, "not answered; retry"
 	}
 	var unserved *actors.UnservedError

@@ -288,9 +288,12 @@ func TestBadJSON(t *testing.T) {
 // TestViolationsInJSON name fields as JSON does, whatever carries it.
 func TestViolationsInJSON(t *testing.T) {
 	g := start(t, failing(actors.ErrNotOwner))
-	for _, body := range []string{`{"deviceId":"a/b","commandId":"c"}`, `{"customerId":"x","deviceId":"y","titleId":"z"}`} {
+	for _, body := range []string{
+		`{"deviceId":"a/b","commandId":"c"}`, `{"customerId":"x","deviceId":"y","titleId":"z"}`,
+	} {
 		_, _, reply := post(t, g.url, "AcquireLicense", body)
-		if strings.Contains(reply, "_id") || !strings.Contains(reply, `"field":"`) || !strings.Contains(reply, "Id is required") {
+		if strings.Contains(reply, "_id") || !strings.Contains(reply, `"field":"`) ||
+			!strings.Contains(reply, "Id is required") {
 			t.Errorf("%s: %s", body, reply)
 		}
 	}

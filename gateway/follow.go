@@ -62,6 +62,8 @@ func (g *Gateway) Appended(customer string) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	// Each channel has room for one signal: a stream that has not looked yet will see all
+	// that was appended.
 	for c := range f.streams[customer] {
 		select {
 		case c <- struct{}{}:
@@ -94,6 +96,7 @@ func (s *historyService) Follow(
 				fmt.Sprintf("the history of customer %s ends at event %d", m.CustomerId, head.Sequence))
 		}
 	}
+	// The first turn of run sends what the client missed, from after on.
 	f := &following{historyService: s, request: m, stream: stream, after: after, news: news}
 	if err := f.run(ctx, head); err != nil {
 		return s.failed(ctx, m.CustomerId, err, false)
@@ -123,6 +126,8 @@ func (f *following) run(ctx context.Context, head persistence.Head) error {
 	}
 	tries := 0
 	for {
+		// While a history cannot be read, only time helps: neither an event nor a poll
+		// makes it readable.
 		news, again := f.news, poll.C
 		err := f.catchUp(ctx, head)
 		switch {

@@ -63,6 +63,7 @@ func namedAsInJSON(err error) error {
 // WriteHeader implements http.ResponseWriter. Package connect refuses methods and content types without a body, which a
 // client would show as nothing.
 func (c *call) WriteHeader(status int) {
+	// An answer with a content type has a body of its own.
 	empty := status >= http.StatusBadRequest && c.Header().Get("Content-Type") == ""
 	if empty {
 		c.Header().Set("Content-Type", "application/json")

@@ -132,9 +132,13 @@ func (g *Gateway) newRoutes() map[string]*route {
 			metrics: m, class: &g.limits.customers, body: MaxBodyBytes, reply: replyEstimates[m.name],
 			stream: m.stream, session: path == licensedv1connect.LicenseServiceSessionProcedure,
 		}
+		// Requests of operators have budgets of their own, so that customers cannot keep
+		// them out.
 		if strings.HasPrefix(path, "/"+licensedv1connect.AdminServiceName+"/") {
 			r.class = &g.limits.operators
 		}
+		// Imports are the largest messages, and wait for the store: they must not use up
+		// the operators' budgets.
 		if path == licensedv1connect.AdminServiceImportCustomerProcedure {
 			r.class, r.body = &g.limits.imports, MaxImportBytes
 		}

@@ -87,6 +87,8 @@ func (s *historyService) ListEvents(
 	if err == nil && head.Sequence == 0 {
 		return noHistory(m.CustomerId)
 	}
+	// The range of time becomes one of sequences, which may be wider: listing.event
+	// checks the time of each.
 	var after, through uint64
 	if err == nil {
 		after, through, err = s.config.HistoryReader.Between(ctx, head, from, to)
@@ -102,6 +104,7 @@ func (s *historyService) ListEvents(
 		},
 	}
 	if m.FromSequence > 0 {
+		// Sequences begin at 1, and the range excludes after.
 		after = max(after, m.FromSequence-1)
 	}
 	if m.ToSequence > 0 {
@@ -194,12 +197,14 @@ func (l *listing) event(i *HistoryItem) error {
 	if !about(&i.Record, value, l.device, l.title) {
 		return nil
 	}
+	// One event more than the limit was found, so that there is a next page.
 	if l.limit > 0 && l.end.Events == l.limit {
 		l.end.Limited = true
 		return errEnough
 	}
 	l.end.Events++
 	e := historyEvent(i, value, err)
+	// An estimate of the message's size, for the budget of replies.
 	size := 200 + len(i.Record.Data)
 	if l.record {
 		e.Record = persistence.AppendRecord(nil, &i.Record)
@@ -230,6 +235,7 @@ func about(r *persistence.Record, value any, device, title string) bool {
 	if device == "" && title == "" {
 		return true
 	}
+	// Events of a licence have the device and the title in the id of their aggregate.
 	ofDevice, ofTitle, _ := strings.Cut(r.AggregateID, "/")
 	if named, ok := value.(interface {
 		GetDeviceId() string
@@ -250,6 +256,7 @@ func historyEvent(i *HistoryItem, value any, problem error) *licensedv1.HistoryE
 		CommandIndex: r.Index, CommandCount: r.Count, Tier: i.Tier, Bytes: uint32(len(r.Data)), Mapper: r.Mapper,
 		PolicyVersion: r.Header.PolicyVersion,
 	}
+	// The time at which the client issued the command is stored with its first event.
 	if r.Index == 0 {
 		e.IssuedAt = timestamppb.New(r.IssuedAt)
 	}

@@ -115,6 +115,7 @@ const streamRetry = time.Second
 // budgetMetrics shows budgets. Labels are the names of limits and scopes.
 type budgetMetrics []*budget.Budget
 
+// Descriptions of the metrics that budgetMetrics collects.
 var (
 	refusedDesc = prometheus.NewDesc("licensed_gateway_limit_refusals_total",
 		"Requests and connections refused because a limit was reached, by limit, "+

@@ -105,6 +105,7 @@ func (m *metrics) resolve() {
 func (m *metrics) resolveService(service protoreflect.ServiceDescriptor) {
 	methods := service.Methods()
 	for i := range methods.Len() {
+		// Children are resolved once, so that a request looks none up by its labels.
 		name := string(methods.Get(i).Name())
 		m.methods["/"+string(service.FullName())+"/"+name] = &methodMetrics{
 			name:      name,

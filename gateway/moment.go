@@ -70,6 +70,8 @@ func (s *historyService) replay(ctx context.Context, customer string, p point, l
 		Replay: actors.NewReplay(s.config.Kind, customer), customer: customer,
 		moment: &licensedv1.Moment{HeadSequence: head.Sequence, PolicyVersion: s.config.PolicyVersion()},
 	}
+	// Up to two attempts: to the point; and, if events before it are damaged and the
+	// caller takes less, to the last event before the damage.
 	err = s.replayTo(ctx, head, p, r)
 	var gap *historyGap
 	if errors.As(err, &gap) && gap.Reason == licensedv1.GapReason_GAP_REASON_CORRUPT && left && gap.FromSequence > 1 {
@@ -91,6 +93,7 @@ func (s *historyService) replay(ctx context.Context, customer string, p point, l
 		return nil, s.failed(ctx, customer, err, false)
 	}
 	r.moment.Sequence = r.Sequence()
+	// The time as of which the state is read: licences expire by it.
 	switch {
 	case p.sequence > 0:
 		if r.asOf = r.Time(); r.asOf.IsZero() {
@@ -105,6 +108,8 @@ func (s *historyService) replay(ctx context.Context, customer string, p point, l
 			r.asOf = r.Time()
 		}
 	}
+	// As events have it: a state shown for a time must be the one that an event of that
+	// time would meet.
 	r.asOf = r.asOf.UTC().Truncate(time.Millisecond)
 	if !r.Time().IsZero() {
 		r.moment.EventTime = timestamppb.New(r.Time())
@@ -122,6 +127,7 @@ func (s *historyService) replayTo(ctx context.Context, head persistence.Head, p 
 	if p.sequence > 0 {
 		through = p.sequence
 	}
+	// before is the first event that must be applied: all snapshots below it do.
 	before := through
 	if !p.time.IsZero() {
 		after, _, err := s.config.HistoryReader.Between(ctx, head, p.time, time.Time{})
@@ -135,6 +141,7 @@ func (s *historyService) replayTo(ctx context.Context, head persistence.Head, p 
 	if !errors.As(err, &gap) {
 		return err
 	}
+	// The replay may have applied a part before it met the gap.
 	r.Replay, r.moment.ReplayedEvents = actors.NewReplay(s.config.Kind, r.customer), 0
 	again := s.replayFrom(ctx, head, before+1, through, p, r)
 	if errors.As(again, &gap) {
@@ -180,6 +187,7 @@ func (s *historyService) restoreBefore(ctx context.Context, head persistence.Hea
 		return err
 	}
 	if err := r.Restore(&root); err != nil {
+		// Not an error for the client: snapshots only save time.
 		s.config.Logger.WarnContext(ctx, "snapshot not restored, replaying from the first event",
 			"root", root.Key.String(), "error", err)
 		r.Replay = actors.NewReplay(s.config.Kind, r.customer)
@@ -191,6 +199,7 @@ func (s *historyService) restoreBefore(ctx context.Context, head persistence.Hea
 // historyGap is a gap where every event is needed.
 type historyGap struct{ *licensedv1.HistoryGap }
 
+// Error returns the reason as the reader gave it.
 func (g *historyGap) Error() string { return g.Message }
 
 // apiError says what a gap means for a question that needs what is missing.
@@ -296,6 +305,7 @@ func (s *historyService) TryAt(
 			IssuedAt:    at.asOf,
 			Mapper:      decision.Events[i].Mapper, Header: decision.Events[i].Header, Data: decision.Events[i].Data,
 		}}, decision.Events[i].Value, nil)
+		// They were never recorded: no row has them.
 		e.Committed, e.RowId = false, ""
 		res.Events = append(res.Events, e)
 	}
@@ -344,6 +354,7 @@ func (s *historyService) Why(
 	if err := invalid(v); err != nil {
 		return nil, err
 	}
+	// Events have milliseconds. A finer time could lie between an event and its state.
 	now := s.config.Now().UTC().Truncate(time.Millisecond)
 	head, err := s.head(ctx, m.CustomerId)
 	if err != nil {
@@ -360,6 +371,7 @@ func (s *historyService) Why(
 	if err != nil {
 		return nil, s.failed(ctx, m.CustomerId, err, false)
 	}
+	// A wrong clock must not bring the customer to a time before its last event.
 	if last := moment.EventTime; last != nil && now.Before(last.AsTime()) {
 		now = last.AsTime()
 	}
@@ -380,12 +392,16 @@ func (s *historyService) Why(
 func (s *historyService) present(
 	ctx context.Context, customer string, head persistence.Head, now time.Time,
 ) (*licensedv1.CustomerState, error) {
+	// The replay is thrown away: this must not load the customer into the memory of a
+	// node that does not own it.
 	r := &replayed{Replay: actors.NewReplay(s.config.Kind, customer), customer: customer, moment: &licensedv1.Moment{}}
 	var value any
 	err := s.replayTo(ctx, head, point{}, r)
 	if err == nil {
 		value, err = r.Aggregate().Query(now, describeState())
 	} else if ctx.Err() == nil {
+		// A gap kept the replay from the end. An owner that has the customer in memory
+		// knows the state all the same.
 		var answer actors.Answer
 		answer, err = s.aggregates.Query(ctx, customer, describeState())
 		value = answer.Value

@@ -123,6 +123,7 @@ func (s *adminService) direct(ctx context.Context, what, name string, do func(co
 		return err
 	}
 	err := do(ctx, name)
+	// Also what was refused is logged: an audit shows attempts.
 	s.config.Logger.InfoContext(ctx, what+" requested", "audit", true, "node", name, "accepted", err == nil)
 	switch {
 	case errors.Is(err, ErrUnsupported):
@@ -162,6 +163,7 @@ func (s *adminService) ListCustomers(
 		return nil, s.failed(ctx, "", err, false)
 	}
 	res := &licensedv1.ListCustomersResponse{CustomerIds: customers}
+	// There may be no more; the next page is empty then.
 	if len(customers) == limit {
 		res.NextPageToken = base64.RawURLEncoding.EncodeToString([]byte(customers[limit-1]))
 	}
@@ -194,6 +196,7 @@ func (s *adminService) ArchiveCustomer(
 	if err := invalid(checkSubject(r.Msg.CustomerId, "", "")); err != nil {
 		return nil, err
 	}
+	// The owner does it; the answer comes when it is done.
 	res, err := s.config.Operations.Archive(ctx, r.Msg.CustomerId, r.Msg.All)
 	if errors.Is(err, ErrUnsupported) {
 		return nil, apiError(connect.CodeUnimplemented, ReasonUnsupported,
@@ -216,6 +219,8 @@ func (s *adminService) VerifyCustomer(
 	if err := invalid(checkSubject(r.Msg.CustomerId, "", "")); err != nil {
 		return err
 	}
+	// Progress is sent while it reads, since a large history takes longer than proxies
+	// keep a silent stream open.
 	var last licensedv1.VerifyCustomerResponse
 	report, err := s.config.Operations.Verify(ctx, r.Msg.CustomerId, r.Msg.Mend, func(checked, total uint64) error {
 		last.CheckedEvents, last.TotalEvents = checked, total
@@ -241,6 +246,7 @@ func (s *adminService) ReloadPolicy(
 	case errors.Is(err, ErrUnsupported):
 		return nil, apiError(connect.CodeUnimplemented, ReasonUnsupported,
 			"this node runs on the built-in policy; there is no file to read")
+	// The caller gave up: that the policy was not read is no fault of the file.
 	case ctx.Err() != nil && err != nil:
 		return nil, s.failed(ctx, "", err, false)
 	case err != nil:
@@ -284,6 +290,8 @@ func decodeRecords(v *violations, encoded [][]byte) []persistence.Record {
 		}
 		if n == 0 && r.Sequence == 0 {
 			v.add("records[0]", "is event 0; the first event of a history is event 1")
+			// Later records go by the one before; where the first belongs is for import
+			// to find out.
 			return nil
 		}
 		if n > 0 && r.Sequence != records[n-1].Sequence+1 {
@@ -308,6 +316,7 @@ type importing struct {
 // otherHistory is why an import is not the customer's history.
 type otherHistory struct{ why string }
 
+// Error returns what differs.
 func (e *otherHistory) Error() string { return e.why }
 
 // run compares what the customer has already, and records the rest, so that a call may be
@@ -356,6 +365,8 @@ func (i *importing) compare(ctx context.Context, head persistence.Head, records 
 		return nil
 	}
 	r := HistoryRange{After: records[0].Sequence - 1, Through: records[len(records)-1].Sequence}
+	// Records and stored events advance together: the reader returns each sequence of the
+	// range once, as an event or in a gap.
 	next := records
 	return i.config.HistoryReader.Read(ctx, head, r, func(stored *HistoryItem) error {
 		if stored.Gap != nil {
@@ -375,10 +386,12 @@ func (i *importing) compare(ctx context.Context, head persistence.Head, records 
 func (i *importing) record(ctx context.Context, after uint64, records []persistence.Record) error {
 	for len(records) > 0 {
 		n := 0
+		// Whole commands: the count of the first record is that of its command.
 		for n < len(records) && n < importStretch {
 			n = min(n+int(max(1, records[n].Count)), len(records))
 		}
 		head, err := i.config.Operations.Import(ctx, i.customer, actors.Import{After: after, Records: records[:n]})
+		// The owner did not execute the stretch now; it may have done so before.
 		if errors.Is(err, actors.ErrNotContinued) {
 			head, n, err = i.recorded(ctx, after, records, err)
 		}

@@ -137,6 +137,9 @@ var grpcUnits = map[byte]time.Duration{
 // what package connect refuses. It is read here, since connect looks at it only after the
 // body was read.
 func clientTimeout(h http.Header) (time.Duration, bool) {
+	// The name of the header, and the most digits that the protocol allows:
+	// https://connectrpc.com/docs/protocol for Connect;
+	// https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md for gRPC.
 	unit, digits, most := time.Millisecond, first(h["Connect-Timeout-Ms"]), 10
 	if strings.HasPrefix(first(h["Content-Type"]), "application/grpc") {
 		digits, most = first(h["Grpc-Timeout"]), 8

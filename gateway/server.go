@@ -76,9 +76,12 @@ func Listen(address string, c ServerConfig) (*Server, error) {
 		return nil, fmt.Errorf("listen on %q: %w", address, err)
 	}
 	var protocols http.Protocols
+	// Without TLS, HTTP/2 is spoken with prior knowledge, as gRPC clients do.
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(c.TLS != nil)
 	protocols.SetUnencryptedHTTP2(c.TLS == nil)
+	// Connections are counted by address as soon as they are accepted, before a byte is
+	// read.
 	connections := budget.New(c.Name, int64(c.MaxConnections), c.AddressShare)
 	return &Server{
 		listener:    &countedListener{l, connections},

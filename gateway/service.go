@@ -48,6 +48,7 @@ func (s *service) AcquireLicense(
 	ctx context.Context, r *connect.Request[licensedv1.AcquireLicenseRequest],
 ) (*connect.Response[licensedv1.AcquireLicenseResponse], error) {
 	m := r.Msg
+	// execute checks the ids of the message; the functions of this file only translate.
 	res, err := s.execute(ctx, m, onTitle(m), &licensedv1.Command{Command: &licensedv1.Command_AcquireLicense{
 		AcquireLicense: &licensedv1.AcquireLicense{
 			DeviceId: m.DeviceId, TitleId: m.TitleId, NewDownload: m.NewDownload,

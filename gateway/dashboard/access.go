@@ -86,6 +86,9 @@ const (
 // admits checks a request. A wrong bearer token is not overridden by a cookie.
 func (a *access) admits(r *http.Request) admission {
 	switch {
+	// In this order: a dashboard without a token is open to loopback alone, and there
+	// only under a local name. A page of another site could otherwise reach it through a
+	// name that resolves to this address.
 	case a.token == "" && !a.loopback:
 		return closed
 	case a.token == "" && !localHost(r.Host):
@@ -274,6 +277,7 @@ func (d *Dashboard) enter(w http.ResponseWriter, r *http.Request) error {
 	if d.access.token == "" {
 		return errClosed
 	}
+	// next was checked: a login must not lead to another site.
 	next, wrong, status := backTo(r.FormValue("next")), wrongToken, http.StatusUnauthorized
 	switch d.access.try(r.FormValue("token"), r.RemoteAddr) {
 	case admitted:

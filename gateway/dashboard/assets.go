@@ -37,10 +37,10 @@ func loadAssets() (map[string]asset, error) {
 			return nil
 		}
 		content, err := fs.ReadFile(root, name)
-		// A name stays the same when its content changes, so the tag is the content's.
 		if err != nil {
 			return err
 		}
+		// A name stays the same when its content changes, so the tag is the content's.
 		sum := sha256.Sum256(content)
 		assets[name] = asset{content, kind, `"` + hex.EncodeToString(sum[:8]) + `"`}
 		return nil

@@ -140,7 +140,8 @@ func boardOf(r reading, now time.Time) boardView {
 	return b
 }
 
-// staleAfter is the age from which a status is not taken for the present state.
+// staleAfter is the age from which a status is not taken for the present state: five
+// samples of a page that is watched.
 const staleAfter = 5 * time.Second
 
 // stale returns why the last reading is no present status; empty if it is one.
@@ -196,6 +197,7 @@ func tilesOf(s *licensedv1.ClusterStatus, latest *clusterrates.Sample) []tileVie
 	if latest == nil {
 		latest = new(clusterrates.Sample)
 	}
+	// Sums over the nodes that answered; the findings name the others.
 	var customers, bytes, waiting uint64
 	for _, n := range s.Nodes {
 		customers += n.ResidentCustomers
@@ -423,6 +425,8 @@ func mapOf(s *licensedv1.ClusterStatus) mapView {
 		})
 		m.Cells = append(m.Cells, cell)
 	}
+	// Only owners of open shards are in the legend: a node without any has no colour in
+	// the picture.
 	for _, o := range byIncarnation {
 		if o.Shards > 0 {
 			o.Epochs = epochs(o.low, o.high)

@@ -61,6 +61,7 @@ func selectionOf(r *http.Request) (s Selection, err error) {
 
 // link returns the address of the selection.
 func (s Selection) link() string {
+	// Only what is set: addresses are read by people, and kept in tickets.
 	q := url.Values{"id": {s.Customer}}
 	if s.At > 0 {
 		q.Set("at", strconv.FormatUint(s.At, 10))
@@ -179,6 +180,7 @@ func (d *Dashboard) moment(ctx context.Context, s Selection) (momentView, error)
 	now, err := d.state(ctx, s.Customer, s.At)
 	var api *connect.Error
 	switch {
+	// Shown is the sequence that the answer is for, also if the selection is "now".
 	case err == nil:
 		v.Moment, v.Head, v.Shown = now.Moment, now.Moment.HeadSequence, now.Moment.Sequence
 	case errors.As(err, &api) && unreadable[api.Code()]:
@@ -219,6 +221,7 @@ func (d *Dashboard) moment(ctx context.Context, s Selection) (momentView, error)
 	if err := g.Wait(); err != nil {
 		return v, err
 	}
+	// Marks need the state itself; where it cannot be told there is nothing to mark.
 	if v.Problem == "" {
 		v.State = compare(before, now.State)
 		v.Devices, v.Titles = named(now.State)
@@ -232,7 +235,8 @@ var unreadable = map[connect.Code]bool{
 }
 
 // stateBefore returns what the state is compared with: that before the event or, now, that after the
-// last event. Before the first event there is nothing; where it cannot be told it is nil.
+// last event. Before the first event there is nothing, and the result is an empty state;
+// where it cannot be told it is nil.
 func (d *Dashboard) stateBefore(ctx context.Context, v *momentView) (*licensedv1.CustomerState, error) {
 	at := v.Shown - 1
 	if v.Now {

@@ -34,6 +34,7 @@ func (d *Dashboard) customers(w http.ResponseWriter, r *http.Request) error {
 	}
 	v := customersView{IDs: res.Msg.CustomerIds, After: after}
 	if n := len(v.IDs); res.Msg.NextPageToken != "" {
+		// The last id and not the API's token: people keep such addresses, and read them.
 		v.Next = v.IDs[n-1]
 	}
 	return d.render(w, http.StatusOK, "customers", "", view{Title: "Customers", Section: "customers", Body: v})

@@ -67,6 +67,7 @@ type Dashboard struct {
 
 // New returns a dashboard. Its sampling continues until Close.
 func New(c Config) (*Dashboard, error) {
+	// What may fail is done before the sampler starts, which only Close ends.
 	assets, err := loadAssets()
 	if err != nil {
 		return nil, err
@@ -97,6 +98,8 @@ func (d *Dashboard) Handler() http.Handler { return d.handler }
 // routes returns the handler of all pages. Pages are behind the guard; what the login
 // page needs is not.
 func (d *Dashboard) routes() http.Handler {
+	// Patterns without a method would also take a POST, which must be only where a form
+	// of this dashboard sends one.
 	open, guarded := http.NewServeMux(), http.NewServeMux()
 	handle := func(pattern string, h func(http.ResponseWriter, *http.Request) error) {
 		guarded.Handle(pattern, d.page(h))
@@ -116,6 +119,8 @@ func (d *Dashboard) routes() http.Handler {
 	open.HandleFunc("GET /dashboard/static/{file...}", d.static)
 	open.Handle("GET /dashboard/login", d.page(d.login))
 	open.Handle("POST /dashboard/login", d.page(d.enter))
+	// What no open pattern matches needs a login, also a page that does not exist: who is
+	// not admitted learns nothing of the pages.
 	open.Handle("/", d.Guard(guarded))
 	return secured(open)
 }
@@ -133,6 +138,8 @@ func (d *Dashboard) Guard(h http.Handler) http.Handler {
 		case tooMany:
 			d.fail(w, r, errTooMany)
 		default:
+			// A browser that opens a page is led to the login; a script of the page gets
+			// the status, and shows it.
 			if r.Method == http.MethodGet && r.Header.Get("Sec-Fetch-Dest") != "empty" {
 				http.Redirect(w, r, loginPath(r), http.StatusSeeOther)
 				return

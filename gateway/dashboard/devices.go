@@ -67,6 +67,7 @@ func (d *Dashboard) devicesOf(ctx context.Context, customer string) (v devicesVi
 			v.Removed = append(v.Removed, view)
 		}
 	}
+	// Devices in use that were never downloaded to come last, in the order of the state.
 	slices.SortStableFunc(v.Devices, func(a, b deviceView) int {
 		return b.LastDownloadAt.AsTime().Compare(a.LastDownloadAt.AsTime())
 	})
@@ -87,15 +88,19 @@ type removeView struct {
 // askRemoval asks the customer's owner the result that the removal of a device would have, and then the operator that
 // asked for it whether that is meant.
 func (d *Dashboard) askRemoval(w http.ResponseWriter, r *http.Request) error {
+	// The id of the command is made here, and goes with the form.
 	v := removeView{
 		Customer: r.FormValue("id"), Device: r.FormValue("device"), Command: "dashboard-" + d.config.NewID(),
 	}
+	// Validated without being executed: what the owner would answer now, and may no
+	// longer answer when the form is sent.
 	res, err := d.config.Licenses.DeactivateDevice(r.Context(), connect.NewRequest(&licensedv1.DeactivateDeviceRequest{
 		CustomerId: v.Customer, DeviceId: v.Device, ValidateOnly: true,
 	}))
 	switch {
 	case err == nil:
 		v.Ends = res.Msg.ReleasedTitleIds
+	// A refusal is an answer to the question, and is shown on the page.
 	case connect.CodeOf(err) == connect.CodeFailedPrecondition || connect.CodeOf(err) == connect.CodeNotFound:
 		v.Refused, _ = problem(err)
 	default:
@@ -118,6 +123,7 @@ func (d *Dashboard) removeDevice(w http.ResponseWriter, r *http.Request) error {
 	d.config.Logger.Info("dashboard: device removed", "customer", customer, "device", device,
 		"ended", strings.Join(res.Msg.ReleasedTitleIds, " "), "sequence", res.Msg.Sequence, "command", command, "from",
 		r.RemoteAddr)
+	// After a redirect, loading the page again does not send the form again.
 	q := url.Values{"id": {customer}, "removed": {device}, "ended": {fmt.Sprint(len(res.Msg.ReleasedTitleIds))}}
 	http.Redirect(w, r, Path+"devices?"+q.Encode(), http.StatusSeeOther)
 	return nil

@@ -32,6 +32,8 @@ func eventOf(e *licensedv1.HistoryEvent) eventView {
 		v.Kind, v.Text = "bad", sentence("cannot be decoded: "+e.Problem)
 		return v
 	}
+	// A type that this release does not have: the name and the bytes are shown without a
+	// sentence.
 	m, err := e.Data.UnmarshalNew()
 	if err != nil {
 		v.Text = "An event of a newer release."

@@ -45,6 +45,8 @@ func (d *Dashboard) why(ctx context.Context, s Selection) (*whyView, error) {
 	res, err := d.config.History.Why(ctx, connect.NewRequest(&licensedv1.WhyRequest{
 		CustomerId: s.Customer, DeviceId: s.WhyDevice, TitleId: s.WhyTitle,
 	}))
+	// What the API refuses (an unknown licence, a history that cannot be read) is shown
+	// in place of the answer; other errors fail the page.
 	if err != nil {
 		v.Problem, err = problem(err)
 		return v, err
@@ -89,6 +91,7 @@ func (d *Dashboard) try(ctx context.Context, s Selection) (*tryView, error) {
 	command, words := commandOf(s)
 	v := &tryView{Command: words}
 	r := &licensedv1.TryAtRequest{CustomerId: s.Customer, Command: command}
+	// Without a moment the command is tried on the present state.
 	if s.At > 0 {
 		r.At = &licensedv1.TryAtRequest_Sequence{Sequence: s.At}
 	}

@@ -121,6 +121,8 @@ func (d *Dashboard) live(w http.ResponseWriter, r *http.Request) error {
 		if err := v.show(&u); err != nil {
 			return nil // The browser has gone.
 		}
+		// A reading's channel is closed when the next one exists, so that none is missed
+		// between the two.
 		select {
 		case <-reading.news:
 		case <-r.Context().Done():
@@ -144,6 +146,7 @@ type viewer struct {
 func (v *viewer) show(u *update) error {
 	switch {
 	case v.begun && u.at <= v.at:
+	// The page has all samples up to the one before this: the latest is enough.
 	case v.begun && u.before == v.at:
 		v.out.add(u.sample)
 		v.at = u.at
@@ -162,6 +165,7 @@ func (v *viewer) show(u *update) error {
 			v.at = samples[n-1].At
 		}
 	}
+	// Parts are compared by identity: an update keeps a part that did not change.
 	for i, part := range u.parts {
 		if part != v.parts[i] {
 			v.out.add(part)

@@ -33,6 +33,8 @@ func parsePages() (map[string]*template.Template, error) {
 		return nil, err
 	}
 	pages := make(map[string]*template.Template)
+	// Each page clones the layout, since all of them define the same name for their main
+	// part.
 	for _, name := range []string{
 		"cluster", "runbook", "customers", "customer", "devices", "remove", "login", "error",
 	} {
@@ -50,7 +52,9 @@ func (d *Dashboard) render(w http.ResponseWriter, status int, page, part string,
 	if part == "" {
 		part = "layout"
 	}
+	// Without a token there is no session to end.
 	v.CanLogOut = d.access.token != ""
+	// Rendered before the status is written: a template that fails becomes an error page.
 	b, err := d.part(page, part, v)
 	if err != nil {
 		return err
@@ -139,6 +143,7 @@ func (d *Dashboard) explain(r *http.Request, err error) *pageError {
 	var api *connect.Error
 	if errors.As(err, &api) {
 		if s, ok := statuses[api.Code()]; ok {
+			// What is temporary can be tried again, by a button on the page.
 			retry := s.status >= http.StatusServiceUnavailable
 			return &pageError{
 				status: s.status, title: s.title, text: sentence(api.Message()), customer: customer, retry: retry,

@@ -95,11 +95,12 @@ func (s *sampler) sample(ctx context.Context) {
 	now := s.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	// A failed attempt has a number, too: viewers must see that it failed.
 	s.number++
 	if s.err = err; err == nil {
+		// A wall clock that was set back makes no sample: rates would be nonsense.
 		if s.last != nil && now.After(s.lastAt) {
 			s.samples = append(s.samples, clusterrates.Between(s.last, status, now, now.Sub(s.lastAt)))
-			// A wall clock that was set back makes no sample: rates would be nonsense.
 			if excess := len(s.samples) - keptSamples; excess > 0 {
 				s.samples = append(s.samples[:0], s.samples[excess:]...)
 			}
@@ -161,6 +162,7 @@ func (s *sampler) read() reading {
 	r := reading{number: s.number, Status: s.last, Err: s.err, At: s.lastAt, news: s.news, closed: s.closed}
 	n := len(s.samples)
 	if n > 0 {
+		// A copy: the slice is overwritten by the next sample.
 		latest := s.samples[n-1]
 		r.Latest = &latest
 	}
@@ -198,6 +200,8 @@ func (s *sampler) first(ctx context.Context) reading {
 func (s *sampler) current(ctx context.Context) reading {
 	defer s.watch()()
 	r := s.first(ctx)
+	// The latest reading may be from before anybody watched, as old as the pause then.
+	// Two may be needed: one may have been in flight already.
 	for !r.closed && s.now().Sub(r.At) > watchedEvery {
 		select {
 		case <-r.news: // maybe of an attempt that began before somebody looked

@@ -72,6 +72,8 @@ func compare(before, now *licensedv1.CustomerState) stateView {
 			}
 		}
 	}
+	// The tables of both states are made by one function, so that they have the same
+	// order and columns.
 	for i, was := range tablesOf(before) {
 		v.Changes = append(v.Changes, v.Tables[i].mark(was)...)
 	}
@@ -103,6 +105,7 @@ func (t *table) mark(before table) (changes []string) {
 			changes = append(changes, fmt.Sprintf("%s %s: %s %s, was %s", t.One, r.Key, c.Name, c.Text, c.Was))
 		}
 	}
+	// Rows that remain in the map had no equal now; the order is the former one.
 	for _, r := range before.Rows {
 		if _, gone := was[r.Key]; gone {
 			r.Mark = "gone"

@@ -56,6 +56,7 @@ func (d *Dashboard) timeline(ctx context.Context, s Selection) (timelineView, er
 			CustomerId: s.Customer, DeviceId: s.Device, TitleId: s.Title, Limit: around,
 		}
 	}
+	// At the head there is nothing newer.
 	if s.At > 0 {
 		g.Go(func() (err error) {
 			r := request()
@@ -79,6 +80,8 @@ func (d *Dashboard) timeline(ctx context.Context, s Selection) (timelineView, er
 	}
 	v.Head = olderEnd.HeadSequence
 	slices.Reverse(newer)
+	// newer has the lowest sequence first, as it was listed; the list is shown with the
+	// highest first.
 	items := append(newer, older...)
 	if len(items) > 0 {
 		if newerEnd.GetLimited() {
@@ -97,6 +100,7 @@ func first(i *licensedv1.HistoryItem) uint64 {
 	return max(i.GetEvent().GetSequence(), i.GetGap().GetFromSequence())
 }
 
+// last returns the highest sequence of an item: an event's own, or the end of a gap.
 func last(i *licensedv1.HistoryItem) uint64 {
 	return max(i.GetEvent().GetSequence(), i.GetGap().GetToSequence())
 }
@@ -109,6 +113,8 @@ func itemsOf(items []*licensedv1.HistoryItem, at, head uint64) []itemView {
 	}
 	out := make([]itemView, 0, len(items))
 	command, tier := "", licensedv1.Tier_TIER_HOT
+	// A command is named once for all of its events, and the border to the archive is
+	// drawn once.
 	for _, i := range items {
 		if g := i.GetGap(); g != nil {
 			out = append(out, itemView{Gap: g, Chosen: g.FromSequence <= at && at <= g.ToSequence})
@@ -157,6 +163,8 @@ type bar struct{ events, refused, archived, missing int }
 // strip draws a history; what the filter leaves out is left out. Each bar stands for the
 // same number of events, not for the same time.
 func (d *Dashboard) strip(ctx context.Context, s Selection) (stripView, error) {
+	// A history that is longer than stripMost is not drawn: to draw it would read all of
+	// it.
 	head, err := d.head(ctx, s.Customer)
 	if err != nil {
 		return stripView{}, err
@@ -167,6 +175,7 @@ func (d *Dashboard) strip(ctx context.Context, s Selection) (stripView, error) {
 		return v, nil
 	}
 	bars := make([]bar, n)
+	// Events of one bar are neighbours: bar k has those from k·head/n+1 on.
 	at := func(sequence uint64) *bar { return &bars[min(uint64(n-1), (sequence-1)*uint64(n)/head)] }
 	_, err = d.list(ctx,
 		&licensedv1.ListEventsRequest{CustomerId: s.Customer, DeviceId: s.Device, TitleId: s.Title, ToSequence: head},
@@ -210,6 +219,7 @@ func drawn(bars []bar) []barView {
 		if b.events+b.missing == 0 {
 			continue
 		}
+		// A bar of few events among many would have no height at all.
 		h := max(4, height*(b.events+b.missing)/most)
 		v := barView{X: i * 6, Y: height - h, H: h, Class: "hot"}
 		switch {
@@ -234,6 +244,8 @@ func (d *Dashboard) download(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	// The errors of a customer without history come before the header, while a page can
+	// still be shown.
 	if _, err := d.head(r.Context(), s.Customer); err != nil {
 		return noHistoryYet(s.Customer, err)
 	}
@@ -255,10 +267,13 @@ func (d *Dashboard) download(w http.ResponseWriter, r *http.Request) error {
 			separator = ",\n"
 			return err
 		})
+	// The status was sent. An aborted connection is the only way left to tell that the
+	// file is not whole.
 	if err != nil {
 		d.config.Logger.Warn("dashboard: download aborted", "customer", s.Customer, "error", err)
 		panic(http.ErrAbortHandler)
 	}
+	// No event at all is an empty array.
 	if separator == "[\n" {
 		_, _ = out.WriteString("[")
 	}

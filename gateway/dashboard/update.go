@@ -40,6 +40,7 @@ type updates struct {
 func (u *updates) of(r *reading) (update, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	// Several viewers wake up for one reading: the first of them renders.
 	if u.latest.reading >= r.number {
 		return u.latest, nil
 	}
@@ -60,6 +61,7 @@ func (u *updates) of(r *reading) (update, error) {
 	event(0, "board", true, func() any { return board })
 	event(1, "happenings", !sameHappenings(u.status, r.Status), func() any { return board })
 	event(2, "map", !sameMap(u.status, r.Status), func() any { return mapOf(r.Status) })
+	// Without two readings there is no sample, and the page draws none.
 	if r.Latest != nil && err == nil {
 		next.at = r.Latest.At
 		next.sample, err = newEvent("samples", []clusterrates.Sample{*r.Latest})

@@ -38,7 +38,8 @@ const (
 	expiryGrace = time.Hour
 	// maxTimeToLive is Cassandra's limit, 20 years; what is to be kept longer is kept forever.
 	maxTimeToLive = 20 * 365 * 24 * time.Hour
-	// archiveReads is the number of chunks, or buckets of names, that are asked for at a time.
+	// archiveReads is the number of chunks in a page of an answer, and of buckets of
+	// names that are asked for at a time.
 	archiveReads = 16
 )
 
@@ -245,6 +246,7 @@ func (a *Archive) Segments(ctx context.Context, after string, limit int) ([]stri
 		return nil, fmt.Errorf("segments: %w", err)
 	}
 	defer a.end()
+	// The driver would only find out after the first buckets were asked.
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("segments: %w", readError(err))
 	}
@@ -271,6 +273,7 @@ func (a *Archive) Segments(ctx context.Context, after string, limit int) ([]stri
 	if err := g.Wait(); err != nil {
 		return nil, fmt.Errorf("segments: %w", err)
 	}
+	// At most nameBuckets times limit names are in memory, to return limit of them.
 	names := slices.Concat(found[:]...)
 	slices.SortFunc(names, cmp.Compare[string])
 	return names[:min(limit, len(names))], nil

@@ -102,6 +102,8 @@ func inspect(ctx context.Context, s *session, o *Options, which Schema) (*findin
 	if err := f.readTables(ctx, s, o.Keyspace); err != nil {
 		return nil, err
 	}
+	// Only the schema of events has the row of the cluster; an archive may be in a
+	// keyspace of its own.
 	if which == HotSchema {
 		var err error
 		if f.cluster, err = s.readCluster(ctx); err != nil && !errors.Is(err, persistence.ErrNotFound) {
@@ -109,6 +111,8 @@ func inspect(ctx context.Context, s *session, o *Options, which Schema) (*findin
 		}
 	}
 	first := true
+	// One request to each node, whatever it holds: clocks and settings are each node's
+	// own.
 	for _, id := range s.policy.hostIDs() {
 		one := context.WithValue(ctx, onlyHost{}, id)
 		if f.readClock(one, s) != nil {
@@ -127,6 +131,8 @@ func inspect(ctx context.Context, s *session, o *Options, which Schema) (*findin
 func (f *findings) readTopology(ctx context.Context, s *session, o *Options) error {
 	dcs := make(map[string]bool)
 	f.dataCenter = o.DataCenter
+	// Consistency ONE: these tables are local to the node that answers, and it knows the
+	// whole ring.
 	iter := s.read(ctx, `SELECT data_center FROM system.peers_v2`).Consistency(gocql.One).Iter()
 	var dc string
 	for iter.Scan(&dc) {
@@ -150,6 +156,7 @@ func (f *findings) readTopology(ctx context.Context, s *session, o *Options) err
 	if err != nil {
 		return readError(err)
 	}
+	// The class has the name of its Java package in front.
 	f.strategy = replication["class"][strings.LastIndexByte(replication["class"], '.')+1:]
 	f.replicas = replicas(replication, f.dataCenter)
 	return nil
@@ -197,7 +204,8 @@ func (f *findings) readClock(ctx context.Context, s *session) error {
 		return err
 	}
 	after := time.Now()
-	// Whatever moment of the question it was, the difference is at least this.
+	// theirs was read between before and after, and cut off to milliseconds. Whatever
+	// moment it was, the difference is at least this.
 	skew := max(before.Sub(theirs)-time.Millisecond, theirs.Sub(after))
 	f.skew = max(f.skew, skew)
 	return nil
@@ -219,6 +227,7 @@ func (f *findings) readSettings(ctx context.Context, s *session, first bool) err
 	f.commitLog[settings["commitlog_sync"]] = true
 	f.paxosVariant[settings["paxos_variant"]] = true
 	least := func(have *int, name string) {
+		// The least of all nodes counts: any of them may be the coordinator of a batch.
 		if n, ok := parseSize(settings[name]); ok && (first || n < *have) {
 			*have = n
 		}
@@ -247,6 +256,8 @@ func parseSize(s string) (int, bool) {
 // start.
 func (f *findings) risks(o *Options) []Risk {
 	var found []Risk
+	// add appends a risk if its condition holds, so that the conditions below read as a
+	// list.
 	add := func(wrong, severe bool, name, format string, args ...any) {
 		if wrong {
 			found = append(found, Risk{Name: name, Severe: severe, Detail: fmt.Sprintf(format, args...)})
@@ -318,6 +329,8 @@ func (f *findings) addClusterRisks(o *Options, add addRisk) {
 	if f.cluster.Shards == 0 {
 		return // not created yet
 	}
+	// The serial consistency decides which nodes take part in Paxos. Two nodes with
+	// different ones could both win.
 	serial := o.levels().serial.String()
 	add(f.cluster.serial != serial, true, RiskSerial,
 		"the cluster was created with %s and this node would use %s (consistency %s): "+

@@ -185,6 +185,8 @@ func (g *groups) fill(queue []*write) int {
 func (g *groups) send(group []*write) {
 	g.requests.Add(1)
 	err := g.execute(group)
+	// One at a time, those that are valid succeed. It ends, since a group of one is not
+	// sent again.
 	if err != nil && isRejected(err) && len(group) > 1 {
 		// Nothing was applied, and one of them, or their number, is why.
 		for _, w := range group {
@@ -205,11 +207,15 @@ func (g *groups) send(group []*write) {
 func (s *Store) execute(group []*write) error {
 	first := group[0]
 	if len(group) == 1 && len(first.rows) == 1 {
+		// The routing key is given: the driver need not derive it from the prepared
+		// statement.
 		q := s.session.Query(first.statement, first.rows[0]...).Idempotent(true).RoutingKey(first.key)
 		err := q.Exec()
 		q.Release()
 		return err
 	}
+	// Unlogged: all statements of a write are of one partition, which Cassandra applies
+	// as one mutation. Several writes share the request only.
 	b := s.session.NewBatch(gocql.UnloggedBatch)
 	b.Entries = make([]gocql.BatchEntry, 0, len(group)*len(first.rows))
 	for _, w := range group {

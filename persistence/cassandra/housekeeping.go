@@ -11,6 +11,8 @@ import (
 )
 
 const (
+	// archive_mark says where the archive has the events of a root, snapshot_at where it
+	// has the snapshot that was taken out ([R12]).
 	markArchived = `UPDATE snapshots SET archive_mark = ? WHERE aggregate = ? AND epoch = ? AND version = ?`
 	deleteEvents = `DELETE FROM events USING TIMESTAMP ? WHERE row_id = ? AND epoch = ? AND incarnation = ?`
 	markStripped = `UPDATE snapshots SET snapshot_at = ? WHERE aggregate = ? AND epoch = ? AND version = ?`

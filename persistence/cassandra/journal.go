@@ -16,6 +16,7 @@ const pageRows = 1000
 
 // TopRoot implements persistence.Journal.
 func (s *Store) TopRoot(ctx context.Context, aggregate string) (persistence.Root, error) {
+	// The clustering order puts the highest epoch and version first.
 	roots, err := s.readRoots(ctx, aggregate, 1, selectRoots, aggregate, 1)
 	if err == nil && len(roots) == 0 {
 		err = persistence.ErrNotFound
@@ -30,6 +31,7 @@ func (s *Store) TopRoot(ctx context.Context, aggregate string) (persistence.Root
 func (s *Store) ReadRoot(ctx context.Context, key persistence.RootKey) (persistence.Root, error) {
 	var roots []persistence.Root
 	var err error
+	// A number above 2^63 cannot have been stored: the root does not exist.
 	if fits(key.Epoch, key.Version) {
 		roots, err = s.readRoots(ctx, key.Aggregate, 1, selectRoot, key.Aggregate, int64(key.Epoch), int64(key.Version))
 	}
@@ -93,6 +95,7 @@ func (s *Store) ReadRecords(
 		limit = 0 // there can be none
 	}
 	rowID := p.RowID()
+	// Cassandra's LIMIT is an int32.
 	values := []any{rowID, int64(p.Epoch), gocql.UUID(p.Incarnation), int64(after), min(limit, 1<<30)}
 	var records []persistence.Record
 	err := s.scan(limit, eventsKey(&p, rowID),
@@ -208,6 +211,8 @@ func (s *Store) rows(query *gocql.Query, next func(*gocql.Iter) (more bool, err 
 // PutRoot implements persistence.Journal.
 func (s *Store) PutRoot(ctx context.Context, r *persistence.Root, done func(error)) {
 	w := &write{what: r.Key, statement: insertRoot, done: done}
+	// Validated before it counts as in flight: a root that is not valid is rejected
+	// without a request.
 	err := r.Validate()
 	switch {
 	case err != nil:
@@ -244,6 +249,8 @@ func (s *Store) validate(m *persistence.Mutation) error {
 	if err := m.Validate(); err != nil {
 		return err
 	}
+	// Only the data counts: keys and ids have limits of their own, and inspect allows for
+	// an eighth more.
 	size := 0
 	for i := range m.Records {
 		r := &m.Records[i]
@@ -273,6 +280,7 @@ func (s *Store) start(ctx context.Context, w *write, err error) {
 		w.done(fmt.Errorf("write %v: %w", w.what, closed))
 		return
 	}
+	// From here on the write holds the store open, until finish has told its outcome.
 	w.ended = s.end
 	if err == nil {
 		if cause := ctx.Err(); cause != nil {
@@ -289,6 +297,7 @@ func (s *Store) start(ctx context.Context, w *write, err error) {
 // finish tells a write its outcome, and is called once for each that passed begin. An
 // error must be one of package persistence already.
 func (s *Store) finish(w *write, err error) {
+	// Writes count when they end, with their rows, also those that failed.
 	s.stats.writes.Add(1)
 	s.stats.rows.Add(uint64(len(w.rows)))
 	switch {
@@ -303,6 +312,7 @@ func (s *Store) finish(w *write, err error) {
 	if err != nil {
 		err = fmt.Errorf("write %v: %w", w.what, err)
 	}
+	// The caller hears first: Close, which waits for ended, must not return before that.
 	w.done(err)
 	w.ended()
 }

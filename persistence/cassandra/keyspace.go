@@ -33,6 +33,7 @@ func openKeyspace(ctx context.Context, o Options, which Schema) (*keyspace, *fin
 	if err != nil {
 		return nil, nil, err
 	}
+	// From here on an error must close the session, which has connections and goroutines.
 	k := &keyspace{session: s, opts: o}
 	found, err := k.check(ctx, which)
 	if err != nil {

@@ -157,8 +157,9 @@ func parseURL(s string) (Options, error) {
 	return o, o.setAll(u.Query())
 }
 
-// setAll applies the parameters of a URL. Several values of one parameter are applied in
-// order, which only accept_risk uses.
+// setAll applies the parameters of a URL, in no fixed order. Several values of one
+// parameter are applied in order, which only accept_risk uses. Errors name the parameter
+// and its value.
 func (o *Options) setAll(params url.Values) error {
 	var encryption tlsParameters
 	for name, values := range params {
@@ -172,6 +173,8 @@ func (o *Options) setAll(params url.Values) error {
 			}
 		}
 	}
+	// A certificate of any kind turns encryption on; tls=true alone uses the system's
+	// roots.
 	certificates, err := encryption.Open("tls_", nil)
 	switch {
 	case err != nil:
@@ -214,6 +217,7 @@ var parameters = map[string]func(o *Options, encryption *tlsParameters, v string
 	"tls_key":  func(_ *Options, f *tlsParameters, v string) error { f.Key = v; return nil },
 }
 
+// setDuration and setInt set a field from the text of a parameter.
 func setDuration(d *time.Duration, v string) (err error) {
 	*d, err = time.ParseDuration(v)
 	return err
@@ -247,11 +251,14 @@ func redacted(s string) string {
 	return s[:scheme] + user + ":xxxxx" + s[at:]
 }
 
+// validKeyspace is what CQL takes without quotes: statements are put together with the
+// name.
 var validKeyspace = regexp.MustCompile(`^[a-z][a-z0-9_]{0,47}$`)
 
 // Validate returns what is wrong with the options, or nil.
 func (o *Options) Validate() error {
 	var errs []error
+	// All that is wrong is reported at once.
 	complain := func(wrong bool, format string, args ...any) {
 		if wrong {
 			errs = append(errs, fmt.Errorf(format, args...))
@@ -299,6 +306,8 @@ type levels struct {
 	serial gocql.SerialConsistency
 }
 
+// consistencies has the levels of each setting: for reads and writes, and for the Paxos
+// rounds. LOCAL levels keep to one data centre for both.
 var consistencies = map[Consistency]levels{
 	LocalQuorum: {gocql.LocalQuorum, gocql.LocalSerial},
 	Quorum:      {gocql.Quorum, gocql.Serial},

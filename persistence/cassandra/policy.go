@@ -44,6 +44,8 @@ type host struct {
 	down    bool // as the driver sees it; for the log
 }
 
+// newHostPolicy returns a policy without hosts: the driver adds them. timeout is the
+// first pause of a node that stalled; it doubles, up to 16 times that.
 func newHostPolicy(keyspace string, timeout time.Duration, log *logger) *hostPolicy {
 	return &hostPolicy{
 		HostSelectionPolicy: gocql.TokenAwareHostPolicy(gocql.RoundRobinHostPolicy()),
@@ -182,10 +184,12 @@ func (p *hostPolicy) Pick(q gocql.ExecutableQuery) gocql.NextHost {
 	if q == nil {
 		return next
 	}
+	// Requests of inspect are for one node, whether it answers or not.
 	ctx := q.Context()
 	if id, ok := ctx.Value(onlyHost{}).(string); ok {
 		return only(next, id)
 	}
+	// The usual case, without a lock.
 	if p.avoid.Load() == 0 {
 		return func() gocql.SelectedHost { return p.marking(ctx, next()) }
 	}
@@ -258,6 +262,7 @@ func (h markedHost) Mark(err error) {
 // of their hosts' hashes, so that their order does not matter; 0 if every node has every
 // partition.
 func (p *hostPolicy) replicaSet(partitionKey []byte) uint64 {
+	// With as many copies as nodes there is one set: nothing is grouped by it.
 	p.mu.RLock()
 	all, n := len(p.hosts) <= p.replicas, p.replicas
 	p.mu.RUnlock()

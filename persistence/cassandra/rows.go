@@ -53,6 +53,7 @@ const (
 // which is short. Stored bytes are read forever: stored_test.go has golden files of them.
 func eventData(p *persistence.Partition, r *persistence.Record) []byte {
 	b := make([]byte, 0, 40+len(r.Data))
+	// The checksum comes first: what follows it may change with flags.
 	b = binary.LittleEndian.AppendUint32(b, eventChecksum(p, r))
 	var flags byte
 	if r.Index == 0 {
@@ -82,6 +83,7 @@ func decodeEventData(p *persistence.Partition, r *persistence.Record, data []byt
 	if err != nil {
 		return err
 	}
+	// An event that is the only one of its command has neither index nor count.
 	r.Header, r.Count = h, 1
 	rd := wire.NewReader(b)
 	sum := rd.Take(4)
@@ -95,6 +97,8 @@ func decodeEventData(p *persistence.Partition, r *persistence.Record, data []byt
 	}
 	r.Order = rd.Uvarint()
 	r.Data = rd.Rest()
+	// Contradictions are corruption: bytes that no release wrote must not be read as
+	// something.
 	switch {
 	case rd.Close() != nil || flags&^eventFlags != 0 || (flags&eventFirst != 0) != (r.Index == 0) || r.Index >= r.Count:
 		return fmt.Errorf("event_data: %w", persistence.ErrCorrupt)
@@ -108,6 +112,7 @@ func decodeEventData(p *persistence.Partition, r *persistence.Record, data []byt
 // Without it a row under another key, after a repair from the wrong backup for example,
 // would be believed.
 func eventChecksum(p *persistence.Partition, r *persistence.Record) uint32 {
+	// The order is part of the stored format, as in rootChecksum.
 	b := make([]byte, 0, 256)
 	b = wire.AppendString(b, p.Aggregate)
 	b = binary.AppendUvarint(b, p.Version)
@@ -260,6 +265,7 @@ func (w *rootRow) root(aggregate string) (persistence.Root, error) {
 		Mapper:            w.mapper,
 		ArchivedThrough:   uint64(w.archivedThrough),
 	}
+	// Zero and zero is a root without a parent: the first of a customer.
 	if w.parentEpoch != 0 || w.parentVersion != 0 {
 		r.Parent = persistence.RootKey{
 			Aggregate: aggregate, Epoch: uint64(w.parentEpoch), Version: uint64(w.parentVersion),
@@ -273,6 +279,7 @@ func (w *rootRow) root(aggregate string) (persistence.Root, error) {
 
 // complete adds what is not a plain column: snapshot, archive mark.
 func (w *rootRow) complete(r *persistence.Root) error {
+	// The columns first: the mark and the snapshot belong to the root that they describe.
 	switch {
 	case uint32(w.checksum) != rootChecksum(r):
 		return fmt.Errorf("columns differ from what was written: %w", persistence.ErrCorrupt)

@@ -112,6 +112,8 @@ func connectKeyspace(ctx context.Context, o *Options) (*session, error) {
 	if err == nil || errors.Is(err, ErrCredentials) {
 		return s, err
 	}
+	// The driver reports a missing keyspace like any other failure to connect. A session
+	// without a keyspace finds out.
 	bare, bareErr := connect(ctx, o, "")
 	if bareErr != nil {
 		return nil, err
@@ -125,6 +127,7 @@ func connectKeyspace(ctx context.Context, o *Options) (*session, error) {
 		"cluster needs", ErrSchema, o.Keyspace)
 }
 
+// keyspaceExists reports whether the keyspace exists, as the node that is asked knows.
 func (s *session) keyspaceExists(ctx context.Context, keyspace string) (bool, error) {
 	var name string
 	err := s.read(ctx, `SELECT keyspace_name FROM system_schema.keyspaces WHERE keyspace_name = ?`, keyspace).
@@ -153,6 +156,8 @@ func migrations(which Schema) ([]migration, error) {
 		return nil, fmt.Errorf("no schema %q: %w", which, err)
 	}
 	slices.Sort(files)
+	// The number in a file's name is its version: a gap or a duplicate would be applied
+	// in another order on other clusters.
 	var all []migration
 	for i, file := range files {
 		number, name, _ := strings.Cut(strings.TrimSuffix(path.Base(file), ".cql"), "_")
@@ -227,6 +232,7 @@ func readSchema(ctx context.Context, s *session, which Schema) ([]SchemaVersion,
 	var checksum string
 	for iter.Scan(&v.Version, &v.Name, &checksum, &v.AppliedAt, &v.AppliedBy) {
 		switch {
+		// The lock is in a row of version 0.
 		case v.Version == 0: // only the lock exists
 		case v.Version <= len(known):
 			v.Known, v.Changed = true, checksum != known[v.Version-1].checksum
