@@ -42,7 +42,6 @@ type incarnation struct {
 	// The loop's.
 	machine  *ownership.Participant
 	swaps    []ownership.Op // by shard: the last compare-and-set that was begun
-	scanned  time.Time      // when the last read of all rows was begun
 	hasLease bool
 	taken    error           // that another process has the name, nil if none
 	reach    ownership.Reach // as last noted
@@ -296,9 +295,8 @@ func (i *incarnation) setGate(now lease.Instant, change ownership.Gate) {
 // begin starts an operation on the store. It is answered once, in time, whatever the store does.
 func (i *incarnation) begin(op ownership.Op) {
 	began, timeout := time.Now(), i.node.config.Protocol.Timing.OpTimeout()
-	if op.Kind == ownership.OpReadShards { // many rows, and nothing waits for it that cannot
-		timeout = i.node.config.Protocol.Timing.TTL
-		i.scanned = began
+	if op.Kind == ownership.OpReadShards || op.Kind == ownership.OpPeekShards {
+		timeout = i.node.config.Protocol.Timing.TTL // many rows, and nothing waits for it that cannot
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	var answered atomic.Bool
@@ -335,6 +333,8 @@ func (n *Node) do(ctx context.Context, op ownership.Op) ownership.Input {
 		in.Row, in.Err = store.Shard(ctx, op.Shard)
 	case ownership.OpReadShards:
 		in.Rows, in.Err = store.Shards(ctx)
+	case ownership.OpPeekShards:
+		in.Rows, in.Err = store.PeekShards(ctx)
 	case ownership.OpReadVotes:
 		in.Votes, in.Err = n.config.Votes.Votes(ctx)
 	}
@@ -357,14 +357,14 @@ func (i *incarnation) learn(in *input) {
 		i.node.rows.Read(i.machine.Row(in.Op.NextShard.ID), in.began)
 	case ownership.OpReadShard:
 		i.node.rows.Read(i.machine.Row(in.Op.Shard), in.began)
-	case ownership.OpReadShards:
+	case ownership.OpReadShards, ownership.OpPeekShards:
 		shown := make([]persistence.Shard, len(i.gates)) // without what others say
 		for s := range shown {
 			// The rows of the machine, not of the answer: it may have written some of
 			// them since the read was begun.
 			shown[s] = i.machine.Row(uint32(s))
 		}
-		i.node.rows.ReadAll(shown, i.scanned)
+		i.node.rows.ReadAll(shown, in.began)
 		i.node.config.Scanned(shown)
 	}
 }

@@ -74,8 +74,11 @@ type Shard struct {
 // safe for concurrent use.
 //
 // A compare-and-set whose outcome is unknown (ErrUnknownOutcome) must not be repeated blindly: read
-// the row and see. Every read here but PeekLease is linearizable with the compare-and-sets (SERIAL in
-// Cassandra's words).
+// the row and see. Every read here but PeekLease and PeekShards is linearizable with the compare-and-sets
+// (SERIAL in Cassandra's words). These two cost what a plain read does. What they show was decided and is never
+// undone, and they show each compare-and-set of which somebody knew before the call, by its reply or by a
+// linearizable read, that it was applied. They may miss one that is still in progress or whose outcome is unknown, even
+// one that an earlier call showed. So a later row is news; an earlier row, or none, tells nothing.
 type Ownership interface {
 	// CreateCluster writes info unless the store has one already, and returns what the store then has. A cluster that
 	// an earlier release created has no ID: it gets that of the first call that brings one.
@@ -85,11 +88,7 @@ type Ownership interface {
 	Leases(ctx context.Context) ([]Lease, error)
 	// Lease returns one lease. Errors: ErrNotFound.
 	Lease(ctx context.Context, i Incarnation) (Lease, error)
-	// PeekLease returns one lease at the price of a plain read. What it shows was decided and is never undone, and it
-	// shows each compare-and-set of which somebody knew before the call, by its reply or by a linearizable read, that
-	// it was applied. It may miss one that is still in progress or whose outcome is unknown, even one that an earlier
-	// PeekLease showed. So a later row tells that the lease was renewed or is dead; an earlier row, or none, tells
-	// nothing. Errors: ErrNotFound.
+	// PeekLease returns one lease as a plain read shows it. Errors: ErrNotFound.
 	PeekLease(ctx context.Context, i Incarnation) (Lease, error)
 	// CompareAndSetLease replaces old by next if the row equals old; a zero old means that there must
 	// be no row. It returns whether it did and the row as it then is. A change of Address is rejected.
@@ -97,6 +96,8 @@ type Ownership interface {
 
 	// Shards returns all shard rows that exist, in no order.
 	Shards(ctx context.Context) ([]Shard, error)
+	// PeekShards returns all shard rows that a plain read shows, in no order.
+	PeekShards(ctx context.Context) ([]Shard, error)
 	// Shard returns one shard row. Errors: ErrNotFound.
 	Shard(ctx context.Context, id uint32) (Shard, error)
 	// CompareAndSetShard replaces old by next if the row equals old; an old with Epoch 0 means that

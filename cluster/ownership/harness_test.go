@@ -188,6 +188,8 @@ func (n *node) do(op ownership.Op) {
 				in.Row, in.Err = n.h.store.Shard(ctx, op.Shard)
 			case ownership.OpReadShards:
 				in.Rows, in.Err = n.h.store.Shards(ctx)
+			case ownership.OpPeekShards:
+				in.Rows, in.Err = n.h.store.PeekShards(ctx)
 			case ownership.OpReadVotes:
 				in.Votes, in.Err = n.h.store.Votes(ctx)
 			}

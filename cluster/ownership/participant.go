@@ -45,6 +45,8 @@ type Participant struct {
 	scanning bool
 	scanned  bool // once
 	scanDue  lease.Instant
+	peeking  bool // a plain read of all rows is in progress
+	peekDue  lease.Instant
 	// scannedAt is when the last read of all rows was answered; doubted says that others said since it began what it
 	// does not show.
 	scannedAt lease.Instant
@@ -88,7 +90,7 @@ func New(c Config) (*Participant, error) {
 		holder: lease.NewHolder(c.Timing, c.Incarnation, c.Node, c.Address),
 		dead:   map[persistence.Incarnation]bool{},
 		since:  map[persistence.Incarnation]lease.Instant{},
-		shards: make([]shard, c.Shards), tokens: 1, later: lease.Never,
+		shards: make([]shard, c.Shards), tokens: 1, later: lease.Never, peekDue: lease.Never,
 		placement: placement.New(nil), reach: reach{proven: c.Proven, votes: map[ballot]*vote{}},
 	}
 	if c.Witnessed && !c.Proven {
@@ -198,6 +200,8 @@ func (m *Participant) done(in Input) {
 		m.readOne(in)
 	case OpReadShards:
 		m.readAll(in)
+	case OpPeekShards:
+		m.peekedAll(in)
 	case OpReadVotes:
 		m.readVotes(in)
 	}

@@ -701,6 +701,32 @@ func TestFewWatch(t *testing.T) {
 	h.settled(alive...)
 }
 
+// TestCalmClusterPeeks: while nothing is amiss, all rows are read by plain reads alone. Once a member leaves, the next
+// read is linearizable.
+func TestCalmClusterPeeks(t *testing.T) {
+	h := newHarness(t)
+	a, b := h.start("a", nil), h.start("b", nil)
+	h.see(a, b)
+	h.run(5 * time.Second)
+	h.settled(a, b)
+	reads, peeks := a.ops[ownership.OpReadShards], a.ops[ownership.OpPeekShards]
+	h.run(60 * time.Second)
+	if n := a.ops[ownership.OpReadShards] - reads; n > 0 {
+		t.Errorf("%d linearizable reads of all shards in a calm minute", n)
+	}
+	if n := a.ops[ownership.OpPeekShards] - peeks; n < 5 || n > 7 {
+		t.Errorf("%d plain reads of all shards in a calm minute, want about 6", n)
+	}
+	reads, peeks = a.ops[ownership.OpReadShards], a.ops[ownership.OpPeekShards]
+	b.stopped = true
+	h.see(a)
+	h.run(100 * time.Millisecond)
+	if a.ops[ownership.OpReadShards] == reads || a.ops[ownership.OpPeekShards] != peeks {
+		t.Errorf("after a member left: %d linearizable reads of all shards and %d plain ones",
+			a.ops[ownership.OpReadShards]-reads, a.ops[ownership.OpPeekShards]-peeks)
+	}
+}
+
 func TestConfigValidates(t *testing.T) {
 	c := ownership.DefaultConfig()
 	if c.Validate() == nil {

@@ -327,6 +327,9 @@ func (m *Participant) wake() lease.Instant {
 	}
 	if !m.scanning {
 		at = min(at, m.scanDue)
+		if !m.peeking {
+			at = min(at, m.peekDue)
+		}
 	}
 	if m.config.Witnessed && !m.reach.reading {
 		at = min(at, m.reach.due)

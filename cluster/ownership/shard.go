@@ -295,20 +295,15 @@ func (m *Participant) readAll(in Input) {
 		m.scanDue = in.Now.Add(m.pause())
 		return
 	}
-	m.scannedAt, m.scanDue = in.Now, in.Now.Add(m.config.ScanEvery)
+	m.scannedAt, m.scanDue = in.Now, lease.Never
 	if m.doubted {
 		m.scanDue = in.Now.Add(m.doubtFor())
 	}
-	for _, row := range in.Rows {
-		if s := m.shard(row.ID); s != nil {
-			m.merge(s, row)
-		}
-	}
+	m.mergeAll(in)
 	if !m.scanned {
 		m.scanned = true
 		m.place()
 	}
-	m.forget()
 	// Members that left before the read began are among the owners now, or own nothing.
 	m.departed, m.departing = m.departing, nil
 	switch {
@@ -318,6 +313,28 @@ func (m *Participant) readAll(in Input) {
 		m.scanDue = in.Now.Add(m.strangersScanEvery())
 	}
 	m.rewatch = true
+}
+
+// peekedAll processes what a plain read of all rows showed while nothing was amiss. It may miss a compare-and-set of
+// unknown outcome, which a later read shows once another operation on the shards of its group completed it.
+func (m *Participant) peekedAll(in Input) {
+	m.peeking = false
+	if in.Err != nil {
+		m.peekDue = in.Now.Add(m.pause())
+		return
+	}
+	m.mergeAll(in)
+}
+
+// mergeAll merges the rows of all shards. Until the next read it takes a while, unless something is amiss.
+func (m *Participant) mergeAll(in Input) {
+	m.peekDue = in.Now.Add(m.config.ScanEvery)
+	for _, row := range in.Rows {
+		if s := m.shard(row.ID); s != nil {
+			m.merge(s, row)
+		}
+	}
+	m.forget()
 	for id := range m.shards { // a successor may have missed the news
 		s := &m.shards[id]
 		if s.state == stateIdle && s.row.Owner.IsZero() && !s.row.Successor.IsZero() && s.row.Successor != m.self {
@@ -328,9 +345,14 @@ func (m *Participant) readAll(in Input) {
 
 // scan reads all rows when that is due.
 func (m *Participant) scan(now lease.Instant) {
-	if !m.scanning && now >= m.scanDue {
+	switch {
+	case m.scanning:
+	case now >= m.scanDue:
 		m.scanning, m.doubted = true, false
 		m.out.Ops = append(m.out.Ops, Op{Kind: OpReadShards})
+	case now >= m.peekDue && m.scanned && !m.peeking:
+		m.peeking = true
+		m.out.Ops = append(m.out.Ops, Op{Kind: OpPeekShards})
 	}
 }
 

@@ -44,7 +44,7 @@ type Config struct {
 	// Settle is the time a member must have been seen before shards are handed to it, and how long a shard
 	// is held before it is handed on (default 1 s): time for gossip to tell who is about to leave.
 	Settle time.Duration
-	// ScanEvery is the time between reads of all shard rows while nothing is amiss (default 10 s).
+	// ScanEvery is the time between plain reads of all shard rows while nothing is amiss (default 10 s).
 	ScanEvery time.Duration
 	// Witnessed says that other processes try to reach the node and vote in the store if they cannot (InputReach,
 	// OpReadVotes). Without it the node takes itself for reachable. Proven says that somebody reached this process
@@ -108,6 +108,7 @@ const (
 	OpPeekLease // by a plain read
 	OpSwapShard
 	OpReadShards // all rows
+	OpPeekShards // all rows, by a plain read
 	OpReadShard
 	OpReadVotes // all of them
 )

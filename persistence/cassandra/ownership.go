@@ -22,6 +22,7 @@ const (
 	updateShard  = `UPDATE shards SET epoch = ?, owner = ?, successor = ? WHERE bucket = ? AND shard = ? IF epoch = ? AND owner = ? AND successor = ?`
 	selectShards = `SELECT shard, epoch, owner, successor FROM shards WHERE bucket = ?`
 	selectShard  = selectShards + ` AND shard = ?`
+	peekShards   = `SELECT shard, epoch, owner, successor FROM shards WHERE bucket IN ?`
 
 	insertCluster = `INSERT INTO cluster (id, name, shards, cluster_id, serial_consistency, data_center, created_at) VALUES ('cluster', ?, ?, ?, ?, ?, ?) IF NOT EXISTS`
 	nameCluster   = `UPDATE cluster SET cluster_id = ? WHERE id = 'cluster' IF cluster_id = null`
@@ -98,6 +99,23 @@ func (s *Store) serialRead(ctx context.Context, l locks, bucket int, scan func(*
 		return readError(err)
 	}
 	return err
+}
+
+// plainRead reads rows of leases or shards at the plain consistency. A compare-and-set is known to be applied when a
+// quorum has its commit, so the quorum that is read has a replica with it. A replica holds a row only after a quorum
+// accepted its ballot.
+func (s *Store) plainRead(scan func(*gocql.Iter) bool, query *gocql.Query) error {
+	if err := s.begin(); err != nil {
+		return err
+	}
+	defer s.end()
+	iter := query.Iter()
+	for scan(iter) {
+	}
+	if err := iter.Close(); err != nil {
+		return s.count(readError(err))
+	}
+	return nil
 }
 
 // swap is a compare-and-set of one row of a bucket.
@@ -215,21 +233,12 @@ func (s *Store) Lease(ctx context.Context, i persistence.Incarnation) (persisten
 	})
 }
 
-// PeekLease implements persistence.Ownership. A compare-and-set is known to be applied when a quorum has its commit;
-// so the quorum that is read has one that does. A replica holds a row only after the ballot was accepted by a quorum.
+// PeekLease implements persistence.Ownership.
 func (s *Store) PeekLease(ctx context.Context, i persistence.Incarnation) (persistence.Lease, error) {
 	return one("lease", i, func() (leases []persistence.Lease, err error) {
-		if err := s.begin(); err != nil {
-			return nil, err
-		}
-		defer s.end()
-		iter := s.session.read(ctx, selectLease, leaseBucket(i), gocql.UUID(i)).Iter()
-		for scanLease(iter, &leases) {
-		}
-		if err := iter.Close(); err != nil {
-			return nil, s.count(readError(err))
-		}
-		return leases, nil
+		err = s.plainRead(func(iter *gocql.Iter) bool { return scanLease(iter, &leases) },
+			s.session.read(ctx, selectLease, leaseBucket(i), gocql.UUID(i)))
+		return leases, err
 	})
 }
 
@@ -314,21 +323,40 @@ func (s *Store) Shard(ctx context.Context, id uint32) (persistence.Shard, error)
 	})
 }
 
-func (s *Store) readShards(ctx context.Context, bucket int, statement string, values ...any) ([]persistence.Shard, error) {
-	var shards []persistence.Shard
-	err := s.serialRead(ctx, s.shardLocks, bucket, func(iter *gocql.Iter) bool {
-		var id, epoch int64
-		var owner, successor gocql.UUID
-		if !iter.Scan(&id, &epoch, &owner, &successor) {
-			return false
-		}
-		shards = append(shards, persistence.Shard{
-			ID: uint32(id), Epoch: uint64(epoch),
-			Owner: persistence.Incarnation(owner), Successor: persistence.Incarnation(successor),
-		})
-		return true
+// PeekShards implements persistence.Ownership. One query for all buckets costs the store less than one for each.
+func (s *Store) PeekShards(ctx context.Context) (shards []persistence.Shard, err error) {
+	var all [buckets]int
+	for b := range all {
+		all[b] = b
+	}
+	if err := s.plainRead(func(iter *gocql.Iter) bool { return scanShard(iter, &shards) },
+		s.session.read(ctx, peekShards, all[:])); err != nil {
+		return nil, fmt.Errorf("shards: %w", err)
+	}
+	return shards, nil
+}
+
+func (s *Store) readShards(
+	ctx context.Context, bucket int, statement string, values ...any,
+) (shards []persistence.Shard, err error) {
+	err = s.serialRead(ctx, s.shardLocks, bucket, func(iter *gocql.Iter) bool {
+		return scanShard(iter, &shards)
 	}, s.session.readSerial(ctx, statement, values...))
 	return shards, err
+}
+
+// scanShard appends the next row, if there is one.
+func scanShard(iter *gocql.Iter, shards *[]persistence.Shard) bool {
+	var id, epoch int64
+	var owner, successor gocql.UUID
+	if !iter.Scan(&id, &epoch, &owner, &successor) {
+		return false
+	}
+	*shards = append(*shards, persistence.Shard{
+		ID: uint32(id), Epoch: uint64(epoch),
+		Owner: persistence.Incarnation(owner), Successor: persistence.Incarnation(successor),
+	})
+	return true
 }
 
 // CompareAndSetShard implements persistence.Ownership.

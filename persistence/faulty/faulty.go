@@ -45,6 +45,7 @@ const (
 	PeekLease
 	CompareAndSetLease
 	Shards
+	PeekShards
 	Shard
 	CompareAndSetShard
 	MarkArchived
@@ -58,8 +59,8 @@ const (
 // opNames are in the order of the methods above.
 var opNames = [...]string{
 	"TopRoot", "ReadRoot", "ReadRoots", "ReadRecords", "Aggregates", "PutRoot", "Append", "CreateCluster", "Leases",
-	"Lease", "PeekLease", "CompareAndSetLease", "Shards", "Shard", "CompareAndSetShard", "MarkArchived",
-	"DeleteRecords", "StripRoot",
+	"Lease", "PeekLease", "CompareAndSetLease", "Shards", "PeekShards", "Shard", "CompareAndSetShard",
+	"MarkArchived", "DeleteRecords", "StripRoot",
 	"PutVote", "WithdrawVote", "Votes",
 }
 

@@ -54,6 +54,11 @@ func (s *Store) Shards(ctx context.Context) ([]persistence.Shard, error) {
 	return call(ctx, s, Call{Op: Shards}, s.inner.Shards)
 }
 
+// PeekShards implements persistence.Ownership.
+func (s *Store) PeekShards(ctx context.Context) ([]persistence.Shard, error) {
+	return call(ctx, s, Call{Op: PeekShards}, s.inner.PeekShards)
+}
+
 // Shard implements persistence.Ownership.
 func (s *Store) Shard(ctx context.Context, id uint32) (persistence.Shard, error) {
 	return call(ctx, s, Call{Op: Shard, Key: shardKey(id)}, func(ctx context.Context) (persistence.Shard, error) {

@@ -76,6 +76,9 @@ func (s *Store) Shards(ctx context.Context) ([]persistence.Shard, error) {
 	return s.rows.ownership.Shards(), nil
 }
 
+// PeekShards implements persistence.Ownership. It is Shards, which is cheap here.
+func (s *Store) PeekShards(ctx context.Context) ([]persistence.Shard, error) { return s.Shards(ctx) }
+
 // Shard implements persistence.Ownership.
 func (s *Store) Shard(ctx context.Context, id uint32) (persistence.Shard, error) {
 	if err := s.usable(ctx); err != nil {

@@ -184,6 +184,9 @@ func (s *Store) Shards(ctx context.Context) (shards []persistence.Shard, err err
 	return shards, nil
 }
 
+// PeekShards implements persistence.Ownership. It is Shards, which is cheap here.
+func (s *Store) PeekShards(ctx context.Context) ([]persistence.Shard, error) { return s.Shards(ctx) }
+
 // Shard implements persistence.Ownership.
 func (s *Store) Shard(ctx context.Context, id uint32) (persistence.Shard, error) {
 	var sh persistence.Shard

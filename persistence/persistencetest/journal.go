@@ -566,6 +566,7 @@ func reads(ctx context.Context, s persistence.Store) map[string]error {
 	_, errs["Leases"] = s.Leases(ctx)
 	_, errs["Shard"] = s.Shard(ctx, 1)
 	_, errs["Shards"] = s.Shards(ctx)
+	_, errs["PeekShards"] = s.PeekShards(ctx)
 	return errs
 }
 

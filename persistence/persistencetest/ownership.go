@@ -417,6 +417,10 @@ func testManyRows(f *fixture) {
 		if err != nil {
 			f.Fatal(err)
 		}
+		peeked, err := f.store.PeekShards(f.ctx())
+		if err != nil {
+			f.Fatal(err)
+		}
 		gotLeases, err := f.store.Leases(f.ctx())
 		if err != nil {
 			f.Fatal(err)
@@ -431,6 +435,14 @@ func testManyRows(f *fixture) {
 		}
 		if len(gotShards) != shards || !reflect.DeepEqual(byID, want) {
 			f.Errorf("%d shards differ from what was written", len(gotShards))
+		}
+		for _, s := range peeked {
+			if s != want[s.ID] {
+				f.Errorf("peeked %+v, want %+v", s, want[s.ID])
+			}
+		}
+		if len(peeked) != shards {
+			f.Errorf("%d shards peeked, want %d", len(peeked), shards)
 		}
 		if len(gotLeases) != shards || !reflect.DeepEqual(byIncarnation, leases) {
 			f.Errorf("%d leases differ from what was written", len(gotLeases))

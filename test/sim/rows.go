@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 
 	"licensed/cluster/ownership"
 	"licensed/persistence"
@@ -14,13 +15,15 @@ import (
 //	compare-and-set accepted ──── peeks show either row ──── committed ──── peeks show the new row
 //
 // It is committed before its reply is sent. If no reply is, it may stay as it is until the next operation on the row
-// that is linearizable completes it.
+// that is linearizable completes it. Shards are peeked at likewise; an operation on one completes what is in progress on
+// all.
 type rows struct {
 	w      *world
 	leases map[persistence.Incarnation]persistence.Lease
 	// committed are the leases as each majority has them, or later rows.
 	committed map[persistence.Incarnation]persistence.Lease
 	shards    []persistence.Shard
+	settled   []persistence.Shard                  // as each majority has them, or later rows
 	owners    []map[uint64]persistence.Incarnation // by shard and epoch, of all times
 }
 
@@ -30,6 +33,7 @@ func newRows(w *world) *rows {
 		leases:    map[persistence.Incarnation]persistence.Lease{},
 		committed: map[persistence.Incarnation]persistence.Lease{},
 		shards:    make([]persistence.Shard, w.params.Shards),
+		settled:   make([]persistence.Shard, w.params.Shards),
 	}
 	for range w.params.Shards {
 		r.owners = append(r.owners, map[uint64]persistence.Incarnation{})
@@ -57,16 +61,28 @@ func (r *rows) do(op ownership.Op, timeout micros, done func(ownership.Input)) {
 		in := r.apply(op)
 		if w.chance(w.params.LoseReply) || w.store.down && w.chance(0.8) {
 			if w.chance(0.5) {
-				w.after(w.latency(), "commit "+what, func() { r.commit(in.Lease) })
+				w.after(w.latency(), "commit "+what, func() { r.commitOf(&in) })
 			}
 			return
 		}
 		reply := w.latency()
-		if op.Kind == ownership.OpSwapLease {
-			w.after(w.between(0, reply), "commit "+what, func() { r.commit(in.Lease) })
+		if op.Kind == ownership.OpSwapLease || op.Kind == ownership.OpSwapShard {
+			w.after(w.between(0, reply), "commit "+what, func() { r.commitOf(&in) })
 		}
 		w.after(reply, "answer "+what, func() { answer(in) })
 	})
+}
+
+// commitOf makes a majority have the row of a compare-and-set that was accepted.
+func (r *rows) commitOf(in *ownership.Input) {
+	switch in.Op.Kind {
+	case ownership.OpSwapLease:
+		r.commit(in.Lease)
+	case ownership.OpSwapShard:
+		if ownership.Later(r.settled[in.Row.ID], in.Row) {
+			r.settled[in.Row.ID] = in.Row
+		}
+	}
 }
 
 // commit makes a majority have a row of a lease that was accepted.
@@ -107,20 +123,38 @@ func (r *rows) apply(op ownership.Op) ownership.Input {
 	case ownership.OpPeekLease:
 		in.Lease = r.peek(op.Incarnation)
 	case ownership.OpSwapShard:
+		copy(r.settled, r.shards)
 		in.Applied = r.swapShard(op.OldShard, op.NextShard)
 		in.Row = r.shards[op.NextShard.ID]
 	case ownership.OpReadShard:
+		copy(r.settled, r.shards)
 		in.Row = r.shards[op.Shard]
 	case ownership.OpReadVotes:
 		in.Votes = r.w.authority.(*protocol).votes.all()
 	case ownership.OpReadShards:
-		for _, row := range r.shards {
-			if row.Epoch > 0 {
-				in.Rows = append(in.Rows, row)
+		copy(r.settled, r.shards)
+		in.Rows = existing(r.shards)
+	case ownership.OpPeekShards:
+		rows := slices.Clone(r.shards)
+		for id := range rows {
+			if rows[id] != r.settled[id] && r.w.chance(0.5) {
+				r.w.counts.Peeked++
+				rows[id] = r.settled[id]
 			}
 		}
+		in.Rows = existing(rows)
 	}
 	return in
+}
+
+// existing returns the rows that exist.
+func existing(shards []persistence.Shard) (rows []persistence.Shard) {
+	for _, row := range shards {
+		if row.Epoch > 0 {
+			rows = append(rows, row)
+		}
+	}
+	return rows
 }
 
 // checkDead demands that nobody is marked dead whose clock says that its lease is valid.
