@@ -204,7 +204,7 @@ func TestNeverDeadWhileValid(t *testing.T) {
 // learned of it. Challengers begin to watch at any time, so the first look of one may show the mark of another.
 func TestNeverConfirmedOnceDead(t *testing.T) {
 	confirmed, refused := 0, 0
-	for seed := range uint64(800) {
+	for seed := range uint64(1500) {
 		r := newTrial(seed)
 		known := false // some challenger knows
 		var challenge func()
@@ -245,7 +245,7 @@ func TestNeverConfirmedOnceDead(t *testing.T) {
 			r.next()
 		}
 	}
-	if confirmed < 5_000 || refused < 1000 {
+	if confirmed < 10_000 || refused < 2000 {
 		t.Errorf("%d were confirmed and %d refused: the runs test nothing", confirmed, refused)
 	}
 }
