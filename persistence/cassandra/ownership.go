@@ -242,7 +242,9 @@ func (s *Store) PeekLease(ctx context.Context, i persistence.Incarnation) (persi
 	})
 }
 
-func (s *Store) readLeases(ctx context.Context, bucket int, statement string, values ...any) (leases []persistence.Lease, err error) {
+func (s *Store) readLeases(
+	ctx context.Context, bucket int, statement string, values ...any,
+) (leases []persistence.Lease, err error) {
 	err = s.serialRead(ctx, s.leaseLocks, bucket, func(iter *gocql.Iter) bool {
 		return scanLease(iter, &leases)
 	}, s.session.readSerial(ctx, statement, values...))

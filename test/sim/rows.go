@@ -15,8 +15,8 @@ import (
 //	compare-and-set accepted ──── peeks show either row ──── committed ──── peeks show the new row
 //
 // It is committed before its reply is sent. If no reply is, it may stay as it is until the next operation on the row
-// that is linearizable completes it. Shards are peeked at likewise; an operation on one completes what is in progress on
-// all.
+// that is linearizable completes it. Shards are peeked at likewise; an operation on one completes what is in progress
+// on all.
 type rows struct {
 	w      *world
 	leases map[persistence.Incarnation]persistence.Lease
