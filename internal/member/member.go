@@ -131,7 +131,8 @@ func (m *Self) gateway() bool { return m.config.API != "" }
 // probe makes what finds out which nodes this process reaches, and which processes reach it.
 func (m *Self) probe() {
 	c := reach.DefaultConfig()
-	c.Process, c.Name, c.Votes, c.Patience, c.Log = persistence.NewIncarnation(), m.config.Name, m.config.Store, m.config.Cluster.LeaseTTL, m.config.Log
+	c.Process, c.Name, c.Votes = persistence.NewIncarnation(), m.config.Name, m.config.Store
+	c.Patience, c.Log = m.config.Cluster.LeaseTTL, m.config.Log
 	c.Ping = func(ctx context.Context, address, member string) error {
 		return m.Transport.Ping(ctx, address, member, c.Process)
 	}
@@ -174,7 +175,8 @@ func (m *Self) pinged(process persistence.Incarnation, name string) {
 // route makes what finds the owners of customers.
 func (m *Self) route() (err error) {
 	c := routing.DefaultConfig()
-	c.Name, c.Kind, c.Map, c.Leases, c.Transport, c.Self = m.config.Name, license.Name, m.config.Map, m.roster, m.Transport, m
+	c.Name, c.Kind, c.Map = m.config.Name, license.Name, m.config.Map
+	c.Leases, c.Transport, c.Self = m.roster, m.Transport, m
 	if node, ok := m.config.Node.Get(); ok {
 		c.Node = node
 	}
@@ -195,7 +197,8 @@ func (m *Self) join() error {
 	if err != nil {
 		return err
 	}
-	g.Name, g.Bind, g.Advertise, g.Join, g.Label, g.Key = m.config.Name, c.Bind, c.Advertise, c.Join, cmp.Or(c.Label, c.Name), key
+	g.Name, g.Bind, g.Advertise, g.Join = m.config.Name, c.Bind, c.Advertise, c.Join
+	g.Label, g.Key = cmp.Or(c.Label, c.Name), key
 	g.ClusterID, g.Strangers = m.config.Info.ID, m.strangers
 	m.introduced = m.meta()
 	g.Meta, g.Now, g.Log = m.introduced, m.config.Now, m.config.Log
@@ -225,7 +228,8 @@ func (m *Self) AwaitNodes(ctx context.Context) error {
 		select {
 		case <-poll.C:
 		case <-patience.C:
-			m.config.Log.Warn("no node of the cluster found yet; check that nodes run and that gossip reaches them", "join", m.config.Cluster.Join)
+			m.config.Log.Warn("no node of the cluster found yet; check that nodes run and that gossip reaches them",
+				"join", m.config.Cluster.Join)
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -538,8 +542,8 @@ func (m *Self) handOver(ctx context.Context, node *cluster.Node) error {
 	m.mu.Unlock()
 	if !said {
 		m.config.Events.Add(m.config.Now(), &licensedv1.Happening{
-			Kind: licensedv1.HappeningKind_HAPPENING_KIND_LEFT, Node: m.config.Name, Incarnation: node.Incarnation().String(),
-			Text: fmt.Sprintf("%s hands over its shards", m.config.Name),
+			Kind: licensedv1.HappeningKind_HAPPENING_KIND_LEFT, Node: m.config.Name,
+			Incarnation: node.Incarnation().String(), Text: fmt.Sprintf("%s hands over its shards", m.config.Name),
 		})
 	}
 	return HandOver(ctx, node, m.config.Log)
@@ -551,7 +555,8 @@ func HandOver(ctx context.Context, node *cluster.Node, log *slog.Logger) error {
 	began := time.Now()
 	switch err := node.Drain(ctx); {
 	case errors.Is(err, cluster.ErrLapsed):
-		log.Warn("shards not handed over: the lease had ended; other nodes take them over as after a crash", "error", err)
+		log.Warn("shards not handed over: the lease had ended; other nodes take them over as after a crash",
+			"error", err)
 	case err != nil && !errors.Is(err, ownership.ErrRetired):
 		return err
 	default:
@@ -599,7 +604,8 @@ func (m *Self) resume(ctx context.Context, node *cluster.Node) error {
 	m.said = false
 	m.mu.Unlock()
 	m.config.Events.Add(m.config.Now(), &licensedv1.Happening{
-		Kind: licensedv1.HappeningKind_HAPPENING_KIND_RECOVERED, Node: m.config.Name, Text: m.config.Name + " takes shards again",
+		Kind: licensedv1.HappeningKind_HAPPENING_KIND_RECOVERED, Node: m.config.Name,
+		Text: m.config.Name + " takes shards again",
 	})
 	m.Retell()
 	m.SetMembers(m.Gossip.Members())

@@ -35,19 +35,35 @@ func NewMetrics(r prometheus.Registerer, node *optional.Value[cluster.Node], hol
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})
 	}
 	m := &Metrics{
-		members:      prometheus.NewGauge(prometheus.GaugeOpts{Name: "licensed_cluster_members", Help: "Processes of the cluster that gossip lists as alive, including this one."}),
-		shards:       prometheus.NewGauge(prometheus.GaugeOpts{Name: "licensed_cluster_shards", Help: "Shards of the cluster."}),
-		incarnations: prometheus.NewCounter(prometheus.CounterOpts{Name: "licensed_cluster_incarnations_total", Help: "Incarnations of this node that began: more than one means that it lost its lease."}),
-		happenings:   counters("licensed_cluster_shard_changes_total", "Changes of shard ownership, by kind: claimed, taken_over, released, lost, epoch_raised.", "change"),
+		members: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "licensed_cluster_members",
+			Help: "Processes of the cluster that gossip lists as alive, including this one.",
+		}),
+		shards: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "licensed_cluster_shards", Help: "Shards of the cluster.",
+		}),
+		incarnations: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "licensed_cluster_incarnations_total",
+			Help: "Incarnations of this node that began: more than one means that it lost its lease.",
+		}),
+		happenings: counters("licensed_cluster_shard_changes_total",
+			"Changes of shard ownership, by kind: claimed, taken_over, released, lost, epoch_raised.", "change"),
 		moves: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "licensed_cluster_shard_change_duration_seconds", Buckets: moveBuckets,
-			Help: "Time for which requests for a shard waited: from when it was expected here until it was held, or from when its intake was closed until it was released.",
+			Help: "Time for which requests for a shard waited: from when it was expected here until it was held, " +
+				"or from when its intake was closed until it was released.",
 		}, []string{"change"}),
-		routed:      counters("licensed_cluster_requests_total", "Requests forwarded to shard owners, by location of the owner: local or remote.", "to"),
-		attempts:    counters("licensed_cluster_repeated_attempts_total", "Attempts after the first, by cause: redirect, unknown outcome, wait.", "cause"),
-		waited:      prometheus.NewCounter(prometheus.CounterOpts{Name: "licensed_cluster_wait_seconds_total", Help: "Time that requests spent between attempts."}),
-		connections: counters("licensed_cluster_connections_total", "Connections to other processes, by result: made, failed, lost.", "event"),
-		rejected:    counters("licensed_cluster_rejected_messages_total", "Messages of other processes that were refused, by reason.", "reason"),
+		routed: counters("licensed_cluster_requests_total",
+			"Requests forwarded to shard owners, by location of the owner: local or remote.", "to"),
+		attempts: counters("licensed_cluster_repeated_attempts_total",
+			"Attempts after the first, by cause: redirect, unknown outcome, wait.", "cause"),
+		waited: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "licensed_cluster_wait_seconds_total", Help: "Time that requests spent between attempts.",
+		}),
+		connections: counters("licensed_cluster_connections_total",
+			"Connections to other processes, by result: made, failed, lost.", "event"),
+		rejected: counters("licensed_cluster_rejected_messages_total",
+			"Messages of other processes that were refused, by reason.", "reason"),
 	}
 	gauge := func(name, help string, value func(*cluster.Node) float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 {
@@ -57,24 +73,26 @@ func NewMetrics(r prometheus.Registerer, node *optional.Value[cluster.Node], hol
 			return 0
 		})
 	}
-	r.MustRegister(m.members, m.shards, m.incarnations, m.happenings, m.moves, m.routed, m.attempts, m.waited, m.connections, m.rejected)
+	r.MustRegister(m.members, m.shards, m.incarnations, m.happenings, m.moves, m.routed, m.attempts, m.waited,
+		m.connections, m.rejected)
 	for _, change := range changes {
-		m.happenings.WithLabelValues(change) // A series that begins with its first event has not increased for an alert.
+		m.happenings.WithLabelValues(change) // A series that begins with its first event increases unseen by alerts.
 	}
 	if !holds {
 		return m
 	}
 	r.MustRegister(
-		gauge("licensed_cluster_shards_held", "Shards that this node holds.", func(c *cluster.Node) float64 { held, _, _ := c.Held(); return float64(held) }),
-		gauge("licensed_cluster_has_lease", "Whether this node has a valid lease: 1 or 0.", func(c *cluster.Node) float64 {
-			return oneIf(!c.Incarnation().IsZero())
+		gauge("licensed_cluster_shards_held", "Shards that this node holds.", func(c *cluster.Node) float64 {
+			held, _, _ := c.Held()
+			return float64(held)
 		}),
-		gauge("licensed_cluster_reachable", "1 if other processes reach the node port of this node, or if no other process runs; otherwise 0.", func(c *cluster.Node) float64 {
-			return oneIf(c.Unreachable() == nil)
-		}),
-		gauge("licensed_cluster_draining", "Whether this node is draining: 1 or 0.", func(c *cluster.Node) float64 {
-			return oneIf(c.Draining())
-		}),
+		gauge("licensed_cluster_has_lease", "Whether this node has a valid lease: 1 or 0.",
+			func(c *cluster.Node) float64 { return oneIf(!c.Incarnation().IsZero()) }),
+		gauge("licensed_cluster_reachable",
+			"1 if other processes reach the node port of this node, or if no other process runs; otherwise 0.",
+			func(c *cluster.Node) float64 { return oneIf(c.Unreachable() == nil) }),
+		gauge("licensed_cluster_draining", "Whether this node is draining: 1 or 0.",
+			func(c *cluster.Node) float64 { return oneIf(c.Draining()) }),
 	)
 	return m
 }
@@ -88,7 +106,8 @@ func oneIf(yes bool) float64 {
 
 // changes are the happenings that metrics count, by the names that they have there.
 var changes = map[cluster.HappeningKind]string{
-	cluster.Claimed: "claimed", cluster.TakenOver: "taken_over", cluster.Released: "released", cluster.Lost: "lost", cluster.Raised: "epoch_raised",
+	cluster.Claimed: "claimed", cluster.TakenOver: "taken_over", cluster.Released: "released",
+	cluster.Lost: "lost", cluster.Raised: "epoch_raised",
 }
 
 // SetShards sets the number of shards of the cluster.

@@ -17,6 +17,7 @@ import (
 	"licensed/cluster/membership"
 	"licensed/cluster/reach"
 	"licensed/cluster/roster"
+	"licensed/internal/status"
 	"licensed/messages/clusterv1"
 	"licensed/persistence"
 )
@@ -82,7 +83,8 @@ func (m *Self) bornOut(o membership.Member) (membership.Member, bool) {
 	}
 	l, state := m.roster.Look(i)
 	switch {
-	case state == roster.Unknown && !m.believedIDs[o.ID], state == roster.Absent, state != roster.Unknown && l.Node != o.Name:
+	case state == roster.Unknown && !m.believedIDs[o.ID], state == roster.Absent,
+		state != roster.Unknown && l.Node != o.Name:
 		return o, false
 	}
 	o.Meta = proto.CloneOf(o.Meta)
@@ -141,7 +143,7 @@ func (m *Self) ClockOffset(all []membership.Member) (ahead time.Duration, peers 
 func (m *Self) clocks(all []membership.Member) map[string]bool {
 	claimed := map[persistence.Incarnation][]string{}
 	for _, o := range all {
-		if i, err := cluster.IncarnationOf(o.Meta.GetIncarnation()); err == nil && !i.IsZero() && o.ID != m.Gossip.ID() {
+		if i := status.IncarnationOf(o.Meta); !i.IsZero() && o.ID != m.Gossip.ID() {
 			if l, state := m.roster.Look(i); state == roster.Alive && l.Node == o.Name {
 				claimed[i] = append(claimed[i], o.ID)
 			}

@@ -15,11 +15,16 @@ var shardHappenings = map[cluster.HappeningKind]struct {
 	kind licensedv1.HappeningKind
 	text string // this node, the shards, the other node
 }{
-	cluster.Claimed:   {licensedv1.HappeningKind_HAPPENING_KIND_CLAIMED, "%[1]s took %[2]s"},
-	cluster.TakenOver: {licensedv1.HappeningKind_HAPPENING_KIND_TAKEN_OVER, "%[1]s took %[2]s over from %[3]s, which is dead"},
-	cluster.Released:  {licensedv1.HappeningKind_HAPPENING_KIND_RELEASED, "%[1]s gave %[2]s to %[3]s"},
-	cluster.Lost:      {licensedv1.HappeningKind_HAPPENING_KIND_FENCED, "%[1]s found that %[2]s had become another's"},
-	cluster.Raised:    {licensedv1.HappeningKind_HAPPENING_KIND_FENCED, "%[1]s raised the epoch of %[2]s above that of its history: was ownership restored from a backup?"},
+	cluster.Claimed: {licensedv1.HappeningKind_HAPPENING_KIND_CLAIMED, "%[1]s took %[2]s"},
+	cluster.TakenOver: {
+		licensedv1.HappeningKind_HAPPENING_KIND_TAKEN_OVER, "%[1]s took %[2]s over from %[3]s, which is dead",
+	},
+	cluster.Released: {licensedv1.HappeningKind_HAPPENING_KIND_RELEASED, "%[1]s gave %[2]s to %[3]s"},
+	cluster.Lost:     {licensedv1.HappeningKind_HAPPENING_KIND_FENCED, "%[1]s found that %[2]s had become another's"},
+	cluster.Raised: {
+		licensedv1.HappeningKind_HAPPENING_KIND_FENCED,
+		"%[1]s raised the epoch of %[2]s above that of its history: was ownership restored from a backup?",
+	},
 }
 
 // Happened remembers what happened to the node of this process. It does not wait for anything.
@@ -53,14 +58,16 @@ func (m *Members) Happened(h *cluster.Happening) {
 		what.Text = fmt.Sprintf("the lease of %s was marked dead", what.OtherNode)
 	case cluster.ClockWrong:
 		what.Kind = licensedv1.HappeningKind_HAPPENING_KIND_SUSPECTED
-		what.Text = fmt.Sprintf("the clock of %s is %v ahead of the others': it takes no shards", m.name, h.Took.Round(time.Millisecond))
+		what.Text = fmt.Sprintf("the clock of %s is %v ahead of the others': it takes no shards",
+			m.name, h.Took.Round(time.Millisecond))
 	case cluster.Unreachable:
 		what.Kind = licensedv1.HappeningKind_HAPPENING_KIND_SUSPECTED
 		what.Text = fmt.Sprintf("%s hands its shards over: %v", m.name, h.Cause)
 	case cluster.Reachable:
 		what.Kind, what.Text = licensedv1.HappeningKind_HAPPENING_KIND_RECOVERED, m.name+" is reachable again"
 	case cluster.ClockRight:
-		what.Kind, what.Text = licensedv1.HappeningKind_HAPPENING_KIND_RECOVERED, "the clock of "+m.name+" is right again"
+		what.Kind = licensedv1.HappeningKind_HAPPENING_KIND_RECOVERED
+		what.Text = "the clock of " + m.name + " is right again"
 	}
 	m.events.Add(m.now(), what)
 }

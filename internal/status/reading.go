@@ -82,7 +82,8 @@ func addDepartures(all map[string]Departure, told []*clusterv1.Departed, now tim
 		case !ok:
 			at := now.Add(-time.Duration(d.GetAgoMicros()) * time.Microsecond)
 			all[d.GetName()] = Departure{Member: membership.Member{Name: d.GetName(), Meta: d.GetMeta()}, At: at}
-		case d.GetMeta().GetDraining() && !known.Meta.GetDraining() && IncarnationOf(d.GetMeta()) == IncarnationOf(known.Meta):
+		case d.GetMeta().GetDraining() && !known.Meta.GetDraining() &&
+			IncarnationOf(d.GetMeta()) == IncarnationOf(known.Meta):
 			known.Meta = d.GetMeta()
 			all[d.GetName()] = known
 		}
@@ -132,7 +133,8 @@ func answerOf(s *routing.Status) clusterstatus.Answer {
 // fromGossip returns what a member lets everybody know; its load is not part of that.
 func fromGossip(m *membership.Member) *licensedv1.NodeStatus {
 	s := &licensedv1.NodeStatus{
-		Name: m.Name, Version: m.Meta.GetVersion(), NodeAddress: m.Meta.GetNodeAddress(), ApiAddress: m.Meta.GetApiAddress(),
+		Name: m.Name, Version: m.Meta.GetVersion(),
+		NodeAddress: m.Meta.GetNodeAddress(), ApiAddress: m.Meta.GetApiAddress(),
 		Incarnation: IncarnationText(IncarnationOf(m.Meta)), State: licensedv1.NodeState_NODE_STATE_READY,
 	}
 	if m.Meta.GetDraining() {

@@ -24,13 +24,17 @@ import (
 func TestAnswers(t *testing.T) {
 	i := persistence.NewIncarnation()
 	m := membership.Member{Name: "n1", Meta: &clusterv1.Meta{
-		Incarnation: i[:], NodeAddress: "10.0.0.1:7947", Version: "v9", Roles: []clusterv1.Role{clusterv1.Role_ROLE_NODE},
+		Incarnation: i[:], NodeAddress: "10.0.0.1:7947", Version: "v9",
+		Roles: []clusterv1.Role{clusterv1.Role_ROLE_NODE},
 	}}
 	silent := answerOf(&routing.Status{Member: m, Err: fmt.Errorf("no answer")})
-	if silent.Self != nil || silent.Incarnation != i || silent.Listed.Incarnation != i.String() || silent.Listed.Roles[0] != licensedv1.NodeRole_NODE_ROLE_NODE {
+	if silent.Self != nil || silent.Incarnation != i || silent.Listed.Incarnation != i.String() ||
+		silent.Listed.Roles[0] != licensedv1.NodeRole_NODE_ROLE_NODE {
 		t.Errorf("%v", silent)
 	}
-	for _, self := range []*clusterv1.Payload{nil, {Type: "licensed.v2.NodeStatus"}, {Type: "licensed.v1.NodeStatus", Data: []byte{0xff}}} {
+	for _, self := range []*clusterv1.Payload{
+		nil, {Type: "licensed.v2.NodeStatus"}, {Type: "licensed.v1.NodeStatus", Data: []byte{0xff}},
+	} {
 		a := answerOf(&routing.Status{Member: m, Response: &clusterv1.StatusResponse{Self: self}})
 		if a.Self != nil || !strings.HasPrefix(a.Cause, "unreadable") || a.Incarnation != i {
 			t.Errorf("%v: %+v", self, a)
@@ -41,7 +45,8 @@ func TestAnswers(t *testing.T) {
 		Self: &clusterv1.Payload{Type: "licensed.v1.NodeStatus"},
 		Held: &clusterv1.HeldShards{Incarnation: other[:], Ids: []uint32{1, 2}, Epochs: []uint64{5}},
 	}})
-	if want := []clusterstatus.Held{{Shard: 1, Epoch: 5}}; now.Self == nil || now.Incarnation != other || !slices.Equal(now.Holds, want) {
+	want := []clusterstatus.Held{{Shard: 1, Epoch: 5}}
+	if now.Self == nil || now.Incarnation != other || !slices.Equal(now.Holds, want) {
 		t.Errorf("%v", now)
 	}
 }
@@ -55,12 +60,14 @@ func TestDeparturesAreShared(t *testing.T) {
 	addDepartures(all, []*clusterv1.Departed{
 		{Name: "n1", Meta: meta(true)}, {Name: "n2", Meta: meta(false), AgoMicros: 5e6}, {Name: "n3"},
 	}, now)
-	if !all["n1"].Meta.GetDraining() || all["n2"].Meta.GetDraining() || !all["n2"].At.Equal(now.Add(-5*time.Second)) || len(all) != 3 {
+	if !all["n1"].Meta.GetDraining() || all["n2"].Meta.GetDraining() || len(all) != 3 ||
+		!all["n2"].At.Equal(now.Add(-5*time.Second)) {
 		t.Errorf("%v", all)
 	}
 	addDepartures(all, []*clusterv1.Departed{{Name: "n1", Meta: meta(false)}}, now)
 	other := persistence.NewIncarnation()
-	addDepartures(all, []*clusterv1.Departed{{Name: "n2", Meta: &clusterv1.Meta{Incarnation: other[:], Draining: true}}}, now)
+	successor := &clusterv1.Meta{Incarnation: other[:], Draining: true}
+	addDepartures(all, []*clusterv1.Departed{{Name: "n2", Meta: successor}}, now)
 	if !all["n1"].Meta.GetDraining() || all["n2"].Meta.GetDraining() {
 		t.Errorf("%v", all)
 	}
@@ -91,7 +98,8 @@ func TestStatusOfUnlistedMembers(t *testing.T) {
 			}
 			for _, finding := range s.Warnings {
 				text := finding.Text
-				if p.running && (finding.Node == p.name || strings.Contains(text, p.name+" not responding") || strings.Contains(text, p.name+" since")) {
+				if p.running && (finding.Node == p.name || strings.Contains(text, p.name+" not responding") ||
+					strings.Contains(text, p.name+" since")) {
 					t.Errorf("%s runs: %v", p.name, finding)
 				}
 			}
@@ -123,7 +131,8 @@ func newUnlisted(random *rand.Rand) *unlisted {
 	w := &unlisted{random: random, shards: 12}
 	for k := range 1 + random.IntN(5) {
 		w.processes = append(w.processes, &process{
-			name: fmt.Sprint("n", k), incarnation: persistence.NewIncarnation(), running: random.IntN(3) > 0, listed: random.IntN(2) > 0,
+			name: fmt.Sprint("n", k), incarnation: persistence.NewIncarnation(),
+			running: random.IntN(3) > 0, listed: random.IntN(2) > 0,
 		})
 	}
 	for id := range w.shards {
@@ -135,7 +144,8 @@ func newUnlisted(random *rand.Rand) *unlisted {
 
 func (w *unlisted) member(p *process) membership.Member {
 	return membership.Member{Name: p.name, Meta: &clusterv1.Meta{
-		Incarnation: p.incarnation[:], Roles: []clusterv1.Role{clusterv1.Role_ROLE_NODE}, Draining: !p.listed && w.random.IntN(3) == 0,
+		Incarnation: p.incarnation[:], Roles: []clusterv1.Role{clusterv1.Role_ROLE_NODE},
+		Draining: !p.listed && w.random.IntN(3) == 0,
 	}}
 }
 
@@ -154,15 +164,20 @@ func (w *unlisted) ask(p *process) routing.Status {
 		}
 		name, data, err := payload.Codec{}.Marshal(&licensedv1.NodeStatus{
 			Name: p.name, Incarnation: p.incarnation.String(), State: licensedv1.NodeState_NODE_STATE_READY,
-			Roles: []licensedv1.NodeRole{licensedv1.NodeRole_NODE_ROLE_NODE}, Lease: &licensedv1.LeaseStatus{Remaining: durationpb.New(time.Second)},
+			Roles: []licensedv1.NodeRole{licensedv1.NodeRole_NODE_ROLE_NODE},
+			Lease: &licensedv1.LeaseStatus{Remaining: durationpb.New(time.Second)},
 		})
 		if err != nil {
 			panic(err)
 		}
-		s.Response = &clusterv1.StatusResponse{Name: p.name, Held: held, Self: &clusterv1.Payload{Type: name, Data: data}}
+		s.Response = &clusterv1.StatusResponse{
+			Name: p.name, Held: held, Self: &clusterv1.Payload{Type: name, Data: data},
+		}
 		for _, o := range w.processes { // What it heard of others, some of it forged.
 			if w.random.IntN(3) == 0 {
-				s.Response.Departed = append(s.Response.Departed, &clusterv1.Departed{Name: o.name, Meta: w.member(o).Meta, AgoMicros: w.random.Int64N(1e9)})
+				s.Response.Departed = append(s.Response.Departed, &clusterv1.Departed{
+					Name: o.name, Meta: w.member(o).Meta, AgoMicros: w.random.Int64N(1e9),
+				})
 			}
 		}
 	}

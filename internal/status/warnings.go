@@ -39,32 +39,38 @@ const (
 // Warnings are what is wrong with the node itself. Whether its shards are served, and whether it can serve, is for
 // the part that makes the status of the cluster. Owner is nil for a process that is no node of a cluster, and a for one
 // without an archive.
-func Warnings(s *licensedv1.NodeStatus, owner *cluster.NodeStatus, a *licensedv1.ArchiveStatus) []*licensedv1.ClusterWarning {
-	var out []*licensedv1.ClusterWarning
+func Warnings(
+	s *licensedv1.NodeStatus, owner *cluster.NodeStatus, a *licensedv1.ArchiveStatus,
+) (out []*licensedv1.ClusterWarning) {
 	add := func(runbook, next, format string, args ...any) *licensedv1.ClusterWarning {
 		w := &licensedv1.ClusterWarning{
-			Level: licensedv1.WarningLevel_WARNING_LEVEL_WARNING, Node: s.Name, Text: fmt.Sprintf(format, args...), NextStep: next, Runbook: runbook,
+			Level: licensedv1.WarningLevel_WARNING_LEVEL_WARNING, Node: s.Name, Text: fmt.Sprintf(format, args...),
+			NextStep: next, Runbook: runbook,
 		}
 		out = append(out, w)
 		return w
 	}
 	if owner != nil && owner.ClockWrong {
 		add("clock-wrong", "Repair the clock of that machine (NTP). The node takes shards again by itself.",
-			"The wall clock of %s is %s the clocks of the other nodes; it takes no shards", s.Name, aheadOf(owner.ClockAhead),
+			"The wall clock of %s is %s the clocks of the other nodes; it takes no shards",
+			s.Name, aheadOf(owner.ClockAhead),
 		).Kind = licensedv1.FindingKind_FINDING_KIND_CLOCK_WRONG
 	}
 	if owner != nil && owner.Unreachable != nil && !owner.Draining {
-		add("node-not-reachable", "Check --node-advertise, and whether a firewall lets the node port through. The node takes shards again by itself.",
+		add("node-not-reachable", "Check --node-advertise, and whether a firewall lets the node port through. "+
+			"The node takes shards again by itself.",
 			"%s takes no shards: %v", s.Name, owner.Unreachable)
 	}
 	if a != nil {
 		switch {
 		case a.LastError != "":
-			add("licensedarchivefails", "History stays in the hot tier until the archive can be written. Check its disk, its permissions or its Cassandra.",
+			add("licensedarchivefails", "History stays in the hot tier until the archive can be written. "+
+				"Check its disk, its permissions or its Cassandra.",
 				"The archive of %s cannot be written: %s", s.Name, a.LastError)
 		case a.Lag.AsDuration() > archiveLagWarning:
 			add("licensedarchivebehind", "Raise --archive-rate, or find out what slows the archive down.",
-				"The archiver of %s is %v behind with %d customers", s.Name, a.Lag.AsDuration().Round(time.Minute), a.WaitingCustomers)
+				"The archiver of %s is %v behind with %d customers",
+				s.Name, a.Lag.AsDuration().Round(time.Minute), a.WaitingCustomers)
 		}
 	}
 	if limit := float64(s.MemoryLimitBytes); limit > 0 && float64(s.MemoryBytes) > memoryWarning*limit {
