@@ -79,7 +79,7 @@ func newMetrics() *metrics {
 		}),
 		ends: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "licensed_gateway_sessions_ended_total",
-			Help: "Ended streams of Session, by code: ok if the client closed its side, unavailable if the gateway stopped.",
+			Help: "Ended streams of Session, by code: ok if the client ended it, unavailable if the gateway stopped.",
 		}, []string{"code"}),
 		methods: make(map[string]*methodMetrics),
 		rules:   make(map[licensedv1.Rule]prometheus.Counter),

@@ -98,6 +98,11 @@ func (o *options) addressSettings() []settings.Setting {
 			Help: "API (gRPC, gRPC-Web, JSON); port 0 chooses a free one",
 		},
 		{
+			Name: "cors-origins", Value: &c.Origins, Unit: "origins", For: operator, Roles: server,
+			Help: "origins of web pages whose scripts may call the API, like https://app.example.com or " +
+				"https://*.example.com; * for all",
+		},
+		{
 			Name: "admin", Value: &c.Admin, Unit: "address", Roles: all, Allowed: settings.AddressOrNone(),
 			Help: "dashboard, metrics, profiles and health checks; empty for none",
 		},

@@ -3,6 +3,7 @@ package node
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -47,6 +48,8 @@ type Config struct {
 	storage.Config
 	// Listen is the address of the API, HOST:PORT; port 0 chooses one.
 	Listen string
+	// Origins of pages whose scripts may call the API, see gateway.CrossOrigin; none by default.
+	Origins []string
 	// Admin is the address of metrics, profiles and health checks; empty for none.
 	Admin string
 	// Traces of requests; none unless it has an endpoint.
@@ -127,6 +130,11 @@ func DefaultConfig() Config {
 // with the name of a setting.
 func (c *Config) Validate() error {
 	err := c.Config.Validate()
+	for _, origin := range c.Origins {
+		if wrong := gateway.CheckOrigin(origin); err == nil && wrong != nil {
+			err = fmt.Errorf("cors-origins: %w", wrong)
+		}
+	}
 	if err == nil {
 		_, err = c.APITLS.OpenServer("tls-", slog.Default())
 	}

@@ -70,7 +70,7 @@ func (n *Node) startAPI(context.Context) error {
 	}
 	g := gateway.New(c, n.aggregates)
 	n.gateway.Set(g)
-	go n.watch(api.Start(g.Handler()))
+	go n.watch(api.Start(gateway.CrossOrigin(g.Handler(), n.config.Origins)))
 	n.parts.Push("API port", lifecycle.Most(api.Shutdown))
 	n.parts.Push("streams", func(context.Context) error { g.EndStreams(); return nil })
 	return nil
