@@ -131,7 +131,7 @@ bench-failover: ## What customers notice of crashes, pauses, restarts, moves and
 ##@ Generated code and tools
 
 .PHONY: proto
-proto: $(BUF) ## Generate Go from the .proto files
+proto: $(BUF) ## Generate Go and OpenAPI from the .proto files
 	$(BUF) generate
 
 .PHONY: proto-check

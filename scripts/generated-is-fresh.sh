@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Generates the Go of the .proto files into a temporary directory and compares it with the committed code:
+# Generates Go and OpenAPI from the .proto files into a temporary directory and compares it with the committed code:
 # the generated code that is committed must be what the pinned tools make of the committed sources.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -9,7 +9,7 @@ trap 'rm -rf "$fresh"' EXIT
 bin/buf generate --output "$fresh"
 
 # Only generated files: others may lie beside them.
-listed() { (cd "$1" && find messages -name '*.pb.go' -o -name '*.connect.go' | sort); }
+listed() { (cd "$1" && find messages docs/reference -name '*.pb.go' -o -name '*.connect.go' -o -name '*.swagger.yaml' | sort); }
 if ! diff <(listed .) <(listed "$fresh"); then
   echo "the set of generated files is not what the .proto files make; run make proto" >&2
   exit 1
