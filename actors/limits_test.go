@@ -271,7 +271,14 @@ func TestGroupsFitTheStore(t *testing.T) {
 	if got := s.total(t, "a"); got != commands {
 		t.Errorf("total %d", got)
 	}
-	if n := len(j.sizes); n < commands/10 || n > commands/4 {
+	// Each is closed by the first command with which it reaches half of the largest mutation.
+	one := j.sizes[0] // that of the first command, which went alone
+	for _, n := range j.sizes {
+		if n >= j.most/2+one {
+			t.Errorf("a mutation of %d bytes: half of the largest is %d, and a command takes %d", n, j.most/2, one)
+		}
+	}
+	if n := len(j.sizes); n > commands/4 {
 		t.Errorf("%d commands were appended in %d mutations: %d", commands, n, j.sizes)
 	}
 }

@@ -64,7 +64,9 @@ type Verdict struct {
 	Epochs int `json:"epochs"`
 
 	// Faults has every kind that the deployment offers and the run wanted.
-	Faults    map[string]fault.Count  `json:"faults"`
+	Faults map[string]fault.Count `json:"faults"`
+	// HourJumps is the number of clock jumps of an hour that were met: an event bears the wrong time.
+	HourJumps int                     `json:"hour_jumps"`
 	Points    map[string]deploy.Point `json:"points,omitempty"`
 	Missed    []string                `json:"missed,omitempty"`
 	Notes     []string                `json:"notes,omitempty"`
@@ -118,6 +120,9 @@ func (v *Verdict) countFaults(faults []fault.Record) {
 	for i := range faults {
 		c := v.Faults[faults[i].Kind]
 		c.Add(&faults[i])
+		if f := &faults[i]; f.Kind == deploy.ClockJump && f.Detail == time.Hour.String() && !f.Idle && !f.Failed {
+			v.HourJumps++
+		}
 		c.LeftOut--
 		v.Faults[faults[i].Kind] = c
 	}
@@ -185,11 +190,22 @@ func (v *Verdict) check(dir string, ops []*history.Op) error {
 // if its node is down.
 const mostUnmet = 2
 
+// hourJumpWithin is the length of the phase with faults from which on a jump of an hour must have been met.
+const hourJumpWithin = 30 * time.Minute
+
 // judgeClockJumps fails a run in which clocks jumped and no event bears a wrong time. If there were too few jumps for
-// that, it notes it.
+// that, it notes it. It also fails a long run in which no jump of an hour was met, however many there were.
 func (v *Verdict) judgeClockJumps() {
 	c, wanted := v.Faults[deploy.ClockJump]
-	if !wanted || c.Injected > 0 {
+	if !wanted {
+		return
+	}
+	if faults := v.FaultsTo - v.FaultsFrom; v.HourJumps == 0 && faults >= hourJumpWithin {
+		v.Violations = append(v.Violations, check.Violation{Check: check.Faults, Text: fmt.Sprintf(
+			"no clock jump of an hour was met in %v with faults: no event bears a time that is wrong by that much",
+			faults.Round(time.Second))})
+	}
+	if c.Injected > 0 {
 		return
 	}
 	text := fmt.Sprintf("no clock jump was met: of %d that were tried, no event bears the wrong time", c.Idle+c.Failed)

@@ -112,19 +112,26 @@ func TestVerdictComesLast(t *testing.T) {
 
 // TestUnmetClockJumps: a run in which clocks jumped must have met one, or says that it did not.
 func TestUnmetClockJumps(t *testing.T) {
+	jumps := func(c fault.Count) map[string]fault.Count {
+		return map[string]fault.Count{deploy.ClockJump: c, "cut": {Injected: 1}}
+	}
 	for name, c := range map[string]struct {
 		faults map[string]fault.Count
 		pass   bool
 		notes  int
+		hours  int // jumps of an hour that were met
+		length time.Duration
 	}{
-		"not wanted":     {map[string]fault.Count{"cut": {Injected: 1}}, true, 0},
-		"one met":        {map[string]fault.Count{deploy.ClockJump: {Injected: 1, Idle: 9}}, true, 0},
-		"none met of 3":  {map[string]fault.Count{deploy.ClockJump: {Idle: 3}, "cut": {Injected: 1}}, false, 0},
-		"none met of 2":  {map[string]fault.Count{deploy.ClockJump: {Idle: 2}, "cut": {Injected: 1}}, true, 1},
-		"none was tried": {map[string]fault.Count{deploy.ClockJump: {LeftOut: 4}, "cut": {Injected: 1}}, true, 1},
+		"not wanted":     {faults: map[string]fault.Count{"cut": {Injected: 1}}, pass: true, length: time.Hour},
+		"one met":        {faults: jumps(fault.Count{Injected: 1, Idle: 9}), pass: true, length: 29 * time.Minute},
+		"none met of 3":  {faults: jumps(fault.Count{Idle: 3})},
+		"none met of 2":  {faults: jumps(fault.Count{Idle: 2}), pass: true, notes: 1},
+		"none was tried": {faults: jumps(fault.Count{LeftOut: 4}), pass: true, notes: 1},
+		"an hour met":    {faults: jumps(fault.Count{Injected: 9}), pass: true, hours: 1, length: 30 * time.Minute},
+		"no hour met":    {faults: jumps(fault.Count{Injected: 9}), length: 30 * time.Minute},
 	} {
 		dir := keep(t, strings.ReplaceAll(name, " ", "-"),
-			&chaos.Verdict{Seed: 1, Started: time.Now(), Faults: c.faults})
+			&chaos.Verdict{Seed: 1, Started: time.Now(), Faults: c.faults, HourJumps: c.hours, FaultsTo: c.length})
 		empty(t, dir)
 		for range 2 { // The second judges what the first wrote.
 			v, err := chaos.Recheck(dir)

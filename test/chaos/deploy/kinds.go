@@ -108,10 +108,11 @@ func restartKind(role Role, ps []*process.Process) fault.Kind {
 	}}
 }
 
-// jumps are the sizes of clock jumps, forward and back. The first is the largest.
+// jumps are the sizes of clock jumps, forward and back. The first is the largest; it is made often, since a long run
+// must meet it.
 var jumps = []time.Duration{
-	time.Hour, -time.Minute, 10 * time.Minute, -10 * time.Second, time.Minute, -time.Hour, 10 * time.Second,
-	-10 * time.Minute, time.Second, -time.Second,
+	time.Hour, -time.Minute, 10 * time.Minute, time.Hour, -10 * time.Second, time.Minute, time.Hour, -time.Hour,
+	10 * time.Second, time.Hour, -10 * time.Minute, time.Second, -time.Second,
 }
 
 // clockKind makes the wall clock of a node jump. A jump is met if an event bears the wrong time. One of a node that
