@@ -97,7 +97,12 @@ func (e *Error) Is(target error) bool { return e.outcome != nil && target == e.o
 func (e *Error) Unwrap() error { return e.cause }
 
 // GRPCStatus returns the status as gRPC received it, with all details; status.FromError uses it.
-func (e *Error) GRPCStatus() *status.Status { return e.status }
+func (e *Error) GRPCStatus() *status.Status {
+	if e.status == nil { // A test made it.
+		return status.New(e.Code, e.Message)
+	}
+	return e.status
+}
 
 // Refusal is the answer of a rule that said no to a command. The refusal is recorded, and the same id gets it again; to
 // try again, use a new id.
@@ -122,10 +127,15 @@ type Refusal struct {
 }
 
 // Error implements error.
-func (r *Refusal) Error() string { return r.err.Error() }
+func (r *Refusal) Error() string { return r.Message }
 
-// Unwrap returns the *Error, with the code and what else gRPC received.
-func (r *Refusal) Unwrap() error { return r.err }
+// Unwrap returns the *Error, with the code and what else gRPC received. A refusal that a test made has none.
+func (r *Refusal) Unwrap() error {
+	if r.err == nil {
+		return nil
+	}
+	return r.err
+}
 
 // decode returns the *Error or *Refusal of an attempt, for the command of that id.
 func decode(err error, at time.Time, id string) error {

@@ -7,17 +7,17 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
+	"licensed/client"
 	"licensed/internal/demo"
 	"licensed/internal/node"
 	"licensed/internal/storage"
 	"licensed/internal/version"
-	"licensed/messages/licensedv1/licensedv1connect"
 )
 
 // errSecondSignal ends the program without waiting for anything.
@@ -44,7 +44,9 @@ func (p *program) serve(ctx context.Context, o *options, c node.Config) error {
 	}
 	stopDemo := func() {}
 	if o.demo {
-		stopDemo = simulate(ctx, n, o, log)
+		if stopDemo, err = simulate(ctx, n, o, log); err != nil {
+			return errors.Join(err, n.Stop(ctx))
+		}
 	}
 	failure := p.wait(n, log)
 	stopping, stopped := time.Now(), make(chan error, 1)
@@ -227,22 +229,23 @@ func writeReadyFile(path, api, admin string) error {
 
 // simulate starts the demo against the node's own API, over the network like any client;
 // the function returned stops it and waits.
-func simulate(ctx context.Context, n *node.Node, o *options, log *slog.Logger) (stop func()) {
+func simulate(ctx context.Context, n *node.Node, o *options, log *slog.Logger) (stop func(), err error) {
 	c := o.demoConfig
 	c.Logger = log
-	transport := &http.Transport{Protocols: new(http.Protocols)}
-	transport.Protocols.SetUnencryptedHTTP2(true)
-	client := licensedv1connect.NewLicenseServiceClient(&http.Client{Transport: transport}, n.APIURL())
+	service, err := client.Dial([]string{strings.TrimPrefix(n.APIURL(), "http://")}, client.Options{})
+	if err != nil {
+		return nil, fmt.Errorf("start the demo: %w", err)
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		demo.New(c, client).Run(ctx)
+		demo.New(c, service).Run(ctx)
 	}()
 	log.Info("demo: simulating customers", "customers", c.Customers, "rate", c.Rate)
 	return func() {
 		cancel()
 		<-done
-		transport.CloseIdleConnections()
-	}
+		_ = service.Close() // Nothing is in progress any more.
+	}, nil
 }

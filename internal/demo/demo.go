@@ -21,12 +21,11 @@ import (
 	"sync"
 	"time"
 
-	"connectrpc.com/connect"
 	"github.com/HdrHistogram/hdrhistogram-go"
 	"github.com/google/uuid"
 
+	"licensed/client"
 	"licensed/messages/licensedv1"
-	"licensed/messages/licensedv1/licensedv1connect"
 )
 
 // Config of a simulation.
@@ -53,7 +52,7 @@ func DefaultConfig() Config {
 // Simulation of customers. Run is called once.
 type Simulation struct {
 	config Config
-	client licensedv1connect.LicenseServiceClient
+	client Service
 	random *rand.Rand // used by Run only
 	// slots has a token for each command in progress.
 	slots chan struct{}
@@ -85,8 +84,17 @@ func newTally() tally {
 	}
 }
 
+// Service is what the simulation calls; *client.Client is one.
+type Service interface {
+	AcquireLicense(context.Context, *licensedv1.AcquireLicenseRequest) (*licensedv1.AcquireLicenseResponse, error)
+	RenewLicense(context.Context, *licensedv1.RenewLicenseRequest) (*licensedv1.RenewLicenseResponse, error)
+	ReleaseLicense(context.Context, *licensedv1.ReleaseLicenseRequest) (*licensedv1.ReleaseLicenseResponse, error)
+	RecordPlayback(context.Context, *licensedv1.RecordPlaybackRequest) (*licensedv1.RecordPlaybackResponse, error)
+	DeactivateDevice(context.Context, *licensedv1.DeactivateDeviceRequest) (*licensedv1.DeactivateDeviceResponse, error)
+}
+
 // New returns a simulation of the customers of the service behind the client.
-func New(c Config, client licensedv1connect.LicenseServiceClient) *Simulation {
+func New(c Config, client Service) *Simulation {
 	return &Simulation{
 		config: c, client: client,
 		random: rand.New(rand.NewPCG(c.Seed, c.Seed)),
@@ -230,24 +238,17 @@ func (s *Simulation) forget(customer string, which func(download) bool) {
 	s.held[customer] = slices.DeleteFunc(s.held[customer], which)
 }
 
-// sender returns a function that makes the call, and reports whether the answer is that
-// of an earlier command.
-func sender[Q, A any](
-	call func(context.Context, *connect.Request[Q]) (*connect.Response[A], error), message *Q,
-) func(context.Context) (bool, error) {
+// sender returns a function that makes the call.
+func sender[Q any, A interface{ GetDuplicate() bool }](call func(context.Context, Q) (A, error), message Q) func(context.Context) (bool, error) {
 	return func(ctx context.Context) (bool, error) {
-		res, err := call(ctx, connect.NewRequest(message))
-		if err != nil {
-			return false, err
-		}
-		d, ok := any(res.Msg).(interface{ GetDuplicate() bool })
-		return ok && d.GetDuplicate(), nil
+		res, err := call(ctx, message)
+		return res.GetDuplicate(), err
 	}
 }
 
 // note counts an answer.
 func (s *Simulation) note(took time.Duration, duplicate bool, err error) {
-	if connect.CodeOf(err) == connect.CodeCanceled {
+	if errors.Is(err, context.Canceled) {
 		return // The simulation is being stopped.
 	}
 	s.mu.Lock()
@@ -255,32 +256,20 @@ func (s *Simulation) note(took time.Duration, duplicate bool, err error) {
 	p := &s.period
 	// Longer than a minute does not fit, and no request lasts that long.
 	_ = p.latency.RecordValue(took.Microseconds())
-	switch r := Refusal(err); {
-	case err == nil && duplicate, r.GetDuplicate():
+	var refusal *client.Refusal
+	var e *client.Error
+	switch {
+	case err == nil && duplicate, errors.As(err, &refusal) && refusal.Duplicate:
 		p.repeated++
 	case err == nil:
 		p.accepted++
-	case r != nil:
-		p.refused[strings.ToLower(strings.TrimPrefix(r.Rule.String(), "RULE_"))]++
+	case refusal != nil:
+		p.refused[strings.ToLower(strings.TrimPrefix(refusal.Rule.String(), "RULE_"))]++
+	case errors.As(err, &e) && e.Reason != "":
+		p.failed[strings.ToLower(e.Reason)]++
 	default:
-		p.failed[connect.CodeOf(err).String()]++
+		p.failed["unreachable"]++
 	}
-}
-
-// Refusal returns the refusal that an error of the API carries, or nil.
-func Refusal(err error) *licensedv1.Refusal {
-	var e *connect.Error
-	if !errors.As(err, &e) {
-		return nil
-	}
-	for _, d := range e.Details() {
-		if v, err := d.Value(); err == nil {
-			if r, ok := v.(*licensedv1.Refusal); ok {
-				return r
-			}
-		}
-	}
-	return nil
 }
 
 // summarize logs the last period and begins another.

@@ -3,33 +3,26 @@ package demo
 import (
 	"bytes"
 	"context"
-	"errors"
 	"log/slog"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"connectrpc.com/connect"
-
+	"licensed/client"
 	"licensed/messages/licensedv1"
-	"licensed/messages/licensedv1/licensedv1connect"
 )
 
 // service counts calls and answers in turns: accepted, refused, overloaded. It knows ids.
 type service struct {
-	licensedv1connect.LicenseServiceClient
-
 	mu    sync.Mutex
 	calls map[string]int // by method
 	seen  map[string]error
 	turn  int
 }
 
-func answer[Q, A any](
-	s *service, method string, r *connect.Request[Q], duplicate func(*A),
-) (*connect.Response[A], error) {
-	id := any(r.Msg).(interface{ GetCommandId() string }).GetCommandId()
+func answer[Q, A any](s *service, method string, r Q, duplicate func(*A)) (*A, error) {
+	id := any(r).(interface{ GetCommandId() string }).GetCommandId()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.calls[method]++
@@ -46,46 +39,42 @@ func answer[Q, A any](
 	if ok {
 		duplicate(res)
 	}
-	return connect.NewResponse(res), nil
+	return res, nil
 }
 
 func (s *service) answers() []error {
-	refused := connect.NewError(connect.CodeFailedPrecondition, errors.New("refused"))
-	d, err := connect.NewErrorDetail(&licensedv1.Refusal{Rule: licensedv1.Rule_RULE_STUDIO_LIMIT})
-	if err != nil {
-		panic(err)
+	return []error{
+		nil, &client.Refusal{Rule: licensedv1.Rule_RULE_STUDIO_LIMIT}, &client.Error{Reason: client.ReasonOverloaded},
 	}
-	refused.AddDetail(d)
-	return []error{nil, refused, connect.NewError(connect.CodeResourceExhausted, errors.New("overloaded"))}
 }
 
 func (s *service) AcquireLicense(
-	_ context.Context, r *connect.Request[licensedv1.AcquireLicenseRequest],
-) (*connect.Response[licensedv1.AcquireLicenseResponse], error) {
+	_ context.Context, r *licensedv1.AcquireLicenseRequest,
+) (*licensedv1.AcquireLicenseResponse, error) {
 	return answer(s, "acquire", r, func(a *licensedv1.AcquireLicenseResponse) { a.Duplicate = true })
 }
 
 func (s *service) RenewLicense(
-	_ context.Context, r *connect.Request[licensedv1.RenewLicenseRequest],
-) (*connect.Response[licensedv1.RenewLicenseResponse], error) {
+	_ context.Context, r *licensedv1.RenewLicenseRequest,
+) (*licensedv1.RenewLicenseResponse, error) {
 	return answer(s, "renew", r, func(a *licensedv1.RenewLicenseResponse) { a.Duplicate = true })
 }
 
 func (s *service) ReleaseLicense(
-	_ context.Context, r *connect.Request[licensedv1.ReleaseLicenseRequest],
-) (*connect.Response[licensedv1.ReleaseLicenseResponse], error) {
+	_ context.Context, r *licensedv1.ReleaseLicenseRequest,
+) (*licensedv1.ReleaseLicenseResponse, error) {
 	return answer(s, "release", r, func(a *licensedv1.ReleaseLicenseResponse) { a.Duplicate = true })
 }
 
 func (s *service) RecordPlayback(
-	_ context.Context, r *connect.Request[licensedv1.RecordPlaybackRequest],
-) (*connect.Response[licensedv1.RecordPlaybackResponse], error) {
+	_ context.Context, r *licensedv1.RecordPlaybackRequest,
+) (*licensedv1.RecordPlaybackResponse, error) {
 	return answer(s, "play", r, func(a *licensedv1.RecordPlaybackResponse) { a.Duplicate = true })
 }
 
 func (s *service) DeactivateDevice(
-	_ context.Context, r *connect.Request[licensedv1.DeactivateDeviceRequest],
-) (*connect.Response[licensedv1.DeactivateDeviceResponse], error) {
+	_ context.Context, r *licensedv1.DeactivateDeviceRequest,
+) (*licensedv1.DeactivateDeviceResponse, error) {
 	return answer(s, "deactivate", r, func(a *licensedv1.DeactivateDeviceResponse) { a.Duplicate = true })
 }
 
@@ -115,7 +104,7 @@ func TestSimulation(t *testing.T) {
 	complete := func(line string) bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		for _, words := range []string{"accepted=", "(studio_limit ", "resource_exhausted", "repeated=", "p99="} {
+		for _, words := range []string{"accepted=", "(studio_limit ", "overloaded", "repeated=", "p99="} {
 			if !strings.Contains(line, words) {
 				return false
 			}

@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -14,7 +15,6 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 
-	"licensed/internal/demo"
 	"licensed/messages/licensedv1"
 	"licensed/messages/licensedv1/licensedv1connect"
 )
@@ -193,11 +193,27 @@ func (c *command) ask(t *testing.T, client licensedv1connect.LicenseServiceClien
 	return true
 }
 
+// refusal returns the refusal that an error of the API carries, or nil.
+func refusal(err error) *licensedv1.Refusal {
+	var e *connect.Error
+	if !errors.As(err, &e) {
+		return nil
+	}
+	for _, d := range e.Details() {
+		if v, err := d.Value(); err == nil {
+			if r, ok := v.(*licensedv1.Refusal); ok {
+				return r
+			}
+		}
+	}
+	return nil
+}
+
 // outcome returns the outcome that a reply or error tells, nil if it tells none.
 func outcome(message proto.Message, err error) *answer {
 	code := connect.Code(0)
 	if err != nil {
-		r := demo.Refusal(err)
+		r := refusal(err)
 		if r == nil {
 			return nil
 		}

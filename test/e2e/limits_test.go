@@ -17,7 +17,6 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"licensed/internal/demo"
 	"licensed/messages/licensedv1"
 	"licensed/messages/licensedv1/licensedv1connect"
 )
@@ -122,7 +121,7 @@ func (r *tour) refused(
 	what string, err error, code connect.Code, rule licensedv1.Rule, limit, current uint32,
 ) *licensedv1.Refusal {
 	r.t.Helper()
-	f := demo.Refusal(err)
+	f := refusal(err)
 	if connect.CodeOf(err) != code || f.GetRule() != rule || f.GetLimit() != limit || f.GetCurrent() != current ||
 		f.GetMessage() == "" {
 		r.t.Fatalf("%s: %v with %v, want %v with %v, limit %d, current %d", what, err, f, code, rule, limit, current)
