@@ -217,8 +217,10 @@ func (k *call) send(ctx context.Context, reply proto.Message) error {
 		err = decode(err, at, k.id)
 		e := of(err)
 		e.Attempts = k.attempts
+		if e.outcome = outcomeOf(e); k.query && errors.Is(e, ErrOutcomeUnknown) {
+			e.outcome = nil // Queries leave none open.
+		}
 		if k.command {
-			e.outcome = outcomeOf(e)
 			k.unknown = k.unknown || errors.Is(e, ErrOutcomeUnknown)
 			if k.unknown && errors.Is(e, ErrNotExecuted) { // This attempt was not; an earlier one may have been.
 				e.outcome = ErrOutcomeUnknown

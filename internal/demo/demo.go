@@ -239,7 +239,9 @@ func (s *Simulation) forget(customer string, which func(download) bool) {
 }
 
 // sender returns a function that makes the call.
-func sender[Q any, A interface{ GetDuplicate() bool }](call func(context.Context, Q) (A, error), message Q) func(context.Context) (bool, error) {
+func sender[Q any, A interface{ GetDuplicate() bool }](
+	call func(context.Context, Q) (A, error), message Q,
+) func(context.Context) (bool, error) {
 	return func(ctx context.Context) (bool, error) {
 		res, err := call(ctx, message)
 		return res.GetDuplicate(), err

@@ -11,7 +11,8 @@ import (
 	"sync"
 	"time"
 
-	"connectrpc.com/connect"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"licensed/test/chaos/check"
 	"licensed/test/chaos/client"
@@ -104,7 +105,7 @@ func (r *run) customer(ctx context.Context, id string) (*history.Customer, error
 func (r *run) archive(ctx context.Context, id string) error {
 	lacks, err := insist(ctx, r.patience, r.gateways, func(g *client.Client) (bool, error) {
 		err := g.Archive(ctx, id)
-		if connect.CodeOf(err) == connect.CodeUnimplemented {
+		if status.Code(err) == codes.Unimplemented {
 			return true, nil
 		}
 		return false, err
@@ -122,7 +123,7 @@ func (r *run) archive(ctx context.Context, id string) error {
 // recorded lists a history; there may be none.
 func recorded(ctx context.Context, g *client.Client, id string) (*history.Customer, error) {
 	c, err := g.Recorded(ctx, id)
-	if connect.CodeOf(err) == connect.CodeNotFound {
+	if status.Code(err) == codes.NotFound {
 		return &history.Customer{ID: id}, nil
 	}
 	return c, err

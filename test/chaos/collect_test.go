@@ -138,8 +138,11 @@ func (s *stored) serve(t *testing.T) string {
 // client returns a client of it.
 func (s *stored) client(t *testing.T) *client.Client {
 	t.Helper()
-	c := client.New(s.serve(t))
-	t.Cleanup(c.Close)
+	c, err := client.New(s.serve(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
 	return c
 }
 

@@ -14,8 +14,6 @@ import (
 	"sync"
 	"time"
 
-	"connectrpc.com/connect"
-
 	"licensed/messages/licensedv1"
 	"licensed/test/chaos/check"
 	"licensed/test/chaos/client"
@@ -134,7 +132,10 @@ func Run(ctx context.Context, c Config, d deploy.Deployment, accidents *Accident
 		return nil, err
 	}
 	for _, url := range d.Gateways() {
-		g := client.New(url)
+		g, err := client.New(url)
+		if err != nil {
+			return nil, err
+		}
 		defer g.Close()
 		r.gateways = append(r.gateways, g)
 	}
@@ -240,11 +241,11 @@ func (r *run) kinds() ([]fault.Kind, error) {
 // samePolicy makes sure that the service decides by the rules of the model.
 func (r *run) samePolicy(ctx context.Context) error {
 	for i, g := range r.gateways {
-		res, err := g.Admin.GetNode(ctx, connect.NewRequest(&licensedv1.GetNodeRequest{}))
+		res, err := g.Admin.GetNode(ctx, &licensedv1.GetNodeRequest{})
 		if err != nil {
 			return fmt.Errorf("gateway %d: %w", i+1, err)
 		}
-		if v := res.Msg.PolicyVersion; v != r.Rules.Version {
+		if v := res.PolicyVersion; v != r.Rules.Version {
 			return fmt.Errorf("gateway %d has policy %q, the run needs %q (licensed-chaos policy prints one)",
 				i+1, v, r.Rules.Version)
 		}

@@ -14,7 +14,8 @@ import (
 	"strings"
 	"time"
 
-	"connectrpc.com/connect"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"licensed/messages/licensedv1"
 	"licensed/test/chaos/check"
@@ -46,10 +47,16 @@ type Resources struct {
 func (r *run) sample(ctx context.Context) {
 	clients := map[string]*client.Client{}
 	for _, m := range r.deployment.Members() {
-		if m.API != "" {
-			clients[m.Name] = client.New(m.API)
-			defer clients[m.Name].Close()
+		if m.API == "" {
+			continue
 		}
+		c, err := client.New(m.API)
+		if err != nil {
+			r.Log.Error("a member is not sampled", "member", m.Name, "error", err)
+			continue
+		}
+		clients[m.Name] = c
+		defer c.Close()
 	}
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -79,11 +86,11 @@ func ask(ctx context.Context, name string, c *client.Client) Sample {
 	ctx, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
 	defer cancel()
 	s := Sample{Member: name}
-	res, err := c.Admin.GetCluster(ctx, connect.NewRequest(&licensedv1.GetClusterRequest{}))
-	if connect.CodeOf(err) == connect.CodeUnimplemented {
-		node, err := c.Admin.GetNode(ctx, connect.NewRequest(&licensedv1.GetNodeRequest{}))
+	res, err := c.Admin.GetCluster(ctx, &licensedv1.GetClusterRequest{})
+	if status.Code(err) == codes.Unimplemented {
+		node, err := c.Admin.GetNode(ctx, &licensedv1.GetNodeRequest{})
 		if err == nil {
-			s.Up, s.Epoch, s.Shards = true, node.Msg.HighestEpoch, map[string]int{name: int(node.Msg.ShardsHeld)}
+			s.Up, s.Epoch, s.Shards = true, node.HighestEpoch, map[string]int{name: int(node.ShardsHeld)}
 		}
 		return s
 	}
@@ -92,11 +99,11 @@ func ask(ctx context.Context, name string, c *client.Client) Sample {
 	}
 	s.Up, s.Shards = true, map[string]int{}
 	names := map[string]string{}
-	for _, n := range res.Msg.GetCluster().GetNodes() {
+	for _, n := range res.GetCluster().GetNodes() {
 		names[n.Incarnation] = n.Name
 	}
 	delete(names, "") // Gateways have none, nor have shards without an owner.
-	for _, shard := range res.Msg.GetCluster().GetShardMap() {
+	for _, shard := range res.GetCluster().GetShardMap() {
 		s.Epoch += shard.Epoch
 		if owner := names[shard.Owner]; owner != "" {
 			s.Shards[owner]++

@@ -12,47 +12,33 @@ package client
 import (
 	"context"
 	"errors"
-	"net/http"
+	"strings"
 	"time"
 
-	"connectrpc.com/connect"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"licensed/client"
 	"licensed/messages/licensedv1"
-	"licensed/messages/licensedv1/licensedv1connect"
 	"licensed/test/chaos/history"
 )
 
 // Client is a client of one gateway. It is safe for concurrent use.
 type Client struct {
-	// Licenses, History and Admin are the services behind the gateway.
-	Licenses licensedv1connect.LicenseServiceClient
-	History  licensedv1connect.HistoryServiceClient
-	Admin    licensedv1connect.AdminServiceClient
-
-	transport *http.Transport
+	*client.Client
+	// History and Admin are the other services behind the gateway.
+	History licensedv1.HistoryServiceClient
+	Admin   licensedv1.AdminServiceClient
 }
 
 // New returns a client of the gateway at a URL, "http://127.0.0.1:8080", by gRPC. Close it.
-func New(url string) *Client {
-	t := &http.Transport{
-		Protocols: new(http.Protocols),
-		// A peer that vanished without a word is noticed, as clients in the field should.
-		HTTP2: &http.HTTP2Config{SendPingTimeout: 2 * time.Second, PingTimeout: 2 * time.Second},
+func New(url string) (*Client, error) {
+	c, err := client.Dial([]string{strings.TrimPrefix(url, "http://")}, client.Options{RetryRatio: -1})
+	if err != nil {
+		return nil, err
 	}
-	t.Protocols.SetUnencryptedHTTP2(true)
-	c := &http.Client{Transport: t}
-	return &Client{
-		Licenses:  licensedv1connect.NewLicenseServiceClient(c, url, connect.WithGRPC()),
-		History:   licensedv1connect.NewHistoryServiceClient(c, url, connect.WithGRPC()),
-		Admin:     licensedv1connect.NewAdminServiceClient(c, url, connect.WithGRPC()),
-		transport: t,
-	}
+	return &Client{c, licensedv1.NewHistoryServiceClient(c), licensedv1.NewAdminServiceClient(c)}, nil
 }
-
-// Close drops idle connections.
-func (c *Client) Close() { c.transport.CloseIdleConnections() }
 
 // Do sends a request once.
 func (c *Client) Do(ctx context.Context, in *history.Input) history.Output {
@@ -69,30 +55,30 @@ func (c *Client) send(ctx context.Context, in *history.Input) (history.Output, e
 	case history.ListLicenses, history.ListDevices, history.ListDownloads:
 		return c.ask(ctx, in)
 	case history.Deactivate:
-		r, err := c.Licenses.DeactivateDevice(ctx, connect.NewRequest(&licensedv1.DeactivateDeviceRequest{
+		r, err := c.DeactivateDevice(ctx, &licensedv1.DeactivateDeviceRequest{
 			CustomerId:   in.Customer,
 			DeviceId:     in.Device,
 			CommandId:    in.Command,
 			IssuedAt:     issued(in),
 			ValidateOnly: in.ValidateOnly,
-		}))
+		})
 		if err != nil {
 			return history.Output{}, err
 		}
-		return history.Output{Sequence: r.Msg.Sequence, Duplicate: r.Msg.Duplicate, Titles: r.Msg.ReleasedTitleIds}, nil
+		return history.Output{Sequence: r.Sequence, Duplicate: r.Duplicate, Titles: r.ReleasedTitleIds}, nil
 	case history.ChangePlan:
-		r, err := c.Licenses.ChangePlan(ctx, connect.NewRequest(&licensedv1.ChangePlanRequest{
+		r, err := c.ChangePlan(ctx, &licensedv1.ChangePlanRequest{
 			CustomerId:   in.Customer,
 			PlanId:       in.Plan,
 			CommandId:    in.Command,
 			IssuedAt:     issued(in),
 			ValidateOnly: in.ValidateOnly,
-		}))
+		})
 		if err != nil {
 			return history.Output{}, err
 		}
 		return history.Output{
-			Sequence: r.Msg.Sequence, Duplicate: r.Msg.Duplicate, Plan: r.Msg.PlanId, DeviceLimit: r.Msg.DeviceLimit,
+			Sequence: r.Sequence, Duplicate: r.Duplicate, Plan: r.PlanId, DeviceLimit: r.DeviceLimit,
 		}, nil
 	}
 	return c.license(ctx, in)
@@ -110,41 +96,41 @@ func (c *Client) license(ctx context.Context, in *history.Input) (history.Output
 	var err error
 	switch in.Kind {
 	case history.Acquire:
-		a, err = message(c.Licenses.AcquireLicense(ctx, connect.NewRequest(&licensedv1.AcquireLicenseRequest{
+		a, err = c.AcquireLicense(ctx, &licensedv1.AcquireLicenseRequest{
 			CustomerId:   in.Customer,
 			DeviceId:     in.Device,
 			TitleId:      in.Title,
 			CommandId:    in.Command,
 			IssuedAt:     issued(in),
 			ValidateOnly: in.ValidateOnly, NewDownload: in.NewDownload,
-		})))
+		})
 	case history.Renew:
-		a, err = message(c.Licenses.RenewLicense(ctx, connect.NewRequest(&licensedv1.RenewLicenseRequest{
+		a, err = c.RenewLicense(ctx, &licensedv1.RenewLicenseRequest{
 			CustomerId:   in.Customer,
 			DeviceId:     in.Device,
 			TitleId:      in.Title,
 			CommandId:    in.Command,
 			IssuedAt:     issued(in),
 			ValidateOnly: in.ValidateOnly,
-		})))
+		})
 	case history.Release:
-		a, err = message(c.Licenses.ReleaseLicense(ctx, connect.NewRequest(&licensedv1.ReleaseLicenseRequest{
+		a, err = c.ReleaseLicense(ctx, &licensedv1.ReleaseLicenseRequest{
 			CustomerId:   in.Customer,
 			DeviceId:     in.Device,
 			TitleId:      in.Title,
 			CommandId:    in.Command,
 			IssuedAt:     issued(in),
 			ValidateOnly: in.ValidateOnly,
-		})))
+		})
 	case history.Play:
-		a, err = message(c.Licenses.RecordPlayback(ctx, connect.NewRequest(&licensedv1.RecordPlaybackRequest{
+		a, err = c.RecordPlayback(ctx, &licensedv1.RecordPlaybackRequest{
 			CustomerId:   in.Customer,
 			DeviceId:     in.Device,
 			TitleId:      in.Title,
 			CommandId:    in.Command,
 			IssuedAt:     issued(in),
 			ValidateOnly: in.ValidateOnly,
-		})))
+		})
 	default:
 		panic("client: " + string(in.Kind) + " is no request")
 	}
@@ -159,9 +145,9 @@ func (c *Client) ask(ctx context.Context, in *history.Input) (out history.Output
 	err = c.pages(func(token string) (next string, page history.Output, err error) {
 		switch in.Kind {
 		case history.ListLicenses:
-			r, err := message(c.Licenses.ListLicenses(ctx, connect.NewRequest(&licensedv1.ListLicensesRequest{
+			r, err := c.ListLicenses(ctx, &licensedv1.ListLicensesRequest{
 				CustomerId: in.Customer, IncludeInactive: in.Inactive, PageToken: token,
-			})))
+			})
 			if err != nil {
 				return "", page, err
 			}
@@ -169,9 +155,9 @@ func (c *Client) ask(ctx context.Context, in *history.Input) (out history.Output
 			page.Licenses = append(out.Licenses, page.Licenses...)
 			return r.NextPageToken, page, nil
 		case history.ListDevices:
-			r, err := message(c.Licenses.ListDevices(ctx, connect.NewRequest(&licensedv1.ListDevicesRequest{
+			r, err := c.ListDevices(ctx, &licensedv1.ListDevicesRequest{
 				CustomerId: in.Customer, PageToken: token,
-			})))
+			})
 			if err != nil {
 				return "", page, err
 			}
@@ -179,9 +165,9 @@ func (c *Client) ask(ctx context.Context, in *history.Input) (out history.Output
 			page.Devices = append(out.Devices, page.Devices...)
 			return r.NextPageToken, page, nil
 		}
-		r, err := message(c.Licenses.ListDownloads(ctx, connect.NewRequest(&licensedv1.ListDownloadsRequest{
+		r, err := c.ListDownloads(ctx, &licensedv1.ListDownloadsRequest{
 			CustomerId: in.Customer, TitleId: in.Title, PageToken: token,
-		})))
+		})
 		if err != nil {
 			return "", page, err
 		}
@@ -213,13 +199,6 @@ func (c *Client) pages(
 	}
 }
 
-func message[T any](r *connect.Response[T], err error) (*T, error) {
-	if err != nil {
-		return nil, err
-	}
-	return r.Msg, nil
-}
-
 func issued(in *history.Input) *timestamppb.Timestamp {
 	if in.IssuedAt == 0 {
 		return nil
@@ -227,50 +206,32 @@ func issued(in *history.Input) *timestamppb.Timestamp {
 	return timestamppb.New(time.UnixMilli(in.IssuedAt))
 }
 
-// notExecuted are the reasons by which the service promises that nothing was executed.
-var notExecuted = map[string]bool{
-	"INVALID_REQUEST": true, "NOT_EXECUTED": true, "OVERLOADED": true, "RATE_LIMITED": true, "IMPORTING": true,
-}
-
 // broken are the reasons that a healthy service never gives.
 var broken = map[string]bool{
-	"COMMAND_ID_REUSED": true, "CORRUPT_HISTORY": true, "BUG": true, "REJECTED_BY_STORE": true, "OTHER_HISTORY": true,
+	client.ReasonIDReused: true, client.ReasonCorrupt: true, client.ReasonBug: true, client.ReasonRejected: true,
+	client.ReasonOtherHistory: true,
 }
 
 // failed tells what an error says about the outcome.
 func failed(err error) history.Output {
-	out := history.Output{Reason: connect.CodeOf(err).String() + ": " + err.Error()}
-	var e *connect.Error
-	if !errors.As(err, &e) {
-		return out
+	var refusal *client.Refusal
+	var e *client.Error
+	switch {
+	case errors.As(err, &refusal):
+		return history.Output{
+			Outcome: history.Refused, Sequence: refusal.Sequence, Duplicate: refusal.Duplicate,
+			Refusal: &history.Refusal{Rule: refusal.Rule.String(), Limit: refusal.Limit, Current: refusal.Current},
+		}
+	case !errors.As(err, &e):
+		return history.Output{Reason: err.Error()}
+	case broken[e.Reason], e.Reason != "" && e.Code == codes.DataLoss: // What is stored cannot be read.
+		return history.Output{Outcome: history.Broken, Reason: e.Reason + ": " + e.Message}
+	case e.Reason == "":
+		return history.Output{Reason: e.Code.String() + ": " + e.Message}
 	}
-	for _, d := range e.Details() {
-		v, err := d.Value()
-		if err != nil {
-			continue
-		}
-		switch v := v.(type) {
-		case *licensedv1.Refusal:
-			out.Outcome, out.Sequence, out.Duplicate = history.Refused, v.Sequence, v.Duplicate
-			out.Refusal = &history.Refusal{Rule: v.Rule.String(), Limit: v.Limit, Current: v.Current}
-			out.Reason = ""
-			return out
-		case *errdetails.ErrorInfo:
-			if notExecuted[v.Reason] {
-				out.Outcome = history.NotExecuted
-			} else if broken[v.Reason] {
-				out.Outcome = history.Broken
-			}
-			if e.Code() == connect.CodeDataLoss { // Whatever the reason: what is stored cannot be read.
-				out.Outcome = history.Broken
-			}
-			if v.Reason != "REFUSED" {
-				out.Reason = v.Reason
-			}
-			if out.Outcome == history.Broken {
-				out.Reason += ": " + e.Message()
-			}
-		}
+	out := history.Output{Reason: e.Reason}
+	if errors.Is(err, client.ErrNotExecuted) {
+		out.Outcome = history.NotExecuted
 	}
 	return out
 }

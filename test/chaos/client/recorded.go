@@ -2,9 +2,9 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
-
-	"connectrpc.com/connect"
+	"io"
 
 	"licensed/messages/licensedv1"
 	"licensed/test/chaos/history"
@@ -12,15 +12,23 @@ import (
 
 // Recorded lists a customer's whole history, hot and archived.
 func (c *Client) Recorded(ctx context.Context, customer string) (*history.Customer, error) {
-	stream, err := c.History.ListEvents(ctx, connect.NewRequest(&licensedv1.ListEventsRequest{CustomerId: customer}))
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := c.History.ListEvents(ctx, &licensedv1.ListEventsRequest{CustomerId: customer})
 	if err != nil {
 		return nil, err
 	}
-	defer stream.Close()
 	out := &history.Customer{ID: customer}
 	ended := false
-	for stream.Receive() {
-		for _, item := range stream.Msg().Items {
+	for {
+		m, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, item := range m.Items {
 			if g := item.GetGap(); g != nil {
 				out.Gaps = append(out.Gaps, fmt.Sprintf("events %d to %d: %s", g.FromSequence, g.ToSequence, g.Message))
 				continue
@@ -31,12 +39,9 @@ func (c *Client) Recorded(ctx context.Context, customer string) (*history.Custom
 			}
 			out.Events = append(out.Events, e)
 		}
-		if end := stream.Msg().End; end != nil {
-			out.Head, ended = end.HeadSequence, true
+		if m.End != nil {
+			out.Head, ended = m.End.HeadSequence, true
 		}
-	}
-	if err := stream.Err(); err != nil {
-		return nil, err
 	}
 	if !ended {
 		return nil, fmt.Errorf("the history of %s was cut off", customer)
@@ -108,32 +113,31 @@ func terms(l *licensedv1.LicenseTerms) *history.License {
 // what it finds wrong. It is an error if it did not check all.
 func (c *Client) Verify(ctx context.Context, customer string, head uint64) ([]string, error) {
 	// Of a customer who is not in memory, there is no live state to compare.
-	if _, err := c.Licenses.ListDevices(ctx,
-		connect.NewRequest(&licensedv1.ListDevicesRequest{CustomerId: customer})); err != nil {
+	if _, err := c.ListDevices(ctx, &licensedv1.ListDevicesRequest{CustomerId: customer}); err != nil {
 		return nil, err
 	}
-	stream, err := c.Admin.VerifyCustomer(ctx,
-		connect.NewRequest(&licensedv1.VerifyCustomerRequest{CustomerId: customer}))
+	stream, err := c.Admin.VerifyCustomer(ctx, &licensedv1.VerifyCustomerRequest{CustomerId: customer})
 	if err != nil {
 		return nil, err
 	}
-	defer stream.Close()
 	var findings []string
 	var report *licensedv1.CustomerReport
-	for stream.Receive() {
-		r := stream.Msg().Report
-		if r == nil {
-			continue
+	for {
+		m, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			break
 		}
-		report = r
-		for _, f := range r.Findings {
+		if err != nil {
+			return nil, err
+		}
+		if m.Report != nil {
+			report = m.Report
+		}
+		for _, f := range m.Report.GetFindings() {
 			if f.Severity == licensedv1.Severity_SEVERITY_ERROR {
 				findings = append(findings, f.Check+": "+f.Message)
 			}
 		}
-	}
-	if err := stream.Err(); err != nil {
-		return nil, err
 	}
 	switch {
 	case report == nil:
@@ -149,7 +153,6 @@ func (c *Client) Verify(ctx context.Context, customer string, head uint64) ([]st
 
 // Archive moves the closed part of a customer's history to the archive.
 func (c *Client) Archive(ctx context.Context, customer string) error {
-	_, err := c.Admin.ArchiveCustomer(ctx,
-		connect.NewRequest(&licensedv1.ArchiveCustomerRequest{CustomerId: customer, All: true}))
+	_, err := c.Admin.ArchiveCustomer(ctx, &licensedv1.ArchiveCustomerRequest{CustomerId: customer, All: true})
 	return err
 }
