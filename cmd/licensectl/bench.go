@@ -60,11 +60,14 @@ commands in flight; if all are busy the next command is late, and that counts.`,
 		if err != nil {
 			return err
 		}
+		// cobra checks types only; ranges are for each verb to check.
 		if f.concurrency < 1 || f.customers < 1 || f.duration <= 0 || f.warmup < 0 || f.rate < 0 {
 			return usagef(
 				"--concurrency, --customers and --duration must be positive, --warmup and --rate not negative",
 			)
 		}
+		// The time keeps two runs apart: customers of an earlier one have devices and
+		// licences already.
 		if f.prefix == "" {
 			f.prefix = "bench-" + p.now().UTC().Format("20060102T150405") + "-"
 		}
@@ -121,6 +124,8 @@ func newTally() *tally {
 }
 
 // add counts the result of a command. A refusal is an answer, and has a latency like one.
+// Latencies are recorded in microseconds; a value above the histogram's range is counted
+// as late.
 func (t *tally) add(verb string, took time.Duration, e *exitError) {
 	switch {
 	case e == nil:
@@ -195,6 +200,7 @@ func (p *program) bench(ctx context.Context, f *benchFlags, weights map[string]i
 	var clients sync.WaitGroup
 	for i := range tallies {
 		tallies[i] = newTally()
+		// Seeded by number: two runs give the same commands in the same shares.
 		clients.Go(func() { l.client(ctx, tallies[i], rand.New(rand.NewPCG(uint64(i), 1))) })
 	}
 	done := make(chan struct{})
@@ -214,6 +220,7 @@ func (p *program) bench(ctx context.Context, f *benchFlags, weights map[string]i
 	for _, t := range tallies {
 		all.merge(t)
 	}
+	// The clients may have ended early, since the user interrupted them.
 	took := min(time.Since(l.measure), f.duration)
 	if took <= 0 {
 		return errInterrupted
@@ -233,6 +240,7 @@ func (l *load) client(ctx context.Context, t *tally, rng *rand.Rand) {
 	for ctx.Err() == nil {
 		due := time.Now()
 		if l.flags.rate > 0 {
+			// The n-th command is due at begin + n/rate, whichever client takes it.
 			due = l.begin.Add(time.Duration(float64(l.next.Add(1)-1) / l.flags.rate * float64(time.Second)))
 			if wait := time.Until(due); wait > 0 {
 				time.Sleep(wait)
@@ -247,6 +255,7 @@ func (l *load) client(ctx context.Context, t *tally, rng *rand.Rand) {
 			verb = "acquire" // All others need a licence.
 		}
 		e := l.give(ctx, verb, customer)
+		// A command that was interrupted says nothing of the service.
 		if ctx.Err() == nil && !due.Before(l.measure) {
 			t.add(verb, time.Since(due), e)
 		}

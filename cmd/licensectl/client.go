@@ -40,6 +40,7 @@ func (p *program) dial() (*connection, error) {
 	if err != nil {
 		return nil, usagef("%w", err)
 	}
+	// HTTP/2 in both forms, with TLS and without: one connection carries all calls.
 	t := &http.Transport{
 		Protocols:           new(http.Protocols),
 		MaxIdleConnsPerHost: 16,
@@ -84,6 +85,8 @@ func baseURL(server string, files tlsfiles.Files) (string, error) {
 
 // customersOfServer completes the first argument, for a shell. It asks the server, within
 // a time that a user at a prompt accepts, and is silent if there is no answer.
+// The prefix is not sent: the API lists ids after one, which need not exist, so the first
+// page is filtered here.
 func (p *program) customersOfServer(
 	c *cobra.Command, args []string, prefix string,
 ) ([]string, cobra.ShellCompDirective) {

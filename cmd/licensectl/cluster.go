@@ -81,6 +81,7 @@ func levelWord(s *licensedv1.ClusterStatus) string {
 
 // check prints one line for a monitor, or the status as JSON, and returns an error that carries the exit code.
 func (p *program) check(s *licensedv1.ClusterStatus, err error) error {
+	// The code is 0, 1, 2 or 3, as monitors of the Nagios kind read it (see checkCodes).
 	code, known := checked[s.GetLevel()]
 	line := levelWord(s) + ": "
 	switch {
@@ -98,6 +99,7 @@ func (p *program) check(s *licensedv1.ClusterStatus, err error) error {
 			return &exitError{code: checkUnknown, err: err}
 		}
 	} else if p.output == outputJSON {
+		// A monitor that reads JSON gets no text on stdout: report prints the error.
 		return &exitError{code: checkUnknown, err: errors.New(line)}
 	} else if _, err := fmt.Fprintln(p.stdout, terminal.Escape(line)); err != nil {
 		return &exitError{code: checkUnknown, err: err}
@@ -105,6 +107,7 @@ func (p *program) check(s *licensedv1.ClusterStatus, err error) error {
 	if code == 0 {
 		return nil
 	}
+	// Silent: the line was printed as the result.
 	return &exitError{code: code, silent: true, err: errors.New(line)}
 }
 
@@ -187,6 +190,7 @@ func mark(w *licensedv1.ClusterWarning) string {
 // is not known.
 func nodeRow(n *licensedv1.NodeStatus) []string {
 	age, lease, customers, commands, shards, moving := "-", "-", "-", "-", "-", "-"
+	// Other processes than nodes have no lease and no shards.
 	if n.Lease != nil {
 		lease = seconds(n.Lease.Remaining)
 	}
@@ -197,6 +201,7 @@ func nodeRow(n *licensedv1.NodeStatus) []string {
 		shards, moving = fmt.Sprint(n.ShardsOpen+n.ShardsClosing), fmt.Sprint(n.ShardsMoving)
 		customers, commands = fmt.Sprint(n.ResidentCustomers), fmt.Sprint(n.CommandsPerSecond)
 	}
+	// The first group of an incarnation tells those of one cluster apart.
 	incarnation, _, _ := strings.Cut(n.Incarnation, "-")
 	var roles []string
 	for _, r := range n.Roles {
@@ -384,11 +389,14 @@ func (p *program) errandCommand(e *nodeErrand) *cobra.Command {
 // awaitErrand looks at a node until it has done what it was told, or wait has passed. A
 // gateway that does not answer ends it: the status of another one may be older.
 func (p *program) awaitErrand(ctx context.Context, e *nodeErrand, name string, wait time.Duration) error {
+	// The wait begins after the node was told, so that a slow answer takes nothing of it.
 	waiting, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	var last *licensedv1.NodeStatus
 	for asked := ctx; ; asked = waiting { // The first status may take as long as any other call.
 		status, err := p.clusterStatus(asked)
+		// A status that came too late to be of use is not the error: the node's last
+		// known state is.
 		if err != nil && (asked == ctx || waiting.Err() == nil) {
 			return err
 		}

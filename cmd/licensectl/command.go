@@ -74,6 +74,7 @@ func newCommand[R reply](p *program, v command[R]) *cobra.Command {
 // so that a command of unknown outcome can be given again.
 func give[R reply](ctx context.Context, p *program, f *commandFlags, v command[R], args []string) error {
 	i := issued{customer: args[0], commandID: f.commandID, validateOnly: f.validateOnly}
+	// With validate_only nothing is recorded that an id could refer to.
 	if i.commandID == "" && !i.validateOnly {
 		i.commandID = p.newID()
 	}
@@ -85,6 +86,7 @@ func give[R reply](ctx context.Context, p *program, f *commandFlags, v command[R
 		if at.sequence != 0 {
 			return usagef("--issued-at: %q is no time", f.issuedAt)
 		}
+		// "now" is a time here: the moment at which the command was given.
 		if i.issuedAt = at.timestamp(); i.issuedAt == nil {
 			i.issuedAt = timestamppb.New(p.now())
 		}
@@ -96,6 +98,8 @@ func give[R reply](ctx context.Context, p *program, f *commandFlags, v command[R
 	ctx, cancel := p.call(ctx)
 	defer cancel()
 	res, err := v.send(ctx, conn, i, args)
+	// The error names the id of the command, since only with it can the command be given
+	// again.
 	if err != nil {
 		return p.commandFailed(err, i)
 	}
@@ -116,6 +120,8 @@ func (p *program) commandFailed(err error, i issued) error {
 // printReply prints the reply, with the id of the command: the next call can refer to it.
 func printReply[R reply](p *program, i issued, res R, words func(R) string) error {
 	if p.output == outputJSON {
+		// The reply is nested: its fields are those of the API, and commandId is not
+		// among them.
 		out := struct {
 			CommandID string          `json:"commandId,omitempty"`
 			Reply     json.RawMessage `json:"reply"`

@@ -28,6 +28,7 @@ func (p *program) customersCommand() *cobra.Command {
 			}
 			n++
 			if p.output == outputJSON {
+				// One object a line: an array would have to be read as a whole.
 				return json.NewEncoder(p.stdout).Encode(map[string]string{"customerId": id})
 			}
 			_, err := fmt.Fprintln(p.stdout, id)

@@ -33,6 +33,7 @@ func (p *program) devicesCommand() *cobra.Command {
 			if err != nil {
 				return "", err
 			}
+			// The last page has the figures that apply to the whole.
 			page.Devices = append(res.GetDevices(), page.Devices...)
 			res = page
 			return page.NextPageToken, nil

@@ -100,6 +100,8 @@ func changesBetween(a, b *licensedv1.CustomerState) ([]change, error) {
 		state *licensedv1.CustomerState
 		flat  map[string]string
 	}{{a, from}, {b, to}} {
+		// Through the API's JSON form, so that a field that is added later is compared,
+		// too.
 		d := json.NewDecoder(bytes.NewReader(terminal.JSON(side.state)))
 		d.UseNumber()
 		var v any
@@ -131,6 +133,8 @@ func flatten(path string, v any, out map[string]string) {
 	case map[string]any:
 		for name, inner := range v {
 			if strings.HasSuffix(path, "]") &&
+				// The name of the studio is in the path of a studio only: licences have
+				// the field as a value.
 				(name == "deviceId" || name == "titleId" || name == "studioId" && nameOf(v) == inner) {
 				continue // The path has it.
 			}

@@ -28,6 +28,8 @@ const (
 	exitConflict = 7
 )
 
+// exitCodes is the part of the help that lists them. They are an interface: scripts go by
+// them.
 const exitCodes = `Exit codes:
   0  done
   1  failed for another reason
@@ -49,7 +51,10 @@ type exitError struct {
 	refusal *licensedv1.Refusal
 }
 
+// Error returns the text without the code.
 func (e *exitError) Error() string { return e.err.Error() }
+
+// Unwrap returns the error that the code was found for.
 func (e *exitError) Unwrap() error { return e.err }
 
 // within returns the error with what was said around it.
@@ -104,11 +109,14 @@ func (p *program) explain(err error) *exitError {
 	switch {
 	case errors.As(err, &api):
 		e := p.explainAPI(api)
+		// What licensectl put before the API's words stays.
 		if before, ok := strings.CutSuffix(err.Error(), api.Error()); ok && before != "" {
 			e.err = fmt.Errorf("%s%w", before, e.err)
 		}
 		return e
 	case errors.Is(err, errInterrupted), errors.Is(err, context.Canceled):
+		// The user ended it: a command may have been executed, so the code is that of an
+		// unknown outcome.
 		return &exitError{code: exitNotNow, err: err}
 	}
 	return &exitError{code: exitFailed, err: err}
@@ -130,6 +138,7 @@ func (p *program) explainAPI(err *connect.Error) *exitError {
 		return e
 	}
 	code := err.Code()
+	// A connection that broke off has another code in each protocol.
 	if brokeOff(err) {
 		code = connect.CodeUnavailable
 	}

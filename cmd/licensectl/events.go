@@ -76,6 +76,7 @@ func (p *program) eventsRequest(customer string, f *eventsFlags) (*licensedv1.Li
 	if !ok {
 		return nil, usagef("--tier %q is not hot, archive or both", f.tier)
 	}
+	// A stream of events as they come has no end, no other order and one tier.
 	if f.follow && (f.newest || f.to != "" || f.limit > 0 || tier != licensedv1.Tier_TIER_UNSPECIFIED) {
 		return nil, usagef("--follow runs until it is interrupted, oldest event first: it takes no --to, --newest, " +
 			"--tier or --limit")
@@ -107,9 +108,11 @@ func (p *program) events(ctx context.Context, customer string, f *eventsFlags) e
 	}
 	w := p.newEventWriter(customer)
 	end, err := listEvents(ctx, conn, r, w.item)
+	// The stream's error says only that it was cut off.
 	if ctx.Err() != nil {
 		err = errInterrupted
 	}
+	// A customer without a history may get one while it is followed.
 	missing := f.follow && isReason(err, "NO_HISTORY")
 	if err != nil && !missing {
 		return errors.Join(w.flush(), err)
@@ -191,6 +194,7 @@ func (p *program) follow(ctx context.Context, conn *connection, r *licensedv1.Fo
 	pause := time.Duration(0)
 	for {
 		err := followOnce(ctx, conn, r, func(res *licensedv1.FollowResponse) error {
+			// Something was received: the next break is a new one.
 			pause = 0
 			for _, i := range res.Items {
 				if err := w.item(i); err != nil {
@@ -206,6 +210,8 @@ func (p *program) follow(ctx context.Context, conn *connection, r *licensedv1.Fo
 		if e := p.explain(err); err != nil && e.code != exitNotNow {
 			return err
 		}
+		// The first breaks are not worth a line: a gateway that restarts is back within a
+		// second.
 		if pause = min(max(2*pause, 100*time.Millisecond), 5*time.Second); pause > time.Second {
 			fmt.Fprintf(p.stderr, "licensectl: the stream broke off, trying again: %v\n", err)
 		}
@@ -322,6 +328,7 @@ func fields(prefix string, data map[string]any) []string {
 	for name := range data {
 		names = append(names, name)
 	}
+	// Maps have no order; the lines of two runs must be equal.
 	sort.Strings(names)
 	var out []string
 	for _, name := range names {

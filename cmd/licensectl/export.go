@@ -89,6 +89,7 @@ func (p *program) export(ctx context.Context, args []string, out string, resume 
 		if err != nil {
 			return err
 		}
+		// Closing may be what fails on a full disk.
 		defer func() { err = errors.Join(err, f.Close()) }()
 		w = f
 	}
@@ -117,6 +118,7 @@ func (p *program) export(ctx context.Context, args []string, out string, resume 
 	if err == nil {
 		err = e.write(exportEnd{true, e.customers, e.events})
 	}
+	// What was written before the error must reach the file: --resume continues after it.
 	if err := errors.Join(e.line.Clear(), e.w.Flush(), err); err != nil {
 		if out != "" && len(args) == 0 {
 			fmt.Fprintf(p.stderr, "licensectl: continue with: licensectl export --out %s --resume\n", out)
@@ -235,6 +237,7 @@ func (e *exporting) complete(f io.Reader, after *string) (whole int64, err error
 			whole = at
 			continue
 		}
+		// Lines are searched before they are decoded: nearly all of them are events.
 		if !bytes.Contains(line, []byte(`"end":true`)) && !bytes.Contains(line, []byte(`"exportEnd":true`)) {
 			continue
 		}

@@ -59,6 +59,7 @@ customer keeps the events that were imported, and takes commands again.`,
 			}
 			defer in.Close()
 		}
+		// A pipe can be read once, and the file is read twice.
 		if info, err := in.Stat(); err != nil || !info.Mode().IsRegular() {
 			spooled, remove, err := spool(in)
 			if err != nil {
@@ -144,6 +145,7 @@ func (p *program) importFrom(ctx context.Context, in io.ReadSeeker) error {
 	if err := eachLine(in, i.survey.take); err != nil {
 		return err
 	}
+	// The last customer of a file that was cut off has no end line: begin finds that out.
 	i.survey.begin("")
 	if _, err := in.Seek(0, io.SeekStart); err != nil {
 		return err
@@ -158,6 +160,7 @@ func (p *program) importFrom(ctx context.Context, in io.ReadSeeker) error {
 			return printErr
 		}
 	} else {
+		// Figures first: they say what was recorded, whatever the error below is.
 		fmt.Fprintf(p.stdout, "imported %s of %s; %s existed already\n", terminal.Count(i.total, "event", "events"),
 			terminal.Count(i.customers, "customer", "customers"), terminal.Count(i.same, "event", "events"))
 	}
@@ -184,6 +187,7 @@ func eachLine(in io.Reader, f func(*importLine) error) error {
 	r := bufio.NewReaderSize(in, 1<<20)
 	for n := 1; ; n++ {
 		line, err := r.ReadBytes('\n')
+		// The last line may lack its newline.
 		if errors.Is(err, io.EOF) && len(line) == 0 {
 			return nil
 		}
@@ -262,6 +266,7 @@ func (s *survey) take(l *importLine) error {
 	if l.CustomerID == "" {
 		return usagef("it has no customerId")
 	}
+	// Lines of one customer follow one another.
 	if l.CustomerID != s.customer {
 		s.begin(l.CustomerID)
 	}
@@ -270,6 +275,8 @@ func (s *survey) take(l *importLine) error {
 		s.customer = ""
 	case l.Gap != nil:
 		s.refused[l.CustomerID] = append(s.refused[l.CustomerID], l.Gap.Message)
+		// What follows a gap is checked as well, although nothing of the customer is
+		// imported.
 		s.expect = max(s.expect, l.Gap.To+1)
 	case len(l.Record) == 0:
 		return usagef("it has no record: was the file made by licensectl export?")
@@ -315,7 +322,7 @@ func (i *importing) take(ctx context.Context, l *importLine) error {
 	}
 	i.records = append(i.records, l.Record)
 	i.bytes += len(l.Record)
-	// A request has whole commands.
+	// A request has whole commands, so that it may exceed the limits by one command.
 	if l.CommandIndex+1 == l.CommandCount && (len(i.records) >= importRecords || i.bytes >= importBytes) {
 		return i.send(ctx, false)
 	}

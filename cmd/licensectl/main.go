@@ -75,7 +75,10 @@ const defaultServer = "127.0.0.1:8080"
 
 // run executes a command line and returns the exit code.
 func (p *program) run(ctx context.Context, args []string) int {
+	// All output passes the escape of control characters: ids come from customers.
 	p.stdout = terminal.Writer(p.stdout)
+	// Arguments go into protobuf strings, which must be UTF-8; the error would come from
+	// deep inside.
 	for _, a := range args {
 		if !utf8.ValidString(a) {
 			return p.report(usagef("argument %q is not UTF-8", a))
@@ -160,6 +163,7 @@ func (p *program) checkFlags() error {
 	if p.timeout <= 0 {
 		return usagef("--timeout must be positive")
 	}
+	// Environment variables are read late, so that --help shows the documented defaults.
 	p.server = cmp.Or(p.server, p.getenv("LICENSED_SERVER"), defaultServer)
 	p.tls.CA = cmp.Or(p.tls.CA, p.getenv("LICENSED_TLS_CA"))
 	p.tls.Cert = cmp.Or(p.tls.Cert, p.getenv("LICENSED_TLS_CERT"))

@@ -26,6 +26,7 @@ func (p *program) parseMoment(what, s string) (moment, error) {
 		}
 		return moment{time: p.now().Add(-ago)}, nil
 	}
+	// A number is an event, never a year: 2026 is the 2026th event.
 	if n, err := strconv.ParseUint(s, 10, 64); err == nil {
 		if n == 0 {
 			return moment{}, usagef("%s: events are counted from 1", what)
@@ -35,6 +36,7 @@ func (p *program) parseMoment(what, s string) (moment, error) {
 	for _, layout := range []string{
 		time.RFC3339Nano, time.DateTime, "2006-01-02 15:04", time.DateOnly, "2006-01-02T15:04:05", "2006-01-02T15:04",
 	} {
+		// Times without a zone are in UTC, as all output is.
 		if t, err := time.ParseInLocation(layout, s, time.UTC); err == nil {
 			return moment{time: t.UTC()}, nil
 		}

@@ -36,6 +36,8 @@ next request builds the state from the store again.`,
 			err = p.printJSON(res)
 		case res.Passivated:
 			_, err = fmt.Fprintf(p.stdout, "%s evicted from memory\n", args[0])
+		// Neither evicted nor busy: that is no error, since the result is what was asked
+		// for.
 		case !res.Busy:
 			_, err = fmt.Fprintf(p.stdout, "%s was not in memory\n", args[0])
 		}

@@ -38,6 +38,8 @@ will have expired.`,
 		} else {
 			err = p.printState(res)
 		}
+		// The state was shown and is that of an earlier moment: both, the output and the
+		// exit code, are needed.
 		if err == nil && len(res.Gaps) > 0 {
 			return incomplete("%s; this is the state after event %d of %d",
 				res.Gaps[0].Message, res.Moment.Sequence, res.Moment.HeadSequence)

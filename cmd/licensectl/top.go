@@ -124,6 +124,8 @@ func (m *topModel) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		}
 	case topReading:
 		m.take(msg)
+		// The next reading is asked for after this one came: a slow gateway is not asked
+		// twice at a time.
 		return m, tea.Tick(m.interval, func(time.Time) tea.Msg { return topTick{} })
 	case topTick:
 		return m, m.read
@@ -146,6 +148,7 @@ func (m *topModel) take(r topReading) {
 	m.status, m.at = r.status, r.at
 }
 
+// The colours are the terminal's own 16, so that its theme applies.
 var (
 	topBold  = lipgloss.NewStyle().Bold(true)
 	topFaint = lipgloss.NewStyle().Faint(true)
@@ -177,6 +180,7 @@ func (m *topModel) text() string {
 	lines = append(lines, m.lately(len(lines))...)
 	limit := m.width
 	for i := range lines {
+		// Cut, not wrapped: a wrapped line would push the rest off the screen.
 		if limit > 0 && lipgloss.Width(lines[i]) > limit {
 			lines[i] = lipgloss.NewStyle().MaxWidth(limit).Render(lines[i])
 		}
@@ -287,6 +291,7 @@ var sparks = []rune("▁▂▃▄▅▆▇█")
 // fills the line.
 func (m *topModel) spark(of func(*clusterrates.Sample) float64) string {
 	width := 60
+	// 46 columns are taken by the name and the value before the chart.
 	if m.width > 0 {
 		width = max(0, m.width-46)
 	}
@@ -318,6 +323,7 @@ func (m *topModel) nodes() []string {
 		return []string{topFaint.Render("no nodes are known")}
 	}
 	lines := strings.Split(strings.TrimRight(b.String(), "\n"), "\n")
+	// The first line has the titles; the others are in the order of the nodes.
 	lines[0] = topFaint.Render(lines[0])
 	for i, n := range m.status.Nodes {
 		switch n.State {

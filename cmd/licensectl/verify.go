@@ -50,6 +50,8 @@ func (p *program) verify(ctx context.Context, o verify.Options) error {
 	o.JSON, o.Out, o.Err, o.Width, o.Progress = p.output == outputJSON, p.stdout, p.stderr, p.width(), p.newProgress()
 	o.Program = "licensectl verify"
 	err = verify.Run(ctx, verifiedService{p, conn}, o)
+	// Damage that was reported is not a failure of the program: the code says that the
+	// history is damaged.
 	var damaged verify.DamagedError
 	if errors.As(err, &damaged) {
 		return incomplete("%w", err)
@@ -85,6 +87,7 @@ func (v verifiedService) Verify(
 	var report *licensedv1.CustomerReport
 	for stream.Receive() {
 		progress(stream.Msg().CheckedEvents, stream.Msg().TotalEvents)
+		// The report comes with the last message.
 		report = stream.Msg().Report
 	}
 	if err := stream.Err(); err != nil {

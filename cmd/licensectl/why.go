@@ -80,6 +80,8 @@ func (p *program) printWhy(subject string, res *licensedv1.WhyResponse) {
 		}
 		widest = max(widest, len(places[i]))
 	}
+	// The width of the columns before the text: time, event, mark, and the spaces between
+	// them.
 	indent := strings.Repeat(" ", len("2006-01-02 15:04:05")+2+widest+2+2)
 	fmt.Fprintf(p.stdout, "%-19s  %*s    WHAT IT DID\n", "TIME (UTC)", widest, "EVENT")
 	for i, s := range res.Steps {
@@ -89,6 +91,7 @@ func (p *program) printWhy(subject string, res *licensedv1.WhyResponse) {
 		}
 		room := 0
 		if limit > 0 {
+			// Narrower columns would break words in the middle.
 			room = max(limit-len(indent), 30)
 		}
 		at := "-"
