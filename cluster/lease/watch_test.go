@@ -140,7 +140,8 @@ func TestOverdueRenewalIsSettled(t *testing.T) {
 		}
 	}
 	const overdue = 100 + 2*250
-	if len(peeks) == 0 || len(reads) < 2 || peeks[len(peeks)-1] >= overdue || reads[0] < overdue || reads[0] > overdue+125 {
+	if len(peeks) == 0 || len(reads) < 2 || peeks[len(peeks)-1] >= overdue || reads[0] < overdue ||
+		reads[0] > overdue+125 {
 		t.Errorf("plain reads at %d, linearizable ones at %d", peeks, reads)
 	}
 }

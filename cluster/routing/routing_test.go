@@ -455,7 +455,9 @@ func TestUnserved(t *testing.T) {
 		"one, not an owner":     {metas{"a": {}}, row(1, "a", ""), notOwner, ""},
 		"all drain":             {both(draining), row(2, "", ""), notOwner, idle + "a (draining), b (draining)"},
 		"all drain, dead owner": {both(draining), row(2, "gone", ""), notOwner, idle + "a (draining), b (draining)"},
-		"wrong clocks":          {both(wrongClock), row(2, "", ""), notOwner, idle + "a (wrong clock), b (wrong clock)"},
+		"wrong clocks": {
+			both(wrongClock), row(2, "", ""), notOwner, idle + "a (wrong clock), b (wrong clock)",
+		},
 		"nobody reached them": {both(unreached), row(2, "gone", ""), notOwner,
 			idle + "a (node port not reached), b (node port not reached)"},
 		"nobody takes it":        {metas{"a": {}, "b": {}}, row(2, "", "gone"), notOwner, idle + "a, b"},

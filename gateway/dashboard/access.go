@@ -163,7 +163,9 @@ func ReadToken(file string) (string, error) {
 	}
 	token := strings.TrimSpace(string(b))
 	if len(token) < shortestToken {
-		return "", errors.New("admin token: " + file + " has fewer than 16 characters; `openssl rand -hex 32` makes a good one")
+		return "", errors.New(
+			"admin token: " + file + " has fewer than 16 characters; `openssl rand -hex 32` makes a good one",
+		)
 	}
 	return token, nil
 }

@@ -183,7 +183,9 @@ var Bugs = [count]Info{
 		Rule: "[R5]", Name: "take what an earlier activation left in progress for decided", Check: bySeeds,
 	},
 	AppendBelowInherited: {
-		Rule: "[R5]", Name: "append below the root that was read where the next one is too large", Check: byOverlargeSeeds,
+		Rule:  "[R5]",
+		Name:  "append below the root that was read where the next one is too large",
+		Check: byOverlargeSeeds,
 	},
 	ReuseVersion:      {Rule: "[R6]", Name: "version of an unresolved root is used again", Check: bySeeds},
 	SharePartitions:   {Rule: "[R7]", Name: "partitions are shared between epochs", Check: bySeeds},

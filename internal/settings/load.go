@@ -36,6 +36,8 @@ type source struct {
 // checks all values. An error names each place that has a wrong value, and what is allowed there.
 func (t Table) Load(flags *pflag.FlagSet, getenv func(string) string) (*Loaded, error) {
 	l := &Loaded{table: t, flags: flags, source: make(map[string]source)}
+	// In this order flags, variables and the file are taken: set leaves alone what has a
+	// source already.
 	flags.Visit(func(f *pflag.Flag) { l.source[f.Name] = source{"flag --" + f.Name, "--" + f.Name} })
 	if err := l.fromEnvironment(getenv); err != nil {
 		return nil, err
@@ -84,6 +86,7 @@ func (l *Loaded) At(err error) error {
 	if err == nil {
 		return nil
 	}
+	// Errors of other packages begin with the name of the setting that they are about.
 	name, rest, _ := strings.Cut(err.Error(), ": ")
 	switch s := l.table.find(name); {
 	case s == nil:
@@ -151,6 +154,7 @@ func (l *Loaded) fromYAML(name string, r io.Reader) error {
 	case err != nil:
 		return fmt.Errorf("%s: %w", name, err)
 	}
+	// The root is the document's only child.
 	root := document.Content[0]
 	if root.Tag == "!!null" {
 		return nil

@@ -16,6 +16,7 @@ const day = 24 * time.Hour
 // Set implements pflag.Value.
 func (p Period) Set(text string) error {
 	if days, ok := strings.CutSuffix(text, "d"); ok {
+		// 16 bits: 65,535 days are 179 years, and fit into a time.Duration.
 		n, err := strconv.ParseUint(days, 10, 16)
 		if err != nil {
 			return fmt.Errorf("%q is not a number of days, like 90d", text)

@@ -39,6 +39,8 @@ func (s *Setting) shown(flags *pflag.FlagSet) string {
 	if list, ok := f.Value.(pflag.SliceValue); ok {
 		value = strings.Join(list.GetSlice(), ",")
 	}
+	// The YAML encoder quotes where it must: a password may begin with a special
+	// character.
 	quoted := yaml.Node{Kind: yaml.ScalarNode, Value: value}
 	if f.Value.Type() == "string" {
 		quoted.Tag = "!!str"
@@ -67,6 +69,7 @@ func maskPassword(url string) string {
 // Help writes the settings that a command lists, by group: --lease-ttl duration  time … (default 2s). Lines are
 // wrapped at the width of the terminal; 0 for none.
 func (t Table) Help(w io.Writer, flags *pflag.FlagSet, width int, listed func(*Setting) bool) {
+	// Names longer than the column get a line of their own.
 	const indent, widest = 6, 34
 	group := ""
 	for i := range t {

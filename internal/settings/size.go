@@ -38,6 +38,7 @@ func ParseSize(text string) Size {
 func (m *Size) Set(text string) error {
 	if share, ok := strings.CutSuffix(text, "%"); ok {
 		p, err := strconv.ParseFloat(strings.TrimSpace(share), 64)
+		// Not "p <= 0 || p > 100": NaN must be refused, too.
 		if err != nil || !(p > 0 && p <= 100) {
 			return fmt.Errorf("%q is not a share between 0%% and 100%%", text)
 		}
@@ -56,6 +57,7 @@ func (m *Size) Set(text string) error {
 // operator.
 func parseBytes(text string) (int64, error) {
 	lower := strings.ToLower(strings.TrimSpace(text))
+	// Units are in the order of their suffixes: B is tried after KiB.
 	for _, u := range units {
 		number, ok := strings.CutSuffix(lower, u.name)
 		if !ok {

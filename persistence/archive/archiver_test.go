@@ -167,7 +167,8 @@ func (f *fixture) lacksPast(at uint64, events int) (failed bool) {
 	f.Helper()
 	past, err := tiered.NewReader(f.hot, f.cold, f.Now).Past(f.Context(), f.roots()[0], nil)
 	if failed = err != nil || past.Start == nil || past.Start.Base != at || len(past.Records) != events; failed {
-		f.Errorf("the top root needs a snapshot at %d and %d events: %v and %d, %v", at, events, past.Start, len(past.Records), err)
+		f.Errorf("the top root needs a snapshot at %d and %d events: %v and %d, %v",
+			at, events, past.Start, len(past.Records), err)
 	}
 	return failed
 }

@@ -48,6 +48,8 @@ func (x *examination) trimmed(ctx context.Context, l *link) error {
 	f := Finding{Severity: Warning, Check: "archive", From: l.base + 1, To: l.through, Message: fmt.Sprintf(
 		"%s is archived and not trimmed from the hot tier; nobody reads those records", l.key)}
 	switch {
+	// Deleted only if every record was read from the archive: otherwise the hot tier may
+	// have the last copy.
 	case l.unread:
 		f.Severity = Error
 		f.Message = fmt.Sprintf("%s is marked as archived, which cannot be read, "+
@@ -74,6 +76,8 @@ func (x *examination) isStripped(ctx context.Context, l *link) error {
 		f.Message = fmt.Sprintf("root %s has a snapshot in the archive, %s, that nothing is recovered from any more; "+
 			"the archiver will delete it", l.key, l.snapshotAt)
 	}
+	// The snapshot goes before the root that names it: interrupted between the two, a
+	// repetition finds the name and nothing behind it.
 	if x.Housekeeping != nil && !l.unread && (l.snapshotAt == "" || x.Cold != nil) {
 		if l.snapshotAt != "" {
 			if err := x.Cold.DeleteSegment(ctx, l.snapshotAt); err != nil {
@@ -95,6 +99,8 @@ const underWay = time.Hour
 // orphans lists the aggregate's segments that no root names. It relies on all roots
 // having been read.
 func (x *examination) orphans(ctx context.Context) error {
+	// Names of segments begin with the aggregate's id, so that those of one aggregate
+	// follow one another.
 	prefix := x.head.Partition.Aggregate + "/"
 	const page = 1000
 	for after := prefix; ; {

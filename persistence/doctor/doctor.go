@@ -128,6 +128,7 @@ func Recover(ctx context.Context, hot persistence.Journal, aggregate string) (pe
 		Sequence: root.Base,
 	}
 	const page = 512
+	// As an activation does ([R4]): the history ends with the last whole command.
 	for at := root.Base; ; {
 		rows, err := hot.ReadRecords(ctx, root.Partition(), at, page)
 		if errors.Is(err, persistence.ErrCorrupt) {

@@ -18,6 +18,8 @@ func (x *examination) events(ctx context.Context) error {
 	r := &reading{
 		examination: x, ctx: ctx, orders: map[string]uint64{}, replay: x.NewReplay(x.head.Partition.Aggregate),
 	}
+	// x.broken is the sequence up to which the chain is broken; 0 if it reaches the first
+	// root.
 	if r.at = x.broken; x.broken > 0 {
 		r.replay, r.gaps = nil, true
 	}
@@ -76,6 +78,8 @@ func (r *reading) gap(i *tiered.Item) error {
 		f.Message += "; restore them from a backup"
 	}
 	r.find(f)
+	// Records that cannot be read must not be deleted in the hot tier: trimmed goes by
+	// unread.
 	for n := range r.links {
 		if l := &r.links[n]; l.base < g.Through && l.through > g.After {
 			l.unread = true
@@ -111,6 +115,7 @@ func (r *reading) event(i *tiered.Item) error {
 			r.replay, r.gaps = nil, true
 		}
 	}
+	// A message of progress costs more than an event does.
 	if r.progress != nil && r.report.Events%5000 == 0 {
 		if err := r.progress(rec.Sequence); err != nil {
 			return err
@@ -130,6 +135,7 @@ func (r *reading) problems(rec *persistence.Record) (out []string) {
 	} else if rec.Index != 0 && (r.command != "" || !r.gaps) {
 		out = append(out, fmt.Sprintf("is event %d of its command, whose first ones are missing", rec.Index+1))
 	}
+	// Taken as it is, also when it is wrong, so that one wrong record is one finding.
 	r.command, r.index, r.count = rec.CommandID, rec.Index+1, rec.Count
 	if rec.Time.Before(r.time) {
 		out = append(out, fmt.Sprintf("is of %s, before the event before it", rec.Time.Format(time.RFC3339Nano)))
@@ -174,9 +180,11 @@ func (r *reading) compare(l *link) error {
 	}
 	if root.IsBare() && l.key == r.head.Partition.RootKey {
 		r.find(Finding{Severity: Note, Check: "snapshots", Message: fmt.Sprintf(
-			"root %s has no snapshot: the customer's state is too large for the store; it is built from an older root and the events", l.key)})
+			"root %s has no snapshot: the customer's state is too large for the store; "+
+				"it is built from an older root and the events", l.key)})
 	}
 	switch {
+	// There is nothing to compare; the replay notes the root that it passed.
 	case root.Stripped, root.Damage != nil, root.IsBare():
 		if r.replay != nil {
 			r.replay.Pass(root)
@@ -190,6 +198,8 @@ func (r *reading) compare(l *link) error {
 		r.replay, r.report.ReplayedFrom = replay, l.base
 	default:
 		if err := r.replay.Check(root); err != nil {
+			// The replay continues with the snapshot, as the owner did: what follows is
+			// judged by the state that decisions were made on.
 			r.find(Finding{Severity: Error, Check: "snapshots", From: l.base, To: l.base, Message: fmt.Sprintf(
 				"root %s: %v; decisions since may have been made on a wrong state", l.key, err)})
 			return r.follow(root)
@@ -214,6 +224,8 @@ func (r *reading) snapshot(l *link) (*persistence.Root, error) {
 	if err == nil && root.Stripped && root.SnapshotAt != "" && r.Cold != nil {
 		var data []byte
 		data, err = r.Cold.ReadSegment(r.ctx, root.SnapshotAt)
+		// Only the head's root is needed to recover: of the others a snapshot may be
+		// deleted at any moment.
 		if errors.Is(err, persistence.ErrNotFound) && l.key != r.head.Partition.RootKey {
 			return &root, nil // The archiver deletes it now or was interrupted: the customer was woken.
 		}
@@ -243,6 +255,7 @@ func (r *reading) compareLive() error {
 		r.find(Finding{Severity: Error, Check: "records", From: r.at, To: r.at, Message: fmt.Sprintf(
 			"command %s ends after %d of %d events", r.command, r.index, r.count)})
 	}
+	// Without a live state, or after a gap, there is nothing to compare with.
 	if r.live == nil || len(r.links) == 0 || r.replay == nil || r.at != r.head.Sequence {
 		return nil
 	}

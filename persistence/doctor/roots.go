@@ -23,6 +23,7 @@ type child struct {
 func (x *examination) roots(ctx context.Context) error {
 	h := &x.head
 	// The head is the owner's word for its own root, which is checked like a parent.
+	// So the same checks apply to it as to all others.
 	last := child{base: h.Sequence, parent: h.Partition.RootKey, incarnation: h.Partition.Incarnation}
 	if last.parent.Version == 0 { // The owner found no root.
 		last = child{}
@@ -31,6 +32,7 @@ func (x *examination) roots(ctx context.Context) error {
 	if page == 0 {
 		page = 32
 	}
+	// All roots of the aggregate, the highest first: below is the last one seen.
 	var below persistence.RootKey
 	for {
 		roots, err := x.Hot.ReadRoots(ctx, h.Partition.Aggregate, below, page)
@@ -60,6 +62,7 @@ func (x *examination) roots(ctx context.Context) error {
 func (x *examination) oneByOne(ctx context.Context, last *child, damage error) error {
 	x.unread = true
 	for !last.parent.IsZero() {
+		// Only those of the chain: strays are passed over.
 		r, err := x.Hot.ReadRoot(ctx, last.parent)
 		if errors.Is(err, persistence.ErrCorrupt) || errors.Is(err, persistence.ErrNotFound) {
 			x.lost(last, err)
@@ -92,6 +95,7 @@ func (x *examination) complete(last *child) {
 // root processes the next root, from the highest down. One that its child does not name
 // as its parent is a stray, whatever it contains. last is the child; the root becomes it.
 func (x *examination) root(r *persistence.Root, last *child) {
+	// Also the segments of strays are named: they are not orphans.
 	for _, name := range []string{segmentOf(r.Archive), r.SnapshotAt} {
 		if name != "" {
 			x.named[name] = true
@@ -145,6 +149,7 @@ func (x *examination) problems(r *persistence.Root, c *child) (out []string) {
 		out = append(out, fmt.Sprintf("has base %d and parent %v, its owner says %d and %v",
 			r.Base, r.Parent, x.head.Base, x.head.Parent))
 	}
+	// A cycle would not end.
 	if !r.Parent.IsZero() && !r.Parent.Less(r.Key) {
 		out = append(out, fmt.Sprintf("continues %v, which is not before it", r.Parent))
 	}

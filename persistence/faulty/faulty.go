@@ -288,6 +288,7 @@ func (s *Store) hold(c Call, f Fault, release, drop func()) *Held {
 	h := &Held{Call: c, Fault: f, store: s, release: release, drop: drop}
 	s.mu.Lock()
 	closed := s.closed
+	// Dropped outside of the lock, which Drop takes itself.
 	if !closed {
 		s.held = append(s.held, h)
 	}
@@ -329,6 +330,8 @@ func held[T any](ctx context.Context, s *Store, c Call, f Fault, do func(context
 		err   error
 	}
 	results := make(chan result, 1)
+	// The write happens even if its caller has left, as that of a request that was sent
+	// does.
 	late := context.WithoutCancel(ctx)
 	s.hold(c, f,
 		func() {

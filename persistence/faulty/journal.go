@@ -72,6 +72,8 @@ func (s *Store) Append(ctx context.Context, m *persistence.Mutation, done func(e
 				done(nil)
 				return
 			}
+			// The capacity is cut as well, so that nothing can be appended over the
+			// records that are left out.
 			s.inner.Append(ctx, &persistence.Mutation{Partition: m.Partition, Records: m.Records[:n:n]}, done)
 		},
 		copy: func() func(func(error)) {

@@ -57,6 +57,7 @@ type Rates struct {
 // goroutines that call in another order meet the same faults.
 func Random(seed uint64, r Rates) Script {
 	return func(c Call) Fault {
+		// A generator of its own for each call: the order of calls does not matter.
 		rng := rand.New(rand.NewPCG(seed, mix(c)))
 		f := Fault{Kind: r.pick(rng.Float64())}
 		if f.Kind == Tear && c.Records > 0 {

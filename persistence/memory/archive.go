@@ -23,11 +23,13 @@ type Archive struct {
 
 var _ persistence.Archive = (*Archive)(nil)
 
+// segments are what the handles of one archive share, by name.
 type segments struct {
 	mu     sync.RWMutex
 	byName map[string]segment
 }
 
+// segment is stored as it was put, with a checksum so that a test can damage it.
 type segment struct {
 	data    []byte
 	sum     uint32
@@ -48,6 +50,8 @@ func (a *Archive) Close() error {
 	return nil
 }
 
+// usable returns why a call fails at once: ErrClosed, or verdict with the reason of a
+// context that has ended.
 func (a *Archive) usable(ctx context.Context, verdict error) error {
 	if a.closed.Load() {
 		return persistence.ErrClosed
@@ -66,6 +70,8 @@ func (a *Archive) PutSegment(ctx context.Context, name string, data []byte, expi
 	s := a.segments
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	// Names are never used again ([R12]), also not after the segment expired: nothing is
+	// deleted by itself here.
 	if _, ok := s.byName[name]; ok {
 		return fmt.Errorf("put segment %s: %w", name, persistence.ErrExists)
 	}
@@ -88,6 +94,7 @@ func (a *Archive) ReadSegment(ctx context.Context, name string) ([]byte, error) 
 	case crc32.ChecksumIEEE(found.data) != found.sum:
 		return nil, fmt.Errorf("segment %s: %w", name, persistence.ErrCorrupt)
 	}
+	// The caller may change what it gets; what is stored stays.
 	return slices.Clone(found.data), nil
 }
 

@@ -33,6 +33,7 @@ func (s *Store) DeleteRecords(ctx context.Context, p persistence.Partition) erro
 // StripRoot implements persistence.Housekeeping.
 func (s *Store) StripRoot(ctx context.Context, key persistence.RootKey, snapshotAt string) error {
 	err := s.changeRoot(ctx, key, func(r *root) error {
+		// The archive mark of the root is kept beside its bytes, and stays.
 		whole, err := persistence.DecodeRoot(r.bytes)
 		if err != nil {
 			return err
@@ -47,6 +48,8 @@ func (s *Store) StripRoot(ctx context.Context, key persistence.RootKey, snapshot
 	return nil
 }
 
+// changeRoot replaces a stored root by what change makes of it, under the lock. Errors:
+// ErrNotFound, ErrClosed, and those of change.
 // changeRoot replaces a stored root.
 func (s *Store) changeRoot(ctx context.Context, key persistence.RootKey, change func(*root) error) error {
 	if err := s.writable(ctx); err != nil {

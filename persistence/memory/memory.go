@@ -145,6 +145,8 @@ func (s *Store) ReadRoots(
 	if !below.IsZero() {
 		end = searchRoot(stored, below)
 	}
+	// Copied under the lock: rows are replaced in place later. Their bytes are never
+	// changed, and are decoded without the lock.
 	stored = slices.Clone(stored[end-max(0, min(limit, end)) : end])
 	s.rows.mu.RUnlock()
 
@@ -174,6 +176,7 @@ func (s *Store) ReadRecords(
 
 	records := make([]persistence.Record, 0, len(stored))
 	for _, row := range stored {
+		// Decoding keeps parts of the bytes, which the caller may change.
 		r, err := persistence.DecodeRecord(slices.Clone(row.bytes))
 		if err != nil {
 			return nil, fmt.Errorf("record %d of %v: %w", row.sequence, p, err)
@@ -213,6 +216,7 @@ func (s *Store) Append(ctx context.Context, m *persistence.Mutation, done func(e
 		done(fmt.Errorf("append to %v: %w", m.Partition, err))
 		return
 	}
+	// All records become visible at once, as those of a partition do in the other stores.
 	s.rows.mu.Lock()
 	for i := range m.Records {
 		r := &m.Records[i]

@@ -18,6 +18,8 @@ func (s *Store) CreateCluster(ctx context.Context, info persistence.ClusterInfo)
 	}
 	s.rows.mu.Lock()
 	defer s.rows.mu.Unlock()
+	// The id is made before the compare-and-set: of two callers one id wins, and both get
+	// it.
 	now, _ := s.rows.ownership.CreateCluster(info.WithID())
 	return now, nil
 }

@@ -152,6 +152,7 @@ func (r *Reader) chain(ctx context.Context, head persistence.Head, rng Range) ([
 		}
 	}
 	add(stretch{partition: head.Partition, after: head.Base, through: head.Sequence})
+	// A partition ends where the root above it begins: base is that root's, or the head's.
 	base, parent, below := head.Base, head.Parent, head.Partition.RootKey
 	for base > rng.After {
 		// A base above 0 without a parent is reported below, as a missing root.
@@ -168,6 +169,8 @@ func (r *Reader) chain(ctx context.Context, head persistence.Head, rng Range) ([
 		}
 		for i := range roots {
 			root := &roots[i]
+			// The page has all roots of the customer, those of fenced writers among them;
+			// the chain goes from parent to parent.
 			below = root.Key
 			if root.Key == parent && root.Base > base {
 				add(stretch{through: base, gap: fmt.Errorf("root %s has base %d, above that of its child: %w",
@@ -248,6 +251,8 @@ func (r *run) readHot(ctx context.Context, s *stretch) (pieces []piece, whole bo
 	gap := func(after, through uint64, err error) {
 		pieces = append(pieces, piece{gap: &Gap{After: after, Through: through, Err: err}})
 	}
+	// The page size is halved after damage, and set back once the damaged record is
+	// found.
 	limit := page
 	for at := s.after; at < s.through; {
 		n := int(min(uint64(limit), s.through-at))
@@ -306,6 +311,7 @@ func (r *run) readCold(ctx context.Context, s *stretch) ([]persistence.Record, *
 		return nil,
 			&Gap{Err: fmt.Errorf("segment %s: there is no archive: %w", s.mark.Segment, persistence.ErrUnavailable)}
 	}
+	// The segment of the stretch before is kept: several partitions share one.
 	if s.mark.Segment != r.segment {
 		data, err := r.cold.ReadSegment(ctx, s.mark.Segment)
 		if errors.Is(err, persistence.ErrNotFound) && !s.mark.Expires.IsZero() && !r.now().Before(s.mark.Expires) {
@@ -329,6 +335,7 @@ func (r *run) readCold(ctx context.Context, s *stretch) ([]persistence.Record, *
 			return h.Records[s.after-h.Base : s.through-h.Base], nil
 		}
 	}
+	// The mark names a segment of other content.
 	return nil, &Gap{
 		Err: fmt.Errorf("segment %s does not hold %s: %w", s.mark.Segment, s.partition.RootKey, persistence.ErrCorrupt),
 	}

@@ -45,9 +45,12 @@ func (r *Reader) Past(
 	if err != nil && !errors.Is(err, errFound) {
 		return past, err
 	}
+	// Without a snapshot the replay begins at event 1, so that the chain must reach the
+	// first root.
 	if past.Start == nil && (first.Base > 0 || !first.Parent.IsZero()) {
 		return past, fmt.Errorf("root %s has base %d and no parent: %w", first.Key, first.Base, persistence.ErrCorrupt)
 	}
+	// The caller applies them from the oldest to the newest.
 	slices.Reverse(past.Above)
 	err = r.ReadAll(ctx, head, Range{After: after}, func(rec *persistence.Record) error {
 		past.Records = append(past.Records, *rec)
@@ -77,6 +80,7 @@ func (r *Reader) whole(ctx context.Context, root *persistence.Root) (*persistenc
 	case !root.Stripped:
 		return root, nil
 	}
+	// A journal without a hot tier: complete reads the archive only.
 	whole, err := NewJournal(nil, r.cold).complete(ctx, *root)
 	if errors.Is(err, persistence.ErrCorrupt) {
 		return nil, nil

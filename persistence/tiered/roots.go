@@ -16,6 +16,7 @@ const rootsPage = 32
 // included, until it returns an error, which is returned. Roots that fenced writers left are not among
 // them. Errors: persistence.ErrCorrupt if a root is missing, persistence.ErrUnavailable.
 func (r *Reader) Chain(ctx context.Context, head persistence.Head, yield func(*persistence.Root) error) error {
+	// The head names its root: it is read by its key, and those below it in pages.
 	root, err := r.hot.ReadRoot(ctx, head.Partition.RootKey)
 	if errors.Is(err, persistence.ErrNotFound) {
 		err = fmt.Errorf("root %s is missing: %w", head.Partition.RootKey, persistence.ErrCorrupt)
@@ -33,6 +34,7 @@ func (r *Reader) Chain(ctx context.Context, head persistence.Head, yield func(*p
 			return err
 		}
 		for i := range page {
+			// Roots between two of the chain are those of fenced writers.
 			if below = page[i].Key; below != parent {
 				continue
 			}

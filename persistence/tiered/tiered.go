@@ -85,6 +85,8 @@ func (j *Journal) complete(ctx context.Context, r persistence.Root) (persistence
 	if err != nil {
 		return r, fmt.Errorf("snapshot of root %s: %w", r.Key, err)
 	}
+	// A segment of that name with another root in it: the archive was restored from
+	// another cluster, for example.
 	if whole.Key != r.Key || whole.Incarnation != r.Incarnation || whole.Base != r.Base {
 		return r, fmt.Errorf("snapshot of root %s is that of %s: %w", r.Key, whole.Key, persistence.ErrCorrupt)
 	}

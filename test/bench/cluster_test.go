@@ -148,7 +148,11 @@ func ledgerNode(b *testing.B, store *memory.Store, name string) *cluster.Node {
 		Ownership: store, Cluster: info, Name: name, Kind: actorstest.Ledger{}.Name(), Log: quiet(),
 		NewHost: func(a actors.Authority) (cluster.Host, error) {
 			return ledgers(actors.Options{
-				Kind: actorstest.Ledger{}, Journal: actorstest.Discard{}, Authority: a, Config: c, System: actors.NewActorSystem(quiet()),
+				Kind:      actorstest.Ledger{},
+				Journal:   actorstest.Discard{},
+				Authority: a,
+				Config:    c,
+				System:    actors.NewActorSystem(quiet()),
 			})
 		},
 	})

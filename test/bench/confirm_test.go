@@ -57,7 +57,11 @@ func (r *cassandraRig) confirming(how cluster.Confirm) *cluster.Node {
 		Ownership: store, Cluster: info, Name: "n1", Kind: actorstest.Ledger{}.Name(), Confirm: how, Log: quiet(),
 		NewHost: func(a actors.Authority) (cluster.Host, error) {
 			return ledgers(actors.Options{
-				Kind: actorstest.Ledger{}, Journal: store, Authority: a, Config: c, System: actors.NewActorSystem(quiet()),
+				Kind:      actorstest.Ledger{},
+				Journal:   store,
+				Authority: a,
+				Config:    c,
+				System:    actors.NewActorSystem(quiet()),
 			})
 		},
 	})

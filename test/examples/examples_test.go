@@ -20,8 +20,8 @@ import (
 	"licensed/internal/harness"
 )
 
-// TestExamples runs the examples against a daemon. The first connection of each breaks, so that it must repeat its first
-// command.
+// TestExamples runs the examples against a daemon. The first connection of each breaks, so that it must repeat its
+// first command.
 func TestExamples(t *testing.T) {
 	if testing.Short() {
 		t.Skip("installs packages")

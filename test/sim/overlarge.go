@@ -19,7 +19,9 @@ func RunOverlarge(seed uint64, log io.Writer) Counts {
 		p.Read, p.Archive, p.Damage = 0.3+0.4*r.Float64(), p.Archive/4, 0
 		p.Nodes, p.Aggregates, p.Shards = 2+r.IntN(2), 1, 1
 		p.Clients, p.OpsPerClient = 3+r.IntN(4), 60+r.IntN(60)
-		p.Lease, p.MissRenewal, p.ClientTimeout = 20*millisecond+micros(r.IntN(int(40*millisecond))), 0.3+0.4*r.Float64(), 60*millisecond
+		p.Lease = 20*millisecond + micros(r.IntN(int(40*millisecond)))
+		p.MissRenewal = 0.3 + 0.4*r.Float64()
+		p.ClientTimeout = 60 * millisecond
 		p.LoseWrite, p.Late, p.VeryLate, p.FailRead = 0.2+0.4*r.Float64(), 0.2*r.Float64(), 0.05+0.1*r.Float64(), 0
 		p.RestartActor, p.Passivate, p.Crash = 0.3*r.Float64(), 0.4*r.Float64(), p.Crash/4
 	}
