@@ -66,7 +66,8 @@ func TestAbandonedRequestsReleaseTheirSlots(t *testing.T) {
 			results <- err
 		}()
 	}
-	until(t, "all are decided", func() bool { return s.Pending("bad0")+s.Pending("bad1") == customers*each && store.held() == customers })
+	until(t, "all are decided",
+		func() bool { return s.Pending("bad0")+s.Pending("bad1") == customers*each && store.held() == customers })
 	if _, err := s.Execute(t.Context(), "good", add("g", 1)); !errors.Is(err, actors.ErrOverloaded) {
 		t.Errorf("a node whose slots are taken: %v", err)
 	}
@@ -115,7 +116,8 @@ func TestWithdrawnRequestsAreNotExecuted(t *testing.T) {
 		until(t, "all wait", func() bool { return s.Pending("unread") == 3 })
 		cancel()
 		for range 3 {
-			if err := <-results; !errors.Is(err, actors.ErrExpired) || !errors.Is(err, context.Canceled) || errors.Is(err, actors.ErrUnknownOutcome) {
+			if err := <-results; !errors.Is(err, actors.ErrExpired) || !errors.Is(err, context.Canceled) ||
+				errors.Is(err, actors.ErrUnknownOutcome) {
 				t.Errorf("given up: %v", err)
 			}
 		}
@@ -182,7 +184,10 @@ func TestStuckCustomersOfOneShard(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			store := newStalled()
 			s := start(t, store, func(o *actors.Options) {
-				o.Config.MaxInFlight, o.Config.MaxPerShard, o.Config.MaxStuck, o.Config.StuckAfter = slots, share, slots, time.Hour
+				o.Config.MaxInFlight = slots
+				o.Config.MaxPerShard = share
+				o.Config.MaxStuck = slots
+				o.Config.StuckAfter = time.Hour
 			})
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
@@ -219,7 +224,8 @@ func TestStuckCustomersOfOneShard(t *testing.T) {
 					others <- err
 				}()
 			}
-			until(t, "others use all other slots", func() bool { return s.Stats().InFlight == slots || len(others) > 0 })
+			until(t, "others use all other slots",
+				func() bool { return s.Stats().InFlight == slots || len(others) > 0 })
 			close(store.read)
 			for range free {
 				if err := <-others; err != nil {
@@ -257,7 +263,8 @@ func TestGivingUpRacesWithAnswers(t *testing.T) {
 				switch {
 				case err == nil:
 					executed.Add(1)
-				case errors.Is(err, actors.ErrExpired), errors.Is(err, actors.ErrUnavailable): // for all who waited it took too long
+				case errors.Is(err, actors.ErrExpired),
+					errors.Is(err, actors.ErrUnavailable): // for all who waited it took too long
 					notExecuted.Add(1)
 					never.Store(id, customer)
 				case errors.Is(err, actors.ErrUnknownOutcome):

@@ -204,7 +204,9 @@ func (a *activation) do(c actor.Context, out *Outputs) {
 	}
 	if out.ReadTop {
 		a.began = a.rt.now()
-		a.read(&RowsRead{Partition: persistence.Partition{RootKey: persistence.RootKey{Aggregate: a.machine.aggregate}}})
+		a.read(
+			&RowsRead{Partition: persistence.Partition{RootKey: persistence.RootKey{Aggregate: a.machine.aggregate}}},
+		)
 	}
 	if out.ReadPast != nil {
 		a.read(&RowsRead{past: out.ReadPast})
@@ -358,7 +360,8 @@ func (a *activation) crash(c actor.Context, cause error) {
 				left = append(left, w.request)
 			}
 			left = append(left, m.hot.backlog...)
-			left = append(left, slices.DeleteFunc(m.hot.out.Replies, func(r *Request) bool { return r == nil })...) // see do
+			// see do
+			left = append(left, slices.DeleteFunc(m.hot.out.Replies, func(r *Request) bool { return r == nil })...)
 		}
 	}
 	if a.serving != nil && !slices.Contains(left, a.serving) { // the machine has not got it

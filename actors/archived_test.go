@@ -33,7 +33,8 @@ func TestPassivatedHead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := leave(); got.Head == nil || *got.Head != want.Head || got.Head.Sequence != 5 || got.Head.Base != 4 || got.ArchivedThrough != 0 {
+	if got := leave(); got.Head == nil || *got.Head != want.Head || got.Head.Sequence != 5 || got.Head.Base != 4 ||
+		got.ArchivedThrough != 0 {
 		t.Fatalf("%+v, want the head %+v", got, want.Head)
 	}
 	s.total(t, "Bayley")

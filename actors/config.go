@@ -33,11 +33,11 @@ type Config struct {
 	// MaxInFlight is for how many requests callers may wait in the process (default 65536).
 	MaxInFlight int
 	// MaxPerShard is the number of requests that may wait for aggregates of one shard, those given up included
-	// (default 4096). Lower: one shard whose aggregates are stuck takes less of what the process can do for others;
-	// higher: a larger burst for one shard is served. It should be at most half of MaxStuck, and at most half of the
-	// requests that this process accepts from one other process (8192, see cluster/transport), so that one shard leaves
-	// room for others there too. The other limit is not raised instead: each process that connects may use it up, and it
-	// holds between releases only if both sides have the same.
+	// (default 4096). Lower: one shard whose aggregates are stuck takes less of what the process can do for
+	// others; higher: a larger burst for one shard is served. It should be at most half of MaxStuck, and at most
+	// half of the requests that this process accepts from one other process (8192, see cluster/transport), so that
+	// one shard leaves room for others there too. The other limit is not raised instead: each process that
+	// connects may use it up, and it holds between releases only if both sides have the same.
 	MaxPerShard int
 	// StuckAfter is after how long without an outcome from the store an aggregate with requests is stuck, or as soon
 	// as a caller gives up on it meanwhile (default 2 s). MaxStuck is the number of requests, those given up included,

@@ -58,16 +58,19 @@ func TestDamagedSnapshot(t *testing.T) {
 			if got := s.total(t, "Bayley"); got != 11 {
 				t.Errorf("every %d: the total is %d, want 11", every, got)
 			}
-			if i := <-rebuilt; i.Damaged != before.Key || !errors.Is(i.Damage, persistence.ErrCorrupt) || i.Rebuilt > 11 {
+			if i := <-rebuilt; i.Damaged != before.Key || !errors.Is(i.Damage, persistence.ErrCorrupt) ||
+				i.Rebuilt > 11 {
 				t.Errorf("every %d: told of %+v", every, i)
 			}
-			if top, err := store.TopRoot(t.Context(), aggregate); err != nil || top.Damage != nil || top.Parent != before.Key || top.Base != 11 {
+			if top, err := store.TopRoot(t.Context(), aggregate); err != nil || top.Damage != nil ||
+				top.Parent != before.Key || top.Base != 11 {
 				t.Errorf("every %d: top root %+v, %v", every, top, err)
 			}
 			for i := range 11 {
 				c := add(fmt.Sprint("c", i), 1)
 				c.IssuedAt = issued
-				if r, err := s.Execute(t.Context(), "Bayley", c); err != nil || !r.Duplicate || r.Sequence != uint64(i+1) {
+				if r, err := s.Execute(t.Context(), "Bayley", c); err != nil || !r.Duplicate ||
+					r.Sequence != uint64(i+1) {
 					t.Errorf("every %d: c%d again: %+v, %v", every, i, r, err)
 				}
 			}

@@ -185,7 +185,8 @@ func (m *Machine) decision(c *Command, now time.Time) (Decision, error) {
 		e := &d.Events[i]
 		e.Time = now
 		if len(e.Data) > m.env.Config.MaxEventBytes {
-			return d, fmt.Errorf("%w: %s has %d bytes, the limit is %d", ErrRejected, e.Mapper, len(e.Data), m.env.Config.MaxEventBytes)
+			return d, fmt.Errorf("%w: %s has %d bytes, the limit is %d",
+				ErrRejected, e.Mapper, len(e.Data), m.env.Config.MaxEventBytes)
 		}
 	}
 	return d, nil
@@ -232,7 +233,9 @@ func (m *Machine) record(r *Request, events []Event, now time.Time) error {
 	return nil
 }
 
-func (h *hot) remember(id string, fingerprint uint32, issued, executed int64, sequence uint64, outcome []byte, c *WindowConfig) {
+func (h *hot) remember(
+	id string, fingerprint uint32, issued, executed int64, sequence uint64, outcome []byte, c *WindowConfig,
+) {
 	var space [1 + maxIDLength]byte
 	h.window.add(remembered{
 		id: packID(space[:0], id), fingerprint: fingerprint, issuedAt: issued,

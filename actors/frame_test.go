@@ -30,9 +30,17 @@ const means = `horizon {0 1000}: "\x80\x1f\f<R[nJU\xa3Z:\x1a\xc0\xf6\xe1\xa7" #6
 func TestFrameGolden(t *testing.T) {
 	var w window
 	c := WindowConfig{MaxAge: time.Hour, MaxCommands: 2}
-	w.add(remembered{id: packID(nil, "c0"), fingerprint: 1, issuedAt: 1000, executedAt: 1482, sequence: 4, outcome: []byte{9}}, &c)
-	w.add(remembered{id: packID(nil, "1f0c3c52-5b6e-4a55-a35a-3a1ac0f6e1a7"), fingerprint: 7, issuedAt: 1500, executedAt: 1600, sequence: 6, outcome: []byte{10, 8}}, &c)
-	w.add(remembered{id: packID(nil, "c2"), fingerprint: 1 << 31, issuedAt: 5000, executedAt: 5001, sequence: 7, outcome: []byte("ref")}, &c)
+	w.add(remembered{
+		id: packID(nil, "c0"), fingerprint: 1, issuedAt: 1000, executedAt: 1482, sequence: 4, outcome: []byte{9},
+	}, &c)
+	w.add(remembered{
+		id: packID(nil, "1f0c3c52-5b6e-4a55-a35a-3a1ac0f6e1a7"), fingerprint: 7, issuedAt: 1500, executedAt: 1600,
+		sequence: 6, outcome: []byte{10, 8},
+	}, &c)
+	w.add(remembered{
+		id: packID(nil, "c2"), fingerprint: 1 << 31, issuedAt: 5000, executedAt: 5001, sequence: 7,
+		outcome: []byte("ref"),
+	}, &c)
 	for version := range byte(255) {
 		written := frame(&w, []byte("state"), version == frameImporting)
 		g, ok := golden[version]
@@ -72,7 +80,8 @@ func TestFrameGolden(t *testing.T) {
 func describe(f framed) string {
 	s := fmt.Sprintf("%q, importing %t, horizon %v:", f.state, f.importing, f.window.horizon)
 	f.window.each(func(e remembered) {
-		s += fmt.Sprintf(" %q #%d at %d of %d by %x: %x;", e.id, e.sequence, e.executedAt, e.issuedAt, e.fingerprint, e.outcome)
+		s += fmt.Sprintf(" %q #%d at %d of %d by %x: %x;",
+			e.id, e.sequence, e.executedAt, e.issuedAt, e.fingerprint, e.outcome)
 	})
 	return s
 }

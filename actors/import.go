@@ -124,7 +124,8 @@ func (m *Machine) checkImport(i *Import, in Input) error {
 	}
 	for j := range i.Records {
 		if n, limit := len(i.Records[j].Data), m.env.Config.MaxEventBytes; n > limit {
-			return fmt.Errorf("%w: event %d: its data has %d bytes, the limit is %d", ErrNoHistory, i.Records[j].Sequence, n, limit)
+			return fmt.Errorf("%w: event %d: its data has %d bytes, the limit is %d",
+				ErrNoHistory, i.Records[j].Sequence, n, limit)
 		}
 	}
 	if ahead := i.Records[len(i.Records)-1].Time.Sub(in.Now); ahead > m.env.Config.Window.MaxAhead {
@@ -145,7 +146,8 @@ func CheckForeign(k Kind, after uint64, records []persistence.Record) error {
 		return fmt.Errorf("%w: %w", ErrNoHistory, err)
 	}
 	if len(whole) < len(records) {
-		return fmt.Errorf("%w: records after %d are missing, or a command is not whole", ErrNoHistory, after+uint64(len(whole)))
+		return fmt.Errorf("%w: records after %d are missing, or a command is not whole",
+			ErrNoHistory, after+uint64(len(whole)))
 	}
 	for i := range records {
 		r := &records[i]
@@ -153,7 +155,8 @@ func CheckForeign(k Kind, after uint64, records []persistence.Record) error {
 			return fmt.Errorf("%w: event %d is earlier than the one before it", ErrNoHistory, r.Sequence)
 		}
 		if n := len(r.CommandID); n == 0 || n > maxIDLength {
-			return fmt.Errorf("%w: event %d: its command id has %d bytes, want 1 to %d", ErrNoHistory, r.Sequence, n, maxIDLength)
+			return fmt.Errorf("%w: event %d: its command id has %d bytes, want 1 to %d",
+				ErrNoHistory, r.Sequence, n, maxIDLength)
 		}
 		if err := guardReplay("check", func() error { return k.CheckForeign(r) }); err != nil {
 			return fmt.Errorf("%w: event %d: %w", ErrNoHistory, r.Sequence, err)

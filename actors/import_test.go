@@ -23,7 +23,11 @@ func imported(sequence, amount uint64) persistence.Record {
 	at := machineEpoch.AddDate(-9, 0, 0).Add(time.Duration(sequence) * time.Hour)
 	return persistence.Record{
 		Sequence: sequence, Count: 1, CommandID: fmt.Sprintf("old%d", sequence), Fingerprint: amount, IssuedAt: at,
-		AggregateID: "ledger", Order: sequence - 1, Time: at, Mapper: "Added/1", Data: binary.AppendUvarint(nil, amount),
+		AggregateID: "ledger",
+		Order:       sequence - 1,
+		Time:        at,
+		Mapper:      "Added/1",
+		Data:        binary.AppendUvarint(nil, amount),
 	}
 }
 
@@ -122,7 +126,8 @@ func TestImport(t *testing.T) {
 			t.Fatalf("end: %v, %v", h.Sequence, err)
 		}
 	}
-	if _, err := s.Import(ctx, "Bayley", actors.Import{After: 100, Records: stretch(100, 1)}); !errors.Is(err, actors.ErrNotContinued) {
+	if _, err := s.Import(ctx, "Bayley",
+		actors.Import{After: 100, Records: stretch(100, 1)}); !errors.Is(err, actors.ErrNotContinued) {
 		t.Errorf("after the end: %v", err)
 	}
 	if r, err := s.Execute(ctx, "Bayley", add("new", 1)); err != nil || r.Sequence != 101 {
@@ -132,7 +137,9 @@ func TestImport(t *testing.T) {
 		t.Errorf("total %d", got)
 	}
 	check(t, s, "Bayley", 100, func(r *persistence.Record) {
-		if want := imported(r.Sequence, r.Sequence); string(persistence.AppendRecord(nil, r)) != string(persistence.AppendRecord(nil, &want)) {
+		if want := imported(r.Sequence, r.Sequence); string(
+			persistence.AppendRecord(nil, r),
+		) != string(persistence.AppendRecord(nil, &want)) {
 			t.Errorf("record %+v\nwant   %+v", r, want)
 		}
 	})
@@ -245,16 +252,18 @@ func TestReplayNotices(t *testing.T) {
 	}
 	// A forgotten command's issue time is the horizon.
 	replay := actors.NewReplay(actorstest.Ledger{}, "a")
-	err = tiered.NewReader(s.store, nil, nil).ReadAll(t.Context(), a.Head, tiered.Range{Through: root.Base}, func(r *persistence.Record) error {
-		if r.Sequence == 1 {
-			r.IssuedAt = r.IssuedAt.Add(24 * time.Hour)
-		}
-		return replay.Apply(r)
-	})
+	err = tiered.NewReader(s.store, nil, nil).ReadAll(t.Context(), a.Head,
+		tiered.Range{Through: root.Base}, func(r *persistence.Record) error {
+			if r.Sequence == 1 {
+				r.IssuedAt = r.IssuedAt.Add(24 * time.Hour)
+			}
+			return replay.Apply(r)
+		})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := replay.Check(&root); !errors.Is(err, persistence.ErrCorrupt) || !strings.Contains(err.Error(), "horizon") {
+	if err := replay.Check(&root); !errors.Is(err, persistence.ErrCorrupt) ||
+		!strings.Contains(err.Error(), "horizon") {
 		t.Errorf("horizon: %v", err)
 	}
 }

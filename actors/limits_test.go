@@ -193,7 +193,8 @@ func TestPanicLosesNoRequest(t *testing.T) {
 	panics.Store(true)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	if _, err := s.Execute(ctx, "Bayley", add("c1", 5)); !errors.Is(err, actors.ErrPanic) || !errors.Is(err, actors.ErrUnknownOutcome) {
+	if _, err := s.Execute(ctx, "Bayley", add("c1", 5)); !errors.Is(err, actors.ErrPanic) ||
+		!errors.Is(err, actors.ErrUnknownOutcome) {
 		t.Fatalf("%v, the panic is yet to come: %t", err, panics.Load())
 	}
 	if _, err := s.Execute(ctx, "Bayley", add("c1", 5)); err != nil {
@@ -296,7 +297,8 @@ func TestRejectedRootIsCertain(t *testing.T) {
 	})
 	s := start(t, store, nil)
 	for range 3 {
-		if _, err := s.Execute(t.Context(), "a", add("c1", 5)); !errors.Is(err, actors.ErrRejected) || errors.Is(err, actors.ErrUnknownOutcome) {
+		if _, err := s.Execute(t.Context(), "a", add("c1", 5)); !errors.Is(err, actors.ErrRejected) ||
+			errors.Is(err, actors.ErrUnknownOutcome) {
 			t.Errorf("%v", err)
 		}
 	}
@@ -354,7 +356,8 @@ func TestStateTooLargeForTheStore(t *testing.T) {
 			t.Errorf("%s: a repeat: %+v, %v", what, r, err)
 		}
 		for range 20 { // while they are refused, and when it is tried again
-			if _, err := s.Execute(t.Context(), "a", add("more", 1)); !errors.Is(err, actors.ErrRejected) || errors.Is(err, actors.ErrUnknownOutcome) {
+			if _, err := s.Execute(t.Context(), "a", add("more", 1)); !errors.Is(err, actors.ErrRejected) ||
+				errors.Is(err, actors.ErrUnknownOutcome) {
 				t.Errorf("%s: one more command: %v", what, err)
 			}
 			time.Sleep(time.Millisecond / 2)

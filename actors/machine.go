@@ -222,7 +222,9 @@ type hot struct {
 type waiting struct {
 	request *Request
 	needs   uint64 // sequence that must be durable
-	writes  bool   // executed a command, or repeats one that is not durable: unknown, not unexecuted, if the activation ends
+	// executed a command, or repeats one that is not durable: unknown, not unexecuted, if the activation
+	// ends
+	writes bool
 }
 
 // retry counts the attempts of one read or write.
@@ -535,7 +537,8 @@ func (m *Machine) end(cause error) {
 	for _, w := range h.waiting {
 		if w.writes {
 			// Not the cause as well: most causes say that nothing was executed.
-			w.request.Err = fmt.Errorf("%w: the activation of %s ended: %v", ErrUnknownOutcome, m.aggregate, cause) //nolint:errorlint // the cause may say "not executed", which must not be found in this error
+			w.request.Err = fmt.Errorf("%w: the activation of %s ended: %v", ErrUnknownOutcome, m.aggregate,
+				cause) //nolint:errorlint // the cause may say "not executed", which must not be found in this error
 		} else {
 			w.request.Err = cause
 		}
@@ -564,7 +567,8 @@ func (m *Machine) appended(in Input) {
 	case in.Err == nil || planted.Bug(planted.UnknownIsSuccess) && !errors.Is(in.Err, persistence.ErrRejected):
 		m.durable = h.flightEnd
 		h.landed()
-	case errors.Is(in.Err, persistence.ErrRejected) && (h.flightTry.attempts == 0 || planted.Bug(planted.RejectionIsCertain)):
+	case errors.Is(in.Err, persistence.ErrRejected) &&
+		(h.flightTry.attempts == 0 || planted.Bug(planted.RejectionIsCertain)):
 		m.failFlight(in.Err)
 	case errors.Is(in.Err, persistence.ErrRejected):
 		m.end(fmt.Errorf("append: %w", in.Err))
@@ -626,7 +630,8 @@ func (m *Machine) rootWritten(in Input) {
 	case in.Err == nil:
 		h.rootFlight = nil
 	case errors.Is(in.Err, persistence.ErrRejected):
-		if h.rootTry.attempts == 0 || planted.Bug(planted.RejectedRootIsCertain) { // It never will be, and so nothing below it is in the history.
+		// It never will be, and so nothing below it is in the history.
+		if h.rootTry.attempts == 0 || planted.Bug(planted.RejectedRootIsCertain) {
 			for i := range h.waiting {
 				h.waiting[i].writes = false
 			}
@@ -709,6 +714,7 @@ func (m *Machine) head() persistence.Head {
 		return persistence.Head{}
 	}
 	return persistence.Head{
-		Partition: m.partition(), Bare: m.bare, Base: m.base, Parent: m.parent, ParentIncarnation: m.parentBy, Sequence: m.sequence,
+		Partition: m.partition(), Bare: m.bare, Base: m.base, Parent: m.parent, ParentIncarnation: m.parentBy,
+		Sequence: m.sequence,
 	}
 }

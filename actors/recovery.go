@@ -171,7 +171,8 @@ func (m *Machine) rebuild(p *persistence.Past) error {
 			return err
 		}
 		if base = p.Start.Base; m.importing && !bare {
-			return fmt.Errorf("%w: root %s says that the history is being imported; whether that has ended is not known", ErrCorrupt, p.Start.Key)
+			return fmt.Errorf("%w: root %s says that the history is being imported; "+
+				"whether that has ended is not known", ErrCorrupt, p.Start.Key)
 		}
 	}
 	rows, err := wholeCommands(p.Records, base)
@@ -200,13 +201,15 @@ func (m *Machine) rebuild(p *persistence.Past) error {
 			n = min(n, uint64(len(rows)))
 		}
 		if roots[i].Base < m.sequence || n > uint64(len(rows)) {
-			return fmt.Errorf("%w: root %s has base %d, after event %d", ErrCorrupt, roots[i].Key, roots[i].Base, m.sequence)
+			return fmt.Errorf("%w: root %s has base %d, after event %d",
+				ErrCorrupt, roots[i].Key, roots[i].Base, m.sequence)
 		}
 		if err := m.replay(rows[:n]); err != nil {
 			return err
 		}
 		rows = rows[n:]
-		if err := m.guardCorrupt(roots[i].Key.String, func() error { h.state.Snapshot(roots[i].Time); return nil }); err != nil {
+		if err := m.guardCorrupt(roots[i].Key.String,
+			func() error { h.state.Snapshot(roots[i].Time); return nil }); err != nil {
 			return err
 		}
 	}
@@ -234,8 +237,10 @@ func wholeCommands(rows []persistence.Record, base uint64) ([]persistence.Record
 			break
 		}
 		first := i == whole
-		if first != (r.Index == 0) || r.Count == 0 || !first && (r.Index != rows[i-1].Index+1 || r.Count != rows[i-1].Count) {
-			return nil, fmt.Errorf("%w: record %d is number %d of %d of its command", ErrCorrupt, r.Sequence, r.Index, r.Count)
+		if first != (r.Index == 0) || r.Count == 0 ||
+			!first && (r.Index != rows[i-1].Index+1 || r.Count != rows[i-1].Count) {
+			return nil, fmt.Errorf("%w: record %d is number %d of %d of its command",
+				ErrCorrupt, r.Sequence, r.Index, r.Count)
 		}
 		if r.Index == r.Count-1 || planted.Bug(planted.TornCommand) {
 			whole = i + 1
@@ -365,12 +370,13 @@ func (m *Machine) writeRoot(in Input) {
 }
 
 // rootTooLarge notes that the next root is larger than the store accepts, and reports whether to write a bare one:
-// where a root is needed in spite of that, to settle what was read ([R5]) or to execute a command that frees something.
-// Other commands are refused for a while. If no root is written, the state is read anew, since the snapshot dropped what
-// a replay keeps.
+// where a root is needed in spite of that, to settle what was read ([R5]) or to execute a command that frees
+// something. Other commands are refused for a while. If no root is written, the state is read anew, since the
+// snapshot dropped what a replay keeps.
 func (m *Machine) rootTooLarge(in Input, size int) (bare bool) {
 	h := m.hot
-	h.tooLarge = fmt.Errorf("%w: the customer's state needs a root of %d bytes, the store accepts at most %d", ErrRejected, size, m.env.MaxRoot)
+	h.tooLarge = fmt.Errorf("%w: the customer's state needs a root of %d bytes, the store accepts at most %d",
+		ErrRejected, size, m.env.MaxRoot)
 	h.tooLargeUntil = in.Steady.Add(m.env.Config.RetryMax)
 	settles := m.inherited && (!m.decided() || h.seen.Damage != nil)
 	frees := func(r *Request) bool { return m.frees(r, in) }
@@ -380,7 +386,8 @@ func (m *Machine) rootTooLarge(in Input, size int) (bare bool) {
 	}
 	imports := func(r *Request) bool { return r.Import != nil } // an end that was not recorded is refused
 	switch {
-	case m.inherited && m.env.ReadsPast && (settles || slices.ContainsFunc(h.backlog, frees) && !slices.ContainsFunc(h.backlog, imports)):
+	case m.inherited && m.env.ReadsPast &&
+		(settles || slices.ContainsFunc(h.backlog, frees) && !slices.ContainsFunc(h.backlog, imports)):
 		return true
 	case settles:
 		m.end(h.tooLarge)
@@ -492,7 +499,8 @@ func (m *Machine) unpack() {
 	f, err := openFrame(m.packed.Data)
 	if err == nil {
 		m.hot.window = f.window
-		m.hot.state, err = m.env.Kind.Restore(m.id, Snapshot{Mapper: m.packed.Mapper, Header: m.packed.Header, Data: f.state})
+		m.hot.state, err = m.env.Kind.Restore(m.id,
+			Snapshot{Mapper: m.packed.Mapper, Header: m.packed.Header, Data: f.state})
 	}
 	m.packed = nil
 	if err != nil {

@@ -147,7 +147,8 @@ func (g *registry) acquire(
 		}
 	}()
 	if inShard.Add(1) > int64(c.MaxPerShard) {
-		return nil, fmt.Errorf("%w: %d requests are waiting for customers of the same shard", ErrOverloaded, c.MaxPerShard)
+		return nil, fmt.Errorf("%w: %d requests are waiting for customers of the same shard",
+			ErrOverloaded, c.MaxPerShard)
 	}
 	if e == nil {
 		e = start(id)

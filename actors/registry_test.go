@@ -16,11 +16,12 @@ func (idleDispatcher) Throughput() int { return 1 }
 func entries(g *registry, n int) []*entry {
 	all := make([]*entry, n)
 	for i := range all {
-		all[i], _ = g.acquire(fmt.Sprint(i), time.Duration(i), &Config{MaxQueue: 1, MaxPerShard: 1 << 20}, func(id string) *entry {
-			a := &activation{}
-			a.entry.id, a.entry.act, a.mailbox.dispatcher = id, a, idleDispatcher{}
-			return &a.entry
-		})
+		all[i], _ = g.acquire(fmt.Sprint(i), time.Duration(i),
+			&Config{MaxQueue: 1, MaxPerShard: 1 << 20}, func(id string) *entry {
+				a := &activation{}
+				a.entry.id, a.entry.act, a.mailbox.dispatcher = id, a, idleDispatcher{}
+				return &a.entry
+			})
 		g.resize(all[i], 1)
 	}
 	return all

@@ -131,7 +131,8 @@ func (r *Replay) CheckSnapshot(s Snapshot, at time.Time) error {
 			return err
 		}
 		// Both as today's code writes them: the stored one may be of an earlier version.
-		if want, got := r.state.Snapshot(at), stored.Snapshot(at); want.Mapper != got.Mapper || !bytes.Equal(want.Data, got.Data) {
+		if want, got := r.state.Snapshot(at),
+			stored.Snapshot(at); want.Mapper != got.Mapper || !bytes.Equal(want.Data, got.Data) {
 			return fmt.Errorf("the state differs from the replay of the events: %w", persistence.ErrCorrupt)
 		}
 		return r.checkWindow(&f.window)
@@ -143,12 +144,14 @@ func (r *Replay) CheckSnapshot(s Snapshot, at time.Time) error {
 func (r *Replay) checkWindow(w *window) error {
 	forgotten := len(r.commands) - w.count
 	if forgotten < 0 {
-		return fmt.Errorf("%d commands are remembered, the events are of %d: %w", w.count, len(r.commands), persistence.ErrCorrupt)
+		return fmt.Errorf("%d commands are remembered, the events are of %d: %w",
+			w.count, len(r.commands), persistence.ErrCorrupt)
 	}
 	i, same := forgotten, true
 	w.each(func(e remembered) {
 		want := &r.commands[i].remembered
-		same = same && bytes.Equal(e.id, want.id) && bytes.Equal(e.outcome, want.outcome) && e.fingerprint == want.fingerprint &&
+		same = same && bytes.Equal(e.id, want.id) && bytes.Equal(e.outcome, want.outcome) &&
+			e.fingerprint == want.fingerprint &&
 			e.issuedAt == want.issuedAt && e.executedAt == want.executedAt && e.sequence == want.sequence
 		i++
 	})
@@ -157,8 +160,10 @@ func (r *Replay) checkWindow(w *window) error {
 	}
 	// Windows of the first version had one horizon for both, which those that continue them keep.
 	h, got := r.horizonOf(forgotten), w.horizon
-	if got.clients < h.clients || got.gateways < h.gateways || max(got.clients, got.gateways) != max(h.clients, h.gateways) {
-		return fmt.Errorf("the horizon of forgotten commands is %+v, the replay gives %+v: %w", got, h, persistence.ErrCorrupt)
+	if got.clients < h.clients || got.gateways < h.gateways ||
+		max(got.clients, got.gateways) != max(h.clients, h.gateways) {
+		return fmt.Errorf("the horizon of forgotten commands is %+v, the replay gives %+v: %w",
+			got, h, persistence.ErrCorrupt)
 	}
 	return nil
 }

@@ -45,7 +45,8 @@ const (
 // gone is false, the request is answered, or about to be, and the answer is the caller's. Otherwise the request
 // belongs to the machine, and notExecuted tells whether it was not decided, and so never will be.
 func (r *Request) GiveUp() (gone, notExecuted bool) {
-	if planted.Bug(planted.DecideWithdrawn) && r.stage.Load() == stageQueued || r.stage.CompareAndSwap(stageQueued, stageWithdrawn) {
+	if planted.Bug(planted.DecideWithdrawn) && r.stage.Load() == stageQueued ||
+		r.stage.CompareAndSwap(stageQueued, stageWithdrawn) {
 		return true, true
 	}
 	return r.stage.CompareAndSwap(stageDecided, stageAbandoned), false
@@ -53,7 +54,8 @@ func (r *Request) GiveUp() (gone, notExecuted bool) {
 
 // take begins the decision of a request. It reports whether the request is still to be decided.
 func (r *Request) take() bool {
-	return planted.Bug(planted.WithdrawDecided) && r.stage.Load() == stageQueued || r.stage.CompareAndSwap(stageQueued, stageDecided)
+	return planted.Bug(planted.WithdrawDecided) && r.stage.Load() == stageQueued ||
+		r.stage.CompareAndSwap(stageQueued, stageDecided)
 }
 
 // withdrawn reports whether the request will not be decided.

@@ -19,7 +19,9 @@ func pauses(id string, c actors.Config, n int) []time.Duration {
 		in.Now, in.Steady, in.Held = now, now, true
 		return m.Step(in)
 	}
-	step(actors.Input{Request: &actors.Request{Command: actors.Command{ID: "c", IssuedAt: now, Payload: actorstest.Add{Amount: 1}}}})
+	step(actors.Input{
+		Request: &actors.Request{Command: actors.Command{ID: "c", IssuedAt: now, Payload: actorstest.Add{Amount: 1}}},
+	})
 	step(actors.Input{Kind: actors.InputTop, Err: persistence.ErrNotFound})
 	step(actors.Input{Kind: actors.InputRootWritten})
 	var all []time.Duration
@@ -61,14 +63,18 @@ func TestRetriesSpread(t *testing.T) {
 // TestRetriesKnowNoWrongClock: an attempt that failed while the clock was ahead is repeated when the clock is right
 // again.
 func TestRetriesKnowNoWrongClock(t *testing.T) {
-	env := actors.Environment{Kind: actorstest.Ledger{}, Config: actors.DefaultConfig(), Incarnation: persistence.Incarnation{1}}
+	env := actors.Environment{
+		Kind: actorstest.Ledger{}, Config: actors.DefaultConfig(), Incarnation: persistence.Incarnation{1},
+	}
 	m := actors.NewMachine(&env, "a", 1, 0)
 	now, steady := machineEpoch, machineEpoch
 	step := func(in actors.Input) *actors.Outputs {
 		in.Now, in.Steady, in.Held = now, steady, true
 		return m.Step(in)
 	}
-	step(actors.Input{Request: &actors.Request{Command: actors.Command{ID: "c", IssuedAt: now, Payload: actorstest.Add{Amount: 1}}}})
+	step(actors.Input{
+		Request: &actors.Request{Command: actors.Command{ID: "c", IssuedAt: now, Payload: actorstest.Add{Amount: 1}}},
+	})
 	step(actors.Input{Kind: actors.InputTop, Err: persistence.ErrNotFound})
 	step(actors.Input{Kind: actors.InputRootWritten})
 	now = now.Add(24 * time.Hour)

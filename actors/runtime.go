@@ -70,7 +70,8 @@ func New(o Options) (*Runtime, error) {
 		return nil, err
 	}
 	r := &Runtime{
-		env:       &Environment{Kind: o.Kind, Config: o.Config, Incarnation: o.Authority.Incarnation(), MaxMutation: o.Journal.MaxMutation(), MaxRoot: o.Journal.MaxMutation(), ReadsPast: o.Past != nil},
+		env: &Environment{Kind: o.Kind, Config: o.Config, Incarnation: o.Authority.Incarnation(),
+			MaxMutation: o.Journal.MaxMutation(), MaxRoot: o.Journal.MaxMutation(), ReadsPast: o.Past != nil},
 		journal:   o.Journal,
 		past:      o.Past,
 		authority: o.Authority,
@@ -92,7 +93,8 @@ func New(o Options) (*Runtime, error) {
 		r.elapsed = func() time.Duration { return time.Since(r.began) }
 	}
 	r.props = actor.PropsFromProducer(func() actor.Actor { return r.spawned },
-		actor.WithMailbox(func() actor.Mailbox { return &r.spawned.mailbox }), actor.WithDispatcher(actor.NewDefaultDispatcher(throughput)))
+		actor.WithMailbox(func() actor.Mailbox { return &r.spawned.mailbox }),
+		actor.WithDispatcher(actor.NewDefaultDispatcher(throughput)))
 	r.root = r.system.Root.Copy().WithGuardian(actor.NewOneForOneStrategy(0, 0, neverRestart))
 	r.registry.init(min(o.Config.CompactAfter, o.Config.IdleAfter)/8, func(id string) uint32 {
 		return r.authority.Shard(AggregateID(id, r.env.Kind))
@@ -327,7 +329,8 @@ func (r *Runtime) drain(ctx context.Context) error {
 	for r.inFlight.Load() > 0 {
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%d requests were in progress when the time to stop had passed: %w", r.inFlight.Load(), ctx.Err())
+			return fmt.Errorf("%d requests were in progress when the time to stop had passed: %w",
+				r.inFlight.Load(), ctx.Err())
 		case <-time.After(time.Millisecond):
 		}
 	}

@@ -109,7 +109,8 @@ func TestExecute(t *testing.T) {
 	}
 	again := add("c1", 5)
 	d, err := s.Execute(t.Context(), "Bayley", again)
-	if err != nil || !d.Duplicate || d.Sequence != 1 || string(d.Outcome) != string(r.Outcome) || !d.Time.Equal(r.Time) {
+	if err != nil || !d.Duplicate || d.Sequence != 1 || string(d.Outcome) != string(r.Outcome) ||
+		!d.Time.Equal(r.Time) {
 		t.Fatalf("repeat: got %+v, %v, want %+v", d, err, r)
 	}
 	if _, err := s.Execute(t.Context(), "Bayley", add("c1", 6)); !errors.Is(err, actors.ErrIDReused) {
@@ -258,7 +259,8 @@ func TestLostShardEndsActivations(t *testing.T) {
 	for s.Stats().Resident > 0 {
 		time.Sleep(time.Millisecond)
 	}
-	if _, err := s.Query(t.Context(), "a", actorstest.Total{}); !errors.Is(err, actors.ErrNotOwner) || s.authority.stale.Load() != 2 {
+	if _, err := s.Query(t.Context(), "a", actorstest.Total{}); !errors.Is(err, actors.ErrNotOwner) ||
+		s.authority.stale.Load() != 2 {
 		t.Fatalf("root of a higher epoch: %v, reported %d", err, s.authority.stale.Load())
 	}
 }
@@ -344,13 +346,14 @@ func TestHeadLeadsToTheWholeHistory(t *testing.T) {
 		t.Fatalf("%+v, %v", a, err)
 	}
 	n := uint64(0)
-	err = tiered.NewReader(s.store, nil, nil).ReadAll(t.Context(), a.Head, tiered.Range{}, func(r *persistence.Record) error {
-		n++
-		if r.Sequence != n || r.CommandID != fmt.Sprint(n-1) {
-			return fmt.Errorf("got %+v, want sequence %d", r, n)
-		}
-		return nil
-	})
+	err = tiered.NewReader(s.store, nil, nil).ReadAll(t.Context(), a.Head,
+		tiered.Range{}, func(r *persistence.Record) error {
+			n++
+			if r.Sequence != n || r.CommandID != fmt.Sprint(n-1) {
+				return fmt.Errorf("got %+v, want sequence %d", r, n)
+			}
+			return nil
+		})
 	if err != nil || n != 20 {
 		t.Fatalf("%d records, %v", n, err)
 	}

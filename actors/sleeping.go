@@ -40,13 +40,18 @@ func (s *Sleeping) Head(ctx context.Context, aggregate string) (persistence.Head
 			return persistence.Head{}, false, nil // not the owner's
 		}
 		head = persistence.Head{
-			Partition: top.Partition(), Bare: top.IsBare(), Base: top.Base, Parent: top.Parent, ParentIncarnation: top.ParentIncarnation,
+			Partition:         top.Partition(),
+			Bare:              top.IsBare(),
+			Base:              top.Base,
+			Parent:            top.Parent,
+			ParentIncarnation: top.ParentIncarnation,
 		}
 		if head.Sequence, err = s.end(ctx, top); err != nil {
 			return persistence.Head{}, false, err
 		}
 	}
-	if !s.Asleep() && !planted.Bug(planted.VouchWhileLoaded) || !decided(head.Sequence, head.Partition.RootKey, s.Epoch, s.Floor()) || !s.Held() {
+	if !s.Asleep() && !planted.Bug(planted.VouchWhileLoaded) ||
+		!decided(head.Sequence, head.Partition.RootKey, s.Epoch, s.Floor()) || !s.Held() {
 		return persistence.Head{}, false, nil
 	}
 	return head, true, nil
@@ -66,7 +71,8 @@ func (s *Sleeping) end(ctx context.Context, root *persistence.Root) (uint64, err
 				return end, nil
 			}
 			if r.Index >= r.Count || uint64(r.Index) != at-end {
-				return 0, fmt.Errorf("%w: record %d is number %d of %d of its command", ErrCorrupt, r.Sequence, r.Index, r.Count)
+				return 0, fmt.Errorf("%w: record %d is number %d of %d of its command",
+					ErrCorrupt, r.Sequence, r.Index, r.Count)
 			}
 			if at++; r.Index+1 == r.Count { // [R4]
 				end = at

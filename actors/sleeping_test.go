@@ -67,7 +67,8 @@ func TestHeadIsSettledOnce(t *testing.T) {
 		}
 		s.leave(t, "Bayley")
 	}
-	roots, err := store.ReadRoots(t.Context(), actors.AggregateID("Bayley", actorstest.Ledger{}), persistence.RootKey{}, 100)
+	roots, err := store.ReadRoots(t.Context(), actors.AggregateID("Bayley", actorstest.Ledger{}),
+		persistence.RootKey{}, 100)
 	if err != nil || len(roots) != 2 {
 		t.Errorf("%d roots, %v", len(roots), err)
 	}
@@ -83,7 +84,9 @@ type meanwhile struct {
 	do func()
 }
 
-func (m *meanwhile) ReadRecords(ctx context.Context, p persistence.Partition, after uint64, limit int) ([]persistence.Record, error) {
+func (m *meanwhile) ReadRecords(
+	ctx context.Context, p persistence.Partition, after uint64, limit int,
+) ([]persistence.Record, error) {
 	if do := m.do; do != nil {
 		m.do = nil
 		do()

@@ -70,7 +70,8 @@ func panicsOf(t *testing.T, functions ...int) {
 	}
 	for n, i := range functions {
 		if panics[n].Load() == 0 {
-			t.Errorf("%s was not called for Bayley: this test does not reach it", reflect.TypeFor[actors.Listener]().Field(i).Name)
+			t.Errorf("%s was not called for Bayley: this test does not reach it",
+				reflect.TypeFor[actors.Listener]().Field(i).Name)
 		}
 	}
 	if n := s.Stats().InFlight; n != 0 {

@@ -29,7 +29,9 @@ type modelEntry struct {
 }
 
 func (m *model) add(e modelEntry, c *WindowConfig) {
-	for len(m.entries) > 0 && (len(m.entries) >= c.MaxCommands || m.entries[0].executed < e.executed-c.MaxAge.Milliseconds() && m.entries[0].issued < e.issued-c.MaxAge.Milliseconds()) {
+	for len(m.entries) > 0 &&
+		(len(m.entries) >= c.MaxCommands || m.entries[0].executed < e.executed-c.MaxAge.Milliseconds() &&
+			m.entries[0].issued < e.issued-c.MaxAge.Milliseconds()) {
 		if old := m.entries[0]; old.fingerprint%2 == 1 {
 			m.horizon.gateways = max(m.horizon.gateways, old.issued)
 		} else {
@@ -93,7 +95,8 @@ func compareWindow(t *testing.T, w *window, m *model, id string) {
 	got, ok := w.find(id)
 	want := m.find(id)
 	if w.count != len(m.entries) || w.horizon != m.horizon || ok != (want != nil) {
-		t.Fatalf("%s: %d entries, horizon %+v, found %t; want %d, %+v, %t", id, w.count, w.horizon, ok, len(m.entries), m.horizon, want != nil)
+		t.Fatalf("%s: %d entries, horizon %+v, found %t; want %d, %+v, %t",
+			id, w.count, w.horizon, ok, len(m.entries), m.horizon, want != nil)
 	}
 	if ok && (got.fingerprint != want.fingerprint || got.issuedAt != want.issued || got.executedAt != want.executed ||
 		got.sequence != want.sequence || string(got.outcome) != want.outcome) {
@@ -125,7 +128,10 @@ func FuzzOpenFrame(f *testing.F) {
 	f.Add(frame(&w, nil, false))
 	c := WindowConfig{MaxAge: time.Hour, MaxCommands: 10}
 	for i := range 3 {
-		w.add(remembered{id: packID(nil, fmt.Sprint(i)), issuedAt: 5, executedAt: int64(10 + i), sequence: uint64(i), outcome: []byte{1}}, &c)
+		w.add(remembered{
+			id: packID(nil, fmt.Sprint(i)), issuedAt: 5, executedAt: int64(10 + i), sequence: uint64(i),
+			outcome: []byte{1},
+		}, &c)
 	}
 	w.add(remembered{id: packID(nil, uuid.NewString()), issuedAt: 20, executedAt: 20, sequence: 9}, &c)
 	f.Add(frame(&w, []byte("state"), true))
@@ -144,6 +150,7 @@ func FuzzOpenFrame(f *testing.F) {
 			t.Fatalf("reads back as %+v, %v", again, err)
 		}
 		w.find("x")
-		w.add(remembered{id: packID(nil, "x"), executedAt: w.lastTime, sequence: w.lastSeq}, &WindowConfig{MaxAge: time.Hour, MaxCommands: 3})
+		w.add(remembered{id: packID(nil, "x"), executedAt: w.lastTime, sequence: w.lastSeq},
+			&WindowConfig{MaxAge: time.Hour, MaxCommands: 3})
 	})
 }

@@ -45,8 +45,10 @@ func (v view) describe() *licensedv1.CustomerState {
 		}
 	}
 	out.Titles = v.describeTitles()
-	slices.SortFunc(out.Devices, func(a, b *licensedv1.DeviceState) int { return strings.Compare(a.DeviceId, b.DeviceId) })
-	slices.SortFunc(out.Studios, func(a, b *licensedv1.StudioState) int { return strings.Compare(a.StudioId, b.StudioId) })
+	slices.SortFunc(out.Devices,
+		func(a, b *licensedv1.DeviceState) int { return strings.Compare(a.DeviceId, b.DeviceId) })
+	slices.SortFunc(out.Studios,
+		func(a, b *licensedv1.StudioState) int { return strings.Compare(a.StudioId, b.StudioId) })
 	slices.SortFunc(out.Licenses, func(a, b *licensedv1.LicenseState) int {
 		return cmp.Or(strings.Compare(a.DeviceId, b.DeviceId), strings.Compare(a.TitleId, b.TitleId))
 	})
@@ -56,7 +58,10 @@ func (v view) describe() *licensedv1.CustomerState {
 func (v view) describeLicense(l *license) *licensedv1.LicenseState {
 	out := &licensedv1.LicenseState{
 		DeviceId: v.state.devices[l.device].id, TitleId: v.state.titles[l.title], StudioId: v.state.studioOf(l),
-		Active: l.active(v.now), AcquiredAt: timestamp(l.acquired), ExpiresAt: timestamp(l.expires), Renewals: l.renewals,
+		Active:     l.active(v.now),
+		AcquiredAt: timestamp(l.acquired),
+		ExpiresAt:  timestamp(l.expires),
+		Renewals:   l.renewals,
 	}
 	if l.released != 0 {
 		out.ReleasedAt = timestamp(l.released)

@@ -119,8 +119,11 @@ func (x *Explainer) timePasses(now int64) {
 func (x *Explainer) add(e *Recorded, effect licensedv1.WhyEffect, kind, format string, args ...any) *step {
 	_, name, _ := strings.Cut(fmt.Sprintf("%T", e.Value), ".")
 	s := &step{kind: kind, event: e.Sequence, WhyStep: &licensedv1.WhyStep{
-		Sequence: e.Sequence, ToSequence: e.Sequence, Time: timestamp(e.Time.UnixMilli()), ToTime: timestamp(e.Time.UnixMilli()),
-		Count: 1, Event: name, CommandId: e.CommandID, Effect: effect, Text: fmt.Sprintf(format, args...),
+		Sequence:   e.Sequence,
+		ToSequence: e.Sequence,
+		Time:       timestamp(e.Time.UnixMilli()),
+		ToTime:     timestamp(e.Time.UnixMilli()),
+		Count:      1, Event: name, CommandId: e.CommandID, Effect: effect, Text: fmt.Sprintf(format, args...),
 	}}
 	x.steps = append(x.steps, s)
 	return s
@@ -214,7 +217,8 @@ func (x *Explainer) tellRenewed(e *Recorded, expires int64) {
 	case expires == l.expires:
 		x.renewed = x.add(e, changed, "", "Renewed: the expiry stays at %s.", until)
 	default:
-		x.renewed = x.add(e, changed, "Renewed", "Renewed: the expiry moved from %s to %s.", exactly(l.expires, expires), exactly(expires, l.expires))
+		x.renewed = x.add(e, changed, "Renewed", "Renewed: the expiry moved from %s to %s.",
+			exactly(l.expires, expires), exactly(expires, l.expires))
 		x.renewed.was, x.renewed.is = l.expires, expires
 	}
 }
@@ -247,8 +251,9 @@ func (x *Explainer) tellDownloaded(e *Recorded) {
 			n++
 		}
 	})
-	x.repeatable(e, unchanged, "Downloaded", "Downloaded again", fmt.Sprintf("the title has %s in 365 days, on whatever device",
-		count(n, "download", "downloads")))
+	x.repeatable(e, unchanged, "Downloaded", "Downloaded again",
+		fmt.Sprintf("the title has %s in 365 days, on whatever device",
+			count(n, "download", "downloads")))
 }
 
 func (x *Explainer) tellUnchanged(e *Recorded, v *licensedv1.CommandAccepted) {
@@ -265,7 +270,8 @@ func (x *Explainer) tellUnchanged(e *Recorded, v *licensedv1.CommandAccepted) {
 }
 
 func (x *Explainer) tellRefused(e *Recorded, v *licensedv1.CommandRefused) {
-	x.refused = x.repeatable(e, licensedv1.WhyEffect_WHY_EFFECT_REFUSED, fmt.Sprint("Refused ", v.GetCommand(), v.GetRule()),
+	x.refused = x.repeatable(e, licensedv1.WhyEffect_WHY_EFFECT_REFUSED,
+		fmt.Sprint("Refused ", v.GetCommand(), v.GetRule()),
 		attempt(v.GetCommand())+" was refused", RefusalOf(v).GetMessage()+x.blockers(e.Time.UnixMilli(), v))
 	x.refused.rule = v.GetRule()
 }
@@ -311,7 +317,8 @@ func (x *Explainer) blockers(now int64, v *licensedv1.CommandRefused) string {
 	case licensedv1.Rule_RULE_STUDIO_LIMIT:
 		for i := range s.licenses {
 			if l := &s.licenses[i]; l.active(now) && s.studioOf(l) == v.GetStudioId() {
-				names = append(names, fmt.Sprintf("%s/%s (until %s)", s.devices[l.device].id, s.titles[l.title], clockOf(l.expires)))
+				names = append(names, fmt.Sprintf("%s/%s (until %s)",
+					s.devices[l.device].id, s.titles[l.title], clockOf(l.expires)))
 			}
 		}
 	case licensedv1.Rule_RULE_YEARLY_LIMIT:

@@ -90,9 +90,10 @@ func (x *explained) keep(from int) {
 
 func (x *explained) imported(d *datadriven.TestData) string {
 	until := parseTime(x.t, d.CmdArgs[3].Key)
-	e := actors.Event{AggregateID: d.CmdArgs[1].Key + "/" + d.CmdArgs[2].Key, Order: 99, Time: x.now, Value: &licensedv1.LicenseRenewed{
-		License: &licensedv1.LicenseTerms{ExpiresAtMs: until.UnixMilli(), Renewals: 1, Released: true},
-	}}
+	e := actors.Event{AggregateID: d.CmdArgs[1].Key + "/" + d.CmdArgs[2].Key, Order: 99, Time: x.now,
+		Value: &licensedv1.LicenseRenewed{
+			License: &licensedv1.LicenseTerms{ExpiresAtMs: until.UnixMilli(), Renewals: 1, Released: true},
+		}}
 	for _, a := range []actors.Aggregate{x.live, x.replayed, x.packed} {
 		a.Evolve(e)
 	}
@@ -102,7 +103,9 @@ func (x *explained) imported(d *datadriven.TestData) string {
 }
 
 func (x *explained) state() *licensedv1.CustomerState {
-	return x.query(&licensedv1.Query{Query: &licensedv1.Query_DescribeState{DescribeState: &licensedv1.DescribeState{}}}).(*licensedv1.CustomerState)
+	return x.query(
+		&licensedv1.Query{Query: &licensedv1.Query_DescribeState{DescribeState: &licensedv1.DescribeState{}}},
+	).(*licensedv1.CustomerState)
 }
 
 func (x *explained) explain(device, title string) *licensedv1.WhyResponse {
@@ -195,7 +198,8 @@ func TestDescribeAgrees(t *testing.T) {
 		active := uint32(0)
 		for i, l := range list {
 			d := s.Licenses[i]
-			if d.DeviceId != l.DeviceId || d.TitleId != l.TitleId || d.StudioId != l.StudioId || (d.ReleasedAt != nil) != l.Released ||
+			if d.DeviceId != l.DeviceId || d.TitleId != l.TitleId || d.StudioId != l.StudioId ||
+				(d.ReleasedAt != nil) != l.Released ||
 				!d.ExpiresAt.AsTime().Equal(l.ExpiresAt.AsTime()) || d.Renewals != l.Renewals {
 				t.Errorf("seed %d: %v\nlisted %v", seed, d, l)
 			}
@@ -203,17 +207,21 @@ func TestDescribeAgrees(t *testing.T) {
 				active++
 			}
 		}
-		devices := r.query(&licensedv1.Query{Query: &licensedv1.Query_ListDevices{ListDevices: &licensedv1.ListDevices{}}}).(*licensedv1.ListDevicesResponse)
+		devices := r.query(
+			&licensedv1.Query{Query: &licensedv1.Query_ListDevices{ListDevices: &licensedv1.ListDevices{}}},
+		).(*licensedv1.ListDevicesResponse)
 		inUse := uint32(0)
 		for i, d := range devices.Devices {
-			if got := s.Devices[i]; got.DeviceId != d.DeviceId || got.Active != d.Active || got.ActiveLicenses != d.ActiveLicenses {
+			if got := s.Devices[i]; got.DeviceId != d.DeviceId || got.Active != d.Active ||
+				got.ActiveLicenses != d.ActiveLicenses {
 				t.Errorf("seed %d: %v\nlisted %v", seed, got, d)
 			}
 			if d.ActiveLicenses > 0 {
 				inUse++
 			}
 		}
-		if s.ActiveLicenses != active || s.DevicesInUse != inUse || s.DeviceLimit != devices.DeviceLimit || s.PlanId != devices.PlanId ||
+		if s.ActiveLicenses != active || s.DevicesInUse != inUse || s.DeviceLimit != devices.DeviceLimit ||
+			s.PlanId != devices.PlanId ||
 			s.CustomerId != customerID {
 			t.Errorf("seed %d: %v", seed, s)
 		}

@@ -147,10 +147,12 @@ func checkContent(event any) error {
 	case *licensedv1.PlanChanged:
 		return named("plan id", e.GetPlanId(), ids.MaxBytes)
 	case *licensedv1.CommandAccepted:
-		return first(optional("device id", e.GetDeviceId()), optional("title id", e.GetTitleId()), optional("plan id", e.GetPlanId()),
+		return first(optional("device id", e.GetDeviceId()), optional("title id", e.GetTitleId()),
+			optional("plan id", e.GetPlanId()),
 			checkTerms(e.GetLicense()))
 	case *licensedv1.CommandRefused:
-		return first(optional("device id", e.GetDeviceId()), optional("title id", e.GetTitleId()), optional("plan id", e.GetPlanId()),
+		return first(optional("device id", e.GetDeviceId()), optional("title id", e.GetTitleId()),
+			optional("plan id", e.GetPlanId()),
 			optional("studio id", e.GetStudioId()), checkTime("next time allowed", e.GetNextAllowedAtMs()))
 	case interface {
 		GetLicense() *licensedv1.LicenseTerms
@@ -161,7 +163,8 @@ func checkContent(event any) error {
 }
 
 func checkTerms(t *licensedv1.LicenseTerms) error {
-	return first(optional("studio id", t.GetStudioId()), checkTime("acquisition", t.GetAcquiredAtMs()), checkTime("expiry", t.GetExpiresAtMs()))
+	return first(optional("studio id", t.GetStudioId()), checkTime("acquisition", t.GetAcquiredAtMs()),
+		checkTime("expiry", t.GetExpiresAtMs()))
 }
 
 // first returns the first error.

@@ -39,39 +39,71 @@ func TestCheckForeign(t *testing.T) {
 		change func(*persistence.Record)
 		want   string // empty: accepted
 	}{
-		"acquired":               {"d/t", acquired(), nil, ""},
-		"activated":              {"d", &licensedv1.DeviceActivated{}, nil, ""},
-		"plan changed":           {"customer", &licensedv1.PlanChanged{PlanId: "p"}, nil, ""},
-		"refused":                {"customer", &licensedv1.CommandRefused{DeviceId: "d"}, nil, ""},
-		"no device":              {"/t", acquired(), nil, "device in the aggregate id is required"},
-		"no title":               {"d/", acquired(), nil, "title in the aggregate id is required"},
-		"neither":                {"", acquired(), nil, "want a device and a title"},
-		"three parts":            {"a/b/c", acquired(), nil, "title in the aggregate id must not contain '/'"},
-		"a licence of no title":  {"d", acquired(), nil, "want a device and a title"},
-		"a device with a title":  {"d/t", &licensedv1.DeviceActivated{}, nil, "must not contain '/'"},
-		"an empty device":        {"", &licensedv1.DeviceDeactivated{}, nil, "is required"},
-		"a plan of a device":     {"d", &licensedv1.PlanChanged{PlanId: "p"}, nil, `want "customer"`},
-		"control characters":     {"d\n/t", acquired(), nil, "control characters"},
-		"no UTF-8":               {"d\xff/t", acquired(), nil, "not UTF-8"},
-		"a long device":          {strings.Repeat("d", 129) + "/t", acquired(), nil, "has 129 bytes"},
-		"never expires":          {"d/t", &licensedv1.LicenseAcquired{ExpiresAtMs: math.MaxInt64}, nil, "is not between the years"},
-		"expired before 1970":    {"d/t", &licensedv1.LicenseAcquired{ExpiresAtMs: -1}, nil, "is not between the years"},
-		"renewed for ever":       {"d/t", &licensedv1.LicenseRenewed{License: terms(math.MaxInt64)}, nil, "is not between the years"},
-		"released, never ending": {"d/t", &licensedv1.LicenseReleased{License: terms(math.MinInt64)}, nil, "is not between the years"},
-		"accepted, for ever":     {"customer", &licensedv1.CommandAccepted{License: terms(math.MaxInt64)}, nil, "is not between the years"},
-		"allowed never":          {"customer", &licensedv1.CommandRefused{NextAllowedAtMs: math.MaxInt64}, nil, "is not between the years"},
-		"refused on a bad title": {"customer", &licensedv1.CommandRefused{TitleId: "a/b"}, nil, "title id must not contain"},
-		"a studio with a colon":  {"d/t", &licensedv1.LicenseAcquired{StudioId: "a:b"}, nil, "studio id must not contain"},
-		"no plan":                {"customer", &licensedv1.PlanChanged{}, nil, "plan id is required"},
-		"a strange command id":   {"d/t", acquired(), func(r *persistence.Record) { r.CommandID = "a\x00" }, "command id must not contain"},
-		"a long command id":      {"d/t", acquired(), func(r *persistence.Record) { r.CommandID = strings.Repeat("c", 65) }, "command id has 65 bytes"},
-		"a strange policy":       {"d/t", acquired(), func(r *persistence.Record) { r.Header.PolicyVersion = "\xff" }, "policy version must not contain"},
-		"the last order number":  {"d/t", acquired(), func(r *persistence.Record) { r.Order = math.MaxUint64 }, "order number 18446744073709551615"},
-		"before 1970":            {"d/t", acquired(), func(r *persistence.Record) { r.Time = r.Time.AddDate(-200, 0, 0) }, "time -"},
-		"issued too late":        {"d/t", acquired(), func(r *persistence.Record) { r.IssuedAt = r.IssuedAt.AddDate(9000, 0, 0) }, "issue time"},
-		"of another type":        {"d/t", acquired(), func(r *persistence.Record) { r.Mapper = "Other/1" }, "unknown event mapper"},
-		"data of no event":       {"d/t", acquired(), func(r *persistence.Record) { r.Data = []byte{0xff} }, "LicenseAcquired/1"},
-		"encrypted":              {"d/t", acquired(), func(r *persistence.Record) { r.Header.KeyID = "k" }, "key"},
+		"acquired":              {"d/t", acquired(), nil, ""},
+		"activated":             {"d", &licensedv1.DeviceActivated{}, nil, ""},
+		"plan changed":          {"customer", &licensedv1.PlanChanged{PlanId: "p"}, nil, ""},
+		"refused":               {"customer", &licensedv1.CommandRefused{DeviceId: "d"}, nil, ""},
+		"no device":             {"/t", acquired(), nil, "device in the aggregate id is required"},
+		"no title":              {"d/", acquired(), nil, "title in the aggregate id is required"},
+		"neither":               {"", acquired(), nil, "want a device and a title"},
+		"three parts":           {"a/b/c", acquired(), nil, "title in the aggregate id must not contain '/'"},
+		"a licence of no title": {"d", acquired(), nil, "want a device and a title"},
+		"a device with a title": {"d/t", &licensedv1.DeviceActivated{}, nil, "must not contain '/'"},
+		"an empty device":       {"", &licensedv1.DeviceDeactivated{}, nil, "is required"},
+		"a plan of a device":    {"d", &licensedv1.PlanChanged{PlanId: "p"}, nil, `want "customer"`},
+		"control characters":    {"d\n/t", acquired(), nil, "control characters"},
+		"no UTF-8":              {"d\xff/t", acquired(), nil, "not UTF-8"},
+		"a long device":         {strings.Repeat("d", 129) + "/t", acquired(), nil, "has 129 bytes"},
+		"never expires": {
+			"d/t", &licensedv1.LicenseAcquired{ExpiresAtMs: math.MaxInt64}, nil, "is not between the years",
+		},
+		"expired before 1970": {
+			"d/t", &licensedv1.LicenseAcquired{ExpiresAtMs: -1}, nil, "is not between the years",
+		},
+		"renewed for ever": {
+			"d/t", &licensedv1.LicenseRenewed{License: terms(math.MaxInt64)}, nil, "is not between the years",
+		},
+		"released, never ending": {
+			"d/t", &licensedv1.LicenseReleased{License: terms(math.MinInt64)}, nil, "is not between the years",
+		},
+		"accepted, for ever": {
+			"customer", &licensedv1.CommandAccepted{License: terms(math.MaxInt64)}, nil, "is not between the years",
+		},
+		"allowed never": {
+			"customer", &licensedv1.CommandRefused{NextAllowedAtMs: math.MaxInt64}, nil, "is not between the years",
+		},
+		"refused on a bad title": {
+			"customer", &licensedv1.CommandRefused{TitleId: "a/b"}, nil, "title id must not contain",
+		},
+		"a studio with a colon": {
+			"d/t", &licensedv1.LicenseAcquired{StudioId: "a:b"}, nil, "studio id must not contain",
+		},
+		"no plan": {"customer", &licensedv1.PlanChanged{}, nil, "plan id is required"},
+		"a strange command id": {"d/t", acquired(), func(r *persistence.Record) {
+			r.CommandID = "a\x00"
+		}, "command id must not contain"},
+		"a long command id": {"d/t", acquired(), func(r *persistence.Record) {
+			r.CommandID = strings.Repeat("c", 65)
+		}, "command id has 65 bytes"},
+		"a strange policy": {"d/t", acquired(), func(r *persistence.Record) {
+			r.Header.PolicyVersion = "\xff"
+		}, "policy version must not contain"},
+		"the last order number": {"d/t", acquired(), func(r *persistence.Record) {
+			r.Order = math.MaxUint64
+		}, "order number 18446744073709551615"},
+		"before 1970": {"d/t", acquired(), func(r *persistence.Record) {
+			r.Time = r.Time.AddDate(-200, 0, 0)
+		}, "time -"},
+		"issued too late": {"d/t", acquired(), func(r *persistence.Record) {
+			r.IssuedAt = r.IssuedAt.AddDate(9000, 0, 0)
+		}, "issue time"},
+		"of another type": {"d/t", acquired(), func(r *persistence.Record) {
+			r.Mapper = "Other/1"
+		}, "unknown event mapper"},
+		"data of no event": {"d/t", acquired(), func(r *persistence.Record) {
+			r.Data = []byte{0xff}
+		}, "LicenseAcquired/1"},
+		"encrypted": {"d/t", acquired(), func(r *persistence.Record) { r.Header.KeyID = "k" }, "key"},
 	} {
 		r := foreign(t, test.about, test.event)
 		if test.change != nil {

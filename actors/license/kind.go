@@ -89,7 +89,8 @@ func (k *Kind) DecodeEvent(mapper string, h persistence.Header, data []byte) (an
 // checkHeader refuses what this release cannot read.
 func checkHeader(h persistence.Header) error {
 	if h.Codec != 0 || h.Compression != 0 || h.KeyID != "" {
-		return fmt.Errorf("codec %d, compression %d, key %q: %w", h.Codec, h.Compression, h.KeyID, persistence.ErrCorrupt)
+		return fmt.Errorf("codec %d, compression %d, key %q: %w",
+			h.Codec, h.Compression, h.KeyID, persistence.ErrCorrupt)
 	}
 	return nil
 }
@@ -125,7 +126,8 @@ func (a *aggregate) Decide(now time.Time, command any) actors.Decision {
 
 // grows returns what is to be said of the customer's size after events, nil for nothing.
 func (a *aggregate) grows(limit int, events []actors.Event) *Large {
-	l := Large{Customer: a.id, Licenses: len(a.state.licenses), Uses: a.state.uses(), Limit: limit, UsesLimit: limit * policy.RememberedUses}
+	l := Large{Customer: a.id, Licenses: len(a.state.licenses), Uses: a.state.uses(), Limit: limit,
+		UsesLimit: limit * policy.RememberedUses}
 	licenses, uses := l.Licenses, l.Uses
 	for i := range events {
 		switch v := events[i].Value.(type) {
@@ -139,7 +141,8 @@ func (a *aggregate) grows(limit int, events []actors.Event) *Large {
 			}
 		}
 	}
-	if tenths(l.Licenses, l.Limit) > tenths(licenses, l.Limit) || tenths(l.Uses, l.UsesLimit) > tenths(uses, l.UsesLimit) {
+	if tenths(l.Licenses, l.Limit) > tenths(licenses, l.Limit) ||
+		tenths(l.Uses, l.UsesLimit) > tenths(uses, l.UsesLimit) {
 		return &l
 	}
 	return nil

@@ -138,7 +138,8 @@ func TestAnswersAreCopies(t *testing.T) {
 
 func TestDownloadsFromHistoryError(t *testing.T) {
 	broken := errors.New("broken")
-	_, err := DownloadsFromHistory("x", epoch, func(yield func(actors.Event, error) bool) { yield(actors.Event{}, broken) })
+	_, err := DownloadsFromHistory("x", epoch,
+		func(yield func(actors.Event, error) bool) { yield(actors.Event{}, broken) })
 	if !errors.Is(err, broken) {
 		t.Errorf("error %v, want that of the iteration", err)
 	}

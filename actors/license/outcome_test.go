@@ -48,15 +48,22 @@ func sampleOutcomes() []struct {
 		command *licensedv1.Command
 		events  []actors.Event
 	}{
-		{"acquired", acquire("d", "t"), append(on("d", &licensedv1.DeviceActivated{}), on("d/t", &licensedv1.LicenseCreated{},
-			&licensedv1.LicenseAcquired{StudioId: "netflix", ExpiresAtMs: at + 30*day}, &licensedv1.TitleDownloaded{})...)},
-		{"acquired until", acquire("d", "t"), on("d/t", &licensedv1.LicenseAcquired{StudioId: "netflix", ExpiresAtMs: at + 123456789})},
+		{"acquired", acquire("d", "t"),
+			append(on("d", &licensedv1.DeviceActivated{}), on("d/t", &licensedv1.LicenseCreated{},
+				&licensedv1.LicenseAcquired{StudioId: "netflix", ExpiresAtMs: at + 30*day},
+				&licensedv1.TitleDownloaded{})...)},
+		{
+			"acquired until",
+			acquire("d", "t"),
+			on("d/t", &licensedv1.LicenseAcquired{StudioId: "netflix", ExpiresAtMs: at + 123456789}),
+		},
 		{"downloaded", download("d", "t"), on("d/t", &licensedv1.TitleDownloaded{License: terms})},
 		{"renewed", renew("d", "t"), on("d/t", &licensedv1.LicenseRenewed{License: terms})},
 		{"released", release("d", "t"), on("d/t", &licensedv1.LicenseReleased{License: terms})},
 		{"played", play("d", "t"), on("d/t", &licensedv1.TitlePlayed{License: terms, Counted: true})},
 		{"deactivated", deactivate("d"), append(on("d", &licensedv1.DeviceDeactivated{}), slices.Concat(
-			on("d/GlowS01E01", &licensedv1.LicenseReleased{License: terms}), on("d/GlowS01E02", &licensedv1.LicenseReleased{License: terms}),
+			on("d/GlowS01E01", &licensedv1.LicenseReleased{License: terms}),
+			on("d/GlowS01E02", &licensedv1.LicenseReleased{License: terms}),
 			on("d/Roma", &licensedv1.LicenseReleased{License: terms}))...)},
 		{"plan", changePlan("basic"), on(customer, &licensedv1.PlanChanged{PlanId: "basic", DeviceLimit: 200})},
 		{"unchanged", acquire("d", "t"), accepted(licensedv1.CommandKind_COMMAND_KIND_ACQUIRE_LICENSE)},
@@ -91,7 +98,8 @@ func TestOutcomeGolden(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			stored, described := golden(t, strings.ReplaceAll("outcome "+s.name, " ", "-")+".golden", packed, words(o)+"\n")
+			stored, described := golden(t, strings.ReplaceAll("outcome "+s.name, " ", "-")+".golden", packed,
+				words(o)+"\n")
 			if !bytes.Equal(packed, stored) {
 				t.Errorf("packed %x, want %x", packed, stored)
 			}
@@ -125,7 +133,8 @@ func TestOutcomeIsThatOfItsCommand(t *testing.T) {
 			same := reflect.TypeOf(c.GetCommand()) == reflect.TypeOf(s.command.GetCommand())
 			_, err := DecodeOutcome(customerID, c, epoch, packed)
 			aboutTitle := subjectOf(s.command).title != "" && subjectOf(c).title != ""
-			if refusal := packed[0]&outcomeKind == outcomeRefusal; !refusal && !same && !aboutTitle && !errors.Is(err, persistence.ErrCorrupt) {
+			if refusal := packed[0]&outcomeKind == outcomeRefusal; !refusal && !same && !aboutTitle &&
+				!errors.Is(err, persistence.ErrCorrupt) {
 				t.Errorf("%s read as an outcome of %v: %v", s.name, c, err)
 			}
 		}
@@ -143,7 +152,9 @@ func TestMessages(t *testing.T) {
 	seen := map[string]licensedv1.Rule{}
 	for n := range licensedv1.Rule_name {
 		rule := licensedv1.Rule(n)
-		text := RefusalOf(&licensedv1.CommandRefused{Rule: rule, DeviceId: "d", TitleId: "t", PlanId: "p", StudioId: "s"}).Message
+		text := RefusalOf(
+			&licensedv1.CommandRefused{Rule: rule, DeviceId: "d", TitleId: "t", PlanId: "p", StudioId: "s"},
+		).Message
 		if other, ok := seen[text]; ok {
 			t.Errorf("%v and %v: %s", rule, other, text)
 		}

@@ -32,7 +32,8 @@ type place struct {
 }
 
 func (p place) compare(other place) int {
-	return cmp.Or(cmp.Compare(p.at, other.at), strings.Compare(p.device, other.device), strings.Compare(p.title, other.title))
+	return cmp.Or(cmp.Compare(p.at, other.at), strings.Compare(p.device, other.device),
+		strings.Compare(p.title, other.title))
 }
 
 // token returns a place in a list as a token.
@@ -119,7 +120,8 @@ func PageLicenses(res *licensedv1.ListLicensesResponse, q *licensedv1.ListLicens
 
 // PageDevices leaves in an answer the page that the query asks for.
 func PageDevices(res *licensedv1.ListDevicesResponse, q *licensedv1.ListDevices) error {
-	entries, next, err := page(deviceList, res.Devices, q, func(d *licensedv1.Device) place { return place{device: d.DeviceId} })
+	entries, next, err := page(deviceList, res.Devices, q,
+		func(d *licensedv1.Device) place { return place{device: d.DeviceId} })
 	res.Devices, res.NextPageToken = entries, cmp.Or(next, res.NextPageToken)
 	return err
 }

@@ -93,7 +93,9 @@ func TestBadPageTokens(t *testing.T) {
 		if err := PageLicenses(new(licensedv1.ListLicensesResponse), q); !errors.Is(err, ErrPageToken) {
 			t.Errorf("token %q: %v", token, err)
 		}
-		if err := CheckPage(&licensedv1.Query{Query: &licensedv1.Query_ListLicenses{ListLicenses: q}}); !errors.Is(err, ErrPageToken) {
+		if err := CheckPage(
+			&licensedv1.Query{Query: &licensedv1.Query_ListLicenses{ListLicenses: q}},
+		); !errors.Is(err, ErrPageToken) {
 			t.Errorf("token %q: %v", token, err)
 		}
 	}

@@ -40,7 +40,8 @@ titles:
 		"default_plan: two\n",
 		"default_plan: one\nyearly_counts: both\ndeactivations_per_year: 1\n",
 		"default_plan: three\nyearly_counts: playbacks\ndeactivations_per_year: 2\nlicence_days: 3\n",
-		"default_plan: two\ndefaults: {yearly_limit: 1, studio_downloads: 2}\nlicence_days: 200\ndeactivations_per_year: 0\n",
+		"default_plan: two\ndefaults: {yearly_limit: 1, studio_downloads: 2}\nlicence_days: 200\n" +
+			"deactivations_per_year: 0\n",
 		"default_plan: three\nyearly_counts: both\nlicence_days: 20\nremembered_licences: 3\n",
 	} {
 		all = append(all, must(policy.Parse("some", []byte(top+rest))))
@@ -239,7 +240,8 @@ func (r *trial) checkDownloads(title string, rng *rand.Rand) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	same := slices.EqualFunc(a.Response.Downloads, want, func(a, b *licensedv1.Download) bool { return proto.Equal(a, b) })
+	same := slices.EqualFunc(a.Response.Downloads, want,
+		func(a, b *licensedv1.Download) bool { return proto.Equal(a, b) })
 	if !same && !a.Older {
 		r.t.Fatalf("downloads of %s since %v: %v, in history %v", title, a.Since, a.Response.Downloads, want)
 	}
@@ -247,7 +249,8 @@ func (r *trial) checkDownloads(title string, rng *rand.Rand) {
 		r.t.Fatalf("since %v is older: %v", a.Since, a.Older)
 	}
 	refused := Decide(r.now, r.kind.Policy(), r.live.(*aggregate).state, download("another", title))
-	limited := refused.Refused && refused.Events[0].Value.(*licensedv1.CommandRefused).Rule == licensedv1.Rule_RULE_YEARLY_LIMIT
+	limited := refused.Refused &&
+		refused.Events[0].Value.(*licensedv1.CommandRefused).Rule == licensedv1.Rule_RULE_YEARLY_LIMIT
 	if limited && a.Response.Allowed {
 		r.t.Fatalf("another download of %s is allowed, and refused", title)
 	}
@@ -293,7 +296,9 @@ func (b *ledger) record(events []actors.Event, now time.Time, p *policy.Policy) 
 		device, title, _ := strings.Cut(e.AggregateID, "/")
 		switch v := e.Value.(type) {
 		case *licensedv1.LicenseAcquired:
-			b.licenses[e.AggregateID] = &ledgerLicense{device: device, studio: v.StudioId, expires: time.UnixMilli(v.ExpiresAtMs)}
+			b.licenses[e.AggregateID] = &ledgerLicense{
+				device: device, studio: v.StudioId, expires: time.UnixMilli(v.ExpiresAtMs),
+			}
 		case *licensedv1.LicenseRenewed:
 			b.licenses[e.AggregateID].expires = time.UnixMilli(v.License.ExpiresAtMs)
 		case *licensedv1.LicenseReleased:
@@ -318,7 +323,8 @@ func (b *ledger) counts(now time.Time, p *policy.Policy, c *licensedv1.Command) 
 	about := subjectOf(c)
 	title := p.Title(about.title)
 	studio := title.Studio
-	if held := b.licenses[about.device+"/"+about.title]; held != nil && about.kind == licensedv1.CommandKind_COMMAND_KIND_RENEW_LICENSE {
+	if held := b.licenses[about.device+"/"+about.title]; held != nil &&
+		about.kind == licensedv1.CommandKind_COMMAND_KIND_RENEW_LICENSE {
 		studio = held.studio
 	}
 	devices, ofStudio := map[string]bool{}, 0
@@ -419,7 +425,9 @@ func TestLargestState(t *testing.T) {
 	}
 	long := func(what string, i int) string { return fmt.Sprintf("%s%0*d", what, 128-len(what), i) }
 	titles, uses := 0, 0
-	for r := run(acquire(long("device", 0), long("title", 0))); r == nil; r = run(acquire(long("device", titles), long("title", titles))) {
+	for r := run(
+		acquire(long("device", 0), long("title", 0)),
+	); r == nil; r = run(acquire(long("device", titles), long("title", titles))) {
 		titles++
 		uses++
 		if r := run(release(long("device", titles-1), long("title", titles-1))); r != nil {
@@ -452,7 +460,8 @@ func TestLargestState(t *testing.T) {
 	if most := (8 << 20) * int(p.Remembered()) / 20_000; size > most {
 		t.Errorf("a snapshot of %d bytes, of %d that this share of the highest limit has", size, most)
 	}
-	if len(told) != 12 || told[0].Customer != customerID || told[0].Licenses != 1000 || told[0].Limit != 2000 || told[6].Uses != 10_000 {
+	if len(told) != 12 || told[0].Customer != customerID || told[0].Licenses != 1000 || told[0].Limit != 2000 ||
+		told[6].Uses != 10_000 {
 		t.Errorf("told %d times: %+v", len(told), told)
 	}
 }

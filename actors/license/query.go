@@ -187,7 +187,9 @@ func sortDownloads(d []*licensedv1.Download) {
 
 // DownloadsFromHistory returns the downloads of a title since a time, oldest first, from the events of
 // a customer's history, decoded. Errors: the first of the iteration.
-func DownloadsFromHistory(title string, since time.Time, events iter.Seq2[actors.Event, error]) ([]*licensedv1.Download, error) {
+func DownloadsFromHistory(
+	title string, since time.Time, events iter.Seq2[actors.Event, error],
+) ([]*licensedv1.Download, error) {
 	var downloads []*licensedv1.Download
 	for e, err := range events {
 		if err != nil {

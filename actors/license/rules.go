@@ -217,7 +217,9 @@ func (v view) studioLimit(studio string) refusal {
 		}
 	}
 	if limit.Met(n) {
-		return refusal{rule: licensedv1.Rule_RULE_STUDIO_LIMIT, limit: uint32(limit), current: uint32(n), studio: studio}
+		return refusal{
+			rule: licensedv1.Rule_RULE_STUDIO_LIMIT, limit: uint32(limit), current: uint32(n), studio: studio,
+		}
 	}
 	return refusal{}
 }
@@ -235,7 +237,9 @@ func (v view) yearlyLimit(title int, limit policy.Limit) refusal {
 		}
 	})
 	if limit.Met(n) {
-		return refusal{rule: licensedv1.Rule_RULE_YEARLY_LIMIT, limit: uint32(limit), current: uint32(n), counts: counts}
+		return refusal{
+			rule: licensedv1.Rule_RULE_YEARLY_LIMIT, limit: uint32(limit), current: uint32(n), counts: counts,
+		}
 	}
 	return refusal{}
 }

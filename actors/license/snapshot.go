@@ -104,7 +104,8 @@ func decode(data []byte) (*State, error) {
 			to.uses[j] = newUse(to.acquired, false) + use(u)
 			valid = valid && isTime(to.uses[j].at())
 		}
-		valid = valid && isTime(to.acquired) && isTime(to.expires) && isTime(to.released) && int(l.Device) < len(s.devices) &&
+		valid = valid && isTime(to.acquired) && isTime(to.expires) && isTime(to.released) &&
+			int(l.Device) < len(s.devices) &&
 			int(l.Title) < len(s.titles)
 	}
 	for i, ago := range s.deactivations {

@@ -19,7 +19,8 @@ import (
 	"licensed/persistence"
 )
 
-var writeGoldenFiles = flag.Bool("write-golden", false, "write golden files that are missing; never change one that was released")
+var writeGoldenFiles = flag.Bool("write-golden", false,
+	"write golden files that are missing; never change one that was released")
 
 // golden returns the stored bytes of a golden file, which has them in hexadecimal in its first line
 // and a description below.

@@ -183,7 +183,8 @@ func (r *trial) ask(d *datadriven.TestData) string {
 		if len(d.CmdArgs) > 1 {
 			q.Since = timestamppb.New(parseTime(r.t, d.CmdArgs[1].Vals[0]))
 		}
-		r.describeDownloads(&b, r.query(&licensedv1.Query{Query: &licensedv1.Query_ListDownloads{ListDownloads: q}}).(*Downloads))
+		r.describeDownloads(&b,
+			r.query(&licensedv1.Query{Query: &licensedv1.Query_ListDownloads{ListDownloads: q}}).(*Downloads))
 	}
 	return b.String()
 }

@@ -38,15 +38,19 @@ func (x *Explainer) verdict(l *licensedv1.LicenseState) string {
 	case l == nil && x.acquired == nil:
 		b.WriteString("There is no licence. The events that can be read do not show whether there ever was one.")
 	case l == nil:
-		b.WriteString("There is no licence any more: it has been inactive for more than 365 days, and the rules have forgotten it.")
+		b.WriteString("There is no licence any more: it has been inactive for more than 365 days, " +
+			"and the rules have forgotten it.")
 	case l.ReleasedAt != nil:
-		fmt.Fprintf(&b, "Not active: it was released at %s%s.", clockOf(l.ReleasedAt.AsTime().UnixMilli()), x.released.named())
+		fmt.Fprintf(&b, "Not active: it was released at %s%s.",
+			clockOf(l.ReleasedAt.AsTime().UnixMilli()), x.released.named())
 		if x.after(x.renewed, x.released) {
-			fmt.Fprintf(&b, " The renewal after that%s moved the expiry to %s, which does not bring a released licence back.",
+			fmt.Fprintf(&b,
+				" The renewal after that%s moved the expiry to %s, which does not bring a released licence back.",
 				x.renewed.named(), clockOf(l.ExpiresAt.AsTime().UnixMilli()))
 		}
 	case !l.Active:
-		fmt.Fprintf(&b, "Not active: it expired at %s, and nothing renewed it in time.", clockOf(l.ExpiresAt.AsTime().UnixMilli()))
+		fmt.Fprintf(&b, "Not active: it expired at %s, and nothing renewed it in time.",
+			clockOf(l.ExpiresAt.AsTime().UnixMilli()))
 	default:
 		fmt.Fprintf(&b, "Active until %s: acquired at %s%s", clockOf(l.ExpiresAt.AsTime().UnixMilli()),
 			clockOf(l.AcquiredAt.AsTime().UnixMilli()), x.acquired.named())
@@ -66,10 +70,12 @@ func (x *Explainer) verdict(l *licensedv1.LicenseState) string {
 
 // verdictOnRefusal adds the last refusal, if the licence did not change since.
 func (x *Explainer) verdictOnRefusal(b *strings.Builder) {
-	if x.refused == nil || x.after(x.acquired, x.refused) || x.after(x.renewed, x.refused) || x.after(x.released, x.refused) {
+	if x.refused == nil || x.after(x.acquired, x.refused) || x.after(x.renewed, x.refused) ||
+		x.after(x.released, x.refused) {
 		return
 	}
-	fmt.Fprintf(b, " The last command about it, at %s%s: %s%s", clockOf(x.refused.Time.AsTime().UnixMilli()), x.refused.named(),
+	fmt.Fprintf(b, " The last command about it, at %s%s: %s%s",
+		clockOf(x.refused.Time.AsTime().UnixMilli()), x.refused.named(),
 		strings.ToLower(x.refused.Text[:1]), x.refused.Text[1:])
 	if x.refused.rule == licensedv1.Rule_RULE_RELEASED {
 		b.WriteString(" A released licence is never renewed or played; it can be acquired again.")
@@ -111,8 +117,11 @@ func shortened(steps []*step) []*step {
 	head, tail := out[:screen/4], out[len(out)-screen*3/4:]
 	left := out[len(head) : len(out)-len(tail)]
 	between := &step{WhyStep: &licensedv1.WhyStep{
-		Sequence: left[0].Sequence, ToSequence: left[len(left)-1].ToSequence, Time: left[0].Time, ToTime: left[len(left)-1].ToTime,
-		Count: uint32(len(left)), Effect: licensedv1.WhyEffect_WHY_EFFECT_UNCHANGED,
+		Sequence:   left[0].Sequence,
+		ToSequence: left[len(left)-1].ToSequence,
+		Time:       left[0].Time,
+		ToTime:     left[len(left)-1].ToTime,
+		Count:      uint32(len(left)), Effect: licensedv1.WhyEffect_WHY_EFFECT_UNCHANGED,
 		Text: fmt.Sprintf("… %d steps are left out here; the list of events has them.", len(left)),
 	}}
 	return append(append(append([]*step(nil), head...), between), tail...)
@@ -133,15 +142,21 @@ func joined(steps []*step, may func(*step) bool) []*step {
 
 // with returns both steps as one.
 func (s *step) with(next *step) *step {
-	both := &step{kind: s.kind, what: s.what, detail: next.detail, was: s.was, is: next.is, WhyStep: &licensedv1.WhyStep{
-		Sequence: s.Sequence, ToSequence: next.ToSequence, Time: s.Time, ToTime: next.ToTime, Count: s.Count + next.Count,
-		Event: s.Event, Effect: s.Effect,
-	}}
+	both := &step{kind: s.kind, what: s.what, detail: next.detail, was: s.was, is: next.is,
+		WhyStep: &licensedv1.WhyStep{
+			Sequence:   s.Sequence,
+			ToSequence: next.ToSequence,
+			Time:       s.Time,
+			ToTime:     next.ToTime,
+			Count:      s.Count + next.Count,
+			Event:      s.Event, Effect: s.Effect,
+		}}
 	switch s.kind {
 	case "Played":
 		both.Text = fmt.Sprintf("Played %d times.", both.Count)
 	case "Renewed":
-		both.Text = fmt.Sprintf("Renewed %d times: the expiry moved from %s to %s.", both.Count, clockOf(both.was), clockOf(both.is))
+		both.Text = fmt.Sprintf("Renewed %d times: the expiry moved from %s to %s.",
+			both.Count, clockOf(both.was), clockOf(both.is))
 	default:
 		both.Text = fmt.Sprintf("%s, %d times, at last: %s.", s.what, both.Count, next.detail)
 	}

@@ -12,7 +12,8 @@ func FuzzFault(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, id string) {
-		want := id == "" || len(id) > ids.MaxBytes || strings.ContainsAny(id, ":/") || strings.ToValidUTF8(id, "") != id ||
+		want := id == "" || len(id) > ids.MaxBytes ||
+			strings.ContainsAny(id, ":/") || strings.ToValidUTF8(id, "") != id ||
 			strings.ContainsFunc(id, func(r rune) bool { return r < ' ' || r >= 0x7f && r <= 0x9f })
 		if got := ids.Fault(id, ids.MaxBytes); (got != "") != want {
 			t.Errorf("%q: fault %q, want any: %v", id, got, want)

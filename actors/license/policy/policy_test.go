@@ -53,7 +53,8 @@ version: 2026.9
 		t.Errorf("%d licences are remembered", p.Remembered())
 	}
 	if p.Version() != "2026.9" || p.Period() != 48*time.Hour || p.Counts() != Both || p.Deactivations() != 0 {
-		t.Errorf("version %q, period %v, counts %v, deactivations %v", p.Version(), p.Period(), p.Counts(), p.Deactivations())
+		t.Errorf("version %q, period %v, counts %v, deactivations %v",
+			p.Version(), p.Period(), p.Counts(), p.Deactivations())
 	}
 	until := time.Date(2027, 1, 1, 5, 0, 0, 123e6, time.UTC)
 	for id, want := range map[string]Title{
@@ -87,7 +88,8 @@ func TestParseDefaults(t *testing.T) {
 	const text = "plans: {p: {devices: 1}}\ndefault_plan: p\n"
 	p := parse(t, text)
 	if p.Title("x") != (Title{Studio: "unlisted", YearlyLimit: Unlimited}) || p.Studio("y") != Unlimited ||
-		p.Deactivations() != Unlimited || p.Period() != 30*24*time.Hour || p.Counts() != Downloads || p.Remembered() != 10_000 {
+		p.Deactivations() != Unlimited ||
+		p.Period() != 30*24*time.Hour || p.Counts() != Downloads || p.Remembered() != 10_000 {
 		t.Errorf("defaults: %+v", p)
 	}
 	if len(p.Version()) != 8 {
@@ -102,18 +104,23 @@ const good = "plans: {p: {devices: 1}}\ndefault_plan: p\n"
 
 // mistakes are files with what is wrong about them.
 var mistakes = map[string]struct{ text, want string }{
-	"empty":      {"", "f: the file is empty"},
-	"comment":    {"# nothing\n", "f: the file is empty"},
-	"scalar":     {"abc", "f:1: must be a mapping, not \"abc\"\nf:1: plans: is required\nf:1: default_plan: is required"},
-	"syntax":     {good + "studios: {", "f:3: did not find expected node content"},
-	"documents":  {good + "---\n" + good, "f:3: a second document; a policy is one"},
-	"duplicate":  {good + "licence_days: 1\nlicence_days: 2\n", "f:4: licence_days: is given twice, first in line 3"},
-	"merge":      {good + "defaults: {<<: {studio: x}}", "f:3: defaults: a key must be a plain word"},
-	"plan limit": {"plans: {p: {devices: unlimited}}\ndefault_plan: p\n", `f:1: plans.p.devices: must be a whole number from 0 to 1000, not "unlimited"`},
-	"no plan":    {"plans: {p: {devices: 1}, q: {devices: 1}}\ndefault_plan: r\n", `f:2: default_plan: there is no plan "r", want one of p, q`},
-	"required":   {"{}", "f:1: plans: is required\nf:1: default_plan: is required"},
-	"no history": {good + "history_days: 0", `f:3: history_days: must be a whole number from 1 to 36500 or unlimited, not "0"`},
-	"version":    {good + "version: a b", `f:3: version: must be 1 to 32 letters, digits, '.', '_' or '-', not "a b"`},
+	"empty":   {"", "f: the file is empty"},
+	"comment": {"# nothing\n", "f: the file is empty"},
+	"scalar": {"abc", "f:1: must be a mapping, not \"abc\"\nf:1: plans: is required\n" +
+		"f:1: default_plan: is required"},
+	"syntax":    {good + "studios: {", "f:3: did not find expected node content"},
+	"documents": {good + "---\n" + good, "f:3: a second document; a policy is one"},
+	"duplicate": {good + "licence_days: 1\nlicence_days: 2\n", "f:4: licence_days: is given twice, first in line 3"},
+	"merge":     {good + "defaults: {<<: {studio: x}}", "f:3: defaults: a key must be a plain word"},
+	"plan limit": {"plans: {p: {devices: unlimited}}\n" +
+		"default_plan: p\n", `f:1: plans.p.devices: must be a whole number from 0 to 1000, not "unlimited"`},
+	"no plan": {"plans: {p: {devices: 1}, q: {devices: 1}}\n" +
+		"default_plan: r\n", `f:2: default_plan: there is no plan "r", want one of p, q`},
+	"required": {"{}", "f:1: plans: is required\nf:1: default_plan: is required"},
+	"no history": {
+		good + "history_days: 0", `f:3: history_days: must be a whole number from 1 to 36500 or unlimited, not "0"`,
+	},
+	"version": {good + "version: a b", `f:3: version: must be 1 to 32 letters, digits, '.', '_' or '-', not "a b"`},
 	"many": {`plans:
   p: {devices: -1, colour: red}
   a/b: {devices: 1}
@@ -239,7 +246,8 @@ func manyTitles(n int) []byte {
 	var b strings.Builder
 	b.WriteString("plans: {p: {devices: 2}}\ndefault_plan: p\ntitles:\n")
 	for i := range n {
-		fmt.Fprintf(&b, "  Title%06dS01E01: {studio: studio-%d, yearly_limit: %d, available_until: 2027-01-01T00:00:00Z}\n",
+		fmt.Fprintf(&b,
+			"  Title%06dS01E01: {studio: studio-%d, yearly_limit: %d, available_until: 2027-01-01T00:00:00Z}\n",
 			i, i%500, i%7)
 	}
 	return []byte(b.String())
