@@ -263,8 +263,8 @@ func TestGivingUpRacesWithAnswers(t *testing.T) {
 				switch {
 				case err == nil:
 					executed.Add(1)
-				case errors.Is(err, actors.ErrExpired),
-					errors.Is(err, actors.ErrUnavailable): // for all who waited it took too long
+				// for all who waited it took too long
+				case errors.Is(err, actors.ErrExpired), errors.Is(err, actors.ErrUnavailable):
 					notExecuted.Add(1)
 					never.Store(id, customer)
 				case errors.Is(err, actors.ErrUnknownOutcome):

@@ -204,9 +204,8 @@ func (a *activation) do(c actor.Context, out *Outputs) {
 	}
 	if out.ReadTop {
 		a.began = a.rt.now()
-		a.read(
-			&RowsRead{Partition: persistence.Partition{RootKey: persistence.RootKey{Aggregate: a.machine.aggregate}}},
-		)
+		top := persistence.RootKey{Aggregate: a.machine.aggregate}
+		a.read(&RowsRead{Partition: persistence.Partition{RootKey: top}})
 	}
 	if out.ReadPast != nil {
 		a.read(&RowsRead{past: out.ReadPast})
@@ -360,7 +359,7 @@ func (a *activation) crash(c actor.Context, cause error) {
 				left = append(left, w.request)
 			}
 			left = append(left, m.hot.backlog...)
-			// see do
+			// do sets those to nil that it has answered.
 			left = append(left, slices.DeleteFunc(m.hot.out.Replies, func(r *Request) bool { return r == nil })...)
 		}
 	}

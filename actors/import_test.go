@@ -126,8 +126,8 @@ func TestImport(t *testing.T) {
 			t.Fatalf("end: %v, %v", h.Sequence, err)
 		}
 	}
-	if _, err := s.Import(ctx, "Bayley",
-		actors.Import{After: 100, Records: stretch(100, 1)}); !errors.Is(err, actors.ErrNotContinued) {
+	after := actors.Import{After: 100, Records: stretch(100, 1)}
+	if _, err := s.Import(ctx, "Bayley", after); !errors.Is(err, actors.ErrNotContinued) {
 		t.Errorf("after the end: %v", err)
 	}
 	if r, err := s.Execute(ctx, "Bayley", add("new", 1)); err != nil || r.Sequence != 101 {
@@ -137,9 +137,8 @@ func TestImport(t *testing.T) {
 		t.Errorf("total %d", got)
 	}
 	check(t, s, "Bayley", 100, func(r *persistence.Record) {
-		if want := imported(r.Sequence, r.Sequence); string(
-			persistence.AppendRecord(nil, r),
-		) != string(persistence.AppendRecord(nil, &want)) {
+		want := imported(r.Sequence, r.Sequence)
+		if string(persistence.AppendRecord(nil, r)) != string(persistence.AppendRecord(nil, &want)) {
 			t.Errorf("record %+v\nwant   %+v", r, want)
 		}
 	})

@@ -116,7 +116,9 @@ func (h *harness) see(nodes ...*node) {
 
 // member returns the node as gossip shows it.
 func (n *node) member() ownership.Member {
-	return ownership.Member{Name: n.name, Incarnation: n.incarnation, Eligible: true, Unreachable: n.reach != ownership.Reached}
+	return ownership.Member{
+		Name: n.name, Incarnation: n.incarnation, Eligible: true, Unreachable: n.reach != ownership.Reached,
+	}
 }
 
 func (n *node) step(in ownership.Input) {
@@ -260,7 +262,8 @@ func (h *harness) settled(nodes ...*node) {
 	for _, row := range rows {
 		for _, n := range nodes {
 			g := n.gates[row.ID]
-			if open := g.Kind == ownership.GateOpen; open != (row.Owner == n.incarnation) || open && g.Epoch != row.Epoch {
+			if open := g.Kind == ownership.GateOpen; open != (row.Owner == n.incarnation) ||
+				open && g.Epoch != row.Epoch {
 				h.t.Fatalf("shard %d is owned by %v at %d; %s has %+v", row.ID, row.Owner, row.Epoch, n.name, g)
 			}
 		}

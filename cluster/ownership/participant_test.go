@@ -434,9 +434,11 @@ func TestStaleOwnership(t *testing.T) {
 // as they are, after a pause, and nobody claims an epoch again that was held.
 func TestRowsGoBack(t *testing.T) {
 	for name, backup := range map[string]func(persistence.Shard) []persistence.Shard{
-		"deleted":  func(persistence.Shard) []persistence.Shard { return nil },
-		"own":      func(row persistence.Shard) []persistence.Shard { row.Epoch = 1; return []persistence.Shard{row} },
-		"released": func(row persistence.Shard) []persistence.Shard { return []persistence.Shard{{ID: row.ID, Epoch: 3}} },
+		"deleted": func(persistence.Shard) []persistence.Shard { return nil },
+		"own":     func(row persistence.Shard) []persistence.Shard { row.Epoch = 1; return []persistence.Shard{row} },
+		"released": func(row persistence.Shard) []persistence.Shard {
+			return []persistence.Shard{{ID: row.ID, Epoch: 3}}
+		},
 		"other's": func(row persistence.Shard) []persistence.Shard {
 			return []persistence.Shard{{ID: row.ID, Epoch: 3, Owner: persistence.Incarnation{99}}}
 		},
@@ -553,7 +555,9 @@ func TestRetiringHoldsNothing(t *testing.T) {
 	}
 	a.step(ownership.Input{Kind: ownership.InputDrain})
 	late := persistence.Shard{ID: 3, Epoch: 9, Owner: a.incarnation}
-	a.step(ownership.Input{Kind: ownership.InputDone, Op: ownership.Op{Kind: ownership.OpReadShards}, Rows: []persistence.Shard{late}})
+	a.step(ownership.Input{
+		Kind: ownership.InputDone, Op: ownership.Op{Kind: ownership.OpReadShards}, Rows: []persistence.Shard{late},
+	})
 	if a.ended != nil || len(a.open()) > 0 || len(a.closed) > 0 {
 		t.Fatalf("ended %v, holds %v, held %v", a.ended, a.open(), a.closed)
 	}

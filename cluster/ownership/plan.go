@@ -60,10 +60,12 @@ func (m *Participant) place() {
 	var candidates []placement.Candidate
 	for k := range m.members {
 		o := &m.members[k]
-		if self := o.Incarnation == m.self; !o.Eligible || o.Incarnation.IsZero() || self && (m.draining || m.reach.state == Accused) {
+		if self := o.Incarnation == m.self; !o.Eligible || o.Incarnation.IsZero() ||
+			self && (m.draining || m.reach.state == Accused) {
 			continue
 		}
-		candidates = append(candidates, placement.Candidate{Node: placement.Node{Name: o.Name, Capacity: o.Capacity}, Reached: m.open(o)})
+		candidates = append(candidates,
+			placement.Candidate{Node: placement.Node{Name: o.Name, Capacity: o.Capacity}, Reached: m.open(o)})
 	}
 	m.placement, m.fallback = placement.NewReached(candidates)
 	m.rewatch = true
@@ -81,7 +83,8 @@ func (m *Participant) target(id uint32) (name string, i persistence.Incarnation)
 	if !ok {
 		return "", persistence.Incarnation{}
 	}
-	at, _ := slices.BinarySearchFunc(m.members, name, func(o Member, name string) int { return strings.Compare(o.Name, name) })
+	at, _ := slices.BinarySearchFunc(m.members, name,
+		func(o Member, name string) int { return strings.Compare(o.Name, name) })
 	return name, m.members[at].Incarnation
 }
 
@@ -257,7 +260,8 @@ func (m *Participant) claimAfter(s *shard) time.Duration {
 // takes reports whether this node may take shards.
 func (m *Participant) takes() bool {
 	self := slices.IndexFunc(m.members, func(o Member) bool { return o.Incarnation == m.self })
-	return !m.draining && self >= 0 && m.members[self].Eligible && m.reach.state != Accused && (m.fallback || m.open(&m.members[self]))
+	return !m.draining && self >= 0 && m.members[self].Eligible && m.reach.state != Accused &&
+		(m.fallback || m.open(&m.members[self]))
 }
 
 // lookHeld begins the hand-over of a shard that should be another's.

@@ -143,9 +143,11 @@ func (m *Participant) judge(now lease.Instant) {
 	r := &m.reach
 	former := r.state
 	votes := m.against(now, m.self, r.reached)
-	majority := votes > len(r.reached) || votes > 0 && planted.Bug(planted.DrainOnOneVote) || former == Accused && (len(r.reached) == 0 || planted.Bug(planted.StayAccused))
+	majority := votes > len(r.reached) || votes > 0 && planted.Bug(planted.DrainOnOneVote) ||
+		former == Accused && (len(r.reached) == 0 || planted.Bug(planted.StayAccused))
 	switch {
-	case majority && (m.betterReached(now, votes) || planted.Bug(planted.HandOverUnreached)) && !planted.Bug(planted.KeepUnreached):
+	case majority && (m.betterReached(now, votes) || planted.Bug(planted.HandOverUnreached)) &&
+		!planted.Bug(planted.KeepUnreached):
 		r.state = Accused
 	case !r.proven:
 		r.state = Unproven
@@ -161,7 +163,8 @@ func (m *Participant) judge(now lease.Instant) {
 func (m *Participant) betterReached(now lease.Instant, votes int) bool {
 	votes = max(votes, 1) // an accused node whose voters are gone waits until it is reached
 	for _, o := range m.members {
-		if o.Incarnation != m.self && o.Eligible && !o.Unreachable && !o.Incarnation.IsZero() && !m.dead[o.Incarnation] && m.against(now, o.Incarnation, nil) < votes {
+		if o.Incarnation != m.self && o.Eligible && !o.Unreachable && !o.Incarnation.IsZero() &&
+			!m.dead[o.Incarnation] && m.against(now, o.Incarnation, nil) < votes {
 			return true
 		}
 	}
@@ -195,7 +198,8 @@ func (m *Participant) open(o *Member) bool {
 
 // eligible is open for this node itself. Where no other process is, nobody else could be served by anyone else.
 func (m *Participant) eligible() bool {
-	return m.reach.state == Reached || m.reach.state == Unproven && m.reach.witnesses == 0 && !planted.Bug(planted.TakeNothingAlone)
+	return m.reach.state == Reached ||
+		m.reach.state == Unproven && m.reach.witnesses == 0 && !planted.Bug(planted.TakeNothingAlone)
 }
 
 // island reports whether a node that nobody reaches sees owners of shards in the store that gossip does not show,

@@ -74,7 +74,8 @@ func (c *company) round() {
 			switch {
 			case c.hidden(from, to) && len(n.open()) == 0: // nobody knows that it exists
 			case c.cut(from, to) || c.hidden(from, to):
-				err = c.store.PutVote(ctx, persistence.Vote{Accused: n.incarnation, Voter: voter(from), Name: "p", Beat: c.beat})
+				err = c.store.PutVote(ctx,
+					persistence.Vote{Accused: n.incarnation, Voter: voter(from), Name: "p", Beat: c.beat})
 			default:
 				reached = append(reached, voter(from))
 				err = c.store.WithdrawVote(ctx, n.incarnation, voter(from))

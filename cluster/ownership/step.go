@@ -58,8 +58,12 @@ type Config struct {
 // DefaultConfig returns the defaults.
 func DefaultConfig() Config {
 	return Config{
-		Timing: lease.DefaultTiming(), MovesPerSecond: 100, MaxMoves: 16, MaxClaims: 256, Groups: persistence.ShardGroups,
-		CloseTimeout: time.Second, Settle: time.Second, ScanEvery: 10 * time.Second, Watchers: 3,
+		Timing:         lease.DefaultTiming(),
+		MovesPerSecond: 100,
+		MaxMoves:       16,
+		MaxClaims:      256,
+		Groups:         persistence.ShardGroups,
+		CloseTimeout:   time.Second, Settle: time.Second, ScanEvery: 10 * time.Second, Watchers: 3,
 	}
 }
 

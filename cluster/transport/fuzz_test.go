@@ -14,11 +14,14 @@ import (
 // FuzzFrame feeds anything to what reads frames, and answers the requests in it.
 func FuzzFrame(f *testing.F) {
 	for _, m := range []*clusterv1.Frame{
-		frameOf(statusRequest(), laterBody(), laterField()), {Closing: true}, {Abandoned: []uint64{1, 1 << 63}}, {Responses: []*clusterv1.Response{{Id: 1, Code: 99}}},
+		frameOf(statusRequest(), laterBody(), laterField()), {Closing: true}, {Abandoned: []uint64{1, 1 << 63}},
+		{Responses: []*clusterv1.Response{{Id: 1, Code: 99}}},
 		frameOf(&clusterv1.Request{Kind: "k", Aggregate: "a", TimeoutMicros: 5, Body: &clusterv1.Request_Command{
 			Command: &clusterv1.Command{Id: "1", Payload: &clusterv1.Payload{Type: "string", Data: []byte("x")}},
 		}}),
-		frameOf(&clusterv1.Request{Body: &clusterv1.Request_Query{Query: &clusterv1.Query{Payload: &clusterv1.Payload{Type: headQueryName}}}}),
+		frameOf(&clusterv1.Request{
+			Body: &clusterv1.Request_Query{Query: &clusterv1.Query{Payload: &clusterv1.Payload{Type: headQueryName}}},
+		}),
 	} {
 		b, err := proto.Marshal(m)
 		if err != nil {
@@ -52,7 +55,8 @@ func FuzzFrame(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if len(read.requests) != len(reference.Requests) || len(read.responses) != len(reference.Responses) || read.closing != reference.Closing || !slices.Equal(read.abandoned, reference.Abandoned) {
+		if len(read.requests) != len(reference.Requests) || len(read.responses) != len(reference.Responses) ||
+			read.closing != reference.Closing || !slices.Equal(read.abandoned, reference.Abandoned) {
 			t.Fatalf("read %+v, want %v", read, reference)
 		}
 		for i, m := range requests {

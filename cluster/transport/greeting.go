@@ -67,9 +67,11 @@ func (t *Transport) differs(md metadata.MD, address, how string) error {
 	name, wire := string(header(md, clusterHeader)), string(header(md, wireHeader))
 	switch {
 	case err != nil || foreign || name != c.Cluster:
-		return fmt.Errorf("%w: cluster %q with id %s, here %q with id %s; check --join", errOtherCluster, name, id, c.Cluster, c.ClusterID)
+		return fmt.Errorf("%w: cluster %q with id %s, here %q with id %s; check --join",
+			errOtherCluster, name, id, c.Cluster, c.ClusterID)
 	case wire != wireVersion:
-		return fmt.Errorf("%w: wire version %q, here %q; run compatible releases in a cluster", errOtherWire, wire, wireVersion)
+		return fmt.Errorf("%w: wire version %q, here %q; run compatible releases in a cluster",
+			errOtherWire, wire, wireVersion)
 	}
 	return nil
 }

@@ -36,7 +36,8 @@ func TestOtherClusterID(t *testing.T) {
 	}
 	a := start(t, as("a", persistence.ClusterID{1}))
 	for range 3 {
-		if _, err := a.Execute(t.Context(), b.Address(), "K", "x", actors.Command{ID: "1", Payload: "p"}); !errors.Is(err, ErrNotSent) {
+		if _, err := a.Execute(t.Context(), b.Address(), "K", "x",
+			actors.Command{ID: "1", Payload: "p"}); !errors.Is(err, ErrNotSent) {
 			t.Errorf("asking a process of another cluster: %v", err)
 		}
 	}
@@ -70,7 +71,8 @@ func TestStrangerAtAnAddress(t *testing.T) {
 		t.Error("a stranger was asked")
 		return actors.Answer{}, nil
 	}
-	if _, err := a.Query(t.Context(), b.Address(), "K", "x", "q"); !errors.Is(err, ErrNotSent) || !strings.Contains(err.Error(), refuse.Error()) {
+	if _, err := a.Query(t.Context(), b.Address(), "K", "x", "q"); !errors.Is(err, ErrNotSent) ||
+		!strings.Contains(err.Error(), refuse.Error()) {
 		t.Errorf("a stranger: %v", err)
 	}
 	refuse, b.handler.query = nil, nil

@@ -87,7 +87,8 @@ func (s *stranger) ask(m *clusterv1.Request) (*clusterv1.Response, error) {
 
 func ask(t *testing.T, stream grpc.ClientStream, m *clusterv1.Request) (*clusterv1.Response, error) {
 	t.Helper()
-	if err := stream.SendMsg(frameOf(m)); err != nil && !errors.Is(err, io.EOF) { // EOF: the other side has ended it, RecvMsg says why
+	// EOF: the other side has ended it, RecvMsg says why
+	if err := stream.SendMsg(frameOf(m)); err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
 	return answer(t, stream, m.Id)
@@ -115,7 +116,9 @@ func answer(t *testing.T, stream grpc.ClientStream, id uint64) (*clusterv1.Respo
 func TestUnknownMethods(t *testing.T) {
 	a := start(t, nil)
 	s := newStranger(t, a.Address())
-	for _, method := range []string{"/remote.Remoting/Receive", "/remote.Remoting/ListProcesses", "/no.Service/Method"} {
+	for _, method := range []string{
+		"/remote.Remoting/Receive", "/remote.Remoting/ListProcesses", "/no.Service/Method",
+	} {
 		err := s.conn.Invoke(t.Context(), method, &clusterv1.Frame{}, &clusterv1.Frame{})
 		if status.Code(err) != codes.Unimplemented || !strings.Contains(err.Error(), "wire version "+wireVersion) {
 			t.Errorf("%s: %v", method, err)
@@ -130,13 +133,15 @@ func TestOtherCluster(t *testing.T) {
 		t.Error("executed for another cluster")
 		return actors.Reply{}, nil
 	}
-	if _, err := a.execute(t.Context(), b.Address(), "x"); !errors.Is(err, ErrNotSent) || !strings.Contains(err.Error(), `cluster "other`) {
+	if _, err := a.execute(t.Context(), b.Address(), "x"); !errors.Is(err, ErrNotSent) ||
+		!strings.Contains(err.Error(), `cluster "other`) {
 		t.Errorf("asking a process of another cluster: %v", err)
 	}
 	if b.journal.count("another cluster") == 0 {
 		t.Error("nobody was told")
 	}
-	if r, err := ask(t, newStranger(t, a.Address()).stream(wireHeader, wireVersion), statusRequest()); status.Code(err) != codes.FailedPrecondition {
+	if r, err := ask(t, newStranger(t, a.Address()).stream(wireHeader, wireVersion),
+		statusRequest()); status.Code(err) != codes.FailedPrecondition {
 		t.Errorf("who names no cluster is answered %v, %v", r, err)
 	}
 	b.handler.execute = nil
@@ -161,7 +166,8 @@ func TestOtherWireVersion(t *testing.T) {
 		"another service": startServer(t, grpc.NewServer()),
 		"a later version": startLiar(t, "99", func(grpc.ServerStream, *clusterv1.Frame) error { return nil }),
 	} {
-		if _, err := a.execute(t.Context(), address, "x"); !errors.Is(err, ErrNotSent) || !errors.Is(err, errOtherWire) {
+		if _, err := a.execute(t.Context(), address, "x"); !errors.Is(err, ErrNotSent) ||
+			!errors.Is(err, errOtherWire) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -190,7 +196,10 @@ func TestBadFrames(t *testing.T) {
 		return protowire.AppendBytes(protowire.AppendTag(nil, requestsField, protowire.BytesType), b)
 	}
 	for name, f := range map[string]raw{
-		"garbage": {0xff}, "cut short": request(1<<3|2, 1, 'x')[:3], "request of garbage": request(0xff), "no text": request(1<<3|2, 1, 0xff),
+		"garbage":                   {0xff},
+		"cut short":                 request(1<<3|2, 1, 'x')[:3],
+		"request of garbage":        request(0xff),
+		"no text":                   request(1<<3|2, 1, 0xff),
 		"a group that does not end": {1<<3 | 3}, "field 0": {0, 0},
 	} {
 		stream := s.greet()
@@ -243,7 +252,8 @@ func TestEmptyMessages(t *testing.T) {
 	if err := stream.RecvMsg(&clusterv1.Frame{}); err != nil { // It accepts the stream.
 		t.Fatal(err)
 	}
-	if err := stream.RecvMsg(&clusterv1.Frame{}); status.Code(err) != codes.Internal || !strings.Contains(err.Error(), "at most 16384") {
+	if err := stream.RecvMsg(&clusterv1.Frame{}); status.Code(err) != codes.Internal ||
+		!strings.Contains(err.Error(), "at most 16384") {
 		t.Errorf("answer %v", err)
 	}
 	b.works(t, a.Address())
@@ -437,7 +447,8 @@ func TestUnfinishedFrames(t *testing.T) {
 	most := a.listener.unfinished.PerHolder()
 	until(t, "refusal of all but those that fit", func() bool {
 		b.works(t, a.Address())
-		return a.journal.count("rejected too many bytes of unfinished frames of one address") >= strangers-int(most/(arrives-windowBytes))
+		refused := a.journal.count("rejected too many bytes of unfinished frames of one address")
+		return refused >= strangers-int(most/(arrives-windowBytes))
 	})
 	runtime.GC()
 	runtime.ReadMemStats(&after)
@@ -506,7 +517,9 @@ func TestUnreadResponses(t *testing.T) {
 			a.handler.query = func(context.Context, string, any) (actors.Answer, error) {
 				return actors.Answer{Value: strings.Repeat("x", 256<<10)}, nil
 			}
-			question := &clusterv1.Request{Body: &clusterv1.Request_Query{Query: &clusterv1.Query{Payload: &clusterv1.Payload{Type: "string"}}}}
+			question := &clusterv1.Request{
+				Body: &clusterv1.Request_Query{Query: &clusterv1.Query{Payload: &clusterv1.Payload{Type: "string"}}},
+			}
 			f := frameOf(question)
 			for range 100 {
 				f.Requests = append(f.Requests, question)
@@ -529,7 +542,9 @@ func TestBytesInFlight(t *testing.T) {
 			Payload: &clusterv1.Payload{Type: "string", Data: make([]byte, 40<<10)},
 		}}}
 	}
-	first, second, third := newStranger(t, a.Address()).greet(), newStranger(t, a.Address()).greet(), newStranger(t, a.Address()).greet()
+	first := newStranger(t, a.Address()).greet()
+	second := newStranger(t, a.Address()).greet()
+	third := newStranger(t, a.Address()).greet()
 	for _, stream := range []grpc.ClientStream{first, second} { // 40 of 64 KiB each, 80 of 96 together
 		if err := stream.SendMsg(frameOf(large(1))); err != nil {
 			t.Fatal(err)
@@ -552,29 +567,30 @@ type liar func(stream grpc.ServerStream, f *clusterv1.Frame) error
 // startLiar calls say once when a stream is opened, with nil, and for each frame.
 func startLiar(t *testing.T, wire string, say liar) string {
 	server := grpc.NewServer()
-	server.RegisterService(&grpc.ServiceDesc{ServiceName: service, HandlerType: (*any)(nil), Streams: []grpc.StreamDesc{{
-		StreamName: "Exchange", ClientStreams: true, ServerStreams: true,
-		Handler: func(_ any, stream grpc.ServerStream) error {
-			var f *clusterv1.Frame
-			if err := stream.SetHeader(metadata.Pairs(clusterHeader, "test", wireHeader, wire)); err != nil {
-				return err
-			}
-			for {
-				if err := say(stream, f); err != nil {
+	server.RegisterService(&grpc.ServiceDesc{ServiceName: service, HandlerType: (*any)(nil),
+		Streams: []grpc.StreamDesc{{
+			StreamName: "Exchange", ClientStreams: true, ServerStreams: true,
+			Handler: func(_ any, stream grpc.ServerStream) error {
+				var f *clusterv1.Frame
+				if err := stream.SetHeader(metadata.Pairs(clusterHeader, "test", wireHeader, wire)); err != nil {
 					return err
 				}
-				if f == nil {
-					if err := stream.SendMsg(&clusterv1.Frame{}); err != nil {
+				for {
+					if err := say(stream, f); err != nil {
+						return err
+					}
+					if f == nil {
+						if err := stream.SendMsg(&clusterv1.Frame{}); err != nil {
+							return err
+						}
+					}
+					f = &clusterv1.Frame{}
+					if err := stream.RecvMsg(f); err != nil {
 						return err
 					}
 				}
-				f = &clusterv1.Frame{}
-				if err := stream.RecvMsg(f); err != nil {
-					return err
-				}
-			}
-		},
-	}}}, nil)
+			},
+		}}}, nil)
 	return startServer(t, server)
 }
 
@@ -607,13 +623,21 @@ func TestLyingPeer(t *testing.T) {
 		say  liar
 		want error
 	}{
-		"no acceptance": {func(s grpc.ServerStream, _ *clusterv1.Frame) error { <-s.Context().Done(); return nil }, ErrNotSent},
-		"refused":       {func(grpc.ServerStream, *clusterv1.Frame) error { return status.Error(codes.PermissionDenied, "no") }, ErrNotSent},
-		"empty answer":  {respond(func(r *clusterv1.Response) *clusterv1.Response { return r }), ErrInternal},
-		"later code":    {respond(func(r *clusterv1.Response) *clusterv1.Response { r.Code = 77; return r }), ErrInternal},
-		"no code":       {respond(func(r *clusterv1.Response) *clusterv1.Response { r.Code = 0; return r }), ErrInternal},
-		"no answer":     {respond(func(*clusterv1.Response) *clusterv1.Response { return nil }), actors.ErrUnknownOutcome},
-		"another's":     {respond(func(r *clusterv1.Response) *clusterv1.Response { r.Id += 9; return r }), actors.ErrUnknownOutcome},
+		"no acceptance": {
+			func(s grpc.ServerStream, _ *clusterv1.Frame) error { <-s.Context().Done(); return nil }, ErrNotSent,
+		},
+		"refused": {func(grpc.ServerStream, *clusterv1.Frame) error {
+			return status.Error(codes.PermissionDenied, "no")
+		}, ErrNotSent},
+		"empty answer": {respond(func(r *clusterv1.Response) *clusterv1.Response { return r }), ErrInternal},
+		"later code": {
+			respond(func(r *clusterv1.Response) *clusterv1.Response { r.Code = 77; return r }), ErrInternal,
+		},
+		"no code":   {respond(func(r *clusterv1.Response) *clusterv1.Response { r.Code = 0; return r }), ErrInternal},
+		"no answer": {respond(func(*clusterv1.Response) *clusterv1.Response { return nil }), actors.ErrUnknownOutcome},
+		"another's": {
+			respond(func(r *clusterv1.Response) *clusterv1.Response { r.Id += 9; return r }), actors.ErrUnknownOutcome,
+		},
 		"not understood": {respond(func(r *clusterv1.Response) *clusterv1.Response {
 			r.Code = clusterv1.Code_CODE_NOT_SUPPORTED
 			return r

@@ -22,13 +22,15 @@ type listener struct {
 	conns map[string]*acceptedConn // by remote address with port
 }
 
-// minShare is the number of connections one address gets at least: the processes of a small cluster may be on one machine.
+// minShare is the number of connections one address gets at least: the processes of a small cluster may be on one
+// machine.
 const minShare = 16
 
 func newListener(l net.Listener, c *Config) *listener {
 	return &listener{
 		Listener: l, rejected: c.Observer.Rejected, conns: map[string]*acceptedConn{},
-		connections: budget.New("connections", int64(c.MaxPeers), max(0.5, (minShare+0.5)/float64(c.MaxPeers))), // It is rounded down.
+		// It is rounded down.
+		connections: budget.New("connections", int64(c.MaxPeers), max(0.5, (minShare+0.5)/float64(c.MaxPeers))),
 		unfinished:  budget.New("unfinished frames", int64(c.MaxUnfinishedBytes), 0.5),
 	}
 }
@@ -82,8 +84,8 @@ func (l *listener) conn(remote string) *acceptedConn {
 	return l.conns[remote]
 }
 
-// handshakeBytes may arrive before a stream is accepted: the handshakes of TLS and HTTP/2, a header, and a window of what
-// a process sends too early.
+// handshakeBytes may arrive before a stream is accepted: the handshakes of TLS and HTTP/2, a header, and a window
+// of what a process sends too early.
 const handshakeBytes = 2 * windowBytes
 
 // frameTimeout is the time that a frame may take to arrive from the point on at which its connection has used up its

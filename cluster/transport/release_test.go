@@ -32,7 +32,8 @@ func TestChild(t *testing.T) {
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
 		address, id, _ := strings.Cut(in.Text(), " ")
 		r, err := p.Execute(t.Context(), address, "Kind", id, actors.Command{ID: "1", Payload: "hello"})
-		fmt.Printf("got %q, not supported: %t, error: %t\n", r.Outcome, errors.Is(err, actors.ErrNotSupported), err != nil)
+		fmt.Printf("got %q, not supported: %t, error: %t\n",
+			r.Outcome, errors.Is(err, actors.ErrNotSupported), err != nil)
 	}
 }
 
@@ -47,7 +48,8 @@ func TestNextRelease(t *testing.T) {
 	address := child.line(t, "at ")
 
 	a.works(t, address)
-	if _, err := a.Execute(t.Context(), address, "Kind", "later code", actors.Command{ID: "1", Payload: "x"}); !errors.Is(err, ErrInternal) {
+	if _, err := a.Execute(t.Context(), address, "Kind", "later code",
+		actors.Command{ID: "1", Payload: "x"}); !errors.Is(err, ErrInternal) {
 		t.Errorf("answer with a code of the next release: %v", err)
 	}
 	if _, err := a.Query(t.Context(), address, "Kind", "id", "x"); err != nil {
@@ -74,7 +76,8 @@ func nextProtocol(file *descriptorpb.FileDescriptorProto) {
 	}
 	for _, e := range file.EnumType {
 		if e.GetName() == "Code" {
-			e.Value = append(e.Value, &descriptorpb.EnumValueDescriptorProto{Name: proto.String("CODE_LATER"), Number: proto.Int32(200)})
+			e.Value = append(e.Value,
+				&descriptorpb.EnumValueDescriptorProto{Name: proto.String("CODE_LATER"), Number: proto.Int32(200)})
 		}
 	}
 }
@@ -82,8 +85,12 @@ func nextProtocol(file *descriptorpb.FileDescriptorProto) {
 // buildNext returns the name of the tests of this package, built as the next release.
 func buildNext(t *testing.T) string {
 	file := overlay.File(t, "../..", []overlay.Edit{
-		{File: "messages/clusterv1/cluster.pb.go", To: overlay.Generate(t, (&clusterv1.Request{}).ProtoReflect().Descriptor().ParentFile(), nextProtocol)},
-		{File: "cluster/transport/transport.go", From: "	if deadline, ok := ctx.Deadline(); ok {\n		m.TimeoutMicros", To: `
+		{
+			File: "messages/clusterv1/cluster.pb.go",
+			To:   overlay.Generate(t, (&clusterv1.Request{}).ProtoReflect().Descriptor().ParentFile(), nextProtocol),
+		},
+		{File: "cluster/transport/transport.go",
+			From: "	if deadline, ok := ctx.Deadline(); ok {\n		m.TimeoutMicros", To: `
 	m.LaterText = "later"
 	if m.GetAggregate() == "novelty" {
 		m.Body = &clusterv1.Request_Later{Later: "later"}
@@ -100,7 +107,8 @@ func buildNext(t *testing.T) string {
 `},
 	})
 	program := filepath.Join(t.TempDir(), "next.test")
-	if out, err := exec.CommandContext(t.Context(), "go", "test", "-c", "-overlay", file, "-o", program, ".").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), "go", "test", "-c", "-overlay", file, "-o", program, ".").
+		CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	return program

@@ -70,7 +70,8 @@ func (t *Transport) serve(stream grpc.ServerStream) error {
 }
 
 func (t *Transport) newSession(stream grpc.ServerStream, from string) (*session, error) {
-	s := &session{transport: t, stream: stream, conn: t.listener.conn(from), ready: make(chan struct{}, 1), works: map[uint64]*work{}}
+	s := &session{transport: t, stream: stream, conn: t.listener.conn(from), ready: make(chan struct{}, 1),
+		works: map[uint64]*work{}}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if s.conn == nil || t.closed.Load() {
@@ -155,7 +156,8 @@ func (s *session) begin(m *clusterv1.Request, size int) *work {
 	return w
 }
 
-// abandon ends the contexts of requests whose callers gave up. Ids of requests that were answered meanwhile are unknown.
+// abandon ends the contexts of requests whose callers gave up. Ids of requests that were answered meanwhile are
+// unknown.
 func (s *session) abandon(ids []uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -200,7 +202,8 @@ func (s *session) admit(size int) bool {
 
 // tooMany is the response to requests that are not admitted.
 func tooMany() *clusterv1.Response {
-	return failure(fmt.Errorf("%w: too many requests of this process, or of all, are in progress", actors.ErrOverloaded))
+	return failure(fmt.Errorf("%w: too many requests of this process, or of all, are in progress",
+		actors.ErrOverloaded))
 }
 
 // answer does what a request asks for, and queues the response. The response to an abandoned request is dropped.

@@ -14,7 +14,12 @@ import (
 func mutual(a *certs.Authority) func(*Config) {
 	return func(c *Config) {
 		own := []tls.Certificate{a.Sign(2)}
-		c.ServerTLS = &tls.Config{Certificates: own, ClientCAs: a.Pool(), ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS13}
+		c.ServerTLS = &tls.Config{
+			Certificates: own,
+			ClientCAs:    a.Pool(),
+			ClientAuth:   tls.RequireAndVerifyClientCert,
+			MinVersion:   tls.VersionTLS13,
+		}
 		c.ClientTLS = fixed(&tls.Config{Certificates: own, RootCAs: a.Pool(), MinVersion: tls.VersionTLS13})
 	}
 }
@@ -33,7 +38,8 @@ func TestMutualTLS(t *testing.T) {
 		"without a certificate": start(t, func(c *Config) {
 			c.ClientTLS = fixed(&tls.Config{RootCAs: ours.Pool(), MinVersion: tls.VersionTLS13})
 		}),
-		"with another's":         start(t, func(c *Config) { mutual(ours)(c); c.ClientTLS().Certificates = []tls.Certificate{others.Sign(2)} }),
+		"with another's": start(t,
+			func(c *Config) { mutual(ours)(c); c.ClientTLS().Certificates = []tls.Certificate{others.Sign(2)} }),
 		"which trusts another's": start(t, func(c *Config) { mutual(ours)(c); c.ClientTLS().RootCAs = others.Pool() }),
 	}
 	a.works(t, b.Address())
@@ -52,13 +58,17 @@ func TestMutualTLS(t *testing.T) {
 func TestTLSIsAskedForEachConnection(t *testing.T) {
 	ours, others := certs.New(t), certs.New(t)
 	var now atomic.Pointer[tls.Config]
-	now.Store(&tls.Config{Certificates: []tls.Certificate{ours.Sign(2)}, RootCAs: others.Pool(), MinVersion: tls.VersionTLS13})
+	now.Store(&tls.Config{
+		Certificates: []tls.Certificate{ours.Sign(2)}, RootCAs: others.Pool(), MinVersion: tls.VersionTLS13,
+	})
 	b := start(t, mutual(ours))
 	a := start(t, func(c *Config) { mutual(ours)(c); c.ClientTLS = now.Load })
 	if _, err := a.execute(t.Context(), b.Address(), "x"); !errors.Is(err, ErrNotSent) {
 		t.Fatalf("by an authority that is not trusted: %v", err)
 	}
-	now.Store(&tls.Config{Certificates: []tls.Certificate{ours.Sign(2)}, RootCAs: ours.Pool(), MinVersion: tls.VersionTLS13})
+	now.Store(
+		&tls.Config{Certificates: []tls.Certificate{ours.Sign(2)}, RootCAs: ours.Pool(), MinVersion: tls.VersionTLS13},
+	)
 	for {
 		_, err := a.execute(t.Context(), b.Address(), "x")
 		if err == nil {

@@ -41,9 +41,9 @@ var exchange = grpc.StreamDesc{
 	Handler: func(t any, stream grpc.ServerStream) error { return t.(*Transport).serve(stream) },
 }
 
-// What gRPC holds of a connection: at most windowBytes of a stream until its handler reads, and a header. A handler that
-// reads has gRPC hold its whole frame: see acceptedConn. Larger windows would let one stream use more of a network with
-// a long delay.
+// What gRPC holds of a connection: at most windowBytes of a stream until its handler reads, and a header. A
+// handler that reads has gRPC hold its whole frame: see acceptedConn. Larger windows would let one stream use more
+// of a network with a long delay.
 const (
 	windowBytes    = 128 << 10
 	maxHeaderBytes = 8 << 10
@@ -103,11 +103,17 @@ func Start(c Config) (*Transport, error) {
 	}
 	t := &Transport{
 		config: c, address: advertise, listener: newListener(l, &c),
-		forgetAfter: forgetAfter, signEvery: signEvery, tick: tick, peers: map[string]*peer{}, sessions: map[*session]struct{}{},
+		forgetAfter: forgetAfter,
+		signEvery:   signEvery,
+		tick:        tick,
+		peers:       map[string]*peer{},
+		sessions:    map[*session]struct{}{},
 	}
 	t.context, t.cancel = context.WithCancel(context.Background())
 	t.server = grpc.NewServer(t.serverOptions()...)
-	t.server.RegisterService(&grpc.ServiceDesc{ServiceName: service, HandlerType: (*any)(nil), Streams: []grpc.StreamDesc{exchange}}, t)
+	t.server.RegisterService(
+		&grpc.ServiceDesc{ServiceName: service, HandlerType: (*any)(nil), Streams: []grpc.StreamDesc{exchange}}, t,
+	)
 	t.running.Go(func() { _ = t.server.Serve(t.listener) })
 	return t, nil
 }
@@ -121,12 +127,16 @@ func (t *Transport) serverOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.Creds(secure), grpc.ForceServerCodecV2(codec{}), grpc.UnknownServiceHandler(t.unknownMethod),
 		grpc.MaxRecvMsgSize(t.largest()), grpc.MaxConcurrentStreams(1), grpc.ConnectionTimeout(connectTimeout),
-		grpc.InitialWindowSize(windowBytes), grpc.InitialConnWindowSize(windowBytes), grpc.MaxHeaderListSize(maxHeaderBytes),
+		grpc.InitialWindowSize(windowBytes), grpc.InitialConnWindowSize(windowBytes),
+		grpc.MaxHeaderListSize(maxHeaderBytes),
 		grpc.WaitForHandlers(true),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			Time: keepaliveEvery, Timeout: keepaliveTimeout, MaxConnectionIdle: t.config.MaxIdle,
 		}),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveEvery / 2, PermitWithoutStream: true}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
+			MinTime:             keepaliveEvery / 2,
+			PermitWithoutStream: true,
+		}),
 	}
 }
 
@@ -138,7 +148,8 @@ func (t *Transport) unknownMethod(_ any, stream grpc.ServerStream) error {
 	t.config.Observer.Rejected("unknown method")
 	method, _ := grpc.MethodFromServerStream(stream)
 	return status.Errorf(codes.Unimplemented,
-		"unknown method %q: this process speaks wire version %s; run releases of one wire version in a cluster", method, wireVersion)
+		"unknown method %q: this process speaks wire version %s; run releases of one wire version in a cluster",
+		method, wireVersion)
 }
 
 // tick ticks until it is stopped.
@@ -162,7 +173,8 @@ func (c *Config) advertised() (string, error) {
 	}
 	own, err := sockaddr.GetPrivateIP()
 	if err != nil || own == "" || port == 0 {
-		return "", fmt.Errorf("transport: %s does not tell which address others reach this process under: advertise one", c.Bind)
+		return "", fmt.Errorf("transport: %s does not tell which address others reach this process under: "+
+			"advertise one", c.Bind)
 	}
 	return net.JoinHostPort(own, service), nil
 }
@@ -225,7 +237,8 @@ func (t *Transport) ask(ctx context.Context, address string, m *clusterv1.Reques
 
 // Status asks the process at an address for its status.
 func (t *Transport) Status(ctx context.Context, address string) (*clusterv1.StatusResponse, error) {
-	res, err := t.request(ctx, address, &clusterv1.Request{Body: &clusterv1.Request_Status{Status: &clusterv1.StatusRequest{}}})
+	res, err := t.request(ctx, address,
+		&clusterv1.Request{Body: &clusterv1.Request_Status{Status: &clusterv1.StatusRequest{}}})
 	if err == nil && res.GetStatus() == nil {
 		err = noBody(address)
 	}
@@ -234,7 +247,8 @@ func (t *Transport) Status(ctx context.Context, address string) (*clusterv1.Stat
 
 // Drain asks the process at an address to hand over all shards and to leave.
 func (t *Transport) Drain(ctx context.Context, address string) error {
-	res, err := t.request(ctx, address, &clusterv1.Request{Body: &clusterv1.Request_Drain{Drain: &clusterv1.DrainRequest{}}})
+	res, err := t.request(ctx, address,
+		&clusterv1.Request{Body: &clusterv1.Request_Drain{Drain: &clusterv1.DrainRequest{}}})
 	if err == nil && res.GetDrain() == nil {
 		err = noBody(address)
 	}
@@ -244,7 +258,8 @@ func (t *Transport) Drain(ctx context.Context, address string) error {
 // Undrain asks the process at an address to take shards again after a Drain. Errors: actors.ErrNotSupported if it is
 // of an older release.
 func (t *Transport) Undrain(ctx context.Context, address string) error {
-	res, err := t.request(ctx, address, &clusterv1.Request{Body: &clusterv1.Request_Undrain{Undrain: &clusterv1.UndrainRequest{}}})
+	res, err := t.request(ctx, address,
+		&clusterv1.Request{Body: &clusterv1.Request_Undrain{Undrain: &clusterv1.UndrainRequest{}}})
 	if err == nil && res.GetUndrain() == nil {
 		err = noBody(address)
 	}

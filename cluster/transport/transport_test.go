@@ -29,7 +29,8 @@ func TestRequests(t *testing.T) {
 
 	head := persistence.Head{
 		Partition: persistence.Partition{
-			RootKey: persistence.RootKey{Aggregate: "id:Kind", Epoch: 3, Version: 2}, Incarnation: persistence.NewIncarnation(),
+			RootKey:     persistence.RootKey{Aggregate: "id:Kind", Epoch: 3, Version: 2},
+			Incarnation: persistence.NewIncarnation(),
 		},
 		Base: 7, Parent: persistence.RootKey{Aggregate: "id:Kind", Epoch: 1, Version: 1},
 		ParentIncarnation: persistence.NewIncarnation(), Sequence: 9,
@@ -39,12 +40,17 @@ func TestRequests(t *testing.T) {
 		case actors.HeadQuery:
 			return actors.Answer{Head: head}, nil
 		case actors.SnapshotQuery:
-			return actors.Answer{Head: head, Value: actors.Snapshot{Mapper: "M/1", Header: persistence.Header{Codec: 1}, Data: []byte{1}}}, nil
+			return actors.Answer{
+				Head:  head,
+				Value: actors.Snapshot{Mapper: "M/1", Header: persistence.Header{Codec: 1}, Data: []byte{1}},
+			}, nil
 		default:
 			return actors.Answer{Head: head, Value: q}, nil
 		}
 	}
-	for _, q := range []any{actors.HeadQuery{}, actors.SnapshotQuery{}, actors.SnapshotQuery{InMemory: true}, "question"} {
+	for _, q := range []any{
+		actors.HeadQuery{}, actors.SnapshotQuery{}, actors.SnapshotQuery{InMemory: true}, "question",
+	} {
 		want, _ := b.handler.query(t.Context(), "", q)
 		got, err := a.Query(t.Context(), b.Address(), "Kind", "id", q)
 		if err != nil || got.Head != want.Head {
@@ -63,7 +69,8 @@ func TestRequests(t *testing.T) {
 	b.handler.operate = func(_ context.Context, id string, request any) (actors.Answer, error) {
 		return actors.Answer{Head: head, Value: id + " " + request.(string)}, nil
 	}
-	if got, err := a.Operate(t.Context(), b.Address(), "Kind", "id", "evict"); err != nil || got.Head != head || got.Value != "id evict" {
+	if got, err := a.Operate(t.Context(), b.Address(), "Kind", "id", "evict"); err != nil || got.Head != head ||
+		got.Value != "id evict" {
 		t.Errorf("operator's request: %+v, %v", got, err)
 	}
 	if got, err := a.Query(t.Context(), b.Address(), "Kind", "id", "evict"); err != nil || got.Value != "evict" {
@@ -75,7 +82,8 @@ func TestRequests(t *testing.T) {
 	if s, err := a.Status(t.Context(), b.Address()); err != nil || s.GetName() != "echo" {
 		t.Errorf("status %v, %v", s, err)
 	}
-	if err := a.Drain(t.Context(), b.Address()); !errors.Is(err, ErrInternal) || !strings.Contains(err.Error(), "it stays") {
+	if err := a.Drain(t.Context(), b.Address()); !errors.Is(err, ErrInternal) ||
+		!strings.Contains(err.Error(), "it stays") {
 		t.Errorf("drain: %v", err)
 	}
 	if err := a.Undrain(t.Context(), b.Address()); err != nil {
@@ -91,7 +99,9 @@ func TestErrors(t *testing.T) {
 		actors.ErrIDReused, actors.ErrTooOld, actors.ErrIssuedAhead, actors.ErrCorrupt, actors.ErrPanic,
 		actors.ErrRejected, actors.ErrImporting, actors.ErrNotSupported, ErrInternal,
 	}
-	row := persistence.Shard{ID: 5, Epoch: 9, Owner: persistence.NewIncarnation(), Successor: persistence.NewIncarnation()}
+	row := persistence.Shard{
+		ID: 5, Epoch: 9, Owner: persistence.NewIncarnation(), Successor: persistence.NewIncarnation(),
+	}
 	for _, c := range []struct{ there, here error }{
 		{&cluster.NotOwnerError{Row: row}, actors.ErrNotOwner},
 		{errors.Join(actors.ErrUnknownOutcome, actors.ErrOverloaded, actors.ErrNotOwner), actors.ErrUnknownOutcome},
@@ -122,14 +132,18 @@ func TestErrors(t *testing.T) {
 		return actors.Reply{}, actors.ErrTooOld
 	}
 	for _, stamped := range []bool{true, false} {
-		_, err := a.Execute(t.Context(), b.Address(), "k", "x", actors.Command{ID: "c", Stamped: stamped, IssuedAt: time.UnixMilli(1), Payload: "x"})
+		_, err := a.Execute(t.Context(), b.Address(), "k", "x",
+			actors.Command{ID: "c", Stamped: stamped, IssuedAt: time.UnixMilli(1), Payload: "x"})
 		var stamp *actors.StampError
-		if errors.As(err, &stamp) != stamped || !errors.Is(err, actors.ErrTooOld) || stamped && stamp.At.UnixMilli() != 1_700_000_000_001 {
+		if errors.As(err, &stamp) != stamped || !errors.Is(err, actors.ErrTooOld) ||
+			stamped && stamp.At.UnixMilli() != 1_700_000_000_001 {
 			t.Errorf("stamped %t: %v", stamped, err)
 		}
 	}
 	for _, e := range all {
-		b.handler.execute = func(context.Context, string, actors.Command) (actors.Reply, error) { return actors.Reply{}, e }
+		b.handler.execute = func(context.Context, string, actors.Command) (actors.Reply, error) {
+			return actors.Reply{}, e
+		}
 		_, err := a.execute(t.Context(), b.Address(), "x")
 		for _, o := range all {
 			if errors.Is(err, o) != errors.Is(e, o) {
@@ -141,7 +155,8 @@ func TestErrors(t *testing.T) {
 		return actors.Reply{}, &actors.RateLimitedError{Reason: "too many", RetryAfter: 3 * time.Second}
 	}
 	var limited *actors.RateLimitedError
-	if _, err := a.execute(t.Context(), b.Address(), "x"); !errors.As(err, &limited) || limited.RetryAfter != 3*time.Second {
+	if _, err := a.execute(t.Context(), b.Address(), "x"); !errors.As(err, &limited) ||
+		limited.RetryAfter != 3*time.Second {
 		t.Errorf("rate limit came out as %v", err)
 	}
 }
@@ -174,7 +189,8 @@ func TestDeadlines(t *testing.T) {
 	<-over
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := a.execute(ctx, b.Address(), "x"); !errors.Is(err, actors.ErrExpired) || !errors.Is(err, context.Canceled) {
+	if _, err := a.execute(ctx, b.Address(), "x"); !errors.Is(err, actors.ErrExpired) ||
+		!errors.Is(err, context.Canceled) {
 		t.Errorf("with an ended context: %v", err)
 	}
 }
@@ -190,7 +206,8 @@ func TestUnreachable(t *testing.T) {
 	l.Close()
 	began := time.Now()
 	for range 20 {
-		if _, err := a.execute(t.Context(), address, "x"); !errors.Is(err, ErrNotSent) || errors.Is(err, actors.ErrUnknownOutcome) {
+		if _, err := a.execute(t.Context(), address, "x"); !errors.Is(err, ErrNotSent) ||
+			errors.Is(err, actors.ErrUnknownOutcome) {
 			t.Fatalf("%v", err)
 		}
 	}
@@ -226,7 +243,8 @@ func TestKilledPeer(t *testing.T) {
 		}
 		address := b.Address()
 		b = startAt(t, address)
-		until(t, "answer of the next process", func() bool { _, err := a.execute(t.Context(), address, "x"); return err == nil })
+		until(t, "answer of the next process",
+			func() bool { _, err := a.execute(t.Context(), address, "x"); return err == nil })
 	}
 }
 
@@ -362,7 +380,8 @@ func TestLimits(t *testing.T) {
 	if _, err := a.execute(t.Context(), b.Address(), strings.Repeat("x", 5<<10)); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("large request: %v", err)
 	}
-	if _, err := a.Execute(t.Context(), b.Address(), "Kind", "\xff", actors.Command{ID: "1", Payload: "x"}); !errors.Is(err, ErrInvalid) {
+	if _, err := a.Execute(t.Context(), b.Address(), "Kind", "\xff",
+		actors.Command{ID: "1", Payload: "x"}); !errors.Is(err, ErrInvalid) {
 		t.Errorf("request that is no text: %v", err)
 	}
 	if n := a.journal.count("connected"); n != 0 {
@@ -371,7 +390,8 @@ func TestLimits(t *testing.T) {
 	b.handler.query = func(context.Context, string, any) (actors.Answer, error) {
 		return actors.Answer{Value: strings.Repeat("x", 5<<10)}, nil
 	}
-	if _, err := a.Query(t.Context(), b.Address(), "Kind", "id", "x"); !errors.Is(err, ErrInternal) || !strings.Contains(err.Error(), "at most 4096") {
+	if _, err := a.Query(t.Context(), b.Address(), "Kind", "id", "x"); !errors.Is(err, ErrInternal) ||
+		!strings.Contains(err.Error(), "at most 4096") {
 		t.Errorf("large answer: %v", err)
 	}
 
@@ -407,12 +427,15 @@ func TestLimits(t *testing.T) {
 func TestLargeRequests(t *testing.T) {
 	large := func(c *Config) { c.MaxMessageBytes, c.MaxPeerBytes = 1<<20, 64<<20 }
 	a, b := start(t, large), start(t, large)
-	b.handler.query = func(_ context.Context, _ string, q any) (actors.Answer, error) { return actors.Answer{Value: q}, nil }
+	b.handler.query = func(_ context.Context, _ string, q any) (actors.Answer, error) {
+		return actors.Answer{Value: q}, nil
+	}
 	question := strings.Repeat("x", 1<<20-100)
 	var asking sync.WaitGroup
 	for range 30 {
 		asking.Go(func() {
-			if got, err := a.Query(t.Context(), b.Address(), "Kind", "id", question); err != nil || got.Value != question {
+			if got, err := a.Query(t.Context(), b.Address(), "Kind", "id", question); err != nil ||
+				got.Value != question {
 				t.Errorf("%v", err)
 			}
 		})
@@ -500,9 +523,11 @@ func TestCloseWhileAsking(t *testing.T) {
 		for _, p := range [][2]*process{{a, b}, {b, a}} {
 			for range 4 {
 				asking.Go(func() {
-					for err := error(nil); err == nil || errors.Is(err, actors.ErrNotOwner) || errors.Is(err, actors.ErrUnknownOutcome); {
+					for err := error(nil); err == nil || errors.Is(err, actors.ErrNotOwner) ||
+						errors.Is(err, actors.ErrUnknownOutcome); {
 						_, err = p[0].execute(t.Context(), p[1].Address(), "x")
-						if err != nil && p[0].closed.Load() && !errors.Is(err, ErrNotSent) && !errors.Is(err, actors.ErrUnknownOutcome) {
+						if err != nil && p[0].closed.Load() && !errors.Is(err, ErrNotSent) &&
+							!errors.Is(err, actors.ErrUnknownOutcome) {
 							t.Errorf("of a process that is closed: %v", err)
 						}
 					}
@@ -554,7 +579,8 @@ func TestThoseWhoLeftAreForgotten(t *testing.T) {
 			t.Fatal("a member was forgotten")
 		}
 		a.SetMembers(nil)
-		until(t, "answer to a late request", func() bool { _, err := a.execute(t.Context(), b.Address(), "x"); return err == nil })
+		until(t, "answer to a late request",
+			func() bool { _, err := a.execute(t.Context(), b.Address(), "x"); return err == nil })
 		until(t, "end of what is kept of it", func() bool { a.SetMembers(nil); return known() == 0 })
 		until(t, "end of its connection", func() bool { b.mu.Lock(); defer b.mu.Unlock(); return len(b.sessions) == 0 })
 	}
@@ -613,7 +639,8 @@ func TestAbandonedInQueue(t *testing.T) {
 		}
 	}
 	p.abandon(calls[1], context.Canceled)
-	if err := calls[1].err; !errors.Is(err, actors.ErrExpired) || !errors.Is(err, context.Canceled) || errors.Is(err, actors.ErrUnknownOutcome) {
+	if err := calls[1].err; !errors.Is(err, actors.ErrExpired) || !errors.Is(err, context.Canceled) ||
+		errors.Is(err, actors.ErrUnknownOutcome) {
 		t.Error(err)
 	}
 	if len(p.queue) != 2 || p.bytes != 20 || p.pending != 2 {
@@ -628,13 +655,16 @@ func TestAbandonedInQueue(t *testing.T) {
 		t.Errorf("given to a stream: %v", err)
 	}
 	f := &clusterv1.Frame{}
-	if b := slices.Concat(s.take()...); proto.Unmarshal(b, f) != nil || !slices.Equal(f.Abandoned, []uint64{0}) || p.bytes != 0 {
+	if b := slices.Concat(s.take()...); proto.Unmarshal(b, f) != nil ||
+		!slices.Equal(f.Abandoned, []uint64{0}) || p.bytes != 0 {
 		t.Errorf("the next frame is %v, %d bytes are left", f, p.bytes)
 	}
 	if f := s.take(); f != nil {
 		t.Errorf("a frame without need: %v", f)
 	}
-	s.answered(&incoming{responses: []*clusterv1.Response{{Id: 0, Code: clusterv1.Code_CODE_OK}, {Id: 2, Code: clusterv1.Code_CODE_OK}}})
+	s.answered(&incoming{
+		responses: []*clusterv1.Response{{Id: 0, Code: clusterv1.Code_CODE_OK}, {Id: 2, Code: clusterv1.Code_CODE_OK}},
+	})
 	if <-calls[2].done; calls[2].err != nil || p.pending != 0 {
 		t.Errorf("%v, %d pending", calls[2].err, p.pending)
 	}
@@ -644,7 +674,8 @@ func TestAbandonedInQueue(t *testing.T) {
 func TestLeftInQueue(t *testing.T) {
 	a, b := start(t, nil), start(t, nil)
 	p := &peer{transport: a.Transport, address: b.Address(), ready: make(chan struct{}, 1), running: true}
-	c, err := a.prepare(t.Context(), &clusterv1.Request{Body: &clusterv1.Request_Status{Status: &clusterv1.StatusRequest{}}})
+	c, err := a.prepare(t.Context(),
+		&clusterv1.Request{Body: &clusterv1.Request_Status{Status: &clusterv1.StatusRequest{}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -672,7 +703,8 @@ func TestAbandonedInHandler(t *testing.T) {
 		var callers sync.WaitGroup
 		for range places {
 			callers.Go(func() {
-				if _, err := a.execute(ctx, b.Address(), "x"); !errors.Is(err, actors.ErrUnknownOutcome) || !errors.Is(err, context.Canceled) {
+				if _, err := a.execute(ctx, b.Address(), "x"); !errors.Is(err, actors.ErrUnknownOutcome) ||
+					!errors.Is(err, context.Canceled) {
 					t.Error(err)
 				}
 			})
@@ -729,7 +761,8 @@ func TestAbandonedByID(t *testing.T) {
 	until(t, "end of both requests", func() bool { return a.owed() == 0 })
 	again := statusRequest()
 	again.Id = 8
-	if r, err := ask(t, stream, again); err != nil || r.GetStatus().GetName() != "echo" { // the next response on the stream
+	// the next response on the stream
+	if r, err := ask(t, stream, again); err != nil || r.GetStatus().GetName() != "echo" {
 		t.Errorf("after that: %v, %v", r, err)
 	}
 }

@@ -117,9 +117,13 @@ func (s *Hosts) ArchiveStatus() *licensedv1.ArchiveStatus {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	out := &licensedv1.ArchiveStatus{
-		Location: s.Storage.ArchiveLocation, WaitingCustomers: uint64(st.Waiting), Lag: durationpb.New(max(st.Lag, st.Failing).Round(time.Millisecond)),
-		ArchivedEvents: uint64(a.totals.Records), Segments: uint64(a.totals.Segments), SegmentBytes: uint64(a.totals.Bytes),
-		Failures: a.failures,
+		Location:         s.Storage.ArchiveLocation,
+		WaitingCustomers: uint64(st.Waiting),
+		Lag:              durationpb.New(max(st.Lag, st.Failing).Round(time.Millisecond)),
+		ArchivedEvents:   uint64(a.totals.Records),
+		Segments:         uint64(a.totals.Segments),
+		SegmentBytes:     uint64(a.totals.Bytes),
+		Failures:         a.failures,
 	}
 	if st.Failing > 0 {
 		out.LastError = a.lastError

@@ -16,7 +16,9 @@ type archiveMetrics struct {
 }
 
 // newArchiveMetrics registers the metrics; size may be nil.
-func newArchiveMetrics(r prometheus.Registerer, stats func() archive.WorkerStats, size func(context.Context) (uint64, error)) *archiveMetrics {
+func newArchiveMetrics(
+	r prometheus.Registerer, stats func() archive.WorkerStats, size func(context.Context) (uint64, error),
+) *archiveMetrics {
 	counter := func(name, help string) prometheus.Counter {
 		c := prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 		r.MustRegister(c)
@@ -40,7 +42,8 @@ func newArchiveMetrics(r prometheus.Registerer, stats func() archive.WorkerStats
 		func(s archive.WorkerStats) float64 { return float64(s.Waiting) })
 	gauge("licensed_archive_lag_seconds", "Longest time that a customer has waited for the archiver, in seconds.",
 		func(s archive.WorkerStats) float64 { return s.Lag.Seconds() })
-	gauge("licensed_archive_failing_seconds", "Time for which archiving has failed, in seconds; 0 if the last attempt succeeded.",
+	gauge("licensed_archive_failing_seconds",
+		"Time for which archiving has failed, in seconds; 0 if the last attempt succeeded.",
 		func(s archive.WorkerStats) float64 { return s.Failing.Seconds() })
 	r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
 		Name: "licensed_archive_dropped_customers_total",

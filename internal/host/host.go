@@ -1,8 +1,9 @@
 // Package host runs the customers of one process: the actors of each incarnation, the archiver that works for them, and
 // what operators ask of the owner of a customer.
 //
-// A process that has its store to itself has one host for as long as it lives. A node of a cluster has one for each of
-// its incarnations: when the lease is lost, the host ends with the incarnation, and the next one begins with a new host.
+// A process that has its store to itself has one host for as long as it lives. A node of a cluster has one for
+// each of its incarnations: when the lease is lost, the host ends with the incarnation, and the next one begins
+// with a new host.
 package host
 
 import (
@@ -66,8 +67,12 @@ type Hosts struct {
 func New(c Config) *Hosts {
 	s := &Hosts{Config: c, metrics: newRuntimeMetrics(c.Registry), closed: make(chan struct{})}
 	s.runtime = actors.Options{
-		Kind: s.Policy.Kind(), Journal: s.Tracer.Journal(s.Storage.Journal()), Config: s.Runtime, Now: s.Now, Past: s.pastOf,
-		System: actors.NewActorSystem(slog.New(fromWarn{s.Log.Handler()})),
+		Kind:    s.Policy.Kind(),
+		Journal: s.Tracer.Journal(s.Storage.Journal()),
+		Config:  s.Runtime,
+		Now:     s.Now,
+		Past:    s.pastOf,
+		System:  actors.NewActorSystem(slog.New(fromWarn{s.Log.Handler()})),
 	}
 	observe(s.Registry, s.Stats)
 	if s.Storage.Cold != nil {
@@ -178,12 +183,14 @@ func (s *Hosts) activated(i actors.ActivatedInfo) {
 			"customer", i.ID, "row", i.Damaged.String(), "replayed_events", i.Rebuilt, "error", i.Damage)
 		s.Events.Add(s.Now(), &licensedv1.Happening{
 			Kind: licensedv1.HappeningKind_HAPPENING_KIND_SNAPSHOT_DAMAGED, Node: s.Node,
-			Text: fmt.Sprintf("%s rebuilt customer %s from %d events: the newest snapshot is damaged", s.Node, i.ID, i.Rebuilt),
+			Text: fmt.Sprintf("%s rebuilt customer %s from %d events: the newest snapshot is damaged",
+				s.Node, i.ID, i.Rebuilt),
 		})
 	}
 	if i.Ahead > maxAhead {
 		s.metrics.ahead.Inc()
-		s.Log.Error("the customer's last event lies in the future: some node's clock was wrong; new events get its time until the clock has caught up",
+		s.Log.Error("the customer's last event lies in the future: some node's clock was wrong; "+
+			"new events get its time until the clock has caught up",
 			"customer", i.ID, "ahead", i.Ahead)
 	}
 }

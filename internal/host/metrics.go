@@ -39,7 +39,8 @@ func newRuntimeMetrics(r prometheus.Registerer) *runtimeMetrics {
 		}),
 		large: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "licensed_customers_large_total",
-			Help: "Times that a customer reached half of the policy's limit of remembered licences or uses, or another tenth of it.",
+			Help: "Times that a customer reached half of the policy's limit of remembered licences or uses, " +
+				"or another tenth of it.",
 		}),
 		rebuilt: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "licensed_customers_rebuilt_total",
@@ -138,6 +139,7 @@ func observe(r prometheus.Registerer, stats func() actors.Stats) {
 		func(s actors.Stats) int64 { return s.ResidentBytes })
 	gauge("licensed_requests_waiting", "Requests whose callers wait for the runtime.",
 		func(s actors.Stats) int64 { return s.InFlight })
-	gauge("licensed_requests_stuck", "Requests, including abandoned ones, for customers whose reads or writes have no outcome from the store.",
+	gauge("licensed_requests_stuck",
+		"Requests, including abandoned ones, for customers whose reads or writes have no outcome from the store.",
 		func(s actors.Stats) int64 { return s.Stuck })
 }

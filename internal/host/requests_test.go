@@ -39,8 +39,13 @@ func alone(t *testing.T) *Host {
 		t.Fatal(err)
 	}
 	hosts := New(Config{
-		Node: "n1", Storage: s, Policy: policy, Runtime: actors.DefaultConfig(), Archiver: archive.DefaultWorkerConfig(), Appended: func(string) {},
-		Confirmed: func(context.Context) bool { return true }, Events: new(status.Events), Registry: registry, Now: time.Now, Log: log,
+		Node: "n1", Storage: s, Policy: policy, Runtime: actors.DefaultConfig(),
+		Archiver: archive.DefaultWorkerConfig(), Appended: func(string) {},
+		Confirmed: func(context.Context) bool { return true },
+		Events:    new(status.Events),
+		Registry:  registry,
+		Now:       time.Now,
+		Log:       log,
 	})
 	t.Cleanup(hosts.Close)
 	h, err := hosts.New(solo)

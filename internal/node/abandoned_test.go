@@ -36,7 +36,8 @@ func customersOf(shard uint32, n int) (ids []string) {
 // Clients of one shard, whose writes have no outcome, send more requests than a node accepts of a gateway, and leave.
 // The node withdraws the requests of clients that left, and serves the customers of other shards.
 func TestClientsThatLeave(t *testing.T) {
-	const waves, wave = 9, 1000 // together more than transport.Config.MaxInFlight; a wave is less than one shard may have
+	// together more than transport.Config.MaxInFlight; a wave is less than one shard may have
+	const waves, wave = 9, 1000
 	c := newCompany(t)
 	store := faulty.New(memory.New(), nil)
 	c.store = store
@@ -59,7 +60,8 @@ func TestClientsThatLeave(t *testing.T) {
 	stuck := customersOf(7, 16)
 	clients := make([]licensedv1connect.LicenseServiceClient, 8)
 	for i := range clients {
-		clients[i] = licensedv1connect.NewLicenseServiceClient(harness.HTTP2(t), "http://"+g.API().String(), connect.WithGRPC())
+		clients[i] = licensedv1connect.NewLicenseServiceClient(harness.HTTP2(t), "http://"+g.API().String(),
+			connect.WithGRPC())
 	}
 	waiting := func() int64 {
 		n, err := strconv.ParseInt(gauge(t, n1, "licensed_requests_waiting"), 10, 64)

@@ -39,7 +39,8 @@ func admin(n *node.Node) licensedv1connect.AdminServiceClient {
 
 func passivate(t *testing.T, n *node.Node) {
 	t.Helper()
-	if _, err := admin(n).PassivateCustomer(t.Context(), connect.NewRequest(&licensedv1.PassivateCustomerRequest{CustomerId: "Bayley"})); err != nil {
+	if _, err := admin(n).PassivateCustomer(t.Context(),
+		connect.NewRequest(&licensedv1.PassivateCustomerRequest{CustomerId: "Bayley"})); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -67,7 +68,8 @@ func archiveStatus(t *testing.T, n *node.Node) *licensedv1.ArchiveStatus {
 func wantHistory(t *testing.T, n *node.Node) (hot, cold int) {
 	t.Helper()
 	history := licensedv1connect.NewHistoryServiceClient(http.DefaultClient, "http://"+n.API().String())
-	stream, err := history.ListEvents(t.Context(), connect.NewRequest(&licensedv1.ListEventsRequest{CustomerId: "Bayley"}))
+	stream, err := history.ListEvents(t.Context(),
+		connect.NewRequest(&licensedv1.ListEventsRequest{CustomerId: "Bayley"}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +145,9 @@ func TestArchiveTier(t *testing.T) {
 	if again, all := wantHistory(t, n); again+all != int(res.Sequence) || all < hot+cold {
 		t.Errorf("%d events are hot, %d archived, of %d", again, all, res.Sequence)
 	}
-	for _, name := range []string{"archive_events_total", "archive_lag_seconds 0", "archive_failing_seconds 0", "archive_disk_bytes"} {
+	for _, name := range []string{
+		"archive_events_total", "archive_lag_seconds 0", "archive_failing_seconds 0", "archive_disk_bytes",
+	} {
 		if _, metrics := get(t, n.Admin().String(), "/metrics"); !strings.Contains(metrics, "licensed_"+name) {
 			t.Errorf("metrics lack %s", name)
 		}
@@ -160,7 +164,8 @@ func TestArchiveTier(t *testing.T) {
 // findings examines Bayley.
 func findings(t *testing.T, n *node.Node) []*licensedv1.Finding {
 	t.Helper()
-	stream, err := admin(n).VerifyCustomer(t.Context(), connect.NewRequest(&licensedv1.VerifyCustomerRequest{CustomerId: "Bayley"}))
+	stream, err := admin(n).VerifyCustomer(t.Context(),
+		connect.NewRequest(&licensedv1.VerifyCustomerRequest{CustomerId: "Bayley"}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -224,7 +229,8 @@ func TestWrongArchive(t *testing.T) {
 func TestArchiveNobody(t *testing.T) {
 	c, _ := agedConfig(t)
 	n := start(t, c)
-	_, err := admin(n).ArchiveCustomer(t.Context(), connect.NewRequest(&licensedv1.ArchiveCustomerRequest{CustomerId: "nobody"}))
+	_, err := admin(n).ArchiveCustomer(t.Context(),
+		connect.NewRequest(&licensedv1.ArchiveCustomerRequest{CustomerId: "nobody"}))
 	if connect.CodeOf(err) != connect.CodeNotFound || !strings.Contains(err.Error(), "nobody has no history") {
 		t.Errorf("%v, want NotFound", err)
 	}

@@ -84,7 +84,9 @@ type forgetful struct {
 	failed atomic.Int64
 }
 
-func (s *forgetful) CompareAndSetLease(ctx context.Context, old, next persistence.Lease) (bool, persistence.Lease, error) {
+func (s *forgetful) CompareAndSetLease(
+	ctx context.Context, old, next persistence.Lease,
+) (bool, persistence.Lease, error) {
 	defer s.leased.Store(true)
 	return s.Store.CompareAndSetLease(ctx, old, next)
 }

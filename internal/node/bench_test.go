@@ -91,8 +91,10 @@ type commands struct {
 // request returns the command of a number.
 func (l *commands) request(i int64) *licensedv1.AcquireLicenseRequest {
 	return &licensedv1.AcquireLicenseRequest{
-		CustomerId: fmt.Sprintf("customer-%04d", i%cmp.Or(l.customers, 5000)), DeviceId: "iphone", TitleId: "GlowS01E01",
-		CommandId: fmt.Sprintf("command-%08d", i),
+		CustomerId: fmt.Sprintf("customer-%04d", i%cmp.Or(l.customers, 5000)),
+		DeviceId:   "iphone",
+		TitleId:    "GlowS01E01",
+		CommandId:  fmt.Sprintf("command-%08d", i),
 	}
 }
 

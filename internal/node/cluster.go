@@ -70,8 +70,9 @@ func (n *Node) listen(context.Context) error {
 	c := member.Config{
 		Cluster: n.config.Cluster, Name: n.name, Info: s.info, Store: n.storage.Hot, Map: s.rows, Node: &n.owner,
 		MaxPeers: n.files.node, MaxPerNode: n.config.perNode(), MaxPerShard: n.config.perShard(),
-		Status: n.statusWith, Stopping: n.parts.Stopping(), Health: n.health, Events: &n.events, Members: n.members, Metrics: s.metrics,
-		Tracer: n.tracer, Now: n.config.Now, Log: n.log,
+		Status: n.statusWith, Stopping: n.parts.Stopping(), Health: n.health, Events: &n.events, Members: n.members,
+		Metrics: s.metrics,
+		Tracer:  n.tracer, Now: n.config.Now, Log: n.log,
 	}
 	if api := n.API(); api != nil {
 		c.API = api.String()
@@ -113,7 +114,8 @@ func (n *Node) watchShards(context.Context) error {
 // startSolo takes all shards, for the lock on the directory proves that nobody else has them, and starts
 // the one host.
 func (n *Node) startSolo(ctx context.Context) error {
-	solo, err := cluster.OpenSolo(ctx, n.storage.Hot, cluster.SoloConfig{Cluster: soloCluster, Node: n.name, Log: n.log})
+	solo, err := cluster.OpenSolo(ctx, n.storage.Hot,
+		cluster.SoloConfig{Cluster: soloCluster, Node: n.name, Log: n.log})
 	if err != nil {
 		return fmt.Errorf("take ownership: %w", err)
 	}
@@ -163,12 +165,14 @@ func (n *Node) startNode(ctx context.Context) error {
 	if m, ok := n.member.Get(); ok {
 		config.Address, config.Changed, config.Scanned = m.Transport.Address(), m.Changed, m.Scanned
 	}
-	node, err := storage.Await(ctx, n.config.StoreWait, n.log, "store", func() (*cluster.Node, error) { return cluster.StartNode(ctx, config) })
+	node, err := storage.Await(ctx, n.config.StoreWait, n.log, "store",
+		func() (*cluster.Node, error) { return cluster.StartNode(ctx, config) })
 	if err != nil {
 		return fmt.Errorf("become a node of cluster %s: %w", c.Name, err)
 	}
 	n.parts.Push("runtime", node.Close)
-	if _, err := storage.Await(ctx, n.config.StoreWait, n.log, "store", func() (struct{}, error) { return struct{}{}, node.AwaitName(ctx) }); err != nil {
+	if _, err := storage.Await(ctx, n.config.StoreWait, n.log, "store",
+		func() (struct{}, error) { return struct{}{}, node.AwaitName(ctx) }); err != nil {
 		return errors.Join(fmt.Errorf("become a node of cluster %s: %w", c.Name, err), node.Drain(ctx))
 	}
 	n.owner.Set(node)

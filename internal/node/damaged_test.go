@@ -37,7 +37,8 @@ func damagedCustomer(t *testing.T, log *slog.Logger) (*memory.Store, *node.Node,
 			t.Fatal(err)
 		}
 	}
-	if _, err := admin(g).PassivateCustomer(t.Context(), connect.NewRequest(&licensedv1.PassivateCustomerRequest{CustomerId: "Bayley"})); err != nil {
+	if _, err := admin(g).PassivateCustomer(t.Context(),
+		connect.NewRequest(&licensedv1.PassivateCustomerRequest{CustomerId: "Bayley"})); err != nil {
 		t.Fatal(err)
 	}
 	store.DamageSnapshot("Bayley:LicenseAggregate")
@@ -45,7 +46,8 @@ func damagedCustomer(t *testing.T, log *slog.Logger) (*memory.Store, *node.Node,
 }
 
 func verifyOf(t *testing.T, g *node.Node) (report *licensedv1.CustomerReport) {
-	stream, err := admin(g).VerifyCustomer(t.Context(), connect.NewRequest(&licensedv1.VerifyCustomerRequest{CustomerId: "Bayley"}))
+	stream, err := admin(g).VerifyCustomer(t.Context(),
+		connect.NewRequest(&licensedv1.VerifyCustomerRequest{CustomerId: "Bayley"}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +83,8 @@ func TestDamagedSnapshotIsRebuilt(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if !strings.Contains(log.String(), "snapshot damaged, state rebuilt from events") || !strings.Contains(log.String(), "customer=Bayley row=Bayley:LicenseAggregate:") {
+	if !strings.Contains(log.String(), "snapshot damaged, state rebuilt from events") ||
+		!strings.Contains(log.String(), "customer=Bayley row=Bayley:LicenseAggregate:") {
 		t.Errorf("not in the log:\n%s", log.String())
 	}
 }
@@ -100,7 +103,8 @@ func TestDamagedHistoryIsShown(t *testing.T) {
 		t.Errorf("a command: %v, want DATA_LOSS", err)
 	}
 	gaps, errs := 0, 0
-	stream, err := historyClient(g).ListEvents(t.Context(), connect.NewRequest(&licensedv1.ListEventsRequest{CustomerId: "Bayley"}))
+	stream, err := historyClient(g).ListEvents(t.Context(),
+		connect.NewRequest(&licensedv1.ListEventsRequest{CustomerId: "Bayley"}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,12 +120,16 @@ func TestDamagedHistoryIsShown(t *testing.T) {
 			errs++
 		}
 	}
-	state, err := historyClient(g).GetState(t.Context(), connect.NewRequest(&licensedv1.GetStateRequest{CustomerId: "Bayley"}))
-	if err != nil || len(state.Msg.Gaps) != 1 || state.Msg.Moment.Sequence != state.Msg.Gaps[0].FromSequence-1 || state.Msg.State.ActiveLicenses == 0 {
+	state, err := historyClient(g).GetState(t.Context(),
+		connect.NewRequest(&licensedv1.GetStateRequest{CustomerId: "Bayley"}))
+	if err != nil || len(state.Msg.Gaps) != 1 || state.Msg.Moment.Sequence != state.Msg.Gaps[0].FromSequence-1 ||
+		state.Msg.State.ActiveLicenses == 0 {
 		t.Errorf("what is left of the state: %v, %v", state, err)
 	}
-	why, err := historyClient(g).Why(t.Context(), connect.NewRequest(&licensedv1.WhyRequest{CustomerId: "Bayley", DeviceId: "iphone", TitleId: "GlowS01E01"}))
-	if err != nil || len(why.Msg.Gaps) != 1 || !strings.Contains(why.Msg.Verdict, "cannot be rebuilt") || len(why.Msg.Steps) == 0 {
+	why, err := historyClient(g).Why(t.Context(),
+		connect.NewRequest(&licensedv1.WhyRequest{CustomerId: "Bayley", DeviceId: "iphone", TitleId: "GlowS01E01"}))
+	if err != nil || len(why.Msg.Gaps) != 1 || !strings.Contains(why.Msg.Verdict, "cannot be rebuilt") ||
+		len(why.Msg.Steps) == 0 {
 		t.Errorf("why: %v, %v", why, err)
 	}
 	if stream.Err() != nil || gaps != 1 || errs == 0 {
@@ -142,14 +150,16 @@ func TestDamagedSnapshotIsReadAround(t *testing.T) {
 	for stream.Receive() {
 		end = stream.Msg().End
 	}
-	if err := stream.Err(); err != nil || end.GetGaps() != 0 || end.GetEvents() == 0 || end.GetEvents() != end.GetHeadSequence() {
+	if err := stream.Err(); err != nil || end.GetGaps() != 0 || end.GetEvents() == 0 ||
+		end.GetEvents() != end.GetHeadSequence() {
 		t.Errorf("events: %v, %v", end, err)
 	}
 	state, err := h.GetState(t.Context(), connect.NewRequest(&licensedv1.GetStateRequest{CustomerId: "Bayley"}))
 	if err != nil || len(state.Msg.Gaps) > 0 || state.Msg.Moment.Sequence != end.GetHeadSequence() {
 		t.Errorf("state: %v, %v", state, err)
 	}
-	why, err := h.Why(t.Context(), connect.NewRequest(&licensedv1.WhyRequest{CustomerId: "Bayley", DeviceId: "iphone", TitleId: "GlowS01E01"}))
+	why, err := h.Why(t.Context(),
+		connect.NewRequest(&licensedv1.WhyRequest{CustomerId: "Bayley", DeviceId: "iphone", TitleId: "GlowS01E01"}))
 	if err != nil || len(why.Msg.Gaps) > 0 || why.Msg.License == nil {
 		t.Errorf("why: %v, %v", why, err)
 	}

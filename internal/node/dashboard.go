@@ -77,7 +77,8 @@ func (n *Node) startDashboard(context.Context) error {
 		return fmt.Errorf("dashboard: %w", err)
 	}
 	if n.adminToken == "" && !loopback {
-		n.log.Warn("the dashboard is closed: others can reach the admin port, and there is no admin token", "address", admin.Addr().String())
+		n.log.Warn("the dashboard is closed: others can reach the admin port, and there is no admin token",
+			"address", admin.Addr().String())
 	}
 	n.dashboard.Set(d)
 	n.parts.Push("dashboard", func(context.Context) error { d.Close(); return nil })

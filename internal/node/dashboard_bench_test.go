@@ -142,7 +142,8 @@ func look(b *testing.B, n *node.Node, scrape bool) func() int64 {
 func grpcClient(n *node.Node) (client licensedv1connect.LicenseServiceClient, done func()) {
 	transport := &http.Transport{Protocols: new(http.Protocols)}
 	transport.Protocols.SetUnencryptedHTTP2(true)
-	client = licensedv1connect.NewLicenseServiceClient(&http.Client{Transport: transport}, "http://"+n.API().String(), connect.WithGRPC())
+	client = licensedv1connect.NewLicenseServiceClient(&http.Client{Transport: transport}, "http://"+n.API().String(),
+		connect.WithGRPC())
 	return client, transport.CloseIdleConnections
 }
 

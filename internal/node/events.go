@@ -15,8 +15,11 @@ func (n *Node) tellReady() {
 	incarnation := status.IncarnationText(n.shards.Incarnation())
 	if held, _, highest := n.shards.Held(); n.config.Store == "" && held > 0 {
 		n.events.Add(n.config.Now(), &licensedv1.Happening{
-			Kind: licensedv1.HappeningKind_HAPPENING_KIND_CLAIMED, Node: n.name, Incarnation: incarnation, Shards: uint32(held),
-			Text: fmt.Sprintf("%s took all %d shards, at epochs up to %d", n.name, held, highest),
+			Kind:        licensedv1.HappeningKind_HAPPENING_KIND_CLAIMED,
+			Node:        n.name,
+			Incarnation: incarnation,
+			Shards:      uint32(held),
+			Text:        fmt.Sprintf("%s took all %d shards, at epochs up to %d", n.name, held, highest),
 		})
 	}
 	n.events.Add(n.config.Now(), &licensedv1.Happening{
@@ -31,7 +34,8 @@ func (n *Node) happened(h cluster.Happening) {
 	if s, ok := n.shared.Get(); ok {
 		s.metrics.Happened(&h)
 	}
-	if m, ok := n.member.Get(); ok && (h.Kind == cluster.Began || h.Kind == cluster.Ended || h.Kind >= cluster.ClockWrong) {
+	if m, ok := n.member.Get(); ok &&
+		(h.Kind == cluster.Began || h.Kind == cluster.Ended || h.Kind >= cluster.ClockWrong) {
 		m.Retell()
 	}
 	if h.Kind == cluster.Ended && errors.Is(h.Cause, ErrNameTaken) {

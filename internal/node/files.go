@@ -70,12 +70,16 @@ func openFiles() int {
 func (n *Node) planFiles(context.Context) error {
 	n.files = planFiles(openFiles(), &n.config)
 	f := &n.files
-	n.log.Info("limits set", "open_files", f.limit, "api_connections", f.api, "admin_connections", f.admin, "store_files", f.store,
-		"archive_files", f.archive, "node_connections", f.node, "member_connections", f.members, "cassandra_connections", f.cassandra,
+	n.log.Info("limits set", "open_files", f.limit, "api_connections", f.api, "admin_connections", f.admin,
+		"store_files", f.store,
+		"archive_files", f.archive, "node_connections", f.node, "member_connections", f.members,
+		"cassandra_connections", f.cassandra,
 		"request_memory_bytes", n.config.Limits.Memory, "address_share", n.config.Limits.AddressShare)
 	if need := f.reserved() + f.api; need > f.limit {
 		n.log.Warn("limit of open files too low", "open_files", f.limit, "needed", need,
-			"remedy", fmt.Sprintf("raise it to %d (ulimit -n, LimitNOFILE), or set --max-connections and --max-node-connections", need))
+			"remedy", fmt.Sprintf(
+				"raise it to %d (ulimit -n, LimitNOFILE), or set --max-connections and --max-node-connections", need,
+			))
 	}
 	return nil
 }

@@ -9,11 +9,14 @@ func TestPlanFiles(t *testing.T) {
 		set   func(*Config)
 		node  int
 	}{
-		"alone":              {256, func(c *Config) { c.Cluster.Alone = true }, 0},
-		"member":             {256, func(c *Config) { c.Store = "cassandra://h/k" }, 32},
-		"member, many":       {1 << 20, func(c *Config) { c.Store = "cassandra://h/k" }, 1024},
-		"member, few":        {128, func(c *Config) { c.Store = "cassandra://h/k" }, 16},
-		"member, configured": {4096, func(c *Config) { c.Store, c.Cluster.MaxConnections = "cassandra://h/k", 2000 }, 2000},
+		"alone":        {256, func(c *Config) { c.Cluster.Alone = true }, 0},
+		"member":       {256, func(c *Config) { c.Store = "cassandra://h/k" }, 32},
+		"member, many": {1 << 20, func(c *Config) { c.Store = "cassandra://h/k" }, 1024},
+		"member, few":  {128, func(c *Config) { c.Store = "cassandra://h/k" }, 16},
+		"member, configured": {4096, func(c *Config) {
+			c.Store = "cassandra://h/k"
+			c.Cluster.MaxConnections = 2000
+		}, 2000},
 	} {
 		config := DefaultConfig()
 		c.set(&config)

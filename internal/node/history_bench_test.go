@@ -36,7 +36,8 @@ func BenchmarkHistory(b *testing.B) {
 	h := newLongHistory(b)
 	h.grow(manyEvents)
 	h.measure(b, "hot")
-	if _, err := h.admin.ArchiveCustomer(b.Context(), connect.NewRequest(&licensedv1.ArchiveCustomerRequest{CustomerId: "Bayley", All: true})); err != nil {
+	if _, err := h.admin.ArchiveCustomer(b.Context(),
+		connect.NewRequest(&licensedv1.ArchiveCustomerRequest{CustomerId: "Bayley", All: true})); err != nil {
 		b.Fatal(err)
 	}
 	h.measure(b, "archived")
@@ -93,7 +94,9 @@ func (h *longHistory) grow(events uint64) {
 			for {
 				i := next.Add(1)
 				h.clock.Add(40_000)
-				device, title, id := fmt.Sprint("device-", i/7%4), fmt.Sprintf("GlowS01E%02d", i/31%50), fmt.Sprint("c", i)
+				device := fmt.Sprint("device-", i/7%4)
+				title := fmt.Sprintf("GlowS01E%02d", i/31%50)
+				id := fmt.Sprint("c", i)
 				last, err := h.command(i, device, title, id)
 				switch connect.CodeOf(err) {
 				case connect.CodeFailedPrecondition, connect.CodeNotFound, connect.CodeResourceExhausted:
@@ -154,7 +157,9 @@ func (h *longHistory) measure(b *testing.B, where string) {
 		{"state-at-middle", func(ctx context.Context) error { return h.stateAt(ctx, manyEvents/2) }},
 		{"state-at-first", func(ctx context.Context) error { return h.stateAt(ctx, 60) }},
 		{"why", func(ctx context.Context) error {
-			_, err := h.history.Why(ctx, connect.NewRequest(&licensedv1.WhyRequest{CustomerId: "Bayley", DeviceId: "device-1", TitleId: "GlowS01E07"}))
+			_, err := h.history.Why(ctx, connect.NewRequest(
+				&licensedv1.WhyRequest{CustomerId: "Bayley", DeviceId: "device-1", TitleId: "GlowS01E07"},
+			))
 			return err
 		}},
 		{"verify", h.verify},
@@ -198,7 +203,8 @@ func (h *longHistory) stateAt(ctx context.Context, sequence uint64) error {
 }
 
 func (h *longHistory) verify(ctx context.Context) error {
-	stream, err := h.admin.VerifyCustomer(ctx, connect.NewRequest(&licensedv1.VerifyCustomerRequest{CustomerId: "Bayley"}))
+	stream, err := h.admin.VerifyCustomer(ctx,
+		connect.NewRequest(&licensedv1.VerifyCustomerRequest{CustomerId: "Bayley"}))
 	if err != nil {
 		return err
 	}

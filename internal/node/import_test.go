@@ -35,7 +35,8 @@ func acquireOf(ctx context.Context, n *node.Node, customer, command string) erro
 // recordsOf exports a customer.
 func recordsOf(t testing.TB, n *node.Node, customer string) (records [][]byte) {
 	t.Helper()
-	stream, err := historyClient(n).ListEvents(t.Context(), connect.NewRequest(&licensedv1.ListEventsRequest{CustomerId: customer, IncludeRecord: true}))
+	stream, err := historyClient(n).ListEvents(t.Context(),
+		connect.NewRequest(&licensedv1.ListEventsRequest{CustomerId: customer, IncludeRecord: true}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +96,8 @@ func TestImportRepeated(t *testing.T) {
 		}()
 	}
 	until(func() bool { mu.Lock(); defer mu.Unlock(); return len(written) == len(copies) })
-	if _, err := admin(g).DrainNode(t.Context(), connect.NewRequest(&licensedv1.DrainNodeRequest{Name: "n1"})); err != nil {
+	if _, err := admin(g).DrainNode(t.Context(),
+		connect.NewRequest(&licensedv1.DrainNodeRequest{Name: "n1"})); err != nil {
 		t.Fatal(err)
 	}
 	settle(t, admin(g), "n2")
@@ -130,22 +132,32 @@ func FuzzImport(f *testing.F) {
 	}
 	for _, mapper := range messages.EventMappers() {
 		f.Add(uint8(2), "c", "iphone/GlowS01E01", mapper, "p", uint64(1), int64(0), int64(0), sound[2].Data)
-		f.Add(uint8(0), "c\x00", "customer", mapper, "\xff", uint64(1<<63), int64(1)<<62, int64(-1)<<62, []byte("\x0a\x03a/b"))
+		f.Add(uint8(0), "c\x00", "customer", mapper, "\xff", uint64(1<<63), int64(1)<<62, int64(-1)<<62,
+			[]byte("\x0a\x03a/b"))
 	}
 	f.Add(uint8(2), "c", "a/b/c", "LicenseAcquired/1", "p", uint64(0), int64(0), int64(0), []byte{})
-	f.Add(uint8(2), "c", "iphone/x", "LicenseAcquired/1", "p", uint64(0), int64(0), int64(0), []byte("\x10\xff\xff\xff\xff\xff\xff\xff\xff\x7f"))
+	f.Add(uint8(2), "c", "iphone/x", "LicenseAcquired/1", "p", uint64(0), int64(0), int64(0),
+		[]byte("\x10\xff\xff\xff\xff\xff\xff\xff\xff\x7f"))
 	var runs atomic.Int64
-	f.Fuzz(func(t *testing.T, at uint8, command, about, mapper, version string, order uint64, time, issued int64, data []byte) {
+	f.Fuzz(func(
+		t *testing.T, at uint8, command, about, mapper, version string, order uint64, time, issued int64, data []byte,
+	) {
 		customer := fmt.Sprint("copy-", runs.Add(1))
 		var records [][]byte
 		for i, r := range sound {
 			if i == int(at)%len(sound) {
-				r.CommandID, r.AggregateID, r.Mapper, r.Header.PolicyVersion, r.Order, r.Data = command, about, mapper, version, order, data
+				r.CommandID = command
+				r.AggregateID = about
+				r.Mapper = mapper
+				r.Header.PolicyVersion = version
+				r.Order = order
+				r.Data = data
 				r.Time, r.IssuedAt = r.Time.Add(asDuration(time)), r.IssuedAt.Add(asDuration(issued))
 			}
 			records = append(records, persistence.AppendRecord(nil, &r))
 		}
-		_, err := admin(n).ImportCustomer(t.Context(), connect.NewRequest(&licensedv1.ImportCustomerRequest{CustomerId: customer, Records: records, Last: true}))
+		_, err := admin(n).ImportCustomer(t.Context(),
+			connect.NewRequest(&licensedv1.ImportCustomerRequest{CustomerId: customer, Records: records, Last: true}))
 		if err != nil && connect.CodeOf(err) != connect.CodeInvalidArgument {
 			t.Fatalf("import: %v", err)
 		}
@@ -161,16 +173,19 @@ func asDuration(ms int64) time.Duration {
 // asksAll asks everything of a customer that was imported, or was not.
 func asksAll(t *testing.T, n *node.Node, customer string, imported bool) {
 	t.Helper()
-	if err := acquireOf(t.Context(), n, customer, "after"); err != nil && connect.CodeOf(err) != connect.CodeFailedPrecondition {
+	if err := acquireOf(t.Context(), n, customer, "after"); err != nil &&
+		connect.CodeOf(err) != connect.CodeFailedPrecondition {
 		t.Errorf("a command: %v", err) // it may be refused by the rules
 	}
 	if !imported {
 		return
 	}
-	if _, err := client(n).ListLicenses(t.Context(), connect.NewRequest(&licensedv1.ListLicensesRequest{CustomerId: customer, IncludeInactive: true})); err != nil {
+	if _, err := client(n).ListLicenses(t.Context(),
+		connect.NewRequest(&licensedv1.ListLicensesRequest{CustomerId: customer, IncludeInactive: true})); err != nil {
 		t.Errorf("licences: %v", err)
 	}
-	if _, err := client(n).ListDevices(t.Context(), connect.NewRequest(&licensedv1.ListDevicesRequest{CustomerId: customer})); err != nil {
+	if _, err := client(n).ListDevices(t.Context(),
+		connect.NewRequest(&licensedv1.ListDevicesRequest{CustomerId: customer})); err != nil {
 		t.Errorf("devices: %v", err)
 	}
 	if _, err := historyClient(n).Why(t.Context(), connect.NewRequest(&licensedv1.WhyRequest{
@@ -182,7 +197,8 @@ func asksAll(t *testing.T, n *node.Node, customer string, imported bool) {
 	// By JSON too, which has fewer values for times.
 	url := "http://" + n.API().String()
 	j := licensedv1connect.NewLicenseServiceClient(http.DefaultClient, url, connect.WithProtoJSON())
-	if _, err := j.ListLicenses(t.Context(), connect.NewRequest(&licensedv1.ListLicensesRequest{CustomerId: customer, IncludeInactive: true})); err != nil {
+	if _, err := j.ListLicenses(t.Context(),
+		connect.NewRequest(&licensedv1.ListLicensesRequest{CustomerId: customer, IncludeInactive: true})); err != nil {
 		t.Errorf("licences by JSON: %v", err)
 	}
 	h := licensedv1connect.NewHistoryServiceClient(http.DefaultClient, url, connect.WithProtoJSON())
@@ -196,7 +212,8 @@ func asksAll(t *testing.T, n *node.Node, customer string, imported bool) {
 	if err := events.Err(); err != nil {
 		t.Errorf("events by JSON: %v", err)
 	}
-	v, err := admin(n).VerifyCustomer(t.Context(), connect.NewRequest(&licensedv1.VerifyCustomerRequest{CustomerId: customer}))
+	v, err := admin(n).VerifyCustomer(t.Context(),
+		connect.NewRequest(&licensedv1.VerifyCustomerRequest{CustomerId: customer}))
 	if err != nil {
 		t.Fatal(err)
 	}

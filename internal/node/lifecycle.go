@@ -49,7 +49,9 @@ func (n *Node) watch(failed <-chan error) {
 func (n *Node) fail(err error) {
 	n.health.Fail(err)
 	n.events.Add(n.config.Now(), &licensedv1.Happening{
-		Kind: licensedv1.HappeningKind_HAPPENING_KIND_FAILED, Node: n.name, Text: fmt.Sprintf("%s cannot serve any more: %v", n.name, err),
+		Kind: licensedv1.HappeningKind_HAPPENING_KIND_FAILED,
+		Node: n.name,
+		Text: fmt.Sprintf("%s cannot serve any more: %v", n.name, err),
 	})
 	if solo, ok := n.solo.Get(); ok {
 		solo.Lose()

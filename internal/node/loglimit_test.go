@@ -27,7 +27,8 @@ func TestGarbageIsLoggedInPart(t *testing.T) {
 	cluster := node.DefaultConfig().Cluster.Name
 	for range 500 {
 		for _, packet := range [][]byte{
-			[]byte("garbage"), []byte("\x00garbage"), label(cluster, "\x09compressed"), label(cluster, "\x00\xa3abc"), label(cluster, "\x08\xff"),
+			[]byte("garbage"), []byte("\x00garbage"), label(cluster, "\x09compressed"), label(cluster, "\x00\xa3abc"),
+			label(cluster, "\x08\xff"),
 		} {
 			_, _ = stranger.Write(packet)
 		}

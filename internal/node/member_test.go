@@ -73,7 +73,8 @@ func settle(t testing.TB, a licensedv1connect.AdminServiceClient, names ...strin
 	t.Helper()
 	until(func() bool {
 		owners, err := harness.SettledOwners(status(t, a), len(names))
-		return err == nil && !slices.ContainsFunc(names, func(name string) bool { return !slices.Contains(owners, name) })
+		return err == nil &&
+			!slices.ContainsFunc(names, func(name string) bool { return !slices.Contains(owners, name) })
 	})
 }
 
@@ -91,7 +92,8 @@ func TestCluster(t *testing.T) {
 	}
 	for i, name := range []string{"g", "n1", "n2"} {
 		m := s.Nodes[i]
-		if m.Name != name || (m.Lease == nil) != (name == "g") || (m.Incarnation == "") != (name == "g") || (m.ApiAddress == "") != (name == "n1") || m.NodeAddress == "" {
+		if m.Name != name || (m.Lease == nil) != (name == "g") || (m.Incarnation == "") != (name == "g") ||
+			(m.ApiAddress == "") != (name == "n1") || m.NodeAddress == "" {
 			t.Errorf("member %d: %v, want %s", i, m, name)
 		}
 	}
@@ -108,13 +110,15 @@ func TestCluster(t *testing.T) {
 		if err != nil || res.Msg.Sequence != 4 {
 			t.Fatalf("%s: %v, %v", id, res, err)
 		}
-		downloads, err := client(g).ListDownloads(t.Context(), connect.NewRequest(&licensedv1.ListDownloadsRequest{CustomerId: id, TitleId: "GlowS01E01"}))
+		downloads, err := client(g).ListDownloads(t.Context(),
+			connect.NewRequest(&licensedv1.ListDownloadsRequest{CustomerId: id, TitleId: "GlowS01E01"}))
 		if err != nil || len(downloads.Msg.Downloads) != 1 {
 			t.Errorf("%s: downloads %v, %v", id, downloads, err)
 		}
 	}
 	for _, id := range customers {
-		p, err := a.PassivateCustomer(t.Context(), connect.NewRequest(&licensedv1.PassivateCustomerRequest{CustomerId: id}))
+		p, err := a.PassivateCustomer(t.Context(),
+			connect.NewRequest(&licensedv1.PassivateCustomerRequest{CustomerId: id}))
 		if err != nil || !p.Msg.Passivated {
 			t.Errorf("%s: passivate: %v, %v", id, p, err)
 		}
@@ -126,12 +130,14 @@ func TestCluster(t *testing.T) {
 		for v.Receive() {
 			report = v.Msg().Report
 		}
-		if err := v.Err(); err != nil || report.GetEvents() != 4 || len(report.GetFindings()) != 0 || report.GetLiveStateCompared() {
+		if err := v.Err(); err != nil || report.GetEvents() != 4 || len(report.GetFindings()) != 0 ||
+			report.GetLiveStateCompared() {
 			t.Errorf("%s: verify: %v, %v", id, report, err)
 		}
 	}
 	wantImport(t, g)
-	shows(t, g, []string{"licensed_cluster_shards 32"}, []string{"licensed_cluster_has_lease", "licensed_cluster_shards_held"})
+	shows(t, g, []string{"licensed_cluster_shards 32"},
+		[]string{"licensed_cluster_has_lease", "licensed_cluster_shards_held"})
 	shows(t, n1, []string{
 		"licensed_cluster_shards 32", "licensed_cluster_has_lease 1", "licensed_cluster_draining 0",
 		`licensed_cluster_shard_changes_total{change="epoch_raised"} 0`,
@@ -151,7 +157,8 @@ func TestNobodyServes(t *testing.T) {
 	}
 	began := time.Now()
 	_, err := acquire(t, g, "c")
-	if connect.CodeOf(err) != connect.CodeUnavailable || !strings.Contains(err.Error(), "no node serves this customer: no node has a lease; not executed") {
+	if connect.CodeOf(err) != connect.CodeUnavailable ||
+		!strings.Contains(err.Error(), "no node serves this customer: no node has a lease; not executed") {
 		t.Errorf("%v after %v", err, time.Since(began))
 	}
 }
@@ -160,7 +167,8 @@ func TestNobodyServes(t *testing.T) {
 func wantImport(t *testing.T, g *node.Node) {
 	t.Helper()
 	h := licensedv1connect.NewHistoryServiceClient(http.DefaultClient, "http://"+g.API().String())
-	stream, err := h.ListEvents(t.Context(), connect.NewRequest(&licensedv1.ListEventsRequest{CustomerId: "Bayley", IncludeRecord: true}))
+	stream, err := h.ListEvents(t.Context(),
+		connect.NewRequest(&licensedv1.ListEventsRequest{CustomerId: "Bayley", IncludeRecord: true}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,13 +182,15 @@ func wantImport(t *testing.T, g *node.Node) {
 		t.Fatalf("%d records, %v", len(records), err)
 	}
 	for _, id := range []string{"copy-1", "copy-2", "copy-3", "copy-4"} {
-		res, err := admin(g).ImportCustomer(t.Context(), connect.NewRequest(&licensedv1.ImportCustomerRequest{CustomerId: id, Records: records, Last: true}))
+		res, err := admin(g).ImportCustomer(t.Context(),
+			connect.NewRequest(&licensedv1.ImportCustomerRequest{CustomerId: id, Records: records, Last: true}))
 		if err != nil || res.Msg.Imported != 4 {
 			t.Errorf("import %s: %v, %v", id, res, err)
 		}
 	}
 	// Onto a history that did not come from an import.
-	_, err = admin(g).ImportCustomer(t.Context(), connect.NewRequest(&licensedv1.ImportCustomerRequest{CustomerId: "Matt", Records: records, Last: true}))
+	_, err = admin(g).ImportCustomer(t.Context(),
+		connect.NewRequest(&licensedv1.ImportCustomerRequest{CustomerId: "Matt", Records: records, Last: true}))
 	if connect.CodeOf(err) != connect.CodeFailedPrecondition {
 		t.Errorf("import over Matt's history: %v", err)
 	}
@@ -197,14 +207,16 @@ func wantDrain(t *testing.T, a licensedv1connect.AdminServiceClient, n1 *node.No
 		t.Fatal(err)
 	}
 	settle(t, a, "n2")
-	if status, body := get(t, n1.Admin().String(), "/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(body, "draining") {
+	if status, body := get(t, n1.Admin().String(), "/readyz"); status != http.StatusServiceUnavailable ||
+		!strings.Contains(body, "draining") {
 		t.Errorf("a drained node: %d %s", status, body)
 	}
 	until(func() bool { // It gives up its lease after its last shard.
 		_, body := get(t, n1.Admin().String(), "/metrics")
 		return strings.Contains(body, "\nlicensed_cluster_has_lease 0\n")
 	})
-	shows(t, n1, []string{"licensed_cluster_has_lease 0", "licensed_cluster_draining 1", "licensed_cluster_shards_held 0"}, nil)
+	shows(t, n1,
+		[]string{"licensed_cluster_has_lease 0", "licensed_cluster_draining 1", "licensed_cluster_shards_held 0"}, nil)
 	if err := n1.Stop(t.Context()); err != nil {
 		t.Errorf("stop: %v", err)
 	}
@@ -229,7 +241,9 @@ func TestEncrypted(t *testing.T) {
 		return path
 	}
 	cert, private := ca.SignPEM(2)
-	files := tlsfiles.Files{Cert: write("cert.pem", cert), Key: write("key.pem", private), CA: write("ca.pem", ca.PEM())}
+	files := tlsfiles.Files{
+		Cert: write("cert.pem", cert), Key: write("key.pem", private), CA: write("ca.pem", ca.PEM()),
+	}
 	key := write("gossip.key", []byte(base64.StdEncoding.EncodeToString(make([]byte, 32))+"\n"))
 	c := newCompany(t)
 	c.with = func(config *node.Config) {
@@ -246,13 +260,17 @@ func TestEncrypted(t *testing.T) {
 		t.Errorf("the API is at %s", g.APIURL())
 	}
 	for _, h2 := range []bool{false, true} {
-		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca.Pool(), Certificates: []tls.Certificate{ca.Sign(3)}}, ForceAttemptHTTP2: h2}
+		transport := &http.Transport{
+			TLSClientConfig:   &tls.Config{RootCAs: ca.Pool(), Certificates: []tls.Certificate{ca.Sign(3)}},
+			ForceAttemptHTTP2: h2,
+		}
 		defer transport.CloseIdleConnections()
 		a := licensedv1connect.NewAdminServiceClient(&http.Client{Transport: transport}, g.APIURL())
 		settle(t, a, "n1", "n2")
 		api := licensedv1connect.NewLicenseServiceClient(&http.Client{Transport: transport}, g.APIURL())
 		for _, id := range []string{"a", "b", "c", "d", "e", "f"} {
-			if _, err := api.ListLicenses(t.Context(), connect.NewRequest(&licensedv1.ListLicensesRequest{CustomerId: id})); err != nil {
+			if _, err := api.ListLicenses(t.Context(),
+				connect.NewRequest(&licensedv1.ListLicensesRequest{CustomerId: id})); err != nil {
 				t.Errorf("%s: %v", id, err)
 			}
 		}

@@ -212,7 +212,8 @@ func (n *Node) both() []step {
 // openStorage opens store and archive. A disk error stops the node.
 func (n *Node) openStorage(ctx context.Context) (err error) {
 	n.storage, err = storage.Open(ctx, n.config.Config, storage.Options{
-		StoreFiles: n.files.store, ArchiveFiles: n.files.archive, Failed: n.fail, Registry: n.registry, Now: n.config.Now, Log: n.log,
+		StoreFiles: n.files.store, ArchiveFiles: n.files.archive, Failed: n.fail, Registry: n.registry,
+		Now: n.config.Now, Log: n.log,
 	})
 	if err != nil {
 		return err
@@ -227,7 +228,9 @@ func (n *Node) openPolicy(context.Context) (err error) {
 		File: n.config.Policy, Poll: n.config.PolicyPoll, Log: n.log, Large: func(l license.Large) { n.hosts.Large(l) },
 		Changed: func(version string) {
 			n.events.Add(n.config.Now(), &licensedv1.Happening{
-				Kind: licensedv1.HappeningKind_HAPPENING_KIND_POLICY_CHANGED, Node: n.name, Text: fmt.Sprintf("policy %s is in force on %s", version, n.name),
+				Kind: licensedv1.HappeningKind_HAPPENING_KIND_POLICY_CHANGED,
+				Node: n.name,
+				Text: fmt.Sprintf("policy %s is in force on %s", version, n.name),
 			})
 		},
 	})
@@ -241,8 +244,9 @@ func (n *Node) openPolicy(context.Context) (err error) {
 // startHosts starts what the host of each incarnation runs in. A gateway has no host.
 func (n *Node) startHosts(context.Context) error {
 	c := host.Config{
-		Node: n.name, Storage: n.storage, Policy: n.policy, Runtime: n.config.Runtime, Archiver: n.config.Archiver, Confirmed: n.confirmed,
-		Tracer: n.tracer, Events: &n.events, Registry: n.registry, Now: n.config.Now, Log: n.log,
+		Node: n.name, Storage: n.storage, Policy: n.policy, Runtime: n.config.Runtime, Archiver: n.config.Archiver,
+		Confirmed: n.confirmed,
+		Tracer:    n.tracer, Events: &n.events, Registry: n.registry, Now: n.config.Now, Log: n.log,
 		Appended: func(customer string) { // Streams follow customers, once there is a gateway.
 			if g, ok := n.gateway.Get(); ok {
 				g.Appended(customer)

@@ -203,7 +203,8 @@ func TestFailure(t *testing.T) {
 		t.Errorf("reported %v", err)
 	}
 	for _, path := range []string{"/healthz", "/readyz"} {
-		if status, body := get(t, n.API().String(), path); status != http.StatusServiceUnavailable || !strings.Contains(body, "the disk is gone") {
+		if status, body := get(t, n.API().String(), path); status != http.StatusServiceUnavailable ||
+			!strings.Contains(body, "the disk is gone") {
 			t.Errorf("%s: %d %s", path, status, body)
 		}
 	}
@@ -301,7 +302,8 @@ func TestMetrics(t *testing.T) {
 	}
 	for _, series := range []string{
 		"licensed_activation_duration_seconds_count 1\n", "licensed_passivations_total 1\n",
-		"licensed_resident_aggregates 0\n", "licensed_store_syncs_total", "licensed_store_disk_bytes", "licensed_build_info{", "process_resident_memory_bytes", "go_goroutines",
+		"licensed_resident_aggregates 0\n", "licensed_store_syncs_total", "licensed_store_disk_bytes",
+		"licensed_build_info{", "process_resident_memory_bytes", "go_goroutines",
 	} {
 		t.Log("waiting for", series)
 		until(func() bool {
@@ -326,7 +328,9 @@ func TestProfilesNeedTheToken(t *testing.T) {
 			}
 			change(&c)
 			url := "http://" + start(t, c).Admin().String() + "/debug/pprof/cmdline"
-			for given, want := range map[string]int{"": http.StatusUnauthorized, "Bearer wrong": http.StatusUnauthorized, "Bearer " + token: http.StatusOK} {
+			for given, want := range map[string]int{
+				"": http.StatusUnauthorized, "Bearer wrong": http.StatusUnauthorized, "Bearer " + token: http.StatusOK,
+			} {
 				r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
 				if err != nil {
 					t.Fatal(err)

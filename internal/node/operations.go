@@ -31,11 +31,16 @@ func (o *operations) Node(ctx context.Context) (*licensedv1.GetNodeResponse, err
 	stats := o.n.hosts.Stats()
 	held, lowest, highest := o.n.shards.Held()
 	return &licensedv1.GetNodeResponse{
-		Name: o.n.name, Incarnation: status.IncarnationText(o.n.shards.Incarnation()), Version: version.Version(), GoVersion: runtime.Version(),
-		StartedAt: timestamppb.New(o.n.started), Uptime: durationpb.New(o.n.config.Now().Sub(o.n.started)),
-		ResidentCustomers: uint64(stats.Resident), UnpackedCustomers: uint64(stats.Unpacked), ResidentBytes: uint64(stats.ResidentBytes),
-		RequestsInFlight: uint64(stats.InFlight),
-		Shards:           o.n.shards.Shards(), ShardsHeld: uint32(held), LowestEpoch: lowest, HighestEpoch: highest,
+		Name:        o.n.name,
+		Incarnation: status.IncarnationText(o.n.shards.Incarnation()),
+		Version:     version.Version(),
+		GoVersion:   runtime.Version(),
+		StartedAt:   timestamppb.New(o.n.started), Uptime: durationpb.New(o.n.config.Now().Sub(o.n.started)),
+		ResidentCustomers: uint64(stats.Resident),
+		UnpackedCustomers: uint64(stats.Unpacked),
+		ResidentBytes:     uint64(stats.ResidentBytes),
+		RequestsInFlight:  uint64(stats.InFlight),
+		Shards:            o.n.shards.Shards(), ShardsHeld: uint32(held), LowestEpoch: lowest, HighestEpoch: highest,
 		PolicyVersion: o.n.policy.Version(), PolicySource: o.n.policy.Name(), Store: o.n.storage.Status(ctx),
 		Archive: o.n.hosts.ArchiveStatus(),
 	}, nil
@@ -109,7 +114,9 @@ func (o *operations) Passivate(ctx context.Context, customer string) (resident, 
 }
 
 // Archive implements gateway.Operations.
-func (o *operations) Archive(ctx context.Context, customer string, all bool) (*licensedv1.ArchiveCustomerResponse, error) {
+func (o *operations) Archive(
+	ctx context.Context, customer string, all bool,
+) (*licensedv1.ArchiveCustomerResponse, error) {
 	if o.n.storage.Cold == nil {
 		return nil, gateway.ErrUnsupported
 	}
@@ -120,7 +127,8 @@ func (o *operations) Archive(ctx context.Context, customer string, all bool) (*l
 	if answer.Head.Sequence == 0 {
 		return nil, fmt.Errorf("history of %s: %w", customer, persistence.ErrNotFound)
 	}
-	res, _, err := request[*licensedv1.ArchiveCustomerResponse](ctx, o.n.aggregates, customer, &nodev1.ArchiveRequest{All: all})
+	res, _, err := request[*licensedv1.ArchiveCustomerResponse](ctx, o.n.aggregates, customer,
+		&nodev1.ArchiveRequest{All: all})
 	return res, err
 }
 

@@ -57,7 +57,8 @@ func testOverlargeCustomer(t *testing.T, store persistence.Store) {
 	g := c.start("g", node.RoleGateway)
 	settle(t, admin(g), "n1")
 	rejected := func(err error) bool {
-		return connect.CodeOf(err) == connect.CodeFailedPrecondition && strings.Contains(err.Error(), "too large for the store")
+		return connect.CodeOf(err) == connect.CodeFailedPrecondition &&
+			strings.Contains(err.Error(), "too large for the store")
 	}
 	acquired := 0
 	for {
@@ -76,18 +77,26 @@ func testOverlargeCustomer(t *testing.T, store persistence.Store) {
 	settle(t, admin(g), "n2")
 	h := historyClient(g)
 	events := uint64(len(recordsOf(t, g, "Bayley")))
-	if list, err := client(g).ListLicenses(t.Context(), connect.NewRequest(&licensedv1.ListLicensesRequest{CustomerId: "Bayley"})); err != nil || len(list.Msg.Licenses) != 1 {
+	if list, err := client(g).ListLicenses(
+		t.Context(), connect.NewRequest(&licensedv1.ListLicensesRequest{CustomerId: "Bayley"}),
+	); err != nil || len(list.Msg.Licenses) != 1 {
 		t.Errorf("licences: %v, %v", list, err)
 	}
 	state, err := h.GetState(t.Context(), connect.NewRequest(&licensedv1.GetStateRequest{CustomerId: "Bayley"}))
-	if err != nil || len(state.Msg.Gaps) > 0 || state.Msg.Moment.Sequence != events || state.Msg.State.ActiveLicenses != 1 {
+	if err != nil || len(state.Msg.Gaps) > 0 || state.Msg.Moment.Sequence != events ||
+		state.Msg.State.ActiveLicenses != 1 {
 		t.Errorf("state: %v, %v", state, err)
 	}
-	at := &licensedv1.GetStateRequest{CustomerId: "Bayley", At: &licensedv1.GetStateRequest_Sequence{Sequence: events - 1}}
-	if state, err = h.GetState(t.Context(), connect.NewRequest(at)); err != nil || state.Msg.Moment.Sequence != events-1 || state.Msg.State.ActiveLicenses != 1 {
+	at := &licensedv1.GetStateRequest{
+		CustomerId: "Bayley",
+		At:         &licensedv1.GetStateRequest_Sequence{Sequence: events - 1},
+	}
+	if state, err = h.GetState(t.Context(), connect.NewRequest(at)); err != nil ||
+		state.Msg.Moment.Sequence != events-1 || state.Msg.State.ActiveLicenses != 1 {
 		t.Errorf("an earlier state: %v, %v", state, err)
 	}
-	why, err := h.Why(t.Context(), connect.NewRequest(&licensedv1.WhyRequest{CustomerId: "Bayley", DeviceId: "iphone", TitleId: "GlowS01E01"}))
+	why, err := h.Why(t.Context(),
+		connect.NewRequest(&licensedv1.WhyRequest{CustomerId: "Bayley", DeviceId: "iphone", TitleId: "GlowS01E01"}))
 	if err != nil || len(why.Msg.Gaps) > 0 || why.Msg.License == nil {
 		t.Errorf("why: %v, %v", why, err)
 	}

@@ -23,7 +23,8 @@ func TestQuestionsLeaveNoTrace(t *testing.T) {
 	settle(t, admin(g), "n1")
 	ask := func(customer string) {
 		t.Helper()
-		if _, err := client(g).ListLicenses(t.Context(), connect.NewRequest(&licensedv1.ListLicensesRequest{CustomerId: customer})); err != nil {
+		if _, err := client(g).ListLicenses(t.Context(),
+			connect.NewRequest(&licensedv1.ListLicensesRequest{CustomerId: customer})); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -48,7 +49,8 @@ func TestQuestionsLeaveNoTrace(t *testing.T) {
 	}
 	before := roots()
 	for range 100 {
-		if _, err := admin(g).PassivateCustomer(t.Context(), connect.NewRequest(&licensedv1.PassivateCustomerRequest{CustomerId: "Bayley"})); err != nil {
+		if _, err := admin(g).PassivateCustomer(t.Context(),
+			connect.NewRequest(&licensedv1.PassivateCustomerRequest{CustomerId: "Bayley"})); err != nil {
 			t.Fatal(err)
 		}
 		ask("Bayley")
@@ -85,13 +87,16 @@ func TestReadersOfHistoryLoadNobody(t *testing.T) {
 	}
 	before, _ := count()
 	for range 100 {
-		if _, err := admin(g).PassivateCustomer(t.Context(), connect.NewRequest(&licensedv1.PassivateCustomerRequest{CustomerId: "Bayley"})); err != nil {
+		if _, err := admin(g).PassivateCustomer(t.Context(),
+			connect.NewRequest(&licensedv1.PassivateCustomerRequest{CustomerId: "Bayley"})); err != nil {
 			t.Fatal(err)
 		}
-		if report := verifyOf(t, g); report.LiveStateCompared || len(report.Findings) > 0 || report.Events != report.HeadSequence {
+		if report := verifyOf(t, g); report.LiveStateCompared || len(report.Findings) > 0 ||
+			report.Events != report.HeadSequence {
 			t.Fatalf("report %v", report)
 		}
-		stream, err := historyClient(g).ListEvents(t.Context(), connect.NewRequest(&licensedv1.ListEventsRequest{CustomerId: "Bayley"}))
+		stream, err := historyClient(g).ListEvents(t.Context(),
+			connect.NewRequest(&licensedv1.ListEventsRequest{CustomerId: "Bayley"}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -101,10 +106,14 @@ func TestReadersOfHistoryLoadNobody(t *testing.T) {
 			t.Fatal(err)
 		}
 		at := &licensedv1.GetStateRequest_Sequence{Sequence: 9}
-		if _, err := historyClient(g).GetState(t.Context(), connect.NewRequest(&licensedv1.GetStateRequest{CustomerId: "Bayley", At: at})); err != nil {
+		if _, err := historyClient(g).GetState(t.Context(),
+			connect.NewRequest(&licensedv1.GetStateRequest{CustomerId: "Bayley", At: at})); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := historyClient(g).Why(t.Context(), connect.NewRequest(&licensedv1.WhyRequest{CustomerId: "Bayley", DeviceId: "iphone", TitleId: "c1"})); err != nil {
+		if _, err := historyClient(g).Why(
+			t.Context(),
+			connect.NewRequest(&licensedv1.WhyRequest{CustomerId: "Bayley", DeviceId: "iphone", TitleId: "c1"}),
+		); err != nil {
 			t.Fatal(err)
 		}
 		if roots, resident := count(); roots != before || resident != 0 {

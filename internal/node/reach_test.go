@@ -124,7 +124,8 @@ func TestUnreachableNodePort(t *testing.T) {
 			served(t, "n1 left", g, customerIDs(90))
 			settle(t, admin(g), "n2")
 			wantUnready(t, n3, "node port")
-			if claimed := gauge(t, n3, `licensed_cluster_shard_changes_total{change="claimed"}`); claimed != "0" || gauge(t, n3, "licensed_cluster_reachable") != "0" {
+			if claimed := gauge(t, n3, `licensed_cluster_shard_changes_total{change="claimed"}`); claimed != "0" ||
+				gauge(t, n3, "licensed_cluster_reachable") != "0" {
 				t.Errorf("n3 took %s shards", claimed)
 			}
 		})

@@ -25,7 +25,9 @@ func TestScrapes(t *testing.T) {
 	}
 	c := newCompany(t)
 	processes := map[string]*node.Node{
-		"n1": c.start("n1", node.RoleNode|node.RoleGateway), "n2": c.start("n2", node.RoleNode|node.RoleGateway), "g": c.start("g", node.RoleGateway),
+		"n1": c.start("n1", node.RoleNode|node.RoleGateway),
+		"n2": c.start("n2", node.RoleNode|node.RoleGateway),
+		"g":  c.start("g", node.RoleGateway),
 	}
 	settle(t, admin(processes["g"]), "n1", "n2")
 	alone, _ := config(t)
@@ -50,7 +52,8 @@ func TestScrapes(t *testing.T) {
 	work("1")
 	scrape("before")
 	work("2")
-	if _, err := admin(processes["g"]).DrainNode(t.Context(), connect.NewRequest(&licensedv1.DrainNodeRequest{Name: "n1"})); err != nil {
+	if _, err := admin(processes["g"]).DrainNode(t.Context(),
+		connect.NewRequest(&licensedv1.DrainNodeRequest{Name: "n1"})); err != nil {
 		t.Fatal(err)
 	}
 	settle(t, admin(processes["g"]), "n2")
@@ -70,10 +73,12 @@ func everyOutcome(t *testing.T, n *node.Node, customer, round string) {
 			t.Fatalf("%s on %q: %v", customer, device, err)
 		}
 	}
-	if _, err := admin(n).PassivateCustomer(t.Context(), connect.NewRequest(&licensedv1.PassivateCustomerRequest{CustomerId: customer})); err != nil {
+	if _, err := admin(n).PassivateCustomer(t.Context(),
+		connect.NewRequest(&licensedv1.PassivateCustomerRequest{CustomerId: customer})); err != nil {
 		t.Fatal(err)
 	}
-	_, err := admin(n).ArchiveCustomer(t.Context(), connect.NewRequest(&licensedv1.ArchiveCustomerRequest{CustomerId: customer, All: true}))
+	_, err := admin(n).ArchiveCustomer(t.Context(),
+		connect.NewRequest(&licensedv1.ArchiveCustomerRequest{CustomerId: customer, All: true}))
 	if err != nil && connect.CodeOf(err) != connect.CodeUnimplemented {
 		t.Fatal(err)
 	}

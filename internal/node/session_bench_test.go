@@ -43,7 +43,8 @@ func BenchmarkSession(b *testing.B) {
 	}
 	defer connection.Close()
 	unary := unaryCalls{connection: connection}
-	client := licensedv1connect.NewLicenseServiceClient(harness.HTTP2(b), "http://"+n.API().String(), connect.WithGRPC())
+	client := licensedv1connect.NewLicenseServiceClient(harness.HTTP2(b), "http://"+n.API().String(),
+		connect.WithGRPC())
 	l := &commands{}
 	for _, inFlight := range []int{64, 256, 1024} {
 		b.Run(fmt.Sprint(inFlight), func(b *testing.B) {

@@ -49,7 +49,8 @@ func (n *Node) clusterStatus(ctx context.Context) (*licensedv1.ClusterStatus, er
 		}
 	}
 	return n.assess(&clusterstatus.Input{
-		Name: name, Reporter: self.Name, Now: n.config.Now(), Shards: n.shards.Shards(), Alone: true, Answers: []clusterstatus.Answer{a},
+		Name: name, Reporter: self.Name, Now: n.config.Now(), Shards: n.shards.Shards(), Alone: true,
+		Answers: []clusterstatus.Answer{a},
 	}, nil), nil
 }
 
@@ -68,8 +69,10 @@ func (n *Node) statusWith(ctx context.Context, owner *cluster.NodeStatus) (*lice
 		Roles:     n.config.Roles.messages(),
 		StartedAt: timestamppb.New(n.started), SeenAt: timestamppb.New(now),
 		ShardsOpen: uint32(held), LowestEpoch: lowest, HighestEpoch: highest,
-		ResidentCustomers: uint64(stats.Resident), UnpackedCustomers: uint64(stats.Unpacked), ResidentBytes: uint64(stats.ResidentBytes),
-		RequestsWaiting: uint64(stats.InFlight), PolicyVersion: n.policy.Version(), Activity: n.activity(),
+		ResidentCustomers: uint64(stats.Resident),
+		UnpackedCustomers: uint64(stats.Unpacked),
+		ResidentBytes:     uint64(stats.ResidentBytes),
+		RequestsWaiting:   uint64(stats.InFlight), PolicyVersion: n.policy.Version(), Activity: n.activity(),
 		CommandsPerSecond: n.hosts.CommandsPerSecond(),
 	}
 	state, cause := n.health.State()
@@ -108,7 +111,10 @@ func (n *Node) addMember(s *licensedv1.NodeStatus, st *cluster.NodeStatus) {
 		return
 	}
 	s.Incarnation = status.IncarnationText(st.Incarnation)
-	s.Lease = &licensedv1.LeaseStatus{Remaining: durationpb.New(st.Lease), Ttl: durationpb.New(n.config.Cluster.LeaseTTL)}
+	s.Lease = &licensedv1.LeaseStatus{
+		Remaining: durationpb.New(st.Lease),
+		Ttl:       durationpb.New(n.config.Cluster.LeaseTTL),
+	}
 	s.IncarnationAge = durationpb.New(st.Age)
 	s.ShardsOpen, s.ShardsExpected, s.ShardsClosing = uint32(st.Open), uint32(st.Expected), uint32(st.Closing)
 	s.ShardsMoving, s.ClockOffset = uint32(st.Moving), durationpb.New(st.ClockAhead)
@@ -118,7 +124,8 @@ func (n *Node) addMember(s *licensedv1.NodeStatus, st *cluster.NodeStatus) {
 	case st.Draining && s.State == licensedv1.NodeState_NODE_STATE_READY:
 		s.State = licensedv1.NodeState_NODE_STATE_DRAINING
 	case st.Lease == 0 && !st.Draining:
-		s.State, s.Reason = licensedv1.NodeState_NODE_STATE_SUSPECT, "no lease: the store does not answer, or not in time"
+		s.State, s.Reason = licensedv1.NodeState_NODE_STATE_SUSPECT, "no lease: the store does not answer, "+
+			"or not in time"
 	}
 }
 

@@ -26,7 +26,9 @@ type otlp struct {
 	spans map[string]*v1.Span // by name
 }
 
-func (c *otlp) Export(_ context.Context, r *collector.ExportTraceServiceRequest) (*collector.ExportTraceServiceResponse, error) {
+func (c *otlp) Export(
+	_ context.Context, r *collector.ExportTraceServiceRequest,
+) (*collector.ExportTraceServiceResponse, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, resource := range r.ResourceSpans {
@@ -75,7 +77,9 @@ func TestTraceOfTwo(t *testing.T) {
 	c.with = func(config *node.Config) { config.Traces.Endpoint, config.Traces.Ratio = endpoint, 1 }
 	n, g := c.start("n", node.RoleNode), c.start("g", node.RoleGateway)
 	settle(t, admin(g), "n")
-	r := connect.NewRequest(&licensedv1.AcquireLicenseRequest{CustomerId: "Bayley", DeviceId: "iphone", TitleId: "GlowS01E01", CommandId: "c1"})
+	r := connect.NewRequest(&licensedv1.AcquireLicenseRequest{
+		CustomerId: "Bayley", DeviceId: "iphone", TitleId: "GlowS01E01", CommandId: "c1",
+	})
 	const id = "0af7651916cd43dd8448eb211c80319c"
 	r.Header().Set("traceparent", "00-"+id+"-b7ad6b7169203331-01")
 	if _, err := client(g).AcquireLicense(t.Context(), r); err != nil {
@@ -87,7 +91,8 @@ func TestTraceOfTwo(t *testing.T) {
 		}
 	}
 	names, trace := spans.path("store append")
-	if trace != id || len(names) < 3 || names[1] != "actor execute" || names[len(names)-1] != "licensed.v1.LicenseService/AcquireLicense" {
+	if trace != id || len(names) < 3 || names[1] != "actor execute" ||
+		names[len(names)-1] != "licensed.v1.LicenseService/AcquireLicense" {
 		t.Errorf("the append lies in trace %s, below %q", trace, names)
 	}
 }
@@ -102,7 +107,9 @@ func TestTrace(t *testing.T) {
 		t.Fatal(err)
 	}
 	client := licensedv1connect.NewLicenseServiceClient(http.DefaultClient, "http://"+n.API().String())
-	r := connect.NewRequest(&licensedv1.AcquireLicenseRequest{CustomerId: "Bayley", DeviceId: "iphone", TitleId: "GlowS01E01", CommandId: "c1"})
+	r := connect.NewRequest(&licensedv1.AcquireLicenseRequest{
+		CustomerId: "Bayley", DeviceId: "iphone", TitleId: "GlowS01E01", CommandId: "c1",
+	})
 	const id = "0af7651916cd43dd8448eb211c80319c"
 	r.Header().Set("traceparent", "00-"+id+"-b7ad6b7169203331-01")
 	if _, err := client.AcquireLicense(t.Context(), r); err != nil {
@@ -114,7 +121,9 @@ func TestTrace(t *testing.T) {
 	spans.mu.Lock()
 	defer spans.mu.Unlock()
 	const call, actor = "licensed.v1.LicenseService/AcquireLicense", "actor execute"
-	for name, parent := range map[string]string{actor: call, "store read": actor, "store put root": actor, "store append": actor} {
+	for name, parent := range map[string]string{
+		actor: call, "store read": actor, "store put root": actor, "store append": actor,
+	} {
 		s := spans.spans[name]
 		switch {
 		case s == nil:
@@ -123,7 +132,8 @@ func TestTrace(t *testing.T) {
 			t.Errorf("%q is not below %q", name, parent)
 		}
 	}
-	if s := spans.spans[call]; s == nil || !strings.EqualFold(hexOf(s.TraceId), id) || hexOf(s.ParentSpanId) != "b7ad6b7169203331" {
+	if s := spans.spans[call]; s == nil || !strings.EqualFold(hexOf(s.TraceId), id) ||
+		hexOf(s.ParentSpanId) != "b7ad6b7169203331" {
 		t.Errorf("the call does not continue its client's trace: %v", s)
 	}
 }

@@ -115,7 +115,8 @@ func (c *crew) serve(run string) []string {
 	}
 	wg.Wait()
 	if failed := slices.DeleteFunc(errs, func(err error) bool { return err == nil }); len(failed) > 0 {
-		return []string{fmt.Sprintf("%s: %d of %d customers are not served: %v", run, len(failed), customers, failed[0])}
+		return []string{fmt.Sprintf("%s: %d of %d customers are not served: %v",
+			run, len(failed), customers, failed[0])}
 	}
 	return nil
 }
@@ -133,7 +134,8 @@ func (c *crew) notResponding() (faults []string) {
 		}
 	}
 	if s.NodesRunning != 2 || s.NodesExpected != 2 || s.ShardsServed != s.Shards {
-		faults = append(faults, fmt.Sprintf("%d of %d nodes running, %d of %d shards served: %v", s.NodesRunning, s.NodesExpected, s.ShardsServed, s.Shards, s.Warnings))
+		faults = append(faults, fmt.Sprintf("%d of %d nodes running, %d of %d shards served: %v",
+			s.NodesRunning, s.NodesExpected, s.ShardsServed, s.Shards, s.Warnings))
 	}
 	return faults
 }
@@ -176,7 +178,8 @@ func (c *crew) leases() []persistence.Lease {
 func TestTwoClustersOneName(t *testing.T) {
 	prod, staging := newCrew(t, 5*time.Second), newCrew(t, 5*time.Second)
 	prod.begin("p")
-	staging.join = []string{prod.g.Gossip(), prod.n1.Gossip()} // a typo, or an address that was given to another machine
+	// a typo, or an address that was given to another machine
+	staging.join = []string{prod.g.Gossip(), prod.n1.Gossip()}
 	staging.begin("s")
 	for _, c := range []*crew{prod, staging} {
 		until(func() bool { return strings.Contains(c.log.String(), "process of another cluster") })
@@ -196,7 +199,10 @@ func TestTwoClustersOneName(t *testing.T) {
 		}
 	}
 	prod.serves("after the other is gone")
-	for name, n := range map[string]int{"prod": countLines(prod.log, "process of another cluster"), "staging": countLines(staging.log, "process of another cluster")} {
+	for name, n := range map[string]int{
+		"prod":    countLines(prod.log, "process of another cluster"),
+		"staging": countLines(staging.log, "process of another cluster"),
+	} {
 		if n > 3 { // once by each process
 			t.Errorf("%s logged the other cluster %d times", name, n)
 		}
@@ -234,7 +240,9 @@ func TestForgedAlive(t *testing.T) {
 			i := persistence.NewIncarnation()
 			meta.Incarnation = i[:]
 		}
-		if err := f.Alive(forge.Alive{Name: c.g.GossipID(victim), Gossip: c.g.GossipAddress(victim), Meta: meta}); err != nil {
+		if err := f.Alive(
+			forge.Alive{Name: c.g.GossipID(victim), Gossip: c.g.GossipAddress(victim), Meta: meta},
+		); err != nil {
 			t.Fatal(err)
 		}
 		until(func() bool { m := c.g.Gossiped(victim); return m == nil || m.NodeAddress == "127.0.2.1:9" })
@@ -251,7 +259,8 @@ func TestForgedAlive(t *testing.T) {
 	until(func() bool { return c.n1.Gossiped("n3") != nil && c.g.Gossiped("n3") != nil })
 	c.serves("after the packets")
 	c.noFalseVotes()
-	if s := status(t, admin(c.g)); slices.ContainsFunc(s.Nodes, func(n *licensedv1.NodeStatus) bool { return n.Name == "n3" }) {
+	if s := status(t, admin(c.g)); slices.ContainsFunc(s.Nodes,
+		func(n *licensedv1.NodeStatus) bool { return n.Name == "n3" }) {
 		t.Errorf("the stranger is a node: %v", s.Nodes)
 	}
 }
@@ -488,7 +497,8 @@ func TestSameNameTwice(t *testing.T) {
 		t.Errorf("a second n1: %v, want one that names %s", err, address)
 	}
 	_, err = node.Start(t.Context(), c.config("ng", node.RoleGateway))
-	if gateway := c.n1.Gossiped("ng").NodeAddress; !errors.Is(err, node.ErrNameTaken) || !strings.Contains(err.Error(), gateway) {
+	if gateway := c.n1.Gossiped("ng").NodeAddress; !errors.Is(err, node.ErrNameTaken) ||
+		!strings.Contains(err.Error(), gateway) {
 		t.Errorf("a second ng: %v, want one that names %s", err, gateway)
 	}
 	c.serves("afterwards")
@@ -539,7 +549,8 @@ func TestRestartElsewhere(t *testing.T) {
 	if again.Gossip() == c.n1.Gossip() {
 		t.Errorf("it came back at %s", again.Gossip())
 	}
-	if text := strings.ToLower(c.log.String()); strings.Contains(text, "conflict") || strings.Contains(text, "is taken") {
+	if text := strings.ToLower(c.log.String()); strings.Contains(text, "conflict") ||
+		strings.Contains(text, "is taken") {
 		t.Error("a conflict was logged")
 	}
 }

@@ -14,7 +14,8 @@ import (
 // processor time and what is left for the collector, the client's part included.
 func BenchmarkScrape(b *testing.B) {
 	n := busyNode(b)
-	request, err := http.NewRequestWithContext(b.Context(), http.MethodGet, "http://"+n.Admin().String()+"/metrics", nil)
+	request, err := http.NewRequestWithContext(b.Context(), http.MethodGet,
+		"http://"+n.Admin().String()+"/metrics", nil)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -25,10 +25,11 @@ func placed(s *licensedv1.ClusterStatus, among ...placement.Node) bool {
 			return false
 		}
 	}
-	return len(s.ShardMap) == int(s.Shards) && !slices.ContainsFunc(s.ShardMap, func(shard *licensedv1.ShardStatus) bool {
-		owner, _ := should.Owner(shard.Id)
-		return names[shard.Owner] != owner || shard.State != licensedv1.ShardState_SHARD_STATE_OPEN
-	})
+	return len(s.ShardMap) == int(s.Shards) &&
+		!slices.ContainsFunc(s.ShardMap, func(shard *licensedv1.ShardStatus) bool {
+			owner, _ := should.Owner(shard.Id)
+			return names[shard.Owner] != owner || shard.State != licensedv1.ShardState_SHARD_STATE_OPEN
+		})
 }
 
 // TestWrongClock: of three nodes the one whose clock is off finds out, tells the others and the operator, and has
@@ -45,7 +46,8 @@ func TestWrongClock(t *testing.T) {
 		said := slices.ContainsFunc(s.Warnings, func(w *licensedv1.ClusterWarning) bool {
 			return w.Node == "n3" && strings.Contains(w.Text, "wall clock")
 		})
-		return said && n1.Gossiped("n3").GetClockWrong() && placed(s, placement.Node{Name: "n1"}, placement.Node{Name: "n2"})
+		return said && n1.Gossiped("n3").GetClockWrong() &&
+			placed(s, placement.Node{Name: "n1"}, placement.Node{Name: "n2"})
 	})
 }
 
@@ -56,7 +58,8 @@ func TestCapacity(t *testing.T) {
 	c.with = func(config *node.Config) { config.Cluster.Capacity = 5 }
 	c.start("n2", node.RoleNode)
 	until(func() bool {
-		return placed(status(t, admin(n1)), placement.Node{Name: "n1", Capacity: 1}, placement.Node{Name: "n2", Capacity: 5})
+		return placed(status(t, admin(n1)), placement.Node{Name: "n1", Capacity: 1},
+			placement.Node{Name: "n2", Capacity: 5})
 	})
 }
 
@@ -82,7 +85,8 @@ func TestEventsAhead(t *testing.T) {
 		}
 		clock = clock.Add(-test.behind)
 		n = start(t, c)
-		if _, err := client(n).ListLicenses(t.Context(), connect.NewRequest(&licensedv1.ListLicensesRequest{CustomerId: "Bayley"})); err != nil {
+		if _, err := client(n).ListLicenses(t.Context(),
+			connect.NewRequest(&licensedv1.ListLicensesRequest{CustomerId: "Bayley"})); err != nil {
 			t.Fatal(err)
 		}
 		shows(t, n, []string{"licensed_customers_ahead_total " + test.alarm}, nil)
@@ -97,7 +101,8 @@ func TestEventsAhead(t *testing.T) {
 func TestLargeCustomersAreTold(t *testing.T) {
 	c, log := config(t)
 	c.Policy = filepath.Join(t.TempDir(), "policy.yaml")
-	if err := os.WriteFile(c.Policy, []byte("default_plan: p\nplans: {p: {devices: 9}}\nremembered_licences: 2\n"), 0o600); err != nil {
+	if err := os.WriteFile(c.Policy, []byte("default_plan: p\nplans: {p: {devices: 9}}\nremembered_licences: 2\n"),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	n := start(t, c)
@@ -118,7 +123,8 @@ func TestLargeCustomersAreTold(t *testing.T) {
 	if err := acquire("two"); err != nil {
 		t.Fatal(err)
 	}
-	if err := acquire("three"); connect.CodeOf(err) != connect.CodeFailedPrecondition || !strings.Contains(err.Error(), "2 licences are remembered") {
+	if err := acquire("three"); connect.CodeOf(err) != connect.CodeFailedPrecondition ||
+		!strings.Contains(err.Error(), "2 licences are remembered") {
 		t.Errorf("one more than the limit: %v", err)
 	}
 }

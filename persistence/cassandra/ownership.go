@@ -13,18 +13,24 @@ import (
 )
 
 const (
-	insertLease  = `INSERT INTO leases (bucket, incarnation, node, address, counter, dead) VALUES (?, ?, ?, ?, ?, ?) IF NOT EXISTS`
-	updateLease  = `UPDATE leases SET node = ?, counter = ?, dead = ? WHERE bucket = ? AND incarnation = ? IF node = ? AND address = ? AND counter = ? AND dead = ?`
+	insertLease = `INSERT INTO leases (bucket, incarnation, node, address, counter, dead)
+		VALUES (?, ?, ?, ?, ?, ?) IF NOT EXISTS`
+	updateLease = `UPDATE leases SET node = ?, counter = ?, dead = ?
+		WHERE bucket = ? AND incarnation = ?
+		IF node = ? AND address = ? AND counter = ? AND dead = ?`
 	selectLeases = `SELECT incarnation, node, address, counter, dead FROM leases WHERE bucket = ?`
 	selectLease  = selectLeases + ` AND incarnation = ?`
 
-	insertShard  = `INSERT INTO shards (bucket, shard, epoch, owner, successor) VALUES (?, ?, ?, ?, ?) IF NOT EXISTS`
-	updateShard  = `UPDATE shards SET epoch = ?, owner = ?, successor = ? WHERE bucket = ? AND shard = ? IF epoch = ? AND owner = ? AND successor = ?`
+	insertShard = `INSERT INTO shards (bucket, shard, epoch, owner, successor) VALUES (?, ?, ?, ?, ?) IF NOT EXISTS`
+	updateShard = `UPDATE shards SET epoch = ?, owner = ?, successor = ?
+		WHERE bucket = ? AND shard = ?
+		IF epoch = ? AND owner = ? AND successor = ?`
 	selectShards = `SELECT shard, epoch, owner, successor FROM shards WHERE bucket = ?`
 	selectShard  = selectShards + ` AND shard = ?`
 	peekShards   = `SELECT shard, epoch, owner, successor FROM shards WHERE bucket IN ?`
 
-	insertCluster = `INSERT INTO cluster (id, name, shards, cluster_id, serial_consistency, data_center, created_at) VALUES ('cluster', ?, ?, ?, ?, ?, ?) IF NOT EXISTS`
+	insertCluster = `INSERT INTO cluster (id, name, shards, cluster_id, serial_consistency, data_center, created_at)
+		VALUES ('cluster', ?, ?, ?, ?, ?, ?) IF NOT EXISTS`
 	nameCluster   = `UPDATE cluster SET cluster_id = ? WHERE id = 'cluster' IF cluster_id = null`
 	selectCluster = `SELECT name, shards, cluster_id, serial_consistency, data_center FROM cluster WHERE id = 'cluster'`
 )
@@ -85,7 +91,9 @@ func (s *Store) count(err error) error {
 }
 
 // serialRead reads rows of one bucket at the serial consistency.
-func (s *Store) serialRead(ctx context.Context, l locks, bucket int, scan func(*gocql.Iter) bool, query *gocql.Query) error {
+func (s *Store) serialRead(
+	ctx context.Context, l locks, bucket int, scan func(*gocql.Iter) bool, query *gocql.Query,
+) error {
 	err := s.serial(ctx, l, bucket, func() error {
 		iter := query.Iter()
 		for scan(iter) {
@@ -119,7 +127,9 @@ func (s *Store) plainRead(scan func(*gocql.Iter) bool, query *gocql.Query) error
 }
 
 // swap is a compare-and-set of one row of a bucket.
-func (s *Store) swap(ctx context.Context, l locks, bucket int, statement string, values ...any) (applied bool, row map[string]any, err error) {
+func (s *Store) swap(
+	ctx context.Context, l locks, bucket int, statement string, values ...any,
+) (applied bool, row map[string]any, err error) {
 	err = s.serial(ctx, l, bucket, func() error {
 		var err error
 		applied, row, err = s.session.compareAndSet(ctx, statement, values...)
@@ -265,7 +275,9 @@ func scanLease(iter *gocql.Iter, leases *[]persistence.Lease) bool {
 }
 
 // CompareAndSetLease implements persistence.Ownership.
-func (s *Store) CompareAndSetLease(ctx context.Context, old, next persistence.Lease) (applied bool, now persistence.Lease, err error) {
+func (s *Store) CompareAndSetLease(
+	ctx context.Context, old, next persistence.Lease,
+) (applied bool, now persistence.Lease, err error) {
 	applied, now, err = s.swapLease(ctx, old, next)
 	if err != nil {
 		return false, persistence.Lease{}, fmt.Errorf("lease %v: %w", next.Incarnation, err)
@@ -281,10 +293,12 @@ func (s *Store) swapLease(ctx context.Context, old, next persistence.Lease) (boo
 		return false, persistence.Lease{}, fmt.Errorf("%w: a counter above 2^63", persistence.ErrRejected)
 	}
 	bucket, id := leaseBucket(next.Incarnation), gocql.UUID(next.Incarnation)
-	statement, values := insertLease, []any{bucket, id, next.Node, textOrNull(next.Address), int64(next.Counter), next.Dead}
+	statement := insertLease
+	values := []any{bucket, id, next.Node, textOrNull(next.Address), int64(next.Counter), next.Dead}
 	if old != (persistence.Lease{}) {
 		statement = updateLease
-		values = []any{next.Node, int64(next.Counter), next.Dead, bucket, id, old.Node, textOrNull(old.Address), int64(old.Counter), old.Dead}
+		values = []any{next.Node, int64(next.Counter), next.Dead, bucket, id, old.Node, textOrNull(old.Address),
+			int64(old.Counter), old.Dead}
 	}
 	applied, row, err := s.swap(ctx, s.leaseLocks, bucket, statement, values...)
 	if err != nil || applied {
@@ -362,7 +376,9 @@ func scanShard(iter *gocql.Iter, shards *[]persistence.Shard) bool {
 }
 
 // CompareAndSetShard implements persistence.Ownership.
-func (s *Store) CompareAndSetShard(ctx context.Context, old, next persistence.Shard) (applied bool, now persistence.Shard, err error) {
+func (s *Store) CompareAndSetShard(
+	ctx context.Context, old, next persistence.Shard,
+) (applied bool, now persistence.Shard, err error) {
 	applied, now, err = s.swapShard(ctx, old, next)
 	if err != nil {
 		return false, persistence.Shard{}, fmt.Errorf("shard %d: %w", next.ID, err)
@@ -381,7 +397,9 @@ func (s *Store) swapShard(ctx context.Context, old, next persistence.Shard) (boo
 }
 
 // inBuckets reads all buckets at once and joins what they hold.
-func inBuckets[T any](ctx context.Context, what string, read func(ctx context.Context, bucket int) ([]T, error)) ([]T, error) {
+func inBuckets[T any](
+	ctx context.Context, what string, read func(ctx context.Context, bucket int) ([]T, error),
+) ([]T, error) {
 	var found [buckets][]T
 	g, ctx := errgroup.WithContext(ctx)
 	for b := range buckets {
