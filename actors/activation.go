@@ -137,6 +137,8 @@ func (a *activation) step(c actor.Context, in Input) {
 	}
 	packed := a.machine.packed != nil
 	in.Now, in.Steady = a.rt.now(), a.rt.steady()
+	// [R9]: asked for each input, not kept: the shard may have been lost since the last
+	// one.
 	in.Held = a.rt.authority.Holds(a.shard, a.machine.epoch)
 	out := a.machine.Step(in)
 	if packed {
@@ -186,6 +188,8 @@ func (a *activation) begin(c actor.Context) {
 	a.rootWritten = func(err error) { a.deliver(rootWrittenResult{err}) }
 }
 
+// do does what the machine asks for. An activation that ended leaves first: nothing of
+// its outputs is sent to the store.
 func (a *activation) do(c actor.Context, out *Outputs) {
 	if out.Ended {
 		a.ends(c, out)
@@ -263,6 +267,8 @@ func (a *activation) readAll() {
 	}
 }
 
+// readOne performs one read of the store, and returns its result as a message for the
+// activation. It runs on a goroutine of its own.
 func (a *activation) readOne(r *RowsRead) (result any) {
 	if r.past != nil {
 		if a.rt.past == nil {
@@ -294,6 +300,8 @@ func (a *activation) deliver(result any) {
 	}
 }
 
+// reply answers a request, and releases what it holds. It does nothing for a request that
+// was answered already; one that was given up is only released.
 func (a *activation) reply(r *Request) {
 	if r == a.serving {
 		a.serving = nil
@@ -384,12 +392,15 @@ func (a *activation) abandon() {
 	a.entry.pending.Store(0)
 }
 
+// stopIfDone stops the actor of an activation that has ended, once no request is pending
+// for it: a request that is about to reach the mailbox is still answered.
 func (a *activation) stopIfDone(c actor.Context) {
 	if a.entry.pending.Load() == 0 {
 		c.Stop(c.Self())
 	}
 }
 
+// pack has the machine keep its state as bytes, if nothing is in progress.
 func (a *activation) pack() {
 	if a.machine == nil || a.cause != nil || a.machine.packed != nil {
 		return

@@ -51,6 +51,8 @@ type SnapshotQuery struct {
 	InMemory bool
 }
 
+// query answers from the optimistic state: the answer waits until all that it saw is
+// durable ([R8]).
 func (m *Machine) query(r *Request, in Input) {
 	err := m.guard(func() (err error) {
 		r.Answer = Answer{Head: m.head()}
@@ -73,6 +75,8 @@ func (m *Machine) query(r *Request, in Input) {
 	m.wait(r, false)
 }
 
+// validate decides a command and records nothing. Like a query, the result waits for what
+// it was decided on.
 func (m *Machine) validate(r *Request, in Input) {
 	now := m.now(in)
 	err := m.guard(func() error {
@@ -91,6 +95,8 @@ func (m *Machine) validate(r *Request, in Input) {
 
 // execute decides a command, records its events and evolves the optimistic state.
 func (m *Machine) execute(r *Request, in Input) {
+	// A repeated command is looked up before it is admitted: it has its first outcome,
+	// however old it is by now.
 	h, c, now := m.hot, &r.Command, m.now(in)
 	if first, ok := h.window.find(c.ID); ok {
 		m.repeat(r, first)
@@ -101,6 +107,8 @@ func (m *Machine) execute(r *Request, in Input) {
 		return
 	}
 	err := m.guard(func() error {
+		// Below a root that was read nothing can be appended ([R5]), and no root can be
+		// written while the state is too large.
 		if m.refusing(in) && m.inherited {
 			return h.tooLarge
 		}
@@ -111,6 +119,8 @@ func (m *Machine) execute(r *Request, in Input) {
 		if m.refusing(in) && !d.Frees {
 			return h.tooLarge
 		}
+		// Refusals are recorded; a client that asks in vain again and again must not fill
+		// the history.
 		if d.Refused && !m.countRefusal(in.Now) {
 			return &RateLimitedError{Reason: "too many refusals in a second", RetryAfter: time.Second}
 		}
@@ -125,6 +135,7 @@ func (m *Machine) execute(r *Request, in Input) {
 		return
 	}
 	m.wait(r, true)
+	// A root is due. Commands wait until nothing is in flight ([R10]).
 	if m.sequence-m.base >= uint64(m.env.Config.SnapshotEvery) && !m.bare {
 		h.drain = drainRollover
 	}
@@ -177,6 +188,7 @@ func (m *Machine) admit(c *Command, in Input) error {
 
 // decision asks the domain and checks what it says.
 func (m *Machine) decision(c *Command, now time.Time) (Decision, error) {
+	// Decide may panic: callers run it under guard.
 	d := m.hot.state.Decide(now, c.Payload)
 	if len(d.Events) == 0 {
 		return d, fmt.Errorf("%w: %T produced no event", ErrPanic, c.Payload)
@@ -206,12 +218,16 @@ func (m *Machine) countRefusal(now time.Time) bool {
 // record evolves the state and adds the command to the window and to the next mutation.
 func (m *Machine) record(r *Request, events []Event, now time.Time) error {
 	h, c := m.hot, &r.Command
+	// The outcome is made before the events change the state, by the same function that a
+	// replay uses.
 	outcome := m.env.Kind.Outcome(events)
 	for i := range events {
 		h.state.Evolve(events[i])
 	}
 	for i := range events {
 		e := &events[i]
+		// Numbered here and nowhere else: the sequence has no gap, and the records of a
+		// command know how many they are ([R4]).
 		m.sequence++
 		rec := persistence.Record{
 			Sequence: m.sequence, Index: uint32(i), Count: uint32(len(events)),
@@ -233,6 +249,8 @@ func (m *Machine) record(r *Request, events []Event, now time.Time) error {
 	return nil
 }
 
+// remember adds a command to the window. Recovery does so as well, so that both make the
+// same window.
 func (h *hot) remember(
 	id string, fingerprint uint32, issued, executed int64, sequence uint64, outcome []byte, c *WindowConfig,
 ) {

@@ -47,6 +47,7 @@ type StampError struct {
 	At time.Time
 }
 
+// Error has the next stamp, for logs; gateways use the field.
 func (e *StampError) Error() string {
 	return fmt.Sprintf("%v; the next stamp is %s", ErrTooOld, e.At.UTC().Format(time.RFC3339Nano))
 }
@@ -60,6 +61,7 @@ type UnservedError struct {
 	Known string
 }
 
+// Error says why, as far as it is known.
 func (e *UnservedError) Error() string { return "no node serves the aggregate: " + e.Known }
 
 // Unwrap returns ErrUnavailable.
@@ -73,6 +75,7 @@ type RateLimitedError struct {
 	RetryAfter time.Duration
 }
 
+// Error has the time to wait.
 func (e *RateLimitedError) Error() string {
 	return fmt.Sprintf("rate limited: %s, retry after %v", e.Reason, e.RetryAfter)
 }

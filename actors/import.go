@@ -64,6 +64,8 @@ func (m *Machine) mayImport(r *Request, in Input) bool {
 		if planted.Bug(planted.EndImportEarly) {
 			return true
 		}
+	// The first stretch: the root before it says that the aggregate is importing, so that
+	// no command comes between its events.
 	case !i.End && !m.importing && m.sequence == 0 && m.checkImport(i, in) == nil:
 		m.importing = true
 		m.lastTime = i.Records[0].Time.UnixMilli()
@@ -95,6 +97,8 @@ func (m *Machine) imports(r *Request, in Input) {
 		m.refuse(r, err)
 		return
 	}
+	// A replay that fails leaves a part of the stretch in the state, which is then read
+	// anew.
 	sequence, last := m.sequence, m.lastTime
 	if err := m.replay(i.Records); err != nil {
 		// A part of it is in the state, and nothing in the store.
@@ -128,6 +132,7 @@ func (m *Machine) checkImport(i *Import, in Input) error {
 				ErrNoHistory, i.Records[j].Sequence, n, limit)
 		}
 	}
+	// A history from the future would give all later events its time.
 	if ahead := i.Records[len(i.Records)-1].Time.Sub(in.Now); ahead > m.env.Config.Window.MaxAhead {
 		return fmt.Errorf("%w: the last event lies %v in the future", ErrNoHistory, ahead)
 	}

@@ -128,6 +128,7 @@ type Recovery struct {
 	Rebuilt int
 }
 
+// phase is how far an activation is, from nothing to serving its requests and to its end.
 type phase uint8
 
 const (
@@ -241,6 +242,9 @@ func NewMachine(env *Environment, id string, epoch, floor uint64) *Machine {
 	return m
 }
 
+// init makes the machine of an activation, which has not read anything. floor is the
+// highest version of a root that this process has sent for an aggregate whose activation
+// ended with one unresolved ([R6]).
 func (m *Machine) init(env *Environment, id string, epoch, floor uint64) {
 	*m = Machine{env: env, id: id, aggregate: AggregateID(id, env.Kind), epoch: epoch, floor: floor}
 }
@@ -261,6 +265,8 @@ func (m *Machine) Step(in Input) *Outputs {
 	h := m.hot
 	out := &h.out
 	*out = Outputs{Replies: out.Replies[:0]}
+	// [R9]: whatever the input is, nothing is said or written for a shard that is not
+	// held.
 	if m.phase == phaseEnded || !in.Held {
 		if in.Kind == InputRequest {
 			h.backlog = append(h.backlog, in.Request)
@@ -271,6 +277,7 @@ func (m *Machine) Step(in Input) *Outputs {
 	idle := m.Waits().IsZero()
 	m.apply(in)
 	m.advance(in)
+	// Progress is an outcome from the store, or the beginning of a wait for one: see Waits.
 	if idle || in.landed() {
 		h.progress = in.Steady
 	}
@@ -308,6 +315,8 @@ func (m *Machine) receive(in Input) {
 		m.drop(in.Request)
 		return
 	}
+	// A request is decided at once only if none waits before it, and nothing has to be
+	// written first.
 	if m.phase == phaseActive && h.drain == drainNone && len(h.backlog) == 0 && in.Request.Import == nil && !m.full() &&
 		!m.needsRoot(in.Request, in) {
 		m.decide(in.Request, in)
@@ -331,6 +340,7 @@ func (m *Machine) advance(in Input) {
 		if m.inherited && len(h.group.Records) > 0 && !planted.Bug(planted.TwoClocks) { // a bug; nothing was sent
 			m.failFlight(fmt.Errorf("%w: %s has no root of its own", ErrPanic, m.aggregate))
 		}
+		// [R7]: one mutation in flight. What is decided meanwhile is the next group.
 		if h.flight == nil && len(h.group.Records) > 0 {
 			h.launch(m.sequence)
 			h.flight.Partition = m.partition()
@@ -399,6 +409,8 @@ func (m *Machine) rolloverDue(in Input) bool {
 	return h.drain != drainNone
 }
 
+// intervalOver reports whether the oldest event since the last root is older than the
+// interval for snapshots.
 func (m *Machine) intervalOver(in Input) bool {
 	every := m.env.Config.SnapshotInterval
 	return every > 0 && m.oldest != 0 && in.Now.UnixMilli()-m.oldest >= every.Milliseconds()
@@ -430,6 +442,7 @@ func (m *Machine) decideBacklog(in Input) {
 			kept = append(kept, r)
 		}
 	}
+	// Not kept by the array: an answered request is used again.
 	clear(h.backlog[len(kept):])
 	h.backlog = kept
 }
@@ -493,6 +506,7 @@ func early(r *Request) bool {
 	}
 }
 
+// refuse answers with an error, in the order of the replies ([R8]).
 func (m *Machine) refuse(r *Request, err error) {
 	r.Err = err
 	m.wait(r, false)
@@ -505,6 +519,7 @@ func (m *Machine) release() {
 		return
 	}
 	n := 0
+	// In order: a reply leaves only when all before it have ([R8]).
 	for n < len(h.waiting) && (h.waiting[n].needs <= m.durable || planted.Bug(planted.AcknowledgeEarly)) {
 		h.out.Replies = append(h.out.Replies, h.waiting[n].request)
 		n++
@@ -548,11 +563,14 @@ func (m *Machine) end(cause error) {
 		r.Err = cause
 		h.out.Replies = append(h.out.Replies, r)
 	}
+	// Its outcome may be found durable later: the next activation writes a root above
+	// this version ([R6]).
 	if h.rootFlight != nil || h.flight != nil {
 		h.out.Unresolved = m.root.Version
 	}
 	h.waiting, h.backlog = nil, nil
 	h.out.Ended, h.out.Cause = true, cause
+	// None of it was sent.
 	h.out.PutRoot, h.out.Append, h.out.ReadTop, h.out.ReadRows, h.out.ReadPast = nil, nil, false, nil, nil
 	m.phase = phaseEnded
 }
@@ -568,6 +586,7 @@ func (m *Machine) appended(in Input) {
 		m.durable = h.flightEnd
 		h.landed()
 	case errors.Is(in.Err, persistence.ErrRejected) &&
+		// A repetition that is rejected says nothing of the attempts before it.
 		(h.flightTry.attempts == 0 || planted.Bug(planted.RejectionIsCertain)):
 		m.failFlight(in.Err)
 	case errors.Is(in.Err, persistence.ErrRejected):
@@ -609,6 +628,7 @@ func (m *Machine) failFlight(err error) {
 			kept = append(kept, w)
 			continue
 		}
+		// They were decided on a state with the failed mutation in it.
 		w.request.Reply, w.request.Answer = Reply{}, Answer{}
 		w.request.Err = fmt.Errorf("%w: %w", ErrRejected, err)
 		h.out.Replies = append(h.out.Replies, w.request)
@@ -616,6 +636,7 @@ func (m *Machine) failFlight(err error) {
 	clear(h.waiting[len(kept):])
 	h.waiting = kept
 	h.flight, h.group, h.groupBytes = nil, &persistence.Mutation{}, 0
+	// The state in memory has events that never happened: it is read anew.
 	m.sequence = m.durable
 	h.drain = drainRestart
 }
@@ -683,7 +704,8 @@ func (t *retry) due(now time.Time) bool {
 	return true
 }
 
-// wake returns when the machine has something to do by itself.
+// wake returns when the machine has something to do by itself: it has no timers, and the
+// actor gives it a tick then.
 func (m *Machine) wake(in Input) time.Time {
 	h := m.hot
 	var first time.Time
@@ -704,6 +726,7 @@ func (m *Machine) wake(in Input) time.Time {
 // into the roots to come.
 func (m *Machine) NoteArchived(through uint64) { m.archived = max(m.archived, through) }
 
+// partition returns the partition below the root in use.
 func (m *Machine) partition() persistence.Partition {
 	return persistence.PartitionOf(m.root, m.rootBy)
 }

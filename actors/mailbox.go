@@ -20,12 +20,15 @@ type mailbox struct {
 	dispatcher actor.Dispatcher
 }
 
+// PostUserMessage implements actor.Mailbox.
 func (m *mailbox) PostUserMessage(message any) {
 	m.mu.Lock()
 	m.user = append(m.user, message)
 	m.schedule()
 }
 
+// PostSystemMessage implements actor.Mailbox. System messages are handed over before all
+// others.
 func (m *mailbox) PostSystemMessage(message any) {
 	m.mu.Lock()
 	m.system = append(m.system, message)
@@ -42,12 +45,15 @@ func (m *mailbox) schedule() {
 	}
 }
 
+// RegisterHandlers implements actor.Mailbox.
 func (m *mailbox) RegisterHandlers(invoker actor.MessageInvoker, dispatcher actor.Dispatcher) {
 	m.invoker, m.dispatcher = invoker, dispatcher
 }
 
+// Start implements actor.Mailbox. The mailbox runs when the first message is posted.
 func (m *mailbox) Start() {}
 
+// UserMessageCount implements actor.Mailbox.
 func (m *mailbox) UserMessageCount() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -97,6 +103,8 @@ func (m *mailbox) handOver(limit int) (done bool) {
 			m.invokeSystem(message)
 			continue
 		}
+		// The batch and the queue change places: messages can be posted while a batch is
+		// handed over, and nothing is allocated.
 		if next == len(batch) {
 			clear(batch)
 			batch, m.user, next = m.user, batch[:0], 0
@@ -120,6 +128,7 @@ func (m *mailbox) keep(rest []any) {
 	} else if len(m.user) == 0 && cap(rest) > 0 {
 		m.user = rest
 	}
+	// Mailboxes of a million aggregates must not keep the space of their largest burst.
 	if len(m.user) == 0 && cap(m.user) > keptSlots {
 		m.user = nil
 	}
@@ -128,6 +137,7 @@ func (m *mailbox) keep(rest []any) {
 	}
 }
 
+// invokeSystem hands over a system message, without m.mu.
 func (m *mailbox) invokeSystem(message any) {
 	switch message.(type) {
 	case *actor.SuspendMailbox:
@@ -140,17 +150,20 @@ func (m *mailbox) invokeSystem(message any) {
 	}
 }
 
+// invokeUser hands over a message, without m.mu.
 func (m *mailbox) invokeUser(message any) {
 	defer m.escalate(message)
 	m.invoker.InvokeUserMessage(message)
 }
 
+// setSuspended has the mailbox hold user messages back, or not any more.
 func (m *mailbox) setSuspended(s bool) {
 	m.mu.Lock()
 	m.suspended = s
 	m.mu.Unlock()
 }
 
+// escalate reports a panic of the actor to its supervisor. It must be deferred.
 func (m *mailbox) escalate(message any) {
 	if reason := recover(); reason != nil {
 		m.invoker.EscalateFailure(reason, message)

@@ -40,6 +40,8 @@ func (m *Machine) topRead(in Input) {
 		return
 	}
 	top := in.Root
+	// A root of a later owner, or of another one at this epoch: the row of the shard is
+	// older than the history.
 	if top.Key.Epoch > m.epoch || top.Key.Epoch == m.epoch && top.Incarnation != m.env.Incarnation {
 		m.hot.out.StaleEpoch = top.Key.Epoch
 		m.end(ErrNotOwner)
@@ -49,6 +51,8 @@ func (m *Machine) topRead(in Input) {
 	h.readTry = retry{}
 	err := m.restore(top)
 	if err != nil { // The events may be whole.
+		// What the snapshot says is also in the events, unless they are missing: see
+		// rebuild.
 		h.seen.Damaged, h.seen.Damage = top.Key, err
 	}
 	if err != nil || top.IsBare() {
@@ -93,6 +97,7 @@ func (m *Machine) restore(r *persistence.Root) error {
 	})
 }
 
+// readPage asks for the next page of records.
 func (m *Machine) readPage(after uint64) {
 	h := m.hot
 	h.read = RowsRead{Partition: h.top.Partition(), After: after, Limit: m.env.Config.ReadPage}
@@ -116,11 +121,13 @@ func (m *Machine) rowsRead(in Input) {
 	}
 	h.seen.Pages++
 	h.readTry = retry{}
+	// A full page may not be the last.
 	if len(in.Records) >= h.read.Limit {
 		m.readPage(in.Records[len(in.Records)-1].Sequence)
 		return
 	}
 	whole, err := wholeCommands(h.rows, h.top.Base)
+	// Without its snapshot, the root does not tell whether the history is being imported.
 	if err == nil && h.top.Base == 0 && h.seen.Damage != nil && len(whole) > 0 {
 		err = m.notImporting(h.top, &whole[0])
 	}
@@ -182,6 +189,8 @@ func (m *Machine) rebuild(p *persistence.Past) error {
 	if n := h.top.Base - base; uint64(len(rows)) != n && !planted.Bug(planted.RebuildWithoutCount) {
 		return fmt.Errorf("%w: only %d of the %d events up to %d can be read", ErrCorrupt, len(rows), n, h.top.Base)
 	}
+	// Each root dropped something from the state at its time, and so it is done again at
+	// its base.
 	roots := append(slices.Clone(p.Above), *h.top)
 	if base == 0 && len(rows) > 0 && !bare {
 		last := -1 // of the roots before the first event
@@ -242,6 +251,7 @@ func wholeCommands(rows []persistence.Record, base uint64) ([]persistence.Record
 			return nil, fmt.Errorf("%w: record %d is number %d of %d of its command",
 				ErrCorrupt, r.Sequence, r.Index, r.Count)
 		}
+		// [R4]: only what is whole counts.
 		if r.Index == r.Count-1 || planted.Bug(planted.TornCommand) {
 			whole = i + 1
 		}
@@ -282,6 +292,7 @@ func (m *Machine) replay(rows []persistence.Record) error {
 	return nil
 }
 
+// eventOf returns a record as the event that the domain knows.
 func eventOf(r *persistence.Record, value any) Event {
 	return Event{
 		AggregateID: r.AggregateID, Order: r.Order, Time: r.Time,
@@ -323,6 +334,8 @@ func (m *Machine) decided() bool { return decided(m.sequence, m.root, m.epoch, m
 func (m *Machine) writeRoot(in Input) {
 	h := m.hot
 	now := m.now(in)
+	// An imported history has times of its own: the root must not be later than its
+	// events.
 	if m.importing {
 		now = time.UnixMilli(m.lastTime).UTC()
 	}
@@ -345,6 +358,7 @@ func (m *Machine) writeRoot(in Input) {
 			s, snapshot, m.bare = Snapshot{}, snapshot[:1], true
 		}
 	}
+	// The first root has no parent, although the key of the machine names the aggregate.
 	if m.parent, m.parentBy = m.root, m.rootBy; m.root.Version == 0 {
 		m.parent = persistence.RootKey{}
 	}
@@ -427,6 +441,7 @@ func (m *Machine) abandoned(in Input) bool {
 	return true
 }
 
+// repeatRead sends a read again whose pause has passed.
 func (m *Machine) repeatRead(in Input) {
 	h := m.hot
 	if m.phase == phaseEnded || !h.readTry.due(in.Steady) || m.abandoned(in) {
@@ -488,6 +503,8 @@ func (m *Machine) snapshot() Snapshot {
 	return s
 }
 
+// unpack makes the state of the bytes that Pack kept. It does nothing if the state is
+// there.
 func (m *Machine) unpack() {
 	if m.hot != nil {
 		return

@@ -32,8 +32,10 @@ type entry struct {
 // pointers take 24, and a resident customer is at 2,477 of 2,500 bytes (BenchmarkResidentCustomer).
 type lru struct{ head entry }
 
+// init makes the list empty.
 func (l *lru) init() { l.head.prev, l.head.next = &l.head, &l.head }
 
+// first returns the entry that was used the longest time ago, nil if there is none.
 func (l *lru) first() *entry {
 	if l.head.next == &l.head {
 		return nil
@@ -41,6 +43,8 @@ func (l *lru) first() *entry {
 	return l.head.next
 }
 
+// unlink takes the entry out of its list, if it is in one. Requires the lock of its
+// stripe.
 func (e *entry) unlink() {
 	if e.lru != nil {
 		e.prev.next, e.next.prev = e.next, e.prev
@@ -48,6 +52,7 @@ func (e *entry) unlink() {
 	}
 }
 
+// pushBack makes the entry the one that was used last. It must be in no list.
 func (l *lru) pushBack(e *entry) {
 	e.lru, e.prev, e.next = l, l.head.prev, &l.head
 	e.prev.next, l.head.prev = e, e
@@ -112,6 +117,7 @@ const shardCounts = 1024
 // pendingIn returns the count of the requests that are pending for aggregates of a shard.
 func (g *registry) pendingIn(shard uint32) *atomic.Int64 { return &g.shards[shard%shardCounts].pending }
 
+// init makes the registry ready. grain is how exactly the time of the last use is kept.
 func (g *registry) init(grain time.Duration, shardOf func(id string) uint32) {
 	g.grain, g.shardOf = grain, shardOf
 	for i := range g.stripe {
@@ -123,6 +129,7 @@ func (g *registry) init(grain time.Duration, shardOf func(id string) uint32) {
 	}
 }
 
+// stripeOf returns the stripe of an id, which never changes.
 func stripeOf(id string) int { return int(xxhash.Sum64String(id) % stripes) }
 
 // acquire returns the entry of that id with one more request pending. Start makes the actor of an entry that is
@@ -155,6 +162,7 @@ func (g *registry) acquire(
 		e.inShard = inShard
 		s.entries[id] = e
 		g.resident.Add(1)
+		// It was read while it slept: what the reader saw may be incomplete by now.
 		if w := s.watches[id]; w != nil {
 			w.loaded = true
 			delete(s.watches, id)
@@ -169,6 +177,8 @@ func (g *registry) acquire(
 			"%w: the store has not answered for this aggregate, and %d requests are waiting for such aggregates",
 			ErrOverloaded, c.MaxStuck)
 	}
+	// Moved at most once a grain: a busy aggregate would otherwise change the list with
+	// each request.
 	e.pending.Add(1)
 	if e.lru != &s.work || now-e.used >= g.grain {
 		e.used = now
@@ -251,6 +261,7 @@ func (g *registry) remove(e *entry, idle bool) bool {
 	s := &g.stripe[stripeOf(e.id)]
 	s.Lock()
 	defer s.Unlock()
+	// The actor and a sweep may both take it out.
 	if s.entries[e.id] != e {
 		return true
 	}
@@ -319,6 +330,7 @@ func (g *registry) each(f func(*entry)) {
 	for i := range g.stripe {
 		s := &g.stripe[i]
 		s.Lock()
+		// Copied: f may take the lock itself.
 		entries := make([]*entry, 0, len(s.entries))
 		for _, e := range s.entries {
 			entries = append(entries, e)

@@ -53,6 +53,7 @@ func (r *Replay) Restore(root *persistence.Root) error {
 		if err != nil {
 			return err
 		}
+		// Everything else starts anew: the replay is as of the root's base.
 		*r = Replay{kind: r.kind, id: r.id, state: state, horizon: f.window.horizon, sequence: root.Base}
 		f.window.each(r.add)
 		return nil
@@ -93,6 +94,7 @@ func (r *Replay) remember() {
 	})
 }
 
+// add remembers a command with the horizon that the window had before it.
 func (r *Replay) add(e remembered) {
 	h := r.horizonOf(len(r.commands))
 	h.pass(&e)
@@ -123,6 +125,7 @@ func (r *Replay) Check(root *persistence.Root) error {
 func (r *Replay) CheckSnapshot(s Snapshot, at time.Time) error {
 	return guardReplay(fmt.Sprintf("snapshot after event %d", r.sequence), func() error {
 		f, err := openFrame(s.Data)
+		// Snapshots of packed and of unpacked aggregates have the same form.
 		if err != nil {
 			return err
 		}

@@ -92,6 +92,8 @@ func New(o Options) (*Runtime, error) {
 	if r.elapsed == nil {
 		r.elapsed = func() time.Duration { return time.Since(r.began) }
 	}
+	// One set of props for all actors: the activation to start is handed over in
+	// r.spawned, under spawning.
 	r.props = actor.PropsFromProducer(func() actor.Actor { return r.spawned },
 		actor.WithMailbox(func() actor.Mailbox { return &r.spawned.mailbox }),
 		actor.WithDispatcher(actor.NewDefaultDispatcher(throughput)))
@@ -100,6 +102,7 @@ func New(o Options) (*Runtime, error) {
 		return r.authority.Shard(AggregateID(id, r.env.Kind))
 	})
 	r.context, r.cancel = context.WithCancel(context.Background())
+	// Without the cancellation: a read whose result is needed is not cut off.
 	r.reads = context.WithoutCancel(r.context)
 	r.sweeper.Add(1)
 	go r.sweep()
@@ -150,13 +153,16 @@ func (r *Runtime) Query(ctx context.Context, id string, query any) (Answer, erro
 	return answer, err
 }
 
-// ask sends a request to the aggregate's actor and waits for the answer.
+// ask sends a request to the aggregate's actor and waits for the answer. An error means
+// that the request may still be in use by the actor, and must not be used again; without
+// one the answer is in the request.
 func (r *Runtime) ask(ctx context.Context, id string, q *Request) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("%w: %w", ErrExpired, err)
 	}
 	now := r.elapsed()
 	if deadline, ok := ctx.Deadline(); ok {
+		// By the runtime's clock, so that steps of the wall clock do not matter.
 		q.Deadline = r.began.Add(now + time.Until(deadline))
 	}
 	if err := r.admit(); err != nil {
@@ -167,6 +173,8 @@ func (r *Runtime) ask(ctx context.Context, id string, q *Request) error {
 		r.inFlight.Add(-1)
 		return err
 	}
+	// This goroutine handles some messages itself: that saves a change of goroutines for
+	// a quiet aggregate.
 	e.act.mailbox.postAndRun(q, guestMessages)
 	select {
 	case <-q.done:
@@ -228,6 +236,7 @@ func (r *Runtime) start(id string) *entry {
 // neverRestart stops an actor that failed. See start.
 func neverRestart(any) actor.Directive { return actor.StopDirective }
 
+// raiseFloor notes the version of a root whose outcome is unknown ([R6]).
 func (r *Runtime) raiseFloor(version uint64) {
 	for {
 		f := r.floor.Load()
@@ -310,6 +319,8 @@ func (r *Runtime) Stats() Stats {
 func (r *Runtime) Close(ctx context.Context) error {
 	var err error
 	r.closing.Do(func() {
+		// Requests that come from now on are refused; those in progress end by
+		// themselves, or with ctx.
 		r.closed.Store(true)
 		err = r.drain(ctx)
 		r.Drop(func(string) bool { return true })
@@ -325,6 +336,7 @@ func (r *Runtime) Close(ctx context.Context) error {
 	return err
 }
 
+// drain waits until no request is in progress. Error: their number when ctx ended.
 func (r *Runtime) drain(ctx context.Context) error {
 	for r.inFlight.Load() > 0 {
 		select {

@@ -29,6 +29,8 @@ type Sleeping struct {
 // decided ([R5]), or is not certain to be all: then only the aggregate itself can tell. Errors: those of the journal.
 func (s *Sleeping) Head(ctx context.Context, aggregate string) (persistence.Head, bool, error) {
 	// Not TopRoot: it may read a snapshot from the archive.
+	// The rest of the answer is in the records, and decided rejects what they cannot
+	// tell.
 	roots, err := s.Journal.ReadRoots(ctx, aggregate, persistence.RootKey{}, 1)
 	if err != nil {
 		return persistence.Head{}, false, err
@@ -50,6 +52,8 @@ func (s *Sleeping) Head(ctx context.Context, aggregate string) (persistence.Head
 			return persistence.Head{}, false, err
 		}
 	}
+	// In this order: asleep says that nobody wrote meanwhile, and the lease is asked last
+	// ([R9]).
 	if !s.Asleep() && !planted.Bug(planted.VouchWhileLoaded) ||
 		!decided(head.Sequence, head.Partition.RootKey, s.Epoch, s.Floor()) || !s.Held() {
 		return persistence.Head{}, false, nil

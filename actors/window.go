@@ -94,6 +94,7 @@ func (w *window) find(id string) (remembered, bool) {
 	}
 	var space [1 + maxIDLength]byte
 	key := packID(space[:0], id)
+	// A set of hashes, built once it is worth its memory: most windows have few entries.
 	if w.count > scanLimit {
 		if w.hashes == nil {
 			w.index()
@@ -124,6 +125,7 @@ func (w *window) entry(i int) remembered {
 	}
 }
 
+// index builds the set of hashes.
 func (w *window) index() {
 	w.hashes = make(map[uint64]int, w.count)
 	for i, at := 0, w.head; i < w.count; i++ {

@@ -47,6 +47,8 @@ type decider struct {
 	decision actors.Decision
 }
 
+// add appends an event of an aggregate id with its order number among the events of that
+// id.
 func (d *decider) add(aggregateID string, order uint64, value proto.Message) {
 	d.decision.Events = append(d.decision.Events, actors.Event{AggregateID: aggregateID, Order: order, Value: value})
 }
@@ -58,14 +60,19 @@ func (d *decider) target(deviceID, titleID string) target {
 	return d.find(deviceID, titleID)
 }
 
+// mustBeID panics for an id that the gateway must have refused: a slash in it would name
+// another aggregate.
 func mustBeID(what, id string) {
 	if id == "" || strings.IndexByte(id, '/') >= 0 || !utf8.ValidString(id) {
 		panic(fmt.Sprintf("license: %s %q is no id", what, id))
 	}
 }
 
+// aggregateID is what events of the licence are about.
 func (t *target) aggregateID() string { return t.deviceID + "/" + t.titleID }
 
+// acquire decides AcquireLicense: without effect for an active licence, a download of it
+// with newDownload, otherwise a licence for the full period.
 func (d *decider) acquire(deviceID, titleID string, newDownload bool) {
 	t := d.target(deviceID, titleID)
 	if r := d.mayAcquire(t, newDownload); !r.ok() {
@@ -83,6 +90,7 @@ func (d *decider) acquire(deviceID, titleID string, newDownload bool) {
 		}
 		return
 	}
+	// Three at most: the device, the licence, and its acquisition with the download.
 	d.decision.Events = make([]actors.Event, 0, 3)
 	if t.device < 0 {
 		d.add(deviceID, 0, &licensedv1.DeviceActivated{})
@@ -101,6 +109,7 @@ func (d *decider) acquire(deviceID, titleID string, newDownload bool) {
 	d.add(id, order+1, &licensedv1.TitleDownloaded{})
 }
 
+// renew decides RenewLicense: the expiry moves to a full period from now.
 func (d *decider) renew(deviceID, titleID string) {
 	t := d.target(deviceID, titleID)
 	if r := d.mayRenew(t); !r.ok() {
@@ -116,6 +125,8 @@ func (d *decider) renew(deviceID, titleID string) {
 	d.add(t.aggregateID(), l.order, &licensedv1.LicenseRenewed{License: terms})
 }
 
+// release decides ReleaseLicense. A licence that was released stays so, and the command
+// is accepted.
 func (d *decider) release(deviceID, titleID string) {
 	t := d.target(deviceID, titleID)
 	if r := d.mayRelease(t); !r.ok() {
@@ -132,6 +143,8 @@ func (d *decider) release(deviceID, titleID string) {
 	d.released(t.aggregateID(), l)
 }
 
+// released appends the release of a licence. The customer's state becomes smaller by it
+// in time, so that it is also executed where the state is too large for the store.
 func (d *decider) released(id string, l *license) {
 	terms := d.terms(l)
 	terms.Released = true
@@ -139,6 +152,7 @@ func (d *decider) released(id string, l *license) {
 	d.add(id, l.order, &licensedv1.LicenseReleased{License: terms})
 }
 
+// play decides RecordPlayback.
 func (d *decider) play(deviceID, titleID string) {
 	t := d.target(deviceID, titleID)
 	if r := d.mayPlay(t); !r.ok() {
@@ -148,10 +162,13 @@ func (d *decider) play(deviceID, titleID string) {
 		return
 	}
 	l := d.license(t)
+	// Counted by the policy of today: a later one does not change what was recorded.
 	counts := d.policy.Counts()&policy.Playbacks != 0 && d.policy.Title(titleID).YearlyLimit != policy.Unlimited
 	d.add(t.aggregateID(), l.order, &licensedv1.TitlePlayed{License: d.terms(l), Counted: counts})
 }
 
+// deactivate decides DeactivateDevice, with the release of all active licences on the
+// device.
 func (d *decider) deactivate(deviceID string) {
 	mustBeID("device", deviceID)
 	find := func(v view) int {
@@ -188,6 +205,7 @@ func (d *decider) deactivate(deviceID string) {
 	})
 }
 
+// changePlan decides ChangePlan. Licences that the new plan would not allow stay.
 func (d *decider) changePlan(plan string) {
 	mustBeID("plan", plan)
 	if r := d.mayChangePlan(plan); !r.ok() {
@@ -274,6 +292,7 @@ func timely(rule licensedv1.Rule) bool {
 func (d *decider) nextAllowed(e *licensedv1.CommandRefused, check func(view) refusal) int64 {
 	var times []int64
 	from := d.now
+	// Only deactivations count for this rule, so that nothing else can end the refusal.
 	if e.Command == licensedv1.CommandKind_COMMAND_KIND_DEACTIVATE_DEVICE {
 		for _, at := range d.state.deactivations {
 			times = append(times, at+window)
@@ -284,6 +303,7 @@ func (d *decider) nextAllowed(e *licensedv1.CommandRefused, check func(view) ref
 				times = append(times, l.expires)
 			}
 		}
+		// Each use leaves the window of a year by itself.
 		d.eachUse(d.state.title(e.TitleId), func(_ *license, u use) { times = append(times, u.at()+window) })
 		// Also a licence that is remembered now may be new again by then.
 		times = append(times, d.rememberedUntil(true), d.rememberedUntil(false))

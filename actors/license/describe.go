@@ -55,6 +55,7 @@ func (v view) describe() *licensedv1.CustomerState {
 	return out
 }
 
+// describeLicense returns one licence with its studio and times.
 func (v view) describeLicense(l *license) *licensedv1.LicenseState {
 	out := &licensedv1.LicenseState{
 		DeviceId: v.state.devices[l.device].id, TitleId: v.state.titles[l.title], StudioId: v.state.studioOf(l),
@@ -69,6 +70,7 @@ func (v view) describeLicense(l *license) *licensedv1.LicenseState {
 	return out
 }
 
+// describe returns one device; active is the number of its active licences.
 func (d *device) describe(active uint32) *licensedv1.DeviceState {
 	out := &licensedv1.DeviceState{
 		DeviceId: d.id, Active: !d.deactivated, ActiveLicenses: active, LastUsedAt: timestamp(d.seen),

@@ -21,6 +21,7 @@ func Evolve(s *State, e actors.Event) {
 	case *licensedv1.DeviceDeactivated:
 		d := s.see(e.AggregateID, at)
 		d.deactivated, d.order = true, e.Order+1
+		// The oldest leave first: what is dropped is beyond what any limit counts.
 		if s.deactivations = append(s.deactivations, at); len(s.deactivations) > maxCounted {
 			s.deactivations = s.deactivations[1:]
 		}
@@ -33,6 +34,7 @@ func Evolve(s *State, e actors.Event) {
 	}
 }
 
+// evolveLicense applies an event of one licence; "device/title" is its aggregate id.
 func (s *State) evolveLicense(e actors.Event, at int64) {
 	deviceID, titleID, ok := strings.Cut(e.AggregateID, "/")
 	if !ok {
@@ -44,6 +46,7 @@ func (s *State) evolveLicense(e actors.Event, at int64) {
 		l = s.hold(deviceID, titleID)
 	case *licensedv1.LicenseAcquired:
 		l = s.hold(deviceID, titleID)
+		// 0 stands for a licence that never had a studio.
 		l.studio = intern(&s.studios, v.GetStudioId()) + 1
 		l.acquired, l.expires, l.released, l.renewals = at, v.GetExpiresAtMs(), 0, 0
 		s.see(deviceID, at)
@@ -67,6 +70,7 @@ func (s *State) evolveLicense(e actors.Event, at int64) {
 	default:
 		return
 	}
+	// The next event of the licence gets the number after this one.
 	l.order = e.Order + 1
 }
 

@@ -90,6 +90,8 @@ func (x *Explainer) concerns(e *actors.Event) bool {
 	}
 }
 
+// named reports whether a command on a device and a title concerns the licence; without a
+// title it concerns all of the device.
 func (x *Explainer) named(device, title string) bool {
 	return device == x.device && (title == x.title || title == "")
 }
@@ -116,6 +118,8 @@ func (x *Explainer) timePasses(now int64) {
 	}})
 }
 
+// add appends a step. A step of the same kind as the one before it may be joined with it:
+// see repeatable.
 func (x *Explainer) add(e *Recorded, effect licensedv1.WhyEffect, kind, format string, args ...any) *step {
 	_, name, _ := strings.Cut(fmt.Sprintf("%T", e.Value), ".")
 	s := &step{kind: kind, event: e.Sequence, WhyStep: &licensedv1.WhyStep{
@@ -136,6 +140,7 @@ func (x *Explainer) repeatable(e *Recorded, effect licensedv1.WhyEffect, kind, w
 	return s
 }
 
+// The effects of steps, by short names.
 const (
 	changed   = licensedv1.WhyEffect_WHY_EFFECT_CHANGED
 	unchanged = licensedv1.WhyEffect_WHY_EFFECT_UNCHANGED
@@ -180,6 +185,7 @@ func (x *Explainer) tell(e *Recorded) {
 	}
 }
 
+// tellAcquired explains an acquisition by the state before it.
 func (x *Explainer) tellAcquired(e *Recorded, v *licensedv1.LicenseAcquired) {
 	at, l := e.Time.UnixMilli(), x.license()
 	effect, how := changed, "Acquired"
@@ -197,11 +203,13 @@ func (x *Explainer) tellAcquired(e *Recorded, v *licensedv1.LicenseAcquired) {
 	x.acquired = x.add(e, effect, "", "%s: active until %s (%s), counts for studio %s.",
 		how, clockOf(v.GetExpiresAtMs()), spanOf(v.GetExpiresAtMs()-at), v.GetStudioId())
 	x.renewed, x.released = nil, nil
+	// LicenseCreated precedes it, as a part of the same step.
 	if x.first {
 		x.acquired.Sequence--
 	}
 }
 
+// tellRenewed explains a renewal by the state before it.
 func (x *Explainer) tellRenewed(e *Recorded, expires int64) {
 	l, until := x.license(), clockOf(expires)
 	switch {
@@ -223,6 +231,7 @@ func (x *Explainer) tellRenewed(e *Recorded, expires int64) {
 	}
 }
 
+// tellReleased explains a release by the state before it.
 func (x *Explainer) tellReleased(e *Recorded) {
 	l := x.license()
 	switch {
@@ -239,6 +248,7 @@ func (x *Explainer) tellReleased(e *Recorded) {
 	}
 }
 
+// tellDownloaded explains a download: that of the acquisition is a part of its step.
 func (x *Explainer) tellDownloaded(e *Recorded) {
 	if last := x.acquired; last != nil && last.ToSequence+1 == e.Sequence && last.CommandId == e.CommandID {
 		last.ToSequence = e.Sequence
@@ -256,6 +266,7 @@ func (x *Explainer) tellDownloaded(e *Recorded) {
 			count(n, "download", "downloads")))
 }
 
+// tellUnchanged explains a command that was accepted without effect.
 func (x *Explainer) tellUnchanged(e *Recorded, v *licensedv1.CommandAccepted) {
 	why := "there was nothing to change"
 	switch v.GetCommand() {
@@ -269,6 +280,7 @@ func (x *Explainer) tellUnchanged(e *Recorded, v *licensedv1.CommandAccepted) {
 	x.repeatable(e, unchanged, "Accepted "+why, attempt(v.GetCommand())+" changed nothing", why)
 }
 
+// tellRefused explains a refusal, with what met the limit.
 func (x *Explainer) tellRefused(e *Recorded, v *licensedv1.CommandRefused) {
 	x.refused = x.repeatable(e, licensedv1.WhyEffect_WHY_EFFECT_REFUSED,
 		fmt.Sprint("Refused ", v.GetCommand(), v.GetRule()),
@@ -346,6 +358,7 @@ func exactly(ms, other int64) string {
 	return time.UnixMilli(ms).UTC().Format("2006-01-02 15:04:05.000 UTC")
 }
 
+// clockOf returns a time in seconds, UTC.
 func clockOf(ms int64) string { return time.UnixMilli(ms).UTC().Format("2006-01-02 15:04:05 UTC") }
 
 // spanOf says the time a licence is valid.

@@ -44,6 +44,7 @@ func CheckCommand(id string, validateOnly bool, payload any) error {
 	return fmt.Errorf("no command, but a %T", command.GetCommand())
 }
 
+// checkPair checks the device and the title of a command.
 func checkPair(c interface {
 	GetDeviceId() string
 	GetTitleId() string
@@ -54,6 +55,7 @@ func checkPair(c interface {
 	return named("title id", c.GetTitleId(), ids.MaxBytes)
 }
 
+// named returns what is wrong with an id that must be given, with the name of the field.
 func named(what, id string, limit int) error {
 	if fault := ids.Fault(id, limit); fault != "" {
 		return fmt.Errorf("%s %s", what, fault)
@@ -162,6 +164,7 @@ func checkContent(event any) error {
 	return nil
 }
 
+// checkTerms checks the terms of a licence; nil has none.
 func checkTerms(t *licensedv1.LicenseTerms) error {
 	return first(optional("studio id", t.GetStudioId()), checkTime("acquisition", t.GetAcquiredAtMs()),
 		checkTime("expiry", t.GetExpiresAtMs()))

@@ -115,6 +115,7 @@ func (a *aggregate) Decide(now time.Time, command any) actors.Decision {
 	if !ok {
 		panic(fmt.Sprintf("license: no command, but %T", command))
 	}
+	// One policy for the decision and its version: another may come into force meanwhile.
 	p := a.kind.Policy()
 	d := Decide(now, p, a.state, c)
 	seal(d.Events, now, p.Version())
@@ -124,7 +125,8 @@ func (a *aggregate) Decide(now time.Time, command any) actors.Decision {
 	return d
 }
 
-// grows returns what is to be said of the customer's size after events, nil for nothing.
+// grows returns what is to be said of the customer's size after events, nil for nothing:
+// only a step over a tenth of the limit is told.
 func (a *aggregate) grows(limit int, events []actors.Event) *Large {
 	l := Large{Customer: a.id, Licenses: len(a.state.licenses), Uses: a.state.uses(), Limit: limit,
 		UsesLimit: limit * policy.RememberedUses}
@@ -170,6 +172,8 @@ func seal(events []actors.Event, now time.Time, version string) {
 		e.Time = now
 		e.Mapper = messages.EventMapper(event)
 		e.Header = persistence.Header{PolicyVersion: version}
+		// The capacity is cut, so that appending to one event's data cannot overwrite the
+		// next one's.
 		e.Data = data[start:len(data):len(data)]
 	}
 }

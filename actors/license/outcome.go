@@ -59,6 +59,8 @@ const (
 // appendOutcome packs what events say about the command that they came of: 10 to 20 bytes beside
 // a studio's or plan's id.
 func appendOutcome(b []byte, events []actors.Event) []byte {
+	// The first event that says something decides: what precedes it is a part of the same
+	// command.
 	for i := range events {
 		e := &events[i]
 		at := e.Time.UnixMilli()
@@ -88,6 +90,8 @@ func appendOutcome(b []byte, events []actors.Event) []byte {
 	return b
 }
 
+// appendAccepted packs the outcome of a command without effect: the same as that of one
+// with it.
 func appendAccepted(b []byte, at int64, v *licensedv1.CommandAccepted) []byte {
 	switch v.GetCommand() {
 	case licensedv1.CommandKind_COMMAND_KIND_DEACTIVATE_DEVICE:
@@ -99,11 +103,13 @@ func appendAccepted(b []byte, at int64, v *licensedv1.CommandAccepted) []byte {
 	}
 }
 
+// appendLicense packs the licence as it is after the command.
 func appendLicense(b []byte, at int64, l *licensedv1.LicenseTerms) []byte {
 	kind := byte(outcomeLicense)
 	if l.GetReleased() {
 		kind |= outcomeReleased
 	}
+	// Times are stored as distances to the command's time, most of which are round.
 	if l.GetAcquiredAtMs() == at {
 		kind |= outcomeAcquiredNow
 	}
@@ -116,6 +122,7 @@ func appendLicense(b []byte, at int64, l *licensedv1.LicenseTerms) []byte {
 	return append(b, l.GetStudioId()...)
 }
 
+// appendRefusal packs a refusal with its figures.
 func appendRefusal(b []byte, at int64, v *licensedv1.CommandRefused) []byte {
 	kind := byte(outcomeRefusal) | byte(v.GetYearlyCounts())<<outcomeCountsShift&outcomeCounts
 	if v.GetNextAllowedAtMs() != 0 {
@@ -137,6 +144,8 @@ func appendRefusal(b []byte, at int64, v *licensedv1.CommandRefused) []byte {
 	return b
 }
 
+// appendTitles packs the titles of released licences. They are sorted, and each has only
+// what differs from the one before.
 func appendTitles(b []byte, events []actors.Event) []byte {
 	b = append(b, outcomeTitles)
 	former := ""
@@ -157,6 +166,7 @@ func appendTitles(b []byte, events []actors.Event) []byte {
 	return b
 }
 
+// appendPlan packs the device limit of the new plan; the plan's id is in the command.
 func appendPlan(b []byte, limit uint32) []byte {
 	return binary.AppendUvarint(append(b, outcomePlan), uint64(limit))
 }
@@ -171,6 +181,8 @@ func DecodeOutcome(customer string, c *licensedv1.Command, at time.Time, outcome
 	return o, nil
 }
 
+// decodeOutcome reads what appendOutcome wrote. It returns false for bytes that no
+// release wrote for this command.
 func decodeOutcome(customer string, c subject, at int64, outcome []byte) (Outcome, bool) {
 	if len(outcome) == 0 {
 		return Outcome{}, false
@@ -199,6 +211,7 @@ func decodeOutcome(customer string, c subject, at int64, outcome []byte) (Outcom
 	return o, !r.bad && r.left() == 0
 }
 
+// readLicense is the reverse of appendLicense.
 func readLicense(r *reader, kind byte, at int64) *licensedv1.License {
 	l := &licensedv1.License{AcquiredAt: timestamp(at), Released: kind&outcomeReleased != 0}
 	l.ExpiresAt = r.timestamp(at)
@@ -210,6 +223,7 @@ func readLicense(r *reader, kind byte, at int64) *licensedv1.License {
 	return l
 }
 
+// readRefusal is the reverse of appendRefusal.
 func readRefusal(r *reader, kind byte, at int64, c subject) *licensedv1.Refusal {
 	e := &licensedv1.CommandRefused{
 		Command: c.kind, DeviceId: c.device, TitleId: c.title, PlanId: c.plan,
@@ -228,6 +242,7 @@ func readRefusal(r *reader, kind byte, at int64, c subject) *licensedv1.Refusal 
 	return RefusalOf(e)
 }
 
+// readTitles is the reverse of appendTitles.
 func readTitles(r *reader) []string {
 	var titles []string
 	former := ""
@@ -262,6 +277,7 @@ func (r *reader) rest() string {
 	return s
 }
 
+// timestamp returns Unix milliseconds as a message.
 func timestamp(ms int64) *timestamppb.Timestamp { return timestamppb.New(time.UnixMilli(ms)) }
 
 // subject is what a command names.
@@ -270,6 +286,7 @@ type subject struct {
 	device, title, plan string
 }
 
+// subjectOf returns the kind and the ids of a command.
 func subjectOf(c *licensedv1.Command) subject {
 	switch c := c.GetCommand().(type) {
 	case *licensedv1.Command_AcquireLicense:
@@ -322,6 +339,8 @@ func message(e *licensedv1.CommandRefused) string {
 	return why
 }
 
+// reason returns a refusal in one sentence, for people. Programs go by the rule and the
+// figures.
 func reason(e *licensedv1.CommandRefused) string {
 	device, title := e.GetDeviceId(), e.GetTitleId()
 	limit, current := e.GetLimit(), e.GetCurrent()
@@ -362,6 +381,7 @@ func reason(e *licensedv1.CommandRefused) string {
 	}
 }
 
+// uses names what the yearly limit counted, with the number.
 func uses(e *licensedv1.CommandRefused) string {
 	n := e.GetCurrent()
 	switch policy.Counts(e.GetYearlyCounts()) {
@@ -374,6 +394,7 @@ func uses(e *licensedv1.CommandRefused) string {
 	}
 }
 
+// count returns a number with its noun.
 func count(n uint32, one, many string) string {
 	if n == 1 {
 		return "1 " + one

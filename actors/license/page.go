@@ -31,6 +31,8 @@ type place struct {
 	device, title string
 }
 
+// compare orders entries by time, device and title; a list leaves out what it does not
+// order by.
 func (p place) compare(other place) int {
 	return cmp.Or(cmp.Compare(p.at, other.at), strings.Compare(p.device, other.device),
 		strings.Compare(p.title, other.title))
@@ -48,6 +50,7 @@ func parsePlace(list, token string) (*place, error) {
 		return nil, nil
 	}
 	text, err := base64.RawURLEncoding.DecodeString(token)
+	// A token of another list is refused, too.
 	parts := strings.Split(string(text), "/") // Ids have no slashes.
 	if err != nil || len(parts) != 4 || parts[0] != list {
 		return nil, ErrPageToken
@@ -88,6 +91,8 @@ func page[E any](list string, all []E, q asked, key func(E) place) (entries []E,
 		return nil, "", err
 	}
 	if from != nil {
+		// The first entry after the place, whether an entry is at the place or not: it
+		// may be gone by now.
 		begin, _ := slices.BinarySearchFunc(all, *from, func(e E, p place) int {
 			if key(e).compare(p) <= 0 {
 				return -1

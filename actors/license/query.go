@@ -103,12 +103,16 @@ func (v view) listDevices(q *licensedv1.ListDevices) (*licensedv1.ListDevicesRes
 	return res, PageDevices(res, q)
 }
 
+// listDownloads lists the downloads of a title that the state knows, the oldest first,
+// and says whether another is allowed.
 func (v view) listDownloads(q *licensedv1.ListDownloads) (*Downloads, error) {
+	// The window excludes the millisecond at its beginning.
 	since := v.now - window + 1
 	if q.GetSince() != nil {
 		since = ceilMilli(q.GetSince())
 	}
 	res := &licensedv1.ListDownloadsResponse{TitleId: q.GetTitleId()}
+	// The state has the uses of one window only.
 	out := &Downloads{Response: res, Older: since <= v.now-window, Since: time.UnixMilli(since).UTC()}
 	title := v.state.title(q.GetTitleId())
 	v.eachUse(title, func(l *license, u use) {
@@ -119,6 +123,7 @@ func (v view) listDownloads(q *licensedv1.ListDownloads) (*Downloads, error) {
 		}
 	})
 	sortDownloads(res.Downloads)
+	// More uses than are remembered: the oldest may be missing.
 	out.Older = out.Older || v.dropped(title, since)
 	limit := v.policy.Title(q.GetTitleId()).YearlyLimit
 	if limit != policy.Unlimited {
@@ -179,6 +184,7 @@ func ceilMilli(t *timestamppb.Timestamp) int64 {
 	return ms
 }
 
+// sortDownloads orders downloads by time and device.
 func sortDownloads(d []*licensedv1.Download) {
 	slices.SortStableFunc(d, func(a, b *licensedv1.Download) int {
 		return cmp.Or(a.At.AsTime().Compare(b.At.AsTime()), strings.Compare(a.DeviceId, b.DeviceId))

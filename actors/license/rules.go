@@ -24,8 +24,10 @@ type refusal struct {
 	counts       policy.Counts
 }
 
+// ok reports whether no rule refused.
 func (r *refusal) ok() bool { return r.rule == licensedv1.Rule_RULE_UNSPECIFIED }
 
+// refusedBy returns the refusal of a rule that has no figures.
 func refusedBy(rule licensedv1.Rule) refusal { return refusal{rule: rule} }
 
 // target is what a command is about: positions in the tables of the state, -1 for what was never seen
@@ -49,11 +51,13 @@ func (v view) find(deviceID, titleID string) target {
 	return t
 }
 
+// deactivated reports whether a device is known and deactivated.
 func (v view) deactivated(device int) bool { return device >= 0 && v.state.devices[device].deactivated }
 
 // mayAcquire asks the rules of AcquireLicense, in the order in which they are documented.
 func (v view) mayAcquire(t target, newDownload bool) refusal {
 	active := t.license >= 0 && v.state.licenses[t.license].active(v.now)
+	// An active licence is returned as it is, whatever the rules say by now.
 	if active && !newDownload {
 		return refusal{}
 	}
@@ -91,6 +95,7 @@ func (v view) mayRenew(t target) refusal {
 	if r := v.available(&title); !r.ok() {
 		return r
 	}
+	// An active licence counts already: renewing it takes nothing from its studio.
 	if r := v.deviceLimit(t.device); !r.ok() || l.active(v.now) {
 		return r
 	}
@@ -320,6 +325,7 @@ func (v view) eachUse(title int, fn func(l *license, u use)) {
 	}
 }
 
+// counted reports whether a use counts against yearly limits.
 func counted(u use, counts policy.Counts) bool {
 	if u.playback() {
 		return counts&policy.Playbacks != 0

@@ -15,10 +15,13 @@ const snapshotMapper = "LicenseSnapshot/2"
 // maxTime bounds the times in a snapshot (the year 9999), far below where sums overflow.
 const maxTime = 253_402_300_800_000
 
+// errMalformed is all that decode says of contradictions: the bytes are damaged, or were
+// never a snapshot.
 var errMalformed = errors.New("malformed")
 
 // encode returns the state as a licensedv1.LicenseSnapshot; equal states have equal bytes.
 func (s *State) encode() []byte {
+	// Messages and uses are allocated together: a customer has hundreds of them.
 	devices := make([]licensedv1.LicenseSnapshot_Device, len(s.devices))
 	licenses := make([]licensedv1.LicenseSnapshot_License, len(s.licenses))
 	m := &licensedv1.LicenseSnapshot{
@@ -42,6 +45,7 @@ func (s *State) encode() []byte {
 		if to.NeverAcquired = l.studio == 0; l.studio > 0 {
 			to.Studio = l.studio - 1
 		}
+		// Times are distances, which have fewer bytes.
 		to.AcquiredAgoMs = s.last - l.acquired
 		to.ExpiresAfterDays, to.ExpiresAfterMs = (l.expires-l.acquired)/day, (l.expires-l.acquired)%day
 		if l.released != 0 {
@@ -74,6 +78,8 @@ func decode(data []byte) (*State, error) {
 		devices: make([]device, len(m.Devices)), licenses: make([]license, len(m.Licenses)),
 		deactivations: m.DeactivatedAgoMs,
 	}
+	// Everything is read before it is judged: no position or time is used without being
+	// checked.
 	valid, n := isTime(s.last), 0
 	for _, l := range m.Licenses {
 		n += len(l.Uses)
@@ -118,4 +124,5 @@ func decode(data []byte) (*State, error) {
 	return s, nil
 }
 
+// isTime reports whether a time can be reckoned with.
 func isTime(ms int64) bool { return ms >= 0 && ms <= maxTime }

@@ -35,6 +35,7 @@ type State struct {
 	deactivations []int64
 }
 
+// device is one that was ever used by the customer, until the rules forget it.
 type device struct {
 	id string
 	// order is the next eventOrderNumber of the aggregate id that is the device's.
@@ -46,6 +47,8 @@ type device struct {
 	downloaded int64
 }
 
+// license is what the customer has or had for a title on a device. device and title are
+// positions in the tables of the state.
 type license struct {
 	device, title uint32
 	studio        uint32 // position plus 1; 0 before LicenseAcquired names it
@@ -70,9 +73,13 @@ func newUse(at int64, playback bool) use {
 	return u
 }
 
-func (u use) at() int64      { return int64(u >> 1) }
+// at returns the time of the use, in Unix milliseconds.
+func (u use) at() int64 { return int64(u >> 1) }
+
+// playback reports whether it is a playback and not a download.
 func (u use) playback() bool { return u&1 != 0 }
 
+// active reports whether the licence allows playing at a time.
 func (l *license) active(now int64) bool { return l.released == 0 && now < l.expires }
 
 // end is when the licence became or becomes inactive.
@@ -95,6 +102,8 @@ func (s *State) uses() int {
 	return n
 }
 
+// device returns the position of a device, -1 if it is unknown. Customers have few
+// devices: a scan is faster than a map, and takes no memory.
 func (s *State) device(id string) int {
 	for i := range s.devices {
 		if s.devices[i].id == id {
@@ -104,6 +113,7 @@ func (s *State) device(id string) int {
 	return -1
 }
 
+// title returns the position of a title, -1 if it is unknown.
 func (s *State) title(id string) int { return position(s.titles, id) }
 
 // position returns where a name is in a table, or -1. It looks at the newest first, which most
@@ -117,6 +127,8 @@ func position(table []string, name string) int {
 	return -1
 }
 
+// license returns the position of a licence, -1 if there is none. The latest is looked at
+// first.
 func (s *State) license(device, title int) int {
 	if device < 0 || title < 0 {
 		return -1
@@ -184,6 +196,7 @@ func (s *State) prune(now int64) {
 func (s *State) rebuild(now int64) {
 	old := *s
 	s.devices, s.studios, s.titles, s.licenses = nil, nil, nil, nil
+	// positions has the new position of each old device.
 	positions := make([]uint32, len(old.devices))
 	for i := range old.devices {
 		if !old.forgottenDevice(i, now) {
@@ -211,6 +224,8 @@ type table struct {
 	moved []uint32 // position in to, plus 1
 }
 
+// newTable returns the table that moves strings from one slice to another, as they are
+// needed.
 func newTable(to *[]string, from []string) *table {
 	return &table{to: to, from: from, moved: make([]uint32, len(from))}
 }

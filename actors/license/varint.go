@@ -3,7 +3,9 @@ package license
 import "encoding/binary"
 
 // zigzag is the code of protobuf's sint64: small numbers of either sign are small.
-func zigzag(v int64) uint64   { return uint64(v)<<1 ^ uint64(v>>63) }
+func zigzag(v int64) uint64 { return uint64(v)<<1 ^ uint64(v>>63) }
+
+// unzigzag is the reverse of zigzag.
 func unzigzag(u uint64) int64 { return int64(u>>1) ^ -int64(u&1) }
 
 // packDuration codes milliseconds so that whole days take a byte or two.
@@ -14,6 +16,7 @@ func packDuration(ms int64) uint64 {
 	return zigzag(ms) << 1
 }
 
+// unpackDuration is the reverse of packDuration.
 func unpackDuration(u uint64) int64 {
 	if u&1 != 0 {
 		return unzigzag(u>>1) * day
@@ -29,6 +32,7 @@ type reader struct {
 	bad  bool
 }
 
+// uvarint reads a number; one of a single byte, as most are, without a call.
 func (r *reader) uvarint() uint64 {
 	if r.at < len(r.data) {
 		if b := r.data[r.at]; b < 0x80 {
@@ -39,6 +43,7 @@ func (r *reader) uvarint() uint64 {
 	return r.long()
 }
 
+// long reads a number of any length.
 func (r *reader) long() uint64 {
 	v, n := binary.Uvarint(r.data[r.at:])
 	if n <= 0 {
@@ -49,6 +54,7 @@ func (r *reader) long() uint64 {
 	return v
 }
 
+// fail has all further reads return nothing. The caller looks at bad once, at the end.
 func (r *reader) fail() { r.at, r.bad = len(r.data), true }
 
 // left returns the number of bytes that are left.

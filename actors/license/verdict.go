@@ -13,6 +13,7 @@ import (
 // at the end of the history, so the verdict is right even if parts of the history cannot be read; nil if the customer
 // cannot be rebuilt. Gaps and moment are the caller's to add.
 func (x *Explainer) Why(now time.Time, state *licensedv1.CustomerState) *licensedv1.WhyResponse {
+	// Expiries are no events: they are added where they fell.
 	x.timePasses(now.UnixMilli())
 	res := &licensedv1.WhyResponse{}
 	for _, l := range state.GetLicenses() {
@@ -95,6 +96,7 @@ func (s *step) named() string {
 	return fmt.Sprintf(" (event %d)", s.event)
 }
 
+// last names the event of the last renewal.
 func (s *step) last() string {
 	if s == nil {
 		return ""
@@ -114,6 +116,7 @@ func shortened(steps []*step) []*step {
 	if len(out) <= screen {
 		return out
 	}
+	// The beginning tells how it came about, and the end how it is now.
 	head, tail := out[:screen/4], out[len(out)-screen*3/4:]
 	left := out[len(head) : len(out)-len(tail)]
 	between := &step{WhyStep: &licensedv1.WhyStep{

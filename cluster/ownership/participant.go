@@ -93,6 +93,7 @@ func New(c Config) (*Participant, error) {
 		shards: make([]shard, c.Shards), tokens: 1, later: lease.Never, peekDue: lease.Never,
 		placement: placement.New(nil), reach: reach{proven: c.Proven, votes: map[ballot]*vote{}},
 	}
+	// Where others try to reach the node, it takes shards once one of them has.
 	if c.Witnessed && !c.Proven {
 		m.reach.state = Unproven
 	}
@@ -115,10 +116,12 @@ func (m *Participant) Step(in Input) *Outputs {
 		Gates: out.Gates[:0], Ops: out.Ops[:0], Changed: out.Changed[:0], Dead: out.Dead[:0], Raised: out.Raised[:0],
 		Wake: lease.Never,
 	}
+	// An incarnation that has ended asks for nothing any more.
 	if m.ended {
 		out.Ended, out.Cause = true, m.holder.Ended()
 		return out
 	}
+	// Whatever the input is, the lease is looked at first: everything below goes by it.
 	if in.Kind == InputDone && in.Op.ofHolder(m.self) {
 		m.stepHolder(in.Now, leaseInput(in))
 	} else {
@@ -134,6 +137,7 @@ func (m *Participant) Step(in Input) *Outputs {
 		m.plan(in.Now)
 		m.retire(in.Now)
 	}
+	// It may have ended by what was just processed.
 	if m.holder.Ended() != nil {
 		m.end()
 		return out
@@ -177,6 +181,7 @@ func (m *Participant) apply(in Input) {
 	case InputReach:
 		m.setReach(in.Now, in)
 	case InputDrain:
+		// The placement leaves this node out from here on.
 		m.draining = true
 		m.hurry()
 		m.place()
@@ -224,6 +229,7 @@ func (o *Op) ofHolder(self persistence.Incarnation) bool {
 	return o.Kind == OpSwapLease && o.Lease.Next.Incarnation == self || o.Kind == OpReadLease && o.Incarnation == self
 }
 
+// stepHolder has the holder of the lease process an input; a tick only once it is due.
 func (m *Participant) stepHolder(now lease.Instant, in lease.Input) {
 	if in.Kind == lease.InputTick && now < m.wakeAt {
 		return
@@ -274,6 +280,7 @@ func (m *Participant) watch(i persistence.Incarnation, over bool) {
 	m.watches = slices.Insert(m.watches, at, &watched{incarnation: i, watch: lease.NewWatch(m.config.Timing, i, over)})
 }
 
+// findWatch returns the position of a watch, by binary search; false if there is none.
 func (m *Participant) findWatch(i persistence.Incarnation) (int, bool) {
 	return slices.BinarySearchFunc(m.watches, i, func(w *watched, i persistence.Incarnation) int {
 		return bytes.Compare(w.incarnation[:], i[:])
@@ -293,6 +300,7 @@ func (m *Participant) stepWatches(now lease.Instant) {
 	m.watches = slices.DeleteFunc(m.watches, func(w *watched) bool { return w.watch.Dead() })
 }
 
+// stepWatch has a watch process an input, and takes note of a death.
 func (m *Participant) stepWatch(w *watched, in lease.Input) {
 	l := w.watch.Step(in)
 	m.ask(l, w.incarnation)
@@ -344,6 +352,7 @@ func (m *Participant) forget() {
 	if len(m.dead) <= maxDead {
 		return
 	}
+	// used has the incarnations that rows and members still name.
 	used := map[persistence.Incarnation]bool{}
 	for i := range m.shards {
 		row := &m.shards[i].row

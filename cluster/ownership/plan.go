@@ -56,6 +56,7 @@ func (m *Participant) departs(now lease.Instant, i persistence.Incarnation) {
 
 // place computes who should own what, and has every shard looked at.
 func (m *Participant) place() {
+	// The dead are never candidates, whatever gossip lists.
 	m.members = slices.DeleteFunc(m.members, func(o Member) bool { return m.dead[o.Incarnation] })
 	var candidates []placement.Candidate
 	for k := range m.members {
@@ -94,6 +95,7 @@ func (m *Participant) mine(s *shard) bool {
 	return i == m.self && !m.draining && m.valid()
 }
 
+// valid reports whether the lease is valid at the time of this step.
 func (m *Participant) valid() bool {
 	_, ok := m.holder.Until()
 	return ok
@@ -105,6 +107,7 @@ func (m *Participant) plan(now lease.Instant) {
 	if !m.scanned {
 		return
 	}
+	// A token is one hand-over: they are spread over the time, and never saved up.
 	m.tokens = min(1, m.tokens+now.Sub(m.tokensAt).Seconds()*m.config.MovesPerSecond)
 	m.tokensAt = now
 	m.bundle = bundle{}
@@ -146,6 +149,7 @@ func (m *Participant) look(now lease.Instant, s *shard) {
 		}
 	case stateClaiming, stateReleasing:
 		switch {
+		// Only one operation on a shard is in flight at a time.
 		case s.flight: // its result has the shard looked at
 		case now >= s.due:
 			s.flight = true
@@ -171,6 +175,8 @@ func (m *Participant) lookIdle(now lease.Instant, s *shard) {
 			return
 		}
 		m.reclaim(now, s)
+	// Another node's word that it released the shard to this one: the compare-and-set
+	// shows whether it is true.
 	case Later(s.row, s.hint) && (m.reach.state == Reached || m.takes()):
 		m.tryClaim(now, s, s.hint)
 	case s.row.Owner.IsZero() || m.dead[s.row.Owner] || planted.Bug(planted.TakeFromTheLiving):
@@ -186,6 +192,7 @@ func (m *Participant) lookFree(now lease.Instant, s *shard) {
 	if s.ownerless == 0 {
 		s.ownerless = now
 	}
+	// All rows are read soon, since this one may be out of date.
 	m.scanDue = min(m.scanDue, now.Add(m.config.Timing.TTL/2)) // see whether another took it
 	wait := m.claimAfter(s)
 	switch at := s.ownerless.Add(wait); {
@@ -229,6 +236,8 @@ func (m *Participant) reclaim(now lease.Instant, s *shard) {
 	m.sendRelease(now, s)
 }
 
+// neverClaim stands for a shard that this node leaves to others as long as nothing
+// changes.
 const neverClaim = time.Duration(-1)
 
 // claimAfter returns the time a free shard is left to others: not at all if it is this node's, a while if
@@ -310,6 +319,8 @@ func (m *Participant) hurry() {
 	held := 0
 	for i := range m.shards {
 		if m.shards[i].state != stateIdle {
+			// Counted in any state: a claim that is in flight may yet have to be handed
+			// over.
 			held++
 		}
 	}

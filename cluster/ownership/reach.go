@@ -83,6 +83,7 @@ func (m *Participant) readVotes(in Input) {
 	r := &m.reach
 	r.reading = false
 	if in.Err != nil {
+		// The votes read before still count.
 		r.due = in.Now.Add(m.pause())
 		m.judge(in.Now)
 		return
@@ -142,6 +143,7 @@ func (m *Participant) judge(now lease.Instant) {
 	}
 	r := &m.reach
 	former := r.state
+	// Votes of those that reach the node are left out.
 	votes := m.against(now, m.self, r.reached)
 	majority := votes > len(r.reached) || votes > 0 && planted.Bug(planted.DrainOnOneVote) ||
 		former == Accused && (len(r.reached) == 0 || planted.Bug(planted.StayAccused))

@@ -9,6 +9,7 @@ import (
 	"licensed/persistence"
 )
 
+// state is what this incarnation does about one shard.
 type state uint8
 
 const (
@@ -41,6 +42,7 @@ type shard struct {
 	queued    bool
 }
 
+// holds reports whether requests for the shard may be in progress.
 func (s *shard) holds() bool { return s.state == stateHeld || s.state == stateClosing }
 
 // Later reports whether row b of a shard came after row a: epochs rise, and within one there is an owner
@@ -65,6 +67,7 @@ func (m *Participant) enqueue(s *shard) {
 	}
 }
 
+// setGate sets the gate of a shard, if that is a change.
 func (m *Participant) setGate(s *shard, g Gate) {
 	g.Shard = s.row.ID
 	if s.gate != g {
@@ -147,6 +150,8 @@ func (m *Participant) release(now lease.Instant, s *shard) {
 	m.sendRelease(now, s)
 }
 
+// sendRelease gives the shard to the node that should own it, or to nobody. From here on
+// it is not held, whatever the outcome.
 func (m *Participant) sendRelease(now lease.Instant, s *shard) {
 	_, successor := m.target(s.row.ID)
 	if successor == m.self {
@@ -163,6 +168,7 @@ func (m *Participant) sendRelease(now lease.Instant, s *shard) {
 // swapped processes the outcome of a compare-and-set.
 func (m *Participant) swapped(in Input) {
 	s := m.shard(in.Op.NextShard.ID)
+	// The result of an operation that was given up in the meantime.
 	if s == nil || !s.flight || s.old != in.Op.OldShard || s.next != in.Op.NextShard {
 		return
 	}
@@ -205,6 +211,7 @@ func (m *Participant) readOne(in Input) {
 		s.due = in.Now.Add(m.pause())
 		return
 	}
+	// A read without a row is the zero row of this shard.
 	in.Row.ID = s.row.ID // none, if there is no row
 	if m.merge(s, in.Row); s.row == in.Op.OldShard && s.row != in.Row {
 		m.adopt(s, in.Row)
@@ -253,6 +260,7 @@ func (m *Participant) resolve(now lease.Instant, s *shard) {
 // decides. A release of a shard to this node is tried at once, by a compare-and-set: one in a while for each shard.
 func (m *Participant) hinted(now lease.Instant, row persistence.Shard) {
 	s := m.shard(row.ID)
+	// The highest epoch would leave none for the next claim: nobody writes it.
 	if s == nil || !Later(s.row, row) || row.Epoch >= persistence.MaxEpoch {
 		return
 	}

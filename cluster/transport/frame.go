@@ -93,7 +93,8 @@ func (f *incoming) decode(b []byte) error {
 	return eachField(b, f.field)
 }
 
-// eachField calls a function with the fields of a message, until it returns an error.
+// eachField calls a function with the fields of an encoded message, until it returns an
+// error. Value is the field as it is encoded, without its tag. The slices are parts of b.
 func eachField(b []byte, do func(field protowire.Number, kind protowire.Type, value []byte) error) error {
 	for len(b) > 0 {
 		field, kind, n := protowire.ConsumeTag(b)
@@ -116,10 +117,13 @@ func eachField(b []byte, do func(field protowire.Number, kind protowire.Type, va
 func (f *incoming) field(field protowire.Number, kind protowire.Type, value []byte) error {
 	switch {
 	case field == requestsField && kind == protowire.BytesType:
+		// Not decoded yet: requests are decoded one by one, as they are admitted.
 		b, _ := protowire.ConsumeBytes(value)
 		f.requests = append(f.requests, b)
 		return f.count()
 	case field == responsesField && kind == protowire.BytesType:
+		// Counted before it is decoded: a frame of empty responses takes a hundred times
+		// its size.
 		if err := f.count(); err != nil {
 			return err
 		}
@@ -136,6 +140,7 @@ func (f *incoming) field(field protowire.Number, kind protowire.Type, value []by
 		b, _ := protowire.ConsumeBytes(value)
 		return f.ids(b)
 	}
+	// Fields of a later release are passed over.
 	return nil
 }
 
@@ -192,8 +197,11 @@ func (codec) Marshal(v any) (mem.BufferSlice, error) {
 	}
 	size := 0
 	for _, p := range f {
+		// The parts were encoded when their requests were queued: here they are only
+		// joined.
 		size += len(p)
 	}
+	// From the pool of gRPC, which takes the buffer back once it is written.
 	pool := mem.DefaultBufferPool()
 	buffer := pool.Get(size)
 	b := (*buffer)[:0]

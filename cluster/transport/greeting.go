@@ -60,6 +60,7 @@ func header(md metadata.MD, name string) []byte {
 func (t *Transport) differs(md metadata.MD, address, how string) error {
 	c := &t.config
 	id, err := persistence.ParseClusterID(header(md, clusterIDHeader))
+	// Zero ids are those of processes of a release that had none: then the names decide.
 	foreign := !c.ClusterID.IsZero() && !id.IsZero() && id != c.ClusterID
 	if foreign {
 		c.Strangers.Refuse(id, address, how)
@@ -88,6 +89,7 @@ func (t *Transport) ours(ctx context.Context, from string) error {
 	default:
 		return nil
 	}
+	// The caller reports the text to its operator: it names both sides.
 	return status.Error(codes.FailedPrecondition, err.Error())
 }
 

@@ -68,11 +68,13 @@ func (l *listener) add(raw net.Conn) (c *acceptedConn, err error) {
 	if c.place, err = l.connections.Take(1, holder); err != nil {
 		return nil, err
 	}
+	// Bytes of an unfinished frame are counted on the connection, none at first.
 	if c.excess, err = l.unfinished.Take(0, holder); err != nil {
 		return nil, err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	// By the remote address, under which gRPC hands the stream over.
 	l.conns[c.remote] = c
 	return c, nil
 }
@@ -160,6 +162,8 @@ func (c *acceptedConn) Close() error {
 	}
 	l.mu.Unlock()
 	c.mu.Lock()
+	// Both are given back under the lock: a read that is in progress counts bytes on
+	// them.
 	defer c.mu.Unlock()
 	c.closed = true
 	c.excess.Release()

@@ -82,6 +82,8 @@ func (p *peer) begin(c *call) error {
 		return fmt.Errorf("%w: %s has not answered %d requests", actors.ErrOverloaded, p.address, p.pending)
 	case p.bytes > 0 && p.bytes+len(c.part) > config.MaxPeerBytes:
 		return fmt.Errorf("%w: %d bytes of requests wait to be written to %s", actors.ErrOverloaded, p.bytes, p.address)
+	// After a failure, requests are refused at once until the pause has passed: they
+	// would only wait for the next one.
 	case p.failure != nil && now.Before(p.retry):
 		return p.notSent(p.failure)
 	}
@@ -105,6 +107,7 @@ func (p *peer) wake() {
 	}
 }
 
+// notSent returns the error of a request that the peer certainly did not get.
 func (p *peer) notSent(cause error) error {
 	return fmt.Errorf("%w to %s: %w", ErrNotSent, p.address, cause)
 }
@@ -160,7 +163,7 @@ func (p *peer) abandon(c *call, cause error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	select {
-	case <-c.done:
+	case <-c.done: // The answer was faster.
 		return
 	default:
 	}
@@ -171,6 +174,7 @@ func (p *peer) abandon(c *call, cause error) {
 		p.over(c, nil, c.stream.unknown(cause))
 		return
 	}
+	// In the queue: nothing of it was written.
 	i := slices.Index(p.queue, c)
 	p.queue = slices.Delete(p.queue, i, i+1)
 	p.bytes -= len(c.part)
@@ -231,6 +235,7 @@ func (p *peer) connect() (*stream, error) {
 	ctx, cancel := context.WithCancel(t.context)
 	s := &stream{peer: p, cancel: cancel, calls: map[uint64]*call{}, stopped: make(chan struct{})}
 	began := time.Now()
+	// The timer ends the stream's context, and with it everything in open.
 	late := time.AfterFunc(t.config.DialTimeout, cancel)
 	err := s.open(ctx)
 	if !late.Stop() {
@@ -242,6 +247,7 @@ func (p *peer) connect() (*stream, error) {
 		return nil, fmt.Errorf("connect: %w", err)
 	}
 	p.mu.Lock()
+	// The next failure begins with the shortest pause again.
 	p.stream, p.failure, p.pause = s, nil, 0
 	p.mu.Unlock()
 	t.running.Go(s.read)
@@ -259,6 +265,7 @@ func (s *stream) open(ctx context.Context) (err error) {
 	if s.grpc, err = s.client.NewStream(ctx, &exchange, exchangeMethod); err != nil {
 		return err
 	}
+	// The first frame of the other side says that it accepts the stream, and is empty.
 	if err := s.grpc.RecvMsg(&incoming{}); err != nil {
 		return s.refused(err)
 	}
@@ -286,6 +293,8 @@ func (t *Transport) dialOptions(dial func(context.Context, string) (net.Conn, er
 	if c := t.config.ClientTLS; c != nil {
 		secure = credentials.NewTLS(c())
 	}
+	// A lost stream is made again by the peer's own loop, which knows what was given to
+	// it.
 	return []grpc.DialOption{
 		grpc.WithTransportCredentials(secure), grpc.WithContextDialer(dial), grpc.WithDisableRetry(),
 		grpc.WithDisableServiceConfig(),
@@ -299,6 +308,7 @@ func (t *Transport) dialOptions(dial func(context.Context, string) (net.Conn, er
 
 // close ends the connection. The peer must not be locked.
 func (s *stream) close() {
+	// The context first: a read that is in progress ends with it.
 	s.cancel()
 	s.peer.mu.Lock()
 	s.closed = true
@@ -347,6 +357,7 @@ func (s *stream) take() outgoing {
 	}
 	var f outgoing
 	n, size := 0, 0
+	// Abandoned requests first: what they use is freed before more is asked for.
 	ids := s.abandoned[:min(len(s.abandoned), maxFrameMessages)]
 	if len(ids) > 0 {
 		b := abandonedPart(ids)
@@ -373,6 +384,7 @@ func (s *stream) read() {
 			s.end(fmt.Errorf("%w: %w", errDisconnected, err))
 			return
 		}
+		// Every frame is a sign of life, an empty one too.
 		s.heard.Add(1)
 		if s.answered(f) {
 			s.end(errDisconnected)
@@ -387,6 +399,7 @@ func (s *stream) answered(f *incoming) (last bool) {
 	p := s.peer
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	// A response to a call that was abandoned meets no call.
 	for _, r := range f.responses {
 		if c := s.calls[r.GetId()]; c != nil {
 			delete(s.calls, c.id)
@@ -415,6 +428,7 @@ func (s *stream) stop() {
 func (s *stream) end(cause error) {
 	p := s.peer
 	p.mu.Lock()
+	// Only the first cause is the true one; the others follow from it.
 	first := !s.ended
 	s.ended = true
 	s.stop()
@@ -429,6 +443,7 @@ func (s *stream) end(cause error) {
 	}
 }
 
+// unknown returns the error of a call that the peer may have executed.
 func (s *stream) unknown(cause error) error {
 	return fmt.Errorf("%w: %s: %w", actors.ErrUnknownOutcome, s.peer.address, cause)
 }

@@ -50,6 +50,8 @@ type work struct {
 
 // serve is the answering side of a stream.
 func (t *Transport) serve(stream grpc.ServerStream) error {
+	// The greeting goes out with the first frame: the other side checks it before it
+	// sends requests.
 	if err := stream.SetHeader(t.config.greeting()); err != nil {
 		return err
 	}
@@ -69,6 +71,8 @@ func (t *Transport) serve(stream grpc.ServerStream) error {
 	return s.read()
 }
 
+// newSession begins a session on an accepted stream. Error: the transport is closed, or
+// the connection is gone.
 func (t *Transport) newSession(stream grpc.ServerStream, from string) (*session, error) {
 	s := &session{transport: t, stream: stream, conn: t.listener.conn(from), ready: make(chan struct{}, 1),
 		works: map[uint64]*work{}}
@@ -77,12 +81,14 @@ func (t *Transport) newSession(stream grpc.ServerStream, from string) (*session,
 	if s.conn == nil || t.closed.Load() {
 		return nil, status.Error(codes.Unavailable, errClosed.Error())
 	}
+	// The frames until now were those of the handshake.
 	s.conn.finished()
 	s.ctx, s.cancel = context.WithCancel(stream.Context())
 	t.sessions[s] = struct{}{}
 	return s, nil
 }
 
+// endSession ends the work that is in progress, and forgets the session.
 func (t *Transport) endSession(s *session) {
 	s.end()
 	t.mu.Lock()
@@ -120,6 +126,7 @@ func (s *session) start(f *incoming) error {
 			return status.FromContextError(err).Err()
 		}
 		size := requestBytes + len(b)
+		// Refused with an answer of its own, for which the id must be known.
 		if !s.admit(size) {
 			id, err := requestID(b)
 			if err != nil {
@@ -134,6 +141,7 @@ func (s *session) start(f *incoming) error {
 			s.release(size, 1)
 			return unreadable(err)
 		}
+		// working is what Close waits for.
 		s.transport.working.Add(1)
 		go s.answer(s.begin(m, size))
 	}
@@ -141,6 +149,7 @@ func (s *session) start(f *incoming) error {
 	return nil
 }
 
+// unreadable returns the error that ends a stream with bytes that are no frame.
 func unreadable(err error) error {
 	return status.Error(codes.Internal, "unreadable frame: "+err.Error())
 }
@@ -189,6 +198,7 @@ func (s *session) admit(size int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.working++
+	// One request is always admitted, however large: it fits into the limit of a message.
 	if s.working > t.config.MaxInFlight || s.bytes > 0 && s.bytes+size > t.config.MaxPeerBytes {
 		return false
 	}
@@ -239,9 +249,11 @@ func (s *session) post(size int, b part) {
 		t.bytes.Add(-int64(size))
 		return
 	}
+	// The memory of the request is that of its response now.
 	s.queue = append(s.queue, b)
 	s.bytes += len(b) - size
 	t.bytes.Add(int64(len(b) - size))
+	// A slow reader is disconnected: memory must not grow with what it does not read.
 	slow := len(s.queue) > t.config.MaxInFlight+maxRefusals || s.bytes > t.config.MaxPeerBytes+t.config.MaxMessageBytes
 	s.mu.Unlock()
 	if slow {

@@ -126,9 +126,12 @@ func (t *Transport) serverOptions() []grpc.ServerOption {
 	}
 	return []grpc.ServerOption{
 		grpc.Creds(secure), grpc.ForceServerCodecV2(codec{}), grpc.UnknownServiceHandler(t.unknownMethod),
+		// One stream on a connection, so that the bytes of a connection are those of one
+		// stream.
 		grpc.MaxRecvMsgSize(t.largest()), grpc.MaxConcurrentStreams(1), grpc.ConnectionTimeout(connectTimeout),
 		grpc.InitialWindowSize(windowBytes), grpc.InitialConnWindowSize(windowBytes),
 		grpc.MaxHeaderListSize(maxHeaderBytes),
+		// A handler that is still running may use the transport.
 		grpc.WaitForHandlers(true),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			Time: keepaliveEvery, Timeout: keepaliveTimeout, MaxConnectionIdle: t.config.MaxIdle,
@@ -168,6 +171,7 @@ func (c *Config) advertised() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("transport: address to bind: %w", err)
 	}
+	// A specific address to bind is the one to advertise.
 	if ip := net.ParseIP(host); c.Advertise != "" || host != "" && (ip == nil || !ip.IsUnspecified()) {
 		return c.Advertise, nil
 	}
@@ -197,6 +201,7 @@ func (t *Transport) Execute(ctx context.Context, address, kind, id string, c act
 	if err != nil {
 		return actors.Reply{}, err
 	}
+	// OK without a body: the other side is of a release that answers otherwise.
 	if res.GetReply() == nil {
 		return actors.Reply{}, noBody(address)
 	}
@@ -266,6 +271,7 @@ func (t *Transport) Undrain(ctx context.Context, address string) error {
 	return err
 }
 
+// noBody returns the error for an answer without content.
 func noBody(address string) error {
 	return fmt.Errorf("%w: %s answered without saying what", ErrInternal, address)
 }
@@ -282,6 +288,7 @@ func (t *Transport) request(ctx context.Context, address string, m *clusterv1.Re
 	}
 	select {
 	case <-c.done:
+	// An abandoned call ends at once: its channel need not be waited for.
 	case <-ctx.Done():
 		p.abandon(c, ctx.Err())
 	}
@@ -293,6 +300,7 @@ func (t *Transport) prepare(ctx context.Context, m *clusterv1.Request) (*call, e
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("%w: %w", actors.ErrExpired, err)
 	}
+	// The time left and not the deadline: the clocks of two machines differ.
 	if deadline, ok := ctx.Deadline(); ok {
 		m.TimeoutMicros = max(time.Until(deadline).Microseconds(), 1)
 	}
@@ -332,6 +340,7 @@ func (t *Transport) peer(address string) (*peer, error) {
 	}
 	p := t.peers[address]
 	if p == nil {
+		// Requests to itself would wait for its own limits.
 		if address == "" || address == t.address {
 			return nil, fmt.Errorf("%w: %q is not the address of another process", ErrNotSent, address)
 		}
@@ -377,6 +386,7 @@ func (t *Transport) SetMembers(all []membership.Member) {
 	}
 	t.members = listed
 	t.mu.Unlock()
+	// Without t.mu, which callers of the failing requests may take.
 	for p, cause := range failed {
 		p.fail(cause)
 	}
@@ -401,12 +411,14 @@ func (t *Transport) Close(ctx context.Context) (err error) {
 	t.closing.Do(func() {
 		t.mu.Lock()
 		t.closed.Store(true)
+		// Peers are told not to send more, and to leave when they have their answers.
 		for s := range t.sessions {
 			s.sayClosing()
 		}
 		peers := slices.Collect(maps.Values(t.peers))
 		t.mu.Unlock()
 		err = t.drain(ctx)
+		// Requests to others have no end of their own.
 		for _, p := range peers {
 			p.retire(errLeaving)
 		}

@@ -35,6 +35,8 @@ type archiveSource struct {
 func (h *Host) startArchiver() {
 	s := h.hosts
 	o := archive.WorkerOptions{
+		// The owner answers for the customers that this host holds: the archiver asks it
+		// before each step.
 		Hot: s.Storage.Hot, Cold: s.Storage.Cold, Owner: &archiveOwner{h}, Config: s.Archiver, Now: s.Now,
 		Retention: func() (time.Duration, bool) { return s.Policy.Kind().Policy().History() },
 		Listener:  archive.WorkerListener{Archived: s.archived, Failed: s.archiveFailed, Scanned: s.archiveScanned},
@@ -51,6 +53,7 @@ func (h *Host) startArchiver() {
 func (s *Hosts) keepScan(o *archive.WorkerOptions) {
 	scanFile := filepath.Join(s.Data, archiveScanFile)
 	position, err := os.ReadFile(scanFile)
+	// Without a position, the scan begins anew.
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		s.Log.Warn("archiver: scan restarted", "error", err)
 	}
@@ -62,6 +65,7 @@ func (s *Hosts) keepScan(o *archive.WorkerOptions) {
 	}
 }
 
+// archived counts what was moved.
 func (s *Hosts) archived(i archive.ArchivedInfo) {
 	a := s.archive
 	a.metrics.archived(i)
@@ -82,6 +86,8 @@ func (s *Hosts) archiveFailed(i archive.FailedInfo) {
 	a.metrics.failures.WithLabelValues(archiveCauses.of(i.Err)).Inc()
 	a.mu.Lock()
 	first := a.lastError == ""
+	// Only the first of a series is logged as such: a tier that is down fails for every
+	// customer.
 	a.failures++
 	a.lastError = i.Err.Error()
 	a.mu.Unlock()
@@ -93,6 +99,7 @@ func (s *Hosts) archiveFailed(i archive.FailedInfo) {
 	}
 }
 
+// archiveScanned counts a complete scan.
 func (s *Hosts) archiveScanned(i archive.ScannedInfo) {
 	s.archive.metrics.scanned.Add(float64(i.Aggregates))
 	s.Log.Debug("archiver: scan completed", "customers", i.Aggregates, "due", i.Due, "duration", i.Duration)
@@ -119,11 +126,12 @@ func (s *Hosts) ArchiveStatus() *licensedv1.ArchiveStatus {
 	out := &licensedv1.ArchiveStatus{
 		Location:         s.Storage.ArchiveLocation,
 		WaitingCustomers: uint64(st.Waiting),
-		Lag:              durationpb.New(max(st.Lag, st.Failing).Round(time.Millisecond)),
-		ArchivedEvents:   uint64(a.totals.Records),
-		Segments:         uint64(a.totals.Segments),
-		SegmentBytes:     uint64(a.totals.Bytes),
-		Failures:         a.failures,
+		// The longer of the two: while archiving fails, no customer's lag is measured.
+		Lag:            durationpb.New(max(st.Lag, st.Failing).Round(time.Millisecond)),
+		ArchivedEvents: uint64(a.totals.Records),
+		Segments:       uint64(a.totals.Segments),
+		SegmentBytes:   uint64(a.totals.Bytes),
+		Failures:       a.failures,
 	}
 	if st.Failing > 0 {
 		out.LastError = a.lastError

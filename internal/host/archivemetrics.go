@@ -49,12 +49,14 @@ func newArchiveMetrics(
 		Name: "licensed_archive_dropped_customers_total",
 		Help: "Customers not queued because the archiver's queue was full; its scan finds them later.",
 	}, func() float64 { return float64(stats().Dropped) }))
+	// A Cassandra archive has no size of its own.
 	if size == nil {
 		return m
 	}
 	r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "licensed_archive_disk_bytes", Help: "Space used by the archive's files, in bytes; 0 if unknown.",
 	}, func() float64 {
+		// A scrape must not hang on a disk that does.
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		bytes, err := size(ctx)
@@ -66,6 +68,7 @@ func newArchiveMetrics(
 	return m
 }
 
+// archived counts one customer's move.
 func (m *archiveMetrics) archived(i archive.ArchivedInfo) {
 	m.events.Add(float64(i.Records))
 	m.segments.Add(float64(i.Segments))

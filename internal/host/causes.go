@@ -12,6 +12,7 @@ type causes []struct {
 	name string
 }
 
+// otherCause is the label of errors that no cause names: labels must not come from texts.
 const otherCause = "other"
 
 // of returns the name of the first that err is.

@@ -66,6 +66,8 @@ type Hosts struct {
 // New starts what all hosts run in.
 func New(c Config) *Hosts {
 	s := &Hosts{Config: c, metrics: newRuntimeMetrics(c.Registry), closed: make(chan struct{})}
+	// One set of options for the runtimes of all incarnations; New adds the authority and
+	// the listener.
 	s.runtime = actors.Options{
 		Kind:    s.Policy.Kind(),
 		Journal: s.Tracer.Journal(s.Storage.Journal()),
@@ -78,6 +80,7 @@ func New(c Config) *Hosts {
 	if s.Storage.Cold != nil {
 		s.archive = &archiveSource{metrics: newArchiveMetrics(s.Registry, s.archiverStats, s.Storage.ArchiveSize)}
 	}
+	// Rates are sampled for as long as the process lives, across hosts.
 	go s.sampleRates()
 	return s
 }
@@ -98,6 +101,7 @@ type Host struct {
 }
 
 // New starts the runtime, and the archiver if there is an archive, of an incarnation.
+// They end with it.
 func (s *Hosts) New(a actors.Authority) (*Host, error) {
 	h := &Host{hosts: s, authority: a}
 	o := s.runtime
@@ -114,6 +118,7 @@ func (s *Hosts) New(a actors.Authority) (*Host, error) {
 	if s.archive != nil {
 		h.startArchiver()
 	}
+	// Status and metrics are those of the host that was started last.
 	s.present.Store(h)
 	return h, nil
 }
@@ -177,6 +182,7 @@ func (s *Hosts) activated(i actors.ActivatedInfo) {
 	s.metrics.replayed.Add(float64(i.Records))
 	s.counts.activations.Add(1)
 	s.counts.replayed.Add(uint64(i.Records))
+	// Damage is an alarm although the customer is served: the store lost something.
 	if i.Damage != nil {
 		s.metrics.rebuilt.Inc()
 		s.Log.Error("snapshot damaged, state rebuilt from events; find out what damaged the store",
@@ -244,12 +250,16 @@ var endCauses = causes{
 // fromWarn leaves out what a library thinks worth telling about its normal life.
 type fromWarn struct{ slog.Handler }
 
+// Enabled implements slog.Handler.
 func (h fromWarn) Enabled(ctx context.Context, l slog.Level) bool {
 	return l >= slog.LevelWarn && h.Handler.Enabled(ctx, l)
 }
 
+// WithAttrs implements slog.Handler.
 func (h fromWarn) WithAttrs(a []slog.Attr) slog.Handler { return fromWarn{h.Handler.WithAttrs(a)} }
-func (h fromWarn) WithGroup(name string) slog.Handler   { return fromWarn{h.Handler.WithGroup(name)} }
+
+// WithGroup implements slog.Handler.
+func (h fromWarn) WithGroup(name string) slog.Handler { return fromWarn{h.Handler.WithGroup(name)} }
 
 // Stats returns the figures of the present host.
 func (s *Hosts) Stats() actors.Stats {

@@ -26,6 +26,8 @@ type runtimeMetrics struct {
 	ended       *prometheus.CounterVec
 }
 
+// newRuntimeMetrics registers what runtimes report. Counters continue across the
+// incarnations of a node.
 func newRuntimeMetrics(r prometheus.Registerer) *runtimeMetrics {
 	m := &runtimeMetrics{
 		activations: prometheus.NewHistogram(prometheus.HistogramOpts{
@@ -127,7 +129,7 @@ func (s *Hosts) sampleRates() {
 	}
 }
 
-// observe adds gauges of the runtime's state.
+// observe adds gauges of the runtime's state, which are read when they are scraped.
 func observe(r prometheus.Registerer, stats func() actors.Stats) {
 	gauge := func(name, help string, value func(actors.Stats) int64) {
 		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help},

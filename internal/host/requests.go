@@ -18,6 +18,7 @@ import (
 
 // Operate implements cluster.Host: each request may be executed twice without harm.
 func (h *Host) Operate(ctx context.Context, customer string, request any) (actors.Answer, error) {
+	// The id came from another process, which may be of another release.
 	if err := checkForeign(customer, nil); err != nil {
 		return actors.Answer{}, err
 	}
@@ -39,6 +40,7 @@ func (h *Host) Query(ctx context.Context, customer string, query any) (answer ac
 		return actors.Answer{}, err
 	}
 	ctx, end := h.hosts.Tracer.Request(ctx, customers.Aggregate(customer), "")
+	// Questions about the end of a history are answered without loading the customer.
 	headOnly := false
 	switch q := query.(type) {
 	case actors.HeadQuery:
@@ -78,6 +80,7 @@ func (h *Host) damagedHead(ctx context.Context, customer string) (persistence.He
 // archive moves the closed part of a customer's history to the archive.
 func (h *Host) archive(ctx context.Context, customer string, r *nodev1.ArchiveRequest) (actors.Answer, error) {
 	w := h.archiver.Load()
+	// No archive, or not started yet.
 	if w == nil {
 		return actors.Answer{}, gateway.ErrUnsupported
 	}
