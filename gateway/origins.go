@@ -15,9 +15,10 @@ import (
 // preflightAge is the time for which a browser remembers what an origin may do; browsers cap it at two hours.
 const preflightAge = 2 * time.Hour
 
-// CrossOrigin lets browsers call the API from pages of other origins, like https://app.example.com; https://*.example.com
-// stands for all hosts below a domain, and * for every page. Credentials are not allowed: browsers send neither cookies
-// nor client certificates. Without origins it returns h. The origins must be valid, see CheckOrigin.
+// CrossOrigin lets browsers call the API from pages of other origins, like https://app.example.com;
+// https://*.example.com stands for all hosts below a domain, and * for every page. Credentials are not allowed:
+// browsers send neither cookies nor client certificates. Without origins it returns h. The origins must be valid,
+// see CheckOrigin.
 func CrossOrigin(h http.Handler, origins []string) http.Handler {
 	if len(origins) == 0 {
 		return h // Package cors would allow all.
@@ -37,7 +38,8 @@ func CheckOrigin(origin string) error {
 		return nil
 	}
 	u, err := url.Parse(origin)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.Scheme+"://"+u.Host != origin {
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" ||
+		u.Scheme+"://"+u.Host != origin {
 		return fmt.Errorf("%q is not an origin like https://app.example.com, without a path", origin)
 	}
 	if strings.Contains(strings.TrimPrefix(u.Host, "*."), "*") {

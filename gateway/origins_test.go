@@ -51,7 +51,8 @@ func TestCrossOrigin(t *testing.T) {
 	} {
 		url := test.url + "/licensed.v1.LicenseService/AcquireLicense"
 		for _, headers := range []string{
-			"connect-protocol-version,connect-timeout-ms,content-type", "content-type,grpc-timeout,traceparent,x-grpc-web,x-user-agent",
+			"connect-protocol-version,connect-timeout-ms,content-type",
+			"content-type,grpc-timeout,traceparent,x-grpc-web,x-user-agent",
 		} {
 			status, header := asked(t, http.MethodOptions, url, test.origin,
 				"Access-Control-Request-Method", "POST", "Access-Control-Request-Headers", headers)
@@ -66,7 +67,8 @@ func TestCrossOrigin(t *testing.T) {
 		}
 		exposed := strings.Split(header.Get("Access-Control-Expose-Headers"), ", ")
 		if (header.Get("Access-Control-Allow-Origin") == test.origin) != test.allowed ||
-			slices.Contains(exposed, "Grpc-Status") != test.allowed || slices.Contains(exposed, "Retry-After") != test.allowed {
+			slices.Contains(exposed, "Grpc-Status") != test.allowed ||
+			slices.Contains(exposed, "Retry-After") != test.allowed {
 			t.Errorf("request from %s: %v", test.origin, header)
 		}
 		if header.Get("Access-Control-Allow-Credentials") != "" {
@@ -74,20 +76,24 @@ func TestCrossOrigin(t *testing.T) {
 		}
 	}
 	// A header that the API does not know stays forbidden.
-	if _, header := asked(t, http.MethodOptions, open+"/licensed.v1.LicenseService/AcquireLicense", origins[0],
-		"Access-Control-Request-Method", "POST", "Access-Control-Request-Headers", "x-other"); header.Get("Access-Control-Allow-Origin") != "" {
+	_, header := asked(t, http.MethodOptions, open+"/licensed.v1.LicenseService/AcquireLicense", origins[0],
+		"Access-Control-Request-Method", "POST", "Access-Control-Request-Headers", "x-other")
+	if header.Get("Access-Control-Allow-Origin") != "" {
 		t.Errorf("another header: %v", header)
 	}
 }
 
 func TestCheckOrigin(t *testing.T) {
-	for _, origin := range []string{"*", "https://app.example.com", "http://localhost:5173", "https://*.example.com", "http://[::1]:80"} {
+	for _, origin := range []string{
+		"*", "https://app.example.com", "http://localhost:5173", "https://*.example.com", "http://[::1]:80",
+	} {
 		if err := gateway.CheckOrigin(origin); err != nil {
 			t.Errorf("%s: %v", origin, err)
 		}
 	}
 	for _, origin := range []string{
-		"", "app.example.com", "https://", "https://app.example.com/", "https://u@h", "ftp://h", "https://a.*.com", "https://**", "null",
+		"", "app.example.com", "https://", "https://app.example.com/", "https://u@h", "ftp://h", "https://a.*.com",
+		"https://**", "null",
 		"HTTPS://app.example.com", "https://h?q",
 	} {
 		if err := gateway.CheckOrigin(origin); err == nil {

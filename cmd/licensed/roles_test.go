@@ -42,8 +42,10 @@ func TestRoleErrors(t *testing.T) {
 		"no key": {
 			[]string{"node", store, "--gossip-key-file", "/no/such"}, []string{"gossip-key-file", "/no/such"},
 		},
-		"half of TLS":    {[]string{"gateway", store, "--tls-cert", "x.pem"}, []string{"tls-key"}},
-		"bad origin":     {[]string{"dev", "--cors-origins", "app.example.com"}, []string{"cors-origins", "app.example.com"}},
+		"half of TLS": {[]string{"gateway", store, "--tls-cert", "x.pem"}, []string{"tls-key"}},
+		"bad origin": {
+			[]string{"dev", "--cors-origins", "app.example.com"}, []string{"cors-origins", "app.example.com"},
+		},
 		"a secret leaks": {[]string{"node", "--store", "cassandra://u:hunter2@h/NO"}, []string{"store", "u:xxxxx@h"}},
 		"negative copies": {
 			[]string{"schema", "apply", store, "--create-keyspace", "-1"}, []string{"create-keyspace", "-1"},

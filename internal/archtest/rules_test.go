@@ -202,10 +202,11 @@ var rules = []rule{
 		from: []string{"licensed/persistence/..."}, deny: stores,
 	},
 	{
-		name: "programs are flags and signals",
-		why:  "what they start is assembled in internal/node, where tests can start it too",
-		from: []string{"licensed/cmd/..."},
-		deny: everything, allow: []string{"licensed/cmd/...", "licensed/client", "licensed/internal/...", "licensed/messages/..."},
+		name:  "programs are flags and signals",
+		why:   "what they start is assembled in internal/node, where tests can start it too",
+		from:  []string{"licensed/cmd/..."},
+		deny:  everything,
+		allow: []string{"licensed/cmd/...", "licensed/client", "licensed/internal/...", "licensed/messages/..."},
 	},
 	{
 		name: "licensectl is a client of the API",

@@ -24,7 +24,9 @@ func TestExample(t *testing.T) {
 		t.Fatal(err)
 	}
 	title := p.Title("MadMenS01E01")
-	want := policy.Title{Studio: "lionsgate", YearlyLimit: 2, AvailableUntil: time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC)}
+	want := policy.Title{
+		Studio: "lionsgate", YearlyLimit: 2, AvailableUntil: time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC),
+	}
 	if title != want {
 		t.Errorf("title %+v, want %+v", title, want)
 	}

@@ -139,8 +139,8 @@ func (s *Source) Reload() {
 	}
 }
 
-// ReloadNow reads the file again and waits for the result. Errors: ErrNoFile, persistence.ErrUnavailable if the source is closed, what is wrong with the file, or
-// ctx's.
+// ReloadNow reads the file again and waits for the result. Errors: ErrNoFile, persistence.ErrUnavailable if the
+// source is closed, what is wrong with the file, or ctx's.
 func (s *Source) ReloadNow(ctx context.Context) (changed bool, err error) {
 	if s.reloads == nil {
 		return false, ErrNoFile
