@@ -38,6 +38,7 @@ func (p *program) healthCommand() *cobra.Command {
 		}
 		ctx, cancel := context.WithTimeout(c.Context(), timeout)
 		defer cancel()
+		// Always without TLS: the admin port has none.
 		return p.health(ctx, "http://"+o.config.Admin+path)
 	})
 	return c
@@ -54,6 +55,7 @@ func (p *program) health(ctx context.Context, url string) error {
 		return err
 	}
 	defer res.Body.Close()
+	// An answer that is longer is not one of licensed.
 	body, err := io.ReadAll(io.LimitReader(res.Body, 1<<10))
 	if err != nil {
 		return err

@@ -35,6 +35,7 @@ const (
 )
 
 func main() {
+	// Room for some: a signal must not be lost while the program is busy.
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	p := &program{stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, signals: signals}
@@ -53,6 +54,7 @@ type program struct {
 // is 2, and nothing was started.
 type usageError struct{ error }
 
+// Unwrap returns the error about the command line.
 func (e usageError) Unwrap() error { return e.error }
 
 // noArguments is cobra.NoArgs as a usage error.

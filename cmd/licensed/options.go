@@ -56,6 +56,7 @@ func (o *options) spreadHost(loaded *settings.Loaded) error {
 	if strings.ContainsAny(o.host, "[]/ ") {
 		return fmt.Errorf("host: %q is no host", o.host)
 	}
+	// Addresses that are set keep their host: they are more specific.
 	c := &o.config
 	for name, address := range map[string]*string{
 		"listen": &c.Listen, "admin": &c.Admin, "bind": &c.Cluster.Bind, "node-listen": &c.Cluster.NodeListen,
@@ -67,6 +68,7 @@ func (o *options) spreadHost(loaded *settings.Loaded) error {
 		if err != nil {
 			return err
 		}
+		// The source is shown by the settings command.
 		*address = net.JoinHostPort(o.host, port)
 		loaded.Derived(name, "host")
 	}

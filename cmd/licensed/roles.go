@@ -83,6 +83,7 @@ func (p *program) gatewayCommand() *cobra.Command {
 // roleCommand returns the command of a role. The settings are checked as a whole before
 // anything starts, so that the errors of a wrong setting name its place.
 func (p *program) roleCommand(r role) *cobra.Command {
+	// The defaults of a role, before flags and file are read.
 	o := newOptions()
 	if r.set != nil {
 		r.set(&o.config)

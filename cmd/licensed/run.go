@@ -89,6 +89,8 @@ func (p *program) start(ctx context.Context, cancel context.CancelFunc, c node.C
 	for {
 		select {
 		case r := <-started:
+			// The start succeeded in spite of the signal: the node is stopped as after a
+			// wait.
 			if !signaled.IsZero() && r.err == nil {
 				r.err = errors.Join(context.Canceled, r.node.Stop(context.WithoutCancel(ctx)))
 			}
@@ -97,8 +99,11 @@ func (p *program) start(ctx context.Context, cancel context.CancelFunc, c node.C
 			switch {
 			case s == syscall.SIGHUP:
 			case signaled.IsZero():
+				// Start ends at its next step. Its error is the result.
 				signaled = time.Now()
 				cancel()
+			// A second signal, later than one sent twice to a process group, ends the
+			// program at once.
 			case time.Since(signaled) > sameSignal:
 				return nil, errSecondSignal
 			}
@@ -177,6 +182,7 @@ func (p *program) announce(ctx context.Context, n *node.Node, o *options, log *s
 	}
 	if a := n.API(); a != nil {
 		api = a.String()
+		// The first command a reader tries: with the address as it is.
 		fmt.Fprintf(p.stdout, `
 Try:
   curl -d '{"customerId":"Bayley","deviceId":"iphone","titleId":"GlowS01E01","commandId":"c1"}' \
@@ -185,6 +191,7 @@ Try:
 	}
 	fmt.Fprintln(p.stdout)
 	log.Info("ready", "api", api, "admin", admin, "data", store, "policy", n.PolicyVersion(), "pid", os.Getpid())
+	// Warned of and not refused: a firewall may protect them.
 	for _, port := range []struct {
 		address net.Addr
 		open    bool
@@ -213,6 +220,7 @@ func writeReadyFile(path, api, admin string) error {
 	if err != nil {
 		return fmt.Errorf("ready file: %w", err)
 	}
+	// In the same directory, so that the renaming is atomic.
 	temporary, err := os.CreateTemp(filepath.Dir(path), ".ready-*")
 	if err != nil {
 		return fmt.Errorf("ready file: %w", err)

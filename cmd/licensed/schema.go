@@ -47,6 +47,7 @@ func (p *program) schemaVerb(use, short, long string, run func(context.Context, 
 		Example: "  licensed schema " + use + " --store cassandra://10.0.0.1,10.0.0.2/licensed\n" +
 			"  licensed schema " + use + " --config licensed.yaml",
 	}
+	// The schema is the same for every role: what only a member needs is not asked for.
 	o.config.Cluster.Alone = true
 	listed := named("store", "store-password-file", "archive", "archive-password-file", "log-level", "log-format")
 	p.takeSettings(c, o, listed, func(c *cobra.Command, loaded *settings.Loaded, _ []string) error {

@@ -19,6 +19,7 @@ func (p *program) takeSettings(
 ) {
 	table := o.table()
 	table.Bind(c, applies)
+	// The help shows the settings by group, and not as flags.
 	c.SetUsageFunc(func(c *cobra.Command) error { p.usage(c, table, applies); return nil })
 	c.RunE = func(c *cobra.Command, args []string) error {
 		if c.Flags().Changed(helpAll) {

@@ -75,6 +75,8 @@ const (
 	exitDamaged  = 6
 )
 
+// verifyExitCodes is the part of the help that lists them. They are those of licensectl
+// as far as both have them.
 const verifyExitCodes = `Exit codes:
   0  nothing is damaged
   1  failed for another reason
@@ -89,11 +91,13 @@ type exitError struct {
 	code int
 }
 
+// Unwrap returns the error that the code was found for.
 func (e exitError) Unwrap() error { return e.error }
 
 // verifyStore opens the directory and runs the examination that licensectl verify asks a
 // service for.
 func (p *program) verifyStore(ctx context.Context, c node.Config, v verify.Options) error {
+	// Findings are the output: log lines of the store would come between them.
 	c.Logger = slog.New(slog.DiscardHandler)
 	store, err := offline.Open(&c.Config)
 	switch {
@@ -109,6 +113,7 @@ func (p *program) verifyStore(ctx context.Context, c node.Config, v verify.Optio
 	if terminal.Columns(p.stderr) > 0 {
 		v.Progress = terminal.NewProgress(p.stderr)
 	}
+	// Closed also after damage: the lock of the directory is released.
 	err = errors.Join(verify.Run(ctx, storedCustomers{store}, v), store.Close())
 	var damaged verify.DamagedError
 	switch {

@@ -128,6 +128,7 @@ func (s *Settings) key() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: its content is not base64: %w", s.KeyFile, err)
 	}
+	// The lengths of AES-128, AES-192 and AES-256.
 	if n := len(key); n != 16 && n != 24 && n != 32 {
 		return nil, fmt.Errorf("%s: a key of %d bytes, want 16, 24 or 32", s.KeyFile, n)
 	}

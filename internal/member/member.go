@@ -88,6 +88,7 @@ func Listen(c Config) (*Self, error) {
 		news: make(chan cluster.News, keptNews), strangers: membership.NewStrangers(c.Info.ID, c.Log),
 	}
 	m.context, m.cancel = context.WithCancel(context.Background())
+	// From here on an error ends what was started before it, in the reverse order.
 	m.probe()
 	if err := m.startRoster(); err != nil {
 		m.Prober.Close()
@@ -118,6 +119,7 @@ func (m *Self) Join() error {
 	if err := m.join(); err != nil {
 		return err
 	}
+	// What was heard before is dropped: it comes again with the full state.
 	close(m.joined)
 	m.running.Go(m.spread)
 	m.running.Go(m.tell)
@@ -156,6 +158,7 @@ func (m *Self) listen() (err error) {
 	t.Pinged, t.Member = m.pinged, m.config.Name
 	t.Handler, t.Codec = m, payload.Codec{}
 	t.MaxPeers = m.config.MaxPeers
+	// A nil pointer in the interface would not be nil.
 	if m.config.Tracer != nil {
 		t.Tracing = m.config.Tracer
 	}
@@ -181,6 +184,7 @@ func (m *Self) route() (err error) {
 		c.Node = node
 	}
 	c.MaxPerNode, c.MaxPerShard = m.config.MaxPerNode, m.config.MaxPerShard
+	// The shards of a node without a lease are taken over within a TTL.
 	c.Patience = m.config.Cluster.LeaseTTL
 	c.Done = m.config.Metrics.hear
 	m.Router, err = routing.New(c)
@@ -198,6 +202,7 @@ func (m *Self) join() error {
 		return err
 	}
 	g.Name, g.Bind, g.Advertise, g.Join = m.config.Name, c.Bind, c.Advertise, c.Join
+	// Clusters on one network are kept apart by their names, unless a label does.
 	g.Label, g.Key = cmp.Or(c.Label, c.Name), key
 	g.ClusterID, g.Strangers = m.config.Info.ID, m.strangers
 	m.introduced = m.meta()
@@ -257,12 +262,15 @@ func (m *Self) SetMembers(all []membership.Member) {
 	case <-m.context.Done():
 		return
 	}
+	// One list at a time: what is believed depends on the list before.
 	m.hearing.Lock()
 	defer m.hearing.Unlock()
 	ahead, peers := m.ClockOffset(all)
 	all = m.believed(all)
+	// Those that are missing are looked up in the store, and not taken for dead.
 	m.suspectLost(all)
 	nodes, hidden := m.leased(all)
+	// Nodes that gossip does not show keep their connections, since they may own shards.
 	m.Transport.SetMembers(slices.Concat(all, hidden))
 	m.config.Metrics.members.Set(float64(len(all)))
 	m.config.Members.Notice(all)
@@ -271,6 +279,7 @@ func (m *Self) SetMembers(all []membership.Member) {
 		node.SetMembers(nodesOf(all, m.config.Name, m.draining.Load()))
 		node.SetClockOffset(ahead, peers)
 	}
+	// Last: the router looks up what was set above.
 	m.Router.SetMembers(all)
 }
 
@@ -303,6 +312,7 @@ func nodesOf(all []membership.Member, self string, draining bool) []ownership.Me
 	var nodes []ownership.Member
 	for _, o := range all {
 		i, err := cluster.IncarnationOf(o.Meta.GetIncarnation())
+		// This node takes part before its lease is known to others.
 		if err != nil || i.IsZero() && o.Name != self {
 			continue
 		}
@@ -377,6 +387,7 @@ func (m *Self) Changed(news cluster.News) {
 	for _, i := range news.Dead {
 		m.roster.Suspect(i)
 	}
+	// The loop does not wait: what finds no room comes with the next full state.
 	select {
 	case m.news <- news:
 	default:
@@ -396,6 +407,8 @@ func (m *Self) spread() {
 			}
 			m.Gossip.Spread(news.Message(), func(o membership.Member) bool {
 				i, err := cluster.IncarnationOf(o.Meta.GetIncarnation())
+				// Gateways send requests, and a successor has to claim: both need the
+				// news at once. Gossip takes about a second.
 				return err == nil && (i.IsZero() || successors[i])
 			})
 		}
@@ -417,8 +430,10 @@ func (m *Self) tell() {
 		case <-m.told:
 		case <-t.C:
 		}
+		// Who reaches this process is part of what it tells.
 		m.setReached()
 		now := m.meta()
+		// A change of the metadata is gossiped to all: the same is not told again.
 		if proto.Equal(last, now) {
 			continue
 		}
@@ -444,6 +459,7 @@ func (m *Self) meta() *clusterv1.Meta {
 		if i := node.Incarnation(); !i.IsZero() {
 			meta.Incarnation = i[:]
 		}
+		// Others place no shards on a node that reports one of these.
 		meta.ClockWrong, meta.Unreachable = node.ClockWrong(), node.Reach() != ownership.Reached
 	}
 	return meta
@@ -462,6 +478,7 @@ func (m *Self) API() string {
 	return net.JoinHostPort(host, port)
 }
 
+// errNoNode is the answer to requests for customers at a process that holds none.
 var errNoNode = fmt.Errorf("%w: this process is a gateway", actors.ErrNotOwner)
 
 // Execute implements transport.Handler.
@@ -536,6 +553,7 @@ func (m *Self) handOver(ctx context.Context, node *cluster.Node) error {
 	m.draining.Store(true)
 	m.Retell()
 	m.config.Health.Set(gateway.Draining)
+	// One event for each drain, however often it is asked for.
 	m.mu.Lock()
 	said := m.said
 	m.said = true
@@ -588,6 +606,7 @@ func (m *Self) Undrain(context.Context) error {
 
 // resume has the node begin a new incarnation, and tells the others that it takes shards.
 func (m *Self) resume(ctx context.Context, node *cluster.Node) error {
+	// A drain that is in progress ends first: see cluster.Node.Undrain.
 	if err := node.Undrain(ctx); err != nil {
 		return err
 	}
@@ -608,6 +627,7 @@ func (m *Self) resume(ctx context.Context, node *cluster.Node) error {
 		Text: m.config.Name + " takes shards again",
 	})
 	m.Retell()
+	// The node sees itself as eligible again, without waiting for a change in gossip.
 	m.SetMembers(m.Gossip.Members())
 	m.config.Log.Info("node undrained")
 	return nil

@@ -70,6 +70,7 @@ func NewMetrics(r prometheus.Registerer, node *optional.Value[cluster.Node], hol
 			if node, ok := node.Get(); ok {
 				return value(node)
 			}
+			// Scraped before the node started.
 			return 0
 		})
 	}
@@ -97,6 +98,7 @@ func NewMetrics(r prometheus.Registerer, node *optional.Value[cluster.Node], hol
 	return m
 }
 
+// oneIf returns a condition as the value of a gauge.
 func oneIf(yes bool) float64 {
 	if yes {
 		return 1
@@ -119,6 +121,7 @@ func (m *Metrics) Happened(h *cluster.Happening) {
 		m.incarnations.Inc()
 	}
 	change := changes[h.Kind]
+	// The other kinds are no changes of a shard.
 	if change == "" {
 		return
 	}
@@ -135,6 +138,7 @@ func (m *Metrics) hear(i routing.DoneInfo) {
 		to = "remote"
 	}
 	m.routed.WithLabelValues(to).Inc()
+	// The usual request has one attempt, and no cause to count.
 	if i.Attempts < 2 {
 		return
 	}

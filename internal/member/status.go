@@ -22,6 +22,7 @@ func (m *Self) Read(ctx context.Context) *status.Reading {
 	rows := m.config.Map
 	r := status.NewReading(clusterstatus.Input{
 		Name: m.config.Cluster.Name, Reporter: m.config.Name, Now: m.config.Now(), Shards: rows.Len(),
+		// A released shard's row has no owner; the map remembers who was told to take it.
 		Rows: slices.Concat(rows.StoredRows(), rows.Released()),
 	}, m.config.Members.Departed())
 	listed := m.Router.Statuses(ctx)
@@ -31,6 +32,7 @@ func (m *Self) Read(ctx context.Context) *status.Reading {
 			m.config.Members.Heard(s.Member.Name)
 		}
 	}
+	// A second round, for those that gossip hides.
 	if unlisted := m.unlisted(r); len(unlisted) > 0 {
 		r.Hear(m.Router.StatusesOf(ctx, unlisted), false)
 	}
@@ -51,6 +53,7 @@ func (m *Self) unlisted(r *status.Reading) []membership.Member {
 	}
 	for name, d := range r.Departures {
 		o := d.Member
+		// It said good-bye, or was answered by somebody already.
 		if i := status.IncarnationOf(o.Meta); known[name] || i.IsZero() && o.Meta.GetDraining() {
 			continue
 		} else if !i.IsZero() {
@@ -88,6 +91,7 @@ func (m *Self) leaseholder(i persistence.Incarnation) (membership.Member, bool) 
 	}}, state == roster.Alive && l.Address != "" && l.Address != m.Transport.Address()
 }
 
+// errNotJoined is the answer of a process that is starting.
 var errNotJoined = errors.New("the process is not ready yet")
 
 // Status implements transport.Handler and routing.Self.
@@ -112,6 +116,7 @@ func (m *Self) Status(ctx context.Context) (*clusterv1.StatusResponse, error) {
 		}
 	}
 	for _, d := range m.config.Members.Departed() {
+		// As a time ago: the clocks of two processes differ.
 		ago := m.config.Now().Sub(d.At).Microseconds()
 		s.Departed = append(s.Departed, &clusterv1.Departed{Name: d.Name, Meta: d.Meta, AgoMicros: ago})
 	}

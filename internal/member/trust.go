@@ -34,6 +34,7 @@ func (m *Self) startRoster() (err error) {
 	return err
 }
 
+// signal has the reader of a channel of capacity 1 look again. It does not wait.
 func signal(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
@@ -48,12 +49,14 @@ func signal(c chan struct{}) {
 func (m *Self) believed(all []membership.Member) (believed []membership.Member) {
 	byName := map[string]int{}
 	defer func() {
+		// Remembered for the next list: see bornOut.
 		m.believedIDs = map[string]bool{}
 		for _, o := range believed {
 			m.believedIDs[o.ID] = true
 		}
 	}()
 	for _, o := range all {
+		// This process knows itself, whatever gossip says of it.
 		if o.ID != m.Gossip.ID() {
 			var ok bool
 			if o, ok = m.bornOut(o); !ok || o.Name == m.config.Name {
@@ -65,6 +68,7 @@ func (m *Self) believed(all []membership.Member) (believed []membership.Member) 
 		case !known:
 			byName[o.Name] = len(believed)
 			believed = append(believed, o)
+		// A node comes before a gateway of its name; the list is in the order of joining.
 		case len(o.Meta.GetIncarnation()) > 0 || len(believed[at].Meta.GetIncarnation()) == 0:
 			believed[at] = o
 		}
@@ -83,14 +87,18 @@ func (m *Self) bornOut(o membership.Member) (membership.Member, bool) {
 	}
 	l, state := m.roster.Look(i)
 	switch {
+	// Unknown: the store has not answered yet. A member that was believed before stays
+	// one.
 	case state == roster.Unknown && !m.believedIDs[o.ID], state == roster.Absent,
 		state != roster.Unknown && l.Node != o.Name:
 		return o, false
 	}
 	o.Meta = proto.CloneOf(o.Meta)
 	if state != roster.Alive {
+		// It has no lease any more, and may get another.
 		o.Meta.Incarnation = nil
 	}
+	// Requests go to the address in the lease: a forged message cannot redirect them.
 	if l.Address != "" {
 		o.Meta.NodeAddress = l.Address
 	}
@@ -101,6 +109,7 @@ func (m *Self) bornOut(o membership.Member) (membership.Member, bool) {
 // those that own shards though it does not. The latter are also returned as members, for the transport: requests to
 // them continue.
 func (m *Self) leased(all []membership.Member) (nodes []reach.Node, hidden []membership.Member) {
+	// addresses are those of nodes with a lease, for AwaitNodes.
 	addresses, shown := map[string]bool{}, map[persistence.Incarnation]bool{m.incarnation(): true}
 	for _, o := range all {
 		i, err := cluster.IncarnationOf(o.Meta.GetIncarnation())
@@ -158,8 +167,9 @@ func (m *Self) clocks(all []membership.Member) map[string]bool {
 	return ids
 }
 
-// awaitName returns an error if another live process has the name of this gateway. Gossip must have joined before its
-// list says anything: nodes are found by their leases, too. A former run of the gateway may be listed for some seconds.
+// awaitName returns an error if another live process has the name of this gateway. Gossip
+// must have joined before its list says anything: nodes are found by their leases, too. A
+// former run of the gateway may be listed for some seconds: it does not answer.
 func (m *Self) awaitName(ctx context.Context) error {
 	ttl := m.config.Cluster.LeaseTTL
 	if len(m.config.Cluster.Join) > 0 {
@@ -223,6 +233,7 @@ func (c *nameCheck) await(ctx context.Context, o membership.Member) error {
 		switch {
 		case err == nil && name == o.Name:
 			return cluster.NameTaken(o.Name, address)
+		// It has another name, or nothing listens there: the former run is gone.
 		case err == nil, c.refuses(ctx, address):
 			return nil
 		}
@@ -282,6 +293,7 @@ func (m *Self) Scanned(rows []persistence.Shard) {
 			owners = append(owners, row.Owner)
 		}
 	}
+	// Only a change has the members judged anew.
 	if former := m.owners.Swap(&owners); !slices.Equal(*former, owners) {
 		signal(m.doubt)
 	}

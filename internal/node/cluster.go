@@ -33,7 +33,8 @@ type shards interface {
 	Held() (count int, lowest, highest uint64)
 }
 
-// unowned are the shards of a process that is no node: as many, and none of them held.
+// unowned are the shards of a process that is no node: the number of the cluster's, and
+// none of them held.
 type unowned uint32
 
 func (u unowned) Incarnation() persistence.Incarnation { return persistence.Incarnation{} }
@@ -138,6 +139,7 @@ func (n *Node) startNode(ctx context.Context) error {
 	c := &n.config.Cluster
 	s, _ := n.shared.Get()
 	protocol := ownership.DefaultConfig()
+	// The allowance must be smaller than a short TTL.
 	protocol.Timing.TTL, protocol.Timing.Allowance = c.LeaseTTL, min(protocol.Timing.Allowance, c.LeaseTTL/4)
 	protocol.MovesPerSecond, protocol.DrainWithin = c.MovesPerSecond, n.config.DrainTimeout/2
 	if c.Alone { // Nobody waits while shards move.
@@ -159,6 +161,7 @@ func (n *Node) startNode(ctx context.Context) error {
 		},
 		Happened: n.happened,
 	}
+	// A process that is alone has nobody who could vote.
 	if !c.Alone {
 		config.Votes = n.storage.Hot
 	}
@@ -170,9 +173,11 @@ func (n *Node) startNode(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("become a node of cluster %s: %w", c.Name, err)
 	}
+	// Pushed before anything below can fail: an error stops the node, too.
 	n.parts.Push("runtime", node.Close)
 	if _, err := storage.Await(ctx, n.config.StoreWait, n.log, "store",
 		func() (struct{}, error) { return struct{}{}, node.AwaitName(ctx) }); err != nil {
+		// The lease ends at once: the process of that name keeps its shards.
 		return errors.Join(fmt.Errorf("become a node of cluster %s: %w", c.Name, err), node.Drain(ctx))
 	}
 	n.owner.Set(node)
@@ -184,6 +189,7 @@ func (n *Node) startNode(ctx context.Context) error {
 // until its lease has run out; if one is present, nothing comes of it.
 func (n *Node) takeAll(ctx context.Context) error {
 	node, _ := n.owner.Get()
+	// It is its only member.
 	node.SetMembers([]ownership.Member{{Name: n.name, Eligible: true}})
 	wait := time.NewTimer(takeAllTimeout + 2*n.config.Cluster.LeaseTTL)
 	defer wait.Stop()

@@ -148,6 +148,7 @@ func (c *Config) Validate() error {
 	case c.Store == "":
 		return errors.New("store: is required: all processes of a cluster share a store, " +
 			"like cassandra://10.0.0.1,10.0.0.2/licensed")
+	// A directory cannot be shared by processes on several machines.
 	case c.ArchiveDir() != "":
 		return errors.New("archive: is a directory of this machine, which other processes cannot read: " +
 			"name a keyspace on Cassandra, or off")

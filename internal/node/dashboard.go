@@ -31,6 +31,8 @@ func (n *Node) adminHandler() http.Handler {
 	mux.Handle("/", basic)
 	page := func(h func(*dashboard.Dashboard) http.Handler, without http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			// Looked up for each request: the admin port is served before the gateway
+			// exists.
 			if d, ok := n.dashboard.Get(); ok {
 				h(d).ServeHTTP(w, r)
 				return
@@ -38,6 +40,7 @@ func (n *Node) adminHandler() http.Handler {
 			without.ServeHTTP(w, r)
 		})
 	}
+	// Profiles show memory: with a token they need it, as the dashboard does.
 	if n.adminToken != "" {
 		byToken := dashboard.Bearer(n.adminToken, n.log, basic)
 		mux.Handle("/debug/", page(func(d *dashboard.Dashboard) http.Handler { return d.Guard(basic) }, byToken))
@@ -52,6 +55,7 @@ func (n *Node) adminHandler() http.Handler {
 	return mux
 }
 
+// notYet answers for a dashboard that the process has not, or not yet.
 func notYet(w http.ResponseWriter, _ *http.Request) {
 	http.Error(w, "this process serves no dashboard, or not yet", http.StatusServiceUnavailable)
 }
@@ -63,6 +67,8 @@ func (n *Node) startDashboard(context.Context) error {
 	if !ok || n.config.Dashboard.Off {
 		return nil
 	}
+	// Requests do not leave the process: the API is called without a port, and under its
+	// limits.
 	client, loopback := gateway.InProcess(g.Handler()), isLoopback(admin.Addr())
 	const base = "http://in.process"
 	d, err := dashboard.New(dashboard.Config{

@@ -13,6 +13,8 @@ import (
 // tellReady remembers the start.
 func (n *Node) tellReady() {
 	incarnation := status.IncarnationText(n.shards.Incarnation())
+	// A node of a cluster is told of each shard; a process that is alone took all at
+	// once.
 	if held, _, highest := n.shards.Held(); n.config.Store == "" && held > 0 {
 		n.events.Add(n.config.Now(), &licensedv1.Happening{
 			Kind:        licensedv1.HappeningKind_HAPPENING_KIND_CLAIMED,
@@ -35,9 +37,12 @@ func (n *Node) happened(h cluster.Happening) {
 		s.metrics.Happened(&h)
 	}
 	if m, ok := n.member.Get(); ok &&
+		// What others know of this process has changed: its incarnation, or whether it
+		// takes shards.
 		(h.Kind == cluster.Began || h.Kind == cluster.Ended || h.Kind >= cluster.ClockWrong) {
 		m.Retell()
 	}
+	// The name was taken by another process: this one must not go on.
 	if h.Kind == cluster.Ended && errors.Is(h.Cause, ErrNameTaken) {
 		n.fail(fmt.Errorf("remain a node of cluster %s: %w", n.config.Cluster.Name, h.Cause))
 	}

@@ -28,6 +28,8 @@ const mostConnections = 8192
 
 // planFiles divides the limit of open files.
 func planFiles(limit int, c *Config) files {
+	// Each part gets a share of the limit, with a floor so that it works and a ceiling so
+	// that it does not take all.
 	f := files{limit: limit, admin: clamp(limit/16, 4, 256)}
 	if c.Store == "" {
 		f.store = clamp(limit/4, 16, 1000)
@@ -44,6 +46,7 @@ func planFiles(limit int, c *Config) files {
 	if c.OnCassandra() {
 		f.cassandra = clamp(limit/8, 16, 512)
 	}
+	// The rest is for clients.
 	if f.api = c.MaxConnections; f.api == 0 {
 		f.api = clamp(limit-f.reserved(), 4, mostConnections)
 	}
@@ -55,6 +58,7 @@ func (f *files) reserved() int {
 	return baseFiles + f.store + f.archive + f.node + f.members + f.cassandra + f.admin
 }
 
+// clamp returns n, or the bound that it exceeds.
 func clamp(n, low, high int) int { return max(low, min(n, high)) }
 
 // openFiles returns the number of files the process may have open. The Go runtime has raised it as far as it may.

@@ -53,6 +53,7 @@ func (n *Node) fail(err error) {
 		Node: n.name,
 		Text: fmt.Sprintf("%s cannot serve any more: %v", n.name, err),
 	})
+	// Without it, activations would answer from a store that has failed.
 	if solo, ok := n.solo.Get(); ok {
 		solo.Lose()
 	}

@@ -125,6 +125,7 @@ func Start(ctx context.Context, c Config) (*Node, error) {
 		config: c, log: slog.New(limited), health: new(gateway.Health), registry: newRegistry(),
 		parts: lifecycle.New(), failed: make(chan error, 1),
 	}
+	// Parts are stopped in the reverse order of their start: this one last.
 	n.parts.Push("limits of log lines", func(context.Context) error { unlimit(); return nil })
 	if n.config.Now == nil {
 		n.config.Now = time.Now
@@ -133,6 +134,7 @@ func Start(ctx context.Context, c Config) (*Node, error) {
 	n.started, n.name = n.config.Now(), cmp.Or(n.config.Name, hostName())
 	n.statusMetrics, n.members = status.NewMetrics(), status.NewMembers(n.name, n.config.Now, &n.events)
 	for _, step := range n.role() {
+		// A signal during the start ends it before the next step.
 		err := ctx.Err()
 		if err == nil {
 			err = step(ctx)
@@ -141,6 +143,7 @@ func Start(ctx context.Context, c Config) (*Node, error) {
 			return nil, errors.Join(err, n.Stop(context.WithoutCancel(ctx)))
 		}
 	}
+	// Health turns ready last: an orchestrator sends requests from then on.
 	n.health.Set(gateway.Ready)
 	n.tellReady()
 	return n, nil
@@ -225,6 +228,7 @@ func (n *Node) openStorage(ctx context.Context) (err error) {
 // openPolicy reads the policy and, if it comes from a file, begins to watch it.
 func (n *Node) openPolicy(context.Context) (err error) {
 	n.policy, err = policyfile.OpenSource(policyfile.SourceConfig{
+		// Large is called by actors, which exist only after startHosts.
 		File: n.config.Policy, Poll: n.config.PolicyPoll, Log: n.log, Large: func(l license.Large) { n.hosts.Large(l) },
 		Changed: func(version string) {
 			n.events.Add(n.config.Now(), &licensedv1.Happening{
@@ -253,6 +257,8 @@ func (n *Node) startHosts(context.Context) error {
 			}
 		},
 	}
+	// A directory has room for the archiver's position; a store that is shared does not
+	// need it.
 	if n.config.Store == "" {
 		c.Data = n.config.Data
 	}

@@ -96,6 +96,7 @@ func (o *operations) Customers(ctx context.Context, after string, limit int) ([]
 func request[A proto.Message](
 	ctx context.Context, aggregates aggregates, customer string, r proto.Message,
 ) (answer A, head persistence.Head, err error) {
+	// The reply may come from a process of another release.
 	a, err := aggregates.Operate(ctx, customer, r)
 	if err != nil {
 		return answer, head, err
@@ -120,6 +121,7 @@ func (o *operations) Archive(
 	if o.n.storage.Cold == nil {
 		return nil, gateway.ErrUnsupported
 	}
+	// The owner is asked, since only it knows where the history ends.
 	answer, err := o.n.aggregates.Query(ctx, customer, actors.HeadQuery{})
 	if err != nil {
 		return nil, err

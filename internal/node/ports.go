@@ -35,6 +35,7 @@ func (n *Node) startAdmin(context.Context) (err error) {
 	}
 	n.admin.Set(admin)
 	n.parts.Push("admin port", admin.Shutdown)
+	// A port that ends by itself is a failure of the process.
 	go n.watch(admin.Start(n.adminHandler()))
 	return nil
 }
@@ -72,6 +73,7 @@ func (n *Node) startAPI(context.Context) error {
 	n.gateway.Set(g)
 	go n.watch(api.Start(gateway.CrossOrigin(g.Handler(), n.config.Origins)))
 	n.parts.Push("API port", lifecycle.Most(api.Shutdown))
+	// Pushed last, so stopped first: open streams would hold up the port's shutdown.
 	n.parts.Push("streams", func(context.Context) error { g.EndStreams(); return nil })
 	return nil
 }

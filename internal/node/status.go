@@ -118,6 +118,7 @@ func (n *Node) addMember(s *licensedv1.NodeStatus, st *cluster.NodeStatus) {
 	s.IncarnationAge = durationpb.New(st.Age)
 	s.ShardsOpen, s.ShardsExpected, s.ShardsClosing = uint32(st.Open), uint32(st.Expected), uint32(st.Closing)
 	s.ShardsMoving, s.ClockOffset = uint32(st.Moving), durationpb.New(st.ClockAhead)
+	// The states of a lease are told apart from those of the process.
 	switch {
 	case st.Drained && s.State != licensedv1.NodeState_NODE_STATE_FAILED:
 		s.State = licensedv1.NodeState_NODE_STATE_DRAINED
