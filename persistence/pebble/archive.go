@@ -145,10 +145,14 @@ func openArchive(dir string, o ArchiveOptions) (*Archive, error) {
 		}
 	}
 	a := &Archive{dir: dir, opts: o.withDefaults(), id: o.ID, closing: make(chan struct{})}
+	// The lock is held over all engines of this archive: it is opened once, and given
+	// back by Close.
 	if a.lock, err = lockDirectory(dir, a.opts.FS); err != nil {
 		return nil, err
 	}
 	e, err := a.openEngine()
+	// Another's directory is the operator's mistake, and does not pass by waiting. All
+	// other errors may.
 	if errors.Is(err, ErrFormat) || errors.Is(err, ErrWrongArchive) {
 		return nil, firstError(err, a.lock.Close())
 	}
@@ -190,6 +194,8 @@ func (a *Archive) use(ctx context.Context, verdict error, f func(*archiveEngine)
 	case e == nil:
 		return fmt.Errorf("%w: archive %s: %w", persistence.ErrUnavailable, a.dir, failure)
 	}
+	// A slot bounds the calls that run at a time, and so the goroutines that hang with a
+	// disk.
 	select {
 	case e.slots <- struct{}{}:
 	case <-ctx.Done():
@@ -230,6 +236,7 @@ func (a *Archive) PutSegment(ctx context.Context, name string, data []byte, expi
 // expires.
 func (a *Archive) put(ctx context.Context, name string, data []byte, expires time.Time) error {
 	return a.use(ctx, persistence.ErrUnknownOutcome, func(e *archiveEngine) error {
+		// Refused before the disk is full: an engine that cannot write stops.
 		if err := a.room(len(data)); err != nil {
 			return err
 		}
@@ -329,6 +336,8 @@ func scanSegments(db *pebbledb.DB, after string, limit int) ([]string, error) {
 		return nil, classify(err)
 	}
 	var names []string
+	// Names are the keys behind the first byte, so that the scan reads no segment's
+	// content.
 	for ok := len(names) < limit && iter.First(); ok; ok = len(names) < limit && iter.Next() {
 		names = append(names, string(iter.Key()[1:]))
 	}
@@ -374,6 +383,7 @@ func (a *Archive) sweep() {
 // Expire drops the segments that expired at least Grace ago, by a wall clock that has been Steady, and
 // returns the number. The archive does this by itself every now and then.
 func (a *Archive) Expire(ctx context.Context) (dropped int, err error) {
+	// A wall clock that jumped must not expire segments.
 	now, ok := a.clock.now(a.opts.Now(), a.opts.Monotonic(), a.opts.Steady)
 	if !ok {
 		return 0, nil
@@ -405,6 +415,7 @@ func dropExpired(db *pebbledb.DB, before time.Time, limit int) (int, error) {
 	b := db.NewBatch()
 	defer b.Close()
 	n := 0
+	// Rows of expiry are in the order of time: the first that is later ends the scan.
 	for ok := iter.First(); ok && n < limit && err == nil; ok = iter.Next() {
 		name := iter.Key()[1+8:]
 		err = errors.Join(b.Delete(segmentKey(string(name)), nil), b.Delete(iter.Key(), nil))

@@ -54,6 +54,7 @@ func (e *archiveEngine) claim(name string) bool {
 	return true
 }
 
+// unclaim lets others write the name.
 func (e *archiveEngine) unclaim(name string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -70,8 +71,13 @@ func (e *archiveEngine) stop(cause error) {
 }
 
 // Infof, Errorf and Fatalf implement pebbledb.Logger. Fatalf must not return, see engineLogger.
-func (e *archiveEngine) Infof(string, ...any)  {}
+func (e *archiveEngine) Infof(string, ...any) {}
+
+// Errorf implements pebble.Logger.
 func (e *archiveEngine) Errorf(string, ...any) {}
+
+// Fatalf implements pebble.Logger: the engine must not end the process, and must not
+// continue. The goroutine that calls it ends here.
 func (e *archiveEngine) Fatalf(format string, args ...any) {
 	e.stop(fmt.Errorf("engine: %w", fatalError(format, args)))
 	select {}
@@ -184,6 +190,8 @@ func (a *Archive) checkMarker(db *pebbledb.DB) error {
 	if want := a.ID(); want != "" && want != id {
 		return fmt.Errorf("%w: it is %s, wanted %s", ErrWrongArchive, id, want)
 	}
+	// The first directory that is opened is the archive's from now on: after a failure,
+	// another one is refused.
 	a.identify(id)
 	return nil
 }
@@ -199,6 +207,8 @@ func (a *Archive) identify(id string) {
 // has rows: it belongs to something else.
 func (a *Archive) mark(db *pebbledb.DB) error {
 	if want := a.ID(); want != "" {
+		// An archive was expected: an empty directory is most likely a disk that is not
+		// mounted.
 		return fmt.Errorf("%w: it is empty, wanted %s; is its disk mounted?", ErrWrongArchive, want)
 	}
 	names, err := scanSegments(db, "", 1)
@@ -334,12 +344,14 @@ func (a *Archive) Close() error {
 	a.mu.Unlock()
 	var err error
 	if e != nil {
+		// A disk that hangs must not keep Close.
 		err = e.guard(func() error {
 			e.calls.Wait()
 			return e.close()
 		})
 	}
 	if e != nil && err != nil {
+		// The engine still runs: the directory stays locked.
 		a.mu.Lock()
 		a.left = e
 		a.mu.Unlock()

@@ -158,6 +158,7 @@ func (s *Store) nextGroup() *group {
 		return nil
 	}
 	g := s.pending[0]
+	// Shifted down, so that the slice keeps its space.
 	s.pending = append(s.pending[:0], s.pending[1:]...)
 	s.flying = append(s.flying, g)
 	s.pendingWrites -= g.writes

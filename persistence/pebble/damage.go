@@ -58,6 +58,8 @@ func DamageRecord(dir string, o Options, aggregate string, sequence uint64) erro
 		var keys [][]byte
 		prefix := appendAggregate(nil, kindRecord, aggregate)
 		last := appendNumber(nil, sequence)
+		// Records of all roots of the aggregate are looked through: the sequence is the
+		// last part of the key.
 		err := s.scan(prefix, append(slices.Clone(prefix), 0xff), 1<<30, func(key, _ []byte) error {
 			rest := key[len(prefix):]
 			for range 2 { // epoch and version

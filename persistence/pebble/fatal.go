@@ -72,8 +72,10 @@ func classify(err error) error {
 // engineLogger gets the engine's messages. It implements pebbledb.Logger.
 type engineLogger struct{ s *Store }
 
+// Infof implements pebble.Logger. What the engine does is in its events.
 func (engineLogger) Infof(string, ...any) {}
 
+// Errorf implements pebble.Logger.
 func (l engineLogger) Errorf(format string, args ...any) {
 	l.s.opts.Logger.Warn("store: "+fmt.Sprintf(format, args...), "dir", l.s.dir)
 }
@@ -103,7 +105,10 @@ type engineError struct {
 	cause   error
 }
 
+// Error returns the engine's message.
 func (e *engineError) Error() string { return e.message }
+
+// Unwrap returns the error that the message was made of.
 func (e *engineError) Unwrap() error { return e.cause }
 
 // backgroundError is told of failures of flushes, compactions and what else the engine does by itself.

@@ -32,6 +32,7 @@ func (s *Store) putRoot(ctx context.Context, r *persistence.Root, done func(erro
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("%w: %w", persistence.ErrUnknownOutcome, err)
 	}
+	// Writers hold s.mu only to copy rows into the batch; the disk is the committer's.
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err != nil {
@@ -73,6 +74,7 @@ func (s *Store) append(ctx context.Context, m *persistence.Mutation, done func(e
 		return s.err
 	}
 	g := s.openGroup(m.Partition.Aggregate)
+	// The keys of a partition have a common prefix, which is encoded once.
 	s.key = appendPartition(s.key[:0], &m.Partition)
 	prefix := len(s.key)
 	for i := range m.Records {
@@ -135,6 +137,8 @@ func (s *Store) ReadRoots(
 	upper := append(slices.Clone(lower), 0xff)
 	if !below.IsZero() {
 		below.Aggregate = aggregate
+		// Keys of roots sort the highest first: below is what follows in the order of
+		// keys.
 		lower = append(appendRootKey(nil, below), afterRoot)
 	}
 	roots, err := read(ctx, s, aggregate,
@@ -160,6 +164,7 @@ func (s *Store) scanRoots(lower, upper []byte, limit int) ([]persistence.Root, e
 	var found rootScan
 	for ok := iter.First(); ok && err == nil; ok = iter.Next() {
 		suffix, known := rootSuffix(iter.Key())
+		// The next root begins, and the last one that is wanted is complete.
 		if known && len(suffix) == 0 && len(found.roots) == limit {
 			break
 		}
@@ -267,6 +272,8 @@ func (s *Store) scanRecords(prefix, lower, upper []byte, limit int) ([]persisten
 	err := s.scan(lower, upper, limit, func(key, value []byte) error {
 		sequence, _, ok := takeNumber(key[len(prefix):])
 		r, err := persistence.DecodeRecord(value)
+		// A record under another's key was moved by a tool or a fault below the engine's
+		// checksums.
 		if err == nil && (!ok || sequence != r.Sequence) {
 			err = fmt.Errorf("%w: record %d under another's key", persistence.ErrCorrupt, r.Sequence)
 		}
@@ -301,6 +308,7 @@ func (s *Store) scanAggregates(after string, limit int) ([]string, error) {
 	}
 	var ids []string
 	for len(ids) < limit {
+		// Just above all keys of that aggregate.
 		seek := append(append([]byte{kindRoot}, after...), afterAggregate)
 		if after == "" {
 			seek = seek[:1]
@@ -367,6 +375,7 @@ func read[T any](ctx context.Context, s *Store, aggregate string, f func() (T, e
 		defer s.mu.Unlock()
 		return zero, s.err
 	}
+	// Counted under s.mu, so that Close waits for it.
 	s.reads.Add(1)
 	s.mu.Unlock()
 

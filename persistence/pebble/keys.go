@@ -53,6 +53,7 @@ func takeNumber(b []byte) (v uint64, rest []byte, ok bool) {
 		return 0, nil, false
 	}
 	n := int(b[0])
+	// A leading zero would be a second encoding of the number.
 	if b = b[1:]; n > 8 || n > len(b) || n > 0 && b[0] == 0 {
 		return 0, nil, false
 	}
@@ -110,6 +111,8 @@ func rootSuffix(key []byte) (suffix []byte, ok bool) {
 	}
 	rest := key[end+1:]
 	for range 2 { // epoch and version
+		// The length byte is inverted, as all bytes of these numbers: higher numbers sort
+		// first.
 		if len(rest) == 0 || int(^rest[0]) >= len(rest) {
 			return nil, false
 		}

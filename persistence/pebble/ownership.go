@@ -95,6 +95,7 @@ func (s *Store) view(ctx context.Context, look func()) error {
 		return s.err
 	}
 	look()
+	// rowsIn is the last group with a change of these rows that is not durable yet.
 	if s.rowsIn == nil {
 		s.mu.Unlock()
 		return nil
@@ -109,6 +110,7 @@ func (s *Store) CreateCluster(
 	ctx context.Context, info persistence.ClusterInfo,
 ) (now persistence.ClusterInfo, err error) {
 	if err = info.Validate(); err == nil {
+		// Two changes: a store that an earlier release created has the first row only.
 		err = s.change(ctx, func() (key, value []byte) {
 			if created, ok := s.rows.CreateCluster(persistence.ClusterInfo{Name: info.Name, Shards: info.Shards}); ok {
 				return []byte{kindCluster}, encodeCluster(created)

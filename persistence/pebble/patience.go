@@ -70,6 +70,7 @@ func (p *patientFS) ReuseForWrite(oldname, newname string, c vfs.DiskWriteCatego
 			return p.FS.OpenReadWrite(newname, c)
 		}
 		f, err := p.FS.ReuseForWrite(oldname, newname, c)
+		// The error may be of the rename or of what follows it.
 		if tooManyFiles(err) {
 			_, gone := p.Stat(oldname)
 			renamed = errors.Is(gone, fs.ErrNotExist)

@@ -238,6 +238,7 @@ func makeDirectory(dir string, fsys vfs.FS) error {
 	if err := fsys.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
+	// After the parents: an entry is worth nothing in a directory that is lost itself.
 	f, err := fsys.OpenDir(parent)
 	if err != nil {
 		return err
@@ -271,12 +272,15 @@ func (s *Store) openEngine(disk vfs.FS) (err error) {
 	eo.FS = watch(&patientFS{FS: disk, log: s.opts.Logger, dir: s.dir}, s.dir, s.stop)
 	eo.Cache, eo.Lock = s.cache, s.lock
 	eo.Logger, eo.EventListener = engineLogger{s}, s.engineEvents()
+	// Before the engine opens: it would take such damage for the end, and cut the file
+	// there.
 	if err := checkTails(eo.FS, s.dir); err != nil {
 		return err
 	}
 	if s.db, err = pebbledb.Open(s.dir, eo); err != nil {
 		return classify(err)
 	}
+	// In this order: rows of a format that is not known are not read.
 	return firstError(s.checkFormat(), s.loadOwnership())
 }
 
@@ -345,6 +349,7 @@ func (s *Store) Close() error {
 		defer s.mu.Unlock()
 		return fmt.Errorf("close: %w", s.err)
 	}
+	// From here on calls are refused; those in progress end first.
 	s.err = fmt.Errorf("%w: %s", persistence.ErrClosed, s.dir)
 	s.work.Signal()
 	s.mu.Unlock()

@@ -186,6 +186,8 @@ func decodeSnapshot(r *persistence.Root, b []byte) error {
 	if err != nil {
 		return err
 	}
+	// All but the snapshot's own fields are zero in this row: anything else was written
+	// by nobody.
 	if s.Key != r.Key || s.Incarnation != r.Incarnation || s.Base != 0 || !s.Parent.IsZero() ||
 		s.ArchivedThrough != 0 || !s.Time.IsZero() {
 		return fmt.Errorf("%w: snapshot of root %v under another's key", persistence.ErrCorrupt, s.Key)

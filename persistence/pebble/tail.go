@@ -36,6 +36,7 @@ const (
 	typeFirst     = 1
 )
 
+// castagnoli is the table of the checksums in the engine's logs and MANIFESTs.
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // tail is a log or MANIFEST.
@@ -71,6 +72,7 @@ func checkTails(fsys vfs.FS, dir string) error {
 	return nil
 }
 
+// readFile reads a whole file through the store's file system.
 func readFile(fsys vfs.FS, path string) ([]byte, error) {
 	f, err := fsys.Open(path)
 	if err != nil {
@@ -94,6 +96,8 @@ func (t *tail) damage() (at int, damaged bool) {
 		}
 		at += size
 	}
+	// A valid chunk behind the damage was written after it, so the file did not end
+	// there.
 	for i := at + 1; i < len(t.data); i++ {
 		if t.chunk(i) > 0 && t.proves(i, at) {
 			return at, true
@@ -102,6 +106,7 @@ func (t *tail) damage() (at int, damaged bool) {
 	return at, false
 }
 
+// header returns the size of a chunk's header, in bytes.
 func (t *tail) header() int {
 	if t.log {
 		return logHeader
@@ -127,6 +132,8 @@ func (t *tail) chunk(at int) int {
 		return 0
 	}
 	crc := crc32.Checksum(h[6:size], castagnoli)
+	// LevelDB masks its checksums in this way (util/crc32c.h), and the engine keeps its
+	// format.
 	if crc = crc>>15 | crc<<17; crc+0xa282ead8 != binary.LittleEndian.Uint32(h) {
 		return 0
 	}
