@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
@@ -51,21 +52,36 @@ func BenchmarkSession(b *testing.B) {
 			s := open(b, client)
 			s.send(b, l, inFlight, 10_000) // Now all customers are in memory.
 			for b.Loop() {
-				var took [2]time.Duration
+				var took, worked [2]time.Duration
 				requests := 0
 				for ; took[0] < 3*time.Second; requests += 4000 {
+					began := processorTime(b)
 					took[0] += l.send(b, unary, inFlight, 4000)
+					turn := processorTime(b)
 					took[1] += s.send(b, l, inFlight, 4000)
+					worked[0] += turn - began
+					worked[1] += processorTime(b) - turn
 				}
-				unary, session := float64(requests)/took[0].Seconds(), float64(requests)/took[1].Seconds()
-				b.ReportMetric(unary, "unary-cmd/s")
-				b.ReportMetric(session, "session-cmd/s")
-				b.ReportMetric(session/unary, "session/unary")
+				for i, name := range []string{"unary", "session"} {
+					b.ReportMetric(float64(requests)/took[i].Seconds(), name+"-cmd/s")
+					b.ReportMetric(float64(worked[i].Microseconds())/float64(requests), name+"-µs-CPU/cmd")
+				}
+				b.ReportMetric(took[0].Seconds()/took[1].Seconds(), "session/unary")
+				b.ReportMetric(worked[0].Seconds()/worked[1].Seconds(), "CPU-unary/session")
 			}
 			b.ReportMetric(0, "ns/op")
 			s.close(b)
 		})
 	}
+}
+
+// processorTime returns what this process, clients included, has used.
+func processorTime(b *testing.B) time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // unaryCalls are made with grpc-go, which costs less CPU than the client of package connect.
