@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -106,6 +107,8 @@ type Gateway struct {
 	limits     *limits
 	routes     map[string]*route // by path
 	followed   followed
+	// idle is the number of workers of sessions that wait for a call.
+	idle atomic.Int64
 	// stopping ends the streams, and stop ends it.
 	stopping context.Context
 	stop     context.CancelFunc

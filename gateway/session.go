@@ -36,6 +36,8 @@ const (
 	// requests and expected outcomes, and of the outcomes.
 	maxHeldCalls = 1024
 	maxHeldBytes = 4 << 20
+	// maxIdleWorkers is the number of goroutines of all sessions that wait for a call.
+	maxIdleWorkers = 1024
 	// outcomesBytes is the encoded size from which on no more outcomes are added to a message.
 	outcomesBytes = 32 << 10
 )
@@ -140,8 +142,8 @@ func (r *sessionRequest) HTTPMethod() string  { return http.MethodPost }
 // anyRequest is for a method of connect.AnyRequest that only package connect can have.
 var anyRequest = connect.NewRequest(&emptypb.Empty{})
 
-// session is an open stream of Session. Its reader starts the calls, each in a goroutine of its own, and the writer
-// writes their outcomes.
+// session is an open stream of Session. Its reader starts the calls, each is executed by a worker of its own, and the
+// writer writes their outcomes.
 //
 // It ends in one way: the reader stops, the calls in progress are answered, and the stream ends with the reason that
 // the reader stopped for. Only a client that has gone, or does not read, has its calls withdrawn.
@@ -153,6 +155,8 @@ type session struct {
 	// ctx of the calls.
 	ctx      context.Context
 	withdraw context.CancelFunc
+	// tasks has idle workers wait for calls.
+	tasks chan *task
 	// more has a token when there may be something to write, and room when the reader may go on.
 	more, room chan struct{}
 
@@ -195,7 +199,7 @@ func (s *service) Session(
 	c.endless = true
 	x := &session{
 		service: s, call: c, stream: stream, control: http.NewResponseController(c),
-		more: make(chan struct{}, 1), room: make(chan struct{}, 1), calls: make(map[uint64]context.CancelFunc),
+		tasks: make(chan *task), more: make(chan struct{}, 1), room: make(chan struct{}, 1), calls: make(map[uint64]context.CancelFunc),
 	}
 	// A call belongs to the trace of its client, and not to that of the session, which may last for days.
 	x.ctx, x.withdraw = context.WithCancel(trace.ContextWithSpan(ctx, nil))
@@ -352,13 +356,42 @@ func (x *session) start(c *licensedv1.SessionCall, arrived time.Time) error {
 	if c.Traceparent != "" {
 		r.header = http.Header{"Traceparent": {c.Traceparent}}
 	}
-	go func() {
-		defer cancel()
-		err := x.execute(ctx, m, o, r)
-		o.method.observe(o.code, time.Since(arrived))
-		x.answer(o, err)
-	}()
+	t := &task{outcome: o, request: r, to: m, ctx: ctx, cancel: cancel, arrived: arrived}
+	select {
+	case x.tasks <- t:
+	default: // No worker is idle.
+		go x.work(t)
+	}
 	return nil
+}
+
+// task is an admitted call.
+type task struct {
+	*outcome
+	request *sessionRequest
+	to      *sessionMethod
+	ctx     context.Context
+	cancel  context.CancelFunc
+	arrived time.Time
+}
+
+// work executes calls, one after the other, until the session ends or enough workers are idle. The stack of a worker
+// has the size that a call needs; to let a new one grow costs as much as a call.
+func (x *session) work(t *task) {
+	for t != nil {
+		err := x.execute(t)
+		t.cancel()
+		t.method.observe(t.code, time.Since(t.arrived))
+		x.answer(t.outcome, err)
+		t = nil
+		if x.idle.Add(1) <= maxIdleWorkers {
+			select {
+			case t = <-x.tasks:
+			case <-x.ctx.Done():
+			}
+		}
+		x.idle.Add(-1)
+	}
 }
 
 // hold counts a call; false if there is one of its id.
@@ -388,17 +421,17 @@ func (x *session) timeout(c *licensedv1.SessionCall) (time.Duration, error) {
 }
 
 // execute runs the handler of the method, and sets the outcome if there is no error.
-func (x *session) execute(ctx context.Context, m *sessionMethod, o *outcome, r *sessionRequest) (err error) {
+func (x *session) execute(t *task) (err error) {
 	defer func() {
 		if p := recover(); p != nil { // In an interceptor; those of handlers are recovered there.
-			err = x.panicked(&o.call, p)
+			err = x.panicked(&t.call, p)
 		}
 	}()
-	res, err := m.run(context.WithValue(ctx, callKey{}, &o.call), r)
+	res, err := t.to.run(context.WithValue(t.ctx, callKey{}, &t.call), t.request)
 	if err != nil {
 		return err
 	}
-	o.ProtoReflect().Set(m.outcome, protoreflect.ValueOfMessage(res.Any().(proto.Message).ProtoReflect()))
+	t.ProtoReflect().Set(t.to.outcome, protoreflect.ValueOfMessage(res.Any().(proto.Message).ProtoReflect()))
 	return nil
 }
 
