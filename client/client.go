@@ -41,6 +41,11 @@ type Options struct {
 	// answer counts. 0: never. A good value is the p99 of queries. Hedges are paid from the budget of retries.
 	HedgeAfter time.Duration
 
+	// Session has commands and queries of LicenseService sent over one session for each address, in place of requests
+	// of their own: with many calls at a time, a call costs both sides a fraction of the CPU. Errors then have no
+	// ServerTime unless a wrong clock may be the cause. Calls with options of gRPC are sent as requests.
+	Session bool
+
 	// OnAttempt, if set, is called after each attempt, also concurrently. It must return soon.
 	OnAttempt func(Attempt)
 	// DialOptions are further options of gRPC, such as a stats handler for traces.
@@ -81,6 +86,7 @@ type Client struct {
 	options    Options
 	connection *grpc.ClientConn
 	transport  transport
+	sessions   *sessions // nil without
 	budget     *budget
 
 	// closing ends pauses and streams, and stop ends it.
@@ -119,6 +125,10 @@ func Dial(addresses []string, o Options) (*Client, error) {
 	c := &Client{
 		options: o, connection: connection, transport: unary{connection},
 		budget: newBudget(o.RetryRatio, time.Now()),
+	}
+	if o.Session {
+		c.sessions = newSessions(connection, len(addresses))
+		c.transport = c.sessions
 	}
 	c.closing, c.stop = context.WithCancel(context.Background())
 	c.licenses = licensedv1.NewLicenseServiceClient(c)
@@ -197,7 +207,11 @@ func (c *Client) Close() error {
 	}
 	c.stop()
 	c.calls.Wait()
-	if err := c.connection.Close(); err != nil {
+	err := c.connection.Close()
+	if c.sessions != nil {
+		c.sessions.wait()
+	}
+	if err != nil {
 		return fmt.Errorf("close the connections to the licence service: %w", err)
 	}
 	return nil

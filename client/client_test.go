@@ -39,6 +39,10 @@ type gateway struct {
 	license *licensedv1.License // acquired
 	follow  func(m *licensedv1.FollowRequest, s grpc.ServerStreamingServer[licensedv1.FollowResponse]) error
 
+	// most is the number of calls that a session holds, 1024 if it is 0; after awayAfter calls it goes away.
+	most      uint32
+	awayAfter int
+
 	address string
 	server  *grpc.Server
 	mu      sync.Mutex
@@ -107,6 +111,7 @@ func (g *gateway) serve(options ...grpc.ServerOption) (address string, stop func
 
 func dial(t *testing.T, o client.Options, gateways ...*gateway) *client.Client {
 	t.Helper()
+	o.Session = o.Session || overSessions
 	var addresses []string
 	for _, g := range gateways {
 		addresses = append(addresses, g.address)

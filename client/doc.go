@@ -20,6 +20,12 @@
 // Retries have a budget, so that clients do not multiply the load of a service in trouble: a tenth of the requests
 // (Options.RetryRatio) and one a second, of which up to 50 may be saved.
 //
+// # Sessions
+//
+// With Options.Session, commands and queries share one stream for each address, which costs a fraction of the CPU where
+// there are many calls at a time. Attempts, retries and errors are the same. After some 30 s a session gives way to a
+// new one, so that a gateway that was restarted gets calls again; a gateway that stops announces it, and no call fails.
+//
 // # Errors
 //
 // Errors of calls are *Error or *Refusal; use errors.As. A *Refusal is the answer of a rule, for instance a limit of

@@ -199,7 +199,8 @@ func (s *service) Session(
 	c.endless = true
 	x := &session{
 		service: s, call: c, stream: stream, control: http.NewResponseController(c),
-		tasks: make(chan *task), more: make(chan struct{}, 1), room: make(chan struct{}, 1), calls: make(map[uint64]context.CancelFunc),
+		calls: make(map[uint64]context.CancelFunc), tasks: make(chan *task),
+		more: make(chan struct{}, 1), room: make(chan struct{}, 1),
 	}
 	// A call belongs to the trace of its client, and not to that of the session, which may last for days.
 	x.ctx, x.withdraw = context.WithCancel(trace.ContextWithSpan(ctx, nil))

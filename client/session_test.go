@@ -1,0 +1,160 @@
+package client_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"licensed/client"
+	"licensed/messages/licensedv1"
+)
+
+// overSessions has dial make clients that use sessions.
+var overSessions bool
+
+// TestOverSessions runs the tests of calls over sessions.
+func TestOverSessions(t *testing.T) {
+	overSessions = true
+	defer func() { overSessions = false }()
+	defer client.SetSessionAge(20 * time.Millisecond)() // Sessions give way to others all the time.
+	for name, test := range map[string]func(*testing.T){
+		"retries": TestRetriesCarryTheSameID, "errors": TestErrors, "attempts": TestAnEarlierAttemptMayHaveExecuted,
+		"pauses": TestRetryWaitsAsAsked, "budget": TestRetriesHaveABudget, "stalled": TestStalledGateway,
+		"failover": TestFailover, "hedge": TestHedgedRead, "canceled": TestCanceledCall, "close": TestClose,
+		"TLS": TestTLSAndToken,
+	} {
+		t.Run(name, test)
+	}
+}
+
+// Session answers calls as the methods of their own do.
+func (g *gateway) Session(s licensedv1.LicenseService_SessionServer) error {
+	limits := &licensedv1.SessionLimits{MaxMessageBytes: 64 << 10, MaxMessageCalls: 1024, MaxCalls: g.mostCalls()}
+	if err := s.Send(&licensedv1.SessionResponse{Limits: limits}); err != nil {
+		return err
+	}
+	var calls sync.WaitGroup
+	defer calls.Wait()
+	var mu sync.Mutex
+	cancels := make(map[uint64]context.CancelFunc)
+	for n := 0; ; {
+		m, err := s.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		mu.Lock()
+		for _, id := range m.Canceled {
+			if cancel := cancels[id]; cancel != nil {
+				cancel()
+			}
+		}
+		mu.Unlock()
+		for _, c := range m.Calls {
+			if n++; n == g.awayAfter {
+				mu.Lock()
+				err := s.Send(&licensedv1.SessionResponse{GoingAway: true})
+				mu.Unlock()
+				if err != nil {
+					return err
+				}
+			}
+			ctx, cancel := context.WithTimeout(s.Context(), c.Timeout.AsDuration())
+			mu.Lock()
+			cancels[c.Id] = cancel
+			mu.Unlock()
+			calls.Go(func() {
+				defer cancel()
+				o := g.answer(ctx, c)
+				mu.Lock()
+				defer mu.Unlock()
+				delete(cancels, c.Id)
+				_ = s.Send(&licensedv1.SessionResponse{Outcomes: []*licensedv1.SessionOutcome{o}})
+			})
+		}
+	}
+}
+
+func (g *gateway) mostCalls() uint32 {
+	if g.most > 0 {
+		return g.most
+	}
+	return 1024
+}
+
+func (g *gateway) answer(ctx context.Context, c *licensedv1.SessionCall) *licensedv1.SessionOutcome {
+	o := &licensedv1.SessionOutcome{Id: c.Id}
+	var err error
+	switch r := c.Request.(type) {
+	case *licensedv1.SessionCall_AcquireLicense:
+		var res *licensedv1.AcquireLicenseResponse
+		res, err = g.AcquireLicense(ctx, r.AcquireLicense)
+		o.Outcome = &licensedv1.SessionOutcome_AcquireLicense{AcquireLicense: res}
+	case *licensedv1.SessionCall_ListDevices:
+		var res *licensedv1.ListDevicesResponse
+		res, err = g.ListDevices(ctx, r.ListDevices)
+		o.Outcome = &licensedv1.SessionOutcome_ListDevices{ListDevices: res}
+	default:
+		err = status.Error(codes.Unimplemented, fmt.Sprintf("no request in %v", c))
+	}
+	if err != nil {
+		o.Outcome = &licensedv1.SessionOutcome_Error{Error: status.Convert(err).Proto()}
+	}
+	return o
+}
+
+// TestSessionHoldsBack: no more calls are sent than the gateway holds, and those that wait go with their callers.
+func TestSessionHoldsBack(t *testing.T) {
+	arrived, leave := make(chan struct{}, 9), make(chan struct{})
+	g := (&gateway{most: 2, acquire: acquiring(func() error { arrived <- struct{}{}; <-leave; return nil })}).start(t)
+	c := dial(t, client.Options{Session: true, RetryRatio: -1}, g)
+	var calls sync.WaitGroup
+	for range 2 {
+		calls.Go(func() {
+			if _, err := c.AcquireLicense(t.Context(), request()); err != nil {
+				t.Error(err)
+			}
+		})
+		<-arrived
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	_, err := c.AcquireLicense(ctx, request())
+	if !errors.Is(err, client.ErrNotExecuted) || status.Code(err) != codes.DeadlineExceeded || len(g.arrived()) != 2 {
+		t.Errorf("the third call: %v, %d calls arrived", err, len(g.arrived()))
+	}
+	close(leave)
+	calls.Wait()
+}
+
+// TestSessionSwitches: when a gateway goes away, calls in progress are answered, and others go elsewhere, without one
+// that fails.
+func TestSessionSwitches(t *testing.T) {
+	g := (&gateway{awayAfter: 3}).start(t)
+	failed := func(a client.Attempt) {
+		if a.Err != nil {
+			t.Error(a.Err)
+		}
+	}
+	c := dial(t, client.Options{Session: true, OnAttempt: failed}, g)
+	var calls sync.WaitGroup
+	for range 8 {
+		calls.Go(func() {
+			for range 50 {
+				if _, err := c.AcquireLicense(t.Context(), request()); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	calls.Wait()
+}
