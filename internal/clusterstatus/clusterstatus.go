@@ -143,6 +143,7 @@ func Assess(in *Input) *licensedv1.ClusterStatus {
 			Name: in.Name, Reporter: in.Reporter, AsOf: timestamppb.New(in.Now), Shards: in.Shards,
 		},
 	}
+	// In this order: each step uses what the ones before it found.
 	a.meet()
 	a.mapShards()
 	a.describe()
@@ -156,6 +157,8 @@ func (a *assessment) meet() {
 	listed := make(map[string]bool)
 	for i := range a.Answers {
 		o := &a.Answers[i]
+		// One that does not answer is described by what gossip, or its last answer, says
+		// of it.
 		m := &member{NodeStatus: o.Self, incarnation: o.Incarnation, answered: o.Self != nil, since: o.SilentSince,
 			cause: o.Cause}
 		m.leaving = o.Listed.GetState() == licensedv1.NodeState_NODE_STATE_DRAINING
@@ -196,6 +199,7 @@ func (a *assessment) add(m *member) {
 // shard it takes the latest row and the holder at the highest epoch; the holder decides
 // if it is not older than the row.
 func (a *assessment) mapShards() {
+	// Rows come from several processes, and may be of different ages.
 	rows := make([]persistence.Shard, a.Shards)
 	for id := range rows {
 		rows[id].ID = uint32(id)
@@ -245,6 +249,7 @@ func (a *assessment) unheld(row persistence.Shard) licensedv1.ShardState {
 	m := a.byIncarnation[either(row.Owner, row.Successor)]
 	switch {
 	case row.Epoch == 0 || m == nil || m.gone:
+	// An answer and a row need not be of one moment.
 	case m.speaks: // Its answer is older than the row, or it is claiming the shard.
 		if was, ok := a.Moving[row.ID]; !ok || was.Epoch != row.Epoch || a.Now.Sub(was.Since) < Stuck {
 			return licensedv1.ShardState_SHARD_STATE_MOVING
@@ -301,6 +306,7 @@ func (a *assessment) describe() {
 		if m.answered {
 			m.SeenAt = timestamppb.New(a.Now)
 			if !m.incarnation.IsZero() {
+				// The node counted at another moment than the map was made.
 				n := served[m.incarnation.String()]
 				m.ShardsClosing = min(m.ShardsClosing, n)
 				m.ShardsOpen = n - m.ShardsClosing
@@ -310,6 +316,7 @@ func (a *assessment) describe() {
 		if m.SeenAt == nil && m.since.Before(a.Now) {
 			m.SeenAt = timestamppb.New(m.since)
 		}
+		// Figures of a member that says nothing are of an earlier time.
 		m.ShardsOpen, m.ShardsClosing, m.ShardsExpected, m.ShardsMoving = 0, 0, 0, 0
 		m.ResidentCustomers, m.CommandsPerSecond = 0, 0
 		switch {
@@ -404,6 +411,7 @@ func some(names []string) string {
 func (a *assessment) findNodes() {
 	var away []*member
 	for _, m := range a.members {
+		// A gateway holds nothing; what it does is reported elsewhere.
 		if !m.isNode() || m.idle() && m.answered || m.planned() && !m.answered {
 			continue
 		}
@@ -486,6 +494,7 @@ func (a *assessment) findOf(m *member) {
 		w.NextStep = "Read the log of that process, and restart it if it ended. Clients can use the other gateways."
 		a.report(w)
 		return
+	// Reported by findNodes.
 	case !m.answered:
 		return
 	case m.State == licensedv1.NodeState_NODE_STATE_FAILED:
@@ -502,6 +511,7 @@ func (a *assessment) findOf(m *member) {
 			", or not in time. Check the store, and the network between the two."
 		a.report(w)
 	}
+	// What a member knows of itself, such as its clock, its memory and its archive.
 	for _, w := range m.Warnings {
 		w.Node = cmp.Or(w.Node, m.Name)
 		a.report(w)
@@ -513,6 +523,7 @@ func (a *assessment) findOf(m *member) {
 func (a *assessment) findVersions() {
 	first := make(map[string]time.Time)
 	for _, m := range a.members {
+		// A version counts from the start of its first process.
 		if !m.answered || m.idle() || m.StartedAt == nil {
 			continue
 		}
@@ -548,6 +559,7 @@ func (a *assessment) conclude() {
 			w.Level = licensedv1.WarningLevel_WARNING_LEVEL_WARNING
 		}
 	}
+	// The most severe first; within a level in the order of the steps.
 	slices.SortStableFunc(out.Warnings,
 		func(x, y *licensedv1.ClusterWarning) int { return cmp.Compare(y.Level, x.Level) })
 	switch n := len(out.Warnings); {

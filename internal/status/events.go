@@ -51,6 +51,7 @@ func (e *Events) Count(at time.Time, what *licensedv1.Happening, text func(*lice
 	what.At = timestamppb.New(at)
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	// From the newest: what is older than oneMove is not looked at.
 	for i := len(e.list) - 1; i >= 0 && at.Sub(e.list[i].At.AsTime()) < oneMove; i-- {
 		last := e.list[i]
 		if last.Kind != what.Kind || last.Incarnation != what.Incarnation || last.OtherNode != what.OtherNode {

@@ -33,6 +33,7 @@ func (m *Members) Happened(h *cluster.Happening) {
 		return // A part of its start.
 	}
 	what := &licensedv1.Happening{Node: m.name, Incarnation: h.Incarnation.String()}
+	// Shards change hands by the hundred: those of one moment are told together.
 	if s, ok := shardHappenings[h.Kind]; ok {
 		what.Kind, what.Shard, what.OtherNode = s.kind, proto.Uint32(h.Shard), m.NameOf(h.Other)
 		m.events.Count(m.now(), what, func(w *licensedv1.Happening) string {

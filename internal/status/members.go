@@ -101,11 +101,13 @@ func (m *Members) Notice(all []membership.Member) {
 	before := m.here
 	m.here = make(map[string]present, len(all))
 	for _, o := range all {
+		// Once proven, a member stays so for as long as it is listed.
 		p := present{o, before[o.Name].proven}
 		if i, err := cluster.IncarnationOf(o.Meta.GetIncarnation()); err == nil && !i.IsZero() {
 			m.learn(i, o.Name)
 			p.proven = true
 		}
+		// It is back: its departure is forgotten.
 		if m.here[o.Name] = p; p.proven {
 			delete(m.left, o.Name)
 		}
@@ -131,6 +133,8 @@ func (m *Members) Notice(all []membership.Member) {
 		}
 		m.events.Add(now, &licensedv1.Happening{Kind: kind, Node: name, Text: text})
 	}
+	// The dead are remembered for long, so that their absence is reported; those that
+	// left are not missed.
 	for name, d := range m.left {
 		if age := now.Sub(d.At); age > rememberDead || d.Meta.GetDraining() && age > rememberLeft {
 			delete(m.left, name)

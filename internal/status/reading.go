@@ -39,6 +39,8 @@ func NewReading(in clusterstatus.Input, departed []Departure) *Reading {
 func (r *Reading) Hear(statuses []routing.Status, listed bool) {
 	for k := range statuses {
 		s := &statuses[k]
+		// Another process may have the address by now, such as a node that was started in
+		// place of it.
 		if name := s.Response.GetName(); s.Err == nil && name != s.Member.Name {
 			s.Err = fmt.Errorf("%q answers at its address", name)
 		}
@@ -53,6 +55,7 @@ func (r *Reading) Hear(statuses []routing.Status, listed bool) {
 		}
 		addDepartures(r.Departures, s.Response.GetDeparted(), r.Now)
 		if a.Self != nil {
+			// Its own events are added by the reporter itself.
 			if a.Self.Name != r.Reporter {
 				r.Told = append(r.Told, a.Self.Happenings...)
 			}
@@ -80,6 +83,7 @@ func addDepartures(all map[string]Departure, told []*clusterv1.Departed, now tim
 		known, ok := all[d.GetName()]
 		switch {
 		case !ok:
+			// The time that has passed, and not the moment: clocks differ.
 			at := now.Add(-time.Duration(d.GetAgoMicros()) * time.Microsecond)
 			all[d.GetName()] = Departure{Member: membership.Member{Name: d.GetName(), Meta: d.GetMeta()}, At: at}
 		case d.GetMeta().GetDraining() && !known.Meta.GetDraining() &&
@@ -111,6 +115,7 @@ func answerOf(s *routing.Status) clusterstatus.Answer {
 	self, err := payload.Codec{}.Unmarshal(s.Response.GetSelf().GetType(), s.Response.GetSelf().GetData())
 	status, ok := self.(*licensedv1.NodeStatus)
 	if err != nil || !ok {
+		// A member of a release with another status.
 		a.Cause = fmt.Sprintf("unreadable: %T, %v", self, err)
 		return a
 	}
@@ -123,6 +128,7 @@ func answerOf(s *routing.Status) clusterstatus.Answer {
 		a.Incarnation = i
 	}
 	for k, id := range held.GetIds() {
+		// Both lists are of one length unless the message was forged.
 		if k < len(held.GetEpochs()) {
 			a.Holds = append(a.Holds, clusterstatus.Held{Shard: id, Epoch: held.GetEpochs()[k]})
 		}

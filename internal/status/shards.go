@@ -40,12 +40,14 @@ type ShardWatch struct {
 func (w *ShardWatch) Look(now time.Time, total, unserved int, reason string) {
 	switch {
 	case unserved == 0:
+		// Told only if the loss was: a short one is no line in the log.
 		if w.told > 0 {
 			w.log.Info("shards served", "shards", total,
 				"unserved_for", now.Sub(w.since).Round(time.Millisecond).String())
 		}
 		w.served, w.since, w.told = true, time.Time{}, 0
 		return
+	// A cluster that starts has no shards held yet.
 	case !w.served && now.Sub(w.began) < firstShards:
 		return
 	case w.since.IsZero():

@@ -15,6 +15,7 @@ import (
 
 // AddProcess adds what the operating system knows. Where it cannot be asked there is nothing to add.
 func AddProcess(s *licensedv1.NodeStatus) {
+	// A negative argument returns the limit and leaves it as it is.
 	if limit := debug.SetMemoryLimit(-1); limit != math.MaxInt64 {
 		s.MemoryLimitBytes = uint64(limit)
 	}

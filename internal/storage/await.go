@@ -33,6 +33,8 @@ func Await[T any](
 	result, err := backoff.Retry(ctx, func() (T, error) {
 		attempts++
 		result, err := do()
+		// An unknown outcome is that of a compare-and-set at the start, which may be
+		// repeated.
 		if err != nil && !errors.Is(err, persistence.ErrUnavailable) && !errors.Is(err, persistence.ErrUnknownOutcome) {
 			err = backoff.Permanent(err)
 		}

@@ -77,6 +77,7 @@ func (s *Storage) openCassandra(ctx context.Context) error {
 		return err
 	}
 	store, err := Await(ctx, s.config.StoreWait, s.options.Log, "store", func() (*cassandra.Store, error) {
+		// The tables first: Open refuses a keyspace without them.
 		if err := s.develop(ctx, o, cassandra.HotSchema); err != nil {
 			return nil, err
 		}
@@ -114,6 +115,7 @@ func (s *Storage) develop(ctx context.Context, o cassandra.Options, which cassan
 			text := fmt.Sprintf("keyspace %s: making version %d (%s) of the %s schema, because this is for development",
 				o.Keyspace, v.Version, v.Name, which)
 			s.options.Log.Warn(text)
+			// Said on the first page too: a developer should know that tables were made.
 			s.notes = append(s.notes, text)
 		},
 	})

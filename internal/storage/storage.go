@@ -174,6 +174,7 @@ func (s *Storage) openArchive(ctx context.Context) error {
 		return err
 	}
 	s.closers = append(s.closers, store.Close)
+	// What endangers the promise is shown at the start, and accepted by name.
 	s.noteRisks(store.Risks())
 	s.Cold, s.ArchiveLocation = failpoint.Archive(store), cassandraLocation(&o)
 	return nil
@@ -202,10 +203,10 @@ func (s *Storage) openArchiveDir(dir string) error {
 	if err := os.MkdirAll(s.config.Data, 0o755); err != nil {
 		return err
 	}
+	// It refuses the archive of another id, and an empty directory where one is expected.
 	store, err := pebble.OpenArchive(dir,
 		pebble.ArchiveOptions{ID: id, Logger: s.options.Log, Now: s.options.Now, MaxOpenFiles: s.options.ArchiveFiles})
 	if err != nil {
-		// An empty directory that should have an archive was refused above.
 		return err
 	}
 	s.closers = append(s.closers, store.Close)
@@ -225,6 +226,7 @@ func writeDurably(path, content string) error {
 	if err != nil {
 		return err
 	}
+	// A crash in between leaves a file that nobody reads.
 	_, err = f.WriteString(content)
 	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
 		err = os.Rename(f.Name(), path)

@@ -46,6 +46,8 @@ type Error struct {
 	Message string
 }
 
+// Error has the place in the way of compilers, FILE:LINE: FIELD: MESSAGE, without the
+// parts that are not known.
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString(e.File)
@@ -98,6 +100,8 @@ func Parse(name string, data []byte) (*Policy, error) {
 	f := &file{name: name}
 	sum := sha256.Sum256(data)
 	p := &Policy{
+		// What the file leaves out keeps the values of this literal; plans and the
+		// default plan are required.
 		version:       hex.EncodeToString(sum[:4]),
 		sum:           sum,
 		plans:         map[string]uint32{},
@@ -113,6 +117,7 @@ func Parse(name string, data []byte) (*Policy, error) {
 		f.policy(p, root)
 	}
 	if len(f.errs) > 0 {
+		// In the order of the file: the parser reads the titles last.
 		slices.SortStableFunc(f.errs, func(a, b *Error) int { return cmp.Compare(a.Line, b.Line) })
 		return nil, f.errs
 	}
@@ -134,6 +139,7 @@ func (f *file) fail(n *yaml.Node, message string, path ...string) {
 	f.errs = append(f.errs, e)
 }
 
+// syntaxError takes the line out of an error of package yaml, which has it in its text.
 var syntaxError = regexp.MustCompile(`(?s)^yaml: (?:line (\d+): )?(.*)$`)
 
 // document returns the root of the one document of the file, or nil.
@@ -145,6 +151,7 @@ func (f *file) document(data []byte) *yaml.Node {
 		f.fail(nil, "the file is empty")
 		return nil
 	}
+	// The decoder would pass over a second document in silence.
 	if err == nil {
 		if err = dec.Decode(&second); err == nil {
 			f.fail(&second, "a second document; a policy is one")
@@ -207,6 +214,7 @@ func (f *file) policy(p *Policy, root *yaml.Node) {
 	f.titles(p, titles)
 }
 
+// checkDefaultPlan checks what the plans say together: each is checked where it stands.
 func (f *file) checkDefaultPlan(p *Policy, root, n *yaml.Node, plans bool) {
 	if !plans {
 		f.fail(root, "is required", "plans")
@@ -221,6 +229,7 @@ func (f *file) checkDefaultPlan(p *Policy, root, n *yaml.Node, plans bool) {
 	}
 }
 
+// plans reads the plans: an id each, with the number of devices.
 func (f *file) plans(p *Policy, n *yaml.Node) {
 	f.each(n, func(id string, k, v *yaml.Node) {
 		f.checkID(k, id, "plans", id)
@@ -244,6 +253,7 @@ func (f *file) plans(p *Policy, n *yaml.Node) {
 	}, "plans")
 }
 
+// studios reads the limits of studios.
 func (f *file) studios(p *Policy, n *yaml.Node) {
 	f.each(n, func(id string, k, v *yaml.Node) {
 		f.checkID(k, id, "studios", id)
@@ -263,6 +273,7 @@ func (f *file) studios(p *Policy, n *yaml.Node) {
 	}, "studios")
 }
 
+// defaults reads what applies to titles and studios that are not listed.
 func (f *file) defaults(p *Policy, n *yaml.Node) {
 	f.each(n, func(key string, k, v *yaml.Node) {
 		switch key {
@@ -278,6 +289,7 @@ func (f *file) defaults(p *Policy, n *yaml.Node) {
 	}, "defaults")
 }
 
+// titles reads the catalogue, with the defaults for what a title leaves out.
 func (f *file) titles(p *Policy, n *yaml.Node) {
 	titles := Titles{}
 	p.catalogue = titles
@@ -337,6 +349,7 @@ func (f *file) each(n *yaml.Node, fn func(key string, k, v *yaml.Node), path ...
 			continue
 		}
 		if line := firstLine(n, lines, i); line > 0 {
+			// A YAML library that keeps the last of two values would hide the mistake.
 			f.fail(k, fmt.Sprintf("is given twice, first in line %d", line), append(slices.Clone(path), k.Value)...)
 			continue
 		}
@@ -362,6 +375,7 @@ func firstLine(n *yaml.Node, lines map[string]int, i int) int {
 	return 0
 }
 
+// unknown notes a field that does not exist, with those that do.
 func (f *file) unknown(k *yaml.Node, known string, path ...string) {
 	f.fail(k, "unknown field, want "+known, path...)
 }
@@ -376,6 +390,7 @@ func (f *file) scalar(n *yaml.Node, want string, path []string) (string, bool) {
 	return n.Value, true
 }
 
+// number reads a whole number between two bounds; false if it is none, which is noted.
 func (f *file) number(n *yaml.Node, low, high uint64, path ...string) (uint64, bool) {
 	want := fmt.Sprintf("a whole number from %d to %d", low, high)
 	s, ok := f.scalar(n, want, path)
@@ -390,6 +405,7 @@ func (f *file) number(n *yaml.Node, low, high uint64, path ...string) (uint64, b
 	return v, true
 }
 
+// limit reads a limit: a number, or the word for none.
 func (f *file) limit(to *Limit, n *yaml.Node, high uint64, path ...string) {
 	s, ok := f.scalar(n, fmt.Sprintf("a whole number from 0 to %d or unlimited", high), path)
 	if !ok {
@@ -406,6 +422,7 @@ func (f *file) limit(to *Limit, n *yaml.Node, high uint64, path ...string) {
 	}
 }
 
+// id reads an id, as the API takes it.
 func (f *file) id(to *string, n *yaml.Node, path ...string) {
 	if s, ok := f.scalar(n, "an id", path); ok && f.checkID(n, s, path...) {
 		*to = s
@@ -422,6 +439,7 @@ func (f *file) checkID(n *yaml.Node, id string, path ...string) bool {
 	return true
 }
 
+// version reads the name of the policy, which is stored with each event.
 func (f *file) version(to *string, n *yaml.Node) {
 	s, ok := f.scalar(n, "a word", []string{"version"})
 	if !ok {
@@ -437,6 +455,7 @@ func (f *file) version(to *string, n *yaml.Node) {
 	*to = s
 }
 
+// history reads for how long events are kept.
 func (f *file) history(to *Limit, n *yaml.Node) {
 	want := fmt.Sprintf("a whole number from 1 to %d or unlimited", maxHistoryDays)
 	s, ok := f.scalar(n, want, []string{"history_days"})
@@ -454,6 +473,7 @@ func (f *file) history(to *Limit, n *yaml.Node) {
 	}
 }
 
+// counts reads what counts against yearly limits.
 func (f *file) counts(to *Counts, n *yaml.Node) {
 	s, ok := f.scalar(n, "downloads, playbacks or both", []string{"yearly_counts"})
 	if !ok {
@@ -468,6 +488,7 @@ func (f *file) counts(to *Counts, n *yaml.Node) {
 	f.fail(n, fmt.Sprintf("must be downloads, playbacks or both, not %q", s), "yearly_counts")
 }
 
+// time reads the moment until which a title is available. Dates begin at midnight UTC.
 func (f *file) time(to *time.Time, n *yaml.Node, path ...string) {
 	const want = "a date (2027-01-01) or a time (2027-01-01T06:00:00Z)"
 	s, ok := f.scalar(n, want, path)
@@ -482,6 +503,7 @@ func (f *file) time(to *time.Time, n *yaml.Node, path ...string) {
 		f.fail(n, fmt.Sprintf("must be %s, not %q", want, s), path...)
 		return
 	}
+	// Events have milliseconds: a finer time could lie between two of them.
 	*to = t.UTC().Truncate(time.Millisecond)
 }
 

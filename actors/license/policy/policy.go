@@ -108,6 +108,8 @@ func (t Titles) Title(id string) (Title, bool) {
 
 // Policy is a set of limits. It is immutable and safe for concurrent use; [Parse] and [Default] make it.
 type Policy struct {
+	// version is the name for people and events; sum tells two policies of one version
+	// apart.
 	version       string
 	sum           [32]byte
 	defaultPlan   string
