@@ -97,14 +97,8 @@ type NodeConfig struct {
 	// NewHost returns what runs the aggregates of a new incarnation, which is their authority. It is
 	// called once for each; the host is closed when the incarnation has ended.
 	NewHost func(actors.Authority) (Host, error)
-	// Changed is told what others should hear: rows of shards gained and released, incarnations found
-	// dead. Who is to hear of a release at once is the successor in it. The news belong to the callee.
-	Changed func(News)
-	// Scanned is told of the rows of all shards after each read of all of them. The slice belongs to the callee.
-	Scanned func(rows []persistence.Shard)
-	// Happened is told what happens, in order. All three are called from the node's loop, which
-	// renews the lease: they must not block or call Status.
-	Happened func(Happening)
+	// Listener hears what happens.
+	Listener Listener
 	// Log takes what an operator should know (default slog.Default).
 	Log *slog.Logger
 }
@@ -132,16 +126,34 @@ func (c NodeConfig) withDefaults() (NodeConfig, error) {
 		}
 		c.Clock = clock
 	}
-	if c.Changed == nil {
-		c.Changed = func(News) {}
-	}
-	if c.Scanned == nil {
-		c.Scanned = func([]persistence.Shard) {}
-	}
-	if c.Happened == nil {
-		c.Happened = func(Happening) {}
-	}
+	c.Listener = c.Listener.withDefaults()
 	return c, c.validate()
+}
+
+// Listener hears what happens to a node. The functions are called from the node's loop, which renews the lease: they
+// must not block or call Status. Those that are nil are not called.
+type Listener struct {
+	// Changed is told what others should hear: rows of shards gained and released, incarnations found
+	// dead. Who is to hear of a release at once is the successor in it. The news belong to the callee.
+	Changed func(News)
+	// Scanned is told of the rows of all shards after each read of all of them. The slice belongs to the callee.
+	Scanned func(rows []persistence.Shard)
+	// Happened is told what happens, in order.
+	Happened func(Happening)
+}
+
+// withDefaults fills in functions that are nil.
+func (l Listener) withDefaults() Listener {
+	if l.Changed == nil {
+		l.Changed = func(News) {}
+	}
+	if l.Scanned == nil {
+		l.Scanned = func([]persistence.Shard) {}
+	}
+	if l.Happened == nil {
+		l.Happened = func(Happening) {}
+	}
+	return l
 }
 
 // validate returns an error that names the first field that is missing or out of range,

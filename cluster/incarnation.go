@@ -365,7 +365,7 @@ func (i *incarnation) learn(in *input) {
 			shown[s] = i.machine.Row(uint32(s))
 		}
 		i.node.rows.ReadAll(shown, in.began)
-		i.node.config.Scanned(shown)
+		i.node.config.Listener.Scanned(shown)
 	}
 }
 
@@ -392,7 +392,7 @@ func (i *incarnation) tell(now lease.Instant, out *ownership.Outputs) {
 		i.node.happened(Happening{Kind: Died, Incarnation: i.id, Other: id})
 	}
 	if len(out.Changed) > 0 || len(out.Dead) > 0 {
-		i.node.config.Changed(News{Shards: slices.Clone(out.Changed), Dead: slices.Clone(out.Dead)})
+		i.node.config.Listener.Changed(News{Shards: slices.Clone(out.Changed), Dead: slices.Clone(out.Dead)})
 	}
 }
 

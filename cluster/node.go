@@ -588,5 +588,5 @@ func (n *Node) happened(h Happening) {
 		n.log.Debug("shard changed", "change", h.Kind.String(), "shard", h.Shard, "epoch", h.Epoch, "other", h.Other,
 			"duration", h.Took.String())
 	}
-	n.config.Happened(h)
+	n.config.Listener.Happened(h)
 }

@@ -97,8 +97,9 @@ func (ns *nodes) start(name string, change ...func(*cluster.NodeConfig)) *testNo
 	c := cluster.NodeConfig{
 		Ownership: n.store, Cluster: info, Name: name, Kind: actorstest.Ledger{}.Name(),
 		Protocol: ownership.DefaultConfig(), Clock: n.clock,
-		NewHost: n.newHost, Changed: func(news cluster.News) { ns.spread(n, news) },
-		Happened: n.happened, Log: slog.New(slog.DiscardHandler),
+		NewHost: n.newHost, Listener: cluster.Listener{
+			Changed: func(news cluster.News) { ns.spread(n, news) }, Happened: n.happened,
+		}, Log: slog.New(slog.DiscardHandler),
 	}
 	c.Protocol.Settle = 0
 	for _, f := range change {

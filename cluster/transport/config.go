@@ -89,9 +89,6 @@ type Config struct {
 
 	// Handler answers; nil: this process answers nothing.
 	Handler Handler
-	// Pinged is told of each other process that reached this one: the run of the process and its name as a member.
-	// It must be quick and safe for concurrent use. Nil: nobody is told.
-	Pinged func(process persistence.Incarnation, name string)
 	// Member is the name of this process as a member, for those that ping it.
 	Member string
 	// Codec of payloads.
@@ -133,15 +130,17 @@ type Config struct {
 	Silence time.Duration
 	// Tracing carries the traces of requests along; nil: none.
 	Tracing Tracing
-	// Observer hears what happens.
-	Observer Observer
+	// Listener hears what happens.
+	Listener Listener
 	// Log takes what an operator should know (default slog.Default).
 	Log *slog.Logger
 }
 
-// Observer hears what happens, for metrics. The functions must be quick and safe for concurrent use.
+// Listener hears what happens. The functions must be quick and safe for concurrent use.
 // Those that are nil are not called.
-type Observer struct {
+type Listener struct {
+	// Pinged is told of each other process that reached this one: the run of the process and its name as a member.
+	Pinged func(process persistence.Incarnation, name string)
 	// Connected is told of each attempt to connect to a peer; err is nil if it succeeded.
 	Connected func(address string, took time.Duration, err error)
 	// Disconnected is told of each connection to a peer that ended, and why.
@@ -186,17 +185,20 @@ func (c *Config) validate() error {
 }
 
 // withDefaults fills in functions that are nil.
-func (o Observer) withDefaults() Observer {
-	if o.Connected == nil {
-		o.Connected = func(string, time.Duration, error) {}
+func (l Listener) withDefaults() Listener {
+	if l.Pinged == nil {
+		l.Pinged = func(persistence.Incarnation, string) {}
 	}
-	if o.Disconnected == nil {
-		o.Disconnected = func(string, error) {}
+	if l.Connected == nil {
+		l.Connected = func(string, time.Duration, error) {}
 	}
-	if o.Rejected == nil {
-		o.Rejected = func(string) {}
+	if l.Disconnected == nil {
+		l.Disconnected = func(string, error) {}
 	}
-	return o
+	if l.Rejected == nil {
+		l.Rejected = func(string) {}
+	}
+	return l
 }
 
 // Tracing carries traces from one process to another. It is safe for concurrent use.

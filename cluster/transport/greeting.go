@@ -83,9 +83,9 @@ func (t *Transport) ours(ctx context.Context, from string) error {
 	err := t.differs(md, from, "incoming stream")
 	switch {
 	case errors.Is(err, errOtherWire):
-		t.config.Observer.Rejected("another wire version")
+		t.config.Listener.Rejected("another wire version")
 	case err != nil:
-		t.config.Observer.Rejected("another cluster")
+		t.config.Listener.Rejected("another cluster")
 	default:
 		return nil
 	}

@@ -89,8 +89,8 @@ func (j *journal) count(part string) (n int) {
 	return n
 }
 
-func (j *journal) observer() Observer {
-	return Observer{
+func (j *journal) listener() Listener {
+	return Listener{
 		Connected:    func(a string, _ time.Duration, err error) { j.say("connected %v", err) },
 		Disconnected: func(a string, cause error) { j.say("disconnected %v", cause) },
 		Rejected:     func(reason string) { j.say("rejected %s", reason) },
@@ -133,7 +133,7 @@ func tryStart(t testing.TB, change func(*Config)) (*process, error) {
 	p := &process{journal: &journal{}, handler: &echo{}}
 	c := DefaultConfig()
 	c.Cluster, c.Bind, c.Handler, c.Codec = "test", "127.0.0.1:0", p.handler, words{}
-	c.Observer, c.Log = p.journal.observer(), slog.New(slog.DiscardHandler)
+	c.Listener, c.Log = p.journal.listener(), slog.New(slog.DiscardHandler)
 	c.DialTimeout = 10 * time.Second // for busy machines
 	if change != nil {
 		change(&c)

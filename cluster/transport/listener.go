@@ -28,7 +28,7 @@ const minShare = 16
 
 func newListener(l net.Listener, c *Config) *listener {
 	return &listener{
-		Listener: l, rejected: c.Observer.Rejected, conns: map[string]*acceptedConn{},
+		Listener: l, rejected: c.Listener.Rejected, conns: map[string]*acceptedConn{},
 		// It is rounded down.
 		connections: budget.New("connections", int64(c.MaxPeers), max(0.5, (minShare+0.5)/float64(c.MaxPeers))),
 		unfinished:  budget.New("unfinished frames", int64(c.MaxUnfinishedBytes), 0.5),

@@ -241,7 +241,7 @@ func (p *peer) connect() (*stream, error) {
 	if !late.Stop() {
 		err = errors.Join(fmt.Errorf("not accepted within %v", t.config.DialTimeout), err)
 	}
-	t.config.Observer.Connected(p.address, time.Since(began), err)
+	t.config.Listener.Connected(p.address, time.Since(began), err)
 	if err != nil {
 		s.close()
 		return nil, fmt.Errorf("connect: %w", err)
@@ -439,7 +439,7 @@ func (s *stream) end(cause error) {
 	p.mu.Unlock()
 	if first {
 		s.close()
-		p.transport.config.Observer.Disconnected(p.address, cause)
+		p.transport.config.Listener.Disconnected(p.address, cause)
 	}
 }
 

@@ -35,8 +35,8 @@ func (t *Transport) Ping(ctx context.Context, address, member string, process pe
 // pinged answers a ping. One that is meant for another member says nothing about this one's address.
 func (t *Transport) pinged(m *clusterv1.PingRequest) *clusterv1.PingResponse {
 	process := m.GetProcess()
-	if t.config.Pinged != nil && m.GetMember() == t.config.Member && len(process) == len(persistence.Incarnation{}) {
-		t.config.Pinged(persistence.Incarnation(process), m.GetName())
+	if m.GetMember() == t.config.Member && len(process) == len(persistence.Incarnation{}) {
+		t.config.Listener.Pinged(persistence.Incarnation(process), m.GetName())
 	}
 	return &clusterv1.PingResponse{Member: t.config.Member}
 }

@@ -17,7 +17,7 @@ func TestPing(t *testing.T) {
 	a := start(t, func(c *Config) { c.Member = "a" })
 	b := start(t, func(c *Config) {
 		c.Member = "b"
-		c.Pinged = func(process persistence.Incarnation, name string) {
+		c.Listener.Pinged = func(process persistence.Incarnation, name string) {
 			mu.Lock()
 			defer mu.Unlock()
 			heard = append(heard, name+" "+process.String()[:2])

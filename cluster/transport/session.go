@@ -110,7 +110,7 @@ func (s *session) read() error {
 		}
 		if err != nil {
 			if status.Code(err) == codes.Internal { // It could not be decoded.
-				s.transport.config.Observer.Rejected("unreadable frame")
+				s.transport.config.Listener.Rejected("unreadable frame")
 			}
 			return err
 		}
@@ -132,7 +132,7 @@ func (s *session) start(f *incoming) error {
 			if err != nil {
 				return unreadable(err)
 			}
-			s.transport.config.Observer.Rejected("too many requests")
+			s.transport.config.Listener.Rejected("too many requests")
 			s.post(0, s.transport.encode(id, tooMany()))
 			continue
 		}
@@ -257,7 +257,7 @@ func (s *session) post(size int, b part) {
 	slow := len(s.queue) > t.config.MaxInFlight+maxRefusals || s.bytes > t.config.MaxPeerBytes+t.config.MaxMessageBytes
 	s.mu.Unlock()
 	if slow {
-		t.config.Observer.Rejected("responses are not read")
+		t.config.Listener.Rejected("responses are not read")
 		s.end()
 		_ = s.conn.Close()
 		return

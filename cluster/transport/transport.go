@@ -93,7 +93,7 @@ func Start(c Config) (*Transport, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.Observer = c.Observer.withDefaults()
+	c.Listener = c.Listener.withDefaults()
 	l, err := net.Listen("tcp", c.Bind)
 	if err != nil {
 		return nil, fmt.Errorf("transport: %w", err)
@@ -148,7 +148,7 @@ func (t *Transport) largest() int { return t.config.MaxMessageBytes + 1<<20 + ma
 
 // unknownMethod refuses methods that this process does not have.
 func (t *Transport) unknownMethod(_ any, stream grpc.ServerStream) error {
-	t.config.Observer.Rejected("unknown method")
+	t.config.Listener.Rejected("unknown method")
 	method, _ := grpc.MethodFromServerStream(stream)
 	return status.Errorf(codes.Unimplemented,
 		"unknown method %q: this process speaks wire version %s; run releases of one wire version in a cluster",

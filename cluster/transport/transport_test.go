@@ -287,7 +287,7 @@ func TestMemberLeft(t *testing.T) {
 // than the reader to tell the true one.
 func TestFirstCauseCounts(t *testing.T) {
 	told := make(chan struct{})
-	a := start(t, func(c *Config) { c.Observer.Disconnected = func(string, error) { <-told } })
+	a := start(t, func(c *Config) { c.Listener.Disconnected = func(string, error) { <-told } })
 	b := start(t, nil)
 	started := b.hangs()
 	result := make(chan error, 1)

@@ -155,14 +155,15 @@ func (m *Self) listen() (err error) {
 	if encryption != nil {
 		t.ServerTLS, t.ClientTLS = encryption.Server(), encryption.Client
 	}
-	t.Pinged, t.Member = m.pinged, m.config.Name
+	t.Member = m.config.Name
 	t.Handler, t.Codec = m, payload.Codec{}
 	t.MaxPeers = m.config.MaxPeers
 	// A nil pointer in the interface would not be nil.
 	if m.config.Tracer != nil {
 		t.Tracing = m.config.Tracer
 	}
-	t.Observer, t.Log = m.config.Metrics.transport(), m.config.Log
+	t.Listener, t.Log = m.config.Metrics.listener(), m.config.Log
+	t.Listener.Pinged = m.pinged
 	if m.Transport, err = transport.Start(t); err != nil {
 		return fmt.Errorf("node port: %w", err)
 	}

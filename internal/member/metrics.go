@@ -148,9 +148,9 @@ func (m *Metrics) hear(i routing.DoneInfo) {
 	m.waited.Add(i.Waited.Seconds())
 }
 
-// transport returns what hears of connections.
-func (m *Metrics) transport() transport.Observer {
-	return transport.Observer{
+// listener returns what counts connections.
+func (m *Metrics) listener() transport.Listener {
+	return transport.Listener{
 		Connected: func(_ string, _ time.Duration, err error) {
 			event := "made"
 			if err != nil {

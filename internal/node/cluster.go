@@ -159,14 +159,15 @@ func (n *Node) startNode(ctx context.Context) error {
 			}
 			return h, nil
 		},
-		Happened: n.happened,
+		Listener: cluster.Listener{Happened: n.happened},
 	}
 	// A process that is alone has nobody who could vote.
 	if !c.Alone {
 		config.Votes = n.storage.Hot
 	}
 	if m, ok := n.member.Get(); ok {
-		config.Address, config.Changed, config.Scanned = m.Transport.Address(), m.Changed, m.Scanned
+		config.Address = m.Transport.Address()
+		config.Listener.Changed, config.Listener.Scanned = m.Changed, m.Scanned
 	}
 	node, err := storage.Await(ctx, n.config.StoreWait, n.log, "store",
 		func() (*cluster.Node, error) { return cluster.StartNode(ctx, config) })
