@@ -22,9 +22,9 @@ const Name = "LicenseAggregate"
 type Kind struct {
 	policy atomic.Pointer[policy.Policy]
 
-	// OnLarge, if not nil, hears of customers that become large. It is called from the actors: it must be quick and
+	// Large, if not nil, hears of customers that become large. It is called from the actors: it must be quick and
 	// safe for concurrent use. Set it before use.
-	OnLarge func(Large)
+	Large func(Large)
 }
 
 // Large says that a customer has half of what the policy allows to be remembered, or a tenth more than when it was
@@ -119,7 +119,7 @@ func (a *aggregate) Decide(now time.Time, command any) actors.Decision {
 	p := a.kind.Policy()
 	d := Decide(now, p, a.state, c)
 	seal(d.Events, now, p.Version())
-	if a.large = nil; a.kind.OnLarge != nil {
+	if a.large = nil; a.kind.Large != nil {
 		a.large = a.grows(int(p.Remembered()), d.Events)
 	}
 	return d
@@ -182,7 +182,7 @@ func seal(events []actors.Event, now time.Time, version string) {
 func (a *aggregate) Evolve(e actors.Event) {
 	Evolve(a.state, e)
 	if a.large != nil { // decided, and not replayed
-		a.kind.OnLarge(*a.large)
+		a.kind.Large(*a.large)
 		a.large = nil
 	}
 }

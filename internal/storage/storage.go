@@ -134,7 +134,7 @@ func (s *Storage) openStore(ctx context.Context) error {
 func (s *Storage) openPebble() error {
 	store, err := pebble.Open(s.config.Data, pebble.Options{
 		Logger: s.options.Log, MaxOpenFiles: s.options.StoreFiles,
-		OnFatal: func(err error) { s.options.Failed(fmt.Errorf("the store stopped: %w", err)) },
+		Failed: func(err error) { s.options.Failed(fmt.Errorf("the store stopped: %w", err)) },
 	})
 	if err != nil {
 		return err

@@ -53,7 +53,7 @@
 //
 // The first error of a write, a sync or a background flush or compaction stops the store: which
 // pages a failed sync wrote is unknown, and trying again may wrongly succeed. From then on nothing
-// is acknowledged, every call fails with ErrClosed and the cause, and Options.OnFatal is told, so
+// is acknowledged, every call fails with ErrClosed and the cause, and Options.Failed is told, so
 // that the process can end and be started again. A row or a table's block that fails its checksum is
 // the matter of the readers of it alone (ErrCorrupt).
 package pebble

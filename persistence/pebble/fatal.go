@@ -10,7 +10,7 @@ import (
 )
 
 // stop makes the store refuse all calls from now on, tells the writes in progress that
-// their outcome is unknown, and then OnFatal. Only the first call counts. It may be
+// their outcome is unknown, and then Failed. Only the first call counts. It may be
 // called with the engine's locks held: it neither calls the engine nor waits, and
 // callbacks run on another goroutine.
 func (s *Store) stop(cause error) {
@@ -38,7 +38,7 @@ func (s *Store) stop(cause error) {
 			w.tell(unknown)
 		}
 		if opened {
-			s.opts.OnFatal(err)
+			s.opts.Failed(err)
 		}
 	}()
 }

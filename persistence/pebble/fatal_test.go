@@ -81,7 +81,7 @@ func TestDiskErrorStopsTheStore(t *testing.T) {
 			o := testOptions(errorfs.Wrap(disk, broken))
 			o.MemTableSize, o.MaxMutation = 1<<20, 200<<10 // so that logs and tables are made often
 			o.Logger = discard
-			o.OnFatal = func(err error) { fatal <- err }
+			o.Failed = func(err error) { fatal <- err }
 			s, err := Open(testDir, o)
 			if err != nil {
 				t.Fatal(err)
@@ -95,7 +95,7 @@ func TestDiskErrorStopsTheStore(t *testing.T) {
 			cause := <-fatal
 			if !errors.Is(cause, fault.err) || !errors.Is(cause, persistence.ErrClosed) ||
 				!strings.Contains(cause.Error(), testDir) {
-				t.Errorf("OnFatal(%v), want ErrClosed, %v and the directory", cause, fault.err)
+				t.Errorf("Failed(%v), want ErrClosed, %v and the directory", cause, fault.err)
 			}
 			wantStopped(t, s, fault.err)
 			// What was acknowledged is on the disk.
@@ -107,7 +107,7 @@ func TestDiskErrorStopsTheStore(t *testing.T) {
 				}
 			}
 			if len(fatal) > 0 {
-				t.Errorf("OnFatal was called again: %v", <-fatal)
+				t.Errorf("Failed was called again: %v", <-fatal)
 			}
 		})
 	}
@@ -181,7 +181,7 @@ func TestWritesUnderWayAreUnknown(t *testing.T) {
 	o := testOptions(errorfs.Wrap(vfs.NewMem(), errorfs.Any(errorfs.InjectorFunc(g.pass), broken)))
 	fatal := make(chan error, 1)
 	told := make(chan error, 100)
-	o.OnFatal = func(err error) { fatal <- err }
+	o.Failed = func(err error) { fatal <- err }
 	s, err := Open(testDir, o)
 	if err != nil {
 		t.Fatal(err)
@@ -204,10 +204,10 @@ func TestWritesUnderWayAreUnknown(t *testing.T) {
 	broken.On()
 	g.set(false)
 	if err := <-fatal; !errors.Is(err, syscall.EIO) {
-		t.Errorf("OnFatal(%v)", err)
+		t.Errorf("Failed(%v)", err)
 	}
 	if len(told) != 1+more {
-		t.Errorf("OnFatal was called when %d of %d writers were told", len(told), 1+more)
+		t.Errorf("Failed was called when %d of %d writers were told", len(told), 1+more)
 	}
 	for range 1 + more {
 		if err := <-told; !errors.Is(err, persistence.ErrUnknownOutcome) || !errors.Is(err, persistence.ErrClosed) ||
@@ -288,7 +288,7 @@ func TestReadErrorIsTheReadersAlone(t *testing.T) {
 		return nil
 	})}
 	o := testOptions(errorfs.Wrap(disk, broken))
-	o.OnFatal = func(err error) { t.Errorf("OnFatal(%v)", err) }
+	o.Failed = func(err error) { t.Errorf("Failed(%v)", err) }
 	s, err := Open(testDir, o)
 	if err != nil {
 		t.Fatal(err)
@@ -317,7 +317,7 @@ func TestBackgroundErrors(t *testing.T) {
 	fatal := make(chan error, 1)
 	o := testOptions(vfs.NewMem())
 	o.Logger = discard
-	o.OnFatal = func(err error) { fatal <- err }
+	o.Failed = func(err error) { fatal <- err }
 	s, err := Open(testDir, o)
 	if err != nil {
 		t.Fatal(err)
@@ -329,7 +329,7 @@ func TestBackgroundErrors(t *testing.T) {
 	}
 	events.BackgroundError(syscall.EIO)
 	if err := <-fatal; !errors.Is(err, syscall.EIO) {
-		t.Errorf("OnFatal(%v)", err)
+		t.Errorf("Failed(%v)", err)
 	}
 	wantStopped(t, s, syscall.EIO)
 }

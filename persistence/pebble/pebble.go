@@ -41,9 +41,9 @@ type Options struct {
 	// MaxOpenFiles bounds the files open at a time, 1,000 if zero.
 	MaxOpenFiles int
 
-	// OnFatal is told once, from a goroutine of its own, why the store stopped itself, after the writes
+	// Failed is told once, from a goroutine of its own, why the store stopped itself, after the writes
 	// in progress were told. The process should end: it holds the directory's lock until then.
-	OnFatal func(error)
+	Failed func(error)
 
 	// Logger gets warnings: a slow or nearly full disk, damaged files. Nil means slog.Default().
 	Logger *slog.Logger
@@ -77,8 +77,8 @@ func (o Options) withDefaults() (Options, error) {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	if o.OnFatal == nil {
-		o.OnFatal = func(error) {}
+	if o.Failed == nil {
+		o.Failed = func(error) {}
 	}
 	if o.CacheSize < 0 || o.MemTableSize < 1<<20 || o.MaxMutation < 0 || int64(o.MaxMutation) >= o.MemTableSize/4 {
 		return o, fmt.Errorf("cache of %d, memtable of %d, mutations of %d bytes are no sensible sizes",
@@ -174,7 +174,7 @@ func openStore(dir string, o Options) (*Store, error) {
 		}
 		return nil, err
 	}
-	// From here on the caller has the store, and OnFatal is told.
+	// From here on the caller has the store, and Failed is told.
 	s.mu.Lock()
 	s.opened = true
 	s.mu.Unlock()

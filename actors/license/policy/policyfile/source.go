@@ -21,7 +21,7 @@ type SourceConfig struct {
 	File string
 	// Poll is the interval at which the file is looked at.
 	Poll time.Duration
-	// Large hears of customers that become large, as license.Kind.OnLarge does.
+	// Large hears of customers that become large, as license.Kind.Large does.
 	Large func(license.Large)
 	// Changed hears the version of each policy that replaces another. It is called from the goroutine that watches the
 	// file, one call at a time.
@@ -60,7 +60,7 @@ func OpenSource(c SourceConfig) (*Source, error) {
 
 func (s *Source) setKind(p *policy.Policy) {
 	s.kind = license.NewKind(p)
-	s.kind.OnLarge = s.config.Large
+	s.kind.Large = s.config.Large
 }
 
 // Close stops watching the file. The policy in force stays.
