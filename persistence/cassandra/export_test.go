@@ -96,16 +96,3 @@ func corruptColumn(ctx context.Context, o Options, column, table, where string, 
 			append([]any{data}, key...)...).WithContext(ctx).Exec()
 	})
 }
-
-// Rows counts the rows of a table.
-func Rows(ctx context.Context, o Options, table string) (n int64, err error) {
-	err = withSession(ctx, o, o.Keyspace, func(s *session) error {
-		iter := s.Query("SELECT epoch FROM " + table).WithContext(ctx).PageSize(5000).Iter()
-		var epoch int64
-		for iter.Scan(&epoch) {
-			n++
-		}
-		return iter.Close()
-	})
-	return n, err
-}
