@@ -46,7 +46,8 @@ type Options struct {
 	// ServerTime unless a wrong clock may be the cause. Calls with options of gRPC are sent as requests.
 	Session bool
 
-	// OnAttempt, if set, is called after each attempt, also concurrently. It must return soon.
+	// OnAttempt, if set, is called after each attempt, and when a stream of Follow broke, also concurrently. It must
+	// return soon.
 	OnAttempt func(Attempt)
 	// DialOptions are further options of gRPC, such as a stats handler for traces.
 	DialOptions []grpc.DialOption
@@ -58,11 +59,12 @@ type Attempt struct {
 	Method string
 	// CommandID of a command; empty for others.
 	CommandID string
-	// Number counts the attempts of the call from 1. A hedge has the number of the attempt that it was sent beside.
+	// Number counts the attempts of the call from 1. A hedge has the number of the attempt that it was sent beside. Of
+	// Follow, it counts the streams that broke since the last message.
 	Number int
 	// Took is the duration of the attempt.
 	Took time.Duration
-	// Err is nil, *Error or *Refusal.
+	// Err is nil, *Error or *Refusal. Of a stream that the gateway ended without an error, it is io.EOF.
 	Err error
 }
 

@@ -39,6 +39,11 @@ func (c *Client) Follow(ctx context.Context, m *licensedv1.FollowRequest) iter.S
 				err = ErrClosed
 			case errors.Is(err, io.EOF), errors.As(err, &e) && e.repeatable():
 				f.failures++
+				if c.options.OnAttempt != nil {
+					c.options.OnAttempt(Attempt{
+						Method: licensedv1.HistoryService_Follow_FullMethodName, Number: f.failures, Err: err,
+					})
+				}
 				pause := randomPause(f.failures)
 				if e != nil {
 					pause += e.RetryAfter

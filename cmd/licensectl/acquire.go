@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 
-	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
 	"licensed/messages/licensedv1"
@@ -26,14 +25,14 @@ func (p *program) acquireCommand() *cobra.Command {
 		send: func(
 			ctx context.Context, c *connection, i issued, args []string,
 		) (*licensedv1.AcquireLicenseResponse, error) {
-			return unwrapped(c.licenses.AcquireLicense(ctx, connect.NewRequest(&licensedv1.AcquireLicenseRequest{
+			return c.AcquireLicense(ctx, &licensedv1.AcquireLicenseRequest{
 				CustomerId:   i.customer,
 				DeviceId:     args[1],
 				TitleId:      args[2],
 				CommandId:    i.commandID,
 				IssuedAt:     i.issuedAt,
 				ValidateOnly: i.validateOnly, NewDownload: newDownload,
-			})))
+			})
 		},
 		words: func(r *licensedv1.AcquireLicenseResponse) string { return licenceWords("acquired", r.License) },
 	})

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 
-	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
 	"licensed/internal/terminal"
@@ -29,8 +28,8 @@ func (p *program) archiveCommand() *cobra.Command {
 		}
 		ctx, cancel := p.call(c.Context())
 		defer cancel()
-		res, err := unwrapped(conn.admin.ArchiveCustomer(ctx,
-			connect.NewRequest(&licensedv1.ArchiveCustomerRequest{CustomerId: args[0], All: all})))
+		res, err := conn.admin.ArchiveCustomer(ctx,
+			&licensedv1.ArchiveCustomerRequest{CustomerId: args[0], All: all})
 		if err != nil {
 			return err
 		}

@@ -12,7 +12,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"connectrpc.com/connect"
 	"github.com/HdrHistogram/hdrhistogram-go"
 	"github.com/spf13/cobra"
 
@@ -270,21 +269,21 @@ func (l *load) give(ctx context.Context, verb string, customer int) *exitError {
 	var err error
 	switch verb {
 	case "acquire":
-		_, err = l.conn.licenses.AcquireLicense(ctx, connect.NewRequest(&licensedv1.AcquireLicenseRequest{
+		_, err = l.conn.AcquireLicense(ctx, &licensedv1.AcquireLicenseRequest{
 			CustomerId: id, DeviceId: device, TitleId: title, CommandId: command,
-		}))
+		})
 	case "renew":
-		_, err = l.conn.licenses.RenewLicense(ctx, connect.NewRequest(&licensedv1.RenewLicenseRequest{
+		_, err = l.conn.RenewLicense(ctx, &licensedv1.RenewLicenseRequest{
 			CustomerId: id, DeviceId: device, TitleId: title, CommandId: command,
-		}))
+		})
 	case "play":
-		_, err = l.conn.licenses.RecordPlayback(ctx, connect.NewRequest(&licensedv1.RecordPlaybackRequest{
+		_, err = l.conn.RecordPlayback(ctx, &licensedv1.RecordPlaybackRequest{
 			CustomerId: id, DeviceId: device, TitleId: title, CommandId: command,
-		}))
+		})
 	default:
-		_, err = l.conn.licenses.ReleaseLicense(ctx, connect.NewRequest(&licensedv1.ReleaseLicenseRequest{
+		_, err = l.conn.ReleaseLicense(ctx, &licensedv1.ReleaseLicenseRequest{
 			CustomerId: id, DeviceId: device, TitleId: title, CommandId: command,
-		}))
+		})
 	}
 	if err != nil {
 		e := l.explain(err)

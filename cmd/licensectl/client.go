@@ -1,28 +1,27 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"crypto/tls"
 	"fmt"
-	"net/http"
+	"net"
 	"net/url"
 	"strings"
-	"time"
 
-	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
+	"licensed/client"
 	"licensed/internal/tlsfiles"
 	"licensed/internal/verify"
 	"licensed/messages/licensedv1"
-	"licensed/messages/licensedv1/licensedv1connect"
 )
 
-// connection to a gateway: its three services over one HTTP/2 transport.
+// connection to a gateway: its three services.
 type connection struct {
-	transport *http.Transport
-	licenses  licensedv1connect.LicenseServiceClient
-	history   licensedv1connect.HistoryServiceClient
-	admin     licensedv1connect.AdminServiceClient
+	*client.Client
+	history licensedv1.HistoryServiceClient
+	admin   licensedv1.AdminServiceClient
 }
 
 // dial returns the connection, which is made with the first request, so that an address
@@ -32,7 +31,7 @@ func (p *program) dial() (*connection, error) {
 	if p.loop != nil {
 		return p.loop, nil
 	}
-	base, err := baseURL(p.server, p.tls)
+	address, encrypted, err := gatewayAddress(p.server, p.tls)
 	if err != nil {
 		return nil, err
 	}
@@ -40,33 +39,22 @@ func (p *program) dial() (*connection, error) {
 	if err != nil {
 		return nil, usagef("%w", err)
 	}
-	// HTTP/2 in both forms, with TLS and without: one connection carries all calls.
-	t := &http.Transport{
-		Protocols:           new(http.Protocols),
-		MaxIdleConnsPerHost: 16,
-		IdleConnTimeout:     time.Minute,
-		TLSClientConfig:     certificates.Client(),
+	// Whoever calls the program decides whether to repeat a command.
+	o := client.Options{Timeout: p.timeout, AttemptTimeout: p.timeout, RetryRatio: -1, OnAttempt: p.brokeOff}
+	if encrypted {
+		o.TLS = cmp.Or(certificates.Client(), &tls.Config{MinVersion: tls.VersionTLS12})
 	}
-	t.Protocols.SetHTTP2(true)
-	t.Protocols.SetUnencryptedHTTP2(true)
-	client := &http.Client{Transport: t}
-	// The gateway is near; compressing histories would take longer than sending them.
-	plain := connect.WithAcceptCompression("gzip", nil, nil)
-	p.loop = &connection{
-		transport: t,
-		licenses:  licensedv1connect.NewLicenseServiceClient(client, base, plain),
-		history:   licensedv1connect.NewHistoryServiceClient(client, base, plain),
-		admin:     licensedv1connect.NewAdminServiceClient(client, base, plain),
+	c, err := client.Dial([]string{address}, o)
+	if err != nil {
+		return nil, usagef("--server %q: %w", p.server, err)
 	}
+	p.loop = &connection{c, licensedv1.NewHistoryServiceClient(c), licensedv1.NewAdminServiceClient(c)}
 	return p.loop, nil
 }
 
-// close closes connections that are not in use; the program ends afterwards.
-func (c *connection) close() { c.transport.CloseIdleConnections() }
-
-// baseURL returns the URL of an address. With files for TLS one without a scheme is
-// https. Errors: a usage error.
-func baseURL(server string, files tlsfiles.Files) (string, error) {
+// gatewayAddress returns HOST:PORT of an address or URL, and whether it is encrypted: with
+// files for TLS one without a scheme is. Errors: a usage error.
+func gatewayAddress(server string, files tlsfiles.Files) (address string, encrypted bool, err error) {
 	switch {
 	case !strings.Contains(server, "://") && files == (tlsfiles.Files{}):
 		server = "http://" + server
@@ -74,13 +62,16 @@ func baseURL(server string, files tlsfiles.Files) (string, error) {
 		server = "https://" + server
 	}
 	if strings.HasPrefix(server, "http://") && files != (tlsfiles.Files{}) {
-		return "", usagef("--server %q is not encrypted, --tls-ca, --tls-cert and --tls-key are for https", server)
+		return "", false, usagef(
+			"--server %q is not encrypted, --tls-ca, --tls-cert and --tls-key are for https", server)
 	}
 	u, err := url.Parse(server)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return "", usagef("--server %q is not HOST:PORT or a URL", server)
+	if err != nil || u.Hostname() == "" || strings.Trim(u.Path, "/") != "" ||
+		u.Scheme != "http" && u.Scheme != "https" {
+		return "", false, usagef("--server %q is not HOST:PORT or a URL without a path", server)
 	}
-	return strings.TrimSuffix(u.String(), "/"), nil
+	port := map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	return net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), port)), u.Scheme == "https", nil
 }
 
 // customersOfServer completes the first argument, for a shell. It asks the server, within
@@ -99,12 +90,12 @@ func (p *program) customersOfServer(
 	}
 	ctx, cancel := context.WithTimeout(c.Context(), p.completion)
 	defer cancel()
-	res, err := conn.admin.ListCustomers(ctx, connect.NewRequest(&licensedv1.ListCustomersRequest{}))
+	res, err := conn.admin.ListCustomers(ctx, &licensedv1.ListCustomersRequest{})
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError
 	}
 	var ids []string
-	for _, id := range res.Msg.CustomerIds {
+	for _, id := range res.CustomerIds {
 		if strings.HasPrefix(id, prefix) {
 			ids = append(ids, id)
 		}
@@ -132,8 +123,7 @@ func (p *program) eachCustomer(ctx context.Context, after string, f func(id stri
 func (p *program) customerPage(ctx context.Context, conn *connection, after string) ([]string, error) {
 	ctx, cancel := p.call(ctx)
 	defer cancel()
-	res, err := unwrapped(conn.admin.ListCustomers(ctx,
-		connect.NewRequest(&licensedv1.ListCustomersRequest{After: after})))
+	res, err := conn.admin.ListCustomers(ctx, &licensedv1.ListCustomersRequest{After: after})
 	if err != nil {
 		return nil, fmt.Errorf("list customers: %w", err)
 	}

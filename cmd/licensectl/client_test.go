@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"errors"
 	"io"
 	"log"
 	"net/http/httptest"
@@ -14,8 +13,9 @@ import (
 	"testing"
 
 	"connectrpc.com/connect"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
 
+	"licensed/client"
 	"licensed/internal/certs"
 	"licensed/messages/licensedv1"
 	"licensed/messages/licensedv1/licensedv1connect"
@@ -89,12 +89,7 @@ func (customers) ListCustomers(
 // page is not.
 func TestTooOldIsAConflict(t *testing.T) {
 	for reason, want := range map[string]int{"COMMAND_TOO_OLD": exitConflict, "": exitNotFound} {
-		err := connect.NewError(connect.CodeOutOfRange, errors.New("out of range"))
-		if d, detailErr := connect.NewErrorDetail(&errdetails.ErrorInfo{Reason: reason}); detailErr != nil {
-			t.Fatal(detailErr)
-		} else if reason != "" {
-			err.AddDetail(d)
-		}
+		err := &client.Error{Code: codes.OutOfRange, Reason: reason, Message: "out of range"}
 		if e := new(program).explain(err); e.code != want {
 			t.Errorf("reason %q: exit %d, want %d", reason, e.code, want)
 		}

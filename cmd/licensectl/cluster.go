@@ -9,13 +9,11 @@ import (
 	"strings"
 	"time"
 
-	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"licensed/internal/terminal"
 	"licensed/messages/licensedv1"
-	"licensed/messages/licensedv1/licensedv1connect"
 )
 
 // clusterCommand returns the verb for AdminService.GetCluster, with the verbs that tell
@@ -119,7 +117,7 @@ func (p *program) clusterStatus(ctx context.Context) (*licensedv1.ClusterStatus,
 	}
 	ctx, cancel := p.call(ctx)
 	defer cancel()
-	res, err := unwrapped(conn.admin.GetCluster(ctx, connect.NewRequest(&licensedv1.GetClusterRequest{})))
+	res, err := conn.admin.GetCluster(ctx, &licensedv1.GetClusterRequest{})
 	if err != nil {
 		return nil, err
 	}
@@ -289,7 +287,7 @@ type nodeErrand struct {
 	cobra.Command
 	until string // what the command waits for
 	// tell has the node begin, and begun says that it did.
-	tell  func(context.Context, licensedv1connect.AdminServiceClient, string) error
+	tell  func(context.Context, licensedv1.AdminServiceClient, string) error
 	begun string
 	// done returns whether the node has finished, and finished describes that. late reports how far it got within wait.
 	done     func(*licensedv1.NodeStatus) (bool, error)
@@ -309,8 +307,8 @@ meanwhile.`,
 			Example: "  licensectl cluster drain n1",
 		},
 		until: "the node has no shards",
-		tell: func(ctx context.Context, admin licensedv1connect.AdminServiceClient, name string) error {
-			_, err := admin.DrainNode(ctx, connect.NewRequest(&licensedv1.DrainNodeRequest{Name: name}))
+		tell: func(ctx context.Context, admin licensedv1.AdminServiceClient, name string) error {
+			_, err := admin.DrainNode(ctx, &licensedv1.DrainNodeRequest{Name: name})
 			return err
 		},
 		begun: "began to hand its customers over", done: isDrained, finished: "holds no customers any more",
@@ -332,8 +330,8 @@ func (p *program) undrainCommand() *cobra.Command {
 			Example: "  licensectl cluster undrain n1",
 		},
 		until: "the node is ready",
-		tell: func(ctx context.Context, admin licensedv1connect.AdminServiceClient, name string) error {
-			_, err := admin.UndrainNode(ctx, connect.NewRequest(&licensedv1.UndrainNodeRequest{Name: name}))
+		tell: func(ctx context.Context, admin licensedv1.AdminServiceClient, name string) error {
+			_, err := admin.UndrainNode(ctx, &licensedv1.UndrainNodeRequest{Name: name})
 			return err
 		},
 		begun: "was told to take customers again", finished: "takes customers again",

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 
-	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -150,14 +149,6 @@ func licenceWords(done string, l *licensedv1.License) string {
 		s += ", released"
 	}
 	return s
-}
-
-// unwrapped returns the message of a response.
-func unwrapped[M any](res *connect.Response[M], err error) (*M, error) {
-	if err != nil {
-		return nil, err
-	}
-	return res.Msg, nil
 }
 
 // errNoAnswer is the error of a stream that ended without its last message.

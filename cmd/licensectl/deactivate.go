@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strings"
 
-	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
 	"licensed/messages/licensedv1"
@@ -22,13 +21,13 @@ func (p *program) deactivateCommand() *cobra.Command {
 		send: func(
 			ctx context.Context, c *connection, i issued, args []string,
 		) (*licensedv1.DeactivateDeviceResponse, error) {
-			return unwrapped(c.licenses.DeactivateDevice(ctx, connect.NewRequest(&licensedv1.DeactivateDeviceRequest{
+			return c.DeactivateDevice(ctx, &licensedv1.DeactivateDeviceRequest{
 				CustomerId:   i.customer,
 				DeviceId:     args[1],
 				CommandId:    i.commandID,
 				IssuedAt:     i.issuedAt,
 				ValidateOnly: i.validateOnly,
-			})))
+			})
 		},
 		words: func(r *licensedv1.DeactivateDeviceResponse) string {
 			released := "no licence was active on it"

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 
-	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
 	"licensed/internal/terminal"
@@ -27,9 +26,9 @@ func (p *program) devicesCommand() *cobra.Command {
 		defer cancel()
 		var res *licensedv1.ListDevicesResponse
 		err = eachPage(func(token string) (string, error) {
-			page, err := unwrapped(conn.licenses.ListDevices(ctx, connect.NewRequest(&licensedv1.ListDevicesRequest{
+			page, err := conn.ListDevices(ctx, &licensedv1.ListDevicesRequest{
 				CustomerId: args[0], PageToken: token,
-			})))
+			})
 			if err != nil {
 				return "", err
 			}

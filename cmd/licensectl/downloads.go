@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 
-	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
 	"licensed/internal/terminal"
@@ -36,9 +35,9 @@ func (p *program) downloadsCommand() *cobra.Command {
 		defer cancel()
 		var res *licensedv1.ListDownloadsResponse
 		err = eachPage(func(token string) (string, error) {
-			page, err := unwrapped(conn.licenses.ListDownloads(ctx, connect.NewRequest(&licensedv1.ListDownloadsRequest{
+			page, err := conn.ListDownloads(ctx, &licensedv1.ListDownloadsRequest{
 				CustomerId: args[0], TitleId: args[1], Since: from.timestamp(), PageToken: token,
-			})))
+			})
 			if err != nil {
 				return "", err
 			}

@@ -7,10 +7,9 @@ import (
 	"fmt"
 	"strings"
 
-	"connectrpc.com/connect"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
-	"google.golang.org/protobuf/proto"
+	"google.golang.org/grpc/codes"
 
+	"licensed/client"
 	"licensed/internal/terminal"
 	"licensed/messages/licensedv1"
 )
@@ -105,7 +104,7 @@ func (p *program) explain(err error) *exitError {
 	if errors.As(err, &done) {
 		return done.within(err)
 	}
-	var api *connect.Error
+	var api *client.Error
 	switch {
 	case errors.As(err, &api):
 		e := p.explainAPI(api)
@@ -122,69 +121,47 @@ func (p *program) explain(err error) *exitError {
 	return &exitError{code: exitFailed, err: err}
 }
 
-// explainAPI reads the details of an error of the gateway. The code is a fallback: where
+// explainAPI says what an error of package client means. The code is a fallback: where
 // the gateway gave a reason, that decides.
-func (p *program) explainAPI(err *connect.Error) *exitError {
-	e := &exitError{code: exitFailed, err: errors.New(err.Message())}
-	for _, d := range err.Details() {
-		v, decodeErr := d.Value()
-		if decodeErr != nil {
-			continue // of a newer release
+func (p *program) explainAPI(api *client.Error) *exitError {
+	e := &exitError{code: exitFailed, reason: api.Reason, err: errors.New(api.Message)}
+	for _, d := range api.GRPCStatus().Details() {
+		if refusal, ok := d.(*licensedv1.Refusal); ok {
+			e.code, e.refusal = exitRefused, refusal
+			e.err = fmt.Errorf("refused by %s: %s", ruleName(refusal.Rule), refusal.Message)
+			return e
 		}
-		e.detail(v)
 	}
-	if e.refusal != nil {
-		e.code, e.err = exitRefused, fmt.Errorf("refused by %s: %s", ruleName(e.refusal.Rule), e.refusal.Message)
-		return e
-	}
-	code := err.Code()
-	// A connection that broke off has another code in each protocol.
-	if brokeOff(err) {
-		code = connect.CodeUnavailable
+	code := api.Code
+	if api.Reason == "" && (code == codes.Internal || code == codes.Unknown) {
+		code = codes.Unavailable // The answer was cut off, by kill -9 of the gateway for instance.
 	}
 	switch code {
-	case connect.CodeInvalidArgument:
+	case codes.InvalidArgument:
 		e.code = exitUsage
-	case connect.CodeNotFound:
+	case codes.NotFound:
 		e.code = exitNotFound
-	case connect.CodeOutOfRange:
-		if e.code = exitNotFound; e.reason == "COMMAND_TOO_OLD" {
+	case codes.OutOfRange:
+		if e.code = exitNotFound; e.reason == client.ReasonTooOld {
 			e.code = exitConflict
 		}
-	case connect.CodeUnavailable, connect.CodeDeadlineExceeded, connect.CodeResourceExhausted, connect.CodeCanceled:
+	case codes.Unavailable, codes.DeadlineExceeded, codes.ResourceExhausted, codes.Canceled:
 		e.code = exitNotNow
 		if e.reason == "" { // Not the gateway's word: it was not reached, or not to the end.
-			e.err = fmt.Errorf("no answer from %s: %s; is licensed running there? --server or LICENSED_SERVER "+
-				"names another", p.server, err.Message())
+			e.err = fmt.Errorf("no answer from %s: %s; "+
+				"is licensed running there? --server or LICENSED_SERVER names another", p.server, api.Message)
 		}
-	case connect.CodeDataLoss:
+	case codes.DataLoss:
 		e.code = exitDamaged
-	case connect.CodeAlreadyExists, connect.CodeFailedPrecondition:
+	case codes.AlreadyExists, codes.FailedPrecondition:
 		e.code = exitConflict
-	case connect.CodeUnimplemented:
+	case codes.Unimplemented:
 		if e.reason == "" {
 			e.err = fmt.Errorf("%s does not know this call: %s; it is of another release, or no gateway",
-				p.server, err.Message())
+				p.server, api.Message)
 		}
 	}
 	return e
-}
-
-// brokeOff reports whether an error stands for an answer that was cut off: the connection
-// was cut or the stream reset, by kill -9 of the gateway for instance. For these the
-// client library gives codes by which a gateway would report a defect.
-func brokeOff(err *connect.Error) bool {
-	return !connect.IsWireError(err) && (err.Code() == connect.CodeInternal || err.Code() == connect.CodeUnknown)
-}
-
-// detail records a detail; others are ignored.
-func (e *exitError) detail(m proto.Message) {
-	switch v := m.(type) {
-	case *errdetails.ErrorInfo:
-		e.reason = v.Reason
-	case *licensedv1.Refusal:
-		e.refusal = v
-	}
 }
 
 // ruleName returns the name of a rule without what all begin with.

@@ -6,14 +6,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"sort"
 	"strings"
 	"time"
 
-	"connectrpc.com/connect"
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
+	"licensed/client"
 	"licensed/internal/historyjson"
 	"licensed/internal/terminal"
 	"licensed/messages/licensedv1"
@@ -135,22 +136,25 @@ func listEvents(
 ) (*licensedv1.HistoryEnd, error) {
 	ctx, cancel := context.WithCancel(ctx) // also where f has enough
 	defer cancel()
-	stream, err := conn.history.ListEvents(ctx, connect.NewRequest(r))
+	stream, err := conn.history.ListEvents(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	defer stream.Close()
 	var end *licensedv1.HistoryEnd
-	for stream.Receive() {
-		for _, i := range stream.Msg().Items {
+	for {
+		m, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, i := range m.Items {
 			if err := f(i); err != nil {
 				return nil, err
 			}
 		}
-		end = stream.Msg().End
-	}
-	if err := stream.Err(); err != nil {
-		return nil, err
+		end = m.End
 	}
 	if end == nil {
 		return nil, fmt.Errorf("events: %w", errNoAnswer)
@@ -160,12 +164,8 @@ func listEvents(
 
 // isReason reports whether an error is the API's for that reason.
 func isReason(err error, reason string) bool {
-	var api *connect.Error
-	if !errors.As(err, &api) {
-		return false
-	}
-	e := (&program{}).explainAPI(api)
-	return e.reason == reason
+	var api *client.Error
+	return errors.As(err, &api) && api.Reason == reason
 }
 
 // eventsEnd prints the number of events, and returns an error if some could not be read.
@@ -187,58 +187,29 @@ func (p *program) eventsEnd(w *eventWriter, end *licensedv1.HistoryEnd) error {
 }
 
 // follow prints new events until interrupted. A stream that breaks off is continued where
-// it ended, after a growing pause; only an error that the gateway reports about the
-// customer, such as a damaged history, ends it.
+// it ended; only an error that the gateway reports about the customer, such as a damaged
+// history, ends it.
 func (p *program) follow(ctx context.Context, conn *connection, r *licensedv1.FollowRequest) error {
 	w := p.newEventWriter(r.CustomerId)
-	pause := time.Duration(0)
-	for {
-		err := followOnce(ctx, conn, r, func(res *licensedv1.FollowResponse) error {
-			// Something was received: the next break is a new one.
-			pause = 0
-			for _, i := range res.Items {
-				if err := w.item(i); err != nil {
-					return err
-				}
-			}
-			r.AfterSequence = &res.Sequence
-			return w.flush()
-		})
+	for item, err := range conn.Follow(ctx, r) {
+		if err == nil {
+			err = errors.Join(w.item(item), w.flush())
+		}
 		if ctx.Err() != nil {
 			return nil // Interrupted is how this ends.
 		}
-		if e := p.explain(err); err != nil && e.code != exitNotNow {
+		if err != nil {
 			return err
 		}
-		// The first breaks are not worth a line: a gateway that restarts is back within a
-		// second.
-		if pause = min(max(2*pause, 100*time.Millisecond), 5*time.Second); pause > time.Second {
-			fmt.Fprintf(p.stderr, "licensectl: the stream broke off, trying again: %v\n", err)
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(pause):
-		}
 	}
+	return nil
 }
 
-// followOnce calls f with the messages of one stream. An error of f is no broken stream,
-// and gets a code of its own.
-func followOnce(
-	ctx context.Context, conn *connection, r *licensedv1.FollowRequest, f func(*licensedv1.FollowResponse) error,
-) error {
-	stream, err := conn.history.Follow(ctx, connect.NewRequest(r))
-	if err != nil {
-		return err
+// brokeOff tells whoever follows a customer of a stream that cannot be opened for a while.
+func (p *program) brokeOff(a client.Attempt) {
+	if a.Method == licensedv1.HistoryService_Follow_FullMethodName && a.Number > 4 {
+		fmt.Fprintf(p.stderr, "licensectl: the stream broke off, trying again: %v\n", a.Err)
 	}
-	defer stream.Close()
-	for stream.Receive() {
-		if err := f(stream.Msg()); err != nil {
-			return &exitError{code: exitFailed, err: err}
-		}
-	}
-	return stream.Err()
 }
 
 // eventWriter prints items of a history, as lines of JSON or as rows of a table.

@@ -12,8 +12,9 @@ import (
 	"os"
 	"time"
 
-	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"licensed/internal/historyjson"
 	"licensed/internal/terminal"
@@ -106,7 +107,7 @@ func (p *program) export(ctx context.Context, args []string, out string, resume 
 		err = p.eachCustomer(ctx, after, func(id string) error {
 			err := e.customer(ctx, id)
 			// A damaged customer must not end the export of all others.
-			if connect.CodeOf(err) == connect.CodeDataLoss {
+			if status.Code(err) == codes.DataLoss {
 				return e.unreadable(id, err)
 			}
 			if err != nil && !isReason(err, "NO_HISTORY") {

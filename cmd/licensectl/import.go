@@ -13,7 +13,6 @@ import (
 	"strings"
 	"time"
 
-	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
 	"licensed/internal/terminal"
@@ -82,8 +81,8 @@ func (p *program) endImport(ctx context.Context, customer string) error {
 	}
 	ctx, cancel := p.call(ctx)
 	defer cancel()
-	res, err := unwrapped(conn.admin.ImportCustomer(ctx,
-		connect.NewRequest(&licensedv1.ImportCustomerRequest{CustomerId: customer, Last: true})))
+	res, err := conn.admin.ImportCustomer(ctx,
+		&licensedv1.ImportCustomerRequest{CustomerId: customer, Last: true})
 	if err != nil {
 		return err
 	}
@@ -400,5 +399,5 @@ func (i *importing) sendOnce(
 ) (*licensedv1.ImportCustomerResponse, error) {
 	ctx, cancel := i.call(ctx)
 	defer cancel()
-	return unwrapped(i.conn.admin.ImportCustomer(ctx, connect.NewRequest(r)))
+	return i.conn.admin.ImportCustomer(ctx, r)
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 
-	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
 	"licensed/messages/licensedv1"
@@ -27,9 +26,9 @@ func (p *program) licensesCommand() *cobra.Command {
 		defer cancel()
 		var res *licensedv1.ListLicensesResponse
 		err = eachPage(func(token string) (string, error) {
-			page, err := unwrapped(conn.licenses.ListLicenses(ctx, connect.NewRequest(&licensedv1.ListLicensesRequest{
+			page, err := conn.ListLicenses(ctx, &licensedv1.ListLicensesRequest{
 				CustomerId: args[0], IncludeInactive: all, PageToken: token,
-			})))
+			})
 			if err != nil {
 				return "", err
 			}

@@ -88,7 +88,7 @@ func (p *program) run(ctx context.Context, args []string) int {
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	if p.loop != nil {
-		p.loop.close()
+		_ = p.loop.Close() // Nothing is in progress any more.
 	}
 	if err == nil {
 		return exitOK

@@ -19,6 +19,7 @@ import (
 	"connectrpc.com/connect"
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 
 	"licensed/internal/harness"
 	"licensed/internal/historyjson"
@@ -196,7 +197,15 @@ func TestFollowBreaksOff(t *testing.T) {
 		cut(0),  // as by a host that has forgotten it
 		func(context.Context) error { panic(http.ErrAbortHandler) }, // RST_STREAM with INTERNAL_ERROR
 		func(context.Context) error { return connect.NewError(connect.CodeUnavailable, errors.New("drained")) },
-		func(context.Context) error { return connect.NewError(connect.CodeInternal, errors.New("a defect")) },
+		func(context.Context) error {
+			defect := connect.NewError(connect.CodeInternal, errors.New("a defect"))
+			d, err := connect.NewErrorDetail(&errdetails.ErrorInfo{Reason: "BUG", Domain: "licensed"})
+			if err != nil {
+				return err
+			}
+			defect.AddDetail(d)
+			return defect
+		},
 	}}
 	_, handler := licensedv1connect.NewHistoryServiceHandler(h)
 	server := httptest.NewUnstartedServer(handler)

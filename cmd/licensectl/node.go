@@ -5,7 +5,6 @@ import (
 	"strings"
 	"time"
 
-	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
 	"licensed/internal/terminal"
@@ -27,7 +26,7 @@ func (p *program) nodeCommand() *cobra.Command {
 		}
 		ctx, cancel := p.call(c.Context())
 		defer cancel()
-		res, err := unwrapped(conn.admin.GetNode(ctx, connect.NewRequest(&licensedv1.GetNodeRequest{})))
+		res, err := conn.admin.GetNode(ctx, &licensedv1.GetNodeRequest{})
 		if err != nil {
 			return err
 		}

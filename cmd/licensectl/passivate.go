@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 
-	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
 	"licensed/messages/licensedv1"
@@ -26,8 +25,8 @@ next request builds the state from the store again.`,
 		}
 		ctx, cancel := p.call(c.Context())
 		defer cancel()
-		res, err := unwrapped(conn.admin.PassivateCustomer(ctx,
-			connect.NewRequest(&licensedv1.PassivateCustomerRequest{CustomerId: args[0]})))
+		res, err := conn.admin.PassivateCustomer(ctx,
+			&licensedv1.PassivateCustomerRequest{CustomerId: args[0]})
 		if err != nil {
 			return err
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
 	"licensed/internal/terminal"
@@ -21,13 +20,13 @@ func (p *program) planCommand() *cobra.Command {
 		send: func(
 			ctx context.Context, c *connection, i issued, args []string,
 		) (*licensedv1.ChangePlanResponse, error) {
-			return unwrapped(c.licenses.ChangePlan(ctx, connect.NewRequest(&licensedv1.ChangePlanRequest{
+			return c.ChangePlan(ctx, &licensedv1.ChangePlanRequest{
 				CustomerId:   i.customer,
 				PlanId:       args[1],
 				CommandId:    i.commandID,
 				IssuedAt:     i.issuedAt,
 				ValidateOnly: i.validateOnly,
-			})))
+			})
 		},
 		words: func(r *licensedv1.ChangePlanResponse) string {
 			return fmt.Sprintf("plan of %s: %s, which allows downloads on %s",

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 
-	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
 	"licensed/messages/licensedv1"
@@ -23,7 +22,7 @@ func (p *program) policyCommand() *cobra.Command {
 			}
 			ctx, cancel := p.call(c.Context())
 			defer cancel()
-			res, err := unwrapped(conn.admin.GetNode(ctx, connect.NewRequest(&licensedv1.GetNodeRequest{})))
+			res, err := conn.admin.GetNode(ctx, &licensedv1.GetNodeRequest{})
 			if err != nil {
 				return err
 			}
@@ -48,7 +47,7 @@ func (p *program) policyCommand() *cobra.Command {
 			}
 			ctx, cancel := p.call(c.Context())
 			defer cancel()
-			res, err := unwrapped(conn.admin.ReloadPolicy(ctx, connect.NewRequest(&licensedv1.ReloadPolicyRequest{})))
+			res, err := conn.admin.ReloadPolicy(ctx, &licensedv1.ReloadPolicyRequest{})
 			if err != nil {
 				return err
 			}

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 
-	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
 	"licensed/messages/licensedv1"
@@ -20,14 +19,14 @@ func (p *program) renewCommand() *cobra.Command {
 		send: func(
 			ctx context.Context, c *connection, i issued, args []string,
 		) (*licensedv1.RenewLicenseResponse, error) {
-			return unwrapped(c.licenses.RenewLicense(ctx, connect.NewRequest(&licensedv1.RenewLicenseRequest{
+			return c.RenewLicense(ctx, &licensedv1.RenewLicenseRequest{
 				CustomerId:   i.customer,
 				DeviceId:     args[1],
 				TitleId:      args[2],
 				CommandId:    i.commandID,
 				IssuedAt:     i.issuedAt,
 				ValidateOnly: i.validateOnly,
-			})))
+			})
 		},
 		words: func(r *licensedv1.RenewLicenseResponse) string { return licenceWords("renewed", r.License) },
 	})

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
 	"licensed/internal/terminal"
@@ -64,7 +63,7 @@ func (p *program) stateAt(ctx context.Context, customer string, m moment) (*lice
 	}
 	ctx, cancel := p.call(ctx)
 	defer cancel()
-	return unwrapped(conn.history.GetState(ctx, connect.NewRequest(r)))
+	return conn.history.GetState(ctx, r)
 }
 
 // momentWords returns which moment an answer is about: the event, the time, and the

@@ -8,7 +8,6 @@ import (
 
 	tea "charm.land/bubbletea/v2"
 	"charm.land/lipgloss/v2"
-	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
 	"licensed/internal/clusterrates"
@@ -47,7 +46,7 @@ func (p *program) top(ctx context.Context, conn *connection, interval time.Durat
 	read := func() tea.Msg {
 		ctx, cancel := p.call(ctx)
 		defer cancel()
-		res, err := unwrapped(conn.admin.GetCluster(ctx, connect.NewRequest(&licensedv1.GetClusterRequest{})))
+		res, err := conn.admin.GetCluster(ctx, &licensedv1.GetClusterRequest{})
 		return topReading{res.GetCluster(), p.now(), err}
 	}
 	m := &topModel{read: read, now: p.now, interval: interval, server: p.server, width: p.width()}

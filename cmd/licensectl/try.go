@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strings"
 
-	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
 	"licensed/internal/terminal"
@@ -110,7 +109,7 @@ func (p *program) try(ctx context.Context, customer string, m moment, command *l
 	}
 	ctx, cancel := p.call(ctx)
 	defer cancel()
-	res, err := unwrapped(conn.history.TryAt(ctx, connect.NewRequest(r)))
+	res, err := conn.history.TryAt(ctx, r)
 	if err != nil {
 		return err
 	}

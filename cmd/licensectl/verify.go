@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
-	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
 	"licensed/internal/verify"
@@ -78,20 +78,24 @@ func (v verifiedService) NoHistory(err error) bool { return isReason(err, "NO_HI
 func (v verifiedService) Verify(
 	ctx context.Context, customer string, repair bool, progress func(checked, total uint64),
 ) (*licensedv1.CustomerReport, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	stream, err := v.conn.admin.VerifyCustomer(ctx,
-		connect.NewRequest(&licensedv1.VerifyCustomerRequest{CustomerId: customer, Mend: repair}))
+		&licensedv1.VerifyCustomerRequest{CustomerId: customer, Mend: repair})
 	if err != nil {
 		return nil, err
 	}
-	defer stream.Close()
 	var report *licensedv1.CustomerReport
-	for stream.Receive() {
-		progress(stream.Msg().CheckedEvents, stream.Msg().TotalEvents)
-		// The report comes with the last message.
-		report = stream.Msg().Report
-	}
-	if err := stream.Err(); err != nil {
-		return nil, err
+	for {
+		m, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		progress(m.CheckedEvents, m.TotalEvents)
+		report = m.Report
 	}
 	if report == nil {
 		return nil, fmt.Errorf("verify: %w", errNoAnswer)

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 
-	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
 	"licensed/internal/terminal"
@@ -33,9 +32,9 @@ func (p *program) whyCommand() *cobra.Command {
 		}
 		ctx, cancel := p.call(c.Context())
 		defer cancel()
-		res, err := unwrapped(conn.history.Why(ctx, connect.NewRequest(&licensedv1.WhyRequest{
+		res, err := conn.history.Why(ctx, &licensedv1.WhyRequest{
 			CustomerId: args[0], DeviceId: device, TitleId: title,
-		})))
+		})
 		if err != nil {
 			return err
 		}
