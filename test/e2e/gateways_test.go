@@ -121,8 +121,8 @@ func give(ctx context.Context, c *client.Client, customer, id string, first bool
 	return r.GetSequence(), err
 }
 
-// executedOnce checks that a customer's history has the acknowledged commands, each once and where it was said to be, and
-// no other. It returns the sequences of all events.
+// executedOnce checks that a customer's history has the acknowledged commands, each once and where it was said to be,
+// and no other. It returns the sequences of all events.
 func executedOnce(t *testing.T, c *client.Client, customer string, told map[string]uint64) (all []uint64) {
 	t.Helper()
 	stream, err := licensedv1.NewHistoryServiceClient(c).ListEvents(t.Context(),
@@ -156,7 +156,8 @@ func executedOnce(t *testing.T, c *client.Client, customer string, told map[stri
 	}
 	for id, sequence := range told {
 		if recorded[id] != sequence {
-			t.Errorf("%s: command %s was acknowledged at %d and is recorded at %d", customer, id, sequence, recorded[id])
+			t.Errorf("%s: command %s was acknowledged at %d and is recorded at %d",
+				customer, id, sequence, recorded[id])
 		}
 	}
 	return all
