@@ -39,7 +39,7 @@ func (p *program) dial() (*connection, error) {
 	if err != nil {
 		return nil, usagef("%w", err)
 	}
-	// Whoever calls the program decides whether to repeat a command.
+	// The caller of the program decides whether to repeat a command.
 	o := client.Options{Timeout: p.timeout, AttemptTimeout: p.timeout, RetryRatio: -1, OnAttempt: p.brokeOff}
 	if encrypted {
 		o.TLS = cmp.Or(certificates.Client(), &tls.Config{MinVersion: tls.VersionTLS12})

@@ -205,7 +205,7 @@ func (p *program) follow(ctx context.Context, conn *connection, r *licensedv1.Fo
 	return nil
 }
 
-// brokeOff tells whoever follows a customer of a stream that cannot be opened for a while.
+// brokeOff reports a stream of Follow that cannot be opened for a while.
 func (p *program) brokeOff(a client.Attempt) {
 	if a.Method == licensedv1.HistoryService_Follow_FullMethodName && a.Number > 4 {
 		fmt.Fprintf(p.stderr, "licensectl: the stream broke off, trying again: %v\n", a.Err)
