@@ -20,3 +20,9 @@ func (s *Server) On(l net.Listener) {
 
 // SessionCodecs decode the messages of sessions.
 var SessionCodecs = []connect.Codec{binaryCodec{}, jsonCodec("json")}
+
+// Codecs of requests.
+var (
+	ProtoCodec connect.Codec = boundedProto{}
+	JSONCodec  connect.Codec = boundedJSON{"json"}
+)

@@ -193,8 +193,5 @@ func (g *Gateway) Handler() http.Handler {
 
 // HandlerOptions returns the options of the API's handlers, for others that must behave alike.
 func HandlerOptions() []connect.HandlerOption {
-	return []connect.HandlerOption{
-		connect.WithReadMaxBytes(MaxBodyBytes),
-		connect.WithCompressMinBytes(compressFrom),
-	}
+	return append(codecs(), connect.WithReadMaxBytes(MaxBodyBytes), connect.WithCompressMinBytes(compressFrom))
 }

@@ -76,6 +76,8 @@ type noCodec struct{}
 func (noCodec) Marshal(any) (string, []byte, error)   { return "", nil, nil }
 func (noCodec) Unmarshal(string, []byte) (any, error) { return nil, nil }
 
+func (noCodec) UnmarshalRequest(string, []byte) (any, error) { return nil, nil }
+
 func startTransport(t *testing.T, h transport.Handler) *transport.Transport {
 	c := transport.DefaultConfig()
 	c.Cluster, c.Bind, c.Handler, c.Codec, c.Log = "test", "127.0.0.1:0", h, noCodec{}, slog.New(slog.DiscardHandler)

@@ -61,6 +61,9 @@ type Codec interface {
 	Marshal(value any) (name string, data []byte, err error)
 	// Unmarshal returns the value that Marshal was given. It gives an error for what it does not know.
 	Unmarshal(name string, data []byte) (any, error)
+	// UnmarshalRequest is Unmarshal for what another process asks. It also gives an error for answers, and for what
+	// would take many times the size of the data in memory.
+	UnmarshalRequest(name string, data []byte) (any, error)
 }
 
 // Config of a transport. DefaultConfig gives all but Cluster, Bind, Handler and Codec.

@@ -59,7 +59,7 @@ func (t *Transport) handle(ctx context.Context, m *clusterv1.Request, r *cluster
 		return respond(r, codec, a, err)
 	case *clusterv1.Request_Operator:
 		p := body.Operator.GetPayload()
-		request, err := codec.Unmarshal(p.GetType(), p.GetData())
+		request, err := codec.UnmarshalRequest(p.GetType(), p.GetData())
 		if err != nil {
 			return fmt.Errorf("%w: operator's request: %w", actors.ErrNotSupported, err)
 		}

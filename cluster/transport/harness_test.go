@@ -33,6 +33,10 @@ func (words) Unmarshal(name string, data []byte) (any, error) {
 	return string(data), nil
 }
 
+func (w words) UnmarshalRequest(name string, data []byte) (any, error) {
+	return w.Unmarshal(name, data)
+}
+
 // echo answers with what it is asked, or does what a test says.
 type echo struct {
 	execute func(ctx context.Context, id string, c actors.Command) (actors.Reply, error)

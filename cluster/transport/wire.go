@@ -150,7 +150,7 @@ func commandMessage(codec Codec, c actors.Command) (*clusterv1.Command, error) {
 
 // commandOf returns the command in a message.
 func commandOf(codec Codec, m *clusterv1.Command) (actors.Command, error) {
-	payload, err := codec.Unmarshal(m.GetPayload().GetType(), m.GetPayload().GetData())
+	payload, err := codec.UnmarshalRequest(m.GetPayload().GetType(), m.GetPayload().GetData())
 	if err != nil {
 		return actors.Command{}, fmt.Errorf("%w: command: %w", actors.ErrNotSupported, err)
 	}
@@ -220,7 +220,7 @@ func queryOf(codec Codec, m *clusterv1.Query) (any, error) {
 	case snapshotQueryName:
 		return actors.SnapshotQuery{InMemory: len(m.GetPayload().GetData()) > 0}, nil
 	default:
-		query, err := codec.Unmarshal(name, m.GetPayload().GetData())
+		query, err := codec.UnmarshalRequest(name, m.GetPayload().GetData())
 		if err != nil {
 			return nil, fmt.Errorf("%w: query: %w", actors.ErrNotSupported, err)
 		}

@@ -158,7 +158,8 @@ var rules = []rule{
 		allow: []string{
 			"licensed/gateway/...", "licensed/actors", "licensed/actors/license/...", "licensed/messages/...",
 			"licensed/persistence",
-			"licensed/internal/budget", "licensed/internal/clusterrates", "licensed/internal/historyjson", plantedBugs,
+			"licensed/internal/budget", "licensed/internal/clusterrates", "licensed/internal/historyjson",
+			"licensed/internal/protolimit", plantedBugs,
 		},
 	},
 	{

@@ -14,6 +14,7 @@ import (
 
 	"licensed/actors"
 	"licensed/actors/license"
+	"licensed/internal/protolimit"
 	"licensed/messages/licensedv1"
 	"licensed/messages/nodev1"
 	"licensed/persistence"
@@ -34,6 +35,18 @@ var messages = func() map[string]proto.Message {
 		(*nodev1.ImportRequest)(nil), (*nodev1.ImportResponse)(nil),
 	} {
 		all[nameOf(m)] = m
+	}
+	return all
+}()
+
+// requests are those of the messages that ask for something.
+var requests = func() map[string]bool {
+	all := make(map[string]bool)
+	for _, m := range []proto.Message{
+		(*licensedv1.Command)(nil), (*licensedv1.Query)(nil),
+		(*nodev1.PassivateRequest)(nil), (*nodev1.ArchiveRequest)(nil), (*nodev1.ImportRequest)(nil),
+	} {
+		all[nameOf(m)] = true
 	}
 	return all
 }()
@@ -59,6 +72,17 @@ func (Codec) Marshal(value any) (name string, data []byte, err error) {
 	}
 	data, err = proto.Marshal(m)
 	return name, data, err
+}
+
+// UnmarshalRequest implements transport.Codec.
+func (c Codec) UnmarshalRequest(name string, data []byte) (any, error) {
+	if !requests[name] {
+		return nil, fmt.Errorf("request %q: %w", name, errUnknownType)
+	}
+	if err := protolimit.Check(messages[name].ProtoReflect().Descriptor(), data); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return c.Unmarshal(name, data)
 }
 
 // Unmarshal implements transport.Codec. Errors: errUnknownType, also for a command or

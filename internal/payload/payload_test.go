@@ -13,6 +13,7 @@ import (
 
 	"licensed/actors"
 	"licensed/actors/license"
+	"licensed/internal/protolimit"
 	"licensed/messages/licensedv1"
 	"licensed/messages/nodev1"
 	"licensed/persistence"
@@ -103,6 +104,28 @@ func TestCodec(t *testing.T) {
 		if v, err := (Codec{}).Unmarshal(name, append(data, newer...)); err != nil {
 			t.Errorf("%s with a newer release's field: %v, %v", name, v, err)
 		}
+	}
+}
+
+// TestUnmarshalRequest: requests are decoded, unless they would take many times their size; answers are not.
+func TestUnmarshalRequest(t *testing.T) {
+	for name, value := range travelling() {
+		_, data, err := Codec{}.Marshal(value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		back, err := Codec{}.UnmarshalRequest(name, data)
+		if requests[name] != (err == nil) || err == nil && !same(value, back) {
+			t.Errorf("%s came back as %v, %v", name, back, err)
+		}
+	}
+	empty, err := proto.Marshal(&nodev1.ImportRequest{Records: make([][]byte, 1<<20)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = Codec{}.UnmarshalRequest("licensed.node.v1.ImportRequest", empty)
+	if !errors.Is(err, protolimit.ErrElements) {
+		t.Errorf("an import of empty records: %v", err)
 	}
 }
 

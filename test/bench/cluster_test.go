@@ -228,6 +228,10 @@ func (ledgerCodec) Marshal(v any) (string, []byte, error) {
 	return "", nil, fmt.Errorf("%T", v)
 }
 
+func (c ledgerCodec) UnmarshalRequest(name string, data []byte) (any, error) {
+	return c.Unmarshal(name, data)
+}
+
 func (ledgerCodec) Unmarshal(name string, data []byte) (any, error) {
 	first, n := binary.Uvarint(data)
 	switch {
