@@ -6,6 +6,9 @@ import (
 	"connectrpc.com/connect"
 )
 
+// MaxMessageCalls is the number of calls in one message of a session.
+const MaxMessageCalls = maxMessageCalls
+
 // For tests of what cannot be reached exhaustively through the API.
 var Fingerprint = fingerprint
 
@@ -17,9 +20,6 @@ func (s *Server) On(l net.Listener) {
 	_ = s.listener.Close()
 	s.listener = l
 }
-
-// SessionCodecs decode the messages of sessions.
-var SessionCodecs = []connect.Codec{binaryCodec{}, jsonCodec("json")}
 
 // Codecs of requests.
 var (

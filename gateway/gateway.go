@@ -163,7 +163,7 @@ func (g *Gateway) Handler() http.Handler {
 	mount := func(path string, api http.Handler) {
 		mux.Handle(path, g.admit(api, connect.NewErrorWriter(options...)))
 	}
-	mount(licensedv1connect.NewLicenseServiceHandler(newService(g), append(withInterceptor, sessionCodecs)...))
+	mount(licensedv1connect.NewLicenseServiceHandler(newService(g), withInterceptor...))
 	if g.config.HistoryReader != nil {
 		mount(licensedv1connect.NewHistoryServiceHandler(&historyService{g}, withInterceptor...))
 		names = append(names, licensedv1connect.HistoryServiceName)

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"licensed/internal/protolimit"
 	"licensed/messages/licensedv1"
 	"licensed/messages/licensedv1/licensedv1connect"
 )
@@ -30,8 +31,9 @@ const (
 	sessionBytes = 256 << 10
 	// sessionCallBytes is what a call is counted with beside its request: a goroutine, and what the handler allocates.
 	sessionCallBytes = 8 << 10
-	// maxMessageCalls is the number of calls in one message.
-	maxMessageCalls = 1024
+	// maxMessageCalls is the number of calls in one message. Each may have four of the elements that package protolimit
+	// counts (the call, its time, its request, a time in that) in the smallest message.
+	maxMessageCalls = protolimit.FreeElements / 4
 	// maxHeldCalls is the number of calls whose outcome was not written, and maxHeldBytes the encoded size of their
 	// requests and expected outcomes, and of the outcomes.
 	maxHeldCalls = 1024
@@ -248,7 +250,8 @@ func (x *session) receive() (err error) {
 		}
 		arrived := time.Now()
 		if len(m.Calls) > maxMessageCalls {
-			return sessionFault(connect.CodeInvalidArgument, tooManyCalls())
+			return sessionFault(connect.CodeInvalidArgument,
+				fmt.Errorf("a message has more than %d calls", maxMessageCalls))
 		}
 		x.cancel(m.Canceled)
 		for _, c := range m.Calls {

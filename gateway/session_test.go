@@ -21,10 +21,12 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"licensed/actors"
 	"licensed/gateway"
 	"licensed/internal/harness"
+	"licensed/internal/protolimit"
 	"licensed/messages/licensedv1"
 	"licensed/messages/licensedv1/licensedv1connect"
 )
@@ -525,7 +527,7 @@ func TestSessionReadsWhatItMayHold(t *testing.T) {
 // TestSessionFaults end a session with the reason, after what is in progress is answered.
 func TestSessionFaults(t *testing.T) {
 	many := &licensedv1.SessionRequest{}
-	for id := range uint64(1025) {
+	for id := range uint64(gateway.MaxMessageCalls + 1) {
 		many.Calls = append(many.Calls, &licensedv1.SessionCall{Id: id})
 	}
 	long := acquireCall(5)
@@ -537,8 +539,8 @@ func TestSessionFaults(t *testing.T) {
 		option  connect.ClientOption
 	}{
 		"an id twice":    {callsOf(acquireCall(1)), connect.CodeInvalidArgument, "id 1", nil},
-		"many calls":     {many, connect.CodeInvalidArgument, "1024 calls", nil},
-		"many as JSON":   {many, connect.CodeInvalidArgument, "1024 calls", connect.WithProtoJSON()},
+		"many calls":     {many, connect.CodeInvalidArgument, "256 calls", nil},
+		"many as JSON":   {many, connect.CodeInvalidArgument, "256 calls", connect.WithProtoJSON()},
 		"a long message": {callsOf(long), connect.CodeResourceExhausted, "65536", nil},
 	} {
 		synctest.Test(t, func(t *testing.T) {
@@ -776,14 +778,31 @@ func FuzzSessionMessage(f *testing.F) {
 	f.Add([]byte(`{"calls":[{"id":"1","x":"\\"{"},{}]}`))
 	f.Add([]byte(`{"calls":[` + strings.Repeat("{},", 2100) + `{}]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		for _, codec := range gateway.SessionCodecs {
-			m, limit := &licensedv1.SessionRequest{}, 1024
-			if codec.Name() != "proto" {
-				limit *= 2 // Empty ones; the number is checked again.
-			}
-			if codec.Unmarshal(data, m) == nil && len(m.Calls) > limit {
+		for _, codec := range []connect.Codec{gateway.ProtoCodec, gateway.JSONCodec} {
+			m := &licensedv1.SessionRequest{}
+			if codec.Unmarshal(data, m) == nil && len(m.Calls) > protolimit.FreeElements+len(data)/protolimit.BytesPerElement {
 				t.Errorf("%s: %d calls", codec.Name(), len(m.Calls))
 			}
 		}
 	})
+}
+
+// TestFullSessionMessage: a message with as many calls as it may have is decoded, however short the calls are.
+func TestFullSessionMessage(t *testing.T) {
+	full := &licensedv1.SessionRequest{}
+	for id := range uint64(gateway.MaxMessageCalls) {
+		full.Calls = append(full.Calls, &licensedv1.SessionCall{Id: id, Timeout: &durationpb.Duration{},
+			Request: &licensedv1.SessionCall_AcquireLicense{AcquireLicense: &licensedv1.AcquireLicenseRequest{
+				IssuedAt: &timestamppb.Timestamp{},
+			}}})
+	}
+	for _, codec := range []connect.Codec{gateway.ProtoCodec, gateway.JSONCodec} {
+		b, err := codec.Marshal(full)
+		if err == nil {
+			err = codec.Unmarshal(b, &licensedv1.SessionRequest{})
+		}
+		if err != nil {
+			t.Errorf("%s: %v", codec.Name(), err)
+		}
+	}
 }

@@ -65,19 +65,27 @@ func count(d protoreflect.MessageDescriptor, b []byte, left int) int {
 	return left
 }
 
-// CheckJSON is Check for the JSON encoding. It counts what separates and begins elements, outside of strings.
+// CheckJSON is Check for the JSON encoding. It counts what begins an object or a list, and what separates the entries
+// of a list. What separates the fields of an object is not counted: a field that occurs twice is an error.
 func CheckJSON(b []byte) error {
 	if len(b) <= 2*FreeElements {
 		return nil
 	}
 	left, quoted := elements(len(b)), false
+	var open []byte // The objects and lists around the byte.
 	for i := 0; i < len(b) && left >= 0; i++ {
 		switch c := b[i]; {
 		case quoted && c == '\\':
 			i++
 		case c == '"':
 			quoted = !quoted
-		case !quoted && (c == ',' || c == '[' || c == '{'):
+		case quoted:
+		case c == '[' || c == '{':
+			left--
+			open = append(open, c)
+		case (c == ']' || c == '}') && len(open) > 0:
+			open = open[:len(open)-1]
+		case c == ',' && len(open) > 0 && open[len(open)-1] == '[':
 			left--
 		}
 	}
