@@ -49,19 +49,29 @@ var look = sync.OnceValue(func() error {
 
 // Programs returns the directory of licensed and licensectl as they are built from today's sources, with the race
 // detector if the test has it. All tests share it, so that only the first links them.
-func Programs(t testing.TB) string {
+func Programs(t testing.TB) string { return programsOf(t, programs) }
+
+// PlainPrograms is Programs without the race detector, for tests of how much memory a process has.
+func PlainPrograms(t testing.TB) string { return programsOf(t, plainPrograms) }
+
+func programsOf(t testing.TB, build func() (string, error)) string {
 	t.Helper()
 	LookAtSources(t)
-	dir, err := programs()
+	dir, err := build()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return dir
 }
 
-var programs = sync.OnceValues(func() (string, error) {
+var (
+	programs      = sync.OnceValues(func() (string, error) { return build(Race) })
+	plainPrograms = sync.OnceValues(func() (string, error) { return build(false) })
+)
+
+func build(race bool) (string, error) {
 	dir, arguments := filepath.Join(Root(), "bin", "tested"), []string{"build", "-C", Root()}
-	if Race {
+	if race {
 		dir, arguments = dir+"-race", append(arguments, "-race")
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -75,9 +85,9 @@ var programs = sync.OnceValues(func() (string, error) {
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 		return "", err
 	}
-	build := exec.Command("go", append(arguments, "-o", dir+"/", "./cmd/licensed", "./cmd/licensectl")...)
-	if out, err := build.CombinedOutput(); err != nil {
+	compile := exec.Command("go", append(arguments, "-o", dir+"/", "./cmd/licensed", "./cmd/licensectl")...)
+	if out, err := compile.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build the programs: %w\n%s", err, out)
 	}
 	return dir, nil
-})
+}
