@@ -502,7 +502,7 @@ func TestSessionReadsWhatItMayHold(t *testing.T) {
 	go func() {
 		m := &licensedv1.SessionRequest{}
 		for id := range uint64(n) {
-			if m.Calls = append(m.Calls, acquireCall(id)); len(m.Calls) == 500 || id == uint64(n)-1 {
+			if m.Calls = append(m.Calls, acquireCall(id)); len(m.Calls) == int(limits.MaxMessageCalls) || id == uint64(n)-1 {
 				if err := s.Send(m); err != nil {
 					sent <- err
 					return
