@@ -502,7 +502,8 @@ func TestSessionReadsWhatItMayHold(t *testing.T) {
 	go func() {
 		m := &licensedv1.SessionRequest{}
 		for id := range uint64(n) {
-			if m.Calls = append(m.Calls, acquireCall(id)); len(m.Calls) == int(limits.MaxMessageCalls) || id == uint64(n)-1 {
+			m.Calls = append(m.Calls, acquireCall(id))
+			if len(m.Calls) == int(limits.MaxMessageCalls) || id == uint64(n)-1 {
 				if err := s.Send(m); err != nil {
 					sent <- err
 					return
@@ -780,7 +781,8 @@ func FuzzSessionMessage(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		for _, codec := range []connect.Codec{gateway.ProtoCodec, gateway.JSONCodec} {
 			m := &licensedv1.SessionRequest{}
-			if codec.Unmarshal(data, m) == nil && len(m.Calls) > protolimit.FreeElements+len(data)/protolimit.BytesPerElement {
+			most := protolimit.FreeElements + len(data)/protolimit.BytesPerElement
+			if codec.Unmarshal(data, m) == nil && len(m.Calls) > most {
 				t.Errorf("%s: %d calls", codec.Name(), len(m.Calls))
 			}
 		}

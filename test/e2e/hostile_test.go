@@ -120,14 +120,15 @@ func (d *daemon) peak() int64 {
 }
 
 // TestHostileClients: whatever a client does, others are served, and the memory stays bounded. The attacks are on one
-// daemon, which must have recovered from each when the next begins. It never has the race detector, with which a process
-// needs a multiple of the memory.
+// daemon, which must have recovered from each when the next begins. It never has the race detector, with which a
+// process needs a multiple of the memory.
 func TestHostileClients(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a minute")
 	}
 	t.Parallel()
-	d := startProgram(t, filepath.Join(harness.PlainPrograms(t), "licensed"), "dev", "--data", filepath.Join(t.TempDir(), "data"),
+	d := startProgram(t, filepath.Join(harness.PlainPrograms(t), "licensed"), "dev",
+		"--data", filepath.Join(t.TempDir(), "data"),
 		"--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log-level", "error")
 	d.fill(3000, 20)
 	good := d.good()
