@@ -92,3 +92,5 @@ func (byteCodec) Marshal(v any) (string, []byte, error) {
 }
 
 func (byteCodec) Unmarshal(_ string, data []byte) (any, error) { return data, nil }
+
+func (byteCodec) UnmarshalRequest(_ string, data []byte) (any, error) { return data, nil }
