@@ -113,7 +113,7 @@ type Config struct {
 	// MaxBytes bounds the same of all peers that send requests to this process, in bytes (default 256 MiB).
 	MaxBytes int
 	// MaxUnfinishedBytes bounds what has arrived of frames that are not complete, of all peers, in bytes (default
-	// 64 MiB). One address gets half of it. A connection has 128 KiB beside that. One that needs more than is left is
+	// 64 MiB). One address gets half of it. A connection has 256 KiB beside that. One that needs more than is left is
 	// closed, and one whose frame then takes longer than 30 s.
 	MaxUnfinishedBytes int
 	// MaxPeers bounds the connections that are accepted (default 1024), with one stream on each. One address gets

@@ -23,7 +23,7 @@ const (
 const requestIDField protowire.Number = 50
 
 // Bounds of a frame. A writer adds no more messages to a frame of maxFrameBytes, so that a frame is at most that
-// and one message large. Frames of small messages fit into the windows of a connection, so that they arrive while
+// and one message large. Frames of small messages fit into windowBytes, so that they arrive while
 // the budget of unfinished frames is used up. A frame has at most maxFrameMessages requests, responses and ids of
 // abandoned requests: an empty one takes 2 bytes of a frame, and a hundred times that when it is decoded. A reader
 // refuses more; earlier releases write no more than Config.MaxInFlight, which is half of it.

@@ -2,12 +2,18 @@ package transport
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
+	"encoding/base64"
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +22,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
+	_ "google.golang.org/grpc/encoding/gzip" // As packages of the program register it.
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -23,6 +30,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"licensed/actors"
+	"licensed/internal/budget"
 	"licensed/messages/clusterv1"
 )
 
@@ -259,6 +267,80 @@ func TestEmptyMessages(t *testing.T) {
 	b.works(t, a.Address())
 }
 
+// TestCompressedFrames: a compressed frame is not read, since it would take a thousand times the bytes that the connection
+// counts.
+func TestCompressedFrames(t *testing.T) {
+	var compressed bytes.Buffer
+	w := gzip.NewWriter(&compressed)
+	_, err := w.Write(protowire.AppendBytes(protowire.AppendTag(nil, 100, protowire.BytesType), make([]byte, 8<<20)))
+	if err := errors.Join(err, w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	frame := binary.BigEndian.AppendUint32([]byte{1}, uint32(compressed.Len()))
+	frame = append(frame, compressed.Bytes()...)
+	for name, test := range map[string]struct {
+		encodings []string
+		want      codes.Code
+		reason    string
+	}{
+		"gzip":                {[]string{"gzip"}, codes.Unimplemented, "compressed stream"},
+		"named at last":       {[]string{"identity", "gzip"}, codes.Unimplemented, "compressed stream"},
+		"unknown compressor":  {[]string{"zstd"}, codes.Unimplemented, ""}, // gRPC itself refuses it.
+		"without a name":      {nil, codes.Internal, "unreadable frame"},
+		"named identity":      {[]string{"identity"}, codes.Internal, "unreadable frame"},
+		"identity named last": {[]string{"gzip", "identity"}, codes.Internal, "unreadable frame"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, b := start(t, nil), start(t, nil)
+			b.works(t, a.Address())
+			code := postFrame(t, a.Address(), test.encodings, frame)
+			if code != test.want {
+				t.Errorf("code %v, not %v", code, test.want)
+			}
+			if test.reason != "" && a.journal.count("rejected "+test.reason) != 1 {
+				t.Errorf("observed %v", a.journal.said)
+			}
+			b.works(t, a.Address())
+		})
+	}
+}
+
+// postFrame sends bytes on a stream of its own, with values of the header grpc-encoding, and returns the code that ends
+// the stream.
+func postFrame(t *testing.T, address string, encodings []string, frame []byte) codes.Code {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+address+exchangeMethod,
+		bytes.NewReader(frame))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header = http.Header{
+		"Content-Type": {"application/grpc"}, "Te": {"trailers"}, "Grpc-Encoding": encodings,
+	}
+	r.Header.Set(wireHeader, wireVersion)
+	r.Header.Set(clusterHeader, base64.StdEncoding.EncodeToString([]byte("test")))
+	transport := &http.Transport{Protocols: new(http.Protocols)}
+	transport.Protocols.SetUnencryptedHTTP2(true)
+	defer transport.CloseIdleConnections()
+	res, err := transport.RoundTrip(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if _, err := io.Copy(io.Discard, res.Body); err != nil {
+		t.Log(err) // The trailers say why.
+	}
+	text := res.Trailer.Get("Grpc-Status")
+	if text == "" {
+		text = res.Header.Get("Grpc-Status") // There is nothing else in the reply.
+	}
+	code, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatalf("status %q: %v, %v", text, res.Header, res.Trailer)
+	}
+	return codes.Code(code)
+}
+
 // TestLongestFrame: what a writer puts into one frame is read, whatever its sizes.
 func TestLongestFrame(t *testing.T) {
 	parts := make([]part, 3*maxFrameMessages)
@@ -448,13 +530,99 @@ func TestUnfinishedFrames(t *testing.T) {
 	until(t, "refusal of all but those that fit", func() bool {
 		b.works(t, a.Address())
 		refused := a.journal.count("rejected too many bytes of unfinished frames of one address")
-		return refused >= strangers-int(most/(arrives-windowBytes))
+		return refused >= strangers-int(most/(arrives-allowanceBytes))
 	})
 	runtime.GC()
 	runtime.ReadMemStats(&after)
-	if took := int64(after.HeapAlloc) - int64(before.HeapAlloc); took > most+strangers*windowBytes+16<<20 {
+	if took := int64(after.HeapAlloc) - int64(before.HeapAlloc); took > most+strangers*(allowanceBytes+windowBytes)+16<<20 {
 		t.Errorf("%d MiB are held", took>>20)
 	}
+}
+
+// useUp has foreign addresses take the whole budget of unfinished frames.
+func (p *process) useUp(t *testing.T) {
+	b := p.listener.unfinished
+	for i := 1; b.Used() < b.Limit(); i++ {
+		foreign := budget.FromRemote(fmt.Sprintf("10.0.0.%d:1", i))
+		grant, err := b.Take(min(b.PerHolder(), b.Limit()-b.Used()), foreign)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(grant.Release)
+	}
+}
+
+// TestSmallFramesNeedNoBudget: a peer whose frames are not larger than a window is served while others use up the
+// budget, also if it sends while the process works on the frame before.
+func TestSmallFramesNeedNoBudget(t *testing.T) {
+	inFrame, proceed := make(chan struct{}, 1), make(chan struct{})
+	a := start(t, func(c *Config) {
+		c.MaxInFlight = 1
+		rejected := c.Listener.Rejected
+		c.Listener.Rejected = func(reason string) {
+			rejected(reason)
+			if reason == "too many requests" { // It is told while the frame is being worked on.
+				select {
+				case inFrame <- struct{}{}:
+				default:
+				}
+				<-proceed
+			}
+		}
+	})
+	a.useUp(t)
+	begun := a.hangs()
+	stream := newStranger(t, a.Address()).greet()
+	large := func(id uint64) *clusterv1.Frame {
+		return frameOf(&clusterv1.Request{Id: id, Body: &clusterv1.Request_Command{Command: &clusterv1.Command{
+			Payload: &clusterv1.Payload{Type: "string", Data: make([]byte, 60<<10)},
+		}}})
+	}
+	if err := stream.SendMsg(large(1)); err != nil {
+		t.Fatal(err)
+	}
+	<-begun
+	const frames = 6
+	sent := make(chan error, 1)
+	go func() {
+		var err error
+		for id := uint64(2); err == nil && id < 2+frames; id++ {
+			err = stream.SendMsg(large(id)) // It waits while the window is full.
+		}
+		sent <- err
+	}()
+	<-inFrame
+	// gRPC opens the window again only when a quarter of it was read.
+	until(t, "full window", func() bool {
+		return a.unfinishedBytes() > windowBytes+16<<10 || a.journal.count("unfinished frames") > 0
+	})
+	close(proceed)
+	if err := <-sent; err != nil {
+		t.Errorf("frames are not sent: %v", err)
+	}
+	for refused := 0; refused < frames; {
+		f := &clusterv1.Frame{}
+		if err := stream.RecvMsg(f); err != nil {
+			t.Fatalf("after %d responses: %v", refused, err)
+		}
+		for _, r := range f.GetResponses() {
+			if refused++; r.GetCode() != clusterv1.Code_CODE_OVERLOADED {
+				t.Errorf("request %d: %v", r.GetId(), r)
+			}
+		}
+	}
+}
+
+// unfinishedBytes returns what arrived on all connections since the last frames were handled.
+func (p *process) unfinishedBytes() (n int64) {
+	p.listener.mu.Lock()
+	defer p.listener.mu.Unlock()
+	for _, c := range p.listener.conns {
+		c.mu.Lock()
+		n += c.unfinished
+		c.mu.Unlock()
+	}
+	return n
 }
 
 // TestBytesBeforeTheHandshake: a connection that sends on and on, and opens no stream, is closed.

@@ -86,17 +86,19 @@ func (l *listener) conn(remote string) *acceptedConn {
 	return l.conns[remote]
 }
 
-// handshakeBytes may arrive before a stream is accepted: the handshakes of TLS and HTTP/2, a header, and a window
-// of what a process sends too early.
-const handshakeBytes = 2 * windowBytes
+// allowanceBytes may arrive without budget since the last frame was complete: while the handler works on a frame of
+// small messages, which fits into windowBytes, the peer fills the window with the frames that follow. As many may
+// arrive before a stream is accepted: the handshakes of TLS and HTTP/2, a header, and a window of what a process sends
+// too early.
+const allowanceBytes = 2 * windowBytes
 
 // frameTimeout is the time that a frame may take to arrive from the point on at which its connection has used up its
 // allowance.
 const frameTimeout = 30 * time.Second
 
-// acceptedConn counts itself out when it is closed. It counts the bytes that arrived since its last frame was complete:
-// windowBytes are its allowance, for more it asks the budget. There is one stream on a connection, so that these are
-// all bytes that gRPC holds of it, but for those of the next frame in the stream's window.
+// acceptedConn counts itself out when it is closed. It counts the bytes that arrived since its last frame was handled:
+// allowanceBytes are free, for more it asks the budget. There is one stream on a connection, so that these are all
+// bytes that gRPC holds of it, but for those that were in the stream's window before, at most windowBytes.
 type acceptedConn struct {
 	net.Conn
 	listener *listener
@@ -125,14 +127,12 @@ func (c *acceptedConn) arrived(n int) (refused string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.unfinished += int64(n)
-	excess := c.unfinished - windowBytes
+	excess := c.unfinished - allowanceBytes
 	switch {
 	case excess <= 0 || c.closed:
 		return ""
-	case !c.greeted && c.unfinished > handshakeBytes:
+	case !c.greeted:
 		return "too many bytes before the handshake"
-	case !c.greeted: // gRPC holds no more than a window of the stream.
-		return ""
 	case c.excess.Size() == 0:
 		_ = c.SetReadDeadline(time.Now().Add(frameTimeout)) // If it fails, so does the next read.
 	}
@@ -142,7 +142,7 @@ func (c *acceptedConn) arrived(n int) (refused string) {
 	return ""
 }
 
-// finished begins a new count: the stream was accepted, or a frame was complete and is not held any more.
+// finished begins a new count: the stream was accepted, or a frame was handled and is not held any more.
 func (c *acceptedConn) finished() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

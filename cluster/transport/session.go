@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/encoding"
 	grpcpeer "google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -62,6 +63,10 @@ func (t *Transport) serve(stream grpc.ServerStream) error {
 	if err := t.ours(stream.Context(), from); err != nil {
 		return err
 	}
+	if !uncompressed(stream.Context()) {
+		t.config.Listener.Rejected("compressed stream")
+		return status.Error(codes.Unimplemented, "compressed frames are not supported; send without grpc-encoding")
+	}
 	s, err := t.newSession(stream, from)
 	if err != nil {
 		return err
@@ -69,6 +74,20 @@ func (t *Transport) serve(stream grpc.ServerStream) error {
 	defer t.endSession(s)
 	t.running.Go(s.write)
 	return s.read()
+}
+
+// uncompressed reports whether the frames of an incoming stream are certainly not compressed. A compressed frame takes a
+// thousand times its bytes on the wire, which the connection counts. gRPC decompresses with each compressor that any
+// package of the program registers, and has no option that forbids it. It ends streams with compressed frames that do
+// not name the compressor in their headers.
+func uncompressed(ctx context.Context) bool {
+	// The header is not in the metadata. The stream of gRPC has it.
+	s, ok := grpc.ServerTransportStreamFromContext(ctx).(interface{ RecvCompress() string })
+	if !ok {
+		return false // gRPC has changed, and every test of this package fails.
+	}
+	name := s.RecvCompress()
+	return name == "" || name == encoding.Identity
 }
 
 // newSession begins a session on an accepted stream. Error: the transport is closed, or
