@@ -38,6 +38,9 @@ const (
 	// requests and expected outcomes, and of the outcomes.
 	maxHeldCalls = 1024
 	maxHeldBytes = 4 << 20
+	// maxRefused is the number of outcomes that were not written and have no memory of their own, because their calls
+	// were refused before it was taken. Each takes less than commandReply; they are a part of sessionBytes.
+	maxRefused = 32
 	// maxIdleWorkers is the number of goroutines of all sessions that wait for a call.
 	maxIdleWorkers = 1024
 	// outcomesBytes is the encoded size from which on no more outcomes are added to a message.
@@ -148,7 +151,8 @@ var anyRequest = connect.NewRequest(&emptypb.Empty{})
 // writer writes their outcomes.
 //
 // It ends in one way: the reader stops, the calls in progress are answered, and the stream ends with the reason that
-// the reader stopped for. Only a client that has gone, or does not read, has its calls withdrawn.
+// the reader stopped for. Only a client that has gone, or does not read, has its calls withdrawn and their outcomes
+// dropped; then the stream ends with the reason of that, whatever the reader stopped for, see result.
 type session struct {
 	*service
 	call    *call // of the session itself
@@ -172,9 +176,14 @@ type session struct {
 	queue []*outcome
 	// away says that the client is to be told that the gateway stops.
 	away bool
-	// deaf says that the client does not read, or has gone: outcomes are dropped.
-	deaf bool
-	// reason for which the reader is to stop, and read that it did: there will be no more calls.
+	// refused is the number of outcomes that wait to be written, and whose memory is that of the session.
+	refused int
+	// deaf is set when the client does not read, or has gone: outcomes are dropped from then on. lost says that one
+	// was; then the session ends with deaf.
+	deaf *connect.Error
+	lost bool
+	// reason why the reader is to stop, or did stop, which read says: there will be no more calls. It is nil if the
+	// client closed its side.
 	reason error
 	read   bool
 	// closed says that the handler returns: its response must not be used.
@@ -210,20 +219,40 @@ func (s *service) Session(
 	disarm := context.AfterFunc(s.stopping, x.goAway)
 	defer disarm()
 	s.metrics.sessions.Inc()
-	written := make(chan error, 1)
-	go func() { written <- x.write() }()
-	defer func() { err = x.leave(err, <-written) }()
-	return x.receive()
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		x.write()
+	}()
+	x.stopped(x.receive())
+	<-written
+	return x.result()
 }
 
-// leave returns the error that the session ends with.
-func (x *session) leave(err, unwritten error) error {
+// stopped notes that there will be no more calls, and why, unless the reader was told to stop.
+func (x *session) stopped(reason error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.read = true
+	if x.reason == nil {
+		x.reason = reason
+	}
+	notify(x.more)
+}
+
+// result returns what the session ends with, when nothing more is read or written. Nothing else decides that.
+//
+// The reader's reason says that calls without an outcome were not executed, and OK says that there are none. Both are
+// true as long as each call that was started has an outcome, and that outcome was written. A call that is withdrawn has
+// an outcome, too, which is dropped.
+func (x *session) result() error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.closed = true
 	_ = x.control.SetWriteDeadline(time.Now().Add(lastWords)) // The end of the stream must not wait for the client.
-	if err == nil {
-		err = unwritten
+	err := x.reason
+	if x.lost {
+		err = x.deaf
 	}
 	x.metrics.sessionEnded(err)
 	return err
@@ -232,13 +261,9 @@ func (x *session) leave(err, unwritten error) error {
 // receive starts the calls of the client until it closes its side, or the session ends.
 func (x *session) receive() (err error) {
 	defer func() {
-		x.mu.Lock()
-		defer x.mu.Unlock()
-		x.read = true
-		if x.reason != nil {
-			err = x.reason
+		if p := recover(); p != nil {
+			err = x.panicked(x.call, p)
 		}
-		notify(x.more)
 	}()
 	for x.await() {
 		m, err := x.stream.Receive()
@@ -254,10 +279,12 @@ func (x *session) receive() (err error) {
 				fmt.Errorf("a message has more than %d calls", maxMessageCalls))
 		}
 		x.cancel(m.Canceled)
-		for _, c := range m.Calls {
+		m.Canceled = nil // The message may be held for long.
+		for i, c := range m.Calls {
 			if !x.await() {
 				break
 			}
+			m.Calls[i] = nil
 			if err := x.start(c, arrived); err != nil {
 				return err
 			}
@@ -290,7 +317,7 @@ func sessionFault(code connect.Code, err error) error {
 func (x *session) await() bool {
 	for {
 		x.mu.Lock()
-		full, over := x.held >= maxHeldCalls || x.bytes >= maxHeldBytes, x.reason != nil
+		full, over := x.held >= maxHeldCalls || x.bytes >= maxHeldBytes || x.refused >= maxRefused, x.reason != nil
 		x.mu.Unlock()
 		switch {
 		case over || x.ctx.Err() != nil:
@@ -445,15 +472,21 @@ func (x *session) answer(o *outcome, err error) {
 		o.Outcome = &licensedv1.SessionOutcome_Error{Error: statusOf(err)}
 	}
 	size := int64(proto.Size(o.SessionOutcome))
+	if held := o.memory.Size(); err != nil && held > 0 {
+		o.memory.Force(max(held, commandReply+replyFactor*size))
+	}
 	o.slot.Release()
 	o.request.Release()
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	delete(x.calls, o.Id)
+	if o.memory.Size() == 0 {
+		x.refused++
+	}
 	x.bytes += size - o.size
 	o.size = size
 	x.queue = append(x.queue, o)
-	if x.deaf {
+	if x.deaf != nil {
 		x.drop()
 	}
 	notify(x.more)
@@ -471,14 +504,14 @@ func statusOf(err error) *status.Status {
 }
 
 // write writes outcomes until there will be no more.
-func (x *session) write() (err error) {
+func (x *session) write() {
 	patience := time.AfterFunc(sendTimeout, x.slow)
 	defer patience.Stop()
 	send := func(m *licensedv1.SessionResponse) {
 		patience.Reset(sendTimeout)
 		defer patience.Stop()
-		if err = x.stream.Send(m); err != nil {
-			x.end(err, true)
+		if err := x.stream.Send(m); err != nil {
+			x.cutOff(err)
 		}
 	}
 	send(&licensedv1.SessionResponse{Limits: &licensedv1.SessionLimits{
@@ -489,11 +522,11 @@ func (x *session) write() (err error) {
 		runtime.Gosched() // Other calls may have outcomes for the same message.
 		m, batch, done := x.next()
 		switch {
-		case m != nil && err == nil:
+		case m != nil:
 			send(m)
 			x.release(batch)
 		case done:
-			return err
+			return
 		default:
 			<-x.more
 		}
@@ -504,7 +537,7 @@ func (x *session) write() (err error) {
 func (x *session) next() (m *licensedv1.SessionResponse, batch []*outcome, done bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if len(x.queue) == 0 && !x.away {
+	if x.deaf != nil || len(x.queue) == 0 && !x.away {
 		return nil, nil, x.read && len(x.calls) == 0
 	}
 	n := 0
@@ -530,6 +563,9 @@ func (x *session) release(batch []*outcome) {
 // forget is release, for those that have the lock.
 func (x *session) forget(batch []*outcome) {
 	for _, o := range batch {
+		if o.memory.Size() == 0 {
+			x.refused--
+		}
 		o.memory.Release()
 		x.bytes -= o.size
 	}
@@ -539,35 +575,52 @@ func (x *session) forget(batch []*outcome) {
 
 // drop releases the outcomes that wait. The caller has the lock.
 func (x *session) drop() {
+	x.lost = x.lost || len(x.queue) > 0
 	x.forget(x.queue)
-	x.queue, x.away = nil, false
+	x.queue = nil
 }
 
-// end stops the reader. The calls in progress are answered, unless the client is deaf: then they are withdrawn.
-func (x *session) end(reason error, deaf bool) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
+// end stops the reader, for a reason. The calls in progress are answered. The caller has the lock.
+func (x *session) end(reason error) {
 	if x.closed {
 		return
 	}
-	if x.reason == nil {
+	if !x.read && x.reason == nil {
 		x.reason = reason
-	}
-	if deaf {
-		x.deaf = true
-		x.drop()
-		x.withdraw()
 	}
 	notify(x.room)
 	_ = x.control.SetReadDeadline(time.Now().Add(-time.Second))
 }
 
+// deafen ends a session whose client does not hear. The calls in progress are withdrawn. The caller has the lock.
+func (x *session) deafen(code connect.Code, why string) {
+	if x.deaf == nil {
+		x.deaf = apiError(code, ReasonOutcomeUnknown,
+			why+"; the session ends, repeat commands without an outcome with the same command_id")
+	}
+	x.end(x.deaf)
+	x.drop()
+	x.withdraw()
+}
+
+// cutOff ends a session whose client has gone, or does not read the last message in time: a message was not written.
+func (x *session) cutOff(err error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	code := connect.CodeOf(err)
+	if x.ctx.Err() != nil {
+		code = connect.CodeCanceled
+	}
+	x.deafen(code, "write outcomes: "+err.Error())
+	x.lost = true
+}
+
 // slow ends a session whose client does not read. The client has some time more to read what is being written, and
 // the reason.
 func (x *session) slow() {
-	x.end(apiError(connect.CodeResourceExhausted, ReasonOutcomeUnknown, fmt.Sprintf(
-		"outcomes were not read for %v; the session ends, repeat commands without an outcome with the same command_id",
-		sendTimeout)), true)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.deafen(connect.CodeResourceExhausted, fmt.Sprintf("outcomes were not read for %v", sendTimeout))
 	x.expectReader(lastWords)
 }
 
@@ -578,16 +631,18 @@ func (x *session) goAway() {
 	x.mu.Unlock()
 	notify(x.more)
 	time.AfterFunc(awayTime, func() {
+		x.mu.Lock()
+		defer x.mu.Unlock()
 		x.end(apiError(connect.CodeUnavailable, ReasonNotExecuted,
-			"the gateway stops; calls without an outcome were not executed, repeat them at another gateway"), false)
-		x.expectReader(x.config.MaxDeadline + lastWords)
+			"the gateway stops; calls without an outcome were not executed, repeat them at another gateway"))
+		if x.deaf == nil {
+			x.expectReader(x.config.MaxDeadline + lastWords)
+		}
 	})
 }
 
-// expectReader cuts the client off if it has not read all by then.
+// expectReader cuts the client off if it has not read all by then. The caller has the lock.
 func (x *session) expectReader(within time.Duration) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
 	if !x.closed {
 		_ = x.control.SetWriteDeadline(time.Now().Add(within))
 	}

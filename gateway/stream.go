@@ -62,7 +62,7 @@ func (i interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) con
 			if canceled && errors.Is(context.Cause(ctx), errStops) {
 				err = apiError(connect.CodeUnavailable, ReasonNotExecuted, "the node stops; ask another one")
 			}
-			if connect.CodeOf(err) == connect.CodeDeadlineExceeded && client.Err() == nil {
+			if connect.CodeOf(err) == connect.CodeDeadlineExceeded && client.Err() == nil && !c.route.session {
 				// The stream has time left; a question that it asked had not.
 				err = apiError(connect.CodeUnavailable, ReasonNotExecuted,
 					"the customer's node or the store did not answer in time; the stream ends, open it again")

@@ -67,10 +67,10 @@ type LicenseServiceClient interface {
 	// Session carries many calls of the methods above on one stream, at a fraction of their cost. Outcomes are sent in any
 	// order, and calls of one customer are executed in any order: a client that needs an order awaits the outcome.
 	//
-	// Each call has exactly one outcome, also if it is canceled, as long as the stream lasts. If the
-	// stream ends with an ErrorInfo of another reason than OUTCOME_UNKNOWN, the calls without an outcome were not
-	// executed; after any other error this is unknown. A client that sends no more closes its side, and the server ends
-	// the stream after the last outcome.
+	// Each call has exactly one outcome, also if it is canceled, as long as the stream lasts. If the stream ends with an
+	// ErrorInfo of the reason INVALID_REQUEST, NOT_EXECUTED or OVERLOADED, the calls without an outcome were not executed;
+	// after any other error this is unknown. A client that sends no more closes its side, and the server ends the stream
+	// after the last outcome.
 	Session(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[SessionRequest, SessionResponse], error)
 }
 
@@ -219,10 +219,10 @@ type LicenseServiceServer interface {
 	// Session carries many calls of the methods above on one stream, at a fraction of their cost. Outcomes are sent in any
 	// order, and calls of one customer are executed in any order: a client that needs an order awaits the outcome.
 	//
-	// Each call has exactly one outcome, also if it is canceled, as long as the stream lasts. If the
-	// stream ends with an ErrorInfo of another reason than OUTCOME_UNKNOWN, the calls without an outcome were not
-	// executed; after any other error this is unknown. A client that sends no more closes its side, and the server ends
-	// the stream after the last outcome.
+	// Each call has exactly one outcome, also if it is canceled, as long as the stream lasts. If the stream ends with an
+	// ErrorInfo of the reason INVALID_REQUEST, NOT_EXECUTED or OVERLOADED, the calls without an outcome were not executed;
+	// after any other error this is unknown. A client that sends no more closes its side, and the server ends the stream
+	// after the last outcome.
 	Session(grpc.BidiStreamingServer[SessionRequest, SessionResponse]) error
 	mustEmbedUnimplementedLicenseServiceServer()
 }

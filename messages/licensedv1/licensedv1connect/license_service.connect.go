@@ -90,10 +90,10 @@ type LicenseServiceClient interface {
 	// Session carries many calls of the methods above on one stream, at a fraction of their cost. Outcomes are sent in any
 	// order, and calls of one customer are executed in any order: a client that needs an order awaits the outcome.
 	//
-	// Each call has exactly one outcome, also if it is canceled, as long as the stream lasts. If the
-	// stream ends with an ErrorInfo of another reason than OUTCOME_UNKNOWN, the calls without an outcome were not
-	// executed; after any other error this is unknown. A client that sends no more closes its side, and the server ends
-	// the stream after the last outcome.
+	// Each call has exactly one outcome, also if it is canceled, as long as the stream lasts. If the stream ends with an
+	// ErrorInfo of the reason INVALID_REQUEST, NOT_EXECUTED or OVERLOADED, the calls without an outcome were not executed;
+	// after any other error this is unknown. A client that sends no more closes its side, and the server ends the stream
+	// after the last outcome.
 	Session(context.Context) *connect.BidiStreamForClient[licensedv1.SessionRequest, licensedv1.SessionResponse]
 }
 
@@ -262,10 +262,10 @@ type LicenseServiceHandler interface {
 	// Session carries many calls of the methods above on one stream, at a fraction of their cost. Outcomes are sent in any
 	// order, and calls of one customer are executed in any order: a client that needs an order awaits the outcome.
 	//
-	// Each call has exactly one outcome, also if it is canceled, as long as the stream lasts. If the
-	// stream ends with an ErrorInfo of another reason than OUTCOME_UNKNOWN, the calls without an outcome were not
-	// executed; after any other error this is unknown. A client that sends no more closes its side, and the server ends
-	// the stream after the last outcome.
+	// Each call has exactly one outcome, also if it is canceled, as long as the stream lasts. If the stream ends with an
+	// ErrorInfo of the reason INVALID_REQUEST, NOT_EXECUTED or OVERLOADED, the calls without an outcome were not executed;
+	// after any other error this is unknown. A client that sends no more closes its side, and the server ends the stream
+	// after the last outcome.
 	Session(context.Context, *connect.BidiStream[licensedv1.SessionRequest, licensedv1.SessionResponse]) error
 }
 
