@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"log/slog"
+	"math"
 	"testing"
 	"time"
 	"unsafe"
@@ -10,6 +11,7 @@ import (
 	"licensed/actors"
 	"licensed/cluster/ownership"
 	"licensed/messages/clusterv1"
+	"licensed/persistence"
 	"licensed/persistence/memory"
 )
 
@@ -134,6 +136,21 @@ func BenchmarkHolds(b *testing.B) {
 	for b.Loop() {
 		if !i.Holds(3, 1) {
 			b.Fatal("not held")
+		}
+	}
+}
+
+// TestImpossibleRows: messages can bring no row after which a shard could not be claimed.
+func TestImpossibleRows(t *testing.T) {
+	owner := persistence.NewIncarnation()
+	for epoch, possible := range map[uint64]bool{
+		persistence.MaxEpoch - 1: true, persistence.MaxEpoch: false, math.MaxUint64: false,
+	} {
+		m := &clusterv1.Shard{Id: 1, Epoch: epoch, Owner: owner[:]}
+		_, err := ShardRow(m)
+		news := NewsOf(&clusterv1.News{Shards: []*clusterv1.Shard{m}})
+		if (err == nil) != possible || (len(news.Shards) == 1) != possible {
+			t.Errorf("epoch %d: %v, %+v, want a row: %t", epoch, err, news, possible)
 		}
 	}
 }

@@ -257,11 +257,11 @@ func (m *Participant) resolve(now lease.Instant, s *shard) {
 }
 
 // hinted hears of a row that another node says there is. Whatever it is, all rows are read within a TTL, and that
-// decides. A release of a shard to this node is tried at once, by a compare-and-set: one in a while for each shard.
+// decides. A release of a shard to this node is tried at once, by a compare-and-set: one in a while for each shard. An
+// impossible row, of the highest epoch, changes no more than any other wrong one: the store rejects the claim.
 func (m *Participant) hinted(now lease.Instant, row persistence.Shard) {
 	s := m.shard(row.ID)
-	// The highest epoch would leave none for the next claim: nobody writes it.
-	if s == nil || !Later(s.row, row) || row.Epoch >= persistence.MaxEpoch {
+	if s == nil || !Later(s.row, row) {
 		return
 	}
 	ttl := m.config.Timing.TTL

@@ -144,15 +144,15 @@ func (m *Self) live(i persistence.Incarnation) bool {
 // ClockOffset returns how far the clock of this process is ahead of that of the nodes among some members, and how many
 // of those were compared.
 func (m *Self) ClockOffset(all []membership.Member) (ahead time.Duration, peers int) {
-	return m.Gossip.ClockOffset(m.clocks(all))
+	return m.Gossip.ClockOffset(m.clocks(all, m.Gossip.ID()))
 }
 
-// clocks returns the ids of the members whose wall clocks count: nodes with a live lease, each once. If several claim
-// to be one node, nobody knows whose clock is that node's, and none counts.
-func (m *Self) clocks(all []membership.Member) map[string]bool {
+// clocks returns the ids of the members, but for self, whose wall clocks count: nodes with a live lease, each once. If
+// several claim to be one node, nobody knows whose clock is that node's, and none counts.
+func (m *Self) clocks(all []membership.Member, self string) map[string]bool {
 	claimed := map[persistence.Incarnation][]string{}
 	for _, o := range all {
-		if i := status.IncarnationOf(o.Meta); !i.IsZero() && o.ID != m.Gossip.ID() {
+		if i := status.IncarnationOf(o.Meta); !i.IsZero() && o.ID != self {
 			if l, state := m.roster.Look(i); state == roster.Alive && l.Node == o.Name {
 				claimed[i] = append(claimed[i], o.ID)
 			}

@@ -2,9 +2,11 @@ package node_test
 
 import (
 	"context"
+	"log/slog"
 	"testing"
 	"time"
 
+	"licensed/internal/harness"
 	"licensed/internal/node"
 	"licensed/persistence/faulty"
 	"licensed/persistence/memory"
@@ -16,7 +18,9 @@ func TestStopInAStall(t *testing.T) {
 	store := faulty.New(memory.New(), nil)
 	c := newCompany(t)
 	c.store = store
+	log := new(harness.Log)
 	c.with = func(config *node.Config) {
+		config.Logger = slog.New(slog.NewTextHandler(log, nil))
 		config.Cluster.LeaseTTL, config.DrainDelay, config.DrainTimeout = 500*time.Millisecond, 0, time.Minute
 	}
 	n := c.start("n1", node.RoleNode|node.RoleGateway)
@@ -27,5 +31,8 @@ func TestStopInAStall(t *testing.T) {
 	store.SetScript(func(faulty.Call) faulty.Fault { return faulty.Fault{Kind: faulty.LoseRequest} })
 	if err := n.Stop(context.Background()); err != nil {
 		t.Errorf("stop: %v", err)
+	}
+	if text := "level=WARN msg=\"shards not handed over: the lease had ended"; countLines(log, text) != 1 {
+		t.Errorf("the log does not have %q once:\n%s", text, log)
 	}
 }

@@ -327,6 +327,13 @@ func TestBackgroundErrors(t *testing.T) {
 	if err := <-startAppend(s, testMutation("a", 1)); err != nil {
 		t.Errorf("append after damage was found: %v", err)
 	}
+	// A compaction opens the tables that it reads, and the wait for a file to read is bounded.
+	for k, few := range []error{syscall.EMFILE, syscall.ENFILE} {
+		events.BackgroundError(fmt.Errorf("open table 5: %w", few))
+		if err := <-startAppend(s, testMutation("a", uint64(k+2))); err != nil {
+			t.Errorf("append after a compaction met %v: %v", few, err)
+		}
+	}
 	events.BackgroundError(syscall.EIO)
 	if err := <-fatal; !errors.Is(err, syscall.EIO) {
 		t.Errorf("Failed(%v)", err)
