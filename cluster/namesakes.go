@@ -32,71 +32,62 @@ func (n *Node) namesakes(ctx context.Context) ([]persistence.Lease, error) {
 	return named, nil
 }
 
-// AwaitName returns when no other live process has the name of the node: the leases of that name that were present
-// when the node started are dead, or were not renewed for a TTL. A node is to be told its members after that. Errors:
-// ErrNameTaken, with the address of the other process, and those of the store and of ctx. Of two that start at the
-// same time one continues.
+// AwaitName returns when no other live process has the name of the node. A node is to be told its members after that.
+// It takes a TTL if a former run of the node crashed, two if that one's last renewal was late. Errors: ErrNameTaken,
+// with the address of the other process, and those of the store and of ctx; it may be called again. Of two that start
+// at the same time one continues.
 func (n *Node) AwaitName(ctx context.Context) error {
 	ttl := n.config.Protocol.Timing.TTL
-	for _, former := range n.named {
-		if err := n.awaitSilence(ctx, former, n.namedAt.Add(ttl)); err != nil {
-			return err
-		}
+	others := rivals{node: n, admit: func(l persistence.Lease, _ bool) (time.Duration, bool) {
+		// This lease was created after the start of this process: its process started at the same time. If that one
+		// has seen the lease of this one it gives way, and this one waits for that. If not, both compare the same two
+		// numbers: the one of the smaller incarnation continues.
+		self := n.current.Load().id
+		return 2 * ttl, l.Incarnation != n.first && bytes.Compare(self[:], l.Incarnation[:]) > 0
+	}}
+	for _, l := range n.named {
+		others.add(l, n.namedAt, 0)
 	}
-	now, err := n.namesakes(ctx)
-	if err != nil {
-		return err
+	other, err := others.await(ctx)
+	if err == nil && other != nil {
+		err = taken(*other)
 	}
-	// A lease that is in none of these lists was created after the start of this process:
-	// its process started at the same time. The one of the smaller incarnation continues;
-	// both compare the same two numbers.
-	self := n.current.Load().id
-	for _, l := range now {
-		known := l.Incarnation == n.first || l.Incarnation == self
-		for _, former := range n.named {
-			known = known || former.Incarnation == l.Incarnation
-		}
-		if !known && bytes.Compare(self[:], l.Incarnation[:]) > 0 { // it started at the same time
-			return taken(l)
-		}
-	}
-	return nil
-}
-
-// awaitSilence returns an error if a lease is renewed before it is marked dead or the time has ended. Both reads that
-// it compares may be slow, so that the time is measured from the end of the first to the beginning of the last:
-//
-//	first read        TTL                        last read
-//	├────────┤ namedAt ───────────────────► until ├────────┤
-func (n *Node) awaitSilence(ctx context.Context, l persistence.Lease, until lease.Instant) error {
-	// A lease is renewed several times a TTL, so 16 reads a TTL miss none for long.
-	poll := time.NewTicker(min(n.config.Protocol.Timing.TTL/16, longestPause))
-	defer poll.Stop()
-	for {
-		began := n.config.Clock.Now()
-		now, err := n.config.Ownership.Lease(ctx, l.Incarnation)
-		switch {
-		case err == nil && now.Dead, errors.Is(err, persistence.ErrNotFound):
-			return nil
-		case err == nil && now.Counter > l.Counter:
-			return taken(now)
-		case err == nil && began >= until:
-			return nil
-		}
-		select {
-		case <-poll.C:
-		case <-ctx.Done():
-			return fmt.Errorf("find out whether node %q runs already: %w", l.Node, ctx.Err())
-		}
-	}
+	return err
 }
 
 // claimName lets an incarnation that follows another take part if no other live process has the name, and retires it
 // otherwise: an orchestrator may have started the node elsewhere while it had no lease.
+//
+// The other process may be one that starts at this moment: that one gives way as soon as it has seen this lease renewed
+// twice. So this one gives way only if the other is still alive some time later. If both follow a former incarnation,
+// the one of the greater incarnation gives way first:
+//
+//	0              TTL/2                    TTL                    3 TTL/2
+//	lease acquired one that starts is gone  the greater gives way  the smaller gives way
 func (i *incarnation) claimName(own []persistence.Incarnation) {
-	other, done := i.awaitNamesakes(own)
-	if !done {
-		return
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	i.node.background.Go(func() {
+		select {
+		case <-i.over:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	ttl := i.node.config.Protocol.Timing.TTL
+	others := rivals{node: i.node, admit: func(l persistence.Lease, first bool) (time.Duration, bool) {
+		patience := 3 * ttl / 2
+		if bytes.Compare(i.id[:], l.Incarnation[:]) > 0 {
+			patience = ttl
+		}
+		return patience, first && !slices.Contains(own, l.Incarnation) // One that came later gives way to this one.
+	}}
+	other, err := others.await(ctx)
+	for err != nil {
+		if ctx.Err() != nil {
+			return
+		}
+		other, err = others.await(ctx) // The lease ends if the store stays unavailable.
 	}
 	i.post(input{do: func() {
 		if other != nil {
@@ -110,59 +101,94 @@ func (i *incarnation) claimName(own []persistence.Incarnation) {
 	}})
 }
 
-// awaitNamesakes returns the lease of another live process of the name, or nil once all such leases are dead or were
-// not renewed for a TTL. It is not done if the incarnation ended first.
+// rivals are leases of a node's name that may be those of other live processes.
 //
-// The other process may be one that starts at this moment: that one gives way as soon as it sees this lease renewed.
-// So this one gives way only if the other is still alive some time later. If both follow a former incarnation, the one
-// of the greater incarnation gives way first:
+// A process is known to be alive once its counter moved twice. One move proves nothing: the last renewal of a process
+// that crashed may reach the row late, even after its successor has read it. A second one was sent only after the
+// process had heard of the first:
 //
-//	0              TTL/4                   TTL/2                    TTL
-//	lease acquired one that starts is gone the greater gives way    the smaller gives way
-func (i *incarnation) awaitNamesakes(own []persistence.Incarnation) (other *persistence.Lease, done bool) {
-	n, ttl := i.node, i.node.config.Protocol.Timing.TTL
-	poll := time.NewTicker(min(ttl/16, longestPause))
+//	crashed process    send renewal ── crash
+//	its successor                            read ─────────── read   one move
+//	row                                           counter moves
+//
+// A process whose counter stood still for a TTL is dead, or has no lease any more. So each lease is decided within two
+// TTLs of its first read.
+type rivals struct {
+	node *Node
+	// admit says whether a lease that was not known is that of a rival, and how long this process waits before it
+	// gives way to that one. first is set for the leases of the first read.
+	admit func(l persistence.Lease, first bool) (patience time.Duration, rival bool)
+	known map[persistence.Incarnation]*rival
+	read  bool // the leases were read at least once
+}
+
+// rival is what reads of a lease have shown. Reads may be slow, so times are measured from the end of one to the
+// beginning of another:
+//
+//	read                      read
+//	├────┤ since, moved ─────►├────┤
+type rival struct {
+	first, last  uint64        // counters
+	since, moved lease.Instant // ends of the reads that were the first to show them
+	patience     time.Duration
+}
+
+// add adds the lease of a rival, with the end of the read that showed it.
+func (r *rivals) add(l persistence.Lease, at lease.Instant, patience time.Duration) {
+	if r.known == nil {
+		r.known = make(map[persistence.Incarnation]*rival)
+	}
+	r.known[l.Incarnation] = &rival{l.Counter, l.Counter, at, at, patience}
+}
+
+// look records what a read from began to ended has shown. It returns the lease of a rival that lives and is given way
+// to, or nil, and whether another read is needed.
+func (r *rivals) look(leases []persistence.Lease, began, ended lease.Instant) (alive *persistence.Lease, again bool) {
+	ttl := r.node.config.Protocol.Timing.TTL
+	for k, l := range leases {
+		o := r.known[l.Incarnation]
+		if o == nil {
+			if patience, ok := r.admit(l, !r.read); ok {
+				r.add(l, ended, patience)
+				again = true
+			}
+			continue
+		}
+		if l.Counter > o.last {
+			o.last, o.moved = l.Counter, ended
+		}
+		if o.last >= o.first+2 && began.Sub(o.since) >= o.patience {
+			return &leases[k], false
+		}
+		again = again || began.Sub(o.moved) < ttl
+	}
+	r.read = true
+	return nil, again
+}
+
+// await returns the lease of a rival that lives, or nil once none does. Errors: those of the store and of ctx. It may
+// be called again after one of the store.
+func (r *rivals) await(ctx context.Context) (*persistence.Lease, error) {
+	n := r.node
+	// A lease is renewed four times a TTL.
+	poll := time.NewTicker(min(n.config.Protocol.Timing.TTL/16, longestPause))
 	defer poll.Stop()
-	var seen map[persistence.Incarnation]uint64 // counters of the others when they were first read
-	var since lease.Instant
 	for {
-		// Measured around the read as in awaitSilence.
-		now := n.config.Clock.Now()
-		ctx, cancel := context.WithTimeout(context.Background(), ttl)
-		all, err := n.namesakes(ctx)
-		cancel()
-		others := slices.DeleteFunc(all, func(l persistence.Lease) bool { return slices.Contains(own, l.Incarnation) })
-		switch {
-		case err != nil: // The lease ends if the store stays unavailable.
-		case seen == nil:
-			seen, since = map[persistence.Incarnation]uint64{}, n.config.Clock.Now()
-			for _, l := range others {
-				seen[l.Incarnation] = l.Counter
-			}
-			if len(others) == 0 {
-				return nil, true
-			}
-		default:
-			waited, waiting := now.Sub(since), false
-			for k, l := range others {
-				counter, known := seen[l.Incarnation]
-				patience := ttl
-				if bytes.Compare(i.id[:], l.Incarnation[:]) > 0 {
-					patience = ttl / 2
-				}
-				if known && l.Counter > counter && waited >= patience {
-					return &others[k], true
-				}
-				waiting = waiting || known && waited < ttl // One that came later sees this lease and gives way.
-			}
-			if !waiting {
-				return nil, true
+		began := n.config.Clock.Now()
+		leases, err := n.namesakes(ctx)
+		if err == nil {
+			alive, again := r.look(leases, began, n.config.Clock.Now())
+			if alive != nil || !again {
+				return alive, nil
 			}
 		}
 		select {
-		case <-i.over:
-			return nil, false
 		case <-poll.C:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("find out whether node %q runs already: %w", n.config.Name, ctx.Err())
+		}
+		if err != nil { // After the pause: the caller may call again at once.
+			return nil, err
 		}
 	}
 }

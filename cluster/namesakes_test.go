@@ -2,8 +2,8 @@ package cluster_test
 
 import (
 	"errors"
+	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -31,9 +31,18 @@ func TestNameTakenMeanwhile(t *testing.T) {
 		return faulty.Fault{}
 	})
 	ns.until("the first process has read the lease of the second", func() bool { return reads.Load() > 1 })
-	renewals := ns.counter(second)
-	ns.pass(second, "the second process renews its lease", func() bool { return ns.counter(second) > renewals })
-	ns.pass(a, "the first process stops", func() bool { return a.count(cluster.Ended) == 2 })
+	// Time passes at both, and the second process renews its lease between two reads of the first.
+	for a.count(cluster.Ended) < 2 {
+		renewals := ns.counter(second)
+		ns.pass(second, "the second process renews its lease", func() bool { return ns.counter(second) > renewals })
+		if a.Status().Lease > 40*time.Second { // it renews with 44 s left
+			a.clock.jump(10 * time.Second)
+		}
+		before := reads.Load()
+		ns.until("the first process has read leases again, or stops", func() bool {
+			return reads.Load() > before+1 || a.count(cluster.Ended) == 2
+		})
+	}
 	if cause := a.ended(); !errors.Is(cause, cluster.ErrNameTaken) || !strings.Contains(cause.Error(), "second:7800") {
 		t.Errorf("the first process stopped for %v, want an error that names the address of the second", cause)
 	}
@@ -50,36 +59,76 @@ func TestNameTakenMeanwhile(t *testing.T) {
 	}
 }
 
-// TestSlowReadsOfLeases: however slow the reads of a process that starts are, it finds that another one has its name:
-// that one has a TTL to renew its lease between two reads.
-func TestSlowReadsOfLeases(t *testing.T) {
-	for name, slow := range map[string]faulty.Op{
-		"of the names at first": faulty.Leases, "of the other lease": faulty.Lease,
+// TestNamesakesAtTheStart: a process that starts finds another live one of its name by two renewals of its lease,
+// however slow one of the reads is. One renewal may be the last of a process that crashed, which was late. Of two that
+// start at the same time, the one of the greater incarnation gives way, unless the other does.
+func TestNamesakesAtTheStart(t *testing.T) {
+	const ttl = time.Minute
+	older := persistence.Lease{
+		Incarnation: persistence.Incarnation{0: 255, 15: 1}, Node: "a", Address: "other:7800", Counter: 1,
+	}
+	smaller := older
+	smaller.Incarnation[0] = 0
+	for name, test := range map[string]struct {
+		other   persistence.Lease
+		created int // before which read
+		renewed int // how often, a read each
+		dead    bool
+		slow    []int // reads that take a TTL
+		taken   bool
+	}{
+		"renewed":                           {older, 0, 2, false, nil, true},
+		"renewed, first read slow":          {older, 0, 2, false, []int{0}, true},
+		"renewed, second read slow":         {older, 0, 2, false, []int{1}, true},
+		"renewed, third read slow":          {older, 0, 2, false, []int{2}, true},
+		"renewed, fourth read slow":         {older, 0, 2, false, []int{3}, true},
+		"silent":                            {older, 0, 0, false, []int{2}, false},
+		"one renewal was late":              {older, 0, 1, false, []int{3}, false},
+		"at the same time, smaller":         {smaller, 1, 9, false, []int{3, 5}, true},
+		"at the same time, smaller, silent": {smaller, 1, 1, false, []int{4}, false},
+		"at the same time, gives way":       {smaller, 1, 2, true, nil, false},
+		"at the same time, greater":         {older, 1, 9, false, nil, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ns := newNodes(t)
-			other := persistence.Lease{
-				Incarnation: persistence.NewIncarnation(), Node: "a", Address: "other:7800", Counter: 1,
+			now, reads, slow := persistence.Lease{}, 0, atomic.Bool{}
+			become := func(next persistence.Lease) {
+				ns.swap(now, next)
+				now = next
 			}
-			ns.swap(persistence.Lease{}, other)
-			next := other
-			next.Counter++
-			var once sync.Once
-			var reads atomic.Int64
 			a := ns.start("a", calm, func(c *cluster.NodeConfig) {
 				c.Ownership.(*faulty.Store).SetScript(func(call faulty.Call) faulty.Fault {
-					if call.Op == slow {
-						once.Do(func() { c.Clock.(*clock).jump(time.Minute) }) // a TTL
+					switch {
+					case call.Op == faulty.CompareAndSetLease && slow.Load():
+						return faulty.Fault{Kind: faulty.LoseRequest} // Its lease ends, and no other follows that reads, too.
+					case call.Op != faulty.Leases:
+						return faulty.Fault{}
 					}
-					if call.Op == faulty.Lease && reads.Add(1) == 2 {
-						ns.swap(other, next) // between the first and the second read
+					next := now
+					switch after := reads - max(test.created, 1); {
+					case reads == test.created:
+						become(test.other)
+					case after > 0 && after <= test.renewed:
+						next.Counter++
+						become(next)
+					case after == test.renewed+1 && test.dead:
+						next.Dead = true
+						become(next)
 					}
+					if slices.Contains(test.slow, reads) {
+						slow.Store(reads > 0)
+						c.Clock.(*clock).jump(ttl)
+					}
+					reads++
 					return faulty.Fault{}
 				})
 			})
 			err := a.AwaitName(t.Context())
-			if !errors.Is(err, cluster.ErrNameTaken) || !strings.Contains(err.Error(), other.Address) {
-				t.Errorf("%v, want an error that names the address of the other process", err)
+			if errors.Is(err, cluster.ErrNameTaken) != test.taken || (err != nil) != test.taken {
+				t.Errorf("%v, want taken: %t", err, test.taken)
+			}
+			if err != nil && !strings.Contains(err.Error(), test.other.Address) {
+				t.Errorf("%v, want the address of the other process", err)
 			}
 		})
 	}
