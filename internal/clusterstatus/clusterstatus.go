@@ -112,19 +112,21 @@ type member struct {
 	gone    bool // no longer listed
 	since   time.Time
 	cause   string
-	// rows counts shards whose latest row names it, unserved those of them that are not served.
+	// rows counts shards whose latest row names it, without those in transit, unserved those of them that are not
+	// served.
 	rows, unserved int
 }
 
 // isNode reports whether the process holds customers, planned whether its absence was
 // announced and leaves nothing unserved, away whether it should answer and does not, idle
-// whether it holds nothing by request.
+// whether it holds nothing by request, takes whether it claims shards that others release.
 func (m *member) isNode() bool  { return slices.Contains(m.Roles, licensedv1.NodeRole_NODE_ROLE_NODE) }
 func (m *member) planned() bool { return m.leaving && m.rows == 0 }
 func (m *member) away() bool    { return !m.answered && !m.planned() }
 func (m *member) idle() bool {
 	return m.State == licensedv1.NodeState_NODE_STATE_DRAINING || m.State == licensedv1.NodeState_NODE_STATE_DRAINED
 }
+func (m *member) takes() bool { return m.isNode() && m.speaks && !m.idle() }
 
 // assessment is one computation. The steps of Assess fill it in order; each reads what
 // those before it wrote.
@@ -248,13 +250,17 @@ func either(i, j persistence.Incarnation) persistence.Incarnation {
 func (a *assessment) unheld(row persistence.Shard) licensedv1.ShardState {
 	m := a.byIncarnation[either(row.Owner, row.Successor)]
 	switch {
-	case row.Epoch == 0 || m == nil || m.gone:
-	// An answer and a row need not be of one moment.
-	case m.speaks: // Its answer is older than the row, or it is claiming the shard.
+	case row.Epoch == 0:
+	// A released shard has no owner. If its successor does not claim it, for example because that one drains as well,
+	// another node does.
+	case row.Owner.IsZero() && slices.ContainsFunc(a.members, (*member).takes),
+		// An answer and a row need not be of one moment: the answer is older than the row, or its member is claiming the
+		// shard.
+		m != nil && m.speaks:
 		if was, ok := a.Moving[row.ID]; !ok || was.Epoch != row.Epoch || a.Now.Sub(was.Since) < Stuck {
 			return licensedv1.ShardState_SHARD_STATE_MOVING
 		}
-	case !m.answered && a.Now.Sub(m.since) < Stuck:
+	case m != nil && !m.gone && !m.answered && a.Now.Sub(m.since) < Stuck:
 		return licensedv1.ShardState_SHARD_STATE_UNCONFIRMED
 	}
 	return licensedv1.ShardState_SHARD_STATE_ORPHANED
@@ -272,10 +278,9 @@ func (a *assessment) place(row persistence.Shard, m *member, state licensedv1.Sh
 	default:
 		a.out.ShardsUnserved++
 	}
-	// The member is blamed for what is not served; the row names it.
-	if m != nil {
-		if m.rows++; state != licensedv1.ShardState_SHARD_STATE_OPEN &&
-			state != licensedv1.ShardState_SHARD_STATE_MOVING {
+	// The member is blamed for what is not served; the row names it. A shard in transit may be taken by another one.
+	if m != nil && state != licensedv1.ShardState_SHARD_STATE_MOVING {
+		if m.rows++; state != licensedv1.ShardState_SHARD_STATE_OPEN {
 			m.unserved++
 		}
 	}

@@ -99,6 +99,17 @@ func (in *Input) leaveLast(from, to int) {
 	}
 }
 
+// drainTwo drains n1 and n2 at once. n1 has released shard 0 to n2, which claims nothing any more.
+func (in *Input) drainTwo() {
+	in.take(3, 1)
+	in.take(3, 2)
+	for k := range 2 {
+		in.Answers[k].Self.State, in.Answers[k].Self.Lease.Remaining = licensedv1.NodeState_NODE_STATE_DRAINED, nil
+	}
+	in.Rows[0] = persistence.Shard{ID: 0, Epoch: 5, Successor: i(2)}
+	in.Answers[2].Holds = slices.DeleteFunc(in.Answers[2].Holds, func(h Held) bool { return h.Shard == 0 })
+}
+
 const (
 	ok       = licensedv1.ClusterLevel_CLUSTER_LEVEL_OK
 	degraded = licensedv1.ClusterLevel_CLUSTER_LEVEL_DEGRADED
@@ -198,8 +209,40 @@ func TestStatus(t *testing.T) {
 			for id := range in.Shards {
 				in.Rows = append(in.Rows, persistence.Shard{ID: id, Epoch: 5, Successor: i(9)})
 			}
+		}, degraded, "8 4 0 0, 2 of 3", []string{"2 of 3 nodes running; n1 not responding since 10:20:45 UTC"}},
+		"forged rows still release them": {func(in *Input) {
+			in.gone(0, 5*time.Second, false)
+			in.Moving = map[uint32]Moving{}
+			for id := range in.Shards {
+				in.Rows = append(in.Rows, persistence.Shard{ID: id, Epoch: 5, Successor: i(9)})
+				in.Moving[id] = Moving{5, now.Add(-Stuck)}
+			}
 		}, critical, "8 0 4 0, 2 of 3", []string{
 			"4 of 12 shards are not served", "2 of 3 nodes running; n1 not responding since 10:20:45 UTC",
+		}},
+		"two nodes drain, and one released shards to the other": {func(in *Input) {
+			in.drainTwo()
+		}, degraded, "11 1 0 0, 1 of 1", []string{"One node is running"}},
+		"the other has left": {func(in *Input) {
+			in.drainTwo()
+			in.gone(1, 0, true)
+		}, degraded, "11 1 0 0, 1 of 1", []string{"One node is running"}},
+		"the other has another incarnation": {func(in *Input) {
+			in.drainTwo()
+			in.Answers[1] = nodeAnswer(2)
+			in.Answers[1].Incarnation = i(9)
+		}, ok, "11 1 0 0, 2 of 2", nil},
+		"the third still does not take them": {func(in *Input) {
+			in.drainTwo()
+			in.Moving = map[uint32]Moving{0: {5, now.Add(-Stuck)}}
+		}, critical, "11 0 1 0, 1 of 1", []string{
+			"1 of 12 shards is not served; last owner: n2 (1)", "One node is running",
+		}},
+		"the third does not answer": {func(in *Input) {
+			in.drainTwo()
+			in.silent(2, 0)
+		}, critical, "0 0 1 11, 0 of 1", []string{
+			"1 of 12 shards is not served; last owner: n2 (1)", "11 of 12 shards are not confirmed as served", "0 of 1",
 		}},
 		"a node released its last shard and left": {func(in *Input) {
 			in.leaveLast(1, 2)
@@ -561,7 +604,7 @@ func TestRunbook(t *testing.T) {
 				"-")] = true
 		}
 	}
-	for _, file := range []string{"clusterstatus.go", "../node/status.go"} {
+	for _, file := range []string{"clusterstatus.go", "../status/warnings.go"} {
 		source, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
