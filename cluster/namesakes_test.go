@@ -100,7 +100,7 @@ func TestNamesakesAtTheStart(t *testing.T) {
 				c.Ownership.(*faulty.Store).SetScript(func(call faulty.Call) faulty.Fault {
 					switch {
 					case call.Op == faulty.CompareAndSetLease && slow.Load():
-						return faulty.Fault{Kind: faulty.LoseRequest} // Its lease ends, and no other follows that reads, too.
+						return faulty.Fault{Kind: faulty.LoseRequest} // No other incarnation follows that reads, too.
 					case call.Op != faulty.Leases:
 						return faulty.Fault{}
 					}

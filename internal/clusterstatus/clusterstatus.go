@@ -254,8 +254,7 @@ func (a *assessment) unheld(row persistence.Shard) licensedv1.ShardState {
 	// A released shard has no owner. If its successor does not claim it, for example because that one drains as well,
 	// another node does.
 	case row.Owner.IsZero() && slices.ContainsFunc(a.members, (*member).takes),
-		// An answer and a row need not be of one moment: the answer is older than the row, or its member is claiming the
-		// shard.
+		// An answer and a row need not be of one moment: the answer is older, or its member is claiming the shard.
 		m != nil && m.speaks:
 		if was, ok := a.Moving[row.ID]; !ok || was.Epoch != row.Epoch || a.Now.Sub(was.Since) < Stuck {
 			return licensedv1.ShardState_SHARD_STATE_MOVING
