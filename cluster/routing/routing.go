@@ -260,9 +260,10 @@ type trial struct {
 	alone  time.Time           // since when there is nobody to ask who can be reached; zero if there is
 	silent map[string]struct{} // addresses that could not be reached since
 	// unowned is since when the shard has no owner, and no node that was asked took it;
-	// zero if it may have one. With alone it decides when the request is answered
-	// UnservedError.
-	unowned time.Time
+	// zero if it may have one. Denied is since when the owner by the row has denied that
+	// it has the shard; zero if it has not. With alone they decide when the request is
+	// answered UnservedError.
+	unowned, denied time.Time
 
 	counted string // the address of the node that the request is counted for; empty for none
 }
@@ -333,13 +334,17 @@ func (t *trial) result(err error) error {
 		actors.ErrUnknownOutcome, err.Error())
 }
 
-// unserved returns an error if nobody has served the shard for long enough, for one of two reasons. No node has a
+// unserved returns an error if nobody has served the shard for long enough, for one of three reasons. No node has a
 // lease, or none of those that have one can be reached: while one can, it takes over the shards of those that cannot.
 // Or nobody has owned the shard since, as the store shows it, and the nodes that were asked have not taken it: after a
-// failure the patience begins when the lease of the former owner is marked dead, and others take the shard at once.
+// failure the patience begins when the lease of the former owner is marked dead, and others take the shard at once. Or
+// the owner by the row, which gossip shows to run, denies that it has the shard. A process that was restarted at the
+// owner's address does not count: the lease of the former run ends soon, and others take the shard then.
 func (t *trial) unserved(view view, err error) error {
-	notSent := errors.Is(err, transport.ErrNotSent)
-	t.unowned = during(t.unowned, view.unowned && (notSent || errors.Is(err, actors.ErrNotOwner)))
+	notSent, notOwner := errors.Is(err, transport.ErrNotSent), errors.Is(err, actors.ErrNotOwner)
+	t.unowned = during(t.unowned, view.unowned && (notSent || notOwner))
+	_, listed := view.members.byIncarnation[view.row.Owner]
+	t.denied = during(t.denied, view.owner && listed && notOwner)
 	if t.alone = during(t.alone, view.none != nil || notSent); t.alone.IsZero() {
 		t.silent = nil
 	} else if view.none == nil {
@@ -354,6 +359,10 @@ func (t *trial) unserved(view view, err error) error {
 		return &actors.UnservedError{Known: c.absent()}
 	case t.left(t.unowned) == 0:
 		return &actors.UnservedError{Known: c.idle()}
+	case t.left(t.denied) == 0:
+		return &actors.UnservedError{
+			Known: "the owner of its shard does not hold it: " + view.members.who(view.row.Owner),
+		}
 	}
 	return nil
 }
@@ -416,7 +425,7 @@ func (t *trial) wait(ctx context.Context, view view) error {
 	// Random, so that requests which failed together do not come back together.
 	pause := t.pause/2 + rand.N(t.pause/2+1)
 	// The patience may end before the pause does, and must be answered then.
-	for _, since := range []time.Time{t.alone, t.unowned} {
+	for _, since := range []time.Time{t.alone, t.unowned, t.denied} {
 		if left := t.left(since); left > 0 {
 			pause = min(pause, left)
 		}

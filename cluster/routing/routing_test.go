@@ -433,6 +433,7 @@ func TestUnserved(t *testing.T) {
 	refused := func(string) error { return fmt.Errorf("%w: refused", transport.ErrNotSent) }
 	notOwner := func(string) error { return actors.ErrNotOwner }
 	const idle = "its shard has no owner, and no node has taken it: "
+	const denied = "the owner of its shard does not hold it: "
 	type metas map[string]*clusterv1.Meta
 	both := func(m *clusterv1.Meta) metas { return metas{"a": m, "b": m} }
 	draining, wrongClock := &clusterv1.Meta{Draining: true}, &clusterv1.Meta{ClockWrong: true}
@@ -452,7 +453,9 @@ func TestUnserved(t *testing.T) {
 			}
 			return actors.ErrNotOwner
 		}, ""},
-		"one, not an owner":     {metas{"a": {}}, row(1, "a", ""), notOwner, ""},
+		"one, not an owner":     {metas{"a": {}}, row(1, "a", ""), notOwner, denied + "a"},
+		"a restarted one":       {metas{"b": {}}, row(1, "former b", ""), notOwner, ""},
+		"one, no answers":       {metas{"a": {}}, row(1, "a", ""), func(string) error { return actors.ErrUnknownOutcome }, ""},
 		"all drain":             {both(draining), row(2, "", ""), notOwner, idle + "a (draining), b (draining)"},
 		"all drain, dead owner": {both(draining), row(2, "gone", ""), notOwner, idle + "a (draining), b (draining)"},
 		"wrong clocks": {
@@ -463,10 +466,16 @@ func TestUnserved(t *testing.T) {
 		"nobody takes it":        {metas{"a": {}, "b": {}}, row(2, "", "gone"), notOwner, idle + "a, b"},
 		"new cluster":            {metas{"a": {}}, row(0, "", ""), notOwner, idle + "a"},
 		"a hand-over":            {metas{"a": draining, "b": {}}, row(2, "", "b"), notOwner, ""},
-		"the owner is draining":  {metas{"a": draining}, row(2, "a", ""), notOwner, ""},
+		"the owner is draining":  {metas{"a": draining}, row(2, "a", ""), notOwner, denied + "a"},
 		"the owner may be alive": {metas{"a": {}, "b": {}}, row(2, "hidden", ""), notOwner, ""},
 		"a node claims it": {metas{"a": {}}, row(2, "", ""), func(string) error {
 			return &cluster.NotOwnerError{Row: row(3, "a", "")}
+		}, denied + "a"},
+		"a node claims it while others deny it": {metas{"a": {}, "b": {}}, row(1, "b", ""), func(name string) error {
+			if name == "a" {
+				return refused(name)
+			}
+			return &cluster.NotOwnerError{Row: row(2, "a", "")}
 		}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -480,6 +489,7 @@ func TestUnserved(t *testing.T) {
 				}
 				s.SetMembers(all)
 				s.leases.dead[incarnation("gone")] = true
+				s.leases.at[incarnation("former b")] = "at b"
 				s.hear(c.row)
 				s.answer = c.answer
 				began := time.Now()

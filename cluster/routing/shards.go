@@ -1,6 +1,7 @@
 package routing
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"strings"
@@ -231,6 +232,16 @@ func (c *members) idle() string {
 		}
 		return m.Name
 	}))
+}
+
+// who returns the name of the listed node of an incarnation.
+func (c *members) who(i persistence.Incarnation) string {
+	return strings.Join(c.nodes(func(m membership.Member) string {
+		if bytes.Equal(m.Meta.GetIncarnation(), i[:]) {
+			return m.Name
+		}
+		return ""
+	}), "")
 }
 
 // nodes returns what a function says of each node with a lease.
