@@ -432,6 +432,7 @@ func TestUnserved(t *testing.T) {
 	patience := DefaultConfig().Patience
 	refused := func(string) error { return fmt.Errorf("%w: refused", transport.ErrNotSent) }
 	notOwner := func(string) error { return actors.ErrNotOwner }
+	lost := func(string) error { return actors.ErrUnknownOutcome }
 	const idle = "its shard has no owner, and no node has taken it: "
 	const denied = "the owner of its shard does not hold it: "
 	type metas map[string]*clusterv1.Meta
@@ -455,7 +456,7 @@ func TestUnserved(t *testing.T) {
 		}, ""},
 		"one, not an owner":     {metas{"a": {}}, row(1, "a", ""), notOwner, denied + "a"},
 		"a restarted one":       {metas{"b": {}}, row(1, "former b", ""), notOwner, ""},
-		"one, no answers":       {metas{"a": {}}, row(1, "a", ""), func(string) error { return actors.ErrUnknownOutcome }, ""},
+		"one, no answers":       {metas{"a": {}}, row(1, "a", ""), lost, ""},
 		"all drain":             {both(draining), row(2, "", ""), notOwner, idle + "a (draining), b (draining)"},
 		"all drain, dead owner": {both(draining), row(2, "gone", ""), notOwner, idle + "a (draining), b (draining)"},
 		"wrong clocks": {
