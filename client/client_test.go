@@ -42,6 +42,8 @@ type gateway struct {
 	// most is the number of calls that a session holds, 1024 if it is 0; after awayAfter calls it goes away.
 	most      uint32
 	awayAfter int
+	// ends returns what a session ends with when a call arrives; nil: it goes on.
+	ends func(c *licensedv1.SessionCall) error
 
 	address string
 	server  *grpc.Server

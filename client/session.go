@@ -24,10 +24,13 @@ import (
 	"licensed/messages/licensedv1"
 )
 
-// A message of a session has no more calls than this, and no more bytes but for its last call. Gateways accept more.
+// A message of a session has no more calls than this, and no more bytes but for its last call. Gateways accept as many
+// calls, and 64 KiB. They end a session, with all its calls, that sends more.
 const (
 	messageCalls = 256
 	messageBytes = 32 << 10
+	// callBytes is the size from which on a call is sent by itself: the gateway's answer to it concerns no other call.
+	callBytes = 16 << 10
 )
 
 // sessionAge is the time after which a session gives way to a new one, to the gateway that gRPC then chooses: a gateway
@@ -77,7 +80,7 @@ func (p *sessions) invoke(
 	ctx context.Context, method string, request, reply any, options ...grpc.CallOption,
 ) (at time.Time, err error) {
 	field := sessionFields[method]
-	if field == nil || slices.ContainsFunc(options, ofOneReply) {
+	if field == nil || slices.ContainsFunc(options, ofOneReply) || proto.Size(request.(proto.Message)) >= callBytes {
 		return p.unary.invoke(ctx, method, request, reply, options...)
 	}
 	c := &sessionCall{outcome: make(chan *licensedv1.SessionOutcome, 1), SessionCall: &licensedv1.SessionCall{}}
@@ -93,7 +96,7 @@ func (p *sessions) invoke(
 		return time.Time{}, deliver(o, field, reply.(proto.Message))
 	case <-ctx.Done():
 		if s.leave(c) {
-			return time.Time{}, neverSent(status.FromContextError(ctx.Err()))
+			return time.Time{}, because(ReasonNotExecuted, status.FromContextError(ctx.Err()))
 		}
 		return time.Time{}, status.FromContextError(ctx.Err()).Err()
 	}
@@ -113,12 +116,30 @@ func deliver(o *licensedv1.SessionOutcome, field protoreflect.FieldDescriptor, r
 	return nil
 }
 
-// neverSent is the error of a call that no gateway has seen.
-func neverSent(s *status.Status) error {
-	if with, err := s.WithDetails(&errdetails.ErrorInfo{Reason: ReasonNotExecuted, Domain: "licensed"}); err == nil {
+// because returns an error with a reason.
+func because(reason string, s *status.Status) error {
+	if with, err := s.WithDetails(&errdetails.ErrorInfo{Reason: reason, Domain: "licensed"}); err == nil {
 		s = with
 	}
 	return s.Err()
+}
+
+// noOutcome returns the error of a call that was sent over a session which ended with this status. The call was
+// certainly not executed only if the gateway gives one of three reasons. The code alone does not say so: it may be of
+// gRPC or a proxy, which know nothing of the calls.
+func noOutcome(s *status.Status) error {
+	ended := status.New(codes.Unavailable, "the session ended: "+s.Message())
+	for _, d := range s.Details() {
+		info, ok := d.(*errdetails.ErrorInfo)
+		switch {
+		case !ok:
+		case info.Reason == ReasonInvalid || info.Reason == ReasonNotExecuted || info.Reason == ReasonOverloaded:
+			return because(ReasonNotExecuted, ended)
+		default:
+			return because(ReasonOutcomeUnknown, ended)
+		}
+	}
+	return ended.Err()
 }
 
 // join queues a call in the session of the next gateway, which is opened if there is none that accepts calls.
@@ -274,11 +295,12 @@ func (s *session) end(err error) {
 			Outcome: &licensedv1.SessionOutcome_Error{Error: status.Convert(err).Proto()},
 		}
 	}
+	why := status.Convert(err)
 	for _, c := range s.waiting {
-		fail(c, err)
+		fail(c, noOutcome(why))
 	}
 	for _, c := range s.queue {
-		fail(c, neverSent(status.New(codes.Unavailable, "the session ended: "+status.Convert(err).Message())))
+		fail(c, because(ReasonNotExecuted, status.New(codes.Unavailable, "the session ended: "+why.Message())))
 	}
 	s.waiting, s.queue = nil, nil
 	s.notify()

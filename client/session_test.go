@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -60,6 +61,13 @@ func (g *gateway) Session(s licensedv1.LicenseService_SessionServer) error {
 		}
 		mu.Unlock()
 		for _, c := range m.Calls {
+			if g.ends != nil {
+				if err := g.ends(c); errors.Is(err, io.EOF) {
+					return nil
+				} else if err != nil {
+					return err
+				}
+			}
 			if n++; n == g.awayAfter {
 				mu.Lock()
 				err := s.Send(&licensedv1.SessionResponse{GoingAway: true})
@@ -156,5 +164,81 @@ func TestSessionSwitches(t *testing.T) {
 			}
 		})
 	}
+	calls.Wait()
+}
+
+// TestSessionEnds: a call without an outcome was not executed if the gateway says so, and is of unknown outcome
+// otherwise, whatever the code of the end is. It is repeated with the same id in both cases.
+func TestSessionEnds(t *testing.T) {
+	for name, test := range map[string]struct {
+		end  error
+		want error
+	}{
+		"the gateway stops": {failure(codes.Unavailable, client.ReasonNotExecuted, "stops"), client.ErrNotExecuted},
+		"a fault":           {failure(codes.InvalidArgument, client.ReasonInvalid, "id 1"), client.ErrNotExecuted},
+		"outcomes not read": {
+			failure(codes.ResourceExhausted, client.ReasonOutcomeUnknown, "read"), client.ErrOutcomeUnknown,
+		},
+		"a bug":               {failure(codes.Internal, client.ReasonBug, "bug"), client.ErrOutcomeUnknown},
+		"OK":                  {io.EOF, client.ErrOutcomeUnknown},
+		"a proxy's limit":     {status.Error(codes.ResourceExhausted, "calm"), client.ErrOutcomeUnknown},
+		"a proxy's rule":      {status.Error(codes.PermissionDenied, "no"), client.ErrOutcomeUnknown},
+		"a proxy's ignorance": {status.Error(codes.Unimplemented, "what"), client.ErrOutcomeUnknown},
+		"a broken connection": {status.Error(codes.Unavailable, "reset"), client.ErrOutcomeUnknown},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var mu sync.Mutex
+			var ids []string
+			g := (&gateway{ends: func(c *licensedv1.SessionCall) error {
+				mu.Lock()
+				defer mu.Unlock()
+				if ids = append(ids, c.GetAcquireLicense().CommandId); len(ids) == 1 {
+					return test.end
+				}
+				return nil
+			}}).start(t)
+			var attempts []error
+			c := dial(t, client.Options{Session: true, RetryRatio: 1, OnAttempt: func(a client.Attempt) {
+				attempts = append(attempts, a.Err)
+			}}, g)
+			if _, err := c.AcquireLicense(t.Context(), request()); err != nil {
+				t.Fatal(err)
+			}
+			if len(attempts) != 2 || !errors.Is(attempts[0], test.want) || len(ids) != 2 || ids[0] != ids[1] {
+				t.Errorf("attempts: %v with the ids %q, want first %v", attempts, ids, test.want)
+			}
+		})
+	}
+}
+
+// TestSessionOfLongCall: what a gateway does not accept in a session is sent by itself, and no other call fails.
+func TestSessionOfLongCall(t *testing.T) {
+	arrived, leave := make(chan struct{}, 9), make(chan struct{})
+	g := (&gateway{acquire: func(_ context.Context, m *licensedv1.AcquireLicenseRequest) error {
+		if len(m.TitleId) < 100 {
+			arrived <- struct{}{}
+			<-leave
+		}
+		return nil
+	}, ends: func(c *licensedv1.SessionCall) error {
+		if len(c.GetAcquireLicense().TitleId) > 100 {
+			return failure(codes.ResourceExhausted, client.ReasonInvalid, "too long")
+		}
+		return nil
+	}}).start(t)
+	c := dial(t, client.Options{Session: true, RetryRatio: -1}, g)
+	var calls sync.WaitGroup
+	calls.Go(func() {
+		if _, err := c.AcquireLicense(t.Context(), request()); err != nil {
+			t.Error(err)
+		}
+	})
+	<-arrived
+	long := request()
+	long.TitleId = strings.Repeat("x", 70<<10)
+	if _, err := c.AcquireLicense(t.Context(), long); err != nil {
+		t.Errorf("the long call: %v", err)
+	}
+	close(leave)
 	calls.Wait()
 }
