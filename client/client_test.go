@@ -42,7 +42,7 @@ type gateway struct {
 	// most is the number of calls that a session holds, 1024 if it is 0; after awayAfter calls it goes away.
 	most      uint32
 	awayAfter int
-	// ends returns what a session ends with when a call arrives; nil: it goes on.
+	// ends returns what a session ends with when a call arrives; nil: the session continues.
 	ends func(c *licensedv1.SessionCall) error
 
 	address string
