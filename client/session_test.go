@@ -167,8 +167,8 @@ func TestSessionSwitches(t *testing.T) {
 	calls.Wait()
 }
 
-// TestSessionEnds: a call without an outcome was not executed if the reason is one of the gateway's that mean this, and is
-// of unknown outcome otherwise, whatever the code of the end is. It is repeated with the same id in both cases.
+// TestSessionEnds: a call without an outcome was not executed if the gateway gives one of three reasons, and is of
+// unknown outcome otherwise, whatever the code of the end is. It is repeated with the same id in both cases.
 func TestSessionEnds(t *testing.T) {
 	for name, test := range map[string]struct {
 		end  error
