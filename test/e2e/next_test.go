@@ -79,7 +79,7 @@ func nextRelease(t *testing.T) []overlay.Edit {
 		{
 			File: "gateway/gateway.go",
 			From: "\tif g.config.HistoryReader != nil {\n",
-			To: "\tmount(pauseDownloads, connect.NewUnaryHandler(pauseDownloads, (&service{g}).PauseDownloads, " +
+			To: "\tmount(pauseDownloads, connect.NewUnaryHandler(pauseDownloads, newService(g).PauseDownloads, " +
 				"withInterceptor...))\n\tif g.config.HistoryReader != nil {\n",
 		},
 		{
