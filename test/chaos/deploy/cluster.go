@@ -261,7 +261,8 @@ func (c *Cluster) Kinds() []fault.Kind {
 		clockKind(c.nodes, ttl), gatewayClockKind(c.gateways, ttl), slowKind(c.nodes, ttl),
 		crashKind(c.nodes, failpoint.Points(), ttl),
 	}
-	kinds = append(kinds, hostileKind(c.intruder, c.gateways, ttl), damageKind(c.victims(), "snapshots", ttl, c.damage))
+	kinds = append(kinds, hostileKind(c.intruder, c.gateways, c.everything(), ttl),
+		damageKind(c.victims(), "snapshots", ttl, c.damage))
 	for _, what := range c.forgeries() {
 		kinds = append(kinds, forgedKind(c.intruder, append(append([]*server{}, c.nodes...), c.gateways...), what, ttl))
 	}

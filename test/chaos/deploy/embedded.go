@@ -119,7 +119,7 @@ func (e *Embedded) Kinds() []fault.Kind {
 		clockKind(ss, ttl), slowKind(ss, ttl),
 		crashKind(ss, slices.DeleteFunc(failpoint.Points(), solo), ttl),
 		damageKind(victims{ss, ss}, e.server.Process.Name(), ttl, e.damage),
-		hostileKind(&intruder{address: "127.0.66.6"}, ss, ttl),
+		hostileKind(&intruder{address: "127.0.66.6"}, ss, nil, ttl),
 	}
 	if e.cages != nil {
 		kinds = append(kinds, memoryKind(e.cages, ss, ttl))
