@@ -34,6 +34,8 @@ type call struct {
 	endless bool
 	// code of the reply; 0 is success.
 	code connect.Code
+	// stream is what a stream is counted with while it sends nothing, in bytes.
+	stream int64
 	// What the call has of its budgets; memory is for its reply, or what its stream sends.
 	request, slot, memory budget.Grant
 	written, flushed      bool
@@ -149,12 +151,12 @@ func bounded(next http.Handler, of *budget.Budget) http.Handler {
 // release, also after an error.
 func (c *call) admitted(body *body) (err error) {
 	if c.route.stream {
-		size := int64(streamBytes)
+		c.stream = streamBytes + 2*body.decoded // The request is held as long as the stream.
 		if c.route.session {
-			size = sessionBytes
+			c.stream = sessionBytes
 		}
 		if c.slot, err = c.budgets.open.Take(1, c.holders...); err == nil {
-			c.memory, err = c.budgets.streams.Take(size, c.holders...)
+			c.memory, err = c.budgets.streams.Take(c.stream, c.holders...)
 		}
 		return err
 	}

@@ -25,6 +25,10 @@ import (
 // MaxBodyBytes is the largest message a request may carry.
 const MaxBodyBytes = 64 << 10
 
+// maxOtherBytes is the largest message of other services, which have the name of a service or a symbol. A request of
+// theirs is counted with streamBytes, for the message as it arrives, decompressed, and decoded.
+const maxOtherBytes = 8 << 10
+
 // compressFrom is the size of a reply from which compression, where the client offers it, is worth its
 // time; replies to commands are a few hundred bytes.
 const compressFrom = 4 << 10
@@ -169,13 +173,13 @@ func (g *Gateway) Handler() http.Handler {
 		names = append(names, licensedv1connect.HistoryServiceName)
 	}
 	if g.config.Operations != nil {
-		mount(licensedv1connect.NewAdminServiceHandler(&adminService{g},
-			append(withInterceptor, connect.WithReadMaxBytes(MaxImportBytes))...))
+		mount(licensedv1connect.NewAdminServiceHandler(&adminService{g}, append(withInterceptor, largeImports)...))
 		names = append(names, licensedv1connect.AdminServiceName)
 	}
 	// Other services have no budgets of their own. An orchestrator that asks for health
 	// must not be refused because customers use up theirs.
 	other := func(path string, h http.Handler, of *budget.Budget) { mux.Handle(path, bounded(h, of)) }
+	options = append(slices.Clone(options), largest(maxOtherBytes))
 	path, health := grpchealth.NewHandler(g.config.Health, options...)
 	other(path, health, g.limits.operators.requests)
 	reflector := grpcreflect.NewStaticReflector(names...)
@@ -193,5 +197,13 @@ func (g *Gateway) Handler() http.Handler {
 
 // HandlerOptions returns the options of the API's handlers, for others that must behave alike.
 func HandlerOptions() []connect.HandlerOption {
-	return append(codecs(), connect.WithReadMaxBytes(MaxBodyBytes), connect.WithCompressMinBytes(compressFrom))
+	return append(codecs(), largest(MaxBodyBytes), connect.WithCompressMinBytes(compressFrom))
 }
+
+// largeImports lets messages of ImportCustomer, and no others, be larger.
+var largeImports = connect.WithConditionalHandlerOptions(func(spec connect.Spec) []connect.HandlerOption {
+	if spec.Procedure != licensedv1connect.AdminServiceImportCustomerProcedure {
+		return nil
+	}
+	return []connect.HandlerOption{largest(MaxImportBytes)}
+})

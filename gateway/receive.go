@@ -19,7 +19,7 @@ import (
 // body is a request's, read as a whole. It implements io.ReadCloser.
 type body struct {
 	bytes.Reader
-	// decoded is the size in bytes that it has at most when it is decompressed.
+	// decoded is the size in bytes that the message has at most when it is decompressed.
 	decoded int64
 }
 
@@ -38,7 +38,7 @@ const firstRead = 4 << 10
 // what has arrived and not by what was announced. Errors: ExceededError, connect.Error,
 // and what a reader returns.
 func (c *call) receive(ctx context.Context, w http.ResponseWriter, r *http.Request) (*body, error) {
-	b := &body{}
+	b := &body{decoded: c.decodedSize(r, 0)}
 	most := c.route.body + envelopeBytes
 	switch {
 	case r.ContentLength > most:
@@ -81,10 +81,7 @@ func (c *call) receive(ctx context.Context, w http.ResponseWriter, r *http.Reque
 		_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // Where limits cannot be set there are none.
 	}
 	b.Reset(content)
-	b.decoded = int64(len(content))
-	if compressed(r.Header) {
-		b.decoded = c.route.body
-	}
+	b.decoded = c.decodedSize(r, len(content))
 	return b, nil
 }
 
@@ -107,15 +104,27 @@ func tooLong(limit int64) *connect.Error {
 		fmt.Errorf("the message is larger than %d bytes; not executed", limit))
 }
 
-// compressed reports whether a body may be longer than it looks, in any of the protocols.
-func compressed(h http.Header) bool {
+// decodedSize returns the size in bytes that the message of a request with a body of a length has at most when it is
+// decompressed. The message of a GET request of the Connect protocol is in the URL.
+func (c *call) decodedSize(r *http.Request, length int) int64 {
+	if compressed(r) {
+		return c.route.body
+	}
+	return int64(length + len(r.URL.RawQuery))
+}
+
+// compressed reports whether a message may be longer than it looks, in any of the protocols.
+func compressed(r *http.Request) bool {
 	for _, name := range []string{"Content-Encoding", "Connect-Content-Encoding", "Grpc-Encoding"} {
-		if v := h[name]; len(v) > 0 && v[0] != "" && v[0] != "identity" {
+		if named(r.Header[name]) {
 			return true
 		}
 	}
-	return false
+	return r.URL.RawQuery != "" && named(r.URL.Query()["compression"])
 }
+
+// named reports whether the values name a compressor.
+func named(values []string) bool { return first(values) != "" && first(values) != "identity" }
 
 // withClientDeadline returns the context of a request with the deadline that its client set, counted from when its
 // headers were here: the time until its body is here counts, too.

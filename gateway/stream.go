@@ -110,7 +110,7 @@ func sendTo[M any](ctx context.Context, stream *connect.ServerStream[M], m *M) e
 	c := ctx.Value(callKey{}).(*call)
 	if message, ok := any(m).(proto.Message); ok {
 		// What is being sent counts until the client took it.
-		if err := c.memory.Resize(streamBytes + replyFactor*int64(proto.Size(message))); err != nil {
+		if err := c.memory.Resize(c.stream + replyFactor*int64(proto.Size(message))); err != nil {
 			return asLimit(err)
 		}
 	}
@@ -127,5 +127,5 @@ func sendTo[M any](ctx context.Context, stream *connect.ServerStream[M], m *M) e
 		return fmt.Errorf("%w: %w", context.Canceled, err)
 	}
 	_ = control.SetWriteDeadline(time.Time{})
-	return c.memory.Resize(streamBytes)
+	return c.memory.Resize(c.stream)
 }

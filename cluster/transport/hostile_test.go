@@ -267,8 +267,8 @@ func TestEmptyMessages(t *testing.T) {
 	b.works(t, a.Address())
 }
 
-// TestCompressedFrames: a compressed frame is not read, since it would take a thousand times the bytes that the connection
-// counts.
+// TestCompressedFrames: a compressed frame is not read, since it would take a thousand times the bytes that the
+// connection counts.
 func TestCompressedFrames(t *testing.T) {
 	var compressed bytes.Buffer
 	w := gzip.NewWriter(&compressed)
@@ -534,7 +534,8 @@ func TestUnfinishedFrames(t *testing.T) {
 	})
 	runtime.GC()
 	runtime.ReadMemStats(&after)
-	if took := int64(after.HeapAlloc) - int64(before.HeapAlloc); took > most+strangers*(allowanceBytes+windowBytes)+16<<20 {
+	took := int64(after.HeapAlloc) - int64(before.HeapAlloc)
+	if took > most+strangers*(allowanceBytes+windowBytes)+16<<20 {
 		t.Errorf("%d MiB are held", took>>20)
 	}
 }

@@ -76,10 +76,10 @@ func (t *Transport) serve(stream grpc.ServerStream) error {
 	return s.read()
 }
 
-// uncompressed reports whether the frames of an incoming stream are certainly not compressed. A compressed frame takes a
-// thousand times its bytes on the wire, which the connection counts. gRPC decompresses with each compressor that any
-// package of the program registers, and has no option that forbids it. It ends streams with compressed frames that do
-// not name the compressor in their headers.
+// uncompressed reports whether the frames of an incoming stream are certainly not compressed. A compressed frame may
+// take a thousand times its bytes on the wire, which the connection counts. gRPC decompresses with each compressor that
+// any package of the program registers, and has no option that forbids it. It ends streams with compressed frames that
+// do not name the compressor in their headers.
 func uncompressed(ctx context.Context) bool {
 	// The header is not in the metadata. The stream of gRPC has it.
 	s, ok := grpc.ServerTransportStreamFromContext(ctx).(interface{ RecvCompress() string })
