@@ -33,7 +33,7 @@ var (
 	// ErrPanic: the handler of the command panicked, a bug. Not executed.
 	ErrPanic = errors.New("command handler panicked")
 	// ErrRejected: the store does not take the command's events, or the snapshot that they need (too large). Not
-	// executed.
+	// executed. Of a query: the answer is larger than a message between processes.
 	ErrRejected = errors.New("rejected by the store")
 	// ErrNotSupported: the owner, a process of another release, does not know what was asked. Not executed.
 	ErrNotSupported = errors.New("request is not understood")

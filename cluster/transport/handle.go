@@ -6,6 +6,8 @@ import (
 	"runtime/debug"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"licensed/actors"
 	"licensed/messages/clusterv1"
 )
@@ -56,7 +58,14 @@ func (t *Transport) handle(ctx context.Context, m *clusterv1.Request, r *cluster
 			return err
 		}
 		a, err := h.Query(ctx, m.GetKind(), m.GetAggregate(), query)
-		return respond(r, codec, a, err)
+		if err := respond(r, codec, a, err); err != nil {
+			return err
+		}
+		// Other answers that are too large leave it open whether the request was executed: see encode.
+		if size, most := proto.Size(r)+envelope, t.config.MaxMessageBytes; size > most {
+			return fmt.Errorf("%w: answer of %d bytes, at most %d", actors.ErrRejected, size, most)
+		}
+		return nil
 	case *clusterv1.Request_Operator:
 		p := body.Operator.GetPayload()
 		request, err := codec.UnmarshalRequest(p.GetType(), p.GetData())
@@ -81,6 +90,9 @@ func (t *Transport) handle(ctx context.Context, m *clusterv1.Request, r *cluster
 	}
 	return fmt.Errorf("%w: unknown request type; the caller is a newer release", actors.ErrNotSupported)
 }
+
+// envelope is the most that a response's id and its place in a frame add to its size, in bytes.
+const envelope = 32
 
 // respond puts an answer into a response, unless there is an error.
 func respond(r *clusterv1.Response, codec Codec, a actors.Answer, err error) error {

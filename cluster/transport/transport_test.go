@@ -390,7 +390,7 @@ func TestLimits(t *testing.T) {
 	b.handler.query = func(context.Context, string, any) (actors.Answer, error) {
 		return actors.Answer{Value: strings.Repeat("x", 5<<10)}, nil
 	}
-	if _, err := a.Query(t.Context(), b.Address(), "Kind", "id", "x"); !errors.Is(err, ErrInternal) ||
+	if _, err := a.Query(t.Context(), b.Address(), "Kind", "id", "x"); !errors.Is(err, actors.ErrRejected) ||
 		!strings.Contains(err.Error(), "at most 4096") {
 		t.Errorf("large answer: %v", err)
 	}

@@ -29,7 +29,9 @@ func (v *Verifier) Verify(
 	ctx context.Context, customer string, repair bool, progress func(checked, total uint64) error,
 ) (*licensedv1.CustomerReport, error) {
 	answer, err := v.Query(ctx, customer, actors.SnapshotQuery{InMemory: true})
-	if errors.Is(err, actors.ErrCorrupt) { // What is stored can be examined.
+	// What is stored can be examined, also if the customer cannot be loaded, or its snapshot is larger than a message
+	// between processes.
+	if errors.Is(err, actors.ErrCorrupt) || errors.Is(err, actors.ErrRejected) {
 		answer, err = v.Query(ctx, customer, actors.HeadQuery{})
 	}
 	if errors.Is(err, actors.ErrCorrupt) { // Not even where its history ends can be told.
