@@ -19,7 +19,8 @@ func TestVerifyWithoutSnapshot(t *testing.T) {
 		Incarnation: persistence.NewIncarnation(),
 	}
 	written := make(chan error, 1)
-	store.PutRoot(t.Context(), &persistence.Root{Key: part.RootKey, Incarnation: part.Incarnation}, func(err error) { written <- err })
+	root := persistence.Root{Key: part.RootKey, Incarnation: part.Incarnation}
+	store.PutRoot(t.Context(), &root, func(err error) { written <- err })
 	if err := <-written; err != nil {
 		t.Fatal(err)
 	}

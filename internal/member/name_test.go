@@ -21,34 +21,44 @@ func TestNameCheck(t *testing.T) {
 	const ttl = 2500 * time.Millisecond
 	late := fmt.Errorf("late: %w", context.DeadlineExceeded)
 	for name, test := range map[string]struct {
-		lateFor time.Duration // until when there is no answer
-		answer  string
-		refuses bool
-		taken   bool
-		takes   time.Duration // at least, and at most a TTL more
-		says    string
+		id        string
+		lateFor   time.Duration // until when there is no answer
+		startsFor time.Duration // until when the others are starting
+		answer    string
+		refuses   bool
+		taken     bool
+		takes     time.Duration // at least, and at most a TTL more
+		says      string
 	}{
-		"answers":               {0, "g", false, true, 0, ""},
-		"answers late":          {2 * ttl, "g", false, true, 2 * ttl, ""},
-		"another process does":  {0, "n1", false, false, 0, ""},
-		"refuses":               {time.Hour, "", true, false, 0, ""},
-		"neither of these ever": {time.Hour, "", false, false, nameTTLs * ttl, "not reached"},
+		"answers":               {"g@2", 0, 0, "g", false, true, 0, ""},
+		"answers late":          {"g@2", 2 * ttl, 0, "g", false, true, 2 * ttl, ""},
+		"another process does":  {"g@2", 0, 0, "n1", false, false, 0, ""},
+		"refuses":               {"g@2", time.Hour, 0, "", true, false, 0, ""},
+		"neither of these ever": {"g@2", time.Hour, 0, "", false, false, nameTTLs * ttl, "not reached"},
+		"starts, smaller":       {"g@2", 0, time.Hour, "g", false, true, 0, ""},
+		"starts, greater":       {"g", 0, 2 * ttl, "g", false, true, 2 * ttl, ""},
+		"starts, and gives way": {"g", 0, 2 * ttl, "", true, false, 2 * ttl, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				began := time.Now()
 				var log strings.Builder
 				c := nameCheck{
-					ttl: ttl, log: slog.New(slog.NewTextHandler(&log, nil)),
-					refuses: func(context.Context, string) bool { return test.refuses },
-					ask: func(ctx context.Context, _ string) (string, error) {
+					id: test.id, ttl: ttl, log: slog.New(slog.NewTextHandler(&log, nil)),
+					refuses: func(context.Context, string) bool {
+						return test.refuses && time.Since(began) >= test.startsFor
+					},
+					ask: func(ctx context.Context, _ string) (string, bool, error) {
+						if time.Since(began) < test.startsFor {
+							return "g", true, nil
+						}
 						if time.Since(began) < test.lateFor {
 							if !test.refuses {
 								<-ctx.Done()
 							}
-							return "", late
+							return "", false, late
 						}
-						return test.answer, nil
+						return test.answer, false, nil
 					},
 					others: []membership.Member{
 						{Name: "g", ID: "g@0", Meta: &clusterv1.Meta{NodeAddress: "10.0.0.1:7800"}},

@@ -17,8 +17,10 @@ import (
 	"licensed/cluster/membership"
 	"licensed/cluster/reach"
 	"licensed/cluster/roster"
+	"licensed/internal/payload"
 	"licensed/internal/status"
 	"licensed/messages/clusterv1"
+	"licensed/messages/licensedv1"
 	"licensed/persistence"
 )
 
@@ -183,10 +185,12 @@ func (m *Self) awaitName(ctx context.Context) error {
 		}
 	}
 	c := nameCheck{
-		ttl: ttl, log: m.config.Log, refuses: refuses,
-		ask: func(ctx context.Context, address string) (string, error) {
+		id: m.Gossip.ID(), ttl: ttl, log: m.config.Log, refuses: refuses,
+		ask: func(ctx context.Context, address string) (name string, starting bool, err error) {
 			s, err := m.Transport.Status(ctx, address)
-			return s.GetName(), err
+			self, _ := payload.Codec{}.Unmarshal(s.GetSelf().GetType(), s.GetSelf().GetData())
+			is, _ := self.(*licensedv1.NodeStatus)
+			return s.GetName(), is.GetState() == licensedv1.NodeState_NODE_STATE_STARTING, err
 		},
 	}
 	for _, o := range m.Gossip.Members() {
@@ -199,10 +203,11 @@ func (m *Self) awaitName(ctx context.Context) error {
 
 // nameCheck finds out whether processes that have one name, by gossip, are alive.
 type nameCheck struct {
+	id      string // this process's
 	others  []membership.Member
 	ttl     time.Duration
 	log     *slog.Logger
-	ask     func(ctx context.Context, address string) (name string, err error)
+	ask     func(ctx context.Context, address string) (name string, starting bool, err error)
 	refuses func(ctx context.Context, address string) bool // nothing listens at the address
 }
 
@@ -223,14 +228,16 @@ func (c *nameCheck) run(ctx context.Context) error {
 	return all.Wait()
 }
 
-// await asks one process. No answer is no proof that it is dead: its machine may be slow.
+// await asks one process. No answer is no proof that it is dead: its machine may be slow. Of two that start at the same
+// time, the one of the greater id gives way. The other waits for that, since it may not have been seen.
 func (c *nameCheck) await(ctx context.Context, o membership.Member) error {
 	address := o.Meta.GetNodeAddress()
 	for {
 		question, cancel := context.WithTimeout(ctx, c.ttl)
-		name, err := c.ask(question, address)
+		name, starting, err := c.ask(question, address)
 		cancel()
 		switch {
+		case err == nil && name == o.Name && starting && c.id < o.ID:
 		case err == nil && name == o.Name:
 			return cluster.NameTaken(o.Name, address)
 		// It has another name, or nothing listens there: the former run is gone.
@@ -240,7 +247,7 @@ func (c *nameCheck) await(ctx context.Context, o membership.Member) error {
 		select {
 		case <-time.After(c.ttl / 16):
 		case <-ctx.Done():
-			c.log.Warn("former process of this name not reached; it counts as dead",
+			c.log.Warn("other process of this name not reached, or still starting; it counts as dead",
 				"name", o.Name, "address", address, "error", err)
 			return nil
 		}
