@@ -262,9 +262,11 @@ func (a *Archive) put(ctx context.Context, name string, data []byte, expires tim
 				return classify(err)
 			}
 		}
+		e.synced.stamp(b)
 		if err := b.Commit(pebbledb.Sync); err != nil {
 			return fmt.Errorf("%w: %w", persistence.ErrUnknownOutcome, err)
 		}
+		e.synced.raise(b)
 		return nil
 	})
 }

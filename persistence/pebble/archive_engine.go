@@ -34,6 +34,8 @@ type archiveEngine struct {
 
 	slots chan struct{} // has a token for each call in progress
 
+	synced watermark // stamped on each segment, see openReplayed
+
 	mu      sync.Mutex
 	putting map[string]bool // names being written
 }
@@ -129,11 +131,8 @@ func (a *Archive) openEngine() (*archiveEngine, error) {
 		},
 	}
 	err := e.guard(func() (err error) {
-		if err := checkTails(eo.FS, a.dir); err != nil {
+		if e.db, err = openReplayed(a.dir, eo); err != nil {
 			return err
-		}
-		if e.db, err = pebbledb.Open(a.dir, eo); err != nil {
-			return classify(err)
 		}
 		return a.checkMarker(e.db)
 	})

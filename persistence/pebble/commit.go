@@ -133,6 +133,7 @@ func (s *Store) commit() {
 		if g == nil {
 			return
 		}
+		s.synced.stamp(g.batch)
 		if err := s.apply(g.batch); err != nil {
 			s.stop(err)
 			return
@@ -193,6 +194,7 @@ func (s *Store) acknowledge() {
 			s.stop(fmt.Errorf("sync of the write-ahead log: %w", err))
 			return
 		}
+		s.synced.raise(g.batch)
 		waiters, ok := s.landed(g)
 		if !ok {
 			return

@@ -130,6 +130,9 @@ type Store struct {
 	key, value []byte
 	idle       []*group
 	stats      Stats
+
+	// synced is stamped on each batch, see openReplayed.
+	synced watermark
 }
 
 var _ persistence.Store = (*Store)(nil)
@@ -272,13 +275,8 @@ func (s *Store) openEngine(disk vfs.FS) (err error) {
 	eo.FS = watch(&patientFS{FS: disk, log: s.opts.Logger, dir: s.dir}, s.dir, s.stop)
 	eo.Cache, eo.Lock = s.cache, s.lock
 	eo.Logger, eo.EventListener = engineLogger{s}, s.engineEvents()
-	// Before the engine opens: it would take such damage for the end, and cut the file
-	// there.
-	if err := checkTails(eo.FS, s.dir); err != nil {
+	if s.db, err = openReplayed(s.dir, eo); err != nil {
 		return err
-	}
-	if s.db, err = pebbledb.Open(s.dir, eo); err != nil {
-		return classify(err)
 	}
 	// In this order: rows of a format that is not known are not read.
 	return firstError(s.checkFormat(), s.loadOwnership())
