@@ -46,7 +46,7 @@ func TestFlippedBitsNearTheEnd(t *testing.T) {
 			}
 			flips := 200
 			if testing.Short() {
-				flips = 20
+				flips = 10
 			}
 			rng := rand.New(rand.NewPCG(1, 1))
 			for _, kind := range []string{".log", "MANIFEST-"} {
@@ -71,7 +71,7 @@ func TestFlippedBitsNearTheEnd(t *testing.T) {
 				}
 				t.Logf("%s: %d flips refused, %d without effect, %d cost only writes in progress at the last batch",
 					kind, refused, whole, last)
-				if refused == 0 || kind == ".log" && whole > flips/20 {
+				if refused == 0 || kind == ".log" && whole > 1+flips/20 {
 					t.Errorf("%s: of %d flips %d were refused, %d were without effect", kind, flips, refused, whole)
 				}
 			}
@@ -287,7 +287,7 @@ func TestPowerLossDuringStart(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	o.FS = &syncHookFS{FS: disk, hook: func(name string) {
 		if strings.HasPrefix(name, "MANIFEST-") && len(cuts) == 0 {
-			for range 24 {
+			for range 12 {
 				cuts = append(cuts, disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 50, RNG: rng}))
 			}
 		}
