@@ -82,7 +82,7 @@ func TestFlippedBitsNearTheEnd(t *testing.T) {
 // aggregateOf names the aggregate of a writer.
 func aggregateOf(writer int) string { return fmt.Sprintf("a%d", writer) }
 
-// lostWrites opens a store and returns how many roots are missing of those that each writer was told are durable, at
+// lostWrites opens a store and returns the number of roots missing among those that each writer was told are durable, at
 // most one of a writer.
 func lostWrites(t *testing.T, fsys vfs.FS, want []int) (lost int, err error) {
 	t.Helper()
