@@ -82,8 +82,8 @@ func TestFlippedBitsNearTheEnd(t *testing.T) {
 // aggregateOf names the aggregate of a writer.
 func aggregateOf(writer int) string { return fmt.Sprintf("a%d", writer) }
 
-// lostWrites opens a store and returns the number of roots missing among those that each writer was told are durable, at
-// most one of a writer.
+// lostWrites opens a store and returns the number of roots missing among those that each writer was told are durable,
+// at most one of a writer.
 func lostWrites(t *testing.T, fsys vfs.FS, want []int) (lost int, err error) {
 	t.Helper()
 	o := testOptions(fsys)
