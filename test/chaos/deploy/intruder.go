@@ -144,7 +144,8 @@ func (p *probe) start() {
 			// Another customer each time: the commands of one are rate-limited.
 			_, err := licensedv1connect.NewLicenseServiceClient(c, p.url).AcquireLicense(ctx,
 				connect.NewRequest(&licensedv1.AcquireLicenseRequest{
-					CustomerId: fmt.Sprint(customer, "-", p.command.sent), DeviceId: "good", TitleId: "B", CommandId: "good",
+					CustomerId: fmt.Sprint(customer, "-", p.command.sent), DeviceId: "good", TitleId: "B",
+					CommandId: "good",
 				}))
 			return err
 		})
@@ -194,8 +195,8 @@ func (p *probe) stop() (err error) {
 	}
 	for name, t := range map[string]*tally{"requests": &p.node, "queries": &p.query, "commands": &p.command} {
 		if t.longest > p.within {
-			err = errors.Join(err, fmt.Errorf("no answer to %s of a good client for %v beside hostile ones; the last: %w",
-				name, t.longest.Round(time.Millisecond), t.last))
+			err = errors.Join(err, fmt.Errorf(
+				"no answer to %s of a good client for %v beside hostile ones; the last: %w", name, t.longest.Round(time.Millisecond), t.last))
 		}
 	}
 	return err
