@@ -196,7 +196,8 @@ func (p *probe) stop() (err error) {
 	for name, t := range map[string]*tally{"requests": &p.node, "queries": &p.query, "commands": &p.command} {
 		if t.longest > p.within {
 			err = errors.Join(err, fmt.Errorf(
-				"no answer to %s of a good client for %v beside hostile ones; the last: %w", name, t.longest.Round(time.Millisecond), t.last))
+				"no answer to %s of a good client for %v beside hostile ones; the last: %w",
+				name, t.longest.Round(time.Millisecond), t.last))
 		}
 	}
 	return err
