@@ -20,7 +20,9 @@ var Root = sync.OnceValue(func() string {
 })
 
 // directories of the module that have the sources of its programs, what they embed included.
-var directories = []string{"actors", "client", "cluster", "cmd", "docs", "gateway", "internal", "messages", "persistence"}
+var directories = []string{
+	"actors", "client", "cluster", "cmd", "docs", "gateway", "internal", "messages", "persistence",
+}
 
 // LookAtSources makes the result of a test that builds or runs programs depend on their sources. go test keeps the
 // result of a test as long as what it was linked from and the files that it looked at are the same; the sources of
