@@ -149,7 +149,7 @@ func (p *program) explainAPI(api *client.Error) *exitError {
 		e.code = exitNotNow
 		if e.reason == "" { // Not the gateway's word: it was not reached, or not to the end.
 			e.err = fmt.Errorf("no answer from %s: %s; "+
-				"is licensed running there? --server or LICENSED_SERVER names another", p.server, api.Message)
+				"is licensed running there? --server or LICENSED_SERVER names another", p.server, dialError(api.Message))
 		}
 	case codes.DataLoss:
 		e.code = exitDamaged
@@ -162,6 +162,14 @@ func (p *program) explainAPI(api *client.Error) *exitError {
 		}
 	}
 	return e
+}
+
+// dialError returns what gRPC says of a connection that could not be made, without the layers that the error passed.
+func dialError(message string) string {
+	if _, cause, ok := strings.Cut(message, "Error while dialing: "); ok {
+		return strings.TrimSuffix(cause, `"`)
+	}
+	return message
 }
 
 // ruleName returns the name of a rule without what all begin with.
