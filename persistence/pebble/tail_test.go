@@ -44,7 +44,7 @@ func TestFlippedBitsNearTheEnd(t *testing.T) {
 			if lost, err := lostWrites(t, clone(), slices.Repeat([]int{c.writes}, c.writers)); lost != 0 || err != nil {
 				t.Fatalf("after a crash %d writes are lost: %v", lost, err)
 			}
-			flips := 200
+			flips := 30 // 200 for the figures in docs/design/storage.md
 			if testing.Short() {
 				flips = 10
 			}
