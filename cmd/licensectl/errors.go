@@ -149,7 +149,8 @@ func (p *program) explainAPI(api *client.Error) *exitError {
 		e.code = exitNotNow
 		if e.reason == "" { // Not the gateway's word: it was not reached, or not to the end.
 			e.err = fmt.Errorf("no answer from %s: %s; "+
-				"is licensed running there? --server or LICENSED_SERVER names another", p.server, dialError(api.Message))
+				"is licensed running there? --server or LICENSED_SERVER names another",
+				p.server, dialError(api.Message))
 		}
 	case codes.DataLoss:
 		e.code = exitDamaged

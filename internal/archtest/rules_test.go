@@ -107,7 +107,7 @@ var rules = []rule{
 	},
 	{
 		name: "domain has no clock and no I/O",
-		why: "the same history must come to the same state, and the same command to the same outcome, " +
+		why: "the same history must always result in the same state, and the same command in the same outcome, " +
 			"in a replay years later",
 		from: []string{"licensed/actors/license/..."}, except: []string{"licensed/actors/license/policy/policyfile"},
 		deny: clockAndIO, pure: true,

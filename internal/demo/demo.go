@@ -174,7 +174,7 @@ func (s *Simulation) choose() func(context.Context) (duplicate bool, err error) 
 	customer, id := fmt.Sprintf("demo-%04d", s.random.IntN(s.config.Customers)), uuid.NewString()
 	n := s.random.IntN(100)
 	d, held := s.download(customer)
-	// Customers who hold nothing almost only acquire.
+	// A customer without licences mostly acquires one.
 	if n < 50 || !held && s.random.IntN(50) > 0 {
 		return s.acquire(customer, id)
 	}
