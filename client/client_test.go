@@ -132,7 +132,7 @@ func dial(t *testing.T, o client.Options, gateways ...*gateway) *client.Client {
 
 func failure(code codes.Code, reason, message string, details ...protoadapt.MessageV1) error {
 	s, err := status.New(code, message).WithDetails(append([]protoadapt.MessageV1{
-		&errdetails.ErrorInfo{Reason: reason, Domain: "licensed"},
+		&errdetails.ErrorInfo{Reason: reason, Domain: licensedv1.ErrorDomain},
 	}, details...)...)
 	if err != nil {
 		panic(err)
@@ -145,14 +145,14 @@ func retryInfo(after time.Duration) protoadapt.MessageV1 {
 }
 
 var (
-	notExecuted = failure(codes.Unavailable, client.ReasonNotExecuted,
+	notExecuted = failure(codes.Unavailable, licensedv1.ReasonNotExecuted,
 		"no node serves this customer; not executed, retry")
-	unknown = failure(codes.Unavailable, client.ReasonOutcomeUnknown,
+	unknown = failure(codes.Unavailable, licensedv1.ReasonOutcomeUnknown,
 		"outcome unknown; retry with the same command_id to learn it")
 )
 
 func overloaded(after time.Duration) error {
-	return failure(codes.ResourceExhausted, client.ReasonOverloaded, "overloaded; not executed, retry later",
+	return failure(codes.ResourceExhausted, licensedv1.ReasonOverloaded, "overloaded; not executed, retry later",
 		retryInfo(after))
 }
 
@@ -181,7 +181,8 @@ func TestRetriesCarryTheSameID(t *testing.T) {
 	g := (&gateway{acquire: acquiring(inTurn(
 		notExecuted, unknown, overloaded(time.Millisecond), status.Error(codes.Unavailable, "connection reset"),
 		status.Error(codes.Internal, "stream terminated by RST_STREAM"),
-		failure(codes.DeadlineExceeded, client.ReasonOutcomeUnknown, "deadline exceeded, outcome unknown")))}).start(t)
+		failure(codes.DeadlineExceeded, licensedv1.ReasonOutcomeUnknown,
+			"deadline exceeded, outcome unknown")))}).start(t)
 	var attempts []client.Attempt
 	c := dial(t, client.Options{OnAttempt: func(a client.Attempt) { attempts = append(attempts, a) }}, g)
 	m := request()
@@ -219,7 +220,7 @@ func TestRefusal(t *testing.T) {
 	next := time.Date(2026, 12, 23, 7, 28, 4, 0, time.UTC)
 	g := (&gateway{acquire: func(ctx context.Context, _ *licensedv1.AcquireLicenseRequest) error {
 		_ = grpc.SetTrailer(ctx, metadata.Pairs("date", "Mon, 30 Nov 2026 10:00:00 GMT"))
-		return failure(codes.FailedPrecondition, client.ReasonRefused, "1 device has active licences",
+		return failure(codes.FailedPrecondition, licensedv1.ReasonRefused, "1 device has active licences",
 			&licensedv1.Refusal{
 				Rule: licensedv1.Rule_RULE_DEVICE_LIMIT, Limit: 1, Current: 1, NextAllowedAt: timestamppb.New(next),
 				Message: "1 device has active licences", Sequence: 6,
@@ -238,7 +239,7 @@ func TestRefusal(t *testing.T) {
 	}
 	var e *client.Error
 	if !errors.As(err, &e) || e.Code != codes.FailedPrecondition || status.Code(err) != codes.FailedPrecondition ||
-		e.Reason != client.ReasonRefused {
+		e.Reason != licensedv1.ReasonRefused {
 		t.Errorf("%+v, code %v", e, status.Code(err))
 	}
 	if errors.Is(err, client.ErrNotExecuted) || errors.Is(err, client.ErrOutcomeUnknown) || len(g.arrived()) != 1 {
@@ -256,13 +257,16 @@ func TestErrors(t *testing.T) {
 		want error
 	}{
 		{
-			failure(codes.InvalidArgument, client.ReasonInvalid, "device_id must not contain '/'", violations),
+			failure(codes.InvalidArgument, licensedv1.ReasonInvalid, "device_id must not contain '/'", violations),
 			client.ErrNotExecuted,
 		},
-		{failure(codes.AlreadyExists, client.ReasonIDReused, "this command_id was used before"), client.ErrNotExecuted},
-		{failure(codes.OutOfRange, client.ReasonTooOld, "issued too long ago"), nil},
-		{failure(codes.DataLoss, client.ReasonCorrupt, "cannot be read"), client.ErrNotExecuted},
-		{failure(codes.Internal, client.ReasonBug, "internal error"), client.ErrOutcomeUnknown},
+		{
+			failure(codes.AlreadyExists, licensedv1.ReasonIDReused, "this command_id was used before"),
+			client.ErrNotExecuted,
+		},
+		{failure(codes.OutOfRange, licensedv1.ReasonTooOld, "issued too long ago"), nil},
+		{failure(codes.DataLoss, licensedv1.ReasonCorrupt, "cannot be read"), client.ErrNotExecuted},
+		{failure(codes.Internal, licensedv1.ReasonBug, "internal error"), client.ErrOutcomeUnknown},
 		{status.Error(codes.ResourceExhausted, "the message is larger than 65536 bytes"), client.ErrNotExecuted},
 		{status.Error(codes.Unimplemented, "unknown method"), client.ErrNotExecuted},
 		{status.Error(codes.Unauthenticated, "no token"), client.ErrNotExecuted},
@@ -279,7 +283,7 @@ func TestErrors(t *testing.T) {
 				t.Errorf("%v: %v is %t", c.err, sentinel, errors.Is(err, sentinel))
 			}
 		}
-		if e.Reason == client.ReasonInvalid && !slices.Equal(e.Violations, []client.Violation{
+		if e.Reason == licensedv1.ReasonInvalid && !slices.Equal(e.Violations, []client.Violation{
 			{Field: "device_id", Description: "must not contain '/'"}, {Field: "title_id", Description: "is required"},
 		}) {
 			t.Errorf("violations: %v", e.Violations)
@@ -293,7 +297,7 @@ func TestAnEarlierAttemptMayHaveExecuted(t *testing.T) {
 	g := (&gateway{acquire: acquiring(inTurn(unknown, overloaded(time.Hour)))}).start(t)
 	_, err := dial(t, client.Options{}, g).AcquireLicense(t.Context(), request())
 	var e *client.Error
-	if !errors.As(err, &e) || e.Reason != client.ReasonOverloaded || e.Attempts != 2 || e.RetryAfter != time.Hour {
+	if !errors.As(err, &e) || e.Reason != licensedv1.ReasonOverloaded || e.Attempts != 2 || e.RetryAfter != time.Hour {
 		t.Fatalf("%+v", e)
 	}
 	if !errors.Is(err, client.ErrOutcomeUnknown) || errors.Is(err, client.ErrNotExecuted) {

@@ -24,29 +24,6 @@ var (
 	ErrClosed = errors.New("the client of the licence service is closed")
 )
 
-// Reasons of errors (Error.Reason); docs/reference/errors.md says more of each.
-const (
-	ReasonInvalid        = "INVALID_REQUEST"
-	ReasonRefused        = "REFUSED"
-	ReasonIDReused       = "COMMAND_ID_REUSED"
-	ReasonTooOld         = "COMMAND_TOO_OLD"
-	ReasonOutcomeUnknown = "OUTCOME_UNKNOWN"
-	ReasonNotExecuted    = "NOT_EXECUTED"
-	ReasonOverloaded     = "OVERLOADED"
-	ReasonRateLimited    = "RATE_LIMITED"
-	ReasonCorrupt        = "CORRUPT_HISTORY"
-	ReasonRejected       = "REJECTED_BY_STORE"
-	ReasonNoHistory      = "NO_HISTORY"
-	ReasonPastEnd        = "PAST_THE_END"
-	ReasonTooLarge       = "REPLY_TOO_LARGE"
-	ReasonExpired        = "HISTORY_EXPIRED"
-	ReasonImporting      = "IMPORTING"
-	ReasonOtherHistory   = "OTHER_HISTORY"
-	ReasonUnsupported    = "UNSUPPORTED"
-	ReasonNoMember       = "NO_MEMBER"
-	ReasonBug            = "BUG"
-)
-
 // Error is a call that failed. Its text is the gateway's, or gRPC's if none answered.
 type Error struct {
 	// Code is the code of gRPC.
@@ -56,9 +33,9 @@ type Error struct {
 	Reason string
 	// Message is for people.
 	Message string
-	// Violations are all fields that make a request invalid (ReasonInvalid), named as in the .proto files.
+	// Violations are all fields that make a request invalid (licensedv1.ReasonInvalid), named as in the .proto files.
 	Violations []Violation
-	// Metadata has further facts about the reason, such as the limit that was met (ReasonOverloaded).
+	// Metadata has further facts about the reason, such as the limit that was met (licensedv1.ReasonOverloaded).
 	Metadata map[string]string
 	// RetryAfter is the time that the service asks clients to wait; 0 if it does not.
 	RetryAfter time.Duration
@@ -181,12 +158,15 @@ func of(err error) (e *Error) {
 // untouched are the reasons, and the codes without a reason, by which a command certainly was not executed.
 var (
 	untouched = map[string]bool{
-		ReasonInvalid:     true,
-		ReasonIDReused:    true,
-		ReasonNotExecuted: true,
-		ReasonOverloaded:  true,
-		ReasonRateLimited: true,
-		ReasonCorrupt:     true, ReasonRejected: true, ReasonImporting: true, ReasonUnsupported: true,
+		licensedv1.ReasonInvalid:     true,
+		licensedv1.ReasonIDReused:    true,
+		licensedv1.ReasonNotExecuted: true,
+		licensedv1.ReasonOverloaded:  true,
+		licensedv1.ReasonRateLimited: true,
+		licensedv1.ReasonCorrupt:     true,
+		licensedv1.ReasonRejected:    true,
+		licensedv1.ReasonImporting:   true,
+		licensedv1.ReasonUnsupported: true,
 	}
 	untouchedCodes = map[codes.Code]bool{
 		codes.InvalidArgument:   true,
@@ -201,7 +181,7 @@ var (
 // old to be known.
 func outcomeOf(e *Error) error {
 	switch {
-	case e.Reason == ReasonRefused || e.Reason == ReasonTooOld:
+	case e.Reason == licensedv1.ReasonRefused || e.Reason == licensedv1.ReasonTooOld:
 		return nil
 	case untouched[e.Reason], e.Reason == "" && untouchedCodes[e.Code]:
 		return ErrNotExecuted

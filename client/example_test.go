@@ -92,7 +92,7 @@ func exampleGateway() (address string, stop func()) {
 			if m.DeviceId == "iphone" {
 				return nil
 			}
-			return failure(codes.FailedPrecondition, client.ReasonRefused, "1 device has active licences",
+			return failure(codes.FailedPrecondition, licensedv1.ReasonRefused, "1 device has active licences",
 				&licensedv1.Refusal{
 					Rule:          licensedv1.Rule_RULE_DEVICE_LIMIT,
 					Limit:         1,

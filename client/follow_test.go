@@ -64,7 +64,7 @@ func TestFollowResumes(t *testing.T) {
 		{send: []*licensedv1.FollowResponse{events(5), gap, {Sequence: 12}}}, // The stream ends.
 		{
 			send: []*licensedv1.FollowResponse{events(13)},
-			err:  failure(codes.DataLoss, client.ReasonCorrupt, "cannot be read"),
+			err:  failure(codes.DataLoss, licensedv1.ReasonCorrupt, "cannot be read"),
 		},
 	}.serve(after)}).start(t)
 	c := dial(t, client.Options{}, g)
@@ -81,7 +81,7 @@ func TestFollowResumes(t *testing.T) {
 		t.Errorf("events %v, want %v", got, want)
 	}
 	var e *client.Error
-	if !errors.As(failed, &e) || e.Reason != client.ReasonCorrupt {
+	if !errors.As(failed, &e) || e.Reason != licensedv1.ReasonCorrupt {
 		t.Errorf("%v", failed)
 	}
 	for i, want := range []uint64{0, 0, 3, 5, 12} {

@@ -96,7 +96,7 @@ func (p *sessions) invoke(
 		return time.Time{}, deliver(o, field, reply.(proto.Message))
 	case <-ctx.Done():
 		if s.leave(c) {
-			return time.Time{}, because(ReasonNotExecuted, status.FromContextError(ctx.Err()))
+			return time.Time{}, because(licensedv1.ReasonNotExecuted, status.FromContextError(ctx.Err()))
 		}
 		return time.Time{}, status.FromContextError(ctx.Err()).Err()
 	}
@@ -118,7 +118,7 @@ func deliver(o *licensedv1.SessionOutcome, field protoreflect.FieldDescriptor, r
 
 // because returns an error with a reason.
 func because(reason string, s *status.Status) error {
-	if with, err := s.WithDetails(&errdetails.ErrorInfo{Reason: reason, Domain: "licensed"}); err == nil {
+	if with, err := s.WithDetails(&errdetails.ErrorInfo{Reason: reason, Domain: licensedv1.ErrorDomain}); err == nil {
 		s = with
 	}
 	return s.Err()
@@ -133,10 +133,11 @@ func noOutcome(s *status.Status) error {
 		info, ok := d.(*errdetails.ErrorInfo)
 		switch {
 		case !ok:
-		case info.Reason == ReasonInvalid || info.Reason == ReasonNotExecuted || info.Reason == ReasonOverloaded:
-			return because(ReasonNotExecuted, ended)
+		case info.Reason == licensedv1.ReasonInvalid, info.Reason == licensedv1.ReasonNotExecuted,
+			info.Reason == licensedv1.ReasonOverloaded:
+			return because(licensedv1.ReasonNotExecuted, ended)
 		default:
-			return because(ReasonOutcomeUnknown, ended)
+			return because(licensedv1.ReasonOutcomeUnknown, ended)
 		}
 	}
 	return ended.Err()
@@ -300,7 +301,8 @@ func (s *session) end(err error) {
 		fail(c, noOutcome(why))
 	}
 	for _, c := range s.queue {
-		fail(c, because(ReasonNotExecuted, status.New(codes.Unavailable, "the session ended: "+why.Message())))
+		fail(c, because(licensedv1.ReasonNotExecuted,
+			status.New(codes.Unavailable, "the session ended: "+why.Message())))
 	}
 	s.waiting, s.queue = nil, nil
 	s.notify()

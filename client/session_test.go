@@ -174,12 +174,12 @@ func TestSessionEnds(t *testing.T) {
 		end  error
 		want error
 	}{
-		"the gateway stops": {failure(codes.Unavailable, client.ReasonNotExecuted, "stops"), client.ErrNotExecuted},
-		"a fault":           {failure(codes.InvalidArgument, client.ReasonInvalid, "id 1"), client.ErrNotExecuted},
+		"the gateway stops": {failure(codes.Unavailable, licensedv1.ReasonNotExecuted, "stops"), client.ErrNotExecuted},
+		"a fault":           {failure(codes.InvalidArgument, licensedv1.ReasonInvalid, "id 1"), client.ErrNotExecuted},
 		"outcomes not read": {
-			failure(codes.ResourceExhausted, client.ReasonOutcomeUnknown, "read"), client.ErrOutcomeUnknown,
+			failure(codes.ResourceExhausted, licensedv1.ReasonOutcomeUnknown, "read"), client.ErrOutcomeUnknown,
 		},
-		"a bug":               {failure(codes.Internal, client.ReasonBug, "bug"), client.ErrOutcomeUnknown},
+		"a bug":               {failure(codes.Internal, licensedv1.ReasonBug, "bug"), client.ErrOutcomeUnknown},
 		"OK":                  {io.EOF, client.ErrOutcomeUnknown},
 		"a proxy's limit":     {status.Error(codes.ResourceExhausted, "calm"), client.ErrOutcomeUnknown},
 		"a proxy's rule":      {status.Error(codes.PermissionDenied, "no"), client.ErrOutcomeUnknown},
@@ -222,7 +222,7 @@ func TestSessionOfLongCall(t *testing.T) {
 		return nil
 	}, ends: func(c *licensedv1.SessionCall) error {
 		if len(c.GetAcquireLicense().TitleId) > 100 {
-			return failure(codes.ResourceExhausted, client.ReasonInvalid, "too long")
+			return failure(codes.ResourceExhausted, licensedv1.ReasonInvalid, "too long")
 		}
 		return nil
 	}}).start(t)

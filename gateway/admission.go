@@ -217,8 +217,8 @@ func overLimit(e *budget.ExceededError) *connect.Error {
 		words += " from " + e.Holder.String()
 	}
 	return retryAfter(connect.CodeResourceExhausted, words+"; not executed, retry later", retry, &errdetails.ErrorInfo{
-		Reason:   ReasonOverloaded,
-		Domain:   ErrorDomain,
+		Reason:   licensedv1.ReasonOverloaded,
+		Domain:   licensedv1.ErrorDomain,
 		Metadata: map[string]string{"limit": e.Budget, "scope": string(e.Scope)},
 	})
 }
@@ -298,7 +298,7 @@ func asLimit(err error) error {
 
 // expired is the error for a request whose deadline passed before it was handled.
 func expired() *connect.Error {
-	return apiError(connect.CodeDeadlineExceeded, ReasonNotExecuted,
+	return apiError(connect.CodeDeadlineExceeded, licensedv1.ReasonNotExecuted,
 		"the deadline passed before execution; not executed")
 }
 
@@ -308,7 +308,7 @@ func (g *Gateway) panicked(c *call, p any) error {
 	g.metrics.panics.Inc()
 	g.config.Logger.Error("request panicked",
 		"method", c.method.name, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-	return apiError(connect.CodeInternal, ReasonBug,
+	return apiError(connect.CodeInternal, licensedv1.ReasonBug,
 		"internal error; outcome unknown, retry with the same command_id to learn it")
 }
 

@@ -200,7 +200,7 @@ func TestStreamsEndWithTheNode(t *testing.T) {
 				for stream.Receive() {
 				}
 				if err := stream.Err(); connect.CodeOf(err) != connect.CodeUnavailable ||
-					reasonOf(err) != gateway.ReasonNotExecuted {
+					reasonOf(err) != licensedv1.ReasonNotExecuted {
 					t.Errorf("%s: a %s stream ended with %v", name, when, err)
 				}
 				_ = stream.Close()

@@ -19,55 +19,6 @@ import (
 	"licensed/persistence"
 )
 
-// ErrorDomain is the domain of the google.rpc.ErrorInfo that every error of the gateway carries.
-const ErrorDomain = "licensed"
-
-// Reasons in the google.rpc.ErrorInfo of errors: what a program needs to know beyond the code.
-const (
-	// ReasonInvalid: the request is malformed; the google.rpc.BadRequest beside it names the fields.
-	ReasonInvalid = "INVALID_REQUEST"
-	// ReasonRefused: a rule of the policy said no; the Refusal beside it tells which. Recorded.
-	ReasonRefused = "REFUSED"
-	// ReasonIDReused: the command id was used before, with other content.
-	ReasonIDReused = "COMMAND_ID_REUSED"
-	// ReasonTooOld: issued before the window of remembered commands.
-	ReasonTooOld = "COMMAND_TOO_OLD"
-	// ReasonOutcomeUnknown: the command was executed or was not; the same id tells.
-	ReasonOutcomeUnknown = "OUTCOME_UNKNOWN"
-	// ReasonNotExecuted: the command certainly left no trace.
-	ReasonNotExecuted = "NOT_EXECUTED"
-	// ReasonOverloaded: a queue or the gateway is full. Not executed.
-	ReasonOverloaded = "OVERLOADED"
-	// ReasonRateLimited: too many commands or refusals of this customer. Not executed.
-	ReasonRateLimited = "RATE_LIMITED"
-	// ReasonCorrupt: the customer's stored history cannot be read. Not executed.
-	ReasonCorrupt = "CORRUPT_HISTORY"
-	// ReasonRejected: the store does not take what would have to be written, such as a snapshot of the customer's
-	// state that is too large. Not executed.
-	ReasonRejected = "REJECTED_BY_STORE"
-	// ReasonNoHistory: nothing ever happened to this customer.
-	ReasonNoHistory = "NO_HISTORY"
-	// ReasonPastEnd: the customer's history is not that long.
-	ReasonPastEnd = "PAST_THE_END"
-	// ReasonTooLarge: the answer is larger than one reply may be; the message says which calls return its parts.
-	ReasonTooLarge = "REPLY_TOO_LARGE"
-	// ReasonExpired: the archive dropped the events that the answer needs; the HistoryGap beside it
-	// tells which.
-	ReasonExpired = "HISTORY_EXPIRED"
-	// ReasonImporting: the customer's history is being imported. Not executed.
-	ReasonImporting = "IMPORTING"
-	// ReasonOtherHistory: the customer has a history that the import does not continue. Nothing was
-	// recorded, let alone overwritten.
-	ReasonOtherHistory = "OTHER_HISTORY"
-	// ReasonUnsupported: this node has no such part, an archive for instance; or the node that holds the
-	// customer is of another release and does not know the request. Not executed.
-	ReasonUnsupported = "UNSUPPORTED"
-	// ReasonNoMember: the cluster has no member of that name.
-	ReasonNoMember = "NO_MEMBER"
-	// ReasonBug: a defect of the server. Not executed, unless the message says otherwise.
-	ReasonBug = "BUG"
-)
-
 // overloadRetry is the time to wait before a retry at an overloaded node. Queues hold milliseconds of work;
 // the client is expected to add jitter.
 const overloadRetry = 100 * time.Millisecond
@@ -78,7 +29,7 @@ const importRetry = time.Second
 // apiError makes an error of the API: every one has an ErrorInfo and says in its message what to do.
 func apiError(code connect.Code, reason, message string, details ...proto.Message) *connect.Error {
 	e := connect.NewError(code, errors.New(message))
-	addDetail(e, &errdetails.ErrorInfo{Reason: reason, Domain: ErrorDomain})
+	addDetail(e, &errdetails.ErrorInfo{Reason: reason, Domain: licensedv1.ErrorDomain})
 	for _, d := range details {
 		addDetail(e, d)
 	}
@@ -97,7 +48,7 @@ func addDetail(e *connect.Error, m proto.Message) {
 // retryError is an error that goes away by waiting. It has this time as detail and as HTTP header (a
 // trailer in gRPC).
 func retryError(code connect.Code, reason, message string, after time.Duration) *connect.Error {
-	return retryAfter(code, message, after, &errdetails.ErrorInfo{Reason: reason, Domain: ErrorDomain})
+	return retryAfter(code, message, after, &errdetails.ErrorInfo{Reason: reason, Domain: licensedv1.ErrorDomain})
 }
 
 // retryAfter is retryError with an ErrorInfo that has more in it.
@@ -118,7 +69,7 @@ func invalid(v violations) error {
 	for i, f := range v {
 		words[i] = f.Field + " " + f.Description
 	}
-	return apiError(connect.CodeInvalidArgument, ReasonInvalid, strings.Join(words, "; "),
+	return apiError(connect.CodeInvalidArgument, licensedv1.ReasonInvalid, strings.Join(words, "; "),
 		&errdetails.BadRequest{FieldViolations: v})
 }
 
@@ -129,7 +80,7 @@ func refused(r *licensedv1.Refusal) error {
 	case licensedv1.Rule_RULE_NO_LICENSE, licensedv1.Rule_RULE_UNKNOWN_DEVICE, licensedv1.Rule_RULE_UNKNOWN_PLAN:
 		code = connect.CodeNotFound
 	}
-	return apiError(code, ReasonRefused, r.Message, r)
+	return apiError(code, licensedv1.ReasonRefused, r.Message, r)
 }
 
 // runtimeError returns what an error of the aggregates means for the client. command says
@@ -140,26 +91,27 @@ func runtimeError(err error, command bool, now time.Time) *connect.Error {
 	var limited *actors.RateLimitedError
 	switch {
 	case errors.As(err, &limited):
-		return retryError(connect.CodeResourceExhausted, ReasonRateLimited, limited.Error(), limited.RetryAfter)
+		return retryError(connect.CodeResourceExhausted, licensedv1.ReasonRateLimited,
+			limited.Error(), limited.RetryAfter)
 	case errors.Is(err, actors.ErrIDReused):
-		return apiError(connect.CodeAlreadyExists, ReasonIDReused,
+		return apiError(connect.CodeAlreadyExists, licensedv1.ReasonIDReused,
 			"this command_id was used before with other content; use a new one for a new command")
 	case errors.Is(err, actors.ErrTooOld):
 		return tooOld(now)
 	case errors.Is(err, actors.ErrIssuedAhead):
 		return issuedAhead(now)
 	case errors.Is(err, actors.ErrOverloaded):
-		return retryError(connect.CodeResourceExhausted, ReasonOverloaded,
+		return retryError(connect.CodeResourceExhausted, licensedv1.ReasonOverloaded,
 			"overloaded; not executed, retry later", overloadRetry)
 	case errors.Is(err, actors.ErrImporting):
-		return retryError(connect.CodeUnavailable, ReasonImporting,
+		return retryError(connect.CodeUnavailable, licensedv1.ReasonImporting,
 			"the customer's history is being imported; not executed, retry when that is done", importRetry)
 	case errors.Is(err, actors.ErrNotSupported):
-		return apiError(connect.CodeUnimplemented, ReasonUnsupported,
+		return apiError(connect.CodeUnimplemented, licensedv1.ReasonUnsupported,
 			"the node that holds this customer is of a release that does not know this request; not executed, "+
 				"retry when the upgrade is finished")
 	case errors.Is(err, actors.ErrCorrupt), errors.Is(err, persistence.ErrCorrupt):
-		return apiError(connect.CodeDataLoss, ReasonCorrupt,
+		return apiError(connect.CodeDataLoss, licensedv1.ReasonCorrupt,
 			"the stored history of this customer cannot be read; not executed, an operator must look at it")
 	}
 	return outcomeError(err, command)
@@ -168,7 +120,7 @@ func runtimeError(err error, command bool, now time.Time) *connect.Error {
 // unreadable makes the error for a command that was executed, and whose result cannot be read: it is
 // damaged, or recorded by another release.
 func unreadable() *connect.Error {
-	return apiError(connect.CodeDataLoss, ReasonOutcomeUnknown,
+	return apiError(connect.CodeDataLoss, licensedv1.ReasonOutcomeUnknown,
 		"executed, but its result cannot be read; look in the history, or retry with the same command_id on "+
 			"another release")
 }
@@ -177,26 +129,26 @@ func unreadable() *connect.Error {
 // ErrUnknownOutcome overrides everything that says "not executed": it may be wrapped
 // together with the reason of the last attempt, while an earlier attempt was sent.
 func outcomeError(err error, command bool) *connect.Error {
-	unknown, retry := ReasonOutcomeUnknown, "outcome unknown; retry with the same command_id to learn it"
+	unknown, retry := licensedv1.ReasonOutcomeUnknown, "outcome unknown; retry with the same command_id to learn it"
 	if !command || planted.Bug(planted.SayNotExecuted) {
 		// A query leaves nothing executed, however it ended.
-		unknown, retry = ReasonNotExecuted, "not answered; retry"
+		unknown, retry = licensedv1.ReasonNotExecuted, "not answered; retry"
 	}
 	var unserved *actors.UnservedError
 	switch {
 	case errors.As(err, &unserved) && !errors.Is(err, actors.ErrUnknownOutcome):
-		return apiError(connect.CodeUnavailable, ReasonNotExecuted,
+		return apiError(connect.CodeUnavailable, licensedv1.ReasonNotExecuted,
 			"no node serves this customer: "+unserved.Known+"; not executed, retry")
 	case errors.Is(err, actors.ErrExpired):
-		return apiError(connect.CodeDeadlineExceeded, ReasonNotExecuted,
+		return apiError(connect.CodeDeadlineExceeded, licensedv1.ReasonNotExecuted,
 			"the deadline passed before execution; not executed")
 	case !errors.Is(err, actors.ErrUnknownOutcome) &&
 		(errors.Is(err, actors.ErrNotOwner) || errors.Is(err, actors.ErrUnavailable) ||
 			errors.Is(err, persistence.ErrUnavailable)):
-		return apiError(connect.CodeUnavailable, ReasonNotExecuted,
+		return apiError(connect.CodeUnavailable, licensedv1.ReasonNotExecuted,
 			"the customer's aggregate is not available now; not executed, retry")
 	case !command && errors.Is(err, persistence.ErrClosed):
-		return apiError(connect.CodeUnavailable, ReasonNotExecuted,
+		return apiError(connect.CodeUnavailable, licensedv1.ReasonNotExecuted,
 			"the node's store is closed; not answered, ask another node")
 	// Before the next: the runtime joins these two with the unknown outcome that they leave.
 	case errors.Is(err, context.DeadlineExceeded):
@@ -206,19 +158,21 @@ func outcomeError(err error, command bool) *connect.Error {
 	case errors.Is(err, actors.ErrUnknownOutcome):
 		return apiError(connect.CodeUnavailable, unknown, retry)
 	case errors.Is(err, actors.ErrRejected):
-		return apiError(connect.CodeFailedPrecondition, ReasonRejected,
+		return apiError(connect.CodeFailedPrecondition, licensedv1.ReasonRejected,
 			"the customer's state is too large for the store; not executed, an operator must look at it")
 	case errors.Is(err, actors.ErrPanic):
-		return apiError(connect.CodeInternal, ReasonBug, "internal error; not executed")
+		return apiError(connect.CodeInternal, licensedv1.ReasonBug, "internal error; not executed")
 	}
-	return apiError(connect.CodeInternal, ReasonBug, "internal error; outcome unknown")
+	return apiError(connect.CodeInternal, licensedv1.ReasonBug, "internal error; outcome unknown")
 }
 
 // tooOld tells a client, whose clock may be slow, what time it is here.
 func tooOld(now time.Time) *connect.Error {
 	e := connect.NewError(connect.CodeOutOfRange, errors.New(
 		"the command was issued too long ago to know whether it was executed; not executed now, look in the history"))
-	addDetail(e, &errdetails.ErrorInfo{Reason: ReasonTooOld, Domain: ErrorDomain, Metadata: serverTime(now)})
+	addDetail(e, &errdetails.ErrorInfo{
+		Reason: licensedv1.ReasonTooOld, Domain: licensedv1.ErrorDomain, Metadata: serverTime(now),
+	})
 	return e
 }
 
@@ -233,7 +187,9 @@ func issuedAhead(now time.Time) *connect.Error {
 	var v violations
 	v.add("issued_at", "lies more than 5 minutes in the future; the server's time is "+metadata["server_time"])
 	e := connect.NewError(connect.CodeInvalidArgument, errors.New("issued_at "+v[0].Description))
-	addDetail(e, &errdetails.ErrorInfo{Reason: ReasonInvalid, Domain: ErrorDomain, Metadata: metadata})
+	addDetail(e, &errdetails.ErrorInfo{
+		Reason: licensedv1.ReasonInvalid, Domain: licensedv1.ErrorDomain, Metadata: metadata,
+	})
 	addDetail(e, &errdetails.BadRequest{FieldViolations: v})
 	return e
 }

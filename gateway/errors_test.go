@@ -32,55 +32,57 @@ func TestErrors(t *testing.T) {
 		says   string
 		retry  time.Duration
 	}{
-		{err: actors.ErrIDReused, code: connect.CodeAlreadyExists, reason: gateway.ReasonIDReused, status: 409,
+		{err: actors.ErrIDReused, code: connect.CodeAlreadyExists, reason: licensedv1.ReasonIDReused, status: 409,
 			says: "other content"},
-		{err: actors.ErrTooOld, code: connect.CodeOutOfRange, reason: gateway.ReasonTooOld, status: 400,
+		{err: actors.ErrTooOld, code: connect.CodeOutOfRange, reason: licensedv1.ReasonTooOld, status: 400,
 			says: "look in the history"},
-		{err: actors.ErrIssuedAhead, code: connect.CodeInvalidArgument, reason: gateway.ReasonInvalid, status: 400,
+		{err: actors.ErrIssuedAhead, code: connect.CodeInvalidArgument, reason: licensedv1.ReasonInvalid, status: 400,
 			says: "2026-03-01T12:00:00.123456789Z"},
-		{err: actors.ErrOverloaded, code: connect.CodeResourceExhausted, reason: gateway.ReasonOverloaded, status: 429,
-			says: "not executed", retry: 100 * time.Millisecond},
+		{err: actors.ErrOverloaded, code: connect.CodeResourceExhausted, reason: licensedv1.ReasonOverloaded,
+			status: 429,
+			says:   "not executed", retry: 100 * time.Millisecond},
 		{
 			err: fmt.Errorf("x: %w",
 				&actors.RateLimitedError{Reason: "too many refusals", RetryAfter: 1500 * time.Millisecond}),
 			code:   connect.CodeResourceExhausted,
-			reason: gateway.ReasonRateLimited,
+			reason: licensedv1.ReasonRateLimited,
 			status: 429,
 			says:   "too many refusals",
 			retry:  1500 * time.Millisecond,
 		},
-		{err: actors.ErrExpired, code: connect.CodeDeadlineExceeded, reason: gateway.ReasonNotExecuted, status: 504,
+		{err: actors.ErrExpired, code: connect.CodeDeadlineExceeded, reason: licensedv1.ReasonNotExecuted, status: 504,
 			says: "not executed"},
 		{
 			err:    fmt.Errorf("%w: %w", actors.ErrUnknownOutcome, context.DeadlineExceeded),
 			code:   connect.CodeDeadlineExceeded,
-			reason: gateway.ReasonOutcomeUnknown,
+			reason: licensedv1.ReasonOutcomeUnknown,
 			status: 504,
 			says:   "same command_id",
 		},
 		{err: fmt.Errorf("%w: %w", actors.ErrExpired, context.DeadlineExceeded), code: connect.CodeDeadlineExceeded,
-			reason: gateway.ReasonNotExecuted, status: 504, says: "not executed"},
+			reason: licensedv1.ReasonNotExecuted, status: 504, says: "not executed"},
 		{err: fmt.Errorf("%w: %w", actors.ErrUnknownOutcome, context.Canceled), code: connect.CodeCanceled,
-			reason: gateway.ReasonOutcomeUnknown, status: 499, says: "same command_id"},
-		{err: actors.ErrNotOwner, code: connect.CodeUnavailable, reason: gateway.ReasonNotExecuted, status: 503,
+			reason: licensedv1.ReasonOutcomeUnknown, status: 499, says: "same command_id"},
+		{err: actors.ErrNotOwner, code: connect.CodeUnavailable, reason: licensedv1.ReasonNotExecuted, status: 503,
 			says: "not executed"},
-		{err: actors.ErrUnavailable, code: connect.CodeUnavailable, reason: gateway.ReasonNotExecuted, status: 503,
+		{err: actors.ErrUnavailable, code: connect.CodeUnavailable, reason: licensedv1.ReasonNotExecuted, status: 503,
 			says: "not executed"},
-		{err: actors.ErrUnknownOutcome, code: connect.CodeUnavailable, reason: gateway.ReasonOutcomeUnknown,
+		{err: actors.ErrUnknownOutcome, code: connect.CodeUnavailable, reason: licensedv1.ReasonOutcomeUnknown,
 			status: 503, says: "same command_id"},
-		{err: actors.ErrCorrupt, code: connect.CodeDataLoss, reason: gateway.ReasonCorrupt, status: 500,
+		{err: actors.ErrCorrupt, code: connect.CodeDataLoss, reason: licensedv1.ReasonCorrupt, status: 500,
 			says: "cannot be read"},
-		{err: persistence.ErrCorrupt, code: connect.CodeDataLoss, reason: gateway.ReasonCorrupt, status: 500,
+		{err: persistence.ErrCorrupt, code: connect.CodeDataLoss, reason: licensedv1.ReasonCorrupt, status: 500,
 			says: "cannot be read"},
-		{err: actors.ErrNotSupported, code: connect.CodeUnimplemented, reason: gateway.ReasonUnsupported, status: 501,
-			says: "not executed"},
+		{err: actors.ErrNotSupported, code: connect.CodeUnimplemented, reason: licensedv1.ReasonUnsupported,
+			status: 501,
+			says:   "not executed"},
 		{
-			err: actors.ErrPanic, code: connect.CodeInternal, reason: gateway.ReasonBug, status: 500,
+			err: actors.ErrPanic, code: connect.CodeInternal, reason: licensedv1.ReasonBug, status: 500,
 			says: "not executed",
 		},
-		{err: actors.ErrRejected, code: connect.CodeFailedPrecondition, reason: gateway.ReasonRejected, status: 400,
+		{err: actors.ErrRejected, code: connect.CodeFailedPrecondition, reason: licensedv1.ReasonRejected, status: 400,
 			says: "not executed"},
-		{err: errors.New("secret internals"), code: connect.CodeInternal, reason: gateway.ReasonBug, status: 500,
+		{err: errors.New("secret internals"), code: connect.CodeInternal, reason: licensedv1.ReasonBug, status: 500,
 			says: "outcome unknown"},
 	} {
 		t.Run(test.err.Error(), func(t *testing.T) {
@@ -115,7 +117,7 @@ func checkError(t *testing.T, name string, err error, code connect.Code, reason,
 		t.Errorf("%s: code %v, want %v: %v", name, got, code, err)
 	}
 	if info, ok := detail[*errdetails.ErrorInfo](t, err); !ok || info.Reason != reason ||
-		info.Domain != gateway.ErrorDomain {
+		info.Domain != licensedv1.ErrorDomain {
 		t.Errorf("%s: ErrorInfo %v, want reason %s", name, info, reason)
 	}
 	if !strings.Contains(err.Error(), says) {
@@ -137,7 +139,7 @@ func TestErrorOfQuerySpeaksOfNoCommand(t *testing.T) {
 		for name, client := range protocols(t, g.url) {
 			_, err := client.ListDevices(t.Context(),
 				connect.NewRequest(&licensedv1.ListDevicesRequest{CustomerId: "Bayley"}))
-			if info, _ := detail[*errdetails.ErrorInfo](t, err); info.GetReason() != gateway.ReasonNotExecuted {
+			if info, _ := detail[*errdetails.ErrorInfo](t, err); info.GetReason() != licensedv1.ReasonNotExecuted {
 				t.Errorf("%s: %v has reason %q", name, err, info.GetReason())
 			}
 			if strings.Contains(err.Error(), "command_id") {
@@ -158,11 +160,11 @@ func TestPanicFailsOneRequest(t *testing.T) {
 	g := start(t, f)
 	for name, client := range protocols(t, g.url) {
 		_, err := client.AcquireLicense(t.Context(), connect.NewRequest(acquire()))
-		checkError(t, name, err, connect.CodeInternal, gateway.ReasonBug, "outcome unknown")
+		checkError(t, name, err, connect.CodeInternal, licensedv1.ReasonBug, "outcome unknown")
 		other := acquire()
 		other.CustomerId = "Matt"
 		_, err = client.AcquireLicense(t.Context(), connect.NewRequest(other))
-		checkError(t, name, err, connect.CodeResourceExhausted, gateway.ReasonOverloaded, "")
+		checkError(t, name, err, connect.CodeResourceExhausted, licensedv1.ReasonOverloaded, "")
 	}
 	if log := g.logged(); !strings.Contains(log, "no such luck") ||
 		!strings.Contains(log, "gateway_test.go") && !strings.Contains(log, "errors_test.go") {
@@ -210,7 +212,7 @@ func TestExpiredDeadlineIsAnswered(t *testing.T) {
 	g := start(t, f, func(c *gateway.Config) { c.MaxDeadline = time.Millisecond })
 	for name, client := range protocols(t, g.url) {
 		_, err := client.AcquireLicense(t.Context(), connect.NewRequest(acquire()))
-		checkError(t, name, err, connect.CodeDeadlineExceeded, gateway.ReasonOutcomeUnknown, "same command_id")
+		checkError(t, name, err, connect.CodeDeadlineExceeded, licensedv1.ReasonOutcomeUnknown, "same command_id")
 	}
 }
 
@@ -231,7 +233,7 @@ func TestInFlightLimit(t *testing.T) {
 	<-entered
 	for name, client := range protocols(t, g.url) {
 		_, err := client.AcquireLicense(t.Context(), connect.NewRequest(acquire()))
-		checkError(t, name, err, connect.CodeResourceExhausted, gateway.ReasonOverloaded, "in flight")
+		checkError(t, name, err, connect.CodeResourceExhausted, licensedv1.ReasonOverloaded, "in flight")
 		checkRetry(t, name, err, 100*time.Millisecond)
 	}
 	res, err := http.Get(g.url + "/readyz")

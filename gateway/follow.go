@@ -92,7 +92,7 @@ func (s *historyService) Follow(
 	after := head.Sequence
 	if m.AfterSequence != nil {
 		if after = *m.AfterSequence; after > head.Sequence {
-			return apiError(connect.CodeOutOfRange, ReasonPastEnd,
+			return apiError(connect.CodeOutOfRange, licensedv1.ReasonPastEnd,
 				fmt.Sprintf("the history of customer %s ends at event %d", m.CustomerId, head.Sequence))
 		}
 	}

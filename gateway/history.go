@@ -133,7 +133,8 @@ func checkSubject(customer, device, title string) (v violations) {
 
 // noHistory is the answer about customers that nothing ever happened to.
 func noHistory(customer string) error {
-	return apiError(connect.CodeNotFound, ReasonNoHistory, fmt.Sprintf("customer %s has no history", customer))
+	return apiError(connect.CodeNotFound, licensedv1.ReasonNoHistory,
+		fmt.Sprintf("customer %s has no history", customer))
 }
 
 // listing sends items in batches: a message for each would take several times as long. It

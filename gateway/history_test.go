@@ -387,8 +387,8 @@ func TestGapsAreNamed(t *testing.T) {
 		code     connect.Code
 		reason   string
 	}{
-		{3, expired, connect.CodeOutOfRange, gateway.ReasonExpired},
-		{12, expired, connect.CodeOutOfRange, gateway.ReasonExpired},
+		{3, expired, connect.CodeOutOfRange, licensedv1.ReasonExpired},
+		{12, expired, connect.CodeOutOfRange, licensedv1.ReasonExpired},
 	} {
 		_, err := h.GetState(t.Context(), connect.NewRequest(&licensedv1.GetStateRequest{
 			CustomerId: "Bayley", At: &licensedv1.GetStateRequest_Sequence{Sequence: c.sequence},
@@ -403,7 +403,7 @@ func TestGapsAreNamed(t *testing.T) {
 	}
 	_, err = h.TryAt(t.Context(),
 		connect.NewRequest(&licensedv1.TryAtRequest{CustomerId: "Bayley", Command: renews("ipad", "a")}))
-	wantGap(t, err, connect.CodeDataLoss, gateway.ReasonCorrupt, corrupt)
+	wantGap(t, err, connect.CodeDataLoss, licensedv1.ReasonCorrupt, corrupt)
 	p.asked = actors.ErrCorrupt
 	why, err := h.Why(t.Context(),
 		connect.NewRequest(&licensedv1.WhyRequest{CustomerId: "Bayley", DeviceId: "ipad", TitleId: "a"}))
@@ -416,7 +416,7 @@ func TestGapsAreNamed(t *testing.T) {
 	p.gaps[0].Reason = licensedv1.GapReason_GAP_REASON_UNAVAILABLE
 	_, err = h.TryAt(t.Context(),
 		connect.NewRequest(&licensedv1.TryAtRequest{CustomerId: "Bayley", Command: renews("ipad", "a")}))
-	wantGap(t, err, connect.CodeUnavailable, gateway.ReasonNotExecuted, corrupt)
+	wantGap(t, err, connect.CodeUnavailable, licensedv1.ReasonNotExecuted, corrupt)
 	why, err = h.Why(t.Context(),
 		connect.NewRequest(&licensedv1.WhyRequest{CustomerId: "Bayley", DeviceId: "ipad", TitleId: "a"}))
 	if err != nil || len(why.Msg.Gaps) != 1 || !strings.Contains(why.Msg.Verdict, "Some events cannot be read") ||
@@ -489,7 +489,7 @@ func TestRepliesWithoutPages(t *testing.T) {
 			case c.fits && got.err != nil:
 				t.Errorf("%s: %v", name, got.err)
 			case !c.fits && (connect.CodeOf(got.err) != connect.CodeOutOfRange ||
-				reasonOf(got.err) != gateway.ReasonTooLarge || !strings.Contains(got.err.Error(), got.call)):
+				reasonOf(got.err) != licensedv1.ReasonTooLarge || !strings.Contains(got.err.Error(), got.call)):
 				t.Errorf("%s of %d bytes at most: %v", name, c.most, got.err)
 			}
 		}
@@ -594,7 +594,7 @@ func TestMoments(t *testing.T) {
 		t.Errorf("in two months: %v, %v", res, err)
 	}
 	if _, err := get(uint64(16)); connect.CodeOf(err) != connect.CodeOutOfRange ||
-		reasonOf(err) != gateway.ReasonPastEnd {
+		reasonOf(err) != licensedv1.ReasonPastEnd {
 		t.Errorf("past the end: %v", err)
 	}
 	if _, err := get(uint64(0)); connect.CodeOf(err) != connect.CodeInvalidArgument {
@@ -777,7 +777,7 @@ func TestImporting(t *testing.T) {
 		connect.NewRequest(&licensedv1.AcquireLicenseRequest{
 			CustomerId: "Bayley", DeviceId: "iphone", TitleId: "a", CommandId: "c",
 		}))
-	if connect.CodeOf(err) != connect.CodeUnavailable || reasonOf(err) != gateway.ReasonImporting {
+	if connect.CodeOf(err) != connect.CodeUnavailable || reasonOf(err) != licensedv1.ReasonImporting {
 		t.Errorf("%v (%s)", err, reasonOf(err))
 	}
 }

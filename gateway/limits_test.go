@@ -132,7 +132,7 @@ func TestReplyBudget(t *testing.T) {
 	for range 3 {
 		_, err := client.ListLicenses(t.Context(),
 			connect.NewRequest(&licensedv1.ListLicensesRequest{CustomerId: "Bayley"}))
-		checkError(t, "list", err, connect.CodeResourceExhausted, gateway.ReasonOverloaded, "replies")
+		checkError(t, "list", err, connect.CodeResourceExhausted, licensedv1.ReasonOverloaded, "replies")
 		info, _ := detail[*errdetails.ErrorInfo](t, err)
 		if info.Metadata["limit"] != "reply_bytes" || info.Metadata["scope"] != "share" {
 			t.Errorf("metadata %v", info.Metadata)
@@ -217,7 +217,7 @@ func TestAnnouncedBodies(t *testing.T) {
 	harness.Until(func() bool { return used() == want })
 	_, err := protocols(t, r.url)["json/h1"].ListLicenses(t.Context(),
 		connect.NewRequest(&licensedv1.ListLicensesRequest{CustomerId: "Bayley"}))
-	checkError(t, "a request beside them", err, connect.CodeUnavailable, gateway.ReasonNotExecuted, "")
+	checkError(t, "a request beside them", err, connect.CodeUnavailable, licensedv1.ReasonNotExecuted, "")
 }
 
 // TestDeadlineOfTheBody: a request whose deadline passed before it was complete was not executed, and the error
@@ -253,7 +253,7 @@ func TestDeadlineOfTheBody(t *testing.T) {
 				status, reply, err := postSlowly(ctx, client, body, test.timeout)
 				cancel()
 				if err != nil || status != http.StatusGatewayTimeout ||
-					!strings.Contains(reply, gateway.ReasonNotExecuted) || !strings.Contains(reply, test.says) {
+					!strings.Contains(reply, licensedv1.ReasonNotExecuted) || !strings.Contains(reply, test.says) {
 					t.Errorf("%s, %s: %d %s %v", test.name, name, status, reply, err)
 				}
 				synctest.Wait()
@@ -326,7 +326,7 @@ func TestStreamWithoutStore(t *testing.T) {
 				for stream.Receive() {
 				}
 				if err := stream.Err(); connect.CodeOf(err) != connect.CodeUnavailable ||
-					reasonOf(err) != gateway.ReasonNotExecuted {
+					reasonOf(err) != licensedv1.ReasonNotExecuted {
 					t.Errorf("%s, %s: %v", name, protocol, err)
 				}
 				_ = stream.Close()
@@ -347,7 +347,7 @@ func TestTooOldTellsTheTime(t *testing.T) {
 	for name, client := range protocols(t, r.url) {
 		_, err := client.AcquireLicense(t.Context(), connect.NewRequest(acquire()))
 		info, _ := detail[*errdetails.ErrorInfo](t, err)
-		if info.GetReason() != gateway.ReasonTooOld ||
+		if info.GetReason() != licensedv1.ReasonTooOld ||
 			info.GetMetadata()["server_time"] != "2026-03-01T12:00:00.123456789Z" {
 			t.Errorf("%s: %v", name, info)
 		}

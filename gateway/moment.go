@@ -63,7 +63,7 @@ func (s *historyService) replay(ctx context.Context, customer string, p point, l
 		return nil, s.failed(ctx, customer, err, false)
 	}
 	if p.sequence > head.Sequence {
-		return nil, apiError(connect.CodeOutOfRange, ReasonPastEnd,
+		return nil, apiError(connect.CodeOutOfRange, licensedv1.ReasonPastEnd,
 			fmt.Sprintf("the history of customer %s ends at event %d", customer, head.Sequence))
 	}
 	r := &replayed{
@@ -206,12 +206,12 @@ func (g *historyGap) Error() string { return g.Message }
 func (g *historyGap) apiError() error {
 	switch g.Reason {
 	case licensedv1.GapReason_GAP_REASON_EXPIRED:
-		return apiError(connect.CodeOutOfRange, ReasonExpired,
+		return apiError(connect.CodeOutOfRange, licensedv1.ReasonExpired,
 			g.Message+"; the state at that moment can no longer be determined", g.HistoryGap)
 	case licensedv1.GapReason_GAP_REASON_UNAVAILABLE:
-		return apiError(connect.CodeUnavailable, ReasonNotExecuted, g.Message+"; retry", g.HistoryGap)
+		return apiError(connect.CodeUnavailable, licensedv1.ReasonNotExecuted, g.Message+"; retry", g.HistoryGap)
 	default:
-		return apiError(connect.CodeDataLoss, ReasonCorrupt,
+		return apiError(connect.CodeDataLoss, licensedv1.ReasonCorrupt,
 			g.Message+"; an operator must look at it: licensectl verify", g.HistoryGap)
 	}
 }
@@ -253,7 +253,7 @@ func whole[T any, M interface {
 	proto.Message
 }](s *historyService, reply M, what, parts string) (*connect.Response[T], error) {
 	if size := proto.Size(reply); size > s.config.MaxReply {
-		return nil, apiError(connect.CodeOutOfRange, ReasonTooLarge,
+		return nil, apiError(connect.CodeOutOfRange, licensedv1.ReasonTooLarge,
 			fmt.Sprintf("%s has %d bytes, and a reply has at most %d; %s", what, size, s.config.MaxReply, parts))
 	}
 	return connect.NewResponse((*T)(reply)), nil

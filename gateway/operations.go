@@ -127,12 +127,13 @@ func (s *adminService) direct(ctx context.Context, what, name string, do func(co
 	s.config.Logger.InfoContext(ctx, what+" requested", "audit", true, "node", name, "accepted", err == nil)
 	switch {
 	case errors.Is(err, ErrUnsupported):
-		return apiError(connect.CodeUnimplemented, ReasonUnsupported,
+		return apiError(connect.CodeUnimplemented, licensedv1.ReasonUnsupported,
 			"this process is alone; no other can take its customers")
 	case errors.Is(err, ErrNoMember):
-		return apiError(connect.CodeNotFound, ReasonNoMember, fmt.Sprintf("the cluster has no member %q", name))
+		return apiError(connect.CodeNotFound, licensedv1.ReasonNoMember,
+			fmt.Sprintf("the cluster has no member %q", name))
 	case errors.Is(err, ErrHoldsNothing):
-		return apiError(connect.CodeFailedPrecondition, ReasonUnsupported,
+		return apiError(connect.CodeFailedPrecondition, licensedv1.ReasonUnsupported,
 			fmt.Sprintf("%s is a gateway: it holds no customers, and can be stopped as it is", name))
 	case err != nil:
 		return s.failed(ctx, "", err, false)
@@ -199,7 +200,7 @@ func (s *adminService) ArchiveCustomer(
 	// The owner does it; the answer comes when it is done.
 	res, err := s.config.Operations.Archive(ctx, r.Msg.CustomerId, r.Msg.All)
 	if errors.Is(err, ErrUnsupported) {
-		return nil, apiError(connect.CodeUnimplemented, ReasonUnsupported,
+		return nil, apiError(connect.CodeUnimplemented, licensedv1.ReasonUnsupported,
 			"this node has no archive; nothing was moved")
 	}
 	if errors.Is(err, persistence.ErrNotFound) {
@@ -244,13 +245,13 @@ func (s *adminService) ReloadPolicy(
 	version, changed, err := s.config.Operations.ReloadPolicy(ctx)
 	switch {
 	case errors.Is(err, ErrUnsupported):
-		return nil, apiError(connect.CodeUnimplemented, ReasonUnsupported,
+		return nil, apiError(connect.CodeUnimplemented, licensedv1.ReasonUnsupported,
 			"this node runs on the built-in policy; there is no file to read")
 	// The caller gave up: that the policy was not read is no fault of the file.
 	case ctx.Err() != nil && err != nil:
 		return nil, s.failed(ctx, "", err, false)
 	case err != nil:
-		return nil, apiError(connect.CodeFailedPrecondition, ReasonInvalid,
+		return nil, apiError(connect.CodeFailedPrecondition, licensedv1.ReasonInvalid,
 			fmt.Sprintf("the policy file cannot be used, policy %s stays in force: %v", version, err))
 	}
 	return connect.NewResponse(&licensedv1.ReloadPolicyResponse{PolicyVersion: version, Changed: changed}), nil
@@ -430,13 +431,13 @@ func (i *importing) failed(ctx context.Context, err error) error {
 	var other *otherHistory
 	switch {
 	case errors.As(err, &other):
-		return apiError(connect.CodeFailedPrecondition, ReasonOtherHistory,
+		return apiError(connect.CodeFailedPrecondition, licensedv1.ReasonOtherHistory,
 			fmt.Sprintf("customer %s: %s; nothing was overwritten", i.customer, other.why))
 	case errors.Is(err, actors.ErrNotContinued):
-		return apiError(connect.CodeFailedPrecondition, ReasonOtherHistory,
+		return apiError(connect.CodeFailedPrecondition, licensedv1.ReasonOtherHistory,
 			fmt.Sprintf("customer %s: %v; nothing was overwritten", i.customer, err))
 	case errors.Is(err, actors.ErrNoHistory):
-		return apiError(connect.CodeInvalidArgument, ReasonInvalid, err.Error(), &errdetails.BadRequest{
+		return apiError(connect.CodeInvalidArgument, licensedv1.ReasonInvalid, err.Error(), &errdetails.BadRequest{
 			FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: "records", Description: err.Error()}},
 		})
 	}

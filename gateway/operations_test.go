@@ -189,7 +189,7 @@ func TestPassivateArchiveReload(t *testing.T) {
 	}
 	_, err = a.ArchiveCustomer(t.Context(),
 		connect.NewRequest(&licensedv1.ArchiveCustomerRequest{CustomerId: "Bayley"}))
-	if connect.CodeOf(err) != connect.CodeUnimplemented || reasonOf(err) != gateway.ReasonUnsupported {
+	if connect.CodeOf(err) != connect.CodeUnimplemented || reasonOf(err) != licensedv1.ReasonUnsupported {
 		t.Errorf("no archive: %v", err)
 	}
 	for id, call := range map[string]func() error{
@@ -246,7 +246,7 @@ func TestVerify(t *testing.T) {
 		t.Errorf("%v, %v", got, err)
 	}
 	if _, err := verify("Nobody"); connect.CodeOf(err) != connect.CodeNotFound ||
-		reasonOf(err) != gateway.ReasonNoHistory {
+		reasonOf(err) != licensedv1.ReasonNoHistory {
 		t.Errorf("nobody: %v", err)
 	}
 	if _, err := verify(""); connect.CodeOf(err) != connect.CodeInvalidArgument {
@@ -304,7 +304,7 @@ func TestImport(t *testing.T) {
 	other := slices.Clone(all)
 	other[9].CommandID = "other"
 	if _, err := send(other, false); connect.CodeOf(err) != connect.CodeFailedPrecondition ||
-		reasonOf(err) != gateway.ReasonOtherHistory || !strings.Contains(err.Error(), "another event 10") {
+		reasonOf(err) != licensedv1.ReasonOtherHistory || !strings.Contains(err.Error(), "another event 10") {
 		t.Errorf("another history: %v", err)
 	}
 	if !slices.EqualFunc(p.records["Bayley"], all, func(a, b persistence.Record) bool {
@@ -313,7 +313,7 @@ func TestImport(t *testing.T) {
 		t.Error("what was imported is not what was sent")
 	}
 	p.gaps = []*licensedv1.HistoryGap{corrupt}
-	if _, err := send(all, false); reasonOf(err) != gateway.ReasonOtherHistory ||
+	if _, err := send(all, false); reasonOf(err) != licensedv1.ReasonOtherHistory ||
 		!strings.Contains(err.Error(), "cannot be compared") {
 		t.Errorf("a gap: %v", err)
 	}
@@ -455,7 +455,7 @@ func TestFollow(t *testing.T) {
 	from = 99
 	ended, stop = follow(t, r, &licensedv1.FollowRequest{CustomerId: "Bayley", AfterSequence: &from}, seen)
 	defer stop()
-	if err := <-ended; connect.CodeOf(err) != connect.CodeOutOfRange || reasonOf(err) != gateway.ReasonPastEnd {
+	if err := <-ended; connect.CodeOf(err) != connect.CodeOutOfRange || reasonOf(err) != licensedv1.ReasonPastEnd {
 		t.Errorf("past the end: %v", err)
 	}
 }
@@ -510,7 +510,7 @@ func TestFollowSkipsNothing(t *testing.T) {
 	ended, stop := follow(t, r, &licensedv1.FollowRequest{CustomerId: "Bayley", AfterSequence: &from}, seen)
 	defer stop()
 	wantSeen(t, seen, "at 7", "8")
-	if err := <-ended; connect.CodeOf(err) != connect.CodeUnavailable || reasonOf(err) != gateway.ReasonNotExecuted {
+	if err := <-ended; connect.CodeOf(err) != connect.CodeUnavailable || reasonOf(err) != licensedv1.ReasonNotExecuted {
 		t.Errorf("ended with %v", err)
 	}
 	// It can later. Readings fail twice before that.
@@ -607,7 +607,7 @@ func TestOperatorsUnderOverload(t *testing.T) {
 	}
 	followed := following(t, r)
 	if _, _, err := listed(t, r,
-		&licensedv1.ListEventsRequest{CustomerId: "Bayley"}); reasonOf(err) != gateway.ReasonOverloaded {
+		&licensedv1.ListEventsRequest{CustomerId: "Bayley"}); reasonOf(err) != licensedv1.ReasonOverloaded {
 		t.Errorf("a customer's request: %v", err)
 	}
 	if err := look(); err != nil {
@@ -617,7 +617,7 @@ func TestOperatorsUnderOverload(t *testing.T) {
 	for range operators {
 		verify()
 	}
-	if err := look(); reasonOf(err) != gateway.ReasonOverloaded {
+	if err := look(); reasonOf(err) != licensedv1.ReasonOverloaded {
 		t.Errorf("an operator's request beside many: %v", err)
 	}
 	close(leave)

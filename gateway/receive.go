@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"licensed/messages/licensedv1"
+
 	"connectrpc.com/connect"
 )
 
@@ -92,7 +94,7 @@ func cutOff(ctx context.Context, err error) error {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return expired()
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return apiError(connect.CodeDeadlineExceeded, ReasonNotExecuted,
+		return apiError(connect.CodeDeadlineExceeded, licensedv1.ReasonNotExecuted,
 			"the request did not arrive in time; not executed")
 	}
 	return err

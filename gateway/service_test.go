@@ -241,7 +241,7 @@ func TestRefusals(t *testing.T) {
 		r.CommandId, r.DeviceId = "c2", "ipad"
 		for _, duplicate := range []bool{false, true} {
 			_, err := client.AcquireLicense(ctx, connect.NewRequest(r))
-			checkError(t, name, err, connect.CodeFailedPrecondition, gateway.ReasonRefused, "plan standard")
+			checkError(t, name, err, connect.CodeFailedPrecondition, licensedv1.ReasonRefused, "plan standard")
 			f, _ := detail[*licensedv1.Refusal](t, err)
 			if f.GetRule() != licensedv1.Rule_RULE_DEVICE_LIMIT || f.Limit != 1 || f.Current != 1 || f.Sequence != 5 ||
 				f.Duplicate != duplicate {
@@ -257,7 +257,7 @@ func TestRefusals(t *testing.T) {
 		_, err = client.RenewLicense(ctx, connect.NewRequest(&licensedv1.RenewLicenseRequest{
 			CustomerId: r.CustomerId, DeviceId: "tv", TitleId: "Dark", CommandId: "c3",
 		}))
-		checkError(t, name, err, connect.CodeNotFound, gateway.ReasonRefused, "has no licence")
+		checkError(t, name, err, connect.CodeNotFound, licensedv1.ReasonRefused, "has no licence")
 	}
 	for series, want := range map[string]string{
 		`licensed_gateway_refusals_total{rule="RULE_DEVICE_LIMIT"}`: "24",
@@ -308,13 +308,13 @@ func TestCorruptOutcome(t *testing.T) {
 	f.answer = func(*licensedv1.Query) (actors.Answer, error) { return actors.Answer{Value: errors.New("what?")}, nil }
 	client := protocols(t, start(t, f).url)["grpc"]
 	_, err := client.AcquireLicense(t.Context(), connect.NewRequest(acquire()))
-	checkError(t, "grpc", err, connect.CodeDataLoss, gateway.ReasonOutcomeUnknown, "executed, but")
+	checkError(t, "grpc", err, connect.CodeDataLoss, licensedv1.ReasonOutcomeUnknown, "executed, but")
 	_, err = client.AcquireLicense(t.Context(), connect.NewRequest(&licensedv1.AcquireLicenseRequest{
 		CustomerId: "Bayley", DeviceId: "iphone", TitleId: "GlowS01E01", ValidateOnly: true,
 	}))
-	checkError(t, "grpc", err, connect.CodeDataLoss, gateway.ReasonCorrupt, "not executed")
+	checkError(t, "grpc", err, connect.CodeDataLoss, licensedv1.ReasonCorrupt, "not executed")
 	_, err = client.ListDevices(t.Context(), connect.NewRequest(&licensedv1.ListDevicesRequest{CustomerId: "Bayley"}))
-	checkError(t, "grpc", err, connect.CodeInternal, gateway.ReasonBug, "")
+	checkError(t, "grpc", err, connect.CodeInternal, licensedv1.ReasonBug, "")
 }
 
 // TestQueriesTakeGET: calls without side effects are those marked so in the .proto files; commands take POST alone.

@@ -203,7 +203,7 @@ func (s *service) Session(
 	ctx context.Context, stream *connect.BidiStream[licensedv1.SessionRequest, licensedv1.SessionResponse],
 ) (err error) {
 	if s.stopping.Err() != nil {
-		return apiError(connect.CodeUnavailable, ReasonNotExecuted,
+		return apiError(connect.CodeUnavailable, licensedv1.ReasonNotExecuted,
 			"the gateway stops; open the session at another one")
 	}
 	c := ctx.Value(callKey{}).(*call)
@@ -310,7 +310,8 @@ func sessionFault(code connect.Code, err error) error {
 	if errors.As(err, &typed) {
 		message = typed.Message()
 	}
-	return apiError(code, ReasonInvalid, message+"; the session ends, calls without an outcome were not executed")
+	return apiError(code, licensedv1.ReasonInvalid,
+		message+"; the session ends, calls without an outcome were not executed")
 }
 
 // await returns when the session may hold a further call; false if the session ends.
@@ -369,7 +370,7 @@ func (x *session) start(c *licensedv1.SessionCall, arrived time.Time) error {
 		return sessionFault(connect.CodeInvalidArgument, fmt.Errorf("id %d is that of a call without an outcome", c.Id))
 	}
 	if m == nil {
-		err = apiError(connect.CodeUnimplemented, ReasonUnsupported,
+		err = apiError(connect.CodeUnimplemented, licensedv1.ReasonUnsupported,
 			"the call has no request that this release knows; not executed")
 	}
 	if err == nil {
@@ -595,7 +596,7 @@ func (x *session) end(reason error) {
 // deafen ends a session whose client does not hear. The calls in progress are withdrawn. The caller has the lock.
 func (x *session) deafen(code connect.Code, why string) {
 	if x.deaf == nil {
-		x.deaf = apiError(code, ReasonOutcomeUnknown,
+		x.deaf = apiError(code, licensedv1.ReasonOutcomeUnknown,
 			why+"; the session ends, repeat commands without an outcome with the same command_id")
 	}
 	x.end(x.deaf)
@@ -633,7 +634,7 @@ func (x *session) goAway() {
 	time.AfterFunc(awayTime, func() {
 		x.mu.Lock()
 		defer x.mu.Unlock()
-		x.end(apiError(connect.CodeUnavailable, ReasonNotExecuted,
+		x.end(apiError(connect.CodeUnavailable, licensedv1.ReasonNotExecuted,
 			"the gateway stops; calls without an outcome were not executed, repeat them at another gateway"))
 		if x.deaf == nil {
 			x.expectReader(x.config.MaxDeadline + lastWords)

@@ -388,11 +388,11 @@ func TestSessionDeadlines(t *testing.T) {
 			code   connect.Code
 			reason string
 		}{
-			0: {time.Second, connect.CodeDeadlineExceeded, gateway.ReasonOutcomeUnknown},
-			1: {0, connect.CodeDeadlineExceeded, gateway.ReasonNotExecuted},
-			2: {c.MaxDeadline, connect.CodeDeadlineExceeded, gateway.ReasonOutcomeUnknown},
-			3: {0, connect.CodeInvalidArgument, gateway.ReasonInvalid},
-			9: {c.MaxDeadline, connect.CodeDeadlineExceeded, gateway.ReasonOutcomeUnknown},
+			0: {time.Second, connect.CodeDeadlineExceeded, licensedv1.ReasonOutcomeUnknown},
+			1: {0, connect.CodeDeadlineExceeded, licensedv1.ReasonNotExecuted},
+			2: {c.MaxDeadline, connect.CodeDeadlineExceeded, licensedv1.ReasonOutcomeUnknown},
+			3: {0, connect.CodeInvalidArgument, licensedv1.ReasonInvalid},
+			9: {c.MaxDeadline, connect.CodeDeadlineExceeded, licensedv1.ReasonOutcomeUnknown},
 		} {
 			if connect.CodeOf(all[id]) != want.code || reasonOf(all[id]) != want.reason || when[id] != want.after {
 				t.Errorf("call %d: %v after %v, want %v of %s after %v",
@@ -425,7 +425,7 @@ func TestSessionCancels(t *testing.T) {
 		t.Errorf("%s was withdrawn", id)
 	}
 	all := await(t, s, 1)
-	checkError(t, "canceled", errorOf(all[1].GetError()), connect.CodeCanceled, gateway.ReasonOutcomeUnknown, "")
+	checkError(t, "canceled", errorOf(all[1].GetError()), connect.CodeCanceled, licensedv1.ReasonOutcomeUnknown, "")
 	if got := r.metric(t, `licensed_gateway_limit_used{limit="requests"}`); got != "1" {
 		t.Errorf("%s requests are in flight, want 1", got)
 	}
@@ -454,7 +454,7 @@ func TestSessionMeetsLimits(t *testing.T) {
 	all := await(t, s, 1)
 	for _, o := range all {
 		err := errorOf(o.GetError())
-		checkError(t, "one too many", err, connect.CodeResourceExhausted, gateway.ReasonOverloaded, "in flight")
+		checkError(t, "one too many", err, connect.CodeResourceExhausted, licensedv1.ReasonOverloaded, "in flight")
 		info, _ := detail[*errdetails.ErrorInfo](t, err)
 		_, retry := detail[*errdetails.RetryInfo](t, err)
 		if !retry || info.Metadata["limit"] != "requests" || info.Metadata["scope"] != "share" {
@@ -562,8 +562,8 @@ func TestSessionFaults(t *testing.T) {
 			close(leave)
 			await(t, s, 1)
 			err := ended(s)
-			checkError(t, name, err, test.code, gateway.ReasonInvalid, test.says)
-			checkError(t, name, err, test.code, gateway.ReasonInvalid, "were not executed")
+			checkError(t, name, err, test.code, licensedv1.ReasonInvalid, test.says)
+			checkError(t, name, err, test.code, licensedv1.ReasonInvalid, "were not executed")
 			if len(f.commands) != 1 {
 				t.Errorf("%s: %d commands were executed, want 1", name, len(f.commands))
 			}
@@ -582,8 +582,8 @@ func TestSessionOfUnknownCall(t *testing.T) {
 	sendCalls(t, s, &licensedv1.SessionCall{Id: 1}, acquireCall(2))
 	all := await(t, s, 2)
 	checkError(t, "no request", errorOf(all[1].GetError()),
-		connect.CodeUnimplemented, gateway.ReasonUnsupported, "not executed")
-	checkError(t, "the other", errorOf(all[2].GetError()), connect.CodeUnavailable, gateway.ReasonNotExecuted, "")
+		connect.CodeUnimplemented, licensedv1.ReasonUnsupported, "not executed")
+	checkError(t, "the other", errorOf(all[2].GetError()), connect.CodeUnavailable, licensedv1.ReasonNotExecuted, "")
 }
 
 // TestSessionGoesAway: a gateway that stops sends word, executes and answers what arrives, and ends.
@@ -620,10 +620,10 @@ func TestSessionGoesAway(t *testing.T) {
 			}
 			if !closes {
 				checkError(t, "a client that stays", err,
-					connect.CodeUnavailable, gateway.ReasonNotExecuted, "another gateway")
+					connect.CodeUnavailable, licensedv1.ReasonNotExecuted, "another gateway")
 			}
 			checkError(t, "a new session", ended(openSession(t, client, "http://pipe")),
-				connect.CodeUnavailable, gateway.ReasonNotExecuted, "stops")
+				connect.CodeUnavailable, licensedv1.ReasonNotExecuted, "stops")
 		})
 	}
 }
@@ -671,7 +671,7 @@ func TestSessionOfDeafClient(t *testing.T) {
 				t.Errorf("%d requests are in flight", n)
 			}
 			if err := ended(s); wakes {
-				checkError(t, "deaf", err, connect.CodeResourceExhausted, gateway.ReasonOutcomeUnknown, "not read")
+				checkError(t, "deaf", err, connect.CodeResourceExhausted, licensedv1.ReasonOutcomeUnknown, "not read")
 			} else if err == nil || errors.Is(err, io.EOF) {
 				t.Errorf("a session that was cut off looks whole: %v", err)
 			}
@@ -719,7 +719,7 @@ func TestSessionInterceptors(t *testing.T) {
 	sendCalls(t, s, traced)
 	await(t, s, 1)
 	sendCalls(t, s, broken)
-	checkError(t, "panic", errorOf(await(t, s, 1)[2].GetError()), connect.CodeInternal, gateway.ReasonBug, "")
+	checkError(t, "panic", errorOf(await(t, s, 1)[2].GetError()), connect.CodeInternal, licensedv1.ReasonBug, "")
 	want := []string{
 		"/licensed.v1.LicenseService/AcquireLicense grpc 00-x-y-01 POST",
 		"/licensed.v1.LicenseService/AcquireLicense grpc  POST",

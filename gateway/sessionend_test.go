@@ -44,11 +44,11 @@ func TestSessionEnds(t *testing.T) {
 		reason string
 	}{
 		"close":       {func(s *sessionStream, _ *gateway.Gateway) error { return s.CloseRequest() }, 0, ""},
-		"id twice":    {send(callsOf(list(0))), connect.CodeInvalidArgument, gateway.ReasonInvalid},
-		"many calls":  {send(many), connect.CodeInvalidArgument, gateway.ReasonInvalid},
-		"long":        {send(callsOf(long)), connect.CodeResourceExhausted, gateway.ReasonInvalid},
-		"gateway":     {stopGateway, connect.CodeUnavailable, gateway.ReasonNotExecuted},
-		"client deaf": {nothing, connect.CodeResourceExhausted, gateway.ReasonOutcomeUnknown},
+		"id twice":    {send(callsOf(list(0))), connect.CodeInvalidArgument, licensedv1.ReasonInvalid},
+		"many calls":  {send(many), connect.CodeInvalidArgument, licensedv1.ReasonInvalid},
+		"long":        {send(callsOf(long)), connect.CodeResourceExhausted, licensedv1.ReasonInvalid},
+		"gateway":     {stopGateway, connect.CodeUnavailable, licensedv1.ReasonNotExecuted},
+		"client deaf": {nothing, connect.CodeResourceExhausted, licensedv1.ReasonOutcomeUnknown},
 	}
 	// Lists have 24 KB. The third does not fit into what a client accepts that does not read.
 	calls := map[string]struct {
@@ -122,7 +122,7 @@ func TestSessionEnds(t *testing.T) {
 					}
 					code, reason := end.code, end.reason
 					if test.dropped {
-						code, reason = connect.CodeResourceExhausted, gateway.ReasonOutcomeUnknown
+						code, reason = connect.CodeResourceExhausted, licensedv1.ReasonOutcomeUnknown
 					}
 					if code == 0 {
 						if !errors.Is(err, io.EOF) {

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"time"
 
+	"licensed/messages/licensedv1"
+
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 )
@@ -60,11 +62,11 @@ func (i interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) con
 			}
 			canceled := errors.Is(err, context.Canceled) || connect.CodeOf(err) == connect.CodeCanceled
 			if canceled && errors.Is(context.Cause(ctx), errStops) {
-				err = apiError(connect.CodeUnavailable, ReasonNotExecuted, "the node stops; ask another one")
+				err = apiError(connect.CodeUnavailable, licensedv1.ReasonNotExecuted, "the node stops; ask another one")
 			}
 			if connect.CodeOf(err) == connect.CodeDeadlineExceeded && client.Err() == nil && !c.route.session {
 				// The stream has time left; a question that it asked had not.
-				err = apiError(connect.CodeUnavailable, ReasonNotExecuted,
+				err = apiError(connect.CodeUnavailable, licensedv1.ReasonNotExecuted,
 					"the customer's node or the store did not answer in time; the stream ends, open it again")
 			}
 			if err != nil {

@@ -13,7 +13,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"licensed/actors"
-	"licensed/gateway"
 	"licensed/messages/licensedv1"
 )
 
@@ -164,7 +163,7 @@ func TestStamp(t *testing.T) {
 		return actors.Reply{}, &actors.StampError{At: c.IssuedAt.Add(time.Millisecond)}
 	}
 	_, err = client.AcquireLicense(t.Context(), connect.NewRequest(acquire()))
-	if info, _ := detail[*errdetails.ErrorInfo](t, err); info.GetReason() != gateway.ReasonNotExecuted {
+	if info, _ := detail[*errdetails.ErrorInfo](t, err); info.GetReason() != licensedv1.ReasonNotExecuted {
 		t.Errorf("stamps that are never accepted: %v", err)
 	}
 }

@@ -142,7 +142,7 @@ func (p *program) explainAPI(api *client.Error) *exitError {
 	case codes.NotFound:
 		e.code = exitNotFound
 	case codes.OutOfRange:
-		if e.code = exitNotFound; e.reason == client.ReasonTooOld {
+		if e.code = exitNotFound; e.reason == licensedv1.ReasonTooOld {
 			e.code = exitConflict
 		}
 	case codes.Unavailable, codes.DeadlineExceeded, codes.ResourceExhausted, codes.Canceled:

@@ -44,7 +44,8 @@ func answer[Q, A any](s *service, method string, r Q, duplicate func(*A)) (*A, e
 
 func (s *service) answers() []error {
 	return []error{
-		nil, &client.Refusal{Rule: licensedv1.Rule_RULE_STUDIO_LIMIT}, &client.Error{Reason: client.ReasonOverloaded},
+		nil, &client.Refusal{Rule: licensedv1.Rule_RULE_STUDIO_LIMIT},
+		&client.Error{Reason: licensedv1.ReasonOverloaded},
 	}
 }
 

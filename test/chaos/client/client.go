@@ -208,8 +208,9 @@ func issued(in *history.Input) *timestamppb.Timestamp {
 
 // broken are the reasons that a healthy service never gives.
 var broken = map[string]bool{
-	client.ReasonIDReused: true, client.ReasonCorrupt: true, client.ReasonBug: true, client.ReasonRejected: true,
-	client.ReasonOtherHistory: true,
+	licensedv1.ReasonIDReused: true, licensedv1.ReasonCorrupt: true, licensedv1.ReasonBug: true,
+	licensedv1.ReasonRejected:     true,
+	licensedv1.ReasonOtherHistory: true,
 }
 
 // failed tells what an error says about the outcome.
