@@ -24,10 +24,9 @@ import (
 	"licensed/messages/licensedv1"
 )
 
-// A message of a session has no more calls than this, and no more bytes but for its last call. Gateways accept as many
-// calls, and 64 KiB. They end a session, with all its calls, that sends more.
 const (
-	messageCalls = 256
+	// messageBytes is the size of a message of a session, but for its last call. Gateways accept 64 KiB, and end a
+	// session, with all its calls, that sends more.
 	messageBytes = 32 << 10
 	// callBytes is the size from which on a call is sent by itself: the gateway's answer to it concerns no other call.
 	callBytes = 16 << 10
@@ -170,8 +169,8 @@ type session struct {
 	// canceled are ids of calls that were sent, and whose outcome is not wanted.
 	canceled []uint64
 	last     uint64
-	// most is the number of calls that may wait for outcomes; 0 until the gateway said it.
-	most int
+	// limits of the gateway; nil until it said them.
+	limits *licensedv1.SessionLimits
 	// away says that further calls belong to another session, and ended that there will be no more outcomes.
 	away, ended bool
 }
@@ -272,7 +271,7 @@ func (s *session) read(stream licensedv1.LicenseService_SessionClient) error {
 		}
 		s.mu.Lock()
 		if m.Limits != nil {
-			s.most = int(m.Limits.MaxCalls)
+			s.limits = m.Limits
 		}
 		s.away = s.away || m.GoingAway
 		for _, o := range m.Outcomes {
@@ -334,7 +333,8 @@ func (s *session) message() (m *licensedv1.SessionRequest, last bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n, size := 0, 0
-	for n < len(s.queue) && n < messageCalls && size < messageBytes && len(s.waiting) < s.most {
+	for n < min(len(s.queue), int(s.limits.GetMaxMessageCalls())) && size < messageBytes &&
+		len(s.waiting) < int(s.limits.GetMaxCalls()) {
 		c := s.queue[n]
 		s.waiting[c.Id] = c
 		size += proto.Size(c.SessionCall)
