@@ -14,9 +14,46 @@ import (
 // codecs are those of package connect, with a bound on the memory of a decoded request.
 func codecs() []connect.HandlerOption {
 	return []connect.HandlerOption{
-		connect.WithCodec(boundedProto{}), connect.WithCodec(boundedJSON{"json"}),
-		connect.WithCodec(boundedJSON{"json; charset=utf-8"}),
+		connect.WithCodec(protoCodec), connect.WithCodec(jsonCodec("json")),
+		connect.WithCodec(jsonCodec("json; charset=utf-8")),
 	}
+}
+
+var protoCodec = codec{"proto", proto.MarshalOptions{}.MarshalAppend, decodeProto}
+
+func jsonCodec(name string) codec {
+	return codec{name, protojson.MarshalOptions{}.MarshalAppend, decodeJSON}
+}
+
+// codec implements connect.Codec.
+type codec struct {
+	name   string
+	encode func([]byte, proto.Message) ([]byte, error)
+	decode func([]byte, proto.Message) error
+}
+
+// Name implements connect.Codec.
+func (c codec) Name() string { return c.name }
+
+// Marshal implements connect.Codec.
+func (c codec) Marshal(v any) ([]byte, error) { return c.MarshalAppend(nil, v) }
+
+// MarshalAppend appends to a buffer that package connect uses again.
+func (c codec) MarshalAppend(b []byte, v any) ([]byte, error) {
+	m, err := messageOf(v)
+	if err != nil {
+		return nil, err
+	}
+	return c.encode(b, m)
+}
+
+// Unmarshal implements connect.Codec.
+func (c codec) Unmarshal(b []byte, v any) error {
+	m, err := messageOf(v)
+	if err != nil {
+		return err
+	}
+	return c.decode(b, m)
 }
 
 func messageOf(v any) (proto.Message, error) {
@@ -27,65 +64,20 @@ func messageOf(v any) (proto.Message, error) {
 	return m, nil
 }
 
-// boundedProto implements connect.Codec.
-type boundedProto struct{}
-
-// Name implements connect.Codec.
-func (boundedProto) Name() string { return "proto" }
-
-// Marshal implements connect.Codec.
-func (c boundedProto) Marshal(v any) ([]byte, error) { return c.MarshalAppend(nil, v) }
-
-// MarshalAppend appends to a buffer that package connect uses again.
-func (boundedProto) MarshalAppend(b []byte, v any) ([]byte, error) {
-	m, err := messageOf(v)
-	if err != nil {
-		return nil, err
+func decodeProto(b []byte, m proto.Message) error {
+	if err := protolimit.Check(m.ProtoReflect().Descriptor(), b); err != nil {
+		return err
 	}
-	return proto.MarshalOptions{}.MarshalAppend(b, m)
+	return proto.Unmarshal(b, m)
 }
 
-// Unmarshal implements connect.Codec.
-func (boundedProto) Unmarshal(b []byte, v any) error {
-	m, err := messageOf(v)
-	if err == nil {
-		err = protolimit.Check(m.ProtoReflect().Descriptor(), b)
-	}
-	if err == nil {
-		err = proto.Unmarshal(b, m)
-	}
-	return err
-}
-
-// boundedJSON implements connect.Codec.
-type boundedJSON struct{ name string }
-
-// Name implements connect.Codec.
-func (c boundedJSON) Name() string { return c.name }
-
-// Marshal implements connect.Codec.
-func (c boundedJSON) Marshal(v any) ([]byte, error) { return c.MarshalAppend(nil, v) }
-
-// MarshalAppend appends to a buffer that package connect uses again.
-func (boundedJSON) MarshalAppend(b []byte, v any) ([]byte, error) {
-	m, err := messageOf(v)
-	if err != nil {
-		return nil, err
-	}
-	return protojson.MarshalOptions{}.MarshalAppend(b, m)
-}
-
-// Unmarshal implements connect.Codec. Clients of later releases may set fields that are not known here.
-func (boundedJSON) Unmarshal(b []byte, v any) error {
+// decodeJSON accepts unknown fields: clients of later releases may set them.
+func decodeJSON(b []byte, m proto.Message) error {
 	if len(b) == 0 {
 		return errors.New("zero-length payload is not a valid JSON object")
 	}
-	m, err := messageOf(v)
-	if err == nil {
-		err = protolimit.CheckJSON(b)
+	if err := protolimit.CheckJSON(b); err != nil {
+		return err
 	}
-	if err == nil {
-		err = protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(b, m)
-	}
-	return err
+	return protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(b, m)
 }

@@ -23,6 +23,6 @@ func (s *Server) On(l net.Listener) {
 
 // Codecs of requests.
 var (
-	ProtoCodec connect.Codec = boundedProto{}
-	JSONCodec  connect.Codec = boundedJSON{"json"}
+	ProtoCodec connect.Codec = protoCodec
+	JSONCodec  connect.Codec = jsonCodec("json")
 )

@@ -159,10 +159,7 @@ func (g *Gateway) newRoutes() map[string]*route {
 // out, also of reflection.
 func (g *Gateway) Handler() http.Handler {
 	options := HandlerOptions()
-	withInterceptor := append(options,
-		// The gateway's own interceptor is innermost: traces see a request that it
-		// refuses.
-		connect.WithInterceptors(append(slices.Clone(g.config.Interceptors), interceptor{g})...))
+	withInterceptor := append(options, connect.WithInterceptors(g.interceptors()...))
 	mux, names := http.NewServeMux(), []string{licensedv1connect.LicenseServiceName, grpchealth.HealthV1ServiceName}
 	mount := func(path string, api http.Handler) {
 		mux.Handle(path, g.admit(api, connect.NewErrorWriter(options...)))
@@ -193,6 +190,12 @@ func (g *Gateway) Handler() http.Handler {
 			licensedv1connect.LicenseServiceName)
 	})
 	return mux
+}
+
+// interceptors surround every call of the API, also those within sessions. The gateway's own is innermost: traces see a
+// request that it refuses.
+func (g *Gateway) interceptors() []connect.Interceptor {
+	return append(slices.Clone(g.config.Interceptors), interceptor{g})
 }
 
 // HandlerOptions returns the options of the API's handlers, for others that must behave alike.

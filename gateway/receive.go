@@ -40,12 +40,13 @@ const firstRead = 4 << 10
 // what has arrived and not by what was announced. Errors: ExceededError, connect.Error,
 // and what a reader returns.
 func (c *call) receive(ctx context.Context, w http.ResponseWriter, r *http.Request) (*body, error) {
-	b := &body{decoded: c.decodedSize(r, 0)}
+	b := &body{}
 	most := c.route.body + envelopeBytes
 	switch {
 	case r.ContentLength > most:
 		return nil, tooLong(c.route.body)
 	case r.Body == nil || r.ContentLength == 0:
+		b.decoded = c.decodedSize(r, 0) // The message of a GET is in its URL.
 		return b, nil
 	case r.ContentLength > 0:
 		most = r.ContentLength

@@ -71,7 +71,7 @@ var (
 
 // newSessionMethods gives a session the handlers of the service.
 func newSessionMethods(s *service) sessionMethods {
-	interceptors := append(slices.Clone(s.config.Interceptors), interceptor{s.Gateway})
+	interceptors := s.interceptors()
 	handlers := map[protoreflect.Name]connect.UnaryFunc{
 		"AcquireLicense":   handler(s.AcquireLicense),
 		"RenewLicense":     handler(s.RenewLicense),
@@ -131,7 +131,7 @@ func handler[Req, Res any](
 
 // sessionRequest is the request of a call, as interceptors see those of other methods.
 type sessionRequest struct {
-	connect.AnyRequest // Of the call that opened the session.
+	connect.AnyRequest // Always anyRequest.
 	message            any
 	spec               connect.Spec
 	peer               connect.Peer
@@ -276,7 +276,7 @@ func (x *session) receive() (err error) {
 		arrived := time.Now()
 		if len(m.Calls) > maxMessageCalls {
 			return sessionFault(connect.CodeInvalidArgument,
-				fmt.Errorf("a message has more than %d calls", maxMessageCalls))
+				fmt.Sprintf("a message has more than %d calls", maxMessageCalls))
 		}
 		x.cancel(m.Canceled)
 		m.Canceled = nil // The message may be held for long.
@@ -295,23 +295,19 @@ func (x *session) receive() (err error) {
 
 // unreadable returns what it means that no message can be read.
 func (x *session) unreadable(err error) error {
-	switch code := connect.CodeOf(err); code {
-	case connect.CodeInvalidArgument, connect.CodeResourceExhausted:
-		x.call.method.malformed.Inc()
-		return sessionFault(code, err)
+	var typed *connect.Error
+	if !errors.As(err, &typed) ||
+		typed.Code() != connect.CodeInvalidArgument && typed.Code() != connect.CodeResourceExhausted {
+		return err
 	}
-	return err
+	x.call.method.malformed.Inc()
+	return sessionFault(typed.Code(), typed.Message())
 }
 
 // sessionFault is the error for a client that sends what no session may have.
-func sessionFault(code connect.Code, err error) error {
-	var typed *connect.Error
-	message := err.Error()
-	if errors.As(err, &typed) {
-		message = typed.Message()
-	}
+func sessionFault(code connect.Code, what string) error {
 	return apiError(code, licensedv1.ReasonInvalid,
-		message+"; the session ends, calls without an outcome were not executed")
+		what+"; the session ends, calls without an outcome were not executed")
 }
 
 // await returns when the session may hold a further call; false if the session ends.
@@ -367,7 +363,8 @@ func (x *session) start(c *licensedv1.SessionCall, arrived time.Time) error {
 	ctx, cancel := context.WithDeadline(x.ctx, arrived.Add(timeout))
 	if !x.hold(o, cancel) {
 		cancel()
-		return sessionFault(connect.CodeInvalidArgument, fmt.Errorf("id %d is that of a call without an outcome", c.Id))
+		return sessionFault(connect.CodeInvalidArgument,
+			fmt.Sprintf("id %d is that of a call without an outcome", c.Id))
 	}
 	if m == nil {
 		err = apiError(connect.CodeUnimplemented, licensedv1.ReasonUnsupported,

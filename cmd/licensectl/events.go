@@ -114,7 +114,7 @@ func (p *program) events(ctx context.Context, customer string, f *eventsFlags) e
 		err = errInterrupted
 	}
 	// A customer without a history may get one while it is followed.
-	missing := f.follow && isReason(err, "NO_HISTORY")
+	missing := f.follow && isReason(err, licensedv1.ReasonNoHistory)
 	if err != nil && !missing {
 		return errors.Join(w.flush(), err)
 	}

@@ -110,7 +110,7 @@ func (p *program) export(ctx context.Context, args []string, out string, resume 
 			if status.Code(err) == codes.DataLoss {
 				return e.unreadable(id, err)
 			}
-			if err != nil && !isReason(err, "NO_HISTORY") {
+			if err != nil && !isReason(err, licensedv1.ReasonNoHistory) {
 				return fmt.Errorf("customer %s: %w", id, err)
 			}
 			return nil

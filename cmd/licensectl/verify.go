@@ -71,7 +71,7 @@ func (v verifiedService) Customers(ctx context.Context, after string) ([]string,
 }
 
 // NoHistory implements verify.Store.
-func (v verifiedService) NoHistory(err error) bool { return isReason(err, "NO_HISTORY") }
+func (v verifiedService) NoHistory(err error) bool { return isReason(err, licensedv1.ReasonNoHistory) }
 
 // Verify implements verify.Store: the owner examines the customer, and the stream tells
 // of its progress.
