@@ -50,7 +50,6 @@ func (s *Store) StripRoot(ctx context.Context, key persistence.RootKey, snapshot
 
 // changeRoot replaces a stored root by what change makes of it, under the lock. Errors:
 // ErrNotFound, ErrClosed, and those of change.
-// changeRoot replaces a stored root.
 func (s *Store) changeRoot(ctx context.Context, key persistence.RootKey, change func(*root) error) error {
 	if err := s.writable(ctx); err != nil {
 		return err

@@ -1,10 +1,10 @@
 package pebble
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"slices"
 	"strconv"
@@ -16,6 +16,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"licensed/persistence"
+	"licensed/persistence/internal/wire"
 )
 
 // The engine takes the first chunk that it cannot read for the end of a log, unless a chunk of a later block says that
@@ -55,9 +56,6 @@ const (
 	typeFirst     = 1
 	typeLast      = 3
 )
-
-// castagnoli is the table of the checksums in the engine's logs and MANIFESTs.
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // watermark is the engine's sequence number below which all rows are known to be durable. Batches carry it in the log.
 // It is safe for concurrent use.
@@ -165,13 +163,19 @@ func readFile(fsys vfs.FS, path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	data, err := io.ReadAll(f)
+	var data []byte
+	info, err := f.Stat()
+	if err == nil {
+		data = make([]byte, info.Size())
+		_, err = io.ReadFull(f, data)
+	}
 	return data, errors.Join(err, f.Close())
 }
 
 // damage returns where the first chunk is that cannot be read, and whether what follows proves that it was durable.
 func (t *tail) damage() (at int, damaged bool) {
 	at = -1
+	mark := binary.LittleEndian.AppendUint32(nil, t.number)
 	var (
 		record []byte // the chunks of the record so far
 		whole  bool   // its beginning is among them
@@ -195,6 +199,13 @@ func (t *tail) damage() (at int, damaged bool) {
 			}
 			whole = false
 			i++
+			if t.log { // No chunk begins before the next place that has the number of the log.
+				next := bytes.Index(t.data[min(i+oldHeader-len(mark), len(t.data)):], mark)
+				if next < 0 {
+					return at, false
+				}
+				i += next
+			}
 			continue
 		}
 		chunk := t.data[i : i+size]
@@ -275,7 +286,7 @@ func (t *tail) chunk(at int) int {
 	if h[6]-t.types() > typeLast || at+size > end {
 		return 0
 	}
-	crc := crc32.Checksum(h[6:size], castagnoli)
+	crc := wire.Checksum(h[6:size])
 	// LevelDB masks its checksums in this way (util/crc32c.h), and the engine keeps its
 	// format.
 	if crc = crc>>15 | crc<<17; crc+0xa282ead8 != binary.LittleEndian.Uint32(h) {

@@ -75,13 +75,12 @@ func (r *Reader) Past(
 // persistence.ErrUnavailable.
 func (r *Reader) whole(ctx context.Context, root *persistence.Root) (*persistence.Root, error) {
 	switch {
-	case root.Damage != nil, root.IsBare(), root.Stripped && root.SnapshotAt == "":
+	case root.Damage != nil, root.IsBare():
 		return nil, nil
 	case !root.Stripped:
 		return root, nil
 	}
-	// A journal without a hot tier: complete reads the archive only.
-	whole, err := NewJournal(nil, r.cold).complete(ctx, *root)
+	whole, err := complete(ctx, r.cold, defaultPatience, *root)
 	if errors.Is(err, persistence.ErrCorrupt) {
 		return nil, nil
 	}

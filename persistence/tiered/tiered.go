@@ -30,10 +30,13 @@ type Journal struct {
 	archive persistence.Archive
 }
 
+// defaultPatience is the time that an archive has for a snapshot.
+const defaultPatience = 10 * time.Second
+
 // NewJournal returns a journal on both tiers. Cold is nil where there is no archive: a root whose
 // snapshot is present cannot be read then.
 func NewJournal(hot persistence.Journal, cold persistence.Archive) *Journal {
-	return &Journal{Journal: hot, Patience: 10 * time.Second, archive: cold}
+	return &Journal{Journal: hot, Patience: defaultPatience, archive: cold}
 }
 
 // TopRoot implements persistence.Journal. ErrNotFound always means that the aggregate has no root: a
@@ -44,7 +47,7 @@ func (j *Journal) TopRoot(ctx context.Context, aggregate string) (persistence.Ro
 	// Each further round begins with another root or another stub, so the loop follows
 	// the owners and ends with them.
 	for err == nil && r.Stripped {
-		whole, completeErr := j.complete(ctx, r)
+		whole, completeErr := complete(ctx, j.archive, j.Patience, r)
 		if completeErr == nil && planted.Bug(planted.DeleteSnapshotEarly) {
 			_ = j.archive.DeleteSegment(ctx, r.SnapshotAt)
 		}
@@ -61,20 +64,22 @@ func (j *Journal) TopRoot(ctx context.Context, aggregate string) (persistence.Ro
 	return r, err
 }
 
-// complete returns the root as it was before it was stripped. Errors:
+// complete returns the root as it was before it was stripped. cold is nil if there is no archive. Errors:
 // persistence.ErrCorrupt if the snapshot is missing or another's,
-// persistence.ErrUnavailable if the archive does not answer.
-func (j *Journal) complete(ctx context.Context, r persistence.Root) (persistence.Root, error) {
+// persistence.ErrUnavailable if the archive does not answer with patience.
+func complete(
+	ctx context.Context, cold persistence.Archive, patience time.Duration, r persistence.Root,
+) (persistence.Root, error) {
 	if r.SnapshotAt == "" {
 		return r, fmt.Errorf("root %s has no snapshot: %w", r.Key, persistence.ErrCorrupt)
 	}
-	if j.archive == nil {
+	if cold == nil {
 		return r, fmt.Errorf("snapshot of root %s: there is no archive: %w", r.Key, persistence.ErrUnavailable)
 	}
 	// The disk of an archive may hang, and the runtime's reads have no end of their own.
-	ctx, cancel := context.WithTimeout(ctx, j.Patience)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	data, err := j.archive.ReadSegment(ctx, r.SnapshotAt)
+	data, err := cold.ReadSegment(ctx, r.SnapshotAt)
 	if errors.Is(err, persistence.ErrNotFound) {
 		err = fmt.Errorf("%w: segment %s is missing", persistence.ErrCorrupt, r.SnapshotAt)
 	}
