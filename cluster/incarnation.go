@@ -47,14 +47,13 @@ type incarnation struct {
 	reach    ownership.Reach // as last noted
 }
 
-// input is for the loop: an input of the machine, or something to be done between two of them.
 // input is for the loop: an input of the machine, or, if do is not nil, something to be
 // done between two of them.
 type input struct {
 	ownership.Input
 	// began is when the operation that is answered was begun. The map of rows goes by it:
 	// what was heard later than that is not older than what the store showed.
-	began time.Time // of an operation that is answered
+	began time.Time
 	do    func()
 }
 

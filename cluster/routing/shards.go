@@ -236,12 +236,12 @@ func (c *members) idle() string {
 
 // who returns the name of the listed node of an incarnation.
 func (c *members) who(i persistence.Incarnation) string {
-	return strings.Join(c.nodes(func(m membership.Member) string {
+	for _, m := range c.listed {
 		if bytes.Equal(m.Meta.GetIncarnation(), i[:]) {
 			return m.Name
 		}
-		return ""
-	}), "")
+	}
+	return ""
 }
 
 // nodes returns what a function says of each node with a lease.

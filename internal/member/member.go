@@ -31,6 +31,7 @@ import (
 	"licensed/cluster/transport"
 	"licensed/gateway"
 	"licensed/internal/payload"
+	"licensed/internal/status"
 	"licensed/internal/version"
 	"licensed/messages/clusterv1"
 	"licensed/messages/licensedv1"
@@ -330,7 +331,7 @@ func nodesOf(all []membership.Member, self string, draining bool) []ownership.Me
 func (m *Self) suspectLost(all []membership.Member) {
 	var now []persistence.Incarnation
 	for _, o := range all {
-		if i, err := cluster.IncarnationOf(o.Meta.GetIncarnation()); err == nil && !i.IsZero() {
+		if i := status.IncarnationOf(o.Meta); !i.IsZero() {
 			now = append(now, i)
 		}
 	}

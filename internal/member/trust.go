@@ -19,7 +19,6 @@ import (
 	"licensed/cluster/roster"
 	"licensed/internal/payload"
 	"licensed/internal/status"
-	"licensed/messages/clusterv1"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
 )
@@ -114,8 +113,8 @@ func (m *Self) leased(all []membership.Member) (nodes []reach.Node, hidden []mem
 	// addresses are those of nodes with a lease, for AwaitNodes.
 	addresses, shown := map[string]bool{}, map[persistence.Incarnation]bool{m.incarnation(): true}
 	for _, o := range all {
-		i, err := cluster.IncarnationOf(o.Meta.GetIncarnation())
-		if err != nil || i.IsZero() {
+		i := status.IncarnationOf(o.Meta)
+		if i.IsZero() {
 			continue
 		}
 		addresses[o.Meta.GetNodeAddress()] = true
@@ -124,13 +123,16 @@ func (m *Self) leased(all []membership.Member) (nodes []reach.Node, hidden []mem
 		}
 	}
 	for _, i := range *m.owners.Load() {
-		l, state := m.roster.Look(i)
-		if shown[i] || state != roster.Alive || l.Address == "" || l.Address == m.Transport.Address() {
+		if shown[i] {
 			continue
 		}
-		addresses[l.Address] = true
-		nodes = append(nodes, reach.Node{Name: l.Node, Incarnation: i, Address: l.Address})
-		hidden = append(hidden, membership.Member{Name: l.Node, Meta: &clusterv1.Meta{NodeAddress: l.Address}})
+		o, ok := m.leaseholder(i)
+		if !ok {
+			continue
+		}
+		addresses[o.Meta.NodeAddress] = true
+		nodes = append(nodes, reach.Node{Name: o.Name, Incarnation: i, Address: o.Meta.NodeAddress})
+		hidden = append(hidden, o)
 	}
 	m.nodes.Store(&addresses)
 	return nodes, hidden

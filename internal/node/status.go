@@ -92,13 +92,14 @@ func (n *Node) statusWith(ctx context.Context, owner *cluster.NodeStatus) (*lice
 	if st := n.storage.Status(ctx); st != nil {
 		s.Store = &licensedv1.StoreFigures{Kind: st.Kind, DiskBytes: st.DiskBytes, Writes: st.Writes, Syncs: st.Syncs}
 	}
-	if a := n.hosts.ArchiveStatus(); a != nil {
+	archived := n.hosts.ArchiveStatus()
+	if a := archived; a != nil {
 		s.Archive = &licensedv1.ArchiveFigures{
 			WaitingCustomers: a.WaitingCustomers, Lag: a.Lag, ArchivedEvents: a.ArchivedEvents, Failures: a.Failures,
 		}
 	}
 	status.AddProcess(s)
-	s.Warnings = status.Warnings(s, owner, n.hosts.ArchiveStatus())
+	s.Warnings = status.Warnings(s, owner, archived)
 	return s, nil
 }
 

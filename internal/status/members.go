@@ -5,7 +5,6 @@ import (
 	"sync"
 	"time"
 
-	"licensed/cluster"
 	"licensed/cluster/membership"
 	"licensed/messages/clusterv1"
 	"licensed/messages/licensedv1"
@@ -103,7 +102,7 @@ func (m *Members) Notice(all []membership.Member) {
 	for _, o := range all {
 		// Once proven, a member stays so for as long as it is listed.
 		p := present{o, before[o.Name].proven}
-		if i, err := cluster.IncarnationOf(o.Meta.GetIncarnation()); err == nil && !i.IsZero() {
+		if i := IncarnationOf(o.Meta); !i.IsZero() {
 			m.learn(i, o.Name)
 			p.proven = true
 		}
