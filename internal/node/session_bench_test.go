@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
@@ -29,21 +28,13 @@ func BenchmarkSession(b *testing.B) {
 	c.Limits.AddressShare = 1 // All clients are one address.
 	c.MaxStreams = 1024
 	c.Logger = slog.New(slog.DiscardHandler)
-	n, err := node.Start(b.Context(), c)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer func() {
-		if err := n.Stop(context.Background()); err != nil {
-			b.Error(err)
-		}
-	}()
+	n := start(b, c)
 	connection, err := grpc.NewClient(n.API().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer connection.Close()
-	unary := unaryCalls{connection: connection}
+	unary := unaryCalls{calls: licensedv1.NewLicenseServiceClient(connection)}
 	client := licensedv1connect.NewLicenseServiceClient(harness.HTTP2(b), "http://"+n.API().String(),
 		connect.WithGRPC())
 	l := &commands{}
@@ -55,12 +46,12 @@ func BenchmarkSession(b *testing.B) {
 				var took, worked [2]time.Duration
 				requests := 0
 				for ; took[0] < 3*time.Second; requests += 4000 {
-					began := processorTime(b)
+					began := cpuTime(b)
 					took[0] += l.send(b, unary, inFlight, 4000)
-					turn := processorTime(b)
+					turn := cpuTime(b)
 					took[1] += s.send(b, l, inFlight, 4000)
 					worked[0] += turn - began
-					worked[1] += processorTime(b) - turn
+					worked[1] += cpuTime(b) - turn
 				}
 				for i, name := range []string{"unary", "session"} {
 					b.ReportMetric(float64(requests)/took[i].Seconds(), name+"-cmd/s")
@@ -75,27 +66,17 @@ func BenchmarkSession(b *testing.B) {
 	}
 }
 
-// processorTime returns what this process, clients included, has used.
-func processorTime(b *testing.B) time.Duration {
-	var u unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
-		b.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
 // unaryCalls are made with grpc-go, which costs less CPU than the client of package connect.
 type unaryCalls struct {
 	licensedv1connect.LicenseServiceClient
-	connection *grpc.ClientConn
+	calls licensedv1.LicenseServiceClient
 }
 
 func (c unaryCalls) AcquireLicense(
 	ctx context.Context, r *connect.Request[licensedv1.AcquireLicenseRequest],
 ) (*connect.Response[licensedv1.AcquireLicenseResponse], error) {
-	res := new(licensedv1.AcquireLicenseResponse)
-	const procedure = licensedv1connect.LicenseServiceAcquireLicenseProcedure
-	return connect.NewResponse(res), c.connection.Invoke(ctx, procedure, r.Msg, res)
+	res, err := c.calls.AcquireLicense(ctx, r.Msg)
+	return connect.NewResponse(res), err
 }
 
 // pipeline is the client of a session that has a number of calls in flight.

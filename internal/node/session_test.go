@@ -1,7 +1,6 @@
 package node_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -18,15 +17,8 @@ func TestSessionClient(t *testing.T) {
 	c := node.DefaultConfig()
 	c.Data, c.Listen, c.Admin = t.TempDir(), "127.0.0.1:0", ""
 	c.Logger = slog.New(slog.DiscardHandler)
-	n, err := node.Start(t.Context(), c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := n.Stop(context.Background()); err != nil {
-			t.Error(err)
-		}
-	}()
+	n := start(t, c)
+	var err error
 	var sessions, unary *licences.Client
 	for _, d := range []struct {
 		c       **licences.Client
