@@ -193,27 +193,27 @@ func (c *command) ask(t *testing.T, client licensedv1connect.LicenseServiceClien
 	return true
 }
 
-// refusal returns the refusal that an error of the API carries, or nil.
-func refusal(err error) *licensedv1.Refusal {
+// detail returns the detail of type M that an error of the API carries, or nil.
+func detail[M proto.Message](err error) (m M) {
 	var e *connect.Error
 	if !errors.As(err, &e) {
-		return nil
+		return m
 	}
 	for _, d := range e.Details() {
 		if v, err := d.Value(); err == nil {
-			if r, ok := v.(*licensedv1.Refusal); ok {
-				return r
+			if m, ok := v.(M); ok {
+				return m
 			}
 		}
 	}
-	return nil
+	return m
 }
 
 // outcome returns the outcome that a reply or error tells, nil if it tells none.
 func outcome(message proto.Message, err error) *answer {
 	code := connect.Code(0)
 	if err != nil {
-		r := refusal(err)
+		r := detail[*licensedv1.Refusal](err)
 		if r == nil {
 			return nil
 		}

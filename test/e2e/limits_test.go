@@ -3,7 +3,6 @@ package e2e_test
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -84,28 +83,12 @@ func call[Q, A any](
 		if err == nil {
 			return res.Msg, nil
 		}
-		after := retryAfter(err)
+		after := detail[*errdetails.RetryInfo](err).GetRetryDelay().AsDuration() // 0 without one
 		if after == 0 {
 			return nil, err
 		}
 		time.Sleep(after)
 	}
-}
-
-// retryAfter returns the time an error asks to wait; 0 if it does not.
-func retryAfter(err error) time.Duration {
-	var e *connect.Error
-	if !errors.As(err, &e) {
-		return 0
-	}
-	for _, d := range e.Details() {
-		if v, err := d.Value(); err == nil {
-			if r, ok := v.(*errdetails.RetryInfo); ok {
-				return r.RetryDelay.AsDuration()
-			}
-		}
-	}
-	return 0
 }
 
 // accepted fails the test if the call failed.
@@ -121,7 +104,7 @@ func (r *tour) refused(
 	what string, err error, code connect.Code, rule licensedv1.Rule, limit, current uint32,
 ) *licensedv1.Refusal {
 	r.t.Helper()
-	f := refusal(err)
+	f := detail[*licensedv1.Refusal](err)
 	if connect.CodeOf(err) != code || f.GetRule() != rule || f.GetLimit() != limit || f.GetCurrent() != current ||
 		f.GetMessage() == "" {
 		r.t.Fatalf("%s: %v with %v, want %v with %v, limit %d, current %d", what, err, f, code, rule, limit, current)
