@@ -205,10 +205,7 @@ func TestDeadline(t *testing.T) {
 
 func TestExpiredDeadlineIsAnswered(t *testing.T) {
 	f := failing(nil)
-	f.execute = func(ctx context.Context, _ string, _ actors.Command) (actors.Reply, error) {
-		<-ctx.Done()
-		return actors.Reply{}, ctx.Err()
-	}
+	f.execute = untilGivenUp
 	g := start(t, f, func(c *gateway.Config) { c.MaxDeadline = time.Millisecond })
 	for name, client := range protocols(t, g.url) {
 		_, err := client.AcquireLicense(t.Context(), connect.NewRequest(acquire()))
@@ -218,12 +215,7 @@ func TestExpiredDeadlineIsAnswered(t *testing.T) {
 
 func TestInFlightLimit(t *testing.T) {
 	entered, leave := make(chan struct{}), make(chan struct{})
-	f := failing(nil)
-	f.execute = func(context.Context, string, actors.Command) (actors.Reply, error) {
-		entered <- struct{}{}
-		<-leave
-		return actors.Reply{}, actors.ErrNotOwner
-	}
+	f := holding(entered, leave)
 	g := start(t, f, func(c *gateway.Config) { c.MaxInFlight = 1 })
 	first := make(chan error)
 	go func() {

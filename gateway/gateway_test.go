@@ -64,6 +64,26 @@ func failing(err error) *fake {
 	}
 }
 
+// untilGivenUp executes a command until its caller gives up.
+func untilGivenUp(ctx context.Context, _ string, _ actors.Command) (actors.Reply, error) {
+	<-ctx.Done()
+	return actors.Reply{}, ctx.Err()
+}
+
+// holding returns aggregates that report each command on entered, unless that is nil, hold it until leave is closed,
+// and then fail it, since they are not its owner.
+func holding(entered chan<- struct{}, leave <-chan struct{}) *fake {
+	f := failing(nil)
+	f.execute = func(context.Context, string, actors.Command) (actors.Reply, error) {
+		if entered != nil {
+			entered <- struct{}{}
+		}
+		<-leave
+		return actors.Reply{}, actors.ErrNotOwner
+	}
+	return f
+}
+
 // noon is when everything happens in these tests.
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 123456789, time.UTC)
 

@@ -16,15 +16,22 @@ import (
 	"licensed/messages/licensedv1"
 )
 
-// TestGRPC speaks to the gateway with the client that most others use, rather than our own.
-func TestGRPC(t *testing.T) {
-	d := newDomain(t)
-	connection, err := grpc.NewClient(strings.TrimPrefix(d.start().url, "http://"),
+// dialGRPC returns a connection that ends with the test.
+func dialGRPC(t *testing.T, url string) *grpc.ClientConn {
+	t.Helper()
+	c, err := grpc.NewClient(strings.TrimPrefix(url, "http://"),
 		grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer connection.Close()
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// TestGRPC speaks to the gateway with the client that most others use, rather than our own.
+func TestGRPC(t *testing.T) {
+	d := newDomain(t)
+	connection := dialGRPC(t, d.start().url)
 	const method = "/licensed.v1.LicenseService/AcquireLicense"
 	r, res := acquire(), new(licensedv1.AcquireLicenseResponse)
 	if err := connection.Invoke(t.Context(), method, r, res); err != nil || res.Sequence != 4 ||
@@ -47,14 +54,9 @@ func TestGRPC(t *testing.T) {
 
 func TestGRPCRetryAfter(t *testing.T) {
 	g := start(t, failing(&actors.RateLimitedError{Reason: "x", RetryAfter: 1500 * time.Millisecond}))
-	connection, err := grpc.NewClient(strings.TrimPrefix(g.url, "http://"),
-		grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer connection.Close()
+	connection := dialGRPC(t, g.url)
 	var trailer metadata.MD
-	err = connection.Invoke(t.Context(), "/licensed.v1.LicenseService/AcquireLicense", acquire(),
+	err := connection.Invoke(t.Context(), "/licensed.v1.LicenseService/AcquireLicense", acquire(),
 		new(licensedv1.AcquireLicenseResponse), grpc.Trailer(&trailer))
 	s := status.Convert(err)
 	found := false

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,8 +17,6 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/genproto/googleapis/rpc/status"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -243,6 +242,40 @@ func sendCalls(t *testing.T, s *sessionStream, calls ...*licensedv1.SessionCall)
 	}
 }
 
+// sendAll sends calls in as few messages as the session's limits allow.
+func sendAll(s *sessionStream, limits *licensedv1.SessionLimits, calls []*licensedv1.SessionCall) error {
+	for some := range slices.Chunk(calls, int(limits.MaxMessageCalls)) {
+		if err := s.Send(callsOf(some...)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// acquireCalls returns n calls with the ids from 0.
+func acquireCalls(n int) (calls []*licensedv1.SessionCall) {
+	for id := range uint64(n) {
+		calls = append(calls, acquireCall(id))
+	}
+	return calls
+}
+
+// tooMany returns a message with one call more than is allowed.
+func tooMany() *licensedv1.SessionRequest {
+	m := &licensedv1.SessionRequest{}
+	for id := range uint64(gateway.MaxMessageCalls + 1) {
+		m.Calls = append(m.Calls, &licensedv1.SessionCall{Id: id})
+	}
+	return m
+}
+
+// tooLong returns a message with one call, which has more bytes than are allowed.
+func tooLong() *licensedv1.SessionRequest {
+	c := acquireCall(5)
+	c.GetAcquireLicense().CustomerId = strings.Repeat("x", gateway.MaxBodyBytes)
+	return callsOf(c)
+}
+
 func callsOf(calls ...*licensedv1.SessionCall) *licensedv1.SessionRequest {
 	return &licensedv1.SessionRequest{Calls: calls}
 }
@@ -356,10 +389,7 @@ func TestSessionAnswersInAnyOrder(t *testing.T) {
 func TestSessionDeadlines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := failing(nil)
-		f.execute = func(ctx context.Context, _ string, _ actors.Command) (actors.Reply, error) {
-			<-ctx.Done()
-			return actors.Reply{}, ctx.Err()
-		}
+		f.execute = untilGivenUp
 		c := gateway.DefaultConfig()
 		s := openSession(t, piped(t, gateway.New(c, f).Handler())["HTTP/2"], "http://pipe")
 		if got := limitsOf(t, s).MaxTimeout.AsDuration(); got != c.MaxDeadline {
@@ -439,12 +469,7 @@ func TestSessionCancels(t *testing.T) {
 // TestSessionMeetsLimits: a call that meets one is refused as a call of its own is, and others go on.
 func TestSessionMeetsLimits(t *testing.T) {
 	entered, leave := make(chan struct{}), make(chan struct{})
-	f := failing(nil)
-	f.execute = func(context.Context, string, actors.Command) (actors.Reply, error) {
-		entered <- struct{}{}
-		<-leave
-		return actors.Reply{}, actors.ErrNotOwner
-	}
+	f := holding(entered, leave)
 	r := start(t, f, func(c *gateway.Config) { c.MaxInFlight, c.AddressShare = 4, 0.5 })
 	s := openSession(t, harness.HTTP2(t), r.url)
 	limitsOf(t, s)
@@ -499,20 +524,7 @@ func TestSessionReadsWhatItMayHold(t *testing.T) {
 	limits = limitsOf(t, s)
 	n := 3 * int(limits.MaxCalls)
 	sent := make(chan error, 1)
-	go func() {
-		m := &licensedv1.SessionRequest{}
-		for id := range uint64(n) {
-			m.Calls = append(m.Calls, acquireCall(id))
-			if len(m.Calls) == int(limits.MaxMessageCalls) || id == uint64(n)-1 {
-				if err := s.Send(m); err != nil {
-					sent <- err
-					return
-				}
-				m = &licensedv1.SessionRequest{}
-			}
-		}
-		sent <- nil
-	}()
+	go func() { sent <- sendAll(s, limits, acquireCalls(n)) }()
 	<-full
 	close(leave)
 	await(t, s, n)
@@ -527,12 +539,6 @@ func TestSessionReadsWhatItMayHold(t *testing.T) {
 
 // TestSessionFaults end a session with the reason, after what is in progress is answered.
 func TestSessionFaults(t *testing.T) {
-	many := &licensedv1.SessionRequest{}
-	for id := range uint64(gateway.MaxMessageCalls + 1) {
-		many.Calls = append(many.Calls, &licensedv1.SessionCall{Id: id})
-	}
-	long := acquireCall(5)
-	long.GetAcquireLicense().CustomerId = strings.Repeat("x", gateway.MaxBodyBytes)
 	for name, test := range map[string]struct {
 		message *licensedv1.SessionRequest
 		code    connect.Code
@@ -540,17 +546,13 @@ func TestSessionFaults(t *testing.T) {
 		option  connect.ClientOption
 	}{
 		"an id twice":    {callsOf(acquireCall(1)), connect.CodeInvalidArgument, "id 1", nil},
-		"many calls":     {many, connect.CodeInvalidArgument, "256 calls", nil},
-		"many as JSON":   {many, connect.CodeInvalidArgument, "256 calls", connect.WithProtoJSON()},
-		"a long message": {callsOf(long), connect.CodeResourceExhausted, "65536", nil},
+		"many calls":     {tooMany(), connect.CodeInvalidArgument, "256 calls", nil},
+		"many as JSON":   {tooMany(), connect.CodeInvalidArgument, "256 calls", connect.WithProtoJSON()},
+		"a long message": {tooLong(), connect.CodeResourceExhausted, "65536", nil},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			leave := make(chan struct{})
-			f := failing(nil)
-			f.execute = func(context.Context, string, actors.Command) (actors.Reply, error) {
-				<-leave
-				return actors.Reply{}, actors.ErrNotOwner
-			}
+			f := holding(nil, leave)
 			g := gateway.New(gateway.DefaultConfig(), f)
 			s := openSession(t, piped(t, g.Handler())["HTTP/2"], "http://pipe", test.option)
 			limitsOf(t, s)
@@ -591,11 +593,7 @@ func TestSessionGoesAway(t *testing.T) {
 	for _, closes := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
 			leave := make(chan struct{})
-			f := failing(nil)
-			f.execute = func(context.Context, string, actors.Command) (actors.Reply, error) {
-				<-leave
-				return actors.Reply{}, actors.ErrNotOwner
-			}
+			f := holding(nil, leave)
 			g := gateway.New(gateway.DefaultConfig(), f)
 			client := piped(t, g.Handler())["HTTP/2"]
 			s := openSession(t, client, "http://pipe")
@@ -732,18 +730,11 @@ func TestSessionInterceptors(t *testing.T) {
 // TestSessionGRPC opens a session with the client that most others use.
 func TestSessionGRPC(t *testing.T) {
 	d := newDomain(t)
-	connection, err := grpc.NewClient(strings.TrimPrefix(d.start().url, "http://"),
-		grpc.WithTransportCredentials(insecure.NewCredentials()))
+	s, err := licensedv1.NewLicenseServiceClient(dialGRPC(t, d.start().url)).Session(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer connection.Close()
-	s, err := connection.NewStream(t.Context(), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true},
-		licensedv1connect.LicenseServiceSessionProcedure)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.SendMsg(callsOf(callOf(7, acquire()))); err != nil {
+	if err := s.Send(callsOf(callOf(7, acquire()))); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.CloseSend(); err != nil {
@@ -751,10 +742,11 @@ func TestSessionGRPC(t *testing.T) {
 	}
 	var outcomes []*licensedv1.SessionOutcome
 	for {
-		m := &licensedv1.SessionResponse{}
-		if err := s.RecvMsg(m); errors.Is(err, io.EOF) {
+		m, err := s.Recv()
+		if errors.Is(err, io.EOF) {
 			break
-		} else if err != nil {
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 		outcomes = append(outcomes, m.Outcomes...)
@@ -766,10 +758,7 @@ func TestSessionGRPC(t *testing.T) {
 
 // FuzzSessionMessage: no message is decoded into more calls than a session reads at one time.
 func FuzzSessionMessage(f *testing.F) {
-	calls := &licensedv1.SessionRequest{Canceled: []uint64{3}}
-	for id := range uint64(3) {
-		calls.Calls = append(calls.Calls, acquireCall(id))
-	}
+	calls := &licensedv1.SessionRequest{Calls: acquireCalls(3), Canceled: []uint64{3}}
 	binary, err := proto.Marshal(calls)
 	if err != nil {
 		f.Fatal(err)

@@ -31,11 +31,6 @@ func TestSessionEnds(t *testing.T) {
 	send := func(m *licensedv1.SessionRequest) func(*sessionStream, *gateway.Gateway) error {
 		return func(s *sessionStream, _ *gateway.Gateway) error { return s.Send(m) }
 	}
-	many, long := &licensedv1.SessionRequest{}, acquireCall(5)
-	for id := range uint64(gateway.MaxMessageCalls + 1) {
-		many.Calls = append(many.Calls, &licensedv1.SessionCall{Id: id})
-	}
-	long.GetAcquireLicense().CustomerId = strings.Repeat("x", gateway.MaxBodyBytes)
 	stopGateway := func(_ *sessionStream, g *gateway.Gateway) error { g.EndStreams(); return nil }
 	nothing := func(*sessionStream, *gateway.Gateway) error { return nil }
 	stops := map[string]struct {
@@ -45,8 +40,8 @@ func TestSessionEnds(t *testing.T) {
 	}{
 		"close":       {func(s *sessionStream, _ *gateway.Gateway) error { return s.CloseRequest() }, 0, ""},
 		"id twice":    {send(callsOf(list(0))), connect.CodeInvalidArgument, licensedv1.ReasonInvalid},
-		"many calls":  {send(many), connect.CodeInvalidArgument, licensedv1.ReasonInvalid},
-		"long":        {send(callsOf(long)), connect.CodeResourceExhausted, licensedv1.ReasonInvalid},
+		"many calls":  {send(tooMany()), connect.CodeInvalidArgument, licensedv1.ReasonInvalid},
+		"long":        {send(tooLong()), connect.CodeResourceExhausted, licensedv1.ReasonInvalid},
 		"gateway":     {stopGateway, connect.CodeUnavailable, licensedv1.ReasonNotExecuted},
 		"client deaf": {nothing, connect.CodeResourceExhausted, licensedv1.ReasonOutcomeUnknown},
 	}
@@ -78,10 +73,9 @@ func TestSessionEnds(t *testing.T) {
 						<-release
 						return answer(q)
 					}
-					f.execute = func(ctx context.Context, _ string, _ actors.Command) (actors.Reply, error) {
+					f.execute = func(ctx context.Context, id string, c actors.Command) (actors.Reply, error) {
 						executed.Add(1)
-						<-ctx.Done()
-						return actors.Reply{}, ctx.Err()
+						return untilGivenUp(ctx, id, c)
 					}
 					c := gateway.DefaultConfig()
 					c.MaxDeadline = time.Hour
@@ -151,10 +145,7 @@ func TestSessionOfRefusals(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := failing(nil)
-				f.execute = func(ctx context.Context, _ string, _ actors.Command) (actors.Reply, error) {
-					<-ctx.Done()
-					return actors.Reply{}, ctx.Err()
-				}
+				f.execute = untilGivenUp
 				c := gateway.DefaultConfig()
 				registry := prometheus.NewRegistry()
 				c.Registry, c.MaxInFlight, c.AddressShare, c.MaxDeadline = registry, 1, 1, time.Hour
@@ -163,21 +154,17 @@ func TestSessionOfRefusals(t *testing.T) {
 				}
 				s := openSession(t, piped(t, gateway.New(c, f).Handler())["HTTP/2"], "http://pipe", uncompressed)
 				limits := limitsOf(t, s)
-				m := callsOf(acquireCall(calls))
+				all := []*licensedv1.SessionCall{acquireCall(calls)}
 				for id := range uint64(calls) {
-					m.Calls = append(m.Calls, callOf(id, refused))
-					if len(m.Calls) == int(limits.MaxMessageCalls) || id == calls-1 {
-						if err := s.Send(m); err != nil {
-							t.Fatal(err)
-						}
-						m.Calls = nil
-					}
+					all = append(all, callOf(id, refused))
+				}
+				if err := sendAll(s, limits, all); err != nil {
+					t.Fatal(err)
 				}
 				synctest.Wait()
 				refusals := observed(t, registry)
-				all := await(t, s, calls)
 				size := 0
-				for _, o := range all {
+				for _, o := range await(t, s, calls) {
 					size += proto.Size(o)
 				}
 				size /= calls

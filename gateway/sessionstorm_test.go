@@ -64,10 +64,9 @@ func TestSessionStorms(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var entered atomic.Int64
 			f := failing(nil)
-			f.execute = func(ctx context.Context, _ string, _ actors.Command) (actors.Reply, error) {
+			f.execute = func(ctx context.Context, id string, c actors.Command) (actors.Reply, error) {
 				entered.Add(1)
-				<-ctx.Done()
-				return actors.Reply{}, ctx.Err()
+				return untilGivenUp(ctx, id, c)
 			}
 			r := start(t, f, func(c *gateway.Config) { c.AddressShare, c.MaxDeadline = 1, time.Hour })
 			var all sync.WaitGroup
@@ -82,16 +81,8 @@ func TestSessionStorms(t *testing.T) {
 				if err := s.Send(nil); err != nil {
 					t.Fatal(err)
 				}
-				limits := limitsOf(t, s)
-				m := &licensedv1.SessionRequest{}
-				for id := range uint64(calls) {
-					m.Calls = append(m.Calls, acquireCall(id))
-					if len(m.Calls) == int(limits.MaxMessageCalls) || id == calls-1 {
-						if err := s.Send(m); err != nil {
-							t.Fatal(err)
-						}
-						m.Calls = nil
-					}
+				if err := sendAll(s, limitsOf(t, s), acquireCalls(calls)); err != nil {
+					t.Fatal(err)
 				}
 				all.Go(func() {
 					harness.Until(func() bool { return entered.Load() == sessions*calls })
