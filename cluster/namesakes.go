@@ -33,17 +33,20 @@ func (n *Node) namesakes(ctx context.Context) ([]persistence.Lease, error) {
 }
 
 // AwaitName returns when no other live process has the name of the node. A node is to be told its members after that.
-// It takes a TTL if a former run of the node crashed, two if that one's last renewal was late. Errors: ErrNameTaken,
-// with the address of the other process, and those of the store and of ctx; it may be called again. Of two that start
-// at the same time one continues.
+// It takes a TTL if a former run of the node crashed, two if that one's last renewal was late, and up to four if another
+// process of the name starts at the same time: one of the two continues. Errors: ErrNameTaken,
+// with the address of the other process, and those of the store and of ctx; it may be called again.
 func (n *Node) AwaitName(ctx context.Context) error {
 	ttl := n.config.Protocol.Timing.TTL
 	others := rivals{node: n, admit: func(l persistence.Lease, _ bool) (time.Duration, bool) {
-		// This lease was created after the start of this process: its process started at the same time. If that one
-		// has seen the lease of this one it gives way, and this one waits for that. If not, both compare the same two
-		// numbers: the one of the smaller incarnation continues.
-		self := n.current.Load().id
-		return 2 * ttl, l.Incarnation != n.first && bytes.Compare(self[:], l.Incarnation[:]) > 0
+		// This lease was created after the start of this process: its process started at the same time. If both see
+		// each other, the one of the greater incarnation gives way first. If that one does not, it has read the leases
+		// before this process had one, and continues.
+		patience, self := 3*ttl, n.current.Load().id
+		if bytes.Compare(self[:], l.Incarnation[:]) > 0 {
+			patience = 2 * ttl
+		}
+		return patience, l.Incarnation != n.first
 	}}
 	for _, l := range n.named {
 		others.add(l, n.namedAt, 0)
@@ -112,7 +115,7 @@ func (i *incarnation) claimName(own []persistence.Incarnation) {
 //	row                                           counter moves
 //
 // A process whose counter stood still for a TTL is dead, or has no lease any more. So each lease is decided within two
-// TTLs of its first read.
+// TTLs of its first read, or within a TTL after the time that this process waits before it gives way.
 type rivals struct {
 	node *Node
 	// admit says whether a lease that was not known is that of a rival, and how long this process waits before it

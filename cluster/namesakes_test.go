@@ -61,7 +61,7 @@ func TestNameTakenMeanwhile(t *testing.T) {
 
 // TestNamesakesAtTheStart: a process that starts finds another live one of its name by two renewals of its lease,
 // however slow one of the reads is. One renewal may be the last of a process that crashed, which was late. Of two that
-// start at the same time, the one of the greater incarnation gives way, unless the other does.
+// start at the same time, the one of the greater incarnation gives way first, and the other one if that one does not.
 func TestNamesakesAtTheStart(t *testing.T) {
 	const ttl = time.Minute
 	older := persistence.Lease{
@@ -87,7 +87,9 @@ func TestNamesakesAtTheStart(t *testing.T) {
 		"at the same time, smaller":         {smaller, 1, 9, false, []int{3, 5}, true},
 		"at the same time, smaller, silent": {smaller, 1, 1, false, []int{4}, false},
 		"at the same time, gives way":       {smaller, 1, 2, true, nil, false},
-		"at the same time, greater":         {older, 1, 9, false, nil, false},
+		"at the same time, greater":         {older, 1, 9, true, []int{3, 5}, false},
+		"at the same time, greater, silent": {older, 1, 9, false, []int{3, 12}, false},
+		"at the same time, greater, stays":  {older, 1, 9, false, []int{3, 5, 7}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ns := newNodes(t)

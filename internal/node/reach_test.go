@@ -237,7 +237,7 @@ func freeAddress(t *testing.T) string {
 }
 
 // A node whose node port is cut off from everybody hands its shards over, though it reaches the store and everybody
-// else: its customers are served again in 10 s, and nobody else's notice. It gets shards again when it is reached.
+// else: its customers are served again in 10 s on a quiet machine, and nobody else's notice. It gets shards again when it is reached.
 func TestNodePortCut(t *testing.T) {
 	c := newReachable(t)
 	c.start("n1", node.RoleNode)
@@ -266,7 +266,9 @@ func TestNodePortCut(t *testing.T) {
 			others = append(others, id)
 		}
 	}
+	began := time.Now()
 	served(t, "before", g, customerIDs(90))
+	usual := time.Since(began)
 
 	p.shut.Store(true)
 	cut := time.Now()
@@ -282,10 +284,10 @@ func TestNodePortCut(t *testing.T) {
 	for _, id := range theirs {
 		until(func() bool { answered, _ := sweep(t, g, []string{id}); return answered == 1 })
 	}
-	if took := time.Since(cut); took > 10*time.Second {
-		t.Errorf("its customers were served again after %v", took)
-	} else {
-		t.Logf("its customers were served again after %v", took)
+	took := time.Since(cut)
+	t.Logf("its customers were served again after %v; before, all were served in %v", took, usual)
+	if took > max(10*time.Second, 20*usual) { // On a busy machine all takes long.
+		t.Error("its customers waited too long")
 	}
 	<-stopped
 	wantUnready(t, n3, "cannot be reached by most other processes: g, n1, n2")
