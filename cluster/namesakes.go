@@ -33,9 +33,9 @@ func (n *Node) namesakes(ctx context.Context) ([]persistence.Lease, error) {
 }
 
 // AwaitName returns when no other live process has the name of the node. A node is to be told its members after that.
-// It takes a TTL if a former run of the node crashed, two if that one's last renewal was late, and up to four if another
-// process of the name starts at the same time: one of the two continues. Errors: ErrNameTaken,
-// with the address of the other process, and those of the store and of ctx; it may be called again.
+// It takes a TTL if a former run of the node crashed, two if that one's last renewal was late. It takes up to four if
+// another process of the name starts at the same time: one of the two continues. Errors: ErrNameTaken, with the address
+// of the other process, and those of the store and of ctx; it may be called again.
 func (n *Node) AwaitName(ctx context.Context) error {
 	ttl := n.config.Protocol.Timing.TTL
 	others := rivals{node: n, admit: func(l persistence.Lease, _ bool) (time.Duration, bool) {

@@ -237,7 +237,8 @@ func freeAddress(t *testing.T) string {
 }
 
 // A node whose node port is cut off from everybody hands its shards over, though it reaches the store and everybody
-// else: its customers are served again in 10 s on a quiet machine, and nobody else's notice. It gets shards again when it is reached.
+// else: its customers are served again, on a quiet machine in 10 s, and nobody else's notice. It gets shards again when
+// it is reached.
 func TestNodePortCut(t *testing.T) {
 	c := newReachable(t)
 	c.start("n1", node.RoleNode)
