@@ -3,6 +3,7 @@ package node_test
 import (
 	"context"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
@@ -11,9 +12,13 @@ import (
 	"licensed/internal/node"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
+	"licensed/persistence/cassandra"
+	"licensed/persistence/cassandra/cassandratest"
 	"licensed/persistence/memory"
 	"licensed/persistence/pebble"
 )
+
+func TestMain(m *testing.M) { os.Exit(cassandratest.Main(m)) }
 
 // smallRoots is a store that takes small roots only.
 type smallRoots struct{ persistence.Store }
@@ -37,6 +42,14 @@ func TestOverlargeCustomer(t *testing.T) {
 		"memory": func(*testing.T) persistence.Store { return memory.New() },
 		"pebble": func(t *testing.T) persistence.Store {
 			s, err := pebble.Open(t.TempDir(), pebble.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = s.Close() })
+			return s
+		},
+		"cassandra": func(t *testing.T) persistence.Store {
+			s, err := cassandra.Open(t.Context(), cassandratest.Keyspace(t, cassandratest.Shared(t), 1))
 			if err != nil {
 				t.Fatal(err)
 			}

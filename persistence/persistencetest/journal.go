@@ -24,6 +24,7 @@ func runJournal(t *testing.T, d Driver) {
 		"RootFields":         testRootFields,
 		"TopRoot":            testTopRoot,
 		"ReadRoots":          testReadRoots,
+		"BareRoots":          testBareRoots,
 		"ReadRecords":        testReadRecords,
 		"Gaps":               testGaps,
 		"PartitionsApart":    testPartitionsApart,
@@ -164,6 +165,21 @@ func testReadRoots(f *fixture) {
 	if got := f.readRoots("nobody", 10); len(got) != 0 {
 		f.Errorf("roots of nobody: %+v", got)
 	}
+}
+
+// testBareRoots: a root without a snapshot is read as it was written, among others, and begins a partition as they do.
+func testBareRoots(f *fixture) {
+	bare := root(someone, 2, 3)
+	bare.Mapper, bare.Snapshot = "", []byte{1}
+	whole := root(someone, 1, 2)
+	f.putRoot(whole, bare)
+	f.append(partition(someone, 2, 3), records(1, 3)...)
+	f.wantTopRoot(bare)
+	got := f.readRoots(someone, 1)
+	if !reflect.DeepEqual(got, []persistence.Root{bare, whole}) || !got[0].IsBare() || got[1].IsBare() {
+		f.Errorf("roots %+v, want a bare one above a whole one", got)
+	}
+	f.wantRecords(partition(someone, 2, 3), 10, records(1, 3))
 }
 
 // testReadRecords: pages of any size give the same records in order, and a page that is
