@@ -175,16 +175,17 @@ func check(t *testing.T, s *setup, id string, through uint64, each func(*persist
 		}
 	}
 	compare()
-	err = tiered.NewReader(s.store, nil, nil).ReadAll(ctx, a.Head, tiered.Range{}, func(r *persistence.Record) error {
-		if r.Sequence <= through {
-			each(r)
-		}
-		if err := replay.Apply(r); err != nil {
-			return err
-		}
-		compare()
-		return nil
-	})
+	err = tiered.NewReader(s.store, nil, nil).ReadAll(ctx, a.Head, persistence.HistoryRange{},
+		func(r *persistence.Record) error {
+			if r.Sequence <= through {
+				each(r)
+			}
+			if err := replay.Apply(r); err != nil {
+				return err
+			}
+			compare()
+			return nil
+		})
 	if err != nil {
 		t.Error(err)
 	}
@@ -232,7 +233,8 @@ func TestReplayNotices(t *testing.T) {
 		{"issued", func(r *persistence.Record) { r.IssuedAt = r.IssuedAt.Add(time.Hour) }, "remembered"},
 	} {
 		replay := actors.NewReplay(actorstest.Ledger{}, "a")
-		err := tiered.NewReader(s.store, nil, nil).ReadAll(t.Context(), a.Head, tiered.Range{Through: root.Base},
+		err := tiered.NewReader(s.store, nil, nil).ReadAll(t.Context(), a.Head,
+			persistence.HistoryRange{Through: root.Base},
 			func(r *persistence.Record) error {
 				if r.Sequence == root.Base-1 {
 					test.change(r)
@@ -252,7 +254,7 @@ func TestReplayNotices(t *testing.T) {
 	// A forgotten command's issue time is the horizon.
 	replay := actors.NewReplay(actorstest.Ledger{}, "a")
 	err = tiered.NewReader(s.store, nil, nil).ReadAll(t.Context(), a.Head,
-		tiered.Range{Through: root.Base}, func(r *persistence.Record) error {
+		persistence.HistoryRange{Through: root.Base}, func(r *persistence.Record) error {
 			if r.Sequence == 1 {
 				r.IssuedAt = r.IssuedAt.Add(24 * time.Hour)
 			}
@@ -287,7 +289,8 @@ func TestReplayFromSnapshot(t *testing.T) {
 	if err := replay.Restore(&root); err != nil || replay.Sequence() != root.Base {
 		t.Fatalf("at %d: %v", replay.Sequence(), err)
 	}
-	err = tiered.NewReader(s.store, nil, nil).ReadAll(t.Context(), a.Head, tiered.Range{After: root.Base}, replay.Apply)
+	err = tiered.NewReader(s.store, nil, nil).ReadAll(t.Context(), a.Head,
+		persistence.HistoryRange{After: root.Base}, replay.Apply)
 	if err != nil {
 		t.Fatal(err)
 	}

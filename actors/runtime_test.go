@@ -347,7 +347,7 @@ func TestHeadLeadsToTheWholeHistory(t *testing.T) {
 	}
 	n := uint64(0)
 	err = tiered.NewReader(s.store, nil, nil).ReadAll(t.Context(), a.Head,
-		tiered.Range{}, func(r *persistence.Record) error {
+		persistence.HistoryRange{}, func(r *persistence.Record) error {
 			n++
 			if r.Sequence != n || r.CommandID != fmt.Sprint(n-1) {
 				return fmt.Errorf("got %+v, want sequence %d", r, n)

@@ -199,7 +199,7 @@ func (f *following) catchUp(ctx context.Context, head persistence.Head) error {
 			return f.send(ctx, items)
 		},
 	}
-	err := l.read(ctx, head, HistoryRange{After: f.after})
+	err := l.read(ctx, head, persistence.HistoryRange{After: f.after})
 	if errors.Is(err, errUnreadable) && len(l.items) > 0 {
 		return errors.Join(l.flush(nil), err) // what came before it is sent
 	}

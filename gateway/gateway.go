@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"fmt"
-	"iter"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -19,7 +18,6 @@ import (
 	"licensed/actors"
 	"licensed/internal/budget"
 	"licensed/messages/licensedv1/licensedv1connect"
-	"licensed/persistence"
 )
 
 // MaxBodyBytes is the largest message a request may carry.
@@ -42,14 +40,6 @@ type Aggregates interface {
 	Query(ctx context.Context, id string, query any) (actors.Answer, error)
 }
 
-// History reads the events of customers. Safe for concurrent use.
-type History interface {
-	// Events returns the events of the history that ends at head, decoded, oldest first. After an
-	// error, which comes last, the history is not complete. Errors: persistence.ErrCorrupt and
-	// persistence.ErrUnavailable.
-	Events(ctx context.Context, head persistence.Head) iter.Seq2[actors.Event, error]
-}
-
 // Config of a gateway. DefaultConfig gives sensible values.
 type Config struct {
 	// MaxReply is the largest reply of GetState, TryAt and Why, which have no pages, in bytes (default 4 MiB: what
@@ -64,9 +54,8 @@ type Config struct {
 	Limits
 	// Budgets of others whose use is shown among the metrics of the gateway's own: those of servers, for instance.
 	Budgets []*budget.Budget
-	// History answers what the aggregate's state no longer knows: downloads before the last year.
-	History History
-	// HistoryReader reads what HistoryService tells; nil for a gateway without that service.
+	// HistoryReader reads what HistoryService tells, and what the aggregate's state no longer knows: downloads before
+	// the last year. Nil for a gateway without that service.
 	HistoryReader HistoryReader
 	// Operations are what AdminService offers; nil for a gateway without that service.
 	Operations Operations

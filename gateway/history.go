@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"strings"
 	"time"
 
@@ -23,7 +24,8 @@ type HistoryReader interface {
 	// Read calls yield with the items of a range of the history that ends at the head, until yield
 	// returns an error, which is returned. Items belong to the caller. Errors: persistence.ErrUnavailable
 	// if nothing can be read at all.
-	Read(ctx context.Context, head persistence.Head, r HistoryRange, yield func(*HistoryItem) error) error
+	Read(ctx context.Context, head persistence.Head, r persistence.HistoryRange,
+		yield func(*persistence.HistoryItem) error) error
 	// SnapshotBefore returns the newest root of the history with a base below a sequence whose snapshot
 	// is at hand; false if a replay has to start before the first event.
 	SnapshotBefore(ctx context.Context, head persistence.Head, sequence uint64) (persistence.Root, bool, error)
@@ -32,26 +34,18 @@ type HistoryReader interface {
 	Between(ctx context.Context, head persistence.Head, from, to time.Time) (after, through uint64, err error)
 }
 
-// HistoryRange selects a part of a history.
-type HistoryRange struct {
-	// After < sequence ≤ Through; Through 0 means up to the head.
-	After, Through uint64
-	// Newest first, instead of oldest.
-	Newest bool
-	// Tier leaves out the events of the other tier.
-	Tier licensedv1.Tier
-}
-
-// HistoryItem is a record, or a gap where there should be some.
-type HistoryItem struct {
-	Record    persistence.Record
-	Partition persistence.Partition
-	Tier      licensedv1.Tier
-	Gap       *licensedv1.HistoryGap
-}
-
 // historyService implements licensedv1connect.HistoryServiceHandler.
 type historyService struct{ *Gateway }
+
+// tiers are those of the API, and selected are those that a request names; of others it selects both.
+var (
+	tiers = [...]licensedv1.Tier{
+		persistence.TierHot: licensedv1.Tier_TIER_HOT, persistence.TierArchive: licensedv1.Tier_TIER_ARCHIVE,
+	}
+	selected = map[licensedv1.Tier]persistence.Tier{
+		licensedv1.Tier_TIER_HOT: persistence.TierHot, licensedv1.Tier_TIER_ARCHIVE: persistence.TierArchive,
+	}
+)
 
 // errEnough ends a reading whose reader has enough.
 var errEnough = errors.New("enough")
@@ -111,7 +105,9 @@ func (s *historyService) ListEvents(
 		through = min(through, m.ToSequence)
 	}
 	if after < through {
-		err = l.read(ctx, head, HistoryRange{After: after, Through: through, Newest: m.NewestFirst, Tier: m.Tier})
+		err = l.read(ctx, head, persistence.HistoryRange{
+			After: after, Through: through, Newest: m.NewestFirst, Tier: selected[m.Tier],
+		})
 	}
 	if err != nil {
 		return s.failed(ctx, m.CustomerId, err, false)
@@ -168,15 +164,16 @@ const (
 
 // read adds the items of a range. Errors: those of the reader and of send; errUnreadable,
 // if whole is set, before a gap that may be filled later.
-func (l *listing) read(ctx context.Context, head persistence.Head, r HistoryRange) error {
-	err := l.gateway.config.HistoryReader.Read(ctx, head, r, func(i *HistoryItem) error {
+func (l *listing) read(ctx context.Context, head persistence.Head, r persistence.HistoryRange) error {
+	err := l.gateway.config.HistoryReader.Read(ctx, head, r, func(i *persistence.HistoryItem) error {
 		if i.Gap != nil {
-			if l.whole && i.Gap.Reason == licensedv1.GapReason_GAP_REASON_UNAVAILABLE {
+			gap := gapOf(i)
+			if l.whole && gap.Reason == licensedv1.GapReason_GAP_REASON_UNAVAILABLE {
 				return errUnreadable
 			}
 			l.end.Gaps++
-			l.end.MissingEvents += i.Gap.ToSequence - i.Gap.FromSequence + 1
-			return l.add(&licensedv1.HistoryItem{Item: &licensedv1.HistoryItem_Gap{Gap: i.Gap}}, 100)
+			l.end.MissingEvents += i.Gap.Through - i.Gap.After
+			return l.add(&licensedv1.HistoryItem{Item: &licensedv1.HistoryItem_Gap{Gap: gap}}, 100)
 		}
 		return l.event(i)
 	})
@@ -188,14 +185,14 @@ func (l *listing) read(ctx context.Context, head persistence.Head, r HistoryRang
 
 // event adds an event, if it is asked for. An event that cannot be decoded is listed with
 // the problem: that it exists is known.
-func (l *listing) event(i *HistoryItem) error {
+func (l *listing) event(i *persistence.HistoryItem) error {
 	t := i.Record.Time
 	if !l.from.IsZero() && t.Before(l.from) || !l.to.IsZero() && !t.Before(l.to) {
 		return nil
 	}
-	value, err := l.gateway.config.Kind.DecodeEvent(i.Record.Mapper, i.Record.Header, i.Record.Data)
+	decoded, err := l.gateway.decode(&i.Record)
 	// The filter by time came first: it needs no decoding.
-	if !about(&i.Record, value, l.device, l.title) {
+	if !about(&i.Record, decoded.Value, l.device, l.title) {
 		return nil
 	}
 	// One event more than the limit was found, so that there is a next page.
@@ -204,7 +201,7 @@ func (l *listing) event(i *HistoryItem) error {
 		return errEnough
 	}
 	l.end.Events++
-	e := historyEvent(i, value, err)
+	e := historyEvent(i, decoded.Value, err)
 	// An estimate of the message's size, for the budget of replies.
 	size := 200 + len(i.Record.Data)
 	if l.record {
@@ -249,12 +246,12 @@ func about(r *persistence.Record, value any, device, title string) bool {
 
 // historyEvent returns a record in the API's words. value is the decoded event, or
 // problem why there is none.
-func historyEvent(i *HistoryItem, value any, problem error) *licensedv1.HistoryEvent {
+func historyEvent(i *persistence.HistoryItem, value any, problem error) *licensedv1.HistoryEvent {
 	r := &i.Record
 	e := &licensedv1.HistoryEvent{
 		Sequence: r.Sequence, Epoch: i.Partition.Epoch, RowId: i.Partition.RowID(), AggregateId: r.AggregateID,
 		EventTime: timestamppb.New(r.Time), Committed: true, EventOrderNumber: r.Order, CommandId: r.CommandID,
-		CommandIndex: r.Index, CommandCount: r.Count, Tier: i.Tier, Bytes: uint32(len(r.Data)), Mapper: r.Mapper,
+		CommandIndex: r.Index, CommandCount: r.Count, Tier: tiers[i.Tier], Bytes: uint32(len(r.Data)), Mapper: r.Mapper,
 		PolicyVersion: r.Header.PolicyVersion,
 	}
 	// The time at which the client issued the command is stored with its first event.
@@ -286,4 +283,57 @@ func eventData(mapper string, stored []byte, event proto.Message) *anypb.Any {
 		panic(err) // It was decoded, so its strings are UTF-8.
 	}
 	return &anypb.Any{TypeUrl: url, Value: data}
+}
+
+// gapOf returns a gap in the API's words.
+func gapOf(i *persistence.HistoryItem) *licensedv1.HistoryGap {
+	g := &licensedv1.HistoryGap{
+		FromSequence: i.Gap.After + 1,
+		ToSequence:   i.Gap.Through,
+		Message:      i.Gap.Error(),
+		Reason:       licensedv1.GapReason_GAP_REASON_CORRUPT,
+	}
+	if !i.Partition.IsZero() {
+		g.RowId = i.Partition.RowID()
+	}
+	switch {
+	case !i.Gap.Expired.IsZero():
+		g.Reason, g.ExpiredBefore = licensedv1.GapReason_GAP_REASON_EXPIRED, timestamppb.New(i.Gap.Expired)
+	case errors.Is(i.Gap.Err, persistence.ErrUnavailable):
+		g.Reason = licensedv1.GapReason_GAP_REASON_UNAVAILABLE
+	}
+	return g
+}
+
+// decode returns the event of a record, with its value.
+func (g *Gateway) decode(r *persistence.Record) (actors.Event, error) {
+	value, err := g.config.Kind.DecodeEvent(r.Mapper, r.Header, r.Data)
+	return actors.Event{
+		AggregateID: r.AggregateID, Order: r.Order, Time: r.Time, Mapper: r.Mapper, Header: r.Header, Data: r.Data,
+		Value: value,
+	}, err
+}
+
+// events returns the events of the history that ends at head, oldest first. After an error, which comes last, the
+// history is not complete. Errors: persistence.HistoryGap, and those of the reader and of decoding.
+func (g *Gateway) events(ctx context.Context, head persistence.Head) iter.Seq2[actors.Event, error] {
+	return func(yield func(actors.Event, error) bool) {
+		err := g.config.HistoryReader.Read(ctx, head, persistence.HistoryRange{},
+			func(i *persistence.HistoryItem) error {
+				if i.Gap != nil {
+					return i.Gap
+				}
+				e, err := g.decode(&i.Record)
+				if err != nil {
+					return fmt.Errorf("%s record %d: %w", head.Partition.Aggregate, i.Record.Sequence, err)
+				}
+				if !yield(e, nil) {
+					return errEnough
+				}
+				return nil
+			})
+		if err != nil && !errors.Is(err, errEnough) {
+			yield(actors.Event{}, err)
+		}
+	}
 }

@@ -37,10 +37,10 @@ type past struct {
 	state   map[string]actors.Aggregate
 	records map[string][]persistence.Record
 	roots   map[string][]persistence.Root
-	gaps    []*licensedv1.HistoryGap // in place of the events of any customer
-	broken  error                    // of every reading
-	reading func()                   // called for every reading, locked; nil for nothing
-	asked   error                    // of every question to an aggregate
+	gaps    []*persistence.HistoryGap // in place of the events of any customer
+	broken  error                     // of every reading
+	reading func()                    // called for every reading, locked; nil for nothing
+	asked   error                     // of every question to an aggregate
 	imports []actors.Import
 	reports map[string]*licensedv1.CustomerReport
 	fails   error // of operations
@@ -120,7 +120,7 @@ func (p *past) Query(_ context.Context, id string, q any) (actors.Answer, error)
 
 // Read implements gateway.HistoryReader: a gap stands where it begins, or ends.
 func (p *past) Read(
-	_ context.Context, head persistence.Head, r gateway.HistoryRange, yield func(*gateway.HistoryItem) error,
+	_ context.Context, head persistence.Head, r persistence.HistoryRange, yield func(*persistence.HistoryItem) error,
 ) error {
 	p.mu.Lock()
 	if p.reading != nil {
@@ -131,22 +131,21 @@ func (p *past) Read(
 	if broken != nil {
 		return broken
 	}
-	var items []*gateway.HistoryItem
+	var items []*persistence.HistoryItem
 	for i := range records[:head.Sequence] {
 		rec := &records[i]
 		if rec.Sequence <= r.After || r.Through > 0 && rec.Sequence > r.Through {
 			continue
 		}
-		item := &gateway.HistoryItem{Record: *rec, Partition: head.Partition, Tier: licensedv1.Tier_TIER_HOT}
-		gap := slices.IndexFunc(p.gaps, func(g *licensedv1.HistoryGap) bool {
-			return g.FromSequence <= rec.Sequence && rec.Sequence <= g.ToSequence
+		item := &persistence.HistoryItem{Record: *rec, Partition: head.Partition, Tier: persistence.TierHot}
+		gap := slices.IndexFunc(p.gaps, func(g *persistence.HistoryGap) bool {
+			return g.After < rec.Sequence && rec.Sequence <= g.Through
 		})
 		switch {
-		case gap >= 0 && p.gaps[gap].FromSequence < rec.Sequence && len(items) > 0:
+		case gap >= 0 && p.gaps[gap].After+1 < rec.Sequence && len(items) > 0:
 			continue
 		case gap >= 0:
-			g := proto.Clone(p.gaps[gap]).(*licensedv1.HistoryGap)
-			item.Gap = g
+			item.Gap = p.gaps[gap]
 		}
 		items = append(items, item)
 	}
@@ -354,24 +353,16 @@ func TestListEventsErrors(t *testing.T) {
 }
 
 var (
-	expired = &licensedv1.HistoryGap{
-		FromSequence: 1,
-		ToSequence:   5,
-		Reason:       licensedv1.GapReason_GAP_REASON_EXPIRED,
-		Message:      "events 1 to 5 expired before 2026-01-01",
-	}
-	corrupt = &licensedv1.HistoryGap{
-		FromSequence: 9,
-		ToSequence:   10,
-		Reason:       licensedv1.GapReason_GAP_REASON_CORRUPT,
-		Message:      "events 9 to 10 cannot be read: damage",
+	expired = &persistence.HistoryGap{Through: 5, Expired: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
+	corrupt = &persistence.HistoryGap{
+		After: 8, Through: 10, Err: fmt.Errorf("damage: %w", persistence.ErrCorrupt),
 	}
 )
 
 // TestGapsAreNamed: in every answer, what cannot be read is said to be.
 func TestGapsAreNamed(t *testing.T) {
 	p := newPast(t).life()
-	p.gaps = []*licensedv1.HistoryGap{expired, corrupt}
+	p.gaps = []*persistence.HistoryGap{expired, corrupt}
 	r := p.start()
 	got, end, err := listed(t, r, &licensedv1.ListEventsRequest{CustomerId: "Bayley"})
 	if want := "gap 1-5 6 7 8 gap 9-10 11 12 13 14 15"; err != nil || strings.Join(got, " ") != want {
@@ -383,7 +374,7 @@ func TestGapsAreNamed(t *testing.T) {
 	h := historyOf(r)
 	for _, c := range []struct {
 		sequence uint64
-		gap      *licensedv1.HistoryGap
+		gap      *persistence.HistoryGap
 		code     connect.Code
 		reason   string
 	}{
@@ -412,11 +403,12 @@ func TestGapsAreNamed(t *testing.T) {
 		t.Errorf("why without a state: %v, %v", why, err)
 	}
 	p.asked = nil
-	p.gaps[0] = proto.Clone(corrupt).(*licensedv1.HistoryGap)
-	p.gaps[0].Reason = licensedv1.GapReason_GAP_REASON_UNAVAILABLE
+	p.gaps[0] = &persistence.HistoryGap{
+		After: 8, Through: 10, Err: fmt.Errorf("damage: %w", persistence.ErrUnavailable),
+	}
 	_, err = h.TryAt(t.Context(),
 		connect.NewRequest(&licensedv1.TryAtRequest{CustomerId: "Bayley", Command: renews("ipad", "a")}))
-	wantGap(t, err, connect.CodeUnavailable, licensedv1.ReasonNotExecuted, corrupt)
+	wantGap(t, err, connect.CodeUnavailable, licensedv1.ReasonNotExecuted, p.gaps[0])
 	why, err = h.Why(t.Context(),
 		connect.NewRequest(&licensedv1.WhyRequest{CustomerId: "Bayley", DeviceId: "ipad", TitleId: "a"}))
 	if err != nil || len(why.Msg.Gaps) != 1 || !strings.Contains(why.Msg.Verdict, "Some events cannot be read") ||
@@ -425,9 +417,9 @@ func TestGapsAreNamed(t *testing.T) {
 	}
 }
 
-func wantGap(t *testing.T, err error, code connect.Code, reason string, gap *licensedv1.HistoryGap) {
+func wantGap(t *testing.T, err error, code connect.Code, reason string, gap *persistence.HistoryGap) {
 	t.Helper()
-	if connect.CodeOf(err) != code || reasonOf(err) != reason || !strings.Contains(err.Error(), gap.Message) {
+	if connect.CodeOf(err) != code || reasonOf(err) != reason || !strings.Contains(err.Error(), gap.Error()) {
 		t.Errorf("%v (%s), want %v (%s)", err, reasonOf(err), code, reason)
 	}
 	var e *connect.Error
@@ -436,7 +428,7 @@ func wantGap(t *testing.T, err error, code connect.Code, reason string, gap *lic
 	}
 	for _, d := range e.Details() {
 		if v, err := d.Value(); err == nil {
-			if got, ok := v.(*licensedv1.HistoryGap); ok && got.FromSequence == gap.FromSequence {
+			if got, ok := v.(*licensedv1.HistoryGap); ok && got.FromSequence == gap.After+1 {
 				return
 			}
 		}
@@ -621,7 +613,7 @@ func TestSnapshotAtThePoint(t *testing.T) {
 	p.roots["Bayley"] = []persistence.Root{{
 		Base: 7, Mapper: s.Mapper, Header: s.Header, Snapshot: append([]byte{1, 5, 1, 0, 0, 0, 0}, s.Data...), Time: at,
 	}}
-	p.gaps = []*licensedv1.HistoryGap{{FromSequence: 1, ToSequence: 7, Message: "lost"}}
+	p.gaps = []*persistence.HistoryGap{{Through: 7, Err: persistence.ErrCorrupt}}
 	h := historyOf(p.start())
 	res, err := h.GetState(t.Context(), connect.NewRequest(&licensedv1.GetStateRequest{
 		CustomerId: "Bayley", At: &licensedv1.GetStateRequest_Sequence{Sequence: 7},
@@ -752,7 +744,7 @@ func TestWhy(t *testing.T) {
 // TestOtherAnswer: an owner of another release that answers something else does no harm.
 func TestOtherAnswer(t *testing.T) {
 	p, f := newPast(t).life(), failing(nil)
-	p.gaps = []*licensedv1.HistoryGap{expired}
+	p.gaps = []*persistence.HistoryGap{expired}
 	f.answer = func(*licensedv1.Query) (actors.Answer, error) {
 		return actors.Answer{Value: &licensedv1.ListDevicesResponse{}, Head: persistence.Head{
 			Partition: persistence.Partition{RootKey: persistence.RootKey{Aggregate: "Bayley", Epoch: 1, Version: 1}},

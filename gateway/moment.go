@@ -159,9 +159,9 @@ func (s *historyService) replayFrom(
 		return err
 	}
 	err := s.config.HistoryReader.Read(ctx, head,
-		HistoryRange{After: r.Sequence(), Through: through}, func(i *HistoryItem) error {
+		persistence.HistoryRange{After: r.Sequence(), Through: through}, func(i *persistence.HistoryItem) error {
 			if i.Gap != nil {
-				return &historyGap{i.Gap}
+				return &historyGap{gapOf(i)}
 			}
 			if !p.time.IsZero() && i.Record.Time.After(p.time) {
 				return errEnough
@@ -297,7 +297,7 @@ func (s *historyService) TryAt(
 		Moment:           at.moment,
 	}
 	for i := range decision.Events {
-		e := historyEvent(&HistoryItem{Record: persistence.Record{
+		e := historyEvent(&persistence.HistoryItem{Record: persistence.Record{
 			Sequence: at.Sequence() + uint64(i) + 1, Index: uint32(i), Count: uint32(len(decision.Events)),
 			AggregateID: decision.Events[i].AggregateID,
 			Order:       decision.Events[i].Order,
@@ -425,27 +425,21 @@ func (s *historyService) present(
 func (s *historyService) explain(
 	ctx context.Context, head persistence.Head, x *license.Explainer, moment *licensedv1.Moment,
 ) (gaps []*licensedv1.HistoryGap, err error) {
-	err = s.config.HistoryReader.Read(ctx, head, HistoryRange{}, func(i *HistoryItem) error {
+	err = s.config.HistoryReader.Read(ctx, head, persistence.HistoryRange{}, func(i *persistence.HistoryItem) error {
 		r := &i.Record
 		if i.Gap != nil {
-			gaps = append(gaps, i.Gap)
-			x.Missing(i.Gap.FromSequence, i.Gap.ToSequence, i.Gap.Message)
+			gaps = append(gaps, gapOf(i))
+			x.Missing(i.Gap.After+1, i.Gap.Through, i.Gap.Error())
 			return nil
 		}
 		moment.ReplayedEvents++
 		moment.EventTime, moment.RecordedPolicyVersion = timestamppb.New(r.Time), r.Header.PolicyVersion
-		value, err := s.config.Kind.DecodeEvent(r.Mapper, r.Header, r.Data)
+		e, err := s.decode(r)
 		if err != nil {
 			x.Missing(r.Sequence, r.Sequence, err.Error())
 			return nil
 		}
-		x.Add(license.Recorded{
-			Event: actors.Event{
-				AggregateID: r.AggregateID, Order: r.Order, Time: r.Time, Mapper: r.Mapper, Header: r.Header,
-				Data: r.Data, Value: value,
-			},
-			Sequence: r.Sequence, CommandID: r.CommandID,
-		})
+		x.Add(license.Recorded{Event: e, Sequence: r.Sequence, CommandID: r.CommandID})
 		return nil
 	})
 	return gaps, err

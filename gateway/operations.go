@@ -365,13 +365,13 @@ func (i *importing) compare(ctx context.Context, head persistence.Head, records 
 	if len(records) == 0 {
 		return nil
 	}
-	r := HistoryRange{After: records[0].Sequence - 1, Through: records[len(records)-1].Sequence}
+	r := persistence.HistoryRange{After: records[0].Sequence - 1, Through: records[len(records)-1].Sequence}
 	// Records and stored events advance together: the reader returns each sequence of the
 	// range once, as an event or in a gap.
 	next := records
-	return i.config.HistoryReader.Read(ctx, head, r, func(stored *HistoryItem) error {
+	return i.config.HistoryReader.Read(ctx, head, r, func(stored *persistence.HistoryItem) error {
 		if stored.Gap != nil {
-			return &otherHistory{"what is stored cannot be compared: " + stored.Gap.Message}
+			return &otherHistory{"what is stored cannot be compared: " + stored.Gap.Error()}
 		}
 		if !bytes.Equal(persistence.AppendRecord(nil, &stored.Record), persistence.AppendRecord(nil, &next[0])) {
 			return &otherHistory{fmt.Sprintf("the customer has another event %d", next[0].Sequence)}

@@ -312,7 +312,7 @@ func TestImport(t *testing.T) {
 	}) {
 		t.Error("what was imported is not what was sent")
 	}
-	p.gaps = []*licensedv1.HistoryGap{corrupt}
+	p.gaps = []*persistence.HistoryGap{corrupt}
 	if _, err := send(all, false); reasonOf(err) != licensedv1.ReasonOtherHistory ||
 		!strings.Contains(err.Error(), "cannot be compared") {
 		t.Errorf("a gap: %v", err)
@@ -422,7 +422,7 @@ func wantSeen(t *testing.T, seen <-chan string, want ...string) {
 
 func TestFollow(t *testing.T) {
 	p := newPast(t).life()
-	p.gaps = []*licensedv1.HistoryGap{corrupt}
+	p.gaps = []*persistence.HistoryGap{corrupt}
 	r := p.start(func(c *gateway.Config) { c.FollowPoll = time.Millisecond })
 	seen := make(chan string, 100)
 	ended, stop := follow(t, r, &licensedv1.FollowRequest{CustomerId: "Bayley"}, seen)
@@ -499,10 +499,7 @@ func historyConfig(p *past) gateway.Config {
 // TestFollowSkipsNothing: what cannot be read now is no gap. The stream waits for it, or ends where it is.
 func TestFollowSkipsNothing(t *testing.T) {
 	p := newPast(t).life()
-	unavailable := &licensedv1.HistoryGap{
-		FromSequence: 9, ToSequence: 10, Reason: licensedv1.GapReason_GAP_REASON_UNAVAILABLE,
-	}
-	p.gaps = []*licensedv1.HistoryGap{unavailable}
+	p.gaps = []*persistence.HistoryGap{{After: 8, Through: 10, Err: persistence.ErrUnavailable}}
 	r := p.start(func(c *gateway.Config) { c.FollowPoll = time.Millisecond })
 	seen := make(chan string, 100)
 	from := uint64(7)

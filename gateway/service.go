@@ -317,7 +317,7 @@ func (s *service) ListDownloads(
 		// Whether another is allowed stands; the list comes from history, as of the same position.
 		d.Response.NextPageToken = ""
 		d.Response.Downloads, err = license.DownloadsFromHistory(r.Msg.TitleId, d.Since,
-			s.config.History.Events(ctx, head))
+			s.events(ctx, head))
 		if err != nil {
 			return nil, s.failed(ctx, r.Msg.CustomerId, err, false)
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"net/http"
 	"net/url"
 	"slices"
@@ -32,6 +31,8 @@ import (
 // domain is the real license aggregates without a runtime: what they decide holds at once. It is also
 // their history.
 type domain struct {
+	gateway.HistoryReader // Only Read is called.
+
 	t    testing.TB
 	kind *license.Kind
 
@@ -108,24 +109,26 @@ func (d *domain) Query(_ context.Context, id string, q any) (actors.Answer, erro
 	}}, err
 }
 
-func (d *domain) Events(_ context.Context, h persistence.Head) iter.Seq2[actors.Event, error] {
-	return func(yield func(actors.Event, error) bool) {
-		d.mu.Lock()
-		events := slices.Clone(d.events[h.Partition.Aggregate][:h.Sequence])
-		d.mu.Unlock()
-		for _, e := range events {
-			if !yield(e, nil) {
-				return
-			}
-		}
-		if d.broken != nil {
-			yield(actors.Event{}, d.broken)
+// Read implements gateway.HistoryReader.
+func (d *domain) Read(
+	_ context.Context, h persistence.Head, _ persistence.HistoryRange, yield func(*persistence.HistoryItem) error,
+) error {
+	d.mu.Lock()
+	events := slices.Clone(d.events[h.Partition.Aggregate][:h.Sequence])
+	d.mu.Unlock()
+	for i, e := range events {
+		if err := yield(&persistence.HistoryItem{Record: persistence.Record{
+			Sequence: uint64(i) + 1, AggregateID: e.AggregateID, Order: e.Order, Time: e.Time,
+			Mapper: e.Mapper, Header: e.Header, Data: e.Data,
+		}}); err != nil {
+			return err
 		}
 	}
+	return d.broken
 }
 
 func (d *domain) start() *rig {
-	return start(d.t, d, func(c *gateway.Config) { c.History = d })
+	return start(d.t, d, func(c *gateway.Config) { c.HistoryReader, c.Kind = d, d.kind })
 }
 
 // check fails the test unless the call succeeded with that reply.

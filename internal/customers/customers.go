@@ -1,5 +1,5 @@
-// Package customers reads what a store keeps of customers, below their actors: their histories, pages of their ids, and
-// reports on damage. The gateway, operators' requests to a running process and the tools for a stopped one share it.
+// Package customers reads what a store keeps of customers, below their actors: pages of their ids, and reports on
+// damage. The gateway, operators' requests to a running process and the tools for a stopped one share it.
 package customers
 
 import (

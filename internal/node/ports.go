@@ -14,7 +14,6 @@ import (
 	"licensed/gateway"
 	"licensed/gateway/dashboard"
 	"licensed/internal/budget"
-	"licensed/internal/customers"
 	"licensed/internal/lifecycle"
 	"licensed/internal/optional"
 	"licensed/internal/tlsfiles"
@@ -61,8 +60,7 @@ func (n *Node) startAPI(context.Context) error {
 	c := gateway.DefaultConfig()
 	c.MaxDeadline, c.Limits = n.config.MaxDeadline, n.config.Limits
 	c.Budgets = n.connectionBudgets()
-	history := &customers.History{Reader: n.storage.Reader(), Kind: n.policy.Kind()}
-	c.History, c.HistoryReader, c.Operations = history, history, &operations{n}
+	c.HistoryReader, c.Operations = n.storage.Reader(), &operations{n}
 	c.Logger, c.Registry, c.Health, c.Now = n.log, n.registry, n.health, n.config.Now
 	c.Kind, c.PolicyVersion = n.policy.Kind(), n.policy.Version
 	var err error

@@ -60,12 +60,12 @@ func (f *fixture) wantWhole(archived int) {
 	var got []persistence.Record
 	cold := 0
 	err := tiered.NewReader(f.hot, f.cold, f.Now).Read(f.Context(), f.Head(),
-		tiered.Range{}, func(i *tiered.Item) error {
+		persistence.HistoryRange{}, func(i *persistence.HistoryItem) error {
 			if i.Gap != nil {
 				return i.Gap
 			}
 			got = append(got, i.Record)
-			if i.Tier == tiered.TierArchive {
+			if i.Tier == persistence.TierArchive {
 				cold++
 			}
 			return nil
@@ -271,7 +271,7 @@ func (f *fixture) wantExpired(at time.Time) {
 	var gaps []string
 	events := 0
 	err := tiered.NewReader(f.hot, f.cold, f.Now).Read(f.Context(), f.Head(),
-		tiered.Range{}, func(i *tiered.Item) error {
+		persistence.HistoryRange{}, func(i *persistence.HistoryItem) error {
 			if i.Gap != nil {
 				gaps = append(gaps, i.Gap.Error())
 			} else {

@@ -198,15 +198,16 @@ func (s *site) wantArchived(h *persistencetest.History, through uint64) {
 	s.Helper()
 	var got []persistence.Record
 	last := uint64(0)
-	err := tiered.NewReader(s.hot, s.cold, nil).Read(s.Context(), h.Head(), tiered.Range{}, func(i *tiered.Item) error {
-		if i.Gap != nil {
-			return i.Gap
-		}
-		if got = append(got, i.Record); i.Tier == tiered.TierArchive {
-			last = i.Record.Sequence
-		}
-		return nil
-	})
+	err := tiered.NewReader(s.hot, s.cold, nil).Read(s.Context(), h.Head(), persistence.HistoryRange{},
+		func(i *persistence.HistoryItem) error {
+			if i.Gap != nil {
+				return i.Gap
+			}
+			if got = append(got, i.Record); i.Tier == persistence.TierArchive {
+				last = i.Record.Sequence
+			}
+			return nil
+		})
 	if err != nil || !reflect.DeepEqual(got, h.Records) || last != through {
 		s.Errorf("%d events of %d, archived through %d, want %d: %v", len(got), len(h.Records), last, through, err)
 	}

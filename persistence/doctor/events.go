@@ -27,7 +27,7 @@ func (x *examination) events(ctx context.Context) error {
 		return err
 	}
 	reader := tiered.NewReader(x.Hot, x.Cold, x.Now)
-	err := reader.Read(ctx, x.head, tiered.Range{After: x.broken}, func(i *tiered.Item) error {
+	err := reader.Read(ctx, x.head, persistence.HistoryRange{After: x.broken}, func(i *persistence.HistoryItem) error {
 		if i.Gap != nil {
 			return r.gap(i)
 		}
@@ -66,7 +66,7 @@ type reading struct {
 }
 
 // gap records that events cannot be read.
-func (r *reading) gap(i *tiered.Item) error {
+func (r *reading) gap(i *persistence.HistoryItem) error {
 	g := i.Gap
 	f := Finding{Severity: Error, Check: "records", From: g.After + 1, To: g.Through, Message: g.Error()}
 	switch {
@@ -97,10 +97,10 @@ func (r *reading) gap(i *tiered.Item) error {
 }
 
 // event processes the next event.
-func (r *reading) event(i *tiered.Item) error {
+func (r *reading) event(i *persistence.HistoryItem) error {
 	rec := &i.Record
 	r.report.Events++
-	if i.Tier == tiered.TierArchive {
+	if i.Tier == persistence.TierArchive {
 		r.report.Archived++
 	}
 	r.at = rec.Sequence

@@ -12,58 +12,6 @@ import (
 	"licensed/persistence/archive"
 )
 
-// Tier is where an event is kept.
-type Tier uint8
-
-// The tiers. TierBoth is for selecting.
-const (
-	TierBoth Tier = iota
-	TierHot
-	TierArchive
-)
-
-// String returns "hot", "archive" or "both".
-func (t Tier) String() string { return [...]string{"both", "hot", "archive"}[t] }
-
-// Range selects a part of a history.
-type Range struct {
-	// After < sequence ≤ Through; Through 0 means up to the head.
-	After, Through uint64
-	// Newest first, instead of oldest.
-	Newest bool
-	// Tier leaves out the events of the other tier.
-	Tier Tier
-}
-
-// Item is an event of a history, or a gap in it.
-type Item struct {
-	Record    persistence.Record
-	Partition persistence.Partition
-	Tier      Tier
-	// Gap, if not nil, says that there are events that cannot be read.
-	Gap *Gap
-}
-
-// Gap is a part of a history that cannot be read: After < sequence ≤ Through.
-type Gap struct {
-	After, Through uint64
-	// Expired is when the archive dropped the events by its retention; zero if that is not why.
-	Expired time.Time
-	// Err is why, otherwise. It wraps persistence.ErrCorrupt or persistence.ErrUnavailable.
-	Err error
-}
-
-// Error makes a gap an error, for callers that need the whole history.
-func (g *Gap) Error() string {
-	if !g.Expired.IsZero() {
-		return fmt.Sprintf("events %d to %d expired before %s", g.After+1, g.Through, g.Expired.Format(time.DateOnly))
-	}
-	return fmt.Sprintf("events %d to %d cannot be read: %v", g.After+1, g.Through, g.Err)
-}
-
-// Unwrap returns Err.
-func (g *Gap) Unwrap() error { return g.Err }
-
 // HotTier is the part of a journal that history is read from; [persistence.Store] and
 // [Journal] have it.
 type HotTier interface {
@@ -93,7 +41,10 @@ const page = 512
 // Read calls yield with the items of a range of the history that ends at the head, until yield
 // returns an error, which is returned. Items belong to the caller. The head comes from the owner, so
 // what it covers is durable. Errors: persistence.ErrUnavailable if the chain of roots cannot be read.
-func (r *Reader) Read(ctx context.Context, head persistence.Head, rng Range, yield func(*Item) error) error {
+func (r *Reader) Read(
+	ctx context.Context, head persistence.Head, rng persistence.HistoryRange,
+	yield func(*persistence.HistoryItem) error,
+) error {
 	if rng.Through == 0 || rng.Through > head.Sequence {
 		rng.Through = head.Sequence
 	}
@@ -118,9 +69,9 @@ func (r *Reader) Read(ctx context.Context, head persistence.Head, rng Range, yie
 
 // ReadAll is Read for callers that need every event: a gap is returned as an error.
 func (r *Reader) ReadAll(
-	ctx context.Context, head persistence.Head, rng Range, yield func(*persistence.Record) error,
+	ctx context.Context, head persistence.Head, rng persistence.HistoryRange, yield func(*persistence.Record) error,
 ) error {
-	return r.Read(ctx, head, rng, func(i *Item) error {
+	return r.Read(ctx, head, rng, func(i *persistence.HistoryItem) error {
 		if i.Gap != nil {
 			return i.Gap
 		}
@@ -142,7 +93,7 @@ type stretch struct {
 // records of each partition are read while they are yielded. A root that is missing,
 // damaged or does not fit makes the rest a stretch with a gap. Errors:
 // persistence.ErrUnavailable.
-func (r *Reader) chain(ctx context.Context, head persistence.Head, rng Range) ([]stretch, error) {
+func (r *Reader) chain(ctx context.Context, head persistence.Head, rng persistence.HistoryRange) ([]stretch, error) {
 	var chain []stretch
 	// Cuts the stretch to the range, and drops it if nothing is left.
 	add := func(s stretch) {
@@ -193,8 +144,8 @@ func (r *Reader) chain(ctx context.Context, head persistence.Head, rng Range) ([
 // run is one reading; it keeps the last segment, since neighbouring partitions share segments.
 type run struct {
 	*Reader
-	rng   Range
-	yield func(*Item) error
+	rng   persistence.HistoryRange
+	yield func(*persistence.HistoryItem) error
 	// Name and content of the last segment.
 	segment string
 	held    []archive.Stretch
@@ -203,9 +154,9 @@ type run struct {
 // stretch yields the records of a stretch, and gaps for those that cannot be read.
 func (r *run) stretch(ctx context.Context, s *stretch) error {
 	if s.gap != nil {
-		return r.missing(s, s.after, &Gap{Err: s.gap})
+		return r.missing(s, s.after, &persistence.HistoryGap{Err: s.gap})
 	}
-	if r.rng.Tier == TierHot && s.mark != nil || r.rng.Tier == TierArchive && s.mark == nil {
+	if r.rng.Tier == persistence.TierHot && s.mark != nil || r.rng.Tier == persistence.TierArchive && s.mark == nil {
 		return nil // What is in the other tier is not asked for, not even whether it can be read.
 	}
 	if s.mark == nil {
@@ -218,30 +169,30 @@ func (r *run) stretch(ctx context.Context, s *stretch) error {
 		// moved ([R11]).
 		again, err := r.hot.ReadRoot(ctx, s.partition.RootKey)
 		if err != nil {
-			return r.missing(s, s.after, &Gap{Err: fmt.Errorf("root %s: %w", s.partition.RootKey, err)})
+			return r.missing(s, s.after, unreadable("root %s: %w", s.partition.RootKey, err))
 		}
 		if again.Archive == nil || planted.Bug(planted.TrustFirstMark) {
 			return r.pieces(s, pieces)
 		}
-		if s.mark = again.Archive; r.rng.Tier == TierHot {
+		if s.mark = again.Archive; r.rng.Tier == persistence.TierHot {
 			return nil
 		}
 	}
 	if s.mark.Through < s.through {
-		return r.missing(s, s.after, &Gap{Err: fmt.Errorf("the archive mark of %s ends at %d: %w",
-			s.partition.RootKey, s.mark.Through, persistence.ErrCorrupt)})
+		return r.missing(s, s.after, unreadable("the archive mark of %s ends at %d: %w",
+			s.partition.RootKey, s.mark.Through, persistence.ErrCorrupt))
 	}
 	rows, gap := r.readCold(ctx, s)
 	if gap != nil {
 		return r.missing(s, s.after, gap)
 	}
-	return r.rows(s, rows, TierArchive)
+	return r.rows(s, rows, persistence.TierArchive)
 }
 
 // piece is a run of records that could be read, or a gap. Exactly one of the two is set.
 type piece struct {
 	rows []persistence.Record
-	gap  *Gap
+	gap  *persistence.HistoryGap
 }
 
 // readHot reads exactly the records of a stretch. Whole reports that there is no gap.
@@ -249,7 +200,7 @@ type piece struct {
 // from the archive instead.
 func (r *run) readHot(ctx context.Context, s *stretch) (pieces []piece, whole bool) {
 	gap := func(after, through uint64, err error) {
-		pieces = append(pieces, piece{gap: &Gap{After: after, Through: through, Err: err}})
+		pieces = append(pieces, piece{gap: &persistence.HistoryGap{After: after, Through: through, Err: err}})
 	}
 	// The page size is halved after damage, and set back once the damaged record is
 	// found.
@@ -306,26 +257,25 @@ func (s *stretch) missing(sequence uint64) error {
 // readCold reads a stretch from its segment. A segment that is missing after its expiry
 // has expired; before that, it was lost. The records share memory with the segment that
 // is kept.
-func (r *run) readCold(ctx context.Context, s *stretch) ([]persistence.Record, *Gap) {
+func (r *run) readCold(ctx context.Context, s *stretch) ([]persistence.Record, *persistence.HistoryGap) {
 	if r.cold == nil {
-		return nil,
-			&Gap{Err: fmt.Errorf("segment %s: there is no archive: %w", s.mark.Segment, persistence.ErrUnavailable)}
+		return nil, unreadable("segment %s: there is no archive: %w", s.mark.Segment, persistence.ErrUnavailable)
 	}
 	// The segment of the stretch before is kept: several partitions share one.
 	if s.mark.Segment != r.segment {
 		data, err := r.cold.ReadSegment(ctx, s.mark.Segment)
 		if errors.Is(err, persistence.ErrNotFound) && !s.mark.Expires.IsZero() && !r.now().Before(s.mark.Expires) {
-			return nil, &Gap{Expired: s.mark.Expires}
+			return nil, &persistence.HistoryGap{Expired: s.mark.Expires}
 		}
 		if errors.Is(err, persistence.ErrNotFound) {
 			err = fmt.Errorf("%w: %w", persistence.ErrCorrupt, err)
 		}
 		if err != nil {
-			return nil, &Gap{Err: fmt.Errorf("segment %s: %w", s.mark.Segment, err)}
+			return nil, unreadable("segment %s: %w", s.mark.Segment, err)
 		}
 		_, held, err := archive.DecodeSegment(data)
 		if err != nil {
-			return nil, &Gap{Err: fmt.Errorf("segment %s: %w", s.mark.Segment, err)}
+			return nil, unreadable("segment %s: %w", s.mark.Segment, err)
 		}
 		r.segment, r.held = s.mark.Segment, held
 	}
@@ -336,21 +286,20 @@ func (r *run) readCold(ctx context.Context, s *stretch) ([]persistence.Record, *
 		}
 	}
 	// The mark names a segment of other content.
-	return nil, &Gap{
-		Err: fmt.Errorf("segment %s does not hold %s: %w", s.mark.Segment, s.partition.RootKey, persistence.ErrCorrupt),
-	}
+	return nil, unreadable("segment %s does not hold %s: %w",
+		s.mark.Segment, s.partition.RootKey, persistence.ErrCorrupt)
 }
 
 // rows yields records in the order of the range, unless the range is of the other tier.
-func (r *run) rows(s *stretch, rows []persistence.Record, tier Tier) error {
-	if r.rng.Tier != TierBoth && r.rng.Tier != tier {
+func (r *run) rows(s *stretch, rows []persistence.Record, tier persistence.Tier) error {
+	if r.rng.Tier != persistence.TierBoth && r.rng.Tier != tier {
 		return nil
 	}
 	for i := range rows {
 		if r.rng.Newest {
 			i = len(rows) - 1 - i
 		}
-		if err := r.yield(&Item{Record: rows[i], Partition: s.partition, Tier: tier}); err != nil {
+		if err := r.yield(&persistence.HistoryItem{Record: rows[i], Partition: s.partition, Tier: tier}); err != nil {
 			return err
 		}
 	}
@@ -364,18 +313,23 @@ func (r *run) pieces(s *stretch, pieces []piece) error {
 	}
 	for _, p := range pieces {
 		if p.gap != nil {
-			if err := r.yield(&Item{Partition: s.partition, Gap: p.gap}); err != nil {
+			if err := r.yield(&persistence.HistoryItem{Partition: s.partition, Gap: p.gap}); err != nil {
 				return err
 			}
-		} else if err := r.rows(s, p.rows, TierHot); err != nil {
+		} else if err := r.rows(s, p.rows, persistence.TierHot); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// unreadable returns a gap with the reason, for missing to complete.
+func unreadable(format string, args ...any) *persistence.HistoryGap {
+	return &persistence.HistoryGap{Err: fmt.Errorf(format, args...)}
+}
+
 // missing yields a gap from after to the end of the stretch.
-func (r *run) missing(s *stretch, after uint64, g *Gap) error {
+func (r *run) missing(s *stretch, after uint64, g *persistence.HistoryGap) error {
 	g.After, g.Through = after, s.through
-	return r.yield(&Item{Partition: s.partition, Gap: g})
+	return r.yield(&persistence.HistoryItem{Partition: s.partition, Gap: g})
 }

@@ -52,13 +52,13 @@ func (r *Reader) Past(
 	}
 	// The caller applies them from the oldest to the newest.
 	slices.Reverse(past.Above)
-	err = r.ReadAll(ctx, head, Range{After: after}, func(rec *persistence.Record) error {
+	err = r.ReadAll(ctx, head, persistence.HistoryRange{After: after}, func(rec *persistence.Record) error {
 		past.Records = append(past.Records, *rec)
 		return nil
 	})
 	// A gap is damage here, unless the archive is unavailable: without every event the
 	// state cannot be built.
-	var gap *Gap
+	var gap *persistence.HistoryGap
 	if errors.As(err, &gap) {
 		if planted.Bug(planted.RebuildWithoutCount) {
 			return past, nil

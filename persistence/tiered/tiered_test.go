@@ -70,26 +70,27 @@ func mixed(t testing.TB) *fixture {
 	return f
 }
 
-func tierOf(sequence uint64) tiered.Tier {
+func tierOf(sequence uint64) persistence.Tier {
 	if sequence <= 40 {
-		return tiered.TierArchive
+		return persistence.TierArchive
 	}
-	return tiered.TierHot
+	return persistence.TierHot
 }
 
 // read reads a range; a gap is told as text.
 func (f *fixture) read(
-	cold persistence.Archive, rng tiered.Range,
-) (records []persistence.Record, tiers []tiered.Tier, gaps []string) {
+	cold persistence.Archive, rng persistence.HistoryRange,
+) (records []persistence.Record, tiers []persistence.Tier, gaps []string) {
 	f.Helper()
-	err := tiered.NewReader(f.hot, cold, f.Now).Read(f.Context(), f.Head(), rng, func(i *tiered.Item) error {
-		if i.Gap != nil {
-			gaps = append(gaps, fmt.Sprintf("%d to %d", i.Gap.After+1, i.Gap.Through))
+	err := tiered.NewReader(f.hot, cold, f.Now).Read(f.Context(), f.Head(), rng,
+		func(i *persistence.HistoryItem) error {
+			if i.Gap != nil {
+				gaps = append(gaps, fmt.Sprintf("%d to %d", i.Gap.After+1, i.Gap.Through))
+				return nil
+			}
+			records, tiers = append(records, i.Record), append(tiers, i.Tier)
 			return nil
-		}
-		records, tiers = append(records, i.Record), append(tiers, i.Tier)
-		return nil
-	})
+		})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -100,11 +101,12 @@ func (f *fixture) read(
 func TestEveryRange(t *testing.T) {
 	f := mixed(t)
 	last := f.Head().Sequence
+	tiers := []persistence.Tier{persistence.TierBoth, persistence.TierHot, persistence.TierArchive}
 	for after := uint64(0); after <= last+1; after += 3 {
 		for through := uint64(0); through <= last+5; through++ {
-			for _, tier := range []tiered.Tier{tiered.TierBoth, tiered.TierHot, tiered.TierArchive} {
+			for _, tier := range tiers {
 				for _, newest := range []bool{false, true} {
-					rng := tiered.Range{After: after, Through: through, Tier: tier, Newest: newest}
+					rng := persistence.HistoryRange{After: after, Through: through, Tier: tier, Newest: newest}
 					f.wantRange(rng, last)
 				}
 			}
@@ -112,7 +114,7 @@ func TestEveryRange(t *testing.T) {
 	}
 }
 
-func (f *fixture) wantRange(rng tiered.Range, last uint64) {
+func (f *fixture) wantRange(rng persistence.HistoryRange, last uint64) {
 	f.Helper()
 	through := rng.Through
 	if through == 0 || through > last {
@@ -120,7 +122,7 @@ func (f *fixture) wantRange(rng tiered.Range, last uint64) {
 	}
 	var want []persistence.Record
 	for seq := rng.After + 1; seq <= through; seq++ {
-		if rng.Tier == tiered.TierBoth || rng.Tier == tierOf(seq) {
+		if rng.Tier == persistence.TierBoth || rng.Tier == tierOf(seq) {
 			want = append(want, f.Records[seq-1])
 		}
 	}
@@ -198,7 +200,7 @@ func TestGaps(t *testing.T) {
 func (f *fixture) wantGaps(cold persistence.Archive, want []string, cause error, says string) {
 	f.Helper()
 	for _, newest := range []bool{false, true} {
-		got, _, gaps := f.read(cold, tiered.Range{Newest: newest})
+		got, _, gaps := f.read(cold, persistence.HistoryRange{Newest: newest})
 		covered := map[uint64]bool{}
 		for i := range got {
 			covered[got[i].Sequence] = true
@@ -232,7 +234,7 @@ func (f *fixture) wantGaps(cold persistence.Archive, want []string, cause error,
 			f.Errorf("%d events and %d missing ones, of %d", len(covered), missing, len(f.Records))
 		}
 	}
-	err := tiered.NewReader(f.hot, cold, f.Now).ReadAll(f.Context(), f.Head(), tiered.Range{},
+	err := tiered.NewReader(f.hot, cold, f.Now).ReadAll(f.Context(), f.Head(), persistence.HistoryRange{},
 		func(*persistence.Record) error { return nil })
 	if !errors.Is(err, cause) || cause != nil && !strings.Contains(err.Error(), says) {
 		f.Errorf("ReadAll: %v, want %v that says %q", err, cause, says)
@@ -323,7 +325,7 @@ func TestReadersMeetArchivers(t *testing.T) {
 		meddler := &meddling{HotTier: f.hot, at: at, do: f.archive}
 		var got []persistence.Record
 		err := tiered.NewReader(meddler, f.cold, f.Now).ReadAll(t.Context(), f.Head(),
-			tiered.Range{}, func(r *persistence.Record) error {
+			persistence.HistoryRange{}, func(r *persistence.Record) error {
 				got = append(got, *r)
 				return nil
 			})
@@ -355,7 +357,7 @@ func TestYieldEnds(t *testing.T) {
 	enough := errors.New("enough")
 	n := 0
 	err := tiered.NewReader(f.hot, f.cold, f.Now).Read(t.Context(), f.Head(),
-		tiered.Range{Newest: true}, func(*tiered.Item) error {
+		persistence.HistoryRange{Newest: true}, func(*persistence.HistoryItem) error {
 			if n++; n == 7 {
 				return enough
 			}
@@ -373,7 +375,7 @@ func TestBrokenChain(t *testing.T) {
 	hidden := hiding{HotTier: f.hot, version: 2}
 	var got []string
 	err := tiered.NewReader(hidden, f.cold, f.Now).Read(t.Context(), f.Head(),
-		tiered.Range{}, func(i *tiered.Item) error {
+		persistence.HistoryRange{}, func(i *persistence.HistoryItem) error {
 			if i.Gap != nil {
 				got = append(got, fmt.Sprintf("gap %d to %d", i.Gap.After+1, i.Gap.Through))
 				if !errors.Is(i.Gap, persistence.ErrCorrupt) {
@@ -417,7 +419,9 @@ func TestRandomHistories(t *testing.T) {
 		}
 		for range 10 {
 			last := f.Head().Sequence
-			r := tiered.Range{After: rng.Uint64N(last + 1), Through: rng.Uint64N(last + 1), Newest: rng.IntN(2) == 0}
+			r := persistence.HistoryRange{
+				After: rng.Uint64N(last + 1), Through: rng.Uint64N(last + 1), Newest: rng.IntN(2) == 0,
+			}
 			want := slices.Clone(f.Records[min(r.After, last):])
 			if r.Through > 0 {
 				want = slices.Clone(f.Records[min(r.After, r.Through):r.Through])

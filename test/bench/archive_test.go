@@ -141,7 +141,7 @@ func (r *rig) archive(head persistence.Head, all bool) archive.Result {
 func (r *rig) records(head persistence.Head) []persistence.Record {
 	var all []persistence.Record
 	err := tiered.NewReader(r.hot, r.cold, nil).ReadAll(r.Context(), head,
-		tiered.Range{}, func(rec *persistence.Record) error {
+		persistence.HistoryRange{}, func(rec *persistence.Record) error {
 			all = append(all, *rec)
 			return nil
 		})
@@ -240,7 +240,7 @@ func BenchmarkWakings(b *testing.B) {
 		r.archive(head, true) // as when it is old
 		c := &counting{HotTier: r.hot, Archive: r.cold}
 		began, events := time.Now(), 0
-		err := tiered.NewReader(c, c, nil).ReadAll(b.Context(), head, tiered.Range{},
+		err := tiered.NewReader(c, c, nil).ReadAll(b.Context(), head, persistence.HistoryRange{},
 			func(*persistence.Record) error { events++; return nil })
 		if err != nil {
 			b.Fatal(err)

@@ -86,21 +86,22 @@ func readCommands(ctx context.Context, j persistence.Journal, aggregate string) 
 	}
 	commands := make(map[string]*executed)
 	var sequence uint64
-	err = tiered.NewReader(j, nil, nil).ReadAll(ctx, head, tiered.Range{}, func(r *persistence.Record) error {
-		if sequence++; r.Sequence != sequence {
-			return errors.New("the history has a gap")
-		}
-		e := commands[r.CommandID]
-		if e == nil {
-			e = new(executed)
-			commands[r.CommandID] = e
-		}
-		if r.Index == 0 {
-			e.times++
-		}
-		e.last = r.Sequence
-		return nil
-	})
+	err = tiered.NewReader(j, nil, nil).ReadAll(ctx, head, persistence.HistoryRange{},
+		func(r *persistence.Record) error {
+			if sequence++; r.Sequence != sequence {
+				return errors.New("the history has a gap")
+			}
+			e := commands[r.CommandID]
+			if e == nil {
+				e = new(executed)
+				commands[r.CommandID] = e
+			}
+			if r.Index == 0 {
+				e.times++
+			}
+			e.last = r.Sequence
+			return nil
+		})
 	if err == nil && sequence != head.Sequence {
 		err = errors.New("the history ends early")
 	}

@@ -83,9 +83,10 @@ func (w *world) finalHistory(id string) (*history, error) {
 		return nil, fmt.Errorf("no answer after the world was healed")
 	}
 	h := &history{commands: map[string]*command{}}
-	err := w.reader().ReadAll(context.Background(), answer.Head, tiered.Range{}, func(r *persistence.Record) error {
-		return h.add(r, w.params.Limit)
-	})
+	err := w.reader().ReadAll(context.Background(), answer.Head, persistence.HistoryRange{},
+		func(r *persistence.Record) error {
+			return h.add(r, w.params.Limit)
+		})
 	if err != nil {
 		return nil, err
 	}
@@ -237,13 +238,14 @@ func (w *world) reader() *tiered.Reader { return tiered.NewReader(final{w: w}, f
 // checkHead reads the history up to an answered head, whose roots may be long gone from the top.
 func (w *world) checkHead(o *op, h *history) {
 	n := 0
-	err := w.reader().ReadAll(context.Background(), o.answer.Head, tiered.Range{}, func(r *persistence.Record) error {
-		if n >= len(h.records) || h.records[n].CommandID != r.CommandID || h.records[n].Sequence != r.Sequence {
-			return fmt.Errorf("record %d is not that of the final history", r.Sequence)
-		}
-		n++
-		return nil
-	})
+	err := w.reader().ReadAll(context.Background(), o.answer.Head, persistence.HistoryRange{},
+		func(r *persistence.Record) error {
+			if n >= len(h.records) || h.records[n].CommandID != r.CommandID || h.records[n].Sequence != r.Sequence {
+				return fmt.Errorf("record %d is not that of the final history", r.Sequence)
+			}
+			n++
+			return nil
+		})
 	if err != nil {
 		w.fail("history of %s as it was at %d: %v", o.aggregate, o.answer.Head.Sequence, err)
 	}

@@ -145,7 +145,7 @@ func (i *importer) compare(head persistence.Head, complete bool) {
 	w.spawn(nil, "compare import of "+i.aggregate, func(t *task) {
 		n, same := 0, true
 		err := tiered.NewReader(hotTier{t: t}, coldTier{t: t}, nil).ReadAll(context.Background(), head,
-			tiered.Range{Through: uint64(there)}, func(r *persistence.Record) error {
+			persistence.HistoryRange{Through: uint64(there)}, func(r *persistence.Record) error {
 				same = same && sameRecord(r, &i.records[n])
 				n++
 				return nil

@@ -274,7 +274,7 @@ type reading struct {
 	head      persistence.Head
 	newest    bool
 	records   []persistence.Record
-	gaps      []*tiered.Gap
+	gaps      []*persistence.HistoryGap
 	err       error
 	done      bool
 }
@@ -285,7 +285,7 @@ func (w *world) readHistory(aggregate string, head persistence.Head) {
 	w.readings = append(w.readings, r)
 	w.spawn(nil, "read history of "+aggregate, func(t *task) {
 		r.err = tiered.NewReader(hotTier{t: t}, coldTier{t: t}, nil).Read(context.Background(), head,
-			tiered.Range{Newest: r.newest}, func(i *tiered.Item) error {
+			persistence.HistoryRange{Newest: r.newest}, func(i *persistence.HistoryItem) error {
 				if i.Gap != nil {
 					r.gaps = append(r.gaps, i.Gap)
 				} else {
