@@ -33,6 +33,12 @@ MOVERS    ?= 20
 SATURATE  ?= 30m
 CASSANDRA ?= 1
 LOGS      ?=
+# make bench-path: the store (cassandra or pebble), a commit or source directory to compare with, for how long to measure
+# without any request instead, and further flags of bin/licensed-bench.
+STORE     ?= cassandra
+BASE      ?=
+IDLE      ?=
+BENCHPATH ?=
 # make bench-cassandra: settings of scripts/cassandra.sh.
 CASSANDRA_ENV ?= TIMEOUT=20s
 # Packages of the product, and of test, a module of its own (go.work).
@@ -122,6 +128,11 @@ bench-cassandra-three: ## The same on three nodes with replication 3 (about 10 m
 bench-confirm: ## What it costs to confirm replies by a read of the lease, on Cassandra (about 2 minutes); CASSANDRA=3
 	LICENSED_BENCH_NODES=$(CASSANDRA) LICENSED_BENCH_ENV='HEAP=768M $(CASSANDRA_ENV)' LICENSED_BENCH_TURN=2s \
 		$(GO) test -run '^$$' -bench '^BenchmarkConfirm$$' -benchtime 1x -timeout 20m ./test/bench
+
+.PHONY: bench-path
+bench-path: ## The request path from outside: CPU, allocations and calls of each process; about 6 minutes. BASE=commit, STORE=pebble, IDLE=1m
+	$(GO) build -o bin/ ./test/cmd/licensed-bench
+	bin/licensed-bench $(if $(IDLE),idle --for $(IDLE),path) --store $(STORE) $(if $(BASE),--base $(BASE)) $(BENCHPATH)
 
 .PHONY: bench-failover
 bench-failover: ## What customers notice of crashes, pauses, restarts, moves and saturation; about 75 minutes. WHICH='Kill|Pause', CASSANDRA=3, KILLS=n, LOGS=dir

@@ -34,6 +34,9 @@ type Contender struct {
 	Clear func(ctx context.Context, worker int) error
 	// InFlight is the number of workers.
 	InFlight int
+	// Counters, if set, returns what was used so far, each of some kind. It is called at the start and at the end of a
+	// turn, at the start as late and at the end as early as possible.
+	Counters func(ctx context.Context, start bool) ([]float64, error)
 }
 
 // Measure is what one turn, or the median of several, resulted in.
@@ -42,12 +45,16 @@ type Measure struct {
 	P50, P99  time.Duration
 	// CPU per operation of this process, and of the store if the meter knows its processes.
 	CPU, StoreCPU time.Duration
+	// Used per operation, of each counter of the contender.
+	Used []float64
 }
 
 // Meter measures. The zero Meter is ready to use.
 type Meter struct {
 	// StorePIDs are processes of the store, if they are on this machine.
 	StorePIDs []int
+	// Progress, if set, is called by Rounds after each turn.
+	Progress func(done, all int, c Contender, m Measure)
 }
 
 // Drive gives a contender one turn. It stops at the first error.
@@ -67,6 +74,10 @@ func (m *Meter) measure(ctx context.Context, c Contender, operations int64, turn
 	var stop atomic.Bool
 	var left atomic.Int64
 	left.Store(operations)
+	counted, err := c.counters(ctx, true)
+	if err != nil {
+		return Measure{}, err
+	}
 	var wg sync.WaitGroup
 	cpu, storeCPU, start := ProcessCPU(), m.storeCPU(), time.Now()
 	for w := range c.InFlight {
@@ -97,6 +108,13 @@ func (m *Meter) measure(ctx context.Context, c Contender, operations int64, turn
 	}
 	n := time.Duration(len(all))
 	used, storeUsed := ProcessCPU()-cpu, m.storeCPU()-storeCPU
+	each, err := c.counters(ctx, false)
+	if err != nil {
+		return Measure{}, err
+	}
+	for i := range each {
+		each[i] = (each[i] - counted[i]) / float64(n)
+	}
 	slices.Sort(all)
 	return Measure{
 		PerSecond: float64(n) / elapsed.Seconds(),
@@ -104,7 +122,19 @@ func (m *Meter) measure(ctx context.Context, c Contender, operations int64, turn
 		P99:       all[len(all)*99/100],
 		CPU:       used / n,
 		StoreCPU:  storeUsed / n,
+		Used:      each,
 	}, nil
+}
+
+func (c *Contender) counters(ctx context.Context, start bool) ([]float64, error) {
+	if c.Counters == nil {
+		return nil, nil
+	}
+	all, err := c.Counters(ctx, start)
+	if err != nil {
+		return nil, fmt.Errorf("%s: read the counters: %w", c.Name, err)
+	}
+	return all, nil
 }
 
 func (c *Contender) once(ctx context.Context, worker int) (time.Duration, error) {
@@ -170,6 +200,9 @@ func (m *Meter) Rounds(ctx context.Context, rounds int, turn time.Duration, cont
 				return nil, err
 			}
 			one.Turns = append(one.Turns, measure)
+			if m.Progress != nil {
+				m.Progress(r*len(results)+i+1, rounds*len(results), one.Contender, measure)
+			}
 		}
 	}
 	return results, nil
@@ -183,7 +216,17 @@ func (r *Result) Median() Measure {
 		P99:       time.Duration(middle(r.Turns, func(m Measure) float64 { return float64(m.P99) })),
 		CPU:       time.Duration(middle(r.Turns, CPU)),
 		StoreCPU:  time.Duration(middle(r.Turns, func(m Measure) float64 { return float64(m.StoreCPU) })),
+		Used:      r.used(),
 	}
+}
+
+// used returns the median of each counter.
+func (r *Result) used() []float64 {
+	all := make([]float64, len(r.Turns[0].Used))
+	for i := range all {
+		all[i] = middle(r.Turns, func(m Measure) float64 { return m.Used[i] })
+	}
+	return all
 }
 
 // Figures that results are compared by.
