@@ -81,18 +81,23 @@ func (e *Error) GRPCStatus() *status.Status {
 	return e.status
 }
 
-// Refusal is the answer of a rule that said no to a command. The refusal is recorded, and the same id gets it again; to
-// try again, use a new id.
+// Refusal is the answer of the rules that said no to a command. The refusal is recorded, and the same id gets it again;
+// to try again, use a new id.
 type Refusal struct {
-	// Rule that refused.
+	// Rule that refused, the first of Violations.
 	Rule licensedv1.Rule
-	// Message is for people: the limit, and when it ends.
+	// Message is for people: the limits, when they end, and what ends them at once.
 	Message string
 	// Limit in force, 0 where the rule has none, and Current, the count that met it.
 	Limit, Current uint32
-	// NextAllowedAt is when the same command could be allowed by the passing of time alone, by the service's
+	// NextAllowedAt is when no rule refuses the same command any more by the passing of time alone, by the service's
 	// clock; zero if never. ServerTime is that clock when it answered, to a second.
 	NextAllowedAt, ServerTime time.Time
+	// Violations are all rules that the command violates, each with its own figures and time.
+	Violations []*licensedv1.RuleViolation
+	// CanBeFreed says that the customer can make the command allowed at once, by what Violations name in FreedBy.
+	// If not, no release and no removal helps before NextAllowedAt.
+	CanBeFreed bool
 	// Sequence is the position of the refusal in the customer's history; 0 with validate_only.
 	Sequence uint64
 	// Duplicate says that the command was refused before under this id.
@@ -141,7 +146,8 @@ func decode(err error, at time.Time, id string) error {
 	}
 	r := &Refusal{
 		Rule: refused.Rule, Message: refused.Message, Limit: refused.Limit, Current: refused.Current,
-		ServerTime: e.ServerTime, Sequence: refused.Sequence, Duplicate: refused.Duplicate, CommandID: id, err: e,
+		ServerTime: e.ServerTime, Violations: refused.Violations, CanBeFreed: refused.CanBeFreed,
+		Sequence: refused.Sequence, Duplicate: refused.Duplicate, CommandID: id, err: e,
 	}
 	if refused.NextAllowedAt != nil {
 		r.NextAllowedAt = refused.NextAllowedAt.AsTime()

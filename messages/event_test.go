@@ -44,6 +44,11 @@ var samples = []proto.Message{
 		DeviceId: "iphone", TitleId: "GlowS01E01", PlanId: "basic",
 		Rule: licensedv1.Rule_RULE_STUDIO_LIMIT, Limit: 3, Current: 4, NextAllowedAtMs: 1769817600000,
 		StudioId: "netflix", YearlyCounts: licensedv1.YearlyCounts_YEARLY_COUNTS_BOTH,
+		Broken: []*licensedv1.BrokenRule{{
+			Rule: licensedv1.Rule_RULE_STUDIO_LIMIT, Limit: 3, Current: 4, NextAllowedAtMs: 1769817600000,
+			PlanId: "basic", StudioId: "netflix", YearlyCounts: licensedv1.YearlyCounts_YEARLY_COUNTS_BOTH,
+			FreedBy: []string{"iphone/GlowS01E01", "ipad"}, Needed: 2,
+		}},
 	},
 }
 
@@ -52,9 +57,9 @@ func goldenFile(mapper string) string {
 }
 
 // golden is a file with the stored bytes of an event, in hexadecimal, and with what they mean.
-func golden(t *testing.T, mapper string) (data []byte, event proto.Message) {
+func golden(t *testing.T, mapper, file string) (data []byte, event proto.Message) {
 	t.Helper()
-	text, err := os.ReadFile(goldenFile(mapper))
+	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatalf("an event mapper without a golden file (go test ./messages -write-golden makes it): %v", err)
 	}
@@ -83,13 +88,14 @@ func TestGolden(t *testing.T) {
 	}
 	for _, mapper := range EventMappers() {
 		t.Run(mapper, func(t *testing.T) {
-			data, want := golden(t, mapper)
-			got, err := DecodeEvent(mapper, data)
+			data := readGolden(t, mapper, goldenFile(mapper))
+			// NAME.1-before-FIELD.txt has the bytes from before the message had a field more.
+			before, err := filepath.Glob(strings.TrimSuffix(goldenFile(mapper), ".txt") + "-*.txt")
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !proto.Equal(got, want) {
-				t.Errorf("read %v\nwant %v", got, want)
+			for _, file := range before {
+				readGolden(t, mapper, file)
 			}
 			sample, ok := current[mapper]
 			if !ok {
@@ -105,6 +111,20 @@ func TestGolden(t *testing.T) {
 			t.Errorf("events are written as %q and cannot be read", mapper)
 		}
 	}
+}
+
+// readGolden holds what is read from the bytes of a golden file against their meaning, and returns the bytes.
+func readGolden(t *testing.T, mapper, file string) []byte {
+	t.Helper()
+	data, want := golden(t, mapper, file)
+	got, err := DecodeEvent(mapper, data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !proto.Equal(got, want) {
+		t.Errorf("%s: read %v\nwant %v", file, got, want)
+	}
+	return data
 }
 
 func writeGolden(t *testing.T) {
@@ -134,7 +154,11 @@ func TestSamplesAreFull(t *testing.T) {
 			field := fields.Get(i)
 			if !m.Has(field) {
 				t.Errorf("%s is not set", field.FullName())
-			} else if field.Message() != nil {
+			} else if field.IsList() && field.Message() != nil {
+				for i := range m.Get(field).List().Len() {
+					full(m.Get(field).List().Get(i).Message())
+				}
+			} else if !field.IsList() && field.Message() != nil {
 				full(m.Get(field).Message())
 			}
 		}
@@ -149,7 +173,7 @@ func TestEveryEventIsMapped(t *testing.T) {
 	messages := licensedv1.File_licensed_v1_events_proto.Messages()
 	for i := range messages.Len() {
 		name := string(messages.Get(i).Name())
-		if name == "LicenseTerms" {
+		if name == "LicenseTerms" || name == "BrokenRule" {
 			continue // a part of events
 		}
 		if _, ok := mappers[name+"/1"]; !ok {

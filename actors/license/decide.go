@@ -75,7 +75,7 @@ func (t *target) aggregateID() string { return t.deviceID + "/" + t.titleID }
 // with newDownload, otherwise a licence for the full period.
 func (d *decider) acquire(deviceID, titleID string, newDownload bool) {
 	t := d.target(deviceID, titleID)
-	if r := d.mayAcquire(t, newDownload); !r.ok() {
+	if r := d.mayAcquire(t, newDownload); r != nil {
 		d.refuse(r, &licensedv1.CommandRefused{
 			Command: licensedv1.CommandKind_COMMAND_KIND_ACQUIRE_LICENSE, DeviceId: deviceID, TitleId: titleID,
 		}, func(v view) refusal { return v.mayAcquire(v.find(deviceID, titleID), newDownload) })
@@ -112,7 +112,7 @@ func (d *decider) acquire(deviceID, titleID string, newDownload bool) {
 // renew decides RenewLicense: the expiry moves to a full period from now.
 func (d *decider) renew(deviceID, titleID string) {
 	t := d.target(deviceID, titleID)
-	if r := d.mayRenew(t); !r.ok() {
+	if r := d.mayRenew(t); r != nil {
 		d.refuse(r, &licensedv1.CommandRefused{
 			Command: licensedv1.CommandKind_COMMAND_KIND_RENEW_LICENSE, DeviceId: deviceID, TitleId: titleID,
 		}, func(v view) refusal { return v.mayRenew(v.find(deviceID, titleID)) })
@@ -129,7 +129,7 @@ func (d *decider) renew(deviceID, titleID string) {
 // is accepted.
 func (d *decider) release(deviceID, titleID string) {
 	t := d.target(deviceID, titleID)
-	if r := d.mayRelease(t); !r.ok() {
+	if r := d.mayRelease(t); r != nil {
 		d.refuse(r, &licensedv1.CommandRefused{
 			Command: licensedv1.CommandKind_COMMAND_KIND_RELEASE_LICENSE, DeviceId: deviceID, TitleId: titleID,
 		}, nil)
@@ -155,7 +155,7 @@ func (d *decider) released(id string, l *license) {
 // play decides RecordPlayback.
 func (d *decider) play(deviceID, titleID string) {
 	t := d.target(deviceID, titleID)
-	if r := d.mayPlay(t); !r.ok() {
+	if r := d.mayPlay(t); r != nil {
 		d.refuse(r, &licensedv1.CommandRefused{
 			Command: licensedv1.CommandKind_COMMAND_KIND_RECORD_PLAYBACK, DeviceId: deviceID, TitleId: titleID,
 		}, func(v view) refusal { return v.mayPlay(v.find(deviceID, titleID)) })
@@ -179,7 +179,7 @@ func (d *decider) deactivate(deviceID string) {
 		return i
 	}
 	i := find(d.view)
-	if r := d.mayDeactivate(i); !r.ok() {
+	if r := d.mayDeactivate(i); r != nil {
 		d.refuse(r, &licensedv1.CommandRefused{
 			Command: licensedv1.CommandKind_COMMAND_KIND_DEACTIVATE_DEVICE, DeviceId: deviceID,
 		}, func(v view) refusal { return v.mayDeactivate(find(v)) })
@@ -208,7 +208,7 @@ func (d *decider) deactivate(deviceID string) {
 // changePlan decides ChangePlan. Licences that the new plan would not allow stay.
 func (d *decider) changePlan(plan string) {
 	mustBeID("plan", plan)
-	if r := d.mayChangePlan(plan); !r.ok() {
+	if r := d.mayChangePlan(plan); r != nil {
 		d.refuse(r, &licensedv1.CommandRefused{
 			Command: licensedv1.CommandKind_COMMAND_KIND_CHANGE_PLAN, PlanId: plan,
 		}, nil)
@@ -257,69 +257,4 @@ func (d *decider) unchanged(kind licensedv1.CommandKind, t target, l *license) {
 	d.add(customer, d.state.order, &licensedv1.CommandAccepted{
 		Command: kind, DeviceId: t.deviceID, TitleId: t.titleID, License: d.terms(l),
 	})
-}
-
-// refuse records a refusal in an event that names the command. The check is nil where time changes
-// nothing.
-func (d *decider) refuse(r refusal, e *licensedv1.CommandRefused, check func(view) refusal) {
-	e.Rule, e.Limit, e.Current = r.rule, r.limit, r.current
-	e.StudioId, e.YearlyCounts = r.studio, licensedv1.YearlyCounts(r.counts)
-	if r.plan != "" {
-		e.PlanId = r.plan
-	}
-	if check != nil && timely(r.rule) {
-		e.NextAllowedAtMs = d.nextAllowed(e, check)
-	}
-	d.add(customer, d.state.order, e)
-	d.decision.Refused = true
-}
-
-// timely reports whether a rule's refusal may end by the passing of time.
-func timely(rule licensedv1.Rule) bool {
-	switch rule {
-	case licensedv1.Rule_RULE_DEVICE_LIMIT, licensedv1.Rule_RULE_STUDIO_LIMIT,
-		licensedv1.Rule_RULE_YEARLY_LIMIT, licensedv1.Rule_RULE_DEACTIVATION_LIMIT,
-		licensedv1.Rule_RULE_REMEMBERED_LIMIT:
-		return true
-	default:
-		return false
-	}
-}
-
-// nextAllowed returns the earliest time after now at which no rule refuses the command if nothing
-// happens meanwhile, or 0. Answers change for the better only when a licence expires or something
-// counted leaves the window, so it tries these times in their order.
-func (d *decider) nextAllowed(e *licensedv1.CommandRefused, check func(view) refusal) int64 {
-	var times []int64
-	from := d.now
-	// Only deactivations count for this rule, so that nothing else can end the refusal.
-	if e.Command == licensedv1.CommandKind_COMMAND_KIND_DEACTIVATE_DEVICE {
-		for _, at := range d.state.deactivations {
-			times = append(times, at+window)
-		}
-	} else {
-		for i := range d.state.licenses {
-			if l := &d.state.licenses[i]; l.active(d.now) {
-				times = append(times, l.expires)
-			}
-		}
-		// Each use leaves the window of a year by itself.
-		d.eachUse(d.state.title(e.TitleId), func(_ *license, u use) { times = append(times, u.at()+window) })
-		// Also a licence that is remembered now may be new again by then.
-		times = append(times, d.rememberedUntil(true), d.rememberedUntil(false))
-		if e.Rule == licensedv1.Rule_RULE_REMEMBERED_LIMIT {
-			from = d.rememberedUntil(d.find(e.DeviceId, e.TitleId).license < 0) - 1
-		}
-	}
-	slices.Sort(times)
-	for _, at := range slices.Compact(times) {
-		later := view{now: at, policy: d.policy, state: d.state}
-		if at <= from {
-			continue
-		}
-		if r := check(later); r.ok() {
-			return at
-		}
-	}
-	return 0
 }

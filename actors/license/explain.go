@@ -282,8 +282,11 @@ func (x *Explainer) tellUnchanged(e *Recorded, v *licensedv1.CommandAccepted) {
 
 // tellRefused explains a refusal, with what met the limit.
 func (x *Explainer) tellRefused(e *Recorded, v *licensedv1.CommandRefused) {
-	x.refused = x.repeatable(e, licensedv1.WhyEffect_WHY_EFFECT_REFUSED,
-		fmt.Sprint("Refused ", v.GetCommand(), v.GetRule()),
+	kind := fmt.Sprint("Refused ", v.GetCommand())
+	for _, b := range brokenRules(v) {
+		kind += fmt.Sprint(b.GetRule())
+	}
+	x.refused = x.repeatable(e, licensedv1.WhyEffect_WHY_EFFECT_REFUSED, kind,
 		attempt(v.GetCommand())+" was refused", RefusalOf(v).GetMessage()+x.blockers(e.Time.UnixMilli(), v))
 	x.refused.rule = v.GetRule()
 }
@@ -306,14 +309,29 @@ func attempt(k licensedv1.CommandKind) string {
 	}
 }
 
-// blockers names what met the limit that a command was refused for.
+// blockers names what met the limits that a command was refused for.
 func (x *Explainer) blockers(now int64, v *licensedv1.CommandRefused) string {
 	if x.missing {
 		return "" // The state is not whole.
 	}
-	var names []string
+	text := ""
+	for _, b := range brokenRules(v) {
+		names := x.blockersOf(now, b)
+		slices.Sort(names)
+		if len(names) > maxNames {
+			names = append(names[:maxNames], fmt.Sprintf("%d more", len(names)-maxNames))
+		}
+		if len(names) > 0 {
+			text += "; then: " + strings.Join(names, ", ")
+		}
+	}
+	return text
+}
+
+// blockersOf names what met the limit of one rule.
+func (x *Explainer) blockersOf(now int64, b *licensedv1.BrokenRule) (names []string) {
 	s := x.state
-	switch v.GetRule() {
+	switch b.GetRule() {
 	case licensedv1.Rule_RULE_DEVICE_LIMIT:
 		for i := range s.devices {
 			n := uint32(0)
@@ -328,7 +346,7 @@ func (x *Explainer) blockers(now int64, v *licensedv1.CommandRefused) string {
 		}
 	case licensedv1.Rule_RULE_STUDIO_LIMIT:
 		for i := range s.licenses {
-			if l := &s.licenses[i]; l.active(now) && s.studioOf(l) == v.GetStudioId() {
+			if l := &s.licenses[i]; l.active(now) && s.studioOf(l) == b.GetStudioId() {
 				names = append(names, fmt.Sprintf("%s/%s (until %s)",
 					s.devices[l.device].id, s.titles[l.title], clockOf(l.expires)))
 			}
@@ -337,14 +355,8 @@ func (x *Explainer) blockers(now int64, v *licensedv1.CommandRefused) string {
 		view{now: now, state: s}.eachUse(s.title(x.title), func(l *license, u use) {
 			names = append(names, fmt.Sprintf("%s on %s", clockOf(u.at()), s.devices[l.device].id))
 		})
-	default:
-		return ""
 	}
-	slices.Sort(names)
-	if len(names) > maxNames {
-		names = append(names[:maxNames], fmt.Sprintf("%d more", len(names)-maxNames))
-	}
-	return "; then: " + strings.Join(names, ", ")
+	return names
 }
 
 // maxNames is the number of things a sentence lists.

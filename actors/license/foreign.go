@@ -154,12 +154,34 @@ func checkContent(event any) error {
 			checkTerms(e.GetLicense()))
 	case *licensedv1.CommandRefused:
 		return first(optional("device id", e.GetDeviceId()), optional("title id", e.GetTitleId()),
-			optional("plan id", e.GetPlanId()),
-			optional("studio id", e.GetStudioId()), checkTime("next time allowed", e.GetNextAllowedAtMs()))
+			optional("plan id", e.GetPlanId()), optional("studio id", e.GetStudioId()),
+			checkTime("next time allowed", e.GetNextAllowedAtMs()), checkBroken(e.GetBroken()))
 	case interface {
 		GetLicense() *licensedv1.LicenseTerms
 	}:
 		return checkTerms(e.GetLicense())
+	}
+	return nil
+}
+
+// checkBroken checks the rules of a refusal.
+func checkBroken(rules []*licensedv1.BrokenRule) error {
+	if len(rules) >= maxBroken {
+		return fmt.Errorf("%d broken rules, want less than %d", len(rules), maxBroken)
+	}
+	for _, b := range rules {
+		if len(b.GetFreedBy()) > maxFreedBy {
+			return fmt.Errorf("%d remedies of a broken rule, want at most %d", len(b.GetFreedBy()), maxFreedBy)
+		}
+		err := first(optional("plan id", b.GetPlanId()), optional("studio id", b.GetStudioId()),
+			checkTime("next time allowed", b.GetNextAllowedAtMs()))
+		for _, id := range b.GetFreedBy() {
+			device, title, _ := strings.Cut(id, "/")
+			err = first(err, named("device id", device, ids.MaxBytes), optional("title id", title))
+		}
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -29,6 +29,7 @@ type trial struct {
 	replayed actors.Aggregate
 	packed   actors.Aggregate
 	history  []actors.Event
+	advised  int // licences that the advice of refusals would have ended
 }
 
 func newTrial(t testing.TB, p *policy.Policy, now time.Time) *trial {
@@ -153,6 +154,16 @@ func fieldsOf(m proto.Message) string {
 	for i := range r.Descriptor().Fields().Len() {
 		f := r.Descriptor().Fields().Get(i)
 		if !r.Has(f) {
+			continue
+		}
+		if f.IsList() {
+			for i := range r.Get(f).List().Len() {
+				if e := r.Get(f).List().Get(i); f.Message() != nil {
+					fmt.Fprintf(&b, "\n%23s%s:%s", "", f.Name(), fieldsOf(e.Message().Interface()))
+				} else {
+					fmt.Fprintf(&b, " %s=%s", f.Name(), e)
+				}
+			}
 			continue
 		}
 		if f.Message() != nil {

@@ -10,7 +10,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"licensed/actors"
-	"licensed/actors/license/policy"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
 )
@@ -45,6 +44,8 @@ const (
 	outcomeTitles = 3
 	// Plan: the device limit.
 	outcomePlan = 4
+	// Refusal with all rules: next_allowed_at if there is one, the number of rules, and each of them.
+	outcomeBroken = 5
 
 	outcomeKind = 0x07
 	// Of a licence.
@@ -124,6 +125,9 @@ func appendLicense(b []byte, at int64, l *licensedv1.LicenseTerms) []byte {
 
 // appendRefusal packs a refusal with its figures.
 func appendRefusal(b []byte, at int64, v *licensedv1.CommandRefused) []byte {
+	if len(v.GetBroken()) > 0 {
+		return appendBroken(b, at, v)
+	}
 	kind := byte(outcomeRefusal) | byte(v.GetYearlyCounts())<<outcomeCountsShift&outcomeCounts
 	if v.GetNextAllowedAtMs() != 0 {
 		kind |= outcomeHasNext
@@ -144,6 +148,55 @@ func appendRefusal(b []byte, at int64, v *licensedv1.CommandRefused) []byte {
 	return b
 }
 
+// appendBroken packs a refusal with all its rules. What the event says of the first is repeated there.
+func appendBroken(b []byte, at int64, v *licensedv1.CommandRefused) []byte {
+	kind := byte(outcomeBroken)
+	if v.GetNextAllowedAtMs() != 0 {
+		kind |= outcomeHasNext
+	}
+	b = append(b, kind)
+	if v.GetNextAllowedAtMs() != 0 {
+		b = binary.AppendUvarint(b, packDuration(v.GetNextAllowedAtMs()-at))
+	}
+	b = binary.AppendUvarint(b, uint64(len(v.GetBroken())))
+	for _, r := range v.GetBroken() {
+		// The numbers of both enumerations are small: those of YearlyCounts have two bits.
+		head := uint64(r.GetRule())<<3 | uint64(r.GetYearlyCounts())<<1
+		if r.GetNextAllowedAtMs() != 0 {
+			head |= 1
+		}
+		b = binary.AppendUvarint(b, head)
+		b = binary.AppendUvarint(b, uint64(r.GetLimit()))
+		b = binary.AppendUvarint(b, uint64(r.GetCurrent()))
+		if r.GetNextAllowedAtMs() != 0 {
+			b = binary.AppendUvarint(b, packDuration(r.GetNextAllowedAtMs()-at))
+		}
+		b = appendText(b, r.GetPlanId()+r.GetStudioId()) // no rule has both
+		b = binary.AppendUvarint(b, uint64(r.GetNeeded()))
+		b = binary.AppendUvarint(b, uint64(len(r.GetFreedBy())))
+		former := ""
+		for _, id := range r.GetFreedBy() {
+			b = appendAfter(b, former, id)
+			former = id
+		}
+	}
+	return b
+}
+
+// appendText packs a string with its length.
+func appendText(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+// appendAfter packs what differs in a string from the one before.
+func appendAfter(b []byte, former, s string) []byte {
+	n := 0
+	for n < len(former) && n < len(s) && former[n] == s[n] {
+		n++
+	}
+	return appendText(binary.AppendUvarint(b, uint64(n)), s[n:])
+}
+
 // appendTitles packs the titles of released licences. They are sorted, and each has only
 // what differs from the one before.
 func appendTitles(b []byte, events []actors.Event) []byte {
@@ -154,13 +207,7 @@ func appendTitles(b []byte, events []actors.Event) []byte {
 		if _, released := events[i].Value.(*licensedv1.LicenseReleased); !released || !ok {
 			continue
 		}
-		n := 0
-		for n < len(former) && n < len(title) && former[n] == title[n] {
-			n++
-		}
-		b = binary.AppendUvarint(b, uint64(n))
-		b = binary.AppendUvarint(b, uint64(len(title)-n))
-		b = append(b, title[n:]...)
+		b = appendAfter(b, former, title)
 		former = title
 	}
 	return b
@@ -199,6 +246,8 @@ func decodeOutcome(customer string, c subject, at int64, outcome []byte) (Outcom
 		}
 	case outcomeRefusal:
 		o.Refusal = readRefusal(r, kind, at, c)
+	case outcomeBroken:
+		o.Refusal = readBroken(r, kind, at, c)
 	case outcomeTitles:
 		o.ReleasedTitles = readTitles(r)
 		r.bad = r.bad || c.kind != licensedv1.CommandKind_COMMAND_KIND_DEACTIVATE_DEVICE
@@ -242,22 +291,69 @@ func readRefusal(r *reader, kind byte, at int64, c subject) *licensedv1.Refusal 
 	return RefusalOf(e)
 }
 
+// maxBroken is more than the number of rules that a command can violate.
+const maxBroken = 32
+
+// readBroken is the reverse of appendBroken.
+func readBroken(r *reader, kind byte, at int64, c subject) *licensedv1.Refusal {
+	e := &licensedv1.CommandRefused{Command: c.kind, DeviceId: c.device, TitleId: c.title, PlanId: c.plan}
+	if kind&outcomeHasNext != 0 {
+		e.NextAllowedAtMs = r.timestamp(at).AsTime().UnixMilli()
+	}
+	for range r.index(maxBroken) {
+		head := r.index(1 << 16)
+		b := &licensedv1.BrokenRule{
+			Rule: licensedv1.Rule(head >> 3), YearlyCounts: licensedv1.YearlyCounts(head >> 1 & 3),
+			Limit: r.small(), Current: r.small(),
+		}
+		if head&1 != 0 {
+			b.NextAllowedAtMs = r.timestamp(at).AsTime().UnixMilli()
+		}
+		name := string(r.take(r.uvarint()))
+		r.bad = r.bad || !utf8.ValidString(name)
+		switch b.Rule {
+		case licensedv1.Rule_RULE_STUDIO_LIMIT:
+			b.StudioId = name
+		case licensedv1.Rule_RULE_DEVICE_LIMIT:
+			b.PlanId = name
+		}
+		b.Needed = r.small()
+		former := ""
+		for range r.index(maxFreedBy + 1) {
+			former = r.after(former)
+			b.FreedBy = append(b.FreedBy, former)
+		}
+		e.Broken = append(e.Broken, b)
+	}
+	if len(e.Broken) == 0 {
+		r.fail()
+		return nil
+	}
+	e.Rule, e.Limit, e.Current = e.Broken[0].Rule, e.Broken[0].Limit, e.Broken[0].Current
+	return RefusalOf(e)
+}
+
 // readTitles is the reverse of appendTitles.
 func readTitles(r *reader) []string {
 	var titles []string
 	former := ""
 	for r.left() > 0 {
-		n, rest := r.uvarint(), r.take(r.uvarint())
-		if r.bad || n > uint64(len(former)) {
-			r.fail()
-			return nil
-		}
-		if former = former[:n] + string(rest); !utf8.ValidString(former) {
-			r.fail()
-		}
+		former = r.after(former)
 		titles = append(titles, former)
 	}
 	return titles
+}
+
+// after reads the string that appendAfter wrote.
+func (r *reader) after(former string) string {
+	n, rest := r.uvarint(), r.take(r.uvarint())
+	if r.bad || n > uint64(len(former)) {
+		r.fail()
+		return ""
+	}
+	s := former[:n] + string(rest)
+	r.bad = r.bad || !utf8.ValidString(s)
+	return s
 }
 
 // timestamp takes a duration from at.
@@ -321,44 +417,25 @@ func subjectOf(c *licensedv1.Command) subject {
 	}
 }
 
-// RefusalOf returns a recorded refusal in the API's words, without sequence.
-func RefusalOf(e *licensedv1.CommandRefused) *licensedv1.Refusal {
-	r := &licensedv1.Refusal{Rule: e.GetRule(), Limit: e.GetLimit(), Current: e.GetCurrent(), Message: message(e)}
-	if e.GetNextAllowedAtMs() != 0 {
-		r.NextAllowedAt = timestamp(e.GetNextAllowedAtMs())
-	}
-	return r
-}
-
-// message says in words which rule refused a command, and why.
-func message(e *licensedv1.CommandRefused) string {
-	why := reason(e)
-	if at := e.GetNextAllowedAtMs(); at != 0 {
-		why += "; possible again from " + time.UnixMilli(at).UTC().Format("2006-01-02T15:04:05.999Z")
-	}
-	return why
-}
-
-// reason returns a refusal in one sentence, for people. Programs go by the rule and the
-// figures.
-func reason(e *licensedv1.CommandRefused) string {
+// reason returns in one sentence why a rule refused a command, for people. Programs go by the rule and the figures.
+func reason(e *licensedv1.CommandRefused, b *licensedv1.BrokenRule) string {
 	device, title := e.GetDeviceId(), e.GetTitleId()
-	limit, current := e.GetLimit(), e.GetCurrent()
-	switch e.GetRule() {
+	limit, current := b.GetLimit(), b.GetCurrent()
+	switch b.GetRule() {
 	case licensedv1.Rule_RULE_DEVICE_LIMIT:
 		return fmt.Sprintf("%s active licences, the limit of plan %s is %d",
-			count(current, "device has", "devices have"), e.GetPlanId(), limit)
+			count(current, "device has", "devices have"), b.GetPlanId(), limit)
 	case licensedv1.Rule_RULE_STUDIO_LIMIT:
 		return fmt.Sprintf("%s of studio %s, the limit is %d",
-			count(current, "active licence", "active licences"), e.GetStudioId(), limit)
+			count(current, "active licence", "active licences"), b.GetStudioId(), limit)
 	case licensedv1.Rule_RULE_YEARLY_LIMIT:
-		return fmt.Sprintf("%s of title %s in the last 365 days, the limit is %d", uses(e), title, limit)
+		return fmt.Sprintf("%s of title %s in the last 365 days, the limit is %d", uses(b), title, limit)
 	case licensedv1.Rule_RULE_DEACTIVATION_LIMIT:
 		return fmt.Sprintf("%s in the last 365 days, the limit is %d",
 			count(current, "device was deactivated", "devices were deactivated"), limit)
 	case licensedv1.Rule_RULE_REMEMBERED_LIMIT:
 		what := count(current, "licence is", "licences are")
-		if e.GetYearlyCounts() != 0 {
+		if b.GetYearlyCounts() != 0 {
 			what = count(current, "download or playback is", "downloads and playbacks are")
 		}
 		return fmt.Sprintf("%s remembered for the customer, the limit is %d", what, limit)
@@ -377,20 +454,7 @@ func reason(e *licensedv1.CommandRefused) string {
 	case licensedv1.Rule_RULE_TITLE_UNAVAILABLE:
 		return fmt.Sprintf("title %s is no longer available", title)
 	default:
-		return fmt.Sprintf("refused by rule %v", e.GetRule())
-	}
-}
-
-// uses names what the yearly limit counted, with the number.
-func uses(e *licensedv1.CommandRefused) string {
-	n := e.GetCurrent()
-	switch policy.Counts(e.GetYearlyCounts()) {
-	case policy.Playbacks:
-		return count(n, "playback", "playbacks")
-	case policy.Both:
-		return count(n, "download or playback", "downloads and playbacks")
-	default:
-		return count(n, "download", "downloads")
+		return fmt.Sprintf("refused by rule %v", b.GetRule())
 	}
 }
 

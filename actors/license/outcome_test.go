@@ -74,6 +74,24 @@ func sampleOutcomes() []struct {
 		{"yearly limit", play("d", "t"), refused(licensedv1.Rule_RULE_YEARLY_LIMIT, 0)},
 		{"deactivation limit", deactivate("d"), refused(licensedv1.Rule_RULE_DEACTIVATION_LIMIT, at+364*day)},
 		{"remembered limit", acquire("d", "t"), refused(licensedv1.Rule_RULE_REMEMBERED_LIMIT, at+5*day)},
+		{"several rules", acquire("d", "t"), on(customer, &licensedv1.CommandRefused{
+			Rule: licensedv1.Rule_RULE_DEVICE_LIMIT, Limit: 2, Current: 3, PlanId: "basic", NextAllowedAtMs: at + 300*day,
+			Broken: []*licensedv1.BrokenRule{
+				{
+					Rule: licensedv1.Rule_RULE_DEVICE_LIMIT, Limit: 2, Current: 3, PlanId: "basic",
+					NextAllowedAtMs: at + 5*day, FreedBy: []string{"ipad", "iphone", "laptop"}, Needed: 2,
+				},
+				{
+					Rule: licensedv1.Rule_RULE_STUDIO_LIMIT, Limit: 1, Current: 1, StudioId: "netflix",
+					NextAllowedAtMs: at + 5*day + 1, FreedBy: []string{"ipad/GlowS01E01"}, Needed: 1,
+				},
+				{
+					Rule: licensedv1.Rule_RULE_YEARLY_LIMIT, Limit: 3, Current: 3, NextAllowedAtMs: at + 300*day,
+					YearlyCounts: licensedv1.YearlyCounts_YEARLY_COUNTS_BOTH,
+				},
+				{Rule: licensedv1.Rule_RULE_TITLE_UNAVAILABLE},
+			},
+		})},
 		{"no licence", release("d", "t"), refused(licensedv1.Rule_RULE_NO_LICENSE, 0)},
 		{"unknown plan", changePlan("gold"), refused(licensedv1.Rule_RULE_UNKNOWN_PLAN, 0)},
 	}
@@ -85,6 +103,10 @@ func words(o Outcome) string {
 	if o.Refusal != nil {
 		next = fmt.Sprintf("; rule %v, limit %d, current %d, next %v", o.Refusal.Rule, o.Refusal.Limit,
 			o.Refusal.Current, o.Refusal.NextAllowedAt.AsTime().UnixMilli())
+		for _, v := range o.Refusal.Violations[1:] {
+			next += fmt.Sprintf("; rule %v, limit %d, current %d, next %v, needed %d of %d", v.Rule, v.Limit, v.Current,
+				v.NextAllowedAt.AsTime().UnixMilli(), v.Needed, len(v.FreedBy))
+		}
 	}
 	return reply(o) + next
 }
@@ -115,8 +137,11 @@ func TestOutcomeSize(t *testing.T) {
 	k := NewKind(roomy)
 	for _, s := range sampleOutcomes() {
 		limit := 20 + len("netflix")
-		if s.name == "acquired" {
+		switch s.name {
+		case "acquired":
 			limit = 3 + len("netflix")
+		case "several rules":
+			limit = 100
 		}
 		if n := len(k.Outcome(s.events)); n > limit {
 			t.Errorf("%s takes %d bytes, want at most %d", s.name, n, limit)
@@ -133,7 +158,8 @@ func TestOutcomeIsThatOfItsCommand(t *testing.T) {
 			same := reflect.TypeOf(c.GetCommand()) == reflect.TypeOf(s.command.GetCommand())
 			_, err := DecodeOutcome(customerID, c, epoch, packed)
 			aboutTitle := subjectOf(s.command).title != "" && subjectOf(c).title != ""
-			if refusal := packed[0]&outcomeKind == outcomeRefusal; !refusal && !same && !aboutTitle &&
+			kind := packed[0] & outcomeKind
+			if refusal := kind == outcomeRefusal || kind == outcomeBroken; !refusal && !same && !aboutTitle &&
 				!errors.Is(err, persistence.ErrCorrupt) {
 				t.Errorf("%s read as an outcome of %v: %v", s.name, c, err)
 			}

@@ -122,7 +122,7 @@ func TestRandomCustomers(t *testing.T) {
 	if testing.Short() {
 		customers = 50
 	}
-	seen := map[licensedv1.Rule]int{}
+	seen, advised := map[licensedv1.Rule]int{}, 0
 	for seed := range customers {
 		rng := rand.New(rand.NewPCG(uint64(seed), 1))
 		r := newTrial(t, pick(rng, somePolicies), epoch)
@@ -140,6 +140,10 @@ func TestRandomCustomers(t *testing.T) {
 		for _, title := range someTitles {
 			r.checkDownloads(title, rng)
 		}
+		advised += r.advised
+	}
+	if advised == 0 {
+		t.Error("no refusal was remedied")
 	}
 	for n, name := range licensedv1.Rule_name {
 		if rule := licensedv1.Rule(n); rule != licensedv1.Rule_RULE_UNSPECIFIED && seen[rule] == 0 {
@@ -163,7 +167,9 @@ func (r *trial) step(books *ledger, c *licensedv1.Command) {
 		if after := copyState(r.t, state); !reflect.DeepEqual(before, after) {
 			r.t.Fatalf("%v was refused and changed the state\nfrom %+v\nto   %+v", c, before, after)
 		}
-		books.refused[o.Refusal.Rule]++
+		for _, v := range o.Refusal.Violations {
+			books.refused[v.Rule]++
+		}
 		r.checkRefusal(c, o.Refusal, countsBefore)
 		return
 	}
@@ -180,22 +186,14 @@ func (r *trial) step(books *ledger, c *licensedv1.Command) {
 // decided at other times.
 func (r *trial) checkRefusal(c *licensedv1.Command, refusal *licensedv1.Refusal, counts map[string]tally) {
 	r.t.Helper()
-	name := map[licensedv1.Rule]string{
-		licensedv1.Rule_RULE_DEVICE_LIMIT:       "devices",
-		licensedv1.Rule_RULE_STUDIO_LIMIT:       "studio",
-		licensedv1.Rule_RULE_YEARLY_LIMIT:       "year",
-		licensedv1.Rule_RULE_DEACTIVATION_LIMIT: "deactivations",
-		licensedv1.Rule_RULE_REMEMBERED_LIMIT:   "remembered",
-	}[refusal.Rule]
-	if name == "remembered" && refusal.Limit != r.kind.Policy().Remembered() {
-		name = "remembered uses"
+	first := refusal.Violations[0]
+	if first.Rule != refusal.Rule || first.Limit != refusal.Limit || first.Current != refusal.Current {
+		r.t.Fatalf("%v at %v: %v, and its first rule is %v", c, r.now, refusal, first)
 	}
-	if name != "" {
-		n := counts[name]
-		if n.n != int(refusal.Current) || n.limit != refusal.Limit || n.n < int(n.limit) {
-			r.t.Fatalf("%v at %v: %v, counted %+v", c, r.now, refusal, n)
-		}
+	for _, v := range refusal.Violations {
+		r.checkViolation(c, v, counts)
 	}
+	r.checkRemedies(c, refusal)
 	s, p := r.live.(*aggregate).state, r.kind.Policy()
 	refused := func(at int64) bool { return Decide(time.UnixMilli(at), p, s, c).Refused }
 	next := int64(1 << 62)
@@ -210,6 +208,92 @@ func (r *trial) checkRefusal(c *licensedv1.Command, refusal *licensedv1.Refusal,
 			if at > r.now.UnixMilli() && at < min(next, maxTime) && !refused(at) {
 				r.t.Fatalf("%v at %v: %v, and allowed already at %v", c, r.now, refusal, time.UnixMilli(at).UTC())
 			}
+		}
+	}
+}
+
+// checkViolation holds one rule of a refusal against an independent count, and its next_allowed_at against what is
+// decided at other times.
+func (r *trial) checkViolation(c *licensedv1.Command, v *licensedv1.RuleViolation, counts map[string]tally) {
+	r.t.Helper()
+	name := map[licensedv1.Rule]string{
+		licensedv1.Rule_RULE_DEVICE_LIMIT:       "devices",
+		licensedv1.Rule_RULE_STUDIO_LIMIT:       "studio",
+		licensedv1.Rule_RULE_YEARLY_LIMIT:       "year",
+		licensedv1.Rule_RULE_DEACTIVATION_LIMIT: "deactivations",
+		licensedv1.Rule_RULE_REMEMBERED_LIMIT:   "remembered",
+	}[v.Rule]
+	if name == "remembered" && v.Limit != r.kind.Policy().Remembered() {
+		name = "remembered uses"
+	}
+	if name != "" {
+		n := counts[name]
+		if n.n != int(v.Current) || n.limit != v.Limit || n.n < int(n.limit) {
+			r.t.Fatalf("%v at %v: %v, counted %+v", c, r.now, v, n)
+		}
+	}
+	if v.NextAllowedAt == nil {
+		return
+	}
+	next := v.NextAllowedAt.AsTime().UnixMilli()
+	if next <= r.now.UnixMilli() || r.violates(c, v.Rule, next) {
+		r.t.Fatalf("%v at %v: the rule allows it again at %v, and refuses it then", c, r.now, v)
+	}
+	for _, edge := range append(edges(r.live.(*aggregate).state), next) {
+		for at := edge - 1; at <= edge+1; at++ {
+			if at > r.now.UnixMilli() && at < next && !r.violates(c, v.Rule, at) {
+				r.t.Fatalf("%v at %v: %v, and allowed by it already at %v", c, r.now, v, time.UnixMilli(at).UTC())
+			}
+		}
+	}
+}
+
+// violates reports whether a rule says no to a command at a time.
+func (r *trial) violates(c *licensedv1.Command, rule licensedv1.Rule, at int64) bool {
+	d := Decide(time.UnixMilli(at), r.kind.Policy(), r.live.(*aggregate).state, c)
+	return d.Refused && slices.ContainsFunc(brokenRules(d.Events[0].Value.(*licensedv1.CommandRefused)),
+		func(b *licensedv1.BrokenRule) bool { return b.Rule == rule })
+}
+
+// checkRemedies applies what a refusal advises to a copy of the state: each rule must then say yes, and the command be
+// allowed if the refusal says that it can be.
+func (r *trial) checkRemedies(c *licensedv1.Command, refusal *licensedv1.Refusal) {
+	r.t.Helper()
+	s, err := decode(r.live.(*aggregate).state.encode())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	listed := true
+	for _, v := range refusal.Violations {
+		if (v.Needed > 0) != (len(v.FreedBy) > 0) || len(v.FreedBy) > maxFreedBy {
+			r.t.Fatalf("%v at %v: needs %d of %v", c, r.now, v.Needed, v.FreedBy)
+		}
+		listed = listed && int(v.Needed) <= len(v.FreedBy)
+		for _, remedy := range v.FreedBy[:min(int(v.Needed), len(v.FreedBy))] {
+			ended := 0
+			for i := range s.licenses {
+				l := &s.licenses[i]
+				if s.devices[l.device].id == remedy.DeviceId && l.active(r.now.UnixMilli()) &&
+					(remedy.TitleId == "" || s.titles[l.title] == remedy.TitleId) {
+					l.released = r.now.UnixMilli()
+					ended++
+				}
+			}
+			r.advised += ended
+		}
+	}
+	if !listed {
+		return
+	}
+	after := Decide(r.now, r.kind.Policy(), s, c)
+	if refusal.CanBeFreed && after.Refused {
+		r.t.Fatalf("%v at %v: %v; refused even so: %v", c, r.now, refusal, after.Events[0].Value)
+	}
+	for _, v := range refusal.Violations {
+		if v.Needed > 0 && after.Refused && slices.ContainsFunc(
+			brokenRules(after.Events[0].Value.(*licensedv1.CommandRefused)),
+			func(b *licensedv1.BrokenRule) bool { return b.Rule == v.Rule }) {
+			r.t.Fatalf("%v at %v: %v; broken even so", c, r.now, v)
 		}
 	}
 }
@@ -248,9 +332,7 @@ func (r *trial) checkDownloads(title string, rng *rand.Rand) {
 	if a.Older != (r.now.Sub(a.Since) >= policy.Window) {
 		r.t.Fatalf("since %v is older: %v", a.Since, a.Older)
 	}
-	refused := Decide(r.now, r.kind.Policy(), r.live.(*aggregate).state, download("another", title))
-	limited := refused.Refused &&
-		refused.Events[0].Value.(*licensedv1.CommandRefused).Rule == licensedv1.Rule_RULE_YEARLY_LIMIT
+	limited := r.violates(download("another", title), licensedv1.Rule_RULE_YEARLY_LIMIT, r.now.UnixMilli())
 	if limited && a.Response.Allowed {
 		r.t.Fatalf("another download of %s is allowed, and refused", title)
 	}

@@ -15,8 +15,8 @@ type view struct {
 	state  *State
 }
 
-// refusal is the rule that says no; the zero value says yes.
-type refusal struct {
+// violation is a rule that says no; the zero value says yes.
+type violation struct {
 	rule           licensedv1.Rule
 	limit, current uint32
 	// plan, studio and counts complete the rules of the device, the studio and the yearly limit.
@@ -24,11 +24,26 @@ type refusal struct {
 	counts       policy.Counts
 }
 
-// ok reports whether no rule refused.
-func (r *refusal) ok() bool { return r.rule == licensedv1.Rule_RULE_UNSPECIFIED }
+// ok reports whether the rule says yes.
+func (r *violation) ok() bool { return r.rule == licensedv1.Rule_RULE_UNSPECIFIED }
 
-// refusedBy returns the refusal of a rule that has no figures.
-func refusedBy(rule licensedv1.Rule) refusal { return refusal{rule: rule} }
+// refusal has every rule that says no to a command, in the order in which they are documented. Nil says yes.
+type refusal []violation
+
+// add adds a rule that says no.
+func (r *refusal) add(v violation) {
+	if !v.ok() {
+		*r = append(*r, v)
+	}
+}
+
+// has reports whether a rule says no.
+func (r refusal) has(rule licensedv1.Rule) bool {
+	return slices.ContainsFunc(r, func(v violation) bool { return v.rule == rule })
+}
+
+// refusedBy returns the refusal of a rule without figures which no other rule is asked after.
+func refusedBy(rule licensedv1.Rule) refusal { return refusal{{rule: rule}} }
 
 // target is what a command is about: positions in the tables of the state, -1 for what was never seen
 // or is forgotten.
@@ -54,33 +69,26 @@ func (v view) find(deviceID, titleID string) target {
 // deactivated reports whether a device is known and deactivated.
 func (v view) deactivated(device int) bool { return device >= 0 && v.state.devices[device].deactivated }
 
-// mayAcquire asks the rules of AcquireLicense, in the order in which they are documented.
-func (v view) mayAcquire(t target, newDownload bool) refusal {
+// mayAcquire asks the rules of AcquireLicense.
+func (v view) mayAcquire(t target, newDownload bool) (r refusal) {
 	active := t.license >= 0 && v.state.licenses[t.license].active(v.now)
 	// An active licence is returned as it is, whatever the rules say by now.
 	if active && !newDownload {
-		return refusal{}
+		return nil
 	}
 	title := v.policy.Title(t.titleID)
-	if r := v.available(&title); !r.ok() {
-		return r
-	}
+	r.add(v.available(&title))
 	if !active {
-		if r := v.deviceLimit(t.device); !r.ok() {
-			return r
-		}
-		if r := v.studioLimit(title.Studio); !r.ok() {
-			return r
-		}
+		r.add(v.deviceLimit(t.device))
+		r.add(v.studioLimit(title.Studio))
 	}
-	if r := v.yearlyLimit(t.title, title.YearlyLimit); !r.ok() {
-		return r
-	}
-	return v.rememberedLimit(t.license < 0)
+	r.add(v.yearlyLimit(t.title, title.YearlyLimit))
+	r.add(v.rememberedLimit(t.license < 0))
+	return r
 }
 
 // mayRenew asks the rules of RenewLicense.
-func (v view) mayRenew(t target) refusal {
+func (v view) mayRenew(t target) (r refusal) {
 	if t.license < 0 {
 		return refusedBy(licensedv1.Rule_RULE_NO_LICENSE)
 	}
@@ -92,14 +100,13 @@ func (v view) mayRenew(t target) refusal {
 		return refusedBy(licensedv1.Rule_RULE_DEVICE_DEACTIVATED)
 	}
 	title := v.policy.Title(t.titleID)
-	if r := v.available(&title); !r.ok() {
-		return r
-	}
+	r.add(v.available(&title))
+	r.add(v.deviceLimit(t.device))
 	// An active licence counts already: renewing it takes nothing from its studio.
-	if r := v.deviceLimit(t.device); !r.ok() || l.active(v.now) {
-		return r
+	if !l.active(v.now) {
+		r.add(v.studioLimit(v.state.studioOf(l)))
 	}
-	return v.studioLimit(v.state.studioOf(l))
+	return r
 }
 
 // mayRelease asks the rules of ReleaseLicense.
@@ -107,11 +114,11 @@ func (v view) mayRelease(t target) refusal {
 	if t.license < 0 {
 		return refusedBy(licensedv1.Rule_RULE_NO_LICENSE)
 	}
-	return refusal{}
+	return nil
 }
 
 // mayPlay asks the rules of RecordPlayback.
-func (v view) mayPlay(t target) refusal {
+func (v view) mayPlay(t target) (r refusal) {
 	if t.license < 0 {
 		return refusedBy(licensedv1.Rule_RULE_NO_LICENSE)
 	}
@@ -122,34 +129,43 @@ func (v view) mayPlay(t target) refusal {
 	if !l.active(v.now) {
 		return refusedBy(licensedv1.Rule_RULE_NOT_ACTIVE)
 	}
-	if v.policy.Counts()&policy.Playbacks == 0 {
-		return refusal{}
-	}
 	limit := v.policy.Title(t.titleID).YearlyLimit
-	if r := v.yearlyLimit(t.title, limit); !r.ok() || limit == policy.Unlimited {
-		return r // one that is not counted is not remembered
+	if v.policy.Counts()&policy.Playbacks == 0 || limit == policy.Unlimited {
+		return nil // one that is not counted is not remembered
 	}
-	return v.rememberedLimit(false)
+	r.add(v.yearlyLimit(t.title, limit))
+	r.add(v.rememberedLimit(false))
+	return r
 }
 
 // mayDeactivate asks the rules of DeactivateDevice.
-func (v view) mayDeactivate(device int) refusal {
+func (v view) mayDeactivate(device int) (r refusal) {
 	if device < 0 {
 		return refusedBy(licensedv1.Rule_RULE_UNKNOWN_DEVICE)
 	}
-	if v.deactivated(device) {
-		return refusal{}
+	if !v.deactivated(device) {
+		r.add(v.deactivationLimit())
 	}
-	limit, n := v.policy.Deactivations(), 0
+	return r
+}
+
+// deactivationLimit says whether another device may be deactivated.
+func (v view) deactivationLimit() violation {
+	limit, n := v.policy.Deactivations(), v.deactivations()
+	if !limit.Met(n) {
+		return violation{}
+	}
+	return violation{rule: licensedv1.Rule_RULE_DEACTIVATION_LIMIT, limit: uint32(limit), current: uint32(n)}
+}
+
+// deactivations returns the number of those in the window.
+func (v view) deactivations() (n int) {
 	for _, at := range v.state.deactivations {
 		if at > v.now-window {
 			n++
 		}
 	}
-	if limit.Met(n) {
-		return refusal{rule: licensedv1.Rule_RULE_DEACTIVATION_LIMIT, limit: uint32(limit), current: uint32(n)}
-	}
-	return refusal{}
+	return n
 }
 
 // mayChangePlan asks the rules of ChangePlan.
@@ -157,34 +173,25 @@ func (v view) mayChangePlan(plan string) refusal {
 	if _, ok := v.policy.Plan(plan); !ok {
 		return refusedBy(licensedv1.Rule_RULE_UNKNOWN_PLAN)
 	}
-	return refusal{}
+	return nil
 }
 
 // available refuses a title from the end of its availability on.
-func (v view) available(t *policy.Title) refusal {
+func (v view) available(t *policy.Title) violation {
 	if !t.AvailableUntil.IsZero() && v.now >= t.AvailableUntil.UnixMilli() {
-		return refusedBy(licensedv1.Rule_RULE_TITLE_UNAVAILABLE)
+		return violation{rule: licensedv1.Rule_RULE_TITLE_UNAVAILABLE}
 	}
-	return refusal{}
+	return violation{}
 }
 
 // deviceLimit says whether a device may be among those with active licences. While they are below
 // the plan's limit, any may; at the limit, those that are among them already; and above it, because
 // the plan shrank, the most recently used of these up to the limit.
-func (v view) deviceLimit(device int) refusal {
+func (v view) deviceLimit(device int) violation {
 	s := v.state
 	plan, limit := v.policy.InForce(s.plan)
 	var few [32]bool
-	inUse, n := few[:], 0
-	if len(s.devices) > len(few) {
-		inUse = make([]bool, len(s.devices))
-	}
-	for i := range s.licenses {
-		if l := &s.licenses[i]; l.active(v.now) && !inUse[l.device] {
-			inUse[l.device] = true
-			n++
-		}
-	}
+	inUse, n := v.inUse(few[:])
 	before := n // devices that come before this one
 	if device >= 0 && inUse[device] {
 		before = 0
@@ -195,9 +202,25 @@ func (v view) deviceLimit(device int) refusal {
 		}
 	}
 	if uint64(before) < uint64(limit) {
-		return refusal{}
+		return violation{}
 	}
-	return refusal{rule: licensedv1.Rule_RULE_DEVICE_LIMIT, limit: limit, current: uint32(n), plan: plan}
+	return violation{rule: licensedv1.Rule_RULE_DEVICE_LIMIT, limit: limit, current: uint32(n), plan: plan}
+}
+
+// inUse says of each device whether it has an active licence, and of how many that is true. The result is in the space
+// if that is large enough.
+func (v view) inUse(space []bool) (inUse []bool, n int) {
+	s := v.state
+	if inUse = space; len(s.devices) > len(space) {
+		inUse = make([]bool, len(s.devices))
+	}
+	for i := range s.licenses {
+		if l := &s.licenses[i]; l.active(v.now) && !inUse[l.device] {
+			inUse[l.device] = true
+			n++
+		}
+	}
+	return inUse, n
 }
 
 // usedAfter orders devices by their last use, and by id where that is the same.
@@ -210,10 +233,10 @@ func (s *State) usedAfter(i, j int) bool {
 }
 
 // studioLimit says whether another licence of the studio may be active.
-func (v view) studioLimit(studio string) refusal {
+func (v view) studioLimit(studio string) violation {
 	limit := v.policy.Studio(studio)
 	if limit == policy.Unlimited {
-		return refusal{}
+		return violation{}
 	}
 	s, n := v.state, 0
 	for i := range s.licenses {
@@ -222,17 +245,17 @@ func (v view) studioLimit(studio string) refusal {
 		}
 	}
 	if limit.Met(n) {
-		return refusal{
+		return violation{
 			rule: licensedv1.Rule_RULE_STUDIO_LIMIT, limit: uint32(limit), current: uint32(n), studio: studio,
 		}
 	}
-	return refusal{}
+	return violation{}
 }
 
 // yearlyLimit says whether the title may be used once more.
-func (v view) yearlyLimit(title int, limit policy.Limit) refusal {
+func (v view) yearlyLimit(title int, limit policy.Limit) violation {
 	if limit == policy.Unlimited {
-		return refusal{}
+		return violation{}
 	}
 	counts := v.policy.Counts()
 	n := 0
@@ -242,17 +265,17 @@ func (v view) yearlyLimit(title int, limit policy.Limit) refusal {
 		}
 	})
 	if limit.Met(n) {
-		return refusal{
+		return violation{
 			rule: licensedv1.Rule_RULE_YEARLY_LIMIT, limit: uint32(limit), current: uint32(n), counts: counts,
 		}
 	}
-	return refusal{}
+	return violation{}
 }
 
 // rememberedLimit says whether another use, and with newLicense another licence, may be remembered. It counts what is
 // not forgotten, and so says the same before and after a snapshot dropped what is.
-func (v view) rememberedLimit(newLicense bool) refusal {
-	r := refusal{rule: licensedv1.Rule_RULE_REMEMBERED_LIMIT}
+func (v view) rememberedLimit(newLicense bool) violation {
+	r := violation{rule: licensedv1.Rule_RULE_REMEMBERED_LIMIT}
 	if r.limit = v.policy.Remembered(); newLicense && len(v.state.licenses) >= int(r.limit) {
 		if r.current = uint32(len(v.licenseEnds())); r.current >= r.limit {
 			return r
@@ -264,7 +287,7 @@ func (v view) rememberedLimit(newLicense bool) refusal {
 			return r
 		}
 	}
-	return refusal{}
+	return violation{}
 }
 
 // rememberedUntil returns from when on rememberedLimit says yes if nothing happens until then; 0 if it does now.

@@ -128,7 +128,7 @@ func (p *program) explainAPI(api *client.Error) *exitError {
 	for _, d := range api.GRPCStatus().Details() {
 		if refusal, ok := d.(*licensedv1.Refusal); ok {
 			e.code, e.refusal = exitRefused, refusal
-			e.err = fmt.Errorf("refused by %s: %s", ruleName(refusal.Rule), refusal.Message)
+			e.err = fmt.Errorf("refused by %s", refusalWords(refusal))
 			return e
 		}
 	}
@@ -171,6 +171,22 @@ func dialError(message string) string {
 		return strings.TrimSuffix(cause, `"`)
 	}
 	return message
+}
+
+// refusalWords returns the rules of a refusal and its message, and below them, if there are several, each rule with its
+// own time.
+func refusalWords(r *licensedv1.Refusal) string {
+	names := ruleName(r.Rule)
+	var each strings.Builder
+	if len(r.Violations) > 1 {
+		for i, v := range r.Violations {
+			if i > 0 {
+				names += ", " + ruleName(v.Rule)
+			}
+			fmt.Fprintf(&each, "\n  %s: %s", ruleName(v.Rule), v.Message)
+		}
+	}
+	return names + ": " + r.Message + each.String()
 }
 
 // ruleName returns the name of a rule without what all begin with.

@@ -307,6 +307,10 @@ func fields(prefix string, data map[string]any) []string {
 			out = append(out, fields(prefix, inner)...)
 			continue
 		}
+		if list, ok := data[name].([]any); ok {
+			out = append(out, prefix+name+"="+listWords(list))
+			continue
+		}
 		value := fmt.Sprint(data[name])
 		if t, err := time.Parse(time.RFC3339, value); err == nil {
 			value = t.UTC().Format("2006-01-02T15:04:05Z")
@@ -314,4 +318,16 @@ func fields(prefix string, data map[string]any) []string {
 		out = append(out, prefix+name+"="+value)
 	}
 	return out
+}
+
+// listWords returns a list of values, or of objects in braces.
+func listWords(list []any) string {
+	words := make([]string, len(list))
+	for i, v := range list {
+		words[i] = fmt.Sprint(v)
+		if inner, ok := v.(map[string]any); ok {
+			words[i] = "{" + strings.Join(fields("", inner), " ") + "}"
+		}
+	}
+	return strings.Join(words, ",")
 }

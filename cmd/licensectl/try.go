@@ -121,7 +121,7 @@ func (p *program) try(ctx context.Context, customer string, m moment, command *l
 	if err == nil && res.Refusal != nil {
 		return &exitError{
 			code: exitRefused, reason: "WOULD_BE_REFUSED", refusal: res.Refusal,
-			err: fmt.Errorf("would be refused by %s: %s", ruleName(res.Refusal.Rule), res.Refusal.Message),
+			err: fmt.Errorf("would be refused by %s", refusalWords(res.Refusal)),
 		}
 	}
 	return err
@@ -132,7 +132,7 @@ func (p *program) printTry(customer string, res *licensedv1.TryAtResponse) error
 	fmt.Fprintf(p.stdout, "%s %s\n", customer, momentWords(res.Moment))
 	switch {
 	case res.Refusal != nil:
-		fmt.Fprintf(p.stdout, "would be refused by %s: %s\n", ruleName(res.Refusal.Rule), res.Refusal.Message)
+		fmt.Fprintf(p.stdout, "would be refused by %s\n", refusalWords(res.Refusal))
 	case res.License != nil:
 		fmt.Fprintln(p.stdout, licenceWords("would be accepted", res.License))
 	case res.PlanId != "":

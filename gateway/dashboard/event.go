@@ -80,16 +80,27 @@ func tell(m proto.Message) (kind, text string) {
 	return "other", ""
 }
 
-// refusedWords returns which rule refused a command, and the figures that it went by.
+// refusedWords returns which rules refused a command, and the figures that they went by.
 func refusedWords(e *licensedv1.CommandRefused) string {
+	rules := e.Broken
+	if len(rules) == 0 {
+		rules = []*licensedv1.BrokenRule{{Rule: e.Rule, Limit: e.Limit, Current: e.Current, StudioId: e.StudioId}}
+	}
+	words := make([]string, len(rules))
+	for i, r := range rules {
+		words[i] = clusterrates.RuleWords(r.Rule)
+		if r.Limit > 0 {
+			words[i] += fmt.Sprintf(", %d of %d", r.Current, r.Limit)
+		}
+		if r.StudioId != "" {
+			words[i] += " at studio " + r.StudioId
+		}
+		if len(rules) > 1 && r.NextAllowedAtMs > 0 {
+			words[i] += " until " + milliTime(r.NextAllowedAtMs)
+		}
+	}
 	s := commandWords(e.Command) + subject(e.DeviceId, e.TitleId, e.PlanId) + " was refused: " +
-		clusterrates.RuleWords(e.Rule)
-	if e.Limit > 0 {
-		s += fmt.Sprintf(", %d of %d", e.Current, e.Limit)
-	}
-	if e.StudioId != "" {
-		s += " at studio " + e.StudioId
-	}
+		strings.Join(words, "; ")
 	if e.NextAllowedAtMs > 0 {
 		s += "; allowed from " + milliTime(e.NextAllowedAtMs)
 	}

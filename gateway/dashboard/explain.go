@@ -111,8 +111,12 @@ func (d *Dashboard) try(ctx context.Context, s Selection) (*tryView, error) {
 func verdictOf(res *licensedv1.TryAtResponse) (accepts bool, verdict string) {
 	switch {
 	case res.Refusal != nil:
+		names := make([]string, len(res.Refusal.Violations))
+		for i, v := range res.Refusal.Violations {
+			names[i] = clusterrates.RuleWords(v.Rule)
+		}
 		return false, fmt.Sprintf("It would be refused, by the %s rule: %s",
-			clusterrates.RuleWords(res.Refusal.Rule), sentence(res.Refusal.Message))
+			strings.Join(names, ", "), sentence(res.Refusal.Message))
 	case res.License != nil && res.License.Released:
 		return true, "It would be accepted, and the licence would end."
 	case res.License != nil:

@@ -723,7 +723,120 @@ func (x *CommandAccepted) GetDeviceLimit() uint32 {
 	return 0
 }
 
-// CommandRefused: a rule did not allow the command.
+// BrokenRule is one of the rules that did not allow a command.
+type BrokenRule struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Rule    Rule                   `protobuf:"varint,1,opt,name=rule,proto3,enum=licensed.v1.Rule" json:"rule,omitempty"`
+	Limit   uint32                 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	Current uint32                 `protobuf:"varint,3,opt,name=current,proto3" json:"current,omitempty"`
+	// When this rule alone would allow the command by the passing of time; 0 if it never would.
+	NextAllowedAtMs int64 `protobuf:"varint,4,opt,name=next_allowed_at_ms,json=nextAllowedAtMs,proto3" json:"next_allowed_at_ms,omitempty"`
+	// The plan, the studio or what was counted, by rule.
+	PlanId       string       `protobuf:"bytes,5,opt,name=plan_id,json=planId,proto3" json:"plan_id,omitempty"`
+	StudioId     string       `protobuf:"bytes,6,opt,name=studio_id,json=studioId,proto3" json:"studio_id,omitempty"`
+	YearlyCounts YearlyCounts `protobuf:"varint,7,opt,name=yearly_counts,json=yearlyCounts,proto3,enum=licensed.v1.YearlyCounts" json:"yearly_counts,omitempty"`
+	// What would end the violation, as aggregate ids: a device with all its licences, or a licence.
+	FreedBy []string `protobuf:"bytes,8,rep,name=freed_by,json=freedBy,proto3" json:"freed_by,omitempty"`
+	// How many of them are needed.
+	Needed        uint32 `protobuf:"varint,9,opt,name=needed,proto3" json:"needed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BrokenRule) Reset() {
+	*x = BrokenRule{}
+	mi := &file_licensed_v1_events_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BrokenRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BrokenRule) ProtoMessage() {}
+
+func (x *BrokenRule) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_events_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BrokenRule.ProtoReflect.Descriptor instead.
+func (*BrokenRule) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *BrokenRule) GetRule() Rule {
+	if x != nil {
+		return x.Rule
+	}
+	return Rule_RULE_UNSPECIFIED
+}
+
+func (x *BrokenRule) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *BrokenRule) GetCurrent() uint32 {
+	if x != nil {
+		return x.Current
+	}
+	return 0
+}
+
+func (x *BrokenRule) GetNextAllowedAtMs() int64 {
+	if x != nil {
+		return x.NextAllowedAtMs
+	}
+	return 0
+}
+
+func (x *BrokenRule) GetPlanId() string {
+	if x != nil {
+		return x.PlanId
+	}
+	return ""
+}
+
+func (x *BrokenRule) GetStudioId() string {
+	if x != nil {
+		return x.StudioId
+	}
+	return ""
+}
+
+func (x *BrokenRule) GetYearlyCounts() YearlyCounts {
+	if x != nil {
+		return x.YearlyCounts
+	}
+	return YearlyCounts_YEARLY_COUNTS_UNSPECIFIED
+}
+
+func (x *BrokenRule) GetFreedBy() []string {
+	if x != nil {
+		return x.FreedBy
+	}
+	return nil
+}
+
+func (x *BrokenRule) GetNeeded() uint32 {
+	if x != nil {
+		return x.Needed
+	}
+	return 0
+}
+
+// CommandRefused: rules did not allow the command.
 type CommandRefused struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Command CommandKind            `protobuf:"varint,1,opt,name=command,proto3,enum=licensed.v1.CommandKind" json:"command,omitempty"`
@@ -732,7 +845,8 @@ type CommandRefused struct {
 	TitleId  string `protobuf:"bytes,3,opt,name=title_id,json=titleId,proto3" json:"title_id,omitempty"`
 	// The plan that the command named, or the plan whose limit was met.
 	PlanId string `protobuf:"bytes,4,opt,name=plan_id,json=planId,proto3" json:"plan_id,omitempty"`
-	Rule   Rule   `protobuf:"varint,5,opt,name=rule,proto3,enum=licensed.v1.Rule" json:"rule,omitempty"`
+	// The first of the rules, with its figures.
+	Rule Rule `protobuf:"varint,5,opt,name=rule,proto3,enum=licensed.v1.Rule" json:"rule,omitempty"`
 	// The limit in force, 0 where the rule has none.
 	Limit uint32 `protobuf:"varint,6,opt,name=limit,proto3" json:"limit,omitempty"`
 	// The count that met the limit.
@@ -742,14 +856,17 @@ type CommandRefused struct {
 	// The studio whose limit was met.
 	StudioId string `protobuf:"bytes,9,opt,name=studio_id,json=studioId,proto3" json:"studio_id,omitempty"`
 	// What the yearly limit counted.
-	YearlyCounts  YearlyCounts `protobuf:"varint,10,opt,name=yearly_counts,json=yearlyCounts,proto3,enum=licensed.v1.YearlyCounts" json:"yearly_counts,omitempty"`
+	YearlyCounts YearlyCounts `protobuf:"varint,10,opt,name=yearly_counts,json=yearlyCounts,proto3,enum=licensed.v1.YearlyCounts" json:"yearly_counts,omitempty"`
+	// All rules that the command broke. Empty in the events of earlier releases, and where the only rule is one without
+	// a count.
+	Broken        []*BrokenRule `protobuf:"bytes,11,rep,name=broken,proto3" json:"broken,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CommandRefused) Reset() {
 	*x = CommandRefused{}
-	mi := &file_licensed_v1_events_proto_msgTypes[11]
+	mi := &file_licensed_v1_events_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -761,7 +878,7 @@ func (x *CommandRefused) String() string {
 func (*CommandRefused) ProtoMessage() {}
 
 func (x *CommandRefused) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_events_proto_msgTypes[11]
+	mi := &file_licensed_v1_events_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -774,7 +891,7 @@ func (x *CommandRefused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandRefused.ProtoReflect.Descriptor instead.
 func (*CommandRefused) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_events_proto_rawDescGZIP(), []int{11}
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CommandRefused) GetCommand() CommandKind {
@@ -847,6 +964,13 @@ func (x *CommandRefused) GetYearlyCounts() YearlyCounts {
 	return YearlyCounts_YEARLY_COUNTS_UNSPECIFIED
 }
 
+func (x *CommandRefused) GetBroken() []*BrokenRule {
+	if x != nil {
+		return x.Broken
+	}
+	return nil
+}
+
 var File_licensed_v1_events_proto protoreflect.FileDescriptor
 
 const file_licensed_v1_events_proto_rawDesc = "" +
@@ -882,7 +1006,18 @@ const file_licensed_v1_events_proto_rawDesc = "" +
 	"\btitle_id\x18\x03 \x01(\tR\atitleId\x12\x17\n" +
 	"\aplan_id\x18\x04 \x01(\tR\x06planId\x123\n" +
 	"\alicense\x18\x05 \x01(\v2\x19.licensed.v1.LicenseTermsR\alicense\x12!\n" +
-	"\fdevice_limit\x18\x06 \x01(\rR\vdeviceLimit\"\xf6\x02\n" +
+	"\fdevice_limit\x18\x06 \x01(\rR\vdeviceLimit\"\xb9\x02\n" +
+	"\n" +
+	"BrokenRule\x12%\n" +
+	"\x04rule\x18\x01 \x01(\x0e2\x11.licensed.v1.RuleR\x04rule\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\rR\x05limit\x12\x18\n" +
+	"\acurrent\x18\x03 \x01(\rR\acurrent\x12+\n" +
+	"\x12next_allowed_at_ms\x18\x04 \x01(\x03R\x0fnextAllowedAtMs\x12\x17\n" +
+	"\aplan_id\x18\x05 \x01(\tR\x06planId\x12\x1b\n" +
+	"\tstudio_id\x18\x06 \x01(\tR\bstudioId\x12>\n" +
+	"\ryearly_counts\x18\a \x01(\x0e2\x19.licensed.v1.YearlyCountsR\fyearlyCounts\x12\x19\n" +
+	"\bfreed_by\x18\b \x03(\tR\afreedBy\x12\x16\n" +
+	"\x06needed\x18\t \x01(\rR\x06needed\"\xa7\x03\n" +
 	"\x0eCommandRefused\x122\n" +
 	"\acommand\x18\x01 \x01(\x0e2\x18.licensed.v1.CommandKindR\acommand\x12\x1b\n" +
 	"\tdevice_id\x18\x02 \x01(\tR\bdeviceId\x12\x19\n" +
@@ -894,7 +1029,8 @@ const file_licensed_v1_events_proto_rawDesc = "" +
 	"\x12next_allowed_at_ms\x18\b \x01(\x03R\x0fnextAllowedAtMs\x12\x1b\n" +
 	"\tstudio_id\x18\t \x01(\tR\bstudioId\x12>\n" +
 	"\ryearly_counts\x18\n" +
-	" \x01(\x0e2\x19.licensed.v1.YearlyCountsR\fyearlyCounts*\xf3\x01\n" +
+	" \x01(\x0e2\x19.licensed.v1.YearlyCountsR\fyearlyCounts\x12/\n" +
+	"\x06broken\x18\v \x03(\v2\x17.licensed.v1.BrokenRuleR\x06broken*\xf3\x01\n" +
 	"\vCommandKind\x12\x1c\n" +
 	"\x18COMMAND_KIND_UNSPECIFIED\x10\x00\x12 \n" +
 	"\x1cCOMMAND_KIND_ACQUIRE_LICENSE\x10\x01\x12\x1e\n" +
@@ -922,7 +1058,7 @@ func file_licensed_v1_events_proto_rawDescGZIP() []byte {
 }
 
 var file_licensed_v1_events_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_licensed_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_licensed_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_licensed_v1_events_proto_goTypes = []any{
 	(CommandKind)(0),          // 0: licensed.v1.CommandKind
 	(YearlyCounts)(0),         // 1: licensed.v1.YearlyCounts
@@ -937,8 +1073,9 @@ var file_licensed_v1_events_proto_goTypes = []any{
 	(*DeviceDeactivated)(nil), // 10: licensed.v1.DeviceDeactivated
 	(*PlanChanged)(nil),       // 11: licensed.v1.PlanChanged
 	(*CommandAccepted)(nil),   // 12: licensed.v1.CommandAccepted
-	(*CommandRefused)(nil),    // 13: licensed.v1.CommandRefused
-	(Rule)(0),                 // 14: licensed.v1.Rule
+	(*BrokenRule)(nil),        // 13: licensed.v1.BrokenRule
+	(*CommandRefused)(nil),    // 14: licensed.v1.CommandRefused
+	(Rule)(0),                 // 15: licensed.v1.Rule
 }
 var file_licensed_v1_events_proto_depIdxs = []int32{
 	2,  // 0: licensed.v1.LicenseRenewed.license:type_name -> licensed.v1.LicenseTerms
@@ -947,14 +1084,17 @@ var file_licensed_v1_events_proto_depIdxs = []int32{
 	2,  // 3: licensed.v1.TitlePlayed.license:type_name -> licensed.v1.LicenseTerms
 	0,  // 4: licensed.v1.CommandAccepted.command:type_name -> licensed.v1.CommandKind
 	2,  // 5: licensed.v1.CommandAccepted.license:type_name -> licensed.v1.LicenseTerms
-	0,  // 6: licensed.v1.CommandRefused.command:type_name -> licensed.v1.CommandKind
-	14, // 7: licensed.v1.CommandRefused.rule:type_name -> licensed.v1.Rule
-	1,  // 8: licensed.v1.CommandRefused.yearly_counts:type_name -> licensed.v1.YearlyCounts
-	9,  // [9:9] is the sub-list for method output_type
-	9,  // [9:9] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	15, // 6: licensed.v1.BrokenRule.rule:type_name -> licensed.v1.Rule
+	1,  // 7: licensed.v1.BrokenRule.yearly_counts:type_name -> licensed.v1.YearlyCounts
+	0,  // 8: licensed.v1.CommandRefused.command:type_name -> licensed.v1.CommandKind
+	15, // 9: licensed.v1.CommandRefused.rule:type_name -> licensed.v1.Rule
+	1,  // 10: licensed.v1.CommandRefused.yearly_counts:type_name -> licensed.v1.YearlyCounts
+	13, // 11: licensed.v1.CommandRefused.broken:type_name -> licensed.v1.BrokenRule
+	12, // [12:12] is the sub-list for method output_type
+	12, // [12:12] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_events_proto_init() }
@@ -969,7 +1109,7 @@ func file_licensed_v1_events_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_licensed_v1_events_proto_rawDesc), len(file_licensed_v1_events_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

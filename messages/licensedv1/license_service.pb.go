@@ -1703,20 +1703,28 @@ func (x *ListDevicesResponse) GetNextPageToken() string {
 }
 
 // Refusal is the detail of a FAILED_PRECONDITION (NOT_FOUND for RULE_NO_LICENSE, RULE_UNKNOWN_DEVICE
-// and RULE_UNKNOWN_PLAN) error: the rule that said no. It is recorded in the customer's history.
+// and RULE_UNKNOWN_PLAN) error: the rules that said no. It is recorded in the customer's history.
 type Refusal struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Rule  Rule                   `protobuf:"varint,1,opt,name=rule,proto3,enum=licensed.v1.Rule" json:"rule,omitempty"`
+	// The first violated rule, in the order of docs/guide/licence-rules.md, with its limit and count: that of
+	// violations[0].
+	Rule Rule `protobuf:"varint,1,opt,name=rule,proto3,enum=licensed.v1.Rule" json:"rule,omitempty"`
 	// The limit in force, 0 where the rule has none.
 	Limit uint32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
 	// The count that met the limit.
 	Current uint32 `protobuf:"varint,3,opt,name=current,proto3" json:"current,omitempty"`
-	// When the same command could be allowed by the passing of time alone; absent if it never would.
+	// When no rule refuses the same command any more by the passing of time alone; absent if that never happens.
 	NextAllowedAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=next_allowed_at,json=nextAllowedAt,proto3" json:"next_allowed_at,omitempty"`
 	Message       string                 `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
 	// Position of the refusal in the customer's history. 0 with validate_only.
-	Sequence      uint64 `protobuf:"varint,6,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	Duplicate     bool   `protobuf:"varint,7,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
+	Sequence  uint64 `protobuf:"varint,6,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Duplicate bool   `protobuf:"varint,7,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
+	// Every rule that the command violates. Refusals that an earlier release recorded have the first one only, without
+	// a time of its own.
+	Violations []*RuleViolation `protobuf:"bytes,8,rep,name=violations,proto3" json:"violations,omitempty"`
+	// The customer can make the command allowed at once: each violation names what ends it. Unset: at least one of them
+	// ends by time alone or never, so that no release and no removal helps before next_allowed_at.
+	CanBeFreed    bool `protobuf:"varint,9,opt,name=can_be_freed,json=canBeFreed,proto3" json:"can_be_freed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1800,6 +1808,193 @@ func (x *Refusal) GetDuplicate() bool {
 	return false
 }
 
+func (x *Refusal) GetViolations() []*RuleViolation {
+	if x != nil {
+		return x.Violations
+	}
+	return nil
+}
+
+func (x *Refusal) GetCanBeFreed() bool {
+	if x != nil {
+		return x.CanBeFreed
+	}
+	return false
+}
+
+// RuleViolation is one rule that a command violates.
+type RuleViolation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Rule  Rule                   `protobuf:"varint,1,opt,name=rule,proto3,enum=licensed.v1.Rule" json:"rule,omitempty"`
+	// The limit in force, 0 where the rule has none.
+	Limit uint32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	// The count that met the limit.
+	Current uint32 `protobuf:"varint,3,opt,name=current,proto3" json:"current,omitempty"`
+	// When this rule alone would allow the command by the passing of time; absent if it never would.
+	NextAllowedAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=next_allowed_at,json=nextAllowedAt,proto3" json:"next_allowed_at,omitempty"`
+	// In a sentence, for people.
+	Message string `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
+	// What ends the violation at once, the best choice first; at most 8 entries. Empty: nothing but time does, if
+	// anything.
+	FreedBy []*Remedy `protobuf:"bytes,6,rep,name=freed_by,json=freedBy,proto3" json:"freed_by,omitempty"`
+	// How many remedies are needed: that number of entries of freed_by, from the first on, is
+	// enough, unless freed_by has fewer.
+	Needed uint32 `protobuf:"varint,7,opt,name=needed,proto3" json:"needed,omitempty"`
+	// The plan of RULE_DEVICE_LIMIT.
+	PlanId string `protobuf:"bytes,8,opt,name=plan_id,json=planId,proto3" json:"plan_id,omitempty"`
+	// The studio of RULE_STUDIO_LIMIT.
+	StudioId      string `protobuf:"bytes,9,opt,name=studio_id,json=studioId,proto3" json:"studio_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RuleViolation) Reset() {
+	*x = RuleViolation{}
+	mi := &file_licensed_v1_license_service_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RuleViolation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RuleViolation) ProtoMessage() {}
+
+func (x *RuleViolation) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_license_service_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RuleViolation.ProtoReflect.Descriptor instead.
+func (*RuleViolation) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *RuleViolation) GetRule() Rule {
+	if x != nil {
+		return x.Rule
+	}
+	return Rule_RULE_UNSPECIFIED
+}
+
+func (x *RuleViolation) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *RuleViolation) GetCurrent() uint32 {
+	if x != nil {
+		return x.Current
+	}
+	return 0
+}
+
+func (x *RuleViolation) GetNextAllowedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NextAllowedAt
+	}
+	return nil
+}
+
+func (x *RuleViolation) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *RuleViolation) GetFreedBy() []*Remedy {
+	if x != nil {
+		return x.FreedBy
+	}
+	return nil
+}
+
+func (x *RuleViolation) GetNeeded() uint32 {
+	if x != nil {
+		return x.Needed
+	}
+	return 0
+}
+
+func (x *RuleViolation) GetPlanId() string {
+	if x != nil {
+		return x.PlanId
+	}
+	return ""
+}
+
+func (x *RuleViolation) GetStudioId() string {
+	if x != nil {
+		return x.StudioId
+	}
+	return ""
+}
+
+// Remedy is something that a customer can end to make a command allowed.
+type Remedy struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	DeviceId string                 `protobuf:"bytes,1,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	// The licence to release. Empty: all active licences on the device end, by their releases or by DeactivateDevice.
+	TitleId       string `protobuf:"bytes,2,opt,name=title_id,json=titleId,proto3" json:"title_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Remedy) Reset() {
+	*x = Remedy{}
+	mi := &file_licensed_v1_license_service_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Remedy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Remedy) ProtoMessage() {}
+
+func (x *Remedy) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_license_service_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Remedy.ProtoReflect.Descriptor instead.
+func (*Remedy) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Remedy) GetDeviceId() string {
+	if x != nil {
+		return x.DeviceId
+	}
+	return ""
+}
+
+func (x *Remedy) GetTitleId() string {
+	if x != nil {
+		return x.TitleId
+	}
+	return ""
+}
+
 // SessionRequest is what a client of a session had to send at one time: as many calls as are ready make the best use of
 // it.
 type SessionRequest struct {
@@ -1815,7 +2010,7 @@ type SessionRequest struct {
 
 func (x *SessionRequest) Reset() {
 	*x = SessionRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[22]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1827,7 +2022,7 @@ func (x *SessionRequest) String() string {
 func (*SessionRequest) ProtoMessage() {}
 
 func (x *SessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[22]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1840,7 +2035,7 @@ func (x *SessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionRequest.ProtoReflect.Descriptor instead.
 func (*SessionRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{22}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SessionRequest) GetCalls() []*SessionCall {
@@ -1887,7 +2082,7 @@ type SessionCall struct {
 
 func (x *SessionCall) Reset() {
 	*x = SessionCall{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[23]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1899,7 +2094,7 @@ func (x *SessionCall) String() string {
 func (*SessionCall) ProtoMessage() {}
 
 func (x *SessionCall) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[23]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1912,7 +2107,7 @@ func (x *SessionCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionCall.ProtoReflect.Descriptor instead.
 func (*SessionCall) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{23}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SessionCall) GetId() uint64 {
@@ -2097,7 +2292,7 @@ type SessionResponse struct {
 
 func (x *SessionResponse) Reset() {
 	*x = SessionResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[24]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2109,7 +2304,7 @@ func (x *SessionResponse) String() string {
 func (*SessionResponse) ProtoMessage() {}
 
 func (x *SessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[24]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2122,7 +2317,7 @@ func (x *SessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionResponse.ProtoReflect.Descriptor instead.
 func (*SessionResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{24}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SessionResponse) GetLimits() *SessionLimits {
@@ -2165,7 +2360,7 @@ type SessionLimits struct {
 
 func (x *SessionLimits) Reset() {
 	*x = SessionLimits{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[25]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2177,7 +2372,7 @@ func (x *SessionLimits) String() string {
 func (*SessionLimits) ProtoMessage() {}
 
 func (x *SessionLimits) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[25]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2190,7 +2385,7 @@ func (x *SessionLimits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionLimits.ProtoReflect.Descriptor instead.
 func (*SessionLimits) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{25}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SessionLimits) GetMaxMessageBytes() uint32 {
@@ -2252,7 +2447,7 @@ type SessionOutcome struct {
 
 func (x *SessionOutcome) Reset() {
 	*x = SessionOutcome{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[26]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2264,7 +2459,7 @@ func (x *SessionOutcome) String() string {
 func (*SessionOutcome) ProtoMessage() {}
 
 func (x *SessionOutcome) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[26]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2277,7 +2472,7 @@ func (x *SessionOutcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionOutcome.ProtoReflect.Descriptor instead.
 func (*SessionOutcome) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{26}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SessionOutcome) GetId() uint64 {
@@ -2598,7 +2793,7 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\fdevice_limit\x18\x02 \x01(\rR\vdeviceLimit\x12\x17\n" +
 	"\aplan_id\x18\x03 \x01(\tR\x06planId\x12\x1a\n" +
 	"\bsequence\x18\x04 \x01(\x04R\bsequence\x12&\n" +
-	"\x0fnext_page_token\x18\x05 \x01(\tR\rnextPageToken\"\xf8\x01\n" +
+	"\x0fnext_page_token\x18\x05 \x01(\tR\rnextPageToken\"\xd6\x02\n" +
 	"\aRefusal\x12%\n" +
 	"\x04rule\x18\x01 \x01(\x0e2\x11.licensed.v1.RuleR\x04rule\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\rR\x05limit\x12\x18\n" +
@@ -2606,7 +2801,25 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\x0fnext_allowed_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\rnextAllowedAt\x12\x18\n" +
 	"\amessage\x18\x05 \x01(\tR\amessage\x12\x1a\n" +
 	"\bsequence\x18\x06 \x01(\x04R\bsequence\x12\x1c\n" +
-	"\tduplicate\x18\a \x01(\bR\tduplicate\"\\\n" +
+	"\tduplicate\x18\a \x01(\bR\tduplicate\x12:\n" +
+	"\n" +
+	"violations\x18\b \x03(\v2\x1a.licensed.v1.RuleViolationR\n" +
+	"violations\x12 \n" +
+	"\fcan_be_freed\x18\t \x01(\bR\n" +
+	"canBeFreed\"\xc2\x02\n" +
+	"\rRuleViolation\x12%\n" +
+	"\x04rule\x18\x01 \x01(\x0e2\x11.licensed.v1.RuleR\x04rule\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\rR\x05limit\x12\x18\n" +
+	"\acurrent\x18\x03 \x01(\rR\acurrent\x12B\n" +
+	"\x0fnext_allowed_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\rnextAllowedAt\x12\x18\n" +
+	"\amessage\x18\x05 \x01(\tR\amessage\x12.\n" +
+	"\bfreed_by\x18\x06 \x03(\v2\x13.licensed.v1.RemedyR\afreedBy\x12\x16\n" +
+	"\x06needed\x18\a \x01(\rR\x06needed\x12\x17\n" +
+	"\aplan_id\x18\b \x01(\tR\x06planId\x12\x1b\n" +
+	"\tstudio_id\x18\t \x01(\tR\bstudioId\"@\n" +
+	"\x06Remedy\x12\x1b\n" +
+	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12\x19\n" +
+	"\btitle_id\x18\x02 \x01(\tR\atitleId\"\\\n" +
 	"\x0eSessionRequest\x12.\n" +
 	"\x05calls\x18\x01 \x03(\v2\x18.licensed.v1.SessionCallR\x05calls\x12\x1a\n" +
 	"\bcanceled\x18\x02 \x03(\x04R\bcanceled\"\xa8\x06\n" +
@@ -2694,7 +2907,7 @@ func file_licensed_v1_license_service_proto_rawDescGZIP() []byte {
 }
 
 var file_licensed_v1_license_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_licensed_v1_license_service_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_licensed_v1_license_service_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_licensed_v1_license_service_proto_goTypes = []any{
 	(Rule)(0),                        // 0: licensed.v1.Rule
 	(*License)(nil),                  // 1: licensed.v1.License
@@ -2719,86 +2932,92 @@ var file_licensed_v1_license_service_proto_goTypes = []any{
 	(*Device)(nil),                   // 20: licensed.v1.Device
 	(*ListDevicesResponse)(nil),      // 21: licensed.v1.ListDevicesResponse
 	(*Refusal)(nil),                  // 22: licensed.v1.Refusal
-	(*SessionRequest)(nil),           // 23: licensed.v1.SessionRequest
-	(*SessionCall)(nil),              // 24: licensed.v1.SessionCall
-	(*SessionResponse)(nil),          // 25: licensed.v1.SessionResponse
-	(*SessionLimits)(nil),            // 26: licensed.v1.SessionLimits
-	(*SessionOutcome)(nil),           // 27: licensed.v1.SessionOutcome
-	(*timestamppb.Timestamp)(nil),    // 28: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),      // 29: google.protobuf.Duration
-	(*status.Status)(nil),            // 30: google.rpc.Status
+	(*RuleViolation)(nil),            // 23: licensed.v1.RuleViolation
+	(*Remedy)(nil),                   // 24: licensed.v1.Remedy
+	(*SessionRequest)(nil),           // 25: licensed.v1.SessionRequest
+	(*SessionCall)(nil),              // 26: licensed.v1.SessionCall
+	(*SessionResponse)(nil),          // 27: licensed.v1.SessionResponse
+	(*SessionLimits)(nil),            // 28: licensed.v1.SessionLimits
+	(*SessionOutcome)(nil),           // 29: licensed.v1.SessionOutcome
+	(*timestamppb.Timestamp)(nil),    // 30: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),      // 31: google.protobuf.Duration
+	(*status.Status)(nil),            // 32: google.rpc.Status
 }
 var file_licensed_v1_license_service_proto_depIdxs = []int32{
-	28, // 0: licensed.v1.License.acquired_at:type_name -> google.protobuf.Timestamp
-	28, // 1: licensed.v1.License.expires_at:type_name -> google.protobuf.Timestamp
-	28, // 2: licensed.v1.AcquireLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
+	30, // 0: licensed.v1.License.acquired_at:type_name -> google.protobuf.Timestamp
+	30, // 1: licensed.v1.License.expires_at:type_name -> google.protobuf.Timestamp
+	30, // 2: licensed.v1.AcquireLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
 	1,  // 3: licensed.v1.AcquireLicenseResponse.license:type_name -> licensed.v1.License
-	28, // 4: licensed.v1.RenewLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
+	30, // 4: licensed.v1.RenewLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
 	1,  // 5: licensed.v1.RenewLicenseResponse.license:type_name -> licensed.v1.License
-	28, // 6: licensed.v1.ReleaseLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
+	30, // 6: licensed.v1.ReleaseLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
 	1,  // 7: licensed.v1.ReleaseLicenseResponse.license:type_name -> licensed.v1.License
-	28, // 8: licensed.v1.RecordPlaybackRequest.issued_at:type_name -> google.protobuf.Timestamp
+	30, // 8: licensed.v1.RecordPlaybackRequest.issued_at:type_name -> google.protobuf.Timestamp
 	1,  // 9: licensed.v1.RecordPlaybackResponse.license:type_name -> licensed.v1.License
-	28, // 10: licensed.v1.DeactivateDeviceRequest.issued_at:type_name -> google.protobuf.Timestamp
-	28, // 11: licensed.v1.ChangePlanRequest.issued_at:type_name -> google.protobuf.Timestamp
+	30, // 10: licensed.v1.DeactivateDeviceRequest.issued_at:type_name -> google.protobuf.Timestamp
+	30, // 11: licensed.v1.ChangePlanRequest.issued_at:type_name -> google.protobuf.Timestamp
 	1,  // 12: licensed.v1.ListLicensesResponse.licenses:type_name -> licensed.v1.License
-	28, // 13: licensed.v1.ListDownloadsRequest.since:type_name -> google.protobuf.Timestamp
-	28, // 14: licensed.v1.Download.at:type_name -> google.protobuf.Timestamp
+	30, // 13: licensed.v1.ListDownloadsRequest.since:type_name -> google.protobuf.Timestamp
+	30, // 14: licensed.v1.Download.at:type_name -> google.protobuf.Timestamp
 	17, // 15: licensed.v1.ListDownloadsResponse.downloads:type_name -> licensed.v1.Download
-	28, // 16: licensed.v1.ListDownloadsResponse.next_allowed_at:type_name -> google.protobuf.Timestamp
-	28, // 17: licensed.v1.Device.last_download_at:type_name -> google.protobuf.Timestamp
+	30, // 16: licensed.v1.ListDownloadsResponse.next_allowed_at:type_name -> google.protobuf.Timestamp
+	30, // 17: licensed.v1.Device.last_download_at:type_name -> google.protobuf.Timestamp
 	20, // 18: licensed.v1.ListDevicesResponse.devices:type_name -> licensed.v1.Device
 	0,  // 19: licensed.v1.Refusal.rule:type_name -> licensed.v1.Rule
-	28, // 20: licensed.v1.Refusal.next_allowed_at:type_name -> google.protobuf.Timestamp
-	24, // 21: licensed.v1.SessionRequest.calls:type_name -> licensed.v1.SessionCall
-	29, // 22: licensed.v1.SessionCall.timeout:type_name -> google.protobuf.Duration
-	2,  // 23: licensed.v1.SessionCall.acquire_license:type_name -> licensed.v1.AcquireLicenseRequest
-	4,  // 24: licensed.v1.SessionCall.renew_license:type_name -> licensed.v1.RenewLicenseRequest
-	6,  // 25: licensed.v1.SessionCall.release_license:type_name -> licensed.v1.ReleaseLicenseRequest
-	8,  // 26: licensed.v1.SessionCall.record_playback:type_name -> licensed.v1.RecordPlaybackRequest
-	10, // 27: licensed.v1.SessionCall.deactivate_device:type_name -> licensed.v1.DeactivateDeviceRequest
-	12, // 28: licensed.v1.SessionCall.change_plan:type_name -> licensed.v1.ChangePlanRequest
-	14, // 29: licensed.v1.SessionCall.list_licenses:type_name -> licensed.v1.ListLicensesRequest
-	16, // 30: licensed.v1.SessionCall.list_downloads:type_name -> licensed.v1.ListDownloadsRequest
-	19, // 31: licensed.v1.SessionCall.list_devices:type_name -> licensed.v1.ListDevicesRequest
-	26, // 32: licensed.v1.SessionResponse.limits:type_name -> licensed.v1.SessionLimits
-	27, // 33: licensed.v1.SessionResponse.outcomes:type_name -> licensed.v1.SessionOutcome
-	29, // 34: licensed.v1.SessionLimits.max_timeout:type_name -> google.protobuf.Duration
-	30, // 35: licensed.v1.SessionOutcome.error:type_name -> google.rpc.Status
-	3,  // 36: licensed.v1.SessionOutcome.acquire_license:type_name -> licensed.v1.AcquireLicenseResponse
-	5,  // 37: licensed.v1.SessionOutcome.renew_license:type_name -> licensed.v1.RenewLicenseResponse
-	7,  // 38: licensed.v1.SessionOutcome.release_license:type_name -> licensed.v1.ReleaseLicenseResponse
-	9,  // 39: licensed.v1.SessionOutcome.record_playback:type_name -> licensed.v1.RecordPlaybackResponse
-	11, // 40: licensed.v1.SessionOutcome.deactivate_device:type_name -> licensed.v1.DeactivateDeviceResponse
-	13, // 41: licensed.v1.SessionOutcome.change_plan:type_name -> licensed.v1.ChangePlanResponse
-	15, // 42: licensed.v1.SessionOutcome.list_licenses:type_name -> licensed.v1.ListLicensesResponse
-	18, // 43: licensed.v1.SessionOutcome.list_downloads:type_name -> licensed.v1.ListDownloadsResponse
-	21, // 44: licensed.v1.SessionOutcome.list_devices:type_name -> licensed.v1.ListDevicesResponse
-	2,  // 45: licensed.v1.LicenseService.AcquireLicense:input_type -> licensed.v1.AcquireLicenseRequest
-	4,  // 46: licensed.v1.LicenseService.RenewLicense:input_type -> licensed.v1.RenewLicenseRequest
-	6,  // 47: licensed.v1.LicenseService.ReleaseLicense:input_type -> licensed.v1.ReleaseLicenseRequest
-	8,  // 48: licensed.v1.LicenseService.RecordPlayback:input_type -> licensed.v1.RecordPlaybackRequest
-	10, // 49: licensed.v1.LicenseService.DeactivateDevice:input_type -> licensed.v1.DeactivateDeviceRequest
-	12, // 50: licensed.v1.LicenseService.ChangePlan:input_type -> licensed.v1.ChangePlanRequest
-	14, // 51: licensed.v1.LicenseService.ListLicenses:input_type -> licensed.v1.ListLicensesRequest
-	16, // 52: licensed.v1.LicenseService.ListDownloads:input_type -> licensed.v1.ListDownloadsRequest
-	19, // 53: licensed.v1.LicenseService.ListDevices:input_type -> licensed.v1.ListDevicesRequest
-	23, // 54: licensed.v1.LicenseService.Session:input_type -> licensed.v1.SessionRequest
-	3,  // 55: licensed.v1.LicenseService.AcquireLicense:output_type -> licensed.v1.AcquireLicenseResponse
-	5,  // 56: licensed.v1.LicenseService.RenewLicense:output_type -> licensed.v1.RenewLicenseResponse
-	7,  // 57: licensed.v1.LicenseService.ReleaseLicense:output_type -> licensed.v1.ReleaseLicenseResponse
-	9,  // 58: licensed.v1.LicenseService.RecordPlayback:output_type -> licensed.v1.RecordPlaybackResponse
-	11, // 59: licensed.v1.LicenseService.DeactivateDevice:output_type -> licensed.v1.DeactivateDeviceResponse
-	13, // 60: licensed.v1.LicenseService.ChangePlan:output_type -> licensed.v1.ChangePlanResponse
-	15, // 61: licensed.v1.LicenseService.ListLicenses:output_type -> licensed.v1.ListLicensesResponse
-	18, // 62: licensed.v1.LicenseService.ListDownloads:output_type -> licensed.v1.ListDownloadsResponse
-	21, // 63: licensed.v1.LicenseService.ListDevices:output_type -> licensed.v1.ListDevicesResponse
-	25, // 64: licensed.v1.LicenseService.Session:output_type -> licensed.v1.SessionResponse
-	55, // [55:65] is the sub-list for method output_type
-	45, // [45:55] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	30, // 20: licensed.v1.Refusal.next_allowed_at:type_name -> google.protobuf.Timestamp
+	23, // 21: licensed.v1.Refusal.violations:type_name -> licensed.v1.RuleViolation
+	0,  // 22: licensed.v1.RuleViolation.rule:type_name -> licensed.v1.Rule
+	30, // 23: licensed.v1.RuleViolation.next_allowed_at:type_name -> google.protobuf.Timestamp
+	24, // 24: licensed.v1.RuleViolation.freed_by:type_name -> licensed.v1.Remedy
+	26, // 25: licensed.v1.SessionRequest.calls:type_name -> licensed.v1.SessionCall
+	31, // 26: licensed.v1.SessionCall.timeout:type_name -> google.protobuf.Duration
+	2,  // 27: licensed.v1.SessionCall.acquire_license:type_name -> licensed.v1.AcquireLicenseRequest
+	4,  // 28: licensed.v1.SessionCall.renew_license:type_name -> licensed.v1.RenewLicenseRequest
+	6,  // 29: licensed.v1.SessionCall.release_license:type_name -> licensed.v1.ReleaseLicenseRequest
+	8,  // 30: licensed.v1.SessionCall.record_playback:type_name -> licensed.v1.RecordPlaybackRequest
+	10, // 31: licensed.v1.SessionCall.deactivate_device:type_name -> licensed.v1.DeactivateDeviceRequest
+	12, // 32: licensed.v1.SessionCall.change_plan:type_name -> licensed.v1.ChangePlanRequest
+	14, // 33: licensed.v1.SessionCall.list_licenses:type_name -> licensed.v1.ListLicensesRequest
+	16, // 34: licensed.v1.SessionCall.list_downloads:type_name -> licensed.v1.ListDownloadsRequest
+	19, // 35: licensed.v1.SessionCall.list_devices:type_name -> licensed.v1.ListDevicesRequest
+	28, // 36: licensed.v1.SessionResponse.limits:type_name -> licensed.v1.SessionLimits
+	29, // 37: licensed.v1.SessionResponse.outcomes:type_name -> licensed.v1.SessionOutcome
+	31, // 38: licensed.v1.SessionLimits.max_timeout:type_name -> google.protobuf.Duration
+	32, // 39: licensed.v1.SessionOutcome.error:type_name -> google.rpc.Status
+	3,  // 40: licensed.v1.SessionOutcome.acquire_license:type_name -> licensed.v1.AcquireLicenseResponse
+	5,  // 41: licensed.v1.SessionOutcome.renew_license:type_name -> licensed.v1.RenewLicenseResponse
+	7,  // 42: licensed.v1.SessionOutcome.release_license:type_name -> licensed.v1.ReleaseLicenseResponse
+	9,  // 43: licensed.v1.SessionOutcome.record_playback:type_name -> licensed.v1.RecordPlaybackResponse
+	11, // 44: licensed.v1.SessionOutcome.deactivate_device:type_name -> licensed.v1.DeactivateDeviceResponse
+	13, // 45: licensed.v1.SessionOutcome.change_plan:type_name -> licensed.v1.ChangePlanResponse
+	15, // 46: licensed.v1.SessionOutcome.list_licenses:type_name -> licensed.v1.ListLicensesResponse
+	18, // 47: licensed.v1.SessionOutcome.list_downloads:type_name -> licensed.v1.ListDownloadsResponse
+	21, // 48: licensed.v1.SessionOutcome.list_devices:type_name -> licensed.v1.ListDevicesResponse
+	2,  // 49: licensed.v1.LicenseService.AcquireLicense:input_type -> licensed.v1.AcquireLicenseRequest
+	4,  // 50: licensed.v1.LicenseService.RenewLicense:input_type -> licensed.v1.RenewLicenseRequest
+	6,  // 51: licensed.v1.LicenseService.ReleaseLicense:input_type -> licensed.v1.ReleaseLicenseRequest
+	8,  // 52: licensed.v1.LicenseService.RecordPlayback:input_type -> licensed.v1.RecordPlaybackRequest
+	10, // 53: licensed.v1.LicenseService.DeactivateDevice:input_type -> licensed.v1.DeactivateDeviceRequest
+	12, // 54: licensed.v1.LicenseService.ChangePlan:input_type -> licensed.v1.ChangePlanRequest
+	14, // 55: licensed.v1.LicenseService.ListLicenses:input_type -> licensed.v1.ListLicensesRequest
+	16, // 56: licensed.v1.LicenseService.ListDownloads:input_type -> licensed.v1.ListDownloadsRequest
+	19, // 57: licensed.v1.LicenseService.ListDevices:input_type -> licensed.v1.ListDevicesRequest
+	25, // 58: licensed.v1.LicenseService.Session:input_type -> licensed.v1.SessionRequest
+	3,  // 59: licensed.v1.LicenseService.AcquireLicense:output_type -> licensed.v1.AcquireLicenseResponse
+	5,  // 60: licensed.v1.LicenseService.RenewLicense:output_type -> licensed.v1.RenewLicenseResponse
+	7,  // 61: licensed.v1.LicenseService.ReleaseLicense:output_type -> licensed.v1.ReleaseLicenseResponse
+	9,  // 62: licensed.v1.LicenseService.RecordPlayback:output_type -> licensed.v1.RecordPlaybackResponse
+	11, // 63: licensed.v1.LicenseService.DeactivateDevice:output_type -> licensed.v1.DeactivateDeviceResponse
+	13, // 64: licensed.v1.LicenseService.ChangePlan:output_type -> licensed.v1.ChangePlanResponse
+	15, // 65: licensed.v1.LicenseService.ListLicenses:output_type -> licensed.v1.ListLicensesResponse
+	18, // 66: licensed.v1.LicenseService.ListDownloads:output_type -> licensed.v1.ListDownloadsResponse
+	21, // 67: licensed.v1.LicenseService.ListDevices:output_type -> licensed.v1.ListDevicesResponse
+	27, // 68: licensed.v1.LicenseService.Session:output_type -> licensed.v1.SessionResponse
+	59, // [59:69] is the sub-list for method output_type
+	49, // [49:59] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_license_service_proto_init() }
@@ -2807,7 +3026,7 @@ func file_licensed_v1_license_service_proto_init() {
 		return
 	}
 	file_licensed_v1_license_service_proto_msgTypes[17].OneofWrappers = []any{}
-	file_licensed_v1_license_service_proto_msgTypes[23].OneofWrappers = []any{
+	file_licensed_v1_license_service_proto_msgTypes[25].OneofWrappers = []any{
 		(*SessionCall_AcquireLicense)(nil),
 		(*SessionCall_RenewLicense)(nil),
 		(*SessionCall_ReleaseLicense)(nil),
@@ -2818,7 +3037,7 @@ func file_licensed_v1_license_service_proto_init() {
 		(*SessionCall_ListDownloads)(nil),
 		(*SessionCall_ListDevices)(nil),
 	}
-	file_licensed_v1_license_service_proto_msgTypes[26].OneofWrappers = []any{
+	file_licensed_v1_license_service_proto_msgTypes[28].OneofWrappers = []any{
 		(*SessionOutcome_Error)(nil),
 		(*SessionOutcome_AcquireLicense)(nil),
 		(*SessionOutcome_RenewLicense)(nil),
@@ -2836,7 +3055,7 @@ func file_licensed_v1_license_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_licensed_v1_license_service_proto_rawDesc), len(file_licensed_v1_license_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   27,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

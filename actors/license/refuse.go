@@ -1,0 +1,313 @@
+package license
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"licensed/actors/license/policy"
+	"licensed/messages/licensedv1"
+)
+
+// maxFreedBy is the number of remedies that a refusal names for a rule. The outcome of the command, which is
+// remembered, has them as well.
+const maxFreedBy = 8
+
+// refuse records a refusal in an event that names the command. The check is nil where time changes nothing.
+func (d *decider) refuse(r refusal, e *licensedv1.CommandRefused, check func(view) refusal) {
+	first := &r[0]
+	e.Rule, e.Limit, e.Current = first.rule, first.limit, first.current
+	e.StudioId, e.YearlyCounts = first.studio, licensedv1.YearlyCounts(first.counts)
+	broken := make([]*licensedv1.BrokenRule, len(r))
+	for i := range r {
+		broken[i] = d.broken(&r[i], e, check)
+	}
+	if first.plan != "" {
+		e.PlanId = first.plan
+	}
+	if check != nil {
+		e.NextAllowedAtMs = d.nextAllowed(e, broken, check)
+	}
+	// The event has said all of a single rule without a count.
+	if len(r) > 1 || timely(first.rule) {
+		e.Broken = broken
+	}
+	d.add(customer, d.state.order, e)
+	d.decision.Refused = true
+}
+
+// broken records one rule of a refusal: its figures, its own time, and what would end the violation.
+func (d *decider) broken(
+	r *violation, e *licensedv1.CommandRefused, check func(view) refusal,
+) *licensedv1.BrokenRule {
+	b := &licensedv1.BrokenRule{
+		Rule: r.rule, Limit: r.limit, Current: r.current, PlanId: r.plan, StudioId: r.studio,
+		YearlyCounts: licensedv1.YearlyCounts(r.counts),
+	}
+	if check == nil {
+		return b
+	}
+	for _, at := range d.turns(r.rule, e) {
+		later := check(view{now: at, policy: d.policy, state: d.state})
+		if later.final() {
+			break
+		}
+		if !later.has(r.rule) {
+			b.NextAllowedAtMs = at
+			break
+		}
+	}
+	if remedies, needed := d.remedies(r, e.DeviceId); needed > 0 && needed <= len(remedies) {
+		b.FreedBy, b.Needed = remedies[:min(len(remedies), maxFreedBy)], uint32(needed)
+	}
+	return b
+}
+
+// timely reports whether a rule's refusal may end by the passing of time.
+func timely(rule licensedv1.Rule) bool {
+	switch rule {
+	case licensedv1.Rule_RULE_DEVICE_LIMIT, licensedv1.Rule_RULE_STUDIO_LIMIT,
+		licensedv1.Rule_RULE_YEARLY_LIMIT, licensedv1.Rule_RULE_DEACTIVATION_LIMIT,
+		licensedv1.Rule_RULE_REMEMBERED_LIMIT:
+		return true
+	default:
+		return false
+	}
+}
+
+// final reports whether a rule says no after which no other is asked: what the command is about does not exist (any
+// more), and the passing of time does not bring it back.
+func (r refusal) final() bool {
+	return len(r) == 1 && !timely(r[0].rule)
+}
+
+// turns returns the times after now, in order, at which a rule may begin to say yes if nothing happens meanwhile: a
+// licence expires, or something counted leaves the window.
+func (d *decider) turns(rule licensedv1.Rule, e *licensedv1.CommandRefused) []int64 {
+	var times []int64
+	switch rule {
+	case licensedv1.Rule_RULE_DEVICE_LIMIT, licensedv1.Rule_RULE_STUDIO_LIMIT:
+		for i := range d.state.licenses {
+			if l := &d.state.licenses[i]; l.active(d.now) {
+				times = append(times, l.expires)
+			}
+		}
+	case licensedv1.Rule_RULE_YEARLY_LIMIT:
+		// Each use leaves the window of a year by itself.
+		d.eachUse(d.state.title(e.GetTitleId()), func(_ *license, u use) { times = append(times, u.at()+window) })
+	case licensedv1.Rule_RULE_DEACTIVATION_LIMIT:
+		for _, at := range d.state.deactivations {
+			times = append(times, at+window)
+		}
+	case licensedv1.Rule_RULE_REMEMBERED_LIMIT:
+		// Also a licence that is remembered now may be new again by then.
+		times = append(times, d.rememberedUntil(true), d.rememberedUntil(false))
+	}
+	slices.Sort(times)
+	times = slices.Compact(times)
+	for len(times) > 0 && times[0] <= d.now {
+		times = times[1:]
+	}
+	return times
+}
+
+// nextAllowed returns the earliest time after now at which no rule refuses the command if nothing happens meanwhile, or
+// 0. It is not before the time of any of the broken rules, but may be later: another rule may begin to say no.
+func (d *decider) nextAllowed(
+	e *licensedv1.CommandRefused, broken []*licensedv1.BrokenRule, check func(view) refusal,
+) int64 {
+	var from int64
+	for _, b := range broken {
+		if b.GetNextAllowedAtMs() == 0 {
+			return 0
+		}
+		from = max(from, b.GetNextAllowedAtMs())
+	}
+	var times []int64
+	for _, rule := range []licensedv1.Rule{
+		licensedv1.Rule_RULE_DEVICE_LIMIT, licensedv1.Rule_RULE_YEARLY_LIMIT,
+		licensedv1.Rule_RULE_REMEMBERED_LIMIT, licensedv1.Rule_RULE_DEACTIVATION_LIMIT,
+	} {
+		times = append(times, d.turns(rule, e)...)
+	}
+	slices.Sort(times)
+	for _, at := range slices.Compact(times) {
+		if at < from {
+			continue
+		}
+		if check(view{now: at, policy: d.policy, state: d.state}) == nil {
+			return at
+		}
+	}
+	return 0
+}
+
+// remedies returns what would end a violation, as aggregate ids, the best choice first, and how many of them are needed:
+// the devices used least recently, and the licences that expire first.
+func (d *decider) remedies(r *violation, deviceID string) (ids []string, needed int) {
+	if r.limit == 0 {
+		return nil, 0
+	}
+	switch r.rule {
+	case licensedv1.Rule_RULE_DEVICE_LIMIT:
+		ids = d.devicesBefore(d.state.device(deviceID))
+	case licensedv1.Rule_RULE_STUDIO_LIMIT:
+		ids = d.activeOf(func(l *license) bool { return d.state.studioOf(l) == r.studio })
+	default:
+		return nil, 0
+	}
+	return ids, len(ids) - int(r.limit) + 1
+}
+
+// devicesBefore returns the devices in use that the device limit puts before a device, those used least recently first.
+func (v view) devicesBefore(device int) (ids []string) {
+	s := v.state
+	inUse, _ := v.inUse(make([]bool, len(s.devices)))
+	var before []int
+	for i := range s.devices {
+		if inUse[i] && i != device && (device < 0 || !inUse[device] || s.usedAfter(i, device)) {
+			before = append(before, i)
+		}
+	}
+	slices.SortFunc(before, func(i, j int) int {
+		return cmp.Or(cmp.Compare(s.devices[i].seen, s.devices[j].seen),
+			strings.Compare(s.devices[j].id, s.devices[i].id))
+	})
+	for _, i := range before {
+		ids = append(ids, s.devices[i].id)
+	}
+	return ids
+}
+
+// activeOf returns the active licences that match, those that expire first first.
+func (v view) activeOf(match func(l *license) bool) (ids []string) {
+	s := v.state
+	var found []*license
+	for i := range s.licenses {
+		if l := &s.licenses[i]; l.active(v.now) && match(l) {
+			found = append(found, l)
+		}
+	}
+	id := func(l *license) string { return s.devices[l.device].id + "/" + s.titles[l.title] }
+	slices.SortFunc(found, func(a, b *license) int {
+		return cmp.Or(cmp.Compare(a.expires, b.expires), strings.Compare(id(a), id(b)))
+	})
+	for _, l := range found {
+		ids = append(ids, id(l))
+	}
+	return ids
+}
+
+// RefusalOf returns a recorded refusal in the API's words, without sequence.
+func RefusalOf(e *licensedv1.CommandRefused) *licensedv1.Refusal {
+	r := &licensedv1.Refusal{Rule: e.GetRule(), Limit: e.GetLimit(), Current: e.GetCurrent(), CanBeFreed: true}
+	if e.GetNextAllowedAtMs() != 0 {
+		r.NextAllowedAt = timestamp(e.GetNextAllowedAtMs())
+	}
+	for _, b := range brokenRules(e) {
+		v := &licensedv1.RuleViolation{
+			Rule: b.GetRule(), Limit: b.GetLimit(), Current: b.GetCurrent(), Message: violationWords(e, b),
+			Needed: b.GetNeeded(), StudioId: b.GetStudioId(),
+		}
+		if b.GetRule() == licensedv1.Rule_RULE_DEVICE_LIMIT {
+			v.PlanId = b.GetPlanId()
+		}
+		if b.GetNextAllowedAtMs() != 0 {
+			v.NextAllowedAt = timestamp(b.GetNextAllowedAtMs())
+		}
+		for _, id := range b.GetFreedBy() {
+			device, title, _ := strings.Cut(id, "/")
+			v.FreedBy = append(v.FreedBy, &licensedv1.Remedy{DeviceId: device, TitleId: title})
+		}
+		r.CanBeFreed = r.CanBeFreed && v.GetNeeded() > 0
+		r.Violations = append(r.Violations, v)
+	}
+	r.Message = message(e, r)
+	return r
+}
+
+// brokenRules returns all rules of a refusal. Where only one is recorded, as in the events of earlier releases, its own
+// time is not known.
+func brokenRules(e *licensedv1.CommandRefused) []*licensedv1.BrokenRule {
+	if len(e.GetBroken()) > 0 {
+		return e.GetBroken()
+	}
+	return []*licensedv1.BrokenRule{{
+		Rule: e.GetRule(), Limit: e.GetLimit(), Current: e.GetCurrent(), PlanId: e.GetPlanId(),
+		StudioId: e.GetStudioId(), YearlyCounts: e.GetYearlyCounts(),
+	}}
+}
+
+// message says in words which rules refused a command, from when on it is allowed, and what allows it at once.
+func message(e *licensedv1.CommandRefused, r *licensedv1.Refusal) string {
+	var b strings.Builder
+	broken := brokenRules(e)
+	for i, rule := range broken {
+		if i > 0 {
+			b.WriteString("; ")
+		}
+		b.WriteString(reason(e, rule))
+		if at := rule.GetNextAllowedAtMs(); len(broken) > 1 && at != 0 {
+			b.WriteString(" (until " + instant(at) + ")")
+		}
+		// Advice that helps with one rule only would be in vain.
+		if r.CanBeFreed {
+			b.WriteString(advice(rule))
+		}
+	}
+	if at := e.GetNextAllowedAtMs(); at != 0 {
+		b.WriteString("; possible again from " + instant(at))
+		if len(broken) > 1 && !r.CanBeFreed {
+			b.WriteString(", and no release or removal changes that")
+		}
+	}
+	return b.String()
+}
+
+// violationWords says in words what is true of one rule alone.
+func violationWords(e *licensedv1.CommandRefused, b *licensedv1.BrokenRule) string {
+	text := reason(e, b) + advice(b)
+	if at := b.GetNextAllowedAtMs(); at != 0 {
+		text += "; by this rule possible again from " + instant(at)
+	}
+	return text
+}
+
+// advice says what ends a violation at once, or nothing.
+func advice(b *licensedv1.BrokenRule) string {
+	needed, ids := int(b.GetNeeded()), b.GetFreedBy()
+	if needed == 0 || len(ids) == 0 {
+		return ""
+	}
+	what := "release "
+	if !strings.Contains(ids[0], "/") {
+		what = "release all licences of "
+	}
+	list := strings.Join(ids, ", ")
+	switch {
+	case needed > len(ids):
+		list = fmt.Sprintf("%d, such as %s", needed, list)
+	case needed == 1:
+		list = strings.Join(ids, " or ")
+	case needed < len(ids):
+		list = fmt.Sprintf("%d of %s", needed, list)
+	}
+	return "; to allow it now, " + what + list
+}
+
+// instant writes a time in a message.
+func instant(ms int64) string { return timestamp(ms).AsTime().Format("2006-01-02T15:04:05.999Z") }
+
+// uses names what the yearly limit counted, with the number.
+func uses(b *licensedv1.BrokenRule) string {
+	n := b.GetCurrent()
+	switch policy.Counts(b.GetYearlyCounts()) {
+	case policy.Playbacks:
+		return count(n, "playback", "playbacks")
+	case policy.Both:
+		return count(n, "download or playback", "downloads and playbacks")
+	default:
+		return count(n, "download", "downloads")
+	}
+}
