@@ -12,6 +12,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/proto"
 
+	"licensed/gateway/auth"
 	"licensed/internal/budget"
 	"licensed/messages/licensedv1"
 )
@@ -28,6 +29,8 @@ type call struct {
 	budgets *budgets
 	// The address that the request comes from; none for one of this process.
 	holders []budget.Holder
+	// claims of the caller; nil where the API is open.
+	claims *auth.Claims
 	// decoded says that the request was read and understood as a call.
 	decoded bool
 	// endless says that its duration is the client's doing, and not worth measuring.
@@ -61,6 +64,7 @@ func (c *call) Unwrap() http.ResponseWriter { return c.ResponseWriter }
 
 // route is how requests of a method are admitted.
 type route struct {
+	path    string
 	metrics *methodMetrics
 	// class of the method's requests, and whether it answers with a stream, or carries calls of others.
 	class           *budgets
@@ -71,7 +75,7 @@ type route struct {
 	reply func(proto.Message) int64
 }
 
-// admit bounds what requests use, and measures them. The order is deadline, body, place,
+// admit bounds what requests use, and measures them. The order is deadline, identity, body, place,
 // handler. A request holds a place among those in flight only once its body is here;
 // until then it holds memory of the budget for bodies, so that a client which sends
 // slowly keeps nobody else out. reject writes errors in the protocol of the request.
@@ -96,8 +100,9 @@ func (g *Gateway) admit(next http.Handler, reject *connect.ErrorWriter) http.Han
 		ctx, cancel := withClientDeadline(r, start)
 		defer cancel()
 		defer c.release()
-		body, err := &body{}, error(nil)
-		if !route.session {
+		// Before the body: nothing is read of callers that may not call the method at all.
+		body, err := &body{}, g.identify(ctx, c, r)
+		if err == nil && !route.session {
 			body, err = c.receive(ctx, w, r)
 		}
 		// Before a place is taken: nobody waits for the answer any more.
@@ -189,7 +194,7 @@ func (g *Gateway) refuse(c *call, err error, start time.Time, r *http.Request, r
 		typed = overLimit(exceeded)
 		c.method.observe(typed.Code(), time.Since(start))
 	case errors.As(err, &typed):
-		if typed.Code() == connect.CodeDeadlineExceeded {
+		if _, denied := deniedReasons[reasonOf(typed)]; denied || typed.Code() == connect.CodeDeadlineExceeded {
 			c.method.observe(typed.Code(), time.Since(start))
 			break
 		}
@@ -198,12 +203,28 @@ func (g *Gateway) refuse(c *call, err error, start time.Time, r *http.Request, r
 		c.method.malformed.Inc()
 		typed = connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("read the request: %w; not executed", err))
 	}
+	writeError(c, r, typed, reject)
+}
+
+// writeError answers with an error in the protocol of the request.
+func writeError(w http.ResponseWriter, r *http.Request, err *connect.Error, reject *connect.ErrorWriter) {
+	status := http.StatusTooManyRequests
+	switch err.Code() {
+	case connect.CodeUnauthenticated:
+		status = http.StatusUnauthorized
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	case connect.CodePermissionDenied:
+		status = http.StatusForbidden
+	}
+	if r.ProtoMajor == 1 && status != http.StatusTooManyRequests && r.ContentLength != 0 {
+		w.Header().Set("Connection", "close") // Or the server would wait for the body before it answers.
+	}
 	// A client that speaks none of the protocols of package connect.
 	if !reject.IsSupported(r) {
-		http.Error(c, typed.Message(), http.StatusTooManyRequests)
+		http.Error(w, err.Message(), status)
 		return
 	}
-	_ = reject.Write(c, r, typed)
+	_ = reject.Write(w, r, err)
 }
 
 // overLimit makes the error for a request that met a limit. It names the limit, so that
@@ -248,6 +269,9 @@ func (g *Gateway) intercept(next connect.UnaryFunc) connect.UnaryFunc {
 		}()
 		if ctx.Err() != nil {
 			return nil, expired()
+		}
+		if err := g.authorize(c, req.Any(), req.Header()); err != nil {
+			return nil, err
 		}
 		if err := c.reserve(req.Any()); err != nil {
 			return nil, err

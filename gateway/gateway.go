@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"licensed/actors"
+	"licensed/gateway/auth"
 	"licensed/internal/budget"
 	"licensed/messages/licensedv1/licensedv1connect"
 )
@@ -75,6 +76,11 @@ type Config struct {
 	Registry prometheus.Registerer
 	// Interceptors surround all that the gateway does about a call, the first outermost: traces.
 	Interceptors []connect.Interceptor
+	// Authenticator finds out who calls; nil for an API that is open to all who reach it.
+	Authenticator auth.Authenticator
+	// Authorizer decides what callers may do; nil for the rules of the .proto files. Without an Authenticator it is not
+	// asked.
+	Authorizer auth.Authorizer
 	// Health is what health checks are answered with; the owner of the gateway sets it.
 	Health *Health
 }
@@ -110,6 +116,9 @@ type Gateway struct {
 // New returns a gateway before the aggregates. It panics if the registry has a gateway's metrics already.
 func New(c Config, a Aggregates) *Gateway {
 	g := &Gateway{config: c, aggregates: a, metrics: newMetrics(), limits: newLimits(c.Limits)}
+	if g.config.Authorizer == nil {
+		g.config.Authorizer = auth.NewTable()
+	}
 	g.routes = g.newRoutes()
 	g.followed.streams = make(map[string]map[chan struct{}]struct{})
 	g.stopping, g.stop = context.WithCancel(context.Background())
@@ -125,7 +134,7 @@ func (g *Gateway) newRoutes() map[string]*route {
 	routes := make(map[string]*route)
 	for path, m := range g.metrics.methods {
 		r := &route{
-			metrics: m, class: &g.limits.customers, body: MaxBodyBytes, reply: replyEstimates[m.name],
+			path: path, metrics: m, class: &g.limits.customers, body: MaxBodyBytes, reply: replyEstimates[m.name],
 			stream: m.stream, session: path == licensedv1connect.LicenseServiceSessionProcedure,
 		}
 		// Requests of operators have budgets of their own, so that customers cannot keep
@@ -169,10 +178,11 @@ func (g *Gateway) Handler() http.Handler {
 	path, health := grpchealth.NewHandler(g.config.Health, options...)
 	other(path, health, g.limits.operators.requests)
 	reflector := grpcreflect.NewStaticReflector(names...)
+	reject := connect.NewErrorWriter(options...)
 	path, reflection := grpcreflect.NewHandlerV1(reflector, options...)
-	other(path, reflection, g.limits.customers.streams)
+	other(path, g.identified(reflection, reject), g.limits.customers.streams)
 	path, reflection = grpcreflect.NewHandlerV1Alpha(reflector, options...)
-	other(path, reflection, g.limits.customers.streams)
+	other(path, g.identified(reflection, reject), g.limits.customers.streams)
 	g.config.Health.mount(mux)
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintf(w, "licensed: POST JSON to /%s/METHOD, or use gRPC (server reflection is on).\n",

@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"licensed/gateway/auth"
 	"licensed/messages/licensedv1"
 )
 
@@ -24,6 +25,7 @@ type metrics struct {
 	cut        *prometheus.CounterVec
 	duplicates *prometheus.CounterVec
 	refusals   *prometheus.CounterVec
+	denied     *prometheus.CounterVec
 	panics     prometheus.Counter
 	sessions   prometheus.Gauge
 	ends       *prometheus.CounterVec // of sessions, by code
@@ -69,6 +71,11 @@ func newMetrics() *metrics {
 			Name: "licensed_gateway_refusals_total",
 			Help: "Commands refused, by rule.",
 		}, []string{"rule"}),
+		denied: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "licensed_gateway_denied_total",
+			Help: "Requests denied, by reason: the credentials are wrong (missing, unknown, forged, expired, ...), " +
+				"or the caller may not do this (not_allowed, other_customer, reason_required).",
+		}, []string{"reason"}),
 		panics: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "licensed_gateway_panics_total",
 			Help: "Panics while a request was handled.",
@@ -95,6 +102,12 @@ func (m *metrics) resolve() {
 		licensedv1.File_licensed_v1_admin_service_proto,
 	} {
 		m.resolveService(file.Services().Get(0))
+	}
+	for _, kind := range auth.Kinds {
+		m.denied.WithLabelValues(string(kind))
+	}
+	for _, denial := range auth.Denials {
+		m.denied.WithLabelValues(string(denial))
 	}
 	for number, name := range licensedv1.Rule_name {
 		m.rules[licensedv1.Rule(number)] = m.refusals.WithLabelValues(name)
@@ -123,7 +136,7 @@ func (m *metrics) resolveService(service protoreflect.ServiceDescriptor) {
 // requests and followers.
 func (m *metrics) collectors(inFlight, followers func() float64) []prometheus.Collector {
 	return []prometheus.Collector{
-		m.duration, m.malformed, m.cut, m.duplicates, m.refusals, m.panics, m.sessions, m.ends,
+		m.duration, m.malformed, m.cut, m.duplicates, m.refusals, m.denied, m.panics, m.sessions, m.ends,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "licensed_gateway_requests_in_flight",
 			Help: "Requests that were admitted and not yet replied to.",

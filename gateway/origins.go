@@ -10,6 +10,8 @@ import (
 
 	connectcors "connectrpc.com/cors"
 	"github.com/rs/cors"
+
+	"licensed/gateway/auth"
 )
 
 // preflightAge is the time for which a browser remembers what an origin may do; browsers cap it at two hours.
@@ -26,7 +28,7 @@ func CrossOrigin(h http.Handler, origins []string) http.Handler {
 	return cors.New(cors.Options{
 		AllowedOrigins: origins,
 		AllowedMethods: connectcors.AllowedMethods(),
-		AllowedHeaders: append(connectcors.AllowedHeaders(), "Traceparent"),
+		AllowedHeaders: append(connectcors.AllowedHeaders(), "Traceparent", "Authorization", auth.ReasonHeader),
 		ExposedHeaders: append(connectcors.ExposedHeaders(), "Retry-After"),
 		MaxAge:         int(preflightAge.Seconds()),
 	}).Handler(h)

@@ -218,6 +218,11 @@ func (s *service) Session(
 	defer x.withdraw()
 	disarm := context.AfterFunc(s.stopping, x.goAway)
 	defer disarm()
+	if c.claims != nil && !c.claims.Expiry.IsZero() {
+		// In time for the client to continue with new credentials, so that no call fails.
+		expires := time.AfterFunc(c.claims.Expiry.Sub(s.config.Now())-2*awayTime, x.goAway)
+		defer expires.Stop()
+	}
 	s.metrics.sessions.Inc()
 	written := make(chan struct{})
 	go func() {
@@ -351,7 +356,7 @@ func (x *session) cancel(ids []uint64) {
 // start admits a call and has it executed. An error ends the session.
 func (x *session) start(c *licensedv1.SessionCall, arrived time.Time) error {
 	o := &outcome{
-		call:           call{holders: x.call.holders, budgets: x.call.budgets},
+		call:           call{holders: x.call.holders, budgets: x.call.budgets, claims: x.call.claims},
 		SessionOutcome: &licensedv1.SessionOutcome{Id: c.Id}, size: int64(proto.Size(c)),
 	}
 	m, request := x.methods.of(c)
@@ -622,7 +627,7 @@ func (x *session) slow() {
 	x.expectReader(lastWords)
 }
 
-// goAway tells the client that the gateway stops, and ends the session soon.
+// goAway tells the client that the gateway stops, or that its credentials expire, and ends the session soon.
 func (x *session) goAway() {
 	x.mu.Lock()
 	x.away = true
@@ -632,7 +637,8 @@ func (x *session) goAway() {
 		x.mu.Lock()
 		defer x.mu.Unlock()
 		x.end(apiError(connect.CodeUnavailable, licensedv1.ReasonNotExecuted,
-			"the gateway stops; calls without an outcome were not executed, repeat them at another gateway"))
+			"the gateway stops, or the credentials expire; calls without an outcome were not executed, repeat them "+
+				"in a session at another gateway"))
 		if x.deaf == nil {
 			x.expectReader(x.config.MaxDeadline + lastWords)
 		}

@@ -52,13 +52,19 @@ func (i interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) con
 		_ = control.SetWriteDeadline(time.Time{})
 		client := ctx
 		leave := func() {}
+		ctx, end := i.untilExpiry(ctx, c)
+		defer end()
 		if !c.route.session { // Its calls are answered first.
-			ctx, leave = i.untilStop(client, control)
+			ctx, leave = i.untilStop(ctx, control)
+			conn = authorizedConn{conn, i.Gateway, c}
 		}
 		defer func() {
 			leave()
 			if p := recover(); p != nil {
 				err = i.panicked(c, p)
+			}
+			if err != nil && errors.Is(context.Cause(ctx), errCredentialsExpired) {
+				err = i.denied(errCredentialsExpired)
 			}
 			canceled := errors.Is(err, context.Canceled) || connect.CodeOf(err) == connect.CodeCanceled
 			if canceled && errors.Is(context.Cause(ctx), errStops) {

@@ -167,8 +167,8 @@ var rules = []rule{
 		why:  "what people see and do there must be what every client can, and pass the same checks",
 		from: []string{"licensed/gateway/dashboard"}, tests: true,
 		deny: everything, allow: []string{
-			"licensed/gateway/dashboard", "licensed/messages/...", "licensed/internal/clusterrates",
-			"licensed/internal/historyjson",
+			"licensed/gateway/auth", "licensed/gateway/dashboard", "licensed/messages/...",
+			"licensed/internal/clusterrates", "licensed/internal/historyjson",
 		},
 	},
 	{

@@ -1653,7 +1653,7 @@ var File_licensed_v1_admin_service_proto protoreflect.FileDescriptor
 
 const file_licensed_v1_admin_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1flicensed/v1/admin_service.proto\x12\vlicensed.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a licensed/v1/cluster_status.proto\"&\n" +
+	"\x1flicensed/v1/admin_service.proto\x12\vlicensed.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18licensed/v1/access.proto\x1a licensed/v1/cluster_status.proto\"&\n" +
 	"\x10DrainNodeRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x13\n" +
 	"\x11DrainNodeResponse\"(\n" +
@@ -1783,19 +1783,31 @@ const file_licensed_v1_admin_service_proto_rawDesc = "" +
 	"\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSEVERITY_NOTE\x10\x01\x12\x14\n" +
 	"\x10SEVERITY_WARNING\x10\x02\x12\x12\n" +
-	"\x0eSEVERITY_ERROR\x10\x032\xe8\x06\n" +
-	"\fAdminService\x12D\n" +
-	"\aGetNode\x12\x1b.licensed.v1.GetNodeRequest\x1a\x1c.licensed.v1.GetNodeResponse\x12M\n" +
+	"\x0eSEVERITY_ERROR\x10\x032\xca\a\n" +
+	"\fAdminService\x12P\n" +
+	"\aGetNode\x12\x1b.licensed.v1.GetNodeRequest\x1a\x1c.licensed.v1.GetNodeResponse\"\n" +
+	"\x8a\xcf\x18\x06\n" +
+	"\x04\x03\x04\x05\a\x12Y\n" +
 	"\n" +
-	"GetCluster\x12\x1e.licensed.v1.GetClusterRequest\x1a\x1f.licensed.v1.GetClusterResponse\x12J\n" +
-	"\tDrainNode\x12\x1d.licensed.v1.DrainNodeRequest\x1a\x1e.licensed.v1.DrainNodeResponse\x12P\n" +
-	"\vUndrainNode\x12\x1f.licensed.v1.UndrainNodeRequest\x1a .licensed.v1.UndrainNodeResponse\x12V\n" +
-	"\rListCustomers\x12!.licensed.v1.ListCustomersRequest\x1a\".licensed.v1.ListCustomersResponse\x12b\n" +
-	"\x11PassivateCustomer\x12%.licensed.v1.PassivateCustomerRequest\x1a&.licensed.v1.PassivateCustomerResponse\x12\\\n" +
-	"\x0fArchiveCustomer\x12#.licensed.v1.ArchiveCustomerRequest\x1a$.licensed.v1.ArchiveCustomerResponse\x12[\n" +
-	"\x0eVerifyCustomer\x12\".licensed.v1.VerifyCustomerRequest\x1a#.licensed.v1.VerifyCustomerResponse0\x01\x12Y\n" +
-	"\x0eImportCustomer\x12\".licensed.v1.ImportCustomerRequest\x1a#.licensed.v1.ImportCustomerResponse\x12S\n" +
-	"\fReloadPolicy\x12 .licensed.v1.ReloadPolicyRequest\x1a!.licensed.v1.ReloadPolicyResponseB\x1eZ\x1clicensed/messages/licensedv1b\x06proto3"
+	"GetCluster\x12\x1e.licensed.v1.GetClusterRequest\x1a\x1f.licensed.v1.GetClusterResponse\"\n" +
+	"\x8a\xcf\x18\x06\n" +
+	"\x04\x03\x04\x05\a\x12S\n" +
+	"\tDrainNode\x12\x1d.licensed.v1.DrainNodeRequest\x1a\x1e.licensed.v1.DrainNodeResponse\"\a\x8a\xcf\x18\x03\n" +
+	"\x01\x05\x12Y\n" +
+	"\vUndrainNode\x12\x1f.licensed.v1.UndrainNodeRequest\x1a .licensed.v1.UndrainNodeResponse\"\a\x8a\xcf\x18\x03\n" +
+	"\x01\x05\x12a\n" +
+	"\rListCustomers\x12!.licensed.v1.ListCustomersRequest\x1a\".licensed.v1.ListCustomersResponse\"\t\x8a\xcf\x18\x05\n" +
+	"\x03\x03\x04\x05\x12k\n" +
+	"\x11PassivateCustomer\x12%.licensed.v1.PassivateCustomerRequest\x1a&.licensed.v1.PassivateCustomerResponse\"\a\x8a\xcf\x18\x03\n" +
+	"\x01\x05\x12e\n" +
+	"\x0fArchiveCustomer\x12#.licensed.v1.ArchiveCustomerRequest\x1a$.licensed.v1.ArchiveCustomerResponse\"\a\x8a\xcf\x18\x03\n" +
+	"\x01\x05\x12d\n" +
+	"\x0eVerifyCustomer\x12\".licensed.v1.VerifyCustomerRequest\x1a#.licensed.v1.VerifyCustomerResponse\"\a\x8a\xcf\x18\x03\n" +
+	"\x01\x050\x01\x12b\n" +
+	"\x0eImportCustomer\x12\".licensed.v1.ImportCustomerRequest\x1a#.licensed.v1.ImportCustomerResponse\"\a\x8a\xcf\x18\x03\n" +
+	"\x01\x06\x12\\\n" +
+	"\fReloadPolicy\x12 .licensed.v1.ReloadPolicyRequest\x1a!.licensed.v1.ReloadPolicyResponse\"\a\x8a\xcf\x18\x03\n" +
+	"\x01\x05B\x1eZ\x1clicensed/messages/licensedv1b\x06proto3"
 
 var (
 	file_licensed_v1_admin_service_proto_rawDescOnce sync.Once
@@ -1883,6 +1895,7 @@ func file_licensed_v1_admin_service_proto_init() {
 	if File_licensed_v1_admin_service_proto != nil {
 		return
 	}
+	file_licensed_v1_access_proto_init()
 	file_licensed_v1_cluster_status_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{

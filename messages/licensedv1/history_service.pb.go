@@ -2112,7 +2112,7 @@ var File_licensed_v1_history_service_proto protoreflect.FileDescriptor
 
 const file_licensed_v1_history_service_proto_rawDesc = "" +
 	"\n" +
-	"!licensed/v1/history_service.proto\x12\vlicensed.v1\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1alicensed/v1/commands.proto\x1a!licensed/v1/license_service.proto\"\x91\x05\n" +
+	"!licensed/v1/history_service.proto\x12\vlicensed.v1\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18licensed/v1/access.proto\x1a\x1alicensed/v1/commands.proto\x1a!licensed/v1/license_service.proto\"\x91\x05\n" +
 	"\fHistoryEvent\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x15\n" +
@@ -2301,14 +2301,19 @@ const file_licensed_v1_history_service_proto_rawDesc = "" +
 	"\x0fWHY_EFFECT_TIME\x10\x04\x12\x16\n" +
 	"\x12WHY_EFFECT_CONTEXT\x10\x05\x12\x16\n" +
 	"\x12WHY_EFFECT_STRANGE\x10\x06\x12\x16\n" +
-	"\x12WHY_EFFECT_UNKNOWN\x10\a2\xf8\x02\n" +
-	"\x0eHistoryService\x12O\n" +
+	"\x12WHY_EFFECT_UNKNOWN\x10\a2\xa4\x03\n" +
+	"\x0eHistoryService\x12Y\n" +
 	"\n" +
-	"ListEvents\x12\x1e.licensed.v1.ListEventsRequest\x1a\x1f.licensed.v1.ListEventsResponse0\x01\x12C\n" +
-	"\x06Follow\x12\x1a.licensed.v1.FollowRequest\x1a\x1b.licensed.v1.FollowResponse0\x01\x12L\n" +
-	"\bGetState\x12\x1c.licensed.v1.GetStateRequest\x1a\x1d.licensed.v1.GetStateResponse\"\x03\x90\x02\x01\x12C\n" +
-	"\x05TryAt\x12\x19.licensed.v1.TryAtRequest\x1a\x1a.licensed.v1.TryAtResponse\"\x03\x90\x02\x01\x12=\n" +
-	"\x03Why\x12\x17.licensed.v1.WhyRequest\x1a\x18.licensed.v1.WhyResponse\"\x03\x90\x02\x01B\x1eZ\x1clicensed/messages/licensedv1b\x06proto3"
+	"ListEvents\x12\x1e.licensed.v1.ListEventsRequest\x1a\x1f.licensed.v1.ListEventsResponse\"\b\x8a\xcf\x18\x04\n" +
+	"\x02\x03\x040\x01\x12M\n" +
+	"\x06Follow\x12\x1a.licensed.v1.FollowRequest\x1a\x1b.licensed.v1.FollowResponse\"\b\x8a\xcf\x18\x04\n" +
+	"\x02\x03\x040\x01\x12T\n" +
+	"\bGetState\x12\x1c.licensed.v1.GetStateRequest\x1a\x1d.licensed.v1.GetStateResponse\"\v\x8a\xcf\x18\x04\n" +
+	"\x02\x03\x04\x90\x02\x01\x12K\n" +
+	"\x05TryAt\x12\x19.licensed.v1.TryAtRequest\x1a\x1a.licensed.v1.TryAtResponse\"\v\x8a\xcf\x18\x04\n" +
+	"\x02\x03\x04\x90\x02\x01\x12E\n" +
+	"\x03Why\x12\x17.licensed.v1.WhyRequest\x1a\x18.licensed.v1.WhyResponse\"\v\x8a\xcf\x18\x04\n" +
+	"\x02\x03\x04\x90\x02\x01B\x1eZ\x1clicensed/messages/licensedv1b\x06proto3"
 
 var (
 	file_licensed_v1_history_service_proto_rawDescOnce sync.Once
@@ -2420,6 +2425,7 @@ func file_licensed_v1_history_service_proto_init() {
 	if File_licensed_v1_history_service_proto != nil {
 		return
 	}
+	file_licensed_v1_access_proto_init()
 	file_licensed_v1_commands_proto_init()
 	file_licensed_v1_license_service_proto_init()
 	file_licensed_v1_history_service_proto_msgTypes[2].OneofWrappers = []any{

@@ -2648,7 +2648,7 @@ var File_licensed_v1_license_service_proto protoreflect.FileDescriptor
 
 const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\n" +
-	"!licensed/v1/license_service.proto\x12\vlicensed.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xaf\x02\n" +
+	"!licensed/v1/license_service.proto\x12\vlicensed.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x18licensed/v1/access.proto\"\xaf\x02\n" +
 	"\aLicense\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x1b\n" +
@@ -2880,19 +2880,30 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\x11RULE_UNKNOWN_PLAN\x10\n" +
 	"\x12\x1a\n" +
 	"\x16RULE_TITLE_UNAVAILABLE\x10\v\x12\x19\n" +
-	"\x15RULE_REMEMBERED_LIMIT\x10\f2\xfe\x06\n" +
-	"\x0eLicenseService\x12Y\n" +
-	"\x0eAcquireLicense\x12\".licensed.v1.AcquireLicenseRequest\x1a#.licensed.v1.AcquireLicenseResponse\x12S\n" +
-	"\fRenewLicense\x12 .licensed.v1.RenewLicenseRequest\x1a!.licensed.v1.RenewLicenseResponse\x12Y\n" +
-	"\x0eReleaseLicense\x12\".licensed.v1.ReleaseLicenseRequest\x1a#.licensed.v1.ReleaseLicenseResponse\x12Y\n" +
-	"\x0eRecordPlayback\x12\".licensed.v1.RecordPlaybackRequest\x1a#.licensed.v1.RecordPlaybackResponse\x12_\n" +
-	"\x10DeactivateDevice\x12$.licensed.v1.DeactivateDeviceRequest\x1a%.licensed.v1.DeactivateDeviceResponse\x12M\n" +
+	"\x15RULE_REMEMBERED_LIMIT\x10\f2\xea\a\n" +
+	"\x0eLicenseService\x12c\n" +
+	"\x0eAcquireLicense\x12\".licensed.v1.AcquireLicenseRequest\x1a#.licensed.v1.AcquireLicenseResponse\"\b\x8a\xcf\x18\x04\n" +
+	"\x02\x01\x02\x12]\n" +
+	"\fRenewLicense\x12 .licensed.v1.RenewLicenseRequest\x1a!.licensed.v1.RenewLicenseResponse\"\b\x8a\xcf\x18\x04\n" +
+	"\x02\x01\x02\x12f\n" +
+	"\x0eReleaseLicense\x12\".licensed.v1.ReleaseLicenseRequest\x1a#.licensed.v1.ReleaseLicenseResponse\"\v\x8a\xcf\x18\a\n" +
+	"\x02\x01\x02\x12\x01\x03\x12c\n" +
+	"\x0eRecordPlayback\x12\".licensed.v1.RecordPlaybackRequest\x1a#.licensed.v1.RecordPlaybackResponse\"\b\x8a\xcf\x18\x04\n" +
+	"\x02\x01\x02\x12l\n" +
+	"\x10DeactivateDevice\x12$.licensed.v1.DeactivateDeviceRequest\x1a%.licensed.v1.DeactivateDeviceResponse\"\v\x8a\xcf\x18\a\n" +
+	"\x02\x01\x02\x12\x01\x03\x12Y\n" +
 	"\n" +
-	"ChangePlan\x12\x1e.licensed.v1.ChangePlanRequest\x1a\x1f.licensed.v1.ChangePlanResponse\x12X\n" +
-	"\fListLicenses\x12 .licensed.v1.ListLicensesRequest\x1a!.licensed.v1.ListLicensesResponse\"\x03\x90\x02\x01\x12[\n" +
-	"\rListDownloads\x12!.licensed.v1.ListDownloadsRequest\x1a\".licensed.v1.ListDownloadsResponse\"\x03\x90\x02\x01\x12U\n" +
-	"\vListDevices\x12\x1f.licensed.v1.ListDevicesRequest\x1a .licensed.v1.ListDevicesResponse\"\x03\x90\x02\x01\x12H\n" +
-	"\aSession\x12\x1b.licensed.v1.SessionRequest\x1a\x1c.licensed.v1.SessionResponse(\x010\x01B\x1eZ\x1clicensed/messages/licensedv1b\x06proto3"
+	"ChangePlan\x12\x1e.licensed.v1.ChangePlanRequest\x1a\x1f.licensed.v1.ChangePlanResponse\"\n" +
+	"\x8a\xcf\x18\x06\n" +
+	"\x01\x02\x12\x01\x03\x12b\n" +
+	"\fListLicenses\x12 .licensed.v1.ListLicensesRequest\x1a!.licensed.v1.ListLicensesResponse\"\r\x8a\xcf\x18\x06\n" +
+	"\x04\x01\x02\x03\x04\x90\x02\x01\x12e\n" +
+	"\rListDownloads\x12!.licensed.v1.ListDownloadsRequest\x1a\".licensed.v1.ListDownloadsResponse\"\r\x8a\xcf\x18\x06\n" +
+	"\x04\x01\x02\x03\x04\x90\x02\x01\x12_\n" +
+	"\vListDevices\x12\x1f.licensed.v1.ListDevicesRequest\x1a .licensed.v1.ListDevicesResponse\"\r\x8a\xcf\x18\x06\n" +
+	"\x04\x01\x02\x03\x04\x90\x02\x01\x12R\n" +
+	"\aSession\x12\x1b.licensed.v1.SessionRequest\x1a\x1c.licensed.v1.SessionResponse\"\b\x8a\xcf\x18\x04\n" +
+	"\x02\x01\x02(\x010\x01B\x1eZ\x1clicensed/messages/licensedv1b\x06proto3"
 
 var (
 	file_licensed_v1_license_service_proto_rawDescOnce sync.Once
@@ -3025,6 +3036,7 @@ func file_licensed_v1_license_service_proto_init() {
 	if File_licensed_v1_license_service_proto != nil {
 		return
 	}
+	file_licensed_v1_access_proto_init()
 	file_licensed_v1_license_service_proto_msgTypes[17].OneofWrappers = []any{}
 	file_licensed_v1_license_service_proto_msgTypes[25].OneofWrappers = []any{
 		(*SessionCall_AcquireLicense)(nil),

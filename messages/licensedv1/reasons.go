@@ -46,6 +46,21 @@ const (
 	ReasonUnsupported = "UNSUPPORTED"
 	// ReasonNoMember: the cluster has no member of that name.
 	ReasonNoMember = "NO_MEMBER"
+	// ReasonNoCredentials: the request has no token and no client certificate. Not executed.
+	ReasonNoCredentials = "NO_CREDENTIALS"
+	// ReasonBadCredentials: the token or the certificate is not accepted: unknown, forged, for another audience, not
+	// valid yet, or without a role. Not executed.
+	ReasonBadCredentials = "BAD_CREDENTIALS"
+	// ReasonExpiredCredentials: the token or the certificate expired. Not executed.
+	ReasonExpiredCredentials = "EXPIRED_CREDENTIALS"
+	// ReasonTooManyAttempts: wrong credentials came from this address too often. Not executed.
+	ReasonTooManyAttempts = "TOO_MANY_ATTEMPTS"
+	// ReasonNotAllowed: no role of the caller may call the method. Not executed.
+	ReasonNotAllowed = "NOT_ALLOWED"
+	// ReasonOtherCustomer: the caller is a customer, and the request is about another one. Not executed.
+	ReasonOtherCustomer = "OTHER_CUSTOMER"
+	// ReasonNoReason: the caller may call the method only with a reason in the header Licensed-Reason. Not executed.
+	ReasonNoReason = "REASON_REQUIRED"
 	// ReasonBug: a defect of the server. Not executed, unless the message says otherwise.
 	ReasonBug = "BUG"
 )

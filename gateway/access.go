@@ -1,0 +1,191 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"connectrpc.com/connect"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+
+	"licensed/gateway/auth"
+	"licensed/internal/budget"
+	"licensed/messages/licensedv1"
+)
+
+// attemptRetry is the time to wait after too many wrong credentials.
+const attemptRetry = 5 * time.Second
+
+// maxReason is the length of the longest reason that a caller may state, in bytes.
+const maxReason = 256
+
+// errCredentialsExpired ends a stream whose caller's credentials expired meanwhile.
+var errCredentialsExpired = &auth.Error{
+	Kind: auth.Expired, Text: "the credentials expired; open the stream again with new ones",
+}
+
+// identify finds out who sends a request, and whether the method is open to any role of the caller. Nothing of the
+// body was read. Errors: *connect.Error.
+func (g *Gateway) identify(ctx context.Context, c *call, r *http.Request) (err error) {
+	if g.config.Authenticator == nil {
+		return nil
+	}
+	if c.claims, err = g.caller(ctx, r); err != nil {
+		return g.denied(err)
+	}
+	reason, err := statedReason(r.Header)
+	if err != nil {
+		return err
+	}
+	return g.decide(c.claims, auth.Action{Method: c.route.path, Reason: reason})
+}
+
+// caller authenticates a request. Errors: *auth.Error.
+func (g *Gateway) caller(ctx context.Context, r *http.Request) (*auth.Claims, error) {
+	source := budget.FromRemote(r.RemoteAddr)
+	if source == (budget.Holder{}) {
+		// A part of this process passes on who it acts for.
+		if claims := auth.FromContext(r.Context()); claims != nil {
+			return claims, nil
+		}
+	}
+	credentials := auth.Credentials{Source: source.String()}
+	if token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
+		credentials.Token = token
+	}
+	if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
+		credentials.Certificates = r.TLS.VerifiedChains[0]
+	}
+	return g.config.Authenticator.Authenticate(ctx, credentials)
+}
+
+// identified lets only callers with credentials through to a handler that is no part of the API.
+func (g *Gateway) identified(next http.Handler, reject *connect.ErrorWriter) http.Handler {
+	if g.config.Authenticator == nil {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, err := g.caller(r.Context(), r); err != nil {
+			writeError(w, r, g.denied(err), reject)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// authorize decides about a request whose message was read. Errors: *connect.Error.
+func (g *Gateway) authorize(c *call, message any, h http.Header) error {
+	if g.config.Authenticator == nil {
+		return nil
+	}
+	if c.claims.Expired(g.config.Now()) { // Since the stream or the session began.
+		return g.denied(errCredentialsExpired)
+	}
+	reason, err := statedReason(h)
+	if err != nil {
+		return err
+	}
+	about, _ := message.(interface{ GetCustomerId() string })
+	action := auth.Action{Method: c.route.path, Read: true, Reason: reason}
+	if about != nil {
+		action.Customer = about.GetCustomerId()
+	}
+	return g.decide(c.claims, action)
+}
+
+// decide asks the authorizer.
+func (g *Gateway) decide(claims *auth.Claims, a auth.Action) error {
+	d := g.config.Authorizer.Authorize(claims, a)
+	if d.Allowed {
+		return nil
+	}
+	g.metrics.denied.WithLabelValues(string(d.Denial)).Inc()
+	reason := map[auth.Denial]string{
+		auth.OtherCustomer: licensedv1.ReasonOtherCustomer, auth.ReasonRequired: licensedv1.ReasonNoReason,
+	}[d.Denial]
+	if reason == "" {
+		reason = licensedv1.ReasonNotAllowed
+	}
+	return apiError(connect.CodePermissionDenied, reason, d.Text+"; not executed")
+}
+
+// denied counts an error of authentication and makes it one of the API.
+func (g *Gateway) denied(err error) *connect.Error {
+	var failure *auth.Error
+	if !errors.As(err, &failure) {
+		failure = &auth.Error{Kind: auth.Unavailable, Text: "the credentials cannot be checked now"}
+	}
+	g.metrics.denied.WithLabelValues(string(failure.Kind)).Inc()
+	text := failure.Text + "; not executed"
+	switch failure.Kind {
+	case auth.Missing:
+		return apiError(connect.CodeUnauthenticated, licensedv1.ReasonNoCredentials, text)
+	case auth.Expired:
+		return apiError(connect.CodeUnauthenticated, licensedv1.ReasonExpiredCredentials, text)
+	case auth.TooMany:
+		return retryError(connect.CodeResourceExhausted, licensedv1.ReasonTooManyAttempts, text, attemptRetry)
+	case auth.Unavailable:
+		return apiError(connect.CodeUnavailable, licensedv1.ReasonNotExecuted, text)
+	}
+	return apiError(connect.CodeUnauthenticated, licensedv1.ReasonBadCredentials, text)
+}
+
+// deniedReasons are the reasons of errors that deny a request. They are measured by their code, and are no malformed
+// requests.
+var deniedReasons = map[string]struct{}{
+	licensedv1.ReasonNoCredentials: {}, licensedv1.ReasonBadCredentials: {}, licensedv1.ReasonExpiredCredentials: {},
+	licensedv1.ReasonTooManyAttempts: {}, licensedv1.ReasonNotAllowed: {}, licensedv1.ReasonOtherCustomer: {},
+	licensedv1.ReasonNoReason: {}, licensedv1.ReasonNotExecuted: {},
+}
+
+// reasonOf returns the reason of an error of the API; empty if it has none.
+func reasonOf(err *connect.Error) string {
+	for _, d := range err.Details() {
+		m, err := d.Value()
+		if info, ok := m.(*errdetails.ErrorInfo); ok && err == nil {
+			return info.Reason
+		}
+	}
+	return ""
+}
+
+// statedReason returns the reason that a caller states; empty for none. Errors: it is too long, or no text.
+func statedReason(h http.Header) (string, error) {
+	given := h.Get(auth.ReasonHeader)
+	reason, err := url.PathUnescape(given)
+	if err != nil || len(reason) > maxReason || !utf8.ValidString(reason) ||
+		strings.ContainsFunc(reason, unicode.IsControl) {
+		return "", apiError(connect.CodeInvalidArgument, licensedv1.ReasonInvalid, "the header "+auth.ReasonHeader+
+			" is not percent-encoded UTF-8 of at most 256 bytes without control characters")
+	}
+	return strings.TrimSpace(reason), nil
+}
+
+// authorizedConn authorises the message of a stream of replies.
+type authorizedConn struct {
+	connect.StreamingHandlerConn
+	gateway *Gateway
+	call    *call
+}
+
+// Receive implements connect.StreamingHandlerConn.
+func (a authorizedConn) Receive(m any) error {
+	if err := a.StreamingHandlerConn.Receive(m); err != nil {
+		return err
+	}
+	return a.gateway.authorize(a.call, m, a.RequestHeader())
+}
+
+// untilExpiry returns the context of a stream, which ends when the caller's credentials do. A session is told to go
+// away before that, and ends by itself.
+func (g *Gateway) untilExpiry(ctx context.Context, c *call) (context.Context, context.CancelFunc) {
+	if c.claims == nil || c.claims.Expiry.IsZero() || c.route.session {
+		return ctx, func() {}
+	}
+	return context.WithTimeoutCause(ctx, c.claims.Expiry.Sub(g.config.Now()), errCredentialsExpired)
+}
