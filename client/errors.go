@@ -172,7 +172,10 @@ var (
 		licensedv1.ReasonCorrupt:     true,
 		licensedv1.ReasonRejected:    true,
 		licensedv1.ReasonImporting:   true,
-		licensedv1.ReasonUnsupported: true,
+
+		licensedv1.ReasonNoSigningKey:  true,
+		licensedv1.ReasonSignedLicense: true,
+		licensedv1.ReasonUnsupported:   true,
 	}
 	untouchedCodes = map[codes.Code]bool{
 		codes.InvalidArgument:   true,

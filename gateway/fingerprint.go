@@ -9,8 +9,8 @@ import (
 	"licensed/messages/licensedv1"
 )
 
-// fingerprint returns a hash of all that the client said in a command, except for its id
-// and validate_only: the same id with another fingerprint is another command. It is
+// fingerprint returns a hash of all that the client said in a command, except for its id,
+// validate_only and signed: the same id with another fingerprint is another command. It is
 // stored with the command, and so must never change for requests that a released version
 // could have made. The encoding is therefore our own: the number of the command, then
 // number and value of each field that is set (numbers as in the .proto files). A field

@@ -68,6 +68,10 @@ type Config struct {
 	// they were not heard of (Appended). Shorter: events written by other nodes are seen sooner, at
 	// the price of a question to the customer's actor each time.
 	FollowPoll time.Duration
+	// SigningKeys sign licences; nil for a gateway without signed licences.
+	SigningKeys SigningKeys
+	// LicenseIssuer names the service in signed licences. Those of another issuer are not accepted.
+	LicenseIssuer string
 	// Now is the clock for arrival times.
 	Now func() time.Time
 	// Logger takes what an operator must know (bugs, corrupt histories); requests are not logged.
@@ -124,6 +128,7 @@ func New(c Config, a Aggregates) *Gateway {
 	g.stopping, g.stop = context.WithCancel(context.Background())
 	c.Registry.MustRegister(g.metrics.collectors(
 		func() float64 { return float64(g.InFlight()) }, func() float64 { return float64(g.followed.count()) })...)
+	c.Registry.MustRegister(g.signingMetrics()...)
 	c.Registry.MustRegister(budgetMetrics(append(slices.Clone(c.Budgets), g.limits.all...)))
 	return g
 }
@@ -184,6 +189,9 @@ func (g *Gateway) Handler() http.Handler {
 	path, reflection = grpcreflect.NewHandlerV1Alpha(reflector, options...)
 	other(path, g.identified(reflection, reject), g.limits.customers.streams)
 	g.config.Health.mount(mux)
+	if g.config.SigningKeys != nil {
+		other("GET "+KeySetPath, http.HandlerFunc(g.keySet), g.limits.customers.streams)
+	}
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintf(w, "licensed: POST JSON to /%s/METHOD, or use gRPC (server reflection is on).\n",
 			licensedv1connect.LicenseServiceName)

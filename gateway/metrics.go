@@ -27,11 +27,15 @@ type metrics struct {
 	refusals   *prometheus.CounterVec
 	denied     *prometheus.CounterVec
 	panics     prometheus.Counter
+	signed     prometheus.Counter
+	badSigned  *prometheus.CounterVec
 	sessions   prometheus.Gauge
 	ends       *prometheus.CounterVec // of sessions, by code
 	// methods has the metrics of each method by its path, rules the counter of each rule.
 	methods map[string]*methodMetrics
 	rules   map[licensedv1.Rule]prometheus.Counter
+	// licenseFaults has the counter of each fault of a signed licence.
+	licenseFaults map[string]prometheus.Counter
 }
 
 // methodMetrics are the children of one method, found once rather than per request.
@@ -80,6 +84,14 @@ func newMetrics() *metrics {
 			Name: "licensed_gateway_panics_total",
 			Help: "Panics while a request was handled.",
 		}),
+		signed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "licensed_gateway_signed_licenses_total",
+			Help: "Licences signed for devices.",
+		}),
+		badSigned: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "licensed_gateway_rejected_signed_licenses_total",
+			Help: "Commands with a signed licence that is not accepted, by fault.",
+		}, []string{"fault"}),
 		sessions: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "licensed_gateway_sessions",
 			Help: "Open streams of Session.",
@@ -90,6 +102,8 @@ func newMetrics() *metrics {
 		}, []string{"code"}),
 		methods: make(map[string]*methodMetrics),
 		rules:   make(map[licensedv1.Rule]prometheus.Counter),
+
+		licenseFaults: make(map[string]prometheus.Counter),
 	}
 	m.resolve()
 	return m
@@ -108,6 +122,11 @@ func (m *metrics) resolve() {
 	}
 	for _, denial := range auth.Denials {
 		m.denied.WithLabelValues(string(denial))
+	}
+	for _, fault := range []string{
+		"malformed", "unknown_key", "signature", "other_customer", "other_device", "other_title",
+	} {
+		m.licenseFaults[fault] = m.badSigned.WithLabelValues(fault)
 	}
 	for number, name := range licensedv1.Rule_name {
 		m.rules[licensedv1.Rule(number)] = m.refusals.WithLabelValues(name)
@@ -137,6 +156,7 @@ func (m *metrics) resolveService(service protoreflect.ServiceDescriptor) {
 func (m *metrics) collectors(inFlight, followers func() float64) []prometheus.Collector {
 	return []prometheus.Collector{
 		m.duration, m.malformed, m.cut, m.duplicates, m.refusals, m.denied, m.panics, m.sessions, m.ends,
+		m.signed, m.badSigned,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "licensed_gateway_requests_in_flight",
 			Help: "Requests that were admitted and not yet replied to.",

@@ -40,6 +40,7 @@ type header interface {
 type result struct {
 	license.Outcome
 	sequence  uint64
+	at        time.Time // of the execution
 	duplicate bool
 }
 
@@ -48,6 +49,9 @@ func (s *service) AcquireLicense(
 	ctx context.Context, r *connect.Request[licensedv1.AcquireLicenseRequest],
 ) (*connect.Response[licensedv1.AcquireLicenseResponse], error) {
 	m := r.Msg
+	if err := s.signing(m.Signed); err != nil {
+		return nil, err
+	}
 	// execute checks the ids of the message; the functions of this file only translate.
 	res, err := s.execute(ctx, m, onTitle(m), &licensedv1.Command{Command: &licensedv1.Command_AcquireLicense{
 		AcquireLicense: &licensedv1.AcquireLicense{
@@ -57,8 +61,12 @@ func (s *service) AcquireLicense(
 	if err != nil {
 		return nil, err
 	}
+	token, err := s.sign(m.Signed, m, res)
+	if err != nil {
+		return nil, err
+	}
 	return connect.NewResponse(&licensedv1.AcquireLicenseResponse{
-		License: res.License, Sequence: res.sequence, Duplicate: res.duplicate,
+		License: res.License, Sequence: res.sequence, Duplicate: res.duplicate, SignedLicense: token,
 	}), nil
 }
 
@@ -67,14 +75,24 @@ func (s *service) RenewLicense(
 	ctx context.Context, r *connect.Request[licensedv1.RenewLicenseRequest],
 ) (*connect.Response[licensedv1.RenewLicenseResponse], error) {
 	m := r.Msg
+	if err := s.signing(m.Signed || m.SignedLicense != ""); err != nil {
+		return nil, err
+	}
+	if _, err := s.shown(m, m.SignedLicense); err != nil {
+		return nil, err
+	}
 	res, err := s.execute(ctx, m, onTitle(m), &licensedv1.Command{Command: &licensedv1.Command_RenewLicense{
 		RenewLicense: &licensedv1.RenewLicense{DeviceId: m.DeviceId, TitleId: m.TitleId},
 	}})
 	if err != nil {
 		return nil, err
 	}
+	token, err := s.sign(m.Signed, m, res)
+	if err != nil {
+		return nil, err
+	}
 	return connect.NewResponse(&licensedv1.RenewLicenseResponse{
-		License: res.License, Sequence: res.sequence, Duplicate: res.duplicate,
+		License: res.License, Sequence: res.sequence, Duplicate: res.duplicate, SignedLicense: token,
 	}), nil
 }
 
@@ -83,6 +101,12 @@ func (s *service) ReleaseLicense(
 	ctx context.Context, r *connect.Request[licensedv1.ReleaseLicenseRequest],
 ) (*connect.Response[licensedv1.ReleaseLicenseResponse], error) {
 	m := r.Msg
+	if err := s.signing(m.SignedLicense != ""); err != nil {
+		return nil, err
+	}
+	if _, err := s.shown(m, m.SignedLicense); err != nil {
+		return nil, err
+	}
 	res, err := s.execute(ctx, m, onTitle(m), &licensedv1.Command{Command: &licensedv1.Command_ReleaseLicense{
 		ReleaseLicense: &licensedv1.ReleaseLicense{DeviceId: m.DeviceId, TitleId: m.TitleId},
 	}})
@@ -230,7 +254,7 @@ func (s *service) outcome(
 		o.Refusal.Sequence, o.Refusal.Duplicate = reply.Sequence, reply.Duplicate
 		return result{}, refused(o.Refusal)
 	}
-	return result{Outcome: o, sequence: reply.Sequence, duplicate: reply.Duplicate}, nil
+	return result{Outcome: o, sequence: reply.Sequence, at: reply.Time, duplicate: reply.Duplicate}, nil
 }
 
 // failed maps an error of the aggregates to one of the API, and logs it where an operator

@@ -6,6 +6,7 @@
 //	licensed gateway  a member that serves the API
 //	licensed health   whether a process is ready, for containers
 //	licensed schema   the tables on Cassandra
+//	licensed keys     the keys that sign licences
 //	licensed store    the embedded store of a stopped node
 //	licensed settings the settings in effect, and where each comes from
 //	licensed version  what was built
@@ -85,7 +86,7 @@ func (p *program) run(ctx context.Context, args []string) int {
 		return usageError{fmt.Errorf("%w (see %s --help)", newOptions().table().FlagError(err), c.CommandPath())}
 	})
 	root.AddCommand(p.devCommand(), p.serveCommand(), p.nodeCommand(), p.gatewayCommand(), p.schemaCommand(),
-		p.storeCommand(), p.healthCommand(), p.settingsCommand(), p.versionCommand())
+		p.storeCommand(), p.keysCommand(), p.healthCommand(), p.settingsCommand(), p.versionCommand())
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitOK

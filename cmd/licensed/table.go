@@ -207,6 +207,23 @@ func (o *options) securitySettings() []settings.Setting {
 			Help: "certificates that sign those of clients, which then need one",
 		},
 		{
+			Name: "license-keys", Value: &c.LicenseKeys, Unit: "path", For: operator, Roles: server,
+			Help: "keys that sign licences for devices without a connection: a directory of PEM files " +
+				"(licensed keys new), or one file; reloaded when they change",
+			Unset: "licences are not signed",
+		},
+		{
+			Name: "license-key-grace", Value: settings.Period{Value: &c.LicenseKeyGrace}, Unit: "duration",
+			For: operator, Roles: server,
+			Help: "time for which licences of a key are accepted after the next key began to sign; at least that of " +
+				"the longest licence",
+		},
+		{
+			Name: "license-issuer", Value: &c.LicenseIssuer, Unit: "name", For: operator, Roles: server,
+			Allowed: settings.Required(),
+			Help:    "name of the service in signed licences; the same for all gateways",
+		},
+		{
 			Name: "node-tls-cert", Value: &m.NodeTLS.Cert, Unit: "file", For: operator, Roles: member,
 			Help:  "certificate for requests between processes",
 			Unset: "requests between processes are not encrypted",

@@ -46,7 +46,7 @@ var (
 	}
 	// apiOfTools is the API, and what its clients share with the server.
 	apiOfTools = []string{
-		"licensed/client", "licensed/messages/...", "licensed/internal/clusterrates", "licensed/internal/historyjson",
+		"licensed/client", "licensed/licensetoken", "licensed/messages/...", "licensed/internal/clusterrates", "licensed/internal/historyjson",
 		"licensed/internal/terminal",
 		"licensed/internal/tlsfiles", "licensed/internal/verify", "licensed/internal/version",
 	}
@@ -157,7 +157,7 @@ var rules = []rule{
 		deny: everything,
 		allow: []string{
 			"licensed/gateway/...", "licensed/actors", "licensed/actors/license/...", "licensed/messages/...",
-			"licensed/persistence",
+			"licensed/licensetoken", "licensed/persistence",
 			"licensed/internal/budget", "licensed/internal/clusterrates", "licensed/internal/historyjson",
 			"licensed/internal/protolimit", plantedBugs,
 		},
@@ -176,7 +176,12 @@ var rules = []rule{
 		why: "applications import it: what it links, they link, and it must do nothing that clients in other " +
 			"languages cannot",
 		from: []string{"licensed/client"},
-		deny: everything, allow: []string{"licensed/messages/licensedv1"},
+		deny: everything, allow: []string{"licensed/licensetoken", "licensed/messages/licensedv1"},
+	},
+	{
+		name: "verifying a licence needs nothing of the service",
+		why:  "player and device teams import it, and it must run without a connection",
+		from: []string{"licensed/licensetoken"}, deny: everything,
 	},
 	{
 		name: "one place puts it together",

@@ -64,6 +64,12 @@ type Config struct {
 	// APITLS encrypts the API. With a CA, clients must have a certificate of it.
 	APITLS tlsfiles.Files
 
+	// LicenseKeys is the directory, or the file, of the keys that sign licences; empty: none are signed.
+	LicenseKeys string
+	// LicenseKeyGrace is as in signingkeys.SourceConfig, and LicenseIssuer as in gateway.Config.
+	LicenseKeyGrace time.Duration
+	LicenseIssuer   string
+
 	// Roles of the process in its cluster; both where there is no cluster.
 	Roles Roles
 	// Name of the process, unique in its cluster and the same after a restart; empty for the machine's.
@@ -108,10 +114,14 @@ type Config struct {
 func DefaultConfig() Config {
 	g, s := gateway.DefaultConfig(), gateway.DefaultServerConfig()
 	return Config{
-		Config:       storage.Config{StoreWait: time.Minute, Data: "./licensed-data", Logger: slog.Default()},
-		Listen:       "127.0.0.1:8080",
-		Admin:        "127.0.0.1:8081",
-		PolicyPoll:   time.Second,
+		Config:     storage.Config{StoreWait: time.Minute, Data: "./licensed-data", Logger: slog.Default()},
+		Listen:     "127.0.0.1:8080",
+		Admin:      "127.0.0.1:8081",
+		PolicyPoll: time.Second,
+
+		LicenseKeyGrace: 90 * 24 * time.Hour,
+		LicenseIssuer:   "licensed",
+
 		Roles:        RoleNode | RoleGateway,
 		Cluster:      member.DefaultSettings(),
 		Runtime:      actors.DefaultConfig(),

@@ -16,6 +16,7 @@ import (
 	"licensed/internal/budget"
 	"licensed/internal/lifecycle"
 	"licensed/internal/optional"
+	"licensed/internal/signingkeys"
 	"licensed/internal/tlsfiles"
 	"licensed/internal/version"
 )
@@ -54,6 +55,9 @@ func (n *Node) bindAPI(context.Context) error {
 	return nil
 }
 
+// keysPoll is the interval between looks at the keys that sign licences.
+const keysPoll = time.Second
+
 // startAPI serves the API.
 func (n *Node) startAPI(context.Context) error {
 	api, _ := n.api.Get()
@@ -66,6 +70,16 @@ func (n *Node) startAPI(context.Context) error {
 	var err error
 	if c.Interceptors, err = n.tracer.Interceptors(); err != nil {
 		return err
+	}
+	if n.config.LicenseKeys != "" {
+		keys, err := signingkeys.Open(signingkeys.SourceConfig{
+			Path: n.config.LicenseKeys, Grace: n.config.LicenseKeyGrace, Poll: keysPoll, Now: n.config.Now, Log: n.log,
+		})
+		if err != nil {
+			return fmt.Errorf("license-keys: %w", err)
+		}
+		n.parts.Push("keys of licences", func(context.Context) error { keys.Close(); return nil })
+		c.SigningKeys, c.LicenseIssuer = keys, n.config.LicenseIssuer
 	}
 	g := gateway.New(c, n.aggregates)
 	n.gateway.Set(g)

@@ -239,7 +239,10 @@ type AcquireLicenseRequest struct {
 	// Only answer whether the command would be allowed now; record nothing.
 	ValidateOnly bool `protobuf:"varint,6,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	// Record another download of the title if the licence is active already.
-	NewDownload   bool `protobuf:"varint,7,opt,name=new_download,json=newDownload,proto3" json:"new_download,omitempty"`
+	NewDownload bool `protobuf:"varint,7,opt,name=new_download,json=newDownload,proto3" json:"new_download,omitempty"`
+	// Also return the licence signed, for a device without a connection. Not part of what a repeat must carry alike.
+	// Without a signing key: FAILED_PRECONDITION, NO_SIGNING_KEY, and nothing is executed.
+	Signed        bool `protobuf:"varint,10,opt,name=signed,proto3" json:"signed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -323,13 +326,23 @@ func (x *AcquireLicenseRequest) GetNewDownload() bool {
 	return false
 }
 
+func (x *AcquireLicenseRequest) GetSigned() bool {
+	if x != nil {
+		return x.Signed
+	}
+	return false
+}
+
 type AcquireLicenseResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	License *License               `protobuf:"bytes,1,opt,name=license,proto3" json:"license,omitempty"`
 	// Position of the command's last event in the customer's history. 0 with validate_only.
 	Sequence uint64 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	// The command had been executed before; this is its first outcome.
-	Duplicate     bool `protobuf:"varint,3,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
+	Duplicate bool `protobuf:"varint,3,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
+	// With signed: the licence as a JSON Web Token, see docs/guide/offline-devices.md. A repeat returns the same claims.
+	// Empty with validate_only.
+	SignedLicense string `protobuf:"bytes,10,opt,name=signed_license,json=signedLicense,proto3" json:"signed_license,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -385,14 +398,26 @@ func (x *AcquireLicenseResponse) GetDuplicate() bool {
 	return false
 }
 
+func (x *AcquireLicenseResponse) GetSignedLicense() string {
+	if x != nil {
+		return x.SignedLicense
+	}
+	return ""
+}
+
 type RenewLicenseRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	CustomerId    string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
-	DeviceId      string                 `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
-	TitleId       string                 `protobuf:"bytes,3,opt,name=title_id,json=titleId,proto3" json:"title_id,omitempty"`
-	CommandId     string                 `protobuf:"bytes,4,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
-	IssuedAt      *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=issued_at,json=issuedAt,proto3" json:"issued_at,omitempty"`
-	ValidateOnly  bool                   `protobuf:"varint,6,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	CustomerId   string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
+	DeviceId     string                 `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	TitleId      string                 `protobuf:"bytes,3,opt,name=title_id,json=titleId,proto3" json:"title_id,omitempty"`
+	CommandId    string                 `protobuf:"bytes,4,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
+	IssuedAt     *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=issued_at,json=issuedAt,proto3" json:"issued_at,omitempty"`
+	ValidateOnly bool                   `protobuf:"varint,6,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// As in AcquireLicenseRequest.
+	Signed bool `protobuf:"varint,10,opt,name=signed,proto3" json:"signed,omitempty"`
+	// The signed licence that is meant, also one that has expired. One that is not of this customer, device and title, or
+	// not signed by a key that is accepted: INVALID_ARGUMENT, SIGNED_LICENSE_INVALID, and nothing is executed.
+	SignedLicense string `protobuf:"bytes,11,opt,name=signed_license,json=signedLicense,proto3" json:"signed_license,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -469,11 +494,27 @@ func (x *RenewLicenseRequest) GetValidateOnly() bool {
 	return false
 }
 
+func (x *RenewLicenseRequest) GetSigned() bool {
+	if x != nil {
+		return x.Signed
+	}
+	return false
+}
+
+func (x *RenewLicenseRequest) GetSignedLicense() string {
+	if x != nil {
+		return x.SignedLicense
+	}
+	return ""
+}
+
 type RenewLicenseResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	License       *License               `protobuf:"bytes,1,opt,name=license,proto3" json:"license,omitempty"`
-	Sequence      uint64                 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	Duplicate     bool                   `protobuf:"varint,3,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	License   *License               `protobuf:"bytes,1,opt,name=license,proto3" json:"license,omitempty"`
+	Sequence  uint64                 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Duplicate bool                   `protobuf:"varint,3,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
+	// As in AcquireLicenseResponse.
+	SignedLicense string `protobuf:"bytes,10,opt,name=signed_license,json=signedLicense,proto3" json:"signed_license,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -529,14 +570,23 @@ func (x *RenewLicenseResponse) GetDuplicate() bool {
 	return false
 }
 
+func (x *RenewLicenseResponse) GetSignedLicense() string {
+	if x != nil {
+		return x.SignedLicense
+	}
+	return ""
+}
+
 type ReleaseLicenseRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	CustomerId    string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
-	DeviceId      string                 `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
-	TitleId       string                 `protobuf:"bytes,3,opt,name=title_id,json=titleId,proto3" json:"title_id,omitempty"`
-	CommandId     string                 `protobuf:"bytes,4,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
-	IssuedAt      *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=issued_at,json=issuedAt,proto3" json:"issued_at,omitempty"`
-	ValidateOnly  bool                   `protobuf:"varint,6,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	CustomerId   string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
+	DeviceId     string                 `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	TitleId      string                 `protobuf:"bytes,3,opt,name=title_id,json=titleId,proto3" json:"title_id,omitempty"`
+	CommandId    string                 `protobuf:"bytes,4,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
+	IssuedAt     *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=issued_at,json=issuedAt,proto3" json:"issued_at,omitempty"`
+	ValidateOnly bool                   `protobuf:"varint,6,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// As in RenewLicenseRequest.
+	SignedLicense string `protobuf:"bytes,11,opt,name=signed_license,json=signedLicense,proto3" json:"signed_license,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -611,6 +661,13 @@ func (x *ReleaseLicenseRequest) GetValidateOnly() bool {
 		return x.ValidateOnly
 	}
 	return false
+}
+
+func (x *ReleaseLicenseRequest) GetSignedLicense() string {
+	if x != nil {
+		return x.SignedLicense
+	}
+	return ""
 }
 
 type ReleaseLicenseResponse struct {
@@ -2660,7 +2717,7 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\n" +
 	"expires_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12\x1a\n" +
 	"\breleased\x18\a \x01(\bR\breleased\x12\x1a\n" +
-	"\brenewals\x18\b \x01(\rR\brenewals\"\x90\x02\n" +
+	"\brenewals\x18\b \x01(\rR\brenewals\"\xa8\x02\n" +
 	"\x15AcquireLicenseRequest\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x1b\n" +
@@ -2670,11 +2727,15 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"command_id\x18\x04 \x01(\tR\tcommandId\x127\n" +
 	"\tissued_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bissuedAt\x12#\n" +
 	"\rvalidate_only\x18\x06 \x01(\bR\fvalidateOnly\x12!\n" +
-	"\fnew_download\x18\a \x01(\bR\vnewDownload\"\x82\x01\n" +
+	"\fnew_download\x18\a \x01(\bR\vnewDownload\x12\x16\n" +
+	"\x06signed\x18\n" +
+	" \x01(\bR\x06signed\"\xa9\x01\n" +
 	"\x16AcquireLicenseResponse\x12.\n" +
 	"\alicense\x18\x01 \x01(\v2\x14.licensed.v1.LicenseR\alicense\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12\x1c\n" +
-	"\tduplicate\x18\x03 \x01(\bR\tduplicate\"\xeb\x01\n" +
+	"\tduplicate\x18\x03 \x01(\bR\tduplicate\x12%\n" +
+	"\x0esigned_license\x18\n" +
+	" \x01(\tR\rsignedLicense\"\xaa\x02\n" +
 	"\x13RenewLicenseRequest\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x1b\n" +
@@ -2683,11 +2744,16 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\n" +
 	"command_id\x18\x04 \x01(\tR\tcommandId\x127\n" +
 	"\tissued_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bissuedAt\x12#\n" +
-	"\rvalidate_only\x18\x06 \x01(\bR\fvalidateOnly\"\x80\x01\n" +
+	"\rvalidate_only\x18\x06 \x01(\bR\fvalidateOnly\x12\x16\n" +
+	"\x06signed\x18\n" +
+	" \x01(\bR\x06signed\x12%\n" +
+	"\x0esigned_license\x18\v \x01(\tR\rsignedLicense\"\xa7\x01\n" +
 	"\x14RenewLicenseResponse\x12.\n" +
 	"\alicense\x18\x01 \x01(\v2\x14.licensed.v1.LicenseR\alicense\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12\x1c\n" +
-	"\tduplicate\x18\x03 \x01(\bR\tduplicate\"\xed\x01\n" +
+	"\tduplicate\x18\x03 \x01(\bR\tduplicate\x12%\n" +
+	"\x0esigned_license\x18\n" +
+	" \x01(\tR\rsignedLicense\"\x94\x02\n" +
 	"\x15ReleaseLicenseRequest\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x1b\n" +
@@ -2696,7 +2762,8 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\n" +
 	"command_id\x18\x04 \x01(\tR\tcommandId\x127\n" +
 	"\tissued_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bissuedAt\x12#\n" +
-	"\rvalidate_only\x18\x06 \x01(\bR\fvalidateOnly\"\x82\x01\n" +
+	"\rvalidate_only\x18\x06 \x01(\bR\fvalidateOnly\x12%\n" +
+	"\x0esigned_license\x18\v \x01(\tR\rsignedLicense\"\x82\x01\n" +
 	"\x16ReleaseLicenseResponse\x12.\n" +
 	"\alicense\x18\x01 \x01(\v2\x14.licensed.v1.LicenseR\alicense\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12\x1c\n" +

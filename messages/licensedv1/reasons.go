@@ -36,6 +36,11 @@ const (
 	// ReasonExpired: the archive dropped the events that the answer needs; the HistoryGap beside it
 	// tells which.
 	ReasonExpired = "HISTORY_EXPIRED"
+	// ReasonNoSigningKey: the gateway has no key for signed licences. Not executed.
+	ReasonNoSigningKey = "NO_SIGNING_KEY"
+	// ReasonSignedLicense: the signed licence that the command names is not accepted; the metadata has the fault. Not
+	// executed.
+	ReasonSignedLicense = "SIGNED_LICENSE_INVALID"
 	// ReasonImporting: the customer's history is being imported. Not executed.
 	ReasonImporting = "IMPORTING"
 	// ReasonOtherHistory: the customer has a history that the import does not continue. Nothing was

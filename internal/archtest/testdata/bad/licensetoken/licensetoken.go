@@ -1,0 +1,5 @@
+package licensetoken
+
+import (
+	"licensed/client" // want "verifying a licence needs nothing of the service"
+)
