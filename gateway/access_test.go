@@ -27,6 +27,7 @@ import (
 	"licensed/actors"
 	"licensed/gateway"
 	"licensed/gateway/auth"
+	"licensed/gateway/server"
 	"licensed/messages/licensedv1"
 	"licensed/messages/licensedv1/licensedv1connect"
 )
@@ -353,7 +354,7 @@ func TestInProcessIsAuthorized(t *testing.T) {
 	guarded(t, newDomain(t), func(config *gateway.Config) { c = *config })
 	c.Registry, c.Health = prometheus.NewRegistry(), new(gateway.Health)
 	client := licensedv1connect.NewLicenseServiceClient(
-		gateway.InProcess(gateway.New(c, newDomain(t)).Handler()), "http://in.process")
+		server.InProcess(gateway.New(c, newDomain(t)).Handler()), "http://in.process")
 	list := func(ctx context.Context) error {
 		_, err := client.ListDevices(ctx, connect.NewRequest(&licensedv1.ListDevicesRequest{CustomerId: "Bayley"}))
 		return err

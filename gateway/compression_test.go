@@ -1,6 +1,8 @@
 package gateway_test
 
 import (
+	"bytes"
+	"net/http"
 	"strconv"
 	"strings"
 	"testing"
@@ -13,6 +15,7 @@ import (
 	"licensed/actors"
 	"licensed/gateway"
 	"licensed/internal/harness"
+	"licensed/internal/protolimit"
 	"licensed/messages/licensedv1"
 	"licensed/messages/licensedv1/licensedv1connect"
 )
@@ -120,5 +123,21 @@ func TestDecompressionStops(t *testing.T) {
 		if connect.CodeOf(err) == connect.CodeResourceExhausted {
 			t.Errorf("%s with a message that is just small enough: %v", procedure, err)
 		}
+	}
+}
+
+// TestManyElements: requests of the API are decoded by the codecs that bound their memory.
+func TestManyElements(t *testing.T) {
+	r := start(t, wholeLists(1))
+	body := `{"customerId":"Bayley","x":[` + strings.Repeat(`"",`, 4000) + `""]}`
+	res, err := http.Post(r.url+"/licensed.v1.LicenseService/ListDevices", "application/json", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	var text bytes.Buffer
+	_, _ = text.ReadFrom(res.Body)
+	if res.StatusCode != http.StatusBadRequest || !strings.Contains(text.String(), protolimit.ErrElements.Error()) {
+		t.Errorf("answer %d %s", res.StatusCode, &text)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"connectrpc.com/connect"
 
 	"licensed/gateway"
+	"licensed/gateway/server"
 	"licensed/messages/licensedv1"
 	"licensed/messages/licensedv1/licensedv1connect"
 )
@@ -58,12 +59,8 @@ func (p *pipes) dial(context.Context, string, string) (net.Conn, error) {
 // piped serves a handler on pipes within a bubble, and returns a client of each protocol.
 func piped(t *testing.T, h http.Handler) map[string]*http.Client {
 	t.Helper()
-	s, err := gateway.Listen("127.0.0.1:0", serverConfig(slog.New(slog.DiscardHandler)))
-	if err != nil {
-		t.Fatal(err)
-	}
 	p := newPipes()
-	s.On(p)
+	s := server.New(p, serverConfig(slog.New(slog.DiscardHandler)))
 	s.Start(h)
 	h1 := &http.Transport{DialContext: p.dial}
 	h2 := &http.Transport{

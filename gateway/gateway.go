@@ -17,6 +17,7 @@ import (
 
 	"licensed/actors"
 	"licensed/gateway/auth"
+	"licensed/gateway/wire"
 	"licensed/internal/budget"
 	"licensed/messages/licensedv1/licensedv1connect"
 )
@@ -179,7 +180,7 @@ func (g *Gateway) Handler() http.Handler {
 	// Other services have no budgets of their own. An orchestrator that asks for health
 	// must not be refused because customers use up theirs.
 	other := func(path string, h http.Handler, of *budget.Budget) { mux.Handle(path, bounded(h, of)) }
-	options = append(slices.Clone(options), largest(maxOtherBytes))
+	options = append(slices.Clone(options), wire.Largest(maxOtherBytes))
 	path, health := grpchealth.NewHandler(g.config.Health, options...)
 	other(path, health, g.limits.operators.requests)
 	reflector := grpcreflect.NewStaticReflector(names...)
@@ -207,7 +208,9 @@ func (g *Gateway) interceptors() []connect.Interceptor {
 
 // HandlerOptions returns the options of the API's handlers, for others that must behave alike.
 func HandlerOptions() []connect.HandlerOption {
-	return append(codecs(), largest(MaxBodyBytes), connect.WithCompressMinBytes(compressFrom))
+	return []connect.HandlerOption{
+		wire.Codecs(), wire.Largest(MaxBodyBytes), connect.WithCompressMinBytes(compressFrom),
+	}
 }
 
 // largeImports lets messages of ImportCustomer, and no others, be larger.
@@ -215,5 +218,5 @@ var largeImports = connect.WithConditionalHandlerOptions(func(spec connect.Spec)
 	if spec.Procedure != licensedv1connect.AdminServiceImportCustomerProcedure {
 		return nil
 	}
-	return []connect.HandlerOption{largest(MaxImportBytes)}
+	return []connect.HandlerOption{wire.Largest(MaxImportBytes)}
 })

@@ -17,6 +17,7 @@ import (
 
 	"licensed/actors"
 	"licensed/gateway"
+	"licensed/gateway/server"
 	"licensed/internal/harness"
 	"licensed/messages/licensedv1"
 	"licensed/messages/licensedv1/licensedv1connect"
@@ -133,15 +134,15 @@ func start(t testing.TB, a gateway.Aggregates, change ...func(*gateway.Config)) 
 }
 
 // serverConfig is the default one with a log.
-func serverConfig(log *slog.Logger) gateway.ServerConfig {
-	c := gateway.DefaultServerConfig()
+func serverConfig(log *slog.Logger) server.Config {
+	c := server.DefaultConfig()
 	c.Logger = log
 	return c
 }
 
 func serve(t testing.TB, h http.Handler, log *slog.Logger) (url string) {
 	t.Helper()
-	s, err := gateway.Listen("127.0.0.1:0", serverConfig(log))
+	s, err := server.Listen("127.0.0.1:0", serverConfig(log))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,16 +2,12 @@ package gateway_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"strconv"
 	"strings"
-	"sync/atomic"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,7 +19,6 @@ import (
 	"licensed/actors"
 	"licensed/actors/license"
 	"licensed/gateway"
-	"licensed/internal/budget"
 	"licensed/internal/harness"
 	"licensed/messages/licensedv1"
 	"licensed/messages/licensedv1/licensedv1connect"
@@ -351,96 +346,5 @@ func TestTooOldTellsTheTime(t *testing.T) {
 			info.GetMetadata()["server_time"] != "2026-03-01T12:00:00.123456789Z" {
 			t.Errorf("%s: %v", name, info)
 		}
-	}
-}
-
-// TestConnections: one address has its share of them, and each is given back.
-func TestConnections(t *testing.T) {
-	c := serverConfig(slog.New(slog.DiscardHandler))
-	c.MaxConnections, c.AddressShare = 4, 0.5
-	s, err := gateway.Listen("127.0.0.1:0", c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.Start(http.NotFoundHandler())
-	defer s.Close()
-	connections := s.Connections()
-	open := func(from string) net.Conn {
-		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
-		conn, err := d.DialContext(t.Context(), "tcp", s.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		return conn
-	}
-	served := func(conn net.Conn) bool {
-		_, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-		if err == nil {
-			_, err = conn.Read(make([]byte, 1))
-		}
-		return err == nil
-	}
-	first, second := open("127.0.0.1"), open("127.0.0.1")
-	if !served(first) || !served(second) {
-		t.Fatal("connections within the share are not served")
-	}
-	if conn, err := net.Dial("tcp", s.Addr().String()); err == nil && served(conn) {
-		t.Error("a connection above the share is served")
-	}
-	if other := open("127.0.0.2"); !served(other) {
-		t.Error("another address is not served")
-	}
-	if connections.Refused(budget.Share) != 1 || connections.Used() != 3 {
-		t.Errorf("%d refused, %d open", connections.Refused(budget.Share), connections.Used())
-	}
-	_ = first.Close()
-	for connections.Used() != 2 { // The server notices.
-		time.Sleep(time.Millisecond)
-	}
-	if again := open("127.0.0.1"); !served(again) {
-		t.Error("the place of a closed connection stays taken")
-	}
-}
-
-// poorListener has too few files at first.
-type poorListener struct {
-	net.Listener
-	failures atomic.Int64
-}
-
-func (l *poorListener) Accept() (net.Conn, error) {
-	if l.failures.Add(-1) >= 0 {
-		return nil, &net.OpError{Op: "accept", Net: "tcp", Err: syscall.EMFILE}
-	}
-	return l.Listener.Accept()
-}
-
-// TestAcceptWithoutFiles: a server waits until there are files again.
-func TestAcceptWithoutFiles(t *testing.T) {
-	s, err := gateway.Listen("127.0.0.1:0", serverConfig(slog.New(slog.DiscardHandler)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	poor := &poorListener{Listener: l}
-	poor.failures.Store(3)
-	s.On(poor)
-	failed := s.Start(http.NotFoundHandler())
-	defer s.Close()
-	res, err := http.Get("http://" + l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	res.Body.Close()
-	select {
-	case err := <-failed:
-		t.Error(err)
-	default:
-	}
-	if errors.Is(err, syscall.EMFILE) || poor.failures.Load() >= 0 {
-		t.Error("no attempt failed")
 	}
 }

@@ -24,6 +24,7 @@ import (
 
 	"licensed/actors"
 	"licensed/gateway"
+	"licensed/gateway/wire"
 	"licensed/internal/harness"
 	"licensed/internal/protolimit"
 	"licensed/messages/licensedv1"
@@ -768,7 +769,7 @@ func FuzzSessionMessage(f *testing.F) {
 	f.Add([]byte(`{"calls":[{"id":"1","x":"\\"{"},{}]}`))
 	f.Add([]byte(`{"calls":[` + strings.Repeat("{},", 2100) + `{}]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		for _, codec := range []connect.Codec{gateway.ProtoCodec, gateway.JSONCodec} {
+		for _, codec := range []connect.Codec{wire.Proto, wire.JSON} {
 			m := &licensedv1.SessionRequest{}
 			most := protolimit.FreeElements + len(data)/protolimit.BytesPerElement
 			if codec.Unmarshal(data, m) == nil && len(m.Calls) > most {
@@ -787,7 +788,7 @@ func TestFullSessionMessage(t *testing.T) {
 				IssuedAt: &timestamppb.Timestamp{},
 			}}})
 	}
-	for _, codec := range []connect.Codec{gateway.ProtoCodec, gateway.JSONCodec} {
+	for _, codec := range []connect.Codec{wire.Proto, wire.JSON} {
 		b, err := codec.Marshal(full)
 		if err == nil {
 			err = codec.Unmarshal(b, &licensedv1.SessionRequest{})

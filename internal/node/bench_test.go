@@ -13,6 +13,7 @@ import (
 	"connectrpc.com/connect"
 
 	"licensed/gateway"
+	"licensed/gateway/server"
 	"licensed/internal/harness"
 	"licensed/internal/node"
 	"licensed/messages/licensedv1"
@@ -35,7 +36,7 @@ func BenchmarkService(b *testing.B) {
 			b.Error(err)
 		}
 	}()
-	empty, err := gateway.Listen("127.0.0.1:0", gateway.DefaultServerConfig())
+	empty, err := server.Listen("127.0.0.1:0", server.DefaultConfig())
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"licensed/actors"
 	"licensed/gateway"
+	"licensed/gateway/server"
 	"licensed/internal/member"
 	"licensed/internal/storage"
 	"licensed/internal/tlsfiles"
@@ -87,7 +88,7 @@ type Config struct {
 	MaxDeadline time.Duration
 	// Limits of what API requests use at a time.
 	Limits gateway.Limits
-	// ReadTimeout, ReplyTimeout and MaxStreams are as in gateway.ServerConfig.
+	// ReadTimeout, ReplyTimeout and MaxStreams are as in server.Config.
 	ReadTimeout, ReplyTimeout time.Duration
 	MaxStreams                int
 	// MaxConnections of the API are accepted at once; 0 for what the limit of open files leaves beside the store, other
@@ -112,7 +113,7 @@ type Config struct {
 
 // DefaultConfig returns the configuration that a node runs with unless told otherwise.
 func DefaultConfig() Config {
-	g, s := gateway.DefaultConfig(), gateway.DefaultServerConfig()
+	g, s := gateway.DefaultConfig(), server.DefaultConfig()
 	return Config{
 		Config:     storage.Config{StoreWait: time.Minute, Data: "./licensed-data", Logger: slog.Default()},
 		Listen:     "127.0.0.1:8080",

@@ -11,6 +11,7 @@ import (
 	"licensed/docs"
 	"licensed/gateway"
 	"licensed/gateway/dashboard"
+	"licensed/gateway/server"
 	"licensed/messages/licensedv1"
 	"licensed/messages/licensedv1/licensedv1connect"
 )
@@ -69,7 +70,7 @@ func (n *Node) startDashboard(context.Context) error {
 	}
 	// Requests do not leave the process: the API is called without a port, and under its
 	// limits.
-	client, loopback := gateway.InProcess(g.Handler()), isLoopback(admin.Addr())
+	client, loopback := server.InProcess(g.Handler()), isLoopback(admin.Addr())
 	const base = "http://in.process"
 	d, err := dashboard.New(dashboard.Config{
 		Cluster:  clusterView{n},

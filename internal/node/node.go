@@ -45,6 +45,7 @@ import (
 	"licensed/cluster"
 	"licensed/gateway"
 	"licensed/gateway/dashboard"
+	"licensed/gateway/server"
 	"licensed/internal/clusterstatus"
 	"licensed/internal/failpoint"
 	"licensed/internal/host"
@@ -91,10 +92,10 @@ type Node struct {
 	owner  optional.Value[cluster.Node] // a node of a cluster
 	member optional.Value[member.Self]  // a process that is not alone
 
-	admin      optional.Value[gateway.Server]
+	admin      optional.Value[server.Server]
 	adminToken string // empty: none
 	dashboard  optional.Value[dashboard.Dashboard]
-	api        optional.Value[gateway.Server]
+	api        optional.Value[server.Server]
 	gateway    optional.Value[gateway.Gateway]
 
 	events        status.Events

@@ -13,6 +13,7 @@ import (
 
 	"licensed/gateway"
 	"licensed/gateway/dashboard"
+	"licensed/gateway/server"
 	"licensed/internal/budget"
 	"licensed/internal/lifecycle"
 	"licensed/internal/optional"
@@ -29,7 +30,7 @@ func (n *Node) startAdmin(context.Context) (err error) {
 	if n.adminToken, err = dashboard.ReadToken(n.config.Dashboard.TokenFile); err != nil {
 		return err
 	}
-	admin, err := gateway.Listen(n.config.Admin, n.adminServer())
+	admin, err := server.Listen(n.config.Admin, n.adminServer())
 	if err != nil {
 		return fmt.Errorf("admin port: %w", err)
 	}
@@ -46,7 +47,7 @@ func (n *Node) bindAPI(context.Context) error {
 	if err != nil {
 		return err
 	}
-	api, err := gateway.Listen(n.config.Listen, n.apiServer(encryption.Server()))
+	api, err := server.Listen(n.config.Listen, n.apiServer(encryption.Server()))
 	if err != nil {
 		return fmt.Errorf("API port: %w", err)
 	}
@@ -146,8 +147,8 @@ func dialable(a net.Addr) string {
 const adminAnswer = time.Minute
 
 // apiServer returns how the API is served.
-func (n *Node) apiServer(encryption *tls.Config) gateway.ServerConfig {
-	c := gateway.DefaultServerConfig()
+func (n *Node) apiServer(encryption *tls.Config) server.Config {
+	c := server.DefaultConfig()
 	c.TLS, c.Answer, c.Logger = encryption, n.config.MaxDeadline, n.log
 	c.ReadTimeout, c.ReplyTimeout, c.MaxStreams = n.config.ReadTimeout, n.config.ReplyTimeout, n.config.MaxStreams
 	c.AddressShare, c.MaxConnections = n.config.Limits.AddressShare, n.files.api
@@ -155,8 +156,8 @@ func (n *Node) apiServer(encryption *tls.Config) gateway.ServerConfig {
 }
 
 // adminServer returns how the admin port is served.
-func (n *Node) adminServer() gateway.ServerConfig {
-	c := gateway.DefaultServerConfig()
+func (n *Node) adminServer() server.Config {
+	c := server.DefaultConfig()
 	c.Name, c.Answer, c.Logger = "admin_connections", adminAnswer, n.log
 	c.AddressShare, c.MaxConnections = 0.5, n.files.admin
 	return c
@@ -165,7 +166,7 @@ func (n *Node) adminServer() gateway.ServerConfig {
 // connectionBudgets returns the budgets of the ports, whose use the gateway shows.
 func (n *Node) connectionBudgets() []*budget.Budget {
 	var all []*budget.Budget
-	for _, port := range []*optional.Value[gateway.Server]{&n.api, &n.admin} {
+	for _, port := range []*optional.Value[server.Server]{&n.api, &n.admin} {
 		if s, ok := port.Get(); ok {
 			all = append(all, s.Connections())
 		}

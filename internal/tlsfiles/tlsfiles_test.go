@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"licensed/gateway"
+	"licensed/gateway/server"
 	"licensed/internal/certs"
 )
 
@@ -70,9 +70,9 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sc := gateway.DefaultServerConfig()
+	sc := server.DefaultConfig()
 	sc.TLS, sc.Logger = c.Server(), slog.New(slog.DiscardHandler)
-	s, err := gateway.Listen("127.0.0.1:0", sc)
+	s, err := server.Listen("127.0.0.1:0", sc)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package gateway_test
+package server_test
 
 import (
 	"context"
@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"licensed/gateway"
+	"licensed/gateway/server"
 )
 
 func inProcess(t *testing.T, ctx context.Context, h http.HandlerFunc) (*http.Response, error) {
@@ -18,7 +18,7 @@ func inProcess(t *testing.T, ctx context.Context, h http.HandlerFunc) (*http.Res
 	if err != nil {
 		t.Fatal(err)
 	}
-	return gateway.InProcess(h).Do(r)
+	return server.InProcess(h).Do(r)
 }
 
 // TestInProcess sends a request to a handler that answers as it reads.

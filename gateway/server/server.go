@@ -1,4 +1,7 @@
-package gateway
+// Package server serves an HTTP handler on a port, or without one to parts of the same process. A server bounds what
+// clients may take before a request of theirs is read: connections, streams, headers, and the time that they take. It
+// knows nothing of the API.
+package server
 
 import (
 	"context"
@@ -14,8 +17,8 @@ import (
 	"licensed/internal/budget"
 )
 
-// ServerConfig of a server. DefaultServerConfig gives sensible values.
-type ServerConfig struct {
+// Config of a server. DefaultConfig gives sensible values.
+type Config struct {
 	// Name of the limit of connections, a label of metrics.
 	Name string
 	// TLS encrypts; with a configuration, which has a certificate or gets one for each client, the server speaks
@@ -35,11 +38,11 @@ type ServerConfig struct {
 	Logger     *slog.Logger
 }
 
-// DefaultServerConfig returns the configuration that a server has unless told otherwise.
-func DefaultServerConfig() ServerConfig {
-	return ServerConfig{
+// DefaultConfig returns the configuration that a server has unless told otherwise.
+func DefaultConfig() Config {
+	return Config{
 		Name: "connections", ReadTimeout: 10 * time.Second, Answer: 10 * time.Second, ReplyTimeout: 10 * time.Second,
-		MaxConnections: 4096, AddressShare: DefaultLimits().AddressShare, MaxStreams: 250, Logger: slog.Default(),
+		MaxConnections: 4096, AddressShare: 0.25, MaxStreams: 250, Logger: slog.Default(),
 	}
 }
 
@@ -70,11 +73,16 @@ type Server struct {
 
 // Listen binds the address ("127.0.0.1:8080"; port 0 chooses one). Clients may connect from then on,
 // and are served from Start on.
-func Listen(address string, c ServerConfig) (*Server, error) {
+func Listen(address string, c Config) (*Server, error) {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %q: %w", address, err)
 	}
+	return New(l, c), nil
+}
+
+// New returns a server of the connections that a listener accepts; it closes the listener.
+func New(l net.Listener, c Config) *Server {
 	var protocols http.Protocols
 	// Without TLS, HTTP/2 is spoken with prior knowledge, as gRPC clients do.
 	protocols.SetHTTP1(true)
@@ -105,7 +113,7 @@ func Listen(address string, c ServerConfig) (*Server, error) {
 			MaxHeaderBytes:    maxHeader,
 			ErrorLog:          slog.NewLogLogger(c.Logger.Handler(), slog.LevelWarn),
 		},
-	}, nil
+	}
 }
 
 // countedListener closes connections that are too many. An error of Accept, such as too few files, is the server's to

@@ -18,6 +18,7 @@ import (
 
 	"licensed/actors"
 	"licensed/gateway"
+	"licensed/gateway/server"
 	"licensed/internal/harness"
 	"licensed/messages/licensedv1/licensedv1connect"
 )
@@ -133,26 +134,6 @@ func TestAdminPort(t *testing.T) {
 	}
 }
 
-func TestListenSaysWhatIsWrong(t *testing.T) {
-	s, err := gateway.Listen("127.0.0.1:0", serverConfig(slog.Default()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := gateway.Listen(s.Addr().String(), serverConfig(slog.Default())); !errors.Is(err, syscall.EADDRINUSE) {
-		t.Errorf("port in use: %v", err)
-	}
-	if _, err := gateway.Listen("nonsense", serverConfig(slog.Default())); err == nil ||
-		!strings.Contains(err.Error(), `"nonsense"`) {
-		t.Errorf("bad address: %v", err)
-	}
-	if err := s.Shutdown(t.Context()); err != nil {
-		t.Error(err)
-	}
-	if _, err := s.Accept(); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("a server that never started and was shut down goes on listening: %v", err)
-	}
-}
-
 // TestShutdownWaitsForRequests holds in every protocol: what was taken is answered.
 func TestShutdownWaitsForRequests(t *testing.T) {
 	for name := range protocols(t, "http://unused") {
@@ -164,7 +145,7 @@ func TestShutdownWaitsForRequests(t *testing.T) {
 			return actors.Reply{}, actors.ErrNotOwner
 		}
 		g := gateway.New(gateway.DefaultConfig(), f)
-		s, err := gateway.Listen("127.0.0.1:0", serverConfig(slog.Default()))
+		s, err := server.Listen("127.0.0.1:0", serverConfig(slog.Default()))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -208,7 +189,7 @@ func TestShutdownCutsOffWhenTimeIsUp(t *testing.T) {
 	}
 	c := gateway.DefaultConfig()
 	c.MaxDeadline = time.Hour
-	s, err := gateway.Listen("127.0.0.1:0", serverConfig(slog.Default()))
+	s, err := server.Listen("127.0.0.1:0", serverConfig(slog.Default()))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package gateway
+package wire
 
 import (
 	"compress/gzip"
@@ -8,8 +8,8 @@ import (
 	"connectrpc.com/connect"
 )
 
-// largest bounds a message of a client, in bytes, as it arrives and decompressed.
-func largest(size int) connect.HandlerOption {
+// Largest bounds a message of a client, in bytes, as it arrives and decompressed.
+func Largest(size int) connect.HandlerOption {
 	return connect.WithHandlerOptions(connect.WithReadMaxBytes(size), connect.WithCompression("gzip",
 		// Of a message that is too large, package connect needs one byte more.
 		func() connect.Decompressor { return &boundedGzip{most: size + 1} },

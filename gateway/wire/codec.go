@@ -1,4 +1,6 @@
-package gateway
+// Package wire encodes and decodes the messages of the API's requests, in every protocol. Clients are not trusted: the
+// memory of a message is bounded before it is decompressed and decoded.
+package wire
 
 import (
 	"errors"
@@ -11,15 +13,17 @@ import (
 	"licensed/internal/protolimit"
 )
 
-// codecs are those of package connect, with a bound on the memory of a decoded request.
-func codecs() []connect.HandlerOption {
-	return []connect.HandlerOption{
-		connect.WithCodec(protoCodec), connect.WithCodec(jsonCodec("json")),
-		connect.WithCodec(jsonCodec("json; charset=utf-8")),
-	}
-}
+// Proto and JSON are the codecs of package connect, with a bound on the memory of a decoded request.
+var (
+	Proto connect.Codec = codec{"proto", proto.MarshalOptions{}.MarshalAppend, decodeProto}
+	JSON  connect.Codec = jsonCodec("json")
+)
 
-var protoCodec = codec{"proto", proto.MarshalOptions{}.MarshalAppend, decodeProto}
+// Codecs has a handler use Proto and JSON.
+func Codecs() connect.HandlerOption {
+	return connect.WithHandlerOptions(connect.WithCodec(Proto), connect.WithCodec(JSON),
+		connect.WithCodec(jsonCodec("json; charset=utf-8")))
+}
 
 func jsonCodec(name string) codec {
 	return codec{name, protojson.MarshalOptions{}.MarshalAppend, decodeJSON}
