@@ -20,31 +20,50 @@ import (
 	"licensed/internal/harness"
 )
 
-// TestExamples runs the examples against a daemon. The first connection of each breaks, so that it must repeat its
-// first command.
+// TestExamples runs the examples against a daemon. The first connection of a client breaks, so that it must repeat its
+// first command. A device checks its licence offline.
 func TestExamples(t *testing.T) {
 	if testing.Short() {
 		t.Skip("installs packages")
 	}
-	d := harness.Start(t, filepath.Join(harness.Programs(t), "licensed"), "dev",
-		"--data", filepath.Join(t.TempDir(), "data"), "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
+	licensed, keys := filepath.Join(harness.Programs(t), "licensed"), filepath.Join(t.TempDir(), "keys")
+	if out, err := exec.Command(licensed, "keys", "new", keys).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	d := harness.Start(t, licensed, "dev", "--data", filepath.Join(t.TempDir(), "data"), "--license-keys", keys,
+		"--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
 	examples := filepath.Join(harness.Root(), "examples")
-	for name, command := range map[string][]string{
-		"go":         {"go", "run", "licensed/examples/go"},
-		"python":     python(t, filepath.Join(examples, "python")),
-		"typescript": typescript(t, filepath.Join(examples, "typescript")),
+	py, ts := python(t, filepath.Join(examples, "python")), typescript(t, filepath.Join(examples, "typescript"))
+	calling := []string{
+		"retry\n", "acquired GlowS01E01 until 20", "the same command again: duplicate true\n",
+		"DEVICE_LIMIT: 1 of 1\n", "event 1 ", "event 4 ",
+	}
+	// Once by the right clock, and once although that was set back; the third time the licence has expired.
+	const may = "may play GlowS01E01 until 20"
+	offline := []string{may, "Z\n" + may, "Z\nexpired: connect and renew\n"}
+	for name, test := range map[string]struct {
+		command, says []string
+	}{
+		"go":                 {[]string{"go", "run", "licensed/examples/go"}, calling},
+		"python":             {append(py, filepath.Join(examples, "python", "main.py")), calling},
+		"typescript":         {append(ts, filepath.Join(installed(t, "typescript"), "main.ts")), calling},
+		"go offline":         {[]string{"go", "run", "licensed/examples/go/offline"}, offline},
+		"python offline":     {append(py, filepath.Join(examples, "python", "offline.py")), offline},
+		"typescript offline": {append(ts, filepath.Join(installed(t, "typescript"), "offline.ts")), offline},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			c := exec.CommandContext(ctx, command[0], append(command[1:], breakingFirst(t, d.API), "of-"+name)...)
+			address := d.API
+			if slices.Equal(test.says, calling) {
+				address = breakingFirst(t, d.API)
+			}
+			c := exec.CommandContext(ctx, test.command[0],
+				append(test.command[1:], address, "of "+name)...)
 			c.Dir = harness.Root()
 			c.Env = append(os.Environ(), "PYTHONPATH="+filepath.Join(installed(t, "python"), "gen"))
 			out, err := c.CombinedOutput()
-			for _, words := range []string{
-				"retry\n", "acquired GlowS01E01 until 20", "the same command again: duplicate true\n",
-				"DEVICE_LIMIT: 1 of 1\n", "event 1 ", "event 4 ",
-			} {
+			for _, words := range test.says {
 				if !strings.Contains(string(out), words) {
 					t.Errorf("does not say %q", words)
 				}
@@ -131,7 +150,7 @@ func protos(t *testing.T) []string {
 	return names
 }
 
-// python installs the packages of the example in Python, and returns how to run it.
+// python installs the packages of the examples in Python, and returns the program that runs one.
 func python(t *testing.T, example string) []string {
 	t.Helper()
 	dir, lock := installed(t, "python"), filepath.Join(example, "requirements.txt")
@@ -142,10 +161,10 @@ func python(t *testing.T, example string) []string {
 		[]string{"mkdir", "-p", "gen"},
 		slices.Concat([]string{run, "-m", "grpc_tools.protoc", "-I", filepath.Join(harness.Root(), "proto"),
 			"--python_out=gen", "--grpc_python_out=gen"}, protos(t)))
-	return []string{run, filepath.Join(example, "main.py")}
+	return []string{run}
 }
 
-// typescript installs the packages of the example in TypeScript, and returns how to run it.
+// typescript installs the packages of the examples in TypeScript, and returns the program that runs one.
 func typescript(t *testing.T, example string) []string {
 	t.Helper()
 	dir := installed(t, "typescript")
@@ -161,14 +180,16 @@ func typescript(t *testing.T, example string) []string {
 		slices.Concat([]string{"cp"}, locks, []string{"."}),
 		[]string{"npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"},
 		[]string{"npx", "--no-install", "buf", "generate", proto, "--path", filepath.Join(proto, "licensed", "v1")})
-	program, err := os.ReadFile(filepath.Join(example, "main.ts"))
-	if err == nil { // Imports are resolved from where it lies.
-		err = os.WriteFile(filepath.Join(dir, "main.ts"), program, 0o600)
+	for _, name := range []string{"main.ts", "offline.ts"} {
+		program, err := os.ReadFile(filepath.Join(example, name))
+		if err == nil { // Imports are resolved from where it lies.
+			err = os.WriteFile(filepath.Join(dir, name), program, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return []string{filepath.Join(dir, "node_modules", ".bin", "tsx"), filepath.Join(dir, "main.ts")}
+	return []string{filepath.Join(dir, "node_modules", ".bin", "tsx")}
 }
 
 // TestServiceConfig: gRPC accepts the service config of the guide.
