@@ -8,12 +8,12 @@ import (
 	"testing"
 )
 
-// TestLinksOnlyTheAPI: what the tool and the package for applications link, through whatever imports, is the API
+// TestLinksOnlyTheAPI: what the tool and the packages for applications link, through whatever imports, is the API
 // and what both programs share.
 func TestLinksOnlyTheAPI(t *testing.T) {
 	for pkg, ours := range map[string][]string{
 		"licensed/cmd/licensectl": apiOfTools,
-		"licensed/client":         {"licensed/messages/licensedv1"},
+		"licensed/client":         {"licensed/licensetoken", "licensed/messages/licensedv1"},
 	} {
 		list := exec.Command("go", "list", "-deps", pkg)
 		list.Dir = filepath.Join("..", "..")
