@@ -22,8 +22,8 @@ const Path = "/dashboard/"
 
 // Cluster returns the status of the cluster. It is safe for concurrent use.
 type Cluster interface {
-	// Snapshot returns the cluster as it is known now. The message is the caller's.
-	Snapshot(ctx context.Context) (*licensedv1.ClusterStatus, error)
+	// Cluster returns the cluster as it is known now. The message is the caller's.
+	Cluster(ctx context.Context) (*licensedv1.ClusterStatus, error)
 }
 
 // Config of a dashboard. All but Token and Runbook is required.

@@ -24,7 +24,7 @@ import (
 // oneNode is a cluster of one. It implements Cluster.
 type oneNode struct{ asked atomic.Uint64 }
 
-func (c *oneNode) Snapshot(context.Context) (*licensedv1.ClusterStatus, error) {
+func (c *oneNode) Cluster(context.Context) (*licensedv1.ClusterStatus, error) {
 	n := c.asked.Add(1)
 	return &licensedv1.ClusterStatus{Name: "test", Shards: 4, Nodes: []*licensedv1.NodeStatus{{
 		Name:        "n1",
@@ -432,7 +432,7 @@ func TestBoard(t *testing.T) {
 // finding is a cluster with a finding. It implements Cluster.
 type finding struct{}
 
-func (finding) Snapshot(context.Context) (*licensedv1.ClusterStatus, error) {
+func (finding) Cluster(context.Context) (*licensedv1.ClusterStatus, error) {
 	return &licensedv1.ClusterStatus{
 		Level: licensedv1.ClusterLevel_CLUSTER_LEVEL_DEGRADED,
 		Nodes: []*licensedv1.NodeStatus{
@@ -515,7 +515,7 @@ func TestErrors(t *testing.T) {
 // clockNode is a cluster of one that tells when it was asked. It implements Cluster.
 type clockNode struct{ now func() time.Time }
 
-func (c clockNode) Snapshot(context.Context) (*licensedv1.ClusterStatus, error) {
+func (c clockNode) Cluster(context.Context) (*licensedv1.ClusterStatus, error) {
 	at := timestamppb.New(c.now())
 	return &licensedv1.ClusterStatus{Name: "test", AsOf: at, Nodes: []*licensedv1.NodeStatus{{Name: "n1", SeenAt: at}}},
 		nil

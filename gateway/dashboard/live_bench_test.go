@@ -60,7 +60,7 @@ func newThreeNodes() *threeNodes {
 	return c
 }
 
-func (c *threeNodes) Snapshot(context.Context) (*licensedv1.ClusterStatus, error) { return c.next, nil }
+func (c *threeNodes) Cluster(context.Context) (*licensedv1.ClusterStatus, error) { return c.next, nil }
 
 // prepare makes the next answer.
 func (c *threeNodes) prepare() {
@@ -75,7 +75,7 @@ func (c *threeNodes) prepare() {
 }
 
 // BenchmarkViewers measures what one reading of a cluster costs that this many look at: the events that are
-// made of it and sent. What Snapshot costs is not in it.
+// made of it and sent. What Cluster costs is not in it.
 func BenchmarkViewers(b *testing.B) {
 	for _, viewers := range []int{1, 2, 8} {
 		b.Run(fmt.Sprint(viewers), func(b *testing.B) { benchmarkViewers(b, viewers) })

@@ -91,7 +91,7 @@ func (s *sampler) pause() time.Duration {
 func (s *sampler) sample(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, snapshotTimeout)
 	defer cancel()
-	status, err := s.cluster.Snapshot(ctx)
+	status, err := s.cluster.Cluster(ctx)
 	now := s.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -4,19 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"net"
 	"slices"
-	"syscall"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
 	"licensed/cluster"
 	"licensed/cluster/membership"
 	"licensed/cluster/reach"
 	"licensed/cluster/roster"
+	"licensed/internal/namecheck"
 	"licensed/internal/payload"
 	"licensed/internal/status"
 	"licensed/messages/licensedv1"
@@ -179,16 +176,16 @@ func (m *Self) awaitName(ctx context.Context) error {
 	if len(m.config.Cluster.Join) > 0 {
 		select {
 		case <-m.Gossip.Met():
-		case <-time.After(nameTTLs * ttl):
+		case <-time.After(namecheck.TTLs * ttl):
 			m.config.Log.Warn("no other member reached by gossip; a process of the same name would not be found",
 				"join", m.config.Cluster.Join)
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
-	c := nameCheck{
-		id: m.Gossip.ID(), ttl: ttl, log: m.config.Log, refuses: refuses,
-		ask: func(ctx context.Context, address string) (name string, starting bool, err error) {
+	c := namecheck.Check{
+		ID: m.Gossip.ID(), TTL: ttl, Log: m.config.Log, Refuses: namecheck.Refuses,
+		Ask: func(ctx context.Context, address string) (name string, starting bool, err error) {
 			s, err := m.Transport.Status(ctx, address)
 			self, _ := payload.Codec{}.Unmarshal(s.GetSelf().GetType(), s.GetSelf().GetData())
 			is, _ := self.(*licensedv1.NodeStatus)
@@ -197,72 +194,10 @@ func (m *Self) awaitName(ctx context.Context) error {
 	}
 	for _, o := range m.Gossip.Members() {
 		if o.Name == m.config.Name && o.ID != m.Gossip.ID() {
-			c.others = append(c.others, o)
+			c.Others = append(c.Others, o)
 		}
 	}
-	return c.run(ctx)
-}
-
-// nameCheck finds out whether processes that have one name, by gossip, are alive.
-type nameCheck struct {
-	id      string // this process's
-	others  []membership.Member
-	ttl     time.Duration
-	log     *slog.Logger
-	ask     func(ctx context.Context, address string) (name string, starting bool, err error)
-	refuses func(ctx context.Context, address string) bool // nothing listens at the address
-}
-
-// nameTTLs is the time, in TTLs of leases, after which a process counts as dead that neither answers nor refuses
-// connections, and that a gateway waits for gossip. More keeps a gateway from starting for longer after its machine was
-// lost; less lets two of one name start when one of them is that slow. A node that slow would have lost its lease
-// several times.
-const nameTTLs = 4
-
-// run asks all of them until each has answered or is found to be dead. Errors: that of cluster.NameTaken.
-func (c *nameCheck) run(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, nameTTLs*c.ttl)
-	defer cancel()
-	all, ctx := errgroup.WithContext(ctx)
-	for _, o := range c.others {
-		all.Go(func() error { return c.await(ctx, o) })
-	}
-	return all.Wait()
-}
-
-// await asks one process. No answer is no proof that it is dead: its machine may be slow. Of two that start at the same
-// time, the one of the greater id gives way. The other waits for that, since it may not have been seen.
-func (c *nameCheck) await(ctx context.Context, o membership.Member) error {
-	address := o.Meta.GetNodeAddress()
-	for {
-		question, cancel := context.WithTimeout(ctx, c.ttl)
-		name, starting, err := c.ask(question, address)
-		cancel()
-		switch {
-		case err == nil && name == o.Name && starting && c.id < o.ID:
-		case err == nil && name == o.Name:
-			return cluster.NameTaken(o.Name, address)
-		// It has another name, or nothing listens there: the former run is gone.
-		case err == nil, c.refuses(ctx, address):
-			return nil
-		}
-		select {
-		case <-time.After(c.ttl / 16):
-		case <-ctx.Done():
-			c.log.Warn("other process of this name not reached, or still starting; it counts as dead",
-				"name", o.Name, "address", address, "error", err)
-			return nil
-		}
-	}
-}
-
-// refuses reports whether the machine of an address says that nothing listens there.
-func refuses(ctx context.Context, address string) bool {
-	conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", address)
-	if err == nil {
-		_ = conn.Close()
-	}
-	return errors.Is(err, syscall.ECONNREFUSED)
+	return c.Run(ctx)
 }
 
 // reachedAt returns where the store says that an incarnation is reached.

@@ -70,7 +70,7 @@ func (n *Node) listen(context.Context) error {
 	s, _ := n.shared.Get()
 	c := member.Config{
 		Cluster: n.config.Cluster, Name: n.name, Info: s.info, Store: n.storage.Hot, Map: s.rows, Node: &n.owner,
-		MaxPeers: n.files.node, MaxPerNode: n.config.perNode(), MaxPerShard: n.config.perShard(),
+		MaxPeers: n.files.Node, MaxPerNode: n.config.perNode(), MaxPerShard: n.config.perShard(),
 		Status: n.statusWith, Stopping: n.parts.Stopping(), Health: n.health, Events: &n.events, Members: n.members,
 		Metrics: s.metrics,
 		Tracer:  n.tracer, Now: n.config.Now, Log: n.log,

@@ -12,7 +12,6 @@ import (
 	"licensed/gateway"
 	"licensed/gateway/dashboard"
 	"licensed/gateway/server"
-	"licensed/messages/licensedv1"
 	"licensed/messages/licensedv1/licensedv1connect"
 )
 
@@ -73,7 +72,7 @@ func (n *Node) startDashboard(context.Context) error {
 	client, loopback := server.InProcess(g.Handler()), isLoopback(admin.Addr())
 	const base = "http://in.process"
 	d, err := dashboard.New(dashboard.Config{
-		Cluster:  clusterView{n},
+		Cluster:  &operations{n},
 		Licenses: licensedv1connect.NewLicenseServiceClient(client, base),
 		History:  licensedv1connect.NewHistoryServiceClient(client, base),
 		Admin:    licensedv1connect.NewAdminServiceClient(client, base),
@@ -105,12 +104,4 @@ func (n *Node) adminPages() string {
 func isLoopback(a net.Addr) bool {
 	t, ok := a.(*net.TCPAddr)
 	return ok && t.IP.IsLoopback()
-}
-
-// clusterView implements dashboard.Cluster.
-type clusterView struct{ n *Node }
-
-// Snapshot implements dashboard.Cluster.
-func (v clusterView) Snapshot(ctx context.Context) (*licensedv1.ClusterStatus, error) {
-	return (&operations{v.n}).Cluster(ctx)
 }

@@ -46,12 +46,12 @@ import (
 	"licensed/gateway"
 	"licensed/gateway/dashboard"
 	"licensed/gateway/server"
-	"licensed/internal/clusterstatus"
 	"licensed/internal/failpoint"
 	"licensed/internal/host"
 	"licensed/internal/lifecycle"
 	"licensed/internal/loglimit"
 	"licensed/internal/member"
+	"licensed/internal/openfiles"
 	"licensed/internal/optional"
 	"licensed/internal/status"
 	"licensed/internal/storage"
@@ -76,7 +76,7 @@ type Node struct {
 
 	name    string // for people
 	started time.Time
-	files   files
+	files   openfiles.Plan
 	tracer  *tracing.Tracer // a nil one traces nothing
 	parts   *lifecycle.Parts
 	failed  chan error
@@ -98,10 +98,9 @@ type Node struct {
 	api        optional.Value[server.Server]
 	gateway    optional.Value[gateway.Gateway]
 
-	events        status.Events
-	members       *status.Members
-	readings      clusterstatus.History
-	statusMetrics *status.Metrics
+	events   status.Events
+	members  *status.Members
+	assessor *status.Assessor
 }
 
 // aggregates are the customers of the whole cluster, or of the process if it is alone. It is safe for concurrent use.
@@ -133,7 +132,7 @@ func Start(ctx context.Context, c Config) (*Node, error) {
 	}
 	n.config.Now = failpoint.Clock(n.config.Now)
 	n.started, n.name = n.config.Now(), cmp.Or(n.config.Name, hostName())
-	n.statusMetrics, n.members = status.NewMetrics(), status.NewMembers(n.name, n.config.Now, &n.events)
+	n.assessor, n.members = status.NewAssessor(&n.events), status.NewMembers(n.name, n.config.Now, &n.events)
 	for _, step := range n.role() {
 		// A signal during the start ends it before the next step.
 		err := ctx.Err()
@@ -216,7 +215,7 @@ func (n *Node) both() []step {
 // openStorage opens store and archive. A disk error stops the node.
 func (n *Node) openStorage(ctx context.Context) (err error) {
 	n.storage, err = storage.Open(ctx, n.config.Config, storage.Options{
-		StoreFiles: n.files.store, ArchiveFiles: n.files.archive, Failed: n.fail, Registry: n.registry,
+		StoreFiles: n.files.Store, ArchiveFiles: n.files.Archive, Failed: n.fail, Registry: n.registry,
 		Now: n.config.Now, Log: n.log,
 	})
 	if err != nil {

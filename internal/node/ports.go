@@ -16,6 +16,7 @@ import (
 	"licensed/gateway/server"
 	"licensed/internal/budget"
 	"licensed/internal/lifecycle"
+	"licensed/internal/openfiles"
 	"licensed/internal/optional"
 	"licensed/internal/signingkeys"
 	"licensed/internal/tlsfiles"
@@ -143,6 +144,28 @@ func dialable(a net.Addr) string {
 	return a.String()
 }
 
+// planFiles says at the start what the limit of open files is used for, before anything has opened many.
+func (n *Node) planFiles(context.Context) error {
+	c := &n.config
+	n.files = openfiles.Divide(openfiles.Limit(), openfiles.Needs{
+		Store: c.Store == "", Archive: c.ArchiveDir() != "", Members: !c.Cluster.Alone, Cassandra: c.OnCassandra(),
+		Node: c.Cluster.MaxConnections, API: c.MaxConnections,
+	})
+	f := &n.files
+	n.log.Info("limits set", "open_files", f.Limit, "api_connections", f.API, "admin_connections", f.Admin,
+		"store_files", f.Store,
+		"archive_files", f.Archive, "node_connections", f.Node, "member_connections", f.Members,
+		"cassandra_connections", f.Cassandra,
+		"request_memory_bytes", c.Limits.Memory, "address_share", c.Limits.AddressShare)
+	if need := f.Reserved() + f.API; need > f.Limit {
+		n.log.Warn("limit of open files too low", "open_files", f.Limit, "needed", need,
+			"remedy", fmt.Sprintf(
+				"raise it to %d (ulimit -n, LimitNOFILE), or set --max-connections and --max-node-connections", need,
+			))
+	}
+	return nil
+}
+
 // adminAnswer is the time the admin port may take to answer: profiles take half a minute.
 const adminAnswer = time.Minute
 
@@ -151,7 +174,7 @@ func (n *Node) apiServer(encryption *tls.Config) server.Config {
 	c := server.DefaultConfig()
 	c.TLS, c.Answer, c.Logger = encryption, n.config.MaxDeadline, n.log
 	c.ReadTimeout, c.ReplyTimeout, c.MaxStreams = n.config.ReadTimeout, n.config.ReplyTimeout, n.config.MaxStreams
-	c.AddressShare, c.MaxConnections = n.config.Limits.AddressShare, n.files.api
+	c.AddressShare, c.MaxConnections = n.config.Limits.AddressShare, n.files.API
 	return c
 }
 
@@ -159,7 +182,7 @@ func (n *Node) apiServer(encryption *tls.Config) server.Config {
 func (n *Node) adminServer() server.Config {
 	c := server.DefaultConfig()
 	c.Name, c.Answer, c.Logger = "admin_connections", adminAnswer, n.log
-	c.AddressShare, c.MaxConnections = 0.5, n.files.admin
+	c.AddressShare, c.MaxConnections = 0.5, n.files.Admin
 	return c
 }
 

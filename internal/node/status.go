@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"sync"
-	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -16,7 +15,7 @@ import (
 	"licensed/messages/licensedv1"
 )
 
-// Cluster implements gateway.Operations.
+// Cluster implements gateway.Operations and dashboard.Cluster.
 func (o *operations) Cluster(ctx context.Context) (*licensedv1.ClusterStatus, error) {
 	return o.n.clusterStatus(ctx)
 }
@@ -25,7 +24,7 @@ func (o *operations) Cluster(ctx context.Context) (*licensedv1.ClusterStatus, er
 func (n *Node) clusterStatus(ctx context.Context) (*licensedv1.ClusterStatus, error) {
 	if m, ok := n.member.Get(); ok {
 		r := m.Read(ctx)
-		return n.assess(r.Complete(), r.Told), nil
+		return n.assessor.Assess(r.Complete(), r.Told), nil
 	}
 	var st *cluster.NodeStatus
 	if node, ok := n.owner.Get(); ok {
@@ -48,7 +47,7 @@ func (n *Node) clusterStatus(ctx context.Context) (*licensedv1.ClusterStatus, er
 			a.Holds = append(a.Holds, clusterstatus.Held{Shard: id, Epoch: epoch})
 		}
 	}
-	return n.assess(&clusterstatus.Input{
+	return n.assessor.Assess(&clusterstatus.Input{
 		Name: name, Reporter: self.Name, Now: n.config.Now(), Shards: n.shards.Shards(), Alone: true,
 		Answers: []clusterstatus.Answer{a},
 	}, nil), nil
@@ -131,43 +130,16 @@ func (n *Node) addMember(s *licensedv1.NodeStatus, st *cluster.NodeStatus) {
 	}
 }
 
-// assess computes a status, and remembers what it shows.
-func (n *Node) assess(in *clusterstatus.Input, told []*licensedv1.Happening) *licensedv1.ClusterStatus {
-	n.readings.Recall(in)
-	out := clusterstatus.Assess(in)
-	n.readings.Record(out)
-	n.statusMetrics.Show(out)
-	out.Happenings = status.Merge(n.events.NewestFirst(), told)
-	return out
-}
-
-// readEvery is the interval at which a gateway computes the status for its metrics, if nobody asks for it.
-const readEvery = 10 * time.Second
-
-// readStatus computes the status of the cluster every few seconds until the process stops.
-func (n *Node) readStatus(ctx context.Context) {
-	t := time.NewTicker(readEvery)
-	defer t.Stop()
-	m, shown := n.statusMetrics, false
-	for {
-		// After an error the metrics keep the time of the last status. Before the first one there are none: 0 is OK.
-		if _, err := n.clusterStatus(ctx); err == nil && !shown {
-			m.Register(n.registry)
-			shown = true
-		}
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
 // startStatus has a gateway compute the status for its metrics.
 func (n *Node) startStatus(context.Context) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	running.Go(func() { n.readStatus(ctx) })
+	running.Go(func() {
+		n.assessor.Repeat(ctx, n.registry, func(ctx context.Context) error {
+			_, err := n.clusterStatus(ctx)
+			return err
+		})
+	})
 	n.parts.Push("status", func(context.Context) error {
 		cancel()
 		running.Wait()

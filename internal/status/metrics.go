@@ -8,18 +8,18 @@ import (
 	"licensed/messages/licensedv1"
 )
 
-// Metrics show the last status of the cluster that this process computed. Its age is a
+// metrics show the last status of the cluster that this process computed. Its age is a
 // metric of its own: an alert must not rely on a status that is old.
-type Metrics struct {
+type metrics struct {
 	level    prometheus.Gauge
 	at       prometheus.Gauge
 	shards   *prometheus.GaugeVec
 	findings *prometheus.GaugeVec
 }
 
-// NewMetrics returns metrics that are not registered yet: before the first status, 0 would mean OK.
-func NewMetrics() *Metrics {
-	return &Metrics{
+// newMetrics returns metrics that are not registered yet: before the first status, 0 would mean OK.
+func newMetrics() *metrics {
+	return &metrics{
 		level: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "licensed_cluster_status",
 			Help: "Level of the cluster's status as last computed by this gateway: 0 OK, 1 degraded, 2 critical.",
@@ -45,8 +45,8 @@ var statusLevels = map[licensedv1.ClusterLevel]float64{
 	licensedv1.ClusterLevel_CLUSTER_LEVEL_CRITICAL: 2,
 }
 
-// Show sets the metrics to a status.
-func (m *Metrics) Show(s *licensedv1.ClusterStatus) {
+// show sets the metrics to a status.
+func (m *metrics) show(s *licensedv1.ClusterStatus) {
 	m.level.Set(statusLevels[s.Level])
 	m.at.Set(float64(s.AsOf.AsTime().UnixMilli()) / 1000)
 	for state, n := range map[string]uint32{
@@ -71,7 +71,7 @@ func (m *Metrics) Show(s *licensedv1.ClusterStatus) {
 	}
 }
 
-// Register registers the metrics.
-func (m *Metrics) Register(r prometheus.Registerer) {
+// register registers the metrics.
+func (m *metrics) register(r prometheus.Registerer) {
 	r.MustRegister(m.level, m.at, m.shards, m.findings)
 }

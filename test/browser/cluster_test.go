@@ -56,7 +56,7 @@ type fate struct {
 }
 
 // Snapshot implements dashboard.Cluster.
-func (c *cluster) Snapshot(context.Context) (*licensedv1.ClusterStatus, error) {
+func (c *cluster) Cluster(context.Context) (*licensedv1.ClusterStatus, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err != nil {

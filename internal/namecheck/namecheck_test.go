@@ -1,4 +1,4 @@
-package member
+package namecheck
 
 import (
 	"context"
@@ -34,7 +34,7 @@ func TestNameCheck(t *testing.T) {
 		"answers late":          {"g@2", 2 * ttl, 0, "g", false, true, 2 * ttl, ""},
 		"another process does":  {"g@2", 0, 0, "n1", false, false, 0, ""},
 		"refuses":               {"g@2", time.Hour, 0, "", true, false, 0, ""},
-		"neither of these ever": {"g@2", time.Hour, 0, "", false, false, nameTTLs * ttl, "not reached"},
+		"neither of these ever": {"g@2", time.Hour, 0, "", false, false, TTLs * ttl, "not reached"},
 		"starts, smaller":       {"g@2", 0, time.Hour, "g", false, true, 0, ""},
 		"starts, greater":       {"g", 0, 2 * ttl, "g", false, true, 2 * ttl, ""},
 		"starts, and gives way": {"g", 0, 2 * ttl, "", true, false, 2 * ttl, ""},
@@ -43,12 +43,12 @@ func TestNameCheck(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				began := time.Now()
 				var log strings.Builder
-				c := nameCheck{
-					id: test.id, ttl: ttl, log: slog.New(slog.NewTextHandler(&log, nil)),
-					refuses: func(context.Context, string) bool {
+				c := Check{
+					ID: test.id, TTL: ttl, Log: slog.New(slog.NewTextHandler(&log, nil)),
+					Refuses: func(context.Context, string) bool {
 						return test.refuses && time.Since(began) >= test.startsFor
 					},
-					ask: func(ctx context.Context, _ string) (string, bool, error) {
+					Ask: func(ctx context.Context, _ string) (string, bool, error) {
 						if time.Since(began) < test.startsFor {
 							return "g", true, nil
 						}
@@ -60,12 +60,12 @@ func TestNameCheck(t *testing.T) {
 						}
 						return test.answer, false, nil
 					},
-					others: []membership.Member{
+					Others: []membership.Member{
 						{Name: "g", ID: "g@0", Meta: &clusterv1.Meta{NodeAddress: "10.0.0.1:7800"}},
 						{Name: "g", ID: "g@1", Meta: &clusterv1.Meta{NodeAddress: "10.0.0.2:7800"}},
 					},
 				}
-				err := c.run(t.Context())
+				err := c.Run(t.Context())
 				took := time.Since(began)
 				if errors.Is(err, cluster.ErrNameTaken) != test.taken || (err != nil) != test.taken {
 					t.Errorf("%v, want taken: %v", err, test.taken)
