@@ -48,6 +48,14 @@ func (c *Client) ChangePlan(
 	return c.licenses.ChangePlan(ctx, m)
 }
 
+// SyncDevice records what happened on a device while it was offline. The device can drop its facts up to the number in
+// the response.
+func (c *Client) SyncDevice(
+	ctx context.Context, m *licensedv1.SyncDeviceRequest,
+) (*licensedv1.SyncDeviceResponse, error) {
+	return c.licenses.SyncDevice(ctx, m)
+}
+
 // ListLicenses returns a page of the customer's licences, the active ones unless include_inactive is set.
 func (c *Client) ListLicenses(
 	ctx context.Context, m *licensedv1.ListLicensesRequest,

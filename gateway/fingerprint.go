@@ -29,14 +29,23 @@ func fingerprint(c *licensedv1.Command, issuedAt *timestamppb.Timestamp) uint64 
 		b = b.flag(3, c.AcquireLicense.NewDownload)
 	case *licensedv1.Command_RenewLicense:
 		b = b.number(2).text(1, c.RenewLicense.DeviceId).text(2, c.RenewLicense.TitleId)
+		b = b.integer(3, c.RenewLicense.AcquiredAtMs)
 	case *licensedv1.Command_ReleaseLicense:
 		b = b.number(3).text(1, c.ReleaseLicense.DeviceId).text(2, c.ReleaseLicense.TitleId)
+		b = b.integer(3, c.ReleaseLicense.AcquiredAtMs)
 	case *licensedv1.Command_RecordPlayback:
 		b = b.number(4).text(1, c.RecordPlayback.DeviceId).text(2, c.RecordPlayback.TitleId)
+		b = b.integer(3, c.RecordPlayback.PlayedAtMs).integer(4, c.RecordPlayback.SentAtMs)
 	case *licensedv1.Command_DeactivateDevice:
-		b = b.number(5).text(1, c.DeactivateDevice.DeviceId)
+		b = b.number(5).text(1, c.DeactivateDevice.DeviceId).integer(2, c.DeactivateDevice.ActivatedAtMs)
 	case *licensedv1.Command_ChangePlan:
-		b = b.number(6).text(1, c.ChangePlan.PlanId)
+		b = b.number(6).text(1, c.ChangePlan.PlanId).integer(2, c.ChangePlan.PlanChangedAtMs)
+	case *licensedv1.Command_SyncDevice:
+		b = b.number(7).text(1, c.SyncDevice.DeviceId)
+		for _, f := range c.SyncDevice.Facts {
+			b = b.number(2).number(f.Number).number(uint64(f.Kind)).text(3, f.TitleId).integer(4, f.AtMs)
+		}
+		b = b.integer(3, c.SyncDevice.SentAtMs).integer(4, int64(c.SyncDevice.AfterNumber))
 	}
 	if issuedAt != nil {
 		b = b.number(fieldIssuedAt).number(uint64(issuedAt.Seconds)).number(uint64(issuedAt.Nanos))
@@ -60,6 +69,14 @@ func (b canonical) text(field uint64, s string) canonical {
 		return b
 	}
 	return append(b.number(field).number(uint64(len(s))), s...)
+}
+
+// integer appends a field with a number, unless it is 0.
+func (b canonical) integer(field uint64, n int64) canonical {
+	if n == 0 {
+		return b
+	}
+	return b.number(field).number(uint64(n))
 }
 
 // flag appends a field that is true.

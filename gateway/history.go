@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"licensed/actors"
+	"licensed/actors/license"
 	"licensed/messages"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
@@ -235,6 +236,9 @@ func about(r *persistence.Record, value any, device, title string) bool {
 	}
 	// Events of a licence have the device and the title in the id of their aggregate.
 	ofDevice, ofTitle, _ := strings.Cut(r.AggregateID, "/")
+	if unlicensed := license.TitleOfFact(value); unlicensed != "" {
+		ofTitle = unlicensed
+	}
 	if named, ok := value.(interface {
 		GetDeviceId() string
 		GetTitleId() string
@@ -268,6 +272,9 @@ func historyEvent(i *persistence.HistoryItem, value any, problem error) *license
 	default:
 		e.Data = eventData(r.Mapper, r.Data, event)
 		e.Event = string(event.ProtoReflect().Descriptor().Name())
+		if at := license.OccurredAt(actors.Event{Time: r.Time, Value: value}); !at.Equal(r.Time) {
+			e.OccurredAt = timestamppb.New(at)
+		}
 	}
 	return e
 }

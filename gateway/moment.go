@@ -328,6 +328,10 @@ func checkCommand(v *violations, c *licensedv1.Command) {
 		v.id("command.deactivate_device.device_id", c.DeactivateDevice.GetDeviceId())
 	case *licensedv1.Command_ChangePlan:
 		v.id("command.change_plan.plan_id", c.ChangePlan.GetPlanId())
+	case *licensedv1.Command_SyncDevice:
+		if err := license.CheckCommand("", true, &licensedv1.Command{Command: c}); err != nil {
+			v.add("command.sync_device", err.Error())
+		}
 	default:
 		v.add("command", "is required")
 	}

@@ -78,12 +78,15 @@ func (s *service) RenewLicense(
 	if err := s.signing(m.Signed || m.SignedLicense != ""); err != nil {
 		return nil, err
 	}
-	if _, err := s.shown(m, m.SignedLicense); err != nil {
+	shown, err := s.shown(m, m.SignedLicense)
+	if err != nil {
 		return nil, err
 	}
-	res, err := s.execute(ctx, m, onTitle(m), &licensedv1.Command{Command: &licensedv1.Command_RenewLicense{
-		RenewLicense: &licensedv1.RenewLicense{DeviceId: m.DeviceId, TitleId: m.TitleId},
-	}})
+	v := onTitle(m)
+	c := &licensedv1.RenewLicense{
+		DeviceId: m.DeviceId, TitleId: m.TitleId, AcquiredAtMs: v.acquired(m.AcquiredAt, shown),
+	}
+	res, err := s.execute(ctx, m, v, &licensedv1.Command{Command: &licensedv1.Command_RenewLicense{RenewLicense: c}})
 	if err != nil {
 		return nil, err
 	}
@@ -93,6 +96,7 @@ func (s *service) RenewLicense(
 	}
 	return connect.NewResponse(&licensedv1.RenewLicenseResponse{
 		License: res.License, Sequence: res.sequence, Duplicate: res.duplicate, SignedLicense: token,
+		Superseded: res.Superseded,
 	}), nil
 }
 
@@ -104,17 +108,21 @@ func (s *service) ReleaseLicense(
 	if err := s.signing(m.SignedLicense != ""); err != nil {
 		return nil, err
 	}
-	if _, err := s.shown(m, m.SignedLicense); err != nil {
+	shown, err := s.shown(m, m.SignedLicense)
+	if err != nil {
 		return nil, err
 	}
-	res, err := s.execute(ctx, m, onTitle(m), &licensedv1.Command{Command: &licensedv1.Command_ReleaseLicense{
-		ReleaseLicense: &licensedv1.ReleaseLicense{DeviceId: m.DeviceId, TitleId: m.TitleId},
-	}})
+	v := onTitle(m)
+	c := &licensedv1.ReleaseLicense{
+		DeviceId: m.DeviceId, TitleId: m.TitleId, AcquiredAtMs: v.acquired(m.AcquiredAt, shown),
+	}
+	res, err := s.execute(ctx, m, v,
+		&licensedv1.Command{Command: &licensedv1.Command_ReleaseLicense{ReleaseLicense: c}})
 	if err != nil {
 		return nil, err
 	}
 	return connect.NewResponse(&licensedv1.ReleaseLicenseResponse{
-		License: res.License, Sequence: res.sequence, Duplicate: res.duplicate,
+		License: res.License, Sequence: res.sequence, Duplicate: res.duplicate, Superseded: res.Superseded,
 	}), nil
 }
 
@@ -123,9 +131,13 @@ func (s *service) RecordPlayback(
 	ctx context.Context, r *connect.Request[licensedv1.RecordPlaybackRequest],
 ) (*connect.Response[licensedv1.RecordPlaybackResponse], error) {
 	m := r.Msg
-	res, err := s.execute(ctx, m, onTitle(m), &licensedv1.Command{Command: &licensedv1.Command_RecordPlayback{
-		RecordPlayback: &licensedv1.RecordPlayback{DeviceId: m.DeviceId, TitleId: m.TitleId},
-	}})
+	v := onTitle(m)
+	c := &licensedv1.RecordPlayback{
+		DeviceId: m.DeviceId, TitleId: m.TitleId,
+		PlayedAtMs: v.millis("played_at", m.PlayedAt), SentAtMs: v.millis("sent_at", m.SentAt),
+	}
+	res, err := s.execute(ctx, m, v,
+		&licensedv1.Command{Command: &licensedv1.Command_RecordPlayback{RecordPlayback: c}})
 	if err != nil {
 		return nil, err
 	}
@@ -141,15 +153,17 @@ func (s *service) DeactivateDevice(
 	m := r.Msg
 	var v violations
 	v.id("device_id", m.DeviceId)
-	res, err := s.execute(ctx, m, v, &licensedv1.Command{Command: &licensedv1.Command_DeactivateDevice{
-		DeactivateDevice: &licensedv1.DeactivateDevice{DeviceId: m.DeviceId},
-	}})
+	c := &licensedv1.DeactivateDevice{
+		DeviceId: m.DeviceId, ActivatedAtMs: v.millis("activated_at", m.ActivatedAt),
+	}
+	res, err := s.execute(ctx, m, v,
+		&licensedv1.Command{Command: &licensedv1.Command_DeactivateDevice{DeactivateDevice: c}})
 	if err != nil {
 		return nil, err
 	}
 	return connect.NewResponse(&licensedv1.DeactivateDeviceResponse{
 		CustomerId: m.CustomerId, DeviceId: m.DeviceId, ReleasedTitleIds: res.ReleasedTitles,
-		Sequence: res.sequence, Duplicate: res.duplicate,
+		Sequence: res.sequence, Duplicate: res.duplicate, Superseded: res.Superseded,
 	}), nil
 }
 
@@ -160,15 +174,16 @@ func (s *service) ChangePlan(
 	m := r.Msg
 	var v violations
 	v.id("plan_id", m.PlanId)
-	res, err := s.execute(ctx, m, v, &licensedv1.Command{Command: &licensedv1.Command_ChangePlan{
-		ChangePlan: &licensedv1.ChangePlan{PlanId: m.PlanId},
-	}})
+	c := &licensedv1.ChangePlan{
+		PlanId: m.PlanId, PlanChangedAtMs: v.millis("plan_changed_at", m.PlanChangedAt),
+	}
+	res, err := s.execute(ctx, m, v, &licensedv1.Command{Command: &licensedv1.Command_ChangePlan{ChangePlan: c}})
 	if err != nil {
 		return nil, err
 	}
 	return connect.NewResponse(&licensedv1.ChangePlanResponse{
 		CustomerId: m.CustomerId, PlanId: res.PlanID, DeviceLimit: res.DeviceLimit,
-		Sequence: res.sequence, Duplicate: res.duplicate,
+		Sequence: res.sequence, Duplicate: res.duplicate, Superseded: res.Superseded, PlanChangedAt: res.PlanChangedAt,
 	}), nil
 }
 
@@ -199,6 +214,8 @@ func (s *service) execute(
 	stamped := issuedAt.IsZero()
 	if stamped {
 		issuedAt = s.config.Now()
+	} else {
+		payload.IssuedAtMs = issuedAt.UnixMilli()
 	}
 	reply, err := s.stamp(ctx, h.GetCustomerId(), actors.Command{
 		ID:           h.GetCommandId(),

@@ -187,7 +187,9 @@ func TestEveryMethod(t *testing.T) {
 			CustomerId: who, PlanId: "premium", CommandId: "5",
 		}))
 		check(t, name, planned, err,
-			&licensedv1.ChangePlanResponse{CustomerId: who, PlanId: "premium", DeviceLimit: 4, Sequence: 8})
+			&licensedv1.ChangePlanResponse{
+				CustomerId: who, PlanId: "premium", DeviceLimit: 4, Sequence: 8, PlanChangedAt: at,
+			})
 
 		downloads, err := client.ListDownloads(ctx,
 			connect.NewRequest(&licensedv1.ListDownloadsRequest{CustomerId: who, TitleId: "GlowS01E01"}))
@@ -199,9 +201,10 @@ func TestEveryMethod(t *testing.T) {
 		devices, err := client.ListDevices(ctx, connect.NewRequest(&licensedv1.ListDevicesRequest{CustomerId: who}))
 		check(t, name, devices, err, &licensedv1.ListDevicesResponse{
 			Devices: []*licensedv1.Device{
-				{DeviceId: "iphone", Active: true, ActiveLicenses: 1, LastDownloadAt: at},
+				{DeviceId: "iphone", Active: true, ActiveLicenses: 1, LastDownloadAt: at, ActivatedAt: at},
 			},
-			DeviceLimit: 4, PlanId: "premium", Sequence: 8,
+			PlanChangedAt: at,
+			DeviceLimit:   4, PlanId: "premium", Sequence: 8,
 		})
 		released, err := client.ReleaseLicense(ctx, connect.NewRequest(&licensedv1.ReleaseLicenseRequest{
 			CustomerId: who, DeviceId: "iphone", TitleId: "GlowS01E01", CommandId: "6",

@@ -79,6 +79,7 @@ func newSessionMethods(s *service) sessionMethods {
 		"RecordPlayback":   handler(s.RecordPlayback),
 		"DeactivateDevice": handler(s.DeactivateDevice),
 		"ChangePlan":       handler(s.ChangePlan),
+		"SyncDevice":       handler(s.SyncDevice),
 		"ListLicenses":     handler(s.ListLicenses),
 		"ListDownloads":    handler(s.ListDownloads),
 		"ListDevices":      handler(s.ListDevices),

@@ -45,10 +45,11 @@ func (s *service) signing(needed bool) error {
 			"signed_license, or have an operator set a key")
 }
 
-// sign returns the licence of a command that was executed as a token; "" if none was asked for. All that it says was
+// sign returns the licence of a command that was executed as a token; "" if none was asked for, or the command changed
+// nothing because it meant an earlier licence. All that it says was
 // recorded, so that a repeat of the command gets the same claims.
 func (s *service) sign(wanted bool, h header, res result) (string, error) {
-	if !wanted || h.GetValidateOnly() {
+	if !wanted || h.GetValidateOnly() || res.Superseded {
 		return "", nil
 	}
 	l := res.License

@@ -23,6 +23,7 @@ var mappers = map[string]func(data []byte) (proto.Message, error){
 	"LicenseReleased/1":   read[licensedv1.LicenseReleased],
 	"TitleDownloaded/1":   read[licensedv1.TitleDownloaded],
 	"TitlePlayed/1":       read[licensedv1.TitlePlayed],
+	"TitleDeleted/1":      read[licensedv1.TitleDeleted],
 	"DeviceActivated/1":   read[licensedv1.DeviceActivated],
 	"DeviceDeactivated/1": read[licensedv1.DeviceDeactivated],
 	"PlanChanged/1":       read[licensedv1.PlanChanged],
@@ -57,6 +58,8 @@ func EventMapper(event proto.Message) string {
 		return "TitleDownloaded/1"
 	case *licensedv1.TitlePlayed:
 		return "TitlePlayed/1"
+	case *licensedv1.TitleDeleted:
+		return "TitleDeleted/1"
 	case *licensedv1.DeviceActivated:
 		return "DeviceActivated/1"
 	case *licensedv1.DeviceDeactivated:

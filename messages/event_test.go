@@ -24,20 +24,27 @@ var terms = &licensedv1.LicenseTerms{
 	StudioId: "netflix", AcquiredAtMs: 1767225600000, ExpiresAtMs: 1769817600000, Renewals: 2, Released: true,
 }
 
+var occurrence = &licensedv1.Occurrence{
+	OccurredAtMs: 1767225600000, DeviceTimeMs: 1767229200000, Number: 7,
+	Verdict: licensedv1.FactVerdict_FACT_VERDICT_UNLICENSED, TitleId: "GlowS01E01",
+}
+
 // samples has an event of each type as it is stored today, with every field set.
 var samples = []proto.Message{
 	&licensedv1.LicenseCreated{},
-	&licensedv1.LicenseAcquired{StudioId: "netflix", ExpiresAtMs: 1769817600000},
+	&licensedv1.LicenseAcquired{StudioId: "netflix", ExpiresAtMs: 1769817600000, IssuedAtMs: 1767225599000},
 	&licensedv1.LicenseRenewed{License: terms},
 	&licensedv1.LicenseReleased{License: terms},
-	&licensedv1.TitleDownloaded{License: terms},
-	&licensedv1.TitlePlayed{License: terms, Counted: true},
-	&licensedv1.DeviceActivated{},
+	&licensedv1.TitleDownloaded{License: terms, Occurrence: occurrence, IssuedAtMs: 1767225599000},
+	&licensedv1.TitlePlayed{License: terms, Counted: true, Occurrence: occurrence},
+	&licensedv1.TitleDeleted{Occurrence: occurrence},
+	&licensedv1.DeviceActivated{IssuedAtMs: 1767225599000},
 	&licensedv1.DeviceDeactivated{},
-	&licensedv1.PlanChanged{PlanId: "premium", DeviceLimit: 4},
+	&licensedv1.PlanChanged{PlanId: "premium", DeviceLimit: 4, IssuedAtMs: 1767225599000},
 	&licensedv1.CommandAccepted{
 		Command:  licensedv1.CommandKind_COMMAND_KIND_RELEASE_LICENSE,
 		DeviceId: "iphone", TitleId: "GlowS01E01", PlanId: "premium", License: terms, DeviceLimit: 4,
+		Superseded: true, HighestNumber: 7, PlanChangedAtMs: 1767225600000, IssuedAtMs: 1767225599000,
 	},
 	&licensedv1.CommandRefused{
 		Command:  licensedv1.CommandKind_COMMAND_KIND_ACQUIRE_LICENSE,
@@ -173,7 +180,7 @@ func TestEveryEventIsMapped(t *testing.T) {
 	messages := licensedv1.File_licensed_v1_events_proto.Messages()
 	for i := range messages.Len() {
 		name := string(messages.Get(i).Name())
-		if name == "LicenseTerms" || name == "BrokenRule" {
+		if name == "LicenseTerms" || name == "BrokenRule" || name == "Occurrence" {
 			continue // a part of events
 		}
 		if _, ok := mappers[name+"/1"]; !ok {

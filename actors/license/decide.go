@@ -21,20 +21,22 @@ const customer = "customer"
 // nothing else. Of the events it sets aggregate id, order number and value. It panics on a command
 // that no API lets through: none, or one with an id that is empty, is not UTF-8 or contains a '/'.
 func Decide(now time.Time, p *policy.Policy, s *State, c *licensedv1.Command) actors.Decision {
-	d := decider{view: view{now: now.UnixMilli(), policy: p, state: s}}
+	d := decider{view: view{now: now.UnixMilli(), policy: p, state: s}, issued: issueTime(c)}
 	switch c := c.GetCommand().(type) {
 	case *licensedv1.Command_AcquireLicense:
 		d.acquire(c.AcquireLicense.GetDeviceId(), c.AcquireLicense.GetTitleId(), c.AcquireLicense.GetNewDownload())
 	case *licensedv1.Command_RenewLicense:
-		d.renew(c.RenewLicense.GetDeviceId(), c.RenewLicense.GetTitleId())
+		d.renew(c.RenewLicense)
 	case *licensedv1.Command_ReleaseLicense:
-		d.release(c.ReleaseLicense.GetDeviceId(), c.ReleaseLicense.GetTitleId())
+		d.release(c.ReleaseLicense)
 	case *licensedv1.Command_RecordPlayback:
-		d.play(c.RecordPlayback.GetDeviceId(), c.RecordPlayback.GetTitleId())
+		d.play(c.RecordPlayback)
 	case *licensedv1.Command_DeactivateDevice:
-		d.deactivate(c.DeactivateDevice.GetDeviceId())
+		d.deactivate(c.DeactivateDevice.GetDeviceId(), c.DeactivateDevice.GetActivatedAtMs())
 	case *licensedv1.Command_ChangePlan:
-		d.changePlan(c.ChangePlan.GetPlanId())
+		d.changePlan(c.ChangePlan.GetPlanId(), c.ChangePlan.GetPlanChangedAtMs())
+	case *licensedv1.Command_SyncDevice:
+		d.sync(c.SyncDevice)
 	default:
 		panic(fmt.Sprintf("license: no command, but %T", c))
 	}
@@ -44,6 +46,7 @@ func Decide(now time.Time, p *policy.Policy, s *State, c *licensedv1.Command) ac
 // decider collects the events of one command.
 type decider struct {
 	view
+	issued   int64 // when the client issued the command, 0 if unknown
 	decision actors.Decision
 }
 
@@ -84,7 +87,7 @@ func (d *decider) acquire(deviceID, titleID string, newDownload bool) {
 	l := d.license(t)
 	if l != nil && l.active(d.now) {
 		if newDownload {
-			d.add(t.aggregateID(), l.order, &licensedv1.TitleDownloaded{License: d.terms(l)})
+			d.add(t.aggregateID(), l.order, &licensedv1.TitleDownloaded{License: d.terms(l), IssuedAtMs: d.issued})
 		} else {
 			d.unchanged(licensedv1.CommandKind_COMMAND_KIND_ACQUIRE_LICENSE, t, l)
 		}
@@ -93,9 +96,9 @@ func (d *decider) acquire(deviceID, titleID string, newDownload bool) {
 	// Three at most: the device, the licence, and its acquisition with the download.
 	d.decision.Events = make([]actors.Event, 0, 3)
 	if t.device < 0 {
-		d.add(deviceID, 0, &licensedv1.DeviceActivated{})
+		d.add(deviceID, 0, &licensedv1.DeviceActivated{IssuedAtMs: d.issued})
 	} else if d.deactivated(t.device) {
-		d.add(deviceID, d.state.devices[t.device].order, &licensedv1.DeviceActivated{})
+		d.add(deviceID, d.state.devices[t.device].order, &licensedv1.DeviceActivated{IssuedAtMs: d.issued})
 	}
 	id, order := t.aggregateID(), uint64(0)
 	if l == nil {
@@ -105,13 +108,19 @@ func (d *decider) acquire(deviceID, titleID string, newDownload bool) {
 		order = l.order
 	}
 	title := d.policy.Title(titleID)
-	d.add(id, order, &licensedv1.LicenseAcquired{StudioId: title.Studio, ExpiresAtMs: d.expiry(&title)})
+	d.add(id, order, &licensedv1.LicenseAcquired{
+		StudioId: title.Studio, ExpiresAtMs: d.expiry(&title), IssuedAtMs: d.issued,
+	})
 	d.add(id, order+1, &licensedv1.TitleDownloaded{})
 }
 
 // renew decides RenewLicense: the expiry moves to a full period from now.
-func (d *decider) renew(deviceID, titleID string) {
+func (d *decider) renew(c *licensedv1.RenewLicense) {
+	deviceID, titleID := c.GetDeviceId(), c.GetTitleId()
 	t := d.target(deviceID, titleID)
+	if d.superseded(licensedv1.CommandKind_COMMAND_KIND_RENEW_LICENSE, t, c.GetAcquiredAtMs()) {
+		return
+	}
 	if r := d.mayRenew(t); r != nil {
 		d.refuse(r, &licensedv1.CommandRefused{
 			Command: licensedv1.CommandKind_COMMAND_KIND_RENEW_LICENSE, DeviceId: deviceID, TitleId: titleID,
@@ -127,8 +136,12 @@ func (d *decider) renew(deviceID, titleID string) {
 
 // release decides ReleaseLicense. A licence that was released stays so, and the command
 // is accepted.
-func (d *decider) release(deviceID, titleID string) {
+func (d *decider) release(c *licensedv1.ReleaseLicense) {
+	deviceID, titleID := c.GetDeviceId(), c.GetTitleId()
 	t := d.target(deviceID, titleID)
+	if d.superseded(licensedv1.CommandKind_COMMAND_KIND_RELEASE_LICENSE, t, c.GetAcquiredAtMs()) {
+		return
+	}
 	if r := d.mayRelease(t); r != nil {
 		d.refuse(r, &licensedv1.CommandRefused{
 			Command: licensedv1.CommandKind_COMMAND_KIND_RELEASE_LICENSE, DeviceId: deviceID, TitleId: titleID,
@@ -153,8 +166,13 @@ func (d *decider) released(id string, l *license) {
 }
 
 // play decides RecordPlayback.
-func (d *decider) play(deviceID, titleID string) {
+func (d *decider) play(c *licensedv1.RecordPlayback) {
+	deviceID, titleID := c.GetDeviceId(), c.GetTitleId()
 	t := d.target(deviceID, titleID)
+	if c.GetPlayedAtMs() != 0 {
+		d.playedBefore(t, c)
+		return
+	}
 	if r := d.mayPlay(t); r != nil {
 		d.refuse(r, &licensedv1.CommandRefused{
 			Command: licensedv1.CommandKind_COMMAND_KIND_RECORD_PLAYBACK, DeviceId: deviceID, TitleId: titleID,
@@ -162,14 +180,18 @@ func (d *decider) play(deviceID, titleID string) {
 		return
 	}
 	l := d.license(t)
-	// Counted by the policy of today: a later one does not change what was recorded.
-	counts := d.policy.Counts()&policy.Playbacks != 0 && d.policy.Title(titleID).YearlyLimit != policy.Unlimited
-	d.add(t.aggregateID(), l.order, &licensedv1.TitlePlayed{License: d.terms(l), Counted: counts})
+	d.add(t.aggregateID(), l.order, &licensedv1.TitlePlayed{License: d.terms(l), Counted: d.countsPlays(titleID)})
+}
+
+// countsPlays reports whether playbacks of a title count, by the policy of today: a later one does not change what was
+// recorded.
+func (d *decider) countsPlays(titleID string) bool {
+	return d.policy.Counts()&policy.Playbacks != 0 && d.policy.Title(titleID).YearlyLimit != policy.Unlimited
 }
 
 // deactivate decides DeactivateDevice, with the release of all active licences on the
 // device.
-func (d *decider) deactivate(deviceID string) {
+func (d *decider) deactivate(deviceID string, activated int64) {
 	mustBeID("device", deviceID)
 	find := func(v view) int {
 		i := v.state.device(deviceID)
@@ -179,6 +201,12 @@ func (d *decider) deactivate(deviceID string) {
 		return i
 	}
 	i := find(d.view)
+	if i >= 0 && !d.deactivated(i) && d.outdated(d.state.devices[i].activation, activated) {
+		d.add(customer, d.state.order, &licensedv1.CommandAccepted{
+			Command: licensedv1.CommandKind_COMMAND_KIND_DEACTIVATE_DEVICE, DeviceId: deviceID, Superseded: true,
+		})
+		return
+	}
 	if r := d.mayDeactivate(i); r != nil {
 		d.refuse(r, &licensedv1.CommandRefused{
 			Command: licensedv1.CommandKind_COMMAND_KIND_DEACTIVATE_DEVICE, DeviceId: deviceID,
@@ -206,8 +234,17 @@ func (d *decider) deactivate(deviceID string) {
 }
 
 // changePlan decides ChangePlan. Licences that the new plan would not allow stay.
-func (d *decider) changePlan(plan string) {
+func (d *decider) changePlan(plan string, replaced int64) {
 	mustBeID("plan", plan)
+	present := &licensedv1.CommandAccepted{
+		Command: licensedv1.CommandKind_COMMAND_KIND_CHANGE_PLAN, PlanChangedAtMs: d.state.choice.at,
+	}
+	if d.outdated(d.state.choice, replaced) {
+		present.Superseded = true
+		present.PlanId, present.DeviceLimit = d.policy.InForce(d.state.plan)
+		d.add(customer, d.state.order, present)
+		return
+	}
 	if r := d.mayChangePlan(plan); r != nil {
 		d.refuse(r, &licensedv1.CommandRefused{
 			Command: licensedv1.CommandKind_COMMAND_KIND_CHANGE_PLAN, PlanId: plan,
@@ -216,12 +253,11 @@ func (d *decider) changePlan(plan string) {
 	}
 	limit, _ := d.policy.Plan(plan)
 	if plan == d.state.plan {
-		d.add(customer, d.state.order, &licensedv1.CommandAccepted{
-			Command: licensedv1.CommandKind_COMMAND_KIND_CHANGE_PLAN, PlanId: plan, DeviceLimit: limit,
-		})
+		present.PlanId, present.DeviceLimit, present.IssuedAtMs = plan, limit, d.issued
+		d.add(customer, d.state.order, present)
 		return
 	}
-	d.add(customer, d.state.order, &licensedv1.PlanChanged{PlanId: plan, DeviceLimit: limit})
+	d.add(customer, d.state.order, &licensedv1.PlanChanged{PlanId: plan, DeviceLimit: limit, IssuedAtMs: d.issued})
 }
 
 // license returns the licence of a target, or nil.
@@ -255,6 +291,6 @@ func (d *decider) expiry(t *policy.Title) int64 {
 // unchanged records that a command about a licence had nothing to change.
 func (d *decider) unchanged(kind licensedv1.CommandKind, t target, l *license) {
 	d.add(customer, d.state.order, &licensedv1.CommandAccepted{
-		Command: kind, DeviceId: t.deviceID, TitleId: t.titleID, License: d.terms(l),
+		Command: kind, DeviceId: t.deviceID, TitleId: t.titleID, License: d.terms(l), IssuedAtMs: d.issued,
 	})
 }

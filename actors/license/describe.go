@@ -14,6 +14,7 @@ func (v view) describe() *licensedv1.CustomerState {
 	out := &licensedv1.CustomerState{}
 	out.PlanId, out.DeviceLimit = v.policy.InForce(s.plan)
 	out.DefaultPlan = s.plan != out.PlanId
+	out.PlanChangedAt = optionalTime(s.choice.at)
 	active := make([]uint32, len(s.devices)) // licences by device
 	studios := map[string]uint32{}
 	for i := range s.licenses {
@@ -74,9 +75,7 @@ func (v view) describeLicense(l *license) *licensedv1.LicenseState {
 func (d *device) describe(active uint32) *licensedv1.DeviceState {
 	out := &licensedv1.DeviceState{
 		DeviceId: d.id, Active: !d.deactivated, ActiveLicenses: active, LastUsedAt: timestamp(d.seen),
-	}
-	if d.downloaded != 0 {
-		out.LastDownloadAt = timestamp(d.downloaded)
+		LastDownloadAt: optionalTime(d.downloaded), ActivatedAt: optionalTime(d.activation.at), HighestNumber: d.synced,
 	}
 	return out
 }

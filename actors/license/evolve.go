@@ -17,7 +17,11 @@ func Evolve(s *State, e actors.Event) {
 	switch v := e.Value.(type) {
 	case *licensedv1.DeviceActivated:
 		d := s.see(e.AggregateID, at)
+		if e.Order == 0 { // The device is new or was forgotten.
+			d.synced = 0
+		}
 		d.deactivated, d.order = false, e.Order+1
+		d.activation = intentOf(at, v.GetIssuedAtMs())
 	case *licensedv1.DeviceDeactivated:
 		d := s.see(e.AggregateID, at)
 		d.deactivated, d.order = true, e.Order+1
@@ -27,10 +31,18 @@ func Evolve(s *State, e actors.Event) {
 		}
 	case *licensedv1.PlanChanged:
 		s.plan, s.order = v.GetPlanId(), e.Order+1
-	case *licensedv1.CommandAccepted, *licensedv1.CommandRefused:
+		s.choice = intentOf(at, v.GetIssuedAtMs())
+	case *licensedv1.CommandAccepted:
+		s.order = e.Order + 1
+		s.confirm(v, at)
+	case *licensedv1.CommandRefused:
 		s.order = e.Order + 1
 	default:
-		s.evolveLicense(e, at)
+		if o := occurrenceOf(e.Value); o != nil {
+			s.evolveFact(e, o, at)
+		} else {
+			s.evolveLicense(e, at)
+		}
 	}
 }
 
@@ -48,10 +60,15 @@ func (s *State) evolveLicense(e actors.Event, at int64) {
 		l = s.hold(deviceID, titleID)
 		// 0 stands for a licence that never had a studio.
 		l.studio = intern(&s.studios, v.GetStudioId()) + 1
+		l.begin(at)
 		l.acquired, l.expires, l.released, l.renewals = at, v.GetExpiresAtMs(), 0, 0
+		l.meant = intentOf(at, v.GetIssuedAtMs()).meant
 		s.see(deviceID, at)
 	case *licensedv1.LicenseRenewed:
 		l = s.hold(deviceID, titleID)
+		if l.released == 0 && !l.active(at) {
+			l.begin(at)
+		}
 		l.expires, l.renewals = v.GetLicense().GetExpiresAtMs(), v.GetLicense().GetRenewals()
 		s.see(deviceID, at)
 	case *licensedv1.LicenseReleased:
@@ -60,6 +77,9 @@ func (s *State) evolveLicense(e actors.Event, at int64) {
 	case *licensedv1.TitleDownloaded:
 		l = s.hold(deviceID, titleID)
 		l.use(newUse(at, false))
+		if v.GetLicense() != nil { // otherwise the download of an acquisition
+			l.confirm(at, v.GetIssuedAtMs())
+		}
 		s.see(deviceID, at).downloaded = at
 	case *licensedv1.TitlePlayed:
 		l = s.hold(deviceID, titleID)
@@ -103,7 +123,11 @@ func (s *State) hold(deviceID, titleID string) *license {
 
 // use adds a download or a counted playback, and drops the oldest of its sort if there are too many.
 func (l *license) use(u use) {
-	l.uses = append(l.uses, u)
+	i := len(l.uses)
+	for i > 0 && l.uses[i-1].at() > u.at() { // reported late
+		i--
+	}
+	l.uses = slices.Insert(l.uses, i, u)
 	if len(l.uses) <= maxCounted {
 		return
 	}

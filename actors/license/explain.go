@@ -75,6 +75,9 @@ func (x *Explainer) Missing(from, to uint64, why string) {
 // concerns reports whether an event is about the licence, its device or the plan, or names both in a
 // command that changed nothing.
 func (x *Explainer) concerns(e *actors.Event) bool {
+	if title := TitleOfFact(e.Value); title != "" {
+		return e.AggregateID == x.device && title == x.title
+	}
 	if e.AggregateID != customer {
 		return e.AggregateID == x.id || e.AggregateID == x.device
 	}
@@ -150,6 +153,10 @@ const (
 
 // tell adds what an event did.
 func (x *Explainer) tell(e *Recorded) {
+	if o := occurrenceOf(e.Value); o != nil {
+		x.tellFact(e, o)
+		return
+	}
 	switch v := e.Value.(type) {
 	case *licensedv1.LicenseCreated:
 		x.first = true
@@ -269,6 +276,11 @@ func (x *Explainer) tellDownloaded(e *Recorded) {
 // tellUnchanged explains a command that was accepted without effect.
 func (x *Explainer) tellUnchanged(e *Recorded, v *licensedv1.CommandAccepted) {
 	why := "there was nothing to change"
+	if v.GetSuperseded() {
+		why = x.meant(v.GetCommand())
+		x.repeatable(e, unchanged, "Superseded "+why, attempt(v.GetCommand())+" was superseded", why)
+		return
+	}
 	switch v.GetCommand() {
 	case licensedv1.CommandKind_COMMAND_KIND_ACQUIRE_LICENSE:
 		why = "it was active already"

@@ -1,6 +1,7 @@
 package license
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -40,6 +41,8 @@ func CheckCommand(id string, validateOnly bool, payload any) error {
 		return named("device id", c.DeactivateDevice.GetDeviceId(), ids.MaxBytes)
 	case *licensedv1.Command_ChangePlan:
 		return named("plan id", c.ChangePlan.GetPlanId(), ids.MaxBytes)
+	case *licensedv1.Command_SyncDevice:
+		return checkSync(c.SyncDevice)
 	}
 	return fmt.Errorf("no command, but a %T", command.GetCommand())
 }
@@ -128,6 +131,10 @@ func checkAbout(id string, event any) error {
 	case *licensedv1.DeviceActivated, *licensedv1.DeviceDeactivated:
 		return named("device in the aggregate id", id, ids.MaxBytes)
 	}
+	// A fact about a title that the device has no licence for.
+	if o := occurrenceOf(event); o.GetTitleId() != "" {
+		return named("device in the aggregate id", id, ids.MaxBytes)
+	}
 	device, title, ok := strings.Cut(id, "/")
 	if !ok {
 		return fmt.Errorf("aggregate id %q, want a device and a title", clipped(id))
@@ -145,13 +152,26 @@ func clipped(id string) string { return id[:min(len(id), ids.MaxBytes)] }
 func checkContent(event any) error {
 	switch e := event.(type) {
 	case *licensedv1.LicenseAcquired:
-		return first(optional("studio id", e.GetStudioId()), checkTime("expiry", e.GetExpiresAtMs()))
+		return first(optional("studio id", e.GetStudioId()), checkTime("expiry", e.GetExpiresAtMs()),
+			checkTime("issue time", e.GetIssuedAtMs()))
+	case *licensedv1.DeviceActivated:
+		return checkTime("issue time", e.GetIssuedAtMs())
 	case *licensedv1.PlanChanged:
-		return named("plan id", e.GetPlanId(), ids.MaxBytes)
+		return first(named("plan id", e.GetPlanId(), ids.MaxBytes), checkTime("issue time", e.GetIssuedAtMs()))
+	case *licensedv1.TitleDownloaded:
+		return first(checkTerms(e.GetLicense()), checkOccurrence(e.GetOccurrence()),
+			checkTime("issue time", e.GetIssuedAtMs()))
+	case *licensedv1.TitlePlayed:
+		return first(checkTerms(e.GetLicense()), checkOccurrence(e.GetOccurrence()))
+	case *licensedv1.TitleDeleted:
+		if e.GetOccurrence() == nil {
+			return errors.New("a deletion without an occurrence")
+		}
+		return checkOccurrence(e.GetOccurrence())
 	case *licensedv1.CommandAccepted:
 		return first(optional("device id", e.GetDeviceId()), optional("title id", e.GetTitleId()),
-			optional("plan id", e.GetPlanId()),
-			checkTerms(e.GetLicense()))
+			optional("plan id", e.GetPlanId()), checkTerms(e.GetLicense()),
+			checkTime("issue time", e.GetIssuedAtMs()), checkTime("choice of the plan", e.GetPlanChangedAtMs()))
 	case *licensedv1.CommandRefused:
 		return first(optional("device id", e.GetDeviceId()), optional("title id", e.GetTitleId()),
 			optional("plan id", e.GetPlanId()), optional("studio id", e.GetStudioId()),

@@ -229,6 +229,27 @@ func deactivate(device string) *licensedv1.Command {
 	}}
 }
 
+const (
+	downloaded = licensedv1.FactKind_FACT_KIND_DOWNLOADED
+	played     = licensedv1.FactKind_FACT_KIND_PLAYED
+	deleted    = licensedv1.FactKind_FACT_KIND_DELETED
+)
+
+func fact(number uint64, kind licensedv1.FactKind, title string, at time.Time) *licensedv1.SyncDevice_Fact {
+	return &licensedv1.SyncDevice_Fact{Number: number, Kind: kind, TitleId: title, AtMs: at.UnixMilli()}
+}
+
+func sync(device string, facts ...*licensedv1.SyncDevice_Fact) *licensedv1.Command {
+	return &licensedv1.Command{Command: &licensedv1.Command_SyncDevice{
+		SyncDevice: &licensedv1.SyncDevice{DeviceId: device, Facts: facts},
+	}}
+}
+
+func issuedAt(at time.Time, c *licensedv1.Command) *licensedv1.Command {
+	c.IssuedAtMs = at.UnixMilli()
+	return c
+}
+
 func changePlan(plan string) *licensedv1.Command {
 	return &licensedv1.Command{Command: &licensedv1.Command_ChangePlan{
 		ChangePlan: &licensedv1.ChangePlan{PlanId: plan},

@@ -61,7 +61,7 @@ func (k *Kind) New(id string) actors.Aggregate {
 
 // Restore implements actors.Kind.
 func (k *Kind) Restore(id string, s actors.Snapshot) (actors.Aggregate, error) {
-	if s.Mapper != snapshotMapper {
+	if s.Mapper != snapshotMapper && s.Mapper != formerMapper {
 		return nil, fmt.Errorf("unknown snapshot mapper %q: %w", s.Mapper, persistence.ErrCorrupt)
 	}
 	if err := checkHeader(s.Header); err != nil {
@@ -136,7 +136,9 @@ func (a *aggregate) grows(limit int, events []actors.Event) *Large {
 		case *licensedv1.LicenseCreated:
 			l.Licenses++
 		case *licensedv1.TitleDownloaded:
-			l.Uses++
+			if v.GetOccurrence().GetVerdict() == licensed {
+				l.Uses++
+			}
 		case *licensedv1.TitlePlayed:
 			if v.GetCounted() {
 				l.Uses++

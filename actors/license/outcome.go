@@ -23,9 +23,14 @@ type Outcome struct {
 	License *licensedv1.License
 	// ReleasedTitles are those whose licences DeactivateDevice ended, in alphabetical order.
 	ReleasedTitles []string
-	// PlanID and DeviceLimit are those of ChangePlan.
-	PlanID      string
-	DeviceLimit uint32
+	// PlanID, DeviceLimit and PlanChangedAt are those of ChangePlan.
+	PlanID        string
+	DeviceLimit   uint32
+	PlanChangedAt *timestamppb.Timestamp
+	// Superseded says that the command meant an earlier licence, activation or plan, and changed nothing.
+	Superseded bool
+	// Sync is the result of SyncDevice.
+	Sync *Sync
 }
 
 // An own codec, since a window has up to 1,024 outcomes: as protobuf messages they made a resident customer with 256
@@ -42,15 +47,22 @@ const (
 	// Titles: for each the number of bytes it begins with in common with the one before, the number of
 	// those that differ, these.
 	outcomeTitles = 3
-	// Plan: the device limit.
+	// Plan: the device limit; when the present plan was chosen unless it is now; where the command was superseded, the
+	// rest is the present plan.
 	outcomePlan = 4
 	// Refusal with all rules: next_allowed_at if there is one, the number of rules, and each of them.
 	outcomeBroken = 5
+	// Facts: the highest number, how many were recorded, how many of them had no active licence.
+	outcomeSync = 6
 
 	outcomeKind = 0x07
 	// Of a licence.
 	outcomeReleased    = 0x08
 	outcomeAcquiredNow = 0x10
+	// Of a plan.
+	outcomeChosenBefore = 0x08
+	// Of a licence, titles or a plan.
+	outcomeSuperseded = 0x20
 	// Of a refusal; two bits hold the policy.Counts of the yearly limit.
 	outcomeHasNext     = 0x08
 	outcomeCountsShift = 4
@@ -65,6 +77,9 @@ func appendOutcome(b []byte, events []actors.Event) []byte {
 	for i := range events {
 		e := &events[i]
 		at := e.Time.UnixMilli()
+		if occurrenceOf(e.Value).GetNumber() != 0 {
+			return appendSync(b, events)
+		}
 		switch v := e.Value.(type) {
 		case *licensedv1.LicenseAcquired:
 			return appendLicense(b, at, &licensedv1.LicenseTerms{
@@ -81,7 +96,7 @@ func appendOutcome(b []byte, events []actors.Event) []byte {
 		case *licensedv1.DeviceDeactivated:
 			return appendTitles(b, events[i+1:])
 		case *licensedv1.PlanChanged:
-			return appendPlan(b, v.GetDeviceLimit())
+			return binary.AppendUvarint(append(b, outcomePlan), uint64(v.GetDeviceLimit()))
 		case *licensedv1.CommandRefused:
 			return appendRefusal(b, at, v)
 		case *licensedv1.CommandAccepted:
@@ -94,14 +109,21 @@ func appendOutcome(b []byte, events []actors.Event) []byte {
 // appendAccepted packs the outcome of a command without effect: the same as that of one
 // with it.
 func appendAccepted(b []byte, at int64, v *licensedv1.CommandAccepted) []byte {
+	kind := len(b)
 	switch v.GetCommand() {
 	case licensedv1.CommandKind_COMMAND_KIND_DEACTIVATE_DEVICE:
-		return appendTitles(b, nil)
+		b = appendTitles(b, nil)
 	case licensedv1.CommandKind_COMMAND_KIND_CHANGE_PLAN:
-		return appendPlan(b, v.GetDeviceLimit())
+		b = appendPlan(b, at, v)
+	case licensedv1.CommandKind_COMMAND_KIND_SYNC_DEVICE:
+		b = Sync{HighestNumber: v.GetHighestNumber()}.append(b)
 	default:
-		return appendLicense(b, at, v.GetLicense())
+		b = appendLicense(b, at, v.GetLicense())
 	}
+	if v.GetSuperseded() {
+		b[kind] |= outcomeSuperseded
+	}
+	return b
 }
 
 // appendLicense packs the licence as it is after the command.
@@ -213,9 +235,19 @@ func appendTitles(b []byte, events []actors.Event) []byte {
 	return b
 }
 
-// appendPlan packs the device limit of the new plan; the plan's id is in the command.
-func appendPlan(b []byte, limit uint32) []byte {
-	return binary.AppendUvarint(append(b, outcomePlan), uint64(limit))
+// appendPlan packs the plan that stays; its id is in the command, unless that was superseded.
+func appendPlan(b []byte, at int64, v *licensedv1.CommandAccepted) []byte {
+	b = append(b, outcomePlan)
+	kind := len(b) - 1
+	b = binary.AppendUvarint(b, uint64(v.GetDeviceLimit()))
+	if chosen := v.GetPlanChangedAtMs(); chosen != 0 {
+		b[kind] |= outcomeChosenBefore
+		b = binary.AppendUvarint(b, packDuration(chosen-at))
+	}
+	if v.GetSuperseded() {
+		b = append(b, v.GetPlanId()...)
+	}
+	return b
 }
 
 // DecodeOutcome returns what Kind.Outcome packed: the outcome of that command of that customer, whose
@@ -234,9 +266,13 @@ func decodeOutcome(customer string, c subject, at int64, outcome []byte) (Outcom
 	if len(outcome) == 0 {
 		return Outcome{}, false
 	}
-	var o Outcome
 	r := &reader{data: outcome[1:]}
 	kind := outcome[0]
+	var o Outcome
+	switch kind & outcomeKind {
+	case outcomeLicense, outcomeTitles, outcomePlan:
+		o.Superseded = kind&outcomeSuperseded != 0
+	}
 	switch kind & outcomeKind {
 	case outcomeLicense:
 		o.License = readLicense(r, kind, at)
@@ -252,8 +288,11 @@ func decodeOutcome(customer string, c subject, at int64, outcome []byte) (Outcom
 		o.ReleasedTitles = readTitles(r)
 		r.bad = r.bad || c.kind != licensedv1.CommandKind_COMMAND_KIND_DEACTIVATE_DEVICE
 	case outcomePlan:
-		o.PlanID, o.DeviceLimit = c.plan, r.small()
+		readPlan(r, kind, at, c, &o)
 		r.bad = r.bad || c.kind != licensedv1.CommandKind_COMMAND_KIND_CHANGE_PLAN
+	case outcomeSync:
+		o.Sync = &Sync{HighestNumber: r.uvarint(), Recorded: r.small(), Unlicensed: r.small()}
+		r.bad = r.bad || c.kind != licensedv1.CommandKind_COMMAND_KIND_SYNC_DEVICE
 	default:
 		return Outcome{}, false
 	}
@@ -270,6 +309,17 @@ func readLicense(r *reader, kind byte, at int64) *licensedv1.License {
 	l.Renewals = r.small()
 	l.StudioId = r.rest()
 	return l
+}
+
+// readPlan is the reverse of appendPlan, and reads what PlanChanged resulted in.
+func readPlan(r *reader, kind byte, at int64, c subject, o *Outcome) {
+	o.PlanID, o.DeviceLimit, o.PlanChangedAt = c.plan, r.small(), timestamp(at)
+	if kind&outcomeChosenBefore != 0 {
+		o.PlanChangedAt = r.timestamp(at)
+	}
+	if o.Superseded {
+		o.PlanID = r.rest()
+	}
 }
 
 // readRefusal is the reverse of appendRefusal.
@@ -373,6 +423,14 @@ func (r *reader) rest() string {
 	return s
 }
 
+// optionalTime returns Unix milliseconds as a message; nil for 0.
+func optionalTime(ms int64) *timestamppb.Timestamp {
+	if ms == 0 {
+		return nil
+	}
+	return timestamp(ms)
+}
+
 // timestamp returns Unix milliseconds as a message.
 func timestamp(ms int64) *timestamppb.Timestamp { return timestamppb.New(time.UnixMilli(ms)) }
 
@@ -412,6 +470,10 @@ func subjectOf(c *licensedv1.Command) subject {
 		}
 	case *licensedv1.Command_ChangePlan:
 		return subject{kind: licensedv1.CommandKind_COMMAND_KIND_CHANGE_PLAN, plan: c.ChangePlan.GetPlanId()}
+	case *licensedv1.Command_SyncDevice:
+		return subject{
+			kind: licensedv1.CommandKind_COMMAND_KIND_SYNC_DEVICE, device: c.SyncDevice.GetDeviceId(),
+		}
 	default:
 		return subject{}
 	}

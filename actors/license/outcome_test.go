@@ -69,6 +69,29 @@ func sampleOutcomes() []struct {
 		{"unchanged", acquire("d", "t"), accepted(licensedv1.CommandKind_COMMAND_KIND_ACQUIRE_LICENSE)},
 		{"unchanged device", deactivate("d"), accepted(licensedv1.CommandKind_COMMAND_KIND_DEACTIVATE_DEVICE)},
 		{"unchanged plan", changePlan("basic"), accepted(licensedv1.CommandKind_COMMAND_KIND_CHANGE_PLAN)},
+		{"superseded", release("d", "t"), on(customer, &licensedv1.CommandAccepted{
+			Command: licensedv1.CommandKind_COMMAND_KIND_RELEASE_LICENSE, License: terms, Superseded: true,
+		})},
+		{"superseded device", deactivate("d"), on(customer, &licensedv1.CommandAccepted{
+			Command: licensedv1.CommandKind_COMMAND_KIND_DEACTIVATE_DEVICE, Superseded: true,
+		})},
+		{"superseded plan", changePlan("basic"), on(customer, &licensedv1.CommandAccepted{
+			Command: licensedv1.CommandKind_COMMAND_KIND_CHANGE_PLAN, PlanId: "premium", DeviceLimit: 4,
+			PlanChangedAtMs: at - 12345, Superseded: true,
+		})},
+		{"synced", sync("d", fact(1, played, "t", epoch)), append(on("d/t",
+			&licensedv1.TitlePlayed{Occurrence: &licensedv1.Occurrence{OccurredAtMs: at - 1, Number: 1}},
+			&licensedv1.TitleDeleted{Occurrence: &licensedv1.Occurrence{OccurredAtMs: at, Number: 300}},
+			&licensedv1.LicenseReleased{License: terms}),
+			on("d", &licensedv1.TitleDownloaded{
+				Occurrence: &licensedv1.Occurrence{Number: 301, Verdict: unlicensed, TitleId: "u"},
+			})...)},
+		{"synced before", sync("d"), on(customer, &licensedv1.CommandAccepted{
+			Command: licensedv1.CommandKind_COMMAND_KIND_SYNC_DEVICE, HighestNumber: 301,
+		})},
+		{"played before", play("d", "t"), on("d/t", &licensedv1.TitlePlayed{
+			License: terms, Counted: true, Occurrence: &licensedv1.Occurrence{OccurredAtMs: at - 1},
+		})},
 		{"device limit", acquire("d", "t"), refused(licensedv1.Rule_RULE_DEVICE_LIMIT, at+5*day)},
 		{"studio limit", renew("d", "t"), refused(licensedv1.Rule_RULE_STUDIO_LIMIT, at+5*day+1)},
 		{"yearly limit", play("d", "t"), refused(licensedv1.Rule_RULE_YEARLY_LIMIT, 0)},

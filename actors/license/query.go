@@ -83,14 +83,15 @@ func (v view) listLicenses(q *licensedv1.ListLicenses) (*licensedv1.ListLicenses
 func (v view) listDevices(q *licensedv1.ListDevices) (*licensedv1.ListDevicesResponse, error) {
 	res := &licensedv1.ListDevicesResponse{}
 	res.PlanId, res.DeviceLimit = v.policy.InForce(v.state.plan)
+	res.PlanChangedAt = optionalTime(v.state.choice.at)
 	for i := range v.state.devices {
 		if v.state.forgottenDevice(i, v.now) {
 			continue
 		}
 		d := &v.state.devices[i]
-		out := &licensedv1.Device{DeviceId: d.id, Active: !d.deactivated}
-		if d.downloaded != 0 {
-			out.LastDownloadAt = timestamp(d.downloaded)
+		out := &licensedv1.Device{
+			DeviceId: d.id, Active: !d.deactivated, LastDownloadAt: optionalTime(d.downloaded),
+			ActivatedAt: optionalTime(d.activation.at),
 		}
 		for j := range v.state.licenses {
 			if l := &v.state.licenses[j]; l.device == uint32(i) && l.active(v.now) {
@@ -201,11 +202,13 @@ func DownloadsFromHistory(
 		if err != nil {
 			return nil, err
 		}
-		if _, ok := e.Value.(*licensedv1.TitleDownloaded); !ok || e.Time.Before(since) {
+		d, ok := e.Value.(*licensedv1.TitleDownloaded)
+		at := OccurredAt(e)
+		if !ok || at.Before(since) || d.GetOccurrence().GetVerdict() != licensed {
 			continue
 		}
 		if device, of, _ := strings.Cut(e.AggregateID, "/"); of == title {
-			downloads = append(downloads, &licensedv1.Download{DeviceId: device, At: timestamppb.New(e.Time)})
+			downloads = append(downloads, &licensedv1.Download{DeviceId: device, At: timestamppb.New(at)})
 		}
 	}
 	sortDownloads(downloads)

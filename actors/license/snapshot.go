@@ -9,8 +9,12 @@ import (
 	"licensed/messages/licensedv1"
 )
 
-// snapshotMapper names the stored form of a state: licensedv1.LicenseSnapshot, version 2.
-const snapshotMapper = "LicenseSnapshot/2"
+// snapshotMapper names the stored form of a state: licensedv1.LicenseSnapshot, version 3. That of version 2 is read as
+// well.
+const (
+	snapshotMapper = "LicenseSnapshot/3"
+	formerMapper   = "LicenseSnapshot/2"
+)
 
 // maxTime bounds the times in a snapshot (the year 9999), far below where sums overflow.
 const maxTime = 253_402_300_800_000
@@ -30,8 +34,11 @@ func (s *State) encode() []byte {
 		Licenses:         make([]*licensedv1.LicenseSnapshot_License, len(licenses)),
 		DeactivatedAgoMs: make([]int64, len(s.deactivations)),
 	}
+	m.PlanChangedAgoMs, m.PlanIssuedAfterMs = s.choice.pack(s.last)
 	for i := range s.devices {
 		d, to := &s.devices[i], &devices[i]
+		to.ActivatedAgoMs, to.IssuedAfterMs = d.activation.pack(s.last)
+		to.Synced = d.synced
 		to.DeviceId, to.Order, to.Deactivated, to.SeenAgoMs = d.id, d.order, d.deactivated, s.last-d.seen
 		if d.downloaded != 0 {
 			to.DownloadedAgoMs = proto.Int64(s.last - d.downloaded)
@@ -51,6 +58,7 @@ func (s *State) encode() []byte {
 		if l.released != 0 {
 			to.ReleasedAfterMs = proto.Int64(l.released - l.acquired)
 		}
+		l.packSpans(to)
 		to.Uses, uses = uses[:len(l.uses):len(l.uses)], uses[len(l.uses):]
 		for j, u := range l.uses {
 			to.Uses[j] = int64(u - newUse(l.acquired, false))
@@ -85,13 +93,16 @@ func decode(data []byte) (*State, error) {
 		n += len(l.Uses)
 	}
 	uses := make([]use, n)
+	s.choice = unpackIntent(s.last, m.PlanChangedAgoMs, m.PlanIssuedAfterMs)
+	valid = valid && s.choice.valid()
 	for i, d := range m.Devices {
 		to := &s.devices[i]
 		to.id, to.order, to.deactivated, to.seen = d.DeviceId, d.Order, d.Deactivated, s.last-d.SeenAgoMs
 		if d.DownloadedAgoMs != nil {
 			to.downloaded = s.last - *d.DownloadedAgoMs
 		}
-		valid = valid && isTime(to.seen) && isTime(to.downloaded)
+		to.activation, to.synced = unpackIntent(s.last, d.ActivatedAgoMs, d.IssuedAfterMs), d.Synced
+		valid = valid && isTime(to.seen) && isTime(to.downloaded) && to.activation.valid()
 	}
 	for i, l := range m.Licenses {
 		to := &s.licenses[i]
@@ -105,6 +116,7 @@ func decode(data []byte) (*State, error) {
 		if l.ReleasedAfterMs != nil {
 			to.released = to.acquired + *l.ReleasedAfterMs
 		}
+		valid = to.unpackSpans(l) && valid
 		to.uses, uses = uses[:len(l.Uses):len(l.Uses)], uses[len(l.Uses):]
 		for j, u := range l.Uses {
 			to.uses[j] = newUse(to.acquired, false) + use(u)

@@ -20,8 +20,9 @@ const (
 // Licences refer to devices, studios and titles by their position in the tables of those; a customer
 // has few of each, and they are found by looking at all.
 type State struct {
-	// plan is what the customer changed to, empty for the default.
-	plan string
+	// plan is what the customer changed to, empty for the default, and choice when and by which command.
+	plan   string
+	choice intent
 	// last is the time of the last event.
 	last int64
 	// order is the next eventOrderNumber of the aggregate id "customer".
@@ -45,6 +46,10 @@ type device struct {
 	seen int64
 	// downloaded is the last download, 0 if there was none.
 	downloaded int64
+	// activation is the last one, zero if it is unknown or there was none.
+	activation intent
+	// synced is the highest number of the facts that the device reported.
+	synced uint64
 }
 
 // license is what the customer has or had for a title on a device. device and title are
@@ -56,8 +61,14 @@ type license struct {
 	// order is the next eventOrderNumber of the aggregate id that is the licence's.
 	order    uint64
 	acquired int64
+	// meant is when the client issued the last command that acquired the licence or found it active.
+	meant    int64
 	expires  int64
 	released int64 // 0 if not released
+	// since is when the licence became active, which is later than acquired if it was renewed after it had expired;
+	// spans are the earlier times of being active, at most maxSpans.
+	since int64
+	spans []span
 	// uses are the downloads and the counted playbacks, in the order of time, at most maxCounted of each.
 	uses []use
 }
@@ -183,6 +194,7 @@ func (s *State) prune(now int64) {
 		for len(l.uses) > 0 && l.uses[0].at() <= now-window {
 			l.uses = l.uses[1:]
 		}
+		l.forgetSpans(now)
 	}
 	for i := range s.devices {
 		forgotten = forgotten || s.forgottenDevice(i, now)

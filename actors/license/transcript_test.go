@@ -24,10 +24,14 @@ import (
 //	renew, release, play DEVICE TITLE [validate-only]
 //	deactivate DEVICE [validate-only]
 //	plan PLAN [validate-only]
+//	sync DEVICE [sent=TIME] [after=NUMBER] [validate-only]   the facts below: NUMBER KIND TITLE TIME
 //	licenses [all]
 //	devices
 //	downloads TITLE [since=TIME]
 //	snapshot                          what a snapshot keeps
+//
+// Commands also take issued=TIME, and each of them what it has: acquired=TIME, activated=TIME, chosen=TIME,
+// played=TIME, sent=TIME.
 //
 // A command is answered with its events (aggregate id, order number, name, data), and after "=" with
 // the reply that a client gets.
@@ -121,9 +125,12 @@ func (r *trial) command(d *datadriven.TestData) string {
 		c = deactivate(names[0])
 	case "plan":
 		c = changePlan(names[0])
+	case "sync":
+		c = sync(names[0], parseFacts(r.t, d.Input)...)
 	default:
 		r.t.Fatalf("unknown directive %s", d.Cmd)
 	}
+	r.times(d, c)
 	if d.HasArg("validate-only") {
 		decision := r.decide(c)
 		return reply(r.outcome(c, decision))
@@ -132,8 +139,53 @@ func (r *trial) command(d *datadriven.TestData) string {
 	return describe(decision) + reply(r.outcome(c, decision))
 }
 
+// times sets the fields of a command that are times, and the number after which facts come.
+func (r *trial) times(d *datadriven.TestData, c *licensedv1.Command) {
+	fields := map[string]*int64{"issued": &c.IssuedAtMs}
+	switch c := c.Command.(type) {
+	case *licensedv1.Command_RenewLicense:
+		fields["acquired"] = &c.RenewLicense.AcquiredAtMs
+	case *licensedv1.Command_ReleaseLicense:
+		fields["acquired"] = &c.ReleaseLicense.AcquiredAtMs
+	case *licensedv1.Command_RecordPlayback:
+		fields["played"], fields["sent"] = &c.RecordPlayback.PlayedAtMs, &c.RecordPlayback.SentAtMs
+	case *licensedv1.Command_DeactivateDevice:
+		fields["activated"] = &c.DeactivateDevice.ActivatedAtMs
+	case *licensedv1.Command_ChangePlan:
+		fields["chosen"] = &c.ChangePlan.PlanChangedAtMs
+	case *licensedv1.Command_SyncDevice:
+		fields["sent"] = &c.SyncDevice.SentAtMs
+		d.MaybeScanArgs(r.t, "after", &c.SyncDevice.AfterNumber)
+	}
+	for _, arg := range d.CmdArgs {
+		if field := fields[arg.Key]; field != nil {
+			*field = parseTime(r.t, arg.Vals[0]).UnixMilli()
+		}
+	}
+}
+
+func parseFacts(t testing.TB, lines string) (facts []*licensedv1.SyncDevice_Fact) {
+	for line := range strings.Lines(lines) {
+		words := strings.Fields(line)
+		number, err := strconv.ParseUint(words[0], 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		kind := licensedv1.FactKind_value["FACT_KIND_"+strings.ToUpper(words[1])]
+		facts = append(facts, fact(number, licensedv1.FactKind(kind), words[2], parseTime(t, words[3])))
+	}
+	return facts
+}
+
 func reply(o Outcome) string {
+	if o.Superseded {
+		o.Superseded = false
+		return "= superseded; " + strings.TrimPrefix(reply(o), "= ")
+	}
 	switch {
+	case o.Sync != nil:
+		return fmt.Sprintf("= highest number %d, recorded %d, unlicensed %d", o.Sync.HighestNumber, o.Sync.Recorded,
+			o.Sync.Unlicensed)
 	case o.Refusal != nil:
 		rule := strings.TrimPrefix(o.Refusal.Rule.String(), "RULE_")
 		return fmt.Sprintf("= refused, %s: %s", rule, o.Refusal.Message)

@@ -12,12 +12,17 @@ import (
 
 // deactivateCommand returns the verb for LicenseService.DeactivateDevice.
 func (p *program) deactivateCommand() *cobra.Command {
+	activated := timeFlag{p: p}
 	return newCommand(p, command[*licensedv1.DeactivateDeviceResponse]{
 		use: "deactivate CUSTOMER DEVICE", short: "Remove a device and release its licences",
 		long: "deactivate removes a device and releases every active licence on it. " +
 			"--validate-only tells which would end.",
 		example: "  licensectl deactivate Bayley iphone --validate-only\n  licensectl deactivate Bayley iphone",
 		args:    []string{"CUSTOMER", "DEVICE"},
+		flags: func(c *cobra.Command) {
+			c.Flags().Var(&activated, "activated-at",
+				"`TIME` of the activation that is meant; nothing changes if it is not the present one (default: the present one)")
+		},
 		send: func(
 			ctx context.Context, c *connection, i issued, args []string,
 		) (*licensedv1.DeactivateDeviceResponse, error) {
@@ -27,6 +32,7 @@ func (p *program) deactivateCommand() *cobra.Command {
 				CommandId:    i.commandID,
 				IssuedAt:     i.issuedAt,
 				ValidateOnly: i.validateOnly,
+				ActivatedAt:  activated.timestamp(),
 			})
 		},
 		words: func(r *licensedv1.DeactivateDeviceResponse) string {
@@ -34,7 +40,7 @@ func (p *program) deactivateCommand() *cobra.Command {
 			if len(r.ReleasedTitleIds) > 0 {
 				released = "released " + strings.Join(r.ReleasedTitleIds, ", ")
 			}
-			return fmt.Sprintf("deactivated: %s of %s, %s", r.DeviceId, r.CustomerId, released)
+			return supersededWords(r, fmt.Sprintf("deactivated: %s of %s, %s", r.DeviceId, r.CustomerId, released))
 		},
 	})
 }

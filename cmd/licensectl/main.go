@@ -1,10 +1,10 @@
 // Command licensectl is the operator's tool of the licence accounting service. It talks to a gateway
 // (--server).
 //
-//	acquire renew release play deactivate plan    commands of a customer
-//	licenses devices downloads                    what a customer holds
-//	events state diff why try                     the past: history, state at a moment, and why
-//	verify export import archive passivate        care of what is stored
+//	acquire renew release play sync deactivate plan   commands of a customer
+//	licenses devices downloads                        what a customer holds
+//	events state diff why try                         the past: history, state at a moment, and why
+//	verify export import archive passivate            care of what is stored
 //	node cluster top customers policy bench           the service
 //
 // Results go to stdout, as tables or with --output json; progress and errors go to stderr. What the exit
@@ -143,8 +143,8 @@ func (p *program) rootCommand() *cobra.Command {
 			root.AddCommand(c)
 		}
 	}
-	add("commands", p.acquireCommand(), p.renewCommand(), p.releaseCommand(), p.playCommand(), p.deactivateCommand(),
-		p.planCommand())
+	add("commands", p.acquireCommand(), p.renewCommand(), p.releaseCommand(), p.playCommand(),
+		p.syncCommand(), p.deactivateCommand(), p.planCommand())
 	add("holds", p.licensesCommand(), p.devicesCommand(), p.downloadsCommand())
 	add("past", p.eventsCommand(), p.stateCommand(), p.diffCommand(), p.whyCommand(), p.tryCommand())
 	add("care", p.verifyCommand(), p.exportCommand(), p.importCommand(), p.archiveCommand(), p.passivateCommand())

@@ -10,12 +10,14 @@ import (
 
 // releaseCommand returns the verb for LicenseService.ReleaseLicense.
 func (p *program) releaseCommand() *cobra.Command {
+	acquired := timeFlag{p: p}
 	return newCommand(p, command[*licensedv1.ReleaseLicenseResponse]{
 		use: "release CUSTOMER DEVICE TITLE", short: "End a licence",
 		long: "release ends a licence. Releasing it again changes nothing.",
 		example: "  licensectl release Bayley iphone GlowS01E01\n" +
 			"  licensectl release Bayley iphone GlowS01E01 --command-id c7",
-		args: []string{"CUSTOMER", "DEVICE", "TITLE"},
+		args:  []string{"CUSTOMER", "DEVICE", "TITLE"},
+		flags: acquired.bindAcquired,
 		send: func(
 			ctx context.Context, c *connection, i issued, args []string,
 		) (*licensedv1.ReleaseLicenseResponse, error) {
@@ -26,8 +28,11 @@ func (p *program) releaseCommand() *cobra.Command {
 				CommandId:    i.commandID,
 				IssuedAt:     i.issuedAt,
 				ValidateOnly: i.validateOnly,
+				AcquiredAt:   acquired.timestamp(),
 			})
 		},
-		words: func(r *licensedv1.ReleaseLicenseResponse) string { return licenceWords("released", r.License) },
+		words: func(r *licensedv1.ReleaseLicenseResponse) string {
+			return supersededWords(r, licenceWords("released", r.License))
+		},
 	})
 }

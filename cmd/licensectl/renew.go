@@ -10,12 +10,14 @@ import (
 
 // renewCommand returns the verb for LicenseService.RenewLicense.
 func (p *program) renewCommand() *cobra.Command {
+	acquired := timeFlag{p: p}
 	return newCommand(p, command[*licensedv1.RenewLicenseResponse]{
 		use: "renew CUSTOMER DEVICE TITLE", short: "Move the expiry of a licence to a full period from now",
 		long: "renew moves the expiry to a full licence period from now. A released licence is never renewed.",
 		example: "  licensectl renew Bayley iphone GlowS01E01\n" +
 			"  licensectl renew Bayley iphone GlowS01E01 --command-id c7",
-		args: []string{"CUSTOMER", "DEVICE", "TITLE"},
+		args:  []string{"CUSTOMER", "DEVICE", "TITLE"},
+		flags: acquired.bindAcquired,
 		send: func(
 			ctx context.Context, c *connection, i issued, args []string,
 		) (*licensedv1.RenewLicenseResponse, error) {
@@ -26,8 +28,11 @@ func (p *program) renewCommand() *cobra.Command {
 				CommandId:    i.commandID,
 				IssuedAt:     i.issuedAt,
 				ValidateOnly: i.validateOnly,
+				AcquiredAt:   acquired.timestamp(),
 			})
 		},
-		words: func(r *licensedv1.RenewLicenseResponse) string { return licenceWords("renewed", r.License) },
+		words: func(r *licensedv1.RenewLicenseResponse) string {
+			return supersededWords(r, licenceWords("renewed", r.License))
+		},
 	})
 }

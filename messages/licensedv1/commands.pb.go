@@ -36,7 +36,10 @@ type Command struct {
 	//	*Command_RecordPlayback
 	//	*Command_DeactivateDevice
 	//	*Command_ChangePlan
-	Command       isCommand_Command `protobuf_oneof:"command"`
+	//	*Command_SyncDevice
+	Command isCommand_Command `protobuf_oneof:"command"`
+	// When the client issued the command; 0 if the client did not say.
+	IssuedAtMs    int64 `protobuf:"varint,30,opt,name=issued_at_ms,json=issuedAtMs,proto3" json:"issued_at_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -132,6 +135,22 @@ func (x *Command) GetChangePlan() *ChangePlan {
 	return nil
 }
 
+func (x *Command) GetSyncDevice() *SyncDevice {
+	if x != nil {
+		if x, ok := x.Command.(*Command_SyncDevice); ok {
+			return x.SyncDevice
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetIssuedAtMs() int64 {
+	if x != nil {
+		return x.IssuedAtMs
+	}
+	return 0
+}
+
 type isCommand_Command interface {
 	isCommand_Command()
 }
@@ -160,6 +179,10 @@ type Command_ChangePlan struct {
 	ChangePlan *ChangePlan `protobuf:"bytes,6,opt,name=change_plan,json=changePlan,proto3,oneof"`
 }
 
+type Command_SyncDevice struct {
+	SyncDevice *SyncDevice `protobuf:"bytes,7,opt,name=sync_device,json=syncDevice,proto3,oneof"`
+}
+
 func (*Command_AcquireLicense) isCommand_Command() {}
 
 func (*Command_RenewLicense) isCommand_Command() {}
@@ -171,6 +194,8 @@ func (*Command_RecordPlayback) isCommand_Command() {}
 func (*Command_DeactivateDevice) isCommand_Command() {}
 
 func (*Command_ChangePlan) isCommand_Command() {}
+
+func (*Command_SyncDevice) isCommand_Command() {}
 
 type AcquireLicense struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -233,9 +258,11 @@ func (x *AcquireLicense) GetNewDownload() bool {
 }
 
 type RenewLicense struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	DeviceId      string                 `protobuf:"bytes,1,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
-	TitleId       string                 `protobuf:"bytes,2,opt,name=title_id,json=titleId,proto3" json:"title_id,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	DeviceId string                 `protobuf:"bytes,1,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	TitleId  string                 `protobuf:"bytes,2,opt,name=title_id,json=titleId,proto3" json:"title_id,omitempty"`
+	// When the licence that is meant was acquired; 0 for the present one.
+	AcquiredAtMs  int64 `protobuf:"varint,3,opt,name=acquired_at_ms,json=acquiredAtMs,proto3" json:"acquired_at_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -284,10 +311,19 @@ func (x *RenewLicense) GetTitleId() string {
 	return ""
 }
 
+func (x *RenewLicense) GetAcquiredAtMs() int64 {
+	if x != nil {
+		return x.AcquiredAtMs
+	}
+	return 0
+}
+
 type ReleaseLicense struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	DeviceId      string                 `protobuf:"bytes,1,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
-	TitleId       string                 `protobuf:"bytes,2,opt,name=title_id,json=titleId,proto3" json:"title_id,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	DeviceId string                 `protobuf:"bytes,1,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	TitleId  string                 `protobuf:"bytes,2,opt,name=title_id,json=titleId,proto3" json:"title_id,omitempty"`
+	// As in RenewLicense.
+	AcquiredAtMs  int64 `protobuf:"varint,3,opt,name=acquired_at_ms,json=acquiredAtMs,proto3" json:"acquired_at_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -336,10 +372,21 @@ func (x *ReleaseLicense) GetTitleId() string {
 	return ""
 }
 
+func (x *ReleaseLicense) GetAcquiredAtMs() int64 {
+	if x != nil {
+		return x.AcquiredAtMs
+	}
+	return 0
+}
+
 type RecordPlayback struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	DeviceId      string                 `protobuf:"bytes,1,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
-	TitleId       string                 `protobuf:"bytes,2,opt,name=title_id,json=titleId,proto3" json:"title_id,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	DeviceId string                 `protobuf:"bytes,1,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	TitleId  string                 `protobuf:"bytes,2,opt,name=title_id,json=titleId,proto3" json:"title_id,omitempty"`
+	// When it was played, by the device's clock; 0 for now.
+	PlayedAtMs int64 `protobuf:"varint,3,opt,name=played_at_ms,json=playedAtMs,proto3" json:"played_at_ms,omitempty"`
+	// The time at which the device sent it, by the device's clock; 0 if unknown.
+	SentAtMs      int64 `protobuf:"varint,4,opt,name=sent_at_ms,json=sentAtMs,proto3" json:"sent_at_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -388,9 +435,25 @@ func (x *RecordPlayback) GetTitleId() string {
 	return ""
 }
 
+func (x *RecordPlayback) GetPlayedAtMs() int64 {
+	if x != nil {
+		return x.PlayedAtMs
+	}
+	return 0
+}
+
+func (x *RecordPlayback) GetSentAtMs() int64 {
+	if x != nil {
+		return x.SentAtMs
+	}
+	return 0
+}
+
 type DeactivateDevice struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	DeviceId      string                 `protobuf:"bytes,1,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	DeviceId string                 `protobuf:"bytes,1,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	// When the activation that is meant was recorded; 0 for the present one.
+	ActivatedAtMs int64 `protobuf:"varint,2,opt,name=activated_at_ms,json=activatedAtMs,proto3" json:"activated_at_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -432,11 +495,20 @@ func (x *DeactivateDevice) GetDeviceId() string {
 	return ""
 }
 
+func (x *DeactivateDevice) GetActivatedAtMs() int64 {
+	if x != nil {
+		return x.ActivatedAtMs
+	}
+	return 0
+}
+
 type ChangePlan struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	PlanId        string                 `protobuf:"bytes,1,opt,name=plan_id,json=planId,proto3" json:"plan_id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	PlanId string                 `protobuf:"bytes,1,opt,name=plan_id,json=planId,proto3" json:"plan_id,omitempty"`
+	// When the plan that is to be replaced was chosen; 0 for the present one.
+	PlanChangedAtMs int64 `protobuf:"varint,2,opt,name=plan_changed_at_ms,json=planChangedAtMs,proto3" json:"plan_changed_at_ms,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *ChangePlan) Reset() {
@@ -476,6 +548,84 @@ func (x *ChangePlan) GetPlanId() string {
 	return ""
 }
 
+func (x *ChangePlan) GetPlanChangedAtMs() int64 {
+	if x != nil {
+		return x.PlanChangedAtMs
+	}
+	return 0
+}
+
+// SyncDevice reports what happened on a device.
+type SyncDevice struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	DeviceId string                 `protobuf:"bytes,1,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	Facts    []*SyncDevice_Fact     `protobuf:"bytes,2,rep,name=facts,proto3" json:"facts,omitempty"`
+	// The time at which the device sent it, by the device's clock; 0 if unknown.
+	SentAtMs int64 `protobuf:"varint,3,opt,name=sent_at_ms,json=sentAtMs,proto3" json:"sent_at_ms,omitempty"`
+	// Nothing is recorded unless the highest number recorded is at least this one.
+	AfterNumber   uint64 `protobuf:"varint,4,opt,name=after_number,json=afterNumber,proto3" json:"after_number,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SyncDevice) Reset() {
+	*x = SyncDevice{}
+	mi := &file_licensed_v1_commands_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SyncDevice) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SyncDevice) ProtoMessage() {}
+
+func (x *SyncDevice) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_commands_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SyncDevice.ProtoReflect.Descriptor instead.
+func (*SyncDevice) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *SyncDevice) GetDeviceId() string {
+	if x != nil {
+		return x.DeviceId
+	}
+	return ""
+}
+
+func (x *SyncDevice) GetFacts() []*SyncDevice_Fact {
+	if x != nil {
+		return x.Facts
+	}
+	return nil
+}
+
+func (x *SyncDevice) GetSentAtMs() int64 {
+	if x != nil {
+		return x.SentAtMs
+	}
+	return 0
+}
+
+func (x *SyncDevice) GetAfterNumber() uint64 {
+	if x != nil {
+		return x.AfterNumber
+	}
+	return 0
+}
+
 // Query is one question to a customer's aggregate.
 type Query struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -492,7 +642,7 @@ type Query struct {
 
 func (x *Query) Reset() {
 	*x = Query{}
-	mi := &file_licensed_v1_commands_proto_msgTypes[7]
+	mi := &file_licensed_v1_commands_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -504,7 +654,7 @@ func (x *Query) String() string {
 func (*Query) ProtoMessage() {}
 
 func (x *Query) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_commands_proto_msgTypes[7]
+	mi := &file_licensed_v1_commands_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -517,7 +667,7 @@ func (x *Query) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Query.ProtoReflect.Descriptor instead.
 func (*Query) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{7}
+	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Query) GetQuery() isQuery_Query {
@@ -603,7 +753,7 @@ type ListLicenses struct {
 
 func (x *ListLicenses) Reset() {
 	*x = ListLicenses{}
-	mi := &file_licensed_v1_commands_proto_msgTypes[8]
+	mi := &file_licensed_v1_commands_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -615,7 +765,7 @@ func (x *ListLicenses) String() string {
 func (*ListLicenses) ProtoMessage() {}
 
 func (x *ListLicenses) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_commands_proto_msgTypes[8]
+	mi := &file_licensed_v1_commands_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -628,7 +778,7 @@ func (x *ListLicenses) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLicenses.ProtoReflect.Descriptor instead.
 func (*ListLicenses) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{8}
+	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListLicenses) GetIncludeInactive() bool {
@@ -664,7 +814,7 @@ type ListDownloads struct {
 
 func (x *ListDownloads) Reset() {
 	*x = ListDownloads{}
-	mi := &file_licensed_v1_commands_proto_msgTypes[9]
+	mi := &file_licensed_v1_commands_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -676,7 +826,7 @@ func (x *ListDownloads) String() string {
 func (*ListDownloads) ProtoMessage() {}
 
 func (x *ListDownloads) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_commands_proto_msgTypes[9]
+	mi := &file_licensed_v1_commands_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -689,7 +839,7 @@ func (x *ListDownloads) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDownloads.ProtoReflect.Descriptor instead.
 func (*ListDownloads) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{9}
+	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListDownloads) GetTitleId() string {
@@ -730,7 +880,7 @@ type ListDevices struct {
 
 func (x *ListDevices) Reset() {
 	*x = ListDevices{}
-	mi := &file_licensed_v1_commands_proto_msgTypes[10]
+	mi := &file_licensed_v1_commands_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -742,7 +892,7 @@ func (x *ListDevices) String() string {
 func (*ListDevices) ProtoMessage() {}
 
 func (x *ListDevices) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_commands_proto_msgTypes[10]
+	mi := &file_licensed_v1_commands_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -755,7 +905,7 @@ func (x *ListDevices) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDevices.ProtoReflect.Descriptor instead.
 func (*ListDevices) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{10}
+	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListDevices) GetPageSize() uint32 {
@@ -781,7 +931,7 @@ type DescribeState struct {
 
 func (x *DescribeState) Reset() {
 	*x = DescribeState{}
-	mi := &file_licensed_v1_commands_proto_msgTypes[11]
+	mi := &file_licensed_v1_commands_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -793,7 +943,7 @@ func (x *DescribeState) String() string {
 func (*DescribeState) ProtoMessage() {}
 
 func (x *DescribeState) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_commands_proto_msgTypes[11]
+	mi := &file_licensed_v1_commands_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -806,14 +956,83 @@ func (x *DescribeState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeState.ProtoReflect.Descriptor instead.
 func (*DescribeState) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{11}
+	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{12}
+}
+
+type SyncDevice_Fact struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Number  uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	Kind    FactKind               `protobuf:"varint,2,opt,name=kind,proto3,enum=licensed.v1.FactKind" json:"kind,omitempty"`
+	TitleId string                 `protobuf:"bytes,3,opt,name=title_id,json=titleId,proto3" json:"title_id,omitempty"`
+	// By the device's clock.
+	AtMs          int64 `protobuf:"varint,4,opt,name=at_ms,json=atMs,proto3" json:"at_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SyncDevice_Fact) Reset() {
+	*x = SyncDevice_Fact{}
+	mi := &file_licensed_v1_commands_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SyncDevice_Fact) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SyncDevice_Fact) ProtoMessage() {}
+
+func (x *SyncDevice_Fact) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_commands_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SyncDevice_Fact.ProtoReflect.Descriptor instead.
+func (*SyncDevice_Fact) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{7, 0}
+}
+
+func (x *SyncDevice_Fact) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *SyncDevice_Fact) GetKind() FactKind {
+	if x != nil {
+		return x.Kind
+	}
+	return FactKind_FACT_KIND_UNSPECIFIED
+}
+
+func (x *SyncDevice_Fact) GetTitleId() string {
+	if x != nil {
+		return x.TitleId
+	}
+	return ""
+}
+
+func (x *SyncDevice_Fact) GetAtMs() int64 {
+	if x != nil {
+		return x.AtMs
+	}
+	return 0
 }
 
 var File_licensed_v1_commands_proto protoreflect.FileDescriptor
 
 const file_licensed_v1_commands_proto_rawDesc = "" +
 	"\n" +
-	"\x1alicensed/v1/commands.proto\x12\vlicensed.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb8\x03\n" +
+	"\x1alicensed/v1/commands.proto\x12\vlicensed.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!licensed/v1/license_service.proto\"\x96\x04\n" +
 	"\aCommand\x12F\n" +
 	"\x0facquire_license\x18\x01 \x01(\v2\x1b.licensed.v1.AcquireLicenseH\x00R\x0eacquireLicense\x12@\n" +
 	"\rrenew_license\x18\x02 \x01(\v2\x19.licensed.v1.RenewLicenseH\x00R\frenewLicense\x12F\n" +
@@ -821,26 +1040,50 @@ const file_licensed_v1_commands_proto_rawDesc = "" +
 	"\x0frecord_playback\x18\x04 \x01(\v2\x1b.licensed.v1.RecordPlaybackH\x00R\x0erecordPlayback\x12L\n" +
 	"\x11deactivate_device\x18\x05 \x01(\v2\x1d.licensed.v1.DeactivateDeviceH\x00R\x10deactivateDevice\x12:\n" +
 	"\vchange_plan\x18\x06 \x01(\v2\x17.licensed.v1.ChangePlanH\x00R\n" +
-	"changePlanB\t\n" +
+	"changePlan\x12:\n" +
+	"\vsync_device\x18\a \x01(\v2\x17.licensed.v1.SyncDeviceH\x00R\n" +
+	"syncDevice\x12 \n" +
+	"\fissued_at_ms\x18\x1e \x01(\x03R\n" +
+	"issuedAtMsB\t\n" +
 	"\acommand\"k\n" +
 	"\x0eAcquireLicense\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12\x19\n" +
 	"\btitle_id\x18\x02 \x01(\tR\atitleId\x12!\n" +
-	"\fnew_download\x18\x03 \x01(\bR\vnewDownload\"F\n" +
+	"\fnew_download\x18\x03 \x01(\bR\vnewDownload\"l\n" +
 	"\fRenewLicense\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12\x19\n" +
-	"\btitle_id\x18\x02 \x01(\tR\atitleId\"H\n" +
+	"\btitle_id\x18\x02 \x01(\tR\atitleId\x12$\n" +
+	"\x0eacquired_at_ms\x18\x03 \x01(\x03R\facquiredAtMs\"n\n" +
 	"\x0eReleaseLicense\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12\x19\n" +
-	"\btitle_id\x18\x02 \x01(\tR\atitleId\"H\n" +
+	"\btitle_id\x18\x02 \x01(\tR\atitleId\x12$\n" +
+	"\x0eacquired_at_ms\x18\x03 \x01(\x03R\facquiredAtMs\"\x88\x01\n" +
 	"\x0eRecordPlayback\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12\x19\n" +
-	"\btitle_id\x18\x02 \x01(\tR\atitleId\"/\n" +
+	"\btitle_id\x18\x02 \x01(\tR\atitleId\x12 \n" +
+	"\fplayed_at_ms\x18\x03 \x01(\x03R\n" +
+	"playedAtMs\x12\x1c\n" +
+	"\n" +
+	"sent_at_ms\x18\x04 \x01(\x03R\bsentAtMs\"W\n" +
 	"\x10DeactivateDevice\x12\x1b\n" +
-	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\"%\n" +
+	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12&\n" +
+	"\x0factivated_at_ms\x18\x02 \x01(\x03R\ractivatedAtMs\"R\n" +
 	"\n" +
 	"ChangePlan\x12\x17\n" +
-	"\aplan_id\x18\x01 \x01(\tR\x06planId\"\x9b\x02\n" +
+	"\aplan_id\x18\x01 \x01(\tR\x06planId\x12+\n" +
+	"\x12plan_changed_at_ms\x18\x02 \x01(\x03R\x0fplanChangedAtMs\"\x99\x02\n" +
+	"\n" +
+	"SyncDevice\x12\x1b\n" +
+	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x122\n" +
+	"\x05facts\x18\x02 \x03(\v2\x1c.licensed.v1.SyncDevice.FactR\x05facts\x12\x1c\n" +
+	"\n" +
+	"sent_at_ms\x18\x03 \x01(\x03R\bsentAtMs\x12!\n" +
+	"\fafter_number\x18\x04 \x01(\x04R\vafterNumber\x1ay\n" +
+	"\x04Fact\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12)\n" +
+	"\x04kind\x18\x02 \x01(\x0e2\x15.licensed.v1.FactKindR\x04kind\x12\x19\n" +
+	"\btitle_id\x18\x03 \x01(\tR\atitleId\x12\x13\n" +
+	"\x05at_ms\x18\x04 \x01(\x03R\x04atMs\"\x9b\x02\n" +
 	"\x05Query\x12@\n" +
 	"\rlist_licenses\x18\x01 \x01(\v2\x19.licensed.v1.ListLicensesH\x00R\flistLicenses\x12C\n" +
 	"\x0elist_downloads\x18\x02 \x01(\v2\x1a.licensed.v1.ListDownloadsH\x00R\rlistDownloads\x12=\n" +
@@ -876,7 +1119,7 @@ func file_licensed_v1_commands_proto_rawDescGZIP() []byte {
 	return file_licensed_v1_commands_proto_rawDescData
 }
 
-var file_licensed_v1_commands_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_licensed_v1_commands_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_licensed_v1_commands_proto_goTypes = []any{
 	(*Command)(nil),               // 0: licensed.v1.Command
 	(*AcquireLicense)(nil),        // 1: licensed.v1.AcquireLicense
@@ -885,12 +1128,15 @@ var file_licensed_v1_commands_proto_goTypes = []any{
 	(*RecordPlayback)(nil),        // 4: licensed.v1.RecordPlayback
 	(*DeactivateDevice)(nil),      // 5: licensed.v1.DeactivateDevice
 	(*ChangePlan)(nil),            // 6: licensed.v1.ChangePlan
-	(*Query)(nil),                 // 7: licensed.v1.Query
-	(*ListLicenses)(nil),          // 8: licensed.v1.ListLicenses
-	(*ListDownloads)(nil),         // 9: licensed.v1.ListDownloads
-	(*ListDevices)(nil),           // 10: licensed.v1.ListDevices
-	(*DescribeState)(nil),         // 11: licensed.v1.DescribeState
-	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
+	(*SyncDevice)(nil),            // 7: licensed.v1.SyncDevice
+	(*Query)(nil),                 // 8: licensed.v1.Query
+	(*ListLicenses)(nil),          // 9: licensed.v1.ListLicenses
+	(*ListDownloads)(nil),         // 10: licensed.v1.ListDownloads
+	(*ListDevices)(nil),           // 11: licensed.v1.ListDevices
+	(*DescribeState)(nil),         // 12: licensed.v1.DescribeState
+	(*SyncDevice_Fact)(nil),       // 13: licensed.v1.SyncDevice.Fact
+	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
+	(FactKind)(0),                 // 15: licensed.v1.FactKind
 }
 var file_licensed_v1_commands_proto_depIdxs = []int32{
 	1,  // 0: licensed.v1.Command.acquire_license:type_name -> licensed.v1.AcquireLicense
@@ -899,16 +1145,19 @@ var file_licensed_v1_commands_proto_depIdxs = []int32{
 	4,  // 3: licensed.v1.Command.record_playback:type_name -> licensed.v1.RecordPlayback
 	5,  // 4: licensed.v1.Command.deactivate_device:type_name -> licensed.v1.DeactivateDevice
 	6,  // 5: licensed.v1.Command.change_plan:type_name -> licensed.v1.ChangePlan
-	8,  // 6: licensed.v1.Query.list_licenses:type_name -> licensed.v1.ListLicenses
-	9,  // 7: licensed.v1.Query.list_downloads:type_name -> licensed.v1.ListDownloads
-	10, // 8: licensed.v1.Query.list_devices:type_name -> licensed.v1.ListDevices
-	11, // 9: licensed.v1.Query.describe_state:type_name -> licensed.v1.DescribeState
-	12, // 10: licensed.v1.ListDownloads.since:type_name -> google.protobuf.Timestamp
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	7,  // 6: licensed.v1.Command.sync_device:type_name -> licensed.v1.SyncDevice
+	13, // 7: licensed.v1.SyncDevice.facts:type_name -> licensed.v1.SyncDevice.Fact
+	9,  // 8: licensed.v1.Query.list_licenses:type_name -> licensed.v1.ListLicenses
+	10, // 9: licensed.v1.Query.list_downloads:type_name -> licensed.v1.ListDownloads
+	11, // 10: licensed.v1.Query.list_devices:type_name -> licensed.v1.ListDevices
+	12, // 11: licensed.v1.Query.describe_state:type_name -> licensed.v1.DescribeState
+	14, // 12: licensed.v1.ListDownloads.since:type_name -> google.protobuf.Timestamp
+	15, // 13: licensed.v1.SyncDevice.Fact.kind:type_name -> licensed.v1.FactKind
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_commands_proto_init() }
@@ -916,6 +1165,7 @@ func file_licensed_v1_commands_proto_init() {
 	if File_licensed_v1_commands_proto != nil {
 		return
 	}
+	file_licensed_v1_license_service_proto_init()
 	file_licensed_v1_commands_proto_msgTypes[0].OneofWrappers = []any{
 		(*Command_AcquireLicense)(nil),
 		(*Command_RenewLicense)(nil),
@@ -923,8 +1173,9 @@ func file_licensed_v1_commands_proto_init() {
 		(*Command_RecordPlayback)(nil),
 		(*Command_DeactivateDevice)(nil),
 		(*Command_ChangePlan)(nil),
+		(*Command_SyncDevice)(nil),
 	}
-	file_licensed_v1_commands_proto_msgTypes[7].OneofWrappers = []any{
+	file_licensed_v1_commands_proto_msgTypes[8].OneofWrappers = []any{
 		(*Query_ListLicenses)(nil),
 		(*Query_ListDownloads)(nil),
 		(*Query_ListDevices)(nil),
@@ -936,7 +1187,7 @@ func file_licensed_v1_commands_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_licensed_v1_commands_proto_rawDesc), len(file_licensed_v1_commands_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

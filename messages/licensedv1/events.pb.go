@@ -31,6 +31,64 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// FactVerdict is the judgement of something that was reported later, as of the time at which it occurred.
+type FactVerdict int32
+
+const (
+	// A licence was active at that time: a download counts, and a playback if the event has counted.
+	FactVerdict_FACT_VERDICT_UNSPECIFIED FactVerdict = 0
+	// No licence was active at that time; it counts nowhere.
+	FactVerdict_FACT_VERDICT_UNLICENSED FactVerdict = 1
+	// It occurred before the 365 days that the rules look back on; it counts nowhere.
+	FactVerdict_FACT_VERDICT_TOO_OLD FactVerdict = 2
+	// A licence was active at that time, but the customer has as many downloads and playbacks as are remembered; it
+	// counts nowhere.
+	FactVerdict_FACT_VERDICT_NOT_REMEMBERED FactVerdict = 3
+)
+
+// Enum value maps for FactVerdict.
+var (
+	FactVerdict_name = map[int32]string{
+		0: "FACT_VERDICT_UNSPECIFIED",
+		1: "FACT_VERDICT_UNLICENSED",
+		2: "FACT_VERDICT_TOO_OLD",
+		3: "FACT_VERDICT_NOT_REMEMBERED",
+	}
+	FactVerdict_value = map[string]int32{
+		"FACT_VERDICT_UNSPECIFIED":    0,
+		"FACT_VERDICT_UNLICENSED":     1,
+		"FACT_VERDICT_TOO_OLD":        2,
+		"FACT_VERDICT_NOT_REMEMBERED": 3,
+	}
+)
+
+func (x FactVerdict) Enum() *FactVerdict {
+	p := new(FactVerdict)
+	*p = x
+	return p
+}
+
+func (x FactVerdict) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (FactVerdict) Descriptor() protoreflect.EnumDescriptor {
+	return file_licensed_v1_events_proto_enumTypes[0].Descriptor()
+}
+
+func (FactVerdict) Type() protoreflect.EnumType {
+	return &file_licensed_v1_events_proto_enumTypes[0]
+}
+
+func (x FactVerdict) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use FactVerdict.Descriptor instead.
+func (FactVerdict) EnumDescriptor() ([]byte, []int) {
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{0}
+}
+
 // CommandKind names a command in the events that record only its outcome.
 type CommandKind int32
 
@@ -42,6 +100,7 @@ const (
 	CommandKind_COMMAND_KIND_RECORD_PLAYBACK   CommandKind = 4
 	CommandKind_COMMAND_KIND_DEACTIVATE_DEVICE CommandKind = 5
 	CommandKind_COMMAND_KIND_CHANGE_PLAN       CommandKind = 6
+	CommandKind_COMMAND_KIND_SYNC_DEVICE       CommandKind = 7
 )
 
 // Enum value maps for CommandKind.
@@ -54,6 +113,7 @@ var (
 		4: "COMMAND_KIND_RECORD_PLAYBACK",
 		5: "COMMAND_KIND_DEACTIVATE_DEVICE",
 		6: "COMMAND_KIND_CHANGE_PLAN",
+		7: "COMMAND_KIND_SYNC_DEVICE",
 	}
 	CommandKind_value = map[string]int32{
 		"COMMAND_KIND_UNSPECIFIED":       0,
@@ -63,6 +123,7 @@ var (
 		"COMMAND_KIND_RECORD_PLAYBACK":   4,
 		"COMMAND_KIND_DEACTIVATE_DEVICE": 5,
 		"COMMAND_KIND_CHANGE_PLAN":       6,
+		"COMMAND_KIND_SYNC_DEVICE":       7,
 	}
 )
 
@@ -77,11 +138,11 @@ func (x CommandKind) String() string {
 }
 
 func (CommandKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_licensed_v1_events_proto_enumTypes[0].Descriptor()
+	return file_licensed_v1_events_proto_enumTypes[1].Descriptor()
 }
 
 func (CommandKind) Type() protoreflect.EnumType {
-	return &file_licensed_v1_events_proto_enumTypes[0]
+	return &file_licensed_v1_events_proto_enumTypes[1]
 }
 
 func (x CommandKind) Number() protoreflect.EnumNumber {
@@ -90,7 +151,7 @@ func (x CommandKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CommandKind.Descriptor instead.
 func (CommandKind) EnumDescriptor() ([]byte, []int) {
-	return file_licensed_v1_events_proto_rawDescGZIP(), []int{0}
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{1}
 }
 
 // YearlyCounts tells what counts against the yearly limit of a title.
@@ -130,11 +191,11 @@ func (x YearlyCounts) String() string {
 }
 
 func (YearlyCounts) Descriptor() protoreflect.EnumDescriptor {
-	return file_licensed_v1_events_proto_enumTypes[1].Descriptor()
+	return file_licensed_v1_events_proto_enumTypes[2].Descriptor()
 }
 
 func (YearlyCounts) Type() protoreflect.EnumType {
-	return &file_licensed_v1_events_proto_enumTypes[1]
+	return &file_licensed_v1_events_proto_enumTypes[2]
 }
 
 func (x YearlyCounts) Number() protoreflect.EnumNumber {
@@ -143,7 +204,7 @@ func (x YearlyCounts) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use YearlyCounts.Descriptor instead.
 func (YearlyCounts) EnumDescriptor() ([]byte, []int) {
-	return file_licensed_v1_events_proto_rawDescGZIP(), []int{1}
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{2}
 }
 
 // LicenseTerms are those of a licence after an event, so that the event alone answers its command.
@@ -266,9 +327,11 @@ func (*LicenseCreated) Descriptor() ([]byte, []int) {
 // LicenseAcquired: the device has an active licence for the title, from the event's time on, without
 // renewals.
 type LicenseAcquired struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	StudioId      string                 `protobuf:"bytes,1,opt,name=studio_id,json=studioId,proto3" json:"studio_id,omitempty"`
-	ExpiresAtMs   int64                  `protobuf:"varint,2,opt,name=expires_at_ms,json=expiresAtMs,proto3" json:"expires_at_ms,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	StudioId    string                 `protobuf:"bytes,1,opt,name=studio_id,json=studioId,proto3" json:"studio_id,omitempty"`
+	ExpiresAtMs int64                  `protobuf:"varint,2,opt,name=expires_at_ms,json=expiresAtMs,proto3" json:"expires_at_ms,omitempty"`
+	// When the client issued the command; 0 if the client did not say.
+	IssuedAtMs    int64 `protobuf:"varint,3,opt,name=issued_at_ms,json=issuedAtMs,proto3" json:"issued_at_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -313,6 +376,13 @@ func (x *LicenseAcquired) GetStudioId() string {
 func (x *LicenseAcquired) GetExpiresAtMs() int64 {
 	if x != nil {
 		return x.ExpiresAtMs
+	}
+	return 0
+}
+
+func (x *LicenseAcquired) GetIssuedAtMs() int64 {
+	if x != nil {
+		return x.IssuedAtMs
 	}
 	return 0
 }
@@ -410,8 +480,12 @@ func (x *LicenseReleased) GetLicense() *LicenseTerms {
 // TitleDownloaded: the title was downloaded to the device.
 type TitleDownloaded struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The licence under which it was downloaded; absent where the same command acquired it.
-	License       *LicenseTerms `protobuf:"bytes,1,opt,name=license,proto3" json:"license,omitempty"`
+	// The licence under which it was downloaded; absent where the same command acquired it, and in facts.
+	License *LicenseTerms `protobuf:"bytes,1,opt,name=license,proto3" json:"license,omitempty"`
+	// Set if the download was reported later.
+	Occurrence *Occurrence `protobuf:"bytes,2,opt,name=occurrence,proto3" json:"occurrence,omitempty"`
+	// As in LicenseAcquired.
+	IssuedAtMs    int64 `protobuf:"varint,3,opt,name=issued_at_ms,json=issuedAtMs,proto3" json:"issued_at_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -453,12 +527,29 @@ func (x *TitleDownloaded) GetLicense() *LicenseTerms {
 	return nil
 }
 
+func (x *TitleDownloaded) GetOccurrence() *Occurrence {
+	if x != nil {
+		return x.Occurrence
+	}
+	return nil
+}
+
+func (x *TitleDownloaded) GetIssuedAtMs() int64 {
+	if x != nil {
+		return x.IssuedAtMs
+	}
+	return 0
+}
+
 // TitlePlayed: the title was played on the device.
 type TitlePlayed struct {
-	state   protoimpl.MessageState `protogen:"open.v1"`
-	License *LicenseTerms          `protobuf:"bytes,1,opt,name=license,proto3" json:"license,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Absent in facts.
+	License *LicenseTerms `protobuf:"bytes,1,opt,name=license,proto3" json:"license,omitempty"`
 	// The playback counts against the title's yearly limit, by the policy in force.
-	Counted       bool `protobuf:"varint,2,opt,name=counted,proto3" json:"counted,omitempty"`
+	Counted bool `protobuf:"varint,2,opt,name=counted,proto3" json:"counted,omitempty"`
+	// Set if the playback was reported later.
+	Occurrence    *Occurrence `protobuf:"bytes,3,opt,name=occurrence,proto3" json:"occurrence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -507,16 +598,152 @@ func (x *TitlePlayed) GetCounted() bool {
 	return false
 }
 
+func (x *TitlePlayed) GetOccurrence() *Occurrence {
+	if x != nil {
+		return x.Occurrence
+	}
+	return nil
+}
+
+// TitleDeleted: the title was deleted from the device. If this ends the licence, LicenseReleased follows.
+type TitleDeleted struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Occurrence    *Occurrence            `protobuf:"bytes,1,opt,name=occurrence,proto3" json:"occurrence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TitleDeleted) Reset() {
+	*x = TitleDeleted{}
+	mi := &file_licensed_v1_events_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TitleDeleted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TitleDeleted) ProtoMessage() {}
+
+func (x *TitleDeleted) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_events_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TitleDeleted.ProtoReflect.Descriptor instead.
+func (*TitleDeleted) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *TitleDeleted) GetOccurrence() *Occurrence {
+	if x != nil {
+		return x.Occurrence
+	}
+	return nil
+}
+
+// Occurrence is the time of something that was reported later. The event's own time is that of its recording.
+// An event without an occurrence occurred when it was recorded.
+type Occurrence struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Never later than the event.
+	OccurredAtMs int64 `protobuf:"varint,1,opt,name=occurred_at_ms,json=occurredAtMs,proto3" json:"occurred_at_ms,omitempty"`
+	// The time by the device's clock, if occurred_at_ms is corrected; otherwise 0.
+	DeviceTimeMs int64 `protobuf:"varint,2,opt,name=device_time_ms,json=deviceTimeMs,proto3" json:"device_time_ms,omitempty"`
+	// The device's running number of the fact; 0 if a client reported it by RecordPlayback.
+	Number  uint64      `protobuf:"varint,3,opt,name=number,proto3" json:"number,omitempty"`
+	Verdict FactVerdict `protobuf:"varint,4,opt,name=verdict,proto3,enum=licensed.v1.FactVerdict" json:"verdict,omitempty"`
+	// The title, in events about a device: the device has no licence for the title that rules still know.
+	TitleId       string `protobuf:"bytes,5,opt,name=title_id,json=titleId,proto3" json:"title_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Occurrence) Reset() {
+	*x = Occurrence{}
+	mi := &file_licensed_v1_events_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Occurrence) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Occurrence) ProtoMessage() {}
+
+func (x *Occurrence) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_events_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Occurrence.ProtoReflect.Descriptor instead.
+func (*Occurrence) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Occurrence) GetOccurredAtMs() int64 {
+	if x != nil {
+		return x.OccurredAtMs
+	}
+	return 0
+}
+
+func (x *Occurrence) GetDeviceTimeMs() int64 {
+	if x != nil {
+		return x.DeviceTimeMs
+	}
+	return 0
+}
+
+func (x *Occurrence) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Occurrence) GetVerdict() FactVerdict {
+	if x != nil {
+		return x.Verdict
+	}
+	return FactVerdict_FACT_VERDICT_UNSPECIFIED
+}
+
+func (x *Occurrence) GetTitleId() string {
+	if x != nil {
+		return x.TitleId
+	}
+	return ""
+}
+
 // DeviceActivated: the device takes part, for the first time or again after a deactivation.
 type DeviceActivated struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in LicenseAcquired.
+	IssuedAtMs    int64 `protobuf:"varint,1,opt,name=issued_at_ms,json=issuedAtMs,proto3" json:"issued_at_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DeviceActivated) Reset() {
 	*x = DeviceActivated{}
-	mi := &file_licensed_v1_events_proto_msgTypes[7]
+	mi := &file_licensed_v1_events_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -528,7 +755,7 @@ func (x *DeviceActivated) String() string {
 func (*DeviceActivated) ProtoMessage() {}
 
 func (x *DeviceActivated) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_events_proto_msgTypes[7]
+	mi := &file_licensed_v1_events_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -541,7 +768,14 @@ func (x *DeviceActivated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeviceActivated.ProtoReflect.Descriptor instead.
 func (*DeviceActivated) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_events_proto_rawDescGZIP(), []int{7}
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *DeviceActivated) GetIssuedAtMs() int64 {
+	if x != nil {
+		return x.IssuedAtMs
+	}
+	return 0
 }
 
 // DeviceDeactivated: the device was removed. A LicenseReleased for each active licence on it follows.
@@ -553,7 +787,7 @@ type DeviceDeactivated struct {
 
 func (x *DeviceDeactivated) Reset() {
 	*x = DeviceDeactivated{}
-	mi := &file_licensed_v1_events_proto_msgTypes[8]
+	mi := &file_licensed_v1_events_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -565,7 +799,7 @@ func (x *DeviceDeactivated) String() string {
 func (*DeviceDeactivated) ProtoMessage() {}
 
 func (x *DeviceDeactivated) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_events_proto_msgTypes[8]
+	mi := &file_licensed_v1_events_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -578,7 +812,7 @@ func (x *DeviceDeactivated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeviceDeactivated.ProtoReflect.Descriptor instead.
 func (*DeviceDeactivated) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_events_proto_rawDescGZIP(), []int{8}
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{10}
 }
 
 // PlanChanged: the customer is on another plan.
@@ -586,14 +820,16 @@ type PlanChanged struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	PlanId string                 `protobuf:"bytes,1,opt,name=plan_id,json=planId,proto3" json:"plan_id,omitempty"`
 	// Devices with active licences that the plan allows, by the policy in force.
-	DeviceLimit   uint32 `protobuf:"varint,2,opt,name=device_limit,json=deviceLimit,proto3" json:"device_limit,omitempty"`
+	DeviceLimit uint32 `protobuf:"varint,2,opt,name=device_limit,json=deviceLimit,proto3" json:"device_limit,omitempty"`
+	// As in LicenseAcquired.
+	IssuedAtMs    int64 `protobuf:"varint,3,opt,name=issued_at_ms,json=issuedAtMs,proto3" json:"issued_at_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PlanChanged) Reset() {
 	*x = PlanChanged{}
-	mi := &file_licensed_v1_events_proto_msgTypes[9]
+	mi := &file_licensed_v1_events_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -605,7 +841,7 @@ func (x *PlanChanged) String() string {
 func (*PlanChanged) ProtoMessage() {}
 
 func (x *PlanChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_events_proto_msgTypes[9]
+	mi := &file_licensed_v1_events_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -618,7 +854,7 @@ func (x *PlanChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanChanged.ProtoReflect.Descriptor instead.
 func (*PlanChanged) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_events_proto_rawDescGZIP(), []int{9}
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PlanChanged) GetPlanId() string {
@@ -635,6 +871,13 @@ func (x *PlanChanged) GetDeviceLimit() uint32 {
 	return 0
 }
 
+func (x *PlanChanged) GetIssuedAtMs() int64 {
+	if x != nil {
+		return x.IssuedAtMs
+	}
+	return 0
+}
+
 // CommandAccepted: the command was allowed and there was nothing to change.
 type CommandAccepted struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -646,14 +889,22 @@ type CommandAccepted struct {
 	// The licence as it stays, where the command was about one.
 	License *LicenseTerms `protobuf:"bytes,5,opt,name=license,proto3" json:"license,omitempty"`
 	// The limit of the plan, where the command was about one.
-	DeviceLimit   uint32 `protobuf:"varint,6,opt,name=device_limit,json=deviceLimit,proto3" json:"device_limit,omitempty"`
+	DeviceLimit uint32 `protobuf:"varint,6,opt,name=device_limit,json=deviceLimit,proto3" json:"device_limit,omitempty"`
+	// The command meant an earlier licence, activation or plan than the present one.
+	Superseded bool `protobuf:"varint,7,opt,name=superseded,proto3" json:"superseded,omitempty"`
+	// With COMMAND_KIND_SYNC_DEVICE: the highest number recorded for the device.
+	HighestNumber uint64 `protobuf:"varint,8,opt,name=highest_number,json=highestNumber,proto3" json:"highest_number,omitempty"`
+	// When the present plan was chosen, where the command was about one; 0 for the default plan.
+	PlanChangedAtMs int64 `protobuf:"varint,9,opt,name=plan_changed_at_ms,json=planChangedAtMs,proto3" json:"plan_changed_at_ms,omitempty"`
+	// As in LicenseAcquired.
+	IssuedAtMs    int64 `protobuf:"varint,10,opt,name=issued_at_ms,json=issuedAtMs,proto3" json:"issued_at_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CommandAccepted) Reset() {
 	*x = CommandAccepted{}
-	mi := &file_licensed_v1_events_proto_msgTypes[10]
+	mi := &file_licensed_v1_events_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -665,7 +916,7 @@ func (x *CommandAccepted) String() string {
 func (*CommandAccepted) ProtoMessage() {}
 
 func (x *CommandAccepted) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_events_proto_msgTypes[10]
+	mi := &file_licensed_v1_events_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -678,7 +929,7 @@ func (x *CommandAccepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandAccepted.ProtoReflect.Descriptor instead.
 func (*CommandAccepted) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_events_proto_rawDescGZIP(), []int{10}
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CommandAccepted) GetCommand() CommandKind {
@@ -723,6 +974,34 @@ func (x *CommandAccepted) GetDeviceLimit() uint32 {
 	return 0
 }
 
+func (x *CommandAccepted) GetSuperseded() bool {
+	if x != nil {
+		return x.Superseded
+	}
+	return false
+}
+
+func (x *CommandAccepted) GetHighestNumber() uint64 {
+	if x != nil {
+		return x.HighestNumber
+	}
+	return 0
+}
+
+func (x *CommandAccepted) GetPlanChangedAtMs() int64 {
+	if x != nil {
+		return x.PlanChangedAtMs
+	}
+	return 0
+}
+
+func (x *CommandAccepted) GetIssuedAtMs() int64 {
+	if x != nil {
+		return x.IssuedAtMs
+	}
+	return 0
+}
+
 // BrokenRule is one of the rules that did not allow a command.
 type BrokenRule struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -745,7 +1024,7 @@ type BrokenRule struct {
 
 func (x *BrokenRule) Reset() {
 	*x = BrokenRule{}
-	mi := &file_licensed_v1_events_proto_msgTypes[11]
+	mi := &file_licensed_v1_events_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -757,7 +1036,7 @@ func (x *BrokenRule) String() string {
 func (*BrokenRule) ProtoMessage() {}
 
 func (x *BrokenRule) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_events_proto_msgTypes[11]
+	mi := &file_licensed_v1_events_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -770,7 +1049,7 @@ func (x *BrokenRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BrokenRule.ProtoReflect.Descriptor instead.
 func (*BrokenRule) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_events_proto_rawDescGZIP(), []int{11}
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *BrokenRule) GetRule() Rule {
@@ -866,7 +1145,7 @@ type CommandRefused struct {
 
 func (x *CommandRefused) Reset() {
 	*x = CommandRefused{}
-	mi := &file_licensed_v1_events_proto_msgTypes[12]
+	mi := &file_licensed_v1_events_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -878,7 +1157,7 @@ func (x *CommandRefused) String() string {
 func (*CommandRefused) ProtoMessage() {}
 
 func (x *CommandRefused) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_events_proto_msgTypes[12]
+	mi := &file_licensed_v1_events_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -891,7 +1170,7 @@ func (x *CommandRefused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandRefused.ProtoReflect.Descriptor instead.
 func (*CommandRefused) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_events_proto_rawDescGZIP(), []int{12}
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CommandRefused) GetCommand() CommandKind {
@@ -982,31 +1261,64 @@ const file_licensed_v1_events_proto_rawDesc = "" +
 	"\rexpires_at_ms\x18\x03 \x01(\x03R\vexpiresAtMs\x12\x1a\n" +
 	"\brenewals\x18\x04 \x01(\rR\brenewals\x12\x1a\n" +
 	"\breleased\x18\x05 \x01(\bR\breleased\"\x10\n" +
-	"\x0eLicenseCreated\"R\n" +
+	"\x0eLicenseCreated\"t\n" +
 	"\x0fLicenseAcquired\x12\x1b\n" +
 	"\tstudio_id\x18\x01 \x01(\tR\bstudioId\x12\"\n" +
-	"\rexpires_at_ms\x18\x02 \x01(\x03R\vexpiresAtMs\"E\n" +
+	"\rexpires_at_ms\x18\x02 \x01(\x03R\vexpiresAtMs\x12 \n" +
+	"\fissued_at_ms\x18\x03 \x01(\x03R\n" +
+	"issuedAtMs\"E\n" +
 	"\x0eLicenseRenewed\x123\n" +
 	"\alicense\x18\x01 \x01(\v2\x19.licensed.v1.LicenseTermsR\alicense\"F\n" +
 	"\x0fLicenseReleased\x123\n" +
-	"\alicense\x18\x01 \x01(\v2\x19.licensed.v1.LicenseTermsR\alicense\"F\n" +
+	"\alicense\x18\x01 \x01(\v2\x19.licensed.v1.LicenseTermsR\alicense\"\xa1\x01\n" +
 	"\x0fTitleDownloaded\x123\n" +
-	"\alicense\x18\x01 \x01(\v2\x19.licensed.v1.LicenseTermsR\alicense\"\\\n" +
+	"\alicense\x18\x01 \x01(\v2\x19.licensed.v1.LicenseTermsR\alicense\x127\n" +
+	"\n" +
+	"occurrence\x18\x02 \x01(\v2\x17.licensed.v1.OccurrenceR\n" +
+	"occurrence\x12 \n" +
+	"\fissued_at_ms\x18\x03 \x01(\x03R\n" +
+	"issuedAtMs\"\x95\x01\n" +
 	"\vTitlePlayed\x123\n" +
 	"\alicense\x18\x01 \x01(\v2\x19.licensed.v1.LicenseTermsR\alicense\x12\x18\n" +
-	"\acounted\x18\x02 \x01(\bR\acounted\"\x11\n" +
-	"\x0fDeviceActivated\"\x13\n" +
-	"\x11DeviceDeactivated\"I\n" +
+	"\acounted\x18\x02 \x01(\bR\acounted\x127\n" +
+	"\n" +
+	"occurrence\x18\x03 \x01(\v2\x17.licensed.v1.OccurrenceR\n" +
+	"occurrence\"G\n" +
+	"\fTitleDeleted\x127\n" +
+	"\n" +
+	"occurrence\x18\x01 \x01(\v2\x17.licensed.v1.OccurrenceR\n" +
+	"occurrence\"\xbf\x01\n" +
+	"\n" +
+	"Occurrence\x12$\n" +
+	"\x0eoccurred_at_ms\x18\x01 \x01(\x03R\foccurredAtMs\x12$\n" +
+	"\x0edevice_time_ms\x18\x02 \x01(\x03R\fdeviceTimeMs\x12\x16\n" +
+	"\x06number\x18\x03 \x01(\x04R\x06number\x122\n" +
+	"\averdict\x18\x04 \x01(\x0e2\x18.licensed.v1.FactVerdictR\averdict\x12\x19\n" +
+	"\btitle_id\x18\x05 \x01(\tR\atitleId\"3\n" +
+	"\x0fDeviceActivated\x12 \n" +
+	"\fissued_at_ms\x18\x01 \x01(\x03R\n" +
+	"issuedAtMs\"\x13\n" +
+	"\x11DeviceDeactivated\"k\n" +
 	"\vPlanChanged\x12\x17\n" +
 	"\aplan_id\x18\x01 \x01(\tR\x06planId\x12!\n" +
-	"\fdevice_limit\x18\x02 \x01(\rR\vdeviceLimit\"\xee\x01\n" +
+	"\fdevice_limit\x18\x02 \x01(\rR\vdeviceLimit\x12 \n" +
+	"\fissued_at_ms\x18\x03 \x01(\x03R\n" +
+	"issuedAtMs\"\x84\x03\n" +
 	"\x0fCommandAccepted\x122\n" +
 	"\acommand\x18\x01 \x01(\x0e2\x18.licensed.v1.CommandKindR\acommand\x12\x1b\n" +
 	"\tdevice_id\x18\x02 \x01(\tR\bdeviceId\x12\x19\n" +
 	"\btitle_id\x18\x03 \x01(\tR\atitleId\x12\x17\n" +
 	"\aplan_id\x18\x04 \x01(\tR\x06planId\x123\n" +
 	"\alicense\x18\x05 \x01(\v2\x19.licensed.v1.LicenseTermsR\alicense\x12!\n" +
-	"\fdevice_limit\x18\x06 \x01(\rR\vdeviceLimit\"\xb9\x02\n" +
+	"\fdevice_limit\x18\x06 \x01(\rR\vdeviceLimit\x12\x1e\n" +
+	"\n" +
+	"superseded\x18\a \x01(\bR\n" +
+	"superseded\x12%\n" +
+	"\x0ehighest_number\x18\b \x01(\x04R\rhighestNumber\x12+\n" +
+	"\x12plan_changed_at_ms\x18\t \x01(\x03R\x0fplanChangedAtMs\x12 \n" +
+	"\fissued_at_ms\x18\n" +
+	" \x01(\x03R\n" +
+	"issuedAtMs\"\xb9\x02\n" +
 	"\n" +
 	"BrokenRule\x12%\n" +
 	"\x04rule\x18\x01 \x01(\x0e2\x11.licensed.v1.RuleR\x04rule\x12\x14\n" +
@@ -1030,7 +1342,12 @@ const file_licensed_v1_events_proto_rawDesc = "" +
 	"\tstudio_id\x18\t \x01(\tR\bstudioId\x12>\n" +
 	"\ryearly_counts\x18\n" +
 	" \x01(\x0e2\x19.licensed.v1.YearlyCountsR\fyearlyCounts\x12/\n" +
-	"\x06broken\x18\v \x03(\v2\x17.licensed.v1.BrokenRuleR\x06broken*\xf3\x01\n" +
+	"\x06broken\x18\v \x03(\v2\x17.licensed.v1.BrokenRuleR\x06broken*\x83\x01\n" +
+	"\vFactVerdict\x12\x1c\n" +
+	"\x18FACT_VERDICT_UNSPECIFIED\x10\x00\x12\x1b\n" +
+	"\x17FACT_VERDICT_UNLICENSED\x10\x01\x12\x18\n" +
+	"\x14FACT_VERDICT_TOO_OLD\x10\x02\x12\x1f\n" +
+	"\x1bFACT_VERDICT_NOT_REMEMBERED\x10\x03*\x91\x02\n" +
 	"\vCommandKind\x12\x1c\n" +
 	"\x18COMMAND_KIND_UNSPECIFIED\x10\x00\x12 \n" +
 	"\x1cCOMMAND_KIND_ACQUIRE_LICENSE\x10\x01\x12\x1e\n" +
@@ -1038,7 +1355,8 @@ const file_licensed_v1_events_proto_rawDesc = "" +
 	"\x1cCOMMAND_KIND_RELEASE_LICENSE\x10\x03\x12 \n" +
 	"\x1cCOMMAND_KIND_RECORD_PLAYBACK\x10\x04\x12\"\n" +
 	"\x1eCOMMAND_KIND_DEACTIVATE_DEVICE\x10\x05\x12\x1c\n" +
-	"\x18COMMAND_KIND_CHANGE_PLAN\x10\x06*\x7f\n" +
+	"\x18COMMAND_KIND_CHANGE_PLAN\x10\x06\x12\x1c\n" +
+	"\x18COMMAND_KIND_SYNC_DEVICE\x10\a*\x7f\n" +
 	"\fYearlyCounts\x12\x1d\n" +
 	"\x19YEARLY_COUNTS_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17YEARLY_COUNTS_DOWNLOADS\x10\x01\x12\x1b\n" +
@@ -1057,44 +1375,51 @@ func file_licensed_v1_events_proto_rawDescGZIP() []byte {
 	return file_licensed_v1_events_proto_rawDescData
 }
 
-var file_licensed_v1_events_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_licensed_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_licensed_v1_events_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_licensed_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_licensed_v1_events_proto_goTypes = []any{
-	(CommandKind)(0),          // 0: licensed.v1.CommandKind
-	(YearlyCounts)(0),         // 1: licensed.v1.YearlyCounts
-	(*LicenseTerms)(nil),      // 2: licensed.v1.LicenseTerms
-	(*LicenseCreated)(nil),    // 3: licensed.v1.LicenseCreated
-	(*LicenseAcquired)(nil),   // 4: licensed.v1.LicenseAcquired
-	(*LicenseRenewed)(nil),    // 5: licensed.v1.LicenseRenewed
-	(*LicenseReleased)(nil),   // 6: licensed.v1.LicenseReleased
-	(*TitleDownloaded)(nil),   // 7: licensed.v1.TitleDownloaded
-	(*TitlePlayed)(nil),       // 8: licensed.v1.TitlePlayed
-	(*DeviceActivated)(nil),   // 9: licensed.v1.DeviceActivated
-	(*DeviceDeactivated)(nil), // 10: licensed.v1.DeviceDeactivated
-	(*PlanChanged)(nil),       // 11: licensed.v1.PlanChanged
-	(*CommandAccepted)(nil),   // 12: licensed.v1.CommandAccepted
-	(*BrokenRule)(nil),        // 13: licensed.v1.BrokenRule
-	(*CommandRefused)(nil),    // 14: licensed.v1.CommandRefused
-	(Rule)(0),                 // 15: licensed.v1.Rule
+	(FactVerdict)(0),          // 0: licensed.v1.FactVerdict
+	(CommandKind)(0),          // 1: licensed.v1.CommandKind
+	(YearlyCounts)(0),         // 2: licensed.v1.YearlyCounts
+	(*LicenseTerms)(nil),      // 3: licensed.v1.LicenseTerms
+	(*LicenseCreated)(nil),    // 4: licensed.v1.LicenseCreated
+	(*LicenseAcquired)(nil),   // 5: licensed.v1.LicenseAcquired
+	(*LicenseRenewed)(nil),    // 6: licensed.v1.LicenseRenewed
+	(*LicenseReleased)(nil),   // 7: licensed.v1.LicenseReleased
+	(*TitleDownloaded)(nil),   // 8: licensed.v1.TitleDownloaded
+	(*TitlePlayed)(nil),       // 9: licensed.v1.TitlePlayed
+	(*TitleDeleted)(nil),      // 10: licensed.v1.TitleDeleted
+	(*Occurrence)(nil),        // 11: licensed.v1.Occurrence
+	(*DeviceActivated)(nil),   // 12: licensed.v1.DeviceActivated
+	(*DeviceDeactivated)(nil), // 13: licensed.v1.DeviceDeactivated
+	(*PlanChanged)(nil),       // 14: licensed.v1.PlanChanged
+	(*CommandAccepted)(nil),   // 15: licensed.v1.CommandAccepted
+	(*BrokenRule)(nil),        // 16: licensed.v1.BrokenRule
+	(*CommandRefused)(nil),    // 17: licensed.v1.CommandRefused
+	(Rule)(0),                 // 18: licensed.v1.Rule
 }
 var file_licensed_v1_events_proto_depIdxs = []int32{
-	2,  // 0: licensed.v1.LicenseRenewed.license:type_name -> licensed.v1.LicenseTerms
-	2,  // 1: licensed.v1.LicenseReleased.license:type_name -> licensed.v1.LicenseTerms
-	2,  // 2: licensed.v1.TitleDownloaded.license:type_name -> licensed.v1.LicenseTerms
-	2,  // 3: licensed.v1.TitlePlayed.license:type_name -> licensed.v1.LicenseTerms
-	0,  // 4: licensed.v1.CommandAccepted.command:type_name -> licensed.v1.CommandKind
-	2,  // 5: licensed.v1.CommandAccepted.license:type_name -> licensed.v1.LicenseTerms
-	15, // 6: licensed.v1.BrokenRule.rule:type_name -> licensed.v1.Rule
-	1,  // 7: licensed.v1.BrokenRule.yearly_counts:type_name -> licensed.v1.YearlyCounts
-	0,  // 8: licensed.v1.CommandRefused.command:type_name -> licensed.v1.CommandKind
-	15, // 9: licensed.v1.CommandRefused.rule:type_name -> licensed.v1.Rule
-	1,  // 10: licensed.v1.CommandRefused.yearly_counts:type_name -> licensed.v1.YearlyCounts
-	13, // 11: licensed.v1.CommandRefused.broken:type_name -> licensed.v1.BrokenRule
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	3,  // 0: licensed.v1.LicenseRenewed.license:type_name -> licensed.v1.LicenseTerms
+	3,  // 1: licensed.v1.LicenseReleased.license:type_name -> licensed.v1.LicenseTerms
+	3,  // 2: licensed.v1.TitleDownloaded.license:type_name -> licensed.v1.LicenseTerms
+	11, // 3: licensed.v1.TitleDownloaded.occurrence:type_name -> licensed.v1.Occurrence
+	3,  // 4: licensed.v1.TitlePlayed.license:type_name -> licensed.v1.LicenseTerms
+	11, // 5: licensed.v1.TitlePlayed.occurrence:type_name -> licensed.v1.Occurrence
+	11, // 6: licensed.v1.TitleDeleted.occurrence:type_name -> licensed.v1.Occurrence
+	0,  // 7: licensed.v1.Occurrence.verdict:type_name -> licensed.v1.FactVerdict
+	1,  // 8: licensed.v1.CommandAccepted.command:type_name -> licensed.v1.CommandKind
+	3,  // 9: licensed.v1.CommandAccepted.license:type_name -> licensed.v1.LicenseTerms
+	18, // 10: licensed.v1.BrokenRule.rule:type_name -> licensed.v1.Rule
+	2,  // 11: licensed.v1.BrokenRule.yearly_counts:type_name -> licensed.v1.YearlyCounts
+	1,  // 12: licensed.v1.CommandRefused.command:type_name -> licensed.v1.CommandKind
+	18, // 13: licensed.v1.CommandRefused.rule:type_name -> licensed.v1.Rule
+	2,  // 14: licensed.v1.CommandRefused.yearly_counts:type_name -> licensed.v1.YearlyCounts
+	16, // 15: licensed.v1.CommandRefused.broken:type_name -> licensed.v1.BrokenRule
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_events_proto_init() }
@@ -1108,8 +1433,8 @@ func file_licensed_v1_events_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_licensed_v1_events_proto_rawDesc), len(file_licensed_v1_events_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   13,
+			NumEnums:      3,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

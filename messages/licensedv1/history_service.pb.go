@@ -242,7 +242,9 @@ type HistoryEvent struct {
 	// Why data cannot be decoded.
 	Problem string `protobuf:"bytes,18,opt,name=problem,proto3" json:"problem,omitempty"`
 	// The stored record, complete and with its checksum, if it was asked for.
-	Record        []byte `protobuf:"bytes,19,opt,name=record,proto3" json:"record,omitempty"`
+	Record []byte `protobuf:"bytes,19,opt,name=record,proto3" json:"record,omitempty"`
+	// When it happened, if it was reported later; absent otherwise: it happened at event_time.
+	OccurredAt    *timestamppb.Timestamp `protobuf:"bytes,20,opt,name=occurred_at,json=occurredAt,proto3" json:"occurred_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -406,6 +408,13 @@ func (x *HistoryEvent) GetProblem() string {
 func (x *HistoryEvent) GetRecord() []byte {
 	if x != nil {
 		return x.Record
+	}
+	return nil
+}
+
+func (x *HistoryEvent) GetOccurredAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.OccurredAt
 	}
 	return nil
 }
@@ -995,6 +1004,8 @@ type CustomerState struct {
 	ActiveLicenses uint32 `protobuf:"varint,10,opt,name=active_licenses,json=activeLicenses,proto3" json:"active_licenses,omitempty"`
 	// Devices deactivated in the last 365 days.
 	Deactivations uint32 `protobuf:"varint,11,opt,name=deactivations,proto3" json:"deactivations,omitempty"`
+	// When the present plan was chosen; absent for the default plan.
+	PlanChangedAt *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=plan_changed_at,json=planChangedAt,proto3" json:"plan_changed_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1106,6 +1117,13 @@ func (x *CustomerState) GetDeactivations() uint32 {
 	return 0
 }
 
+func (x *CustomerState) GetPlanChangedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PlanChangedAt
+	}
+	return nil
+}
+
 type DeviceState struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	DeviceId string                 `protobuf:"bytes,1,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
@@ -1114,8 +1132,12 @@ type DeviceState struct {
 	ActiveLicenses uint32                 `protobuf:"varint,3,opt,name=active_licenses,json=activeLicenses,proto3" json:"active_licenses,omitempty"`
 	LastUsedAt     *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=last_used_at,json=lastUsedAt,proto3" json:"last_used_at,omitempty"`
 	LastDownloadAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=last_download_at,json=lastDownloadAt,proto3" json:"last_download_at,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// When the device was activated last; absent if that is unknown, or if it never had a licence.
+	ActivatedAt *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=activated_at,json=activatedAt,proto3" json:"activated_at,omitempty"`
+	// The highest number of a fact that the device reported.
+	HighestNumber uint64 `protobuf:"varint,7,opt,name=highest_number,json=highestNumber,proto3" json:"highest_number,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DeviceState) Reset() {
@@ -1181,6 +1203,20 @@ func (x *DeviceState) GetLastDownloadAt() *timestamppb.Timestamp {
 		return x.LastDownloadAt
 	}
 	return nil
+}
+
+func (x *DeviceState) GetActivatedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ActivatedAt
+	}
+	return nil
+}
+
+func (x *DeviceState) GetHighestNumber() uint64 {
+	if x != nil {
+		return x.HighestNumber
+	}
+	return 0
 }
 
 type LicenseState struct {
@@ -2112,7 +2148,7 @@ var File_licensed_v1_history_service_proto protoreflect.FileDescriptor
 
 const file_licensed_v1_history_service_proto_rawDesc = "" +
 	"\n" +
-	"!licensed/v1/history_service.proto\x12\vlicensed.v1\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18licensed/v1/access.proto\x1a\x1alicensed/v1/commands.proto\x1a!licensed/v1/license_service.proto\"\x91\x05\n" +
+	"!licensed/v1/history_service.proto\x12\vlicensed.v1\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18licensed/v1/access.proto\x1a\x1alicensed/v1/commands.proto\x1a!licensed/v1/license_service.proto\"\xce\x05\n" +
 	"\fHistoryEvent\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x15\n" +
@@ -2135,7 +2171,9 @@ const file_licensed_v1_history_service_proto_rawDesc = "" +
 	"\x06mapper\x18\x10 \x01(\tR\x06mapper\x12%\n" +
 	"\x0epolicy_version\x18\x11 \x01(\tR\rpolicyVersion\x12\x18\n" +
 	"\aproblem\x18\x12 \x01(\tR\aproblem\x12\x16\n" +
-	"\x06record\x18\x13 \x01(\fR\x06record\"\xf6\x01\n" +
+	"\x06record\x18\x13 \x01(\fR\x06record\x12;\n" +
+	"\voccurred_at\x18\x14 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"occurredAt\"\xf6\x01\n" +
 	"\n" +
 	"HistoryGap\x12#\n" +
 	"\rfrom_sequence\x18\x01 \x01(\x04R\ffromSequence\x12\x1f\n" +
@@ -2183,7 +2221,7 @@ const file_licensed_v1_history_service_proto_rawDesc = "" +
 	"\x0f_after_sequence\"\\\n" +
 	"\x0eFollowResponse\x12.\n" +
 	"\x05items\x18\x01 \x03(\v2\x18.licensed.v1.HistoryItemR\x05items\x12\x1a\n" +
-	"\bsequence\x18\x02 \x01(\x04R\bsequence\"\xd4\x03\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\"\x98\x04\n" +
 	"\rCustomerState\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x17\n" +
@@ -2197,14 +2235,17 @@ const file_licensed_v1_history_service_proto_rawDesc = "" +
 	"\x0edevices_in_use\x18\t \x01(\rR\fdevicesInUse\x12'\n" +
 	"\x0factive_licenses\x18\n" +
 	" \x01(\rR\x0eactiveLicenses\x12$\n" +
-	"\rdeactivations\x18\v \x01(\rR\rdeactivations\"\xef\x01\n" +
+	"\rdeactivations\x18\v \x01(\rR\rdeactivations\x12B\n" +
+	"\x0fplan_changed_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\rplanChangedAt\"\xd5\x02\n" +
 	"\vDeviceState\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12\x16\n" +
 	"\x06active\x18\x02 \x01(\bR\x06active\x12'\n" +
 	"\x0factive_licenses\x18\x03 \x01(\rR\x0eactiveLicenses\x12<\n" +
 	"\flast_used_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"lastUsedAt\x12D\n" +
-	"\x10last_download_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x0elastDownloadAt\"\xcc\x02\n" +
+	"\x10last_download_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x0elastDownloadAt\x12=\n" +
+	"\factivated_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\vactivatedAt\x12%\n" +
+	"\x0ehighest_number\x18\a \x01(\x04R\rhighestNumber\"\xcc\x02\n" +
 	"\fLicenseState\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12\x19\n" +
 	"\btitle_id\x18\x02 \x01(\tR\atitleId\x12\x1b\n" +
@@ -2365,59 +2406,62 @@ var file_licensed_v1_history_service_proto_depIdxs = []int32{
 	25, // 1: licensed.v1.HistoryEvent.data:type_name -> google.protobuf.Any
 	24, // 2: licensed.v1.HistoryEvent.issued_at:type_name -> google.protobuf.Timestamp
 	0,  // 3: licensed.v1.HistoryEvent.tier:type_name -> licensed.v1.Tier
-	1,  // 4: licensed.v1.HistoryGap.reason:type_name -> licensed.v1.GapReason
-	24, // 5: licensed.v1.HistoryGap.expired_before:type_name -> google.protobuf.Timestamp
-	3,  // 6: licensed.v1.HistoryItem.event:type_name -> licensed.v1.HistoryEvent
-	4,  // 7: licensed.v1.HistoryItem.gap:type_name -> licensed.v1.HistoryGap
-	24, // 8: licensed.v1.ListEventsRequest.from_time:type_name -> google.protobuf.Timestamp
-	24, // 9: licensed.v1.ListEventsRequest.to_time:type_name -> google.protobuf.Timestamp
-	0,  // 10: licensed.v1.ListEventsRequest.tier:type_name -> licensed.v1.Tier
-	5,  // 11: licensed.v1.ListEventsResponse.items:type_name -> licensed.v1.HistoryItem
-	6,  // 12: licensed.v1.ListEventsResponse.end:type_name -> licensed.v1.HistoryEnd
-	5,  // 13: licensed.v1.FollowResponse.items:type_name -> licensed.v1.HistoryItem
-	12, // 14: licensed.v1.CustomerState.devices:type_name -> licensed.v1.DeviceState
-	13, // 15: licensed.v1.CustomerState.licenses:type_name -> licensed.v1.LicenseState
-	14, // 16: licensed.v1.CustomerState.titles:type_name -> licensed.v1.TitleState
-	15, // 17: licensed.v1.CustomerState.studios:type_name -> licensed.v1.StudioState
-	24, // 18: licensed.v1.DeviceState.last_used_at:type_name -> google.protobuf.Timestamp
-	24, // 19: licensed.v1.DeviceState.last_download_at:type_name -> google.protobuf.Timestamp
-	24, // 20: licensed.v1.LicenseState.acquired_at:type_name -> google.protobuf.Timestamp
-	24, // 21: licensed.v1.LicenseState.expires_at:type_name -> google.protobuf.Timestamp
-	24, // 22: licensed.v1.LicenseState.released_at:type_name -> google.protobuf.Timestamp
-	24, // 23: licensed.v1.GetStateRequest.time:type_name -> google.protobuf.Timestamp
-	24, // 24: licensed.v1.Moment.event_time:type_name -> google.protobuf.Timestamp
-	24, // 25: licensed.v1.Moment.as_of:type_name -> google.protobuf.Timestamp
-	11, // 26: licensed.v1.GetStateResponse.state:type_name -> licensed.v1.CustomerState
-	17, // 27: licensed.v1.GetStateResponse.moment:type_name -> licensed.v1.Moment
-	4,  // 28: licensed.v1.GetStateResponse.gaps:type_name -> licensed.v1.HistoryGap
-	24, // 29: licensed.v1.TryAtRequest.time:type_name -> google.protobuf.Timestamp
-	26, // 30: licensed.v1.TryAtRequest.command:type_name -> licensed.v1.Command
-	27, // 31: licensed.v1.TryAtResponse.refusal:type_name -> licensed.v1.Refusal
-	28, // 32: licensed.v1.TryAtResponse.license:type_name -> licensed.v1.License
-	3,  // 33: licensed.v1.TryAtResponse.events:type_name -> licensed.v1.HistoryEvent
-	17, // 34: licensed.v1.TryAtResponse.moment:type_name -> licensed.v1.Moment
-	24, // 35: licensed.v1.WhyStep.time:type_name -> google.protobuf.Timestamp
-	24, // 36: licensed.v1.WhyStep.to_time:type_name -> google.protobuf.Timestamp
-	2,  // 37: licensed.v1.WhyStep.effect:type_name -> licensed.v1.WhyEffect
-	13, // 38: licensed.v1.WhyResponse.license:type_name -> licensed.v1.LicenseState
-	22, // 39: licensed.v1.WhyResponse.steps:type_name -> licensed.v1.WhyStep
-	4,  // 40: licensed.v1.WhyResponse.gaps:type_name -> licensed.v1.HistoryGap
-	17, // 41: licensed.v1.WhyResponse.moment:type_name -> licensed.v1.Moment
-	7,  // 42: licensed.v1.HistoryService.ListEvents:input_type -> licensed.v1.ListEventsRequest
-	9,  // 43: licensed.v1.HistoryService.Follow:input_type -> licensed.v1.FollowRequest
-	16, // 44: licensed.v1.HistoryService.GetState:input_type -> licensed.v1.GetStateRequest
-	19, // 45: licensed.v1.HistoryService.TryAt:input_type -> licensed.v1.TryAtRequest
-	21, // 46: licensed.v1.HistoryService.Why:input_type -> licensed.v1.WhyRequest
-	8,  // 47: licensed.v1.HistoryService.ListEvents:output_type -> licensed.v1.ListEventsResponse
-	10, // 48: licensed.v1.HistoryService.Follow:output_type -> licensed.v1.FollowResponse
-	18, // 49: licensed.v1.HistoryService.GetState:output_type -> licensed.v1.GetStateResponse
-	20, // 50: licensed.v1.HistoryService.TryAt:output_type -> licensed.v1.TryAtResponse
-	23, // 51: licensed.v1.HistoryService.Why:output_type -> licensed.v1.WhyResponse
-	47, // [47:52] is the sub-list for method output_type
-	42, // [42:47] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	24, // 4: licensed.v1.HistoryEvent.occurred_at:type_name -> google.protobuf.Timestamp
+	1,  // 5: licensed.v1.HistoryGap.reason:type_name -> licensed.v1.GapReason
+	24, // 6: licensed.v1.HistoryGap.expired_before:type_name -> google.protobuf.Timestamp
+	3,  // 7: licensed.v1.HistoryItem.event:type_name -> licensed.v1.HistoryEvent
+	4,  // 8: licensed.v1.HistoryItem.gap:type_name -> licensed.v1.HistoryGap
+	24, // 9: licensed.v1.ListEventsRequest.from_time:type_name -> google.protobuf.Timestamp
+	24, // 10: licensed.v1.ListEventsRequest.to_time:type_name -> google.protobuf.Timestamp
+	0,  // 11: licensed.v1.ListEventsRequest.tier:type_name -> licensed.v1.Tier
+	5,  // 12: licensed.v1.ListEventsResponse.items:type_name -> licensed.v1.HistoryItem
+	6,  // 13: licensed.v1.ListEventsResponse.end:type_name -> licensed.v1.HistoryEnd
+	5,  // 14: licensed.v1.FollowResponse.items:type_name -> licensed.v1.HistoryItem
+	12, // 15: licensed.v1.CustomerState.devices:type_name -> licensed.v1.DeviceState
+	13, // 16: licensed.v1.CustomerState.licenses:type_name -> licensed.v1.LicenseState
+	14, // 17: licensed.v1.CustomerState.titles:type_name -> licensed.v1.TitleState
+	15, // 18: licensed.v1.CustomerState.studios:type_name -> licensed.v1.StudioState
+	24, // 19: licensed.v1.CustomerState.plan_changed_at:type_name -> google.protobuf.Timestamp
+	24, // 20: licensed.v1.DeviceState.last_used_at:type_name -> google.protobuf.Timestamp
+	24, // 21: licensed.v1.DeviceState.last_download_at:type_name -> google.protobuf.Timestamp
+	24, // 22: licensed.v1.DeviceState.activated_at:type_name -> google.protobuf.Timestamp
+	24, // 23: licensed.v1.LicenseState.acquired_at:type_name -> google.protobuf.Timestamp
+	24, // 24: licensed.v1.LicenseState.expires_at:type_name -> google.protobuf.Timestamp
+	24, // 25: licensed.v1.LicenseState.released_at:type_name -> google.protobuf.Timestamp
+	24, // 26: licensed.v1.GetStateRequest.time:type_name -> google.protobuf.Timestamp
+	24, // 27: licensed.v1.Moment.event_time:type_name -> google.protobuf.Timestamp
+	24, // 28: licensed.v1.Moment.as_of:type_name -> google.protobuf.Timestamp
+	11, // 29: licensed.v1.GetStateResponse.state:type_name -> licensed.v1.CustomerState
+	17, // 30: licensed.v1.GetStateResponse.moment:type_name -> licensed.v1.Moment
+	4,  // 31: licensed.v1.GetStateResponse.gaps:type_name -> licensed.v1.HistoryGap
+	24, // 32: licensed.v1.TryAtRequest.time:type_name -> google.protobuf.Timestamp
+	26, // 33: licensed.v1.TryAtRequest.command:type_name -> licensed.v1.Command
+	27, // 34: licensed.v1.TryAtResponse.refusal:type_name -> licensed.v1.Refusal
+	28, // 35: licensed.v1.TryAtResponse.license:type_name -> licensed.v1.License
+	3,  // 36: licensed.v1.TryAtResponse.events:type_name -> licensed.v1.HistoryEvent
+	17, // 37: licensed.v1.TryAtResponse.moment:type_name -> licensed.v1.Moment
+	24, // 38: licensed.v1.WhyStep.time:type_name -> google.protobuf.Timestamp
+	24, // 39: licensed.v1.WhyStep.to_time:type_name -> google.protobuf.Timestamp
+	2,  // 40: licensed.v1.WhyStep.effect:type_name -> licensed.v1.WhyEffect
+	13, // 41: licensed.v1.WhyResponse.license:type_name -> licensed.v1.LicenseState
+	22, // 42: licensed.v1.WhyResponse.steps:type_name -> licensed.v1.WhyStep
+	4,  // 43: licensed.v1.WhyResponse.gaps:type_name -> licensed.v1.HistoryGap
+	17, // 44: licensed.v1.WhyResponse.moment:type_name -> licensed.v1.Moment
+	7,  // 45: licensed.v1.HistoryService.ListEvents:input_type -> licensed.v1.ListEventsRequest
+	9,  // 46: licensed.v1.HistoryService.Follow:input_type -> licensed.v1.FollowRequest
+	16, // 47: licensed.v1.HistoryService.GetState:input_type -> licensed.v1.GetStateRequest
+	19, // 48: licensed.v1.HistoryService.TryAt:input_type -> licensed.v1.TryAtRequest
+	21, // 49: licensed.v1.HistoryService.Why:input_type -> licensed.v1.WhyRequest
+	8,  // 50: licensed.v1.HistoryService.ListEvents:output_type -> licensed.v1.ListEventsResponse
+	10, // 51: licensed.v1.HistoryService.Follow:output_type -> licensed.v1.FollowResponse
+	18, // 52: licensed.v1.HistoryService.GetState:output_type -> licensed.v1.GetStateResponse
+	20, // 53: licensed.v1.HistoryService.TryAt:output_type -> licensed.v1.TryAtResponse
+	23, // 54: licensed.v1.HistoryService.Why:output_type -> licensed.v1.WhyResponse
+	50, // [50:55] is the sub-list for method output_type
+	45, // [45:50] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_history_service_proto_init() }

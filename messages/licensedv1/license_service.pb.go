@@ -26,6 +26,62 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// FactKind is what happened on a device.
+type FactKind int32
+
+const (
+	FactKind_FACT_KIND_UNSPECIFIED FactKind = 0
+	// The title was downloaded again. The download that AcquireLicense recorded is no fact.
+	FactKind_FACT_KIND_DOWNLOADED FactKind = 1
+	// The title was played.
+	FactKind_FACT_KIND_PLAYED FactKind = 2
+	// The title was deleted from the device. This releases the licence of the downloaded title.
+	FactKind_FACT_KIND_DELETED FactKind = 3
+)
+
+// Enum value maps for FactKind.
+var (
+	FactKind_name = map[int32]string{
+		0: "FACT_KIND_UNSPECIFIED",
+		1: "FACT_KIND_DOWNLOADED",
+		2: "FACT_KIND_PLAYED",
+		3: "FACT_KIND_DELETED",
+	}
+	FactKind_value = map[string]int32{
+		"FACT_KIND_UNSPECIFIED": 0,
+		"FACT_KIND_DOWNLOADED":  1,
+		"FACT_KIND_PLAYED":      2,
+		"FACT_KIND_DELETED":     3,
+	}
+)
+
+func (x FactKind) Enum() *FactKind {
+	p := new(FactKind)
+	*p = x
+	return p
+}
+
+func (x FactKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (FactKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_licensed_v1_license_service_proto_enumTypes[0].Descriptor()
+}
+
+func (FactKind) Type() protoreflect.EnumType {
+	return &file_licensed_v1_license_service_proto_enumTypes[0]
+}
+
+func (x FactKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use FactKind.Descriptor instead.
+func (FactKind) EnumDescriptor() ([]byte, []int) {
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{0}
+}
+
 // Rule names the rule that refused a command.
 type Rule int32
 
@@ -103,11 +159,11 @@ func (x Rule) String() string {
 }
 
 func (Rule) Descriptor() protoreflect.EnumDescriptor {
-	return file_licensed_v1_license_service_proto_enumTypes[0].Descriptor()
+	return file_licensed_v1_license_service_proto_enumTypes[1].Descriptor()
 }
 
 func (Rule) Type() protoreflect.EnumType {
-	return &file_licensed_v1_license_service_proto_enumTypes[0]
+	return &file_licensed_v1_license_service_proto_enumTypes[1]
 }
 
 func (x Rule) Number() protoreflect.EnumNumber {
@@ -116,7 +172,7 @@ func (x Rule) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Rule.Descriptor instead.
 func (Rule) EnumDescriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{0}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{1}
 }
 
 // License is what a device holds for a title.
@@ -418,6 +474,9 @@ type RenewLicenseRequest struct {
 	// The signed licence that is meant, also one that has expired. One that is not of this customer, device and title, or
 	// not signed by a key that is accepted: INVALID_ARGUMENT, SIGNED_LICENSE_INVALID, and nothing is executed.
 	SignedLicense string `protobuf:"bytes,11,opt,name=signed_license,json=signedLicense,proto3" json:"signed_license,omitempty"`
+	// The licence that is meant: License.acquired_at of it. Without it and signed_license, a command that was issued before the present
+	// licence was acquired means an earlier one. A command that means an earlier licence changes nothing (superseded).
+	AcquiredAt    *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=acquired_at,json=acquiredAt,proto3" json:"acquired_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -508,6 +567,13 @@ func (x *RenewLicenseRequest) GetSignedLicense() string {
 	return ""
 }
 
+func (x *RenewLicenseRequest) GetAcquiredAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AcquiredAt
+	}
+	return nil
+}
+
 type RenewLicenseResponse struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	License   *License               `protobuf:"bytes,1,opt,name=license,proto3" json:"license,omitempty"`
@@ -515,6 +581,8 @@ type RenewLicenseResponse struct {
 	Duplicate bool                   `protobuf:"varint,3,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
 	// As in AcquireLicenseResponse.
 	SignedLicense string `protobuf:"bytes,10,opt,name=signed_license,json=signedLicense,proto3" json:"signed_license,omitempty"`
+	// The command meant an earlier licence: it is recorded, and license, the present one, is unchanged.
+	Superseded    bool `protobuf:"varint,4,opt,name=superseded,proto3" json:"superseded,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -577,6 +645,13 @@ func (x *RenewLicenseResponse) GetSignedLicense() string {
 	return ""
 }
 
+func (x *RenewLicenseResponse) GetSuperseded() bool {
+	if x != nil {
+		return x.Superseded
+	}
+	return false
+}
+
 type ReleaseLicenseRequest struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	CustomerId   string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
@@ -587,6 +662,8 @@ type ReleaseLicenseRequest struct {
 	ValidateOnly bool                   `protobuf:"varint,6,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	// As in RenewLicenseRequest.
 	SignedLicense string `protobuf:"bytes,11,opt,name=signed_license,json=signedLicense,proto3" json:"signed_license,omitempty"`
+	// As in RenewLicenseRequest.
+	AcquiredAt    *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=acquired_at,json=acquiredAt,proto3" json:"acquired_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -670,11 +747,20 @@ func (x *ReleaseLicenseRequest) GetSignedLicense() string {
 	return ""
 }
 
+func (x *ReleaseLicenseRequest) GetAcquiredAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AcquiredAt
+	}
+	return nil
+}
+
 type ReleaseLicenseResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	License       *License               `protobuf:"bytes,1,opt,name=license,proto3" json:"license,omitempty"`
-	Sequence      uint64                 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	Duplicate     bool                   `protobuf:"varint,3,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	License   *License               `protobuf:"bytes,1,opt,name=license,proto3" json:"license,omitempty"`
+	Sequence  uint64                 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Duplicate bool                   `protobuf:"varint,3,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
+	// As in RenewLicenseResponse.
+	Superseded    bool `protobuf:"varint,4,opt,name=superseded,proto3" json:"superseded,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -730,14 +816,27 @@ func (x *ReleaseLicenseResponse) GetDuplicate() bool {
 	return false
 }
 
+func (x *ReleaseLicenseResponse) GetSuperseded() bool {
+	if x != nil {
+		return x.Superseded
+	}
+	return false
+}
+
 type RecordPlaybackRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	CustomerId    string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
-	DeviceId      string                 `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
-	TitleId       string                 `protobuf:"bytes,3,opt,name=title_id,json=titleId,proto3" json:"title_id,omitempty"`
-	CommandId     string                 `protobuf:"bytes,4,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
-	IssuedAt      *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=issued_at,json=issuedAt,proto3" json:"issued_at,omitempty"`
-	ValidateOnly  bool                   `protobuf:"varint,6,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	CustomerId   string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
+	DeviceId     string                 `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	TitleId      string                 `protobuf:"bytes,3,opt,name=title_id,json=titleId,proto3" json:"title_id,omitempty"`
+	CommandId    string                 `protobuf:"bytes,4,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
+	IssuedAt     *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=issued_at,json=issuedAt,proto3" json:"issued_at,omitempty"`
+	ValidateOnly bool                   `protobuf:"varint,6,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// When the title was played, if that was earlier, by the device's clock. It is judged as of that time: the licence
+	// must have been active then. It is recorded even if a limit is met by now, and counts from then on.
+	PlayedAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=played_at,json=playedAt,proto3" json:"played_at,omitempty"`
+	// The time at which the device sent the request, by the device's clock. A clock that is more than 5 minutes ahead of
+	// the server's is corrected by the difference.
+	SentAt        *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=sent_at,json=sentAt,proto3" json:"sent_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -814,6 +913,20 @@ func (x *RecordPlaybackRequest) GetValidateOnly() bool {
 	return false
 }
 
+func (x *RecordPlaybackRequest) GetPlayedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PlayedAt
+	}
+	return nil
+}
+
+func (x *RecordPlaybackRequest) GetSentAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SentAt
+	}
+	return nil
+}
+
 type RecordPlaybackResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	License       *License               `protobuf:"bytes,1,opt,name=license,proto3" json:"license,omitempty"`
@@ -875,12 +988,15 @@ func (x *RecordPlaybackResponse) GetDuplicate() bool {
 }
 
 type DeactivateDeviceRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	CustomerId    string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
-	DeviceId      string                 `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
-	CommandId     string                 `protobuf:"bytes,3,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
-	IssuedAt      *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=issued_at,json=issuedAt,proto3" json:"issued_at,omitempty"`
-	ValidateOnly  bool                   `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	CustomerId   string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
+	DeviceId     string                 `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	CommandId    string                 `protobuf:"bytes,3,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
+	IssuedAt     *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=issued_at,json=issuedAt,proto3" json:"issued_at,omitempty"`
+	ValidateOnly bool                   `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// The activation that is meant: Device.activated_at. Without it, a command that was issued before the present
+	// activation means an earlier one. A command that means an earlier activation changes nothing (superseded).
+	ActivatedAt   *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=activated_at,json=activatedAt,proto3" json:"activated_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -950,6 +1066,13 @@ func (x *DeactivateDeviceRequest) GetValidateOnly() bool {
 	return false
 }
 
+func (x *DeactivateDeviceRequest) GetActivatedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ActivatedAt
+	}
+	return nil
+}
+
 type DeactivateDeviceResponse struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	CustomerId string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
@@ -958,8 +1081,10 @@ type DeactivateDeviceResponse struct {
 	ReleasedTitleIds []string `protobuf:"bytes,3,rep,name=released_title_ids,json=releasedTitleIds,proto3" json:"released_title_ids,omitempty"`
 	Sequence         uint64   `protobuf:"varint,4,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	Duplicate        bool     `protobuf:"varint,5,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// The command meant an earlier activation of the device: it is recorded, and nothing is changed.
+	Superseded    bool `protobuf:"varint,6,opt,name=superseded,proto3" json:"superseded,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DeactivateDeviceResponse) Reset() {
@@ -1027,13 +1152,23 @@ func (x *DeactivateDeviceResponse) GetDuplicate() bool {
 	return false
 }
 
+func (x *DeactivateDeviceResponse) GetSuperseded() bool {
+	if x != nil {
+		return x.Superseded
+	}
+	return false
+}
+
 type ChangePlanRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	CustomerId    string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
-	PlanId        string                 `protobuf:"bytes,2,opt,name=plan_id,json=planId,proto3" json:"plan_id,omitempty"`
-	CommandId     string                 `protobuf:"bytes,3,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
-	IssuedAt      *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=issued_at,json=issuedAt,proto3" json:"issued_at,omitempty"`
-	ValidateOnly  bool                   `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	CustomerId   string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
+	PlanId       string                 `protobuf:"bytes,2,opt,name=plan_id,json=planId,proto3" json:"plan_id,omitempty"`
+	CommandId    string                 `protobuf:"bytes,3,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
+	IssuedAt     *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=issued_at,json=issuedAt,proto3" json:"issued_at,omitempty"`
+	ValidateOnly bool                   `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// The choice of plan that is to be replaced: ListDevicesResponse.plan_changed_at. Without it, a command that was
+	// issued before the present plan was chosen is outdated. Such a command changes nothing (superseded).
+	PlanChangedAt *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=plan_changed_at,json=planChangedAt,proto3" json:"plan_changed_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1103,14 +1238,25 @@ func (x *ChangePlanRequest) GetValidateOnly() bool {
 	return false
 }
 
+func (x *ChangePlanRequest) GetPlanChangedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PlanChangedAt
+	}
+	return nil
+}
+
 type ChangePlanResponse struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	CustomerId string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
 	PlanId     string                 `protobuf:"bytes,2,opt,name=plan_id,json=planId,proto3" json:"plan_id,omitempty"`
 	// Devices with downloads that the plan allows.
-	DeviceLimit   uint32 `protobuf:"varint,3,opt,name=device_limit,json=deviceLimit,proto3" json:"device_limit,omitempty"`
-	Sequence      uint64 `protobuf:"varint,4,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	Duplicate     bool   `protobuf:"varint,5,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
+	DeviceLimit uint32 `protobuf:"varint,3,opt,name=device_limit,json=deviceLimit,proto3" json:"device_limit,omitempty"`
+	Sequence    uint64 `protobuf:"varint,4,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Duplicate   bool   `protobuf:"varint,5,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
+	// The plan was chosen anew meanwhile: the command is recorded, and plan_id is the present plan, unchanged.
+	Superseded bool `protobuf:"varint,6,opt,name=superseded,proto3" json:"superseded,omitempty"`
+	// When the present plan was chosen; absent for the default plan.
+	PlanChangedAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=plan_changed_at,json=planChangedAt,proto3" json:"plan_changed_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1180,6 +1326,293 @@ func (x *ChangePlanResponse) GetDuplicate() bool {
 	return false
 }
 
+func (x *ChangePlanResponse) GetSuperseded() bool {
+	if x != nil {
+		return x.Superseded
+	}
+	return false
+}
+
+func (x *ChangePlanResponse) GetPlanChangedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PlanChangedAt
+	}
+	return nil
+}
+
+// Fact is something that happened on a device.
+type Fact struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The device's running number: 1 for its first fact, growing, up to 2^52.
+	Number  uint64   `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	Kind    FactKind `protobuf:"varint,2,opt,name=kind,proto3,enum=licensed.v1.FactKind" json:"kind,omitempty"`
+	TitleId string   `protobuf:"bytes,3,opt,name=title_id,json=titleId,proto3" json:"title_id,omitempty"`
+	// When it happened, by the device's clock.
+	At            *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=at,proto3" json:"at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Fact) Reset() {
+	*x = Fact{}
+	mi := &file_licensed_v1_license_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Fact) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Fact) ProtoMessage() {}
+
+func (x *Fact) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_license_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Fact.ProtoReflect.Descriptor instead.
+func (*Fact) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Fact) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Fact) GetKind() FactKind {
+	if x != nil {
+		return x.Kind
+	}
+	return FactKind_FACT_KIND_UNSPECIFIED
+}
+
+func (x *Fact) GetTitleId() string {
+	if x != nil {
+		return x.TitleId
+	}
+	return ""
+}
+
+func (x *Fact) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+type SyncDeviceRequest struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	CustomerId string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
+	DeviceId   string                 `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	CommandId  string                 `protobuf:"bytes,3,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
+	IssuedAt   *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=issued_at,json=issuedAt,proto3" json:"issued_at,omitempty"`
+	// Only answer the highest number that is recorded, as if facts were; needs no facts.
+	ValidateOnly bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// 1 to 500, in any order; those up to the highest number recorded are ignored.
+	Facts []*Fact `protobuf:"bytes,6,rep,name=facts,proto3" json:"facts,omitempty"`
+	// The time at which the device sent the request, by the device's clock. A clock that is more than 5 minutes ahead of
+	// the server's is corrected by the difference.
+	SentAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=sent_at,json=sentAt,proto3" json:"sent_at,omitempty"`
+	// The number of the fact before the first of these in the device's queue. While that one is not recorded, nothing
+	// is: requests that overtake each other lose no fact. Without it, a device must await the response before the next
+	// request.
+	AfterNumber   uint64 `protobuf:"varint,8,opt,name=after_number,json=afterNumber,proto3" json:"after_number,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SyncDeviceRequest) Reset() {
+	*x = SyncDeviceRequest{}
+	mi := &file_licensed_v1_license_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SyncDeviceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SyncDeviceRequest) ProtoMessage() {}
+
+func (x *SyncDeviceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_license_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SyncDeviceRequest.ProtoReflect.Descriptor instead.
+func (*SyncDeviceRequest) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *SyncDeviceRequest) GetCustomerId() string {
+	if x != nil {
+		return x.CustomerId
+	}
+	return ""
+}
+
+func (x *SyncDeviceRequest) GetDeviceId() string {
+	if x != nil {
+		return x.DeviceId
+	}
+	return ""
+}
+
+func (x *SyncDeviceRequest) GetCommandId() string {
+	if x != nil {
+		return x.CommandId
+	}
+	return ""
+}
+
+func (x *SyncDeviceRequest) GetIssuedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.IssuedAt
+	}
+	return nil
+}
+
+func (x *SyncDeviceRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *SyncDeviceRequest) GetFacts() []*Fact {
+	if x != nil {
+		return x.Facts
+	}
+	return nil
+}
+
+func (x *SyncDeviceRequest) GetSentAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SentAt
+	}
+	return nil
+}
+
+func (x *SyncDeviceRequest) GetAfterNumber() uint64 {
+	if x != nil {
+		return x.AfterNumber
+	}
+	return 0
+}
+
+type SyncDeviceResponse struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	CustomerId string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
+	DeviceId   string                 `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	// The highest number recorded for the device. The device can drop its facts up to this one.
+	HighestNumber uint64 `protobuf:"varint,3,opt,name=highest_number,json=highestNumber,proto3" json:"highest_number,omitempty"`
+	// Facts that the command recorded; the others had been recorded before, or wait for after_number.
+	Recorded uint32 `protobuf:"varint,4,opt,name=recorded,proto3" json:"recorded,omitempty"`
+	// Those of them that happened without an active licence. They count nowhere.
+	Unlicensed    uint32 `protobuf:"varint,5,opt,name=unlicensed,proto3" json:"unlicensed,omitempty"`
+	Sequence      uint64 `protobuf:"varint,6,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Duplicate     bool   `protobuf:"varint,7,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SyncDeviceResponse) Reset() {
+	*x = SyncDeviceResponse{}
+	mi := &file_licensed_v1_license_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SyncDeviceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SyncDeviceResponse) ProtoMessage() {}
+
+func (x *SyncDeviceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_license_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SyncDeviceResponse.ProtoReflect.Descriptor instead.
+func (*SyncDeviceResponse) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *SyncDeviceResponse) GetCustomerId() string {
+	if x != nil {
+		return x.CustomerId
+	}
+	return ""
+}
+
+func (x *SyncDeviceResponse) GetDeviceId() string {
+	if x != nil {
+		return x.DeviceId
+	}
+	return ""
+}
+
+func (x *SyncDeviceResponse) GetHighestNumber() uint64 {
+	if x != nil {
+		return x.HighestNumber
+	}
+	return 0
+}
+
+func (x *SyncDeviceResponse) GetRecorded() uint32 {
+	if x != nil {
+		return x.Recorded
+	}
+	return 0
+}
+
+func (x *SyncDeviceResponse) GetUnlicensed() uint32 {
+	if x != nil {
+		return x.Unlicensed
+	}
+	return 0
+}
+
+func (x *SyncDeviceResponse) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *SyncDeviceResponse) GetDuplicate() bool {
+	if x != nil {
+		return x.Duplicate
+	}
+	return false
+}
+
 type ListLicensesRequest struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	CustomerId string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
@@ -1195,7 +1628,7 @@ type ListLicensesRequest struct {
 
 func (x *ListLicensesRequest) Reset() {
 	*x = ListLicensesRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[13]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1207,7 +1640,7 @@ func (x *ListLicensesRequest) String() string {
 func (*ListLicensesRequest) ProtoMessage() {}
 
 func (x *ListLicensesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[13]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1220,7 +1653,7 @@ func (x *ListLicensesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLicensesRequest.ProtoReflect.Descriptor instead.
 func (*ListLicensesRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{13}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListLicensesRequest) GetCustomerId() string {
@@ -1265,7 +1698,7 @@ type ListLicensesResponse struct {
 
 func (x *ListLicensesResponse) Reset() {
 	*x = ListLicensesResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[14]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1277,7 +1710,7 @@ func (x *ListLicensesResponse) String() string {
 func (*ListLicensesResponse) ProtoMessage() {}
 
 func (x *ListLicensesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[14]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1290,7 +1723,7 @@ func (x *ListLicensesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLicensesResponse.ProtoReflect.Descriptor instead.
 func (*ListLicensesResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{14}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListLicensesResponse) GetLicenses() []*License {
@@ -1329,7 +1762,7 @@ type ListDownloadsRequest struct {
 
 func (x *ListDownloadsRequest) Reset() {
 	*x = ListDownloadsRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[15]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1341,7 +1774,7 @@ func (x *ListDownloadsRequest) String() string {
 func (*ListDownloadsRequest) ProtoMessage() {}
 
 func (x *ListDownloadsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[15]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1354,7 +1787,7 @@ func (x *ListDownloadsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDownloadsRequest.ProtoReflect.Descriptor instead.
 func (*ListDownloadsRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{15}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListDownloadsRequest) GetCustomerId() string {
@@ -1403,7 +1836,7 @@ type Download struct {
 
 func (x *Download) Reset() {
 	*x = Download{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[16]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1415,7 +1848,7 @@ func (x *Download) String() string {
 func (*Download) ProtoMessage() {}
 
 func (x *Download) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[16]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1428,7 +1861,7 @@ func (x *Download) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Download.ProtoReflect.Descriptor instead.
 func (*Download) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{16}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Download) GetDeviceId() string {
@@ -1466,7 +1899,7 @@ type ListDownloadsResponse struct {
 
 func (x *ListDownloadsResponse) Reset() {
 	*x = ListDownloadsResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[17]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1478,7 +1911,7 @@ func (x *ListDownloadsResponse) String() string {
 func (*ListDownloadsResponse) ProtoMessage() {}
 
 func (x *ListDownloadsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[17]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1491,7 +1924,7 @@ func (x *ListDownloadsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDownloadsResponse.ProtoReflect.Descriptor instead.
 func (*ListDownloadsResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{17}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListDownloadsResponse) GetCustomerId() string {
@@ -1562,7 +1995,7 @@ type ListDevicesRequest struct {
 
 func (x *ListDevicesRequest) Reset() {
 	*x = ListDevicesRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[18]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1574,7 +2007,7 @@ func (x *ListDevicesRequest) String() string {
 func (*ListDevicesRequest) ProtoMessage() {}
 
 func (x *ListDevicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[18]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1587,7 +2020,7 @@ func (x *ListDevicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDevicesRequest.ProtoReflect.Descriptor instead.
 func (*ListDevicesRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{18}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListDevicesRequest) GetCustomerId() string {
@@ -1619,13 +2052,15 @@ type Device struct {
 	Active         bool                   `protobuf:"varint,2,opt,name=active,proto3" json:"active,omitempty"`
 	ActiveLicenses uint32                 `protobuf:"varint,3,opt,name=active_licenses,json=activeLicenses,proto3" json:"active_licenses,omitempty"`
 	LastDownloadAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=last_download_at,json=lastDownloadAt,proto3" json:"last_download_at,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// When the device was activated last; absent if that is unknown, or if it never had a licence.
+	ActivatedAt   *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=activated_at,json=activatedAt,proto3" json:"activated_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[19]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1637,7 +2072,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[19]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1650,7 +2085,7 @@ func (x *Device) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Device.ProtoReflect.Descriptor instead.
 func (*Device) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{19}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Device) GetDeviceId() string {
@@ -1681,6 +2116,13 @@ func (x *Device) GetLastDownloadAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Device) GetActivatedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ActivatedAt
+	}
+	return nil
+}
+
 type ListDevicesResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Devices []*Device              `protobuf:"bytes,1,rep,name=devices,proto3" json:"devices,omitempty"`
@@ -1690,13 +2132,15 @@ type ListDevicesResponse struct {
 	Sequence    uint64 `protobuf:"varint,4,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	// As in ListLicensesResponse.
 	NextPageToken string `protobuf:"bytes,5,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// When the present plan was chosen; absent for the default plan.
+	PlanChangedAt *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=plan_changed_at,json=planChangedAt,proto3" json:"plan_changed_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListDevicesResponse) Reset() {
 	*x = ListDevicesResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[20]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1708,7 +2152,7 @@ func (x *ListDevicesResponse) String() string {
 func (*ListDevicesResponse) ProtoMessage() {}
 
 func (x *ListDevicesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[20]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1721,7 +2165,7 @@ func (x *ListDevicesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDevicesResponse.ProtoReflect.Descriptor instead.
 func (*ListDevicesResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{20}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListDevicesResponse) GetDevices() []*Device {
@@ -1759,6 +2203,13 @@ func (x *ListDevicesResponse) GetNextPageToken() string {
 	return ""
 }
 
+func (x *ListDevicesResponse) GetPlanChangedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PlanChangedAt
+	}
+	return nil
+}
+
 // Refusal is the detail of a FAILED_PRECONDITION (NOT_FOUND for RULE_NO_LICENSE, RULE_UNKNOWN_DEVICE
 // and RULE_UNKNOWN_PLAN) error: the rules that said no. It is recorded in the customer's history.
 type Refusal struct {
@@ -1788,7 +2239,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[21]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1800,7 +2251,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[21]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1813,7 +2264,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{21}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Refusal) GetRule() Rule {
@@ -1907,7 +2358,7 @@ type RuleViolation struct {
 
 func (x *RuleViolation) Reset() {
 	*x = RuleViolation{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[22]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1919,7 +2370,7 @@ func (x *RuleViolation) String() string {
 func (*RuleViolation) ProtoMessage() {}
 
 func (x *RuleViolation) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[22]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1932,7 +2383,7 @@ func (x *RuleViolation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RuleViolation.ProtoReflect.Descriptor instead.
 func (*RuleViolation) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{22}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RuleViolation) GetRule() Rule {
@@ -2010,7 +2461,7 @@ type Remedy struct {
 
 func (x *Remedy) Reset() {
 	*x = Remedy{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[23]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2022,7 +2473,7 @@ func (x *Remedy) String() string {
 func (*Remedy) ProtoMessage() {}
 
 func (x *Remedy) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[23]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2035,7 +2486,7 @@ func (x *Remedy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remedy.ProtoReflect.Descriptor instead.
 func (*Remedy) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{23}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Remedy) GetDeviceId() string {
@@ -2067,7 +2518,7 @@ type SessionRequest struct {
 
 func (x *SessionRequest) Reset() {
 	*x = SessionRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[24]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2079,7 +2530,7 @@ func (x *SessionRequest) String() string {
 func (*SessionRequest) ProtoMessage() {}
 
 func (x *SessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[24]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2092,7 +2543,7 @@ func (x *SessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionRequest.ProtoReflect.Descriptor instead.
 func (*SessionRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{24}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SessionRequest) GetCalls() []*SessionCall {
@@ -2132,6 +2583,7 @@ type SessionCall struct {
 	//	*SessionCall_ListLicenses
 	//	*SessionCall_ListDownloads
 	//	*SessionCall_ListDevices
+	//	*SessionCall_SyncDevice
 	Request       isSessionCall_Request `protobuf_oneof:"request"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2139,7 +2591,7 @@ type SessionCall struct {
 
 func (x *SessionCall) Reset() {
 	*x = SessionCall{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[25]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2151,7 +2603,7 @@ func (x *SessionCall) String() string {
 func (*SessionCall) ProtoMessage() {}
 
 func (x *SessionCall) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[25]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2164,7 +2616,7 @@ func (x *SessionCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionCall.ProtoReflect.Descriptor instead.
 func (*SessionCall) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{25}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SessionCall) GetId() uint64 {
@@ -2276,6 +2728,15 @@ func (x *SessionCall) GetListDevices() *ListDevicesRequest {
 	return nil
 }
 
+func (x *SessionCall) GetSyncDevice() *SyncDeviceRequest {
+	if x != nil {
+		if x, ok := x.Request.(*SessionCall_SyncDevice); ok {
+			return x.SyncDevice
+		}
+	}
+	return nil
+}
+
 type isSessionCall_Request interface {
 	isSessionCall_Request()
 }
@@ -2316,6 +2777,10 @@ type SessionCall_ListDevices struct {
 	ListDevices *ListDevicesRequest `protobuf:"bytes,12,opt,name=list_devices,json=listDevices,proto3,oneof"`
 }
 
+type SessionCall_SyncDevice struct {
+	SyncDevice *SyncDeviceRequest `protobuf:"bytes,13,opt,name=sync_device,json=syncDevice,proto3,oneof"`
+}
+
 func (*SessionCall_AcquireLicense) isSessionCall_Request() {}
 
 func (*SessionCall_RenewLicense) isSessionCall_Request() {}
@@ -2334,6 +2799,8 @@ func (*SessionCall_ListDownloads) isSessionCall_Request() {}
 
 func (*SessionCall_ListDevices) isSessionCall_Request() {}
 
+func (*SessionCall_SyncDevice) isSessionCall_Request() {}
+
 // SessionResponse is what the server of a session had to send at one time.
 type SessionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2349,7 +2816,7 @@ type SessionResponse struct {
 
 func (x *SessionResponse) Reset() {
 	*x = SessionResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[26]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2361,7 +2828,7 @@ func (x *SessionResponse) String() string {
 func (*SessionResponse) ProtoMessage() {}
 
 func (x *SessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[26]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2374,7 +2841,7 @@ func (x *SessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionResponse.ProtoReflect.Descriptor instead.
 func (*SessionResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{26}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *SessionResponse) GetLimits() *SessionLimits {
@@ -2417,7 +2884,7 @@ type SessionLimits struct {
 
 func (x *SessionLimits) Reset() {
 	*x = SessionLimits{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[27]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2429,7 +2896,7 @@ func (x *SessionLimits) String() string {
 func (*SessionLimits) ProtoMessage() {}
 
 func (x *SessionLimits) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[27]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2442,7 +2909,7 @@ func (x *SessionLimits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionLimits.ProtoReflect.Descriptor instead.
 func (*SessionLimits) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{27}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SessionLimits) GetMaxMessageBytes() uint32 {
@@ -2497,6 +2964,7 @@ type SessionOutcome struct {
 	//	*SessionOutcome_ListLicenses
 	//	*SessionOutcome_ListDownloads
 	//	*SessionOutcome_ListDevices
+	//	*SessionOutcome_SyncDevice
 	Outcome       isSessionOutcome_Outcome `protobuf_oneof:"outcome"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2504,7 +2972,7 @@ type SessionOutcome struct {
 
 func (x *SessionOutcome) Reset() {
 	*x = SessionOutcome{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[28]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2516,7 +2984,7 @@ func (x *SessionOutcome) String() string {
 func (*SessionOutcome) ProtoMessage() {}
 
 func (x *SessionOutcome) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[28]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2529,7 +2997,7 @@ func (x *SessionOutcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionOutcome.ProtoReflect.Descriptor instead.
 func (*SessionOutcome) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{28}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *SessionOutcome) GetId() uint64 {
@@ -2636,6 +3104,15 @@ func (x *SessionOutcome) GetListDevices() *ListDevicesResponse {
 	return nil
 }
 
+func (x *SessionOutcome) GetSyncDevice() *SyncDeviceResponse {
+	if x != nil {
+		if x, ok := x.Outcome.(*SessionOutcome_SyncDevice); ok {
+			return x.SyncDevice
+		}
+	}
+	return nil
+}
+
 type isSessionOutcome_Outcome interface {
 	isSessionOutcome_Outcome()
 }
@@ -2681,6 +3158,10 @@ type SessionOutcome_ListDevices struct {
 	ListDevices *ListDevicesResponse `protobuf:"bytes,12,opt,name=list_devices,json=listDevices,proto3,oneof"`
 }
 
+type SessionOutcome_SyncDevice struct {
+	SyncDevice *SyncDeviceResponse `protobuf:"bytes,13,opt,name=sync_device,json=syncDevice,proto3,oneof"`
+}
+
 func (*SessionOutcome_Error) isSessionOutcome_Outcome() {}
 
 func (*SessionOutcome_AcquireLicense) isSessionOutcome_Outcome() {}
@@ -2700,6 +3181,8 @@ func (*SessionOutcome_ListLicenses) isSessionOutcome_Outcome() {}
 func (*SessionOutcome_ListDownloads) isSessionOutcome_Outcome() {}
 
 func (*SessionOutcome_ListDevices) isSessionOutcome_Outcome() {}
+
+func (*SessionOutcome_SyncDevice) isSessionOutcome_Outcome() {}
 
 var File_licensed_v1_license_service_proto protoreflect.FileDescriptor
 
@@ -2735,7 +3218,7 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12\x1c\n" +
 	"\tduplicate\x18\x03 \x01(\bR\tduplicate\x12%\n" +
 	"\x0esigned_license\x18\n" +
-	" \x01(\tR\rsignedLicense\"\xaa\x02\n" +
+	" \x01(\tR\rsignedLicense\"\xe7\x02\n" +
 	"\x13RenewLicenseRequest\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x1b\n" +
@@ -2747,13 +3230,18 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\rvalidate_only\x18\x06 \x01(\bR\fvalidateOnly\x12\x16\n" +
 	"\x06signed\x18\n" +
 	" \x01(\bR\x06signed\x12%\n" +
-	"\x0esigned_license\x18\v \x01(\tR\rsignedLicense\"\xa7\x01\n" +
+	"\x0esigned_license\x18\v \x01(\tR\rsignedLicense\x12;\n" +
+	"\vacquired_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"acquiredAt\"\xc7\x01\n" +
 	"\x14RenewLicenseResponse\x12.\n" +
 	"\alicense\x18\x01 \x01(\v2\x14.licensed.v1.LicenseR\alicense\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12\x1c\n" +
 	"\tduplicate\x18\x03 \x01(\bR\tduplicate\x12%\n" +
 	"\x0esigned_license\x18\n" +
-	" \x01(\tR\rsignedLicense\"\x94\x02\n" +
+	" \x01(\tR\rsignedLicense\x12\x1e\n" +
+	"\n" +
+	"superseded\x18\x04 \x01(\bR\n" +
+	"superseded\"\xd1\x02\n" +
 	"\x15ReleaseLicenseRequest\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x1b\n" +
@@ -2763,11 +3251,16 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"command_id\x18\x04 \x01(\tR\tcommandId\x127\n" +
 	"\tissued_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bissuedAt\x12#\n" +
 	"\rvalidate_only\x18\x06 \x01(\bR\fvalidateOnly\x12%\n" +
-	"\x0esigned_license\x18\v \x01(\tR\rsignedLicense\"\x82\x01\n" +
+	"\x0esigned_license\x18\v \x01(\tR\rsignedLicense\x12;\n" +
+	"\vacquired_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"acquiredAt\"\xa2\x01\n" +
 	"\x16ReleaseLicenseResponse\x12.\n" +
 	"\alicense\x18\x01 \x01(\v2\x14.licensed.v1.LicenseR\alicense\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12\x1c\n" +
-	"\tduplicate\x18\x03 \x01(\bR\tduplicate\"\xed\x01\n" +
+	"\tduplicate\x18\x03 \x01(\bR\tduplicate\x12\x1e\n" +
+	"\n" +
+	"superseded\x18\x04 \x01(\bR\n" +
+	"superseded\"\xdb\x02\n" +
 	"\x15RecordPlaybackRequest\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x1b\n" +
@@ -2776,11 +3269,13 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\n" +
 	"command_id\x18\x04 \x01(\tR\tcommandId\x127\n" +
 	"\tissued_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bissuedAt\x12#\n" +
-	"\rvalidate_only\x18\x06 \x01(\bR\fvalidateOnly\"\x82\x01\n" +
+	"\rvalidate_only\x18\x06 \x01(\bR\fvalidateOnly\x127\n" +
+	"\tplayed_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\bplayedAt\x123\n" +
+	"\asent_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x06sentAt\"\x82\x01\n" +
 	"\x16RecordPlaybackResponse\x12.\n" +
 	"\alicense\x18\x01 \x01(\v2\x14.licensed.v1.LicenseR\alicense\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12\x1c\n" +
-	"\tduplicate\x18\x03 \x01(\bR\tduplicate\"\xd4\x01\n" +
+	"\tduplicate\x18\x03 \x01(\bR\tduplicate\"\x93\x02\n" +
 	"\x17DeactivateDeviceRequest\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x1b\n" +
@@ -2788,14 +3283,18 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\n" +
 	"command_id\x18\x03 \x01(\tR\tcommandId\x127\n" +
 	"\tissued_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bissuedAt\x12#\n" +
-	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\"\xc0\x01\n" +
+	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\x12=\n" +
+	"\factivated_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\vactivatedAt\"\xe0\x01\n" +
 	"\x18DeactivateDeviceResponse\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x1b\n" +
 	"\tdevice_id\x18\x02 \x01(\tR\bdeviceId\x12,\n" +
 	"\x12released_title_ids\x18\x03 \x03(\tR\x10releasedTitleIds\x12\x1a\n" +
 	"\bsequence\x18\x04 \x01(\x04R\bsequence\x12\x1c\n" +
-	"\tduplicate\x18\x05 \x01(\bR\tduplicate\"\xca\x01\n" +
+	"\tduplicate\x18\x05 \x01(\bR\tduplicate\x12\x1e\n" +
+	"\n" +
+	"superseded\x18\x06 \x01(\bR\n" +
+	"superseded\"\x8e\x02\n" +
 	"\x11ChangePlanRequest\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x17\n" +
@@ -2803,14 +3302,46 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\n" +
 	"command_id\x18\x03 \x01(\tR\tcommandId\x127\n" +
 	"\tissued_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bissuedAt\x12#\n" +
-	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\"\xab\x01\n" +
+	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\x12B\n" +
+	"\x0fplan_changed_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\rplanChangedAt\"\x8f\x02\n" +
 	"\x12ChangePlanResponse\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x17\n" +
 	"\aplan_id\x18\x02 \x01(\tR\x06planId\x12!\n" +
 	"\fdevice_limit\x18\x03 \x01(\rR\vdeviceLimit\x12\x1a\n" +
 	"\bsequence\x18\x04 \x01(\x04R\bsequence\x12\x1c\n" +
-	"\tduplicate\x18\x05 \x01(\bR\tduplicate\"\x9d\x01\n" +
+	"\tduplicate\x18\x05 \x01(\bR\tduplicate\x12\x1e\n" +
+	"\n" +
+	"superseded\x18\x06 \x01(\bR\n" +
+	"superseded\x12B\n" +
+	"\x0fplan_changed_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\rplanChangedAt\"\x90\x01\n" +
+	"\x04Fact\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12)\n" +
+	"\x04kind\x18\x02 \x01(\x0e2\x15.licensed.v1.FactKindR\x04kind\x12\x19\n" +
+	"\btitle_id\x18\x03 \x01(\tR\atitleId\x12*\n" +
+	"\x02at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\xcf\x02\n" +
+	"\x11SyncDeviceRequest\x12\x1f\n" +
+	"\vcustomer_id\x18\x01 \x01(\tR\n" +
+	"customerId\x12\x1b\n" +
+	"\tdevice_id\x18\x02 \x01(\tR\bdeviceId\x12\x1d\n" +
+	"\n" +
+	"command_id\x18\x03 \x01(\tR\tcommandId\x127\n" +
+	"\tissued_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bissuedAt\x12#\n" +
+	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\x12'\n" +
+	"\x05facts\x18\x06 \x03(\v2\x11.licensed.v1.FactR\x05facts\x123\n" +
+	"\asent_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x06sentAt\x12!\n" +
+	"\fafter_number\x18\b \x01(\x04R\vafterNumber\"\xef\x01\n" +
+	"\x12SyncDeviceResponse\x12\x1f\n" +
+	"\vcustomer_id\x18\x01 \x01(\tR\n" +
+	"customerId\x12\x1b\n" +
+	"\tdevice_id\x18\x02 \x01(\tR\bdeviceId\x12%\n" +
+	"\x0ehighest_number\x18\x03 \x01(\x04R\rhighestNumber\x12\x1a\n" +
+	"\brecorded\x18\x04 \x01(\rR\brecorded\x12\x1e\n" +
+	"\n" +
+	"unlicensed\x18\x05 \x01(\rR\n" +
+	"unlicensed\x12\x1a\n" +
+	"\bsequence\x18\x06 \x01(\x04R\bsequence\x12\x1c\n" +
+	"\tduplicate\x18\a \x01(\bR\tduplicate\"\x9d\x01\n" +
 	"\x13ListLicensesRequest\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12)\n" +
@@ -2849,18 +3380,20 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"customerId\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tR\tpageToken\"\xac\x01\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"\xeb\x01\n" +
 	"\x06Device\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12\x16\n" +
 	"\x06active\x18\x02 \x01(\bR\x06active\x12'\n" +
 	"\x0factive_licenses\x18\x03 \x01(\rR\x0eactiveLicenses\x12D\n" +
-	"\x10last_download_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x0elastDownloadAt\"\xc4\x01\n" +
+	"\x10last_download_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x0elastDownloadAt\x12=\n" +
+	"\factivated_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\vactivatedAt\"\x88\x02\n" +
 	"\x13ListDevicesResponse\x12-\n" +
 	"\adevices\x18\x01 \x03(\v2\x13.licensed.v1.DeviceR\adevices\x12!\n" +
 	"\fdevice_limit\x18\x02 \x01(\rR\vdeviceLimit\x12\x17\n" +
 	"\aplan_id\x18\x03 \x01(\tR\x06planId\x12\x1a\n" +
 	"\bsequence\x18\x04 \x01(\x04R\bsequence\x12&\n" +
-	"\x0fnext_page_token\x18\x05 \x01(\tR\rnextPageToken\"\xd6\x02\n" +
+	"\x0fnext_page_token\x18\x05 \x01(\tR\rnextPageToken\x12B\n" +
+	"\x0fplan_changed_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\rplanChangedAt\"\xd6\x02\n" +
 	"\aRefusal\x12%\n" +
 	"\x04rule\x18\x01 \x01(\x0e2\x11.licensed.v1.RuleR\x04rule\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\rR\x05limit\x12\x18\n" +
@@ -2889,7 +3422,7 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\btitle_id\x18\x02 \x01(\tR\atitleId\"\\\n" +
 	"\x0eSessionRequest\x12.\n" +
 	"\x05calls\x18\x01 \x03(\v2\x18.licensed.v1.SessionCallR\x05calls\x12\x1a\n" +
-	"\bcanceled\x18\x02 \x03(\x04R\bcanceled\"\xa8\x06\n" +
+	"\bcanceled\x18\x02 \x03(\x04R\bcanceled\"\xeb\x06\n" +
 	"\vSessionCall\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x123\n" +
 	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12 \n" +
@@ -2904,7 +3437,9 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\rlist_licenses\x18\n" +
 	" \x01(\v2 .licensed.v1.ListLicensesRequestH\x00R\flistLicenses\x12J\n" +
 	"\x0elist_downloads\x18\v \x01(\v2!.licensed.v1.ListDownloadsRequestH\x00R\rlistDownloads\x12D\n" +
-	"\flist_devices\x18\f \x01(\v2\x1f.licensed.v1.ListDevicesRequestH\x00R\vlistDevicesB\t\n" +
+	"\flist_devices\x18\f \x01(\v2\x1f.licensed.v1.ListDevicesRequestH\x00R\vlistDevices\x12A\n" +
+	"\vsync_device\x18\r \x01(\v2\x1e.licensed.v1.SyncDeviceRequestH\x00R\n" +
+	"syncDeviceB\t\n" +
 	"\arequest\"\x9d\x01\n" +
 	"\x0fSessionResponse\x122\n" +
 	"\x06limits\x18\x01 \x01(\v2\x1a.licensed.v1.SessionLimitsR\x06limits\x127\n" +
@@ -2917,7 +3452,7 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\tmax_calls\x18\x03 \x01(\rR\bmaxCalls\x12\x1b\n" +
 	"\tmax_bytes\x18\x04 \x01(\rR\bmaxBytes\x12:\n" +
 	"\vmax_timeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\n" +
-	"maxTimeout\"\x89\x06\n" +
+	"maxTimeout\"\xcd\x06\n" +
 	"\x0eSessionOutcome\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12*\n" +
 	"\x05error\x18\x02 \x01(\v2\x12.google.rpc.StatusH\x00R\x05error\x12N\n" +
@@ -2931,8 +3466,15 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\rlist_licenses\x18\n" +
 	" \x01(\v2!.licensed.v1.ListLicensesResponseH\x00R\flistLicenses\x12K\n" +
 	"\x0elist_downloads\x18\v \x01(\v2\".licensed.v1.ListDownloadsResponseH\x00R\rlistDownloads\x12E\n" +
-	"\flist_devices\x18\f \x01(\v2 .licensed.v1.ListDevicesResponseH\x00R\vlistDevicesB\t\n" +
-	"\aoutcome*\xbf\x02\n" +
+	"\flist_devices\x18\f \x01(\v2 .licensed.v1.ListDevicesResponseH\x00R\vlistDevices\x12B\n" +
+	"\vsync_device\x18\r \x01(\v2\x1f.licensed.v1.SyncDeviceResponseH\x00R\n" +
+	"syncDeviceB\t\n" +
+	"\aoutcome*l\n" +
+	"\bFactKind\x12\x19\n" +
+	"\x15FACT_KIND_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14FACT_KIND_DOWNLOADED\x10\x01\x12\x14\n" +
+	"\x10FACT_KIND_PLAYED\x10\x02\x12\x15\n" +
+	"\x11FACT_KIND_DELETED\x10\x03*\xbf\x02\n" +
 	"\x04Rule\x12\x14\n" +
 	"\x10RULE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11RULE_DEVICE_LIMIT\x10\x01\x12\x15\n" +
@@ -2947,7 +3489,7 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\x11RULE_UNKNOWN_PLAN\x10\n" +
 	"\x12\x1a\n" +
 	"\x16RULE_TITLE_UNAVAILABLE\x10\v\x12\x19\n" +
-	"\x15RULE_REMEMBERED_LIMIT\x10\f2\xea\a\n" +
+	"\x15RULE_REMEMBERED_LIMIT\x10\f2\xc3\b\n" +
 	"\x0eLicenseService\x12c\n" +
 	"\x0eAcquireLicense\x12\".licensed.v1.AcquireLicenseRequest\x1a#.licensed.v1.AcquireLicenseResponse\"\b\x8a\xcf\x18\x04\n" +
 	"\x02\x01\x02\x12]\n" +
@@ -2962,7 +3504,10 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\n" +
 	"ChangePlan\x12\x1e.licensed.v1.ChangePlanRequest\x1a\x1f.licensed.v1.ChangePlanResponse\"\n" +
 	"\x8a\xcf\x18\x06\n" +
-	"\x01\x02\x12\x01\x03\x12b\n" +
+	"\x01\x02\x12\x01\x03\x12W\n" +
+	"\n" +
+	"SyncDevice\x12\x1e.licensed.v1.SyncDeviceRequest\x1a\x1f.licensed.v1.SyncDeviceResponse\"\b\x8a\xcf\x18\x04\n" +
+	"\x02\x01\x02\x12b\n" +
 	"\fListLicenses\x12 .licensed.v1.ListLicensesRequest\x1a!.licensed.v1.ListLicensesResponse\"\r\x8a\xcf\x18\x06\n" +
 	"\x04\x01\x02\x03\x04\x90\x02\x01\x12e\n" +
 	"\rListDownloads\x12!.licensed.v1.ListDownloadsRequest\x1a\".licensed.v1.ListDownloadsResponse\"\r\x8a\xcf\x18\x06\n" +
@@ -2984,118 +3529,140 @@ func file_licensed_v1_license_service_proto_rawDescGZIP() []byte {
 	return file_licensed_v1_license_service_proto_rawDescData
 }
 
-var file_licensed_v1_license_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_licensed_v1_license_service_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_licensed_v1_license_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_licensed_v1_license_service_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_licensed_v1_license_service_proto_goTypes = []any{
-	(Rule)(0),                        // 0: licensed.v1.Rule
-	(*License)(nil),                  // 1: licensed.v1.License
-	(*AcquireLicenseRequest)(nil),    // 2: licensed.v1.AcquireLicenseRequest
-	(*AcquireLicenseResponse)(nil),   // 3: licensed.v1.AcquireLicenseResponse
-	(*RenewLicenseRequest)(nil),      // 4: licensed.v1.RenewLicenseRequest
-	(*RenewLicenseResponse)(nil),     // 5: licensed.v1.RenewLicenseResponse
-	(*ReleaseLicenseRequest)(nil),    // 6: licensed.v1.ReleaseLicenseRequest
-	(*ReleaseLicenseResponse)(nil),   // 7: licensed.v1.ReleaseLicenseResponse
-	(*RecordPlaybackRequest)(nil),    // 8: licensed.v1.RecordPlaybackRequest
-	(*RecordPlaybackResponse)(nil),   // 9: licensed.v1.RecordPlaybackResponse
-	(*DeactivateDeviceRequest)(nil),  // 10: licensed.v1.DeactivateDeviceRequest
-	(*DeactivateDeviceResponse)(nil), // 11: licensed.v1.DeactivateDeviceResponse
-	(*ChangePlanRequest)(nil),        // 12: licensed.v1.ChangePlanRequest
-	(*ChangePlanResponse)(nil),       // 13: licensed.v1.ChangePlanResponse
-	(*ListLicensesRequest)(nil),      // 14: licensed.v1.ListLicensesRequest
-	(*ListLicensesResponse)(nil),     // 15: licensed.v1.ListLicensesResponse
-	(*ListDownloadsRequest)(nil),     // 16: licensed.v1.ListDownloadsRequest
-	(*Download)(nil),                 // 17: licensed.v1.Download
-	(*ListDownloadsResponse)(nil),    // 18: licensed.v1.ListDownloadsResponse
-	(*ListDevicesRequest)(nil),       // 19: licensed.v1.ListDevicesRequest
-	(*Device)(nil),                   // 20: licensed.v1.Device
-	(*ListDevicesResponse)(nil),      // 21: licensed.v1.ListDevicesResponse
-	(*Refusal)(nil),                  // 22: licensed.v1.Refusal
-	(*RuleViolation)(nil),            // 23: licensed.v1.RuleViolation
-	(*Remedy)(nil),                   // 24: licensed.v1.Remedy
-	(*SessionRequest)(nil),           // 25: licensed.v1.SessionRequest
-	(*SessionCall)(nil),              // 26: licensed.v1.SessionCall
-	(*SessionResponse)(nil),          // 27: licensed.v1.SessionResponse
-	(*SessionLimits)(nil),            // 28: licensed.v1.SessionLimits
-	(*SessionOutcome)(nil),           // 29: licensed.v1.SessionOutcome
-	(*timestamppb.Timestamp)(nil),    // 30: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),      // 31: google.protobuf.Duration
-	(*status.Status)(nil),            // 32: google.rpc.Status
+	(FactKind)(0),                    // 0: licensed.v1.FactKind
+	(Rule)(0),                        // 1: licensed.v1.Rule
+	(*License)(nil),                  // 2: licensed.v1.License
+	(*AcquireLicenseRequest)(nil),    // 3: licensed.v1.AcquireLicenseRequest
+	(*AcquireLicenseResponse)(nil),   // 4: licensed.v1.AcquireLicenseResponse
+	(*RenewLicenseRequest)(nil),      // 5: licensed.v1.RenewLicenseRequest
+	(*RenewLicenseResponse)(nil),     // 6: licensed.v1.RenewLicenseResponse
+	(*ReleaseLicenseRequest)(nil),    // 7: licensed.v1.ReleaseLicenseRequest
+	(*ReleaseLicenseResponse)(nil),   // 8: licensed.v1.ReleaseLicenseResponse
+	(*RecordPlaybackRequest)(nil),    // 9: licensed.v1.RecordPlaybackRequest
+	(*RecordPlaybackResponse)(nil),   // 10: licensed.v1.RecordPlaybackResponse
+	(*DeactivateDeviceRequest)(nil),  // 11: licensed.v1.DeactivateDeviceRequest
+	(*DeactivateDeviceResponse)(nil), // 12: licensed.v1.DeactivateDeviceResponse
+	(*ChangePlanRequest)(nil),        // 13: licensed.v1.ChangePlanRequest
+	(*ChangePlanResponse)(nil),       // 14: licensed.v1.ChangePlanResponse
+	(*Fact)(nil),                     // 15: licensed.v1.Fact
+	(*SyncDeviceRequest)(nil),        // 16: licensed.v1.SyncDeviceRequest
+	(*SyncDeviceResponse)(nil),       // 17: licensed.v1.SyncDeviceResponse
+	(*ListLicensesRequest)(nil),      // 18: licensed.v1.ListLicensesRequest
+	(*ListLicensesResponse)(nil),     // 19: licensed.v1.ListLicensesResponse
+	(*ListDownloadsRequest)(nil),     // 20: licensed.v1.ListDownloadsRequest
+	(*Download)(nil),                 // 21: licensed.v1.Download
+	(*ListDownloadsResponse)(nil),    // 22: licensed.v1.ListDownloadsResponse
+	(*ListDevicesRequest)(nil),       // 23: licensed.v1.ListDevicesRequest
+	(*Device)(nil),                   // 24: licensed.v1.Device
+	(*ListDevicesResponse)(nil),      // 25: licensed.v1.ListDevicesResponse
+	(*Refusal)(nil),                  // 26: licensed.v1.Refusal
+	(*RuleViolation)(nil),            // 27: licensed.v1.RuleViolation
+	(*Remedy)(nil),                   // 28: licensed.v1.Remedy
+	(*SessionRequest)(nil),           // 29: licensed.v1.SessionRequest
+	(*SessionCall)(nil),              // 30: licensed.v1.SessionCall
+	(*SessionResponse)(nil),          // 31: licensed.v1.SessionResponse
+	(*SessionLimits)(nil),            // 32: licensed.v1.SessionLimits
+	(*SessionOutcome)(nil),           // 33: licensed.v1.SessionOutcome
+	(*timestamppb.Timestamp)(nil),    // 34: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),      // 35: google.protobuf.Duration
+	(*status.Status)(nil),            // 36: google.rpc.Status
 }
 var file_licensed_v1_license_service_proto_depIdxs = []int32{
-	30, // 0: licensed.v1.License.acquired_at:type_name -> google.protobuf.Timestamp
-	30, // 1: licensed.v1.License.expires_at:type_name -> google.protobuf.Timestamp
-	30, // 2: licensed.v1.AcquireLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
-	1,  // 3: licensed.v1.AcquireLicenseResponse.license:type_name -> licensed.v1.License
-	30, // 4: licensed.v1.RenewLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
-	1,  // 5: licensed.v1.RenewLicenseResponse.license:type_name -> licensed.v1.License
-	30, // 6: licensed.v1.ReleaseLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
-	1,  // 7: licensed.v1.ReleaseLicenseResponse.license:type_name -> licensed.v1.License
-	30, // 8: licensed.v1.RecordPlaybackRequest.issued_at:type_name -> google.protobuf.Timestamp
-	1,  // 9: licensed.v1.RecordPlaybackResponse.license:type_name -> licensed.v1.License
-	30, // 10: licensed.v1.DeactivateDeviceRequest.issued_at:type_name -> google.protobuf.Timestamp
-	30, // 11: licensed.v1.ChangePlanRequest.issued_at:type_name -> google.protobuf.Timestamp
-	1,  // 12: licensed.v1.ListLicensesResponse.licenses:type_name -> licensed.v1.License
-	30, // 13: licensed.v1.ListDownloadsRequest.since:type_name -> google.protobuf.Timestamp
-	30, // 14: licensed.v1.Download.at:type_name -> google.protobuf.Timestamp
-	17, // 15: licensed.v1.ListDownloadsResponse.downloads:type_name -> licensed.v1.Download
-	30, // 16: licensed.v1.ListDownloadsResponse.next_allowed_at:type_name -> google.protobuf.Timestamp
-	30, // 17: licensed.v1.Device.last_download_at:type_name -> google.protobuf.Timestamp
-	20, // 18: licensed.v1.ListDevicesResponse.devices:type_name -> licensed.v1.Device
-	0,  // 19: licensed.v1.Refusal.rule:type_name -> licensed.v1.Rule
-	30, // 20: licensed.v1.Refusal.next_allowed_at:type_name -> google.protobuf.Timestamp
-	23, // 21: licensed.v1.Refusal.violations:type_name -> licensed.v1.RuleViolation
-	0,  // 22: licensed.v1.RuleViolation.rule:type_name -> licensed.v1.Rule
-	30, // 23: licensed.v1.RuleViolation.next_allowed_at:type_name -> google.protobuf.Timestamp
-	24, // 24: licensed.v1.RuleViolation.freed_by:type_name -> licensed.v1.Remedy
-	26, // 25: licensed.v1.SessionRequest.calls:type_name -> licensed.v1.SessionCall
-	31, // 26: licensed.v1.SessionCall.timeout:type_name -> google.protobuf.Duration
-	2,  // 27: licensed.v1.SessionCall.acquire_license:type_name -> licensed.v1.AcquireLicenseRequest
-	4,  // 28: licensed.v1.SessionCall.renew_license:type_name -> licensed.v1.RenewLicenseRequest
-	6,  // 29: licensed.v1.SessionCall.release_license:type_name -> licensed.v1.ReleaseLicenseRequest
-	8,  // 30: licensed.v1.SessionCall.record_playback:type_name -> licensed.v1.RecordPlaybackRequest
-	10, // 31: licensed.v1.SessionCall.deactivate_device:type_name -> licensed.v1.DeactivateDeviceRequest
-	12, // 32: licensed.v1.SessionCall.change_plan:type_name -> licensed.v1.ChangePlanRequest
-	14, // 33: licensed.v1.SessionCall.list_licenses:type_name -> licensed.v1.ListLicensesRequest
-	16, // 34: licensed.v1.SessionCall.list_downloads:type_name -> licensed.v1.ListDownloadsRequest
-	19, // 35: licensed.v1.SessionCall.list_devices:type_name -> licensed.v1.ListDevicesRequest
-	28, // 36: licensed.v1.SessionResponse.limits:type_name -> licensed.v1.SessionLimits
-	29, // 37: licensed.v1.SessionResponse.outcomes:type_name -> licensed.v1.SessionOutcome
-	31, // 38: licensed.v1.SessionLimits.max_timeout:type_name -> google.protobuf.Duration
-	32, // 39: licensed.v1.SessionOutcome.error:type_name -> google.rpc.Status
-	3,  // 40: licensed.v1.SessionOutcome.acquire_license:type_name -> licensed.v1.AcquireLicenseResponse
-	5,  // 41: licensed.v1.SessionOutcome.renew_license:type_name -> licensed.v1.RenewLicenseResponse
-	7,  // 42: licensed.v1.SessionOutcome.release_license:type_name -> licensed.v1.ReleaseLicenseResponse
-	9,  // 43: licensed.v1.SessionOutcome.record_playback:type_name -> licensed.v1.RecordPlaybackResponse
-	11, // 44: licensed.v1.SessionOutcome.deactivate_device:type_name -> licensed.v1.DeactivateDeviceResponse
-	13, // 45: licensed.v1.SessionOutcome.change_plan:type_name -> licensed.v1.ChangePlanResponse
-	15, // 46: licensed.v1.SessionOutcome.list_licenses:type_name -> licensed.v1.ListLicensesResponse
-	18, // 47: licensed.v1.SessionOutcome.list_downloads:type_name -> licensed.v1.ListDownloadsResponse
-	21, // 48: licensed.v1.SessionOutcome.list_devices:type_name -> licensed.v1.ListDevicesResponse
-	2,  // 49: licensed.v1.LicenseService.AcquireLicense:input_type -> licensed.v1.AcquireLicenseRequest
-	4,  // 50: licensed.v1.LicenseService.RenewLicense:input_type -> licensed.v1.RenewLicenseRequest
-	6,  // 51: licensed.v1.LicenseService.ReleaseLicense:input_type -> licensed.v1.ReleaseLicenseRequest
-	8,  // 52: licensed.v1.LicenseService.RecordPlayback:input_type -> licensed.v1.RecordPlaybackRequest
-	10, // 53: licensed.v1.LicenseService.DeactivateDevice:input_type -> licensed.v1.DeactivateDeviceRequest
-	12, // 54: licensed.v1.LicenseService.ChangePlan:input_type -> licensed.v1.ChangePlanRequest
-	14, // 55: licensed.v1.LicenseService.ListLicenses:input_type -> licensed.v1.ListLicensesRequest
-	16, // 56: licensed.v1.LicenseService.ListDownloads:input_type -> licensed.v1.ListDownloadsRequest
-	19, // 57: licensed.v1.LicenseService.ListDevices:input_type -> licensed.v1.ListDevicesRequest
-	25, // 58: licensed.v1.LicenseService.Session:input_type -> licensed.v1.SessionRequest
-	3,  // 59: licensed.v1.LicenseService.AcquireLicense:output_type -> licensed.v1.AcquireLicenseResponse
-	5,  // 60: licensed.v1.LicenseService.RenewLicense:output_type -> licensed.v1.RenewLicenseResponse
-	7,  // 61: licensed.v1.LicenseService.ReleaseLicense:output_type -> licensed.v1.ReleaseLicenseResponse
-	9,  // 62: licensed.v1.LicenseService.RecordPlayback:output_type -> licensed.v1.RecordPlaybackResponse
-	11, // 63: licensed.v1.LicenseService.DeactivateDevice:output_type -> licensed.v1.DeactivateDeviceResponse
-	13, // 64: licensed.v1.LicenseService.ChangePlan:output_type -> licensed.v1.ChangePlanResponse
-	15, // 65: licensed.v1.LicenseService.ListLicenses:output_type -> licensed.v1.ListLicensesResponse
-	18, // 66: licensed.v1.LicenseService.ListDownloads:output_type -> licensed.v1.ListDownloadsResponse
-	21, // 67: licensed.v1.LicenseService.ListDevices:output_type -> licensed.v1.ListDevicesResponse
-	27, // 68: licensed.v1.LicenseService.Session:output_type -> licensed.v1.SessionResponse
-	59, // [59:69] is the sub-list for method output_type
-	49, // [49:59] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	34, // 0: licensed.v1.License.acquired_at:type_name -> google.protobuf.Timestamp
+	34, // 1: licensed.v1.License.expires_at:type_name -> google.protobuf.Timestamp
+	34, // 2: licensed.v1.AcquireLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
+	2,  // 3: licensed.v1.AcquireLicenseResponse.license:type_name -> licensed.v1.License
+	34, // 4: licensed.v1.RenewLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
+	34, // 5: licensed.v1.RenewLicenseRequest.acquired_at:type_name -> google.protobuf.Timestamp
+	2,  // 6: licensed.v1.RenewLicenseResponse.license:type_name -> licensed.v1.License
+	34, // 7: licensed.v1.ReleaseLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
+	34, // 8: licensed.v1.ReleaseLicenseRequest.acquired_at:type_name -> google.protobuf.Timestamp
+	2,  // 9: licensed.v1.ReleaseLicenseResponse.license:type_name -> licensed.v1.License
+	34, // 10: licensed.v1.RecordPlaybackRequest.issued_at:type_name -> google.protobuf.Timestamp
+	34, // 11: licensed.v1.RecordPlaybackRequest.played_at:type_name -> google.protobuf.Timestamp
+	34, // 12: licensed.v1.RecordPlaybackRequest.sent_at:type_name -> google.protobuf.Timestamp
+	2,  // 13: licensed.v1.RecordPlaybackResponse.license:type_name -> licensed.v1.License
+	34, // 14: licensed.v1.DeactivateDeviceRequest.issued_at:type_name -> google.protobuf.Timestamp
+	34, // 15: licensed.v1.DeactivateDeviceRequest.activated_at:type_name -> google.protobuf.Timestamp
+	34, // 16: licensed.v1.ChangePlanRequest.issued_at:type_name -> google.protobuf.Timestamp
+	34, // 17: licensed.v1.ChangePlanRequest.plan_changed_at:type_name -> google.protobuf.Timestamp
+	34, // 18: licensed.v1.ChangePlanResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
+	0,  // 19: licensed.v1.Fact.kind:type_name -> licensed.v1.FactKind
+	34, // 20: licensed.v1.Fact.at:type_name -> google.protobuf.Timestamp
+	34, // 21: licensed.v1.SyncDeviceRequest.issued_at:type_name -> google.protobuf.Timestamp
+	15, // 22: licensed.v1.SyncDeviceRequest.facts:type_name -> licensed.v1.Fact
+	34, // 23: licensed.v1.SyncDeviceRequest.sent_at:type_name -> google.protobuf.Timestamp
+	2,  // 24: licensed.v1.ListLicensesResponse.licenses:type_name -> licensed.v1.License
+	34, // 25: licensed.v1.ListDownloadsRequest.since:type_name -> google.protobuf.Timestamp
+	34, // 26: licensed.v1.Download.at:type_name -> google.protobuf.Timestamp
+	21, // 27: licensed.v1.ListDownloadsResponse.downloads:type_name -> licensed.v1.Download
+	34, // 28: licensed.v1.ListDownloadsResponse.next_allowed_at:type_name -> google.protobuf.Timestamp
+	34, // 29: licensed.v1.Device.last_download_at:type_name -> google.protobuf.Timestamp
+	34, // 30: licensed.v1.Device.activated_at:type_name -> google.protobuf.Timestamp
+	24, // 31: licensed.v1.ListDevicesResponse.devices:type_name -> licensed.v1.Device
+	34, // 32: licensed.v1.ListDevicesResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
+	1,  // 33: licensed.v1.Refusal.rule:type_name -> licensed.v1.Rule
+	34, // 34: licensed.v1.Refusal.next_allowed_at:type_name -> google.protobuf.Timestamp
+	27, // 35: licensed.v1.Refusal.violations:type_name -> licensed.v1.RuleViolation
+	1,  // 36: licensed.v1.RuleViolation.rule:type_name -> licensed.v1.Rule
+	34, // 37: licensed.v1.RuleViolation.next_allowed_at:type_name -> google.protobuf.Timestamp
+	28, // 38: licensed.v1.RuleViolation.freed_by:type_name -> licensed.v1.Remedy
+	30, // 39: licensed.v1.SessionRequest.calls:type_name -> licensed.v1.SessionCall
+	35, // 40: licensed.v1.SessionCall.timeout:type_name -> google.protobuf.Duration
+	3,  // 41: licensed.v1.SessionCall.acquire_license:type_name -> licensed.v1.AcquireLicenseRequest
+	5,  // 42: licensed.v1.SessionCall.renew_license:type_name -> licensed.v1.RenewLicenseRequest
+	7,  // 43: licensed.v1.SessionCall.release_license:type_name -> licensed.v1.ReleaseLicenseRequest
+	9,  // 44: licensed.v1.SessionCall.record_playback:type_name -> licensed.v1.RecordPlaybackRequest
+	11, // 45: licensed.v1.SessionCall.deactivate_device:type_name -> licensed.v1.DeactivateDeviceRequest
+	13, // 46: licensed.v1.SessionCall.change_plan:type_name -> licensed.v1.ChangePlanRequest
+	18, // 47: licensed.v1.SessionCall.list_licenses:type_name -> licensed.v1.ListLicensesRequest
+	20, // 48: licensed.v1.SessionCall.list_downloads:type_name -> licensed.v1.ListDownloadsRequest
+	23, // 49: licensed.v1.SessionCall.list_devices:type_name -> licensed.v1.ListDevicesRequest
+	16, // 50: licensed.v1.SessionCall.sync_device:type_name -> licensed.v1.SyncDeviceRequest
+	32, // 51: licensed.v1.SessionResponse.limits:type_name -> licensed.v1.SessionLimits
+	33, // 52: licensed.v1.SessionResponse.outcomes:type_name -> licensed.v1.SessionOutcome
+	35, // 53: licensed.v1.SessionLimits.max_timeout:type_name -> google.protobuf.Duration
+	36, // 54: licensed.v1.SessionOutcome.error:type_name -> google.rpc.Status
+	4,  // 55: licensed.v1.SessionOutcome.acquire_license:type_name -> licensed.v1.AcquireLicenseResponse
+	6,  // 56: licensed.v1.SessionOutcome.renew_license:type_name -> licensed.v1.RenewLicenseResponse
+	8,  // 57: licensed.v1.SessionOutcome.release_license:type_name -> licensed.v1.ReleaseLicenseResponse
+	10, // 58: licensed.v1.SessionOutcome.record_playback:type_name -> licensed.v1.RecordPlaybackResponse
+	12, // 59: licensed.v1.SessionOutcome.deactivate_device:type_name -> licensed.v1.DeactivateDeviceResponse
+	14, // 60: licensed.v1.SessionOutcome.change_plan:type_name -> licensed.v1.ChangePlanResponse
+	19, // 61: licensed.v1.SessionOutcome.list_licenses:type_name -> licensed.v1.ListLicensesResponse
+	22, // 62: licensed.v1.SessionOutcome.list_downloads:type_name -> licensed.v1.ListDownloadsResponse
+	25, // 63: licensed.v1.SessionOutcome.list_devices:type_name -> licensed.v1.ListDevicesResponse
+	17, // 64: licensed.v1.SessionOutcome.sync_device:type_name -> licensed.v1.SyncDeviceResponse
+	3,  // 65: licensed.v1.LicenseService.AcquireLicense:input_type -> licensed.v1.AcquireLicenseRequest
+	5,  // 66: licensed.v1.LicenseService.RenewLicense:input_type -> licensed.v1.RenewLicenseRequest
+	7,  // 67: licensed.v1.LicenseService.ReleaseLicense:input_type -> licensed.v1.ReleaseLicenseRequest
+	9,  // 68: licensed.v1.LicenseService.RecordPlayback:input_type -> licensed.v1.RecordPlaybackRequest
+	11, // 69: licensed.v1.LicenseService.DeactivateDevice:input_type -> licensed.v1.DeactivateDeviceRequest
+	13, // 70: licensed.v1.LicenseService.ChangePlan:input_type -> licensed.v1.ChangePlanRequest
+	16, // 71: licensed.v1.LicenseService.SyncDevice:input_type -> licensed.v1.SyncDeviceRequest
+	18, // 72: licensed.v1.LicenseService.ListLicenses:input_type -> licensed.v1.ListLicensesRequest
+	20, // 73: licensed.v1.LicenseService.ListDownloads:input_type -> licensed.v1.ListDownloadsRequest
+	23, // 74: licensed.v1.LicenseService.ListDevices:input_type -> licensed.v1.ListDevicesRequest
+	29, // 75: licensed.v1.LicenseService.Session:input_type -> licensed.v1.SessionRequest
+	4,  // 76: licensed.v1.LicenseService.AcquireLicense:output_type -> licensed.v1.AcquireLicenseResponse
+	6,  // 77: licensed.v1.LicenseService.RenewLicense:output_type -> licensed.v1.RenewLicenseResponse
+	8,  // 78: licensed.v1.LicenseService.ReleaseLicense:output_type -> licensed.v1.ReleaseLicenseResponse
+	10, // 79: licensed.v1.LicenseService.RecordPlayback:output_type -> licensed.v1.RecordPlaybackResponse
+	12, // 80: licensed.v1.LicenseService.DeactivateDevice:output_type -> licensed.v1.DeactivateDeviceResponse
+	14, // 81: licensed.v1.LicenseService.ChangePlan:output_type -> licensed.v1.ChangePlanResponse
+	17, // 82: licensed.v1.LicenseService.SyncDevice:output_type -> licensed.v1.SyncDeviceResponse
+	19, // 83: licensed.v1.LicenseService.ListLicenses:output_type -> licensed.v1.ListLicensesResponse
+	22, // 84: licensed.v1.LicenseService.ListDownloads:output_type -> licensed.v1.ListDownloadsResponse
+	25, // 85: licensed.v1.LicenseService.ListDevices:output_type -> licensed.v1.ListDevicesResponse
+	31, // 86: licensed.v1.LicenseService.Session:output_type -> licensed.v1.SessionResponse
+	76, // [76:87] is the sub-list for method output_type
+	65, // [65:76] is the sub-list for method input_type
+	65, // [65:65] is the sub-list for extension type_name
+	65, // [65:65] is the sub-list for extension extendee
+	0,  // [0:65] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_license_service_proto_init() }
@@ -3104,8 +3671,8 @@ func file_licensed_v1_license_service_proto_init() {
 		return
 	}
 	file_licensed_v1_access_proto_init()
-	file_licensed_v1_license_service_proto_msgTypes[17].OneofWrappers = []any{}
-	file_licensed_v1_license_service_proto_msgTypes[25].OneofWrappers = []any{
+	file_licensed_v1_license_service_proto_msgTypes[20].OneofWrappers = []any{}
+	file_licensed_v1_license_service_proto_msgTypes[28].OneofWrappers = []any{
 		(*SessionCall_AcquireLicense)(nil),
 		(*SessionCall_RenewLicense)(nil),
 		(*SessionCall_ReleaseLicense)(nil),
@@ -3115,8 +3682,9 @@ func file_licensed_v1_license_service_proto_init() {
 		(*SessionCall_ListLicenses)(nil),
 		(*SessionCall_ListDownloads)(nil),
 		(*SessionCall_ListDevices)(nil),
+		(*SessionCall_SyncDevice)(nil),
 	}
-	file_licensed_v1_license_service_proto_msgTypes[28].OneofWrappers = []any{
+	file_licensed_v1_license_service_proto_msgTypes[31].OneofWrappers = []any{
 		(*SessionOutcome_Error)(nil),
 		(*SessionOutcome_AcquireLicense)(nil),
 		(*SessionOutcome_RenewLicense)(nil),
@@ -3127,14 +3695,15 @@ func file_licensed_v1_license_service_proto_init() {
 		(*SessionOutcome_ListLicenses)(nil),
 		(*SessionOutcome_ListDownloads)(nil),
 		(*SessionOutcome_ListDevices)(nil),
+		(*SessionOutcome_SyncDevice)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_licensed_v1_license_service_proto_rawDesc), len(file_licensed_v1_license_service_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   29,
+			NumEnums:      2,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -27,6 +27,7 @@ const (
 	LicenseService_RecordPlayback_FullMethodName   = "/licensed.v1.LicenseService/RecordPlayback"
 	LicenseService_DeactivateDevice_FullMethodName = "/licensed.v1.LicenseService/DeactivateDevice"
 	LicenseService_ChangePlan_FullMethodName       = "/licensed.v1.LicenseService/ChangePlan"
+	LicenseService_SyncDevice_FullMethodName       = "/licensed.v1.LicenseService/SyncDevice"
 	LicenseService_ListLicenses_FullMethodName     = "/licensed.v1.LicenseService/ListLicenses"
 	LicenseService_ListDownloads_FullMethodName    = "/licensed.v1.LicenseService/ListDownloads"
 	LicenseService_ListDevices_FullMethodName      = "/licensed.v1.LicenseService/ListDevices"
@@ -58,6 +59,9 @@ type LicenseServiceClient interface {
 	DeactivateDevice(ctx context.Context, in *DeactivateDeviceRequest, opts ...grpc.CallOption) (*DeactivateDeviceResponse, error)
 	// ChangePlan moves the customer to another plan. A smaller plan ends no licence.
 	ChangePlan(ctx context.Context, in *ChangePlanRequest, opts ...grpc.CallOption) (*ChangePlanResponse, error)
+	// SyncDevice records what happened on a device while it was offline. Facts are never refused for what they say, and
+	// a fact that was recorded before changes nothing.
+	SyncDevice(ctx context.Context, in *SyncDeviceRequest, opts ...grpc.CallOption) (*SyncDeviceResponse, error)
 	// ListLicenses lists the customer's licences, the active ones unless include_inactive is set.
 	ListLicenses(ctx context.Context, in *ListLicensesRequest, opts ...grpc.CallOption) (*ListLicensesResponse, error)
 	// ListDownloads lists when a title was downloaded and tells whether another download is allowed now.
@@ -142,6 +146,16 @@ func (c *licenseServiceClient) ChangePlan(ctx context.Context, in *ChangePlanReq
 	return out, nil
 }
 
+func (c *licenseServiceClient) SyncDevice(ctx context.Context, in *SyncDeviceRequest, opts ...grpc.CallOption) (*SyncDeviceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SyncDeviceResponse)
+	err := c.cc.Invoke(ctx, LicenseService_SyncDevice_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *licenseServiceClient) ListLicenses(ctx context.Context, in *ListLicensesRequest, opts ...grpc.CallOption) (*ListLicensesResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListLicensesResponse)
@@ -210,6 +224,9 @@ type LicenseServiceServer interface {
 	DeactivateDevice(context.Context, *DeactivateDeviceRequest) (*DeactivateDeviceResponse, error)
 	// ChangePlan moves the customer to another plan. A smaller plan ends no licence.
 	ChangePlan(context.Context, *ChangePlanRequest) (*ChangePlanResponse, error)
+	// SyncDevice records what happened on a device while it was offline. Facts are never refused for what they say, and
+	// a fact that was recorded before changes nothing.
+	SyncDevice(context.Context, *SyncDeviceRequest) (*SyncDeviceResponse, error)
 	// ListLicenses lists the customer's licences, the active ones unless include_inactive is set.
 	ListLicenses(context.Context, *ListLicensesRequest) (*ListLicensesResponse, error)
 	// ListDownloads lists when a title was downloaded and tells whether another download is allowed now.
@@ -251,6 +268,9 @@ func (UnimplementedLicenseServiceServer) DeactivateDevice(context.Context, *Deac
 }
 func (UnimplementedLicenseServiceServer) ChangePlan(context.Context, *ChangePlanRequest) (*ChangePlanResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ChangePlan not implemented")
+}
+func (UnimplementedLicenseServiceServer) SyncDevice(context.Context, *SyncDeviceRequest) (*SyncDeviceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SyncDevice not implemented")
 }
 func (UnimplementedLicenseServiceServer) ListLicenses(context.Context, *ListLicensesRequest) (*ListLicensesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListLicenses not implemented")
@@ -393,6 +413,24 @@ func _LicenseService_ChangePlan_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _LicenseService_SyncDevice_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SyncDeviceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LicenseServiceServer).SyncDevice(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LicenseService_SyncDevice_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LicenseServiceServer).SyncDevice(ctx, req.(*SyncDeviceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _LicenseService_ListLicenses_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListLicensesRequest)
 	if err := dec(in); err != nil {
@@ -484,6 +522,10 @@ var LicenseService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ChangePlan",
 			Handler:    _LicenseService_ChangePlan_Handler,
+		},
+		{
+			MethodName: "SyncDevice",
+			Handler:    _LicenseService_SyncDevice_Handler,
 		},
 		{
 			MethodName: "ListLicenses",

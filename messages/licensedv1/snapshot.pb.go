@@ -23,7 +23,8 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// LicenseSnapshot is the state of one customer under the mapper "LicenseSnapshot/2".
+// LicenseSnapshot is the state of one customer under the mapper "LicenseSnapshot/3". Version 2 lacks the
+// fields that are marked.
 //
 // Idle customers are kept in memory in this form, so frequent fields are small: licences refer to devices, titles and
 // studios by position, and most times are distances from another time.
@@ -41,8 +42,12 @@ type LicenseSnapshot struct {
 	Licenses  []*LicenseSnapshot_License `protobuf:"bytes,7,rep,name=licenses,proto3" json:"licenses,omitempty"`
 	// Deactivations of devices, oldest first: time_ms − deactivation.
 	DeactivatedAgoMs []int64 `protobuf:"varint,8,rep,packed,name=deactivated_ago_ms,json=deactivatedAgoMs,proto3" json:"deactivated_ago_ms,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// From version 3: time_ms − the choice of the plan; absent if the customer never chose one.
+	PlanChangedAgoMs *int64 `protobuf:"varint,9,opt,name=plan_changed_ago_ms,json=planChangedAgoMs,proto3,oneof" json:"plan_changed_ago_ms,omitempty"`
+	// From version 3: when the client issued that command − the choice of the plan; absent if unknown.
+	PlanIssuedAfterMs *int64 `protobuf:"zigzag64,10,opt,name=plan_issued_after_ms,json=planIssuedAfterMs,proto3,oneof" json:"plan_issued_after_ms,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *LicenseSnapshot) Reset() {
@@ -131,6 +136,20 @@ func (x *LicenseSnapshot) GetDeactivatedAgoMs() []int64 {
 	return nil
 }
 
+func (x *LicenseSnapshot) GetPlanChangedAgoMs() int64 {
+	if x != nil && x.PlanChangedAgoMs != nil {
+		return *x.PlanChangedAgoMs
+	}
+	return 0
+}
+
+func (x *LicenseSnapshot) GetPlanIssuedAfterMs() int64 {
+	if x != nil && x.PlanIssuedAfterMs != nil {
+		return *x.PlanIssuedAfterMs
+	}
+	return 0
+}
+
 // Device is a device that the customer has used.
 type LicenseSnapshot_Device struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
@@ -142,8 +161,14 @@ type LicenseSnapshot_Device struct {
 	SeenAgoMs int64 `protobuf:"varint,4,opt,name=seen_ago_ms,json=seenAgoMs,proto3" json:"seen_ago_ms,omitempty"`
 	// time_ms − last download; absent if there was none.
 	DownloadedAgoMs *int64 `protobuf:"varint,5,opt,name=downloaded_ago_ms,json=downloadedAgoMs,proto3,oneof" json:"downloaded_ago_ms,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// From version 3: time_ms − the present activation; absent if unknown, or if the device never had a licence.
+	ActivatedAgoMs *int64 `protobuf:"varint,6,opt,name=activated_ago_ms,json=activatedAgoMs,proto3,oneof" json:"activated_ago_ms,omitempty"`
+	// From version 3: when the client issued that command − the activation; absent if unknown.
+	IssuedAfterMs *int64 `protobuf:"zigzag64,7,opt,name=issued_after_ms,json=issuedAfterMs,proto3,oneof" json:"issued_after_ms,omitempty"`
+	// From version 3: the highest number of its facts.
+	Synced        uint64 `protobuf:"varint,8,opt,name=synced,proto3" json:"synced,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LicenseSnapshot_Device) Reset() {
@@ -211,6 +236,27 @@ func (x *LicenseSnapshot_Device) GetDownloadedAgoMs() int64 {
 	return 0
 }
 
+func (x *LicenseSnapshot_Device) GetActivatedAgoMs() int64 {
+	if x != nil && x.ActivatedAgoMs != nil {
+		return *x.ActivatedAgoMs
+	}
+	return 0
+}
+
+func (x *LicenseSnapshot_Device) GetIssuedAfterMs() int64 {
+	if x != nil && x.IssuedAfterMs != nil {
+		return *x.IssuedAfterMs
+	}
+	return 0
+}
+
+func (x *LicenseSnapshot_Device) GetSynced() uint64 {
+	if x != nil {
+		return x.Synced
+	}
+	return 0
+}
+
 // License is the licence of a device for a title.
 type LicenseSnapshot_License struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -234,6 +280,14 @@ type LicenseSnapshot_License struct {
 	Uses []int64 `protobuf:"zigzag64,10,rep,packed,name=uses,proto3" json:"uses,omitempty"`
 	// The history has no acquisition of it.
 	NeverAcquired bool `protobuf:"varint,11,opt,name=never_acquired,json=neverAcquired,proto3" json:"never_acquired,omitempty"`
+	// From version 3: when the client issued the command − acquisition; absent if unknown.
+	IssuedAfterMs *int64 `protobuf:"zigzag64,12,opt,name=issued_after_ms,json=issuedAfterMs,proto3,oneof" json:"issued_after_ms,omitempty"`
+	// From version 3: begin of the present time of being active − acquisition. It is not 0 if the licence was renewed
+	// after it had expired.
+	SinceAfterMs int64 `protobuf:"varint,13,opt,name=since_after_ms,json=sinceAfterMs,proto3" json:"since_after_ms,omitempty"`
+	// From version 3: earlier times of being active, oldest first, each as two numbers: acquisition − begin, and
+	// end − begin.
+	SpansMs       []int64 `protobuf:"varint,14,rep,packed,name=spans_ms,json=spansMs,proto3" json:"spans_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -345,11 +399,33 @@ func (x *LicenseSnapshot_License) GetNeverAcquired() bool {
 	return false
 }
 
+func (x *LicenseSnapshot_License) GetIssuedAfterMs() int64 {
+	if x != nil && x.IssuedAfterMs != nil {
+		return *x.IssuedAfterMs
+	}
+	return 0
+}
+
+func (x *LicenseSnapshot_License) GetSinceAfterMs() int64 {
+	if x != nil {
+		return x.SinceAfterMs
+	}
+	return 0
+}
+
+func (x *LicenseSnapshot_License) GetSpansMs() []int64 {
+	if x != nil {
+		return x.SpansMs
+	}
+	return nil
+}
+
 var File_licensed_v1_snapshot_proto protoreflect.FileDescriptor
 
 const file_licensed_v1_snapshot_proto_rawDesc = "" +
 	"\n" +
-	"\x1alicensed/v1/snapshot.proto\x12\vlicensed.v1\"\x91\a\n" +
+	"\x1alicensed/v1/snapshot.proto\x12\vlicensed.v1\"\xcb\n" +
+	"\n" +
 	"\x0fLicenseSnapshot\x12\x17\n" +
 	"\aplan_id\x18\x01 \x01(\tR\x06planId\x12\x17\n" +
 	"\atime_ms\x18\x02 \x01(\x03R\x06timeMs\x12\x14\n" +
@@ -359,14 +435,22 @@ const file_licensed_v1_snapshot_proto_rawDesc = "" +
 	"studio_ids\x18\x05 \x03(\tR\tstudioIds\x12\x1b\n" +
 	"\ttitle_ids\x18\x06 \x03(\tR\btitleIds\x12@\n" +
 	"\blicenses\x18\a \x03(\v2$.licensed.v1.LicenseSnapshot.LicenseR\blicenses\x12,\n" +
-	"\x12deactivated_ago_ms\x18\b \x03(\x03R\x10deactivatedAgoMs\x1a\xc4\x01\n" +
+	"\x12deactivated_ago_ms\x18\b \x03(\x03R\x10deactivatedAgoMs\x122\n" +
+	"\x13plan_changed_ago_ms\x18\t \x01(\x03H\x00R\x10planChangedAgoMs\x88\x01\x01\x124\n" +
+	"\x14plan_issued_after_ms\x18\n" +
+	" \x01(\x12H\x01R\x11planIssuedAfterMs\x88\x01\x01\x1a\xe1\x02\n" +
 	"\x06Device\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12\x14\n" +
 	"\x05order\x18\x02 \x01(\x04R\x05order\x12 \n" +
 	"\vdeactivated\x18\x03 \x01(\bR\vdeactivated\x12\x1e\n" +
 	"\vseen_ago_ms\x18\x04 \x01(\x03R\tseenAgoMs\x12/\n" +
-	"\x11downloaded_ago_ms\x18\x05 \x01(\x03H\x00R\x0fdownloadedAgoMs\x88\x01\x01B\x14\n" +
-	"\x12_downloaded_ago_ms\x1a\x83\x03\n" +
+	"\x11downloaded_ago_ms\x18\x05 \x01(\x03H\x00R\x0fdownloadedAgoMs\x88\x01\x01\x12-\n" +
+	"\x10activated_ago_ms\x18\x06 \x01(\x03H\x01R\x0eactivatedAgoMs\x88\x01\x01\x12+\n" +
+	"\x0fissued_after_ms\x18\a \x01(\x12H\x02R\rissuedAfterMs\x88\x01\x01\x12\x16\n" +
+	"\x06synced\x18\b \x01(\x04R\x06syncedB\x14\n" +
+	"\x12_downloaded_ago_msB\x13\n" +
+	"\x11_activated_ago_msB\x12\n" +
+	"\x10_issued_after_ms\x1a\x85\x04\n" +
 	"\aLicense\x12\x16\n" +
 	"\x06device\x18\x01 \x01(\rR\x06device\x12\x14\n" +
 	"\x05title\x18\x02 \x01(\rR\x05title\x12\x16\n" +
@@ -379,8 +463,14 @@ const file_licensed_v1_snapshot_proto_rawDesc = "" +
 	"\brenewals\x18\t \x01(\rR\brenewals\x12\x12\n" +
 	"\x04uses\x18\n" +
 	" \x03(\x12R\x04uses\x12%\n" +
-	"\x0enever_acquired\x18\v \x01(\bR\rneverAcquiredB\x14\n" +
-	"\x12_released_after_msB\x1eZ\x1clicensed/messages/licensedv1b\x06proto3"
+	"\x0enever_acquired\x18\v \x01(\bR\rneverAcquired\x12+\n" +
+	"\x0fissued_after_ms\x18\f \x01(\x12H\x01R\rissuedAfterMs\x88\x01\x01\x12$\n" +
+	"\x0esince_after_ms\x18\r \x01(\x03R\fsinceAfterMs\x12\x19\n" +
+	"\bspans_ms\x18\x0e \x03(\x03R\aspansMsB\x14\n" +
+	"\x12_released_after_msB\x12\n" +
+	"\x10_issued_after_msB\x16\n" +
+	"\x14_plan_changed_ago_msB\x17\n" +
+	"\x15_plan_issued_after_msB\x1eZ\x1clicensed/messages/licensedv1b\x06proto3"
 
 var (
 	file_licensed_v1_snapshot_proto_rawDescOnce sync.Once
@@ -415,6 +505,7 @@ func file_licensed_v1_snapshot_proto_init() {
 	if File_licensed_v1_snapshot_proto != nil {
 		return
 	}
+	file_licensed_v1_snapshot_proto_msgTypes[0].OneofWrappers = []any{}
 	file_licensed_v1_snapshot_proto_msgTypes[1].OneofWrappers = []any{}
 	file_licensed_v1_snapshot_proto_msgTypes[2].OneofWrappers = []any{}
 	type x struct{}

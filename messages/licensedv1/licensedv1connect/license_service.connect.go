@@ -53,6 +53,9 @@ const (
 	// LicenseServiceChangePlanProcedure is the fully-qualified name of the LicenseService's ChangePlan
 	// RPC.
 	LicenseServiceChangePlanProcedure = "/licensed.v1.LicenseService/ChangePlan"
+	// LicenseServiceSyncDeviceProcedure is the fully-qualified name of the LicenseService's SyncDevice
+	// RPC.
+	LicenseServiceSyncDeviceProcedure = "/licensed.v1.LicenseService/SyncDevice"
 	// LicenseServiceListLicensesProcedure is the fully-qualified name of the LicenseService's
 	// ListLicenses RPC.
 	LicenseServiceListLicensesProcedure = "/licensed.v1.LicenseService/ListLicenses"
@@ -81,6 +84,9 @@ type LicenseServiceClient interface {
 	DeactivateDevice(context.Context, *connect.Request[licensedv1.DeactivateDeviceRequest]) (*connect.Response[licensedv1.DeactivateDeviceResponse], error)
 	// ChangePlan moves the customer to another plan. A smaller plan ends no licence.
 	ChangePlan(context.Context, *connect.Request[licensedv1.ChangePlanRequest]) (*connect.Response[licensedv1.ChangePlanResponse], error)
+	// SyncDevice records what happened on a device while it was offline. Facts are never refused for what they say, and
+	// a fact that was recorded before changes nothing.
+	SyncDevice(context.Context, *connect.Request[licensedv1.SyncDeviceRequest]) (*connect.Response[licensedv1.SyncDeviceResponse], error)
 	// ListLicenses lists the customer's licences, the active ones unless include_inactive is set.
 	ListLicenses(context.Context, *connect.Request[licensedv1.ListLicensesRequest]) (*connect.Response[licensedv1.ListLicensesResponse], error)
 	// ListDownloads lists when a title was downloaded and tells whether another download is allowed now.
@@ -144,6 +150,12 @@ func NewLicenseServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithSchema(licenseServiceMethods.ByName("ChangePlan")),
 			connect.WithClientOptions(opts...),
 		),
+		syncDevice: connect.NewClient[licensedv1.SyncDeviceRequest, licensedv1.SyncDeviceResponse](
+			httpClient,
+			baseURL+LicenseServiceSyncDeviceProcedure,
+			connect.WithSchema(licenseServiceMethods.ByName("SyncDevice")),
+			connect.WithClientOptions(opts...),
+		),
 		listLicenses: connect.NewClient[licensedv1.ListLicensesRequest, licensedv1.ListLicensesResponse](
 			httpClient,
 			baseURL+LicenseServiceListLicensesProcedure,
@@ -182,6 +194,7 @@ type licenseServiceClient struct {
 	recordPlayback   *connect.Client[licensedv1.RecordPlaybackRequest, licensedv1.RecordPlaybackResponse]
 	deactivateDevice *connect.Client[licensedv1.DeactivateDeviceRequest, licensedv1.DeactivateDeviceResponse]
 	changePlan       *connect.Client[licensedv1.ChangePlanRequest, licensedv1.ChangePlanResponse]
+	syncDevice       *connect.Client[licensedv1.SyncDeviceRequest, licensedv1.SyncDeviceResponse]
 	listLicenses     *connect.Client[licensedv1.ListLicensesRequest, licensedv1.ListLicensesResponse]
 	listDownloads    *connect.Client[licensedv1.ListDownloadsRequest, licensedv1.ListDownloadsResponse]
 	listDevices      *connect.Client[licensedv1.ListDevicesRequest, licensedv1.ListDevicesResponse]
@@ -216,6 +229,11 @@ func (c *licenseServiceClient) DeactivateDevice(ctx context.Context, req *connec
 // ChangePlan calls licensed.v1.LicenseService.ChangePlan.
 func (c *licenseServiceClient) ChangePlan(ctx context.Context, req *connect.Request[licensedv1.ChangePlanRequest]) (*connect.Response[licensedv1.ChangePlanResponse], error) {
 	return c.changePlan.CallUnary(ctx, req)
+}
+
+// SyncDevice calls licensed.v1.LicenseService.SyncDevice.
+func (c *licenseServiceClient) SyncDevice(ctx context.Context, req *connect.Request[licensedv1.SyncDeviceRequest]) (*connect.Response[licensedv1.SyncDeviceResponse], error) {
+	return c.syncDevice.CallUnary(ctx, req)
 }
 
 // ListLicenses calls licensed.v1.LicenseService.ListLicenses.
@@ -253,6 +271,9 @@ type LicenseServiceHandler interface {
 	DeactivateDevice(context.Context, *connect.Request[licensedv1.DeactivateDeviceRequest]) (*connect.Response[licensedv1.DeactivateDeviceResponse], error)
 	// ChangePlan moves the customer to another plan. A smaller plan ends no licence.
 	ChangePlan(context.Context, *connect.Request[licensedv1.ChangePlanRequest]) (*connect.Response[licensedv1.ChangePlanResponse], error)
+	// SyncDevice records what happened on a device while it was offline. Facts are never refused for what they say, and
+	// a fact that was recorded before changes nothing.
+	SyncDevice(context.Context, *connect.Request[licensedv1.SyncDeviceRequest]) (*connect.Response[licensedv1.SyncDeviceResponse], error)
 	// ListLicenses lists the customer's licences, the active ones unless include_inactive is set.
 	ListLicenses(context.Context, *connect.Request[licensedv1.ListLicensesRequest]) (*connect.Response[licensedv1.ListLicensesResponse], error)
 	// ListDownloads lists when a title was downloaded and tells whether another download is allowed now.
@@ -312,6 +333,12 @@ func NewLicenseServiceHandler(svc LicenseServiceHandler, opts ...connect.Handler
 		connect.WithSchema(licenseServiceMethods.ByName("ChangePlan")),
 		connect.WithHandlerOptions(opts...),
 	)
+	licenseServiceSyncDeviceHandler := connect.NewUnaryHandler(
+		LicenseServiceSyncDeviceProcedure,
+		svc.SyncDevice,
+		connect.WithSchema(licenseServiceMethods.ByName("SyncDevice")),
+		connect.WithHandlerOptions(opts...),
+	)
 	licenseServiceListLicensesHandler := connect.NewUnaryHandler(
 		LicenseServiceListLicensesProcedure,
 		svc.ListLicenses,
@@ -353,6 +380,8 @@ func NewLicenseServiceHandler(svc LicenseServiceHandler, opts ...connect.Handler
 			licenseServiceDeactivateDeviceHandler.ServeHTTP(w, r)
 		case LicenseServiceChangePlanProcedure:
 			licenseServiceChangePlanHandler.ServeHTTP(w, r)
+		case LicenseServiceSyncDeviceProcedure:
+			licenseServiceSyncDeviceHandler.ServeHTTP(w, r)
 		case LicenseServiceListLicensesProcedure:
 			licenseServiceListLicensesHandler.ServeHTTP(w, r)
 		case LicenseServiceListDownloadsProcedure:
@@ -392,6 +421,10 @@ func (UnimplementedLicenseServiceHandler) DeactivateDevice(context.Context, *con
 
 func (UnimplementedLicenseServiceHandler) ChangePlan(context.Context, *connect.Request[licensedv1.ChangePlanRequest]) (*connect.Response[licensedv1.ChangePlanResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("licensed.v1.LicenseService.ChangePlan is not implemented"))
+}
+
+func (UnimplementedLicenseServiceHandler) SyncDevice(context.Context, *connect.Request[licensedv1.SyncDeviceRequest]) (*connect.Response[licensedv1.SyncDeviceResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("licensed.v1.LicenseService.SyncDevice is not implemented"))
 }
 
 func (UnimplementedLicenseServiceHandler) ListLicenses(context.Context, *connect.Request[licensedv1.ListLicensesRequest]) (*connect.Response[licensedv1.ListLicensesResponse], error) {
