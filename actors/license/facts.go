@@ -312,7 +312,7 @@ func (d *decider) judge(l *license, at int64) licensedv1.FactVerdict {
 	}
 }
 
-// room returns how many more downloads and counted playbacks are remembered; the result is at most atMost.
+// room returns the number of further downloads and counted playbacks that are remembered; the result is at most atMost.
 func (d *decider) room(atMost int) int {
 	limit := int(d.policy.Remembered()) * policy.RememberedUses
 	if d.state.uses()+atMost <= limit {
@@ -430,7 +430,7 @@ func (r *reporter) count(o *licensedv1.Occurrence) bool {
 	return true
 }
 
-// end releases the licence under which a deleted title was there, unless it was acquired later.
+// end releases the licence of a deleted title, unless it was acquired later.
 func (r *reporter) end(id string, l *license, deleted int64) {
 	if l == nil || l.released != 0 || deleted < l.meant || r.released[id] {
 		return
