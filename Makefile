@@ -33,8 +33,8 @@ MOVERS    ?= 20
 SATURATE  ?= 30m
 CASSANDRA ?= 1
 LOGS      ?=
-# make bench-path: the store (cassandra or pebble), a commit or source directory to compare with, for how long to measure
-# without any request instead, and further flags of bin/licensed-bench.
+# make bench-path: the store (cassandra or pebble); commits or source directories to compare with, with parameters of the
+# store's URL behind a question mark; for how long to measure without any request instead; and further flags.
 STORE     ?= cassandra
 BASE      ?=
 IDLE      ?=
@@ -132,7 +132,7 @@ bench-confirm: ## What it costs to confirm replies by a read of the lease, on Ca
 .PHONY: bench-path
 bench-path: ## The request path from outside: CPU, allocations and calls of each process; about 6 minutes. BASE=commit, STORE=pebble, IDLE=1m
 	$(GO) build -o bin/ ./test/cmd/licensed-bench
-	bin/licensed-bench $(if $(IDLE),idle --for $(IDLE),path) --store $(STORE) $(if $(BASE),--base $(BASE)) $(BENCHPATH)
+	bin/licensed-bench $(if $(IDLE),idle --for $(IDLE),path) --store $(STORE) $(foreach base,$(BASE),--base '$(base)') $(BENCHPATH)
 
 .PHONY: bench-failover
 bench-failover: ## What customers notice of crashes, pauses, restarts, moves and saturation; about 75 minutes. WHICH='Kill|Pause', CASSANDRA=3, KILLS=n, LOGS=dir

@@ -56,7 +56,9 @@ type member struct {
 }
 
 // launch starts a cluster of a variant, and waits until each shard is where it belongs.
-func launch(ctx context.Context, c *Config, v Variant, store *store, fail func(error)) (*fleet, error) {
+func launch(
+	ctx context.Context, c *Config, v Variant, key string, store *store, fail func(error),
+) (*fleet, error) {
 	f := &fleet{Variant: v, customers: c.Customers}
 	network, err := freeNetwork()
 	if err != nil {
@@ -66,7 +68,7 @@ func launch(ctx context.Context, c *Config, v Variant, store *store, fail func(e
 	start := func(name, host string, args ...string) (*member, error) {
 		m := &member{admin: "http://" + host + ":8081"}
 		m.Process = process.New(process.Spec{
-			Name: v.Name + "-" + name, Path: v.Program, Log: filepath.Join(c.Dir, v.Name+"-"+name+".log"),
+			Name: v.Name + " " + name, Path: v.Program, Log: filepath.Join(c.Dir, key+"-"+name+".log"),
 			Args:  append(args, "--log-format", "json"),
 			Ready: func(ctx context.Context) error { return ready(ctx, m.admin) },
 		}, fail)
@@ -79,7 +81,7 @@ func launch(ctx context.Context, c *Config, v Variant, store *store, fail func(e
 		return m, nil
 	}
 	if store == nil {
-		m, err := start("process", network+".1", "dev", "--data", filepath.Join(c.Dir, v.Name+"-data"),
+		m, err := start("process", network+".1", "dev", "--data", filepath.Join(c.Dir, key+"-data"),
 			"--listen", f.gateway, "--admin", network+".1:8081", "--passivate-after", "24h")
 		if err != nil {
 			return f, err
@@ -87,7 +89,7 @@ func launch(ctx context.Context, c *Config, v Variant, store *store, fail func(e
 		f.roles = []*role{{"process", []*member{m}}}
 		return f, f.dial(ctx)
 	}
-	url, join := store.url(v.Name, v.Parameters), network+".2"
+	url, join := store.url(key, v.Parameters), network+".2"
 	nodes, gateway := &role{name: "nodes"}, &role{name: "gateway"}
 	for i := range c.Nodes {
 		host := fmt.Sprintf("%s.%d", network, i+2)

@@ -15,7 +15,7 @@ import (
 
 // Variant is a build of licensed with parameters of its store.
 type Variant struct {
-	// Name is of lower-case letters and digits; it names the keyspace too.
+	// Name is what tables call it.
 	Name string
 	// Tree is what to build: a directory with sources, or a commit of the repository of Config.Tree. Empty: Program is
 	// built already.
@@ -71,16 +71,21 @@ type rig struct {
 func (c *Config) start(ctx context.Context) (*rig, error) {
 	r := &rig{Config: c}
 	c.Variants = slices.Clone(c.Variants)
+	built := map[string]string{}
 	for i := range c.Variants {
 		v := &c.Variants[i]
 		if v.Tree == "" {
 			continue
 		}
+		if v.Program = built[v.Tree]; v.Program != "" {
+			continue
+		}
 		c.say("building %s of %s", v.Name, v.Tree)
 		var err error
-		if v.Program, err = build(ctx, c, v.Tree, v.Name); err != nil {
+		if v.Program, err = build(ctx, c, v.Tree, key(i)); err != nil {
 			return r, err
 		}
+		built[v.Tree] = v.Program
 	}
 	if c.Cassandra == 0 {
 		return r, nil
@@ -109,15 +114,19 @@ func (r *rig) stop() error {
 	return errors.Join(errs...)
 }
 
-// launch starts the cluster of a variant.
-func (r *rig) launch(ctx context.Context, v Variant, fail func(error)) (*fleet, error) {
+// key is the name of the files and the keyspace of a variant.
+func key(i int) string { return fmt.Sprint("variant", i+1) }
+
+// launch starts the cluster of the i-th variant.
+func (r *rig) launch(ctx context.Context, i int, fail func(error)) (*fleet, error) {
+	v := r.Variants[i]
 	r.say("starting %s", v.Name)
 	if r.store != nil {
-		if err := r.store.createKeyspace(ctx, v.Program, v.Name); err != nil {
+		if err := r.store.createKeyspace(ctx, v.Program, key(i)); err != nil {
 			return nil, err
 		}
 	}
-	f, err := launch(ctx, r.Config, v, r.store, fail)
+	f, err := launch(ctx, r.Config, v, key(i), r.store, fail)
 	if f != nil {
 		r.fleets = append(r.fleets, f)
 	}
@@ -165,8 +174,8 @@ func Run(ctx context.Context, c Config, w io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	for _, v := range c.Variants {
-		if _, err := r.launch(ctx, v, cancel); err != nil {
+	for i := range c.Variants {
+		if _, err := r.launch(ctx, i, cancel); err != nil {
 			return because(ctx, err)
 		}
 	}
@@ -278,8 +287,8 @@ func Idle(ctx context.Context, c Config, w io.Writer) (err error) {
 			return because(ctx, err)
 		}
 	}
-	for _, v := range c.Variants {
-		f, err := r.launch(ctx, v, cancel)
+	for i, v := range c.Variants {
+		f, err := r.launch(ctx, i, cancel)
 		if err == nil {
 			err = r.idle(ctx, t, v.Name, eachProcess(f, r.pids))
 		}

@@ -94,7 +94,7 @@ func TestErrors(t *testing.T) {
 	}{
 		{Variant{Name: "base", Tree: "0000000"}, `"0000000", which is neither a directory nor a commit`},
 		{Variant{Name: "base", Tree: t.TempDir()}, "build licensed of"},
-		{Variant{Name: "base", Program: "/bin/false"}, "start base-process: ended before it was ready"},
+		{Variant{Name: "base", Program: "/bin/false"}, "start base process: ended before it was ready"},
 	} {
 		config := config(t)
 		config.Variants = append(config.Variants[:1], c.v)

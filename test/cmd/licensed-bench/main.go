@@ -15,7 +15,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -76,8 +75,7 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 type options struct {
 	path.Config
 	store   string
-	base    string
-	compare []string
+	base    []string
 	binary  string
 	timeout time.Duration
 }
@@ -89,9 +87,9 @@ func pathCommand() *cobra.Command {
 		Short: "Measure commands/s, latency, CPU, allocations and calls of read and write",
 		Long: `path starts Cassandra, three nodes and a gateway, and renews licences of customers in memory with
 package client in this process: by unary requests and over a session, with several numbers of
-requests in flight, in turns. With --base and --compare, further clusters take turns in the same run.`,
+requests in flight, in turns. With --base, further clusters take turns in the same run.`,
 		Example: "  licensed-bench path --base 98a20e2\n" +
-			"  licensed-bench path --compare batches_in_flight=2 --in-flight 64,256\n" +
+			"  licensed-bench path --base '?batches_in_flight=2' --in-flight 64,256\n" +
 			"  licensed-bench path --store pebble --warm-up 5s --turn 2s",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return o.run(c, path.Run) },
@@ -135,9 +133,8 @@ func (o *options) common(c *cobra.Command) {
 	f.IntVar(&o.Nodes, "nodes", 3, "`number` of nodes of a cluster")
 	f.StringVar(&o.Tree, "tree", ".", "source `directory` that licensed is built from")
 	f.StringVar(&o.binary, "binary", "", "licensed `program` to measure instead of building one")
-	f.StringVar(&o.base, "base", "", "`commit` or source directory to compare with")
-	f.StringArrayVar(&o.compare, "compare", nil,
-		"`parameters` of the store's URL of a further cluster of the same build; may be repeated")
+	f.StringArrayVar(&o.base, "base", nil, "`COMMIT[?PARAMETERS]` to compare with: a commit or a source directory, "+
+		"empty for the same sources, and parameters of the store's URL; may be repeated")
 	f.IntVar(&o.Customers, "customers", 10_000, "`number` of customers of a cluster")
 	f.StringVar(&o.Dir, "dir", "", "`directory` that keeps logs and programs (default: a temporary one, removed)")
 	f.DurationVar(&o.timeout, "timeout", 30*time.Minute, "time after which the run is ended")
@@ -155,7 +152,8 @@ func (o *options) run(c *cobra.Command, do func(context.Context, path.Config, io
 			"--cassandra, --nodes, --customers and --rounds must be at least 1"},
 		{o.WarmUp < 0 || o.Turn <= 0 || o.timeout <= 0, "durations must be positive"},
 		{len(o.InFlight) == 0, "--in-flight: at least one number is required"},
-		{o.store == "pebble" && len(o.compare) > 0, "--compare is for --store cassandra"},
+		{o.store == "pebble" && strings.Contains(strings.Join(o.base, ""), "?"),
+			"--base: parameters of the store's URL are for --store cassandra"},
 	} {
 		if bad.wrong {
 			return usageError{errors.New(bad.says)}
@@ -196,22 +194,19 @@ func (o *options) run(c *cobra.Command, do func(context.Context, path.Config, io
 	return nil
 }
 
-var notInName = regexp.MustCompile(`[^a-z0-9]+`)
-
-// variants returns what takes turns. A name is a keyspace as well.
+// variants returns what takes turns.
 func (o *options) variants() []path.Variant {
 	head := path.Variant{Name: "today", Tree: o.Tree}
 	if o.binary != "" {
 		head.Tree, head.Program = "", o.binary
 	}
 	all := []path.Variant{head}
-	if o.base != "" {
-		all = append(all, path.Variant{Name: "base", Tree: o.base})
-	}
-	for _, parameters := range o.compare {
-		v := head
-		v.Name = notInName.ReplaceAllString(strings.ToLower(parameters), "")
-		v.Parameters = parameters
+	for _, base := range o.base {
+		tree, parameters, _ := strings.Cut(base, "?")
+		v := path.Variant{Name: base, Tree: tree, Parameters: parameters}
+		if tree == "" {
+			v.Tree, v.Program = head.Tree, head.Program
+		}
 		all = append(all, v)
 	}
 	return all

@@ -3,20 +3,23 @@ package main
 import (
 	"bytes"
 	"context"
+	"slices"
 	"strings"
 	"testing"
+
+	"licensed/test/bench/path"
 )
 
 func TestCalledWrongly(t *testing.T) {
 	for args, says := range map[string]string{
-		"path --nonsense":                       "--nonsense",
-		"path --store tape":                     `"tape" is neither`,
-		"path --nodes 0":                        "--nodes",
-		"path --turn 0s":                        "durations",
-		"path --in-flight 0":                    "--in-flight: 0",
-		"path --in-flight 9 --customers 8":      "--in-flight: 9",
-		"path --store pebble --compare group=1": "--compare",
-		"idle --for 0s":                         "durations",
+		"path --nonsense":                     "--nonsense",
+		"path --store tape":                   `"tape" is neither`,
+		"path --nodes 0":                      "--nodes",
+		"path --turn 0s":                      "durations",
+		"path --in-flight 0":                  "--in-flight: 0",
+		"path --in-flight 9 --customers 8":    "--in-flight: 9",
+		"path --store pebble --base ?group=1": "--base",
+		"idle --for 0s":                       "durations",
 	} {
 		var out, problems bytes.Buffer
 		code := execute(context.Background(), strings.Fields(args), &out, &problems)
@@ -37,14 +40,16 @@ func TestTimeout(t *testing.T) {
 	}
 }
 
-// TestVariants: names are those of keyspaces.
+// TestVariants: a commit, parameters, or both.
 func TestVariants(t *testing.T) {
-	o := options{base: "98a20e2", compare: []string{"batches_in_flight=2"}}
-	var names []string
-	for _, v := range o.variants() {
-		names = append(names, v.Name)
+	o := options{Config: path.Config{Tree: "/head"}, base: []string{"98a20e2", "?group_bytes=1", "98a20e2?a=1&b=2"}}
+	want := []path.Variant{
+		{Name: "today", Tree: "/head"},
+		{Name: "98a20e2", Tree: "98a20e2"},
+		{Name: "?group_bytes=1", Tree: "/head", Parameters: "group_bytes=1"},
+		{Name: "98a20e2?a=1&b=2", Tree: "98a20e2", Parameters: "a=1&b=2"},
 	}
-	if got := strings.Join(names, " "); got != "today base batchesinflight2" {
-		t.Error(got)
+	if got := o.variants(); !slices.Equal(got, want) {
+		t.Errorf("%+v", got)
 	}
 }
