@@ -30,9 +30,13 @@
 //
 // # Group commit
 //
-// Writes of customers that share a set of replicas travel together while Cassandra is busy: up to
-// Options.BatchesInFlight requests per set of replicas are in progress, and what arrives meanwhile goes
-// in the next as one unlogged batch. Such a batch shares transport, not fate: it is no transaction, and
+// Writes of customers that share a set of replicas travel together while Cassandra is busy, as one unlogged batch. A
+// write is sent at once while nothing is in progress; beyond that, what arrives waits until it is as large as what is
+// in progress, or fills a batch (pace.go). Up to Options.BatchesInFlight requests per set of replicas are in progress.
+// The load decides when a write is sent, and with which others, and nothing else: for its caller a write that waits is
+// one in progress, and a partition has one at a time ([R7]).
+//
+// Such a batch shares transport, not fate: it is no transaction, and
 // each write is told its own outcome and is repeated by its own caller, alone or in other company. A
 // batch that Cassandra refuses (rather than fails) was not applied, and its writes are sent one by one,
 // so that one customer's bad write is not another's.
@@ -41,7 +45,7 @@
 //
 //   - store.go opens the store and names its parts; keyspace.go is what it shares with the archive.
 //   - journal.go has the reads and writes of roots and records, rows.go how they become rows.
-//   - group.go and lanes.go bound and group what is in progress; policy.go chooses the node that is asked.
+//   - group.go, pace.go and lanes.go bound and group what is in progress; policy.go chooses the node that is asked.
 //   - ownership.go and swaps.go have leases and shards.
 //   - schema.go applies schema/*.cql; check.go finds the risks.
 //   - archive.go is the archive tier, a second keyspace or the same one.

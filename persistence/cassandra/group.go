@@ -18,8 +18,9 @@ type write struct {
 	what      persistence.RootKey // for errors
 	statement string
 	rows      [][]any
-	key       []byte // of the partition, as the driver hashes it
-	bytes     int    // estimated as Cassandra counts a batch
+	key       []byte    // of the partition, as the driver hashes it
+	bytes     int       // estimated as Cassandra counts a batch
+	since     time.Time // when it was submitted
 	deadline  time.Time
 	done      func(error)
 	ended     func() // after done
@@ -69,7 +70,7 @@ func newGroups(s *Store, found *findings) *groups {
 		maxPartitions: s.opts.GroupPartitions, maxBytes: s.opts.GroupBytes, maxSending: s.opts.BatchesInFlight,
 		timeout: s.opts.Timeout,
 	}
-	g.lanes = newLanes(func() *lane { return &lane{groups: g} })
+	g.lanes = newLanes(g.newLane)
 	if g.maxPartitions == 0 {
 		g.maxPartitions = found.batchPartitions
 	}
@@ -82,88 +83,112 @@ func newGroups(s *Store, found *findings) *groups {
 // submit sends a write, or queues it. It does not block: the outcome goes to the write's
 // done, from another goroutine.
 func (g *groups) submit(w *write) {
-	w.deadline = time.Now().Add(g.timeout)
-	g.lanes.of(g.replicaSet(w.key)).submit(w)
+	w.since = time.Now()
+	w.deadline = w.since.Add(g.timeout)
+	l := g.lanes.of(g.replicaSet(w.key))
+	l.mu.Lock()
+	l.queue = append(l.queue, w)
+	l.launch(w.since)
+	l.mu.Unlock()
 }
 
-// lane is the writes of one set of replicas. At most groups.maxSending goroutines send,
-// each in [lane.send]; a further write waits in the queue until one of them returns from
-// Cassandra and takes it along.
+// lane is the writes of one set of replicas. Each request in progress has a goroutine, in [lane.send]; further writes
+// wait in the queue until pace sends them.
 type lane struct {
 	groups *groups
 
-	mu      sync.Mutex
-	sending int      // requests in progress
-	queue   []*write // waiting, first in first out, while sending is at its limit
+	mu    sync.Mutex
+	pace  pace
+	queue []*write // waiting, first in first out
+	// wake looks at the queue again, at a time that is zero if it will not.
+	wake  *time.Timer
+	wakes time.Time
 }
 
-// submit starts a goroutine for the write, or queues it if enough are sending.
-func (l *lane) submit(w *write) {
-	l.mu.Lock()
-	if l.sending == l.groups.maxSending {
-		l.queue = append(l.queue, w)
-		l.mu.Unlock()
-		return
+func (g *groups) newLane() *lane {
+	return &lane{groups: g, pace: pace{most: g.maxSending}}
+}
+
+// launch starts a goroutine for each request that may be sent. The caller holds mu: the next caller must see what is in
+// progress.
+func (l *lane) launch(now time.Time) {
+	for group := l.next(now); group != nil; group = l.next(now) {
+		go l.send(group)
 	}
-	// Counted under the lock, before the goroutine exists: the next caller must see it.
-	l.sending++
-	l.mu.Unlock()
-	go l.send([]*write{w})
 }
 
-// send sends a group, then what waits, until nothing does.
+// send sends a group, then what waits, until nothing may be sent.
 func (l *lane) send(group []*write) {
 	for group != nil {
+		began := time.Now()
 		l.groups.send(group)
-		group = l.next()
+		now := time.Now()
+		l.mu.Lock()
+		l.pace.ended(len(group), now.Sub(began))
+		group = l.next(now)
+		l.launch(now)
+		l.mu.Unlock()
 	}
 }
 
-// next takes the next group off the queue, or nil. Writes that waited too long are not sent: while
-// nothing is answered their callers should hear so.
-func (l *lane) next() []*write {
-	l.mu.Lock()
-	now := time.Now()
+// next takes the next group off the queue and counts it as in progress, or returns nil if none may be sent now. The
+// caller holds mu. Writes that waited too long are not sent: while nothing is answered their callers should hear so.
+func (l *lane) next(now time.Time) []*write {
 	// The queue is in the order of arrival, and every write has the same patience, so
 	// that the late ones are at its front.
 	late := slices.IndexFunc(l.queue, func(w *write) bool { return now.Before(w.deadline) })
 	if late < 0 {
 		late = len(l.queue)
 	}
-	expired := l.take(late)
-	var group []*write
-	if len(l.queue) > 0 {
-		group = l.take(l.groups.fill(l.queue))
-	} else {
-		// Under the same lock as the look at the queue: a write that arrives now sees the
-		// smaller number and starts a goroutine of its own, so none is left behind.
-		l.sending--
-	}
-	l.mu.Unlock()
-
-	if len(expired) > 0 {
+	if late > 0 {
 		// There may be many, and the next group must not wait for them.
-		go l.groups.expire(expired)
+		go l.groups.expire(l.take(late))
 	}
-	return group
+	if len(l.queue) == 0 {
+		return nil
+	}
+	n := l.groups.fill(l.queue)
+	full := n < len(l.queue) || n == l.groups.maxPartitions
+	ok, again := l.pace.may(now, len(l.queue), full, l.queue[0].since)
+	if !ok {
+		l.lookAgain(now, again)
+		return nil
+	}
+	l.pace.sent(n)
+	return l.take(n)
+}
+
+// lookAgain has the queue looked at again at a time or earlier; zero if that is not needed. The caller holds mu.
+func (l *lane) lookAgain(now, at time.Time) {
+	if at.IsZero() || !l.wakes.IsZero() && !at.Before(l.wakes) {
+		return
+	}
+	l.wakes = at
+	if l.wake != nil {
+		l.wake.Reset(at.Sub(now))
+		return
+	}
+	l.wake = time.AfterFunc(at.Sub(now), func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.wakes = time.Time{}
+		l.launch(time.Now())
+	})
 }
 
 // expire tells writes that they were not sent in time. The outcome is "unknown", although
 // these certainly did not happen: a repetition of an earlier attempt may be among them,
 // and the earlier one may yet be applied.
 func (g *groups) expire(late []*write) {
-	err := fmt.Errorf("%w: not sent in %v", persistence.ErrUnknownOutcome, g.timeout)
 	for _, w := range late {
-		g.finish(w, err)
+		g.finish(w, fmt.Errorf("%w: not sent in %v", persistence.ErrUnknownOutcome, w.deadline.Sub(w.since)))
 	}
 }
 
-// take removes the first n writes from the queue. The caller holds mu. The queue's array
-// would keep the sent writes alive, so they are cleared in it.
+// take removes the first n writes from the queue. The caller holds mu.
 func (l *lane) take(n int) []*write {
 	taken := slices.Clone(l.queue[:n])
-	clear(l.queue[:n])
-	l.queue = l.queue[n:]
+	l.queue = slices.Delete(l.queue, 0, n)
 	return taken
 }
 

@@ -45,7 +45,7 @@ func newFakeCassandra(maxSending, maxPartitions, maxBytes int) *fakeCassandra {
 			f.wg.Done()
 		},
 	}
-	f.lanes = newLanes(func() *lane { return &lane{groups: f.groups} })
+	f.lanes = newLanes(f.newLane)
 	return f
 }
 
@@ -103,6 +103,43 @@ func TestGrouping(t *testing.T) {
 	f.put("later", 0, 10)
 	f.expectSent(t, "later")
 	f.answer <- nil
+	f.wg.Wait()
+}
+
+// TestGroupsFollowWhatIsInProgress: a write waits until it has as much company as is in progress, or a full group, or
+// until it has waited for two round trips.
+func TestGroupsFollowWhatIsInProgress(t *testing.T) {
+	f := newFakeCassandra(5, 3, 100)
+	f.put("a", 0, 10)
+	f.expectSent(t, "a")
+	f.put("b", 0, 10)
+	f.expectSent(t, "b") // as much as a
+	f.lanes.of(0).mu.Lock()
+	f.lanes.of(0).pace.roundTrip = time.Hour
+	f.lanes.of(0).mu.Unlock()
+	f.put("c", 0, 10)
+	f.put("d", 0, 10)
+	f.expectSent(t, "c", "d") // as much as a and b
+	f.put("e", 0, 10)
+	f.put("f", 0, 10)
+	f.put("g", 0, 10)
+	f.expectSent(t, "e", "f", "g") // all that a group may have
+	f.put("h", 0, 10)
+	for range 4 {
+		f.answer <- nil
+	}
+	f.expectSent(t, "h")
+
+	f.lanes.of(0).mu.Lock()
+	f.lanes.of(0).pace.roundTrip = time.Millisecond
+	f.lanes.of(0).mu.Unlock()
+	f.put("i", 0, 10)
+	f.expectSent(t, "i")
+	f.put("j", 0, 10)
+	f.expectSent(t, "j") // though neither h nor i was answered
+	for range 3 {
+		f.answer <- nil
+	}
 	f.wg.Wait()
 }
 
@@ -232,7 +269,7 @@ func TestEveryWriteHasOneOutcome(t *testing.T) {
 	for _, l := range f.lanes.bySet {
 		for busy := true; busy; { // until the last sender has seen that nothing waits
 			l.mu.Lock()
-			busy = l.sending != 0 || len(l.queue) != 0
+			busy = l.pace.requests != 0 || len(l.queue) != 0
 			l.mu.Unlock()
 			runtime.Gosched()
 		}
