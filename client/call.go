@@ -227,10 +227,8 @@ func (k *call) send(ctx context.Context, reply proto.Message) error {
 			}
 		}
 	}
-	if k.Client.options.OnAttempt != nil {
-		k.Client.options.OnAttempt(
-			Attempt{Method: k.method, CommandID: k.id, Number: k.attempts, Took: time.Since(began), Err: err},
-		)
-	}
+	k.Client.options.Listener.Attempted(
+		Attempt{Method: k.method, CommandID: k.id, Number: k.attempts, Took: time.Since(began), Err: err},
+	)
 	return err
 }

@@ -46,11 +46,25 @@ type Options struct {
 	// ServerTime unless a wrong clock may be the cause. Calls with options of gRPC are sent as requests.
 	Session bool
 
-	// OnAttempt, if set, is called after each attempt, and when a stream of Follow broke, also concurrently. It must
-	// return soon.
-	OnAttempt func(Attempt)
+	// Listener hears what happens.
+	Listener Listener
 	// DialOptions are further options of gRPC, such as a stats handler for traces.
 	DialOptions []grpc.DialOption
+}
+
+// Listener hears what happens. The functions must return soon, and are called concurrently. Those that are nil are not
+// called.
+type Listener struct {
+	// Attempted is called after each attempt, and when a stream of Follow broke.
+	Attempted func(Attempt)
+}
+
+// withDefaults fills in functions that are nil.
+func (l Listener) withDefaults() Listener {
+	if l.Attempted == nil {
+		l.Attempted = func(Attempt) {}
+	}
+	return l
 }
 
 // Attempt is one attempt of a call that ended.
@@ -115,6 +129,7 @@ func Dial(addresses []string, o Options) (*Client, error) {
 	if o.RetryRatio == 0 {
 		o.RetryRatio = defaultRetryRatio
 	}
+	o.Listener = o.Listener.withDefaults()
 	target, options, err := o.dialing(addresses)
 	if err != nil {
 		return nil, fmt.Errorf("dial the licence service: %w", err)

@@ -184,7 +184,8 @@ func TestRetriesCarryTheSameID(t *testing.T) {
 		failure(codes.DeadlineExceeded, licensedv1.ReasonOutcomeUnknown,
 			"deadline exceeded, outcome unknown")))}).start(t)
 	var attempts []client.Attempt
-	c := dial(t, client.Options{OnAttempt: func(a client.Attempt) { attempts = append(attempts, a) }}, g)
+	listener := client.Listener{Attempted: func(a client.Attempt) { attempts = append(attempts, a) }}
+	c := dial(t, client.Options{Listener: listener}, g)
 	m := request()
 	res, err := c.AcquireLicense(t.Context(), m)
 	if err != nil || res.Sequence != 4 {
@@ -323,7 +324,7 @@ func TestRetriesHaveABudget(t *testing.T) {
 		list:    func(context.Context) error { return overloaded(time.Nanosecond) },
 	}).start(t)
 	var attempts atomic.Int64
-	c := dial(t, client.Options{OnAttempt: func(client.Attempt) { attempts.Add(1) }}, g)
+	c := dial(t, client.Options{Listener: client.Listener{Attempted: func(client.Attempt) { attempts.Add(1) }}}, g)
 	var calls sync.WaitGroup
 	for range 200 {
 		calls.Go(func() { _, _ = c.ListDevices(t.Context(), &licensedv1.ListDevicesRequest{}) })

@@ -39,11 +39,9 @@ func (c *Client) Follow(ctx context.Context, m *licensedv1.FollowRequest) iter.S
 				err = ErrClosed
 			case errors.Is(err, io.EOF), errors.As(err, &e) && e.repeatable():
 				f.failures++
-				if c.options.OnAttempt != nil {
-					c.options.OnAttempt(Attempt{
-						Method: licensedv1.HistoryService_Follow_FullMethodName, Number: f.failures, Err: err,
-					})
-				}
+				c.options.Listener.Attempted(Attempt{
+					Method: licensedv1.HistoryService_Follow_FullMethodName, Number: f.failures, Err: err,
+				})
 				pause := randomPause(f.failures)
 				if e != nil {
 					pause += e.RetryAfter

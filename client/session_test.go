@@ -153,7 +153,7 @@ func TestSessionSwitches(t *testing.T) {
 			t.Error(a.Err)
 		}
 	}
-	c := dial(t, client.Options{Session: true, OnAttempt: failed}, g)
+	c := dial(t, client.Options{Session: true, Listener: client.Listener{Attempted: failed}}, g)
 	var calls sync.WaitGroup
 	for range 8 {
 		calls.Go(func() {
@@ -198,9 +198,10 @@ func TestSessionEnds(t *testing.T) {
 				return nil
 			}}).start(t)
 			var attempts []error
-			c := dial(t, client.Options{Session: true, RetryRatio: 1, OnAttempt: func(a client.Attempt) {
+			listener := client.Listener{Attempted: func(a client.Attempt) {
 				attempts = append(attempts, a.Err)
-			}}, g)
+			}}
+			c := dial(t, client.Options{Session: true, RetryRatio: 1, Listener: listener}, g)
 			if _, err := c.AcquireLicense(t.Context(), request()); err != nil {
 				t.Fatal(err)
 			}

@@ -22,8 +22,14 @@ const Name = "LicenseAggregate"
 type Kind struct {
 	policy atomic.Pointer[policy.Policy]
 
-	// Large, if not nil, hears of customers that become large. It is called from the actors: it must be quick and
-	// safe for concurrent use. Set it before use.
+	// Listener hears what happens. Set it before use.
+	Listener Listener
+}
+
+// Listener hears what happens. The functions are called from the actors: they must be quick and safe for concurrent
+// use. Those that are nil are not called.
+type Listener struct {
+	// Large hears of customers that become large.
 	Large func(Large)
 }
 
@@ -119,7 +125,7 @@ func (a *aggregate) Decide(now time.Time, command any) actors.Decision {
 	p := a.kind.Policy()
 	d := Decide(now, p, a.state, c)
 	seal(d.Events, now, p.Version())
-	if a.large = nil; a.kind.Large != nil {
+	if a.large = nil; a.kind.Listener.Large != nil {
 		a.large = a.grows(int(p.Remembered()), d.Events)
 	}
 	return d
@@ -184,7 +190,7 @@ func seal(events []actors.Event, now time.Time, version string) {
 func (a *aggregate) Evolve(e actors.Event) {
 	Evolve(a.state, e)
 	if a.large != nil { // decided, and not replayed
-		a.kind.Large(*a.large)
+		a.kind.Listener.Large(*a.large)
 		a.large = nil
 	}
 }

@@ -490,7 +490,7 @@ func TestLargestState(t *testing.T) {
 	p := must(policy.Parse("p", []byte("default_plan: p\nplans: {p: {devices: 1000}}\nremembered_licences: 2000\n")))
 	k := NewKind(p)
 	var told []Large
-	k.Large = func(l Large) { told = append(told, l) }
+	k.Listener.Large = func(l Large) { told = append(told, l) }
 	a := k.New(customerID)
 	now := epoch
 	run := func(c *licensedv1.Command) *licensedv1.CommandRefused {

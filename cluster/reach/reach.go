@@ -53,8 +53,8 @@ type Config struct {
 	Patience time.Duration
 	// Witnesses is the number of processes ping one node, at most (default 16).
 	Witnesses int
-	// Changed is called when Reached may have changed. It must be quick and safe for concurrent use.
-	Changed func()
+	// Listener hears what happens.
+	Listener Listener
 	// Log takes what an operator should know (default slog.Default).
 	Log *slog.Logger
 }
@@ -63,8 +63,23 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		Every: 500 * time.Millisecond, Timeout: time.Second, Patience: 2500 * time.Millisecond, Witnesses: 16,
-		Changed: func() {}, Log: slog.Default(),
+		Log: slog.Default(),
 	}
+}
+
+// Listener hears what happens. The functions must be quick and safe for concurrent use. Those that are nil are not
+// called.
+type Listener struct {
+	// Changed is called when Reached may have changed.
+	Changed func()
+}
+
+// withDefaults fills in functions that are nil.
+func (l Listener) withDefaults() Listener {
+	if l.Changed == nil {
+		l.Changed = func() {}
+	}
+	return l
 }
 
 // Node may hold shards. It has a live lease.
@@ -97,6 +112,7 @@ type target struct {
 
 // Start returns a prober that pings nobody yet. Close it after use.
 func Start(c Config) *Prober {
+	c.Listener = c.Listener.withDefaults()
 	p := &Prober{
 		config: c, targets: map[persistence.Incarnation]*target{}, heard: map[persistence.Incarnation]time.Time{},
 	}
@@ -125,7 +141,7 @@ func (p *Prober) Heard(process persistence.Incarnation, _ string) {
 	}
 	p.mu.Unlock()
 	if !known {
-		p.config.Changed()
+		p.config.Listener.Changed()
 	}
 }
 

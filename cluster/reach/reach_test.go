@@ -39,7 +39,7 @@ func newSetup(t *testing.T, with ...func(*Config)) *setup {
 		s.pings[address]++
 		return s.errs[address]
 	}
-	c.Changed = func() { s.change++ }
+	c.Listener.Changed = func() { s.change++ }
 	for _, f := range with {
 		f(&c)
 	}

@@ -48,9 +48,8 @@ type Config struct {
 	Read func(ctx context.Context, i persistence.Incarnation) (persistence.Lease, error)
 	// Timeout of a read (default 750 ms).
 	Timeout time.Duration
-	// Changed, if not nil, is told of each incarnation whose state or address was read for the first time or changed.
-	// Calls do not overlap. It must neither block nor call the roster.
-	Changed func(i persistence.Incarnation, l persistence.Lease, s State)
+	// Listener hears what happens.
+	Listener Listener
 	// Pause is the least time between two reads of one row (default 50 ms), Absence how long it counts that there is
 	// no row (default 2.5 s), and Fresh how long it counts that one is alive, if nobody suspects it (default 1 min).
 	Pause, Absence, Fresh time.Duration
@@ -70,6 +69,21 @@ func DefaultConfig() Config {
 		Fresh:     time.Minute,
 		PerSecond: 50, Waiting: 256, Most: 4096,
 	}
+}
+
+// Listener hears what happens. The functions must neither block nor call the roster. Those that are nil are not called.
+type Listener struct {
+	// Changed is told of each incarnation whose state or address was read for the first time or changed. Calls do not
+	// overlap.
+	Changed func(i persistence.Incarnation, l persistence.Lease, s State)
+}
+
+// withDefaults fills in functions that are nil.
+func (l Listener) withDefaults() Listener {
+	if l.Changed == nil {
+		l.Changed = func(persistence.Incarnation, persistence.Lease, State) {}
+	}
+	return l
 }
 
 // Roster keeps lease rows. It is safe for concurrent use.
@@ -101,6 +115,7 @@ type entry struct {
 
 // Start returns a roster that has read nothing. Close it after use.
 func Start(c Config) (*Roster, error) {
+	c.Listener = c.Listener.withDefaults()
 	known, err := lru.New[persistence.Incarnation, *entry](c.Most)
 	strangers, _ := lru.New[persistence.Incarnation, *entry](c.Most)
 	if err != nil || c.Read == nil || c.PerSecond <= 0 || c.Timeout <= 0 {
@@ -305,8 +320,8 @@ func (r *Roster) fetch(ctx context.Context, i persistence.Incarnation) (persiste
 			r.strangers.Remove(i)
 			r.known.Add(i, e)
 		}
-		if changed && r.config.Changed != nil {
-			r.config.Changed(i, l, state)
+		if changed {
+			r.config.Listener.Changed(i, l, state)
 		}
 	}
 	if again := e.again; again && e.state == Alive {

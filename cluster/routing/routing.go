@@ -104,8 +104,23 @@ type Config struct {
 	PauseMin, PauseMax time.Duration
 	// StatusTimeout is the time one member may take to report its status (default 1 s).
 	StatusTimeout time.Duration
-	// Done, if not nil, is told of each request that has ended. It must be quick and safe for concurrent use.
+	// Listener hears what happens.
+	Listener Listener
+}
+
+// Listener hears what happens. The functions must be quick and safe for concurrent use. Those that are nil are not
+// called.
+type Listener struct {
+	// Done is told of each request that has ended.
 	Done func(DoneInfo)
+}
+
+// withDefaults fills in functions that are nil.
+func (l Listener) withDefaults() Listener {
+	if l.Done == nil {
+		l.Done = func(DoneInfo) {}
+	}
+	return l
 }
 
 // DoneInfo says how a request was brought to its owner.
@@ -168,6 +183,7 @@ type Router struct {
 
 // New returns a router that has heard nothing yet.
 func New(c Config) (*Router, error) {
+	c.Listener = c.Listener.withDefaults()
 	if err := c.validate(); err != nil {
 		return nil, err
 	}
@@ -242,9 +258,7 @@ func (r *Router) route(ctx context.Context, id string, info DoneInfo, try func(c
 	}
 	s.leave()
 	t.depart()
-	if r.config.Done != nil {
-		r.config.Done(t.info)
-	}
+	r.config.Listener.Done(t.info)
 	return t.info.Err
 }
 

@@ -166,7 +166,7 @@ func newSetup(t *testing.T, change func(*Config)) *setup {
 	c := DefaultConfig()
 	c.Patience = time.Hour // TestUnserved is about it
 	c.Name, c.Kind, c.Map, c.Leases, c.Transport = "local", "Kind", s.rows, s.leases, s.network
-	c.Done = func(i DoneInfo) { s.mu.Lock(); defer s.mu.Unlock(); s.done = i }
+	c.Listener.Done = func(i DoneInfo) { s.mu.Lock(); defer s.mu.Unlock(); s.done = i }
 	if change != nil {
 		change(&c)
 	}

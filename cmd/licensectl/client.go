@@ -40,7 +40,10 @@ func (p *program) dial() (*connection, error) {
 		return nil, usagef("%w", err)
 	}
 	// The caller of the program decides whether to repeat a command.
-	o := client.Options{Timeout: p.timeout, AttemptTimeout: p.timeout, RetryRatio: -1, OnAttempt: p.brokeOff}
+	o := client.Options{
+		Timeout: p.timeout, AttemptTimeout: p.timeout, RetryRatio: -1,
+		Listener: client.Listener{Attempted: p.brokeOff},
+	}
 	if encrypted {
 		o.TLS = cmp.Or(certificates.Client(), &tls.Config{MinVersion: tls.VersionTLS12})
 	}

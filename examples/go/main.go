@@ -28,12 +28,13 @@ func main() {
 
 func run(ctx context.Context, address, customer string) error {
 	// The client repeats what may be repeated, each command with the same id.
-	c, err := client.Dial([]string{address}, client.Options{OnAttempt: func(a client.Attempt) {
+	listener := client.Listener{Attempted: func(a client.Attempt) {
 		var e *client.Error
 		if errors.As(a.Err, &e) && e.Reason == "" {
 			fmt.Println("retry")
 		}
-	}})
+	}}
+	c, err := client.Dial([]string{address}, client.Options{Listener: listener})
 	if err != nil {
 		return err
 	}

@@ -28,7 +28,7 @@ import (
 	"licensed/persistence/archive"
 )
 
-// Config of Hosts. Appended and Confirmed are called by many goroutines at once.
+// Config of Hosts. Confirmed is called by many goroutines at once.
 type Config struct {
 	// Node is the name of the process.
 	Node    string
@@ -39,8 +39,8 @@ type Config struct {
 	Archiver archive.WorkerConfig
 	// Data is the directory that keeps where the archiver's scan stood; empty for none: each run begins anew.
 	Data string
-	// Appended is told which customer has new events. It must be quick.
-	Appended func(customer string)
+	// Listener hears what happens.
+	Listener Listener
 	// Confirmed reports whether the process still has its lease, by whatever its setting of confirmations asks for.
 	Confirmed func(context.Context) bool
 	// Tracer of requests; nil for none.
@@ -49,6 +49,21 @@ type Config struct {
 	Registry *prometheus.Registry
 	Now      func() time.Time
 	Log      *slog.Logger
+}
+
+// Listener hears what happens. The functions must be quick and safe for concurrent use. Those that are nil are not
+// called.
+type Listener struct {
+	// Appended is told which customer has new events.
+	Appended func(customer string)
+}
+
+// withDefaults fills in functions that are nil.
+func (l Listener) withDefaults() Listener {
+	if l.Appended == nil {
+		l.Appended = func(string) {}
+	}
+	return l
 }
 
 // Hosts starts the host of each incarnation of a process, one after another, and knows what all of them did. A process
@@ -65,6 +80,7 @@ type Hosts struct {
 
 // New starts what all hosts run in.
 func New(c Config) *Hosts {
+	c.Listener = c.Listener.withDefaults()
 	s := &Hosts{Config: c, metrics: newRuntimeMetrics(c.Registry), closed: make(chan struct{})}
 	// One set of options for the runtimes of all incarnations; New adds the authority and
 	// the listener.
@@ -107,7 +123,7 @@ func (s *Hosts) New(a actors.Authority) (*Host, error) {
 	o := s.runtime
 	o.Authority = a
 	o.Listener = actors.Listener{
-		Appended:  func(i actors.AppendedInfo) { s.Appended(i.ID) },
+		Appended:  func(i actors.AppendedInfo) { s.Listener.Appended(i.ID) },
 		Activated: s.activated, Passivated: h.passivated, Ended: s.activationEnded,
 	}
 	rt, err := actors.New(o)

@@ -40,7 +40,7 @@ func alone(t *testing.T) *Host {
 	}
 	hosts := New(Config{
 		Node: "n1", Storage: s, Policy: policy, Runtime: actors.DefaultConfig(),
-		Archiver: archive.DefaultWorkerConfig(), Appended: func(string) {},
+		Archiver:  archive.DefaultWorkerConfig(),
 		Confirmed: func(context.Context) bool { return true },
 		Events:    new(status.Events),
 		Registry:  registry,

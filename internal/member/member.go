@@ -139,7 +139,7 @@ func (m *Self) probe() {
 	c.Ping = func(ctx context.Context, address, member string) error {
 		return m.Transport.Ping(ctx, address, member, c.Process)
 	}
-	c.Changed, c.Live = m.Retell, m.live
+	c.Listener.Changed, c.Live = m.Retell, m.live
 	m.Prober = reach.Start(c)
 }
 
@@ -188,7 +188,7 @@ func (m *Self) route() (err error) {
 	c.MaxPerNode, c.MaxPerShard = m.config.MaxPerNode, m.config.MaxPerShard
 	// The shards of a node without a lease are taken over within a TTL.
 	c.Patience = m.config.Cluster.LeaseTTL
-	c.Done = m.config.Metrics.hear
+	c.Listener.Done = m.config.Metrics.hear
 	m.Router, err = routing.New(c)
 	return err
 }

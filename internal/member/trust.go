@@ -26,7 +26,7 @@ import (
 func (m *Self) startRoster() (err error) {
 	c := roster.DefaultConfig()
 	c.Read, c.Absence = m.config.Store.Lease, m.config.Cluster.LeaseTTL
-	c.Changed = func(persistence.Incarnation, persistence.Lease, roster.State) { signal(m.doubt) }
+	c.Listener.Changed = func(persistence.Incarnation, persistence.Lease, roster.State) { signal(m.doubt) }
 	m.owners.Store(new([]persistence.Incarnation))
 	m.roster, err = roster.Start(c)
 	return err

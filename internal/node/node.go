@@ -215,8 +215,9 @@ func (n *Node) both() []step {
 // openStorage opens store and archive. A disk error stops the node.
 func (n *Node) openStorage(ctx context.Context) (err error) {
 	n.storage, err = storage.Open(ctx, n.config.Config, storage.Options{
-		StoreFiles: n.files.Store, ArchiveFiles: n.files.Archive, Failed: n.fail, Registry: n.registry,
-		Now: n.config.Now, Log: n.log,
+		StoreFiles: n.files.Store, ArchiveFiles: n.files.Archive, Registry: n.registry,
+		Listener: storage.Listener{Failed: n.fail},
+		Now:      n.config.Now, Log: n.log,
 	})
 	if err != nil {
 		return err
@@ -228,14 +229,17 @@ func (n *Node) openStorage(ctx context.Context) (err error) {
 // openPolicy reads the policy and, if it comes from a file, begins to watch it.
 func (n *Node) openPolicy(context.Context) (err error) {
 	n.policy, err = policyfile.OpenSource(policyfile.SourceConfig{
-		// Large is called by actors, which exist only after startHosts.
-		File: n.config.Policy, Poll: n.config.PolicyPoll, Log: n.log, Large: func(l license.Large) { n.hosts.Large(l) },
-		Changed: func(version string) {
-			n.events.Add(n.config.Now(), &licensedv1.Happening{
-				Kind: licensedv1.HappeningKind_HAPPENING_KIND_POLICY_CHANGED,
-				Node: n.name,
-				Text: fmt.Sprintf("policy %s is in force on %s", version, n.name),
-			})
+		File: n.config.Policy, Poll: n.config.PolicyPoll, Log: n.log,
+		Listener: policyfile.Listener{
+			// Large is called by actors, which exist only after startHosts.
+			Listener: license.Listener{Large: func(l license.Large) { n.hosts.Large(l) }},
+			Changed: func(version string) {
+				n.events.Add(n.config.Now(), &licensedv1.Happening{
+					Kind: licensedv1.HappeningKind_HAPPENING_KIND_POLICY_CHANGED,
+					Node: n.name,
+					Text: fmt.Sprintf("policy %s is in force on %s", version, n.name),
+				})
+			},
 		},
 	})
 	if err != nil {
@@ -251,11 +255,11 @@ func (n *Node) startHosts(context.Context) error {
 		Node: n.name, Storage: n.storage, Policy: n.policy, Runtime: n.config.Runtime, Archiver: n.config.Archiver,
 		Confirmed: n.confirmed,
 		Tracer:    n.tracer, Events: &n.events, Registry: n.registry, Now: n.config.Now, Log: n.log,
-		Appended: func(customer string) { // Streams follow customers, once there is a gateway.
+		Listener: host.Listener{Appended: func(customer string) { // Streams follow customers, once there is a gateway.
 			if g, ok := n.gateway.Get(); ok {
 				g.Appended(customer)
 			}
-		},
+		}},
 	}
 	// A directory has room for the archiver's position; a store that is shared does not
 	// need it.

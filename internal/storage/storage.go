@@ -50,14 +50,28 @@ var (
 type Options struct {
 	// StoreFiles and ArchiveFiles are the files that an embedded store and archive may have open.
 	StoreFiles, ArchiveFiles int
-	// Failed hears, at most once, that the embedded store stopped: a disk error, after which it can no longer tell what
-	// is durable.
-	Failed func(error)
+	// Listener hears what happens.
+	Listener Listener
 	// Registry gets the metrics of the store.
 	Registry prometheus.Registerer
 	// Now is the wall clock.
 	Now func() time.Time
 	Log *slog.Logger
+}
+
+// Listener hears what happens. Functions that are nil are not called.
+type Listener struct {
+	// Failed hears, at most once, that the embedded store stopped: a disk error, after which it can no longer tell what
+	// is durable.
+	Failed func(error)
+}
+
+// withDefaults fills in functions that are nil.
+func (l Listener) withDefaults() Listener {
+	if l.Failed == nil {
+		l.Failed = func(error) {}
+	}
+	return l
 }
 
 // Storage is an open store with its archive. It is safe for concurrent use.
@@ -81,6 +95,7 @@ type Storage struct {
 
 // Open opens the store, then the archive. After an error nothing is left open.
 func Open(ctx context.Context, c Config, o Options) (*Storage, error) {
+	o.Listener = o.Listener.withDefaults()
 	s := &Storage{config: &c, options: o}
 	for _, open := range []func(context.Context) error{s.openStore, s.openArchive} {
 		if err := open(ctx); err != nil {
@@ -134,7 +149,9 @@ func (s *Storage) openStore(ctx context.Context) error {
 func (s *Storage) openPebble() error {
 	store, err := pebble.Open(s.config.Data, pebble.Options{
 		Logger: s.options.Log, MaxOpenFiles: s.options.StoreFiles,
-		Failed: func(err error) { s.options.Failed(fmt.Errorf("the store stopped: %w", err)) },
+		Listener: pebble.Listener{
+			Failed: func(err error) { s.options.Listener.Failed(fmt.Errorf("the store stopped: %w", err)) },
+		},
 	})
 	if err != nil {
 		return err

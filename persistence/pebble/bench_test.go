@@ -97,7 +97,7 @@ func BenchmarkTopRoot(b *testing.B) {
 
 func openBench(b *testing.B) *Store {
 	b.Helper()
-	s, err := Open(b.TempDir(), Options{Failed: func(err error) { b.Error(err) }})
+	s, err := Open(b.TempDir(), Options{Listener: Listener{Failed: func(err error) { b.Error(err) }}})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -38,7 +38,7 @@ func (s *Store) stop(cause error) {
 			w.tell(unknown)
 		}
 		if opened {
-			s.opts.Failed(err)
+			s.opts.Listener.Failed(err)
 		}
 	}()
 }

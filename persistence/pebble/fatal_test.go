@@ -81,7 +81,7 @@ func TestDiskErrorStopsTheStore(t *testing.T) {
 			o := testOptions(errorfs.Wrap(disk, broken))
 			o.MemTableSize, o.MaxMutation = 1<<20, 200<<10 // so that logs and tables are made often
 			o.Logger = discard
-			o.Failed = func(err error) { fatal <- err }
+			o.Listener.Failed = func(err error) { fatal <- err }
 			s, err := Open(testDir, o)
 			if err != nil {
 				t.Fatal(err)
@@ -181,7 +181,7 @@ func TestWritesUnderWayAreUnknown(t *testing.T) {
 	o := testOptions(errorfs.Wrap(vfs.NewMem(), errorfs.Any(errorfs.InjectorFunc(g.pass), broken)))
 	fatal := make(chan error, 1)
 	told := make(chan error, 100)
-	o.Failed = func(err error) { fatal <- err }
+	o.Listener.Failed = func(err error) { fatal <- err }
 	s, err := Open(testDir, o)
 	if err != nil {
 		t.Fatal(err)
@@ -288,7 +288,7 @@ func TestReadErrorIsTheReadersAlone(t *testing.T) {
 		return nil
 	})}
 	o := testOptions(errorfs.Wrap(disk, broken))
-	o.Failed = func(err error) { t.Errorf("Failed(%v)", err) }
+	o.Listener.Failed = func(err error) { t.Errorf("Failed(%v)", err) }
 	s, err := Open(testDir, o)
 	if err != nil {
 		t.Fatal(err)
@@ -317,7 +317,7 @@ func TestBackgroundErrors(t *testing.T) {
 	fatal := make(chan error, 1)
 	o := testOptions(vfs.NewMem())
 	o.Logger = discard
-	o.Failed = func(err error) { fatal <- err }
+	o.Listener.Failed = func(err error) { fatal <- err }
 	s, err := Open(testDir, o)
 	if err != nil {
 		t.Fatal(err)

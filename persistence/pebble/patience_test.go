@@ -44,7 +44,7 @@ func TestTooManyOpenFiles(t *testing.T) {
 			o := testOptions(errorfs.Wrap(vfs.NewCrashableMem(), broken))
 			o.MemTableSize, o.MaxMutation, o.MaxOpenFiles = 1<<20, 200<<10, 16 // Logs and tables are made often.
 			o.Logger = discard
-			o.Failed = func(err error) { t.Errorf("the store stopped: %v", err) }
+			o.Listener.Failed = func(err error) { t.Errorf("the store stopped: %v", err) }
 			s, err := Open(testDir, o)
 			if err != nil {
 				t.Fatal(err)
@@ -97,7 +97,7 @@ func TestTooManyOpenFilesForReuse(t *testing.T) {
 	disk := &renamedFS{FS: vfs.NewMem()}
 	o := testOptions(disk)
 	o.MemTableSize, o.MaxMutation, o.Logger = 1<<20, 200<<10, discard
-	o.Failed = func(err error) { t.Errorf("the store stopped: %v", err) }
+	o.Listener.Failed = func(err error) { t.Errorf("the store stopped: %v", err) }
 	s, err := Open(testDir, o)
 	if err != nil {
 		t.Fatal(err)

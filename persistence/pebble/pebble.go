@@ -41,15 +41,29 @@ type Options struct {
 	// MaxOpenFiles bounds the files open at a time, 1,000 if zero.
 	MaxOpenFiles int
 
-	// Failed is told once, from a goroutine of its own, why the store stopped itself, after the writes
-	// in progress were told. The process should end: it holds the directory's lock until then.
-	Failed func(error)
+	// Listener hears what happens.
+	Listener Listener
 
 	// Logger gets warnings: a slow or nearly full disk, damaged files. Nil means slog.Default().
 	Logger *slog.Logger
 
 	// FS is the file system, for tests; nil is the operating system's, watched for slowness.
 	FS vfs.FS
+}
+
+// Listener hears what happens. Functions that are nil are not called.
+type Listener struct {
+	// Failed is told once, from a goroutine of its own, why the store stopped itself, after the writes
+	// in progress were told. The process should end: it holds the directory's lock until then.
+	Failed func(error)
+}
+
+// withDefaults fills in functions that are nil.
+func (l Listener) withDefaults() Listener {
+	if l.Failed == nil {
+		l.Failed = func(error) {}
+	}
+	return l
 }
 
 // The defaults of Options, in bytes and as a number of files.
@@ -77,9 +91,7 @@ func (o Options) withDefaults() (Options, error) {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	if o.Failed == nil {
-		o.Failed = func(error) {}
-	}
+	o.Listener = o.Listener.withDefaults()
 	if o.CacheSize < 0 || o.MemTableSize < 1<<20 || o.MaxMutation < 0 || int64(o.MaxMutation) >= o.MemTableSize/4 {
 		return o, fmt.Errorf("cache of %d, memtable of %d, mutations of %d bytes are no sensible sizes",
 			o.CacheSize, o.MemTableSize, o.MaxMutation)

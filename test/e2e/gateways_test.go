@@ -25,11 +25,12 @@ func TestGatewaysAreKilled(t *testing.T) {
 	f := startFleet(t)
 	gateways := []*daemon{f.gateway, f.startGateway(2)}
 	var repeats atomic.Int64
-	c, err := client.Dial([]string{gateways[0].API, gateways[1].API}, client.Options{OnAttempt: func(a client.Attempt) {
+	listener := client.Listener{Attempted: func(a client.Attempt) {
 		if a.Number > 1 && a.Err == nil {
 			repeats.Add(1)
 		}
-	}})
+	}}
+	c, err := client.Dial([]string{gateways[0].API, gateways[1].API}, client.Options{Listener: listener})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,12 +21,26 @@ type SourceConfig struct {
 	File string
 	// Poll is the interval at which the file is looked at.
 	Poll time.Duration
-	// Large hears of customers that become large, as license.Kind.Large does.
-	Large func(license.Large)
+	// Listener hears what happens.
+	Listener Listener
+	Log      *slog.Logger
+}
+
+// Listener hears what happens. Functions that are nil are not called.
+type Listener struct {
+	// Listener of the kind that the source supplies.
+	license.Listener
 	// Changed hears the version of each policy that replaces another. It is called from the goroutine that watches the
 	// file, one call at a time.
 	Changed func(version string)
-	Log     *slog.Logger
+}
+
+// withDefaults fills in Changed.
+func (l Listener) withDefaults() Listener {
+	if l.Changed == nil {
+		l.Changed = func(string) {}
+	}
+	return l
 }
 
 // Source supplies the kind of the license aggregates with the policy in force. It is safe for concurrent use.
@@ -40,6 +54,7 @@ type Source struct {
 
 // OpenSource reads the policy and, if it comes from a file, begins to watch it.
 func OpenSource(c SourceConfig) (*Source, error) {
+	c.Listener = c.Listener.withDefaults()
 	s := &Source{config: c, stop: func() {}, stopped: make(chan struct{})}
 	if c.File == "" {
 		close(s.stopped)
@@ -60,7 +75,7 @@ func OpenSource(c SourceConfig) (*Source, error) {
 
 func (s *Source) setKind(p *policy.Policy) {
 	s.kind = license.NewKind(p)
-	s.kind.Large = s.config.Large
+	s.kind.Listener = s.config.Listener.Listener
 }
 
 // Close stops watching the file. The policy in force stays.
@@ -123,7 +138,7 @@ func (s *Source) take(p *policy.Policy, err error) {
 	case p != nil:
 		s.kind.SetPolicy(p)
 		s.config.Log.Info("policy reloaded", "version", p.Version())
-		s.config.Changed(p.Version())
+		s.config.Listener.Changed(p.Version())
 	}
 }
 
