@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,8 +25,8 @@ import (
 type Options struct {
 	// TLS encrypts the connections. Nil: they are not encrypted.
 	TLS *tls.Config
-	// Token returns the bearer token that each request carries, for a proxy before the gateways that checks it. It is
-	// called for each attempt, also concurrently. Needs TLS.
+	// Token returns the bearer token that each request carries. It is called for each attempt, also concurrently, and
+	// should return the same token until that is about to expire. Needs TLS, unless all addresses are on this machine.
 	Token func(context.Context) (string, error)
 
 	// Timeout is the time that a call may take with all its attempts if its context has no deadline. 0: 30 s.
@@ -173,7 +174,7 @@ func (o *Options) dialing(addresses []string) (target string, options []grpc.Dia
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingAfter, Timeout: pingTimeout}),
 	}
 	if o.Token != nil {
-		options = append(options, grpc.WithPerRPCCredentials(bearer(o.Token)))
+		options = append(options, grpc.WithPerRPCCredentials(bearer{o.Token, !allLocal(addresses)}))
 	}
 	switch len(addresses) {
 	case 0:
@@ -197,12 +198,24 @@ func (o *Options) dialing(addresses []string) (target string, options []grpc.Dia
 	return target, append(options, o.DialOptions...), nil
 }
 
+// allLocal reports whether all addresses are on this machine, where nobody listens to what is sent.
+func allLocal(addresses []string) bool {
+	return !slices.ContainsFunc(addresses, func(a string) bool {
+		host, _, err := net.SplitHostPort(a)
+		ip := net.ParseIP(host)
+		return err != nil || host != "localhost" && (ip == nil || !ip.IsLoopback())
+	})
+}
+
 // bearer adds a token to each request.
-type bearer func(context.Context) (string, error)
+type bearer struct {
+	token     func(context.Context) (string, error)
+	encrypted bool // it must not be sent otherwise
+}
 
 // GetRequestMetadata implements credentials.PerRPCCredentials.
 func (b bearer) GetRequestMetadata(ctx context.Context, _ ...string) (map[string]string, error) {
-	token, err := b(ctx)
+	token, err := b.token(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("get the token of a request: %w", err)
 	}
@@ -210,7 +223,7 @@ func (b bearer) GetRequestMetadata(ctx context.Context, _ ...string) (map[string
 }
 
 // RequireTransportSecurity implements credentials.PerRPCCredentials.
-func (bearer) RequireTransportSecurity() bool { return true }
+func (b bearer) RequireTransportSecurity() bool { return b.encrypted }
 
 // Close ends the client: further calls fail with ErrClosed, and streams end. It waits for the attempts in progress, at
 // most Options.AttemptTimeout; a call is not repeated any more.

@@ -57,6 +57,9 @@ run() {
 
 mkdir -p "$DIR"
 go build -o "$DIR/" ./cmd/licensed ./cmd/licensectl
+# Callers of the API need a token, as they do in production. The ports are on this machine, so nothing is encrypted.
+[ -e "$DIR/dev/auth.yaml" ] || "$DIR/licensed" tokens dev "$DIR/dev" >/dev/null
+export LICENSED_AUTH_FILE=$DIR/dev/auth.yaml
 trap stop EXIT
 trap 'exit 0' INT TERM
 if [ -z "$STORE" ]; then
@@ -86,10 +89,13 @@ echo "  logs     $DIR"
 cat <<TEXT
 
 Try:
+  export LICENSED_TOKEN_FILE=$DIR/dev/all.token   # beside it is a token for each role
   $DIR/licensectl cluster
   $DIR/licensectl acquire Bayley iphone GlowS01E01
   kill -9 ${pids[0]}      # n1: the others have its customers in about three seconds
   $DIR/licensectl cluster drain n2
+
+The dashboards take the same token.
 
 Ctrl-C stops all of it.
 TEXT

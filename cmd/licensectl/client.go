@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
 
 	"licensed/client"
 	"licensed/internal/tlsfiles"
@@ -47,6 +49,12 @@ func (p *program) dial() (*connection, error) {
 	if encrypted {
 		o.TLS = cmp.Or(certificates.Client(), &tls.Config{MinVersion: tls.VersionTLS12})
 	}
+	if o.Token, err = p.token(); err != nil {
+		return nil, err
+	}
+	if p.reason != "" {
+		o.DialOptions = append(o.DialOptions, grpc.WithPerRPCCredentials(stated(p.reason)))
+	}
 	c, err := client.Dial([]string{address}, o)
 	if err != nil {
 		return nil, usagef("--server %q: %w", p.server, err)
@@ -54,6 +62,33 @@ func (p *program) dial() (*connection, error) {
 	p.loop = &connection{c, licensedv1.NewHistoryServiceClient(c), licensedv1.NewAdminServiceClient(c)}
 	return p.loop, nil
 }
+
+// token returns the source of the bearer token; nil for none. Errors: a usage error for a file that cannot be read.
+func (p *program) token() (func(context.Context) (string, error), error) {
+	token := p.getenv("LICENSED_TOKEN")
+	if p.tokenFile != "" {
+		content, err := os.ReadFile(p.tokenFile)
+		if err != nil {
+			return nil, usagef("--token-file: %w", err)
+		}
+		token = string(content)
+	}
+	if token = strings.TrimSpace(token); token == "" {
+		return nil, nil
+	}
+	return func(context.Context) (string, error) { return token, nil }, nil
+}
+
+// stated adds the reason for a call to each request.
+type stated string
+
+// GetRequestMetadata implements credentials.PerRPCCredentials.
+func (s stated) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	return map[string]string{"licensed-reason": url.PathEscape(string(s))}, nil
+}
+
+// RequireTransportSecurity implements credentials.PerRPCCredentials. A reason is no secret.
+func (stated) RequireTransportSecurity() bool { return false }
 
 // gatewayAddress returns HOST:PORT of an address or URL, and whether it is encrypted: with
 // files for TLS one without a scheme is. Errors: a usage error.

@@ -156,6 +156,9 @@ func (p *program) explainAPI(api *client.Error) *exitError {
 		e.code = exitDamaged
 	case codes.AlreadyExists, codes.FailedPrecondition:
 		e.code = exitConflict
+	case codes.Unauthenticated:
+		e.err = fmt.Errorf("%s; --token-file or LICENSED_TOKEN gives a token, --tls-cert and --tls-key a certificate",
+			api.Message)
 	case codes.Unimplemented:
 		if e.reason == "" {
 			e.err = fmt.Errorf("%s does not know this call: %s; it is of another release, or no gateway",

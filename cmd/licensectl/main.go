@@ -56,10 +56,12 @@ type program struct {
 	completion     time.Duration // how long a shell waits for what completes a word
 
 	// Flags of all commands.
-	server  string
-	tls     tlsfiles.Files
-	output  string
-	timeout time.Duration
+	server string
+	tls    tlsfiles.Files
+	// tokenFile has the bearer token, and reason is why the caller asks.
+	tokenFile, reason string
+	output            string
+	timeout           time.Duration
 	// The connection; nil until it is needed.
 	loop *connection
 }
@@ -127,6 +129,9 @@ func (p *program) rootCommand() *cobra.Command {
 	f.StringVar(&p.tls.Cert, "tls-cert", "",
 		"`FILE` with the certificate to show to a gateway that asks for one (environment LICENSED_TLS_CERT)")
 	f.StringVar(&p.tls.Key, "tls-key", "", "`FILE` with its private key (environment LICENSED_TLS_KEY)")
+	f.StringVar(&p.tokenFile, "token-file", "", "`FILE` with the token that says who you are "+
+		"(environment LICENSED_TOKEN_FILE, or the token itself in LICENSED_TOKEN)")
+	f.StringVar(&p.reason, "reason", "", "`TEXT` why you do this, which is recorded; some calls of some roles need it")
 	f.StringVarP(&p.output, "output", "o", outputTable, "`format` of the output: table or json")
 	f.DurationVar(&p.timeout, "timeout", 15*time.Second,
 		"longest time for one answer, more than a gateway takes at most (--max-deadline, 10s); streams have no limit")
@@ -165,6 +170,7 @@ func (p *program) checkFlags() error {
 	}
 	// Environment variables are read late, so that --help shows the documented defaults.
 	p.server = cmp.Or(p.server, p.getenv("LICENSED_SERVER"), defaultServer)
+	p.tokenFile = cmp.Or(p.tokenFile, p.getenv("LICENSED_TOKEN_FILE"))
 	p.tls.CA = cmp.Or(p.tls.CA, p.getenv("LICENSED_TLS_CA"))
 	p.tls.Cert = cmp.Or(p.tls.Cert, p.getenv("LICENSED_TLS_CERT"))
 	p.tls.Key = cmp.Or(p.tls.Key, p.getenv("LICENSED_TLS_KEY"))

@@ -1,11 +1,16 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strings"
 	"time"
 
@@ -28,7 +33,8 @@ func (p *program) healthCommand() *cobra.Command {
 	}
 	c.Flags().DurationVar(&timeout, "timeout", timeout, "longest time to wait for the answer")
 	c.Flags().BoolVar(&live, "live", live, "ask whether it has not failed, rather than whether it is ready")
-	p.takeSettings(c, o, named("host", "admin"), func(c *cobra.Command, _ *settings.Loaded, _ []string) error {
+	applies := named("host", "admin", "admin-tls-cert")
+	p.takeSettings(c, o, applies, func(c *cobra.Command, _ *settings.Loaded, _ []string) error {
 		if o.config.Admin == "" {
 			return usageError{errors.New("admin: is empty, so the process has no admin port to ask")}
 		}
@@ -38,19 +44,25 @@ func (p *program) healthCommand() *cobra.Command {
 		}
 		ctx, cancel := context.WithTimeout(c.Context(), timeout)
 		defer cancel()
-		// Always without TLS: the admin port has none.
-		return p.health(ctx, "http://"+o.config.Admin+path)
+		if o.config.AdminTLS.Cert == "" {
+			return p.health(ctx, http.DefaultClient, "http://"+o.config.Admin+path)
+		}
+		client, err := pinned(o.config.AdminTLS.Cert)
+		if err != nil {
+			return usageError{fmt.Errorf("admin-tls-cert: %w", err)}
+		}
+		return p.health(ctx, client, "https://"+o.config.Admin+path)
 	})
 	return c
 }
 
 // health prints the answer of a check, or returns it as the error if it is not 200.
-func (p *program) health(ctx context.Context, url string) error {
+func (p *program) health(ctx context.Context, client *http.Client, url string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
 	}
-	res, err := http.DefaultClient.Do(req)
+	res, err := client.Do(req)
 	if err != nil {
 		return err
 	}
@@ -66,4 +78,27 @@ func (p *program) health(ctx context.Context, url string) error {
 	}
 	_, err = fmt.Fprintln(p.stdout, state)
 	return err
+}
+
+// pinned returns a client of servers that have the certificate in a file: that is the process on this machine, under
+// whatever address it is asked.
+func pinned(file string) (*http.Client, error) {
+	content, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	block, _ := pem.Decode(content)
+	if block == nil {
+		return nil, fmt.Errorf("%s: no certificate in it", file)
+	}
+	return &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{
+		MinVersion:         tls.VersionTLS12,
+		InsecureSkipVerify: true, //nolint:gosec // The certificate itself is compared.
+		VerifyPeerCertificate: func(chain [][]byte, _ [][]*x509.Certificate) error {
+			if len(chain) == 0 || !bytes.Equal(chain[0], block.Bytes) {
+				return fmt.Errorf("the process has another certificate than %s", file)
+			}
+			return nil
+		},
+	}}}, nil
 }

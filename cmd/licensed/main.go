@@ -86,7 +86,8 @@ func (p *program) run(ctx context.Context, args []string) int {
 		return usageError{fmt.Errorf("%w (see %s --help)", newOptions().table().FlagError(err), c.CommandPath())}
 	})
 	root.AddCommand(p.devCommand(), p.serveCommand(), p.nodeCommand(), p.gatewayCommand(), p.schemaCommand(),
-		p.storeCommand(), p.keysCommand(), p.healthCommand(), p.settingsCommand(), p.versionCommand())
+		p.storeCommand(), p.keysCommand(), p.tokensCommand(), p.certsCommand(), p.healthCommand(),
+		p.settingsCommand(), p.versionCommand())
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitOK

@@ -94,6 +94,9 @@ func (o *options) nodeConfig(log *slog.Logger) (node.Config, error) {
 	if c.Limits.Memory < smallestMemory {
 		return c, fmt.Errorf("request-memory: is %v, must be at least 16MiB", &o.requestMemory)
 	}
+	if o.demo && c.AuthFile != "" {
+		return c, errors.New("demo: simulated customers have no credentials; leave out auth-file")
+	}
 	c.Archiver.SegmentBytes, c.Archiver.BytesPerSecond = int(o.segment.Of(0)), int(o.archiveRate.Of(0))
 	return c, errors.Join(c.Validate(), c.Traces.Check())
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -245,5 +246,39 @@ func TestHealth(t *testing.T) {
 	s.Close()
 	if code, _ := run(t, nil, "health", "--admin", address); code != exitFailed {
 		t.Errorf("nobody there: %d", code)
+	}
+}
+
+// TestThrowaway: what is made for trying things out is complete, and is not made twice.
+func TestThrowaway(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "dev")
+	for _, command := range []string{"tokens", "certs"} {
+		if code, out := run(t, nil, command, "dev", dir); code != exitOK || !strings.Contains(out, "wrote ") {
+			t.Errorf("%s: exit %d, %s", command, code, out)
+		}
+		if code, out := run(t, nil, command, "dev", dir); code != exitFailed || !strings.Contains(out, "exists") {
+			t.Errorf("%s again: exit %d, %s", command, code, out)
+		}
+		if code, out := run(t, nil, command, "dev", dir, "--if-missing"); code != exitOK {
+			t.Errorf("%s if missing: exit %d, %s", command, code, out)
+		}
+		if code, _ := run(t, nil, command, "dev"); code != exitUsage {
+			t.Errorf("%s without a directory: exit %d", command, code)
+		}
+	}
+	// A process that others reach starts with neither the one nor the other.
+	for want, args := range map[string][]string{
+		"--accept-risk open-api":     {"--listen", ":0"},
+		"--accept-risk open-admin":   {"--admin", "0.0.0.0:0"},
+		`"open-door" is no risk`:     {"--accept-risk", "open-door"},
+		"demo: simulated customers":  {"--demo", "--auth-file", filepath.Join(dir, "auth.yaml")},
+		"read the auth file":         {"--auth-file", filepath.Join(dir, "none.yaml")},
+		"nobody could call the API":  {"--auth-file", os.DevNull},
+		"admin-tls-cert, admin-tls-": {"--admin-tls-cert", filepath.Join(dir, "server.pem")},
+	} {
+		args = append([]string{"dev", "--data", filepath.Join(dir, "data"), "--listen", "127.0.0.1:0"}, args...)
+		if code, out := run(t, nil, args...); code == exitOK || !strings.Contains(out, want) {
+			t.Errorf("%v: exit %d, %s; want %q", args, code, out, want)
+		}
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -134,6 +133,8 @@ func (p *program) wait(n *node.Node, log *slog.Logger) error {
 // below do not know the flags.
 func explain(err error, c node.Config) error {
 	switch {
+	case errors.As(err, new(*node.ExposedError)):
+		return usageError{err}
 	case errors.Is(err, context.Canceled):
 		return errors.New("stopped before it was ready")
 	case errors.Is(err, syscall.EADDRINUSE):
@@ -160,8 +161,7 @@ func explain(err error, c node.Config) error {
 }
 
 // announce tells people and programs where the service is: on stdout, in the log, and in
-// the ready file. It warns of addresses that other machines can use without proving who
-// they are.
+// the ready file.
 func (p *program) announce(ctx context.Context, n *node.Node, o *options, log *slog.Logger) error {
 	api, admin, source := "", "", "built in"
 	if o.config.Policy != "" {
@@ -191,18 +191,6 @@ Try:
 	}
 	fmt.Fprintln(p.stdout)
 	log.Info("ready", "api", api, "admin", admin, "data", store, "policy", n.PolicyVersion(), "pid", os.Getpid())
-	// Warned of and not refused: a firewall may protect them.
-	for _, port := range []struct {
-		address net.Addr
-		open    bool
-		remedy  string
-	}{{n.API(), o.config.APITLS.CA == "", "--tls-ca"},
-		{n.Admin(), o.config.Dashboard.TokenFile == "", "--admin-token-file"}} {
-		if t, ok := port.address.(*net.TCPAddr); ok && !t.IP.IsLoopback() && port.open {
-			log.Warn("other machines can reach this address, and every client that does may use the API",
-				"address", t.String(), "remedy", port.remedy)
-		}
-	}
 	return writeReadyFile(o.readyFile, api, admin)
 }
 

@@ -204,7 +204,38 @@ func (o *options) securitySettings() []settings.Setting {
 		},
 		{
 			Name: "tls-ca", Value: &c.APITLS.CA, Unit: "file", For: operator, Roles: server,
-			Help: "certificates that sign those of clients, which then need one",
+			Help: "certificates that sign those of clients, which then need one; with --auth-file, a certificate or " +
+				"a token",
+		},
+		{
+			Name: "admin-tls-cert", Value: &c.AdminTLS.Cert, Unit: "file", For: operator, Roles: all,
+			Help:  "certificate of the admin port",
+			Unset: "the admin port is not encrypted",
+		},
+		{
+			Name: "admin-tls-key", Value: &c.AdminTLS.Key, Unit: "file", For: operator, Roles: all,
+			Help: "private key of --admin-tls-cert",
+		},
+		{
+			Name: "admin-tls-ca", Value: &c.AdminTLS.CA, Unit: "file", For: operator, Roles: all,
+			Help: "certificates that sign those of the admin port's clients, as --tls-ca",
+		},
+		{
+			Name: "auth-file", Value: &c.AuthFile, Unit: "file", For: operator, Roles: all,
+			Help: "who may call the API and use the admin port: tokens, certificates, issuers of JSON Web Tokens and " +
+				"their roles (docs/guide/security.md); read again when it changes",
+			Unset: "everybody who reaches them",
+		},
+		{
+			Name: "accept-risk", Value: &c.AcceptRisks, Unit: "risks", For: operator, Roles: all,
+			Help: "risks to start with, by name: open-api, open-admin, open-node, open-gossip, for a port that " +
+				"others reach and that is not encrypted or does not ask for credentials",
+			Unset: "a process with such a port does not start",
+		},
+		{
+			Name: "allowed-hosts", Value: &c.AllowedHosts, Unit: "names", For: operator, Roles: all,
+			Help: "host names under which API and admin port are served, beside addresses, localhost, --name, the " +
+				"name of the machine and those in other settings; *.example.com for all below a domain",
 		},
 		{
 			Name: "license-keys", Value: &c.LicenseKeys, Unit: "path", For: operator, Roles: server,
@@ -243,8 +274,8 @@ func (o *options) securitySettings() []settings.Setting {
 		},
 		{
 			Name: "admin-token-file", Value: &c.Dashboard.TokenFile, Unit: "file", For: operator, Roles: all,
-			Help:  "token that opens dashboard and profiles",
-			Unset: "the dashboard is closed unless --admin is a loopback address",
+			Help:  "token that opens dashboard, metrics and profiles, beside those of --auth-file",
+			Unset: "without --auth-file they are open; then --admin must be a loopback address",
 		},
 	}
 }

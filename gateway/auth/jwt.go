@@ -54,7 +54,8 @@ func newIssuer(ctx context.Context, c Issuer, now func() time.Time, log *slog.Lo
 		algorithms = defaultAlgorithms
 	}
 	i.parser = jwt.NewParser(jwt.WithValidMethods(algorithms), jwt.WithIssuer(c.Issuer),
-		jwt.WithAudience(c.Audiences...), jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithLeeway(i.skew), jwt.WithTimeFunc(now))
+		jwt.WithAudience(c.Audiences...), jwt.WithExpirationRequired(), jwt.WithIssuedAt(),
+		jwt.WithLeeway(i.skew), jwt.WithTimeFunc(now))
 	for _, r := range c.Roles {
 		roles, _ := ParseRoles(r.Roles) // was checked
 		i.roles = append(i.roles, roles)

@@ -2,6 +2,7 @@ package dashboard
 
 import (
 	"crypto/hmac"
+	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
@@ -17,7 +18,11 @@ import (
 	"strings"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/time/rate"
+
+	"licensed/gateway/auth"
+	"licensed/messages/licensedv1"
 )
 
 // policy allows the dashboard's own files, and nothing inline.
@@ -52,24 +57,59 @@ const sessionAge = 12 * time.Hour
 // sessionCookie is the name of the cookie that stands for the token.
 const sessionCookie = "licensed_session"
 
-// access decides which requests may look. It keeps no sessions: a cookie has the time of
-// its end and a signature by the token, so that all gateways with the same token accept
-// it, and another token ends all sessions.
-type access struct {
-	// Empty where only this machine reaches the port.
-	token string
-	// Whether only this machine reaches the port.
-	loopback bool
-	now      func() time.Time
-	log      *slog.Logger
-	// tries slows down clients that guess tokens.
-	tries *rate.Limiter
+// AccessConfig of the admin port.
+type AccessConfig struct {
+	// Token opens the port; empty for none.
+	Token string
+	// Authenticator knows callers with other tokens, or certificates; nil for none.
+	Authenticator auth.Authenticator
+	// Loopback says that only this machine reaches the port. Without a token and an authenticator it is open then.
+	Loopback bool
+	// Open says that the operator accepted that others reach the port without credentials.
+	Open bool
+	// Now is the clock.
+	Now func() time.Time
+	// Logger hears of wrong tokens.
+	Logger *slog.Logger
 }
 
-// newAccess returns the access of a configuration. A wrong token costs one of ten tries;
-// one comes back each second.
-func newAccess(c Config) *access {
-	return &access{token: c.Token, loopback: c.Loopback, now: c.Now, log: c.Logger, tries: rate.NewLimiter(1, 10)}
+// Access decides who may use the admin port. The cookie of a browser that knew the token has the time of its end and
+// a signature by the token, so that all gateways with the same token accept it, and another token ends all sessions.
+// Browsers of other callers have sessions of this process, which end with their credentials, or when they log out.
+// Safe for concurrent use.
+type Access struct {
+	AccessConfig
+	// tries slows down addresses that guess tokens.
+	tries *lru.Cache[string, *rate.Limiter]
+	// sessions are the callers of browsers that are logged in, by the value of their cookie.
+	sessions *lru.Cache[string, *auth.Claims]
+}
+
+// Bounds of what Access remembers: addresses, and sessions.
+const (
+	maxSources  = 4096
+	maxSessions = 1024
+)
+
+// NewAccess returns the access of a configuration. A wrong token costs an address one of ten tries; one comes back
+// each second.
+func NewAccess(c AccessConfig) *Access {
+	a := &Access{AccessConfig: c}
+	a.tries, _ = lru.New[string, *rate.Limiter](maxSources)    // The sizes are
+	a.sessions, _ = lru.New[string, *auth.Claims](maxSessions) // positive.
+	return a
+}
+
+// Roles that may use parts of the admin port.
+var (
+	viewers  = auth.RolesOf(licensedv1.Role_ROLE_SUPPORT, licensedv1.Role_ROLE_AUDITOR, licensedv1.Role_ROLE_OPERATOR)
+	Metrics  = auth.RolesOf(licensedv1.Role_ROLE_METRICS, licensedv1.Role_ROLE_OPERATOR, licensedv1.Role_ROLE_AUDITOR)
+	Profiles = auth.RolesOf(licensedv1.Role_ROLE_OPERATOR)
+)
+
+// administrator is who has the admin token, or reaches an admin port that is open.
+func administrator(subject string) *auth.Claims {
+	return &auth.Claims{Subject: subject, Issuer: "admin", Roles: viewers | Metrics}
 }
 
 // admission is the result of a check of access.
@@ -81,28 +121,50 @@ const (
 	wrongHost // a name of another site that leads here
 	closed    // others reach the port, and there is no token
 	tooMany   // tokens were guessed
+	forbidden // the caller is known, and has no role for this
 )
 
-// admits checks a request. A wrong bearer token is not overridden by a cookie.
-func (a *access) admits(r *http.Request) admission {
+// guarded reports whether the port asks for credentials.
+func (a *Access) guarded() bool { return a.Token != "" || a.Authenticator != nil }
+
+// admits checks a request, and returns who sends it. A wrong bearer token is not overridden by a cookie.
+func (a *Access) admits(r *http.Request, roles auth.Roles) (admission, *auth.Claims) {
+	comes, claims := a.known(r)
+	if comes == admitted && claims.Roles&roles == 0 {
+		return forbidden, nil
+	}
+	return comes, claims
+}
+
+// known returns who sends a request.
+func (a *Access) known(r *http.Request) (admission, *auth.Claims) {
 	switch {
-	// In this order: a dashboard without a token is open to loopback alone, and there
-	// only under a local name. A page of another site could otherwise reach it through a
-	// name that resolves to this address.
-	case a.token == "" && !a.loopback:
-		return closed
-	case a.token == "" && !localHost(r.Host):
-		return wrongHost
-	case a.token == "":
-		return admitted
+	// In this order: a port without a token is open to loopback alone, and there only under a local name. A page of
+	// another site could otherwise reach it through a name that resolves to this address.
+	case a.guarded():
+	case a.Open:
+		return admitted, administrator("open")
+	case !a.Loopback:
+		return closed, nil
+	case !localHost(r.Host):
+		return wrongHost, nil
+	default:
+		return admitted, administrator("loopback")
 	}
 	if given, ok := bearer(r); ok {
-		return a.try(given, r.RemoteAddr)
+		return a.try(r, given)
 	}
-	if a.hasSession(r) {
-		return admitted
+	if claims := a.session(r); claims != nil {
+		return admitted, claims
 	}
-	return notLoggedIn
+	if a.Authenticator != nil && r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
+		claims, err := a.Authenticator.Authenticate(r.Context(),
+			auth.Credentials{Certificates: r.TLS.VerifiedChains[0]})
+		if err == nil {
+			return admitted, claims
+		}
+	}
+	return notLoggedIn, nil
 }
 
 // bearer returns the token that a request comes with, if it does.
@@ -110,21 +172,37 @@ func bearer(r *http.Request) (token string, ok bool) {
 	return strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 }
 
-// try returns admitted if a token is right. After too many wrong ones none is looked at for a while, also not the
+// try returns who has a token. After too many wrong ones none of that address is looked at for a while, also not the
 // right one: else the limit would not keep anybody from guessing on.
-func (a *access) try(token, from string) admission {
-	now := a.now()
-	switch {
-	case a.tries.TokensAt(now) < 1:
-		return tooMany
-	case a.right(token):
+func (a *Access) try(r *http.Request, token string) (admission, *auth.Claims) {
+	source, _, _ := net.SplitHostPort(r.RemoteAddr)
+	limiter, now := a.limiter(source), a.Now()
+	if limiter.TokensAt(now) < 1 {
+		return tooMany, nil
+	}
+	if a.right(token) {
 		// Only wrong tokens count, so that monitoring with the right one is never slowed
 		// down.
-		return admitted
+		return admitted, administrator("token")
 	}
-	a.tries.AllowN(now, 1)
-	a.log.Warn("dashboard: wrong admin token rejected", "from", from)
-	return notLoggedIn
+	if a.Authenticator != nil {
+		claims, err := a.Authenticator.Authenticate(r.Context(), auth.Credentials{Token: token, Source: source})
+		if err == nil {
+			return admitted, claims
+		}
+	}
+	limiter.AllowN(now, 1)
+	a.Logger.Warn("dashboard: wrong admin token rejected", "from", r.RemoteAddr)
+	return notLoggedIn, nil
+}
+
+// limiter returns the tries of an address.
+func (a *Access) limiter(source string) *rate.Limiter {
+	l := rate.NewLimiter(1, 10)
+	if before, ok, _ := a.tries.PeekOrAdd(source, l); ok {
+		return before
+	}
+	return l
 }
 
 // localHost reports whether a Host header names this machine and no site: a page of a site whose name
@@ -138,15 +216,22 @@ func localHost(hostport string) bool {
 	return err == nil && ip.IsLoopback() || strings.EqualFold(host, "localhost")
 }
 
-// hasSession reports whether a request comes from a browser that knew the token.
-func (a *access) hasSession(r *http.Request) bool {
+// session returns who logged in with this browser; nil for nobody.
+func (a *Access) session(r *http.Request) *auth.Claims {
 	c, err := r.Cookie(sessionCookie)
 	if err != nil {
-		return false
+		return nil
+	}
+	if claims, ok := a.sessions.Get(c.Value); ok && !claims.Expired(a.Now()) {
+		return claims
 	}
 	until, signature, _ := strings.Cut(c.Value, ".")
 	seconds, err := strconv.ParseInt(until, 10, 64)
-	return err == nil && a.now().Before(time.Unix(seconds, 0)) && hmac.Equal([]byte(signature), []byte(a.sign(until)))
+	if a.Token == "" || err != nil || !a.Now().Before(time.Unix(seconds, 0)) ||
+		!hmac.Equal([]byte(signature), []byte(a.sign(until))) {
+		return nil
+	}
+	return administrator("token")
 }
 
 // shortestToken is the number of characters an admin token must have.
@@ -170,20 +255,20 @@ func ReadToken(file string) (string, error) {
 	return token, nil
 }
 
-// Bearer lets through to h who sends the token as Authorization: Bearer, where there is no dashboard to log in at.
-// Wrong tokens are logged, and who guesses is slowed down.
-func Bearer(token string, log *slog.Logger, h http.Handler) http.Handler {
-	a := newAccess(Config{Token: token, Now: time.Now, Logger: log})
+// Guard lets callers with a role through to h, where there is no dashboard to log in at.
+func (a *Access) Guard(h http.Handler, roles auth.Roles) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		comes := notLoggedIn
-		if given, ok := bearer(r); ok {
-			comes = a.try(given, r.RemoteAddr)
-		}
-		switch comes {
+		switch comes, _ := a.admits(r, roles); comes {
 		case admitted:
 			h.ServeHTTP(w, r)
 		case tooMany:
 			http.Error(w, tooManyTries, http.StatusTooManyRequests)
+		case forbidden:
+			http.Error(w, "needs one of the roles "+roles.String(), http.StatusForbidden)
+		case wrongHost:
+			http.Error(w, errWrongHost.text, http.StatusForbidden)
+		case closed:
+			http.Error(w, errClosed.text, http.StatusForbidden)
 		default:
 			w.Header().Set("WWW-Authenticate", "Bearer")
 			http.Error(w, "needs the admin token: Authorization: Bearer TOKEN", http.StatusUnauthorized)
@@ -192,25 +277,45 @@ func Bearer(token string, log *slog.Logger, h http.Handler) http.Handler {
 }
 
 // right compares a token in a time that does not tell how much of it is right.
-func (a *access) right(token string) bool {
-	given, want := sha256.Sum256([]byte(token)), sha256.Sum256([]byte(a.token))
+func (a *Access) right(token string) bool {
+	if a.Token == "" {
+		return false
+	}
+	given, want := sha256.Sum256([]byte(token)), sha256.Sum256([]byte(a.Token))
 	return subtle.ConstantTimeCompare(given[:], want[:]) == 1
 }
 
 // sign returns the signature of a session that ends at a time, in seconds since 1970.
-func (a *access) sign(until string) string {
-	mac := hmac.New(sha256.New, []byte(a.token))
+func (a *Access) sign(until string) string {
+	mac := hmac.New(sha256.New, []byte(a.Token))
 	mac.Write([]byte("licensed dashboard session until " + until))
 	return hex.EncodeToString(mac.Sum(nil))
 }
 
-// session returns the cookie of a browser that knew the token.
-func (a *access) session(r *http.Request) *http.Cookie {
-	until := a.now().Add(sessionAge)
-	seconds := strconv.FormatInt(until.Unix(), 10)
-	return &http.Cookie{
-		Name: sessionCookie, Value: seconds + "." + a.sign(seconds), Path: "/", MaxAge: int(sessionAge.Seconds()),
+// begin returns the cookie of a browser that logged in.
+func (a *Access) begin(r *http.Request, claims *auth.Claims) *http.Cookie {
+	until := a.Now().Add(sessionAge)
+	c := &http.Cookie{
+		Name: sessionCookie, Path: "/", MaxAge: int(sessionAge.Seconds()),
 		HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: r.TLS != nil,
+	}
+	if *claims == *administrator("token") {
+		seconds := strconv.FormatInt(until.Unix(), 10)
+		c.Value = seconds + "." + a.sign(seconds)
+		return c
+	}
+	if c.Value = rand.Text(); claims.Expiry.IsZero() || claims.Expiry.After(until) {
+		copied := *claims
+		copied.Expiry, claims = until, &copied
+	}
+	a.sessions.Add(c.Value, claims)
+	return c
+}
+
+// end ends the session of a browser. That of the admin token cannot be ended before its time, since nothing keeps it.
+func (a *Access) end(r *http.Request) {
+	if c, err := r.Cookie(sessionCookie); err == nil {
+		a.sessions.Remove(c.Value)
 	}
 }
 
@@ -223,14 +328,19 @@ var (
 	}
 	errWrongHost = &pageError{status: http.StatusForbidden, title: "Not available under this host name",
 		text: "Without an admin token the dashboard answers only under localhost or a loopback address. " +
-			"Open it there, or start licensed with --admin-token-file."}
+			"Open it there, or start licensed with --auth-file or --admin-token-file."}
+	errForbidden = &pageError{
+		status: http.StatusForbidden,
+		title:  "Not allowed",
+		text:   "Your account has none of the roles support, auditor and operator.",
+	}
 	errTooMany = &pageError{
 		status: http.StatusTooManyRequests,
 		title:  "Too many tries",
 		text:   "Wrong admin tokens were given; wait some seconds.",
 	}
 	errClosed = &pageError{status: http.StatusForbidden, title: "The dashboard is closed",
-		text: "Others can reach this port, and there is no admin token. Start licensed with --admin-token-file, " +
+		text: "Others can reach this port, and there is no admin token. Start licensed with --auth-file, " +
 			"or with --admin on a loopback address."}
 )
 
@@ -264,11 +374,11 @@ type loginView struct {
 // login shows the form, or continues for a browser that is logged in.
 func (d *Dashboard) login(w http.ResponseWriter, r *http.Request) error {
 	next := backTo(r.FormValue("next"))
-	if d.access.admits(r) == admitted {
+	if comes, _ := d.access.admits(r, viewers); comes == admitted {
 		http.Redirect(w, r, next, http.StatusSeeOther)
 		return nil
 	}
-	if d.access.token == "" {
+	if !d.access.guarded() {
 		return errClosed
 	}
 	return d.render(w, http.StatusOK, "login", "", view{Title: "Log in", Body: loginView{Next: next}})
@@ -276,25 +386,28 @@ func (d *Dashboard) login(w http.ResponseWriter, r *http.Request) error {
 
 // enter checks the token of the form, and sets the cookie.
 func (d *Dashboard) enter(w http.ResponseWriter, r *http.Request) error {
-	if d.access.token == "" {
+	if !d.access.guarded() {
 		return errClosed
 	}
 	// next was checked: a login must not lead to another site.
 	next, wrong, status := backTo(r.FormValue("next")), wrongToken, http.StatusUnauthorized
-	switch d.access.try(r.FormValue("token"), r.RemoteAddr) {
-	case admitted:
-		http.SetCookie(w, d.access.session(r))
+	comes, claims := d.access.try(r, r.FormValue("token"))
+	switch {
+	case comes == admitted && claims.Roles&viewers == 0:
+		wrong, status = errForbidden.text, errForbidden.status
+	case comes == admitted:
+		http.SetCookie(w, d.access.begin(r, claims))
 		http.Redirect(w, r, next, http.StatusSeeOther)
 		return nil
-	case tooMany:
+	case comes == tooMany:
 		wrong, status = tooManyTries, http.StatusTooManyRequests
 	}
 	return d.render(w, status, "login", "", view{Title: "Log in", Body: loginView{Next: next, Error: wrong}})
 }
 
-// logout removes the cookie. The session itself cannot be ended before its time, since
-// nothing keeps it.
+// logout removes the cookie.
 func (d *Dashboard) logout(w http.ResponseWriter, r *http.Request) error {
+	d.access.end(r)
 	http.SetCookie(w,
 		&http.Cookie{Name: sessionCookie, Path: "/", MaxAge: -1, HttpOnly: true, SameSite: http.SameSiteStrictMode})
 	http.Redirect(w, r, Path+"login", http.StatusSeeOther)

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"time"
 
+	"licensed/gateway/auth"
 	"licensed/messages/licensedv1"
 	"licensed/messages/licensedv1/licensedv1connect"
 )
@@ -26,7 +27,7 @@ type Cluster interface {
 	Cluster(ctx context.Context) (*licensedv1.ClusterStatus, error)
 }
 
-// Config of a dashboard. All but Token and Runbook is required.
+// Config of a dashboard. All but Runbook is required.
 type Config struct {
 	// Cluster that is shown.
 	Cluster Cluster
@@ -36,15 +37,13 @@ type Config struct {
 	Admin    licensedv1connect.AdminServiceClient
 	// Runbook is a document in Markdown. Findings link to the headings in it.
 	Runbook []byte
-	// Token that opens the dashboard; empty where only this machine reaches it.
-	Token string
-	// Loopback says that only this machine reaches the dashboard.
-	Loopback bool
+	// Access decides who may look.
+	Access *Access
 	// Now is the clock.
 	Now func() time.Time
 	// NewID makes ids of commands.
 	NewID func() string
-	// Logger hears of removals of devices, of wrong tokens, and of bugs.
+	// Logger hears of removals of devices, and of bugs.
 	Logger *slog.Logger
 }
 
@@ -56,7 +55,7 @@ type Dashboard struct {
 	assets  map[string]asset
 	sampler *sampler
 	updates *updates
-	access  *access
+	access  *Access
 	handler http.Handler
 	// runbookPage is Config.Runbook as HTML.
 	runbookPage template.HTML
@@ -72,7 +71,7 @@ func New(c Config) (*Dashboard, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Dashboard{config: c, assets: assets, access: newAccess(c)}
+	d := &Dashboard{config: c, assets: assets, access: c.Access}
 	if d.pages, err = parsePages(); err != nil {
 		return nil, err
 	}
@@ -121,16 +120,19 @@ func (d *Dashboard) routes() http.Handler {
 	open.Handle("POST /dashboard/login", d.page(d.enter))
 	// What no open pattern matches needs a login, also a page that does not exist: who is
 	// not admitted learns nothing of the pages.
-	open.Handle("/", d.Guard(guarded))
+	open.Handle("/", d.Guard(guarded, viewers))
 	return secured(open)
 }
 
-// Guard lets through to h clients that may see the dashboard.
-func (d *Dashboard) Guard(h http.Handler) http.Handler {
+// Guard lets callers with a role through to h, which finds them in its context. Others are led to the login.
+func (d *Dashboard) Guard(h http.Handler, roles auth.Roles) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch d.access.admits(r) {
+		comes, claims := d.access.admits(r, roles)
+		switch comes {
 		case admitted:
-			h.ServeHTTP(w, r)
+			h.ServeHTTP(w, r.WithContext(auth.NewContext(r.Context(), claims)))
+		case forbidden:
+			d.fail(w, r, errForbidden)
 		case wrongHost:
 			d.fail(w, r, errWrongHost)
 		case closed:

@@ -58,20 +58,28 @@ type rig struct {
 	client *http.Client
 }
 
-func newRig(t *testing.T, change func(*Config)) *rig {
+func newRig(t *testing.T, change func(*AccessConfig), configure ...func(*Config)) *rig {
 	t.Helper()
 	r := &rig{T: t, licenses: new(licenses)}
 	start := time.Now()
-	c := Config{
-		Cluster:  new(oneNode),
-		Licenses: r.licenses,
+	a := AccessConfig{
 		Loopback: true,
-		NewID:    func() string { return "1" },
 		Logger:   slog.New(slog.DiscardHandler),
 		Now:      func() time.Time { return start.Add(time.Duration(r.now.Load()) * time.Second) },
 	}
 	if change != nil {
-		change(&c)
+		change(&a)
+	}
+	c := Config{
+		Cluster:  new(oneNode),
+		Licenses: r.licenses,
+		Access:   NewAccess(a),
+		NewID:    func() string { return "1" },
+		Logger:   a.Logger,
+		Now:      a.Now,
+	}
+	for _, f := range configure {
+		f(&c)
 	}
 	d, err := New(c)
 	if err != nil {
@@ -211,7 +219,7 @@ const token = "0123456789abcdef"
 
 // TestToken: who has the token gets in, for twelve hours; others get the login page.
 func TestToken(t *testing.T) {
-	r := newRig(t, func(c *Config) { c.Token, c.Loopback = token, false })
+	r := newRig(t, func(c *AccessConfig) { c.Token, c.Loopback = token, false })
 	res, _ := r.expect(http.MethodGet, "/dashboard/customer?id=Bayley&at=3", nil, nil, http.StatusSeeOther)
 	if want := "/dashboard/login?next=%2Fdashboard%2Fcustomer%3Fid%3DBayley%26at%3D3"; res.header.Get(
 		"Location",
@@ -251,7 +259,7 @@ func TestToken(t *testing.T) {
 
 // TestGuesses are slowed down.
 func TestGuesses(t *testing.T) {
-	r := newRig(t, func(c *Config) { c.Token = token })
+	r := newRig(t, func(c *AccessConfig) { c.Token = token })
 	for range 10 {
 		r.expect(http.MethodPost, "/dashboard/login", url.Values{"token": {"guess"}}, nil, http.StatusUnauthorized)
 	}
@@ -263,7 +271,7 @@ func TestGuesses(t *testing.T) {
 // TestGuessesInHeaders are slowed down as well, and logged; who is right is not.
 func TestGuessesInHeaders(t *testing.T) {
 	var log strings.Builder
-	r := newRig(t, func(c *Config) { c.Token, c.Logger = token, slog.New(slog.NewTextHandler(&log, nil)) })
+	r := newRig(t, func(c *AccessConfig) { c.Token, c.Logger = token, slog.New(slog.NewTextHandler(&log, nil)) })
 	with := func(token string) func(*http.Request) {
 		return func(q *http.Request) {
 			q.Header.Set("Authorization", "Bearer "+token)
@@ -288,7 +296,7 @@ func TestGuessesInHeaders(t *testing.T) {
 
 // TestClosed: without a token nothing is told where others reach the port.
 func TestClosed(t *testing.T) {
-	r := newRig(t, func(c *Config) { c.Loopback = false })
+	r := newRig(t, func(c *AccessConfig) { c.Loopback = false })
 	for _, path := range []string{"/dashboard/", "/dashboard/live", "/dashboard/customers", "/dashboard/login"} {
 		r.expect(http.MethodGet, path, nil, nil, http.StatusForbidden)
 	}
@@ -451,7 +459,7 @@ func (finding) Cluster(context.Context) (*licensedv1.ClusterStatus, error) {
 // TestFinding: a finding has a next step and a link, which leads to an entry of the runbook; and what a node's
 // customers get is what the node says.
 func TestFinding(t *testing.T) {
-	r := newRig(t, func(c *Config) {
+	r := newRig(t, nil, func(c *Config) {
 		c.Cluster = finding{}
 		c.Runbook = []byte("# Running\n\n### LicensedDown\n\n" +
 			"Read [cluster.md](cluster.md#clocks) and [this](#running). <script>alert()</script>\n")
@@ -524,7 +532,7 @@ func (c clockNode) Cluster(context.Context) (*licensedv1.ClusterStatus, error) {
 // TestCurrent: a page that is opened after nobody looked for a while shows the present, not the past.
 func TestCurrent(t *testing.T) {
 	var now func() time.Time
-	r := newRig(t, func(c *Config) {
+	r := newRig(t, nil, func(c *Config) {
 		now = c.Now
 		c.Cluster = clockNode{now}
 	})
@@ -591,7 +599,10 @@ func (b *body) Read(p []byte) (int, error) {
 
 // TestLargeForms: who is not let in cannot make the process take much.
 func TestLargeForms(t *testing.T) {
-	d, err := New(Config{Cluster: new(oneNode), Token: token, Now: time.Now, Logger: slog.New(slog.DiscardHandler)})
+	d, err := New(Config{
+		Cluster: new(oneNode), Now: time.Now, Logger: slog.New(slog.DiscardHandler),
+		Access: NewAccess(AccessConfig{Token: token, Now: time.Now, Logger: slog.New(slog.DiscardHandler)}),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"licensed/gateway/auth"
 	"licensed/messages/licensedv1"
 )
 
@@ -83,6 +84,8 @@ type removeView struct {
 	Refused string
 	// Command is the id under which it will be removed, so that sending the form twice removes once.
 	Command string
+	// Reason says that one must be stated.
+	Reason bool
 }
 
 // askRemoval asks the customer's owner the result that the removal of a device would have, and then the operator that
@@ -91,12 +94,12 @@ func (d *Dashboard) askRemoval(w http.ResponseWriter, r *http.Request) error {
 	// The id of the command is made here, and goes with the form.
 	v := removeView{
 		Customer: r.FormValue("id"), Device: r.FormValue("device"), Command: "dashboard-" + d.config.NewID(),
+		Reason: d.access.guarded(),
 	}
 	// Validated without being executed: what the owner would answer now, and may no
 	// longer answer when the form is sent.
-	res, err := d.config.Licenses.DeactivateDevice(r.Context(), connect.NewRequest(&licensedv1.DeactivateDeviceRequest{
-		CustomerId: v.Customer, DeviceId: v.Device, ValidateOnly: true,
-	}))
+	res, err := d.config.Licenses.DeactivateDevice(r.Context(), because("nothing is recorded",
+		&licensedv1.DeactivateDeviceRequest{CustomerId: v.Customer, DeviceId: v.Device, ValidateOnly: true}))
 	switch {
 	case err == nil:
 		v.Ends = res.Msg.ReleasedTitleIds
@@ -110,13 +113,19 @@ func (d *Dashboard) askRemoval(w http.ResponseWriter, r *http.Request) error {
 		view{Title: "Remove " + v.Device, Customer: v.Customer, Section: "customers", Body: v})
 }
 
+// because returns a request with the reason for it.
+func because[M any](reason string, m *M) *connect.Request[M] {
+	r := connect.NewRequest(m)
+	r.Header().Set(auth.ReasonHeader, url.PathEscape(reason))
+	return r
+}
+
 // removeDevice removes a device. The form has the command's id, so that a form that is
 // sent twice, or again after an error, removes once.
 func (d *Dashboard) removeDevice(w http.ResponseWriter, r *http.Request) error {
 	customer, device, command := r.PostFormValue("id"), r.PostFormValue("device"), r.PostFormValue("command")
-	res, err := d.config.Licenses.DeactivateDevice(r.Context(), connect.NewRequest(&licensedv1.DeactivateDeviceRequest{
-		CustomerId: customer, DeviceId: device, CommandId: command,
-	}))
+	res, err := d.config.Licenses.DeactivateDevice(r.Context(), because(r.PostFormValue("reason"),
+		&licensedv1.DeactivateDeviceRequest{CustomerId: customer, DeviceId: device, CommandId: command}))
 	if err != nil {
 		return err
 	}

@@ -55,7 +55,8 @@ func downloads(t *testing.T, e *endless) *Dashboard {
 	t.Cleanup(api.Close)
 	d, err := New(Config{
 		Cluster: new(oneNode), History: licensedv1connect.NewHistoryServiceClient(http.DefaultClient, api.URL),
-		Loopback: true, Now: time.Now, Logger: slog.New(slog.DiscardHandler),
+		Access: NewAccess(AccessConfig{Loopback: true, Now: time.Now}),
+		Now:    time.Now, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)

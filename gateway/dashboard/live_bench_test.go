@@ -85,7 +85,8 @@ func BenchmarkViewers(b *testing.B) {
 func benchmarkViewers(b *testing.B, viewers int) {
 	cluster, now := newThreeNodes(), time.Unix(2000, 0)
 	d, err := New(Config{
-		Cluster: cluster, Loopback: true, Now: func() time.Time { return now }, Logger: slog.New(slog.DiscardHandler),
+		Cluster: cluster, Access: NewAccess(AccessConfig{Loopback: true, Now: time.Now}),
+		Now: func() time.Time { return now }, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		b.Fatal(err)

@@ -53,7 +53,7 @@ func (d *Dashboard) render(w http.ResponseWriter, status int, page, part string,
 		part = "layout"
 	}
 	// Without a token there is no session to end.
-	v.CanLogOut = d.access.token != ""
+	v.CanLogOut = d.access.guarded()
 	// Rendered before the status is written: a template that fails becomes an error page.
 	b, err := d.part(page, part, v)
 	if err != nil {
@@ -126,6 +126,8 @@ var statuses = map[connect.Code]struct {
 	connect.CodeInvalidArgument:    {http.StatusBadRequest, "Invalid request"},
 	connect.CodeOutOfRange:         {http.StatusNotFound, "Outside the recorded history"},
 	connect.CodeFailedPrecondition: {http.StatusConflict, "Refused"},
+	connect.CodeUnauthenticated:    {http.StatusUnauthorized, "Not logged in"},
+	connect.CodePermissionDenied:   {http.StatusForbidden, "Not allowed"},
 	connect.CodeUnimplemented:      {http.StatusNotFound, "Not supported by this node"},
 	connect.CodeUnavailable:        {http.StatusServiceUnavailable, "Not available now"},
 	connect.CodeDeadlineExceeded:   {http.StatusGatewayTimeout, "Timed out"},

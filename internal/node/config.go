@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"licensed/actors"
@@ -62,8 +63,17 @@ type Config struct {
 	// PolicyPoll is the interval between looks at the policy file.
 	PolicyPoll time.Duration
 
-	// APITLS encrypts the API. With a CA, clients must have a certificate of it.
+	// APITLS encrypts the API. With a CA, clients must have a certificate of it, unless AuthFile is set.
 	APITLS tlsfiles.Files
+	// AdminTLS encrypts the admin port. With a CA, clients must have a certificate of it, unless AuthFile is set.
+	AdminTLS tlsfiles.Files
+	// AuthFile says who may call the API and use the admin port, see auth.File; empty: everybody who reaches them.
+	AuthFile string
+	// AcceptRisks are names of risks that were accepted, see Risks.
+	AcceptRisks []string
+	// AllowedHosts are names under which the HTTP ports are served, beside those in the addresses, see
+	// gateway.AllowHosts.
+	AllowedHosts []string
 
 	// LicenseKeys is the directory, or the file, of the keys that sign licences; empty: none are signed.
 	LicenseKeys string
@@ -148,6 +158,14 @@ func (c *Config) Validate() error {
 	}
 	if err == nil {
 		_, err = c.APITLS.OpenServer("tls-", slog.Default())
+	}
+	if err == nil {
+		_, err = c.AdminTLS.OpenServer("admin-tls-", slog.Default())
+	}
+	for _, risk := range c.AcceptRisks {
+		if err == nil && !slices.ContainsFunc(Risks, func(r Risk) bool { return r.Name == risk }) {
+			err = fmt.Errorf("accept-risk: %q is no risk of a process; there are %s", risk, riskNames())
+		}
 	}
 	if err != nil || c.Cluster.Alone {
 		return err

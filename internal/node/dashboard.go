@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/http"
 
 	"github.com/google/uuid"
@@ -19,8 +18,8 @@ import (
 type DashboardConfig struct {
 	// Off leaves it out.
 	Off bool
-	// TokenFile has the token that opens the dashboard and the profiles. Without one the dashboard is closed
-	// unless the admin port is on a loopback address.
+	// TokenFile has the token that opens dashboard, metrics and profiles. Without one, and without Config.AuthFile,
+	// they are open on a loopback address, and elsewhere if that risk is accepted.
 	TokenFile string
 }
 
@@ -40,11 +39,10 @@ func (n *Node) adminHandler() http.Handler {
 			without.ServeHTTP(w, r)
 		})
 	}
-	// Profiles show memory: with a token they need it, as the dashboard does.
-	if n.adminToken != "" {
-		byToken := dashboard.Bearer(n.adminToken, n.log, basic)
-		mux.Handle("/debug/", page(func(d *dashboard.Dashboard) http.Handler { return d.Guard(basic) }, byToken))
-	}
+	mux.Handle("/metrics", n.access.Guard(basic, dashboard.Metrics))
+	mux.Handle("/debug/", page(
+		func(d *dashboard.Dashboard) http.Handler { return d.Guard(basic, dashboard.Profiles) },
+		n.access.Guard(basic, dashboard.Profiles)))
 	if n.config.Dashboard.Off {
 		return mux
 	}
@@ -63,13 +61,12 @@ func notYet(w http.ResponseWriter, _ *http.Request) {
 // startDashboard puts the dashboard on the admin port of a gateway. It uses the API from within the process.
 func (n *Node) startDashboard(context.Context) error {
 	g, _ := n.gateway.Get()
-	admin, ok := n.admin.Get()
-	if !ok || n.config.Dashboard.Off {
+	if _, ok := n.admin.Get(); !ok || n.config.Dashboard.Off {
 		return nil
 	}
 	// Requests do not leave the process: the API is called without a port, and under its
 	// limits.
-	client, loopback := server.InProcess(g.Handler()), isLoopback(admin.Addr())
+	client := server.InProcess(g.Handler())
 	const base = "http://in.process"
 	d, err := dashboard.New(dashboard.Config{
 		Cluster:  &operations{n},
@@ -77,14 +74,10 @@ func (n *Node) startDashboard(context.Context) error {
 		History:  licensedv1connect.NewHistoryServiceClient(client, base),
 		Admin:    licensedv1connect.NewAdminServiceClient(client, base),
 		Runbook:  docs.Operations,
-		Token:    n.adminToken, Loopback: loopback, Now: n.config.Now, NewID: uuid.NewString, Logger: n.log,
+		Access:   n.access, Now: n.config.Now, NewID: uuid.NewString, Logger: n.log,
 	})
 	if err != nil {
 		return fmt.Errorf("dashboard: %w", err)
-	}
-	if n.adminToken == "" && !loopback {
-		n.log.Warn("the dashboard is closed: others can reach the admin port, and there is no admin token",
-			"address", admin.Addr().String())
 	}
 	n.dashboard.Set(d)
 	n.parts.Push("dashboard", func(context.Context) error { d.Close(); return nil })
@@ -98,10 +91,4 @@ func (n *Node) adminPages() string {
 		return basic
 	}
 	return dashboard.Path + " " + basic
-}
-
-// isLoopback reports whether only this machine reaches an address.
-func isLoopback(a net.Addr) bool {
-	t, ok := a.(*net.TCPAddr)
-	return ok && t.IP.IsLoopback()
 }

@@ -109,3 +109,9 @@ func (n *Node) Pinged() int { return n.self().Prober.Nodes() }
 
 // ReachedBy returns the number of processes that pinged a process lately.
 func (n *Node) ReachedBy() int { return len(n.self().Prober.Reached()) }
+
+// Exposed returns the ports that others reach and that are not protected.
+func (c *Config) Exposed() []Exposed {
+	_, refused := c.exposed()
+	return refused
+}

@@ -44,6 +44,7 @@ import (
 	"licensed/actors/license/policy/policyfile"
 	"licensed/cluster"
 	"licensed/gateway"
+	"licensed/gateway/auth"
 	"licensed/gateway/dashboard"
 	"licensed/gateway/server"
 	"licensed/internal/failpoint"
@@ -92,11 +93,13 @@ type Node struct {
 	owner  optional.Value[cluster.Node] // a node of a cluster
 	member optional.Value[member.Self]  // a process that is not alone
 
-	admin      optional.Value[server.Server]
-	adminToken string // empty: none
-	dashboard  optional.Value[dashboard.Dashboard]
-	api        optional.Value[server.Server]
-	gateway    optional.Value[gateway.Gateway]
+	admin     optional.Value[server.Server]
+	access    *dashboard.Access // to the admin port
+	verifier  *auth.Verifier    // nil where callers need no credentials
+	accepted  []Exposed         // risks
+	dashboard optional.Value[dashboard.Dashboard]
+	api       optional.Value[server.Server]
+	gateway   optional.Value[gateway.Gateway]
 
 	events   status.Events
 	members  *status.Members
@@ -170,7 +173,8 @@ func (n *Node) role() []step {
 // embedded is a process with a store of its own: the lock on its directory proves that it has all shards.
 func (n *Node) embedded() []step {
 	return []step{
-		n.planFiles, n.startTraces, n.startAdmin, n.bindAPI, n.openStorage, n.openPolicy, n.startHosts,
+		n.checkExposure, n.planFiles, n.startTraces, n.openAuth, n.startAdmin,
+		n.bindAPI, n.openStorage, n.openPolicy, n.startHosts,
 		n.startSolo,
 		n.startAPI, n.startDashboard, n.failReadiness, n.startStatus,
 	}
@@ -179,7 +183,8 @@ func (n *Node) embedded() []step {
 // alone is the only process of a cluster: it has a store that others could share, and takes all shards.
 func (n *Node) alone() []step {
 	return []step{
-		n.planFiles, n.startTraces, n.startAdmin, n.bindAPI, n.openStorage, n.openPolicy, n.startHosts,
+		n.checkExposure, n.planFiles, n.startTraces, n.openAuth, n.startAdmin,
+		n.bindAPI, n.openStorage, n.openPolicy, n.startHosts,
 		n.findCluster, n.startNode, n.takeAll,
 		n.startAPI, n.startDashboard, n.handOver, n.failReadiness, n.startStatus,
 	}
@@ -188,7 +193,8 @@ func (n *Node) alone() []step {
 // node holds shards of a cluster. It serves no API.
 func (n *Node) node() []step {
 	return []step{
-		n.planFiles, n.startTraces, n.startAdmin, n.openStorage, n.openPolicy, n.startHosts,
+		n.checkExposure, n.planFiles, n.startTraces, n.openAuth, n.startAdmin,
+		n.openStorage, n.openPolicy, n.startHosts,
 		n.findCluster, n.listen, n.startNode, n.join,
 		n.handOver, n.failReadiness, n.watchShards,
 	}
@@ -197,7 +203,8 @@ func (n *Node) node() []step {
 // gatewayOnly serves the API of a cluster. It holds no shards, and is ready once it knows a node that does.
 func (n *Node) gatewayOnly() []step {
 	return []step{
-		n.planFiles, n.startTraces, n.startAdmin, n.bindAPI, n.openStorage, n.openPolicy, n.startHosts,
+		n.checkExposure, n.planFiles, n.startTraces, n.openAuth, n.startAdmin,
+		n.bindAPI, n.openStorage, n.openPolicy, n.startHosts,
 		n.findCluster, n.listen, n.join,
 		n.startAPI, n.startDashboard, n.failReadiness, n.awaitNodes, n.startStatus, n.watchShards,
 	}
@@ -206,7 +213,8 @@ func (n *Node) gatewayOnly() []step {
 // both holds shards of a cluster and serves its API.
 func (n *Node) both() []step {
 	return []step{
-		n.planFiles, n.startTraces, n.startAdmin, n.bindAPI, n.openStorage, n.openPolicy, n.startHosts,
+		n.checkExposure, n.planFiles, n.startTraces, n.openAuth, n.startAdmin,
+		n.bindAPI, n.openStorage, n.openPolicy, n.startHosts,
 		n.findCluster, n.listen, n.startNode, n.join,
 		n.startAPI, n.startDashboard, n.handOver, n.failReadiness, n.startStatus, n.watchShards,
 	}

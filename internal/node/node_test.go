@@ -327,7 +327,7 @@ func TestProfilesNeedTheToken(t *testing.T) {
 				t.Fatal(err)
 			}
 			change(&c)
-			url := "http://" + start(t, c).Admin().String() + "/debug/pprof/cmdline"
+			url := "http://" + start(t, c).Admin().String() + "/debug/pprof/symbol"
 			for given, want := range map[string]int{
 				"": http.StatusUnauthorized, "Bearer wrong": http.StatusUnauthorized, "Bearer " + token: http.StatusOK,
 			} {

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"licensed/gateway"
+	"licensed/gateway/auth"
 	"licensed/gateway/dashboard"
 	"licensed/gateway/server"
 	"licensed/internal/budget"
@@ -23,32 +24,72 @@ import (
 	"licensed/internal/version"
 )
 
+// openAuth reads who may call the API and use the admin port.
+func (n *Node) openAuth(context.Context) (err error) {
+	if n.config.AuthFile == "" {
+		return nil
+	}
+	n.verifier, err = auth.Open(auth.Config{File: n.config.AuthFile, Now: n.config.Now, Logger: n.log})
+	if err != nil {
+		return err
+	}
+	n.parts.Push("auth file", func(context.Context) error { n.verifier.Close(); return nil })
+	return nil
+}
+
+// authenticator returns who knows callers; nil where they need no credentials.
+func (n *Node) authenticator() auth.Authenticator {
+	if n.verifier == nil {
+		return nil // and no interface with a nil in it
+	}
+	return n.verifier
+}
+
+// encryption returns how a port for clients is encrypted. Where there is an auth file, a certificate is one of the
+// means to prove who a client is; elsewhere the only one.
+func (n *Node) encryption(files tlsfiles.Files, prefix string) (*tls.Config, error) {
+	c, err := files.OpenServer(prefix, n.log)
+	if err != nil || n.verifier == nil {
+		return c.Server(), err
+	}
+	return c.Asking(), nil
+}
+
 // startAdmin serves the admin port, if there is to be one, before anything slow or exclusive.
 func (n *Node) startAdmin(context.Context) (err error) {
 	if n.config.Admin == "" {
 		return nil
 	}
-	if n.adminToken, err = dashboard.ReadToken(n.config.Dashboard.TokenFile); err != nil {
+	token, err := dashboard.ReadToken(n.config.Dashboard.TokenFile)
+	if err != nil {
 		return err
 	}
-	admin, err := server.Listen(n.config.Admin, n.adminServer())
+	encryption, err := n.encryption(n.config.AdminTLS, "admin-tls-")
+	if err != nil {
+		return err
+	}
+	admin, err := server.Listen(n.config.Admin, n.adminServer(encryption))
 	if err != nil {
 		return fmt.Errorf("admin port: %w", err)
 	}
+	n.access = dashboard.NewAccess(dashboard.AccessConfig{
+		Token: token, Authenticator: n.authenticator(), Loopback: isLocal(admin.Addr().String()),
+		Open: n.acceptedRisk("open-admin"), Now: n.config.Now, Logger: n.log,
+	})
 	n.admin.Set(admin)
 	n.parts.Push("admin port", admin.Shutdown)
 	// A port that ends by itself is a failure of the process.
-	go n.watch(admin.Start(n.adminHandler()))
+	go n.watch(admin.Start(gateway.AllowHosts(n.adminHandler(), n.hostNames())))
 	return nil
 }
 
 // bindAPI takes the address of the API, before anything slow or exclusive.
 func (n *Node) bindAPI(context.Context) error {
-	encryption, err := n.config.APITLS.OpenServer("tls-", n.log)
+	encryption, err := n.encryption(n.config.APITLS, "tls-")
 	if err != nil {
 		return err
 	}
-	api, err := server.Listen(n.config.Listen, n.apiServer(encryption.Server()))
+	api, err := server.Listen(n.config.Listen, n.apiServer(encryption))
 	if err != nil {
 		return fmt.Errorf("API port: %w", err)
 	}
@@ -83,9 +124,10 @@ func (n *Node) startAPI(context.Context) error {
 		n.parts.Push("keys of licences", func(context.Context) error { keys.Close(); return nil })
 		c.SigningKeys, c.LicenseIssuer = keys, n.config.LicenseIssuer
 	}
+	c.Authenticator = n.authenticator()
 	g := gateway.New(c, n.aggregates)
 	n.gateway.Set(g)
-	go n.watch(api.Start(gateway.CrossOrigin(g.Handler(), n.config.Origins)))
+	go n.watch(api.Start(gateway.AllowHosts(gateway.CrossOrigin(g.Handler(), n.config.Origins), n.hostNames())))
 	n.parts.Push("API port", lifecycle.Most(api.Shutdown))
 	// Pushed last, so stopped first: open streams would hold up the port's shutdown.
 	n.parts.Push("streams", func(context.Context) error { g.EndStreams(); return nil })
@@ -128,7 +170,11 @@ func (n *Node) Ports() [][2]string {
 		all = append(all, [2]string{"API", n.APIURL() + "  (gRPC, gRPC-Web, JSON)"})
 	}
 	if admin, ok := n.admin.Get(); ok {
-		all = append(all, [2]string{"Admin", "http://" + dialable(admin.Addr()) + "  (" + n.adminPages() + ")"})
+		scheme := "http://"
+		if n.config.AdminTLS != (tlsfiles.Files{}) {
+			scheme = "https://"
+		}
+		all = append(all, [2]string{"Admin", scheme + dialable(admin.Addr()) + "  (" + n.adminPages() + ")"})
 	}
 	if m, ok := n.member.Get(); ok {
 		all = append(all, [2]string{"Node", m.Transport.Address()}, [2]string{"Gossip", m.Gossip.Address()})
@@ -179,9 +225,10 @@ func (n *Node) apiServer(encryption *tls.Config) server.Config {
 }
 
 // adminServer returns how the admin port is served.
-func (n *Node) adminServer() server.Config {
+func (n *Node) adminServer(encryption *tls.Config) server.Config {
 	c := server.DefaultConfig()
 	c.Name, c.Answer, c.Logger = "admin_connections", adminAnswer, n.log
+	c.TLS = encryption
 	c.AddressShare, c.MaxConnections = 0.5, n.files.Admin
 	return c
 }

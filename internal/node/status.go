@@ -98,7 +98,7 @@ func (n *Node) statusWith(ctx context.Context, owner *cluster.NodeStatus) (*lice
 		}
 	}
 	status.AddProcess(s)
-	s.Warnings = status.Warnings(s, owner, archived)
+	s.Warnings = append(status.Warnings(s, owner, archived), n.exposureWarnings()...)
 	return s, nil
 }
 

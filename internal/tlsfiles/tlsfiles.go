@@ -32,6 +32,7 @@ type Certificates struct {
 	mu     sync.Mutex
 	read   contents // as in force, or last found to be of no use
 	server *tls.Config
+	asking *tls.Config // server, for clients that may have no certificate
 	client *tls.Config
 }
 
@@ -80,15 +81,24 @@ func (f Files) OpenMutual(prefix string, log *slog.Logger) (*Certificates, error
 }
 
 // Server returns how to be connected to; nil for unencrypted. With a CA, clients must show a certificate of it.
-func (c *Certificates) Server() *tls.Config {
+func (c *Certificates) Server() *tls.Config { return c.each(func() *tls.Config { return c.server }) }
+
+// Asking is Server for clients that may prove by other means who they are: with a CA, a client may show a certificate
+// of it, or none.
+func (c *Certificates) Asking() *tls.Config { return c.each(func() *tls.Config { return c.asking }) }
+
+// each returns a configuration that is chosen for each connection. choose is called while mu is held.
+func (c *Certificates) each(choose func() *tls.Config) *tls.Config {
 	if c == nil {
 		return nil
 	}
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
-			server, _ := c.now()
-			return server, nil
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.look()
+			return choose(), nil
 		},
 	}
 }
@@ -99,25 +109,23 @@ func (c *Certificates) Client() *tls.Config {
 	if c == nil {
 		return nil
 	}
-	_, now := c.now()
-	client := now.Clone()
+	client := c.now().Clone()
 	if client.Certificates != nil {
 		client.Certificates = nil
 		client.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			_, now := c.now()
-			return &now.Certificates[0], nil
+			return &c.now().Certificates[0], nil
 		}
 	}
 	return client
 }
 
-// now returns what is in force, after a look at the files: once for each connection,
+// now returns how to connect, after a look at the files: once for each connection,
 // which costs little beside its handshake, and needs no watcher.
-func (c *Certificates) now() (server, client *tls.Config) {
+func (c *Certificates) now() *tls.Config {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.look()
-	return c.server, c.client
+	return c.client
 }
 
 // look puts files that changed into force. The caller holds mu.
@@ -180,7 +188,11 @@ func (c *Certificates) use(read contents) error {
 		// A session that is resumed shows no certificate, also after its CA is not trusted any more.
 		server.SessionTicketsDisabled = true
 	}
-	c.read, c.server, c.client = read, server, client
+	asking := server.Clone()
+	if c.files.CA != "" {
+		asking.ClientAuth = tls.VerifyClientCertIfGiven
+	}
+	c.read, c.server, c.asking, c.client = read, server, asking, client
 	return nil
 }
 

@@ -214,7 +214,7 @@ func serve(t *testing.T, c dashboard.Cluster) string {
 	t.Helper()
 	d, err := dashboard.New(dashboard.Config{
 		Cluster: c, Runbook: docs.Operations,
-		Loopback: true, Now: time.Now, NewID: func() string { return "id" }, Logger: slog.New(slog.DiscardHandler),
+		Access: dashboard.NewAccess(dashboard.AccessConfig{Loopback: true, Now: time.Now}), Now: time.Now, NewID: func() string { return "id" }, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -320,11 +320,11 @@ func TestNoNodeLeft(t *testing.T) {
 func TestGatewayDies(t *testing.T) {
 	c := threeNodes()
 	d, err := dashboard.New(dashboard.Config{
-		Cluster:  c,
-		Loopback: true,
-		Now:      time.Now,
-		NewID:    func() string { return "id" },
-		Logger:   slog.New(slog.DiscardHandler),
+		Cluster: c,
+		Access:  dashboard.NewAccess(dashboard.AccessConfig{Loopback: true, Now: time.Now}),
+		Now:     time.Now,
+		NewID:   func() string { return "id" },
+		Logger:  slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
