@@ -54,6 +54,14 @@ func Downloads(r *licensedv1.ListDownloadsResponse) history.Output {
 
 // Command returns a command as HistoryService takes it, nil for a question.
 func Command(in *history.Input) *licensedv1.Command {
+	c := commandOf(in)
+	if c != nil {
+		c.IssuedAtMs = in.IssuedAt
+	}
+	return c
+}
+
+func commandOf(in *history.Input) *licensedv1.Command {
 	switch in.Kind {
 	case history.Acquire:
 		return &licensedv1.Command{Command: &licensedv1.Command_AcquireLicense{

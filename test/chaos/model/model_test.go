@@ -34,6 +34,9 @@ func TestSameAsProduct(t *testing.T) {
 		for range 150 {
 			now = now.Add(time.Duration(random.IntN(3)) * time.Millisecond)
 			in := choose(random)
+			if random.IntN(2) == 0 {
+				in.IssuedAt = now.UnixMilli() - random.Int64N(100)
+			}
 			command := client.Command(&in)
 			decision := aggregate.Decide(now, command)
 			var want history.Output

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -32,6 +33,7 @@ type device struct {
 	deactivated bool
 	used        int64
 	download    int64
+	meant       int64 // when the command was issued that activated it
 }
 
 type use struct {
@@ -48,7 +50,9 @@ type State struct {
 	rules         *Rules
 	plan          string // empty: the default
 	devices       []device
+	planMeant     int64             // when the command was issued that chose the plan
 	licenses      []history.License // also those that ended
+	meant         []int64           // of each licence: issue time of the last command that acquired it or found it active
 	uses          []use
 	deactivations int
 }
@@ -59,12 +63,13 @@ func New(r *Rules) *State { return &State{rules: r} }
 // Equal compares two states of the same rules.
 func (s *State) Equal(o *State) bool {
 	return s == o || s.Sequence == o.Sequence && s.plan == o.plan && s.deactivations == o.deactivations &&
+		s.planMeant == o.planMeant && slices.Equal(s.meant, o.meant) &&
 		slices.Equal(s.devices, o.devices) && slices.Equal(s.licenses, o.licenses) && slices.Equal(s.uses, o.uses)
 }
 
 func (s *State) clone() *State {
 	c := *s
-	c.devices, c.licenses = slices.Clone(s.devices), slices.Clone(s.licenses)
+	c.devices, c.licenses, c.meant = slices.Clone(s.devices), slices.Clone(s.licenses), slices.Clone(s.meant)
 	c.uses = s.uses[:len(s.uses):len(s.uses)] // only ever appended to
 	return &c
 }
@@ -161,6 +166,7 @@ func (a *step) acquire() {
 	l := a.license(a.in.Device, a.in.Title)
 	active := l != nil && !l.Released
 	if active && !a.in.NewDownload {
+		a.confirm(l)
 		a.event(customer, "CommandAccepted")
 		a.tell(l)
 		return
@@ -171,6 +177,8 @@ func (a *step) acquire() {
 	}
 	if !active {
 		l = a.begin(l)
+	} else {
+		a.confirm(l)
 	}
 	a.event(a.id(), "TitleDownloaded")
 	a.use(false)
@@ -182,14 +190,14 @@ func (a *step) acquire() {
 func (a *step) begin(old *history.License) *history.License {
 	if d := a.device(a.in.Device); d == nil {
 		a.event(a.in.Device, "DeviceActivated")
-		a.devices = append(a.devices, device{id: a.in.Device})
+		a.devices = append(a.devices, device{id: a.in.Device, meant: a.issued()})
 	} else if d.deactivated {
 		a.event(a.in.Device, "DeviceActivated")
-		d.deactivated = false
+		d.deactivated, d.meant = false, a.issued()
 	}
 	if old == nil {
 		a.event(a.id(), "LicenseCreated")
-		a.licenses = append(a.licenses, history.License{})
+		a.licenses, a.meant = append(a.licenses, history.License{}), append(a.meant, 0)
 		old = &a.licenses[len(a.licenses)-1]
 	}
 	a.event(a.id(), "LicenseAcquired")
@@ -200,7 +208,40 @@ func (a *step) begin(old *history.License) *history.License {
 		Acquired: a.at,
 		Expires:  a.expiry(),
 	}
+	*a.meantOf(old) = a.issued()
 	return old
+}
+
+// issued is when the command was issued, or executed if the client did not say.
+func (a *step) issued() int64 { return cmp.Or(a.in.IssuedAt, a.at) }
+
+// outdated reports whether the command was issued before the one that made what it is about.
+func (a *step) outdated(meant int64) bool { return a.in.IssuedAt != 0 && a.in.IssuedAt < meant }
+
+// meantOf is when a licence was meant.
+func (s *State) meantOf(l *history.License) *int64 {
+	for i := range s.licenses {
+		if &s.licenses[i] == l {
+			return &s.meant[i]
+		}
+	}
+	panic("model: not a licence of the state")
+}
+
+// confirm is an acquisition of a licence that is active.
+func (a *step) confirm(l *history.License) {
+	meant := a.meantOf(l)
+	*meant = max(*meant, a.issued())
+}
+
+// superseded is a command about a licence from before it was acquired.
+func (a *step) superseded(l *history.License) bool {
+	if l == nil || !a.outdated(*a.meantOf(l)) {
+		return false
+	}
+	a.event(customer, "CommandAccepted")
+	a.tell(l)
+	return true
 }
 
 func (a *step) expiry() int64 {
@@ -213,6 +254,9 @@ func (a *step) expiry() int64 {
 
 func (a *step) renew() {
 	l := a.license(a.in.Device, a.in.Title)
+	if a.superseded(l) {
+		return
+	}
 	if r := a.mayRenew(l); r != nil {
 		a.refuse(r)
 		return
@@ -227,6 +271,8 @@ func (a *step) renew() {
 func (a *step) release() {
 	l := a.license(a.in.Device, a.in.Title)
 	switch {
+	case a.superseded(l):
+		return
 	case l == nil:
 		a.refuse(&history.Refusal{Rule: NoLicense})
 		return
@@ -269,7 +315,7 @@ func (a *step) deactivate() {
 	case d == nil:
 		a.refuse(&history.Refusal{Rule: UnknownDevice})
 		return
-	case d.deactivated:
+	case d.deactivated, a.outdated(d.meant):
 		a.event(customer, "CommandAccepted")
 		return
 	case a.rules.Deactivations != Unlimited && a.deactivations >= a.rules.Deactivations:
@@ -295,6 +341,11 @@ func (a *step) deactivate() {
 }
 
 func (a *step) changePlan() {
+	if a.plan != "" && a.outdated(a.planMeant) {
+		a.event(customer, "CommandAccepted")
+		a.out.Plan, a.out.DeviceLimit = a.plan, a.rules.Plans[a.plan]
+		return
+	}
 	limit, ok := a.rules.Plans[a.in.Plan]
 	if !ok {
 		a.refuse(&history.Refusal{Rule: UnknownPlan})
@@ -303,6 +354,9 @@ func (a *step) changePlan() {
 	name := "PlanChanged"
 	if a.plan == a.in.Plan {
 		name = "CommandAccepted"
+		a.planMeant = max(a.planMeant, a.issued())
+	} else {
+		a.planMeant = a.issued()
 	}
 	a.event(customer, name)
 	a.plan = a.in.Plan
