@@ -13,6 +13,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	"licensed/actors"
+	"licensed/internal/planted"
 	"licensed/persistence"
 )
 
@@ -23,6 +24,10 @@ type Add struct {
 	Split int
 	// Pad adds this many bytes to each event, which do not compress.
 	Pad int
+	// Number makes the amount a fact that a device, 0 to 7, reports: it is never refused, and adds nothing unless the
+	// number is higher than all of the device before it.
+	Number uint64
+	Device uint8
 	// Frees is Decision.Frees, where the amount is added.
 	Frees bool
 	// Panic makes Decide panic; PanicEvolve makes Evolve do so.
@@ -31,6 +36,9 @@ type Add struct {
 
 // Added is the event of an accepted Add.
 type Added struct{ Amount uint64 }
+
+// Reported is the event of a fact that was not reported before.
+type Reported struct{ Amount, Number, Device uint64 }
 
 // Refused is the event of a refused Add.
 type Refused struct{ Amount, Total uint64 }
@@ -46,13 +54,17 @@ type ledger struct {
 	limit uint64
 	total uint64
 	order uint64
+	// highest has the highest number of each device.
+	highest [8]uint64
 }
 
 const (
 	mapperAdded    = "Added/1"
+	mapperReported = "Reported/1"
 	mapperRefused  = "Refused/1"
 	mapperSnapshot = "LedgerSnapshot/1"
-	poison         = 1 << 62 // an amount that makes Evolve panic
+	mapperNumbered = "LedgerSnapshot/2" // with the highest numbers
+	poison         = 1 << 62            // an amount that makes Evolve panic
 )
 
 var _ actors.Kind = Ledger{}
@@ -65,11 +77,17 @@ func (k Ledger) New(id string) actors.Aggregate { return &ledger{id: id, limit: 
 
 // Restore implements actors.Kind.
 func (k Ledger) Restore(id string, s actors.Snapshot) (actors.Aggregate, error) {
-	n, err := numbers(s.Data, 2)
-	if err != nil || s.Mapper != mapperSnapshot {
+	want := 2
+	if s.Mapper == mapperNumbered {
+		want = 10
+	}
+	n, err := numbers(s.Data, want)
+	if err != nil || s.Mapper != mapperSnapshot && s.Mapper != mapperNumbered {
 		return nil, fmt.Errorf("ledger snapshot %s: %w", s.Mapper, persistence.ErrCorrupt)
 	}
-	return &ledger{id: id, limit: k.Limit, total: n[0], order: n[1]}, nil
+	l := &ledger{id: id, limit: k.Limit, total: n[0], order: n[1]}
+	copy(l.highest[:], n[2:])
+	return l, nil
 }
 
 // DecodeEvent implements actors.Kind.
@@ -81,6 +99,12 @@ func (Ledger) DecodeEvent(mapper string, _ persistence.Header, data []byte) (any
 			return nil, err
 		}
 		return Added{n[0]}, nil
+	case mapperReported:
+		n, err := numbers(data, 3)
+		if err != nil {
+			return nil, err
+		}
+		return Reported{n[0], n[1], n[2]}, nil
 	case mapperRefused:
 		n, err := numbers(data, 2)
 		if err != nil {
@@ -105,6 +129,8 @@ func (Ledger) Outcome(events []actors.Event) []byte {
 		switch v := e.Value.(type) {
 		case Added:
 			sum += v.Amount
+		case Reported:
+			sum += v.Amount
 		case Refused:
 			return []byte("refused")
 		}
@@ -116,6 +142,9 @@ func (l *ledger) Decide(_ time.Time, command any) actors.Decision {
 	c := command.(Add)
 	if c.Panic {
 		panic("asked to")
+	}
+	if c.Number > 0 {
+		return l.report(c)
 	}
 	if l.limit > 0 && l.total+c.Amount > l.limit {
 		return actors.Decision{Refused: true, Events: []actors.Event{{
@@ -141,8 +170,22 @@ func (l *ledger) Decide(_ time.Time, command any) actors.Decision {
 	return actors.Decision{Events: events, Frees: c.Frees}
 }
 
+// report decides a fact. One that was reported before adds 0.
+func (l *ledger) report(c Add) actors.Decision {
+	e := actors.Event{AggregateID: "ledger", Order: l.order, Mapper: mapperAdded, Data: encode(0), Value: Added{}}
+	if c.Number > l.highest[c.Device] || planted.Bug(planted.CountRepeatedFact) {
+		v := Reported{c.Amount, c.Number, uint64(c.Device)}
+		e.Mapper, e.Data, e.Value = mapperReported, encode(v.Amount, v.Number, v.Device), v
+	}
+	return actors.Decision{Events: []actors.Event{e}}
+}
+
 func (l *ledger) Evolve(e actors.Event) {
 	l.order++
+	if r, ok := e.Value.(Reported); ok {
+		l.total += r.Amount
+		l.highest[r.Device%8] = max(l.highest[r.Device%8], r.Number)
+	}
 	if a, ok := e.Value.(Added); ok {
 		l.total += a.Amount
 		if a.Amount == poison {
@@ -159,6 +202,11 @@ func (l *ledger) Query(_ time.Time, query any) (any, error) {
 }
 
 func (l *ledger) Snapshot(time.Time) actors.Snapshot {
+	if l.highest != [8]uint64{} {
+		return actors.Snapshot{
+			Mapper: mapperNumbered, Data: encode(append([]uint64{l.total, l.order}, l.highest[:]...)...),
+		}
+	}
 	return actors.Snapshot{Mapper: mapperSnapshot, Data: encode(l.total, l.order)}
 }
 
@@ -180,8 +228,8 @@ func pad(b []byte, n int, id string, order uint64) []byte {
 	return b[:end]
 }
 
-func numbers(b []byte, count int) ([2]uint64, error) {
-	var n [2]uint64
+func numbers(b []byte, count int) ([10]uint64, error) {
+	var n [10]uint64
 	for i := range count {
 		v, size := binary.Uvarint(b)
 		if size <= 0 {

@@ -21,6 +21,7 @@ const (
 	byProtocolSeeds  = "test/sim.TestProtocolSeeds"
 	byStampSeeds     = "test/sim.TestStampSeeds"
 	byOverlargeSeeds = "test/sim.TestOverlargeSeeds"
+	byFactSeeds      = "test/sim.TestFactSeeds"
 	// none of its bugs endangers the promise: nobody serves customers, or a node that nobody reaches
 	byReachSeeds = "test/sim.TestReachSeeds"
 )
@@ -104,6 +105,7 @@ const (
 	ImportAnywhere
 	AnswerImportEarly
 	EndImportEarly
+	CountRepeatedFact
 	RefuseWithoutRecord
 	DecideWithdrawn
 	WithdrawDecided
@@ -285,6 +287,7 @@ var Bugs = [count]Info{
 	EndImportEarly: {
 		Rule: "import", Name: "report the end of an import before a root is marked", Check: bySeeds,
 	},
+	CountRepeatedFact:   {Rule: "facts", Name: "count a repeated fact twice", Check: byFactSeeds, Hooks: 2},
 	RefuseWithoutRecord: {Rule: "outcome", Name: "refuse without a record", Check: bySeeds},
 	DecideWithdrawn:     {Rule: "outcome", Name: "decide a request that was withdrawn", Check: bySeeds},
 	WithdrawDecided:     {Rule: "outcome", Name: "withdraw a request that was decided", Check: bySeeds},

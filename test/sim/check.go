@@ -28,6 +28,7 @@ type history struct {
 	commands map[string]*command
 	totals   []uint64 // after each sequence
 	records  []persistence.Record
+	facts    map[[2]uint64]bool // devices and numbers that count
 }
 
 // fail notes the first violation.
@@ -82,7 +83,7 @@ func (w *world) finalHistory(id string) (*history, error) {
 	if answer == nil {
 		return nil, fmt.Errorf("no answer after the world was healed")
 	}
-	h := &history{commands: map[string]*command{}}
+	h := &history{commands: map[string]*command{}, facts: map[[2]uint64]bool{}}
 	err := w.reader().ReadAll(context.Background(), answer.Head, persistence.HistoryRange{},
 		func(r *persistence.Record) error {
 			return h.add(r, w.params.Limit)
@@ -149,8 +150,13 @@ func (h *history) add(r *persistence.Record, limit uint64) error {
 	total := h.total()
 	switch v := v.(type) {
 	case actorstest.Added:
-		if total += v.Amount; total > limit {
+		if total += v.Amount; total > limit && v.Amount > 0 { // a repeated fact adds 0
 			return fmt.Errorf("command %s raises the total to %d, above the limit %d", r.CommandID, total, limit)
+		}
+	case actorstest.Reported:
+		total += v.Amount
+		if err := h.report(v); err != nil {
+			return fmt.Errorf("command %s: %w", r.CommandID, err)
 		}
 	case actorstest.Refused:
 		if v.Total != total || total+v.Amount <= limit {
@@ -184,6 +190,8 @@ func (w *world) checkOp(o *op, h *history) {
 		}
 	case o.acked && c == nil:
 		w.fail("%s was acknowledged at %d and is not in the history", o.id, o.reply.Sequence)
+	case o.acked && o.add.Number > 0 && !h.facts[[2]uint64{uint64(o.add.Device), o.add.Number}]:
+		w.fail("%s was acknowledged, and fact %d of device %d is not in the history", o.id, o.add.Number, o.add.Device)
 	case o.acked && c.last != o.reply.Sequence:
 		w.fail("%s was acknowledged at %d and is at %d", o.id, o.reply.Sequence, c.last)
 	case o.acked && !bytes.Equal(c.outcome, o.reply.Outcome):

@@ -45,6 +45,8 @@ type client struct {
 	next int
 	done int
 	past []*op // own ops, to be repeated late
+	// facts are those that the client has as a device, by aggregate.
+	facts map[string]*queue
 }
 
 func (c *client) loop() {
@@ -77,6 +79,9 @@ func (c *client) loop() {
 		o.add = actorstest.Add{Amount: uint64(1 + w.IntN(4)), Split: 1 + w.IntN(3)}
 		o.add.Frees = w.params.Frees > 0 && w.chance(w.params.Frees)
 		o.add.Panic = o.kind == opAdd && w.chance(w.params.PanicDecide)
+		if w.params.Facts > 0 && o.kind == opAdd && w.chance(w.params.Facts) {
+			c.report(o)
+		}
 	}
 	o.stamped = o.kind != opRead && w.params.Stamped > 0 && w.Float64() < w.params.Stamped
 	w.ops = append(w.ops, o)
@@ -182,7 +187,7 @@ func (o *op) request(n *node) *actors.Request {
 	}
 	return &actors.Request{
 		Command: actors.Command{
-			ID: o.id, Fingerprint: o.add.Amount<<8 | uint64(o.add.Split), IssuedAt: o.issuedAt,
+			ID: o.id, Fingerprint: o.add.Number<<32 | o.add.Amount<<8 | uint64(o.add.Split), IssuedAt: o.issuedAt,
 			ValidateOnly: o.kind == opValidate, Payload: o.add,
 		},
 		Deadline: n.steady().Add(time.Duration(n.w.params.ClientTimeout) * time.Microsecond),
@@ -231,6 +236,9 @@ func (c *client) finish(o *op) {
 		return
 	}
 	o.ended = c.w.now
+	if o.acked && o.add.Number > 0 {
+		c.facts[o.aggregate].recorded(o.add.Number)
+	}
 	if o.acked && o.kind == opRead {
 		c.w.heads = append(c.w.heads, readHead{o})
 		if c.w.chance(0.5) {

@@ -30,6 +30,7 @@ type Params struct {
 	Crash, Pause, MissRenewal     float64
 	WrongClock                    float64 // that a node's wall clock is ahead for a while
 	Stamped                       float64 // of the commands, how many a gateway stamps
+	Facts                         float64 // of the commands, how many report facts
 	WrongGateway                  float64 // that a gateway's wall clock is wrong for a while
 	ClocksBehind                  bool    // wrong clocks can also be behind
 	RestartActor, Passivate       float64

@@ -46,6 +46,9 @@ func TestReachSeeds(t *testing.T) { sweep(t, (*seeds+3)/4, RunReach) }
 // the seeds.
 func TestStampSeeds(t *testing.T) { sweep(t, (*seeds+1)/2, RunStamps) }
 
+// TestFactSeeds is TestSeeds with facts of devices, reported late and repeatedly, half of the seeds.
+func TestFactSeeds(t *testing.T) { sweep(t, (*seeds+1)/2, RunFacts) }
+
 // TestOverlargeSeeds is TestSeeds with aggregates that are too large for a root, half of the seeds.
 func TestOverlargeSeeds(t *testing.T) { sweep(t, (*seeds+1)/2, RunOverlarge) }
 
