@@ -31,10 +31,12 @@ var errCredentialsExpired = &auth.Error{
 
 // identify finds out who sends a request, and whether the method is open to any role of the caller. Nothing of the
 // body was read. Errors: *connect.Error.
-func (g *Gateway) identify(ctx context.Context, c *call, r *http.Request) (err error) {
+func (g *Gateway) identify(deadline time.Time, c *call, r *http.Request) (err error) {
 	if g.config.Authenticator == nil {
 		return nil
 	}
+	ctx, cancel := withDeadline(r.Context(), deadline)
+	defer cancel()
 	if c.claims, err = g.caller(ctx, r); err != nil {
 		return g.denied(err)
 	}

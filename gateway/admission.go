@@ -97,17 +97,18 @@ func (g *Gateway) admit(next http.Handler, reject *connect.ErrorWriter) http.Han
 		} else if c.budgets == &g.limits.customers {
 			c.budgets = &g.limits.operators // The dashboard.
 		}
-		ctx, cancel := withClientDeadline(r, start)
-		defer cancel()
+		deadline := takeDeadline(r.Header, start)
 		defer c.release()
 		// Before the body: nothing is read of callers that may not call the method at all.
-		body, err := &body{}, g.identify(ctx, c, r)
+		body, err := &body{}, g.identify(deadline, c, r)
 		if err == nil && !route.session {
-			body, err = c.receive(ctx, w, r)
+			body, err = c.receive(deadline, w, r)
 		}
+		ctx, cancel := withDeadline(r.Context(), g.capped(route, deadline))
+		defer cancel()
 		// Before a place is taken: nobody waits for the answer any more.
 		if err == nil && ctx.Err() != nil {
-			err = cutOff(ctx, ctx.Err())
+			err = cutOff(deadline, ctx.Err())
 		}
 		if err == nil {
 			err = c.admitted(body)
@@ -244,19 +245,32 @@ func overLimit(e *budget.ExceededError) *connect.Error {
 	})
 }
 
-// intercept surrounds every decoded call: it caps the deadline, counts the reply, and a panic fails that call alone.
+// capped returns the deadline of a request whose body is here, from that of its client: a client without one would
+// wait, and hold its place, for as long as a node takes. Zero is none, as of streams.
+func (g *Gateway) capped(route *route, deadline time.Time) time.Time {
+	if route.stream {
+		return deadline
+	}
+	if most := time.Now().Add(g.config.MaxDeadline); deadline.IsZero() || deadline.After(most) {
+		return most
+	}
+	return deadline
+}
+
+// withDeadline is context.WithDeadline, unless the deadline is zero.
+func withDeadline(ctx context.Context, deadline time.Time) (context.Context, context.CancelFunc) {
+	if deadline.IsZero() {
+		return ctx, func() {}
+	}
+	return context.WithDeadline(ctx, deadline)
+}
+
+// intercept surrounds every decoded call: it counts the reply, and a panic fails that call alone.
 func (g *Gateway) intercept(next connect.UnaryFunc) connect.UnaryFunc {
 	// admit put it there; a call that reaches this is decoded.
 	return func(ctx context.Context, req connect.AnyRequest) (res connect.AnyResponse, err error) {
 		c := ctx.Value(callKey{}).(*call)
 		c.decoded = true
-		// A client without a deadline would wait, and hold its place, for as long as a
-		// node takes.
-		if deadline, ok := ctx.Deadline(); !ok || time.Until(deadline) > g.config.MaxDeadline {
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeout(ctx, g.config.MaxDeadline)
-			defer cancel()
-		}
 		defer func() {
 			if p := recover(); p != nil {
 				res, err = nil, g.panicked(c, p)

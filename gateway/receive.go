@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -39,7 +38,7 @@ const firstRead = 4 << 10
 // advance lets the gateway refuse a request before it holds a place, and bounds a body by
 // what has arrived and not by what was announced. Errors: ExceededError, connect.Error,
 // and what a reader returns.
-func (c *call) receive(ctx context.Context, w http.ResponseWriter, r *http.Request) (*body, error) {
+func (c *call) receive(deadline time.Time, w http.ResponseWriter, r *http.Request) (*body, error) {
 	b := &body{}
 	most := c.route.body + envelopeBytes
 	switch {
@@ -65,7 +64,7 @@ func (c *call) receive(ctx context.Context, w http.ResponseWriter, r *http.Reque
 			break
 		}
 		if err != nil {
-			return nil, cutOff(ctx, err)
+			return nil, cutOff(deadline, err)
 		}
 		if len(content) < cap(content) {
 			continue
@@ -88,11 +87,11 @@ func (c *call) receive(ctx context.Context, w http.ResponseWriter, r *http.Reque
 	return b, nil
 }
 
-// cutOff returns what it means that a body could not be read: the deadline, or the error
+// cutOff returns what it means that a body could not be read: the client's deadline, zero for none, or the error
 // itself.
-func cutOff(ctx context.Context, err error) error {
+func cutOff(deadline time.Time, err error) error {
 	switch {
-	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+	case !deadline.IsZero() && !time.Now().Before(deadline):
 		return expired()
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return apiError(connect.CodeDeadlineExceeded, licensedv1.ReasonNotExecuted,
@@ -129,14 +128,16 @@ func compressed(r *http.Request) bool {
 // named reports whether the values name a compressor.
 func named(values []string) bool { return first(values) != "" && first(values) != "identity" }
 
-// withClientDeadline returns the context of a request with the deadline that its client set, counted from when its
-// headers were here: the time until its body is here counts, too.
-func withClientDeadline(r *http.Request, start time.Time) (context.Context, context.CancelFunc) {
-	timeout, ok := clientTimeout(r.Header)
+// takeDeadline returns the deadline that a client set, counted from when the headers were here: the time until the body
+// is here counts, too. Zero is none. It takes the header away, or package connect would make a context of it again.
+func takeDeadline(h http.Header, start time.Time) time.Time {
+	timeout, ok := clientTimeout(h)
 	if !ok {
-		return r.Context(), func() {}
+		return time.Time{}
 	}
-	return context.WithDeadline(r.Context(), start.Add(timeout))
+	delete(h, "Connect-Timeout-Ms")
+	delete(h, "Grpc-Timeout")
+	return start.Add(timeout)
 }
 
 // grpcUnits are the last letters of a Grpc-Timeout.

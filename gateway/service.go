@@ -238,9 +238,12 @@ const maxStamps = 8
 // stamp runs a command, and again with another stamp as long as the owner refuses the stamp. It is the same command
 // to the client: an attempt with a refused stamp was not executed and never will be.
 func (s *service) stamp(ctx context.Context, customer string, c actors.Command) (reply actors.Reply, err error) {
-	var refused *actors.StampError
 	for range maxStamps {
-		if reply, err = s.aggregates.Execute(ctx, customer, c); !errors.As(err, &refused) {
+		if reply, err = s.aggregates.Execute(ctx, customer, c); err == nil {
+			return reply, nil
+		}
+		var refused *actors.StampError
+		if !errors.As(err, &refused) {
 			return reply, err
 		}
 		c.IssuedAt = refused.At
