@@ -70,6 +70,13 @@ func (c *Client) ListDownloads(
 	return c.licenses.ListDownloads(ctx, m)
 }
 
+// GetCustomer returns a page of all that is accounted for the customer.
+func (c *Client) GetCustomer(
+	ctx context.Context, m *licensedv1.GetCustomerRequest,
+) (*licensedv1.GetCustomerResponse, error) {
+	return c.licenses.GetCustomer(ctx, m)
+}
+
 // ListDevices returns a page of the customer's devices, and the limit of the plan.
 func (c *Client) ListDevices(
 	ctx context.Context, m *licensedv1.ListDevicesRequest,

@@ -20,7 +20,9 @@ var commandMethods = map[string]bool{
 
 // queryMethods are those that a customer's owner answers from its state. What is read
 // from stored history is in neither set: its duration says nothing about the owners.
-var queryMethods = map[string]bool{"ListLicenses": true, "ListDownloads": true, "ListDevices": true}
+var queryMethods = map[string]bool{
+	"ListLicenses": true, "ListDownloads": true, "ListDevices": true, "GetCustomer": true,
+}
 
 // answered has the codes of a reply that tells what was asked: success, and what a rule
 // refused. Anything else is an error of the service or of the request.

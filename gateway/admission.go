@@ -365,6 +365,7 @@ var replyEstimates = map[string]func(proto.Message) int64{
 	"ListLicenses":     fixed(listReply),
 	"ListDownloads":    fixed(listReply),
 	"ListDevices":      fixed(listReply),
+	"GetCustomer":      fixed(listReply),
 	"GetState":         fixed(replayReply),
 	"TryAt":            fixed(replayReply),
 	"Why":              fixed(replayReply),

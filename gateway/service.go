@@ -341,6 +341,23 @@ func (s *service) ListDevices(
 	return connect.NewResponse(res), nil
 }
 
+// GetCustomer implements licensedv1connect.LicenseServiceHandler.
+func (s *service) GetCustomer(
+	ctx context.Context, r *connect.Request[licensedv1.GetCustomerRequest],
+) (*connect.Response[licensedv1.GetCustomerResponse], error) {
+	res, head, err := query[*licensedv1.GetCustomerResponse](ctx, s, r.Msg.CustomerId, nil, &licensedv1.Query{
+		Query: &licensedv1.Query_GetCustomer{
+			GetCustomer: &licensedv1.GetCustomer{PageSize: pageSize(r.Msg), PageToken: r.Msg.PageToken},
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	countCut(ctx, r.Msg, res.NextPageToken)
+	res.Sequence = head.Sequence
+	return connect.NewResponse(res), nil
+}
+
 // ListDownloads implements licensedv1connect.LicenseServiceHandler.
 func (s *service) ListDownloads(
 	ctx context.Context, r *connect.Request[licensedv1.ListDownloadsRequest],

@@ -206,6 +206,22 @@ func TestEveryMethod(t *testing.T) {
 			PlanChangedAt: at,
 			DeviceLimit:   4, PlanId: "premium", Sequence: 8,
 		})
+		quota := func(limit, used uint32, next *timestamppb.Timestamp) *licensedv1.Quota {
+			return &licensedv1.Quota{Limit: &limit, Used: used, Left: proto.Uint32(limit - used), NextAt: next}
+		}
+		all, err := client.GetCustomer(ctx, connect.NewRequest(&licensedv1.GetCustomerRequest{CustomerId: who}))
+		check(t, name, all, err, &licensedv1.GetCustomerResponse{
+			CustomerId: who, AsOf: at, PlanId: "premium", PlanChangedAt: at, Sequence: 8,
+			DevicesInUse: quota(4, 1, nil), Deactivations: quota(1, 0, nil), Devices: devices.Msg.Devices,
+			Licenses: []*licensedv1.CustomerLicense{
+				{License: held(1, false), Status: licensedv1.LicenseStatus_LICENSE_STATUS_ACTIVE},
+			},
+			Titles: []*licensedv1.CustomerTitle{{
+				TitleId: "GlowS01E01", StudioId: "netflix", Downloads: 2,
+				Yearly: quota(2, 2, downloads.Msg.NextAllowedAt),
+			}},
+			Studios: []*licensedv1.CustomerStudio{{StudioId: "netflix", Licenses: &licensedv1.Quota{Used: 1}}},
+		})
 		released, err := client.ReleaseLicense(ctx, connect.NewRequest(&licensedv1.ReleaseLicenseRequest{
 			CustomerId: who, DeviceId: "iphone", TitleId: "GlowS01E01", CommandId: "6",
 		}))
@@ -330,6 +346,7 @@ func TestQueriesTakeGET(t *testing.T) {
 		"ListLicenses":   http.StatusServiceUnavailable,
 		"ListDownloads":  http.StatusServiceUnavailable,
 		"ListDevices":    http.StatusServiceUnavailable,
+		"GetCustomer":    http.StatusServiceUnavailable,
 		"AcquireLicense": http.StatusMethodNotAllowed,
 	} {
 		query := url.Values{"encoding": {"json"}, "message": {`{"customerId":"Bayley","titleId":"GlowS01E01"}`}}

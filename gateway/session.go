@@ -83,6 +83,7 @@ func newSessionMethods(s *service) sessionMethods {
 		"ListLicenses":     handler(s.ListLicenses),
 		"ListDownloads":    handler(s.ListDownloads),
 		"ListDevices":      handler(s.ListDevices),
+		"GetCustomer":      handler(s.GetCustomer),
 	}
 	all := make(sessionMethods)
 	methods := licensedv1.File_licensed_v1_license_service_proto.Services().ByName("LicenseService").Methods()

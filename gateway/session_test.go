@@ -197,6 +197,12 @@ func (s *sessionClient) ListDownloads(
 	return callOver[licensedv1.ListDownloadsRequest, licensedv1.ListDownloadsResponse](ctx, s, r)
 }
 
+func (s *sessionClient) GetCustomer(
+	ctx context.Context, r *connect.Request[licensedv1.GetCustomerRequest],
+) (*connect.Response[licensedv1.GetCustomerResponse], error) {
+	return callOver[licensedv1.GetCustomerRequest, licensedv1.GetCustomerResponse](ctx, s, r)
+}
+
 func (s *sessionClient) ListDevices(
 	ctx context.Context, r *connect.Request[licensedv1.ListDevicesRequest],
 ) (*connect.Response[licensedv1.ListDevicesResponse], error) {

@@ -97,6 +97,8 @@ func TestEveryMethodValidates(t *testing.T) {
 		connect.NewRequest(&licensedv1.ChangePlanRequest{}))
 	_, errs["customer_id licenses"] = client.ListLicenses(ctx, connect.NewRequest(&licensedv1.ListLicensesRequest{}))
 	_, errs["customer_id devices"] = client.ListDevices(ctx, connect.NewRequest(&licensedv1.ListDevicesRequest{}))
+	_, errs["customer_id page_token customer"] = client.GetCustomer(ctx,
+		connect.NewRequest(&licensedv1.GetCustomerRequest{PageToken: "nonsense"}))
 	_, errs["customer_id title_id since downloads"] = client.ListDownloads(ctx,
 		connect.NewRequest(&licensedv1.ListDownloadsRequest{
 			Since: &timestamppb.Timestamp{Seconds: 1 << 60},

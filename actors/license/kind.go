@@ -212,6 +212,11 @@ func (a *aggregate) Query(now time.Time, query any) (any, error) {
 		v.Response.CustomerId = a.id
 	case *licensedv1.CustomerState:
 		v.CustomerId = a.id
+	case *licensedv1.GetCustomerResponse:
+		v.CustomerId = a.id
+		for _, l := range v.Licenses {
+			l.License.CustomerId = a.id
+		}
 	}
 	return answer, err
 }

@@ -22,6 +22,7 @@ const (
 	licenseList  = "l"
 	deviceList   = "d"
 	downloadList = "w"
+	customerList = "c"
 )
 
 // place is the key of an entry in a list, with the fields that the list is sorted by. A page begins behind the last
@@ -71,6 +72,8 @@ func CheckPage(q *licensedv1.Query) (err error) {
 		_, err = parsePlace(downloadList, q.ListDownloads.GetPageToken())
 	case *licensedv1.Query_ListDevices:
 		_, err = parsePlace(deviceList, q.ListDevices.GetPageToken())
+	case *licensedv1.Query_GetCustomer:
+		_, err = parsePlace(customerList, q.GetCustomer.GetPageToken())
 	}
 	return err
 }

@@ -133,6 +133,9 @@ func TestRandomCustomers(t *testing.T) {
 			}
 			r.wait(rng)
 			r.step(books, someCommand(rng))
+			if rng.IntN(8) == 0 {
+				r.checkCustomer()
+			}
 			if t.Failed() {
 				t.Fatalf("seed %d", seed)
 			}

@@ -28,8 +28,8 @@ type Downloads struct {
 }
 
 // Query answers *licensedv1.ListLicenses with *licensedv1.ListLicensesResponse, ListDevices with
-// *licensedv1.ListDevicesResponse, ListDownloads with *Downloads, and DescribeState with
-// *licensedv1.CustomerState, as of a time and under a policy.
+// *licensedv1.ListDevicesResponse, ListDownloads with *Downloads, GetCustomer with *licensedv1.GetCustomerResponse, and
+// DescribeState with *licensedv1.CustomerState, as of a time and under a policy.
 // Answers are without customer ids and sequence and share no memory with the state.
 func Query(now time.Time, p *policy.Policy, s *State, q *licensedv1.Query) (any, error) {
 	v := view{now: now.UnixMilli(), policy: p, state: s}
@@ -40,6 +40,8 @@ func Query(now time.Time, p *policy.Policy, s *State, q *licensedv1.Query) (any,
 		return v.listDownloads(q.ListDownloads)
 	case *licensedv1.Query_ListDevices:
 		return v.listDevices(q.ListDevices)
+	case *licensedv1.Query_GetCustomer:
+		return v.customer(q.GetCustomer)
 	case *licensedv1.Query_DescribeState:
 		return v.describe(), nil
 	default:
@@ -66,15 +68,7 @@ func (v view) listLicenses(q *licensedv1.ListLicenses) (*licensedv1.ListLicenses
 	}
 	res := &licensedv1.ListLicensesResponse{NextPageToken: next}
 	for _, l := range entries {
-		res.Licenses = append(res.Licenses, &licensedv1.License{
-			DeviceId:   v.state.devices[l.device].id,
-			TitleId:    v.state.titles[l.title],
-			StudioId:   v.state.studioOf(l),
-			AcquiredAt: timestamp(l.acquired),
-			ExpiresAt:  timestamp(l.expires),
-			Released:   l.released != 0,
-			Renewals:   l.renewals,
-		})
+		res.Licenses = append(res.Licenses, v.licenseMessage(l))
 	}
 	return res, nil
 }
@@ -88,20 +82,38 @@ func (v view) listDevices(q *licensedv1.ListDevices) (*licensedv1.ListDevicesRes
 		if v.state.forgottenDevice(i, v.now) {
 			continue
 		}
-		d := &v.state.devices[i]
-		out := &licensedv1.Device{
-			DeviceId: d.id, Active: !d.deactivated, LastDownloadAt: optionalTime(d.downloaded),
-			ActivatedAt: optionalTime(d.activation.at),
-		}
-		for j := range v.state.licenses {
-			if l := &v.state.licenses[j]; l.device == uint32(i) && l.active(v.now) {
-				out.ActiveLicenses++
-			}
-		}
-		res.Devices = append(res.Devices, out)
+		res.Devices = append(res.Devices, v.deviceMessage(i))
 	}
 	slices.SortFunc(res.Devices, func(a, b *licensedv1.Device) int { return strings.Compare(a.DeviceId, b.DeviceId) })
 	return res, PageDevices(res, q)
+}
+
+// deviceMessage returns a device of the API.
+func (v view) deviceMessage(i int) *licensedv1.Device {
+	d := &v.state.devices[i]
+	out := &licensedv1.Device{
+		DeviceId: d.id, Active: !d.deactivated, LastDownloadAt: optionalTime(d.downloaded),
+		ActivatedAt: optionalTime(d.activation.at),
+	}
+	for j := range v.state.licenses {
+		if l := &v.state.licenses[j]; l.device == uint32(i) && l.active(v.now) {
+			out.ActiveLicenses++
+		}
+	}
+	return out
+}
+
+// licenseMessage returns a licence of the API, without the customer.
+func (v view) licenseMessage(l *license) *licensedv1.License {
+	return &licensedv1.License{
+		DeviceId:   v.state.devices[l.device].id,
+		TitleId:    v.state.titles[l.title],
+		StudioId:   v.state.studioOf(l),
+		AcquiredAt: timestamp(l.acquired),
+		ExpiresAt:  timestamp(l.expires),
+		Released:   l.released != 0,
+		Renewals:   l.renewals,
+	}
 }
 
 // listDownloads lists the downloads of a title that the state knows, the oldest first,

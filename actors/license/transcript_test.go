@@ -27,6 +27,7 @@ import (
 //	sync DEVICE [sent=TIME] [after=NUMBER] [validate-only]   the facts below: NUMBER KIND TITLE TIME
 //	licenses [all]
 //	devices
+//	customer [pages]
 //	downloads TITLE [since=TIME]
 //	snapshot                          what a snapshot keeps
 //
@@ -59,7 +60,7 @@ func (r *trial) directive(d *datadriven.TestData) string {
 		return "in force"
 	case "at", "after":
 		return r.clock(d)
-	case "licenses", "devices", "downloads":
+	case "licenses", "devices", "downloads", "customer":
 		return r.ask(d)
 	case "snapshot":
 		r.repack()
@@ -230,6 +231,8 @@ func (r *trial) ask(d *datadriven.TestData) string {
 				map[bool]string{true: "active", false: "deactivated"}[dev.Active], dev.ActiveLicenses,
 				clock(dev.LastDownloadAt.AsTime()))
 		}
+	case "customer":
+		r.describeCustomer(&b, d.HasArg("pages"))
 	case "downloads":
 		q := &licensedv1.ListDownloads{TitleId: d.CmdArgs[0].Key}
 		if len(d.CmdArgs) > 1 {
@@ -239,6 +242,53 @@ func (r *trial) ask(d *datadriven.TestData) string {
 			r.query(&licensedv1.Query{Query: &licensedv1.Query_ListDownloads{ListDownloads: q}}).(*Downloads))
 	}
 	return b.String()
+}
+
+// describeCustomer shows what GetCustomer returns, one entry a page if so asked.
+func (r *trial) describeCustomer(b *strings.Builder, pages bool) {
+	q := &licensedv1.GetCustomer{}
+	if pages {
+		q.PageSize = 1
+	}
+	for n := 0; n == 0 || q.PageToken != ""; n++ {
+		res := r.query(&licensedv1.Query{
+			Query: &licensedv1.Query_GetCustomer{GetCustomer: q},
+		}).(*licensedv1.GetCustomerResponse)
+		if n == 0 {
+			fmt.Fprintf(b, "as of %s\nplan %s (default: %t)\ndevices in use: %s\ndeactivations: %s\n",
+				clock(res.AsOf.AsTime()), res.PlanId, res.DefaultPlan, quotaWords(res.DevicesInUse),
+				quotaWords(res.Deactivations))
+		}
+		if pages {
+			fmt.Fprintf(b, "page %d\n", n+1)
+		}
+		for _, dev := range res.Devices {
+			fmt.Fprintf(b, "device %s: active %t, licences %d\n", dev.DeviceId, dev.Active, dev.ActiveLicenses)
+		}
+		for _, l := range res.Licenses {
+			fmt.Fprintf(b, "licence %s, %s\n", licence(l.License),
+				strings.TrimPrefix(l.Status.String(), "LICENSE_STATUS_"))
+		}
+		for _, t := range res.Titles {
+			fmt.Fprintf(b, "title %s of %s: downloads %d, playbacks %d, %s\n", t.TitleId, t.StudioId, t.Downloads,
+				t.CountedPlaybacks, quotaWords(t.Yearly))
+		}
+		for _, s := range res.Studios {
+			fmt.Fprintf(b, "studio %s: %s\n", s.StudioId, quotaWords(s.Licenses))
+		}
+		q.PageToken = res.NextPageToken
+	}
+}
+
+func quotaWords(q *licensedv1.Quota) string {
+	if q.Limit == nil {
+		return fmt.Sprintf("%d used, no limit", q.Used)
+	}
+	s := fmt.Sprintf("%d of %d used, %d left", q.Used, q.GetLimit(), q.GetLeft())
+	if q.NextAt != nil {
+		s += ", next at " + clock(q.NextAt.AsTime())
+	}
+	return s
 }
 
 func (r *trial) describeDownloads(b *strings.Builder, a *Downloads) {

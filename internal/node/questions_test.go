@@ -27,6 +27,10 @@ func TestQuestionsLeaveNoTrace(t *testing.T) {
 			connect.NewRequest(&licensedv1.ListLicensesRequest{CustomerId: customer})); err != nil {
 			t.Fatal(err)
 		}
+		if _, err := client(g).GetCustomer(t.Context(),
+			connect.NewRequest(&licensedv1.GetCustomerRequest{CustomerId: customer})); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for i := range 200 {
 		ask(fmt.Sprint("nobody-", i))

@@ -29,6 +29,7 @@ var messages = func() map[string]proto.Message {
 	for _, m := range []proto.Message{
 		(*licensedv1.Command)(nil), (*licensedv1.Query)(nil), (*licensedv1.ListLicensesResponse)(nil),
 		(*licensedv1.ListDevicesResponse)(nil), (*licensedv1.CustomerState)(nil), (*licensedv1.NodeStatus)(nil),
+		(*licensedv1.GetCustomerResponse)(nil),
 		(*licensedv1.ArchiveCustomerResponse)(nil),
 		(*nodev1.Downloads)(nil), (*nodev1.PassivateRequest)(nil), (*nodev1.PassivateResponse)(nil),
 		(*nodev1.ArchiveRequest)(nil),

@@ -33,6 +33,7 @@ func travelling() map[string]any {
 		},
 		"licensed.v1.ListDevicesResponse":     &licensedv1.ListDevicesResponse{PlanId: "standard"},
 		"licensed.v1.CustomerState":           &licensedv1.CustomerState{},
+		"licensed.v1.GetCustomerResponse":     &licensedv1.GetCustomerResponse{PlanId: "standard"},
 		"licensed.v1.NodeStatus":              &licensedv1.NodeStatus{Name: "n1"},
 		"licensed.v1.ArchiveCustomerResponse": &licensedv1.ArchiveCustomerResponse{Events: 7},
 		"licensed.node.v1.Downloads": &license.Downloads{

@@ -635,6 +635,7 @@ type Query struct {
 	//	*Query_ListDownloads
 	//	*Query_ListDevices
 	//	*Query_DescribeState
+	//	*Query_GetCustomer
 	Query         isQuery_Query `protobuf_oneof:"query"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -713,6 +714,15 @@ func (x *Query) GetDescribeState() *DescribeState {
 	return nil
 }
 
+func (x *Query) GetGetCustomer() *GetCustomer {
+	if x != nil {
+		if x, ok := x.Query.(*Query_GetCustomer); ok {
+			return x.GetCustomer
+		}
+	}
+	return nil
+}
+
 type isQuery_Query interface {
 	isQuery_Query()
 }
@@ -733,6 +743,10 @@ type Query_DescribeState struct {
 	DescribeState *DescribeState `protobuf:"bytes,4,opt,name=describe_state,json=describeState,proto3,oneof"`
 }
 
+type Query_GetCustomer struct {
+	GetCustomer *GetCustomer `protobuf:"bytes,10,opt,name=get_customer,json=getCustomer,proto3,oneof"`
+}
+
 func (*Query_ListLicenses) isQuery_Query() {}
 
 func (*Query_ListDownloads) isQuery_Query() {}
@@ -740,6 +754,8 @@ func (*Query_ListDownloads) isQuery_Query() {}
 func (*Query_ListDevices) isQuery_Query() {}
 
 func (*Query_DescribeState) isQuery_Query() {}
+
+func (*Query_GetCustomer) isQuery_Query() {}
 
 // Without a page size, all; this is what gateways of the first release ask for. Tokens are those of the API.
 type ListLicenses struct {
@@ -922,6 +938,59 @@ func (x *ListDevices) GetPageToken() string {
 	return ""
 }
 
+// GetCustomer asks for a page of GetCustomerResponse.
+type GetCustomer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	PageSize      uint32                 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken     string                 `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCustomer) Reset() {
+	*x = GetCustomer{}
+	mi := &file_licensed_v1_commands_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCustomer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCustomer) ProtoMessage() {}
+
+func (x *GetCustomer) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_commands_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCustomer.ProtoReflect.Descriptor instead.
+func (*GetCustomer) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *GetCustomer) GetPageSize() uint32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *GetCustomer) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
 // DescribeState asks for the whole state: CustomerState.
 type DescribeState struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -931,7 +1000,7 @@ type DescribeState struct {
 
 func (x *DescribeState) Reset() {
 	*x = DescribeState{}
-	mi := &file_licensed_v1_commands_proto_msgTypes[12]
+	mi := &file_licensed_v1_commands_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -943,7 +1012,7 @@ func (x *DescribeState) String() string {
 func (*DescribeState) ProtoMessage() {}
 
 func (x *DescribeState) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_commands_proto_msgTypes[12]
+	mi := &file_licensed_v1_commands_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -956,7 +1025,7 @@ func (x *DescribeState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeState.ProtoReflect.Descriptor instead.
 func (*DescribeState) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{12}
+	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{13}
 }
 
 type SyncDevice_Fact struct {
@@ -972,7 +1041,7 @@ type SyncDevice_Fact struct {
 
 func (x *SyncDevice_Fact) Reset() {
 	*x = SyncDevice_Fact{}
-	mi := &file_licensed_v1_commands_proto_msgTypes[13]
+	mi := &file_licensed_v1_commands_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -984,7 +1053,7 @@ func (x *SyncDevice_Fact) String() string {
 func (*SyncDevice_Fact) ProtoMessage() {}
 
 func (x *SyncDevice_Fact) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_commands_proto_msgTypes[13]
+	mi := &file_licensed_v1_commands_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1083,12 +1152,14 @@ const file_licensed_v1_commands_proto_rawDesc = "" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12)\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x15.licensed.v1.FactKindR\x04kind\x12\x19\n" +
 	"\btitle_id\x18\x03 \x01(\tR\atitleId\x12\x13\n" +
-	"\x05at_ms\x18\x04 \x01(\x03R\x04atMs\"\x9b\x02\n" +
+	"\x05at_ms\x18\x04 \x01(\x03R\x04atMs\"\xda\x02\n" +
 	"\x05Query\x12@\n" +
 	"\rlist_licenses\x18\x01 \x01(\v2\x19.licensed.v1.ListLicensesH\x00R\flistLicenses\x12C\n" +
 	"\x0elist_downloads\x18\x02 \x01(\v2\x1a.licensed.v1.ListDownloadsH\x00R\rlistDownloads\x12=\n" +
 	"\flist_devices\x18\x03 \x01(\v2\x18.licensed.v1.ListDevicesH\x00R\vlistDevices\x12C\n" +
-	"\x0edescribe_state\x18\x04 \x01(\v2\x1a.licensed.v1.DescribeStateH\x00R\rdescribeStateB\a\n" +
+	"\x0edescribe_state\x18\x04 \x01(\v2\x1a.licensed.v1.DescribeStateH\x00R\rdescribeState\x12=\n" +
+	"\fget_customer\x18\n" +
+	" \x01(\v2\x18.licensed.v1.GetCustomerH\x00R\vgetCustomerB\a\n" +
 	"\x05query\"u\n" +
 	"\fListLicenses\x12)\n" +
 	"\x10include_inactive\x18\x01 \x01(\bR\x0fincludeInactive\x12\x1b\n" +
@@ -1102,6 +1173,10 @@ const file_licensed_v1_commands_proto_rawDesc = "" +
 	"\n" +
 	"page_token\x18\x04 \x01(\tR\tpageToken\"I\n" +
 	"\vListDevices\x12\x1b\n" +
+	"\tpage_size\x18\x01 \x01(\rR\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\"I\n" +
+	"\vGetCustomer\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\"\x0f\n" +
@@ -1119,7 +1194,7 @@ func file_licensed_v1_commands_proto_rawDescGZIP() []byte {
 	return file_licensed_v1_commands_proto_rawDescData
 }
 
-var file_licensed_v1_commands_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_licensed_v1_commands_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_licensed_v1_commands_proto_goTypes = []any{
 	(*Command)(nil),               // 0: licensed.v1.Command
 	(*AcquireLicense)(nil),        // 1: licensed.v1.AcquireLicense
@@ -1133,10 +1208,11 @@ var file_licensed_v1_commands_proto_goTypes = []any{
 	(*ListLicenses)(nil),          // 9: licensed.v1.ListLicenses
 	(*ListDownloads)(nil),         // 10: licensed.v1.ListDownloads
 	(*ListDevices)(nil),           // 11: licensed.v1.ListDevices
-	(*DescribeState)(nil),         // 12: licensed.v1.DescribeState
-	(*SyncDevice_Fact)(nil),       // 13: licensed.v1.SyncDevice.Fact
-	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
-	(FactKind)(0),                 // 15: licensed.v1.FactKind
+	(*GetCustomer)(nil),           // 12: licensed.v1.GetCustomer
+	(*DescribeState)(nil),         // 13: licensed.v1.DescribeState
+	(*SyncDevice_Fact)(nil),       // 14: licensed.v1.SyncDevice.Fact
+	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
+	(FactKind)(0),                 // 16: licensed.v1.FactKind
 }
 var file_licensed_v1_commands_proto_depIdxs = []int32{
 	1,  // 0: licensed.v1.Command.acquire_license:type_name -> licensed.v1.AcquireLicense
@@ -1146,18 +1222,19 @@ var file_licensed_v1_commands_proto_depIdxs = []int32{
 	5,  // 4: licensed.v1.Command.deactivate_device:type_name -> licensed.v1.DeactivateDevice
 	6,  // 5: licensed.v1.Command.change_plan:type_name -> licensed.v1.ChangePlan
 	7,  // 6: licensed.v1.Command.sync_device:type_name -> licensed.v1.SyncDevice
-	13, // 7: licensed.v1.SyncDevice.facts:type_name -> licensed.v1.SyncDevice.Fact
+	14, // 7: licensed.v1.SyncDevice.facts:type_name -> licensed.v1.SyncDevice.Fact
 	9,  // 8: licensed.v1.Query.list_licenses:type_name -> licensed.v1.ListLicenses
 	10, // 9: licensed.v1.Query.list_downloads:type_name -> licensed.v1.ListDownloads
 	11, // 10: licensed.v1.Query.list_devices:type_name -> licensed.v1.ListDevices
-	12, // 11: licensed.v1.Query.describe_state:type_name -> licensed.v1.DescribeState
-	14, // 12: licensed.v1.ListDownloads.since:type_name -> google.protobuf.Timestamp
-	15, // 13: licensed.v1.SyncDevice.Fact.kind:type_name -> licensed.v1.FactKind
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	13, // 11: licensed.v1.Query.describe_state:type_name -> licensed.v1.DescribeState
+	12, // 12: licensed.v1.Query.get_customer:type_name -> licensed.v1.GetCustomer
+	15, // 13: licensed.v1.ListDownloads.since:type_name -> google.protobuf.Timestamp
+	16, // 14: licensed.v1.SyncDevice.Fact.kind:type_name -> licensed.v1.FactKind
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_commands_proto_init() }
@@ -1180,6 +1257,7 @@ func file_licensed_v1_commands_proto_init() {
 		(*Query_ListDownloads)(nil),
 		(*Query_ListDevices)(nil),
 		(*Query_DescribeState)(nil),
+		(*Query_GetCustomer)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1187,7 +1265,7 @@ func file_licensed_v1_commands_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_licensed_v1_commands_proto_rawDesc), len(file_licensed_v1_commands_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -82,6 +82,60 @@ func (FactKind) EnumDescriptor() ([]byte, []int) {
 	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{0}
 }
 
+// LicenseStatus is what a licence allows at a time.
+type LicenseStatus int32
+
+const (
+	LicenseStatus_LICENSE_STATUS_UNSPECIFIED LicenseStatus = 0
+	LicenseStatus_LICENSE_STATUS_ACTIVE      LicenseStatus = 1
+	LicenseStatus_LICENSE_STATUS_EXPIRED     LicenseStatus = 2
+	// Released by the customer, or by the removal of its device.
+	LicenseStatus_LICENSE_STATUS_RELEASED LicenseStatus = 3
+)
+
+// Enum value maps for LicenseStatus.
+var (
+	LicenseStatus_name = map[int32]string{
+		0: "LICENSE_STATUS_UNSPECIFIED",
+		1: "LICENSE_STATUS_ACTIVE",
+		2: "LICENSE_STATUS_EXPIRED",
+		3: "LICENSE_STATUS_RELEASED",
+	}
+	LicenseStatus_value = map[string]int32{
+		"LICENSE_STATUS_UNSPECIFIED": 0,
+		"LICENSE_STATUS_ACTIVE":      1,
+		"LICENSE_STATUS_EXPIRED":     2,
+		"LICENSE_STATUS_RELEASED":    3,
+	}
+)
+
+func (x LicenseStatus) Enum() *LicenseStatus {
+	p := new(LicenseStatus)
+	*p = x
+	return p
+}
+
+func (x LicenseStatus) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (LicenseStatus) Descriptor() protoreflect.EnumDescriptor {
+	return file_licensed_v1_license_service_proto_enumTypes[1].Descriptor()
+}
+
+func (LicenseStatus) Type() protoreflect.EnumType {
+	return &file_licensed_v1_license_service_proto_enumTypes[1]
+}
+
+func (x LicenseStatus) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use LicenseStatus.Descriptor instead.
+func (LicenseStatus) EnumDescriptor() ([]byte, []int) {
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{1}
+}
+
 // Rule names the rule that refused a command.
 type Rule int32
 
@@ -159,11 +213,11 @@ func (x Rule) String() string {
 }
 
 func (Rule) Descriptor() protoreflect.EnumDescriptor {
-	return file_licensed_v1_license_service_proto_enumTypes[1].Descriptor()
+	return file_licensed_v1_license_service_proto_enumTypes[2].Descriptor()
 }
 
 func (Rule) Type() protoreflect.EnumType {
-	return &file_licensed_v1_license_service_proto_enumTypes[1]
+	return &file_licensed_v1_license_service_proto_enumTypes[2]
 }
 
 func (x Rule) Number() protoreflect.EnumNumber {
@@ -172,7 +226,7 @@ func (x Rule) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Rule.Descriptor instead.
 func (Rule) EnumDescriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{1}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{2}
 }
 
 // License is what a device holds for a title.
@@ -2210,6 +2264,479 @@ func (x *ListDevicesResponse) GetPlanChangedAt() *timestamppb.Timestamp {
 	return nil
 }
 
+type GetCustomerRequest struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	CustomerId string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
+	// As in ListLicensesRequest. Devices, licences, titles and studios count together.
+	PageSize      uint32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCustomerRequest) Reset() {
+	*x = GetCustomerRequest{}
+	mi := &file_licensed_v1_license_service_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCustomerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCustomerRequest) ProtoMessage() {}
+
+func (x *GetCustomerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_license_service_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCustomerRequest.ProtoReflect.Descriptor instead.
+func (*GetCustomerRequest) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *GetCustomerRequest) GetCustomerId() string {
+	if x != nil {
+		return x.CustomerId
+	}
+	return ""
+}
+
+func (x *GetCustomerRequest) GetPageSize() uint32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *GetCustomerRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// CustomerLicense is a licence as of the service's time.
+type CustomerLicense struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	License       *License               `protobuf:"bytes,1,opt,name=license,proto3" json:"license,omitempty"`
+	Status        LicenseStatus          `protobuf:"varint,2,opt,name=status,proto3,enum=licensed.v1.LicenseStatus" json:"status,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CustomerLicense) Reset() {
+	*x = CustomerLicense{}
+	mi := &file_licensed_v1_license_service_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CustomerLicense) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CustomerLicense) ProtoMessage() {}
+
+func (x *CustomerLicense) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_license_service_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CustomerLicense.ProtoReflect.Descriptor instead.
+func (*CustomerLicense) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *CustomerLicense) GetLicense() *License {
+	if x != nil {
+		return x.License
+	}
+	return nil
+}
+
+func (x *CustomerLicense) GetStatus() LicenseStatus {
+	if x != nil {
+		return x.Status
+	}
+	return LicenseStatus_LICENSE_STATUS_UNSPECIFIED
+}
+
+// Quota is how much of a limit is used.
+type Quota struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Absent where there is no limit.
+	Limit *uint32 `protobuf:"varint,1,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
+	Used  uint32  `protobuf:"varint,2,opt,name=used,proto3" json:"used,omitempty"`
+	// Absent where there is no limit. 0 also if more is used than allowed, because the limit became lower.
+	Left *uint32 `protobuf:"varint,3,opt,name=left,proto3,oneof" json:"left,omitempty"`
+	// When the passing of time alone leaves one, if none is left now; absent if it never does.
+	NextAt        *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=next_at,json=nextAt,proto3" json:"next_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Quota) Reset() {
+	*x = Quota{}
+	mi := &file_licensed_v1_license_service_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Quota) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Quota) ProtoMessage() {}
+
+func (x *Quota) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_license_service_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Quota.ProtoReflect.Descriptor instead.
+func (*Quota) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *Quota) GetLimit() uint32 {
+	if x != nil && x.Limit != nil {
+		return *x.Limit
+	}
+	return 0
+}
+
+func (x *Quota) GetUsed() uint32 {
+	if x != nil {
+		return x.Used
+	}
+	return 0
+}
+
+func (x *Quota) GetLeft() uint32 {
+	if x != nil && x.Left != nil {
+		return *x.Left
+	}
+	return 0
+}
+
+func (x *Quota) GetNextAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NextAt
+	}
+	return nil
+}
+
+// CustomerTitle is the use of a title in the last 365 days.
+type CustomerTitle struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	TitleId string                 `protobuf:"bytes,1,opt,name=title_id,json=titleId,proto3" json:"title_id,omitempty"`
+	// The studio of the title by the policy in force.
+	StudioId string `protobuf:"bytes,2,opt,name=studio_id,json=studioId,proto3" json:"studio_id,omitempty"`
+	// On all devices; plays only as far as they count against a limit.
+	Downloads        uint32 `protobuf:"varint,3,opt,name=downloads,proto3" json:"downloads,omitempty"`
+	CountedPlaybacks uint32 `protobuf:"varint,4,opt,name=counted_playbacks,json=countedPlaybacks,proto3" json:"counted_playbacks,omitempty"`
+	// The yearly limit: downloads, playbacks or both, as the policy says.
+	Yearly        *Quota `protobuf:"bytes,5,opt,name=yearly,proto3" json:"yearly,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CustomerTitle) Reset() {
+	*x = CustomerTitle{}
+	mi := &file_licensed_v1_license_service_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CustomerTitle) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CustomerTitle) ProtoMessage() {}
+
+func (x *CustomerTitle) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_license_service_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CustomerTitle.ProtoReflect.Descriptor instead.
+func (*CustomerTitle) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *CustomerTitle) GetTitleId() string {
+	if x != nil {
+		return x.TitleId
+	}
+	return ""
+}
+
+func (x *CustomerTitle) GetStudioId() string {
+	if x != nil {
+		return x.StudioId
+	}
+	return ""
+}
+
+func (x *CustomerTitle) GetDownloads() uint32 {
+	if x != nil {
+		return x.Downloads
+	}
+	return 0
+}
+
+func (x *CustomerTitle) GetCountedPlaybacks() uint32 {
+	if x != nil {
+		return x.CountedPlaybacks
+	}
+	return 0
+}
+
+func (x *CustomerTitle) GetYearly() *Quota {
+	if x != nil {
+		return x.Yearly
+	}
+	return nil
+}
+
+// CustomerStudio is a studio of which the customer has active licences.
+type CustomerStudio struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	StudioId string                 `protobuf:"bytes,1,opt,name=studio_id,json=studioId,proto3" json:"studio_id,omitempty"`
+	// Active licences.
+	Licenses      *Quota `protobuf:"bytes,2,opt,name=licenses,proto3" json:"licenses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CustomerStudio) Reset() {
+	*x = CustomerStudio{}
+	mi := &file_licensed_v1_license_service_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CustomerStudio) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CustomerStudio) ProtoMessage() {}
+
+func (x *CustomerStudio) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_license_service_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CustomerStudio.ProtoReflect.Descriptor instead.
+func (*CustomerStudio) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *CustomerStudio) GetStudioId() string {
+	if x != nil {
+		return x.StudioId
+	}
+	return ""
+}
+
+func (x *CustomerStudio) GetLicenses() *Quota {
+	if x != nil {
+		return x.Licenses
+	}
+	return nil
+}
+
+type GetCustomerResponse struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	CustomerId string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
+	// The time of the service at which it was judged what is active, expired or counts.
+	AsOf *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=as_of,json=asOf,proto3" json:"as_of,omitempty"`
+	// The plan that holds. With default_plan it is the policy's, and not one that the customer changed to.
+	PlanId      string `protobuf:"bytes,3,opt,name=plan_id,json=planId,proto3" json:"plan_id,omitempty"`
+	DefaultPlan bool   `protobuf:"varint,4,opt,name=default_plan,json=defaultPlan,proto3" json:"default_plan,omitempty"`
+	// When the present plan was chosen; absent for the default plan.
+	PlanChangedAt *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=plan_changed_at,json=planChangedAt,proto3" json:"plan_changed_at,omitempty"`
+	// Devices with active licences, of those that the plan allows.
+	DevicesInUse *Quota `protobuf:"bytes,5,opt,name=devices_in_use,json=devicesInUse,proto3" json:"devices_in_use,omitempty"`
+	// Deactivations of devices in the last 365 days.
+	Deactivations *Quota `protobuf:"bytes,6,opt,name=deactivations,proto3" json:"deactivations,omitempty"`
+	// The page: entries of the four lists in this order. The other fields are the same on each page, unless the customer
+	// changed meanwhile.
+	//
+	// By device id; also the deactivated ones that rules still know.
+	Devices []*Device `protobuf:"bytes,7,rep,name=devices,proto3" json:"devices,omitempty"`
+	// By device id and title id; also the inactive ones that rules still know.
+	Licenses []*CustomerLicense `protobuf:"bytes,8,rep,name=licenses,proto3" json:"licenses,omitempty"`
+	// By title id: those with a licence that rules still know.
+	Titles []*CustomerTitle `protobuf:"bytes,9,rep,name=titles,proto3" json:"titles,omitempty"`
+	// By studio id.
+	Studios []*CustomerStudio `protobuf:"bytes,10,rep,name=studios,proto3" json:"studios,omitempty"`
+	// As in ListLicensesResponse.
+	Sequence      uint64 `protobuf:"varint,11,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	NextPageToken string `protobuf:"bytes,12,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCustomerResponse) Reset() {
+	*x = GetCustomerResponse{}
+	mi := &file_licensed_v1_license_service_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCustomerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCustomerResponse) ProtoMessage() {}
+
+func (x *GetCustomerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_license_service_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCustomerResponse.ProtoReflect.Descriptor instead.
+func (*GetCustomerResponse) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *GetCustomerResponse) GetCustomerId() string {
+	if x != nil {
+		return x.CustomerId
+	}
+	return ""
+}
+
+func (x *GetCustomerResponse) GetAsOf() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AsOf
+	}
+	return nil
+}
+
+func (x *GetCustomerResponse) GetPlanId() string {
+	if x != nil {
+		return x.PlanId
+	}
+	return ""
+}
+
+func (x *GetCustomerResponse) GetDefaultPlan() bool {
+	if x != nil {
+		return x.DefaultPlan
+	}
+	return false
+}
+
+func (x *GetCustomerResponse) GetPlanChangedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PlanChangedAt
+	}
+	return nil
+}
+
+func (x *GetCustomerResponse) GetDevicesInUse() *Quota {
+	if x != nil {
+		return x.DevicesInUse
+	}
+	return nil
+}
+
+func (x *GetCustomerResponse) GetDeactivations() *Quota {
+	if x != nil {
+		return x.Deactivations
+	}
+	return nil
+}
+
+func (x *GetCustomerResponse) GetDevices() []*Device {
+	if x != nil {
+		return x.Devices
+	}
+	return nil
+}
+
+func (x *GetCustomerResponse) GetLicenses() []*CustomerLicense {
+	if x != nil {
+		return x.Licenses
+	}
+	return nil
+}
+
+func (x *GetCustomerResponse) GetTitles() []*CustomerTitle {
+	if x != nil {
+		return x.Titles
+	}
+	return nil
+}
+
+func (x *GetCustomerResponse) GetStudios() []*CustomerStudio {
+	if x != nil {
+		return x.Studios
+	}
+	return nil
+}
+
+func (x *GetCustomerResponse) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *GetCustomerResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
 // Refusal is the detail of a FAILED_PRECONDITION (NOT_FOUND for RULE_NO_LICENSE, RULE_UNKNOWN_DEVICE
 // and RULE_UNKNOWN_PLAN) error: the rules that said no. It is recorded in the customer's history.
 type Refusal struct {
@@ -2239,7 +2766,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[24]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2251,7 +2778,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[24]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2264,7 +2791,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{24}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Refusal) GetRule() Rule {
@@ -2358,7 +2885,7 @@ type RuleViolation struct {
 
 func (x *RuleViolation) Reset() {
 	*x = RuleViolation{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[25]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2370,7 +2897,7 @@ func (x *RuleViolation) String() string {
 func (*RuleViolation) ProtoMessage() {}
 
 func (x *RuleViolation) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[25]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2383,7 +2910,7 @@ func (x *RuleViolation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RuleViolation.ProtoReflect.Descriptor instead.
 func (*RuleViolation) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{25}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RuleViolation) GetRule() Rule {
@@ -2461,7 +2988,7 @@ type Remedy struct {
 
 func (x *Remedy) Reset() {
 	*x = Remedy{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[26]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2473,7 +3000,7 @@ func (x *Remedy) String() string {
 func (*Remedy) ProtoMessage() {}
 
 func (x *Remedy) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[26]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2486,7 +3013,7 @@ func (x *Remedy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remedy.ProtoReflect.Descriptor instead.
 func (*Remedy) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{26}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Remedy) GetDeviceId() string {
@@ -2518,7 +3045,7 @@ type SessionRequest struct {
 
 func (x *SessionRequest) Reset() {
 	*x = SessionRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[27]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2530,7 +3057,7 @@ func (x *SessionRequest) String() string {
 func (*SessionRequest) ProtoMessage() {}
 
 func (x *SessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[27]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2543,7 +3070,7 @@ func (x *SessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionRequest.ProtoReflect.Descriptor instead.
 func (*SessionRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{27}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *SessionRequest) GetCalls() []*SessionCall {
@@ -2584,6 +3111,7 @@ type SessionCall struct {
 	//	*SessionCall_ListDownloads
 	//	*SessionCall_ListDevices
 	//	*SessionCall_SyncDevice
+	//	*SessionCall_GetCustomer
 	Request       isSessionCall_Request `protobuf_oneof:"request"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2591,7 +3119,7 @@ type SessionCall struct {
 
 func (x *SessionCall) Reset() {
 	*x = SessionCall{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[28]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2603,7 +3131,7 @@ func (x *SessionCall) String() string {
 func (*SessionCall) ProtoMessage() {}
 
 func (x *SessionCall) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[28]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2616,7 +3144,7 @@ func (x *SessionCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionCall.ProtoReflect.Descriptor instead.
 func (*SessionCall) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{28}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *SessionCall) GetId() uint64 {
@@ -2737,6 +3265,15 @@ func (x *SessionCall) GetSyncDevice() *SyncDeviceRequest {
 	return nil
 }
 
+func (x *SessionCall) GetGetCustomer() *GetCustomerRequest {
+	if x != nil {
+		if x, ok := x.Request.(*SessionCall_GetCustomer); ok {
+			return x.GetCustomer
+		}
+	}
+	return nil
+}
+
 type isSessionCall_Request interface {
 	isSessionCall_Request()
 }
@@ -2781,6 +3318,10 @@ type SessionCall_SyncDevice struct {
 	SyncDevice *SyncDeviceRequest `protobuf:"bytes,13,opt,name=sync_device,json=syncDevice,proto3,oneof"`
 }
 
+type SessionCall_GetCustomer struct {
+	GetCustomer *GetCustomerRequest `protobuf:"bytes,14,opt,name=get_customer,json=getCustomer,proto3,oneof"`
+}
+
 func (*SessionCall_AcquireLicense) isSessionCall_Request() {}
 
 func (*SessionCall_RenewLicense) isSessionCall_Request() {}
@@ -2801,6 +3342,8 @@ func (*SessionCall_ListDevices) isSessionCall_Request() {}
 
 func (*SessionCall_SyncDevice) isSessionCall_Request() {}
 
+func (*SessionCall_GetCustomer) isSessionCall_Request() {}
+
 // SessionResponse is what the server of a session had to send at one time.
 type SessionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2816,7 +3359,7 @@ type SessionResponse struct {
 
 func (x *SessionResponse) Reset() {
 	*x = SessionResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[29]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2828,7 +3371,7 @@ func (x *SessionResponse) String() string {
 func (*SessionResponse) ProtoMessage() {}
 
 func (x *SessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[29]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2841,7 +3384,7 @@ func (x *SessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionResponse.ProtoReflect.Descriptor instead.
 func (*SessionResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{29}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *SessionResponse) GetLimits() *SessionLimits {
@@ -2884,7 +3427,7 @@ type SessionLimits struct {
 
 func (x *SessionLimits) Reset() {
 	*x = SessionLimits{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[30]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2896,7 +3439,7 @@ func (x *SessionLimits) String() string {
 func (*SessionLimits) ProtoMessage() {}
 
 func (x *SessionLimits) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[30]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2909,7 +3452,7 @@ func (x *SessionLimits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionLimits.ProtoReflect.Descriptor instead.
 func (*SessionLimits) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{30}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *SessionLimits) GetMaxMessageBytes() uint32 {
@@ -2965,6 +3508,7 @@ type SessionOutcome struct {
 	//	*SessionOutcome_ListDownloads
 	//	*SessionOutcome_ListDevices
 	//	*SessionOutcome_SyncDevice
+	//	*SessionOutcome_GetCustomer
 	Outcome       isSessionOutcome_Outcome `protobuf_oneof:"outcome"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2972,7 +3516,7 @@ type SessionOutcome struct {
 
 func (x *SessionOutcome) Reset() {
 	*x = SessionOutcome{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[31]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2984,7 +3528,7 @@ func (x *SessionOutcome) String() string {
 func (*SessionOutcome) ProtoMessage() {}
 
 func (x *SessionOutcome) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[31]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2997,7 +3541,7 @@ func (x *SessionOutcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionOutcome.ProtoReflect.Descriptor instead.
 func (*SessionOutcome) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{31}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *SessionOutcome) GetId() uint64 {
@@ -3113,6 +3657,15 @@ func (x *SessionOutcome) GetSyncDevice() *SyncDeviceResponse {
 	return nil
 }
 
+func (x *SessionOutcome) GetGetCustomer() *GetCustomerResponse {
+	if x != nil {
+		if x, ok := x.Outcome.(*SessionOutcome_GetCustomer); ok {
+			return x.GetCustomer
+		}
+	}
+	return nil
+}
+
 type isSessionOutcome_Outcome interface {
 	isSessionOutcome_Outcome()
 }
@@ -3162,6 +3715,10 @@ type SessionOutcome_SyncDevice struct {
 	SyncDevice *SyncDeviceResponse `protobuf:"bytes,13,opt,name=sync_device,json=syncDevice,proto3,oneof"`
 }
 
+type SessionOutcome_GetCustomer struct {
+	GetCustomer *GetCustomerResponse `protobuf:"bytes,14,opt,name=get_customer,json=getCustomer,proto3,oneof"`
+}
+
 func (*SessionOutcome_Error) isSessionOutcome_Outcome() {}
 
 func (*SessionOutcome_AcquireLicense) isSessionOutcome_Outcome() {}
@@ -3183,6 +3740,8 @@ func (*SessionOutcome_ListDownloads) isSessionOutcome_Outcome() {}
 func (*SessionOutcome_ListDevices) isSessionOutcome_Outcome() {}
 
 func (*SessionOutcome_SyncDevice) isSessionOutcome_Outcome() {}
+
+func (*SessionOutcome_GetCustomer) isSessionOutcome_Outcome() {}
 
 var File_licensed_v1_license_service_proto protoreflect.FileDescriptor
 
@@ -3393,7 +3952,48 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\aplan_id\x18\x03 \x01(\tR\x06planId\x12\x1a\n" +
 	"\bsequence\x18\x04 \x01(\x04R\bsequence\x12&\n" +
 	"\x0fnext_page_token\x18\x05 \x01(\tR\rnextPageToken\x12B\n" +
-	"\x0fplan_changed_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\rplanChangedAt\"\xd6\x02\n" +
+	"\x0fplan_changed_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\rplanChangedAt\"q\n" +
+	"\x12GetCustomerRequest\x12\x1f\n" +
+	"\vcustomer_id\x18\x01 \x01(\tR\n" +
+	"customerId\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\rR\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"u\n" +
+	"\x0fCustomerLicense\x12.\n" +
+	"\alicense\x18\x01 \x01(\v2\x14.licensed.v1.LicenseR\alicense\x122\n" +
+	"\x06status\x18\x02 \x01(\x0e2\x1a.licensed.v1.LicenseStatusR\x06status\"\x97\x01\n" +
+	"\x05Quota\x12\x19\n" +
+	"\x05limit\x18\x01 \x01(\rH\x00R\x05limit\x88\x01\x01\x12\x12\n" +
+	"\x04used\x18\x02 \x01(\rR\x04used\x12\x17\n" +
+	"\x04left\x18\x03 \x01(\rH\x01R\x04left\x88\x01\x01\x123\n" +
+	"\anext_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x06nextAtB\b\n" +
+	"\x06_limitB\a\n" +
+	"\x05_left\"\xbe\x01\n" +
+	"\rCustomerTitle\x12\x19\n" +
+	"\btitle_id\x18\x01 \x01(\tR\atitleId\x12\x1b\n" +
+	"\tstudio_id\x18\x02 \x01(\tR\bstudioId\x12\x1c\n" +
+	"\tdownloads\x18\x03 \x01(\rR\tdownloads\x12+\n" +
+	"\x11counted_playbacks\x18\x04 \x01(\rR\x10countedPlaybacks\x12*\n" +
+	"\x06yearly\x18\x05 \x01(\v2\x12.licensed.v1.QuotaR\x06yearly\"]\n" +
+	"\x0eCustomerStudio\x12\x1b\n" +
+	"\tstudio_id\x18\x01 \x01(\tR\bstudioId\x12.\n" +
+	"\blicenses\x18\x02 \x01(\v2\x12.licensed.v1.QuotaR\blicenses\"\xf3\x04\n" +
+	"\x13GetCustomerResponse\x12\x1f\n" +
+	"\vcustomer_id\x18\x01 \x01(\tR\n" +
+	"customerId\x12/\n" +
+	"\x05as_of\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\x12\x17\n" +
+	"\aplan_id\x18\x03 \x01(\tR\x06planId\x12!\n" +
+	"\fdefault_plan\x18\x04 \x01(\bR\vdefaultPlan\x12B\n" +
+	"\x0fplan_changed_at\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\rplanChangedAt\x128\n" +
+	"\x0edevices_in_use\x18\x05 \x01(\v2\x12.licensed.v1.QuotaR\fdevicesInUse\x128\n" +
+	"\rdeactivations\x18\x06 \x01(\v2\x12.licensed.v1.QuotaR\rdeactivations\x12-\n" +
+	"\adevices\x18\a \x03(\v2\x13.licensed.v1.DeviceR\adevices\x128\n" +
+	"\blicenses\x18\b \x03(\v2\x1c.licensed.v1.CustomerLicenseR\blicenses\x122\n" +
+	"\x06titles\x18\t \x03(\v2\x1a.licensed.v1.CustomerTitleR\x06titles\x125\n" +
+	"\astudios\x18\n" +
+	" \x03(\v2\x1b.licensed.v1.CustomerStudioR\astudios\x12\x1a\n" +
+	"\bsequence\x18\v \x01(\x04R\bsequence\x12&\n" +
+	"\x0fnext_page_token\x18\f \x01(\tR\rnextPageToken\"\xd6\x02\n" +
 	"\aRefusal\x12%\n" +
 	"\x04rule\x18\x01 \x01(\x0e2\x11.licensed.v1.RuleR\x04rule\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\rR\x05limit\x12\x18\n" +
@@ -3422,7 +4022,7 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\btitle_id\x18\x02 \x01(\tR\atitleId\"\\\n" +
 	"\x0eSessionRequest\x12.\n" +
 	"\x05calls\x18\x01 \x03(\v2\x18.licensed.v1.SessionCallR\x05calls\x12\x1a\n" +
-	"\bcanceled\x18\x02 \x03(\x04R\bcanceled\"\xeb\x06\n" +
+	"\bcanceled\x18\x02 \x03(\x04R\bcanceled\"\xb1\a\n" +
 	"\vSessionCall\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x123\n" +
 	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12 \n" +
@@ -3439,7 +4039,8 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\x0elist_downloads\x18\v \x01(\v2!.licensed.v1.ListDownloadsRequestH\x00R\rlistDownloads\x12D\n" +
 	"\flist_devices\x18\f \x01(\v2\x1f.licensed.v1.ListDevicesRequestH\x00R\vlistDevices\x12A\n" +
 	"\vsync_device\x18\r \x01(\v2\x1e.licensed.v1.SyncDeviceRequestH\x00R\n" +
-	"syncDeviceB\t\n" +
+	"syncDevice\x12D\n" +
+	"\fget_customer\x18\x0e \x01(\v2\x1f.licensed.v1.GetCustomerRequestH\x00R\vgetCustomerB\t\n" +
 	"\arequest\"\x9d\x01\n" +
 	"\x0fSessionResponse\x122\n" +
 	"\x06limits\x18\x01 \x01(\v2\x1a.licensed.v1.SessionLimitsR\x06limits\x127\n" +
@@ -3452,7 +4053,7 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\tmax_calls\x18\x03 \x01(\rR\bmaxCalls\x12\x1b\n" +
 	"\tmax_bytes\x18\x04 \x01(\rR\bmaxBytes\x12:\n" +
 	"\vmax_timeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\n" +
-	"maxTimeout\"\xcd\x06\n" +
+	"maxTimeout\"\x94\a\n" +
 	"\x0eSessionOutcome\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12*\n" +
 	"\x05error\x18\x02 \x01(\v2\x12.google.rpc.StatusH\x00R\x05error\x12N\n" +
@@ -3468,13 +4069,19 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\x0elist_downloads\x18\v \x01(\v2\".licensed.v1.ListDownloadsResponseH\x00R\rlistDownloads\x12E\n" +
 	"\flist_devices\x18\f \x01(\v2 .licensed.v1.ListDevicesResponseH\x00R\vlistDevices\x12B\n" +
 	"\vsync_device\x18\r \x01(\v2\x1f.licensed.v1.SyncDeviceResponseH\x00R\n" +
-	"syncDeviceB\t\n" +
+	"syncDevice\x12E\n" +
+	"\fget_customer\x18\x0e \x01(\v2 .licensed.v1.GetCustomerResponseH\x00R\vgetCustomerB\t\n" +
 	"\aoutcome*l\n" +
 	"\bFactKind\x12\x19\n" +
 	"\x15FACT_KIND_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14FACT_KIND_DOWNLOADED\x10\x01\x12\x14\n" +
 	"\x10FACT_KIND_PLAYED\x10\x02\x12\x15\n" +
-	"\x11FACT_KIND_DELETED\x10\x03*\xbf\x02\n" +
+	"\x11FACT_KIND_DELETED\x10\x03*\x83\x01\n" +
+	"\rLicenseStatus\x12\x1e\n" +
+	"\x1aLICENSE_STATUS_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15LICENSE_STATUS_ACTIVE\x10\x01\x12\x1a\n" +
+	"\x16LICENSE_STATUS_EXPIRED\x10\x02\x12\x1b\n" +
+	"\x17LICENSE_STATUS_RELEASED\x10\x03*\xbf\x02\n" +
 	"\x04Rule\x12\x14\n" +
 	"\x10RULE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11RULE_DEVICE_LIMIT\x10\x01\x12\x15\n" +
@@ -3489,7 +4096,7 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\x11RULE_UNKNOWN_PLAN\x10\n" +
 	"\x12\x1a\n" +
 	"\x16RULE_TITLE_UNAVAILABLE\x10\v\x12\x19\n" +
-	"\x15RULE_REMEMBERED_LIMIT\x10\f2\xc3\b\n" +
+	"\x15RULE_REMEMBERED_LIMIT\x10\f2\xa4\t\n" +
 	"\x0eLicenseService\x12c\n" +
 	"\x0eAcquireLicense\x12\".licensed.v1.AcquireLicenseRequest\x1a#.licensed.v1.AcquireLicenseResponse\"\b\x8a\xcf\x18\x04\n" +
 	"\x02\x01\x02\x12]\n" +
@@ -3513,6 +4120,8 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\rListDownloads\x12!.licensed.v1.ListDownloadsRequest\x1a\".licensed.v1.ListDownloadsResponse\"\r\x8a\xcf\x18\x06\n" +
 	"\x04\x01\x02\x03\x04\x90\x02\x01\x12_\n" +
 	"\vListDevices\x12\x1f.licensed.v1.ListDevicesRequest\x1a .licensed.v1.ListDevicesResponse\"\r\x8a\xcf\x18\x06\n" +
+	"\x04\x01\x02\x03\x04\x90\x02\x01\x12_\n" +
+	"\vGetCustomer\x12\x1f.licensed.v1.GetCustomerRequest\x1a .licensed.v1.GetCustomerResponse\"\r\x8a\xcf\x18\x06\n" +
 	"\x04\x01\x02\x03\x04\x90\x02\x01\x12R\n" +
 	"\aSession\x12\x1b.licensed.v1.SessionRequest\x1a\x1c.licensed.v1.SessionResponse\"\b\x8a\xcf\x18\x04\n" +
 	"\x02\x01\x02(\x010\x01B\x1eZ\x1clicensed/messages/licensedv1b\x06proto3"
@@ -3529,140 +4138,164 @@ func file_licensed_v1_license_service_proto_rawDescGZIP() []byte {
 	return file_licensed_v1_license_service_proto_rawDescData
 }
 
-var file_licensed_v1_license_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_licensed_v1_license_service_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_licensed_v1_license_service_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_licensed_v1_license_service_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_licensed_v1_license_service_proto_goTypes = []any{
 	(FactKind)(0),                    // 0: licensed.v1.FactKind
-	(Rule)(0),                        // 1: licensed.v1.Rule
-	(*License)(nil),                  // 2: licensed.v1.License
-	(*AcquireLicenseRequest)(nil),    // 3: licensed.v1.AcquireLicenseRequest
-	(*AcquireLicenseResponse)(nil),   // 4: licensed.v1.AcquireLicenseResponse
-	(*RenewLicenseRequest)(nil),      // 5: licensed.v1.RenewLicenseRequest
-	(*RenewLicenseResponse)(nil),     // 6: licensed.v1.RenewLicenseResponse
-	(*ReleaseLicenseRequest)(nil),    // 7: licensed.v1.ReleaseLicenseRequest
-	(*ReleaseLicenseResponse)(nil),   // 8: licensed.v1.ReleaseLicenseResponse
-	(*RecordPlaybackRequest)(nil),    // 9: licensed.v1.RecordPlaybackRequest
-	(*RecordPlaybackResponse)(nil),   // 10: licensed.v1.RecordPlaybackResponse
-	(*DeactivateDeviceRequest)(nil),  // 11: licensed.v1.DeactivateDeviceRequest
-	(*DeactivateDeviceResponse)(nil), // 12: licensed.v1.DeactivateDeviceResponse
-	(*ChangePlanRequest)(nil),        // 13: licensed.v1.ChangePlanRequest
-	(*ChangePlanResponse)(nil),       // 14: licensed.v1.ChangePlanResponse
-	(*Fact)(nil),                     // 15: licensed.v1.Fact
-	(*SyncDeviceRequest)(nil),        // 16: licensed.v1.SyncDeviceRequest
-	(*SyncDeviceResponse)(nil),       // 17: licensed.v1.SyncDeviceResponse
-	(*ListLicensesRequest)(nil),      // 18: licensed.v1.ListLicensesRequest
-	(*ListLicensesResponse)(nil),     // 19: licensed.v1.ListLicensesResponse
-	(*ListDownloadsRequest)(nil),     // 20: licensed.v1.ListDownloadsRequest
-	(*Download)(nil),                 // 21: licensed.v1.Download
-	(*ListDownloadsResponse)(nil),    // 22: licensed.v1.ListDownloadsResponse
-	(*ListDevicesRequest)(nil),       // 23: licensed.v1.ListDevicesRequest
-	(*Device)(nil),                   // 24: licensed.v1.Device
-	(*ListDevicesResponse)(nil),      // 25: licensed.v1.ListDevicesResponse
-	(*Refusal)(nil),                  // 26: licensed.v1.Refusal
-	(*RuleViolation)(nil),            // 27: licensed.v1.RuleViolation
-	(*Remedy)(nil),                   // 28: licensed.v1.Remedy
-	(*SessionRequest)(nil),           // 29: licensed.v1.SessionRequest
-	(*SessionCall)(nil),              // 30: licensed.v1.SessionCall
-	(*SessionResponse)(nil),          // 31: licensed.v1.SessionResponse
-	(*SessionLimits)(nil),            // 32: licensed.v1.SessionLimits
-	(*SessionOutcome)(nil),           // 33: licensed.v1.SessionOutcome
-	(*timestamppb.Timestamp)(nil),    // 34: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),      // 35: google.protobuf.Duration
-	(*status.Status)(nil),            // 36: google.rpc.Status
+	(LicenseStatus)(0),               // 1: licensed.v1.LicenseStatus
+	(Rule)(0),                        // 2: licensed.v1.Rule
+	(*License)(nil),                  // 3: licensed.v1.License
+	(*AcquireLicenseRequest)(nil),    // 4: licensed.v1.AcquireLicenseRequest
+	(*AcquireLicenseResponse)(nil),   // 5: licensed.v1.AcquireLicenseResponse
+	(*RenewLicenseRequest)(nil),      // 6: licensed.v1.RenewLicenseRequest
+	(*RenewLicenseResponse)(nil),     // 7: licensed.v1.RenewLicenseResponse
+	(*ReleaseLicenseRequest)(nil),    // 8: licensed.v1.ReleaseLicenseRequest
+	(*ReleaseLicenseResponse)(nil),   // 9: licensed.v1.ReleaseLicenseResponse
+	(*RecordPlaybackRequest)(nil),    // 10: licensed.v1.RecordPlaybackRequest
+	(*RecordPlaybackResponse)(nil),   // 11: licensed.v1.RecordPlaybackResponse
+	(*DeactivateDeviceRequest)(nil),  // 12: licensed.v1.DeactivateDeviceRequest
+	(*DeactivateDeviceResponse)(nil), // 13: licensed.v1.DeactivateDeviceResponse
+	(*ChangePlanRequest)(nil),        // 14: licensed.v1.ChangePlanRequest
+	(*ChangePlanResponse)(nil),       // 15: licensed.v1.ChangePlanResponse
+	(*Fact)(nil),                     // 16: licensed.v1.Fact
+	(*SyncDeviceRequest)(nil),        // 17: licensed.v1.SyncDeviceRequest
+	(*SyncDeviceResponse)(nil),       // 18: licensed.v1.SyncDeviceResponse
+	(*ListLicensesRequest)(nil),      // 19: licensed.v1.ListLicensesRequest
+	(*ListLicensesResponse)(nil),     // 20: licensed.v1.ListLicensesResponse
+	(*ListDownloadsRequest)(nil),     // 21: licensed.v1.ListDownloadsRequest
+	(*Download)(nil),                 // 22: licensed.v1.Download
+	(*ListDownloadsResponse)(nil),    // 23: licensed.v1.ListDownloadsResponse
+	(*ListDevicesRequest)(nil),       // 24: licensed.v1.ListDevicesRequest
+	(*Device)(nil),                   // 25: licensed.v1.Device
+	(*ListDevicesResponse)(nil),      // 26: licensed.v1.ListDevicesResponse
+	(*GetCustomerRequest)(nil),       // 27: licensed.v1.GetCustomerRequest
+	(*CustomerLicense)(nil),          // 28: licensed.v1.CustomerLicense
+	(*Quota)(nil),                    // 29: licensed.v1.Quota
+	(*CustomerTitle)(nil),            // 30: licensed.v1.CustomerTitle
+	(*CustomerStudio)(nil),           // 31: licensed.v1.CustomerStudio
+	(*GetCustomerResponse)(nil),      // 32: licensed.v1.GetCustomerResponse
+	(*Refusal)(nil),                  // 33: licensed.v1.Refusal
+	(*RuleViolation)(nil),            // 34: licensed.v1.RuleViolation
+	(*Remedy)(nil),                   // 35: licensed.v1.Remedy
+	(*SessionRequest)(nil),           // 36: licensed.v1.SessionRequest
+	(*SessionCall)(nil),              // 37: licensed.v1.SessionCall
+	(*SessionResponse)(nil),          // 38: licensed.v1.SessionResponse
+	(*SessionLimits)(nil),            // 39: licensed.v1.SessionLimits
+	(*SessionOutcome)(nil),           // 40: licensed.v1.SessionOutcome
+	(*timestamppb.Timestamp)(nil),    // 41: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),      // 42: google.protobuf.Duration
+	(*status.Status)(nil),            // 43: google.rpc.Status
 }
 var file_licensed_v1_license_service_proto_depIdxs = []int32{
-	34, // 0: licensed.v1.License.acquired_at:type_name -> google.protobuf.Timestamp
-	34, // 1: licensed.v1.License.expires_at:type_name -> google.protobuf.Timestamp
-	34, // 2: licensed.v1.AcquireLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
-	2,  // 3: licensed.v1.AcquireLicenseResponse.license:type_name -> licensed.v1.License
-	34, // 4: licensed.v1.RenewLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
-	34, // 5: licensed.v1.RenewLicenseRequest.acquired_at:type_name -> google.protobuf.Timestamp
-	2,  // 6: licensed.v1.RenewLicenseResponse.license:type_name -> licensed.v1.License
-	34, // 7: licensed.v1.ReleaseLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
-	34, // 8: licensed.v1.ReleaseLicenseRequest.acquired_at:type_name -> google.protobuf.Timestamp
-	2,  // 9: licensed.v1.ReleaseLicenseResponse.license:type_name -> licensed.v1.License
-	34, // 10: licensed.v1.RecordPlaybackRequest.issued_at:type_name -> google.protobuf.Timestamp
-	34, // 11: licensed.v1.RecordPlaybackRequest.played_at:type_name -> google.protobuf.Timestamp
-	34, // 12: licensed.v1.RecordPlaybackRequest.sent_at:type_name -> google.protobuf.Timestamp
-	2,  // 13: licensed.v1.RecordPlaybackResponse.license:type_name -> licensed.v1.License
-	34, // 14: licensed.v1.DeactivateDeviceRequest.issued_at:type_name -> google.protobuf.Timestamp
-	34, // 15: licensed.v1.DeactivateDeviceRequest.activated_at:type_name -> google.protobuf.Timestamp
-	34, // 16: licensed.v1.ChangePlanRequest.issued_at:type_name -> google.protobuf.Timestamp
-	34, // 17: licensed.v1.ChangePlanRequest.plan_changed_at:type_name -> google.protobuf.Timestamp
-	34, // 18: licensed.v1.ChangePlanResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
+	41, // 0: licensed.v1.License.acquired_at:type_name -> google.protobuf.Timestamp
+	41, // 1: licensed.v1.License.expires_at:type_name -> google.protobuf.Timestamp
+	41, // 2: licensed.v1.AcquireLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
+	3,  // 3: licensed.v1.AcquireLicenseResponse.license:type_name -> licensed.v1.License
+	41, // 4: licensed.v1.RenewLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
+	41, // 5: licensed.v1.RenewLicenseRequest.acquired_at:type_name -> google.protobuf.Timestamp
+	3,  // 6: licensed.v1.RenewLicenseResponse.license:type_name -> licensed.v1.License
+	41, // 7: licensed.v1.ReleaseLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
+	41, // 8: licensed.v1.ReleaseLicenseRequest.acquired_at:type_name -> google.protobuf.Timestamp
+	3,  // 9: licensed.v1.ReleaseLicenseResponse.license:type_name -> licensed.v1.License
+	41, // 10: licensed.v1.RecordPlaybackRequest.issued_at:type_name -> google.protobuf.Timestamp
+	41, // 11: licensed.v1.RecordPlaybackRequest.played_at:type_name -> google.protobuf.Timestamp
+	41, // 12: licensed.v1.RecordPlaybackRequest.sent_at:type_name -> google.protobuf.Timestamp
+	3,  // 13: licensed.v1.RecordPlaybackResponse.license:type_name -> licensed.v1.License
+	41, // 14: licensed.v1.DeactivateDeviceRequest.issued_at:type_name -> google.protobuf.Timestamp
+	41, // 15: licensed.v1.DeactivateDeviceRequest.activated_at:type_name -> google.protobuf.Timestamp
+	41, // 16: licensed.v1.ChangePlanRequest.issued_at:type_name -> google.protobuf.Timestamp
+	41, // 17: licensed.v1.ChangePlanRequest.plan_changed_at:type_name -> google.protobuf.Timestamp
+	41, // 18: licensed.v1.ChangePlanResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
 	0,  // 19: licensed.v1.Fact.kind:type_name -> licensed.v1.FactKind
-	34, // 20: licensed.v1.Fact.at:type_name -> google.protobuf.Timestamp
-	34, // 21: licensed.v1.SyncDeviceRequest.issued_at:type_name -> google.protobuf.Timestamp
-	15, // 22: licensed.v1.SyncDeviceRequest.facts:type_name -> licensed.v1.Fact
-	34, // 23: licensed.v1.SyncDeviceRequest.sent_at:type_name -> google.protobuf.Timestamp
-	2,  // 24: licensed.v1.ListLicensesResponse.licenses:type_name -> licensed.v1.License
-	34, // 25: licensed.v1.ListDownloadsRequest.since:type_name -> google.protobuf.Timestamp
-	34, // 26: licensed.v1.Download.at:type_name -> google.protobuf.Timestamp
-	21, // 27: licensed.v1.ListDownloadsResponse.downloads:type_name -> licensed.v1.Download
-	34, // 28: licensed.v1.ListDownloadsResponse.next_allowed_at:type_name -> google.protobuf.Timestamp
-	34, // 29: licensed.v1.Device.last_download_at:type_name -> google.protobuf.Timestamp
-	34, // 30: licensed.v1.Device.activated_at:type_name -> google.protobuf.Timestamp
-	24, // 31: licensed.v1.ListDevicesResponse.devices:type_name -> licensed.v1.Device
-	34, // 32: licensed.v1.ListDevicesResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
-	1,  // 33: licensed.v1.Refusal.rule:type_name -> licensed.v1.Rule
-	34, // 34: licensed.v1.Refusal.next_allowed_at:type_name -> google.protobuf.Timestamp
-	27, // 35: licensed.v1.Refusal.violations:type_name -> licensed.v1.RuleViolation
-	1,  // 36: licensed.v1.RuleViolation.rule:type_name -> licensed.v1.Rule
-	34, // 37: licensed.v1.RuleViolation.next_allowed_at:type_name -> google.protobuf.Timestamp
-	28, // 38: licensed.v1.RuleViolation.freed_by:type_name -> licensed.v1.Remedy
-	30, // 39: licensed.v1.SessionRequest.calls:type_name -> licensed.v1.SessionCall
-	35, // 40: licensed.v1.SessionCall.timeout:type_name -> google.protobuf.Duration
-	3,  // 41: licensed.v1.SessionCall.acquire_license:type_name -> licensed.v1.AcquireLicenseRequest
-	5,  // 42: licensed.v1.SessionCall.renew_license:type_name -> licensed.v1.RenewLicenseRequest
-	7,  // 43: licensed.v1.SessionCall.release_license:type_name -> licensed.v1.ReleaseLicenseRequest
-	9,  // 44: licensed.v1.SessionCall.record_playback:type_name -> licensed.v1.RecordPlaybackRequest
-	11, // 45: licensed.v1.SessionCall.deactivate_device:type_name -> licensed.v1.DeactivateDeviceRequest
-	13, // 46: licensed.v1.SessionCall.change_plan:type_name -> licensed.v1.ChangePlanRequest
-	18, // 47: licensed.v1.SessionCall.list_licenses:type_name -> licensed.v1.ListLicensesRequest
-	20, // 48: licensed.v1.SessionCall.list_downloads:type_name -> licensed.v1.ListDownloadsRequest
-	23, // 49: licensed.v1.SessionCall.list_devices:type_name -> licensed.v1.ListDevicesRequest
-	16, // 50: licensed.v1.SessionCall.sync_device:type_name -> licensed.v1.SyncDeviceRequest
-	32, // 51: licensed.v1.SessionResponse.limits:type_name -> licensed.v1.SessionLimits
-	33, // 52: licensed.v1.SessionResponse.outcomes:type_name -> licensed.v1.SessionOutcome
-	35, // 53: licensed.v1.SessionLimits.max_timeout:type_name -> google.protobuf.Duration
-	36, // 54: licensed.v1.SessionOutcome.error:type_name -> google.rpc.Status
-	4,  // 55: licensed.v1.SessionOutcome.acquire_license:type_name -> licensed.v1.AcquireLicenseResponse
-	6,  // 56: licensed.v1.SessionOutcome.renew_license:type_name -> licensed.v1.RenewLicenseResponse
-	8,  // 57: licensed.v1.SessionOutcome.release_license:type_name -> licensed.v1.ReleaseLicenseResponse
-	10, // 58: licensed.v1.SessionOutcome.record_playback:type_name -> licensed.v1.RecordPlaybackResponse
-	12, // 59: licensed.v1.SessionOutcome.deactivate_device:type_name -> licensed.v1.DeactivateDeviceResponse
-	14, // 60: licensed.v1.SessionOutcome.change_plan:type_name -> licensed.v1.ChangePlanResponse
-	19, // 61: licensed.v1.SessionOutcome.list_licenses:type_name -> licensed.v1.ListLicensesResponse
-	22, // 62: licensed.v1.SessionOutcome.list_downloads:type_name -> licensed.v1.ListDownloadsResponse
-	25, // 63: licensed.v1.SessionOutcome.list_devices:type_name -> licensed.v1.ListDevicesResponse
-	17, // 64: licensed.v1.SessionOutcome.sync_device:type_name -> licensed.v1.SyncDeviceResponse
-	3,  // 65: licensed.v1.LicenseService.AcquireLicense:input_type -> licensed.v1.AcquireLicenseRequest
-	5,  // 66: licensed.v1.LicenseService.RenewLicense:input_type -> licensed.v1.RenewLicenseRequest
-	7,  // 67: licensed.v1.LicenseService.ReleaseLicense:input_type -> licensed.v1.ReleaseLicenseRequest
-	9,  // 68: licensed.v1.LicenseService.RecordPlayback:input_type -> licensed.v1.RecordPlaybackRequest
-	11, // 69: licensed.v1.LicenseService.DeactivateDevice:input_type -> licensed.v1.DeactivateDeviceRequest
-	13, // 70: licensed.v1.LicenseService.ChangePlan:input_type -> licensed.v1.ChangePlanRequest
-	16, // 71: licensed.v1.LicenseService.SyncDevice:input_type -> licensed.v1.SyncDeviceRequest
-	18, // 72: licensed.v1.LicenseService.ListLicenses:input_type -> licensed.v1.ListLicensesRequest
-	20, // 73: licensed.v1.LicenseService.ListDownloads:input_type -> licensed.v1.ListDownloadsRequest
-	23, // 74: licensed.v1.LicenseService.ListDevices:input_type -> licensed.v1.ListDevicesRequest
-	29, // 75: licensed.v1.LicenseService.Session:input_type -> licensed.v1.SessionRequest
-	4,  // 76: licensed.v1.LicenseService.AcquireLicense:output_type -> licensed.v1.AcquireLicenseResponse
-	6,  // 77: licensed.v1.LicenseService.RenewLicense:output_type -> licensed.v1.RenewLicenseResponse
-	8,  // 78: licensed.v1.LicenseService.ReleaseLicense:output_type -> licensed.v1.ReleaseLicenseResponse
-	10, // 79: licensed.v1.LicenseService.RecordPlayback:output_type -> licensed.v1.RecordPlaybackResponse
-	12, // 80: licensed.v1.LicenseService.DeactivateDevice:output_type -> licensed.v1.DeactivateDeviceResponse
-	14, // 81: licensed.v1.LicenseService.ChangePlan:output_type -> licensed.v1.ChangePlanResponse
-	17, // 82: licensed.v1.LicenseService.SyncDevice:output_type -> licensed.v1.SyncDeviceResponse
-	19, // 83: licensed.v1.LicenseService.ListLicenses:output_type -> licensed.v1.ListLicensesResponse
-	22, // 84: licensed.v1.LicenseService.ListDownloads:output_type -> licensed.v1.ListDownloadsResponse
-	25, // 85: licensed.v1.LicenseService.ListDevices:output_type -> licensed.v1.ListDevicesResponse
-	31, // 86: licensed.v1.LicenseService.Session:output_type -> licensed.v1.SessionResponse
-	76, // [76:87] is the sub-list for method output_type
-	65, // [65:76] is the sub-list for method input_type
-	65, // [65:65] is the sub-list for extension type_name
-	65, // [65:65] is the sub-list for extension extendee
-	0,  // [0:65] is the sub-list for field type_name
+	41, // 20: licensed.v1.Fact.at:type_name -> google.protobuf.Timestamp
+	41, // 21: licensed.v1.SyncDeviceRequest.issued_at:type_name -> google.protobuf.Timestamp
+	16, // 22: licensed.v1.SyncDeviceRequest.facts:type_name -> licensed.v1.Fact
+	41, // 23: licensed.v1.SyncDeviceRequest.sent_at:type_name -> google.protobuf.Timestamp
+	3,  // 24: licensed.v1.ListLicensesResponse.licenses:type_name -> licensed.v1.License
+	41, // 25: licensed.v1.ListDownloadsRequest.since:type_name -> google.protobuf.Timestamp
+	41, // 26: licensed.v1.Download.at:type_name -> google.protobuf.Timestamp
+	22, // 27: licensed.v1.ListDownloadsResponse.downloads:type_name -> licensed.v1.Download
+	41, // 28: licensed.v1.ListDownloadsResponse.next_allowed_at:type_name -> google.protobuf.Timestamp
+	41, // 29: licensed.v1.Device.last_download_at:type_name -> google.protobuf.Timestamp
+	41, // 30: licensed.v1.Device.activated_at:type_name -> google.protobuf.Timestamp
+	25, // 31: licensed.v1.ListDevicesResponse.devices:type_name -> licensed.v1.Device
+	41, // 32: licensed.v1.ListDevicesResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
+	3,  // 33: licensed.v1.CustomerLicense.license:type_name -> licensed.v1.License
+	1,  // 34: licensed.v1.CustomerLicense.status:type_name -> licensed.v1.LicenseStatus
+	41, // 35: licensed.v1.Quota.next_at:type_name -> google.protobuf.Timestamp
+	29, // 36: licensed.v1.CustomerTitle.yearly:type_name -> licensed.v1.Quota
+	29, // 37: licensed.v1.CustomerStudio.licenses:type_name -> licensed.v1.Quota
+	41, // 38: licensed.v1.GetCustomerResponse.as_of:type_name -> google.protobuf.Timestamp
+	41, // 39: licensed.v1.GetCustomerResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
+	29, // 40: licensed.v1.GetCustomerResponse.devices_in_use:type_name -> licensed.v1.Quota
+	29, // 41: licensed.v1.GetCustomerResponse.deactivations:type_name -> licensed.v1.Quota
+	25, // 42: licensed.v1.GetCustomerResponse.devices:type_name -> licensed.v1.Device
+	28, // 43: licensed.v1.GetCustomerResponse.licenses:type_name -> licensed.v1.CustomerLicense
+	30, // 44: licensed.v1.GetCustomerResponse.titles:type_name -> licensed.v1.CustomerTitle
+	31, // 45: licensed.v1.GetCustomerResponse.studios:type_name -> licensed.v1.CustomerStudio
+	2,  // 46: licensed.v1.Refusal.rule:type_name -> licensed.v1.Rule
+	41, // 47: licensed.v1.Refusal.next_allowed_at:type_name -> google.protobuf.Timestamp
+	34, // 48: licensed.v1.Refusal.violations:type_name -> licensed.v1.RuleViolation
+	2,  // 49: licensed.v1.RuleViolation.rule:type_name -> licensed.v1.Rule
+	41, // 50: licensed.v1.RuleViolation.next_allowed_at:type_name -> google.protobuf.Timestamp
+	35, // 51: licensed.v1.RuleViolation.freed_by:type_name -> licensed.v1.Remedy
+	37, // 52: licensed.v1.SessionRequest.calls:type_name -> licensed.v1.SessionCall
+	42, // 53: licensed.v1.SessionCall.timeout:type_name -> google.protobuf.Duration
+	4,  // 54: licensed.v1.SessionCall.acquire_license:type_name -> licensed.v1.AcquireLicenseRequest
+	6,  // 55: licensed.v1.SessionCall.renew_license:type_name -> licensed.v1.RenewLicenseRequest
+	8,  // 56: licensed.v1.SessionCall.release_license:type_name -> licensed.v1.ReleaseLicenseRequest
+	10, // 57: licensed.v1.SessionCall.record_playback:type_name -> licensed.v1.RecordPlaybackRequest
+	12, // 58: licensed.v1.SessionCall.deactivate_device:type_name -> licensed.v1.DeactivateDeviceRequest
+	14, // 59: licensed.v1.SessionCall.change_plan:type_name -> licensed.v1.ChangePlanRequest
+	19, // 60: licensed.v1.SessionCall.list_licenses:type_name -> licensed.v1.ListLicensesRequest
+	21, // 61: licensed.v1.SessionCall.list_downloads:type_name -> licensed.v1.ListDownloadsRequest
+	24, // 62: licensed.v1.SessionCall.list_devices:type_name -> licensed.v1.ListDevicesRequest
+	17, // 63: licensed.v1.SessionCall.sync_device:type_name -> licensed.v1.SyncDeviceRequest
+	27, // 64: licensed.v1.SessionCall.get_customer:type_name -> licensed.v1.GetCustomerRequest
+	39, // 65: licensed.v1.SessionResponse.limits:type_name -> licensed.v1.SessionLimits
+	40, // 66: licensed.v1.SessionResponse.outcomes:type_name -> licensed.v1.SessionOutcome
+	42, // 67: licensed.v1.SessionLimits.max_timeout:type_name -> google.protobuf.Duration
+	43, // 68: licensed.v1.SessionOutcome.error:type_name -> google.rpc.Status
+	5,  // 69: licensed.v1.SessionOutcome.acquire_license:type_name -> licensed.v1.AcquireLicenseResponse
+	7,  // 70: licensed.v1.SessionOutcome.renew_license:type_name -> licensed.v1.RenewLicenseResponse
+	9,  // 71: licensed.v1.SessionOutcome.release_license:type_name -> licensed.v1.ReleaseLicenseResponse
+	11, // 72: licensed.v1.SessionOutcome.record_playback:type_name -> licensed.v1.RecordPlaybackResponse
+	13, // 73: licensed.v1.SessionOutcome.deactivate_device:type_name -> licensed.v1.DeactivateDeviceResponse
+	15, // 74: licensed.v1.SessionOutcome.change_plan:type_name -> licensed.v1.ChangePlanResponse
+	20, // 75: licensed.v1.SessionOutcome.list_licenses:type_name -> licensed.v1.ListLicensesResponse
+	23, // 76: licensed.v1.SessionOutcome.list_downloads:type_name -> licensed.v1.ListDownloadsResponse
+	26, // 77: licensed.v1.SessionOutcome.list_devices:type_name -> licensed.v1.ListDevicesResponse
+	18, // 78: licensed.v1.SessionOutcome.sync_device:type_name -> licensed.v1.SyncDeviceResponse
+	32, // 79: licensed.v1.SessionOutcome.get_customer:type_name -> licensed.v1.GetCustomerResponse
+	4,  // 80: licensed.v1.LicenseService.AcquireLicense:input_type -> licensed.v1.AcquireLicenseRequest
+	6,  // 81: licensed.v1.LicenseService.RenewLicense:input_type -> licensed.v1.RenewLicenseRequest
+	8,  // 82: licensed.v1.LicenseService.ReleaseLicense:input_type -> licensed.v1.ReleaseLicenseRequest
+	10, // 83: licensed.v1.LicenseService.RecordPlayback:input_type -> licensed.v1.RecordPlaybackRequest
+	12, // 84: licensed.v1.LicenseService.DeactivateDevice:input_type -> licensed.v1.DeactivateDeviceRequest
+	14, // 85: licensed.v1.LicenseService.ChangePlan:input_type -> licensed.v1.ChangePlanRequest
+	17, // 86: licensed.v1.LicenseService.SyncDevice:input_type -> licensed.v1.SyncDeviceRequest
+	19, // 87: licensed.v1.LicenseService.ListLicenses:input_type -> licensed.v1.ListLicensesRequest
+	21, // 88: licensed.v1.LicenseService.ListDownloads:input_type -> licensed.v1.ListDownloadsRequest
+	24, // 89: licensed.v1.LicenseService.ListDevices:input_type -> licensed.v1.ListDevicesRequest
+	27, // 90: licensed.v1.LicenseService.GetCustomer:input_type -> licensed.v1.GetCustomerRequest
+	36, // 91: licensed.v1.LicenseService.Session:input_type -> licensed.v1.SessionRequest
+	5,  // 92: licensed.v1.LicenseService.AcquireLicense:output_type -> licensed.v1.AcquireLicenseResponse
+	7,  // 93: licensed.v1.LicenseService.RenewLicense:output_type -> licensed.v1.RenewLicenseResponse
+	9,  // 94: licensed.v1.LicenseService.ReleaseLicense:output_type -> licensed.v1.ReleaseLicenseResponse
+	11, // 95: licensed.v1.LicenseService.RecordPlayback:output_type -> licensed.v1.RecordPlaybackResponse
+	13, // 96: licensed.v1.LicenseService.DeactivateDevice:output_type -> licensed.v1.DeactivateDeviceResponse
+	15, // 97: licensed.v1.LicenseService.ChangePlan:output_type -> licensed.v1.ChangePlanResponse
+	18, // 98: licensed.v1.LicenseService.SyncDevice:output_type -> licensed.v1.SyncDeviceResponse
+	20, // 99: licensed.v1.LicenseService.ListLicenses:output_type -> licensed.v1.ListLicensesResponse
+	23, // 100: licensed.v1.LicenseService.ListDownloads:output_type -> licensed.v1.ListDownloadsResponse
+	26, // 101: licensed.v1.LicenseService.ListDevices:output_type -> licensed.v1.ListDevicesResponse
+	32, // 102: licensed.v1.LicenseService.GetCustomer:output_type -> licensed.v1.GetCustomerResponse
+	38, // 103: licensed.v1.LicenseService.Session:output_type -> licensed.v1.SessionResponse
+	92, // [92:104] is the sub-list for method output_type
+	80, // [80:92] is the sub-list for method input_type
+	80, // [80:80] is the sub-list for extension type_name
+	80, // [80:80] is the sub-list for extension extendee
+	0,  // [0:80] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_license_service_proto_init() }
@@ -3672,7 +4305,8 @@ func file_licensed_v1_license_service_proto_init() {
 	}
 	file_licensed_v1_access_proto_init()
 	file_licensed_v1_license_service_proto_msgTypes[20].OneofWrappers = []any{}
-	file_licensed_v1_license_service_proto_msgTypes[28].OneofWrappers = []any{
+	file_licensed_v1_license_service_proto_msgTypes[26].OneofWrappers = []any{}
+	file_licensed_v1_license_service_proto_msgTypes[34].OneofWrappers = []any{
 		(*SessionCall_AcquireLicense)(nil),
 		(*SessionCall_RenewLicense)(nil),
 		(*SessionCall_ReleaseLicense)(nil),
@@ -3683,8 +4317,9 @@ func file_licensed_v1_license_service_proto_init() {
 		(*SessionCall_ListDownloads)(nil),
 		(*SessionCall_ListDevices)(nil),
 		(*SessionCall_SyncDevice)(nil),
+		(*SessionCall_GetCustomer)(nil),
 	}
-	file_licensed_v1_license_service_proto_msgTypes[31].OneofWrappers = []any{
+	file_licensed_v1_license_service_proto_msgTypes[37].OneofWrappers = []any{
 		(*SessionOutcome_Error)(nil),
 		(*SessionOutcome_AcquireLicense)(nil),
 		(*SessionOutcome_RenewLicense)(nil),
@@ -3696,14 +4331,15 @@ func file_licensed_v1_license_service_proto_init() {
 		(*SessionOutcome_ListDownloads)(nil),
 		(*SessionOutcome_ListDevices)(nil),
 		(*SessionOutcome_SyncDevice)(nil),
+		(*SessionOutcome_GetCustomer)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_licensed_v1_license_service_proto_rawDesc), len(file_licensed_v1_license_service_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   32,
+			NumEnums:      3,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -31,6 +31,7 @@ const (
 	LicenseService_ListLicenses_FullMethodName     = "/licensed.v1.LicenseService/ListLicenses"
 	LicenseService_ListDownloads_FullMethodName    = "/licensed.v1.LicenseService/ListDownloads"
 	LicenseService_ListDevices_FullMethodName      = "/licensed.v1.LicenseService/ListDevices"
+	LicenseService_GetCustomer_FullMethodName      = "/licensed.v1.LicenseService/GetCustomer"
 	LicenseService_Session_FullMethodName          = "/licensed.v1.LicenseService/Session"
 )
 
@@ -68,6 +69,9 @@ type LicenseServiceClient interface {
 	ListDownloads(ctx context.Context, in *ListDownloadsRequest, opts ...grpc.CallOption) (*ListDownloadsResponse, error)
 	// ListDevices lists the customer's devices and the limit of the plan.
 	ListDevices(ctx context.Context, in *ListDevicesRequest, opts ...grpc.CallOption) (*ListDevicesResponse, error)
+	// GetCustomer returns all that the service accounts for a customer: licences, devices, plan, and how much of each limit
+	// is used.
+	GetCustomer(ctx context.Context, in *GetCustomerRequest, opts ...grpc.CallOption) (*GetCustomerResponse, error)
 	// Session carries many calls of the methods above on one stream, at a fraction of their cost. Outcomes are sent in any
 	// order, and calls of one customer are executed in any order: a client that needs an order awaits the outcome.
 	//
@@ -186,6 +190,16 @@ func (c *licenseServiceClient) ListDevices(ctx context.Context, in *ListDevicesR
 	return out, nil
 }
 
+func (c *licenseServiceClient) GetCustomer(ctx context.Context, in *GetCustomerRequest, opts ...grpc.CallOption) (*GetCustomerResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetCustomerResponse)
+	err := c.cc.Invoke(ctx, LicenseService_GetCustomer_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *licenseServiceClient) Session(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[SessionRequest, SessionResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &LicenseService_ServiceDesc.Streams[0], LicenseService_Session_FullMethodName, cOpts...)
@@ -233,6 +247,9 @@ type LicenseServiceServer interface {
 	ListDownloads(context.Context, *ListDownloadsRequest) (*ListDownloadsResponse, error)
 	// ListDevices lists the customer's devices and the limit of the plan.
 	ListDevices(context.Context, *ListDevicesRequest) (*ListDevicesResponse, error)
+	// GetCustomer returns all that the service accounts for a customer: licences, devices, plan, and how much of each limit
+	// is used.
+	GetCustomer(context.Context, *GetCustomerRequest) (*GetCustomerResponse, error)
 	// Session carries many calls of the methods above on one stream, at a fraction of their cost. Outcomes are sent in any
 	// order, and calls of one customer are executed in any order: a client that needs an order awaits the outcome.
 	//
@@ -280,6 +297,9 @@ func (UnimplementedLicenseServiceServer) ListDownloads(context.Context, *ListDow
 }
 func (UnimplementedLicenseServiceServer) ListDevices(context.Context, *ListDevicesRequest) (*ListDevicesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListDevices not implemented")
+}
+func (UnimplementedLicenseServiceServer) GetCustomer(context.Context, *GetCustomerRequest) (*GetCustomerResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetCustomer not implemented")
 }
 func (UnimplementedLicenseServiceServer) Session(grpc.BidiStreamingServer[SessionRequest, SessionResponse]) error {
 	return status.Error(codes.Unimplemented, "method Session not implemented")
@@ -485,6 +505,24 @@ func _LicenseService_ListDevices_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _LicenseService_GetCustomer_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetCustomerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LicenseServiceServer).GetCustomer(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LicenseService_GetCustomer_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LicenseServiceServer).GetCustomer(ctx, req.(*GetCustomerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _LicenseService_Session_Handler(srv interface{}, stream grpc.ServerStream) error {
 	return srv.(LicenseServiceServer).Session(&grpc.GenericServerStream[SessionRequest, SessionResponse]{ServerStream: stream})
 }
@@ -538,6 +576,10 @@ var LicenseService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListDevices",
 			Handler:    _LicenseService_ListDevices_Handler,
+		},
+		{
+			MethodName: "GetCustomer",
+			Handler:    _LicenseService_GetCustomer_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -65,6 +65,9 @@ const (
 	// LicenseServiceListDevicesProcedure is the fully-qualified name of the LicenseService's
 	// ListDevices RPC.
 	LicenseServiceListDevicesProcedure = "/licensed.v1.LicenseService/ListDevices"
+	// LicenseServiceGetCustomerProcedure is the fully-qualified name of the LicenseService's
+	// GetCustomer RPC.
+	LicenseServiceGetCustomerProcedure = "/licensed.v1.LicenseService/GetCustomer"
 	// LicenseServiceSessionProcedure is the fully-qualified name of the LicenseService's Session RPC.
 	LicenseServiceSessionProcedure = "/licensed.v1.LicenseService/Session"
 )
@@ -93,6 +96,9 @@ type LicenseServiceClient interface {
 	ListDownloads(context.Context, *connect.Request[licensedv1.ListDownloadsRequest]) (*connect.Response[licensedv1.ListDownloadsResponse], error)
 	// ListDevices lists the customer's devices and the limit of the plan.
 	ListDevices(context.Context, *connect.Request[licensedv1.ListDevicesRequest]) (*connect.Response[licensedv1.ListDevicesResponse], error)
+	// GetCustomer returns all that the service accounts for a customer: licences, devices, plan, and how much of each limit
+	// is used.
+	GetCustomer(context.Context, *connect.Request[licensedv1.GetCustomerRequest]) (*connect.Response[licensedv1.GetCustomerResponse], error)
 	// Session carries many calls of the methods above on one stream, at a fraction of their cost. Outcomes are sent in any
 	// order, and calls of one customer are executed in any order: a client that needs an order awaits the outcome.
 	//
@@ -177,6 +183,13 @@ func NewLicenseServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		getCustomer: connect.NewClient[licensedv1.GetCustomerRequest, licensedv1.GetCustomerResponse](
+			httpClient,
+			baseURL+LicenseServiceGetCustomerProcedure,
+			connect.WithSchema(licenseServiceMethods.ByName("GetCustomer")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
 		session: connect.NewClient[licensedv1.SessionRequest, licensedv1.SessionResponse](
 			httpClient,
 			baseURL+LicenseServiceSessionProcedure,
@@ -198,6 +211,7 @@ type licenseServiceClient struct {
 	listLicenses     *connect.Client[licensedv1.ListLicensesRequest, licensedv1.ListLicensesResponse]
 	listDownloads    *connect.Client[licensedv1.ListDownloadsRequest, licensedv1.ListDownloadsResponse]
 	listDevices      *connect.Client[licensedv1.ListDevicesRequest, licensedv1.ListDevicesResponse]
+	getCustomer      *connect.Client[licensedv1.GetCustomerRequest, licensedv1.GetCustomerResponse]
 	session          *connect.Client[licensedv1.SessionRequest, licensedv1.SessionResponse]
 }
 
@@ -251,6 +265,11 @@ func (c *licenseServiceClient) ListDevices(ctx context.Context, req *connect.Req
 	return c.listDevices.CallUnary(ctx, req)
 }
 
+// GetCustomer calls licensed.v1.LicenseService.GetCustomer.
+func (c *licenseServiceClient) GetCustomer(ctx context.Context, req *connect.Request[licensedv1.GetCustomerRequest]) (*connect.Response[licensedv1.GetCustomerResponse], error) {
+	return c.getCustomer.CallUnary(ctx, req)
+}
+
 // Session calls licensed.v1.LicenseService.Session.
 func (c *licenseServiceClient) Session(ctx context.Context) *connect.BidiStreamForClient[licensedv1.SessionRequest, licensedv1.SessionResponse] {
 	return c.session.CallBidiStream(ctx)
@@ -280,6 +299,9 @@ type LicenseServiceHandler interface {
 	ListDownloads(context.Context, *connect.Request[licensedv1.ListDownloadsRequest]) (*connect.Response[licensedv1.ListDownloadsResponse], error)
 	// ListDevices lists the customer's devices and the limit of the plan.
 	ListDevices(context.Context, *connect.Request[licensedv1.ListDevicesRequest]) (*connect.Response[licensedv1.ListDevicesResponse], error)
+	// GetCustomer returns all that the service accounts for a customer: licences, devices, plan, and how much of each limit
+	// is used.
+	GetCustomer(context.Context, *connect.Request[licensedv1.GetCustomerRequest]) (*connect.Response[licensedv1.GetCustomerResponse], error)
 	// Session carries many calls of the methods above on one stream, at a fraction of their cost. Outcomes are sent in any
 	// order, and calls of one customer are executed in any order: a client that needs an order awaits the outcome.
 	//
@@ -360,6 +382,13 @@ func NewLicenseServiceHandler(svc LicenseServiceHandler, opts ...connect.Handler
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
+	licenseServiceGetCustomerHandler := connect.NewUnaryHandler(
+		LicenseServiceGetCustomerProcedure,
+		svc.GetCustomer,
+		connect.WithSchema(licenseServiceMethods.ByName("GetCustomer")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
 	licenseServiceSessionHandler := connect.NewBidiStreamHandler(
 		LicenseServiceSessionProcedure,
 		svc.Session,
@@ -388,6 +417,8 @@ func NewLicenseServiceHandler(svc LicenseServiceHandler, opts ...connect.Handler
 			licenseServiceListDownloadsHandler.ServeHTTP(w, r)
 		case LicenseServiceListDevicesProcedure:
 			licenseServiceListDevicesHandler.ServeHTTP(w, r)
+		case LicenseServiceGetCustomerProcedure:
+			licenseServiceGetCustomerHandler.ServeHTTP(w, r)
 		case LicenseServiceSessionProcedure:
 			licenseServiceSessionHandler.ServeHTTP(w, r)
 		default:
@@ -437,6 +468,10 @@ func (UnimplementedLicenseServiceHandler) ListDownloads(context.Context, *connec
 
 func (UnimplementedLicenseServiceHandler) ListDevices(context.Context, *connect.Request[licensedv1.ListDevicesRequest]) (*connect.Response[licensedv1.ListDevicesResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("licensed.v1.LicenseService.ListDevices is not implemented"))
+}
+
+func (UnimplementedLicenseServiceHandler) GetCustomer(context.Context, *connect.Request[licensedv1.GetCustomerRequest]) (*connect.Response[licensedv1.GetCustomerResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("licensed.v1.LicenseService.GetCustomer is not implemented"))
 }
 
 func (UnimplementedLicenseServiceHandler) Session(context.Context, *connect.BidiStream[licensedv1.SessionRequest, licensedv1.SessionResponse]) error {

@@ -1,0 +1,149 @@
+package license
+
+import (
+	"slices"
+
+	"licensed/actors/license/policy"
+	"licensed/messages/licensedv1"
+)
+
+// entry is one of the lists of GetCustomerResponse.
+type entry struct {
+	place
+	add func(*licensedv1.GetCustomerResponse)
+}
+
+// Lists of GetCustomerResponse in the order of its pages: the time of a place says which list it is of.
+const (
+	entryDevice = int64(iota)
+	entryLicense
+	entryTitle
+	entryStudio
+)
+
+// customer answers GetCustomer, without customer id and sequence.
+func (v view) customer(q *licensedv1.GetCustomer) (*licensedv1.GetCustomerResponse, error) {
+	s := v.state
+	res := &licensedv1.GetCustomerResponse{AsOf: timestamp(v.now)}
+	plan, devices := v.policy.InForce(s.plan)
+	res.PlanId, res.DefaultPlan = plan, s.plan != plan
+	res.PlanChangedAt = optionalTime(s.choice.at)
+	res.DevicesInUse = v.devicesQuota(devices)
+	var deactivations []int64
+	for _, at := range s.deactivations {
+		if at > v.now-window {
+			deactivations = append(deactivations, at+window)
+		}
+	}
+	res.Deactivations = quota(deactivations, v.policy.Deactivations())
+	all := v.entries()
+	slices.SortFunc(all, func(a, b entry) int { return a.compare(b.place) })
+	entries, next, err := page(customerList, all, q, func(e entry) place { return e.place })
+	if err != nil {
+		return nil, err
+	}
+	// Only entries of the page are turned into messages.
+	for _, e := range entries {
+		e.add(res)
+	}
+	res.NextPageToken = next
+	return res, nil
+}
+
+// entries returns all entries of the lists, in any order.
+func (v view) entries() []entry {
+	s := v.state
+	var all []entry
+	for i := range s.devices {
+		if !s.forgottenDevice(i, v.now) {
+			all = append(all, entry{place{at: entryDevice, device: s.devices[i].id},
+				func(res *licensedv1.GetCustomerResponse) { res.Devices = append(res.Devices, v.deviceMessage(i)) }})
+		}
+	}
+	titles, studios := make([]bool, len(s.titles)), make(map[string][]int64)
+	for i := range s.licenses {
+		l := &s.licenses[i]
+		if l.forgotten(v.now) {
+			continue
+		}
+		titles[l.title] = true
+		if l.active(v.now) {
+			studios[s.studioOf(l)] = append(studios[s.studioOf(l)], l.expires)
+		}
+		all = append(all, entry{place{at: entryLicense, device: s.devices[l.device].id, title: s.titles[l.title]},
+			func(res *licensedv1.GetCustomerResponse) { res.Licenses = append(res.Licenses, v.customerLicense(l)) }})
+	}
+	for i, known := range titles {
+		if known {
+			all = append(all, entry{place{at: entryTitle, title: s.titles[i]},
+				func(res *licensedv1.GetCustomerResponse) { res.Titles = append(res.Titles, v.customerTitle(i)) }})
+		}
+	}
+	for studio, ends := range studios {
+		all = append(all, entry{place{at: entryStudio, device: studio}, func(res *licensedv1.GetCustomerResponse) {
+			res.Studios = append(res.Studios, &licensedv1.CustomerStudio{
+				StudioId: studio, Licenses: quota(ends, v.policy.Studio(studio)),
+			})
+		}})
+	}
+	return all
+}
+
+// customerLicense returns a licence with its status.
+func (v view) customerLicense(l *license) *licensedv1.CustomerLicense {
+	out := &licensedv1.CustomerLicense{
+		License: v.licenseMessage(l), Status: licensedv1.LicenseStatus_LICENSE_STATUS_EXPIRED,
+	}
+	switch {
+	case l.released != 0:
+		out.Status = licensedv1.LicenseStatus_LICENSE_STATUS_RELEASED
+	case l.active(v.now):
+		out.Status = licensedv1.LicenseStatus_LICENSE_STATUS_ACTIVE
+	}
+	return out
+}
+
+// customerTitle returns the use of a title.
+func (v view) customerTitle(i int) *licensedv1.CustomerTitle {
+	title := v.policy.Title(v.state.titles[i])
+	out := &licensedv1.CustomerTitle{TitleId: v.state.titles[i], StudioId: title.Studio}
+	var ends []int64
+	v.eachUse(i, func(_ *license, u use) {
+		if u.playback() {
+			out.CountedPlaybacks++
+		} else {
+			out.Downloads++
+		}
+		if counted(u, v.policy.Counts()) {
+			ends = append(ends, u.at()+window)
+		}
+	})
+	out.Yearly = quota(ends, title.YearlyLimit)
+	return out
+}
+
+// devicesQuota returns the use of the plan's limit: a device is in use until the last of its licences expires.
+func (v view) devicesQuota(limit uint32) *licensedv1.Quota {
+	last := make([]int64, len(v.state.devices))
+	for i := range v.state.licenses {
+		if l := &v.state.licenses[i]; l.active(v.now) {
+			last[l.device] = max(last[l.device], l.expires)
+		}
+	}
+	return quota(slices.DeleteFunc(last, func(at int64) bool { return at == 0 }), policy.Limit(limit))
+}
+
+// quota returns the use of a limit: each use ends at one of the times, whose order is changed.
+func quota(ends []int64, limit policy.Limit) *licensedv1.Quota {
+	q := &licensedv1.Quota{Used: uint32(len(ends))}
+	if limit == policy.Unlimited {
+		return q
+	}
+	n, left := uint32(limit), uint32(max(0, int(limit)-len(ends)))
+	q.Limit, q.Left = &n, &left
+	if left == 0 && n > 0 {
+		slices.Sort(ends)
+		q.NextAt = timestamp(ends[len(ends)-int(n)])
+	}
+	return q
+}

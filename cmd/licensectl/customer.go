@@ -1,0 +1,122 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"licensed/internal/terminal"
+	"licensed/messages/licensedv1"
+)
+
+// customerVerb returns the verb for LicenseService.GetCustomer, all pages joined.
+func (p *program) customerVerb() *cobra.Command {
+	c := &cobra.Command{
+		Use: "customer CUSTOMER", Short: "Show all that is accounted for a customer, and what is left of each limit",
+		Example: "  licensectl customer Bayley\n  licensectl customer Bayley -o json",
+		Args:    exactArgs("CUSTOMER"),
+	}
+	c.RunE = func(c *cobra.Command, args []string) error {
+		conn, err := p.dial()
+		if err != nil {
+			return err
+		}
+		ctx, cancel := p.call(c.Context())
+		defer cancel()
+		var res *licensedv1.GetCustomerResponse
+		err = eachPage(func(token string) (string, error) {
+			page, err := conn.GetCustomer(ctx, &licensedv1.GetCustomerRequest{CustomerId: args[0], PageToken: token})
+			if err != nil {
+				return "", err
+			}
+			page.Devices = append(res.GetDevices(), page.Devices...)
+			page.Licenses = append(res.GetLicenses(), page.Licenses...)
+			page.Titles = append(res.GetTitles(), page.Titles...)
+			page.Studios = append(res.GetStudios(), page.Studios...)
+			res = page
+			return page.NextPageToken, nil
+		})
+		if err != nil {
+			return err
+		}
+		if p.output == outputJSON {
+			return p.printJSON(res)
+		}
+		return p.printCustomer(res)
+	}
+	return p.customerCommand(c)
+}
+
+// printCustomer writes a customer for people: the figures, and a table of each list that is not empty.
+func (p *program) printCustomer(r *licensedv1.GetCustomerResponse) error {
+	plan := r.PlanId
+	if r.DefaultPlan {
+		plan += " (default)"
+	}
+	t := p.newTable("AS OF (UTC)", "PLAN", "DEVICES IN USE", "DEVICES REMOVED IN A YEAR", "EVENTS")
+	if err := t.Row(clock(r.AsOf), plan, quotaOf(r.DevicesInUse), quotaOf(r.Deactivations),
+		fmt.Sprint(r.Sequence)); err != nil {
+		return err
+	}
+	var devices, licenses, titles, studios [][]string
+	for _, d := range r.Devices {
+		state := "active"
+		if !d.Active {
+			state = "deactivated"
+		}
+		devices = append(devices, []string{d.DeviceId, state, fmt.Sprint(d.ActiveLicenses), clock(d.LastDownloadAt)})
+	}
+	for _, l := range r.Licenses {
+		state := strings.ToLower(strings.TrimPrefix(l.Status.String(), "LICENSE_STATUS_"))
+		licenses = append(licenses, []string{l.License.DeviceId, l.License.TitleId, state, clock(l.License.AcquiredAt),
+			clock(l.License.ExpiresAt), fmt.Sprint(l.License.Renewals)})
+	}
+	for _, u := range r.Titles {
+		titles = append(titles, []string{u.TitleId, u.StudioId, fmt.Sprint(u.Downloads), fmt.Sprint(u.CountedPlaybacks),
+			quotaOf(u.Yearly)})
+	}
+	for _, s := range r.Studios {
+		studios = append(studios, []string{s.StudioId, quotaOf(s.Licenses)})
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	for _, part := range []struct {
+		table *terminal.Table
+		rows  [][]string
+	}{
+		{p.newTable("DEVICE", "STATE", ">ACTIVE LICENCES", "LAST DOWNLOAD (UTC)"), devices},
+		{p.newTable("DEVICE", "TITLE", "STATE", "ACQUIRED (UTC)", "EXPIRES (UTC)", ">RENEWALS"), licenses},
+		{p.newTable("TITLE", "STUDIO", ">DOWNLOADS", ">COUNTED PLAYS", "YEARLY LIMIT"), titles},
+		{p.newTable("STUDIO", "ACTIVE LICENCES"), studios},
+	} {
+		if len(part.rows) == 0 {
+			continue
+		}
+		if _, err := fmt.Fprintln(p.stdout); err != nil {
+			return err
+		}
+		for _, row := range part.rows {
+			if err := part.table.Row(row...); err != nil {
+				return err
+			}
+		}
+		if err := part.table.Flush(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// quotaOf returns the use of a limit, and from when on another is allowed if none is now.
+func quotaOf(q *licensedv1.Quota) string {
+	if q.Limit == nil {
+		return fmt.Sprintf("%d, no limit", q.Used)
+	}
+	s := fmt.Sprintf("%d of %d", q.Used, q.GetLimit())
+	if q.NextAt != nil {
+		s += ", next " + clock(q.NextAt)
+	}
+	return s
+}
