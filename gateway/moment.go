@@ -12,6 +12,7 @@ import (
 
 	"licensed/actors"
 	"licensed/actors/license"
+	"licensed/actors/license/policy"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
 )
@@ -367,7 +368,11 @@ func (s *historyService) Why(
 	if head.Sequence == 0 {
 		return nil, noHistory(m.CustomerId)
 	}
-	x := license.NewExplainer(m.DeviceId, m.TitleId)
+	var p *policy.Policy
+	if k, ok := s.config.Kind.(*license.Kind); ok {
+		p = k.Policy()
+	}
+	x := license.NewExplainer(m.DeviceId, m.TitleId, p)
 	moment := &licensedv1.Moment{
 		Sequence: head.Sequence, HeadSequence: head.Sequence, PolicyVersion: s.config.PolicyVersion(),
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"licensed/actors"
+	"licensed/actors/license/policy"
 	"licensed/messages/licensedv1"
 )
 
@@ -31,6 +32,9 @@ type Explainer struct {
 	first       bool   // LicenseCreated was told of, LicenseAcquired is next
 	deactivated string // the command that deactivated the device last
 	expiry      int64  // the last one that was told as a step of its own
+	// policy decides what would have been decided otherwise, on choices; nil if nobody asks.
+	policy  *policy.Policy
+	choices []*choice
 	// The last steps of their kind, for the verdict.
 	acquired, renewed, released, refused *step
 }
@@ -49,17 +53,29 @@ type step struct {
 	rule    licensedv1.Rule
 }
 
-// NewExplainer returns an explainer of the licence of a device for a title, before the first event.
-func NewExplainer(deviceID, titleID string) *Explainer {
-	return &Explainer{device: deviceID, title: titleID, id: deviceID + "/" + titleID, state: &State{}}
+// NewExplainer returns an explainer of the licence of a device for a title, before the first event. With a policy, that
+// in force, it also tells which decisions would have been others if facts had been reported in time; the policy may be
+// nil.
+func NewExplainer(deviceID, titleID string, p *policy.Policy) *Explainer {
+	return &Explainer{device: deviceID, title: titleID, id: deviceID + "/" + titleID, state: &State{}, policy: p}
 }
 
 // Add processes the next event.
 func (x *Explainer) Add(e Recorded) {
-	if x.concerns(&e.Event) {
-		x.timePasses(e.Time.UnixMilli())
-		x.tell(&e)
+	var changes []*choice
+	o := occurrenceOf(e.Value)
+	if o != nil {
+		changes = x.changes(&e, o)
 	}
+	if x.concerns(&e.Event) || len(changes) > 0 {
+		x.timePasses(e.Time.UnixMilli())
+		if o != nil {
+			x.tellFact(&e, o, changes)
+		} else {
+			x.tell(&e)
+		}
+	}
+	x.remember(&e)
 	Evolve(x.state, e.Event)
 }
 
@@ -153,10 +169,6 @@ const (
 
 // tell adds what an event did.
 func (x *Explainer) tell(e *Recorded) {
-	if o := occurrenceOf(e.Value); o != nil {
-		x.tellFact(e, o)
-		return
-	}
 	switch v := e.Value.(type) {
 	case *licensedv1.LicenseCreated:
 		x.first = true

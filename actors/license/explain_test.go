@@ -109,7 +109,7 @@ func (x *explained) state() *licensedv1.CustomerState {
 }
 
 func (x *explained) explain(device, title string) *licensedv1.WhyResponse {
-	e := NewExplainer(device, title)
+	e := NewExplainer(device, title, x.kind.Policy())
 	if x.lost > 0 {
 		e.Missing(1, uint64(x.lost), fmt.Sprintf("events 1 to %d expired before 2026-01-01", x.lost))
 	}

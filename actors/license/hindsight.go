@@ -2,7 +2,10 @@ package license
 
 import (
 	"fmt"
+	"strings"
 
+	"licensed/actors"
+	"licensed/actors/license/policy"
 	"licensed/messages/licensedv1"
 )
 
@@ -17,17 +20,26 @@ func (x *Explainer) meant(kind licensedv1.CommandKind) string {
 	return "it meant an earlier licence"
 }
 
-// tellFact explains what was reported later.
-func (x *Explainer) tellFact(e *Recorded, o *licensedv1.Occurrence) {
-	what := "Played"
+// tellFact explains what was reported later, and which decisions it would have changed.
+func (x *Explainer) tellFact(e *Recorded, o *licensedv1.Occurrence, changes []*choice) {
+	what, on := "Played", ""
 	switch e.Value.(type) {
 	case *licensedv1.TitleDownloaded:
 		what = "Downloaded again"
 	case *licensedv1.TitleDeleted:
-		what = "Deleted from the device"
+		what = "Deleted"
 	}
-	x.add(e, unchanged, "", "%s at %s, reported later%s: %s.", what, clockOf(o.GetOccurredAtMs()), byDevice(o),
+	effect := unchanged
+	if !x.concerns(&e.Event) { // told for what it would have changed
+		effect, on = aside, fmt.Sprintf(" (%s)", e.AggregateID)
+	}
+	s := x.add(e, effect, "", "%s%s at %s, reported later%s: %s.", what, on, clockOf(o.GetOccurredAtMs()), byDevice(o),
 		counting(e.Value, o))
+	s.OccurredAt = timestamp(o.GetOccurredAtMs())
+	for _, c := range changes {
+		s.Text += " " + c.words()
+		s.WouldChange = append(s.WouldChange, c.sequence)
+	}
 }
 
 // byDevice says what the device's clock showed, if that was corrected.
@@ -57,4 +69,161 @@ func counting(event any, o *licensedv1.Occurrence) string {
 		}
 	}
 	return "a licence was active then, and it counts against the title's yearly limit"
+}
+
+const (
+	// maxChoices is the number of decisions that are compared with what was reported after them, the latest.
+	maxChoices = 256
+	// maxChoiceLicenses is the number of licences up to which a customer's decisions are compared.
+	maxChoiceLicenses = 1000
+)
+
+// choice is a decision that was made on what was known then. Its state also gets what was reported after it and
+// occurred before.
+type choice struct {
+	sequence      uint64
+	at            int64
+	device, title string
+	command       licensedv1.CommandKind
+	newDownload   bool
+	refused       bool
+	state         []byte
+	// rule is the one that would have refused it, by the state; none if it would have been accepted.
+	rule licensedv1.Rule
+}
+
+// choiceOf returns the decision that an event is of; nil for events of none about a licence.
+func choiceOf(e *Recorded) *choice {
+	c := &choice{sequence: e.Sequence, at: e.Time.UnixMilli()}
+	c.device, c.title, _ = strings.Cut(e.AggregateID, "/")
+	switch v := e.Value.(type) {
+	case *licensedv1.LicenseAcquired:
+		c.command = licensedv1.CommandKind_COMMAND_KIND_ACQUIRE_LICENSE
+	case *licensedv1.TitleDownloaded:
+		if v.GetLicense() == nil {
+			return nil // a part of the acquisition
+		}
+		c.command, c.newDownload = licensedv1.CommandKind_COMMAND_KIND_ACQUIRE_LICENSE, true
+	case *licensedv1.TitlePlayed:
+		c.command = licensedv1.CommandKind_COMMAND_KIND_RECORD_PLAYBACK
+	case *licensedv1.LicenseRenewed:
+		c.command = licensedv1.CommandKind_COMMAND_KIND_RENEW_LICENSE
+	case *licensedv1.CommandRefused:
+		c.command, c.refused = v.GetCommand(), true
+		c.device, c.title = v.GetDeviceId(), v.GetTitleId()
+	default:
+		return nil
+	}
+	return c
+}
+
+// remember keeps a decision about the title or the device, before its event changes the state.
+func (x *Explainer) remember(e *Recorded) {
+	if x.policy == nil || x.missing || occurrenceOf(e.Value) != nil || len(x.state.licenses) > maxChoiceLicenses {
+		return
+	}
+	c := choiceOf(e)
+	if c == nil || c.title == "" || c.title != x.title && c.device != x.device {
+		return
+	}
+	// What today's policy decides otherwise is not compared: the difference would not be that of a fact.
+	if rule, ok := c.decide(x.policy, x.state); !ok || (rule != licensedv1.Rule_RULE_UNSPECIFIED) != c.refused {
+		return
+	} else {
+		c.rule = rule
+	}
+	c.state = x.state.encode()
+	if x.choices = append(x.choices, c); len(x.choices) > maxChoices {
+		x.choices = x.choices[1:]
+	}
+}
+
+// decide returns the first rule that refuses the command on a state, none if it is accepted.
+func (c *choice) decide(p *policy.Policy, s *State) (rule licensedv1.Rule, ok bool) {
+	v := view{now: c.at, policy: p, state: s}
+	t := v.find(c.device, c.title)
+	var r refusal
+	switch c.command {
+	case licensedv1.CommandKind_COMMAND_KIND_ACQUIRE_LICENSE:
+		r = v.mayAcquire(t, c.newDownload)
+	case licensedv1.CommandKind_COMMAND_KIND_RENEW_LICENSE:
+		r = v.mayRenew(t)
+	case licensedv1.CommandKind_COMMAND_KIND_RECORD_PLAYBACK:
+		r = v.mayPlay(t)
+	default:
+		return rule, false
+	}
+	if len(r) > 0 {
+		rule = r[0].rule
+	}
+	return rule, true
+}
+
+// changes returns the decisions that would have been others if a fact had been known in time: those about the licence,
+// and where the fact is about the licence, all.
+func (x *Explainer) changes(e *Recorded, o *licensedv1.Occurrence) (changed []*choice) {
+	about := x.concerns(&e.Event)
+	for _, c := range x.choices {
+		if o.GetOccurredAtMs() >= c.at {
+			continue
+		}
+		s, err := decode(c.state)
+		if err != nil {
+			continue // It was encoded here, so that it can be decoded.
+		}
+		s.occurred(e.Event, o, c.at)
+		c.state = s.encode()
+		rule, _ := c.decide(x.policy, s)
+		was := c.rule
+		c.rule = rule
+		if (was == licensedv1.Rule_RULE_UNSPECIFIED) != (rule == licensedv1.Rule_RULE_UNSPECIFIED) &&
+			(about || c.device == x.device && c.title == x.title) {
+			changed = append(changed, c)
+		}
+	}
+	return changed
+}
+
+// occurred applies a fact to a state that did not know it. A deletion ends the licence at its time.
+func (s *State) occurred(e actors.Event, o *licensedv1.Occurrence, now int64) {
+	s.evolveFact(e, o, now)
+	if _, deletion := e.Value.(*licensedv1.TitleDeleted); !deletion {
+		return
+	}
+	device, title, _ := strings.Cut(e.AggregateID, "/")
+	if i := s.license(s.device(device), s.title(title)); i >= 0 {
+		if l := &s.licenses[i]; l.released == 0 && o.GetOccurredAtMs() >= l.meant {
+			l.released = o.GetOccurredAtMs()
+		}
+	}
+}
+
+// words says how the decision would have been with what is known now.
+func (c *choice) words() string {
+	what := attempt(c.command)
+	what = "The" + what[strings.IndexByte(what, ' '):]
+	if c.newDownload {
+		what = "The download"
+	}
+	what = fmt.Sprintf("%s of %s on %s at %s (event %d)", what, c.title, c.device, clockOf(c.at), c.sequence)
+	if c.rule == licensedv1.Rule_RULE_UNSPECIFIED {
+		return what + " would have been accepted if this had been known."
+	}
+	return what + " would have been refused by " + ruleWords(c.rule) + " if this had been known."
+}
+
+// ruleWords names a rule in a sentence.
+func ruleWords(rule licensedv1.Rule) string {
+	switch rule {
+	case licensedv1.Rule_RULE_DEVICE_LIMIT:
+		return "the device limit"
+	case licensedv1.Rule_RULE_STUDIO_LIMIT:
+		return "the studio limit"
+	case licensedv1.Rule_RULE_YEARLY_LIMIT:
+		return "the yearly limit"
+	case licensedv1.Rule_RULE_RELEASED:
+		return "its release"
+	default:
+		return "the rule " + strings.TrimPrefix(rule.String(), "RULE_")
+	}
 }

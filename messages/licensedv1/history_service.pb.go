@@ -1966,7 +1966,11 @@ type WhyStep struct {
 	CommandId  string                 `protobuf:"bytes,7,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
 	Effect     WhyEffect              `protobuf:"varint,8,opt,name=effect,proto3,enum=licensed.v1.WhyEffect" json:"effect,omitempty"`
 	// One plain sentence: what it did.
-	Text          string `protobuf:"bytes,9,opt,name=text,proto3" json:"text,omitempty"`
+	Text string `protobuf:"bytes,9,opt,name=text,proto3" json:"text,omitempty"`
+	// When it happened, if it was reported later.
+	OccurredAt *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=occurred_at,json=occurredAt,proto3" json:"occurred_at,omitempty"`
+	// The events of earlier decisions that would have been others, under the policy in force now, if it had been known.
+	WouldChange   []uint64 `protobuf:"varint,11,rep,packed,name=would_change,json=wouldChange,proto3" json:"would_change,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2062,6 +2066,20 @@ func (x *WhyStep) GetText() string {
 		return x.Text
 	}
 	return ""
+}
+
+func (x *WhyStep) GetOccurredAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.OccurredAt
+	}
+	return nil
+}
+
+func (x *WhyStep) GetWouldChange() []uint64 {
+	if x != nil {
+		return x.WouldChange
+	}
+	return nil
 }
 
 type WhyResponse struct {
@@ -2306,7 +2324,7 @@ const file_licensed_v1_history_service_proto_rawDesc = "" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x1b\n" +
 	"\tdevice_id\x18\x02 \x01(\tR\bdeviceId\x12\x19\n" +
-	"\btitle_id\x18\x03 \x01(\tR\atitleId\"\xba\x02\n" +
+	"\btitle_id\x18\x03 \x01(\tR\atitleId\"\x9a\x03\n" +
 	"\aWhyStep\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x1f\n" +
 	"\vto_sequence\x18\x02 \x01(\x04R\n" +
@@ -2318,7 +2336,11 @@ const file_licensed_v1_history_service_proto_rawDesc = "" +
 	"\n" +
 	"command_id\x18\a \x01(\tR\tcommandId\x12.\n" +
 	"\x06effect\x18\b \x01(\x0e2\x16.licensed.v1.WhyEffectR\x06effect\x12\x12\n" +
-	"\x04text\x18\t \x01(\tR\x04text\"\xe2\x01\n" +
+	"\x04text\x18\t \x01(\tR\x04text\x12;\n" +
+	"\voccurred_at\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"occurredAt\x12!\n" +
+	"\fwould_change\x18\v \x03(\x04R\vwouldChange\"\xe2\x01\n" +
 	"\vWhyResponse\x12\x18\n" +
 	"\averdict\x18\x01 \x01(\tR\averdict\x123\n" +
 	"\alicense\x18\x02 \x01(\v2\x19.licensed.v1.LicenseStateR\alicense\x12*\n" +
@@ -2443,25 +2465,26 @@ var file_licensed_v1_history_service_proto_depIdxs = []int32{
 	24, // 38: licensed.v1.WhyStep.time:type_name -> google.protobuf.Timestamp
 	24, // 39: licensed.v1.WhyStep.to_time:type_name -> google.protobuf.Timestamp
 	2,  // 40: licensed.v1.WhyStep.effect:type_name -> licensed.v1.WhyEffect
-	13, // 41: licensed.v1.WhyResponse.license:type_name -> licensed.v1.LicenseState
-	22, // 42: licensed.v1.WhyResponse.steps:type_name -> licensed.v1.WhyStep
-	4,  // 43: licensed.v1.WhyResponse.gaps:type_name -> licensed.v1.HistoryGap
-	17, // 44: licensed.v1.WhyResponse.moment:type_name -> licensed.v1.Moment
-	7,  // 45: licensed.v1.HistoryService.ListEvents:input_type -> licensed.v1.ListEventsRequest
-	9,  // 46: licensed.v1.HistoryService.Follow:input_type -> licensed.v1.FollowRequest
-	16, // 47: licensed.v1.HistoryService.GetState:input_type -> licensed.v1.GetStateRequest
-	19, // 48: licensed.v1.HistoryService.TryAt:input_type -> licensed.v1.TryAtRequest
-	21, // 49: licensed.v1.HistoryService.Why:input_type -> licensed.v1.WhyRequest
-	8,  // 50: licensed.v1.HistoryService.ListEvents:output_type -> licensed.v1.ListEventsResponse
-	10, // 51: licensed.v1.HistoryService.Follow:output_type -> licensed.v1.FollowResponse
-	18, // 52: licensed.v1.HistoryService.GetState:output_type -> licensed.v1.GetStateResponse
-	20, // 53: licensed.v1.HistoryService.TryAt:output_type -> licensed.v1.TryAtResponse
-	23, // 54: licensed.v1.HistoryService.Why:output_type -> licensed.v1.WhyResponse
-	50, // [50:55] is the sub-list for method output_type
-	45, // [45:50] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	24, // 41: licensed.v1.WhyStep.occurred_at:type_name -> google.protobuf.Timestamp
+	13, // 42: licensed.v1.WhyResponse.license:type_name -> licensed.v1.LicenseState
+	22, // 43: licensed.v1.WhyResponse.steps:type_name -> licensed.v1.WhyStep
+	4,  // 44: licensed.v1.WhyResponse.gaps:type_name -> licensed.v1.HistoryGap
+	17, // 45: licensed.v1.WhyResponse.moment:type_name -> licensed.v1.Moment
+	7,  // 46: licensed.v1.HistoryService.ListEvents:input_type -> licensed.v1.ListEventsRequest
+	9,  // 47: licensed.v1.HistoryService.Follow:input_type -> licensed.v1.FollowRequest
+	16, // 48: licensed.v1.HistoryService.GetState:input_type -> licensed.v1.GetStateRequest
+	19, // 49: licensed.v1.HistoryService.TryAt:input_type -> licensed.v1.TryAtRequest
+	21, // 50: licensed.v1.HistoryService.Why:input_type -> licensed.v1.WhyRequest
+	8,  // 51: licensed.v1.HistoryService.ListEvents:output_type -> licensed.v1.ListEventsResponse
+	10, // 52: licensed.v1.HistoryService.Follow:output_type -> licensed.v1.FollowResponse
+	18, // 53: licensed.v1.HistoryService.GetState:output_type -> licensed.v1.GetStateResponse
+	20, // 54: licensed.v1.HistoryService.TryAt:output_type -> licensed.v1.TryAtResponse
+	23, // 55: licensed.v1.HistoryService.Why:output_type -> licensed.v1.WhyResponse
+	51, // [51:56] is the sub-list for method output_type
+	46, // [46:51] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_history_service_proto_init() }
