@@ -22,6 +22,31 @@ import (
 type point struct {
 	sequence uint64
 	time     time.Time
+	// known is the time by which all that counts was recorded; with time only. Facts that occurred by time and were
+	// recorded after it count up to then. Zero: all are known. Otherwise it is not before time's events: see until.
+	known time.Time
+}
+
+// until returns the time of the last event that counts whenever it occurred.
+func (p point) until() time.Time {
+	if !p.known.IsZero() && p.known.Before(p.time) {
+		return p.known
+	}
+	return p.time
+}
+
+// knownBy checks a time by which what counts was recorded, and returns the point with it.
+func (v *violations) knownBy(p point, at *timestamppb.Timestamp) point {
+	if p.known = v.timestamp("known_at", at); p.known.Year() > latestYear {
+		v.add("known_at", fmt.Sprintf("is later than the year %d", latestYear))
+	}
+	if p.sequence > 0 && at != nil {
+		v.add("known_at", "needs a time, not a sequence")
+	}
+	if p.time.IsZero() {
+		p.time = p.known
+	}
+	return p
 }
 
 // pointOf checks the point that a request names; nil stands for none.
@@ -115,6 +140,9 @@ func (s *historyService) replay(ctx context.Context, customer string, p point, l
 	if !r.Time().IsZero() {
 		r.moment.EventTime = timestamppb.New(r.Time())
 	}
+	if !p.known.IsZero() {
+		r.moment.KnownAt = timestamppb.New(p.known)
+	}
 	r.moment.AsOf = timestamppb.New(r.asOf)
 	return r, nil
 }
@@ -131,7 +159,7 @@ func (s *historyService) replayTo(ctx context.Context, head persistence.Head, p 
 	// before is the first event that must be applied: all snapshots below it do.
 	before := through
 	if !p.time.IsZero() {
-		after, _, err := s.config.HistoryReader.Between(ctx, head, p.time, time.Time{})
+		after, _, err := s.config.HistoryReader.Between(ctx, head, p.until(), time.Time{})
 		if err != nil {
 			return err
 		}
@@ -159,13 +187,15 @@ func (s *historyService) replayFrom(
 	if err := s.restoreBefore(ctx, head, before, r); err != nil {
 		return err
 	}
+	late := false
 	err := s.config.HistoryReader.Read(ctx, head,
 		persistence.HistoryRange{After: r.Sequence(), Through: through}, func(i *persistence.HistoryItem) error {
+			if !p.time.IsZero() && (late || i.Gap == nil && i.Record.Time.After(p.until())) {
+				late = true
+				return s.afterwards(i, p, r)
+			}
 			if i.Gap != nil {
 				return &historyGap{gapOf(i)}
-			}
-			if !p.time.IsZero() && i.Record.Time.After(p.time) {
-				return errEnough
 			}
 			r.moment.ReplayedEvents++
 			r.moment.RecordedPolicyVersion = i.Record.Header.PolicyVersion
@@ -175,6 +205,28 @@ func (s *historyService) replayFrom(
 		return nil
 	}
 	return err
+}
+
+// afterwards applies what was recorded after the point and occurred before it. What cannot be read there becomes a gap of
+// the replay.
+func (s *historyService) afterwards(i *persistence.HistoryItem, p point, r *replayed) error {
+	switch {
+	case i.Gap != nil:
+		r.gaps = append(r.gaps, gapOf(i))
+		return nil
+	case !p.known.IsZero() && i.Record.Time.After(p.known):
+		return errEnough
+	case !license.MayBeFact(i.Record.Mapper):
+		return nil
+	}
+	e, err := s.decode(&i.Record)
+	if err != nil {
+		return err
+	}
+	if license.ApplyLate(r.Aggregate(), e, p.time) {
+		r.moment.LateFacts++
+	}
+	return nil
 }
 
 // restoreBefore starts a replay at the last snapshot with a base below a sequence, if
@@ -226,7 +278,7 @@ func (s *historyService) GetState(
 	if at, ok := r.Msg.At.(*licensedv1.GetStateRequest_Sequence); ok {
 		sequence = &at.Sequence
 	}
-	p := pointOf(&v, sequence, r.Msg.GetTime())
+	p := v.knownBy(pointOf(&v, sequence, r.Msg.GetTime()), r.Msg.KnownAt)
 	if err := invalid(v); err != nil {
 		return nil, err
 	}
@@ -275,6 +327,7 @@ func (s *historyService) TryAt(
 		sequence = &at.Sequence
 	}
 	p := pointOf(&v, sequence, r.Msg.GetTime())
+	p.known = p.time // A command is tried on what was known.
 	checkCommand(&v, r.Msg.Command)
 	if err := invalid(v); err != nil {
 		return nil, err
@@ -356,6 +409,7 @@ func (s *historyService) Why(
 	v.id("customer_id", m.CustomerId)
 	v.id("device_id", m.DeviceId)
 	v.id("title_id", m.TitleId)
+	at := v.knownBy(pointOf(&v, nil, m.Time), m.KnownAt)
 	if err := invalid(v); err != nil {
 		return nil, err
 	}
@@ -376,7 +430,7 @@ func (s *historyService) Why(
 	moment := &licensedv1.Moment{
 		Sequence: head.Sequence, HeadSequence: head.Sequence, PolicyVersion: s.config.PolicyVersion(),
 	}
-	gaps, err := s.explain(ctx, head, x, moment)
+	gaps, err := s.explain(ctx, head, x, at, moment)
 	if err != nil {
 		return nil, s.failed(ctx, m.CustomerId, err, false)
 	}
@@ -384,8 +438,14 @@ func (s *historyService) Why(
 	if last := moment.EventTime; last != nil && now.Before(last.AsTime()) {
 		now = last.AsTime()
 	}
+	if !at.time.IsZero() {
+		now = at.time.UTC().Truncate(time.Millisecond)
+	}
+	if m.KnownAt != nil {
+		moment.KnownAt = m.KnownAt
+	}
 	moment.AsOf = timestamppb.New(now)
-	state, err := s.present(ctx, m.CustomerId, head, now)
+	state, err := s.present(ctx, m.CustomerId, head, at, now)
 	if err != nil {
 		return nil, s.failed(ctx, m.CustomerId, err, false)
 	}
@@ -395,19 +455,22 @@ func (s *historyService) Why(
 		"read the events of the licence with ListEvents, which takes device_id, title_id, a range and a limit")
 }
 
-// present returns a customer's state at the end of the history, without loading the
+// present returns a customer's state at a point, or at the end of the history, without loading the
 // customer if a replay leads there. Otherwise its owner answers, which may have it in
 // memory. It is nil if the customer cannot be rebuilt.
 func (s *historyService) present(
-	ctx context.Context, customer string, head persistence.Head, now time.Time,
+	ctx context.Context, customer string, head persistence.Head, at point, now time.Time,
 ) (*licensedv1.CustomerState, error) {
 	// The replay is thrown away: this must not load the customer into the memory of a
 	// node that does not own it.
 	r := &replayed{Replay: actors.NewReplay(s.config.Kind, customer), customer: customer, moment: &licensedv1.Moment{}}
 	var value any
-	err := s.replayTo(ctx, head, point{}, r)
+	err := s.replayTo(ctx, head, at, r)
+	var gap *historyGap
 	if err == nil {
 		value, err = r.Aggregate().Query(now, describeState())
+	} else if !at.time.IsZero() && errors.As(err, &gap) {
+		return nil, nil // The owner knows the present state only.
 	} else if ctx.Err() == nil {
 		// A gap kept the replay from the end. An owner that has the customer in memory
 		// knows the state all the same.
@@ -430,20 +493,35 @@ func (s *historyService) present(
 
 // explain feeds a history to an explainer and returns the gaps in it. An event that
 // cannot be decoded is missing to the explainer, but is no gap of the history. moment
-// gets the figures of the last event.
+// gets the figures of the last event. Of a point with a time, the explainer gets what had occurred by then.
 func (s *historyService) explain(
-	ctx context.Context, head persistence.Head, x *license.Explainer, moment *licensedv1.Moment,
+	ctx context.Context, head persistence.Head, x *license.Explainer, at point, moment *licensedv1.Moment,
 ) (gaps []*licensedv1.HistoryGap, err error) {
 	err = s.config.HistoryReader.Read(ctx, head, persistence.HistoryRange{}, func(i *persistence.HistoryItem) error {
 		r := &i.Record
+		late := i.Gap == nil && !at.time.IsZero() && r.Time.After(at.until())
+		switch {
+		case late && !at.known.IsZero() && r.Time.After(at.known):
+			return errEnough
+		case late && !license.MayBeFact(r.Mapper):
+			return nil
+		}
 		if i.Gap != nil {
 			gaps = append(gaps, gapOf(i))
 			x.Missing(i.Gap.After+1, i.Gap.Through, i.Gap.Error())
 			return nil
 		}
-		moment.ReplayedEvents++
-		moment.EventTime, moment.RecordedPolicyVersion = timestamppb.New(r.Time), r.Header.PolicyVersion
 		e, err := s.decode(r)
+		if late && (err != nil || !license.IsFact(e) || license.OccurredAt(e).After(at.time)) {
+			return nil
+		}
+		moment.ReplayedEvents++
+		if late {
+			moment.LateFacts++
+		} else {
+			moment.Sequence = r.Sequence
+			moment.EventTime, moment.RecordedPolicyVersion = timestamppb.New(r.Time), r.Header.PolicyVersion
+		}
 		if err != nil {
 			x.Missing(r.Sequence, r.Sequence, err.Error())
 			return nil
@@ -451,5 +529,8 @@ func (s *historyService) explain(
 		x.Add(license.Recorded{Event: e, Sequence: r.Sequence, CommandID: r.CommandID})
 		return nil
 	})
+	if errors.Is(err, errEnough) {
+		err = nil
+	}
 	return gaps, err
 }

@@ -177,6 +177,26 @@ func OccurredAt(e actors.Event) time.Time {
 	return e.Time
 }
 
+// IsFact reports whether an event was reported later.
+func IsFact(e actors.Event) bool { return occurrenceOf(e.Value) != nil }
+
+// MayBeFact reports whether events of a mapper may have been reported later.
+func MayBeFact(mapper string) bool {
+	return strings.HasPrefix(mapper, "TitleDownloaded/") || strings.HasPrefix(mapper, "TitlePlayed/") ||
+		strings.HasPrefix(mapper, "TitleDeleted/")
+}
+
+// ApplyLate applies an event that was recorded after a time to an aggregate as of that time, if what it tells had
+// occurred by then, and reports whether it had. A deletion ends the licence at its time.
+func ApplyLate(a actors.Aggregate, e actors.Event, asOf time.Time) bool {
+	o, own := occurrenceOf(e.Value), a.(*aggregate)
+	if o == nil || o.GetOccurredAtMs() > asOf.UnixMilli() {
+		return false
+	}
+	own.state.occurred(e, o, asOf.UnixMilli())
+	return true
+}
+
 // TitleOfFact returns the title of a fact about a device that has no licence for it, whose aggregate id does not name
 // the title; "" for other events.
 func TitleOfFact(event any) string { return occurrenceOf(event).GetTitleId() }

@@ -223,7 +223,8 @@ func TestLargestSync(t *testing.T) {
 	}
 }
 
-// FuzzSync: whatever is let through as a command can be decided, stored, read and imported, and repeated without effect.
+// FuzzSync: whatever is let through as a command can be decided, stored, read and imported, and repeated without
+// effect.
 func FuzzSync(f *testing.F) {
 	for seed := range uint64(8) {
 		rng := rand.New(rand.NewPCG(seed, 10))

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
@@ -12,6 +13,28 @@ import (
 type moment struct {
 	sequence uint64
 	time     time.Time // zero with sequence, and for now
+	known    *timestamppb.Timestamp
+}
+
+// knownAtFlag adds the flag for the time by which what counts was recorded.
+func knownAtFlag(c *cobra.Command, known *string) {
+	c.Flags().StringVar(known, "known-at", "",
+		"`TIME` by which what counts was recorded; without --at the answer is also as of then (default: all is known)")
+}
+
+// parseKnownAt reads the value of that flag; nil if it is not given.
+func (p *program) parseKnownAt(s string) (*timestamppb.Timestamp, error) {
+	if s == "" {
+		return nil, nil
+	}
+	m, err := p.parseMoment("--known-at", s)
+	if err == nil && m.sequence != 0 {
+		err = usagef("--known-at: %q is not a time", s)
+	}
+	if err == nil && m.time.IsZero() {
+		m.time = p.now()
+	}
+	return m.timestamp(), err
 }
 
 // parseMoment reads a MOMENT as the help describes it.

@@ -12,20 +12,26 @@ import (
 
 // stateCommand returns the verb for HistoryService.GetState.
 func (p *program) stateCommand() *cobra.Command {
-	var at string
+	var at, known string
 	c := &cobra.Command{
 		Use: "state CUSTOMER", Short: "Show the state of a customer, now or at a moment",
 		Long: `state replays a customer's history up to a moment and shows the state then: licences, devices, what
 counts against limits. Limits are those of the policy in force now. A time in the future shows what
-will have expired.`,
+will have expired. With --at and a time, what had happened by then counts, also if it was reported later;
+with --known-at only what was recorded by then.`,
 		Example: "  licensectl state Bayley\n  licensectl state Bayley --at 12\n" +
-			"  licensectl state Bayley --at 2026-03-01 -o json",
+			"  licensectl state Bayley --at 2026-03-01 -o json\n" +
+			"  licensectl state Bayley --at 2026-03-01 --known-at 2026-03-05",
 		Args: exactArgs("CUSTOMER"),
 	}
 	c.Flags().StringVar(&at, "at", "now", "`MOMENT` to look at: the number of an event, or a time")
+	knownAtFlag(c, &known)
 	c.RunE = func(c *cobra.Command, args []string) error {
 		m, err := p.parseMoment("--at", at)
 		if err != nil {
+			return err
+		}
+		if m.known, err = p.parseKnownAt(known); err != nil {
 			return err
 		}
 		res, err := p.stateAt(c.Context(), args[0], m)
@@ -50,7 +56,7 @@ will have expired.`,
 
 // stateAt asks for a customer's state at a moment.
 func (p *program) stateAt(ctx context.Context, customer string, m moment) (*licensedv1.GetStateResponse, error) {
-	r := &licensedv1.GetStateRequest{CustomerId: customer}
+	r := &licensedv1.GetStateRequest{CustomerId: customer, KnownAt: m.known}
 	switch {
 	case m.sequence > 0:
 		r.At = &licensedv1.GetStateRequest_Sequence{Sequence: m.sequence}
@@ -73,7 +79,15 @@ func momentWords(m *licensedv1.Moment) string {
 	if m.Sequence > 0 {
 		s = fmt.Sprintf("after event %d of %d (%s UTC)", m.Sequence, m.HeadSequence, clock(m.EventTime))
 	}
-	return fmt.Sprintf("%s, as of %s UTC, policy %s", s, clock(m.AsOf), m.PolicyVersion)
+	if m.LateFacts > 0 {
+		s += fmt.Sprintf(" and %s that %s reported later", terminal.Count(m.LateFacts, "fact", "facts"),
+			map[bool]string{true: "was", false: "were"}[m.LateFacts == 1])
+	}
+	s += fmt.Sprintf(", as of %s UTC", clock(m.AsOf))
+	if m.KnownAt != nil {
+		s += fmt.Sprintf(", as known at %s UTC", clock(m.KnownAt))
+	}
+	return s + ", policy " + m.PolicyVersion
 }
 
 // printState prints the figures, and a table for each part that is not empty.

@@ -12,19 +12,32 @@ import (
 
 // whyCommand returns the verb for HistoryService.Why.
 func (p *program) whyCommand() *cobra.Command {
-	var device, title string
+	var device, title, at, known string
 	c := &cobra.Command{
 		Use: "why CUSTOMER --device D --title T", Short: "Explain a licence: what led to its state, or to a refusal",
 		Long: "why tells in one screen how a licence stands and what made it so: the events about it, its device\n" +
 			"and the plan, and the refusals, each with what it did.",
-		Example: "  licensectl why Bayley --device iphone --title GlowS01E01",
-		Args:    exactArgs("CUSTOMER"),
+		Example: "  licensectl why Bayley --device iphone --title GlowS01E01\n" +
+			"  licensectl why Bayley --device iphone --title GlowS01E01 --known-at 2026-03-05",
+		Args: exactArgs("CUSTOMER"),
 	}
 	c.Flags().StringVar(&device, "device", "", "the device")
 	c.Flags().StringVar(&title, "title", "", "the title")
+	c.Flags().StringVar(&at, "at", "", "`TIME` to look at, with all that had happened by then (default: now)")
+	knownAtFlag(c, &known)
 	c.RunE = func(c *cobra.Command, args []string) error {
 		if device == "" || title == "" {
 			return usagef("--device and --title name the licence to explain (see %s --help)", c.CommandPath())
+		}
+		m, err := p.parseMoment("--at", at)
+		if err != nil {
+			return err
+		}
+		if m.sequence != 0 {
+			return usagef("--at: %q is not a time", at)
+		}
+		if m.known, err = p.parseKnownAt(known); err != nil {
+			return err
 		}
 		conn, err := p.dial()
 		if err != nil {
@@ -33,7 +46,7 @@ func (p *program) whyCommand() *cobra.Command {
 		ctx, cancel := p.call(c.Context())
 		defer cancel()
 		res, err := conn.history.Why(ctx, &licensedv1.WhyRequest{
-			CustomerId: args[0], DeviceId: device, TitleId: title,
+			CustomerId: args[0], DeviceId: device, TitleId: title, Time: m.timestamp(), KnownAt: m.known,
 		})
 		if err != nil {
 			return err

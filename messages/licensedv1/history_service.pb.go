@@ -1444,7 +1444,9 @@ type GetStateRequest struct {
 	//
 	//	*GetStateRequest_Sequence
 	//	*GetStateRequest_Time
-	At            isGetStateRequest_At `protobuf_oneof:"at"`
+	At isGetStateRequest_At `protobuf_oneof:"at"`
+	// Only what was recorded by that time. Without a time in at, the state is also as of then. Not with a sequence.
+	KnownAt       *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=known_at,json=knownAt,proto3" json:"known_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1511,17 +1513,24 @@ func (x *GetStateRequest) GetTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *GetStateRequest) GetKnownAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.KnownAt
+	}
+	return nil
+}
+
 type isGetStateRequest_At interface {
 	isGetStateRequest_At()
 }
 
 type GetStateRequest_Sequence struct {
-	// After that event, at its time.
+	// After that event, at its time, as known then.
 	Sequence uint64 `protobuf:"varint,2,opt,name=sequence,proto3,oneof"`
 }
 
 type GetStateRequest_Time struct {
-	// After all events at or before that time.
+	// After all that had happened by that time, also what was reported later.
 	Time *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3,oneof"`
 }
 
@@ -1546,8 +1555,12 @@ type Moment struct {
 	// The replay began at the snapshot after that event, 0 for before the first, and applied this number of events.
 	ReplayedFrom   uint64 `protobuf:"varint,7,opt,name=replayed_from,json=replayedFrom,proto3" json:"replayed_from,omitempty"`
 	ReplayedEvents uint64 `protobuf:"varint,8,opt,name=replayed_events,json=replayedEvents,proto3" json:"replayed_events,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Only what was recorded by that time is known; absent if all is.
+	KnownAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=known_at,json=knownAt,proto3" json:"known_at,omitempty"`
+	// Facts that had happened by as_of, were recorded after it, and are known.
+	LateFacts     uint64 `protobuf:"varint,10,opt,name=late_facts,json=lateFacts,proto3" json:"late_facts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Moment) Reset() {
@@ -1632,6 +1645,20 @@ func (x *Moment) GetReplayedFrom() uint64 {
 func (x *Moment) GetReplayedEvents() uint64 {
 	if x != nil {
 		return x.ReplayedEvents
+	}
+	return 0
+}
+
+func (x *Moment) GetKnownAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.KnownAt
+	}
+	return nil
+}
+
+func (x *Moment) GetLateFacts() uint64 {
+	if x != nil {
+		return x.LateFacts
 	}
 	return 0
 }
@@ -1894,10 +1921,14 @@ func (x *TryAtResponse) GetMoment() *Moment {
 }
 
 type WhyRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	CustomerId    string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
-	DeviceId      string                 `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
-	TitleId       string                 `protobuf:"bytes,3,opt,name=title_id,json=titleId,proto3" json:"title_id,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	CustomerId string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
+	DeviceId   string                 `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	TitleId    string                 `protobuf:"bytes,3,opt,name=title_id,json=titleId,proto3" json:"title_id,omitempty"`
+	// As of that time, with all that had happened by then; without it, now.
+	Time *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time,proto3" json:"time,omitempty"`
+	// Only what was recorded by that time. Without time, the explanation is also as of then.
+	KnownAt       *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=known_at,json=knownAt,proto3" json:"known_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1951,6 +1982,20 @@ func (x *WhyRequest) GetTitleId() string {
 		return x.TitleId
 	}
 	return ""
+}
+
+func (x *WhyRequest) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *WhyRequest) GetKnownAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.KnownAt
+	}
+	return nil
 }
 
 // WhyStep is an event in the life of a licence, or several of a kind.
@@ -2283,13 +2328,14 @@ const file_licensed_v1_history_service_proto_rawDesc = "" +
 	"\x11counted_playbacks\x18\x03 \x01(\rR\x10countedPlaybacks\"S\n" +
 	"\vStudioState\x12\x1b\n" +
 	"\tstudio_id\x18\x01 \x01(\tR\bstudioId\x12'\n" +
-	"\x0factive_licenses\x18\x02 \x01(\rR\x0eactiveLicenses\"\x88\x01\n" +
+	"\x0factive_licenses\x18\x02 \x01(\rR\x0eactiveLicenses\"\xbf\x01\n" +
 	"\x0fGetStateRequest\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x1c\n" +
 	"\bsequence\x18\x02 \x01(\x04H\x00R\bsequence\x120\n" +
-	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampH\x00R\x04timeB\x04\n" +
-	"\x02at\"\xe2\x02\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampH\x00R\x04time\x125\n" +
+	"\bknown_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\aknownAtB\x04\n" +
+	"\x02at\"\xb8\x03\n" +
 	"\x06Moment\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x129\n" +
 	"\n" +
@@ -2299,7 +2345,11 @@ const file_licensed_v1_history_service_proto_rawDesc = "" +
 	"\x0epolicy_version\x18\x05 \x01(\tR\rpolicyVersion\x126\n" +
 	"\x17recorded_policy_version\x18\x06 \x01(\tR\x15recordedPolicyVersion\x12#\n" +
 	"\rreplayed_from\x18\a \x01(\x04R\freplayedFrom\x12'\n" +
-	"\x0freplayed_events\x18\b \x01(\x04R\x0ereplayedEvents\"\x9e\x01\n" +
+	"\x0freplayed_events\x18\b \x01(\x04R\x0ereplayedEvents\x125\n" +
+	"\bknown_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\aknownAt\x12\x1d\n" +
+	"\n" +
+	"late_facts\x18\n" +
+	" \x01(\x04R\tlateFacts\"\x9e\x01\n" +
 	"\x10GetStateResponse\x120\n" +
 	"\x05state\x18\x01 \x01(\v2\x1a.licensed.v1.CustomerStateR\x05state\x12+\n" +
 	"\x06moment\x18\x02 \x01(\v2\x13.licensed.v1.MomentR\x06moment\x12+\n" +
@@ -2318,13 +2368,15 @@ const file_licensed_v1_history_service_proto_rawDesc = "" +
 	"\aplan_id\x18\x04 \x01(\tR\x06planId\x12!\n" +
 	"\fdevice_limit\x18\x05 \x01(\rR\vdeviceLimit\x121\n" +
 	"\x06events\x18\x06 \x03(\v2\x19.licensed.v1.HistoryEventR\x06events\x12+\n" +
-	"\x06moment\x18\a \x01(\v2\x13.licensed.v1.MomentR\x06moment\"e\n" +
+	"\x06moment\x18\a \x01(\v2\x13.licensed.v1.MomentR\x06moment\"\xcc\x01\n" +
 	"\n" +
 	"WhyRequest\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x1b\n" +
 	"\tdevice_id\x18\x02 \x01(\tR\bdeviceId\x12\x19\n" +
-	"\btitle_id\x18\x03 \x01(\tR\atitleId\"\x9a\x03\n" +
+	"\btitle_id\x18\x03 \x01(\tR\atitleId\x12.\n" +
+	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x125\n" +
+	"\bknown_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\aknownAt\"\x9a\x03\n" +
 	"\aWhyStep\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x1f\n" +
 	"\vto_sequence\x18\x02 \x01(\x04R\n" +
@@ -2451,40 +2503,44 @@ var file_licensed_v1_history_service_proto_depIdxs = []int32{
 	24, // 24: licensed.v1.LicenseState.expires_at:type_name -> google.protobuf.Timestamp
 	24, // 25: licensed.v1.LicenseState.released_at:type_name -> google.protobuf.Timestamp
 	24, // 26: licensed.v1.GetStateRequest.time:type_name -> google.protobuf.Timestamp
-	24, // 27: licensed.v1.Moment.event_time:type_name -> google.protobuf.Timestamp
-	24, // 28: licensed.v1.Moment.as_of:type_name -> google.protobuf.Timestamp
-	11, // 29: licensed.v1.GetStateResponse.state:type_name -> licensed.v1.CustomerState
-	17, // 30: licensed.v1.GetStateResponse.moment:type_name -> licensed.v1.Moment
-	4,  // 31: licensed.v1.GetStateResponse.gaps:type_name -> licensed.v1.HistoryGap
-	24, // 32: licensed.v1.TryAtRequest.time:type_name -> google.protobuf.Timestamp
-	26, // 33: licensed.v1.TryAtRequest.command:type_name -> licensed.v1.Command
-	27, // 34: licensed.v1.TryAtResponse.refusal:type_name -> licensed.v1.Refusal
-	28, // 35: licensed.v1.TryAtResponse.license:type_name -> licensed.v1.License
-	3,  // 36: licensed.v1.TryAtResponse.events:type_name -> licensed.v1.HistoryEvent
-	17, // 37: licensed.v1.TryAtResponse.moment:type_name -> licensed.v1.Moment
-	24, // 38: licensed.v1.WhyStep.time:type_name -> google.protobuf.Timestamp
-	24, // 39: licensed.v1.WhyStep.to_time:type_name -> google.protobuf.Timestamp
-	2,  // 40: licensed.v1.WhyStep.effect:type_name -> licensed.v1.WhyEffect
-	24, // 41: licensed.v1.WhyStep.occurred_at:type_name -> google.protobuf.Timestamp
-	13, // 42: licensed.v1.WhyResponse.license:type_name -> licensed.v1.LicenseState
-	22, // 43: licensed.v1.WhyResponse.steps:type_name -> licensed.v1.WhyStep
-	4,  // 44: licensed.v1.WhyResponse.gaps:type_name -> licensed.v1.HistoryGap
-	17, // 45: licensed.v1.WhyResponse.moment:type_name -> licensed.v1.Moment
-	7,  // 46: licensed.v1.HistoryService.ListEvents:input_type -> licensed.v1.ListEventsRequest
-	9,  // 47: licensed.v1.HistoryService.Follow:input_type -> licensed.v1.FollowRequest
-	16, // 48: licensed.v1.HistoryService.GetState:input_type -> licensed.v1.GetStateRequest
-	19, // 49: licensed.v1.HistoryService.TryAt:input_type -> licensed.v1.TryAtRequest
-	21, // 50: licensed.v1.HistoryService.Why:input_type -> licensed.v1.WhyRequest
-	8,  // 51: licensed.v1.HistoryService.ListEvents:output_type -> licensed.v1.ListEventsResponse
-	10, // 52: licensed.v1.HistoryService.Follow:output_type -> licensed.v1.FollowResponse
-	18, // 53: licensed.v1.HistoryService.GetState:output_type -> licensed.v1.GetStateResponse
-	20, // 54: licensed.v1.HistoryService.TryAt:output_type -> licensed.v1.TryAtResponse
-	23, // 55: licensed.v1.HistoryService.Why:output_type -> licensed.v1.WhyResponse
-	51, // [51:56] is the sub-list for method output_type
-	46, // [46:51] is the sub-list for method input_type
-	46, // [46:46] is the sub-list for extension type_name
-	46, // [46:46] is the sub-list for extension extendee
-	0,  // [0:46] is the sub-list for field type_name
+	24, // 27: licensed.v1.GetStateRequest.known_at:type_name -> google.protobuf.Timestamp
+	24, // 28: licensed.v1.Moment.event_time:type_name -> google.protobuf.Timestamp
+	24, // 29: licensed.v1.Moment.as_of:type_name -> google.protobuf.Timestamp
+	24, // 30: licensed.v1.Moment.known_at:type_name -> google.protobuf.Timestamp
+	11, // 31: licensed.v1.GetStateResponse.state:type_name -> licensed.v1.CustomerState
+	17, // 32: licensed.v1.GetStateResponse.moment:type_name -> licensed.v1.Moment
+	4,  // 33: licensed.v1.GetStateResponse.gaps:type_name -> licensed.v1.HistoryGap
+	24, // 34: licensed.v1.TryAtRequest.time:type_name -> google.protobuf.Timestamp
+	26, // 35: licensed.v1.TryAtRequest.command:type_name -> licensed.v1.Command
+	27, // 36: licensed.v1.TryAtResponse.refusal:type_name -> licensed.v1.Refusal
+	28, // 37: licensed.v1.TryAtResponse.license:type_name -> licensed.v1.License
+	3,  // 38: licensed.v1.TryAtResponse.events:type_name -> licensed.v1.HistoryEvent
+	17, // 39: licensed.v1.TryAtResponse.moment:type_name -> licensed.v1.Moment
+	24, // 40: licensed.v1.WhyRequest.time:type_name -> google.protobuf.Timestamp
+	24, // 41: licensed.v1.WhyRequest.known_at:type_name -> google.protobuf.Timestamp
+	24, // 42: licensed.v1.WhyStep.time:type_name -> google.protobuf.Timestamp
+	24, // 43: licensed.v1.WhyStep.to_time:type_name -> google.protobuf.Timestamp
+	2,  // 44: licensed.v1.WhyStep.effect:type_name -> licensed.v1.WhyEffect
+	24, // 45: licensed.v1.WhyStep.occurred_at:type_name -> google.protobuf.Timestamp
+	13, // 46: licensed.v1.WhyResponse.license:type_name -> licensed.v1.LicenseState
+	22, // 47: licensed.v1.WhyResponse.steps:type_name -> licensed.v1.WhyStep
+	4,  // 48: licensed.v1.WhyResponse.gaps:type_name -> licensed.v1.HistoryGap
+	17, // 49: licensed.v1.WhyResponse.moment:type_name -> licensed.v1.Moment
+	7,  // 50: licensed.v1.HistoryService.ListEvents:input_type -> licensed.v1.ListEventsRequest
+	9,  // 51: licensed.v1.HistoryService.Follow:input_type -> licensed.v1.FollowRequest
+	16, // 52: licensed.v1.HistoryService.GetState:input_type -> licensed.v1.GetStateRequest
+	19, // 53: licensed.v1.HistoryService.TryAt:input_type -> licensed.v1.TryAtRequest
+	21, // 54: licensed.v1.HistoryService.Why:input_type -> licensed.v1.WhyRequest
+	8,  // 55: licensed.v1.HistoryService.ListEvents:output_type -> licensed.v1.ListEventsResponse
+	10, // 56: licensed.v1.HistoryService.Follow:output_type -> licensed.v1.FollowResponse
+	18, // 57: licensed.v1.HistoryService.GetState:output_type -> licensed.v1.GetStateResponse
+	20, // 58: licensed.v1.HistoryService.TryAt:output_type -> licensed.v1.TryAtResponse
+	23, // 59: licensed.v1.HistoryService.Why:output_type -> licensed.v1.WhyResponse
+	55, // [55:60] is the sub-list for method output_type
+	50, // [50:55] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_history_service_proto_init() }

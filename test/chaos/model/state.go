@@ -52,7 +52,7 @@ type State struct {
 	devices       []device
 	planMeant     int64             // when the command was issued that chose the plan
 	licenses      []history.License // also those that ended
-	meant         []int64           // of each licence: issue time of the last command that acquired it or found it active
+	meant         []int64           // of each licence: issue time of the last acquisition, or one that found it active
 	uses          []use
 	deactivations int
 }
