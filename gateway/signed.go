@@ -46,8 +46,8 @@ func (s *service) signing(needed bool) error {
 }
 
 // sign returns the licence of a command that was executed as a token; "" if none was asked for, or the command changed
-// nothing because it meant an earlier licence. All that it says was
-// recorded, so that a repeat of the command gets the same claims.
+// nothing because it meant an earlier licence. All that it says was recorded, so that a repeat of the command gets the
+// same claims.
 func (s *service) sign(wanted bool, h header, res result) (string, error) {
 	if !wanted || h.GetValidateOnly() || res.Superseded {
 		return "", nil
@@ -75,7 +75,7 @@ type titled interface {
 }
 
 // shown checks the signed licence that a command names, if any: by whom it was signed, and for whom. It may have
-// expired. The acquisition that it is of is AcquiredAt of the result, nil without a licence.
+// expired. The acquisition that the command means is AcquiredAt of the result, which is nil without a licence.
 func (s *service) shown(m titled, token string) (*licensetoken.License, error) {
 	if token == "" {
 		return nil, nil
@@ -83,7 +83,7 @@ func (s *service) shown(m titled, token string) (*licensetoken.License, error) {
 	l, err := licensetoken.Verify(token, s.config.LicenseIssuer, s.config.SigningKeys.Accepted())
 	switch {
 	case errors.Is(err, licensetoken.ErrUnknownKey):
-		return nil, s.wrongLicense("unknown_key", "is signed with a key that is not accepted; retry without it")
+		return nil, s.wrongLicense("unknown_key", "is signed with a key that is not accepted; retry with acquired_at in place of it")
 	case errors.Is(err, licensetoken.ErrSignature):
 		return nil, s.wrongLicense("signature", "was altered: its signature is wrong")
 	case err != nil:

@@ -133,6 +133,69 @@ func TestSignedLicenses(t *testing.T) {
 	}
 }
 
+// TestLicenceOfAnEarlierAcquisition: a signed licence names its own acquisition, so that a command which shows an old one
+// does nothing to the licence that was acquired since.
+func TestLicenceOfAnEarlierAcquisition(t *testing.T) {
+	d, keys := newDomain(t), &testKeys{keys: []licensetoken.SigningKey{signingKey("a")}}
+	client := protocols(t, d.startSigning(keys).url)["grpc"]
+	ctx := t.Context()
+	acquired := func(id string) *licensedv1.AcquireLicenseResponse {
+		t.Helper()
+		a := acquire()
+		a.CommandId, a.Signed = id, true
+		res, err := client.AcquireLicense(ctx, connect.NewRequest(a))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res.Msg
+	}
+	released := func(id, shown string) *licensedv1.ReleaseLicenseResponse {
+		t.Helper()
+		res, err := client.ReleaseLicense(ctx, connect.NewRequest(&licensedv1.ReleaseLicenseRequest{
+			CustomerId: "Bayley", DeviceId: "iphone", TitleId: "GlowS01E01", CommandId: id, SignedLicense: shown,
+		}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res.Msg
+	}
+	first := acquired("1")
+	released("2", first.SignedLicense)
+	d.mu.Lock()
+	d.now = d.now.Add(time.Hour)
+	d.mu.Unlock()
+	second := acquired("3")
+	if res := released("4", first.SignedLicense); !res.Superseded || res.License.Released {
+		t.Errorf("the release of the first licence: %v", res)
+	}
+	renewed, err := client.RenewLicense(ctx, connect.NewRequest(&licensedv1.RenewLicenseRequest{
+		CustomerId: "Bayley", DeviceId: "iphone", TitleId: "GlowS01E01", CommandId: "5", Signed: true,
+		SignedLicense: first.SignedLicense,
+	}))
+	if err != nil || !renewed.Msg.Superseded || renewed.Msg.License.Renewals != 0 || renewed.Msg.SignedLicense != "" {
+		t.Errorf("the renewal of the first licence: %v, %v", renewed, err)
+	}
+	_, err = client.ReleaseLicense(ctx, connect.NewRequest(&licensedv1.ReleaseLicenseRequest{
+		CustomerId: "Bayley", DeviceId: "iphone", TitleId: "GlowS01E01", CommandId: "6",
+		SignedLicense: second.SignedLicense, AcquiredAt: first.License.AcquiredAt,
+	}))
+	if connect.CodeOf(err) != connect.CodeInvalidArgument {
+		t.Errorf("a licence and the time of another: %v", err)
+	}
+	if res := released("7", second.SignedLicense); res.Superseded || !res.License.Released {
+		t.Errorf("the release of the second licence: %v", res)
+	}
+	// Without its key, the licence is named by its time: the command is the same.
+	keys.set(signingKey("b"))
+	again, err := client.ReleaseLicense(ctx, connect.NewRequest(&licensedv1.ReleaseLicenseRequest{
+		CustomerId: "Bayley", DeviceId: "iphone", TitleId: "GlowS01E01", CommandId: "7",
+		AcquiredAt: second.License.AcquiredAt,
+	}))
+	if err != nil || !again.Msg.Duplicate {
+		t.Errorf("the repeat by the time of the acquisition: %v, %v", again, err)
+	}
+}
+
 // TestNoSigningKey: a command that needs keys is refused before it is executed.
 func TestNoSigningKey(t *testing.T) {
 	f := failing(nil)

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"licensed/client"
 	"licensed/internal/harness"
 	"licensed/licensetoken"
@@ -139,9 +141,15 @@ func TestSignedLicence(t *testing.T) {
 	}); err == nil || !strings.Contains(err.Error(), "key that is not accepted") {
 		t.Errorf("a licence of the removed key: %v", err)
 	}
-	if _, err := c.ReleaseLicense(ctx, &licensedv1.ReleaseLicenseRequest{
-		CustomerId: "Bayley", DeviceId: "iphone", TitleId: "GlowS01E01", SignedLicense: rotated,
-	}); err != nil {
+	release := &licensedv1.ReleaseLicenseRequest{
+		CustomerId: "Bayley", DeviceId: "iphone", TitleId: "GlowS01E01", CommandId: "c4", SignedLicense: rotated,
+	}
+	if _, err := c.ReleaseLicense(ctx, release); err != nil {
 		t.Error(err)
+	}
+	// A repeat may name the licence by its number, should its key be gone by then: it is the same command.
+	release.SignedLicense, release.AcquiredAt = "", timestamppb.New(time.UnixMilli(held.Number()))
+	if res, err := c.ReleaseLicense(ctx, release); err != nil || !res.Duplicate {
+		t.Errorf("repeated by the number of the licence: %v, %v", res, err)
 	}
 }
