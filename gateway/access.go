@@ -14,8 +14,10 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 
 	"licensed/gateway/auth"
+	"licensed/internal/auditlog"
 	"licensed/internal/budget"
 	"licensed/messages/licensedv1"
+	"licensed/messages/licensedv1/licensedv1connect"
 )
 
 // attemptRetry is the time to wait after too many wrong credentials.
@@ -32,6 +34,7 @@ var errCredentialsExpired = &auth.Error{
 // identify finds out who sends a request, and whether the method is open to any role of the caller. Nothing of the
 // body was read. Errors: *connect.Error.
 func (g *Gateway) identify(deadline time.Time, c *call, r *http.Request) (err error) {
+	c.source = r.RemoteAddr
 	if g.config.Authenticator == nil {
 		return nil
 	}
@@ -44,7 +47,7 @@ func (g *Gateway) identify(deadline time.Time, c *call, r *http.Request) (err er
 	if err != nil {
 		return err
 	}
-	return g.decide(c.claims, auth.Action{Method: c.route.path, Reason: reason})
+	return g.decide(c, auth.Action{Method: c.route.path, Reason: reason})
 }
 
 // caller authenticates a request. Errors: *auth.Error.
@@ -82,10 +85,10 @@ func (g *Gateway) identified(next http.Handler, reject *connect.ErrorWriter) htt
 
 // authorize decides about a request whose message was read. Errors: *connect.Error.
 func (g *Gateway) authorize(c *call, message any, h http.Header) error {
-	if g.config.Authenticator == nil {
+	if g.config.Authenticator == nil && g.config.Audit == nil {
 		return nil
 	}
-	if c.claims.Expired(g.config.Now()) { // Since the stream or the session began.
+	if c.claims != nil && c.claims.Expired(g.config.Now()) { // Since the stream or the session began.
 		return g.denied(errCredentialsExpired)
 	}
 	reason, err := statedReason(h)
@@ -97,13 +100,19 @@ func (g *Gateway) authorize(c *call, message any, h http.Header) error {
 	if about != nil {
 		action.Customer = about.GetCustomerId()
 	}
-	return g.decide(c.claims, action)
+	return g.decide(c, action)
 }
 
-// decide asks the authorizer.
-func (g *Gateway) decide(claims *auth.Claims, a auth.Action) error {
-	d := g.config.Authorizer.Authorize(claims, a)
+// decide asks the authorizer, and records its decision.
+func (g *Gateway) decide(c *call, a auth.Action) error {
+	d := auth.Decision{Allowed: true}
+	if g.config.Authenticator != nil {
+		d = g.config.Authorizer.Authorize(c.claims, a)
+	}
 	if d.Allowed {
+		if a.Read && audited(c.claims, a) {
+			return g.audit(c, a, auditlog.Allowed)
+		}
 		return nil
 	}
 	g.metrics.denied.WithLabelValues(string(d.Denial)).Inc()
@@ -113,7 +122,54 @@ func (g *Gateway) decide(claims *auth.Claims, a auth.Action) error {
 	if reason == "" {
 		reason = licensedv1.ReasonNotAllowed
 	}
+	if err := g.audit(c, a, string(d.Denial)); err != nil {
+		return err
+	}
 	return apiError(connect.CodePermissionDenied, reason, d.Text+"; not executed")
+}
+
+// routine are the roles whose licence calls are the service's own business, and not recorded.
+var routine = auth.RolesOf(licensedv1.Role_ROLE_CUSTOMER, licensedv1.Role_ROLE_SERVICE)
+
+// audited reports whether an allowed call is recorded: calls of AdminService and HistoryService, and licence calls by
+// others than customers and services. The status of nodes and cluster, which monitoring reads all the time, is not.
+func audited(c *auth.Claims, a auth.Action) bool {
+	switch a.Method {
+	case licensedv1connect.AdminServiceGetNodeProcedure, licensedv1connect.AdminServiceGetClusterProcedure:
+		return false
+	}
+	return !strings.HasPrefix(a.Method, "/"+licensedv1connect.LicenseServiceName+"/") ||
+		c != nil && c.Roles&routine == 0
+}
+
+// maxAudited is the length of the longest customer id in a record; longer ones are invalid, and are cut.
+const maxAudited = 128
+
+// audit records a decision. Errors: it could not be recorded; then the call must not be executed.
+func (g *Gateway) audit(c *call, a auth.Action, decision string) error {
+	if g.config.Audit == nil {
+		return nil
+	}
+	r := auditlog.Record{
+		Time: g.config.Now().UTC(), Source: c.source, Method: a.Method, Customer: a.Customer, Reason: a.Reason,
+		Decision: decision,
+	}
+	if len(r.Customer) > maxAudited {
+		r.Customer = strings.ToValidUTF8(r.Customer[:maxAudited], "")
+	}
+	if c.claims != nil {
+		r.Principal, r.Roles = c.claims.Principal(), c.claims.Roles.String()
+	}
+	err := g.config.Audit.Append(r)
+	if err == nil {
+		g.metrics.audited.Inc()
+		return nil
+	}
+	g.metrics.unaudited.Inc()
+	g.config.Logger.Error("call refused, since it cannot be recorded in the audit log",
+		"method", a.Method, "error", err)
+	return apiError(connect.CodeUnavailable, licensedv1.ReasonNotExecuted,
+		"the call cannot be recorded in the audit log; not executed, retry at another gateway")
 }
 
 // denied counts an error of authentication and makes it one of the API.

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -28,6 +29,7 @@ import (
 	"licensed/gateway"
 	"licensed/gateway/auth"
 	"licensed/gateway/server"
+	"licensed/internal/auditlog"
 	"licensed/messages/licensedv1"
 	"licensed/messages/licensedv1/licensedv1connect"
 )
@@ -365,5 +367,77 @@ func TestInProcessIsAuthorized(t *testing.T) {
 	support := auth.NewContext(t.Context(), &auth.Claims{Roles: auth.RolesOf(licensedv1.Role_ROLE_SUPPORT)})
 	if err := list(support); err != nil {
 		t.Errorf("as support: %v", err)
+	}
+}
+
+// book is an audit log.
+type book struct {
+	mu      sync.Mutex
+	records []auditlog.Record
+	fails   error
+}
+
+func (b *book) Append(r auditlog.Record) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.fails == nil {
+		b.records = append(b.records, r)
+	}
+	return b.fails
+}
+
+// take returns what was recorded since the last time.
+func (b *book) take() (all []auditlog.Record) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	all, b.records = b.records, nil
+	return all
+}
+
+// TestAudit: what operators and others do, and what is denied, is recorded once; the service's own business is not.
+func TestAudit(t *testing.T) {
+	b := new(book)
+	r := guarded(t, newDomain(t), func(c *gateway.Config) { c.Audit = b })
+	const licenses, history, admin = "/licensed.v1.LicenseService/", "/licensed.v1.HistoryService/",
+		"/licensed.v1.AdminService/"
+	about := `{"customerId":"Bayley"}`
+	release := `{"customerId":"Bayley","deviceId":"d","titleId":"t","commandId":"c"}`
+	for _, test := range []struct{ method, role, message, want string }{
+		{licenses + "ListDevices", "service", about, ""},
+		{licenses + "ListDevices", "customer", about, ""},
+		{licenses + "ListDevices", "customer", `{"customerId":"Robin"}`, "other_customer"},
+		{licenses + "ListDevices", "support", about, "allowed"},
+		{licenses + "ListDevices", "auditor", about, "allowed"},
+		{licenses + "ListDevices", "metrics", about, "not_allowed"},
+		{licenses + "ReleaseLicense", "support", release, "allowed"},
+		{history + "GetState", "support", about, "allowed"},
+		{history + "ListEvents", "auditor", about, "allowed"},
+		{admin + "DrainNode", "operator", `{"name":"n1"}`, "allowed"},
+		{admin + "DrainNode", "service", `{"name":"n1"}`, "not_allowed"},
+		{admin + "GetCluster", "metrics", `{}`, ""},
+	} {
+		header := http.Header{auth.ReasonHeader: {"lost%20phone"}}
+		_, answer := ask(t, r, test.method, "token-"+test.role, test.message, header)
+		all := b.take()
+		if test.want == "" {
+			if len(all) > 0 {
+				t.Errorf("%+v is recorded: %+v", test, all)
+			}
+			continue
+		}
+		if len(all) != 1 || all[0].Decision != test.want || all[0].Method != test.method ||
+			all[0].Principal != "tokens:"+test.role || all[0].Roles != test.role || all[0].Reason != "lost phone" ||
+			!strings.HasPrefix(all[0].Source, "127.0.0.1:") || !all[0].Time.Equal(noon) {
+			t.Errorf("%+v: %+v, %s", test, all, answer)
+		}
+	}
+	if n := r.metric(t, "licensed_gateway_audit_records_total"); n != "9" {
+		t.Errorf("%s records are counted", n)
+	}
+	// What cannot be recorded is not done.
+	b.fails = io.ErrShortWrite
+	if status, answer := ask(t, r, admin+"DrainNode", "token-operator", `{"name":"n1"}`, nil); status !=
+		http.StatusServiceUnavailable || !strings.Contains(answer, "not executed") {
+		t.Errorf("%d %s", status, answer)
 	}
 }

@@ -29,8 +29,9 @@ type call struct {
 	budgets *budgets
 	// The address that the request comes from; none for one of this process.
 	holders []budget.Holder
-	// claims of the caller; nil where the API is open.
+	// claims of the caller; nil where the API is open. source is the address as the audit log has it.
 	claims *auth.Claims
+	source string
 	// decoded says that the request was read and understood as a call.
 	decoded bool
 	// endless says that its duration is the client's doing, and not worth measuring.

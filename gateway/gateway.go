@@ -18,6 +18,7 @@ import (
 	"licensed/actors"
 	"licensed/gateway/auth"
 	"licensed/gateway/wire"
+	"licensed/internal/auditlog"
 	"licensed/internal/budget"
 	"licensed/messages/licensedv1/licensedv1connect"
 )
@@ -86,6 +87,11 @@ type Config struct {
 	// Authorizer decides what callers may do; nil for the rules of the .proto files. Without an Authenticator it is not
 	// asked.
 	Authorizer auth.Authorizer
+	// Audit records calls of operators, looks of support and others at customers, and calls that were denied; nil for
+	// no record. A call that cannot be recorded is not executed.
+	Audit interface {
+		Append(r auditlog.Record) error
+	}
 	// Health is what health checks are answered with; the owner of the gateway sets it.
 	Health *Health
 }

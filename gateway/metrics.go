@@ -26,6 +26,8 @@ type metrics struct {
 	duplicates *prometheus.CounterVec
 	refusals   *prometheus.CounterVec
 	denied     *prometheus.CounterVec
+	audited    prometheus.Counter
+	unaudited  prometheus.Counter
 	panics     prometheus.Counter
 	signed     prometheus.Counter
 	badSigned  *prometheus.CounterVec
@@ -80,6 +82,14 @@ func newMetrics() *metrics {
 			Help: "Requests denied, by reason: the credentials are wrong (missing, unknown, forged, expired, ...), " +
 				"or the caller may not do this (not_allowed, other_customer, reason_required).",
 		}, []string{"reason"}),
+		audited: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "licensed_gateway_audit_records_total",
+			Help: "Records written to the audit log.",
+		}),
+		unaudited: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "licensed_gateway_audit_failures_total",
+			Help: "Calls refused because the audit log could not be written.",
+		}),
 		panics: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "licensed_gateway_panics_total",
 			Help: "Panics while a request was handled.",
@@ -155,7 +165,8 @@ func (m *metrics) resolveService(service protoreflect.ServiceDescriptor) {
 // requests and followers.
 func (m *metrics) collectors(inFlight, followers func() float64) []prometheus.Collector {
 	return []prometheus.Collector{
-		m.duration, m.malformed, m.cut, m.duplicates, m.refusals, m.denied, m.panics, m.sessions, m.ends,
+		m.duration, m.malformed, m.cut, m.duplicates, m.refusals, m.denied, m.audited, m.unaudited,
+		m.panics, m.sessions, m.ends,
 		m.signed, m.badSigned,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "licensed_gateway_requests_in_flight",

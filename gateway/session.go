@@ -358,7 +358,9 @@ func (x *session) cancel(ids []uint64) {
 // start admits a call and has it executed. An error ends the session.
 func (x *session) start(c *licensedv1.SessionCall, arrived time.Time) error {
 	o := &outcome{
-		call:           call{holders: x.call.holders, budgets: x.call.budgets, claims: x.call.claims},
+		call: call{
+			holders: x.call.holders, budgets: x.call.budgets, claims: x.call.claims, source: x.call.source,
+		},
 		SessionOutcome: &licensedv1.SessionOutcome{Id: c.Id}, size: int64(proto.Size(c)),
 	}
 	m, request := x.methods.of(c)

@@ -227,6 +227,12 @@ func (o *options) securitySettings() []settings.Setting {
 			Unset: "everybody who reaches them",
 		},
 		{
+			Name: "audit-file", Value: &c.AuditFile, Unit: "file", For: operator, Roles: server,
+			Help: "log of operators' calls, of looks of support and auditors at customers, and of calls that were " +
+				"denied; checked by licensectl audit verify",
+			Unset: "no such log",
+		},
+		{
 			Name: "accept-risk", Value: &c.AcceptRisks, Unit: "risks", For: operator, Roles: all,
 			Help: "risks to start with, by name: open-api, open-admin, open-node, open-gossip, for a port that " +
 				"others reach and that is not encrypted or does not ask for credentials",

@@ -46,7 +46,8 @@ var (
 	}
 	// apiOfTools is the API, and what its clients share with the server.
 	apiOfTools = []string{
-		"licensed/client", "licensed/licensetoken", "licensed/messages/...", "licensed/internal/clusterrates", "licensed/internal/historyjson",
+		"licensed/client", "licensed/licensetoken", "licensed/messages/...", "licensed/internal/auditlog",
+		"licensed/internal/clusterrates", "licensed/internal/historyjson",
 		"licensed/internal/terminal",
 		"licensed/internal/tlsfiles", "licensed/internal/verify", "licensed/internal/version",
 	}
@@ -159,8 +160,8 @@ var rules = []rule{
 		allow: []string{
 			"licensed/gateway/...", "licensed/actors", "licensed/actors/license/...", "licensed/messages/...",
 			"licensed/licensetoken", "licensed/persistence",
-			"licensed/internal/budget", "licensed/internal/clusterrates", "licensed/internal/historyjson",
-			"licensed/internal/protolimit", plantedBugs,
+			"licensed/internal/auditlog", "licensed/internal/budget", "licensed/internal/clusterrates",
+			"licensed/internal/historyjson", "licensed/internal/protolimit", plantedBugs,
 		},
 	},
 	{

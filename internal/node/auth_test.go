@@ -325,3 +325,43 @@ func TestRebinding(t *testing.T) {
 		}
 	}
 }
+
+// TestAuditFile: what support does in the dashboard and what an operator does is in the file, and a file that was
+// changed ends the next start.
+func TestAuditFile(t *testing.T) {
+	c, _ := config(t)
+	c.AuditFile = filepath.Join(t.TempDir(), "audit.log")
+	n, err := node.Start(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := acquire(t, n, "c1"); err != nil {
+		t.Fatal(err)
+	}
+	passivate(t, n)
+	if code, _ := get(t, n.Admin().String(), "/dashboard/customer?id=Bayley"); code != http.StatusOK {
+		t.Errorf("dashboard: %d", code)
+	}
+	if err := n.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(c.AuditFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"AdminService/PassivateCustomer", "HistoryService/", `"source":"in process"`} {
+		if !strings.Contains(string(content), want) {
+			t.Errorf("no %s in\n%s", want, content)
+		}
+	}
+	if strings.Contains(string(content), "AcquireLicense") {
+		t.Errorf("licence calls are recorded:\n%s", content)
+	}
+	changed := strings.Replace(string(content), "Bayley", "Robin", 1)
+	if err := os.WriteFile(c.AuditFile, []byte(changed), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := node.Start(t.Context(), c); err == nil || !strings.Contains(err.Error(), "audit log") {
+		t.Errorf("started with a log that was changed: %v", err)
+	}
+}

@@ -69,6 +69,8 @@ type Config struct {
 	AdminTLS tlsfiles.Files
 	// AuthFile says who may call the API and use the admin port, see auth.File; empty: everybody who reaches them.
 	AuthFile string
+	// AuditFile records calls of operators and others, see package auditlog; empty for no record.
+	AuditFile string
 	// AcceptRisks are names of risks that were accepted, see Risks.
 	AcceptRisks []string
 	// AllowedHosts are names under which the HTTP ports are served, beside those in the addresses, see

@@ -15,6 +15,7 @@ import (
 	"licensed/gateway/auth"
 	"licensed/gateway/dashboard"
 	"licensed/gateway/server"
+	"licensed/internal/auditlog"
 	"licensed/internal/budget"
 	"licensed/internal/lifecycle"
 	"licensed/internal/openfiles"
@@ -125,6 +126,14 @@ func (n *Node) startAPI(context.Context) error {
 		c.SigningKeys, c.LicenseIssuer = keys, n.config.LicenseIssuer
 	}
 	c.Authenticator = n.authenticator()
+	if n.config.AuditFile != "" {
+		audit, err := auditlog.Open(auditlog.Config{File: n.config.AuditFile, Logger: n.log})
+		if err != nil {
+			return err
+		}
+		n.parts.Push("audit log", func(context.Context) error { return audit.Close() })
+		c.Audit = audit
+	}
 	g := gateway.New(c, n.aggregates)
 	n.gateway.Set(g)
 	go n.watch(api.Start(gateway.AllowHosts(gateway.CrossOrigin(g.Handler(), n.config.Origins), n.hostNames())))
