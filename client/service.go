@@ -41,7 +41,14 @@ func (c *Client) DeactivateDevice(
 	return c.licenses.DeactivateDevice(ctx, m)
 }
 
-// ChangePlan moves the customer to another plan. A smaller plan ends no licence.
+// SelectDevices chooses the devices that stay when the plan is, or will be, exceeded.
+func (c *Client) SelectDevices(
+	ctx context.Context, m *licensedv1.SelectDevicesRequest,
+) (*licensedv1.SelectDevicesResponse, error) {
+	return c.licenses.SelectDevices(ctx, m)
+}
+
+// ChangePlan moves the customer to another plan. A smaller plan ends no licence, and fixes which devices stay.
 func (c *Client) ChangePlan(
 	ctx context.Context, m *licensedv1.ChangePlanRequest,
 ) (*licensedv1.ChangePlanResponse, error) {

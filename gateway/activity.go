@@ -15,7 +15,7 @@ import (
 // method is unique among all services.
 var commandMethods = map[string]bool{
 	"AcquireLicense": true, "RenewLicense": true, "ReleaseLicense": true, "RecordPlayback": true,
-	"DeactivateDevice": true, "ChangePlan": true, "SyncDevice": true,
+	"DeactivateDevice": true, "ChangePlan": true, "SyncDevice": true, "SelectDevices": true,
 }
 
 // queryMethods are those that a customer's owner answers from its state. What is read

@@ -46,6 +46,11 @@ func fingerprint(c *licensedv1.Command, issuedAt *timestamppb.Timestamp) uint64 
 			b = b.number(2).number(f.Number).number(uint64(f.Kind)).text(3, f.TitleId).integer(4, f.AtMs)
 		}
 		b = b.integer(3, c.SyncDevice.SentAtMs).integer(4, int64(c.SyncDevice.AfterNumber))
+	case *licensedv1.Command_SelectDevices:
+		b = b.number(8)
+		for _, id := range c.SelectDevices.DeviceIds {
+			b = b.text(1, id)
+		}
 	}
 	if issuedAt != nil {
 		b = b.number(fieldIssuedAt).number(uint64(issuedAt.Seconds)).number(uint64(issuedAt.Nanos))

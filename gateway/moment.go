@@ -348,6 +348,8 @@ func (s *historyService) TryAt(
 		ReleasedTitleIds: o.ReleasedTitles,
 		PlanId:           o.PlanID,
 		DeviceLimit:      o.DeviceLimit,
+		Removal:          o.Removal,
+		StayingDeviceIds: o.StayingDevices,
 		Moment:           at.moment,
 	}
 	for i := range decision.Events {
@@ -386,8 +388,21 @@ func checkCommand(v *violations, c *licensedv1.Command) {
 		if err := license.CheckCommand("", true, &licensedv1.Command{Command: c}); err != nil {
 			v.add("command.sync_device", err.Error())
 		}
+	case *licensedv1.Command_SelectDevices:
+		v.deviceIDs("command.select_devices.device_ids", c.SelectDevices.GetDeviceIds())
 	default:
 		v.add("command", "is required")
+	}
+}
+
+// deviceIDs checks a list of devices.
+func (v *violations) deviceIDs(field string, ids []string) {
+	if len(ids) == 0 || len(ids) > license.MaxSelected {
+		v.add(field, fmt.Sprintf("has %d entries, want 1 to %d", len(ids), license.MaxSelected))
+		return
+	}
+	for i, id := range ids {
+		v.id(fmt.Sprintf("%s[%d]", field, i), id)
 	}
 }
 

@@ -163,7 +163,7 @@ func (s *service) DeactivateDevice(
 	}
 	return connect.NewResponse(&licensedv1.DeactivateDeviceResponse{
 		CustomerId: m.CustomerId, DeviceId: m.DeviceId, ReleasedTitleIds: res.ReleasedTitles,
-		Sequence: res.sequence, Duplicate: res.duplicate, Superseded: res.Superseded,
+		Removal: res.Removal, Sequence: res.sequence, Duplicate: res.duplicate, Superseded: res.Superseded,
 	}), nil
 }
 
@@ -184,6 +184,26 @@ func (s *service) ChangePlan(
 	return connect.NewResponse(&licensedv1.ChangePlanResponse{
 		CustomerId: m.CustomerId, PlanId: res.PlanID, DeviceLimit: res.DeviceLimit,
 		Sequence: res.sequence, Duplicate: res.duplicate, Superseded: res.Superseded, PlanChangedAt: res.PlanChangedAt,
+		StayingDeviceIds: res.StayingDevices,
+	}), nil
+}
+
+// SelectDevices implements licensedv1connect.LicenseServiceHandler.
+func (s *service) SelectDevices(
+	ctx context.Context, r *connect.Request[licensedv1.SelectDevicesRequest],
+) (*connect.Response[licensedv1.SelectDevicesResponse], error) {
+	m := r.Msg
+	var v violations
+	v.deviceIDs("device_ids", m.DeviceIds)
+	res, err := s.execute(ctx, m, v, &licensedv1.Command{Command: &licensedv1.Command_SelectDevices{
+		SelectDevices: &licensedv1.SelectDevices{DeviceIds: m.DeviceIds},
+	}})
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&licensedv1.SelectDevicesResponse{
+		CustomerId: m.CustomerId, DeviceIds: res.StayingDevices, Binding: res.Binding,
+		Sequence: res.sequence, Duplicate: res.duplicate,
 	}), nil
 }
 

@@ -242,6 +242,7 @@ func TestEveryMethod(t *testing.T) {
 		}))
 		check(t, name, removed, err, &licensedv1.DeactivateDeviceResponse{
 			CustomerId: who, DeviceId: "iphone", ReleasedTitleIds: []string{"Dark"}, Sequence: 14,
+			Removal: &licensedv1.Removal{Counted: true, Removals: 1, Limit: proto.Uint32(1), DeviceLimit: 4},
 		})
 	}
 	if got := g.metric(t, `licensed_gateway_duplicate_commands_total{method="AcquireLicense"}`); got != "8" {

@@ -80,6 +80,7 @@ func newSessionMethods(s *service) sessionMethods {
 		"DeactivateDevice": handler(s.DeactivateDevice),
 		"ChangePlan":       handler(s.ChangePlan),
 		"SyncDevice":       handler(s.SyncDevice),
+		"SelectDevices":    handler(s.SelectDevices),
 		"ListLicenses":     handler(s.ListLicenses),
 		"ListDownloads":    handler(s.ListDownloads),
 		"ListDevices":      handler(s.ListDevices),

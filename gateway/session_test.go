@@ -185,6 +185,12 @@ func (s *sessionClient) ChangePlan(
 	return callOver[licensedv1.ChangePlanRequest, licensedv1.ChangePlanResponse](ctx, s, r)
 }
 
+func (s *sessionClient) SelectDevices(
+	ctx context.Context, r *connect.Request[licensedv1.SelectDevicesRequest],
+) (*connect.Response[licensedv1.SelectDevicesResponse], error) {
+	return callOver[licensedv1.SelectDevicesRequest, licensedv1.SelectDevicesResponse](ctx, s, r)
+}
+
 func (s *sessionClient) ListLicenses(
 	ctx context.Context, r *connect.Request[licensedv1.ListLicensesRequest],
 ) (*connect.Response[licensedv1.ListLicensesResponse], error) {

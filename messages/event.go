@@ -17,18 +17,23 @@ var ErrUnknownMapper = errors.New("unknown event mapper")
 // of today. A former version stays here for as long as there are rows of it, that is forever, and
 // translates what it reads.
 var mappers = map[string]func(data []byte) (proto.Message, error){
-	"LicenseCreated/1":    read[licensedv1.LicenseCreated],
-	"LicenseAcquired/1":   read[licensedv1.LicenseAcquired],
-	"LicenseRenewed/1":    read[licensedv1.LicenseRenewed],
-	"LicenseReleased/1":   read[licensedv1.LicenseReleased],
-	"TitleDownloaded/1":   read[licensedv1.TitleDownloaded],
-	"TitlePlayed/1":       read[licensedv1.TitlePlayed],
-	"TitleDeleted/1":      read[licensedv1.TitleDeleted],
-	"DeviceActivated/1":   read[licensedv1.DeviceActivated],
+	"LicenseCreated/1":  read[licensedv1.LicenseCreated],
+	"LicenseAcquired/1": read[licensedv1.LicenseAcquired],
+	"LicenseRenewed/1":  read[licensedv1.LicenseRenewed],
+	"LicenseReleased/1": read[licensedv1.LicenseReleased],
+	"TitleDownloaded/1": read[licensedv1.TitleDownloaded],
+	"TitlePlayed/1":     read[licensedv1.TitlePlayed],
+	"TitleDeleted/1":    read[licensedv1.TitleDeleted],
+	"DeviceActivated/1": read[licensedv1.DeviceActivated],
+	// Version 1 has no fields: each counts as a removal.
 	"DeviceDeactivated/1": read[licensedv1.DeviceDeactivated],
-	"PlanChanged/1":       read[licensedv1.PlanChanged],
-	"CommandAccepted/1":   read[licensedv1.CommandAccepted],
-	"CommandRefused/1":    read[licensedv1.CommandRefused],
+	"DeviceDeactivated/2": read[licensedv1.DeviceDeactivated],
+	// Version 1 names no devices that stay.
+	"PlanChanged/1":     read[licensedv1.PlanChanged],
+	"PlanChanged/2":     read[licensedv1.PlanChanged],
+	"DevicesSelected/1": read[licensedv1.DevicesSelected],
+	"CommandAccepted/1": read[licensedv1.CommandAccepted],
+	"CommandRefused/1":  read[licensedv1.CommandRefused],
 }
 
 func read[M any, P interface {
@@ -63,9 +68,11 @@ func EventMapper(event proto.Message) string {
 	case *licensedv1.DeviceActivated:
 		return "DeviceActivated/1"
 	case *licensedv1.DeviceDeactivated:
-		return "DeviceDeactivated/1"
+		return "DeviceDeactivated/2"
 	case *licensedv1.PlanChanged:
-		return "PlanChanged/1"
+		return "PlanChanged/2"
+	case *licensedv1.DevicesSelected:
+		return "DevicesSelected/1"
 	case *licensedv1.CommandAccepted:
 		return "CommandAccepted/1"
 	case *licensedv1.CommandRefused:

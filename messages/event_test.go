@@ -39,12 +39,17 @@ var samples = []proto.Message{
 	&licensedv1.TitlePlayed{License: terms, Counted: true, Occurrence: occurrence},
 	&licensedv1.TitleDeleted{Occurrence: occurrence},
 	&licensedv1.DeviceActivated{IssuedAtMs: 1767225599000},
-	&licensedv1.DeviceDeactivated{},
-	&licensedv1.PlanChanged{PlanId: "premium", DeviceLimit: 4, IssuedAtMs: 1767225599000},
+	&licensedv1.DeviceDeactivated{Removal: &licensedv1.Removal{
+		Counted: true, Removals: 2, Limit: proto.Uint32(4), DevicesInUse: 1, DeviceLimit: 3,
+	}},
+	&licensedv1.PlanChanged{PlanId: "premium", DeviceLimit: 4, IssuedAtMs: 1767225599000,
+		StayingDeviceIds: []string{"ipad", "iphone"}},
+	&licensedv1.DevicesSelected{StayingDeviceIds: []string{"ipad", "iphone"}, Binding: true, Chosen: true},
 	&licensedv1.CommandAccepted{
 		Command:  licensedv1.CommandKind_COMMAND_KIND_RELEASE_LICENSE,
 		DeviceId: "iphone", TitleId: "GlowS01E01", PlanId: "premium", License: terms, DeviceLimit: 4,
 		Superseded: true, HighestNumber: 7, PlanChangedAtMs: 1767225600000, IssuedAtMs: 1767225599000,
+		StayingDeviceIds: []string{"ipad"}, Binding: true,
 	},
 	&licensedv1.CommandRefused{
 		Command:  licensedv1.CommandKind_COMMAND_KIND_ACQUIRE_LICENSE,
@@ -55,6 +60,7 @@ var samples = []proto.Message{
 			Rule: licensedv1.Rule_RULE_STUDIO_LIMIT, Limit: 3, Current: 4, NextAllowedAtMs: 1769817600000,
 			PlanId: "basic", StudioId: "netflix", YearlyCounts: licensedv1.YearlyCounts_YEARLY_COUNTS_BOTH,
 			FreedBy: []string{"iphone/GlowS01E01", "ipad"}, Needed: 2,
+			StayingDeviceIds: []string{"laptop"}, Selectable: true,
 		}},
 	},
 }

@@ -122,15 +122,23 @@ func (v view) customerTitle(i int) *licensedv1.CustomerTitle {
 	return out
 }
 
-// devicesQuota returns the use of the plan's limit: a device is in use until the last of its licences expires.
+// devicesQuota returns the use of the plan's limit. Left are the places that a further device can take: none that is kept
+// for a device that stays.
 func (v view) devicesQuota(limit uint32) *licensedv1.Quota {
-	last := make([]int64, len(v.state.devices))
-	for i := range v.state.licenses {
-		if l := &v.state.licenses[i]; l.active(v.now) {
-			last[l.device] = max(last[l.device], l.expires)
+	p := v.places(nil)
+	left := uint32(max(0, int(limit)-p.taken(-1)))
+	q := &licensedv1.Quota{Used: uint32(p.n), Limit: &limit, Left: &left}
+	if left > 0 || limit == 0 {
+		return q
+	}
+	for _, at := range v.turns(licensedv1.Rule_RULE_DEVICE_LIMIT, "") {
+		later := view{now: at, policy: v.policy, state: v.state}.places(nil)
+		if later.free(-1) {
+			q.NextAt = timestamp(at)
+			break
 		}
 	}
-	return quota(slices.DeleteFunc(last, func(at int64) bool { return at == 0 }), policy.Limit(limit))
+	return q
 }
 
 // quota returns the use of a limit: each use ends at one of the times, whose order is changed.

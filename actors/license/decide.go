@@ -37,6 +37,8 @@ func Decide(now time.Time, p *policy.Policy, s *State, c *licensedv1.Command) ac
 		d.changePlan(c.ChangePlan.GetPlanId(), c.ChangePlan.GetPlanChangedAtMs())
 	case *licensedv1.Command_SyncDevice:
 		d.sync(c.SyncDevice)
+	case *licensedv1.Command_SelectDevices:
+		d.selectDevices(c.SelectDevices.GetDeviceIds())
 	default:
 		panic(fmt.Sprintf("license: no command, but %T", c))
 	}
@@ -93,8 +95,8 @@ func (d *decider) acquire(deviceID, titleID string, newDownload bool) {
 		}
 		return
 	}
-	// Three at most: the device, the licence, and its acquisition with the download.
-	d.decision.Events = make([]actors.Event, 0, 3)
+	// The device, the licence, and its acquisition with the download; the selection is rare.
+	d.decision.Events = make([]actors.Event, 0, 4)
 	if t.device < 0 {
 		d.add(deviceID, 0, &licensedv1.DeviceActivated{IssuedAtMs: d.issued})
 	} else if d.deactivated(t.device) {
@@ -112,6 +114,7 @@ func (d *decider) acquire(deviceID, titleID string, newDownload bool) {
 		StudioId: title.Studio, ExpiresAtMs: d.expiry(&title), IssuedAtMs: d.issued,
 	})
 	d.add(id, order+1, &licensedv1.TitleDownloaded{})
+	d.takePlace(t.device)
 }
 
 // renew decides RenewLicense: the expiry moves to a full period from now.
@@ -132,6 +135,7 @@ func (d *decider) renew(c *licensedv1.RenewLicense) {
 	terms.ExpiresAtMs = d.expiry(&title)
 	terms.Renewals++
 	d.add(t.aggregateID(), l.order, &licensedv1.LicenseRenewed{License: terms})
+	d.takePlace(t.device)
 }
 
 // release decides ReleaseLicense. A licence that was released stays so, and the command
@@ -220,7 +224,7 @@ func (d *decider) deactivate(deviceID string, activated int64) {
 		return
 	}
 	d.decision.Frees = true
-	d.add(deviceID, d.state.devices[i].order, &licensedv1.DeviceDeactivated{})
+	d.add(deviceID, d.state.devices[i].order, &licensedv1.DeviceDeactivated{Removal: d.removal(i)})
 	first := len(d.decision.Events)
 	for j := range d.state.licenses {
 		if l := &d.state.licenses[j]; l.device == uint32(i) && l.active(d.now) {
@@ -233,7 +237,7 @@ func (d *decider) deactivate(deviceID string, activated int64) {
 	})
 }
 
-// changePlan decides ChangePlan. Licences that the new plan would not allow stay.
+// changePlan decides ChangePlan. Licences that the new plan would not allow stay, and it is fixed which devices do.
 func (d *decider) changePlan(plan string, replaced int64) {
 	mustBeID("plan", plan)
 	present := &licensedv1.CommandAccepted{
@@ -257,7 +261,9 @@ func (d *decider) changePlan(plan string, replaced int64) {
 		d.add(customer, d.state.order, present)
 		return
 	}
-	d.add(customer, d.state.order, &licensedv1.PlanChanged{PlanId: plan, DeviceLimit: limit, IssuedAtMs: d.issued})
+	d.add(customer, d.state.order, &licensedv1.PlanChanged{
+		PlanId: plan, DeviceLimit: limit, IssuedAtMs: d.issued, StayingDeviceIds: d.shrunk(limit),
+	})
 }
 
 // license returns the licence of a target, or nil.

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"licensed/actors/license/policy"
 	"licensed/messages/licensedv1"
 )
 
@@ -45,6 +46,9 @@ func (v view) describe() *licensedv1.CustomerState {
 			out.Deactivations++
 		}
 	}
+	out.DeactivationLimit = limitOf(v.policy.Deactivations())
+	p := v.places(nil)
+	out.SelectionBinds, out.SelectionMade = p.bound, p.bound && s.chosen && p.exceeded()
 	out.Titles = v.describeTitles()
 	slices.SortFunc(out.Devices,
 		func(a, b *licensedv1.DeviceState) int { return strings.Compare(a.DeviceId, b.DeviceId) })
@@ -54,6 +58,15 @@ func (v view) describe() *licensedv1.CustomerState {
 		return cmp.Or(strings.Compare(a.DeviceId, b.DeviceId), strings.Compare(a.TitleId, b.TitleId))
 	})
 	return out
+}
+
+// limitOf returns a limit as messages have it, nil if there is none.
+func limitOf(l policy.Limit) *uint32 {
+	if l == policy.Unlimited {
+		return nil
+	}
+	n := uint32(l)
+	return &n
 }
 
 // describeLicense returns one licence with its studio and times.
@@ -76,6 +89,7 @@ func (d *device) describe(active uint32) *licensedv1.DeviceState {
 	out := &licensedv1.DeviceState{
 		DeviceId: d.id, Active: !d.deactivated, ActiveLicenses: active, LastUsedAt: timestamp(d.seen),
 		LastDownloadAt: optionalTime(d.downloaded), ActivatedAt: optionalTime(d.activation.at), HighestNumber: d.synced,
+		Selected: d.selected,
 	}
 	return out
 }

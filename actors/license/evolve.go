@@ -20,11 +20,18 @@ func Evolve(s *State, e actors.Event) {
 		if e.Order == 0 { // The device is new or was forgotten.
 			d.synced = 0
 		}
+		// A device that was forgotten begins anew, whether a snapshot has dropped it or not.
+		d.selected = d.selected && e.Order > 0
 		d.deactivated, d.order = false, e.Order+1
 		d.activation = intentOf(at, v.GetIssuedAtMs())
 	case *licensedv1.DeviceDeactivated:
 		d := s.see(e.AggregateID, at)
-		d.deactivated, d.order = true, e.Order+1
+		// Its place is free: another choice may be made.
+		s.chosen = s.chosen && !d.selected
+		d.deactivated, d.selected, d.order = true, false, e.Order+1
+		if v.GetRemoval() != nil && !v.GetRemoval().GetCounted() {
+			break
+		}
 		// The oldest leave first: what is dropped is beyond what any limit counts.
 		if s.deactivations = append(s.deactivations, at); len(s.deactivations) > maxCounted {
 			s.deactivations = s.deactivations[1:]
@@ -32,6 +39,10 @@ func Evolve(s *State, e actors.Event) {
 	case *licensedv1.PlanChanged:
 		s.plan, s.order = v.GetPlanId(), e.Order+1
 		s.choice = intentOf(at, v.GetIssuedAtMs())
+		s.selectDevices(v.GetStayingDeviceIds(), len(v.GetStayingDeviceIds()) > 0, false)
+	case *licensedv1.DevicesSelected:
+		s.order = e.Order + 1
+		s.selectDevices(v.GetStayingDeviceIds(), v.GetBinding(), v.GetChosen())
 	case *licensedv1.CommandAccepted:
 		s.order = e.Order + 1
 		s.confirm(v, at)
@@ -92,6 +103,14 @@ func (s *State) evolveLicense(e actors.Event, at int64) {
 	}
 	// The next event of the licence gets the number after this one.
 	l.order = e.Order + 1
+}
+
+// selectDevices makes these devices those that stay.
+func (s *State) selectDevices(ids []string, bound, chosen bool) {
+	s.bound, s.chosen = bound, chosen
+	for i := range s.devices {
+		s.devices[i].selected = slices.Contains(ids, s.devices[i].id)
+	}
 }
 
 // see returns a device, used now.

@@ -98,7 +98,7 @@ func (x *Explainer) concerns(e *actors.Event) bool {
 		return e.AggregateID == x.id || e.AggregateID == x.device
 	}
 	switch v := e.Value.(type) {
-	case *licensedv1.PlanChanged:
+	case *licensedv1.PlanChanged, *licensedv1.DevicesSelected:
 		return true
 	case *licensedv1.CommandRefused:
 		return x.named(v.GetDeviceId(), v.GetTitleId())
@@ -191,16 +191,51 @@ func (x *Explainer) tell(e *Recorded) {
 		x.add(e, aside, "", "Device %s activated.", x.device)
 	case *licensedv1.DeviceDeactivated:
 		x.deactivated = e.CommandID
-		x.add(e, aside, "", "Device %s was deactivated.", x.device)
+		cost := ""
+		if r := v.GetRemoval(); r != nil && !r.GetCounted() {
+			cost = ", which cost no removal: it had no active licence"
+		}
+		x.add(e, aside, "", "Device %s was deactivated%s.", x.device, cost)
 	case *licensedv1.PlanChanged:
-		x.add(e, aside, "", "The customer changed to plan %s: %s may hold active licences.",
-			v.GetPlanId(), count(v.GetDeviceLimit(), "device", "devices"))
+		x.add(e, aside, "", "The customer changed to plan %s: %s may hold active licences%s.",
+			v.GetPlanId(), count(v.GetDeviceLimit(), "device", "devices"), x.staying(v.GetStayingDeviceIds()))
+	case *licensedv1.DevicesSelected:
+		x.tellSelected(e, v)
 	case *licensedv1.CommandAccepted:
 		x.tellUnchanged(e, v)
 	case *licensedv1.CommandRefused:
 		x.tellRefused(e, v)
 	default:
 		x.add(e, strange, "", "An event that this release cannot explain.")
+	}
+}
+
+// staying tells what it means for the device that these stay.
+func (x *Explainer) staying(ids []string) string {
+	switch {
+	case len(ids) == 0:
+		return ""
+	case slices.Contains(ids, x.device):
+		return "; more do, and this device is one of those that stay"
+	default:
+		return "; more do, and this device may neither acquire nor renew: " + strings.Join(ids, ", ") + " stay"
+	}
+}
+
+// tellSelected explains a selection.
+func (x *Explainer) tellSelected(e *Recorded, v *licensedv1.DevicesSelected) {
+	how := "The devices used last"
+	if v.GetChosen() {
+		how = "The customer chose the devices that"
+	}
+	switch {
+	case len(v.GetStayingDeviceIds()) == 0:
+		x.add(e, aside, "", "The plan is not exceeded any more: a device took a free place, and any may take another.")
+	case !v.GetBinding():
+		x.add(e, aside, "", "%s stay if the plan shrinks: %s.", how, strings.Join(v.GetStayingDeviceIds(), ", "))
+	default:
+		x.add(e, aside, "", "%s stay: %s; others may neither acquire nor renew.", how,
+			strings.Join(v.GetStayingDeviceIds(), ", "))
 	}
 }
 
@@ -328,6 +363,8 @@ func attempt(k licensedv1.CommandKind) string {
 		return "A playback"
 	case licensedv1.CommandKind_COMMAND_KIND_DEACTIVATE_DEVICE:
 		return "The deactivation of the device"
+	case licensedv1.CommandKind_COMMAND_KIND_SELECT_DEVICES:
+		return "A selection of devices"
 	default:
 		return "A command"
 	}
@@ -356,7 +393,7 @@ func (x *Explainer) blockers(now int64, v *licensedv1.CommandRefused) string {
 func (x *Explainer) blockersOf(now int64, b *licensedv1.BrokenRule) (names []string) {
 	s := x.state
 	switch b.GetRule() {
-	case licensedv1.Rule_RULE_DEVICE_LIMIT:
+	case licensedv1.Rule_RULE_DEVICE_LIMIT, licensedv1.Rule_RULE_DEVICE_NOT_SELECTED:
 		for i := range s.devices {
 			n := uint32(0)
 			for j := range s.licenses {

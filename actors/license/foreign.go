@@ -43,8 +43,26 @@ func CheckCommand(id string, validateOnly bool, payload any) error {
 		return named("plan id", c.ChangePlan.GetPlanId(), ids.MaxBytes)
 	case *licensedv1.Command_SyncDevice:
 		return checkSync(c.SyncDevice)
+	case *licensedv1.Command_SelectDevices:
+		return checkDevices(c.SelectDevices.GetDeviceIds(), 1, MaxSelected)
 	}
 	return fmt.Errorf("no command, but a %T", command.GetCommand())
+}
+
+// MaxSelected is the number of devices that SelectDevices takes at most: as many as a plan can have.
+const MaxSelected = 1000
+
+// checkDevices checks a list of device ids.
+func checkDevices(list []string, least, most int) error {
+	if len(list) < least || len(list) > most {
+		return fmt.Errorf("%d device ids, want %d to %d", len(list), least, most)
+	}
+	for _, id := range list {
+		if err := named("device id", id, ids.MaxBytes); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // checkPair checks the device and the title of a command.
@@ -123,7 +141,8 @@ func checkTime(what string, ms int64) error {
 // checkAbout checks the aggregate id of an event: the customer, a device, or a device and a title.
 func checkAbout(id string, event any) error {
 	switch event.(type) {
-	case *licensedv1.PlanChanged, *licensedv1.CommandAccepted, *licensedv1.CommandRefused:
+	case *licensedv1.PlanChanged, *licensedv1.DevicesSelected,
+		*licensedv1.CommandAccepted, *licensedv1.CommandRefused:
 		if id != customer {
 			return fmt.Errorf("aggregate id %q, want %q", clipped(id), customer)
 		}
@@ -157,7 +176,10 @@ func checkContent(event any) error {
 	case *licensedv1.DeviceActivated:
 		return checkTime("issue time", e.GetIssuedAtMs())
 	case *licensedv1.PlanChanged:
-		return first(named("plan id", e.GetPlanId(), ids.MaxBytes), checkTime("issue time", e.GetIssuedAtMs()))
+		return first(named("plan id", e.GetPlanId(), ids.MaxBytes), checkTime("issue time", e.GetIssuedAtMs()),
+			checkDevices(e.GetStayingDeviceIds(), 0, MaxSelected))
+	case *licensedv1.DevicesSelected:
+		return checkDevices(e.GetStayingDeviceIds(), 0, MaxSelected)
 	case *licensedv1.TitleDownloaded:
 		return first(checkTerms(e.GetLicense()), checkOccurrence(e.GetOccurrence()),
 			checkTime("issue time", e.GetIssuedAtMs()))
@@ -171,7 +193,8 @@ func checkContent(event any) error {
 	case *licensedv1.CommandAccepted:
 		return first(optional("device id", e.GetDeviceId()), optional("title id", e.GetTitleId()),
 			optional("plan id", e.GetPlanId()), checkTerms(e.GetLicense()),
-			checkTime("issue time", e.GetIssuedAtMs()), checkTime("choice of the plan", e.GetPlanChangedAtMs()))
+			checkTime("issue time", e.GetIssuedAtMs()), checkTime("choice of the plan", e.GetPlanChangedAtMs()),
+			checkDevices(e.GetStayingDeviceIds(), 0, MaxSelected))
 	case *licensedv1.CommandRefused:
 		return first(optional("device id", e.GetDeviceId()), optional("title id", e.GetTitleId()),
 			optional("plan id", e.GetPlanId()), optional("studio id", e.GetStudioId()),
@@ -194,7 +217,8 @@ func checkBroken(rules []*licensedv1.BrokenRule) error {
 			return fmt.Errorf("%d remedies of a broken rule, want at most %d", len(b.GetFreedBy()), maxFreedBy)
 		}
 		err := first(optional("plan id", b.GetPlanId()), optional("studio id", b.GetStudioId()),
-			checkTime("next time allowed", b.GetNextAllowedAtMs()))
+			checkTime("next time allowed", b.GetNextAllowedAtMs()),
+			checkDevices(b.GetStayingDeviceIds(), 0, maxFreedBy))
 		for _, id := range b.GetFreedBy() {
 			device, title, _ := strings.Cut(id, "/")
 			err = first(err, named("device id", device, ids.MaxBytes), optional("title id", title))

@@ -256,6 +256,12 @@ func changePlan(plan string) *licensedv1.Command {
 	}}
 }
 
+func selectDevices(devices ...string) *licensedv1.Command {
+	return &licensedv1.Command{Command: &licensedv1.Command_SelectDevices{
+		SelectDevices: &licensedv1.SelectDevices{DeviceIds: devices},
+	}}
+}
+
 // events iterates over the history.
 func (r *trial) events(yield func(actors.Event, error) bool) {
 	for _, e := range r.history {

@@ -21,8 +21,14 @@ type Outcome struct {
 	Refusal *licensedv1.Refusal
 	// License is the licence after a command about one.
 	License *licensedv1.License
-	// ReleasedTitles are those whose licences DeactivateDevice ended, in alphabetical order.
+	// ReleasedTitles are those whose licences DeactivateDevice ended, in alphabetical order. Removal is what it cost
+	// and freed; nil if the device was deactivated already, and for outcomes of earlier releases.
 	ReleasedTitles []string
+	Removal        *licensedv1.Removal
+	// StayingDevices are those of SelectDevices, and of ChangePlan if the new plan is exceeded, by id. Binding says
+	// that the choice holds now.
+	StayingDevices []string
+	Binding        bool
 	// PlanID, DeviceLimit and PlanChangedAt are those of ChangePlan.
 	PlanID        string
 	DeviceLimit   uint32
@@ -44,16 +50,18 @@ const (
 	outcomeLicense = 1
 	// Refusal: rule, limit, current; next_allowed_at if there is one; the rest is the studio or plan.
 	outcomeRefusal = 2
-	// Titles: for each the number of bytes it begins with in common with the one before, the number of
-	// those that differ, these.
+	// Titles: what the removal costs, if that is known; for each title the number of bytes it begins with in common
+	// with the one before, the number of those that differ, these.
 	outcomeTitles = 3
 	// Plan: the device limit; when the present plan was chosen unless it is now; where the command was superseded, the
-	// rest is the present plan.
+	// rest is the present plan, otherwise the devices that stay, as titles.
 	outcomePlan = 4
 	// Refusal with all rules: next_allowed_at if there is one, the number of rules, and each of them.
 	outcomeBroken = 5
 	// Facts: the highest number, how many were recorded, how many of them had no active licence.
 	outcomeSync = 6
+	// Selection: the devices, as titles.
+	outcomeSelection = 7
 
 	outcomeKind = 0x07
 	// Of a licence.
@@ -67,6 +75,12 @@ const (
 	outcomeHasNext     = 0x08
 	outcomeCountsShift = 4
 	outcomeCounts      = 0x30
+	// Of titles.
+	outcomeHasRemoval   = 0x08
+	outcomeCounted      = 0x10
+	outcomeRemovalLimit = 0x40
+	// Of a selection.
+	outcomeBinding = 0x08
 )
 
 // appendOutcome packs what events say about the command that they came of: 10 to 20 bytes beside
@@ -94,9 +108,12 @@ func appendOutcome(b []byte, events []actors.Event) []byte {
 		case *licensedv1.TitlePlayed:
 			return appendLicense(b, at, v.GetLicense())
 		case *licensedv1.DeviceDeactivated:
-			return appendTitles(b, events[i+1:])
+			return appendTitles(b, v.GetRemoval(), events[i+1:])
 		case *licensedv1.PlanChanged:
-			return binary.AppendUvarint(append(b, outcomePlan), uint64(v.GetDeviceLimit()))
+			b = binary.AppendUvarint(append(b, outcomePlan), uint64(v.GetDeviceLimit()))
+			return appendAll(b, v.GetStayingDeviceIds())
+		case *licensedv1.DevicesSelected:
+			return appendSelection(b, v.GetBinding(), v.GetStayingDeviceIds())
 		case *licensedv1.CommandRefused:
 			return appendRefusal(b, at, v)
 		case *licensedv1.CommandAccepted:
@@ -112,11 +129,13 @@ func appendAccepted(b []byte, at int64, v *licensedv1.CommandAccepted) []byte {
 	kind := len(b)
 	switch v.GetCommand() {
 	case licensedv1.CommandKind_COMMAND_KIND_DEACTIVATE_DEVICE:
-		b = appendTitles(b, nil)
+		b = appendTitles(b, nil, nil)
 	case licensedv1.CommandKind_COMMAND_KIND_CHANGE_PLAN:
 		b = appendPlan(b, at, v)
 	case licensedv1.CommandKind_COMMAND_KIND_SYNC_DEVICE:
 		b = Sync{HighestNumber: v.GetHighestNumber()}.append(b)
+	case licensedv1.CommandKind_COMMAND_KIND_SELECT_DEVICES:
+		b = appendSelection(b, v.GetBinding(), v.GetStayingDeviceIds())
 	default:
 		b = appendLicense(b, at, v.GetLicense())
 	}
@@ -196,13 +215,40 @@ func appendBroken(b []byte, at int64, v *licensedv1.CommandRefused) []byte {
 		b = appendText(b, r.GetPlanId()+r.GetStudioId()) // no rule has both
 		b = binary.AppendUvarint(b, uint64(r.GetNeeded()))
 		b = binary.AppendUvarint(b, uint64(len(r.GetFreedBy())))
-		former := ""
-		for _, id := range r.GetFreedBy() {
-			b = appendAfter(b, former, id)
-			former = id
+		b = appendAll(b, r.GetFreedBy())
+		if hasSelection(r.GetRule()) {
+			head := uint64(len(r.GetStayingDeviceIds())) << 1
+			if r.GetSelectable() {
+				head |= 1
+			}
+			b = appendAll(binary.AppendUvarint(b, head), r.GetStayingDeviceIds())
 		}
 	}
 	return b
+}
+
+// hasSelection reports whether the refusal of a rule names the devices that stay.
+func hasSelection(rule licensedv1.Rule) bool {
+	return rule == licensedv1.Rule_RULE_DEVICE_NOT_SELECTED || rule == licensedv1.Rule_RULE_SELECTION_MADE
+}
+
+// appendAll packs strings, of each what differs from the one before.
+func appendAll(b []byte, list []string) []byte {
+	former := ""
+	for _, s := range list {
+		b = appendAfter(b, former, s)
+		former = s
+	}
+	return b
+}
+
+// appendSelection packs the devices that stay.
+func appendSelection(b []byte, binding bool, devices []string) []byte {
+	kind := byte(outcomeSelection)
+	if binding {
+		kind |= outcomeBinding
+	}
+	return appendAll(append(b, kind), devices)
 }
 
 // appendText packs a string with its length.
@@ -221,8 +267,8 @@ func appendAfter(b []byte, former, s string) []byte {
 
 // appendTitles packs the titles of released licences. They are sorted, and each has only
 // what differs from the one before.
-func appendTitles(b []byte, events []actors.Event) []byte {
-	b = append(b, outcomeTitles)
+func appendTitles(b []byte, r *licensedv1.Removal, events []actors.Event) []byte {
+	b = appendRemoval(b, r)
 	former := ""
 	for i := range events {
 		_, title, ok := strings.Cut(events[i].AggregateID, "/")
@@ -233,6 +279,40 @@ func appendTitles(b []byte, events []actors.Event) []byte {
 		former = title
 	}
 	return b
+}
+
+// appendRemoval packs what a removal costs.
+func appendRemoval(b []byte, r *licensedv1.Removal) []byte {
+	kind := byte(outcomeTitles)
+	if r == nil {
+		return append(b, kind)
+	}
+	if kind |= outcomeHasRemoval; r.GetCounted() {
+		kind |= outcomeCounted
+	}
+	if r.Limit != nil {
+		kind |= outcomeRemovalLimit
+	}
+	b = binary.AppendUvarint(append(b, kind), uint64(r.GetRemovals()))
+	if r.Limit != nil {
+		b = binary.AppendUvarint(b, uint64(r.GetLimit()))
+	}
+	b = binary.AppendUvarint(b, uint64(r.GetDevicesInUse()))
+	return binary.AppendUvarint(b, uint64(r.GetDeviceLimit()))
+}
+
+// readRemoval is the reverse of appendRemoval.
+func readRemoval(r *reader, kind byte) *licensedv1.Removal {
+	if kind&outcomeHasRemoval == 0 {
+		return nil
+	}
+	out := &licensedv1.Removal{Counted: kind&outcomeCounted != 0, Removals: r.small()}
+	if kind&outcomeRemovalLimit != 0 {
+		limit := r.small()
+		out.Limit = &limit
+	}
+	out.DevicesInUse, out.DeviceLimit = r.small(), r.small()
+	return out
 }
 
 // appendPlan packs the plan that stays; its id is in the command, unless that was superseded.
@@ -285,6 +365,7 @@ func decodeOutcome(customer string, c subject, at int64, outcome []byte) (Outcom
 	case outcomeBroken:
 		o.Refusal = readBroken(r, kind, at, c)
 	case outcomeTitles:
+		o.Removal = readRemoval(r, kind)
 		o.ReleasedTitles = readTitles(r)
 		r.bad = r.bad || c.kind != licensedv1.CommandKind_COMMAND_KIND_DEACTIVATE_DEVICE
 	case outcomePlan:
@@ -293,6 +374,9 @@ func decodeOutcome(customer string, c subject, at int64, outcome []byte) (Outcom
 	case outcomeSync:
 		o.Sync = &Sync{HighestNumber: r.uvarint(), Recorded: r.small(), Unlicensed: r.small()}
 		r.bad = r.bad || c.kind != licensedv1.CommandKind_COMMAND_KIND_SYNC_DEVICE
+	case outcomeSelection:
+		o.StayingDevices, o.Binding = readTitles(r), kind&outcomeBinding != 0
+		r.bad = r.bad || c.kind != licensedv1.CommandKind_COMMAND_KIND_SELECT_DEVICES
 	default:
 		return Outcome{}, false
 	}
@@ -319,7 +403,10 @@ func readPlan(r *reader, kind byte, at int64, c subject, o *Outcome) {
 	}
 	if o.Superseded {
 		o.PlanID = r.rest()
+		return
 	}
+	o.StayingDevices = readTitles(r)
+	o.Binding = len(o.StayingDevices) > 0
 }
 
 // readRefusal is the reverse of appendRefusal.
@@ -364,7 +451,7 @@ func readBroken(r *reader, kind byte, at int64, c subject) *licensedv1.Refusal {
 		switch b.Rule {
 		case licensedv1.Rule_RULE_STUDIO_LIMIT:
 			b.StudioId = name
-		case licensedv1.Rule_RULE_DEVICE_LIMIT:
+		default:
 			b.PlanId = name
 		}
 		b.Needed = r.small()
@@ -372,6 +459,14 @@ func readBroken(r *reader, kind byte, at int64, c subject) *licensedv1.Refusal {
 		for range r.index(maxFreedBy + 1) {
 			former = r.after(former)
 			b.FreedBy = append(b.FreedBy, former)
+		}
+		if hasSelection(b.Rule) {
+			head, former := r.index(2*maxFreedBy+2), ""
+			b.Selectable = head&1 != 0
+			for range head >> 1 {
+				former = r.after(former)
+				b.StayingDeviceIds = append(b.StayingDeviceIds, former)
+			}
 		}
 		e.Broken = append(e.Broken, b)
 	}
@@ -474,6 +569,8 @@ func subjectOf(c *licensedv1.Command) subject {
 		return subject{
 			kind: licensedv1.CommandKind_COMMAND_KIND_SYNC_DEVICE, device: c.SyncDevice.GetDeviceId(),
 		}
+	case *licensedv1.Command_SelectDevices:
+		return subject{kind: licensedv1.CommandKind_COMMAND_KIND_SELECT_DEVICES}
 	default:
 		return subject{}
 	}
@@ -484,7 +581,21 @@ func reason(e *licensedv1.CommandRefused, b *licensedv1.BrokenRule) string {
 	device, title := e.GetDeviceId(), e.GetTitleId()
 	limit, current := b.GetLimit(), b.GetCurrent()
 	switch b.GetRule() {
+	case licensedv1.Rule_RULE_DEVICE_NOT_SELECTED:
+		why := fmt.Sprintf("%s active licences, the limit of plan %s is %d; the devices that stay: %s",
+			count(current, "device has", "devices have"), b.GetPlanId(), limit, stayingWords(b))
+		if b.GetSelectable() {
+			why += " (SelectDevices can choose others)"
+		}
+		return why
+	case licensedv1.Rule_RULE_SELECTION_MADE:
+		return fmt.Sprintf("%s were chosen to stay in plan %s; the choice can be made again after a change of plan, "+
+			"or when one of them is deactivated", stayingWords(b), b.GetPlanId())
 	case licensedv1.Rule_RULE_DEVICE_LIMIT:
+		if e.GetCommand() == licensedv1.CommandKind_COMMAND_KIND_SELECT_DEVICES {
+			return fmt.Sprintf("%s selected, the limit of plan %s is %d", count(current, "device", "devices"),
+				b.GetPlanId(), limit)
+		}
 		return fmt.Sprintf("%s active licences, the limit of plan %s is %d",
 			count(current, "device has", "devices have"), b.GetPlanId(), limit)
 	case licensedv1.Rule_RULE_STUDIO_LIMIT:
@@ -508,8 +619,14 @@ func reason(e *licensedv1.CommandRefused, b *licensedv1.BrokenRule) string {
 	case licensedv1.Rule_RULE_NOT_ACTIVE:
 		return fmt.Sprintf("the licence of device %s for title %s has expired", device, title)
 	case licensedv1.Rule_RULE_DEVICE_DEACTIVATED:
+		if device == "" {
+			return "one of the devices is deactivated"
+		}
 		return fmt.Sprintf("device %s is deactivated", device)
 	case licensedv1.Rule_RULE_UNKNOWN_DEVICE:
+		if device == "" {
+			return "one of the devices is unknown"
+		}
 		return fmt.Sprintf("device %s is unknown", device)
 	case licensedv1.Rule_RULE_UNKNOWN_PLAN:
 		return fmt.Sprintf("plan %s is unknown", e.GetPlanId())
@@ -518,6 +635,14 @@ func reason(e *licensedv1.CommandRefused, b *licensedv1.BrokenRule) string {
 	default:
 		return fmt.Sprintf("refused by rule %v", b.GetRule())
 	}
+}
+
+// stayingWords names the devices that stay.
+func stayingWords(b *licensedv1.BrokenRule) string {
+	if len(b.GetStayingDeviceIds()) == 0 {
+		return "others"
+	}
+	return strings.Join(b.GetStayingDeviceIds(), ", ")
 }
 
 // count returns a number with its noun.

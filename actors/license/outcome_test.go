@@ -65,6 +65,27 @@ func sampleOutcomes() []struct {
 			on("d/GlowS01E01", &licensedv1.LicenseReleased{License: terms}),
 			on("d/GlowS01E02", &licensedv1.LicenseReleased{License: terms}),
 			on("d/Roma", &licensedv1.LicenseReleased{License: terms}))...)},
+		{"deactivated at a cost", deactivate("d"), append(on("d", &licensedv1.DeviceDeactivated{
+			Removal: &licensedv1.Removal{
+				Counted: true, Removals: 2, Limit: proto.Uint32(4), DevicesInUse: 1, DeviceLimit: 300,
+			},
+		}), on("d/Roma", &licensedv1.LicenseReleased{License: terms})...)},
+		{"plan that is exceeded", changePlan("basic"), on(customer, &licensedv1.PlanChanged{
+			PlanId: "basic", DeviceLimit: 2, StayingDeviceIds: []string{"ipad", "iphone"},
+		})},
+		{"selected", selectDevices("ipad", "iphone"), on(customer, &licensedv1.DevicesSelected{
+			StayingDeviceIds: []string{"ipad", "iphone"}, Binding: true, Chosen: true,
+		})},
+		{"selected already", selectDevices("ipad"), on(customer, &licensedv1.CommandAccepted{
+			Command: licensedv1.CommandKind_COMMAND_KIND_SELECT_DEVICES, StayingDeviceIds: []string{"ipad"},
+		})},
+		{"not selected", renew("d", "t"), on(customer, &licensedv1.CommandRefused{
+			Rule: licensedv1.Rule_RULE_DEVICE_NOT_SELECTED, Limit: 2, Current: 3, PlanId: "basic",
+			Broken: []*licensedv1.BrokenRule{{
+				Rule: licensedv1.Rule_RULE_DEVICE_NOT_SELECTED, Limit: 2, Current: 3, PlanId: "basic",
+				FreedBy: []string{"tv", "ipad"}, Needed: 1, StayingDeviceIds: []string{"ipad", "tv"}, Selectable: true,
+			}},
+		})},
 		{"plan", changePlan("basic"), on(customer, &licensedv1.PlanChanged{PlanId: "basic", DeviceLimit: 200})},
 		{"unchanged", acquire("d", "t"), accepted(licensedv1.CommandKind_COMMAND_KIND_ACQUIRE_LICENSE)},
 		{"unchanged device", deactivate("d"), accepted(licensedv1.CommandKind_COMMAND_KIND_DEACTIVATE_DEVICE)},
@@ -98,7 +119,8 @@ func sampleOutcomes() []struct {
 		{"deactivation limit", deactivate("d"), refused(licensedv1.Rule_RULE_DEACTIVATION_LIMIT, at+364*day)},
 		{"remembered limit", acquire("d", "t"), refused(licensedv1.Rule_RULE_REMEMBERED_LIMIT, at+5*day)},
 		{"several rules", acquire("d", "t"), on(customer, &licensedv1.CommandRefused{
-			Rule: licensedv1.Rule_RULE_DEVICE_LIMIT, Limit: 2, Current: 3, PlanId: "basic", NextAllowedAtMs: at + 300*day,
+			Rule: licensedv1.Rule_RULE_DEVICE_LIMIT, Limit: 2, Current: 3, PlanId: "basic",
+			NextAllowedAtMs: at + 300*day,
 			Broken: []*licensedv1.BrokenRule{
 				{
 					Rule: licensedv1.Rule_RULE_DEVICE_LIMIT, Limit: 2, Current: 3, PlanId: "basic",
@@ -165,6 +187,8 @@ func TestOutcomeSize(t *testing.T) {
 			limit = 3 + len("netflix")
 		case "several rules":
 			limit = 100
+		case "not selected":
+			limit = 40
 		}
 		if n := len(k.Outcome(s.events)); n > limit {
 			t.Errorf("%s takes %d bytes, want at most %d", s.name, n, limit)
@@ -177,7 +201,9 @@ func TestOutcomeIsThatOfItsCommand(t *testing.T) {
 	k := NewKind(roomy)
 	for _, s := range sampleOutcomes() {
 		packed := k.Outcome(s.events)
-		for _, c := range []*licensedv1.Command{deactivate("d"), changePlan("p"), acquire("d", "t"), {}} {
+		for _, c := range []*licensedv1.Command{
+			deactivate("d"), changePlan("p"), acquire("d", "t"), selectDevices("d"), {},
+		} {
 			same := reflect.TypeOf(c.GetCommand()) == reflect.TypeOf(s.command.GetCommand())
 			_, err := DecodeOutcome(customerID, c, epoch, packed)
 			aboutTitle := subjectOf(s.command).title != "" && subjectOf(c).title != ""
@@ -222,6 +248,7 @@ func FuzzDecodeOutcome(f *testing.F) {
 	f.Fuzz(func(t *testing.T, packed []byte, kind uint8, at int64) {
 		commands := []*licensedv1.Command{
 			{}, acquire("d", "t"), renew("d", "t"), release("d", "t"), play("d", "t"), deactivate("d"), changePlan("p"),
+			selectDevices("d"),
 		}
 		at %= maxTime
 		o, err := DecodeOutcome(customerID, commands[int(kind)%len(commands)], time.UnixMilli(at), packed)

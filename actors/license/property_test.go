@@ -53,7 +53,7 @@ func pick[T any](rng *rand.Rand, from []T) T { return from[rng.IntN(len(from))] 
 
 func someCommand(rng *rand.Rand) *licensedv1.Command {
 	device, title := pick(rng, someDevices), pick(rng, someTitles)
-	switch rng.IntN(16) {
+	switch rng.IntN(22) {
 	case 0, 1, 2, 3, 4:
 		return acquire(device, title)
 	case 5, 6:
@@ -66,6 +66,12 @@ func someCommand(rng *rand.Rand) *licensedv1.Command {
 		return play(device, title)
 	case 14:
 		return deactivate(device)
+	case 15, 16, 17, 18, 19:
+		chosen := []string{device}
+		for rng.IntN(4) == 0 {
+			chosen = append(chosen, pick(rng, someDevices))
+		}
+		return selectDevices(chosen...)
 	default:
 		return changePlan(pick(rng, somePlans))
 	}
@@ -80,6 +86,9 @@ func edges(s *State) []int64 {
 		for _, u := range l.uses {
 			times = append(times, u.at()+window)
 		}
+	}
+	for i := range s.devices {
+		times = append(times, s.devices[i].seen+window+1)
 	}
 	for _, at := range s.deactivations {
 		times = append(times, at+window)
@@ -145,6 +154,9 @@ func TestRandomCustomers(t *testing.T) {
 		}
 		advised += r.advised
 	}
+	for seed := range customers {
+		advised += downgrades(t, seed, seen)
+	}
 	if advised == 0 {
 		t.Error("no refusal was remedied")
 	}
@@ -153,6 +165,45 @@ func TestRandomCustomers(t *testing.T) {
 			t.Errorf("%s never refused: the commands are not random enough", name)
 		}
 	}
+}
+
+// downgrades has a customer change plans and use several devices within days, so that the plan is often exceeded. It
+// returns the number of licences that the advice of refusals would have ended.
+func downgrades(t *testing.T, seed int, seen map[licensedv1.Rule]int) int {
+	rng := rand.New(rand.NewPCG(uint64(seed), 2))
+	r := newTrial(t, somePolicies[2*rng.IntN(2)], epoch)
+	books := &ledger{licenses: map[string]*ledgerLicense{}, refused: seen}
+	for range 120 {
+		if r.now = r.now.Add(time.Duration(rng.Int64N(int64(3 * time.Hour)))); rng.IntN(12) == 0 {
+			r.wait(rng)
+		}
+		if rng.IntN(30) == 0 {
+			r.kind.SetPolicy(somePolicies[2*rng.IntN(2)])
+		}
+		device := pick(rng, someDevices)
+		var c *licensedv1.Command
+		switch rng.IntN(14) {
+		case 0, 1, 2, 3:
+			c = acquire(device, pick(rng, []string{"x", "a3"}))
+		case 4, 5, 6:
+			c = renew(device, "x")
+		case 7:
+			c = play(device, "x")
+		case 8:
+			c = release(device, "x")
+		case 9:
+			c = deactivate(device)
+		case 10, 11:
+			c = changePlan(pick(rng, somePlans))
+		default:
+			c = selectDevices(device)
+		}
+		r.step(books, c)
+		if t.Failed() {
+			t.Fatalf("downgrades, seed %d", seed)
+		}
+	}
+	return r.advised
 }
 
 // step executes a command and checks everything that can be told about it.
@@ -182,7 +233,29 @@ func (r *trial) step(books *ledger, c *licensedv1.Command) {
 			r.t.Fatalf("%v raised %s from %d to %d, the limit is %d", c, name, was.n, after.n, after.limit)
 		}
 	}
+	r.checkPlace(books, c)
 	r.checkLicense(o)
+}
+
+// checkPlace wants a device that acquired or renewed in a plan that is exceeded to be one of those that stay.
+func (r *trial) checkPlace(books *ledger, c *licensedv1.Command) {
+	r.t.Helper()
+	about := subjectOf(c)
+	switch about.kind {
+	case licensedv1.CommandKind_COMMAND_KIND_ACQUIRE_LICENSE:
+		if last := r.history[len(r.history)-1].Value; c.GetAcquireLicense().GetNewDownload() {
+			return
+		} else if _, unchanged := last.(*licensedv1.CommandAccepted); unchanged {
+			return
+		}
+	case licensedv1.CommandKind_COMMAND_KIND_RENEW_LICENSE:
+	default:
+		return
+	}
+	in := books.counts(r.now, r.kind.Policy(), c)["devices"]
+	if in.n > int(in.limit) && !slices.Contains(books.staying, about.device) {
+		r.t.Fatalf("%v was accepted with %d devices in use of %d, of which %v stay", c, in.n, in.limit, books.staying)
+	}
 }
 
 // checkRefusal holds a refusal against an independent count, and its next_allowed_at against what is
@@ -220,12 +293,16 @@ func (r *trial) checkRefusal(c *licensedv1.Command, refusal *licensedv1.Refusal,
 func (r *trial) checkViolation(c *licensedv1.Command, v *licensedv1.RuleViolation, counts map[string]tally) {
 	r.t.Helper()
 	name := map[licensedv1.Rule]string{
-		licensedv1.Rule_RULE_DEVICE_LIMIT:       "devices",
-		licensedv1.Rule_RULE_STUDIO_LIMIT:       "studio",
-		licensedv1.Rule_RULE_YEARLY_LIMIT:       "year",
-		licensedv1.Rule_RULE_DEACTIVATION_LIMIT: "deactivations",
-		licensedv1.Rule_RULE_REMEMBERED_LIMIT:   "remembered",
+		licensedv1.Rule_RULE_DEVICE_LIMIT:        "devices",
+		licensedv1.Rule_RULE_DEVICE_NOT_SELECTED: "devices",
+		licensedv1.Rule_RULE_STUDIO_LIMIT:        "studio",
+		licensedv1.Rule_RULE_YEARLY_LIMIT:        "year",
+		licensedv1.Rule_RULE_DEACTIVATION_LIMIT:  "deactivations",
+		licensedv1.Rule_RULE_REMEMBERED_LIMIT:    "remembered",
 	}[v.Rule]
+	if _, selects := c.GetCommand().(*licensedv1.Command_SelectDevices); selects {
+		name = "" // it counts what was named
+	}
 	if name == "remembered" && v.Limit != r.kind.Policy().Remembered() {
 		name = "remembered uses"
 	}
@@ -255,7 +332,7 @@ func (r *trial) checkViolation(c *licensedv1.Command, v *licensedv1.RuleViolatio
 func (r *trial) violates(c *licensedv1.Command, rule licensedv1.Rule, at int64) bool {
 	d := Decide(time.UnixMilli(at), r.kind.Policy(), r.live.(*aggregate).state, c)
 	return d.Refused && slices.ContainsFunc(brokenRules(d.Events[0].Value.(*licensedv1.CommandRefused)),
-		func(b *licensedv1.BrokenRule) bool { return b.Rule == rule })
+		func(b *licensedv1.BrokenRule) bool { return sameRule(b.Rule, rule) })
 }
 
 // checkRemedies applies what a refusal advises to a copy of the state: each rule must then say yes, and the command be
@@ -295,7 +372,7 @@ func (r *trial) checkRemedies(c *licensedv1.Command, refusal *licensedv1.Refusal
 	for _, v := range refusal.Violations {
 		if v.Needed > 0 && after.Refused && slices.ContainsFunc(
 			brokenRules(after.Events[0].Value.(*licensedv1.CommandRefused)),
-			func(b *licensedv1.BrokenRule) bool { return b.Rule == v.Rule }) {
+			func(b *licensedv1.BrokenRule) bool { return sameRule(b.Rule, v.Rule) }) {
 			r.t.Fatalf("%v at %v: %v; broken even so", c, r.now, v)
 		}
 	}
@@ -344,6 +421,7 @@ func (r *trial) checkDownloads(title string, rng *rand.Rand) {
 // ledger is an independent reading of the history, as simple as can be: it forgets nothing.
 type ledger struct {
 	plan          string
+	staying       []string // while a selection binds
 	licenses      map[string]*ledgerLicense
 	uses          []ledgerUse
 	deactivations []time.Time
@@ -377,7 +455,7 @@ type tally struct {
 }
 
 func (b *ledger) record(events []actors.Event, now time.Time, p *policy.Policy) {
-	for _, e := range events {
+	for i, e := range events {
 		device, title, _ := strings.Cut(e.AggregateID, "/")
 		switch v := e.Value.(type) {
 		case *licensedv1.LicenseAcquired:
@@ -396,9 +474,16 @@ func (b *ledger) record(events []actors.Event, now time.Time, p *policy.Policy) 
 				b.uses = append(b.uses, ledgerUse{title: title, playback: true, at: now})
 			}
 		case *licensedv1.DeviceDeactivated:
-			b.deactivations = append(b.deactivations, now)
+			if i+1 < len(events) { // it had licences
+				b.deactivations = append(b.deactivations, now)
+			}
+			b.staying = slices.DeleteFunc(slices.Clone(b.staying), func(id string) bool { return id == device })
 		case *licensedv1.PlanChanged:
-			b.plan = v.PlanId
+			b.plan, b.staying = v.PlanId, v.StayingDeviceIds
+		case *licensedv1.DevicesSelected:
+			if b.staying = nil; v.Binding {
+				b.staying = v.StayingDeviceIds
+			}
 		}
 	}
 }

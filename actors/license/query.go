@@ -93,7 +93,7 @@ func (v view) deviceMessage(i int) *licensedv1.Device {
 	d := &v.state.devices[i]
 	out := &licensedv1.Device{
 		DeviceId: d.id, Active: !d.deactivated, LastDownloadAt: optionalTime(d.downloaded),
-		ActivatedAt: optionalTime(d.activation.at),
+		ActivatedAt: optionalTime(d.activation.at), Selected: d.selected,
 	}
 	for j := range v.state.licenses {
 		if l := &v.state.licenses[j]; l.device == uint32(i) && l.active(v.now) {
@@ -139,10 +139,7 @@ func (v view) listDownloads(q *licensedv1.ListDownloads) (*Downloads, error) {
 	// More uses than are remembered: the oldest may be missing.
 	out.Older = out.Older || v.dropped(title, since)
 	limit := v.policy.Title(q.GetTitleId()).YearlyLimit
-	if limit != policy.Unlimited {
-		n := uint32(limit)
-		res.Limit = &n
-	}
+	res.Limit = limitOf(limit)
 	r := v.yearlyLimit(title, limit)
 	if res.Allowed = r.ok(); !res.Allowed {
 		res.NextAllowedAt = v.nextUse(title, limit)

@@ -45,10 +45,18 @@ func (d *decider) broken(
 		Rule: r.rule, Limit: r.limit, Current: r.current, PlanId: r.plan, StudioId: r.studio,
 		YearlyCounts: licensedv1.YearlyCounts(r.counts),
 	}
+	if r.rule == licensedv1.Rule_RULE_SELECTION_MADE {
+		p := d.places(nil)
+		b.StayingDeviceIds = listed(p.selection())
+	}
 	if check == nil {
 		return b
 	}
-	for _, at := range d.turns(r.rule, e) {
+	if r.rule == licensedv1.Rule_RULE_DEVICE_NOT_SELECTED {
+		p := d.places(nil)
+		b.StayingDeviceIds, b.Selectable = listed(p.staying()), !p.bound || !d.state.chosen
+	}
+	for _, at := range d.turns(r.rule, e.TitleId) {
 		later := check(view{now: at, policy: d.policy, state: d.state})
 		if later.final() {
 			break
@@ -58,18 +66,25 @@ func (d *decider) broken(
 			break
 		}
 	}
+	if e.Command == licensedv1.CommandKind_COMMAND_KIND_SELECT_DEVICES {
+		return b // nothing to release helps: fewer devices can be named
+	}
 	if remedies, needed := d.remedies(r, e.DeviceId); needed > 0 && needed <= len(remedies) {
-		b.FreedBy, b.Needed = remedies[:min(len(remedies), maxFreedBy)], uint32(needed)
+		b.FreedBy, b.Needed = listed(remedies), uint32(needed)
 	}
 	return b
 }
+
+// listed returns as many ids as a refusal names.
+func listed(ids []string) []string { return ids[:min(len(ids), maxFreedBy)] }
 
 // timely reports whether a rule's refusal may end by the passing of time.
 func timely(rule licensedv1.Rule) bool {
 	switch rule {
 	case licensedv1.Rule_RULE_DEVICE_LIMIT, licensedv1.Rule_RULE_STUDIO_LIMIT,
 		licensedv1.Rule_RULE_YEARLY_LIMIT, licensedv1.Rule_RULE_DEACTIVATION_LIMIT,
-		licensedv1.Rule_RULE_REMEMBERED_LIMIT:
+		licensedv1.Rule_RULE_REMEMBERED_LIMIT, licensedv1.Rule_RULE_DEVICE_NOT_SELECTED,
+		licensedv1.Rule_RULE_SELECTION_MADE:
 		return true
 	default:
 		return false
@@ -79,34 +94,50 @@ func timely(rule licensedv1.Rule) bool {
 // final reports whether a rule says no after which no other is asked: what the command is about does not exist (any
 // more), and the passing of time does not bring it back.
 func (r refusal) final() bool {
-	return len(r) == 1 && !timely(r[0].rule)
+	return len(r) == 1 && !timely(r[0].rule) && r[0].rule != licensedv1.Rule_RULE_TITLE_UNAVAILABLE
 }
 
 // turns returns the times after now, in order, at which a rule may begin to say yes if nothing happens meanwhile: a
 // licence expires, or something counted leaves the window.
-func (d *decider) turns(rule licensedv1.Rule, e *licensedv1.CommandRefused) []int64 {
+func (v view) turns(rule licensedv1.Rule, title string) []int64 {
 	var times []int64
 	switch rule {
-	case licensedv1.Rule_RULE_DEVICE_LIMIT, licensedv1.Rule_RULE_STUDIO_LIMIT:
-		for i := range d.state.licenses {
-			if l := &d.state.licenses[i]; l.active(d.now) {
+	case licensedv1.Rule_RULE_DEVICE_LIMIT, licensedv1.Rule_RULE_DEVICE_NOT_SELECTED,
+		licensedv1.Rule_RULE_SELECTION_MADE, licensedv1.Rule_RULE_STUDIO_LIMIT:
+		for i := range v.state.licenses {
+			l := &v.state.licenses[i]
+			if l.active(v.now) {
 				times = append(times, l.expires)
+			}
+			if v.state.devices[l.device].selected {
+				times = append(times, l.end()+window+1)
+			}
+		}
+		// A selected device gives up its place when it is forgotten.
+		for i := range v.state.devices {
+			if dev := &v.state.devices[i]; dev.selected {
+				times = append(times, dev.seen+window+1)
 			}
 		}
 	case licensedv1.Rule_RULE_YEARLY_LIMIT:
 		// Each use leaves the window of a year by itself.
-		d.eachUse(d.state.title(e.GetTitleId()), func(_ *license, u use) { times = append(times, u.at()+window) })
+		v.eachUse(v.state.title(title), func(_ *license, u use) { times = append(times, u.at()+window) })
 	case licensedv1.Rule_RULE_DEACTIVATION_LIMIT:
-		for _, at := range d.state.deactivations {
+		for _, at := range v.state.deactivations {
 			times = append(times, at+window)
+		}
+		for i := range v.state.licenses { // without active licences it costs nothing
+			if l := &v.state.licenses[i]; l.active(v.now) {
+				times = append(times, l.expires)
+			}
 		}
 	case licensedv1.Rule_RULE_REMEMBERED_LIMIT:
 		// Also a licence that is remembered now may be new again by then.
-		times = append(times, d.rememberedUntil(true), d.rememberedUntil(false))
+		times = append(times, v.rememberedUntil(true), v.rememberedUntil(false))
 	}
 	slices.Sort(times)
 	times = slices.Compact(times)
-	for len(times) > 0 && times[0] <= d.now {
+	for len(times) > 0 && times[0] <= v.now {
 		times = times[1:]
 	}
 	return times
@@ -129,7 +160,7 @@ func (d *decider) nextAllowed(
 		licensedv1.Rule_RULE_DEVICE_LIMIT, licensedv1.Rule_RULE_YEARLY_LIMIT,
 		licensedv1.Rule_RULE_REMEMBERED_LIMIT, licensedv1.Rule_RULE_DEACTIVATION_LIMIT,
 	} {
-		times = append(times, d.turns(rule, e)...)
+		times = append(times, d.turns(rule, e.TitleId)...)
 	}
 	slices.Sort(times)
 	for _, at := range slices.Compact(times) {
@@ -143,41 +174,28 @@ func (d *decider) nextAllowed(
 	return 0
 }
 
-// remedies returns what would end a violation, as aggregate ids, the best choice first, and how many of them are needed:
-// the devices used least recently, and the licences that expire first.
+// remedies returns what would end a violation, as aggregate ids, the best choice first, and how many of them are
+// needed: the devices used least recently, and the licences that expire first.
 func (d *decider) remedies(r *violation, deviceID string) (ids []string, needed int) {
-	if r.limit == 0 {
-		return nil, 0
-	}
 	switch r.rule {
-	case licensedv1.Rule_RULE_DEVICE_LIMIT:
-		ids = d.devicesBefore(d.state.device(deviceID))
+	case licensedv1.Rule_RULE_DEACTIVATION_LIMIT:
+		device := uint32(d.state.device(deviceID))
+		ids = d.activeOf(func(l *license) bool { return l.device == device })
+		return ids, len(ids)
+	case licensedv1.Rule_RULE_DEVICE_LIMIT, licensedv1.Rule_RULE_DEVICE_NOT_SELECTED:
+		if r.limit > 0 {
+			ids, needed = d.devicesToFree(d.state.device(deviceID))
+		}
+		return ids, needed
 	case licensedv1.Rule_RULE_STUDIO_LIMIT:
 		ids = d.activeOf(func(l *license) bool { return d.state.studioOf(l) == r.studio })
 	default:
 		return nil, 0
 	}
+	if r.limit == 0 {
+		return nil, 0
+	}
 	return ids, len(ids) - int(r.limit) + 1
-}
-
-// devicesBefore returns the devices in use that the device limit puts before a device, those used least recently first.
-func (v view) devicesBefore(device int) (ids []string) {
-	s := v.state
-	inUse, _ := v.inUse(make([]bool, len(s.devices)))
-	var before []int
-	for i := range s.devices {
-		if inUse[i] && i != device && (device < 0 || !inUse[device] || s.usedAfter(i, device)) {
-			before = append(before, i)
-		}
-	}
-	slices.SortFunc(before, func(i, j int) int {
-		return cmp.Or(cmp.Compare(s.devices[i].seen, s.devices[j].seen),
-			strings.Compare(s.devices[j].id, s.devices[i].id))
-	})
-	for _, i := range before {
-		ids = append(ids, s.devices[i].id)
-	}
-	return ids
 }
 
 // activeOf returns the active licences that match, those that expire first first.
@@ -210,9 +228,10 @@ func RefusalOf(e *licensedv1.CommandRefused) *licensedv1.Refusal {
 			Rule: b.GetRule(), Limit: b.GetLimit(), Current: b.GetCurrent(), Message: violationWords(e, b),
 			Needed: b.GetNeeded(), StudioId: b.GetStudioId(),
 		}
-		if b.GetRule() == licensedv1.Rule_RULE_DEVICE_LIMIT {
+		if ofPlan(b.GetRule()) {
 			v.PlanId = b.GetPlanId()
 		}
+		v.StayingDeviceIds, v.Selectable = b.GetStayingDeviceIds(), b.GetSelectable()
 		if b.GetNextAllowedAtMs() != 0 {
 			v.NextAllowedAt = timestamp(b.GetNextAllowedAtMs())
 		}
@@ -225,6 +244,11 @@ func RefusalOf(e *licensedv1.CommandRefused) *licensedv1.Refusal {
 	}
 	r.Message = message(e, r)
 	return r
+}
+
+// ofPlan reports whether a rule is about the limit of a plan.
+func ofPlan(rule licensedv1.Rule) bool {
+	return sameRule(rule, licensedv1.Rule_RULE_DEVICE_LIMIT) || rule == licensedv1.Rule_RULE_SELECTION_MADE
 }
 
 // brokenRules returns all rules of a refusal. Where only one is recorded, as in the events of earlier releases, its own

@@ -39,7 +39,19 @@ func (r *refusal) add(v violation) {
 
 // has reports whether a rule says no.
 func (r refusal) has(rule licensedv1.Rule) bool {
-	return slices.ContainsFunc(r, func(v violation) bool { return v.rule == rule })
+	return slices.ContainsFunc(r, func(v violation) bool { return sameRule(v.rule, rule) })
+}
+
+// sameRule reports whether two names are those of one rule: a device that is not selected is one more device as soon as
+// it is not in use.
+func sameRule(a, b licensedv1.Rule) bool {
+	if a == licensedv1.Rule_RULE_DEVICE_NOT_SELECTED {
+		a = licensedv1.Rule_RULE_DEVICE_LIMIT
+	}
+	if b == licensedv1.Rule_RULE_DEVICE_NOT_SELECTED {
+		b = licensedv1.Rule_RULE_DEVICE_LIMIT
+	}
+	return a == b
 }
 
 // refusedBy returns the refusal of a rule without figures which no other rule is asked after.
@@ -143,8 +155,15 @@ func (v view) mayDeactivate(device int) (r refusal) {
 	if device < 0 {
 		return refusedBy(licensedv1.Rule_RULE_UNKNOWN_DEVICE)
 	}
-	if !v.deactivated(device) {
-		r.add(v.deactivationLimit())
+	if v.deactivated(device) {
+		return nil
+	}
+	// Without active licences it counts against nothing.
+	for i := range v.state.licenses {
+		if l := &v.state.licenses[i]; l.device == uint32(device) && l.active(v.now) {
+			r.add(v.deactivationLimit())
+			break
+		}
 	}
 	return r
 }
@@ -182,29 +201,6 @@ func (v view) available(t *policy.Title) violation {
 		return violation{rule: licensedv1.Rule_RULE_TITLE_UNAVAILABLE}
 	}
 	return violation{}
-}
-
-// deviceLimit says whether a device may be among those with active licences. While they are below
-// the plan's limit, any may; at the limit, those that are among them already; and above it, because
-// the plan shrank, the most recently used of these up to the limit.
-func (v view) deviceLimit(device int) violation {
-	s := v.state
-	plan, limit := v.policy.InForce(s.plan)
-	var few [32]bool
-	inUse, n := v.inUse(few[:])
-	before := n // devices that come before this one
-	if device >= 0 && inUse[device] {
-		before = 0
-		for i := range s.devices {
-			if inUse[i] && s.usedAfter(i, device) {
-				before++
-			}
-		}
-	}
-	if uint64(before) < uint64(limit) {
-		return violation{}
-	}
-	return violation{rule: licensedv1.Rule_RULE_DEVICE_LIMIT, limit: limit, current: uint32(n), plan: plan}
 }
 
 // inUse says of each device whether it has an active licence, and of how many that is true. The result is in the space

@@ -33,6 +33,7 @@ func (s *State) encode() []byte {
 		Devices:          make([]*licensedv1.LicenseSnapshot_Device, len(devices)),
 		Licenses:         make([]*licensedv1.LicenseSnapshot_License, len(licenses)),
 		DeactivatedAgoMs: make([]int64, len(s.deactivations)),
+		SelectionBinds:   s.bound, SelectionChosen: s.chosen,
 	}
 	m.PlanChangedAgoMs, m.PlanIssuedAfterMs = s.choice.pack(s.last)
 	for i := range s.devices {
@@ -40,6 +41,7 @@ func (s *State) encode() []byte {
 		to.ActivatedAgoMs, to.IssuedAfterMs = d.activation.pack(s.last)
 		to.Synced = d.synced
 		to.DeviceId, to.Order, to.Deactivated, to.SeenAgoMs = d.id, d.order, d.deactivated, s.last-d.seen
+		to.Selected = d.selected
 		if d.downloaded != 0 {
 			to.DownloadedAgoMs = proto.Int64(s.last - d.downloaded)
 		}
@@ -84,7 +86,7 @@ func decode(data []byte) (*State, error) {
 	s := &State{
 		plan: m.PlanId, last: m.TimeMs, order: m.Order, studios: m.StudioIds, titles: m.TitleIds,
 		devices: make([]device, len(m.Devices)), licenses: make([]license, len(m.Licenses)),
-		deactivations: m.DeactivatedAgoMs,
+		deactivations: m.DeactivatedAgoMs, bound: m.SelectionBinds, chosen: m.SelectionChosen,
 	}
 	// Everything is read before it is judged: no position or time is used without being
 	// checked.
@@ -98,6 +100,7 @@ func decode(data []byte) (*State, error) {
 	for i, d := range m.Devices {
 		to := &s.devices[i]
 		to.id, to.order, to.deactivated, to.seen = d.DeviceId, d.Order, d.Deactivated, s.last-d.SeenAgoMs
+		to.selected = d.Selected
 		if d.DownloadedAgoMs != nil {
 			to.downloaded = s.last - *d.DownloadedAgoMs
 		}

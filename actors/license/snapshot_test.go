@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"licensed/actors"
+	"licensed/actors/license/policy"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
 )
@@ -61,6 +62,9 @@ func busy(t testing.TB) *trial {
 func dump(s *State) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "plan %s%s, order %d, last %s\n", s.plan, chosen(s.choice), s.order, clock(time.UnixMilli(s.last)))
+	if s.bound || s.chosen {
+		fmt.Fprintf(&b, "selection bound %v, chosen %v\n", s.bound, s.chosen)
+	}
 	for i := range s.devices {
 		d := &s.devices[i]
 		fmt.Fprintf(&b, "device %s, order %d, deactivated %v, seen %s, downloaded %s%s",
@@ -68,6 +72,9 @@ func dump(s *State) string {
 			chosen(d.activation))
 		if d.synced > 0 {
 			fmt.Fprintf(&b, ", highest number %d", d.synced)
+		}
+		if d.selected {
+			b.WriteString(", selected to stay")
 		}
 		fmt.Fprintln(&b)
 	}
@@ -137,6 +144,77 @@ func TestSnapshotGolden(t *testing.T) {
 	}
 	if got := s.encode(); !bytes.Equal(got, stored) {
 		t.Errorf("written %x\nwant    %x", got, stored)
+	}
+}
+
+// TestSnapshotOfSelection is what version 3 has more than version 2.
+func TestSnapshotOfSelection(t *testing.T) {
+	r := busy(t)
+	r.execute(selectDevices("ipad"))
+	r.execute(acquire("iphone", "x"))
+	r.execute(changePlan("one"))
+	r.execute(selectDevices("iphone"))
+	s := r.live.(*aggregate).state
+	stored, described := golden(t, "LicenseSnapshot.3-selection.golden", s.encode(), dump(s))
+	restored := restore(t, r.kind, actors.Snapshot{Mapper: "LicenseSnapshot/3", Data: stored}).(*aggregate).state
+	if got := dump(restored); got != described || !strings.Contains(got, "bound true, chosen true") {
+		t.Errorf("read\n%swant\n%s", got, described)
+	}
+}
+
+// TestFormerSnapshot restores what the release before stored.
+func TestFormerSnapshot(t *testing.T) {
+	r := busy(t)
+	stored, described := golden(t, "LicenseSnapshot.2.golden", nil, "")
+	s := restore(t, r.kind, actors.Snapshot{Mapper: "LicenseSnapshot/2", Data: stored}).(*aggregate).state
+	if got := dump(s); got != described {
+		t.Errorf("read\n%swant\n%s", got, described)
+	}
+}
+
+// TestFormerEvents replays the plan change and the deactivation of the release before: the first selects no device, the
+// second counts as a removal. The first renewal in the plan that is exceeded makes a selection.
+func TestFormerEvents(t *testing.T) {
+	p := must(policy.Parse("p", []byte(
+		"default_plan: two\nplans: {one: {devices: 1}, two: {devices: 2}}\ndeactivations_per_year: 1\n")))
+	k := NewKind(p)
+	a := k.New(customerID).(*aggregate)
+	now := epoch
+	step := func(c *licensedv1.Command) actors.Decision {
+		now = now.Add(time.Hour)
+		return evolve(a, now, c)
+	}
+	former := func(about, mapper string, data []byte) {
+		value, err := k.DecodeEvent(mapper, persistence.Header{}, data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		now = now.Add(time.Hour)
+		a.Evolve(actors.Event{AggregateID: about, Order: a.state.order, Time: now, Value: value})
+	}
+	step(acquire("iphone", "a"))
+	step(acquire("ipad", "a"))
+	before := dump(a.state)
+	former(customer, "PlanChanged/1", []byte("\n\x03one\x10\x01"))
+	_, before, _ = strings.Cut(before, "\n") // The first line has the plan.
+	if got := dump(a.state); !strings.HasSuffix(got, before) || a.state.plan != "one" || a.state.bound {
+		t.Errorf("after a plan change of the release before:\n%sbefore\n%s", got, before)
+	}
+	if d := step(renew("iphone", "a")); !d.Refused {
+		t.Errorf("the device used before the last was not refused: %s", describe(d))
+	}
+	// Used last, it stays; and from then on nothing that the other one plays changes that.
+	step(play("iphone", "a"))
+	if d := step(renew("iphone", "a")); d.Refused || len(d.Events) != 2 {
+		t.Errorf("the device used last: %s", describe(d))
+	}
+	step(play("ipad", "a"))
+	if d := step(renew("ipad", "a")); !d.Refused {
+		t.Errorf("the other device: %s", describe(d))
+	}
+	former("ipad", "DeviceDeactivated/1", nil)
+	if n := len(a.state.deactivations); n != 1 {
+		t.Errorf("%d removals after the deactivation of the release before, want 1", n)
 	}
 }
 

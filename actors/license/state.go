@@ -32,7 +32,10 @@ type State struct {
 	studios  []string
 	titles   []string
 	licenses []license
-	// deactivations of devices, in the order of time, at most maxCounted.
+	// bound says that the selected devices stay and others do not: the plan shrank. chosen says that the customer chose
+	// them.
+	bound, chosen bool
+	// deactivations of devices that counted, in the order of time, at most maxCounted.
 	deactivations []int64
 }
 
@@ -42,6 +45,8 @@ type device struct {
 	// order is the next eventOrderNumber of the aggregate id that is the device's.
 	order       uint64
 	deactivated bool
+	// selected to stay.
+	selected bool
 	// seen is the last acquisition, renewal, download, playback, activation or deactivation.
 	seen int64
 	// downloaded is the last download, 0 if there was none.

@@ -2,6 +2,7 @@ package license
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -25,6 +26,7 @@ import (
 //	deactivate DEVICE [validate-only]
 //	plan PLAN [validate-only]
 //	sync DEVICE [sent=TIME] [after=NUMBER] [validate-only]   the facts below: NUMBER KIND TITLE TIME
+//	select DEVICE… [validate-only]
 //	licenses [all]
 //	devices
 //	customer [pages]
@@ -128,6 +130,8 @@ func (r *trial) command(d *datadriven.TestData) string {
 		c = changePlan(names[0])
 	case "sync":
 		c = sync(names[0], parseFacts(r.t, d.Input)...)
+	case "select":
+		c = selectDevices(slices.DeleteFunc(names, func(n string) bool { return n == "" || n == "validate-only" })...)
 	default:
 		r.t.Fatalf("unknown directive %s", d.Cmd)
 	}
@@ -193,10 +197,29 @@ func reply(o Outcome) string {
 	case o.License != nil:
 		return "= " + licence(o.License)
 	case o.PlanID != "":
-		return fmt.Sprintf("= plan %s, devices: %d", o.PlanID, o.DeviceLimit)
+		s := fmt.Sprintf("= plan %s, devices: %d", o.PlanID, o.DeviceLimit)
+		if o.Binding {
+			s += fmt.Sprintf(", staying %v", o.StayingDevices)
+		}
+		return s
+	case o.StayingDevices != nil:
+		return fmt.Sprintf("= staying %v, at once: %v", o.StayingDevices, o.Binding)
 	default:
-		return fmt.Sprintf("= released %v", o.ReleasedTitles)
+		return fmt.Sprintf("= released %v%s", o.ReleasedTitles, cost(o.Removal))
 	}
+}
+
+// cost says what a removal costs and frees.
+func cost(r *licensedv1.Removal) string {
+	if r == nil {
+		return ""
+	}
+	of := "unlimited"
+	if r.Limit != nil {
+		of = fmt.Sprint(*r.Limit)
+	}
+	return fmt.Sprintf(", counted: %v, removals: %d of %s, then in use: %d of %d", r.Counted, r.Removals, of,
+		r.DevicesInUse, r.DeviceLimit)
 }
 
 func licence(l *licensedv1.License) string {
@@ -227,9 +250,9 @@ func (r *trial) ask(d *datadriven.TestData) string {
 		}}).(*licensedv1.ListDevicesResponse)
 		fmt.Fprintf(&b, "plan %s, devices: %d\n", res.PlanId, res.DeviceLimit)
 		for _, dev := range res.Devices {
-			fmt.Fprintf(&b, "%s: %s, active licences: %d, last download %s\n", dev.DeviceId,
+			fmt.Fprintf(&b, "%s: %s, active licences: %d, last download %s%s\n", dev.DeviceId,
 				map[bool]string{true: "active", false: "deactivated"}[dev.Active], dev.ActiveLicenses,
-				clock(dev.LastDownloadAt.AsTime()))
+				clock(dev.LastDownloadAt.AsTime()), map[bool]string{true: ", selected"}[dev.Selected])
 		}
 	case "customer":
 		r.describeCustomer(&b, d.HasArg("pages"))

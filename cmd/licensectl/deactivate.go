@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"licensed/internal/terminal"
 	"licensed/messages/licensedv1"
 )
 
@@ -16,7 +17,9 @@ func (p *program) deactivateCommand() *cobra.Command {
 	return newCommand(p, command[*licensedv1.DeactivateDeviceResponse]{
 		use: "deactivate CUSTOMER DEVICE", short: "Remove a device and release its licences",
 		long: "deactivate removes a device and releases every active licence on it. " +
-			"--validate-only tells which would end.",
+			"--validate-only tells which would\n" +
+			"end, what the removal would cost and how many devices would then be in use. A device without active\n" +
+			"licences costs no removal.",
 		example: "  licensectl deactivate Bayley iphone --validate-only\n  licensectl deactivate Bayley iphone",
 		args:    []string{"CUSTOMER", "DEVICE"},
 		flags: func(c *cobra.Command) {
@@ -40,7 +43,25 @@ func (p *program) deactivateCommand() *cobra.Command {
 			if len(r.ReleasedTitleIds) > 0 {
 				released = "released " + strings.Join(r.ReleasedTitleIds, ", ")
 			}
-			return supersededWords(r, fmt.Sprintf("deactivated: %s of %s, %s", r.DeviceId, r.CustomerId, released))
+			return supersededWords(r, fmt.Sprintf("deactivated: %s of %s, %s%s",
+				r.DeviceId, r.CustomerId, released, removalWords(r.Removal)))
 		},
 	})
+}
+
+// removalWords says what a removal costs and frees.
+func removalWords(r *licensedv1.Removal) string {
+	if r == nil {
+		return ""
+	}
+	used := fmt.Sprintf("%d in 365 days", r.Removals)
+	if r.Limit != nil {
+		used = fmt.Sprintf("%d of %d in 365 days", r.Removals, *r.Limit)
+	}
+	cost := "no removal, " + used + " used"
+	if r.Counted {
+		cost = "1 removal, " + used
+	}
+	return fmt.Sprintf("\n  cost: %s\n  then in use: %d of %s", cost, r.DevicesInUse,
+		terminal.Count(r.DeviceLimit, "device", "devices"))
 }

@@ -49,6 +49,8 @@ func (p *program) devicesCommand() *cobra.Command {
 			state := "active"
 			if !d.Active {
 				state = "deactivated"
+			} else if d.Selected {
+				state = "active, stays"
 			}
 			if d.ActiveLicenses > 0 {
 				inUse++

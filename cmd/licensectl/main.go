@@ -1,7 +1,7 @@
 // Command licensectl is the operator's tool of the licence accounting service. It talks to a gateway
 // (--server).
 //
-//	acquire renew release play sync deactivate plan   commands of a customer
+//	acquire renew release play sync deactivate plan select  commands of a customer
 //	licenses devices downloads                        what a customer holds
 //	events state diff why try                         the past: history, state at a moment, and why
 //	verify export import archive passivate audit      care of what is stored
@@ -149,7 +149,7 @@ func (p *program) rootCommand() *cobra.Command {
 		}
 	}
 	add("commands", p.acquireCommand(), p.renewCommand(), p.releaseCommand(), p.playCommand(),
-		p.syncCommand(), p.deactivateCommand(), p.planCommand())
+		p.syncCommand(), p.deactivateCommand(), p.planCommand(), p.selectCommand())
 	add("holds", p.customerVerb(), p.licensesCommand(), p.devicesCommand(), p.downloadsCommand())
 	add("past", p.eventsCommand(), p.stateCommand(), p.diffCommand(), p.whyCommand(), p.tryCommand())
 	add("care", p.verifyCommand(), p.exportCommand(), p.importCommand(), p.archiveCommand(), p.passivateCommand(),

@@ -144,6 +144,8 @@ func (p *program) deviceTable(s *licensedv1.CustomerState) *terminal.Table {
 		state := "active"
 		if !d.Active {
 			state = "deactivated"
+		} else if d.Selected {
+			state = "active, stays"
 		}
 		t.Add(d.DeviceId, state, fmt.Sprint(d.ActiveLicenses), clock(d.LastUsedAt), clock(d.LastDownloadAt))
 	}

@@ -20,7 +20,7 @@ func (p *program) tryCommand() *cobra.Command {
 		Short: "Show what a command would return at a moment; record nothing",
 		Long: `try replays a customer's history up to a moment and shows what a command would return there, under
 the policy in force now. Nothing is recorded. Verbs and arguments are those of acquire, renew,
-release, play, deactivate and plan. The exit code is 3 if the command would be refused.`,
+release, play, deactivate, plan and select. The exit code is 3 if the command would be refused.`,
 		Example: "  licensectl try Bayley acquire ipad GlowS01E02\n" +
 			"  licensectl try Bayley --at 12 renew iphone GlowS01E01\n" +
 			"  licensectl try Bayley --at 2026-06-01 deactivate iphone",
@@ -56,11 +56,16 @@ func parseVerb(args []string, newDownload bool) (*licensedv1.Command, error) {
 		"renew":      {"DEVICE", "TITLE"},
 		"release":    {"DEVICE", "TITLE"},
 		"play":       {"DEVICE", "TITLE"},
-		"deactivate": {"DEVICE"}, "plan": {"PLAN"},
+		"deactivate": {"DEVICE"}, "plan": {"PLAN"}, "select": {"DEVICE..."},
+	}
+	if verb == "select" && len(args) > 0 {
+		return &licensedv1.Command{
+			Command: &licensedv1.Command_SelectDevices{SelectDevices: &licensedv1.SelectDevices{DeviceIds: args}},
+		}, nil
 	}
 	names, ok := wants[verb]
 	if !ok {
-		return nil, usagef("%q is not acquire, renew, release, play, deactivate or plan", verb)
+		return nil, usagef("%q is not acquire, renew, release, play, deactivate, plan or select", verb)
 	}
 	if len(args) != len(names) {
 		return nil, usagef("%s wants %s", verb, strings.Join(names, " "))
@@ -138,10 +143,17 @@ func (p *program) printTry(customer string, res *licensedv1.TryAtResponse) error
 	case res.PlanId != "":
 		fmt.Fprintf(p.stdout, "would be accepted: plan %s, which allows downloads on %s\n",
 			res.PlanId, terminal.Count(res.DeviceLimit, "device", "devices"))
+		if len(res.StayingDeviceIds) > 0 {
+			fmt.Fprintf(p.stdout, "these devices would stay: %s\n", strings.Join(res.StayingDeviceIds, ", "))
+		}
+	case len(res.StayingDeviceIds) > 0:
+		fmt.Fprintf(p.stdout, "would be accepted; these devices would stay: %s\n",
+			strings.Join(res.StayingDeviceIds, ", "))
 	case len(res.ReleasedTitleIds) > 0:
-		fmt.Fprintf(p.stdout, "would be accepted, and release %s\n", strings.Join(res.ReleasedTitleIds, ", "))
+		fmt.Fprintf(p.stdout, "would be accepted, and release %s%s\n", strings.Join(res.ReleasedTitleIds, ", "),
+			removalWords(res.Removal))
 	default:
-		fmt.Fprintln(p.stdout, "would be accepted, and release no licence")
+		fmt.Fprintf(p.stdout, "would be accepted, and release no licence%s\n", removalWords(res.Removal))
 	}
 	fmt.Fprintln(p.stdout, "nothing was recorded; these events would be:")
 	t := p.newTable("  EVENT", "ABOUT", ">ORDER", "DATA")

@@ -20,8 +20,13 @@ type devicesView struct {
 	Customer    string
 	Plan        string
 	Limit, Used uint32
-	Devices     []deviceView
-	Removed     []deviceView
+	// Removals are those of the last 365 days that count; RemovalLimit is nil where there is no limit.
+	Removals     uint32
+	RemovalLimit *uint32
+	// Binding says that the plan is exceeded and the selected devices stay.
+	Binding bool
+	Devices []deviceView
+	Removed []deviceView
 	// Done says that a device was removed just now, and Ended what ended by that.
 	Done  string
 	Ended uint64
@@ -54,7 +59,9 @@ func (d *Dashboard) devicesOf(ctx context.Context, customer string) (v devicesVi
 		return v, err
 	}
 	s := res.State
-	v = devicesView{Customer: customer, Plan: s.PlanId, Limit: s.DeviceLimit, Used: s.DevicesInUse}
+	v = devicesView{Customer: customer, Plan: s.PlanId, Limit: s.DeviceLimit, Used: s.DevicesInUse,
+		Removals: s.Deactivations, RemovalLimit: s.DeactivationLimit,
+		Binding: s.SelectionBinds && s.DevicesInUse > s.DeviceLimit}
 	for _, device := range s.Devices {
 		view := deviceView{DeviceState: device}
 		for _, l := range s.Licenses {
@@ -80,6 +87,8 @@ type removeView struct {
 	Customer, Device string
 	// Ends are the titles whose licences will end.
 	Ends []string
+	// Removal is what it costs and frees; nil if the device is removed already.
+	Removal *licensedv1.Removal
 	// Refused says why it cannot be removed.
 	Refused string
 	// Command is the id under which it will be removed, so that sending the form twice removes once.
@@ -102,7 +111,7 @@ func (d *Dashboard) askRemoval(w http.ResponseWriter, r *http.Request) error {
 		&licensedv1.DeactivateDeviceRequest{CustomerId: v.Customer, DeviceId: v.Device, ValidateOnly: true}))
 	switch {
 	case err == nil:
-		v.Ends = res.Msg.ReleasedTitleIds
+		v.Ends, v.Removal = res.Msg.ReleasedTitleIds, res.Msg.Removal
 	// A refusal is an answer to the question, and is shown on the page.
 	case connect.CodeOf(err) == connect.CodeFailedPrecondition || connect.CodeOf(err) == connect.CodeNotFound:
 		v.Refused, _ = problem(err)

@@ -66,10 +66,18 @@ func tell(m proto.Message) (kind, text string) {
 	case *licensedv1.DeviceActivated:
 		return "device", "Device activated."
 	case *licensedv1.DeviceDeactivated:
+		if r := e.Removal; r != nil && !r.Counted {
+			return "device", "The device was removed; without downloads it cost no removal."
+		}
 		return "device", "The device was removed."
 	case *licensedv1.PlanChanged:
-		return "device", fmt.Sprintf("Plan %s, which allows downloads on %s.",
-			e.PlanId, count(e.DeviceLimit, "device", "devices"))
+		s := fmt.Sprintf("Plan %s, which allows downloads on %s", e.PlanId, count(e.DeviceLimit, "device", "devices"))
+		if len(e.StayingDeviceIds) > 0 {
+			s += "; more are in use, and these stay: " + strings.Join(e.StayingDeviceIds, ", ")
+		}
+		return "device", s + "."
+	case *licensedv1.DevicesSelected:
+		return "device", selectedWords(e)
 	case *licensedv1.CommandAccepted:
 		return "other", sentence(
 			commandWords(e.Command) + subject(e.DeviceId, e.TitleId, e.PlanId) + " was allowed and changed nothing",
@@ -78,6 +86,20 @@ func tell(m proto.Message) (kind, text string) {
 		return "bad", refusedWords(e)
 	}
 	return "other", ""
+}
+
+// selectedWords says which devices stay.
+func selectedWords(e *licensedv1.DevicesSelected) string {
+	ids := strings.Join(e.StayingDeviceIds, ", ")
+	switch {
+	case ids == "":
+		return "The plan is not exceeded any more."
+	case !e.Binding:
+		return "Chosen to stay if the plan shrinks: " + ids + "."
+	case e.Chosen:
+		return "Chosen to stay: " + ids + "."
+	}
+	return "The devices used last stay: " + ids + "."
 }
 
 // refusedWords returns which rules refused a command, and the figures that they went by.

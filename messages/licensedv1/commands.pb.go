@@ -37,6 +37,7 @@ type Command struct {
 	//	*Command_DeactivateDevice
 	//	*Command_ChangePlan
 	//	*Command_SyncDevice
+	//	*Command_SelectDevices
 	Command isCommand_Command `protobuf_oneof:"command"`
 	// When the client issued the command; 0 if the client did not say.
 	IssuedAtMs    int64 `protobuf:"varint,30,opt,name=issued_at_ms,json=issuedAtMs,proto3" json:"issued_at_ms,omitempty"`
@@ -144,6 +145,15 @@ func (x *Command) GetSyncDevice() *SyncDevice {
 	return nil
 }
 
+func (x *Command) GetSelectDevices() *SelectDevices {
+	if x != nil {
+		if x, ok := x.Command.(*Command_SelectDevices); ok {
+			return x.SelectDevices
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetIssuedAtMs() int64 {
 	if x != nil {
 		return x.IssuedAtMs
@@ -183,6 +193,10 @@ type Command_SyncDevice struct {
 	SyncDevice *SyncDevice `protobuf:"bytes,7,opt,name=sync_device,json=syncDevice,proto3,oneof"`
 }
 
+type Command_SelectDevices struct {
+	SelectDevices *SelectDevices `protobuf:"bytes,8,opt,name=select_devices,json=selectDevices,proto3,oneof"`
+}
+
 func (*Command_AcquireLicense) isCommand_Command() {}
 
 func (*Command_RenewLicense) isCommand_Command() {}
@@ -196,6 +210,8 @@ func (*Command_DeactivateDevice) isCommand_Command() {}
 func (*Command_ChangePlan) isCommand_Command() {}
 
 func (*Command_SyncDevice) isCommand_Command() {}
+
+func (*Command_SelectDevices) isCommand_Command() {}
 
 type AcquireLicense struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -626,6 +642,50 @@ func (x *SyncDevice) GetAfterNumber() uint64 {
 	return 0
 }
 
+type SelectDevices struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	DeviceIds     []string               `protobuf:"bytes,1,rep,name=device_ids,json=deviceIds,proto3" json:"device_ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SelectDevices) Reset() {
+	*x = SelectDevices{}
+	mi := &file_licensed_v1_commands_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SelectDevices) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SelectDevices) ProtoMessage() {}
+
+func (x *SelectDevices) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_commands_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SelectDevices.ProtoReflect.Descriptor instead.
+func (*SelectDevices) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *SelectDevices) GetDeviceIds() []string {
+	if x != nil {
+		return x.DeviceIds
+	}
+	return nil
+}
+
 // Query is one question to a customer's aggregate.
 type Query struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -643,7 +703,7 @@ type Query struct {
 
 func (x *Query) Reset() {
 	*x = Query{}
-	mi := &file_licensed_v1_commands_proto_msgTypes[8]
+	mi := &file_licensed_v1_commands_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -655,7 +715,7 @@ func (x *Query) String() string {
 func (*Query) ProtoMessage() {}
 
 func (x *Query) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_commands_proto_msgTypes[8]
+	mi := &file_licensed_v1_commands_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -668,7 +728,7 @@ func (x *Query) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Query.ProtoReflect.Descriptor instead.
 func (*Query) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{8}
+	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Query) GetQuery() isQuery_Query {
@@ -769,7 +829,7 @@ type ListLicenses struct {
 
 func (x *ListLicenses) Reset() {
 	*x = ListLicenses{}
-	mi := &file_licensed_v1_commands_proto_msgTypes[9]
+	mi := &file_licensed_v1_commands_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -781,7 +841,7 @@ func (x *ListLicenses) String() string {
 func (*ListLicenses) ProtoMessage() {}
 
 func (x *ListLicenses) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_commands_proto_msgTypes[9]
+	mi := &file_licensed_v1_commands_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -794,7 +854,7 @@ func (x *ListLicenses) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLicenses.ProtoReflect.Descriptor instead.
 func (*ListLicenses) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{9}
+	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListLicenses) GetIncludeInactive() bool {
@@ -830,7 +890,7 @@ type ListDownloads struct {
 
 func (x *ListDownloads) Reset() {
 	*x = ListDownloads{}
-	mi := &file_licensed_v1_commands_proto_msgTypes[10]
+	mi := &file_licensed_v1_commands_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -842,7 +902,7 @@ func (x *ListDownloads) String() string {
 func (*ListDownloads) ProtoMessage() {}
 
 func (x *ListDownloads) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_commands_proto_msgTypes[10]
+	mi := &file_licensed_v1_commands_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -855,7 +915,7 @@ func (x *ListDownloads) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDownloads.ProtoReflect.Descriptor instead.
 func (*ListDownloads) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{10}
+	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListDownloads) GetTitleId() string {
@@ -896,7 +956,7 @@ type ListDevices struct {
 
 func (x *ListDevices) Reset() {
 	*x = ListDevices{}
-	mi := &file_licensed_v1_commands_proto_msgTypes[11]
+	mi := &file_licensed_v1_commands_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -908,7 +968,7 @@ func (x *ListDevices) String() string {
 func (*ListDevices) ProtoMessage() {}
 
 func (x *ListDevices) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_commands_proto_msgTypes[11]
+	mi := &file_licensed_v1_commands_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -921,7 +981,7 @@ func (x *ListDevices) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDevices.ProtoReflect.Descriptor instead.
 func (*ListDevices) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{11}
+	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListDevices) GetPageSize() uint32 {
@@ -949,7 +1009,7 @@ type GetCustomer struct {
 
 func (x *GetCustomer) Reset() {
 	*x = GetCustomer{}
-	mi := &file_licensed_v1_commands_proto_msgTypes[12]
+	mi := &file_licensed_v1_commands_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -961,7 +1021,7 @@ func (x *GetCustomer) String() string {
 func (*GetCustomer) ProtoMessage() {}
 
 func (x *GetCustomer) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_commands_proto_msgTypes[12]
+	mi := &file_licensed_v1_commands_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -974,7 +1034,7 @@ func (x *GetCustomer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCustomer.ProtoReflect.Descriptor instead.
 func (*GetCustomer) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{12}
+	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetCustomer) GetPageSize() uint32 {
@@ -1000,7 +1060,7 @@ type DescribeState struct {
 
 func (x *DescribeState) Reset() {
 	*x = DescribeState{}
-	mi := &file_licensed_v1_commands_proto_msgTypes[13]
+	mi := &file_licensed_v1_commands_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1012,7 +1072,7 @@ func (x *DescribeState) String() string {
 func (*DescribeState) ProtoMessage() {}
 
 func (x *DescribeState) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_commands_proto_msgTypes[13]
+	mi := &file_licensed_v1_commands_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1025,7 +1085,7 @@ func (x *DescribeState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeState.ProtoReflect.Descriptor instead.
 func (*DescribeState) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{13}
+	return file_licensed_v1_commands_proto_rawDescGZIP(), []int{14}
 }
 
 type SyncDevice_Fact struct {
@@ -1041,7 +1101,7 @@ type SyncDevice_Fact struct {
 
 func (x *SyncDevice_Fact) Reset() {
 	*x = SyncDevice_Fact{}
-	mi := &file_licensed_v1_commands_proto_msgTypes[14]
+	mi := &file_licensed_v1_commands_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1053,7 +1113,7 @@ func (x *SyncDevice_Fact) String() string {
 func (*SyncDevice_Fact) ProtoMessage() {}
 
 func (x *SyncDevice_Fact) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_commands_proto_msgTypes[14]
+	mi := &file_licensed_v1_commands_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1101,7 +1161,7 @@ var File_licensed_v1_commands_proto protoreflect.FileDescriptor
 
 const file_licensed_v1_commands_proto_rawDesc = "" +
 	"\n" +
-	"\x1alicensed/v1/commands.proto\x12\vlicensed.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!licensed/v1/license_service.proto\"\x96\x04\n" +
+	"\x1alicensed/v1/commands.proto\x12\vlicensed.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!licensed/v1/license_service.proto\"\xdb\x04\n" +
 	"\aCommand\x12F\n" +
 	"\x0facquire_license\x18\x01 \x01(\v2\x1b.licensed.v1.AcquireLicenseH\x00R\x0eacquireLicense\x12@\n" +
 	"\rrenew_license\x18\x02 \x01(\v2\x19.licensed.v1.RenewLicenseH\x00R\frenewLicense\x12F\n" +
@@ -1111,7 +1171,8 @@ const file_licensed_v1_commands_proto_rawDesc = "" +
 	"\vchange_plan\x18\x06 \x01(\v2\x17.licensed.v1.ChangePlanH\x00R\n" +
 	"changePlan\x12:\n" +
 	"\vsync_device\x18\a \x01(\v2\x17.licensed.v1.SyncDeviceH\x00R\n" +
-	"syncDevice\x12 \n" +
+	"syncDevice\x12C\n" +
+	"\x0eselect_devices\x18\b \x01(\v2\x1a.licensed.v1.SelectDevicesH\x00R\rselectDevices\x12 \n" +
 	"\fissued_at_ms\x18\x1e \x01(\x03R\n" +
 	"issuedAtMsB\t\n" +
 	"\acommand\"k\n" +
@@ -1152,7 +1213,10 @@ const file_licensed_v1_commands_proto_rawDesc = "" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12)\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x15.licensed.v1.FactKindR\x04kind\x12\x19\n" +
 	"\btitle_id\x18\x03 \x01(\tR\atitleId\x12\x13\n" +
-	"\x05at_ms\x18\x04 \x01(\x03R\x04atMs\"\xda\x02\n" +
+	"\x05at_ms\x18\x04 \x01(\x03R\x04atMs\".\n" +
+	"\rSelectDevices\x12\x1d\n" +
+	"\n" +
+	"device_ids\x18\x01 \x03(\tR\tdeviceIds\"\xda\x02\n" +
 	"\x05Query\x12@\n" +
 	"\rlist_licenses\x18\x01 \x01(\v2\x19.licensed.v1.ListLicensesH\x00R\flistLicenses\x12C\n" +
 	"\x0elist_downloads\x18\x02 \x01(\v2\x1a.licensed.v1.ListDownloadsH\x00R\rlistDownloads\x12=\n" +
@@ -1194,7 +1258,7 @@ func file_licensed_v1_commands_proto_rawDescGZIP() []byte {
 	return file_licensed_v1_commands_proto_rawDescData
 }
 
-var file_licensed_v1_commands_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_licensed_v1_commands_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_licensed_v1_commands_proto_goTypes = []any{
 	(*Command)(nil),               // 0: licensed.v1.Command
 	(*AcquireLicense)(nil),        // 1: licensed.v1.AcquireLicense
@@ -1204,15 +1268,16 @@ var file_licensed_v1_commands_proto_goTypes = []any{
 	(*DeactivateDevice)(nil),      // 5: licensed.v1.DeactivateDevice
 	(*ChangePlan)(nil),            // 6: licensed.v1.ChangePlan
 	(*SyncDevice)(nil),            // 7: licensed.v1.SyncDevice
-	(*Query)(nil),                 // 8: licensed.v1.Query
-	(*ListLicenses)(nil),          // 9: licensed.v1.ListLicenses
-	(*ListDownloads)(nil),         // 10: licensed.v1.ListDownloads
-	(*ListDevices)(nil),           // 11: licensed.v1.ListDevices
-	(*GetCustomer)(nil),           // 12: licensed.v1.GetCustomer
-	(*DescribeState)(nil),         // 13: licensed.v1.DescribeState
-	(*SyncDevice_Fact)(nil),       // 14: licensed.v1.SyncDevice.Fact
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
-	(FactKind)(0),                 // 16: licensed.v1.FactKind
+	(*SelectDevices)(nil),         // 8: licensed.v1.SelectDevices
+	(*Query)(nil),                 // 9: licensed.v1.Query
+	(*ListLicenses)(nil),          // 10: licensed.v1.ListLicenses
+	(*ListDownloads)(nil),         // 11: licensed.v1.ListDownloads
+	(*ListDevices)(nil),           // 12: licensed.v1.ListDevices
+	(*GetCustomer)(nil),           // 13: licensed.v1.GetCustomer
+	(*DescribeState)(nil),         // 14: licensed.v1.DescribeState
+	(*SyncDevice_Fact)(nil),       // 15: licensed.v1.SyncDevice.Fact
+	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
+	(FactKind)(0),                 // 17: licensed.v1.FactKind
 }
 var file_licensed_v1_commands_proto_depIdxs = []int32{
 	1,  // 0: licensed.v1.Command.acquire_license:type_name -> licensed.v1.AcquireLicense
@@ -1222,19 +1287,20 @@ var file_licensed_v1_commands_proto_depIdxs = []int32{
 	5,  // 4: licensed.v1.Command.deactivate_device:type_name -> licensed.v1.DeactivateDevice
 	6,  // 5: licensed.v1.Command.change_plan:type_name -> licensed.v1.ChangePlan
 	7,  // 6: licensed.v1.Command.sync_device:type_name -> licensed.v1.SyncDevice
-	14, // 7: licensed.v1.SyncDevice.facts:type_name -> licensed.v1.SyncDevice.Fact
-	9,  // 8: licensed.v1.Query.list_licenses:type_name -> licensed.v1.ListLicenses
-	10, // 9: licensed.v1.Query.list_downloads:type_name -> licensed.v1.ListDownloads
-	11, // 10: licensed.v1.Query.list_devices:type_name -> licensed.v1.ListDevices
-	13, // 11: licensed.v1.Query.describe_state:type_name -> licensed.v1.DescribeState
-	12, // 12: licensed.v1.Query.get_customer:type_name -> licensed.v1.GetCustomer
-	15, // 13: licensed.v1.ListDownloads.since:type_name -> google.protobuf.Timestamp
-	16, // 14: licensed.v1.SyncDevice.Fact.kind:type_name -> licensed.v1.FactKind
-	15, // [15:15] is the sub-list for method output_type
-	15, // [15:15] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	8,  // 7: licensed.v1.Command.select_devices:type_name -> licensed.v1.SelectDevices
+	15, // 8: licensed.v1.SyncDevice.facts:type_name -> licensed.v1.SyncDevice.Fact
+	10, // 9: licensed.v1.Query.list_licenses:type_name -> licensed.v1.ListLicenses
+	11, // 10: licensed.v1.Query.list_downloads:type_name -> licensed.v1.ListDownloads
+	12, // 11: licensed.v1.Query.list_devices:type_name -> licensed.v1.ListDevices
+	14, // 12: licensed.v1.Query.describe_state:type_name -> licensed.v1.DescribeState
+	13, // 13: licensed.v1.Query.get_customer:type_name -> licensed.v1.GetCustomer
+	16, // 14: licensed.v1.ListDownloads.since:type_name -> google.protobuf.Timestamp
+	17, // 15: licensed.v1.SyncDevice.Fact.kind:type_name -> licensed.v1.FactKind
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_commands_proto_init() }
@@ -1251,8 +1317,9 @@ func file_licensed_v1_commands_proto_init() {
 		(*Command_DeactivateDevice)(nil),
 		(*Command_ChangePlan)(nil),
 		(*Command_SyncDevice)(nil),
+		(*Command_SelectDevices)(nil),
 	}
-	file_licensed_v1_commands_proto_msgTypes[8].OneofWrappers = []any{
+	file_licensed_v1_commands_proto_msgTypes[9].OneofWrappers = []any{
 		(*Query_ListLicenses)(nil),
 		(*Query_ListDownloads)(nil),
 		(*Query_ListDevices)(nil),
@@ -1265,7 +1332,7 @@ func file_licensed_v1_commands_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_licensed_v1_commands_proto_rawDesc), len(file_licensed_v1_commands_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

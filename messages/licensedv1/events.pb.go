@@ -101,6 +101,7 @@ const (
 	CommandKind_COMMAND_KIND_DEACTIVATE_DEVICE CommandKind = 5
 	CommandKind_COMMAND_KIND_CHANGE_PLAN       CommandKind = 6
 	CommandKind_COMMAND_KIND_SYNC_DEVICE       CommandKind = 7
+	CommandKind_COMMAND_KIND_SELECT_DEVICES    CommandKind = 8
 )
 
 // Enum value maps for CommandKind.
@@ -114,6 +115,7 @@ var (
 		5: "COMMAND_KIND_DEACTIVATE_DEVICE",
 		6: "COMMAND_KIND_CHANGE_PLAN",
 		7: "COMMAND_KIND_SYNC_DEVICE",
+		8: "COMMAND_KIND_SELECT_DEVICES",
 	}
 	CommandKind_value = map[string]int32{
 		"COMMAND_KIND_UNSPECIFIED":       0,
@@ -124,6 +126,7 @@ var (
 		"COMMAND_KIND_DEACTIVATE_DEVICE": 5,
 		"COMMAND_KIND_CHANGE_PLAN":       6,
 		"COMMAND_KIND_SYNC_DEVICE":       7,
+		"COMMAND_KIND_SELECT_DEVICES":    8,
 	}
 )
 
@@ -779,8 +782,11 @@ func (x *DeviceActivated) GetIssuedAtMs() int64 {
 }
 
 // DeviceDeactivated: the device was removed. A LicenseReleased for each active licence on it follows.
+// This is version 2: in version 1, which had no fields, each counts as a removal.
 type DeviceDeactivated struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it costs and frees.
+	Removal       *Removal `protobuf:"bytes,1,opt,name=removal,proto3" json:"removal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -815,16 +821,25 @@ func (*DeviceDeactivated) Descriptor() ([]byte, []int) {
 	return file_licensed_v1_events_proto_rawDescGZIP(), []int{10}
 }
 
-// PlanChanged: the customer is on another plan.
+func (x *DeviceDeactivated) GetRemoval() *Removal {
+	if x != nil {
+		return x.Removal
+	}
+	return nil
+}
+
+// PlanChanged: the customer is on another plan. This is version 2: version 1 named no devices that stay.
 type PlanChanged struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	PlanId string                 `protobuf:"bytes,1,opt,name=plan_id,json=planId,proto3" json:"plan_id,omitempty"`
 	// Devices with active licences that the plan allows, by the policy in force.
 	DeviceLimit uint32 `protobuf:"varint,2,opt,name=device_limit,json=deviceLimit,proto3" json:"device_limit,omitempty"`
 	// As in LicenseAcquired.
-	IssuedAtMs    int64 `protobuf:"varint,3,opt,name=issued_at_ms,json=issuedAtMs,proto3" json:"issued_at_ms,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	IssuedAtMs int64 `protobuf:"varint,3,opt,name=issued_at_ms,json=issuedAtMs,proto3" json:"issued_at_ms,omitempty"`
+	// More devices hold active licences than that: these stay, by id, and the others neither acquire nor renew.
+	StayingDeviceIds []string `protobuf:"bytes,4,rep,name=staying_device_ids,json=stayingDeviceIds,proto3" json:"staying_device_ids,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *PlanChanged) Reset() {
@@ -878,6 +893,77 @@ func (x *PlanChanged) GetIssuedAtMs() int64 {
 	return 0
 }
 
+func (x *PlanChanged) GetStayingDeviceIds() []string {
+	if x != nil {
+		return x.StayingDeviceIds
+	}
+	return nil
+}
+
+// DevicesSelected: other devices stay.
+type DevicesSelected struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By id; empty where the plan is not exceeded any more, and another device takes a place.
+	StayingDeviceIds []string `protobuf:"bytes,1,rep,name=staying_device_ids,json=stayingDeviceIds,proto3" json:"staying_device_ids,omitempty"`
+	// The plan is exceeded, and the devices stay from now on. Otherwise they are those to stay if the plan shrinks.
+	Binding bool `protobuf:"varint,2,opt,name=binding,proto3" json:"binding,omitempty"`
+	// The customer chose them. Otherwise they are those used last.
+	Chosen        bool `protobuf:"varint,3,opt,name=chosen,proto3" json:"chosen,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DevicesSelected) Reset() {
+	*x = DevicesSelected{}
+	mi := &file_licensed_v1_events_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DevicesSelected) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DevicesSelected) ProtoMessage() {}
+
+func (x *DevicesSelected) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_events_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DevicesSelected.ProtoReflect.Descriptor instead.
+func (*DevicesSelected) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *DevicesSelected) GetStayingDeviceIds() []string {
+	if x != nil {
+		return x.StayingDeviceIds
+	}
+	return nil
+}
+
+func (x *DevicesSelected) GetBinding() bool {
+	if x != nil {
+		return x.Binding
+	}
+	return false
+}
+
+func (x *DevicesSelected) GetChosen() bool {
+	if x != nil {
+		return x.Chosen
+	}
+	return false
+}
+
 // CommandAccepted: the command was allowed and there was nothing to change.
 type CommandAccepted struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -897,14 +983,17 @@ type CommandAccepted struct {
 	// When the present plan was chosen, where the command was about one; 0 for the default plan.
 	PlanChangedAtMs int64 `protobuf:"varint,9,opt,name=plan_changed_at_ms,json=planChangedAtMs,proto3" json:"plan_changed_at_ms,omitempty"`
 	// As in LicenseAcquired.
-	IssuedAtMs    int64 `protobuf:"varint,10,opt,name=issued_at_ms,json=issuedAtMs,proto3" json:"issued_at_ms,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	IssuedAtMs int64 `protobuf:"varint,10,opt,name=issued_at_ms,json=issuedAtMs,proto3" json:"issued_at_ms,omitempty"`
+	// The devices that stay as they are selected, and whether they bind.
+	StayingDeviceIds []string `protobuf:"bytes,11,rep,name=staying_device_ids,json=stayingDeviceIds,proto3" json:"staying_device_ids,omitempty"`
+	Binding          bool     `protobuf:"varint,12,opt,name=binding,proto3" json:"binding,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *CommandAccepted) Reset() {
 	*x = CommandAccepted{}
-	mi := &file_licensed_v1_events_proto_msgTypes[12]
+	mi := &file_licensed_v1_events_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -916,7 +1005,7 @@ func (x *CommandAccepted) String() string {
 func (*CommandAccepted) ProtoMessage() {}
 
 func (x *CommandAccepted) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_events_proto_msgTypes[12]
+	mi := &file_licensed_v1_events_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -929,7 +1018,7 @@ func (x *CommandAccepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandAccepted.ProtoReflect.Descriptor instead.
 func (*CommandAccepted) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_events_proto_rawDescGZIP(), []int{12}
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CommandAccepted) GetCommand() CommandKind {
@@ -1002,6 +1091,20 @@ func (x *CommandAccepted) GetIssuedAtMs() int64 {
 	return 0
 }
 
+func (x *CommandAccepted) GetStayingDeviceIds() []string {
+	if x != nil {
+		return x.StayingDeviceIds
+	}
+	return nil
+}
+
+func (x *CommandAccepted) GetBinding() bool {
+	if x != nil {
+		return x.Binding
+	}
+	return false
+}
+
 // BrokenRule is one of the rules that did not allow a command.
 type BrokenRule struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -1017,14 +1120,17 @@ type BrokenRule struct {
 	// What would end the violation, as aggregate ids: a device with all its licences, or a licence.
 	FreedBy []string `protobuf:"bytes,8,rep,name=freed_by,json=freedBy,proto3" json:"freed_by,omitempty"`
 	// How many of them are needed.
-	Needed        uint32 `protobuf:"varint,9,opt,name=needed,proto3" json:"needed,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Needed uint32 `protobuf:"varint,9,opt,name=needed,proto3" json:"needed,omitempty"`
+	// The devices that stay since the plan shrank, and whether others may still be chosen.
+	StayingDeviceIds []string `protobuf:"bytes,10,rep,name=staying_device_ids,json=stayingDeviceIds,proto3" json:"staying_device_ids,omitempty"`
+	Selectable       bool     `protobuf:"varint,11,opt,name=selectable,proto3" json:"selectable,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *BrokenRule) Reset() {
 	*x = BrokenRule{}
-	mi := &file_licensed_v1_events_proto_msgTypes[13]
+	mi := &file_licensed_v1_events_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1036,7 +1142,7 @@ func (x *BrokenRule) String() string {
 func (*BrokenRule) ProtoMessage() {}
 
 func (x *BrokenRule) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_events_proto_msgTypes[13]
+	mi := &file_licensed_v1_events_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1049,7 +1155,7 @@ func (x *BrokenRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BrokenRule.ProtoReflect.Descriptor instead.
 func (*BrokenRule) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_events_proto_rawDescGZIP(), []int{13}
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *BrokenRule) GetRule() Rule {
@@ -1115,6 +1221,20 @@ func (x *BrokenRule) GetNeeded() uint32 {
 	return 0
 }
 
+func (x *BrokenRule) GetStayingDeviceIds() []string {
+	if x != nil {
+		return x.StayingDeviceIds
+	}
+	return nil
+}
+
+func (x *BrokenRule) GetSelectable() bool {
+	if x != nil {
+		return x.Selectable
+	}
+	return false
+}
+
 // CommandRefused: rules did not allow the command.
 type CommandRefused struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -1145,7 +1265,7 @@ type CommandRefused struct {
 
 func (x *CommandRefused) Reset() {
 	*x = CommandRefused{}
-	mi := &file_licensed_v1_events_proto_msgTypes[14]
+	mi := &file_licensed_v1_events_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1157,7 +1277,7 @@ func (x *CommandRefused) String() string {
 func (*CommandRefused) ProtoMessage() {}
 
 func (x *CommandRefused) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_events_proto_msgTypes[14]
+	mi := &file_licensed_v1_events_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1170,7 +1290,7 @@ func (x *CommandRefused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandRefused.ProtoReflect.Descriptor instead.
 func (*CommandRefused) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_events_proto_rawDescGZIP(), []int{14}
+	return file_licensed_v1_events_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CommandRefused) GetCommand() CommandKind {
@@ -1297,13 +1417,19 @@ const file_licensed_v1_events_proto_rawDesc = "" +
 	"\btitle_id\x18\x05 \x01(\tR\atitleId\"3\n" +
 	"\x0fDeviceActivated\x12 \n" +
 	"\fissued_at_ms\x18\x01 \x01(\x03R\n" +
-	"issuedAtMs\"\x13\n" +
-	"\x11DeviceDeactivated\"k\n" +
+	"issuedAtMs\"C\n" +
+	"\x11DeviceDeactivated\x12.\n" +
+	"\aremoval\x18\x01 \x01(\v2\x14.licensed.v1.RemovalR\aremoval\"\x99\x01\n" +
 	"\vPlanChanged\x12\x17\n" +
 	"\aplan_id\x18\x01 \x01(\tR\x06planId\x12!\n" +
 	"\fdevice_limit\x18\x02 \x01(\rR\vdeviceLimit\x12 \n" +
 	"\fissued_at_ms\x18\x03 \x01(\x03R\n" +
-	"issuedAtMs\"\x84\x03\n" +
+	"issuedAtMs\x12,\n" +
+	"\x12staying_device_ids\x18\x04 \x03(\tR\x10stayingDeviceIds\"q\n" +
+	"\x0fDevicesSelected\x12,\n" +
+	"\x12staying_device_ids\x18\x01 \x03(\tR\x10stayingDeviceIds\x12\x18\n" +
+	"\abinding\x18\x02 \x01(\bR\abinding\x12\x16\n" +
+	"\x06chosen\x18\x03 \x01(\bR\x06chosen\"\xcc\x03\n" +
 	"\x0fCommandAccepted\x122\n" +
 	"\acommand\x18\x01 \x01(\x0e2\x18.licensed.v1.CommandKindR\acommand\x12\x1b\n" +
 	"\tdevice_id\x18\x02 \x01(\tR\bdeviceId\x12\x19\n" +
@@ -1318,7 +1444,9 @@ const file_licensed_v1_events_proto_rawDesc = "" +
 	"\x12plan_changed_at_ms\x18\t \x01(\x03R\x0fplanChangedAtMs\x12 \n" +
 	"\fissued_at_ms\x18\n" +
 	" \x01(\x03R\n" +
-	"issuedAtMs\"\xb9\x02\n" +
+	"issuedAtMs\x12,\n" +
+	"\x12staying_device_ids\x18\v \x03(\tR\x10stayingDeviceIds\x12\x18\n" +
+	"\abinding\x18\f \x01(\bR\abinding\"\x87\x03\n" +
 	"\n" +
 	"BrokenRule\x12%\n" +
 	"\x04rule\x18\x01 \x01(\x0e2\x11.licensed.v1.RuleR\x04rule\x12\x14\n" +
@@ -1329,7 +1457,12 @@ const file_licensed_v1_events_proto_rawDesc = "" +
 	"\tstudio_id\x18\x06 \x01(\tR\bstudioId\x12>\n" +
 	"\ryearly_counts\x18\a \x01(\x0e2\x19.licensed.v1.YearlyCountsR\fyearlyCounts\x12\x19\n" +
 	"\bfreed_by\x18\b \x03(\tR\afreedBy\x12\x16\n" +
-	"\x06needed\x18\t \x01(\rR\x06needed\"\xa7\x03\n" +
+	"\x06needed\x18\t \x01(\rR\x06needed\x12,\n" +
+	"\x12staying_device_ids\x18\n" +
+	" \x03(\tR\x10stayingDeviceIds\x12\x1e\n" +
+	"\n" +
+	"selectable\x18\v \x01(\bR\n" +
+	"selectable\"\xa7\x03\n" +
 	"\x0eCommandRefused\x122\n" +
 	"\acommand\x18\x01 \x01(\x0e2\x18.licensed.v1.CommandKindR\acommand\x12\x1b\n" +
 	"\tdevice_id\x18\x02 \x01(\tR\bdeviceId\x12\x19\n" +
@@ -1347,7 +1480,7 @@ const file_licensed_v1_events_proto_rawDesc = "" +
 	"\x18FACT_VERDICT_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17FACT_VERDICT_UNLICENSED\x10\x01\x12\x18\n" +
 	"\x14FACT_VERDICT_TOO_OLD\x10\x02\x12\x1f\n" +
-	"\x1bFACT_VERDICT_NOT_REMEMBERED\x10\x03*\x91\x02\n" +
+	"\x1bFACT_VERDICT_NOT_REMEMBERED\x10\x03*\xb2\x02\n" +
 	"\vCommandKind\x12\x1c\n" +
 	"\x18COMMAND_KIND_UNSPECIFIED\x10\x00\x12 \n" +
 	"\x1cCOMMAND_KIND_ACQUIRE_LICENSE\x10\x01\x12\x1e\n" +
@@ -1356,7 +1489,8 @@ const file_licensed_v1_events_proto_rawDesc = "" +
 	"\x1cCOMMAND_KIND_RECORD_PLAYBACK\x10\x04\x12\"\n" +
 	"\x1eCOMMAND_KIND_DEACTIVATE_DEVICE\x10\x05\x12\x1c\n" +
 	"\x18COMMAND_KIND_CHANGE_PLAN\x10\x06\x12\x1c\n" +
-	"\x18COMMAND_KIND_SYNC_DEVICE\x10\a*\x7f\n" +
+	"\x18COMMAND_KIND_SYNC_DEVICE\x10\a\x12\x1f\n" +
+	"\x1bCOMMAND_KIND_SELECT_DEVICES\x10\b*\x7f\n" +
 	"\fYearlyCounts\x12\x1d\n" +
 	"\x19YEARLY_COUNTS_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17YEARLY_COUNTS_DOWNLOADS\x10\x01\x12\x1b\n" +
@@ -1376,7 +1510,7 @@ func file_licensed_v1_events_proto_rawDescGZIP() []byte {
 }
 
 var file_licensed_v1_events_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_licensed_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_licensed_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_licensed_v1_events_proto_goTypes = []any{
 	(FactVerdict)(0),          // 0: licensed.v1.FactVerdict
 	(CommandKind)(0),          // 1: licensed.v1.CommandKind
@@ -1393,10 +1527,12 @@ var file_licensed_v1_events_proto_goTypes = []any{
 	(*DeviceActivated)(nil),   // 12: licensed.v1.DeviceActivated
 	(*DeviceDeactivated)(nil), // 13: licensed.v1.DeviceDeactivated
 	(*PlanChanged)(nil),       // 14: licensed.v1.PlanChanged
-	(*CommandAccepted)(nil),   // 15: licensed.v1.CommandAccepted
-	(*BrokenRule)(nil),        // 16: licensed.v1.BrokenRule
-	(*CommandRefused)(nil),    // 17: licensed.v1.CommandRefused
-	(Rule)(0),                 // 18: licensed.v1.Rule
+	(*DevicesSelected)(nil),   // 15: licensed.v1.DevicesSelected
+	(*CommandAccepted)(nil),   // 16: licensed.v1.CommandAccepted
+	(*BrokenRule)(nil),        // 17: licensed.v1.BrokenRule
+	(*CommandRefused)(nil),    // 18: licensed.v1.CommandRefused
+	(*Removal)(nil),           // 19: licensed.v1.Removal
+	(Rule)(0),                 // 20: licensed.v1.Rule
 }
 var file_licensed_v1_events_proto_depIdxs = []int32{
 	3,  // 0: licensed.v1.LicenseRenewed.license:type_name -> licensed.v1.LicenseTerms
@@ -1407,19 +1543,20 @@ var file_licensed_v1_events_proto_depIdxs = []int32{
 	11, // 5: licensed.v1.TitlePlayed.occurrence:type_name -> licensed.v1.Occurrence
 	11, // 6: licensed.v1.TitleDeleted.occurrence:type_name -> licensed.v1.Occurrence
 	0,  // 7: licensed.v1.Occurrence.verdict:type_name -> licensed.v1.FactVerdict
-	1,  // 8: licensed.v1.CommandAccepted.command:type_name -> licensed.v1.CommandKind
-	3,  // 9: licensed.v1.CommandAccepted.license:type_name -> licensed.v1.LicenseTerms
-	18, // 10: licensed.v1.BrokenRule.rule:type_name -> licensed.v1.Rule
-	2,  // 11: licensed.v1.BrokenRule.yearly_counts:type_name -> licensed.v1.YearlyCounts
-	1,  // 12: licensed.v1.CommandRefused.command:type_name -> licensed.v1.CommandKind
-	18, // 13: licensed.v1.CommandRefused.rule:type_name -> licensed.v1.Rule
-	2,  // 14: licensed.v1.CommandRefused.yearly_counts:type_name -> licensed.v1.YearlyCounts
-	16, // 15: licensed.v1.CommandRefused.broken:type_name -> licensed.v1.BrokenRule
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	19, // 8: licensed.v1.DeviceDeactivated.removal:type_name -> licensed.v1.Removal
+	1,  // 9: licensed.v1.CommandAccepted.command:type_name -> licensed.v1.CommandKind
+	3,  // 10: licensed.v1.CommandAccepted.license:type_name -> licensed.v1.LicenseTerms
+	20, // 11: licensed.v1.BrokenRule.rule:type_name -> licensed.v1.Rule
+	2,  // 12: licensed.v1.BrokenRule.yearly_counts:type_name -> licensed.v1.YearlyCounts
+	1,  // 13: licensed.v1.CommandRefused.command:type_name -> licensed.v1.CommandKind
+	20, // 14: licensed.v1.CommandRefused.rule:type_name -> licensed.v1.Rule
+	2,  // 15: licensed.v1.CommandRefused.yearly_counts:type_name -> licensed.v1.YearlyCounts
+	17, // 16: licensed.v1.CommandRefused.broken:type_name -> licensed.v1.BrokenRule
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_events_proto_init() }
@@ -1434,7 +1571,7 @@ func file_licensed_v1_events_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_licensed_v1_events_proto_rawDesc), len(file_licensed_v1_events_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   15,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

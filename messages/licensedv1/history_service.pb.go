@@ -1002,10 +1002,16 @@ type CustomerState struct {
 	// Devices with active licences.
 	DevicesInUse   uint32 `protobuf:"varint,9,opt,name=devices_in_use,json=devicesInUse,proto3" json:"devices_in_use,omitempty"`
 	ActiveLicenses uint32 `protobuf:"varint,10,opt,name=active_licenses,json=activeLicenses,proto3" json:"active_licenses,omitempty"`
-	// Devices deactivated in the last 365 days.
+	// Devices deactivated in the last 365 days, those that had active licences.
 	Deactivations uint32 `protobuf:"varint,11,opt,name=deactivations,proto3" json:"deactivations,omitempty"`
 	// When the present plan was chosen; absent for the default plan.
 	PlanChangedAt *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=plan_changed_at,json=planChangedAt,proto3" json:"plan_changed_at,omitempty"`
+	// The policy's limit of these; absent where there is none.
+	DeactivationLimit *uint32 `protobuf:"varint,13,opt,name=deactivation_limit,json=deactivationLimit,proto3,oneof" json:"deactivation_limit,omitempty"`
+	// The plan shrank: the selected devices stay, and others neither acquire nor renew while it is exceeded.
+	SelectionBinds bool `protobuf:"varint,14,opt,name=selection_binds,json=selectionBinds,proto3" json:"selection_binds,omitempty"`
+	// Another choice of devices is refused until the plan changes.
+	SelectionMade bool `protobuf:"varint,15,opt,name=selection_made,json=selectionMade,proto3" json:"selection_made,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1124,6 +1130,27 @@ func (x *CustomerState) GetPlanChangedAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *CustomerState) GetDeactivationLimit() uint32 {
+	if x != nil && x.DeactivationLimit != nil {
+		return *x.DeactivationLimit
+	}
+	return 0
+}
+
+func (x *CustomerState) GetSelectionBinds() bool {
+	if x != nil {
+		return x.SelectionBinds
+	}
+	return false
+}
+
+func (x *CustomerState) GetSelectionMade() bool {
+	if x != nil {
+		return x.SelectionMade
+	}
+	return false
+}
+
 type DeviceState struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	DeviceId string                 `protobuf:"bytes,1,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
@@ -1136,6 +1163,8 @@ type DeviceState struct {
 	ActivatedAt *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=activated_at,json=activatedAt,proto3" json:"activated_at,omitempty"`
 	// The highest number of a fact that the device reported.
 	HighestNumber uint64 `protobuf:"varint,7,opt,name=highest_number,json=highestNumber,proto3" json:"highest_number,omitempty"`
+	// One of the devices that stay.
+	Selected      bool `protobuf:"varint,8,opt,name=selected,proto3" json:"selected,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1217,6 +1246,13 @@ func (x *DeviceState) GetHighestNumber() uint64 {
 		return x.HighestNumber
 	}
 	return 0
+}
+
+func (x *DeviceState) GetSelected() bool {
+	if x != nil {
+		return x.Selected
+	}
+	return false
 }
 
 type LicenseState struct {
@@ -1835,10 +1871,14 @@ type TryAtResponse struct {
 	PlanId           string   `protobuf:"bytes,4,opt,name=plan_id,json=planId,proto3" json:"plan_id,omitempty"`
 	DeviceLimit      uint32   `protobuf:"varint,5,opt,name=device_limit,json=deviceLimit,proto3" json:"device_limit,omitempty"`
 	// The events that it would record, not committed.
-	Events        []*HistoryEvent `protobuf:"bytes,6,rep,name=events,proto3" json:"events,omitempty"`
-	Moment        *Moment         `protobuf:"bytes,7,opt,name=moment,proto3" json:"moment,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Events []*HistoryEvent `protobuf:"bytes,6,rep,name=events,proto3" json:"events,omitempty"`
+	Moment *Moment         `protobuf:"bytes,7,opt,name=moment,proto3" json:"moment,omitempty"`
+	// What the removal of a device would cost and free.
+	Removal *Removal `protobuf:"bytes,8,opt,name=removal,proto3" json:"removal,omitempty"`
+	// The devices that would stay.
+	StayingDeviceIds []string `protobuf:"bytes,9,rep,name=staying_device_ids,json=stayingDeviceIds,proto3" json:"staying_device_ids,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *TryAtResponse) Reset() {
@@ -1916,6 +1956,20 @@ func (x *TryAtResponse) GetEvents() []*HistoryEvent {
 func (x *TryAtResponse) GetMoment() *Moment {
 	if x != nil {
 		return x.Moment
+	}
+	return nil
+}
+
+func (x *TryAtResponse) GetRemoval() *Removal {
+	if x != nil {
+		return x.Removal
+	}
+	return nil
+}
+
+func (x *TryAtResponse) GetStayingDeviceIds() []string {
+	if x != nil {
+		return x.StayingDeviceIds
 	}
 	return nil
 }
@@ -2284,7 +2338,7 @@ const file_licensed_v1_history_service_proto_rawDesc = "" +
 	"\x0f_after_sequence\"\\\n" +
 	"\x0eFollowResponse\x12.\n" +
 	"\x05items\x18\x01 \x03(\v2\x18.licensed.v1.HistoryItemR\x05items\x12\x1a\n" +
-	"\bsequence\x18\x02 \x01(\x04R\bsequence\"\x98\x04\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\"\xb3\x05\n" +
 	"\rCustomerState\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x17\n" +
@@ -2299,7 +2353,11 @@ const file_licensed_v1_history_service_proto_rawDesc = "" +
 	"\x0factive_licenses\x18\n" +
 	" \x01(\rR\x0eactiveLicenses\x12$\n" +
 	"\rdeactivations\x18\v \x01(\rR\rdeactivations\x12B\n" +
-	"\x0fplan_changed_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\rplanChangedAt\"\xd5\x02\n" +
+	"\x0fplan_changed_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\rplanChangedAt\x122\n" +
+	"\x12deactivation_limit\x18\r \x01(\rH\x00R\x11deactivationLimit\x88\x01\x01\x12'\n" +
+	"\x0fselection_binds\x18\x0e \x01(\bR\x0eselectionBinds\x12%\n" +
+	"\x0eselection_made\x18\x0f \x01(\bR\rselectionMadeB\x15\n" +
+	"\x13_deactivation_limit\"\xf1\x02\n" +
 	"\vDeviceState\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12\x16\n" +
 	"\x06active\x18\x02 \x01(\bR\x06active\x12'\n" +
@@ -2308,7 +2366,8 @@ const file_licensed_v1_history_service_proto_rawDesc = "" +
 	"lastUsedAt\x12D\n" +
 	"\x10last_download_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x0elastDownloadAt\x12=\n" +
 	"\factivated_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\vactivatedAt\x12%\n" +
-	"\x0ehighest_number\x18\a \x01(\x04R\rhighestNumber\"\xcc\x02\n" +
+	"\x0ehighest_number\x18\a \x01(\x04R\rhighestNumber\x12\x1a\n" +
+	"\bselected\x18\b \x01(\bR\bselected\"\xcc\x02\n" +
 	"\fLicenseState\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12\x19\n" +
 	"\btitle_id\x18\x02 \x01(\tR\atitleId\x12\x1b\n" +
@@ -2360,7 +2419,7 @@ const file_licensed_v1_history_service_proto_rawDesc = "" +
 	"\bsequence\x18\x02 \x01(\x04H\x00R\bsequence\x120\n" +
 	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampH\x00R\x04time\x12.\n" +
 	"\acommand\x18\x04 \x01(\v2\x14.licensed.v1.CommandR\acommandB\x04\n" +
-	"\x02at\"\xb9\x02\n" +
+	"\x02at\"\x97\x03\n" +
 	"\rTryAtResponse\x12.\n" +
 	"\arefusal\x18\x01 \x01(\v2\x14.licensed.v1.RefusalR\arefusal\x12.\n" +
 	"\alicense\x18\x02 \x01(\v2\x14.licensed.v1.LicenseR\alicense\x12,\n" +
@@ -2368,7 +2427,9 @@ const file_licensed_v1_history_service_proto_rawDesc = "" +
 	"\aplan_id\x18\x04 \x01(\tR\x06planId\x12!\n" +
 	"\fdevice_limit\x18\x05 \x01(\rR\vdeviceLimit\x121\n" +
 	"\x06events\x18\x06 \x03(\v2\x19.licensed.v1.HistoryEventR\x06events\x12+\n" +
-	"\x06moment\x18\a \x01(\v2\x13.licensed.v1.MomentR\x06moment\"\xcc\x01\n" +
+	"\x06moment\x18\a \x01(\v2\x13.licensed.v1.MomentR\x06moment\x12.\n" +
+	"\aremoval\x18\b \x01(\v2\x14.licensed.v1.RemovalR\aremoval\x12,\n" +
+	"\x12staying_device_ids\x18\t \x03(\tR\x10stayingDeviceIds\"\xcc\x01\n" +
 	"\n" +
 	"WhyRequest\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
@@ -2474,6 +2535,7 @@ var file_licensed_v1_history_service_proto_goTypes = []any{
 	(*Command)(nil),               // 26: licensed.v1.Command
 	(*Refusal)(nil),               // 27: licensed.v1.Refusal
 	(*License)(nil),               // 28: licensed.v1.License
+	(*Removal)(nil),               // 29: licensed.v1.Removal
 }
 var file_licensed_v1_history_service_proto_depIdxs = []int32{
 	24, // 0: licensed.v1.HistoryEvent.event_time:type_name -> google.protobuf.Timestamp
@@ -2516,31 +2578,32 @@ var file_licensed_v1_history_service_proto_depIdxs = []int32{
 	28, // 37: licensed.v1.TryAtResponse.license:type_name -> licensed.v1.License
 	3,  // 38: licensed.v1.TryAtResponse.events:type_name -> licensed.v1.HistoryEvent
 	17, // 39: licensed.v1.TryAtResponse.moment:type_name -> licensed.v1.Moment
-	24, // 40: licensed.v1.WhyRequest.time:type_name -> google.protobuf.Timestamp
-	24, // 41: licensed.v1.WhyRequest.known_at:type_name -> google.protobuf.Timestamp
-	24, // 42: licensed.v1.WhyStep.time:type_name -> google.protobuf.Timestamp
-	24, // 43: licensed.v1.WhyStep.to_time:type_name -> google.protobuf.Timestamp
-	2,  // 44: licensed.v1.WhyStep.effect:type_name -> licensed.v1.WhyEffect
-	24, // 45: licensed.v1.WhyStep.occurred_at:type_name -> google.protobuf.Timestamp
-	13, // 46: licensed.v1.WhyResponse.license:type_name -> licensed.v1.LicenseState
-	22, // 47: licensed.v1.WhyResponse.steps:type_name -> licensed.v1.WhyStep
-	4,  // 48: licensed.v1.WhyResponse.gaps:type_name -> licensed.v1.HistoryGap
-	17, // 49: licensed.v1.WhyResponse.moment:type_name -> licensed.v1.Moment
-	7,  // 50: licensed.v1.HistoryService.ListEvents:input_type -> licensed.v1.ListEventsRequest
-	9,  // 51: licensed.v1.HistoryService.Follow:input_type -> licensed.v1.FollowRequest
-	16, // 52: licensed.v1.HistoryService.GetState:input_type -> licensed.v1.GetStateRequest
-	19, // 53: licensed.v1.HistoryService.TryAt:input_type -> licensed.v1.TryAtRequest
-	21, // 54: licensed.v1.HistoryService.Why:input_type -> licensed.v1.WhyRequest
-	8,  // 55: licensed.v1.HistoryService.ListEvents:output_type -> licensed.v1.ListEventsResponse
-	10, // 56: licensed.v1.HistoryService.Follow:output_type -> licensed.v1.FollowResponse
-	18, // 57: licensed.v1.HistoryService.GetState:output_type -> licensed.v1.GetStateResponse
-	20, // 58: licensed.v1.HistoryService.TryAt:output_type -> licensed.v1.TryAtResponse
-	23, // 59: licensed.v1.HistoryService.Why:output_type -> licensed.v1.WhyResponse
-	55, // [55:60] is the sub-list for method output_type
-	50, // [50:55] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	29, // 40: licensed.v1.TryAtResponse.removal:type_name -> licensed.v1.Removal
+	24, // 41: licensed.v1.WhyRequest.time:type_name -> google.protobuf.Timestamp
+	24, // 42: licensed.v1.WhyRequest.known_at:type_name -> google.protobuf.Timestamp
+	24, // 43: licensed.v1.WhyStep.time:type_name -> google.protobuf.Timestamp
+	24, // 44: licensed.v1.WhyStep.to_time:type_name -> google.protobuf.Timestamp
+	2,  // 45: licensed.v1.WhyStep.effect:type_name -> licensed.v1.WhyEffect
+	24, // 46: licensed.v1.WhyStep.occurred_at:type_name -> google.protobuf.Timestamp
+	13, // 47: licensed.v1.WhyResponse.license:type_name -> licensed.v1.LicenseState
+	22, // 48: licensed.v1.WhyResponse.steps:type_name -> licensed.v1.WhyStep
+	4,  // 49: licensed.v1.WhyResponse.gaps:type_name -> licensed.v1.HistoryGap
+	17, // 50: licensed.v1.WhyResponse.moment:type_name -> licensed.v1.Moment
+	7,  // 51: licensed.v1.HistoryService.ListEvents:input_type -> licensed.v1.ListEventsRequest
+	9,  // 52: licensed.v1.HistoryService.Follow:input_type -> licensed.v1.FollowRequest
+	16, // 53: licensed.v1.HistoryService.GetState:input_type -> licensed.v1.GetStateRequest
+	19, // 54: licensed.v1.HistoryService.TryAt:input_type -> licensed.v1.TryAtRequest
+	21, // 55: licensed.v1.HistoryService.Why:input_type -> licensed.v1.WhyRequest
+	8,  // 56: licensed.v1.HistoryService.ListEvents:output_type -> licensed.v1.ListEventsResponse
+	10, // 57: licensed.v1.HistoryService.Follow:output_type -> licensed.v1.FollowResponse
+	18, // 58: licensed.v1.HistoryService.GetState:output_type -> licensed.v1.GetStateResponse
+	20, // 59: licensed.v1.HistoryService.TryAt:output_type -> licensed.v1.TryAtResponse
+	23, // 60: licensed.v1.HistoryService.Why:output_type -> licensed.v1.WhyResponse
+	56, // [56:61] is the sub-list for method output_type
+	51, // [51:56] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_history_service_proto_init() }
@@ -2556,6 +2619,7 @@ func file_licensed_v1_history_service_proto_init() {
 		(*HistoryItem_Gap)(nil),
 	}
 	file_licensed_v1_history_service_proto_msgTypes[6].OneofWrappers = []any{}
+	file_licensed_v1_history_service_proto_msgTypes[8].OneofWrappers = []any{}
 	file_licensed_v1_history_service_proto_msgTypes[13].OneofWrappers = []any{
 		(*GetStateRequest_Sequence)(nil),
 		(*GetStateRequest_Time)(nil),

@@ -166,6 +166,10 @@ const (
 	// The policy's limit of licences that are remembered for the customer, active and inactive, or of their downloads and
 	// counted playbacks, which is ten times as high.
 	Rule_RULE_REMEMBERED_LIMIT Rule = 12
+	// The plan is exceeded since it shrank, and the device is not one of those that stay.
+	Rule_RULE_DEVICE_NOT_SELECTED Rule = 13
+	// The devices that stay were chosen already since the plan shrank.
+	Rule_RULE_SELECTION_MADE Rule = 14
 )
 
 // Enum value maps for Rule.
@@ -184,21 +188,25 @@ var (
 		10: "RULE_UNKNOWN_PLAN",
 		11: "RULE_TITLE_UNAVAILABLE",
 		12: "RULE_REMEMBERED_LIMIT",
+		13: "RULE_DEVICE_NOT_SELECTED",
+		14: "RULE_SELECTION_MADE",
 	}
 	Rule_value = map[string]int32{
-		"RULE_UNSPECIFIED":        0,
-		"RULE_DEVICE_LIMIT":       1,
-		"RULE_STUDIO_LIMIT":       2,
-		"RULE_YEARLY_LIMIT":       3,
-		"RULE_DEACTIVATION_LIMIT": 4,
-		"RULE_NO_LICENSE":         5,
-		"RULE_RELEASED":           6,
-		"RULE_NOT_ACTIVE":         7,
-		"RULE_DEVICE_DEACTIVATED": 8,
-		"RULE_UNKNOWN_DEVICE":     9,
-		"RULE_UNKNOWN_PLAN":       10,
-		"RULE_TITLE_UNAVAILABLE":  11,
-		"RULE_REMEMBERED_LIMIT":   12,
+		"RULE_UNSPECIFIED":         0,
+		"RULE_DEVICE_LIMIT":        1,
+		"RULE_STUDIO_LIMIT":        2,
+		"RULE_YEARLY_LIMIT":        3,
+		"RULE_DEACTIVATION_LIMIT":  4,
+		"RULE_NO_LICENSE":          5,
+		"RULE_RELEASED":            6,
+		"RULE_NOT_ACTIVE":          7,
+		"RULE_DEVICE_DEACTIVATED":  8,
+		"RULE_UNKNOWN_DEVICE":      9,
+		"RULE_UNKNOWN_PLAN":        10,
+		"RULE_TITLE_UNAVAILABLE":   11,
+		"RULE_REMEMBERED_LIMIT":    12,
+		"RULE_DEVICE_NOT_SELECTED": 13,
+		"RULE_SELECTION_MADE":      14,
 	}
 )
 
@@ -1136,7 +1144,10 @@ type DeactivateDeviceResponse struct {
 	Sequence         uint64   `protobuf:"varint,4,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	Duplicate        bool     `protobuf:"varint,5,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
 	// The command meant an earlier activation of the device: it is recorded, and nothing is changed.
-	Superseded    bool `protobuf:"varint,6,opt,name=superseded,proto3" json:"superseded,omitempty"`
+	Superseded bool `protobuf:"varint,6,opt,name=superseded,proto3" json:"superseded,omitempty"`
+	// What the removal costs and frees. Absent if the device was deactivated already, and in the repeat of a command that
+	// an earlier release executed.
+	Removal       *Removal `protobuf:"bytes,7,opt,name=removal,proto3" json:"removal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1213,6 +1224,95 @@ func (x *DeactivateDeviceResponse) GetSuperseded() bool {
 	return false
 }
 
+func (x *DeactivateDeviceResponse) GetRemoval() *Removal {
+	if x != nil {
+		return x.Removal
+	}
+	return nil
+}
+
+// Removal is what the deactivation of a device costs and frees.
+type Removal struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// It counts against the policy's limit of removals in 365 days: the device had active licences.
+	Counted bool `protobuf:"varint,1,opt,name=counted,proto3" json:"counted,omitempty"`
+	// Removals that count in the last 365 days, with this one.
+	Removals uint32 `protobuf:"varint,2,opt,name=removals,proto3" json:"removals,omitempty"`
+	// The limit of these; absent where there is none.
+	Limit *uint32 `protobuf:"varint,3,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
+	// Devices with active licences afterwards, and the plan's limit of them. Another device may download if there are
+	// fewer than that.
+	DevicesInUse  uint32 `protobuf:"varint,4,opt,name=devices_in_use,json=devicesInUse,proto3" json:"devices_in_use,omitempty"`
+	DeviceLimit   uint32 `protobuf:"varint,5,opt,name=device_limit,json=deviceLimit,proto3" json:"device_limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Removal) Reset() {
+	*x = Removal{}
+	mi := &file_licensed_v1_license_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Removal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Removal) ProtoMessage() {}
+
+func (x *Removal) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_license_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Removal.ProtoReflect.Descriptor instead.
+func (*Removal) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Removal) GetCounted() bool {
+	if x != nil {
+		return x.Counted
+	}
+	return false
+}
+
+func (x *Removal) GetRemovals() uint32 {
+	if x != nil {
+		return x.Removals
+	}
+	return 0
+}
+
+func (x *Removal) GetLimit() uint32 {
+	if x != nil && x.Limit != nil {
+		return *x.Limit
+	}
+	return 0
+}
+
+func (x *Removal) GetDevicesInUse() uint32 {
+	if x != nil {
+		return x.DevicesInUse
+	}
+	return 0
+}
+
+func (x *Removal) GetDeviceLimit() uint32 {
+	if x != nil {
+		return x.DeviceLimit
+	}
+	return 0
+}
+
 type ChangePlanRequest struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	CustomerId   string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
@@ -1229,7 +1329,7 @@ type ChangePlanRequest struct {
 
 func (x *ChangePlanRequest) Reset() {
 	*x = ChangePlanRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[11]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1241,7 +1341,7 @@ func (x *ChangePlanRequest) String() string {
 func (*ChangePlanRequest) ProtoMessage() {}
 
 func (x *ChangePlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[11]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1254,7 +1354,7 @@ func (x *ChangePlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangePlanRequest.ProtoReflect.Descriptor instead.
 func (*ChangePlanRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{11}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ChangePlanRequest) GetCustomerId() string {
@@ -1311,13 +1411,15 @@ type ChangePlanResponse struct {
 	Superseded bool `protobuf:"varint,6,opt,name=superseded,proto3" json:"superseded,omitempty"`
 	// When the present plan was chosen; absent for the default plan.
 	PlanChangedAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=plan_changed_at,json=planChangedAt,proto3" json:"plan_changed_at,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// Where more devices hold active licences than that: those that stay, by id. The others neither acquire nor renew.
+	StayingDeviceIds []string `protobuf:"bytes,8,rep,name=staying_device_ids,json=stayingDeviceIds,proto3" json:"staying_device_ids,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *ChangePlanResponse) Reset() {
 	*x = ChangePlanResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[12]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1329,7 +1431,7 @@ func (x *ChangePlanResponse) String() string {
 func (*ChangePlanResponse) ProtoMessage() {}
 
 func (x *ChangePlanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[12]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1342,7 +1444,7 @@ func (x *ChangePlanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangePlanResponse.ProtoReflect.Descriptor instead.
 func (*ChangePlanResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{12}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ChangePlanResponse) GetCustomerId() string {
@@ -1394,6 +1496,13 @@ func (x *ChangePlanResponse) GetPlanChangedAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *ChangePlanResponse) GetStayingDeviceIds() []string {
+	if x != nil {
+		return x.StayingDeviceIds
+	}
+	return nil
+}
+
 // Fact is something that happened on a device.
 type Fact struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1409,7 +1518,7 @@ type Fact struct {
 
 func (x *Fact) Reset() {
 	*x = Fact{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[13]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1421,7 +1530,7 @@ func (x *Fact) String() string {
 func (*Fact) ProtoMessage() {}
 
 func (x *Fact) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[13]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1434,7 +1543,7 @@ func (x *Fact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fact.ProtoReflect.Descriptor instead.
 func (*Fact) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{13}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Fact) GetNumber() uint64 {
@@ -1488,7 +1597,7 @@ type SyncDeviceRequest struct {
 
 func (x *SyncDeviceRequest) Reset() {
 	*x = SyncDeviceRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[14]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1500,7 +1609,7 @@ func (x *SyncDeviceRequest) String() string {
 func (*SyncDeviceRequest) ProtoMessage() {}
 
 func (x *SyncDeviceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[14]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1513,7 +1622,7 @@ func (x *SyncDeviceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncDeviceRequest.ProtoReflect.Descriptor instead.
 func (*SyncDeviceRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{14}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SyncDeviceRequest) GetCustomerId() string {
@@ -1590,7 +1699,7 @@ type SyncDeviceResponse struct {
 
 func (x *SyncDeviceResponse) Reset() {
 	*x = SyncDeviceResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[15]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1602,7 +1711,7 @@ func (x *SyncDeviceResponse) String() string {
 func (*SyncDeviceResponse) ProtoMessage() {}
 
 func (x *SyncDeviceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[15]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1615,7 +1724,7 @@ func (x *SyncDeviceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncDeviceResponse.ProtoReflect.Descriptor instead.
 func (*SyncDeviceResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{15}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SyncDeviceResponse) GetCustomerId() string {
@@ -1667,6 +1776,162 @@ func (x *SyncDeviceResponse) GetDuplicate() bool {
 	return false
 }
 
+type SelectDevicesRequest struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	CustomerId string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
+	// The devices that stay, at least one and at most as many as the plan allows; all of them known and not
+	// deactivated. If they are fewer than the plan allows, those used last complete them.
+	DeviceIds     []string               `protobuf:"bytes,2,rep,name=device_ids,json=deviceIds,proto3" json:"device_ids,omitempty"`
+	CommandId     string                 `protobuf:"bytes,3,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
+	IssuedAt      *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=issued_at,json=issuedAt,proto3" json:"issued_at,omitempty"`
+	ValidateOnly  bool                   `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SelectDevicesRequest) Reset() {
+	*x = SelectDevicesRequest{}
+	mi := &file_licensed_v1_license_service_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SelectDevicesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SelectDevicesRequest) ProtoMessage() {}
+
+func (x *SelectDevicesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_license_service_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SelectDevicesRequest.ProtoReflect.Descriptor instead.
+func (*SelectDevicesRequest) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *SelectDevicesRequest) GetCustomerId() string {
+	if x != nil {
+		return x.CustomerId
+	}
+	return ""
+}
+
+func (x *SelectDevicesRequest) GetDeviceIds() []string {
+	if x != nil {
+		return x.DeviceIds
+	}
+	return nil
+}
+
+func (x *SelectDevicesRequest) GetCommandId() string {
+	if x != nil {
+		return x.CommandId
+	}
+	return ""
+}
+
+func (x *SelectDevicesRequest) GetIssuedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.IssuedAt
+	}
+	return nil
+}
+
+func (x *SelectDevicesRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+type SelectDevicesResponse struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	CustomerId string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
+	// The devices that stay, by id.
+	DeviceIds []string `protobuf:"bytes,2,rep,name=device_ids,json=deviceIds,proto3" json:"device_ids,omitempty"`
+	// The choice holds now. Otherwise the plan is not exceeded, and it holds from the next change to a smaller one on.
+	Binding       bool   `protobuf:"varint,3,opt,name=binding,proto3" json:"binding,omitempty"`
+	Sequence      uint64 `protobuf:"varint,4,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Duplicate     bool   `protobuf:"varint,5,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SelectDevicesResponse) Reset() {
+	*x = SelectDevicesResponse{}
+	mi := &file_licensed_v1_license_service_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SelectDevicesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SelectDevicesResponse) ProtoMessage() {}
+
+func (x *SelectDevicesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_license_service_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SelectDevicesResponse.ProtoReflect.Descriptor instead.
+func (*SelectDevicesResponse) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *SelectDevicesResponse) GetCustomerId() string {
+	if x != nil {
+		return x.CustomerId
+	}
+	return ""
+}
+
+func (x *SelectDevicesResponse) GetDeviceIds() []string {
+	if x != nil {
+		return x.DeviceIds
+	}
+	return nil
+}
+
+func (x *SelectDevicesResponse) GetBinding() bool {
+	if x != nil {
+		return x.Binding
+	}
+	return false
+}
+
+func (x *SelectDevicesResponse) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *SelectDevicesResponse) GetDuplicate() bool {
+	if x != nil {
+		return x.Duplicate
+	}
+	return false
+}
+
 type ListLicensesRequest struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	CustomerId string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
@@ -1682,7 +1947,7 @@ type ListLicensesRequest struct {
 
 func (x *ListLicensesRequest) Reset() {
 	*x = ListLicensesRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[16]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1694,7 +1959,7 @@ func (x *ListLicensesRequest) String() string {
 func (*ListLicensesRequest) ProtoMessage() {}
 
 func (x *ListLicensesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[16]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1707,7 +1972,7 @@ func (x *ListLicensesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLicensesRequest.ProtoReflect.Descriptor instead.
 func (*ListLicensesRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{16}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListLicensesRequest) GetCustomerId() string {
@@ -1752,7 +2017,7 @@ type ListLicensesResponse struct {
 
 func (x *ListLicensesResponse) Reset() {
 	*x = ListLicensesResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[17]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1764,7 +2029,7 @@ func (x *ListLicensesResponse) String() string {
 func (*ListLicensesResponse) ProtoMessage() {}
 
 func (x *ListLicensesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[17]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1777,7 +2042,7 @@ func (x *ListLicensesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLicensesResponse.ProtoReflect.Descriptor instead.
 func (*ListLicensesResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{17}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListLicensesResponse) GetLicenses() []*License {
@@ -1816,7 +2081,7 @@ type ListDownloadsRequest struct {
 
 func (x *ListDownloadsRequest) Reset() {
 	*x = ListDownloadsRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[18]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1828,7 +2093,7 @@ func (x *ListDownloadsRequest) String() string {
 func (*ListDownloadsRequest) ProtoMessage() {}
 
 func (x *ListDownloadsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[18]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1841,7 +2106,7 @@ func (x *ListDownloadsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDownloadsRequest.ProtoReflect.Descriptor instead.
 func (*ListDownloadsRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{18}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListDownloadsRequest) GetCustomerId() string {
@@ -1890,7 +2155,7 @@ type Download struct {
 
 func (x *Download) Reset() {
 	*x = Download{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[19]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1902,7 +2167,7 @@ func (x *Download) String() string {
 func (*Download) ProtoMessage() {}
 
 func (x *Download) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[19]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1915,7 +2180,7 @@ func (x *Download) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Download.ProtoReflect.Descriptor instead.
 func (*Download) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{19}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Download) GetDeviceId() string {
@@ -1953,7 +2218,7 @@ type ListDownloadsResponse struct {
 
 func (x *ListDownloadsResponse) Reset() {
 	*x = ListDownloadsResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[20]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1965,7 +2230,7 @@ func (x *ListDownloadsResponse) String() string {
 func (*ListDownloadsResponse) ProtoMessage() {}
 
 func (x *ListDownloadsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[20]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1978,7 +2243,7 @@ func (x *ListDownloadsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDownloadsResponse.ProtoReflect.Descriptor instead.
 func (*ListDownloadsResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{20}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListDownloadsResponse) GetCustomerId() string {
@@ -2049,7 +2314,7 @@ type ListDevicesRequest struct {
 
 func (x *ListDevicesRequest) Reset() {
 	*x = ListDevicesRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[21]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2061,7 +2326,7 @@ func (x *ListDevicesRequest) String() string {
 func (*ListDevicesRequest) ProtoMessage() {}
 
 func (x *ListDevicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[21]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2074,7 +2339,7 @@ func (x *ListDevicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDevicesRequest.ProtoReflect.Descriptor instead.
 func (*ListDevicesRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{21}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListDevicesRequest) GetCustomerId() string {
@@ -2107,14 +2372,16 @@ type Device struct {
 	ActiveLicenses uint32                 `protobuf:"varint,3,opt,name=active_licenses,json=activeLicenses,proto3" json:"active_licenses,omitempty"`
 	LastDownloadAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=last_download_at,json=lastDownloadAt,proto3" json:"last_download_at,omitempty"`
 	// When the device was activated last; absent if that is unknown, or if it never had a licence.
-	ActivatedAt   *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=activated_at,json=activatedAt,proto3" json:"activated_at,omitempty"`
+	ActivatedAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=activated_at,json=activatedAt,proto3" json:"activated_at,omitempty"`
+	// Selected to stay when the plan shrank, or to stay if it shrinks.
+	Selected      bool `protobuf:"varint,6,opt,name=selected,proto3" json:"selected,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[22]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2126,7 +2393,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[22]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2139,7 +2406,7 @@ func (x *Device) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Device.ProtoReflect.Descriptor instead.
 func (*Device) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{22}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Device) GetDeviceId() string {
@@ -2177,6 +2444,13 @@ func (x *Device) GetActivatedAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Device) GetSelected() bool {
+	if x != nil {
+		return x.Selected
+	}
+	return false
+}
+
 type ListDevicesResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Devices []*Device              `protobuf:"bytes,1,rep,name=devices,proto3" json:"devices,omitempty"`
@@ -2194,7 +2468,7 @@ type ListDevicesResponse struct {
 
 func (x *ListDevicesResponse) Reset() {
 	*x = ListDevicesResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[23]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2206,7 +2480,7 @@ func (x *ListDevicesResponse) String() string {
 func (*ListDevicesResponse) ProtoMessage() {}
 
 func (x *ListDevicesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[23]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2219,7 +2493,7 @@ func (x *ListDevicesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDevicesResponse.ProtoReflect.Descriptor instead.
 func (*ListDevicesResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{23}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListDevicesResponse) GetDevices() []*Device {
@@ -2276,7 +2550,7 @@ type GetCustomerRequest struct {
 
 func (x *GetCustomerRequest) Reset() {
 	*x = GetCustomerRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[24]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2288,7 +2562,7 @@ func (x *GetCustomerRequest) String() string {
 func (*GetCustomerRequest) ProtoMessage() {}
 
 func (x *GetCustomerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[24]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2301,7 +2575,7 @@ func (x *GetCustomerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCustomerRequest.ProtoReflect.Descriptor instead.
 func (*GetCustomerRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{24}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *GetCustomerRequest) GetCustomerId() string {
@@ -2336,7 +2610,7 @@ type CustomerLicense struct {
 
 func (x *CustomerLicense) Reset() {
 	*x = CustomerLicense{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[25]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2348,7 +2622,7 @@ func (x *CustomerLicense) String() string {
 func (*CustomerLicense) ProtoMessage() {}
 
 func (x *CustomerLicense) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[25]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2361,7 +2635,7 @@ func (x *CustomerLicense) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CustomerLicense.ProtoReflect.Descriptor instead.
 func (*CustomerLicense) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{25}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CustomerLicense) GetLicense() *License {
@@ -2394,7 +2668,7 @@ type Quota struct {
 
 func (x *Quota) Reset() {
 	*x = Quota{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[26]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2406,7 +2680,7 @@ func (x *Quota) String() string {
 func (*Quota) ProtoMessage() {}
 
 func (x *Quota) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[26]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2419,7 +2693,7 @@ func (x *Quota) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Quota.ProtoReflect.Descriptor instead.
 func (*Quota) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{26}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Quota) GetLimit() uint32 {
@@ -2467,7 +2741,7 @@ type CustomerTitle struct {
 
 func (x *CustomerTitle) Reset() {
 	*x = CustomerTitle{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[27]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2479,7 +2753,7 @@ func (x *CustomerTitle) String() string {
 func (*CustomerTitle) ProtoMessage() {}
 
 func (x *CustomerTitle) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[27]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2492,7 +2766,7 @@ func (x *CustomerTitle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CustomerTitle.ProtoReflect.Descriptor instead.
 func (*CustomerTitle) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{27}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *CustomerTitle) GetTitleId() string {
@@ -2542,7 +2816,7 @@ type CustomerStudio struct {
 
 func (x *CustomerStudio) Reset() {
 	*x = CustomerStudio{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[28]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2554,7 +2828,7 @@ func (x *CustomerStudio) String() string {
 func (*CustomerStudio) ProtoMessage() {}
 
 func (x *CustomerStudio) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[28]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2567,7 +2841,7 @@ func (x *CustomerStudio) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CustomerStudio.ProtoReflect.Descriptor instead.
 func (*CustomerStudio) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{28}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CustomerStudio) GetStudioId() string {
@@ -2618,7 +2892,7 @@ type GetCustomerResponse struct {
 
 func (x *GetCustomerResponse) Reset() {
 	*x = GetCustomerResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[29]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2630,7 +2904,7 @@ func (x *GetCustomerResponse) String() string {
 func (*GetCustomerResponse) ProtoMessage() {}
 
 func (x *GetCustomerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[29]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2643,7 +2917,7 @@ func (x *GetCustomerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCustomerResponse.ProtoReflect.Descriptor instead.
 func (*GetCustomerResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{29}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *GetCustomerResponse) GetCustomerId() string {
@@ -2766,7 +3040,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[30]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2778,7 +3052,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[30]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2791,7 +3065,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{30}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Refusal) GetRule() Rule {
@@ -2875,17 +3149,21 @@ type RuleViolation struct {
 	// How many remedies are needed: that number of entries of freed_by, from the first on, is
 	// enough, unless freed_by has fewer.
 	Needed uint32 `protobuf:"varint,7,opt,name=needed,proto3" json:"needed,omitempty"`
-	// The plan of RULE_DEVICE_LIMIT.
+	// The plan whose limit of devices was met.
 	PlanId string `protobuf:"bytes,8,opt,name=plan_id,json=planId,proto3" json:"plan_id,omitempty"`
 	// The studio of RULE_STUDIO_LIMIT.
-	StudioId      string `protobuf:"bytes,9,opt,name=studio_id,json=studioId,proto3" json:"studio_id,omitempty"`
+	StudioId string `protobuf:"bytes,9,opt,name=studio_id,json=studioId,proto3" json:"studio_id,omitempty"`
+	// With RULE_DEVICE_NOT_SELECTED and RULE_SELECTION_MADE: the devices that stay, at most 8 of them.
+	StayingDeviceIds []string `protobuf:"bytes,10,rep,name=staying_device_ids,json=stayingDeviceIds,proto3" json:"staying_device_ids,omitempty"`
+	// With RULE_DEVICE_NOT_SELECTED: SelectDevices may still choose other devices.
+	Selectable    bool `protobuf:"varint,11,opt,name=selectable,proto3" json:"selectable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RuleViolation) Reset() {
 	*x = RuleViolation{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[31]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2897,7 +3175,7 @@ func (x *RuleViolation) String() string {
 func (*RuleViolation) ProtoMessage() {}
 
 func (x *RuleViolation) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[31]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2910,7 +3188,7 @@ func (x *RuleViolation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RuleViolation.ProtoReflect.Descriptor instead.
 func (*RuleViolation) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{31}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *RuleViolation) GetRule() Rule {
@@ -2976,6 +3254,20 @@ func (x *RuleViolation) GetStudioId() string {
 	return ""
 }
 
+func (x *RuleViolation) GetStayingDeviceIds() []string {
+	if x != nil {
+		return x.StayingDeviceIds
+	}
+	return nil
+}
+
+func (x *RuleViolation) GetSelectable() bool {
+	if x != nil {
+		return x.Selectable
+	}
+	return false
+}
+
 // Remedy is something that a customer can end to make a command allowed.
 type Remedy struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
@@ -2988,7 +3280,7 @@ type Remedy struct {
 
 func (x *Remedy) Reset() {
 	*x = Remedy{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[32]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3000,7 +3292,7 @@ func (x *Remedy) String() string {
 func (*Remedy) ProtoMessage() {}
 
 func (x *Remedy) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[32]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3013,7 +3305,7 @@ func (x *Remedy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remedy.ProtoReflect.Descriptor instead.
 func (*Remedy) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{32}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Remedy) GetDeviceId() string {
@@ -3045,7 +3337,7 @@ type SessionRequest struct {
 
 func (x *SessionRequest) Reset() {
 	*x = SessionRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[33]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3057,7 +3349,7 @@ func (x *SessionRequest) String() string {
 func (*SessionRequest) ProtoMessage() {}
 
 func (x *SessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[33]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3070,7 +3362,7 @@ func (x *SessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionRequest.ProtoReflect.Descriptor instead.
 func (*SessionRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{33}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *SessionRequest) GetCalls() []*SessionCall {
@@ -3112,6 +3404,7 @@ type SessionCall struct {
 	//	*SessionCall_ListDevices
 	//	*SessionCall_SyncDevice
 	//	*SessionCall_GetCustomer
+	//	*SessionCall_SelectDevices
 	Request       isSessionCall_Request `protobuf_oneof:"request"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3119,7 +3412,7 @@ type SessionCall struct {
 
 func (x *SessionCall) Reset() {
 	*x = SessionCall{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[34]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3131,7 +3424,7 @@ func (x *SessionCall) String() string {
 func (*SessionCall) ProtoMessage() {}
 
 func (x *SessionCall) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[34]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3144,7 +3437,7 @@ func (x *SessionCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionCall.ProtoReflect.Descriptor instead.
 func (*SessionCall) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{34}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *SessionCall) GetId() uint64 {
@@ -3274,6 +3567,15 @@ func (x *SessionCall) GetGetCustomer() *GetCustomerRequest {
 	return nil
 }
 
+func (x *SessionCall) GetSelectDevices() *SelectDevicesRequest {
+	if x != nil {
+		if x, ok := x.Request.(*SessionCall_SelectDevices); ok {
+			return x.SelectDevices
+		}
+	}
+	return nil
+}
+
 type isSessionCall_Request interface {
 	isSessionCall_Request()
 }
@@ -3322,6 +3624,10 @@ type SessionCall_GetCustomer struct {
 	GetCustomer *GetCustomerRequest `protobuf:"bytes,14,opt,name=get_customer,json=getCustomer,proto3,oneof"`
 }
 
+type SessionCall_SelectDevices struct {
+	SelectDevices *SelectDevicesRequest `protobuf:"bytes,15,opt,name=select_devices,json=selectDevices,proto3,oneof"`
+}
+
 func (*SessionCall_AcquireLicense) isSessionCall_Request() {}
 
 func (*SessionCall_RenewLicense) isSessionCall_Request() {}
@@ -3344,6 +3650,8 @@ func (*SessionCall_SyncDevice) isSessionCall_Request() {}
 
 func (*SessionCall_GetCustomer) isSessionCall_Request() {}
 
+func (*SessionCall_SelectDevices) isSessionCall_Request() {}
+
 // SessionResponse is what the server of a session had to send at one time.
 type SessionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3359,7 +3667,7 @@ type SessionResponse struct {
 
 func (x *SessionResponse) Reset() {
 	*x = SessionResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[35]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3371,7 +3679,7 @@ func (x *SessionResponse) String() string {
 func (*SessionResponse) ProtoMessage() {}
 
 func (x *SessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[35]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3384,7 +3692,7 @@ func (x *SessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionResponse.ProtoReflect.Descriptor instead.
 func (*SessionResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{35}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *SessionResponse) GetLimits() *SessionLimits {
@@ -3427,7 +3735,7 @@ type SessionLimits struct {
 
 func (x *SessionLimits) Reset() {
 	*x = SessionLimits{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[36]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3439,7 +3747,7 @@ func (x *SessionLimits) String() string {
 func (*SessionLimits) ProtoMessage() {}
 
 func (x *SessionLimits) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[36]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3452,7 +3760,7 @@ func (x *SessionLimits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionLimits.ProtoReflect.Descriptor instead.
 func (*SessionLimits) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{36}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *SessionLimits) GetMaxMessageBytes() uint32 {
@@ -3509,6 +3817,7 @@ type SessionOutcome struct {
 	//	*SessionOutcome_ListDevices
 	//	*SessionOutcome_SyncDevice
 	//	*SessionOutcome_GetCustomer
+	//	*SessionOutcome_SelectDevices
 	Outcome       isSessionOutcome_Outcome `protobuf_oneof:"outcome"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3516,7 +3825,7 @@ type SessionOutcome struct {
 
 func (x *SessionOutcome) Reset() {
 	*x = SessionOutcome{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[37]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3528,7 +3837,7 @@ func (x *SessionOutcome) String() string {
 func (*SessionOutcome) ProtoMessage() {}
 
 func (x *SessionOutcome) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[37]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3541,7 +3850,7 @@ func (x *SessionOutcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionOutcome.ProtoReflect.Descriptor instead.
 func (*SessionOutcome) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{37}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SessionOutcome) GetId() uint64 {
@@ -3666,6 +3975,15 @@ func (x *SessionOutcome) GetGetCustomer() *GetCustomerResponse {
 	return nil
 }
 
+func (x *SessionOutcome) GetSelectDevices() *SelectDevicesResponse {
+	if x != nil {
+		if x, ok := x.Outcome.(*SessionOutcome_SelectDevices); ok {
+			return x.SelectDevices
+		}
+	}
+	return nil
+}
+
 type isSessionOutcome_Outcome interface {
 	isSessionOutcome_Outcome()
 }
@@ -3719,6 +4037,10 @@ type SessionOutcome_GetCustomer struct {
 	GetCustomer *GetCustomerResponse `protobuf:"bytes,14,opt,name=get_customer,json=getCustomer,proto3,oneof"`
 }
 
+type SessionOutcome_SelectDevices struct {
+	SelectDevices *SelectDevicesResponse `protobuf:"bytes,15,opt,name=select_devices,json=selectDevices,proto3,oneof"`
+}
+
 func (*SessionOutcome_Error) isSessionOutcome_Outcome() {}
 
 func (*SessionOutcome_AcquireLicense) isSessionOutcome_Outcome() {}
@@ -3742,6 +4064,8 @@ func (*SessionOutcome_ListDevices) isSessionOutcome_Outcome() {}
 func (*SessionOutcome_SyncDevice) isSessionOutcome_Outcome() {}
 
 func (*SessionOutcome_GetCustomer) isSessionOutcome_Outcome() {}
+
+func (*SessionOutcome_SelectDevices) isSessionOutcome_Outcome() {}
 
 var File_licensed_v1_license_service_proto protoreflect.FileDescriptor
 
@@ -3843,7 +4167,7 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"command_id\x18\x03 \x01(\tR\tcommandId\x127\n" +
 	"\tissued_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bissuedAt\x12#\n" +
 	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\x12=\n" +
-	"\factivated_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\vactivatedAt\"\xe0\x01\n" +
+	"\factivated_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\vactivatedAt\"\x90\x02\n" +
 	"\x18DeactivateDeviceResponse\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x1b\n" +
@@ -3853,7 +4177,15 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\tduplicate\x18\x05 \x01(\bR\tduplicate\x12\x1e\n" +
 	"\n" +
 	"superseded\x18\x06 \x01(\bR\n" +
-	"superseded\"\x8e\x02\n" +
+	"superseded\x12.\n" +
+	"\aremoval\x18\a \x01(\v2\x14.licensed.v1.RemovalR\aremoval\"\xad\x01\n" +
+	"\aRemoval\x12\x18\n" +
+	"\acounted\x18\x01 \x01(\bR\acounted\x12\x1a\n" +
+	"\bremovals\x18\x02 \x01(\rR\bremovals\x12\x19\n" +
+	"\x05limit\x18\x03 \x01(\rH\x00R\x05limit\x88\x01\x01\x12$\n" +
+	"\x0edevices_in_use\x18\x04 \x01(\rR\fdevicesInUse\x12!\n" +
+	"\fdevice_limit\x18\x05 \x01(\rR\vdeviceLimitB\b\n" +
+	"\x06_limit\"\x8e\x02\n" +
 	"\x11ChangePlanRequest\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x17\n" +
@@ -3862,7 +4194,7 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"command_id\x18\x03 \x01(\tR\tcommandId\x127\n" +
 	"\tissued_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bissuedAt\x12#\n" +
 	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\x12B\n" +
-	"\x0fplan_changed_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\rplanChangedAt\"\x8f\x02\n" +
+	"\x0fplan_changed_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\rplanChangedAt\"\xbd\x02\n" +
 	"\x12ChangePlanResponse\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x17\n" +
@@ -3873,7 +4205,8 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\n" +
 	"superseded\x18\x06 \x01(\bR\n" +
 	"superseded\x12B\n" +
-	"\x0fplan_changed_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\rplanChangedAt\"\x90\x01\n" +
+	"\x0fplan_changed_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\rplanChangedAt\x12,\n" +
+	"\x12staying_device_ids\x18\b \x03(\tR\x10stayingDeviceIds\"\x90\x01\n" +
 	"\x04Fact\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12)\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x15.licensed.v1.FactKindR\x04kind\x12\x19\n" +
@@ -3900,7 +4233,24 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"unlicensed\x18\x05 \x01(\rR\n" +
 	"unlicensed\x12\x1a\n" +
 	"\bsequence\x18\x06 \x01(\x04R\bsequence\x12\x1c\n" +
-	"\tduplicate\x18\a \x01(\bR\tduplicate\"\x9d\x01\n" +
+	"\tduplicate\x18\a \x01(\bR\tduplicate\"\xd3\x01\n" +
+	"\x14SelectDevicesRequest\x12\x1f\n" +
+	"\vcustomer_id\x18\x01 \x01(\tR\n" +
+	"customerId\x12\x1d\n" +
+	"\n" +
+	"device_ids\x18\x02 \x03(\tR\tdeviceIds\x12\x1d\n" +
+	"\n" +
+	"command_id\x18\x03 \x01(\tR\tcommandId\x127\n" +
+	"\tissued_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bissuedAt\x12#\n" +
+	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\"\xab\x01\n" +
+	"\x15SelectDevicesResponse\x12\x1f\n" +
+	"\vcustomer_id\x18\x01 \x01(\tR\n" +
+	"customerId\x12\x1d\n" +
+	"\n" +
+	"device_ids\x18\x02 \x03(\tR\tdeviceIds\x12\x18\n" +
+	"\abinding\x18\x03 \x01(\bR\abinding\x12\x1a\n" +
+	"\bsequence\x18\x04 \x01(\x04R\bsequence\x12\x1c\n" +
+	"\tduplicate\x18\x05 \x01(\bR\tduplicate\"\x9d\x01\n" +
 	"\x13ListLicensesRequest\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12)\n" +
@@ -3939,13 +4289,14 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"customerId\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tR\tpageToken\"\xeb\x01\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"\x87\x02\n" +
 	"\x06Device\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12\x16\n" +
 	"\x06active\x18\x02 \x01(\bR\x06active\x12'\n" +
 	"\x0factive_licenses\x18\x03 \x01(\rR\x0eactiveLicenses\x12D\n" +
 	"\x10last_download_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x0elastDownloadAt\x12=\n" +
-	"\factivated_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\vactivatedAt\"\x88\x02\n" +
+	"\factivated_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\vactivatedAt\x12\x1a\n" +
+	"\bselected\x18\x06 \x01(\bR\bselected\"\x88\x02\n" +
 	"\x13ListDevicesResponse\x12-\n" +
 	"\adevices\x18\x01 \x03(\v2\x13.licensed.v1.DeviceR\adevices\x12!\n" +
 	"\fdevice_limit\x18\x02 \x01(\rR\vdeviceLimit\x12\x17\n" +
@@ -4006,7 +4357,7 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"violations\x18\b \x03(\v2\x1a.licensed.v1.RuleViolationR\n" +
 	"violations\x12 \n" +
 	"\fcan_be_freed\x18\t \x01(\bR\n" +
-	"canBeFreed\"\xc2\x02\n" +
+	"canBeFreed\"\x90\x03\n" +
 	"\rRuleViolation\x12%\n" +
 	"\x04rule\x18\x01 \x01(\x0e2\x11.licensed.v1.RuleR\x04rule\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\rR\x05limit\x12\x18\n" +
@@ -4016,13 +4367,18 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\bfreed_by\x18\x06 \x03(\v2\x13.licensed.v1.RemedyR\afreedBy\x12\x16\n" +
 	"\x06needed\x18\a \x01(\rR\x06needed\x12\x17\n" +
 	"\aplan_id\x18\b \x01(\tR\x06planId\x12\x1b\n" +
-	"\tstudio_id\x18\t \x01(\tR\bstudioId\"@\n" +
+	"\tstudio_id\x18\t \x01(\tR\bstudioId\x12,\n" +
+	"\x12staying_device_ids\x18\n" +
+	" \x03(\tR\x10stayingDeviceIds\x12\x1e\n" +
+	"\n" +
+	"selectable\x18\v \x01(\bR\n" +
+	"selectable\"@\n" +
 	"\x06Remedy\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12\x19\n" +
 	"\btitle_id\x18\x02 \x01(\tR\atitleId\"\\\n" +
 	"\x0eSessionRequest\x12.\n" +
 	"\x05calls\x18\x01 \x03(\v2\x18.licensed.v1.SessionCallR\x05calls\x12\x1a\n" +
-	"\bcanceled\x18\x02 \x03(\x04R\bcanceled\"\xb1\a\n" +
+	"\bcanceled\x18\x02 \x03(\x04R\bcanceled\"\xfd\a\n" +
 	"\vSessionCall\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x123\n" +
 	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12 \n" +
@@ -4040,7 +4396,8 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\flist_devices\x18\f \x01(\v2\x1f.licensed.v1.ListDevicesRequestH\x00R\vlistDevices\x12A\n" +
 	"\vsync_device\x18\r \x01(\v2\x1e.licensed.v1.SyncDeviceRequestH\x00R\n" +
 	"syncDevice\x12D\n" +
-	"\fget_customer\x18\x0e \x01(\v2\x1f.licensed.v1.GetCustomerRequestH\x00R\vgetCustomerB\t\n" +
+	"\fget_customer\x18\x0e \x01(\v2\x1f.licensed.v1.GetCustomerRequestH\x00R\vgetCustomer\x12J\n" +
+	"\x0eselect_devices\x18\x0f \x01(\v2!.licensed.v1.SelectDevicesRequestH\x00R\rselectDevicesB\t\n" +
 	"\arequest\"\x9d\x01\n" +
 	"\x0fSessionResponse\x122\n" +
 	"\x06limits\x18\x01 \x01(\v2\x1a.licensed.v1.SessionLimitsR\x06limits\x127\n" +
@@ -4053,7 +4410,7 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\tmax_calls\x18\x03 \x01(\rR\bmaxCalls\x12\x1b\n" +
 	"\tmax_bytes\x18\x04 \x01(\rR\bmaxBytes\x12:\n" +
 	"\vmax_timeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\n" +
-	"maxTimeout\"\x94\a\n" +
+	"maxTimeout\"\xe1\a\n" +
 	"\x0eSessionOutcome\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12*\n" +
 	"\x05error\x18\x02 \x01(\v2\x12.google.rpc.StatusH\x00R\x05error\x12N\n" +
@@ -4070,7 +4427,8 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\flist_devices\x18\f \x01(\v2 .licensed.v1.ListDevicesResponseH\x00R\vlistDevices\x12B\n" +
 	"\vsync_device\x18\r \x01(\v2\x1f.licensed.v1.SyncDeviceResponseH\x00R\n" +
 	"syncDevice\x12E\n" +
-	"\fget_customer\x18\x0e \x01(\v2 .licensed.v1.GetCustomerResponseH\x00R\vgetCustomerB\t\n" +
+	"\fget_customer\x18\x0e \x01(\v2 .licensed.v1.GetCustomerResponseH\x00R\vgetCustomer\x12K\n" +
+	"\x0eselect_devices\x18\x0f \x01(\v2\".licensed.v1.SelectDevicesResponseH\x00R\rselectDevicesB\t\n" +
 	"\aoutcome*l\n" +
 	"\bFactKind\x12\x19\n" +
 	"\x15FACT_KIND_UNSPECIFIED\x10\x00\x12\x18\n" +
@@ -4081,7 +4439,7 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\x1aLICENSE_STATUS_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15LICENSE_STATUS_ACTIVE\x10\x01\x12\x1a\n" +
 	"\x16LICENSE_STATUS_EXPIRED\x10\x02\x12\x1b\n" +
-	"\x17LICENSE_STATUS_RELEASED\x10\x03*\xbf\x02\n" +
+	"\x17LICENSE_STATUS_RELEASED\x10\x03*\xf6\x02\n" +
 	"\x04Rule\x12\x14\n" +
 	"\x10RULE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11RULE_DEVICE_LIMIT\x10\x01\x12\x15\n" +
@@ -4096,7 +4454,10 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\x11RULE_UNKNOWN_PLAN\x10\n" +
 	"\x12\x1a\n" +
 	"\x16RULE_TITLE_UNAVAILABLE\x10\v\x12\x19\n" +
-	"\x15RULE_REMEMBERED_LIMIT\x10\f2\xa4\t\n" +
+	"\x15RULE_REMEMBERED_LIMIT\x10\f\x12\x1c\n" +
+	"\x18RULE_DEVICE_NOT_SELECTED\x10\r\x12\x17\n" +
+	"\x13RULE_SELECTION_MADE\x10\x0e2\x89\n" +
+	"\n" +
 	"\x0eLicenseService\x12c\n" +
 	"\x0eAcquireLicense\x12\".licensed.v1.AcquireLicenseRequest\x1a#.licensed.v1.AcquireLicenseResponse\"\b\x8a\xcf\x18\x04\n" +
 	"\x02\x01\x02\x12]\n" +
@@ -4114,7 +4475,9 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\x01\x02\x12\x01\x03\x12W\n" +
 	"\n" +
 	"SyncDevice\x12\x1e.licensed.v1.SyncDeviceRequest\x1a\x1f.licensed.v1.SyncDeviceResponse\"\b\x8a\xcf\x18\x04\n" +
-	"\x02\x01\x02\x12b\n" +
+	"\x02\x01\x02\x12c\n" +
+	"\rSelectDevices\x12!.licensed.v1.SelectDevicesRequest\x1a\".licensed.v1.SelectDevicesResponse\"\v\x8a\xcf\x18\a\n" +
+	"\x02\x01\x02\x12\x01\x03\x12b\n" +
 	"\fListLicenses\x12 .licensed.v1.ListLicensesRequest\x1a!.licensed.v1.ListLicensesResponse\"\r\x8a\xcf\x18\x06\n" +
 	"\x04\x01\x02\x03\x04\x90\x02\x01\x12e\n" +
 	"\rListDownloads\x12!.licensed.v1.ListDownloadsRequest\x1a\".licensed.v1.ListDownloadsResponse\"\r\x8a\xcf\x18\x06\n" +
@@ -4139,7 +4502,7 @@ func file_licensed_v1_license_service_proto_rawDescGZIP() []byte {
 }
 
 var file_licensed_v1_license_service_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_licensed_v1_license_service_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
+var file_licensed_v1_license_service_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_licensed_v1_license_service_proto_goTypes = []any{
 	(FactKind)(0),                    // 0: licensed.v1.FactKind
 	(LicenseStatus)(0),               // 1: licensed.v1.LicenseStatus
@@ -4155,147 +4518,156 @@ var file_licensed_v1_license_service_proto_goTypes = []any{
 	(*RecordPlaybackResponse)(nil),   // 11: licensed.v1.RecordPlaybackResponse
 	(*DeactivateDeviceRequest)(nil),  // 12: licensed.v1.DeactivateDeviceRequest
 	(*DeactivateDeviceResponse)(nil), // 13: licensed.v1.DeactivateDeviceResponse
-	(*ChangePlanRequest)(nil),        // 14: licensed.v1.ChangePlanRequest
-	(*ChangePlanResponse)(nil),       // 15: licensed.v1.ChangePlanResponse
-	(*Fact)(nil),                     // 16: licensed.v1.Fact
-	(*SyncDeviceRequest)(nil),        // 17: licensed.v1.SyncDeviceRequest
-	(*SyncDeviceResponse)(nil),       // 18: licensed.v1.SyncDeviceResponse
-	(*ListLicensesRequest)(nil),      // 19: licensed.v1.ListLicensesRequest
-	(*ListLicensesResponse)(nil),     // 20: licensed.v1.ListLicensesResponse
-	(*ListDownloadsRequest)(nil),     // 21: licensed.v1.ListDownloadsRequest
-	(*Download)(nil),                 // 22: licensed.v1.Download
-	(*ListDownloadsResponse)(nil),    // 23: licensed.v1.ListDownloadsResponse
-	(*ListDevicesRequest)(nil),       // 24: licensed.v1.ListDevicesRequest
-	(*Device)(nil),                   // 25: licensed.v1.Device
-	(*ListDevicesResponse)(nil),      // 26: licensed.v1.ListDevicesResponse
-	(*GetCustomerRequest)(nil),       // 27: licensed.v1.GetCustomerRequest
-	(*CustomerLicense)(nil),          // 28: licensed.v1.CustomerLicense
-	(*Quota)(nil),                    // 29: licensed.v1.Quota
-	(*CustomerTitle)(nil),            // 30: licensed.v1.CustomerTitle
-	(*CustomerStudio)(nil),           // 31: licensed.v1.CustomerStudio
-	(*GetCustomerResponse)(nil),      // 32: licensed.v1.GetCustomerResponse
-	(*Refusal)(nil),                  // 33: licensed.v1.Refusal
-	(*RuleViolation)(nil),            // 34: licensed.v1.RuleViolation
-	(*Remedy)(nil),                   // 35: licensed.v1.Remedy
-	(*SessionRequest)(nil),           // 36: licensed.v1.SessionRequest
-	(*SessionCall)(nil),              // 37: licensed.v1.SessionCall
-	(*SessionResponse)(nil),          // 38: licensed.v1.SessionResponse
-	(*SessionLimits)(nil),            // 39: licensed.v1.SessionLimits
-	(*SessionOutcome)(nil),           // 40: licensed.v1.SessionOutcome
-	(*timestamppb.Timestamp)(nil),    // 41: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),      // 42: google.protobuf.Duration
-	(*status.Status)(nil),            // 43: google.rpc.Status
+	(*Removal)(nil),                  // 14: licensed.v1.Removal
+	(*ChangePlanRequest)(nil),        // 15: licensed.v1.ChangePlanRequest
+	(*ChangePlanResponse)(nil),       // 16: licensed.v1.ChangePlanResponse
+	(*Fact)(nil),                     // 17: licensed.v1.Fact
+	(*SyncDeviceRequest)(nil),        // 18: licensed.v1.SyncDeviceRequest
+	(*SyncDeviceResponse)(nil),       // 19: licensed.v1.SyncDeviceResponse
+	(*SelectDevicesRequest)(nil),     // 20: licensed.v1.SelectDevicesRequest
+	(*SelectDevicesResponse)(nil),    // 21: licensed.v1.SelectDevicesResponse
+	(*ListLicensesRequest)(nil),      // 22: licensed.v1.ListLicensesRequest
+	(*ListLicensesResponse)(nil),     // 23: licensed.v1.ListLicensesResponse
+	(*ListDownloadsRequest)(nil),     // 24: licensed.v1.ListDownloadsRequest
+	(*Download)(nil),                 // 25: licensed.v1.Download
+	(*ListDownloadsResponse)(nil),    // 26: licensed.v1.ListDownloadsResponse
+	(*ListDevicesRequest)(nil),       // 27: licensed.v1.ListDevicesRequest
+	(*Device)(nil),                   // 28: licensed.v1.Device
+	(*ListDevicesResponse)(nil),      // 29: licensed.v1.ListDevicesResponse
+	(*GetCustomerRequest)(nil),       // 30: licensed.v1.GetCustomerRequest
+	(*CustomerLicense)(nil),          // 31: licensed.v1.CustomerLicense
+	(*Quota)(nil),                    // 32: licensed.v1.Quota
+	(*CustomerTitle)(nil),            // 33: licensed.v1.CustomerTitle
+	(*CustomerStudio)(nil),           // 34: licensed.v1.CustomerStudio
+	(*GetCustomerResponse)(nil),      // 35: licensed.v1.GetCustomerResponse
+	(*Refusal)(nil),                  // 36: licensed.v1.Refusal
+	(*RuleViolation)(nil),            // 37: licensed.v1.RuleViolation
+	(*Remedy)(nil),                   // 38: licensed.v1.Remedy
+	(*SessionRequest)(nil),           // 39: licensed.v1.SessionRequest
+	(*SessionCall)(nil),              // 40: licensed.v1.SessionCall
+	(*SessionResponse)(nil),          // 41: licensed.v1.SessionResponse
+	(*SessionLimits)(nil),            // 42: licensed.v1.SessionLimits
+	(*SessionOutcome)(nil),           // 43: licensed.v1.SessionOutcome
+	(*timestamppb.Timestamp)(nil),    // 44: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),      // 45: google.protobuf.Duration
+	(*status.Status)(nil),            // 46: google.rpc.Status
 }
 var file_licensed_v1_license_service_proto_depIdxs = []int32{
-	41, // 0: licensed.v1.License.acquired_at:type_name -> google.protobuf.Timestamp
-	41, // 1: licensed.v1.License.expires_at:type_name -> google.protobuf.Timestamp
-	41, // 2: licensed.v1.AcquireLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
+	44, // 0: licensed.v1.License.acquired_at:type_name -> google.protobuf.Timestamp
+	44, // 1: licensed.v1.License.expires_at:type_name -> google.protobuf.Timestamp
+	44, // 2: licensed.v1.AcquireLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
 	3,  // 3: licensed.v1.AcquireLicenseResponse.license:type_name -> licensed.v1.License
-	41, // 4: licensed.v1.RenewLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
-	41, // 5: licensed.v1.RenewLicenseRequest.acquired_at:type_name -> google.protobuf.Timestamp
+	44, // 4: licensed.v1.RenewLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
+	44, // 5: licensed.v1.RenewLicenseRequest.acquired_at:type_name -> google.protobuf.Timestamp
 	3,  // 6: licensed.v1.RenewLicenseResponse.license:type_name -> licensed.v1.License
-	41, // 7: licensed.v1.ReleaseLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
-	41, // 8: licensed.v1.ReleaseLicenseRequest.acquired_at:type_name -> google.protobuf.Timestamp
+	44, // 7: licensed.v1.ReleaseLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
+	44, // 8: licensed.v1.ReleaseLicenseRequest.acquired_at:type_name -> google.protobuf.Timestamp
 	3,  // 9: licensed.v1.ReleaseLicenseResponse.license:type_name -> licensed.v1.License
-	41, // 10: licensed.v1.RecordPlaybackRequest.issued_at:type_name -> google.protobuf.Timestamp
-	41, // 11: licensed.v1.RecordPlaybackRequest.played_at:type_name -> google.protobuf.Timestamp
-	41, // 12: licensed.v1.RecordPlaybackRequest.sent_at:type_name -> google.protobuf.Timestamp
+	44, // 10: licensed.v1.RecordPlaybackRequest.issued_at:type_name -> google.protobuf.Timestamp
+	44, // 11: licensed.v1.RecordPlaybackRequest.played_at:type_name -> google.protobuf.Timestamp
+	44, // 12: licensed.v1.RecordPlaybackRequest.sent_at:type_name -> google.protobuf.Timestamp
 	3,  // 13: licensed.v1.RecordPlaybackResponse.license:type_name -> licensed.v1.License
-	41, // 14: licensed.v1.DeactivateDeviceRequest.issued_at:type_name -> google.protobuf.Timestamp
-	41, // 15: licensed.v1.DeactivateDeviceRequest.activated_at:type_name -> google.protobuf.Timestamp
-	41, // 16: licensed.v1.ChangePlanRequest.issued_at:type_name -> google.protobuf.Timestamp
-	41, // 17: licensed.v1.ChangePlanRequest.plan_changed_at:type_name -> google.protobuf.Timestamp
-	41, // 18: licensed.v1.ChangePlanResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
-	0,  // 19: licensed.v1.Fact.kind:type_name -> licensed.v1.FactKind
-	41, // 20: licensed.v1.Fact.at:type_name -> google.protobuf.Timestamp
-	41, // 21: licensed.v1.SyncDeviceRequest.issued_at:type_name -> google.protobuf.Timestamp
-	16, // 22: licensed.v1.SyncDeviceRequest.facts:type_name -> licensed.v1.Fact
-	41, // 23: licensed.v1.SyncDeviceRequest.sent_at:type_name -> google.protobuf.Timestamp
-	3,  // 24: licensed.v1.ListLicensesResponse.licenses:type_name -> licensed.v1.License
-	41, // 25: licensed.v1.ListDownloadsRequest.since:type_name -> google.protobuf.Timestamp
-	41, // 26: licensed.v1.Download.at:type_name -> google.protobuf.Timestamp
-	22, // 27: licensed.v1.ListDownloadsResponse.downloads:type_name -> licensed.v1.Download
-	41, // 28: licensed.v1.ListDownloadsResponse.next_allowed_at:type_name -> google.protobuf.Timestamp
-	41, // 29: licensed.v1.Device.last_download_at:type_name -> google.protobuf.Timestamp
-	41, // 30: licensed.v1.Device.activated_at:type_name -> google.protobuf.Timestamp
-	25, // 31: licensed.v1.ListDevicesResponse.devices:type_name -> licensed.v1.Device
-	41, // 32: licensed.v1.ListDevicesResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
-	3,  // 33: licensed.v1.CustomerLicense.license:type_name -> licensed.v1.License
-	1,  // 34: licensed.v1.CustomerLicense.status:type_name -> licensed.v1.LicenseStatus
-	41, // 35: licensed.v1.Quota.next_at:type_name -> google.protobuf.Timestamp
-	29, // 36: licensed.v1.CustomerTitle.yearly:type_name -> licensed.v1.Quota
-	29, // 37: licensed.v1.CustomerStudio.licenses:type_name -> licensed.v1.Quota
-	41, // 38: licensed.v1.GetCustomerResponse.as_of:type_name -> google.protobuf.Timestamp
-	41, // 39: licensed.v1.GetCustomerResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
-	29, // 40: licensed.v1.GetCustomerResponse.devices_in_use:type_name -> licensed.v1.Quota
-	29, // 41: licensed.v1.GetCustomerResponse.deactivations:type_name -> licensed.v1.Quota
-	25, // 42: licensed.v1.GetCustomerResponse.devices:type_name -> licensed.v1.Device
-	28, // 43: licensed.v1.GetCustomerResponse.licenses:type_name -> licensed.v1.CustomerLicense
-	30, // 44: licensed.v1.GetCustomerResponse.titles:type_name -> licensed.v1.CustomerTitle
-	31, // 45: licensed.v1.GetCustomerResponse.studios:type_name -> licensed.v1.CustomerStudio
-	2,  // 46: licensed.v1.Refusal.rule:type_name -> licensed.v1.Rule
-	41, // 47: licensed.v1.Refusal.next_allowed_at:type_name -> google.protobuf.Timestamp
-	34, // 48: licensed.v1.Refusal.violations:type_name -> licensed.v1.RuleViolation
-	2,  // 49: licensed.v1.RuleViolation.rule:type_name -> licensed.v1.Rule
-	41, // 50: licensed.v1.RuleViolation.next_allowed_at:type_name -> google.protobuf.Timestamp
-	35, // 51: licensed.v1.RuleViolation.freed_by:type_name -> licensed.v1.Remedy
-	37, // 52: licensed.v1.SessionRequest.calls:type_name -> licensed.v1.SessionCall
-	42, // 53: licensed.v1.SessionCall.timeout:type_name -> google.protobuf.Duration
-	4,  // 54: licensed.v1.SessionCall.acquire_license:type_name -> licensed.v1.AcquireLicenseRequest
-	6,  // 55: licensed.v1.SessionCall.renew_license:type_name -> licensed.v1.RenewLicenseRequest
-	8,  // 56: licensed.v1.SessionCall.release_license:type_name -> licensed.v1.ReleaseLicenseRequest
-	10, // 57: licensed.v1.SessionCall.record_playback:type_name -> licensed.v1.RecordPlaybackRequest
-	12, // 58: licensed.v1.SessionCall.deactivate_device:type_name -> licensed.v1.DeactivateDeviceRequest
-	14, // 59: licensed.v1.SessionCall.change_plan:type_name -> licensed.v1.ChangePlanRequest
-	19, // 60: licensed.v1.SessionCall.list_licenses:type_name -> licensed.v1.ListLicensesRequest
-	21, // 61: licensed.v1.SessionCall.list_downloads:type_name -> licensed.v1.ListDownloadsRequest
-	24, // 62: licensed.v1.SessionCall.list_devices:type_name -> licensed.v1.ListDevicesRequest
-	17, // 63: licensed.v1.SessionCall.sync_device:type_name -> licensed.v1.SyncDeviceRequest
-	27, // 64: licensed.v1.SessionCall.get_customer:type_name -> licensed.v1.GetCustomerRequest
-	39, // 65: licensed.v1.SessionResponse.limits:type_name -> licensed.v1.SessionLimits
-	40, // 66: licensed.v1.SessionResponse.outcomes:type_name -> licensed.v1.SessionOutcome
-	42, // 67: licensed.v1.SessionLimits.max_timeout:type_name -> google.protobuf.Duration
-	43, // 68: licensed.v1.SessionOutcome.error:type_name -> google.rpc.Status
-	5,  // 69: licensed.v1.SessionOutcome.acquire_license:type_name -> licensed.v1.AcquireLicenseResponse
-	7,  // 70: licensed.v1.SessionOutcome.renew_license:type_name -> licensed.v1.RenewLicenseResponse
-	9,  // 71: licensed.v1.SessionOutcome.release_license:type_name -> licensed.v1.ReleaseLicenseResponse
-	11, // 72: licensed.v1.SessionOutcome.record_playback:type_name -> licensed.v1.RecordPlaybackResponse
-	13, // 73: licensed.v1.SessionOutcome.deactivate_device:type_name -> licensed.v1.DeactivateDeviceResponse
-	15, // 74: licensed.v1.SessionOutcome.change_plan:type_name -> licensed.v1.ChangePlanResponse
-	20, // 75: licensed.v1.SessionOutcome.list_licenses:type_name -> licensed.v1.ListLicensesResponse
-	23, // 76: licensed.v1.SessionOutcome.list_downloads:type_name -> licensed.v1.ListDownloadsResponse
-	26, // 77: licensed.v1.SessionOutcome.list_devices:type_name -> licensed.v1.ListDevicesResponse
-	18, // 78: licensed.v1.SessionOutcome.sync_device:type_name -> licensed.v1.SyncDeviceResponse
-	32, // 79: licensed.v1.SessionOutcome.get_customer:type_name -> licensed.v1.GetCustomerResponse
-	4,  // 80: licensed.v1.LicenseService.AcquireLicense:input_type -> licensed.v1.AcquireLicenseRequest
-	6,  // 81: licensed.v1.LicenseService.RenewLicense:input_type -> licensed.v1.RenewLicenseRequest
-	8,  // 82: licensed.v1.LicenseService.ReleaseLicense:input_type -> licensed.v1.ReleaseLicenseRequest
-	10, // 83: licensed.v1.LicenseService.RecordPlayback:input_type -> licensed.v1.RecordPlaybackRequest
-	12, // 84: licensed.v1.LicenseService.DeactivateDevice:input_type -> licensed.v1.DeactivateDeviceRequest
-	14, // 85: licensed.v1.LicenseService.ChangePlan:input_type -> licensed.v1.ChangePlanRequest
-	17, // 86: licensed.v1.LicenseService.SyncDevice:input_type -> licensed.v1.SyncDeviceRequest
-	19, // 87: licensed.v1.LicenseService.ListLicenses:input_type -> licensed.v1.ListLicensesRequest
-	21, // 88: licensed.v1.LicenseService.ListDownloads:input_type -> licensed.v1.ListDownloadsRequest
-	24, // 89: licensed.v1.LicenseService.ListDevices:input_type -> licensed.v1.ListDevicesRequest
-	27, // 90: licensed.v1.LicenseService.GetCustomer:input_type -> licensed.v1.GetCustomerRequest
-	36, // 91: licensed.v1.LicenseService.Session:input_type -> licensed.v1.SessionRequest
-	5,  // 92: licensed.v1.LicenseService.AcquireLicense:output_type -> licensed.v1.AcquireLicenseResponse
-	7,  // 93: licensed.v1.LicenseService.RenewLicense:output_type -> licensed.v1.RenewLicenseResponse
-	9,  // 94: licensed.v1.LicenseService.ReleaseLicense:output_type -> licensed.v1.ReleaseLicenseResponse
-	11, // 95: licensed.v1.LicenseService.RecordPlayback:output_type -> licensed.v1.RecordPlaybackResponse
-	13, // 96: licensed.v1.LicenseService.DeactivateDevice:output_type -> licensed.v1.DeactivateDeviceResponse
-	15, // 97: licensed.v1.LicenseService.ChangePlan:output_type -> licensed.v1.ChangePlanResponse
-	18, // 98: licensed.v1.LicenseService.SyncDevice:output_type -> licensed.v1.SyncDeviceResponse
-	20, // 99: licensed.v1.LicenseService.ListLicenses:output_type -> licensed.v1.ListLicensesResponse
-	23, // 100: licensed.v1.LicenseService.ListDownloads:output_type -> licensed.v1.ListDownloadsResponse
-	26, // 101: licensed.v1.LicenseService.ListDevices:output_type -> licensed.v1.ListDevicesResponse
-	32, // 102: licensed.v1.LicenseService.GetCustomer:output_type -> licensed.v1.GetCustomerResponse
-	38, // 103: licensed.v1.LicenseService.Session:output_type -> licensed.v1.SessionResponse
-	92, // [92:104] is the sub-list for method output_type
-	80, // [80:92] is the sub-list for method input_type
-	80, // [80:80] is the sub-list for extension type_name
-	80, // [80:80] is the sub-list for extension extendee
-	0,  // [0:80] is the sub-list for field type_name
+	44, // 14: licensed.v1.DeactivateDeviceRequest.issued_at:type_name -> google.protobuf.Timestamp
+	44, // 15: licensed.v1.DeactivateDeviceRequest.activated_at:type_name -> google.protobuf.Timestamp
+	14, // 16: licensed.v1.DeactivateDeviceResponse.removal:type_name -> licensed.v1.Removal
+	44, // 17: licensed.v1.ChangePlanRequest.issued_at:type_name -> google.protobuf.Timestamp
+	44, // 18: licensed.v1.ChangePlanRequest.plan_changed_at:type_name -> google.protobuf.Timestamp
+	44, // 19: licensed.v1.ChangePlanResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
+	0,  // 20: licensed.v1.Fact.kind:type_name -> licensed.v1.FactKind
+	44, // 21: licensed.v1.Fact.at:type_name -> google.protobuf.Timestamp
+	44, // 22: licensed.v1.SyncDeviceRequest.issued_at:type_name -> google.protobuf.Timestamp
+	17, // 23: licensed.v1.SyncDeviceRequest.facts:type_name -> licensed.v1.Fact
+	44, // 24: licensed.v1.SyncDeviceRequest.sent_at:type_name -> google.protobuf.Timestamp
+	44, // 25: licensed.v1.SelectDevicesRequest.issued_at:type_name -> google.protobuf.Timestamp
+	3,  // 26: licensed.v1.ListLicensesResponse.licenses:type_name -> licensed.v1.License
+	44, // 27: licensed.v1.ListDownloadsRequest.since:type_name -> google.protobuf.Timestamp
+	44, // 28: licensed.v1.Download.at:type_name -> google.protobuf.Timestamp
+	25, // 29: licensed.v1.ListDownloadsResponse.downloads:type_name -> licensed.v1.Download
+	44, // 30: licensed.v1.ListDownloadsResponse.next_allowed_at:type_name -> google.protobuf.Timestamp
+	44, // 31: licensed.v1.Device.last_download_at:type_name -> google.protobuf.Timestamp
+	44, // 32: licensed.v1.Device.activated_at:type_name -> google.protobuf.Timestamp
+	28, // 33: licensed.v1.ListDevicesResponse.devices:type_name -> licensed.v1.Device
+	44, // 34: licensed.v1.ListDevicesResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
+	3,  // 35: licensed.v1.CustomerLicense.license:type_name -> licensed.v1.License
+	1,  // 36: licensed.v1.CustomerLicense.status:type_name -> licensed.v1.LicenseStatus
+	44, // 37: licensed.v1.Quota.next_at:type_name -> google.protobuf.Timestamp
+	32, // 38: licensed.v1.CustomerTitle.yearly:type_name -> licensed.v1.Quota
+	32, // 39: licensed.v1.CustomerStudio.licenses:type_name -> licensed.v1.Quota
+	44, // 40: licensed.v1.GetCustomerResponse.as_of:type_name -> google.protobuf.Timestamp
+	44, // 41: licensed.v1.GetCustomerResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
+	32, // 42: licensed.v1.GetCustomerResponse.devices_in_use:type_name -> licensed.v1.Quota
+	32, // 43: licensed.v1.GetCustomerResponse.deactivations:type_name -> licensed.v1.Quota
+	28, // 44: licensed.v1.GetCustomerResponse.devices:type_name -> licensed.v1.Device
+	31, // 45: licensed.v1.GetCustomerResponse.licenses:type_name -> licensed.v1.CustomerLicense
+	33, // 46: licensed.v1.GetCustomerResponse.titles:type_name -> licensed.v1.CustomerTitle
+	34, // 47: licensed.v1.GetCustomerResponse.studios:type_name -> licensed.v1.CustomerStudio
+	2,  // 48: licensed.v1.Refusal.rule:type_name -> licensed.v1.Rule
+	44, // 49: licensed.v1.Refusal.next_allowed_at:type_name -> google.protobuf.Timestamp
+	37, // 50: licensed.v1.Refusal.violations:type_name -> licensed.v1.RuleViolation
+	2,  // 51: licensed.v1.RuleViolation.rule:type_name -> licensed.v1.Rule
+	44, // 52: licensed.v1.RuleViolation.next_allowed_at:type_name -> google.protobuf.Timestamp
+	38, // 53: licensed.v1.RuleViolation.freed_by:type_name -> licensed.v1.Remedy
+	40, // 54: licensed.v1.SessionRequest.calls:type_name -> licensed.v1.SessionCall
+	45, // 55: licensed.v1.SessionCall.timeout:type_name -> google.protobuf.Duration
+	4,  // 56: licensed.v1.SessionCall.acquire_license:type_name -> licensed.v1.AcquireLicenseRequest
+	6,  // 57: licensed.v1.SessionCall.renew_license:type_name -> licensed.v1.RenewLicenseRequest
+	8,  // 58: licensed.v1.SessionCall.release_license:type_name -> licensed.v1.ReleaseLicenseRequest
+	10, // 59: licensed.v1.SessionCall.record_playback:type_name -> licensed.v1.RecordPlaybackRequest
+	12, // 60: licensed.v1.SessionCall.deactivate_device:type_name -> licensed.v1.DeactivateDeviceRequest
+	15, // 61: licensed.v1.SessionCall.change_plan:type_name -> licensed.v1.ChangePlanRequest
+	22, // 62: licensed.v1.SessionCall.list_licenses:type_name -> licensed.v1.ListLicensesRequest
+	24, // 63: licensed.v1.SessionCall.list_downloads:type_name -> licensed.v1.ListDownloadsRequest
+	27, // 64: licensed.v1.SessionCall.list_devices:type_name -> licensed.v1.ListDevicesRequest
+	18, // 65: licensed.v1.SessionCall.sync_device:type_name -> licensed.v1.SyncDeviceRequest
+	30, // 66: licensed.v1.SessionCall.get_customer:type_name -> licensed.v1.GetCustomerRequest
+	20, // 67: licensed.v1.SessionCall.select_devices:type_name -> licensed.v1.SelectDevicesRequest
+	42, // 68: licensed.v1.SessionResponse.limits:type_name -> licensed.v1.SessionLimits
+	43, // 69: licensed.v1.SessionResponse.outcomes:type_name -> licensed.v1.SessionOutcome
+	45, // 70: licensed.v1.SessionLimits.max_timeout:type_name -> google.protobuf.Duration
+	46, // 71: licensed.v1.SessionOutcome.error:type_name -> google.rpc.Status
+	5,  // 72: licensed.v1.SessionOutcome.acquire_license:type_name -> licensed.v1.AcquireLicenseResponse
+	7,  // 73: licensed.v1.SessionOutcome.renew_license:type_name -> licensed.v1.RenewLicenseResponse
+	9,  // 74: licensed.v1.SessionOutcome.release_license:type_name -> licensed.v1.ReleaseLicenseResponse
+	11, // 75: licensed.v1.SessionOutcome.record_playback:type_name -> licensed.v1.RecordPlaybackResponse
+	13, // 76: licensed.v1.SessionOutcome.deactivate_device:type_name -> licensed.v1.DeactivateDeviceResponse
+	16, // 77: licensed.v1.SessionOutcome.change_plan:type_name -> licensed.v1.ChangePlanResponse
+	23, // 78: licensed.v1.SessionOutcome.list_licenses:type_name -> licensed.v1.ListLicensesResponse
+	26, // 79: licensed.v1.SessionOutcome.list_downloads:type_name -> licensed.v1.ListDownloadsResponse
+	29, // 80: licensed.v1.SessionOutcome.list_devices:type_name -> licensed.v1.ListDevicesResponse
+	19, // 81: licensed.v1.SessionOutcome.sync_device:type_name -> licensed.v1.SyncDeviceResponse
+	35, // 82: licensed.v1.SessionOutcome.get_customer:type_name -> licensed.v1.GetCustomerResponse
+	21, // 83: licensed.v1.SessionOutcome.select_devices:type_name -> licensed.v1.SelectDevicesResponse
+	4,  // 84: licensed.v1.LicenseService.AcquireLicense:input_type -> licensed.v1.AcquireLicenseRequest
+	6,  // 85: licensed.v1.LicenseService.RenewLicense:input_type -> licensed.v1.RenewLicenseRequest
+	8,  // 86: licensed.v1.LicenseService.ReleaseLicense:input_type -> licensed.v1.ReleaseLicenseRequest
+	10, // 87: licensed.v1.LicenseService.RecordPlayback:input_type -> licensed.v1.RecordPlaybackRequest
+	12, // 88: licensed.v1.LicenseService.DeactivateDevice:input_type -> licensed.v1.DeactivateDeviceRequest
+	15, // 89: licensed.v1.LicenseService.ChangePlan:input_type -> licensed.v1.ChangePlanRequest
+	18, // 90: licensed.v1.LicenseService.SyncDevice:input_type -> licensed.v1.SyncDeviceRequest
+	20, // 91: licensed.v1.LicenseService.SelectDevices:input_type -> licensed.v1.SelectDevicesRequest
+	22, // 92: licensed.v1.LicenseService.ListLicenses:input_type -> licensed.v1.ListLicensesRequest
+	24, // 93: licensed.v1.LicenseService.ListDownloads:input_type -> licensed.v1.ListDownloadsRequest
+	27, // 94: licensed.v1.LicenseService.ListDevices:input_type -> licensed.v1.ListDevicesRequest
+	30, // 95: licensed.v1.LicenseService.GetCustomer:input_type -> licensed.v1.GetCustomerRequest
+	39, // 96: licensed.v1.LicenseService.Session:input_type -> licensed.v1.SessionRequest
+	5,  // 97: licensed.v1.LicenseService.AcquireLicense:output_type -> licensed.v1.AcquireLicenseResponse
+	7,  // 98: licensed.v1.LicenseService.RenewLicense:output_type -> licensed.v1.RenewLicenseResponse
+	9,  // 99: licensed.v1.LicenseService.ReleaseLicense:output_type -> licensed.v1.ReleaseLicenseResponse
+	11, // 100: licensed.v1.LicenseService.RecordPlayback:output_type -> licensed.v1.RecordPlaybackResponse
+	13, // 101: licensed.v1.LicenseService.DeactivateDevice:output_type -> licensed.v1.DeactivateDeviceResponse
+	16, // 102: licensed.v1.LicenseService.ChangePlan:output_type -> licensed.v1.ChangePlanResponse
+	19, // 103: licensed.v1.LicenseService.SyncDevice:output_type -> licensed.v1.SyncDeviceResponse
+	21, // 104: licensed.v1.LicenseService.SelectDevices:output_type -> licensed.v1.SelectDevicesResponse
+	23, // 105: licensed.v1.LicenseService.ListLicenses:output_type -> licensed.v1.ListLicensesResponse
+	26, // 106: licensed.v1.LicenseService.ListDownloads:output_type -> licensed.v1.ListDownloadsResponse
+	29, // 107: licensed.v1.LicenseService.ListDevices:output_type -> licensed.v1.ListDevicesResponse
+	35, // 108: licensed.v1.LicenseService.GetCustomer:output_type -> licensed.v1.GetCustomerResponse
+	41, // 109: licensed.v1.LicenseService.Session:output_type -> licensed.v1.SessionResponse
+	97, // [97:110] is the sub-list for method output_type
+	84, // [84:97] is the sub-list for method input_type
+	84, // [84:84] is the sub-list for extension type_name
+	84, // [84:84] is the sub-list for extension extendee
+	0,  // [0:84] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_license_service_proto_init() }
@@ -4304,9 +4676,10 @@ func file_licensed_v1_license_service_proto_init() {
 		return
 	}
 	file_licensed_v1_access_proto_init()
-	file_licensed_v1_license_service_proto_msgTypes[20].OneofWrappers = []any{}
-	file_licensed_v1_license_service_proto_msgTypes[26].OneofWrappers = []any{}
-	file_licensed_v1_license_service_proto_msgTypes[34].OneofWrappers = []any{
+	file_licensed_v1_license_service_proto_msgTypes[11].OneofWrappers = []any{}
+	file_licensed_v1_license_service_proto_msgTypes[23].OneofWrappers = []any{}
+	file_licensed_v1_license_service_proto_msgTypes[29].OneofWrappers = []any{}
+	file_licensed_v1_license_service_proto_msgTypes[37].OneofWrappers = []any{
 		(*SessionCall_AcquireLicense)(nil),
 		(*SessionCall_RenewLicense)(nil),
 		(*SessionCall_ReleaseLicense)(nil),
@@ -4318,8 +4691,9 @@ func file_licensed_v1_license_service_proto_init() {
 		(*SessionCall_ListDevices)(nil),
 		(*SessionCall_SyncDevice)(nil),
 		(*SessionCall_GetCustomer)(nil),
+		(*SessionCall_SelectDevices)(nil),
 	}
-	file_licensed_v1_license_service_proto_msgTypes[37].OneofWrappers = []any{
+	file_licensed_v1_license_service_proto_msgTypes[40].OneofWrappers = []any{
 		(*SessionOutcome_Error)(nil),
 		(*SessionOutcome_AcquireLicense)(nil),
 		(*SessionOutcome_RenewLicense)(nil),
@@ -4332,6 +4706,7 @@ func file_licensed_v1_license_service_proto_init() {
 		(*SessionOutcome_ListDevices)(nil),
 		(*SessionOutcome_SyncDevice)(nil),
 		(*SessionOutcome_GetCustomer)(nil),
+		(*SessionOutcome_SelectDevices)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -4339,7 +4714,7 @@ func file_licensed_v1_license_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_licensed_v1_license_service_proto_rawDesc), len(file_licensed_v1_license_service_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   38,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

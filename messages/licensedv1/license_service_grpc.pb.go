@@ -28,6 +28,7 @@ const (
 	LicenseService_DeactivateDevice_FullMethodName = "/licensed.v1.LicenseService/DeactivateDevice"
 	LicenseService_ChangePlan_FullMethodName       = "/licensed.v1.LicenseService/ChangePlan"
 	LicenseService_SyncDevice_FullMethodName       = "/licensed.v1.LicenseService/SyncDevice"
+	LicenseService_SelectDevices_FullMethodName    = "/licensed.v1.LicenseService/SelectDevices"
 	LicenseService_ListLicenses_FullMethodName     = "/licensed.v1.LicenseService/ListLicenses"
 	LicenseService_ListDownloads_FullMethodName    = "/licensed.v1.LicenseService/ListDownloads"
 	LicenseService_ListDevices_FullMethodName      = "/licensed.v1.LicenseService/ListDevices"
@@ -56,13 +57,18 @@ type LicenseServiceClient interface {
 	ReleaseLicense(ctx context.Context, in *ReleaseLicenseRequest, opts ...grpc.CallOption) (*ReleaseLicenseResponse, error)
 	// RecordPlayback records that a downloaded title was played.
 	RecordPlayback(ctx context.Context, in *RecordPlaybackRequest, opts ...grpc.CallOption) (*RecordPlaybackResponse, error)
-	// DeactivateDevice removes a device and releases every active licence on it.
+	// DeactivateDevice removes a device and releases every active licence on it. With validate_only it says what that
+	// frees and what it costs. A device without active licences costs no removal.
 	DeactivateDevice(ctx context.Context, in *DeactivateDeviceRequest, opts ...grpc.CallOption) (*DeactivateDeviceResponse, error)
-	// ChangePlan moves the customer to another plan. A smaller plan ends no licence.
+	// ChangePlan moves the customer to another plan. A smaller plan ends no licence, but fixes which devices stay: the
+	// others may release and play what they have until it expires, and neither acquire nor renew.
 	ChangePlan(ctx context.Context, in *ChangePlanRequest, opts ...grpc.CallOption) (*ChangePlanResponse, error)
 	// SyncDevice records what happened on a device while it was offline. Facts are never refused for what they say, and
 	// a fact that was recorded before changes nothing.
 	SyncDevice(ctx context.Context, in *SyncDeviceRequest, opts ...grpc.CallOption) (*SyncDeviceResponse, error)
+	// SelectDevices chooses the devices that stay. Where the plan is exceeded, the choice holds at once, and may be made
+	// once for each change of plan; otherwise it holds for the next smaller plan.
+	SelectDevices(ctx context.Context, in *SelectDevicesRequest, opts ...grpc.CallOption) (*SelectDevicesResponse, error)
 	// ListLicenses lists the customer's licences, the active ones unless include_inactive is set.
 	ListLicenses(ctx context.Context, in *ListLicensesRequest, opts ...grpc.CallOption) (*ListLicensesResponse, error)
 	// ListDownloads lists when a title was downloaded and tells whether another download is allowed now.
@@ -160,6 +166,16 @@ func (c *licenseServiceClient) SyncDevice(ctx context.Context, in *SyncDeviceReq
 	return out, nil
 }
 
+func (c *licenseServiceClient) SelectDevices(ctx context.Context, in *SelectDevicesRequest, opts ...grpc.CallOption) (*SelectDevicesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SelectDevicesResponse)
+	err := c.cc.Invoke(ctx, LicenseService_SelectDevices_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *licenseServiceClient) ListLicenses(ctx context.Context, in *ListLicensesRequest, opts ...grpc.CallOption) (*ListLicensesResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListLicensesResponse)
@@ -234,13 +250,18 @@ type LicenseServiceServer interface {
 	ReleaseLicense(context.Context, *ReleaseLicenseRequest) (*ReleaseLicenseResponse, error)
 	// RecordPlayback records that a downloaded title was played.
 	RecordPlayback(context.Context, *RecordPlaybackRequest) (*RecordPlaybackResponse, error)
-	// DeactivateDevice removes a device and releases every active licence on it.
+	// DeactivateDevice removes a device and releases every active licence on it. With validate_only it says what that
+	// frees and what it costs. A device without active licences costs no removal.
 	DeactivateDevice(context.Context, *DeactivateDeviceRequest) (*DeactivateDeviceResponse, error)
-	// ChangePlan moves the customer to another plan. A smaller plan ends no licence.
+	// ChangePlan moves the customer to another plan. A smaller plan ends no licence, but fixes which devices stay: the
+	// others may release and play what they have until it expires, and neither acquire nor renew.
 	ChangePlan(context.Context, *ChangePlanRequest) (*ChangePlanResponse, error)
 	// SyncDevice records what happened on a device while it was offline. Facts are never refused for what they say, and
 	// a fact that was recorded before changes nothing.
 	SyncDevice(context.Context, *SyncDeviceRequest) (*SyncDeviceResponse, error)
+	// SelectDevices chooses the devices that stay. Where the plan is exceeded, the choice holds at once, and may be made
+	// once for each change of plan; otherwise it holds for the next smaller plan.
+	SelectDevices(context.Context, *SelectDevicesRequest) (*SelectDevicesResponse, error)
 	// ListLicenses lists the customer's licences, the active ones unless include_inactive is set.
 	ListLicenses(context.Context, *ListLicensesRequest) (*ListLicensesResponse, error)
 	// ListDownloads lists when a title was downloaded and tells whether another download is allowed now.
@@ -288,6 +309,9 @@ func (UnimplementedLicenseServiceServer) ChangePlan(context.Context, *ChangePlan
 }
 func (UnimplementedLicenseServiceServer) SyncDevice(context.Context, *SyncDeviceRequest) (*SyncDeviceResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SyncDevice not implemented")
+}
+func (UnimplementedLicenseServiceServer) SelectDevices(context.Context, *SelectDevicesRequest) (*SelectDevicesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SelectDevices not implemented")
 }
 func (UnimplementedLicenseServiceServer) ListLicenses(context.Context, *ListLicensesRequest) (*ListLicensesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListLicenses not implemented")
@@ -451,6 +475,24 @@ func _LicenseService_SyncDevice_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _LicenseService_SelectDevices_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SelectDevicesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LicenseServiceServer).SelectDevices(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LicenseService_SelectDevices_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LicenseServiceServer).SelectDevices(ctx, req.(*SelectDevicesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _LicenseService_ListLicenses_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListLicensesRequest)
 	if err := dec(in); err != nil {
@@ -564,6 +606,10 @@ var LicenseService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SyncDevice",
 			Handler:    _LicenseService_SyncDevice_Handler,
+		},
+		{
+			MethodName: "SelectDevices",
+			Handler:    _LicenseService_SelectDevices_Handler,
 		},
 		{
 			MethodName: "ListLicenses",

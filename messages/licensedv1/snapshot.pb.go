@@ -46,8 +46,11 @@ type LicenseSnapshot struct {
 	PlanChangedAgoMs *int64 `protobuf:"varint,9,opt,name=plan_changed_ago_ms,json=planChangedAgoMs,proto3,oneof" json:"plan_changed_ago_ms,omitempty"`
 	// From version 3: when the client issued that command − the choice of the plan; absent if unknown.
 	PlanIssuedAfterMs *int64 `protobuf:"zigzag64,10,opt,name=plan_issued_after_ms,json=planIssuedAfterMs,proto3,oneof" json:"plan_issued_after_ms,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// From version 3: the selected devices stay, since the plan is or was exceeded; and the customer chose them.
+	SelectionBinds  bool `protobuf:"varint,11,opt,name=selection_binds,json=selectionBinds,proto3" json:"selection_binds,omitempty"`
+	SelectionChosen bool `protobuf:"varint,12,opt,name=selection_chosen,json=selectionChosen,proto3" json:"selection_chosen,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *LicenseSnapshot) Reset() {
@@ -150,6 +153,20 @@ func (x *LicenseSnapshot) GetPlanIssuedAfterMs() int64 {
 	return 0
 }
 
+func (x *LicenseSnapshot) GetSelectionBinds() bool {
+	if x != nil {
+		return x.SelectionBinds
+	}
+	return false
+}
+
+func (x *LicenseSnapshot) GetSelectionChosen() bool {
+	if x != nil {
+		return x.SelectionChosen
+	}
+	return false
+}
+
 // Device is a device that the customer has used.
 type LicenseSnapshot_Device struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
@@ -166,7 +183,9 @@ type LicenseSnapshot_Device struct {
 	// From version 3: when the client issued that command − the activation; absent if unknown.
 	IssuedAfterMs *int64 `protobuf:"zigzag64,7,opt,name=issued_after_ms,json=issuedAfterMs,proto3,oneof" json:"issued_after_ms,omitempty"`
 	// From version 3: the highest number of its facts.
-	Synced        uint64 `protobuf:"varint,8,opt,name=synced,proto3" json:"synced,omitempty"`
+	Synced uint64 `protobuf:"varint,8,opt,name=synced,proto3" json:"synced,omitempty"`
+	// From version 3: the device is one of those that stay.
+	Selected      bool `protobuf:"varint,9,opt,name=selected,proto3" json:"selected,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -255,6 +274,13 @@ func (x *LicenseSnapshot_Device) GetSynced() uint64 {
 		return x.Synced
 	}
 	return 0
+}
+
+func (x *LicenseSnapshot_Device) GetSelected() bool {
+	if x != nil {
+		return x.Selected
+	}
+	return false
 }
 
 // License is the licence of a device for a title.
@@ -424,8 +450,7 @@ var File_licensed_v1_snapshot_proto protoreflect.FileDescriptor
 
 const file_licensed_v1_snapshot_proto_rawDesc = "" +
 	"\n" +
-	"\x1alicensed/v1/snapshot.proto\x12\vlicensed.v1\"\xcb\n" +
-	"\n" +
+	"\x1alicensed/v1/snapshot.proto\x12\vlicensed.v1\"\xbb\v\n" +
 	"\x0fLicenseSnapshot\x12\x17\n" +
 	"\aplan_id\x18\x01 \x01(\tR\x06planId\x12\x17\n" +
 	"\atime_ms\x18\x02 \x01(\x03R\x06timeMs\x12\x14\n" +
@@ -438,7 +463,9 @@ const file_licensed_v1_snapshot_proto_rawDesc = "" +
 	"\x12deactivated_ago_ms\x18\b \x03(\x03R\x10deactivatedAgoMs\x122\n" +
 	"\x13plan_changed_ago_ms\x18\t \x01(\x03H\x00R\x10planChangedAgoMs\x88\x01\x01\x124\n" +
 	"\x14plan_issued_after_ms\x18\n" +
-	" \x01(\x12H\x01R\x11planIssuedAfterMs\x88\x01\x01\x1a\xe1\x02\n" +
+	" \x01(\x12H\x01R\x11planIssuedAfterMs\x88\x01\x01\x12'\n" +
+	"\x0fselection_binds\x18\v \x01(\bR\x0eselectionBinds\x12)\n" +
+	"\x10selection_chosen\x18\f \x01(\bR\x0fselectionChosen\x1a\xfd\x02\n" +
 	"\x06Device\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12\x14\n" +
 	"\x05order\x18\x02 \x01(\x04R\x05order\x12 \n" +
@@ -447,7 +474,8 @@ const file_licensed_v1_snapshot_proto_rawDesc = "" +
 	"\x11downloaded_ago_ms\x18\x05 \x01(\x03H\x00R\x0fdownloadedAgoMs\x88\x01\x01\x12-\n" +
 	"\x10activated_ago_ms\x18\x06 \x01(\x03H\x01R\x0eactivatedAgoMs\x88\x01\x01\x12+\n" +
 	"\x0fissued_after_ms\x18\a \x01(\x12H\x02R\rissuedAfterMs\x88\x01\x01\x12\x16\n" +
-	"\x06synced\x18\b \x01(\x04R\x06syncedB\x14\n" +
+	"\x06synced\x18\b \x01(\x04R\x06synced\x12\x1a\n" +
+	"\bselected\x18\t \x01(\bR\bselectedB\x14\n" +
 	"\x12_downloaded_ago_msB\x13\n" +
 	"\x11_activated_ago_msB\x12\n" +
 	"\x10_issued_after_ms\x1a\x85\x04\n" +

@@ -86,7 +86,7 @@ func nextRelease(t *testing.T) []overlay.Edit {
 			File: "gateway/fingerprint.go",
 			From: "\t}\n\tif issuedAt != nil {",
 			To: "\tcase *licensedv1.Command_PauseDownloads:\n" +
-				"\t\tb = b.number(7).text(1, c.PauseDownloads.Reason)\n\t}\n\tif issuedAt != nil {",
+				"\t\tb = b.number(200).text(1, c.PauseDownloads.Reason)\n\t}\n\tif issuedAt != nil {",
 		},
 		{File: "gateway/service.go", From: "\treturn result{Outcome: o, sequence", To: "\tif o.License != nil {\n" +
 			"\t\to.License.LaterText = \"later\"\n\t}\n\treturn result{Outcome: o, sequence"},
@@ -123,29 +123,29 @@ func nextRelease(t *testing.T) []overlay.Edit {
 		{
 			File: "actors/license/outcome.go",
 			From: "\t\tcase *licensedv1.PlanChanged:\n",
-			To: "\t\tcase *licensedv1.DownloadsPaused:\n\t\t\treturn append(b, outcomePlan+1)\n" +
+			To: "\t\tcase *licensedv1.DownloadsPaused:\n\t\t\treturn append(b, 0x40)\n" +
 				"\t\tcase *licensedv1.PlanChanged:\n",
 		},
 		{
 			File: "actors/license/outcome.go",
 			From: "\tcase outcomePlan:\n",
-			To:   "\tcase outcomePlan + 1:\n\tcase outcomePlan:\n",
+			To:   "\tcase 0:\n\tcase outcomePlan:\n",
 		},
 		{
 			File: "actors/license/kind.go",
-			From: "\tif s.Mapper != snapshotMapper {\n",
-			To:   "\tif s.Mapper != snapshotMapper && s.Mapper != \"LicenseSnapshot/3\" {\n",
+			From: "\tif s.Mapper != snapshotMapper && s.Mapper != formerMapper {\n",
+			To:   "\tif s.Mapper != snapshotMapper && s.Mapper != formerMapper && s.Mapper != \"LicenseSnapshot/next\" {\n",
 		},
 		{
 			File: "actors/license/kind.go",
 			From: "\treturn &aggregate{kind: k, id: id, state: state}, nil\n",
-			To: "\tstate.paused = s.Mapper == \"LicenseSnapshot/3\"\n" +
+			To: "\tstate.paused = s.Mapper == \"LicenseSnapshot/next\"\n" +
 				"\treturn &aggregate{kind: k, id: id, state: state}, nil\n",
 		},
 		{
 			File: "actors/license/kind.go",
 			From: "\treturn actors.Snapshot{\n\t\tMapper: snapshotMapper,\n",
-			To: "\tmapper := snapshotMapper\n\tif a.state.paused {\n\t\tmapper = \"LicenseSnapshot/3\"\n\t}\n" +
+			To: "\tmapper := snapshotMapper\n\tif a.state.paused {\n\t\tmapper = \"LicenseSnapshot/next\"\n\t}\n" +
 				"\treturn actors.Snapshot{\n\t\tMapper: mapper,\n",
 		},
 	}
@@ -186,7 +186,7 @@ func nextClusterProtocol(file *descriptorpb.FileDescriptorProto) {
 func nextCommands(file *descriptorpb.FileDescriptorProto) {
 	addLaterText(file)
 	overlay.AddField(message(file, "PauseDownloads"), "", "string", "reason", 1)
-	overlay.AddField(message(file, "Command"), "command", ".licensed.v1.PauseDownloads", "pause_downloads", 7)
+	overlay.AddField(message(file, "Command"), "command", ".licensed.v1.PauseDownloads", "pause_downloads", 200)
 }
 
 func nextEvents(file *descriptorpb.FileDescriptorProto) {

@@ -56,6 +56,9 @@ const (
 	// LicenseServiceSyncDeviceProcedure is the fully-qualified name of the LicenseService's SyncDevice
 	// RPC.
 	LicenseServiceSyncDeviceProcedure = "/licensed.v1.LicenseService/SyncDevice"
+	// LicenseServiceSelectDevicesProcedure is the fully-qualified name of the LicenseService's
+	// SelectDevices RPC.
+	LicenseServiceSelectDevicesProcedure = "/licensed.v1.LicenseService/SelectDevices"
 	// LicenseServiceListLicensesProcedure is the fully-qualified name of the LicenseService's
 	// ListLicenses RPC.
 	LicenseServiceListLicensesProcedure = "/licensed.v1.LicenseService/ListLicenses"
@@ -83,13 +86,18 @@ type LicenseServiceClient interface {
 	ReleaseLicense(context.Context, *connect.Request[licensedv1.ReleaseLicenseRequest]) (*connect.Response[licensedv1.ReleaseLicenseResponse], error)
 	// RecordPlayback records that a downloaded title was played.
 	RecordPlayback(context.Context, *connect.Request[licensedv1.RecordPlaybackRequest]) (*connect.Response[licensedv1.RecordPlaybackResponse], error)
-	// DeactivateDevice removes a device and releases every active licence on it.
+	// DeactivateDevice removes a device and releases every active licence on it. With validate_only it says what that
+	// frees and what it costs. A device without active licences costs no removal.
 	DeactivateDevice(context.Context, *connect.Request[licensedv1.DeactivateDeviceRequest]) (*connect.Response[licensedv1.DeactivateDeviceResponse], error)
-	// ChangePlan moves the customer to another plan. A smaller plan ends no licence.
+	// ChangePlan moves the customer to another plan. A smaller plan ends no licence, but fixes which devices stay: the
+	// others may release and play what they have until it expires, and neither acquire nor renew.
 	ChangePlan(context.Context, *connect.Request[licensedv1.ChangePlanRequest]) (*connect.Response[licensedv1.ChangePlanResponse], error)
 	// SyncDevice records what happened on a device while it was offline. Facts are never refused for what they say, and
 	// a fact that was recorded before changes nothing.
 	SyncDevice(context.Context, *connect.Request[licensedv1.SyncDeviceRequest]) (*connect.Response[licensedv1.SyncDeviceResponse], error)
+	// SelectDevices chooses the devices that stay. Where the plan is exceeded, the choice holds at once, and may be made
+	// once for each change of plan; otherwise it holds for the next smaller plan.
+	SelectDevices(context.Context, *connect.Request[licensedv1.SelectDevicesRequest]) (*connect.Response[licensedv1.SelectDevicesResponse], error)
 	// ListLicenses lists the customer's licences, the active ones unless include_inactive is set.
 	ListLicenses(context.Context, *connect.Request[licensedv1.ListLicensesRequest]) (*connect.Response[licensedv1.ListLicensesResponse], error)
 	// ListDownloads lists when a title was downloaded and tells whether another download is allowed now.
@@ -162,6 +170,12 @@ func NewLicenseServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithSchema(licenseServiceMethods.ByName("SyncDevice")),
 			connect.WithClientOptions(opts...),
 		),
+		selectDevices: connect.NewClient[licensedv1.SelectDevicesRequest, licensedv1.SelectDevicesResponse](
+			httpClient,
+			baseURL+LicenseServiceSelectDevicesProcedure,
+			connect.WithSchema(licenseServiceMethods.ByName("SelectDevices")),
+			connect.WithClientOptions(opts...),
+		),
 		listLicenses: connect.NewClient[licensedv1.ListLicensesRequest, licensedv1.ListLicensesResponse](
 			httpClient,
 			baseURL+LicenseServiceListLicensesProcedure,
@@ -208,6 +222,7 @@ type licenseServiceClient struct {
 	deactivateDevice *connect.Client[licensedv1.DeactivateDeviceRequest, licensedv1.DeactivateDeviceResponse]
 	changePlan       *connect.Client[licensedv1.ChangePlanRequest, licensedv1.ChangePlanResponse]
 	syncDevice       *connect.Client[licensedv1.SyncDeviceRequest, licensedv1.SyncDeviceResponse]
+	selectDevices    *connect.Client[licensedv1.SelectDevicesRequest, licensedv1.SelectDevicesResponse]
 	listLicenses     *connect.Client[licensedv1.ListLicensesRequest, licensedv1.ListLicensesResponse]
 	listDownloads    *connect.Client[licensedv1.ListDownloadsRequest, licensedv1.ListDownloadsResponse]
 	listDevices      *connect.Client[licensedv1.ListDevicesRequest, licensedv1.ListDevicesResponse]
@@ -250,6 +265,11 @@ func (c *licenseServiceClient) SyncDevice(ctx context.Context, req *connect.Requ
 	return c.syncDevice.CallUnary(ctx, req)
 }
 
+// SelectDevices calls licensed.v1.LicenseService.SelectDevices.
+func (c *licenseServiceClient) SelectDevices(ctx context.Context, req *connect.Request[licensedv1.SelectDevicesRequest]) (*connect.Response[licensedv1.SelectDevicesResponse], error) {
+	return c.selectDevices.CallUnary(ctx, req)
+}
+
 // ListLicenses calls licensed.v1.LicenseService.ListLicenses.
 func (c *licenseServiceClient) ListLicenses(ctx context.Context, req *connect.Request[licensedv1.ListLicensesRequest]) (*connect.Response[licensedv1.ListLicensesResponse], error) {
 	return c.listLicenses.CallUnary(ctx, req)
@@ -286,13 +306,18 @@ type LicenseServiceHandler interface {
 	ReleaseLicense(context.Context, *connect.Request[licensedv1.ReleaseLicenseRequest]) (*connect.Response[licensedv1.ReleaseLicenseResponse], error)
 	// RecordPlayback records that a downloaded title was played.
 	RecordPlayback(context.Context, *connect.Request[licensedv1.RecordPlaybackRequest]) (*connect.Response[licensedv1.RecordPlaybackResponse], error)
-	// DeactivateDevice removes a device and releases every active licence on it.
+	// DeactivateDevice removes a device and releases every active licence on it. With validate_only it says what that
+	// frees and what it costs. A device without active licences costs no removal.
 	DeactivateDevice(context.Context, *connect.Request[licensedv1.DeactivateDeviceRequest]) (*connect.Response[licensedv1.DeactivateDeviceResponse], error)
-	// ChangePlan moves the customer to another plan. A smaller plan ends no licence.
+	// ChangePlan moves the customer to another plan. A smaller plan ends no licence, but fixes which devices stay: the
+	// others may release and play what they have until it expires, and neither acquire nor renew.
 	ChangePlan(context.Context, *connect.Request[licensedv1.ChangePlanRequest]) (*connect.Response[licensedv1.ChangePlanResponse], error)
 	// SyncDevice records what happened on a device while it was offline. Facts are never refused for what they say, and
 	// a fact that was recorded before changes nothing.
 	SyncDevice(context.Context, *connect.Request[licensedv1.SyncDeviceRequest]) (*connect.Response[licensedv1.SyncDeviceResponse], error)
+	// SelectDevices chooses the devices that stay. Where the plan is exceeded, the choice holds at once, and may be made
+	// once for each change of plan; otherwise it holds for the next smaller plan.
+	SelectDevices(context.Context, *connect.Request[licensedv1.SelectDevicesRequest]) (*connect.Response[licensedv1.SelectDevicesResponse], error)
 	// ListLicenses lists the customer's licences, the active ones unless include_inactive is set.
 	ListLicenses(context.Context, *connect.Request[licensedv1.ListLicensesRequest]) (*connect.Response[licensedv1.ListLicensesResponse], error)
 	// ListDownloads lists when a title was downloaded and tells whether another download is allowed now.
@@ -361,6 +386,12 @@ func NewLicenseServiceHandler(svc LicenseServiceHandler, opts ...connect.Handler
 		connect.WithSchema(licenseServiceMethods.ByName("SyncDevice")),
 		connect.WithHandlerOptions(opts...),
 	)
+	licenseServiceSelectDevicesHandler := connect.NewUnaryHandler(
+		LicenseServiceSelectDevicesProcedure,
+		svc.SelectDevices,
+		connect.WithSchema(licenseServiceMethods.ByName("SelectDevices")),
+		connect.WithHandlerOptions(opts...),
+	)
 	licenseServiceListLicensesHandler := connect.NewUnaryHandler(
 		LicenseServiceListLicensesProcedure,
 		svc.ListLicenses,
@@ -411,6 +442,8 @@ func NewLicenseServiceHandler(svc LicenseServiceHandler, opts ...connect.Handler
 			licenseServiceChangePlanHandler.ServeHTTP(w, r)
 		case LicenseServiceSyncDeviceProcedure:
 			licenseServiceSyncDeviceHandler.ServeHTTP(w, r)
+		case LicenseServiceSelectDevicesProcedure:
+			licenseServiceSelectDevicesHandler.ServeHTTP(w, r)
 		case LicenseServiceListLicensesProcedure:
 			licenseServiceListLicensesHandler.ServeHTTP(w, r)
 		case LicenseServiceListDownloadsProcedure:
@@ -456,6 +489,10 @@ func (UnimplementedLicenseServiceHandler) ChangePlan(context.Context, *connect.R
 
 func (UnimplementedLicenseServiceHandler) SyncDevice(context.Context, *connect.Request[licensedv1.SyncDeviceRequest]) (*connect.Response[licensedv1.SyncDeviceResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("licensed.v1.LicenseService.SyncDevice is not implemented"))
+}
+
+func (UnimplementedLicenseServiceHandler) SelectDevices(context.Context, *connect.Request[licensedv1.SelectDevicesRequest]) (*connect.Response[licensedv1.SelectDevicesResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("licensed.v1.LicenseService.SelectDevices is not implemented"))
 }
 
 func (UnimplementedLicenseServiceHandler) ListLicenses(context.Context, *connect.Request[licensedv1.ListLicensesRequest]) (*connect.Response[licensedv1.ListLicensesResponse], error) {

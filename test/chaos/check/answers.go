@@ -147,7 +147,7 @@ func (k *checker) says(c *command, e *history.Event, want *history.Output, next 
 		}
 	case "CommandRefused":
 		must.Refusal, must.Device, must.Title, must.Plan = want.Refusal, c.in.Device, c.in.Title, c.in.Plan
-		if want.Refusal != nil && want.Refusal.Rule == model.DeviceLimit {
+		if r := want.Refusal; r != nil && (r.Rule == model.DeviceLimit || r.Rule == model.DeviceNotSelected) {
 			must.Plan = next.Answer(&history.Input{Kind: history.ListDevices}).Plan // Whose limit it is.
 		}
 	}

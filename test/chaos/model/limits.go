@@ -79,14 +79,105 @@ func (s *State) planInForce() (string, uint32) {
 func (a *step) deviceLimit() *history.Refusal {
 	_, limit := a.planInForce()
 	in := a.inUse()
-	rank := slices.IndexFunc(in, func(d *device) bool { return d.id == a.in.Device })
-	if rank < 0 {
-		rank = len(in)
-	}
-	if rank < int(limit) {
+	used := a.used(a.in.Device)
+	if a.free(limit) || used && a.stays(a.in.Device, limit) {
 		return nil
 	}
-	return &history.Refusal{Rule: DeviceLimit, Limit: limit, Current: uint32(len(in))}
+	rule := DeviceLimit
+	if used && limit > 0 {
+		rule = DeviceNotSelected
+	}
+	return &history.Refusal{Rule: rule, Limit: limit, Current: uint32(len(in))}
+}
+
+// used says whether a device has an active licence.
+func (s *State) used(id string) bool {
+	return s.count(func(l *history.License) bool { return l.Device == id }) > 0
+}
+
+// selected says whether a device is bound to stay.
+func (s *State) selected(id string) bool {
+	return slices.Contains(strings.Split(s.staying, "/"), id) && id != ""
+}
+
+// free says whether the other devices leave a place. As long as devices are in use that are not among those that stay,
+// the latter keep their places.
+func (a *step) free(limit uint32) bool {
+	others, kept, leftovers := 0, 0, 0
+	for i := range a.devices {
+		d := &a.devices[i]
+		used, selected := a.used(d.id), a.selected(d.id)
+		if used && d.id != a.in.Device {
+			others++
+		}
+		if used && !selected {
+			leftovers++
+		}
+		if selected && !used {
+			kept++
+		}
+	}
+	if a.staying != "" && leftovers > 0 && !a.selected(a.in.Device) {
+		others += kept
+	}
+	return others < int(limit)
+}
+
+// candidates are the devices that may stay: those that are bound to come first, then those in use, by their last use.
+func (s *State) candidates() []*device {
+	var all []*device
+	for i := range s.devices {
+		if d := &s.devices[i]; s.used(d.id) || s.selected(d.id) {
+			all = append(all, d)
+		}
+	}
+	slices.SortFunc(all, func(x, y *device) int {
+		a, b := s.selected(x.id), s.selected(y.id)
+		switch {
+		case a && !b:
+			return -1
+		case b && !a:
+			return 1
+		case x.used != y.used:
+			return int(y.used - x.used)
+		}
+		return strings.Compare(x.id, y.id)
+	})
+	return all
+}
+
+// stays says whether a device is one of those that stay in a plan that is exceeded.
+func (s *State) stays(id string, limit uint32) bool {
+	rank := slices.IndexFunc(s.candidates(), func(d *device) bool { return d.id == id })
+	return rank >= 0 && rank < int(limit)
+}
+
+// join returns the ids of devices in order.
+func join(devices []*device) string {
+	var ids []string
+	for _, d := range devices {
+		ids = append(ids, d.id)
+	}
+	slices.Sort(ids)
+	text := ""
+	for _, id := range ids {
+		text += id + "/"
+	}
+	return text
+}
+
+// bind is what a device that takes a place, by the state before that, changes about the devices that stay.
+func (a *step) bind() (staying string, recorded bool) {
+	_, limit := a.planInForce()
+	switch {
+	case a.free(limit) && (a.staying == "" || a.selected(a.in.Device)):
+		return a.staying, false
+	case a.free(limit):
+		return "", true
+	}
+	c := a.candidates()
+	staying = join(c[:min(len(c), int(limit))])
+	return staying, staying != a.staying
 }
 
 func (a *step) studioLimit() *history.Refusal {

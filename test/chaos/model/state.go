@@ -11,6 +11,7 @@ import (
 // Rules that refuse, by the names of the API.
 const (
 	DeviceLimit       = "RULE_DEVICE_LIMIT"
+	DeviceNotSelected = "RULE_DEVICE_NOT_SELECTED"
 	StudioLimit       = "RULE_STUDIO_LIMIT"
 	YearlyLimit       = "RULE_YEARLY_LIMIT"
 	DeactivationLimit = "RULE_DEACTIVATION_LIMIT"
@@ -49,6 +50,7 @@ type State struct {
 
 	rules         *Rules
 	plan          string // empty: the default
+	staying       string // ids in order, each followed by a slash: the devices that stay; empty while none is bound
 	devices       []device
 	planMeant     int64             // when the command was issued that chose the plan
 	licenses      []history.License // also those that ended
@@ -62,8 +64,8 @@ func New(r *Rules) *State { return &State{rules: r} }
 
 // Equal compares two states of the same rules.
 func (s *State) Equal(o *State) bool {
-	return s == o || s.Sequence == o.Sequence && s.plan == o.plan && s.deactivations == o.deactivations &&
-		s.planMeant == o.planMeant && slices.Equal(s.meant, o.meant) &&
+	return s == o || s.Sequence == o.Sequence && s.plan == o.plan && s.staying == o.staying &&
+		s.deactivations == o.deactivations && s.planMeant == o.planMeant && slices.Equal(s.meant, o.meant) &&
 		slices.Equal(s.devices, o.devices) && slices.Equal(s.licenses, o.licenses) && slices.Equal(s.uses, o.uses)
 }
 
@@ -175,6 +177,7 @@ func (a *step) acquire() {
 		a.refuse(r)
 		return
 	}
+	staying, selects := a.bind()
 	if !active {
 		l = a.begin(l)
 	} else {
@@ -183,6 +186,10 @@ func (a *step) acquire() {
 	a.event(a.id(), "TitleDownloaded")
 	a.use(false)
 	a.device(a.in.Device).download = a.at
+	if !active && selects {
+		a.event(customer, "DevicesSelected")
+		a.staying = staying
+	}
 	a.tell(l)
 }
 
@@ -261,10 +268,14 @@ func (a *step) renew() {
 		a.refuse(r)
 		return
 	}
+	a.event(a.id(), "LicenseRenewed")
+	if staying, selects := a.bind(); selects {
+		a.event(customer, "DevicesSelected")
+		a.staying = staying
+	}
 	l.Expires = a.expiry()
 	l.Renewals++
 	a.device(a.in.Device).used = a.at
-	a.event(a.id(), "LicenseRenewed")
 	a.tell(l)
 }
 
@@ -318,14 +329,17 @@ func (a *step) deactivate() {
 	case d.deactivated, a.outdated(d.meant):
 		a.event(customer, "CommandAccepted")
 		return
-	case a.rules.Deactivations != Unlimited && a.deactivations >= a.rules.Deactivations:
+	case a.rules.Deactivations != Unlimited && a.deactivations >= a.rules.Deactivations && a.used(d.id):
 		a.refuse(&history.Refusal{
 			Rule: DeactivationLimit, Limit: uint32(a.rules.Deactivations), Current: uint32(a.deactivations),
 		})
 		return
 	}
 	d.deactivated = true
-	a.deactivations++
+	a.staying = strings.Replace(a.staying, d.id+"/", "", 1)
+	if a.used(d.id) {
+		a.deactivations++
+	}
 	a.event(a.in.Device, "DeviceDeactivated")
 	for i := range a.licenses {
 		if l := &a.licenses[i]; l.Device == a.in.Device && !l.Released {
@@ -351,14 +365,17 @@ func (a *step) changePlan() {
 		a.refuse(&history.Refusal{Rule: UnknownPlan})
 		return
 	}
-	name := "PlanChanged"
 	if a.plan == a.in.Plan {
-		name = "CommandAccepted"
+		a.event(customer, "CommandAccepted")
 		a.planMeant = max(a.planMeant, a.issued())
 	} else {
+		a.event(customer, "PlanChanged")
 		a.planMeant = a.issued()
+		in := slices.DeleteFunc(a.candidates(), func(d *device) bool { return !a.used(d.id) })
+		if a.staying = ""; len(in) > int(limit) {
+			a.staying = join(in[:limit])
+		}
 	}
-	a.event(customer, name)
 	a.plan = a.in.Plan
 	a.out.Plan, a.out.DeviceLimit = a.in.Plan, limit
 }
