@@ -47,13 +47,19 @@ func overSession(t testing.TB, c licensedv1connect.LicenseServiceClient) license
 	s := &sessionClient{LicenseServiceClient: c, waiting: make(map[uint64]chan *licensedv1.SessionOutcome)}
 	s.open = sync.OnceValues(func() (*sessionStream, error) {
 		stream := c.Session(t.Context())
-		context.AfterFunc(t.Context(), func() { // Before the server stops. The context alone does not end it.
-			_, _ = stream.CloseRequest(), stream.CloseResponse()
-		})
 		if err := stream.Send(nil); err != nil {
 			return nil, err
 		}
-		go s.receive(stream)
+		received := make(chan struct{})
+		go func() {
+			defer close(received)
+			s.receive(stream)
+		}()
+		// Before the idle connections are closed: a server waits a second for one that it does not find idle.
+		t.Cleanup(func() {
+			_, _ = stream.CloseRequest(), stream.CloseResponse()
+			<-received
+		})
 		return stream, nil
 	})
 	return s
@@ -592,7 +598,8 @@ func TestSessionFaults(t *testing.T) {
 
 // TestSessionOfUnknownCall: a method that the server does not know fails its call.
 func TestSessionOfUnknownCall(t *testing.T) {
-	s := openSession(t, harness.HTTP2(t), start(t, failing(actors.ErrNotOwner)).url)
+	r := start(t, failing(actors.ErrNotOwner)) // Before the client, whose connections are then closed first.
+	s := openSession(t, harness.HTTP2(t), r.url)
 	limitsOf(t, s)
 	sendCalls(t, s, &licensedv1.SessionCall{Id: 1}, acquireCall(2))
 	all := await(t, s, 2)

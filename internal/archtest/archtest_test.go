@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -36,7 +37,7 @@ type violation struct {
 
 // TestRules checks the module.
 func TestRules(t *testing.T) {
-	sources := load(t, filepath.Join("..", ".."))
+	sources := tree(t)
 	for _, r := range rules {
 		t.Run(strings.ReplaceAll(r.name, " ", "_"), func(t *testing.T) {
 			for _, v := range r.check(sources) {
@@ -48,7 +49,7 @@ func TestRules(t *testing.T) {
 
 // TestRulesHaveSubjects finds rules that a rename has left without anything to check.
 func TestRulesHaveSubjects(t *testing.T) {
-	sources := load(t, filepath.Join("..", ".."))
+	sources := tree(t)
 	for _, r := range rules {
 		if !slices.ContainsFunc(sources, r.concerns) {
 			t.Errorf("%q: no file is in %v %v", r.name, r.from, r.files)
@@ -111,6 +112,18 @@ func wanted(t *testing.T, sources []source) map[string]bool {
 	}
 	return want
 }
+
+// tree returns the files of this module. They are parsed once, and must not be changed.
+func tree(t *testing.T) []source {
+	t.Helper()
+	parsed.Do(func() { parsedTree = load(t, filepath.Join("..", "..")) })
+	return parsedTree
+}
+
+var (
+	parsed     sync.Once
+	parsedTree []source
+)
 
 // load parses all Go files of the module at root and of its module of tests, whatever their build tags.
 func load(t *testing.T, root string) []source {

@@ -16,7 +16,7 @@ import (
 func TestPlantedBugs(t *testing.T) {
 	hooks := map[string]int{} // by constant
 	var constants []string
-	for _, s := range load(t, filepath.Join("..", "..")) {
+	for _, s := range tree(t) {
 		if s.pkg == module+"/internal/planted" {
 			constants = append(constants, constantsOf(s.file)...)
 			continue

@@ -5,6 +5,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"maps"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -30,7 +31,8 @@ func phrases(t *testing.T) []phrase {
 	if err := yaml.Unmarshal([]byte(read(t, wordList)), &list); err != nil {
 		t.Fatal(err)
 	}
-	var all []phrase
+	anyOf := `(?i)\b(?:` + strings.Join(slices.Collect(maps.Keys(list.Swap)), "|") + `)\b`
+	all := []phrase{{regexp.MustCompile(anyOf), ""}}
 	for pattern, instead := range list.Swap {
 		all = append(all, phrase{regexp.MustCompile(`(?i)\b(?:` + pattern + `)\b`), instead})
 	}
@@ -40,10 +42,13 @@ func phrases(t *testing.T) []phrase {
 	return all
 }
 
-// findPhrases returns a finding for each phrase of the list in text.
+// findPhrases returns a finding for each phrase of the list in text. The first phrase is that any of the others occurs.
 func findPhrases(all []phrase, text string) []string {
 	var found []string
-	for _, p := range all {
+	if !all[0].pattern.MatchString(text) {
+		return nil
+	}
+	for _, p := range all[1:] {
 		for _, m := range p.pattern.FindAllString(text, -1) {
 			found = append(found, fmt.Sprintf("%q: write %s", m, p.instead))
 		}

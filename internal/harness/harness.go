@@ -2,6 +2,7 @@ package harness
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"net"
 	"net/http"
@@ -55,11 +56,32 @@ func Get(t testing.TB, url string) (status int, body string) {
 // HTTP2 returns a client over HTTP/2 without TLS, with connections of its own. They come from an address of this
 // machine if one is given.
 func HTTP2(t testing.TB, from ...net.IP) *http.Client {
+	var dialer net.Dialer
+	for _, ip := range from {
+		dialer.LocalAddr = &net.TCPAddr{IP: ip}
+	}
+	var mu sync.Mutex
+	var open []net.Conn
 	h := &http.Transport{Protocols: new(http.Protocols)}
 	h.Protocols.SetUnencryptedHTTP2(true)
-	for _, ip := range from {
-		h.DialContext = (&net.Dialer{LocalAddr: &net.TCPAddr{IP: ip}}).DialContext
+	h.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := dialer.DialContext(ctx, network, address)
+		if err == nil {
+			mu.Lock()
+			defer mu.Unlock()
+			open = append(open, c)
+		}
+		return c, err
 	}
-	t.Cleanup(h.CloseIdleConnections)
+	// A stream that has just ended may keep its connection from being idle, and a server that stops waits a second for
+	// each that is not.
+	t.Cleanup(func() {
+		h.CloseIdleConnections()
+		mu.Lock()
+		defer mu.Unlock()
+		for _, c := range open {
+			_ = c.Close()
+		}
+	})
 	return &http.Client{Transport: h}
 }
