@@ -167,7 +167,12 @@ func (g *Gateway) newRoutes() map[string]*route {
 // Handler returns the handler of the public port: the API, health checks and server
 // reflection. Services without a reader of histories, or without operations, are left
 // out, also of reflection.
-func (g *Gateway) Handler() http.Handler {
+func (g *Gateway) Handler() http.Handler { return g.handler(true) }
+
+// WithoutOperations is Handler without AdminService, for a port of clients beside one of operators.
+func (g *Gateway) WithoutOperations() http.Handler { return g.handler(false) }
+
+func (g *Gateway) handler(operations bool) http.Handler {
 	options := HandlerOptions()
 	withInterceptor := append(options, connect.WithInterceptors(g.interceptors()...))
 	mux, names := http.NewServeMux(), []string{licensedv1connect.LicenseServiceName, grpchealth.HealthV1ServiceName}
@@ -179,7 +184,7 @@ func (g *Gateway) Handler() http.Handler {
 		mount(licensedv1connect.NewHistoryServiceHandler(&historyService{g}, withInterceptor...))
 		names = append(names, licensedv1connect.HistoryServiceName)
 	}
-	if g.config.Operations != nil {
+	if operations && g.config.Operations != nil {
 		mount(licensedv1connect.NewAdminServiceHandler(&adminService{g}, append(withInterceptor, largeImports)...))
 		names = append(names, licensedv1connect.AdminServiceName)
 	}

@@ -98,6 +98,13 @@ func (o *options) addressSettings() []settings.Setting {
 			Help: "API (gRPC, gRPC-Web, JSON); port 0 chooses a free one",
 		},
 		{
+			Name: "operations-listen", Value: &c.OperationsListen, Unit: "address", For: operator, Roles: server,
+			Allowed: settings.AddressOrNone(),
+			Help: "API with AdminService (drain, passivate, archive, verify, import, policy), which --listen then " +
+				"does not have",
+			Unset: "--listen has all services",
+		},
+		{
 			Name: "cors-origins", Value: &c.Origins, Unit: "origins", For: operator, Roles: server,
 			Help: "origins of web pages whose scripts may call the API, like https://app.example.com or " +
 				"https://*.example.com; * for all",
@@ -234,7 +241,7 @@ func (o *options) securitySettings() []settings.Setting {
 		},
 		{
 			Name: "accept-risk", Value: &c.AcceptRisks, Unit: "risks", For: operator, Roles: all,
-			Help: "risks to start with, by name: open-api, open-admin, open-node, open-gossip, for a port that " +
+			Help: "risks to start with, by name: open-api, open-operations, open-admin, open-node, open-gossip, for a port that " +
 				"others reach and that is not encrypted or does not ask for credentials",
 			Unset: "a process with such a port does not start",
 		},

@@ -86,6 +86,8 @@ func TestExposure(t *testing.T) {
 		"TLS alone":          {func(c *node.Config) { c.Listen, c.APITLS = ":8080", certificate }, "open-api"},
 		"an auth file alone": {func(c *node.Config) { c.Listen, c.AuthFile = ":8080", "auth.yaml" }, "open-api"},
 		"TLS and auth file":  {func(c *node.Config) { c.Listen, c.APITLS, c.AuthFile = ":80", certificate, "a" }, ""},
+		"operations":         {func(c *node.Config) { c.OperationsListen = ":8082" }, "open-operations"},
+		"a node has none":    {func(c *node.Config) { member(c); c.OperationsListen = ":8082" }, ""},
 		"admin":              {func(c *node.Config) { c.Admin = "10.0.0.7:8081" }, "open-admin"},
 		"admin token alone":  {func(c *node.Config) { c.Admin, c.Dashboard.TokenFile = ":8081", "t" }, "open-admin"},
 		"admin TLS and token": {func(c *node.Config) {
@@ -363,5 +365,29 @@ func TestAuditFile(t *testing.T) {
 	}
 	if _, err := node.Start(t.Context(), c); err == nil || !strings.Contains(err.Error(), "audit log") {
 		t.Errorf("started with a log that was changed: %v", err)
+	}
+}
+
+// TestOperationsListen: with a port for operators, the API for clients has no AdminService.
+func TestOperationsListen(t *testing.T) {
+	c, _ := config(t)
+	c.OperationsListen = "127.0.0.1:0"
+	n := start(t, c)
+	if _, err := acquire(t, n, "c1"); err != nil {
+		t.Fatal(err)
+	}
+	nodeAt := func(address string) error {
+		_, err := licensedv1connect.NewAdminServiceClient(http.DefaultClient, "http://"+address).GetNode(t.Context(),
+			connect.NewRequest(&licensedv1.GetNodeRequest{}))
+		return err
+	}
+	if err := nodeAt(n.API().String()); connect.CodeOf(err) != connect.CodeUnimplemented {
+		t.Errorf("the API for clients: %v", err)
+	}
+	if err := nodeAt(n.Operations().String()); err != nil {
+		t.Errorf("the port for operators: %v", err)
+	}
+	if code, _ := get(t, n.Admin().String(), "/dashboard/customers"); code != http.StatusOK {
+		t.Errorf("dashboard: %d", code)
 	}
 }

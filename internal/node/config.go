@@ -50,6 +50,9 @@ type Config struct {
 	storage.Config
 	// Listen is the address of the API, HOST:PORT; port 0 chooses one.
 	Listen string
+	// OperationsListen is the address of an API with AdminService, which the one at Listen then lacks; empty for one
+	// API with all services.
+	OperationsListen string
 	// Origins of pages whose scripts may call the API, see gateway.CrossOrigin; none by default.
 	Origins []string
 	// Admin is the address of metrics, profiles and health checks; empty for none.

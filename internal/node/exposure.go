@@ -29,13 +29,11 @@ type Risk struct {
 var Risks = []Risk{
 	{
 		"open-api", "others can call the API without credentials, or read its requests", "--tls-cert and --auth-file",
-		func(c *Config) string {
-			if c.Store != "" && !c.Cluster.Alone && !c.Roles.Has(RoleGateway) {
-				return ""
-			}
-			return c.Listen
-		},
-		func(c *Config) bool { return c.APITLS.Cert != "" && c.AuthFile != "" },
+		func(c *Config) string { return c.ofGateway(c.Listen) }, apiProtected,
+	},
+	{
+		"open-operations", "others can drain, import and archive without credentials", "--tls-cert and --auth-file",
+		func(c *Config) string { return c.ofGateway(c.OperationsListen) }, apiProtected,
 	},
 	{
 		"open-admin", "others can read metrics and profiles without credentials, or the admin token",
@@ -67,6 +65,16 @@ var Risks = []Risk{
 		func(c *Config) bool { return c.Cluster.KeyFile != "" },
 	},
 }
+
+// ofGateway returns the address of a port that only gateways have.
+func (c *Config) ofGateway(address string) string {
+	if c.Store != "" && !c.Cluster.Alone && !c.Roles.Has(RoleGateway) {
+		return ""
+	}
+	return address
+}
+
+func apiProtected(c *Config) bool { return c.APITLS.Cert != "" && c.AuthFile != "" }
 
 // riskNames returns the names of all risks.
 func riskNames() string {
@@ -171,7 +179,8 @@ func (n *Node) hostNames() []string {
 		names = append(names, machine)
 	}
 	for _, address := range []string{
-		c.Listen, c.Admin, c.Cluster.Bind, c.Cluster.Advertise, c.Cluster.NodeListen, c.Cluster.NodeAdvertise,
+		c.Listen, c.OperationsListen, c.Admin,
+		c.Cluster.Bind, c.Cluster.Advertise, c.Cluster.NodeListen, c.Cluster.NodeAdvertise,
 	} {
 		if host, _, err := net.SplitHostPort(address); err == nil && host != "" {
 			names = append(names, host)

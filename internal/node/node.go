@@ -99,6 +99,7 @@ type Node struct {
 	accepted  []Exposed         // risks
 	dashboard optional.Value[dashboard.Dashboard]
 	api       optional.Value[server.Server]
+	operators optional.Value[server.Server] // the API with AdminService, if it has a port of its own
 	gateway   optional.Value[gateway.Gateway]
 
 	events   status.Events

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -96,6 +97,17 @@ func (n *Node) bindAPI(context.Context) error {
 	}
 	n.api.Set(api)
 	n.parts.Push("API address", func(context.Context) error { api.Close(); return nil })
+	if n.config.OperationsListen == "" {
+		return nil
+	}
+	c := n.apiServer(encryption)
+	c.Name, c.MaxConnections = "operations_connections", n.operationsConnections()
+	operators, err := server.Listen(n.config.OperationsListen, c)
+	if err != nil {
+		return fmt.Errorf("operations port: %w", err)
+	}
+	n.operators.Set(operators)
+	n.parts.Push("operations address", func(context.Context) error { operators.Close(); return nil })
 	return nil
 }
 
@@ -136,10 +148,33 @@ func (n *Node) startAPI(context.Context) error {
 	}
 	g := gateway.New(c, n.aggregates)
 	n.gateway.Set(g)
-	go n.watch(api.Start(gateway.AllowHosts(gateway.CrossOrigin(g.Handler(), n.config.Origins), n.hostNames())))
+	public := g.Handler()
+	if operators, ok := n.operators.Get(); ok {
+		public = g.WithoutOperations()
+		go n.watch(operators.Start(gateway.AllowHosts(g.Handler(), n.hostNames())))
+		n.parts.Push("operations port", lifecycle.Most(operators.Shutdown))
+	}
+	go n.watch(api.Start(gateway.AllowHosts(gateway.CrossOrigin(public, n.config.Origins), n.hostNames())))
 	n.parts.Push("API port", lifecycle.Most(api.Shutdown))
 	// Pushed last, so stopped first: open streams would hold up the port's shutdown.
 	n.parts.Push("streams", func(context.Context) error { g.EndStreams(); return nil })
+	return nil
+}
+
+// operationsConnections is the number of connections to the port of operators, a part of those that the API could
+// have; 0 if there is no such port.
+func (n *Node) operationsConnections() int {
+	if n.config.OperationsListen == "" {
+		return 0
+	}
+	return max(4, n.files.API/8)
+}
+
+// Operations returns the address of the port of operators, nil if there is none.
+func (n *Node) Operations() net.Addr {
+	if operators, ok := n.operators.Get(); ok {
+		return operators.Addr()
+	}
 	return nil
 }
 
@@ -177,6 +212,10 @@ func (n *Node) Ports() [][2]string {
 	var all [][2]string
 	if n.API() != nil {
 		all = append(all, [2]string{"API", n.APIURL() + "  (gRPC, gRPC-Web, JSON)"})
+	}
+	if a := n.Operations(); a != nil {
+		scheme, _, _ := strings.Cut(n.APIURL(), "://")
+		all = append(all, [2]string{"Ops API", scheme + "://" + dialable(a) + "  (AdminService too)"})
 	}
 	if admin, ok := n.admin.Get(); ok {
 		scheme := "http://"
@@ -229,7 +268,7 @@ func (n *Node) apiServer(encryption *tls.Config) server.Config {
 	c := server.DefaultConfig()
 	c.TLS, c.Answer, c.Logger = encryption, n.config.MaxDeadline, n.log
 	c.ReadTimeout, c.ReplyTimeout, c.MaxStreams = n.config.ReadTimeout, n.config.ReplyTimeout, n.config.MaxStreams
-	c.AddressShare, c.MaxConnections = n.config.Limits.AddressShare, n.files.API
+	c.AddressShare, c.MaxConnections = n.config.Limits.AddressShare, max(4, n.files.API-n.operationsConnections())
 	return c
 }
 
@@ -245,7 +284,7 @@ func (n *Node) adminServer(encryption *tls.Config) server.Config {
 // connectionBudgets returns the budgets of the ports, whose use the gateway shows.
 func (n *Node) connectionBudgets() []*budget.Budget {
 	var all []*budget.Budget
-	for _, port := range []*optional.Value[server.Server]{&n.api, &n.admin} {
+	for _, port := range []*optional.Value[server.Server]{&n.api, &n.admin, &n.operators} {
 		if s, ok := port.Get(); ok {
 			all = append(all, s.Connections())
 		}
