@@ -7,6 +7,7 @@ import (
 	"io"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -31,6 +32,9 @@ type session struct {
 	ctx       context.Context
 	cancel    context.CancelFunc
 	ready     chan struct{} // has an element if something may be in the queue
+	// tasks has idle workers wait for requests.
+	tasks chan *work
+	idle  atomic.Int32 // workers
 
 	mu      sync.Mutex
 	over    bool
@@ -94,7 +98,7 @@ func uncompressed(ctx context.Context) bool {
 // the connection is gone.
 func (t *Transport) newSession(stream grpc.ServerStream, from string) (*session, error) {
 	s := &session{transport: t, stream: stream, conn: t.listener.conn(from), ready: make(chan struct{}, 1),
-		works: map[uint64]*work{}}
+		tasks: make(chan *work), works: map[uint64]*work{}}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if s.conn == nil || t.closed.Load() {
@@ -162,7 +166,12 @@ func (s *session) start(f *incoming) error {
 		}
 		// working is what Close waits for.
 		s.transport.working.Add(1)
-		go s.answer(s.begin(m, size))
+		w := s.begin(m, size)
+		select {
+		case s.tasks <- w:
+		default: // No worker is idle.
+			go s.work(w)
+		}
 	}
 	s.abandon(f.abandoned)
 	return nil
@@ -233,6 +242,25 @@ func (s *session) admit(size int) bool {
 func tooMany() *clusterv1.Response {
 	return failure(fmt.Errorf("%w: too many requests of this process, or of all, are in progress",
 		actors.ErrOverloaded))
+}
+
+// maxIdleWorkers is the number of goroutines of a session that wait for requests.
+const maxIdleWorkers = 64
+
+// work answers requests, one after the other, until the session ends or enough workers are idle. The stack of a worker
+// has the size that a request needs; to let a new one grow costs a good part of a request.
+func (s *session) work(w *work) {
+	for w != nil {
+		s.answer(w)
+		w = nil
+		if s.idle.Add(1) <= maxIdleWorkers {
+			select {
+			case w = <-s.tasks:
+			case <-s.ctx.Done():
+			}
+		}
+		s.idle.Add(-1)
+	}
 }
 
 // answer does what a request asks for, and queues the response. The response to an abandoned request is dropped.
