@@ -335,6 +335,8 @@ func (x *Explainer) tellUnchanged(e *Recorded, v *licensedv1.CommandAccepted) {
 		why = "it was released already"
 	case licensedv1.CommandKind_COMMAND_KIND_DEACTIVATE_DEVICE:
 		why = "the device was deactivated already"
+	case licensedv1.CommandKind_COMMAND_KIND_SYNC_DEVICE:
+		why = "no fact in it was new, or the fact before it is missing"
 	}
 	x.repeatable(e, unchanged, "Accepted "+why, attempt(v.GetCommand())+" changed nothing", why)
 }
@@ -365,6 +367,8 @@ func attempt(k licensedv1.CommandKind) string {
 		return "The deactivation of the device"
 	case licensedv1.CommandKind_COMMAND_KIND_SELECT_DEVICES:
 		return "A selection of devices"
+	case licensedv1.CommandKind_COMMAND_KIND_SYNC_DEVICE:
+		return "A report of the device"
 	default:
 		return "A command"
 	}

@@ -20,6 +20,8 @@ type Selection struct {
 	Customer string
 	// At is the event whose moment is shown; 0 is now.
 	At uint64
+	// Late counts in the state what had happened by the moment and was reported later.
+	Late bool
 	// Device and Title filter the timeline.
 	Device, Title string
 	// WhyDevice and WhyTitle name the licence that is explained.
@@ -54,6 +56,7 @@ func selectionOf(r *http.Request) (s Selection, err error) {
 		TryDevice: r.FormValue("trydevice"),
 		TryTitle:  r.FormValue("trytitle"),
 		TryPlan:   r.FormValue("tryplan"),
+		Late:      r.FormValue("late") != "",
 	}
 	s.At, err = sequenceOf(r.FormValue("at"))
 	return s, err
@@ -65,6 +68,9 @@ func (s Selection) link() string {
 	q := url.Values{"id": {s.Customer}}
 	if s.At > 0 {
 		q.Set("at", strconv.FormatUint(s.At, 10))
+	}
+	if s.Late {
+		q.Set("late", "1")
 	}
 	for name, value := range map[string]string{
 		"device": s.Device, "title": s.Title, "whydevice": s.WhyDevice, "whytitle": s.WhyTitle,
@@ -80,6 +86,12 @@ func (s Selection) link() string {
 // AtLink returns the address of another moment.
 func (s Selection) AtLink(at uint64) string {
 	s.At = at
+	return s.link()
+}
+
+// LateLink returns the address with the state as it was known then, or with what was reported later.
+func (s Selection) LateLink() string {
+	s.Late = !s.Late
 	return s.link()
 }
 
@@ -177,7 +189,7 @@ func noHistoryYet(customer string, err error) error {
 // an event, for which the rest is asked.
 func (d *Dashboard) moment(ctx context.Context, s Selection) (momentView, error) {
 	v := momentView{Selection: s, Now: s.At == 0}
-	now, err := d.state(ctx, s.Customer, s.At)
+	now, err := d.state(ctx, s, s.At)
 	var api *connect.Error
 	switch {
 	// Shown is the sequence that the answer is for, also if the selection is "now".
@@ -245,7 +257,7 @@ func (d *Dashboard) stateBefore(ctx context.Context, v *momentView) (*licensedv1
 	if at == 0 {
 		return new(licensedv1.CustomerState), nil
 	}
-	res, err := d.state(ctx, v.Customer, at)
+	res, err := d.state(ctx, v.Selection, at)
 	var api *connect.Error
 	if errors.As(err, &api) && unreadable[api.Code()] {
 		return nil, nil
@@ -256,9 +268,10 @@ func (d *Dashboard) stateBefore(ctx context.Context, v *momentView) (*licensedv1
 	return res.State, nil
 }
 
-// state asks for a state after an event; 0 is now.
-func (d *Dashboard) state(ctx context.Context, customer string, at uint64) (*licensedv1.GetStateResponse, error) {
-	r := &licensedv1.GetStateRequest{CustomerId: customer}
+// state asks for a state after an event; 0 is now. If the selection says so, what had happened by the time of the event
+// and was reported later counts as well.
+func (d *Dashboard) state(ctx context.Context, s Selection, at uint64) (*licensedv1.GetStateResponse, error) {
+	r := &licensedv1.GetStateRequest{CustomerId: s.Customer}
 	if at > 0 {
 		r.At = &licensedv1.GetStateRequest_Sequence{Sequence: at}
 	}
@@ -266,6 +279,15 @@ func (d *Dashboard) state(ctx context.Context, customer string, at uint64) (*lic
 	if err != nil {
 		return nil, err
 	}
+	if !s.Late || at == 0 || res.Msg.Moment.EventTime == nil {
+		return res.Msg, nil
+	}
+	r.At = &licensedv1.GetStateRequest_Time{Time: res.Msg.Moment.EventTime}
+	later, err := d.config.History.GetState(ctx, connect.NewRequest(r))
+	if err != nil {
+		return nil, err
+	}
+	res.Msg.State, res.Msg.Moment.LateFacts = later.Msg.State, later.Msg.Moment.LateFacts
 	return res.Msg, nil
 }
 

@@ -54,7 +54,7 @@ func (d *Dashboard) devices(w http.ResponseWriter, r *http.Request) error {
 
 // devicesOf returns the devices of a customer, those in use first by their last download.
 func (d *Dashboard) devicesOf(ctx context.Context, customer string) (v devicesView, err error) {
-	res, err := d.state(ctx, customer, 0)
+	res, err := d.state(ctx, Selection{Customer: customer}, 0)
 	if err != nil {
 		return v, err
 	}

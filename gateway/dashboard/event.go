@@ -46,6 +46,11 @@ func eventOf(e *licensedv1.HistoryEvent) eventView {
 // tell returns what an event says, in one sentence, and of which kind it is. An event
 // without a case here is shown by its name and fields alone.
 func tell(m proto.Message) (kind, text string) {
+	if r, ok := m.(interface {
+		GetOccurrence() *licensedv1.Occurrence
+	}); ok && r.GetOccurrence() != nil {
+		return reported(m, r.GetOccurrence())
+	}
 	switch e := m.(type) {
 	case *licensedv1.LicenseCreated:
 		return "other", "The device’s first licence for this title."
@@ -79,6 +84,10 @@ func tell(m proto.Message) (kind, text string) {
 	case *licensedv1.DevicesSelected:
 		return "device", selectedWords(e)
 	case *licensedv1.CommandAccepted:
+		if e.Superseded {
+			return "other", sentence(commandWords(e.Command) + subject(e.DeviceId, e.TitleId, e.PlanId) +
+				" changed nothing: it meant an earlier licence, activation or plan")
+		}
 		return "other", sentence(
 			commandWords(e.Command) + subject(e.DeviceId, e.TitleId, e.PlanId) + " was allowed and changed nothing",
 		)
@@ -100,6 +109,28 @@ func selectedWords(e *licensedv1.DevicesSelected) string {
 		return "Chosen to stay: " + ids + "."
 	}
 	return "The devices used last stay: " + ids + "."
+}
+
+// reported returns what a device or a client reported later.
+func reported(m proto.Message, o *licensedv1.Occurrence) (kind, text string) {
+	text = "Deleted"
+	counts := ""
+	switch e := m.(type) {
+	case *licensedv1.TitleDownloaded:
+		text, counts = "Downloaded again", "; it counts against the yearly limit"
+	case *licensedv1.TitlePlayed:
+		if text = "Played"; e.Counted {
+			counts = "; it counts against the yearly limit"
+		}
+	}
+	switch o.Verdict {
+	case licensedv1.FactVerdict_FACT_VERDICT_UNSPECIFIED:
+	case licensedv1.FactVerdict_FACT_VERDICT_UNLICENSED:
+		counts = "; no licence was active then, it counts nowhere"
+	default:
+		counts = "; it counts nowhere"
+	}
+	return "use", text + of(" ", o.TitleId) + " at " + milliTime(o.OccurredAtMs) + ", reported later" + counts + "."
 }
 
 // refusedWords returns which rules refused a command, and the figures that they went by.
