@@ -268,7 +268,7 @@ func (d *Dashboard) stateBefore(ctx context.Context, v *momentView) (*licensedv1
 	return res.State, nil
 }
 
-// state asks for a state after an event; 0 is now. If the selection says so, what had happened by the time of the event
+// state asks for a state after an event; 0 is now. With Late, what had happened by the time of the event
 // and was reported later counts as well.
 func (d *Dashboard) state(ctx context.Context, s Selection, at uint64) (*licensedv1.GetStateResponse, error) {
 	r := &licensedv1.GetStateRequest{CustomerId: s.Customer}
