@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"licensed/actors"
+	"licensed/gateway/fallback"
 	"licensed/internal/planted"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
@@ -136,6 +137,10 @@ func outcomeError(err error, command bool) *connect.Error {
 	}
 	var unserved *actors.UnservedError
 	switch {
+	case errors.Is(err, fallback.ErrOpen):
+		return retryError(connect.CodeUnavailable, licensedv1.ReasonNotExecuted,
+			"other requests to the node that holds this customer failed just now; not executed, retry later",
+			fallback.RetryAfter)
 	case errors.As(err, &unserved) && !errors.Is(err, actors.ErrUnknownOutcome):
 		return apiError(connect.CodeUnavailable, licensedv1.ReasonNotExecuted,
 			"no node serves this customer: "+unserved.Known+"; not executed, retry")

@@ -17,6 +17,7 @@ import (
 
 	"licensed/actors"
 	"licensed/gateway/auth"
+	"licensed/gateway/fallback"
 	"licensed/gateway/wire"
 	"licensed/internal/auditlog"
 	"licensed/internal/budget"
@@ -70,6 +71,9 @@ type Config struct {
 	// they were not heard of (Appended). Shorter: events written by other nodes are seen sooner, at
 	// the price of a question to the customer's actor each time.
 	FollowPoll time.Duration
+	// Fallback accepts renewals and releases while owners cannot be reached; nil for a gateway that does not. It needs
+	// SigningKeys. The owner of the gateway runs it.
+	Fallback *fallback.Fallback
 	// SigningKeys sign licences; nil for a gateway without signed licences.
 	SigningKeys SigningKeys
 	// LicenseIssuer names the service in signed licences. Those of another issuer are not accepted.

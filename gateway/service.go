@@ -11,7 +11,9 @@ import (
 
 	"licensed/actors"
 	"licensed/actors/license"
+	"licensed/gateway/fallback"
 	"licensed/internal/planted"
+	"licensed/licensetoken"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
 )
@@ -42,6 +44,8 @@ type result struct {
 	sequence  uint64
 	at        time.Time // of the execution
 	duplicate bool
+	// provisional is set if the command was not executed yet.
+	provisional *licensedv1.Provisional
 }
 
 // AcquireLicense implements licensedv1connect.LicenseServiceHandler.
@@ -86,7 +90,8 @@ func (s *service) RenewLicense(
 	c := &licensedv1.RenewLicense{
 		DeviceId: m.DeviceId, TitleId: m.TitleId, AcquiredAtMs: v.acquired(m.AcquiredAt, shown),
 	}
-	res, err := s.execute(ctx, m, v, &licensedv1.Command{Command: &licensedv1.Command_RenewLicense{RenewLicense: c}})
+	res, err := s.executeOrDefer(ctx, m, v,
+		&licensedv1.Command{Command: &licensedv1.Command_RenewLicense{RenewLicense: c}}, shown)
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +101,7 @@ func (s *service) RenewLicense(
 	}
 	return connect.NewResponse(&licensedv1.RenewLicenseResponse{
 		License: res.License, Sequence: res.sequence, Duplicate: res.duplicate, SignedLicense: token,
-		Superseded: res.Superseded,
+		Superseded: res.Superseded, Provisional: res.provisional,
 	}), nil
 }
 
@@ -116,13 +121,14 @@ func (s *service) ReleaseLicense(
 	c := &licensedv1.ReleaseLicense{
 		DeviceId: m.DeviceId, TitleId: m.TitleId, AcquiredAtMs: v.acquired(m.AcquiredAt, shown),
 	}
-	res, err := s.execute(ctx, m, v,
-		&licensedv1.Command{Command: &licensedv1.Command_ReleaseLicense{ReleaseLicense: c}})
+	res, err := s.executeOrDefer(ctx, m, v,
+		&licensedv1.Command{Command: &licensedv1.Command_ReleaseLicense{ReleaseLicense: c}}, shown)
 	if err != nil {
 		return nil, err
 	}
 	return connect.NewResponse(&licensedv1.ReleaseLicenseResponse{
 		License: res.License, Sequence: res.sequence, Duplicate: res.duplicate, Superseded: res.Superseded,
+		Provisional: res.provisional,
 	}), nil
 }
 
@@ -217,17 +223,43 @@ func onTitle(m interface {
 	return v
 }
 
-// execute runs a command whose own fields have been checked with the violations v: it
-// checks the common fields, so that a client hears of all violations at once, and stamps
-// a command without a time of issue. Errors: connect.Error.
+// execute runs a command whose own fields have been checked with the violations v. Errors: connect.Error.
 func (s *service) execute(
 	ctx context.Context, h header, v violations, payload *licensedv1.Command,
 ) (result, error) {
+	return s.executeOrDefer(ctx, h, v, payload, nil)
+}
+
+// executeOrDefer is execute for a command about the licence that the device has shown, if any: it is deferred if the
+// owner cannot be reached.
+func (s *service) executeOrDefer(
+	ctx context.Context, h header, v violations, payload *licensedv1.Command, shown *licensetoken.License,
+) (result, error) {
+	c, err := s.command(h, v, payload)
+	if err != nil {
+		return result{}, err
+	}
+	deferrable := s.config.Fallback != nil && shown != nil && !c.ValidateOnly
+	reply, err := s.stamp(ctx, h.GetCustomerId(), &c, deferrable)
+	if err == nil {
+		return s.outcome(ctx, h, payload, reply)
+	}
+	if deferrable && fallback.Unavailable(err) {
+		if res, ok := s.deferred(ctx, h.GetCustomerId(), c, shown, err); ok {
+			return res, nil
+		}
+	}
+	return result{}, s.failed(ctx, h.GetCustomerId(), err, true)
+}
+
+// command returns a command for the runtime. It checks the common fields, so that a client hears of all violations at
+// once, and stamps a command without a time of issue. Errors: connect.Error.
+func (s *service) command(h header, v violations, payload *licensedv1.Command) (actors.Command, error) {
 	v.id("customer_id", h.GetCustomerId())
 	v.commandID(h.GetCommandId(), h.GetValidateOnly())
 	issuedAt := v.timestamp("issued_at", h.GetIssuedAt())
 	if err := invalid(v); err != nil {
-		return result{}, err
+		return actors.Command{}, err
 	}
 	// The fingerprint is that of the time which the client gave, if any: a repetition
 	// through another gateway must have the same.
@@ -237,18 +269,14 @@ func (s *service) execute(
 	} else {
 		payload.IssuedAtMs = issuedAt.UnixMilli()
 	}
-	reply, err := s.stamp(ctx, h.GetCustomerId(), actors.Command{
+	return actors.Command{
 		ID:           h.GetCommandId(),
 		Fingerprint:  fingerprint(payload, h.GetIssuedAt()),
 		IssuedAt:     issuedAt.Truncate(time.Millisecond),
 		Stamped:      stamped,
 		ValidateOnly: h.GetValidateOnly(),
 		Payload:      payload,
-	})
-	if err != nil {
-		return result{}, s.failed(ctx, h.GetCustomerId(), err, true)
-	}
-	return s.outcome(ctx, h, payload, reply)
+	}, nil
 }
 
 // maxStamps bounds how often a command gets another stamp. One is enough, unless the customer forgets commands
@@ -256,10 +284,17 @@ func (s *service) execute(
 const maxStamps = 8
 
 // stamp runs a command, and again with another stamp as long as the owner refuses the stamp. It is the same command
-// to the client: an attempt with a refused stamp was not executed and never will be.
-func (s *service) stamp(ctx context.Context, customer string, c actors.Command) (reply actors.Reply, err error) {
+// to the client: an attempt with a refused stamp was not executed and never will be. The last stamp stays in c.
+func (s *service) stamp(
+	ctx context.Context, customer string, c *actors.Command, deferrable bool,
+) (reply actors.Reply, err error) {
 	for range maxStamps {
-		if reply, err = s.aggregates.Execute(ctx, customer, c); err == nil {
+		if f := s.config.Fallback; f != nil {
+			reply, err = f.Execute(ctx, customer, *c, deferrable)
+		} else {
+			reply, err = s.aggregates.Execute(ctx, customer, *c)
+		}
+		if err == nil {
 			return reply, nil
 		}
 		var refused *actors.StampError

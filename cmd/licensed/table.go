@@ -36,6 +36,7 @@ func (o *options) table() settings.Table {
 		{"Customers in memory", o.memorySettings()},
 		{"Archive", o.archiveSettings()},
 		{"Requests", o.requestSettings()},
+		{"Fallbacks", o.fallbackSettings()},
 		{"Shutdown", o.shutdownSettings()},
 		{"Log, traces and dashboard", o.observeSettings()},
 		{"Simulated customers", o.demoSettings()},
@@ -437,6 +438,30 @@ func (o *options) requestSettings() []settings.Setting {
 			Name: "reply-timeout", Value: &c.ReplyTimeout, Unit: "duration", For: tuning, Roles: server,
 			Allowed: positive,
 			Help:    "time that a client may take to read a reply, or a message of a stream",
+		},
+	}
+}
+
+// fallbackSettings are about commands whose owner cannot be reached.
+func (o *options) fallbackSettings() []settings.Setting {
+	c := &o.config.Fallback
+	return []settings.Setting{
+		{
+			Name: "fallback-dir", Value: &c.Dir, Unit: "directory", For: operator, Roles: server,
+			Help: "directory of this gateway alone, for renewals and releases of signed licences " +
+				"that it accepts while nobody can decide on them; the policy bounds them",
+			Unset: "such commands fail",
+		},
+		{
+			Name: "fallback-after", Value: &c.After, Unit: "duration", For: tuning, Roles: server, Allowed: positive,
+			Help: "time that the node of a customer has to answer before such a command is accepted; " +
+				"longer: fewer provisional answers where the store is slow at times; " +
+				"shorter: the first requests of an outage wait less",
+		},
+		{
+			Name: "fallback-max-bytes", Value: &o.fallback, Unit: "size", For: tuning, Roles: server,
+			Allowed: settings.Bytes(settings.ParseSize("1MiB"), settings.Size{}),
+			Help:    "size of the commands in --fallback-dir; one takes about 250 bytes, further ones fail",
 		},
 	}
 }

@@ -288,7 +288,7 @@ var rules = []rule{
 		why:  "whoever else imported them could choose one, or link their table into the product",
 		from: everything, except: []string{
 			"licensed/actors", "licensed/actors/license", "licensed/actors/actorstest", "licensed/persistence/...",
-			"licensed/cluster/...", "licensed/gateway",
+			"licensed/cluster/...", "licensed/gateway", "licensed/gateway/fallback",
 			"licensed/internal/storage",
 		},
 		deny: []string{plantedBugs},

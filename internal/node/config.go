@@ -85,6 +85,8 @@ type Config struct {
 	// LicenseKeyGrace is as in signingkeys.SourceConfig, and LicenseIssuer as in gateway.Config.
 	LicenseKeyGrace time.Duration
 	LicenseIssuer   string
+	// Fallback accepts commands while their owners cannot be reached.
+	Fallback FallbackConfig
 
 	// Roles of the process in its cluster; both where there is no cluster.
 	Roles Roles
@@ -137,6 +139,7 @@ func DefaultConfig() Config {
 
 		LicenseKeyGrace: 90 * 24 * time.Hour,
 		LicenseIssuer:   "licensed",
+		Fallback:        FallbackConfig{After: 250 * time.Millisecond, MaxBytes: 256 << 20},
 
 		Roles:        RoleNode | RoleGateway,
 		Cluster:      member.DefaultSettings(),
@@ -163,6 +166,9 @@ func (c *Config) Validate() error {
 	}
 	if err == nil {
 		_, err = c.APITLS.OpenServer("tls-", slog.Default())
+	}
+	if err == nil {
+		err = c.Fallback.validate(c.LicenseKeys != "")
 	}
 	if err == nil {
 		_, err = c.AdminTLS.OpenServer("admin-tls-", slog.Default())

@@ -146,6 +146,9 @@ func (n *Node) startAPI(context.Context) error {
 		n.parts.Push("audit log", func(context.Context) error { return audit.Close() })
 		c.Audit = audit
 	}
+	if c.Fallback, err = n.openFallback(); err != nil {
+		return err
+	}
 	g := gateway.New(c, n.aggregates)
 	n.gateway.Set(g)
 	public := g.Handler()

@@ -22,6 +22,7 @@ const (
 	byStampSeeds     = "test/sim.TestStampSeeds"
 	byOverlargeSeeds = "test/sim.TestOverlargeSeeds"
 	byFactSeeds      = "test/sim.TestFactSeeds"
+	byFallback       = "gateway/fallback.TestSeeds"
 	// none of its bugs endangers the promise: nobody serves customers, or a node that nobody reaches
 	byReachSeeds = "test/sim.TestReachSeeds"
 )
@@ -122,6 +123,12 @@ const (
 	HandOverUnreached
 	KeepUnreached
 	StayAccused
+	AnswerBeforeJournal
+	SettleBeforeAnswer
+	SettleUnderNewID
+	SettleLastFirst
+	ExecuteBeforeDeferred
+	RenewWithoutEnd
 	AcknowledgeUnsynced
 	CassandraUnknownIsSuccess
 	AnswerFromCache
@@ -319,9 +326,28 @@ var Bugs = [count]Info{
 	TakeNothingAlone: {
 		Rule: "reach", Name: "take no shard while no other member is listed", Check: byReachSeeds, Hooks: 2,
 	},
-	HandOverUnreached:         {Rule: "reach", Name: "hand over when nobody is reached", Check: byReachSeeds},
-	KeepUnreached:             {Rule: "reach", Name: "keep shards that most cannot reach", Check: byReachSeeds},
-	StayAccused:               {Rule: "reach", Name: "stay accused until the process ends", Check: byReachSeeds},
+	HandOverUnreached: {Rule: "reach", Name: "hand over when nobody is reached", Check: byReachSeeds},
+	KeepUnreached:     {Rule: "reach", Name: "keep shards that most cannot reach", Check: byReachSeeds},
+	StayAccused:       {Rule: "reach", Name: "stay accused until the process ends", Check: byReachSeeds},
+	AnswerBeforeJournal: {
+		Rule: "fallback", Name: "answer a deferred command before it is in the journal", Check: byFallback,
+	},
+	SettleBeforeAnswer: {
+		Rule: "fallback", Name: "remove a deferred command before the owner has answered", Check: byFallback,
+	},
+	SettleUnderNewID: {
+		Rule: "fallback", Name: "hand in a deferred command under another id", Check: byFallback,
+	},
+	SettleLastFirst: {
+		Rule: "fallback", Name: "hand in the deferred commands of a customer last first", Check: byFallback,
+	},
+	ExecuteBeforeDeferred: {
+		Rule: "fallback", Name: "execute a command before the deferred ones of its customer",
+		Check: "gateway/fallback.TestSettle",
+	},
+	RenewWithoutEnd: {
+		Rule: "fallback", Name: "renew a licence provisionally without a limit", Check: byFallback,
+	},
 	AcknowledgeUnsynced:       {Rule: "stores", Name: "embedded store: tell writers before the sync", Check: ByChaos},
 	CassandraUnknownIsSuccess: {Rule: "stores", Name: "Cassandra: take an unknown outcome for success", Check: ByChaos},
 	AnswerFromCache:           {Rule: "gateway", Name: "gateway: answer questions from a cache", Check: ByChaos},

@@ -523,6 +523,54 @@ func (x *AcquireLicenseResponse) GetSignedLicense() string {
 	return ""
 }
 
+// Provisional is set in the response to a command that the gateway keeps durably, and hands in when the owner of the
+// customer can be reached. It may be refused then; the refusal is in the customer's history. A repeat of the command
+// returns its outcome once there is one, and the same provisional answer before. See docs/design/fallbacks.md.
+type Provisional struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When the gateway accepted the command, by its clock.
+	AcceptedAt    *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=accepted_at,json=acceptedAt,proto3" json:"accepted_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Provisional) Reset() {
+	*x = Provisional{}
+	mi := &file_licensed_v1_license_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Provisional) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Provisional) ProtoMessage() {}
+
+func (x *Provisional) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_license_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Provisional.ProtoReflect.Descriptor instead.
+func (*Provisional) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Provisional) GetAcceptedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AcceptedAt
+	}
+	return nil
+}
+
 type RenewLicenseRequest struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	CustomerId   string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
@@ -545,7 +593,7 @@ type RenewLicenseRequest struct {
 
 func (x *RenewLicenseRequest) Reset() {
 	*x = RenewLicenseRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[3]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -557,7 +605,7 @@ func (x *RenewLicenseRequest) String() string {
 func (*RenewLicenseRequest) ProtoMessage() {}
 
 func (x *RenewLicenseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[3]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -570,7 +618,7 @@ func (x *RenewLicenseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLicenseRequest.ProtoReflect.Descriptor instead.
 func (*RenewLicenseRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{3}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *RenewLicenseRequest) GetCustomerId() string {
@@ -644,14 +692,17 @@ type RenewLicenseResponse struct {
 	// As in AcquireLicenseResponse.
 	SignedLicense string `protobuf:"bytes,10,opt,name=signed_license,json=signedLicense,proto3" json:"signed_license,omitempty"`
 	// The command meant an earlier licence: it is recorded, and license, the present one, is unchanged.
-	Superseded    bool `protobuf:"varint,4,opt,name=superseded,proto3" json:"superseded,omitempty"`
+	Superseded bool `protobuf:"varint,4,opt,name=superseded,proto3" json:"superseded,omitempty"`
+	// Set if the owner of the customer could not be reached: the licence is granted until its expires_at, the renewal is
+	// handed in later, and nothing is recorded yet. Then sequence is 0, and of the licence what the device has shown is set.
+	Provisional   *Provisional `protobuf:"bytes,11,opt,name=provisional,proto3" json:"provisional,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RenewLicenseResponse) Reset() {
 	*x = RenewLicenseResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[4]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -663,7 +714,7 @@ func (x *RenewLicenseResponse) String() string {
 func (*RenewLicenseResponse) ProtoMessage() {}
 
 func (x *RenewLicenseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[4]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -676,7 +727,7 @@ func (x *RenewLicenseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLicenseResponse.ProtoReflect.Descriptor instead.
 func (*RenewLicenseResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{4}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RenewLicenseResponse) GetLicense() *License {
@@ -714,6 +765,13 @@ func (x *RenewLicenseResponse) GetSuperseded() bool {
 	return false
 }
 
+func (x *RenewLicenseResponse) GetProvisional() *Provisional {
+	if x != nil {
+		return x.Provisional
+	}
+	return nil
+}
+
 type ReleaseLicenseRequest struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	CustomerId   string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
@@ -732,7 +790,7 @@ type ReleaseLicenseRequest struct {
 
 func (x *ReleaseLicenseRequest) Reset() {
 	*x = ReleaseLicenseRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[5]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -744,7 +802,7 @@ func (x *ReleaseLicenseRequest) String() string {
 func (*ReleaseLicenseRequest) ProtoMessage() {}
 
 func (x *ReleaseLicenseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[5]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -757,7 +815,7 @@ func (x *ReleaseLicenseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseLicenseRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseLicenseRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{5}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ReleaseLicenseRequest) GetCustomerId() string {
@@ -822,14 +880,16 @@ type ReleaseLicenseResponse struct {
 	Sequence  uint64                 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	Duplicate bool                   `protobuf:"varint,3,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
 	// As in RenewLicenseResponse.
-	Superseded    bool `protobuf:"varint,4,opt,name=superseded,proto3" json:"superseded,omitempty"`
+	Superseded bool `protobuf:"varint,4,opt,name=superseded,proto3" json:"superseded,omitempty"`
+	// As in RenewLicenseResponse: the release is handed in later.
+	Provisional   *Provisional `protobuf:"bytes,11,opt,name=provisional,proto3" json:"provisional,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReleaseLicenseResponse) Reset() {
 	*x = ReleaseLicenseResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[6]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -841,7 +901,7 @@ func (x *ReleaseLicenseResponse) String() string {
 func (*ReleaseLicenseResponse) ProtoMessage() {}
 
 func (x *ReleaseLicenseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[6]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -854,7 +914,7 @@ func (x *ReleaseLicenseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseLicenseResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseLicenseResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{6}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ReleaseLicenseResponse) GetLicense() *License {
@@ -885,6 +945,13 @@ func (x *ReleaseLicenseResponse) GetSuperseded() bool {
 	return false
 }
 
+func (x *ReleaseLicenseResponse) GetProvisional() *Provisional {
+	if x != nil {
+		return x.Provisional
+	}
+	return nil
+}
+
 type RecordPlaybackRequest struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	CustomerId   string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
@@ -905,7 +972,7 @@ type RecordPlaybackRequest struct {
 
 func (x *RecordPlaybackRequest) Reset() {
 	*x = RecordPlaybackRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[7]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -917,7 +984,7 @@ func (x *RecordPlaybackRequest) String() string {
 func (*RecordPlaybackRequest) ProtoMessage() {}
 
 func (x *RecordPlaybackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[7]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -930,7 +997,7 @@ func (x *RecordPlaybackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordPlaybackRequest.ProtoReflect.Descriptor instead.
 func (*RecordPlaybackRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{7}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RecordPlaybackRequest) GetCustomerId() string {
@@ -1000,7 +1067,7 @@ type RecordPlaybackResponse struct {
 
 func (x *RecordPlaybackResponse) Reset() {
 	*x = RecordPlaybackResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[8]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1012,7 +1079,7 @@ func (x *RecordPlaybackResponse) String() string {
 func (*RecordPlaybackResponse) ProtoMessage() {}
 
 func (x *RecordPlaybackResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[8]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1025,7 +1092,7 @@ func (x *RecordPlaybackResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordPlaybackResponse.ProtoReflect.Descriptor instead.
 func (*RecordPlaybackResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{8}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RecordPlaybackResponse) GetLicense() *License {
@@ -1065,7 +1132,7 @@ type DeactivateDeviceRequest struct {
 
 func (x *DeactivateDeviceRequest) Reset() {
 	*x = DeactivateDeviceRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[9]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1077,7 +1144,7 @@ func (x *DeactivateDeviceRequest) String() string {
 func (*DeactivateDeviceRequest) ProtoMessage() {}
 
 func (x *DeactivateDeviceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[9]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1090,7 +1157,7 @@ func (x *DeactivateDeviceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeactivateDeviceRequest.ProtoReflect.Descriptor instead.
 func (*DeactivateDeviceRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{9}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DeactivateDeviceRequest) GetCustomerId() string {
@@ -1154,7 +1221,7 @@ type DeactivateDeviceResponse struct {
 
 func (x *DeactivateDeviceResponse) Reset() {
 	*x = DeactivateDeviceResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[10]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1166,7 +1233,7 @@ func (x *DeactivateDeviceResponse) String() string {
 func (*DeactivateDeviceResponse) ProtoMessage() {}
 
 func (x *DeactivateDeviceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[10]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1179,7 +1246,7 @@ func (x *DeactivateDeviceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeactivateDeviceResponse.ProtoReflect.Descriptor instead.
 func (*DeactivateDeviceResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{10}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *DeactivateDeviceResponse) GetCustomerId() string {
@@ -1250,7 +1317,7 @@ type Removal struct {
 
 func (x *Removal) Reset() {
 	*x = Removal{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[11]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1262,7 +1329,7 @@ func (x *Removal) String() string {
 func (*Removal) ProtoMessage() {}
 
 func (x *Removal) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[11]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1275,7 +1342,7 @@ func (x *Removal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Removal.ProtoReflect.Descriptor instead.
 func (*Removal) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{11}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Removal) GetCounted() bool {
@@ -1329,7 +1396,7 @@ type ChangePlanRequest struct {
 
 func (x *ChangePlanRequest) Reset() {
 	*x = ChangePlanRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[12]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1341,7 +1408,7 @@ func (x *ChangePlanRequest) String() string {
 func (*ChangePlanRequest) ProtoMessage() {}
 
 func (x *ChangePlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[12]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1354,7 +1421,7 @@ func (x *ChangePlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangePlanRequest.ProtoReflect.Descriptor instead.
 func (*ChangePlanRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{12}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ChangePlanRequest) GetCustomerId() string {
@@ -1419,7 +1486,7 @@ type ChangePlanResponse struct {
 
 func (x *ChangePlanResponse) Reset() {
 	*x = ChangePlanResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[13]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1431,7 +1498,7 @@ func (x *ChangePlanResponse) String() string {
 func (*ChangePlanResponse) ProtoMessage() {}
 
 func (x *ChangePlanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[13]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1444,7 +1511,7 @@ func (x *ChangePlanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangePlanResponse.ProtoReflect.Descriptor instead.
 func (*ChangePlanResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{13}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ChangePlanResponse) GetCustomerId() string {
@@ -1518,7 +1585,7 @@ type Fact struct {
 
 func (x *Fact) Reset() {
 	*x = Fact{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[14]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1530,7 +1597,7 @@ func (x *Fact) String() string {
 func (*Fact) ProtoMessage() {}
 
 func (x *Fact) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[14]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1543,7 +1610,7 @@ func (x *Fact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fact.ProtoReflect.Descriptor instead.
 func (*Fact) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{14}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Fact) GetNumber() uint64 {
@@ -1597,7 +1664,7 @@ type SyncDeviceRequest struct {
 
 func (x *SyncDeviceRequest) Reset() {
 	*x = SyncDeviceRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[15]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1609,7 +1676,7 @@ func (x *SyncDeviceRequest) String() string {
 func (*SyncDeviceRequest) ProtoMessage() {}
 
 func (x *SyncDeviceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[15]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1622,7 +1689,7 @@ func (x *SyncDeviceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncDeviceRequest.ProtoReflect.Descriptor instead.
 func (*SyncDeviceRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{15}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SyncDeviceRequest) GetCustomerId() string {
@@ -1699,7 +1766,7 @@ type SyncDeviceResponse struct {
 
 func (x *SyncDeviceResponse) Reset() {
 	*x = SyncDeviceResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[16]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1711,7 +1778,7 @@ func (x *SyncDeviceResponse) String() string {
 func (*SyncDeviceResponse) ProtoMessage() {}
 
 func (x *SyncDeviceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[16]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1724,7 +1791,7 @@ func (x *SyncDeviceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncDeviceResponse.ProtoReflect.Descriptor instead.
 func (*SyncDeviceResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{16}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SyncDeviceResponse) GetCustomerId() string {
@@ -1791,7 +1858,7 @@ type SelectDevicesRequest struct {
 
 func (x *SelectDevicesRequest) Reset() {
 	*x = SelectDevicesRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[17]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1803,7 +1870,7 @@ func (x *SelectDevicesRequest) String() string {
 func (*SelectDevicesRequest) ProtoMessage() {}
 
 func (x *SelectDevicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[17]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1816,7 +1883,7 @@ func (x *SelectDevicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SelectDevicesRequest.ProtoReflect.Descriptor instead.
 func (*SelectDevicesRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{17}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SelectDevicesRequest) GetCustomerId() string {
@@ -1869,7 +1936,7 @@ type SelectDevicesResponse struct {
 
 func (x *SelectDevicesResponse) Reset() {
 	*x = SelectDevicesResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[18]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1881,7 +1948,7 @@ func (x *SelectDevicesResponse) String() string {
 func (*SelectDevicesResponse) ProtoMessage() {}
 
 func (x *SelectDevicesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[18]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1894,7 +1961,7 @@ func (x *SelectDevicesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SelectDevicesResponse.ProtoReflect.Descriptor instead.
 func (*SelectDevicesResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{18}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SelectDevicesResponse) GetCustomerId() string {
@@ -1947,7 +2014,7 @@ type ListLicensesRequest struct {
 
 func (x *ListLicensesRequest) Reset() {
 	*x = ListLicensesRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[19]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1959,7 +2026,7 @@ func (x *ListLicensesRequest) String() string {
 func (*ListLicensesRequest) ProtoMessage() {}
 
 func (x *ListLicensesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[19]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1972,7 +2039,7 @@ func (x *ListLicensesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLicensesRequest.ProtoReflect.Descriptor instead.
 func (*ListLicensesRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{19}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListLicensesRequest) GetCustomerId() string {
@@ -2017,7 +2084,7 @@ type ListLicensesResponse struct {
 
 func (x *ListLicensesResponse) Reset() {
 	*x = ListLicensesResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[20]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2029,7 +2096,7 @@ func (x *ListLicensesResponse) String() string {
 func (*ListLicensesResponse) ProtoMessage() {}
 
 func (x *ListLicensesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[20]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2042,7 +2109,7 @@ func (x *ListLicensesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLicensesResponse.ProtoReflect.Descriptor instead.
 func (*ListLicensesResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{20}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListLicensesResponse) GetLicenses() []*License {
@@ -2081,7 +2148,7 @@ type ListDownloadsRequest struct {
 
 func (x *ListDownloadsRequest) Reset() {
 	*x = ListDownloadsRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[21]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2093,7 +2160,7 @@ func (x *ListDownloadsRequest) String() string {
 func (*ListDownloadsRequest) ProtoMessage() {}
 
 func (x *ListDownloadsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[21]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2106,7 +2173,7 @@ func (x *ListDownloadsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDownloadsRequest.ProtoReflect.Descriptor instead.
 func (*ListDownloadsRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{21}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListDownloadsRequest) GetCustomerId() string {
@@ -2155,7 +2222,7 @@ type Download struct {
 
 func (x *Download) Reset() {
 	*x = Download{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[22]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2167,7 +2234,7 @@ func (x *Download) String() string {
 func (*Download) ProtoMessage() {}
 
 func (x *Download) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[22]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2180,7 +2247,7 @@ func (x *Download) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Download.ProtoReflect.Descriptor instead.
 func (*Download) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{22}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Download) GetDeviceId() string {
@@ -2218,7 +2285,7 @@ type ListDownloadsResponse struct {
 
 func (x *ListDownloadsResponse) Reset() {
 	*x = ListDownloadsResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[23]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2230,7 +2297,7 @@ func (x *ListDownloadsResponse) String() string {
 func (*ListDownloadsResponse) ProtoMessage() {}
 
 func (x *ListDownloadsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[23]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2243,7 +2310,7 @@ func (x *ListDownloadsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDownloadsResponse.ProtoReflect.Descriptor instead.
 func (*ListDownloadsResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{23}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListDownloadsResponse) GetCustomerId() string {
@@ -2314,7 +2381,7 @@ type ListDevicesRequest struct {
 
 func (x *ListDevicesRequest) Reset() {
 	*x = ListDevicesRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[24]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2326,7 +2393,7 @@ func (x *ListDevicesRequest) String() string {
 func (*ListDevicesRequest) ProtoMessage() {}
 
 func (x *ListDevicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[24]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2339,7 +2406,7 @@ func (x *ListDevicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDevicesRequest.ProtoReflect.Descriptor instead.
 func (*ListDevicesRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{24}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListDevicesRequest) GetCustomerId() string {
@@ -2381,7 +2448,7 @@ type Device struct {
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[25]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2393,7 +2460,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[25]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2406,7 +2473,7 @@ func (x *Device) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Device.ProtoReflect.Descriptor instead.
 func (*Device) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{25}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Device) GetDeviceId() string {
@@ -2468,7 +2535,7 @@ type ListDevicesResponse struct {
 
 func (x *ListDevicesResponse) Reset() {
 	*x = ListDevicesResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[26]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2480,7 +2547,7 @@ func (x *ListDevicesResponse) String() string {
 func (*ListDevicesResponse) ProtoMessage() {}
 
 func (x *ListDevicesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[26]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2493,7 +2560,7 @@ func (x *ListDevicesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDevicesResponse.ProtoReflect.Descriptor instead.
 func (*ListDevicesResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{26}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListDevicesResponse) GetDevices() []*Device {
@@ -2550,7 +2617,7 @@ type GetCustomerRequest struct {
 
 func (x *GetCustomerRequest) Reset() {
 	*x = GetCustomerRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[27]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2562,7 +2629,7 @@ func (x *GetCustomerRequest) String() string {
 func (*GetCustomerRequest) ProtoMessage() {}
 
 func (x *GetCustomerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[27]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2575,7 +2642,7 @@ func (x *GetCustomerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCustomerRequest.ProtoReflect.Descriptor instead.
 func (*GetCustomerRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{27}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *GetCustomerRequest) GetCustomerId() string {
@@ -2610,7 +2677,7 @@ type CustomerLicense struct {
 
 func (x *CustomerLicense) Reset() {
 	*x = CustomerLicense{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[28]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2622,7 +2689,7 @@ func (x *CustomerLicense) String() string {
 func (*CustomerLicense) ProtoMessage() {}
 
 func (x *CustomerLicense) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[28]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2635,7 +2702,7 @@ func (x *CustomerLicense) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CustomerLicense.ProtoReflect.Descriptor instead.
 func (*CustomerLicense) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{28}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CustomerLicense) GetLicense() *License {
@@ -2668,7 +2735,7 @@ type Quota struct {
 
 func (x *Quota) Reset() {
 	*x = Quota{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[29]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2680,7 +2747,7 @@ func (x *Quota) String() string {
 func (*Quota) ProtoMessage() {}
 
 func (x *Quota) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[29]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2693,7 +2760,7 @@ func (x *Quota) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Quota.ProtoReflect.Descriptor instead.
 func (*Quota) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{29}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Quota) GetLimit() uint32 {
@@ -2741,7 +2808,7 @@ type CustomerTitle struct {
 
 func (x *CustomerTitle) Reset() {
 	*x = CustomerTitle{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[30]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2753,7 +2820,7 @@ func (x *CustomerTitle) String() string {
 func (*CustomerTitle) ProtoMessage() {}
 
 func (x *CustomerTitle) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[30]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2766,7 +2833,7 @@ func (x *CustomerTitle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CustomerTitle.ProtoReflect.Descriptor instead.
 func (*CustomerTitle) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{30}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CustomerTitle) GetTitleId() string {
@@ -2816,7 +2883,7 @@ type CustomerStudio struct {
 
 func (x *CustomerStudio) Reset() {
 	*x = CustomerStudio{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[31]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2828,7 +2895,7 @@ func (x *CustomerStudio) String() string {
 func (*CustomerStudio) ProtoMessage() {}
 
 func (x *CustomerStudio) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[31]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2841,7 +2908,7 @@ func (x *CustomerStudio) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CustomerStudio.ProtoReflect.Descriptor instead.
 func (*CustomerStudio) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{31}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *CustomerStudio) GetStudioId() string {
@@ -2892,7 +2959,7 @@ type GetCustomerResponse struct {
 
 func (x *GetCustomerResponse) Reset() {
 	*x = GetCustomerResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[32]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2904,7 +2971,7 @@ func (x *GetCustomerResponse) String() string {
 func (*GetCustomerResponse) ProtoMessage() {}
 
 func (x *GetCustomerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[32]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2917,7 +2984,7 @@ func (x *GetCustomerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCustomerResponse.ProtoReflect.Descriptor instead.
 func (*GetCustomerResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{32}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *GetCustomerResponse) GetCustomerId() string {
@@ -3040,7 +3107,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[33]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3052,7 +3119,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[33]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3065,7 +3132,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{33}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Refusal) GetRule() Rule {
@@ -3163,7 +3230,7 @@ type RuleViolation struct {
 
 func (x *RuleViolation) Reset() {
 	*x = RuleViolation{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[34]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3175,7 +3242,7 @@ func (x *RuleViolation) String() string {
 func (*RuleViolation) ProtoMessage() {}
 
 func (x *RuleViolation) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[34]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3188,7 +3255,7 @@ func (x *RuleViolation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RuleViolation.ProtoReflect.Descriptor instead.
 func (*RuleViolation) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{34}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *RuleViolation) GetRule() Rule {
@@ -3280,7 +3347,7 @@ type Remedy struct {
 
 func (x *Remedy) Reset() {
 	*x = Remedy{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[35]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3292,7 +3359,7 @@ func (x *Remedy) String() string {
 func (*Remedy) ProtoMessage() {}
 
 func (x *Remedy) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[35]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3305,7 +3372,7 @@ func (x *Remedy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remedy.ProtoReflect.Descriptor instead.
 func (*Remedy) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{35}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Remedy) GetDeviceId() string {
@@ -3337,7 +3404,7 @@ type SessionRequest struct {
 
 func (x *SessionRequest) Reset() {
 	*x = SessionRequest{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[36]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3349,7 +3416,7 @@ func (x *SessionRequest) String() string {
 func (*SessionRequest) ProtoMessage() {}
 
 func (x *SessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[36]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3362,7 +3429,7 @@ func (x *SessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionRequest.ProtoReflect.Descriptor instead.
 func (*SessionRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{36}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *SessionRequest) GetCalls() []*SessionCall {
@@ -3412,7 +3479,7 @@ type SessionCall struct {
 
 func (x *SessionCall) Reset() {
 	*x = SessionCall{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[37]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3424,7 +3491,7 @@ func (x *SessionCall) String() string {
 func (*SessionCall) ProtoMessage() {}
 
 func (x *SessionCall) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[37]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3437,7 +3504,7 @@ func (x *SessionCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionCall.ProtoReflect.Descriptor instead.
 func (*SessionCall) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{37}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *SessionCall) GetId() uint64 {
@@ -3667,7 +3734,7 @@ type SessionResponse struct {
 
 func (x *SessionResponse) Reset() {
 	*x = SessionResponse{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[38]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3679,7 +3746,7 @@ func (x *SessionResponse) String() string {
 func (*SessionResponse) ProtoMessage() {}
 
 func (x *SessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[38]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3692,7 +3759,7 @@ func (x *SessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionResponse.ProtoReflect.Descriptor instead.
 func (*SessionResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{38}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *SessionResponse) GetLimits() *SessionLimits {
@@ -3735,7 +3802,7 @@ type SessionLimits struct {
 
 func (x *SessionLimits) Reset() {
 	*x = SessionLimits{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[39]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3747,7 +3814,7 @@ func (x *SessionLimits) String() string {
 func (*SessionLimits) ProtoMessage() {}
 
 func (x *SessionLimits) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[39]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3760,7 +3827,7 @@ func (x *SessionLimits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionLimits.ProtoReflect.Descriptor instead.
 func (*SessionLimits) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{39}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SessionLimits) GetMaxMessageBytes() uint32 {
@@ -3825,7 +3892,7 @@ type SessionOutcome struct {
 
 func (x *SessionOutcome) Reset() {
 	*x = SessionOutcome{}
-	mi := &file_licensed_v1_license_service_proto_msgTypes[40]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3837,7 +3904,7 @@ func (x *SessionOutcome) String() string {
 func (*SessionOutcome) ProtoMessage() {}
 
 func (x *SessionOutcome) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_license_service_proto_msgTypes[40]
+	mi := &file_licensed_v1_license_service_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3850,7 +3917,7 @@ func (x *SessionOutcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionOutcome.ProtoReflect.Descriptor instead.
 func (*SessionOutcome) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{40}
+	return file_licensed_v1_license_service_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *SessionOutcome) GetId() uint64 {
@@ -4101,7 +4168,10 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12\x1c\n" +
 	"\tduplicate\x18\x03 \x01(\bR\tduplicate\x12%\n" +
 	"\x0esigned_license\x18\n" +
-	" \x01(\tR\rsignedLicense\"\xe7\x02\n" +
+	" \x01(\tR\rsignedLicense\"J\n" +
+	"\vProvisional\x12;\n" +
+	"\vaccepted_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"acceptedAt\"\xe7\x02\n" +
 	"\x13RenewLicenseRequest\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x1b\n" +
@@ -4115,7 +4185,7 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	" \x01(\bR\x06signed\x12%\n" +
 	"\x0esigned_license\x18\v \x01(\tR\rsignedLicense\x12;\n" +
 	"\vacquired_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"acquiredAt\"\xc7\x01\n" +
+	"acquiredAt\"\x83\x02\n" +
 	"\x14RenewLicenseResponse\x12.\n" +
 	"\alicense\x18\x01 \x01(\v2\x14.licensed.v1.LicenseR\alicense\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12\x1c\n" +
@@ -4124,7 +4194,8 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	" \x01(\tR\rsignedLicense\x12\x1e\n" +
 	"\n" +
 	"superseded\x18\x04 \x01(\bR\n" +
-	"superseded\"\xd1\x02\n" +
+	"superseded\x12:\n" +
+	"\vprovisional\x18\v \x01(\v2\x18.licensed.v1.ProvisionalR\vprovisional\"\xd1\x02\n" +
 	"\x15ReleaseLicenseRequest\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x1b\n" +
@@ -4136,14 +4207,15 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\rvalidate_only\x18\x06 \x01(\bR\fvalidateOnly\x12%\n" +
 	"\x0esigned_license\x18\v \x01(\tR\rsignedLicense\x12;\n" +
 	"\vacquired_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"acquiredAt\"\xa2\x01\n" +
+	"acquiredAt\"\xde\x01\n" +
 	"\x16ReleaseLicenseResponse\x12.\n" +
 	"\alicense\x18\x01 \x01(\v2\x14.licensed.v1.LicenseR\alicense\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12\x1c\n" +
 	"\tduplicate\x18\x03 \x01(\bR\tduplicate\x12\x1e\n" +
 	"\n" +
 	"superseded\x18\x04 \x01(\bR\n" +
-	"superseded\"\xdb\x02\n" +
+	"superseded\x12:\n" +
+	"\vprovisional\x18\v \x01(\v2\x18.licensed.v1.ProvisionalR\vprovisional\"\xdb\x02\n" +
 	"\x15RecordPlaybackRequest\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x1b\n" +
@@ -4502,7 +4574,7 @@ func file_licensed_v1_license_service_proto_rawDescGZIP() []byte {
 }
 
 var file_licensed_v1_license_service_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_licensed_v1_license_service_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_licensed_v1_license_service_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_licensed_v1_license_service_proto_goTypes = []any{
 	(FactKind)(0),                    // 0: licensed.v1.FactKind
 	(LicenseStatus)(0),               // 1: licensed.v1.LicenseStatus
@@ -4510,164 +4582,168 @@ var file_licensed_v1_license_service_proto_goTypes = []any{
 	(*License)(nil),                  // 3: licensed.v1.License
 	(*AcquireLicenseRequest)(nil),    // 4: licensed.v1.AcquireLicenseRequest
 	(*AcquireLicenseResponse)(nil),   // 5: licensed.v1.AcquireLicenseResponse
-	(*RenewLicenseRequest)(nil),      // 6: licensed.v1.RenewLicenseRequest
-	(*RenewLicenseResponse)(nil),     // 7: licensed.v1.RenewLicenseResponse
-	(*ReleaseLicenseRequest)(nil),    // 8: licensed.v1.ReleaseLicenseRequest
-	(*ReleaseLicenseResponse)(nil),   // 9: licensed.v1.ReleaseLicenseResponse
-	(*RecordPlaybackRequest)(nil),    // 10: licensed.v1.RecordPlaybackRequest
-	(*RecordPlaybackResponse)(nil),   // 11: licensed.v1.RecordPlaybackResponse
-	(*DeactivateDeviceRequest)(nil),  // 12: licensed.v1.DeactivateDeviceRequest
-	(*DeactivateDeviceResponse)(nil), // 13: licensed.v1.DeactivateDeviceResponse
-	(*Removal)(nil),                  // 14: licensed.v1.Removal
-	(*ChangePlanRequest)(nil),        // 15: licensed.v1.ChangePlanRequest
-	(*ChangePlanResponse)(nil),       // 16: licensed.v1.ChangePlanResponse
-	(*Fact)(nil),                     // 17: licensed.v1.Fact
-	(*SyncDeviceRequest)(nil),        // 18: licensed.v1.SyncDeviceRequest
-	(*SyncDeviceResponse)(nil),       // 19: licensed.v1.SyncDeviceResponse
-	(*SelectDevicesRequest)(nil),     // 20: licensed.v1.SelectDevicesRequest
-	(*SelectDevicesResponse)(nil),    // 21: licensed.v1.SelectDevicesResponse
-	(*ListLicensesRequest)(nil),      // 22: licensed.v1.ListLicensesRequest
-	(*ListLicensesResponse)(nil),     // 23: licensed.v1.ListLicensesResponse
-	(*ListDownloadsRequest)(nil),     // 24: licensed.v1.ListDownloadsRequest
-	(*Download)(nil),                 // 25: licensed.v1.Download
-	(*ListDownloadsResponse)(nil),    // 26: licensed.v1.ListDownloadsResponse
-	(*ListDevicesRequest)(nil),       // 27: licensed.v1.ListDevicesRequest
-	(*Device)(nil),                   // 28: licensed.v1.Device
-	(*ListDevicesResponse)(nil),      // 29: licensed.v1.ListDevicesResponse
-	(*GetCustomerRequest)(nil),       // 30: licensed.v1.GetCustomerRequest
-	(*CustomerLicense)(nil),          // 31: licensed.v1.CustomerLicense
-	(*Quota)(nil),                    // 32: licensed.v1.Quota
-	(*CustomerTitle)(nil),            // 33: licensed.v1.CustomerTitle
-	(*CustomerStudio)(nil),           // 34: licensed.v1.CustomerStudio
-	(*GetCustomerResponse)(nil),      // 35: licensed.v1.GetCustomerResponse
-	(*Refusal)(nil),                  // 36: licensed.v1.Refusal
-	(*RuleViolation)(nil),            // 37: licensed.v1.RuleViolation
-	(*Remedy)(nil),                   // 38: licensed.v1.Remedy
-	(*SessionRequest)(nil),           // 39: licensed.v1.SessionRequest
-	(*SessionCall)(nil),              // 40: licensed.v1.SessionCall
-	(*SessionResponse)(nil),          // 41: licensed.v1.SessionResponse
-	(*SessionLimits)(nil),            // 42: licensed.v1.SessionLimits
-	(*SessionOutcome)(nil),           // 43: licensed.v1.SessionOutcome
-	(*timestamppb.Timestamp)(nil),    // 44: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),      // 45: google.protobuf.Duration
-	(*status.Status)(nil),            // 46: google.rpc.Status
+	(*Provisional)(nil),              // 6: licensed.v1.Provisional
+	(*RenewLicenseRequest)(nil),      // 7: licensed.v1.RenewLicenseRequest
+	(*RenewLicenseResponse)(nil),     // 8: licensed.v1.RenewLicenseResponse
+	(*ReleaseLicenseRequest)(nil),    // 9: licensed.v1.ReleaseLicenseRequest
+	(*ReleaseLicenseResponse)(nil),   // 10: licensed.v1.ReleaseLicenseResponse
+	(*RecordPlaybackRequest)(nil),    // 11: licensed.v1.RecordPlaybackRequest
+	(*RecordPlaybackResponse)(nil),   // 12: licensed.v1.RecordPlaybackResponse
+	(*DeactivateDeviceRequest)(nil),  // 13: licensed.v1.DeactivateDeviceRequest
+	(*DeactivateDeviceResponse)(nil), // 14: licensed.v1.DeactivateDeviceResponse
+	(*Removal)(nil),                  // 15: licensed.v1.Removal
+	(*ChangePlanRequest)(nil),        // 16: licensed.v1.ChangePlanRequest
+	(*ChangePlanResponse)(nil),       // 17: licensed.v1.ChangePlanResponse
+	(*Fact)(nil),                     // 18: licensed.v1.Fact
+	(*SyncDeviceRequest)(nil),        // 19: licensed.v1.SyncDeviceRequest
+	(*SyncDeviceResponse)(nil),       // 20: licensed.v1.SyncDeviceResponse
+	(*SelectDevicesRequest)(nil),     // 21: licensed.v1.SelectDevicesRequest
+	(*SelectDevicesResponse)(nil),    // 22: licensed.v1.SelectDevicesResponse
+	(*ListLicensesRequest)(nil),      // 23: licensed.v1.ListLicensesRequest
+	(*ListLicensesResponse)(nil),     // 24: licensed.v1.ListLicensesResponse
+	(*ListDownloadsRequest)(nil),     // 25: licensed.v1.ListDownloadsRequest
+	(*Download)(nil),                 // 26: licensed.v1.Download
+	(*ListDownloadsResponse)(nil),    // 27: licensed.v1.ListDownloadsResponse
+	(*ListDevicesRequest)(nil),       // 28: licensed.v1.ListDevicesRequest
+	(*Device)(nil),                   // 29: licensed.v1.Device
+	(*ListDevicesResponse)(nil),      // 30: licensed.v1.ListDevicesResponse
+	(*GetCustomerRequest)(nil),       // 31: licensed.v1.GetCustomerRequest
+	(*CustomerLicense)(nil),          // 32: licensed.v1.CustomerLicense
+	(*Quota)(nil),                    // 33: licensed.v1.Quota
+	(*CustomerTitle)(nil),            // 34: licensed.v1.CustomerTitle
+	(*CustomerStudio)(nil),           // 35: licensed.v1.CustomerStudio
+	(*GetCustomerResponse)(nil),      // 36: licensed.v1.GetCustomerResponse
+	(*Refusal)(nil),                  // 37: licensed.v1.Refusal
+	(*RuleViolation)(nil),            // 38: licensed.v1.RuleViolation
+	(*Remedy)(nil),                   // 39: licensed.v1.Remedy
+	(*SessionRequest)(nil),           // 40: licensed.v1.SessionRequest
+	(*SessionCall)(nil),              // 41: licensed.v1.SessionCall
+	(*SessionResponse)(nil),          // 42: licensed.v1.SessionResponse
+	(*SessionLimits)(nil),            // 43: licensed.v1.SessionLimits
+	(*SessionOutcome)(nil),           // 44: licensed.v1.SessionOutcome
+	(*timestamppb.Timestamp)(nil),    // 45: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),      // 46: google.protobuf.Duration
+	(*status.Status)(nil),            // 47: google.rpc.Status
 }
 var file_licensed_v1_license_service_proto_depIdxs = []int32{
-	44, // 0: licensed.v1.License.acquired_at:type_name -> google.protobuf.Timestamp
-	44, // 1: licensed.v1.License.expires_at:type_name -> google.protobuf.Timestamp
-	44, // 2: licensed.v1.AcquireLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
-	3,  // 3: licensed.v1.AcquireLicenseResponse.license:type_name -> licensed.v1.License
-	44, // 4: licensed.v1.RenewLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
-	44, // 5: licensed.v1.RenewLicenseRequest.acquired_at:type_name -> google.protobuf.Timestamp
-	3,  // 6: licensed.v1.RenewLicenseResponse.license:type_name -> licensed.v1.License
-	44, // 7: licensed.v1.ReleaseLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
-	44, // 8: licensed.v1.ReleaseLicenseRequest.acquired_at:type_name -> google.protobuf.Timestamp
-	3,  // 9: licensed.v1.ReleaseLicenseResponse.license:type_name -> licensed.v1.License
-	44, // 10: licensed.v1.RecordPlaybackRequest.issued_at:type_name -> google.protobuf.Timestamp
-	44, // 11: licensed.v1.RecordPlaybackRequest.played_at:type_name -> google.protobuf.Timestamp
-	44, // 12: licensed.v1.RecordPlaybackRequest.sent_at:type_name -> google.protobuf.Timestamp
-	3,  // 13: licensed.v1.RecordPlaybackResponse.license:type_name -> licensed.v1.License
-	44, // 14: licensed.v1.DeactivateDeviceRequest.issued_at:type_name -> google.protobuf.Timestamp
-	44, // 15: licensed.v1.DeactivateDeviceRequest.activated_at:type_name -> google.protobuf.Timestamp
-	14, // 16: licensed.v1.DeactivateDeviceResponse.removal:type_name -> licensed.v1.Removal
-	44, // 17: licensed.v1.ChangePlanRequest.issued_at:type_name -> google.protobuf.Timestamp
-	44, // 18: licensed.v1.ChangePlanRequest.plan_changed_at:type_name -> google.protobuf.Timestamp
-	44, // 19: licensed.v1.ChangePlanResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
-	0,  // 20: licensed.v1.Fact.kind:type_name -> licensed.v1.FactKind
-	44, // 21: licensed.v1.Fact.at:type_name -> google.protobuf.Timestamp
-	44, // 22: licensed.v1.SyncDeviceRequest.issued_at:type_name -> google.protobuf.Timestamp
-	17, // 23: licensed.v1.SyncDeviceRequest.facts:type_name -> licensed.v1.Fact
-	44, // 24: licensed.v1.SyncDeviceRequest.sent_at:type_name -> google.protobuf.Timestamp
-	44, // 25: licensed.v1.SelectDevicesRequest.issued_at:type_name -> google.protobuf.Timestamp
-	3,  // 26: licensed.v1.ListLicensesResponse.licenses:type_name -> licensed.v1.License
-	44, // 27: licensed.v1.ListDownloadsRequest.since:type_name -> google.protobuf.Timestamp
-	44, // 28: licensed.v1.Download.at:type_name -> google.protobuf.Timestamp
-	25, // 29: licensed.v1.ListDownloadsResponse.downloads:type_name -> licensed.v1.Download
-	44, // 30: licensed.v1.ListDownloadsResponse.next_allowed_at:type_name -> google.protobuf.Timestamp
-	44, // 31: licensed.v1.Device.last_download_at:type_name -> google.protobuf.Timestamp
-	44, // 32: licensed.v1.Device.activated_at:type_name -> google.protobuf.Timestamp
-	28, // 33: licensed.v1.ListDevicesResponse.devices:type_name -> licensed.v1.Device
-	44, // 34: licensed.v1.ListDevicesResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
-	3,  // 35: licensed.v1.CustomerLicense.license:type_name -> licensed.v1.License
-	1,  // 36: licensed.v1.CustomerLicense.status:type_name -> licensed.v1.LicenseStatus
-	44, // 37: licensed.v1.Quota.next_at:type_name -> google.protobuf.Timestamp
-	32, // 38: licensed.v1.CustomerTitle.yearly:type_name -> licensed.v1.Quota
-	32, // 39: licensed.v1.CustomerStudio.licenses:type_name -> licensed.v1.Quota
-	44, // 40: licensed.v1.GetCustomerResponse.as_of:type_name -> google.protobuf.Timestamp
-	44, // 41: licensed.v1.GetCustomerResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
-	32, // 42: licensed.v1.GetCustomerResponse.devices_in_use:type_name -> licensed.v1.Quota
-	32, // 43: licensed.v1.GetCustomerResponse.deactivations:type_name -> licensed.v1.Quota
-	28, // 44: licensed.v1.GetCustomerResponse.devices:type_name -> licensed.v1.Device
-	31, // 45: licensed.v1.GetCustomerResponse.licenses:type_name -> licensed.v1.CustomerLicense
-	33, // 46: licensed.v1.GetCustomerResponse.titles:type_name -> licensed.v1.CustomerTitle
-	34, // 47: licensed.v1.GetCustomerResponse.studios:type_name -> licensed.v1.CustomerStudio
-	2,  // 48: licensed.v1.Refusal.rule:type_name -> licensed.v1.Rule
-	44, // 49: licensed.v1.Refusal.next_allowed_at:type_name -> google.protobuf.Timestamp
-	37, // 50: licensed.v1.Refusal.violations:type_name -> licensed.v1.RuleViolation
-	2,  // 51: licensed.v1.RuleViolation.rule:type_name -> licensed.v1.Rule
-	44, // 52: licensed.v1.RuleViolation.next_allowed_at:type_name -> google.protobuf.Timestamp
-	38, // 53: licensed.v1.RuleViolation.freed_by:type_name -> licensed.v1.Remedy
-	40, // 54: licensed.v1.SessionRequest.calls:type_name -> licensed.v1.SessionCall
-	45, // 55: licensed.v1.SessionCall.timeout:type_name -> google.protobuf.Duration
-	4,  // 56: licensed.v1.SessionCall.acquire_license:type_name -> licensed.v1.AcquireLicenseRequest
-	6,  // 57: licensed.v1.SessionCall.renew_license:type_name -> licensed.v1.RenewLicenseRequest
-	8,  // 58: licensed.v1.SessionCall.release_license:type_name -> licensed.v1.ReleaseLicenseRequest
-	10, // 59: licensed.v1.SessionCall.record_playback:type_name -> licensed.v1.RecordPlaybackRequest
-	12, // 60: licensed.v1.SessionCall.deactivate_device:type_name -> licensed.v1.DeactivateDeviceRequest
-	15, // 61: licensed.v1.SessionCall.change_plan:type_name -> licensed.v1.ChangePlanRequest
-	22, // 62: licensed.v1.SessionCall.list_licenses:type_name -> licensed.v1.ListLicensesRequest
-	24, // 63: licensed.v1.SessionCall.list_downloads:type_name -> licensed.v1.ListDownloadsRequest
-	27, // 64: licensed.v1.SessionCall.list_devices:type_name -> licensed.v1.ListDevicesRequest
-	18, // 65: licensed.v1.SessionCall.sync_device:type_name -> licensed.v1.SyncDeviceRequest
-	30, // 66: licensed.v1.SessionCall.get_customer:type_name -> licensed.v1.GetCustomerRequest
-	20, // 67: licensed.v1.SessionCall.select_devices:type_name -> licensed.v1.SelectDevicesRequest
-	42, // 68: licensed.v1.SessionResponse.limits:type_name -> licensed.v1.SessionLimits
-	43, // 69: licensed.v1.SessionResponse.outcomes:type_name -> licensed.v1.SessionOutcome
-	45, // 70: licensed.v1.SessionLimits.max_timeout:type_name -> google.protobuf.Duration
-	46, // 71: licensed.v1.SessionOutcome.error:type_name -> google.rpc.Status
-	5,  // 72: licensed.v1.SessionOutcome.acquire_license:type_name -> licensed.v1.AcquireLicenseResponse
-	7,  // 73: licensed.v1.SessionOutcome.renew_license:type_name -> licensed.v1.RenewLicenseResponse
-	9,  // 74: licensed.v1.SessionOutcome.release_license:type_name -> licensed.v1.ReleaseLicenseResponse
-	11, // 75: licensed.v1.SessionOutcome.record_playback:type_name -> licensed.v1.RecordPlaybackResponse
-	13, // 76: licensed.v1.SessionOutcome.deactivate_device:type_name -> licensed.v1.DeactivateDeviceResponse
-	16, // 77: licensed.v1.SessionOutcome.change_plan:type_name -> licensed.v1.ChangePlanResponse
-	23, // 78: licensed.v1.SessionOutcome.list_licenses:type_name -> licensed.v1.ListLicensesResponse
-	26, // 79: licensed.v1.SessionOutcome.list_downloads:type_name -> licensed.v1.ListDownloadsResponse
-	29, // 80: licensed.v1.SessionOutcome.list_devices:type_name -> licensed.v1.ListDevicesResponse
-	19, // 81: licensed.v1.SessionOutcome.sync_device:type_name -> licensed.v1.SyncDeviceResponse
-	35, // 82: licensed.v1.SessionOutcome.get_customer:type_name -> licensed.v1.GetCustomerResponse
-	21, // 83: licensed.v1.SessionOutcome.select_devices:type_name -> licensed.v1.SelectDevicesResponse
-	4,  // 84: licensed.v1.LicenseService.AcquireLicense:input_type -> licensed.v1.AcquireLicenseRequest
-	6,  // 85: licensed.v1.LicenseService.RenewLicense:input_type -> licensed.v1.RenewLicenseRequest
-	8,  // 86: licensed.v1.LicenseService.ReleaseLicense:input_type -> licensed.v1.ReleaseLicenseRequest
-	10, // 87: licensed.v1.LicenseService.RecordPlayback:input_type -> licensed.v1.RecordPlaybackRequest
-	12, // 88: licensed.v1.LicenseService.DeactivateDevice:input_type -> licensed.v1.DeactivateDeviceRequest
-	15, // 89: licensed.v1.LicenseService.ChangePlan:input_type -> licensed.v1.ChangePlanRequest
-	18, // 90: licensed.v1.LicenseService.SyncDevice:input_type -> licensed.v1.SyncDeviceRequest
-	20, // 91: licensed.v1.LicenseService.SelectDevices:input_type -> licensed.v1.SelectDevicesRequest
-	22, // 92: licensed.v1.LicenseService.ListLicenses:input_type -> licensed.v1.ListLicensesRequest
-	24, // 93: licensed.v1.LicenseService.ListDownloads:input_type -> licensed.v1.ListDownloadsRequest
-	27, // 94: licensed.v1.LicenseService.ListDevices:input_type -> licensed.v1.ListDevicesRequest
-	30, // 95: licensed.v1.LicenseService.GetCustomer:input_type -> licensed.v1.GetCustomerRequest
-	39, // 96: licensed.v1.LicenseService.Session:input_type -> licensed.v1.SessionRequest
-	5,  // 97: licensed.v1.LicenseService.AcquireLicense:output_type -> licensed.v1.AcquireLicenseResponse
-	7,  // 98: licensed.v1.LicenseService.RenewLicense:output_type -> licensed.v1.RenewLicenseResponse
-	9,  // 99: licensed.v1.LicenseService.ReleaseLicense:output_type -> licensed.v1.ReleaseLicenseResponse
-	11, // 100: licensed.v1.LicenseService.RecordPlayback:output_type -> licensed.v1.RecordPlaybackResponse
-	13, // 101: licensed.v1.LicenseService.DeactivateDevice:output_type -> licensed.v1.DeactivateDeviceResponse
-	16, // 102: licensed.v1.LicenseService.ChangePlan:output_type -> licensed.v1.ChangePlanResponse
-	19, // 103: licensed.v1.LicenseService.SyncDevice:output_type -> licensed.v1.SyncDeviceResponse
-	21, // 104: licensed.v1.LicenseService.SelectDevices:output_type -> licensed.v1.SelectDevicesResponse
-	23, // 105: licensed.v1.LicenseService.ListLicenses:output_type -> licensed.v1.ListLicensesResponse
-	26, // 106: licensed.v1.LicenseService.ListDownloads:output_type -> licensed.v1.ListDownloadsResponse
-	29, // 107: licensed.v1.LicenseService.ListDevices:output_type -> licensed.v1.ListDevicesResponse
-	35, // 108: licensed.v1.LicenseService.GetCustomer:output_type -> licensed.v1.GetCustomerResponse
-	41, // 109: licensed.v1.LicenseService.Session:output_type -> licensed.v1.SessionResponse
-	97, // [97:110] is the sub-list for method output_type
-	84, // [84:97] is the sub-list for method input_type
-	84, // [84:84] is the sub-list for extension type_name
-	84, // [84:84] is the sub-list for extension extendee
-	0,  // [0:84] is the sub-list for field type_name
+	45,  // 0: licensed.v1.License.acquired_at:type_name -> google.protobuf.Timestamp
+	45,  // 1: licensed.v1.License.expires_at:type_name -> google.protobuf.Timestamp
+	45,  // 2: licensed.v1.AcquireLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
+	3,   // 3: licensed.v1.AcquireLicenseResponse.license:type_name -> licensed.v1.License
+	45,  // 4: licensed.v1.Provisional.accepted_at:type_name -> google.protobuf.Timestamp
+	45,  // 5: licensed.v1.RenewLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
+	45,  // 6: licensed.v1.RenewLicenseRequest.acquired_at:type_name -> google.protobuf.Timestamp
+	3,   // 7: licensed.v1.RenewLicenseResponse.license:type_name -> licensed.v1.License
+	6,   // 8: licensed.v1.RenewLicenseResponse.provisional:type_name -> licensed.v1.Provisional
+	45,  // 9: licensed.v1.ReleaseLicenseRequest.issued_at:type_name -> google.protobuf.Timestamp
+	45,  // 10: licensed.v1.ReleaseLicenseRequest.acquired_at:type_name -> google.protobuf.Timestamp
+	3,   // 11: licensed.v1.ReleaseLicenseResponse.license:type_name -> licensed.v1.License
+	6,   // 12: licensed.v1.ReleaseLicenseResponse.provisional:type_name -> licensed.v1.Provisional
+	45,  // 13: licensed.v1.RecordPlaybackRequest.issued_at:type_name -> google.protobuf.Timestamp
+	45,  // 14: licensed.v1.RecordPlaybackRequest.played_at:type_name -> google.protobuf.Timestamp
+	45,  // 15: licensed.v1.RecordPlaybackRequest.sent_at:type_name -> google.protobuf.Timestamp
+	3,   // 16: licensed.v1.RecordPlaybackResponse.license:type_name -> licensed.v1.License
+	45,  // 17: licensed.v1.DeactivateDeviceRequest.issued_at:type_name -> google.protobuf.Timestamp
+	45,  // 18: licensed.v1.DeactivateDeviceRequest.activated_at:type_name -> google.protobuf.Timestamp
+	15,  // 19: licensed.v1.DeactivateDeviceResponse.removal:type_name -> licensed.v1.Removal
+	45,  // 20: licensed.v1.ChangePlanRequest.issued_at:type_name -> google.protobuf.Timestamp
+	45,  // 21: licensed.v1.ChangePlanRequest.plan_changed_at:type_name -> google.protobuf.Timestamp
+	45,  // 22: licensed.v1.ChangePlanResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
+	0,   // 23: licensed.v1.Fact.kind:type_name -> licensed.v1.FactKind
+	45,  // 24: licensed.v1.Fact.at:type_name -> google.protobuf.Timestamp
+	45,  // 25: licensed.v1.SyncDeviceRequest.issued_at:type_name -> google.protobuf.Timestamp
+	18,  // 26: licensed.v1.SyncDeviceRequest.facts:type_name -> licensed.v1.Fact
+	45,  // 27: licensed.v1.SyncDeviceRequest.sent_at:type_name -> google.protobuf.Timestamp
+	45,  // 28: licensed.v1.SelectDevicesRequest.issued_at:type_name -> google.protobuf.Timestamp
+	3,   // 29: licensed.v1.ListLicensesResponse.licenses:type_name -> licensed.v1.License
+	45,  // 30: licensed.v1.ListDownloadsRequest.since:type_name -> google.protobuf.Timestamp
+	45,  // 31: licensed.v1.Download.at:type_name -> google.protobuf.Timestamp
+	26,  // 32: licensed.v1.ListDownloadsResponse.downloads:type_name -> licensed.v1.Download
+	45,  // 33: licensed.v1.ListDownloadsResponse.next_allowed_at:type_name -> google.protobuf.Timestamp
+	45,  // 34: licensed.v1.Device.last_download_at:type_name -> google.protobuf.Timestamp
+	45,  // 35: licensed.v1.Device.activated_at:type_name -> google.protobuf.Timestamp
+	29,  // 36: licensed.v1.ListDevicesResponse.devices:type_name -> licensed.v1.Device
+	45,  // 37: licensed.v1.ListDevicesResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
+	3,   // 38: licensed.v1.CustomerLicense.license:type_name -> licensed.v1.License
+	1,   // 39: licensed.v1.CustomerLicense.status:type_name -> licensed.v1.LicenseStatus
+	45,  // 40: licensed.v1.Quota.next_at:type_name -> google.protobuf.Timestamp
+	33,  // 41: licensed.v1.CustomerTitle.yearly:type_name -> licensed.v1.Quota
+	33,  // 42: licensed.v1.CustomerStudio.licenses:type_name -> licensed.v1.Quota
+	45,  // 43: licensed.v1.GetCustomerResponse.as_of:type_name -> google.protobuf.Timestamp
+	45,  // 44: licensed.v1.GetCustomerResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
+	33,  // 45: licensed.v1.GetCustomerResponse.devices_in_use:type_name -> licensed.v1.Quota
+	33,  // 46: licensed.v1.GetCustomerResponse.deactivations:type_name -> licensed.v1.Quota
+	29,  // 47: licensed.v1.GetCustomerResponse.devices:type_name -> licensed.v1.Device
+	32,  // 48: licensed.v1.GetCustomerResponse.licenses:type_name -> licensed.v1.CustomerLicense
+	34,  // 49: licensed.v1.GetCustomerResponse.titles:type_name -> licensed.v1.CustomerTitle
+	35,  // 50: licensed.v1.GetCustomerResponse.studios:type_name -> licensed.v1.CustomerStudio
+	2,   // 51: licensed.v1.Refusal.rule:type_name -> licensed.v1.Rule
+	45,  // 52: licensed.v1.Refusal.next_allowed_at:type_name -> google.protobuf.Timestamp
+	38,  // 53: licensed.v1.Refusal.violations:type_name -> licensed.v1.RuleViolation
+	2,   // 54: licensed.v1.RuleViolation.rule:type_name -> licensed.v1.Rule
+	45,  // 55: licensed.v1.RuleViolation.next_allowed_at:type_name -> google.protobuf.Timestamp
+	39,  // 56: licensed.v1.RuleViolation.freed_by:type_name -> licensed.v1.Remedy
+	41,  // 57: licensed.v1.SessionRequest.calls:type_name -> licensed.v1.SessionCall
+	46,  // 58: licensed.v1.SessionCall.timeout:type_name -> google.protobuf.Duration
+	4,   // 59: licensed.v1.SessionCall.acquire_license:type_name -> licensed.v1.AcquireLicenseRequest
+	7,   // 60: licensed.v1.SessionCall.renew_license:type_name -> licensed.v1.RenewLicenseRequest
+	9,   // 61: licensed.v1.SessionCall.release_license:type_name -> licensed.v1.ReleaseLicenseRequest
+	11,  // 62: licensed.v1.SessionCall.record_playback:type_name -> licensed.v1.RecordPlaybackRequest
+	13,  // 63: licensed.v1.SessionCall.deactivate_device:type_name -> licensed.v1.DeactivateDeviceRequest
+	16,  // 64: licensed.v1.SessionCall.change_plan:type_name -> licensed.v1.ChangePlanRequest
+	23,  // 65: licensed.v1.SessionCall.list_licenses:type_name -> licensed.v1.ListLicensesRequest
+	25,  // 66: licensed.v1.SessionCall.list_downloads:type_name -> licensed.v1.ListDownloadsRequest
+	28,  // 67: licensed.v1.SessionCall.list_devices:type_name -> licensed.v1.ListDevicesRequest
+	19,  // 68: licensed.v1.SessionCall.sync_device:type_name -> licensed.v1.SyncDeviceRequest
+	31,  // 69: licensed.v1.SessionCall.get_customer:type_name -> licensed.v1.GetCustomerRequest
+	21,  // 70: licensed.v1.SessionCall.select_devices:type_name -> licensed.v1.SelectDevicesRequest
+	43,  // 71: licensed.v1.SessionResponse.limits:type_name -> licensed.v1.SessionLimits
+	44,  // 72: licensed.v1.SessionResponse.outcomes:type_name -> licensed.v1.SessionOutcome
+	46,  // 73: licensed.v1.SessionLimits.max_timeout:type_name -> google.protobuf.Duration
+	47,  // 74: licensed.v1.SessionOutcome.error:type_name -> google.rpc.Status
+	5,   // 75: licensed.v1.SessionOutcome.acquire_license:type_name -> licensed.v1.AcquireLicenseResponse
+	8,   // 76: licensed.v1.SessionOutcome.renew_license:type_name -> licensed.v1.RenewLicenseResponse
+	10,  // 77: licensed.v1.SessionOutcome.release_license:type_name -> licensed.v1.ReleaseLicenseResponse
+	12,  // 78: licensed.v1.SessionOutcome.record_playback:type_name -> licensed.v1.RecordPlaybackResponse
+	14,  // 79: licensed.v1.SessionOutcome.deactivate_device:type_name -> licensed.v1.DeactivateDeviceResponse
+	17,  // 80: licensed.v1.SessionOutcome.change_plan:type_name -> licensed.v1.ChangePlanResponse
+	24,  // 81: licensed.v1.SessionOutcome.list_licenses:type_name -> licensed.v1.ListLicensesResponse
+	27,  // 82: licensed.v1.SessionOutcome.list_downloads:type_name -> licensed.v1.ListDownloadsResponse
+	30,  // 83: licensed.v1.SessionOutcome.list_devices:type_name -> licensed.v1.ListDevicesResponse
+	20,  // 84: licensed.v1.SessionOutcome.sync_device:type_name -> licensed.v1.SyncDeviceResponse
+	36,  // 85: licensed.v1.SessionOutcome.get_customer:type_name -> licensed.v1.GetCustomerResponse
+	22,  // 86: licensed.v1.SessionOutcome.select_devices:type_name -> licensed.v1.SelectDevicesResponse
+	4,   // 87: licensed.v1.LicenseService.AcquireLicense:input_type -> licensed.v1.AcquireLicenseRequest
+	7,   // 88: licensed.v1.LicenseService.RenewLicense:input_type -> licensed.v1.RenewLicenseRequest
+	9,   // 89: licensed.v1.LicenseService.ReleaseLicense:input_type -> licensed.v1.ReleaseLicenseRequest
+	11,  // 90: licensed.v1.LicenseService.RecordPlayback:input_type -> licensed.v1.RecordPlaybackRequest
+	13,  // 91: licensed.v1.LicenseService.DeactivateDevice:input_type -> licensed.v1.DeactivateDeviceRequest
+	16,  // 92: licensed.v1.LicenseService.ChangePlan:input_type -> licensed.v1.ChangePlanRequest
+	19,  // 93: licensed.v1.LicenseService.SyncDevice:input_type -> licensed.v1.SyncDeviceRequest
+	21,  // 94: licensed.v1.LicenseService.SelectDevices:input_type -> licensed.v1.SelectDevicesRequest
+	23,  // 95: licensed.v1.LicenseService.ListLicenses:input_type -> licensed.v1.ListLicensesRequest
+	25,  // 96: licensed.v1.LicenseService.ListDownloads:input_type -> licensed.v1.ListDownloadsRequest
+	28,  // 97: licensed.v1.LicenseService.ListDevices:input_type -> licensed.v1.ListDevicesRequest
+	31,  // 98: licensed.v1.LicenseService.GetCustomer:input_type -> licensed.v1.GetCustomerRequest
+	40,  // 99: licensed.v1.LicenseService.Session:input_type -> licensed.v1.SessionRequest
+	5,   // 100: licensed.v1.LicenseService.AcquireLicense:output_type -> licensed.v1.AcquireLicenseResponse
+	8,   // 101: licensed.v1.LicenseService.RenewLicense:output_type -> licensed.v1.RenewLicenseResponse
+	10,  // 102: licensed.v1.LicenseService.ReleaseLicense:output_type -> licensed.v1.ReleaseLicenseResponse
+	12,  // 103: licensed.v1.LicenseService.RecordPlayback:output_type -> licensed.v1.RecordPlaybackResponse
+	14,  // 104: licensed.v1.LicenseService.DeactivateDevice:output_type -> licensed.v1.DeactivateDeviceResponse
+	17,  // 105: licensed.v1.LicenseService.ChangePlan:output_type -> licensed.v1.ChangePlanResponse
+	20,  // 106: licensed.v1.LicenseService.SyncDevice:output_type -> licensed.v1.SyncDeviceResponse
+	22,  // 107: licensed.v1.LicenseService.SelectDevices:output_type -> licensed.v1.SelectDevicesResponse
+	24,  // 108: licensed.v1.LicenseService.ListLicenses:output_type -> licensed.v1.ListLicensesResponse
+	27,  // 109: licensed.v1.LicenseService.ListDownloads:output_type -> licensed.v1.ListDownloadsResponse
+	30,  // 110: licensed.v1.LicenseService.ListDevices:output_type -> licensed.v1.ListDevicesResponse
+	36,  // 111: licensed.v1.LicenseService.GetCustomer:output_type -> licensed.v1.GetCustomerResponse
+	42,  // 112: licensed.v1.LicenseService.Session:output_type -> licensed.v1.SessionResponse
+	100, // [100:113] is the sub-list for method output_type
+	87,  // [87:100] is the sub-list for method input_type
+	87,  // [87:87] is the sub-list for extension type_name
+	87,  // [87:87] is the sub-list for extension extendee
+	0,   // [0:87] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_license_service_proto_init() }
@@ -4676,10 +4752,10 @@ func file_licensed_v1_license_service_proto_init() {
 		return
 	}
 	file_licensed_v1_access_proto_init()
-	file_licensed_v1_license_service_proto_msgTypes[11].OneofWrappers = []any{}
-	file_licensed_v1_license_service_proto_msgTypes[23].OneofWrappers = []any{}
-	file_licensed_v1_license_service_proto_msgTypes[29].OneofWrappers = []any{}
-	file_licensed_v1_license_service_proto_msgTypes[37].OneofWrappers = []any{
+	file_licensed_v1_license_service_proto_msgTypes[12].OneofWrappers = []any{}
+	file_licensed_v1_license_service_proto_msgTypes[24].OneofWrappers = []any{}
+	file_licensed_v1_license_service_proto_msgTypes[30].OneofWrappers = []any{}
+	file_licensed_v1_license_service_proto_msgTypes[38].OneofWrappers = []any{
 		(*SessionCall_AcquireLicense)(nil),
 		(*SessionCall_RenewLicense)(nil),
 		(*SessionCall_ReleaseLicense)(nil),
@@ -4693,7 +4769,7 @@ func file_licensed_v1_license_service_proto_init() {
 		(*SessionCall_GetCustomer)(nil),
 		(*SessionCall_SelectDevices)(nil),
 	}
-	file_licensed_v1_license_service_proto_msgTypes[40].OneofWrappers = []any{
+	file_licensed_v1_license_service_proto_msgTypes[41].OneofWrappers = []any{
 		(*SessionOutcome_Error)(nil),
 		(*SessionOutcome_AcquireLicense)(nil),
 		(*SessionOutcome_RenewLicense)(nil),
@@ -4714,7 +4790,7 @@ func file_licensed_v1_license_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_licensed_v1_license_service_proto_rawDesc), len(file_licensed_v1_license_service_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   41,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -124,6 +124,13 @@ var cases = map[string]struct{ fires, quiet string }{
 	"LicensedSnapshotDamaged": {`licensed_customers_rebuilt_total 0x50 1x10`, `licensed_customers_rebuilt_total 1x60`},
 	"LicensedCustomersAhead":  {`licensed_customers_ahead_total 0x50 1x10`, `licensed_customers_ahead_total 1x60`},
 	"LicensedCustomersLarge":  {`licensed_customers_large_total 0x50 1x10`, `licensed_customers_large_total 1x60`},
+	"LicensedDeferredCommandsOld": {
+		`licensed_gateway_deferred_age_seconds 0x50 3601x10`, `licensed_gateway_deferred_age_seconds 3600x60`,
+	},
+	"LicensedDeferredCommandsDeclined": {
+		`licensed_gateway_deferred_commands_declined_total{reason="disk"} 0x50 1x10`,
+		`licensed_gateway_deferred_commands_declined_total{reason="not_active"} 0+1x60`,
+	},
 	"LicensedWritesFail": {
 		`licensed_store_failed_writes_total{instance="a"} 0+60x60`,
 		`licensed_store_failed_writes_total{instance="a"} 0+1x60`,

@@ -32,6 +32,8 @@ const (
 	maxRemembered     = 20_000
 	defaultRemembered = 10_000
 	maxVersion        = 32
+	maxProvisional    = 100
+	maxProvisionalHrs = 30 * 24
 )
 
 // Error is one mistake in a policy file.
@@ -112,6 +114,7 @@ func Parse(name string, data []byte) (*Policy, error) {
 		period:        30 * 24 * time.Hour,
 		counts:        Downloads,
 		remembered:    defaultRemembered,
+		provisional:   Provisional{Renewals: 2, For: 24 * time.Hour},
 	}
 	if root := f.document(data); root != nil {
 		f.policy(p, root)
@@ -192,6 +195,14 @@ func (f *file) policy(p *Policy, root *yaml.Node) {
 			}
 		case "history_days":
 			f.history(&p.history, v)
+		case "provisional_renewals":
+			if n, ok := f.number(v, 0, maxProvisional, key); ok {
+				p.provisional.Renewals = int(n)
+			}
+		case "provisional_hours":
+			if n, ok := f.number(v, 1, maxProvisionalHrs, key); ok {
+				p.provisional.For = time.Duration(n) * time.Hour
+			}
 		case "default_plan":
 			defaultPlan = v
 			f.id(&p.defaultPlan, v, key)
@@ -206,7 +217,8 @@ func (f *file) policy(p *Policy, root *yaml.Node) {
 			f.defaults(p, v)
 		default:
 			f.unknown(k, "version, licence_days, yearly_counts, deactivations_per_year, remembered_licences, "+
-				"history_days, default_plan, plans, studios, titles or defaults", key)
+				"history_days, provisional_renewals, provisional_hours, default_plan, plans, studios, titles or "+
+				"defaults", key)
 		}
 	})
 	f.checkDefaultPlan(p, root, defaultPlan, plans)

@@ -123,6 +123,15 @@ type Policy struct {
 	counts        Counts
 	history       Limit // in days; 0 if the policy does not say
 	remembered    uint32
+	provisional   Provisional
+}
+
+// Provisional is what gateways may grant while a customer's owner cannot be reached.
+type Provisional struct {
+	// Renewals of one licence that each gateway grants in an outage at most; 0 for none.
+	Renewals int
+	// For is the time from the command to the expiry of the licence, if it would expire before.
+	For time.Duration
 }
 
 // Version names the policy in events: the file's own version, or the first 8 hexadecimal digits of
@@ -174,6 +183,9 @@ const RememberedUses = 10
 // Remembered returns the number of licences, active and inactive, a customer may have that are not forgotten, at
 // least 1; and RememberedUses times as many downloads and counted playbacks.
 func (p *Policy) Remembered() uint32 { return p.remembered }
+
+// Provisional returns what gateways may grant while a customer's owner cannot be reached.
+func (p *Policy) Provisional() Provisional { return p.provisional }
 
 // Period returns for how long a licence is valid, a whole number of days.
 func (p *Policy) Period() time.Duration { return p.period }

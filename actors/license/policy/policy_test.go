@@ -46,11 +46,16 @@ default_plan: q
 yearly_counts: both
 deactivations_per_year: 0
 remembered_licences: 500
+provisional_renewals: 0
+provisional_hours: 72
 licence_days: 2
 version: 2026.9
 `)
 	if p.Remembered() != 500 {
 		t.Errorf("%d licences are remembered", p.Remembered())
+	}
+	if got := p.Provisional(); got != (Provisional{0, 72 * time.Hour}) {
+		t.Errorf("provisional: %+v", got)
 	}
 	if p.Version() != "2026.9" || p.Period() != 48*time.Hour || p.Counts() != Both || p.Deactivations() != 0 {
 		t.Errorf("version %q, period %v, counts %v, deactivations %v",
@@ -89,7 +94,8 @@ func TestParseDefaults(t *testing.T) {
 	p := parse(t, text)
 	if p.Title("x") != (Title{Studio: "unlisted", YearlyLimit: Unlimited}) || p.Studio("y") != Unlimited ||
 		p.Deactivations() != Unlimited ||
-		p.Period() != 30*24*time.Hour || p.Counts() != Downloads || p.Remembered() != 10_000 {
+		p.Period() != 30*24*time.Hour || p.Counts() != Downloads || p.Remembered() != 10_000 ||
+		p.Provisional() != (Provisional{2, 24 * time.Hour}) {
 		t.Errorf("defaults: %+v", p)
 	}
 	if len(p.Version()) != 8 {
@@ -156,7 +162,7 @@ f:15: titles.z: must be a mapping, not nothing
 f:16: defaults.studio: must be an id of 1 to 128 bytes without control characters, ':' or '/', not ""
 f:16: defaults.studio_downloads: must be a whole number from 0 to 1000000 or unlimited, not "many"
 f:16: defaults.yearly_limit: must be a whole number from 0 to 250 or unlimited, not nothing
-f:17: colour: unknown field, want version, licence_days, yearly_counts, deactivations_per_year, remembered_licences, history_days, default_plan, plans, studios, titles or defaults`},
+f:17: colour: unknown field, want version, licence_days, yearly_counts, deactivations_per_year, remembered_licences, history_days, provisional_renewals, provisional_hours, default_plan, plans, studios, titles or defaults`},
 }
 
 // TestErrors wants each mistake of a file, by line and field, in one error.

@@ -1,0 +1,189 @@
+package gateway_test
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+
+	"licensed/actors"
+	"licensed/gateway"
+	"licensed/gateway/fallback"
+	"licensed/licensetoken"
+	"licensed/messages/licensedv1"
+)
+
+// distant is a domain whose owner cannot be reached while err is set.
+type distant struct {
+	*domain
+	err atomic.Pointer[error]
+}
+
+func (d *distant) Execute(ctx context.Context, id string, c actors.Command) (actors.Reply, error) {
+	if err := d.err.Load(); err != nil {
+		return actors.Reply{}, *err
+	}
+	return d.domain.Execute(ctx, id, c)
+}
+
+// fail has all requests fail, comeBack none.
+func (d *distant) fail(err error) { d.err.Store(&err) }
+func (d *distant) comeBack()      { d.err.Store(nil) }
+
+// startFallback starts a gateway with signed licences and fallbacks.
+func (d *distant) startFallback() *rig {
+	journal, _, err := fallback.OpenJournal(d.t.TempDir(), 1<<20)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	f := fallback.New(fallback.Config{
+		Journal: journal, Execute: d.Execute, Owner: func(string) string { return "" },
+		Terms:    func(string) fallback.Terms { return fallback.Terms{Renewals: 2, For: 60 * 24 * time.Hour} },
+		Patience: time.Minute, Timeout: time.Minute, Now: func() time.Time { return noon },
+		Registry: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler),
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { f.Run(ctx) })
+	d.t.Cleanup(func() {
+		cancel()
+		running.Wait()
+		if err := journal.Close(); err != nil {
+			d.t.Error(err)
+		}
+	})
+	return start(d.t, d, func(c *gateway.Config) {
+		c.HistoryReader, c.LicenseIssuer, c.Fallback = d, "licensed", f
+		c.SigningKeys = &testKeys{keys: []licensetoken.SigningKey{signingKey("a")}}
+	})
+}
+
+// TestProvisional: while the owner cannot be reached, a device that shows its licence has it renewed for some time, and
+// may release it. Both are executed later, under the ids of the device, and then their repeats have the outcome.
+func TestProvisional(t *testing.T) {
+	d := &distant{domain: newDomain(t)}
+	g := d.startFallback()
+	ctx := t.Context()
+	for name, client := range protocols(t, g.url) {
+		d.comeBack()
+		who := strings.ReplaceAll(name, "/", " over ")
+		a := acquire()
+		a.CustomerId, a.Signed = who, true
+		acquired, err := untilServed(func() (*connect.Response[licensedv1.AcquireLicenseResponse], error) {
+			return client.AcquireLicense(ctx, connect.NewRequest(a))
+		})
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		d.fail(actors.ErrUnknownOutcome)
+		renew := &licensedv1.RenewLicenseRequest{
+			CustomerId: who, DeviceId: "iphone", TitleId: "GlowS01E01", CommandId: "renew", Signed: true,
+		}
+		unavailable := func(what string, r *licensedv1.RenewLicenseRequest) {
+			t.Helper()
+			res, err := client.RenewLicense(ctx, connect.NewRequest(r))
+			if connect.CodeOf(err) != connect.CodeUnavailable {
+				t.Errorf("%s: %s got %v, %v", name, what, res, err)
+			}
+		}
+		unavailable("a renewal without a signed licence", renew)
+		renew.SignedLicense = acquired.Msg.SignedLicense
+		until := noon.Add(60 * 24 * time.Hour).Truncate(time.Millisecond)
+		for range 2 { // Also a repeat.
+			res, err := client.RenewLicense(ctx, connect.NewRequest(renew))
+			if err != nil {
+				t.Fatal(name, err)
+			}
+			l := verified(t, res.Msg.SignedLicense, g.publicKeys(t))
+			at := res.Msg.Provisional.GetAcceptedAt().AsTime()
+			if res.Msg.Provisional == nil || !at.Equal(noon.Truncate(time.Millisecond)) ||
+				res.Msg.Sequence != 0 || res.Msg.Duplicate || !res.Msg.License.ExpiresAt.AsTime().Equal(until) ||
+				!l.ExpiresAt.Equal(until.Truncate(time.Second)) ||
+				!l.AcquiredAt.Equal(acquired.Msg.License.AcquiredAt.AsTime()) {
+				t.Errorf("%s: the renewal got %v with %+v", name, res.Msg, l)
+			}
+		}
+		release := &licensedv1.ReleaseLicenseRequest{
+			CustomerId: who, DeviceId: "iphone", TitleId: "GlowS01E01", CommandId: "release",
+			SignedLicense: acquired.Msg.SignedLicense,
+		}
+		released, err := client.ReleaseLicense(ctx, connect.NewRequest(release))
+		if err != nil || released.Msg.Provisional == nil || released.Msg.Sequence != 0 ||
+			!released.Msg.License.Released {
+			t.Errorf("%s: the release got %v, %v", name, released, err)
+		}
+		late := &licensedv1.RenewLicenseRequest{
+			CustomerId: who, DeviceId: "iphone", TitleId: "GlowS01E01", CommandId: "late",
+			SignedLicense: acquired.Msg.SignedLicense,
+		}
+		if res, err := client.RenewLicense(ctx, connect.NewRequest(late)); err != nil || res.Msg.Provisional == nil {
+			t.Errorf("%s: the second renewal got %v, %v", name, res, err)
+		}
+		late.CommandId = "too many"
+		unavailable("the third renewal", late)
+		late.ValidateOnly, late.CommandId = true, ""
+		unavailable("a question", late)
+		d.comeBack()
+		renewed, err := untilServed(func() (*connect.Response[licensedv1.RenewLicenseResponse], error) {
+			res, err := client.RenewLicense(ctx, connect.NewRequest(renew))
+			if err == nil && res.Msg.Provisional != nil {
+				err = connect.NewError(connect.CodeUnavailable, nil)
+			}
+			return res, err
+		})
+		if err != nil || !renewed.Msg.Duplicate || renewed.Msg.Sequence != acquired.Msg.Sequence+1 {
+			t.Errorf("%s: after the outage the renewal has %v, %v", name, renewed, err)
+		}
+		// The renewal that came after the release was refused, and the reason is on record.
+		late.ValidateOnly, late.CommandId = false, "late"
+		_, err = client.RenewLicense(ctx, connect.NewRequest(late))
+		refusal, ok := detail[*licensedv1.Refusal](t, err)
+		if !ok || refusal.Rule != licensedv1.Rule_RULE_RELEASED || !refusal.Duplicate {
+			t.Errorf("%s: the renewal after the release has %v", name, err)
+		}
+	}
+}
+
+// untilServed repeats a call while it gets UNAVAILABLE: the breaker is open.
+func untilServed[R any](call func() (R, error)) (R, error) {
+	for {
+		res, err := call()
+		if connect.CodeOf(err) != connect.CodeUnavailable {
+			return res, err
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// TestOwnerUnavailable: a command that cannot be deferred is refused at once, with a time to retry, once others have
+// failed.
+func TestOwnerUnavailable(t *testing.T) {
+	d := &distant{domain: newDomain(t)}
+	g := d.startFallback()
+	d.fail(actors.ErrUnavailable)
+	client := protocols(t, g.url)["grpc"]
+	for range 1000 {
+		_, err := client.AcquireLicense(t.Context(), connect.NewRequest(acquire()))
+		if connect.CodeOf(err) != connect.CodeUnavailable {
+			t.Fatal(err)
+		}
+		info, _ := detail[*errdetails.ErrorInfo](t, err)
+		if info.GetReason() != licensedv1.ReasonNotExecuted {
+			t.Fatal(err)
+		}
+		if retry, ok := detail[*errdetails.RetryInfo](t, err); ok {
+			if got := retry.RetryDelay.AsDuration(); got != fallback.RetryAfter {
+				t.Errorf("retry after %v", got)
+			}
+			return
+		}
+	}
+	t.Error("1,000 requests to an owner that is unavailable had their time")
+}

@@ -1,0 +1,100 @@
+package fallback
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/failsafe-go/failsafe-go/circuitbreaker"
+)
+
+// A breaker opens if half of the requests of the last two seconds failed, and at least minFailing were made. From then
+// on one request a probePause is let through, until one succeeds.
+const (
+	failingShare  = 0.5
+	minFailing    = 10
+	failingPeriod = 2 * time.Second
+	probePause    = 500 * time.Millisecond
+)
+
+// maxBreakers is the number of owners from which on breakers of former ones are dropped.
+const maxBreakers = 1024
+
+// breakers has one for each owner. Safe for concurrent use.
+type breakers struct {
+	mu  sync.Mutex
+	all map[string]*breaker
+}
+
+// breaker says whether requests to one owner are worth their time. Safe for concurrent use.
+type breaker struct {
+	circuitbreaker.CircuitBreaker[any]
+
+	mu       sync.Mutex
+	attempts map[*attempt]struct{} // that end when it opens
+}
+
+// attempt is a request that is given up when the breaker opens.
+type attempt struct{ giveUp context.CancelCauseFunc }
+
+// of returns the breaker of an owner.
+func (b *breakers) of(owner string) *breaker {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if found := b.all[owner]; found != nil {
+		return found
+	}
+	if b.all == nil {
+		b.all = make(map[string]*breaker)
+	}
+	if len(b.all) >= maxBreakers {
+		clear(b.all) // Of incarnations, nearly all of which have ended.
+	}
+	made := &breaker{attempts: make(map[*attempt]struct{})}
+	made.CircuitBreaker = circuitbreaker.NewBuilder[any]().
+		WithFailureRateThreshold(failingShare, minFailing, failingPeriod).
+		WithDelay(probePause).
+		WithSuccessThreshold(1).
+		OnOpen(func(circuitbreaker.StateChangedEvent) { made.giveUp() }).
+		Build()
+	b.all[owner] = made
+	return made
+}
+
+// open returns the number of breakers that are not closed.
+func (b *breakers) open() (n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, each := range b.all {
+		if !each.IsClosed() {
+			n++
+		}
+	}
+	return n
+}
+
+// limit returns a context for an attempt that ends after the patience, and when the breaker opens. Call done after it.
+func (b *breaker) limit(ctx context.Context, patience time.Duration) (limited context.Context, done func()) {
+	limited, cancel := context.WithTimeout(ctx, patience)
+	limited, giveUp := context.WithCancelCause(limited)
+	a := &attempt{giveUp}
+	b.mu.Lock()
+	b.attempts[a] = struct{}{}
+	b.mu.Unlock()
+	return limited, func() {
+		b.mu.Lock()
+		delete(b.attempts, a)
+		b.mu.Unlock()
+		giveUp(nil)
+		cancel()
+	}
+}
+
+// giveUp ends all attempts. The library calls it with its own lock held.
+func (b *breaker) giveUp() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for a := range b.attempts {
+		a.giveUp(errOpened)
+	}
+}

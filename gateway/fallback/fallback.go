@@ -1,0 +1,209 @@
+package fallback
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/protobuf/proto"
+
+	"licensed/actors"
+	"licensed/internal/planted"
+	"licensed/messages/gatewayv1"
+	"licensed/messages/licensedv1"
+)
+
+// Errors of Defer, beside those of Journal.Add. The command was not accepted.
+var (
+	// ErrNotActive says that a licence has expired, so that a renewal would raise counts.
+	ErrNotActive = errors.New("the licence has expired")
+	// ErrNoTerms says that the policy allows no provisional renewal, or none of this title any more.
+	ErrNoTerms = errors.New("the policy allows no provisional renewal")
+)
+
+// License is what a device has shown to hold.
+type License struct {
+	TitleID string
+	// AcquiredAt names the licence among those of the customer, the device and the title.
+	AcquiredAt time.Time
+	ExpiresAt  time.Time
+}
+
+// Terms of provisional renewals.
+type Terms struct {
+	// Renewals of one licence that this gateway accepts in an outage at most; 0 for none.
+	Renewals int
+	// For is the time from the command to the expiry of the licence, if it would expire before.
+	For time.Duration
+	// Until is when the title's licences end in any case; zero for never.
+	Until time.Time
+}
+
+// Config of Fallback. All fields are required.
+type Config struct {
+	// Journal of the gateway. The caller closes it after Run has returned.
+	Journal *Journal
+	// Execute sends a command to the owner of a customer.
+	Execute func(ctx context.Context, customer string, c actors.Command) (actors.Reply, error)
+	// Owner names the process on which requests of a customer depend; "" if there is one only.
+	Owner func(customer string) string
+	// Terms returns what holds for a title.
+	Terms func(titleID string) Terms
+	// Patience is the time that the owner has to answer a command that could be deferred. Longer: fewer answers are
+	// provisional where the store is slow at times; shorter: the first requests of an outage wait less.
+	Patience time.Duration
+	// Timeout is the time that the owner has to answer a command that is handed in.
+	Timeout time.Duration
+	// Now is the wall clock.
+	Now func() time.Time
+	// Registry takes the metrics.
+	Registry prometheus.Registerer
+	// Logger is told of what an operator should know.
+	Logger *slog.Logger
+}
+
+// Fallback sends commands to owners, and accepts some while those are unavailable. Safe for concurrent use.
+type Fallback struct {
+	config   Config
+	breakers breakers
+	settling customerLocks
+	metrics  *metrics
+}
+
+// New returns a Fallback. Run hands in what the journal has.
+func New(c Config) *Fallback {
+	f := &Fallback{config: c}
+	f.metrics = newMetrics(c.Registry, c.Now, f.Usage)
+	return f
+}
+
+// Execute runs a command, after all deferred ones of the customer. deferrable says that the caller can defer it: then
+// the owner has to answer soon. If requests to the owner failed just now, the command is not sent: ErrOpen. Errors:
+// those of Config.Execute, which Unavailable tells apart.
+func (f *Fallback) Execute(
+	ctx context.Context, customer string, c actors.Command, deferrable bool,
+) (reply actors.Reply, err error) {
+	b := f.breakers.of(f.config.Owner(customer))
+	// A request that can be answered otherwise never waits to find out whether the owner is back.
+	if deferrable && !b.IsClosed() || !deferrable && !b.TryAcquirePermit() {
+		return reply, fmt.Errorf("%w: %w", actors.ErrUnavailable, ErrOpen)
+	}
+	limited := ctx
+	if deferrable {
+		var done func()
+		limited, done = b.limit(ctx, f.patience(ctx))
+		defer done()
+	}
+	if f.config.Journal.Has(customer) && !planted.Bug(planted.ExecuteBeforeDeferred) {
+		err = f.settle(limited, customer)
+	}
+	if err == nil {
+		reply, err = f.config.Execute(limited, customer, c)
+	}
+	f.record(ctx, b, err)
+	if err != nil && limited != ctx && limited.Err() != nil && ctx.Err() == nil {
+		return reply, f.late(err)
+	}
+	return reply, err
+}
+
+// patience returns the time that an owner has to answer a command that can be deferred: a quarter of the request's own
+// is left for the journal.
+func (f *Fallback) patience(ctx context.Context) time.Duration {
+	if end, ok := ctx.Deadline(); ok {
+		return min(f.config.Patience, time.Until(end)*3/4)
+	}
+	return f.config.Patience
+}
+
+// late returns the error of an attempt that was given up before the deadline of its client.
+func (f *Fallback) late(err error) error {
+	what := actors.ErrUnknownOutcome
+	if notSent(err) {
+		what = actors.ErrUnavailable
+	}
+	return fmt.Errorf("%w: the owner did not answer in time: %s", what, err.Error())
+}
+
+// record tells a breaker how a request ended.
+func (f *Fallback) record(ctx context.Context, b *breaker, err error) {
+	switch {
+	case err == nil || !Unavailable(err) && ctx.Err() == nil:
+		b.RecordSuccess()
+	case ctx.Err() == nil || !b.IsClosed(): // A probe that its client gave up has shown nothing.
+		b.RecordFailure()
+	}
+}
+
+// Defer accepts a command that names a licence, after a failure that qualifies (Unavailable). It is durable when Defer
+// returns. An accepted command is answered alike if it comes again. Errors: ErrNotActive, ErrNoTerms, ErrFull,
+// ErrRenewedBefore, ErrOtherContent, ErrDisk, and ctx's.
+func (f *Fallback) Defer(
+	ctx context.Context, customer string, c actors.Command, l License, cause error,
+) (Command, error) {
+	payload := c.Payload.(*licensedv1.Command)
+	accepted, err := f.accept(ctx, customer, c, payload, l, cause)
+	if err != nil {
+		f.metrics.declined.WithLabelValues(kindOf(payload), reasonOf(err)).Inc()
+		return Command{}, err
+	}
+	f.metrics.accepted.WithLabelValues(kindOf(payload)).Inc()
+	return accepted, nil
+}
+
+func (f *Fallback) accept(
+	ctx context.Context, customer string, c actors.Command, payload *licensedv1.Command, l License,
+	cause error,
+) (Command, error) {
+	now := f.config.Now()
+	d := &gatewayv1.DeferredCommand{
+		CustomerId: customer, CommandId: c.ID, Command: proto.CloneOf(payload), Fingerprint: c.Fingerprint,
+		IssuedAtMs: c.IssuedAt.UnixMilli(), Stamped: c.Stamped, Sent: !notSent(cause),
+		AcceptedAtMs: now.UnixMilli(), AcquiredAtMs: l.AcquiredAt.UnixMilli(),
+	}
+	var terms Terms
+	if payload.GetRenewLicense() != nil {
+		if terms = f.config.Terms(l.TitleID); terms.Renewals == 0 {
+			return Command{}, ErrNoTerms
+		}
+		if !now.Before(l.ExpiresAt) || !terms.Until.IsZero() && !now.Before(terms.Until) {
+			return Command{}, ErrNotActive
+		}
+		d.GrantedUntilMs = grant(now, l.ExpiresAt, terms).UnixMilli()
+	}
+	type result struct {
+		Command
+		err error
+	}
+	done := make(chan result, 1)
+	go func() { // The disk may hang.
+		added, err := f.config.Journal.Add(d, terms.Renewals)
+		done <- result{added, err}
+	}()
+	select {
+	case r := <-done:
+		return r.Command, r.err
+	case <-ctx.Done():
+		return Command{}, fmt.Errorf("write to the journal of deferred commands: %w", ctx.Err())
+	}
+}
+
+// grant returns when a provisionally renewed licence expires: never before it did.
+func grant(now, expires time.Time, t Terms) time.Time {
+	until := now.Add(t.For)
+	if until.Before(expires) {
+		until = expires
+	}
+	if !t.Until.IsZero() && t.Until.Before(until) {
+		until = t.Until
+	}
+	return until
+}
+
+// Usage returns what is deferred, and the number of owners that cannot be reached at this moment.
+func (f *Fallback) Usage() (u Usage, unavailable int) {
+	return f.config.Journal.Usage(), f.breakers.open()
+}

@@ -1,0 +1,459 @@
+package fallback
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"licensed/actors"
+	"licensed/persistence"
+)
+
+// owner is a cluster that remembers commands by their ids, as owners do.
+type owner struct {
+	mu sync.Mutex
+	// unavailable is the error of all requests, nil if there is none; executes says that commands are executed all the
+	// same.
+	unavailable error
+	executes    bool
+	// hang, if not nil, keeps requests until it is closed or their context ends.
+	hang chan struct{}
+
+	calls    int
+	executed map[string]uint64 // fingerprints by customer and id
+	order    []string          // customer and id
+	stamps   map[string]time.Time
+}
+
+func (o *owner) Execute(ctx context.Context, customer string, c actors.Command) (actors.Reply, error) {
+	o.mu.Lock()
+	o.calls++
+	hang := o.hang
+	o.mu.Unlock()
+	if hang != nil {
+		select {
+		case <-hang:
+		case <-ctx.Done():
+			return actors.Reply{}, fmt.Errorf("%w: %w", actors.ErrUnknownOutcome, ctx.Err())
+		}
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.unavailable != nil && !o.executes {
+		return actors.Reply{}, o.unavailable
+	}
+	name := customer + " " + c.ID
+	fingerprint, duplicate := o.executed[name]
+	switch {
+	case duplicate && fingerprint != c.Fingerprint:
+		return actors.Reply{}, actors.ErrIDReused
+	case !duplicate && c.IssuedAt.Before(o.stamps[customer]) && c.Stamped:
+		return actors.Reply{}, &actors.StampError{At: o.stamps[customer]}
+	case !duplicate && c.IssuedAt.Before(o.stamps[customer]):
+		return actors.Reply{}, actors.ErrTooOld
+	case !duplicate:
+		if o.executed == nil {
+			o.executed = make(map[string]uint64)
+		}
+		o.executed[name] = c.Fingerprint
+		o.order = append(o.order, name)
+	}
+	return actors.Reply{Duplicate: duplicate, Time: someTime}, o.unavailable
+}
+
+// set changes the owner.
+func (o *owner) set(f func()) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	f()
+}
+
+// command returns a renewal or a release.
+func command(id string, renew bool) actors.Command {
+	c := release("", "").Command
+	if renew {
+		c = renewal("", "").Command
+	}
+	return actors.Command{ID: id, Fingerprint: 7, IssuedAt: someTime, Payload: c}
+}
+
+// held is the licence of those commands.
+var held = License{TitleID: "GlowS01E01", AcquiredAt: someTime.Add(-time.Hour), ExpiresAt: someTime.Add(time.Hour)}
+
+// newFallback returns a Fallback of an owner, with a journal in a directory.
+func newFallback(t testing.TB, o *owner, dir string) *Fallback {
+	t.Helper()
+	return New(Config{
+		Journal: openJournal(t, dir, 1<<20), Execute: o.Execute, Owner: func(string) string { return "n1" },
+		Terms:    func(string) Terms { return Terms{Renewals: 2, For: 24 * time.Hour} },
+		Patience: time.Minute, Timeout: time.Minute, Now: func() time.Time { return someTime },
+		Registry: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler),
+	})
+}
+
+// settled returns the number of renewals and releases that ended in a way.
+func (f *Fallback) settled(s Settlement) int {
+	return int(testutil.ToFloat64(f.metrics.settled.WithLabelValues("renew", s.String())) +
+		testutil.ToFloat64(f.metrics.settled.WithLabelValues("release", s.String())))
+}
+
+// TestAway: an answer of the owner never leads to a fallback, and no failure to get one escapes it.
+func TestAway(t *testing.T) {
+	for _, err := range []error{
+		actors.ErrIDReused, actors.ErrTooOld, actors.ErrIssuedAhead, actors.ErrCorrupt, actors.ErrPanic,
+		actors.ErrRejected, actors.ErrNotSupported, actors.ErrImporting, persistence.ErrCorrupt,
+		&actors.RateLimitedError{}, &actors.StampError{}, context.Canceled, errors.New("a bug"),
+		fmt.Errorf("%w: %w", actors.ErrUnavailable, actors.ErrCorrupt),
+	} {
+		if Unavailable(err) {
+			t.Errorf("%v qualifies", err)
+		}
+	}
+	for _, err := range []error{
+		actors.ErrUnavailable, actors.ErrNotOwner, actors.ErrUnknownOutcome, actors.ErrExpired, actors.ErrOverloaded,
+		&actors.UnservedError{}, persistence.ErrUnavailable, context.DeadlineExceeded, ErrOpen,
+		fmt.Errorf("%w: %w", actors.ErrUnknownOutcome, context.Canceled),
+	} {
+		if !Unavailable(err) {
+			t.Errorf("%v does not qualify", err)
+		}
+	}
+}
+
+// TestDefer: what is granted, and what is not.
+func TestDefer(t *testing.T) {
+	day := 24 * time.Hour
+	for name, test := range map[string]struct {
+		terms   Terms
+		expires time.Time
+		renew   bool
+		until   time.Time
+		err     error
+	}{
+		"renewal":              {Terms{2, day, time.Time{}}, someTime.Add(1), true, someTime.Add(day), nil},
+		"expires later":        {Terms{2, day, time.Time{}}, someTime.Add(9 * day), true, someTime.Add(9 * day), nil},
+		"title ends":           {Terms{2, day, someTime.Add(5)}, someTime.Add(3), true, someTime.Add(5), nil},
+		"title has ended":      {Terms{2, day, someTime}, someTime.Add(3), true, time.Time{}, ErrNotActive},
+		"expired":              {Terms{2, day, time.Time{}}, someTime, true, time.Time{}, ErrNotActive},
+		"not allowed":          {Terms{}, someTime.Add(1), true, time.Time{}, ErrNoTerms},
+		"release":              {Terms{}, someTime.Add(1), false, time.Time{}, nil},
+		"release after expiry": {Terms{}, someTime, false, time.Time{}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFallback(t, &owner{}, t.TempDir())
+			f.config.Terms = func(string) Terms { return test.terms }
+			l := held
+			l.ExpiresAt = test.expires
+			got, err := f.Defer(t.Context(), "Bayley", command("c1", test.renew), l, actors.ErrUnavailable)
+			if !errors.Is(err, test.err) {
+				t.Fatalf("%v, want %v", err, test.err)
+			}
+			if err == nil && test.renew && !got.GrantedUntil().Equal(test.until.Truncate(time.Millisecond)) {
+				t.Errorf("granted until %v, want %v", got.GrantedUntil(), test.until)
+			}
+			if f.config.Journal.Has("Bayley") != (err == nil) {
+				t.Error("what is in the journal does not fit the answer")
+			}
+		})
+	}
+}
+
+// TestSettle: deferred commands are handed in once, in order, and before a later one of the customer.
+func TestSettle(t *testing.T) {
+	o := &owner{unavailable: actors.ErrUnavailable}
+	f := newFallback(t, o, t.TempDir())
+	for i, id := range []string{"c1", "c2", "c3"} {
+		_, err := f.Execute(t.Context(), "Bayley", command(id, i == 0), true)
+		if !Unavailable(err) {
+			t.Fatal(err)
+		}
+		if _, err := f.Defer(t.Context(), "Bayley", command(id, i == 0), held, err); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.settleAll(t.Context())
+	if f.config.Journal.Usage().Commands != 3 {
+		t.Errorf("the owner is unavailable: %+v", f.config.Journal.Usage())
+	}
+	o.set(func() { o.unavailable = nil })
+	if _, err := f.Execute(t.Context(), "Bayley", command("c4", false), true); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"Bayley c1", "Bayley c2", "Bayley c3", "Bayley c4"}; !slices.Equal(o.order, want) {
+		t.Errorf("executed: %v, want %v", o.order, want)
+	}
+	if f.settled(Executed) != 3 || f.config.Journal.Has("Bayley") {
+		t.Errorf("%d were executed", f.settled(Executed))
+	}
+}
+
+// TestStamps: a command that was never sent gets another stamp from an owner that forgot commands of its time; a
+// renewal that may have been executed does not, and a release is handed in as another command.
+func TestStamps(t *testing.T) {
+	o := &owner{stamps: map[string]time.Time{"Bayley": someTime.Add(-time.Minute)}}
+	for name, test := range map[string]struct {
+		renew, stamped bool
+		cause          error
+		want           Settlement
+	}{
+		"stamped, not sent": {true, true, actors.ErrUnavailable, Executed},
+		"stamped, sent":     {true, true, actors.ErrUnknownOutcome, Lapsed},
+		"issued":            {true, false, actors.ErrUnavailable, Lapsed},
+		"release":           {false, false, actors.ErrUnavailable, Executed},
+		"release, sent":     {false, true, actors.ErrUnknownOutcome, Executed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFallback(t, o, t.TempDir())
+			c := command(name, test.renew)
+			c.Stamped, c.IssuedAt = test.stamped, someTime.Add(-time.Hour)
+			if _, err := f.Defer(t.Context(), "Bayley", c, held, test.cause); err != nil {
+				t.Fatal(err)
+			}
+			f.settleAll(t.Context())
+			if f.settled(test.want) != 1 || f.config.Journal.Has("Bayley") {
+				t.Errorf("not %v", test.want)
+			}
+		})
+	}
+}
+
+// TestOtherOwners: a customer whose owner answers nothing does not hold up others.
+func TestOtherOwners(t *testing.T) {
+	o := &owner{unavailable: actors.ErrUnavailable}
+	f := newFallback(t, o, t.TempDir())
+	f.config.Owner = func(customer string) string { return customer }
+	for _, customer := range []string{"Bayley", "Zoë"} {
+		if _, err := f.Defer(t.Context(), customer, command("c1", false), held, actors.ErrUnavailable); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o.set(func() { o.unavailable = nil })
+	f.config.Execute = func(ctx context.Context, customer string, c actors.Command) (actors.Reply, error) {
+		if customer == "Bayley" {
+			return actors.Reply{}, actors.ErrCorrupt // It must be kept, for an operator to repair the customer.
+		}
+		return o.Execute(ctx, customer, c)
+	}
+	f.settleAll(t.Context())
+	if got := f.config.Journal.Customers(); !slices.Equal(got, []string{"Bayley"}) {
+		t.Errorf("left: %v, want Bayley", got)
+	}
+}
+
+// TestBreaker: once requests to an owner fail, further ones are answered at once, and those in progress are given up.
+// Ones that can be deferred do not find out whether the owner is back: others do.
+func TestBreaker(t *testing.T) {
+	o := &owner{unavailable: actors.ErrUnavailable}
+	f := newFallback(t, o, t.TempDir())
+	var wg sync.WaitGroup
+	ended := make(chan error, 5)
+	hang := make(chan struct{})
+	o.set(func() { o.hang = hang })
+	for i := range cap(ended) {
+		wg.Go(func() {
+			_, err := f.Execute(t.Context(), "Bayley", command(fmt.Sprint("slow", i), true), true)
+			ended <- err
+		})
+	}
+	until(func() bool { o.mu.Lock(); defer o.mu.Unlock(); return o.calls == cap(ended) })
+	o.set(func() { o.hang = nil })
+	for i := range minFailing {
+		if _, err := f.Execute(t.Context(), "Zoë", command(fmt.Sprint(i), true), true); !Unavailable(err) {
+			t.Fatal(err)
+		}
+	}
+	wg.Wait() // Their patience of a minute is not over.
+	for range cap(ended) {
+		if err := <-ended; !Unavailable(err) || errors.Is(err, context.Canceled) {
+			t.Errorf("given up with %v", err)
+		}
+	}
+	if u, unavailable := f.Usage(); unavailable != 1 || u.Commands != 0 {
+		t.Errorf("%d owners are unavailable, %+v", unavailable, u)
+	}
+	before := o.calls
+	_, err := f.Execute(t.Context(), "Zoë", command("next", true), true)
+	if !errors.Is(err, ErrOpen) || o.calls != before {
+		t.Errorf("%v after %d calls, want %v", err, o.calls-before, ErrOpen)
+	}
+	o.set(func() { o.unavailable = nil })
+	until(func() bool { // The pause before a probe.
+		_, err := f.Execute(t.Context(), "Zoë", command("probe", true), false)
+		return err == nil
+	})
+	if _, err := f.Execute(t.Context(), "Zoë", command("last", true), true); err != nil {
+		t.Errorf("the owner is back: %v", err)
+	}
+	close(hang)
+}
+
+// TestHandingIn: a command whose customer's deferred ones are being handed in does not wait longer than its patience.
+func TestHandingIn(t *testing.T) {
+	o := &owner{}
+	f := newFallback(t, o, t.TempDir())
+	if _, err := f.Defer(t.Context(), "Bayley", command("c1", false), held, actors.ErrUnavailable); err != nil {
+		t.Fatal(err)
+	}
+	hang := make(chan struct{})
+	o.set(func() { o.hang = hang })
+	var wg sync.WaitGroup
+	wg.Go(func() { f.settleAll(t.Context()) })
+	until(func() bool { o.mu.Lock(); defer o.mu.Unlock(); return o.calls == 1 })
+	f.config.Patience = time.Millisecond
+	_, err := f.Execute(t.Context(), "Bayley", command("c2", true), true)
+	if !Unavailable(err) || errors.Is(err, context.DeadlineExceeded) || o.calls != 1 {
+		t.Errorf("%v after %d calls", err, o.calls)
+	}
+	close(hang)
+	wg.Wait()
+	if f.config.Journal.Has("Bayley") {
+		t.Error("not settled")
+	}
+}
+
+// until returns when a condition holds.
+func until(holds func() bool) {
+	for !holds() {
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// TestSeeds: whatever happens to owner and gateways, each command that was provisionally accepted is executed once, in
+// the order in which its gateway accepted it, and no gateway renews a licence more often than the terms say.
+func TestSeeds(t *testing.T) {
+	for seed := range uint64(60) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			runSeed(t, rand.New(rand.NewPCG(seed, seed)))
+		})
+	}
+}
+
+// place is a gateway of a simulated cluster.
+type place struct {
+	*Fallback
+	dir      string
+	accepted []string // customer and id, in order
+}
+
+func runSeed(t *testing.T, rng *rand.Rand) {
+	o := &owner{}
+	gateways := []*place{{dir: t.TempDir()}, {dir: t.TempDir()}}
+	start := func(g *place) {
+		g.Fallback = newFallback(t, o, g.dir)
+		g.config.Patience = 5 * time.Second
+	}
+	for _, g := range gateways {
+		start(g)
+	}
+	sentTo := map[string]map[*place]bool{}
+	for step := range 80 {
+		g := gateways[rng.IntN(len(gateways))]
+		switch n := rng.IntN(20); {
+		case n < 2:
+			o.unavailable, o.executes = nil, false
+		case n < 5:
+			o.unavailable = []error{actors.ErrUnavailable, actors.ErrUnknownOutcome, actors.ErrOverloaded}[rng.IntN(3)]
+			o.executes = errors.Is(o.unavailable, actors.ErrUnknownOutcome) && rng.IntN(2) == 0
+		case n < 7: // kill -9
+			dir := t.TempDir()
+			data, err := os.ReadFile(filepath.Join(g.dir, "deferred.db"))
+			if err == nil {
+				err = os.WriteFile(filepath.Join(dir, "deferred.db"), data, 0o600)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			g.dir = dir
+			start(g)
+		case n < 9:
+			g.settleAll(t.Context())
+		default:
+			customer, id := fmt.Sprint("c", rng.IntN(3)), fmt.Sprint(step)
+			if rng.IntN(4) == 0 {
+				id = fmt.Sprint(rng.IntN(step + 1)) // Perhaps a repeat, perhaps at the other gateway.
+			}
+			name := customer + " " + id
+			if sentTo[name] == nil {
+				sentTo[name] = map[*place]bool{}
+			}
+			sentTo[name][g] = true
+			c := command(id, len(id)%2 == 0)
+			_, err := g.Execute(t.Context(), customer, c, true)
+			if err == nil {
+				continue
+			}
+			if !Unavailable(err) {
+				t.Fatal(err)
+			}
+			switch _, err := g.Defer(t.Context(), customer, c, held, err); {
+			case err == nil && !slices.Contains(g.accepted, name):
+				g.accepted = append(g.accepted, name)
+				if slices.Contains(o.order, name) {
+					sentTo[name][nil] = true // Executed already.
+				}
+			case err != nil && !errors.Is(err, ErrRenewedBefore):
+				t.Fatal(err)
+			}
+		}
+		for _, g := range gateways {
+			for _, customer := range g.config.Journal.Customers() {
+				all, err := g.config.Journal.Commands(customer)
+				if err != nil {
+					t.Fatal(err)
+				}
+				renewals := 0
+				for _, c := range all {
+					if c.Command.GetRenewLicense() != nil {
+						renewals++
+					}
+				}
+				if renewals > 2 {
+					t.Fatalf("step %d: %d provisional renewals of a licence", step, renewals)
+				}
+			}
+		}
+	}
+	o.unavailable, o.executes = nil, false
+	for _, g := range gateways {
+		until(func() bool { // The pause of an open breaker.
+			g.settleAll(t.Context())
+			return !slices.ContainsFunc(g.config.Journal.Customers(), func(customer string) bool {
+				return len(idsOf(t, g.config.Journal, customer)) > 0
+			})
+		})
+		if u := g.config.Journal.Usage(); u.Commands != 0 {
+			t.Errorf("an empty journal has %+v", u)
+		}
+		at := -1
+		for _, name := range g.accepted {
+			found := slices.Index(o.order, name)
+			if found < 0 {
+				t.Errorf("%s was accepted and never executed", name)
+			}
+			if len(sentTo[name]) > 1 {
+				continue
+			}
+			if customer := name[:2]; at >= 0 && o.order[at][:2] == customer && found < at {
+				t.Errorf("%s was executed before %s, which was accepted earlier", name, o.order[at])
+			}
+			at = found
+		}
+	}
+	for i, name := range o.order {
+		if slices.Index(o.order[i+1:], name) >= 0 {
+			t.Errorf("%s was executed twice", name)
+		}
+	}
+}

@@ -1,0 +1,105 @@
+package fallback
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"licensed/messages/licensedv1"
+)
+
+// kinds are the commands that can be deferred, settlements how they end, and reasons why one is not accepted, as labels
+// of metrics.
+var (
+	kinds       = []string{"renew", "release"}
+	settlements = []Settlement{Executed, Refused, Superseded, Replaced, Lapsed}
+	reasons     = []struct {
+		err  error
+		name string
+	}{
+		{ErrNotActive, "not_active"}, {ErrNoTerms, "not_allowed"}, {ErrRenewedBefore, "renewed_before"},
+		{ErrOtherContent, "other_content"}, {ErrFull, "full"},
+		{context.DeadlineExceeded, "late"}, {context.Canceled, "late"}, {nil, "disk"},
+	}
+)
+
+// kindOf returns the label of a command.
+func kindOf(c *licensedv1.Command) string {
+	if c.GetRenewLicense() != nil {
+		return "renew"
+	}
+	return "release"
+}
+
+// reasonOf returns the label of an error of Defer.
+func reasonOf(err error) string {
+	for _, r := range reasons {
+		if r.err == nil || errors.Is(err, r.err) {
+			return r.name
+		}
+	}
+	panic("unreachable: the last reason is that of all others")
+}
+
+// metrics of a Fallback.
+type metrics struct{ accepted, declined, settled *prometheus.CounterVec }
+
+// newMetrics registers the metrics. usage is Fallback.Usage.
+func newMetrics(r prometheus.Registerer, now func() time.Time, usage func() (Usage, int)) *metrics {
+	m := &metrics{
+		accepted: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "licensed_gateway_deferred_commands_accepted_total",
+			Help: "Commands that were accepted while the owner could not be reached.",
+		}, []string{"command"}),
+		declined: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "licensed_gateway_deferred_commands_declined_total",
+			Help: "Commands that were not accepted while the owner could not be reached, by reason.",
+		}, []string{"command", "reason"}),
+		settled: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "licensed_gateway_deferred_commands_settled_total",
+			Help: "Accepted commands that were handed in, by how they ended.",
+		}, []string{"command", "end"}),
+	}
+	for _, k := range kinds { // Each series exists with 0 before the first event.
+		m.accepted.WithLabelValues(k)
+		for _, reason := range reasons {
+			m.declined.WithLabelValues(k, reason.name)
+		}
+		for _, s := range settlements {
+			m.settled.WithLabelValues(k, s.String())
+		}
+	}
+	gauge := func(o prometheus.GaugeOpts, value func(Usage, int) float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(o, func() float64 { return value(usage()) })
+	}
+	r.MustRegister(m.accepted, m.declined, m.settled,
+		gauge(prometheus.GaugeOpts{
+			Name: "licensed_gateway_deferred_commands",
+			Help: "Accepted commands that are not handed in yet.",
+		}, func(u Usage, _ int) float64 { return float64(u.Commands) }),
+		gauge(prometheus.GaugeOpts{
+			Name: "licensed_gateway_deferred_bytes",
+			Help: "Size of those commands, in bytes.",
+		}, func(u Usage, _ int) float64 { return float64(u.Bytes) }),
+		gauge(prometheus.GaugeOpts{
+			Name: "licensed_gateway_deferred_max_bytes",
+			Help: "Size that those commands may have, in bytes (--fallback-max-bytes).",
+		}, func(u Usage, _ int) float64 { return float64(u.MaxBytes) }),
+		gauge(prometheus.GaugeOpts{
+			Name: "licensed_gateway_deferred_age_seconds",
+			Help: "Time since there were no such commands, in seconds; 0 if there are none.",
+		}, func(u Usage, _ int) float64 {
+			if u.Since.IsZero() {
+				return 0
+			}
+			return max(0, now().Sub(u.Since).Seconds())
+		}),
+		gauge(prometheus.GaugeOpts{
+			Name: "licensed_gateway_owners_unavailable",
+			Help: "Nodes to which requests fail, so that commands are deferred or refused at once.",
+		}, func(_ Usage, unavailable int) float64 { return float64(unavailable) }),
+	)
+	return m
+}

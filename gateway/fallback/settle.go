@@ -1,0 +1,229 @@
+package fallback
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+	"golang.org/x/sync/errgroup"
+
+	"licensed/actors"
+	"licensed/actors/license"
+	"licensed/internal/planted"
+)
+
+// Settlement is how a deferred command ended.
+type Settlement uint8
+
+// Settlements.
+const (
+	// Executed: the owner executed it, now or by another request with its id.
+	Executed Settlement = iota
+	// Refused: a rule refused it. The reason is in the customer's history.
+	Refused
+	// Superseded: the licence that it means had ended, or was acquired anew. That is in the customer's history.
+	Superseded
+	// Replaced: its id had been used for another command, which was executed in its place.
+	Replaced
+	// Lapsed: commands of its time are forgotten, so that nobody can tell whether it was executed. It is not executed.
+	Lapsed
+)
+
+// String returns the value of the metrics' label.
+func (s Settlement) String() string {
+	switch s {
+	case Executed:
+		return "executed"
+	case Refused:
+		return "refused"
+	case Superseded:
+		return "superseded"
+	case Replaced:
+		return "replaced"
+	case Lapsed:
+		return "lapsed"
+	default:
+		return fmt.Sprintf("Settlement(%d)", uint8(s))
+	}
+}
+
+const (
+	// settleEvery is the time after which what is left in the journal is tried again.
+	settleEvery = 500 * time.Millisecond
+	// settlers is the number of customers whose commands are handed in at the same time: 75,000 of them take less than
+	// a minute at 20 ms each, and an owner that has just come back is not flooded.
+	settlers = 64
+	// maxStamps is the number of stamps that a command gets, as in package gateway.
+	maxStamps = 8
+)
+
+// Run hands in deferred commands until ctx ends, each as soon as its owner can be reached.
+func (f *Fallback) Run(ctx context.Context) {
+	tick := time.NewTicker(settleEvery)
+	defer tick.Stop()
+	for {
+		f.settleAll(ctx)
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// settleAll tries each customer once. Customers of an owner that does not answer are passed over, but for those that
+// try it.
+func (f *Fallback) settleAll(ctx context.Context) {
+	var all errgroup.Group
+	all.SetLimit(settlers)
+	for _, customer := range f.config.Journal.Customers() {
+		if ctx.Err() != nil {
+			break
+		}
+		all.Go(func() error {
+			b := f.breakers.of(f.config.Owner(customer))
+			if !b.TryAcquirePermit() {
+				return nil
+			}
+			limited, cancel := context.WithTimeout(ctx, f.config.Timeout)
+			defer cancel()
+			f.record(ctx, b, f.settle(limited, customer))
+			return nil
+		})
+	}
+	_ = all.Wait() // None returns an error.
+}
+
+// settle hands in the commands of a customer, one after the other. An error says that one was not answered; those after
+// it wait.
+func (f *Fallback) settle(ctx context.Context, customer string) error {
+	unlock, err := f.settling.lock(ctx, customer)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	commands, err := f.config.Journal.Commands(customer)
+	if err != nil {
+		return fmt.Errorf("read deferred commands: %w", err)
+	}
+	if planted.Bug(planted.SettleLastFirst) {
+		slices.Reverse(commands)
+	}
+	for _, c := range commands {
+		if planted.Bug(planted.SettleBeforeAnswer) {
+			_ = f.config.Journal.Remove(c)
+		}
+		settlement, err := f.handIn(ctx, c)
+		if err != nil {
+			return err
+		}
+		// If this fails the command is handed in again, and the owner knows it by its id.
+		if err := f.config.Journal.Remove(c); err != nil {
+			f.config.Logger.Error("deferred command not removed", "customer", customer, "error", err)
+		}
+		f.metrics.settled.WithLabelValues(kindOf(c.GetCommand()), settlement.String()).Inc()
+		if settlement == Lapsed || settlement == Replaced {
+			f.config.Logger.Warn("deferred command not executed", "customer", customer, "command", c.CommandId,
+				"accepted_at", c.AcceptedAt().UTC(), "reason", settlement)
+		}
+	}
+	return nil
+}
+
+// handIn sends a command to its owner.
+func (f *Fallback) handIn(ctx context.Context, c Command) (Settlement, error) {
+	command := actors.Command{
+		ID: c.CommandId, Fingerprint: c.Fingerprint, IssuedAt: time.UnixMilli(c.IssuedAtMs), Stamped: c.Stamped,
+		Payload: c.GetCommand(),
+	}
+	if planted.Bug(planted.SettleUnderNewID) {
+		command.ID += "'"
+	}
+	var reply actors.Reply
+	var err error
+	var stamp *actors.StampError
+	for range maxStamps {
+		reply, err = f.config.Execute(ctx, c.CustomerId, command)
+		// Of a command that may have been executed with its first stamp, another stamp is another command.
+		if !errors.As(err, &stamp) || c.Sent {
+			break
+		}
+		command.IssuedAt = stamp.At
+	}
+	switch {
+	case errors.Is(err, actors.ErrIDReused):
+		return Replaced, nil
+	case errors.Is(err, actors.ErrTooOld) && c.GetCommand().GetReleaseLicense() != nil:
+		return f.releaseAnew(ctx, c)
+	case errors.Is(err, actors.ErrTooOld):
+		return Lapsed, nil
+	case err != nil: // Later: the owner is unavailable, or cannot execute anything of this customer.
+		return 0, err
+	}
+	return settlementOf(c, reply), nil
+}
+
+// releaseAnew hands in a release of which the owner has forgotten whether it was executed, as another command: the
+// licence that it names is released once, however often it is asked for.
+func (f *Fallback) releaseAnew(ctx context.Context, c Command) (Settlement, error) {
+	reply, err := f.config.Execute(ctx, c.CustomerId, actors.Command{
+		ID: fmt.Sprintf("late-%016x", xxhash.Sum64String(c.CommandId)), Fingerprint: c.Fingerprint,
+		IssuedAt: f.config.Now().Truncate(time.Millisecond), Stamped: true, Payload: c.GetCommand(),
+	})
+	if err != nil {
+		return 0, err
+	}
+	return settlementOf(c, reply), nil
+}
+
+// settlementOf returns what an outcome says.
+func settlementOf(c Command, reply actors.Reply) Settlement {
+	o, err := license.DecodeOutcome(c.CustomerId, c.GetCommand(), reply.Time, reply.Outcome)
+	switch {
+	case err != nil: // The owner executed it; it may be of another release.
+		return Executed
+	case o.Refusal != nil:
+		return Refused
+	case o.Superseded:
+		return Superseded
+	}
+	return Executed
+}
+
+// customerLocks has a lock for each customer: one goroutine at a time hands in the commands of a customer.
+type customerLocks struct {
+	mu   sync.Mutex
+	held map[string]chan struct{} // closed when the lock is free
+}
+
+// lock locks a customer until unlock is called. Errors: ctx's.
+func (l *customerLocks) lock(ctx context.Context, customer string) (unlock func(), err error) {
+	for {
+		l.mu.Lock()
+		held := l.held[customer]
+		if held == nil {
+			mine := make(chan struct{})
+			if l.held == nil {
+				l.held = make(map[string]chan struct{})
+			}
+			l.held[customer] = mine
+			l.mu.Unlock()
+			return func() {
+				l.mu.Lock()
+				delete(l.held, customer)
+				l.mu.Unlock()
+				close(mine)
+			}, nil
+		}
+		l.mu.Unlock()
+		select {
+		case <-held:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("deferred commands of the customer are being handed in: %w", context.Cause(ctx))
+		}
+	}
+}

@@ -1,0 +1,82 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"licensed/actors/license"
+	"licensed/cluster"
+	"licensed/gateway/fallback"
+)
+
+// FallbackConfig is how a gateway accepts commands while their owners cannot be reached.
+type FallbackConfig struct {
+	// Dir is the directory of the journal, of this gateway alone; empty: no command is accepted then.
+	Dir string
+	// After is the time that an owner has to answer a command that can be deferred.
+	After time.Duration
+	// MaxBytes bounds the commands in the journal.
+	MaxBytes int64
+}
+
+// openFallback opens the journal of deferred commands, and hands them in until the process stops. It returns nil if
+// there is to be none.
+func (n *Node) openFallback() (*fallback.Fallback, error) {
+	c := &n.config.Fallback
+	if c.Dir == "" {
+		return nil, nil
+	}
+	journal, damaged, err := fallback.OpenJournal(c.Dir, c.MaxBytes)
+	if err != nil {
+		return nil, fmt.Errorf("fallback-dir: %w", err)
+	}
+	if damaged > 0 {
+		n.log.Error("damaged deferred commands set aside", "commands", damaged, "dir", c.Dir)
+	}
+	if u := journal.Usage(); u.Commands > 0 {
+		n.log.Warn("deferred commands found", "commands", u.Commands, "customers", u.Customers, "since", u.Since.UTC())
+	}
+	f := fallback.New(fallback.Config{
+		Journal: journal, Execute: n.aggregates.Execute, Owner: n.ownerOf, Terms: n.provisional,
+		Patience: c.After, Timeout: n.config.MaxDeadline, Now: n.config.Now, Registry: n.registry, Logger: n.log,
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { f.Run(ctx) })
+	n.parts.Push("deferred commands", func(context.Context) error {
+		cancel()
+		running.Wait()
+		return journal.Close()
+	})
+	return f, nil
+}
+
+// ownerOf names the owner of a customer's shard, as far as this process knows; "" if there is one process only.
+func (n *Node) ownerOf(customer string) string {
+	s, ok := n.shared.Get()
+	if !ok {
+		return ""
+	}
+	row, _ := s.rows.Row(cluster.ShardOf(customer+":"+license.Name, s.info.Shards))
+	return row.Owner.String()
+}
+
+// provisional returns what the policy in force allows for a title.
+func (n *Node) provisional(title string) fallback.Terms {
+	p := n.policy.Kind().Policy()
+	return fallback.Terms{
+		Renewals: p.Provisional().Renewals, For: p.Provisional().For, Until: p.Title(title).AvailableUntil,
+	}
+}
+
+// validate returns what is wrong with the settings, or nil.
+func (c *FallbackConfig) validate(signed bool) error {
+	if c.Dir != "" && !signed {
+		return errors.New("fallback-dir: needs --license-keys: " +
+			"a command is deferred only for a device that shows its signed licence")
+	}
+	return nil
+}
