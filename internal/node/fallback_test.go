@@ -12,7 +12,7 @@ import (
 )
 
 // TestFallback: while no node holds a customer, the gateway renews a licence provisionally. Another process with its
-// directory hands the renewal in, once a node is there.
+// directory hands the renewal in, once a node is running.
 func TestFallback(t *testing.T) {
 	keys, dir := t.TempDir(), t.TempDir()
 	if _, err := signingkeys.New(keys, time.Now()); err != nil {
@@ -43,7 +43,7 @@ func TestFallback(t *testing.T) {
 	}
 	renewed, err := client(g).RenewLicense(t.Context(), connect.NewRequest(renew))
 	if err != nil || renewed.Msg.Provisional == nil {
-		t.Fatalf("no node is there: %v, %v", renewed, err)
+		t.Fatalf("no node is running: %v, %v", renewed, err)
 	}
 	if got := gauge(t, g, "licensed_gateway_deferred_commands"); got != "1" {
 		t.Errorf("%s commands are deferred", got)
