@@ -70,7 +70,8 @@ func (c *Client) ListLicenses(
 	return c.licenses.ListLicenses(ctx, m)
 }
 
-// ListDownloads returns a page of the downloads of a title, and whether another is allowed now.
+// ListDownloads returns a page of the downloads and counted playbacks of a title, and whether another download is
+// allowed now. Without a title it returns those of all titles.
 func (c *Client) ListDownloads(
 	ctx context.Context, m *licensedv1.ListDownloadsRequest,
 ) (*licensedv1.ListDownloadsResponse, error) {

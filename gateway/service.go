@@ -418,7 +418,9 @@ func (s *service) ListDownloads(
 	ctx context.Context, r *connect.Request[licensedv1.ListDownloadsRequest],
 ) (*connect.Response[licensedv1.ListDownloadsResponse], error) {
 	var v violations
-	v.id("title_id", r.Msg.TitleId)
+	if r.Msg.TitleId != "" {
+		v.id("title_id", r.Msg.TitleId)
+	}
 	v.timestamp("since", r.Msg.Since)
 	q := &licensedv1.ListDownloads{
 		TitleId: r.Msg.TitleId, Since: r.Msg.Since, PageSize: pageSize(r.Msg), PageToken: r.Msg.PageToken,

@@ -195,8 +195,14 @@ func TestEveryMethod(t *testing.T) {
 			connect.NewRequest(&licensedv1.ListDownloadsRequest{CustomerId: who, TitleId: "GlowS01E01"}))
 		check(t, name, downloads, err, &licensedv1.ListDownloadsResponse{
 			CustomerId: who, TitleId: "GlowS01E01", Limit: proto.Uint32(2), Sequence: 8,
-			Downloads:     []*licensedv1.Download{{DeviceId: "iphone", At: at}, {DeviceId: "iphone", At: at}},
+			Downloads: []*licensedv1.Download{
+				{DeviceId: "iphone", TitleId: "GlowS01E01", At: at}, {DeviceId: "iphone", TitleId: "GlowS01E01", At: at},
+			},
 			NextAllowedAt: timestamppb.New(at.AsTime().Add(365 * 24 * time.Hour)),
+		})
+		ofAll, err := client.ListDownloads(ctx, connect.NewRequest(&licensedv1.ListDownloadsRequest{CustomerId: who}))
+		check(t, name, ofAll, err, &licensedv1.ListDownloadsResponse{
+			CustomerId: who, Downloads: downloads.Msg.Downloads, Sequence: 8,
 		})
 		devices, err := client.ListDevices(ctx, connect.NewRequest(&licensedv1.ListDevicesRequest{CustomerId: who}))
 		check(t, name, devices, err, &licensedv1.ListDevicesResponse{

@@ -101,7 +101,8 @@ func TestEveryMethodValidates(t *testing.T) {
 		connect.NewRequest(&licensedv1.GetCustomerRequest{PageToken: "nonsense"}))
 	_, errs["customer_id title_id since downloads"] = client.ListDownloads(ctx,
 		connect.NewRequest(&licensedv1.ListDownloadsRequest{
-			Since: &timestamppb.Timestamp{Seconds: 1 << 60},
+			TitleId: "a/b",
+			Since:   &timestamppb.Timestamp{Seconds: 1 << 60},
 		}))
 	for want, err := range errs {
 		fields := strings.Fields(want)

@@ -137,7 +137,7 @@ func PageDevices(res *licensedv1.ListDevicesResponse, q *licensedv1.ListDevices)
 // PageDownloads leaves in an answer the page that the query asks for.
 func PageDownloads(res *licensedv1.ListDownloadsResponse, q *licensedv1.ListDownloads) error {
 	entries, next, err := page(downloadList, res.Downloads, q, func(d *licensedv1.Download) place {
-		return place{at: d.At.AsTime().UnixMilli(), device: d.DeviceId}
+		return place{at: d.At.AsTime().UnixMilli(), device: d.DeviceId, title: d.TitleId}
 	})
 	res.Downloads, res.NextPageToken = entries, cmp.Or(next, res.NextPageToken)
 	return err

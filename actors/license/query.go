@@ -116,8 +116,8 @@ func (v view) licenseMessage(l *license) *licensedv1.License {
 	}
 }
 
-// listDownloads lists the downloads of a title that the state knows, the oldest first,
-// and says whether another is allowed.
+// listDownloads lists the downloads and counted playbacks of a title, or of all, that the state knows, the oldest
+// first. Of one title it says whether another is allowed.
 func (v view) listDownloads(q *licensedv1.ListDownloads) (*Downloads, error) {
 	// The window excludes the millisecond at its beginning.
 	since := v.now - window + 1
@@ -127,18 +127,28 @@ func (v view) listDownloads(q *licensedv1.ListDownloads) (*Downloads, error) {
 	res := &licensedv1.ListDownloadsResponse{TitleId: q.GetTitleId()}
 	// The state has the uses of one window only.
 	out := &Downloads{Response: res, Older: since <= v.now-window, Since: time.UnixMilli(since).UTC()}
-	title := v.state.title(q.GetTitleId())
-	v.eachUse(title, func(l *license, u use) {
-		if !u.playback() && u.at() >= since {
-			res.Downloads = append(res.Downloads, &licensedv1.Download{
-				DeviceId: v.state.devices[l.device].id, At: timestamp(u.at()),
-			})
+	s := v.state
+	for i := range s.licenses {
+		l := &s.licenses[i]
+		if q.GetTitleId() != "" && s.titles[l.title] != q.GetTitleId() {
+			continue
 		}
-	})
+		for _, u := range l.uses {
+			if at := u.at(); at >= since && at > v.now-window {
+				res.Downloads = append(res.Downloads, &licensedv1.Download{
+					DeviceId: s.devices[l.device].id, TitleId: s.titles[l.title], At: timestamp(at),
+					Playback: u.playback(),
+				})
+			}
+		}
+		// More uses than are remembered: the oldest may be missing.
+		out.Older = out.Older || l.dropped(since)
+	}
 	sortDownloads(res.Downloads)
-	// More uses than are remembered: the oldest may be missing.
-	out.Older = out.Older || v.dropped(title, since)
-	limit := v.policy.Title(q.GetTitleId()).YearlyLimit
+	if q.GetTitleId() == "" {
+		return out, PageDownloads(res, q)
+	}
+	title, limit := s.title(q.GetTitleId()), v.policy.Title(q.GetTitleId()).YearlyLimit
 	res.Limit = limitOf(limit)
 	r := v.yearlyLimit(title, limit)
 	if res.Allowed = r.ok(); !res.Allowed {
@@ -147,26 +157,15 @@ func (v view) listDownloads(q *licensedv1.ListDownloads) (*Downloads, error) {
 	return out, PageDownloads(res, q)
 }
 
-// dropped says whether downloads of the title since then may have left the state because they were
-// too many.
-func (v view) dropped(title int, since int64) bool {
-	for i := range v.state.licenses {
-		l := &v.state.licenses[i]
-		if title < 0 || l.title != uint32(title) {
-			continue
-		}
-		n, oldest := 0, int64(0)
-		for j := len(l.uses) - 1; j >= 0; j-- {
-			if !l.uses[j].playback() {
-				n++
-				oldest = l.uses[j].at()
-			}
-		}
-		if n >= maxCounted && since <= oldest {
-			return true
-		}
+// dropped says whether downloads or counted playbacks since then may have left the state because they were too many.
+func (l *license) dropped(since int64) bool {
+	var n, oldest [2]int64 // downloads, playbacks
+	for _, u := range slices.Backward(l.uses) {
+		sort := u & 1
+		n[sort]++
+		oldest[sort] = u.at()
 	}
-	return false
+	return n[0] >= maxCounted && since <= oldest[0] || n[1] >= maxCounted && since <= oldest[1]
 }
 
 // nextUse returns when this many uses have left the window that the yearly limit allows another, or nil.
@@ -194,15 +193,16 @@ func ceilMilli(t *timestamppb.Timestamp) int64 {
 	return ms
 }
 
-// sortDownloads orders downloads by time and device.
+// sortDownloads orders downloads by time, device and title.
 func sortDownloads(d []*licensedv1.Download) {
 	slices.SortStableFunc(d, func(a, b *licensedv1.Download) int {
-		return cmp.Or(a.At.AsTime().Compare(b.At.AsTime()), strings.Compare(a.DeviceId, b.DeviceId))
+		return cmp.Or(a.At.AsTime().Compare(b.At.AsTime()), strings.Compare(a.DeviceId, b.DeviceId),
+			strings.Compare(a.TitleId, b.TitleId))
 	})
 }
 
-// DownloadsFromHistory returns the downloads of a title since a time, oldest first, from the events of
-// a customer's history, decoded. Errors: the first of the iteration.
+// DownloadsFromHistory returns the downloads and counted playbacks of a title, "" for all, since a time, oldest first,
+// from the events of a customer's history, decoded. Errors: the first of the iteration.
 func DownloadsFromHistory(
 	title string, since time.Time, events iter.Seq2[actors.Event, error],
 ) ([]*licensedv1.Download, error) {
@@ -211,13 +211,23 @@ func DownloadsFromHistory(
 		if err != nil {
 			return nil, err
 		}
-		d, ok := e.Value.(*licensedv1.TitleDownloaded)
-		at := OccurredAt(e)
-		if !ok || at.Before(since) || d.GetOccurrence().GetVerdict() != licensed {
+		out := &licensedv1.Download{}
+		switch v := e.Value.(type) {
+		case *licensedv1.TitleDownloaded:
+		case *licensedv1.TitlePlayed:
+			if out.Playback = v.GetCounted(); !out.Playback {
+				continue
+			}
+		default:
 			continue
 		}
-		if device, of, _ := strings.Cut(e.AggregateID, "/"); of == title {
-			downloads = append(downloads, &licensedv1.Download{DeviceId: device, At: timestamppb.New(at)})
+		at := OccurredAt(e)
+		if at.Before(since) || occurrenceOf(e.Value).GetVerdict() != licensed {
+			continue
+		}
+		if out.DeviceId, out.TitleId, _ = strings.Cut(e.AggregateID, "/"); title == "" || out.TitleId == title {
+			out.At = timestamppb.New(at)
+			downloads = append(downloads, out)
 		}
 	}
 	sortDownloads(downloads)

@@ -30,7 +30,7 @@ import (
 //	licenses [all]
 //	devices
 //	customer [pages]
-//	downloads TITLE [since=TIME]
+//	downloads [TITLE] [since=TIME]
 //	snapshot                          what a snapshot keeps
 //
 // Commands also take issued=TIME, and each of them what it has: acquired=TIME, activated=TIME, chosen=TIME,
@@ -257,9 +257,13 @@ func (r *trial) ask(d *datadriven.TestData) string {
 	case "customer":
 		r.describeCustomer(&b, d.HasArg("pages"))
 	case "downloads":
-		q := &licensedv1.ListDownloads{TitleId: d.CmdArgs[0].Key}
-		if len(d.CmdArgs) > 1 {
-			q.Since = timestamppb.New(parseTime(r.t, d.CmdArgs[1].Vals[0]))
+		q := &licensedv1.ListDownloads{}
+		for _, arg := range d.CmdArgs {
+			if arg.Key == "since" {
+				q.Since = timestamppb.New(parseTime(r.t, arg.Vals[0]))
+			} else {
+				q.TitleId = arg.Key
+			}
 		}
 		r.describeDownloads(&b,
 			r.query(&licensedv1.Query{Query: &licensedv1.Query_ListDownloads{ListDownloads: q}}).(*Downloads))
@@ -325,7 +329,17 @@ func (r *trial) describeDownloads(b *strings.Builder, a *Downloads) {
 		}
 	}
 	for _, download := range list {
-		fmt.Fprintf(b, "%s %s\n", clock(download.At.AsTime()), download.DeviceId)
+		fmt.Fprintf(b, "%s %s", clock(download.At.AsTime()), download.DeviceId)
+		if res.TitleId == "" {
+			fmt.Fprintf(b, " %s", download.TitleId)
+		}
+		if download.Playback {
+			fmt.Fprint(b, " (playback)")
+		}
+		fmt.Fprintln(b)
+	}
+	if res.TitleId == "" {
+		return
 	}
 	limit := "no limit"
 	if res.Limit != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -13,10 +14,10 @@ import (
 func (p *program) downloadsCommand() *cobra.Command {
 	var since string
 	c := &cobra.Command{
-		Use: "downloads CUSTOMER TITLE", Short: "List the downloads of a title, and whether another is allowed",
-		Example: "  licensectl downloads Bayley GlowS01E01\n" +
+		Use: "downloads CUSTOMER [TITLE]", Short: "List downloads and counted plays, and whether another is allowed",
+		Example: "  licensectl downloads Bayley\n  licensectl downloads Bayley GlowS01E01\n" +
 			"  licensectl downloads Bayley GlowS01E01 --since 2020-01-01",
-		Args: exactArgs("CUSTOMER", "TITLE"),
+		Args: exactArgs("CUSTOMER", "[TITLE]"),
 	}
 	c.Flags().StringVar(&since, "since", "", "`TIME` from which on (default: the last 365 days)")
 	c.RunE = func(c *cobra.Command, args []string) error {
@@ -33,10 +34,11 @@ func (p *program) downloadsCommand() *cobra.Command {
 		}
 		ctx, cancel := p.call(c.Context())
 		defer cancel()
+		title := strings.Join(args[1:], "")
 		var res *licensedv1.ListDownloadsResponse
 		err = eachPage(func(token string) (string, error) {
 			page, err := conn.ListDownloads(ctx, &licensedv1.ListDownloadsRequest{
-				CustomerId: args[0], TitleId: args[1], Since: from.timestamp(), PageToken: token,
+				CustomerId: args[0], TitleId: title, Since: from.timestamp(), PageToken: token,
 			})
 			if err != nil {
 				return "", err
@@ -51,9 +53,13 @@ func (p *program) downloadsCommand() *cobra.Command {
 		if p.output == outputJSON {
 			return p.printJSON(res)
 		}
-		t := p.newTable("DOWNLOADED (UTC)", "DEVICE")
+		t := p.newTable("TIME (UTC)", "DEVICE", "TITLE", "USE")
 		for _, d := range res.Downloads {
-			if err := t.Row(clock(d.At), d.DeviceId); err != nil {
+			use := "download"
+			if d.Playback {
+				use = "playback"
+			}
+			if err := t.Row(clock(d.At), d.DeviceId, d.TitleId, use); err != nil {
 				return err
 			}
 		}
@@ -69,8 +75,20 @@ func (p *program) downloadsCommand() *cobra.Command {
 // downloadWords returns the sentence below the table: the yearly limit, and whether
 // another download is allowed.
 func downloadWords(r *licensedv1.ListDownloadsResponse) string {
-	s := terminal.Count(len(r.Downloads), "download", "downloads")
-	if r.Limit == nil {
+	plays := 0
+	for _, d := range r.Downloads {
+		if d.Playback {
+			plays++
+		}
+	}
+	s := terminal.Count(len(r.Downloads)-plays, "download", "downloads")
+	if plays > 0 {
+		s += " and " + terminal.Count(plays, "counted playback", "counted playbacks")
+	}
+	switch {
+	case r.TitleId == "":
+		return s
+	case r.Limit == nil:
 		return s + "; the title has no yearly limit"
 	}
 	s += fmt.Sprintf("; the yearly limit is %d, ", *r.Limit)

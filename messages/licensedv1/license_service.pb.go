@@ -2136,8 +2136,9 @@ func (x *ListLicensesResponse) GetNextPageToken() string {
 type ListDownloadsRequest struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	CustomerId string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
-	TitleId    string                 `protobuf:"bytes,2,opt,name=title_id,json=titleId,proto3" json:"title_id,omitempty"`
-	// Only downloads at or after this time; without it, those of the last 365 days.
+	// Without it, those of all titles.
+	TitleId string `protobuf:"bytes,2,opt,name=title_id,json=titleId,proto3" json:"title_id,omitempty"`
+	// Only downloads and playbacks at or after this time; without it, those of the last 365 days.
 	Since *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
 	// As in ListLicensesRequest.
 	PageSize      uint32 `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
@@ -2211,11 +2212,14 @@ func (x *ListDownloadsRequest) GetPageToken() string {
 	return ""
 }
 
-// Download is one download of a title.
+// Download is one download of a title, or one playback that counts like a download.
 type Download struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	DeviceId      string                 `protobuf:"bytes,1,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
-	At            *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	DeviceId string                 `protobuf:"bytes,1,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	At       *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
+	TitleId  string                 `protobuf:"bytes,3,opt,name=title_id,json=titleId,proto3" json:"title_id,omitempty"`
+	// A playback that counted against the title's yearly limit when it was recorded.
+	Playback      bool `protobuf:"varint,4,opt,name=playback,proto3" json:"playback,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2264,13 +2268,28 @@ func (x *Download) GetAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Download) GetTitleId() string {
+	if x != nil {
+		return x.TitleId
+	}
+	return ""
+}
+
+func (x *Download) GetPlayback() bool {
+	if x != nil {
+		return x.Playback
+	}
+	return false
+}
+
 type ListDownloadsResponse struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	CustomerId string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
 	TitleId    string                 `protobuf:"bytes,2,opt,name=title_id,json=titleId,proto3" json:"title_id,omitempty"`
 	// Oldest first.
 	Downloads []*Download `protobuf:"bytes,3,rep,name=downloads,proto3" json:"downloads,omitempty"`
-	// Whether the yearly limit allows another download now.
+	// Whether the yearly limit allows another download now. This and the next two are of the title; they are not set
+	// without one.
 	Allowed bool `protobuf:"varint,4,opt,name=allowed,proto3" json:"allowed,omitempty"`
 	// The title's yearly limit; absent where there is none.
 	Limit *uint32 `protobuf:"varint,5,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
@@ -4341,10 +4360,12 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1b\n" +
 	"\tpage_size\x18\x04 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x05 \x01(\tR\tpageToken\"S\n" +
+	"page_token\x18\x05 \x01(\tR\tpageToken\"\x8a\x01\n" +
 	"\bDownload\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12*\n" +
-	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\xcf\x02\n" +
+	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x19\n" +
+	"\btitle_id\x18\x03 \x01(\tR\atitleId\x12\x1a\n" +
+	"\bplayback\x18\x04 \x01(\bR\bplayback\"\xcf\x02\n" +
 	"\x15ListDownloadsResponse\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x19\n" +

@@ -71,7 +71,8 @@ type LicenseServiceClient interface {
 	SelectDevices(ctx context.Context, in *SelectDevicesRequest, opts ...grpc.CallOption) (*SelectDevicesResponse, error)
 	// ListLicenses lists the customer's licences, the active ones unless include_inactive is set.
 	ListLicenses(ctx context.Context, in *ListLicensesRequest, opts ...grpc.CallOption) (*ListLicensesResponse, error)
-	// ListDownloads lists when a title was downloaded and tells whether another download is allowed now.
+	// ListDownloads lists when titles were downloaded, and played where that counts. For one title it tells whether
+	// another download is allowed now.
 	ListDownloads(ctx context.Context, in *ListDownloadsRequest, opts ...grpc.CallOption) (*ListDownloadsResponse, error)
 	// ListDevices lists the customer's devices and the limit of the plan.
 	ListDevices(ctx context.Context, in *ListDevicesRequest, opts ...grpc.CallOption) (*ListDevicesResponse, error)
@@ -264,7 +265,8 @@ type LicenseServiceServer interface {
 	SelectDevices(context.Context, *SelectDevicesRequest) (*SelectDevicesResponse, error)
 	// ListLicenses lists the customer's licences, the active ones unless include_inactive is set.
 	ListLicenses(context.Context, *ListLicensesRequest) (*ListLicensesResponse, error)
-	// ListDownloads lists when a title was downloaded and tells whether another download is allowed now.
+	// ListDownloads lists when titles were downloaded, and played where that counts. For one title it tells whether
+	// another download is allowed now.
 	ListDownloads(context.Context, *ListDownloadsRequest) (*ListDownloadsResponse, error)
 	// ListDevices lists the customer's devices and the limit of the plan.
 	ListDevices(context.Context, *ListDevicesRequest) (*ListDevicesResponse, error)

@@ -100,7 +100,8 @@ type LicenseServiceClient interface {
 	SelectDevices(context.Context, *connect.Request[licensedv1.SelectDevicesRequest]) (*connect.Response[licensedv1.SelectDevicesResponse], error)
 	// ListLicenses lists the customer's licences, the active ones unless include_inactive is set.
 	ListLicenses(context.Context, *connect.Request[licensedv1.ListLicensesRequest]) (*connect.Response[licensedv1.ListLicensesResponse], error)
-	// ListDownloads lists when a title was downloaded and tells whether another download is allowed now.
+	// ListDownloads lists when titles were downloaded, and played where that counts. For one title it tells whether
+	// another download is allowed now.
 	ListDownloads(context.Context, *connect.Request[licensedv1.ListDownloadsRequest]) (*connect.Response[licensedv1.ListDownloadsResponse], error)
 	// ListDevices lists the customer's devices and the limit of the plan.
 	ListDevices(context.Context, *connect.Request[licensedv1.ListDevicesRequest]) (*connect.Response[licensedv1.ListDevicesResponse], error)
@@ -320,7 +321,8 @@ type LicenseServiceHandler interface {
 	SelectDevices(context.Context, *connect.Request[licensedv1.SelectDevicesRequest]) (*connect.Response[licensedv1.SelectDevicesResponse], error)
 	// ListLicenses lists the customer's licences, the active ones unless include_inactive is set.
 	ListLicenses(context.Context, *connect.Request[licensedv1.ListLicensesRequest]) (*connect.Response[licensedv1.ListLicensesResponse], error)
-	// ListDownloads lists when a title was downloaded and tells whether another download is allowed now.
+	// ListDownloads lists when titles were downloaded, and played where that counts. For one title it tells whether
+	// another download is allowed now.
 	ListDownloads(context.Context, *connect.Request[licensedv1.ListDownloadsRequest]) (*connect.Response[licensedv1.ListDownloadsResponse], error)
 	// ListDevices lists the customer's devices and the limit of the plan.
 	ListDevices(context.Context, *connect.Request[licensedv1.ListDevicesRequest]) (*connect.Response[licensedv1.ListDevicesResponse], error)

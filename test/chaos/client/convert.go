@@ -43,10 +43,13 @@ func Devices(r *licensedv1.ListDevicesResponse) history.Output {
 	return out
 }
 
-// Downloads returns an answer as histories have it.
+// Downloads returns an answer as histories have it, which is without playbacks.
 func Downloads(r *licensedv1.ListDownloadsResponse) history.Output {
 	out := history.Output{Sequence: r.Sequence, Allowed: r.Allowed, Limit: r.Limit}
 	for _, d := range r.Downloads {
+		if d.Playback {
+			continue
+		}
 		out.Downloads = append(out.Downloads, history.Download{Device: same(d.DeviceId), At: millis(d.At)})
 	}
 	return out
