@@ -2,17 +2,56 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
+	"licensed/internal/terminal"
 	"licensed/messages/licensedv1"
 )
+
+// printLimits prints the limits of a policy, one a line; nothing for a node of an earlier release.
+func (p *program) printLimits(l *licensedv1.PolicyLimits) error {
+	if l == nil {
+		return nil
+	}
+	t := p.newTable("LIMIT", "OF", ">VALUE")
+	for _, plan := range l.Plans {
+		of := "plan " + plan.PlanId
+		if plan.DefaultPlan {
+			of += " (default)"
+		}
+		t.Add("devices with active licences", of, fmt.Sprint(plan.Devices))
+	}
+	for _, s := range l.Studios {
+		t.Add("active licences", "studio "+s.StudioId, limitWords(s.Licenses))
+	}
+	t.Add("active licences", "any other studio", limitWords(l.StudioLicenses))
+	counts := strings.ToLower(strings.TrimPrefix(l.YearlyCounts.String(), "YEARLY_COUNTS_"))
+	if l.YearlyCounts == licensedv1.YearlyCounts_YEARLY_COUNTS_BOTH {
+		counts = "downloads and playbacks"
+	}
+	t.Add(counts+" in 365 days", "any title that is not listed", limitWords(l.UnlistedYearly))
+	t.Add("titles with limits of their own", "the catalogue", fmt.Sprint(l.ListedTitles))
+	t.Add("removals of devices in 365 days", "a customer", limitWords(l.Deactivations))
+	t.Add("licences that are remembered", "a customer", fmt.Sprint(l.RememberedLicenses))
+	t.Add("days until expiry", "a licence", fmt.Sprint(l.LicenseDays))
+	return t.Flush()
+}
+
+// limitWords returns a limit, or that there is none.
+func limitWords(limit *uint32) string {
+	if limit == nil {
+		return "unlimited"
+	}
+	return fmt.Sprint(*limit)
+}
 
 // policyCommand returns the verb that shows the policy of the node that answers, and
 // below it the one for AdminService.ReloadPolicy.
 func (p *program) policyCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use: "policy", Short: "Show which policy is in force, or have its file read again",
+		Use: "policy", Short: "Show the policy in force with its limits, or have its file read again",
 		Example: "  licensectl policy\n  licensectl policy reload",
 		Args:    exactArgs(),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -27,12 +66,13 @@ func (p *program) policyCommand() *cobra.Command {
 				return err
 			}
 			if p.output == outputJSON {
-				return p.printJSON(
-					map[string]string{"policyVersion": res.PolicyVersion, "policySource": res.PolicySource},
-				)
+				return p.printJSON(map[string]any{
+					"policyVersion": res.PolicyVersion, "policySource": res.PolicySource,
+					"limits": terminal.JSON(res.PolicyLimits),
+				})
 			}
-			_, err = fmt.Fprintf(p.stdout, "policy %s (%s)\n", res.PolicyVersion, res.PolicySource)
-			return err
+			fmt.Fprintf(p.stdout, "policy %s (%s)\n", res.PolicyVersion, res.PolicySource)
+			return p.printLimits(res.PolicyLimits)
 		},
 	}
 	c.AddCommand(&cobra.Command{

@@ -23,6 +23,8 @@ type devicesView struct {
 	// Removals are those of the last 365 days that count; RemovalLimit is nil where there is no limit.
 	Removals     uint32
 	RemovalLimit *uint32
+	// Policy has the limits in force; nil if they are not known.
+	Policy *licensedv1.GetNodeResponse
 	// Binding says that the plan is exceeded and the selected devices stay.
 	Binding bool
 	Devices []deviceView
@@ -45,6 +47,10 @@ func (d *Dashboard) devices(w http.ResponseWriter, r *http.Request) error {
 	v, err := d.devicesOf(r.Context(), customer)
 	if err != nil {
 		return noHistoryYet(customer, err)
+	}
+	// The page is of use without them.
+	if node, err := d.config.Admin.GetNode(r.Context(), connect.NewRequest(&licensedv1.GetNodeRequest{})); err == nil {
+		v.Policy = node.Msg
 	}
 	v.Done = r.FormValue("removed")
 	v.Ended, _ = strconv.ParseUint(r.FormValue("ended"), 10, 32) // Absent: none.

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"licensed/actors"
+	"licensed/actors/license"
 	"licensed/actors/license/policy/policyfile"
 	"licensed/gateway"
 	"licensed/internal/customers"
@@ -41,7 +42,8 @@ func (o *operations) Node(ctx context.Context) (*licensedv1.GetNodeResponse, err
 		ResidentBytes:     uint64(stats.ResidentBytes),
 		RequestsInFlight:  uint64(stats.InFlight),
 		Shards:            o.n.shards.Shards(), ShardsHeld: uint32(held), LowestEpoch: lowest, HighestEpoch: highest,
-		PolicyVersion: o.n.policy.Version(), PolicySource: o.n.policy.Name(), Store: o.n.storage.Status(ctx),
+		PolicyVersion: o.n.policy.Version(), PolicySource: o.n.policy.Name(),
+		PolicyLimits: license.Limits(o.n.policy.Kind().Policy()), Store: o.n.storage.Status(ctx),
 		Archive: o.n.hosts.ArchiveStatus(),
 	}, nil
 }

@@ -309,7 +309,9 @@ type GetNodeResponse struct {
 	PolicySource string       `protobuf:"bytes,18,opt,name=policy_source,json=policySource,proto3" json:"policy_source,omitempty"`
 	Store        *StoreStatus `protobuf:"bytes,19,opt,name=store,proto3" json:"store,omitempty"`
 	// Absent if the node has no archive.
-	Archive       *ArchiveStatus `protobuf:"bytes,20,opt,name=archive,proto3" json:"archive,omitempty"`
+	Archive *ArchiveStatus `protobuf:"bytes,20,opt,name=archive,proto3" json:"archive,omitempty"`
+	// The limits of the policy in force.
+	PolicyLimits  *PolicyLimits `protobuf:"bytes,21,opt,name=policy_limits,json=policyLimits,proto3" json:"policy_limits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -484,6 +486,256 @@ func (x *GetNodeResponse) GetArchive() *ArchiveStatus {
 	return nil
 }
 
+func (x *GetNodeResponse) GetPolicyLimits() *PolicyLimits {
+	if x != nil {
+		return x.PolicyLimits
+	}
+	return nil
+}
+
+// PolicyLimits are the limits of a policy. A limit that is absent does not apply.
+type PolicyLimits struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By plan id.
+	Plans []*PlanLimits `protobuf:"bytes,1,rep,name=plans,proto3" json:"plans,omitempty"`
+	// By studio id: those that the policy lists.
+	Studios []*StudioLimits `protobuf:"bytes,2,rep,name=studios,proto3" json:"studios,omitempty"`
+	// Active licences of any other studio.
+	StudioLicenses *uint32 `protobuf:"varint,3,opt,name=studio_licenses,json=studioLicenses,proto3,oneof" json:"studio_licenses,omitempty"`
+	// Titles that are listed, with limits of their own.
+	ListedTitles uint64 `protobuf:"varint,4,opt,name=listed_titles,json=listedTitles,proto3" json:"listed_titles,omitempty"`
+	// The studio of any other title, and its limit in 365 days.
+	UnlistedStudioId string  `protobuf:"bytes,5,opt,name=unlisted_studio_id,json=unlistedStudioId,proto3" json:"unlisted_studio_id,omitempty"`
+	UnlistedYearly   *uint32 `protobuf:"varint,6,opt,name=unlisted_yearly,json=unlistedYearly,proto3,oneof" json:"unlisted_yearly,omitempty"`
+	// What counts against the yearly limits of titles.
+	YearlyCounts YearlyCounts `protobuf:"varint,7,opt,name=yearly_counts,json=yearlyCounts,proto3,enum=licensed.v1.YearlyCounts" json:"yearly_counts,omitempty"`
+	// Removals of devices in 365 days.
+	Deactivations *uint32 `protobuf:"varint,8,opt,name=deactivations,proto3,oneof" json:"deactivations,omitempty"`
+	// How long a licence is valid.
+	LicenseDays uint32 `protobuf:"varint,9,opt,name=license_days,json=licenseDays,proto3" json:"license_days,omitempty"`
+	// Licences, active and inactive, that are remembered for a customer at most.
+	RememberedLicenses uint32 `protobuf:"varint,10,opt,name=remembered_licenses,json=rememberedLicenses,proto3" json:"remembered_licenses,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *PolicyLimits) Reset() {
+	*x = PolicyLimits{}
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PolicyLimits) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PolicyLimits) ProtoMessage() {}
+
+func (x *PolicyLimits) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PolicyLimits.ProtoReflect.Descriptor instead.
+func (*PolicyLimits) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *PolicyLimits) GetPlans() []*PlanLimits {
+	if x != nil {
+		return x.Plans
+	}
+	return nil
+}
+
+func (x *PolicyLimits) GetStudios() []*StudioLimits {
+	if x != nil {
+		return x.Studios
+	}
+	return nil
+}
+
+func (x *PolicyLimits) GetStudioLicenses() uint32 {
+	if x != nil && x.StudioLicenses != nil {
+		return *x.StudioLicenses
+	}
+	return 0
+}
+
+func (x *PolicyLimits) GetListedTitles() uint64 {
+	if x != nil {
+		return x.ListedTitles
+	}
+	return 0
+}
+
+func (x *PolicyLimits) GetUnlistedStudioId() string {
+	if x != nil {
+		return x.UnlistedStudioId
+	}
+	return ""
+}
+
+func (x *PolicyLimits) GetUnlistedYearly() uint32 {
+	if x != nil && x.UnlistedYearly != nil {
+		return *x.UnlistedYearly
+	}
+	return 0
+}
+
+func (x *PolicyLimits) GetYearlyCounts() YearlyCounts {
+	if x != nil {
+		return x.YearlyCounts
+	}
+	return YearlyCounts_YEARLY_COUNTS_UNSPECIFIED
+}
+
+func (x *PolicyLimits) GetDeactivations() uint32 {
+	if x != nil && x.Deactivations != nil {
+		return *x.Deactivations
+	}
+	return 0
+}
+
+func (x *PolicyLimits) GetLicenseDays() uint32 {
+	if x != nil {
+		return x.LicenseDays
+	}
+	return 0
+}
+
+func (x *PolicyLimits) GetRememberedLicenses() uint32 {
+	if x != nil {
+		return x.RememberedLicenses
+	}
+	return 0
+}
+
+// PlanLimits are the limits of a plan.
+type PlanLimits struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	PlanId string                 `protobuf:"bytes,1,opt,name=plan_id,json=planId,proto3" json:"plan_id,omitempty"`
+	// Devices that may hold active licences at the same time.
+	Devices uint32 `protobuf:"varint,2,opt,name=devices,proto3" json:"devices,omitempty"`
+	// The plan of customers who never chose one.
+	DefaultPlan   bool `protobuf:"varint,3,opt,name=default_plan,json=defaultPlan,proto3" json:"default_plan,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanLimits) Reset() {
+	*x = PlanLimits{}
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanLimits) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanLimits) ProtoMessage() {}
+
+func (x *PlanLimits) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanLimits.ProtoReflect.Descriptor instead.
+func (*PlanLimits) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *PlanLimits) GetPlanId() string {
+	if x != nil {
+		return x.PlanId
+	}
+	return ""
+}
+
+func (x *PlanLimits) GetDevices() uint32 {
+	if x != nil {
+		return x.Devices
+	}
+	return 0
+}
+
+func (x *PlanLimits) GetDefaultPlan() bool {
+	if x != nil {
+		return x.DefaultPlan
+	}
+	return false
+}
+
+// StudioLimits are the limits of a studio.
+type StudioLimits struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	StudioId string                 `protobuf:"bytes,1,opt,name=studio_id,json=studioId,proto3" json:"studio_id,omitempty"`
+	// Active licences of a customer.
+	Licenses      *uint32 `protobuf:"varint,2,opt,name=licenses,proto3,oneof" json:"licenses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StudioLimits) Reset() {
+	*x = StudioLimits{}
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StudioLimits) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StudioLimits) ProtoMessage() {}
+
+func (x *StudioLimits) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StudioLimits.ProtoReflect.Descriptor instead.
+func (*StudioLimits) Descriptor() ([]byte, []int) {
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *StudioLimits) GetStudioId() string {
+	if x != nil {
+		return x.StudioId
+	}
+	return ""
+}
+
+func (x *StudioLimits) GetLicenses() uint32 {
+	if x != nil && x.Licenses != nil {
+		return *x.Licenses
+	}
+	return 0
+}
+
 type GetClusterRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -492,7 +744,7 @@ type GetClusterRequest struct {
 
 func (x *GetClusterRequest) Reset() {
 	*x = GetClusterRequest{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[6]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -504,7 +756,7 @@ func (x *GetClusterRequest) String() string {
 func (*GetClusterRequest) ProtoMessage() {}
 
 func (x *GetClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[6]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -517,7 +769,7 @@ func (x *GetClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterRequest.ProtoReflect.Descriptor instead.
 func (*GetClusterRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{6}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{9}
 }
 
 type GetClusterResponse struct {
@@ -529,7 +781,7 @@ type GetClusterResponse struct {
 
 func (x *GetClusterResponse) Reset() {
 	*x = GetClusterResponse{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[7]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -541,7 +793,7 @@ func (x *GetClusterResponse) String() string {
 func (*GetClusterResponse) ProtoMessage() {}
 
 func (x *GetClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[7]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -554,7 +806,7 @@ func (x *GetClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterResponse.ProtoReflect.Descriptor instead.
 func (*GetClusterResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{7}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetClusterResponse) GetCluster() *ClusterStatus {
@@ -580,7 +832,7 @@ type StoreStatus struct {
 
 func (x *StoreStatus) Reset() {
 	*x = StoreStatus{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[8]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -592,7 +844,7 @@ func (x *StoreStatus) String() string {
 func (*StoreStatus) ProtoMessage() {}
 
 func (x *StoreStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[8]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -605,7 +857,7 @@ func (x *StoreStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoreStatus.ProtoReflect.Descriptor instead.
 func (*StoreStatus) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{8}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *StoreStatus) GetKind() string {
@@ -663,7 +915,7 @@ type ArchiveStatus struct {
 
 func (x *ArchiveStatus) Reset() {
 	*x = ArchiveStatus{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[9]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -675,7 +927,7 @@ func (x *ArchiveStatus) String() string {
 func (*ArchiveStatus) ProtoMessage() {}
 
 func (x *ArchiveStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[9]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -688,7 +940,7 @@ func (x *ArchiveStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArchiveStatus.ProtoReflect.Descriptor instead.
 func (*ArchiveStatus) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{9}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ArchiveStatus) GetLocation() string {
@@ -762,7 +1014,7 @@ type ListCustomersRequest struct {
 
 func (x *ListCustomersRequest) Reset() {
 	*x = ListCustomersRequest{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[10]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -774,7 +1026,7 @@ func (x *ListCustomersRequest) String() string {
 func (*ListCustomersRequest) ProtoMessage() {}
 
 func (x *ListCustomersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[10]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -787,7 +1039,7 @@ func (x *ListCustomersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCustomersRequest.ProtoReflect.Descriptor instead.
 func (*ListCustomersRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{10}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListCustomersRequest) GetAfter() string {
@@ -830,7 +1082,7 @@ type ListCustomersResponse struct {
 
 func (x *ListCustomersResponse) Reset() {
 	*x = ListCustomersResponse{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[11]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -842,7 +1094,7 @@ func (x *ListCustomersResponse) String() string {
 func (*ListCustomersResponse) ProtoMessage() {}
 
 func (x *ListCustomersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[11]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -855,7 +1107,7 @@ func (x *ListCustomersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCustomersResponse.ProtoReflect.Descriptor instead.
 func (*ListCustomersResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{11}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListCustomersResponse) GetCustomerIds() []string {
@@ -881,7 +1133,7 @@ type PassivateCustomerRequest struct {
 
 func (x *PassivateCustomerRequest) Reset() {
 	*x = PassivateCustomerRequest{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[12]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -893,7 +1145,7 @@ func (x *PassivateCustomerRequest) String() string {
 func (*PassivateCustomerRequest) ProtoMessage() {}
 
 func (x *PassivateCustomerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[12]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -906,7 +1158,7 @@ func (x *PassivateCustomerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PassivateCustomerRequest.ProtoReflect.Descriptor instead.
 func (*PassivateCustomerRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{12}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PassivateCustomerRequest) GetCustomerId() string {
@@ -928,7 +1180,7 @@ type PassivateCustomerResponse struct {
 
 func (x *PassivateCustomerResponse) Reset() {
 	*x = PassivateCustomerResponse{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[13]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -940,7 +1192,7 @@ func (x *PassivateCustomerResponse) String() string {
 func (*PassivateCustomerResponse) ProtoMessage() {}
 
 func (x *PassivateCustomerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[13]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -953,7 +1205,7 @@ func (x *PassivateCustomerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PassivateCustomerResponse.ProtoReflect.Descriptor instead.
 func (*PassivateCustomerResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{13}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PassivateCustomerResponse) GetPassivated() bool {
@@ -981,7 +1233,7 @@ type ArchiveCustomerRequest struct {
 
 func (x *ArchiveCustomerRequest) Reset() {
 	*x = ArchiveCustomerRequest{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[14]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -993,7 +1245,7 @@ func (x *ArchiveCustomerRequest) String() string {
 func (*ArchiveCustomerRequest) ProtoMessage() {}
 
 func (x *ArchiveCustomerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[14]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1006,7 +1258,7 @@ func (x *ArchiveCustomerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArchiveCustomerRequest.ProtoReflect.Descriptor instead.
 func (*ArchiveCustomerRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{14}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ArchiveCustomerRequest) GetCustomerId() string {
@@ -1038,7 +1290,7 @@ type ArchiveCustomerResponse struct {
 
 func (x *ArchiveCustomerResponse) Reset() {
 	*x = ArchiveCustomerResponse{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[15]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1050,7 +1302,7 @@ func (x *ArchiveCustomerResponse) String() string {
 func (*ArchiveCustomerResponse) ProtoMessage() {}
 
 func (x *ArchiveCustomerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[15]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1063,7 +1315,7 @@ func (x *ArchiveCustomerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArchiveCustomerResponse.ProtoReflect.Descriptor instead.
 func (*ArchiveCustomerResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{15}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ArchiveCustomerResponse) GetPartitions() uint64 {
@@ -1112,7 +1364,7 @@ type VerifyCustomerRequest struct {
 
 func (x *VerifyCustomerRequest) Reset() {
 	*x = VerifyCustomerRequest{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[16]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1124,7 +1376,7 @@ func (x *VerifyCustomerRequest) String() string {
 func (*VerifyCustomerRequest) ProtoMessage() {}
 
 func (x *VerifyCustomerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[16]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1137,7 +1389,7 @@ func (x *VerifyCustomerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyCustomerRequest.ProtoReflect.Descriptor instead.
 func (*VerifyCustomerRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{16}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *VerifyCustomerRequest) GetCustomerId() string {
@@ -1167,7 +1419,7 @@ type VerifyCustomerResponse struct {
 
 func (x *VerifyCustomerResponse) Reset() {
 	*x = VerifyCustomerResponse{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[17]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1179,7 +1431,7 @@ func (x *VerifyCustomerResponse) String() string {
 func (*VerifyCustomerResponse) ProtoMessage() {}
 
 func (x *VerifyCustomerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[17]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1192,7 +1444,7 @@ func (x *VerifyCustomerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyCustomerResponse.ProtoReflect.Descriptor instead.
 func (*VerifyCustomerResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{17}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *VerifyCustomerResponse) GetCheckedEvents() uint64 {
@@ -1241,7 +1493,7 @@ type CustomerReport struct {
 
 func (x *CustomerReport) Reset() {
 	*x = CustomerReport{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[18]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1253,7 +1505,7 @@ func (x *CustomerReport) String() string {
 func (*CustomerReport) ProtoMessage() {}
 
 func (x *CustomerReport) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[18]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1266,7 +1518,7 @@ func (x *CustomerReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CustomerReport.ProtoReflect.Descriptor instead.
 func (*CustomerReport) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{18}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CustomerReport) GetCustomerId() string {
@@ -1365,7 +1617,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[19]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1377,7 +1629,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[19]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1390,7 +1642,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{19}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Finding) GetSeverity() Severity {
@@ -1449,7 +1701,7 @@ type ImportCustomerRequest struct {
 
 func (x *ImportCustomerRequest) Reset() {
 	*x = ImportCustomerRequest{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[20]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1461,7 +1713,7 @@ func (x *ImportCustomerRequest) String() string {
 func (*ImportCustomerRequest) ProtoMessage() {}
 
 func (x *ImportCustomerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[20]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1474,7 +1726,7 @@ func (x *ImportCustomerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportCustomerRequest.ProtoReflect.Descriptor instead.
 func (*ImportCustomerRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{20}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ImportCustomerRequest) GetCustomerId() string {
@@ -1511,7 +1763,7 @@ type ImportCustomerResponse struct {
 
 func (x *ImportCustomerResponse) Reset() {
 	*x = ImportCustomerResponse{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[21]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1523,7 +1775,7 @@ func (x *ImportCustomerResponse) String() string {
 func (*ImportCustomerResponse) ProtoMessage() {}
 
 func (x *ImportCustomerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[21]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1536,7 +1788,7 @@ func (x *ImportCustomerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportCustomerResponse.ProtoReflect.Descriptor instead.
 func (*ImportCustomerResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{21}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ImportCustomerResponse) GetSequence() uint64 {
@@ -1568,7 +1820,7 @@ type ReloadPolicyRequest struct {
 
 func (x *ReloadPolicyRequest) Reset() {
 	*x = ReloadPolicyRequest{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[22]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1580,7 +1832,7 @@ func (x *ReloadPolicyRequest) String() string {
 func (*ReloadPolicyRequest) ProtoMessage() {}
 
 func (x *ReloadPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[22]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1593,7 +1845,7 @@ func (x *ReloadPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadPolicyRequest.ProtoReflect.Descriptor instead.
 func (*ReloadPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{22}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{25}
 }
 
 type ReloadPolicyResponse struct {
@@ -1607,7 +1859,7 @@ type ReloadPolicyResponse struct {
 
 func (x *ReloadPolicyResponse) Reset() {
 	*x = ReloadPolicyResponse{}
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[23]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1619,7 +1871,7 @@ func (x *ReloadPolicyResponse) String() string {
 func (*ReloadPolicyResponse) ProtoMessage() {}
 
 func (x *ReloadPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_v1_admin_service_proto_msgTypes[23]
+	mi := &file_licensed_v1_admin_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1632,7 +1884,7 @@ func (x *ReloadPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadPolicyResponse.ProtoReflect.Descriptor instead.
 func (*ReloadPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{23}
+	return file_licensed_v1_admin_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ReloadPolicyResponse) GetPolicyVersion() string {
@@ -1653,14 +1905,14 @@ var File_licensed_v1_admin_service_proto protoreflect.FileDescriptor
 
 const file_licensed_v1_admin_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1flicensed/v1/admin_service.proto\x12\vlicensed.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18licensed/v1/access.proto\x1a licensed/v1/cluster_status.proto\"&\n" +
+	"\x1flicensed/v1/admin_service.proto\x12\vlicensed.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18licensed/v1/access.proto\x1a licensed/v1/cluster_status.proto\x1a\x18licensed/v1/events.proto\"&\n" +
 	"\x10DrainNodeRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x13\n" +
 	"\x11DrainNodeResponse\"(\n" +
 	"\x12UndrainNodeRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x15\n" +
 	"\x13UndrainNodeResponse\"\x10\n" +
-	"\x0eGetNodeRequest\"\x88\x06\n" +
+	"\x0eGetNodeRequest\"\xc8\x06\n" +
 	"\x0fGetNodeResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\tR\vincarnation\x12\x18\n" +
@@ -1685,7 +1937,32 @@ const file_licensed_v1_admin_service_proto_rawDesc = "" +
 	"\x0epolicy_version\x18\x11 \x01(\tR\rpolicyVersion\x12#\n" +
 	"\rpolicy_source\x18\x12 \x01(\tR\fpolicySource\x12.\n" +
 	"\x05store\x18\x13 \x01(\v2\x18.licensed.v1.StoreStatusR\x05store\x124\n" +
-	"\aarchive\x18\x14 \x01(\v2\x1a.licensed.v1.ArchiveStatusR\aarchive\"\x13\n" +
+	"\aarchive\x18\x14 \x01(\v2\x1a.licensed.v1.ArchiveStatusR\aarchive\x12>\n" +
+	"\rpolicy_limits\x18\x15 \x01(\v2\x19.licensed.v1.PolicyLimitsR\fpolicyLimits\"\x9a\x04\n" +
+	"\fPolicyLimits\x12-\n" +
+	"\x05plans\x18\x01 \x03(\v2\x17.licensed.v1.PlanLimitsR\x05plans\x123\n" +
+	"\astudios\x18\x02 \x03(\v2\x19.licensed.v1.StudioLimitsR\astudios\x12,\n" +
+	"\x0fstudio_licenses\x18\x03 \x01(\rH\x00R\x0estudioLicenses\x88\x01\x01\x12#\n" +
+	"\rlisted_titles\x18\x04 \x01(\x04R\flistedTitles\x12,\n" +
+	"\x12unlisted_studio_id\x18\x05 \x01(\tR\x10unlistedStudioId\x12,\n" +
+	"\x0funlisted_yearly\x18\x06 \x01(\rH\x01R\x0eunlistedYearly\x88\x01\x01\x12>\n" +
+	"\ryearly_counts\x18\a \x01(\x0e2\x19.licensed.v1.YearlyCountsR\fyearlyCounts\x12)\n" +
+	"\rdeactivations\x18\b \x01(\rH\x02R\rdeactivations\x88\x01\x01\x12!\n" +
+	"\flicense_days\x18\t \x01(\rR\vlicenseDays\x12/\n" +
+	"\x13remembered_licenses\x18\n" +
+	" \x01(\rR\x12rememberedLicensesB\x12\n" +
+	"\x10_studio_licensesB\x12\n" +
+	"\x10_unlisted_yearlyB\x10\n" +
+	"\x0e_deactivations\"b\n" +
+	"\n" +
+	"PlanLimits\x12\x17\n" +
+	"\aplan_id\x18\x01 \x01(\tR\x06planId\x12\x18\n" +
+	"\adevices\x18\x02 \x01(\rR\adevices\x12!\n" +
+	"\fdefault_plan\x18\x03 \x01(\bR\vdefaultPlan\"Y\n" +
+	"\fStudioLimits\x12\x1b\n" +
+	"\tstudio_id\x18\x01 \x01(\tR\bstudioId\x12\x1f\n" +
+	"\blicenses\x18\x02 \x01(\rH\x00R\blicenses\x88\x01\x01B\v\n" +
+	"\t_licenses\"\x13\n" +
 	"\x11GetClusterRequest\"J\n" +
 	"\x12GetClusterResponse\x124\n" +
 	"\acluster\x18\x01 \x01(\v2\x1a.licensed.v1.ClusterStatusR\acluster\"\x8a\x01\n" +
@@ -1822,7 +2099,7 @@ func file_licensed_v1_admin_service_proto_rawDescGZIP() []byte {
 }
 
 var file_licensed_v1_admin_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_licensed_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_licensed_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_licensed_v1_admin_service_proto_goTypes = []any{
 	(Severity)(0),                     // 0: licensed.v1.Severity
 	(*DrainNodeRequest)(nil),          // 1: licensed.v1.DrainNodeRequest
@@ -1831,63 +2108,71 @@ var file_licensed_v1_admin_service_proto_goTypes = []any{
 	(*UndrainNodeResponse)(nil),       // 4: licensed.v1.UndrainNodeResponse
 	(*GetNodeRequest)(nil),            // 5: licensed.v1.GetNodeRequest
 	(*GetNodeResponse)(nil),           // 6: licensed.v1.GetNodeResponse
-	(*GetClusterRequest)(nil),         // 7: licensed.v1.GetClusterRequest
-	(*GetClusterResponse)(nil),        // 8: licensed.v1.GetClusterResponse
-	(*StoreStatus)(nil),               // 9: licensed.v1.StoreStatus
-	(*ArchiveStatus)(nil),             // 10: licensed.v1.ArchiveStatus
-	(*ListCustomersRequest)(nil),      // 11: licensed.v1.ListCustomersRequest
-	(*ListCustomersResponse)(nil),     // 12: licensed.v1.ListCustomersResponse
-	(*PassivateCustomerRequest)(nil),  // 13: licensed.v1.PassivateCustomerRequest
-	(*PassivateCustomerResponse)(nil), // 14: licensed.v1.PassivateCustomerResponse
-	(*ArchiveCustomerRequest)(nil),    // 15: licensed.v1.ArchiveCustomerRequest
-	(*ArchiveCustomerResponse)(nil),   // 16: licensed.v1.ArchiveCustomerResponse
-	(*VerifyCustomerRequest)(nil),     // 17: licensed.v1.VerifyCustomerRequest
-	(*VerifyCustomerResponse)(nil),    // 18: licensed.v1.VerifyCustomerResponse
-	(*CustomerReport)(nil),            // 19: licensed.v1.CustomerReport
-	(*Finding)(nil),                   // 20: licensed.v1.Finding
-	(*ImportCustomerRequest)(nil),     // 21: licensed.v1.ImportCustomerRequest
-	(*ImportCustomerResponse)(nil),    // 22: licensed.v1.ImportCustomerResponse
-	(*ReloadPolicyRequest)(nil),       // 23: licensed.v1.ReloadPolicyRequest
-	(*ReloadPolicyResponse)(nil),      // 24: licensed.v1.ReloadPolicyResponse
-	(*timestamppb.Timestamp)(nil),     // 25: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),       // 26: google.protobuf.Duration
-	(*ClusterStatus)(nil),             // 27: licensed.v1.ClusterStatus
+	(*PolicyLimits)(nil),              // 7: licensed.v1.PolicyLimits
+	(*PlanLimits)(nil),                // 8: licensed.v1.PlanLimits
+	(*StudioLimits)(nil),              // 9: licensed.v1.StudioLimits
+	(*GetClusterRequest)(nil),         // 10: licensed.v1.GetClusterRequest
+	(*GetClusterResponse)(nil),        // 11: licensed.v1.GetClusterResponse
+	(*StoreStatus)(nil),               // 12: licensed.v1.StoreStatus
+	(*ArchiveStatus)(nil),             // 13: licensed.v1.ArchiveStatus
+	(*ListCustomersRequest)(nil),      // 14: licensed.v1.ListCustomersRequest
+	(*ListCustomersResponse)(nil),     // 15: licensed.v1.ListCustomersResponse
+	(*PassivateCustomerRequest)(nil),  // 16: licensed.v1.PassivateCustomerRequest
+	(*PassivateCustomerResponse)(nil), // 17: licensed.v1.PassivateCustomerResponse
+	(*ArchiveCustomerRequest)(nil),    // 18: licensed.v1.ArchiveCustomerRequest
+	(*ArchiveCustomerResponse)(nil),   // 19: licensed.v1.ArchiveCustomerResponse
+	(*VerifyCustomerRequest)(nil),     // 20: licensed.v1.VerifyCustomerRequest
+	(*VerifyCustomerResponse)(nil),    // 21: licensed.v1.VerifyCustomerResponse
+	(*CustomerReport)(nil),            // 22: licensed.v1.CustomerReport
+	(*Finding)(nil),                   // 23: licensed.v1.Finding
+	(*ImportCustomerRequest)(nil),     // 24: licensed.v1.ImportCustomerRequest
+	(*ImportCustomerResponse)(nil),    // 25: licensed.v1.ImportCustomerResponse
+	(*ReloadPolicyRequest)(nil),       // 26: licensed.v1.ReloadPolicyRequest
+	(*ReloadPolicyResponse)(nil),      // 27: licensed.v1.ReloadPolicyResponse
+	(*timestamppb.Timestamp)(nil),     // 28: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),       // 29: google.protobuf.Duration
+	(YearlyCounts)(0),                 // 30: licensed.v1.YearlyCounts
+	(*ClusterStatus)(nil),             // 31: licensed.v1.ClusterStatus
 }
 var file_licensed_v1_admin_service_proto_depIdxs = []int32{
-	25, // 0: licensed.v1.GetNodeResponse.started_at:type_name -> google.protobuf.Timestamp
-	26, // 1: licensed.v1.GetNodeResponse.uptime:type_name -> google.protobuf.Duration
-	9,  // 2: licensed.v1.GetNodeResponse.store:type_name -> licensed.v1.StoreStatus
-	10, // 3: licensed.v1.GetNodeResponse.archive:type_name -> licensed.v1.ArchiveStatus
-	27, // 4: licensed.v1.GetClusterResponse.cluster:type_name -> licensed.v1.ClusterStatus
-	26, // 5: licensed.v1.ArchiveStatus.lag:type_name -> google.protobuf.Duration
-	19, // 6: licensed.v1.VerifyCustomerResponse.report:type_name -> licensed.v1.CustomerReport
-	20, // 7: licensed.v1.CustomerReport.findings:type_name -> licensed.v1.Finding
-	0,  // 8: licensed.v1.Finding.severity:type_name -> licensed.v1.Severity
-	5,  // 9: licensed.v1.AdminService.GetNode:input_type -> licensed.v1.GetNodeRequest
-	7,  // 10: licensed.v1.AdminService.GetCluster:input_type -> licensed.v1.GetClusterRequest
-	1,  // 11: licensed.v1.AdminService.DrainNode:input_type -> licensed.v1.DrainNodeRequest
-	3,  // 12: licensed.v1.AdminService.UndrainNode:input_type -> licensed.v1.UndrainNodeRequest
-	11, // 13: licensed.v1.AdminService.ListCustomers:input_type -> licensed.v1.ListCustomersRequest
-	13, // 14: licensed.v1.AdminService.PassivateCustomer:input_type -> licensed.v1.PassivateCustomerRequest
-	15, // 15: licensed.v1.AdminService.ArchiveCustomer:input_type -> licensed.v1.ArchiveCustomerRequest
-	17, // 16: licensed.v1.AdminService.VerifyCustomer:input_type -> licensed.v1.VerifyCustomerRequest
-	21, // 17: licensed.v1.AdminService.ImportCustomer:input_type -> licensed.v1.ImportCustomerRequest
-	23, // 18: licensed.v1.AdminService.ReloadPolicy:input_type -> licensed.v1.ReloadPolicyRequest
-	6,  // 19: licensed.v1.AdminService.GetNode:output_type -> licensed.v1.GetNodeResponse
-	8,  // 20: licensed.v1.AdminService.GetCluster:output_type -> licensed.v1.GetClusterResponse
-	2,  // 21: licensed.v1.AdminService.DrainNode:output_type -> licensed.v1.DrainNodeResponse
-	4,  // 22: licensed.v1.AdminService.UndrainNode:output_type -> licensed.v1.UndrainNodeResponse
-	12, // 23: licensed.v1.AdminService.ListCustomers:output_type -> licensed.v1.ListCustomersResponse
-	14, // 24: licensed.v1.AdminService.PassivateCustomer:output_type -> licensed.v1.PassivateCustomerResponse
-	16, // 25: licensed.v1.AdminService.ArchiveCustomer:output_type -> licensed.v1.ArchiveCustomerResponse
-	18, // 26: licensed.v1.AdminService.VerifyCustomer:output_type -> licensed.v1.VerifyCustomerResponse
-	22, // 27: licensed.v1.AdminService.ImportCustomer:output_type -> licensed.v1.ImportCustomerResponse
-	24, // 28: licensed.v1.AdminService.ReloadPolicy:output_type -> licensed.v1.ReloadPolicyResponse
-	19, // [19:29] is the sub-list for method output_type
-	9,  // [9:19] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	28, // 0: licensed.v1.GetNodeResponse.started_at:type_name -> google.protobuf.Timestamp
+	29, // 1: licensed.v1.GetNodeResponse.uptime:type_name -> google.protobuf.Duration
+	12, // 2: licensed.v1.GetNodeResponse.store:type_name -> licensed.v1.StoreStatus
+	13, // 3: licensed.v1.GetNodeResponse.archive:type_name -> licensed.v1.ArchiveStatus
+	7,  // 4: licensed.v1.GetNodeResponse.policy_limits:type_name -> licensed.v1.PolicyLimits
+	8,  // 5: licensed.v1.PolicyLimits.plans:type_name -> licensed.v1.PlanLimits
+	9,  // 6: licensed.v1.PolicyLimits.studios:type_name -> licensed.v1.StudioLimits
+	30, // 7: licensed.v1.PolicyLimits.yearly_counts:type_name -> licensed.v1.YearlyCounts
+	31, // 8: licensed.v1.GetClusterResponse.cluster:type_name -> licensed.v1.ClusterStatus
+	29, // 9: licensed.v1.ArchiveStatus.lag:type_name -> google.protobuf.Duration
+	22, // 10: licensed.v1.VerifyCustomerResponse.report:type_name -> licensed.v1.CustomerReport
+	23, // 11: licensed.v1.CustomerReport.findings:type_name -> licensed.v1.Finding
+	0,  // 12: licensed.v1.Finding.severity:type_name -> licensed.v1.Severity
+	5,  // 13: licensed.v1.AdminService.GetNode:input_type -> licensed.v1.GetNodeRequest
+	10, // 14: licensed.v1.AdminService.GetCluster:input_type -> licensed.v1.GetClusterRequest
+	1,  // 15: licensed.v1.AdminService.DrainNode:input_type -> licensed.v1.DrainNodeRequest
+	3,  // 16: licensed.v1.AdminService.UndrainNode:input_type -> licensed.v1.UndrainNodeRequest
+	14, // 17: licensed.v1.AdminService.ListCustomers:input_type -> licensed.v1.ListCustomersRequest
+	16, // 18: licensed.v1.AdminService.PassivateCustomer:input_type -> licensed.v1.PassivateCustomerRequest
+	18, // 19: licensed.v1.AdminService.ArchiveCustomer:input_type -> licensed.v1.ArchiveCustomerRequest
+	20, // 20: licensed.v1.AdminService.VerifyCustomer:input_type -> licensed.v1.VerifyCustomerRequest
+	24, // 21: licensed.v1.AdminService.ImportCustomer:input_type -> licensed.v1.ImportCustomerRequest
+	26, // 22: licensed.v1.AdminService.ReloadPolicy:input_type -> licensed.v1.ReloadPolicyRequest
+	6,  // 23: licensed.v1.AdminService.GetNode:output_type -> licensed.v1.GetNodeResponse
+	11, // 24: licensed.v1.AdminService.GetCluster:output_type -> licensed.v1.GetClusterResponse
+	2,  // 25: licensed.v1.AdminService.DrainNode:output_type -> licensed.v1.DrainNodeResponse
+	4,  // 26: licensed.v1.AdminService.UndrainNode:output_type -> licensed.v1.UndrainNodeResponse
+	15, // 27: licensed.v1.AdminService.ListCustomers:output_type -> licensed.v1.ListCustomersResponse
+	17, // 28: licensed.v1.AdminService.PassivateCustomer:output_type -> licensed.v1.PassivateCustomerResponse
+	19, // 29: licensed.v1.AdminService.ArchiveCustomer:output_type -> licensed.v1.ArchiveCustomerResponse
+	21, // 30: licensed.v1.AdminService.VerifyCustomer:output_type -> licensed.v1.VerifyCustomerResponse
+	25, // 31: licensed.v1.AdminService.ImportCustomer:output_type -> licensed.v1.ImportCustomerResponse
+	27, // 32: licensed.v1.AdminService.ReloadPolicy:output_type -> licensed.v1.ReloadPolicyResponse
+	23, // [23:33] is the sub-list for method output_type
+	13, // [13:23] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_admin_service_proto_init() }
@@ -1897,13 +2182,16 @@ func file_licensed_v1_admin_service_proto_init() {
 	}
 	file_licensed_v1_access_proto_init()
 	file_licensed_v1_cluster_status_proto_init()
+	file_licensed_v1_events_proto_init()
+	file_licensed_v1_admin_service_proto_msgTypes[6].OneofWrappers = []any{}
+	file_licensed_v1_admin_service_proto_msgTypes[8].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_licensed_v1_admin_service_proto_rawDesc), len(file_licensed_v1_admin_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   24,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -93,8 +93,8 @@ func nextRelease(t *testing.T) []overlay.Edit {
 
 		{
 			File: "messages/event.go",
-			From: "\t\"PlanChanged/1\":       read[licensedv1.PlanChanged],\n",
-			To: "\t\"PlanChanged/1\":       read[licensedv1.PlanChanged],\n" +
+			From: "read[licensedv1.DevicesSelected],\n",
+			To: "read[licensedv1.DevicesSelected],\n" +
 				"\t\"DownloadsPaused/1\":   read[licensedv1.DownloadsPaused],\n",
 		},
 		{File: "messages/event.go", From: "\tdefault:\n\t\treturn \"\"\n",
@@ -110,16 +110,16 @@ func nextRelease(t *testing.T) []overlay.Edit {
 		},
 		{
 			File: "actors/license/decide.go",
-			From: "&licensedv1.LicenseAcquired{StudioId",
-			To:   "&licensedv1.LicenseAcquired{LaterText: \"later\", StudioId",
+			From: "&licensedv1.LicenseAcquired{\n",
+			To:   "&licensedv1.LicenseAcquired{LaterText: \"later\",\n",
 		},
 		{
 			File: "actors/license/evolve.go",
-			From: "\tdefault:\n\t\ts.evolveLicense(e, at)\n",
+			From: "\tdefault:\n\t\tif o := occurrenceOf",
 			To: "\tcase *licensedv1.DownloadsPaused:\n\t\ts.paused, s.order = true, e.Order+1\n\tdefault:\n" +
-				"\t\ts.evolveLicense(e, at)\n",
+				"\t\tif o := occurrenceOf",
 		},
-		{File: "actors/license/state.go", From: "\tplan string\n", To: "\tplan string\n\tpaused bool\n"},
+		{File: "actors/license/state.go", From: "\tplan   string\n", To: "\tplan   string\n\tpaused bool\n"},
 		{
 			File: "actors/license/outcome.go",
 			From: "\t\tcase *licensedv1.PlanChanged:\n",
@@ -186,7 +186,7 @@ func nextClusterProtocol(file *descriptorpb.FileDescriptorProto) {
 func nextCommands(file *descriptorpb.FileDescriptorProto) {
 	addLaterText(file)
 	overlay.AddField(message(file, "PauseDownloads"), "", "string", "reason", 1)
-	overlay.AddField(message(file, "Command"), "command", ".licensed.v1.PauseDownloads", "pause_downloads", 200)
+	overlay.AddField(message(file, "Command"), "command", ".licensed.v1.PauseDownloads", "pause_downloads", 201)
 }
 
 func nextEvents(file *descriptorpb.FileDescriptorProto) {

@@ -23,6 +23,8 @@ package policy
 import (
 	_ "embed"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -146,6 +148,24 @@ func (p *Policy) SameContent(o *Policy) bool { return p.sum == o.sum }
 func (p *Policy) Plan(id string) (devices uint32, ok bool) {
 	devices, ok = p.plans[id]
 	return devices, ok
+}
+
+// Plans returns the ids of all plans, in alphabetical order.
+func (p *Policy) Plans() []string { return slices.Sorted(maps.Keys(p.plans)) }
+
+// Studios returns the ids of the studios that are listed, in alphabetical order.
+func (p *Policy) Studios() []string { return slices.Sorted(maps.Keys(p.studios)) }
+
+// OtherStudios returns the limit of studios that are not listed.
+func (p *Policy) OtherStudios() Limit { return p.studioDefault }
+
+// Unlisted returns what holds for titles that are not in the catalogue.
+func (p *Policy) Unlisted() Title { return p.unlisted }
+
+// Listed returns the number of titles in the file's catalogue, 0 for another catalogue.
+func (p *Policy) Listed() int {
+	titles, _ := p.catalogue.(Titles)
+	return len(titles)
 }
 
 // InForce returns the plan that holds for a customer whose plan is id, and its limit of devices. It
