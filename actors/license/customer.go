@@ -122,8 +122,8 @@ func (v view) customerTitle(i int) *licensedv1.CustomerTitle {
 	return out
 }
 
-// devicesQuota returns the use of the plan's limit. Left are the places that a further device can take: none that is kept
-// for a device that stays.
+// devicesQuota returns the use of the plan's limit. Left are the places that a further device can take: none that is
+// kept for a device that stays.
 func (v view) devicesQuota(limit uint32) *licensedv1.Quota {
 	p := v.places(nil)
 	left := uint32(max(0, int(limit)-p.taken(-1)))
