@@ -298,6 +298,20 @@ func TestBreaker(t *testing.T) {
 	close(hang)
 }
 
+// TestOverload: an owner with a full queue stays in use.
+func TestOverload(t *testing.T) {
+	o := &owner{unavailable: actors.ErrOverloaded}
+	f := newFallback(t, o, t.TempDir())
+	for i := range 10 * minFailing {
+		if _, err := f.Execute(t.Context(), "Bayley", command(fmt.Sprint(i), true), true); !Unavailable(err) {
+			t.Fatal(err)
+		}
+	}
+	if o.calls != 10*minFailing {
+		t.Errorf("%d of %d commands were sent", o.calls, 10*minFailing)
+	}
+}
+
 // TestHandingIn: a command whose customer's deferred ones are being handed in does not wait longer than its patience.
 func TestHandingIn(t *testing.T) {
 	o := &owner{}
