@@ -96,7 +96,7 @@ func (d *decider) acquire(deviceID, titleID string, newDownload bool) {
 		return
 	}
 	// The device, the licence, and its acquisition with the download; the selection is rare.
-	d.decision.Events = make([]actors.Event, 0, 4)
+	d.decision.Events = make([]actors.Event, 0, 3)
 	if t.device < 0 {
 		d.add(deviceID, 0, &licensedv1.DeviceActivated{IssuedAtMs: d.issued})
 	} else if d.deactivated(t.device) {
