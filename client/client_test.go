@@ -271,6 +271,9 @@ func TestErrors(t *testing.T) {
 		{status.Error(codes.ResourceExhausted, "the message is larger than 65536 bytes"), client.ErrNotExecuted},
 		{status.Error(codes.Unimplemented, "unknown method"), client.ErrNotExecuted},
 		{status.Error(codes.Unauthenticated, "no token"), client.ErrNotExecuted},
+		{failure(codes.Unauthenticated, licensedv1.ReasonExpiredCredentials, "expired"), client.ErrNotExecuted},
+		{failure(codes.PermissionDenied, licensedv1.ReasonNotAllowed, "no role"), client.ErrNotExecuted},
+		{failure(codes.ResourceExhausted, licensedv1.ReasonTooManyAttempts, "wait"), client.ErrNotExecuted},
 	} {
 		g := (&gateway{acquire: acquiring(func() error { return c.err })}).start(t)
 		_, err := dial(t, client.Options{}, g).AcquireLicense(t.Context(), request())

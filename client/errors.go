@@ -173,6 +173,14 @@ var (
 		licensedv1.ReasonRejected:    true,
 		licensedv1.ReasonImporting:   true,
 
+		licensedv1.ReasonNoCredentials:      true,
+		licensedv1.ReasonBadCredentials:     true,
+		licensedv1.ReasonExpiredCredentials: true,
+		licensedv1.ReasonTooManyAttempts:    true,
+		licensedv1.ReasonNotAllowed:         true,
+		licensedv1.ReasonOtherCustomer:      true,
+		licensedv1.ReasonNoReason:           true,
+
 		licensedv1.ReasonNoSigningKey:  true,
 		licensedv1.ReasonSignedLicense: true,
 		licensedv1.ReasonUnsupported:   true,
@@ -185,6 +193,11 @@ var (
 		codes.PermissionDenied:  true,
 	}
 )
+
+// denied reports whether a gateway did not let the caller in, by the error of a session.
+func denied(code codes.Code, reason string) bool {
+	return untouched[reason] && (code == codes.Unauthenticated || code == codes.PermissionDenied)
+}
 
 // outcomeOf tells whether a command was executed, by the error of one attempt; nil if a rule answered, or if it is too
 // old to be known.

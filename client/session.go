@@ -124,8 +124,8 @@ func because(reason string, s *status.Status) error {
 }
 
 // noOutcome returns the error of a call that was sent over a session which ended with this status. The call was
-// certainly not executed only if the gateway gives one of three reasons. The code alone is not enough: it may be of
-// gRPC or a proxy, which know nothing of the calls.
+// certainly not executed only if the gateway gives one of three reasons, or did not let the caller in. The code alone is not enough: it
+// may be of gRPC or a proxy, which know nothing of the calls.
 func noOutcome(s *status.Status) error {
 	ended := status.New(codes.Unavailable, "the session ended: "+s.Message())
 	for _, d := range s.Details() {
@@ -135,6 +135,8 @@ func noOutcome(s *status.Status) error {
 		case info.Reason == licensedv1.ReasonInvalid, info.Reason == licensedv1.ReasonNotExecuted,
 			info.Reason == licensedv1.ReasonOverloaded:
 			return because(licensedv1.ReasonNotExecuted, ended)
+		case denied(s.Code(), info.Reason):
+			return s.Err()
 		default:
 			return because(licensedv1.ReasonOutcomeUnknown, ended)
 		}

@@ -243,3 +243,19 @@ func TestSessionOfLongCall(t *testing.T) {
 	close(leave)
 	calls.Wait()
 }
+
+// TestSessionDenied: a caller that the gateway does not let in learns that nothing was executed, and nothing is
+// repeated.
+func TestSessionDenied(t *testing.T) {
+	for code, reason := range map[codes.Code]string{
+		codes.Unauthenticated:  licensedv1.ReasonExpiredCredentials,
+		codes.PermissionDenied: licensedv1.ReasonNotAllowed,
+	} {
+		g := (&gateway{ends: func(*licensedv1.SessionCall) error { return failure(code, reason, "no") }}).start(t)
+		_, err := dial(t, client.Options{Session: true, RetryRatio: 1}, g).AcquireLicense(t.Context(), request())
+		var e *client.Error
+		if !errors.As(err, &e) || e.Code != code || e.Attempts != 1 || !errors.Is(err, client.ErrNotExecuted) {
+			t.Errorf("%v: %v", code, err)
+		}
+	}
+}

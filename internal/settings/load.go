@@ -59,6 +59,12 @@ func (l *Loaded) check() error {
 	var errs []error
 	for i := range l.table {
 		s := &l.table[i]
+		if url, ok := s.Value.(*string); ok && s.Password && l.source[s.Name].text == "flag --"+s.Name &&
+			maskPassword(*url) != *url {
+			errs = append(errs, fmt.Errorf("%s: has a password, which every user of this machine can read in the "+
+				"list of processes; use a password file, the variable %s, or the settings file",
+				l.place(s.Name), envName(s.Name)))
+		}
 		if s.Allowed.Check == nil {
 			continue
 		}

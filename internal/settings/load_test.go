@@ -185,11 +185,35 @@ func TestEmptyFiles(t *testing.T) {
 	}
 }
 
+// TestPasswordInFlag: the list of processes would show it to every user of the machine; other places do not.
+func TestPasswordInFlag(t *testing.T) {
+	const url = "cassandra://u:hunter2@h/k"
+	_, err := newSample().load(t, []string{"--store", url}, nil, "")
+	if err == nil || !strings.Contains(err.Error(), "--store: has a password") ||
+		strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("in a flag: %v", err)
+	}
+	for _, s := range []struct {
+		arguments   []string
+		environment map[string]string
+		file        string
+	}{
+		{[]string{"--store", "cassandra://u@h/k"}, nil, ""},
+		{nil, map[string]string{"LICENSED_STORE": url}, ""},
+		{nil, nil, "store: " + url + "\n"},
+	} {
+		if _, err := newSample().load(t, s.arguments, s.environment, s.file); err != nil {
+			t.Errorf("%+v: %v", s, err)
+		}
+	}
+}
+
 // TestPrintedSettingsAreAFile loads what was printed, and gets the same.
 func TestPrintedSettingsAreAFile(t *testing.T) {
 	s := newSample()
-	loaded, err := s.load(t, []string{"--name", "yes: #1", "--memory", "1GiB", "--store", "cassandra://u:hunter2@h/k"},
-		map[string]string{"LICENSED_PEERS": "a,b", "LICENSED_WAIT": "90s"}, "some-count: 7\non: true\n")
+	loaded, err := s.load(t, []string{"--name", "yes: #1", "--memory", "1GiB"}, map[string]string{
+		"LICENSED_PEERS": "a,b", "LICENSED_WAIT": "90s", "LICENSED_STORE": "cassandra://u:hunter2@h/k",
+	}, "some-count: 7\non: true\n")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -83,8 +83,8 @@ type LicenseServiceClient interface {
 	// order, and calls of one customer are executed in any order: a client that needs an order awaits the outcome.
 	//
 	// Each call has exactly one outcome, also if it is canceled, as long as the stream lasts. If the stream ends with an
-	// ErrorInfo of the reason INVALID_REQUEST, NOT_EXECUTED or OVERLOADED, the calls without an outcome were not executed;
-	// after any other error this is unknown. A client that sends no more closes its side, and the server ends the stream
+	// ErrorInfo of the reason INVALID_REQUEST, NOT_EXECUTED or OVERLOADED, or with one and the code UNAUTHENTICATED or
+	// PERMISSION_DENIED, the calls without an outcome were not executed; after any other error this is unknown. A client that sends no more closes its side, and the server ends the stream
 	// after the last outcome.
 	Session(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[SessionRequest, SessionResponse], error)
 }
@@ -277,8 +277,8 @@ type LicenseServiceServer interface {
 	// order, and calls of one customer are executed in any order: a client that needs an order awaits the outcome.
 	//
 	// Each call has exactly one outcome, also if it is canceled, as long as the stream lasts. If the stream ends with an
-	// ErrorInfo of the reason INVALID_REQUEST, NOT_EXECUTED or OVERLOADED, the calls without an outcome were not executed;
-	// after any other error this is unknown. A client that sends no more closes its side, and the server ends the stream
+	// ErrorInfo of the reason INVALID_REQUEST, NOT_EXECUTED or OVERLOADED, or with one and the code UNAUTHENTICATED or
+	// PERMISSION_DENIED, the calls without an outcome were not executed; after any other error this is unknown. A client that sends no more closes its side, and the server ends the stream
 	// after the last outcome.
 	Session(grpc.BidiStreamingServer[SessionRequest, SessionResponse]) error
 	mustEmbedUnimplementedLicenseServiceServer()

@@ -112,8 +112,8 @@ type LicenseServiceClient interface {
 	// order, and calls of one customer are executed in any order: a client that needs an order awaits the outcome.
 	//
 	// Each call has exactly one outcome, also if it is canceled, as long as the stream lasts. If the stream ends with an
-	// ErrorInfo of the reason INVALID_REQUEST, NOT_EXECUTED or OVERLOADED, the calls without an outcome were not executed;
-	// after any other error this is unknown. A client that sends no more closes its side, and the server ends the stream
+	// ErrorInfo of the reason INVALID_REQUEST, NOT_EXECUTED or OVERLOADED, or with one and the code UNAUTHENTICATED or
+	// PERMISSION_DENIED, the calls without an outcome were not executed; after any other error this is unknown. A client that sends no more closes its side, and the server ends the stream
 	// after the last outcome.
 	Session(context.Context) *connect.BidiStreamForClient[licensedv1.SessionRequest, licensedv1.SessionResponse]
 }
@@ -333,8 +333,8 @@ type LicenseServiceHandler interface {
 	// order, and calls of one customer are executed in any order: a client that needs an order awaits the outcome.
 	//
 	// Each call has exactly one outcome, also if it is canceled, as long as the stream lasts. If the stream ends with an
-	// ErrorInfo of the reason INVALID_REQUEST, NOT_EXECUTED or OVERLOADED, the calls without an outcome were not executed;
-	// after any other error this is unknown. A client that sends no more closes its side, and the server ends the stream
+	// ErrorInfo of the reason INVALID_REQUEST, NOT_EXECUTED or OVERLOADED, or with one and the code UNAUTHENTICATED or
+	// PERMISSION_DENIED, the calls without an outcome were not executed; after any other error this is unknown. A client that sends no more closes its side, and the server ends the stream
 	// after the last outcome.
 	Session(context.Context, *connect.BidiStream[licensedv1.SessionRequest, licensedv1.SessionResponse]) error
 }
