@@ -207,8 +207,8 @@ func (s *historyService) replayFrom(
 	return err
 }
 
-// afterwards applies what was recorded after the point and occurred before it. What cannot be read there becomes a gap of
-// the replay.
+// afterwards applies what was recorded after the point and occurred before it. What cannot be read there becomes a gap
+// of the replay.
 func (s *historyService) afterwards(i *persistence.HistoryItem, p point, r *replayed) error {
 	switch {
 	case i.Gap != nil:

@@ -196,7 +196,8 @@ func TestEveryMethod(t *testing.T) {
 		check(t, name, downloads, err, &licensedv1.ListDownloadsResponse{
 			CustomerId: who, TitleId: "GlowS01E01", Limit: proto.Uint32(2), Sequence: 8,
 			Downloads: []*licensedv1.Download{
-				{DeviceId: "iphone", TitleId: "GlowS01E01", At: at}, {DeviceId: "iphone", TitleId: "GlowS01E01", At: at},
+				{DeviceId: "iphone", TitleId: "GlowS01E01", At: at},
+				{DeviceId: "iphone", TitleId: "GlowS01E01", At: at},
 			},
 			NextAllowedAt: timestamppb.New(at.AsTime().Add(365 * 24 * time.Hour)),
 		})

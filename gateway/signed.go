@@ -83,7 +83,8 @@ func (s *service) shown(m titled, token string) (*licensetoken.License, error) {
 	l, err := licensetoken.Verify(token, s.config.LicenseIssuer, s.config.SigningKeys.Accepted())
 	switch {
 	case errors.Is(err, licensetoken.ErrUnknownKey):
-		return nil, s.wrongLicense("unknown_key", "is signed with a key that is not accepted; retry with acquired_at in place of it")
+		return nil, s.wrongLicense("unknown_key",
+			"is signed with a key that is not accepted; retry with acquired_at in place of it")
 	case errors.Is(err, licensetoken.ErrSignature):
 		return nil, s.wrongLicense("signature", "was altered: its signature is wrong")
 	case err != nil:

@@ -133,8 +133,8 @@ func TestSignedLicenses(t *testing.T) {
 	}
 }
 
-// TestLicenceOfAnEarlierAcquisition: a signed licence names its own acquisition, so that a command which shows an old one
-// does nothing to the licence that was acquired since.
+// TestLicenceOfAnEarlierAcquisition: a signed licence names its own acquisition, so that a command which shows an old
+// one does nothing to the licence that was acquired since.
 func TestLicenceOfAnEarlierAcquisition(t *testing.T) {
 	d, keys := newDomain(t), &testKeys{keys: []licensetoken.SigningKey{signingKey("a")}}
 	client := protocols(t, d.startSigning(keys).url)["grpc"]

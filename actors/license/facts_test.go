@@ -144,7 +144,8 @@ func TestStrangersAreBounded(t *testing.T) {
 	r := newTrial(t, factsPolicy, epoch)
 	for i := range 3 * maxStrangers {
 		c := sync(fmt.Sprintf("device%d", i), fact(1, played, "x", r.now))
-		if o := r.outcome(c, r.execute(c)); o.Sync.HighestNumber != 1 || o.Sync.Recorded != 1 || o.Sync.Unlicensed != 1 {
+		o := r.outcome(c, r.execute(c))
+		if o.Sync.HighestNumber != 1 || o.Sync.Recorded != 1 || o.Sync.Unlicensed != 1 {
 			t.Fatalf("%+v", o.Sync)
 		}
 	}
@@ -295,7 +296,8 @@ func FuzzFactEvents(f *testing.F) {
 	snapshot := r.live.Snapshot(r.now)
 	f.Fuzz(func(t *testing.T, mapper, id string, data []byte) {
 		record := persistence.Record{
-			Sequence: 1, Count: 1, CommandID: "c", AggregateID: id, Time: epoch, IssuedAt: epoch, Mapper: mapper, Data: data,
+			Sequence: 1, Count: 1, CommandID: "c", AggregateID: id, Time: epoch, IssuedAt: epoch, Mapper: mapper,
+			Data: data,
 		}
 		if k.CheckForeign(&record) != nil {
 			return

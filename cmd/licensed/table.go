@@ -242,8 +242,8 @@ func (o *options) securitySettings() []settings.Setting {
 		},
 		{
 			Name: "accept-risk", Value: &c.AcceptRisks, Unit: "risks", For: operator, Roles: all,
-			Help: "risks to start with, by name: open-api, open-operations, open-admin, open-node, open-gossip, for a port that " +
-				"others reach and that is not encrypted or does not ask for credentials",
+			Help: "risks to start with, by name: open-api, open-operations, open-admin, open-node, open-gossip, " +
+				"for a port that others reach and that is not encrypted or does not ask for credentials",
 			Unset: "a process with such a port does not start",
 		},
 		{

@@ -128,8 +128,8 @@ func (f *Fallback) late(err error) error {
 	return fmt.Errorf("%w: the owner did not answer in time: %s", what, err.Error())
 }
 
-// record tells a breaker how a request ended. A full queue says nothing about the requests that are in it: an owner that
-// is given more than it can do executes as much as it can.
+// record tells a breaker how a request ended. A full queue says nothing about the requests that are in it: an owner
+// that is given more than it can do executes as much as it can.
 func (f *Fallback) record(ctx context.Context, b *breaker, err error) {
 	switch {
 	case errors.Is(err, actors.ErrOverloaded) && b.IsClosed():

@@ -214,7 +214,8 @@ func serve(t *testing.T, c dashboard.Cluster) string {
 	t.Helper()
 	d, err := dashboard.New(dashboard.Config{
 		Cluster: c, Runbook: docs.Operations,
-		Access: dashboard.NewAccess(dashboard.AccessConfig{Loopback: true, Now: time.Now}), Now: time.Now, NewID: func() string { return "id" }, Logger: slog.New(slog.DiscardHandler),
+		Access: dashboard.NewAccess(dashboard.AccessConfig{Loopback: true, Now: time.Now}), Now: time.Now,
+		NewID: func() string { return "id" }, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -134,7 +134,8 @@ func nextRelease(t *testing.T) []overlay.Edit {
 		{
 			File: "actors/license/kind.go",
 			From: "\tif s.Mapper != snapshotMapper && s.Mapper != formerMapper {\n",
-			To:   "\tif s.Mapper != snapshotMapper && s.Mapper != formerMapper && s.Mapper != \"LicenseSnapshot/next\" {\n",
+			To: "\tif s.Mapper != snapshotMapper && s.Mapper != formerMapper && " +
+				"s.Mapper != \"LicenseSnapshot/next\" {\n",
 		},
 		{
 			File: "actors/license/kind.go",
