@@ -47,7 +47,9 @@ func TestRoleErrors(t *testing.T) {
 		"bad origin": {
 			[]string{"dev", "--cors-origins", "app.example.com"}, []string{"cors-origins", "app.example.com"},
 		},
-		"a secret leaks": {[]string{"node", "--store", "cassandra://u:hunter2@h/k"}, []string{"--store", "LICENSED_STORE"}},
+		"a secret leaks": {
+			[]string{"node", "--store", "cassandra://u:hunter2@h/k"}, []string{"--store", "LICENSED_STORE"},
+		},
 		"negative copies": {
 			[]string{"schema", "apply", store, "--create-keyspace", "-1"}, []string{"create-keyspace", "-1"},
 		},
