@@ -124,8 +124,8 @@ func because(reason string, s *status.Status) error {
 }
 
 // noOutcome returns the error of a call that was sent over a session which ended with this status. The call was
-// certainly not executed only if the gateway gives one of three reasons, or did not accept the caller. The code alone is
-// not enough: it may be of gRPC or a proxy, which know nothing of the calls.
+// certainly not executed only if the gateway gives one of three reasons, or did not accept the caller. The code alone
+// is not enough: it may be of gRPC or a proxy, which know nothing of the calls.
 func noOutcome(s *status.Status) error {
 	ended := status.New(codes.Unavailable, "the session ended: "+s.Message())
 	for _, d := range s.Details() {
