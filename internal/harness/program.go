@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -40,7 +41,7 @@ func Launch(t testing.TB, program string, arguments ...string) *Program {
 	t.Helper()
 	LookAtSources(t)
 	p := &Program{Exited: make(chan struct{}), t: t, Ready: filepath.Join(t.TempDir(), "ready.json")}
-	p.Cmd = exec.Command(program, append(arguments, "--ready-file", p.Ready)...)
+	p.Cmd = Command(program, append(arguments, "--ready-file", p.Ready)...)
 	p.Cmd.Stdout, p.Cmd.Stderr = &p.Log, &p.Log
 	if err := p.Cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -61,6 +62,20 @@ func Launch(t testing.TB, program string, arguments ...string) *Program {
 		}
 	})
 	return p
+}
+
+// Command returns a command that is yet to run. A store, which may have a password, is in its environment: a password in
+// a flag is refused.
+func Command(program string, arguments ...string) *exec.Cmd {
+	arguments = slices.Clone(arguments)
+	var environment []string
+	if i := slices.Index(arguments, "--store"); i >= 0 && i+1 < len(arguments) {
+		environment = append(os.Environ(), "LICENSED_STORE="+arguments[i+1])
+		arguments = slices.Delete(arguments, i, i+2)
+	}
+	cmd := exec.Command(program, arguments...)
+	cmd.Env = environment // nil: that of this process
+	return cmd
 }
 
 // AwaitReady waits until the process is ready.

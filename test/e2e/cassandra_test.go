@@ -2,10 +2,10 @@ package e2e_test
 
 import (
 	"net/http"
-	"os/exec"
 	"strings"
 	"testing"
 
+	"licensed/internal/harness"
 	"licensed/persistence/cassandra/cassandratest"
 )
 
@@ -37,12 +37,12 @@ func TestDevOnCassandra(t *testing.T) {
 	if code := d.Stop(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
-	out, err := exec.Command(licensed(t), "schema", "status", "--store", url).CombinedOutput()
+	out, err := harness.Command(licensed(t), "schema", "status", "--store", url).CombinedOutput()
 	if err != nil || strings.Contains(string(out), "missing") || strings.Count(string(out), "applied ") < 3 {
 		t.Errorf("schema status: %v\n%s", err, out)
 	}
 	// What is for development must be said to be.
-	out, err = exec.Command(licensed(t), "serve", "--store", url, "--host", "127.0.0.1", "--listen", "127.0.0.1:0",
+	out, err = harness.Command(licensed(t), "serve", "--store", url, "--host", "127.0.0.1", "--listen", "127.0.0.1:0",
 		"--admin", "127.0.0.1:0").CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "accept_risk=NAME") ||
 		!strings.Contains(string(out), "replication-1") {
@@ -55,7 +55,7 @@ func TestSchemaMissing(t *testing.T) {
 	o := cassandratest.NewKeyspace(t, cassandratest.Shared(t))
 	url := cassandratest.URL(o, "")
 	serve := func() string {
-		out, err := exec.Command(licensed(t), "gateway", "--store", url+"?accept_risk=replication-1", "--listen",
+		out, err := harness.Command(licensed(t), "gateway", "--store", url+"?accept_risk=replication-1", "--listen",
 			"127.0.0.1:0", "--admin", "").CombinedOutput()
 		if err == nil {
 			t.Error("it starts")
@@ -65,7 +65,7 @@ func TestSchemaMissing(t *testing.T) {
 	if out := serve(); !strings.Contains(out, "there is no keyspace "+o.Keyspace) {
 		t.Errorf("no keyspace: %s", out)
 	}
-	if out, err := exec.Command(licensed(t), "schema", "apply", "--store", url, "--archive", "off",
+	if out, err := harness.Command(licensed(t), "schema", "apply", "--store", url, "--archive", "off",
 		"--create-keyspace", "1").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
