@@ -64,8 +64,8 @@ func Launch(t testing.TB, program string, arguments ...string) *Program {
 	return p
 }
 
-// Command returns a command that is yet to run. A store, which may have a password, is in its environment: a password in
-// a flag is refused.
+// Command returns a command that is yet to run. A store, which may have a password, is in its environment: a password
+// in a flag is refused.
 func Command(program string, arguments ...string) *exec.Cmd {
 	arguments = slices.Clone(arguments)
 	var environment []string
