@@ -21,7 +21,7 @@ var Root = sync.OnceValue(func() string {
 
 // directories of the module that have the sources of its programs, what they embed included.
 var directories = []string{
-	"actors", "client", "cluster", "cmd", "docs", "gateway", "internal", "messages", "persistence",
+	"actors", "client", "cluster", "cmd", "docs", "gateway", "internal", "licensetoken", "messages", "persistence",
 }
 
 // LookAtSources makes the result of a test that builds or runs programs depend on their sources. go test keeps the

@@ -48,7 +48,7 @@ func (k *checker) limits() {
 }
 
 func (t *tally) add(e *history.Event) {
-	_, title, _ := strings.Cut(e.Aggregate, "/")
+	device, title, _ := strings.Cut(e.Aggregate, "/")
 	switch e.Name {
 	case "LicenseAcquired":
 		t.active[e.Aggregate] = t.rules.Titles[title].Studio
@@ -57,10 +57,22 @@ func (t *tally) add(e *history.Event) {
 	case "TitleDownloaded", "TitlePlayed":
 		t.uses[title]++
 	case "DeviceDeactivated":
-		t.deactivations++
+		if t.inUse(device) {
+			t.deactivations++
+		}
 	case "PlanChanged":
 		t.plan = e.Plan
 	}
+}
+
+// inUse reports whether a device has active licences: only then its deactivation counts.
+func (t *tally) inUse(device string) bool {
+	for id := range t.active {
+		if of, _, _ := strings.Cut(id, "/"); of == device {
+			return true
+		}
+	}
+	return false
 }
 
 func (t *tally) devices() int {
