@@ -141,7 +141,8 @@ func (k *checker) says(c *command, e *history.Event, want *history.Output, next 
 	case "PlanChanged":
 		must.Plan, must.Limit = want.Plan, want.DeviceLimit
 	case "CommandAccepted":
-		must.Device, must.Title, must.Plan, must.Limit = c.in.Device, c.in.Title, c.in.Plan, want.DeviceLimit
+		// The plan is the present one, also where the command meant an earlier one.
+		must.Device, must.Title, must.Plan, must.Limit = c.in.Device, c.in.Title, want.Plan, want.DeviceLimit
 		if want.License != nil {
 			must.License = terms(next, c.in.Device, c.in.Title)
 		}
