@@ -55,6 +55,27 @@ func (e *StampError) Error() string {
 // Unwrap returns ErrTooOld.
 func (*StampError) Unwrap() error { return ErrTooOld }
 
+// maxStamps bounds how often a command gets another stamp. One is enough, unless the aggregate forgets commands
+// meanwhile.
+const maxStamps = 8
+
+// Restamp runs a command, and again with another stamp as long as the owner refuses the stamp. It is the same command to
+// the client: an attempt with a refused stamp was not executed and never will be. The last stamp stays in c. Errors:
+// those of execute but *StampError; ErrUnavailable if too many stamps were refused.
+func Restamp(c *Command, execute func(Command) (Reply, error)) (reply Reply, err error) {
+	for range maxStamps {
+		if reply, err = execute(*c); err == nil {
+			return reply, nil
+		}
+		var refused *StampError
+		if !errors.As(err, &refused) {
+			return reply, err
+		}
+		c.IssuedAt = refused.At
+	}
+	return reply, fmt.Errorf("%w: %d stamps were refused: %s", ErrUnavailable, maxStamps, err.Error())
+}
+
 // UnservedError says that no process of the cluster can serve the aggregate. Not executed.
 type UnservedError struct {
 	// Known is what is known of it, for people: which nodes do not respond or take no shards, or that none has a lease.

@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"connectrpc.com/connect"
@@ -240,7 +239,9 @@ func (s *service) executeOrDefer(
 		return result{}, err
 	}
 	deferrable := s.config.Fallback != nil && shown != nil && !c.ValidateOnly
-	reply, err := s.stamp(ctx, h.GetCustomerId(), &c, deferrable)
+	reply, err := actors.Restamp(&c, func(c actors.Command) (actors.Reply, error) {
+		return s.send(ctx, h.GetCustomerId(), c, deferrable)
+	})
 	if err == nil {
 		return s.outcome(ctx, h, payload, reply)
 	}
@@ -279,31 +280,14 @@ func (s *service) command(h header, v violations, payload *licensedv1.Command) (
 	}, nil
 }
 
-// maxStamps bounds how often a command gets another stamp. One is enough, unless the customer forgets commands
-// meanwhile.
-const maxStamps = 8
-
-// stamp runs a command, and again with another stamp as long as the owner refuses the stamp. It is the same command
-// to the client: an attempt with a refused stamp was not executed and never will be. The last stamp stays in c.
-func (s *service) stamp(
-	ctx context.Context, customer string, c *actors.Command, deferrable bool,
-) (reply actors.Reply, err error) {
-	for range maxStamps {
-		if f := s.config.Fallback; f != nil {
-			reply, err = f.Execute(ctx, customer, *c, deferrable)
-		} else {
-			reply, err = s.aggregates.Execute(ctx, customer, *c)
-		}
-		if err == nil {
-			return reply, nil
-		}
-		var refused *actors.StampError
-		if !errors.As(err, &refused) {
-			return reply, err
-		}
-		c.IssuedAt = refused.At
+// send sends a command to its owner.
+func (s *service) send(
+	ctx context.Context, customer string, c actors.Command, deferrable bool,
+) (actors.Reply, error) {
+	if f := s.config.Fallback; f != nil {
+		return f.Execute(ctx, customer, c, deferrable)
 	}
-	return reply, fmt.Errorf("%w: %d stamps were refused: %s", actors.ErrUnavailable, maxStamps, err.Error())
+	return s.aggregates.Execute(ctx, customer, c)
 }
 
 // outcome turns a recorded outcome into the API's words. A refusal is an error; it is

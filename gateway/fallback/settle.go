@@ -57,8 +57,6 @@ const (
 	// settlers is the number of customers whose commands are handed in at the same time: 75,000 of them take less than
 	// a minute at 20 ms each, and an owner that has just come back is not flooded.
 	settlers = 64
-	// maxStamps is the number of stamps that a command gets, as in package gateway.
-	maxStamps = 8
 )
 
 // Run hands in deferred commands until ctx ends, each as soon as its owner can be reached.
@@ -143,16 +141,15 @@ func (f *Fallback) handIn(ctx context.Context, c Command) (Settlement, error) {
 	if planted.Bug(planted.SettleUnderNewID) {
 		command.ID += "'"
 	}
+	execute := func(command actors.Command) (actors.Reply, error) {
+		return f.config.Execute(ctx, c.CustomerId, command)
+	}
 	var reply actors.Reply
 	var err error
-	var stamp *actors.StampError
-	for range maxStamps {
-		reply, err = f.config.Execute(ctx, c.CustomerId, command)
-		// Of a command that may have been executed with its first stamp, another stamp is another command.
-		if !errors.As(err, &stamp) || c.Sent {
-			break
-		}
-		command.IssuedAt = stamp.At
+	if c.Sent { // It may have been executed with its first stamp: with another one it would be another command.
+		reply, err = execute(command)
+	} else {
+		reply, err = actors.Restamp(&command, execute)
 	}
 	switch {
 	case errors.Is(err, actors.ErrIDReused):
