@@ -18,6 +18,7 @@ import (
 	"licensed/gateway/fallback"
 	"licensed/licensetoken"
 	"licensed/messages/licensedv1"
+	"licensed/persistence"
 )
 
 // distant is a domain whose owner cannot be reached while err is set.
@@ -44,7 +45,7 @@ func (d *distant) startFallback() *rig {
 		d.t.Fatal(err)
 	}
 	f := fallback.New(fallback.Config{
-		Journal: journal, Execute: d.Execute, Owner: func(string) string { return "" },
+		Journal: journal, Execute: d.Execute, Owner: func(string) (one persistence.Incarnation) { return one },
 		Terms:    func(string) fallback.Terms { return fallback.Terms{Renewals: 2, For: 60 * 24 * time.Hour} },
 		Patience: time.Minute, Timeout: time.Minute, Now: func() time.Time { return noon },
 		Registry: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler),

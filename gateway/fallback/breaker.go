@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/failsafe-go/failsafe-go/circuitbreaker"
+
+	"licensed/persistence"
 )
 
 // A breaker opens if half of the requests of the last two seconds failed, and at least minFailing were made. From then
@@ -23,7 +25,7 @@ const maxBreakers = 1024
 // breakers has one for each owner. Safe for concurrent use.
 type breakers struct {
 	mu  sync.Mutex
-	all map[string]*breaker
+	all map[persistence.Incarnation]*breaker
 }
 
 // breaker says whether requests to one owner are worth their time. Safe for concurrent use.
@@ -38,14 +40,14 @@ type breaker struct {
 type attempt struct{ giveUp context.CancelCauseFunc }
 
 // of returns the breaker of an owner.
-func (b *breakers) of(owner string) *breaker {
+func (b *breakers) of(owner persistence.Incarnation) *breaker {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if found := b.all[owner]; found != nil {
 		return found
 	}
 	if b.all == nil {
-		b.all = make(map[string]*breaker)
+		b.all = make(map[persistence.Incarnation]*breaker)
 	}
 	if len(b.all) >= maxBreakers {
 		clear(b.all) // Of incarnations, nearly all of which have ended.

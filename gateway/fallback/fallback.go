@@ -14,6 +14,7 @@ import (
 	"licensed/internal/planted"
 	"licensed/messages/gatewayv1"
 	"licensed/messages/licensedv1"
+	"licensed/persistence"
 )
 
 // Errors of Defer, beside those of Journal.Add. The command was not accepted.
@@ -48,8 +49,8 @@ type Config struct {
 	Journal *Journal
 	// Execute sends a command to the owner of a customer.
 	Execute func(ctx context.Context, customer string, c actors.Command) (actors.Reply, error)
-	// Owner names the process on which requests of a customer depend; "" if there is one only.
-	Owner func(customer string) string
+	// Owner returns the process on which requests of a customer depend; zero if there is one only.
+	Owner func(customer string) persistence.Incarnation
 	// Terms returns what holds for a title.
 	Terms func(titleID string) Terms
 	// Patience is the time that the owner has to answer a command that could be deferred. Longer: fewer answers are

@@ -95,7 +95,7 @@ var held = License{TitleID: "GlowS01E01", AcquiredAt: someTime.Add(-time.Hour), 
 func newFallback(t testing.TB, o *owner, dir string) *Fallback {
 	t.Helper()
 	return New(Config{
-		Journal: openJournal(t, dir, 1<<20), Execute: o.Execute, Owner: func(string) string { return "n1" },
+		Journal: openJournal(t, dir, 1<<20), Execute: o.Execute, Owner: func(string) (one persistence.Incarnation) { return one },
 		Terms:    func(string) Terms { return Terms{Renewals: 2, For: 24 * time.Hour} },
 		Patience: time.Minute, Timeout: time.Minute, Now: func() time.Time { return someTime },
 		Registry: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler),
@@ -232,7 +232,10 @@ func TestStamps(t *testing.T) {
 func TestOtherOwners(t *testing.T) {
 	o := &owner{unavailable: actors.ErrUnavailable}
 	f := newFallback(t, o, t.TempDir())
-	f.config.Owner = func(customer string) string { return customer }
+	f.config.Owner = func(customer string) (of persistence.Incarnation) {
+		copy(of[:], customer)
+		return of
+	}
 	for _, customer := range []string{"Bayley", "Zoë"} {
 		if _, err := f.Defer(t.Context(), customer, command("c1", false), held, actors.ErrUnavailable); err != nil {
 			t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"licensed/actors/license"
 	"licensed/cluster"
 	"licensed/gateway/fallback"
+	"licensed/persistence"
 )
 
 // FallbackConfig is how a gateway accepts commands while their owners cannot be reached.
@@ -54,14 +55,14 @@ func (n *Node) openFallback() (*fallback.Fallback, error) {
 	return f, nil
 }
 
-// ownerOf names the owner of a customer's shard, as far as this process knows; "" if there is one process only.
-func (n *Node) ownerOf(customer string) string {
+// ownerOf returns the owner of a customer's shard, as far as this process knows; zero if there is one process only.
+func (n *Node) ownerOf(customer string) persistence.Incarnation {
 	s, ok := n.shared.Get()
 	if !ok {
-		return ""
+		return persistence.Incarnation{}
 	}
 	row, _ := s.rows.Row(cluster.ShardOf(customer+":"+license.Name, s.info.Shards))
-	return row.Owner.String()
+	return row.Owner
 }
 
 // provisional returns what the policy in force allows for a title.
