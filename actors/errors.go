@@ -59,8 +59,8 @@ func (*StampError) Unwrap() error { return ErrTooOld }
 // meanwhile.
 const maxStamps = 8
 
-// Restamp runs a command, and again with another stamp as long as the owner refuses the stamp. It is the same command to
-// the client: an attempt with a refused stamp was not executed and never will be. The last stamp stays in c. Errors:
+// Restamp runs a command, and again with another stamp as long as the owner refuses the stamp. It is the same command
+// to the client: an attempt with a refused stamp was not executed and never will be. The last stamp stays in c. Errors:
 // those of execute but *StampError; ErrUnavailable if too many stamps were refused.
 func Restamp(c *Command, execute func(Command) (Reply, error)) (reply Reply, err error) {
 	for range maxStamps {

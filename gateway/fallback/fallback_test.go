@@ -95,7 +95,8 @@ var held = License{TitleID: "GlowS01E01", AcquiredAt: someTime.Add(-time.Hour), 
 func newFallback(t testing.TB, o *owner, dir string) *Fallback {
 	t.Helper()
 	return New(Config{
-		Journal: openJournal(t, dir, 1<<20), Execute: o.Execute, Owner: func(string) (one persistence.Incarnation) { return one },
+		Journal: openJournal(t, dir, 1<<20), Execute: o.Execute,
+		Owner:    func(string) (one persistence.Incarnation) { return one },
 		Terms:    func(string) Terms { return Terms{Renewals: 2, For: 24 * time.Hour} },
 		Patience: time.Minute, Timeout: time.Minute, Now: func() time.Time { return someTime },
 		Registry: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler),
