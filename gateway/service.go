@@ -78,7 +78,7 @@ func (s *service) RenewLicense(
 	ctx context.Context, r *connect.Request[licensedv1.RenewLicenseRequest],
 ) (*connect.Response[licensedv1.RenewLicenseResponse], error) {
 	m := r.Msg
-	if err := s.signing(m.Signed || m.SignedLicense != ""); err != nil {
+	if err := s.signing(m.Signed); err != nil {
 		return nil, err
 	}
 	shown, err := s.shown(m, m.SignedLicense)
@@ -109,9 +109,6 @@ func (s *service) ReleaseLicense(
 	ctx context.Context, r *connect.Request[licensedv1.ReleaseLicenseRequest],
 ) (*connect.Response[licensedv1.ReleaseLicenseResponse], error) {
 	m := r.Msg
-	if err := s.signing(m.SignedLicense != ""); err != nil {
-		return nil, err
-	}
 	shown, err := s.shown(m, m.SignedLicense)
 	if err != nil {
 		return nil, err

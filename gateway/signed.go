@@ -80,6 +80,9 @@ func (s *service) shown(m titled, token string) (*licensetoken.License, error) {
 	if token == "" {
 		return nil, nil
 	}
+	if err := s.signing(true); err != nil {
+		return nil, err
+	}
 	l, err := licensetoken.Verify(token, s.config.LicenseIssuer, s.config.SigningKeys.Accepted())
 	switch {
 	case errors.Is(err, licensetoken.ErrUnknownKey):
