@@ -12,7 +12,6 @@ import (
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
-	"golang.org/x/time/rate"
 )
 
 // Bounds of what a verifier remembers.
@@ -21,15 +20,10 @@ const (
 	remembered = 16384
 	// rememberFor is the longest time for which a token is not verified again.
 	rememberFor = 5 * time.Minute
-	// sources is the number of addresses whose failed attempts are counted.
-	sources = 16384
 )
 
-// Failed attempts that an address has at once, and the time after which it has another.
-const (
-	attempts     = 20
-	attemptEvery = time.Second
-)
+// attempts is the number of failed ones that an address has at once.
+const attempts = 20
 
 // filePoll is the interval between looks at the auth file.
 const filePoll = time.Second
@@ -51,11 +45,11 @@ type Config struct {
 
 // Verifier is an Authenticator from an auth file.
 type Verifier struct {
-	config  Config
-	state   atomic.Pointer[state]
-	sources *lru.Cache[string, *rate.Limiter]
-	stop    context.CancelFunc
-	stopped sync.WaitGroup
+	config   Config
+	state    atomic.Pointer[state]
+	attempts *Attempts
+	stop     context.CancelFunc
+	stopped  sync.WaitGroup
 }
 
 // state is what a file says. It is not changed.
@@ -83,8 +77,7 @@ func Open(c Config) (*Verifier, error) {
 	if c.Poll == 0 {
 		c.Poll = filePoll
 	}
-	v := &Verifier{config: c}
-	v.sources, _ = lru.New[string, *rate.Limiter](sources) // The size is positive.
+	v := &Verifier{config: c, attempts: NewAttempts(attempts)}
 	s, err := v.load()
 	if err != nil {
 		return nil, err
@@ -232,16 +225,14 @@ func (v *Verifier) ofToken(ctx context.Context, s *state, c Credentials, now tim
 	if known, ok := s.verified.Get(hash); ok && now.Before(known.until) {
 		return known.claims, nil
 	}
-	// After too many wrong ones none is looked at for a while: else the limit would not keep anybody from guessing on,
-	// or from having signatures checked.
-	limiter := v.limiter(c.Source)
-	if limiter.TokensAt(now) < 1 {
+	// The limit is also on having signatures checked.
+	if !v.attempts.Left(c.Source, now) {
 		return nil, failed(TooMany, "too many wrong tokens came from this address; wait some seconds")
 	}
 	claims, err := s.ofJWT(ctx, c.Token)
 	if err != nil {
 		if err.Kind != Unavailable { // Not the caller's fault.
-			limiter.AllowN(now, 1)
+			v.attempts.Wrong(c.Source, now)
 		}
 		return nil, err
 	}
@@ -251,16 +242,4 @@ func (v *Verifier) ofToken(ctx context.Context, s *state, c Credentials, now tim
 	}
 	s.verified.Add(hash, verified{claims, until})
 	return claims, nil
-}
-
-// limiter returns the attempts of an address.
-func (v *Verifier) limiter(source string) *rate.Limiter {
-	if l, ok := v.sources.Get(source); ok {
-		return l
-	}
-	l := rate.NewLimiter(rate.Every(attemptEvery), attempts)
-	if before, ok, _ := v.sources.PeekOrAdd(source, l); ok {
-		return before
-	}
-	return l
 }

@@ -19,7 +19,6 @@ import (
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
-	"golang.org/x/time/rate"
 
 	"licensed/gateway/auth"
 	"licensed/messages/licensedv1"
@@ -80,23 +79,22 @@ type AccessConfig struct {
 type Access struct {
 	AccessConfig
 	// tries slows down addresses that guess tokens.
-	tries *lru.Cache[string, *rate.Limiter]
+	tries *auth.Attempts
 	// sessions are the callers of browsers that are logged in, by the value of their cookie.
 	sessions *lru.Cache[string, *auth.Claims]
 }
 
-// Bounds of what Access remembers: addresses, and sessions.
+// Bounds of what Access remembers: sessions, and wrong tokens of an address.
 const (
-	maxSources  = 4096
 	maxSessions = 1024
+	maxTries    = 10
 )
 
 // NewAccess returns the access of a configuration. A wrong token costs an address one of ten tries; one comes back
 // each second.
 func NewAccess(c AccessConfig) *Access {
-	a := &Access{AccessConfig: c}
-	a.tries, _ = lru.New[string, *rate.Limiter](maxSources)    // The sizes are
-	a.sessions, _ = lru.New[string, *auth.Claims](maxSessions) // positive.
+	a := &Access{AccessConfig: c, tries: auth.NewAttempts(maxTries)}
+	a.sessions, _ = lru.New[string, *auth.Claims](maxSessions) // The size is positive.
 	return a
 }
 
@@ -107,7 +105,7 @@ var (
 	Profiles = auth.RolesOf(licensedv1.Role_ROLE_OPERATOR)
 )
 
-// administrator is who has the admin token, or reaches an admin port that is open.
+// administrator returns the claims of a caller with the admin token, or of any caller of an open admin port.
 func administrator(subject string) *auth.Claims {
 	return &auth.Claims{Subject: subject, Issuer: "admin", Roles: viewers | Metrics}
 }
@@ -172,12 +170,11 @@ func bearer(r *http.Request) (token string, ok bool) {
 	return strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 }
 
-// try returns who has a token. After too many wrong ones none of that address is looked at for a while, also not the
-// right one: else the limit would not keep anybody from guessing on.
+// try returns the claims of the caller with this token. See auth.Attempts for what wrong ones cost.
 func (a *Access) try(r *http.Request, token string) (admission, *auth.Claims) {
 	source, _, _ := net.SplitHostPort(r.RemoteAddr)
-	limiter, now := a.limiter(source), a.Now()
-	if limiter.TokensAt(now) < 1 {
+	now := a.Now()
+	if !a.tries.Left(source, now) {
 		return tooMany, nil
 	}
 	if a.right(token) {
@@ -191,18 +188,9 @@ func (a *Access) try(r *http.Request, token string) (admission, *auth.Claims) {
 			return admitted, claims
 		}
 	}
-	limiter.AllowN(now, 1)
+	a.tries.Wrong(source, now)
 	a.Logger.Warn("dashboard: wrong admin token rejected", "from", r.RemoteAddr)
 	return notLoggedIn, nil
-}
-
-// limiter returns the tries of an address.
-func (a *Access) limiter(source string) *rate.Limiter {
-	l := rate.NewLimiter(1, 10)
-	if before, ok, _ := a.tries.PeekOrAdd(source, l); ok {
-		return before
-	}
-	return l
 }
 
 // localHost reports whether a Host header names this machine and no site: a page of a site whose name
