@@ -184,27 +184,15 @@ func (d *decider) play(c *licensedv1.RecordPlayback) {
 		return
 	}
 	l := d.license(t)
-	d.add(t.aggregateID(), l.order, &licensedv1.TitlePlayed{License: d.terms(l), Counted: d.countsPlays(titleID)})
-}
-
-// countsPlays reports whether playbacks of a title count, by the policy of today: a later one does not change what was
-// recorded.
-func (d *decider) countsPlays(titleID string) bool {
-	return d.policy.Counts()&policy.Playbacks != 0 && d.policy.Title(titleID).YearlyLimit != policy.Unlimited
+	counts := d.countsPlays(d.policy.Title(titleID).YearlyLimit)
+	d.add(t.aggregateID(), l.order, &licensedv1.TitlePlayed{License: d.terms(l), Counted: counts})
 }
 
 // deactivate decides DeactivateDevice, with the release of all active licences on the
 // device.
 func (d *decider) deactivate(deviceID string, activated int64) {
 	mustBeID("device", deviceID)
-	find := func(v view) int {
-		i := v.state.device(deviceID)
-		if i >= 0 && v.state.forgottenDevice(i, v.now) {
-			return -1
-		}
-		return i
-	}
-	i := find(d.view)
+	i := d.device(deviceID)
 	if i >= 0 && !d.deactivated(i) && d.outdated(d.state.devices[i].activation, activated) {
 		d.add(customer, d.state.order, &licensedv1.CommandAccepted{
 			Command: licensedv1.CommandKind_COMMAND_KIND_DEACTIVATE_DEVICE, DeviceId: deviceID, Superseded: true,
@@ -214,7 +202,7 @@ func (d *decider) deactivate(deviceID string, activated int64) {
 	if r := d.mayDeactivate(i); r != nil {
 		d.refuse(r, &licensedv1.CommandRefused{
 			Command: licensedv1.CommandKind_COMMAND_KIND_DEACTIVATE_DEVICE, DeviceId: deviceID,
-		}, func(v view) refusal { return v.mayDeactivate(find(v)) })
+		}, func(v view) refusal { return v.mayDeactivate(v.device(deviceID)) })
 		return
 	}
 	if d.deactivated(i) {

@@ -41,11 +41,7 @@ func (v view) describe() *licensedv1.CustomerState {
 	for studio, n := range studios {
 		out.Studios = append(out.Studios, &licensedv1.StudioState{StudioId: studio, ActiveLicenses: n})
 	}
-	for _, at := range s.deactivations {
-		if at > v.now-window {
-			out.Deactivations++
-		}
-	}
+	out.Deactivations = uint32(v.deactivations())
 	out.DeactivationLimit = limitOf(v.policy.Deactivations())
 	p := v.places(nil)
 	out.SelectionBinds, out.SelectionMade = p.bound, p.bound && s.chosen && p.exceeded()
@@ -86,12 +82,11 @@ func (v view) describeLicense(l *license) *licensedv1.LicenseState {
 
 // describe returns one device; active is the number of its active licences.
 func (d *device) describe(active uint32) *licensedv1.DeviceState {
-	out := &licensedv1.DeviceState{
+	return &licensedv1.DeviceState{
 		DeviceId: d.id, Active: !d.deactivated, ActiveLicenses: active, LastUsedAt: timestamp(d.seen),
 		LastDownloadAt: optionalTime(d.downloaded), ActivatedAt: optionalTime(d.activation.at), HighestNumber: d.synced,
 		Selected: d.selected,
 	}
-	return out
 }
 
 // describeTitles counts the uses of the last 365 days.

@@ -1,6 +1,7 @@
 package license
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -360,7 +361,7 @@ func (d *decider) playedBefore(t target, c *licensedv1.RecordPlayback) {
 		}, nil)
 		return
 	}
-	counts := o.Verdict == licensed && d.countsPlays(t.titleID)
+	counts := o.Verdict == licensed && d.countsPlays(d.policy.Title(t.titleID).YearlyLimit)
 	if counts && d.room(1) == 0 {
 		counts, o.Verdict = false, notRemembered
 	}
@@ -371,13 +372,13 @@ func (d *decider) playedBefore(t target, c *licensedv1.RecordPlayback) {
 func (d *decider) sync(c *licensedv1.SyncDevice) {
 	mustBeID("device", c.GetDeviceId())
 	r := reporter{decider: d, device: c.GetDeviceId(), sent: c.GetSentAtMs(), orders: map[string]uint64{}}
-	if i := d.state.device(r.device); i >= 0 && !d.state.forgottenDevice(i, d.now) {
+	if i := d.device(r.device); i >= 0 {
 		r.highest, r.orders[r.device] = d.state.devices[i].synced, d.state.devices[i].order
 	}
 	if c.GetAfterNumber() <= r.highest {
 		facts := slices.Clone(c.GetFacts())
 		slices.SortStableFunc(facts, func(a, b *licensedv1.SyncDevice_Fact) int {
-			return int(a.GetNumber()) - int(b.GetNumber())
+			return cmp.Compare(a.GetNumber(), b.GetNumber())
 		})
 		r.room = d.room(len(facts))
 		for _, f := range facts {
@@ -422,7 +423,7 @@ func (r *reporter) record(f *licensedv1.SyncDevice_Fact) {
 		r.count(o)
 		r.next(id, &licensedv1.TitleDownloaded{Occurrence: o})
 	case licensedv1.FactKind_FACT_KIND_PLAYED:
-		counts := o.Verdict == licensed && r.countsPlays(t.titleID) && r.count(o)
+		counts := o.Verdict == licensed && r.countsPlays(r.policy.Title(t.titleID).YearlyLimit) && r.count(o)
 		r.next(id, &licensedv1.TitlePlayed{Counted: counts, Occurrence: o})
 	case licensedv1.FactKind_FACT_KIND_DELETED:
 		r.next(id, &licensedv1.TitleDeleted{Occurrence: o})

@@ -179,8 +179,8 @@ func (v view) shrunk(limit uint32) []string {
 func (v view) mayStay(ids []string) (r refusal) {
 	p := v.places(nil)
 	for _, id := range ids {
-		i := v.state.device(id)
-		if i < 0 || v.state.forgottenDevice(i, v.now) {
+		i := v.device(id)
+		if i < 0 {
 			return refusedBy(licensedv1.Rule_RULE_UNKNOWN_DEVICE)
 		}
 		if v.deactivated(i) {

@@ -91,16 +91,10 @@ func (v view) listDevices(q *licensedv1.ListDevices) (*licensedv1.ListDevicesRes
 // deviceMessage returns a device of the API.
 func (v view) deviceMessage(i int) *licensedv1.Device {
 	d := &v.state.devices[i]
-	out := &licensedv1.Device{
-		DeviceId: d.id, Active: !d.deactivated, LastDownloadAt: optionalTime(d.downloaded),
-		ActivatedAt: optionalTime(d.activation.at), Selected: d.selected,
+	return &licensedv1.Device{
+		DeviceId: d.id, Active: !d.deactivated, ActiveLicenses: v.activeOn(i), Selected: d.selected,
+		LastDownloadAt: optionalTime(d.downloaded), ActivatedAt: optionalTime(d.activation.at),
 	}
-	for j := range v.state.licenses {
-		if l := &v.state.licenses[j]; l.device == uint32(i) && l.active(v.now) {
-			out.ActiveLicenses++
-		}
-	}
-	return out
 }
 
 // licenseMessage returns a licence of the API, without the customer.

@@ -67,15 +67,21 @@ type target struct {
 // find looks up a device and a title.
 func (v view) find(deviceID, titleID string) target {
 	s := v.state
-	t := target{deviceID: deviceID, titleID: titleID, device: s.device(deviceID), title: s.title(titleID)}
-	t.license = s.license(t.device, t.title)
-	if t.license >= 0 && s.licenses[t.license].forgotten(v.now) {
+	t := target{deviceID: deviceID, titleID: titleID, device: v.device(deviceID), title: s.title(titleID)}
+	// A forgotten device has forgotten licences only.
+	if t.license = s.license(t.device, t.title); t.license >= 0 && s.licenses[t.license].forgotten(v.now) {
 		t.license = -1
 	}
-	if t.device >= 0 && s.forgottenDevice(t.device, v.now) {
-		t.device = -1
-	}
 	return t
+}
+
+// device returns the position of a device, -1 for one that was never seen or is forgotten.
+func (v view) device(id string) int {
+	i := v.state.device(id)
+	if i >= 0 && v.state.forgottenDevice(i, v.now) {
+		return -1
+	}
+	return i
 }
 
 // deactivated reports whether a device is known and deactivated.
@@ -142,7 +148,7 @@ func (v view) mayPlay(t target) (r refusal) {
 		return refusedBy(licensedv1.Rule_RULE_NOT_ACTIVE)
 	}
 	limit := v.policy.Title(t.titleID).YearlyLimit
-	if v.policy.Counts()&policy.Playbacks == 0 || limit == policy.Unlimited {
+	if !v.countsPlays(limit) {
 		return nil // one that is not counted is not remembered
 	}
 	r.add(v.yearlyLimit(t.title, limit))
@@ -158,14 +164,20 @@ func (v view) mayDeactivate(device int) (r refusal) {
 	if v.deactivated(device) {
 		return nil
 	}
-	// Without active licences it counts against nothing.
-	for i := range v.state.licenses {
-		if l := &v.state.licenses[i]; l.device == uint32(device) && l.active(v.now) {
-			r.add(v.deactivationLimit())
-			break
-		}
+	if v.activeOn(device) > 0 { // otherwise it counts against nothing
+		r.add(v.deactivationLimit())
 	}
 	return r
+}
+
+// activeOn returns the number of active licences on a device.
+func (v view) activeOn(device int) (n uint32) {
+	for i := range v.state.licenses {
+		if l := &v.state.licenses[i]; l.device == uint32(device) && l.active(v.now) {
+			n++
+		}
+	}
+	return n
 }
 
 // deactivationLimit says whether another device may be deactivated.
@@ -342,6 +354,12 @@ func (v view) eachUse(title int, fn func(l *license, u use)) {
 			}
 		}
 	}
+}
+
+// countsPlays reports whether playbacks of a title with this yearly limit count, by the policy of today: a later one
+// does not change what was recorded.
+func (v view) countsPlays(limit policy.Limit) bool {
+	return v.policy.Counts()&policy.Playbacks != 0 && limit != policy.Unlimited
 }
 
 // counted reports whether a use counts against yearly limits.
