@@ -107,19 +107,26 @@ func (v view) customerLicense(l *license) *licensedv1.CustomerLicense {
 func (v view) customerTitle(i int) *licensedv1.CustomerTitle {
 	title := v.policy.Title(v.state.titles[i])
 	out := &licensedv1.CustomerTitle{TitleId: v.state.titles[i], StudioId: title.Studio}
-	var ends []int64
 	v.eachUse(i, func(_ *license, u use) {
 		if u.playback() {
 			out.CountedPlaybacks++
 		} else {
 			out.Downloads++
 		}
+	})
+	out.Yearly = v.yearlyQuota(i, title.YearlyLimit)
+	return out
+}
+
+// yearlyQuota returns the use of a title's yearly limit.
+func (v view) yearlyQuota(title int, limit policy.Limit) *licensedv1.Quota {
+	var ends []int64
+	v.eachUse(title, func(_ *license, u use) {
 		if counted(u, v.policy.Counts()) {
 			ends = append(ends, u.at()+window)
 		}
 	})
-	out.Yearly = quota(ends, title.YearlyLimit)
-	return out
+	return quota(ends, limit)
 }
 
 // devicesQuota returns the use of the plan's limit. Left are the places that a further device can take: none that is

@@ -142,12 +142,8 @@ func (v view) listDownloads(q *licensedv1.ListDownloads) (*Downloads, error) {
 	if q.GetTitleId() == "" {
 		return out, PageDownloads(res, q)
 	}
-	title, limit := s.title(q.GetTitleId()), v.policy.Title(q.GetTitleId()).YearlyLimit
-	res.Limit = limitOf(limit)
-	r := v.yearlyLimit(title, limit)
-	if res.Allowed = r.ok(); !res.Allowed {
-		res.NextAllowedAt = v.nextUse(title, limit)
-	}
+	use := v.yearlyQuota(s.title(q.GetTitleId()), v.policy.Title(q.GetTitleId()).YearlyLimit)
+	res.Limit, res.Allowed, res.NextAllowedAt = use.Limit, use.Left == nil || use.GetLeft() > 0, use.NextAt
 	return out, PageDownloads(res, q)
 }
 
@@ -160,21 +156,6 @@ func (l *license) dropped(since int64) bool {
 		oldest[sort] = u.at()
 	}
 	return n[0] >= maxCounted && since <= oldest[0] || n[1] >= maxCounted && since <= oldest[1]
-}
-
-// nextUse returns when this many uses have left the window that the yearly limit allows another, or nil.
-func (v view) nextUse(title int, limit policy.Limit) *timestamppb.Timestamp {
-	var times []int64
-	v.eachUse(title, func(_ *license, u use) {
-		if counted(u, v.policy.Counts()) {
-			times = append(times, u.at())
-		}
-	})
-	if limit == 0 {
-		return nil
-	}
-	slices.Sort(times)
-	return timestamp(times[len(times)-int(limit)] + window)
 }
 
 // ceilMilli returns the first millisecond that is not before t.
