@@ -366,7 +366,7 @@ func decodeOutcome(customer string, c subject, at int64, outcome []byte) (Outcom
 		o.Refusal = readBroken(r, kind, at, c)
 	case outcomeTitles:
 		o.Removal = readRemoval(r, kind)
-		o.ReleasedTitles = readTitles(r)
+		o.ReleasedTitles = readAll(r)
 		r.bad = r.bad || c.kind != licensedv1.CommandKind_COMMAND_KIND_DEACTIVATE_DEVICE
 	case outcomePlan:
 		readPlan(r, kind, at, c, &o)
@@ -375,7 +375,7 @@ func decodeOutcome(customer string, c subject, at int64, outcome []byte) (Outcom
 		o.Sync = &Sync{HighestNumber: r.uvarint(), Recorded: r.small(), Unlicensed: r.small()}
 		r.bad = r.bad || c.kind != licensedv1.CommandKind_COMMAND_KIND_SYNC_DEVICE
 	case outcomeSelection:
-		o.StayingDevices, o.Binding = readTitles(r), kind&outcomeBinding != 0
+		o.StayingDevices, o.Binding = readAll(r), kind&outcomeBinding != 0
 		r.bad = r.bad || c.kind != licensedv1.CommandKind_COMMAND_KIND_SELECT_DEVICES
 	default:
 		return Outcome{}, false
@@ -405,7 +405,7 @@ func readPlan(r *reader, kind byte, at int64, c subject, o *Outcome) {
 		o.PlanID = r.rest()
 		return
 	}
-	o.StayingDevices = readTitles(r)
+	o.StayingDevices = readAll(r)
 	o.Binding = len(o.StayingDevices) > 0
 }
 
@@ -417,7 +417,7 @@ func readRefusal(r *reader, kind byte, at int64, c subject) *licensedv1.Refusal 
 		YearlyCounts: licensedv1.YearlyCounts(kind & outcomeCounts >> outcomeCountsShift),
 	}
 	if kind&outcomeHasNext != 0 {
-		e.NextAllowedAtMs = r.timestamp(at).AsTime().UnixMilli()
+		e.NextAllowedAtMs = r.millis(at)
 	}
 	switch e.Rule {
 	case licensedv1.Rule_RULE_STUDIO_LIMIT:
@@ -435,7 +435,7 @@ const maxBroken = 32
 func readBroken(r *reader, kind byte, at int64, c subject) *licensedv1.Refusal {
 	e := &licensedv1.CommandRefused{Command: c.kind, DeviceId: c.device, TitleId: c.title, PlanId: c.plan}
 	if kind&outcomeHasNext != 0 {
-		e.NextAllowedAtMs = r.timestamp(at).AsTime().UnixMilli()
+		e.NextAllowedAtMs = r.millis(at)
 	}
 	for range r.index(maxBroken) {
 		head := r.index(1 << 16)
@@ -444,7 +444,7 @@ func readBroken(r *reader, kind byte, at int64, c subject) *licensedv1.Refusal {
 			Limit: r.small(), Current: r.small(),
 		}
 		if head&1 != 0 {
-			b.NextAllowedAtMs = r.timestamp(at).AsTime().UnixMilli()
+			b.NextAllowedAtMs = r.millis(at)
 		}
 		name := string(r.take(r.uvarint()))
 		r.bad = r.bad || !utf8.ValidString(name)
@@ -455,18 +455,10 @@ func readBroken(r *reader, kind byte, at int64, c subject) *licensedv1.Refusal {
 			b.PlanId = name
 		}
 		b.Needed = r.small()
-		former := ""
-		for range r.index(maxFreedBy + 1) {
-			former = r.after(former)
-			b.FreedBy = append(b.FreedBy, former)
-		}
+		b.FreedBy = readSome(r, int(r.index(maxFreedBy+1)))
 		if hasSelection(b.Rule) {
-			head, former := r.index(2*maxFreedBy+2), ""
-			b.Selectable = head&1 != 0
-			for range head >> 1 {
-				former = r.after(former)
-				b.StayingDeviceIds = append(b.StayingDeviceIds, former)
-			}
+			head := r.index(2*maxFreedBy + 2)
+			b.Selectable, b.StayingDeviceIds = head&1 != 0, readSome(r, int(head>>1))
 		}
 		e.Broken = append(e.Broken, b)
 	}
@@ -478,15 +470,24 @@ func readBroken(r *reader, kind byte, at int64, c subject) *licensedv1.Refusal {
 	return RefusalOf(e)
 }
 
-// readTitles is the reverse of appendTitles.
-func readTitles(r *reader) []string {
-	var titles []string
+// readSome reads this many strings that appendAll wrote.
+func readSome(r *reader, n int) (list []string) {
+	former := ""
+	for range n {
+		former = r.after(former)
+		list = append(list, former)
+	}
+	return list
+}
+
+// readAll reads the strings that appendAll wrote up to the end.
+func readAll(r *reader) (list []string) {
 	former := ""
 	for r.left() > 0 {
 		former = r.after(former)
-		titles = append(titles, former)
+		list = append(list, former)
 	}
-	return titles
+	return list
 }
 
 // after reads the string that appendAfter wrote.
@@ -501,15 +502,18 @@ func (r *reader) after(former string) string {
 	return s
 }
 
-// timestamp takes a duration from at.
-func (r *reader) timestamp(at int64) *timestamppb.Timestamp {
+// millis takes a duration from at.
+func (r *reader) millis(at int64) int64 {
 	ms := at + unpackDuration(r.uvarint())
 	if ms < -maxTime || ms > maxTime {
 		r.bad = true
-		return nil
+		return 0
 	}
-	return timestamp(ms)
+	return ms
 }
+
+// timestamp takes a duration from at as a message.
+func (r *reader) timestamp(at int64) *timestamppb.Timestamp { return timestamp(r.millis(at)) }
 
 // rest takes all that is left as a name.
 func (r *reader) rest() string {
