@@ -106,20 +106,15 @@ func (p *places) before(i, j int) bool {
 }
 
 // staying returns the ids of the devices that stay, in alphabetical order.
-func (p *places) staying() (ids []string) {
-	for i := range p.state.devices {
-		if p.stays(i) {
-			ids = append(ids, p.state.devices[i].id)
-		}
-	}
-	slices.Sort(ids)
-	return ids
-}
+func (p *places) staying() []string { return p.ids(p.stays) }
 
 // selection returns the ids of the devices that are selected, in alphabetical order.
-func (p *places) selection() (ids []string) {
+func (p *places) selection() []string { return p.ids(p.selected) }
+
+// ids returns the ids of the devices that match, in alphabetical order.
+func (p *places) ids(match func(device int) bool) (ids []string) {
 	for i := range p.state.devices {
-		if p.selected(i) {
+		if match(i) {
 			ids = append(ids, p.state.devices[i].id)
 		}
 	}
@@ -134,7 +129,9 @@ func (v view) deviceLimit(device int) violation {
 	if p.free(device) || device >= 0 && p.inUse[device] && p.stays(device) {
 		return violation{}
 	}
-	r := violation{rule: licensedv1.Rule_RULE_DEVICE_LIMIT, limit: p.limit, current: uint32(p.n), plan: p.plan}
+	// The plan is not taken from p, which would put its space on the heap.
+	plan, _ := v.policy.InForce(v.state.plan)
+	r := violation{rule: licensedv1.Rule_RULE_DEVICE_LIMIT, limit: p.limit, current: uint32(p.n), plan: plan}
 	if device >= 0 && p.inUse[device] && p.limit > 0 {
 		r.rule = licensedv1.Rule_RULE_DEVICE_NOT_SELECTED
 	}
@@ -145,18 +142,16 @@ func (v view) deviceLimit(device int) violation {
 func (d *decider) takePlace(device int) {
 	var few [32]bool
 	p := d.places(few[:])
-	free := p.free(device)
 	switch {
-	case free && (!p.bound || device >= 0 && p.selected(device)):
-	case free:
-		d.addSelection(&licensedv1.DevicesSelected{})
-	default:
+	case !p.free(device):
 		staying := p.staying()
 		if !p.bound || !slices.Equal(staying, p.selection()) {
 			d.addSelection(&licensedv1.DevicesSelected{
 				StayingDeviceIds: staying, Binding: true, Chosen: p.bound && d.state.chosen,
 			})
 		}
+	case p.bound && (device < 0 || !p.selected(device)):
+		d.addSelection(&licensedv1.DevicesSelected{})
 	}
 }
 
