@@ -138,8 +138,8 @@ func (v view) devicesQuota(limit uint32) *licensedv1.Quota {
 	if left > 0 || limit == 0 {
 		return q
 	}
-	for _, at := range v.turns(licensedv1.Rule_RULE_DEVICE_LIMIT, "") {
-		later := view{now: at, policy: v.policy, state: v.state}.places(nil)
+	for _, at := range v.turns("", licensedv1.Rule_RULE_DEVICE_LIMIT) {
+		later := v.at(at).places(nil)
 		if later.free(-1) {
 			q.NextAt = timestamp(at)
 			break

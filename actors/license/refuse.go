@@ -56,8 +56,8 @@ func (d *decider) broken(
 		p := d.places(nil)
 		b.StayingDeviceIds, b.Selectable = listed(p.staying()), !p.bound || !d.state.chosen
 	}
-	for _, at := range d.turns(r.rule, e.TitleId) {
-		later := check(view{now: at, policy: d.policy, state: d.state})
+	for _, at := range d.turns(e.TitleId, r.rule) {
+		later := check(d.at(at))
 		if later.final() {
 			break
 		}
@@ -97,10 +97,22 @@ func (r refusal) final() bool {
 	return len(r) == 1 && !timely(r[0].rule) && r[0].rule != licensedv1.Rule_RULE_TITLE_UNAVAILABLE
 }
 
-// turns returns the times after now, in order, at which a rule may begin to say yes if nothing happens meanwhile: a
+// turns returns the times after now, in order, at which rules may begin to say yes if nothing happens meanwhile: a
 // licence expires, or something counted leaves the window.
-func (v view) turns(rule licensedv1.Rule, title string) []int64 {
-	var times []int64
+func (v view) turns(title string, rules ...licensedv1.Rule) (times []int64) {
+	for _, rule := range rules {
+		times = v.appendTurns(times, title, rule)
+	}
+	slices.Sort(times)
+	times = slices.Compact(times)
+	for len(times) > 0 && times[0] <= v.now {
+		times = times[1:]
+	}
+	return times
+}
+
+// appendTurns appends the times at which a rule may begin to say yes, in any order, and times that passed.
+func (v view) appendTurns(times []int64, title string, rule licensedv1.Rule) []int64 {
 	switch rule {
 	case licensedv1.Rule_RULE_DEVICE_LIMIT, licensedv1.Rule_RULE_DEVICE_NOT_SELECTED,
 		licensedv1.Rule_RULE_SELECTION_MADE, licensedv1.Rule_RULE_STUDIO_LIMIT:
@@ -135,11 +147,6 @@ func (v view) turns(rule licensedv1.Rule, title string) []int64 {
 		// Also a licence that is remembered now may be new again by then.
 		times = append(times, v.rememberedUntil(true), v.rememberedUntil(false))
 	}
-	slices.Sort(times)
-	times = slices.Compact(times)
-	for len(times) > 0 && times[0] <= v.now {
-		times = times[1:]
-	}
 	return times
 }
 
@@ -155,19 +162,13 @@ func (d *decider) nextAllowed(
 		}
 		from = max(from, b.GetNextAllowedAtMs())
 	}
-	var times []int64
-	for _, rule := range []licensedv1.Rule{
-		licensedv1.Rule_RULE_DEVICE_LIMIT, licensedv1.Rule_RULE_YEARLY_LIMIT,
-		licensedv1.Rule_RULE_REMEMBERED_LIMIT, licensedv1.Rule_RULE_DEACTIVATION_LIMIT,
-	} {
-		times = append(times, d.turns(rule, e.TitleId)...)
+	// Mostly no other rule says no by then.
+	if check(d.at(from)) == nil {
+		return from
 	}
-	slices.Sort(times)
-	for _, at := range slices.Compact(times) {
-		if at < from {
-			continue
-		}
-		if check(view{now: at, policy: d.policy, state: d.state}) == nil {
+	for _, at := range d.turns(e.TitleId, licensedv1.Rule_RULE_DEVICE_LIMIT, licensedv1.Rule_RULE_YEARLY_LIMIT,
+		licensedv1.Rule_RULE_REMEMBERED_LIMIT, licensedv1.Rule_RULE_DEACTIVATION_LIMIT) {
+		if at > from && check(d.at(at)) == nil {
 			return at
 		}
 	}

@@ -15,6 +15,12 @@ type view struct {
 	state  *State
 }
 
+// at returns the view at another time.
+func (v view) at(now int64) view {
+	v.now = now
+	return v
+}
+
 // violation is a rule that says no; the zero value says yes.
 type violation struct {
 	rule           licensedv1.Rule
@@ -301,9 +307,11 @@ func (v view) rememberedLimit(newLicense bool) violation {
 // rememberedUntil returns from when on rememberedLimit says yes if nothing happens until then; 0 if it does now.
 func (v view) rememberedUntil(newLicense bool) (at int64) {
 	limit := int(v.policy.Remembered())
-	if ends := v.licenseEnds(); newLicense && len(ends) >= limit {
-		slices.Sort(ends)
-		at = ends[len(ends)-limit] + window + 1
+	if newLicense && len(v.state.licenses) >= limit {
+		if ends := v.licenseEnds(); len(ends) >= limit {
+			slices.Sort(ends)
+			at = ends[len(ends)-limit] + window + 1
+		}
 	}
 	if limit *= policy.RememberedUses; v.state.uses() >= limit {
 		if times := v.useTimes(); len(times) >= limit {
