@@ -53,14 +53,17 @@ func (v view) places(space []bool) places {
 	return p
 }
 
-// selected reports whether a device is selected to stay.
+// selected reports whether a device is selected to stay; one of which nothing is known, -1, is not.
 func (p *places) selected(i int) bool {
-	return p.state.devices[i].selected && !p.state.forgottenDevice(i, p.now)
+	return i >= 0 && p.state.devices[i].selected && !p.state.forgottenDevice(i, p.now)
 }
+
+// used reports whether a device is in use; one of which nothing is known, -1, is not.
+func (p *places) used(i int) bool { return i >= 0 && p.inUse[i] }
 
 // others returns the number of devices in use other than this.
 func (p *places) others(device int) int {
-	if device >= 0 && p.inUse[device] {
+	if p.used(device) {
 		return p.n - 1
 	}
 	return p.n
@@ -72,7 +75,7 @@ func (p *places) free(device int) bool { return uint64(p.taken(device)) < uint64
 // taken returns the number of places that other devices take.
 func (p *places) taken(device int) int {
 	taken := p.others(device)
-	if p.leftovers > 0 && (device < 0 || !p.selected(device)) {
+	if p.leftovers > 0 && !p.selected(device) {
 		taken += p.reserved
 	}
 	return taken
@@ -80,7 +83,7 @@ func (p *places) taken(device int) int {
 
 // stays reports whether a device is one of those that stay while the plan is exceeded.
 func (p *places) stays(device int) bool {
-	if device < 0 || !p.candidate(device) {
+	if !p.candidate(device) {
 		return false
 	}
 	before := 0
@@ -93,7 +96,7 @@ func (p *places) stays(device int) bool {
 }
 
 // candidate reports whether a device may be one of those that stay.
-func (p *places) candidate(i int) bool { return p.inUse[i] || p.idle && p.selected(i) }
+func (p *places) candidate(i int) bool { return p.used(i) || p.idle && p.selected(i) }
 
 // before orders the devices that may stay: the selected ones first, and then by last use.
 func (p *places) before(i, j int) bool {
@@ -126,13 +129,13 @@ func (p *places) ids(match func(device int) bool) (ids []string) {
 func (v view) deviceLimit(device int) violation {
 	var few [32]bool
 	p := v.places(few[:])
-	if p.free(device) || device >= 0 && p.inUse[device] && p.stays(device) {
+	if p.free(device) || p.used(device) && p.stays(device) {
 		return violation{}
 	}
 	// The plan is not taken from p, which would put its space on the heap.
 	plan, _ := v.policy.InForce(v.state.plan)
 	r := violation{rule: licensedv1.Rule_RULE_DEVICE_LIMIT, limit: p.limit, current: uint32(p.n), plan: plan}
-	if device >= 0 && p.inUse[device] && p.limit > 0 {
+	if p.used(device) && p.limit > 0 {
 		r.rule = licensedv1.Rule_RULE_DEVICE_NOT_SELECTED
 	}
 	return r
@@ -150,7 +153,7 @@ func (d *decider) takePlace(device int) {
 				StayingDeviceIds: staying, Binding: true, Chosen: p.bound && d.state.chosen,
 			})
 		}
-	case p.bound && (device < 0 || !p.selected(device)):
+	case p.bound && !p.selected(device):
 		d.addSelection(&licensedv1.DevicesSelected{})
 	}
 }
@@ -162,8 +165,7 @@ func (d *decider) addSelection(e *licensedv1.DevicesSelected) { d.add(customer, 
 // selected come first, if the customer chose them or they are in use.
 func (v view) shrunk(limit uint32) []string {
 	p := v.places(nil)
-	p.limit = limit
-	if uint64(p.n) <= uint64(limit) {
+	if p.limit = limit; !p.exceeded() {
 		return nil
 	}
 	p.bound, p.idle = p.bound || v.state.chosen, v.state.chosen
@@ -240,11 +242,11 @@ func (v view) removal(device int) *licensedv1.Removal {
 func (v view) devicesToFree(device int) (ids []string, needed int) {
 	s, p := v.state, v.places(nil)
 	leftover := func(i int) bool { return p.bound && !p.selected(i) }
-	reserving := p.bound && (device < 0 || !p.selected(device))
+	reserving := p.bound && !p.selected(device)
 	var others []int
 	for i := range s.devices {
 		// A leftover gets no place that a selected device leaves.
-		if p.inUse[i] && i != device && (!reserving || device < 0 || !p.inUse[device] || leftover(i)) {
+		if p.used(i) && i != device && (!reserving || !p.used(device) || leftover(i)) {
 			others = append(others, i)
 		}
 	}
@@ -264,7 +266,7 @@ func (v view) devicesToFree(device int) (ids []string, needed int) {
 	needed = p.others(device) - int(p.limit) + 1
 	switch {
 	case !reserving:
-	case device >= 0 && p.inUse[device]:
+	case p.used(device):
 		needed += p.reserved
 	default:
 		needed = max(needed, p.leftovers)
