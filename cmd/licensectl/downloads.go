@@ -21,10 +21,7 @@ func (p *program) downloadsCommand() *cobra.Command {
 	}
 	c.Flags().StringVar(&since, "since", "", "`TIME` from which on (default: the last 365 days)")
 	c.RunE = func(c *cobra.Command, args []string) error {
-		from, err := p.parseMoment("--since", since)
-		if err == nil && from.sequence != 0 {
-			err = usagef("--since: %q is no time", since)
-		}
+		from, err := p.parseTime("--since", since)
 		if err != nil {
 			return err
 		}

@@ -27,10 +27,7 @@ func (p *program) parseKnownAt(s string) (*timestamppb.Timestamp, error) {
 	if s == "" {
 		return nil, nil
 	}
-	m, err := p.parseMoment("--known-at", s)
-	if err == nil && m.sequence != 0 {
-		err = usagef("--known-at: %q is not a time", s)
-	}
+	m, err := p.parseTime("--known-at", s)
 	if err == nil && m.time.IsZero() {
 		m.time = p.now()
 	}
@@ -66,6 +63,15 @@ func (p *program) parseMoment(what, s string) (moment, error) {
 	}
 	return moment{}, usagef("%s: %q is not a moment: give an event's number, a time like 2026-03-01T20:15:00Z, "+
 		"a time ago like -36h, or now", what, s)
+}
+
+// parseTime reads a MOMENT that is not the number of an event.
+func (p *program) parseTime(what, s string) (moment, error) {
+	m, err := p.parseMoment(what, s)
+	if err == nil && m.sequence != 0 {
+		err = usagef("%s: %q is not a time", what, s)
+	}
+	return m, err
 }
 
 // parseAgo reads a duration, which may also be in days.

@@ -29,12 +29,9 @@ func (p *program) whyCommand() *cobra.Command {
 		if device == "" || title == "" {
 			return usagef("--device and --title name the licence to explain (see %s --help)", c.CommandPath())
 		}
-		m, err := p.parseMoment("--at", at)
+		m, err := p.parseTime("--at", at)
 		if err != nil {
 			return err
-		}
-		if m.sequence != 0 {
-			return usagef("--at: %q is not a time", at)
 		}
 		if m.known, err = p.parseKnownAt(known); err != nil {
 			return err
