@@ -6,7 +6,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"licensed/internal/terminal"
 	"licensed/messages/licensedv1"
 )
 
@@ -55,58 +54,33 @@ func (p *program) printCustomer(r *licensedv1.GetCustomerResponse) error {
 		plan += " (default)"
 	}
 	t := p.newTable("AS OF (UTC)", "PLAN", "DEVICES IN USE", "DEVICES REMOVED IN A YEAR", "EVENTS")
-	if err := t.Row(clock(r.AsOf), plan, quotaOf(r.DevicesInUse), quotaOf(r.Deactivations),
-		fmt.Sprint(r.Sequence)); err != nil {
-		return err
-	}
-	var devices, licenses, titles, studios [][]string
+	t.Add(clock(r.AsOf), plan, quotaOf(r.DevicesInUse), quotaOf(r.Deactivations), fmt.Sprint(r.Sequence))
+	devices := p.newTable("DEVICE", "STATE", ">ACTIVE LICENCES", "LAST DOWNLOAD (UTC)")
 	for _, d := range r.Devices {
 		state := "active"
 		if !d.Active {
 			state = "deactivated"
 		}
-		devices = append(devices, []string{d.DeviceId, state, fmt.Sprint(d.ActiveLicenses), clock(d.LastDownloadAt)})
+		devices.Add(d.DeviceId, state, fmt.Sprint(d.ActiveLicenses), clock(d.LastDownloadAt))
 	}
+	licenses := p.newTable("DEVICE", "TITLE", "STATE", "ACQUIRED (UTC)", "EXPIRES (UTC)", ">RENEWALS")
 	for _, l := range r.Licenses {
 		state := strings.ToLower(strings.TrimPrefix(l.Status.String(), "LICENSE_STATUS_"))
-		licenses = append(licenses, []string{l.License.DeviceId, l.License.TitleId, state, clock(l.License.AcquiredAt),
-			clock(l.License.ExpiresAt), fmt.Sprint(l.License.Renewals)})
+		licenses.Add(l.License.DeviceId, l.License.TitleId, state, clock(l.License.AcquiredAt),
+			clock(l.License.ExpiresAt), fmt.Sprint(l.License.Renewals))
 	}
+	titles := p.newTable("TITLE", "STUDIO", ">DOWNLOADS", ">COUNTED PLAYS", "YEARLY LIMIT")
 	for _, u := range r.Titles {
-		titles = append(titles, []string{u.TitleId, u.StudioId, fmt.Sprint(u.Downloads), fmt.Sprint(u.CountedPlaybacks),
-			quotaOf(u.Yearly)})
+		titles.Add(u.TitleId, u.StudioId, fmt.Sprint(u.Downloads), fmt.Sprint(u.CountedPlaybacks), quotaOf(u.Yearly))
 	}
+	studios := p.newTable("STUDIO", "ACTIVE LICENCES")
 	for _, s := range r.Studios {
-		studios = append(studios, []string{s.StudioId, quotaOf(s.Licenses)})
+		studios.Add(s.StudioId, quotaOf(s.Licenses))
 	}
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	for _, part := range []struct {
-		table *terminal.Table
-		rows  [][]string
-	}{
-		{p.newTable("DEVICE", "STATE", ">ACTIVE LICENCES", "LAST DOWNLOAD (UTC)"), devices},
-		{p.newTable("DEVICE", "TITLE", "STATE", "ACQUIRED (UTC)", "EXPIRES (UTC)", ">RENEWALS"), licenses},
-		{p.newTable("TITLE", "STUDIO", ">DOWNLOADS", ">COUNTED PLAYS", "YEARLY LIMIT"), titles},
-		{p.newTable("STUDIO", "ACTIVE LICENCES"), studios},
-	} {
-		if len(part.rows) == 0 {
-			continue
-		}
-		if _, err := fmt.Fprintln(p.stdout); err != nil {
-			return err
-		}
-		for _, row := range part.rows {
-			if err := part.table.Row(row...); err != nil {
-				return err
-			}
-		}
-		if err := part.table.Flush(); err != nil {
-			return err
-		}
-	}
-	return nil
+	return p.printParts(devices, licenses, titles, studios)
 }
 
 // quotaOf returns the use of a limit, and from when on another is allowed if none is now.

@@ -102,10 +102,13 @@ func (p *program) printState(res *licensedv1.GetStateResponse) error {
 		plan, s.DevicesInUse, terminal.Count(s.DeviceLimit, "device", "devices"),
 		terminal.Count(s.ActiveLicenses, "active licence", "active licences"),
 		terminal.Count(s.Deactivations, "deactivation", "deactivations"))
-	for _, part := range []func(*licensedv1.CustomerState) *terminal.Table{
-		p.licenceTable, p.deviceTable, p.titleTable, p.studioTable,
-	} {
-		if t := part(s); !t.Empty() {
+	return p.printParts(p.licenceTable(s), p.deviceTable(s), p.titleTable(s), p.studioTable(s))
+}
+
+// printParts prints the tables that are not empty, each below an empty line.
+func (p *program) printParts(parts ...*terminal.Table) error {
+	for _, t := range parts {
+		if !t.Empty() {
 			fmt.Fprintln(p.stdout)
 			if err := t.Flush(); err != nil {
 				return err
