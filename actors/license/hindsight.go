@@ -127,12 +127,11 @@ func (x *Explainer) remember(e *Recorded) {
 		return
 	}
 	// What today's policy decides otherwise is not compared: the difference would not be that of a fact.
-	if rule, ok := c.decide(x.policy, x.state); !ok || (rule != licensedv1.Rule_RULE_UNSPECIFIED) != c.refused {
+	rule, ok := c.decide(x.policy, x.state)
+	if !ok || (rule != licensedv1.Rule_RULE_UNSPECIFIED) != c.refused {
 		return
-	} else {
-		c.rule = rule
 	}
-	c.state = x.state.encode()
+	c.rule, c.state = rule, x.state.encode()
 	if x.choices = append(x.choices, c); len(x.choices) > maxChoices {
 		x.choices = x.choices[1:]
 	}
@@ -173,10 +172,9 @@ func (x *Explainer) changes(e *Recorded, o *licensedv1.Occurrence) (changed []*c
 		}
 		s.occurred(e.Event, o, c.at)
 		c.state = s.encode()
-		rule, _ := c.decide(x.policy, s)
 		was := c.rule
-		c.rule = rule
-		if (was == licensedv1.Rule_RULE_UNSPECIFIED) != (rule == licensedv1.Rule_RULE_UNSPECIFIED) &&
+		c.rule, _ = c.decide(x.policy, s)
+		if (was == licensedv1.Rule_RULE_UNSPECIFIED) != (c.rule == licensedv1.Rule_RULE_UNSPECIFIED) &&
 			(about || c.device == x.device && c.title == x.title) {
 			changed = append(changed, c)
 		}

@@ -48,11 +48,11 @@ func (c *client) report(o *op) {
 
 // report folds a fact into the history: each counts once, in the order of its numbers.
 func (h *history) report(v actorstest.Reported) error {
-	if fact := [2]uint64{v.Device, v.Number}; h.facts[fact] {
+	fact := [2]uint64{v.Device, v.Number}
+	if h.facts[fact] {
 		return fmt.Errorf("fact %d of device %d counts twice", v.Number, v.Device)
-	} else {
-		h.facts[fact] = true
 	}
+	h.facts[fact] = true
 	if v.Number > 1 && !h.facts[[2]uint64{v.Device, v.Number - 1}] {
 		return fmt.Errorf("fact %d of device %d counts before the one before it", v.Number, v.Device)
 	}
