@@ -4,6 +4,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
@@ -19,8 +20,12 @@ func TestDowngrade(t *testing.T) {
 	r := &tour{t: t, clients: d.clients()}
 	limited := connect.CodeFailedPrecondition
 	for i, device := range []string{"iphone", "ipad", "laptop"} {
-		_, err := r.acquire("acquire-"+device, device, "Roma")
+		res, err := r.acquire("acquire-"+device, device, "Roma")
 		r.accepted(device, err)
+		// The next device is used in a later millisecond, so that it is the one that was used last.
+		for time.Now().UnixMilli() <= res.License.AcquiredAt.AsTime().UnixMilli() {
+			time.Sleep(time.Millisecond)
+		}
 		if i == 0 {
 			_, err = r.acquire("once", device, "Moonlight")
 			r.accepted("a title with a yearly limit", err)
