@@ -42,9 +42,12 @@ type issuer struct {
 	failing *atomic.Bool
 }
 
-// newIssuer returns the verifier of an issuer that was checked. Its keys are refreshed until ctx ends. Errors: a file
-// of keys cannot be used. Keys that cannot be fetched now are logged, and fetched later.
-func newIssuer(ctx context.Context, c Issuer, now func() time.Time, log *slog.Logger) (*issuer, error) {
+// newIssuer returns the verifier of an issuer that was checked, with the content of its JWKSFile, if it has one. Keys
+// from a URL are refreshed until ctx ends. Errors: the file of keys cannot be used. Keys that cannot be fetched now are
+// logged, and fetched later.
+func newIssuer(
+	ctx context.Context, c Issuer, file []byte, now func() time.Time, log *slog.Logger,
+) (*issuer, error) {
 	i := &issuer{Issuer: c, skew: defaultSkew, failing: new(atomic.Bool)}
 	if c.Skew != nil {
 		i.skew = *c.Skew
@@ -62,7 +65,7 @@ func newIssuer(ctx context.Context, c Issuer, now func() time.Time, log *slog.Lo
 	}
 	var err error
 	if c.JWKSFile != "" {
-		i.keys, err = keysOfFile(c.JWKSFile)
+		i.keys, err = keyfunc.NewJWKSetJSON(file)
 	} else {
 		i.keys, err = i.fetched(ctx, log)
 	}
@@ -70,15 +73,6 @@ func newIssuer(ctx context.Context, c Issuer, now func() time.Time, log *slog.Lo
 		return nil, fmt.Errorf("issuer %s: keys: %w", c.Issuer, err)
 	}
 	return i, nil
-}
-
-// keysOfFile returns the keys in a file.
-func keysOfFile(name string) (keyfunc.Keyfunc, error) {
-	b, err := readFile(name)
-	if err != nil {
-		return nil, err
-	}
-	return keyfunc.NewJWKSetJSON(b)
 }
 
 // fetched returns keys from the issuer's URL, which are fetched again from time to time.

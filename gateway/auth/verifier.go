@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -114,7 +115,7 @@ func (v *Verifier) watch(ctx context.Context) {
 		case <-tick.C:
 		}
 		now := contents(v.state.Load().read)
-		if same(now, v.state.Load().read) || failed != nil && same(now, failed) {
+		if same(now, v.state.Load().read) || same(now, failed) {
 			continue
 		}
 		s, err := v.load()
@@ -140,14 +141,7 @@ func contents(names map[string][]byte) map[string][]byte {
 }
 
 // same reports whether files hold the same.
-func same(a, b map[string][]byte) bool {
-	for name := range a {
-		if !bytes.Equal(a[name], b[name]) {
-			return false
-		}
-	}
-	return len(a) == len(b)
-}
+func same(a, b map[string][]byte) bool { return maps.EqualFunc(a, b, bytes.Equal) }
 
 // load reads the file.
 func (v *Verifier) load() (*state, error) {
@@ -178,12 +172,15 @@ func (v *Verifier) load() (*state, error) {
 		s.patterns = append(s.patterns, p)
 	}
 	for _, c := range f.Issuers {
-		if s.issuers[c.Issuer], err = newIssuer(ctx, c, v.config.Now, v.config.Logger); err != nil {
+		if c.JWKSFile != "" {
+			if s.read[c.JWKSFile], err = readFile(c.JWKSFile); err != nil {
+				closeState()
+				return nil, fmt.Errorf("auth file %s: issuer %s: keys: %w", v.config.File, c.Issuer, err)
+			}
+		}
+		if s.issuers[c.Issuer], err = newIssuer(ctx, c, s.read[c.JWKSFile], v.config.Now, v.config.Logger); err != nil {
 			closeState()
 			return nil, fmt.Errorf("auth file %s: %w", v.config.File, err)
-		}
-		if c.JWKSFile != "" {
-			s.read[c.JWKSFile], _ = readFile(c.JWKSFile)
 		}
 	}
 	return s, nil
