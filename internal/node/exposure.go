@@ -46,29 +46,30 @@ var Risks = []Risk{
 	{
 		"open-node", "others can read and change every customer as a process of the cluster",
 		"--node-tls-cert and --node-tls-ca",
-		func(c *Config) string {
-			if c.Store == "" || c.Cluster.Alone {
-				return ""
-			}
-			return c.Cluster.NodeListen
-		},
+		func(c *Config) string { return c.ofMember(c.Cluster.NodeListen) },
 		func(c *Config) bool { return c.Cluster.NodeTLS != (tlsfiles.Files{}) },
 	},
 	{
 		"open-gossip", "others can join the cluster's gossip", "--gossip-key-file",
-		func(c *Config) string {
-			if c.Store == "" || c.Cluster.Alone {
-				return ""
-			}
-			return c.Cluster.Bind
-		},
+		func(c *Config) string { return c.ofMember(c.Cluster.Bind) },
 		func(c *Config) bool { return c.Cluster.KeyFile != "" },
 	},
 }
 
-// ofGateway returns the address of a port that only gateways have.
+// isMember reports whether the process is one of several in a cluster.
+func (c *Config) isMember() bool { return c.Store != "" && !c.Cluster.Alone }
+
+// ofMember returns the address of a port that only members of a cluster have.
+func (c *Config) ofMember(address string) string {
+	if !c.isMember() {
+		return ""
+	}
+	return address
+}
+
+// ofGateway returns the address of a port that nodes without the role of a gateway do not have.
 func (c *Config) ofGateway(address string) string {
-	if c.Store != "" && !c.Cluster.Alone && !c.Roles.Has(RoleGateway) {
+	if c.isMember() && !c.Roles.Has(RoleGateway) {
 		return ""
 	}
 	return address
