@@ -12,37 +12,23 @@ import (
 
 // keysCommand returns the commands for the keys that sign licences.
 func (p *program) keysCommand() *cobra.Command {
-	c := &cobra.Command{
-		Use:   "keys",
-		Short: "Make and list the keys that sign licences",
-		Long: "keys works on a directory of keys (--license-keys), without any service. Gateways read changed files\n" +
-			"within seconds. To rotate, make a key: every gateway must have it before it begins to sign. Remove the\n" +
+	return group("keys", "Make and list the keys that sign licences",
+		"keys works on a directory of keys (--license-keys), without any service. Gateways read changed files\n"+
+			"within seconds. To rotate, make a key: every gateway must have it before it begins to sign. Remove the\n"+
 			"file of a key to have no licence of it accepted any more.",
-		Args: noArguments,
-		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
-	}
-	c.AddCommand(p.keysNewCommand(), p.keysListCommand())
-	return c
-}
-
-// oneDirectory wants the directory of the keys.
-func oneDirectory(c *cobra.Command, args []string) error {
-	if len(args) != 1 {
-		return usageError{fmt.Errorf("%s takes one directory (see %s --help)", c.CommandPath(), c.CommandPath())}
-	}
-	return nil
+		p.keysNewCommand(), p.keysListCommand())
 }
 
 // keysNewCommand returns the command that makes a key.
 func (p *program) keysNewCommand() *cobra.Command {
 	delay := time.Hour
 	c := &cobra.Command{
-		Use:   "new DIRECTORY",
+		Use:   "new DIR",
 		Short: "Make a key that begins to sign after a delay",
 		Long: "new makes a key of Ed25519 in a file that only its owner can read. The name of the file is the time\n" +
 			"at which the key begins to sign. The first key of a directory signs at once.",
 		Example: "  licensed keys new /etc/licensed/license-keys",
-		Args:    oneDirectory,
+		Args:    directory,
 		RunE: func(_ *cobra.Command, args []string) error {
 			if delay < 0 {
 				return usageError{fmt.Errorf("--delay is %v, must be at least 0s", delay)}
@@ -64,9 +50,9 @@ func (p *program) keysNewCommand() *cobra.Command {
 // keysListCommand returns the command that lists keys.
 func (p *program) keysListCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "list DIRECTORY",
+		Use:   "list DIR",
 		Short: "List the keys, and which one signs now",
-		Args:  oneDirectory,
+		Args:  directory,
 		RunE: func(_ *cobra.Command, args []string) error {
 			ring, err := signingkeys.Read(args[0])
 			if err != nil {

@@ -67,6 +67,27 @@ func noArguments(c *cobra.Command, args []string) error {
 	return nil
 }
 
+// directory demands one argument.
+func directory(c *cobra.Command, args []string) error {
+	switch len(args) {
+	case 0:
+		return usageError{errors.New("DIR is missing (see " + c.CommandPath() + " --help)")}
+	case 1:
+		return nil
+	}
+	return noArguments(c, args[1:])
+}
+
+// group returns a command that only has verbs.
+func group(use, short, long string, verbs ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{
+		Use: use, Short: short, Long: long, Args: noArguments,
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	c.AddCommand(verbs...)
+	return c
+}
+
 // run executes a command line and returns the exit code.
 func (p *program) run(ctx context.Context, args []string) int {
 	root := &cobra.Command{

@@ -15,17 +15,6 @@ import (
 
 // schemaCommand returns the commands for the tables of store and archive.
 func (p *program) schemaCommand() *cobra.Command {
-	c := &cobra.Command{
-		Use:   "schema",
-		Short: "Show or apply the tables on Cassandra",
-		Long: "schema takes care of the tables of the store (--store) and of the archive (--archive; by default\n" +
-			"it shares the store's keyspace). An operator makes the keyspaces, since only they know where\n" +
-			"copies belong:\n\n" +
-			"  CREATE KEYSPACE licensed WITH replication = {'class': 'NetworkTopologyStrategy', 'dc1': 3};\n\n" +
-			"Settings come from flags, environment and settings file, as those of all other commands.",
-		Args: noArguments,
-		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
-	}
 	copies := 0
 	apply := p.schemaVerb("apply", "Bring the tables to the version that this program needs",
 		"apply makes what is missing and changes nothing else. Any number of them may run at once: one works, the\n"+
@@ -33,9 +22,13 @@ func (p *program) schemaCommand() *cobra.Command {
 		func(ctx context.Context, c node.Config) error { return p.applySchema(ctx, c, copies) })
 	apply.Flags().IntVar(&copies, "create-keyspace", 0,
 		"create missing keyspaces with this number of `copies` in each data centre; 0 creates none (default 0)")
-	c.AddCommand(apply,
-		p.schemaVerb("status", "Show the versions of the tables", "status changes nothing.", p.schemaStatus))
-	return c
+	return group("schema", "Show or apply the tables on Cassandra",
+		"schema takes care of the tables of the store (--store) and of the archive (--archive; by default\n"+
+			"it shares the store's keyspace). An operator makes the keyspaces, since only they know where\n"+
+			"copies belong:\n\n"+
+			"  CREATE KEYSPACE licensed WITH replication = {'class': 'NetworkTopologyStrategy', 'dc1': 3};\n\n"+
+			"Settings come from flags, environment and settings file, as those of all other commands.",
+		apply, p.schemaVerb("status", "Show the versions of the tables", "status changes nothing.", p.schemaStatus))
 }
 
 // schemaVerb returns a command that takes the settings of the stores and none of a

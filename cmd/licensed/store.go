@@ -19,15 +19,8 @@ import (
 
 // storeCommand returns the commands for the directory of a stopped node.
 func (p *program) storeCommand() *cobra.Command {
-	c := &cobra.Command{
-		Use:   "store",
-		Short: "Check the embedded store of a stopped node",
-		Long:  "store works on the directory of a node that is stopped, without any service.",
-		Args:  noArguments,
-		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
-	}
-	c.AddCommand(p.storeVerifyCommand())
-	return c
+	return group("store", "Check the embedded store of a stopped node",
+		"store works on the directory of a node that is stopped, without any service.", p.storeVerifyCommand())
 }
 
 // storeVerifyCommand returns the command that examines all histories of a directory. The

@@ -38,7 +38,7 @@ func (p *program) tokensCommand() *cobra.Command {
 		},
 	}
 	c.Flags().BoolVar(&keep, "if-missing", keep, ifMissing)
-	return group("tokens", "Make tokens for trying things out", c)
+	return group("tokens", "Make tokens for trying things out", "", c)
 }
 
 // certsCommand returns the command that makes certificates.
@@ -68,29 +68,8 @@ func (p *program) certsCommand() *cobra.Command {
 	}
 	c.Flags().BoolVar(&keep, "if-missing", keep, ifMissing)
 	c.Flags().StringSliceVar(&hosts, "hosts", nil, "`NAMES` and addresses of servers, beside this machine")
-	return group("certs", "Make certificates for trying things out", c)
+	return group("certs", "Make certificates for trying things out", "", c)
 }
 
 // ifMissing is the help of the flag.
 const ifMissing = "do nothing if DIR has such files"
-
-// group returns a command with one verb.
-func group(use, short string, verb *cobra.Command) *cobra.Command {
-	c := &cobra.Command{
-		Use: use, Short: short, Args: noArguments,
-		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
-	}
-	c.AddCommand(verb)
-	return c
-}
-
-// directory demands one argument.
-func directory(c *cobra.Command, args []string) error {
-	switch len(args) {
-	case 0:
-		return usageError{errors.New("DIR is missing (see " + c.CommandPath() + " --help)")}
-	case 1:
-		return nil
-	}
-	return noArguments(c, args[1:])
-}

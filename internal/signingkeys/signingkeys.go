@@ -139,7 +139,7 @@ func parse(text []byte) (ed25519.PrivateKey, error) {
 	block, rest := pem.Decode(text)
 	switch {
 	case block == nil:
-		return nil, errors.New("it is not PEM; make a key with: licensed keys new DIRECTORY")
+		return nil, errors.New("it is not PEM; make a key with: licensed keys new DIR")
 	case block.Type == "ENCRYPTED PRIVATE KEY":
 		return nil, errors.New("it is encrypted: decrypt it with openssl pkey, and protect the file by its mode")
 	case block.Type != blockType:
@@ -153,7 +153,7 @@ func parse(text []byte) (ed25519.PrivateKey, error) {
 	}
 	private, ok := key.(ed25519.PrivateKey)
 	if !ok {
-		return nil, fmt.Errorf("it is a %T, not a key of Ed25519; make one with: licensed keys new DIRECTORY", key)
+		return nil, fmt.Errorf("it is a %T, not a key of Ed25519; make one with: licensed keys new DIR", key)
 	}
 	return private, nil
 }
