@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/proto"
 
 	"licensed/gateway/auth"
@@ -239,11 +238,8 @@ func overLimit(e *budget.ExceededError) *connect.Error {
 	if e.Scope == budget.Share {
 		words += " from " + e.Holder.String()
 	}
-	return retryAfter(connect.CodeResourceExhausted, words+"; not executed, retry later", retry, &errdetails.ErrorInfo{
-		Reason:   licensedv1.ReasonOverloaded,
-		Domain:   licensedv1.ErrorDomain,
-		Metadata: map[string]string{"limit": e.Budget, "scope": string(e.Scope)},
-	})
+	return retryAfter(infoError(connect.CodeResourceExhausted, licensedv1.ReasonOverloaded,
+		words+"; not executed, retry later", map[string]string{"limit": e.Budget, "scope": string(e.Scope)}), retry)
 }
 
 // capped returns the deadline of a request whose body is here, from that of its client: a client without one would

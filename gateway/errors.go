@@ -29,8 +29,15 @@ const importRetry = time.Second
 
 // apiError makes an error of the API: every one has an ErrorInfo and says in its message what to do.
 func apiError(code connect.Code, reason, message string, details ...proto.Message) *connect.Error {
+	return infoError(code, reason, message, nil, details...)
+}
+
+// infoError is apiError with an ErrorInfo that has more in it.
+func infoError(
+	code connect.Code, reason, message string, metadata map[string]string, details ...proto.Message,
+) *connect.Error {
 	e := connect.NewError(code, errors.New(message))
-	addDetail(e, &errdetails.ErrorInfo{Reason: reason, Domain: licensedv1.ErrorDomain})
+	addDetail(e, &errdetails.ErrorInfo{Reason: reason, Domain: licensedv1.ErrorDomain, Metadata: metadata})
 	for _, d := range details {
 		addDetail(e, d)
 	}
@@ -49,13 +56,11 @@ func addDetail(e *connect.Error, m proto.Message) {
 // retryError is an error that goes away by waiting. It has this time as detail and as HTTP header (a
 // trailer in gRPC).
 func retryError(code connect.Code, reason, message string, after time.Duration) *connect.Error {
-	return retryAfter(code, message, after, &errdetails.ErrorInfo{Reason: reason, Domain: licensedv1.ErrorDomain})
+	return retryAfter(apiError(code, reason, message), after)
 }
 
-// retryAfter is retryError with an ErrorInfo that has more in it.
-func retryAfter(code connect.Code, message string, after time.Duration, info *errdetails.ErrorInfo) *connect.Error {
-	e := connect.NewError(code, errors.New(message))
-	addDetail(e, info)
+// retryAfter adds the time after which an error goes away.
+func retryAfter(e *connect.Error, after time.Duration) *connect.Error {
 	addDetail(e, &errdetails.RetryInfo{RetryDelay: durationpb.New(after)})
 	e.Meta().Set("Retry-After", strconv.Itoa(int(math.Ceil(after.Seconds()))))
 	return e
@@ -173,12 +178,9 @@ func outcomeError(err error, command bool) *connect.Error {
 
 // tooOld tells a client, whose clock may be slow, what time it is here.
 func tooOld(now time.Time) *connect.Error {
-	e := connect.NewError(connect.CodeOutOfRange, errors.New(
-		"the command was issued too long ago to know whether it was executed; not executed now, look in the history"))
-	addDetail(e, &errdetails.ErrorInfo{
-		Reason: licensedv1.ReasonTooOld, Domain: licensedv1.ErrorDomain, Metadata: serverTime(now),
-	})
-	return e
+	return infoError(connect.CodeOutOfRange, licensedv1.ReasonTooOld,
+		"the command was issued too long ago to know whether it was executed; not executed now, look in the history",
+		serverTime(now))
 }
 
 // serverTime returns the metadata of errors that a wrong clock may cause.
@@ -191,10 +193,6 @@ func issuedAhead(now time.Time) *connect.Error {
 	metadata := serverTime(now)
 	var v violations
 	v.add("issued_at", "lies more than 5 minutes in the future; the server's time is "+metadata["server_time"])
-	e := connect.NewError(connect.CodeInvalidArgument, errors.New("issued_at "+v[0].Description))
-	addDetail(e, &errdetails.ErrorInfo{
-		Reason: licensedv1.ReasonInvalid, Domain: licensedv1.ErrorDomain, Metadata: metadata,
-	})
-	addDetail(e, &errdetails.BadRequest{FieldViolations: v})
-	return e
+	return infoError(connect.CodeInvalidArgument, licensedv1.ReasonInvalid, "issued_at "+v[0].Description, metadata,
+		&errdetails.BadRequest{FieldViolations: v})
 }

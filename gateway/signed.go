@@ -110,13 +110,9 @@ func (s *service) wrongLicense(fault, description string) error {
 	s.metrics.licenseFaults[fault].Inc()
 	var v violations
 	v.add("signed_license", description)
-	e := connect.NewError(connect.CodeInvalidArgument, errors.New("signed_license "+description+"; not executed"))
-	addDetail(e, &errdetails.ErrorInfo{
-		Reason: licensedv1.ReasonSignedLicense, Domain: licensedv1.ErrorDomain,
-		Metadata: map[string]string{"fault": fault},
-	})
-	addDetail(e, &errdetails.BadRequest{FieldViolations: v})
-	return e
+	return infoError(connect.CodeInvalidArgument, licensedv1.ReasonSignedLicense,
+		"signed_license "+description+"; not executed", map[string]string{"fault": fault},
+		&errdetails.BadRequest{FieldViolations: v})
 }
 
 // keySet serves the public keys.
