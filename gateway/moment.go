@@ -373,13 +373,13 @@ func (s *historyService) TryAt(
 func checkCommand(v *violations, c *licensedv1.Command) {
 	switch c := c.GetCommand().(type) {
 	case *licensedv1.Command_AcquireLicense:
-		v.commandIDs("command.acquire_license", c.AcquireLicense)
+		v.titled("command.acquire_license.", c.AcquireLicense)
 	case *licensedv1.Command_RenewLicense:
-		v.commandIDs("command.renew_license", c.RenewLicense)
+		v.titled("command.renew_license.", c.RenewLicense)
 	case *licensedv1.Command_ReleaseLicense:
-		v.commandIDs("command.release_license", c.ReleaseLicense)
+		v.titled("command.release_license.", c.ReleaseLicense)
 	case *licensedv1.Command_RecordPlayback:
-		v.commandIDs("command.record_playback", c.RecordPlayback)
+		v.titled("command.record_playback.", c.RecordPlayback)
 	case *licensedv1.Command_DeactivateDevice:
 		v.id("command.deactivate_device.device_id", c.DeactivateDevice.GetDeviceId())
 	case *licensedv1.Command_ChangePlan:
@@ -404,15 +404,6 @@ func (v *violations) deviceIDs(field string, ids []string) {
 	for i, id := range ids {
 		v.id(fmt.Sprintf("%s[%d]", field, i), id)
 	}
-}
-
-// commandIDs checks the ids of a command about a title on a device.
-func (v *violations) commandIDs(field string, c interface {
-	GetDeviceId() string
-	GetTitleId() string
-}) {
-	v.id(field+".device_id", c.GetDeviceId())
-	v.id(field+".title_id", c.GetTitleId())
 }
 
 // Why implements licensedv1connect.HistoryServiceHandler.

@@ -209,14 +209,22 @@ func (s *service) SelectDevices(
 	}), nil
 }
 
-// onTitle checks the fields of the commands about a title on a device.
-func onTitle(m interface {
+// titled is a command about a title on a device.
+type titled interface {
 	GetDeviceId() string
 	GetTitleId() string
-}) (v violations) {
-	v.id("device_id", m.GetDeviceId())
-	v.id("title_id", m.GetTitleId())
+}
+
+// onTitle checks the fields of the commands about a title on a device.
+func onTitle(m titled) (v violations) {
+	v.titled("", m)
 	return v
+}
+
+// titled checks the ids of a command whose fields have a prefix.
+func (v *violations) titled(prefix string, m titled) {
+	v.id(prefix+"device_id", m.GetDeviceId())
+	v.id(prefix+"title_id", m.GetTitleId())
 }
 
 // execute runs a command whose own fields have been checked with the violations v. Errors: connect.Error.

@@ -67,16 +67,12 @@ func (s *service) sign(wanted bool, h header, res result) (string, error) {
 	return token, nil
 }
 
-// titled is a command about a title on a device.
-type titled interface {
-	GetCustomerId() string
-	GetDeviceId() string
-	GetTitleId() string
-}
-
 // shown checks the signed licence that a command names, if any: by whom it was signed, and for whom. It may have
 // expired. The acquisition that the command means is AcquiredAt of the result, which is nil without a licence.
-func (s *service) shown(m titled, token string) (*licensetoken.License, error) {
+func (s *service) shown(m interface {
+	header
+	titled
+}, token string) (*licensetoken.License, error) {
 	if token == "" {
 		return nil, nil
 	}
