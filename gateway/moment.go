@@ -37,9 +37,7 @@ func (p point) until() time.Time {
 
 // knownBy checks a time by which what counts was recorded, and returns the point with it.
 func (v *violations) knownBy(p point, at *timestamppb.Timestamp) point {
-	if p.known = v.timestamp("known_at", at); p.known.Year() > latestYear {
-		v.add("known_at", fmt.Sprintf("is later than the year %d", latestYear))
-	}
+	p.known = v.moment("known_at", at)
 	if p.sequence > 0 && at != nil {
 		v.add("known_at", "needs a time, not a sequence")
 	}
@@ -56,10 +54,17 @@ func pointOf(v *violations, sequence *uint64, at *timestamppb.Timestamp) (p poin
 			v.add("sequence", "must be at least 1")
 		}
 	}
-	if p.time = v.timestamp("time", at); p.time.Year() > latestYear {
-		v.add("time", fmt.Sprintf("is later than the year %d", latestYear))
-	}
+	p.time = v.moment("time", at)
 	return p
+}
+
+// moment checks an optional time that history is looked at from, and returns it; zero if it is absent.
+func (v *violations) moment(field string, at *timestamppb.Timestamp) time.Time {
+	t := v.timestamp(field, at)
+	if t.Year() > latestYear {
+		v.add(field, fmt.Sprintf("is later than the year %d", latestYear))
+	}
+	return t
 }
 
 // latestYear is until when a moment may lie: what is decided there ends later, and must be a time still.
