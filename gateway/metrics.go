@@ -36,8 +36,6 @@ type metrics struct {
 	// methods has the metrics of each method by its path, rules the counter of each rule.
 	methods map[string]*methodMetrics
 	rules   map[licensedv1.Rule]prometheus.Counter
-	// licenseFaults has the counter of each fault of a signed licence.
-	licenseFaults map[string]prometheus.Counter
 }
 
 // methodMetrics are the children of one method, found once rather than per request.
@@ -112,8 +110,6 @@ func newMetrics() *metrics {
 		}, []string{"code"}),
 		methods: make(map[string]*methodMetrics),
 		rules:   make(map[licensedv1.Rule]prometheus.Counter),
-
-		licenseFaults: make(map[string]prometheus.Counter),
 	}
 	m.resolve()
 	return m
@@ -136,7 +132,7 @@ func (m *metrics) resolve() {
 	for _, fault := range []string{
 		"malformed", "unknown_key", "signature", "other_customer", "other_device", "other_title",
 	} {
-		m.licenseFaults[fault] = m.badSigned.WithLabelValues(fault)
+		m.badSigned.WithLabelValues(fault)
 	}
 	for number, name := range licensedv1.Rule_name {
 		m.rules[licensedv1.Rule(number)] = m.refusals.WithLabelValues(name)

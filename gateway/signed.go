@@ -103,7 +103,7 @@ func (s *service) shown(m interface {
 // wrongLicense is the error for a command that shows a signed licence which is not accepted. It does not say what is in
 // the licence.
 func (s *service) wrongLicense(fault, description string) error {
-	s.metrics.licenseFaults[fault].Inc()
+	s.metrics.badSigned.WithLabelValues(fault).Inc()
 	var v violations
 	v.add("signed_license", description)
 	return infoError(connect.CodeInvalidArgument, licensedv1.ReasonSignedLicense,
