@@ -14,6 +14,7 @@ package auditlog
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -110,7 +111,7 @@ func (l *Log) open() error {
 	if err != nil {
 		return err
 	}
-	v := Verifier{last: l.last, hash: l.hash, begun: l.last > 0}
+	v := Verifier{last: l.last, hash: l.hash}
 	findings, err := v.read(f, l.config.File)
 	for _, finding := range findings {
 		if err == nil && finding.Kind == Broken {
@@ -156,9 +157,7 @@ func (l *Log) Append(r Record) error {
 		}
 		return fmt.Errorf("write the audit log: %w", err)
 	}
-	if l.first == 0 {
-		l.first = r.Number
-	}
+	l.first = cmp.Or(l.first, r.Number)
 	l.last, l.hash, l.size, l.dirty = r.Number, hashOf(line), l.size+int64(len(line))+1, true
 	return nil
 }
@@ -246,8 +245,7 @@ type Verifier struct {
 	begins      uint64 // number of the first record of all
 	first, last uint64 // numbers of the records of the present file, and of all
 	hash        string // of the last line
-	begun       bool
-	torn        bool // the last line has no end
+	torn        bool   // the last line has no end
 	records     uint64
 }
 
@@ -291,7 +289,7 @@ func (v *Verifier) read(r io.Reader, name string) (findings []Finding, err error
 
 // line checks one line, and continues after it whatever it holds.
 func (v *Verifier) line(line []byte) (kind Kind, text string) {
-	before := v.hash
+	before, last := v.hash, v.last
 	v.hash = hashOf(line)
 	v.Seen = v.Seen || v.hash == v.Hash
 	var r Record
@@ -299,20 +297,12 @@ func (v *Verifier) line(line []byte) (kind Kind, text string) {
 	if err := d.Decode(&r); err != nil || d.More() || r.Number == 0 {
 		return Torn, "is no record; a crash may have cut it off, if it is the only one in its place"
 	}
-	defer func() {
-		if v.first == 0 {
-			v.first = r.Number
-		}
-		if v.records == 0 {
-			v.begins = r.Number
-		}
-		v.last, v.begun = r.Number, true
-		v.records++
-	}()
+	v.begins, v.first, v.last = cmp.Or(v.begins, r.Number), cmp.Or(v.first, r.Number), r.Number
+	v.records++
 	switch {
-	case !v.begun && r.Number > 1: // An earlier file is not here.
-	case r.Number != v.last+1:
-		return Broken, fmt.Sprintf("record %d follows record %d", r.Number, v.last)
+	case last == 0 && r.Number > 1: // An earlier file is not here.
+	case r.Number != last+1:
+		return Broken, fmt.Sprintf("record %d follows record %d", r.Number, last)
 	case r.Prev != before:
 		return Broken, fmt.Sprintf("record %d does not continue the line before it, which was changed", r.Number)
 	}
