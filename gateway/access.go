@@ -59,13 +59,8 @@ func (g *Gateway) caller(ctx context.Context, r *http.Request) (*auth.Claims, er
 			return claims, nil
 		}
 	}
-	credentials := auth.Credentials{Source: source.String()}
-	if token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
-		credentials.Token = token
-	}
-	if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
-		credentials.Certificates = r.TLS.VerifiedChains[0]
-	}
+	credentials := auth.CredentialsOf(r)
+	credentials.Source = source.String()
 	return g.config.Authenticator.Authenticate(ctx, credentials)
 }
 

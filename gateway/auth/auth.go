@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
+	"net/http"
+	"strings"
 	"time"
 )
 
@@ -35,6 +37,17 @@ type Credentials struct {
 	Certificates []*x509.Certificate
 	// Source is the address that failed attempts are counted for; empty for this process.
 	Source string
+}
+
+// CredentialsOf returns the token and the certificates of a request. Source is left empty.
+func CredentialsOf(r *http.Request) (c Credentials) {
+	if token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
+		c.Token = token
+	}
+	if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
+		c.Certificates = r.TLS.VerifiedChains[0]
+	}
+	return c
 }
 
 // Authenticator finds out who a caller is. It is safe for concurrent use.

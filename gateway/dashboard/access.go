@@ -149,25 +149,19 @@ func (a *Access) known(r *http.Request) (admission, *auth.Claims) {
 	default:
 		return admitted, administrator("loopback")
 	}
-	if given, ok := bearer(r); ok {
-		return a.try(r, given)
+	given := auth.CredentialsOf(r)
+	if given.Token != "" {
+		return a.try(r, given.Token)
 	}
 	if claims := a.session(r); claims != nil {
 		return admitted, claims
 	}
-	if a.Authenticator != nil && r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
-		claims, err := a.Authenticator.Authenticate(r.Context(),
-			auth.Credentials{Certificates: r.TLS.VerifiedChains[0]})
-		if err == nil {
+	if a.Authenticator != nil && len(given.Certificates) > 0 {
+		if claims, err := a.Authenticator.Authenticate(r.Context(), given); err == nil {
 			return admitted, claims
 		}
 	}
 	return notLoggedIn, nil
-}
-
-// bearer returns the token that a request comes with, if it does.
-func bearer(r *http.Request) (token string, ok bool) {
-	return strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 }
 
 // try returns the claims of the caller with this token. See auth.Attempts for what wrong ones cost.
