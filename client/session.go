@@ -62,14 +62,9 @@ func (p *sessions) wait() { p.open.Wait() }
 // sessionFields are the fields of SessionCall, and of SessionOutcome, of each method.
 var sessionFields = func() map[string]protoreflect.FieldDescriptor {
 	all := make(map[string]protoreflect.FieldDescriptor)
-	methods := licensedv1.File_licensed_v1_license_service_proto.Services().ByName("LicenseService").Methods()
-	fields := (*licensedv1.SessionCall)(nil).ProtoReflect().Descriptor().Oneofs().ByName("request").Fields()
-	for i := range methods.Len() {
-		for j := range fields.Len() {
-			if m := methods.Get(i); m.Input() == fields.Get(j).Message() {
-				all["/"+string(m.Parent().FullName())+"/"+string(m.Name())] = fields.Get(j)
-			}
-		}
+	fields := (*licensedv1.SessionCall)(nil).ProtoReflect().Descriptor().Fields()
+	for number, m := range licensedv1.SessionMethods() {
+		all["/"+string(m.Parent().FullName())+"/"+string(m.Name())] = fields.ByNumber(number)
 	}
 	return all
 }()

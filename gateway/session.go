@@ -87,23 +87,15 @@ func newSessionMethods(s *service) sessionMethods {
 		"GetCustomer":      handler(s.GetCustomer),
 	}
 	all := make(sessionMethods)
-	methods := licensedv1.File_licensed_v1_license_service_proto.Services().ByName("LicenseService").Methods()
-	for i := range callRequest.Fields().Len() {
-		field := callRequest.Fields().Get(i)
-		for j := range methods.Len() {
-			m := methods.Get(j)
-			if m.Input() != field.Message() {
-				continue
-			}
-			procedure := "/" + licensedv1connect.LicenseServiceName + "/" + string(m.Name())
-			run := handlers[m.Name()]
-			for _, i := range slices.Backward(interceptors) {
-				run = i.WrapUnary(run)
-			}
-			all[field.Number()] = &sessionMethod{
-				route: s.routes[procedure], outcome: outcomes.ByNumber(field.Number()), run: run,
-				spec: connect.Spec{StreamType: connect.StreamTypeUnary, Schema: m, Procedure: procedure},
-			}
+	for number, m := range licensedv1.SessionMethods() {
+		procedure := "/" + licensedv1connect.LicenseServiceName + "/" + string(m.Name())
+		run := handlers[m.Name()]
+		for _, i := range slices.Backward(interceptors) {
+			run = i.WrapUnary(run)
+		}
+		all[number] = &sessionMethod{
+			route: s.routes[procedure], outcome: outcomes.ByNumber(number), run: run,
+			spec: connect.Spec{StreamType: connect.StreamTypeUnary, Schema: m, Procedure: procedure},
 		}
 	}
 	return all
