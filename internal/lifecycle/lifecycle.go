@@ -32,6 +32,19 @@ func (p *Parts) Push(name string, stop func(context.Context) error) {
 	p.all = append(p.all, part{name, stop})
 }
 
+// Go starts a part that runs in a goroutine of its own, until its context ends. Stop ends the context and waits for run
+// to return, however long that takes.
+func (p *Parts) Go(name string, run func(context.Context)) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { run(ctx) })
+	p.Push(name, func(context.Context) error {
+		cancel()
+		running.Wait()
+		return nil
+	})
+}
+
 // Stopping is closed when Stop begins.
 func (p *Parts) Stopping() <-chan struct{} { return p.stopping }
 

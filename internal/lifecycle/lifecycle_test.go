@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,4 +25,23 @@ func TestMost(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestGo: a part that runs has returned before the parts that were started before it are stopped.
+func TestGo(t *testing.T) {
+	var returned, stopped bool
+	p := New()
+	p.Push("first", func(context.Context) error {
+		if stopped = true; !returned {
+			t.Error("stopped while a later part runs")
+		}
+		return nil
+	})
+	p.Go("second", func(ctx context.Context) {
+		<-ctx.Done()
+		returned = true
+	})
+	if err := p.Stop(t.Context(), slog.New(slog.DiscardHandler)); err != nil || !stopped {
+		t.Errorf("stopped: %v, %v", stopped, err)
+	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"licensed/actors/license"
@@ -44,14 +43,8 @@ func (n *Node) openFallback() (*fallback.Fallback, error) {
 		Journal: journal, Execute: n.aggregates.Execute, Owner: n.ownerOf, Terms: n.provisional,
 		Patience: c.After, Timeout: n.config.MaxDeadline, Now: n.config.Now, Registry: n.registry, Logger: n.log,
 	})
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { f.Run(ctx) })
-	n.parts.Push("deferred commands", func(context.Context) error {
-		cancel()
-		running.Wait()
-		return journal.Close()
-	})
+	n.parts.Push("journal of deferred commands", func(context.Context) error { return journal.Close() })
+	n.parts.Go("deferred commands", f.Run)
 	return f, nil
 }
 

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"sync"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -132,18 +131,11 @@ func (n *Node) addMember(s *licensedv1.NodeStatus, st *cluster.NodeStatus) {
 
 // startStatus has a gateway compute the status for its metrics.
 func (n *Node) startStatus(context.Context) error {
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() {
+	n.parts.Go("status", func(ctx context.Context) {
 		n.assessor.Repeat(ctx, n.registry, func(ctx context.Context) error {
 			_, err := n.clusterStatus(ctx)
 			return err
 		})
-	})
-	n.parts.Push("status", func(context.Context) error {
-		cancel()
-		running.Wait()
-		return nil
 	})
 	return nil
 }
