@@ -30,9 +30,10 @@
 //
 // # Group commit
 //
-// Writes of customers that share a set of replicas travel together while Cassandra is busy, as one unlogged batch. A
-// write is sent at once while nothing is in progress; beyond that, what arrives waits until it is as large as what is
-// in progress, or fills a batch (pace.go). Up to Options.BatchesInFlight requests per set of replicas are in progress.
+// Writes of customers whose first replica is the same node travel together while Cassandra is busy, as one unlogged
+// batch to that node. A write is sent at once while nothing is in progress; beyond that, what arrives waits until it is
+// as large as what is in progress, or fills a batch (pace.go). Up to Options.BatchesInFlight requests to a node are in
+// progress. Sets of replicas that do not answer have batches of their own (lanes.go).
 // The load decides when a write is sent, and with which others, and nothing else: for its caller a write that waits is
 // one in progress, and a partition has one at a time ([R7]).
 //

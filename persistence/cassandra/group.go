@@ -20,6 +20,7 @@ type write struct {
 	rows      [][]any
 	key       []byte    // of the partition, as the driver hashes it
 	bytes     int       // estimated as Cassandra counts a batch
+	set       uint64    // of replicas
 	since     time.Time // when it was submitted
 	deadline  time.Time
 	done      func(error)
@@ -47,26 +48,26 @@ func (w *write) add(values []any) {
 	}
 }
 
-// groups sends writes: alone while few are in progress, together with others of the same
-// replicas when more are. The limits do not change after newGroups, so that they need no
-// lock.
+// groups sends writes: alone while few are in progress, together with others that the same node is asked for when more
+// are. The limits do not change after newGroups, so that they need no lock.
 type groups struct {
-	execute       func(group []*write) error       // sends one request
-	finish        func(w *write, err error)        // tells a write its outcome
-	replicaSet    func(partitionKey []byte) uint64 // hostPolicy.replicaSet
+	execute       func(group []*write) error      // sends one request
+	finish        func(w *write, err error)       // tells a write its outcome
+	place         func(partitionKey []byte) place // hostPolicy.place
 	maxPartitions int
 	maxBytes      int
 	maxSending    int
 	timeout       time.Duration // how long a write waits before it is not sent any more
 	requests      atomic.Uint64 // sent
 	lanes         *lanes[lane]
+	suspects      suspects
 }
 
 // newGroups returns the groups of a store. Limits that the options leave open are those
 // at which Cassandra starts to warn of large batches, as found when the store was opened.
 func newGroups(s *Store, found *findings) *groups {
 	g := &groups{
-		execute: s.execute, finish: s.finish, replicaSet: s.session.policy.replicaSet,
+		execute: s.execute, finish: s.finish, place: s.session.policy.place,
 		maxPartitions: s.opts.GroupPartitions, maxBytes: s.opts.GroupBytes, maxSending: s.opts.BatchesInFlight,
 		timeout: s.opts.Timeout,
 	}
@@ -85,15 +86,20 @@ func newGroups(s *Store, found *findings) *groups {
 func (g *groups) submit(w *write) {
 	w.since = time.Now()
 	w.deadline = w.since.Add(g.timeout)
-	l := g.lanes.of(g.replicaSet(w.key))
+	at := g.place(w.key)
+	w.set = at.set
+	l := g.lanes.of(at.coordinator)
+	if g.suspects.has(w.set, w.since) {
+		l = g.lanes.of(w.set)
+	}
 	l.mu.Lock()
 	l.queue = append(l.queue, w)
 	l.launch(w.since)
 	l.mu.Unlock()
 }
 
-// lane is the writes of one set of replicas. Each request in progress has a goroutine, in [lane.send]; further writes
-// wait in the queue until pace sends them.
+// lane is the writes that one node is asked for, or those of one set of replicas that is suspect. Each request in
+// progress has a goroutine, in [lane.send]; further writes wait in the queue until pace sends them.
 type lane struct {
 	groups *groups
 
@@ -218,6 +224,9 @@ func (g *groups) send(group []*write) {
 			g.send([]*write{w})
 		}
 		return
+	}
+	if err == nil || !isRejected(err) {
+		g.suspects.note(group, err == nil, time.Now())
 	}
 	if err != nil {
 		err = writeError(err)

@@ -30,7 +30,9 @@ func newFakeCassandra(maxSending, maxPartitions, maxBytes int) *fakeCassandra {
 	}
 	f.groups = &groups{
 		maxSending: maxSending, maxPartitions: maxPartitions, maxBytes: maxBytes, timeout: time.Hour,
-		replicaSet: func(key []byte) uint64 { return uint64(key[0]) },
+		place: func(key []byte) place {
+			return place{coordinator: uint64(key[0]), set: 1000 + uint64(key[len(key)-1])}
+		},
 		execute: func(group []*write) error {
 			f.sent <- group
 			return <-f.answer
@@ -50,9 +52,12 @@ func newFakeCassandra(maxSending, maxPartitions, maxBytes int) *fakeCassandra {
 }
 
 // put submits a write of a size to a lane.
-func (f *fakeCassandra) put(name string, lane byte, size int) {
+func (f *fakeCassandra) put(name string, lane byte, size int) { f.putAt(name, []byte{lane}, size) }
+
+// putAt submits a write to the node that the first byte of its key says, of a set of replicas that the last one says.
+func (f *fakeCassandra) putAt(name string, key []byte, size int) {
 	f.wg.Add(1)
-	f.submit(&write{what: persistence.RootKey{Aggregate: name}, key: []byte{lane}, bytes: size})
+	f.submit(&write{what: persistence.RootKey{Aggregate: name}, key: key, bytes: size})
 }
 
 func names(group []*write) (ns []string) {
@@ -266,7 +271,7 @@ func TestEveryWriteHasOneOutcome(t *testing.T) {
 	if len(f.outcomes) != writers*each {
 		t.Errorf("%d outcomes, want %d", len(f.outcomes), writers*each)
 	}
-	for _, l := range f.lanes.bySet {
+	for _, l := range f.lanes.byID {
 		for busy := true; busy; { // until the last sender has seen that nothing waits
 			l.mu.Lock()
 			busy = l.pace.requests != 0 || len(l.queue) != 0

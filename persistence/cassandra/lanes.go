@@ -3,29 +3,32 @@ package cassandra
 import (
 	"context"
 	"fmt"
+	"maps"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/semaphore"
 )
 
-// lanes has one lane for each set of replicas: what one set does not answer keeps nothing
-// back for the others. Lanes are made when they are first needed, and stay: with few
-// nodes there are few sets. It is safe for concurrent use.
+// lanes has one lane for each node that is asked, or set of replicas: what one does not answer keeps nothing back for
+// the others. Lanes are made when they are first needed, and stay: with few nodes there are few sets. It is safe for
+// concurrent use.
 type lanes[L any] struct {
 	start func() *L
 	mu    sync.RWMutex
-	bySet map[uint64]*L // by hostPolicy.replicaSet
+	byID  map[uint64]*L // by a number of hostPolicy.place
 }
 
 // newLanes returns lanes that start makes, under a lock; it must be short.
 func newLanes[L any](start func() *L) *lanes[L] {
-	return &lanes[L]{start: start, bySet: map[uint64]*L{}}
+	return &lanes[L]{start: start, byID: map[uint64]*L{}}
 }
 
-// of returns the lane of a set.
-func (l *lanes[L]) of(set uint64) *L {
+// of returns the lane of a node or set.
+func (l *lanes[L]) of(id uint64) *L {
 	l.mu.RLock()
-	lane := l.bySet[set]
+	lane := l.byID[id]
 	l.mu.RUnlock()
 	if lane != nil {
 		return lane
@@ -33,11 +36,65 @@ func (l *lanes[L]) of(set uint64) *L {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	// Another goroutine may have been faster between the two locks.
-	if lane = l.bySet[set]; lane == nil {
+	if lane = l.byID[id]; lane == nil {
 		lane = l.start()
-		l.bySet[set] = lane
+		l.byID[id] = lane
 	}
 	return lane
+}
+
+const (
+	// suspectFor is the time for which a set of replicas is suspect after a write of unknown outcome.
+	suspectFor = time.Minute
+	// maxSuspects is the number of sets that may be suspect. Two of 34 nodes that do not answer are in 32 sets of
+	// three. More say that Cassandra as a whole is too slow, and it would be slower still if writes no longer traveled
+	// together.
+	maxSuspects = 32
+)
+
+// suspects are sets of replicas that did not answer a write in time, or by too few of them. Writes of different sets
+// travel together if the same node is asked for them, and an unknown outcome of one is that of all. So the writes of a
+// suspect set travel by themselves, until one of them succeeds. It is safe for concurrent use.
+type suspects struct {
+	some  atomic.Bool // there are any
+	mu    sync.Mutex
+	until map[uint64]time.Time // by set
+}
+
+// has reports whether a set is suspect.
+func (s *suspects) has(set uint64, now time.Time) bool {
+	if !s.some.Load() {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return now.Before(s.until[set])
+}
+
+// note takes down whether the writes of a request succeeded; if not, their outcomes are unknown.
+func (s *suspects) note(group []*write, succeeded bool, now time.Time) {
+	if succeeded && !s.some.Load() {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, w := range group {
+		if succeeded {
+			delete(s.until, w.set)
+			continue
+		}
+		if _, known := s.until[w.set]; !known && len(s.until) >= maxSuspects {
+			maps.DeleteFunc(s.until, func(_ uint64, until time.Time) bool { return !now.Before(until) })
+			if len(s.until) >= maxSuspects {
+				break
+			}
+		}
+		if s.until == nil {
+			s.until = make(map[uint64]time.Time)
+		}
+		s.until[w.set] = now.Add(suspectFor)
+	}
+	s.some.Store(len(s.until) > 0)
 }
 
 // leastReads is the number of reads of one set of replicas that may be in progress, however many sets there are.

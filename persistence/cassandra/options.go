@@ -76,8 +76,8 @@ type Options struct {
 	// GroupBytes bounds a group; 0 means what Cassandra does not warn about
 	// (batch_size_warn_threshold). A write above it goes alone.
 	GroupBytes int
-	// BatchesInFlight is the number of requests per set of replicas that may be in progress. Fewer are while writes can
-	// be grouped, see the package comment. More allow more writes in progress, if a store answers late and can do
+	// BatchesInFlight is the number of requests with writes to one node that may be in progress. Fewer are while writes
+	// can be grouped, see the package comment. More allow more writes in progress, if a store answers late and can do
 	// more at a time; less keep what waits out of Cassandra.
 	BatchesInFlight int
 	// ReadsInFlight is the number of reads of events and roots in progress, an equal share of them, and 8 at least,

@@ -7,11 +7,12 @@ import (
 	"time"
 )
 
-// simulatedStore has processors that requests queue for. A request takes an amount of work, and more for each write.
+// simulatedStore has hosts with processors that requests queue for. A request takes an amount of work of the host that
+// it is sent to, and more of each host that has a copy of a write in it.
 type simulatedStore struct {
 	network       time.Duration // both ways
 	request, each time.Duration
-	processors    int
+	processors    int           // of each host
 	hangs         time.Duration // what the next request takes longer
 }
 
@@ -19,10 +20,13 @@ type simulatedStore struct {
 type pacing struct {
 	store simulatedStore
 	lanes []*lane
+	// place chooses the lane of a client's next write, and the hosts that have it, first the one that is asked.
+	place func(client int) (lane int, hosts []int)
 	// constant keeps up to most requests of each lane in progress, whatever their size.
 	constant bool
 	now      time.Time
-	free     []time.Time // of the processors
+	free     map[int][]time.Time // when the processors of a host are
+	hosts    map[*write][]int
 	events   events
 	waking   map[*lane]bool // it is looked at again
 
@@ -54,17 +58,30 @@ const (
 	settling, measuring = 50 * time.Millisecond, 200 * time.Millisecond
 )
 
-// newPacing returns a simulation with this many clients on three lanes.
+// newPacing returns a simulation with this many clients on three lanes and one host.
 func newPacing(store simulatedStore, most, clients int, constant bool) *pacing {
-	p := &pacing{store: store, constant: constant, now: time.Unix(1_000_000, 0), waking: map[*lane]bool{}}
+	only := []int{0}
+	return newPlacedPacing(store, most, clients, constant, simulatedLanes, func(client int) (int, []int) {
+		return client % simulatedLanes, only
+	})
+}
+
+// newPlacedPacing returns a simulation with this many clients and lanes.
+func newPlacedPacing(
+	store simulatedStore, most, clients int, constant bool, lanes int, place func(int) (int, []int),
+) *pacing {
+	p := &pacing{
+		store: store, place: place, constant: constant, now: time.Unix(1_000_000, 0),
+		free: map[int][]time.Time{}, hosts: map[*write][]int{}, waking: map[*lane]bool{},
+	}
 	g := &groups{maxSending: most, maxPartitions: 10, maxBytes: 1 << 20, timeout: time.Hour}
-	for range simulatedLanes {
+	for range lanes {
 		l := g.newLane()
 		l.wakes = time.Unix(0, 1) // The simulation looks again, by its own time.
 		p.lanes = append(p.lanes, l)
 	}
 	for i := range clients {
-		p.at(time.Duration(i)*time.Microsecond, func() { p.write(p.lanes[i%simulatedLanes]) })
+		p.at(time.Duration(i)*time.Microsecond, func() { p.write(i) })
 	}
 	return p
 }
@@ -85,12 +102,16 @@ func (p *pacing) run(d time.Duration) *pacing {
 }
 
 // write is one of a client, which writes again when it is answered.
-func (p *pacing) write(l *lane) {
+func (p *pacing) write(client int) {
+	lane, hosts := p.place(client)
+	l := p.lanes[lane]
 	w := &write{since: p.now, deadline: p.now.Add(1000 * time.Hour), bytes: 100}
+	p.hosts[w] = hosts
 	w.done = func(error) {
+		delete(p.hosts, w)
 		p.writes++
 		p.latency += p.now.Sub(w.since)
-		p.at(thinking, func() { p.write(l) })
+		p.at(thinking, func() { p.write(client) })
 	}
 	l.queue = append(l.queue, w)
 	p.look(l)
@@ -124,23 +145,23 @@ func (p *pacing) send(l *lane, group []*write) {
 		p.waited += p.now.Sub(w.since)
 		p.longestWait = max(p.longestWait, p.now.Sub(w.since))
 	}
-	for len(p.free) < p.store.processors {
-		p.free = append(p.free, p.now)
-	}
-	p.free = p.free[:p.store.processors]
-	first := 0
-	for i := range p.free {
-		if p.free[i].Before(p.free[first]) {
-			first = i
+	began := p.now
+	arrives := p.now.Add(p.store.network / 2)
+	asked := p.hosts[group[0]][0]
+	work := map[int]time.Duration{asked: p.store.request}
+	for _, w := range group {
+		for _, host := range p.hosts[w] {
+			work[host] += p.store.each
 		}
 	}
-	began := p.now
-	starts := p.now.Add(p.store.network / 2)
-	if p.free[first].After(starts) {
-		starts = p.free[first]
+	var ends time.Time
+	for host, d := range work {
+		// The request is answered when the host that was asked has done its part; the others are no slower on average.
+		if end := p.busy(host, arrives, d); host == asked {
+			ends = end
+		}
 	}
-	p.free[first] = starts.Add(p.store.request + time.Duration(len(group))*p.store.each)
-	took := p.free[first].Sub(p.now) + p.store.network/2 + p.store.hangs
+	took := ends.Sub(p.now) + p.store.network/2 + p.store.hangs
 	p.store.hangs = 0
 	p.at(took, func() {
 		l.pace.ended(len(group), p.now.Sub(began))
@@ -149,6 +170,27 @@ func (p *pacing) send(l *lane, group []*write) {
 		}
 		p.look(l)
 	})
+}
+
+// busy has the first processor of a host that is free do some work, and returns when that is done.
+func (p *pacing) busy(host int, from time.Time, work time.Duration) time.Time {
+	free := p.free[host]
+	for len(free) < p.store.processors {
+		free = append(free, p.now)
+	}
+	free = free[:p.store.processors]
+	first := 0
+	for i := range free {
+		if free[i].Before(free[first]) {
+			first = i
+		}
+	}
+	if free[first].After(from) {
+		from = free[first]
+	}
+	free[first] = from.Add(work)
+	p.free[host] = free
+	return free[first]
 }
 
 // meanLatency of the writes.

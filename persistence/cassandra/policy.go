@@ -48,7 +48,7 @@ type host struct {
 // first pause of a node that stalled; it doubles, up to 16 times that.
 func newHostPolicy(keyspace string, timeout time.Duration, log *logger) *hostPolicy {
 	return &hostPolicy{
-		HostSelectionPolicy: gocql.TokenAwareHostPolicy(gocql.RoundRobinHostPolicy()),
+		HostSelectionPolicy: gocql.TokenAwareHostPolicy(onlyReplicas{gocql.RoundRobinHostPolicy()}),
 		seed:                maphash.MakeSeed(),
 		keyspace:            keyspace,
 		log:                 log,
@@ -257,20 +257,24 @@ func (h markedHost) Mark(err error) {
 	h.SelectedHost.Mark(err)
 }
 
-// replicaSet returns a number that is equal for partitions with equal sets of live
-// replicas. It is a hint: an error in it costs speed only. Sets are identified by the sum
-// of their hosts' hashes, so that their order does not matter; 0 if every node has every
-// partition.
-func (p *hostPolicy) replicaSet(partitionKey []byte) uint64 {
-	// With as many copies as nodes there is one set: nothing is grouped by it.
+// place is where a partition is. It is a hint: an error in it costs speed only. Both numbers are 0 if every node has
+// every partition.
+type place struct {
+	coordinator uint64 // equal for partitions whose first live replica, which is asked, is the same host
+	set         uint64 // equal for partitions with equal sets of live replicas
+}
+
+// place returns where a partition is. Sets are identified by the sum of their hosts' hashes, so that their order does
+// not matter.
+func (p *hostPolicy) place(partitionKey []byte) (at place) {
+	// With as many copies as nodes there is one set.
 	p.mu.RLock()
 	all, n := len(p.hosts) <= p.replicas, p.replicas
 	p.mu.RUnlock()
 	if all {
-		return 0
+		return place{}
 	}
 	next := p.HostSelectionPolicy.Pick(keyOnly{key: partitionKey, keyspace: p.keyspace})
-	var set uint64
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	for range n {
@@ -279,11 +283,17 @@ func (p *hostPolicy) replicaSet(partitionKey []byte) uint64 {
 			break
 		}
 		if known := p.hosts[h.Info().HostID()]; known != nil {
-			set += known.hash // in any order
+			at.set += known.hash // in any order
+			if at.coordinator == 0 {
+				at.coordinator = known.hash
+			}
 		}
 	}
-	return set
+	return at
 }
+
+// replicaSet returns the set of place.
+func (p *hostPolicy) replicaSet(partitionKey []byte) uint64 { return p.place(partitionKey).set }
 
 // replicaSets returns the largest possible number of sets of replicas: the ways to choose
 // that many of the nodes. With virtual nodes, nearly all of them occur.
@@ -297,6 +307,18 @@ func (p *hostPolicy) replicaSets() int {
 		}
 	}
 	return sets
+}
+
+// onlyReplicas is a policy that chooses among all hosts, but none for a keyOnly: a host that was chosen in turn, in the
+// place of a replica that is down, would make another set of it each time.
+type onlyReplicas struct{ gocql.HostSelectionPolicy }
+
+// Pick implements gocql.HostSelectionPolicy.
+func (p onlyReplicas) Pick(q gocql.ExecutableQuery) gocql.NextHost {
+	if _, ok := q.(keyOnly); ok {
+		return func() gocql.SelectedHost { return nil }
+	}
+	return p.HostSelectionPolicy.Pick(q)
 }
 
 // keyOnly is a request that is never sent: it asks the driver's policy for the replicas of a key. The

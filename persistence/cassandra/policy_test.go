@@ -173,6 +173,17 @@ func TestOnlyHost(t *testing.T) {
 	}
 }
 
+// TestPlaceOfReplicasOnly: a host that is chosen in turn, in the place of a replica that is down, is none.
+func TestPlaceOfReplicasOnly(t *testing.T) {
+	inTurn := onlyReplicas{&fakePolicy{hosts: []*gocql.HostInfo{{}}}}
+	if inTurn.Pick(keyOnly{})() != nil {
+		t.Error("a host that is no replica was chosen for a place")
+	}
+	if inTurn.Pick(keyOnlyIn{})() == nil {
+		t.Error("no host was chosen for a request")
+	}
+}
+
 func TestReplicaSet(t *testing.T) {
 	p, _ := testPolicy("a", "b", "c")
 	order := p.HostSelectionPolicy.(*fakePolicy)
@@ -188,5 +199,14 @@ func TestReplicaSet(t *testing.T) {
 	ca := p.replicaSet(nil)
 	if ab != ba || ab == ca {
 		t.Errorf("sets ab %x, ba %x, ca %x: order must not matter, members must", ab, ba, ca)
+	}
+	cab := p.place(nil)
+	order.hosts[1], order.hosts[2] = order.hosts[2], order.hosts[1]
+	cba := p.place(nil)
+	order.hosts[0], order.hosts[1] = order.hosts[1], order.hosts[0]
+	bca := p.place(nil)
+	if cab.coordinator != cba.coordinator || cab.set == cba.set ||
+		bca.coordinator == cba.coordinator || bca.set != cba.set {
+		t.Errorf("hosts ca %x, cb %x, bc %x: the first is asked", cab, cba, bca)
 	}
 }
