@@ -12,16 +12,31 @@ import (
 	"licensed/messages/licensedv1"
 )
 
-// deferred has a command whose owner cannot be reached accepted, and returns its provisional result: the licence as the
-// device has shown it, with what the command changes. It returns false if the command was not accepted.
+// deferrable reports whether a command can be accepted while its owner cannot be reached: facts of a device, and what
+// is about a licence that the device has shown.
+func (s *service) deferrable(c *actors.Command, payload *licensedv1.Command, shown *licensetoken.License) bool {
+	return s.config.Fallback != nil && !c.ValidateOnly && (shown != nil || payload.GetSyncDevice() != nil)
+}
+
+// deferred has such a command accepted, and returns its provisional result: the licence as the device has shown it,
+// with what the command changes. It returns false if the command was not accepted.
 func (s *service) deferred(
 	ctx context.Context, customer string, c actors.Command, shown *licensetoken.License, cause error,
 ) (result, bool) {
-	d, err := s.config.Fallback.Defer(ctx, customer, c, fallback.License{
-		TitleID: shown.TitleID, AcquiredAt: shown.AcquiredAt, ExpiresAt: shown.ExpiresAt,
-	}, cause)
+	var named fallback.License
+	if shown != nil {
+		named = fallback.License{TitleID: shown.TitleID, AcquiredAt: shown.AcquiredAt, ExpiresAt: shown.ExpiresAt}
+	}
+	d, err := s.config.Fallback.Defer(ctx, customer, c, named, cause)
 	if err != nil {
 		return result{}, false
+	}
+	res := result{
+		at: d.AcceptedAt(), provisional: &licensedv1.Provisional{AcceptedAt: timestamppb.New(d.AcceptedAt())},
+	}
+	if shown == nil {
+		res.Sync = new(license.Sync)
+		return res, true
 	}
 	l := &licensedv1.License{
 		CustomerId: customer, DeviceId: shown.DeviceID, TitleId: shown.TitleID,
@@ -32,8 +47,6 @@ func (s *service) deferred(
 	} else {
 		l.Released = true
 	}
-	return result{
-		Outcome: license.Outcome{License: l}, at: d.AcceptedAt(),
-		provisional: &licensedv1.Provisional{AcceptedAt: timestamppb.New(d.AcceptedAt())},
-	}, true
+	res.License = l
+	return res, true
 }

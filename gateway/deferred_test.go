@@ -12,8 +12,10 @@ import (
 	"connectrpc.com/connect"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"licensed/actors"
+	"licensed/actors/license"
 	"licensed/gateway"
 	"licensed/gateway/fallback"
 	"licensed/licensetoken"
@@ -149,6 +151,68 @@ func TestProvisional(t *testing.T) {
 		if !ok || refusal.Rule != licensedv1.Rule_RULE_RELEASED || !refusal.Duplicate {
 			t.Errorf("%s: the renewal after the release has %v", name, err)
 		}
+	}
+}
+
+// TestDeferredFacts: facts of a device are accepted without a signed licence while the owner cannot be reached. The
+// device keeps them until they are recorded, dated by when the gateway received them.
+func TestDeferredFacts(t *testing.T) {
+	d := &distant{domain: newDomain(t)}
+	g := d.startFallback()
+	ctx, sent := t.Context(), noon.Add(24*time.Hour)
+	for name, client := range protocols(t, g.url) {
+		d.comeBack()
+		who := strings.ReplaceAll(name, "/", " over ")
+		a := acquire()
+		a.CustomerId = who
+		if _, err := untilServed(func() (*connect.Response[licensedv1.AcquireLicenseResponse], error) {
+			return client.AcquireLicense(ctx, connect.NewRequest(a))
+		}); err != nil {
+			t.Fatal(name, err)
+		}
+		r := &licensedv1.SyncDeviceRequest{
+			CustomerId: who, DeviceId: "iphone", CommandId: "sync", SentAt: timestamppb.New(sent),
+			Facts: []*licensedv1.Fact{{
+				Number: 1, Kind: licensedv1.FactKind_FACT_KIND_PLAYED, TitleId: "GlowS01E01", At: timestamppb.New(sent),
+			}},
+		}
+		sync := func() (*connect.Response[licensedv1.SyncDeviceResponse], error) {
+			return client.SyncDevice(ctx, connect.NewRequest(r))
+		}
+		d.fail(actors.ErrUnavailable)
+		for range 2 { // Also a repeat.
+			res, err := sync()
+			check(t, name, res, err, &licensedv1.SyncDeviceResponse{
+				CustomerId: who, DeviceId: "iphone",
+				Provisional: &licensedv1.Provisional{AcceptedAt: timestamppb.New(noon.Truncate(time.Millisecond))},
+			})
+		}
+		r.ValidateOnly, r.CommandId = true, ""
+		if res, err := sync(); connect.CodeOf(err) != connect.CodeUnavailable {
+			t.Errorf("%s: a question got %v, %v", name, res, err)
+		}
+		r.ValidateOnly, r.CommandId = false, "sync"
+		d.mu.Lock()
+		d.now = noon.Add(3 * time.Hour)
+		d.mu.Unlock()
+		d.comeBack()
+		res, err := untilServed(func() (*connect.Response[licensedv1.SyncDeviceResponse], error) {
+			res, err := sync()
+			if err == nil && res.Msg.Provisional != nil {
+				err = connect.NewError(connect.CodeUnavailable, nil)
+			}
+			return res, err
+		})
+		if err != nil || !res.Msg.Duplicate || res.Msg.HighestNumber != 1 || res.Msg.Recorded != 1 {
+			t.Errorf("%s: after the outage %v, %v", name, res, err)
+		}
+		d.mu.Lock()
+		events := d.events[who]
+		if at := license.OccurredAt(events[len(events)-1]); !at.Equal(noon.Truncate(time.Millisecond)) {
+			t.Errorf("%s: the fact occurred at %v, want %v", name, at, noon)
+		}
+		d.now = noon
+		d.mu.Unlock()
 	}
 }
 

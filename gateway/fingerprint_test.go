@@ -75,6 +75,9 @@ func TestFingerprintCoversEveryField(t *testing.T) {
 		field := c.ProtoReflect().WhichOneof(c.ProtoReflect().Descriptor().Oneofs().ByName("command"))
 		fields := c.ProtoReflect().Get(field).Message().Descriptor().Fields()
 		for i := range fields.Len() {
+			if fields.Get(i).Name() == "received_at_ms" { // The gateway sets it.
+				continue
+			}
 			without := proto.Clone(c).(*licensedv1.Command)
 			without.ProtoReflect().Mutable(field).Message().Clear(fields.Get(i))
 			note(c.String()+" without "+string(fields.Get(i).Name()), without, nil)

@@ -227,15 +227,15 @@ func (v *violations) titled(prefix string, m titled) {
 	v.id(prefix+"title_id", m.GetTitleId())
 }
 
-// execute runs a command whose own fields have been checked with the violations v. Errors: connect.Error.
+// execute runs a command whose own fields have been checked with the violations v, or has it deferred. Errors:
+// connect.Error.
 func (s *service) execute(
 	ctx context.Context, h header, v violations, payload *licensedv1.Command,
 ) (result, error) {
 	return s.executeOrDefer(ctx, h, v, payload, nil)
 }
 
-// executeOrDefer is execute for a command about the licence that the device has shown, if any: it is deferred if the
-// owner cannot be reached.
+// executeOrDefer is execute for a command about the licence that the device has shown, if any.
 func (s *service) executeOrDefer(
 	ctx context.Context, h header, v violations, payload *licensedv1.Command, shown *licensetoken.License,
 ) (result, error) {
@@ -243,7 +243,7 @@ func (s *service) executeOrDefer(
 	if err != nil {
 		return result{}, err
 	}
-	deferrable := s.config.Fallback != nil && shown != nil && !c.ValidateOnly
+	deferrable := s.deferrable(&c, payload, shown)
 	reply, err := actors.Restamp(&c, func(c actors.Command) (actors.Reply, error) {
 		return s.send(ctx, h.GetCustomerId(), c, deferrable)
 	})

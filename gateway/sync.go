@@ -37,6 +37,7 @@ func (s *service) SyncDevice(
 	return connect.NewResponse(&licensedv1.SyncDeviceResponse{
 		CustomerId: m.CustomerId, DeviceId: m.DeviceId, HighestNumber: res.Sync.HighestNumber,
 		Recorded: res.Sync.Recorded, Unlicensed: res.Sync.Unlicensed, Sequence: res.sequence, Duplicate: res.duplicate,
+		Provisional: res.provisional,
 	}), nil
 }
 

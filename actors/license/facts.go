@@ -306,16 +306,16 @@ func (d *decider) superseded(kind licensedv1.CommandKind, t target, acquired int
 	return true
 }
 
-// occurrence returns when something occurred that a device's clock dates, if the device sent it at a time by that
-// clock, 0 if that is unknown. byDevice is the time to compare with the issue times of the device's commands, which may
-// be a little ahead.
-func (d *decider) occurrence(deviceTime, sent int64) (o *licensedv1.Occurrence, byDevice int64) {
+// occurrence returns when something occurred that a device's clock dates. sent is when the device sent it by that
+// clock, 0 if that is unknown, and received when the service received it. byDevice is the time to compare with the
+// issue times of the device's commands, which may be a little ahead.
+func occurrence(deviceTime, sent, received int64) (o *licensedv1.Occurrence, byDevice int64) {
 	byDevice = deviceTime
-	if ahead := sent - d.now; sent != 0 && ahead > maxAhead {
+	if ahead := sent - received; sent != 0 && ahead > maxAhead {
 		byDevice -= ahead
 	}
-	byDevice = max(0, min(byDevice, d.now+maxAhead))
-	o = &licensedv1.Occurrence{OccurredAtMs: min(byDevice, d.now)}
+	byDevice = max(0, min(byDevice, received+maxAhead))
+	o = &licensedv1.Occurrence{OccurredAtMs: min(byDevice, received)}
 	if o.OccurredAtMs != deviceTime {
 		o.DeviceTimeMs = deviceTime
 	}
@@ -346,7 +346,7 @@ func (d *decider) room(atMost int) int {
 // playedBefore decides RecordPlayback of a playback that is reported later. No limit refuses it: it happened.
 func (d *decider) playedBefore(t target, c *licensedv1.RecordPlayback) {
 	l := d.license(t)
-	o, _ := d.occurrence(c.GetPlayedAtMs(), c.GetSentAtMs())
+	o, _ := occurrence(c.GetPlayedAtMs(), c.GetSentAtMs(), d.now)
 	o.Verdict = d.judge(l, o.OccurredAtMs)
 	if l == nil || o.Verdict == unlicensed {
 		rule := licensedv1.Rule_RULE_NOT_ACTIVE
@@ -372,6 +372,10 @@ func (d *decider) playedBefore(t target, c *licensedv1.RecordPlayback) {
 func (d *decider) sync(c *licensedv1.SyncDevice) {
 	mustBeID("device", c.GetDeviceId())
 	r := reporter{decider: d, device: c.GetDeviceId(), sent: c.GetSentAtMs(), orders: map[string]uint64{}}
+	r.received = d.now
+	if at := c.GetReceivedAtMs(); at != 0 {
+		r.received = min(at, d.now)
+	}
 	if i := d.device(r.device); i >= 0 {
 		r.highest, r.orders[r.device] = d.state.devices[i].synced, d.state.devices[i].order
 	}
@@ -399,6 +403,7 @@ type reporter struct {
 	*decider
 	device   string
 	sent     int64
+	received int64 // when the service received the command, before now if it was deferred
 	highest  uint64
 	room     int               // how many more uses are remembered
 	orders   map[string]uint64 // the next order number by aggregate id, for those that have events
@@ -409,7 +414,7 @@ type reporter struct {
 func (r *reporter) record(f *licensedv1.SyncDevice_Fact) {
 	t := r.target(r.device, f.GetTitleId())
 	l := r.license(t)
-	o, byDevice := r.occurrence(f.GetAtMs(), r.sent)
+	o, byDevice := occurrence(f.GetAtMs(), r.sent, r.received)
 	o.Number, r.highest = f.GetNumber(), f.GetNumber()
 	o.Verdict = r.judge(l, o.OccurredAtMs)
 	id := t.aggregateID()
@@ -519,7 +524,7 @@ func checkSync(c *licensedv1.SyncDevice) error {
 			return err
 		}
 	}
-	return checkTime("send time", c.GetSentAtMs())
+	return first(checkTime("send time", c.GetSentAtMs()), checkTime("receive time", c.GetReceivedAtMs()))
 }
 
 // checkOccurrence checks the occurrence in an event, which may lack one.

@@ -159,7 +159,7 @@ func (r *trial) times(d *datadriven.TestData, c *licensedv1.Command) {
 	case *licensedv1.Command_ChangePlan:
 		fields["chosen"] = &c.ChangePlan.PlanChangedAtMs
 	case *licensedv1.Command_SyncDevice:
-		fields["sent"] = &c.SyncDevice.SentAtMs
+		fields["sent"], fields["received"] = &c.SyncDevice.SentAtMs, &c.SyncDevice.ReceivedAtMs
 		d.MaybeScanArgs(r.t, "after", &c.SyncDevice.AfterNumber)
 	}
 	for _, arg := range d.CmdArgs {

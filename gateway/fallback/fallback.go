@@ -141,19 +141,20 @@ func (f *Fallback) record(ctx context.Context, b *breaker, err error) {
 	}
 }
 
-// Defer accepts a command that names a licence, after a failure that qualifies (Unavailable). It is durable when Defer
-// returns. An accepted command is answered alike if it comes again. Errors: ErrNotActive, ErrNoTerms, ErrFull,
-// ErrRenewedBefore, ErrOtherContent, ErrDisk, and ctx's.
+// Defer accepts a renewal, a release or facts of a device, after a failure that qualifies (Unavailable). The command is
+// durable when Defer returns. An accepted command is answered alike if it is sent again; facts that are in the journal
+// are also accepted under another id, and kept once. l is the licence that a renewal or release names; zero for facts.
+// Errors: ErrNotActive, ErrNoTerms, ErrFull, ErrRenewedBefore, ErrManyFacts, ErrOtherContent, ErrDisk, and ctx's.
 func (f *Fallback) Defer(
 	ctx context.Context, customer string, c actors.Command, l License, cause error,
 ) (Command, error) {
 	payload := c.Payload.(*licensedv1.Command)
 	accepted, err := f.accept(ctx, customer, c, payload, l, cause)
 	if err != nil {
-		f.metrics.declined.WithLabelValues(kindOf(payload), reasonOf(err)).Inc()
+		f.metrics.declined.WithLabelValues(kindOf(payload).name, reasonOf(err)).Inc()
 		return Command{}, err
 	}
-	f.metrics.accepted.WithLabelValues(kindOf(payload)).Inc()
+	f.metrics.accepted.WithLabelValues(kindOf(payload).name).Inc()
 	return accepted, nil
 }
 
@@ -165,7 +166,13 @@ func (f *Fallback) accept(
 	d := &gatewayv1.DeferredCommand{
 		CustomerId: customer, CommandId: c.ID, Command: proto.CloneOf(payload), Fingerprint: c.Fingerprint,
 		IssuedAtMs: c.IssuedAt.UnixMilli(), Stamped: c.Stamped, Sent: !notSent(cause),
-		AcceptedAtMs: now.UnixMilli(), AcquiredAtMs: l.AcquiredAt.UnixMilli(),
+		AcceptedAtMs: now.UnixMilli(),
+	}
+	if l != (License{}) {
+		d.AcquiredAtMs = l.AcquiredAt.UnixMilli()
+	}
+	if s := d.Command.GetSyncDevice(); s != nil && !planted.Bug(planted.DateFactsWhenHandedIn) {
+		s.ReceivedAtMs = d.AcceptedAtMs
 	}
 	var terms Terms
 	if payload.GetRenewLicense() != nil {

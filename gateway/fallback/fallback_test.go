@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -17,6 +18,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"licensed/actors"
+	"licensed/actors/license"
+	"licensed/messages/licensedv1"
 	"licensed/persistence"
 )
 
@@ -34,6 +37,7 @@ type owner struct {
 	executed map[string]uint64 // fingerprints by customer and id
 	order    []string          // customer and id
 	stamps   map[string]time.Time
+	outcome  []byte
 }
 
 func (o *owner) Execute(ctx context.Context, customer string, c actors.Command) (actors.Reply, error) {
@@ -69,7 +73,7 @@ func (o *owner) Execute(ctx context.Context, customer string, c actors.Command) 
 		o.executed[name] = c.Fingerprint
 		o.order = append(o.order, name)
 	}
-	return actors.Reply{Duplicate: duplicate, Time: someTime}, o.unavailable
+	return actors.Reply{Duplicate: duplicate, Time: someTime, Outcome: o.outcome}, o.unavailable
 }
 
 // set changes the owner.
@@ -77,6 +81,11 @@ func (o *owner) set(f func()) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	f()
+}
+
+// reported returns a command with one fact of that number.
+func reported(id string, number uint64) actors.Command {
+	return actors.Command{ID: id, Fingerprint: 7, IssuedAt: someTime, Payload: facts("", "", "iphone", number).Command}
 }
 
 // command returns a renewal or a release.
@@ -103,10 +112,13 @@ func newFallback(t testing.TB, o *owner, dir string) *Fallback {
 	})
 }
 
-// settled returns the number of renewals and releases that ended in a way.
+// settled returns the number of deferred commands that ended in a way.
 func (f *Fallback) settled(s Settlement) int {
-	return int(testutil.ToFloat64(f.metrics.settled.WithLabelValues("renew", s.String())) +
-		testutil.ToFloat64(f.metrics.settled.WithLabelValues("release", s.String())))
+	sum := 0.0
+	for _, k := range kinds {
+		sum += testutil.ToFloat64(f.metrics.settled.WithLabelValues(k.name, s.String()))
+	}
+	return int(sum)
 }
 
 // TestAway: an answer of the owner never leads to a fallback, and no failure to get one escapes it.
@@ -226,6 +238,36 @@ func TestStamps(t *testing.T) {
 				t.Errorf("not %v", test.want)
 			}
 		})
+	}
+}
+
+// TestLateFacts: facts of which the owner has forgotten the command are handed in as another one; those whose
+// predecessors are not recorded end as a gap.
+func TestLateFacts(t *testing.T) {
+	o := &owner{stamps: map[string]time.Time{"Bayley": someTime.Add(-time.Minute)}}
+	f := newFallback(t, o, t.TempDir())
+	c := reported("late", 1)
+	c.IssuedAt = someTime.Add(-48 * time.Hour)
+	if _, err := f.Defer(t.Context(), "Bayley", c, License{}, actors.ErrUnknownOutcome); err != nil {
+		t.Fatal(err)
+	}
+	f.settleAll(t.Context())
+	if f.settled(Executed) != 1 || f.config.Journal.Has("Bayley") || len(o.order) != 1 || o.order[0] == "Bayley late" {
+		t.Errorf("executed: %v", o.order)
+	}
+	early := reported("early", 9)
+	early.Payload.(*licensedv1.Command).GetSyncDevice().AfterNumber = 8
+	if _, err := f.Defer(t.Context(), "Bayley", early, License{}, actors.ErrUnavailable); err != nil {
+		t.Fatal(err)
+	}
+	o.set(func() {
+		o.outcome = license.NewKind(nil).Outcome([]actors.Event{{Value: &licensedv1.CommandAccepted{
+			Command: licensedv1.CommandKind_COMMAND_KIND_SYNC_DEVICE, DeviceId: "iphone", HighestNumber: 7,
+		}}})
+	})
+	f.settleAll(t.Context())
+	if f.settled(Gap) != 1 || f.config.Journal.Has("Bayley") {
+		t.Error("facts without their predecessors are no gap")
 	}
 }
 
@@ -408,6 +450,10 @@ func runSeed(t *testing.T, rng *rand.Rand) {
 			}
 			sentTo[name][g] = true
 			c := command(id, len(id)%2 == 0)
+			if len(id)%2 == 1 && id > "5" {
+				number, _ := strconv.ParseUint(id, 10, 64)
+				c = reported(id, number)
+			}
 			_, err := g.Execute(t.Context(), customer, c, true)
 			if err == nil {
 				continue

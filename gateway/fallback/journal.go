@@ -17,6 +17,7 @@ import (
 
 	"licensed/internal/planted"
 	"licensed/messages/gatewayv1"
+	"licensed/messages/licensedv1"
 )
 
 // Errors of Journal.
@@ -28,6 +29,9 @@ var (
 	// ErrRenewedBefore says that the licence was provisionally renewed as often as it may be. The command was not
 	// accepted.
 	ErrRenewedBefore = errors.New("the licence was provisionally renewed as often as it may be")
+	// ErrManyFacts says that the journal has as many facts of the customer as it may have. The command was not
+	// accepted.
+	ErrManyFacts = errors.New("too many facts of the customer are deferred")
 	// ErrOtherContent says that a deferred command of that id has other content. The command was not accepted.
 	ErrOtherContent = errors.New("a deferred command with this id has other content")
 )
@@ -42,6 +46,12 @@ const (
 	// overhead is the space of a command in the file beside key and value, in bytes, by estimate: the element of the
 	// page, and the part of the page that is empty.
 	overhead = 64
+	// maxFactBytes bounds the facts of one customer in the journal: some requests of 500 facts. Facts are larger than
+	// other commands, and no signed licence bounds who may send them.
+	maxFactBytes = 256 << 10
+	// factShare is the part of the journal that facts may fill, with all that is in it: beyond it there is room for
+	// renewals and releases only.
+	factShare = 0.5
 )
 
 var (
@@ -150,13 +160,17 @@ func (j *Journal) load() (setAside int, err error) {
 // Close closes the file.
 func (j *Journal) Close() error { return j.db.Close() }
 
-// Add adds a command durably. If the customer has one of the same id already, that one is returned, and nothing is
-// added. renewals is the number of renewals of one licence that may be in the journal. Errors: ErrFull,
-// ErrRenewedBefore, ErrOtherContent, ErrDisk.
+// Add adds a command durably. If the customer has one of the same id already, or one with the same facts, that one is
+// returned, and nothing is added. renewals is the number of renewals of one licence that may be in the journal. Errors:
+// ErrFull, ErrRenewedBefore, ErrManyFacts, ErrOtherContent, ErrDisk.
 func (j *Journal) Add(c *gatewayv1.DeferredCommand, renewals int) (Command, error) {
 	v := encode(c)
 	n := int64(len(c.CustomerId) + 9 + len(v) + overhead)
-	if !j.reserve(n) {
+	of := 1.0
+	if c.GetCommand().GetSyncDevice() != nil {
+		of = factShare
+	}
+	if !j.reserve(n, of) {
 		return Command{}, ErrFull
 	}
 	var added Command
@@ -164,7 +178,7 @@ func (j *Journal) Add(c *gatewayv1.DeferredCommand, renewals int) (Command, erro
 	err := j.db.Batch(func(tx *bbolt.Tx) error {
 		b := tx.Bucket(deferred)
 		added, repeat = Command{}, false
-		renewed := 0
+		renewed, facts := 0, 0
 		for _, of := range commandsOf(b, c.CustomerId) {
 			switch {
 			case of.CommandId == c.CommandId && of.Fingerprint != c.Fingerprint:
@@ -172,9 +186,17 @@ func (j *Journal) Add(c *gatewayv1.DeferredCommand, renewals int) (Command, erro
 			case of.CommandId == c.CommandId:
 				added, repeat = of, true
 				return nil
+			case covers(of.DeferredCommand, c):
+				added, repeat = of, true
+				return nil
 			case sameLicense(of.DeferredCommand, c):
 				renewed++
+			case of.GetCommand().GetSyncDevice() != nil:
+				facts += proto.Size(of.DeferredCommand)
 			}
+		}
+		if c.GetCommand().GetSyncDevice() != nil && facts+len(v) > maxFactBytes {
+			return ErrManyFacts
 		}
 		if c.GetCommand().GetRenewLicense() != nil && renewed >= renewals && !planted.Bug(planted.RenewWithoutEnd) {
 			return ErrRenewedBefore
@@ -191,7 +213,7 @@ func (j *Journal) Add(c *gatewayv1.DeferredCommand, renewals int) (Command, erro
 	})
 	j.release(n)
 	switch {
-	case errors.Is(err, ErrOtherContent), errors.Is(err, ErrRenewedBefore):
+	case errors.Is(err, ErrOtherContent), errors.Is(err, ErrRenewedBefore), errors.Is(err, ErrManyFacts):
 		return Command{}, err
 	case err != nil:
 		return Command{}, fmt.Errorf("%w: %w", ErrDisk, err)
@@ -210,11 +232,30 @@ func sameLicense(a, b *gatewayv1.DeferredCommand) bool {
 		a.AcquiredAtMs == b.AcquiredAtMs
 }
 
-// reserve reserves room for a command, and returns false if there is none.
-func (j *Journal) reserve(n int64) bool {
+// covers reports whether both are facts of one device, and the first has all facts of the second and needs no others
+// before them.
+func covers(a, b *gatewayv1.DeferredCommand) bool {
+	sa, sb := a.GetCommand().GetSyncDevice(), b.GetCommand().GetSyncDevice()
+	if sa == nil || sb == nil || sa.DeviceId != sb.DeviceId || sa.AfterNumber > sb.AfterNumber {
+		return false
+	}
+	known := make(map[uint64]*licensedv1.SyncDevice_Fact, len(sa.Facts))
+	for _, f := range sa.Facts {
+		known[f.Number] = f
+	}
+	for _, f := range sb.Facts {
+		if !proto.Equal(known[f.Number], f) {
+			return false
+		}
+	}
+	return true
+}
+
+// reserve reserves room for a command in a share of the journal, and returns false if there is none.
+func (j *Journal) reserve(n int64, share float64) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.bytes+n > j.max {
+	if float64(j.bytes+n) > float64(j.max)*share {
 		return false
 	}
 	j.bytes += n
@@ -350,7 +391,7 @@ func decode(k, v []byte) (Command, error) {
 	}
 	c := &gatewayv1.DeferredCommand{}
 	if err := proto.Unmarshal(v[8:], c); err != nil || c.CustomerId != string(k[:len(k)-9]) ||
-		c.GetCommand().GetRenewLicense() == nil && c.GetCommand().GetReleaseLicense() == nil {
+		kindOf(c.GetCommand()) == nil {
 		return Command{}, errDamaged
 	}
 	return Command{c, binary.BigEndian.Uint64(k[len(k)-8:])}, nil

@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -160,6 +161,66 @@ func TestJournalRepeats(t *testing.T) {
 	if _, err := j.Add(release("Bayley", "c4"), 0); err != nil {
 		t.Error(err)
 	}
+}
+
+// facts returns deferred facts of a device, with the given numbers.
+func facts(customer, id, device string, numbers ...uint64) *gatewayv1.DeferredCommand {
+	c := renewal(customer, id)
+	s := &licensedv1.SyncDevice{DeviceId: device}
+	for _, n := range numbers {
+		s.Facts = append(s.Facts, &licensedv1.SyncDevice_Fact{
+			Number: n, Kind: licensedv1.FactKind_FACT_KIND_PLAYED, TitleId: "GlowS01E01", AtMs: int64(n),
+		})
+	}
+	c.AcquiredAtMs, c.Command = 0, &licensedv1.Command{Command: &licensedv1.Command_SyncDevice{SyncDevice: s}}
+	return c
+}
+
+// TestJournalFacts: facts that are in the journal are kept once, whatever the id of the command; those of one customer
+// have a limit, and facts as a whole leave room for other commands.
+func TestJournalFacts(t *testing.T) {
+	j := openJournal(t, t.TempDir(), 2*maxFactBytes+8192)
+	add(t, j, facts("Bayley", "c1", "iphone", 1, 2, 3))
+	before := j.Usage()
+	for _, repeat := range [][]uint64{{1, 2, 3}, {2}, {3, 1}} {
+		got, err := j.Add(facts("Bayley", fmt.Sprint(repeat), "iphone", repeat...), 0)
+		if err != nil || got.CommandId != "c1" || j.Usage() != before {
+			t.Errorf("facts %v again: %v, %v", repeat, got.CommandId, err)
+		}
+	}
+	further := facts("Bayley", "c2", "iphone", 2)
+	further.GetCommand().GetSyncDevice().Facts[0].TitleId = "Roma"
+	add(t, j, further)
+	add(t, j, facts("Bayley", "c3", "ipad", 2))
+	add(t, j, facts("Bayley", "c4", "iphone", 3, 4))
+	waiting := facts("Bayley", "c5", "ipad", 9)
+	waiting.GetCommand().GetSyncDevice().AfterNumber = 8
+	add(t, j, waiting)
+	add(t, j, facts("Bayley", "c6", "ipad", 9)) // The one before records nothing unless 8 is recorded.
+	if got := len(idsOf(t, j, "Bayley")); got != 6 {
+		t.Errorf("%d commands, want 6", got)
+	}
+	large := func(customer string, i int) *gatewayv1.DeferredCommand {
+		c := facts(customer, fmt.Sprint("large", i), "iphone", uint64(1000+i))
+		c.GetCommand().GetSyncDevice().Facts[0].TitleId = strings.Repeat("x", maxFactBytes/8)
+		return c
+	}
+	kept := 0
+	for i := range 20 {
+		if _, err := j.Add(large("Bayley", i), 0); err == nil {
+			kept++
+		} else if !errors.Is(err, ErrManyFacts) {
+			t.Fatal(err)
+		}
+	}
+	if kept != 7 {
+		t.Errorf("%d large requests of one customer are kept, want 7", kept)
+	}
+	add(t, j, large("Zoë", 0))
+	if _, err := j.Add(large("Zoë", 1), 0); !errors.Is(err, ErrFull) {
+		t.Errorf("facts beyond their share: %v, want %v", err, ErrFull)
+	}
+	add(t, j, release("Zoë", "c1"))
 }
 
 // TestJournalTogether: of many commands at the same time no more are kept than may be, and each that was added is.

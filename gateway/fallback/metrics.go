@@ -6,32 +6,20 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-
-	"licensed/messages/licensedv1"
 )
 
-// kinds are the commands that can be deferred, settlements how they end, and reasons why one is not accepted, as labels
-// of metrics.
+// settlements are how commands end, and reasons why one is not accepted, as labels of metrics.
 var (
-	kinds       = []string{"renew", "release"}
-	settlements = []Settlement{Executed, Refused, Superseded, Replaced, Lapsed}
+	settlements = []Settlement{Executed, Refused, Superseded, Replaced, Lapsed, Gap}
 	reasons     = []struct {
 		err  error
 		name string
 	}{
 		{ErrNotActive, "not_active"}, {ErrNoTerms, "not_allowed"}, {ErrRenewedBefore, "renewed_before"},
-		{ErrOtherContent, "other_content"}, {ErrFull, "full"},
+		{ErrOtherContent, "other_content"}, {ErrManyFacts, "many_facts"}, {ErrFull, "full"},
 		{context.DeadlineExceeded, "late"}, {context.Canceled, "late"}, {nil, "disk"},
 	}
 )
-
-// kindOf returns the label of a command.
-func kindOf(c *licensedv1.Command) string {
-	if c.GetRenewLicense() != nil {
-		return "renew"
-	}
-	return "release"
-}
 
 // reasonOf returns the label of an error of Defer.
 func reasonOf(err error) string {
@@ -63,12 +51,12 @@ func newMetrics(r prometheus.Registerer, now func() time.Time, usage func() (Usa
 		}, []string{"command", "end"}),
 	}
 	for _, k := range kinds { // Each series exists with 0 before the first event.
-		m.accepted.WithLabelValues(k)
+		m.accepted.WithLabelValues(k.name)
 		for _, reason := range reasons {
-			m.declined.WithLabelValues(k, reason.name)
+			m.declined.WithLabelValues(k.name, reason.name)
 		}
 		for _, s := range settlements {
-			m.settled.WithLabelValues(k, s.String())
+			m.settled.WithLabelValues(k.name, s.String())
 		}
 	}
 	gauge := func(o prometheus.GaugeOpts, value func(Usage, int) float64) prometheus.Collector {

@@ -31,6 +31,8 @@ const (
 	Replaced
 	// Lapsed: commands of its time are forgotten, so that nobody can tell whether it was executed. It is not executed.
 	Lapsed
+	// Gap: facts before these were not recorded, so these were not either. The device still has them.
+	Gap
 )
 
 // String returns the value of the metrics' label.
@@ -46,6 +48,8 @@ func (s Settlement) String() string {
 		return "replaced"
 	case Lapsed:
 		return "lapsed"
+	case Gap:
+		return "gap"
 	default:
 		return fmt.Sprintf("Settlement(%d)", uint8(s))
 	}
@@ -123,8 +127,8 @@ func (f *Fallback) settle(ctx context.Context, customer string) error {
 		if err := f.config.Journal.Remove(c); err != nil {
 			f.config.Logger.Error("deferred command not removed", "customer", customer, "error", err)
 		}
-		f.metrics.settled.WithLabelValues(kindOf(c.GetCommand()), settlement.String()).Inc()
-		if settlement == Lapsed || settlement == Replaced {
+		f.metrics.settled.WithLabelValues(kindOf(c.GetCommand()).name, settlement.String()).Inc()
+		if settlement == Lapsed || settlement == Replaced || settlement == Gap {
 			f.config.Logger.Warn("deferred command not executed", "customer", customer, "command", c.CommandId,
 				"accepted_at", c.AcceptedAt().UTC(), "reason", settlement)
 		}
@@ -154,8 +158,8 @@ func (f *Fallback) handIn(ctx context.Context, c Command) (Settlement, error) {
 	switch {
 	case errors.Is(err, actors.ErrIDReused):
 		return Replaced, nil
-	case errors.Is(err, actors.ErrTooOld) && c.GetCommand().GetReleaseLicense() != nil:
-		return f.releaseAnew(ctx, c)
+	case errors.Is(err, actors.ErrTooOld) && kindOf(c.GetCommand()).lasting:
+		return f.anew(ctx, c)
 	case errors.Is(err, actors.ErrTooOld):
 		return Lapsed, nil
 	case err != nil: // Later: the owner is unavailable, or cannot execute anything of this customer.
@@ -164,9 +168,9 @@ func (f *Fallback) handIn(ctx context.Context, c Command) (Settlement, error) {
 	return settlementOf(c, reply), nil
 }
 
-// releaseAnew hands in a release of which the owner has forgotten whether it was executed, as another command: the
-// licence that it names is released once, however often it is asked for.
-func (f *Fallback) releaseAnew(ctx context.Context, c Command) (Settlement, error) {
+// anew hands in a command of which the owner has forgotten the id, as another command: the state of the customer tells
+// whether it was executed.
+func (f *Fallback) anew(ctx context.Context, c Command) (Settlement, error) {
 	reply, err := f.config.Execute(ctx, c.CustomerId, actors.Command{
 		ID: fmt.Sprintf("late-%016x", xxhash.Sum64String(c.CommandId)), Fingerprint: c.Fingerprint,
 		IssuedAt: f.config.Now().Truncate(time.Millisecond), Stamped: true, Payload: c.GetCommand(),
@@ -187,6 +191,8 @@ func settlementOf(c Command, reply actors.Reply) Settlement {
 		return Refused
 	case o.Superseded:
 		return Superseded
+	case o.Sync != nil && o.Sync.HighestNumber < c.GetCommand().GetSyncDevice().GetAfterNumber():
+		return Gap
 	}
 	return Executed
 }

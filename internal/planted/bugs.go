@@ -129,6 +129,7 @@ const (
 	SettleLastFirst
 	ExecuteBeforeDeferred
 	RenewWithoutEnd
+	DateFactsWhenHandedIn
 	AcknowledgeUnsynced
 	CassandraUnknownIsSuccess
 	AnswerFromCache
@@ -347,6 +348,9 @@ var Bugs = [count]Info{
 	},
 	RenewWithoutEnd: {
 		Rule: "fallback", Name: "renew a licence provisionally without a limit", Check: byFallback,
+	},
+	DateFactsWhenHandedIn: {
+		Rule: "fallback", Name: "date deferred facts by when they are handed in", Check: "gateway.TestDeferredFacts",
 	},
 	AcknowledgeUnsynced:       {Rule: "stores", Name: "embedded store: tell writers before the sync", Check: ByChaos},
 	CassandraUnknownIsSuccess: {Rule: "stores", Name: "Cassandra: take an unknown outcome for success", Check: ByChaos},

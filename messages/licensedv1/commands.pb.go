@@ -579,7 +579,9 @@ type SyncDevice struct {
 	// The time at which the device sent it, by the device's clock; 0 if unknown.
 	SentAtMs int64 `protobuf:"varint,3,opt,name=sent_at_ms,json=sentAtMs,proto3" json:"sent_at_ms,omitempty"`
 	// Nothing is recorded unless the highest number recorded is at least this one.
-	AfterNumber   uint64 `protobuf:"varint,4,opt,name=after_number,json=afterNumber,proto3" json:"after_number,omitempty"`
+	AfterNumber uint64 `protobuf:"varint,4,opt,name=after_number,json=afterNumber,proto3" json:"after_number,omitempty"`
+	// When a gateway accepted the command, if it handed the command in later; 0 otherwise. sent_at_ms is compared with it.
+	ReceivedAtMs  int64 `protobuf:"varint,10,opt,name=received_at_ms,json=receivedAtMs,proto3" json:"received_at_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -638,6 +640,13 @@ func (x *SyncDevice) GetSentAtMs() int64 {
 func (x *SyncDevice) GetAfterNumber() uint64 {
 	if x != nil {
 		return x.AfterNumber
+	}
+	return 0
+}
+
+func (x *SyncDevice) GetReceivedAtMs() int64 {
+	if x != nil {
+		return x.ReceivedAtMs
 	}
 	return 0
 }
@@ -1201,14 +1210,16 @@ const file_licensed_v1_commands_proto_rawDesc = "" +
 	"\n" +
 	"ChangePlan\x12\x17\n" +
 	"\aplan_id\x18\x01 \x01(\tR\x06planId\x12+\n" +
-	"\x12plan_changed_at_ms\x18\x02 \x01(\x03R\x0fplanChangedAtMs\"\x99\x02\n" +
+	"\x12plan_changed_at_ms\x18\x02 \x01(\x03R\x0fplanChangedAtMs\"\xbf\x02\n" +
 	"\n" +
 	"SyncDevice\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x122\n" +
 	"\x05facts\x18\x02 \x03(\v2\x1c.licensed.v1.SyncDevice.FactR\x05facts\x12\x1c\n" +
 	"\n" +
 	"sent_at_ms\x18\x03 \x01(\x03R\bsentAtMs\x12!\n" +
-	"\fafter_number\x18\x04 \x01(\x04R\vafterNumber\x1ay\n" +
+	"\fafter_number\x18\x04 \x01(\x04R\vafterNumber\x12$\n" +
+	"\x0ereceived_at_ms\x18\n" +
+	" \x01(\x03R\freceivedAtMs\x1ay\n" +
 	"\x04Fact\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12)\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x15.licensed.v1.FactKindR\x04kind\x12\x19\n" +

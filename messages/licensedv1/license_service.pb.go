@@ -1752,14 +1752,18 @@ type SyncDeviceResponse struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	CustomerId string                 `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
 	DeviceId   string                 `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
-	// The highest number recorded for the device. The device can drop its facts up to this one.
+	// The highest number recorded for the device. The device can drop its facts up to this one. 0 in a provisional
+	// response: nothing is recorded yet, and the device keeps its facts.
 	HighestNumber uint64 `protobuf:"varint,3,opt,name=highest_number,json=highestNumber,proto3" json:"highest_number,omitempty"`
 	// Facts that the command recorded; the others had been recorded before, or wait for after_number.
 	Recorded uint32 `protobuf:"varint,4,opt,name=recorded,proto3" json:"recorded,omitempty"`
 	// Those of them that happened without an active licence. They count nowhere.
-	Unlicensed    uint32 `protobuf:"varint,5,opt,name=unlicensed,proto3" json:"unlicensed,omitempty"`
-	Sequence      uint64 `protobuf:"varint,6,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	Duplicate     bool   `protobuf:"varint,7,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
+	Unlicensed uint32 `protobuf:"varint,5,opt,name=unlicensed,proto3" json:"unlicensed,omitempty"`
+	Sequence   uint64 `protobuf:"varint,6,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Duplicate  bool   `protobuf:"varint,7,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
+	// The gateway keeps the facts, and hands them in later. A repeat of the command, or a later one with the same facts,
+	// returns the highest number once they are recorded.
+	Provisional   *Provisional `protobuf:"bytes,13,opt,name=provisional,proto3" json:"provisional,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1841,6 +1845,13 @@ func (x *SyncDeviceResponse) GetDuplicate() bool {
 		return x.Duplicate
 	}
 	return false
+}
+
+func (x *SyncDeviceResponse) GetProvisional() *Provisional {
+	if x != nil {
+		return x.Provisional
+	}
+	return nil
 }
 
 type SelectDevicesRequest struct {
@@ -4313,7 +4324,7 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\x12'\n" +
 	"\x05facts\x18\x06 \x03(\v2\x11.licensed.v1.FactR\x05facts\x123\n" +
 	"\asent_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x06sentAt\x12!\n" +
-	"\fafter_number\x18\b \x01(\x04R\vafterNumber\"\xef\x01\n" +
+	"\fafter_number\x18\b \x01(\x04R\vafterNumber\"\xab\x02\n" +
 	"\x12SyncDeviceResponse\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x1b\n" +
@@ -4324,7 +4335,8 @@ const file_licensed_v1_license_service_proto_rawDesc = "" +
 	"unlicensed\x18\x05 \x01(\rR\n" +
 	"unlicensed\x12\x1a\n" +
 	"\bsequence\x18\x06 \x01(\x04R\bsequence\x12\x1c\n" +
-	"\tduplicate\x18\a \x01(\bR\tduplicate\"\xd3\x01\n" +
+	"\tduplicate\x18\a \x01(\bR\tduplicate\x12:\n" +
+	"\vprovisional\x18\r \x01(\v2\x18.licensed.v1.ProvisionalR\vprovisional\"\xd3\x01\n" +
 	"\x14SelectDevicesRequest\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x1d\n" +
@@ -4675,96 +4687,97 @@ var file_licensed_v1_license_service_proto_depIdxs = []int32{
 	45,  // 25: licensed.v1.SyncDeviceRequest.issued_at:type_name -> google.protobuf.Timestamp
 	18,  // 26: licensed.v1.SyncDeviceRequest.facts:type_name -> licensed.v1.Fact
 	45,  // 27: licensed.v1.SyncDeviceRequest.sent_at:type_name -> google.protobuf.Timestamp
-	45,  // 28: licensed.v1.SelectDevicesRequest.issued_at:type_name -> google.protobuf.Timestamp
-	3,   // 29: licensed.v1.ListLicensesResponse.licenses:type_name -> licensed.v1.License
-	45,  // 30: licensed.v1.ListDownloadsRequest.since:type_name -> google.protobuf.Timestamp
-	45,  // 31: licensed.v1.Download.at:type_name -> google.protobuf.Timestamp
-	26,  // 32: licensed.v1.ListDownloadsResponse.downloads:type_name -> licensed.v1.Download
-	45,  // 33: licensed.v1.ListDownloadsResponse.next_allowed_at:type_name -> google.protobuf.Timestamp
-	45,  // 34: licensed.v1.Device.last_download_at:type_name -> google.protobuf.Timestamp
-	45,  // 35: licensed.v1.Device.activated_at:type_name -> google.protobuf.Timestamp
-	29,  // 36: licensed.v1.ListDevicesResponse.devices:type_name -> licensed.v1.Device
-	45,  // 37: licensed.v1.ListDevicesResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
-	3,   // 38: licensed.v1.CustomerLicense.license:type_name -> licensed.v1.License
-	1,   // 39: licensed.v1.CustomerLicense.status:type_name -> licensed.v1.LicenseStatus
-	45,  // 40: licensed.v1.Quota.next_at:type_name -> google.protobuf.Timestamp
-	33,  // 41: licensed.v1.CustomerTitle.yearly:type_name -> licensed.v1.Quota
-	33,  // 42: licensed.v1.CustomerStudio.licenses:type_name -> licensed.v1.Quota
-	45,  // 43: licensed.v1.GetCustomerResponse.as_of:type_name -> google.protobuf.Timestamp
-	45,  // 44: licensed.v1.GetCustomerResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
-	33,  // 45: licensed.v1.GetCustomerResponse.devices_in_use:type_name -> licensed.v1.Quota
-	33,  // 46: licensed.v1.GetCustomerResponse.deactivations:type_name -> licensed.v1.Quota
-	29,  // 47: licensed.v1.GetCustomerResponse.devices:type_name -> licensed.v1.Device
-	32,  // 48: licensed.v1.GetCustomerResponse.licenses:type_name -> licensed.v1.CustomerLicense
-	34,  // 49: licensed.v1.GetCustomerResponse.titles:type_name -> licensed.v1.CustomerTitle
-	35,  // 50: licensed.v1.GetCustomerResponse.studios:type_name -> licensed.v1.CustomerStudio
-	2,   // 51: licensed.v1.Refusal.rule:type_name -> licensed.v1.Rule
-	45,  // 52: licensed.v1.Refusal.next_allowed_at:type_name -> google.protobuf.Timestamp
-	38,  // 53: licensed.v1.Refusal.violations:type_name -> licensed.v1.RuleViolation
-	2,   // 54: licensed.v1.RuleViolation.rule:type_name -> licensed.v1.Rule
-	45,  // 55: licensed.v1.RuleViolation.next_allowed_at:type_name -> google.protobuf.Timestamp
-	39,  // 56: licensed.v1.RuleViolation.freed_by:type_name -> licensed.v1.Remedy
-	41,  // 57: licensed.v1.SessionRequest.calls:type_name -> licensed.v1.SessionCall
-	46,  // 58: licensed.v1.SessionCall.timeout:type_name -> google.protobuf.Duration
-	4,   // 59: licensed.v1.SessionCall.acquire_license:type_name -> licensed.v1.AcquireLicenseRequest
-	7,   // 60: licensed.v1.SessionCall.renew_license:type_name -> licensed.v1.RenewLicenseRequest
-	9,   // 61: licensed.v1.SessionCall.release_license:type_name -> licensed.v1.ReleaseLicenseRequest
-	11,  // 62: licensed.v1.SessionCall.record_playback:type_name -> licensed.v1.RecordPlaybackRequest
-	13,  // 63: licensed.v1.SessionCall.deactivate_device:type_name -> licensed.v1.DeactivateDeviceRequest
-	16,  // 64: licensed.v1.SessionCall.change_plan:type_name -> licensed.v1.ChangePlanRequest
-	23,  // 65: licensed.v1.SessionCall.list_licenses:type_name -> licensed.v1.ListLicensesRequest
-	25,  // 66: licensed.v1.SessionCall.list_downloads:type_name -> licensed.v1.ListDownloadsRequest
-	28,  // 67: licensed.v1.SessionCall.list_devices:type_name -> licensed.v1.ListDevicesRequest
-	19,  // 68: licensed.v1.SessionCall.sync_device:type_name -> licensed.v1.SyncDeviceRequest
-	31,  // 69: licensed.v1.SessionCall.get_customer:type_name -> licensed.v1.GetCustomerRequest
-	21,  // 70: licensed.v1.SessionCall.select_devices:type_name -> licensed.v1.SelectDevicesRequest
-	43,  // 71: licensed.v1.SessionResponse.limits:type_name -> licensed.v1.SessionLimits
-	44,  // 72: licensed.v1.SessionResponse.outcomes:type_name -> licensed.v1.SessionOutcome
-	46,  // 73: licensed.v1.SessionLimits.max_timeout:type_name -> google.protobuf.Duration
-	47,  // 74: licensed.v1.SessionOutcome.error:type_name -> google.rpc.Status
-	5,   // 75: licensed.v1.SessionOutcome.acquire_license:type_name -> licensed.v1.AcquireLicenseResponse
-	8,   // 76: licensed.v1.SessionOutcome.renew_license:type_name -> licensed.v1.RenewLicenseResponse
-	10,  // 77: licensed.v1.SessionOutcome.release_license:type_name -> licensed.v1.ReleaseLicenseResponse
-	12,  // 78: licensed.v1.SessionOutcome.record_playback:type_name -> licensed.v1.RecordPlaybackResponse
-	14,  // 79: licensed.v1.SessionOutcome.deactivate_device:type_name -> licensed.v1.DeactivateDeviceResponse
-	17,  // 80: licensed.v1.SessionOutcome.change_plan:type_name -> licensed.v1.ChangePlanResponse
-	24,  // 81: licensed.v1.SessionOutcome.list_licenses:type_name -> licensed.v1.ListLicensesResponse
-	27,  // 82: licensed.v1.SessionOutcome.list_downloads:type_name -> licensed.v1.ListDownloadsResponse
-	30,  // 83: licensed.v1.SessionOutcome.list_devices:type_name -> licensed.v1.ListDevicesResponse
-	20,  // 84: licensed.v1.SessionOutcome.sync_device:type_name -> licensed.v1.SyncDeviceResponse
-	36,  // 85: licensed.v1.SessionOutcome.get_customer:type_name -> licensed.v1.GetCustomerResponse
-	22,  // 86: licensed.v1.SessionOutcome.select_devices:type_name -> licensed.v1.SelectDevicesResponse
-	4,   // 87: licensed.v1.LicenseService.AcquireLicense:input_type -> licensed.v1.AcquireLicenseRequest
-	7,   // 88: licensed.v1.LicenseService.RenewLicense:input_type -> licensed.v1.RenewLicenseRequest
-	9,   // 89: licensed.v1.LicenseService.ReleaseLicense:input_type -> licensed.v1.ReleaseLicenseRequest
-	11,  // 90: licensed.v1.LicenseService.RecordPlayback:input_type -> licensed.v1.RecordPlaybackRequest
-	13,  // 91: licensed.v1.LicenseService.DeactivateDevice:input_type -> licensed.v1.DeactivateDeviceRequest
-	16,  // 92: licensed.v1.LicenseService.ChangePlan:input_type -> licensed.v1.ChangePlanRequest
-	19,  // 93: licensed.v1.LicenseService.SyncDevice:input_type -> licensed.v1.SyncDeviceRequest
-	21,  // 94: licensed.v1.LicenseService.SelectDevices:input_type -> licensed.v1.SelectDevicesRequest
-	23,  // 95: licensed.v1.LicenseService.ListLicenses:input_type -> licensed.v1.ListLicensesRequest
-	25,  // 96: licensed.v1.LicenseService.ListDownloads:input_type -> licensed.v1.ListDownloadsRequest
-	28,  // 97: licensed.v1.LicenseService.ListDevices:input_type -> licensed.v1.ListDevicesRequest
-	31,  // 98: licensed.v1.LicenseService.GetCustomer:input_type -> licensed.v1.GetCustomerRequest
-	40,  // 99: licensed.v1.LicenseService.Session:input_type -> licensed.v1.SessionRequest
-	5,   // 100: licensed.v1.LicenseService.AcquireLicense:output_type -> licensed.v1.AcquireLicenseResponse
-	8,   // 101: licensed.v1.LicenseService.RenewLicense:output_type -> licensed.v1.RenewLicenseResponse
-	10,  // 102: licensed.v1.LicenseService.ReleaseLicense:output_type -> licensed.v1.ReleaseLicenseResponse
-	12,  // 103: licensed.v1.LicenseService.RecordPlayback:output_type -> licensed.v1.RecordPlaybackResponse
-	14,  // 104: licensed.v1.LicenseService.DeactivateDevice:output_type -> licensed.v1.DeactivateDeviceResponse
-	17,  // 105: licensed.v1.LicenseService.ChangePlan:output_type -> licensed.v1.ChangePlanResponse
-	20,  // 106: licensed.v1.LicenseService.SyncDevice:output_type -> licensed.v1.SyncDeviceResponse
-	22,  // 107: licensed.v1.LicenseService.SelectDevices:output_type -> licensed.v1.SelectDevicesResponse
-	24,  // 108: licensed.v1.LicenseService.ListLicenses:output_type -> licensed.v1.ListLicensesResponse
-	27,  // 109: licensed.v1.LicenseService.ListDownloads:output_type -> licensed.v1.ListDownloadsResponse
-	30,  // 110: licensed.v1.LicenseService.ListDevices:output_type -> licensed.v1.ListDevicesResponse
-	36,  // 111: licensed.v1.LicenseService.GetCustomer:output_type -> licensed.v1.GetCustomerResponse
-	42,  // 112: licensed.v1.LicenseService.Session:output_type -> licensed.v1.SessionResponse
-	100, // [100:113] is the sub-list for method output_type
-	87,  // [87:100] is the sub-list for method input_type
-	87,  // [87:87] is the sub-list for extension type_name
-	87,  // [87:87] is the sub-list for extension extendee
-	0,   // [0:87] is the sub-list for field type_name
+	6,   // 28: licensed.v1.SyncDeviceResponse.provisional:type_name -> licensed.v1.Provisional
+	45,  // 29: licensed.v1.SelectDevicesRequest.issued_at:type_name -> google.protobuf.Timestamp
+	3,   // 30: licensed.v1.ListLicensesResponse.licenses:type_name -> licensed.v1.License
+	45,  // 31: licensed.v1.ListDownloadsRequest.since:type_name -> google.protobuf.Timestamp
+	45,  // 32: licensed.v1.Download.at:type_name -> google.protobuf.Timestamp
+	26,  // 33: licensed.v1.ListDownloadsResponse.downloads:type_name -> licensed.v1.Download
+	45,  // 34: licensed.v1.ListDownloadsResponse.next_allowed_at:type_name -> google.protobuf.Timestamp
+	45,  // 35: licensed.v1.Device.last_download_at:type_name -> google.protobuf.Timestamp
+	45,  // 36: licensed.v1.Device.activated_at:type_name -> google.protobuf.Timestamp
+	29,  // 37: licensed.v1.ListDevicesResponse.devices:type_name -> licensed.v1.Device
+	45,  // 38: licensed.v1.ListDevicesResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
+	3,   // 39: licensed.v1.CustomerLicense.license:type_name -> licensed.v1.License
+	1,   // 40: licensed.v1.CustomerLicense.status:type_name -> licensed.v1.LicenseStatus
+	45,  // 41: licensed.v1.Quota.next_at:type_name -> google.protobuf.Timestamp
+	33,  // 42: licensed.v1.CustomerTitle.yearly:type_name -> licensed.v1.Quota
+	33,  // 43: licensed.v1.CustomerStudio.licenses:type_name -> licensed.v1.Quota
+	45,  // 44: licensed.v1.GetCustomerResponse.as_of:type_name -> google.protobuf.Timestamp
+	45,  // 45: licensed.v1.GetCustomerResponse.plan_changed_at:type_name -> google.protobuf.Timestamp
+	33,  // 46: licensed.v1.GetCustomerResponse.devices_in_use:type_name -> licensed.v1.Quota
+	33,  // 47: licensed.v1.GetCustomerResponse.deactivations:type_name -> licensed.v1.Quota
+	29,  // 48: licensed.v1.GetCustomerResponse.devices:type_name -> licensed.v1.Device
+	32,  // 49: licensed.v1.GetCustomerResponse.licenses:type_name -> licensed.v1.CustomerLicense
+	34,  // 50: licensed.v1.GetCustomerResponse.titles:type_name -> licensed.v1.CustomerTitle
+	35,  // 51: licensed.v1.GetCustomerResponse.studios:type_name -> licensed.v1.CustomerStudio
+	2,   // 52: licensed.v1.Refusal.rule:type_name -> licensed.v1.Rule
+	45,  // 53: licensed.v1.Refusal.next_allowed_at:type_name -> google.protobuf.Timestamp
+	38,  // 54: licensed.v1.Refusal.violations:type_name -> licensed.v1.RuleViolation
+	2,   // 55: licensed.v1.RuleViolation.rule:type_name -> licensed.v1.Rule
+	45,  // 56: licensed.v1.RuleViolation.next_allowed_at:type_name -> google.protobuf.Timestamp
+	39,  // 57: licensed.v1.RuleViolation.freed_by:type_name -> licensed.v1.Remedy
+	41,  // 58: licensed.v1.SessionRequest.calls:type_name -> licensed.v1.SessionCall
+	46,  // 59: licensed.v1.SessionCall.timeout:type_name -> google.protobuf.Duration
+	4,   // 60: licensed.v1.SessionCall.acquire_license:type_name -> licensed.v1.AcquireLicenseRequest
+	7,   // 61: licensed.v1.SessionCall.renew_license:type_name -> licensed.v1.RenewLicenseRequest
+	9,   // 62: licensed.v1.SessionCall.release_license:type_name -> licensed.v1.ReleaseLicenseRequest
+	11,  // 63: licensed.v1.SessionCall.record_playback:type_name -> licensed.v1.RecordPlaybackRequest
+	13,  // 64: licensed.v1.SessionCall.deactivate_device:type_name -> licensed.v1.DeactivateDeviceRequest
+	16,  // 65: licensed.v1.SessionCall.change_plan:type_name -> licensed.v1.ChangePlanRequest
+	23,  // 66: licensed.v1.SessionCall.list_licenses:type_name -> licensed.v1.ListLicensesRequest
+	25,  // 67: licensed.v1.SessionCall.list_downloads:type_name -> licensed.v1.ListDownloadsRequest
+	28,  // 68: licensed.v1.SessionCall.list_devices:type_name -> licensed.v1.ListDevicesRequest
+	19,  // 69: licensed.v1.SessionCall.sync_device:type_name -> licensed.v1.SyncDeviceRequest
+	31,  // 70: licensed.v1.SessionCall.get_customer:type_name -> licensed.v1.GetCustomerRequest
+	21,  // 71: licensed.v1.SessionCall.select_devices:type_name -> licensed.v1.SelectDevicesRequest
+	43,  // 72: licensed.v1.SessionResponse.limits:type_name -> licensed.v1.SessionLimits
+	44,  // 73: licensed.v1.SessionResponse.outcomes:type_name -> licensed.v1.SessionOutcome
+	46,  // 74: licensed.v1.SessionLimits.max_timeout:type_name -> google.protobuf.Duration
+	47,  // 75: licensed.v1.SessionOutcome.error:type_name -> google.rpc.Status
+	5,   // 76: licensed.v1.SessionOutcome.acquire_license:type_name -> licensed.v1.AcquireLicenseResponse
+	8,   // 77: licensed.v1.SessionOutcome.renew_license:type_name -> licensed.v1.RenewLicenseResponse
+	10,  // 78: licensed.v1.SessionOutcome.release_license:type_name -> licensed.v1.ReleaseLicenseResponse
+	12,  // 79: licensed.v1.SessionOutcome.record_playback:type_name -> licensed.v1.RecordPlaybackResponse
+	14,  // 80: licensed.v1.SessionOutcome.deactivate_device:type_name -> licensed.v1.DeactivateDeviceResponse
+	17,  // 81: licensed.v1.SessionOutcome.change_plan:type_name -> licensed.v1.ChangePlanResponse
+	24,  // 82: licensed.v1.SessionOutcome.list_licenses:type_name -> licensed.v1.ListLicensesResponse
+	27,  // 83: licensed.v1.SessionOutcome.list_downloads:type_name -> licensed.v1.ListDownloadsResponse
+	30,  // 84: licensed.v1.SessionOutcome.list_devices:type_name -> licensed.v1.ListDevicesResponse
+	20,  // 85: licensed.v1.SessionOutcome.sync_device:type_name -> licensed.v1.SyncDeviceResponse
+	36,  // 86: licensed.v1.SessionOutcome.get_customer:type_name -> licensed.v1.GetCustomerResponse
+	22,  // 87: licensed.v1.SessionOutcome.select_devices:type_name -> licensed.v1.SelectDevicesResponse
+	4,   // 88: licensed.v1.LicenseService.AcquireLicense:input_type -> licensed.v1.AcquireLicenseRequest
+	7,   // 89: licensed.v1.LicenseService.RenewLicense:input_type -> licensed.v1.RenewLicenseRequest
+	9,   // 90: licensed.v1.LicenseService.ReleaseLicense:input_type -> licensed.v1.ReleaseLicenseRequest
+	11,  // 91: licensed.v1.LicenseService.RecordPlayback:input_type -> licensed.v1.RecordPlaybackRequest
+	13,  // 92: licensed.v1.LicenseService.DeactivateDevice:input_type -> licensed.v1.DeactivateDeviceRequest
+	16,  // 93: licensed.v1.LicenseService.ChangePlan:input_type -> licensed.v1.ChangePlanRequest
+	19,  // 94: licensed.v1.LicenseService.SyncDevice:input_type -> licensed.v1.SyncDeviceRequest
+	21,  // 95: licensed.v1.LicenseService.SelectDevices:input_type -> licensed.v1.SelectDevicesRequest
+	23,  // 96: licensed.v1.LicenseService.ListLicenses:input_type -> licensed.v1.ListLicensesRequest
+	25,  // 97: licensed.v1.LicenseService.ListDownloads:input_type -> licensed.v1.ListDownloadsRequest
+	28,  // 98: licensed.v1.LicenseService.ListDevices:input_type -> licensed.v1.ListDevicesRequest
+	31,  // 99: licensed.v1.LicenseService.GetCustomer:input_type -> licensed.v1.GetCustomerRequest
+	40,  // 100: licensed.v1.LicenseService.Session:input_type -> licensed.v1.SessionRequest
+	5,   // 101: licensed.v1.LicenseService.AcquireLicense:output_type -> licensed.v1.AcquireLicenseResponse
+	8,   // 102: licensed.v1.LicenseService.RenewLicense:output_type -> licensed.v1.RenewLicenseResponse
+	10,  // 103: licensed.v1.LicenseService.ReleaseLicense:output_type -> licensed.v1.ReleaseLicenseResponse
+	12,  // 104: licensed.v1.LicenseService.RecordPlayback:output_type -> licensed.v1.RecordPlaybackResponse
+	14,  // 105: licensed.v1.LicenseService.DeactivateDevice:output_type -> licensed.v1.DeactivateDeviceResponse
+	17,  // 106: licensed.v1.LicenseService.ChangePlan:output_type -> licensed.v1.ChangePlanResponse
+	20,  // 107: licensed.v1.LicenseService.SyncDevice:output_type -> licensed.v1.SyncDeviceResponse
+	22,  // 108: licensed.v1.LicenseService.SelectDevices:output_type -> licensed.v1.SelectDevicesResponse
+	24,  // 109: licensed.v1.LicenseService.ListLicenses:output_type -> licensed.v1.ListLicensesResponse
+	27,  // 110: licensed.v1.LicenseService.ListDownloads:output_type -> licensed.v1.ListDownloadsResponse
+	30,  // 111: licensed.v1.LicenseService.ListDevices:output_type -> licensed.v1.ListDevicesResponse
+	36,  // 112: licensed.v1.LicenseService.GetCustomer:output_type -> licensed.v1.GetCustomerResponse
+	42,  // 113: licensed.v1.LicenseService.Session:output_type -> licensed.v1.SessionResponse
+	101, // [101:114] is the sub-list for method output_type
+	88,  // [88:101] is the sub-list for method input_type
+	88,  // [88:88] is the sub-list for extension type_name
+	88,  // [88:88] is the sub-list for extension extendee
+	0,   // [0:88] is the sub-list for field type_name
 }
 
 func init() { file_licensed_v1_license_service_proto_init() }
