@@ -7,7 +7,7 @@ type kind struct {
 	// name is the value of the metrics' label.
 	name string
 	is   func(c *licensedv1.Command) bool
-	// lasting says that the state of the customer tells whether such a command was executed, for ever: it may be handed
+	// lasting says that the state of the customer tells whether such a command was executed, forever: it may be handed
 	// in under another id when the owner has forgotten the commands of its time.
 	lasting bool
 }
