@@ -93,7 +93,10 @@ func (s *historyService) replay(ctx context.Context, customer string, p point, l
 	if err != nil {
 		return nil, s.failed(ctx, customer, err, false)
 	}
-	if p.sequence > head.Sequence {
+	switch {
+	case p.sequence > 0 && head.Sequence == 0:
+		return nil, noHistory(customer)
+	case p.sequence > head.Sequence:
 		return nil, apiError(connect.CodeOutOfRange, licensedv1.ReasonPastEnd,
 			fmt.Sprintf("the history of customer %s ends at event %d", customer, head.Sequence))
 	}

@@ -34,6 +34,8 @@ func (p *program) acquireCommand() *cobra.Command {
 				ValidateOnly: i.validateOnly, NewDownload: newDownload,
 			})
 		},
-		words: func(r *licensedv1.AcquireLicenseResponse) string { return licenceWords("acquired", r.License) },
+		words: func(r *licensedv1.AcquireLicenseResponse, t tense) string {
+			return licenceWords(t.of("acquired", "would acquire"), r.License)
+		},
 	})
 }

@@ -16,7 +16,9 @@ func (p *program) auditCommand() *cobra.Command {
 		Short:   "Check the audit logs of gateways",
 		Example: "  licensectl audit verify audit.log",
 		Args:    exactArgs(),
-		RunE:    func(c *cobra.Command, _ []string) error { return c.Help() },
+
+		Annotations: map[string]string{textOnly: "; use audit verify"},
+		RunE:        func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	hash := ""
 	verify := &cobra.Command{

@@ -10,7 +10,6 @@ import (
 	"os"
 	"strings"
 
-	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 
 	"licensed/client"
@@ -110,41 +109,6 @@ func gatewayAddress(server string, files tlsfiles.Files) (address string, encryp
 	}
 	port := map[string]string{"http": "80", "https": "443"}[u.Scheme]
 	return net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), port)), u.Scheme == "https", nil
-}
-
-// customersOfServer completes the first argument, for a shell. It asks the server, within
-// a time that a user at a prompt accepts, and is silent if there is no answer.
-// The prefix is not sent: the API lists ids after one, which need not exist, so the first
-// page is filtered here.
-func (p *program) customersOfServer(
-	c *cobra.Command, args []string, prefix string,
-) ([]string, cobra.ShellCompDirective) {
-	if len(args) > 0 || p.checkFlags() != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	conn, err := p.dial()
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveError
-	}
-	ctx, cancel := context.WithTimeout(c.Context(), p.completion)
-	defer cancel()
-	res, err := conn.admin.ListCustomers(ctx, &licensedv1.ListCustomersRequest{})
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveError
-	}
-	var ids []string
-	for _, id := range res.CustomerIds {
-		if strings.HasPrefix(id, prefix) {
-			ids = append(ids, id)
-		}
-	}
-	return ids, cobra.ShellCompDirectiveNoFileComp
-}
-
-// customerCommand returns a command whose first argument is a customer.
-func (p *program) customerCommand(c *cobra.Command) *cobra.Command {
-	c.ValidArgsFunction = p.customersOfServer
-	return c
 }
 
 // eachCustomer calls f with all customers after an id, in the order of the service, until

@@ -258,26 +258,6 @@ func (p *program) printShards(s *licensedv1.ClusterStatus) error {
 	return t.Flush()
 }
 
-// completeNode completes the name of a node.
-func (p *program) completeNode(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	if len(args) > 0 || p.checkFlags() != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	ctx, cancel := context.WithTimeout(c.Context(), p.completion)
-	defer cancel()
-	status, err := p.clusterStatus(ctx)
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveError
-	}
-	var names []string
-	for _, n := range status.Nodes {
-		if slices.Contains(n.Roles, licensedv1.NodeRole_NODE_ROLE_NODE) {
-			names = append(names, n.Name)
-		}
-	}
-	return names, cobra.ShellCompDirectiveNoFileComp
-}
-
 // nodePoll is the interval between looks at the progress of a node.
 const nodePoll = 250 * time.Millisecond
 
@@ -363,7 +343,7 @@ func isDrained(n *licensedv1.NodeStatus) (bool, error) {
 func (p *program) errandCommand(e *nodeErrand) *cobra.Command {
 	var wait time.Duration
 	c := &e.Command
-	c.Args, c.ValidArgsFunction = exactArgs("NODE"), p.completeNode
+	c.Args, c.ValidArgsFunction = exactArgs("NODE"), p.completeArgument
 	c.Flags().DurationVar(&wait, "wait", time.Minute, "longest time to wait until "+e.until+"; 0 does not wait")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		conn, err := p.dial()
@@ -376,12 +356,20 @@ func (p *program) errandCommand(e *nodeErrand) *cobra.Command {
 			return err
 		}
 		if wait == 0 {
-			fmt.Fprintf(p.stdout, "%s %s\n", args[0], e.begun)
-			return nil
+			return p.printErrand(args[0], false, e.begun)
 		}
 		return p.awaitErrand(c.Context(), e, args[0], wait)
 	}
 	return c
+}
+
+// printErrand prints how far a node is with what it was told.
+func (p *program) printErrand(name string, done bool, words string) error {
+	if p.output == outputJSON {
+		return p.printJSON(map[string]any{"node": name, "done": done})
+	}
+	_, err := fmt.Fprintf(p.stdout, "%s %s\n", name, words)
+	return err
 }
 
 // awaitErrand looks at a node until it has done what it was told, or wait has passed. A
@@ -406,8 +394,7 @@ func (p *program) awaitErrand(ctx context.Context, e *nodeErrand, name string, w
 				return err
 			}
 			if done {
-				fmt.Fprintf(p.stdout, "%s %s\n", name, e.finished)
-				return nil
+				return p.printErrand(name, true, e.finished)
 			}
 		}
 		select {

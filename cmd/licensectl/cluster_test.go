@@ -303,6 +303,10 @@ func TestDrain(t *testing.T) {
 			nil, "n1 still holds", true},
 		"nobody waits": {"cluster drain n1 --wait 0", []*licensedv1.ClusterStatus{n1(ready, 9, 0, 0)},
 			nil, "n1 began to hand its customers over\n", false},
+		"JSON": {
+			"cluster drain n1 -o json", []*licensedv1.ClusterStatus{n1(draining, 0, 0, 0)}, nil,
+			"{\n  \"done\": true,\n  \"node\": \"n1\"\n}\n", false,
+		},
 		"undrain waits": {"cluster undrain n1", []*licensedv1.ClusterStatus{
 			n1(draining, 3, 1, 2), n1(drained, 0, 0, 0), n1(suspect, 0, 0, 0), n1(ready, 0, 0, 0),
 		}, nil, "n1 takes customers again\n", false},

@@ -45,14 +45,30 @@ type reply interface {
 	GetDuplicate() bool
 }
 
-// command is a verb that gives a command: words describes its result in place of a table.
+// command is a verb that gives a command: words describes its result in place of a table, or what it would have been.
 // args are the names of the arguments, of which the first is the customer.
 type command[R reply] struct {
 	use, short, long, example string
 	args                      []string
 	flags                     func(*cobra.Command)
 	send                      func(ctx context.Context, c *connection, i issued, args []string) (R, error)
-	words                     func(R) string
+	words                     func(R, tense) string
+}
+
+// tense says whether a command was executed or only validated.
+type tense bool
+
+const (
+	done  tense = false
+	would tense = true
+)
+
+// of returns the words for an executed command, or those for one that was only validated.
+func (t tense) of(executed, validated string) string {
+	if t == would {
+		return validated
+	}
+	return executed
 }
 
 // newCommand returns the verb with the flags that all commands have.
@@ -117,7 +133,7 @@ func (p *program) commandFailed(err error, i issued) error {
 }
 
 // printReply prints the reply, with the id of the command: the next call can refer to it.
-func printReply[R reply](p *program, i issued, res R, words func(R) string) error {
+func printReply[R reply](p *program, i issued, res R, words func(R, tense) string) error {
 	if p.output == outputJSON {
 		// The reply is nested: its fields are those of the API, and commandId is not
 		// among them.
@@ -134,7 +150,7 @@ func printReply[R reply](p *program, i issued, res R, words func(R) string) erro
 	case res.GetDuplicate():
 		how += ", duplicate of an earlier command; this is the original result"
 	}
-	_, err := fmt.Fprintf(p.stdout, "%s\n(%s)\n", words(res), how)
+	_, err := fmt.Fprintf(p.stdout, "%s\n(%s)\n", words(res, tense(i.validateOnly)), how)
 	return err
 }
 

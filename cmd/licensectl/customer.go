@@ -1,8 +1,8 @@
 package main
 
 import (
+	"context"
 	"fmt"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -23,19 +23,7 @@ func (p *program) customerVerb() *cobra.Command {
 		}
 		ctx, cancel := p.call(c.Context())
 		defer cancel()
-		var res *licensedv1.GetCustomerResponse
-		err = eachPage(func(token string) (string, error) {
-			page, err := conn.GetCustomer(ctx, &licensedv1.GetCustomerRequest{CustomerId: args[0], PageToken: token})
-			if err != nil {
-				return "", err
-			}
-			page.Devices = append(res.GetDevices(), page.Devices...)
-			page.Licenses = append(res.GetLicenses(), page.Licenses...)
-			page.Titles = append(res.GetTitles(), page.Titles...)
-			page.Studios = append(res.GetStudios(), page.Studios...)
-			res = page
-			return page.NextPageToken, nil
-		})
+		res, err := customerOf(ctx, conn, args[0])
 		if err != nil {
 			return err
 		}
@@ -45,6 +33,39 @@ func (p *program) customerVerb() *cobra.Command {
 		return p.printCustomer(res)
 	}
 	return p.customerCommand(c)
+}
+
+// customerOf returns all that is accounted for a customer, all pages joined; those after the first may be of a later
+// state. Errors: also if the customer has no history.
+func customerOf(ctx context.Context, conn *connection, id string) (*licensedv1.GetCustomerResponse, error) {
+	var res *licensedv1.GetCustomerResponse
+	err := eachPage(func(token string) (string, error) {
+		page, err := conn.GetCustomer(ctx, &licensedv1.GetCustomerRequest{CustomerId: id, PageToken: token})
+		if err != nil {
+			return "", err
+		}
+		page.Devices = append(res.GetDevices(), page.Devices...)
+		page.Licenses = append(res.GetLicenses(), page.Licenses...)
+		page.Titles = append(res.GetTitles(), page.Titles...)
+		page.Studios = append(res.GetStudios(), page.Studios...)
+		res = page
+		return page.NextPageToken, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return res, known(id, res.Sequence)
+}
+
+// known returns the error that a customer has no history if its last event is number 0: LicenseService answers for any
+// id, since the first command makes a customer known.
+func known(customer string, sequence uint64) error {
+	if sequence > 0 {
+		return nil
+	}
+	return &exitError{
+		code: exitNotFound, reason: licensedv1.ReasonNoHistory, err: fmt.Errorf("customer %s has no history", customer),
+	}
 }
 
 // printCustomer writes a customer for people: the figures, and a table of each list that is not empty.
@@ -57,17 +78,12 @@ func (p *program) printCustomer(r *licensedv1.GetCustomerResponse) error {
 	t.Add(clock(r.AsOf), plan, quotaOf(r.DevicesInUse), quotaOf(r.Deactivations), fmt.Sprint(r.Sequence))
 	devices := p.newTable("DEVICE", "STATE", ">ACTIVE LICENCES", "LAST DOWNLOAD (UTC)")
 	for _, d := range r.Devices {
-		state := "active"
-		if !d.Active {
-			state = "deactivated"
-		}
-		devices.Add(d.DeviceId, state, fmt.Sprint(d.ActiveLicenses), clock(d.LastDownloadAt))
+		devices.Add(d.DeviceId, deviceState(d), fmt.Sprint(d.ActiveLicenses), clock(d.LastDownloadAt))
 	}
 	licenses := p.newTable("DEVICE", "TITLE", "STATE", "ACQUIRED (UTC)", "EXPIRES (UTC)", ">RENEWALS")
 	for _, l := range r.Licenses {
-		state := strings.ToLower(strings.TrimPrefix(l.Status.String(), "LICENSE_STATUS_"))
-		licenses.Add(l.License.DeviceId, l.License.TitleId, state, clock(l.License.AcquiredAt),
-			clock(l.License.ExpiresAt), fmt.Sprint(l.License.Renewals))
+		licenses.Add(l.License.DeviceId, l.License.TitleId, enumWord(l.Status.String(), "LICENSE_STATUS_"),
+			clock(l.License.AcquiredAt), clock(l.License.ExpiresAt), fmt.Sprint(l.License.Renewals))
 	}
 	titles := p.newTable("TITLE", "STUDIO", ">DOWNLOADS", ">COUNTED PLAYS", "YEARLY LIMIT")
 	for _, u := range r.Titles {

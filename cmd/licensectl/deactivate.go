@@ -38,12 +38,12 @@ func (p *program) deactivateCommand() *cobra.Command {
 				ActivatedAt:  activated.timestamp(),
 			})
 		},
-		words: func(r *licensedv1.DeactivateDeviceResponse) string {
-			released := "no licence was active on it"
+		words: func(r *licensedv1.DeactivateDeviceResponse, t tense) string {
+			released := t.of("no licence was active on it", "no licence is active on it")
 			if len(r.ReleasedTitleIds) > 0 {
-				released = "released " + strings.Join(r.ReleasedTitleIds, ", ")
+				released = t.of("released ", "and release ") + strings.Join(r.ReleasedTitleIds, ", ")
 			}
-			return supersededWords(r, fmt.Sprintf("deactivated: %s of %s, %s%s",
+			return supersededWords(r, t, fmt.Sprintf("%s: %s of %s, %s%s", t.of("deactivated", "would remove"),
 				r.DeviceId, r.CustomerId, released, removalWords(r.Removal)))
 		},
 	})

@@ -9,8 +9,7 @@ import (
 	"licensed/messages/licensedv1"
 )
 
-// devicesCommand returns the verb for LicenseService.ListDevices. All pages are joined;
-// those after the first may be of a later state.
+// devicesCommand returns the verb that lists devices as LicenseService.ListDevices does.
 func (p *program) devicesCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "devices CUSTOMER", Short: "List a customer's devices and the limit of the plan",
@@ -24,47 +23,41 @@ func (p *program) devicesCommand() *cobra.Command {
 		}
 		ctx, cancel := p.call(c.Context())
 		defer cancel()
-		var res *licensedv1.ListDevicesResponse
-		err = eachPage(func(token string) (string, error) {
-			page, err := conn.ListDevices(ctx, &licensedv1.ListDevicesRequest{
-				CustomerId: args[0], PageToken: token,
-			})
-			if err != nil {
-				return "", err
-			}
-			// The last page has the figures that apply to the whole.
-			page.Devices = append(res.GetDevices(), page.Devices...)
-			res = page
-			return page.NextPageToken, nil
-		})
+		res, err := customerOf(ctx, conn, args[0])
 		if err != nil {
 			return err
 		}
 		if p.output == outputJSON {
-			return p.printJSON(res)
+			return p.printJSON(&licensedv1.ListDevicesResponse{
+				Devices: res.Devices, DeviceLimit: res.DevicesInUse.GetLimit(), PlanId: res.PlanId,
+				PlanChangedAt: res.PlanChangedAt, Sequence: res.Sequence,
+			})
 		}
 		t := p.newTable("DEVICE", "STATE", ">ACTIVE LICENCES", "LAST DOWNLOAD (UTC)")
-		inUse := 0
 		for _, d := range res.Devices {
-			state := "active"
-			if !d.Active {
-				state = "deactivated"
-			} else if d.Selected {
-				state = "active, stays"
-			}
-			if d.ActiveLicenses > 0 {
-				inUse++
-			}
-			if err := t.Row(d.DeviceId, state, fmt.Sprint(d.ActiveLicenses), clock(d.LastDownloadAt)); err != nil {
-				return err
-			}
+			t.Add(d.DeviceId, deviceState(d), fmt.Sprint(d.ActiveLicenses), clock(d.LastDownloadAt))
 		}
 		if err := t.Flush(); err != nil {
 			return err
 		}
 		_, err = fmt.Fprintf(p.stdout, "%s in use, plan %s allows %d\n",
-			terminal.Count(inUse, "device", "devices"), res.PlanId, res.DeviceLimit)
+			terminal.Count(res.DevicesInUse.GetUsed(), "device", "devices"), res.PlanId, res.DevicesInUse.GetLimit())
 		return err
 	}
 	return p.customerCommand(c)
+}
+
+// deviceState returns what a device is.
+func deviceState(d interface {
+	GetActive() bool
+	GetSelected() bool
+}) string {
+	switch {
+	case !d.GetActive():
+		return "deactivated"
+	case d.GetSelected():
+		return "active, stays"
+	default:
+		return "active"
+	}
 }

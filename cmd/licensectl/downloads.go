@@ -44,6 +44,9 @@ func (p *program) downloadsCommand() *cobra.Command {
 			res = page
 			return page.NextPageToken, nil
 		})
+		if err == nil {
+			err = known(args[0], res.Sequence)
+		}
 		if err != nil {
 			return err
 		}

@@ -34,7 +34,7 @@ const exitCodes = `Exit codes:
   1  failed for another reason
   2  called wrongly
   3  refused by a rule (with try and --validate-only: it would be)
-  4  not there: no such customer or event, or it expired
+  4  not found: no such customer or event, or it expired
   5  not now: unreachable, overloaded, or the outcome is unknown; the same command id may be sent again
   6  the history is damaged or can be read only in part; what could be read was shown
   7  conflict: the command id was used with other content or is too old, or there is another history`
@@ -77,7 +77,7 @@ func (p *program) report(err error) int {
 		return e.code
 	}
 	if p.output != outputJSON {
-		fmt.Fprintf(terminal.Writer(p.stderr), "licensectl: %v\n", e)
+		fmt.Fprintf(p.stderr, "licensectl: %v\n", e)
 		return e.code
 	}
 	out := struct {
@@ -93,7 +93,7 @@ func (p *program) report(err error) int {
 	if jsonErr != nil {
 		line = []byte(jsonErr.Error())
 	}
-	fmt.Fprintf(terminal.Writer(p.stderr), "%s\n", line)
+	fmt.Fprintf(p.stderr, "%s\n", line)
 	return e.code
 }
 

@@ -22,11 +22,19 @@ import (
 
 // eventsFlags are those of events.
 type eventsFlags struct {
-	json, follow, newest bool
-	from, to, tier       string
-	device, title        string
-	limit                uint64
+	follow, newest bool
+	// json is the form of --json: "api", "talk", or "" for tables or what --output says.
+	json           string
+	from, to, tier string
+	device, title  string
+	limit          uint64
 }
+
+// Values of --json.
+const (
+	formAPI  = "api"
+	formTalk = "talk"
+)
 
 // eventsCommand returns the verb for HistoryService.ListEvents and Follow.
 func (p *program) eventsCommand() *cobra.Command {
@@ -36,10 +44,12 @@ func (p *program) eventsCommand() *cobra.Command {
 		Long: `events lists the events of a customer, hot and archived ones as one history. Events that cannot be
 read are named in their place, and the exit code is 6.
 
-With --json each line is an object: Event, Event Time (UTC), aggregateId, committed, eventTimeStamp
-(milliseconds since 1970), eventOrderNumber, sequence, epoch, rowId, commandId, tier, bytes, mapper,
-data, …`,
-		Example: "  licensectl events Bayley\n  licensectl events Bayley --json --device iphone --title GlowS01E01\n" +
+With --json, as with --output json, each line is an object with "event" or "gap": a HistoryItem of the
+API. With --json=talk a line has the names of the talk: Event, Event Time (UTC), aggregateId, committed,
+eventTimeStamp (milliseconds since 1970), eventOrderNumber, sequence, epoch, rowId, commandId, tier,
+bytes, mapper, data, …`,
+		Example: "  licensectl events Bayley\n" +
+			"  licensectl events Bayley --json=talk --device iphone --title GlowS01E01\n" +
 			"  licensectl events Bayley --newest --limit 20\n" +
 			"  licensectl events Bayley --from 2026-03-01 --to 2026-04-01 --tier archive\n" +
 			"  licensectl events Bayley --follow",
@@ -47,7 +57,8 @@ data, …`,
 		RunE: func(c *cobra.Command, args []string) error { return p.events(c.Context(), args[0], &f) },
 	}
 	fl := c.Flags()
-	fl.BoolVar(&f.json, "json", false, "as --output json: one object a line")
+	fl.StringVar(&f.json, "json", "", "one object a line, in the `FORM` of the API (api) or with the names of the talk (talk)")
+	fl.Lookup("json").NoOptDefVal = formAPI
 	fl.StringVar(&f.from, "from", "", "first `MOMENT`: that event, or at or after that time")
 	fl.StringVar(&f.to, "to", "", "last `MOMENT`: that event, or before that time")
 	fl.StringVar(&f.tier, "tier", "both", "hot, archive or both")
@@ -96,8 +107,12 @@ func (p *program) eventsRequest(customer string, f *eventsFlags) (*licensedv1.Li
 // listing may be useful without its end. With --follow it continues where the listing
 // ended, also for a customer without a history.
 func (p *program) events(ctx context.Context, customer string, f *eventsFlags) error {
-	if f.json {
+	switch f.json {
+	case formAPI, formTalk:
 		p.output = outputJSON
+	case "":
+	default:
+		return usagef("--json=%s is not api or talk", f.json)
 	}
 	r, err := p.eventsRequest(customer, f)
 	if err != nil {
@@ -107,7 +122,7 @@ func (p *program) events(ctx context.Context, customer string, f *eventsFlags) e
 	if err != nil {
 		return err
 	}
-	w := p.newEventWriter(customer)
+	w := p.newEventWriter(customer, f.json)
 	end, err := listEvents(ctx, conn, r, w.item)
 	// The stream's error says only that it was cut off.
 	if ctx.Err() != nil {
@@ -122,7 +137,7 @@ func (p *program) events(ctx context.Context, customer string, f *eventsFlags) e
 		return err
 	}
 	if f.follow {
-		return p.follow(ctx, conn, &licensedv1.FollowRequest{
+		return p.follow(ctx, conn, w, &licensedv1.FollowRequest{
 			CustomerId: customer, AfterSequence: new(end.GetHeadSequence()), DeviceId: f.device, TitleId: f.title,
 		})
 	}
@@ -189,8 +204,9 @@ func (p *program) eventsEnd(w *eventWriter, end *licensedv1.HistoryEnd) error {
 // follow prints new events until interrupted. A stream that breaks off is continued where
 // it ended; only an error that the gateway reports about the customer, such as a damaged
 // history, ends it.
-func (p *program) follow(ctx context.Context, conn *connection, r *licensedv1.FollowRequest) error {
-	w := p.newEventWriter(r.CustomerId)
+func (p *program) follow(
+	ctx context.Context, conn *connection, w *eventWriter, r *licensedv1.FollowRequest,
+) error {
 	for item, err := range conn.Follow(ctx, r) {
 		if err == nil {
 			err = errors.Join(w.item(item), w.flush())
@@ -216,6 +232,7 @@ func (p *program) brokeOff(a client.Attempt) {
 type eventWriter struct {
 	p        *program
 	customer string
+	talk     bool // JSON has the names of the talk
 	limit    int  // of the terminal's columns, 0 for none
 	narrow   bool // leaves out what takes room from the data
 	table    *terminal.Table
@@ -229,7 +246,7 @@ const wideEnough = 150
 
 // newEventWriter returns a writer for the customer's events. On a narrow terminal it
 // leaves out the columns that are rarely read.
-func (p *program) newEventWriter(customer string) *eventWriter {
+func (p *program) newEventWriter(customer, form string) *eventWriter {
 	titles := []string{">SEQ", "EVENT TIME (UTC)", "EVENT", "ABOUT", ">ORDER", "TIER", "ROW", "COMMAND", "DATA"}
 	limit := p.width()
 	narrow := limit > 0 && limit < wideEnough
@@ -238,15 +255,19 @@ func (p *program) newEventWriter(customer string) *eventWriter {
 	}
 	out := bufio.NewWriter(p.stdout)
 	return &eventWriter{
-		p: p, customer: customer, limit: limit, narrow: narrow, table: p.newTable(titles...), columns: len(titles),
+		p: p, customer: customer, talk: form == formTalk, limit: limit, narrow: narrow,
+		table: p.newTable(titles...), columns: len(titles),
 		out: out, lines: json.NewEncoder(out),
 	}
 }
 
 // item prints an event or a gap.
 func (w *eventWriter) item(i *licensedv1.HistoryItem) error {
-	if w.p.output == outputJSON {
+	switch {
+	case w.talk:
 		return w.lines.Encode(historyjson.Of(w.customer, i))
+	case w.p.output == outputJSON:
+		return w.lines.Encode(historyjson.OfAPI(i))
 	}
 	if g := i.GetGap(); g != nil {
 		cells := make([]string, w.columns)

@@ -56,7 +56,7 @@ func (p *program) exportCommand() *cobra.Command {
 	var resume bool
 	c := &cobra.Command{
 		Use: "export [CUSTOMER]", Short: "Write histories as JSON lines, of one customer or of all",
-		Long: `export writes every event of both tiers, one JSON object a line, as events --json does, with the
+		Long: `export writes every event of both tiers, one JSON object a line, as events --json=talk does, with the
 stored record in base64 beside it; import takes such a file. After each customer comes a line with
 "end", at the end of all one with "exportEnd": a file without it is not complete.
 
@@ -66,9 +66,12 @@ exit code is 6.`,
 			"  licensectl export Bayley | jq .Event",
 		Args: exactArgs("[CUSTOMER]"),
 	}
-	c.Flags().StringVar(&out, "out", "", "`FILE` to write; it must not exist (default: stdout)")
+	c.Flags().StringVar(&out, "out", "", "`FILE` to write, which must not exist; - is stdout (default: -)")
 	c.Flags().BoolVar(&resume, "resume", false, "continue a file after its last complete customer")
 	c.RunE = func(c *cobra.Command, args []string) error {
+		if out == "-" {
+			out = ""
+		}
 		if resume && (out == "" || len(args) > 0) {
 			return usagef("--resume continues an export of all customers to a --out file")
 		}

@@ -1,14 +1,19 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"licensed/internal/terminal"
 	"licensed/messages/licensedv1"
 )
 
-// licensesCommand returns the verb for LicenseService.ListLicenses, all pages joined.
+// licensesCommand returns the verb that lists licences as LicenseService.ListLicenses does. Their states
+// are those at the server's clock.
 func (p *program) licensesCommand() *cobra.Command {
 	var all bool
 	c := &cobra.Command{
@@ -24,43 +29,36 @@ func (p *program) licensesCommand() *cobra.Command {
 		}
 		ctx, cancel := p.call(c.Context())
 		defer cancel()
-		var res *licensedv1.ListLicensesResponse
-		err = eachPage(func(token string) (string, error) {
-			page, err := conn.ListLicenses(ctx, &licensedv1.ListLicensesRequest{
-				CustomerId: args[0], IncludeInactive: all, PageToken: token,
-			})
-			if err != nil {
-				return "", err
-			}
-			page.Licenses = append(res.GetLicenses(), page.Licenses...)
-			res = page
-			return page.NextPageToken, nil
-		})
+		res, err := customerOf(ctx, conn, args[0])
 		if err != nil {
 			return err
 		}
+		licenses := slices.DeleteFunc(res.Licenses, func(l *licensedv1.CustomerLicense) bool {
+			return !all && l.Status != licensedv1.LicenseStatus_LICENSE_STATUS_ACTIVE
+		})
 		if p.output == outputJSON {
-			return p.printJSON(res)
+			out := struct {
+				AsOf     time.Time         `json:"asOf"`
+				Sequence uint64            `json:"sequence,string"`
+				Licenses []json.RawMessage `json:"licenses"`
+			}{res.AsOf.AsTime(), res.Sequence, []json.RawMessage{}}
+			for _, l := range licenses {
+				out.Licenses = append(out.Licenses, terminal.JSON(l))
+			}
+			return p.printJSON(out)
 		}
 		t := p.newTable("DEVICE", "TITLE", "STUDIO", "ACQUIRED (UTC)", "EXPIRES (UTC)", ">RENEWALS", "STATE")
-		now := p.now()
-		for _, l := range res.Licenses {
-			state := "active"
-			switch {
-			case l.Released:
-				state = "released"
-			case !now.Before(l.ExpiresAt.AsTime()):
-				state = "expired"
-			}
+		for _, x := range licenses {
+			l := x.License
 			if err := t.Row(l.DeviceId, l.TitleId, l.StudioId, clock(l.AcquiredAt), clock(l.ExpiresAt),
-				fmt.Sprint(l.Renewals), state); err != nil {
+				fmt.Sprint(l.Renewals), enumWord(x.Status.String(), "LICENSE_STATUS_")); err != nil {
 				return err
 			}
 		}
 		if err := t.Flush(); err != nil {
 			return err
 		}
-		if len(res.Licenses) == 0 {
+		if len(licenses) == 0 {
 			_, err = fmt.Fprintf(p.stdout, "customer %s holds no licence\n", args[0])
 		}
 		return err

@@ -46,14 +46,16 @@ func main() {
 
 // program is the command line with all that it touches, so that tests run the real one.
 type program struct {
-	// Where results and errors go. run makes control characters in ids and messages harmless.
+	// Where results and errors go. run escapes control and format characters in ids and messages.
 	stdout, stderr io.Writer
-	getenv         func(string) string
-	now            func() time.Time
-	newID          func() string // of commands
-	width          func() int    // of the terminal, 0 if there is none
-	tells          bool          // progress, because somebody watches
-	completion     time.Duration // how long a shell waits for what completes a word
+	// screen and progress are stdout and stderr as they are, for what moves the cursor and escapes by itself.
+	screen, progress io.Writer
+	getenv           func(string) string
+	now              func() time.Time
+	newID            func() string // of commands
+	width            func() int    // of the terminal, 0 if there is none
+	tells            bool          // progress, because somebody watches
+	completion       time.Duration // how long a shell waits for what completes a word
 
 	// Flags of all commands.
 	server string
@@ -77,8 +79,9 @@ const defaultServer = "127.0.0.1:8080"
 
 // run executes a command line and returns the exit code.
 func (p *program) run(ctx context.Context, args []string) int {
-	// All output passes the escape of control characters: ids come from customers.
-	p.stdout = terminal.Writer(p.stdout)
+	// All output passes the escape of characters without a glyph: ids come from customers.
+	p.screen, p.progress = p.stdout, p.stderr
+	p.stdout, p.stderr = terminal.Writer(p.stdout), terminal.Writer(p.stderr)
 	// Arguments go into protobuf strings, which must be UTF-8; the error would come from
 	// deep inside.
 	for _, a := range args {
@@ -109,12 +112,18 @@ func (p *program) rootCommand() *cobra.Command {
 			"A MOMENT is the number of an event, a time (2026-03-01, \"2026-03-01 20:15\",\n" +
 			"2026-03-01T20:15:00Z; UTC unless it says otherwise), a time ago (-36h, -7d) or now.\n\n" + exitCodes,
 		Example: "  licensectl acquire Bayley iphone GlowS01E01\n  licensectl events Bayley\n" +
-			"  licensectl why Bayley --device iphone --title GlowS01E01",
-		SilenceErrors:     true,
-		SilenceUsage:      true,
-		Args:              exactArgs(),
-		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
-		PersistentPreRunE: func(*cobra.Command, []string) error { return p.checkFlags() },
+			"  licensectl why Bayley iphone GlowS01E01",
+		Annotations:   map[string]string{textOnly: ""},
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          exactArgs(),
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+		PersistentPreRunE: func(c *cobra.Command, _ []string) error {
+			if err := p.checkFlags(); err != nil {
+				return err
+			}
+			return p.checkJSON(c)
+		},
 	}
 	root.SetOut(p.stdout)
 	root.SetErr(p.stderr)
@@ -156,7 +165,27 @@ func (p *program) rootCommand() *cobra.Command {
 		p.auditCommand())
 	add("service", p.nodeCommand(), p.clusterCommand(), p.topCommand(), p.customersCommand(), p.policyCommand(),
 		p.benchCommand(), p.versionCommand())
+	completeGenerated(root)
 	return root
+}
+
+// completeGenerated has the commands that cobra adds refuse unknown words as all others do: they would print a help.
+func completeGenerated(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		switch c.Name() {
+		case "help":
+			c.Args = func(_ *cobra.Command, args []string) error {
+				if of, rest, err := root.Find(args); err == nil && len(rest) > 0 {
+					return unknownVerb(of, rest[0])
+				}
+				return nil
+			}
+		case "completion":
+			c.Args, c.RunE = exactArgs(), func(c *cobra.Command, _ []string) error { return c.Help() }
+		}
+	}
 }
 
 // checkFlags completes and checks the flags of all commands: a flag takes precedence over
@@ -176,6 +205,20 @@ func (p *program) checkFlags() error {
 	p.tls.Cert = cmp.Or(p.tls.Cert, p.getenv("LICENSED_TLS_CERT"))
 	p.tls.Key = cmp.Or(p.tls.Key, p.getenv("LICENSED_TLS_KEY"))
 	return nil
+}
+
+// textOnly is the annotation of commands without a JSON form; its value says what to use in place of them.
+const textOnly = "text only"
+
+// checkJSON refuses --output json for a command that would print something else. Commands that only have verbs print
+// their help.
+func (p *program) checkJSON(c *cobra.Command) error {
+	instead, text := c.Annotations[textOnly]
+	generated := c.Name() == "help" || c.Name() == "completion" || c.HasParent() && c.Parent().Name() == "completion"
+	if p.output != outputJSON || !text && !generated {
+		return nil
+	}
+	return usagef("%s has no JSON form%s", c.CommandPath(), instead)
 }
 
 // nearestFlag returns the question whether another flag was meant by one that does not
@@ -233,6 +276,9 @@ func (p *program) versionCommand() *cobra.Command {
 		Use: "version", Short: "Print the version of this program", Example: "  licensectl version",
 		Args: exactArgs(),
 		RunE: func(*cobra.Command, []string) error {
+			if p.output == outputJSON {
+				return p.printJSON(map[string]string{"version": version.Version()})
+			}
 			_, err := fmt.Fprintln(p.stdout, "licensectl", version.Version())
 			return err
 		},

@@ -126,7 +126,7 @@ func TestFollow(t *testing.T) {
 		newID:  func() string { return "x" },
 		getenv: environment(s.config.Listen),
 	}
-	go func() { code <- p.run(ctx, []string{"events", "Bayley", "--follow", "--json", "--from", "3"}) }()
+	go func() { code <- p.run(ctx, []string{"events", "Bayley", "--follow", "--json=talk", "--from", "3"}) }()
 	seen := func(sequences ...int) func() bool {
 		return func() bool {
 			lines := strings.Split(strings.TrimSpace(out.String()), "\n")

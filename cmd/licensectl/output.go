@@ -64,5 +64,5 @@ func (p *program) newProgress() *terminal.Progress {
 	if !p.tells {
 		return terminal.NewProgress(nil)
 	}
-	return terminal.NewProgress(p.stderr)
+	return terminal.NewProgress(p.progress)
 }

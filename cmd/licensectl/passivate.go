@@ -27,6 +27,12 @@ next request builds the state from the store again.`,
 		defer cancel()
 		res, err := conn.admin.PassivateCustomer(ctx,
 			&licensedv1.PassivateCustomerRequest{CustomerId: args[0]})
+		if err == nil && !res.Busy {
+			// A query also loads a customer without a history. The history is read without loading the customer.
+			_, err = listEvents(ctx, conn, &licensedv1.ListEventsRequest{
+				CustomerId: args[0], NewestFirst: true, Limit: 1,
+			}, func(*licensedv1.HistoryItem) error { return nil })
+		}
 		if err != nil {
 			return err
 		}

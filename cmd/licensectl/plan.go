@@ -36,13 +36,15 @@ func (p *program) planCommand() *cobra.Command {
 				ValidateOnly: i.validateOnly, PlanChangedAt: chosen.timestamp(),
 			})
 		},
-		words: func(r *licensedv1.ChangePlanResponse) string {
+		words: func(r *licensedv1.ChangePlanResponse, t tense) string {
 			staying := ""
 			if len(r.StayingDeviceIds) > 0 {
-				staying = "; more are in use, and these stay: " + strings.Join(r.StayingDeviceIds, ", ")
+				staying = t.of("; more are in use, and these stay: ", "; more are in use, and these would stay: ") +
+					strings.Join(r.StayingDeviceIds, ", ")
 			}
-			return supersededWords(r, fmt.Sprintf("plan of %s: %s, which allows downloads on %s%s",
-				r.CustomerId, r.PlanId, terminal.Count(r.DeviceLimit, "device", "devices"), staying))
+			return supersededWords(r, t, fmt.Sprintf("%s of %s: %s, which allows downloads on %s%s",
+				t.of("plan", "new plan"), r.CustomerId, r.PlanId,
+				terminal.Count(r.DeviceLimit, "device", "devices"), staying))
 		},
 	})
 }
@@ -65,12 +67,13 @@ func (p *program) selectCommand() *cobra.Command {
 				ValidateOnly: i.validateOnly,
 			})
 		},
-		words: func(r *licensedv1.SelectDevicesResponse) string {
+		words: func(r *licensedv1.SelectDevicesResponse, t tense) string {
 			from := "from the next smaller plan on"
 			if r.Binding {
 				from = "from now on"
 			}
-			return fmt.Sprintf("devices of %s that stay %s: %s", r.CustomerId, from, strings.Join(r.DeviceIds, ", "))
+			return fmt.Sprintf("devices of %s that %s %s: %s", r.CustomerId, t.of("stay", "would stay"), from,
+				strings.Join(r.DeviceIds, ", "))
 		},
 	})
 	c.Args = func(c *cobra.Command, args []string) error {

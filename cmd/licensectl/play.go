@@ -37,6 +37,8 @@ func (p *program) playCommand() *cobra.Command {
 				SentAt:       sent.timestamp(),
 			})
 		},
-		words: func(r *licensedv1.RecordPlaybackResponse) string { return licenceWords("played", r.License) },
+		words: func(r *licensedv1.RecordPlaybackResponse, t tense) string {
+			return licenceWords(t.of("played", "would play"), r.License)
+		},
 	})
 }

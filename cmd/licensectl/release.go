@@ -31,8 +31,8 @@ func (p *program) releaseCommand() *cobra.Command {
 				AcquiredAt:   acquired.timestamp(),
 			})
 		},
-		words: func(r *licensedv1.ReleaseLicenseResponse) string {
-			return supersededWords(r, licenceWords("released", r.License))
+		words: func(r *licensedv1.ReleaseLicenseResponse, t tense) string {
+			return supersededWords(r, t, licenceWords(t.of("released", "would release"), r.License))
 		},
 	})
 }

@@ -31,8 +31,8 @@ func (p *program) renewCommand() *cobra.Command {
 				AcquiredAt:   acquired.timestamp(),
 			})
 		},
-		words: func(r *licensedv1.RenewLicenseResponse) string {
-			return supersededWords(r, licenceWords("renewed", r.License))
+		words: func(r *licensedv1.RenewLicenseResponse, t tense) string {
+			return supersededWords(r, t, licenceWords(t.of("renewed", "would renew"), r.License))
 		},
 	})
 }

@@ -144,13 +144,7 @@ func licenceState(l *licensedv1.LicenseState) string {
 func (p *program) deviceTable(s *licensedv1.CustomerState) *terminal.Table {
 	t := p.newTable("DEVICE", "STATE", ">ACTIVE LICENCES", "LAST USED (UTC)", "LAST DOWNLOAD (UTC)")
 	for _, d := range s.Devices {
-		state := "active"
-		if !d.Active {
-			state = "deactivated"
-		} else if d.Selected {
-			state = "active, stays"
-		}
-		t.Add(d.DeviceId, state, fmt.Sprint(d.ActiveLicenses), clock(d.LastUsedAt), clock(d.LastDownloadAt))
+		t.Add(d.DeviceId, deviceState(d), fmt.Sprint(d.ActiveLicenses), clock(d.LastUsedAt), clock(d.LastDownloadAt))
 	}
 	return t
 }

@@ -67,9 +67,9 @@ func (p *program) syncCommand() *cobra.Command {
 				AfterNumber:  after,
 			}, facts)
 		},
-		words: func(r *licensedv1.SyncDeviceResponse) string {
-			s := fmt.Sprintf("synced: %s of %s, %s recorded", r.DeviceId, r.CustomerId,
-				terminal.Count(r.Recorded, "fact", "facts"))
+		words: func(r *licensedv1.SyncDeviceResponse, t tense) string {
+			s := fmt.Sprintf("%s: %s of %s, %s %s", t.of("synced", "would sync"), r.DeviceId, r.CustomerId,
+				terminal.Count(r.Recorded, "fact", "facts"), t.of("recorded", "to record"))
 			if r.Unlicensed > 0 {
 				s += fmt.Sprintf(" (%d without an active licence)", r.Unlicensed)
 			}
@@ -215,10 +215,10 @@ func (f *timeFlag) bindAcquired(c *cobra.Command) {
 }
 
 // supersededWords describes the result of a command, which changed nothing if it was superseded.
-func supersededWords(r interface{ GetSuperseded() bool }, done string) string {
+func supersededWords(r interface{ GetSuperseded() bool }, t tense, done string) string {
 	if r.GetSuperseded() {
 		_, present, _ := strings.Cut(done, ": ")
-		return "superseded, nothing changed: " + present
+		return t.of("superseded, nothing changed: ", "superseded, nothing would change: ") + present
 	}
 	return done
 }

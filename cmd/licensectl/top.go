@@ -25,6 +25,8 @@ func (p *program) topCommand() *cobra.Command {
 			"Where the output is no terminal, one picture is printed, after one interval.",
 		Example: "  licensectl top\n  licensectl top -s 10.0.0.7:8080 --interval 5s",
 		Args:    exactArgs(),
+
+		Annotations: map[string]string{textOnly: "; use cluster --output json"},
 	}
 	c.Flags().DurationVar(&interval, "interval", interval, "time between two readings")
 	c.RunE = func(c *cobra.Command, _ []string) error {
@@ -53,7 +55,7 @@ func (p *program) top(ctx context.Context, conn *connection, interval time.Durat
 	if m.width == 0 {
 		return p.topOnce(ctx, m)
 	}
-	last, err := tea.NewProgram(m, tea.WithContext(ctx), tea.WithOutput(p.stdout)).Run()
+	last, err := tea.NewProgram(m, tea.WithContext(ctx), tea.WithOutput(p.screen)).Run()
 	if ctx.Err() != nil {
 		return nil // Interrupted is how this ends.
 	}

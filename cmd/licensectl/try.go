@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -51,21 +53,18 @@ release, play, deactivate, plan and select. The exit code is 3 if the command wo
 // of the same name have. Errors: usage errors.
 func parseVerb(args []string, newDownload bool) (*licensedv1.Command, error) {
 	verb, args := args[0], args[1:]
-	wants := map[string][]string{
-		"acquire":    {"DEVICE", "TITLE"},
-		"renew":      {"DEVICE", "TITLE"},
-		"release":    {"DEVICE", "TITLE"},
-		"play":       {"DEVICE", "TITLE"},
-		"deactivate": {"DEVICE"}, "plan": {"PLAN"}, "select": {"DEVICE..."},
-	}
 	if verb == "select" && len(args) > 0 {
 		return &licensedv1.Command{
 			Command: &licensedv1.Command_SelectDevices{SelectDevices: &licensedv1.SelectDevices{DeviceIds: args}},
 		}, nil
 	}
-	names, ok := wants[verb]
+	names, ok := commandVerbs[verb]
 	if !ok {
-		return nil, usagef("%q is not acquire, renew, release, play, deactivate, plan or select", verb)
+		meant := ""
+		if near := terminal.Nearest(verb, slices.Collect(maps.Keys(commandVerbs))); near != "" {
+			meant = "; did you mean " + near + "?"
+		}
+		return nil, usagef("%q is not acquire, renew, release, play, deactivate, plan or select%s", verb, meant)
 	}
 	if len(args) != len(names) {
 		return nil, usagef("%s wants %s", verb, strings.Join(names, " "))
@@ -115,6 +114,9 @@ func (p *program) try(ctx context.Context, customer string, m moment, command *l
 	ctx, cancel := p.call(ctx)
 	defer cancel()
 	res, err := conn.history.TryAt(ctx, r)
+	if err == nil {
+		err = known(customer, res.Moment.GetHeadSequence())
+	}
 	if err != nil {
 		return err
 	}

@@ -12,23 +12,18 @@ import (
 
 // whyCommand returns the verb for HistoryService.Why.
 func (p *program) whyCommand() *cobra.Command {
-	var device, title, at, known string
+	var at, known string
 	c := &cobra.Command{
-		Use: "why CUSTOMER --device D --title T", Short: "Explain a licence: what led to its state, or to a refusal",
+		Use: "why CUSTOMER DEVICE TITLE", Short: "Explain a licence: what led to its state, or to a refusal",
 		Long: "why tells in one screen how a licence stands and what made it so: the events about it, its device\n" +
 			"and the plan, and the refusals, each with what it did.",
-		Example: "  licensectl why Bayley --device iphone --title GlowS01E01\n" +
-			"  licensectl why Bayley --device iphone --title GlowS01E01 --known-at 2026-03-05",
-		Args: exactArgs("CUSTOMER"),
+		Example: "  licensectl why Bayley iphone GlowS01E01\n" +
+			"  licensectl why Bayley iphone GlowS01E01 --known-at 2026-03-05",
+		Args: exactArgs("CUSTOMER", "DEVICE", "TITLE"),
 	}
-	c.Flags().StringVar(&device, "device", "", "the device")
-	c.Flags().StringVar(&title, "title", "", "the title")
 	c.Flags().StringVar(&at, "at", "", "`TIME` to look at, with all that had happened by then (default: now)")
 	knownAtFlag(c, &known)
 	c.RunE = func(c *cobra.Command, args []string) error {
-		if device == "" || title == "" {
-			return usagef("--device and --title name the licence to explain (see %s --help)", c.CommandPath())
-		}
 		m, err := p.parseTime("--at", at)
 		if err != nil {
 			return err
@@ -43,7 +38,7 @@ func (p *program) whyCommand() *cobra.Command {
 		ctx, cancel := p.call(c.Context())
 		defer cancel()
 		res, err := conn.history.Why(ctx, &licensedv1.WhyRequest{
-			CustomerId: args[0], DeviceId: device, TitleId: title, Time: m.timestamp(), KnownAt: m.known,
+			CustomerId: args[0], DeviceId: args[1], TitleId: args[2], Time: m.timestamp(), KnownAt: m.known,
 		})
 		if err != nil {
 			return err
@@ -51,7 +46,7 @@ func (p *program) whyCommand() *cobra.Command {
 		if p.output == outputJSON {
 			err = p.printJSON(res)
 		} else {
-			p.printWhy(fmt.Sprintf("%s: %s on %s", args[0], title, device), res)
+			p.printWhy(fmt.Sprintf("%s: %s on %s", args[0], args[2], args[1]), res)
 		}
 		if err == nil && len(res.Gaps) > 0 {
 			return incomplete("the history has %s, so the explanation may lack something",

@@ -2,10 +2,13 @@
 package historyjson
 
 import (
+	"encoding/json"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"licensed/internal/terminal"
 	"licensed/messages"
 	"licensed/messages/licensedv1"
 )
@@ -93,4 +96,17 @@ func Data(a *anypb.Any) map[string]any {
 		return map[string]any{"@type": a.TypeUrl, "value": a.Value}
 	}
 	return messages.Data(m).AsMap()
+}
+
+// OfAPI returns the line of an item in the form of the API: a HistoryItem in the protobuf mapping. The data of an event
+// whose type this release does not have is left out, and its problem says so.
+func OfAPI(i *licensedv1.HistoryItem) json.RawMessage {
+	if e := i.GetEvent(); e.GetData() != nil {
+		if _, err := e.Data.UnmarshalNew(); err != nil {
+			e = proto.CloneOf(e)
+			e.Problem, e.Data = "the type of "+e.Data.TypeUrl+" is of a newer release", nil
+			i = &licensedv1.HistoryItem{Item: &licensedv1.HistoryItem_Event{Event: e}}
+		}
+	}
+	return terminal.JSON(i)
 }
