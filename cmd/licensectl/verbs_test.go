@@ -147,7 +147,7 @@ func TestVerbsHaveArguments(t *testing.T) {
 	})
 }
 
-// TestVerbsJSON: with --output json each verb prints JSON and nothing else, or fails with exit code 2 and says so in
+// TestVerbsJSON: with --output json each verb prints JSON and nothing else, or fails with exit code 2 and reports it in
 // JSON. So do the verbs that cobra adds.
 func TestVerbsJSON(t *testing.T) {
 	s, x := verbSession(t, "Bayley", "iphone", "GlowS01E01")

@@ -99,7 +99,7 @@ func Data(a *anypb.Any) map[string]any {
 }
 
 // OfAPI returns the line of an item in the form of the API: a HistoryItem in the protobuf mapping. The data of an event
-// whose type this release does not have is left out, and its problem says so.
+// whose type this release does not have is left out, and its problem reports it.
 func OfAPI(i *licensedv1.HistoryItem) json.RawMessage {
 	if e := i.GetEvent(); e.GetData() != nil {
 		if _, err := e.Data.UnmarshalNew(); err != nil {
