@@ -21,6 +21,9 @@ type Command struct {
 	Stamped bool
 	// ValidateOnly asks what the result of the command would be, and records nothing.
 	ValidateOnly bool
+	// Principal gives the command, and Reason is what it states; they are recorded with each event. Empty: callers have
+	// no identity here, or state no reason. At most persistence.MaxNameLen bytes each.
+	Principal, Reason string
 	// Payload is the domain's command, passed to Aggregate.Decide.
 	Payload any
 }

@@ -231,7 +231,8 @@ func (m *Machine) record(r *Request, events []Event, now time.Time) error {
 		m.sequence++
 		rec := persistence.Record{
 			Sequence: m.sequence, Index: uint32(i), Count: uint32(len(events)),
-			CommandID: c.ID, AggregateID: e.AggregateID, Order: e.Order, Time: now,
+			CommandID: c.ID, Principal: c.Principal, Reason: c.Reason,
+			AggregateID: e.AggregateID, Order: e.Order, Time: now,
 			Mapper: e.Mapper, Header: e.Header, Data: e.Data,
 		}
 		if i == 0 {

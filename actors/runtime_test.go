@@ -331,7 +331,9 @@ func TestMemoryBound(t *testing.T) {
 func TestHeadLeadsToTheWholeHistory(t *testing.T) {
 	s := start(t, memory.New(), func(o *actors.Options) { o.Config.SnapshotEvery = 3 })
 	for i := range 20 {
-		if _, err := s.Execute(t.Context(), "a", add(fmt.Sprint(i), uint64(i))); err != nil {
+		c := add(fmt.Sprint(i), uint64(i))
+		c.Principal, c.Reason = fmt.Sprint("tokens:", i), strings.Repeat("r", i)
+		if _, err := s.Execute(t.Context(), "a", c); err != nil {
 			t.Fatal(err)
 		}
 		if i%5 == 0 {
@@ -349,7 +351,8 @@ func TestHeadLeadsToTheWholeHistory(t *testing.T) {
 	err = tiered.NewReader(s.store, nil, nil).ReadAll(t.Context(), a.Head,
 		persistence.HistoryRange{}, func(r *persistence.Record) error {
 			n++
-			if r.Sequence != n || r.CommandID != fmt.Sprint(n-1) {
+			if r.Sequence != n || r.CommandID != fmt.Sprint(n-1) || r.Principal != fmt.Sprint("tokens:", n-1) ||
+				len(r.Reason) != int(n-1) {
 				return fmt.Errorf("got %+v, want sequence %d", r, n)
 			}
 			return nil

@@ -16,6 +16,7 @@ import (
 	"licensed/gateway/auth"
 	"licensed/internal/auditlog"
 	"licensed/internal/budget"
+	"licensed/internal/caller"
 	"licensed/messages/licensedv1"
 	"licensed/messages/licensedv1/licensedv1connect"
 )
@@ -42,6 +43,9 @@ func (g *Gateway) identify(deadline time.Time, c *call, r *http.Request) (err er
 	defer cancel()
 	if c.claims, err = g.caller(ctx, r); err != nil {
 		return g.denied(err)
+	}
+	c.caller = caller.Caller{
+		Principal: c.claims.Principal(), Roles: uint32(c.claims.Roles), Customer: c.claims.Customer,
 	}
 	reason, err := statedReason(r.Header)
 	if err != nil {
@@ -80,9 +84,6 @@ func (g *Gateway) identified(next http.Handler, reject *connect.ErrorWriter) htt
 
 // authorize decides about a request whose message was read. Errors: *connect.Error.
 func (g *Gateway) authorize(c *call, message any, h http.Header) error {
-	if g.config.Authenticator == nil && g.config.Audit == nil {
-		return nil
-	}
 	if c.claims != nil && c.claims.Expired(g.config.Now()) { // Since the stream or the session began.
 		return g.denied(errCredentialsExpired)
 	}
@@ -90,6 +91,7 @@ func (g *Gateway) authorize(c *call, message any, h http.Header) error {
 	if err != nil {
 		return err
 	}
+	c.caller.Method, c.caller.Reason = c.route.path, reason
 	about, _ := message.(interface{ GetCustomerId() string })
 	action := auth.Action{Method: c.route.path, Read: true, Reason: reason}
 	if about != nil {

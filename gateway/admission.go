@@ -13,6 +13,7 @@ import (
 
 	"licensed/gateway/auth"
 	"licensed/internal/budget"
+	"licensed/internal/caller"
 	"licensed/messages/licensedv1"
 )
 
@@ -28,9 +29,11 @@ type call struct {
 	budgets *budgets
 	// The address that the request comes from; none for one of this process.
 	holders []budget.Holder
-	// claims of the caller; nil where the API is open. source is the address as the audit log has it.
+	// claims of the caller; nil where the API is open. source is the address as the audit log has it. caller is what
+	// the owner is told of the caller, once the message was authorized.
 	claims *auth.Claims
 	source string
+	caller caller.Caller
 	// decoded says that the request was read and understood as a call.
 	decoded bool
 	// endless says that its duration is the client's doing, and not worth measuring.
@@ -44,8 +47,16 @@ type call struct {
 	written, flushed      bool
 }
 
-// callKey is the key of a call in the context of its request.
-type callKey struct{}
+// callKey is the key of a call in the context of its request, where the way to the owner finds the caller.
+type callKey = caller.Key
+
+// Caller implements caller.Bearer.
+func (c *call) Caller() *caller.Caller {
+	if c.claims == nil && c.caller.Reason == "" {
+		return nil
+	}
+	return &c.caller
+}
 
 // Write implements http.ResponseWriter.
 func (c *call) Write(p []byte) (int, error) {

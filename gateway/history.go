@@ -256,7 +256,7 @@ func historyEvent(i *persistence.HistoryItem, value any, problem error) *license
 		Sequence: r.Sequence, Epoch: i.Partition.Epoch, RowId: i.Partition.RowID(), AggregateId: r.AggregateID,
 		EventTime: timestamppb.New(r.Time), Committed: true, EventOrderNumber: r.Order, CommandId: r.CommandID,
 		CommandIndex: r.Index, CommandCount: r.Count, Tier: tiers[i.Tier], Bytes: uint32(len(r.Data)), Mapper: r.Mapper,
-		PolicyVersion: r.Header.PolicyVersion,
+		PolicyVersion: r.Header.PolicyVersion, Principal: r.Principal, Reason: r.Reason,
 	}
 	// The time at which the client issued the command is stored with its first event.
 	if r.Index == 0 {

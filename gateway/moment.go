@@ -540,7 +540,9 @@ func (s *historyService) explain(
 			x.Missing(r.Sequence, r.Sequence, err.Error())
 			return nil
 		}
-		x.Add(license.Recorded{Event: e, Sequence: r.Sequence, CommandID: r.CommandID})
+		x.Add(license.Recorded{
+			Event: e, Sequence: r.Sequence, CommandID: r.CommandID, Principal: r.Principal, Reason: r.Reason,
+		})
 		return nil
 	})
 	if errors.Is(err, errEnough) {

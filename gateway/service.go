@@ -11,6 +11,7 @@ import (
 	"licensed/actors"
 	"licensed/actors/license"
 	"licensed/gateway/fallback"
+	"licensed/internal/caller"
 	"licensed/internal/planted"
 	"licensed/licensetoken"
 	"licensed/messages/licensedv1"
@@ -242,6 +243,9 @@ func (s *service) executeOrDefer(
 	c, err := s.command(h, v, payload)
 	if err != nil {
 		return result{}, err
+	}
+	if by := caller.FromContext(ctx); by != nil {
+		c.Principal, c.Reason = by.Principal, by.Reason
 	}
 	deferrable := s.deferrable(&c, payload, shown)
 	reply, err := actors.Restamp(&c, func(c actors.Command) (actors.Reply, error) {

@@ -353,6 +353,7 @@ func (x *session) start(c *licensedv1.SessionCall, arrived time.Time) error {
 	o := &outcome{
 		call: call{
 			holders: x.call.holders, budgets: x.call.budgets, claims: x.call.claims, source: x.call.source,
+			caller: x.call.caller,
 		},
 		SessionOutcome: &licensedv1.SessionOutcome{Id: c.Id}, size: int64(proto.Size(c)),
 	}

@@ -19,12 +19,13 @@ const (
 // The second byte tells which optional fields are present. A field that is zero is left out, so that
 // each value has one encoding.
 const (
-	flagFirst    = 1 << iota // record: Index 0, so Fingerprint and IssuedAt follow
-	flagOnly                 // record: Index 0 and Count 1, which are left out
-	flagParent               // root: has a parent
-	flagEncoding             // header: Codec and Compression
-	flagKeyID                // header: KeyID
-	flagPolicy               // header: PolicyVersion
+	flagFirst     = 1 << iota // record: Index 0, so Fingerprint and IssuedAt follow
+	flagOnly                  // record: Index 0 and Count 1, which are left out
+	flagParent                // root: has a parent
+	flagEncoding              // header: Codec and Compression
+	flagKeyID                 // header: KeyID
+	flagPolicy                // header: PolicyVersion
+	flagPrincipal             // record: Principal and Reason, unless both are empty
 
 	headerFlags  = flagEncoding | flagKeyID | flagPolicy
 	flagArchived = flagFirst // root: ArchivedThrough
@@ -38,7 +39,7 @@ const (
 // said otherwise, strings and data preceded by their length:
 //
 //	0x11, flags, sequence, [index, count], command id, [fingerprint (8 bytes), time-issued at],
-//	aggregate id, order, time, mapper, [header], data, CRC-32C (4 bytes)
+//	[principal, reason], aggregate id, order, time, mapper, [header], data, CRC-32C (4 bytes)
 func AppendRecord(dst []byte, r *Record) []byte {
 	start := len(dst)
 	flags := r.Header.flags()
@@ -47,6 +48,9 @@ func AppendRecord(dst []byte, r *Record) []byte {
 		if r.Count == 1 {
 			flags |= flagOnly
 		}
+	}
+	if r.hasPrincipal() {
+		flags |= flagPrincipal
 	}
 	now := r.Time.UnixMilli()
 	dst = append(dst, layoutRecord, flags)
@@ -60,6 +64,9 @@ func AppendRecord(dst []byte, r *Record) []byte {
 		dst = binary.LittleEndian.AppendUint64(dst, r.Fingerprint)
 		dst = binary.AppendVarint(dst, now-r.IssuedAt.UnixMilli())
 	}
+	if flags&flagPrincipal != 0 {
+		dst = wire.AppendString(wire.AppendString(dst, r.Principal), r.Reason)
+	}
 	dst = wire.AppendString(dst, r.AggregateID)
 	dst = binary.AppendUvarint(dst, r.Order)
 	dst = binary.AppendVarint(dst, now)
@@ -72,7 +79,7 @@ func AppendRecord(dst []byte, r *Record) []byte {
 // DecodeRecord returns the record that AppendRecord wrote; Data shares memory with b. Errors:
 // ErrCorrupt.
 func DecodeRecord(b []byte) (Record, error) {
-	rd, flags, err := open(b, layoutRecord, flagFirst|flagOnly|headerFlags)
+	rd, flags, err := open(b, layoutRecord, flagFirst|flagOnly|flagPrincipal|headerFlags)
 	if err != nil {
 		return Record{}, fmt.Errorf("record: %w", err)
 	}
@@ -91,6 +98,11 @@ func DecodeRecord(b []byte) (Record, error) {
 	if flags&flagFirst != 0 {
 		r.Fingerprint = rd.Uint64()
 		age = rd.Varint()
+	}
+	if flags&flagPrincipal != 0 {
+		if r.Principal, r.Reason = rd.String(), rd.String(); !r.hasPrincipal() {
+			rd.Fail()
+		}
 	}
 	r.AggregateID = rd.String()
 	r.Order = rd.Uvarint()
@@ -216,6 +228,9 @@ func open(b []byte, layout, allowed byte) (wire.Reader, byte, error) {
 	}
 	return rd, flags, nil
 }
+
+// hasPrincipal reports whether the encoding says who gave the command, or why.
+func (r *Record) hasPrincipal() bool { return r.Principal != "" || r.Reason != "" }
 
 func corrupt(what string, err error) error { return fmt.Errorf("%s: %w: %w", what, ErrCorrupt, err) }
 

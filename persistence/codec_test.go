@@ -360,6 +360,9 @@ func randomRecord(rng *rand.Rand) Record {
 	if r.Index == 0 {
 		r.Fingerprint, r.IssuedAt = rng.Uint64(), randomTime(rng)
 	}
+	if rng.IntN(2) == 0 {
+		r.Principal, r.Reason = randomString(rng, 40), randomString(rng, 40)
+	}
 	return r
 }
 

@@ -231,6 +231,9 @@ type Record struct {
 	// Fingerprint and IssuedAt (milliseconds) belong to the command; set on its first record only.
 	Fingerprint uint64
 	IssuedAt    time.Time
+	// Principal gave the command, "ISSUER:SUBJECT", and Reason is what it stated. Empty: not known, or none was stated.
+	// Each record of a command has them, so that one can be read without the others.
+	Principal, Reason string
 	// AggregateID is the part of the aggregate that the event is about, "iphone/GlowS01E01".
 	AggregateID string
 	// Order is the eventOrderNumber, from 0 per AggregateID.
@@ -261,7 +264,8 @@ func (r *Root) Size() int {
 
 // Size returns what a record takes of [Journal.MaxMutation] in a partition of that aggregate, in bytes.
 func (r *Record) Size(aggregate string) int {
-	return recordOverhead + len(aggregate) + len(r.CommandID) + len(r.AggregateID) + len(r.Mapper) + len(r.Data)
+	return recordOverhead + len(aggregate) + len(r.CommandID) + len(r.Principal) + len(r.Reason) + len(r.AggregateID) +
+		len(r.Mapper) + len(r.Data)
 }
 
 // Size returns what the mutation takes of [Journal.MaxMutation], in bytes.

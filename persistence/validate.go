@@ -30,7 +30,8 @@ func (m *Mutation) Validate() error {
 		if r.Index >= r.Count {
 			return fmt.Errorf("%w: record %d is number %d of %d", ErrRejected, r.Sequence, r.Index, r.Count)
 		}
-		if !validNames(r.CommandID, r.AggregateID, r.Mapper, r.Header.KeyID, r.Header.PolicyVersion) {
+		if !validNames(r.CommandID, r.Principal, r.Reason, r.AggregateID, r.Mapper, r.Header.KeyID,
+			r.Header.PolicyVersion) {
 			return fmt.Errorf("%w: record %d: a string is too long or not UTF-8", ErrRejected, r.Sequence)
 		}
 	}

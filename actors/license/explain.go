@@ -17,6 +17,8 @@ type Recorded struct {
 	Sequence uint64
 	// CommandID is that of the command that it came of.
 	CommandID string
+	// Principal gave the command, and stated Reason.
+	Principal, Reason string
 }
 
 // Explainer tells the life of one licence from the history of its customer: of each event about it,
@@ -147,6 +149,7 @@ func (x *Explainer) add(e *Recorded, effect licensedv1.WhyEffect, kind, format s
 		Time:       timestamp(e.Time.UnixMilli()),
 		ToTime:     timestamp(e.Time.UnixMilli()),
 		Count:      1, Event: name, CommandId: e.CommandID, Effect: effect, Text: fmt.Sprintf(format, args...),
+		Principal: e.Principal, Reason: e.Reason,
 	}}
 	x.steps = append(x.steps, s)
 	return s

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
 
 	"licensed/actors/license/ids"
 	"licensed/messages/licensedv1"
@@ -104,6 +105,11 @@ func (k *Kind) CheckForeign(r *persistence.Record) error {
 	}
 	if err := optional("policy version", r.Header.PolicyVersion); err != nil {
 		return err
+	}
+	for _, text := range []struct{ what, text string }{{"principal", r.Principal}, {"reason", r.Reason}} {
+		if strings.ContainsFunc(text.text, unicode.IsControl) || len(text.text) > persistence.MaxNameLen {
+			return fmt.Errorf("%s has control characters or more than %d bytes", text.what, persistence.MaxNameLen)
+		}
 	}
 	if r.Order > maxOrder {
 		return fmt.Errorf("order number %d, the largest is %d", r.Order, uint64(maxOrder))

@@ -103,7 +103,11 @@ func TestCheckForeign(t *testing.T) {
 		"data of no event": {"d/t", acquired(), func(r *persistence.Record) {
 			r.Data = []byte{0xff}
 		}, "LicenseAcquired/1"},
-		"encrypted": {"d/t", acquired(), func(r *persistence.Record) { r.Header.KeyID = "k" }, "key"},
+		"a reason with a control character": {"d/t", acquired(), func(r *persistence.Record) {
+			r.Reason = "lost\x1b[2J"
+		}, "reason has control characters"},
+		"a principal": {"d/t", acquired(), func(r *persistence.Record) { r.Principal = "tokens:shop" }, ""},
+		"encrypted":   {"d/t", acquired(), func(r *persistence.Record) { r.Header.KeyID = "k" }, "key"},
 	} {
 		r := foreign(t, test.about, test.event)
 		if test.change != nil {

@@ -154,6 +154,9 @@ func (s *step) with(next *step) *step {
 			Count:      s.Count + next.Count,
 			Event:      s.Event, Effect: s.Effect,
 		}}
+	if s.Principal == next.Principal && s.Reason == next.Reason {
+		both.Principal, both.Reason = s.Principal, s.Reason
+	}
 	switch s.kind {
 	case "Played":
 		both.Text = fmt.Sprintf("Played %d times.", both.Count)

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"licensed/actors"
+	"licensed/internal/caller"
 	"licensed/messages/clusterv1"
 )
 
@@ -33,6 +34,9 @@ func (t *Transport) answer(ctx context.Context, m *clusterv1.Request) (r *cluste
 	}
 	if t.config.Tracing != nil {
 		ctx = t.config.Tracing.Extract(ctx, m.GetTraceparent())
+	}
+	if m.GetCaller() != nil {
+		ctx = caller.NewContext(ctx, callerOf(m.GetCaller()))
 	}
 	r = &clusterv1.Response{Code: clusterv1.Code_CODE_OK}
 	if err := t.handle(ctx, m, r); err != nil {

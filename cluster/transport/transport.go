@@ -23,6 +23,7 @@ import (
 
 	"licensed/actors"
 	"licensed/cluster/membership"
+	"licensed/internal/caller"
 	"licensed/messages/clusterv1"
 )
 
@@ -307,6 +308,7 @@ func (t *Transport) prepare(ctx context.Context, m *clusterv1.Request) (*call, e
 	if t.config.Tracing != nil {
 		m.Traceparent = t.config.Tracing.Inject(ctx)
 	}
+	m.Caller = callerMessage(caller.FromContext(ctx))
 	m.Id = t.lastID.Add(1)
 	b, err := encode(requestsField, m)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"reflect"
 	"runtime"
 	"slices"
 	"strings"
@@ -18,9 +19,41 @@ import (
 	"licensed/actors"
 	"licensed/cluster"
 	"licensed/cluster/membership"
+	"licensed/internal/caller"
 	"licensed/messages/clusterv1"
 	"licensed/persistence"
 )
+
+// TestCaller: who a request acts for is carried with it, and nobody is without one.
+func TestCaller(t *testing.T) {
+	a, b := start(t, nil), start(t, nil)
+	by := &caller.Caller{
+		Principal: "tokens:anna", Roles: 1 << 3, Customer: "Bayley", Reason: "lost phone", Method: "/s/M",
+		Token: "secret",
+	}
+	for _, want := range []*caller.Caller{by, nil} {
+		ctx := t.Context()
+		if want != nil {
+			ctx = caller.NewContext(ctx, want)
+		}
+		var got []*caller.Caller
+		b.handler.execute = func(ctx context.Context, _ string, _ actors.Command) (actors.Reply, error) {
+			got = append(got, caller.FromContext(ctx))
+			return actors.Reply{}, nil
+		}
+		b.handler.operate = func(ctx context.Context, _ string, _ any) (actors.Answer, error) {
+			got = append(got, caller.FromContext(ctx))
+			return actors.Answer{}, nil
+		}
+		_, err := a.Execute(ctx, b.Address(), "Kind", "id", actors.Command{Payload: "command"})
+		if err == nil {
+			_, err = a.Operate(ctx, b.Address(), "Kind", "id", "request")
+		}
+		if err != nil || !reflect.DeepEqual(got, []*caller.Caller{want, want}) {
+			t.Errorf("%+v, %v, want %+v", got, err, want)
+		}
+	}
+}
 
 func TestRequests(t *testing.T) {
 	a, b := start(t, nil), start(t, nil)

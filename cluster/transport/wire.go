@@ -11,6 +11,7 @@ import (
 
 	"licensed/actors"
 	"licensed/cluster"
+	"licensed/internal/caller"
 	"licensed/internal/planted"
 	"licensed/messages/clusterv1"
 	"licensed/persistence"
@@ -158,6 +159,24 @@ func commandOf(codec Codec, m *clusterv1.Command) (actors.Command, error) {
 		ID: m.GetId(), Fingerprint: m.GetFingerprint(), IssuedAt: moment(m.GetIssuedAt()), ValidateOnly: m.GetValidateOnly(),
 		Stamped: m.GetStamped(), Payload: payload,
 	}, nil
+}
+
+// callerMessage returns who a request acts for as it travels; nil for nobody.
+func callerMessage(c *caller.Caller) *clusterv1.Caller {
+	if c == nil {
+		return nil
+	}
+	return &clusterv1.Caller{
+		Principal: c.Principal, Roles: c.Roles, Customer: c.Customer, Reason: c.Reason, Method: c.Method, Token: c.Token,
+	}
+}
+
+// callerOf is the inverse of callerMessage.
+func callerOf(m *clusterv1.Caller) *caller.Caller {
+	return &caller.Caller{
+		Principal: m.GetPrincipal(), Roles: m.GetRoles(), Customer: m.GetCustomer(), Reason: m.GetReason(),
+		Method: m.GetMethod(), Token: m.GetToken(),
+	}
 }
 
 // millis returns a time in Unix milliseconds; the zero time is 0.

@@ -306,12 +306,19 @@ func (w *eventWriter) command(id string) string {
 	return id
 }
 
-// dataWords returns the fields of an event in one cell.
+// dataWords returns the fields of an event in one cell, with who gave the command and why.
 func dataWords(e *licensedv1.HistoryEvent) string {
 	if e.Problem != "" {
 		return "CANNOT BE DECODED: " + e.Problem
 	}
-	return strings.Join(fields("", historyjson.Data(e.Data)), " ")
+	words := fields("", historyjson.Data(e.Data))
+	if e.Principal != "" {
+		words = append(words, "principal="+e.Principal)
+	}
+	if e.Reason != "" {
+		words = append(words, fmt.Sprintf("reason=%q", e.Reason))
+	}
+	return strings.Join(words, " ")
 }
 
 // fields lists names and values, those of inner objects too.

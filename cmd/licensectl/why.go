@@ -64,6 +64,17 @@ var marks = map[licensedv1.WhyEffect]string{
 	licensedv1.WhyEffect_WHY_EFFECT_UNKNOWN: "?",
 }
 
+// byWhom tells who gave the command of a step, and the reason.
+func byWhom(s *licensedv1.WhyStep) (text string) {
+	if s.Principal != "" {
+		text = " By " + s.Principal + "."
+	}
+	if s.Reason != "" {
+		text += " Reason: " + s.Reason + "."
+	}
+	return text
+}
+
 // printWhy prints an explanation in two columns: when, and what. A long sentence
 // continues below itself, at the terminal's width.
 func (p *program) printWhy(subject string, res *licensedv1.WhyResponse) {
@@ -102,7 +113,7 @@ func (p *program) printWhy(subject string, res *licensedv1.WhyResponse) {
 		if s.Time != nil {
 			at = clock(s.Time)
 		}
-		for j, line := range terminal.Wrap(terminal.Escape(s.Text), room) {
+		for j, line := range terminal.Wrap(terminal.Escape(s.Text+byWhom(s)), room) {
 			if j == 0 {
 				fmt.Fprintf(p.stdout, "%-19s  %*s  %s %s\n", at, widest, places[i], mark, line)
 			} else {

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Claims are what is known of a caller. They are not changed once they exist.
@@ -26,7 +28,16 @@ type Claims struct {
 // Expired reports whether the credentials ended.
 func (c *Claims) Expired(now time.Time) bool { return !c.Expiry.IsZero() && !now.Before(c.Expiry) }
 
-// Principal returns the caller's name, unique among all issuers.
+// maxName is the length of the longest name of an issuer or a subject, in bytes: both are recorded with each event.
+const maxName = 255
+
+// isName reports whether a text can be the name of an issuer or a subject: 1 to maxName bytes of UTF-8 without control
+// characters.
+func isName(s string) bool {
+	return s != "" && len(s) <= maxName && utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
+}
+
+// Principal returns the caller's name, unique among all issuers: at most 511 bytes of UTF-8 without control characters.
 func (c *Claims) Principal() string { return c.Issuer + ":" + c.Subject }
 
 // Credentials are what a request proves its caller with.

@@ -76,7 +76,7 @@ func (p *pattern) name(c *x509.Certificate) string {
 // ofCertificate returns the claims of a client with a certificate.
 func (s *state) ofCertificate(chain []*x509.Certificate) (*Claims, error) {
 	for i := range s.patterns {
-		if name := s.patterns[i].name(chain[0]); name != "" {
+		if name := s.patterns[i].name(chain[0]); isName(name) {
 			return &Claims{
 				Subject: name, Issuer: certificateIssuer, Roles: s.patterns[i].roles, Expiry: chain[0].NotAfter,
 			}, nil

@@ -148,12 +148,17 @@ func (f *File) check() error {
 	return nil
 }
 
+// errNoName is the error for a field that is to have the name of an issuer or a subject.
+func errNoName(field string) error {
+	return fmt.Errorf("%s: is required, with at most %d bytes and without control characters", field, maxName)
+}
+
 func (t *Token) check() error {
 	roles, err := someRoles(t.Roles)
 	hash, notHex := hex.DecodeString(t.SHA256)
 	switch {
-	case t.Subject == "":
-		return errors.New("subject: is required")
+	case !isName(t.Subject):
+		return errNoName("subject")
 	case err != nil:
 		return err
 	case notHex != nil || len(hash) != 32:
@@ -180,8 +185,8 @@ func (c *Certificate) check() error {
 
 func (i *Issuer) check() error {
 	switch {
-	case i.Issuer == "":
-		return errors.New("issuer: is required")
+	case !isName(i.Issuer):
+		return errNoName("issuer")
 	case (i.JWKS == "") == (i.JWKSFile == ""):
 		return errors.New("jwks, jwks_file: exactly one of both is required")
 	case len(i.Audiences) == 0:

@@ -152,8 +152,9 @@ func (i *issuer) claims(ctx context.Context, token string) (*Claims, *Error) {
 	}
 	subject, err := all.GetSubject()
 	expiry, expiryErr := all.GetExpirationTime()
-	if err != nil || expiryErr != nil || subject == "" {
-		return nil, failed(Malformed, "the token has no subject (claim sub)")
+	if err != nil || expiryErr != nil || !isName(subject) {
+		return nil, failed(Malformed, "the token has no subject (claim sub) of at most %d bytes without control "+
+			"characters", maxName)
 	}
 	c := &Claims{Subject: subject, Issuer: i.Issuer.Issuer, Expiry: expiry.Add(i.skew)}
 	for n, r := range i.Issuer.Roles {

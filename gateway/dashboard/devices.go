@@ -3,6 +3,7 @@ package dashboard
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -39,6 +40,8 @@ type deviceView struct {
 	*licensedv1.DeviceState
 	// Downloads are the active licences on it.
 	Downloads []*licensedv1.LicenseState
+	// Removal is the event of its removal; nil if that lies far back, or cannot be read.
+	Removal *licensedv1.HistoryEvent
 }
 
 // devices shows the devices of a customer, as the customer sees them.
@@ -52,6 +55,7 @@ func (d *Dashboard) devices(w http.ResponseWriter, r *http.Request) error {
 	if node, err := d.config.Admin.GetNode(r.Context(), connect.NewRequest(&licensedv1.GetNodeRequest{})); err == nil {
 		v.Policy = node.Msg
 	}
+	d.removals(r.Context(), &v)
 	v.Done = r.FormValue("removed")
 	v.Ended, _ = strconv.ParseUint(r.FormValue("ended"), 10, 32) // Absent: none.
 	return d.render(w, http.StatusOK, "devices", "",
@@ -86,6 +90,30 @@ func (d *Dashboard) devicesOf(ctx context.Context, customer string) (v devicesVi
 		return b.LastDownloadAt.AsTime().Compare(a.LastDownloadAt.AsTime())
 	})
 	return v, nil
+}
+
+// removalEvents is the number of events, from the last one back, among which those of removals are looked for.
+const removalEvents = 1000
+
+// removals adds the events of the removals of devices, which have who removed them. The page is of use without.
+func (d *Dashboard) removals(ctx context.Context, v *devicesView) {
+	left := make(map[string]*deviceView)
+	for i := range v.Removed {
+		left[v.Removed[i].DeviceId] = &v.Removed[i]
+	}
+	if len(left) == 0 {
+		return
+	}
+	_, _ = d.list(ctx, &licensedv1.ListEventsRequest{CustomerId: v.Customer, NewestFirst: true, Limit: removalEvents},
+		func(i *licensedv1.HistoryItem) error {
+			if e := i.GetEvent(); left[e.GetAggregateId()] != nil && e.Event == "DeviceDeactivated" {
+				left[e.AggregateId].Removal = e
+				if delete(left, e.AggregateId); len(left) == 0 {
+					return io.EOF
+				}
+			}
+			return nil
+		})
 }
 
 // removeView asks whether a device is to be removed.

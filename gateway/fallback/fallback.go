@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"licensed/actors"
+	"licensed/internal/caller"
 	"licensed/internal/planted"
 	"licensed/messages/gatewayv1"
 	"licensed/messages/licensedv1"
@@ -166,7 +167,7 @@ func (f *Fallback) accept(
 	d := &gatewayv1.DeferredCommand{
 		CustomerId: customer, CommandId: c.ID, Command: proto.CloneOf(payload), Fingerprint: c.Fingerprint,
 		IssuedAtMs: c.IssuedAt.UnixMilli(), Stamped: c.Stamped, Sent: !notSent(cause),
-		AcceptedAtMs: now.UnixMilli(),
+		AcceptedAtMs: now.UnixMilli(), Caller: callerMessage(caller.FromContext(ctx)),
 	}
 	if l != (License{}) {
 		d.AcquiredAtMs = l.AcquiredAt.UnixMilli()
@@ -199,6 +200,27 @@ func (f *Fallback) accept(
 	case <-ctx.Done():
 		return Command{}, fmt.Errorf("write to the journal of deferred commands: %w", ctx.Err())
 	}
+}
+
+// callerMessage returns who gave a command as the journal has it; nil for nobody.
+func callerMessage(by *caller.Caller) *gatewayv1.Caller {
+	if by == nil {
+		return nil
+	}
+	return &gatewayv1.Caller{
+		Principal: by.Principal, Roles: by.Roles, Customer: by.Customer, Reason: by.Reason, Method: by.Method,
+	}
+}
+
+// handedIn returns the context of a command that is handed in for who gave it. It was decided at that time whether they
+// might: their credentials may have ended meanwhile.
+func handedIn(ctx context.Context, by *gatewayv1.Caller) context.Context {
+	if by == nil {
+		return ctx
+	}
+	return caller.NewContext(ctx, &caller.Caller{
+		Principal: by.Principal, Roles: by.Roles, Customer: by.Customer, Reason: by.Reason, Method: by.Method,
+	})
 }
 
 // grant returns when a provisionally renewed licence expires: never before it did.

@@ -19,6 +19,7 @@ import (
 
 	"licensed/actors"
 	"licensed/actors/license"
+	"licensed/internal/caller"
 	"licensed/messages/licensedv1"
 	"licensed/persistence"
 )
@@ -36,6 +37,7 @@ type owner struct {
 	calls    int
 	executed map[string]uint64 // fingerprints by customer and id
 	order    []string          // customer and id
+	callers  []string          // of them, by context and by command
 	stamps   map[string]time.Time
 	outcome  []byte
 }
@@ -72,6 +74,9 @@ func (o *owner) Execute(ctx context.Context, customer string, c actors.Command) 
 		}
 		o.executed[name] = c.Fingerprint
 		o.order = append(o.order, name)
+		if by := caller.FromContext(ctx); by != nil {
+			o.callers = append(o.callers, fmt.Sprint(*by, c.Principal, c.Reason))
+		}
 	}
 	return actors.Reply{Duplicate: duplicate, Time: someTime, Outcome: o.outcome}, o.unavailable
 }
@@ -208,6 +213,32 @@ func TestSettle(t *testing.T) {
 	}
 	if f.settled(Executed) != 3 || f.config.Journal.Has("Bayley") {
 		t.Errorf("%d were executed", f.settled(Executed))
+	}
+}
+
+// TestCaller: a deferred command is handed in for who gave it, also by a later process, and one of nobody for nobody.
+func TestCaller(t *testing.T) {
+	o, dir := &owner{unavailable: actors.ErrUnavailable}, t.TempDir()
+	f := newFallback(t, o, dir)
+	shop := &caller.Caller{
+		Principal: "tokens:shop", Roles: 4, Customer: "Bayley", Reason: "a reason", Method: "/s/Renew", Token: "secret",
+	}
+	if _, err := f.Defer(caller.NewContext(t.Context(), shop), "Bayley", command("c1", true), held,
+		actors.ErrUnavailable); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Defer(t.Context(), "Zoë", command("c1", true), held, actors.ErrUnavailable); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.config.Journal.Close(); err != nil {
+		t.Fatal(err)
+	}
+	o.unavailable = nil
+	newFallback(t, o, dir).settleAll(t.Context())
+	shop.Token = "" // It is not kept.
+	want := []string{fmt.Sprint(*shop, "tokens:shop", "a reason")}
+	if len(o.order) != 2 || !slices.Equal(o.callers, want) {
+		t.Errorf("%v for %v, want %v", o.order, o.callers, want)
 	}
 }
 

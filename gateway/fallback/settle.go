@@ -140,8 +140,9 @@ func (f *Fallback) settle(ctx context.Context, customer string) error {
 func (f *Fallback) handIn(ctx context.Context, c Command) (Settlement, error) {
 	command := actors.Command{
 		ID: c.CommandId, Fingerprint: c.Fingerprint, IssuedAt: time.UnixMilli(c.IssuedAtMs), Stamped: c.Stamped,
-		Payload: c.GetCommand(),
+		Payload: c.GetCommand(), Principal: c.GetCaller().GetPrincipal(), Reason: c.GetCaller().GetReason(),
 	}
+	ctx = handedIn(ctx, c.GetCaller())
 	if planted.Bug(planted.SettleUnderNewID) {
 		command.ID += "'"
 	}
@@ -174,6 +175,7 @@ func (f *Fallback) anew(ctx context.Context, c Command) (Settlement, error) {
 	reply, err := f.config.Execute(ctx, c.CustomerId, actors.Command{
 		ID: fmt.Sprintf("late-%016x", xxhash.Sum64String(c.CommandId)), Fingerprint: c.Fingerprint,
 		IssuedAt: f.config.Now().Truncate(time.Millisecond), Stamped: true, Payload: c.GetCommand(),
+		Principal: c.GetCaller().GetPrincipal(), Reason: c.GetCaller().GetReason(),
 	})
 	if err != nil {
 		return 0, err

@@ -83,7 +83,7 @@ var rules = []rule{
 		why:  "ownership of shards is the same for every kind of aggregate",
 		from: []string{"licensed/cluster/..."},
 		deny: everything, allow: []string{"licensed/cluster/...", "licensed/actors", "licensed/persistence",
-			"licensed/messages/clusterv1", "licensed/internal/budget", plantedBugs},
+			"licensed/messages/clusterv1", "licensed/internal/budget", "licensed/internal/caller", plantedBugs},
 	},
 	{
 		name: "generic code does not speak of licences",
@@ -160,8 +160,9 @@ var rules = []rule{
 		allow: []string{
 			"licensed/gateway/...", "licensed/actors", "licensed/actors/license/...", "licensed/messages/...",
 			"licensed/licensetoken", "licensed/persistence",
-			"licensed/internal/auditlog", "licensed/internal/budget", "licensed/internal/clusterrates",
-			"licensed/internal/historyjson", "licensed/internal/protolimit", plantedBugs,
+			"licensed/internal/auditlog", "licensed/internal/budget", "licensed/internal/caller",
+			"licensed/internal/clusterrates", "licensed/internal/historyjson", "licensed/internal/protolimit",
+			plantedBugs,
 		},
 	},
 	{

@@ -37,6 +37,8 @@ type Event struct {
 	Bytes            uint32         `json:"bytes"`
 	Mapper           string         `json:"mapper"`
 	PolicyVersion    string         `json:"policyVersion"`
+	Principal        string         `json:"principal,omitempty"`
+	Reason           string         `json:"reason,omitempty"`
 	Data             map[string]any `json:"data"`
 	Problem          string         `json:"problem,omitempty"`
 	Record           []byte         `json:"record,omitempty"`
@@ -75,6 +77,7 @@ func OfEvent(customer string, e *licensedv1.HistoryEvent) *Event {
 		EventTimeStamp: e.EventTime.AsTime().UnixMilli(), EventOrderNumber: e.EventOrderNumber, CustomerID: customer,
 		Sequence: e.Sequence, Epoch: e.Epoch, RowID: e.RowId, CommandID: e.CommandId, CommandIndex: e.CommandIndex,
 		CommandCount: e.CommandCount, Bytes: e.Bytes, Mapper: e.Mapper, PolicyVersion: e.PolicyVersion,
+		Principal: e.Principal, Reason: e.Reason,
 		Data: Data(e.Data), Problem: e.Problem, Record: e.Record,
 	}
 	if e.IssuedAt != nil {

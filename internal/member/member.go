@@ -30,6 +30,7 @@ import (
 	"licensed/cluster/routing"
 	"licensed/cluster/transport"
 	"licensed/gateway"
+	"licensed/internal/caller"
 	"licensed/internal/payload"
 	"licensed/internal/status"
 	"licensed/internal/version"
@@ -488,6 +489,9 @@ func (m *Self) Execute(ctx context.Context, kind, id string, c actors.Command) (
 	node, err := m.of(kind)
 	if err != nil {
 		return actors.Reply{}, err
+	}
+	if by := caller.FromContext(ctx); by != nil {
+		c.Principal, c.Reason = by.Principal, by.Reason
 	}
 	return node.Execute(ctx, id, c)
 }

@@ -569,7 +569,9 @@ type Request struct {
 	//	*Request_Operator
 	Body isRequest_Body `protobuf_oneof:"body"`
 	// The W3C traceparent of a traced request; empty for others.
-	Traceparent   string `protobuf:"bytes,8,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
+	Traceparent string `protobuf:"bytes,8,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
+	// Who the request acts for; absent for requests of processes themselves, and where callers have no identity.
+	Caller        *Caller `protobuf:"bytes,41,opt,name=caller,proto3" json:"caller,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -709,6 +711,13 @@ func (x *Request) GetTraceparent() string {
 	return ""
 }
 
+func (x *Request) GetCaller() *Caller {
+	if x != nil {
+		return x.Caller
+	}
+	return nil
+}
+
 type isRequest_Body interface {
 	isRequest_Body()
 }
@@ -755,6 +764,97 @@ func (*Request_Undrain) isRequest_Body() {}
 
 func (*Request_Operator) isRequest_Body() {}
 
+// Caller is who a request acts for, as the process that asks found out.
+type Caller struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the caller, unique among all issuers of credentials, "ISSUER:SUBJECT".
+	Principal string `protobuf:"bytes,1,opt,name=principal,proto3" json:"principal,omitempty"`
+	// Roles as a set of bits, by the numbers of licensed.v1.Role.
+	Roles uint32 `protobuf:"varint,2,opt,name=roles,proto3" json:"roles,omitempty"`
+	// Id that a caller with the role customer may act for.
+	Customer string `protobuf:"bytes,3,opt,name=customer,proto3" json:"customer,omitempty"`
+	// Reason that the caller states.
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Path of the call of the API.
+	Method string `protobuf:"bytes,5,opt,name=method,proto3" json:"method,omitempty"`
+	// The caller's own token, where the owner verifies it: for calls of operators.
+	Token         string `protobuf:"bytes,6,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Caller) Reset() {
+	*x = Caller{}
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Caller) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Caller) ProtoMessage() {}
+
+func (x *Caller) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Caller.ProtoReflect.Descriptor instead.
+func (*Caller) Descriptor() ([]byte, []int) {
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Caller) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+func (x *Caller) GetRoles() uint32 {
+	if x != nil {
+		return x.Roles
+	}
+	return 0
+}
+
+func (x *Caller) GetCustomer() string {
+	if x != nil {
+		return x.Customer
+	}
+	return ""
+}
+
+func (x *Caller) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Caller) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *Caller) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
 // Payload is a value whose type the cluster does not know.
 type Payload struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -766,7 +866,7 @@ type Payload struct {
 
 func (x *Payload) Reset() {
 	*x = Payload{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[5]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -778,7 +878,7 @@ func (x *Payload) String() string {
 func (*Payload) ProtoMessage() {}
 
 func (x *Payload) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[5]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -791,7 +891,7 @@ func (x *Payload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Payload.ProtoReflect.Descriptor instead.
 func (*Payload) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{5}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Payload) GetType() string {
@@ -824,7 +924,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[6]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -836,7 +936,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[6]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -849,7 +949,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{6}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Command) GetId() string {
@@ -903,7 +1003,7 @@ type Query struct {
 
 func (x *Query) Reset() {
 	*x = Query{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[7]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -915,7 +1015,7 @@ func (x *Query) String() string {
 func (*Query) ProtoMessage() {}
 
 func (x *Query) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[7]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -928,7 +1028,7 @@ func (x *Query) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Query.ProtoReflect.Descriptor instead.
 func (*Query) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{7}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Query) GetPayload() *Payload {
@@ -949,7 +1049,7 @@ type OperatorRequest struct {
 
 func (x *OperatorRequest) Reset() {
 	*x = OperatorRequest{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[8]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -961,7 +1061,7 @@ func (x *OperatorRequest) String() string {
 func (*OperatorRequest) ProtoMessage() {}
 
 func (x *OperatorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[8]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -974,7 +1074,7 @@ func (x *OperatorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperatorRequest.ProtoReflect.Descriptor instead.
 func (*OperatorRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{8}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *OperatorRequest) GetPayload() *Payload {
@@ -1014,7 +1114,7 @@ type Response struct {
 
 func (x *Response) Reset() {
 	*x = Response{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[9]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1026,7 +1126,7 @@ func (x *Response) String() string {
 func (*Response) ProtoMessage() {}
 
 func (x *Response) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[9]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1039,7 +1139,7 @@ func (x *Response) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Response.ProtoReflect.Descriptor instead.
 func (*Response) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{9}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Response) GetId() uint64 {
@@ -1198,7 +1298,7 @@ type Reply struct {
 
 func (x *Reply) Reset() {
 	*x = Reply{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[10]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1210,7 +1310,7 @@ func (x *Reply) String() string {
 func (*Reply) ProtoMessage() {}
 
 func (x *Reply) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[10]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1223,7 +1323,7 @@ func (x *Reply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reply.ProtoReflect.Descriptor instead.
 func (*Reply) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{10}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Reply) GetOutcome() []byte {
@@ -1264,7 +1364,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[11]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1276,7 +1376,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[11]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1289,7 +1389,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{11}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Answer) GetValue() *Payload {
@@ -1320,7 +1420,7 @@ type Head struct {
 
 func (x *Head) Reset() {
 	*x = Head{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[12]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1332,7 +1432,7 @@ func (x *Head) String() string {
 func (*Head) ProtoMessage() {}
 
 func (x *Head) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[12]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1345,7 +1445,7 @@ func (x *Head) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Head.ProtoReflect.Descriptor instead.
 func (*Head) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{12}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Head) GetAggregate() string {
@@ -1395,7 +1495,7 @@ type Root struct {
 
 func (x *Root) Reset() {
 	*x = Root{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[13]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1407,7 +1507,7 @@ func (x *Root) String() string {
 func (*Root) ProtoMessage() {}
 
 func (x *Root) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[13]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1420,7 +1520,7 @@ func (x *Root) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Root.ProtoReflect.Descriptor instead.
 func (*Root) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{13}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Root) GetEpoch() uint64 {
@@ -1456,7 +1556,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[14]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1468,7 +1568,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[14]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1481,7 +1581,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{14}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Snapshot) GetMapper() string {
@@ -1506,7 +1606,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[15]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1518,7 +1618,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[15]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1531,7 +1631,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{15}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{16}
 }
 
 // StatusResponse is how a node sees itself and the cluster.
@@ -1553,7 +1653,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[16]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1565,7 +1665,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[16]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1578,7 +1678,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{16}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *StatusResponse) GetName() string {
@@ -1636,7 +1736,7 @@ type HeldShards struct {
 
 func (x *HeldShards) Reset() {
 	*x = HeldShards{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[17]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1648,7 +1748,7 @@ func (x *HeldShards) String() string {
 func (*HeldShards) ProtoMessage() {}
 
 func (x *HeldShards) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[17]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1661,7 +1761,7 @@ func (x *HeldShards) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldShards.ProtoReflect.Descriptor instead.
 func (*HeldShards) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{17}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *HeldShards) GetIncarnation() []byte {
@@ -1699,7 +1799,7 @@ type Departed struct {
 
 func (x *Departed) Reset() {
 	*x = Departed{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[18]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1711,7 +1811,7 @@ func (x *Departed) String() string {
 func (*Departed) ProtoMessage() {}
 
 func (x *Departed) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[18]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1724,7 +1824,7 @@ func (x *Departed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Departed.ProtoReflect.Descriptor instead.
 func (*Departed) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{18}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Departed) GetName() string {
@@ -1757,7 +1857,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[19]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1769,7 +1869,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[19]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1782,7 +1882,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{19}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{20}
 }
 
 type DrainResponse struct {
@@ -1793,7 +1893,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[20]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1805,7 +1905,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[20]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1818,7 +1918,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{20}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{21}
 }
 
 // PingRequest asks whether a process can be reached.
@@ -1835,7 +1935,7 @@ type PingRequest struct {
 
 func (x *PingRequest) Reset() {
 	*x = PingRequest{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[21]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1847,7 +1947,7 @@ func (x *PingRequest) String() string {
 func (*PingRequest) ProtoMessage() {}
 
 func (x *PingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[21]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1860,7 +1960,7 @@ func (x *PingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingRequest.ProtoReflect.Descriptor instead.
 func (*PingRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{21}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PingRequest) GetProcess() []byte {
@@ -1894,7 +1994,7 @@ type PingResponse struct {
 
 func (x *PingResponse) Reset() {
 	*x = PingResponse{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[22]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1906,7 +2006,7 @@ func (x *PingResponse) String() string {
 func (*PingResponse) ProtoMessage() {}
 
 func (x *PingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[22]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1919,7 +2019,7 @@ func (x *PingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingResponse.ProtoReflect.Descriptor instead.
 func (*PingResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{22}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PingResponse) GetMember() string {
@@ -1938,7 +2038,7 @@ type UndrainRequest struct {
 
 func (x *UndrainRequest) Reset() {
 	*x = UndrainRequest{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[23]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1950,7 +2050,7 @@ func (x *UndrainRequest) String() string {
 func (*UndrainRequest) ProtoMessage() {}
 
 func (x *UndrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[23]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1963,7 +2063,7 @@ func (x *UndrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndrainRequest.ProtoReflect.Descriptor instead.
 func (*UndrainRequest) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{23}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{24}
 }
 
 type UndrainResponse struct {
@@ -1974,7 +2074,7 @@ type UndrainResponse struct {
 
 func (x *UndrainResponse) Reset() {
 	*x = UndrainResponse{}
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[24]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1986,7 +2086,7 @@ func (x *UndrainResponse) String() string {
 func (*UndrainResponse) ProtoMessage() {}
 
 func (x *UndrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[24]
+	mi := &file_licensed_cluster_v1_cluster_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1999,7 +2099,7 @@ func (x *UndrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndrainResponse.ProtoReflect.Descriptor instead.
 func (*UndrainResponse) Descriptor() ([]byte, []int) {
-	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{24}
+	return file_licensed_cluster_v1_cluster_proto_rawDescGZIP(), []int{25}
 }
 
 var File_licensed_cluster_v1_cluster_proto protoreflect.FileDescriptor
@@ -2040,7 +2140,7 @@ const file_licensed_cluster_v1_cluster_proto_rawDesc = "" +
 	"\brequests\x18\x01 \x03(\v2\x1c.licensed.cluster.v1.RequestR\brequests\x12;\n" +
 	"\tresponses\x18\x02 \x03(\v2\x1d.licensed.cluster.v1.ResponseR\tresponses\x12\x18\n" +
 	"\aclosing\x18\x03 \x01(\bR\aclosing\x12\x1c\n" +
-	"\tabandoned\x18\x04 \x03(\x04R\tabandoned\"\xc0\x04\n" +
+	"\tabandoned\x18\x04 \x03(\x04R\tabandoned\"\xf5\x04\n" +
 	"\aRequest\x12\x0e\n" +
 	"\x02id\x182 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1c\n" +
@@ -2053,8 +2153,16 @@ const file_licensed_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x04ping\x18\x14 \x01(\v2 .licensed.cluster.v1.PingRequestH\x00R\x04ping\x12?\n" +
 	"\aundrain\x18( \x01(\v2#.licensed.cluster.v1.UndrainRequestH\x00R\aundrain\x12B\n" +
 	"\boperator\x18F \x01(\v2$.licensed.cluster.v1.OperatorRequestH\x00R\boperator\x12 \n" +
-	"\vtraceparent\x18\b \x01(\tR\vtraceparentB\x06\n" +
-	"\x04body\"1\n" +
+	"\vtraceparent\x18\b \x01(\tR\vtraceparent\x123\n" +
+	"\x06caller\x18) \x01(\v2\x1b.licensed.cluster.v1.CallerR\x06callerB\x06\n" +
+	"\x04body\"\x9e\x01\n" +
+	"\x06Caller\x12\x1c\n" +
+	"\tprincipal\x18\x01 \x01(\tR\tprincipal\x12\x14\n" +
+	"\x05roles\x18\x02 \x01(\rR\x05roles\x12\x1a\n" +
+	"\bcustomer\x18\x03 \x01(\tR\bcustomer\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x16\n" +
+	"\x06method\x18\x05 \x01(\tR\x06method\x12\x14\n" +
+	"\x05token\x18\x06 \x01(\tR\x05token\"1\n" +
 	"\aPayload\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x12\n" +
 	"\x04data\x18\x02 \x01(\fR\x04data\"\xcf\x01\n" +
@@ -2171,7 +2279,7 @@ func file_licensed_cluster_v1_cluster_proto_rawDescGZIP() []byte {
 }
 
 var file_licensed_cluster_v1_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_licensed_cluster_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_licensed_cluster_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_licensed_cluster_v1_cluster_proto_goTypes = []any{
 	(Role)(0),               // 0: licensed.cluster.v1.Role
 	(Code)(0),               // 1: licensed.cluster.v1.Code
@@ -2180,65 +2288,67 @@ var file_licensed_cluster_v1_cluster_proto_goTypes = []any{
 	(*News)(nil),            // 4: licensed.cluster.v1.News
 	(*Frame)(nil),           // 5: licensed.cluster.v1.Frame
 	(*Request)(nil),         // 6: licensed.cluster.v1.Request
-	(*Payload)(nil),         // 7: licensed.cluster.v1.Payload
-	(*Command)(nil),         // 8: licensed.cluster.v1.Command
-	(*Query)(nil),           // 9: licensed.cluster.v1.Query
-	(*OperatorRequest)(nil), // 10: licensed.cluster.v1.OperatorRequest
-	(*Response)(nil),        // 11: licensed.cluster.v1.Response
-	(*Reply)(nil),           // 12: licensed.cluster.v1.Reply
-	(*Answer)(nil),          // 13: licensed.cluster.v1.Answer
-	(*Head)(nil),            // 14: licensed.cluster.v1.Head
-	(*Root)(nil),            // 15: licensed.cluster.v1.Root
-	(*Snapshot)(nil),        // 16: licensed.cluster.v1.Snapshot
-	(*StatusRequest)(nil),   // 17: licensed.cluster.v1.StatusRequest
-	(*StatusResponse)(nil),  // 18: licensed.cluster.v1.StatusResponse
-	(*HeldShards)(nil),      // 19: licensed.cluster.v1.HeldShards
-	(*Departed)(nil),        // 20: licensed.cluster.v1.Departed
-	(*DrainRequest)(nil),    // 21: licensed.cluster.v1.DrainRequest
-	(*DrainResponse)(nil),   // 22: licensed.cluster.v1.DrainResponse
-	(*PingRequest)(nil),     // 23: licensed.cluster.v1.PingRequest
-	(*PingResponse)(nil),    // 24: licensed.cluster.v1.PingResponse
-	(*UndrainRequest)(nil),  // 25: licensed.cluster.v1.UndrainRequest
-	(*UndrainResponse)(nil), // 26: licensed.cluster.v1.UndrainResponse
+	(*Caller)(nil),          // 7: licensed.cluster.v1.Caller
+	(*Payload)(nil),         // 8: licensed.cluster.v1.Payload
+	(*Command)(nil),         // 9: licensed.cluster.v1.Command
+	(*Query)(nil),           // 10: licensed.cluster.v1.Query
+	(*OperatorRequest)(nil), // 11: licensed.cluster.v1.OperatorRequest
+	(*Response)(nil),        // 12: licensed.cluster.v1.Response
+	(*Reply)(nil),           // 13: licensed.cluster.v1.Reply
+	(*Answer)(nil),          // 14: licensed.cluster.v1.Answer
+	(*Head)(nil),            // 15: licensed.cluster.v1.Head
+	(*Root)(nil),            // 16: licensed.cluster.v1.Root
+	(*Snapshot)(nil),        // 17: licensed.cluster.v1.Snapshot
+	(*StatusRequest)(nil),   // 18: licensed.cluster.v1.StatusRequest
+	(*StatusResponse)(nil),  // 19: licensed.cluster.v1.StatusResponse
+	(*HeldShards)(nil),      // 20: licensed.cluster.v1.HeldShards
+	(*Departed)(nil),        // 21: licensed.cluster.v1.Departed
+	(*DrainRequest)(nil),    // 22: licensed.cluster.v1.DrainRequest
+	(*DrainResponse)(nil),   // 23: licensed.cluster.v1.DrainResponse
+	(*PingRequest)(nil),     // 24: licensed.cluster.v1.PingRequest
+	(*PingResponse)(nil),    // 25: licensed.cluster.v1.PingResponse
+	(*UndrainRequest)(nil),  // 26: licensed.cluster.v1.UndrainRequest
+	(*UndrainResponse)(nil), // 27: licensed.cluster.v1.UndrainResponse
 }
 var file_licensed_cluster_v1_cluster_proto_depIdxs = []int32{
 	0,  // 0: licensed.cluster.v1.Meta.roles:type_name -> licensed.cluster.v1.Role
 	3,  // 1: licensed.cluster.v1.News.shards:type_name -> licensed.cluster.v1.Shard
 	6,  // 2: licensed.cluster.v1.Frame.requests:type_name -> licensed.cluster.v1.Request
-	11, // 3: licensed.cluster.v1.Frame.responses:type_name -> licensed.cluster.v1.Response
-	8,  // 4: licensed.cluster.v1.Request.command:type_name -> licensed.cluster.v1.Command
-	9,  // 5: licensed.cluster.v1.Request.query:type_name -> licensed.cluster.v1.Query
-	17, // 6: licensed.cluster.v1.Request.status:type_name -> licensed.cluster.v1.StatusRequest
-	21, // 7: licensed.cluster.v1.Request.drain:type_name -> licensed.cluster.v1.DrainRequest
-	23, // 8: licensed.cluster.v1.Request.ping:type_name -> licensed.cluster.v1.PingRequest
-	25, // 9: licensed.cluster.v1.Request.undrain:type_name -> licensed.cluster.v1.UndrainRequest
-	10, // 10: licensed.cluster.v1.Request.operator:type_name -> licensed.cluster.v1.OperatorRequest
-	7,  // 11: licensed.cluster.v1.Command.payload:type_name -> licensed.cluster.v1.Payload
-	7,  // 12: licensed.cluster.v1.Query.payload:type_name -> licensed.cluster.v1.Payload
-	7,  // 13: licensed.cluster.v1.OperatorRequest.payload:type_name -> licensed.cluster.v1.Payload
-	1,  // 14: licensed.cluster.v1.Response.code:type_name -> licensed.cluster.v1.Code
-	3,  // 15: licensed.cluster.v1.Response.shard:type_name -> licensed.cluster.v1.Shard
-	12, // 16: licensed.cluster.v1.Response.reply:type_name -> licensed.cluster.v1.Reply
-	13, // 17: licensed.cluster.v1.Response.answer:type_name -> licensed.cluster.v1.Answer
-	18, // 18: licensed.cluster.v1.Response.status:type_name -> licensed.cluster.v1.StatusResponse
-	22, // 19: licensed.cluster.v1.Response.drain:type_name -> licensed.cluster.v1.DrainResponse
-	24, // 20: licensed.cluster.v1.Response.ping:type_name -> licensed.cluster.v1.PingResponse
-	26, // 21: licensed.cluster.v1.Response.undrain:type_name -> licensed.cluster.v1.UndrainResponse
-	7,  // 22: licensed.cluster.v1.Answer.value:type_name -> licensed.cluster.v1.Payload
-	14, // 23: licensed.cluster.v1.Answer.head:type_name -> licensed.cluster.v1.Head
-	15, // 24: licensed.cluster.v1.Head.root:type_name -> licensed.cluster.v1.Root
-	15, // 25: licensed.cluster.v1.Head.parent:type_name -> licensed.cluster.v1.Root
-	2,  // 26: licensed.cluster.v1.StatusResponse.meta:type_name -> licensed.cluster.v1.Meta
-	3,  // 27: licensed.cluster.v1.StatusResponse.shards:type_name -> licensed.cluster.v1.Shard
-	7,  // 28: licensed.cluster.v1.StatusResponse.self:type_name -> licensed.cluster.v1.Payload
-	19, // 29: licensed.cluster.v1.StatusResponse.held:type_name -> licensed.cluster.v1.HeldShards
-	20, // 30: licensed.cluster.v1.StatusResponse.departed:type_name -> licensed.cluster.v1.Departed
-	2,  // 31: licensed.cluster.v1.Departed.meta:type_name -> licensed.cluster.v1.Meta
-	32, // [32:32] is the sub-list for method output_type
-	32, // [32:32] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	12, // 3: licensed.cluster.v1.Frame.responses:type_name -> licensed.cluster.v1.Response
+	9,  // 4: licensed.cluster.v1.Request.command:type_name -> licensed.cluster.v1.Command
+	10, // 5: licensed.cluster.v1.Request.query:type_name -> licensed.cluster.v1.Query
+	18, // 6: licensed.cluster.v1.Request.status:type_name -> licensed.cluster.v1.StatusRequest
+	22, // 7: licensed.cluster.v1.Request.drain:type_name -> licensed.cluster.v1.DrainRequest
+	24, // 8: licensed.cluster.v1.Request.ping:type_name -> licensed.cluster.v1.PingRequest
+	26, // 9: licensed.cluster.v1.Request.undrain:type_name -> licensed.cluster.v1.UndrainRequest
+	11, // 10: licensed.cluster.v1.Request.operator:type_name -> licensed.cluster.v1.OperatorRequest
+	7,  // 11: licensed.cluster.v1.Request.caller:type_name -> licensed.cluster.v1.Caller
+	8,  // 12: licensed.cluster.v1.Command.payload:type_name -> licensed.cluster.v1.Payload
+	8,  // 13: licensed.cluster.v1.Query.payload:type_name -> licensed.cluster.v1.Payload
+	8,  // 14: licensed.cluster.v1.OperatorRequest.payload:type_name -> licensed.cluster.v1.Payload
+	1,  // 15: licensed.cluster.v1.Response.code:type_name -> licensed.cluster.v1.Code
+	3,  // 16: licensed.cluster.v1.Response.shard:type_name -> licensed.cluster.v1.Shard
+	13, // 17: licensed.cluster.v1.Response.reply:type_name -> licensed.cluster.v1.Reply
+	14, // 18: licensed.cluster.v1.Response.answer:type_name -> licensed.cluster.v1.Answer
+	19, // 19: licensed.cluster.v1.Response.status:type_name -> licensed.cluster.v1.StatusResponse
+	23, // 20: licensed.cluster.v1.Response.drain:type_name -> licensed.cluster.v1.DrainResponse
+	25, // 21: licensed.cluster.v1.Response.ping:type_name -> licensed.cluster.v1.PingResponse
+	27, // 22: licensed.cluster.v1.Response.undrain:type_name -> licensed.cluster.v1.UndrainResponse
+	8,  // 23: licensed.cluster.v1.Answer.value:type_name -> licensed.cluster.v1.Payload
+	15, // 24: licensed.cluster.v1.Answer.head:type_name -> licensed.cluster.v1.Head
+	16, // 25: licensed.cluster.v1.Head.root:type_name -> licensed.cluster.v1.Root
+	16, // 26: licensed.cluster.v1.Head.parent:type_name -> licensed.cluster.v1.Root
+	2,  // 27: licensed.cluster.v1.StatusResponse.meta:type_name -> licensed.cluster.v1.Meta
+	3,  // 28: licensed.cluster.v1.StatusResponse.shards:type_name -> licensed.cluster.v1.Shard
+	8,  // 29: licensed.cluster.v1.StatusResponse.self:type_name -> licensed.cluster.v1.Payload
+	20, // 30: licensed.cluster.v1.StatusResponse.held:type_name -> licensed.cluster.v1.HeldShards
+	21, // 31: licensed.cluster.v1.StatusResponse.departed:type_name -> licensed.cluster.v1.Departed
+	2,  // 32: licensed.cluster.v1.Departed.meta:type_name -> licensed.cluster.v1.Meta
+	33, // [33:33] is the sub-list for method output_type
+	33, // [33:33] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_licensed_cluster_v1_cluster_proto_init() }
@@ -2255,7 +2365,7 @@ func file_licensed_cluster_v1_cluster_proto_init() {
 		(*Request_Undrain)(nil),
 		(*Request_Operator)(nil),
 	}
-	file_licensed_cluster_v1_cluster_proto_msgTypes[9].OneofWrappers = []any{
+	file_licensed_cluster_v1_cluster_proto_msgTypes[10].OneofWrappers = []any{
 		(*Response_Reply)(nil),
 		(*Response_Answer)(nil),
 		(*Response_Status)(nil),
@@ -2269,7 +2379,7 @@ func file_licensed_cluster_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_licensed_cluster_v1_cluster_proto_rawDesc), len(file_licensed_cluster_v1_cluster_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   25,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

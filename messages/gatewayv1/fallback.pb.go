@@ -42,7 +42,9 @@ type DeferredCommand struct {
 	// Of a renewal: the expiry that the client was told.
 	GrantedUntilMs int64 `protobuf:"varint,9,opt,name=granted_until_ms,json=grantedUntilMs,proto3" json:"granted_until_ms,omitempty"`
 	// The time of the acquisition of the licence that is meant; with customer, device and title it names the licence.
-	AcquiredAtMs  int64 `protobuf:"varint,10,opt,name=acquired_at_ms,json=acquiredAtMs,proto3" json:"acquired_at_ms,omitempty"`
+	AcquiredAtMs int64 `protobuf:"varint,10,opt,name=acquired_at_ms,json=acquiredAtMs,proto3" json:"acquired_at_ms,omitempty"`
+	// Who gave the command to the gateway; absent where callers have no identity. It is handed in for that caller.
+	Caller        *Caller `protobuf:"bytes,40,opt,name=caller,proto3" json:"caller,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -147,11 +149,95 @@ func (x *DeferredCommand) GetAcquiredAtMs() int64 {
 	return 0
 }
 
+func (x *DeferredCommand) GetCaller() *Caller {
+	if x != nil {
+		return x.Caller
+	}
+	return nil
+}
+
+// Caller is who gave a deferred command, and was allowed to. The fields are those of licensed.cluster.v1.Caller.
+type Caller struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Principal     string                 `protobuf:"bytes,1,opt,name=principal,proto3" json:"principal,omitempty"`
+	Roles         uint32                 `protobuf:"varint,2,opt,name=roles,proto3" json:"roles,omitempty"`
+	Customer      string                 `protobuf:"bytes,3,opt,name=customer,proto3" json:"customer,omitempty"`
+	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	Method        string                 `protobuf:"bytes,5,opt,name=method,proto3" json:"method,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Caller) Reset() {
+	*x = Caller{}
+	mi := &file_licensed_gateway_v1_fallback_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Caller) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Caller) ProtoMessage() {}
+
+func (x *Caller) ProtoReflect() protoreflect.Message {
+	mi := &file_licensed_gateway_v1_fallback_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Caller.ProtoReflect.Descriptor instead.
+func (*Caller) Descriptor() ([]byte, []int) {
+	return file_licensed_gateway_v1_fallback_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Caller) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+func (x *Caller) GetRoles() uint32 {
+	if x != nil {
+		return x.Roles
+	}
+	return 0
+}
+
+func (x *Caller) GetCustomer() string {
+	if x != nil {
+		return x.Customer
+	}
+	return ""
+}
+
+func (x *Caller) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Caller) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
 var File_licensed_gateway_v1_fallback_proto protoreflect.FileDescriptor
 
 const file_licensed_gateway_v1_fallback_proto_rawDesc = "" +
 	"\n" +
-	"\"licensed/gateway/v1/fallback.proto\x12\x13licensed.gateway.v1\x1a\x1alicensed/v1/commands.proto\"\xe9\x02\n" +
+	"\"licensed/gateway/v1/fallback.proto\x12\x13licensed.gateway.v1\x1a\x1alicensed/v1/commands.proto\"\x9e\x03\n" +
 	"\x0fDeferredCommand\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x12\x1d\n" +
@@ -166,7 +252,14 @@ const file_licensed_gateway_v1_fallback_proto_rawDesc = "" +
 	"\x0eaccepted_at_ms\x18\b \x01(\x03R\facceptedAtMs\x12(\n" +
 	"\x10granted_until_ms\x18\t \x01(\x03R\x0egrantedUntilMs\x12$\n" +
 	"\x0eacquired_at_ms\x18\n" +
-	" \x01(\x03R\facquiredAtMsB\x1dZ\x1blicensed/messages/gatewayv1b\x06proto3"
+	" \x01(\x03R\facquiredAtMs\x123\n" +
+	"\x06caller\x18( \x01(\v2\x1b.licensed.gateway.v1.CallerR\x06caller\"\x88\x01\n" +
+	"\x06Caller\x12\x1c\n" +
+	"\tprincipal\x18\x01 \x01(\tR\tprincipal\x12\x14\n" +
+	"\x05roles\x18\x02 \x01(\rR\x05roles\x12\x1a\n" +
+	"\bcustomer\x18\x03 \x01(\tR\bcustomer\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x16\n" +
+	"\x06method\x18\x05 \x01(\tR\x06methodB\x1dZ\x1blicensed/messages/gatewayv1b\x06proto3"
 
 var (
 	file_licensed_gateway_v1_fallback_proto_rawDescOnce sync.Once
@@ -180,18 +273,20 @@ func file_licensed_gateway_v1_fallback_proto_rawDescGZIP() []byte {
 	return file_licensed_gateway_v1_fallback_proto_rawDescData
 }
 
-var file_licensed_gateway_v1_fallback_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
+var file_licensed_gateway_v1_fallback_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
 var file_licensed_gateway_v1_fallback_proto_goTypes = []any{
 	(*DeferredCommand)(nil),    // 0: licensed.gateway.v1.DeferredCommand
-	(*licensedv1.Command)(nil), // 1: licensed.v1.Command
+	(*Caller)(nil),             // 1: licensed.gateway.v1.Caller
+	(*licensedv1.Command)(nil), // 2: licensed.v1.Command
 }
 var file_licensed_gateway_v1_fallback_proto_depIdxs = []int32{
-	1, // 0: licensed.gateway.v1.DeferredCommand.command:type_name -> licensed.v1.Command
-	1, // [1:1] is the sub-list for method output_type
-	1, // [1:1] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	2, // 0: licensed.gateway.v1.DeferredCommand.command:type_name -> licensed.v1.Command
+	1, // 1: licensed.gateway.v1.DeferredCommand.caller:type_name -> licensed.gateway.v1.Caller
+	2, // [2:2] is the sub-list for method output_type
+	2, // [2:2] is the sub-list for method input_type
+	2, // [2:2] is the sub-list for extension type_name
+	2, // [2:2] is the sub-list for extension extendee
+	0, // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_licensed_gateway_v1_fallback_proto_init() }
@@ -205,7 +300,7 @@ func file_licensed_gateway_v1_fallback_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_licensed_gateway_v1_fallback_proto_rawDesc), len(file_licensed_gateway_v1_fallback_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   1,
+			NumMessages:   2,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -244,7 +244,12 @@ type HistoryEvent struct {
 	// The stored record, complete and with its checksum, if it was asked for.
 	Record []byte `protobuf:"bytes,19,opt,name=record,proto3" json:"record,omitempty"`
 	// When it happened, if it was reported later; absent otherwise: it happened at event_time.
-	OccurredAt    *timestamppb.Timestamp `protobuf:"bytes,20,opt,name=occurred_at,json=occurredAt,proto3" json:"occurred_at,omitempty"`
+	OccurredAt *timestamppb.Timestamp `protobuf:"bytes,20,opt,name=occurred_at,json=occurredAt,proto3" json:"occurred_at,omitempty"`
+	// Who gave the command, "ISSUER:SUBJECT"; empty if it was recorded without an identity. Of a deferred command, who
+	// gave it to the gateway.
+	Principal string `protobuf:"bytes,40,opt,name=principal,proto3" json:"principal,omitempty"`
+	// The reason that the caller stated; empty for none.
+	Reason        string `protobuf:"bytes,41,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -417,6 +422,20 @@ func (x *HistoryEvent) GetOccurredAt() *timestamppb.Timestamp {
 		return x.OccurredAt
 	}
 	return nil
+}
+
+func (x *HistoryEvent) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+func (x *HistoryEvent) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 // HistoryGap is a range of the history that cannot be read.
@@ -2069,7 +2088,10 @@ type WhyStep struct {
 	// When it happened, if it was reported later.
 	OccurredAt *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=occurred_at,json=occurredAt,proto3" json:"occurred_at,omitempty"`
 	// The events of earlier decisions that would have been others, under the policy in force now, if it had been known.
-	WouldChange   []uint64 `protobuf:"varint,11,rep,packed,name=would_change,json=wouldChange,proto3" json:"would_change,omitempty"`
+	WouldChange []uint64 `protobuf:"varint,11,rep,packed,name=would_change,json=wouldChange,proto3" json:"would_change,omitempty"`
+	// Who gave the command and the reason stated, as in HistoryEvent; empty where commands of several are told as one.
+	Principal     string `protobuf:"bytes,40,opt,name=principal,proto3" json:"principal,omitempty"`
+	Reason        string `protobuf:"bytes,41,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2181,6 +2203,20 @@ func (x *WhyStep) GetWouldChange() []uint64 {
 	return nil
 }
 
+func (x *WhyStep) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+func (x *WhyStep) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 type WhyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// One sentence: how it stands now, or that what can be read does not tell.
@@ -2265,7 +2301,7 @@ var File_licensed_v1_history_service_proto protoreflect.FileDescriptor
 
 const file_licensed_v1_history_service_proto_rawDesc = "" +
 	"\n" +
-	"!licensed/v1/history_service.proto\x12\vlicensed.v1\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18licensed/v1/access.proto\x1a\x1alicensed/v1/commands.proto\x1a!licensed/v1/license_service.proto\"\xce\x05\n" +
+	"!licensed/v1/history_service.proto\x12\vlicensed.v1\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18licensed/v1/access.proto\x1a\x1alicensed/v1/commands.proto\x1a!licensed/v1/license_service.proto\"\x84\x06\n" +
 	"\fHistoryEvent\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x15\n" +
@@ -2290,7 +2326,9 @@ const file_licensed_v1_history_service_proto_rawDesc = "" +
 	"\aproblem\x18\x12 \x01(\tR\aproblem\x12\x16\n" +
 	"\x06record\x18\x13 \x01(\fR\x06record\x12;\n" +
 	"\voccurred_at\x18\x14 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"occurredAt\"\xf6\x01\n" +
+	"occurredAt\x12\x1c\n" +
+	"\tprincipal\x18( \x01(\tR\tprincipal\x12\x16\n" +
+	"\x06reason\x18) \x01(\tR\x06reason\"\xf6\x01\n" +
 	"\n" +
 	"HistoryGap\x12#\n" +
 	"\rfrom_sequence\x18\x01 \x01(\x04R\ffromSequence\x12\x1f\n" +
@@ -2437,7 +2475,7 @@ const file_licensed_v1_history_service_proto_rawDesc = "" +
 	"\tdevice_id\x18\x02 \x01(\tR\bdeviceId\x12\x19\n" +
 	"\btitle_id\x18\x03 \x01(\tR\atitleId\x12.\n" +
 	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x125\n" +
-	"\bknown_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\aknownAt\"\x9a\x03\n" +
+	"\bknown_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\aknownAt\"\xd0\x03\n" +
 	"\aWhyStep\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x1f\n" +
 	"\vto_sequence\x18\x02 \x01(\x04R\n" +
@@ -2453,7 +2491,9 @@ const file_licensed_v1_history_service_proto_rawDesc = "" +
 	"\voccurred_at\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"occurredAt\x12!\n" +
-	"\fwould_change\x18\v \x03(\x04R\vwouldChange\"\xe2\x01\n" +
+	"\fwould_change\x18\v \x03(\x04R\vwouldChange\x12\x1c\n" +
+	"\tprincipal\x18( \x01(\tR\tprincipal\x12\x16\n" +
+	"\x06reason\x18) \x01(\tR\x06reason\"\xe2\x01\n" +
 	"\vWhyResponse\x12\x18\n" +
 	"\averdict\x18\x01 \x01(\tR\averdict\x123\n" +
 	"\alicense\x18\x02 \x01(\v2\x19.licensed.v1.LicenseStateR\alicense\x12*\n" +

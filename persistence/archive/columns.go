@@ -25,7 +25,7 @@ import (
 //	order     less the order that follows the last one of that aggregate id
 //	time      less that of the record before, milliseconds
 //	mapper    as a number in a dictionary
-//	header    as a number in a dictionary
+//	header    as a number in a dictionary; principal and reason are in the same value
 //	size      length of data
 //	data      the events, one after the other
 //
@@ -107,9 +107,17 @@ func (c *columns) add(r *persistence.Record) {
 	c.varint(colTime, now-c.time)
 	c.time = now
 	c.word(colMapper, c.mappers, r.Mapper)
-	c.word(colHeader, c.header, string(persistence.AppendPayload(nil, r.Header, nil)))
+	c.word(colHeader, c.header, string(persistence.AppendPayload(nil, r.Header, principal(r))))
 	c.uvarint(colSize, uint64(len(r.Data)))
 	c.col[colData] = append(c.col[colData], r.Data...)
+}
+
+// principal returns what the value of the column header has beside the header: nothing, or principal and reason.
+func principal(r *persistence.Record) []byte {
+	if r.Principal == "" && r.Reason == "" {
+		return nil
+	}
+	return wire.AppendString(wire.AppendString(nil, r.Principal), r.Reason)
 }
 
 // commandID adds a command id. One that is a UUID in its usual form takes 16 bytes;
@@ -144,14 +152,14 @@ type columnReader struct {
 	col                        [columnCount]wire.Reader
 	subjects, mappers, headers []string
 	// header has what the texts in headers decode to.
-	header map[string]persistence.Header
+	header map[string]recordHeader
 	// A value that the encoder never writes was met.
 	bad bool
 }
 
 // readColumns takes the columns from a segment.
 func readColumns(rd *wire.Reader) *columnReader {
-	c := &columnReader{foretell: foretell{orders: map[string]uint64{}}, header: map[string]persistence.Header{}}
+	c := &columnReader{foretell: foretell{orders: map[string]uint64{}}, header: map[string]recordHeader{}}
 	for i := range c.col {
 		c.col[i] = wire.NewReader(rd.Bytes())
 	}
@@ -192,7 +200,8 @@ func (c *columnReader) next(sequence uint64) persistence.Record {
 	r.Order = c.orders[r.AggregateID] + uint64(c.col[colOrder].Varint())
 	c.orders[r.AggregateID] = r.Order + 1
 	r.Mapper = c.word(colMapper, &c.mappers)
-	r.Header = c.recordHeader()
+	h := c.recordHeader()
+	r.Header, r.Principal, r.Reason = h.Header, h.principal, h.reason
 	r.Data = c.col[colData].Take(int(c.col[colSize].Uint32()))
 	return r
 }
@@ -218,16 +227,26 @@ func (c *columnReader) word(col int, words *[]string) string {
 	return (*words)[n-1]
 }
 
-// recordHeader returns the header of the next record. The few that occur are decoded
+// recordHeader is the value of the column header of a record.
+type recordHeader struct {
+	persistence.Header
+	principal, reason string
+}
+
+// recordHeader returns the header of the next record, with its principal. The few that occur are decoded
 // once.
-func (c *columnReader) recordHeader() persistence.Header {
+func (c *columnReader) recordHeader() recordHeader {
 	encoded := c.word(colHeader, &c.headers)
 	h, ok := c.header[encoded]
 	if !ok {
-		var rest []byte
-		var err error
-		h, rest, err = persistence.DecodePayload([]byte(encoded))
-		c.check(err == nil && len(rest) == 0)
+		header, rest, err := persistence.DecodePayload([]byte(encoded))
+		c.check(err == nil)
+		h.Header = header
+		if len(rest) > 0 {
+			rd := wire.NewReader(rest)
+			h.principal, h.reason = rd.String(), rd.String()
+			c.check(rd.Close() == nil && (h.principal != "" || h.reason != ""))
+		}
 		c.header[encoded] = h
 	}
 	return h

@@ -64,6 +64,9 @@ func randomRecord(rng *rand.Rand, sequence uint64) persistence.Record {
 		r.Fingerprint, r.IssuedAt = rng.Uint64(), r.Time.Add(time.Duration(rng.IntN(2000)-1000)*time.Millisecond)
 	}
 	if rng.IntN(2) == 0 {
+		r.Principal, r.Reason = randomString(rng, 20), []string{"", "lost phone"}[rng.IntN(2)]
+	}
+	if rng.IntN(2) == 0 {
 		r.Header = persistence.Header{
 			Codec: uint8(rng.Uint32N(2)), Compression: 3, KeyID: randomString(rng, 3), PolicyVersion: "p",
 		}

@@ -40,19 +40,20 @@ const (
 const (
 	eventFirst = 1 << iota // Index 0, so Fingerprint and IssuedAt follow
 	eventOnly              // Index 0 and Count 1, which are left out
-	eventFlags = eventFirst | eventOnly
+	eventBy                // Principal and Reason, unless both are empty
+	eventFlags = eventFirst | eventOnly | eventBy
 )
 
 // eventData returns the content of event_data, package persistence's payload of:
 //
 //	checksum of the columns (4 bytes), flags, [index, count], [fingerprint (8 bytes), time-issued at],
-//	order, the event (to the end)
+//	[principal, reason], order, the event (to the end)
 //
 // Numbers without a size are varints. Index and count are missing for the only record of
 // a command, which most are; the time of issue is stored as the distance to the event's,
 // which is short. Stored bytes are read forever: stored_test.go has golden files of them.
 func eventData(p *persistence.Partition, r *persistence.Record) []byte {
-	b := make([]byte, 0, 40+len(r.Data))
+	b := make([]byte, 0, 44+len(r.Principal)+len(r.Reason)+len(r.Data))
 	// The checksum comes first: what follows it may change with flags.
 	b = binary.LittleEndian.AppendUint32(b, eventChecksum(p, r))
 	var flags byte
@@ -62,6 +63,9 @@ func eventData(p *persistence.Partition, r *persistence.Record) []byte {
 			flags |= eventOnly
 		}
 	}
+	if r.Principal != "" || r.Reason != "" {
+		flags |= eventBy
+	}
 	b = append(b, flags)
 	if flags&eventOnly == 0 {
 		b = binary.AppendUvarint(b, uint64(r.Index))
@@ -70,6 +74,9 @@ func eventData(p *persistence.Partition, r *persistence.Record) []byte {
 	if flags&eventFirst != 0 {
 		b = binary.LittleEndian.AppendUint64(b, r.Fingerprint)
 		b = binary.AppendVarint(b, r.Time.UnixMilli()-r.IssuedAt.UnixMilli())
+	}
+	if flags&eventBy != 0 {
+		b = wire.AppendString(wire.AppendString(b, r.Principal), r.Reason)
 	}
 	b = binary.AppendUvarint(b, r.Order)
 	b = append(b, r.Data...)
@@ -95,12 +102,16 @@ func decodeEventData(p *persistence.Partition, r *persistence.Record, data []byt
 		r.Fingerprint = rd.Uint64()
 		r.IssuedAt = fromMillis(r.Time.UnixMilli() - rd.Varint())
 	}
+	if flags&eventBy != 0 {
+		r.Principal, r.Reason = rd.String(), rd.String()
+	}
 	r.Order = rd.Uvarint()
 	r.Data = rd.Rest()
 	// Contradictions are corruption: bytes that no release wrote must not be read as
 	// something.
 	switch {
-	case rd.Close() != nil || flags&^eventFlags != 0 || (flags&eventFirst != 0) != (r.Index == 0) || r.Index >= r.Count:
+	case rd.Close() != nil || flags&^eventFlags != 0 || (flags&eventFirst != 0) != (r.Index == 0) || r.Index >= r.Count,
+		(flags&eventBy != 0) != (r.Principal != "" || r.Reason != ""):
 		return fmt.Errorf("event_data: %w", persistence.ErrCorrupt)
 	case binary.LittleEndian.Uint32(sum) != eventChecksum(p, r):
 		return fmt.Errorf("columns differ from what was written: %w", persistence.ErrCorrupt)

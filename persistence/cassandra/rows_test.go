@@ -70,9 +70,13 @@ func TestEventData(t *testing.T) {
 // TestGolden holds the layouts: what was written by one version of this program is read by all later.
 func TestGolden(t *testing.T) {
 	record, root := someRecord(), someRoot()
+	by := record
+	by.Principal, by.Reason = "tokens:anna", "lost phone"
 	for want, got := range map[string][]byte{
 		"31380001016b02703141d2835a0100020807060504030201f601046576656e74af929332": eventData(&somePartition, &record),
-		"3120027031e28fd08f736e617073686f749dad805d":                               snapshotData(&root),
+		"31380001016b02703141d2835a0500020807060504030201f6010b746f6b656e733a616e6e610a6c6f73742070686f6e6504" +
+			"6576656e74ddc24175": eventData(&somePartition, &by),
+		"3120027031e28fd08f736e617073686f749dad805d": snapshotData(&root),
 	} {
 		if hex.EncodeToString(got) != want {
 			t.Errorf("%s\nwant %s", hex.EncodeToString(got), want)

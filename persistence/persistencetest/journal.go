@@ -53,6 +53,7 @@ func testRecordFields(f *fixture) {
 	full := persistence.Record{
 		Sequence: big - 1, Index: 0, Count: math.MaxInt32,
 		CommandID: strings.Repeat("c", 64), Fingerprint: math.MaxUint64, IssuedAt: someTime.Add(-time.Hour),
+		Principal: "https://login.example.org:José", Reason: strings.Repeat("r", 256),
 		AggregateID: "iphone de José 📱/GlowS01E01", Order: big, Time: someTime,
 		Mapper: "LicenseAcquired/1",
 		Header: persistence.Header{Codec: 255, Compression: 254, KeyID: "k", PolicyVersion: "p"},
@@ -60,6 +61,7 @@ func testRecordFields(f *fixture) {
 	}
 	later := full
 	later.Sequence, later.Index, later.Fingerprint, later.IssuedAt = big, math.MaxInt32-1, 0, time.Time{}
+	later.Reason = ""
 	later.Data = bytes.Repeat([]byte{0xfe, 0x00}, 50_000)
 
 	p := partition(someone, big, big)
